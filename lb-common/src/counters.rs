@@ -1,0 +1,53 @@
+//! Layout of the counters. Each CPU has its own record, the daemon adds them up.
+
+use crate::{limits::MAX_INTERFACES, plain_data, reason::REASON_SLOTS, service::ServiceId};
+
+/// Packets and bytes of one verdict on one interface. Bytes are whole frames as received, from the Ethernet header
+/// on, without the check sequence.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PacketCount {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes of frames as received.
+    pub bytes: u64,
+}
+
+/// Traffic of one service or one backend. Bytes as in [`PacketCount`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Packets from clients that were forwarded.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Flows that began.
+    pub new_flows: u64,
+    /// Packets from backends that were translated and sent back (modes in which replies pass the balancer).
+    pub reply_packets: u64,
+    /// Their bytes.
+    pub reply_bytes: u64,
+}
+
+/// Slots of the verdict map.
+pub const VERDICT_SLOTS: u32 = MAX_INTERFACES * REASON_SLOTS;
+
+/// Slots of the map of drops by service.
+pub const SERVICE_DROP_SLOTS: u32 = crate::limits::MAX_SERVICES * REASON_SLOTS;
+
+/// Where the verdict map counts a reason (its number, below [`REASON_SLOTS`]) for the interface in `interface_slot`.
+#[inline(always)]
+pub const fn verdict_slot(interface_slot: u32, reason: u32) -> u32 {
+    interface_slot * REASON_SLOTS + reason
+}
+
+/// Where drops of a service are counted by reason.
+#[inline(always)]
+pub const fn service_drop_slot(service: ServiceId, reason: u32) -> u32 {
+    service.0 as u32 * REASON_SLOTS + reason
+}
+
+const _: () = assert!(size_of::<PacketCount>() == 16);
+const _: () = assert!(size_of::<Traffic>() == 40);
+
+plain_data!(PacketCount, Traffic);

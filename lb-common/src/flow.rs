@@ -1,0 +1,142 @@
+//! Flows: the tuple of a packet as it arrives, and what NAT makes of it.
+//!
+//! One table per family holds both directions of a NAT flow, each under the tuple its packets arrive with: the
+//! client's packets under (client, VIP), the backend's under (backend, source NAT address). Each value says what the
+//! packet is rewritten to, so [`NatFlowV4::peer`] leads from either entry to the other.
+
+use crate::{
+    addr::{NetPort, NetV4, NetV6},
+    backend::{BackendId, Generation},
+    limits::{
+        TCP_CLOSED_IDLE_SECS, TCP_ESTABLISHED_IDLE_SECS, TCP_OPENING_IDLE_SECS, UDP_IDLE_SECS,
+        UDP_OPENING_IDLE_SECS,
+    },
+    plain_data,
+    service::{ServiceId, TCP},
+};
+
+/// What a packet carries, as it arrives. `A` is [`NetV4`] or [`NetV6`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Tuple<A> {
+    /// Source address.
+    pub src: A,
+    /// Destination address.
+    pub dst: A,
+    /// Source port.
+    pub src_port: NetPort,
+    /// Destination port.
+    pub dst_port: NetPort,
+    /// [`TCP`] or [`crate::service::UDP`].
+    pub protocol: u8,
+    /// Zero.
+    pub pad: [u8; 3],
+}
+
+/// An IPv4 tuple, 16 bytes.
+pub type TupleV4 = Tuple<NetV4>;
+/// An IPv6 tuple, 40 bytes.
+pub type TupleV6 = Tuple<NetV6>;
+
+/// Where the client's last packet came from on layer 2. Replies go back the same way, whatever the routes say.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LastHop {
+    /// Index of the interface.
+    pub ifindex: u32,
+    /// MAC address of the hop the packet came from.
+    pub peer_mac: [u8; 6],
+    /// MAC address it was sent to: our own on that interface.
+    pub own_mac: [u8; 6],
+}
+
+/// The flow entry of the client's direction.
+pub const FORWARD: u8 = 1;
+/// The flow entry of the backend's direction.
+pub const REPLY: u8 = 2;
+
+/// This direction has sent a second packet, so the other side has been heard.
+pub const PROVEN: u8 = 1 << 0;
+/// This direction has sent a FIN.
+pub const FIN: u8 = 1 << 1;
+/// This direction has sent a RST.
+pub const RST: u8 = 1 << 2;
+
+/// Value of a NAT flow. `A` is [`NetV4`] or [`NetV6`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NatFlow<A> {
+    /// Source address after translation.
+    pub src: A,
+    /// Destination address after translation.
+    pub dst: A,
+    /// Source port after translation.
+    pub src_port: NetPort,
+    /// Destination port after translation.
+    pub dst_port: NetPort,
+    /// One's complement sum to add to the IPv4 header checksum (0 for IPv6), without the TTL's part.
+    pub ip_delta: u16,
+    /// One's complement sum to add to the TCP or UDP checksum.
+    pub l4_delta: u16,
+    /// The backend that owns the flow.
+    pub backend: BackendId,
+    /// The backend id's generation when the flow was recorded; another one now means the owner is gone.
+    pub generation: Generation,
+    /// The service the flow belongs to.
+    pub service: ServiceId,
+    /// [`FORWARD`] or [`REPLY`].
+    pub direction: u8,
+    /// Bits [`PROVEN`], [`FIN`], [`RST`] of this direction.
+    pub state: u8,
+    /// CLOCK_MONOTONIC (coarse) in seconds when this direction last carried a packet.
+    pub last_seen: u32,
+    /// In the [`REPLY`] entry: the way back to the client. Else zero.
+    pub last_hop: LastHop,
+}
+
+/// An IPv4 NAT flow, 44 bytes.
+pub type NatFlowV4 = NatFlow<NetV4>;
+/// An IPv6 NAT flow, 68 bytes.
+pub type NatFlowV6 = NatFlow<NetV6>;
+
+impl<A: Copy> NatFlow<A> {
+    /// The tuple under which the other direction of this flow stands: packets that answer the translated ones.
+    #[inline(always)]
+    pub const fn peer(&self, protocol: u8) -> Tuple<A> {
+        Tuple {
+            src: self.dst,
+            dst: self.src,
+            src_port: self.dst_port,
+            dst_port: self.src_port,
+            protocol,
+            pad: [0; 3],
+        }
+    }
+}
+
+/// Seconds that a flow with these states of its two directions stays known after its last packet in either.
+#[inline(always)]
+pub const fn idle_timeout_secs(protocol: u8, forward: u8, reply: u8) -> u32 {
+    let open = forward & PROVEN != 0 && reply & PROVEN != 0;
+    if protocol == TCP {
+        let closed = (forward | reply) & RST != 0 || (forward & FIN != 0 && reply & FIN != 0);
+        if closed {
+            TCP_CLOSED_IDLE_SECS
+        } else if open {
+            TCP_ESTABLISHED_IDLE_SECS
+        } else {
+            TCP_OPENING_IDLE_SECS
+        }
+    } else if open {
+        UDP_IDLE_SECS
+    } else {
+        UDP_OPENING_IDLE_SECS
+    }
+}
+
+const _: () = assert!(size_of::<TupleV4>() == 16);
+const _: () = assert!(size_of::<TupleV6>() == 40);
+const _: () = assert!(size_of::<NatFlowV4>() == 44);
+const _: () = assert!(size_of::<NatFlowV6>() == 68);
+
+plain_data!(TupleV4, TupleV6, NatFlowV4, NatFlowV6);

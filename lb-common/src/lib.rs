@@ -1,0 +1,31 @@
+//! What the XDP program and the daemon share, defined once: layouts of map keys and values, map names, limits,
+//! reasons, and the arithmetic both sides must agree on (hash, checksum, ring slots).
+//!
+//! The crate does no I/O, allocates nothing and depends on nothing by default, so that it compiles for BPF and every
+//! line of it is tested on the host. Everything that crosses the map boundary is `#[repr(C)]`, has no implicit
+//! padding, no `bool` and no niche, and its size is asserted.
+#![cfg_attr(not(test), no_std)]
+
+pub mod addr;
+pub mod backend;
+pub mod counters;
+pub mod csum;
+pub mod flow;
+pub mod hash;
+pub mod limits;
+pub mod map_names;
+pub mod reason;
+pub mod ring_slot;
+pub mod service;
+pub mod settings;
+
+/// Implements aya's marker for plain data, so that the daemon can read and write the layout as map key or value.
+macro_rules! plain_data {
+    ($($type:ty),+ $(,)?) => {$(
+        #[cfg(feature = "aya")]
+        // SAFETY: `#[repr(C)]` or `#[repr(transparent)]` over integers and arrays of them, without implicit padding
+        // (sizes are asserted beside the definition), so every bit pattern is valid and every byte initialised.
+        unsafe impl aya::Pod for $type {}
+    )+};
+}
+pub(crate) use plain_data;

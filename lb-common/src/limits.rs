@@ -1,0 +1,59 @@
+//! Every size, bound and timeout of the data plane, by name and with its unit. `lb status` and the documentation show
+//! them from here.
+
+/// Version of all map layouts together; part of the pin path. Raised by any change of a key, value or meaning, so
+/// that a daemon never reads maps of another layout as its own.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Services at most.
+pub const MAX_SERVICES: u32 = 4_096;
+
+/// Backend ids: 1 to 65,535 name a backend, 0 means "none".
+pub const MAX_BACKENDS: u32 = 65_536;
+
+/// Ring ids: twice the services, since a ring that changes its size is built beside the old one.
+pub const MAX_RINGS: u32 = 2 * MAX_SERVICES;
+
+/// Slots of the smallest ring that can be asked for.
+pub const RING_SIZE_MIN: u32 = 251;
+
+/// Slots of the largest ring.
+pub const RING_SIZE_MAX: u32 = 131_071;
+
+/// Entries of each family's flow table. A NAT flow takes two, one for each direction.
+pub const MAX_FLOWS: u32 = 1 << 20;
+
+/// Interfaces that one daemon serves at once.
+pub const MAX_INTERFACES: u32 = 16;
+
+/// Source NAT addresses per family.
+pub const MAX_SNAT_ADDRESSES: u32 = 16;
+
+/// Ports tried before a new flow is dropped with `snat_ports_exhausted`.
+pub const SNAT_PORT_TRIES: u32 = 16;
+
+/// IPv6 extension headers walked before a packet counts as not understood.
+pub const MAX_EXTENSION_HEADERS: u32 = 6;
+
+/// Seconds a TCP flow stays known after its last packet (RFC 5382 REQ-5 asks for at least 2 h 4 min).
+pub const TCP_ESTABLISHED_IDLE_SECS: u32 = 7_440;
+
+/// Seconds a TCP flow stays known that has not been answered yet, or only half opened.
+pub const TCP_OPENING_IDLE_SECS: u32 = 60;
+
+/// Seconds a TCP flow stays known after a FIN from both sides or a RST: long enough for the last segments, short
+/// enough that ports come back (RFC 7857 section 2 leaves the time after an RST to the implementation).
+pub const TCP_CLOSED_IDLE_SECS: u32 = 10;
+
+/// Seconds a UDP flow stays known after its last packet (RFC 4787 REQ-5: at least 2 min, recommended 5).
+pub const UDP_IDLE_SECS: u32 = 300;
+
+/// Seconds a UDP flow stays known that was never answered.
+pub const UDP_OPENING_IDLE_SECS: u32 = 60;
+
+const _: () = assert!(MAX_BACKENDS == 1 << 16, "backend ids are u16");
+const _: () = assert!(
+    MAX_SERVICES <= 1 << 16 && MAX_RINGS <= 1 << 16,
+    "service and ring ids are u16"
+);
+const _: () = assert!(TCP_CLOSED_IDLE_SECS < TCP_OPENING_IDLE_SECS);

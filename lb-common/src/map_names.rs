@@ -1,0 +1,43 @@
+//! Names of the maps: in the object, in bpffs below the pin path, and in the `map` label of metrics.
+//! The XDP program's statics carry exactly these names; a test of the built object compares them.
+
+/// [`crate::settings::Settings`], one entry. Written by the daemon.
+pub const SETTINGS: &str = "SETTINGS";
+/// [`crate::service::ServiceKeyV4`] to [`crate::service::Service`]. Written by the daemon.
+pub const SERVICES_V4: &str = "SERVICES_V4";
+/// [`crate::service::ServiceKeyV6`] to [`crate::service::Service`]. Written by the daemon.
+pub const SERVICES_V6: &str = "SERVICES_V6";
+/// Ring id to a ring: an array of [`crate::ring_slot::RingSlot`]. Written by the daemon.
+pub const RINGS: &str = "RINGS";
+/// Backend id to [`crate::backend::Backend`]. Written by the daemon.
+pub const BACKENDS: &str = "BACKENDS";
+/// Source NAT addresses, [`crate::addr::NetAddr`]: IPv4 from 0, IPv6 from `MAX_SNAT_ADDRESSES`. Written by the daemon.
+pub const SNAT_ADDRESSES: &str = "SNAT_ADDRESSES";
+/// [`crate::flow::TupleV4`] to [`crate::flow::NatFlowV4`]. Written by the XDP program, swept by the daemon.
+pub const FLOWS_V4: &str = "FLOWS_V4";
+/// [`crate::flow::TupleV6`] to [`crate::flow::NatFlowV6`]. Written by the XDP program, swept by the daemon.
+pub const FLOWS_V6: &str = "FLOWS_V6";
+/// Interface slot and reason to [`crate::counters::PacketCount`], per CPU.
+pub const VERDICTS: &str = "VERDICTS";
+/// Service id to [`crate::counters::Traffic`], per CPU.
+pub const SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";
+/// Backend id to [`crate::counters::Traffic`], per CPU.
+pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
+/// Service id and reason to a `u64`, per CPU.
+pub const SERVICE_DROPS: &str = "SERVICE_DROPS";
+
+/// Every map that is pinned and survives the daemon.
+pub const PINNED: [&str; 12] = [
+    SETTINGS,
+    SERVICES_V4,
+    SERVICES_V6,
+    RINGS,
+    BACKENDS,
+    SNAT_ADDRESSES,
+    FLOWS_V4,
+    FLOWS_V6,
+    VERDICTS,
+    SERVICE_TRAFFIC,
+    BACKEND_TRAFFIC,
+    SERVICE_DROPS,
+];

@@ -1,0 +1,114 @@
+//! Why a packet was forwarded, passed or dropped. One list for the XDP program, the metrics, the command line and the
+//! documentation.
+
+/// Slots reserved for reasons in counter maps; numbers stay below it.
+pub const REASON_SLOTS: u32 = 64;
+
+/// The XDP action a reason ends in.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Action {
+    /// Sent out of the interface it came in on.
+    Tx,
+    /// Sent out of another interface.
+    Redirect,
+    /// Given to the kernel, unchanged.
+    Pass,
+    /// Discarded.
+    Drop,
+    /// Discarded because the program itself failed.
+    Aborted,
+}
+
+impl Action {
+    /// Name in the `action` label of metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tx => "tx",
+            Self::Redirect => "redirect",
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+            Self::Aborted => "aborted",
+        }
+    }
+}
+
+/// Defines the enum, its names, actions and remedies in one table. Numbers are written out and never reused.
+macro_rules! reasons {
+    ($($variant:ident = $number:literal, $action:ident, $name:literal, $meaning:literal, $remedy:literal;)+) => {
+        /// What decided about a packet. Each reason has one action, so counting reasons counts actions.
+        #[repr(u32)]
+        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        pub enum Reason {
+            $(#[doc = $meaning] $variant = $number,)+
+        }
+
+        impl Reason {
+            /// All reasons in the order of their numbers.
+            pub const ALL: &'static [Self] = &[$(Self::$variant),+];
+
+            /// The action this reason ends in.
+            #[inline(always)]
+            pub const fn action(self) -> Action {
+                match self { $(Self::$variant => Action::$action,)+ }
+            }
+
+            /// Name in metrics, JSON and tables.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// What it means, in one sentence.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)+ }
+            }
+
+            /// What an operator can do about it.
+            pub const fn remedy(self) -> &'static str {
+                match self { $(Self::$variant => $remedy,)+ }
+            }
+        }
+
+        $(const _: () = assert!($number < REASON_SLOTS);)+
+    };
+}
+
+reasons! {
+    SentBack = 0, Tx, "forwarded_tx", "Forwarded out of the interface it came in on.", "Nothing to do.";
+    Redirected = 1, Redirect, "forwarded_redirect", "Forwarded out of another interface.", "Nothing to do.";
+    NotOurs = 2, Pass, "not_ours", "Neither a service nor a known flow.", "Nothing to do; the kernel handles it.";
+    NotIp = 3, Pass, "not_ip", "Not IPv4 or IPv6, for example ARP.", "Nothing to do; the kernel handles it.";
+    OtherProtocol = 4, Pass, "other_protocol", "Neither TCP, UDP nor an ICMP error about a known flow.", "Nothing to do; the kernel handles it.";
+    Vlan = 5, Pass, "vlan", "Carries a VLAN tag in the frame.", "Terminate the VLAN on the switch or run on a port without tags.";
+    Truncated = 6, Pass, "truncated", "Ends before its headers do, so nobody can say whose it is.", "Look for a broken sender or link.";
+    Malformed = 7, Pass, "malformed", "A header contradicts itself or the frame, before a service was found.", "Look for a broken sender.";
+    Fragment = 8, Pass, "fragment", "A fragment without the ports that would tell its flow.", "Lower the sender's datagram size or raise the path's MTU.";
+    ExtensionHeaders = 9, Pass, "extension_headers", "More IPv6 extension headers than are walked.", "Look for a broken or hostile sender.";
+    NoBackend = 16, Drop, "no_backend", "The service has no backend that takes new flows.", "Check the backends' health with `lb backend list`.";
+    RingMissing = 17, Drop, "ring_missing", "The service's ring is not there.", "Report it; `lb status` shows what is not programmed.";
+    BackendMissing = 18, Drop, "backend_missing", "A slot names a backend that is not there.", "Report it; `lb status` shows what is not programmed.";
+    FlowTableFull = 19, Drop, "flow_table_full", "No room for a new flow.", "Look for a flood; compare `lb_flows` with `lb_map_capacity`.";
+    SnatPortsExhausted = 20, Drop, "snat_ports_exhausted", "No free source port towards the backend.", "Add `snat_addresses`, widen `snat_ports`, or add backends.";
+    NoSnatAddress = 21, Drop, "no_snat_address", "No source address of the backend's family.", "Give the interface an address of that family or set `snat_addresses`.";
+    NoNextHop = 22, Drop, "no_next_hop", "Neither the daemon nor the kernel knows the way to the next hop.", "Check route and neighbour entry with `ip route get` and `ip neigh`.";
+    TtlExpired = 23, Drop, "ttl_expired", "The TTL or hop limit would reach 0.", "Look for a routing loop, or a traceroute.";
+    BadLength = 24, Drop, "bad_length", "Addressed to a service, but its lengths contradict the frame.", "Look for a broken or hostile sender.";
+    TooBig = 25, Drop, "too_big", "Does not fit the MTU of the way out and may not be fragmented.", "Make the MTUs of the paths equal.";
+    ModeMissing = 26, Drop, "mode_missing", "The backend asks for a mode that this program does not have.", "Start the daemon and the program of one version.";
+    Internal = 48, Aborted, "internal", "A helper of the kernel failed where it should not.", "Report it with the kernel's version.";
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_its_own_number_and_name() {
+        for (i, a) in Reason::ALL.iter().enumerate() {
+            assert!((*a as u32) < REASON_SLOTS);
+            for b in &Reason::ALL[i + 1..] {
+                assert_ne!(*a as u32, *b as u32);
+                assert_ne!(a.name(), b.name());
+            }
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Services as the data plane sees them.
+
+use crate::{
+    addr::{NetPort, NetV4, NetV6},
+    plain_data,
+};
+
+/// IP protocol number of TCP.
+pub const TCP: u8 = 6;
+/// IP protocol number of UDP.
+pub const UDP: u8 = 17;
+
+/// Number of a service, stable while the service is programmed; index into the service counters.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct ServiceId(pub u16);
+
+/// Number of a ring; index into the map of rings.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct RingId(pub u16);
+
+/// Key of an IPv4 service. Port 0 is the wildcard: every port that no other service has.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ServiceKeyV4 {
+    /// The service's address (VIP).
+    pub address: NetV4,
+    /// The service's port, or 0.
+    pub port: NetPort,
+    /// [`TCP`] or [`UDP`].
+    pub protocol: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// Key of an IPv6 service, as [`ServiceKeyV4`].
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ServiceKeyV6 {
+    /// The service's address (VIP).
+    pub address: NetV6,
+    /// The service's port, or 0.
+    pub port: NetPort,
+    /// [`TCP`] or [`UDP`].
+    pub protocol: u8,
+    /// Zero.
+    pub pad: u8,
+}
+
+/// How packets of a service reach its backend.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum Mode {
+    /// Full NAT: destination to the backend, source to an address and port of the balancer.
+    Nat = 1,
+    /// Destination NAT only; replies return through the balancer by the backend's route.
+    Dnat = 2,
+    /// Destination MAC only; the backend holds the VIP and answers the client itself.
+    L2dsr = 3,
+    /// An outer IPv4 or IPv6 header.
+    Ipip = 4,
+    /// An outer UDP header with Generic UDP Encapsulation.
+    Gue = 5,
+}
+
+impl Mode {
+    /// The mode of a stored number; `None` where no mode has it.
+    #[inline(always)]
+    pub const fn from_u8(value: u8) -> Option<Self> {
+        match value {
+            1 => Some(Self::Nat),
+            2 => Some(Self::Dnat),
+            3 => Some(Self::L2dsr),
+            4 => Some(Self::Ipip),
+            5 => Some(Self::Gue),
+            _ => None,
+        }
+    }
+}
+
+/// What happens to a packet of a service that has no backend left.
+#[repr(u8)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum OnEmpty {
+    /// Dropped.
+    Drop = 1,
+    /// Answered with a TCP reset or an ICMP unreachable.
+    Reject = 2,
+}
+
+/// Value of a service. Replaced as a whole (hash map), so a packet sees the old one or the new one.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Service {
+    /// Slots of the ring; 0 while no backend can take new flows.
+    pub ring_size: u32,
+    /// The ring, valid while `ring_size` is not 0. A ring of another size gets another id, so size and ring agree.
+    pub ring: RingId,
+    /// The service's number.
+    pub id: ServiceId,
+    /// A [`Mode`]; that of a backend overrides it.
+    pub mode: u8,
+    /// An [`OnEmpty`].
+    pub on_empty: u8,
+    /// Zero.
+    pub pad: [u8; 6],
+}
+
+const _: () = assert!(size_of::<ServiceKeyV4>() == 8);
+const _: () = assert!(size_of::<ServiceKeyV6>() == 20);
+const _: () = assert!(size_of::<Service>() == 16);
+
+plain_data!(ServiceId, RingId, ServiceKeyV4, ServiceKeyV6, Service);

@@ -1,0 +1,98 @@
+//! How a backend is checked, as checked values.
+
+use std::time::Duration;
+
+/// What a check does.
+#[derive(Clone, PartialEq, Debug)]
+pub enum CheckKind {
+    /// Nothing: the backend counts as unchecked and takes flows.
+    None,
+    /// A TCP connection is established.
+    Tcp,
+    /// An HTTP/1.1 request is answered as expected.
+    Http(HttpCheck),
+}
+
+/// An HTTP request and the answer it wants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HttpCheck {
+    /// Request method.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// Host header; the target's address where absent.
+    pub host: Option<String>,
+    /// Further headers, in order.
+    pub headers: Vec<(String, String)>,
+    /// Statuses that count as success.
+    pub expect_status: Vec<u16>,
+    /// Regular expression that the body must match, within its first `max_body` bytes.
+    pub expect_body: Option<String>,
+    /// Bytes of the body that are read at most.
+    pub max_body: usize,
+}
+
+impl Default for HttpCheck {
+    fn default() -> Self {
+        Self {
+            method: "GET".to_owned(),
+            path: "/".to_owned(),
+            host: None,
+            headers: Vec::new(),
+            expect_status: vec![200],
+            expect_body: None,
+            max_body: 64 * 1024,
+        }
+    }
+}
+
+/// Which way a check takes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Through {
+    /// To the backend's own address.
+    Backend,
+    /// To the VIP, through the real forwarding path.
+    Vip,
+}
+
+/// How a backend is checked, when, and how results become a verdict.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CheckSettings {
+    /// What is done.
+    pub kind: CheckKind,
+    /// Time between checks of a backend whose verdict is settled.
+    pub interval: Duration,
+    /// Time between checks while the last results contradict the verdict.
+    pub fast_interval: Duration,
+    /// Longest time between checks while down; doubles from `interval` up to here.
+    pub down_interval_max: Duration,
+    /// Time after which a check without a result has failed.
+    pub timeout: Duration,
+    /// Consecutive successes that make a down backend up.
+    pub rise: u32,
+    /// Consecutive failures that make an up backend down.
+    pub fall: u32,
+    /// Share of the interval by which each check is moved at random, 0 to 1.
+    pub jitter: f64,
+    /// The way checks take.
+    pub through: Through,
+    /// Port to check; the backend's own where absent.
+    pub port: Option<u16>,
+}
+
+impl Default for CheckSettings {
+    fn default() -> Self {
+        Self {
+            kind: CheckKind::None,
+            interval: Duration::from_secs(2),
+            fast_interval: Duration::from_millis(500),
+            down_interval_max: Duration::from_secs(20),
+            timeout: Duration::from_secs(1),
+            rise: 2,
+            fall: 3,
+            jitter: 0.1,
+            through: Through::Backend,
+            port: None,
+        }
+    }
+}

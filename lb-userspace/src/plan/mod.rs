@@ -1,0 +1,138 @@
+//! The pure way from what should be in the maps to the ordered steps that get it there.
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+};
+
+use lb_common::{
+    backend::{BackendId, Generation},
+    ring_slot::RingSlot,
+    service::{Mode, RingId, Service as ServiceRecord, ServiceId},
+};
+
+use crate::state::service::{OnEmpty, ServiceKey};
+
+/// What should be programmed: the effective state, with nothing that the data plane does not need.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Target {
+    /// Source NAT addresses; empty: each backend's route decides.
+    pub snat_addresses: Vec<IpAddr>,
+    /// Source NAT ports.
+    pub snat_ports: RangeInclusive<u16>,
+    /// Services by what they answer on.
+    pub services: BTreeMap<ServiceKey, TargetService>,
+}
+
+/// A service that should be programmed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TargetService {
+    /// Mode of backends without their own.
+    pub mode: Mode,
+    /// `All` is already resolved into the backends' weights.
+    pub on_empty: OnEmpty,
+    /// Slots of the ring.
+    pub ring_size: u32,
+    /// Backends by address.
+    pub backends: BTreeMap<SocketAddr, TargetBackend>,
+}
+
+/// A backend that should be programmed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct TargetBackend {
+    /// How packets reach it.
+    pub mode: Mode,
+    /// Effective weight; 0: no new flows.
+    pub weight: u32,
+    /// Whether its recorded flows still go to it.
+    pub alive: bool,
+}
+
+/// What is in the maps, read back from the kernel at start and kept up to date by the writer.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Programmed {
+    /// Source NAT addresses.
+    pub snat_addresses: Vec<IpAddr>,
+    /// Source NAT ports; `None` while the settings map was never written.
+    pub snat_ports: Option<RangeInclusive<u16>>,
+    /// Services by key.
+    pub services: BTreeMap<ServiceKey, ServiceRecord>,
+    /// Backends in use.
+    pub backends: BTreeMap<BackendId, ProgrammedBackend>,
+    /// Generations of all ids that were ever given out, in use or not.
+    pub generations: BTreeMap<BackendId, Generation>,
+    /// Rings by id.
+    pub rings: BTreeMap<RingId, Vec<RingSlot>>,
+}
+
+/// The identity part of a backend record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProgrammedBackend {
+    /// Where packets go.
+    pub address: SocketAddr,
+    /// Of this service.
+    pub service: ServiceId,
+    /// Generation of the id.
+    pub generation: Generation,
+    /// How packets reach it.
+    pub mode: Mode,
+    /// IP protocol of its service.
+    pub protocol: u8,
+    /// Whether recorded flows go to it.
+    pub alive: bool,
+}
+
+/// One write. The order of a plan matters: backend before ring, ring before service, removal in reverse.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Step {
+    /// Settings, and the source NAT addresses they count. `wildcard`: a service on port 0 exists.
+    WriteSettings {
+        /// Source NAT addresses.
+        snat_addresses: Vec<IpAddr>,
+        /// Source NAT ports.
+        snat_ports: RangeInclusive<u16>,
+        /// Whether any service has port 0.
+        wildcard: bool,
+    },
+    /// A backend's identity; the writer adds the next hop.
+    WriteBackend {
+        /// Its id.
+        id: BackendId,
+        /// Its content.
+        backend: ProgrammedBackend,
+    },
+    /// A whole ring, swapped in at once.
+    WriteRing {
+        /// Its id.
+        ring: RingId,
+        /// Its slots.
+        slots: Vec<RingSlot>,
+    },
+    /// A service record, replaced at once.
+    WriteService {
+        /// What it answers on.
+        key: ServiceKey,
+        /// Its content.
+        service: ServiceRecord,
+    },
+    /// A service goes.
+    RemoveService {
+        /// What it answered on.
+        key: ServiceKey,
+        /// Its number, whose counters are cleared.
+        id: ServiceId,
+    },
+    /// Waits until no run of the program that began before still goes on.
+    Barrier,
+    /// A ring that nothing refers to any more.
+    RemoveRing {
+        /// Its id.
+        ring: RingId,
+    },
+    /// A backend that nothing refers to any more; its id may be given out again with the next generation.
+    FreeBackend {
+        /// Its id.
+        id: BackendId,
+    },
+}

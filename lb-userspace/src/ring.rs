@@ -1,0 +1,1 @@
+//! Rings: the order in which backends own slots.

@@ -1,0 +1,34 @@
+//! A backend as the operator wants it.
+
+use std::net::SocketAddr;
+
+use lb_common::service::Mode;
+
+use super::names::BackendName;
+
+/// What the operator says about a backend, apart from its health. Stays until the operator says otherwise.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Admin {
+    /// Takes flows as its health allows.
+    #[default]
+    Enabled,
+    /// Takes no new flows, keeps the ones it has.
+    Draining,
+    /// Takes no flows at all; the ones it has move.
+    Disabled,
+}
+
+/// A real server of one service.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Backend {
+    /// Unique within the service.
+    pub name: BackendName,
+    /// Where packets go. Port 0, for services on every port, keeps the packet's own.
+    pub address: SocketAddr,
+    /// Share of new flows relative to the service's other backends; 0 drains, 1 to 65,535.
+    pub weight: u16,
+    /// Mode of its own, else the service's.
+    pub mode: Option<Mode>,
+    /// The operator's word.
+    pub admin: Admin,
+}

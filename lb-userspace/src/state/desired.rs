@@ -1,0 +1,41 @@
+//! The whole desired state and its revision.
+
+use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, time::Duration};
+
+use super::{names::ServiceName, service::Service};
+
+/// Number of a desired state; each change makes the next one.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Revision(pub u64);
+
+/// Settings of the `[lb]` table that a running daemon can change.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// Source addresses of mode `nat`; empty: the address the kernel's route to the backend prefers.
+    pub snat_addresses: Vec<IpAddr>,
+    /// Source ports of mode `nat`.
+    pub snat_ports: RangeInclusive<u16>,
+    /// How long a changed slot remembers its previous owner, and a removed backend keeps its flows.
+    pub transition: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            snat_addresses: Vec::new(),
+            snat_ports: 1024..=32767,
+            transition: Duration::from_secs(600),
+        }
+    }
+}
+
+/// What the operator asked for.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Desired {
+    /// Of this content.
+    pub revision: Revision,
+    /// Daemon-wide settings.
+    pub settings: Settings,
+    /// By name.
+    pub services: BTreeMap<ServiceName, Service>,
+}

@@ -1,0 +1,80 @@
+//! Names of services and backends: checked once, then carried as their own types.
+
+use std::{fmt, str::FromStr};
+
+/// Longest name, in bytes.
+pub const MAX_NAME_LEN: usize = 63;
+
+/// Why a text is no name.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum NameError {
+    /// Nothing there.
+    #[error("a name must not be empty")]
+    Empty,
+    /// Over [`MAX_NAME_LEN`].
+    #[error("\"{0}\" is longer than {MAX_NAME_LEN} characters")]
+    TooLong(String),
+    /// A character that has no place in a name.
+    #[error("\"{name}\" contains {character:?}; letters, digits, '-', '_' and '.' are allowed")]
+    Character {
+        /// The whole text.
+        name: String,
+        /// The first offender.
+        character: char,
+    },
+}
+
+macro_rules! name {
+    ($(#[$doc:meta])* $type:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+        pub struct $type(String);
+
+        impl $type {
+            /// The name as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl FromStr for $type {
+            type Err = NameError;
+
+            fn from_str(text: &str) -> Result<Self, NameError> {
+                check(text).map(|()| Self(text.to_owned()))
+            }
+        }
+
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+    };
+}
+
+name!(
+    /// Name of a service, unique on this balancer.
+    ServiceName
+);
+name!(
+    /// Name of a backend, unique within its service.
+    BackendName
+);
+
+fn check(text: &str) -> Result<(), NameError> {
+    if text.is_empty() {
+        return Err(NameError::Empty);
+    }
+    if text.len() > MAX_NAME_LEN {
+        return Err(NameError::TooLong(text.to_owned()));
+    }
+    let allowed = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    match text.chars().find(|c| !allowed(c)) {
+        Some(character) => Err(NameError::Character {
+            name: text.to_owned(),
+            character,
+        }),
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,113 @@
+//! A service as the operator wants it.
+
+use std::{net::IpAddr, time::Duration};
+
+use lb_common::service::Mode;
+
+use super::{backend::Backend, names::ServiceName};
+use crate::health::settings::CheckSettings;
+
+/// Transport protocol of a service.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// What a service answers on; no two services share one.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct ServiceKey {
+    /// Address (VIP).
+    pub address: IpAddr,
+    /// Port; 0 is every port that no other service of this address has.
+    pub port: u16,
+    /// Protocol.
+    pub protocol: Protocol,
+}
+
+/// How a new flow's backend is chosen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Algorithm {
+    /// Consistent hashing over a Maglev ring.
+    Maglev,
+    /// Smooth weighted round-robin, for services that record every flow.
+    RoundRobin,
+}
+
+/// What of a flow decides about its backend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Affinity {
+    /// Addresses and ports: each flow on its own.
+    None,
+    /// The client's address: all flows of a client share a backend.
+    Source,
+}
+
+/// Which flows are recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tracking {
+    /// Those that a change of the ring would move.
+    JustEnough,
+    /// All.
+    Full,
+}
+
+/// Number of slots of the ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RingSize {
+    /// From the number of backends.
+    Auto,
+    /// A prime from 251 to 131,071.
+    Slots(u32),
+}
+
+/// What happens to packets while no backend takes new flows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnEmpty {
+    /// Dropped.
+    Drop,
+    /// Answered with a reset or an ICMP unreachable.
+    Reject,
+    /// All enabled backends take flows, whatever their health.
+    All,
+}
+
+/// What happens to established flows of a backend that checks call down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OnDown {
+    /// They move to a live backend, which resets them, so that clients reconnect at once.
+    Move,
+    /// They stay; only new flows avoid the backend.
+    Keep,
+}
+
+/// A service and its backends.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Service {
+    /// Unique name.
+    pub name: ServiceName,
+    /// What it answers on.
+    pub key: ServiceKey,
+    /// How packets reach backends that do not say otherwise.
+    pub mode: Mode,
+    /// How backends are chosen.
+    pub algorithm: Algorithm,
+    /// What decides about the backend.
+    pub affinity: Affinity,
+    /// Which flows are recorded.
+    pub tracking: Tracking,
+    /// Size of the ring.
+    pub ring_size: RingSize,
+    /// Policy without backends.
+    pub on_empty: OnEmpty,
+    /// Policy for flows of a backend that went down.
+    pub on_down: OnDown,
+    /// Time over which a new or recovered backend's weight rises to its full value.
+    pub slow_start: Duration,
+    /// How backends are checked.
+    pub health: CheckSettings,
+    /// In the order of the file.
+    pub backends: Vec<Backend>,
+}

@@ -1,0 +1,1 @@
+//! Harness for the test lanes that need root.
