@@ -1,5 +1,10 @@
 //! The pure way from what should be in the maps to the ordered steps that get it there.
 
+mod build;
+mod mirror;
+#[cfg(test)]
+mod tests;
+
 use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
@@ -8,11 +13,45 @@ use std::{
 
 use lb_common::{
     backend::{BackendId, Generation},
+    limits::{MAX_BACKENDS, MAX_SERVICES, MAX_SNAT_ADDRESSES},
     ring_slot::RingSlot,
     service::{Mode, RingId, Service as ServiceRecord, ServiceId},
 };
 
-use crate::state::service::{OnEmpty, ServiceKey};
+pub use self::build::plan;
+use crate::{
+    ring::RingError,
+    state::service::{OnEmpty, ServiceKey},
+};
+
+/// Why a target cannot be programmed.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PlanError {
+    /// More than the service maps hold.
+    #[error("{0} services are more than the {MAX_SERVICES} that fit")]
+    TooManyServices(usize),
+    /// More than there are backend ids.
+    #[error("{0} backends are more than the {max} that fit", max = MAX_BACKENDS - 1)]
+    TooManyBackends(usize),
+    /// More source NAT addresses of one family than fit.
+    #[error("{0} source NAT addresses of one family are more than the {MAX_SNAT_ADDRESSES} that fit")]
+    TooManySnatAddresses(usize),
+    /// No id is free, even after everything that goes has gone.
+    #[error("no free {of} id")]
+    IdsExhausted {
+        /// What the id is for.
+        of: &'static str,
+    },
+    /// A service's ring cannot be built.
+    #[error("ring of the service on {}", .key.address)]
+    Ring {
+        /// The service.
+        key: ServiceKey,
+        /// Why.
+        #[source]
+        source: RingError,
+    },
+}
 
 /// What should be programmed: the effective state, with nothing that the data plane does not need.
 #[derive(Clone, PartialEq, Debug)]
@@ -45,7 +84,7 @@ pub struct TargetBackend {
     pub mode: Mode,
     /// Effective weight; 0: no new flows.
     pub weight: u32,
-    /// Whether its recorded flows still go to it.
+    /// Whether its recorded flows still go to it. One that takes new flows counts as alive in any case.
     pub alive: bool,
 }
 
@@ -56,6 +95,8 @@ pub struct Programmed {
     pub snat_addresses: Vec<IpAddr>,
     /// Source NAT ports; `None` while the settings map was never written.
     pub snat_ports: Option<RangeInclusive<u16>>,
+    /// Whether packets that match no service on their port are looked up as port 0, too.
+    pub wildcard: bool,
     /// Services by key.
     pub services: BTreeMap<ServiceKey, ServiceRecord>,
     /// Backends in use.

@@ -1,0 +1,391 @@
+//! From a target and a mirror of the maps to ordered steps.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
+
+use lb_common::{
+    backend::{BackendId, Generation},
+    limits::{MAX_BACKENDS, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES},
+    ring_slot::RingSlot,
+    service::{OnEmpty as EmptyRecord, RingId, Service as ServiceRecord, ServiceId, TCP, UDP},
+};
+
+use super::{PlanError, Programmed, ProgrammedBackend, Step, Target, TargetBackend, TargetService};
+use crate::{
+    ring::{self, Share},
+    state::service::{OnEmpty, Protocol, ServiceKey},
+};
+
+/// The steps that turn what is programmed into the target, in an order in which every prefix leaves the data plane
+/// working: backends before rings, rings before services, then what goes, in reverse. Empty if nothing is to do.
+///
+/// Ids that the plan frees are given out again by a later plan only. Where the ids run out for that reason, what goes
+/// is removed first, and only then what is new is added.
+///
+/// # Errors
+/// [`PlanError`] if the target does not fit the data plane's limits; nothing should be written then.
+pub fn plan(target: &Target, programmed: &Programmed) -> Result<Vec<Step>, PlanError> {
+    check_limits(target)?;
+    match steps(target, programmed) {
+        Err(PlanError::IdsExhausted { .. }) => {
+            let mut steps_first = steps(&remaining(target, programmed), programmed)?;
+            let mut between = programmed.clone();
+            for step in &steps_first {
+                between.apply(step);
+            }
+            steps_first.extend(steps(target, &between)?);
+            Ok(steps_first)
+        }
+        result => result,
+    }
+}
+
+fn check_limits(target: &Target) -> Result<(), PlanError> {
+    let services = target.services.len();
+    if services > MAX_SERVICES as usize {
+        return Err(PlanError::TooManyServices(services));
+    }
+    let backends = target
+        .services
+        .values()
+        .map(|service| service.backends.len())
+        .sum();
+    if backends >= MAX_BACKENDS as usize {
+        return Err(PlanError::TooManyBackends(backends));
+    }
+    for family in [IpAddr::is_ipv4, IpAddr::is_ipv6] {
+        let count = target
+            .snat_addresses
+            .iter()
+            .filter(|address| family(address))
+            .count();
+        if count > MAX_SNAT_ADDRESSES as usize {
+            return Err(PlanError::TooManySnatAddresses(count));
+        }
+    }
+    Ok(())
+}
+
+/// The part of the target that is there already: its services, and of those the backends.
+fn remaining(target: &Target, programmed: &Programmed) -> Target {
+    let mut target = target.clone();
+    target
+        .services
+        .retain(|key, service| match programmed.services.get(key) {
+            Some(record) => {
+                let there: BTreeSet<_> = programmed
+                    .backends
+                    .values()
+                    .filter(|backend| backend.service == record.id)
+                    .map(|backend| (backend.address, backend.mode as u8))
+                    .collect();
+                service
+                    .backends
+                    .retain(|address, backend| there.contains(&(*address, backend.mode as u8)));
+                true
+            }
+            None => false,
+        });
+    target
+}
+
+fn steps(target: &Target, programmed: &Programmed) -> Result<Vec<Step>, PlanError> {
+    let mut draft = Draft::new(programmed);
+    for (key, service) in &target.services {
+        draft.service(*key, service)?;
+    }
+    Ok(draft.finish(target))
+}
+
+/// Backends that are programmed, by what identifies them. The mode counts: one generation never changes it.
+type Known = BTreeMap<(SocketAddr, u8), BackendId>;
+
+/// A plan in the making: what stays in use, and steps by the phase they belong to.
+struct Draft<'a> {
+    programmed: &'a Programmed,
+    known: BTreeMap<ServiceId, Known>,
+    service_ids: FreeIds,
+    ring_ids: FreeIds,
+    backend_ids: FreeBackends<'a>,
+    kept_services: BTreeSet<ServiceKey>,
+    kept_backends: BTreeSet<BackendId>,
+    kept_rings: BTreeSet<RingId>,
+    write_backends: Vec<Step>,
+    write_rings: Vec<Step>,
+    write_services: Vec<Step>,
+    stop_backends: Vec<Step>,
+}
+
+impl<'a> Draft<'a> {
+    fn new(programmed: &'a Programmed) -> Self {
+        let mut known: BTreeMap<ServiceId, Known> = BTreeMap::new();
+        for (id, backend) in &programmed.backends {
+            // An interrupted plan may have left two ids for one backend: the lower one stays, the other is freed.
+            let of_service = known.entry(backend.service).or_default();
+            of_service
+                .entry((backend.address, backend.mode as u8))
+                .or_insert(*id);
+        }
+        let records = programmed.services.values();
+        let services = records
+            .clone()
+            .map(|record| record.id)
+            .chain(known.keys().copied());
+        let rings = records
+            .map(|record| record.ring)
+            .chain(programmed.rings.keys().copied());
+        Self {
+            service_ids: FreeIds::new("service", services.map(|id| id.0), MAX_SERVICES),
+            ring_ids: FreeIds::new("ring", rings.map(|id| id.0), MAX_RINGS),
+            backend_ids: FreeBackends::new(programmed),
+            programmed,
+            known,
+            kept_services: BTreeSet::new(),
+            kept_backends: BTreeSet::new(),
+            kept_rings: BTreeSet::new(),
+            write_backends: Vec::new(),
+            write_rings: Vec::new(),
+            write_services: Vec::new(),
+            stop_backends: Vec::new(),
+        }
+    }
+
+    fn service(&mut self, key: ServiceKey, target: &TargetService) -> Result<(), PlanError> {
+        let old = self.programmed.services.get(&key);
+        let id = match old {
+            Some(record) => record.id,
+            None => ServiceId(self.service_ids.take()?),
+        };
+        self.kept_services.insert(key);
+        let slots = self.backends(key, id, target)?;
+        let (ring_size, ring) = match slots {
+            Some(slots) => (target.ring_size, self.ring(old, slots)?),
+            None => (0, RingId::default()),
+        };
+        let record = ServiceRecord {
+            ring_size,
+            ring,
+            id,
+            mode: target.mode as u8,
+            on_empty: match target.on_empty {
+                OnEmpty::Reject => EmptyRecord::Reject,
+                OnEmpty::Drop | OnEmpty::All => EmptyRecord::Drop,
+            } as u8,
+            pad: [0; 6],
+        };
+        if old != Some(&record) {
+            self.write_services
+                .push(Step::WriteService { key, service: record });
+        }
+        Ok(())
+    }
+
+    /// Plans the backends of a service; returns its slots, or `None` where no backend takes new flows.
+    fn backends(
+        &mut self,
+        key: ServiceKey,
+        service: ServiceId,
+        target: &TargetService,
+    ) -> Result<Option<Vec<RingSlot>>, PlanError> {
+        let there = self.known.remove(&service).unwrap_or_default();
+        let mut ids = Vec::with_capacity(target.backends.len());
+        let mut shares = Vec::with_capacity(target.backends.len());
+        for (address, backend) in &target.backends {
+            let known = there.get(&(*address, backend.mode as u8)).copied();
+            ids.push(self.backend(key, service, *address, backend, known)?);
+            shares.push(Share {
+                identity: ring::identity(*address),
+                weight: backend.weight,
+            });
+        }
+        let owners =
+            ring::maglev(&shares, target.ring_size).map_err(|source| PlanError::Ring { key, source })?;
+        Ok((!owners.is_empty()).then(|| {
+            owners
+                .into_iter()
+                .map(|owner| RingSlot::stable(ids[usize::from(owner)]))
+                .collect()
+        }))
+    }
+
+    fn backend(
+        &mut self,
+        key: ServiceKey,
+        service: ServiceId,
+        address: SocketAddr,
+        target: &TargetBackend,
+        known: Option<BackendId>,
+    ) -> Result<BackendId, PlanError> {
+        let (id, generation) =
+            match known.and_then(|id| Some((id, self.programmed.backends.get(&id)?.generation))) {
+                Some(known) => known,
+                None => self.backend_ids.take()?,
+            };
+        let backend = ProgrammedBackend {
+            address,
+            service,
+            generation,
+            mode: target.mode,
+            protocol: protocol_number(key.protocol),
+            alive: target.alive || target.weight > 0,
+        };
+        self.kept_backends.insert(id);
+        if self.programmed.backends.get(&id) != Some(&backend) {
+            let stops = known.is_some() && !backend.alive;
+            let phase = if stops {
+                &mut self.stop_backends
+            } else {
+                &mut self.write_backends
+            };
+            phase.push(Step::WriteBackend { id, backend });
+        }
+        Ok(id)
+    }
+
+    /// The id of a ring with these slots: the service's own if the size stays, else a free one, since a packet must
+    /// never see one service's size with another's slots.
+    fn ring(&mut self, old: Option<&ServiceRecord>, slots: Vec<RingSlot>) -> Result<RingId, PlanError> {
+        let own = old
+            .filter(|record| record.ring_size as usize == slots.len())
+            .map(|record| record.ring)
+            .filter(|ring| !self.kept_rings.contains(ring));
+        let ring = match own {
+            Some(ring) => ring,
+            None => RingId(self.ring_ids.take()?),
+        };
+        self.kept_rings.insert(ring);
+        if self.programmed.rings.get(&ring) != Some(&slots) {
+            self.write_rings.push(Step::WriteRing { ring, slots });
+        }
+        Ok(ring)
+    }
+
+    fn finish(self, target: &Target) -> Vec<Step> {
+        let programmed = self.programmed;
+        let wildcard = target.services.keys().any(|key| key.port == 0);
+        let settings = |wildcard| Step::WriteSettings {
+            snat_addresses: target.snat_addresses.clone(),
+            snat_ports: target.snat_ports.clone(),
+            wildcard,
+        };
+        let settings_stand = programmed.snat_addresses == target.snat_addresses
+            && programmed.snat_ports.as_ref() == Some(&target.snat_ports)
+            && (programmed.wildcard || !wildcard);
+
+        let mut steps = Vec::new();
+        if !settings_stand {
+            // A wildcard service that goes needs its flag until it is gone.
+            steps.push(settings(wildcard || programmed.wildcard));
+        }
+        steps.extend(self.write_backends);
+        steps.extend(self.write_rings);
+        steps.extend(self.write_services);
+        steps.extend(self.stop_backends);
+        let gone = programmed
+            .services
+            .iter()
+            .filter(|(key, _)| !self.kept_services.contains(key));
+        steps.extend(gone.map(|(key, record)| Step::RemoveService {
+            key: *key,
+            id: record.id,
+        }));
+        if programmed.wildcard && !wildcard {
+            steps.push(settings(false));
+        }
+        let rings = programmed
+            .rings
+            .keys()
+            .filter(|ring| !self.kept_rings.contains(ring));
+        let backends = programmed
+            .backends
+            .keys()
+            .filter(|id| !self.kept_backends.contains(id));
+        let freed: Vec<Step> = rings
+            .map(|ring| Step::RemoveRing { ring: *ring })
+            .chain(backends.map(|id| Step::FreeBackend { id: *id }))
+            .collect();
+        if !freed.is_empty() {
+            steps.push(Step::Barrier);
+            steps.extend(freed);
+        }
+        steps
+    }
+}
+
+fn protocol_number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+    }
+}
+
+/// Ids of services or rings that can be given out, lowest first.
+struct FreeIds {
+    of: &'static str,
+    used: BTreeSet<u16>,
+    candidates: std::ops::Range<u32>,
+}
+
+impl FreeIds {
+    fn new(of: &'static str, used: impl Iterator<Item = u16>, limit: u32) -> Self {
+        Self {
+            of,
+            used: used.collect(),
+            candidates: 0..limit,
+        }
+    }
+
+    fn take(&mut self) -> Result<u16, PlanError> {
+        let used = &self.used;
+        let mut free = self
+            .candidates
+            .by_ref()
+            .filter_map(|id| u16::try_from(id).ok())
+            .filter(|id| !used.contains(id));
+        free.next().ok_or(PlanError::IdsExhausted { of: self.of })
+    }
+}
+
+/// Backend ids that can be given out: those never used first, then those given out least often, so that it takes as
+/// long as possible until a generation number comes round again.
+struct FreeBackends<'a> {
+    programmed: &'a Programmed,
+    fresh: std::ops::RangeInclusive<u16>,
+    used: Option<std::vec::IntoIter<(Generation, BackendId)>>,
+}
+
+impl<'a> FreeBackends<'a> {
+    fn new(programmed: &'a Programmed) -> Self {
+        Self {
+            programmed,
+            fresh: 1..=u16::MAX,
+            used: None,
+        }
+    }
+
+    /// A free id and the generation it now gets.
+    fn take(&mut self) -> Result<(BackendId, Generation), PlanError> {
+        let Programmed {
+            backends,
+            generations,
+            ..
+        } = self.programmed;
+        let mut fresh = self.fresh.by_ref().map(BackendId);
+        if let Some(id) = fresh.find(|id| !generations.contains_key(id) && !backends.contains_key(id)) {
+            return Ok((id, Generation(1)));
+        }
+        let used = self.used.get_or_insert_with(|| {
+            let mut free: Vec<_> = generations
+                .iter()
+                .filter(|(id, _)| !backends.contains_key(id))
+                .map(|(id, generation)| (*generation, *id))
+                .collect();
+            free.sort_unstable();
+            free.into_iter()
+        });
+        let (last, id) = used.next().ok_or(PlanError::IdsExhausted { of: "backend" })?;
+        Ok((id, Generation(last.0.wrapping_add(1))))
+    }
+}

@@ -1,0 +1,40 @@
+//! Keeping the mirror of the maps up to date, step by step.
+
+use super::{Programmed, Step};
+
+impl Programmed {
+    /// Records a step that has been written.
+    pub fn apply(&mut self, step: &Step) {
+        match step {
+            Step::WriteSettings {
+                snat_addresses,
+                snat_ports,
+                wildcard,
+            } => {
+                self.snat_addresses.clone_from(snat_addresses);
+                self.snat_ports = Some(snat_ports.clone());
+                self.wildcard = *wildcard;
+            }
+            Step::WriteBackend { id, backend } => {
+                self.generations.insert(*id, backend.generation);
+                self.backends.insert(*id, *backend);
+            }
+            Step::WriteRing { ring, slots } => {
+                self.rings.insert(*ring, slots.clone());
+            }
+            Step::WriteService { key, service } => {
+                self.services.insert(*key, *service);
+            }
+            Step::RemoveService { key, id: _ } => {
+                self.services.remove(key);
+            }
+            Step::Barrier => {}
+            Step::RemoveRing { ring } => {
+                self.rings.remove(ring);
+            }
+            Step::FreeBackend { id } => {
+                self.backends.remove(id);
+            }
+        }
+    }
+}

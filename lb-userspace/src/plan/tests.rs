@@ -1,0 +1,386 @@
+//! What a plan promises, after every single step.
+
+use std::collections::BTreeSet;
+
+use lb_common::service::Mode;
+use proptest::prelude::*;
+
+use super::*;
+use crate::state::service::Protocol;
+
+fn key(last: u8, port: u16) -> ServiceKey {
+    ServiceKey {
+        address: IpAddr::from([192, 0, 2, last]),
+        port,
+        protocol: Protocol::Tcp,
+    }
+}
+
+fn address(last: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, last], 8080))
+}
+
+fn backend(weight: u32) -> TargetBackend {
+    TargetBackend {
+        mode: Mode::Nat,
+        weight,
+        alive: true,
+    }
+}
+
+fn service(ring_size: u32, backends: impl IntoIterator<Item = (u8, TargetBackend)>) -> TargetService {
+    TargetService {
+        mode: Mode::Nat,
+        on_empty: OnEmpty::Drop,
+        ring_size,
+        backends: backends
+            .into_iter()
+            .map(|(last, backend)| (address(last), backend))
+            .collect(),
+    }
+}
+
+fn target(services: impl IntoIterator<Item = (ServiceKey, TargetService)>) -> Target {
+    Target {
+        snat_addresses: Vec::new(),
+        snat_ports: 1024..=32767,
+        services: services.into_iter().collect(),
+    }
+}
+
+fn converge(target: &Target, programmed: &mut Programmed) -> Vec<Step> {
+    let steps = plan(target, programmed).unwrap();
+    steps.iter().for_each(|step| programmed.apply(step));
+    steps
+}
+
+fn names(steps: &[Step]) -> Vec<&'static str> {
+    steps
+        .iter()
+        .map(|step| match step {
+            Step::WriteSettings { .. } => "settings",
+            Step::WriteBackend { .. } => "backend",
+            Step::WriteRing { .. } => "ring",
+            Step::WriteService { .. } => "service",
+            Step::RemoveService { .. } => "-service",
+            Step::Barrier => "barrier",
+            Step::RemoveRing { .. } => "-ring",
+            Step::FreeBackend { .. } => "-backend",
+        })
+        .collect()
+}
+
+/// What a packet would run into if it came now.
+fn inconsistency(programmed: &Programmed) -> Option<String> {
+    let mut ids = BTreeSet::new();
+    for (key, service) in &programmed.services {
+        if !ids.insert(service.id) {
+            return Some(format!("{key:?} shares its id"));
+        }
+        if key.port == 0 && !programmed.wildcard {
+            return Some(format!("{key:?} is never looked up"));
+        }
+        if service.ring_size == 0 {
+            continue;
+        }
+        let Some(ring) = programmed.rings.get(&service.ring) else {
+            return Some(format!("{key:?} names a missing ring"));
+        };
+        if ring.len() != service.ring_size as usize {
+            return Some(format!(
+                "{key:?} counts {} slots of {}",
+                service.ring_size,
+                ring.len()
+            ));
+        }
+        for slot in ring {
+            match programmed.backends.get(&slot.current) {
+                Some(backend) if backend.service == service.id && backend.alive => {}
+                Some(backend) => return Some(format!("{key:?} sends to {backend:?}")),
+                None => return Some(format!("{key:?} sends to the free {:?}", slot.current)),
+            }
+        }
+    }
+    None
+}
+
+/// Applies step by step, asserting after each what must never be.
+fn apply_watching(
+    steps: &[Step],
+    programmed: &mut Programmed,
+    waited: &mut BTreeSet<BackendId>,
+) -> Result<(), TestCaseError> {
+    let mut since_barrier: Vec<&Step> = Vec::new();
+    for step in steps {
+        match step {
+            Step::Barrier => since_barrier.clear(),
+            Step::FreeBackend { id } => {
+                let changed = since_barrier.iter().any(|step| {
+                    matches!(
+                        step,
+                        Step::WriteRing { .. } | Step::WriteService { .. } | Step::RemoveService { .. }
+                    )
+                });
+                prop_assert!(!changed, "{:?} is freed while packets may still hold it", id);
+                waited.insert(*id);
+            }
+            Step::WriteBackend { id, backend } => match programmed.backends.get(id) {
+                Some(old) => prop_assert_eq!(
+                    ProgrammedBackend {
+                        alive: backend.alive,
+                        ..*old
+                    },
+                    *backend,
+                    "identity changed"
+                ),
+                None => {
+                    let last = programmed.generations.get(id);
+                    prop_assert!(last.is_none() || waited.contains(id), "{:?} was never freed", id);
+                    prop_assert_ne!(
+                        last,
+                        Some(&backend.generation),
+                        "{:?} came back as its old self",
+                        id
+                    );
+                }
+            },
+            Step::WriteSettings { .. }
+            | Step::WriteRing { .. }
+            | Step::WriteService { .. }
+            | Step::RemoveService { .. }
+            | Step::RemoveRing { .. } => {}
+        }
+        since_barrier.push(step);
+        let before = programmed.clone();
+        programmed.apply(step);
+        prop_assert_ne!(
+            &before == programmed,
+            *step != Step::Barrier,
+            "a step for nothing: {:?}",
+            step
+        );
+        prop_assert_eq!(inconsistency(programmed), None, "after {:?}", step);
+    }
+    Ok(())
+}
+
+fn any_backend() -> impl Strategy<Value = TargetBackend> {
+    (
+        prop::sample::select(vec![Mode::Nat, Mode::Dnat]),
+        prop_oneof![Just(0), 1..4_u32],
+        any::<bool>(),
+    )
+        .prop_map(|(mode, weight, alive)| TargetBackend { mode, weight, alive })
+}
+
+fn any_target() -> impl Strategy<Value = Target> {
+    let service = (
+        prop::sample::select(vec![251, 257]),
+        proptest::collection::btree_map(1..6_u8, any_backend(), 0..5),
+    )
+        .prop_map(|(size, backends)| service(size, backends));
+    let keys = (1..4_u8, prop::sample::select(vec![0, 80])).prop_map(|(last, port)| key(last, port));
+    (proptest::collection::btree_map(keys, service, 0..5), 1..3_u16).prop_map(|(services, snat)| Target {
+        snat_ports: snat * 1_000..=9_999,
+        ..target(services)
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn no_prefix_of_a_plan_leaves_a_packet_stranded(targets in proptest::collection::vec(any_target(), 1..6)) {
+        let (mut programmed, mut waited) = (Programmed::default(), BTreeSet::new());
+        for target in targets {
+            let steps = plan(&target, &programmed).unwrap();
+            apply_watching(&steps, &mut programmed, &mut waited)?;
+            prop_assert_eq!(plan(&target, &programmed), Ok(Vec::new()), "a second plan finds nothing to do");
+            let keys: Vec<_> = programmed.services.keys().collect();
+            prop_assert_eq!(keys, target.services.keys().collect::<Vec<_>>());
+        }
+    }
+
+    /// A daemon killed between two steps starts again, perhaps with another file.
+    #[test]
+    fn an_interrupted_plan_is_taken_up_from_any_point(
+        first in any_target(), second in any_target(), third in any_target(), cut in any::<prop::sample::Index>(),
+    ) {
+        let (mut programmed, mut waited) = (Programmed::default(), BTreeSet::new());
+        converge(&first, &mut programmed);
+        let steps = plan(&second, &programmed).unwrap();
+        apply_watching(&steps[..cut.index(steps.len() + 1)], &mut programmed, &mut waited)?;
+        let steps = plan(&third, &programmed).unwrap();
+        apply_watching(&steps, &mut programmed, &mut waited)?;
+        prop_assert_eq!(plan(&third, &programmed), Ok(Vec::new()));
+        let used: usize = third.services.values().map(|service| service.backends.len()).sum();
+        prop_assert_eq!(programmed.backends.len(), used, "nothing leaks");
+    }
+}
+
+#[test]
+fn changes_take_no_more_steps_than_they_need() {
+    let web = || service(251, [(1, backend(1)), (2, backend(1))]);
+    let down = TargetBackend {
+        weight: 0,
+        alive: false,
+        ..backend(0)
+    };
+    let reject = TargetService {
+        on_empty: OnEmpty::Reject,
+        ..web()
+    };
+    let cases: [(&str, TargetService, &[&str]); 8] = [
+        ("the same", web(), &[]),
+        (
+            "weight",
+            service(251, [(1, backend(1)), (2, backend(2))]),
+            &["ring"],
+        ),
+        (
+            "drain",
+            service(251, [(1, backend(1)), (2, backend(0))]),
+            &["ring"],
+        ),
+        (
+            "down",
+            service(251, [(1, backend(1)), (2, down)]),
+            &["ring", "backend"],
+        ),
+        (
+            "one more",
+            service(251, [(1, backend(1)), (2, backend(1)), (3, backend(1))]),
+            &["backend", "ring"],
+        ),
+        (
+            "one less",
+            service(251, [(1, backend(1))]),
+            &["ring", "barrier", "-backend"],
+        ),
+        (
+            "ring size",
+            service(257, [(1, backend(1)), (2, backend(1))]),
+            &["ring", "service", "barrier", "-ring"],
+        ),
+        ("policy", reject, &["service"]),
+    ];
+    for (what, after, expected) in cases {
+        let mut programmed = Programmed::default();
+        assert_eq!(
+            names(&converge(&target([(key(1, 80), web())]), &mut programmed)),
+            ["settings", "backend", "backend", "ring", "service"]
+        );
+        assert_eq!(
+            names(&converge(&target([(key(1, 80), after)]), &mut programmed)),
+            expected,
+            "{what}"
+        );
+    }
+}
+
+#[test]
+fn an_emptied_service_keeps_its_id_and_loses_its_ring() {
+    let mut programmed = Programmed::default();
+    converge(
+        &target([(key(1, 80), service(251, [(1, backend(1))]))]),
+        &mut programmed,
+    );
+    let id = programmed.services[&key(1, 80)].id;
+    let steps = converge(&target([(key(1, 80), service(251, []))]), &mut programmed);
+    assert_eq!(names(&steps), ["service", "barrier", "-ring", "-backend"]);
+    assert_eq!(programmed.services[&key(1, 80)].id, id);
+    assert_eq!(programmed.services[&key(1, 80)].ring_size, 0);
+}
+
+#[test]
+fn the_wildcard_flag_outlives_the_last_wildcard_service() {
+    let mut programmed = Programmed::default();
+    converge(&target([(key(1, 0), service(251, []))]), &mut programmed);
+    assert_eq!(
+        names(&converge(&target([]), &mut programmed)),
+        ["-service", "settings"]
+    );
+    assert!(!programmed.wildcard);
+}
+
+#[test]
+fn ids_that_were_used_least_are_given_out_first() {
+    let mut programmed = Programmed::default();
+    let one = |last| target([(key(1, 80), service(251, [(last, backend(1))]))]);
+    for last in 1..=3 {
+        converge(&one(last), &mut programmed);
+        assert_eq!(
+            programmed.backends.keys().collect::<Vec<_>>(),
+            [&BackendId(u16::from(last))]
+        );
+    }
+    assert!(
+        programmed
+            .generations
+            .values()
+            .all(|generation| *generation == Generation(1))
+    );
+}
+
+/// With every id in use, a wholly new target still fits: what goes makes room first.
+#[test]
+fn a_full_table_can_be_replaced_as_a_whole() {
+    let full = |net: u8| {
+        let backends = (0..65_535_u32).map(|n| {
+            (
+                SocketAddr::from((std::net::Ipv4Addr::from_bits((u32::from(net) << 24) + n), 80)),
+                backend(0),
+            )
+        });
+        let service = TargetService {
+            backends: backends.collect(),
+            ..service(251, [])
+        };
+        target([(key(net, 80), service)])
+    };
+    let mut programmed = Programmed::default();
+    converge(&full(10), &mut programmed);
+    let after = full(11);
+    converge(&after, &mut programmed);
+    assert_eq!(plan(&after, &programmed), Ok(Vec::new()));
+    assert_eq!(programmed.backends.len(), 65_535);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_whole() {
+    let many = (0..=65_535_u32)
+        .map(|n| {
+            (
+                SocketAddr::from((std::net::Ipv4Addr::from_bits(n), 80)),
+                backend(1),
+            )
+        })
+        .collect();
+    let backends = target([(
+        key(1, 80),
+        TargetService {
+            backends: many,
+            ..service(251, [])
+        },
+    )]);
+    let services = target((0..4_097).map(|port| (key(1, port), service(251, []))));
+    let snat = Target {
+        snat_addresses: (0..17).map(|n| IpAddr::from([10, 0, 0, n])).collect(),
+        ..target([])
+    };
+    let size = target([(key(1, 80), service(252, []))]);
+    for (target, error) in [
+        (backends, PlanError::TooManyBackends(65_536)),
+        (services, PlanError::TooManyServices(4_097)),
+        (snat, PlanError::TooManySnatAddresses(17)),
+        (
+            size,
+            PlanError::Ring {
+                key: key(1, 80),
+                source: RingError::NotPrime(252),
+            },
+        ),
+    ] {
+        assert_eq!(plan(&target, &Programmed::default()), Err(error));
+    }
+}
