@@ -1,0 +1,36 @@
+//! Puts the BPF object, where `cargo xtask build` has left one, to where the library embeds it from; else an empty
+//! file, so that building and testing the daemon needs no BPF toolchain.
+
+use std::{
+    env, fs, io,
+    path::{Path, PathBuf},
+};
+
+/// Below the target directory: where the finished object lies, and under which name it is embedded.
+const OBJECT_DIR: &str = "bpf";
+const OBJECT_NAME: &str = "lb-ebpf.o";
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set; run by cargo")?);
+    let object_dir = target_dir(&out_dir)
+        .ok_or_else(|| format!("no cargo target directory above {}", out_dir.display()))?
+        .join(OBJECT_DIR);
+    // Cargo runs a build script whose watched path is missing again on every build; a directory that is there, empty
+    // or not, is run again only when something in it changes.
+    fs::create_dir_all(&object_dir)?;
+    println!("cargo::rerun-if-changed={}", object_dir.display());
+    println!("cargo::rerun-if-changed=build.rs");
+
+    let object = match fs::read(object_dir.join(OBJECT_NAME)) {
+        Ok(object) => object,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+        Err(e) => return Err(format!("{}: {e}", object_dir.join(OBJECT_NAME).display()).into()),
+    };
+    fs::write(out_dir.join(OBJECT_NAME), object)?;
+    Ok(())
+}
+
+/// The target directory `out_dir` lies in: cargo marks it with a CACHEDIR.TAG.
+fn target_dir(out_dir: &Path) -> Option<&Path> {
+    out_dir.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file())
+}

@@ -1,0 +1,154 @@
+//! What can go wrong between the daemon and the kernel, each with its remedy where there is one.
+
+use std::{io, path::PathBuf};
+
+use crate::plan::Step;
+
+/// Why the data plane could not be opened, or what is left of it not removed.
+#[derive(Debug, thiserror::Error)]
+pub enum DatapathError {
+    /// The binary was built where no BPF object was.
+    #[error("built without its data plane; build with `cargo xtask build`")]
+    NoObject,
+    /// The embedded object is not what this daemon expects.
+    #[error("the embedded data plane is broken: {0}")]
+    BadObject(String),
+    /// Nothing to attach to.
+    #[error("no interface given; name one with `--iface` or `interfaces` in the configuration")]
+    NoInterface,
+    /// More than [`lb_common::limits::MAX_INTERFACES`].
+    #[error("{given} interfaces given, {max} can be served", max = lb_common::limits::MAX_INTERFACES)]
+    TooManyInterfaces {
+        /// How many were given.
+        given: usize,
+    },
+    /// No interface of that name in this network namespace.
+    #[error("no interface \"{name}\" here; there are: {}", present.join(", "))]
+    InterfaceMissing {
+        /// What was asked for.
+        name: String,
+        /// What there is.
+        present: Vec<String>,
+    },
+    /// The process lacks rights.
+    #[error("missing capabilities: {}; run as root or grant them", .0.join(", "))]
+    Capabilities(Vec<&'static str>),
+    /// Another daemon holds the pin directory.
+    #[error("{dir} is in use by another lb daemon{}", pid.map(|pid| format!(", pid {pid}")).unwrap_or_default())]
+    PinDirBusy {
+        /// The pin directory.
+        dir: String,
+        /// Who, if the kernel tells.
+        pid: Option<u32>,
+    },
+    /// An XDP program that is not ours is on the interface.
+    #[error("interface \"{interface}\" already has an XDP program (id {program_id}{}){}; detach it first",
+        name.as_ref().map(|name| format!(", \"{name}\"")).unwrap_or_default(),
+        pid.map(|pid| format!(", attached by pid {pid}")).unwrap_or_default())]
+    ForeignProgram {
+        /// The interface.
+        interface: String,
+        /// Kernel's id of the program.
+        program_id: u32,
+        /// Its name, if the kernel tells.
+        name: Option<String>,
+        /// The process that holds its link, if one does.
+        pid: Option<u32>,
+    },
+    /// No mode that may be used works on the interface.
+    #[error("cannot attach to \"{interface}\": {reason}")]
+    Attach {
+        /// The interface.
+        interface: String,
+        /// What was tried and what the kernel said.
+        reason: String,
+    },
+    /// A pinned map is not what this daemon's object says.
+    #[error(
+        "{path} is not the map that this version expects: {difference}; start with `--reset` to replace what is pinned (its flows are lost)"
+    )]
+    PinMismatch {
+        /// The pin.
+        path: PathBuf,
+        /// The first field that differs.
+        difference: String,
+    },
+    /// Pins of a daemon with other map layouts.
+    #[error(
+        "{path} holds the data plane of another version of lb; start with `--reset` to replace it (its flows are lost), or remove it with `lb detach`"
+    )]
+    OtherLayout {
+        /// The other version's directory.
+        path: PathBuf,
+    },
+    /// The directory cannot hold pins.
+    #[error("cannot use {path} for pins: {reason}")]
+    PinDir {
+        /// The directory.
+        path: PathBuf,
+        /// What failed.
+        reason: String,
+    },
+    /// The kernel refused the program.
+    #[error("the kernel refuses the data plane: {reason}")]
+    Load {
+        /// The verifier's words or the system call's error.
+        reason: String,
+    },
+    /// A system call failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was tried, on what.
+        what: String,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+    /// A map could not be read or written.
+    #[error("map {map}: {reason}")]
+    Map {
+        /// Its name.
+        map: &'static str,
+        /// What failed.
+        reason: String,
+    },
+}
+
+/// Why a target was not fully programmed. What was programmed before stays in effect.
+#[derive(Debug, thiserror::Error)]
+pub enum ProgramError {
+    /// No way to the target exists, for example for want of ids.
+    #[error("cannot plan the change: {0}")]
+    Plan(String),
+    /// A write failed; the steps after it were not begun.
+    #[error("{what}: {reason}", what = describe(step))]
+    Step {
+        /// The step that failed.
+        step: Box<Step>,
+        /// What the kernel said.
+        reason: String,
+    },
+    /// The writer has ended.
+    #[error("the data plane is shut down")]
+    Closed,
+}
+
+/// A step in words, for errors.
+fn describe(step: &Step) -> String {
+    match step {
+        Step::WriteSettings { .. } => "cannot write the settings".to_owned(),
+        Step::WriteBackend { backend, .. } => format!("cannot write backend {}", backend.address),
+        Step::WriteRing { ring, slots } => {
+            format!("cannot write ring {} of {} slots", ring.0, slots.len())
+        }
+        Step::WriteService { key, .. } => {
+            format!("cannot write service {} port {}", key.address, key.port)
+        }
+        Step::RemoveService { key, .. } => {
+            format!("cannot remove service {} port {}", key.address, key.port)
+        }
+        Step::Barrier => "cannot wait for the data plane to take up a change".to_owned(),
+        Step::RemoveRing { ring } => format!("cannot remove ring {}", ring.0),
+        Step::FreeBackend { id } => format!("cannot free backend id {}", id.0),
+    }
+}

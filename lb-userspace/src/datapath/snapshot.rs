@@ -1,0 +1,56 @@
+//! Counters as read at one moment, by the names that users know.
+
+use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+
+use lb_common::{
+    counters::{PacketCount, Traffic},
+    reason::Reason,
+};
+
+use crate::state::service::ServiceKey;
+
+/// All counters. Since the maps outlive the daemon, they go on counting over restarts.
+#[derive(Clone, Debug, Default)]
+pub struct Snapshot {
+    /// One for each attached interface.
+    pub interfaces: Vec<InterfaceStats>,
+    /// Of programmed services.
+    pub services: BTreeMap<ServiceKey, Traffic>,
+    /// Of programmed backends.
+    pub backends: BTreeMap<(ServiceKey, SocketAddr), BackendStats>,
+    /// Drops of programmed services, without those that are 0.
+    pub service_drops: BTreeMap<(ServiceKey, Reason), u64>,
+    /// How full the maps are.
+    pub maps: Vec<MapUse>,
+    /// When the flows behind `active_flows` and `maps` were counted; `None` before the first count.
+    pub flows_counted_at: Option<Instant>,
+}
+
+/// Verdicts on one interface.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InterfaceStats {
+    /// Name of the interface.
+    pub name: String,
+    /// Every reason, in the order of [`Reason::ALL`], also those that are 0.
+    pub by_reason: Vec<(Reason, PacketCount)>,
+}
+
+/// Traffic and flows of one backend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BackendStats {
+    /// What it was sent and what it answered.
+    pub traffic: Traffic,
+    /// Recorded flows that are not closed, when last counted.
+    pub active_flows: u64,
+}
+
+/// How full a map is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MapUse {
+    /// Name of the map, one of [`lb_common::map_names::PINNED`].
+    pub name: &'static str,
+    /// Entries in use.
+    pub entries: u64,
+    /// Entries at most.
+    pub capacity: u64,
+}
