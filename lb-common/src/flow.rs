@@ -2,7 +2,13 @@
 //!
 //! One table per family holds both directions of a NAT flow, each under the tuple its packets arrive with: the
 //! client's packets under (client, VIP), the backend's under (backend, source NAT address). Each value says what the
-//! packet is rewritten to, so [`NatFlowV4::peer`] leads from either entry to the other.
+//! packet is rewritten to, so [`NatFlow::peer`] leads from either entry to the other.
+//!
+//! The [`REPLY`] entry is what owns the source port: it is inserted first and only where no entry stands, and it must
+//! be removed last. Who removes a pair removes the [`FORWARD`] entry before the [`REPLY`] entry, or the port could be
+//! given to another client while packets of the old one are still translated to it. A [`REPLY`] entry whose
+//! [`NatFlow::peer`] is missing, or leads back to another tuple, is a left-over of a flow that moved to another
+//! backend; it is removed on its own.
 
 use crate::{
     addr::{NetPort, NetV4, NetV6},
@@ -38,7 +44,33 @@ pub type TupleV4 = Tuple<NetV4>;
 /// An IPv6 tuple, 40 bytes.
 pub type TupleV6 = Tuple<NetV6>;
 
-/// Where the client's last packet came from on layer 2. Replies go back the same way, whatever the routes say.
+impl<A: Copy> Tuple<A> {
+    /// Ports as one word.
+    #[inline(always)]
+    const fn ports(&self) -> u32 {
+        ((self.src_port.0 as u32) << 16) | self.dst_port.0 as u32
+    }
+}
+
+impl TupleV4 {
+    /// A word that tells this tuple from others; not a hash, only cheap.
+    #[inline(always)]
+    pub const fn check(&self) -> u32 {
+        self.src.0 ^ self.dst.0.rotate_left(8) ^ self.ports()
+    }
+}
+
+impl TupleV6 {
+    /// A word that tells this tuple from others; not a hash, only cheap.
+    #[inline(always)]
+    pub const fn check(&self) -> u32 {
+        let [a, b, c, d] = self.src.0;
+        let [e, f, g, h] = self.dst.0;
+        (a ^ b ^ c ^ d) ^ (e ^ f ^ g ^ h).rotate_left(8) ^ self.ports()
+    }
+}
+
+/// How the client's last packet arrived on layer 2. Replies go back the same way, whatever the routes say.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LastHop {
@@ -55,7 +87,7 @@ pub const FORWARD: u8 = 1;
 /// The flow entry of the backend's direction.
 pub const REPLY: u8 = 2;
 
-/// This direction has sent a second packet, so the other side has been heard.
+/// A packet found this direction's entry: the client has sent a second packet, or the backend has answered.
 pub const PROVEN: u8 = 1 << 0;
 /// This direction has sent a FIN.
 pub const FIN: u8 = 1 << 1;
@@ -66,6 +98,10 @@ pub const RST: u8 = 1 << 2;
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct NatFlow<A> {
+    /// [`Tuple::check`] of the tuple this entry stands under. Memory of a removed entry may be given to another flow
+    /// while a packet still reads it, so the reader copies the value, reads this field last, and treats another value
+    /// than its own as a missed look-up.
+    pub check: u32,
     /// Source address after translation.
     pub src: A,
     /// Destination address after translation.
@@ -90,13 +126,14 @@ pub struct NatFlow<A> {
     pub state: u8,
     /// CLOCK_MONOTONIC (coarse) in seconds when this direction last carried a packet.
     pub last_seen: u32,
-    /// In the [`REPLY`] entry: the way back to the client. Else zero.
+    /// In the [`REPLY`] entry: the way back to the client. In the [`FORWARD`] entry: the same, so that a packet that
+    /// comes another way is noticed without a look at the other entry.
     pub last_hop: LastHop,
 }
 
-/// An IPv4 NAT flow, 44 bytes.
+/// An IPv4 NAT flow, 48 bytes.
 pub type NatFlowV4 = NatFlow<NetV4>;
-/// An IPv6 NAT flow, 68 bytes.
+/// An IPv6 NAT flow, 72 bytes.
 pub type NatFlowV6 = NatFlow<NetV6>;
 
 impl<A: Copy> NatFlow<A> {
@@ -136,7 +173,73 @@ pub const fn idle_timeout_secs(protocol: u8, forward: u8, reply: u8) -> u32 {
 
 const _: () = assert!(size_of::<TupleV4>() == 16);
 const _: () = assert!(size_of::<TupleV6>() == 40);
-const _: () = assert!(size_of::<NatFlowV4>() == 44);
-const _: () = assert!(size_of::<NatFlowV6>() == 68);
+const _: () = assert!(size_of::<NatFlowV4>() == 48);
+const _: () = assert!(size_of::<NatFlowV6>() == 72);
 
 plain_data!(TupleV4, TupleV6, NatFlowV4, NatFlowV6);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_leads_to_the_other_direction_and_back() {
+        let client = Tuple {
+            src: NetV4(1),
+            dst: NetV4(2),
+            src_port: NetPort::new(40_000),
+            dst_port: NetPort::new(80),
+            protocol: TCP,
+            pad: [0; 3],
+        };
+        let backend = Tuple {
+            src: NetV4(4),
+            dst: NetV4(3),
+            src_port: NetPort::new(8_080),
+            dst_port: NetPort::new(1_024),
+            protocol: TCP,
+            pad: [0; 3],
+        };
+        let translated = |to: &TupleV4, direction| NatFlow {
+            check: 0,
+            src: to.dst,
+            dst: to.src,
+            src_port: to.dst_port,
+            dst_port: to.src_port,
+            ip_delta: 0,
+            l4_delta: 0,
+            backend: BackendId(1),
+            generation: Generation(1),
+            service: ServiceId(1),
+            direction,
+            state: 0,
+            last_seen: 0,
+            last_hop: LastHop::default(),
+        };
+        assert_eq!(translated(&backend, FORWARD).peer(TCP), backend);
+        assert_eq!(translated(&client, REPLY).peer(TCP), client);
+        assert_ne!(client.check(), backend.check());
+    }
+
+    #[test]
+    fn a_flow_is_forgotten_no_sooner_than_its_state_allows() {
+        const CASES: [(u8, u8, u8, u32); 9] = [
+            (TCP, 0, 0, TCP_OPENING_IDLE_SECS),
+            (TCP, PROVEN, 0, TCP_OPENING_IDLE_SECS),
+            (TCP, PROVEN, PROVEN, TCP_ESTABLISHED_IDLE_SECS),
+            (TCP, PROVEN | FIN, PROVEN, TCP_ESTABLISHED_IDLE_SECS),
+            (TCP, PROVEN | FIN, PROVEN | FIN, TCP_CLOSED_IDLE_SECS),
+            (TCP, PROVEN, PROVEN | RST, TCP_CLOSED_IDLE_SECS),
+            (TCP, RST, 0, TCP_CLOSED_IDLE_SECS),
+            (crate::service::UDP, 0, PROVEN, UDP_OPENING_IDLE_SECS),
+            (crate::service::UDP, PROVEN, PROVEN, UDP_IDLE_SECS),
+        ];
+        for (protocol, forward, reply, seconds) in CASES {
+            assert_eq!(
+                idle_timeout_secs(protocol, forward, reply),
+                seconds,
+                "{protocol} {forward:03b} {reply:03b}"
+            );
+        }
+    }
+}

@@ -81,7 +81,7 @@ reasons! {
     Vlan = 5, Pass, "vlan", "Carries a VLAN tag in the frame.", "Terminate the VLAN on the switch or run on a port without tags.";
     Truncated = 6, Pass, "truncated", "Ends before its headers do, so nobody can say whose it is.", "Look for a broken sender or link.";
     Malformed = 7, Pass, "malformed", "A header contradicts itself or the frame, before a service was found.", "Look for a broken sender.";
-    Fragment = 8, Pass, "fragment", "A fragment without the ports that would tell its flow.", "Lower the sender's datagram size or raise the path's MTU.";
+    Fragment = 8, Pass, "fragment", "A fragment: later ones lack the ports that would tell the flow, so none is forwarded.", "Lower the sender's datagram size or raise the path's MTU.";
     ExtensionHeaders = 9, Pass, "extension_headers", "More IPv6 extension headers than are walked.", "Look for a broken or hostile sender.";
     NoBackend = 16, Drop, "no_backend", "The service has no backend that takes new flows.", "Check the backends' health with `lb backend list`.";
     RingMissing = 17, Drop, "ring_missing", "The service's ring is not there.", "Report it; `lb status` shows what is not programmed.";
@@ -92,7 +92,7 @@ reasons! {
     NoNextHop = 22, Drop, "no_next_hop", "Neither the daemon nor the kernel knows the way to the next hop.", "Check route and neighbour entry with `ip route get` and `ip neigh`.";
     TtlExpired = 23, Drop, "ttl_expired", "The TTL or hop limit would reach 0.", "Look for a routing loop, or a traceroute.";
     BadLength = 24, Drop, "bad_length", "Addressed to a service, but its lengths contradict the frame.", "Look for a broken or hostile sender.";
-    TooBig = 25, Drop, "too_big", "Does not fit the MTU of the way out and may not be fragmented.", "Make the MTUs of the paths equal.";
+    TooBig = 25, Drop, "too_big", "Does not fit the MTU of the way out; the balancer does not fragment.", "Make the MTUs of the paths equal.";
     ModeMissing = 26, Drop, "mode_missing", "The backend asks for a mode that this program does not have.", "Start the daemon and the program of one version.";
     Internal = 48, Aborted, "internal", "A helper of the kernel failed where it should not.", "Report it with the kernel's version.";
 }
