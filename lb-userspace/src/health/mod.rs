@@ -1,3 +1,27 @@
 //! Health checks: a library of its own that needs neither BPF nor root.
+//!
+//! Results travel `probe` (sockets) -> `machine` (pure: results to a verdict and the time of the next check) ->
+//! [`HealthEvent`]. `schedule` (pure) says which check starts when; `engine` (pure) joins the two and keeps the
+//! verdicts when settings change; `task` drives it all on a thread of its own. `monitor` is the same machine for one
+//! target, for programs that want no balancer.
 
+mod engine;
+mod error;
+mod machine;
+mod metrics;
+mod monitor;
+mod probe;
+mod random;
+mod schedule;
 pub mod settings;
+mod status;
+mod task;
+
+pub use error::{CheckError, Latency, LocalError, Stage};
+pub use machine::{Decision, MAX_INTERVAL, MIN_INTERVAL, Machine, Outcome, Policy};
+pub use metrics::HealthMetrics;
+pub use monitor::{HealthCheckMonitor, MonitorConfig, MonitorStats, StartError};
+pub use probe::{Checker, FRESH_EVERY, HttpChecker, MAX_BODY_LIMIT, ProbeError, TcpChecker};
+pub use schedule::{Due, Scheduler};
+pub use status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, LastCheck};
+pub use task::{EVENT_DEPTH, HealthConfig, HealthHandle, HealthTask, MAX_IN_FLIGHT, SpawnError};

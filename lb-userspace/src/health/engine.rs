@@ -1,0 +1,307 @@
+//! Which targets are checked for whom, and what results mean for them. Pure but for the status board it writes.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    net::SocketAddr,
+    time::{Duration, Instant, SystemTime},
+};
+
+use super::{
+    error::CheckError,
+    machine::{Machine, Outcome, Policy},
+    metrics::{HealthMetrics, ServiceMetrics},
+    schedule::{Due, Scheduler},
+    settings::{CheckKind, CheckSettings},
+    status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, LastCheck, StatusBoard},
+};
+use crate::state::names::ServiceName;
+
+/// Time between the first checks of targets that have no verdict yet, so that thousands of them make no burst.
+pub(super) const START_SPACING: Duration = Duration::from_millis(1);
+
+/// Number of a check, never used twice.
+pub(super) type CheckNo = u64;
+
+/// The same moment on both clocks: deadlines need one that only goes forward, people the other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Moment {
+    pub(super) instant: Instant,
+    pub(super) wall: SystemTime,
+}
+
+/// A check that came into being.
+#[derive(Clone, PartialEq, Debug)]
+pub(super) struct NewCheck {
+    pub(super) no: CheckNo,
+    pub(super) target: SocketAddr,
+    pub(super) settings: CheckSettings,
+}
+
+/// What an update changed.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    pub(super) started: Vec<NewCheck>,
+    pub(super) stopped: Vec<CheckNo>,
+    pub(super) events: Vec<HealthEvent>,
+}
+
+/// One target with one set of settings, for all who asked for just that.
+#[derive(Debug)]
+struct Check {
+    target: SocketAddr,
+    settings: CheckSettings,
+    machine: Machine,
+    ids: BTreeSet<CheckId>,
+    services: BTreeMap<ServiceName, ServiceMetrics>,
+}
+
+/// All checks.
+#[derive(Debug)]
+pub(super) struct Engine {
+    checks: BTreeMap<CheckNo, Check>,
+    /// Backend address of each id, by which an update tells the same server from another one.
+    targets: BTreeMap<CheckId, SocketAddr>,
+    next_no: CheckNo,
+    scheduler: Scheduler<CheckNo>,
+    metrics: HealthMetrics,
+    board: StatusBoard,
+}
+
+impl Engine {
+    pub(super) fn new(max_in_flight: usize, seed: u64, metrics: HealthMetrics, board: StatusBoard) -> Self {
+        Self {
+            checks: BTreeMap::new(),
+            targets: BTreeMap::new(),
+            next_no: 0,
+            scheduler: Scheduler::new(max_in_flight, seed),
+            metrics,
+            board,
+        }
+    }
+
+    /// Makes the checks equal to `specs`. Checks that stay as they are are not disturbed; a backend that is checked
+    /// in another way from now on keeps its verdict, one with another address begins with the verdict of its spec.
+    pub(super) fn update(&mut self, specs: Vec<CheckSpec>, now: Moment) -> Changes {
+        let mut changes = Changes::default();
+        let old_statuses = self.board.snapshot();
+        let old_targets = mem::take(&mut self.targets);
+        let old_services: BTreeSet<ServiceName> = old_targets.keys().map(|id| id.0.clone()).collect();
+        let mut by_target: BTreeMap<SocketAddr, Vec<CheckNo>> = BTreeMap::new();
+        for (&no, check) in &mut self.checks {
+            by_target.entry(check.target).or_default().push(no);
+            check.ids.clear();
+            check.services.clear();
+        }
+
+        let first_new = self.next_no;
+        let mut statuses = BTreeMap::new();
+        let mut wanted = BTreeMap::new();
+        for spec in specs {
+            wanted.insert(spec.id.clone(), spec);
+        }
+        for (id, spec) in wanted {
+            let known = old_statuses.get(&id);
+            let same_server = old_targets.get(&id) == Some(&spec.target);
+            let verdict = known
+                .filter(|_| same_server)
+                .map(|status| status.health)
+                .filter(|health| *health != Health::Unchecked)
+                .unwrap_or(spec.initial);
+            self.targets.insert(id.clone(), spec.target);
+            let health = match spec.settings.kind {
+                CheckKind::None => Health::Unchecked,
+                CheckKind::Tcp | CheckKind::Http(_) => {
+                    self.join(&id, &spec, verdict, first_new, &mut by_target)
+                }
+            };
+            let before = known.map_or(spec.initial, |status| status.health);
+            let status = match known {
+                Some(status) if same_server && before == health => status.clone(),
+                Some(_) | None => CheckStatus {
+                    health,
+                    since: now.wall,
+                    last_check: known
+                        .filter(|_| same_server)
+                        .and_then(|status| status.last_check.clone()),
+                },
+            };
+            if before != health {
+                changes.events.push(HealthEvent {
+                    id: id.clone(),
+                    health,
+                    detail: "the check's settings changed".to_owned(),
+                    at: now.wall,
+                });
+            }
+            statuses.insert(id, status);
+        }
+        drop(old_statuses);
+        self.board.write(|board| *board = statuses);
+
+        let services: BTreeSet<&ServiceName> = self.targets.keys().map(|id| &id.0).collect();
+        for gone in old_services.iter().filter(|service| !services.contains(service)) {
+            self.metrics.forget(gone);
+        }
+        changes.stopped = self
+            .checks
+            .iter()
+            .filter(|(_, check)| check.ids.is_empty())
+            .map(|(no, _)| *no)
+            .collect();
+        for no in &changes.stopped {
+            self.checks.remove(no);
+            self.scheduler.remove(*no);
+        }
+        self.start(first_new, now, &mut changes);
+        changes
+    }
+
+    /// Adds `id` to the check it shares with others, or to a new one. Returns the check's verdict.
+    fn join(
+        &mut self,
+        id: &CheckId,
+        spec: &CheckSpec,
+        verdict: Health,
+        first_new: CheckNo,
+        by_target: &mut BTreeMap<SocketAddr, Vec<CheckNo>>,
+    ) -> Health {
+        let mut target = spec.target;
+        if let Some(port) = spec.settings.port {
+            target.set_port(port);
+        }
+        let same = by_target.entry(target).or_default();
+        let found = same.iter().copied().find(|no| {
+            self.checks
+                .get(no)
+                .is_some_and(|check| check.settings == spec.settings)
+        });
+        let no = found.unwrap_or_else(|| {
+            let no = self.next_no;
+            self.next_no += 1;
+            same.push(no);
+            no
+        });
+        let check = self.checks.entry(no).or_insert_with(|| Check {
+            target,
+            settings: spec.settings.clone(),
+            machine: Machine::new(Policy::new(&spec.settings), verdict),
+            ids: BTreeSet::new(),
+            services: BTreeMap::new(),
+        });
+        if no >= first_new && check.machine.health() == Health::Unchecked {
+            check.machine = Machine::new(*check.machine.policy(), verdict);
+        }
+        check.ids.insert(id.clone());
+        if !check.services.contains_key(&id.0) {
+            check.services.insert(id.0.clone(), self.metrics.service(&id.0));
+        }
+        check.machine.health()
+    }
+
+    /// Schedules the checks from number `first_new` on.
+    fn start(&mut self, first_new: CheckNo, now: Moment, changes: &mut Changes) {
+        let new: Vec<(&CheckNo, &Check)> = self.checks.range(first_new..).collect();
+        let hurry = START_SPACING.saturating_mul(u32::try_from(new.len()).unwrap_or(u32::MAX));
+        let windows: Vec<(CheckNo, Duration)> = new
+            .iter()
+            .map(|(no, check)| {
+                let interval = check.machine.policy().interval();
+                match check.machine.health() {
+                    // Clients wait for a first verdict.
+                    Health::Unchecked => (**no, interval.min(hurry)),
+                    Health::Up | Health::Down => (**no, interval),
+                }
+            })
+            .collect();
+        changes.started = new
+            .into_iter()
+            .map(|(&no, check)| NewCheck {
+                no,
+                target: check.target,
+                settings: check.settings.clone(),
+            })
+            .collect();
+        self.scheduler.spread(&windows, now.instant);
+    }
+
+    /// When something can start; `None`: not before a check ends or the next update.
+    pub(super) fn next_deadline(&mut self) -> Option<Instant> {
+        self.scheduler.next_deadline()
+    }
+
+    /// The next check that must start now.
+    pub(super) fn start_due(&mut self, now: Instant) -> Option<CheckNo> {
+        let Due { key, due } = self.scheduler.start_due(now)?;
+        self.metrics
+            .lag
+            .observe(now.saturating_duration_since(due).as_secs_f64());
+        self.count_in_flight();
+        Some(key)
+    }
+
+    /// Shows how many checks have no result yet.
+    pub(super) fn count_in_flight(&self) {
+        self.metrics
+            .in_flight
+            .set(i64::try_from(self.scheduler.in_flight()).unwrap_or(i64::MAX));
+    }
+
+    /// A check ended. Returns the verdicts that changed by it.
+    pub(super) fn finish(
+        &mut self,
+        no: CheckNo,
+        started: Instant,
+        outcome: Result<(), CheckError>,
+        now: Moment,
+    ) -> Vec<HealthEvent> {
+        let Some(check) = self.checks.get_mut(&no) else {
+            return Vec::new();
+        };
+        let means = match &outcome {
+            Ok(()) => Outcome::Success,
+            Err(error) if error.is_local() => Outcome::Local,
+            Err(_) => Outcome::Failure,
+        };
+        let decision = check.machine.on_result(started, means);
+        self.scheduler
+            .finish(no, now.instant, decision.next, decision.window);
+
+        let last = LastCheck {
+            outcome,
+            latency: now.instant.saturating_duration_since(started),
+            at: now.wall,
+        };
+        for service in check.services.values() {
+            service.count(means, last.latency);
+        }
+        self.board.write(|board| {
+            for id in &check.ids {
+                let Some(status) = board.get_mut(id) else {
+                    continue;
+                };
+                status.last_check = Some(last.clone());
+                if let Some(health) = decision.transition {
+                    status.health = health;
+                    status.since = now.wall;
+                }
+            }
+        });
+        let Some(health) = decision.transition else {
+            return Vec::new();
+        };
+        let events = check.ids.iter().map(|id| HealthEvent {
+            id: id.clone(),
+            health,
+            detail: last.detail().into_owned(),
+            at: now.wall,
+        });
+        let events: Vec<HealthEvent> = events.collect();
+        for event in &events {
+            if let Some(service) = check.services.get(&event.id.0) {
+                service.count_transition(health);
+            }
+        }
+        events
+    }
+}

@@ -1,0 +1,199 @@
+//! Why a check failed, in words a person can act on.
+
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+
+/// Time from the start of a check to its success.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub struct Latency(pub Duration);
+
+/// How far a check had come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// Establishing the connection.
+    Connect,
+    /// Sending the request, or waiting for the first byte of the answer.
+    Request,
+    /// Within the status line and the headers.
+    Head,
+    /// Within the body.
+    Body,
+}
+
+/// Why a check failed.
+///
+/// [`CheckError::is_local`] tells apart what says nothing about the target.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CheckError {
+    /// Nothing listens there.
+    #[error("connection refused by {0}")]
+    Refused(SocketAddr),
+    /// The time-out passed.
+    #[error("{} within {after:?} from {target}", missing(*.stage))]
+    TimedOut {
+        /// The checked address.
+        target: SocketAddr,
+        /// What the check was waiting for.
+        stage: Stage,
+        /// The time-out.
+        after: Duration,
+    },
+    /// The connection was reset.
+    #[error("connection reset by {target} {}", during(*.stage))]
+    Reset {
+        /// The checked address.
+        target: SocketAddr,
+        /// When.
+        stage: Stage,
+    },
+    /// The connection was closed too early.
+    #[error("connection closed by {target} {}", during(*.stage))]
+    Closed {
+        /// The checked address.
+        target: SocketAddr,
+        /// When.
+        stage: Stage,
+    },
+    /// The network has no way to the target.
+    #[error("{target} is unreachable: {reason}")]
+    Unreachable {
+        /// The checked address.
+        target: SocketAddr,
+        /// The kernel's words.
+        reason: String,
+    },
+    /// Another failure of the connection.
+    #[error("connection to {target} failed: {reason}")]
+    Connection {
+        /// The checked address.
+        target: SocketAddr,
+        /// The kernel's words.
+        reason: String,
+    },
+    /// The status is none of the expected ones.
+    #[error("status {status}, expected {}", list(.expected))]
+    Status {
+        /// What came.
+        status: u16,
+        /// What would have been good.
+        expected: Arc<[u16]>,
+    },
+    /// The answer is no HTTP/1.x.
+    #[error("answer of {target} is not HTTP: {reason}")]
+    NotHttp {
+        /// The checked address.
+        target: SocketAddr,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// The body does not match the expected pattern.
+    #[error("body does not match \"{pattern}\" in its first {examined} bytes")]
+    Body {
+        /// The regular expression.
+        pattern: Arc<str>,
+        /// Bytes of body that were looked at.
+        examined: usize,
+    },
+    /// The check could not be made; says nothing about the target.
+    #[error("cannot check {target}: {error}")]
+    Local {
+        /// The address that was to be checked.
+        target: SocketAddr,
+        /// What this machine lacks.
+        error: LocalError,
+    },
+}
+
+/// Why a check could not be made.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum LocalError {
+    /// `RLIMIT_NOFILE`, or the machine's limit.
+    #[error("too many open files on this machine (raise LimitNOFILE)")]
+    Descriptors,
+    /// All source ports to this target are in use.
+    #[error("no free local port or address on this machine")]
+    Ports,
+    /// Memory or socket buffers.
+    #[error("not enough memory on this machine")]
+    Memory,
+    /// A local packet filter or security policy.
+    #[error("this machine does not permit the connection (a local firewall?)")]
+    NotPermitted,
+    /// The kernel does not speak the target's address family.
+    #[error("this machine does not support the target's address family")]
+    Family,
+    /// The result came so late that it tells about this machine only.
+    #[error("this machine was too busy, the check ran {0:?} over its time-out")]
+    Late(Duration),
+    /// The settings make no check.
+    #[error("{0}")]
+    Settings(Arc<str>),
+    /// A defect of the checker itself.
+    #[error("the check ended abnormally")]
+    Aborted,
+}
+
+impl CheckError {
+    /// Whether it says nothing about the target and so must not count.
+    pub fn is_local(&self) -> bool {
+        matches!(self, Self::Local { .. })
+    }
+
+    /// What an I/O error of a connection to `target` means.
+    pub(super) fn from_io(target: SocketAddr, stage: Stage, error: &io::Error) -> Self {
+        let local = |error| Self::Local { target, error };
+        match error.raw_os_error() {
+            Some(libc::ECONNREFUSED) => Self::Refused(target),
+            Some(libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED) => Self::Reset { target, stage },
+            Some(libc::EMFILE | libc::ENFILE) => local(LocalError::Descriptors),
+            Some(libc::EADDRNOTAVAIL | libc::EADDRINUSE | libc::EAGAIN) => local(LocalError::Ports),
+            Some(libc::ENOMEM | libc::ENOBUFS) => local(LocalError::Memory),
+            Some(libc::EPERM | libc::EACCES) => local(LocalError::NotPermitted),
+            Some(libc::EAFNOSUPPORT) => local(LocalError::Family),
+            Some(libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENETDOWN) => {
+                Self::Unreachable {
+                    target,
+                    reason: words(error),
+                }
+            }
+            _ => Self::Connection {
+                target,
+                reason: words(error),
+            },
+        }
+    }
+}
+
+/// The kernel's words in the style of our messages: without the code, in lower case.
+fn words(error: &io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error") {
+        Some((message, _)) => message.to_lowercase(),
+        None => text,
+    }
+}
+
+fn missing(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Connect => "no answer to the connection request",
+        Stage::Request => "no answer",
+        Stage::Head => "no complete header",
+        Stage::Body => "no complete body",
+    }
+}
+
+fn during(stage: Stage) -> &'static str {
+    match stage {
+        Stage::Connect => "while connecting",
+        Stage::Request => "before it answered",
+        Stage::Head => "within the header",
+        Stage::Body => "within the body",
+    }
+}
+
+fn list(statuses: &[u16]) -> String {
+    statuses
+        .iter()
+        .map(u16::to_string)
+        .collect::<Vec<_>>()
+        .join(" or ")
+}

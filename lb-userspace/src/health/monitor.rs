@@ -1,0 +1,251 @@
+//! One target, watched: for programs that want health checks and no balancer.
+
+use std::{
+    io,
+    net::SocketAddr,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use tokio::{
+    runtime::Handle,
+    task::AbortHandle,
+    time::{self, Instant},
+};
+
+use super::{
+    error::{CheckError, Latency},
+    machine::{Decision, Machine, Outcome, Policy},
+    probe::Checker,
+    random::Random,
+    settings::CheckSettings,
+    status::Health,
+};
+
+/// What a monitor watches and how.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub struct MonitorConfig {
+    /// The address to check.
+    pub target: SocketAddr,
+    /// When, and how results make a verdict.
+    pub policy: Policy,
+    /// Time after which a check without a result has failed.
+    pub timeout: Duration,
+}
+
+impl MonitorConfig {
+    /// Intervals, time-out, `rise` and `fall` of `settings`; its kind, port and way do not matter here.
+    pub fn new(target: SocketAddr, settings: &CheckSettings) -> Self {
+        Self {
+            target,
+            policy: Policy::new(settings),
+            timeout: settings.timeout,
+        }
+    }
+}
+
+/// What a monitor has seen.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct MonitorStats {
+    /// Checks that ended; successes, failures, and those that could not be made.
+    pub attempts: u64,
+    /// Checks that succeeded.
+    pub successes: u64,
+    /// Checks that failed.
+    pub failures: u64,
+    /// Latest results in a row that were successes (`consecutive_failures` is 0 then).
+    pub consecutive_successes: u32,
+    /// Latest results in a row that were failures.
+    pub consecutive_failures: u32,
+    /// Time the latest success took.
+    pub last_latency: Option<Latency>,
+    /// The latest error, also one that does not count; stays after a success.
+    pub last_error: Option<Arc<CheckError>>,
+}
+
+/// Why a monitor did not start.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot start the thread of health monitors")]
+pub struct StartError(#[from] io::Error);
+
+/// Checks a target again and again, from [`HealthCheckMonitor::start`] until it is stopped or dropped.
+#[derive(Debug)]
+pub struct HealthCheckMonitor<C> {
+    shared: Arc<Shared<C>>,
+}
+
+#[derive(Debug)]
+struct Shared<C> {
+    checker: C,
+    config: MonitorConfig,
+    healthy: AtomicBool,
+    seen: Mutex<Seen>,
+}
+
+#[derive(Debug, Default)]
+struct Seen {
+    stats: MonitorStats,
+    /// Number of starts and stops: results of an earlier run do not count.
+    run: u64,
+    task: Option<AbortHandle>,
+}
+
+impl<C: Checker> HealthCheckMonitor<C> {
+    /// A monitor at rest. Does no I/O and starts nothing.
+    pub fn new(checker: C, config: MonitorConfig) -> Self {
+        let shared = Shared {
+            checker,
+            config,
+            healthy: AtomicBool::new(false),
+            seen: Mutex::new(Seen::default()),
+        };
+        Self {
+            shared: Arc::new(shared),
+        }
+    }
+
+    /// Starts checking: on the tokio runtime of the caller, or outside of one on a thread that all monitors of the
+    /// process share. Does nothing if it runs already; a stopped monitor begins again without a verdict.
+    ///
+    /// # Errors
+    /// When the shared thread cannot be made.
+    pub fn start(&self) -> Result<(), StartError> {
+        let mut seen = self.shared.seen();
+        if seen.task.as_ref().is_some_and(|task| !task.is_finished()) {
+            return Ok(());
+        }
+        let runtime = match Handle::try_current() {
+            Ok(current) => current,
+            Err(_) => shared_runtime()?,
+        };
+        seen.run += 1;
+        let task = runtime.spawn(watch(Arc::clone(&self.shared), seen.run));
+        seen.task = Some(task.abort_handle());
+        Ok(())
+    }
+
+    /// Stops checking; a check in flight is given up.
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+
+    /// Whether the verdict is up: after the first success, and until `fall` consecutive failures. False while not
+    /// running.
+    pub fn is_healthy(&self) -> bool {
+        self.shared.healthy.load(Ordering::Acquire)
+    }
+
+    /// What it has seen since it was made.
+    pub fn stats(&self) -> MonitorStats {
+        self.shared.seen().stats.clone()
+    }
+}
+
+impl<C> Drop for HealthCheckMonitor<C> {
+    fn drop(&mut self) {
+        self.shared.stop();
+    }
+}
+
+async fn watch<C: Checker>(shared: Arc<Shared<C>>, run: u64) {
+    let MonitorConfig {
+        target,
+        policy,
+        timeout,
+    } = shared.config;
+    let mut machine = Machine::new(policy, Health::Unchecked);
+    // The address of the monitor is as good a seed as any: monitors only must not move in step.
+    let mut random = Random::new(Arc::as_ptr(&shared).addr() as u64);
+    loop {
+        let started = Instant::now();
+        let result = shared.checker.check(target, timeout).await;
+        let Some(decision) = shared.record(run, &mut machine, started, result) else {
+            return;
+        };
+        let shift = random.up_to(decision.window.saturating_mul(2));
+        time::sleep_until((decision.next + shift - decision.window).into()).await;
+    }
+}
+
+impl<C> Shared<C> {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        // A panic elsewhere leaves counts that are off by one at most.
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn stop(&self) {
+        let mut seen = self.seen();
+        seen.run += 1;
+        if let Some(task) = seen.task.take() {
+            task.abort();
+        }
+        self.healthy.store(false, Ordering::Release);
+    }
+
+    /// Counts a result and judges; `None` when the run is over.
+    fn record(
+        &self,
+        run: u64,
+        machine: &mut Machine,
+        started: Instant,
+        result: Result<Latency, CheckError>,
+    ) -> Option<Decision> {
+        let mut seen = self.seen();
+        if seen.run != run {
+            return None;
+        }
+        let decision = machine.on_result(started.into_std(), seen.stats.count(result));
+        if let Some(health) = decision.transition {
+            self.healthy.store(health == Health::Up, Ordering::Release);
+        }
+        Some(decision)
+    }
+}
+
+impl MonitorStats {
+    fn count(&mut self, result: Result<Latency, CheckError>) -> Outcome {
+        self.attempts += 1;
+        match result {
+            Ok(latency) => {
+                self.successes += 1;
+                self.consecutive_successes = self.consecutive_successes.saturating_add(1);
+                self.consecutive_failures = 0;
+                self.last_latency = Some(latency);
+                Outcome::Success
+            }
+            Err(error) => {
+                let local = error.is_local();
+                self.last_error = Some(Arc::new(error));
+                if local {
+                    return Outcome::Local;
+                }
+                self.failures += 1;
+                self.consecutive_failures = self.consecutive_failures.saturating_add(1);
+                self.consecutive_successes = 0;
+                Outcome::Failure
+            }
+        }
+    }
+}
+
+/// The event loop of monitors that are started outside of any, made when it is first needed.
+fn shared_runtime() -> io::Result<Handle> {
+    static SHARED: OnceLock<Handle> = OnceLock::new();
+    static MAKING: Mutex<()> = Mutex::new(());
+    let _one_at_a_time = MAKING.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(handle) = SHARED.get() {
+        return Ok(handle.clone());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let handle = runtime.handle().clone();
+    thread::Builder::new()
+        .name("lb-monitors".to_owned())
+        .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
+    Ok(SHARED.get_or_init(|| handle).clone())
+}

@@ -1,0 +1,82 @@
+//! Checkers: each makes one kind of check over real sockets.
+
+mod connect;
+mod http;
+mod response;
+mod tcp;
+
+use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
+
+pub use http::{FRESH_EVERY, HttpChecker, MAX_BODY_LIMIT, ProbeError};
+pub use tcp::TcpChecker;
+
+use super::{
+    error::{CheckError, Latency, LocalError},
+    settings::{CheckKind, CheckSettings, HttpCheck, Through},
+};
+
+/// Makes one kind of check.
+pub trait Checker: Send + Sync + 'static {
+    /// Checks `target` once and takes at most `timeout` for all of it: connection, request and answer. Dropping the
+    /// future ends the check and closes its connection.
+    ///
+    /// # Errors
+    /// What went wrong; see [`CheckError::is_local`] for what does not speak against the target.
+    fn check(
+        &self,
+        target: SocketAddr,
+        timeout: Duration,
+    ) -> impl Future<Output = Result<Latency, CheckError>> + Send;
+}
+
+/// The checker that settings ask for.
+#[derive(Debug)]
+pub(super) enum Probe {
+    Tcp(TcpChecker),
+    Http(HttpChecker),
+    /// Settings that make no check: shown as the result of each check, which never counts.
+    Impossible(Arc<str>),
+}
+
+impl Checker for Probe {
+    async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
+        match self {
+            Self::Tcp(checker) => checker.check(target, timeout).await,
+            Self::Http(checker) => checker.check(target, timeout).await,
+            Self::Impossible(why) => Err(CheckError::Local {
+                target,
+                error: LocalError::Settings(Arc::clone(why)),
+            }),
+        }
+    }
+}
+
+/// Makes probes; those of equal settings share what is prepared, as a compiled expression.
+#[derive(Debug, Default)]
+pub(super) struct ProbeCache(Vec<(HttpCheck, HttpChecker)>);
+
+impl ProbeCache {
+    pub(super) fn probe(&mut self, settings: &CheckSettings) -> Probe {
+        match settings.through {
+            Through::Backend => {}
+            Through::Vip => return Probe::Impossible("checks through the VIP are not supported".into()),
+        }
+        match &settings.kind {
+            CheckKind::None => Probe::Impossible("no check is configured".into()),
+            CheckKind::Tcp => Probe::Tcp(TcpChecker),
+            CheckKind::Http(http) => match self.http(http) {
+                Ok(checker) => Probe::Http(checker),
+                Err(error) => Probe::Impossible(error.to_string().into()),
+            },
+        }
+    }
+
+    fn http(&mut self, http: &HttpCheck) -> Result<HttpChecker, ProbeError> {
+        if let Some((_, checker)) = self.0.iter().find(|(known, _)| known == http) {
+            return Ok(checker.sibling());
+        }
+        let checker = HttpChecker::new(http)?;
+        self.0.push((http.clone(), checker.sibling()));
+        Ok(checker)
+    }
+}

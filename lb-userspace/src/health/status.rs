@@ -1,0 +1,131 @@
+//! What the engine is asked to check and what it tells.
+
+use std::{
+    borrow::Cow,
+    collections::BTreeMap,
+    fmt,
+    net::SocketAddr,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use super::{error::CheckError, settings::CheckSettings};
+use crate::state::names::{BackendName, ServiceName};
+
+/// Whose verdict it is: a backend of a service.
+#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct CheckId(pub ServiceName, pub BackendName);
+
+/// The verdict of checks about a backend. What the operator says (drain, disable) is another matter.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub enum Health {
+    /// Checks succeed.
+    Up,
+    /// Checks fail.
+    Down,
+    /// No check has given a result yet, or none is asked for.
+    #[default]
+    Unchecked,
+}
+
+impl Health {
+    /// The word that commands, events and metrics use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+            Self::Unchecked => "unchecked",
+        }
+    }
+}
+
+impl fmt::Display for Health {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// A check that should go on.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CheckSpec {
+    /// Whose verdict it makes.
+    pub id: CheckId,
+    /// The backend's address; `settings.port` replaces its port.
+    pub target: SocketAddr,
+    /// How it is checked.
+    pub settings: CheckSettings,
+    /// The verdict to begin with where the engine has none of its own (a restart): it stays until `rise` or `fall`
+    /// results contradict it. With [`Health::Unchecked`] the first result decides.
+    pub initial: Health,
+}
+
+/// A verdict changed.
+#[derive(Clone, PartialEq, Debug)]
+pub struct HealthEvent {
+    /// Whose.
+    pub id: CheckId,
+    /// The verdict from now on.
+    pub health: Health,
+    /// Why, in words a person can act on.
+    pub detail: String,
+    /// When.
+    pub at: SystemTime,
+}
+
+/// What is known about a check.
+#[derive(Clone, PartialEq, Debug)]
+pub struct CheckStatus {
+    /// The verdict.
+    pub health: Health,
+    /// Since when the verdict holds; for one that was handed in, since then.
+    pub since: SystemTime,
+    /// The latest result, also one that does not count.
+    pub last_check: Option<LastCheck>,
+}
+
+/// A result.
+#[derive(Clone, PartialEq, Debug)]
+pub struct LastCheck {
+    /// Success, or what went wrong.
+    pub outcome: Result<(), CheckError>,
+    /// From the start of the check to its result.
+    pub latency: Duration,
+    /// When the result came.
+    pub at: SystemTime,
+}
+
+impl LastCheck {
+    /// Whether the check succeeded.
+    pub fn ok(&self) -> bool {
+        self.outcome.is_ok()
+    }
+
+    /// The result in words.
+    pub fn detail(&self) -> Cow<'static, str> {
+        match &self.outcome {
+            Ok(()) => Cow::Borrowed("ok"),
+            Err(error) => Cow::Owned(error.to_string()),
+        }
+    }
+}
+
+/// Status of all checks, shared by the engine, which writes, and its handles, which read.
+///
+/// A snapshot is the map itself, not a copy; the engine copies it before its next write only while someone holds one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct StatusBoard(Arc<Mutex<Arc<BTreeMap<CheckId, CheckStatus>>>>);
+
+impl StatusBoard {
+    /// The status of all checks at this moment.
+    pub(super) fn snapshot(&self) -> Arc<BTreeMap<CheckId, CheckStatus>> {
+        // A panic elsewhere cannot leave the map half written: each write is one map operation.
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes the map.
+    pub(super) fn write<R>(&self, change: impl FnOnce(&mut BTreeMap<CheckId, CheckStatus>) -> R) -> R {
+        change(Arc::make_mut(
+            &mut self.0.lock().unwrap_or_else(PoisonError::into_inner),
+        ))
+    }
+}

@@ -1,0 +1,278 @@
+//! Runs the engine: sockets, timers and channels around its decisions, on a thread of its own.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    thread,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task::{AbortHandle, Id, JoinError, JoinSet},
+    time,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    engine::{CheckNo, Engine, Moment},
+    error::{CheckError, LocalError},
+    metrics::HealthMetrics,
+    probe::{Checker, Probe, ProbeCache},
+    status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, StatusBoard},
+};
+
+/// Depth of the event channel. When it is full, the latest verdict of each backend waits outside it: no verdict is
+/// lost, only intermediate ones of a receiver that does not keep up.
+pub const EVENT_DEPTH: usize = 1024;
+
+/// Checks in flight at most, unless configured otherwise. Each has a descriptor and some kilobytes at most.
+pub const MAX_IN_FLIGHT: usize = 1024;
+
+/// How the engine runs.
+#[derive(Clone, Copy, Debug)]
+pub struct HealthConfig {
+    /// Checks in flight at most.
+    pub max_in_flight: usize,
+    /// Decides about jitter and phases; each balancer has its own, so that they do not check in step.
+    pub seed: u64,
+}
+
+impl HealthConfig {
+    /// [`MAX_IN_FLIGHT`] and the given seed.
+    pub fn new(seed: u64) -> Self {
+        Self {
+            max_in_flight: MAX_IN_FLIGHT,
+            seed,
+        }
+    }
+}
+
+/// Why the engine did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// No event loop.
+    #[error("cannot make the event loop of health checks")]
+    EventLoop(#[source] io::Error),
+    /// No thread.
+    #[error("cannot start the thread of health checks")]
+    Thread(#[source] io::Error),
+}
+
+/// Asks the engine and reads its results. Dropping all handles stops it.
+#[derive(Clone, Debug)]
+pub struct HealthHandle {
+    specs: watch::Sender<Vec<CheckSpec>>,
+    board: StatusBoard,
+}
+
+impl HealthHandle {
+    /// Makes the checks equal to `specs`, soon after the call. Checks that did not change go on undisturbed with their
+    /// verdict; changed ones keep the verdict and begin a new schedule, unless the address changed too: then `initial`
+    /// counts; those not in `specs` stop. Only the latest call matters. Events of checks that were removed may still
+    /// be on their way.
+    pub fn update(&self, specs: Vec<CheckSpec>) {
+        self.specs.send_replace(specs);
+    }
+
+    /// The state of all checks now: one allocation, no copy.
+    pub fn snapshot(&self) -> Arc<BTreeMap<CheckId, CheckStatus>> {
+        self.board.snapshot()
+    }
+
+    /// Returns when the engine has stopped, whether it was asked to or not.
+    pub async fn stopped(&self) {
+        self.specs.closed().await;
+    }
+}
+
+/// The engine's loop.
+#[derive(Debug)]
+pub struct HealthTask {
+    engine: Engine,
+    specs: watch::Receiver<Vec<CheckSpec>>,
+    events: mpsc::Sender<HealthEvent>,
+    outbox: BTreeMap<CheckId, HealthEvent>,
+    probes: HashMap<CheckNo, (SocketAddr, Duration, Arc<Probe>)>,
+    running: JoinSet<Finished>,
+    aborts: HashMap<CheckNo, AbortHandle>,
+    started: HashMap<Id, (CheckNo, Instant)>,
+}
+
+/// A check that ended.
+#[derive(Debug)]
+struct Finished(Result<(), CheckError>);
+
+impl HealthTask {
+    /// Starts the engine, without checks, on a thread of its own, so that nothing else in the process delays checks.
+    /// It runs until `cancel`, or until all handles are gone.
+    ///
+    /// # Errors
+    /// When the thread or its event loop cannot be made.
+    pub fn spawn(
+        config: HealthConfig,
+        metrics: HealthMetrics,
+        cancel: CancellationToken,
+    ) -> Result<(HealthHandle, mpsc::Receiver<HealthEvent>), SpawnError> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(SpawnError::EventLoop)?;
+        let (task, handle, receiver) = Self::new(config, metrics);
+        thread::Builder::new()
+            .name("lb-health".to_owned())
+            .spawn(move || runtime.block_on(task.run(cancel)))
+            .map_err(SpawnError::Thread)?;
+        Ok((handle, receiver))
+    }
+
+    fn new(
+        config: HealthConfig,
+        metrics: HealthMetrics,
+    ) -> (Self, HealthHandle, mpsc::Receiver<HealthEvent>) {
+        let board = StatusBoard::default();
+        let (sender, specs) = watch::channel(Vec::new());
+        let (events, receiver) = mpsc::channel(EVENT_DEPTH);
+        let task = Self {
+            engine: Engine::new(config.max_in_flight, config.seed, metrics, board.clone()),
+            specs,
+            events,
+            outbox: BTreeMap::new(),
+            probes: HashMap::new(),
+            running: JoinSet::new(),
+            aborts: HashMap::new(),
+            started: HashMap::new(),
+        };
+        (task, HealthHandle { specs: sender, board }, receiver)
+    }
+
+    async fn run(mut self, cancel: CancellationToken) {
+        loop {
+            self.start_due();
+            self.deliver();
+            let deadline = self.engine.next_deadline();
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                changed = self.specs.changed() => match changed {
+                    Ok(()) => self.update(),
+                    Err(_) => return,
+                },
+                Some(joined) = self.running.join_next_with_id() => {
+                    self.finish(joined);
+                    while let Some(joined) = self.running.try_join_next_with_id() {
+                        self.finish(joined);
+                    }
+                }
+                () = until(deadline) => {}
+                () = room(&self.events), if !self.outbox.is_empty() => {}
+            }
+        }
+    }
+
+    fn update(&mut self) {
+        let specs = self.specs.borrow_and_update().clone();
+        let changes = self.engine.update(specs, moment());
+        for no in changes.stopped {
+            self.probes.remove(&no);
+            // Dropping the check closes its socket: the target is not checked twice at a time by its successor.
+            if let Some(check) = self.aborts.remove(&no) {
+                check.abort();
+            }
+        }
+        let mut cache = ProbeCache::default();
+        for check in changes.started {
+            let probe = Arc::new(cache.probe(&check.settings));
+            self.probes
+                .insert(check.no, (check.target, check.settings.timeout, probe));
+        }
+        self.engine.count_in_flight();
+        self.publish(changes.events);
+    }
+
+    fn start_due(&mut self) {
+        let now = time::Instant::now().into_std();
+        while let Some(no) = self.engine.start_due(now) {
+            let Some((target, timeout, probe)) = self.probes.get(&no) else {
+                continue;
+            };
+            let (target, timeout, probe) = (*target, *timeout, Arc::clone(probe));
+            let check = self
+                .running
+                .spawn(async move { Finished(probe.check(target, timeout).await.map(|_| ())) });
+            self.started.insert(check.id(), (no, now));
+            self.aborts.insert(no, check);
+        }
+    }
+
+    fn finish(&mut self, joined: Result<(Id, Finished), JoinError>) {
+        let (id, outcome) = match joined {
+            Ok((id, Finished(outcome))) => (id, Some(outcome)),
+            Err(error) => (error.id(), None),
+        };
+        let Some((no, started)) = self.started.remove(&id) else {
+            return;
+        };
+        let Some((target, ..)) = self.probes.get(&no) else {
+            return;
+        };
+        self.aborts.remove(&no);
+        let outcome = outcome.unwrap_or(Err(CheckError::Local {
+            target: *target,
+            error: LocalError::Aborted,
+        }));
+        let events = self.engine.finish(no, started, outcome, moment());
+        self.engine.count_in_flight();
+        self.publish(events);
+    }
+
+    fn publish(&mut self, events: Vec<HealthEvent>) {
+        for event in events {
+            let CheckId(service, backend) = &event.id;
+            match event.health {
+                Health::Up | Health::Unchecked => {
+                    tracing::info!(%service, %backend, health = %event.health, detail = event.detail, "health changed");
+                }
+                Health::Down => {
+                    tracing::warn!(%service, %backend, health = %event.health, detail = event.detail, "health changed");
+                }
+            }
+            self.outbox.insert(event.id.clone(), event);
+        }
+    }
+
+    fn deliver(&mut self) {
+        while let Some((id, event)) = self.outbox.pop_first() {
+            match self.events.try_send(event) {
+                Ok(()) => {}
+                Err(mpsc::error::TrySendError::Full(event)) => {
+                    self.outbox.insert(id, event);
+                    return;
+                }
+                // Nobody wants events; snapshots still tell.
+                Err(mpsc::error::TrySendError::Closed(_)) => {}
+            }
+        }
+    }
+}
+
+fn moment() -> Moment {
+    Moment {
+        instant: time::Instant::now().into_std(),
+        wall: SystemTime::now(),
+    }
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Until the channel takes another event, or nobody listens any more.
+async fn room(events: &mpsc::Sender<HealthEvent>) {
+    let _ = events.reserve().await;
+}
