@@ -1,1 +1,22 @@
-//! Harness for the test lanes that need root.
+//! Harness for the test lanes that need root: namespaces, topologies, real servers and clients, the real daemon.
+//!
+//! Everything is a guard: dropping it (also while a test panics) takes away what it made. Names carry the process id,
+//! so that test processes can run side by side, and what a killed one left behind is swept by the next.
+
+pub mod capture;
+pub mod client;
+pub mod daemon;
+pub mod frames;
+pub mod http;
+pub mod lane;
+pub mod lb_cli;
+pub mod metrics;
+pub mod netns;
+pub mod nginx;
+pub mod ping;
+pub mod prometheus;
+pub mod scratch;
+pub mod topology;
+pub mod udp;
+pub mod wait;
+pub mod xdp_pass;

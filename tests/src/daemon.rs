@@ -1,0 +1,299 @@
+//! The real `lb run`, in the balancer's namespace, with everything it writes in a private directory.
+
+use std::{
+    fs::{self, File},
+    io,
+    net::SocketAddr,
+    os::unix::{net::UnixDatagram, process::CommandExt},
+    path::PathBuf,
+    process::{Child, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::{
+    http,
+    lb_cli::{LbCli, Outcome, lb_binary},
+    metrics::Metrics,
+    netns::Netns,
+    scratch::Scratch,
+    wait,
+};
+
+/// Longest wait for READY=1, and for the end of a daemon that was told to go.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Where the daemon serves its metrics, inside its namespace.
+pub const METRICS: &str = "127.0.0.1:9900";
+
+/// A daemon, started or not, with its private files. Dropping it kills it and frees its pins; after a failed test it
+/// shows what the daemon logged.
+pub struct Daemon<'a> {
+    ns: &'a Netns,
+    scratch: Scratch,
+    args: Vec<String>,
+    wrapper: Vec<String>,
+    notify: UnixDatagram,
+    child: Option<Child>,
+}
+
+impl<'a> Daemon<'a> {
+    /// Prepares a daemon for these interfaces; [`Daemon::start`] starts it.
+    ///
+    /// # Errors
+    /// When its directory cannot be made.
+    pub fn new(ns: &'a Netns, interfaces: &[&str]) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let notify = UnixDatagram::bind(scratch.join("notify.sock")).context("bind notify socket")?;
+        let args = interfaces
+            .iter()
+            .flat_map(|name| ["--iface".to_owned(), (*name).to_owned()])
+            .collect();
+        Ok(Self {
+            ns,
+            scratch,
+            args,
+            wrapper: Vec::new(),
+            notify,
+            child: None,
+        })
+    }
+
+    /// Adds arguments to `lb run`, separated by spaces.
+    #[must_use]
+    pub fn args(mut self, args: &str) -> Self {
+        self.args.extend(args.split_whitespace().map(str::to_owned));
+        self
+    }
+
+    /// Gives it a configuration file.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn config(self, text: &str) -> Result<Self> {
+        let path = self.write_config(text)?;
+        Ok(self.args(&format!("--config {}", path.display())))
+    }
+
+    /// Runs it through another program, for example `setpriv`.
+    #[must_use]
+    pub fn through(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Replaces the content of its configuration file.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn write_config(&self, text: &str) -> Result<PathBuf> {
+        self.scratch.write("lb.toml", text)
+    }
+
+    /// Its private directory: `lb.sock`, `state/`, `pins/`, `lb.toml`, `log`.
+    pub fn dir(&self) -> &Scratch {
+        &self.scratch
+    }
+
+    /// The directory of its pins.
+    pub fn pin_dir(&self) -> PathBuf {
+        self.scratch.join("pins")
+    }
+
+    /// The directory of its state file.
+    pub fn state_dir(&self) -> PathBuf {
+        self.scratch.join("state")
+    }
+
+    /// Its admin socket.
+    pub fn socket(&self) -> PathBuf {
+        self.scratch.join("lb.sock")
+    }
+
+    /// Starts it and waits until it says READY=1. Gives the time that took.
+    ///
+    /// # Errors
+    /// When it ends before, or says nothing for too long; with its log.
+    pub fn start(&mut self) -> Result<Duration> {
+        let begin = Instant::now();
+        self.spawn()?;
+        self.wait_for("READY=1")?;
+        Ok(begin.elapsed())
+    }
+
+    /// Starts it and waits for its end.
+    ///
+    /// # Errors
+    /// When it does not end.
+    pub fn run_to_end(&mut self) -> Result<Outcome> {
+        let log_before = self.log().len();
+        self.spawn()?;
+        let status = self.wait_exit()?;
+        let stderr = self.log().split_off(log_before);
+        Ok(Outcome {
+            code: status.code(),
+            stdout: String::new(),
+            stderr,
+        })
+    }
+
+    fn spawn(&mut self) -> Result<()> {
+        ensure!(self.child.is_none(), "the daemon runs already");
+        let binary = lb_binary()?;
+        let mut words = self.wrapper.iter();
+        let mut command = match words.next() {
+            Some(program) => {
+                let mut command = self.ns.command(program);
+                command.args(words).arg(binary);
+                command
+            }
+            None => self.ns.command(binary),
+        };
+        let log = File::options()
+            .create(true)
+            .append(true)
+            .open(self.scratch.join("log"))?;
+        command
+            .arg("--socket")
+            .arg(self.socket())
+            .args(["run", "--metrics", METRICS])
+            .arg("--state-dir")
+            .arg(self.state_dir())
+            .arg("--pin-dir")
+            .arg(self.pin_dir())
+            .args(&self.args)
+            .env("NOTIFY_SOCKET", self.scratch.join("notify.sock"))
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .process_group(0);
+        self.child = Some(command.spawn().context("start lb run")?);
+        Ok(())
+    }
+
+    /// Waits for a notification that has `word` among its lines.
+    ///
+    /// # Errors
+    /// When the daemon ends before, or after [`PATIENCE`]; with its log.
+    pub fn wait_for(&mut self, word: &str) -> Result<()> {
+        self.notify.set_read_timeout(Some(Duration::from_millis(20)))?;
+        let end = Instant::now() + PATIENCE;
+        let mut buffer = [0; 4096];
+        loop {
+            match self.notify.recv(&mut buffer) {
+                Ok(length) => {
+                    let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+                    if text.lines().any(|line| line == word) {
+                        return Ok(());
+                    }
+                }
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                Err(e) => return Err(e).context("receive notification"),
+            }
+            let child = self.child.as_mut().context("the daemon was not started")?;
+            if let Some(status) = child.try_wait()? {
+                self.child = None;
+                bail!("lb run ended ({status}) before {word}:\n{}", self.log());
+            }
+            ensure!(Instant::now() < end, "lb run did not say {word}:\n{}", self.log());
+        }
+    }
+
+    /// Its process id.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn pid(&self) -> Result<u32> {
+        Ok(self.child.as_ref().context("the daemon does not run")?.id())
+    }
+
+    /// Sends it a signal.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn signal(&self, signal: libc::c_int) -> Result<()> {
+        let pid = self.pid()?.cast_signed();
+        // SAFETY: kill takes numbers; the child is ours and not yet waited for, so the id cannot be another's.
+        let result = unsafe { libc::kill(pid, signal) };
+        ensure!(result == 0, "kill: {}", io::Error::last_os_error());
+        Ok(())
+    }
+
+    /// Kills it as a crash would, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn kill(&mut self) -> Result<()> {
+        let mut child = self.child.take().context("the daemon does not run")?;
+        child.kill()?;
+        child.wait()?;
+        Ok(())
+    }
+
+    /// Tells it to leave and waits until it has.
+    ///
+    /// # Errors
+    /// When it does not leave, or fails.
+    pub fn stop(&mut self) -> Result<()> {
+        self.signal(libc::SIGTERM)?;
+        let status = self.wait_exit()?;
+        ensure!(status.success(), "lb run ended with {status}:\n{}", self.log());
+        Ok(())
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Errors
+    /// After [`PATIENCE`].
+    pub fn wait_exit(&mut self) -> Result<ExitStatus> {
+        let child = self.child.as_mut().context("the daemon does not run")?;
+        let status = wait::until("lb run ends", PATIENCE, || Ok(child.try_wait()?))?;
+        self.child = None;
+        Ok(status)
+    }
+
+    /// What it printed so far, all runs of this guard together.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.scratch.join("log")).unwrap_or_default()
+    }
+
+    /// Commands for it.
+    pub fn cli(&self) -> LbCli<'a> {
+        LbCli::new(self.ns, &self.socket())
+    }
+
+    /// Scrapes its metrics.
+    ///
+    /// # Errors
+    /// When they are not served, or are no metrics.
+    pub fn metrics(&self) -> Result<Metrics> {
+        let answer = http::get(self.ns, metrics_address()?, "/metrics")?;
+        ensure!(answer.status == 200, "status {} for /metrics", answer.status);
+        Metrics::parse(&answer.body)
+    }
+
+    /// Status of one of its HTTP paths.
+    ///
+    /// # Errors
+    /// When nothing answers.
+    pub fn http_status(&self, path: &str) -> Result<u16> {
+        Ok(http::get(self.ns, metrics_address()?, path)?.status)
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- lb run logged:\n{}---", self.log());
+        }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+fn metrics_address() -> Result<SocketAddr> {
+    Ok(METRICS.parse()?)
+}

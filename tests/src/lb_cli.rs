@@ -1,0 +1,115 @@
+//! The `lb` command line as a user runs it.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::netns::Netns;
+
+/// The binary under test: `LB_BIN`, else `release/lb` of the target directory this test was built in.
+///
+/// # Errors
+/// When it is not there.
+pub fn lb_binary() -> Result<PathBuf> {
+    let path = match std::env::var_os("LB_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => target_dir()?.join("release/lb"),
+    };
+    ensure!(
+        path.exists(),
+        "no lb binary at {}: build it with `cargo xtask build`, or set LB_BIN",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// The target directory that this program lies in.
+///
+/// # Errors
+/// When it lies in none.
+pub fn target_dir() -> Result<PathBuf> {
+    let program = std::env::current_exe()?;
+    // Cargo marks its target directories.
+    let target = program.ancestors().find(|dir| dir.join("CACHEDIR.TAG").exists());
+    Ok(target
+        .context("this program is in no cargo target directory")?
+        .to_owned())
+}
+
+/// What a command printed and how it ended.
+#[derive(Debug)]
+pub struct Outcome {
+    /// Exit code; `None` when a signal ended it.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub stdout: String,
+    /// Standard error.
+    pub stderr: String,
+}
+
+/// Runs commands against one daemon.
+pub struct LbCli<'a> {
+    ns: &'a Netns,
+    socket: PathBuf,
+}
+
+impl<'a> LbCli<'a> {
+    /// For the daemon behind `socket`.
+    pub fn new(ns: &'a Netns, socket: &Path) -> Self {
+        Self {
+            ns,
+            socket: socket.to_owned(),
+        }
+    }
+
+    /// Runs `lb` with these arguments, whatever comes of it.
+    ///
+    /// # Errors
+    /// When it cannot start.
+    pub fn run(&self, args: &[&str]) -> Result<Outcome> {
+        let mut command = self.ns.command(lb_binary()?);
+        command
+            .env("LB_SOCKET", &self.socket)
+            .env("NO_COLOR", "1")
+            .args(args);
+        let output = command.output().with_context(|| format!("run lb {args:?}"))?;
+        Ok(Outcome {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        })
+    }
+
+    /// Runs a command line that must succeed, words separated by spaces.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub fn ok(&self, line: &str) -> Result<String> {
+        let outcome = self.run(&line.split_whitespace().collect::<Vec<_>>())?;
+        ensure!(outcome.code == Some(0), "lb {line}: {outcome:?}");
+        Ok(outcome.stdout)
+    }
+
+    /// Runs a command line that must succeed and gives its JSON.
+    ///
+    /// # Errors
+    /// When it does not, or prints something else.
+    pub fn json(&self, line: &str) -> Result<Value> {
+        let text = self.ok(&format!("-o json {line}"))?;
+        serde_json::from_str(&text).with_context(|| format!("lb {line} printed {text}"))
+    }
+
+    /// Runs a command line that must end with `code` and gives its standard error.
+    ///
+    /// # Errors
+    /// When it ends otherwise.
+    pub fn fails(&self, code: i32, line: &str) -> Result<String> {
+        let outcome = self.run(&line.split_whitespace().collect::<Vec<_>>())?;
+        ensure!(
+            outcome.code == Some(code),
+            "lb {line} instead of exit code {code}: {outcome:?}"
+        );
+        Ok(outcome.stderr)
+    }
+}

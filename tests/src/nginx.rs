@@ -1,0 +1,96 @@
+//! A real nginx that answers with its name.
+
+use std::{
+    net::SocketAddr,
+    process::{Child, Stdio},
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{http, netns::Netns, scratch::Scratch, wait};
+
+/// A running nginx, one process. Dropping it kills it.
+pub struct Nginx<'a> {
+    ns: &'a Netns,
+    address: SocketAddr,
+    scratch: Scratch,
+    child: Child,
+}
+
+impl<'a> Nginx<'a> {
+    /// Starts nginx in a namespace and waits until it answers.
+    ///
+    /// # Errors
+    /// When nginx is not installed or does not come up.
+    pub fn start(ns: &'a Netns, name: &str, address: SocketAddr) -> Result<Self> {
+        let scratch = Scratch::new()?;
+        let dir = scratch.path().display();
+        let config = format!(
+            "daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/error.log;
+             events {{ worker_connections 8192; }}
+             http {{
+                access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
+                client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
+                uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+                server {{ listen {address} backlog=4096; location / {{ return 200 \"{name}\"; }} }}
+             }}"
+        );
+        let file = scratch.write("nginx.conf", config)?;
+        let child = spawn(ns, &scratch)?;
+        let nginx = Self {
+            ns,
+            address,
+            scratch,
+            child,
+        };
+        nginx
+            .wait()
+            .with_context(|| format!("nginx with {}", file.display()))?;
+        Ok(nginx)
+    }
+
+    /// Kills it without any chance to say goodbye to its clients; the kernel resets them.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn kill(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Starts it again on its address.
+    ///
+    /// # Errors
+    /// As [`Nginx::start`].
+    pub fn restart(&mut self) -> Result<()> {
+        self.kill()?;
+        self.child = spawn(self.ns, &self.scratch)?;
+        self.wait()
+    }
+
+    fn wait(&self) -> Result<()> {
+        wait::until_true("nginx answers", Duration::from_secs(10), || {
+            Ok(http::get(self.ns, self.address, "/").is_ok())
+        })
+    }
+}
+
+impl Drop for Nginx<'_> {
+    fn drop(&mut self) {
+        let _ = self.kill();
+    }
+}
+
+fn spawn(ns: &Netns, scratch: &Scratch) -> Result<Child> {
+    ns.command("nginx")
+        .arg("-p")
+        .arg(scratch.path())
+        .arg("-c")
+        .arg(scratch.join("nginx.conf"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("start nginx")
+}

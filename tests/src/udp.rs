@@ -1,0 +1,130 @@
+//! UDP echo: a server that answers with its name, and clients whose flows are counted.
+
+use std::{
+    io,
+    net::{SocketAddr, UdpSocket},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    client::{Report, run_many},
+    netns::Netns,
+};
+
+/// Longest wait for an echo; nothing is sent twice, so a lost datagram is a failure.
+pub const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How often a server looks whether it should stop.
+const STOP_POLL: Duration = Duration::from_millis(100);
+
+#[derive(Default)]
+struct State {
+    stop: AtomicBool,
+    datagrams: AtomicU64,
+}
+
+/// A running server: it answers each datagram with its name, a space and what it received.
+pub struct UdpEcho {
+    state: Arc<State>,
+}
+
+impl UdpEcho {
+    /// Starts a server in a namespace.
+    ///
+    /// # Errors
+    /// When an address cannot be bound.
+    pub fn start(ns: &Netns, name: &str, addresses: &[SocketAddr]) -> Result<Self> {
+        let server = Self {
+            state: Arc::default(),
+        };
+        for address in addresses {
+            let socket = ns
+                .enter(|| UdpSocket::bind(address))?
+                .with_context(|| format!("bind {address}"))?;
+            socket.set_read_timeout(Some(STOP_POLL))?;
+            let (state, name) = (Arc::clone(&server.state), name.to_owned());
+            thread::Builder::new().spawn(move || echo(&socket, &name, &state))?;
+        }
+        Ok(server)
+    }
+
+    /// Datagrams received.
+    pub fn datagrams(&self) -> u64 {
+        self.state.datagrams.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for UdpEcho {
+    fn drop(&mut self) {
+        self.state.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+fn echo(socket: &UdpSocket, name: &str, state: &State) {
+    let mut buffer = [0; 2048];
+    while !state.stop.load(Ordering::Relaxed) {
+        let Ok((length, from)) = socket.recv_from(&mut buffer) else {
+            continue;
+        };
+        state.datagrams.fetch_add(1, Ordering::Relaxed);
+        let mut answer = format!("{name} ").into_bytes();
+        answer.extend_from_slice(&buffer[..length]);
+        let _ = socket.send_to(&answer, from);
+    }
+}
+
+/// Sends one datagram on each of `count` flows (source ports from `first_port` up), `concurrency` at a time, and
+/// takes the echo.
+///
+/// # Errors
+/// As [`run_many`].
+pub fn udp_flows(
+    ns: &Netns,
+    target: SocketAddr,
+    first_port: u16,
+    count: u16,
+    concurrency: u32,
+) -> Result<Report> {
+    run_many(ns, count.into(), concurrency, |i| {
+        let port = u16::try_from(u32::from(first_port) + i).map_err(|_| io::ErrorKind::InvalidInput)?;
+        echo_once(&open(target, port)?, i)
+    })
+}
+
+/// A socket of the calling thread's namespace, connected to `target`; port 0 leaves the choice to the kernel.
+///
+/// # Errors
+/// When the port is taken.
+pub fn open(target: SocketAddr, source_port: u16) -> io::Result<UdpSocket> {
+    let any: SocketAddr = match target {
+        SocketAddr::V4(_) => ([0, 0, 0, 0], source_port).into(),
+        SocketAddr::V6(_) => ([0u16; 8], source_port).into(),
+    };
+    let socket = UdpSocket::bind(any)?;
+    socket.connect(target)?;
+    socket.set_read_timeout(Some(ECHO_TIMEOUT))?;
+    Ok(socket)
+}
+
+/// Sends one datagram and gives the name of who echoed it.
+///
+/// # Errors
+/// When no answer or a wrong one comes.
+pub fn echo_once(socket: &UdpSocket, number: u32) -> io::Result<String> {
+    let payload = format!("datagram {number}");
+    socket.send(payload.as_bytes())?;
+    let mut buffer = [0; 2048];
+    let length = socket.recv(&mut buffer)?;
+    let answer = String::from_utf8_lossy(&buffer[..length]).into_owned();
+    match answer.split_once(' ') {
+        Some((name, echoed)) if echoed == payload => Ok(name.to_owned()),
+        _ => Err(io::Error::other(format!("sent {payload:?}, got {answer:?}"))),
+    }
+}

@@ -1,0 +1,41 @@
+//! Bounded waiting: the only place of the harness that sleeps.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Result, bail};
+
+/// Time between two looks at a condition.
+const POLL: Duration = Duration::from_millis(5);
+
+/// Looks until `probe` gives a value, at most for `limit`; `what` names the condition in the error.
+///
+/// # Errors
+/// When the time is over, or at once when `probe` fails.
+pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let end = Instant::now() + limit;
+    loop {
+        if let Some(value) = probe()? {
+            return Ok(value);
+        }
+        if Instant::now() >= end {
+            bail!("waited {limit:?} in vain: {what}");
+        }
+        thread::sleep(POLL);
+    }
+}
+
+/// Looks until `probe` is true, as [`until`].
+///
+/// # Errors
+/// As [`until`].
+pub fn until_true(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<bool>) -> Result<()> {
+    until(what, limit, || Ok(probe()?.then_some(())))
+}
+
+/// Spaces out what a load generator sends. Never a way to wait for something to have happened.
+pub fn pace(time: Duration) {
+    thread::sleep(time);
+}
