@@ -28,8 +28,8 @@ pub const METRICS: &str = "127.0.0.1:9900";
 
 /// A daemon, started or not, with its private files. Dropping it kills it and frees its pins; after a failed test it
 /// shows what the daemon logged.
-pub struct Daemon<'a> {
-    ns: &'a Netns,
+pub struct Daemon {
+    ns: Netns,
     scratch: Scratch,
     args: Vec<String>,
     wrapper: Vec<String>,
@@ -37,12 +37,12 @@ pub struct Daemon<'a> {
     child: Option<Child>,
 }
 
-impl<'a> Daemon<'a> {
+impl Daemon {
     /// Prepares a daemon for these interfaces; [`Daemon::start`] starts it.
     ///
     /// # Errors
     /// When its directory cannot be made.
-    pub fn new(ns: &'a Netns, interfaces: &[&str]) -> Result<Self> {
+    pub fn new(ns: &Netns, interfaces: &[&str]) -> Result<Self> {
         let scratch = Scratch::new()?;
         let notify = UnixDatagram::bind(scratch.join("notify.sock")).context("bind notify socket")?;
         let args = interfaces
@@ -50,7 +50,7 @@ impl<'a> Daemon<'a> {
             .flat_map(|name| ["--iface".to_owned(), (*name).to_owned()])
             .collect();
         Ok(Self {
-            ns,
+            ns: ns.clone(),
             scratch,
             args,
             wrapper: Vec::new(),
@@ -259,8 +259,8 @@ impl<'a> Daemon<'a> {
     }
 
     /// Commands for it.
-    pub fn cli(&self) -> LbCli<'a> {
-        LbCli::new(self.ns, &self.socket())
+    pub fn cli(&self) -> LbCli {
+        LbCli::new(&self.ns, &self.socket())
     }
 
     /// Scrapes its metrics.
@@ -268,7 +268,7 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// When they are not served, or are no metrics.
     pub fn metrics(&self) -> Result<Metrics> {
-        let answer = http::get(self.ns, metrics_address()?, "/metrics")?;
+        let answer = http::get(&self.ns, metrics_address()?, "/metrics")?;
         ensure!(answer.status == 200, "status {} for /metrics", answer.status);
         Metrics::parse(&answer.body)
     }
@@ -278,11 +278,11 @@ impl<'a> Daemon<'a> {
     /// # Errors
     /// When nothing answers.
     pub fn http_status(&self, path: &str) -> Result<u16> {
-        Ok(http::get(self.ns, metrics_address()?, path)?.status)
+        Ok(http::get(&self.ns, metrics_address()?, path)?.status)
     }
 }
 
-impl Drop for Daemon<'_> {
+impl Drop for Daemon {
     fn drop(&mut self) {
         if std::thread::panicking() {
             eprintln!("--- lb run logged:\n{}---", self.log());

@@ -49,16 +49,16 @@ pub struct Outcome {
 }
 
 /// Runs commands against one daemon.
-pub struct LbCli<'a> {
-    ns: &'a Netns,
+pub struct LbCli {
+    ns: Netns,
     socket: PathBuf,
 }
 
-impl<'a> LbCli<'a> {
+impl LbCli {
     /// For the daemon behind `socket`.
-    pub fn new(ns: &'a Netns, socket: &Path) -> Self {
+    pub fn new(ns: &Netns, socket: &Path) -> Self {
         Self {
-            ns,
+            ns: ns.clone(),
             socket: socket.to_owned(),
         }
     }

@@ -6,6 +6,7 @@
 pub mod capture;
 pub mod client;
 pub mod daemon;
+pub mod frame_counter;
 pub mod frames;
 pub mod http;
 pub mod lane;

@@ -10,7 +10,10 @@ use std::{
     },
     path::Path,
     process::{Command, Stdio},
-    sync::atomic::{AtomicU32, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     thread::{self, JoinHandle},
 };
 
@@ -23,8 +26,11 @@ pub const PREFIX: &str = "lbt";
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
 /// A namespace of its own, with loopback up and duplicate address detection off. Dropping it removes it with its
-/// devices once no process or socket is left in it.
-pub struct Netns {
+/// devices once no process or socket is left in it. Clones are the same namespace, which lives as long as any of them.
+#[derive(Clone)]
+pub struct Netns(Arc<Inner>);
+
+struct Inner {
     name: String,
     file: File,
 }
@@ -39,7 +45,7 @@ impl Netns {
         let name = format!("{PREFIX}-{}-{n}-{role}", std::process::id());
         checked(Command::new("ip").args(["netns", "add", &name]))?;
         let file = File::open(format!("/run/netns/{name}")).context("open namespace")?;
-        let ns = Self { name, file };
+        let ns = Self(Arc::new(Inner { name, file }));
         // Addresses are usable at once, and no frame is sent that a test did not ask for.
         for key in ["accept_dad", "dad_transmits", "router_solicitations", "accept_ra"] {
             ns.sysctl(&format!("net/ipv6/conf/all/{key}"), "0")?;
@@ -51,14 +57,14 @@ impl Netns {
 
     /// Its name below `/run/netns`, for use by hand while a test is held.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.0.name
     }
 
     /// A command that will run inside. It is killed when the thread that starts it ends, so that nothing outlives a
     /// test.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
-        let file = self.file.try_clone().map(OwnedFd::from);
+        let file = self.0.file.try_clone().map(OwnedFd::from);
         let enter = move || -> io::Result<()> {
             let fd = file.as_ref().map_err(|e| io::Error::from(e.kind()))?;
             set_namespace(fd)?;
@@ -78,7 +84,7 @@ impl Netns {
     /// # Errors
     /// When it cannot run or fails, with what it said.
     pub fn run(&self, program: &str, args: &[&str]) -> Result<String> {
-        checked(self.command(program).args(args)).with_context(|| format!("in {}", self.name))
+        checked(self.command(program).args(args)).with_context(|| format!("in {}", self.0.name))
     }
 
     /// Runs lines of `ip` commands inside.
@@ -109,7 +115,7 @@ impl Netns {
         ensure!(
             output.status.success(),
             "{program} {args:?} in {}: {}{}",
-            self.name,
+            self.0.name,
             String::from_utf8_lossy(&output.stderr),
             String::from_utf8_lossy(&output.stdout)
         );
@@ -122,9 +128,9 @@ impl Netns {
     /// When the namespace cannot be entered. A panic of `f` goes on here.
     pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
         thread::scope(|scope| {
-            let inside = || set_namespace(&self.file).map(|()| f());
+            let inside = || set_namespace(&self.0.file).map(|()| f());
             match scope.spawn(inside).join() {
-                Ok(result) => result.with_context(|| format!("enter {}", self.name)),
+                Ok(result) => result.with_context(|| format!("enter {}", self.0.name)),
                 Err(panic) => std::panic::resume_unwind(panic),
             }
         })
@@ -138,7 +144,11 @@ impl Netns {
         &self,
         f: impl FnOnce() -> T + Send + 'static,
     ) -> Result<JoinHandle<Result<T>>> {
-        let file = self.file.try_clone().context("duplicate namespace descriptor")?;
+        let file = self
+            .0
+            .file
+            .try_clone()
+            .context("duplicate namespace descriptor")?;
         let inside = move || -> Result<T> {
             set_namespace(&file).context("enter namespace")?;
             Ok(f())
@@ -153,7 +163,7 @@ impl Netns {
     pub fn sysctl(&self, key: &str, value: &str) -> Result<()> {
         let path = Path::new("/proc/sys").join(key);
         self.enter(|| fs::write(&path, value))?
-            .with_context(|| format!("set {key} in {}", self.name))
+            .with_context(|| format!("set {key} in {}", self.0.name))
     }
 
     /// Index of a device inside.
@@ -164,12 +174,12 @@ impl Netns {
         let name = std::ffi::CString::new(device)?;
         // SAFETY: the name is a valid C string for the length of the call.
         let index = self.enter(|| unsafe { libc::if_nametoindex(name.as_ptr()) })?;
-        ensure!(index != 0, "no device {device} in {}", self.name);
+        ensure!(index != 0, "no device {device} in {}", self.0.name);
         Ok(index)
     }
 }
 
-impl Drop for Netns {
+impl Drop for Inner {
     fn drop(&mut self) {
         delete(&self.name);
     }

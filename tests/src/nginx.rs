@@ -11,19 +11,19 @@ use anyhow::{Context, Result};
 use crate::{http, netns::Netns, scratch::Scratch, wait};
 
 /// A running nginx, one process. Dropping it kills it.
-pub struct Nginx<'a> {
-    ns: &'a Netns,
+pub struct Nginx {
+    ns: Netns,
     address: SocketAddr,
     scratch: Scratch,
     child: Child,
 }
 
-impl<'a> Nginx<'a> {
+impl Nginx {
     /// Starts nginx in a namespace and waits until it answers.
     ///
     /// # Errors
     /// When nginx is not installed or does not come up.
-    pub fn start(ns: &'a Netns, name: &str, address: SocketAddr) -> Result<Self> {
+    pub fn start(ns: &Netns, name: &str, address: SocketAddr) -> Result<Self> {
         let scratch = Scratch::new()?;
         let dir = scratch.path().display();
         let config = format!(
@@ -39,7 +39,7 @@ impl<'a> Nginx<'a> {
         let file = scratch.write("nginx.conf", config)?;
         let child = spawn(ns, &scratch)?;
         let nginx = Self {
-            ns,
+            ns: ns.clone(),
             address,
             scratch,
             child,
@@ -66,18 +66,18 @@ impl<'a> Nginx<'a> {
     /// As [`Nginx::start`].
     pub fn restart(&mut self) -> Result<()> {
         self.kill()?;
-        self.child = spawn(self.ns, &self.scratch)?;
+        self.child = spawn(&self.ns, &self.scratch)?;
         self.wait()
     }
 
     fn wait(&self) -> Result<()> {
         wait::until_true("nginx answers", Duration::from_secs(10), || {
-            Ok(http::get(self.ns, self.address, "/").is_ok())
+            Ok(http::get(&self.ns, self.address, "/").is_ok())
         })
     }
 }
 
-impl Drop for Nginx<'_> {
+impl Drop for Nginx {
     fn drop(&mut self) {
         let _ = self.kill();
     }

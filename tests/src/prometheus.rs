@@ -14,18 +14,18 @@ use crate::{http, netns::Netns, scratch::Scratch, wait};
 const LISTEN: &str = "127.0.0.1:9090";
 
 /// A Prometheus server that scrapes one target every 200 ms. Dropping it kills it.
-pub struct Prometheus<'a> {
-    ns: &'a Netns,
+pub struct Prometheus {
+    ns: Netns,
     child: Child,
     _scratch: Scratch,
 }
 
-impl<'a> Prometheus<'a> {
+impl Prometheus {
     /// Starts it in a namespace.
     ///
     /// # Errors
     /// When Prometheus is not installed or does not come up.
-    pub fn start(ns: &'a Netns, target: &str) -> Result<Self> {
+    pub fn start(ns: &Netns, target: &str) -> Result<Self> {
         let scratch = Scratch::new()?;
         let config = scratch.write(
             "prometheus.yml",
@@ -44,7 +44,7 @@ impl<'a> Prometheus<'a> {
             .spawn()
             .context("start prometheus")?;
         let prometheus = Self {
-            ns,
+            ns: ns.clone(),
             child,
             _scratch: scratch,
         };
@@ -69,12 +69,12 @@ impl<'a> Prometheus<'a> {
 
     fn get(&self, path: &str) -> Result<(u16, String)> {
         let address: SocketAddr = LISTEN.parse()?;
-        let answer = http::get(self.ns, address, path)?;
+        let answer = http::get(&self.ns, address, path)?;
         Ok((answer.status, answer.body))
     }
 }
 
-impl Drop for Prometheus<'_> {
+impl Drop for Prometheus {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

@@ -7,6 +7,7 @@ use anyhow::Result;
 use lb_tests::{
     capture::Capture,
     client::{KeepAlive, http_requests},
+    frame_counter::{Count, FrameCounter, Way},
     http::HttpServer,
     lane::Lane,
     netns::Netns,
@@ -121,6 +122,25 @@ fn device_counters_count_frames() -> Result<()> {
     let received = device_counters(&net.lb.ns, "front")?.rx_packets - received_before;
     assert!(sent >= 1);
     assert_eq!(sent, received);
+    Ok(())
+}
+
+#[test]
+fn frame_counters_agree_with_what_was_sent() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let net = Topology::new(Shape::OneArmed, 1)?;
+    let target = net.backends[0].socket(Family::V4, 7);
+    let matches = "udp dport 7";
+    let sent = FrameCounter::start(&net.client.ns, "eth0", Way::Out, matches)?;
+    let received = FrameCounter::start(&net.backends[0].ns, "eth0", Way::In, matches)?;
+    let _echo = UdpEcho::start(&net.backends[0].ns, "b0", &[target])?;
+    udp_flows(&net.client.ns, target, 20_000, 10, 1)?.ensure_complete(10)?;
+    // Ethernet 14, IPv4 20, UDP 8, "datagram 0" 10.
+    let expected = Count {
+        packets: 10,
+        bytes: 10 * 52,
+    };
+    assert_eq!((sent.read()?, received.read()?), (expected, expected));
     Ok(())
 }
 
