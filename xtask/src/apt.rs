@@ -1,0 +1,195 @@
+//! Packages of Debian: what is missing, asking before anything is installed, installing.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    path::Path,
+    process::Command,
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    progress, workspace,
+    workspace::{cache_dir, is_root},
+};
+
+/// Tries of an apt command that fails, which mirrors and locks do now and then.
+const TRIES: u32 = 4;
+/// Pause before the second try; doubled for each one after it.
+const FIRST_PAUSE: Duration = Duration::from_secs(5);
+/// Seconds apt waits for another apt or dpkg to end.
+const LOCK_TIMEOUT_SECS: u32 = 300;
+
+/// Whether this machine has Debian's package tools.
+pub(crate) fn is_debian() -> bool {
+    Path::new("/etc/debian_version").exists() && workspace::find_program("apt-get").is_some()
+}
+
+/// Those of `packages` that are not installed.
+pub(crate) fn missing<'a>(packages: &[&'a str]) -> Vec<&'a str> {
+    let known = Command::new("dpkg-query")
+        .args(["-W", "-f", "${db:Status-Abbrev} ${Package}\n"])
+        .args(packages)
+        .output()
+        .map(|output| String::from_utf8_lossy(&output.stdout).into_owned())
+        .unwrap_or_default();
+    packages
+        .iter()
+        .copied()
+        .filter(|package| !installed(&known, package))
+        .collect()
+}
+
+/// Whether dpkg-query's list says that the package is installed: `ii`, with a possible third letter for an error.
+fn installed(list: &str, package: &str) -> bool {
+    list.lines().any(|line| {
+        let mut words = line.split_whitespace();
+        words.next() == Some("ii") && words.next() == Some(package)
+    })
+}
+
+/// Asks whether `packages` may be installed. Root and `yes` are not asked; without a terminal the answer is no.
+///
+/// # Errors
+/// When the answer is no.
+pub(crate) fn ask(packages: &[&str], yes: bool) -> Result<()> {
+    if yes || is_root() {
+        return Ok(());
+    }
+    let list = packages.join(" ");
+    let by_hand = format!("install them yourself (`sudo apt-get install {list}`) or call again with --yes");
+    if !io::stdin().is_terminal() {
+        bail!("missing packages: {list}: {by_hand}");
+    }
+    eprint!("Install with sudo apt-get: {list}? [Y/n] ");
+    io::stderr().flush()?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer)?;
+    match answer.trim() {
+        "" | "y" | "Y" | "yes" => Ok(()),
+        _ => bail!("not installed: {list}: {by_hand}"),
+    }
+}
+
+/// Fetches the lists of packages, so that no file is asked for that the mirrors have replaced. A failure is no error
+/// yet: one broken third-party source must not stop an installation that does not need it.
+pub(crate) fn update() -> Result<()> {
+    if let Err(error) = apt("updating the package lists", "apt-update", &["update"]) {
+        eprintln!("warning: {error:#}");
+    }
+    Ok(())
+}
+
+/// Installs packages and whatever they need, but removes nothing for them.
+///
+/// # Errors
+/// When apt still fails after several tries.
+pub(crate) fn install(packages: &[&str]) -> Result<()> {
+    let mut words = vec!["install", "-y", "--no-install-recommends", "--no-remove"];
+    words.extend(packages);
+    apt(
+        &format!("installing {}", packages.join(" ")),
+        "apt-install",
+        &words,
+    )
+}
+
+/// Runs apt-get as root and tries again when it fails.
+fn apt(step: &str, log: &str, words: &[&str]) -> Result<()> {
+    if !is_root() {
+        // Asks for the password here, where the terminal is still sudo's.
+        workspace::run(Command::new("sudo").arg("-v"))?;
+    }
+    let log = log_file(log)?;
+    let mut pause = FIRST_PAUSE;
+    let mut attempt = 1;
+    loop {
+        let mut command = workspace::root_command("env");
+        command
+            .args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", "apt-get", "-q"])
+            .args([
+                "-o",
+                "Acquire::Retries=3",
+                "-o",
+                &format!("DPkg::Lock::Timeout={LOCK_TIMEOUT_SECS}"),
+            ])
+            .args(words);
+        match progress::step(step, &log, &mut command) {
+            Ok(()) => return Ok(()),
+            Err(error) if attempt == TRIES => return Err(error),
+            Err(error) => {
+                eprintln!(
+                    "{error:#}\ntrying again in {} s ({attempt} of {TRIES} tries failed)",
+                    pause.as_secs()
+                );
+            }
+        }
+        thread::sleep(pause);
+        pause *= 2;
+        attempt += 1;
+    }
+}
+
+/// Unpacks packages into `dir` without installing them: for servers that tests start themselves, whose installation
+/// would start and enable a service of the machine.
+///
+/// # Errors
+/// When a package cannot be fetched or unpacked.
+pub(crate) fn unpack(packages: &[&str], dir: &Path) -> Result<()> {
+    let fetched = tempdir_below(&cache_dir()?)?;
+    let result = unpack_from(packages, dir, &fetched);
+    std::fs::remove_dir_all(&fetched).with_context(|| format!("cannot remove {}", fetched.display()))?;
+    result
+}
+
+fn unpack_from(packages: &[&str], dir: &Path, fetched: &Path) -> Result<()> {
+    let mut command = Command::new("apt-get");
+    command
+        .args(["-q", "-o", "Acquire::Retries=3", "download"])
+        .args(packages)
+        .current_dir(fetched);
+    progress::step(
+        &format!("fetching {}", packages.join(" ")),
+        &log_file("apt-download")?,
+        &mut command,
+    )?;
+    for entry in std::fs::read_dir(fetched)? {
+        workspace::run(Command::new("dpkg").arg("-x").arg(entry?.path()).arg(dir))?;
+    }
+    Ok(())
+}
+
+fn tempdir_below(parent: &Path) -> Result<std::path::PathBuf> {
+    let dir = parent.join(format!("fetched-{}", std::process::id()));
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    Ok(dir)
+}
+
+/// Where the output of a set-up step is kept.
+pub(crate) fn log_file(name: &str) -> Result<std::path::PathBuf> {
+    let dir = cache_dir()?.join("log");
+    std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    Ok(dir.join(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_fully_installed_packages_count() {
+        let list = "ii  ethtool\nrc  nginx-light\niU  tcpdump\niiR curl\n";
+        let cases = [
+            ("ethtool", true),
+            ("nginx-light", false),
+            ("tcpdump", false),
+            ("curl", false),
+            ("ip", false),
+        ];
+        for (package, expected) in cases {
+            assert_eq!(installed(list, package), expected, "{package}");
+        }
+    }
+}

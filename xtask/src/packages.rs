@@ -1,0 +1,146 @@
+//! Programs that the root lanes call, and the packages they come from.
+
+use std::{
+    env,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    apt,
+    toolchain::Toolchain,
+    workspace,
+    workspace::{cache_dir, find_program},
+};
+
+/// A program that the tests call, and Debian's package of it.
+pub(crate) struct Program {
+    name: &'static str,
+    package: &'static str,
+}
+
+/// The clippy of Debian's compiler, by its full name: rustup's own comes first in `PATH`.
+pub(crate) const CLIPPY_DRIVER: &str = "/usr/bin/clippy-driver";
+/// Its package; rustup's nightly has a clippy of its own.
+const CLIPPY: Program = Program {
+    name: CLIPPY_DRIVER,
+    package: "rust-web-clippy",
+};
+
+/// Plain tools, installed like any other package.
+const TOOLS: [Program; 5] = [
+    Program {
+        name: "ip",
+        package: "iproute2",
+    },
+    Program {
+        name: "ethtool",
+        package: "ethtool",
+    },
+    Program {
+        name: "tcpdump",
+        package: "tcpdump",
+    },
+    Program {
+        name: "curl",
+        package: "curl",
+    },
+    Program {
+        name: "bpftool",
+        package: "bpftool",
+    },
+];
+
+/// Servers. Installing them would start and enable services of this machine, so they are unpacked into the cache.
+const SERVERS: [Program; 2] = [
+    Program {
+        name: "nginx",
+        package: "nginx",
+    },
+    Program {
+        name: "prometheus",
+        package: "prometheus",
+    },
+];
+
+/// Libraries that the unpacked servers load.
+const SERVER_LIBRARIES: [&str; 4] = ["libcrypt1", "libpcre2-8-0", "libssl3", "zlib1g"];
+
+/// Sees to it that every program the root lanes call is there, installing what is missing.
+///
+/// # Errors
+/// With the missing programs, where they cannot be installed.
+pub(crate) fn ensure(toolchain: &Toolchain, yes: bool) -> Result<()> {
+    let clippy = matches!(toolchain, Toolchain::Debian { .. }).then_some(&CLIPPY);
+    let tools: Vec<&Program> = TOOLS
+        .iter()
+        .chain(clippy)
+        .filter(|program| find_program(program.name).is_none())
+        .collect();
+    let servers: Vec<&Program> = SERVERS
+        .iter()
+        .filter(|program| find_server(program.name).is_none())
+        .collect();
+    if tools.is_empty() && servers.is_empty() {
+        return Ok(());
+    }
+    if !apt::is_debian() {
+        let names: Vec<_> = tools.iter().chain(&servers).map(|program| program.name).collect();
+        bail!(
+            "the tests call {}: install what is missing and call this command again",
+            names.join(", ")
+        );
+    }
+    let mut packages: Vec<&str> = tools.iter().map(|program| program.package).collect();
+    if !servers.is_empty() {
+        packages.extend(apt::missing(&SERVER_LIBRARIES));
+    }
+    if !packages.is_empty() {
+        apt::ask(&packages, yes)?;
+    }
+    apt::update()?;
+    if !packages.is_empty() {
+        apt::install(&packages)?;
+    }
+    if !servers.is_empty() {
+        let packages: Vec<&str> = servers.iter().map(|program| program.package).collect();
+        apt::unpack(&packages, &server_dir()?).context("fetching the servers that the tests start")?;
+    }
+    Ok(())
+}
+
+/// Makes cargo run what it built as root, with every program of the tests in `PATH`.
+///
+/// # Errors
+/// When the place of the cache is unknown, or its name cannot stand in `PATH`.
+pub(crate) fn run_as_root(cargo: &mut Command) -> Result<()> {
+    let path = env::var_os("PATH").unwrap_or_default();
+    let mut dirs: Vec<PathBuf> = env::split_paths(&path).collect();
+    dirs.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    dirs.extend(server_dirs()?);
+    let path = env::join_paths(dirs)?;
+    workspace::run_as_root(cargo, &path);
+    cargo.env("PATH", path);
+    Ok(())
+}
+
+fn find_server(name: &str) -> Option<PathBuf> {
+    find_program(name).or_else(|| {
+        server_dirs()
+            .ok()?
+            .map(|dir| dir.join(name))
+            .into_iter()
+            .find(|file| file.is_file())
+    })
+}
+
+fn server_dir() -> Result<PathBuf> {
+    Ok(cache_dir()?.join("servers"))
+}
+
+fn server_dirs() -> Result<[PathBuf; 2]> {
+    let root = server_dir()?;
+    Ok(["usr/sbin", "usr/bin"].map(|dir: &str| root.join(Path::new(dir))))
+}

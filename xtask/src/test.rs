@@ -1,0 +1,193 @@
+//! `cargo xtask test`: every check and every test lane that there is. A lane that cannot run fails, and says why.
+
+use std::{
+    fs,
+    io::{BufRead, BufReader},
+    process::{Command, Stdio},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    build::{self, Profile},
+    packages, setup,
+    summary::{Count, Summary},
+    tidy,
+    toolchain::{BPF_TARGET, Toolchain},
+    verifier,
+    workspace::{Workspace, run},
+};
+
+/// Options of `cargo xtask test`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Run this lane alone, without the checks
+    #[arg(long)]
+    lane: Option<Lane>,
+    /// Install packages without asking
+    #[arg(long)]
+    yes: bool,
+}
+
+/// A lane of tests.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Lane {
+    /// Tests beside the code; neither root nor BPF
+    Unit,
+    /// Packet tables through BPF_PROG_TEST_RUN; root
+    Packets,
+    /// Real sockets in network namespaces; root
+    Netns,
+}
+
+/// The test program of the lane `packets`; every other one of `lb-tests` belongs to the lane `netns`.
+const PACKETS: &str = "packets";
+
+/// Runs `cargo xtask test`.
+///
+/// # Errors
+/// When a check or a lane failed or could not run.
+pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
+    let wanted = |lane| options.lane.is_none_or(|only| only == lane);
+    let all = options.lane.is_none();
+    let mut summary = Summary::default();
+    let mut toolchain = None;
+    if all || wanted(Lane::Packets) || wanted(Lane::Netns) {
+        summary.check("setup", || {
+            packages::ensure(toolchain.insert(setup::ensure(options.yes)?), options.yes)
+        });
+        summary.check("build", || build(workspace, toolchain.as_ref()));
+    }
+    if all {
+        summary.check("tidy", || tidy::check(workspace));
+        summary.check("fmt", || run(workspace.cargo().args(["fmt", "--all", "--check"])));
+        summary.check("clippy", || clippy(workspace));
+        summary.check("clippy-bpf", || clippy_bpf(workspace, toolchain.as_ref()));
+        summary.check("verifier", || verifier::check(workspace));
+        summary.check("examples", || examples(workspace));
+    }
+    if wanted(Lane::Unit) {
+        summary.lane("unit", |count| unit(workspace, count));
+    }
+    if wanted(Lane::Packets) {
+        summary.lane("packets", |count| {
+            root_lane(workspace, &[PACKETS.to_owned()], count)
+        });
+    }
+    if wanted(Lane::Netns) {
+        summary.lane("netns", |count| {
+            root_lane(workspace, &netns_programs(workspace)?, count)
+        });
+    }
+    println!("{}", summary.table());
+    if !summary.passed() {
+        bail!("tests failed");
+    }
+    Ok(())
+}
+
+/// Builds what the root lanes load and run.
+fn build(workspace: &Workspace, toolchain: Option<&Toolchain>) -> Result<()> {
+    build::bpf(workspace, toolchain.context("no BPF toolchain")?)?;
+    build::lb(workspace, Profile::Release)
+}
+
+fn clippy(workspace: &Workspace) -> Result<()> {
+    run(workspace
+        .cargo()
+        .args([
+            "clippy",
+            "--quiet",
+            "--workspace",
+            "--exclude",
+            "lb-ebpf",
+            "--all-targets",
+        ])
+        .args(["--", "-D", "warnings"]))
+}
+
+/// Lints the XDP program as BPF code, with the clippy of the compiler that builds it.
+fn clippy_bpf(workspace: &Workspace, toolchain: Option<&Toolchain>) -> Result<()> {
+    let toolchain = toolchain.context("no BPF toolchain")?;
+    match toolchain {
+        Toolchain::Nightly { .. } => run(toolchain
+            .cargo(workspace, "clippy")
+            .args(["--quiet", "--", "-D", "warnings"])),
+        // clippy-driver is the compiler with lints; cargo puts it before the compiler's name.
+        Toolchain::Debian { .. } => run(toolchain
+            .cargo(workspace, "check")
+            .arg("--quiet")
+            .env("RUSTC_WORKSPACE_WRAPPER", packages::CLIPPY_DRIVER)
+            .env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__")),
+    }
+    .with_context(|| format!("clippy for {BPF_TARGET}"))
+}
+
+/// Has `lb` judge the configurations that users copy: the one of the release, and the first one of the README.
+fn examples(workspace: &Workspace) -> Result<()> {
+    let shipped = workspace.root.join("dist/lb.toml");
+    let readme = fs::read_to_string(workspace.root.join("README.md")).context("cannot read README.md")?;
+    let text = readme
+        .split("```toml\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next());
+    let from_readme = workspace.target.join("README.toml");
+    fs::write(&from_readme, text.context("README.md shows no configuration")?)?;
+    for file in [shipped, from_readme] {
+        run(Command::new(workspace.lb(Profile::Release.dir()))
+            .arg("check-config")
+            .arg(file))?;
+    }
+    Ok(())
+}
+
+fn unit(workspace: &Workspace, count: &mut Count) -> Result<()> {
+    let mut command = workspace.cargo();
+    command.args([
+        "test",
+        "--no-fail-fast",
+        "--workspace",
+        "--exclude",
+        "lb-ebpf",
+        "--exclude",
+        "lb-tests",
+    ]);
+    counted(&mut command, count)
+}
+
+/// Runs test programs of `lb-tests` as root.
+fn root_lane(workspace: &Workspace, programs: &[String], count: &mut Count) -> Result<()> {
+    let mut command = workspace.cargo();
+    packages::run_as_root(&mut command)?;
+    command.args(["test", "--no-fail-fast", "--package", "lb-tests"]);
+    for program in programs {
+        command.args(["--test", program]);
+    }
+    counted(&mut command, count)
+}
+
+/// Every test program of `lb-tests` but the packet tables.
+fn netns_programs(workspace: &Workspace) -> Result<Vec<String>> {
+    let mut programs = workspace.targets("tests/tests")?;
+    programs.retain(|program| program != PACKETS);
+    Ok(programs)
+}
+
+/// Runs a cargo test command, shows its output as it comes and counts what it says.
+fn counted(command: &mut Command, count: &mut Count) -> Result<()> {
+    let mut child = command
+        .stdout(Stdio::piped())
+        .spawn()
+        .context("cannot start cargo")?;
+    let output = child.stdout.take().context("cargo has no output")?;
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        println!("{line}");
+        count.add_line(&line);
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("cargo test: {status}");
+    }
+    Ok(())
+}

@@ -1,0 +1,123 @@
+//! `cargo xtask tidy`: rules of the code that no compiler checks. ARCHITECTURE.md says why each is there.
+
+mod maps;
+mod reasons;
+mod rules;
+
+use std::{
+    fmt, fs,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::workspace::Workspace;
+
+/// Options of `cargo xtask tidy`.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Write the generated documents anew
+    #[arg(long)]
+    fix: bool,
+}
+
+/// A text of the checkout.
+struct Source {
+    /// Its path below the top of the checkout.
+    path: String,
+    /// Its content.
+    text: String,
+}
+
+/// A broken rule.
+#[derive(Debug, PartialEq, Eq)]
+struct Finding {
+    /// The file at fault, below the top of the checkout.
+    path: String,
+    /// The line at fault, from 1; 0 where the file as a whole is meant.
+    line: usize,
+    /// What is wrong.
+    message: String,
+}
+
+impl Finding {
+    fn new(source: &Source, line: usize, message: impl Into<String>) -> Self {
+        Self {
+            path: source.path.clone(),
+            line,
+            message: message.into(),
+        }
+    }
+}
+
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => write!(f, "{}: {}", self.path, self.message),
+            line => write!(f, "{}:{line}: {}", self.path, self.message),
+        }
+    }
+}
+
+/// Runs `cargo xtask tidy`.
+pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
+    if options.fix {
+        let path = workspace.root.join(reasons::PATH);
+        fs::write(&path, reasons::document()).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    check(workspace)
+}
+
+/// Checks every rule.
+///
+/// # Errors
+/// With every broken rule.
+pub(crate) fn check(workspace: &Workspace) -> Result<()> {
+    let sources = sources(&workspace.root)?;
+    let mut findings: Vec<Finding> = sources.iter().flat_map(rules::check).collect();
+    findings.extend(maps::check(&sources));
+    findings.extend(reasons::check(&sources));
+    if findings.is_empty() {
+        println!("{} files, no rule broken", sources.len());
+        return Ok(());
+    }
+    let list: Vec<String> = findings.iter().map(ToString::to_string).collect();
+    bail!("{} broken rules\n{}", findings.len(), list.join("\n"));
+}
+
+/// Every text of the checkout that people write, sorted by path.
+fn sources(root: &Path) -> Result<Vec<Source>> {
+    let mut files = Vec::new();
+    walk(root, &mut files)?;
+    files.sort();
+    let mut sources = Vec::new();
+    for file in files {
+        let path = file.strip_prefix(root)?.to_string_lossy().into_owned();
+        // Licences and the lock file are others' texts; what is not UTF-8 is no text.
+        if path.starts_with("LICENSE") || path == "Cargo.lock" {
+            continue;
+        }
+        let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        if let Ok(text) = String::from_utf8(bytes) {
+            sources.push(Source { path, text });
+        }
+    }
+    Ok(sources)
+}
+
+fn walk(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let kind = entry.file_type()?;
+        if name == "target" || name == ".git" {
+            continue;
+        }
+        if kind.is_dir() {
+            walk(&entry.path(), files)?;
+        } else if kind.is_file() {
+            files.push(entry.path());
+        }
+    }
+    Ok(())
+}

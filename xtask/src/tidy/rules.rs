@@ -1,0 +1,241 @@
+//! Rules about the text of one file.
+
+use super::{Finding, Source};
+
+/// Lines of a file at most, its tests not counted.
+const MAX_LINES: usize = 450;
+
+/// The only file of the XDP program with packet pointers.
+const PACKET: &str = "lb-ebpf/src/packet.rs";
+
+/// Where `aya` may be named on the host side of the product.
+const AYA_PLACES: [&str; 3] = [
+    "lb-userspace/src/datapath/",
+    "lb-userspace/src/datapath.rs",
+    "lb-common/src/lib.rs",
+];
+
+/// Modules that decide: time is given to them.
+const PURE: [&str; 7] = [
+    "lb-common/",
+    "lb-userspace/src/ring",
+    "lb-userspace/src/plan",
+    "lb-userspace/src/state/effective",
+    "lb-userspace/src/state/diff",
+    "lb-userspace/src/health/machine",
+    "lb-userspace/src/health/schedule",
+];
+
+/// The bounded wait of the test harness, the only place of the tests that may sleep.
+const BOUNDED_WAIT: &str = "tests/src/wait.rs";
+
+/// What stands nowhere, and why. Written in two parts so that this file may name it.
+const NOWHERE: [(&str, &str); 6] = [
+    (
+        concat!("TO", "DO"),
+        "unfinished work does not land; say what is missing in an issue",
+    ),
+    (
+        concat!("FIX", "ME"),
+        "unfinished work does not land; say what is missing in an issue",
+    ),
+    (
+        concat!("XX", "X"),
+        "unfinished work does not land; say what is missing in an issue",
+    ),
+    (concat!("/ro", "ot/"), "a path of one machine"),
+    (concat!("/wo", "rk/"), "a path of one machine"),
+    (concat!("#[ig", "nore"), "a test that does not run proves nothing"),
+];
+
+/// Checks every rule for one file.
+pub(super) fn check(source: &Source) -> Vec<Finding> {
+    let mut findings = nowhere(source);
+    if source.path.ends_with(".rs") {
+        findings.extend(module_docs(source));
+        findings.extend(length(source));
+        findings.extend(packet_pointers(source));
+        findings.extend(aya(source));
+        findings.extend(clocks(source));
+        findings.extend(sleeps(source));
+    }
+    findings
+}
+
+/// A reader learns from its first line what a file is for.
+fn module_docs(source: &Source) -> Vec<Finding> {
+    let first = source.text.lines().find(|line| !line.trim().is_empty());
+    let documented = first.is_some_and(|line| line.starts_with("//!"));
+    if documented {
+        Vec::new()
+    } else {
+        vec![Finding::new(
+            source,
+            1,
+            "does not begin with //! and what it is for",
+        )]
+    }
+}
+
+/// Files stay short enough to be read as a whole.
+fn length(source: &Source) -> Vec<Finding> {
+    let lines = product_lines(source).count();
+    if lines <= MAX_LINES {
+        return Vec::new();
+    }
+    vec![Finding::new(
+        source,
+        0,
+        format!("{lines} lines without its tests; {MAX_LINES} at most"),
+    )]
+}
+
+/// One place checks packet bounds.
+fn packet_pointers(source: &Source) -> Vec<Finding> {
+    if !source.path.starts_with("lb-ebpf/") || source.path == PACKET {
+        return Vec::new();
+    }
+    naming(
+        source,
+        &["data_end"],
+        &format!("packet pointers live in {PACKET}"),
+    )
+}
+
+/// One place talks to the kernel's BPF.
+fn aya(source: &Source) -> Vec<Finding> {
+    let product = source.path.starts_with("lb-userspace/") || source.path.starts_with("lb-common/");
+    if !product || AYA_PLACES.iter().any(|place| source.path.starts_with(place)) {
+        return Vec::new();
+    }
+    naming(
+        source,
+        &["aya::", "aya_obj::", "aya_log::", "use aya"],
+        "aya is named only in lb-userspace/src/datapath",
+    )
+}
+
+/// What decides is given the time.
+fn clocks(source: &Source) -> Vec<Finding> {
+    if !PURE.iter().any(|place| source.path.starts_with(place)) {
+        return Vec::new();
+    }
+    naming(
+        source,
+        &["Instant::now", "SystemTime::now"],
+        "a pure module reads no clock: have the time passed in",
+    )
+}
+
+/// Tests wait for what they need, not for a time that is long enough on one machine.
+fn sleeps(source: &Source) -> Vec<Finding> {
+    if !source.path.starts_with("tests/") || source.path == BOUNDED_WAIT {
+        return Vec::new();
+    }
+    naming(
+        source,
+        &["sleep("],
+        &format!("tests wait for a condition, with {BOUNDED_WAIT}"),
+    )
+}
+
+fn nowhere(source: &Source) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    for (number, line) in (1..).zip(source.text.lines()) {
+        for (word, reason) in NOWHERE {
+            if line.contains(word) {
+                findings.push(Finding::new(source, number, format!("{word}: {reason}")));
+            }
+        }
+    }
+    findings
+}
+
+/// The lines of the product that name one of `words`, comments aside.
+fn naming(source: &Source, words: &[&str], message: &str) -> Vec<Finding> {
+    product_lines(source)
+        .filter(|(_, line)| words.iter().any(|word| code(line).contains(word)))
+        .map(|(number, _)| Finding::new(source, number, message))
+        .collect()
+}
+
+/// A line less its comment. A comment sign in a string cuts too much, which hides nothing that these rules look for.
+fn code(line: &str) -> &str {
+    line.split("//").next().unwrap_or(line)
+}
+
+/// The numbered lines before the file's tests.
+fn product_lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
+    (1..)
+        .zip(source.text.lines())
+        .take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What a file of this name with this text is blamed for: the lines.
+    fn blamed(path: &str, text: &str) -> Vec<usize> {
+        let source = Source {
+            path: path.to_owned(),
+            text: text.to_owned(),
+        };
+        check(&source).into_iter().map(|finding| finding.line).collect()
+    }
+
+    #[test]
+    fn each_rule_finds_its_fault_and_only_that() {
+        let long = format!("//! Long.\n{}", "fn a() {}\n".repeat(MAX_LINES));
+        let long_tests = format!(
+            "//! Long.\n#[cfg(test)]\nmod tests {{}}\n{}",
+            "fn a() {}\n".repeat(MAX_LINES)
+        );
+        let todo = format!("//! Doc.\n// {}: later\n", concat!("TO", "DO"));
+        let path = format!("see {}wt/notes\n", concat!("/ro", "ot/"));
+        let ignored = format!("//! Doc.\n{}]\n", concat!("#[ig", "nore"));
+        let cases: &[(&str, &str, &[usize])] = &[
+            ("lb-ebpf/src/a.rs", "//! Doc.\n", &[]),
+            ("lb-ebpf/src/a.rs", "// Doc.\n", &[1]),
+            ("lb-ebpf/src/a.rs", "", &[1]),
+            ("lb-userspace/src/a.rs", &long, &[0]),
+            ("lb-userspace/src/a.rs", &long_tests, &[]),
+            (
+                "lb-ebpf/src/parse.rs",
+                "//! Doc.\nlet end = ctx.data_end();\n",
+                &[2],
+            ),
+            ("lb-ebpf/src/parse.rs", "//! Doc.\n// not data_end\n", &[]),
+            (
+                "lb-ebpf/src/packet.rs",
+                "//! Doc.\nlet end = ctx.data_end();\n",
+                &[],
+            ),
+            ("lb-userspace/src/plan/mod.rs", "//! Doc.\nuse aya::Ebpf;\n", &[2]),
+            (
+                "lb-userspace/src/datapath/load.rs",
+                "//! Doc.\nuse aya::Ebpf;\n",
+                &[],
+            ),
+            ("tests/src/packet.rs", "//! Doc.\nuse aya::Ebpf;\n", &[]),
+            (
+                "lb-userspace/src/health/machine.rs",
+                "//! Doc.\nlet now = Instant::now();\n",
+                &[2],
+            ),
+            (
+                "lb-userspace/src/health/task.rs",
+                "//! Doc.\nlet now = Instant::now();\n",
+                &[],
+            ),
+            ("tests/tests/netns.rs", "//! Doc.\nthread::sleep(SECOND);\n", &[2]),
+            ("tests/src/wait.rs", "//! Doc.\nthread::sleep(POLL);\n", &[]),
+            ("lb-common/src/hash.rs", &todo, &[2]),
+            ("README.md", &path, &[1]),
+            ("tests/tests/cli.rs", &ignored, &[2]),
+        ];
+        for (path, text, lines) in cases {
+            assert_eq!(blamed(path, text), *lines, "{path}: {text}");
+        }
+    }
+}
