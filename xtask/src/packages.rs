@@ -21,48 +21,29 @@ pub(crate) struct Program {
     package: &'static str,
 }
 
+impl Program {
+    const fn new(name: &'static str, package: &'static str) -> Self {
+        Self { name, package }
+    }
+}
+
 /// The clippy of Debian's compiler, by its full name: rustup's own comes first in `PATH`.
 pub(crate) const CLIPPY_DRIVER: &str = "/usr/bin/clippy-driver";
 /// Its package; rustup's nightly has a clippy of its own.
-const CLIPPY: Program = Program {
-    name: CLIPPY_DRIVER,
-    package: "rust-web-clippy",
-};
+const CLIPPY: Program = Program::new(CLIPPY_DRIVER, "rust-web-clippy");
 
 /// Plain tools, installed like any other package.
-const TOOLS: [Program; 5] = [
-    Program {
-        name: "ip",
-        package: "iproute2",
-    },
-    Program {
-        name: "ethtool",
-        package: "ethtool",
-    },
-    Program {
-        name: "tcpdump",
-        package: "tcpdump",
-    },
-    Program {
-        name: "curl",
-        package: "curl",
-    },
-    Program {
-        name: "bpftool",
-        package: "bpftool",
-    },
+const TOOLS: [Program; 4] = [
+    Program::new("ip", "iproute2"),
+    Program::new("ethtool", "ethtool"),
+    Program::new("nft", "nftables"),
+    Program::new("bpftool", "bpftool"),
 ];
 
 /// Servers. Installing them would start and enable services of this machine, so they are unpacked into the cache.
 const SERVERS: [Program; 2] = [
-    Program {
-        name: "nginx",
-        package: "nginx",
-    },
-    Program {
-        name: "prometheus",
-        package: "prometheus",
-    },
+    Program::new("nginx", "nginx"),
+    Program::new("prometheus", "prometheus"),
 ];
 
 /// Libraries that the unpacked servers load.
