@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// A program that the tests call, and Debian's package of it.
-pub(crate) struct Program {
+struct Program {
     name: &'static str,
     package: &'static str,
 }
