@@ -23,7 +23,7 @@ use crate::{
 
 /// What a packet carries, as it arrives. `A` is [`NetV4`] or [`NetV6`].
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct Tuple<A> {
     /// Source address.
     pub src: A,
@@ -96,7 +96,7 @@ pub const RST: u8 = 1 << 2;
 
 /// Value of a NAT flow. `A` is [`NetV4`] or [`NetV6`].
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct NatFlow<A> {
     /// [`Tuple::check`] of the tuple this entry stands under. Memory of a removed entry may be given to another flow
     /// while a packet still reads it, so the reader copies the value, reads this field last, and treats another value

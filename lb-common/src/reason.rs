@@ -37,7 +37,7 @@ macro_rules! reasons {
     ($($variant:ident = $number:literal, $action:ident, $name:literal, $meaning:literal, $remedy:literal;)+) => {
         /// What decided about a packet. Each reason has one action, so counting reasons counts actions.
         #[repr(u32)]
-        #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum Reason {
             $(#[doc = $meaning] $variant = $number,)+
         }

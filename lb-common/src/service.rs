@@ -22,7 +22,7 @@ pub struct RingId(pub u16);
 
 /// Key of an IPv4 service. Port 0 is the wildcard: every port that no other service has.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct ServiceKeyV4 {
     /// The service's address (VIP).
     pub address: NetV4,
@@ -36,7 +36,7 @@ pub struct ServiceKeyV4 {
 
 /// Key of an IPv6 service, as [`ServiceKeyV4`].
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct ServiceKeyV6 {
     /// The service's address (VIP).
     pub address: NetV6,
@@ -91,7 +91,7 @@ pub enum OnEmpty {
 
 /// Value of a service. Replaced as a whole (hash map), so a packet sees the old one or the new one.
 #[repr(C)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Service {
     /// Slots of the ring; 0 while no backend can take new flows.
     pub ring_size: u32,

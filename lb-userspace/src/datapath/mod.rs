@@ -4,13 +4,153 @@
 //! [`WriterTask`] then owns the maps and executes plans; [`StatsReader`] reads counters beside it. What stays in the
 //! kernel when the daemon goes, by [`WriterHandle::keep`] or by a kill, goes on forwarding.
 
+mod attach;
+mod capabilities;
+mod directory;
 mod error;
+mod execute;
 mod interface;
+mod load;
+mod maps;
+mod neighbours;
+mod netlink;
+mod object;
+mod pin;
+mod programmed;
+mod records;
 mod snapshot;
+mod stats;
+mod sweeper;
+mod sys;
+mod writer;
 
-pub use error::{DatapathError, ProgramError};
-pub use interface::{AttachOptions, AttachedInterface, XdpMode, XdpModeChoice};
-pub use snapshot::{BackendStats, InterfaceStats, MapUse, Snapshot};
+use std::{fmt, os::fd::OwnedFd, path::Path, sync::Arc};
+
+use tokio::sync::watch;
+
+use self::{
+    attach::Attacher, directory::Directory, execute::Executor, load::Loader, maps::Maps, netlink::Client,
+    pin::Pins, sweeper::FlowCounts,
+};
+pub use self::{
+    error::{DatapathError, ProgramError},
+    interface::{AttachOptions, AttachedInterface, XdpMode, XdpModeChoice},
+    neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
+    snapshot::{BackendStats, InterfaceStats, MapUse, Snapshot},
+    stats::StatsReader,
+    writer::{ProgramReport, WriterHandle, WriterTask},
+};
+use crate::plan::Programmed;
 
 /// Where pins go unless `--pin-dir` says otherwise.
 pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/lb";
+
+/// The data plane, attached and forwarding what is programmed. Dropping it leaves everything in the kernel, as a kill
+/// would.
+pub struct Datapath {
+    pins: Pins,
+    interfaces: Arc<[AttachedInterface]>,
+    links: Vec<OwnedFd>,
+    maps: Arc<Maps>,
+    programmed: Programmed,
+    executor: Executor,
+    directory: watch::Sender<Arc<Directory>>,
+    flow_counts: watch::Sender<Arc<FlowCounts>>,
+    netlink: Client,
+    watch: netlink::Watch,
+    stats: StatsReader,
+}
+
+impl fmt::Debug for Datapath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Datapath")
+            .field("interfaces", &self.interfaces)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Datapath {
+    /// Attaches to the interfaces of this thread's network namespace, taking over what an earlier daemon left in the
+    /// pin directory: packets are forwarded without a gap, and what was programmed stays until it is told otherwise.
+    ///
+    /// # Errors
+    /// [`DatapathError`], with everything that forwarded before still forwarding.
+    pub fn open(options: &AttachOptions) -> Result<Self, DatapathError> {
+        let object = object::bytes()?;
+        capabilities::check()?;
+        let socket = |source| DatapathError::Io {
+            what: "cannot open a netlink socket".to_owned(),
+            source,
+        };
+        let mut client = Client::new().map_err(socket)?;
+        // Before anything is read, so that no change is missed between reading and listening.
+        let watch = netlink::Watch::new().map_err(socket)?;
+        let wanted = attach::find(&mut client, options)?;
+
+        let pins = Pins::create(&options.pin_dir)?;
+        if options.reset {
+            pins.remove_all()?;
+        } else if let Some(path) = pins.other_layout()? {
+            return Err(DatapathError::OtherLayout { path });
+        }
+        pins.make_current()?;
+        pins.verify(&object::map_shapes(object)?)?;
+
+        let loader = Loader::new(object, &pins.current());
+        let attached = Attacher::new(&mut client, loader, &pins, options.xdp_mode).attach(&wanted)?;
+        let maps = Arc::new(Maps::open(&pins.current())?);
+        let programmed = programmed::read_back(&maps)?;
+        let executor = Executor::new(maps.clone())?;
+
+        let interfaces: Arc<[AttachedInterface]> = attached.interfaces.into();
+        let directory = watch::Sender::new(Arc::new(Directory::of(&programmed)));
+        let flow_counts = watch::Sender::new(Arc::new(FlowCounts::default()));
+        let stats = StatsReader {
+            maps: maps.clone(),
+            interfaces: interfaces.clone(),
+            directory: directory.subscribe(),
+            counts: flow_counts.subscribe(),
+        };
+        Ok(Self {
+            pins,
+            interfaces,
+            links: attached.links,
+            maps,
+            programmed,
+            executor,
+            directory,
+            flow_counts,
+            netlink: client,
+            watch,
+            stats,
+        })
+    }
+
+    /// The interfaces, in the order they were asked for.
+    pub fn interfaces(&self) -> &[AttachedInterface] {
+        &self.interfaces
+    }
+
+    /// What the maps held when this was opened.
+    pub const fn programmed(&self) -> &Programmed {
+        &self.programmed
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> StatsReader {
+        self.stats.clone()
+    }
+}
+
+/// Removes programs, links and maps that a kept or killed daemon left; returns in words what was removed.
+///
+/// # Errors
+/// [`DatapathError::PinDirBusy`] if a daemon is running with these pins.
+pub fn detach_leftovers(pin_dir: &Path) -> Result<Vec<String>, DatapathError> {
+    let Some(pins) = Pins::existing(pin_dir)? else {
+        return Ok(Vec::new());
+    };
+    let removed = pins.remove_all()?;
+    pins.remove_base();
+    Ok(removed)
+}

@@ -53,4 +53,6 @@ pub struct MapUse {
     pub entries: u64,
     /// Entries at most.
     pub capacity: u64,
+    /// Writes and deletions that the kernel has refused since the daemon started.
+    pub update_errors: u64,
 }

@@ -1,0 +1,74 @@
+//! Which id stands for what: how counters, which are kept by id, get the names that users know.
+
+use std::net::SocketAddr;
+
+use lb_common::{
+    backend::{BackendId, Generation},
+    service::ServiceId,
+};
+
+use crate::{plan::Programmed, state::service::ServiceKey};
+
+/// Ids in use, published by the writer after each change.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Directory {
+    /// Services, in the order of their ids.
+    pub(super) services: Vec<(ServiceId, ServiceKey)>,
+    /// Backends, in the order of their ids.
+    pub(super) backends: Vec<BackendEntry>,
+    /// Rings in use.
+    pub(super) rings: usize,
+    /// Source NAT addresses in use.
+    pub(super) snat_addresses: usize,
+}
+
+/// A backend id in use.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct BackendEntry {
+    pub(super) id: BackendId,
+    pub(super) generation: Generation,
+    pub(super) service: ServiceKey,
+    pub(super) address: SocketAddr,
+}
+
+impl Directory {
+    /// Lists what is programmed. A backend whose service is gone, as an interrupted change may leave one, has no name.
+    pub(super) fn of(programmed: &Programmed) -> Self {
+        let mut services: Vec<_> = programmed
+            .services
+            .iter()
+            .map(|(key, record)| (record.id, *key))
+            .collect();
+        services.sort_unstable();
+        let backends = programmed
+            .backends
+            .iter()
+            .filter_map(|(id, backend)| {
+                let at = services
+                    .binary_search_by_key(&backend.service, |(id, _)| *id)
+                    .ok()?;
+                Some(BackendEntry {
+                    id: *id,
+                    generation: backend.generation,
+                    service: services.get(at)?.1,
+                    address: backend.address,
+                })
+            })
+            .collect();
+        Self {
+            services,
+            backends,
+            rings: programmed.rings.len(),
+            snat_addresses: programmed.snat_addresses.len(),
+        }
+    }
+
+    /// Whether flows of this backend id in this generation have an owner.
+    pub(super) fn owns(&self, id: BackendId, generation: Generation) -> bool {
+        self.backends
+            .binary_search_by_key(&id, |entry| entry.id)
+            .ok()
+            .and_then(|at| self.backends.get(at))
+            .is_some_and(|entry| entry.generation == generation)
+    }
+}

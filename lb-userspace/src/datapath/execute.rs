@@ -1,0 +1,306 @@
+//! Carrying out the steps of a plan, in their order.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    net::IpAddr,
+    sync::Arc,
+};
+
+use lb_common::{
+    addr::{NetAddr, NetPort},
+    backend::{Backend, BackendId},
+    counters::service_drop_slot,
+    limits::MAX_SNAT_ADDRESSES,
+    reason::REASON_SLOTS,
+    ring_slot::RingSlot,
+    service::{RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
+    settings::{HAS_WILDCARD, Settings},
+};
+
+use super::{DatapathError, ProgramError, maps::Maps, neighbours::NextHop, records, sys::GracePeriod};
+use crate::{
+    plan::{Programmed, ProgrammedBackend, Step},
+    state::service::{Protocol, ServiceKey},
+};
+
+/// Writes to the maps.
+pub(super) struct Executor {
+    maps: Arc<Maps>,
+    grace: GracePeriod,
+    /// What is known of the ways to backends.
+    hops: BTreeMap<IpAddr, NextHop>,
+}
+
+impl fmt::Debug for Executor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Executor")
+            .field("hops", &self.hops)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Executor {
+    pub(super) fn new(maps: Arc<Maps>) -> Result<Self, DatapathError> {
+        let grace = GracePeriod::new().map_err(|source| DatapathError::Io {
+            what: "cannot create a map of maps".to_owned(),
+            source,
+        })?;
+        Ok(Self {
+            maps,
+            grace,
+            hops: BTreeMap::new(),
+        })
+    }
+
+    /// Carries out steps and records each in `programmed` as soon as it is done.
+    ///
+    /// # Errors
+    /// The first step that fails; those after it are not begun. As plans are ordered, packets go on as before: what
+    /// leads to new things is written after them.
+    pub(super) fn execute(&self, steps: &[Step], programmed: &mut Programmed) -> Result<(), ProgramError> {
+        let mut rest = steps;
+        while let Some(first) = rest.first() {
+            // Rings wait for a grace period, and so do new backends: those that stand together share one.
+            let group = rest.iter().take_while(|step| joins(first, step)).count().max(1);
+            let (group, behind) = rest.split_at(group);
+            self.step(group, programmed).map_err(|e| ProgramError::Step {
+                step: Box::new(first.clone()),
+                reason: e.to_string(),
+            })?;
+            for step in group {
+                programmed.apply(step);
+            }
+            rest = behind;
+        }
+        Ok(())
+    }
+
+    /// Takes up next hops and writes the records of the backends concerned.
+    ///
+    /// # Errors
+    /// A map could not be read or written; the records reached until then are changed.
+    pub(super) fn set_next_hops(
+        &mut self,
+        programmed: &Programmed,
+        hops: BTreeMap<IpAddr, NextHop>,
+    ) -> io::Result<()> {
+        let concerned = |backend: &ProgrammedBackend| hops.contains_key(&backend.address.ip());
+        let ids: Vec<(BackendId, ProgrammedBackend)> = programmed
+            .backends
+            .iter()
+            .filter(|(_, backend)| concerned(backend))
+            .map(|(id, backend)| (*id, *backend))
+            .collect();
+        self.hops.extend(hops);
+        self.write_records(&ids)
+    }
+
+    /// Forgets the next hops of addresses that no backend has; should one get it again, it is told anew.
+    pub(super) fn forget_unused(&mut self, programmed: &Programmed) {
+        let used: BTreeSet<IpAddr> = programmed
+            .backends
+            .values()
+            .map(|backend| backend.address.ip())
+            .collect();
+        self.hops.retain(|address, _| used.contains(address));
+    }
+
+    fn step(&self, group: &[Step], programmed: &Programmed) -> io::Result<()> {
+        let maps = &self.maps;
+        let Some(first) = group.first() else {
+            return Ok(());
+        };
+        match first {
+            Step::WriteSettings {
+                snat_addresses,
+                snat_ports,
+                wildcard,
+            } => self.write_settings(
+                snat_addresses,
+                (*snat_ports.start(), *snat_ports.end()),
+                *wildcard,
+            ),
+            Step::WriteBackend { .. } => {
+                let backends: Vec<_> = group
+                    .iter()
+                    .filter_map(|step| {
+                        if let Step::WriteBackend { id, backend } = step {
+                            Some((*id, *backend))
+                        } else {
+                            None
+                        }
+                    })
+                    .collect();
+                self.write_backends(&backends)
+            }
+            Step::WriteRing { .. } => {
+                let rings: Vec<(RingId, &[RingSlot])> = group
+                    .iter()
+                    .filter_map(|step| {
+                        if let Step::WriteRing { ring, slots } = step {
+                            Some((*ring, slots.as_slice()))
+                        } else {
+                            None
+                        }
+                    })
+                    .collect();
+                maps.rings.set(&rings)
+            }
+            Step::WriteService { key, service } => {
+                if !programmed.services.contains_key(key) {
+                    self.clear_service_counters(service.id)?;
+                }
+                self.write_service(key, *service)
+            }
+            Step::RemoveService { key, .. } => self.remove_service(key),
+            Step::Barrier => self.grace.wait(),
+            Step::RemoveRing { ring } => maps.rings.remove(*ring),
+            Step::FreeBackend { id } => {
+                let key = u32::from(id.0);
+                let current = maps.backends.get(&key)?.unwrap_or_default();
+                maps.backends.set(&key, records::freed(&current))
+            }
+        }
+    }
+
+    /// Counts shrink before the addresses behind them change, and grow after them, so that a packet never takes an
+    /// address that is not there.
+    fn write_settings(&self, addresses: &[IpAddr], ports: (u16, u16), wildcard: bool) -> io::Result<()> {
+        let maps = &self.maps;
+        let family = |v4: bool| addresses.iter().filter(move |address| address.is_ipv4() == v4);
+        let count = |v4: bool| u16::try_from(family(v4).count()).map_err(io::Error::other);
+        let wanted = Settings {
+            snat_port_first: ports.0,
+            snat_port_count: (ports.1.saturating_sub(ports.0)).saturating_add(1),
+            snat_v4_count: count(true)?,
+            snat_v6_count: count(false)?,
+            flags: if wildcard { HAS_WILDCARD } else { 0 },
+            pad: 0,
+        };
+        let current = maps.settings.get(&0)?.unwrap_or_default();
+        let shrunk = Settings {
+            snat_v4_count: current.snat_v4_count.min(wanted.snat_v4_count),
+            snat_v6_count: current.snat_v6_count.min(wanted.snat_v6_count),
+            ..current
+        };
+        if shrunk != current {
+            maps.settings.set(&0, shrunk)?;
+            self.grace.wait()?;
+        }
+        for (first, v4) in [(0, true), (MAX_SNAT_ADDRESSES, false)] {
+            for (index, address) in (first..first + MAX_SNAT_ADDRESSES).zip(family(v4)) {
+                maps.snat_addresses.set(&index, NetAddr::from(*address))?;
+            }
+        }
+        maps.settings.set(&0, wanted)
+    }
+
+    fn write_backends(&self, backends: &[(BackendId, ProgrammedBackend)]) -> io::Result<()> {
+        let maps = &self.maps;
+        for (id, backend) in backends {
+            let key = u32::from(id.0);
+            let current = maps.backends.get(&key)?.unwrap_or_default();
+            if records::same_identity(&current, backend) {
+                maps.backends
+                    .set(&key, records::with_alive(current, backend.alive))?;
+            } else {
+                maps.backend_traffic.clear_range(key, 1)?;
+            }
+        }
+        self.write_records(backends)
+    }
+
+    /// Brings the records of these backends to what is known of them now, in the steps that [`records`] explains.
+    /// Where nothing is known of a way yet, a record keeps the one it has.
+    fn write_records(&self, backends: &[(BackendId, ProgrammedBackend)]) -> io::Result<()> {
+        let mut changes = Vec::new();
+        for (id, backend) in backends {
+            let key = u32::from(id.0);
+            let current = self.maps.backends.get(&key)?.unwrap_or_default();
+            let hop = self.hops.get(&backend.address.ip());
+            if hop.is_none() && records::same_identity(&current, backend) {
+                continue;
+            }
+            let wanted = records::record(backend, hop);
+            changes.push((key, records::writes(&current, &wanted)));
+        }
+        let mut wrote = false;
+        for stage in 0..3 {
+            let writes: Vec<(u32, Backend)> = changes
+                .iter()
+                .filter_map(|(key, writes)| Some((*key, writes[stage]?)))
+                .collect();
+            if writes.is_empty() {
+                continue;
+            }
+            if wrote {
+                self.grace.wait()?;
+            }
+            for (key, record) in writes {
+                self.maps.backends.set(&key, record)?;
+            }
+            wrote = true;
+        }
+        Ok(())
+    }
+
+    fn write_service(&self, key: &ServiceKey, service: Service) -> io::Result<()> {
+        match map_key(key) {
+            MapKey::V4(key) => self.maps.services_v4.set(&key, service),
+            MapKey::V6(key) => self.maps.services_v6.set(&key, service),
+        }
+    }
+
+    fn remove_service(&self, key: &ServiceKey) -> io::Result<()> {
+        match map_key(key) {
+            MapKey::V4(key) => self.maps.services_v4.delete(&key),
+            MapKey::V6(key) => self.maps.services_v6.delete(&key),
+        }
+        .map(drop)
+    }
+
+    /// Counters belong to an id from when it is given out: those of its owner before are history.
+    fn clear_service_counters(&self, id: ServiceId) -> io::Result<()> {
+        self.maps.service_traffic.clear_range(u32::from(id.0), 1)?;
+        self.maps
+            .service_drops
+            .clear_range(service_drop_slot(id, 0), REASON_SLOTS)
+    }
+}
+
+/// Whether two steps are carried out together.
+fn joins(first: &Step, step: &Step) -> bool {
+    matches!(
+        (first, step),
+        (Step::WriteRing { .. }, Step::WriteRing { .. })
+            | (Step::WriteBackend { .. }, Step::WriteBackend { .. })
+    )
+}
+
+enum MapKey {
+    V4(ServiceKeyV4),
+    V6(ServiceKeyV6),
+}
+
+fn map_key(key: &ServiceKey) -> MapKey {
+    let port = NetPort::new(key.port);
+    let protocol = match key.protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+    };
+    match key.address {
+        IpAddr::V4(v4) => MapKey::V4(ServiceKeyV4 {
+            address: v4.into(),
+            port,
+            protocol,
+            pad: 0,
+        }),
+        IpAddr::V6(v6) => MapKey::V6(ServiceKeyV6 {
+            address: v6.into(),
+            port,
+            protocol,
+            pad: 0,
+        }),
+    }
+}

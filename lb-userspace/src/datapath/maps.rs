@@ -1,0 +1,345 @@
+//! The pinned maps as typed handles. They are opened once, and their sizes compared with the layouts of `lb-common`
+//! then, so that a layout that does not fit stops the start instead of a packet.
+
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
+};
+
+use aya::{Pod, maps::MapData, util::nr_cpus};
+use lb_common::{
+    addr::NetAddr,
+    backend::Backend,
+    counters::{PacketCount, Traffic, verdict_slot},
+    flow::{NatFlowV4, NatFlowV6, TupleV4, TupleV6},
+    map_names,
+    reason::REASON_SLOTS,
+    ring_slot::RingSlot,
+    service::{RingId, Service, ServiceKeyV4, ServiceKeyV6},
+    settings::Settings,
+};
+
+use super::{DatapathError, sys};
+
+/// `BPF_MAP_TYPE_ARRAY`, and the flag that lets arrays of different lengths stand in one map of maps
+/// (`BPF_F_INNER_MAP`).
+const RING_MAP_TYPE: u32 = 2;
+const RING_MAP_FLAGS: u32 = 1 << 12;
+/// Name of inner maps, as tools show it.
+const RING_MAP_NAME: &str = "RING";
+
+/// Entries that one batch call reads or writes: large enough that calls do not count, small enough that buffers stay
+/// below 100 KiB for plain maps.
+const BATCH: usize = 1024;
+/// Bytes that the values of one batch of a per-CPU map may take.
+const PER_CPU_BATCH_BYTES: usize = 256 * 1024;
+
+/// A map of `K` to `V`. For per-CPU maps a value is one `V` for each possible CPU.
+pub(super) struct Table<K, V> {
+    map: MapData,
+    name: &'static str,
+    capacity: u32,
+    /// Values for each key: 1, or the number of possible CPUs.
+    width: usize,
+    /// Writes and deletions that the kernel refused.
+    errors: AtomicU64,
+    layout: PhantomData<fn(K) -> V>,
+}
+
+impl<K: Pod + Default, V: Pod> Table<K, V> {
+    fn open(pins: &Path, name: &'static str, width: usize) -> Result<Self, DatapathError> {
+        let error = |reason: String| DatapathError::Map { map: name, reason };
+        let map = MapData::from_pin(pins.join(name)).map_err(|e| error(super::error::chain(&e)))?;
+        let info = map.info().map_err(|e| error(super::error::chain(&e)))?;
+        let sizes = (info.key_size() as usize, info.value_size() as usize);
+        if sizes != (size_of::<K>(), size_of::<V>()) {
+            return Err(error(format!(
+                "key and value have {} and {} bytes, {} and {} are expected",
+                sizes.0,
+                sizes.1,
+                size_of::<K>(),
+                size_of::<V>()
+            )));
+        }
+        Ok(Self {
+            map,
+            name,
+            capacity: info.max_entries(),
+            width,
+            errors: AtomicU64::new(0),
+            layout: PhantomData,
+        })
+    }
+
+    fn fd(&self) -> BorrowedFd<'_> {
+        self.map.fd().as_fd()
+    }
+
+    /// The map's name, one of [`map_names`].
+    pub(super) const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Entries at most.
+    pub(super) const fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// Writes and deletions that the kernel has refused since the map was opened.
+    pub(super) fn errors(&self) -> u64 {
+        self.errors.load(Ordering::Relaxed)
+    }
+
+    fn counted<T>(&self, result: io::Result<T>) -> io::Result<T> {
+        if result.is_err() {
+            self.errors.fetch_add(1, Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// Deletes an entry; `false` if it was not there.
+    pub(super) fn delete(&self, key: &K) -> io::Result<bool> {
+        self.counted(sys::delete(self.fd(), key))
+    }
+
+    /// Calls `visit` with chunks of all entries of a hash map. Entries that come or go meanwhile may be seen or not.
+    pub(super) fn for_each_chunk(&self, mut visit: impl FnMut(&[K], &[V]) -> io::Result<()>) -> io::Result<()>
+    where
+        V: Default,
+    {
+        let mut keys = vec![K::default(); BATCH];
+        let mut values = vec![V::default(); BATCH];
+        let mut cursor = None;
+        loop {
+            let batch = match sys::lookup_batch(self.fd(), cursor, &mut keys, &mut values) {
+                Ok(batch) => batch,
+                Err(e) if e.raw_os_error() == Some(libc::ENOSPC) => {
+                    // One bucket holds more than fits: the same again with more room.
+                    keys.resize(2 * keys.len(), K::default());
+                    values.resize(keys.len(), V::default());
+                    continue;
+                }
+                Err(e) => return Err(e),
+            };
+            visit(&keys[..batch.count], &values[..batch.count])?;
+            match batch.next {
+                Some(next) => cursor = Some(next),
+                None => return Ok(()),
+            }
+        }
+    }
+}
+
+impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
+    /// The value of a key in a map that is not per CPU.
+    pub(super) fn get(&self, key: &K) -> io::Result<Option<V>> {
+        let mut value = [V::default()];
+        Ok(sys::lookup(self.fd(), key, &mut value)?.then_some(value[0]))
+    }
+
+    /// Sets a value in a map that is not per CPU.
+    pub(super) fn set(&self, key: &K, value: V) -> io::Result<()> {
+        self.counted(sys::update(self.fd(), key, &[value]))
+    }
+}
+
+impl<V: Pod + Default> Table<u32, V> {
+    /// Calls `visit` with each index from `first` on, `count` of them, and its value: one `V`, or one for each CPU.
+    pub(super) fn read_range(
+        &self,
+        first: u32,
+        count: u32,
+        mut visit: impl FnMut(u32, &[V]),
+    ) -> io::Result<()> {
+        let chunk = if self.width == 1 {
+            BATCH
+        } else {
+            (PER_CPU_BATCH_BYTES / (self.width * size_of::<V>())).max(1)
+        };
+        let chunk = u32::try_from(chunk).unwrap_or(u32::MAX).min(count);
+        let mut keys = vec![0u32; chunk as usize];
+        let mut values = vec![V::default(); chunk as usize * self.width];
+        let mut index = first;
+        let end = first.saturating_add(count).min(self.capacity);
+        while index < end {
+            let want = chunk.min(end - index) as usize;
+            let from = index.checked_sub(1).map(sys::Cursor::after);
+            let got = match sys::lookup_batch(
+                self.fd(),
+                from,
+                &mut keys[..want],
+                &mut values[..want * self.width],
+            ) {
+                Ok(batch) => batch.count,
+                Err(e) if sys::lacks_batch(&e) => {
+                    keys[0] = index;
+                    usize::from(sys::lookup(self.fd(), &index, &mut values[..self.width])?)
+                }
+                Err(e) => return Err(e),
+            };
+            if got == 0 {
+                return Err(io::Error::other(format!("entry {index} cannot be read")));
+            }
+            for (key, value) in keys[..got].iter().zip(values.chunks_exact(self.width)) {
+                visit(*key, value);
+            }
+            index += u32::try_from(got).map_err(io::Error::other)?;
+        }
+        Ok(())
+    }
+
+    /// Sets `count` entries from `first` on to zero, on all CPUs.
+    pub(super) fn clear_range(&self, first: u32, count: u32) -> io::Result<()> {
+        let zero = vec![V::default(); self.width];
+        (first..first + count).try_for_each(|index| self.counted(sys::update(self.fd(), &index, &zero)))
+    }
+}
+
+/// The map of rings, each an array of its own length.
+pub(super) struct Rings(Table<u32, u32>);
+
+impl Rings {
+    /// Puts rings in place, each at once and whole, and waits until no packet sees an old one any more.
+    pub(super) fn set(&self, rings: &[(RingId, &[RingSlot])]) -> io::Result<()> {
+        let inner: Vec<MapData> = rings
+            .iter()
+            .map(|(_, slots)| build_ring(slots))
+            .collect::<io::Result<_>>()?;
+        let keys: Vec<u32> = rings.iter().map(|(ring, _)| u32::from(ring.0)).collect();
+        let values: Vec<i32> = inner.iter().map(|map| map.fd().as_fd().as_raw_fd()).collect();
+        // In one call, since each call waits for a grace period of its own.
+        let result = match sys::update_batch(self.0.fd(), &keys, &values) {
+            Err(e) if sys::lacks_batch(&e) => keys
+                .iter()
+                .zip(&values)
+                .try_for_each(|(key, value)| sys::update(self.0.fd(), key, &[*value])),
+            result => result,
+        };
+        self.0.counted(result)
+    }
+
+    /// Takes a ring away.
+    pub(super) fn remove(&self, ring: RingId) -> io::Result<()> {
+        self.0.delete(&u32::from(ring.0)).map(drop)
+    }
+
+    /// Ids that hold a ring, and the kernel's ids of their maps.
+    pub(super) fn present(&self) -> io::Result<Vec<(RingId, u32)>> {
+        // One by one: whether a batch passes over empty entries depends on the kernel's version.
+        let mut present = Vec::new();
+        for ring in 0..u16::try_from(self.0.capacity).unwrap_or(u16::MAX) {
+            if let Some(map_id) = self.0.get(&u32::from(ring))? {
+                present.push((RingId(ring), map_id));
+            }
+        }
+        Ok(present)
+    }
+
+    /// The slots of the ring in the map with this id. Needs CAP_SYS_ADMIN, as the kernel hands out maps by id only to
+    /// it.
+    pub(super) fn read(map_id: u32) -> io::Result<Vec<RingSlot>> {
+        let map = MapData::from_id(map_id).map_err(io::Error::other)?;
+        let info = map.info().map_err(io::Error::other)?;
+        if (info.key_size() as usize, info.value_size() as usize) != (size_of::<u32>(), size_of::<RingSlot>())
+        {
+            return Err(io::Error::other("an inner map is no ring"));
+        }
+        let table: Table<u32, RingSlot> = Table {
+            map,
+            name: map_names::RINGS,
+            capacity: info.max_entries(),
+            width: 1,
+            errors: AtomicU64::new(0),
+            layout: PhantomData,
+        };
+        let mut slots = Vec::with_capacity(table.capacity as usize);
+        table.read_range(0, table.capacity, |_, slot| slots.extend_from_slice(slot))?;
+        Ok(slots)
+    }
+
+    /// The map itself, for what is counted about it.
+    pub(super) const fn table(&self) -> &Table<u32, u32> {
+        &self.0
+    }
+}
+
+/// Creates the array of a ring and fills it.
+fn build_ring(slots: &[RingSlot]) -> io::Result<MapData> {
+    let size = |bytes: usize| u32::try_from(bytes).map_err(io::Error::other);
+    let map = aya_obj::Map::new_from_params(
+        RING_MAP_TYPE,
+        size(size_of::<u32>())?,
+        size(size_of::<RingSlot>())?,
+        size(slots.len())?,
+        RING_MAP_FLAGS,
+    );
+    let map = MapData::create(map, RING_MAP_NAME, None).map_err(io::Error::other)?;
+    let keys: Vec<u32> = (0..size(slots.len())?).collect();
+    match sys::update_batch(map.fd().as_fd(), &keys, slots) {
+        Err(e) if sys::lacks_batch(&e) => keys
+            .iter()
+            .zip(slots)
+            .try_for_each(|(key, slot)| sys::update(map.fd().as_fd(), key, &[*slot]))?,
+        result => result?,
+    }
+    Ok(map)
+}
+
+/// Clears the verdict counters of an interface slot, before the first program counts there for another interface.
+pub(super) fn clear_verdicts(pins: &Path, slot: u32) -> Result<(), DatapathError> {
+    let table: Table<u32, PacketCount> = Table::open(pins, map_names::VERDICTS, cpus()?)?;
+    table
+        .clear_range(verdict_slot(slot, 0), REASON_SLOTS)
+        .map_err(|e| DatapathError::Map {
+            map: map_names::VERDICTS,
+            reason: e.to_string(),
+        })
+}
+
+/// Number of possible CPUs: how many values a per-CPU map has for each key.
+fn cpus() -> Result<usize, DatapathError> {
+    nr_cpus().map_err(|(path, source)| DatapathError::Io {
+        what: format!("cannot read {path}"),
+        source,
+    })
+}
+
+/// All pinned maps.
+pub(super) struct Maps {
+    pub(super) settings: Table<u32, Settings>,
+    pub(super) services_v4: Table<ServiceKeyV4, Service>,
+    pub(super) services_v6: Table<ServiceKeyV6, Service>,
+    pub(super) rings: Rings,
+    pub(super) backends: Table<u32, Backend>,
+    pub(super) snat_addresses: Table<u32, NetAddr>,
+    pub(super) flows_v4: Table<TupleV4, NatFlowV4>,
+    pub(super) flows_v6: Table<TupleV6, NatFlowV6>,
+    pub(super) verdicts: Table<u32, PacketCount>,
+    pub(super) service_traffic: Table<u32, Traffic>,
+    pub(super) backend_traffic: Table<u32, Traffic>,
+    pub(super) service_drops: Table<u32, u64>,
+}
+
+impl Maps {
+    /// Opens all maps below the directory of pins.
+    pub(super) fn open(pins: &Path) -> Result<Self, DatapathError> {
+        let cpus = cpus()?;
+        Ok(Self {
+            settings: Table::open(pins, map_names::SETTINGS, 1)?,
+            services_v4: Table::open(pins, map_names::SERVICES_V4, 1)?,
+            services_v6: Table::open(pins, map_names::SERVICES_V6, 1)?,
+            rings: Rings(Table::open(pins, map_names::RINGS, 1)?),
+            backends: Table::open(pins, map_names::BACKENDS, 1)?,
+            snat_addresses: Table::open(pins, map_names::SNAT_ADDRESSES, 1)?,
+            flows_v4: Table::open(pins, map_names::FLOWS_V4, 1)?,
+            flows_v6: Table::open(pins, map_names::FLOWS_V6, 1)?,
+            verdicts: Table::open(pins, map_names::VERDICTS, cpus)?,
+            service_traffic: Table::open(pins, map_names::SERVICE_TRAFFIC, cpus)?,
+            backend_traffic: Table::open(pins, map_names::BACKEND_TRAFFIC, cpus)?,
+            service_drops: Table::open(pins, map_names::SERVICE_DROPS, cpus)?,
+        })
+    }
+}

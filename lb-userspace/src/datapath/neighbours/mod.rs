@@ -1,0 +1,282 @@
+//! The ways to backends: follows routes, neighbours, links and addresses, and keeps the neighbours in question alive,
+//! so that forwarding in XDP, which the kernel's neighbour table does not see, never meets an entry that ran out.
+
+mod way;
+
+use std::{
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    io,
+    net::IpAddr,
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    sync::{mpsc, watch},
+    time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+pub use self::way::{NextHop, NextHopState};
+use self::way::{Way, way};
+use super::{
+    netlink::{Client, LinkState, Notice, Route, Watch},
+    writer::Command,
+};
+
+/// How each backend address is reached.
+pub type NextHops = BTreeMap<IpAddr, NextHopState>;
+
+/// How long a new backend waits for the first answer of its neighbour before it takes packets all the same.
+pub const FIRST_ANSWER_WAIT: Duration = Duration::from_millis(250);
+
+/// Time from a notice to looking at what changed, in which further notices of the same event arrive.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Time between looking at everything, and confirming neighbours that the kernel has not heard of lately. Below the
+/// 30 s after which the kernel calls an entry stale (`base_reachable_time`).
+const KEEP_ALIVE: Duration = Duration::from_secs(10);
+
+/// Time between asking again for neighbours that do not answer.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// Addresses looked at before other tasks of this thread get their turn; each takes some 20 µs.
+const TURN: usize = 32;
+
+/// The addresses to follow, and what came of it.
+#[derive(Clone, Debug)]
+pub(super) struct Wanted {
+    addresses: Arc<watch::Sender<BTreeSet<IpAddr>>>,
+    states: watch::Receiver<Arc<NextHops>>,
+}
+
+impl Wanted {
+    /// Follows these addresses and no others.
+    pub(super) fn set(&self, addresses: BTreeSet<IpAddr>) {
+        self.addresses.send_if_modified(|now| {
+            let changed = *now != addresses;
+            *now = addresses;
+            changed
+        });
+    }
+
+    /// Follows these addresses and no others, and waits until the way to each new one is known, or known not to be
+    /// there, or [`FIRST_ANSWER_WAIT`] has passed.
+    pub(super) async fn settle(&self, addresses: BTreeSet<IpAddr>) {
+        let new: Vec<IpAddr> = addresses.difference(&self.addresses.borrow()).copied().collect();
+        self.set(addresses);
+        if new.is_empty() {
+            return;
+        }
+        let mut states = self.states.clone();
+        let settled = states.wait_for(|states| {
+            new.iter()
+                .all(|address| states.get(address).is_some_and(NextHopState::is_settled))
+        });
+        // Neither running out of time nor the end of the task is an error: packets then ask the kernel's routes.
+        let _ = timeout(FIRST_ANSWER_WAIT, settled).await;
+    }
+
+    pub(super) fn next_hops(&self) -> watch::Receiver<Arc<NextHops>> {
+        self.states.clone()
+    }
+}
+
+/// Follows the ways to the wanted addresses and tells the writer of each change.
+pub(super) struct NeighbourTask {
+    client: Client,
+    wanted: watch::Receiver<BTreeSet<IpAddr>>,
+    states: watch::Sender<Arc<NextHops>>,
+    /// Weak, so that the writer ends when its users are gone.
+    writer: mpsc::WeakSender<Command>,
+    ways: BTreeMap<IpAddr, Way>,
+}
+
+/// Which ways to look at.
+enum Scope {
+    All,
+    Only(BTreeSet<IpAddr>),
+}
+
+impl NeighbourTask {
+    /// Starts the task; it ends with `cancel` or with the writer.
+    pub(super) fn spawn(
+        client: Client,
+        notices: Watch,
+        writer: mpsc::WeakSender<Command>,
+        cancel: CancellationToken,
+    ) -> Wanted {
+        let (addresses, wanted) = watch::channel(BTreeSet::new());
+        let (states, state_receiver) = watch::channel(Arc::new(NextHops::new()));
+        let task = Self {
+            client,
+            wanted,
+            states,
+            writer,
+            ways: BTreeMap::new(),
+        };
+        tokio::spawn(async move {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                result = task.run(notices) => {
+                    if let Err(e) = result {
+                        tracing::error!(error = %e, "next hops are no longer followed");
+                    }
+                }
+            }
+        });
+        Wanted {
+            addresses: Arc::new(addresses),
+            states: state_receiver,
+        }
+    }
+
+    /// Cancel-safe: all state is in the kernel or read from it anew.
+    async fn run(mut self, notices: Watch) -> io::Result<()> {
+        // SAFETY: `Watch` owns its open socket and is moved in here; nothing replaces or closes it before it is dropped.
+        let notices = unsafe { AsyncFd::register_with_interest(notices, Interest::READABLE) }?;
+        let mut keep_alive = interval(KEEP_ALIVE);
+        let mut retry = interval(RETRY);
+        for timer in [&mut keep_alive, &mut retry] {
+            timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        }
+        let mut dirty: Option<(Scope, Instant)> = None;
+        loop {
+            let due = dirty.as_ref().map(|(_, due)| *due);
+            tokio::select! {
+                changed = self.wanted.changed() => {
+                    if changed.is_err() {
+                        return Ok(());
+                    }
+                    let new = self.adopt();
+                    self.look(Scope::Only(new), false).await;
+                }
+                ready = notices.readable() => {
+                    let mut ready = ready?;
+                    match ready.try_io(|notices| notices.get_ref().read()) {
+                        Ok(read) => {
+                            let scope = self.concerned(&read?, dirty.take());
+                            dirty = scope;
+                        }
+                        Err(_would_block) => {}
+                    }
+                }
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    if let Some((scope, _)) = dirty.take() {
+                        self.look(scope, false).await;
+                    }
+                }
+                _ = keep_alive.tick() => self.look(Scope::All, true).await,
+                _ = retry.tick() => {
+                    let silent = self.ways.iter().filter(|(_, way)| way.is_silent());
+                    let silent: BTreeSet<IpAddr> = silent.map(|(address, _)| *address).collect();
+                    if !silent.is_empty() {
+                        self.look(Scope::Only(silent), true).await;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes up the wanted addresses; returns those that are new.
+    fn adopt(&mut self) -> BTreeSet<IpAddr> {
+        let wanted = self.wanted.borrow_and_update();
+        self.ways.retain(|address, _| wanted.contains(address));
+        wanted
+            .iter()
+            .filter(|address| !self.ways.contains_key(address))
+            .copied()
+            .collect()
+    }
+
+    /// What to look at after notices, added to what was waiting already.
+    fn concerned(&self, notices: &[Notice], waiting: Option<(Scope, Instant)>) -> Option<(Scope, Instant)> {
+        let due = waiting
+            .as_ref()
+            .map_or_else(|| Instant::now() + SETTLE, |(_, due)| *due);
+        let mut addresses = match waiting {
+            Some((Scope::All, due)) => return Some((Scope::All, due)),
+            Some((Scope::Only(addresses), _)) => addresses,
+            None => BTreeSet::new(),
+        };
+        for notice in notices {
+            match notice {
+                Notice::Anything => return Some((Scope::All, due)),
+                Notice::Neighbour(changed) => addresses.extend(
+                    self.ways
+                        .iter()
+                        .filter(|(_, way)| way.via() == Some(*changed))
+                        .map(|(address, _)| *address),
+                ),
+            }
+        }
+        (!addresses.is_empty()).then_some((Scope::Only(addresses), due))
+    }
+
+    /// Looks at ways anew and tells what changed. With `confirm`, neighbours that the kernel has not confirmed are
+    /// asked.
+    async fn look(&mut self, scope: Scope, confirm: bool) {
+        let addresses: Vec<IpAddr> = match scope {
+            Scope::All => self.ways.keys().copied().collect(),
+            Scope::Only(addresses) => addresses.into_iter().collect(),
+        };
+        let mut links = BTreeMap::new();
+        let mut changed = BTreeMap::new();
+        let mut published = false;
+        for (turn, address) in addresses.into_iter().enumerate() {
+            if turn % TURN == TURN - 1 {
+                tokio::task::yield_now().await;
+            }
+            match self.examine(address, &mut links, confirm) {
+                Ok(way) => {
+                    let old = self.ways.insert(address, way.clone());
+                    published |= old.as_ref().map(Way::state) != Some(way.state());
+                    if old.as_ref().map(Way::hop) != Some(way.hop()) {
+                        changed.insert(address, *way.hop());
+                    }
+                }
+                Err(e) => tracing::warn!(%address, error = %e, "cannot look up the way to a backend"),
+            }
+        }
+        let gone = self.states.borrow().len() != self.ways.len();
+        if !changed.is_empty()
+            && let Some(writer) = self.writer.upgrade()
+        {
+            // An error means that the writer has ended.
+            let _ = writer.send(Command::NextHops(changed)).await;
+        }
+        if published || gone {
+            let states = self
+                .ways
+                .iter()
+                .map(|(address, way)| (*address, way.state().clone()));
+            self.states.send_replace(Arc::new(states.collect()));
+        }
+    }
+
+    fn examine(
+        &mut self,
+        address: IpAddr,
+        links: &mut BTreeMap<u32, Option<LinkState>>,
+        confirm: bool,
+    ) -> io::Result<Way> {
+        let route = self.client.route(address)?;
+        let (mut link, mut neighbour) = (None, None);
+        if let Route::Unicast { ifindex, gateway, .. } = route {
+            if let Entry::Vacant(unknown) = links.entry(ifindex) {
+                unknown.insert(self.client.link(ifindex)?);
+            }
+            link = links.get(&ifindex).and_then(Option::as_ref);
+            if link.is_some_and(|link| link.mac.is_some()) {
+                let via = gateway.unwrap_or(address);
+                neighbour = self.client.neighbour(ifindex, via)?;
+                if neighbour.is_none_or(|neighbour| confirm && !neighbour.confirmed) {
+                    // Not being able to ask shows in the neighbour's silence.
+                    let _ = self.client.probe(ifindex, via);
+                }
+            }
+        }
+        Ok(way(address, route, link, neighbour, self.ways.get(&address)))
+    }
+}

@@ -1,0 +1,421 @@
+//! Questions to the kernel about links, routes and neighbours, and its notices when they change (rtnetlink(7)).
+#![expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "messages and attributes are open sets: newer kernels send more, and most are not for us"
+)]
+
+use std::{
+    io,
+    net::IpAddr,
+    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+};
+
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
+use netlink_packet_route::{
+    AddressFamily, RouteNetlinkMessage,
+    link::{LinkAttribute, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
+    neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
+    route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia},
+};
+use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+
+/// Bytes the kernel may queue for us on either socket.
+const RECEIVE_BUFFER_BYTES: u32 = 1 << 20;
+
+/// Multicast groups, include/uapi/linux/rtnetlink.h: links, neighbours, addresses and routes of both families.
+const GROUPS: [u32; 6] = [
+    libc::RTNLGRP_LINK,
+    libc::RTNLGRP_NEIGH,
+    libc::RTNLGRP_IPV4_IFADDR,
+    libc::RTNLGRP_IPV6_IFADDR,
+    libc::RTNLGRP_IPV4_ROUTE,
+    libc::RTNLGRP_IPV6_ROUTE,
+];
+
+/// A link as far as forwarding cares.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct LinkState {
+    /// Its index.
+    pub(super) ifindex: u32,
+    /// Its name.
+    pub(super) name: String,
+    /// Its MAC address; `None` where it is not Ethernet.
+    pub(super) mac: Option<[u8; 6]>,
+    /// Its MTU in bytes.
+    pub(super) mtu: u32,
+    /// The XDP program on it.
+    pub(super) xdp: Option<XdpState>,
+}
+
+/// An XDP program on a link.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct XdpState {
+    /// Kernel's id of the program.
+    pub(super) program_id: u32,
+    /// Run by the network stack instead of the driver.
+    pub(super) generic: bool,
+}
+
+/// The kernel's answer about the way to an address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Route {
+    /// Over a link.
+    Unicast {
+        /// Index of the link.
+        ifindex: u32,
+        /// The router in between; `None` on the same link.
+        gateway: Option<IpAddr>,
+        /// The address that packets of our own would leave with.
+        source: Option<IpAddr>,
+        /// MTU of the path if the kernel knows one smaller than the link's.
+        mtu: Option<u32>,
+    },
+    /// The address is one of this host.
+    Local,
+    /// No way, or one that leads nowhere.
+    Unreachable,
+}
+
+/// A neighbour entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Neighbour {
+    /// Its MAC address, as long as the kernel would use it.
+    pub(super) mac: Option<[u8; 6]>,
+    /// The kernel has confirmed it lately, or never needs to.
+    pub(super) confirmed: bool,
+}
+
+/// A socket for questions. The kernel answers within the call that asks, so none of these blocks for long.
+pub(super) struct Client {
+    socket: Socket,
+    sequence: u32,
+}
+
+impl Client {
+    /// Opens a socket in the network namespace of this thread.
+    pub(super) fn new() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.bind_auto()?;
+        socket.connect(&SocketAddr::new(0, 0))?;
+        Ok(Self { socket, sequence: 0 })
+    }
+
+    /// All links.
+    pub(super) fn links(&mut self) -> io::Result<Vec<LinkState>> {
+        let answer = self.ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
+        Ok(answer.into_iter().filter_map(link_state).collect())
+    }
+
+    /// The link with this index, if there is one.
+    pub(super) fn link(&mut self, ifindex: u32) -> io::Result<Option<LinkState>> {
+        let mut message = LinkMessage::default();
+        message.header.index = ifindex;
+        match self.ask(RouteNetlinkMessage::GetLink(message), 0) {
+            Ok(answer) => Ok(answer.into_iter().find_map(link_state)),
+            Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The way to `destination`.
+    pub(super) fn route(&mut self, destination: IpAddr) -> io::Result<Route> {
+        let mut message = RouteMessage::default();
+        let (family, bits) = family(destination);
+        message.header.address_family = family;
+        message.header.destination_prefix_length = bits;
+        message
+            .attributes
+            .push(RouteAttribute::Destination(destination.into()));
+        match self.ask(RouteNetlinkMessage::GetRoute(message), 0) {
+            Ok(answer) => Ok(answer.into_iter().find_map(route).unwrap_or(Route::Unreachable)),
+            Err(e)
+                if matches!(
+                    e.raw_os_error(),
+                    Some(libc::ENETUNREACH | libc::EHOSTUNREACH | libc::EACCES | libc::EINVAL)
+                ) =>
+            {
+                Ok(Route::Unreachable)
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The neighbour entry of `address` on a link, if there is one.
+    pub(super) fn neighbour(&mut self, ifindex: u32, address: IpAddr) -> io::Result<Option<Neighbour>> {
+        let message = RouteNetlinkMessage::GetNeighbour(neighbour_message(ifindex, address));
+        match self.ask(message, 0) {
+            Ok(answer) => Ok(answer.into_iter().find_map(neighbour)),
+            Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Makes the kernel resolve `address`, or confirm the entry it has, as if a packet were sent there.
+    pub(super) fn probe(&mut self, ifindex: u32, address: IpAddr) -> io::Result<()> {
+        let mut message = neighbour_message(ifindex, address);
+        message.header.flags = NeighbourFlags::Use;
+        self.ask(
+            RouteNetlinkMessage::NewNeighbour(message),
+            NLM_F_ACK | NLM_F_CREATE,
+        )
+        .map(drop)
+    }
+
+    /// Sends a request and collects the whole answer.
+    fn ask(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Vec<RouteNetlinkMessage>> {
+        self.sequence = self.sequence.wrapping_add(1);
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | flags;
+        header.sequence_number = self.sequence;
+        let mut request = NetlinkMessage::new(header, NetlinkPayload::from(message));
+        request.finalize();
+        let mut bytes = vec![0; request.buffer_len()];
+        request.serialize(&mut bytes);
+        self.socket.send(&bytes, 0)?;
+
+        let mut answer = Vec::new();
+        loop {
+            let (datagram, _) = self.socket.recv_from_full()?;
+            for message in messages(&datagram) {
+                let message = message?;
+                if message.header.sequence_number != self.sequence {
+                    continue;
+                }
+                match message.payload {
+                    NetlinkPayload::InnerMessage(inner) => {
+                        answer.push(inner);
+                        if flags & (NLM_F_DUMP | NLM_F_ACK) == 0 {
+                            return Ok(answer);
+                        }
+                    }
+                    NetlinkPayload::Error(error) if error.code.is_some() => return Err(error.to_io()),
+                    NetlinkPayload::Error(_) | NetlinkPayload::Done(_) => return Ok(answer),
+                    _ => {}
+                }
+            }
+        }
+    }
+}
+
+/// A change that may concern forwarding.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Notice {
+    /// A neighbour entry of this address changed.
+    Neighbour(IpAddr),
+    /// A link, address or route changed, or notices were lost: anything may be different.
+    Anything,
+}
+
+/// A socket that hears of changes.
+pub(super) struct Watch {
+    socket: Socket,
+}
+
+impl Watch {
+    /// Subscribes in the network namespace of this thread.
+    pub(super) fn new() -> io::Result<Self> {
+        let mut socket = Socket::new(NETLINK_ROUTE)?;
+        socket.set_non_blocking(true)?;
+        socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES)?;
+        socket.bind_auto()?;
+        for group in GROUPS {
+            socket.add_membership(group)?;
+        }
+        Ok(Self { socket })
+    }
+
+    /// The notices of one datagram. WouldBlock: none is there.
+    pub(super) fn read(&self) -> io::Result<Vec<Notice>> {
+        match self.socket.recv_from_full() {
+            Ok((datagram, _)) => Ok(messages(&datagram)
+                .filter_map(|message| notice(message.ok()?))
+                .collect()),
+            // The kernel dropped notices that did not fit into the socket's buffer.
+            Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => Ok(vec![Notice::Anything]),
+            Err(e) => Err(e),
+        }
+    }
+}
+
+impl AsRawFd for Watch {
+    fn as_raw_fd(&self) -> RawFd {
+        self.socket.as_raw_fd()
+    }
+}
+
+impl AsFd for Watch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// The messages of a datagram, which stand one behind the other on multiples of four bytes.
+fn messages(
+    mut datagram: &[u8],
+) -> impl Iterator<Item = io::Result<NetlinkMessage<RouteNetlinkMessage>>> + '_ {
+    std::iter::from_fn(move || {
+        if datagram.is_empty() {
+            return None;
+        }
+        let message = NetlinkMessage::deserialize(datagram);
+        let length = match &message {
+            Ok(message) => (message.header.length as usize).next_multiple_of(4),
+            Err(_) => datagram.len(),
+        };
+        datagram = datagram.get(length..).unwrap_or_default();
+        Some(message.map_err(io::Error::other))
+    })
+}
+
+fn family(address: IpAddr) -> (AddressFamily, u8) {
+    match address {
+        IpAddr::V4(_) => (AddressFamily::Inet, 32),
+        IpAddr::V6(_) => (AddressFamily::Inet6, 128),
+    }
+}
+
+fn neighbour_message(ifindex: u32, address: IpAddr) -> NeighbourMessage {
+    let mut message = NeighbourMessage::default();
+    message.header.family = family(address).0;
+    message.header.ifindex = ifindex;
+    message
+        .attributes
+        .push(NeighbourAttribute::Destination(match address {
+            IpAddr::V4(v4) => NeighbourAddress::Inet(v4),
+            IpAddr::V6(v6) => NeighbourAddress::Inet6(v6),
+        }));
+    message
+}
+
+fn mac(bytes: &[u8]) -> Option<[u8; 6]> {
+    bytes.try_into().ok()
+}
+
+fn link_state(message: RouteNetlinkMessage) -> Option<LinkState> {
+    let RouteNetlinkMessage::NewLink(message) = message else {
+        return None;
+    };
+    let mut link = LinkState {
+        ifindex: message.header.index,
+        name: String::new(),
+        mac: None,
+        mtu: 0,
+        xdp: None,
+    };
+    let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
+    for attribute in message.attributes {
+        match attribute {
+            LinkAttribute::IfName(name) => link.name = name,
+            LinkAttribute::Address(address) if ethernet => link.mac = mac(&address),
+            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::Xdp(xdp) => link.xdp = xdp_state(&xdp),
+            _ => {}
+        }
+    }
+    Some(link)
+}
+
+/// The program on a link: the driver's where there are several, as that one runs first.
+fn xdp_state(attributes: &[LinkXdp]) -> Option<XdpState> {
+    let find = |pick: fn(&LinkXdp) -> Option<u32>| attributes.iter().find_map(pick);
+    let driver = find(|attribute| match attribute {
+        LinkXdp::DrvProgId(id) | LinkXdp::HwProgId(id) => Some(*id),
+        _ => None,
+    });
+    let any = find(|attribute| match attribute {
+        LinkXdp::ProgId(id) | LinkXdp::SkbProgId(id) => Some(*id),
+        _ => None,
+    });
+    let generic = driver.is_none()
+        && !attributes.iter().any(|attribute| {
+            matches!(
+                attribute,
+                LinkXdp::Attached(XdpAttached::Driver | XdpAttached::Hardware)
+            )
+        });
+    driver.or(any).map(|program_id| XdpState { program_id, generic })
+}
+
+fn route_address(address: &RouteAddress) -> Option<IpAddr> {
+    match address {
+        RouteAddress::Inet(v4) => Some(IpAddr::V4(*v4)),
+        RouteAddress::Inet6(v6) => Some(IpAddr::V6(*v6)),
+        _ => None,
+    }
+}
+
+fn route(message: RouteNetlinkMessage) -> Option<Route> {
+    let RouteNetlinkMessage::NewRoute(message) = message else {
+        return None;
+    };
+    match message.header.kind {
+        RouteType::Unicast => {}
+        RouteType::Local => return Some(Route::Local),
+        _ => return Some(Route::Unreachable),
+    }
+    let (mut out, mut gateway, mut source, mut mtu) = (None, None, None, None);
+    for attribute in &message.attributes {
+        match attribute {
+            RouteAttribute::Oif(ifindex) => out = Some(*ifindex),
+            RouteAttribute::Gateway(address) => gateway = route_address(address),
+            RouteAttribute::Via(RouteVia::Inet(v4)) => gateway = Some(IpAddr::V4(*v4)),
+            RouteAttribute::Via(RouteVia::Inet6(v6)) => gateway = Some(IpAddr::V6(*v6)),
+            RouteAttribute::PrefSource(address) => source = route_address(address),
+            RouteAttribute::Metrics(metrics) => {
+                mtu = metrics.iter().find_map(|metric| match metric {
+                    RouteMetric::Mtu(mtu) => Some(*mtu),
+                    _ => None,
+                });
+            }
+            _ => {}
+        }
+    }
+    Some(Route::Unicast {
+        ifindex: out?,
+        gateway,
+        source,
+        mtu,
+    })
+}
+
+fn neighbour(message: RouteNetlinkMessage) -> Option<Neighbour> {
+    let RouteNetlinkMessage::NewNeighbour(message) = message else {
+        return None;
+    };
+    use NeighbourState::{Delay, Noarp, Permanent, Probe, Reachable, Stale};
+    // The states in which the kernel itself sends to the address: NUD_VALID of net/neighbour.h.
+    let valid = matches!(
+        message.header.state,
+        Permanent | Noarp | Reachable | Probe | Stale | Delay
+    );
+    let mac = message.attributes.iter().find_map(|attribute| match attribute {
+        NeighbourAttribute::LinkLayerAddress(bytes) => mac(bytes),
+        _ => None,
+    });
+    Some(Neighbour {
+        mac: mac.filter(|_| valid),
+        confirmed: matches!(message.header.state, Permanent | Noarp | Reachable),
+    })
+}
+
+fn notice(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Notice> {
+    let NetlinkPayload::InnerMessage(inner) = message.payload else {
+        return Some(Notice::Anything);
+    };
+    match inner {
+        RouteNetlinkMessage::NewNeighbour(message) | RouteNetlinkMessage::DelNeighbour(message) => {
+            message.attributes.iter().find_map(|attribute| match attribute {
+                NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
+                    Some(Notice::Neighbour(IpAddr::V4(*v4)))
+                }
+                NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
+                    Some(Notice::Neighbour(IpAddr::V6(*v6)))
+                }
+                _ => None,
+            })
+        }
+        _ => Some(Notice::Anything),
+    }
+}

@@ -1,0 +1,357 @@
+//! The directory of pins: where it lies, whose it is, and what is in it.
+//!
+//! Below the pin directory stands one directory for each version of the map layouts, with the maps by name and the
+//! links by interface slot: `v1/BACKENDS`, `v1/links/0`. The pin directory itself carries the lock.
+
+use std::{
+    ffi::CString,
+    fs::{self, File, TryLockError},
+    io,
+    mem::MaybeUninit,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    path::{Path, PathBuf},
+    ptr,
+};
+
+use aya::maps::MapData;
+use lb_common::limits::LAYOUT_VERSION;
+
+use super::{
+    DatapathError,
+    object::MapShape,
+    sys::{self, XdpLinkInfo},
+};
+
+/// Where the kernel wants its BPF file system, and the types of file systems (include/uapi/linux/magic.h).
+const BPF_MOUNT: &str = "/sys/fs/bpf";
+const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+const SYSFS_MAGIC: i64 = 0x6265_6572;
+
+/// Directory of pinned links below that of a version.
+const LINKS: &str = "links";
+
+/// The pin directory, locked for as long as this lives.
+#[derive(Debug)]
+pub(super) struct Pins {
+    base: PathBuf,
+    _lock: File,
+}
+
+/// A link found pinned.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct PinnedLink {
+    /// Its pin.
+    pub(super) path: PathBuf,
+    /// The interface slot it stands for.
+    pub(super) slot: u32,
+    /// What it is.
+    pub(super) info: XdpLinkInfo,
+}
+
+impl Pins {
+    /// Makes the directory, on a BPF file system, and locks it.
+    ///
+    /// # Errors
+    /// [`DatapathError::PinDirBusy`] if another process holds the lock; [`DatapathError::PinDir`] if the directory
+    /// cannot be made or holds no pins.
+    pub(super) fn create(base: &Path) -> Result<Self, DatapathError> {
+        make_on_bpffs(base).map_err(|reason| DatapathError::PinDir {
+            path: base.to_owned(),
+            reason,
+        })?;
+        Self::lock(base)
+    }
+
+    /// Locks the directory if it is there.
+    pub(super) fn existing(base: &Path) -> Result<Option<Self>, DatapathError> {
+        if base.is_dir() && file_system(base).ok() == Some(BPF_FS_MAGIC) {
+            Self::lock(base).map(Some)
+        } else {
+            Ok(None)
+        }
+    }
+
+    fn lock(base: &Path) -> Result<Self, DatapathError> {
+        let error = |what: &str, source| DatapathError::Io {
+            what: format!("cannot {what} {}", base.display()),
+            source,
+        };
+        let lock = File::open(base).map_err(|e| error("open", e))?;
+        match lock.try_lock() {
+            Ok(()) => Ok(Self {
+                base: base.to_owned(),
+                _lock: lock,
+            }),
+            Err(TryLockError::WouldBlock) => Err(DatapathError::PinDirBusy {
+                dir: base.display().to_string(),
+                pid: lock.metadata().ok().and_then(|metadata| {
+                    let locks = fs::read_to_string("/proc/locks").ok()?;
+                    lock_holder(&locks, metadata.dev(), metadata.ino())
+                }),
+            }),
+            Err(TryLockError::Error(e)) => Err(error("lock", e)),
+        }
+    }
+
+    /// The pins of this version.
+    pub(super) fn current(&self) -> PathBuf {
+        self.base.join(format!("v{LAYOUT_VERSION}"))
+    }
+
+    /// The pin of the link for an interface slot.
+    pub(super) fn link(&self, slot: u32) -> PathBuf {
+        self.current().join(LINKS).join(slot.to_string())
+    }
+
+    /// Makes the directories of this version.
+    pub(super) fn make_current(&self) -> Result<(), DatapathError> {
+        let links = self.current().join(LINKS);
+        fs::create_dir_all(&links).map_err(|e| DatapathError::PinDir {
+            path: links,
+            reason: e.to_string(),
+        })
+    }
+
+    /// The directory of another version, if there is one.
+    pub(super) fn other_layout(&self) -> Result<Option<PathBuf>, DatapathError> {
+        let current = self.current();
+        Ok(self.layouts()?.into_iter().find(|path| *path != current))
+    }
+
+    /// The links pinned by this version. A pin that is no XDP link is an error.
+    pub(super) fn links(&self) -> Result<Vec<PinnedLink>, DatapathError> {
+        links_below(&self.current())
+    }
+
+    /// Compares what is pinned with the shapes the object wants; what is not pinned yet is left to the loader.
+    ///
+    /// # Errors
+    /// [`DatapathError::PinMismatch`] for the first map that differs.
+    pub(super) fn verify(&self, shapes: &[(&'static str, MapShape)]) -> Result<(), DatapathError> {
+        for (name, expected) in shapes {
+            let path = self.current().join(name);
+            if !path.exists() {
+                continue;
+            }
+            let difference = match pinned_shape(&path) {
+                Ok(found) => expected.difference(&found),
+                Err(reason) => Some(reason),
+            };
+            if let Some(difference) = difference {
+                return Err(DatapathError::PinMismatch { path, difference });
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes everything of every version: links first, which detaches their programs, then maps, then directories.
+    /// Returns in words what went.
+    pub(super) fn remove_all(&self) -> Result<Vec<String>, DatapathError> {
+        let mut removed = Vec::new();
+        for layout in self.layouts()? {
+            for link in links_below(&layout).unwrap_or_default() {
+                removed.push(format!(
+                    "program {} on {}",
+                    link.info.program_id,
+                    interface_name(link.info.ifindex)
+                ));
+            }
+            remove_files(&layout.join(LINKS))?;
+            let maps = remove_files(&layout)?;
+            removed.push(format!("{maps} maps in {}", layout.display()));
+            fs::remove_dir(&layout).map_err(|source| DatapathError::Io {
+                what: format!("cannot remove {}", layout.display()),
+                source,
+            })?;
+        }
+        Ok(removed)
+    }
+
+    /// Removes the pin directory itself if nothing is left in it; a mount point stays.
+    pub(super) fn remove_base(self) {
+        // What cannot go is in use by somebody else or a mount point: not ours to force.
+        let _ = fs::remove_dir(&self.base);
+    }
+
+    fn layouts(&self) -> Result<Vec<PathBuf>, DatapathError> {
+        let mut layouts: Vec<PathBuf> = entries(&self.base)?
+            .into_iter()
+            .filter(|path| {
+                let name = path.file_name().and_then(|name| name.to_str());
+                name.and_then(|name| name.strip_prefix('v'))
+                    .is_some_and(|rest| rest.parse::<u32>().is_ok())
+            })
+            .collect();
+        layouts.sort_unstable();
+        Ok(layouts)
+    }
+}
+
+/// Removes a pinned link, which detaches its program once no process holds it open.
+pub(super) fn remove_link(path: &Path) -> Result<(), DatapathError> {
+    fs::remove_file(path).map_err(|source| DatapathError::Io {
+        what: format!("cannot remove {}", path.display()),
+        source,
+    })
+}
+
+/// Name of an interface of this network namespace for messages.
+fn interface_name(ifindex: u32) -> String {
+    super::netlink::Client::new()
+        .and_then(|mut client| client.link(ifindex))
+        .ok()
+        .flatten()
+        .map_or_else(|| format!("interface {ifindex}"), |link| link.name)
+}
+
+fn links_below(layout: &Path) -> Result<Vec<PinnedLink>, DatapathError> {
+    let directory = layout.join(LINKS);
+    if !directory.is_dir() {
+        return Ok(Vec::new());
+    }
+    let mut links = Vec::new();
+    for path in entries(&directory)? {
+        let slot = path.file_name().and_then(|name| name.to_str()?.parse().ok());
+        let (slot, info) = match (slot, sys::pinned_xdp_link(&path)) {
+            (Some(slot), Ok((_, info))) => (slot, info),
+            (_, Err(e)) => return Err(mismatch(path, format!("it cannot be opened as a link ({e})"))),
+            (None, Ok(_)) => return Err(mismatch(path, "its name is no slot".to_owned())),
+        };
+        links.push(PinnedLink { path, slot, info });
+    }
+    links.sort_unstable_by_key(|link| link.slot);
+    Ok(links)
+}
+
+fn mismatch(path: PathBuf, difference: String) -> DatapathError {
+    DatapathError::PinMismatch { path, difference }
+}
+
+fn pinned_shape(path: &Path) -> Result<MapShape, String> {
+    let map =
+        MapData::from_pin(path).map_err(|e| format!("it cannot be opened ({})", super::error::chain(&e)))?;
+    let info = map.info().map_err(|e| super::error::chain(&e))?;
+    Ok(MapShape {
+        map_type: info.map_type().map_err(|e| super::error::chain(&e))? as u32,
+        key_size: info.key_size(),
+        value_size: info.value_size(),
+        max_entries: info.max_entries(),
+        flags: info.map_flags(),
+    })
+}
+
+fn entries(directory: &Path) -> Result<Vec<PathBuf>, DatapathError> {
+    fs::read_dir(directory)
+        .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+        .map_err(|source| DatapathError::Io {
+            what: format!("cannot list {}", directory.display()),
+            source,
+        })
+}
+
+/// Removes all files of a directory and then its directories, one level deep; returns how many files went.
+fn remove_files(directory: &Path) -> Result<usize, DatapathError> {
+    if !directory.is_dir() {
+        return Ok(0);
+    }
+    let mut count = 0;
+    for path in entries(directory)? {
+        let result = if path.is_dir() {
+            fs::remove_dir(&path)
+        } else {
+            count += 1;
+            fs::remove_file(&path)
+        };
+        result.map_err(|source| DatapathError::Io {
+            what: format!("cannot remove {}", path.display()),
+            source,
+        })?;
+    }
+    Ok(count)
+}
+
+/// Makes `base` on a BPF file system, mounting one where none is: at the kernel's own place if `base` lies there, else
+/// at `base`.
+fn make_on_bpffs(base: &Path) -> Result<(), String> {
+    let words = |what: &str, path: &Path| {
+        let path = path.display().to_string();
+        let what = what.to_owned();
+        move |e: io::Error| format!("cannot {what} {path}: {e}")
+    };
+    let nearest = base
+        .ancestors()
+        .find(|path| path.exists())
+        .unwrap_or(Path::new("/"));
+    match file_system(nearest).map_err(words("inspect", nearest))? {
+        BPF_FS_MAGIC => {}
+        SYSFS_MAGIC if base.starts_with(BPF_MOUNT) => {
+            mount_bpffs(Path::new(BPF_MOUNT))
+                .map_err(words("mount a BPF file system at", Path::new(BPF_MOUNT)))?;
+        }
+        _ => {
+            fs::create_dir_all(base).map_err(words("make", base))?;
+            mount_bpffs(base).map_err(words("mount a BPF file system at", base))?;
+        }
+    }
+    fs::create_dir_all(base).map_err(words("make", base))
+}
+
+/// The type of the file system `path` lies on.
+fn file_system(path: &Path) -> io::Result<i64> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut stat = MaybeUninit::<libc::statfs>::uninit();
+    // SAFETY: the path is a C string, and the buffer is as large as the call wants.
+    if unsafe { libc::statfs(path.as_ptr(), stat.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the call succeeded, so it has filled the buffer.
+    Ok(unsafe { stat.assume_init() }.f_type)
+}
+
+fn mount_bpffs(target: &Path) -> io::Result<()> {
+    let target = CString::new(target.as_os_str().as_bytes())?;
+    // SAFETY: all strings are C strings that live until the call returns.
+    let result = unsafe {
+        libc::mount(
+            c"bpf".as_ptr(),
+            target.as_ptr(),
+            c"bpf".as_ptr(),
+            libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC,
+            ptr::from_ref(c"mode=0700").cast(),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
+}
+
+/// The process that holds a lock on the file with this device and inode, by the text of /proc/locks (proc_locks(5)).
+fn lock_holder(locks: &str, device: u64, inode: u64) -> Option<u32> {
+    let place = format!("{:02x}:{:02x}:{inode}", libc::major(device), libc::minor(device));
+    locks.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        match fields[..] {
+            [_, "FLOCK", _, _, pid, at, ..] if at == place => pid.parse().ok(),
+            _ => None,
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::lock_holder;
+
+    #[test]
+    fn a_refused_start_names_the_daemon_that_runs() {
+        let locks = "1: FLOCK  ADVISORY  WRITE 31337 00:1f:5 0 EOF\n\
+                     2: POSIX  ADVISORY  WRITE 42 00:20:7 0 EOF\n\
+                     2: -> FLOCK  ADVISORY  WRITE 9 00:20:7 0 EOF\n\
+                     3: FLOCK  ADVISORY  WRITE 4711 00:20:7 0 EOF\n";
+        for (minor, inode, pid) in [(0x20, 7, Some(4711)), (0x1f, 5, Some(31337)), (0x20, 8, None)] {
+            let device = libc::makedev(0, minor);
+            assert_eq!(lock_holder(locks, device, inode), pid);
+        }
+    }
+}

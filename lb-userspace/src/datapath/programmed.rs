@@ -1,0 +1,157 @@
+//! Reading back what an earlier daemon programmed, so that a restart converges from what is instead of from nothing.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
+
+use lb_common::{
+    addr::NetAddr,
+    backend::{ALIVE, Backend, BackendId, IN_USE, IPV6},
+    limits::MAX_SNAT_ADDRESSES,
+    service::{Mode, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
+    settings::{HAS_WILDCARD, Settings},
+};
+
+use super::{
+    DatapathError,
+    maps::{Maps, Rings},
+};
+use crate::{
+    plan::{Programmed, ProgrammedBackend},
+    state::service::{Protocol, ServiceKey},
+};
+
+/// Reads all control maps.
+///
+/// A record that makes no sense (an unknown mode or protocol) is left out, so that the planner writes it anew. So is a
+/// ring that this process may not read, which takes CAP_SYS_ADMIN: writing it again with the same content changes
+/// nothing for any packet.
+pub(super) fn read_back(maps: &Maps) -> Result<Programmed, DatapathError> {
+    let mut programmed = Programmed::default();
+    let settings = maps
+        .settings
+        .get(&0)
+        .map_err(|e| failed(maps.settings.name(), &e))?
+        .unwrap_or_default();
+    read_settings(maps, settings, &mut programmed).map_err(|e| failed(maps.snat_addresses.name(), &e))?;
+    maps.services_v4
+        .for_each_chunk(|keys, services| {
+            for (key, service) in keys.iter().zip(services) {
+                if let Some(key) = key_v4(key) {
+                    programmed.services.insert(key, *service);
+                }
+            }
+            Ok(())
+        })
+        .map_err(|e| failed(maps.services_v4.name(), &e))?;
+    maps.services_v6
+        .for_each_chunk(|keys, services| {
+            for (key, service) in keys.iter().zip(services) {
+                if let Some(key) = key_v6(key) {
+                    programmed.services.insert(key, *service);
+                }
+            }
+            Ok(())
+        })
+        .map_err(|e| failed(maps.services_v6.name(), &e))?;
+    maps.backends
+        .read_range(0, maps.backends.capacity(), |index, record| {
+            if let Ok(index) = u16::try_from(index) {
+                read_backend(BackendId(index), &record[0], &mut programmed);
+            }
+        })
+        .map_err(|e| failed(maps.backends.name(), &e))?;
+    for (ring, map_id) in maps
+        .rings
+        .present()
+        .map_err(|e| failed(maps.rings.table().name(), &e))?
+    {
+        match Rings::read(map_id) {
+            Ok(slots) => drop(programmed.rings.insert(ring, slots)),
+            Err(e) => tracing::debug!(ring = ring.0, error = %e, "cannot read a ring back"),
+        }
+    }
+    Ok(programmed)
+}
+
+fn failed(map: &'static str, e: &io::Error) -> DatapathError {
+    DatapathError::Map {
+        map,
+        reason: e.to_string(),
+    }
+}
+
+fn read_settings(maps: &Maps, settings: Settings, programmed: &mut Programmed) -> io::Result<()> {
+    // A range of no ports is what a map holds that was never written.
+    if let Some(last) = settings.snat_port_count.checked_sub(1) {
+        let first = settings.snat_port_first;
+        programmed.snat_ports = Some(first..=first.saturating_add(last));
+    }
+    programmed.wildcard = settings.flags & HAS_WILDCARD != 0;
+    for (first, count) in [
+        (0, settings.snat_v4_count),
+        (MAX_SNAT_ADDRESSES, settings.snat_v6_count),
+    ] {
+        let addresses = &mut programmed.snat_addresses;
+        maps.snat_addresses
+            .read_range(first, u32::from(count), |_, address| {
+                addresses.push(address[0].to_ip())
+            })?;
+    }
+    Ok(())
+}
+
+fn read_backend(id: BackendId, record: &Backend, programmed: &mut Programmed) {
+    if record.generation.0 != 0 {
+        programmed.generations.insert(id, record.generation);
+    }
+    let Some(mode) = Mode::from_u8(record.mode) else {
+        return;
+    };
+    if record.has(IN_USE) {
+        programmed.backends.insert(
+            id,
+            ProgrammedBackend {
+                address: SocketAddr::new(ip(record.address, record.has(IPV6)), record.port.get()),
+                service: record.service,
+                generation: record.generation,
+                mode,
+                protocol: record.protocol,
+                alive: record.has(ALIVE),
+            },
+        );
+    }
+}
+
+fn ip(address: NetAddr, v6: bool) -> IpAddr {
+    if v6 {
+        IpAddr::V6(address.v6().to_std())
+    } else {
+        IpAddr::V4(address.v4().to_std())
+    }
+}
+
+fn protocol(number: u8) -> Option<Protocol> {
+    match number {
+        TCP => Some(Protocol::Tcp),
+        UDP => Some(Protocol::Udp),
+        _ => None,
+    }
+}
+
+fn key_v4(key: &ServiceKeyV4) -> Option<ServiceKey> {
+    Some(ServiceKey {
+        address: key.address.to_std().into(),
+        port: key.port.get(),
+        protocol: protocol(key.protocol)?,
+    })
+}
+
+fn key_v6(key: &ServiceKeyV6) -> Option<ServiceKey> {
+    Some(ServiceKey {
+        address: key.address.to_std().into(),
+        port: key.port.get(),
+        protocol: protocol(key.protocol)?,
+    })
+}

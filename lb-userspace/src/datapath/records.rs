@@ -1,0 +1,217 @@
+//! Backend records: what they hold, and in which steps one becomes another under the eyes of running programs.
+//!
+//! The backend map is an array, so a program may read a record while it is being written. Hence the rule of
+//! [`lb_common::backend::Backend`]: what packets use together changes only while [`RESOLVED`] is clear and no program
+//! run that saw it set is still under way. A record therefore changes in up to three writes with a grace period
+//! between each two: `RESOLVED` off, new content, `RESOLVED` on. Meanwhile packets ask the kernel's routes instead.
+
+use lb_common::{
+    addr::{NetAddr, NetPort},
+    backend::{ALIVE, Backend, IN_USE, IPV6, RESOLVED},
+};
+
+use super::neighbours::NextHop;
+use crate::plan::ProgrammedBackend;
+
+/// The record of a backend; resolved if the MAC address of its next hop is known.
+pub(super) fn record(backend: &ProgrammedBackend, hop: Option<&NextHop>) -> Backend {
+    let ProgrammedBackend {
+        address,
+        service,
+        generation,
+        mode,
+        protocol,
+        alive,
+    } = *backend;
+    let mut record = Backend {
+        address: address.ip().into(),
+        port: NetPort::new(address.port()),
+        flags: IN_USE,
+        generation,
+        service,
+        mode: mode as u8,
+        protocol,
+        ..Backend::default()
+    };
+    if alive {
+        record.flags |= ALIVE;
+    }
+    if address.is_ipv6() {
+        record.flags |= IPV6;
+    }
+    if let Some(hop) = hop {
+        record.source = hop.source.map(NetAddr::from).unwrap_or_default();
+        record.mtu = u16::try_from(hop.mtu).unwrap_or(u16::MAX);
+        record.ifindex = hop.ifindex;
+        record.source_mac = hop.source_mac;
+        if let Some(mac) = hop.mac {
+            record.next_hop_mac = mac;
+            record.flags |= RESOLVED;
+        }
+    }
+    record
+}
+
+/// What is left of a record when its id is free: how often it has been given out.
+pub(super) fn freed(record: &Backend) -> Backend {
+    Backend {
+        generation: record.generation,
+        ..Backend::default()
+    }
+}
+
+/// The record with its flows stopped or allowed, all else as it is: one write, since one flag decides.
+pub(super) const fn with_alive(mut record: Backend, alive: bool) -> Backend {
+    if alive {
+        record.flags |= ALIVE;
+    } else {
+        record.flags &= !ALIVE;
+    }
+    record
+}
+
+/// Whether the record already stands for this backend in this generation, apart from whether it is alive.
+pub(super) fn same_identity(current: &Backend, backend: &ProgrammedBackend) -> bool {
+    let wanted = record(backend, None);
+    current.has(IN_USE)
+        && (
+            current.generation,
+            current.address,
+            current.port,
+            current.service,
+            current.mode,
+            current.protocol,
+        ) == (
+            wanted.generation,
+            wanted.address,
+            wanted.port,
+            wanted.service,
+            wanted.mode,
+            wanted.protocol,
+        )
+}
+
+/// The writes that turn `current` into `wanted`, in order, with a grace period between each two; `None` where a write
+/// would change nothing.
+pub(super) fn writes(current: &Backend, wanted: &Backend) -> [Option<Backend>; 3] {
+    if current == wanted {
+        return [None; 3];
+    }
+    let unresolved = |record: &Backend| Backend {
+        flags: record.flags & !RESOLVED,
+        ..*record
+    };
+    let (off, content) = (unresolved(current), unresolved(wanted));
+    [
+        (current.has(RESOLVED)).then_some(off),
+        (content != off).then_some(content),
+        wanted.has(RESOLVED).then_some(*wanted),
+    ]
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::{
+        backend::Generation,
+        service::{Mode, ServiceId, TCP},
+    };
+
+    use super::*;
+
+    fn backend(address: &str, alive: bool) -> ProgrammedBackend {
+        ProgrammedBackend {
+            address: address.parse().unwrap(),
+            service: ServiceId(3),
+            generation: Generation(7),
+            mode: Mode::Nat,
+            protocol: TCP,
+            alive,
+        }
+    }
+
+    fn hop(mac: Option<[u8; 6]>) -> NextHop {
+        NextHop {
+            ifindex: 4,
+            mac,
+            source_mac: [2; 6],
+            source: Some("10.0.0.1".parse().unwrap()),
+            mtu: 1500,
+        }
+    }
+
+    #[test]
+    fn a_record_is_resolved_only_with_the_mac_of_its_next_hop() {
+        let backend = backend("10.0.0.11:8080", true);
+        let waiting = record(&backend, Some(&hop(None)));
+        assert!(!waiting.has(RESOLVED));
+        assert_eq!(
+            waiting.source.to_ip(),
+            "10.0.0.1".parse::<std::net::IpAddr>().unwrap()
+        );
+        let resolved = record(&backend, Some(&hop(Some([9; 6]))));
+        assert!(resolved.has(RESOLVED | ALIVE | IN_USE));
+        assert!(!resolved.has(IPV6));
+        assert_eq!(
+            (resolved.next_hop_mac, resolved.ifindex, resolved.mtu),
+            ([9; 6], 4, 1500)
+        );
+        assert!(record(&self::backend("[2001:db8::1]:80", false), None).has(IPV6));
+    }
+
+    #[test]
+    fn no_packet_meets_a_half_changed_next_hop() {
+        let backend = backend("10.0.0.11:8080", true);
+        let records = [
+            Backend::default(),
+            record(&backend, None),
+            record(&backend, Some(&hop(None))),
+            record(&backend, Some(&hop(Some([9; 6])))),
+            record(&backend, Some(&hop(Some([8; 6])))),
+        ];
+        for current in records {
+            for wanted in records {
+                let mut now = current;
+                for write in writes(&current, &wanted).into_iter().flatten() {
+                    let same_but_flags = Backend { flags: 0, ..now } == Backend { flags: 0, ..write };
+                    assert!(
+                        same_but_flags || !(now.has(RESOLVED) || write.has(RESOLVED)),
+                        "content changes with the flag clear before and after"
+                    );
+                    now = write;
+                }
+                assert_eq!(now, wanted);
+            }
+        }
+    }
+
+    #[test]
+    fn an_id_in_new_hands_is_not_the_backend_it_was() {
+        let one = backend("10.0.0.11:8080", true);
+        let current = record(&one, None);
+        assert!(same_identity(&current, &one));
+        assert!(same_identity(
+            &current,
+            &ProgrammedBackend { alive: false, ..one }
+        ));
+        for other in [
+            ProgrammedBackend {
+                generation: Generation(8),
+                ..one
+            },
+            ProgrammedBackend {
+                mode: Mode::Ipip,
+                ..one
+            },
+            backend("10.0.0.12:8080", true),
+            backend("10.0.0.11:8081", true),
+        ] {
+            assert!(!same_identity(&current, &other));
+        }
+        assert!(!same_identity(&freed(&current), &one));
+        assert_eq!(
+            freed(&current).generation,
+            Generation(7),
+            "the next owner gets another generation"
+        );
+    }
+}

@@ -1,0 +1,389 @@
+//! Removing flows that ended, and counting those that go on.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use aya::Pod;
+use lb_common::{
+    backend::{BackendId, Generation, IN_USE},
+    flow::{FIN, FORWARD, NatFlow, RST, Tuple, idle_timeout_secs},
+    service::TCP,
+};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    directory::Directory,
+    maps::{Maps, Table},
+};
+
+/// Time between the end of a sweep and the next one, at least.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// How many times as long as a sweep took the sweeper rests: it takes at most a twentieth of one CPU, whatever the
+/// number of flows.
+const REST: u32 = 19;
+
+/// Seconds for which one direction of a flow may stand without the other: the program writes them one after the other,
+/// and its clock and ours tick apart.
+const ORPHAN_SECS: u32 = 10;
+
+/// Flows at the end of a sweep.
+#[derive(Clone, Debug, Default)]
+pub(super) struct FlowCounts {
+    /// Flows that are not closed, by the backend that owns them.
+    pub(super) active: BTreeMap<(BackendId, Generation), u64>,
+    /// Entries of the IPv4 and the IPv6 table.
+    pub(super) entries: [u64; 2],
+    /// When they were counted; `None` before the first sweep.
+    pub(super) at: Option<Instant>,
+}
+
+/// Sweeps until `cancel`. Cancel-safe: a sweep under way on its thread goes on to its end.
+pub(super) async fn run(
+    maps: Arc<Maps>,
+    directory: watch::Receiver<Arc<Directory>>,
+    counts: watch::Sender<Arc<FlowCounts>>,
+    cancel: CancellationToken,
+) {
+    loop {
+        let start = Instant::now();
+        let (maps, directory) = (maps.clone(), directory.clone());
+        let swept =
+            tokio::task::spawn_blocking(move || Sweep::new(&maps, &directory, monotonic_seconds()?).run());
+        match swept.await {
+            Ok(Ok(new)) => drop(counts.send_replace(Arc::new(new))),
+            Ok(Err(e)) => tracing::error!(error = %e, "cannot sweep flows"),
+            // The runtime is going down.
+            Err(_) => return,
+        }
+        let rest = PERIOD.max(start.elapsed() * REST);
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = tokio::time::sleep(rest) => {}
+        }
+    }
+}
+
+/// The clock of `last_seen`: CLOCK_MONOTONIC_COARSE in seconds, which wraps after 136 years of uptime.
+fn monotonic_seconds() -> io::Result<u32> {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the structure is live and of the type that the call fills.
+    if unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    u32::try_from(time.tv_sec).map_err(io::Error::other)
+}
+
+/// What is known of one direction of a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Half {
+    state: u8,
+    last_seen: u32,
+}
+
+/// What becomes of a flow.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    /// It stays and counts as active.
+    Active,
+    /// It stays until the last segments have passed, but is over.
+    Closed,
+    /// It goes.
+    Remove,
+}
+
+/// Decides about a flow by its two directions. One without a reply direction can answer nobody, one whose owner is
+/// gone leads nowhere: both go at once.
+fn decide(now: u32, protocol: u8, forward: Half, reply: Option<Half>, owned: bool) -> Verdict {
+    let Some(reply) = reply.filter(|_| owned) else {
+        return Verdict::Remove;
+    };
+    // A packet may have been seen after `now` was read.
+    let idle = now
+        .saturating_sub(forward.last_seen)
+        .min(now.saturating_sub(reply.last_seen));
+    if idle >= idle_timeout_secs(protocol, forward.state, reply.state) {
+        return Verdict::Remove;
+    }
+    let closed = (forward.state | reply.state) & RST != 0 || forward.state & reply.state & FIN != 0;
+    if protocol == TCP && closed {
+        Verdict::Closed
+    } else {
+        Verdict::Active
+    }
+}
+
+struct Sweep<'a> {
+    maps: &'a Maps,
+    directory: &'a watch::Receiver<Arc<Directory>>,
+    now: u32,
+    counts: FlowCounts,
+}
+
+impl<'a> Sweep<'a> {
+    fn new(maps: &'a Maps, directory: &'a watch::Receiver<Arc<Directory>>, now: u32) -> Self {
+        Self {
+            maps,
+            directory,
+            now,
+            counts: FlowCounts::default(),
+        }
+    }
+
+    fn run(mut self) -> io::Result<FlowCounts> {
+        self.counts.entries = [
+            self.family(&self.maps.flows_v4)?,
+            self.family(&self.maps.flows_v6)?,
+        ];
+        self.counts.at = Some(Instant::now());
+        Ok(self.counts)
+    }
+
+    /// Sweeps one table; returns how many entries stay.
+    fn family<A: Copy>(&mut self, table: &Table<Tuple<A>, NatFlow<A>>) -> io::Result<u64>
+    where
+        Tuple<A>: Pod + Default + PartialEq,
+        NatFlow<A>: Pod + Default + PartialEq,
+    {
+        let mut entries = 0;
+        table.for_each_chunk(|tuples, flows| {
+            let directory = self.directory.borrow().clone();
+            for (tuple, flow) in tuples.iter().zip(flows) {
+                let removed = if flow.direction == FORWARD {
+                    self.forward(table, &directory, tuple, flow)?
+                } else {
+                    self.reply(table, tuple, flow)?
+                };
+                entries += u64::from(!removed);
+            }
+            Ok(())
+        })?;
+        Ok(entries)
+    }
+
+    /// Decides about a flow at its forward entry; whether that was removed.
+    fn forward<A: Copy>(
+        &mut self,
+        table: &Table<Tuple<A>, NatFlow<A>>,
+        directory: &Directory,
+        tuple: &Tuple<A>,
+        flow: &NatFlow<A>,
+    ) -> io::Result<bool>
+    where
+        Tuple<A>: Pod + Default + PartialEq,
+        NatFlow<A>: Pod + Default + PartialEq,
+    {
+        let reply_tuple = flow.peer(tuple.protocol);
+        // A reply entry that leads elsewhere has gone to another flow.
+        let reply = table
+            .get(&reply_tuple)?
+            .filter(|reply| reply.direction != FORWARD && reply.peer(tuple.protocol) == *tuple);
+        let owned = self.is_owned(directory, flow.backend, flow.generation)?;
+        match decide(
+            self.now,
+            tuple.protocol,
+            half(flow),
+            reply.as_ref().map(half),
+            owned,
+        ) {
+            Verdict::Active => {
+                *self
+                    .counts
+                    .active
+                    .entry((flow.backend, flow.generation))
+                    .or_default() += 1;
+                Ok(false)
+            }
+            Verdict::Closed => Ok(false),
+            Verdict::Remove => {
+                // The forward entry first: were the reply entry gone before it, its port could be given to another
+                // flow while this one still sends from it.
+                let removed = remove_unchanged(table, tuple, flow)?;
+                if let Some(reply) = reply.filter(|_| removed) {
+                    remove_unchanged(table, &reply_tuple, &reply)?;
+                }
+                Ok(removed)
+            }
+        }
+    }
+
+    /// Removes a reply entry that no flow leads to, once it is old enough not to be a flow in the making.
+    fn reply<A: Copy>(
+        &self,
+        table: &Table<Tuple<A>, NatFlow<A>>,
+        tuple: &Tuple<A>,
+        flow: &NatFlow<A>,
+    ) -> io::Result<bool>
+    where
+        Tuple<A>: Pod + Default + PartialEq,
+        NatFlow<A>: Pod + Default + PartialEq,
+    {
+        if self.now.saturating_sub(flow.last_seen) < ORPHAN_SECS {
+            return Ok(false);
+        }
+        let forward = table.get(&flow.peer(tuple.protocol))?;
+        let orphan = forward.is_none_or(|forward| forward.peer(tuple.protocol) != *tuple);
+        Ok(orphan && remove_unchanged(table, tuple, flow)?)
+    }
+
+    /// Whether the backend that a flow was recorded for is still there. The writer publishes the directory after the
+    /// maps, so what the directory does not know is looked up in the map before it counts as gone.
+    fn is_owned(&self, directory: &Directory, id: BackendId, generation: Generation) -> io::Result<bool> {
+        if directory.owns(id, generation) {
+            return Ok(true);
+        }
+        let record = self.maps.backends.get(&u32::from(id.0))?.unwrap_or_default();
+        Ok(record.has(IN_USE) && record.generation == generation)
+    }
+}
+
+const fn half<A>(flow: &NatFlow<A>) -> Half {
+    Half {
+        state: flow.state,
+        last_seen: flow.last_seen,
+    }
+}
+
+/// Removes an entry unless a packet has changed it since it was read. What is left of the window in between is a
+/// microsecond in the life of a flow that has been idle for its whole timeout.
+fn remove_unchanged<K, V>(table: &Table<K, V>, key: &K, seen: &V) -> io::Result<bool>
+where
+    K: Pod + Default,
+    V: Pod + Default + PartialEq,
+{
+    Ok(table.get(key)?.as_ref() == Some(seen) && table.delete(key)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::{
+        flow::PROVEN,
+        limits::{
+            TCP_CLOSED_IDLE_SECS, TCP_ESTABLISHED_IDLE_SECS, TCP_OPENING_IDLE_SECS, UDP_IDLE_SECS,
+            UDP_OPENING_IDLE_SECS,
+        },
+        service::UDP,
+    };
+
+    use super::*;
+
+    const NOW: u32 = 100_000;
+
+    const fn half(state: u8, idle: u32) -> Half {
+        Half {
+            state,
+            last_seen: NOW - idle,
+        }
+    }
+
+    #[test]
+    fn a_flow_stays_exactly_as_long_as_it_may_be_used() {
+        use Verdict::{Active, Closed, Remove};
+        let open = PROVEN;
+        let cases = [
+            ("fresh", TCP, half(0, 0), half(0, 0), Active),
+            (
+                "half open too long",
+                TCP,
+                half(0, TCP_OPENING_IDLE_SECS),
+                half(0, TCP_OPENING_IDLE_SECS),
+                Remove,
+            ),
+            (
+                "half open just long enough",
+                TCP,
+                half(0, TCP_OPENING_IDLE_SECS - 1),
+                half(0, TCP_OPENING_IDLE_SECS),
+                Active,
+            ),
+            (
+                "idle for two hours",
+                TCP,
+                half(open, TCP_ESTABLISHED_IDLE_SECS - 1),
+                half(open, TCP_ESTABLISHED_IDLE_SECS - 1),
+                Active,
+            ),
+            (
+                "idle for too long",
+                TCP,
+                half(open, TCP_ESTABLISHED_IDLE_SECS),
+                half(open, TCP_ESTABLISHED_IDLE_SECS),
+                Remove,
+            ),
+            (
+                "only the server speaks",
+                TCP,
+                half(open, TCP_ESTABLISHED_IDLE_SECS + 9),
+                half(open, 3),
+                Active,
+            ),
+            ("one side closed", TCP, half(open | FIN, 5), half(open, 5), Active),
+            (
+                "both sides closed",
+                TCP,
+                half(open | FIN, 5),
+                half(open | FIN, 5),
+                Closed,
+            ),
+            (
+                "closed and quiet",
+                TCP,
+                half(open | FIN, TCP_CLOSED_IDLE_SECS),
+                half(open | FIN, TCP_CLOSED_IDLE_SECS),
+                Remove,
+            ),
+            (
+                "reset by the server",
+                TCP,
+                half(open, 1),
+                half(open | RST, 1),
+                Closed,
+            ),
+            (
+                "unanswered datagrams",
+                UDP,
+                half(open, UDP_OPENING_IDLE_SECS),
+                half(0, UDP_OPENING_IDLE_SECS),
+                Remove,
+            ),
+            (
+                "answered datagrams",
+                UDP,
+                half(open, UDP_IDLE_SECS - 1),
+                half(open, UDP_IDLE_SECS - 1),
+                Active,
+            ),
+        ];
+        for (name, protocol, forward, reply, verdict) in cases {
+            assert_eq!(
+                decide(NOW, protocol, forward, Some(reply), true),
+                verdict,
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn flows_without_owner_or_answer_go_at_once() {
+        let fresh = half(PROVEN, 0);
+        assert_eq!(decide(NOW, TCP, fresh, Some(fresh), false), Verdict::Remove);
+        assert_eq!(decide(NOW, TCP, fresh, None, true), Verdict::Remove);
+    }
+
+    #[test]
+    fn a_packet_seen_after_the_clock_was_read_is_no_idle_flow() {
+        let ahead = Half {
+            state: PROVEN,
+            last_seen: NOW + 1,
+        };
+        assert_eq!(decide(NOW, TCP, ahead, Some(ahead), true), Verdict::Active);
+    }
+}

@@ -1,0 +1,368 @@
+//! The calls of bpf(2) that aya has no API for: batch operations on maps, what a link is attached to, and a map of
+//! maps whose update waits for a grace period. Layouts are those of `union bpf_attr` in include/uapi/linux/bpf.h.
+
+use std::{
+    ffi::CString,
+    io,
+    os::{
+        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::Path,
+    ptr,
+};
+
+use aya::Pod;
+
+use super::XdpMode;
+
+/// Commands, `enum bpf_cmd`.
+#[repr(i64)]
+#[derive(Clone, Copy)]
+enum Command {
+    MapCreate = 0,
+    MapLookup = 1,
+    MapUpdate = 2,
+    MapDelete = 3,
+    ObjPin = 6,
+    ObjGet = 7,
+    InfoByFd = 15,
+    MapLookupBatch = 24,
+    MapUpdateBatch = 26,
+    LinkCreate = 28,
+}
+
+/// `BPF_MAP_TYPE_ARRAY` and `BPF_MAP_TYPE_ARRAY_OF_MAPS`.
+const MAP_TYPE_ARRAY: u32 = 2;
+const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
+/// `BPF_LINK_TYPE_XDP`.
+const LINK_TYPE_XDP: u32 = 6;
+/// `BPF_XDP` of `enum bpf_attach_type`, and the flags that choose the mode (include/uapi/linux/if_link.h).
+const ATTACH_TYPE_XDP: u32 = 37;
+const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
+const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
+/// ENOTSUPP, the kernel's own, which system calls do leak.
+const ENOTSUPP: i32 = 524;
+
+#[repr(C)]
+#[derive(Default)]
+struct CreateAttr {
+    map_type: u32,
+    key_size: u32,
+    value_size: u32,
+    max_entries: u32,
+    map_flags: u32,
+    inner_map_fd: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct ElemAttr {
+    map_fd: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct PathAttr {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct InfoAttr {
+    bpf_fd: u32,
+    info_len: u32,
+    info: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct BatchAttr {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkCreateAttr {
+    prog_fd: u32,
+    target_ifindex: u32,
+    attach_type: u32,
+    flags: u32,
+}
+
+/// Head of `struct bpf_link_info` for an XDP link, with room for what newer kernels add.
+#[repr(C)]
+#[derive(Default)]
+struct LinkInfoRecord {
+    link_type: u32,
+    id: u32,
+    prog_id: u32,
+    pad: u32,
+    ifindex: u32,
+    rest: [u32; 27],
+}
+
+/// Calls bpf(2).
+///
+/// # Safety
+/// Every pointer and length in `attr` must be good for what `command` does with it.
+unsafe fn bpf<T>(command: Command, attr: &mut T) -> io::Result<i32> {
+    // SAFETY: `attr` is a live, initialised structure of the given size; its pointers are good by the contract.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command as i64, ptr::from_mut(attr), size_of::<T>()) };
+    if result < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    i32::try_from(result).map_err(io::Error::other)
+}
+
+fn raw(fd: BorrowedFd<'_>) -> u32 {
+    fd.as_raw_fd().cast_unsigned()
+}
+
+fn address<T>(value: *const T) -> u64 {
+    value.expose_provenance() as u64
+}
+
+/// Takes the descriptor that a call returned.
+fn owned(fd: i32) -> OwnedFd {
+    // SAFETY: only called with descriptors that bpf(2) has just made for us, which nothing else owns.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}
+
+/// Reads the value of `key` into `values`, which holds one value, or one for each CPU. `false`: there is none.
+pub(super) fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, values: &mut [V]) -> io::Result<bool> {
+    let mut attr = ElemAttr {
+        map_fd: raw(map),
+        key: address(key),
+        value: address(values.as_mut_ptr()),
+        ..Default::default()
+    };
+    // SAFETY: `Table` has compared the sizes of key and value with the kernel's, and sizes `values` by CPUs.
+    match unsafe { bpf(Command::MapLookup, &mut attr) } {
+        Ok(_) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Writes the value of `key`; `values` as in [`lookup`].
+pub(super) fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, values: &[V]) -> io::Result<()> {
+    let mut attr = ElemAttr {
+        map_fd: raw(map),
+        key: address(key),
+        value: address(values.as_ptr()),
+        ..Default::default()
+    };
+    // SAFETY: as in `lookup`; the kernel only reads.
+    unsafe { bpf(Command::MapUpdate, &mut attr) }.map(drop)
+}
+
+/// Deletes `key`. `false`: it was not there.
+pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
+    let mut attr = ElemAttr {
+        map_fd: raw(map),
+        key: address(key),
+        ..Default::default()
+    };
+    // SAFETY: as in `lookup`; the kernel only reads the key.
+    match unsafe { bpf(Command::MapDelete, &mut attr) } {
+        Ok(_) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// Where a batch look-up goes on: a bucket number for hash maps, the last key for arrays; both are 32 bits wide.
+#[derive(Clone, Copy)]
+pub(super) struct Cursor(u32);
+
+impl Cursor {
+    /// Of an array: goes on behind `index`.
+    pub(super) const fn after(index: u32) -> Self {
+        Self(index)
+    }
+}
+
+/// What a batch look-up brought.
+pub(super) struct Batch {
+    /// Entries that were filled in.
+    pub(super) count: usize,
+    /// Where to go on; `None` at the end.
+    pub(super) next: Option<Cursor>,
+}
+
+/// Reads entries from `from` on, at most as many as there is room for in `keys`; `values` has as many, times the CPUs
+/// of a per-CPU map. ENOSPC: a bucket of a hash map holds more than fit.
+pub(super) fn lookup_batch<K: Pod, V: Pod>(
+    map: BorrowedFd<'_>,
+    from: Option<Cursor>,
+    keys: &mut [K],
+    values: &mut [V],
+) -> io::Result<Batch> {
+    let mut next = 0u32;
+    let mut attr = BatchAttr {
+        in_batch: from.as_ref().map_or(0, |cursor| address(&raw const cursor.0)),
+        out_batch: address(&raw mut next),
+        keys: address(keys.as_mut_ptr()),
+        values: address(values.as_mut_ptr()),
+        count: u32::try_from(keys.len()).map_err(io::Error::other)?,
+        map_fd: raw(map),
+        ..Default::default()
+    };
+    // SAFETY: the buffers are as long as `count` says (`Table` sizes `values`); cursors of our map types have 32 bits.
+    let result = unsafe { bpf(Command::MapLookupBatch, &mut attr) };
+    let count = attr.count as usize;
+    match result {
+        Ok(_) => Ok(Batch {
+            count,
+            next: Some(Cursor(next)),
+        }),
+        // The kernel's way to say that it came to the end; what it found until there counts.
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(Batch { count, next: None }),
+        Err(e) => Err(e),
+    }
+}
+
+/// Writes all entries; `values` as in [`lookup_batch`].
+pub(super) fn update_batch<K: Pod, V: Pod>(map: BorrowedFd<'_>, keys: &[K], values: &[V]) -> io::Result<()> {
+    let mut attr = BatchAttr {
+        keys: address(keys.as_ptr()),
+        values: address(values.as_ptr()),
+        count: u32::try_from(keys.len()).map_err(io::Error::other)?,
+        map_fd: raw(map),
+        ..Default::default()
+    };
+    // SAFETY: as in `lookup_batch`; the kernel only reads.
+    unsafe { bpf(Command::MapUpdateBatch, &mut attr) }.map(drop)
+}
+
+/// Whether the kernel has no batch operation for this type of map, so that entries must go one by one.
+pub(super) fn lacks_batch(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::EINVAL | libc::EOPNOTSUPP | ENOTSUPP)
+    )
+}
+
+/// What a pinned link is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct XdpLinkInfo {
+    /// Kernel's id of the link.
+    pub(super) id: u32,
+    /// Kernel's id of its program.
+    pub(super) program_id: u32,
+    /// Interface it is attached to; 0 once that is gone.
+    pub(super) ifindex: u32,
+}
+
+/// Opens a pinned link and tells what it is; an error if the pin is no XDP link.
+pub(super) fn pinned_xdp_link(path: &Path) -> io::Result<(OwnedFd, XdpLinkInfo)> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = PathAttr {
+        pathname: address(path.as_ptr()),
+        ..Default::default()
+    };
+    // SAFETY: the path is a C string that lives until the call returns.
+    let link = owned(unsafe { bpf(Command::ObjGet, &mut attr) }?);
+
+    let mut info = LinkInfoRecord::default();
+    let mut attr = InfoAttr {
+        bpf_fd: link.as_raw_fd().cast_unsigned(),
+        info_len: u32::try_from(size_of::<LinkInfoRecord>()).map_err(io::Error::other)?,
+        info: address(&raw mut info),
+    };
+    // SAFETY: `info` has the length given; the kernel fills no more than that.
+    unsafe { bpf(Command::InfoByFd, &mut attr) }?;
+    if info.link_type != LINK_TYPE_XDP {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "not an XDP link"));
+    }
+    Ok((
+        link,
+        XdpLinkInfo {
+            id: info.id,
+            program_id: info.prog_id,
+            ifindex: info.ifindex,
+        },
+    ))
+}
+
+/// Attaches a program to an interface by a link.
+///
+/// aya's own call falls back to an attachment without a link where the kernel says EINVAL; that would go with no
+/// daemon to hold it, could not be replaced atomically, and might stand in for a program that is not ours.
+pub(super) fn create_xdp_link(program: BorrowedFd<'_>, ifindex: u32, mode: XdpMode) -> io::Result<OwnedFd> {
+    let mut attr = LinkCreateAttr {
+        prog_fd: raw(program),
+        target_ifindex: ifindex,
+        attach_type: ATTACH_TYPE_XDP,
+        flags: match mode {
+            XdpMode::Native => XDP_FLAGS_DRV_MODE,
+            XdpMode::Generic => XDP_FLAGS_SKB_MODE,
+        },
+    };
+    // SAFETY: the attributes hold no pointers.
+    unsafe { bpf(Command::LinkCreate, &mut attr) }.map(owned)
+}
+
+/// Gives a BPF object a name in a BPF file system, which holds it from then on.
+pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut attr = PathAttr {
+        pathname: address(path.as_ptr()),
+        bpf_fd: raw(object),
+        ..Default::default()
+    };
+    // SAFETY: the path is a C string that lives until the call returns.
+    unsafe { bpf(Command::ObjPin, &mut attr) }.map(drop)
+}
+
+/// Waits until every run of a BPF program that has begun is over.
+///
+/// User space has no such call. But an update of a map of maps returns only after a grace period, so that the old
+/// inner map is out of use (`maybe_wait_bpf_programs` in kernel/bpf/syscall.c; XDP programs run within RCU read-side
+/// sections). So this updates a map of maps of its own, which no program uses.
+pub(super) struct GracePeriod {
+    outer: OwnedFd,
+    inner: OwnedFd,
+}
+
+impl GracePeriod {
+    pub(super) fn new() -> io::Result<Self> {
+        let mut attr = CreateAttr {
+            map_type: MAP_TYPE_ARRAY,
+            key_size: 4,
+            value_size: 4,
+            max_entries: 1,
+            ..Default::default()
+        };
+        // SAFETY: the attributes hold no pointers.
+        let inner = owned(unsafe { bpf(Command::MapCreate, &mut attr) }?);
+        let mut attr = CreateAttr {
+            map_type: MAP_TYPE_ARRAY_OF_MAPS,
+            inner_map_fd: inner.as_raw_fd().cast_unsigned(),
+            ..attr
+        };
+        // SAFETY: the attributes hold no pointers.
+        let outer = owned(unsafe { bpf(Command::MapCreate, &mut attr) }?);
+        Ok(Self { outer, inner })
+    }
+
+    /// Blocks for a grace period, typically some milliseconds.
+    pub(super) fn wait(&self) -> io::Result<()> {
+        use std::os::fd::AsFd as _;
+        update(self.outer.as_fd(), &0u32, &[self.inner.as_raw_fd()])
+    }
+}

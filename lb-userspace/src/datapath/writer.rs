@@ -1,0 +1,215 @@
+//! The one owner of the maps: turns targets into writes, one after the other.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    os::fd::OwnedFd,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Datapath, DatapathError, NextHops, ProgramError, StatsReader,
+    directory::Directory,
+    execute::Executor,
+    neighbours::{NeighbourTask, NextHop, Wanted},
+    pin::Pins,
+    sweeper,
+};
+use crate::plan::{Programmed, Target, plan};
+
+/// Commands that may wait for the writer; senders wait when it is full.
+const QUEUE: usize = 16;
+
+/// What was done to reach a target.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ProgramReport {
+    /// Writes.
+    pub steps: usize,
+    /// Time they took, with the wait for packets under way.
+    pub elapsed: Duration,
+}
+
+/// What the writer is told.
+#[derive(Debug)]
+pub(super) enum Command {
+    /// Reach a target.
+    Program(Box<Target>, oneshot::Sender<Result<ProgramReport, ProgramError>>),
+    /// Next hops of these addresses are now so.
+    NextHops(BTreeMap<IpAddr, NextHop>),
+    /// End, and take everything out of the kernel.
+    Detach(oneshot::Sender<Result<(), DatapathError>>),
+    /// End, and leave everything forwarding.
+    Keep(oneshot::Sender<()>),
+}
+
+/// The owner of the maps, and the tasks around it: next hops and sweeping.
+#[derive(Debug)]
+pub struct WriterTask {
+    executor: Executor,
+    programmed: Programmed,
+    directory: watch::Sender<Arc<Directory>>,
+    pins: Pins,
+    /// Held open so that another daemon on one of the interfaces can tell whose they are.
+    links: Vec<OwnedFd>,
+}
+
+/// What others hold of a running [`WriterTask`]. It ends when all of them are dropped, leaving everything forwarding.
+#[derive(Clone, Debug)]
+pub struct WriterHandle {
+    commands: mpsc::Sender<Command>,
+    wanted: Wanted,
+    stats: StatsReader,
+}
+
+impl WriterTask {
+    /// Starts the writer on a thread for blocking work, and the tasks that keep next hops current and sweep flows,
+    /// which end with `cancel`. Within a tokio runtime.
+    pub fn spawn(datapath: Datapath, cancel: CancellationToken) -> WriterHandle {
+        let stats = datapath.stats();
+        let Datapath {
+            pins,
+            links,
+            maps,
+            programmed,
+            executor,
+            directory,
+            flow_counts,
+            netlink,
+            watch: notices,
+            interfaces: _,
+            stats: _,
+        } = datapath;
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let wanted = NeighbourTask::spawn(netlink, notices, commands.downgrade(), cancel.clone());
+        // What an earlier daemon programmed is kept current from the start.
+        wanted.set(
+            programmed
+                .backends
+                .values()
+                .map(|backend| backend.address.ip())
+                .collect(),
+        );
+        tokio::spawn(sweeper::run(maps, directory.subscribe(), flow_counts, cancel));
+        let task = Self {
+            executor,
+            programmed,
+            directory,
+            pins,
+            links,
+        };
+        tokio::task::spawn_blocking(move || task.run(queue));
+        WriterHandle {
+            commands,
+            wanted,
+            stats,
+        }
+    }
+
+    fn run(mut self, mut queue: mpsc::Receiver<Command>) {
+        while let Some(command) = queue.blocking_recv() {
+            match command {
+                Command::Program(target, reply) => {
+                    // Nobody may wait any more; the work counts all the same.
+                    let _ = reply.send(self.program(&target));
+                }
+                Command::NextHops(hops) => {
+                    if let Err(e) = self.executor.set_next_hops(&self.programmed, hops) {
+                        tracing::error!(error = %e, "cannot write next hops");
+                    }
+                }
+                Command::Detach(reply) => {
+                    drop(self.links);
+                    let removed = self.pins.remove_all().map(drop);
+                    self.pins.remove_base();
+                    let _ = reply.send(removed);
+                    return;
+                }
+                Command::Keep(reply) => {
+                    drop(self.links);
+                    drop(self.pins);
+                    let _ = reply.send(());
+                    return;
+                }
+            }
+        }
+    }
+
+    fn program(&mut self, target: &Target) -> Result<ProgramReport, ProgramError> {
+        let start = Instant::now();
+        let steps =
+            plan(target, &self.programmed).map_err(|e| ProgramError::Plan(super::error::chain(&e)))?;
+        let result = self.executor.execute(&steps, &mut self.programmed);
+        // Also after an error: what was done before it is there.
+        self.directory
+            .send_replace(Arc::new(Directory::of(&self.programmed)));
+        result?;
+        self.executor.forget_unused(&self.programmed);
+        Ok(ProgramReport {
+            steps: steps.len(),
+            elapsed: start.elapsed(),
+        })
+    }
+}
+
+impl WriterHandle {
+    /// Makes the maps equal to `target`. New backends take packets once their next hop is known, or was asked for in
+    /// vain for [`super::neighbours::FIRST_ANSWER_WAIT`].
+    ///
+    /// Not cancel-safe in one way: a call that is dropped may still be carried out.
+    ///
+    /// # Errors
+    /// [`ProgramError`]; what was programmed before stays in effect, and a later call goes on from what was reached.
+    pub async fn program(&self, target: Target) -> Result<ProgramReport, ProgramError> {
+        let addresses: BTreeSet<IpAddr> = target
+            .services
+            .values()
+            .flat_map(|service| service.backends.keys().map(|address| address.ip()))
+            .collect();
+        self.wanted.settle(addresses).await;
+        let (reply, answer) = oneshot::channel();
+        self.send(Command::Program(Box::new(target), reply)).await?;
+        answer.await.map_err(|_| ProgramError::Closed)?
+    }
+
+    /// Takes programs, links and maps out of the kernel and ends the writer.
+    ///
+    /// # Errors
+    /// [`DatapathError`] if something could not be removed.
+    pub async fn detach(&self) -> Result<(), DatapathError> {
+        let (reply, answer) = oneshot::channel();
+        if self.send(Command::Detach(reply)).await.is_err() {
+            return Ok(());
+        }
+        answer.await.unwrap_or(Ok(()))
+    }
+
+    /// Ends the writer and leaves everything in the kernel, forwarding, for a next daemon to take over.
+    pub async fn keep(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.send(Command::Keep(reply)).await.is_ok() {
+            // An error means that the writer has ended already.
+            let _ = answer.await;
+        }
+    }
+
+    /// How each backend address is reached, kept current; an address is missing until it was looked at.
+    pub fn next_hops(&self) -> watch::Receiver<Arc<NextHops>> {
+        self.wanted.next_hops()
+    }
+
+    /// The counters.
+    pub fn stats(&self) -> StatsReader {
+        self.stats.clone()
+    }
+
+    async fn send(&self, command: Command) -> Result<(), ProgramError> {
+        self.commands
+            .send(command)
+            .await
+            .map_err(|_| ProgramError::Closed)
+    }
+}
