@@ -305,3 +305,6 @@ impl Engine {
         events
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -197,3 +197,6 @@ fn list(statuses: &[u16]) -> String {
         .collect::<Vec<_>>()
         .join(" or ")
 }
+
+#[cfg(test)]
+mod tests;

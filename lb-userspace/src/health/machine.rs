@@ -181,3 +181,6 @@ fn fast(started: Instant, policy: &Policy) -> Decision {
         window: Duration::ZERO,
     }
 }
+
+#[cfg(test)]
+mod tests;

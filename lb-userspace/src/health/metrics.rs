@@ -98,6 +98,12 @@ impl HealthMetrics {
             let _ = self.transitions.remove_label_values(&[name, to.as_str()]);
         }
     }
+
+    /// Checks of a service that had a result so far.
+    #[cfg(test)]
+    pub(super) fn checks_counted(&self, service: &str, result: &str) -> u64 {
+        self.checks.with_label_values(&[service, result]).get()
+    }
 }
 
 /// Metrics of one service.

@@ -249,3 +249,6 @@ fn shared_runtime() -> io::Result<Handle> {
         .spawn(move || runtime.block_on(std::future::pending::<()>()))?;
     Ok(SHARED.get_or_init(|| handle).clone())
 }
+
+#[cfg(test)]
+mod tests;

@@ -120,3 +120,6 @@ impl<K: Copy + Ord> Scheduler<K> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

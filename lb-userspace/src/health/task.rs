@@ -276,3 +276,6 @@ async fn until(deadline: Option<Instant>) {
 async fn room(events: &mpsc::Sender<HealthEvent>) {
     let _ = events.reserve().await;
 }
+
+#[cfg(test)]
+mod tests;

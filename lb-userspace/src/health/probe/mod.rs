@@ -80,3 +80,6 @@ impl ProbeCache {
         Ok(checker)
     }
 }
+
+#[cfg(test)]
+mod tests;

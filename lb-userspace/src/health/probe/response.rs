@@ -319,3 +319,6 @@ fn parse_error(error: httparse::Error) -> &'static str {
         httparse::Error::NewLine | httparse::Error::Token => "bad character",
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,507 @@
+use std::collections::VecDeque;
+
+use prometheus::Registry;
+use proptest::prelude::*;
+
+use super::*;
+use crate::health::error::LocalError;
+
+const MS: Duration = Duration::from_millis(1);
+
+fn settings() -> CheckSettings {
+    CheckSettings {
+        kind: CheckKind::Tcp,
+        interval: 2000 * MS,
+        fast_interval: 500 * MS,
+        down_interval_max: 20_000 * MS,
+        timeout: 1000 * MS,
+        rise: 2,
+        fall: 3,
+        jitter: 0.1,
+        ..CheckSettings::default()
+    }
+}
+
+fn id(service: &str, backend: &str) -> CheckId {
+    CheckId(service.parse().unwrap(), backend.parse().unwrap())
+}
+
+fn target(host: u8) -> SocketAddr {
+    SocketAddr::from(([10, 0, 0, host], 80))
+}
+
+fn spec(service: &str, backend: &str, host: u8, settings: CheckSettings) -> CheckSpec {
+    CheckSpec {
+        id: id(service, backend),
+        target: target(host),
+        settings,
+        initial: Health::Unchecked,
+    }
+}
+
+/// How a target answers a check that began at a time: after how long, and what.
+type Peer = Box<dyn Fn(Duration) -> (Duration, Result<(), CheckError>)>;
+
+/// The engine in simulated time.
+struct Simulation {
+    engine: Engine,
+    board: StatusBoard,
+    metrics: HealthMetrics,
+    began: Moment,
+    /// Time since the beginning.
+    now: Duration,
+    peers: BTreeMap<SocketAddr, Peer>,
+    running: BTreeMap<CheckNo, (Duration, Instant, Result<(), CheckError>)>,
+    checks: BTreeMap<CheckNo, NewCheck>,
+    events: VecDeque<(Duration, CheckId, Health)>,
+    starts: Vec<(Duration, SocketAddr)>,
+    most_in_flight: usize,
+}
+
+impl Simulation {
+    fn new(max_in_flight: usize, seed: u64) -> Self {
+        let board = StatusBoard::default();
+        let metrics = HealthMetrics::register(&Registry::new()).unwrap();
+        Self {
+            engine: Engine::new(max_in_flight, seed, metrics.clone(), board.clone()),
+            board,
+            metrics,
+            began: Moment {
+                instant: Instant::now(),
+                wall: SystemTime::UNIX_EPOCH,
+            },
+            now: Duration::ZERO,
+            peers: BTreeMap::new(),
+            running: BTreeMap::new(),
+            checks: BTreeMap::new(),
+            events: VecDeque::new(),
+            starts: Vec::new(),
+            most_in_flight: 0,
+        }
+    }
+
+    fn moment(&self) -> Moment {
+        Moment {
+            instant: self.began.instant + self.now,
+            wall: self.began.wall + self.now,
+        }
+    }
+
+    fn peer(&mut self, host: u8, answer: impl Fn(Duration) -> (Duration, Result<(), CheckError>) + 'static) {
+        self.peers.insert(target(host), Box::new(answer));
+    }
+
+    /// A target that answers after 1 ms, but for the given times, when it does not answer at all.
+    fn peer_dead_during(&mut self, host: u8, timeout: Duration, dead: impl Fn(Duration) -> bool + 'static) {
+        self.peer(host, move |at| {
+            if dead(at) || dead(at + MS) {
+                let error = CheckError::TimedOut {
+                    target: target(host),
+                    stage: crate::health::Stage::Connect,
+                    after: timeout,
+                };
+                (timeout, Err(error))
+            } else {
+                (MS, Ok(()))
+            }
+        });
+    }
+
+    fn update(&mut self, specs: Vec<CheckSpec>) -> Changes {
+        let moment = self.moment();
+        let changes = self.engine.update(specs, moment);
+        for no in &changes.stopped {
+            self.checks.remove(no);
+            self.running.remove(no);
+        }
+        for check in &changes.started {
+            self.checks.insert(check.no, check.clone());
+        }
+        self.note(&changes.events);
+        changes
+    }
+
+    fn note(&mut self, events: &[HealthEvent]) {
+        for event in events {
+            self.events.push_back((self.now, event.id.clone(), event.health));
+        }
+    }
+
+    fn run_until(&mut self, end: Duration) {
+        loop {
+            let moment = self.moment();
+            while let Some(no) = self.engine.start_due(moment.instant) {
+                let target = self.checks[&no].target;
+                self.starts.push((self.now, target));
+                let (after, result) = self.peers[&target](self.now);
+                self.running
+                    .insert(no, (self.now + after, moment.instant, result));
+            }
+            self.most_in_flight = self.most_in_flight.max(self.running.len());
+            let ends = self.running.iter().map(|(no, (at, ..))| (*at, *no)).min();
+            let deadline = self.engine.next_deadline().map(|at| at - self.began.instant);
+            let next = ends
+                .map(|(at, _)| at)
+                .into_iter()
+                .chain(deadline)
+                .min()
+                .unwrap_or(Duration::MAX);
+            if next > end {
+                self.now = end;
+                return;
+            }
+            self.now = next;
+            if let Some((_, no)) = ends.filter(|(at, _)| *at == next) {
+                let (_, started, result) = self.running.remove(&no).unwrap();
+                let moment = self.moment();
+                let events = self.engine.finish(no, started, result, moment);
+                self.note(&events);
+            }
+        }
+    }
+
+    fn starts_of(&self, host: u8) -> usize {
+        self.starts
+            .iter()
+            .filter(|(_, seen)| *seen == target(host))
+            .count()
+    }
+
+    fn health(&self, id: &CheckId) -> Health {
+        self.board.snapshot()[id].health
+    }
+
+    fn checks_counted(&self, service: &str, result: &str) -> u64 {
+        self.metrics.checks_counted(service, result)
+    }
+}
+
+#[test]
+fn the_same_check_of_several_services_is_made_once_and_tells_all() {
+    let mut simulation = Simulation::new(10, 1);
+    simulation.peer(1, |_| (MS, Ok(())));
+    simulation.update(vec![
+        spec("web", "a", 1, settings()),
+        spec("api", "b", 1, settings()),
+        // Another time-out makes it another check.
+        spec(
+            "admin",
+            "c",
+            1,
+            CheckSettings {
+                timeout: 500 * MS,
+                ..settings()
+            },
+        ),
+    ]);
+    simulation.run_until(100 * MS);
+    assert_eq!(simulation.starts_of(1), 2);
+    for id in [id("web", "a"), id("api", "b"), id("admin", "c")] {
+        assert_eq!(simulation.health(&id), Health::Up);
+    }
+    assert_eq!(simulation.checks_counted("web", "success"), 1);
+    assert_eq!(simulation.checks_counted("api", "success"), 1);
+    assert_eq!(simulation.events.len(), 3);
+}
+
+#[test]
+fn the_port_of_the_settings_replaces_the_backends() {
+    let mut simulation = Simulation::new(10, 1);
+    let changes = simulation.update(vec![spec(
+        "web",
+        "a",
+        1,
+        CheckSettings {
+            port: Some(9000),
+            ..settings()
+        },
+    )]);
+    assert_eq!(changes.started[0].target, SocketAddr::from(([10, 0, 0, 1], 9000)));
+}
+
+#[test]
+fn kind_none_is_never_checked_and_shown_as_unchecked() {
+    let mut simulation = Simulation::new(10, 1);
+    let none = CheckSettings {
+        kind: CheckKind::None,
+        ..settings()
+    };
+    let changes = simulation.update(vec![spec("web", "a", 1, none)]);
+    assert_eq!(changes.started, []);
+    assert_eq!(simulation.engine.next_deadline(), None);
+    assert_eq!(simulation.health(&id("web", "a")), Health::Unchecked);
+    assert!(simulation.events.is_empty());
+}
+
+#[test]
+fn an_update_does_not_disturb_what_did_not_change() {
+    let mut simulation = Simulation::new(10, 1);
+    simulation.peer(1, |_| (MS, Ok(())));
+    simulation.peer(2, |_| (MS, Ok(())));
+    simulation.peer(3, |_| (MS, Ok(())));
+    let a = spec("web", "a", 1, settings());
+    simulation.update(vec![a.clone(), spec("web", "b", 2, settings())]);
+    simulation.run_until(3000 * MS);
+    let before = simulation.board.snapshot()[&id("web", "a")].clone();
+    let next = simulation.starts.len();
+
+    let changes = simulation.update(vec![
+        a,
+        spec(
+            "web",
+            "b",
+            2,
+            CheckSettings {
+                interval: 1000 * MS,
+                ..settings()
+            },
+        ),
+        spec("web", "c", 3, settings()),
+    ]);
+    let started: Vec<SocketAddr> = changes.started.iter().map(|check| check.target).collect();
+    assert_eq!(started, [target(2), target(3)]);
+    assert_eq!(changes.stopped.len(), 1);
+    assert_eq!(changes.events, []);
+    assert_eq!(simulation.board.snapshot()[&id("web", "a")], before);
+    // Changed: keeps its verdict. New: has none.
+    assert_eq!(simulation.health(&id("web", "b")), Health::Up);
+    assert_eq!(simulation.health(&id("web", "c")), Health::Unchecked);
+    simulation.run_until(3005 * MS);
+    assert!(
+        simulation.starts[next..]
+            .iter()
+            .all(|(_, seen)| *seen == target(3))
+    );
+
+    let changes = simulation.update(Vec::new());
+    assert_eq!(changes.stopped.len(), 3);
+    assert_eq!(simulation.engine.next_deadline(), None);
+    assert!(simulation.board.snapshot().is_empty());
+}
+
+#[test]
+fn another_address_behind_the_same_name_inherits_nothing() {
+    let mut simulation = Simulation::new(10, 1);
+    simulation.peer(1, |_| (MS, Ok(())));
+    simulation.update(vec![spec("web", "a", 1, settings())]);
+    simulation.run_until(100 * MS);
+    simulation.events.clear();
+    simulation.update(vec![spec("web", "a", 2, settings())]);
+    assert_eq!(simulation.health(&id("web", "a")), Health::Unchecked);
+    assert_eq!(simulation.board.snapshot()[&id("web", "a")].last_check, None);
+    assert_eq!(
+        simulation.events.pop_front().map(|(_, _, health)| health),
+        Some(Health::Unchecked)
+    );
+}
+
+#[test]
+fn a_restored_verdict_stays_until_contradicted() {
+    let mut simulation = Simulation::new(10, 1);
+    simulation.peer_dead_during(1, 1000 * MS, |_| true);
+    simulation.peer(2, |_| (MS, Ok(())));
+    let up = CheckSpec {
+        initial: Health::Up,
+        ..spec("web", "a", 1, settings())
+    };
+    let down = CheckSpec {
+        initial: Health::Down,
+        ..spec("web", "b", 2, settings())
+    };
+    simulation.update(vec![up, down]);
+    assert_eq!(simulation.health(&id("web", "a")), Health::Up);
+    assert_eq!(simulation.health(&id("web", "b")), Health::Down);
+    assert!(simulation.events.is_empty(), "what is known already is no event");
+    simulation.run_until(20_000 * MS);
+    assert_eq!(simulation.health(&id("web", "a")), Health::Down);
+    assert_eq!(simulation.health(&id("web", "b")), Health::Up);
+    assert_eq!(simulation.events.len(), 2);
+    assert!(simulation.starts_of(1) >= 3);
+    assert!(simulation.starts_of(2) >= 2);
+}
+
+#[test]
+fn running_out_of_descriptors_takes_no_backend_out() {
+    let mut simulation = Simulation::new(10, 1);
+    simulation.peer(1, |at| {
+        if at < 1000 * MS {
+            return (MS, Ok(()));
+        }
+        (
+            MS,
+            Err(CheckError::Local {
+                target: target(1),
+                error: LocalError::Descriptors,
+            }),
+        )
+    });
+    simulation.update(vec![spec("web", "a", 1, settings())]);
+    simulation.run_until(60_000 * MS);
+    let status = simulation.board.snapshot()[&id("web", "a")].clone();
+    assert_eq!(status.health, Health::Up);
+    // Yet the operator sees it.
+    assert!(
+        status
+            .last_check
+            .unwrap()
+            .detail()
+            .contains("too many open files")
+    );
+    assert!(simulation.checks_counted("web", "local_error") > 20);
+    assert_eq!(simulation.checks_counted("web", "failure"), 0);
+}
+
+#[test]
+fn black_holes_delay_nobody_within_the_bound() {
+    let mut simulation = Simulation::new(64, 1);
+    let mut specs = Vec::new();
+    for host in 0..100 {
+        if host < 40 {
+            simulation.peer_dead_during(host, 1000 * MS, |_| true);
+        } else {
+            simulation.peer(host, |_| (MS, Ok(())));
+        }
+        specs.push(spec("web", &format!("b{host}"), host, settings()));
+    }
+    simulation.update(specs);
+    simulation.run_until(60_000 * MS);
+    assert!(simulation.most_in_flight <= 64);
+    for host in 40..100 {
+        // 30 intervals of 2 s.
+        assert!(
+            (27..=34).contains(&simulation.starts_of(host)),
+            "{host}: {}",
+            simulation.starts_of(host)
+        );
+    }
+    // Backed off: 2, 4, 8, 16, 20 s.
+    for host in 0..40 {
+        assert!(
+            (5..=7).contains(&simulation.starts_of(host)),
+            "{host}: {}",
+            simulation.starts_of(host)
+        );
+    }
+}
+
+/// 50 backends at 5 s for 6 hours, with outages: each outage makes exactly one down and one up, nothing else is said,
+/// and no check is left over.
+#[test]
+fn long_run_tells_changes_only() {
+    let minute = Duration::from_secs(60);
+    let settings = CheckSettings {
+        interval: Duration::from_secs(5),
+        ..settings()
+    };
+    let mut simulation = Simulation::new(64, 1);
+    let mut specs = Vec::new();
+    for host in 0..50_u8 {
+        // Backend n is out for 5 minutes in hour n modulo 6; every other n has a blip of 400 ms each 17 minutes.
+        let outage = minute * 60 * (u32::from(host) % 6) + minute * 20;
+        simulation.peer_dead_during(host, 1000 * MS, move |at| {
+            let blip = host % 2 == 0 && at.as_millis() % (17 * 60 * 1000) < 400 && at > minute;
+            blip || (outage..outage + minute * 5).contains(&at)
+        });
+        specs.push(spec("web", &format!("b{host}"), host, settings.clone()));
+    }
+    simulation.update(specs.clone());
+    simulation.run_until(minute * 60 * 6);
+    for CheckSpec { id, .. } in &specs {
+        let events = simulation
+            .events
+            .iter()
+            .filter(|(_, seen, _)| seen == id)
+            .map(|(_, _, health)| *health);
+        assert_eq!(
+            events.collect::<Vec<_>>(),
+            [Health::Up, Health::Down, Health::Up],
+            "{id:?}"
+        );
+    }
+    simulation.update(Vec::new());
+    assert_eq!(simulation.engine.scheduler.in_flight(), 0);
+    assert!(simulation.engine.checks.is_empty() && simulation.engine.targets.is_empty());
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// The promise of the documents: a dead backend is found within
+    /// interval × (1 + jitter) + fall × (fast_interval + timeout); one that is back, within the time to the next
+    /// check while down and `rise` quick ones.
+    #[test]
+    fn detection_and_recovery_keep_their_bounds(
+        interval in 100_u32..5000,
+        fast in 50_u32..1000,
+        timeout in 10_u32..2000,
+        down_max in 100_u32..10_000,
+        rise in 1_u32..5,
+        fall in 1_u32..5,
+        jitter in 0.0_f64..1.0,
+        dies in 10_000_u32..40_000,
+        outage in 60_000_u32..120_000,
+        refuses in any::<bool>(),
+        seed in any::<u64>(),
+    ) {
+        let fast = fast.min(interval);
+        let settings = CheckSettings {
+            interval: MS * interval,
+            fast_interval: MS * fast,
+            down_interval_max: MS * down_max,
+            timeout: MS * timeout,
+            rise,
+            fall,
+            jitter,
+            ..settings()
+        };
+        let (dies, back) = (MS * dies, MS * (dies + outage));
+        let failing = if refuses { MS } else { settings.timeout };
+        let mut simulation = Simulation::new(10, seed);
+        simulation.peer_dead_during(1, failing, move |at| (dies..back).contains(&at));
+        simulation.update(vec![spec("web", "a", 1, settings.clone())]);
+        simulation.run_until(back + MS * 1_000_000);
+
+        let seen: Vec<(Duration, Health)> =
+            simulation.events.iter().map(|(at, _, health)| (*at, *health)).collect();
+        prop_assert_eq!(seen.iter().map(|(_, health)| *health).collect::<Vec<_>>(), [Health::Up, Health::Down, Health::Up]);
+        let first_up = seen[0].0;
+        prop_assert!(first_up <= 3 * MS);
+        let found = seen[1].0 - dies;
+        let promised = settings.interval.mul_f64(1.0 + jitter)
+            + (settings.fast_interval + settings.timeout) * fall;
+        prop_assert!(found <= promised, "found after {found:?}, promised {promised:?}");
+        let recovered = seen[2].0 - back;
+        let promised = settings.down_interval_max.mul_f64(1.0 + jitter)
+            + settings.timeout
+            + (settings.fast_interval + MS) * (rise - 1)
+            + MS;
+        prop_assert!(recovered <= promised, "recovered after {recovered:?}, promised {promised:?}");
+    }
+
+    /// Without back-off, recovery takes `rise` intervals at most.
+    #[test]
+    fn recovery_takes_rise_intervals_without_back_off(
+        interval in 100_u32..5000,
+        fast in 50_u32..5000,
+        rise in 1_u32..6,
+        back in 60_000_u32..70_000,
+        seed in any::<u64>(),
+    ) {
+        let settings = CheckSettings {
+            interval: MS * interval,
+            fast_interval: MS * fast,
+            down_interval_max: MS * interval,
+            rise,
+            jitter: 0.0,
+            ..settings()
+        };
+        let back = MS * back;
+        let mut simulation = Simulation::new(10, seed);
+        simulation.peer_dead_during(1, MS, move |at| at < back);
+        simulation.update(vec![spec("web", "a", 1, settings.clone())]);
+        simulation.run_until(back + MS * 100_000);
+        let (at, _, health) = simulation.events.back().cloned().unwrap();
+        prop_assert_eq!(health, Health::Up);
+        prop_assert!(at - back <= settings.interval * rise + 2 * MS, "{:?}", at - back);
+    }
+}

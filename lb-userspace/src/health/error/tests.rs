@@ -1,0 +1,152 @@
+use super::*;
+
+fn target() -> SocketAddr {
+    "10.0.0.11:8080".parse().unwrap()
+}
+
+/// The operator reads these in `lb backend list`; each must name the target and what to look at.
+#[test]
+fn failures_read_as_sentences() {
+    let target = target();
+    let after = Duration::from_secs(1);
+    let cases = [
+        (
+            CheckError::Refused(target),
+            "connection refused by 10.0.0.11:8080",
+        ),
+        (
+            CheckError::TimedOut {
+                target,
+                stage: Stage::Connect,
+                after,
+            },
+            "no answer to the connection request within 1s from 10.0.0.11:8080",
+        ),
+        (
+            CheckError::TimedOut {
+                target,
+                stage: Stage::Request,
+                after: Duration::from_millis(250),
+            },
+            "no answer within 250ms from 10.0.0.11:8080",
+        ),
+        (
+            CheckError::TimedOut {
+                target,
+                stage: Stage::Body,
+                after,
+            },
+            "no complete body within 1s from 10.0.0.11:8080",
+        ),
+        (
+            CheckError::Reset {
+                target,
+                stage: Stage::Body,
+            },
+            "connection reset by 10.0.0.11:8080 within the body",
+        ),
+        (
+            CheckError::Closed {
+                target,
+                stage: Stage::Request,
+            },
+            "connection closed by 10.0.0.11:8080 before it answered",
+        ),
+        (
+            CheckError::Status {
+                status: 503,
+                expected: [200].as_slice().into(),
+            },
+            "status 503, expected 200",
+        ),
+        (
+            CheckError::Status {
+                status: 404,
+                expected: [200, 204, 301].as_slice().into(),
+            },
+            "status 404, expected 200 or 204 or 301",
+        ),
+        (
+            CheckError::NotHttp {
+                target,
+                reason: "bad status line",
+            },
+            "answer of 10.0.0.11:8080 is not HTTP: bad status line",
+        ),
+        (
+            CheckError::Body {
+                pattern: "^ok$".into(),
+                examined: 12,
+            },
+            "body does not match \"^ok$\" in its first 12 bytes",
+        ),
+        (
+            CheckError::Local {
+                target,
+                error: LocalError::Descriptors,
+            },
+            "cannot check 10.0.0.11:8080: too many open files on this machine (raise LimitNOFILE)",
+        ),
+    ];
+    for (error, text) in cases {
+        assert_eq!(error.to_string(), text);
+    }
+}
+
+/// A backend must not go down because the balancer ran out of something; nor stay up because its failure was
+/// mistaken for ours.
+#[test]
+fn errors_of_this_machine_are_told_from_failures_of_the_target() {
+    let target = target();
+    let local = |error| CheckError::Local { target, error };
+    let cases = [
+        (libc::ECONNREFUSED, CheckError::Refused(target)),
+        (
+            libc::ECONNRESET,
+            CheckError::Reset {
+                target,
+                stage: Stage::Request,
+            },
+        ),
+        (
+            libc::EPIPE,
+            CheckError::Reset {
+                target,
+                stage: Stage::Request,
+            },
+        ),
+        (
+            libc::EHOSTUNREACH,
+            CheckError::Unreachable {
+                target,
+                reason: "no route to host".to_owned(),
+            },
+        ),
+        (
+            libc::ENETUNREACH,
+            CheckError::Unreachable {
+                target,
+                reason: "network is unreachable".to_owned(),
+            },
+        ),
+        (
+            libc::ETIMEDOUT,
+            CheckError::Connection {
+                target,
+                reason: "connection timed out".to_owned(),
+            },
+        ),
+        (libc::EMFILE, local(LocalError::Descriptors)),
+        (libc::ENFILE, local(LocalError::Descriptors)),
+        (libc::EADDRNOTAVAIL, local(LocalError::Ports)),
+        (libc::EADDRINUSE, local(LocalError::Ports)),
+        (libc::ENOBUFS, local(LocalError::Memory)),
+        (libc::EPERM, local(LocalError::NotPermitted)),
+        (libc::EAFNOSUPPORT, local(LocalError::Family)),
+    ];
+    for (code, error) in cases {
+        let seen = CheckError::from_io(target, Stage::Request, &io::Error::from_raw_os_error(code));
+        assert_eq!(seen, error);
+        assert_eq!(seen.is_local(), matches!(error, CheckError::Local { .. }));
+    }
+}

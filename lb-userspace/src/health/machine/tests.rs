@@ -1,0 +1,252 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn settings() -> CheckSettings {
+    CheckSettings {
+        interval: Duration::from_secs(2),
+        fast_interval: Duration::from_millis(500),
+        down_interval_max: Duration::from_secs(10),
+        rise: 2,
+        fall: 3,
+        jitter: 0.25,
+        ..CheckSettings::default()
+    }
+}
+
+/// Feeds `script` (s success, f failure, l local) and returns, per result, the verdict (U, D, ?) and the time to the
+/// next check in milliseconds.
+fn play(policy: Policy, initial: Health, script: &str) -> Vec<(char, u128)> {
+    let mut machine = Machine::new(policy, initial);
+    let mut now = Instant::now();
+    let mut before = initial;
+    let play_one = |letter| {
+        let outcome = match letter {
+            's' => Outcome::Success,
+            'f' => Outcome::Failure,
+            'l' => Outcome::Local,
+            other => panic!("no outcome {other}"),
+        };
+        let decision = machine.on_result(now, outcome);
+        let verdict = machine.health();
+        // A transition is told exactly when the verdict changes.
+        assert_eq!(
+            decision.transition,
+            (verdict != before).then_some(verdict),
+            "in {script}"
+        );
+        before = verdict;
+        let wait = decision.next - now;
+        now = decision.next;
+        let letter = match verdict {
+            Health::Up => 'U',
+            Health::Down => 'D',
+            Health::Unchecked => '?',
+        };
+        (letter, wait.as_millis())
+    };
+    script.chars().map(play_one).collect()
+}
+
+/// What is tried, the verdict before, the results, and after each result the verdict and the time to the next check.
+type Case = (&'static str, Health, &'static str, &'static [(char, u128)]);
+
+#[test]
+fn every_transition() {
+    use Health::{Down, Unchecked, Up};
+    let cases: [Case; 17] = [
+        ("the first result decides, up", Unchecked, "s", &[('U', 1000)]),
+        ("the first result decides, down", Unchecked, "f", &[('D', 1000)]),
+        (
+            "a local error decides nothing",
+            Unchecked,
+            "lls",
+            &[('?', 500), ('?', 500), ('U', 1000)],
+        ),
+        ("success while up", Up, "ss", &[('U', 2000), ('U', 2000)]),
+        (
+            "one failure too few",
+            Up,
+            "ffs",
+            &[('U', 500), ('U', 500), ('U', 2000)],
+        ),
+        ("fall failures", Up, "fff", &[('U', 500), ('U', 500), ('D', 2000)]),
+        (
+            "a success between failures starts the count anew",
+            Up,
+            "ffsff",
+            &[('U', 500), ('U', 500), ('U', 2000), ('U', 500), ('U', 500)],
+        ),
+        (
+            "local errors while up",
+            Up,
+            "lll",
+            &[('U', 2000), ('U', 2000), ('U', 2000)],
+        ),
+        (
+            "a local error neither counts nor resets the count",
+            Up,
+            "flfllf",
+            &[
+                ('U', 500),
+                ('U', 500),
+                ('U', 500),
+                ('U', 500),
+                ('U', 500),
+                ('D', 2000),
+            ],
+        ),
+        (
+            "back-off doubles up to its cap",
+            Down,
+            "fffff",
+            &[('D', 2000), ('D', 4000), ('D', 8000), ('D', 10000), ('D', 10000)],
+        ),
+        ("rise successes", Down, "ss", &[('D', 500), ('U', 2000)]),
+        (
+            "one success too few",
+            Down,
+            "sfs",
+            &[('D', 500), ('D', 2000), ('D', 500)],
+        ),
+        (
+            "a local error while rising",
+            Down,
+            "sls",
+            &[('D', 500), ('D', 500), ('U', 2000)],
+        ),
+        (
+            "a local error keeps the back-off",
+            Down,
+            "ffl",
+            &[('D', 2000), ('D', 4000), ('D', 8000)],
+        ),
+        (
+            "back-off begins anew after the next fall",
+            Down,
+            "fffssfff",
+            &[
+                ('D', 2000),
+                ('D', 4000),
+                ('D', 8000),
+                ('D', 500),
+                ('U', 2000),
+                ('U', 500),
+                ('U', 500),
+                ('D', 2000),
+            ],
+        ),
+        (
+            "after going down, back-off goes on",
+            Up,
+            "ffff",
+            &[('U', 500), ('U', 500), ('D', 2000), ('D', 4000)],
+        ),
+        (
+            "a failure while flapping up does not shorten the back-off",
+            Down,
+            "ffsf",
+            &[('D', 2000), ('D', 4000), ('D', 500), ('D', 8000)],
+        ),
+    ];
+    for (name, initial, script, expected) in cases {
+        assert_eq!(
+            play(Policy::new(&settings()), initial, script),
+            expected,
+            "{name}"
+        );
+    }
+}
+
+#[test]
+fn jitter_moves_settled_checks_only() {
+    let now = Instant::now();
+    let window = |initial, outcome| {
+        Machine::new(Policy::new(&settings()), initial)
+            .on_result(now, outcome)
+            .window
+    };
+    assert_eq!(window(Health::Up, Outcome::Success), Duration::from_millis(500));
+    assert_eq!(window(Health::Down, Outcome::Failure), Duration::from_millis(500));
+    // The promised detection time counts on the fast interval.
+    assert_eq!(window(Health::Up, Outcome::Failure), Duration::ZERO);
+    assert_eq!(window(Health::Down, Outcome::Success), Duration::ZERO);
+    // Checks that began together at a cold start spread over the whole interval.
+    assert_eq!(
+        window(Health::Unchecked, Outcome::Success),
+        Duration::from_secs(1)
+    );
+}
+
+#[test]
+fn settings_without_sense_make_no_busy_loop() {
+    let policy = Policy::new(&CheckSettings {
+        interval: Duration::ZERO,
+        fast_interval: Duration::MAX,
+        down_interval_max: Duration::ZERO,
+        rise: 0,
+        fall: 0,
+        jitter: f64::NAN,
+        ..CheckSettings::default()
+    });
+    assert_eq!(play(policy, Health::Up, "sfs"), [('U', 1), ('D', 1), ('U', 1)]);
+    let policy = Policy::new(&CheckSettings {
+        interval: Duration::MAX,
+        ..CheckSettings::default()
+    });
+    assert_eq!(play(policy, Health::Up, "s"), [('U', MAX_INTERVAL.as_millis())]);
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![3 => Just(Outcome::Success), 3 => Just(Outcome::Failure), 1 => Just(Outcome::Local)]
+}
+
+proptest! {
+    /// Up exactly after `rise` successes in a row, down exactly after `fall` failures in a row, whatever came before
+    /// and whatever local errors come between.
+    #[test]
+    fn verdict_follows_the_last_results_only(
+        rise in 1_usize..6,
+        fall in 1_usize..6,
+        restored in prop_oneof![Just(Health::Up), Just(Health::Down)],
+        outcomes in prop::collection::vec(outcome(), 0..200),
+    ) {
+        let (rise_u32, fall_u32) = (u32::try_from(rise).unwrap(), u32::try_from(fall).unwrap());
+        let policy = Policy::new(&CheckSettings { rise: rise_u32, fall: fall_u32, ..settings() });
+        let mut machine = Machine::new(policy, restored);
+        let now = Instant::now();
+        let mut counted: Vec<Outcome> = Vec::new();
+        for outcome in outcomes {
+            let before = machine.health();
+            let _ = machine.on_result(now, outcome);
+            if outcome != Outcome::Local {
+                counted.push(outcome);
+            }
+            let in_a_row = |wanted| counted.iter().rev().take_while(|seen| **seen == wanted).count();
+            let expected = match before {
+                Health::Up if in_a_row(Outcome::Failure) >= fall => Health::Down,
+                Health::Down if in_a_row(Outcome::Success) >= rise => Health::Up,
+                same @ (Health::Up | Health::Down | Health::Unchecked) => same,
+            };
+            prop_assert_eq!(machine.health(), expected);
+        }
+    }
+
+    /// The pace never leaves what the settings name, so that neither a storm nor a forgotten backend is possible.
+    #[test]
+    fn pace_stays_within_its_bounds(outcomes in prop::collection::vec(outcome(), 1..100)) {
+        let settings = settings();
+        let mut machine = Machine::new(Policy::new(&settings), Health::Unchecked);
+        let now = Instant::now();
+        for outcome in outcomes {
+            let decision = machine.on_result(now, outcome);
+            let longest = match machine.health() {
+                Health::Down => settings.down_interval_max,
+                Health::Up | Health::Unchecked => settings.interval,
+            };
+            prop_assert!(decision.next - now <= longest);
+            prop_assert!(decision.window <= decision.next - now);
+            prop_assert!(decision.next - now + decision.window >= settings.fast_interval);
+        }
+    }
+}
