@@ -18,6 +18,7 @@ pub mod reason;
 pub mod ring_slot;
 pub mod service;
 pub mod settings;
+pub mod track;
 
 /// Implements aya's marker for plain data, so that the daemon can read and write the layout as map key or value.
 macro_rules! plain_data {
