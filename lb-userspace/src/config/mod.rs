@@ -1,1 +1,129 @@
 //! The configuration file: raw text to checked desired state, every error at once with its place.
+//!
+//! The file is walked by its spans. Single values go through [`values`], which the command line and the API use, too;
+//! what must hold between values is in [`crate::state::check`].
+
+pub mod daemon;
+pub mod duration;
+mod error;
+mod export;
+pub mod fields;
+pub mod health;
+mod service;
+mod table;
+#[cfg(test)]
+mod tests;
+pub mod values;
+
+use std::{collections::BTreeMap, ops::Range};
+
+use toml::de::{DeTable, DeValue};
+
+pub use self::{daemon::DaemonSettings, error::ConfigError, export::export};
+use self::{error::Reporter, service::Located, table::Table};
+use crate::state::{
+    check::{self, Place, Problem},
+    desired::{Desired, Revision, Settings},
+};
+
+/// A configuration file's content.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Config {
+    /// What only a start of the daemon reads.
+    pub daemon: DaemonSettings,
+    /// What can change while it runs; revision 0.
+    pub desired: Desired,
+}
+
+type Span = Range<usize>;
+
+/// Reads a configuration. `file` is the name that errors carry.
+///
+/// # Errors
+/// Everything that is wrong, in the order of the file. Syntax errors come alone, since what follows one may not mean
+/// what it seems to.
+pub fn parse(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
+    let mut reporter = Reporter::new(text, file);
+    let (document, syntax) = DeTable::parse_recoverable(text);
+    for error in &syntax {
+        reporter.error(error.span().unwrap_or_default(), error.message(), None);
+    }
+    reporter.check()?;
+
+    let mut root = Table::new(document.get_ref(), document.span(), "the file");
+    let lb = root.table(&mut reporter, "lb", "[lb]");
+    let (daemon, settings, settings_spans) = match lb {
+        Some(table) => daemon::read(&mut reporter, table),
+        None => (DaemonSettings::default(), Settings::default(), BTreeMap::new()),
+    };
+    let mut services = Vec::new();
+    for (table, span) in root.tables(&mut reporter, "service", "[[service]]") {
+        services.extend(service::read(
+            &mut reporter,
+            Table::new(table, span, "[[service]]"),
+        ));
+    }
+    root.finish(&mut reporter);
+    duplicate_names(&mut reporter, &services);
+
+    let list: Vec<_> = services.iter().map(|located| &located.service).collect();
+    for problem in check::problems(&settings, &list) {
+        let Problem {
+            place,
+            kind: _,
+            what,
+            hint,
+        } = problem;
+        let span = match place {
+            Place::Settings(key) => settings_spans.get(key).cloned().unwrap_or_default(),
+            Place::Service(index, key) => services[index].spans.of(key),
+            Place::Health(index, key) => services[index].health.of(key),
+            Place::Backend(index, backend, key) => services[index].backends[backend].of(key),
+        };
+        reporter.error(span, what, hint);
+    }
+    reporter.check()?;
+    let services = services
+        .into_iter()
+        .map(|located| (located.service.name.clone(), located.service))
+        .collect();
+    Ok(Config {
+        daemon,
+        desired: Desired {
+            revision: Revision(0),
+            settings,
+            services,
+        },
+    })
+}
+
+fn duplicate_names(reporter: &mut Reporter<'_>, services: &[Located]) {
+    let mut seen = BTreeMap::new();
+    for located in services {
+        let span = located.spans.of("name");
+        if let Some(first) = seen.get(&located.service.name) {
+            let (line, _) = reporter.position(*first);
+            let message = format!("service {} is defined twice", located.service.name);
+            reporter.error(
+                span,
+                message,
+                Some(format!("the first one is on line {line}; rename one of them")),
+            );
+        } else {
+            seen.insert(located.service.name.clone(), span.start);
+        }
+    }
+}
+
+/// What a TOML value is, for messages.
+fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
+}

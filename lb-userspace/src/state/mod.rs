@@ -1,6 +1,15 @@
 //! What the operator wants (desired state) and what follows from it and from health (effective state).
 
+pub mod available;
 pub mod backend;
+pub mod change;
+pub mod check;
 pub mod desired;
+pub mod diff;
+pub mod effective;
 pub mod names;
 pub mod service;
+pub mod store;
+#[cfg(test)]
+pub(crate) mod testing;
+pub mod words;

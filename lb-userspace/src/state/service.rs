@@ -111,3 +111,23 @@ pub struct Service {
     /// In the order of the file.
     pub backends: Vec<Backend>,
 }
+
+impl Service {
+    /// A service without backends, with every setting at its default.
+    pub fn new(name: ServiceName, key: ServiceKey) -> Self {
+        Self {
+            name,
+            key,
+            mode: Mode::Nat,
+            algorithm: Algorithm::Maglev,
+            affinity: Affinity::None,
+            tracking: Tracking::JustEnough,
+            ring_size: RingSize::Auto,
+            on_empty: OnEmpty::Drop,
+            on_down: OnDown::Move,
+            slow_start: Duration::ZERO,
+            health: CheckSettings::default(),
+            backends: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! The `[lb]` table: what a start of the daemon reads, and the settings that can change while it runs.
+
+use std::{
+    collections::BTreeMap,
+    net::{Ipv4Addr, SocketAddr},
+    path::PathBuf,
+};
+
+use lb_common::limits::MAX_INTERFACES;
+
+use super::{
+    Span,
+    error::Reporter,
+    table::Table,
+    values::{self, ValueError},
+};
+use crate::{
+    datapath::XdpModeChoice,
+    state::{desired::Settings, words::Word},
+};
+
+/// What becomes of the program when the daemon leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnExit {
+    /// It is taken off the interfaces.
+    #[default]
+    Detach,
+    /// It goes on forwarding until the next daemon takes over.
+    Keep,
+}
+
+impl Word for OnExit {
+    const KEY: &'static str = "on_exit";
+    const WORDS: &'static [(Self, &'static str)] = &[(Self::Detach, "detach"), (Self::Keep, "keep")];
+}
+
+/// What only a start of the daemon reads. Flags of `lb run` come before it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DaemonSettings {
+    /// Interfaces to attach to; flags add to them.
+    pub interfaces: Vec<String>,
+    /// XDP modes that may be used.
+    pub xdp_mode: XdpModeChoice,
+    /// The admin API's socket.
+    pub socket: PathBuf,
+    /// Where the desired state is kept.
+    pub state_dir: PathBuf,
+    /// Where metrics, health of the daemon and the web page are served.
+    pub metrics: SocketAddr,
+    /// Where programs and maps are pinned.
+    pub pin_dir: PathBuf,
+    /// What becomes of the program in the end.
+    pub on_exit: OnExit,
+}
+
+impl Default for DaemonSettings {
+    fn default() -> Self {
+        Self {
+            interfaces: Vec::new(),
+            xdp_mode: XdpModeChoice::default(),
+            socket: PathBuf::from("/run/lb/lb.sock"),
+            state_dir: PathBuf::from("/var/lib/lb"),
+            metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, 9900)),
+            pin_dir: PathBuf::from("/sys/fs/bpf/lb"),
+            on_exit: OnExit::default(),
+        }
+    }
+}
+
+/// Longest name of a network interface: IFNAMSIZ less the final zero (linux/if.h).
+const MAX_INTERFACE_NAME: usize = 15;
+
+/// Longest path of a unix socket: `sun_path` less the final zero (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
+
+/// A name that a network interface can have.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn interface(text: &str) -> Result<String, ValueError> {
+    let fits = (1..=MAX_INTERFACE_NAME).contains(&text.len()) && text != "." && text != "..";
+    if fits && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control()) {
+        return Ok(text.to_owned());
+    }
+    Err(ValueError::new(
+        format!("{text:?} is no name of an interface"),
+        "`ip link` lists them",
+    ))
+}
+
+fn path(text: &str) -> Result<PathBuf, ValueError> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    Err(ValueError::new(
+        format!("{text:?} is no absolute path"),
+        "begin it with /",
+    ))
+}
+
+fn socket(text: &str) -> Result<PathBuf, ValueError> {
+    if text.len() > MAX_SOCKET_PATH {
+        return Err(ValueError::new(
+            format!("a socket's path has at most {MAX_SOCKET_PATH} bytes"),
+            "",
+        ));
+    }
+    path(text)
+}
+
+/// Reads the table; what is wrong keeps its default.
+pub(super) fn read(
+    reporter: &mut Reporter<'_>,
+    mut table: Table<'_>,
+) -> (DaemonSettings, Settings, BTreeMap<&'static str, Span>) {
+    let (daemon, settings) = (DaemonSettings::default(), Settings::default());
+    let spans = table.spans();
+    let daemon = DaemonSettings {
+        interfaces: table
+            .list(reporter, "interfaces", interface, false)
+            .unwrap_or(daemon.interfaces),
+        xdp_mode: table
+            .text(reporter, "xdp_mode", values::word)
+            .unwrap_or(daemon.xdp_mode),
+        socket: table.text(reporter, "socket", socket).unwrap_or(daemon.socket),
+        state_dir: table
+            .text(reporter, "state_dir", path)
+            .unwrap_or(daemon.state_dir),
+        metrics: table
+            .text(reporter, "metrics", values::endpoint)
+            .unwrap_or(daemon.metrics),
+        pin_dir: table.text(reporter, "pin_dir", path).unwrap_or(daemon.pin_dir),
+        on_exit: table
+            .text(reporter, "on_exit", values::word)
+            .unwrap_or(daemon.on_exit),
+    };
+    let settings = Settings {
+        snat_addresses: table
+            .list(reporter, "snat_addresses", values::address, false)
+            .unwrap_or(settings.snat_addresses),
+        snat_ports: table
+            .text(reporter, "snat_ports", values::ports)
+            .unwrap_or(settings.snat_ports),
+        transition: table
+            .duration(reporter, "transition")
+            .unwrap_or(settings.transition),
+    };
+    table.finish(reporter);
+
+    let span = spans.of("interfaces");
+    for (index, name) in daemon.interfaces.iter().enumerate() {
+        if daemon.interfaces[..index].contains(name) {
+            reporter.error(span.clone(), format!("interface {name} is listed twice"), None);
+        }
+    }
+    if daemon.interfaces.len() > MAX_INTERFACES as usize {
+        let message = format!(
+            "{} interfaces are more than the {MAX_INTERFACES} that fit",
+            daemon.interfaces.len()
+        );
+        reporter.error(span, message, None);
+    }
+    let keys = ["snat_addresses", "snat_ports", "transition"];
+    (
+        daemon,
+        settings,
+        keys.into_iter().map(|key| (key, spans.of(key))).collect(),
+    )
+}

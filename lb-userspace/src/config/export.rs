@@ -1,0 +1,67 @@
+//! Desired state as a configuration file.
+
+use std::fmt::Write;
+
+use super::fields::{self, Field, HEALTH};
+use crate::state::desired::Desired;
+
+/// The desired state as TOML that [`super::parse`] takes back unchanged, but for the revision. Holds what is not at
+/// its default; services stand in the order of their names.
+pub fn export(desired: &Desired) -> String {
+    let mut text = String::new();
+    let settings = lines("", &fields::settings(&desired.settings));
+    if !settings.is_empty() {
+        text = format!("[lb]\n{settings}\n");
+    }
+    for service in desired.services.values() {
+        let mut own = vec![name(service.name.as_str())];
+        own.extend(fields::service(service));
+        push(&mut text, "[[service]]", &lines("", &own));
+        let health = fields::health(&service.health);
+        if health.iter().any(|field| !field.is_default) {
+            push(&mut text, "  [service.health]", &lines("  ", &health));
+        }
+        for backend in &service.backends {
+            let mut own = vec![name(backend.name.as_str())];
+            own.extend(fields::backend(backend));
+            push(&mut text, "  [[service.backend]]", &lines("  ", &own));
+        }
+    }
+    text.truncate(text.trim_end().len());
+    if !text.is_empty() {
+        text.push('\n');
+    }
+    text
+}
+
+fn name(name: &str) -> Field {
+    Field {
+        key: "name",
+        value: toml::Value::from(name).to_string(),
+        is_default: false,
+    }
+}
+
+fn push(text: &mut String, header: &str, lines: &str) {
+    text.push_str(header);
+    text.push('\n');
+    text.push_str(lines);
+    text.push('\n');
+}
+
+fn lines(indent: &str, fields: &[Field]) -> String {
+    let mut text = String::new();
+    for Field {
+        key,
+        value,
+        is_default,
+    } in fields
+    {
+        if !is_default {
+            let key = key.strip_prefix(HEALTH).unwrap_or(key);
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{indent}{key} = {value}");
+        }
+    }
+    text
+}

@@ -1,0 +1,250 @@
+//! Settings as keys and values of the configuration file: what `export` writes and what a diff names.
+
+use std::time::Duration;
+
+use lb_common::service::Mode;
+use toml::Value;
+
+use super::{duration, service::DEFAULT_WEIGHT};
+use crate::{
+    health::settings::{CheckKind, CheckSettings, HttpCheck},
+    state::{
+        backend::{Admin, Backend},
+        desired::Settings,
+        service::{RingSize, Service, ServiceKey},
+        words::{self, Word},
+    },
+};
+
+/// A key and its value.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Field {
+    /// The key; keys of a service's health table begin with [`HEALTH`].
+    pub key: &'static str,
+    /// The value in TOML.
+    pub value: String,
+    /// Whether leaving it out means the same.
+    pub is_default: bool,
+}
+
+/// Keys of one thing, in the order in which they are written.
+pub type Fields = Vec<Field>;
+
+/// What keys of a health table begin with.
+pub const HEALTH: &str = "health.";
+
+fn always(key: &'static str, value: impl Into<Value>) -> Field {
+    Field {
+        key,
+        value: value.into().to_string(),
+        is_default: false,
+    }
+}
+
+fn field<T: PartialEq>(key: &'static str, value: &T, default: &T, text: impl Fn(&T) -> Value) -> Field {
+    Field {
+        key,
+        value: text(value).to_string(),
+        is_default: value == default,
+    }
+}
+
+fn word<W: Word>(value: W, default: W) -> Field {
+    field(W::KEY, &value, &default, |value| Value::from(value.word()))
+}
+
+fn time(key: &'static str, value: Duration, default: Duration) -> Field {
+    field(key, &value, &default, |value| Value::from(duration::text(*value)))
+}
+
+fn number<N: PartialEq + Copy + Into<i64>>(key: &'static str, value: N, default: N) -> Field {
+    field(key, &value, &default, |value| Value::from((*value).into()))
+}
+
+/// An optional value; left out where there is none.
+fn optional<T>(key: &'static str, value: Option<&T>, text: impl Fn(&T) -> Value) -> Option<Field> {
+    value.map(|value| always(key, text(value)))
+}
+
+fn texts<T: ToString>(values: &[T]) -> Value {
+    values.iter().map(ToString::to_string).collect::<Vec<_>>().into()
+}
+
+/// The part of the `[lb]` table that can change while the daemon runs.
+pub fn settings(settings: &Settings) -> Fields {
+    let default = Settings::default();
+    let Settings {
+        snat_addresses,
+        snat_ports,
+        transition,
+    } = settings;
+    vec![
+        field(
+            "snat_addresses",
+            snat_addresses,
+            &default.snat_addresses,
+            |list| texts(list),
+        ),
+        field("snat_ports", snat_ports, &default.snat_ports, |range| {
+            Value::from(format!("{}-{}", range.start(), range.end()))
+        }),
+        time("transition", *transition, default.transition),
+    ]
+}
+
+/// A service without its health table and backends. The name is not among them.
+pub fn service(service: &Service) -> Fields {
+    let default = Service::new(service.name.clone(), service.key);
+    let Service {
+        name: _,
+        key: ServiceKey {
+            address,
+            port,
+            protocol,
+        },
+        mode,
+        algorithm,
+        affinity,
+        tracking,
+        ring_size,
+        on_empty,
+        on_down,
+        slow_start,
+        health: _,
+        backends: _,
+    } = service;
+    vec![
+        always("address", address.to_string()),
+        always("port", i64::from(*port)),
+        word(*protocol, crate::state::service::Protocol::Tcp),
+        word(*mode, default.mode),
+        word(*algorithm, default.algorithm),
+        word(*affinity, default.affinity),
+        word(*tracking, default.tracking),
+        field("ring_size", ring_size, &default.ring_size, |size| match size {
+            RingSize::Auto => Value::from("auto"),
+            RingSize::Slots(slots) => Value::from(i64::from(*slots)),
+        }),
+        word(*on_empty, default.on_empty),
+        word(*on_down, default.on_down),
+        time("slow_start", *slow_start, default.slow_start),
+    ]
+}
+
+/// A service's health table. All keys are at their default if the table can be left out.
+pub fn health(settings: &CheckSettings) -> Fields {
+    let default = CheckSettings::default();
+    let CheckSettings {
+        kind,
+        interval,
+        fast_interval,
+        down_interval_max,
+        timeout,
+        rise,
+        fall,
+        jitter,
+        through,
+        port,
+    } = settings;
+    let mut fields = vec![
+        time("health.interval", *interval, default.interval),
+        time("health.fast_interval", *fast_interval, default.fast_interval),
+        time(
+            "health.down_interval_max",
+            *down_interval_max,
+            default.down_interval_max,
+        ),
+        time("health.timeout", *timeout, default.timeout),
+        number("health.rise", *rise, default.rise),
+        number("health.fall", *fall, default.fall),
+        field("health.jitter", jitter, &default.jitter, |jitter| {
+            Value::from(*jitter)
+        }),
+        field("health.through", through, &default.through, |through| {
+            Value::from(through.word())
+        }),
+    ];
+    fields.extend(optional("health.port", port.as_ref(), |port| {
+        Value::from(i64::from(*port))
+    }));
+    match kind {
+        CheckKind::None | CheckKind::Tcp => {}
+        CheckKind::Http(check) => fields.extend(http(check)),
+    }
+    let is_default = *kind == CheckKind::None && fields.iter().all(|field| field.is_default);
+    let kind = Value::from(words::kind(kind)).to_string();
+    fields.insert(
+        0,
+        Field {
+            key: "health.kind",
+            value: kind,
+            is_default,
+        },
+    );
+    fields
+}
+
+fn http(check: &HttpCheck) -> Fields {
+    let default = HttpCheck::default();
+    let HttpCheck {
+        method,
+        path,
+        host,
+        headers,
+        expect_status,
+        expect_body,
+        max_body,
+    } = check;
+    let string = |text: &String| Value::from(text.as_str());
+    let mut fields = vec![
+        field("health.method", method, &default.method, string),
+        field("health.path", path, &default.path, string),
+    ];
+    fields.extend(optional("health.host", host.as_ref(), string));
+    let pairs = headers
+        .iter()
+        .map(|(name, value)| format!("{} = {}", Value::from(name.as_str()), Value::from(value.as_str())));
+    let pairs: Vec<_> = pairs.collect();
+    fields.push(Field {
+        key: "health.headers",
+        value: format!("{{ {} }}", pairs.join(", ")),
+        is_default: headers.is_empty(),
+    });
+    fields.push(field(
+        "health.expect_status",
+        expect_status,
+        &default.expect_status,
+        |statuses| {
+            statuses
+                .iter()
+                .map(|status| Value::from(i64::from(*status)))
+                .collect::<Vec<_>>()
+                .into()
+        },
+    ));
+    fields.extend(optional("health.expect_body", expect_body.as_ref(), string));
+    fields.push(field("health.max_body", max_body, &default.max_body, |bytes| {
+        Value::from(i64::try_from(*bytes).unwrap_or(i64::MAX))
+    }));
+    fields
+}
+
+/// A backend. The name is not among them.
+pub fn backend(backend: &Backend) -> Fields {
+    let Backend {
+        name: _,
+        address,
+        weight,
+        mode,
+        admin,
+    } = backend;
+    let mut fields = vec![
+        always("address", address.to_string()),
+        number("weight", *weight, DEFAULT_WEIGHT),
+    ];
+    fields.extend(optional(Mode::KEY, mode.as_ref(), |mode| {
+        Value::from(mode.word())
+    }));
+    fields.push(word(*admin, Admin::Enabled));
+    fields
+}

@@ -1,0 +1,113 @@
+//! `[service.health]` tables.
+
+use super::{
+    error::Reporter,
+    table::Table,
+    values::{self, ValueError},
+};
+use crate::{
+    health::settings::{CheckKind, CheckSettings, HttpCheck},
+    state::available,
+};
+
+/// Kinds of checks that the file knows, whether this version has them or not.
+const KINDS: [&str; 11] = [
+    "none", "tcp", "http", "https", "tls", "http2", "grpc", "dns", "udp", "icmp", "exec",
+];
+
+/// Keys that only checks of HTTP have.
+const HTTP_KEYS: [&str; 7] = [
+    "method",
+    "path",
+    "host",
+    "headers",
+    "expect_status",
+    "expect_body",
+    "max_body",
+];
+
+/// The check of a kind's word, with its own settings at their defaults.
+///
+/// # Errors
+/// No such kind, or none that this version has.
+pub fn kind(text: &str) -> Result<CheckKind, ValueError> {
+    match text {
+        "none" => Ok(CheckKind::None),
+        "tcp" => Ok(CheckKind::Tcp),
+        "http" => Ok(CheckKind::Http(HttpCheck::default())),
+        _ if available::not_yet("kind", text) => Err(ValueError::new(
+            format!("\"{text}\" is not available in this version yet"),
+            format!("use {}", available::choices("kind", KINDS)),
+        )),
+        _ => Err(values::unknown_word("kind", text, KINDS.into_iter())),
+    }
+}
+
+/// Reads the table; what is wrong keeps its default.
+pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSettings {
+    table.require(reporter, "kind", "\"tcp\"");
+    let spans = table.spans();
+    let default = CheckSettings::default();
+    let kind = table.text(reporter, "kind", kind);
+    let settings = CheckSettings {
+        kind: CheckKind::None,
+        interval: table.duration(reporter, "interval").unwrap_or(default.interval),
+        fast_interval: table
+            .duration(reporter, "fast_interval")
+            .unwrap_or(default.fast_interval),
+        down_interval_max: table
+            .duration(reporter, "down_interval_max")
+            .unwrap_or(default.down_interval_max),
+        timeout: table.duration(reporter, "timeout").unwrap_or(default.timeout),
+        rise: table
+            .number(reporter, "rise", values::count)
+            .unwrap_or(default.rise),
+        fall: table
+            .number(reporter, "fall", values::count)
+            .unwrap_or(default.fall),
+        jitter: table
+            .real(reporter, "jitter", values::share)
+            .unwrap_or(default.jitter),
+        through: table
+            .text(reporter, "through", values::word)
+            .unwrap_or(default.through),
+        port: table.number(reporter, "port", values::port),
+    };
+    let http = http(reporter, &mut table);
+    table.finish(reporter);
+    let kind = match kind {
+        Some(CheckKind::Http(_)) => CheckKind::Http(http),
+        Some(other) => {
+            for key in HTTP_KEYS.into_iter().filter(|key| spans.has(key)) {
+                let hint = "remove it, or set kind = \"http\"".to_owned();
+                reporter.error(
+                    spans.of(key),
+                    format!("{key} means nothing to a check that is not of kind http"),
+                    Some(hint),
+                );
+            }
+            other
+        }
+        // The error of the kind is reported already; its keys may well be right.
+        None => CheckKind::None,
+    };
+    CheckSettings { kind, ..settings }
+}
+
+fn http(reporter: &mut Reporter<'_>, table: &mut Table<'_>) -> HttpCheck {
+    let default = HttpCheck::default();
+    let text = |text: &str| Ok(text.to_owned());
+    HttpCheck {
+        method: table.text(reporter, "method", text).unwrap_or(default.method),
+        path: table.text(reporter, "path", text).unwrap_or(default.path),
+        host: table.text(reporter, "host", text),
+        headers: table.strings(reporter, "headers").unwrap_or(default.headers),
+        expect_status: table
+            .list(reporter, "expect_status", values::count, true)
+            .unwrap_or(default.expect_status),
+        expect_body: table.text(reporter, "expect_body", text),
+        max_body: table
+            .number(reporter, "max_body", values::count)
+            .unwrap_or(default.max_body),
+    }
+}

@@ -1,0 +1,197 @@
+//! Single values from text: shared by the file, the command line and the API, so that all give the same errors.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    str::FromStr,
+    time::Duration,
+};
+
+use super::duration;
+use crate::state::{available, names::NameError, service::RingSize, words::Word};
+
+/// Why a text is no value of the wanted kind.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ValueError {
+    /// What is wrong.
+    pub message: String,
+    /// What to write instead.
+    pub hint: Option<String>,
+}
+
+impl ValueError {
+    /// An error; an empty hint is none.
+    pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self {
+            message: message.into(),
+            hint: Some(hint.into()).filter(|hint| !hint.is_empty()),
+        }
+    }
+}
+
+/// A name of a service or backend.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn name<N: FromStr<Err = NameError>>(text: &str) -> Result<N, ValueError> {
+    text.parse()
+        .map_err(|error: NameError| ValueError::new(error.to_string(), ""))
+}
+
+/// An IPv4 or IPv6 address.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn address(text: &str) -> Result<IpAddr, ValueError> {
+    text.parse().map_err(|_| {
+        let hint = if text.contains('/') {
+            "write it without a prefix length"
+        } else if text.parse::<SocketAddr>().is_ok() {
+            "write it without a port; the port has its own key"
+        } else if text.starts_with('[') {
+            "write it without brackets"
+        } else {
+            "for example \"192.0.2.10\" or \"2001:db8::10\"; names are not looked up"
+        };
+        ValueError::new(format!("{text:?} is no IP address"), hint)
+    })
+}
+
+/// An address with a port.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn endpoint(text: &str) -> Result<SocketAddr, ValueError> {
+    match text.parse() {
+        Ok(SocketAddr::V6(v6)) if v6.scope_id() != 0 => Err(ValueError::new(
+            format!("{text:?} has a scope, which no packet carries"),
+            "use a routable address",
+        )),
+        Ok(endpoint) => Ok(endpoint),
+        Err(_) => {
+            let hint = match text.parse::<IpAddr>() {
+                Ok(IpAddr::V4(v4)) => format!("add the port, for example \"{v4}:8080\""),
+                Ok(IpAddr::V6(v6)) => format!("add brackets and the port, for example \"[{v6}]:8080\""),
+                Err(_) => {
+                    "for example \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"; names are not looked up"
+                        .to_owned()
+                }
+            };
+            Err(ValueError::new(
+                format!("{text:?} is no address with a port"),
+                hint,
+            ))
+        }
+    }
+}
+
+/// A port; 0 is for every port where that has a meaning.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn port(text: &str) -> Result<u16, ValueError> {
+    text.parse()
+        .map_err(|_| ValueError::new(format!("{text} is no port"), "from 0 to 65535"))
+}
+
+/// A weight; 0 drains.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn weight(text: &str) -> Result<u16, ValueError> {
+    text.parse().map_err(|_| {
+        ValueError::new(
+            format!("{text} is no weight"),
+            "from 1 to 65535, or 0 for no new flows",
+        )
+    })
+}
+
+/// A duration; see [`duration::parse`].
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn duration(text: &str) -> Result<Duration, ValueError> {
+    duration::parse(text)
+}
+
+/// One of a few words.
+///
+/// # Errors
+/// The text is none of them. The hint names the nearest, or all that this version offers.
+pub fn word<W: Word>(text: &str) -> Result<W, ValueError> {
+    W::from_word(text).ok_or_else(|| unknown_word(W::KEY, text, W::WORDS.iter().map(|(_, word)| *word)))
+}
+
+/// The error for a text that is none of the words of a key.
+pub(super) fn unknown_word<'a>(
+    key: &str,
+    text: &str,
+    words: impl Iterator<Item = &'a str> + Clone,
+) -> ValueError {
+    let hint = match nearest(text, words.clone()) {
+        Some(word) if !available::not_yet(key, word) => format!("did you mean \"{word}\"?"),
+        Some(_) | None => format!("one of: {}", available::choices(key, words)),
+    };
+    ValueError::new(format!("{text:?} is no {key}"), hint)
+}
+
+/// A ring size: `auto`, or a number of slots.
+///
+/// # Errors
+/// What is wrong with the text. Whether the number is a prime in range is checked with the service.
+pub fn ring_size(text: &str) -> Result<RingSize, ValueError> {
+    match text {
+        "auto" => Ok(RingSize::Auto),
+        _ => text.parse().map(RingSize::Slots).map_err(|_| {
+            ValueError::new(
+                format!("{text:?} is no ring_size"),
+                "\"auto\", or a prime from 251 to 131071",
+            )
+        }),
+    }
+}
+
+/// A range of ports, `first-last`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn ports(text: &str) -> Result<RangeInclusive<u16>, ValueError> {
+    let range = text.split_once('-').and_then(|(first, last)| {
+        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        (0 < first && first <= last).then_some(first..=last)
+    });
+    range.ok_or_else(|| {
+        let hint = "\"first-last\" with ports from 1 to 65535, for example \"1024-32767\"";
+        ValueError::new(format!("{text:?} is no range of ports"), hint)
+    })
+}
+
+/// A whole number from 0.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn count<N: FromStr>(text: &str) -> Result<N, ValueError> {
+    text.parse()
+        .map_err(|_| ValueError::new(format!("{text} is no whole number in range"), ""))
+}
+
+/// A share, such as jitter.
+///
+/// # Errors
+/// What is wrong with the text. Whether it lies between 0 and 1 is checked with what it is for.
+pub fn share(text: &str) -> Result<f64, ValueError> {
+    let number = text.parse().ok().filter(|number: &f64| number.is_finite());
+    number.ok_or_else(|| ValueError::new(format!("{text} is no number"), "from 0 to 1, for example 0.1"))
+}
+
+/// The word that was probably meant: at most two slips away, and less than half of it.
+pub(super) fn nearest<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let lower = text.to_lowercase();
+    let distance =
+        |word: &str| strsim::damerau_levenshtein(&lower.replace('-', "_"), &word.replace('-', "_"));
+    let rated = words.into_iter().map(|word| (distance(word), word));
+    let (distance, word) = rated.min_by_key(|(distance, _)| *distance)?;
+    (distance <= 2 && 2 * distance < word.len()).then_some(word)
+}

@@ -1,0 +1,36 @@
+//! What the configuration can say but this version cannot do yet, in one table.
+
+/// Keys and those of their values that are understood and refused.
+pub const NOT_YET: &[(&str, &str)] = &[
+    ("mode", "dnat"),
+    ("mode", "l2dsr"),
+    ("mode", "ipip"),
+    ("mode", "gue"),
+    ("algorithm", "round-robin"),
+    ("affinity", "source"),
+    ("on_empty", "reject"),
+    ("slow_start", MORE_THAN_ZERO),
+    ("through", "vip"),
+    ("kind", "https"),
+    ("kind", "tls"),
+    ("kind", "http2"),
+    ("kind", "grpc"),
+    ("kind", "dns"),
+    ("kind", "udp"),
+    ("kind", "icmp"),
+    ("kind", "exec"),
+];
+
+/// Stands in [`NOT_YET`] for every duration but zero.
+pub const MORE_THAN_ZERO: &str = "more than 0s";
+
+/// Whether this version refuses a value.
+pub fn not_yet(key: &str, value: &str) -> bool {
+    NOT_YET.contains(&(key, value))
+}
+
+/// Of the words a key can have, those that work in this version, for hints: `nat` or `tcp, udp`.
+pub fn choices<'a>(key: &str, words: impl IntoIterator<Item = &'a str>) -> String {
+    let words: Vec<_> = words.into_iter().filter(|word| !not_yet(key, word)).collect();
+    words.join(", ")
+}

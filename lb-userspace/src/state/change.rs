@@ -1,0 +1,314 @@
+//! Changes of the desired state, one function each. All leave their input alone and return the next state; its
+//! revision is higher only if something really changed.
+
+use std::{fmt, net::SocketAddr, time::Duration};
+
+use lb_common::service::Mode;
+
+use super::{
+    backend::{Admin, Backend},
+    check::{self, Problem, ProblemKind},
+    desired::{Desired, Revision},
+    names::{BackendName, ServiceName},
+    service::{Affinity, Algorithm, OnDown, OnEmpty, RingSize, Service, ServiceKey, Tracking},
+};
+use crate::health::settings::CheckSettings;
+
+/// What a name that was not found should have named.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// A service.
+    Service,
+    /// A backend.
+    Backend,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Service => "service",
+            Self::Backend => "backend",
+        })
+    }
+}
+
+/// Why a change is refused; the desired state stays as it was.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ChangeError {
+    /// Nothing has this name. `name` is `service/backend` for backends.
+    #[error("no {kind} named {name}")]
+    NotFound {
+        /// What was looked for.
+        kind: Kind,
+        /// Its name.
+        name: String,
+    },
+    /// Something else has the name, address or endpoint already.
+    #[error("{what}")]
+    Conflict {
+        /// What stands against what.
+        what: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+    /// The result would make no sense.
+    #[error("{what}")]
+    Invalid {
+        /// What is wrong.
+        what: String,
+        /// What to do.
+        hint: Option<String>,
+    },
+}
+
+impl ChangeError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<&str> {
+        match self {
+            Self::NotFound {
+                kind: Kind::Service, ..
+            } => Some("`lb service list` shows what there is"),
+            Self::NotFound {
+                kind: Kind::Backend, ..
+            } => Some("`lb backend list` shows what there is"),
+            Self::Conflict { hint, .. } | Self::Invalid { hint, .. } => hint.as_deref(),
+        }
+    }
+}
+
+impl From<Problem> for ChangeError {
+    fn from(problem: Problem) -> Self {
+        let Problem {
+            kind,
+            what,
+            hint,
+            place: _,
+        } = problem;
+        match kind {
+            ProblemKind::Conflict => Self::Conflict { what, hint },
+            ProblemKind::Invalid => Self::Invalid { what, hint },
+        }
+    }
+}
+
+/// New values of a service; `None` leaves what is there.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ServiceChange {
+    /// Address, port and protocol.
+    pub key: Option<ServiceKey>,
+    /// How packets reach backends.
+    pub mode: Option<Mode>,
+    /// How backends are chosen.
+    pub algorithm: Option<Algorithm>,
+    /// What decides about the backend.
+    pub affinity: Option<Affinity>,
+    /// Which flows are recorded.
+    pub tracking: Option<Tracking>,
+    /// Size of the ring.
+    pub ring_size: Option<RingSize>,
+    /// Policy without backends.
+    pub on_empty: Option<OnEmpty>,
+    /// Policy for flows of a backend that went down.
+    pub on_down: Option<OnDown>,
+    /// Time over which weights rise.
+    pub slow_start: Option<Duration>,
+    /// How backends are checked.
+    pub health: Option<CheckSettings>,
+}
+
+/// New values of a backend; `None` leaves what is there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct BackendChange {
+    /// Where packets go.
+    pub address: Option<SocketAddr>,
+    /// Share of new flows.
+    pub weight: Option<u16>,
+    /// `Some(None)`: that of the service.
+    pub mode: Option<Option<Mode>>,
+    /// The operator's word.
+    pub admin: Option<Admin>,
+}
+
+impl Desired {
+    /// Adds a service with its backends. One that is there with the same content stays as it is.
+    ///
+    /// # Errors
+    /// Conflict if the name, or the address, port and protocol, are taken; invalid content.
+    pub fn add_service(&self, service: Service) -> Result<Self, ChangeError> {
+        match self.services.get(&service.name) {
+            Some(there) if *there == service => Ok(self.clone()),
+            Some(_) => Err(ChangeError::Conflict {
+                what: format!("service {} exists with other settings", service.name),
+                hint: Some(format!("`lb service set {}` changes them", service.name)),
+            }),
+            None => self.with_service(service),
+        }
+    }
+
+    /// Changes a service.
+    ///
+    /// # Errors
+    /// Not found; conflict with another service; invalid content.
+    pub fn set_service(&self, name: &ServiceName, change: ServiceChange) -> Result<Self, ChangeError> {
+        let old = self.service(name)?.clone();
+        let ServiceChange {
+            key,
+            mode,
+            algorithm,
+            affinity,
+            tracking,
+            ring_size,
+            on_empty,
+            on_down,
+            slow_start,
+            health,
+        } = change;
+        self.with_service(Service {
+            key: key.unwrap_or(old.key),
+            mode: mode.unwrap_or(old.mode),
+            algorithm: algorithm.unwrap_or(old.algorithm),
+            affinity: affinity.unwrap_or(old.affinity),
+            tracking: tracking.unwrap_or(old.tracking),
+            ring_size: ring_size.unwrap_or(old.ring_size),
+            on_empty: on_empty.unwrap_or(old.on_empty),
+            on_down: on_down.unwrap_or(old.on_down),
+            slow_start: slow_start.unwrap_or(old.slow_start),
+            health: health.unwrap_or(old.health),
+            ..old
+        })
+    }
+
+    /// Removes a service and its backends.
+    ///
+    /// # Errors
+    /// Not found.
+    pub fn remove_service(&self, name: &ServiceName) -> Result<Self, ChangeError> {
+        self.service(name)?;
+        let mut next = self.clone();
+        next.services.remove(name);
+        Ok(next.after(self))
+    }
+
+    /// Adds a backend to a service. One that is there with the same content stays as it is.
+    ///
+    /// # Errors
+    /// Service not found; conflict if the name or the address is taken in this service; invalid content.
+    pub fn add_backend(&self, service: &ServiceName, backend: Backend) -> Result<Self, ChangeError> {
+        let mut changed = self.service(service)?.clone();
+        match changed.backends.iter().find(|there| there.name == backend.name) {
+            Some(there) if *there == backend => Ok(self.clone()),
+            Some(_) => Err(ChangeError::Conflict {
+                what: format!("backend {service}/{} exists with other settings", backend.name),
+                hint: Some(format!(
+                    "`lb backend set {service} {}` changes them",
+                    backend.name
+                )),
+            }),
+            None => {
+                changed.backends.push(backend);
+                self.with_service(changed)
+            }
+        }
+    }
+
+    /// Changes a backend; also drains (`Admin::Draining`), disables and enables.
+    ///
+    /// # Errors
+    /// Not found; conflict with another backend of the service; invalid content.
+    pub fn set_backend(
+        &self,
+        service: &ServiceName,
+        name: &BackendName,
+        change: BackendChange,
+    ) -> Result<Self, ChangeError> {
+        self.backend(service, name)?;
+        let mut changed = self.service(service)?.clone();
+        let BackendChange {
+            address,
+            weight,
+            mode,
+            admin,
+        } = change;
+        for backend in changed
+            .backends
+            .iter_mut()
+            .filter(|backend| backend.name == *name)
+        {
+            backend.address = address.unwrap_or(backend.address);
+            backend.weight = weight.unwrap_or(backend.weight);
+            backend.mode = mode.unwrap_or(backend.mode);
+            backend.admin = admin.unwrap_or(backend.admin);
+        }
+        self.with_service(changed)
+    }
+
+    /// Removes a backend.
+    ///
+    /// # Errors
+    /// Not found.
+    pub fn remove_backend(&self, service: &ServiceName, name: &BackendName) -> Result<Self, ChangeError> {
+        self.backend(service, name)?;
+        let mut changed = self.service(service)?.clone();
+        changed.backends.retain(|backend| backend.name != *name);
+        self.with_service(changed)
+    }
+
+    /// Makes settings and services equal to those of `other`, whose revision does not count.
+    ///
+    /// # Errors
+    /// Invalid content.
+    pub fn replace(&self, other: Self) -> Result<Self, ChangeError> {
+        other.valid().map(|next| next.after(self))
+    }
+
+    /// The service of this name.
+    ///
+    /// # Errors
+    /// Not found.
+    pub fn service(&self, name: &ServiceName) -> Result<&Service, ChangeError> {
+        self.services.get(name).ok_or_else(|| ChangeError::NotFound {
+            kind: Kind::Service,
+            name: name.to_string(),
+        })
+    }
+
+    /// The backend of this name.
+    ///
+    /// # Errors
+    /// Service or backend not found.
+    pub fn backend(&self, service: &ServiceName, name: &BackendName) -> Result<&Backend, ChangeError> {
+        self.service(service)?
+            .backends
+            .iter()
+            .find(|backend| backend.name == *name)
+            .ok_or_else(|| ChangeError::NotFound {
+                kind: Kind::Backend,
+                name: format!("{service}/{name}"),
+            })
+    }
+
+    fn with_service(&self, service: Service) -> Result<Self, ChangeError> {
+        let mut next = self.clone();
+        next.services.insert(service.name.clone(), service);
+        next.valid().map(|next| next.after(self))
+    }
+
+    fn valid(self) -> Result<Self, ChangeError> {
+        let services: Vec<&Service> = self.services.values().collect();
+        match check::problems(&self.settings, &services).into_iter().next() {
+            Some(problem) => Err(problem.into()),
+            None => Ok(self),
+        }
+    }
+
+    /// This content as the successor of `before`.
+    fn after(self, before: &Self) -> Self {
+        let same = self.settings == before.settings && self.services == before.services;
+        let revision = if same {
+            before.revision
+        } else {
+            Revision(before.revision.0 + 1)
+        };
+        Self { revision, ..self }
+    }
+}

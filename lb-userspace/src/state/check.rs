@@ -1,0 +1,262 @@
+//! What a desired state must satisfy beyond the types of its fields: one place for the file, the command line, the
+//! API and the store. Reports everything that is wrong, not only the first.
+
+mod health;
+mod service;
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+    time::Duration,
+};
+
+use lb_common::{
+    limits::{MAX_BACKENDS, MAX_SERVICES, MAX_SNAT_ADDRESSES},
+    service::Mode,
+};
+
+use super::{
+    available,
+    desired::Settings,
+    service::{Service, ServiceKey},
+    words::Word,
+};
+use crate::config::duration::text;
+
+/// Where a problem lies. `service` counts in the list that was checked, `backend` in the service's list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Place {
+    /// A key of the `[lb]` table.
+    Settings(&'static str),
+    /// A key of a service.
+    Service(usize, &'static str),
+    /// A key of a service's health table.
+    Health(usize, &'static str),
+    /// A key of a backend.
+    Backend(usize, usize, &'static str),
+}
+
+/// Whether a problem lies in a value itself or between two things.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProblemKind {
+    /// Another thing has what this one wants.
+    Conflict,
+    /// The value cannot work.
+    Invalid,
+}
+
+/// Something that cannot work.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Problem {
+    /// Where.
+    pub place: Place,
+    /// Of which kind.
+    pub kind: ProblemKind,
+    /// What and why.
+    pub what: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// Longest of the durations that are not about checks.
+pub const LONGEST: Duration = Duration::from_secs(24 * 3600);
+
+/// Everything that is wrong with these settings and services.
+pub fn problems(settings: &Settings, services: &[&Service]) -> Vec<Problem> {
+    let mut found = Findings::default();
+    found.settings(settings, services);
+    found.between_services(services);
+    for (index, service) in services.iter().enumerate() {
+        found.service(index, service);
+        found.health(index, &service.health);
+        found.backends(index, service);
+    }
+    found.problems
+}
+
+/// Why packets cannot be sent to, or received for, an address; `None` if they can.
+pub fn unusable(address: IpAddr) -> Option<&'static str> {
+    match address {
+        _ if address.is_unspecified() => Some("is the unspecified address"),
+        _ if address.is_multicast() => Some("is a multicast address"),
+        _ if address.is_loopback() => Some("is a loopback address, which no packet on a network carries"),
+        IpAddr::V4(v4) if v4.is_broadcast() => Some("is the broadcast address"),
+        IpAddr::V6(v6) if v6.to_ipv4_mapped().is_some() => Some("is an IPv4 address written as IPv6"),
+        IpAddr::V4(_) | IpAddr::V6(_) => None,
+    }
+}
+
+#[derive(Default)]
+struct Findings {
+    problems: Vec<Problem>,
+}
+
+impl Findings {
+    fn invalid(&mut self, place: Place, what: impl Into<String>, hint: impl Into<String>) {
+        self.push(ProblemKind::Invalid, place, what, hint);
+    }
+
+    fn conflict(&mut self, place: Place, what: impl Into<String>, hint: impl Into<String>) {
+        self.push(ProblemKind::Conflict, place, what, hint);
+    }
+
+    /// An empty hint is none.
+    fn push(&mut self, kind: ProblemKind, place: Place, what: impl Into<String>, hint: impl Into<String>) {
+        let hint = Some(hint.into()).filter(|hint| !hint.is_empty());
+        self.problems.push(Problem {
+            place,
+            kind,
+            what: what.into(),
+            hint,
+        });
+    }
+
+    fn available<W: Word>(&mut self, place: Place, value: W) {
+        if available::not_yet(W::KEY, value.word()) {
+            let works = available::choices(W::KEY, W::WORDS.iter().map(|(_, word)| *word));
+            let what = format!(
+                "{} \"{}\" is not available in this version yet",
+                W::KEY,
+                value.word()
+            );
+            self.invalid(place, what, format!("use {works}"));
+        }
+    }
+
+    fn settings(&mut self, settings: &Settings, services: &[&Service]) {
+        let Settings {
+            snat_addresses,
+            snat_ports,
+            transition,
+        } = settings;
+        if *snat_ports.start() == 0 || snat_ports.is_empty() {
+            let what = format!(
+                "snat_ports \"{}-{}\" is no range of ports",
+                snat_ports.start(),
+                snat_ports.end()
+            );
+            self.invalid(
+                Place::Settings("snat_ports"),
+                what,
+                "write it as \"first-last\", for example \"1024-32767\"",
+            );
+        }
+        self.duration(
+            Place::Settings("transition"),
+            "transition",
+            *transition,
+            Duration::from_secs(1)..=LONGEST,
+        );
+
+        let place = Place::Settings("snat_addresses");
+        for (index, address) in snat_addresses.iter().enumerate() {
+            if let Some(why) = unusable(*address) {
+                self.invalid(place, format!("source NAT address {address} {why}"), "");
+            }
+            if snat_addresses[..index].contains(address) {
+                self.conflict(place, format!("source NAT address {address} is listed twice"), "");
+            }
+            for service in services.iter().filter(|service| service.key.address == *address) {
+                if service.key.port == 0 || snat_ports.contains(&service.key.port) {
+                    let what = format!(
+                        "source NAT address {address} is that of service {}, whose port lies in snat_ports: \
+                         replies of backends would be taken for requests of clients",
+                        service.name
+                    );
+                    self.conflict(
+                        place,
+                        what,
+                        "use an address without services, or keep their ports out of snat_ports",
+                    );
+                }
+            }
+        }
+        for (family, name) in [
+            (IpAddr::is_ipv4 as fn(&IpAddr) -> bool, "IPv4"),
+            (IpAddr::is_ipv6, "IPv6"),
+        ] {
+            let count = snat_addresses.iter().filter(|address| family(address)).count();
+            if count > MAX_SNAT_ADDRESSES as usize {
+                let what = format!(
+                    "{count} {name} source NAT addresses are more than the {MAX_SNAT_ADDRESSES} that fit"
+                );
+                self.invalid(place, what, "");
+            }
+        }
+    }
+
+    fn between_services(&mut self, services: &[&Service]) {
+        if services.len() > MAX_SERVICES as usize {
+            let what = format!(
+                "{} services are more than the {MAX_SERVICES} that fit",
+                services.len()
+            );
+            self.invalid(Place::Service(MAX_SERVICES as usize, "name"), what, "");
+        }
+        let mut backends = 0_usize;
+        let mut keys: HashMap<ServiceKey, &Service> = HashMap::new();
+        let mut endpoints: BTreeMap<(SocketAddr, &str), &Service> = BTreeMap::new();
+        for (index, service) in services.iter().enumerate() {
+            let ServiceKey {
+                address,
+                port,
+                protocol,
+            } = service.key;
+            if let Some(other) = keys.insert(service.key, service) {
+                let what = format!(
+                    "service {} overlaps service {}: both are {} port {port} of {address}",
+                    service.name,
+                    other.name,
+                    protocol.word()
+                );
+                self.conflict(
+                    Place::Service(index, "address"),
+                    what,
+                    "give one of them another address or port",
+                );
+            }
+            for (place, backend) in service.backends.iter().enumerate() {
+                if backend.mode.unwrap_or(service.mode) != Mode::Dnat {
+                    continue;
+                }
+                let other = *endpoints
+                    .entry((backend.address, protocol.word()))
+                    .or_insert(service);
+                if other.name != service.name {
+                    let what = format!(
+                        "backend {}/{} shares {} with service {}: in mode dnat a reply from there could belong to either",
+                        service.name, backend.name, backend.address, other.name
+                    );
+                    self.conflict(
+                        Place::Backend(index, place, "address"),
+                        what,
+                        "use mode nat, or another port",
+                    );
+                }
+            }
+            let before = backends;
+            backends += service.backends.len();
+            let most = MAX_BACKENDS as usize - 1;
+            if before <= most && backends > most {
+                self.invalid(
+                    Place::Service(index, "backend"),
+                    format!("more than the {most} backends that fit"),
+                    "",
+                );
+            }
+        }
+    }
+
+    fn duration(&mut self, place: Place, key: &str, value: Duration, range: RangeInclusive<Duration>) {
+        if !range.contains(&value) {
+            let what = format!(
+                "{key} {} is not between {} and {}",
+                text(value),
+                text(*range.start()),
+                text(*range.end())
+            );
+            self.invalid(place, what, "");
+        }
+    }
+}

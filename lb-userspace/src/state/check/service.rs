@@ -1,0 +1,182 @@
+//! Services and their backends, each on its own.
+
+use std::{
+    collections::{HashMap, HashSet},
+    net::SocketAddr,
+    time::Duration,
+};
+
+use lb_common::{
+    limits::{RING_SIZE_MAX, RING_SIZE_MIN},
+    service::Mode,
+};
+
+use super::{Findings, LONGEST, Place, unusable};
+use crate::{
+    health::settings::CheckKind,
+    ring,
+    state::{
+        available::{self, MORE_THAN_ZERO},
+        backend::Backend,
+        names::BackendName,
+        service::{Algorithm, RingSize, Service, Tracking},
+        words::{self, Word},
+    },
+};
+
+impl Findings {
+    pub(super) fn service(&mut self, index: usize, service: &Service) {
+        let at = |key| Place::Service(index, key);
+        let Service {
+            name,
+            key,
+            mode,
+            algorithm,
+            affinity,
+            tracking,
+            ring_size,
+            on_empty,
+            on_down,
+            slow_start,
+            ..
+        } = service;
+        if let Some(why) = unusable(key.address) {
+            self.invalid(
+                at("address"),
+                format!("address {} of service {name} {why}", key.address),
+                "",
+            );
+        }
+        self.available(at("mode"), *mode);
+        self.available(at("algorithm"), *algorithm);
+        self.available(at("affinity"), *affinity);
+        self.available(at("tracking"), *tracking);
+        self.available(at("on_empty"), *on_empty);
+        self.available(at("on_down"), *on_down);
+        if !slow_start.is_zero() && available::not_yet("slow_start", MORE_THAN_ZERO) {
+            self.invalid(
+                at("slow_start"),
+                "slow_start is not available in this version yet",
+                "leave it at \"0s\"",
+            );
+        }
+        self.duration(
+            at("slow_start"),
+            "slow_start",
+            *slow_start,
+            Duration::ZERO..=LONGEST,
+        );
+        if *algorithm == Algorithm::RoundRobin && *tracking == Tracking::JustEnough && *mode != Mode::Nat {
+            self.invalid(
+                at("algorithm"),
+                "round-robin chooses anew for each packet of a flow that is not recorded",
+                "set tracking = \"full\", or use mode nat",
+            );
+        }
+        if let RingSize::Slots(size) = *ring_size {
+            self.ring_size(at("ring_size"), size, service.backends.len());
+        }
+    }
+
+    fn ring_size(&mut self, place: Place, size: u32, backends: usize) {
+        let (below, above) = ring::nearest_primes(size);
+        if !(RING_SIZE_MIN..=RING_SIZE_MAX).contains(&size) || below != above {
+            let what = format!("ring_size {size} is not a prime from {RING_SIZE_MIN} to {RING_SIZE_MAX}");
+            let hint = if below == above {
+                format!("{below} is")
+            } else {
+                format!("{below} and {above} are")
+            };
+            self.invalid(place, what, hint);
+        } else if backends > size as usize {
+            let what = format!("ring_size {size} leaves some of {backends} backends without a slot");
+            self.invalid(place, what, "use \"auto\"");
+        }
+    }
+
+    pub(super) fn backends(&mut self, index: usize, service: &Service) {
+        let mut names = HashSet::new();
+        let mut addresses: HashMap<SocketAddr, &BackendName> = HashMap::new();
+        for (place, backend) in service.backends.iter().enumerate() {
+            let at = |key| Place::Backend(index, place, key);
+            let full_name = format!("{}/{}", service.name, backend.name);
+            if !names.insert(&backend.name) {
+                self.conflict(
+                    at("name"),
+                    format!("backend {full_name} is defined twice"),
+                    "rename one of them",
+                );
+            }
+            if let Some(other) = addresses.insert(backend.address, &backend.name) {
+                let what = format!(
+                    "backend {full_name} has the address of backend {}/{other}, {}",
+                    service.name, backend.address
+                );
+                self.conflict(
+                    at("address"),
+                    what,
+                    "remove one of them, or raise the other's weight",
+                );
+            }
+            self.backend(index, place, service, backend, &full_name);
+        }
+    }
+
+    fn backend(&mut self, index: usize, place: usize, service: &Service, backend: &Backend, name: &str) {
+        let at = |key| Place::Backend(index, place, key);
+        let Backend { address, mode, .. } = backend;
+        let vip = service.key;
+        if let Some(why) = unusable(address.ip()) {
+            self.invalid(
+                at("address"),
+                format!("address {} of backend {name} {why}", address.ip()),
+                "",
+            );
+        }
+        if address.port() == 0 && vip.port != 0 {
+            let what = format!("backend {name} has no port");
+            self.invalid(
+                at("address"),
+                what,
+                "port 0 keeps the packet's own and needs a service on port 0",
+            );
+        }
+        if address.ip() == vip.address && (vip.port == 0 || address.port() == vip.port) {
+            let what = format!(
+                "backend {name} is the service's own address {address}: packets would go round in circles"
+            );
+            self.invalid(at("address"), what, "give the address of the server itself");
+        }
+        if let Some(mode) = mode {
+            self.available(at("mode"), *mode);
+        }
+        let mode = mode.unwrap_or(service.mode);
+        let carries_both = match mode {
+            Mode::Nat | Mode::Dnat | Mode::L2dsr => false,
+            Mode::Ipip | Mode::Gue => true,
+        };
+        if !carries_both && address.is_ipv4() != vip.address.is_ipv4() {
+            let family = |v4| if v4 { "IPv4" } else { "IPv6" };
+            let what = format!(
+                "mode {} cannot carry {} packets of {} to the {} backend {name}",
+                mode.word(),
+                family(vip.address.is_ipv4()),
+                vip.address,
+                family(address.is_ipv4())
+            );
+            self.invalid(
+                at("address"),
+                what,
+                "use a backend address of the service's family",
+            );
+        }
+        let checked = service.health.kind != CheckKind::None;
+        if checked && address.port() == 0 && service.health.port.is_none() {
+            let what = format!(
+                "backend {name} has no port that a {} check could go to",
+                words::kind(&service.health.kind)
+            );
+            self.invalid(at("address"), what, "set port in [service.health]");
+        }
+    }
+}

@@ -1,0 +1,232 @@
+//! What a change would change, for people and programs to read.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use lb_common::ring_slot;
+use serde::Serialize;
+
+use super::{
+    backend::Backend,
+    desired::{Desired, Settings},
+    effective::{self, HealthView, Lingering},
+    names::ServiceName,
+    service::Service,
+};
+use crate::{
+    config::fields::{self, Fields},
+    plan::TargetService,
+    ring::{self, Share},
+};
+
+/// The difference of two desired states; empty if they say the same.
+#[derive(Clone, PartialEq, Debug, Default, Serialize)]
+pub struct Diff {
+    /// What is different, settings first, then by service and backend.
+    pub items: Vec<Item>,
+}
+
+/// One thing that is different.
+#[derive(Clone, PartialEq, Debug, Serialize)]
+pub struct Item {
+    /// What it is: `settings`, `service web` or `backend web/web-1`.
+    pub what: String,
+    /// What happens to it.
+    pub change: Change,
+    /// Its keys: those that differ, or those of an added thing that are not at their default.
+    pub fields: Vec<FieldChange>,
+}
+
+/// What happens to a thing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Change {
+    /// It comes.
+    Added,
+    /// It goes.
+    Removed,
+    /// It stays, with other values.
+    Changed,
+}
+
+/// A key whose value differs, as the configuration file writes it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+pub struct FieldChange {
+    /// The key.
+    pub key: String,
+    /// Its value before; `None` in added things.
+    pub old: Option<String>,
+    /// Its value after.
+    pub new: Option<String>,
+}
+
+impl Diff {
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
+    fn push(&mut self, what: String, old: Option<Fields>, new: Option<Fields>) {
+        let change = match (&old, &new) {
+            (None, _) => Change::Added,
+            (_, None) => Change::Removed,
+            (Some(_), Some(_)) => Change::Changed,
+        };
+        let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
+        let keys: Vec<_> = new.iter().chain(&old).map(|field| field.key).collect();
+        let mut seen = BTreeSet::new();
+        let value = |fields: &Fields, key| fields.iter().find(|field| field.key == key).cloned();
+        let mut changes = Vec::new();
+        for key in keys.into_iter().filter(|key| seen.insert(*key)) {
+            let (before, after) = (value(&old, key), value(&new, key));
+            let interesting = match change {
+                Change::Added => after.as_ref().is_some_and(|field| !field.is_default),
+                Change::Removed => false,
+                Change::Changed => {
+                    before.as_ref().map(|field| &field.value) != after.as_ref().map(|field| &field.value)
+                }
+            };
+            if interesting {
+                let text = |field: Option<fields::Field>| field.map(|field| field.value);
+                changes.push(FieldChange {
+                    key: key.to_owned(),
+                    old: text(before),
+                    new: text(after),
+                });
+            }
+        }
+        if change != Change::Changed || !changes.is_empty() {
+            self.items.push(Item {
+                what,
+                change,
+                fields: changes,
+            });
+        }
+    }
+}
+
+/// `+ backend web/web-1: address "10.0.0.11:8080"`, `~ service web: on_empty "drop" -> "all"`, `- service old`.
+impl fmt::Display for Diff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for Item { what, change, fields } in &self.items {
+            let sign = match change {
+                Change::Added => '+',
+                Change::Removed => '-',
+                Change::Changed => '~',
+            };
+            write!(f, "{sign} {what}")?;
+            for (place, FieldChange { key, old, new }) in fields.iter().enumerate() {
+                f.write_str(if place == 0 { ": " } else { ", " })?;
+                write!(f, "{key} ")?;
+                match (old, new) {
+                    (Some(old), Some(new)) => write!(f, "{old} -> {new}")?,
+                    (None, Some(new)) => f.write_str(new)?,
+                    (Some(old), None) => write!(f, "{old} -> unset")?,
+                    (None, None) => {}
+                }
+            }
+            writeln!(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// What leads from one desired state to another.
+pub fn diff(old: &Desired, new: &Desired) -> Diff {
+    let mut diff = Diff::default();
+    let settings = |settings: &Settings| Some(fields::settings(settings));
+    diff.push(
+        "settings".to_owned(),
+        settings(&old.settings),
+        settings(&new.settings),
+    );
+    let names: BTreeSet<&ServiceName> = old.services.keys().chain(new.services.keys()).collect();
+    for name in names {
+        let (before, after) = (old.services.get(name), new.services.get(name));
+        let own = |service: &Service| [fields::service(service), fields::health(&service.health)].concat();
+        diff.push(format!("service {name}"), before.map(own), after.map(own));
+        if after.is_some() {
+            backends(&mut diff, name, before, after);
+        }
+    }
+    diff
+}
+
+fn backends(diff: &mut Diff, service: &ServiceName, old: Option<&Service>, new: Option<&Service>) {
+    let by_name = |service: Option<&Service>| -> BTreeMap<_, Backend> {
+        let backends = service
+            .map(|service| service.backends.clone())
+            .unwrap_or_default();
+        backends
+            .into_iter()
+            .map(|backend| (backend.name.clone(), backend))
+            .collect()
+    };
+    let (old, new) = (by_name(old), by_name(new));
+    let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    for name in names {
+        let of = |backends: &BTreeMap<_, Backend>| backends.get(name).map(fields::backend);
+        diff.push(format!("backend {service}/{name}"), of(&old), of(&new));
+    }
+}
+
+/// For each service that both states have, the share of the hash space (0 to 1) that another backend will own: the
+/// share of new flows that go elsewhere, and of flows that are not recorded. Recorded flows of living backends stay.
+/// A service without any backend that takes flows, before or after, moves all or, on both sides, nothing.
+pub fn moved_shares(old: &Desired, new: &Desired, health: &HealthView) -> BTreeMap<ServiceName, f64> {
+    let lingering = Lingering::new();
+    let (before, after) = (
+        effective::target(old, health, &lingering),
+        effective::target(new, health, &lingering),
+    );
+    let both = old
+        .services
+        .values()
+        .filter_map(|service| Some((service, new.services.get(&service.name)?)));
+    both.filter_map(|(old, new)| {
+        let share = moved_share(before.services.get(&old.key)?, after.services.get(&new.key)?);
+        Some((new.name.clone(), if old.key == new.key { share } else { 1.0 }))
+    })
+    .collect()
+}
+
+/// The share of the hash space whose backend (by address) differs.
+fn moved_share(old: &TargetService, new: &TargetService) -> f64 {
+    let (before, after) = (owners(old), owners(new));
+    if before.is_empty() || after.is_empty() {
+        return if before.is_empty() == after.is_empty() {
+            0.0
+        } else {
+            1.0
+        };
+    }
+    let points = before.len().max(after.len());
+    let at = |owners: &[std::net::SocketAddr], point: usize| {
+        let hash = (point as u64 * (1 << 32) + (1 << 31)) / points as u64;
+        let size = u32::try_from(owners.len()).unwrap_or(u32::MAX);
+        owners[ring_slot::index(u32::try_from(hash).unwrap_or(u32::MAX), size) as usize]
+    };
+    let moved = (0..points)
+        .filter(|point| at(&before, *point) != at(&after, *point))
+        .count();
+    moved as f64 / points as f64
+}
+
+fn owners(service: &TargetService) -> Vec<std::net::SocketAddr> {
+    let addresses: Vec<_> = service.backends.keys().copied().collect();
+    let shares: Vec<_> = service
+        .backends
+        .iter()
+        .map(|(address, backend)| Share {
+            identity: ring::identity(*address),
+            weight: backend.weight,
+        })
+        .collect();
+    let owners = ring::maglev(&shares, service.ring_size).unwrap_or_default();
+    owners
+        .into_iter()
+        .map(|owner| addresses[usize::from(owner)])
+        .collect()
+}

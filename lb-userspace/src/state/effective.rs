@@ -1,0 +1,202 @@
+//! From desired state and health to what should be programmed.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use lb_common::service::Mode;
+
+use super::{
+    backend::{Admin, Backend},
+    desired::Desired,
+    service::{OnDown, OnEmpty, RingSize, Service, ServiceKey},
+};
+use crate::{
+    health::{CheckId, Health},
+    plan::{Target, TargetBackend, TargetService},
+    ring,
+};
+
+/// The verdicts of checks. A backend that is not in it is unchecked.
+pub type HealthView = BTreeMap<CheckId, Health>;
+
+/// Backends that were removed and still finish their flows, with their mode, by the service they belonged to.
+pub type Lingering = BTreeMap<(ServiceKey, SocketAddr), Mode>;
+
+/// What should be programmed.
+///
+/// A backend takes new flows with its weight if it is enabled and not down; one that was never checked counts as not
+/// down. Its recorded flows stay with it unless it is disabled, or down in a service whose `on_down` is `move`. Where
+/// nobody in a service takes new flows, `on_empty = "all"` lets all enabled backends take them whatever their health.
+/// A lingering backend keeps its flows, unless the service has a backend at its address again.
+pub fn target(desired: &Desired, health: &HealthView, lingering: &Lingering) -> Target {
+    let mut services: BTreeMap<ServiceKey, TargetService> = desired
+        .services
+        .values()
+        .map(|service| (service.key, target_service(service, health)))
+        .collect();
+    for ((key, address), mode) in lingering {
+        if let Some(service) = services.get_mut(key) {
+            let finishing = TargetBackend {
+                mode: *mode,
+                weight: 0,
+                alive: true,
+            };
+            service.backends.entry(*address).or_insert(finishing);
+        }
+    }
+    Target {
+        snat_addresses: desired.settings.snat_addresses.clone(),
+        snat_ports: desired.settings.snat_ports.clone(),
+        services,
+    }
+}
+
+/// The verdict about a backend.
+pub fn health_of(service: &Service, backend: &Backend, health: &HealthView) -> Health {
+    let id = CheckId(service.name.clone(), backend.name.clone());
+    health.get(&id).copied().unwrap_or(Health::Unchecked)
+}
+
+fn target_service(service: &Service, health: &HealthView) -> TargetService {
+    let judged: Vec<(&Backend, Health)> = service
+        .backends
+        .iter()
+        .map(|backend| (backend, health_of(service, backend, health)))
+        .collect();
+    let takes_flows = |backend: &Backend, health| match (backend.admin, health) {
+        (Admin::Enabled, Health::Up | Health::Unchecked) => backend.weight > 0,
+        (Admin::Enabled, Health::Down) | (Admin::Draining | Admin::Disabled, _) => false,
+    };
+    let empty = !judged
+        .iter()
+        .any(|(backend, health)| takes_flows(backend, *health));
+    let ignore_health = empty && service.on_empty == OnEmpty::All;
+    let backends = judged.into_iter().map(|(backend, health)| {
+        let health = if ignore_health { Health::Unchecked } else { health };
+        let alive = match (backend.admin, health) {
+            (Admin::Disabled, _) => false,
+            (Admin::Enabled | Admin::Draining, Health::Down) => service.on_down == OnDown::Keep,
+            (Admin::Enabled | Admin::Draining, Health::Up | Health::Unchecked) => true,
+        };
+        let weight = if takes_flows(backend, health) {
+            u32::from(backend.weight)
+        } else {
+            0
+        };
+        let mode = backend.mode.unwrap_or(service.mode);
+        (backend.address, TargetBackend { mode, weight, alive })
+    });
+    TargetService {
+        mode: service.mode,
+        on_empty: service.on_empty,
+        ring_size: match service.ring_size {
+            RingSize::Auto => {
+                ring::auto_size(service.backends.iter().map(|backend| u32::from(backend.weight)))
+            }
+            RingSize::Slots(size) => size,
+        },
+        backends: backends.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::testing;
+
+    /// Admin, health, weight and policies of one backend beside a healthy one: effective weight and alive.
+    #[test]
+    fn admin_and_health_decide_together() {
+        use Admin::{Disabled, Draining, Enabled};
+        use Health::{Down, Unchecked, Up};
+        for (admin, health, weight, on_down, expected) in [
+            (Enabled, Up, 7, OnDown::Move, (7, true)),
+            (Enabled, Unchecked, 7, OnDown::Move, (7, true)),
+            (Enabled, Down, 7, OnDown::Move, (0, false)),
+            (Enabled, Down, 7, OnDown::Keep, (0, true)),
+            (Enabled, Up, 0, OnDown::Move, (0, true)),
+            (Draining, Up, 7, OnDown::Move, (0, true)),
+            (Draining, Down, 7, OnDown::Move, (0, false)),
+            (Draining, Down, 7, OnDown::Keep, (0, true)),
+            (Disabled, Up, 7, OnDown::Keep, (0, false)),
+        ] {
+            let mut service = testing::service("web", 1, &[("a", 1), ("b", 1)]);
+            service.on_down = on_down;
+            service.backends[0].admin = admin;
+            service.backends[0].weight = weight;
+            let view = HealthView::from([(testing::id("web", "a"), health), (testing::id("web", "b"), Up)]);
+            let target = target_service(&service, &view);
+            let got = target.backends[&service.backends[0].address];
+            assert_eq!(
+                (got.weight, got.alive),
+                expected,
+                "{admin:?} {health:?} {weight} {on_down:?}"
+            );
+            assert!(target.backends[&service.backends[1].address].alive);
+        }
+    }
+
+    #[test]
+    fn on_empty_all_uses_enabled_backends_whatever_their_health() {
+        let mut service = testing::service("web", 1, &[("a", 3), ("b", 4), ("c", 5)]);
+        service.backends[2].admin = Admin::Disabled;
+        let down = |names: &[&str]| -> HealthView {
+            names
+                .iter()
+                .map(|name| (testing::id("web", name), Health::Down))
+                .collect()
+        };
+        let weights = |service: &Service, view: &HealthView| -> Vec<u32> {
+            let target = target_service(service, view);
+            service
+                .backends
+                .iter()
+                .map(|backend| target.backends[&backend.address].weight)
+                .collect()
+        };
+        for (policy, view, expected) in [
+            (OnEmpty::Drop, down(&["a", "b"]), [0, 0, 0]),
+            (OnEmpty::All, down(&["a", "b"]), [3, 4, 0]),
+            (OnEmpty::All, down(&["a"]), [0, 4, 0]),
+        ] {
+            service.on_empty = policy;
+            assert_eq!(weights(&service, &view), expected, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn a_removed_backend_keeps_its_flows_until_its_address_is_back() {
+        let desired = testing::desired([testing::service("web", 1, &[("a", 1)])]);
+        let key = testing::service("web", 1, &[]).key;
+        let (there, gone) = (
+            desired.services.values().next().unwrap().backends[0].address,
+            "10.9.9.9:80".parse().unwrap(),
+        );
+        let lingering = Lingering::from([((key, there), Mode::Nat), ((key, gone), Mode::Nat)]);
+        let backends = &target(&desired, &HealthView::new(), &lingering).services[&key].backends;
+        assert_eq!(
+            backends[&gone],
+            TargetBackend {
+                mode: Mode::Nat,
+                weight: 0,
+                alive: true
+            }
+        );
+        assert_eq!(backends[&there].weight, 1);
+        let no_service = testing::desired([]);
+        assert!(
+            target(&no_service, &HealthView::new(), &lingering)
+                .services
+                .is_empty()
+        );
+    }
+
+    #[test]
+    fn the_ring_keeps_its_size_while_backends_fail_or_drain() {
+        let mut service = testing::service("web", 1, &[("a", 1), ("b", 1), ("c", 1), ("d", 1)]);
+        let before = target_service(&service, &HealthView::new()).ring_size;
+        service.backends[0].admin = Admin::Draining;
+        service.backends[1].weight = 0;
+        let view = HealthView::from([(testing::id("web", "c"), Health::Down)]);
+        assert_eq!(target_service(&service, &view).ring_size, before);
+    }
+}

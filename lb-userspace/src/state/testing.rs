@@ -1,0 +1,203 @@
+//! Desired states for tests.
+
+use std::{net::IpAddr, time::Duration};
+
+use lb_common::service::Mode;
+use proptest::prelude::*;
+
+use super::{
+    backend::{Admin, Backend},
+    desired::{Desired, Revision, Settings},
+    service::{Affinity, Algorithm, OnDown, OnEmpty, Protocol, RingSize, Service, ServiceKey, Tracking},
+};
+use crate::health::{
+    CheckId,
+    settings::{CheckKind, CheckSettings, HttpCheck, Through},
+};
+
+pub(crate) fn id(service: &str, backend: &str) -> CheckId {
+    CheckId(service.parse().unwrap(), backend.parse().unwrap())
+}
+
+/// A backend at 10.0.`service`.`number`:8080.
+pub(crate) fn backend(service: u8, number: u8, name: &str, weight: u16) -> Backend {
+    Backend {
+        name: name.parse().unwrap(),
+        address: (IpAddr::from([10, 0, service, number]), 8080).into(),
+        weight,
+        mode: None,
+        admin: Admin::Enabled,
+    }
+}
+
+/// A service on TCP port 80 of 192.0.2.`number` with everything else at its default.
+pub(crate) fn service(name: &str, number: u8, backends: &[(&str, u16)]) -> Service {
+    let backends = (1..)
+        .zip(backends)
+        .map(|(n, (name, weight))| backend(number, n, name, *weight))
+        .collect();
+    let key = ServiceKey {
+        address: IpAddr::from([192, 0, 2, number]),
+        port: 80,
+        protocol: Protocol::Tcp,
+    };
+    Service {
+        backends,
+        ..Service::new(name.parse().unwrap(), key)
+    }
+}
+
+pub(crate) fn desired(services: impl IntoIterator<Item = Service>) -> Desired {
+    Desired {
+        services: services
+            .into_iter()
+            .map(|service| (service.name.clone(), service))
+            .collect(),
+        ..Desired::default()
+    }
+}
+
+fn millis(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
+    range.prop_map(Duration::from_millis)
+}
+
+fn http() -> impl Strategy<Value = HttpCheck> {
+    let text = || {
+        prop::option::of(prop::sample::select(vec![
+            "example.org",
+            "a\\b",
+            "\"q\"",
+            "\u{1f980}+",
+        ]))
+    };
+    (
+        prop::sample::select(vec!["GET", "HEAD"]),
+        "/[a-z?=&%]{0,10}",
+        prop::option::of("[a-z.]{1,12}"),
+        proptest::collection::btree_map("X-[A-Z]{1,4}", "[ -~]{0,10}", 0..3),
+        proptest::collection::vec(100..600_u16, 1..4),
+        text(),
+        1..1_048_576_usize,
+    )
+        .prop_map(
+            |(method, path, host, headers, expect_status, expect_body, max_body)| HttpCheck {
+                method: method.to_owned(),
+                path,
+                host,
+                headers: headers.into_iter().collect(),
+                expect_status,
+                expect_body: expect_body.map(regex::escape),
+                max_body,
+            },
+        )
+}
+
+fn health() -> impl Strategy<Value = CheckSettings> {
+    let kind = prop_oneof![
+        Just(CheckKind::None),
+        Just(CheckKind::Tcp),
+        http().prop_map(CheckKind::Http)
+    ];
+    (
+        kind,
+        millis(500..5_000),
+        millis(10..501),
+        millis(5_000..90_000_000 / 1_000),
+        1..9_u32,
+        1..9_u32,
+        0..=100_u8,
+        prop::option::of(1..=u16::MAX),
+    )
+        .prop_map(
+            |(kind, interval, fast_interval, down_interval_max, rise, fall, jitter, port)| CheckSettings {
+                kind,
+                interval,
+                fast_interval,
+                down_interval_max,
+                timeout: fast_interval,
+                rise,
+                fall,
+                jitter: f64::from(jitter) / 100.0,
+                through: Through::Backend,
+                port,
+            },
+        )
+}
+
+fn backends(number: u8) -> impl Strategy<Value = Vec<Backend>> {
+    let admin = prop::sample::select(vec![Admin::Enabled, Admin::Draining, Admin::Disabled]);
+    let one = (any::<u16>(), prop::option::of(Just(Mode::Nat)), admin);
+    proptest::collection::btree_map(1..20_u8, one, 0..5).prop_map(move |backends| {
+        let build = |(n, (weight, mode, admin)): (u8, _)| Backend {
+            mode,
+            admin,
+            ..backend(number, n, &format!("b{n}"), weight)
+        };
+        backends.into_iter().map(build).collect()
+    })
+}
+
+/// Valid services, with every key at times away from its default.
+fn any_service(number: u8) -> impl Strategy<Value = Service> {
+    let policies = (
+        prop::sample::select(vec![Tracking::JustEnough, Tracking::Full]),
+        prop::sample::select(vec![RingSize::Auto, RingSize::Slots(1_021)]),
+        prop::sample::select(vec![OnEmpty::Drop, OnEmpty::All]),
+        prop::sample::select(vec![OnDown::Move, OnDown::Keep]),
+    );
+    let key = (
+        prop::sample::select(vec![0, 80, 65_535]),
+        prop::sample::select(vec![Protocol::Tcp, Protocol::Udp]),
+    );
+    (key, policies, health(), backends(number)).prop_map(
+        move |((port, protocol), policies, health, backends)| {
+            let (tracking, ring_size, on_empty, on_down) = policies;
+            let service = service(&format!("s-{number}"), number, &[]);
+            Service {
+                key: ServiceKey {
+                    port,
+                    protocol,
+                    ..service.key
+                },
+                mode: Mode::Nat,
+                algorithm: Algorithm::Maglev,
+                affinity: Affinity::None,
+                slow_start: Duration::ZERO,
+                tracking,
+                ring_size,
+                on_empty,
+                on_down,
+                health,
+                backends,
+                ..service
+            }
+        },
+    )
+}
+
+/// Valid desired states.
+pub(crate) fn any_desired() -> impl Strategy<Value = Desired> {
+    let services = proptest::collection::btree_set(1..10_u8, 0..4)
+        .prop_flat_map(|numbers| numbers.into_iter().map(any_service).collect::<Vec<_>>());
+    let snat = proptest::collection::btree_set(1..250_u8, 0..3);
+    (
+        services,
+        snat,
+        1..30_000_u16,
+        0..30_000_u16,
+        millis(1_000..86_400_000),
+        any::<u32>(),
+    )
+        .prop_map(|(services, snat, first, more, transition, revision)| Desired {
+            revision: Revision(u64::from(revision)),
+            settings: Settings {
+                snat_addresses: snat
+                    .into_iter()
+                    .map(|n| IpAddr::from([198, 51, 100, n]))
+                    .collect(),
+                snat_ports: first..=first + more,
+                transition,
+            },
+            ..desired(services)
+        })
+}

@@ -1,0 +1,67 @@
+//! The words of the configuration, the command line and the API for values that are one of a few.
+
+use lb_common::service::Mode;
+
+use super::{
+    backend::Admin,
+    service::{Affinity, Algorithm, OnDown, OnEmpty, Protocol, Tracking},
+};
+use crate::{
+    datapath::XdpModeChoice,
+    health::settings::{CheckKind, Through},
+};
+
+/// A value that has a word.
+pub trait Word: Copy + PartialEq + 'static {
+    /// The configuration key whose value it is.
+    const KEY: &'static str;
+    /// Every value with its word, the default first.
+    const WORDS: &'static [(Self, &'static str)];
+
+    /// The value's word.
+    fn word(self) -> &'static str {
+        Self::WORDS
+            .iter()
+            .find(|(value, _)| *value == self)
+            .map_or("", |(_, word)| word)
+    }
+
+    /// The value of a word.
+    fn from_word(word: &str) -> Option<Self> {
+        Self::WORDS
+            .iter()
+            .find(|(_, known)| *known == word)
+            .map(|(value, _)| *value)
+    }
+}
+
+macro_rules! words {
+    ($($type:ty, $key:literal: $($value:path = $word:literal),+;)+) => {$(
+        impl Word for $type {
+            const KEY: &'static str = $key;
+            const WORDS: &'static [(Self, &'static str)] = &[$(($value, $word)),+];
+        }
+    )+};
+}
+
+words! {
+    Protocol, "protocol": Protocol::Tcp = "tcp", Protocol::Udp = "udp";
+    Mode, "mode": Mode::Nat = "nat", Mode::Dnat = "dnat", Mode::L2dsr = "l2dsr", Mode::Ipip = "ipip", Mode::Gue = "gue";
+    Algorithm, "algorithm": Algorithm::Maglev = "maglev", Algorithm::RoundRobin = "round-robin";
+    Affinity, "affinity": Affinity::None = "none", Affinity::Source = "source";
+    Tracking, "tracking": Tracking::JustEnough = "just-enough", Tracking::Full = "full";
+    OnEmpty, "on_empty": OnEmpty::Drop = "drop", OnEmpty::Reject = "reject", OnEmpty::All = "all";
+    OnDown, "on_down": OnDown::Move = "move", OnDown::Keep = "keep";
+    Admin, "admin": Admin::Enabled = "enabled", Admin::Draining = "draining", Admin::Disabled = "disabled";
+    Through, "through": Through::Backend = "backend", Through::Vip = "vip";
+    XdpModeChoice, "xdp_mode": XdpModeChoice::Auto = "auto", XdpModeChoice::Native = "native", XdpModeChoice::Generic = "generic";
+}
+
+/// The word of a check's kind.
+pub const fn kind(kind: &CheckKind) -> &'static str {
+    match kind {
+        CheckKind::None => "none",
+        CheckKind::Tcp => "tcp",
+        CheckKind::Http(_) => "http",
+    }
+}
