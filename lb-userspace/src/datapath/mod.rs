@@ -85,7 +85,8 @@ impl Datapath {
         let mut client = Client::new().map_err(socket)?;
         // Before anything is read, so that no change is missed between reading and listening.
         let watch = netlink::Watch::new().map_err(socket)?;
-        let wanted = attach::find(&mut client, options)?;
+        // A wrong name is said before anything is touched.
+        attach::find(&mut client, options)?;
 
         let pins = Pins::create(&options.pin_dir)?;
         if options.reset {
@@ -96,6 +97,8 @@ impl Datapath {
         pins.make_current()?;
         pins.verify(&object::map_shapes(object)?)?;
 
+        // What is on the interfaces is read under the lock, and after a reset.
+        let wanted = attach::find(&mut client, options)?;
         let loader = Loader::new(object, &pins.current());
         let attached = Attacher::new(&mut client, loader, &pins, options.xdp_mode).attach(&wanted)?;
         let maps = Arc::new(Maps::open(&pins.current())?);

@@ -8,7 +8,10 @@ use std::{
     fs::{self, File, TryLockError},
     io,
     mem::MaybeUninit,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    os::{
+        fd::AsFd as _,
+        unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    },
     path::{Path, PathBuf},
     ptr,
 };
@@ -155,6 +158,7 @@ impl Pins {
                     link.info.program_id,
                     interface_name(link.info.ifindex)
                 ));
+                remove_link(&link.path)?;
             }
             remove_files(&layout.join(LINKS))?;
             let maps = remove_files(&layout)?;
@@ -187,8 +191,12 @@ impl Pins {
     }
 }
 
-/// Removes a pinned link, which detaches its program once no process holds it open.
+/// Detaches the program of a pinned link and removes the pin.
 pub(super) fn remove_link(path: &Path) -> Result<(), DatapathError> {
+    if let Ok((link, _)) = sys::pinned_xdp_link(path) {
+        // It fails where the interface is gone, and then there is nothing to detach.
+        let _ = sys::detach_link(link.as_fd());
+    }
     fs::remove_file(path).map_err(|source| DatapathError::Io {
         what: format!("cannot remove {}", path.display()),
         source,

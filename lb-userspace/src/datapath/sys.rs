@@ -30,6 +30,7 @@ enum Command {
     MapLookupBatch = 24,
     MapUpdateBatch = 26,
     LinkCreate = 28,
+    LinkDetach = 34,
 }
 
 /// `BPF_MAP_TYPE_ARRAY` and `BPF_MAP_TYPE_ARRAY_OF_MAPS`.
@@ -92,6 +93,12 @@ struct BatchAttr {
     map_fd: u32,
     elem_flags: u64,
     flags: u64,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct LinkDetachAttr {
+    link_fd: u32,
 }
 
 #[repr(C)]
@@ -315,6 +322,14 @@ pub(super) fn create_xdp_link(program: BorrowedFd<'_>, ifindex: u32, mode: XdpMo
     };
     // SAFETY: the attributes hold no pointers.
     unsafe { bpf(Command::LinkCreate, &mut attr) }.map(owned)
+}
+
+/// Detaches a link's program, whoever else holds the link. Closing the last descriptor and removing the last pin do so
+/// as well, but at a time of the kernel's choice.
+pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
+    let mut attr = LinkDetachAttr { link_fd: raw(link) };
+    // SAFETY: the attributes hold no pointers.
+    unsafe { bpf(Command::LinkDetach, &mut attr) }.map(drop)
 }
 
 /// Gives a BPF object a name in a BPF file system, which holds it from then on.
