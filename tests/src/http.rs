@@ -242,6 +242,14 @@ fn read_answer(stream: &TcpStream) -> io::Result<Answer> {
 /// # Errors
 /// When the connection is refused, reset or not answered in time.
 pub fn connect(target: SocketAddr, source_port: u16) -> io::Result<TcpStream> {
+    connect_within(target, source_port, ANSWER_TIMEOUT)
+}
+
+/// As [`connect`], with a limit of its own for the connection and each answer.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_within(target: SocketAddr, source_port: u16, limit: Duration) -> io::Result<TcpStream> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(target), socket2::Type::STREAM, None)?;
     if source_port != 0 {
         let any: SocketAddr = match target {
@@ -251,11 +259,11 @@ pub fn connect(target: SocketAddr, source_port: u16) -> io::Result<TcpStream> {
         socket.set_reuse_address(true)?;
         socket.bind(&any.into())?;
     }
-    socket.connect_timeout(&target.into(), ANSWER_TIMEOUT)?;
+    socket.connect_timeout(&target.into(), limit)?;
     let stream = TcpStream::from(socket);
     stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))?;
     Ok(stream)
 }
 

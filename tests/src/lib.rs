@@ -5,6 +5,7 @@
 
 pub mod capture;
 pub mod client;
+pub mod config;
 pub mod daemon;
 pub mod frame_counter;
 pub mod frames;
@@ -17,6 +18,7 @@ pub mod nginx;
 pub mod ping;
 pub mod prometheus;
 pub mod scratch;
+pub mod site;
 pub mod topology;
 pub mod udp;
 pub mod wait;

@@ -50,6 +50,11 @@ impl Nginx {
         Ok(nginx)
     }
 
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     /// Kills it without any chance to say goodbye to its clients; the kernel resets them.
     ///
     /// # Errors

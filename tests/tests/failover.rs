@@ -1,0 +1,272 @@
+//! A backend dies: no new flow reaches it later than its check settings promise, and it serves again after `rise`.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU16, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, SystemTime},
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use lb_tests::{
+    capture::{Capture, Captured},
+    client::run_many,
+    config::Service,
+    http::{connect, connect_within, exchange},
+    lane::Lane,
+    nginx::Nginx,
+    site::Site,
+    topology::{Family, Shape},
+    wait,
+};
+
+const INTERVAL: Duration = Duration::from_millis(500);
+const FAST_INTERVAL: Duration = Duration::from_millis(100);
+const TIMEOUT: Duration = Duration::from_millis(300);
+const FALL: u32 = 3;
+const RISE: u32 = 2;
+/// What the settings promise, from the death on.
+const DETECTION: Duration =
+    INTERVAL.saturating_add(FAST_INTERVAL.saturating_add(TIMEOUT).saturating_mul(FALL));
+/// From the return on: one check of the down state, then `rise` in all. The back-off is capped at `INTERVAL` here.
+const RECOVERY: Duration =
+    INTERVAL.saturating_add(FAST_INTERVAL.saturating_add(TIMEOUT).saturating_mul(RISE));
+/// What two shared cores may add to either: the daemon, both ends and the load compete for them.
+const SCHEDULING: Duration = Duration::from_millis(150);
+/// A client of the steady load gives up after this, so that a dead backend does not keep the load from going on.
+const IMPATIENCE: Duration = Duration::from_millis(100);
+/// Port of the nginx servers.
+const NGINX_PORT: u16 = 8081;
+/// Source ports below are the balancer's translated clients, above are its own health checks.
+const LAST_SNAT_PORT: u16 = 32_767;
+
+/// New connections without end, until dropped: each one a new flow.
+struct SteadyFlows {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<Result<u64>>>,
+}
+
+impl SteadyFlows {
+    fn start(site: &Site, target: SocketAddr) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let (stopped, ns) = (Arc::clone(&stop), site.net.client.ns.clone());
+        let thread = std::thread::spawn(move || {
+            let port = AtomicU16::new(0);
+            let mut answered = 0;
+            while !stopped.load(Ordering::Relaxed) {
+                // Failures are expected between death and detection; what counts is where flows go.
+                let report = run_many(&ns, 20, 4, |_| {
+                    let port = 10_000 + port.fetch_add(1, Ordering::Relaxed) % 50_000;
+                    let answer = exchange(&mut connect_within(target, port, IMPATIENCE)?, "/", true)?;
+                    Ok(answer.body)
+                })?;
+                answered += report.total();
+                wait::pace(Duration::from_millis(10));
+            }
+            Ok(answered)
+        });
+        Self {
+            stop,
+            thread: Some(thread),
+        }
+    }
+
+    fn stop(mut self) -> Result<u64> {
+        self.stop.store(true, Ordering::Relaxed);
+        let thread = self.thread.take().context("stopped before")?;
+        thread.join().map_err(|_| anyhow!("the load panicked"))?
+    }
+}
+
+impl Drop for SteadyFlows {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+struct Failover {
+    site: Site,
+    servers: Vec<Nginx>,
+    target: SocketAddr,
+}
+
+impl Failover {
+    fn start(family: Family) -> Result<Self> {
+        let site = Site::new(Shape::TwoArmed, 2)?;
+        let target = site.service_address(family);
+        let mut service = Service::tcp("web", target).health(&format!(
+            "kind = \"http\"\ninterval = \"{}ms\"\nfast_interval = \"{}ms\"\ndown_interval_max = \"{}ms\"\n\
+             timeout = \"{}ms\"\nfall = {FALL}\nrise = {RISE}\njitter = 0.0",
+            INTERVAL.as_millis(),
+            FAST_INTERVAL.as_millis(),
+            INTERVAL.as_millis(),
+            TIMEOUT.as_millis(),
+        ));
+        let mut servers = Vec::new();
+        for (i, host) in site.net.backends.iter().enumerate() {
+            let (name, address) = (format!("b{i}"), host.socket(family, NGINX_PORT));
+            servers.push(Nginx::start(&host.ns, &name, address)?);
+            service = service.backend(&name, address, 1);
+        }
+        let failover = Self {
+            site: site.start(&[service])?,
+            servers,
+            target,
+        };
+        failover.wait_health("up")?;
+        Ok(failover)
+    }
+
+    fn wait_health(&self, health: &str) -> Result<()> {
+        let cli = self.site.daemon.cli();
+        wait::until_true(
+            &format!("backend b0 is {health}"),
+            Duration::from_secs(20),
+            || {
+                let service = cli.json("service show web")?;
+                let backends = service["backends"].as_array().context("backends")?;
+                Ok(backends
+                    .iter()
+                    .any(|b| b["name"] == "b0" && b["health"] == health))
+            },
+        )
+    }
+
+    /// New flows that the balancer sends towards backend b0, seen on the wire.
+    fn flows_to_b0(&self) -> Result<Capture> {
+        let b0 = self.servers[0].address();
+        Capture::start(&self.site.net.middle, "lb", move |frame| {
+            frame.destination == b0 && frame.is_syn() && frame.source.port() <= LAST_SNAT_PORT
+        })
+    }
+}
+
+fn latest_after(flows: &[Captured], death: SystemTime) -> Duration {
+    let after = flows.iter().filter_map(|flow| flow.at.duration_since(death).ok());
+    after.max().unwrap_or_default()
+}
+
+fn dies_and_returns(
+    family: Family,
+    die: impl FnOnce(&mut Failover) -> Result<()>,
+    revive: impl FnOnce(&mut Failover) -> Result<()>,
+) -> Result<()> {
+    let _lane = Lane::alone()?;
+    let mut failover = Failover::start(family)?;
+    let load = SteadyFlows::start(&failover.site, failover.target);
+
+    let capture = failover.flows_to_b0()?;
+    let death = SystemTime::now();
+    die(&mut failover)?;
+    failover.wait_health("down")?;
+    // Flows that a wrong ring would still send have time to show themselves.
+    let answered = http_rounds(&failover)?;
+    let flows = capture.stop()?;
+    let last = latest_after(&flows, death);
+    println!(
+        "{family:?}: last new flow {last:?} after the death, promised {DETECTION:?}; {answered} answered since"
+    );
+    ensure!(!flows.is_empty(), "no flow went to the backend before it died");
+    ensure!(
+        last <= DETECTION + SCHEDULING,
+        "a new flow {last:?} after the death; promised: {DETECTION:?}"
+    );
+
+    let capture = failover.flows_to_b0()?;
+    let birth = SystemTime::now();
+    revive(&mut failover)?;
+    failover.wait_health("up")?;
+    http_rounds(&failover)?;
+    let flows = capture.stop()?;
+    let first = flows
+        .iter()
+        .map(|flow| flow.at)
+        .min()
+        .context("no flow after the return")?;
+    let first = first.duration_since(birth).unwrap_or_default();
+    println!("{family:?}: first new flow {first:?} after the return, promised {RECOVERY:?}");
+    ensure!(
+        first <= RECOVERY + SCHEDULING + revival_slack(),
+        "{first:?} after the return; promised: {RECOVERY:?}"
+    );
+    load.stop()?;
+    Ok(())
+}
+
+/// Starting nginx, or addresses and neighbours after a link comes up, is part of the measured return.
+fn revival_slack() -> Duration {
+    Duration::from_millis(500)
+}
+
+/// A hundred new flows, all answered: nobody is sent to a dead backend.
+fn http_rounds(failover: &Failover) -> Result<u64> {
+    let (ns, target) = (&failover.site.net.client.ns, failover.target);
+    let report = run_many(ns, 100, 4, |_| {
+        Ok(exchange(&mut connect(target, 0)?, "/", true)?.body)
+    })?;
+    report.ensure_complete(100)?;
+    Ok(report.total())
+}
+
+#[test]
+fn a_killed_server_gets_no_new_flow_after_the_promised_time() -> Result<()> {
+    dies_and_returns(Family::V4, |f| f.servers[0].kill(), |f| f.servers[0].restart())
+}
+
+#[test]
+fn a_machine_off_the_network_gets_no_new_flow_after_the_promised_time() -> Result<()> {
+    for family in Family::BOTH {
+        dies_and_returns(
+            family,
+            |f| f.site.net.middle.ip("link set b0 down"),
+            |f| f.site.net.middle.ip("link set b0 up"),
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_unhealthy_answer_takes_a_backend_out_and_nobody_left_is_a_counted_drop() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = Site::new(Shape::OneArmed, 1)?;
+    let health = "kind = \"http\"\npath = \"/health\"\ninterval = \"200ms\"\nfast_interval = \"50ms\"\n\
+                  down_interval_max = \"200ms\"\ntimeout = \"5s\"\nfall = 2\nrise = 2";
+    let web = site.web(Family::V4, &[1]).health(health);
+    let site = site.start(&[web])?;
+    let healthy = |want: f64| {
+        wait::until_true("healthy backends", Duration::from_secs(10), || {
+            Ok(site
+                .daemon
+                .metrics()?
+                .sum("lb_service_healthy_backends", &[("service", "web4")])
+                == want)
+        })
+    };
+    healthy(1.0)?;
+    site.http[0].set_health_status(503);
+    healthy(0.0)?;
+    let target = site.service_address(Family::V4);
+    let refused = site
+        .net
+        .client
+        .ns
+        .enter(|| std::net::TcpStream::connect_timeout(&target, Duration::from_millis(200)).is_err())?;
+    assert!(refused);
+    let metrics = site.daemon.metrics()?;
+    assert!(metrics.count("lb_drops_total", &[("reason", "no_backend")]) > 0);
+    assert!(
+        metrics.count(
+            "lb_service_drops_total",
+            &[("service", "web4"), ("reason", "no_backend")]
+        ) > 0
+    );
+    site.http[0].set_health_status(200);
+    healthy(1.0)?;
+    let events = site.daemon.cli().ok("-o json events")?;
+    let transitions = events.lines().filter(|line| line.contains("b0")).count();
+    assert!(transitions >= 2, "down and up are events: {events}");
+    Ok(())
+}

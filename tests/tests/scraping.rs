@@ -1,0 +1,88 @@
+//! The counters reach a real Prometheus.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use lb_tests::{
+    client::http_requests,
+    daemon::METRICS,
+    lane::Lane,
+    prometheus::{Prometheus, check_metrics},
+    site::Site,
+    topology::{Family, Shape},
+    wait,
+};
+
+/// Metrics that dashboards and alerts are built on.
+const PROMISED: [&str; 24] = [
+    "lb_build_info",
+    "lb_config_revision",
+    "lb_config_last_apply_success",
+    "lb_ready",
+    "lb_xdp_packets_total",
+    "lb_xdp_bytes_total",
+    "lb_drops_total",
+    "lb_passes_total",
+    "lb_service_packets_total",
+    "lb_service_bytes_total",
+    "lb_service_new_flows_total",
+    "lb_service_healthy_backends",
+    "lb_backend_packets_total",
+    "lb_backend_bytes_total",
+    "lb_backend_new_flows_total",
+    "lb_active_connections",
+    "lb_backend_health",
+    "lb_backend_weight",
+    "lb_health_checks_total",
+    "lb_flows",
+    "lb_map_entries",
+    "lb_map_capacity",
+    "lb_map_update_errors_total",
+    "process_resident_memory_bytes",
+];
+
+#[test]
+fn prometheus_scrapes_the_counters_and_promtool_is_content() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = Site::new(Shape::OneArmed, 2)?;
+    let web = site
+        .web(Family::V4, &[1, 1])
+        .health("kind = \"http\"\npath = \"/health\"");
+    let site = site.start(&[web])?;
+    let prometheus = Prometheus::start(&site.net.lb.ns, METRICS)?;
+    http_requests(
+        &site.net.client.ns,
+        site.service_address(Family::V4),
+        20_000,
+        100,
+        8,
+    )?
+    .ensure_complete(100)?;
+
+    let mut answer = None;
+    wait::until_true("prometheus knows the 100 flows", Duration::from_secs(15), || {
+        answer = prometheus.query("sum(lb_service_new_flows_total)")?;
+        Ok(answer == Some(100.0))
+    })
+    .map_err(|e| e.context(format!("it says {answer:?}")))?;
+    assert_eq!(prometheus.query("lb_ready")?, Some(1.0));
+    assert_eq!(prometheus.query("up")?, Some(1.0));
+    assert_eq!(prometheus.query("lb_service_healthy_backends")?, Some(2.0));
+
+    let metrics = site.daemon.metrics()?;
+    check_metrics(&site.net.lb.ns, &metrics.text)?;
+    let missing: Vec<_> = PROMISED.into_iter().filter(|name| !metrics.has(name)).collect();
+    assert!(missing.is_empty(), "not served: {missing:?}");
+    assert!(
+        !metrics.text.contains("10.1.0.2"),
+        "a client's address in the metrics"
+    );
+    assert_eq!(
+        (
+            site.daemon.http_status("/healthz")?,
+            site.daemon.http_status("/readyz")?
+        ),
+        (200, 200)
+    );
+    Ok(())
+}
