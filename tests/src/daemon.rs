@@ -33,6 +33,10 @@ pub struct Daemon {
     scratch: Scratch,
     args: Vec<String>,
     wrapper: Vec<String>,
+    socket: PathBuf,
+    state_dir: PathBuf,
+    pin_dir: PathBuf,
+    metrics: SocketAddr,
     notify: UnixDatagram,
     child: Option<Child>,
 }
@@ -51,9 +55,13 @@ impl Daemon {
             .collect();
         Ok(Self {
             ns: ns.clone(),
-            scratch,
             args,
             wrapper: Vec::new(),
+            socket: scratch.join("lb.sock"),
+            state_dir: scratch.join("state"),
+            pin_dir: scratch.join("pins"),
+            metrics: METRICS.parse()?,
+            scratch,
             notify,
             child: None,
         })
@@ -82,6 +90,34 @@ impl Daemon {
         self
     }
 
+    /// Puts its pins elsewhere, for example where another daemon's are.
+    #[must_use]
+    pub fn pins_in(mut self, pin_dir: PathBuf) -> Self {
+        self.pin_dir = pin_dir;
+        self
+    }
+
+    /// Puts its admin socket elsewhere.
+    #[must_use]
+    pub fn socket_at(mut self, socket: PathBuf) -> Self {
+        self.socket = socket;
+        self
+    }
+
+    /// Keeps its state elsewhere.
+    #[must_use]
+    pub fn state_in(mut self, state_dir: PathBuf) -> Self {
+        self.state_dir = state_dir;
+        self
+    }
+
+    /// Serves its metrics elsewhere.
+    #[must_use]
+    pub fn metrics_at(mut self, metrics: SocketAddr) -> Self {
+        self.metrics = metrics;
+        self
+    }
+
     /// Replaces the content of its configuration file.
     ///
     /// # Errors
@@ -97,17 +133,17 @@ impl Daemon {
 
     /// The directory of its pins.
     pub fn pin_dir(&self) -> PathBuf {
-        self.scratch.join("pins")
+        self.pin_dir.clone()
     }
 
     /// The directory of its state file.
     pub fn state_dir(&self) -> PathBuf {
-        self.scratch.join("state")
+        self.state_dir.clone()
     }
 
     /// Its admin socket.
     pub fn socket(&self) -> PathBuf {
-        self.scratch.join("lb.sock")
+        self.socket.clone()
     }
 
     /// Starts it and waits until it says READY=1. Gives the time that took.
@@ -155,12 +191,12 @@ impl Daemon {
             .open(self.scratch.join("log"))?;
         command
             .arg("--socket")
-            .arg(self.socket())
-            .args(["run", "--metrics", METRICS])
+            .arg(&self.socket)
+            .args(["run", "--metrics", &self.metrics.to_string()])
             .arg("--state-dir")
-            .arg(self.state_dir())
+            .arg(&self.state_dir)
             .arg("--pin-dir")
-            .arg(self.pin_dir())
+            .arg(&self.pin_dir)
             .args(&self.args)
             .env("NOTIFY_SOCKET", self.scratch.join("notify.sock"))
             .env("NO_COLOR", "1")
@@ -268,7 +304,7 @@ impl Daemon {
     /// # Errors
     /// When they are not served, or are no metrics.
     pub fn metrics(&self) -> Result<Metrics> {
-        let answer = http::get(&self.ns, metrics_address()?, "/metrics")?;
+        let answer = http::get(&self.ns, self.metrics, "/metrics")?;
         ensure!(answer.status == 200, "status {} for /metrics", answer.status);
         Metrics::parse(&answer.body)
     }
@@ -278,7 +314,7 @@ impl Daemon {
     /// # Errors
     /// When nothing answers.
     pub fn http_status(&self, path: &str) -> Result<u16> {
-        Ok(http::get(&self.ns, metrics_address()?, path)?.status)
+        Ok(http::get(&self.ns, self.metrics, path)?.status)
     }
 }
 
@@ -292,8 +328,4 @@ impl Drop for Daemon {
             let _ = child.wait();
         }
     }
-}
-
-fn metrics_address() -> Result<SocketAddr> {
-    Ok(METRICS.parse()?)
 }

@@ -250,14 +250,27 @@ pub fn connect(target: SocketAddr, source_port: u16) -> io::Result<TcpStream> {
 /// # Errors
 /// As [`connect`].
 pub fn connect_within(target: SocketAddr, source_port: u16, limit: Duration) -> io::Result<TcpStream> {
+    let source = match target {
+        SocketAddr::V4(_) => ([0, 0, 0, 0], source_port).into(),
+        SocketAddr::V6(_) => ([0u16; 8], source_port).into(),
+    };
+    connect_as(source, target, limit)
+}
+
+/// As [`connect`], from one of the namespace's own addresses.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_from(source: SocketAddr, target: SocketAddr) -> io::Result<TcpStream> {
+    connect_as(source, target, ANSWER_TIMEOUT)
+}
+
+fn connect_as(source: SocketAddr, target: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(target), socket2::Type::STREAM, None)?;
-    if source_port != 0 {
-        let any: SocketAddr = match target {
-            SocketAddr::V4(_) => ([0, 0, 0, 0], source_port).into(),
-            SocketAddr::V6(_) => ([0u16; 8], source_port).into(),
-        };
+    if source.port() != 0 || !source.ip().is_unspecified() {
+        // A port may still be in TIME_WAIT towards another server.
         socket.set_reuse_address(true)?;
-        socket.bind(&any.into())?;
+        socket.bind(&source.into())?;
     }
     socket.connect_timeout(&target.into(), limit)?;
     let stream = TcpStream::from(socket);
