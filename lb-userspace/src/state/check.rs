@@ -203,7 +203,8 @@ impl Findings {
                 port,
                 protocol,
             } = service.key;
-            if let Some(other) = keys.insert(service.key, service) {
+            let other = keys.insert(service.key, service);
+            if let Some(other) = other.filter(|other| other.name != service.name) {
                 let what = format!(
                     "service {} overlaps service {}: both are {} port {port} of {address}",
                     service.name,
