@@ -1,11 +1,18 @@
 //! The `lb` daemon and command line.
 //!
 //! A change travels `config` -> `state` (desired, then effective) -> `plan` (pure diff) -> `datapath` (ordered map
-//! writes). Health results enter as `health` events. ARCHITECTURE.md has the map.
+//! writes). Health results enter as `health` events. `control` owns the state in between; `api`, `metrics` and
+//! `events` show it, `cli` asks for it, `app` starts and ends it all. ARCHITECTURE.md has the map.
 
+pub mod api;
+pub mod app;
+pub mod cli;
 pub mod config;
+pub mod control;
 pub mod datapath;
+pub mod events;
 pub mod health;
+pub mod metrics;
 pub mod plan;
 pub mod ring;
 pub mod state;

@@ -43,27 +43,26 @@ impl std::error::Error for ConfigError {}
 pub(super) struct Reporter<'a> {
     text: &'a str,
     file: &'a str,
-    line_starts: Vec<usize>,
     errors: Vec<(usize, ConfigError)>,
 }
 
 impl<'a> Reporter<'a> {
     pub(super) fn new(text: &'a str, file: &'a str) -> Self {
-        let newlines = text.match_indices('\n').map(|(newline, _)| newline + 1);
         Self {
             text,
             file,
-            line_starts: std::iter::once(0).chain(newlines).collect(),
             errors: Vec::new(),
         }
     }
 
     /// Line and column of a byte.
     pub(super) fn position(&self, byte: usize) -> (usize, usize) {
-        let line = self.line_starts.partition_point(|start| *start <= byte);
-        let start = self.line_starts.get(line.saturating_sub(1)).copied().unwrap_or(0);
-        let before = self.text.get(start..byte).unwrap_or("");
-        (line, before.chars().count() + 1)
+        let before = self.text.get(..byte.min(self.text.len())).unwrap_or(self.text);
+        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
+        (
+            before.matches('\n').count() + 1,
+            before[line_start..].chars().count() + 1,
+        )
     }
 
     pub(super) fn error(&mut self, span: Span, message: impl Into<String>, hint: Option<String>) {

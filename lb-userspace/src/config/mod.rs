@@ -19,10 +19,11 @@ use std::{collections::BTreeMap, ops::Range};
 
 use toml::de::{DeTable, DeValue};
 
+pub use self::service::DEFAULT_WEIGHT;
 pub use self::{daemon::DaemonSettings, error::ConfigError, export::export};
 use self::{error::Reporter, service::Located, table::Table};
 use crate::state::{
-    check::{self, Place},
+    check::{self, Place, Problem},
     desired::{Desired, Revision, Settings},
 };
 
@@ -58,7 +59,7 @@ pub fn parse(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
     };
     let mut services = Vec::new();
     for (table, span) in root.tables(&mut reporter, "service", "[[service]]") {
-        services.push(service::read(
+        services.extend(service::read(
             &mut reporter,
             Table::new(table, span, "[[service]]"),
         ));
@@ -66,7 +67,22 @@ pub fn parse(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
     root.finish(&mut reporter);
     duplicate_names(&mut reporter, &services);
 
-    problems(&mut reporter, &settings, &settings_spans, &services);
+    let list: Vec<_> = services.iter().map(|located| &located.service).collect();
+    for problem in check::problems(&settings, &list) {
+        let Problem {
+            place,
+            kind: _,
+            what,
+            hint,
+        } = problem;
+        let span = match place {
+            Place::Settings(key) => settings_spans.get(key).cloned().unwrap_or_default(),
+            Place::Service(index, key) => services[index].spans.of(key),
+            Place::Health(index, key) => services[index].health.of(key),
+            Place::Backend(index, backend, key) => services[index].backends[backend].of(key),
+        };
+        reporter.error(span, what, hint);
+    }
     reporter.check()?;
     let services = services
         .into_iter()
@@ -82,44 +98,9 @@ pub fn parse(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
     })
 }
 
-/// Reports what does not hold between values.
-fn problems(
-    reporter: &mut Reporter<'_>,
-    settings: &Settings,
-    settings_spans: &BTreeMap<&'static str, Span>,
-    services: &[Located],
-) {
-    let (complete, incomplete): (Vec<&Located>, Vec<&Located>) =
-        services.iter().partition(|located| located.complete);
-    let list: Vec<_> = complete.iter().map(|located| &located.service).collect();
-    for problem in check::problems(settings, &list) {
-        let span = match problem.place {
-            Place::Settings(key) => settings_spans.get(key).cloned().unwrap_or_default(),
-            Place::Service(index, key) => complete[index].spans.of(key),
-            Place::Health(index, key) => complete[index].health.of(key),
-            Place::Backend(index, backend, key) => complete[index].backends[backend].of(key),
-        };
-        reporter.error(span, problem.what, problem.hint);
-    }
-    // Of these, what has nothing to do with the stand-ins for their address and port.
-    for located in incomplete {
-        for problem in check::problems(&Settings::default(), &[&located.service]) {
-            let span = match problem.place {
-                Place::Settings(_) | Place::Service(_, "address") | Place::Backend(_, _, "address") => {
-                    continue;
-                }
-                Place::Service(_, key) => located.spans.of(key),
-                Place::Health(_, key) => located.health.of(key),
-                Place::Backend(_, backend, key) => located.backends[backend].of(key),
-            };
-            reporter.error(span, problem.what, problem.hint);
-        }
-    }
-}
-
 fn duplicate_names(reporter: &mut Reporter<'_>, services: &[Located]) {
     let mut seen = BTreeMap::new();
-    for located in services.iter().filter(|located| located.named) {
+    for located in services {
         let span = located.spans.of("name");
         if let Some(first) = seen.get(&located.service.name) {
             let (line, _) = reporter.position(*first);

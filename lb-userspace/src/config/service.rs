@@ -1,7 +1,5 @@
 //! `[[service]]` and `[[service.backend]]` tables.
 
-use std::net::Ipv4Addr;
-
 use super::{
     error::Reporter,
     health,
@@ -12,7 +10,6 @@ use crate::{
     health::settings::CheckSettings,
     state::{
         backend::{Admin, Backend},
-        names::ServiceName,
         service::{Protocol, Service, ServiceKey},
     },
 };
@@ -20,20 +17,16 @@ use crate::{
 /// A service and where its parts stand in the file.
 pub(super) struct Located {
     pub(super) service: Service,
-    /// Whether the name is what the file says, not a stand-in for one that is missing or wrong.
-    pub(super) named: bool,
-    /// Whether name, address and port are.
-    pub(super) complete: bool,
     pub(super) spans: Spans,
     pub(super) health: Spans,
     pub(super) backends: Vec<Spans>,
 }
 
 /// Weight of a backend that does not say another.
-pub(super) const DEFAULT_WEIGHT: u16 = 100;
+pub const DEFAULT_WEIGHT: u16 = 100;
 
-/// Reads a service. What is missing or wrong gets its default or a stand-in, so that the rest can be checked.
-pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Located {
+/// Reads a service; `None` if what it cannot do without is missing or wrong. Other wrong values keep their default.
+pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<Located> {
     table.require(reporter, "name", "\"web\"");
     table.require(reporter, "address", "\"192.0.2.10\"");
     table.require(reporter, "port", "80");
@@ -70,14 +63,14 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Located
     }
     table.finish(reporter);
 
-    let named = name.is_some();
-    let complete = named && address.is_some() && port.is_some();
-    let key = ServiceKey {
-        address: address.unwrap_or(Ipv4Addr::UNSPECIFIED.into()),
-        port: port.unwrap_or(0),
-        protocol,
-    };
-    let default = Service::new(name.unwrap_or_else(ServiceName::stand_in), key);
+    let default = Service::new(
+        name?,
+        ServiceKey {
+            address: address?,
+            port: port?,
+            protocol,
+        },
+    );
     let service = Service {
         mode: mode.unwrap_or(default.mode),
         algorithm: algorithm.unwrap_or(default.algorithm),
@@ -91,14 +84,12 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Located
         backends,
         ..default
     };
-    Located {
+    Some(Located {
         service,
-        named,
-        complete,
         spans,
         health: health_spans,
         backends: backend_spans,
-    }
+    })
 }
 
 fn backend(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<Backend> {

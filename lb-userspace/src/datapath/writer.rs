@@ -196,6 +196,11 @@ impl WriterHandle {
         }
     }
 
+    /// Returns when the writer has ended, whether it was asked to or not.
+    pub async fn stopped(&self) {
+        self.commands.closed().await;
+    }
+
     /// How each backend address is reached, kept current; an address is missing until it was looked at.
     pub fn next_hops(&self) -> watch::Receiver<Arc<NextHops>> {
         self.wanted.next_hops()

@@ -203,8 +203,7 @@ impl Findings {
                 port,
                 protocol,
             } = service.key;
-            let other = keys.insert(service.key, service);
-            if let Some(other) = other.filter(|other| other.name != service.name) {
+            if let Some(other) = keys.insert(service.key, service) {
                 let what = format!(
                     "service {} overlaps service {}: both are {} port {port} of {address}",
                     service.name,

@@ -62,13 +62,6 @@ name!(
     BackendName
 );
 
-impl ServiceName {
-    /// Stands for a name that is missing, in messages about the rest of its service.
-    pub(crate) fn stand_in() -> Self {
-        Self("unnamed".to_owned())
-    }
-}
-
 fn check(text: &str) -> Result<(), NameError> {
     if text.is_empty() {
         return Err(NameError::Empty);

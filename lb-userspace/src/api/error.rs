@@ -1,0 +1,136 @@
+//! Failures as HTTP status and JSON.
+
+use axum::{
+    Json,
+    extract::rejection::{JsonRejection, QueryRejection},
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+
+use super::requests::{ErrorBody, ErrorCode, ErrorDetail, PlacedError};
+use crate::{
+    config::{ConfigError, values::ValueError},
+    control::{ControlError, chain},
+    datapath::DatapathError,
+    state::change::ChangeError,
+};
+
+/// An answer that is not a success.
+#[derive(Debug)]
+pub(super) struct ApiError(ErrorDetail);
+
+impl ApiError {
+    /// An error with its code.
+    pub(super) fn new(code: ErrorCode, message: impl Into<String>, hint: Option<String>) -> Self {
+        Self(ErrorDetail {
+            code,
+            message: message.into(),
+            hint,
+            details: Vec::new(),
+        })
+    }
+
+    /// Every error of a file.
+    pub(super) fn file(file: &str, errors: Vec<ConfigError>) -> Self {
+        let count = errors.len();
+        let details = errors.into_iter().map(PlacedError::from).collect();
+        Self(ErrorDetail {
+            code: ErrorCode::Invalid,
+            message: format!(
+                "{file}: {count} {}; nothing was changed",
+                if count == 1 { "error" } else { "errors" }
+            ),
+            hint: None,
+            details,
+        })
+    }
+
+    fn status(&self) -> StatusCode {
+        match self.0.code {
+            ErrorCode::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
+            ErrorCode::NotFound => StatusCode::NOT_FOUND,
+            ErrorCode::Conflict => StatusCode::CONFLICT,
+            ErrorCode::Failed => StatusCode::INTERNAL_SERVER_ERROR,
+            ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        (self.status(), Json(ErrorBody { error: self.0 })).into_response()
+    }
+}
+
+impl From<ControlError> for ApiError {
+    fn from(error: ControlError) -> Self {
+        let code = match &error {
+            ControlError::Change(change) => return change.clone().into(),
+            ControlError::Moved { .. } => ErrorCode::Conflict,
+            ControlError::Values(_) => ErrorCode::Invalid,
+            ControlError::Save(_)
+            | ControlError::Program(_)
+            | ControlError::NotTakenBack { .. }
+            | ControlError::Internal(_) => ErrorCode::Failed,
+            ControlError::Closed => ErrorCode::Unavailable,
+        };
+        Self::new(code, chain(&error), error.hint())
+    }
+}
+
+impl From<ChangeError> for ApiError {
+    fn from(error: ChangeError) -> Self {
+        let code = match &error {
+            ChangeError::NotFound { .. } => ErrorCode::NotFound,
+            ChangeError::Conflict { .. } => ErrorCode::Conflict,
+            ChangeError::Invalid { .. } => ErrorCode::Invalid,
+        };
+        Self::new(code, error.to_string(), error.hint().map(str::to_owned))
+    }
+}
+
+impl From<ValueError> for ApiError {
+    fn from(error: ValueError) -> Self {
+        Self::new(ErrorCode::Invalid, error.message, error.hint)
+    }
+}
+
+impl From<DatapathError> for ApiError {
+    fn from(error: DatapathError) -> Self {
+        Self::new(
+            ErrorCode::Failed,
+            format!("cannot read counters: {}", chain(&error)),
+            None,
+        )
+    }
+}
+
+impl From<JsonRejection> for ApiError {
+    fn from(rejection: JsonRejection) -> Self {
+        Self::new(
+            ErrorCode::Invalid,
+            rejection.body_text(),
+            Some("see /openapi.json".into()),
+        )
+    }
+}
+
+impl From<QueryRejection> for ApiError {
+    fn from(rejection: QueryRejection) -> Self {
+        Self::new(
+            ErrorCode::Invalid,
+            rejection.body_text(),
+            Some("see /openapi.json".into()),
+        )
+    }
+}
+
+impl From<tokio::task::JoinError> for ApiError {
+    fn from(error: tokio::task::JoinError) -> Self {
+        Self::new(
+            ErrorCode::Failed,
+            format!("an internal task failed: {error}"),
+            None,
+        )
+    }
+}

@@ -1,0 +1,366 @@
+//! One function for each path and method.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use axum::{
+    Json,
+    body::Body,
+    extract::{
+        Path, Query, State,
+        rejection::{JsonRejection, QueryRejection},
+    },
+    http::header::CONTENT_TYPE,
+    response::{IntoResponse, Response},
+};
+use http_body_util::channel::{Channel, Sender};
+use hyper::body::Bytes;
+
+use super::{
+    Api,
+    error::ApiError,
+    picture::Picture,
+    requests::{
+        ApplyRequest, BackendPatch, BackendSpec, Changed, ErrorBody, ErrorCode, EventsQuery, Expected, Moved,
+        RemoveQuery, ServiceSpec,
+    },
+    types::{self, Status},
+};
+use crate::{
+    app::settings::needs_restart,
+    config::{self, values},
+    control::{Change, Outcome},
+    events::Event,
+    state::{
+        backend::{Admin, Backend},
+        change::BackendChange,
+        desired::Revision,
+        names::{BackendName, ServiceName},
+    },
+};
+
+type Shared = State<Arc<Api>>;
+type Answer<T> = Result<Json<T>, ApiError>;
+type JsonBody<T> = Result<Json<T>, JsonRejection>;
+type QueryPart<T> = Result<Query<T>, QueryRejection>;
+
+/// Events on their way to a reader that is slower than they come; then the sender waits.
+const STREAM_DEPTH: usize = 64;
+
+/// The daemon, its interfaces, services and backends, and what is wrong.
+#[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
+pub(super) async fn status(State(api): Shared) -> Answer<Status> {
+    Ok(Json(Picture::take(&api).await?.status(&api)))
+}
+
+/// Whether the data plane does what is desired: 200 or 503.
+#[utoipa::path(get, path = "/v1/health", responses(
+    (status = 200, body = types::Readiness), (status = 503, body = ErrorBody)))]
+pub(super) async fn health(State(api): Shared) -> Answer<types::Readiness> {
+    let view = api.control.view();
+    match &view.failure {
+        None if view.is_programmed() => Ok(Json(types::Readiness {
+            ready: true,
+            revision: view.desired.revision.0,
+        })),
+        failure => {
+            let why = failure.as_deref().unwrap_or("not programmed yet");
+            Err(ApiError::new(
+                ErrorCode::Unavailable,
+                format!("not ready: {why}"),
+                None,
+            ))
+        }
+    }
+}
+
+/// The desired state as a configuration file.
+#[utoipa::path(get, path = "/v1/export", responses((status = 200, body = String, content_type = "application/toml")))]
+pub(super) async fn export(State(api): Shared) -> Response {
+    (
+        [(CONTENT_TYPE, "application/toml")],
+        config::export(&api.control.view().desired),
+    )
+        .into_response()
+}
+
+/// Makes the desired state equal to a configuration file.
+#[utoipa::path(post, path = "/v1/apply", params(Expected), request_body = ApplyRequest, responses(
+    (status = 200, body = Changed), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+pub(super) async fn apply(
+    State(api): Shared,
+    query: QueryPart<Expected>,
+    body: JsonBody<ApplyRequest>,
+) -> Answer<Changed> {
+    let ApplyRequest { file, toml, dry_run } = body?.0;
+    let config = config::parse(&toml, &file).map_err(|errors| ApiError::file(&file, errors))?;
+    let warnings = needs_restart(&api.settings, &config.daemon);
+    let change = Change::Replace(Box::new(config.desired));
+    let outcome = api
+        .control
+        .change(change, revision(query?.0.revision), dry_run)
+        .await?;
+    Ok(Json(Changed {
+        warnings,
+        ..changed(outcome, dry_run)
+    }))
+}
+
+/// What happened, one JSON object per line; with `follow` the answer goes on.
+#[utoipa::path(get, path = "/v1/events", params(EventsQuery), responses(
+    (status = 200, body = Event, content_type = "application/x-ndjson")))]
+pub(super) async fn events(State(api): Shared, query: QueryPart<EventsQuery>) -> Result<Response, ApiError> {
+    let EventsQuery { follow, since_ms } = query?.0;
+    let since = since_ms.and_then(|ms| SystemTime::now().checked_sub(Duration::from_millis(ms)));
+    let (sender, body) = Channel::<Bytes>::new(STREAM_DEPTH);
+    tokio::spawn(send_events(api, sender, since, follow));
+    Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
+}
+
+/// Sends events until there is no more, or with `follow` until the reader or the daemon leaves.
+async fn send_events(api: Arc<Api>, mut sender: Sender<Bytes>, since: Option<SystemTime>, follow: bool) {
+    let mut newest = api.events.subscribe();
+    let mut sent = 0;
+    loop {
+        newest.mark_unchanged();
+        for event in api.events.list(sent, since) {
+            sent = event.seq;
+            let Ok(mut line) = serde_json::to_vec(&event) else {
+                return;
+            };
+            line.push(b'\n');
+            if sender.send_data(line.into()).await.is_err() {
+                return;
+            }
+        }
+        if !follow {
+            return;
+        }
+        tokio::select! {
+            () = api.cancel.cancelled() => return,
+            changed = newest.changed() => if changed.is_err() { return },
+        }
+    }
+}
+
+/// All services.
+#[utoipa::path(get, path = "/v1/services", responses((status = 200, body = [types::Service])))]
+pub(super) async fn list_services(State(api): Shared) -> Answer<Vec<types::Service>> {
+    Ok(Json(Picture::take(&api).await?.services()))
+}
+
+/// Adds a service. Adding one that is there with the same settings succeeds.
+#[utoipa::path(post, path = "/v1/services", params(Expected), request_body = ServiceSpec, responses(
+    (status = 200, body = Changed), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+pub(super) async fn add_service(
+    State(api): Shared,
+    query: QueryPart<Expected>,
+    body: JsonBody<ServiceSpec>,
+) -> Answer<Changed> {
+    change(&api, Change::AddService(Box::new(body?.0)), query?.0.revision).await
+}
+
+/// One service.
+#[utoipa::path(get, path = "/v1/services/{service}", params(("service" = String, Path)), responses(
+    (status = 200, body = types::Service), (status = 404, body = ErrorBody)))]
+pub(super) async fn show_service(State(api): Shared, Path(name): Path<String>) -> Answer<types::Service> {
+    let name: ServiceName = values::name(&name)?;
+    Ok(Json(Picture::take(&api).await?.service(&name)?))
+}
+
+/// Changes a service; what is absent stays.
+#[utoipa::path(patch, path = "/v1/services/{service}", params(("service" = String, Path), Expected),
+    request_body = ServiceSpec, responses((status = 200, body = Changed), (status = 404, body = ErrorBody),
+    (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+pub(super) async fn set_service(
+    State(api): Shared,
+    Path(name): Path<String>,
+    query: QueryPart<Expected>,
+    body: JsonBody<ServiceSpec>,
+) -> Answer<Changed> {
+    let Json(spec) = body?;
+    if spec.name.as_ref().is_some_and(|new| *new != name) {
+        let hint = "add a service with the new name, then remove the old one";
+        return Err(ApiError::new(
+            ErrorCode::Invalid,
+            "a service keeps its name",
+            Some(hint.into()),
+        ));
+    }
+    change(
+        &api,
+        Change::SetService(values::name(&name)?, Box::new(spec)),
+        query?.0.revision,
+    )
+    .await
+}
+
+/// Removes a service and its backends.
+#[utoipa::path(delete, path = "/v1/services/{service}", params(("service" = String, Path), Expected), responses(
+    (status = 200, body = Changed), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+pub(super) async fn remove_service(
+    State(api): Shared,
+    Path(name): Path<String>,
+    query: QueryPart<Expected>,
+) -> Answer<Changed> {
+    change(
+        &api,
+        Change::RemoveService(values::name(&name)?),
+        query?.0.revision,
+    )
+    .await
+}
+
+/// The backends of a service.
+#[utoipa::path(get, path = "/v1/services/{service}/backends", params(("service" = String, Path)), responses(
+    (status = 200, body = [types::Backend]), (status = 404, body = ErrorBody)))]
+pub(super) async fn list_backends(
+    State(api): Shared,
+    Path(name): Path<String>,
+) -> Answer<Vec<types::Backend>> {
+    let name: ServiceName = values::name(&name)?;
+    Ok(Json(Picture::take(&api).await?.service(&name)?.backends))
+}
+
+/// Adds a backend. Adding one that is there with the same settings succeeds.
+#[utoipa::path(post, path = "/v1/services/{service}/backends", params(("service" = String, Path), Expected),
+    request_body = BackendSpec, responses((status = 200, body = Changed), (status = 404, body = ErrorBody),
+    (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+pub(super) async fn add_backend(
+    State(api): Shared,
+    Path(service): Path<String>,
+    query: QueryPart<Expected>,
+    body: JsonBody<BackendSpec>,
+) -> Answer<Changed> {
+    let BackendSpec {
+        name,
+        address,
+        weight,
+        mode,
+    } = body?.0;
+    let backend = Backend {
+        name: values::name(&name)?,
+        address: values::endpoint(&address)?,
+        weight: weight.unwrap_or(config::DEFAULT_WEIGHT),
+        mode: mode.as_deref().map(values::word).transpose()?,
+        admin: Admin::default(),
+    };
+    change(
+        &api,
+        Change::AddBackend(values::name(&service)?, backend),
+        query?.0.revision,
+    )
+    .await
+}
+
+/// One backend.
+#[utoipa::path(get, path = "/v1/services/{service}/backends/{backend}",
+    params(("service" = String, Path), ("backend" = String, Path)), responses(
+    (status = 200, body = types::Backend), (status = 404, body = ErrorBody)))]
+pub(super) async fn show_backend(
+    State(api): Shared,
+    Path((service, name)): Path<(String, String)>,
+) -> Answer<types::Backend> {
+    let (service, name): (ServiceName, BackendName) = (values::name(&service)?, values::name(&name)?);
+    Ok(Json(Picture::take(&api).await?.backend(&service, &name)?))
+}
+
+/// Changes a backend: its values, or `admin` to drain, disable or enable it. What is absent stays.
+#[utoipa::path(patch, path = "/v1/services/{service}/backends/{backend}",
+    params(("service" = String, Path), ("backend" = String, Path), Expected), request_body = BackendPatch, responses(
+    (status = 200, body = Changed), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
+    (status = 422, body = ErrorBody)))]
+pub(super) async fn set_backend(
+    State(api): Shared,
+    Path((service, name)): Path<(String, String)>,
+    query: QueryPart<Expected>,
+    body: JsonBody<BackendPatch>,
+) -> Answer<Changed> {
+    let BackendPatch {
+        address,
+        weight,
+        mode,
+        admin,
+        deadline_ms,
+    } = body?.0;
+    if deadline_ms.is_some() && admin != Some(types::Admin::Draining) {
+        return Err(ApiError::new(
+            ErrorCode::Invalid,
+            "only a drain has a deadline",
+            None,
+        ));
+    }
+    let patch = BackendChange {
+        address: address.as_deref().map(values::endpoint).transpose()?,
+        weight,
+        mode: mode.as_deref().map(values::word).transpose()?.map(Some),
+        admin: admin.map(|admin| match admin {
+            types::Admin::Enabled => Admin::Enabled,
+            types::Admin::Draining => Admin::Draining,
+            types::Admin::Disabled => Admin::Disabled,
+        }),
+    };
+    let deadline = deadline_ms.map(Duration::from_millis);
+    let request = Change::SetBackend(values::name(&service)?, values::name(&name)?, patch, deadline);
+    change(&api, request, query?.0.revision).await
+}
+
+/// Removes a backend. It takes no new flows from then on; without `now` it keeps the ones it has until they end, or
+/// until the time `transition` of the settings has passed.
+#[utoipa::path(delete, path = "/v1/services/{service}/backends/{backend}",
+    params(("service" = String, Path), ("backend" = String, Path), RemoveQuery), responses(
+    (status = 200, body = Changed), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
+pub(super) async fn remove_backend(
+    State(api): Shared,
+    Path((service, name)): Path<(String, String)>,
+    query: QueryPart<RemoveQuery>,
+) -> Answer<Changed> {
+    let RemoveQuery { revision, now } = query?.0;
+    let request = Change::RemoveBackend {
+        service: values::name(&service)?,
+        backend: values::name(&name)?,
+        now,
+    };
+    change(&api, request, revision).await
+}
+
+/// Any other path.
+pub(super) fn no_such_path() -> Response {
+    let hint = "see /openapi.json".to_owned();
+    ApiError::new(ErrorCode::NotFound, "no such path in the API", Some(hint)).into_response()
+}
+
+/// Makes a change. The control task finishes it also when the caller hangs up.
+async fn change(api: &Api, change: Change, expected: Option<u64>) -> Answer<Changed> {
+    let outcome = api.control.change(change, revision(expected), false).await?;
+    Ok(Json(changed(outcome, false)))
+}
+
+fn revision(number: Option<u64>) -> Option<Revision> {
+    number.map(Revision)
+}
+
+fn changed(outcome: Outcome, dry_run: bool) -> Changed {
+    let Outcome {
+        revision,
+        changed,
+        diff,
+        moved,
+    } = outcome;
+    Changed {
+        revision: revision.0,
+        changed,
+        dry_run,
+        diff,
+        moved: moved
+            .into_iter()
+            .map(|(service, share)| Moved {
+                service: service.to_string(),
+                share,
+            })
+            .collect(),
+        warnings: Vec::new(),
+    }
+}

@@ -1,0 +1,332 @@
+//! One consistent picture of everything that is known, as the API shows it.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use lb_common::reason::Reason;
+use tokio::task;
+
+use super::{
+    Api,
+    error::ApiError,
+    types::{self, Drops, Interface, LastCheck, MapUse, Problem, Status, XdpMode},
+};
+use crate::{
+    control::{ControlView, lingering::Lingering},
+    datapath::{self, BackendStats, NextHopState},
+    events::rfc3339,
+    health::{CheckId, CheckStatus, Health},
+    metrics::{Observation, is_drop},
+    state::{
+        backend::{Admin, Backend},
+        change::{ChangeError, Kind},
+        names::{BackendName, ServiceName},
+        service::{RingSize, Service, ServiceKey},
+        words::{self, Word},
+    },
+};
+
+/// State, counters and checks at one moment.
+pub(super) struct Picture {
+    view: Arc<ControlView>,
+    seen: Observation,
+    checks: Arc<BTreeMap<CheckId, CheckStatus>>,
+}
+
+impl Picture {
+    /// Reads everything.
+    pub(super) async fn take(api: &Arc<Api>) -> Result<Self, ApiError> {
+        let view = api.control.view();
+        let (observer, named) = (Arc::clone(&api.observer), Arc::clone(&view));
+        // Reading maps is system calls, which may take a while.
+        let seen = task::spawn_blocking(move || observer.observe(&named)).await??;
+        Ok(Self {
+            view,
+            seen,
+            checks: api.checks.checks(),
+        })
+    }
+
+    pub(super) fn status(&self, api: &Api) -> Status {
+        let services = self.services();
+        Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            started: rfc3339(api.started),
+            revision: self.view.desired.revision.0,
+            ready: self.view.is_programmed(),
+            interfaces: api
+                .interfaces
+                .iter()
+                .map(|interface| self.interface(interface))
+                .collect(),
+            problems: self.problems(&services),
+            services,
+            metrics: Some(api.settings.metrics.to_string()),
+            maps: self
+                .seen
+                .maps
+                .iter()
+                .map(|map| MapUse {
+                    name: map.name.to_owned(),
+                    entries: map.entries,
+                    capacity: map.capacity,
+                })
+                .collect(),
+        }
+    }
+
+    fn interface(&self, attached: &datapath::AttachedInterface) -> Interface {
+        let stats = self
+            .seen
+            .interfaces
+            .iter()
+            .find(|stats| stats.name == attached.name);
+        let counts = || stats.iter().flat_map(|stats| &stats.by_reason);
+        Interface {
+            name: attached.name.clone(),
+            ifindex: attached.ifindex,
+            xdp_mode: match attached.xdp_mode {
+                datapath::XdpMode::Native => XdpMode::Native,
+                datapath::XdpMode::Generic => XdpMode::Generic,
+            },
+            program_id: attached.program_id,
+            took_over: attached.took_over,
+            note: attached.note.clone(),
+            packets: counts().map(|(_, count)| count.packets).sum(),
+            dropped: counts()
+                .filter(|(reason, _)| is_drop(reason.action()))
+                .map(|(_, count)| count.packets)
+                .sum(),
+        }
+    }
+
+    pub(super) fn services(&self) -> Vec<types::Service> {
+        self.view
+            .desired
+            .services
+            .values()
+            .map(|service| self.describe(service))
+            .collect()
+    }
+
+    pub(super) fn service(&self, name: &ServiceName) -> Result<types::Service, ChangeError> {
+        Ok(self.describe(self.view.desired.service(name)?))
+    }
+
+    /// A backend, also one that was removed and finishes its flows.
+    pub(super) fn backend(
+        &self,
+        service: &ServiceName,
+        name: &BackendName,
+    ) -> Result<types::Backend, ChangeError> {
+        let backends = self.service(service)?.backends;
+        backends
+            .into_iter()
+            .find(|backend| backend.name == name.as_str())
+            .ok_or_else(|| ChangeError::NotFound {
+                kind: Kind::Backend,
+                name: format!("{service}/{name}"),
+            })
+    }
+
+    fn describe(&self, service: &Service) -> types::Service {
+        let programmed = self.view.service_is_programmed(&service.key);
+        let present = service
+            .backends
+            .iter()
+            .map(|backend| self.present(service, backend));
+        let finishing = self
+            .view
+            .lingering_of(service)
+            .map(|lingering| self.finishing(lingering));
+        let backends: Vec<_> = present.chain(finishing).collect();
+        let traffic = self.seen.services.get(&service.name).copied().unwrap_or_default();
+        let drops = Reason::ALL.iter().filter_map(|reason| {
+            let packets = *self.seen.drops.get(&(service.name.clone(), *reason))?;
+            Some(Drops {
+                reason: reason.name().to_owned(),
+                packets,
+            })
+        });
+        types::Service {
+            name: service.name.to_string(),
+            address: service.key.address,
+            port: service.key.port,
+            protocol: service.key.protocol.word().to_owned(),
+            mode: service.mode.word().to_owned(),
+            algorithm: service.algorithm.word().to_owned(),
+            affinity: service.affinity.word().to_owned(),
+            tracking: service.tracking.word().to_owned(),
+            ring_size: match service.ring_size {
+                RingSize::Auto => match self.view.target_service(&service.key) {
+                    Some(target) => format!("auto ({})", target.ring_size),
+                    None => "auto".to_owned(),
+                },
+                RingSize::Slots(slots) => slots.to_string(),
+            },
+            on_empty: service.on_empty.word().to_owned(),
+            on_down: service.on_down.word().to_owned(),
+            check: words::kind(&service.health.kind).to_owned(),
+            packets: traffic.packets,
+            bytes: traffic.bytes,
+            new_flows: traffic.new_flows,
+            active_flows: backends.iter().map(|backend| backend.active_flows).sum(),
+            reply_packets: traffic.reply_packets,
+            reply_bytes: traffic.reply_bytes,
+            drops: drops.collect(),
+            healthy_backends: backends
+                .iter()
+                .filter(|backend| backend.effective_weight > 0)
+                .count(),
+            backends,
+            programmed,
+            error: if programmed {
+                None
+            } else {
+                self.view.failure.clone()
+            },
+        }
+    }
+
+    fn present(&self, service: &Service, backend: &Backend) -> types::Backend {
+        let id = CheckId(service.name.clone(), backend.name.clone());
+        let check = self.checks.get(&id);
+        let place = (id.0, id.1);
+        let stats = self.seen.backends.get(&place).copied().unwrap_or_default();
+        let health = match check.map(|check| check.health).unwrap_or_default() {
+            Health::Up => types::Health::Up,
+            Health::Down => types::Health::Down,
+            Health::Unchecked => types::Health::Unchecked,
+        };
+        let admin = match backend.admin {
+            Admin::Enabled => types::Admin::Enabled,
+            Admin::Draining => types::Admin::Draining,
+            Admin::Disabled => types::Admin::Disabled,
+        };
+        types::Backend {
+            weight: backend.weight,
+            health,
+            admin,
+            drain_deadline: self.view.drain_deadlines.get(&place).map(|at| rfc3339(*at)),
+            last_check: check
+                .and_then(|check| check.last_check.as_ref())
+                .map(|last| LastCheck {
+                    ok: last.ok(),
+                    latency_us: u64::try_from(last.latency.as_micros()).unwrap_or(u64::MAX),
+                    detail: last.detail().into_owned(),
+                    at: rfc3339(last.at),
+                }),
+            since: check.map(|check| rfc3339(check.since)),
+            ..self.counted(&backend.name, &service.key, backend.address, stats)
+        }
+    }
+
+    fn finishing(&self, lingering: &Lingering) -> types::Backend {
+        let place = (lingering.service.clone(), lingering.name.clone());
+        let stats = self.seen.backends.get(&place).copied().unwrap_or_default();
+        types::Backend {
+            admin: types::Admin::Draining,
+            removed: true,
+            ..self.counted(&lingering.name, &lingering.key, lingering.address, stats)
+        }
+    }
+
+    /// A backend as the data plane has it, with neither health nor operator.
+    fn counted(
+        &self,
+        name: &BackendName,
+        key: &ServiceKey,
+        address: std::net::SocketAddr,
+        stats: BackendStats,
+    ) -> types::Backend {
+        let target = self.view.target_backend(key, address);
+        let service = self.view.target_service(key);
+        let mode = target
+            .map(|target| target.mode)
+            .or(service.map(|service| service.mode));
+        types::Backend {
+            name: name.to_string(),
+            address,
+            weight: 0,
+            effective_weight: target.map_or(0, |target| target.weight),
+            health: types::Health::Unchecked,
+            admin: types::Admin::Enabled,
+            drain_deadline: None,
+            removed: false,
+            mode: mode.map(|mode| mode.word().to_owned()).unwrap_or_default(),
+            next_hop: self.seen.next_hops.get(&address.ip()).map(next_hop),
+            packets: stats.traffic.packets,
+            bytes: stats.traffic.bytes,
+            new_flows: stats.traffic.new_flows,
+            active_flows: stats.active_flows,
+            reply_packets: stats.traffic.reply_packets,
+            reply_bytes: stats.traffic.reply_bytes,
+            last_check: None,
+            since: None,
+        }
+    }
+
+    /// Everything that keeps traffic from going where it should, the worst first.
+    fn problems(&self, services: &[types::Service]) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        if let Some(failure) = &self.view.failure {
+            problems.push(Problem {
+                service: None,
+                backend: None,
+                message: format!("not programmed as desired: {failure}"),
+                hint: Some("it is tried again by itself; the daemon's log says more".into()),
+            });
+        }
+        for service in services {
+            let about = |backend: Option<&types::Backend>, message: String, hint: Option<&str>| Problem {
+                service: Some(service.name.clone()),
+                backend: backend.map(|backend| backend.name.clone()),
+                message,
+                hint: hint.map(str::to_owned),
+            };
+            if service.backends.is_empty() {
+                let hint = format!("lb backend add {} NAME --address IP:PORT", service.name);
+                problems.push(about(
+                    None,
+                    "has no backends: its packets are dropped".into(),
+                    Some(&hint),
+                ));
+            } else if service.healthy_backends == 0 {
+                problems.push(about(None, "no backend takes new flows".into(), None));
+            }
+            for backend in service.backends.iter().filter(|backend| !backend.removed) {
+                if backend.health == types::Health::Down {
+                    let why = backend
+                        .last_check
+                        .as_ref()
+                        .map_or("", |check| check.detail.as_str());
+                    problems.push(about(Some(backend), format!("down: {why}"), None));
+                }
+                if let Some(error) = backend.next_hop.as_ref().and_then(|hop| hop.error.clone()) {
+                    let ip = backend.address.ip();
+                    let hint = format!("see `ip route get {ip}` and `ip neigh`");
+                    problems.push(about(Some(backend), error, Some(&hint)));
+                }
+            }
+        }
+        problems
+    }
+}
+
+fn next_hop(state: &NextHopState) -> types::NextHop {
+    let (via, interface) = match state {
+        NextHopState::Reached {
+            via,
+            interface,
+            answering: _,
+        }
+        | NextHopState::Waiting { via, interface } => (Some(*via), Some(interface.clone())),
+        NextHopState::NotEthernet { interface } => (None, Some(interface.clone())),
+        NextHopState::Local | NextHopState::Unreachable => (None, None),
+    };
+    types::NextHop {
+        via,
+        interface,
+        error: state.error(),
+    }
+}

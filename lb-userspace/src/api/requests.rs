@@ -1,0 +1,290 @@
+//! What the admin API is asked and how it answers changes.
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use super::types::Admin;
+use crate::config::ConfigError;
+
+/// A service as in the configuration file, with the file's keys, texts and defaults. For a new service `name`,
+/// `address` and `port` are needed; a change holds what changes.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceSpec {
+    /// Unique name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Address (VIP).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Port; 0 is every port.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// `tcp` or `udp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<String>,
+    /// How packets reach the backends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// How backends are chosen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub algorithm: Option<String>,
+    /// What decides about the backend.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub affinity: Option<String>,
+    /// Which flows are recorded.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tracking: Option<String>,
+    /// `"auto"` or a number of slots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ring_size: Option<RingSizeSpec>,
+    /// Policy without backends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_empty: Option<String>,
+    /// Policy for flows of a backend that went down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_down: Option<String>,
+    /// Time over which a new backend's weight rises, for example `30s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<String>,
+    /// How backends are checked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health: Option<HealthSpec>,
+}
+
+/// `"auto"` or a number.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum RingSizeSpec {
+    /// A prime from 251 to 131,071.
+    Slots(u32),
+    /// `auto`.
+    Text(String),
+}
+
+/// How backends are checked, with the keys of the configuration file.
+#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct HealthSpec {
+    /// `none`, `tcp` or `http`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
+    /// Time between checks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<String>,
+    /// Time between checks while changing state.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fast_interval: Option<String>,
+    /// Longest time between checks while down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub down_interval_max: Option<String>,
+    /// Time after which a check has failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
+    /// Successes that make a backend up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rise: Option<u32>,
+    /// Failures that make a backend down.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub fall: Option<u32>,
+    /// Share of the interval by which checks move at random.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jitter: Option<f64>,
+    /// `backend` or `vip`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub through: Option<String>,
+    /// Path, for HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub path: Option<String>,
+    /// Method, for HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub method: Option<String>,
+    /// Host header, for HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// Statuses that count as success, for HTTP.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect_status: Option<Vec<u16>>,
+    /// Port to check; the backend's own where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+}
+
+/// A backend as in the configuration file.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackendSpec {
+    /// Unique within the service.
+    pub name: String,
+    /// `IP:PORT`.
+    pub address: String,
+    /// Share of new flows; 100 where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
+    /// Mode of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+}
+
+/// What changes about a backend.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct BackendPatch {
+    /// `IP:PORT`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub address: Option<String>,
+    /// Share of new flows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub weight: Option<u16>,
+    /// Mode of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mode: Option<String>,
+    /// The operator's word.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admin: Option<Admin>,
+    /// With `admin: draining`: milliseconds after which flows that are left move and the backend is disabled.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+/// A whole configuration file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApplyRequest {
+    /// Name of the file, for messages.
+    pub file: String,
+    /// Its content.
+    pub toml: String,
+    /// Only say what would change.
+    #[serde(default)]
+    pub dry_run: bool,
+}
+
+/// Optimistic concurrency: the change is refused when the desired state has moved on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct Expected {
+    /// Revision the caller has seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+}
+
+/// How a backend is removed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct RemoveQuery {
+    /// Revision the caller has seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<u64>,
+    /// Do not let its flows finish.
+    #[serde(default)]
+    pub now: bool,
+}
+
+/// Which events are wanted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct EventsQuery {
+    /// Stay and send events as they come.
+    #[serde(default)]
+    pub follow: bool,
+    /// Only events of the last so many milliseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since_ms: Option<u64>,
+}
+
+/// What a change did.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Changed {
+    /// Revision in force now.
+    pub revision: u64,
+    /// Whether anything is different from before.
+    pub changed: bool,
+    /// Whether it was only tried.
+    pub dry_run: bool,
+    /// What is different, one line each, beginning with `+`, `-` or `~`.
+    pub diff: Vec<String>,
+    /// For each changed service, the share of its ring that leads elsewhere: so much of its flows would move.
+    pub moved: Vec<Moved>,
+    /// What the change cannot do.
+    pub warnings: Vec<String>,
+}
+
+/// How much of a service moves.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Moved {
+    /// The service.
+    pub service: String,
+    /// Share of its ring, 0 to 1.
+    pub share: f64,
+}
+
+/// Body of every answer that is not a success.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ErrorBody {
+    /// What is wrong.
+    pub error: ErrorDetail,
+}
+
+/// What is wrong and what to do.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ErrorDetail {
+    /// What kind of failure.
+    pub code: ErrorCode,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    #[serde(default)]
+    pub hint: Option<String>,
+    /// Every single error of a file, with its place.
+    #[serde(default)]
+    pub details: Vec<PlacedError>,
+}
+
+/// What kind of failure.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorCode {
+    /// The request makes no sense.
+    Invalid,
+    /// No such service or backend.
+    NotFound,
+    /// It exists with other content, or the revision moved on.
+    Conflict,
+    /// It could not be saved or programmed; the old state stays.
+    Failed,
+    /// The daemon is starting or leaving.
+    Unavailable,
+}
+
+/// An error with its place in a file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PlacedError {
+    /// Line, from 1.
+    pub line: usize,
+    /// Column, from 1.
+    pub column: usize,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    #[serde(default)]
+    pub hint: Option<String>,
+}
+
+impl From<ConfigError> for PlacedError {
+    fn from(error: ConfigError) -> Self {
+        let ConfigError {
+            file: _,
+            line,
+            column,
+            message,
+            hint,
+        } = error;
+        Self {
+            line,
+            column,
+            message,
+            hint,
+        }
+    }
+}

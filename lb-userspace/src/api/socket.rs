@@ -1,0 +1,131 @@
+//! The admin API's socket: mode 0660, one daemon at a time, a dead daemon's socket replaced.
+
+use std::{
+    fs, io,
+    os::unix::fs::{FileTypeExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use tokio::net::{UnixListener, UnixStream};
+
+/// Who may talk to the daemon: its user and group.
+pub const SOCKET_MODE: u32 = 0o660;
+
+/// Why the socket cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// Another daemon answers on it.
+    #[error("{} is in use by a running daemon", .0.display())]
+    InUse(PathBuf),
+    /// Something else has its name.
+    #[error("{} exists and is not a socket", .0.display())]
+    NotASocket(PathBuf),
+    /// A file operation failed.
+    #[error("{what} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        what: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why not.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl SocketError {
+    /// What to do about it.
+    pub const fn hint(&self) -> &'static str {
+        match self {
+            Self::InUse(_) => {
+                "stop that daemon, or give this one its own --socket, --state-dir and --pin-dir"
+            }
+            Self::NotASocket(_) => "remove it, or name another path with --socket",
+            Self::Io { .. } => "run as root, or name a path that you may write with --socket",
+        }
+    }
+}
+
+/// A listening socket whose file goes with it.
+#[derive(Debug)]
+pub struct Socket {
+    path: PathBuf,
+}
+
+impl Drop for Socket {
+    /// Nobody listens any more: without the file, clients say "no such socket" at once.
+    fn drop(&mut self) {
+        if let Err(error) = fs::remove_file(&self.path) {
+            tracing::debug!(path = %self.path.display(), %error, "cannot remove the socket");
+        }
+    }
+}
+
+/// Listens on `path`, whose directory is made where it is missing.
+///
+/// # Errors
+/// [`SocketError`]
+pub async fn listen(path: &Path) -> Result<(UnixListener, Socket), SocketError> {
+    let failed = |what| {
+        let path = path.to_owned();
+        move |source| SocketError::Io { what, path, source }
+    };
+    if let Some(directory) = path.parent() {
+        fs::create_dir_all(directory).map_err(failed("cannot make the directory of"))?;
+    }
+    match fs::symlink_metadata(path) {
+        Ok(metadata) if !metadata.file_type().is_socket() => {
+            return Err(SocketError::NotASocket(path.to_owned()));
+        }
+        Ok(_) => match UnixStream::connect(path).await {
+            Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
+                fs::remove_file(path).map_err(failed("cannot replace"))?;
+            }
+            Err(error) => return Err(failed("cannot see who has")(error)),
+            Ok(_) => return Err(SocketError::InUse(path.to_owned())),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(failed("cannot look at")(error)),
+    }
+    let listener = UnixListener::bind(path).map_err(failed("cannot listen on"))?;
+    let socket = Socket {
+        path: path.to_owned(),
+    };
+    fs::set_permissions(path, fs::Permissions::from_mode(SOCKET_MODE))
+        .map_err(failed("cannot set the mode of"))?;
+    Ok((listener, socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_dead_daemons_socket_is_replaced_and_a_live_ones_is_not() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("run/lb.sock");
+        let (listener, socket) = listen(&path).await.unwrap();
+        assert_eq!(
+            fs::metadata(&path).unwrap().permissions().mode() & 0o777,
+            SOCKET_MODE
+        );
+        assert!(matches!(listen(&path).await, Err(SocketError::InUse(_))));
+
+        // A killed daemon closes its socket but leaves the file.
+        std::mem::forget(socket);
+        drop(listener);
+        assert!(path.exists());
+        let (_listener, socket) = listen(&path).await.unwrap();
+        drop(socket);
+        assert!(!path.exists());
+    }
+
+    #[tokio::test]
+    async fn a_file_that_is_no_socket_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("precious");
+        fs::write(&path, "data").unwrap();
+        assert!(matches!(listen(&path).await, Err(SocketError::NotASocket(_))));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "data");
+    }
+}

@@ -1,0 +1,460 @@
+//! The API through a real unix socket, spoken to by the command line's own client.
+
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
+
+use hyper::Method;
+use serde::Serialize;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+
+use super::{requests::*, *};
+use crate::{
+    cli::{
+        client::Client,
+        error::{CliError, Exit},
+    },
+    control::{Inherited, testing::Rig},
+    datapath::XdpMode,
+    events::Event,
+    state::testing,
+};
+
+struct NoChecks;
+
+impl ReadChecks for NoChecks {
+    fn checks(&self) -> Arc<BTreeMap<CheckId, CheckStatus>> {
+        Arc::default()
+    }
+}
+
+struct Server {
+    rig: Rig,
+    client: Client,
+    cancel: CancellationToken,
+    _directory: tempfile::TempDir,
+    _socket: socket::Socket,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl Server {
+    async fn start() -> Self {
+        let desired = testing::desired([testing::service("web", 1, &[("a", 10), ("b", 20)])]);
+        let rig = Rig::start(desired, Inherited::default()).await;
+        let directory = tempfile::tempdir().unwrap();
+        let path: PathBuf = directory.path().join("lb.sock");
+        let (listener, socket) = socket::listen(&path).await.unwrap();
+        let cancel = CancellationToken::new();
+        let api = Api {
+            control: rig.control.clone(),
+            observer: Arc::clone(&rig.observer),
+            checks: Box::new(NoChecks),
+            events: Arc::clone(&rig.events),
+            interfaces: vec![AttachedInterface {
+                name: "eth0".into(),
+                ifindex: 2,
+                xdp_mode: XdpMode::Generic,
+                program_id: 42,
+                link_id: 1,
+                slot: 0,
+                took_over: false,
+                note: None,
+            }],
+            settings: DaemonSettings::default(),
+            started: SystemTime::UNIX_EPOCH,
+            cancel: cancel.clone(),
+        };
+        tokio::spawn(serve(listener, api));
+        Self {
+            rig,
+            client: Client::new(path),
+            cancel,
+            _directory: directory,
+            _socket: socket,
+        }
+    }
+
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: &(impl Serialize + Sync),
+    ) -> Result<Changed, CliError> {
+        self.client.change(method, path, Some(body)).await
+    }
+}
+
+fn keys(value: &Value) -> Vec<&str> {
+    value
+        .as_object()
+        .into_iter()
+        .flatten()
+        .map(|(key, _)| key.as_str())
+        .collect()
+}
+
+#[tokio::test]
+async fn status_has_the_fields_that_others_read() {
+    let server = Server::start().await;
+    let status: Value = server.client.get("/v1/status").await.unwrap();
+    let has = |value: &Value, wanted: &[&str]| {
+        for key in wanted {
+            assert!(keys(value).contains(key), "{key} is missing in {value}");
+        }
+    };
+    has(
+        &status,
+        &["version", "pid", "revision", "ready", "interfaces", "services"],
+    );
+    has(&status["interfaces"][0], &["name", "xdp_mode", "program_id"]);
+    assert_eq!(status["interfaces"][0]["xdp_mode"], "generic");
+    assert_eq!(status["ready"], true);
+    let service = &status["services"][0];
+    has(
+        service,
+        &[
+            "name",
+            "address",
+            "port",
+            "protocol",
+            "mode",
+            "algorithm",
+            "packets",
+            "bytes",
+            "new_flows",
+            "active_flows",
+            "healthy_backends",
+            "backends",
+            "programmed",
+            "error",
+        ],
+    );
+    assert_eq!(service["address"], "192.0.2.1");
+    assert_eq!(
+        (&service["protocol"], &service["mode"]),
+        (&"tcp".into(), &"nat".into())
+    );
+    assert_eq!(
+        (&service["programmed"], &service["error"]),
+        (&true.into(), &Value::Null)
+    );
+    let backend = &service["backends"][0];
+    has(
+        backend,
+        &[
+            "name",
+            "address",
+            "weight",
+            "effective_weight",
+            "health",
+            "admin",
+            "packets",
+            "bytes",
+            "new_flows",
+            "active_flows",
+            "last_check",
+            "since",
+        ],
+    );
+    assert_eq!(backend["address"], "10.0.1.1:8080");
+    assert_eq!(
+        (&backend["health"], &backend["admin"]),
+        (&"unchecked".into(), &"enabled".into())
+    );
+    assert_eq!(
+        (&backend["weight"], &backend["effective_weight"]),
+        (&10.into(), &10.into())
+    );
+}
+
+#[tokio::test]
+async fn services_and_backends_come_change_and_go() {
+    let server = Server::start().await;
+    let spec = ServiceSpec {
+        name: Some("new".into()),
+        address: Some("2001:db8::1".into()),
+        port: Some(53),
+        protocol: Some("udp".into()),
+        ..ServiceSpec::default()
+    };
+    let added = server.ask(Method::POST, "/v1/services", &spec).await.unwrap();
+    assert_eq!((added.revision, added.changed), (1, true));
+    let again = server.ask(Method::POST, "/v1/services", &spec).await.unwrap();
+    assert_eq!((again.revision, again.changed), (1, false));
+
+    let backend = BackendSpec {
+        name: "x".into(),
+        address: "[2001:db8::2]:53".into(),
+        ..BackendSpec::default()
+    };
+    server
+        .ask(Method::POST, "/v1/services/new/backends", &backend)
+        .await
+        .unwrap();
+    let drain = BackendPatch {
+        admin: Some(types::Admin::Draining),
+        deadline_ms: Some(60_000),
+        ..BackendPatch::default()
+    };
+    server
+        .ask(Method::PATCH, "/v1/services/new/backends/x", &drain)
+        .await
+        .unwrap();
+    let shown: types::Backend = server.client.get("/v1/services/new/backends/x").await.unwrap();
+    assert_eq!(
+        (shown.weight, shown.effective_weight, shown.admin),
+        (100, 0, types::Admin::Draining)
+    );
+    assert!(shown.drain_deadline.is_some());
+
+    server
+        .client
+        .change::<Changed>(
+            Method::DELETE,
+            "/v1/services/new/backends/x?now=false",
+            None::<&()>,
+        )
+        .await
+        .unwrap();
+    let service: types::Service = server.client.get("/v1/services/new").await.unwrap();
+    assert!(service.backends[0].removed, "it finishes its flows");
+    server
+        .client
+        .change::<Changed>(Method::DELETE, "/v1/services/new", None::<&()>)
+        .await
+        .unwrap();
+    let names: Vec<types::Service> = server.client.get("/v1/services").await.unwrap();
+    assert_eq!(names.len(), 1);
+}
+
+#[tokio::test]
+async fn every_refusal_has_its_status_its_exit_code_and_says_why() {
+    let server = Server::start().await;
+    let weight = BackendPatch {
+        weight: Some(1),
+        ..BackendPatch::default()
+    };
+    let bad_mode = BackendPatch {
+        mode: Some("natt".into()),
+        ..BackendPatch::default()
+    };
+    let other = BackendSpec {
+        name: "a".into(),
+        address: "10.0.1.77:8080".into(),
+        ..BackendSpec::default()
+    };
+    let backend = "/v1/services/web/backends";
+    for (method, path, body, exit, why) in [
+        (
+            Method::PATCH,
+            "/v1/services/web/backends/zz",
+            serde_json::to_value(&weight).unwrap(),
+            Exit::NotFound,
+            "web/zz",
+        ),
+        (
+            Method::PATCH,
+            "/v1/services/zz/backends/a",
+            serde_json::to_value(&weight).unwrap(),
+            Exit::NotFound,
+            "zz",
+        ),
+        (
+            Method::PATCH,
+            "/v1/services/web/backends/a?revision=9",
+            serde_json::to_value(&weight).unwrap(),
+            Exit::Conflict,
+            "revision 0",
+        ),
+        (
+            Method::POST,
+            backend,
+            serde_json::to_value(&other).unwrap(),
+            Exit::Conflict,
+            "exists",
+        ),
+        (
+            Method::PATCH,
+            "/v1/services/web/backends/a",
+            serde_json::to_value(&bad_mode).unwrap(),
+            Exit::Failed,
+            "natt",
+        ),
+        (
+            Method::PATCH,
+            "/v1/services/web/backends/a",
+            serde_json::json!({"wieght": 1}),
+            Exit::Failed,
+            "wieght",
+        ),
+        (
+            Method::PATCH,
+            "/v1/services/we%20b/backends/a",
+            serde_json::to_value(&weight).unwrap(),
+            Exit::Failed,
+            "we b",
+        ),
+        (
+            Method::POST,
+            "/v1/nonsense",
+            Value::Null,
+            Exit::NotFound,
+            "no such path",
+        ),
+    ] {
+        let error = server.ask(method, path, &body).await.expect_err(path);
+        assert_eq!(error.exit, exit, "{path}: {error}");
+        assert!(error.message.contains(why), "{path}: {error}");
+    }
+    assert_eq!(server.rig.control.view().desired.revision.0, 0);
+    server.rig.world.lock().save_fails = true;
+    let error = server
+        .ask(Method::PATCH, "/v1/services/web/backends/a", &weight)
+        .await
+        .unwrap_err();
+    assert_eq!(error.exit, Exit::Failed);
+    assert!(
+        error.message.starts_with("cannot save") && error.hint.is_some(),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn apply_and_export_are_each_others_reverse() {
+    let server = Server::start().await;
+    let exported = server.client.text("/v1/export").await.unwrap();
+    let apply = |toml: &str, dry_run| ApplyRequest {
+        file: "lb.toml".into(),
+        toml: toml.into(),
+        dry_run,
+    };
+    let same = server
+        .ask(Method::POST, "/v1/apply", &apply(&exported, false))
+        .await
+        .unwrap();
+    assert!(!same.changed, "{:?}", same.diff);
+    let dry = server
+        .ask(Method::POST, "/v1/apply", &apply("", true))
+        .await
+        .unwrap();
+    assert!(dry.changed && dry.dry_run && !dry.diff.is_empty());
+    let less = exported.replace("weight = 10\n", "weight = 60\n");
+    let done = server
+        .ask(Method::POST, "/v1/apply?revision=0", &apply(&less, false))
+        .await
+        .unwrap();
+    assert_eq!(done.moved[0].service, "web");
+    let restart = server
+        .ask(
+            Method::POST,
+            "/v1/apply",
+            &apply("[lb]\nstate_dir = \"/x\"\n", true),
+        )
+        .await
+        .unwrap();
+    assert!(
+        restart.warnings[0].contains("state_dir"),
+        "{:?}",
+        restart.warnings
+    );
+
+    let error = server
+        .ask(
+            Method::POST,
+            "/v1/apply",
+            &apply("[lb]\nmetrics = 1\nx = 2\n", false),
+        )
+        .await
+        .unwrap_err();
+    let text = error.in_file("lb.toml").to_string();
+    assert!(
+        text.contains("lb.toml:2:") && text.contains("lb.toml:3:") && text.contains("2 errors"),
+        "{text}"
+    );
+    assert_eq!(server.rig.control.view().desired.revision.0, 1);
+}
+
+#[tokio::test]
+async fn followers_of_events_see_what_was_and_what_comes() {
+    let server = Server::start().await;
+    let weight = |weight| BackendPatch {
+        weight: Some(weight),
+        ..BackendPatch::default()
+    };
+    server
+        .ask(Method::PATCH, "/v1/services/web/backends/a", &weight(1))
+        .await
+        .unwrap();
+    let mut seen = Vec::new();
+    let follow = server.client.lines("/v1/events?follow=true", |line| {
+        let event: Event = serde_json::from_str(line).unwrap();
+        seen.push(event.message);
+        if seen.len() < 4 {
+            Ok(())
+        } else {
+            Err(CliError::new(Exit::Failed, "enough"))
+        }
+    });
+    let patch = weight(2);
+    let change = server.ask(Method::PATCH, "/v1/services/web/backends/a", &patch);
+    let (followed, changed) = tokio::join!(follow, change);
+    assert_eq!(followed.unwrap_err().message, "enough");
+    changed.unwrap();
+    assert_eq!(seen[3], "~ backend web/a: weight 1 -> 2");
+
+    let mut all = 0;
+    let count = |_: &str| {
+        all += 1;
+        Ok(())
+    };
+    server
+        .client
+        .lines("/v1/events?follow=false", count)
+        .await
+        .unwrap();
+    assert_eq!(all, 4);
+}
+
+#[tokio::test]
+async fn the_document_describes_every_route_and_every_type() {
+    let server = Server::start().await;
+    let document: Value = server.client.get("/openapi.json").await.unwrap();
+    let paths = keys(&document["paths"]);
+    assert_eq!(paths.len(), 9, "{paths:?}");
+    let schemas = &document["components"]["schemas"];
+    for (name, example) in [
+        ("Status", server.client.get::<Value>("/v1/status").await.unwrap()),
+        (
+            "Service",
+            server.client.get::<Value>("/v1/services/web").await.unwrap(),
+        ),
+        (
+            "Backend",
+            server
+                .client
+                .get::<Value>("/v1/services/web/backends/a")
+                .await
+                .unwrap(),
+        ),
+        (
+            "Readiness",
+            server.client.get::<Value>("/v1/health").await.unwrap(),
+        ),
+    ] {
+        for key in keys(&example) {
+            assert!(
+                schemas[name]["properties"].get(key).is_some(),
+                "{name}.{key} is not documented"
+            );
+        }
+    }
+    let text = document.to_string();
+    for reference in text.split("\"#/components/schemas/").skip(1) {
+        let name = reference.split('"').next().unwrap();
+        assert!(schemas.get(name).is_some(), "{name} is referred to and not there");
+    }
+}

@@ -1,0 +1,248 @@
+//! The JSON of the admin API, which is also what `-o json` prints. Adding a field is free, changing one is not.
+
+use std::net::{IpAddr, SocketAddr};
+
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// `GET /v1/status`
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Status {
+    /// Version of the daemon.
+    pub version: String,
+    /// Its process id.
+    pub pid: u32,
+    /// When it started, RFC 3339.
+    pub started: String,
+    /// Revision of the desired state.
+    pub revision: u64,
+    /// Whether it forwards what is desired.
+    pub ready: bool,
+    /// Interfaces that have the program.
+    pub interfaces: Vec<Interface>,
+    /// All services by name.
+    pub services: Vec<Service>,
+    /// Where metrics are served.
+    pub metrics: Option<String>,
+    /// Maps and how full they are.
+    pub maps: Vec<MapUse>,
+    /// What is wrong; empty when all is well.
+    pub problems: Vec<Problem>,
+}
+
+/// An interface that has the program.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Interface {
+    /// Its name.
+    pub name: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// How it really runs.
+    pub xdp_mode: XdpMode,
+    /// Kernel's id of the program.
+    pub program_id: u32,
+    /// Whether the program of an earlier daemon was replaced without a gap.
+    pub took_over: bool,
+    /// Why the mode is not the one that was asked for.
+    pub note: Option<String>,
+    /// Packets received.
+    pub packets: u64,
+    /// Of these, dropped.
+    pub dropped: u64,
+}
+
+/// How XDP runs on an interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum XdpMode {
+    /// In the driver.
+    Native,
+    /// In the stack, after the packet buffer was made: slower.
+    Generic,
+}
+
+/// A map and how full it is.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct MapUse {
+    /// Its name.
+    pub name: String,
+    /// Entries in use.
+    pub entries: u64,
+    /// Entries at most.
+    pub capacity: u64,
+}
+
+/// Something that keeps traffic from going where it should.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Problem {
+    /// The service it is about.
+    pub service: Option<String>,
+    /// The backend it is about.
+    pub backend: Option<String>,
+    /// What is wrong.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+}
+
+/// A service: what is desired, what is programmed, and what it carries.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Service {
+    /// Its name.
+    pub name: String,
+    /// Its address (VIP).
+    #[schema(value_type = String)]
+    pub address: IpAddr,
+    /// Its port; 0 is every port.
+    pub port: u16,
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// How packets reach its backends.
+    pub mode: String,
+    /// How backends are chosen.
+    pub algorithm: String,
+    /// What decides about the backend.
+    pub affinity: String,
+    /// Which flows are recorded.
+    pub tracking: String,
+    /// Slots of the ring, as configured.
+    pub ring_size: String,
+    /// What happens without a backend.
+    pub on_empty: String,
+    /// What happens to flows of a backend that went down.
+    pub on_down: String,
+    /// How backends are checked.
+    pub check: String,
+    /// Packets from clients.
+    pub packets: u64,
+    /// Their bytes, whole frames.
+    pub bytes: u64,
+    /// Flows that began.
+    pub new_flows: u64,
+    /// Flows under way.
+    pub active_flows: u64,
+    /// Packets from backends.
+    pub reply_packets: u64,
+    /// Their bytes.
+    pub reply_bytes: u64,
+    /// Packets dropped, by reason.
+    pub drops: Vec<Drops>,
+    /// Backends that take new flows.
+    pub healthy_backends: usize,
+    /// Its backends in the order of the file, then removed ones that still finish their flows.
+    pub backends: Vec<Backend>,
+    /// Whether the data plane does what is desired.
+    pub programmed: bool,
+    /// Why not.
+    pub error: Option<String>,
+}
+
+/// Dropped packets of one reason.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Drops {
+    /// Name of the reason.
+    pub reason: String,
+    /// Packets.
+    pub packets: u64,
+}
+
+/// A backend of a service.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Backend {
+    /// Its name.
+    pub name: String,
+    /// Where packets go.
+    #[schema(value_type = String)]
+    pub address: SocketAddr,
+    /// The weight asked for.
+    pub weight: u16,
+    /// The weight in force: 0 while it takes no new flows.
+    pub effective_weight: u32,
+    /// Verdict of the checks.
+    pub health: Health,
+    /// The operator's word.
+    pub admin: Admin,
+    /// When a drain ends by itself, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_deadline: Option<String>,
+    /// It was removed and finishes its flows.
+    pub removed: bool,
+    /// How packets reach it.
+    pub mode: String,
+    /// The way to it; `null` until it was looked for.
+    pub next_hop: Option<NextHop>,
+    /// Packets from clients.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Flows that began.
+    pub new_flows: u64,
+    /// Flows under way.
+    pub active_flows: u64,
+    /// Packets it sent back.
+    pub reply_packets: u64,
+    /// Their bytes.
+    pub reply_bytes: u64,
+    /// The last check; `null` before the first and without checks.
+    pub last_check: Option<LastCheck>,
+    /// Since when the health is what it is, RFC 3339.
+    pub since: Option<String>,
+}
+
+/// The way to a backend.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct NextHop {
+    /// The backend itself or a router.
+    #[schema(value_type = Option<String>)]
+    pub via: Option<IpAddr>,
+    /// The interface towards it.
+    pub interface: Option<String>,
+    /// What is wrong with it.
+    pub error: Option<String>,
+}
+
+/// Outcome of a check.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LastCheck {
+    /// Whether it passed.
+    pub ok: bool,
+    /// How long it took, microseconds.
+    pub latency_us: u64,
+    /// What was seen.
+    pub detail: String,
+    /// When it ended, RFC 3339.
+    pub at: String,
+}
+
+/// Verdict of the checks about a backend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Health {
+    /// Passing.
+    Up,
+    /// Failing.
+    Down,
+    /// No checks.
+    Unchecked,
+}
+
+/// The operator's word about a backend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Admin {
+    /// Takes flows as its health allows.
+    Enabled,
+    /// Takes no new flows, keeps the ones it has.
+    Draining,
+    /// Takes no flows at all.
+    Disabled,
+}
+
+/// `GET /v1/health`
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Readiness {
+    /// Whether the data plane does what is desired.
+    pub ready: bool,
+    /// Revision of the desired state.
+    pub revision: u64,
+}

@@ -1,0 +1,81 @@
+//! Why the daemon did not start, or did not go on.
+
+use std::io;
+
+use super::settings::FileError;
+use crate::{
+    api::socket::SocketError,
+    datapath::{DatapathError, ProgramError},
+    health::SpawnError,
+    metrics::ServeError,
+    state::{change::ChangeError, store::StoreError},
+};
+
+/// Why `lb run` failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The configuration file.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// No interface anywhere.
+    #[error("no interface: nothing to attach to")]
+    NoInterface,
+    /// The async runtime.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] io::Error),
+    /// A signal handler.
+    #[error("cannot handle signals")]
+    Signals(#[source] io::Error),
+    /// The admin API's socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
+    /// The state directory.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The state directory's content together with the file's.
+    #[error(transparent)]
+    Desired(#[from] ChangeError),
+    /// The metrics address.
+    #[error(transparent)]
+    Metrics(#[from] ServeError),
+    /// Two metrics of one name.
+    #[error("cannot register metrics")]
+    Registry(#[from] prometheus::Error),
+    /// The data plane.
+    #[error(transparent)]
+    Datapath(#[from] DatapathError),
+    /// The health checks.
+    #[error(transparent)]
+    Health(#[from] SpawnError),
+    /// The desired state cannot be programmed.
+    #[error("cannot program the data plane")]
+    Program(#[from] ProgramError),
+    /// A part of the daemon ended on its own; forwarding goes on.
+    #[error("the {0} task ended unexpectedly; forwarding goes on without the daemon")]
+    Died(&'static str),
+}
+
+impl RunError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::File(FileError::Read { .. }) => Some("name a file that exists with --config".into()),
+            Self::File(FileError::Content { .. }) => None,
+            Self::NoInterface => Some(
+                "name one with --iface, or with `interfaces` in [lb] of the file; `ip link` lists them"
+                    .into(),
+            ),
+            Self::Socket(error) => Some(error.hint().into()),
+            Self::Store(error) => Some(error.hint()),
+            Self::Desired(error) => error.hint().map(str::to_owned),
+            Self::Metrics(_) => Some("name another address with --metrics".into()),
+            Self::Died(_) => Some("start it again: it takes over what forwards".into()),
+            Self::Runtime(_)
+            | Self::Signals(_)
+            | Self::Registry(_)
+            | Self::Datapath(_)
+            | Self::Health(_)
+            | Self::Program(_) => None,
+        }
+    }
+}

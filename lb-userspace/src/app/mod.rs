@@ -1,0 +1,400 @@
+//! The daemon: start-up, signals, shutdown.
+//!
+//! Start-up takes what can be refused first (file, socket, state directory, metrics address) and touches the kernel
+//! last. Shutdown ends the tasks that others talk to, then control, then the writer, which detaches or keeps.
+
+mod error;
+mod greeting;
+mod notify;
+pub mod settings;
+mod telemetry;
+
+use std::{
+    io::Write,
+    path::Path,
+    process,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use prometheus::Registry;
+use tokio::{
+    signal::unix::{Signal, SignalKind, signal},
+    task::JoinHandle,
+    time,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use self::error::RunError;
+use self::{
+    notify::{Notice, notify},
+    settings::Flags,
+};
+use crate::{
+    api::{self, Api, socket::Socket},
+    config::{DaemonSettings, daemon::OnExit},
+    control::{Change, ControlHandle, ControlTask, Parts, chain, inherit},
+    datapath::{AttachOptions, Datapath, WriterHandle, WriterTask},
+    events::{EventKind, EventLog, NewEvent},
+    health::{HealthConfig, HealthHandle, HealthMetrics, HealthTask},
+    metrics::{self, ApplyMetrics, Endpoint, Observer},
+    state::{
+        desired::Desired,
+        store::{FileStore, Store},
+    },
+};
+
+/// Threads that run the daemon's tasks: the packet path needs none of them.
+const WORKERS: usize = 2;
+/// Threads for work that blocks: the writer, reading maps, writing files.
+const BLOCKING_THREADS: usize = 8;
+/// Stack of each thread, in bytes.
+const STACK: usize = 1 << 20;
+/// Time that tasks have to end on shutdown.
+const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
+/// Exit code after a second signal.
+const EXIT_AT_ONCE: i32 = 1;
+
+/// Runs the daemon until a signal ends it.
+///
+/// # Errors
+/// [`RunError`]
+pub fn run(flags: &Flags) -> Result<(), RunError> {
+    let (settings, from_file) = flags.resolve()?;
+    if settings.interfaces.is_empty() {
+        return Err(RunError::NoInterface);
+    }
+    telemetry::start();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(WORKERS)
+        .max_blocking_threads(BLOCKING_THREADS)
+        .thread_stack_size(STACK)
+        .thread_name("lb")
+        .enable_all()
+        .build()
+        .map_err(RunError::Runtime)?;
+    let result = runtime.block_on(daemon(flags, settings, from_file));
+    // A blocking read of a map must not hold up the exit.
+    runtime.shutdown_timeout(SHUTDOWN_DEADLINE);
+    result
+}
+
+async fn daemon(flags: &Flags, settings: DaemonSettings, from_file: Option<Desired>) -> Result<(), RunError> {
+    let mut signals = Signals::new().map_err(RunError::Signals)?;
+    let mut daemon = Daemon::start(settings, from_file, flags.reset).await?;
+    notify(Notice::Ready);
+    let reason = daemon.serve(&mut signals, flags.config.as_deref()).await;
+    notify(Notice::Stopping);
+    tokio::select! {
+        result = daemon.stop(reason) => result,
+        () = signals.end() => {
+            tracing::warn!("second signal: leaving at once");
+            process::exit(EXIT_AT_ONCE)
+        }
+    }
+}
+
+/// The signals the daemon heeds.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+impl Signals {
+    fn new() -> std::io::Result<Self> {
+        Ok(Self {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+            hangup: signal(SignalKind::hangup())?,
+        })
+    }
+
+    /// The next signal. Cancel-safe.
+    async fn next(&mut self) -> Wish {
+        tokio::select! {
+            _ = self.terminate.recv() => Wish::End,
+            _ = self.interrupt.recv() => Wish::End,
+            _ = self.hangup.recv() => Wish::Reload,
+        }
+    }
+
+    /// SIGTERM or SIGINT. Cancel-safe.
+    async fn end(&mut self) {
+        while self.next().await != Wish::End {}
+    }
+}
+
+/// What a signal asks for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Wish {
+    /// SIGTERM, SIGINT.
+    End,
+    /// SIGHUP.
+    Reload,
+}
+
+/// Why the daemon stops serving.
+enum Reason {
+    /// It was asked to.
+    Signal,
+    /// A task ended that should not have.
+    Died(&'static str),
+}
+
+/// Everything that runs.
+struct Daemon {
+    settings: DaemonSettings,
+    control: ControlHandle,
+    control_task: JoinHandle<()>,
+    writer: WriterHandle,
+    health: HealthHandle,
+    events: Arc<EventLog>,
+    /// Ends what serves others: API, metrics, checks.
+    cancel: CancellationToken,
+    /// Ends control, when nobody asks for changes any more.
+    control_cancel: CancellationToken,
+    /// Ends what the writer needs beside it.
+    writer_cancel: CancellationToken,
+    tracker: TaskTracker,
+    /// Removes the socket's file when the daemon is gone.
+    _socket: Socket,
+}
+
+impl Daemon {
+    async fn start(
+        settings: DaemonSettings,
+        from_file: Option<Desired>,
+        reset: bool,
+    ) -> Result<Self, RunError> {
+        let (api_listener, socket) = api::socket::listen(&settings.socket).await?;
+        let store = FileStore::open(&settings.state_dir)?;
+        let desired = first_state(&store, from_file)?;
+        let metrics_listener = metrics::bind(settings.metrics).await?;
+        let registry = Registry::new();
+        let apply_metrics = ApplyMetrics::register(&registry)?;
+        let cancel = CancellationToken::new();
+        let checks = HealthConfig::new(seed());
+        let (health, verdicts) =
+            HealthTask::spawn(checks, HealthMetrics::register(&registry)?, cancel.clone())?;
+
+        let datapath = Datapath::open(&AttachOptions {
+            interfaces: settings.interfaces.clone(),
+            xdp_mode: settings.xdp_mode,
+            pin_dir: settings.pin_dir.clone(),
+            reset,
+        })?;
+        let interfaces = datapath.interfaces().to_vec();
+        let inherited = inherit(&desired, datapath.programmed());
+        let writer_cancel = CancellationToken::new();
+        let writer = WriterTask::spawn(datapath, writer_cancel.clone());
+        let observer = Arc::new(Observer::new(Box::new(writer.clone())));
+        let events = Arc::new(EventLog::default());
+        let parts = Parts {
+            writer: writer.clone(),
+            store: Arc::new(store),
+            checks: Box::new(health.clone()),
+            verdicts,
+            observer: Arc::clone(&observer),
+            events: Arc::clone(&events),
+            metrics: apply_metrics,
+            desired,
+            inherited,
+        };
+        let (task, control) = match ControlTask::start(parts).await {
+            Ok(started) => started,
+            Err(error) => {
+                // What an earlier daemon left goes on as it was; what this one brought goes with it.
+                let took_over = interfaces.iter().any(|interface| interface.took_over);
+                let on_exit = if took_over { OnExit::Keep } else { OnExit::Detach };
+                if let Err(error) = leave(&writer, on_exit).await {
+                    tracing::error!(error = chain(&error), "cannot detach");
+                }
+                return Err(error.into());
+            }
+        };
+
+        let control_cancel = CancellationToken::new();
+        let control_task = tokio::spawn(task.run(control_cancel.clone()));
+        let tracker = TaskTracker::new();
+        let endpoint = Endpoint {
+            registry,
+            observer: Arc::clone(&observer),
+            control: control.clone(),
+            health: health.clone(),
+        };
+        tracker.spawn(metrics::serve(metrics_listener, endpoint, cancel.clone()));
+        let api = Api {
+            control: control.clone(),
+            observer,
+            checks: Box::new(health.clone()),
+            events: Arc::clone(&events),
+            interfaces: interfaces.clone(),
+            settings: settings.clone(),
+            started: SystemTime::now(),
+            cancel: cancel.clone(),
+        };
+        tracker.spawn(api::serve(api_listener, api));
+
+        let daemon = Self {
+            settings,
+            control,
+            control_task,
+            writer,
+            health,
+            events,
+            cancel,
+            control_cancel,
+            writer_cancel,
+            tracker,
+            _socket: socket,
+        };
+        for interface in &interfaces {
+            let how = if interface.took_over {
+                "took over"
+            } else {
+                "attached to"
+            };
+            daemon.event(
+                EventKind::Attached,
+                format!("{how} {}, XDP {}", interface.name, interface.xdp_mode.name()),
+            );
+        }
+        daemon.event(EventKind::Started, "forwarding".into());
+        let greeting = greeting::text(&daemon.settings, &interfaces, &daemon.control.view());
+        // Nobody may read it; the daemon goes on.
+        let _ = std::io::stdout().lock().write_all(greeting.as_bytes());
+        Ok(daemon)
+    }
+
+    /// Serves until a signal or until a task dies. `config` is read again on SIGHUP.
+    async fn serve(&mut self, signals: &mut Signals, config: Option<&Path>) -> Reason {
+        loop {
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Wish::End => return Reason::Signal,
+                    Wish::Reload => {}
+                },
+                _ = &mut self.control_task => return Reason::Died("control"),
+                () = self.health.stopped() => return Reason::Died("health check"),
+                () = self.writer.stopped() => return Reason::Died("writer"),
+            }
+            self.reload(config).await;
+        }
+    }
+
+    /// Makes the file's content the desired state. A bad file changes nothing and says so.
+    async fn reload(&self, config: Option<&Path>) {
+        let Some(path) = config else {
+            tracing::warn!("SIGHUP: nothing to reload, since the daemon was started without --config");
+            return;
+        };
+        let refused = |why: String| {
+            tracing::error!("{why}");
+            self.event(EventKind::Refused, why);
+        };
+        let config = match settings::read(path) {
+            Ok(config) => config,
+            Err(error) => {
+                if let settings::FileError::Content { errors, .. } = &error {
+                    errors.iter().for_each(|error| tracing::error!("{error}"));
+                }
+                return refused(format!("reload refused, nothing was changed: {error}"));
+            }
+        };
+        for warning in settings::needs_restart(&self.settings, &config.daemon) {
+            tracing::warn!("{warning}");
+        }
+        match self
+            .control
+            .change(Change::Replace(Box::new(config.desired)), None, false)
+            .await
+        {
+            Ok(outcome) => {
+                tracing::info!(
+                    revision = outcome.revision.0,
+                    changed = outcome.changed,
+                    "reloaded {}",
+                    path.display()
+                );
+            }
+            Err(error) => refused(format!("reload refused, nothing was changed: {}", chain(&error))),
+        }
+    }
+
+    /// Ends everything in order.
+    async fn stop(self, reason: Reason) -> Result<(), RunError> {
+        self.event(EventKind::Stopping, "stopping".into());
+        self.cancel.cancel();
+        self.tracker.close();
+        if time::timeout(SHUTDOWN_DEADLINE, self.tracker.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("some requests were not finished in time");
+        }
+        self.control_cancel.cancel();
+        let died = match reason {
+            Reason::Signal => {
+                if self.control_task.await.is_err() {
+                    tracing::error!("the control task failed at the end");
+                }
+                None
+            }
+            Reason::Died(who) => Some(RunError::Died(who)),
+        };
+        // A daemon that fails must not take the forwarding with it.
+        let on_exit = if died.is_some() {
+            OnExit::Keep
+        } else {
+            self.settings.on_exit
+        };
+        let left = leave(&self.writer, on_exit).await;
+        self.writer_cancel.cancel();
+        died.map_or(left, Err)
+    }
+
+    fn event(&self, kind: EventKind, message: String) {
+        let event = NewEvent {
+            kind,
+            service: None,
+            backend: None,
+            revision: self.control.view().desired.revision.0,
+            message,
+        };
+        self.events.push(event, SystemTime::now());
+    }
+}
+
+/// Takes the data plane out of the kernel, or leaves it there, forwarding.
+async fn leave(writer: &WriterHandle, on_exit: OnExit) -> Result<(), RunError> {
+    match on_exit {
+        OnExit::Detach => {
+            writer.detach().await?;
+            tracing::info!("detached");
+        }
+        OnExit::Keep => {
+            writer.keep().await;
+            tracing::info!("forwarding goes on without the daemon; `lb detach` ends it");
+        }
+    }
+    Ok(())
+}
+
+/// The state to begin with: the file's if there is one, as the successor of what was stored; else what was stored.
+fn first_state(store: &FileStore, from_file: Option<Desired>) -> Result<Desired, RunError> {
+    let stored = store.load()?.unwrap_or_default();
+    let Some(file) = from_file else { return Ok(stored) };
+    let desired = stored.replace(file)?;
+    if desired != stored {
+        store.save(&desired)?;
+    }
+    Ok(desired)
+}
+
+/// Differs between balancers and starts: the time and the process.
+fn seed() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_nanos() & u128::from(u64::MAX)).unwrap_or(0)
+        ^ u64::from(process::id()).rotate_left(32)
+}

@@ -1,0 +1,75 @@
+//! `lb apply`
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use clap::Args;
+use hyper::Method;
+
+use super::{
+    client::Client,
+    error::{CliError, Exit},
+    output::Context,
+    service::{ChangeFlags, changed_text},
+};
+use crate::api::{
+    requests::{ApplyRequest, Changed},
+    types::{Admin, Health, Service},
+};
+
+/// How often `--wait` looks.
+const WAIT_POLL: Duration = Duration::from_millis(200);
+
+#[derive(Args, Debug)]
+pub(super) struct Apply {
+    /// Configuration file
+    file: PathBuf,
+    /// Print what would change, and change nothing
+    #[arg(long)]
+    dry_run: bool,
+    /// Return when every service is programmed and every enabled backend has been checked
+    #[arg(long)]
+    wait: bool,
+    #[command(flatten)]
+    change: ChangeFlags,
+}
+
+impl Apply {
+    pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        let file = self.file.display().to_string();
+        let toml = fs::read_to_string(&self.file)
+            .map_err(|error| CliError::new(Exit::Failed, format!("{file}: {error}")))?;
+        let request = ApplyRequest {
+            file: file.clone(),
+            toml,
+            dry_run: self.dry_run,
+        };
+        let client = context.client();
+        let path = self.change.path("/v1/apply".into());
+        let changed: Result<Changed, _> = client.change(Method::POST, &path, Some(&request)).await;
+        let changed = changed.map_err(|error| error.in_file(&file))?;
+        if self.wait && !self.dry_run {
+            settled(&client).await?;
+        }
+        context.show(&changed, changed_text)
+    }
+}
+
+/// Waits until the data plane does what is desired and checks have spoken about every backend that may take flows.
+async fn settled(client: &Client) -> Result<(), CliError> {
+    loop {
+        let services: Vec<Service> = client.get("/v1/services").await?;
+        let done = services.iter().all(|service| {
+            service.programmed
+                && service.backends.iter().all(|backend| {
+                    backend.last_check.is_some()
+                        || backend.health == Health::Unchecked
+                        || backend.admin == Admin::Disabled
+                        || backend.removed
+                })
+        });
+        if done {
+            return Ok(());
+        }
+        tokio::time::sleep(WAIT_POLL).await;
+    }
+}

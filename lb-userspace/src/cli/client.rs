@@ -1,0 +1,142 @@
+//! The command line's way to the daemon: HTTP/1.1 over its unix socket.
+
+use std::path::PathBuf;
+
+use http_body_util::{BodyExt, Full};
+use hyper::{
+    Method, Request, StatusCode,
+    body::{Bytes, Incoming},
+    header::CONTENT_TYPE,
+};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::net::UnixStream;
+
+use super::error::{CliError, Exit};
+use crate::api::requests::ErrorBody;
+
+/// The daemon behind a socket.
+#[derive(Clone, Debug)]
+pub(crate) struct Client {
+    socket: PathBuf,
+}
+
+impl Client {
+    /// A client for the daemon at `socket`; connects with each call.
+    pub(crate) fn new(socket: PathBuf) -> Self {
+        Self { socket }
+    }
+
+    /// `GET path` as JSON.
+    pub(crate) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, CliError> {
+        decode(&self.fetch(Method::GET, path, None).await?)
+    }
+
+    /// `GET path` as text.
+    pub(crate) async fn text(&self, path: &str) -> Result<String, CliError> {
+        let bytes = self.fetch(Method::GET, path, None).await?;
+        String::from_utf8(bytes.into()).map_err(|error| nonsense(&error))
+    }
+
+    /// A call that changes something, with a JSON body where there is one.
+    pub(crate) async fn change<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&(impl Serialize + Sync)>,
+    ) -> Result<T, CliError> {
+        let body = body.map(serde_json::to_vec).transpose();
+        let body = body.map_err(|error| CliError::new(Exit::Failed, format!("request: {error}")))?;
+        decode(&self.fetch(method, path, body).await?)
+    }
+
+    /// `GET path`, each line of the answer given to `line` as it comes, until the daemon ends it.
+    pub(crate) async fn lines(
+        &self,
+        path: &str,
+        mut line: impl FnMut(&str) -> Result<(), CliError>,
+    ) -> Result<(), CliError> {
+        let mut body = self.send(Method::GET, path, None).await?;
+        let mut rest = Vec::new();
+        while let Some(frame) = body.frame().await {
+            let frame = frame.map_err(|error| broken(&error))?;
+            let Ok(data) = frame.into_data() else { continue };
+            rest.extend_from_slice(&data);
+            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+                let bytes: Vec<u8> = rest.drain(..=end).collect();
+                line(&String::from_utf8_lossy(&bytes[..end]))?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn fetch(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, CliError> {
+        let incoming = self.send(method, path, body).await?;
+        let collected = incoming.collect().await.map_err(|error| broken(&error))?;
+        Ok(collected.to_bytes())
+    }
+
+    /// Sends a request; an answer that is not a success becomes an error.
+    async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Incoming, CliError> {
+        let stream = UnixStream::connect(&self.socket)
+            .await
+            .map_err(|error| CliError::unreachable(&self.socket, &error))?;
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| broken(&error))?;
+        // Drives the connection; ends with it.
+        tokio::spawn(connection);
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", "lb")
+            .header(CONTENT_TYPE, "application/json")
+            .body(Full::new(Bytes::from(body.unwrap_or_default())))
+            .map_err(|error| CliError::new(Exit::Failed, format!("request: {error}")))?;
+        let answer = sender
+            .send_request(request)
+            .await
+            .map_err(|error| broken(&error))?;
+        let status = answer.status();
+        if status.is_success() {
+            return Ok(answer.into_body());
+        }
+        let bytes = answer
+            .into_body()
+            .collect()
+            .await
+            .map_err(|error| broken(&error))?;
+        Err(failure(status, &bytes.to_bytes()))
+    }
+}
+
+fn failure(status: StatusCode, body: &[u8]) -> CliError {
+    match serde_json::from_slice::<ErrorBody>(body) {
+        Ok(body) => CliError::answered(body),
+        Err(_) => CliError::new(
+            Exit::Failed,
+            format!(
+                "the daemon answered {status}: {}",
+                String::from_utf8_lossy(body).trim()
+            ),
+        )
+        .hint("see that the daemon and this program are of the same version"),
+    }
+}
+
+fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, CliError> {
+    serde_json::from_slice(bytes).map_err(|error| nonsense(&error))
+}
+
+fn nonsense(error: &dyn std::error::Error) -> CliError {
+    CliError::new(
+        Exit::Failed,
+        format!("the daemon's answer makes no sense: {error}"),
+    )
+    .hint("see that the daemon and this program are of the same version")
+}
+
+fn broken(error: &dyn std::error::Error) -> CliError {
+    CliError::new(Exit::Unreachable, format!("the daemon hung up: {error}"))
+        .hint("its log says why; forwarding goes on without it")
+}

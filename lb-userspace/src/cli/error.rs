@@ -1,0 +1,215 @@
+//! How a command ends: exit codes, and errors as `error: what: why` with a hint.
+
+use std::{fmt, io, path::Path, process::ExitCode};
+
+use crate::{
+    api::requests::{ErrorBody, ErrorCode, PlacedError},
+    config::ConfigError,
+};
+
+/// Exit codes of `lb`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Exit {
+    /// Failed.
+    Failed = 1,
+    /// Wrong usage.
+    Usage = 2,
+    /// No such service or backend.
+    NotFound = 3,
+    /// It exists with other content, or the revision moved on.
+    Conflict = 4,
+    /// The daemon is not reachable.
+    Unreachable = 5,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command failed.
+#[derive(Debug, thiserror::Error)]
+pub struct CliError {
+    /// What the process answers to its parent.
+    pub exit: Exit,
+    /// `what: why`.
+    pub message: String,
+    /// What to do.
+    pub hint: Option<String>,
+    /// Errors of a file, with the file's name.
+    pub details: Option<(String, Vec<PlacedError>)>,
+}
+
+impl CliError {
+    /// A failure with its message.
+    pub fn new(exit: Exit, message: impl Into<String>) -> Self {
+        Self {
+            exit,
+            message: message.into(),
+            hint: None,
+            details: None,
+        }
+    }
+
+    /// The same with a hint.
+    pub fn hint(self, hint: impl Into<String>) -> Self {
+        Self {
+            hint: Some(hint.into()),
+            ..self
+        }
+    }
+
+    /// The same with every error of a file.
+    pub fn listing(self, file: &Path, errors: Vec<ConfigError>) -> Self {
+        let errors = errors.into_iter().map(PlacedError::from).collect();
+        Self {
+            details: Some((file.display().to_string(), errors)),
+            ..self
+        }
+    }
+
+    /// The same, where its places are places in `file`.
+    pub fn in_file(self, file: &str) -> Self {
+        Self {
+            details: self.details.map(|(_, details)| (file.to_owned(), details)),
+            ..self
+        }
+    }
+
+    /// What the daemon answered.
+    pub fn answered(body: ErrorBody) -> Self {
+        let error = body.error;
+        let exit = match error.code {
+            ErrorCode::Invalid | ErrorCode::Failed => Exit::Failed,
+            ErrorCode::NotFound => Exit::NotFound,
+            ErrorCode::Conflict => Exit::Conflict,
+            ErrorCode::Unavailable => Exit::Unreachable,
+        };
+        Self {
+            exit,
+            message: error.message,
+            hint: error.hint,
+            details: (!error.details.is_empty()).then(|| ("request".to_owned(), error.details)),
+        }
+    }
+
+    /// The daemon's socket could not be connected to.
+    pub fn unreachable(socket: &Path, error: &io::Error) -> Self {
+        let kind = error.kind();
+        let (why, hint) = if kind == io::ErrorKind::NotFound {
+            (
+                "no such socket".to_owned(),
+                "start the daemon with `lb run --iface IFACE`, or name its socket with --socket or LB_SOCKET",
+            )
+        } else if kind == io::ErrorKind::ConnectionRefused {
+            (
+                "nobody listens".to_owned(),
+                "the daemon that made this socket is gone; start one with `lb run --iface IFACE`",
+            )
+        } else if kind == io::ErrorKind::PermissionDenied {
+            (
+                "permission denied".to_owned(),
+                "run as root, or join the group that owns the socket",
+            )
+        } else {
+            (
+                error.to_string(),
+                "see whether the daemon runs, and whether --socket or LB_SOCKET names its socket",
+            )
+        };
+        Self::new(
+            Exit::Unreachable,
+            format!("cannot reach the daemon at {}: {why}", socket.display()),
+        )
+        .hint(hint)
+    }
+}
+
+/// All lines for stderr, with the closing line feed left to the caller.
+impl fmt::Display for CliError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some((file, details)) = &self.details {
+            for PlacedError {
+                line,
+                column,
+                message,
+                hint,
+            } in details
+            {
+                writeln!(f, "error: {file}:{line}:{column}: {message}")?;
+                if let Some(hint) = hint {
+                    writeln!(f, "hint: {hint}")?;
+                }
+            }
+        }
+        write!(f, "error: {}", self.message)?;
+        match &self.hint {
+            Some(hint) => write!(f, "\nhint: {hint}"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::requests::ErrorDetail;
+
+    #[test]
+    fn every_answer_has_its_exit_code() {
+        for (code, exit) in [
+            (ErrorCode::Invalid, 1),
+            (ErrorCode::Failed, 1),
+            (ErrorCode::NotFound, 3),
+            (ErrorCode::Conflict, 4),
+            (ErrorCode::Unavailable, 5),
+        ] {
+            let error = ErrorDetail {
+                code,
+                message: "service \"web\": no such service".into(),
+                hint: None,
+                details: Vec::new(),
+            };
+            let error = CliError::answered(ErrorBody { error });
+            assert_eq!(error.exit as u8, exit);
+            assert_eq!(error.to_string(), "error: service \"web\": no such service");
+        }
+    }
+
+    #[test]
+    fn a_bad_file_shows_each_error_with_place_and_hint() {
+        let placed = PlacedError {
+            line: 3,
+            column: 9,
+            message: "port 99999 is over 65535".into(),
+            hint: Some("use 1 to 65535".into()),
+        };
+        let error = ErrorDetail {
+            code: ErrorCode::Invalid,
+            message: "lb.toml: 1 error".into(),
+            hint: None,
+            details: vec![placed],
+        };
+        assert_eq!(
+            CliError::answered(ErrorBody { error })
+                .in_file("lb.toml")
+                .to_string(),
+            "error: lb.toml:3:9: port 99999 is over 65535\nhint: use 1 to 65535\nerror: lb.toml: 1 error"
+        );
+    }
+
+    #[test]
+    fn a_daemon_that_is_not_there_is_exit_5_with_a_way_out() {
+        for kind in [
+            io::ErrorKind::NotFound,
+            io::ErrorKind::ConnectionRefused,
+            io::ErrorKind::PermissionDenied,
+        ] {
+            let error = CliError::unreachable(Path::new("/run/lb/lb.sock"), &kind.into());
+            assert_eq!(error.exit, Exit::Unreachable);
+            assert!(error.hint.is_some());
+            assert!(error.message.contains("/run/lb/lb.sock"));
+        }
+    }
+}

@@ -1,0 +1,100 @@
+//! The command line: one file per group of verbs.
+
+mod apply;
+mod backend;
+mod check_config;
+pub(crate) mod client;
+mod completions;
+mod detach;
+pub mod error;
+mod events;
+mod export;
+mod output;
+mod run;
+mod service;
+mod status;
+mod table;
+
+use std::path::PathBuf;
+
+use clap::{ArgAction, Parser, Subcommand};
+
+use self::{
+    error::CliError,
+    output::{Context, Output},
+};
+
+/// Where the daemon's socket is unless a flag, the environment or the configuration file says otherwise.
+pub const DEFAULT_SOCKET: &str = "/run/lb/lb.sock";
+
+/// Layer 4 load balancer: XDP data plane, health checks, metrics, in one program.
+#[derive(Parser, Debug)]
+#[command(name = "lb", version, max_term_width = 100, disable_help_subcommand = true)]
+pub struct Cli {
+    /// The daemon's socket [default: /run/lb/lb.sock]
+    #[arg(long, global = true, env = "LB_SOCKET", value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// How results are printed
+    #[arg(
+        short,
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        hide_default_value = true
+    )]
+    output: Output,
+    /// Print tables without their header line
+    #[arg(long, global = true, action = ArgAction::SetTrue)]
+    no_headers: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    /// Attach to interfaces and balance, in the foreground
+    Run(Box<run::Run>),
+    /// Make the desired state equal to a file
+    Apply(apply::Apply),
+    /// Find every error of a configuration file
+    CheckConfig(check_config::CheckConfig),
+    /// Print the desired state as a configuration file
+    Export(export::Export),
+    /// Show the daemon, its interfaces, services and backends, and what is wrong
+    Status(status::StatusCommand),
+    /// List and change services
+    #[command(subcommand, visible_alias = "svc")]
+    Service(Box<service::ServiceCommand>),
+    /// List and change the backends of services
+    #[command(subcommand)]
+    Backend(backend::BackendCommand),
+    /// Show what happened
+    Events(events::Events),
+    /// Remove program, links and pins left by a kept or killed daemon
+    Detach(detach::Detach),
+    /// Print a completion script for a shell
+    Completions(completions::Completions),
+}
+
+impl Cli {
+    /// Does what was asked.
+    pub fn execute(self) -> Result<(), CliError> {
+        let context = Context::new(self.socket, self.output, !self.no_headers);
+        match self.command {
+            Command::Run(run) => run.execute(&context),
+            Command::Apply(apply) => context.block_on(apply.execute(&context)),
+            Command::CheckConfig(check) => check.execute(&context),
+            Command::Export(export) => context.block_on(export.execute(&context)),
+            Command::Status(status) => context.block_on(status.execute(&context)),
+            Command::Service(service) => context.block_on(service.execute(&context)),
+            Command::Backend(backend) => context.block_on(backend.execute(&context)),
+            Command::Events(events) => context.block_on(events.execute(&context)),
+            Command::Detach(detach) => detach.execute(&context),
+            Command::Completions(completions) => completions.execute(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,151 @@
+//! What commands share: the daemon's socket, the format of the output, and looking again and again.
+
+use std::{
+    env,
+    future::Future,
+    io::{self, IsTerminal, Write},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use clap::{Args, ValueEnum};
+use serde::Serialize;
+
+use super::{
+    DEFAULT_SOCKET,
+    client::Client,
+    error::{CliError, Exit},
+    table::Style,
+};
+use crate::config::values::duration;
+
+/// How results are printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(super) enum Output {
+    /// Tables.
+    #[default]
+    Table,
+    /// Tables with more columns.
+    Wide,
+    /// JSON.
+    Json,
+}
+
+/// `--watch` of reading commands.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct Watch {
+    /// Show again every so often until interrupted [default interval: 1s]
+    #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "1s", value_parser = duration)]
+    watch: Option<Duration>,
+}
+
+/// What every command knows.
+#[derive(Debug)]
+pub(super) struct Context {
+    socket: Option<PathBuf>,
+    /// How results are printed.
+    pub output: Output,
+    /// How tables are printed.
+    pub style: Style,
+}
+
+impl Context {
+    /// From the global flags. Colours only on a terminal, and not with `NO_COLOR` (no-color.org).
+    pub(super) fn new(socket: Option<PathBuf>, output: Output, headers: bool) -> Self {
+        let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let style = Style {
+            headers,
+            colour: io::stdout().is_terminal() && !no_color,
+        };
+        Self {
+            socket,
+            output,
+            style,
+        }
+    }
+
+    /// The socket that was named by flag or environment.
+    pub(super) fn named_socket(&self) -> Option<&Path> {
+        self.socket.as_deref()
+    }
+
+    /// The daemon.
+    pub(super) fn client(&self) -> Client {
+        Client::new(self.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into()))
+    }
+
+    /// Runs a client command: one thread is enough.
+    pub(super) fn block_on(
+        &self,
+        command: impl Future<Output = Result<(), CliError>>,
+    ) -> Result<(), CliError> {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| CliError::new(Exit::Failed, format!("runtime: {error}")))?
+            .block_on(command)
+    }
+
+    /// Prints `value` as JSON or as what `table` makes of it.
+    pub(super) fn show<T: Serialize>(
+        &self,
+        value: &T,
+        table: impl FnOnce(&T) -> String,
+    ) -> Result<(), CliError> {
+        match self.output {
+            Output::Json => print(&json(value, true)?),
+            Output::Table | Output::Wide => print(&table(value)),
+        }
+    }
+
+    /// Fetches and shows once, or again and again with `--watch`.
+    pub(super) async fn show_watched<T: Serialize, F: Future<Output = Result<T, CliError>>>(
+        &self,
+        watch: Watch,
+        fetch: impl Fn() -> F,
+        table: impl Fn(&T) -> String,
+    ) -> Result<(), CliError> {
+        let Some(interval) = watch.watch else {
+            return self.show(&fetch().await?, table);
+        };
+        let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(100)));
+        loop {
+            ticks.tick().await;
+            let value = fetch().await?;
+            match self.output {
+                // One line each, so that a reader of the stream can tell them apart.
+                Output::Json => print(&json(&value, false)?)?,
+                Output::Table | Output::Wide if io::stdout().is_terminal() => {
+                    // Home, the new text, then clear what was longer before: no flicker.
+                    let text = table(&value).replace('\n', "\x1b[K\n");
+                    print(&format!("\x1b[H{text}\x1b[J"))?;
+                }
+                Output::Table | Output::Wide => print(&format!("{}\n", table(&value)))?,
+            }
+        }
+    }
+}
+
+/// `value` as JSON with a closing line feed.
+pub(super) fn json(value: &impl Serialize, pretty: bool) -> Result<String, CliError> {
+    let text = if pretty {
+        serde_json::to_string_pretty(value)
+    } else {
+        serde_json::to_string(value)
+    };
+    match text {
+        Ok(text) => Ok(text + "\n"),
+        Err(error) => Err(CliError::new(Exit::Failed, format!("output: {error}"))),
+    }
+}
+
+/// Writes to stdout. A reader that has gone away (`lb status | head`) is the end of the work, not a failure.
+pub(super) fn print(text: &str) -> Result<(), CliError> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(CliError::new(Exit::Failed, format!("output: {error}"))),
+    }
+}

@@ -1,0 +1,374 @@
+//! `lb service …`
+
+use std::net::IpAddr;
+
+use clap::{Args, Subcommand};
+use hyper::Method;
+
+use super::{
+    backend::backend_table,
+    error::CliError,
+    output::{Context, Output, Watch},
+    table::{Align, Cell, Table, Tone, bytes, count},
+};
+use crate::{
+    api::{
+        requests::{Changed, HealthSpec, RingSizeSpec, ServiceSpec},
+        types::Service,
+    },
+    state::names::ServiceName,
+};
+
+#[derive(Subcommand, Debug)]
+pub(super) enum ServiceCommand {
+    /// List services
+    List {
+        #[command(flatten)]
+        watch: Watch,
+    },
+    /// Show a service and its backends
+    Show {
+        /// Name of the service
+        name: ServiceName,
+        #[command(flatten)]
+        watch: Watch,
+    },
+    /// Add a service
+    Add(Add),
+    /// Change a service; what is not named stays
+    Set(Set),
+    /// Remove a service and its backends
+    Remove {
+        /// Name of the service
+        name: ServiceName,
+        #[command(flatten)]
+        change: ChangeFlags,
+    },
+}
+
+/// Flags of commands that change the desired state.
+#[derive(Args, Clone, Copy, Debug)]
+pub(super) struct ChangeFlags {
+    /// Refuse when the desired state is not at this revision any more
+    #[arg(long, value_name = "N")]
+    revision: Option<u64>,
+}
+
+impl ChangeFlags {
+    /// The path with the expected revision as its query.
+    pub(super) fn path(self, path: String) -> String {
+        match self.revision {
+            Some(revision) => format!("{path}?revision={revision}"),
+            None => path,
+        }
+    }
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Add {
+    /// Name of the service
+    name: ServiceName,
+    /// Address clients connect to (VIP)
+    #[arg(long, value_name = "IP")]
+    address: IpAddr,
+    /// Port clients connect to; 0 is every port
+    #[arg(long, value_name = "N")]
+    port: u16,
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    change: ChangeFlags,
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Set {
+    /// Name of the service
+    name: ServiceName,
+    /// Address clients connect to (VIP)
+    #[arg(long, value_name = "IP")]
+    address: Option<IpAddr>,
+    /// Port clients connect to; 0 is every port
+    #[arg(long, value_name = "N")]
+    port: Option<u16>,
+    #[command(flatten)]
+    options: Options,
+    #[command(flatten)]
+    change: ChangeFlags,
+}
+
+/// What `add` and `set` share. The daemon knows the defaults and the words.
+#[derive(Args, Debug)]
+struct Options {
+    /// tcp or udp [default: tcp]
+    #[arg(long, value_name = "PROTOCOL")]
+    protocol: Option<String>,
+    /// How packets reach the backends [default: nat]
+    #[arg(long, value_name = "MODE")]
+    mode: Option<String>,
+    /// maglev or round-robin [default: maglev]
+    #[arg(long, value_name = "ALGORITHM")]
+    algorithm: Option<String>,
+    /// none or source [default: none]
+    #[arg(long, value_name = "AFFINITY")]
+    affinity: Option<String>,
+    /// just-enough or full [default: just-enough]
+    #[arg(long, value_name = "TRACKING")]
+    tracking: Option<String>,
+    /// auto, or a prime from 251 to 131071 [default: auto]
+    #[arg(long, value_name = "SLOTS")]
+    ring_size: Option<String>,
+    /// drop, reject or all [default: drop]
+    #[arg(long, value_name = "POLICY")]
+    on_empty: Option<String>,
+    /// move or keep [default: move]
+    #[arg(long, value_name = "POLICY")]
+    on_down: Option<String>,
+    /// Time over which a new backend's weight rises [default: 0s]
+    #[arg(long, value_name = "DURATION")]
+    slow_start: Option<String>,
+    /// How backends are checked: none, tcp or http [default: none]
+    #[arg(long, value_name = "KIND")]
+    check: Option<String>,
+    /// Time between checks [default: 2s]
+    #[arg(long, value_name = "DURATION")]
+    check_interval: Option<String>,
+    /// Time between checks while changing state [default: 500ms]
+    #[arg(long, value_name = "DURATION")]
+    check_fast_interval: Option<String>,
+    /// Time after which a check has failed [default: 1s]
+    #[arg(long, value_name = "DURATION")]
+    check_timeout: Option<String>,
+    /// Successes that make a backend up [default: 2]
+    #[arg(long, value_name = "N")]
+    check_rise: Option<u32>,
+    /// Failures that make a backend down [default: 3]
+    #[arg(long, value_name = "N")]
+    check_fall: Option<u32>,
+    /// Path that an HTTP check asks for [default: /]
+    #[arg(long, value_name = "PATH")]
+    check_path: Option<String>,
+    /// Host header of an HTTP check
+    #[arg(long, value_name = "HOST")]
+    check_host: Option<String>,
+    /// Port to check [default: the backend's own]
+    #[arg(long, value_name = "N")]
+    check_port: Option<u16>,
+}
+
+impl Options {
+    fn spec(self) -> ServiceSpec {
+        let health = HealthSpec {
+            kind: self.check,
+            interval: self.check_interval,
+            fast_interval: self.check_fast_interval,
+            timeout: self.check_timeout,
+            rise: self.check_rise,
+            fall: self.check_fall,
+            path: self.check_path,
+            host: self.check_host,
+            port: self.check_port,
+            ..HealthSpec::default()
+        };
+        ServiceSpec {
+            protocol: self.protocol,
+            mode: self.mode,
+            algorithm: self.algorithm,
+            affinity: self.affinity,
+            tracking: self.tracking,
+            ring_size: self.ring_size.map(|text| match text.parse() {
+                Ok(slots) => RingSizeSpec::Slots(slots),
+                Err(_) => RingSizeSpec::Text(text),
+            }),
+            on_empty: self.on_empty,
+            on_down: self.on_down,
+            slow_start: self.slow_start,
+            health: (health != HealthSpec::default()).then_some(health),
+            ..ServiceSpec::default()
+        }
+    }
+}
+
+impl ServiceCommand {
+    pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        let client = context.client();
+        let changed: Changed = match self {
+            Self::List { watch } => {
+                let fetch = || client.get::<Vec<Service>>("/v1/services");
+                let table = |services: &Vec<Service>| service_table(services, context);
+                return context.show_watched(watch, fetch, table).await;
+            }
+            Self::Show { name, watch } => {
+                let path = format!("/v1/services/{name}");
+                let fetch = || client.get::<Service>(&path);
+                return context
+                    .show_watched(watch, fetch, |service| show(service, context))
+                    .await;
+            }
+            Self::Add(add) => {
+                let spec = ServiceSpec {
+                    name: Some(add.name.to_string()),
+                    address: Some(add.address.to_string()),
+                    port: Some(add.port),
+                    ..add.options.spec()
+                };
+                let path = add.change.path("/v1/services".into());
+                client.change(Method::POST, &path, Some(&spec)).await?
+            }
+            Self::Set(set) => {
+                let spec = ServiceSpec {
+                    address: set.address.map(|address| address.to_string()),
+                    port: set.port,
+                    ..set.options.spec()
+                };
+                let path = set.change.path(format!("/v1/services/{}", set.name));
+                client.change(Method::PATCH, &path, Some(&spec)).await?
+            }
+            Self::Remove { name, change } => {
+                let path = change.path(format!("/v1/services/{name}"));
+                client.change(Method::DELETE, &path, None::<&()>).await?
+            }
+        };
+        context.show(&changed, changed_text)
+    }
+}
+
+/// What a change did, for people.
+pub(super) fn changed_text(changed: &Changed) -> String {
+    let mut text = String::new();
+    for line in &changed.diff {
+        text.push_str(line);
+        text.push('\n');
+    }
+    for moved in &changed.moved {
+        text.push_str(&format!(
+            "{}: {:.1} % of its flows move\n",
+            moved.service,
+            100.0 * moved.share
+        ));
+    }
+    for warning in &changed.warnings {
+        text.push_str(&format!("warning: {warning}\n"));
+    }
+    text.push_str(&match (changed.dry_run, changed.changed) {
+        (true, true) => "nothing was done (dry run)\n".to_owned(),
+        (_, false) => format!("no change, revision {}\n", changed.revision),
+        (false, true) => format!("done, revision {}\n", changed.revision),
+    });
+    text
+}
+
+/// All services, one line each.
+pub(super) fn service_table(services: &[Service], context: &Context) -> String {
+    let wide = context.output == Output::Wide;
+    let mut columns = vec![
+        ("SERVICE", Align::Left),
+        ("ADDRESS", Align::Left),
+        ("MODE", Align::Left),
+        ("BACKENDS", Align::Right),
+        ("FLOWS", Align::Right),
+        ("NEW FLOWS", Align::Right),
+        ("PACKETS", Align::Right),
+        ("BYTES", Align::Right),
+        ("STATE", Align::Left),
+    ];
+    if wide {
+        columns.extend([
+            ("ALGORITHM", Align::Left),
+            ("CHECK", Align::Left),
+            ("ON EMPTY", Align::Left),
+            ("REPLY PACKETS", Align::Right),
+            ("DROPS", Align::Right),
+        ]);
+    }
+    let mut table = Table::new(&columns);
+    for service in services {
+        let total = service.backends.iter().filter(|backend| !backend.removed).count();
+        let mut row: Vec<Cell> = vec![
+            service.name.as_str().into(),
+            endpoint(service).into(),
+            service.mode.as_str().into(),
+            format!("{}/{total}", service.healthy_backends).into(),
+            count(service.active_flows).into(),
+            count(service.new_flows).into(),
+            count(service.packets).into(),
+            bytes(service.bytes).into(),
+            state(service, total),
+        ];
+        if wide {
+            let drops = service.drops.iter().map(|drops| drops.packets).sum();
+            row.extend([
+                service.algorithm.as_str().into(),
+                service.check.as_str().into(),
+                service.on_empty.as_str().into(),
+                count(service.reply_packets).into(),
+                count(drops).into(),
+            ]);
+        }
+        table.row(row);
+    }
+    table.render(context.style)
+}
+
+/// `address:port/protocol`, `*` for every port.
+pub(super) fn endpoint(service: &Service) -> String {
+    let port = match service.port {
+        0 => "*".to_owned(),
+        port => port.to_string(),
+    };
+    match service.address {
+        IpAddr::V4(address) => format!("{address}:{port}/{}", service.protocol),
+        IpAddr::V6(address) => format!("[{address}]:{port}/{}", service.protocol),
+    }
+}
+
+fn state(service: &Service, total: usize) -> Cell {
+    if !service.programmed {
+        Cell::new("not programmed", Tone::Bad)
+    } else if total == 0 {
+        Cell::new("no backends", Tone::Notice)
+    } else if service.healthy_backends == 0 {
+        Cell::new("down", Tone::Bad)
+    } else if service.healthy_backends < total {
+        Cell::new("degraded", Tone::Notice)
+    } else {
+        Cell::new("ok", Tone::Good)
+    }
+}
+
+fn show(service: &Service, context: &Context) -> String {
+    let mut text = format!("{}  {}  mode {}\n", service.name, endpoint(service), service.mode);
+    let settings = [
+        ("algorithm", &service.algorithm),
+        ("affinity", &service.affinity),
+        ("tracking", &service.tracking),
+        ("ring size", &service.ring_size),
+        ("on empty", &service.on_empty),
+        ("on down", &service.on_down),
+        ("check", &service.check),
+    ];
+    for (name, value) in settings {
+        text.push_str(&format!("  {name:<10} {value}\n"));
+    }
+    text.push_str(&format!(
+        "  {:<10} {} flows under way, {} new, {} packets ({}), {} replies ({})\n",
+        "traffic",
+        service.active_flows,
+        service.new_flows,
+        service.packets,
+        bytes(service.bytes),
+        service.reply_packets,
+        bytes(service.reply_bytes)
+    ));
+    for drops in &service.drops {
+        text.push_str(&format!(
+            "  {:<10} {} ({})\n",
+            "dropped", drops.packets, drops.reason
+        ));
+    }
+    if let Some(error) = &service.error {
+        text.push_str(&format!("  {:<10} {error}\n", "error"));
+    }
+    text.push('\n');
+    text.push_str(&backend_table(std::slice::from_ref(service), context));
+    text
+}

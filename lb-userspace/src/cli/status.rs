@@ -1,0 +1,118 @@
+//! `lb status`
+
+use clap::Args;
+
+use super::{
+    error::CliError,
+    output::{Context, Output, Watch},
+    service::service_table,
+    table::{Align, Cell, Table, Tone, count},
+};
+use crate::api::types::{Status, XdpMode};
+
+#[derive(Args, Debug)]
+pub(super) struct StatusCommand {
+    #[command(flatten)]
+    watch: Watch,
+}
+
+impl StatusCommand {
+    pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        let client = context.client();
+        let fetch = || client.get::<Status>("/v1/status");
+        context
+            .show_watched(self.watch, fetch, |status| text(status, context))
+            .await
+    }
+}
+
+fn text(status: &Status, context: &Context) -> String {
+    let paint = |word: &str, tone: Tone| {
+        if context.style.colour {
+            tone.paint(word)
+        } else {
+            word.to_owned()
+        }
+    };
+    let ready = if status.ready {
+        paint("ready", Tone::Good)
+    } else {
+        paint("not ready", Tone::Bad)
+    };
+    let mut text = format!(
+        "lb {}  pid {}  since {}  revision {}  {ready}\n",
+        status.version, status.pid, status.started, status.revision
+    );
+    if let Some(metrics) = &status.metrics {
+        text.push_str(&format!("metrics http://{metrics}/metrics\n"));
+    }
+    text.push('\n');
+    text.push_str(&interfaces(status, context));
+    text.push('\n');
+    if status.services.is_empty() {
+        text.push_str("no services; `lb service add NAME --address IP --port N` adds one\n");
+    } else {
+        text.push_str(&service_table(&status.services, context));
+    }
+    if context.output == Output::Wide {
+        text.push('\n');
+        text.push_str(&maps(status, context));
+    }
+    for (i, problem) in status.problems.iter().enumerate() {
+        if i == 0 {
+            text.push_str(&format!("\n{}\n", paint("problems", Tone::Bad)));
+        }
+        let subject = match (&problem.service, &problem.backend) {
+            (Some(service), Some(backend)) => format!("{service}/{backend}: "),
+            (Some(service), None) => format!("{service}: "),
+            (None, _) => String::new(),
+        };
+        text.push_str(&format!("  {subject}{}\n", problem.message));
+        if let Some(hint) = &problem.hint {
+            text.push_str(&format!("    hint: {hint}\n"));
+        }
+    }
+    text
+}
+
+fn interfaces(status: &Status, context: &Context) -> String {
+    let mut table = Table::new(&[
+        ("INTERFACE", Align::Left),
+        ("XDP MODE", Align::Left),
+        ("PROGRAM", Align::Right),
+        ("PACKETS", Align::Right),
+        ("DROPPED", Align::Right),
+        ("NOTE", Align::Left),
+    ]);
+    for interface in &status.interfaces {
+        let mode = match interface.xdp_mode {
+            XdpMode::Native => Cell::new("native", Tone::Good),
+            XdpMode::Generic => Cell::new("generic", Tone::Notice),
+        };
+        table.row([
+            interface.name.as_str().into(),
+            mode,
+            interface.program_id.to_string().into(),
+            count(interface.packets).into(),
+            count(interface.dropped).into(),
+            interface.note.clone().unwrap_or_default().into(),
+        ]);
+    }
+    table.render(context.style)
+}
+
+fn maps(status: &Status, context: &Context) -> String {
+    let mut table = Table::new(&[
+        ("MAP", Align::Left),
+        ("ENTRIES", Align::Right),
+        ("CAPACITY", Align::Right),
+    ]);
+    for map in &status.maps {
+        table.row([
+            Cell::from(map.name.as_str()),
+            count(map.entries).into(),
+            count(map.capacity).into(),
+        ]);
+    }
+    table.render(context.style)
+}

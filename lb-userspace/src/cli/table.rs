@@ -1,0 +1,208 @@
+//! Aligned text tables: a header, rows, no lines, two spaces between columns.
+
+/// Side on which a column's cells stand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Align {
+    /// Text.
+    Left,
+    /// Numbers.
+    Right,
+}
+
+/// What a cell's content means to whoever reads it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Tone {
+    /// Neither.
+    Plain,
+    /// As it should be.
+    Good,
+    /// On purpose, or passing.
+    Notice,
+    /// Wrong.
+    Bad,
+}
+
+impl Tone {
+    /// `text` in this tone's colour.
+    pub(super) fn paint(self, text: &str) -> String {
+        match self {
+            Self::Plain => text.to_owned(),
+            Self::Good => format!("\x1b[32m{text}\x1b[0m"),
+            Self::Notice => format!("\x1b[33m{text}\x1b[0m"),
+            Self::Bad => format!("\x1b[31m{text}\x1b[0m"),
+        }
+    }
+}
+
+/// A cell: text and tone.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Cell {
+    text: String,
+    tone: Tone,
+}
+
+impl Cell {
+    /// Text in a tone.
+    pub(super) fn new(text: impl Into<String>, tone: Tone) -> Self {
+        Self {
+            text: text.into(),
+            tone,
+        }
+    }
+}
+
+impl<T: Into<String>> From<T> for Cell {
+    fn from(text: T) -> Self {
+        Self::new(text, Tone::Plain)
+    }
+}
+
+/// How tables are printed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Style {
+    /// With a header line.
+    pub headers: bool,
+    /// With colours.
+    pub colour: bool,
+}
+
+/// A table that is filled row by row and then rendered.
+#[derive(Debug)]
+pub(super) struct Table {
+    columns: Vec<(&'static str, Align)>,
+    rows: Vec<Vec<Cell>>,
+}
+
+impl Table {
+    /// An empty table with these columns.
+    pub(super) fn new(columns: &[(&'static str, Align)]) -> Self {
+        Self {
+            columns: columns.to_vec(),
+            rows: Vec::new(),
+        }
+    }
+
+    /// Adds a row; missing cells stay empty, empty ones are shown as `-`.
+    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
+        let mut row: Vec<Cell> = cells.into_iter().collect();
+        row.resize(self.columns.len(), Cell::from(""));
+        for cell in row.iter_mut().filter(|cell| cell.text.is_empty()) {
+            "-".clone_into(&mut cell.text);
+        }
+        self.rows.push(row);
+    }
+
+    /// The table as text, one line per row.
+    pub(super) fn render(&self, style: Style) -> String {
+        let head: Vec<Cell> = self.columns.iter().map(|(name, _)| Cell::from(*name)).collect();
+        let lines = style.headers.then_some(&head).into_iter().chain(&self.rows);
+        let widths: Vec<usize> = (0..self.columns.len())
+            .map(|i| {
+                lines
+                    .clone()
+                    .map(|row| row[i].text.chars().count())
+                    .max()
+                    .unwrap_or(0)
+            })
+            .collect();
+        let mut text = String::new();
+        for row in lines {
+            let mut line = String::new();
+            for ((cell, width), (_, align)) in row.iter().zip(&widths).zip(&self.columns) {
+                let blanks = " ".repeat(width - cell.text.chars().count());
+                let word = if style.colour {
+                    cell.tone.paint(&cell.text)
+                } else {
+                    cell.text.clone()
+                };
+                let (before, after) = match align {
+                    Align::Left => ("", blanks.as_str()),
+                    Align::Right => (blanks.as_str(), ""),
+                };
+                line.extend([before, &word, after, "  "]);
+            }
+            text.push_str(line.trim_end());
+            text.push('\n');
+        }
+        text
+    }
+}
+
+/// A count for people: exact below 10,000, then with three digits and a unit.
+pub(super) fn count(n: u64) -> String {
+    scaled(n, 1_000, &["", "k", "M", "G", "T", "P", "E"])
+}
+
+/// Bytes for people, in powers of 1,024.
+pub(super) fn bytes(n: u64) -> String {
+    scaled(n, 1_024, &["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"])
+}
+
+fn scaled(n: u64, base: u64, units: &[&str]) -> String {
+    let mut divisor = 1_u64;
+    let mut unit = 0;
+    while n / divisor >= 10 * base && unit + 1 < units.len() {
+        divisor *= base;
+        unit += 1;
+    }
+    let (whole, rest) = (n / divisor, n % divisor);
+    let space = if units[0].is_empty() || units[unit].is_empty() {
+        ""
+    } else {
+        " "
+    };
+    if unit == 0 || whole >= 100 {
+        format!("{whole}{space}{}", units[unit])
+    } else {
+        format!("{whole}.{}{space}{}", rest * 10 / divisor, units[unit])
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_line_up_and_lines_end_without_blanks() {
+        let mut table = Table::new(&[
+            ("NAME", Align::Left),
+            ("PACKETS", Align::Right),
+            ("NOTE", Align::Left),
+        ]);
+        table.row(["web".into(), "7".into()]);
+        table.row(["a-long-name".into(), "12345678".into(), Cell::new("x", Tone::Bad)]);
+        let plain = Style {
+            headers: true,
+            colour: false,
+        };
+        assert_eq!(
+            table.render(plain),
+            "NAME          PACKETS  NOTE\nweb                 7  -\na-long-name  12345678  x\n"
+        );
+        let bare = Style {
+            headers: false,
+            colour: true,
+        };
+        assert_eq!(
+            table.render(bare),
+            "web                 7  -\na-long-name  12345678  \x1b[31mx\x1b[0m\n"
+        );
+    }
+
+    #[test]
+    fn counts_stay_exact_while_they_are_short() {
+        for (n, text) in [
+            (0, "0"),
+            (9_999, "9999"),
+            (10_000, "10.0k"),
+            (1_234_567, "1234k"),
+            (12_345_678, "12.3M"),
+            (u64::MAX, "18.4E"),
+        ] {
+            assert_eq!(count(n), text);
+        }
+        assert_eq!(bytes(0), "0 B");
+        assert_eq!(bytes(1_048_576), "1024 KiB");
+        assert_eq!(bytes(123_456_789), "117 MiB");
+    }
+}

@@ -1,0 +1,133 @@
+use clap::{CommandFactory, Parser, error::ErrorKind};
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split_whitespace())
+}
+
+#[test]
+fn the_definition_of_the_command_line_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_command_of_the_interface_parses() {
+    for line in [
+        "lb run --iface eth0 --iface eth1 --xdp-mode generic --state-dir /s --metrics 127.0.0.1:1 --pin-dir /p",
+        "lb run --config f.toml --on-exit keep --reset --socket /s",
+        "lb check-config f.toml",
+        "lb apply f.toml --dry-run --wait --revision 7",
+        "lb export",
+        "lb status -o json --watch",
+        "lb status --watch=250ms --no-headers",
+        "lb --socket /s -o wide service list",
+        "lb service show web",
+        "lb service add web --address 192.0.2.10 --port 80 --protocol tcp --mode nat --check http --check-path /health",
+        "lb service add web --address 2001:db8::1 --port 0 --ring-size 65521",
+        "lb service set web --on-empty all",
+        "lb service remove web",
+        "lb backend list",
+        "lb backend list web --watch",
+        "lb backend add web web-1 --address 10.0.0.11:8080 --weight 100",
+        "lb backend add web web-1 --address [2001:db8::11]:8080",
+        "lb backend set web web-1 --weight 0",
+        "lb backend drain web web-1 --deadline 5m --wait",
+        "lb backend disable web web-1",
+        "lb backend enable web web-1",
+        "lb backend remove web web-1 --now",
+        "lb events --follow --since 10m -o json",
+        "lb detach --pin-dir /p",
+        "lb completions bash",
+    ] {
+        if let Err(error) = parse(line) {
+            panic!("{line}: {error}");
+        }
+    }
+}
+
+#[test]
+fn wrong_usage_is_exit_2() {
+    for (line, kind) in [
+        ("lb nonsense", ErrorKind::InvalidSubcommand),
+        ("lb service add web --port 80", ErrorKind::MissingRequiredArgument),
+        (
+            "lb service add we/b --address 192.0.2.1 --port 80",
+            ErrorKind::ValueValidation,
+        ),
+        (
+            "lb service add web --address 192.0.2.1 --port 65536",
+            ErrorKind::ValueValidation,
+        ),
+        (
+            "lb service add web --address example.com --port 80",
+            ErrorKind::ValueValidation,
+        ),
+        (
+            "lb backend add web a --address 10.0.0.1",
+            ErrorKind::ValueValidation,
+        ),
+        ("lb backend set web a --weight -1", ErrorKind::UnknownArgument),
+        (
+            "lb backend drain web a --deadline soon",
+            ErrorKind::ValueValidation,
+        ),
+        ("lb run --xdp-mode fast", ErrorKind::ValueValidation),
+        ("lb run --on-exit explode", ErrorKind::ValueValidation),
+        ("lb status -o yaml", ErrorKind::InvalidValue),
+    ] {
+        let error = parse(line).expect_err(line);
+        assert_eq!(error.kind(), kind, "{line}");
+        assert_eq!(error.exit_code(), 2, "{line}");
+    }
+}
+
+#[test]
+fn a_backend_is_not_set_to_nothing() {
+    let error = parse("lb --socket /nowhere backend set web a")
+        .unwrap()
+        .execute()
+        .unwrap_err();
+    assert_eq!(error.exit, error::Exit::Usage);
+}
+
+#[test]
+fn without_a_daemon_clients_end_with_exit_5() {
+    for command in [
+        "status",
+        "service list",
+        "backend list",
+        "export",
+        "events",
+        "service remove web",
+    ] {
+        let error = parse(&format!("lb --socket /nowhere/lb.sock {command}"))
+            .unwrap()
+            .execute()
+            .unwrap_err();
+        assert_eq!(error.exit, error::Exit::Unreachable, "{command}");
+    }
+}
+
+#[test]
+fn run_without_an_interface_is_wrong_usage() {
+    let error = parse("lb run").unwrap().execute().unwrap_err();
+    assert_eq!(error.exit, error::Exit::Usage);
+    assert!(error.to_string().contains("--iface"), "{error}");
+}
+
+#[test]
+fn check_config_lists_every_error_with_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("lb.toml");
+    std::fs::write(&file, "[lb]\nmetrics = 7\nnonsense = 1\n").unwrap();
+    let line = format!("lb check-config {}", file.display());
+    let error = parse(&line).unwrap().execute().unwrap_err();
+    assert_eq!(error.exit, error::Exit::Failed);
+    let text = error.to_string();
+    for place in ["lb.toml:2:", "lb.toml:3:"] {
+        assert!(text.contains(place), "{text}");
+    }
+    std::fs::write(&file, "").unwrap();
+    parse(&line).unwrap().execute().unwrap();
+}

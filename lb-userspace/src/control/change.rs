@@ -1,0 +1,172 @@
+//! What can be asked of the desired state, and the pure way from there to the next one.
+
+use std::time::Duration;
+
+use super::error::ControlError;
+use crate::{
+    api::requests::ServiceSpec,
+    config,
+    state::{
+        backend::Backend,
+        change::{BackendChange, ServiceChange},
+        desired::Desired,
+        names::{BackendName, ServiceName},
+        service::Service,
+    },
+};
+
+/// A change of the desired state.
+#[derive(Clone, Debug)]
+pub enum Change {
+    /// A service comes.
+    AddService(Box<ServiceSpec>),
+    /// A service changes.
+    SetService(ServiceName, Box<ServiceSpec>),
+    /// A service goes, with its backends.
+    RemoveService(ServiceName),
+    /// A backend comes.
+    AddBackend(ServiceName, Backend),
+    /// A backend changes. A drain may end by itself after a time.
+    SetBackend(ServiceName, BackendName, BackendChange, Option<Duration>),
+    /// A backend goes: `now`, or when its flows are finished.
+    RemoveBackend {
+        /// Its service.
+        service: ServiceName,
+        /// Its name.
+        backend: BackendName,
+        /// Its flows move at once.
+        now: bool,
+    },
+    /// Everything becomes what a file says.
+    Replace(Box<Desired>),
+}
+
+impl Change {
+    /// The desired state after this change; its revision is higher only if something is different.
+    ///
+    /// # Errors
+    /// [`ControlError::Change`] and [`ControlError::Values`]
+    pub fn apply(&self, desired: &Desired) -> Result<Desired, ControlError> {
+        let next = match self {
+            Self::AddService(spec) => add_service(desired, spec)?,
+            Self::SetService(name, spec) => set_service(desired, name, spec)?,
+            Self::RemoveService(name) => desired.remove_service(name)?,
+            Self::AddBackend(service, backend) => desired.add_backend(service, backend.clone())?,
+            Self::SetBackend(service, name, change, _) => desired.set_backend(service, name, *change)?,
+            Self::RemoveBackend {
+                service,
+                backend,
+                now: _,
+            } => desired.remove_backend(service, backend)?,
+            Self::Replace(other) => desired.replace((**other).clone())?,
+        };
+        Ok(next)
+    }
+
+    /// The backend that must not linger.
+    pub fn at_once(&self) -> Option<(&ServiceName, &BackendName)> {
+        match self {
+            Self::RemoveBackend {
+                service,
+                backend,
+                now: true,
+            } => Some((service, backend)),
+            Self::RemoveBackend { now: false, .. }
+            | Self::AddService(_)
+            | Self::SetService(..)
+            | Self::RemoveService(_)
+            | Self::AddBackend(..)
+            | Self::SetBackend(..)
+            | Self::Replace(_) => None,
+        }
+    }
+}
+
+/// Adding what is there with the same settings succeeds, whatever backends it has got since.
+fn add_service(desired: &Desired, spec: &ServiceSpec) -> Result<Desired, ControlError> {
+    let mut service = parse(&table(spec)?)?;
+    if let Some(there) = desired.services.get(&service.name) {
+        service.backends.clone_from(&there.backends);
+    }
+    Ok(desired.add_service(service)?)
+}
+
+/// Lays the new values over the service as the configuration file would have it, so that one grammar and one set of
+/// rules hold for both.
+fn set_service(desired: &Desired, name: &ServiceName, spec: &ServiceSpec) -> Result<Desired, ControlError> {
+    let mut alone = Desired::default();
+    alone
+        .services
+        .insert(name.clone(), desired.service(name)?.clone());
+    let document: toml::Table = config::export(&alone).parse().map_err(|error| internal(&error))?;
+    let old = document
+        .get("service")
+        .and_then(toml::Value::as_array)
+        .and_then(|services| services.first());
+    let mut merged = old.and_then(toml::Value::as_table).cloned().unwrap_or_default();
+    for (key, value) in table(spec)? {
+        match (merged.get_mut(&key), value) {
+            (Some(toml::Value::Table(old)), toml::Value::Table(new)) if same_kind(old, &new) => {
+                old.extend(new)
+            }
+            (_, value) => {
+                merged.insert(key, value);
+            }
+        }
+    }
+    let Service {
+        name: _,
+        key,
+        mode,
+        algorithm,
+        affinity,
+        tracking,
+        ring_size,
+        on_empty,
+        on_down,
+        slow_start,
+        health,
+        backends: _,
+    } = parse(&merged)?;
+    let change = ServiceChange {
+        key: Some(key),
+        mode: Some(mode),
+        algorithm: Some(algorithm),
+        affinity: Some(affinity),
+        tracking: Some(tracking),
+        ring_size: Some(ring_size),
+        on_empty: Some(on_empty),
+        on_down: Some(on_down),
+        slow_start: Some(slow_start),
+        health: Some(health),
+    };
+    Ok(desired.set_service(name, change)?)
+}
+
+/// Another kind of check starts from the defaults: an HTTP path has no meaning for TCP.
+fn same_kind(old: &toml::Table, new: &toml::Table) -> bool {
+    new.get("kind").is_none_or(|kind| old.get("kind") == Some(kind))
+}
+
+fn table(spec: &ServiceSpec) -> Result<toml::Table, ControlError> {
+    toml::Table::try_from(spec).map_err(|error| internal(&error))
+}
+
+/// A service table, checked as in the file.
+fn parse(service: &toml::Table) -> Result<Service, ControlError> {
+    let document = toml::Table::from_iter([(
+        "service".to_owned(),
+        toml::Value::Array(vec![toml::Value::Table(service.clone())]),
+    )]);
+    let parsed = config::parse(&document.to_string(), "request").map_err(ControlError::Values)?;
+    parsed
+        .desired
+        .services
+        .into_values()
+        .next()
+        .ok_or_else(|| internal(&"no service in the request"))
+}
+
+fn internal(error: &dyn std::fmt::Display) -> ControlError {
+    ControlError::Internal(error.to_string())
+}

@@ -1,0 +1,84 @@
+//! Why a change was not made.
+
+use crate::{
+    config::ConfigError,
+    datapath::ProgramError,
+    state::{change::ChangeError, desired::Revision, store::StoreError},
+};
+
+/// Why a change was not made. The state before it is still in force.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The caller has seen another state than the present one.
+    #[error("the desired state is at revision {}, not at {}", present.0, expected.0)]
+    Moved {
+        /// What the caller expected.
+        expected: Revision,
+        /// What there is.
+        present: Revision,
+    },
+    /// It cannot be made of the desired state.
+    #[error(transparent)]
+    Change(#[from] ChangeError),
+    /// Its values make no sense.
+    #[error("{}", list(.0))]
+    Values(Vec<ConfigError>),
+    /// It could not be saved.
+    #[error("cannot save the desired state")]
+    Save(#[from] StoreError),
+    /// It could not be programmed.
+    #[error("cannot program the data plane")]
+    Program(#[from] ProgramError),
+    /// It could not be programmed, and what was saved could not be taken back: a restart would try it again.
+    #[error("cannot program the data plane: {program}; and cannot take back what was saved")]
+    NotTakenBack {
+        /// Why it could not be programmed.
+        program: ProgramError,
+        /// Why it could not be taken back.
+        #[source]
+        save: StoreError,
+    },
+    /// A task of the daemon died while it worked on the change.
+    #[error("an internal task failed: {0}")]
+    Internal(String),
+    /// The daemon is leaving.
+    #[error("the daemon is shutting down")]
+    Closed,
+}
+
+impl ControlError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match self {
+            Self::Moved { .. } => {
+                Some("look at what changed, then try again with the present revision".into())
+            }
+            Self::Change(error) => error.hint().map(str::to_owned),
+            Self::Values(errors) => errors.iter().find_map(|error| error.hint.clone()),
+            Self::Save(error) | Self::NotTakenBack { save: error, .. } => Some(error.hint()),
+            Self::Program(_) => Some("nothing was changed; `lb status` shows what is programmed".into()),
+            Self::Internal(_) => Some("the daemon's log says more".into()),
+            Self::Closed => None,
+        }
+    }
+}
+
+fn list(errors: &[ConfigError]) -> String {
+    let messages: Vec<_> = errors.iter().map(|error| error.message.as_str()).collect();
+    messages.join("; ")
+}
+
+/// An error with all its causes: `what: why: why`. A cause that the text before it names already is left out.
+pub fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let why = error.to_string();
+        if !text.contains(&why) {
+            text.push_str(": ");
+            text.push_str(&why);
+        }
+        cause = error.source();
+    }
+    text
+}

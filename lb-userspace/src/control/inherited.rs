@@ -1,0 +1,81 @@
+//! What the maps of an earlier daemon say about backends: a restart goes on from there.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use super::{
+    lingering::Lingering,
+    verdicts::{backends, is_checked},
+};
+use crate::{
+    health::Health,
+    plan::Programmed,
+    state::{backend::Admin, desired::Desired, effective::HealthView},
+};
+
+/// What an earlier daemon left.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Inherited {
+    /// Verdicts of its checks.
+    pub health: HealthView,
+    /// Backends that are not desired any more and may finish their flows.
+    pub lingering: Vec<Lingering>,
+}
+
+/// Reads an earlier daemon's verdicts and removed backends from what it programmed.
+pub fn inherit(desired: &Desired, programmed: &Programmed) -> Inherited {
+    Inherited {
+        health: health(desired, programmed),
+        lingering: lingering(desired, programmed, Instant::now()),
+    }
+}
+
+/// Who takes new flows was up; who takes none, though the operator
+/// wants it to, was down.
+fn health(desired: &Desired, programmed: &Programmed) -> HealthView {
+    let mut view = HealthView::new();
+    for (id, service, backend) in backends(desired).filter(|(_, service, _)| is_checked(service)) {
+        let Some(record) = programmed.services.get(&service.key) else {
+            continue;
+        };
+        let known = programmed
+            .backends
+            .iter()
+            .find(|(_, there)| there.service == record.id && there.address == backend.address);
+        let Some((number, _)) = known else { continue };
+        let ring = programmed.rings.get(&record.ring);
+        let takes_flows = ring.is_some_and(|slots| slots.iter().any(|slot| slot.current == *number));
+        if takes_flows {
+            view.insert(id, Health::Up);
+        } else if backend.weight > 0 && backend.admin == Admin::Enabled {
+            view.insert(id, Health::Down);
+        }
+    }
+    view
+}
+
+/// Backends that still have a right to their flows but are not desired any more. Their time begins anew.
+fn lingering(desired: &Desired, programmed: &Programmed, now: Instant) -> Vec<Lingering> {
+    let mut found = Vec::new();
+    for service in desired.services.values() {
+        let Some(record) = programmed.services.get(&service.key) else {
+            continue;
+        };
+        let kept: BTreeSet<_> = service.backends.iter().map(|backend| backend.address).collect();
+        let left = programmed
+            .backends
+            .values()
+            .filter(|there| there.service == record.id && there.alive && !kept.contains(&there.address));
+        found.extend(left.filter_map(|there| {
+            let transition = desired.settings.transition;
+            Lingering::found(
+                service.name.clone(),
+                service.key,
+                there.address,
+                there.mode,
+                transition,
+                now,
+            )
+        }));
+    }
+    found
+}

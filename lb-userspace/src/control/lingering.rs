@@ -1,0 +1,179 @@
+//! Removed backends that finish their flows, and drains that end at a deadline.
+
+use std::{
+    collections::BTreeSet,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use lb_common::service::Mode;
+
+use crate::{
+    plan::Target,
+    state::{
+        desired::Desired,
+        names::{BackendName, ServiceName},
+        service::ServiceKey,
+    },
+};
+
+/// How often the flows of removed backends are looked at.
+pub const FLOW_POLL: Duration = Duration::from_secs(1);
+
+/// A backend that the operator removed. It takes no new flows and is gone when its last flow is, or at a deadline.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Lingering {
+    /// Its service.
+    pub service: ServiceName,
+    /// What the service answers on.
+    pub key: ServiceKey,
+    /// The name it had.
+    pub name: BackendName,
+    /// Where its flows go.
+    pub address: SocketAddr,
+    /// How they get there.
+    pub mode: Mode,
+    /// When it is gone whatever flows it has.
+    pub until: Instant,
+    /// The first count of flows made after it took no new ones. A later count without flows is proof: the first
+    /// one may have begun earlier.
+    counted: Option<Instant>,
+    /// When it stopped to take new flows.
+    since: Instant,
+}
+
+/// Who begins to linger when `new` follows `old`: backends whose flows `programmed` keeps alive and that `new` no
+/// longer has, while their service stays. `at_once` is one that the operator does not want to wait for.
+pub fn removed(
+    old: &Desired,
+    new: &Desired,
+    programmed: &Target,
+    at_once: Option<(&ServiceName, &BackendName)>,
+    now: Instant,
+) -> Vec<Lingering> {
+    let mut gone = Vec::new();
+    for (service, old) in &old.services {
+        let Some(kept) = new.services.values().find(|new| new.key == old.key) else {
+            continue;
+        };
+        let kept: BTreeSet<SocketAddr> = kept.backends.iter().map(|backend| backend.address).collect();
+        let Some(programmed) = programmed.services.get(&old.key) else {
+            continue;
+        };
+        for backend in &old.backends {
+            let there = programmed
+                .backends
+                .get(&backend.address)
+                .filter(|there| there.alive);
+            let Some(there) = there else { continue };
+            if !kept.contains(&backend.address) && at_once != Some((service, &backend.name)) {
+                gone.push(Lingering {
+                    service: service.clone(),
+                    key: old.key,
+                    name: backend.name.clone(),
+                    address: backend.address,
+                    mode: there.mode,
+                    until: now + new.settings.transition,
+                    counted: None,
+                    since: now,
+                });
+            }
+        }
+    }
+    gone
+}
+
+impl Lingering {
+    /// One that was found in the maps of an earlier daemon, whose name nobody knows any more: its address stands in.
+    pub fn found(
+        service: ServiceName,
+        key: ServiceKey,
+        address: SocketAddr,
+        mode: Mode,
+        transition: Duration,
+        now: Instant,
+    ) -> Option<Self> {
+        let name = address.to_string().replace(['[', ']'], "").replace(':', "-");
+        Some(Self {
+            service,
+            key,
+            name: name.parse().ok()?,
+            address,
+            mode,
+            until: now + transition,
+            counted: None,
+            since: now,
+        })
+    }
+
+    /// Whether `desired` has given the address a backend again, or has dropped the service.
+    pub fn overtaken(&self, desired: &Desired) -> bool {
+        let service = desired.services.values().find(|service| service.key == self.key);
+        service.is_none_or(|service| {
+            service
+                .backends
+                .iter()
+                .any(|backend| backend.address == self.address)
+        })
+    }
+
+    /// Whether it can go: its time is over, or a count that began after it took its last flow found none.
+    pub fn finished(&mut self, active_flows: u64, counted_at: Option<Instant>, now: Instant) -> bool {
+        if now >= self.until {
+            return true;
+        }
+        match (self.counted, counted_at) {
+            (Some(first), Some(at)) => at > first && active_flows == 0,
+            (None, Some(at)) if at > self.since => {
+                self.counted = Some(at);
+                false
+            }
+            (_, _) => false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_count_after_the_removal_releases_a_backend() {
+        let start = Instant::now();
+        let at = |s| start + Duration::from_secs(s);
+        let key = ServiceKey {
+            address: "192.0.2.1".parse().unwrap(),
+            port: 80,
+            protocol: crate::state::service::Protocol::Tcp,
+        };
+        let new = || {
+            Lingering::found(
+                "web".parse().unwrap(),
+                key,
+                "[2001:db8::1]:80".parse().unwrap(),
+                Mode::Nat,
+                Duration::from_secs(600),
+                at(10),
+            )
+            .unwrap()
+        };
+        assert_eq!(new().name.as_str(), "2001-db8--1-80");
+        // (flows, counted at, now, finished) in order
+        let mut lingering = new();
+        for (flows, counted, now, finished) in [
+            (0, None, 11, false),
+            (0, Some(9), 11, false),
+            (0, Some(11), 12, false),
+            (0, Some(11), 13, false),
+            (1, Some(16), 17, false),
+            (0, Some(21), 22, true),
+        ] {
+            assert_eq!(
+                lingering.finished(flows, counted.map(at), at(now)),
+                finished,
+                "at {now}"
+            );
+        }
+        assert!(new().finished(7, None, at(610)), "time is over");
+    }
+}

@@ -1,0 +1,95 @@
+//! The owner of the desired state: takes changes and health results, decides what should be programmed, has it saved
+//! and programmed, and publishes the outcome.
+//!
+//! A change is validated, saved, programmed and only then answered. Where programming fails, the saved state is taken
+//! back and the caller gets the reason. A health result that cannot be programmed is tried again.
+
+pub mod ability;
+pub mod change;
+pub mod error;
+mod inherited;
+pub mod lingering;
+mod task;
+#[cfg(test)]
+pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
+mod verdicts;
+mod view;
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use self::{
+    change::Change,
+    error::{ControlError, chain},
+    inherited::{Inherited, inherit},
+    task::{ControlTask, Parts},
+    view::ControlView,
+};
+use crate::state::{desired::Revision, names::ServiceName};
+
+/// Changes that may wait for the one in progress; further callers wait for room.
+pub const REQUEST_DEPTH: usize = 64;
+
+/// What a change did, or would do.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Outcome {
+    /// Revision in force now.
+    pub revision: Revision,
+    /// Whether anything is different from before.
+    pub changed: bool,
+    /// What is different, one line each.
+    pub diff: Vec<String>,
+    /// For each service that stays, the share of its ring that leads elsewhere, where that is not 0.
+    pub moved: Vec<(ServiceName, f64)>,
+}
+
+/// A change on its way to the task.
+#[derive(Debug)]
+struct Request {
+    change: Change,
+    expected: Option<Revision>,
+    dry_run: bool,
+    reply: oneshot::Sender<Result<Outcome, ControlError>>,
+}
+
+/// How others ask for changes and look at the state.
+#[derive(Clone, Debug)]
+pub struct ControlHandle {
+    requests: mpsc::Sender<Request>,
+    view: watch::Receiver<Arc<ControlView>>,
+}
+
+impl ControlHandle {
+    /// Makes a change, or with `dry_run` only says what it would do. With `expected`, only if that is still the
+    /// revision. Returns when the change is saved and programmed.
+    ///
+    /// # Errors
+    /// [`ControlError`]; the state is then as before.
+    pub async fn change(
+        &self,
+        change: Change,
+        expected: Option<Revision>,
+        dry_run: bool,
+    ) -> Result<Outcome, ControlError> {
+        let (reply, answer) = oneshot::channel();
+        let request = Request {
+            change,
+            expected,
+            dry_run,
+            reply,
+        };
+        self.requests
+            .send(request)
+            .await
+            .map_err(|_| ControlError::Closed)?;
+        answer.await.map_err(|_| ControlError::Closed)?
+    }
+
+    /// The present state.
+    pub fn view(&self) -> Arc<ControlView> {
+        Arc::clone(&self.view.borrow())
+    }
+}

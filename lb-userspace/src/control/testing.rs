@@ -1,0 +1,185 @@
+//! Stand-ins for what the control task needs of others.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use prometheus::Registry;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    ControlHandle, ControlTask, Inherited, Parts,
+    ability::{ProgramTarget, RunChecks},
+};
+use crate::{
+    datapath::{DatapathError, ProgramError, ProgramReport, Snapshot},
+    events::EventLog,
+    health::{CheckId, CheckSpec, Health, HealthEvent},
+    metrics::{ApplyMetrics, Observer, ReadCounters, Reading},
+    plan::Target,
+    state::{
+        desired::Desired,
+        store::{Store, StoreError},
+    },
+};
+
+/// What the stand-ins were asked, and how they answer.
+#[derive(Default)]
+pub(crate) struct World {
+    /// What happened, in order: `save 7`, `program`, `check 2`.
+    pub(crate) log: Vec<String>,
+    /// What is saved.
+    pub(crate) saved: Option<Desired>,
+    /// What is programmed.
+    pub(crate) programmed: Option<Target>,
+    /// The state directory cannot be written.
+    pub(crate) save_fails: bool,
+    /// The data plane refuses.
+    pub(crate) program_fails: bool,
+    /// What counters say.
+    pub(crate) snapshot: Snapshot,
+}
+
+/// Shared by all stand-ins of one test.
+#[derive(Clone, Default)]
+pub(crate) struct Shared(Arc<Mutex<World>>);
+
+impl Shared {
+    pub(crate) fn lock(&self) -> MutexGuard<'_, World> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What happened since the last call.
+    pub(crate) fn take_log(&self) -> Vec<String> {
+        std::mem::take(&mut self.lock().log)
+    }
+}
+
+impl ProgramTarget for Shared {
+    async fn program(&self, target: Target) -> Result<ProgramReport, ProgramError> {
+        let mut world = self.lock();
+        world.log.push("program".into());
+        if world.program_fails {
+            return Err(ProgramError::Plan("no room".into()));
+        }
+        world.programmed = Some(target);
+        Ok(ProgramReport {
+            steps: 1,
+            elapsed: std::time::Duration::from_micros(50),
+        })
+    }
+}
+
+impl Store for Shared {
+    fn load(&self) -> Result<Option<Desired>, StoreError> {
+        Ok(self.lock().saved.clone())
+    }
+
+    fn save(&self, desired: &Desired) -> Result<(), StoreError> {
+        let mut world = self.lock();
+        world.log.push(format!("save {}", desired.revision.0));
+        if world.save_fails {
+            return Err(StoreError::Write {
+                file: "/state".into(),
+                source: std::io::ErrorKind::StorageFull.into(),
+            });
+        }
+        world.saved = Some(desired.clone());
+        Ok(())
+    }
+}
+
+impl RunChecks for Shared {
+    fn run(&self, checks: Vec<CheckSpec>) {
+        self.lock().log.push(format!("check {}", checks.len()));
+    }
+}
+
+impl ReadCounters for Shared {
+    fn read(&self) -> Result<Reading, DatapathError> {
+        Ok(Reading {
+            snapshot: self.lock().snapshot.clone(),
+            ..Reading::default()
+        })
+    }
+}
+
+/// A running control task among stand-ins.
+pub(crate) struct Rig {
+    pub(crate) world: Shared,
+    pub(crate) control: ControlHandle,
+    pub(crate) events: Arc<EventLog>,
+    pub(crate) observer: Arc<Observer>,
+    verdicts: mpsc::Sender<HealthEvent>,
+    cancel: CancellationToken,
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}
+
+impl Rig {
+    pub(crate) async fn start(desired: Desired, inherited: Inherited) -> Self {
+        let world = Shared::default();
+        world.lock().saved = Some(desired.clone());
+        let (verdicts, receiver) = mpsc::channel(16);
+        let events = Arc::new(EventLog::default());
+        let observer = Arc::new(Observer::new(Box::new(world.clone())));
+        let parts = Parts {
+            writer: world.clone(),
+            store: Arc::new(world.clone()),
+            checks: Box::new(world.clone()),
+            verdicts: receiver,
+            observer: Arc::clone(&observer),
+            events: Arc::clone(&events),
+            metrics: ApplyMetrics::register(&Registry::new()).unwrap(),
+            desired,
+            inherited,
+        };
+        let (task, control) = ControlTask::start(parts).await.unwrap();
+        let cancel = CancellationToken::new();
+        tokio::spawn(task.run(cancel.clone()));
+        world.take_log();
+        Self {
+            world,
+            control,
+            events,
+            observer,
+            verdicts,
+            cancel,
+        }
+    }
+
+    /// Checks change their verdict. Returns when the task has taken it up.
+    pub(crate) async fn verdict(&self, id: CheckId, health: Health) {
+        let mut view = self.control.view.clone();
+        view.mark_unchanged();
+        let event = HealthEvent {
+            id,
+            health,
+            detail: "connection refused".into(),
+            at: std::time::SystemTime::now(),
+        };
+        self.verdicts.send(event).await.unwrap();
+        view.changed().await.unwrap();
+    }
+
+    /// Returns when the task has published something new that satisfies `condition`.
+    pub(crate) async fn until(&self, condition: impl FnMut(&Arc<super::ControlView>) -> bool) {
+        self.control.view.clone().wait_for(condition).await.unwrap();
+    }
+
+    /// Programmed weight and life of a backend at this address; `None` where it is not programmed.
+    pub(crate) fn programmed(&self, address: &str) -> Option<(u32, bool)> {
+        let address = address.parse().unwrap();
+        let world = self.world.lock();
+        let mut services = world
+            .programmed
+            .iter()
+            .flat_map(|target| target.services.values());
+        services
+            .find_map(|service| service.backends.get(&address))
+            .map(|there| (there.weight, there.alive))
+    }
+}

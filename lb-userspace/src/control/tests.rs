@@ -1,0 +1,501 @@
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{testing::Rig, *};
+use crate::{
+    api::requests::{HealthSpec, RingSizeSpec, ServiceSpec},
+    datapath::BackendStats,
+    events::EventKind,
+    health::{Health, settings::CheckKind},
+    state::{
+        backend::Admin,
+        change::BackendChange,
+        desired::Desired,
+        effective::HealthView,
+        names::BackendName,
+        service::Service,
+        testing::{self, id},
+    },
+};
+
+const A: &str = "10.0.1.1:8080";
+const B: &str = "10.0.1.2:8080";
+
+fn two_backends() -> Desired {
+    testing::desired([testing::service("web", 1, &[("a", 10), ("b", 20)])])
+}
+
+fn checked(desired: Desired) -> Desired {
+    let mut desired = desired;
+    for service in desired.services.values_mut() {
+        service.health.kind = CheckKind::Tcp;
+    }
+    desired
+}
+
+fn both_up() -> Inherited {
+    Inherited {
+        health: HealthView::from([(id("web", "a"), Health::Up), (id("web", "b"), Health::Up)]),
+        lingering: Vec::new(),
+    }
+}
+
+fn web() -> ServiceName {
+    "web".parse().unwrap()
+}
+
+fn name(text: &str) -> BackendName {
+    text.parse().unwrap()
+}
+
+fn weight(weight: u16) -> Change {
+    let change = BackendChange {
+        weight: Some(weight),
+        ..BackendChange::default()
+    };
+    Change::SetBackend(web(), name("a"), change, None)
+}
+
+fn admin(admin: Admin, deadline: Option<Duration>) -> Change {
+    let change = BackendChange {
+        admin: Some(admin),
+        ..BackendChange::default()
+    };
+    Change::SetBackend(web(), name("a"), change, deadline)
+}
+
+fn remove(now: bool) -> Change {
+    Change::RemoveBackend {
+        service: web(),
+        backend: name("a"),
+        now,
+    }
+}
+
+#[tokio::test]
+async fn a_change_is_saved_before_it_is_programmed_and_then_published() {
+    let rig = Rig::start(two_backends(), Inherited::default()).await;
+    let outcome = rig.control.change(weight(30), None, false).await.unwrap();
+    assert_eq!((outcome.revision, outcome.changed), (Revision(1), true));
+    assert_eq!(outcome.diff, ["~ backend web/a: weight 10 -> 30"]);
+    assert!(outcome.moved[0].1 > 0.1, "{:?}", outcome.moved);
+    assert_eq!(rig.world.take_log(), ["save 1", "program", "check 0"]);
+    assert_eq!(rig.programmed(A), Some((30, true)));
+    assert_eq!(rig.control.view().desired.revision, Revision(1));
+    assert!(rig.control.view().is_programmed());
+    let messages: Vec<_> = rig
+        .events
+        .list(0, None)
+        .into_iter()
+        .map(|event| event.message)
+        .collect();
+    assert_eq!(
+        messages,
+        ["revision 1 in force", "~ backend web/a: weight 10 -> 30"]
+    );
+}
+
+#[tokio::test]
+async fn the_same_again_changes_nothing_and_succeeds() {
+    let rig = Rig::start(two_backends(), Inherited::default()).await;
+    for _ in 0..2 {
+        rig.control.change(weight(10), None, false).await.unwrap();
+        let there = two_backends().services.remove(&web()).unwrap().backends.remove(0);
+        let outcome = rig
+            .control
+            .change(Change::AddBackend(web(), there), None, false)
+            .await
+            .unwrap();
+        assert_eq!((outcome.revision, outcome.changed), (Revision(0), false));
+    }
+    assert_eq!(rig.world.take_log(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_dry_run_says_what_it_would_do_and_does_nothing() {
+    let rig = Rig::start(two_backends(), Inherited::default()).await;
+    let outcome = rig.control.change(weight(30), None, true).await.unwrap();
+    assert!(outcome.changed && outcome.diff.len() == 1);
+    assert_eq!(outcome.revision, Revision(0));
+    assert_eq!(rig.world.take_log(), Vec::<String>::new());
+    assert_eq!(rig.control.view().desired.revision, Revision(0));
+}
+
+#[tokio::test]
+async fn a_caller_that_saw_another_revision_is_refused() {
+    let rig = Rig::start(two_backends(), Inherited::default()).await;
+    rig.control
+        .change(weight(30), Some(Revision(0)), false)
+        .await
+        .unwrap();
+    let error = rig
+        .control
+        .change(weight(40), Some(Revision(0)), false)
+        .await
+        .unwrap_err();
+    assert!(
+        matches!(
+            error,
+            ControlError::Moved {
+                present: Revision(1),
+                ..
+            }
+        ),
+        "{error}"
+    );
+    assert_eq!(rig.programmed(A), Some((30, true)));
+}
+
+#[tokio::test]
+async fn what_cannot_be_saved_is_not_programmed() {
+    let rig = Rig::start(two_backends(), Inherited::default()).await;
+    rig.world.lock().save_fails = true;
+    let error = rig.control.change(weight(30), None, false).await.unwrap_err();
+    assert!(matches!(error, ControlError::Save(_)), "{error}");
+    assert_eq!(rig.world.take_log(), ["save 1"]);
+    assert!(!rig.control.view().last_apply_ok);
+    assert!(rig.control.view().is_programmed(), "the old state is in force");
+}
+
+#[tokio::test]
+async fn what_cannot_be_programmed_is_taken_back_and_the_caller_hears_why() {
+    let rig = Rig::start(two_backends(), Inherited::default()).await;
+    rig.world.lock().program_fails = true;
+    let error = rig.control.change(weight(30), None, false).await.unwrap_err();
+    assert!(chain(&error).contains("no room"), "{}", chain(&error));
+    assert_eq!(rig.world.take_log(), ["save 1", "program", "save 0"]);
+    let view = rig.control.view();
+    assert_eq!((view.desired.revision, view.last_apply_ok), (Revision(0), false));
+    assert_eq!(rig.events.list(0, None)[0].kind, EventKind::Refused);
+    rig.world.lock().program_fails = false;
+    rig.control.change(weight(30), None, false).await.unwrap();
+    assert_eq!(rig.programmed(A), Some((30, true)));
+}
+
+#[tokio::test]
+async fn a_backend_that_checks_call_down_takes_no_flows_until_it_is_up_again() {
+    let rig = Rig::start(checked(two_backends()), both_up()).await;
+    rig.verdict(id("web", "a"), Health::Down).await;
+    assert_eq!(rig.programmed(A), Some((0, false)));
+    assert_eq!(rig.programmed(B), Some((20, true)));
+    rig.verdict(id("web", "a"), Health::Up).await;
+    assert_eq!(rig.programmed(A), Some((10, true)));
+    assert_eq!(
+        rig.world.lock().saved.as_ref().unwrap().revision,
+        Revision(0),
+        "health is not desired state"
+    );
+}
+
+#[tokio::test]
+async fn a_new_backend_waits_for_its_first_check_where_another_is_up() {
+    let rig = Rig::start(checked(two_backends()), both_up()).await;
+    let new = testing::backend(1, 3, "c", 30);
+    rig.control
+        .change(Change::AddBackend(web(), new), None, false)
+        .await
+        .unwrap();
+    assert_eq!(rig.programmed("10.0.1.3:8080"), Some((0, false)));
+    rig.verdict(id("web", "c"), Health::Up).await;
+    assert_eq!(rig.programmed("10.0.1.3:8080"), Some((30, true)));
+}
+
+#[tokio::test]
+async fn switching_checks_on_takes_no_flow_from_anyone_before_a_verdict() {
+    let rig = Rig::start(two_backends(), Inherited::default()).await;
+    let spec = ServiceSpec {
+        health: Some(HealthSpec {
+            kind: Some("tcp".into()),
+            ..HealthSpec::default()
+        }),
+        ..ServiceSpec::default()
+    };
+    rig.control
+        .change(Change::SetService(web(), Box::new(spec)), None, false)
+        .await
+        .unwrap();
+    assert_eq!(rig.world.take_log(), ["save 1", "program", "check 2"]);
+    rig.verdict(id("web", "a"), Health::Up).await;
+    assert_eq!(
+        rig.programmed(B),
+        Some((20, true)),
+        "b was never checked, but it may have flows"
+    );
+}
+
+#[tokio::test]
+async fn a_verdict_about_a_backend_that_moved_is_forgotten() {
+    let rig = Rig::start(checked(two_backends()), both_up()).await;
+    rig.verdict(id("web", "a"), Health::Down).await;
+    rig.verdict(id("web", "b"), Health::Down).await;
+    let change = BackendChange {
+        address: Some("10.0.1.9:8080".parse().unwrap()),
+        ..BackendChange::default()
+    };
+    rig.control
+        .change(Change::SetBackend(web(), name("a"), change, None), None, false)
+        .await
+        .unwrap();
+    assert_eq!(
+        rig.programmed("10.0.1.9:8080"),
+        Some((10, true)),
+        "nobody is known to be up: it is tried"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_that_cannot_be_programmed_is_tried_again() {
+    let rig = Rig::start(checked(two_backends()), both_up()).await;
+    rig.world.lock().program_fails = true;
+    rig.verdict(id("web", "a"), Health::Down).await;
+    let view = rig.control.view();
+    assert!(view.failure.as_ref().is_some_and(|why| why.contains("no room")));
+    let key = view.desired.services[&web()].key;
+    assert!(!view.is_programmed() && !view.service_is_programmed(&key));
+    rig.world.lock().program_fails = false;
+    rig.until(|view| view.is_programmed()).await;
+    assert_eq!(rig.programmed(A), Some((0, false)));
+    let kinds: Vec<_> = rig
+        .events
+        .list(0, None)
+        .into_iter()
+        .map(|event| event.kind)
+        .collect();
+    assert_eq!(
+        kinds,
+        [
+            EventKind::Health,
+            EventKind::ProgramFailed,
+            EventKind::ProgramRecovered
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_backend_keeps_its_flows_until_they_have_ended() {
+    let rig = Rig::start(two_backends(), Inherited::default()).await;
+    let key = rig.control.view().desired.services[&web()].key;
+    let count = |flows| {
+        let stats = BackendStats {
+            active_flows: flows,
+            ..BackendStats::default()
+        };
+        let mut world = rig.world.lock();
+        world.snapshot.backends.insert((key, A.parse().unwrap()), stats);
+        world.snapshot.flows_counted_at = Some(Instant::now().into_std());
+    };
+    count(2);
+    rig.control.change(remove(false), None, false).await.unwrap();
+    assert_eq!(rig.programmed(A), Some((0, true)), "no new flows, old ones stay");
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    count(2);
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    assert_eq!(rig.programmed(A), Some((0, true)));
+    count(0);
+    rig.until(|view| view.lingering.is_empty()).await;
+    assert_eq!(rig.programmed(A), None);
+    assert_eq!(
+        rig.events.list(0, None).pop().map(|event| event.kind),
+        Some(EventKind::Released)
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_removed_backend_is_gone_when_its_time_is_over() {
+    let rig = Rig::start(two_backends(), Inherited::default()).await;
+    let begin = Instant::now();
+    rig.control.change(remove(false), None, false).await.unwrap();
+    rig.until(|view| view.lingering.is_empty()).await;
+    let transition = rig.control.view().desired.settings.transition;
+    assert!(begin.elapsed() >= transition && begin.elapsed() < transition + Duration::from_secs(5));
+    assert_eq!(rig.programmed(A), None);
+}
+
+#[tokio::test]
+async fn removal_at_once_and_return_leave_nobody_lingering() {
+    let rig = Rig::start(two_backends(), Inherited::default()).await;
+    let backend = rig.control.view().desired.services[&web()].backends[0].clone();
+    rig.control.change(remove(true), None, false).await.unwrap();
+    assert_eq!(rig.programmed(A), None);
+    rig.control
+        .change(Change::AddBackend(web(), backend.clone()), None, false)
+        .await
+        .unwrap();
+    rig.control.change(remove(false), None, false).await.unwrap();
+    assert_eq!(rig.control.view().lingering.len(), 1);
+    rig.control
+        .change(Change::AddBackend(web(), backend), None, false)
+        .await
+        .unwrap();
+    assert_eq!(rig.control.view().lingering, []);
+    assert_eq!(rig.programmed(A), Some((10, true)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_at_its_deadline_and_one_without_does_not() {
+    let rig = Rig::start(two_backends(), Inherited::default()).await;
+    rig.control
+        .change(admin(Admin::Draining, Some(Duration::from_secs(60))), None, false)
+        .await
+        .unwrap();
+    assert_eq!(rig.programmed(A), Some((0, true)));
+    assert_eq!(rig.control.view().drain_deadlines.len(), 1);
+    rig.until(|view| view.desired.services[&web()].backends[0].admin == Admin::Disabled)
+        .await;
+    assert_eq!(rig.programmed(A), Some((0, false)));
+    assert_eq!(rig.control.view().drain_deadlines.len(), 0);
+
+    rig.control
+        .change(admin(Admin::Draining, Some(Duration::from_secs(60))), None, false)
+        .await
+        .unwrap();
+    rig.control
+        .change(admin(Admin::Draining, None), None, false)
+        .await
+        .unwrap();
+    tokio::time::sleep(Duration::from_secs(3600)).await;
+    assert_eq!(rig.programmed(A), Some((0, true)));
+}
+
+#[test]
+fn a_service_is_added_and_changed_in_the_words_of_the_file() {
+    let spec = |health: Option<HealthSpec>| ServiceSpec {
+        name: Some("new".into()),
+        address: Some("192.0.2.99".into()),
+        port: Some(443),
+        ring_size: Some(RingSizeSpec::Slots(1_021)),
+        health,
+        ..ServiceSpec::default()
+    };
+    let http = HealthSpec {
+        kind: Some("http".into()),
+        path: Some("/ready".into()),
+        rise: Some(5),
+        ..HealthSpec::default()
+    };
+    let change = |change: Change, desired: &Desired| change.apply(desired).unwrap();
+    let new =
+        |desired: &Desired| -> Service { desired.services[&"new".parse::<ServiceName>().unwrap()].clone() };
+
+    let first = change(Change::AddService(Box::new(spec(Some(http)))), &two_backends());
+    assert_eq!(new(&first).health.rise, 5);
+    let with_backend = change(
+        Change::AddBackend("new".parse().unwrap(), testing::backend(9, 1, "x", 1)),
+        &first,
+    );
+
+    let only_rise = ServiceSpec {
+        health: Some(HealthSpec {
+            rise: Some(7),
+            ..HealthSpec::default()
+        }),
+        ..ServiceSpec::default()
+    };
+    let set = |spec| Change::SetService("new".parse().unwrap(), Box::new(spec));
+    let second = change(set(only_rise), &with_backend);
+    assert_eq!(new(&second).health.rise, 7);
+    assert!(matches!(&new(&second).health.kind, CheckKind::Http(check) if check.path == "/ready"));
+    assert_eq!(
+        new(&second).backends.len(),
+        1,
+        "a change of the service keeps its backends"
+    );
+    assert_eq!(second.services[&web()], two_backends().services[&web()]);
+
+    let tcp = ServiceSpec {
+        health: Some(HealthSpec {
+            kind: Some("tcp".into()),
+            ..HealthSpec::default()
+        }),
+        port: Some(444),
+        ..ServiceSpec::default()
+    };
+    let third = change(set(tcp), &second);
+    assert_eq!(new(&third).health.kind, CheckKind::Tcp);
+    assert_eq!(
+        new(&third).health.rise,
+        2,
+        "another kind of check starts from the defaults"
+    );
+    assert_eq!(new(&third).key.port, 444);
+}
+
+#[test]
+fn values_that_make_no_sense_are_refused_with_a_hint() {
+    let spec = ServiceSpec {
+        name: Some("new".into()),
+        address: Some("192.0.2.99".into()),
+        port: Some(443),
+        mode: Some("natt".into()),
+        ..ServiceSpec::default()
+    };
+    let error = Change::AddService(Box::new(spec))
+        .apply(&two_backends())
+        .unwrap_err();
+    assert!(matches!(error, ControlError::Values(_)), "{error}");
+    assert!(error.to_string().contains("natt"), "{error}");
+    assert!(error.hint().is_some());
+    let missing = ServiceSpec {
+        name: Some("new".into()),
+        ..ServiceSpec::default()
+    };
+    let error = Change::AddService(Box::new(missing))
+        .apply(&two_backends())
+        .unwrap_err();
+    assert!(error.to_string().contains("address"), "{error}");
+}
+
+#[tokio::test]
+async fn a_restart_goes_on_with_the_verdicts_that_the_maps_imply() {
+    use lb_common::{
+        backend::{BackendId, Generation},
+        ring_slot::RingSlot,
+        service::{Mode, RingId, Service as Record, ServiceId},
+    };
+
+    use crate::plan::{Programmed, ProgrammedBackend};
+
+    let desired = checked(two_backends());
+    let key = desired.services[&web()].key;
+    let record = Record {
+        ring_size: 1,
+        ring: RingId(4),
+        id: ServiceId(3),
+        mode: Mode::Nat as u8,
+        on_empty: 1,
+        pad: [0; 6],
+    };
+    let backend = |address: &str, alive| ProgrammedBackend {
+        address: address.parse().unwrap(),
+        service: ServiceId(3),
+        generation: Generation(1),
+        mode: Mode::Nat,
+        protocol: 6,
+        alive,
+    };
+    let mut programmed = Programmed::default();
+    programmed.services.insert(key, record);
+    programmed.backends.insert(BackendId(1), backend(A, true));
+    programmed.backends.insert(BackendId(2), backend(B, false));
+    programmed
+        .backends
+        .insert(BackendId(5), backend("10.0.1.7:8080", true));
+    programmed
+        .rings
+        .insert(RingId(4), vec![RingSlot::stable(BackendId(1))]);
+
+    let inherited = inherit(&desired, &programmed);
+    let rig = Rig::start(desired, inherited).await;
+    assert_eq!(rig.programmed(A), Some((10, true)), "it took flows and goes on");
+    assert_eq!(
+        rig.programmed(B),
+        Some((0, false)),
+        "it was down and has to prove itself"
+    );
+    assert_eq!(
+        rig.programmed("10.0.1.7:8080"),
+        Some((0, true)),
+        "a removed backend goes on finishing its flows"
+    );
+}

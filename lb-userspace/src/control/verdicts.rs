@@ -1,0 +1,107 @@
+//! Verdicts of checks as the effective state should see them, and the checks that make them. All pure.
+
+use crate::{
+    health::{CheckId, CheckSpec, Health, settings::CheckKind},
+    plan::Target,
+    state::{
+        backend::{Admin, Backend},
+        desired::Desired,
+        effective::HealthView,
+        service::Service,
+    },
+};
+
+/// All backends with their ids.
+pub(super) fn backends(desired: &Desired) -> impl Iterator<Item = (CheckId, &Service, &Backend)> {
+    desired.services.values().flat_map(|service| {
+        let id = |backend: &Backend| CheckId(service.name.clone(), backend.name.clone());
+        service
+            .backends
+            .iter()
+            .map(move |backend| (id(backend), service, backend))
+    })
+}
+
+pub(super) fn is_checked(service: &Service) -> bool {
+    match service.health.kind {
+        CheckKind::None => false,
+        CheckKind::Tcp | CheckKind::Http(_) => true,
+    }
+}
+
+/// Whether a verdict about `id` matters.
+pub(super) fn wants(desired: &Desired, id: &CheckId) -> bool {
+    desired.service(&id.0).is_ok_and(is_checked) && desired.backend(&id.0, &id.1).is_ok()
+}
+
+/// The checks of a desired state. Disabled backends are checked too, so that their health is known when they return.
+pub(super) fn specs(desired: &Desired, health: &HealthView) -> Vec<CheckSpec> {
+    backends(desired)
+        .filter(|(_, service, _)| is_checked(service))
+        .map(|(id, service, backend)| CheckSpec {
+            target: backend.address,
+            settings: service.health.clone(),
+            initial: health.get(&id).copied().unwrap_or_default(),
+            id,
+        })
+        .collect()
+}
+
+/// Of verdicts from an earlier daemon, those about backends that are checked.
+pub(super) fn carried_over(desired: &Desired, health: &HealthView) -> HealthView {
+    let wanted = health.iter().filter(|(id, _)| wants(desired, id));
+    wanted.map(|(id, health)| (id.clone(), *health)).collect()
+}
+
+/// The verdicts that still hold when `new` follows `old`: those about backends that are checked and stand where they
+/// stood.
+pub(super) fn after(old: &Desired, new: &Desired, health: &HealthView) -> HealthView {
+    let stays = |id: &CheckId| {
+        let address = |desired: &Desired| desired.backend(&id.0, &id.1).ok().map(|backend| backend.address);
+        wants(new, id) && address(old) == address(new)
+    };
+    health
+        .iter()
+        .filter(|(id, _)| stays(id))
+        .map(|(id, health)| (id.clone(), *health))
+        .collect()
+}
+
+/// The verdicts with caution added: a backend that was never checked takes no flows while another of its service is
+/// known to be up. Where nobody is known to be up, trying it is no worse than dropping; and one that `programmed`
+/// keeps alive may have flows, which only a verdict may take from it.
+pub(super) fn cautious(desired: &Desired, health: &HealthView, programmed: Option<&Target>) -> HealthView {
+    let mut view = health.clone();
+    for service in desired.services.values().filter(|service| is_checked(service)) {
+        let id = |backend: &Backend| CheckId(service.name.clone(), backend.name.clone());
+        let verdict = |backend: &Backend| health.get(&id(backend)).copied().unwrap_or_default();
+        if !service
+            .backends
+            .iter()
+            .any(|backend| verdict(backend) == Health::Up)
+        {
+            continue;
+        }
+        let there = programmed.and_then(|target| target.services.get(&service.key));
+        let alive = |address| {
+            there
+                .and_then(|there| there.backends.get(address))
+                .is_some_and(|there| there.alive)
+        };
+        let held = service.backends.iter().filter(|backend| {
+            let Backend {
+                name: _,
+                address,
+                weight,
+                mode: _,
+                admin,
+            } = backend;
+            verdict(backend) == Health::Unchecked
+                && *admin == Admin::Enabled
+                && *weight > 0
+                && !alive(address)
+        });
+        view.extend(held.map(|backend| (id(backend), Health::Down)));
+    }
+    view
+}

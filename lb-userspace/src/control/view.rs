@@ -1,0 +1,86 @@
+//! What the control task publishes: one consistent picture for the API, the metrics and start-up.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
+
+use super::lingering::Lingering;
+use crate::{
+    plan::{Target, TargetBackend, TargetService},
+    state::{
+        desired::Desired,
+        names::{BackendName, ServiceName},
+        service::{Service, ServiceKey},
+    },
+};
+
+/// Desired against programmed at one moment.
+#[derive(Clone, Debug)]
+pub struct ControlView {
+    /// What the operator asked for.
+    pub desired: Arc<Desired>,
+    /// What should be programmed.
+    pub wanted: Arc<Target>,
+    /// What is programmed; `None` before the first success.
+    pub programmed: Option<Arc<Target>>,
+    /// Why `programmed` is not `wanted`.
+    pub failure: Option<String>,
+    /// Removed backends that finish their flows.
+    pub lingering: Vec<Lingering>,
+    /// When drains end by themselves.
+    pub drain_deadlines: BTreeMap<(ServiceName, BackendName), SystemTime>,
+    /// Whether the latest change that was asked for is in force.
+    pub last_apply_ok: bool,
+}
+
+impl ControlView {
+    /// Whether the data plane does all that is wanted.
+    pub fn is_programmed(&self) -> bool {
+        self.programmed.as_deref() == Some(&*self.wanted)
+    }
+
+    /// Whether the data plane does what is wanted of one service.
+    pub fn service_is_programmed(&self, key: &ServiceKey) -> bool {
+        let there = self
+            .programmed
+            .as_ref()
+            .and_then(|target| target.services.get(key));
+        there.is_some() && there == self.wanted.services.get(key)
+    }
+
+    /// The programmed service of this key, else the wanted one.
+    pub fn target_service(&self, key: &ServiceKey) -> Option<&TargetService> {
+        let programmed = self
+            .programmed
+            .as_ref()
+            .and_then(|target| target.services.get(key));
+        programmed.or_else(|| self.wanted.services.get(key))
+    }
+
+    /// A backend as it is programmed, else as it is wanted.
+    pub fn target_backend(&self, key: &ServiceKey, address: SocketAddr) -> Option<&TargetBackend> {
+        self.target_service(key)?.backends.get(&address)
+    }
+
+    /// Removed backends of a service that finish their flows.
+    pub fn lingering_of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a Lingering> {
+        self.lingering
+            .iter()
+            .filter(move |lingering| lingering.key == service.key)
+    }
+
+    /// All backends with their place in the data plane, also removed ones that finish their flows.
+    pub fn backends(&self) -> impl Iterator<Item = ((ServiceName, BackendName), ServiceKey, SocketAddr)> {
+        let desired = self.desired.services.values().flat_map(|service| {
+            service.backends.iter().map(|backend| {
+                let id = (service.name.clone(), backend.name.clone());
+                (id, service.key, backend.address)
+            })
+        });
+        let lingering = self.lingering.iter().filter_map(|lingering| {
+            let id = (lingering.service.clone(), lingering.name.clone());
+            // A new backend may have taken the name while the old one finishes its flows: the name is the new one's.
+            let taken = self.desired.backend(&id.0, &id.1).is_ok();
+            (!taken).then_some((id, lingering.key, lingering.address))
+        });
+        desired.chain(lingering)
+    }
+}

@@ -1,0 +1,198 @@
+//! What happened to the balancer: a bounded ring of events that readers list and follow.
+
+use std::{
+    collections::VecDeque,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
+};
+
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use utoipa::ToSchema;
+
+/// Events kept; the oldest goes when a new one comes.
+pub const EVENTS_KEPT: usize = 4_096;
+
+/// What kind of thing happened.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub enum EventKind {
+    /// The daemon forwards.
+    Started,
+    /// The daemon is leaving.
+    Stopping,
+    /// An interface has the program.
+    Attached,
+    /// A new desired state is in force.
+    Applied,
+    /// A desired state was refused; the old one stays.
+    Refused,
+    /// A service came, went or changed.
+    Service,
+    /// A backend came, went or changed.
+    Backend,
+    /// Checks changed their verdict about a backend.
+    Health,
+    /// A removed backend kept its flows and is now gone.
+    Released,
+    /// The effective state could not be programmed; it is tried again.
+    ProgramFailed,
+    /// What could not be programmed now is.
+    ProgramRecovered,
+}
+
+/// One thing that happened.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Number of the event since the daemon started, from 1.
+    pub seq: u64,
+    /// When, in RFC 3339, UTC.
+    pub at: String,
+    /// What kind.
+    pub kind: EventKind,
+    /// The service it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// The backend it is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// Revision of the desired state in force.
+    pub revision: u64,
+    /// One sentence.
+    pub message: String,
+}
+
+/// What a writer says; number and time are added by the log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct NewEvent {
+    /// What kind.
+    pub kind: EventKind,
+    /// The service it is about.
+    pub service: Option<String>,
+    /// The backend it is about.
+    pub backend: Option<String>,
+    /// Revision of the desired state in force.
+    pub revision: u64,
+    /// One sentence.
+    pub message: String,
+}
+
+/// The ring of events. Shared behind an `Arc`; the lock is held for copies only, never across an await.
+#[derive(Debug)]
+pub struct EventLog {
+    kept: Mutex<Kept>,
+    last: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    events: VecDeque<(SystemTime, Event)>,
+    last: u64,
+}
+
+impl Default for EventLog {
+    fn default() -> Self {
+        Self {
+            kept: Mutex::default(),
+            last: watch::Sender::new(0),
+        }
+    }
+}
+
+impl EventLog {
+    /// Adds an event that happens now, and wakes followers.
+    pub fn push(&self, new: NewEvent, now: SystemTime) {
+        let mut kept = self.lock();
+        kept.last += 1;
+        let event = Event {
+            seq: kept.last,
+            at: rfc3339(now),
+            kind: new.kind,
+            service: new.service,
+            backend: new.backend,
+            revision: new.revision,
+            message: new.message,
+        };
+        if kept.events.len() == EVENTS_KEPT {
+            kept.events.pop_front();
+        }
+        kept.events.push_back((now, event));
+        self.last.send_replace(kept.last);
+    }
+
+    /// Events with a number above `after` that happened at `since` or later, oldest first.
+    pub fn list(&self, after: u64, since: Option<SystemTime>) -> Vec<Event> {
+        self.lock()
+            .events
+            .iter()
+            .filter(|(at, event)| event.seq > after && since.is_none_or(|since| *at >= since))
+            .map(|(_, event)| event.clone())
+            .collect()
+    }
+
+    /// The number of the newest event, to wait for the next one.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.last.subscribe()
+    }
+
+    /// A reader that panicked leaves a whole ring behind: every change of it is a single push.
+    fn lock(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A point in time as RFC 3339 text in UTC with milliseconds.
+pub fn rfc3339(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn event(message: &str) -> NewEvent {
+        NewEvent {
+            kind: EventKind::Health,
+            service: Some("web".into()),
+            backend: None,
+            revision: 7,
+            message: message.into(),
+        }
+    }
+
+    #[test]
+    fn a_full_ring_forgets_the_oldest_and_keeps_numbering() {
+        let log = EventLog::default();
+        for i in 0..EVENTS_KEPT + 3 {
+            log.push(event(&i.to_string()), SystemTime::UNIX_EPOCH);
+        }
+        let all = log.list(0, None);
+        assert_eq!(all.len(), EVENTS_KEPT);
+        assert_eq!(all[0].seq, 4);
+        assert_eq!(log.list(all[EVENTS_KEPT - 2].seq, None).len(), 1);
+        assert_eq!(*log.subscribe().borrow(), all[EVENTS_KEPT - 1].seq);
+    }
+
+    #[test]
+    fn since_leaves_out_what_happened_before() {
+        let log = EventLog::default();
+        let at = |s| SystemTime::UNIX_EPOCH + Duration::from_secs(s);
+        log.push(event("old"), at(10));
+        log.push(event("new"), at(20));
+        let messages: Vec<_> = log.list(0, Some(at(20))).into_iter().map(|e| e.message).collect();
+        assert_eq!(messages, ["new"]);
+    }
+
+    #[test]
+    fn an_event_is_one_json_line_with_a_readable_time() {
+        let log = EventLog::default();
+        log.push(event("web-1 is down"), SystemTime::UNIX_EPOCH);
+        let line = serde_json::to_string(&log.list(0, None)[0]).unwrap();
+        assert_eq!(
+            line,
+            r#"{"seq":1,"at":"1970-01-01T00:00:00.000Z","kind":"health","service":"web","revision":7,"message":"web-1 is down"}"#
+        );
+    }
+}

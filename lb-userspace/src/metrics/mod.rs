@@ -1,0 +1,15 @@
+//! Metrics: what the daemon counts itself, what the maps count, and the HTTP endpoint that shows both.
+
+mod ledger;
+mod observe;
+mod own;
+mod render;
+mod server;
+mod text;
+
+pub use self::{
+    observe::{Observation, Observer, ReadCounters, Reading},
+    own::ApplyMetrics,
+    render::{is_drop, render},
+    server::{Endpoint, ServeError, bind, serve},
+};

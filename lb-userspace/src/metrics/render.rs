@@ -1,0 +1,280 @@
+//! All metrics as one text: the registry's, then the families that mirror maps and verdicts.
+
+use std::collections::BTreeMap;
+
+use lb_common::{
+    counters::PacketCount,
+    map_names,
+    reason::{Action, Reason},
+};
+use prometheus::{Registry, TextEncoder};
+
+use super::{
+    observe::Observation,
+    text::{Kind, Text},
+};
+use crate::{
+    control::ControlView,
+    health::{CheckId, Health},
+    state::effective::HealthView,
+};
+
+/// The exposition text.
+///
+/// # Errors
+/// When the registry cannot be encoded.
+pub fn render(
+    registry: &Registry,
+    ready: bool,
+    view: &ControlView,
+    health: &HealthView,
+    seen: &Observation,
+) -> Result<String, prometheus::Error> {
+    let mut text = Text::default();
+    text.family(
+        "lb_ready",
+        Kind::Gauge,
+        "Whether the data plane does what is desired",
+    )
+    .sample(&[], u8::from(ready));
+    interfaces(&mut text, seen);
+    services(&mut text, view, seen);
+    backends(&mut text, view, health, seen);
+    maps(&mut text, seen);
+    Ok(TextEncoder::new().encode_to_string(&registry.gather())? + &text.into_string())
+}
+
+const ACTIONS: [Action; 5] = [
+    Action::Tx,
+    Action::Redirect,
+    Action::Pass,
+    Action::Drop,
+    Action::Aborted,
+];
+
+fn interfaces(text: &mut Text, seen: &Observation) {
+    // Each interface and action with its sum, in a stable order, also where nothing was counted.
+    let mut by_action: Vec<(&str, Action, PacketCount)> = Vec::new();
+    let mut by_reason: BTreeMap<u32, u64> = BTreeMap::new();
+    for interface in &seen.interfaces {
+        for action in ACTIONS {
+            let counts = interface
+                .by_reason
+                .iter()
+                .filter(|(reason, _)| reason.action() == action);
+            let sum = counts.fold(PacketCount::default(), |sum, (_, count)| PacketCount {
+                packets: sum.packets + count.packets,
+                bytes: sum.bytes + count.bytes,
+            });
+            by_action.push((&interface.name, action, sum));
+        }
+        for (reason, count) in &interface.by_reason {
+            *by_reason.entry(*reason as u32).or_default() += count.packets;
+        }
+    }
+    let labels = |interface, action: &Action| [("interface", interface), ("action", action.name())];
+    let mut family = text.family(
+        "lb_xdp_packets_total",
+        Kind::Counter,
+        "Packets received on an interface, by what became of them",
+    );
+    for (interface, action, sum) in &by_action {
+        family.sample(&labels(*interface, action), sum.packets);
+    }
+    let mut family = text.family(
+        "lb_xdp_bytes_total",
+        Kind::Counter,
+        "Bytes of frames received on an interface, by what became of them",
+    );
+    for (interface, action, sum) in &by_action {
+        family.sample(&labels(*interface, action), sum.bytes);
+    }
+    let count = |reason: &Reason| by_reason.get(&(*reason as u32)).copied().unwrap_or(0);
+    let mut family = text.family("lb_drops_total", Kind::Counter, "Packets dropped, by reason");
+    for reason in Reason::ALL.iter().filter(|reason| is_drop(reason.action())) {
+        family.sample(&[("reason", reason.name())], count(reason));
+    }
+    let mut family = text.family(
+        "lb_passes_total",
+        Kind::Counter,
+        "Packets given to the kernel, by reason",
+    );
+    for reason in Reason::ALL
+        .iter()
+        .filter(|reason| reason.action() == Action::Pass)
+    {
+        family.sample(&[("reason", reason.name())], count(reason));
+    }
+}
+
+/// Whether a packet is gone.
+pub fn is_drop(action: Action) -> bool {
+    match action {
+        Action::Drop | Action::Aborted => true,
+        Action::Tx | Action::Redirect | Action::Pass => false,
+    }
+}
+
+fn services(text: &mut Text, view: &ControlView, seen: &Observation) {
+    let traffic = || {
+        seen.services
+            .iter()
+            .map(|(name, traffic)| ([("service", name.as_str())], traffic))
+    };
+    let mut family = text.family(
+        "lb_service_packets_total",
+        Kind::Counter,
+        "Packets from clients that were forwarded",
+    );
+    traffic().for_each(|(labels, traffic)| family.sample(&labels, traffic.packets));
+    let mut family = text.family(
+        "lb_service_bytes_total",
+        Kind::Counter,
+        "Bytes of frames from clients that were forwarded",
+    );
+    traffic().for_each(|(labels, traffic)| family.sample(&labels, traffic.bytes));
+    let mut family = text.family("lb_service_new_flows_total", Kind::Counter, "Flows that began");
+    traffic().for_each(|(labels, traffic)| family.sample(&labels, traffic.new_flows));
+    let mut family = text.family(
+        "lb_service_reply_packets_total",
+        Kind::Counter,
+        "Packets from backends that were sent back",
+    );
+    traffic().for_each(|(labels, traffic)| family.sample(&labels, traffic.reply_packets));
+    let mut family = text.family(
+        "lb_service_reply_bytes_total",
+        Kind::Counter,
+        "Bytes of frames from backends that were sent back",
+    );
+    traffic().for_each(|(labels, traffic)| family.sample(&labels, traffic.reply_bytes));
+    let mut family = text.family(
+        "lb_service_drops_total",
+        Kind::Counter,
+        "Packets of a service that were dropped, by reason",
+    );
+    for ((service, reason), packets) in &seen.drops {
+        family.sample(
+            &[("service", service.as_str()), ("reason", reason.name())],
+            packets,
+        );
+    }
+    let mut family = text.family(
+        "lb_service_healthy_backends",
+        Kind::Gauge,
+        "Backends that take new flows",
+    );
+    for (name, service) in &view.desired.services {
+        let healthy = view.target_service(&service.key).map_or(0, |target| {
+            target
+                .backends
+                .values()
+                .filter(|backend| backend.weight > 0)
+                .count()
+        });
+        family.sample(&[("service", name.as_str())], healthy);
+    }
+}
+
+fn backends(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Observation) {
+    let stats = || {
+        seen.backends.iter().map(|((service, backend), stats)| {
+            (
+                [("service", service.as_str()), ("backend", backend.as_str())],
+                stats,
+            )
+        })
+    };
+    let mut family = text.family(
+        "lb_backend_packets_total",
+        Kind::Counter,
+        "Packets forwarded to a backend",
+    );
+    stats().for_each(|(labels, stats)| family.sample(&labels, stats.traffic.packets));
+    let mut family = text.family(
+        "lb_backend_bytes_total",
+        Kind::Counter,
+        "Bytes of frames forwarded to a backend",
+    );
+    stats().for_each(|(labels, stats)| family.sample(&labels, stats.traffic.bytes));
+    let mut family = text.family(
+        "lb_backend_new_flows_total",
+        Kind::Counter,
+        "Flows that began at a backend",
+    );
+    stats().for_each(|(labels, stats)| family.sample(&labels, stats.traffic.new_flows));
+    let mut family = text.family(
+        "lb_backend_reply_packets_total",
+        Kind::Counter,
+        "Packets of a backend that were sent back",
+    );
+    stats().for_each(|(labels, stats)| family.sample(&labels, stats.traffic.reply_packets));
+    let mut family = text.family(
+        "lb_backend_reply_bytes_total",
+        Kind::Counter,
+        "Bytes of frames of a backend that were sent back",
+    );
+    stats().for_each(|(labels, stats)| family.sample(&labels, stats.traffic.reply_bytes));
+    let mut family = text.family(
+        "lb_active_connections",
+        Kind::Gauge,
+        "Flows under way, when last counted",
+    );
+    stats().for_each(|(labels, stats)| family.sample(&labels, stats.active_flows));
+
+    let mut health_lines = Vec::new();
+    let mut weight_lines = Vec::new();
+    for ((service, backend), key, address) in view.backends() {
+        let id = CheckId(service.clone(), backend.clone());
+        let up = match health.get(&id).copied().unwrap_or_default() {
+            Health::Up | Health::Unchecked => 1_u8,
+            Health::Down => 0,
+        };
+        health_lines.push((service.clone(), backend.clone(), up));
+        let weight = view
+            .target_backend(&key, address)
+            .map_or(0, |backend| backend.weight);
+        weight_lines.push((service, backend, weight));
+    }
+    let mut family = text.family(
+        "lb_backend_health",
+        Kind::Gauge,
+        "1: checks pass or there are none, 0: checks fail",
+    );
+    for (service, backend, up) in &health_lines {
+        family.sample(
+            &[("service", service.as_str()), ("backend", backend.as_str())],
+            up,
+        );
+    }
+    let mut family = text.family(
+        "lb_backend_weight",
+        Kind::Gauge,
+        "Weight in force; 0: takes no new flows",
+    );
+    for (service, backend, weight) in &weight_lines {
+        family.sample(
+            &[("service", service.as_str()), ("backend", backend.as_str())],
+            weight,
+        );
+    }
+}
+
+fn maps(text: &mut Text, seen: &Observation) {
+    let is_flows = |name: &str| [map_names::FLOWS_V4, map_names::FLOWS_V6].contains(&name);
+    let mut family = text.family(
+        "lb_flows",
+        Kind::Gauge,
+        "Entries of a flow table, two for each NAT flow",
+    );
+    for map in seen.maps.iter().filter(|map| is_flows(map.name)) {
+        family.sample(&[("map", map.name)], map.entries);
+    }
+    let mut family = text.family("lb_map_entries", Kind::Gauge, "Entries of a map in use");
+    for map in &seen.maps {
+        family.sample(&[("map", map.name)], map.entries);
+    }
+    let mut family = text.family("lb_map_capacity", Kind::Gauge, "Entries of a map at most");
+    for map in &seen.maps {
+        family.sample(&[("map", map.name)], map.capacity);
+    }
+}
