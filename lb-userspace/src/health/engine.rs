@@ -8,7 +8,6 @@ use std::{
 };
 
 use super::{
-    error::CheckError,
     machine::{Machine, Outcome, Policy},
     metrics::{HealthMetrics, ServiceMetrics},
     schedule::{Due, Scheduler},
@@ -62,6 +61,7 @@ pub(super) struct Engine {
     checks: BTreeMap<CheckNo, Check>,
     /// Backend address of each id, by which an update tells the same server from another one.
     targets: BTreeMap<CheckId, SocketAddr>,
+    services: BTreeMap<ServiceName, ServiceMetrics>,
     next_no: CheckNo,
     scheduler: Scheduler<CheckNo>,
     metrics: HealthMetrics,
@@ -73,6 +73,7 @@ impl Engine {
         Self {
             checks: BTreeMap::new(),
             targets: BTreeMap::new(),
+            services: BTreeMap::new(),
             next_no: 0,
             scheduler: Scheduler::new(max_in_flight, seed),
             metrics,
@@ -86,7 +87,6 @@ impl Engine {
         let mut changes = Changes::default();
         let old_statuses = self.board.snapshot();
         let old_targets = mem::take(&mut self.targets);
-        let old_services: BTreeSet<ServiceName> = old_targets.keys().map(|id| id.0.clone()).collect();
         let mut by_target: BTreeMap<SocketAddr, Vec<CheckNo>> = BTreeMap::new();
         for (&no, check) in &mut self.checks {
             by_target.entry(check.target).or_default().push(no);
@@ -116,21 +116,26 @@ impl Engine {
                 }
             };
             let before = known.map_or(spec.initial, |status| status.health);
-            let status = match known {
-                Some(status) if same_server && before == health => status.clone(),
-                Some(_) | None => CheckStatus {
-                    health,
-                    since: now.wall,
-                    last_check: known
-                        .filter(|_| same_server)
-                        .and_then(|status| status.last_check.clone()),
-                },
+            let checked = spec.settings.kind != CheckKind::None;
+            let kept = known.filter(|_| same_server);
+            let status = CheckStatus {
+                health,
+                since: kept
+                    .filter(|status| status.health == health)
+                    .map_or(now.wall, |status| status.since),
+                last_check: kept
+                    .filter(|_| checked)
+                    .and_then(|status| status.last_check.clone()),
             };
             if before != health {
+                let detail = match known {
+                    Some(_) => "its check was changed",
+                    None => "another service checks the same target",
+                };
                 changes.events.push(HealthEvent {
                     id: id.clone(),
                     health,
-                    detail: "the check's settings changed".to_owned(),
+                    detail: detail.to_owned(),
                     at: now.wall,
                 });
             }
@@ -140,8 +145,11 @@ impl Engine {
         self.board.write(|board| *board = statuses);
 
         let services: BTreeSet<&ServiceName> = self.targets.keys().map(|id| &id.0).collect();
-        for gone in old_services.iter().filter(|service| !services.contains(service)) {
-            self.metrics.forget(gone);
+        for (gone, _) in self
+            .services
+            .extract_if(.., |service, _| !services.contains(service))
+        {
+            self.metrics.forget(&gone);
         }
         changes.stopped = self
             .checks
@@ -193,9 +201,15 @@ impl Engine {
             check.machine = Machine::new(*check.machine.policy(), verdict);
         }
         check.ids.insert(id.clone());
-        if !check.services.contains_key(&id.0) {
-            check.services.insert(id.0.clone(), self.metrics.service(&id.0));
-        }
+        let metrics = &self.metrics;
+        let service = self
+            .services
+            .entry(id.0.clone())
+            .or_insert_with(|| metrics.service(&id.0));
+        check
+            .services
+            .entry(id.0.clone())
+            .or_insert_with(|| service.clone());
         check.machine.health()
     }
 
@@ -252,26 +266,20 @@ impl Engine {
         &mut self,
         no: CheckNo,
         started: Instant,
-        outcome: Result<(), CheckError>,
-        now: Moment,
+        last: LastCheck,
+        now: Instant,
     ) -> Vec<HealthEvent> {
         let Some(check) = self.checks.get_mut(&no) else {
             return Vec::new();
         };
-        let means = match &outcome {
+        let means = match &last.outcome {
             Ok(()) => Outcome::Success,
             Err(error) if error.is_local() => Outcome::Local,
             Err(_) => Outcome::Failure,
         };
         let decision = check.machine.on_result(started, means);
-        self.scheduler
-            .finish(no, now.instant, decision.next, decision.window);
+        self.scheduler.finish(no, now, decision.next, decision.window);
 
-        let last = LastCheck {
-            outcome,
-            latency: now.instant.saturating_duration_since(started),
-            at: now.wall,
-        };
         for service in check.services.values() {
             service.count(means, last.latency);
         }
@@ -283,7 +291,7 @@ impl Engine {
                 status.last_check = Some(last.clone());
                 if let Some(health) = decision.transition {
                     status.health = health;
-                    status.since = now.wall;
+                    status.since = last.at;
                 }
             }
         });
@@ -294,7 +302,7 @@ impl Engine {
             id: id.clone(),
             health,
             detail: last.detail().into_owned(),
-            at: now.wall,
+            at: last.at,
         });
         let events: Vec<HealthEvent> = events.collect();
         for event in &events {

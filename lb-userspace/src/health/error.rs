@@ -74,7 +74,7 @@ pub enum CheckError {
     Status {
         /// What came.
         status: u16,
-        /// What would have been good.
+        /// What would have been good, in order.
         expected: Arc<[u16]>,
     },
     /// The answer is no HTTP/1.x.
@@ -190,12 +190,14 @@ fn during(stage: Stage) -> &'static str {
     }
 }
 
+/// Statuses in order, runs of more than two as ranges: `200 or 204 or 300-399`.
 fn list(statuses: &[u16]) -> String {
-    statuses
-        .iter()
-        .map(u16::to_string)
-        .collect::<Vec<_>>()
-        .join(" or ")
+    let runs = statuses.chunk_by(|one, next| one.checked_add(1) == Some(*next));
+    let words = runs.flat_map(|run| match run {
+        [first, _, .., last] => vec![format!("{first}-{last}")],
+        few => few.iter().map(u16::to_string).collect(),
+    });
+    words.collect::<Vec<_>>().join(" or ")
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use super::{
     error::{CheckError, LocalError},
     metrics::HealthMetrics,
     probe::{Checker, Probe, ProbeCache},
-    status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, StatusBoard},
+    status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, LastCheck, StatusBoard},
 };
 
 /// Depth of the event channel. When it is full, the latest verdict of each backend waits outside it: no verdict is
@@ -103,7 +103,10 @@ pub struct HealthTask {
 
 /// A check that ended.
 #[derive(Debug)]
-struct Finished(Result<(), CheckError>);
+struct Finished {
+    outcome: Result<(), CheckError>,
+    latency: Duration,
+}
 
 impl HealthTask {
     /// Starts the engine, without checks, on a thread of its own, so that nothing else in the process delays checks.
@@ -199,17 +202,22 @@ impl HealthTask {
                 continue;
             };
             let (target, timeout, probe) = (*target, *timeout, Arc::clone(probe));
-            let check = self
-                .running
-                .spawn(async move { Finished(probe.check(target, timeout).await.map(|_| ())) });
+            let check = self.running.spawn(async move {
+                let started = time::Instant::now();
+                let outcome = probe.check(target, timeout).await.map(|_| ());
+                Finished {
+                    outcome,
+                    latency: started.elapsed(),
+                }
+            });
             self.started.insert(check.id(), (no, now));
             self.aborts.insert(no, check);
         }
     }
 
     fn finish(&mut self, joined: Result<(Id, Finished), JoinError>) {
-        let (id, outcome) = match joined {
-            Ok((id, Finished(outcome))) => (id, Some(outcome)),
+        let (id, finished) = match joined {
+            Ok((id, finished)) => (id, Some(finished)),
             Err(error) => (error.id(), None),
         };
         let Some((no, started)) = self.started.remove(&id) else {
@@ -219,11 +227,20 @@ impl HealthTask {
             return;
         };
         self.aborts.remove(&no);
-        let outcome = outcome.unwrap_or(Err(CheckError::Local {
-            target: *target,
-            error: LocalError::Aborted,
-        }));
-        let events = self.engine.finish(no, started, outcome, moment());
+        let now = moment();
+        let Finished { outcome, latency } = finished.unwrap_or_else(|| Finished {
+            outcome: Err(CheckError::Local {
+                target: *target,
+                error: LocalError::Aborted,
+            }),
+            latency: now.instant.saturating_duration_since(started),
+        });
+        let last = LastCheck {
+            outcome,
+            latency,
+            at: now.wall,
+        };
+        let events = self.engine.finish(no, started, last, now.instant);
         self.engine.count_in_flight();
         self.publish(events);
     }

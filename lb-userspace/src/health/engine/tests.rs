@@ -4,7 +4,7 @@ use prometheus::Registry;
 use proptest::prelude::*;
 
 use super::*;
-use crate::health::error::LocalError;
+use crate::health::error::{CheckError, LocalError};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -152,9 +152,15 @@ impl Simulation {
             }
             self.now = next;
             if let Some((_, no)) = ends.filter(|(at, _)| *at == next) {
-                let (_, started, result) = self.running.remove(&no).unwrap();
+                let (_, started, outcome) = self.running.remove(&no).unwrap();
                 let moment = self.moment();
-                let events = self.engine.finish(no, started, result, moment);
+                let latency = moment.instant - started;
+                let last = LastCheck {
+                    outcome,
+                    latency,
+                    at: moment.wall,
+                };
+                let events = self.engine.finish(no, started, last, moment.instant);
                 self.note(&events);
             }
         }

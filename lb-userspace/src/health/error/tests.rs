@@ -62,9 +62,9 @@ fn failures_read_as_sentences() {
         (
             CheckError::Status {
                 status: 404,
-                expected: [200, 204, 301].as_slice().into(),
+                expected: [200, 204, 205, 300, 301, 302, 303].as_slice().into(),
             },
-            "status 404, expected 200 or 204 or 301",
+            "status 404, expected 200 or 204 or 205 or 300-303",
         ),
         (
             CheckError::NotHttp {

@@ -1,6 +1,7 @@
 //! Is an HTTP/1.1 request answered as expected?
 
 use std::{
+    collections::BTreeSet,
     fmt::Write as _,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
@@ -254,7 +255,7 @@ impl Plan {
             ),
             host_missing: host.is_none(),
             rest: rest_of_request(method, headers)?,
-            expect_status: expect_status.as_slice().into(),
+            expect_status: BTreeSet::from_iter(expect_status).into_iter().copied().collect(),
             expect_body,
             max_body: *max_body,
         })

@@ -1,0 +1,159 @@
+//! Time of single checks, of concurrent ones, and of the library calls around them, all on loopback. Prints only.
+
+use std::{
+    hint::black_box,
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
+    sync::Arc,
+    thread,
+    time::Duration,
+};
+
+use anyhow::Result;
+use criterion::{Criterion, Throughput};
+use lb_userspace::health::{
+    Checker, HealthCheckMonitor, HttpChecker, MonitorConfig, TcpChecker,
+    settings::{CheckSettings, HttpCheck},
+};
+use tokio::{net::TcpSocket, runtime::Runtime, task::JoinSet};
+
+const TIMEOUT: Duration = Duration::from_secs(5);
+
+/// A port that is bound and refuses.
+fn refusing(runtime: &Runtime) -> Result<(TcpSocket, SocketAddr)> {
+    let _guard = runtime.enter();
+    let socket = TcpSocket::new_v4()?;
+    socket.bind(([127, 0, 0, 1], 0).into())?;
+    let address = socket.local_addr()?;
+    Ok((socket, address))
+}
+
+/// A server that accepts and drops what comes.
+fn accepting() -> Result<SocketAddr> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    thread::spawn(move || listener.incoming().for_each(drop));
+    Ok(address)
+}
+
+/// A server that answers each request of up to `connections` connections at a time.
+fn answering(connections: usize) -> Result<SocketAddr> {
+    let listener = Arc::new(TcpListener::bind("127.0.0.1:0")?);
+    let address = listener.local_addr()?;
+    for _ in 0..connections {
+        let listener = Arc::clone(&listener);
+        thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let mut request = [0; 1024];
+                // A check is one small write: one read has the whole request.
+                while stream.read(&mut request).is_ok_and(|read| read > 0) {
+                    let sent = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok");
+                    if sent.is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+    }
+    Ok(address)
+}
+
+fn http(fresh_every: u32) -> Result<HttpChecker> {
+    Ok(HttpChecker::new(&HttpCheck::default())?.with_fresh_every(fresh_every))
+}
+
+fn single_checks(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
+    let (_taken, refused) = refusing(runtime)?;
+    let tcp = accepting()?;
+    let web = answering(2)?;
+    let (fresh, kept) = (http(1)?, http(u32::MAX)?);
+    // What is measured must be what the name says.
+    runtime.block_on(async {
+        anyhow::ensure!(TcpChecker.check(refused, TIMEOUT).await.is_err());
+        TcpChecker.check(tcp, TIMEOUT).await?;
+        fresh.check(web, TIMEOUT).await?;
+        kept.check(web, TIMEOUT).await?;
+        Ok(())
+    })?;
+    let mut group = c.benchmark_group("health/check");
+    group.bench_function("tcp refused", |b| {
+        b.iter(|| runtime.block_on(TcpChecker.check(refused, TIMEOUT)));
+    });
+    group.bench_function("tcp success", |b| {
+        b.iter(|| runtime.block_on(TcpChecker.check(tcp, TIMEOUT)));
+    });
+    group.bench_function("http refused", |b| {
+        b.iter(|| runtime.block_on(fresh.check(refused, TIMEOUT)));
+    });
+    group.bench_function("http success, new connection", |b| {
+        b.iter(|| runtime.block_on(fresh.check(web, TIMEOUT)));
+    });
+    group.bench_function("http success, kept connection", |b| {
+        b.iter(|| runtime.block_on(kept.check(web, TIMEOUT)));
+    });
+    group.finish();
+    Ok(())
+}
+
+/// Time of a whole round; the rate printed beside it is in checks.
+fn concurrent_checks(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
+    let (_taken, refused) = refusing(runtime)?;
+    for count in [1_u32, 10, 100] {
+        let web = answering(usize::try_from(count)?)?;
+        let checkers = (0..count)
+            .map(|_| Ok(Arc::new(http(u32::MAX)?)))
+            .collect::<Result<Vec<Arc<HttpChecker>>>>()?;
+        let mut group = c.benchmark_group(format!("health/concurrent {count}"));
+        group.throughput(Throughput::Elements(count.into()));
+        group.bench_function("tcp refused", |b| {
+            b.iter(|| {
+                runtime.block_on(async {
+                    let mut checks = JoinSet::new();
+                    for _ in 0..count {
+                        checks.spawn(TcpChecker.check(refused, TIMEOUT));
+                    }
+                    checks.join_all().await
+                })
+            });
+        });
+        group.bench_function("http kept", |b| {
+            b.iter(|| {
+                runtime.block_on(async {
+                    let mut checks = JoinSet::new();
+                    for checker in &checkers {
+                        let checker = Arc::clone(checker);
+                        checks.spawn(async move { checker.check(web, TIMEOUT).await });
+                    }
+                    checks.join_all().await
+                })
+            });
+        });
+        group.finish();
+    }
+    Ok(())
+}
+
+fn monitors(c: &mut Criterion) {
+    let config = MonitorConfig::new(([127, 0, 0, 1], 80).into(), &CheckSettings::default());
+    let mut group = c.benchmark_group("health/monitor");
+    group.bench_function("new", |b| {
+        // Dropping is not part of it: criterion drops the monitors outside of the measured time.
+        b.iter_with_large_drop(|| HealthCheckMonitor::new(TcpChecker, black_box(config)));
+    });
+    let monitor = HealthCheckMonitor::new(TcpChecker, config);
+    group.bench_function("is_healthy", |b| b.iter(|| black_box(&monitor).is_healthy()));
+    group.bench_function("stats", |b| b.iter(|| black_box(&monitor).stats()));
+    group.finish();
+}
+
+fn main() -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut criterion = Criterion::default().configure_from_args();
+    single_checks(&mut criterion, &runtime)?;
+    concurrent_checks(&mut criterion, &runtime)?;
+    monitors(&mut criterion);
+    criterion.final_summary();
+    Ok(())
+}
