@@ -127,7 +127,9 @@ async fn dropping_a_monitor_ends_its_checks() {
     yield_now().await;
     drop(monitor);
     // The checker, and with it both channels, goes with the check in flight.
-    results.closed().await;
+    time::timeout(PLENTY, results.closed())
+        .await
+        .expect("the end of the check");
     assert_eq!(begins.iter().count(), 1);
 }
 
