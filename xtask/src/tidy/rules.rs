@@ -62,8 +62,16 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// A reader learns from its first line what a file is for.
+/// Whether the file is all tests: beside the code, or in a directory of test programs.
+fn is_test(path: &str) -> bool {
+    path.ends_with("/tests.rs") || path.starts_with("tests/tests/")
+}
+
+/// A reader learns from its first line what a file is for. The tests of a module are in a file of that name.
 fn module_docs(source: &Source) -> Vec<Finding> {
+    if source.path.ends_with("/tests.rs") {
+        return Vec::new();
+    }
     let first = source.text.lines().find(|line| !line.trim().is_empty());
     let documented = first.is_some_and(|line| line.starts_with("//!"));
     if documented {
@@ -97,6 +105,7 @@ fn packet_pointers(source: &Source) -> Vec<Finding> {
     }
     naming(
         source,
+        product_lines(source),
         &["data_end"],
         &format!("packet pointers live in {PACKET}"),
     )
@@ -110,6 +119,7 @@ fn aya(source: &Source) -> Vec<Finding> {
     }
     naming(
         source,
+        product_lines(source),
         &["aya::", "aya_obj::", "aya_log::", "use aya"],
         "aya is named only in lb-userspace/src/datapath",
     )
@@ -122,6 +132,7 @@ fn clocks(source: &Source) -> Vec<Finding> {
     }
     naming(
         source,
+        product_lines(source),
         &["Instant::now", "SystemTime::now"],
         "a pure module reads no clock: have the time passed in",
     )
@@ -134,6 +145,7 @@ fn sleeps(source: &Source) -> Vec<Finding> {
     }
     naming(
         source,
+        all_lines(source),
         &["sleep("],
         &format!("tests wait for a condition, with {BOUNDED_WAIT}"),
     )
@@ -141,7 +153,7 @@ fn sleeps(source: &Source) -> Vec<Finding> {
 
 fn nowhere(source: &Source) -> Vec<Finding> {
     let mut findings = Vec::new();
-    for (number, line) in (1..).zip(source.text.lines()) {
+    for (number, line) in all_lines(source) {
         for (word, reason) in NOWHERE {
             if line.contains(word) {
                 findings.push(Finding::new(source, number, format!("{word}: {reason}")));
@@ -151,9 +163,14 @@ fn nowhere(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// The lines of the product that name one of `words`, comments aside.
-fn naming(source: &Source, words: &[&str], message: &str) -> Vec<Finding> {
-    product_lines(source)
+/// Those of `lines` that name one of `words`, comments aside.
+fn naming<'a>(
+    source: &Source,
+    lines: impl Iterator<Item = (usize, &'a str)>,
+    words: &[&str],
+    message: &str,
+) -> Vec<Finding> {
+    lines
         .filter(|(_, line)| words.iter().any(|word| code(line).contains(word)))
         .map(|(number, _)| Finding::new(source, number, message))
         .collect()
@@ -164,11 +181,14 @@ fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or(line)
 }
 
-/// The numbered lines before the file's tests.
+/// All lines, numbered from 1.
+fn all_lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
+    (1..).zip(source.text.lines())
+}
+
+/// The numbered lines before the file's tests; none of a file that is all tests.
 fn product_lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
-    (1..)
-        .zip(source.text.lines())
-        .take_while(|(_, line)| !line.starts_with("#[cfg(test)]"))
+    all_lines(source).take_while(|(_, line)| !is_test(&source.path) && !line.starts_with("#[cfg(test)]"))
 }
 
 #[cfg(test)]
@@ -229,6 +249,12 @@ mod tests {
                 &[],
             ),
             ("tests/tests/netns.rs", "//! Doc.\nthread::sleep(SECOND);\n", &[2]),
+            ("lb-userspace/src/a/tests.rs", &long, &[]),
+            (
+                "lb-userspace/src/health/machine/tests.rs",
+                "use super::*;\nlet now = Instant::now();\n",
+                &[],
+            ),
             ("tests/src/wait.rs", "//! Doc.\nthread::sleep(POLL);\n", &[]),
             ("lb-common/src/hash.rs", &todo, &[2]),
             ("README.md", &path, &[1]),
