@@ -379,7 +379,54 @@ fn a_device_without_native_mode_runs_generic_and_says_why() -> Result<()> {
         let datapath = open(&generic)?;
         ensure!(datapath.interfaces()[0].xdp_mode == XdpMode::Generic);
         ensure!(datapath.interfaces()[0].note.is_none());
+        drop(datapath);
+
+        // A mode that is asked for is had, also where an earlier daemon ran another one.
+        native.interfaces = vec!["va".to_owned()];
+        let datapath = open(&native)?;
+        ensure!(datapath.interfaces()[0].xdp_mode == XdpMode::Native);
+        ensure!(!datapath.interfaces()[0].took_over);
+        drop(datapath);
+        let datapath = open(&options(&["va"], &pins))?;
+        ensure!(datapath.interfaces()[0].took_over && datapath.interfaces()[0].xdp_mode == XdpMode::Native);
         Ok(())
+    })?
+}
+
+#[test]
+fn a_restart_forwards_to_neighbours_that_the_kernel_has_forgotten() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let (net, scratch) = (Topology::new(Shape::OneArmed, 1)?, Scratch::new()?);
+    let pins = scratch.join("bpf");
+    let lb = &net.lb.ns;
+    let backend = &net.backends[0];
+    let address = backend.socket(Family::V4, 8080).to_string();
+    lb.enter(|| -> Result<()> {
+        let wanted = target(&[("192.0.2.1", 80, &[&address])])?;
+        let datapath = open(&options(&["eth0"], &pins))?;
+        with_writer(datapath, async |writer| {
+            Ok(writer.program(wanted.clone()).await?)
+        })?;
+        let before = backend_record(&pins, 1)?;
+        ensure!(before.has(RESOLVED));
+
+        backend.ns.ip("link set eth0 down")?;
+        lb.ip("neigh flush dev eth0")?;
+        let datapath = open(&options(&["eth0"], &pins))?;
+        with_writer(datapath, async |writer| {
+            writer.program(wanted).await?;
+            let ip = backend.ip(Family::V4);
+            let mut states = writer.next_hops();
+            let silent =
+                states.wait_for(|states| states.get(&ip).is_some_and(|state| state.error().is_some()));
+            let error = silent.await?[&ip].error().unwrap_or_default();
+            ensure!(error.contains("does not answer"), "{error}");
+            ensure!(
+                backend_record(&pins, 1)? == before,
+                "the last known way stands until there is a better one"
+            );
+            Ok(())
+        })
     })?
 }
 

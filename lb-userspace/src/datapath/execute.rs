@@ -41,16 +41,27 @@ impl fmt::Debug for Executor {
 }
 
 impl Executor {
-    pub(super) fn new(maps: Arc<Maps>) -> Result<Self, DatapathError> {
+    /// Starts from what is programmed: the next hops that its records hold are known.
+    pub(super) fn new(maps: Arc<Maps>, programmed: &Programmed) -> Result<Self, DatapathError> {
+        let mut hops = BTreeMap::new();
+        for (id, backend) in &programmed.backends {
+            let record = maps
+                .backends
+                .get(&u32::from(id.0))
+                .map_err(|e| DatapathError::Map {
+                    map: maps.backends.name(),
+                    reason: e.to_string(),
+                })?;
+            hops.insert(
+                backend.address.ip(),
+                records::next_hop(&record.unwrap_or_default()),
+            );
+        }
         let grace = GracePeriod::new().map_err(|source| DatapathError::Io {
             what: "cannot create a map of maps".to_owned(),
             source,
         })?;
-        Ok(Self {
-            maps,
-            grace,
-            hops: BTreeMap::new(),
-        })
+        Ok(Self { maps, grace, hops })
     }
 
     /// Carries out steps and records each in `programmed` as soon as it is done.
@@ -96,14 +107,14 @@ impl Executor {
         self.write_records(&ids)
     }
 
-    /// Forgets the next hops of addresses that no backend has; should one get it again, it is told anew.
-    pub(super) fn forget_unused(&mut self, programmed: &Programmed) {
-        let used: BTreeSet<IpAddr> = programmed
-            .backends
-            .values()
-            .map(|backend| backend.address.ip())
-            .collect();
-        self.hops.retain(|address, _| used.contains(address));
+    /// The next hops that are known.
+    pub(super) const fn next_hops(&self) -> &BTreeMap<IpAddr, NextHop> {
+        &self.hops
+    }
+
+    /// Forgets the next hops of other addresses; should a backend get one of them again, it is told anew.
+    pub(super) fn forget_all_but(&mut self, addresses: &BTreeSet<IpAddr>) {
+        self.hops.retain(|address, _| addresses.contains(address));
     }
 
     fn step(&self, group: &[Step], programmed: &Programmed) -> io::Result<()> {

@@ -103,7 +103,7 @@ impl Datapath {
         let attached = Attacher::new(&mut client, loader, &pins, options.xdp_mode).attach(&wanted)?;
         let maps = Arc::new(Maps::open(&pins.current())?);
         let programmed = programmed::read_back(&maps)?;
-        let executor = Executor::new(maps.clone())?;
+        let executor = Executor::new(maps.clone(), &programmed)?;
 
         let interfaces: Arc<[AttachedInterface]> = attached.interfaces.into();
         let directory = watch::Sender::new(Arc::new(Directory::of(&programmed)));

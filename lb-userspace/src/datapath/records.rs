@@ -52,6 +52,17 @@ pub(super) fn record(backend: &ProgrammedBackend, hop: Option<&NextHop>) -> Back
     record
 }
 
+/// The next hop that a record holds.
+pub(super) fn next_hop(record: &Backend) -> NextHop {
+    NextHop {
+        ifindex: record.ifindex,
+        mac: record.has(RESOLVED).then_some(record.next_hop_mac),
+        source_mac: record.source_mac,
+        source: (record.source != NetAddr::default()).then(|| record.source.to_ip()),
+        mtu: u32::from(record.mtu),
+    }
+}
+
 /// What is left of a record when its id is free: how often it has been given out.
 pub(super) fn freed(record: &Backend) -> Backend {
     Backend {
@@ -156,6 +167,13 @@ mod tests {
             ([9; 6], 4, 1500)
         );
         assert!(record(&self::backend("[2001:db8::1]:80", false), None).has(IPV6));
+        for hop in [hop(None), hop(Some([9; 6]))] {
+            assert_eq!(
+                next_hop(&record(&backend, Some(&hop))),
+                hop,
+                "a restart knows what was known"
+            );
+        }
     }
 
     #[test]

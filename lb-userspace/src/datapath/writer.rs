@@ -52,6 +52,7 @@ pub struct WriterTask {
     executor: Executor,
     programmed: Programmed,
     directory: watch::Sender<Arc<Directory>>,
+    wanted: Wanted,
     pins: Pins,
     /// Held open so that another daemon on one of the interfaces can tell whose they are.
     links: Vec<OwnedFd>,
@@ -84,20 +85,19 @@ impl WriterTask {
             stats: _,
         } = datapath;
         let (commands, queue) = mpsc::channel(QUEUE);
-        let wanted = NeighbourTask::spawn(netlink, notices, commands.downgrade(), cancel.clone());
-        // What an earlier daemon programmed is kept current from the start.
-        wanted.set(
-            programmed
-                .backends
-                .values()
-                .map(|backend| backend.address.ip())
-                .collect(),
+        let wanted = NeighbourTask::spawn(
+            netlink,
+            notices,
+            executor.next_hops(),
+            commands.downgrade(),
+            cancel.clone(),
         );
         tokio::spawn(sweeper::run(maps, directory.subscribe(), flow_counts, cancel));
         let task = Self {
             executor,
             programmed,
             directory,
+            wanted: wanted.clone(),
             pins,
             links,
         };
@@ -147,7 +147,14 @@ impl WriterTask {
         self.directory
             .send_replace(Arc::new(Directory::of(&self.programmed)));
         result?;
-        self.executor.forget_unused(&self.programmed);
+        let addresses: BTreeSet<IpAddr> = self
+            .programmed
+            .backends
+            .values()
+            .map(|backend| backend.address.ip())
+            .collect();
+        self.executor.forget_all_but(&addresses);
+        self.wanted.set(addresses);
         Ok(ProgramReport {
             steps: steps.len(),
             elapsed: start.elapsed(),

@@ -18,8 +18,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+use self::way::{Last, Way, way};
 pub use self::way::{NextHop, NextHopState};
-use self::way::{Way, way};
 use super::{
     netlink::{Client, LinkState, Notice, Route, Watch},
     writer::Command,
@@ -61,14 +61,14 @@ impl Wanted {
         });
     }
 
-    /// Follows these addresses and no others, and waits until the way to each new one is known, or known not to be
-    /// there, or [`FIRST_ANSWER_WAIT`] has passed.
+    /// Follows these addresses, too, and waits until the way to each new one is known, or known not to be there, or
+    /// [`FIRST_ANSWER_WAIT`] has passed.
     pub(super) async fn settle(&self, addresses: BTreeSet<IpAddr>) {
         let new: Vec<IpAddr> = addresses.difference(&self.addresses.borrow()).copied().collect();
-        self.set(addresses);
         if new.is_empty() {
             return;
         }
+        self.addresses.send_modify(|now| now.extend(&new));
         let mut states = self.states.clone();
         let settled = states.wait_for(|states| {
             new.iter()
@@ -91,6 +91,8 @@ pub(super) struct NeighbourTask {
     /// Weak, so that the writer ends when its users are gone.
     writer: mpsc::WeakSender<Command>,
     ways: BTreeMap<IpAddr, Way>,
+    /// What an earlier daemon knew of ways that were not looked at yet.
+    remembered: BTreeMap<IpAddr, Last>,
 }
 
 /// Which ways to look at.
@@ -100,14 +102,24 @@ enum Scope {
 }
 
 impl NeighbourTask {
-    /// Starts the task; it ends with `cancel` or with the writer.
+    /// Starts the task with the ways that the maps hold; it ends with `cancel` or with the writer.
     pub(super) fn spawn(
         client: Client,
         notices: Watch,
+        known: &BTreeMap<IpAddr, NextHop>,
         writer: mpsc::WeakSender<Command>,
         cancel: CancellationToken,
     ) -> Wanted {
-        let (addresses, wanted) = watch::channel(BTreeSet::new());
+        let remembered = known.iter().map(|(address, hop)| {
+            let last = Last {
+                via: None,
+                ifindex: hop.ifindex,
+                mac: hop.mac,
+            };
+            (*address, last)
+        });
+        let remembered = remembered.collect();
+        let (addresses, wanted) = watch::channel(known.keys().copied().collect());
         let (states, state_receiver) = watch::channel(Arc::new(NextHops::new()));
         let task = Self {
             client,
@@ -115,6 +127,7 @@ impl NeighbourTask {
             states,
             writer,
             ways: BTreeMap::new(),
+            remembered,
         };
         tokio::spawn(async move {
             tokio::select! {
@@ -142,6 +155,8 @@ impl NeighbourTask {
             timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         }
         let mut dirty: Option<(Scope, Instant)> = None;
+        // The ways that the task was started with.
+        self.wanted.mark_changed();
         loop {
             let due = dirty.as_ref().map(|(_, due)| *due);
             tokio::select! {
@@ -277,6 +292,8 @@ impl NeighbourTask {
                 }
             }
         }
-        Ok(way(address, route, link, neighbour, self.ways.get(&address)))
+        let before = self.ways.get(&address).map(Way::last);
+        let last = before.or_else(|| self.remembered.remove(&address));
+        Ok(way(address, route, link, neighbour, last))
     }
 }

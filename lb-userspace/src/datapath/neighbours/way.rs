@@ -105,6 +105,15 @@ impl Way {
         }
     }
 
+    /// What to fall back on when its neighbour stops answering.
+    pub(super) const fn last(&self) -> Last {
+        Last {
+            via: self.via(),
+            ifindex: self.hop.ifindex,
+            mac: self.hop.mac,
+        }
+    }
+
     /// Whether its neighbour should be asked again soon.
     pub(super) const fn is_silent(&self) -> bool {
         match self.state {
@@ -115,6 +124,17 @@ impl Way {
     }
 }
 
+/// What was known of a way before.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Last {
+    /// The next hop; `None` where that is not known any more, as after a restart.
+    pub(super) via: Option<IpAddr>,
+    /// Index of the interface.
+    pub(super) ifindex: u32,
+    /// MAC address of the next hop.
+    pub(super) mac: Option<[u8; 6]>,
+}
+
 /// Decides the way to `address`. A neighbour that stops answering keeps its MAC address as long as the way leads over
 /// it: sending there is never worse than dropping, and right where only its answers were lost.
 pub(super) fn way(
@@ -122,7 +142,7 @@ pub(super) fn way(
     route: Route,
     link: Option<&LinkState>,
     neighbour: Option<Neighbour>,
-    before: Option<&Way>,
+    last: Option<Last>,
 ) -> Way {
     let nowhere = |state| Way {
         state,
@@ -144,9 +164,9 @@ pub(super) fn way(
     };
     let via = gateway.unwrap_or(address);
     let current = neighbour.and_then(|neighbour| neighbour.mac);
-    let last = before
-        .filter(|before| before.via() == Some(via) && before.hop.ifindex == link.ifindex)
-        .and_then(|before| before.hop.mac);
+    let last = last
+        .filter(|last| last.via.is_none_or(|last| last == via) && last.ifindex == link.ifindex)
+        .and_then(|last| last.mac);
     let hop = NextHop {
         ifindex: link.ifindex,
         mac: current.or(last),
@@ -220,7 +240,7 @@ mod tests {
             Route,
             Option<&LinkState>,
             Option<Neighbour>,
-            Option<&Way>,
+            Option<Last>,
             Option<[u8; 6]>,
             Option<&str>,
         ); 11] = [
@@ -265,7 +285,7 @@ mod tests {
                 unicast(4, None),
                 Some(&ethernet),
                 neighbour(Some(NEW)),
-                Some(&known),
+                Some(known.last()),
                 Some(NEW),
                 None,
             ),
@@ -274,7 +294,7 @@ mod tests {
                 unicast(4, None),
                 Some(&ethernet),
                 neighbour(None),
-                Some(&known),
+                Some(known.last()),
                 Some(OLD),
                 Some("next hop 10.0.0.11 on if4 does not answer"),
             ),
@@ -283,7 +303,7 @@ mod tests {
                 unicast(5, None),
                 Some(&other),
                 None,
-                Some(&known),
+                Some(known.last()),
                 None,
                 Some("next hop 10.0.0.11 on if5 does not answer"),
             ),
@@ -292,7 +312,7 @@ mod tests {
                 Route::Local,
                 None,
                 None,
-                Some(&known),
+                Some(known.last()),
                 None,
                 Some("the address is one of this host; a backend must be another machine"),
             ),
@@ -301,7 +321,7 @@ mod tests {
                 Route::Unreachable,
                 None,
                 None,
-                Some(&known),
+                Some(known.last()),
                 None,
                 Some("no route to it"),
             ),
@@ -310,7 +330,7 @@ mod tests {
                 unicast(4, None),
                 None,
                 None,
-                Some(&known),
+                Some(known.last()),
                 None,
                 Some("no route to it"),
             ),

@@ -1,88 +1,27 @@
 //! Bringing the program onto interfaces, by taking over the links of an earlier daemon or by new ones.
 
+mod decision;
+mod foreign;
+
 use std::{
-    collections::BTreeSet,
-    fs, io,
+    io,
     os::fd::{AsFd as _, OwnedFd},
 };
 
 use lb_common::limits::MAX_INTERFACES;
 
+use self::{
+    decision::{Action, decide, mode},
+    foreign::foreign,
+};
 use super::{
     AttachOptions, AttachedInterface, DatapathError, XdpMode, XdpModeChoice,
     load::{Loader, Program},
     maps,
-    netlink::{Client, LinkState, XdpState},
+    netlink::{Client, LinkState},
     pin::{self, PinnedLink, Pins},
     sys,
 };
-
-/// What is to be done for one interface.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Action {
-    /// The link in this slot is taken over.
-    TakeOver { slot: u32 },
-    /// The link in this slot runs in a mode that may not be used: it goes, and a new one comes.
-    Replace { slot: u32, old: XdpMode },
-    /// A new link in this slot.
-    Attach { slot: u32 },
-    /// A program that is not ours is there.
-    Foreign { program_id: u32 },
-}
-
-/// What is to be done for interfaces, and which slots hold links that nobody wants any more.
-#[derive(PartialEq, Eq, Debug)]
-struct Decision {
-    actions: Vec<Action>,
-    stale: Vec<u32>,
-}
-
-/// Decides for each wanted interface, by its index and the program on it, given the pinned links by slot.
-fn decide(
-    wanted: &[(u32, Option<XdpState>)],
-    pinned: &[(u32, sys::XdpLinkInfo)],
-    choice: XdpModeChoice,
-) -> Decision {
-    // A link counts as that of an interface if its program is the one that is there: the same index may belong to
-    // another interface in another network namespace.
-    let own = |(ifindex, xdp): &(u32, Option<XdpState>)| {
-        let state = (*xdp)?;
-        let (slot, _) = pinned
-            .iter()
-            .find(|(_, link)| link.ifindex == *ifindex && link.program_id == state.program_id)?;
-        Some((*slot, state))
-    };
-    let kept: BTreeSet<u32> = wanted.iter().filter_map(own).map(|(slot, _)| slot).collect();
-    let mut free = (0..MAX_INTERFACES).filter(|slot| !kept.contains(slot));
-    let actions = wanted
-        .iter()
-        .filter_map(|interface| {
-            Some(match (own(interface), interface.1) {
-                (Some((slot, state)), _) => match (choice, mode(state)) {
-                    (XdpModeChoice::Native, old @ XdpMode::Generic)
-                    | (XdpModeChoice::Generic, old @ XdpMode::Native) => Action::Replace { slot, old },
-                    _ => Action::TakeOver { slot },
-                },
-                (None, Some(XdpState { program_id, .. })) => Action::Foreign { program_id },
-                (None, None) => Action::Attach { slot: free.next()? },
-            })
-        })
-        .collect();
-    let stale = pinned
-        .iter()
-        .map(|(slot, _)| *slot)
-        .filter(|slot| !kept.contains(slot))
-        .collect();
-    Decision { actions, stale }
-}
-
-fn mode(state: XdpState) -> XdpMode {
-    if state.generic {
-        XdpMode::Generic
-    } else {
-        XdpMode::Native
-    }
-}
 
 /// The modes to try, best first.
 fn modes(choice: XdpModeChoice) -> &'static [XdpMode] {
@@ -364,173 +303,5 @@ fn explain(e: &io::Error) -> String {
         Some(libc::ERANGE | libc::EMSGSIZE) => "the interface's MTU is too large for it".to_owned(),
         Some(libc::EBUSY | libc::EEXIST) => "another XDP program is on the interface".to_owned(),
         _ => e.to_string(),
-    }
-}
-
-fn foreign(link: &LinkState, program_id: u32) -> DatapathError {
-    let name = aya::programs::loaded_programs()
-        .filter_map(Result::ok)
-        .find(|program| program.id() == program_id)
-        .and_then(|program| program.name_as_str().map(str::to_owned))
-        .filter(|name| !name.is_empty());
-    DatapathError::ForeignProgram {
-        interface: link.name.clone(),
-        program_id,
-        name,
-        pid: link_holder(program_id),
-    }
-}
-
-/// A process that holds a link with this program open, by what the kernel tells of its descriptors. Only for an error
-/// message, since it walks all processes.
-fn link_holder(program_id: u32) -> Option<u32> {
-    let processes = fs::read_dir("/proc").ok()?;
-    processes
-        .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-        .filter(|pid| *pid != std::process::id())
-        .find(|pid: &u32| {
-            let descriptors = fs::read_dir(format!("/proc/{pid}/fdinfo")).into_iter().flatten();
-            descriptors
-                .filter_map(|entry| fs::read_to_string(entry.ok()?.path()).ok())
-                .any(|text| holds_link(&text, program_id))
-        })
-}
-
-/// Whether the text of a descriptor's fdinfo is that of an XDP link with this program.
-fn holds_link(fdinfo: &str, program_id: u32) -> bool {
-    let field = |name: &str| {
-        fdinfo
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':').map(str::trim))
-    };
-    field("link_type") == Some("xdp") && field("prog_id").and_then(|id| id.parse().ok()) == Some(program_id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const fn link(ifindex: u32, program_id: u32) -> sys::XdpLinkInfo {
-        sys::XdpLinkInfo {
-            id: 1000 + program_id,
-            program_id,
-            ifindex,
-        }
-    }
-
-    const fn xdp(program_id: u32, generic: bool) -> Option<XdpState> {
-        Some(XdpState { program_id, generic })
-    }
-
-    #[test]
-    fn a_restart_keeps_its_links_and_touches_no_foreign_program() {
-        use Action::{Attach, Foreign, Replace, TakeOver};
-        use XdpModeChoice::{Auto, Generic, Native};
-        #[expect(clippy::type_complexity, reason = "a table of cases")]
-        let cases: [(
-            &str,
-            &[(u32, Option<XdpState>)],
-            &[(u32, sys::XdpLinkInfo)],
-            XdpModeChoice,
-            &[Action],
-            &[u32],
-        ); 10] = [
-            (
-                "first start",
-                &[(2, None), (3, None)],
-                &[],
-                Auto,
-                &[Attach { slot: 0 }, Attach { slot: 1 }],
-                &[],
-            ),
-            (
-                "restart",
-                &[(2, xdp(70, false))],
-                &[(0, link(2, 70))],
-                Auto,
-                &[TakeOver { slot: 0 }],
-                &[],
-            ),
-            (
-                "restart keeps each slot",
-                &[(3, xdp(71, false)), (2, xdp(70, false))],
-                &[(0, link(2, 70)), (1, link(3, 71))],
-                Auto,
-                &[TakeOver { slot: 1 }, TakeOver { slot: 0 }],
-                &[],
-            ),
-            (
-                "an interface more",
-                &[(2, None), (3, xdp(71, true))],
-                &[(0, link(3, 71))],
-                Auto,
-                &[Attach { slot: 1 }, TakeOver { slot: 0 }],
-                &[],
-            ),
-            (
-                "an interface less",
-                &[(2, xdp(70, false))],
-                &[(0, link(2, 70)), (1, link(3, 71))],
-                Auto,
-                &[TakeOver { slot: 0 }],
-                &[1],
-            ),
-            (
-                "a foreign program",
-                &[(2, xdp(99, false))],
-                &[],
-                Auto,
-                &[Foreign { program_id: 99 }],
-                &[],
-            ),
-            (
-                "the interface was made anew",
-                &[(2, None)],
-                &[(0, link(0, 70))],
-                Auto,
-                &[Attach { slot: 0 }],
-                &[0],
-            ),
-            (
-                "the same index in another namespace",
-                &[(2, xdp(99, false))],
-                &[(0, link(2, 70))],
-                Auto,
-                &[Foreign { program_id: 99 }],
-                &[0],
-            ),
-            (
-                "native is asked for now",
-                &[(2, xdp(70, true))],
-                &[(4, link(2, 70))],
-                Native,
-                &[Replace {
-                    slot: 4,
-                    old: XdpMode::Generic,
-                }],
-                &[],
-            ),
-            (
-                "generic stays where it is asked for",
-                &[(2, xdp(70, true))],
-                &[(4, link(2, 70))],
-                Generic,
-                &[TakeOver { slot: 4 }],
-                &[],
-            ),
-        ];
-        for (name, wanted, pinned, choice, actions, stale) in cases {
-            let decision = decide(wanted, pinned, choice);
-            assert_eq!(decision.actions, actions, "{name}");
-            assert_eq!(decision.stale, stale, "{name}");
-        }
-    }
-
-    #[test]
-    fn the_process_that_holds_an_interface_is_found_by_its_link() {
-        let text = "pos:\t0\nflags:\t02000000\nlink_type:\txdp\nlink_id:\t12\nprog_tag:\tab\nprog_id:\t70\nifindex:\t2\n";
-        assert!(holds_link(text, 70));
-        assert!(!holds_link(text, 7));
-        assert!(!holds_link(&text.replace("xdp", "tcx"), 70));
     }
 }
