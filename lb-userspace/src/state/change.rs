@@ -312,3 +312,6 @@ impl Desired {
         Self { revision, ..self }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -230,3 +230,6 @@ fn owners(service: &TargetService) -> Vec<std::net::SocketAddr> {
         .map(|owner| addresses[usize::from(owner)])
         .collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -185,11 +185,13 @@ impl FileStore {
             .open(&new)?;
         file.write_all(content.as_bytes())?;
         file.sync_all()?;
-        // A second name for the old state, so that there is no moment without one in its place.
         remove_if_there(&previous)?;
+        // A second name for the old state, so that there is no moment without one in its place.
         match fs::hard_link(&state, &previous) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            Ok(()) | Err(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            // Not every file system has hard links.
+            Err(_) => drop(fs::copy(&state, &previous)?),
+            Ok(()) => {}
         }
         fs::rename(&new, &state)?;
         File::open(&self.dir)?.sync_all()
@@ -282,3 +284,6 @@ fn decode(file: PathBuf, bytes: &[u8]) -> Result<Desired, StoreError> {
         Err(errors) => Err(StoreError::Content { file, errors }),
     }
 }
+
+#[cfg(test)]
+mod tests;

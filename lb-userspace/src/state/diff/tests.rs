@@ -1,0 +1,127 @@
+//! What a diff says.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::{
+    health::{
+        Health,
+        settings::{CheckKind, CheckSettings},
+    },
+    state::{backend::Admin, service::OnEmpty, testing},
+};
+
+fn web() -> Desired {
+    testing::desired([testing::service("web", 1, &[("a", 1), ("b", 100)])])
+}
+
+fn changed(change: impl FnOnce(&mut Service)) -> Desired {
+    let mut desired = web();
+    change(desired.services.values_mut().next().unwrap());
+    desired
+}
+
+#[test]
+fn a_diff_names_what_changes_from_what_to_what() {
+    let checked = CheckSettings {
+        kind: CheckKind::Tcp,
+        rise: 5,
+        ..CheckSettings::default()
+    };
+    let mut transition = web();
+    transition.settings.transition = std::time::Duration::from_secs(5);
+    for (after, text) in [
+        (web(), ""),
+        (
+            changed(|service| service.on_empty = OnEmpty::All),
+            "~ service web: on_empty \"drop\" -> \"all\"\n",
+        ),
+        (
+            changed(|service| service.key.port = 81),
+            "~ service web: port 80 -> 81\n",
+        ),
+        (
+            changed(|service| service.health = checked),
+            "~ service web: health.kind \"none\" -> \"tcp\", health.rise 2 -> 5\n",
+        ),
+        (
+            changed(|service| service.backends[0].weight = 7),
+            "~ backend web/a: weight 1 -> 7\n",
+        ),
+        (
+            changed(|service| service.backends[0].admin = Admin::Disabled),
+            "~ backend web/a: admin \"enabled\" -> \"disabled\"\n",
+        ),
+        (
+            changed(|service| service.backends.truncate(1)),
+            "- backend web/b\n",
+        ),
+        (
+            changed(|service| service.backends.push(testing::backend(1, 3, "c", 100))),
+            "+ backend web/c: address \"10.0.1.3:8080\"\n",
+        ),
+        (testing::desired([]), "- service web\n"),
+        (transition, "~ settings: transition \"10m\" -> \"5s\"\n"),
+    ] {
+        assert_eq!(diff(&web(), &after).to_string(), text);
+    }
+    assert_eq!(
+        diff(&testing::desired([]), &web()).to_string(),
+        "+ service web: address \"192.0.2.1\", port 80\n\
+         + backend web/a: address \"10.0.1.1:8080\", weight 1\n\
+         + backend web/b: address \"10.0.1.2:8080\"\n"
+    );
+}
+
+#[test]
+fn the_share_of_flows_that_move_is_that_of_the_slots() {
+    let four = |weights: [u16; 4]| {
+        let [a, b, c, d] = weights;
+        testing::desired([testing::service(
+            "web",
+            1,
+            &[("a", a), ("b", b), ("c", c), ("d", d)],
+        )])
+    };
+    let before = four([100; 4]);
+    let none = testing::desired([testing::service("web", 1, &[])]);
+    for (after, from, to) in [
+        (before.clone(), 0.0, 0.0),
+        (four([100, 100, 100, 0]), 0.25, 0.29),
+        (four([100, 100, 100, 50]), 0.1, 0.2),
+        (none.clone(), 1.0, 1.0),
+    ] {
+        let moved = moved_shares(&before, &after, &HealthView::new())[&"web".parse().unwrap()];
+        assert!(
+            (from..=to).contains(&moved),
+            "{moved} is not between {from} and {to}"
+        );
+    }
+    let down = HealthView::from([(testing::id("web", "d"), Health::Down)]);
+    let moved = moved_shares(&before, &four([100, 100, 100, 0]), &down);
+    assert_eq!(
+        moved.values().copied().collect::<Vec<_>>(),
+        [0.0],
+        "the dead have nothing to lose"
+    );
+    assert_eq!(
+        moved_shares(&none, &none, &HealthView::new())
+            .values()
+            .copied()
+            .collect::<Vec<_>>(),
+        [0.0]
+    );
+    assert!(
+        moved_shares(&testing::desired([]), &before, &HealthView::new()).is_empty(),
+        "new services move nothing"
+    );
+}
+
+proptest! {
+    #[test]
+    fn a_diff_is_empty_exactly_if_the_states_say_the_same(a in testing::any_desired(), b in testing::any_desired()) {
+        prop_assert!(diff(&a, &a).is_empty());
+        let same = a.settings == b.settings && a.services == b.services;
+        prop_assert_eq!(diff(&a, &b).is_empty(), same);
+    }
+}

@@ -1,0 +1,224 @@
+//! What a state file survives, and what it refuses.
+
+use std::{
+    error::Error,
+    io::{BufRead, BufReader},
+    os::unix::process::ExitStatusExt,
+    process::{Child, Command, Stdio},
+};
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::state::testing;
+
+/// In the environment of a child that saves states: the directory to save them in.
+const CHILD_DIR: &str = "LB_TEST_STORE_DIR";
+
+fn state(revision: u64) -> Desired {
+    let backends: Vec<String> = (0..200).map(|n| format!("backend-{revision}-{n}")).collect();
+    let backends: Vec<(&str, u16)> = backends.iter().map(|name| (name.as_str(), 1)).collect();
+    Desired {
+        revision: Revision(revision),
+        ..testing::desired([testing::service("web", 1, &backends)])
+    }
+}
+
+fn error_of(dir: &Path) -> StoreError {
+    FileStore::open(dir)
+        .and_then(|store| store.load())
+        .expect_err("refused")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn what_was_saved_is_loaded_by_the_next_daemon(first in testing::any_desired(), second in testing::any_desired()) {
+        let dir = tempfile::tempdir().unwrap();
+        for desired in [first, second] {
+            FileStore::open(dir.path()).unwrap().save(&desired).unwrap();
+            prop_assert_eq!(FileStore::open(dir.path()).unwrap().load().unwrap(), Some(desired));
+        }
+    }
+}
+
+#[test]
+fn a_new_directory_is_made_and_holds_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FileStore::open(&dir.path().join("var/lib/lb")).unwrap();
+    assert_eq!(store.load().unwrap(), None);
+}
+
+#[test]
+fn the_state_before_the_last_change_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FileStore::open(dir.path()).unwrap();
+    for revision in 1..=3 {
+        store.save(&state(revision)).unwrap();
+    }
+    let previous = fs::read(dir.path().join(PREVIOUS_FILE)).unwrap();
+    assert_eq!(decode(PREVIOUS_FILE.into(), &previous).unwrap(), state(2));
+}
+
+#[test]
+fn a_second_daemon_is_refused_until_the_first_has_gone() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = FileStore::open(dir.path()).unwrap();
+    let error = FileStore::open(dir.path()).expect_err("refused");
+    assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    drop(first);
+    FileStore::open(dir.path()).unwrap();
+}
+
+/// What lies in the file's place, and a word of the error and of its hint.
+#[test]
+fn what_is_not_a_whole_state_file_is_refused_and_left_alone() {
+    let good = encode(&state(7));
+    let flipped = good.replacen("weight = 1", "weight = 2", 1);
+    let other_revision = good.replacen("revision 7", "revision 8", 1);
+    let newer = good.replacen("lb-state 1", "lb-state 2", 1);
+    let unknown = {
+        let body = "[lb]\nfrom_the_future = 1\n";
+        format!(
+            "lb-state 1 revision 7 crc32 {:08x}\n{body}",
+            checksum(7, body.as_bytes())
+        )
+    };
+    let cases: [(&[u8], &str, &str); 12] = [
+        (b"", "not a state file", "--state-dir"),
+        (b"\0\xff\xfe", "not a state file", "--state-dir"),
+        (b"[lb]\n", "not a state file", "--state-dir"),
+        (b"lb-state x", "not a state file", "--state-dir"),
+        (b"lb-state 1", "is damaged", "backup"),
+        (b"lb-state 1 revision 7 crc32", "is damaged", "backup"),
+        (good[..good.len() / 2].as_bytes(), "is damaged", PREVIOUS_FILE),
+        (good[..good.len() - 1].as_bytes(), "is damaged", PREVIOUS_FILE),
+        (flipped.as_bytes(), "is damaged", "move"),
+        (other_revision.as_bytes(), "is damaged", "move"),
+        (newer.as_bytes(), "has format 2", "later one"),
+        (
+            unknown.as_bytes(),
+            "unknown key from_the_future",
+            "version of lb that wrote it",
+        ),
+    ];
+    for (content, message, hint) in cases {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(STATE_FILE);
+        fs::write(&path, content).unwrap();
+        let error = error_of(dir.path());
+        assert!(error.to_string().contains(message), "{error}");
+        assert!(
+            error.to_string().contains(path.to_str().unwrap()),
+            "names the file: {error}"
+        );
+        assert!(error.hint().contains(hint), "{error}: {}", error.hint());
+        assert_eq!(fs::read(&path).unwrap(), content, "nothing is overwritten");
+    }
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_an_error_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "").unwrap();
+    for path in [file.clone(), file.join("below")] {
+        let error = FileStore::open(&path).expect_err("refused");
+        assert!(matches!(error, StoreError::Directory { .. }), "{error}");
+        assert!(
+            error.to_string().contains(path.to_str().unwrap()) && error.source().is_some(),
+            "{error}"
+        );
+        assert!(error.hint().contains("--state-dir"));
+    }
+}
+
+#[test]
+fn a_failed_save_leaves_the_old_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = FileStore::open(dir.path()).unwrap();
+    store.save(&state(1)).unwrap();
+    fs::create_dir(dir.path().join(NEW_FILE)).unwrap();
+    let error = store.save(&state(2)).expect_err("nowhere to write");
+    assert!(matches!(error, StoreError::Write { .. }), "{error}");
+    assert_eq!(store.load().unwrap(), Some(state(1)));
+}
+
+/// Not a test of its own: the process that the tests below kill. Prints each revision when it is saved.
+#[test]
+#[ignore = "run by the tests that kill it"]
+fn child_that_saves_until_it_is_killed() {
+    let Some(dir) = std::env::var_os(CHILD_DIR) else {
+        return;
+    };
+    let store = FileStore::open(Path::new(&dir)).unwrap();
+    let first = store.load().unwrap().map_or(1, |desired| desired.revision.0 + 1);
+    for revision in first.. {
+        store.save(&state(revision)).unwrap();
+        println!("saved {revision}");
+    }
+}
+
+fn child(dir: &Path, limit: &str) -> Child {
+    let test = format!("{}::child_that_saves_until_it_is_killed", module_path!());
+    let test = test.split_once("::").unwrap().1;
+    // File sizes are limited in the shell, since a limit holds for what it starts.
+    Command::new("sh")
+        .args(["-c", &format!("{limit} exec \"$0\" \"$@\"")])
+        .arg(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", test])
+        .env(CHILD_DIR, dir)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// Kills the saving process at some moment after each of many saves: what is there is always whole, and at least as
+/// new as the last state it reported.
+#[test]
+fn a_kill_at_any_point_loses_no_saved_state() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut reported = 0;
+    for round in 0..20 {
+        let mut child = child(dir.path(), "");
+        let lines = BufReader::new(child.stdout.take().unwrap())
+            .lines()
+            .map_while(Result::ok);
+        let mut saved = lines.filter_map(|line| line.split_once("saved ")?.1.parse::<u64>().ok());
+        reported = saved.nth(round).expect("the child saves");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let loaded = FileStore::open(dir.path())
+            .unwrap()
+            .load()
+            .unwrap()
+            .expect("a state");
+        let revision = loaded.revision.0;
+        assert!(revision >= reported, "{revision} is older than {reported}");
+        assert_eq!(loaded, state(revision), "whole");
+    }
+    assert!(reported > 20);
+}
+
+/// The kernel ends the process in the middle of writing the new file, at different lengths.
+#[test]
+fn a_kill_in_the_middle_of_a_write_leaves_the_old_state() {
+    let length = encode(&state(2)).len();
+    for blocks in 1..u64::try_from(length).unwrap() / 1024 {
+        let dir = tempfile::tempdir().unwrap();
+        FileStore::open(dir.path()).unwrap().save(&state(1)).unwrap();
+        // Blocks are of 512 or 1,024 bytes, depending on the shell: either is less than the file.
+        let status = child(dir.path(), &format!("ulimit -c 0; ulimit -f {blocks};"))
+            .wait()
+            .unwrap();
+        assert_eq!(status.signal(), Some(25), "ended by SIGXFSZ");
+        let cut = fs::metadata(dir.path().join(NEW_FILE)).unwrap().len();
+        assert!(cut > 0 && cut < u64::try_from(length).unwrap(), "{cut}");
+        let store = FileStore::open(dir.path()).unwrap();
+        assert_eq!(store.load().unwrap(), Some(state(1)));
+        store.save(&state(2)).unwrap();
+        assert_eq!(store.load().unwrap(), Some(state(2)));
+    }
+}
