@@ -25,7 +25,6 @@ use lb_tests::{
     ping::ping,
     scratch::Scratch,
     topology::{Family, Shape, Topology},
-    wait,
     xdp_pass::PassProgram,
 };
 use lb_userspace::{
@@ -55,16 +54,6 @@ fn two_interfaces() -> Result<Netns> {
     let ns = Netns::new("datapath")?;
     ns.ip("link add va type veth peer name va-peer\nlink add vb type veth peer name vb-peer\nlink set va up\nlink set va-peer up\nlink set vb up\nlink set vb-peer up")?;
     Ok(ns)
-}
-
-/// Opens, and waits while the lock of a daemon before is held by a process that another test is just starting: between
-/// fork and exec it has all descriptors of this one.
-fn open(options: &AttachOptions) -> Result<Datapath> {
-    wait::until("the pins are free", LIMIT, || match Datapath::open(options) {
-        Ok(datapath) => Ok(Some(datapath)),
-        Err(DatapathError::PinDirBusy { .. }) => Ok(None),
-        Err(e) => Err(e.into()),
-    })
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {
@@ -162,7 +151,7 @@ fn a_restart_finds_everything_as_a_killed_daemon_left_it() -> Result<()> {
 
         let mut reversed = options.clone();
         reversed.interfaces.reverse();
-        let second = open(&reversed)?;
+        let second = Datapath::open(&reversed)?;
         let mut after = second.interfaces().to_vec();
         after.reverse();
         for (old, new) in before.iter().zip(&after) {
@@ -195,9 +184,9 @@ fn interfaces_that_are_no_longer_served_are_let_go() -> Result<()> {
     let (ns, scratch) = (two_interfaces()?, Scratch::new()?);
     let pins = scratch.join("bpf");
     ns.enter(|| -> Result<()> {
-        drop(open(&options(&["va", "vb"], &pins))?);
+        drop(Datapath::open(&options(&["va", "vb"], &pins))?);
         ensure!(xdp_of(&ns, "va")?.is_some() && xdp_of(&ns, "vb")?.is_some());
-        drop(open(&options(&["vb"], &pins))?);
+        drop(Datapath::open(&options(&["vb"], &pins))?);
         ensure!(xdp_of(&ns, "va")?.is_none(), "va is served by nobody");
         ensure!(xdp_of(&ns, "vb")?.is_some());
         Ok(())
@@ -210,9 +199,9 @@ fn an_interface_made_anew_is_attached_anew() -> Result<()> {
     let (ns, scratch) = (two_interfaces()?, Scratch::new()?);
     let pins = scratch.join("bpf");
     ns.enter(|| -> Result<()> {
-        drop(open(&options(&["va"], &pins))?);
+        drop(Datapath::open(&options(&["va"], &pins))?);
         ns.ip("link del va\nlink add va type veth peer name va-peer\nlink set va up")?;
-        let datapath = open(&options(&["va"], &pins))?;
+        let datapath = Datapath::open(&options(&["va"], &pins))?;
         ensure!(!datapath.interfaces()[0].took_over);
         ensure!(xdp_of(&ns, "va")? == Some(datapath.interfaces()[0].program_id.into()));
         Ok(())
@@ -226,7 +215,7 @@ fn detach_leaves_nothing_behind() -> Result<()> {
     let pins = scratch.join("bpf");
     ns.enter(|| -> Result<()> {
         // By the daemon itself.
-        let datapath = open(&options(&["va"], &pins))?;
+        let datapath = Datapath::open(&options(&["va"], &pins))?;
         with_writer(datapath, async |writer| {
             writer.detach().await?;
             let after = writer.program(target(&[])?).await;
@@ -237,7 +226,7 @@ fn detach_leaves_nothing_behind() -> Result<()> {
         ensure!(!pin(&pins, "").exists());
 
         // After one that kept it.
-        let datapath = open(&options(&["va"], &pins))?;
+        let datapath = Datapath::open(&options(&["va"], &pins))?;
         with_writer(datapath, async |writer| {
             writer.keep().await;
             Ok(())
@@ -292,7 +281,7 @@ fn starts_that_would_harm_are_refused_and_change_nothing() -> Result<()> {
         );
         ensure!(xdp_of(&ns, "va")?.is_none(), "nothing is attached by half");
 
-        let running = open(&options(&["va"], &pins))?;
+        let running = Datapath::open(&options(&["va"], &pins))?;
         match Datapath::open(&options(&["va"], &pins)) {
             Err(DatapathError::PinDirBusy { pid, .. }) => ensure!(pid == Some(std::process::id())),
             other => bail!("{other:?}"),
@@ -316,7 +305,7 @@ fn pins_of_another_shape_or_version_are_refused_until_reset() -> Result<()> {
     let (ns, scratch) = (two_interfaces()?, Scratch::new()?);
     let pins = scratch.join("bpf");
     ns.enter(|| -> Result<()> {
-        drop(open(&options(&["va"], &pins))?);
+        drop(Datapath::open(&options(&["va"], &pins))?);
         let path = pin(&pins, map_names::BACKENDS);
         std::fs::remove_file(&path)?;
         Array::<_, u64>::create(1, 0)?.pin(&path)?;
@@ -332,7 +321,7 @@ fn pins_of_another_shape_or_version_are_refused_until_reset() -> Result<()> {
         }
         let mut reset = options(&["va"], &pins);
         reset.reset = true;
-        let datapath = open(&reset)?;
+        let datapath = Datapath::open(&reset)?;
         ensure!(!datapath.interfaces()[0].took_over);
         drop(datapath);
 
@@ -342,7 +331,7 @@ fn pins_of_another_shape_or_version_are_refused_until_reset() -> Result<()> {
             Err(DatapathError::OtherLayout { path }) => ensure!(path == other),
             result => bail!("{result:?}"),
         }
-        drop(open(&reset)?);
+        drop(Datapath::open(&reset)?);
         ensure!(!other.exists());
         Ok(())
     })?
@@ -354,7 +343,7 @@ fn a_device_without_native_mode_runs_generic_and_says_why() -> Result<()> {
     let (ns, scratch) = (two_interfaces()?, Scratch::new()?);
     let pins = scratch.join("bpf");
     ns.enter(|| -> Result<()> {
-        let datapath = open(&options(&["lo"], &pins))?;
+        let datapath = Datapath::open(&options(&["lo"], &pins))?;
         let interface = &datapath.interfaces()[0];
         ensure!(interface.xdp_mode == XdpMode::Generic);
         let note = interface.note.as_deref().context("no note")?;
@@ -376,18 +365,18 @@ fn a_device_without_native_mode_runs_generic_and_says_why() -> Result<()> {
 
         let mut generic = options(&["va"], &pins);
         generic.xdp_mode = XdpModeChoice::Generic;
-        let datapath = open(&generic)?;
+        let datapath = Datapath::open(&generic)?;
         ensure!(datapath.interfaces()[0].xdp_mode == XdpMode::Generic);
         ensure!(datapath.interfaces()[0].note.is_none());
         drop(datapath);
 
         // A mode that is asked for is had, also where an earlier daemon ran another one.
         native.interfaces = vec!["va".to_owned()];
-        let datapath = open(&native)?;
+        let datapath = Datapath::open(&native)?;
         ensure!(datapath.interfaces()[0].xdp_mode == XdpMode::Native);
         ensure!(!datapath.interfaces()[0].took_over);
         drop(datapath);
-        let datapath = open(&options(&["va"], &pins))?;
+        let datapath = Datapath::open(&options(&["va"], &pins))?;
         ensure!(datapath.interfaces()[0].took_over && datapath.interfaces()[0].xdp_mode == XdpMode::Native);
         Ok(())
     })?
@@ -403,7 +392,7 @@ fn a_restart_forwards_to_neighbours_that_the_kernel_has_forgotten() -> Result<()
     let address = backend.socket(Family::V4, 8080).to_string();
     lb.enter(|| -> Result<()> {
         let wanted = target(&[("192.0.2.1", 80, &[&address])])?;
-        let datapath = open(&options(&["eth0"], &pins))?;
+        let datapath = Datapath::open(&options(&["eth0"], &pins))?;
         with_writer(datapath, async |writer| {
             Ok(writer.program(wanted.clone()).await?)
         })?;
@@ -412,7 +401,7 @@ fn a_restart_forwards_to_neighbours_that_the_kernel_has_forgotten() -> Result<()
 
         backend.ns.ip("link set eth0 down")?;
         lb.ip("neigh flush dev eth0")?;
-        let datapath = open(&options(&["eth0"], &pins))?;
+        let datapath = Datapath::open(&options(&["eth0"], &pins))?;
         with_writer(datapath, async |writer| {
             writer.program(wanted).await?;
             let ip = backend.ip(Family::V4);
@@ -447,7 +436,7 @@ fn a_write_that_fails_leaves_services_as_they_were() -> Result<()> {
         let pins = scratch.join("bpf");
         ns.enter(|| -> Result<()> {
             let old = target(&[("192.0.2.10", 80, &["10.0.0.1:8080"])])?;
-            let datapath = open(&options(&["va"], &pins))?;
+            let datapath = Datapath::open(&options(&["va"], &pins))?;
             let before = with_writer(datapath, async |writer| {
                 writer.program(old.clone()).await?;
                 Ok(())
@@ -460,7 +449,7 @@ fn a_write_that_fails_leaves_services_as_they_were() -> Result<()> {
                 ("192.0.2.11", 80, &["10.0.0.3:8080"]),
             ])?;
             new.snat_addresses.insert(0, "192.0.2.2".parse()?);
-            let datapath = open(&options(&["va"], &pins))?;
+            let datapath = Datapath::open(&options(&["va"], &pins))?;
             with_writer(datapath, async |writer| {
                 let result = writer.program(new).await;
                 ensure!(
@@ -528,7 +517,7 @@ fn backends_follow_their_neighbours_mac_address() -> Result<()> {
     let address = net.backends[0].socket(Family::V4, 8080).to_string();
     let address_v6 = net.backends[1].socket(Family::V6, 8080).to_string();
     lb.enter(|| -> Result<()> {
-        let datapath = open(&options(&["eth0"], &pins))?;
+        let datapath = Datapath::open(&options(&["eth0"], &pins))?;
         with_writer(datapath, async |writer| {
             let wanted = target(&[
                 ("192.0.2.1", 80, &[&address]),
@@ -655,7 +644,7 @@ fn ended_flows_are_swept_and_living_ones_counted() -> Result<()> {
     let (ns, scratch) = (two_interfaces()?, Scratch::new()?);
     let pins = scratch.join("bpf");
     ns.enter(|| -> Result<()> {
-        let datapath = open(&options(&["va"], &pins))?;
+        let datapath = Datapath::open(&options(&["va"], &pins))?;
         let wanted = target(&[("10.0.0.10", 80, &["10.0.0.2:8080"])])?;
         with_writer(datapath, async |writer| {
             writer.program(wanted).await?;
@@ -724,7 +713,7 @@ fn counters_go_on_over_a_restart_and_begin_anew_with_an_interface() -> Result<()
             .1
             .packets)
     };
-    let open_in = |interfaces: &[&str]| lb.enter(|| open(&options(interfaces, &pins)));
+    let open_in = |interfaces: &[&str]| lb.enter(|| Datapath::open(&options(interfaces, &pins)));
     let first = open_in(&["front"])??;
     for _ in 0..3 {
         ping(&net.client.ns, net.vip(Family::V4, 1))?;

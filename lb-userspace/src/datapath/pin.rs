@@ -13,7 +13,8 @@ use std::{
         unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     },
     path::{Path, PathBuf},
-    ptr,
+    ptr, thread,
+    time::{Duration, Instant},
 };
 
 use aya::maps::MapData;
@@ -29,6 +30,11 @@ use super::{
 const BPF_MOUNT: &str = "/sys/fs/bpf";
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 const SYSFS_MAGIC: i64 = 0x6265_6572;
+
+/// How long a lock that is held is tried again, and how often: a daemon that was killed a moment ago holds it until the
+/// kernel has taken it apart.
+const LOCK_PATIENCE: Duration = Duration::from_millis(500);
+const LOCK_RETRY: Duration = Duration::from_millis(10);
 
 /// Directory of pinned links below that of a version.
 const LINKS: &str = "links";
@@ -80,7 +86,13 @@ impl Pins {
             source,
         };
         let lock = File::open(base).map_err(|e| error("open", e))?;
-        match lock.try_lock() {
+        let end = Instant::now() + LOCK_PATIENCE;
+        let mut result = lock.try_lock();
+        while matches!(result, Err(TryLockError::WouldBlock)) && Instant::now() < end {
+            thread::sleep(LOCK_RETRY);
+            result = lock.try_lock();
+        }
+        match result {
             Ok(()) => Ok(Self {
                 base: base.to_owned(),
                 _lock: lock,
