@@ -1,6 +1,6 @@
 //! One consistent picture of everything that is known, as the API shows it.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use lb_common::reason::Reason;
 use tokio::task;
@@ -192,7 +192,15 @@ impl Picture {
         let id = CheckId(service.name.clone(), backend.name.clone());
         let check = self.checks.get(&id);
         let place = (id.0, id.1);
-        let stats = self.seen.backends.get(&place).copied().unwrap_or_default();
+        let stats = BackendStats {
+            traffic: self
+                .seen
+                .backends
+                .get(&place)
+                .map(|stats| stats.traffic)
+                .unwrap_or_default(),
+            ..self.seen.at(&service.key, backend.address)
+        };
         let health = match check.map(|check| check.health).unwrap_or_default() {
             Health::Up => types::Health::Up,
             Health::Down => types::Health::Down,
@@ -222,8 +230,7 @@ impl Picture {
     }
 
     fn finishing(&self, lingering: &Lingering) -> types::Backend {
-        let place = (lingering.service.clone(), lingering.name.clone());
-        let stats = self.seen.backends.get(&place).copied().unwrap_or_default();
+        let stats = self.seen.at(&lingering.key, lingering.address);
         types::Backend {
             admin: types::Admin::Draining,
             removed: true,
@@ -259,6 +266,7 @@ impl Picture {
             bytes: stats.traffic.bytes,
             new_flows: stats.traffic.new_flows,
             active_flows: stats.active_flows,
+            flows_counted_ms_ago: self.seen.flows_counted_at.map(|at| millis(at.elapsed())),
             reply_packets: stats.traffic.reply_packets,
             reply_bytes: stats.traffic.reply_bytes,
             last_check: None,
@@ -311,6 +319,10 @@ impl Picture {
         }
         problems
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn next_hop(state: &NextHopState) -> types::NextHop {

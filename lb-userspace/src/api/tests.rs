@@ -404,7 +404,7 @@ async fn followers_of_events_see_what_was_and_what_comes() {
     let (followed, changed) = tokio::join!(follow, change);
     assert_eq!(followed.unwrap_err().message, "enough");
     changed.unwrap();
-    assert_eq!(seen[3], "~ backend web/a: weight 1 -> 2");
+    assert_eq!(seen[3], "changed: weight 1 -> 2");
 
     let mut all = 0;
     let count = |_: &str| {

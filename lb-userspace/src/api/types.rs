@@ -177,8 +177,10 @@ pub struct Backend {
     pub bytes: u64,
     /// Flows that began.
     pub new_flows: u64,
-    /// Flows under way.
+    /// Flows under way, when last counted.
     pub active_flows: u64,
+    /// Milliseconds since that count began; `null` before the first.
+    pub flows_counted_ms_ago: Option<u64>,
     /// Packets it sent back.
     pub reply_packets: u64,
     /// Their bytes.

@@ -70,6 +70,9 @@ impl RunError {
             Self::Desired(error) => error.hint().map(str::to_owned),
             Self::Metrics(_) => Some("name another address with --metrics".into()),
             Self::Died(_) => Some("start it again: it takes over what forwards".into()),
+            Self::Datapath(DatapathError::PinDirBusy { .. }) => {
+                Some("stop that daemon, or give this one its own interfaces and --pin-dir".into())
+            }
             Self::Runtime(_)
             | Self::Signals(_)
             | Self::Registry(_)

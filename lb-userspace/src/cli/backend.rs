@@ -1,6 +1,9 @@
 //! `lb backend …`
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use clap::Subcommand;
 use hyper::Method;
@@ -257,9 +260,12 @@ async fn drained(
     name: &BackendName,
 ) -> Result<(), CliError> {
     let path = format!("/v1/services/{service}/backends/{name}");
+    let began = Instant::now();
     loop {
         let backend: Backend = client.get(&path).await?;
-        if backend.active_flows == 0 {
+        // A count from before the drain says nothing about flows that came since.
+        let counted = backend.flows_counted_ms_ago.map(Duration::from_millis);
+        if backend.active_flows == 0 && counted.is_some_and(|ago| ago < began.elapsed()) {
             return say(context, &format!("{service}/{name} has no flows left\n"));
         }
         match backend.admin {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     control::chain,
-    datapath::{self, DEFAULT_PIN_DIR},
+    datapath::{self, DEFAULT_PIN_DIR, DatapathError},
 };
 
 #[derive(Args, Debug)]
@@ -29,8 +29,13 @@ struct Removed {
 
 impl Detach {
     pub(super) fn execute(self, context: &Context) -> Result<(), CliError> {
-        let removed = datapath::detach_leftovers(&self.pin_dir)
-            .map_err(|error| CliError::new(Exit::Failed, format!("cannot detach: {}", chain(&error))))?;
+        let removed = datapath::detach_leftovers(&self.pin_dir).map_err(|error| {
+            let failed = CliError::new(Exit::Failed, format!("cannot detach: {}", chain(&error)));
+            if matches!(error, DatapathError::PinDirBusy { .. }) {
+                return failed.hint("stop that daemon; it detaches when it leaves");
+            }
+            failed
+        })?;
         context.show(&Removed { removed }, |Removed { removed }| {
             if removed.is_empty() {
                 return format!("nothing to remove in {}\n", self.pin_dir.display());

@@ -7,7 +7,7 @@ use hyper::Method;
 
 use super::{
     backend::backend_table,
-    error::CliError,
+    error::{CliError, Exit},
     output::{Context, Output, Watch},
     table::{Align, Cell, Table, Tone, bytes, count},
 };
@@ -220,6 +220,11 @@ impl ServiceCommand {
                     port: set.port,
                     ..set.options.spec()
                 };
+                if spec == ServiceSpec::default() {
+                    return Err(CliError::new(Exit::Usage, "nothing to set").hint(
+                        "name what changes, for example --on-empty all; `lb service set --help` lists it",
+                    ));
+                }
                 let path = set.change.path(format!("/v1/services/{}", set.name));
                 client.change(Method::PATCH, &path, Some(&spec)).await?
             }

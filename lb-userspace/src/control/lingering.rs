@@ -35,9 +35,6 @@ pub struct Lingering {
     pub mode: Mode,
     /// When it is gone whatever flows it has.
     pub until: Instant,
-    /// The first count of flows made after it took no new ones. A later count without flows is proof: the first
-    /// one may have begun earlier.
-    counted: Option<Instant>,
     /// When it stopped to take new flows.
     since: Instant,
 }
@@ -74,7 +71,6 @@ pub fn removed(
                     address: backend.address,
                     mode: there.mode,
                     until: now + new.settings.transition,
-                    counted: None,
                     since: now,
                 });
             }
@@ -101,7 +97,6 @@ impl Lingering {
             address,
             mode,
             until: now + transition,
-            counted: None,
             since: now,
         })
     }
@@ -118,18 +113,8 @@ impl Lingering {
     }
 
     /// Whether it can go: its time is over, or a count that began after it took its last flow found none.
-    pub fn finished(&mut self, active_flows: u64, counted_at: Option<Instant>, now: Instant) -> bool {
-        if now >= self.until {
-            return true;
-        }
-        match (self.counted, counted_at) {
-            (Some(first), Some(at)) => at > first && active_flows == 0,
-            (None, Some(at)) if at > self.since => {
-                self.counted = Some(at);
-                false
-            }
-            (_, _) => false,
-        }
+    pub fn finished(&self, active_flows: u64, counted_at: Option<Instant>, now: Instant) -> bool {
+        now >= self.until || (active_flows == 0 && counted_at.is_some_and(|at| at > self.since))
     }
 }
 
@@ -158,22 +143,19 @@ mod tests {
             .unwrap()
         };
         assert_eq!(new().name.as_str(), "2001-db8--1-80");
-        // (flows, counted at, now, finished) in order
-        let mut lingering = new();
+        // (flows, count began at, now, finished)
         for (flows, counted, now, finished) in [
             (0, None, 11, false),
             (0, Some(9), 11, false),
-            (0, Some(11), 12, false),
-            (0, Some(11), 13, false),
             (1, Some(16), 17, false),
             (0, Some(21), 22, true),
+            (7, Some(600), 610, true),
         ] {
             assert_eq!(
-                lingering.finished(flows, counted.map(at), at(now)),
+                new().finished(flows, counted.map(at), at(now)),
                 finished,
                 "at {now}"
             );
         }
-        assert!(new().finished(7, None, at(610)), "time is over");
     }
 }

@@ -217,6 +217,14 @@ impl<P: ProgramTarget> ControlTask<P> {
         if let Some(expected) = expected.filter(|expected| *expected != present) {
             return Err(ControlError::Moved { expected, present });
         }
+        if !dry_run && self.release_at_once(change).await {
+            return Ok(Outcome {
+                revision: present,
+                changed: true,
+                diff: Vec::new(),
+                moved: Vec::new(),
+            });
+        }
         let next = change.apply(&self.desired)?;
         let diff = diff::diff(&self.desired, &next);
         let moved = diff::moved_shares(&self.desired, &next, &self.health);
@@ -224,7 +232,10 @@ impl<P: ProgramTarget> ControlTask<P> {
             revision: if dry_run { present } else { next.revision },
             changed: next.revision != present,
             diff: diff.to_string().lines().map(str::to_owned).collect(),
-            moved: moved.into_iter().filter(|(_, share)| *share > 0.0).collect(),
+            moved: moved
+                .into_iter()
+                .filter(|(name, share)| *share > 0.0 && self.takes_flows(name))
+                .collect(),
         };
         if dry_run {
             return Ok(outcome);
@@ -245,6 +256,16 @@ impl<P: ProgramTarget> ControlTask<P> {
         Ok(outcome)
     }
 
+    /// Whether any backend of a service takes new flows: where none does, there are no flows that could move.
+    fn takes_flows(&self, name: &ServiceName) -> bool {
+        let service = self
+            .desired
+            .services
+            .get(name)
+            .and_then(|service| self.wanted.services.get(&service.key));
+        service.is_some_and(|service| service.backends.values().any(|backend| backend.weight > 0))
+    }
+
     /// Saves and programs `next`; on error everything is as before.
     async fn put_in_force(&mut self, change: &Change, next: Desired) -> Result<(), ControlError> {
         let next = Arc::new(next);
@@ -260,7 +281,7 @@ impl<P: ProgramTarget> ControlTask<P> {
                 now(),
             ));
         }
-        lingering.retain(|lingering| !lingering.overtaken(&next));
+        lingering.retain(|lingering| !lingering.overtaken(&next) && !is_named(lingering, change.at_once()));
         let wanted = Arc::new(target(&next, &health, &lingering, self.programmed.as_deref()));
         if let Err(program) = self.program(wanted).await {
             return Err(match self.save(Arc::clone(&self.desired)).await {
@@ -403,9 +424,8 @@ impl<P: ProgramTarget> ControlTask<P> {
         {
             self.observe().await;
         }
-        let result = self.writer.program((*wanted).clone()).await;
-        self.metrics.programmed(&result);
-        let report = result?;
+        let report = self.writer.program((*wanted).clone()).await?;
+        self.metrics.programmed(&report);
         tracing::debug!(steps = report.steps, elapsed = ?report.elapsed, "programmed");
         self.programmed = Some(Arc::clone(&wanted));
         self.wanted = wanted;
@@ -469,8 +489,8 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
         let Some(seen) = self.observe().await else { return };
         let mut released = Vec::new();
-        self.lingering.retain_mut(|lingering| {
-            let flows = seen.active_flows(&lingering.key, lingering.address);
+        self.lingering.retain(|lingering| {
+            let flows = seen.at(&lingering.key, lingering.address).active_flows;
             let finished = lingering.finished(flows, seen.flows_counted_at, now());
             if finished {
                 released.push((lingering.service.clone(), lingering.name.clone(), flows));
@@ -491,16 +511,39 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.publish();
     }
 
+    /// Lets a backend go that was removed before and still finishes its flows; false if `change` asks for nothing of
+    /// the kind.
+    async fn release_at_once(&mut self, change: &Change) -> bool {
+        let Some((service, name)) = change.at_once() else {
+            return false;
+        };
+        let lingers = self
+            .lingering
+            .iter()
+            .any(|lingering| is_named(lingering, Some((service, name))));
+        if !lingers || self.desired.backend(service, name).is_ok() {
+            return false;
+        }
+        self.lingering
+            .retain(|lingering| !is_named(lingering, Some((service, name))));
+        self.converge().await;
+        let subject = Some((service.clone(), Some(name.clone())));
+        self.event(
+            EventKind::Released,
+            subject,
+            "removed for good, the flows it had move".into(),
+        );
+        self.publish();
+        true
+    }
+
     fn report(&self, diff: &diff::Diff) {
         let revision = self.desired.revision.0;
         tracing::info!(revision, changes = diff.items.len(), "applied");
         self.event(EventKind::Applied, None, format!("revision {revision} in force"));
         for item in diff.items.iter().take(EVENTS_PER_CHANGE) {
             let (kind, subject) = subject(&item.what);
-            let one = diff::Diff {
-                items: vec![item.clone()],
-            };
-            self.event(kind, subject, one.to_string().trim_end().to_owned());
+            self.event(kind, subject, sentence(item));
         }
         if let Some(more) = diff
             .items
@@ -561,6 +604,11 @@ fn target(
     )
 }
 
+/// Whether a removed backend is the one of these names.
+fn is_named(lingering: &Lingering, names: Option<(&ServiceName, &BackendName)>) -> bool {
+    names == Some((&lingering.service, &lingering.name))
+}
+
 /// Whether `new` gives up ids that `old` has, and with them their counters.
 fn loses_counters(old: &Target, new: &Target) -> bool {
     let ids = |target: &Target| -> BTreeSet<(ServiceKey, Option<SocketAddr>)> {
@@ -571,6 +619,21 @@ fn loses_counters(old: &Target, new: &Target) -> bool {
         backends.collect()
     };
     !ids(old).is_subset(&ids(new))
+}
+
+/// An item of a diff without its subject: `added: weight 10`, `changed: weight 10 -> 30`, `removed`.
+fn sentence(item: &diff::Item) -> String {
+    let what = match item.change {
+        diff::Change::Added => "added",
+        diff::Change::Removed => "removed",
+        diff::Change::Changed => "changed",
+    };
+    let fields: Vec<String> = item.fields.iter().map(ToString::to_string).collect();
+    if fields.is_empty() {
+        what.to_owned()
+    } else {
+        format!("{what}: {}", fields.join(", "))
+    }
 }
 
 /// Whom a line of a diff is about: `service web`, `backend web/web-1` or `settings`.

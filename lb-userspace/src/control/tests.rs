@@ -90,10 +90,7 @@ async fn a_change_is_saved_before_it_is_programmed_and_then_published() {
         .into_iter()
         .map(|event| event.message)
         .collect();
-    assert_eq!(
-        messages,
-        ["revision 1 in force", "~ backend web/a: weight 10 -> 30"]
-    );
+    assert_eq!(messages, ["revision 1 in force", "changed: weight 10 -> 30"]);
 }
 
 #[tokio::test]
@@ -330,6 +327,10 @@ async fn removal_at_once_and_return_leave_nobody_lingering() {
         .unwrap();
     assert_eq!(rig.control.view().lingering, []);
     assert_eq!(rig.programmed(A), Some((10, true)));
+    rig.control.change(remove(false), None, false).await.unwrap();
+    rig.control.change(remove(true), None, false).await.unwrap();
+    assert_eq!(rig.programmed(A), None, "impatience after a removal is heard");
+    rig.control.change(remove(true), None, false).await.unwrap_err();
 }
 
 #[tokio::test(start_paused = true)]

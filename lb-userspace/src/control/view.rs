@@ -67,7 +67,8 @@ impl ControlView {
             .filter(move |lingering| lingering.key == service.key)
     }
 
-    /// All backends with their place in the data plane, also removed ones that finish their flows.
+    /// All backends with their place in the data plane, those that are desired first, then removed ones that finish
+    /// their flows. A name comes twice when a backend was moved or replaced.
     pub fn backends(&self) -> impl Iterator<Item = ((ServiceName, BackendName), ServiceKey, SocketAddr)> {
         let desired = self.desired.services.values().flat_map(|service| {
             service.backends.iter().map(|backend| {
@@ -75,11 +76,9 @@ impl ControlView {
                 (id, service.key, backend.address)
             })
         });
-        let lingering = self.lingering.iter().filter_map(|lingering| {
+        let lingering = self.lingering.iter().map(|lingering| {
             let id = (lingering.service.clone(), lingering.name.clone());
-            // A new backend may have taken the name while the old one finishes its flows: the name is the new one's.
-            let taken = self.desired.backend(&id.0, &id.1).is_ok();
-            (!taken).then_some((id, lingering.key, lingering.address))
+            (id, lingering.key, lingering.address)
         });
         desired.chain(lingering)
     }

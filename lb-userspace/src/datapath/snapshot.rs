@@ -22,7 +22,7 @@ pub struct Snapshot {
     pub service_drops: BTreeMap<(ServiceKey, Reason), u64>,
     /// How full the maps are.
     pub maps: Vec<MapUse>,
-    /// When the flows behind `active_flows` and `maps` were counted; `None` before the first count.
+    /// When the count of flows behind `active_flows` and `maps` began; `None` before the first count.
     pub flows_counted_at: Option<Instant>,
 }
 

@@ -32,14 +32,14 @@ const REST: u32 = 19;
 /// and its clock and ours tick apart.
 const ORPHAN_SECS: u32 = 10;
 
-/// Flows at the end of a sweep.
+/// Flows as a sweep found them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FlowCounts {
     /// Flows that are not closed, by the backend that owns them.
     pub(super) active: BTreeMap<(BackendId, Generation), u64>,
     /// Entries of the IPv4 and the IPv6 table.
     pub(super) entries: [u64; 2],
-    /// When they were counted; `None` before the first sweep.
+    /// When the count began; `None` before the first sweep.
     pub(super) at: Option<Instant>,
 }
 
@@ -139,11 +139,12 @@ impl<'a> Sweep<'a> {
     }
 
     fn run(mut self) -> io::Result<FlowCounts> {
+        // The beginning: only flows that were recorded before it are sure to be counted.
+        self.counts.at = Some(Instant::now());
         self.counts.entries = [
             self.family(&self.maps.flows_v4)?,
             self.family(&self.maps.flows_v6)?,
         ];
-        self.counts.at = Some(Instant::now());
         Ok(self.counts)
     }
 

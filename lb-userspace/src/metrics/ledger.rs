@@ -3,7 +3,7 @@
 //! A backend that moves to another address gets another id, whose counters begin at 0; a service that moves to
 //! another port likewise. The ledger keeps what the name had counted before and adds to it.
 
-use std::collections::{BTreeMap, btree_map::Entry};
+use std::collections::BTreeMap;
 
 use lb_common::counters::Traffic;
 
@@ -50,7 +50,8 @@ impl Count for Traffic {
     }
 }
 
-/// Counters by name. `N` is the name, `I` what the kernel counts under: when it changes, its counters begin anew.
+/// Counters by name. `N` is the name, `I` what the kernel counts under; a name may have several at a time, while a
+/// backend that moved still finishes flows at its old address.
 #[derive(Debug)]
 pub(super) struct Ledger<N, I, C> {
     accounts: BTreeMap<N, Account<I, C>>,
@@ -58,11 +59,10 @@ pub(super) struct Ledger<N, I, C> {
 
 #[derive(Debug)]
 struct Account<I, C> {
-    identity: I,
-    /// What former identities counted.
-    before: C,
-    /// What the present one had counted when last seen.
-    last: C,
+    /// What is not counted any more.
+    past: C,
+    /// What the kernel had counted when last seen.
+    present: BTreeMap<I, C>,
 }
 
 impl<N, I, C> Default for Ledger<N, I, C> {
@@ -73,38 +73,42 @@ impl<N, I, C> Default for Ledger<N, I, C> {
     }
 }
 
-impl<N: Ord, I: PartialEq, C: Count> Ledger<N, I, C> {
-    /// Notes what the kernel counts for `name` now, `None` where it does not count it, and returns the name's total
-    /// since the daemon first saw it.
-    pub(super) fn note(&mut self, name: N, identity: I, now: Option<C>) -> C {
-        let Some(now) = now else {
-            let account = self.accounts.get(&name);
-            return account.map_or_else(C::default, |account| account.before.plus(account.last));
-        };
-        match self.accounts.entry(name) {
-            Entry::Vacant(vacant) => {
-                vacant.insert(Account {
-                    identity,
-                    before: C::default(),
-                    last: now,
-                });
-                now
-            }
-            Entry::Occupied(mut occupied) => {
-                let account = occupied.get_mut();
-                if account.identity != identity || now.began_anew(&account.last) {
-                    account.before = account.before.plus(account.last);
-                    account.identity = identity;
-                }
-                account.last = now;
-                account.before.plus(now)
-            }
+impl<N: Ord, I: Ord, C: Count> Ledger<N, I, C> {
+    /// Notes what the kernel counts for `name` under `identity` now; `None` where it does not, for the moment.
+    pub(super) fn note(&mut self, name: N, identity: I, now: Option<C>) {
+        let account = self.accounts.entry(name).or_insert_with(|| Account {
+            past: C::default(),
+            present: BTreeMap::new(),
+        });
+        let Some(now) = now else { return };
+        let last = account.present.insert(identity, now);
+        if let Some(last) = last.filter(|last| now.began_anew(last)) {
+            account.past = account.past.plus(last);
         }
     }
 
-    /// Forgets names that are gone for good. One that comes back later starts at 0, as a new series does.
-    pub(super) fn keep(&mut self, wanted: impl Fn(&N) -> bool) {
-        self.accounts.retain(|name, _| wanted(name));
+    /// All that a name has counted since the daemon first saw it.
+    pub(super) fn total(&self, name: &N) -> C {
+        let Some(Account { past, present }) = self.accounts.get(name) else {
+            return C::default();
+        };
+        present.values().fold(*past, |sum, count| sum.plus(*count))
+    }
+
+    /// Settles what is counted under identities that are not `present` any more, and forgets names that are not
+    /// `known`. A name that comes back later starts at 0, as a new series does.
+    pub(super) fn keep(&mut self, known: impl Fn(&N) -> bool, present: impl Fn(&N, &I) -> bool) {
+        self.accounts.retain(|name, _| known(name));
+        for (name, account) in &mut self.accounts {
+            let past = &mut account.past;
+            account.present.retain(|identity, last| {
+                let stays = present(name, identity);
+                if !stays {
+                    *past = past.plus(*last);
+                }
+                stays
+            });
+        }
     }
 }
 
@@ -123,17 +127,24 @@ mod tests {
     #[test]
     fn a_total_goes_on_when_the_kernel_counts_anew() {
         let mut ledger = Ledger::default();
-        // (identity, what the kernel counts, what the operator sees)
-        for (identity, now, total) in [
-            ("10.0.0.1:80", None, 0),
-            ("10.0.0.1:80", Some(10), 10),
-            ("10.0.0.1:80", Some(15), 15),
-            ("10.0.0.2:80", None, 15),
-            ("10.0.0.2:80", Some(20), 35),
-            ("10.0.0.2:80", Some(3), 38),
-            ("10.0.0.2:80", Some(4), 39),
+        // (identity, what the kernel counts, whether the other identity is settled, what the operator sees)
+        for (identity, now, settle, total) in [
+            ("10.0.0.1:80", None, false, 0),
+            ("10.0.0.1:80", Some(10), false, 10),
+            ("10.0.0.1:80", Some(15), false, 15),
+            ("10.0.0.2:80", None, false, 15),
+            ("10.0.0.2:80", Some(20), false, 35),
+            ("10.0.0.1:80", Some(16), false, 36),
+            ("10.0.0.2:80", Some(21), true, 37),
+            ("10.0.0.1:80", Some(20), false, 57),
+            ("10.0.0.1:80", Some(3), false, 60),
+            ("10.0.0.1:80", Some(4), false, 61),
         ] {
-            let seen = ledger.note("web-1", identity, now.map(packets));
+            ledger.note("web-1", identity, now.map(packets));
+            if settle {
+                ledger.keep(|_| true, |_, present| *present == identity);
+            }
+            let seen = ledger.total(&"web-1");
             assert_eq!(
                 (seen.packets, seen.bytes),
                 (total, 100 * total),
@@ -147,8 +158,9 @@ mod tests {
         let mut ledger = Ledger::default();
         ledger.note("a", 1, Some(5_u64));
         ledger.note("b", 1, Some(5));
-        ledger.keep(|name| *name == "b");
-        assert_eq!(ledger.note("a", 2, Some(1)), 1);
-        assert_eq!(ledger.note("b", 2, Some(1)), 6);
+        ledger.keep(|name| *name == "b", |_, _| false);
+        ledger.note("a", 2, Some(1));
+        ledger.note("b", 2, Some(1));
+        assert_eq!((ledger.total(&"a"), ledger.total(&"b")), (1, 6));
     }
 }

@@ -5,6 +5,8 @@ mod observe;
 mod own;
 mod render;
 mod server;
+#[cfg(test)]
+mod tests;
 mod text;
 
 pub use self::{

@@ -58,10 +58,10 @@ pub struct Observation {
     pub services: BTreeMap<ServiceName, Traffic>,
     /// Drops of services.
     pub drops: BTreeMap<(ServiceName, Reason), u64>,
-    /// Of all backends, also removed ones that finish their flows.
+    /// Of all backends by name, also removed ones that finish their flows.
     pub backends: BTreeMap<BackendId, BackendStats>,
-    /// Flows under way by the backend's place in the data plane.
-    flows: BTreeMap<(ServiceKey, SocketAddr), u64>,
+    /// What the kernel counts now, by the backend's place in the data plane.
+    places: BTreeMap<(ServiceKey, SocketAddr), BackendStats>,
     /// How full the maps are.
     pub maps: Vec<MapUse>,
     /// When flows were counted last.
@@ -71,9 +71,9 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// Flows under way to a backend, when last counted.
-    pub fn active_flows(&self, key: &ServiceKey, address: SocketAddr) -> u64 {
-        self.flows.get(&(*key, address)).copied().unwrap_or(0)
+    /// What the kernel counts now for the backend at a place.
+    pub fn at(&self, key: &ServiceKey, address: SocketAddr) -> BackendStats {
+        self.places.get(&(*key, address)).copied().unwrap_or_default()
     }
 }
 
@@ -112,40 +112,51 @@ impl Observer {
             maps: snapshot.maps,
             flows_counted_at: snapshot.flows_counted_at,
             next_hops,
-            flows: snapshot
-                .backends
-                .iter()
-                .map(|(place, stats)| (*place, stats.active_flows))
-                .collect(),
+            places: snapshot.backends.clone(),
             ..Observation::default()
         };
         for (name, service) in &view.desired.services {
-            let now = snapshot.services.get(&service.key).copied();
-            let total = ledgers.services.note(name.clone(), service.key, now);
-            seen.services.insert(name.clone(), total);
+            let key = service.key;
+            ledgers
+                .services
+                .note(name.clone(), key, snapshot.services.get(&key).copied());
+            seen.services.insert(name.clone(), ledgers.services.total(name));
             for reason in Reason::ALL {
-                if let Some(now) = snapshot.service_drops.get(&(service.key, *reason)) {
-                    let id = (name.clone(), *reason);
-                    let total = ledgers.drops.note(id.clone(), service.key, Some(*now));
+                let id = (name.clone(), *reason);
+                let now = snapshot.service_drops.get(&(key, *reason)).copied();
+                if now.is_some() {
+                    ledgers.drops.note(id.clone(), key, now);
+                }
+                let total = ledgers.drops.total(&id);
+                if total > 0 {
                     seen.drops.insert(id, total);
                 }
             }
         }
+        let mut present = BTreeSet::new();
         for (id, key, address) in view.backends() {
-            let now = snapshot.backends.get(&(key, address)).copied();
-            let traffic = ledgers
+            let place = (key, address);
+            let now = snapshot.backends.get(&place).copied();
+            ledgers
                 .backends
-                .note(id.clone(), (key, address), now.map(|now| now.traffic));
-            let stats = BackendStats {
-                traffic,
-                ..now.unwrap_or_default()
-            };
-            seen.backends.insert(id, stats);
+                .note(id.clone(), place, now.map(|now| now.traffic));
+            let stats = seen.backends.entry(id.clone()).or_default();
+            stats.traffic = ledgers.backends.total(&id);
+            stats.active_flows += now.map_or(0, |now| now.active_flows);
+            present.insert((id, place));
         }
-        let services: BTreeSet<&ServiceName> = seen.services.keys().collect();
-        ledgers.services.keep(|name| services.contains(name));
-        ledgers.drops.keep(|(name, _)| services.contains(name));
-        ledgers.backends.keep(|id| seen.backends.contains_key(id));
+        let key_of = |name: &ServiceName| view.desired.services.get(name).map(|service| service.key);
+        let known = |name: &ServiceName| key_of(name).is_some();
+        let is_key = |name: &ServiceName, key: &ServiceKey| key_of(name) == Some(*key);
+        ledgers.services.keep(known, is_key);
+        ledgers
+            .drops
+            .keep(|(name, _)| known(name), |(name, _), key| is_key(name, key));
+        let is_place =
+            |id: &BackendId, place: &(ServiceKey, SocketAddr)| present.contains(&(id.clone(), *place));
+        ledgers
+            .backends
+            .keep(|id| seen.backends.contains_key(id), is_place);
         drop(ledgers);
         Ok(seen)
     }

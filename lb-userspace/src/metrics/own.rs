@@ -1,13 +1,10 @@
 //! Metrics of the daemon itself, in the registry of the client library.
 
-use lb_common::map_names;
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
-
-use crate::{
-    datapath::{ProgramError, ProgramReport},
-    plan::Step,
-    state::desired::Revision,
+use prometheus::{
+    Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts, Registry, process_collector::ProcessCollector,
 };
+
+use crate::{datapath::ProgramReport, state::desired::Revision};
 
 /// Upper bounds of the buckets of `lb_apply_seconds`: from one map write to thousands of rings.
 const APPLY_BUCKETS: [f64; 12] = [
@@ -20,11 +17,10 @@ pub struct ApplyMetrics {
     revision: IntGauge,
     last_apply: IntGauge,
     seconds: Histogram,
-    errors: IntCounterVec,
 }
 
 impl ApplyMetrics {
-    /// Metrics that `registry` shows, with `lb_build_info` beside them.
+    /// Metrics that `registry` shows, with `lb_build_info` and those of the process beside them.
     ///
     /// # Errors
     /// When `registry` has metrics of these names already.
@@ -32,6 +28,7 @@ impl ApplyMetrics {
         let build = IntGaugeVec::new(Opts::new("lb_build_info", "Version of the daemon"), &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
         registry.register(Box::new(build))?;
+        registry.register(Box::new(ProcessCollector::for_self()))?;
         let metrics = Self {
             revision: IntGauge::new("lb_config_revision", "Revision of the desired state in force")?,
             last_apply: IntGauge::new(
@@ -42,19 +39,11 @@ impl ApplyMetrics {
                 HistogramOpts::new("lb_apply_seconds", "Time to program a changed state")
                     .buckets(APPLY_BUCKETS.to_vec()),
             )?,
-            errors: IntCounterVec::new(
-                Opts::new("lb_map_update_errors_total", "Writes to a map that failed"),
-                &["map"],
-            )?,
         };
-        for name in map_names::PINNED {
-            metrics.errors.with_label_values(&[name]);
-        }
         metrics.last_apply.set(1);
         registry.register(Box::new(metrics.revision.clone()))?;
         registry.register(Box::new(metrics.last_apply.clone()))?;
         registry.register(Box::new(metrics.seconds.clone()))?;
-        registry.register(Box::new(metrics.errors.clone()))?;
         Ok(metrics)
     }
 
@@ -68,31 +57,8 @@ impl ApplyMetrics {
         self.last_apply.set(ok.into());
     }
 
-    /// How programming went.
-    pub fn programmed(&self, result: &Result<ProgramReport, ProgramError>) {
-        match result {
-            Ok(report) => self.seconds.observe(report.elapsed.as_secs_f64()),
-            Err(ProgramError::Step { step, .. }) => {
-                if let Some(map) = written_by(step) {
-                    self.errors.with_label_values(&[map]).inc();
-                }
-            }
-            Err(ProgramError::Plan(_) | ProgramError::Closed) => {}
-        }
-    }
-}
-
-/// The map that a step writes to.
-fn written_by(step: &Step) -> Option<&'static str> {
-    match step {
-        Step::WriteSettings { .. } => Some(map_names::SETTINGS),
-        Step::WriteBackend { .. } | Step::FreeBackend { .. } => Some(map_names::BACKENDS),
-        Step::WriteRing { .. } | Step::RemoveRing { .. } => Some(map_names::RINGS),
-        Step::WriteService { key, .. } | Step::RemoveService { key, .. } => Some(if key.address.is_ipv4() {
-            map_names::SERVICES_V4
-        } else {
-            map_names::SERVICES_V6
-        }),
-        Step::Barrier => None,
+    /// How long programming took.
+    pub fn programmed(&self, report: &ProgramReport) {
+        self.seconds.observe(report.elapsed.as_secs_f64());
     }
 }

@@ -221,41 +221,34 @@ fn backends(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
     );
     stats().for_each(|(labels, stats)| family.sample(&labels, stats.active_flows));
 
-    let mut health_lines = Vec::new();
-    let mut weight_lines = Vec::new();
+    let mut desired = BTreeMap::new();
     for ((service, backend), key, address) in view.backends() {
-        let id = CheckId(service.clone(), backend.clone());
-        let up = match health.get(&id).copied().unwrap_or_default() {
-            Health::Up | Health::Unchecked => 1_u8,
-            Health::Down => 0,
-        };
-        health_lines.push((service.clone(), backend.clone(), up));
+        let id = CheckId(service, backend);
         let weight = view
             .target_backend(&key, address)
             .map_or(0, |backend| backend.weight);
-        weight_lines.push((service, backend, weight));
+        // The desired one comes first; a removed one of the same name only finishes its flows.
+        desired.entry(id).or_insert(weight);
     }
     let mut family = text.family(
         "lb_backend_health",
         Kind::Gauge,
         "1: checks pass or there are none, 0: checks fail",
     );
-    for (service, backend, up) in &health_lines {
-        family.sample(
-            &[("service", service.as_str()), ("backend", backend.as_str())],
-            up,
-        );
+    for id in desired.keys() {
+        let up = match health.get(id).copied().unwrap_or_default() {
+            Health::Up | Health::Unchecked => 1,
+            Health::Down => 0,
+        };
+        family.sample(&[("service", id.0.as_str()), ("backend", id.1.as_str())], up);
     }
     let mut family = text.family(
         "lb_backend_weight",
         Kind::Gauge,
         "Weight in force; 0: takes no new flows",
     );
-    for (service, backend, weight) in &weight_lines {
-        family.sample(
-            &[("service", service.as_str()), ("backend", backend.as_str())],
-            weight,
-        );
+    for (id, weight) in &desired {
+        family.sample(&[("service", id.0.as_str()), ("backend", id.1.as_str())], weight);
     }
 }
 
@@ -276,5 +269,13 @@ fn maps(text: &mut Text, seen: &Observation) {
     let mut family = text.family("lb_map_capacity", Kind::Gauge, "Entries of a map at most");
     for map in &seen.maps {
         family.sample(&[("map", map.name)], map.capacity);
+    }
+    let mut family = text.family(
+        "lb_map_update_errors_total",
+        Kind::Counter,
+        "Writes to a map that failed",
+    );
+    for map in &seen.maps {
+        family.sample(&[("map", map.name)], map.update_errors);
     }
 }

@@ -107,6 +107,19 @@ impl Diff {
     }
 }
 
+/// `weight 10 -> 30`, `health.port 80 -> unset`, `address "10.0.0.11:8080"`.
+impl fmt::Display for FieldChange {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { key, old, new } = self;
+        match (old, new) {
+            (Some(old), Some(new)) => write!(f, "{key} {old} -> {new}"),
+            (None, Some(new)) => write!(f, "{key} {new}"),
+            (Some(old), None) => write!(f, "{key} {old} -> unset"),
+            (None, None) => f.write_str(key),
+        }
+    }
+}
+
 /// `+ backend web/web-1: address "10.0.0.11:8080"`, `~ service web: on_empty "drop" -> "all"`, `- service old`.
 impl fmt::Display for Diff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -117,15 +130,9 @@ impl fmt::Display for Diff {
                 Change::Changed => '~',
             };
             write!(f, "{sign} {what}")?;
-            for (place, FieldChange { key, old, new }) in fields.iter().enumerate() {
+            for (place, field) in fields.iter().enumerate() {
                 f.write_str(if place == 0 { ": " } else { ", " })?;
-                write!(f, "{key} ")?;
-                match (old, new) {
-                    (Some(old), Some(new)) => write!(f, "{old} -> {new}")?,
-                    (None, Some(new)) => f.write_str(new)?,
-                    (Some(old), None) => write!(f, "{old} -> unset")?,
-                    (None, None) => {}
-                }
+                write!(f, "{field}")?;
             }
             writeln!(f)?;
         }

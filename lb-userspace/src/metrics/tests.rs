@@ -1,0 +1,205 @@
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use lb_common::{
+    counters::{PacketCount, Traffic},
+    map_names,
+    reason::Reason,
+};
+use prometheus::Registry;
+
+use super::{ApplyMetrics, render};
+use crate::{
+    control::{Change, Inherited, testing::Rig},
+    datapath::{BackendStats, InterfaceStats, MapUse},
+    health::Health,
+    state::{
+        change::BackendChange,
+        effective::HealthView,
+        testing::{self, id},
+    },
+};
+
+const A: &str = "10.0.1.1:8080";
+
+async fn rig() -> Rig {
+    let desired = testing::desired([testing::service("web", 1, &[("a", 10), ("b", 20)])]);
+    Rig::start(desired, Inherited::default()).await
+}
+
+fn traffic(packets: u64) -> Traffic {
+    Traffic {
+        packets,
+        bytes: 100 * packets,
+        new_flows: packets / 2,
+        reply_packets: packets,
+        reply_bytes: 1_000 * packets,
+    }
+}
+
+/// Lets the kernel count for the backend at `address` and for its service.
+fn count(rig: &Rig, address: &str, packets: u64) {
+    let key = rig.control.view().desired.services[&"web".parse().unwrap()].key;
+    let address: SocketAddr = address.parse().unwrap();
+    let mut world = rig.world.lock();
+    let stats = BackendStats {
+        traffic: traffic(packets),
+        active_flows: 3,
+    };
+    world.snapshot.backends.insert((key, address), stats);
+    world.snapshot.services.insert(key, traffic(packets));
+    world.snapshot.service_drops.insert((key, Reason::NoBackend), 4);
+    world.snapshot.maps = vec![MapUse {
+        name: map_names::FLOWS_V4,
+        entries: 6,
+        capacity: 100,
+        update_errors: 2,
+    }];
+    let by_reason = |reason: &Reason| {
+        let count = PacketCount {
+            packets: *reason as u64 + 1,
+            bytes: 60,
+        };
+        (*reason, count)
+    };
+    world.snapshot.interfaces = vec![InterfaceStats {
+        name: "eth0".into(),
+        by_reason: Reason::ALL.iter().map(by_reason).collect(),
+    }];
+}
+
+fn text(rig: &Rig) -> String {
+    let registry = Registry::new();
+    ApplyMetrics::register(&registry).unwrap();
+    let view = rig.control.view();
+    let health = HealthView::from([(id("web", "b"), Health::Down)]);
+    let seen = rig.observer.observe(&view).unwrap();
+    render(&registry, view.is_programmed(), &view, &health, &seen).unwrap()
+}
+
+/// Series and values, with every rule of the format that Prometheus insists on checked.
+fn parse(text: &str) -> BTreeMap<String, f64> {
+    let mut families = BTreeSet::new();
+    let (mut helped, mut typed) = (String::new(), String::new());
+    let mut series = BTreeMap::new();
+    for line in text.lines() {
+        if let Some(rest) = line.strip_prefix("# HELP ") {
+            let (name, help) = rest.split_once(' ').unwrap();
+            assert!(
+                !help.is_empty() && families.insert(name.to_owned()),
+                "{name} twice"
+            );
+            helped = name.to_owned();
+        } else if let Some(rest) = line.strip_prefix("# TYPE ") {
+            let (name, kind) = rest.split_once(' ').unwrap();
+            assert_eq!(name, helped, "HELP and TYPE belong together");
+            assert_eq!(name.ends_with("_total"), kind == "counter", "{name} is a {kind}");
+            typed = name.to_owned();
+        } else {
+            let (id, value) = line.rsplit_once(' ').unwrap();
+            let name = id.split('{').next().unwrap();
+            assert!(name.starts_with(&typed), "{name} stands among {typed}");
+            assert!(
+                series.insert(id.to_owned(), value.parse().unwrap()).is_none(),
+                "{id} twice"
+            );
+        }
+    }
+    series
+}
+
+#[tokio::test]
+async fn the_text_is_well_formed_and_says_what_the_maps_say() {
+    let rig = rig().await;
+    count(&rig, A, 40);
+    let series = parse(&text(&rig));
+    let web_a = "{service=\"web\",backend=\"a\"}";
+    for (id, value) in [
+        ("lb_ready", 1.0),
+        ("lb_config_last_apply_success", 1.0),
+        ("lb_build_info{version=\"0.1.0\"}", 1.0),
+        ("lb_service_packets_total{service=\"web\"}", 40.0),
+        ("lb_service_bytes_total{service=\"web\"}", 4_000.0),
+        ("lb_service_new_flows_total{service=\"web\"}", 20.0),
+        ("lb_service_healthy_backends{service=\"web\"}", 2.0),
+        (
+            "lb_service_drops_total{service=\"web\",reason=\"no_backend\"}",
+            4.0,
+        ),
+        (&format!("lb_backend_packets_total{web_a}"), 40.0),
+        (&format!("lb_active_connections{web_a}"), 3.0),
+        (&format!("lb_backend_weight{web_a}"), 10.0),
+        (&format!("lb_backend_health{web_a}"), 1.0),
+        ("lb_backend_health{service=\"web\",backend=\"b\"}", 0.0),
+        ("lb_backend_packets_total{service=\"web\",backend=\"b\"}", 0.0),
+        ("lb_flows{map=\"FLOWS_V4\"}", 6.0),
+        ("lb_map_update_errors_total{map=\"FLOWS_V4\"}", 2.0),
+        ("lb_map_capacity{map=\"FLOWS_V4\"}", 100.0),
+        ("lb_xdp_packets_total{interface=\"eth0\",action=\"tx\"}", 1.0),
+        (
+            "lb_drops_total{reason=\"no_backend\"}",
+            f64::from(Reason::NoBackend as u32 + 1),
+        ),
+        (
+            "lb_passes_total{reason=\"not_ours\"}",
+            f64::from(Reason::NotOurs as u32 + 1),
+        ),
+    ] {
+        assert_eq!(series.get(id), Some(&value), "{id}");
+    }
+    assert!(series.contains_key("process_resident_memory_bytes"));
+    let sum = |prefix: &str| -> f64 {
+        series
+            .iter()
+            .filter(|(id, _)| id.starts_with(prefix))
+            .map(|(_, value)| value)
+            .sum()
+    };
+    let received: u64 = Reason::ALL.iter().map(|reason| *reason as u64 + 1).sum();
+    assert_eq!(
+        sum("lb_xdp_packets_total"),
+        received as f64,
+        "every verdict is in some action"
+    );
+    let forwarded = sum("lb_xdp_packets_total{interface=\"eth0\",action=\"tx\"")
+        + sum("lb_xdp_packets_total{interface=\"eth0\",action=\"redirect\"");
+    assert_eq!(
+        sum("lb_drops_total") + sum("lb_passes_total") + forwarded,
+        received as f64
+    );
+}
+
+#[tokio::test]
+async fn a_backends_total_goes_on_when_it_moves_and_ends_when_it_is_removed() {
+    let rig = rig().await;
+    count(&rig, A, 40);
+    let total = |rig: &Rig| {
+        parse(&text(rig))
+            .get("lb_backend_packets_total{service=\"web\",backend=\"a\"}")
+            .copied()
+    };
+    let web = || "web".parse().unwrap();
+    let a = || "a".parse().unwrap();
+    assert_eq!(total(&rig), Some(40.0));
+    count(&rig, A, 45);
+    let change = BackendChange {
+        address: Some("10.0.1.9:8080".parse().unwrap()),
+        ..BackendChange::default()
+    };
+    // Nobody scrapes between the last packets and the change: they count all the same.
+    rig.control
+        .change(Change::SetBackend(web(), a(), change, None), None, false)
+        .await
+        .unwrap();
+    count(&rig, "10.0.1.9:8080", 50);
+    assert_eq!(total(&rig), Some(95.0));
+    let remove = Change::RemoveBackend {
+        service: web(),
+        backend: a(),
+        now: true,
+    };
+    rig.control.change(remove, None, false).await.unwrap();
+    assert_eq!(total(&rig), None);
+}
