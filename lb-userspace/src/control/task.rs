@@ -354,6 +354,10 @@ impl<P: ProgramTarget> ControlTask<P> {
         if !verdicts::wants(&self.desired, &id) {
             return;
         }
+        // The engine repeats what it thinks is not known here yet.
+        if self.health.get(&id).copied().unwrap_or_default() == health {
+            return;
+        }
         let message = match health {
             Health::Up | Health::Unchecked => health.to_string(),
             Health::Down => format!("down: {detail}"),

@@ -43,6 +43,30 @@ pub(super) struct Changes {
     pub(super) started: Vec<NewCheck>,
     pub(super) stopped: Vec<CheckNo>,
     pub(super) events: Vec<HealthEvent>,
+    /// Verdicts that did not change but are not what the specs say: who asked has not heard of them yet, or has
+    /// removed and added the backend faster than the engine saw.
+    pub(super) reminders: Vec<HealthEvent>,
+}
+
+impl Changes {
+    /// Notes the verdict `health` that `spec` got, where it was `known` before, if there is someone to be told.
+    fn tell(&mut self, spec: &CheckSpec, known: Option<Health>, health: Health, at: SystemTime) {
+        let changed = known.is_some_and(|known| known != health);
+        if !changed && health == spec.initial {
+            return;
+        }
+        let (to, detail) = match known {
+            None => (&mut self.events, "another service checks the same target"),
+            Some(_) if changed => (&mut self.events, "its check was changed"),
+            Some(_) => (&mut self.reminders, "as before"),
+        };
+        to.push(HealthEvent {
+            id: spec.id.clone(),
+            health,
+            detail: detail.to_owned(),
+            at,
+        });
+    }
 }
 
 /// One target with one set of settings, for all who asked for just that.
@@ -96,49 +120,31 @@ impl Engine {
 
         let first_new = self.next_no;
         let mut statuses = BTreeMap::new();
-        let mut wanted = BTreeMap::new();
-        for spec in specs {
-            wanted.insert(spec.id.clone(), spec);
-        }
+        let wanted: BTreeMap<CheckId, CheckSpec> =
+            specs.into_iter().map(|spec| (spec.id.clone(), spec)).collect();
         for (id, spec) in wanted {
             let known = old_statuses.get(&id);
-            let same_server = old_targets.get(&id) == Some(&spec.target);
-            let verdict = known
-                .filter(|_| same_server)
+            let same_server = known.filter(|_| old_targets.get(&id) == Some(&spec.target));
+            let verdict = same_server
                 .map(|status| status.health)
                 .filter(|health| *health != Health::Unchecked)
                 .unwrap_or(spec.initial);
-            self.targets.insert(id.clone(), spec.target);
-            let health = match spec.settings.kind {
-                CheckKind::None => Health::Unchecked,
+            let (health, checked) = match spec.settings.kind {
+                CheckKind::None => (Health::Unchecked, false),
                 CheckKind::Tcp | CheckKind::Http(_) => {
-                    self.join(&id, &spec, verdict, first_new, &mut by_target)
+                    (self.join(&id, &spec, verdict, first_new, &mut by_target), true)
                 }
             };
-            let before = known.map_or(spec.initial, |status| status.health);
-            let checked = spec.settings.kind != CheckKind::None;
-            let kept = known.filter(|_| same_server);
+            changes.tell(&spec, known.map(|status| status.health), health, now.wall);
+            let same_verdict = same_server.filter(|status| status.health == health);
             let status = CheckStatus {
                 health,
-                since: kept
-                    .filter(|status| status.health == health)
-                    .map_or(now.wall, |status| status.since),
-                last_check: kept
+                since: same_verdict.map_or(now.wall, |status| status.since),
+                last_check: same_server
                     .filter(|_| checked)
                     .and_then(|status| status.last_check.clone()),
             };
-            if before != health {
-                let detail = match known {
-                    Some(_) => "its check was changed",
-                    None => "another service checks the same target",
-                };
-                changes.events.push(HealthEvent {
-                    id: id.clone(),
-                    health,
-                    detail: detail.to_owned(),
-                    at: now.wall,
-                });
-            }
+            self.targets.insert(id.clone(), spec.target);
             statuses.insert(id, status);
         }
         drop(old_statuses);

@@ -59,7 +59,7 @@ pub struct CheckSpec {
     pub initial: Health,
 }
 
-/// A verdict changed.
+/// A verdict changed, or is another than the `initial` of the latest spec.
 #[derive(Clone, PartialEq, Debug)]
 pub struct HealthEvent {
     /// Whose.

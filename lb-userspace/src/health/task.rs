@@ -193,6 +193,12 @@ impl HealthTask {
         }
         self.engine.count_in_flight();
         self.publish(changes.events);
+        self.outbox.extend(
+            changes
+                .reminders
+                .into_iter()
+                .map(|event| (event.id.clone(), event)),
+        );
     }
 
     fn start_due(&mut self) {

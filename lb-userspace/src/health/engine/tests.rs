@@ -118,6 +118,7 @@ impl Simulation {
             self.checks.insert(check.no, check.clone());
         }
         self.note(&changes.events);
+        self.note(&changes.reminders);
         changes
     }
 
@@ -299,6 +300,26 @@ fn another_address_behind_the_same_name_inherits_nothing() {
         simulation.events.pop_front().map(|(_, _, health)| health),
         Some(Health::Unchecked)
     );
+}
+
+/// A backend that is removed and added again before the engine looks keeps its check. Who asked has forgotten the
+/// verdict and would never hear of it again.
+#[test]
+fn a_verdict_that_was_forgotten_is_told_again() {
+    let mut simulation = Simulation::new(10, 1);
+    simulation.peer(1, |_| (MS, Ok(())));
+    let fresh = spec("web", "a", 1, settings());
+    simulation.update(vec![fresh.clone()]);
+    simulation.run_until(100 * MS);
+    simulation.events.clear();
+    let remembered = CheckSpec {
+        initial: Health::Up,
+        ..fresh.clone()
+    };
+    simulation.update(vec![remembered]);
+    assert!(simulation.events.is_empty());
+    simulation.update(vec![fresh]);
+    assert_eq!(simulation.events, [(100 * MS, id("web", "a"), Health::Up)]);
 }
 
 #[test]
