@@ -7,6 +7,7 @@ mod error;
 mod greeting;
 mod notify;
 pub mod settings;
+mod signals;
 mod telemetry;
 
 use std::{
@@ -18,17 +19,14 @@ use std::{
 };
 
 use prometheus::Registry;
-use tokio::{
-    signal::unix::{Signal, SignalKind, signal},
-    task::JoinHandle,
-    time,
-};
+use tokio::{task::JoinHandle, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::error::RunError;
 use self::{
     notify::{Notice, notify},
     settings::Flags,
+    signals::{Signals, Wish},
 };
 use crate::{
     api::{self, Api, socket::Socket},
@@ -92,46 +90,6 @@ async fn daemon(flags: &Flags, settings: DaemonSettings, from_file: Option<Desir
             process::exit(EXIT_AT_ONCE)
         }
     }
-}
-
-/// The signals the daemon heeds.
-struct Signals {
-    terminate: Signal,
-    interrupt: Signal,
-    hangup: Signal,
-}
-
-impl Signals {
-    fn new() -> std::io::Result<Self> {
-        Ok(Self {
-            terminate: signal(SignalKind::terminate())?,
-            interrupt: signal(SignalKind::interrupt())?,
-            hangup: signal(SignalKind::hangup())?,
-        })
-    }
-
-    /// The next signal. Cancel-safe.
-    async fn next(&mut self) -> Wish {
-        tokio::select! {
-            _ = self.terminate.recv() => Wish::End,
-            _ = self.interrupt.recv() => Wish::End,
-            _ = self.hangup.recv() => Wish::Reload,
-        }
-    }
-
-    /// SIGTERM or SIGINT. Cancel-safe.
-    async fn end(&mut self) {
-        while self.next().await != Wish::End {}
-    }
-}
-
-/// What a signal asks for.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Wish {
-    /// SIGTERM, SIGINT.
-    End,
-    /// SIGHUP.
-    Reload,
 }
 
 /// Why the daemon stops serving.

@@ -13,12 +13,12 @@ use super::{
     error::{CliError, Exit},
     output::{Context, Output, Watch, print},
     service::{ChangeFlags, changed_text},
-    table::{Align, Cell, Table, Tone, bytes, count},
+    tables::{backend_table, backends_of_one},
 };
 use crate::{
     api::{
         requests::{BackendPatch, BackendSpec, Changed},
-        types::{Admin, Backend, Health, NextHop, Service},
+        types::{Admin, Backend, Service},
     },
     config::values::duration,
     state::names::{BackendName, ServiceName},
@@ -234,13 +234,7 @@ async fn list(context: &Context, service: Option<ServiceName>, watch: Watch) -> 
                 let service = client.get::<Service>(&path).await?;
                 Ok(service.backends)
             };
-            let table = |backends: &Vec<Backend>| {
-                let mut table = Table::new(&columns(false, context));
-                backends
-                    .iter()
-                    .for_each(|backend| table.row(row(backend, context)));
-                table.render(context.style)
-            };
+            let table = |backends: &Vec<Backend>| backends_of_one(backends, context);
             context.show_watched(watch, fetch, table).await
         }
         None => {
@@ -294,113 +288,5 @@ fn say(context: &Context, text: &str) -> Result<(), CliError> {
     match context.output {
         Output::Json => Ok(()),
         Output::Table | Output::Wide => print(text),
-    }
-}
-
-/// Backends of several services, one line each.
-pub(super) fn backend_table(services: &[Service], context: &Context) -> String {
-    let several = services.len() != 1;
-    let mut table = Table::new(&columns(several, context));
-    for service in services {
-        for backend in &service.backends {
-            let name = several.then(|| Cell::from(service.name.as_str()));
-            table.row(name.into_iter().chain(row(backend, context)));
-        }
-    }
-    table.render(context.style)
-}
-
-fn columns(service: bool, context: &Context) -> Vec<(&'static str, Align)> {
-    let mut columns = Vec::new();
-    if service {
-        columns.push(("SERVICE", Align::Left));
-    }
-    columns.extend([
-        ("BACKEND", Align::Left),
-        ("ADDRESS", Align::Left),
-        ("WEIGHT", Align::Right),
-        ("HEALTH", Align::Left),
-        ("STATE", Align::Left),
-        ("FLOWS", Align::Right),
-        ("NEW FLOWS", Align::Right),
-        ("PACKETS", Align::Right),
-        ("BYTES", Align::Right),
-    ]);
-    if context.output == Output::Wide {
-        columns.extend([
-            ("EFFECTIVE", Align::Right),
-            ("MODE", Align::Left),
-            ("NEXT HOP", Align::Left),
-            ("REPLY PACKETS", Align::Right),
-            ("SINCE", Align::Left),
-        ]);
-    }
-    columns.push(("LAST CHECK", Align::Left));
-    columns
-}
-
-fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
-    let (health, tone) = match backend.health {
-        Health::Up => ("up", Tone::Good),
-        Health::Down => ("down", Tone::Bad),
-        Health::Unchecked => ("unchecked", Tone::Plain),
-    };
-    let (state, state_tone) = match backend.admin {
-        _ if backend.removed => ("removed", Tone::Notice),
-        Admin::Enabled => ("enabled", Tone::Plain),
-        Admin::Draining => ("draining", Tone::Notice),
-        Admin::Disabled => ("disabled", Tone::Notice),
-    };
-    let mut row: Vec<Cell> = vec![
-        backend.name.as_str().into(),
-        backend.address.to_string().into(),
-        backend.weight.to_string().into(),
-        Cell::new(health, tone),
-        Cell::new(state, state_tone),
-        count(backend.active_flows).into(),
-        count(backend.new_flows).into(),
-        count(backend.packets).into(),
-        bytes(backend.bytes).into(),
-    ];
-    if context.output == Output::Wide {
-        row.extend([
-            backend.effective_weight.to_string().into(),
-            backend.mode.as_str().into(),
-            next_hop(backend),
-            count(backend.reply_packets).into(),
-            backend.since.clone().unwrap_or_default().into(),
-        ]);
-    }
-    row.push(last_check(backend));
-    row
-}
-
-fn next_hop(backend: &Backend) -> Cell {
-    match &backend.next_hop {
-        None => Cell::from(""),
-        Some(NextHop {
-            error: Some(error), ..
-        }) => Cell::new(error.as_str(), Tone::Bad),
-        Some(NextHop { via, interface, .. }) => {
-            let via = via.map(|via| via.to_string()).unwrap_or_default();
-            Cell::from(format!("{via} on {}", interface.as_deref().unwrap_or("-")))
-        }
-    }
-}
-
-fn last_check(backend: &Backend) -> Cell {
-    match &backend.last_check {
-        None => Cell::from(""),
-        Some(check) if check.ok => Cell::from(latency(check.latency_us)),
-        Some(check) => Cell::new(check.detail.as_str(), Tone::Bad),
-    }
-}
-
-/// Microseconds for people.
-fn latency(us: u64) -> String {
-    match us {
-        0..1_000 => format!("ok {us} us"),
-        1_000..1_000_000 => format!("ok {}.{} ms", us / 1_000, us % 1_000 / 100),
-        _ => format!("ok {}.{} s", us / 1_000_000, us % 1_000_000 / 100_000),
     }
 }

@@ -14,6 +14,7 @@ mod run;
 mod service;
 mod status;
 mod table;
+mod tables;
 
 use std::path::PathBuf;
 

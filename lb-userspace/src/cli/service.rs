@@ -6,10 +6,10 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 
 use super::{
-    backend::backend_table,
     error::{CliError, Exit},
-    output::{Context, Output, Watch},
-    table::{Align, Cell, Table, Tone, bytes, count},
+    output::{Context, Watch},
+    table::bytes,
+    tables::{backend_table, endpoint, service_table},
 };
 use crate::{
     api::{
@@ -260,84 +260,6 @@ pub(super) fn changed_text(changed: &Changed) -> String {
         (false, true) => format!("done, revision {}\n", changed.revision),
     });
     text
-}
-
-/// All services, one line each.
-pub(super) fn service_table(services: &[Service], context: &Context) -> String {
-    let wide = context.output == Output::Wide;
-    let mut columns = vec![
-        ("SERVICE", Align::Left),
-        ("ADDRESS", Align::Left),
-        ("MODE", Align::Left),
-        ("BACKENDS", Align::Right),
-        ("FLOWS", Align::Right),
-        ("NEW FLOWS", Align::Right),
-        ("PACKETS", Align::Right),
-        ("BYTES", Align::Right),
-        ("STATE", Align::Left),
-    ];
-    if wide {
-        columns.extend([
-            ("ALGORITHM", Align::Left),
-            ("CHECK", Align::Left),
-            ("ON EMPTY", Align::Left),
-            ("REPLY PACKETS", Align::Right),
-            ("DROPS", Align::Right),
-        ]);
-    }
-    let mut table = Table::new(&columns);
-    for service in services {
-        let total = service.backends.iter().filter(|backend| !backend.removed).count();
-        let mut row: Vec<Cell> = vec![
-            service.name.as_str().into(),
-            endpoint(service).into(),
-            service.mode.as_str().into(),
-            format!("{}/{total}", service.healthy_backends).into(),
-            count(service.active_flows).into(),
-            count(service.new_flows).into(),
-            count(service.packets).into(),
-            bytes(service.bytes).into(),
-            state(service, total),
-        ];
-        if wide {
-            let drops = service.drops.iter().map(|drops| drops.packets).sum();
-            row.extend([
-                service.algorithm.as_str().into(),
-                service.check.as_str().into(),
-                service.on_empty.as_str().into(),
-                count(service.reply_packets).into(),
-                count(drops).into(),
-            ]);
-        }
-        table.row(row);
-    }
-    table.render(context.style)
-}
-
-/// `address:port/protocol`, `*` for every port.
-pub(super) fn endpoint(service: &Service) -> String {
-    let port = match service.port {
-        0 => "*".to_owned(),
-        port => port.to_string(),
-    };
-    match service.address {
-        IpAddr::V4(address) => format!("{address}:{port}/{}", service.protocol),
-        IpAddr::V6(address) => format!("[{address}]:{port}/{}", service.protocol),
-    }
-}
-
-fn state(service: &Service, total: usize) -> Cell {
-    if !service.programmed {
-        Cell::new("not programmed", Tone::Bad)
-    } else if total == 0 {
-        Cell::new("no backends", Tone::Notice)
-    } else if service.healthy_backends == 0 {
-        Cell::new("down", Tone::Bad)
-    } else if service.healthy_backends < total {
-        Cell::new("degraded", Tone::Notice)
-    } else {
-        Cell::new("ok", Tone::Good)
-    }
 }
 
 fn show(service: &Service, context: &Context) -> String {

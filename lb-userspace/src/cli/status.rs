@@ -5,8 +5,8 @@ use clap::Args;
 use super::{
     error::CliError,
     output::{Context, Output, Watch},
-    service::service_table,
     table::{Align, Cell, Table, Tone, count},
+    tables::service_table,
 };
 use crate::api::types::{Status, XdpMode};
 

@@ -1,0 +1,204 @@
+//! Services and backends as tables.
+
+use std::net::IpAddr;
+
+use super::{
+    output::{Context, Output},
+    table::{Align, Cell, Table, Tone, bytes, count},
+};
+use crate::api::types::{Admin, Backend, Health, NextHop, Service};
+
+/// All services, one line each.
+pub(super) fn service_table(services: &[Service], context: &Context) -> String {
+    let wide = context.output == Output::Wide;
+    let mut columns = vec![
+        ("SERVICE", Align::Left),
+        ("ADDRESS", Align::Left),
+        ("MODE", Align::Left),
+        ("BACKENDS", Align::Right),
+        ("FLOWS", Align::Right),
+        ("NEW FLOWS", Align::Right),
+        ("PACKETS", Align::Right),
+        ("BYTES", Align::Right),
+        ("STATE", Align::Left),
+    ];
+    if wide {
+        columns.extend([
+            ("ALGORITHM", Align::Left),
+            ("CHECK", Align::Left),
+            ("ON EMPTY", Align::Left),
+            ("REPLY PACKETS", Align::Right),
+            ("DROPS", Align::Right),
+        ]);
+    }
+    let mut table = Table::new(&columns);
+    for service in services {
+        let total = service.backends.iter().filter(|backend| !backend.removed).count();
+        let mut row: Vec<Cell> = vec![
+            service.name.as_str().into(),
+            endpoint(service).into(),
+            service.mode.as_str().into(),
+            format!("{}/{total}", service.healthy_backends).into(),
+            count(service.active_flows).into(),
+            count(service.new_flows).into(),
+            count(service.packets).into(),
+            bytes(service.bytes).into(),
+            state(service, total),
+        ];
+        if wide {
+            let drops = service.drops.iter().map(|drops| drops.packets).sum();
+            row.extend([
+                service.algorithm.as_str().into(),
+                service.check.as_str().into(),
+                service.on_empty.as_str().into(),
+                count(service.reply_packets).into(),
+                count(drops).into(),
+            ]);
+        }
+        table.row(row);
+    }
+    table.render(context.style)
+}
+
+/// `address:port/protocol`, `*` for every port.
+pub(super) fn endpoint(service: &Service) -> String {
+    let port = match service.port {
+        0 => "*".to_owned(),
+        port => port.to_string(),
+    };
+    match service.address {
+        IpAddr::V4(address) => format!("{address}:{port}/{}", service.protocol),
+        IpAddr::V6(address) => format!("[{address}]:{port}/{}", service.protocol),
+    }
+}
+
+fn state(service: &Service, total: usize) -> Cell {
+    if !service.programmed {
+        Cell::new("not programmed", Tone::Bad)
+    } else if total == 0 {
+        Cell::new("no backends", Tone::Notice)
+    } else if service.healthy_backends == 0 {
+        Cell::new("down", Tone::Bad)
+    } else if service.healthy_backends < total {
+        Cell::new("degraded", Tone::Notice)
+    } else {
+        Cell::new("ok", Tone::Good)
+    }
+}
+
+/// The backends of one service, one line each.
+pub(super) fn backends_of_one(backends: &[Backend], context: &Context) -> String {
+    let mut table = Table::new(&columns(false, context));
+    for backend in backends {
+        table.row(row(backend, context));
+    }
+    table.render(context.style)
+}
+
+/// Backends of several services, one line each.
+pub(super) fn backend_table(services: &[Service], context: &Context) -> String {
+    let several = services.len() != 1;
+    let mut table = Table::new(&columns(several, context));
+    for service in services {
+        for backend in &service.backends {
+            let name = several.then(|| Cell::from(service.name.as_str()));
+            table.row(name.into_iter().chain(row(backend, context)));
+        }
+    }
+    table.render(context.style)
+}
+
+fn columns(service: bool, context: &Context) -> Vec<(&'static str, Align)> {
+    let mut columns = Vec::new();
+    if service {
+        columns.push(("SERVICE", Align::Left));
+    }
+    columns.extend([
+        ("BACKEND", Align::Left),
+        ("ADDRESS", Align::Left),
+        ("WEIGHT", Align::Right),
+        ("HEALTH", Align::Left),
+        ("STATE", Align::Left),
+        ("FLOWS", Align::Right),
+        ("NEW FLOWS", Align::Right),
+        ("PACKETS", Align::Right),
+        ("BYTES", Align::Right),
+    ]);
+    if context.output == Output::Wide {
+        columns.extend([
+            ("EFFECTIVE", Align::Right),
+            ("MODE", Align::Left),
+            ("NEXT HOP", Align::Left),
+            ("REPLY PACKETS", Align::Right),
+            ("SINCE", Align::Left),
+        ]);
+    }
+    columns.push(("LAST CHECK", Align::Left));
+    columns
+}
+
+fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
+    let (health, tone) = match backend.health {
+        Health::Up => ("up", Tone::Good),
+        Health::Down => ("down", Tone::Bad),
+        Health::Unchecked => ("unchecked", Tone::Plain),
+    };
+    let (state, state_tone) = match backend.admin {
+        _ if backend.removed => ("removed", Tone::Notice),
+        Admin::Enabled => ("enabled", Tone::Plain),
+        Admin::Draining => ("draining", Tone::Notice),
+        Admin::Disabled => ("disabled", Tone::Notice),
+    };
+    let mut row: Vec<Cell> = vec![
+        backend.name.as_str().into(),
+        backend.address.to_string().into(),
+        backend.weight.to_string().into(),
+        Cell::new(health, tone),
+        Cell::new(state, state_tone),
+        count(backend.active_flows).into(),
+        count(backend.new_flows).into(),
+        count(backend.packets).into(),
+        bytes(backend.bytes).into(),
+    ];
+    if context.output == Output::Wide {
+        row.extend([
+            backend.effective_weight.to_string().into(),
+            backend.mode.as_str().into(),
+            next_hop(backend),
+            count(backend.reply_packets).into(),
+            backend.since.clone().unwrap_or_default().into(),
+        ]);
+    }
+    row.push(last_check(backend));
+    row
+}
+
+fn next_hop(backend: &Backend) -> Cell {
+    match &backend.next_hop {
+        None => Cell::from(""),
+        Some(NextHop {
+            error: Some(error), ..
+        }) => Cell::new(error.as_str(), Tone::Bad),
+        Some(NextHop { via, interface, .. }) => {
+            let via = via.map(|via| via.to_string()).unwrap_or_default();
+            Cell::from(format!("{via} on {}", interface.as_deref().unwrap_or("-")))
+        }
+    }
+}
+
+fn last_check(backend: &Backend) -> Cell {
+    match &backend.last_check {
+        None => Cell::from(""),
+        Some(check) if check.ok => Cell::from(latency(check.latency_us)),
+        Some(check) => Cell::new(check.detail.as_str(), Tone::Bad),
+    }
+}
+
+/// Microseconds for people.
+fn latency(us: u64) -> String {
+    match us {
+        0..1_000 => format!("ok {us} us"),
+        1_000..1_000_000 => format!("ok {}.{} ms", us / 1_000, us % 1_000 / 100),
+        _ => format!("ok {}.{} s", us / 1_000_000, us % 1_000_000 / 100_000),
+    }
+}

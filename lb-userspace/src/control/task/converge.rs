@@ -1,0 +1,171 @@
+//! From what is wanted to what is programmed.
+
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::SystemTime};
+
+use tokio::task;
+
+use super::{ControlTask, RETRY_FIRST, RETRY_MAX, Retry, now};
+use crate::{
+    control::{ability::ProgramTarget, error::chain, lingering::Lingering, verdicts},
+    datapath::ProgramError,
+    events::{EventKind, NewEvent},
+    health::{Health, HealthEvent},
+    metrics::Observation,
+    plan::Target,
+    state::{
+        desired::Desired,
+        effective::{self, HealthView},
+        service::ServiceKey,
+    },
+};
+
+impl<P: ProgramTarget> ControlTask<P> {
+    /// Takes a verdict, and all others that wait, then programs once.
+    pub(super) async fn judge(&mut self, event: HealthEvent) {
+        self.note(event);
+        while let Ok(event) = self.verdicts.try_recv() {
+            self.note(event);
+        }
+        self.converge().await;
+        self.publish();
+    }
+
+    pub(super) fn note(&mut self, event: HealthEvent) {
+        let HealthEvent {
+            id,
+            health,
+            detail,
+            at: _,
+        } = event;
+        // A verdict about a backend that has been removed meanwhile may still arrive.
+        if !verdicts::wants(&self.desired, &id) {
+            return;
+        }
+        // The engine repeats what it thinks is not known here yet.
+        if self.health.get(&id).copied().unwrap_or_default() == health {
+            return;
+        }
+        let message = match health {
+            Health::Up | Health::Unchecked => health.to_string(),
+            Health::Down => format!("down: {detail}"),
+        };
+        self.events.push(
+            NewEvent {
+                kind: EventKind::Health,
+                service: Some(id.0.to_string()),
+                backend: Some(id.1.to_string()),
+                revision: self.desired.revision.0,
+                message,
+            },
+            SystemTime::now(),
+        );
+        self.health.insert(id, health);
+    }
+
+    /// Programs what follows from desired state, verdicts and removed backends now, and tries again later if that
+    /// fails: nobody waits for the answer.
+    pub(super) async fn converge(&mut self) {
+        let wanted = Arc::new(target(
+            &self.desired,
+            &self.health,
+            &self.lingering,
+            self.programmed.as_deref(),
+        ));
+        if self.programmed.as_ref() == Some(&wanted) {
+            self.wanted = wanted;
+            self.failure = None;
+            self.retry = None;
+            return;
+        }
+        self.wanted = Arc::clone(&wanted);
+        let failed_before = self.failure.is_some();
+        match self.program(wanted).await {
+            Ok(()) if failed_before => {
+                self.event(
+                    EventKind::ProgramRecovered,
+                    None,
+                    "programmed as desired again".into(),
+                );
+            }
+            Ok(()) => {}
+            Err(error) => {
+                if !failed_before {
+                    tracing::error!(
+                        error = chain(&error),
+                        "cannot program the data plane, will try again"
+                    );
+                    self.event(EventKind::ProgramFailed, None, chain(&error));
+                }
+                self.failure = Some(chain(&error));
+                let wait = self.retry.map_or(RETRY_FIRST, |retry| retry.then);
+                self.retry = Some(Retry {
+                    at: now() + wait,
+                    then: (2 * wait).min(RETRY_MAX),
+                });
+            }
+        }
+    }
+
+    /// Programs `wanted`. On success it is what is wanted and programmed.
+    pub(super) async fn program(&mut self, wanted: Arc<Target>) -> Result<(), ProgramError> {
+        if self
+            .programmed
+            .as_ref()
+            .is_some_and(|programmed| loses_counters(programmed, &wanted))
+        {
+            self.observe().await;
+        }
+        let report = self.writer.program((*wanted).clone()).await?;
+        self.metrics.programmed(&report);
+        tracing::debug!(steps = report.steps, elapsed = ?report.elapsed, "programmed");
+        self.programmed = Some(Arc::clone(&wanted));
+        self.wanted = wanted;
+        self.failure = None;
+        self.retry = None;
+        Ok(())
+    }
+
+    /// Reads all counters, so that the ledgers know them before they are gone.
+    pub(super) async fn observe(&self) -> Option<Observation> {
+        let observer = Arc::clone(&self.observer);
+        let view = Arc::clone(&self.publisher.borrow());
+        match task::spawn_blocking(move || observer.observe(&view)).await {
+            Ok(Ok(seen)) => Some(seen),
+            Ok(Err(error)) => {
+                tracing::warn!(error = chain(&error), "cannot read counters");
+                None
+            }
+            Err(_) => None,
+        }
+    }
+}
+
+/// What should be programmed.
+pub(super) fn target(
+    desired: &Desired,
+    health: &HealthView,
+    lingering: &[Lingering],
+    programmed: Option<&Target>,
+) -> Target {
+    let lingering = lingering
+        .iter()
+        .map(|gone| ((gone.key, gone.address), gone.mode))
+        .collect();
+    effective::target(
+        desired,
+        &verdicts::cautious(desired, health, programmed),
+        &lingering,
+    )
+}
+
+/// Whether `new` gives up ids that `old` has, and with them their counters.
+pub(super) fn loses_counters(old: &Target, new: &Target) -> bool {
+    let ids = |target: &Target| -> BTreeSet<(ServiceKey, Option<SocketAddr>)> {
+        let backends = target.services.iter().flat_map(|(key, service)| {
+            let backends = service.backends.keys().map(|address| (*key, Some(*address)));
+            backends.chain([(*key, None)])
+        });
+        backends.collect()
+    };
+    !ids(old).is_subset(&ids(new))
+}

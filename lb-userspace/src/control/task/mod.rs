@@ -1,0 +1,350 @@
+//! The control task's loop, and changes of the desired state.
+
+mod converge;
+mod report;
+mod timers;
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use tokio::{
+    sync::{mpsc, watch},
+    task, time,
+};
+use tokio_util::sync::CancellationToken;
+
+use self::{converge::target, timers::is_named};
+use super::{
+    Change, ControlError, ControlHandle, ControlView, Inherited, Outcome, REQUEST_DEPTH, Request,
+    ability::{ProgramTarget, RunChecks},
+    error::chain,
+    lingering::{self, FLOW_POLL, Lingering},
+    verdicts,
+};
+use crate::{
+    datapath::ProgramError,
+    events::{EventKind, EventLog},
+    health::HealthEvent,
+    metrics::{ApplyMetrics, Observer},
+    plan::Target,
+    state::{
+        backend::Admin,
+        desired::{Desired, Revision},
+        diff,
+        effective::HealthView,
+        names::{BackendName, ServiceName},
+        store::Store,
+    },
+};
+
+/// Time after which a state that could not be programmed is tried again; doubles up to [`RETRY_MAX`].
+pub(super) const RETRY_FIRST: Duration = Duration::from_secs(1);
+/// Longest time between two tries.
+pub(super) const RETRY_MAX: Duration = Duration::from_secs(30);
+
+/// What the task is made of.
+pub struct Parts<P> {
+    /// Programs the data plane.
+    pub writer: P,
+    /// Keeps the desired state.
+    pub store: Arc<dyn Store + Send + Sync>,
+    /// Checks backends.
+    pub checks: Box<dyn RunChecks>,
+    /// What checks say.
+    pub verdicts: mpsc::Receiver<HealthEvent>,
+    /// Counts flows.
+    pub observer: Arc<Observer>,
+    /// Where events go.
+    pub events: Arc<EventLog>,
+    /// Where applies are counted.
+    pub metrics: ApplyMetrics,
+    /// The desired state to begin with.
+    pub desired: Desired,
+    /// What an earlier daemon left in the maps.
+    pub inherited: Inherited,
+}
+
+/// Everything that can happen to the task.
+enum ControlEvent {
+    /// Someone asks for a change.
+    Request(Request),
+    /// A verdict changed.
+    Health(HealthEvent),
+    /// A deadline has passed.
+    Timer,
+    /// The daemon leaves.
+    Stop,
+}
+
+/// When a drain ends by itself, on both clocks: one only goes forward, the other is for people.
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    at: Instant,
+    wall: SystemTime,
+}
+
+/// When programming is tried again, and how long it waits after the next failure.
+#[derive(Clone, Copy, Debug)]
+struct Retry {
+    at: Instant,
+    then: Duration,
+}
+
+/// Owns desired state, verdicts and removed backends. Not cancel-safe inside a change: it ends between two events.
+pub struct ControlTask<P> {
+    writer: P,
+    store: Arc<dyn Store + Send + Sync>,
+    checks: Box<dyn RunChecks>,
+    verdicts: mpsc::Receiver<HealthEvent>,
+    observer: Arc<Observer>,
+    events: Arc<EventLog>,
+    metrics: ApplyMetrics,
+    requests: mpsc::Receiver<Request>,
+    publisher: watch::Sender<Arc<ControlView>>,
+
+    desired: Arc<Desired>,
+    health: HealthView,
+    lingering: Vec<Lingering>,
+    /// When the flows of removed backends are looked at again.
+    next_poll: Instant,
+    deadlines: BTreeMap<(ServiceName, BackendName), Deadline>,
+    wanted: Arc<Target>,
+    programmed: Option<Arc<Target>>,
+    failure: Option<String>,
+    retry: Option<Retry>,
+    last_apply_ok: bool,
+}
+
+impl<P: ProgramTarget> ControlTask<P> {
+    /// Programs the first state and begins its checks.
+    ///
+    /// # Errors
+    /// When it cannot be programmed.
+    pub async fn start(parts: Parts<P>) -> Result<(Self, ControlHandle), ProgramError> {
+        let (sender, requests) = mpsc::channel(REQUEST_DEPTH);
+        let desired = Arc::new(parts.desired);
+        let health = verdicts::carried_over(&desired, &parts.inherited.health);
+        let wanted = Arc::new(target(&desired, &health, &parts.inherited.lingering, None));
+        let first = ControlView {
+            desired: Arc::clone(&desired),
+            wanted: Arc::clone(&wanted),
+            programmed: None,
+            failure: None,
+            lingering: parts.inherited.lingering.clone(),
+            drain_deadlines: BTreeMap::new(),
+            last_apply_ok: true,
+        };
+        let (publisher, view) = watch::channel(Arc::new(first));
+        let mut task = Self {
+            writer: parts.writer,
+            store: parts.store,
+            checks: parts.checks,
+            verdicts: parts.verdicts,
+            observer: parts.observer,
+            events: parts.events,
+            metrics: parts.metrics,
+            requests,
+            publisher,
+            desired,
+            health,
+            lingering: parts.inherited.lingering,
+            next_poll: now() + FLOW_POLL,
+            deadlines: BTreeMap::new(),
+            wanted: Arc::clone(&wanted),
+            programmed: None,
+            failure: None,
+            retry: None,
+            last_apply_ok: true,
+        };
+        task.program(wanted).await?;
+        task.checks.run(verdicts::specs(&task.desired, &task.health));
+        task.publish();
+        let handle = ControlHandle {
+            requests: sender,
+            view,
+        };
+        Ok((task, handle))
+    }
+
+    /// Runs until `cancel`, or until nobody can ask any more.
+    pub async fn run(mut self, cancel: CancellationToken) {
+        loop {
+            match self.next(&cancel).await {
+                ControlEvent::Request(request) => {
+                    let Request {
+                        change,
+                        expected,
+                        dry_run,
+                        reply,
+                    } = request;
+                    let outcome = self.change(&change, expected, dry_run).await;
+                    // Whoever asked may have gone; the change stands all the same.
+                    let _ = reply.send(outcome);
+                }
+                ControlEvent::Health(event) => self.judge(event).await,
+                ControlEvent::Timer => self.timer().await,
+                ControlEvent::Stop => return,
+            }
+        }
+    }
+
+    async fn next(&mut self, cancel: &CancellationToken) -> ControlEvent {
+        let deadline = self.next_deadline();
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => ControlEvent::Stop,
+            Some(event) = self.verdicts.recv() => ControlEvent::Health(event),
+            request = self.requests.recv() => request.map_or(ControlEvent::Stop, ControlEvent::Request),
+            () = until(deadline) => ControlEvent::Timer,
+        }
+    }
+
+    fn next_deadline(&self) -> Option<Instant> {
+        let drains = self.deadlines.values().map(|deadline| deadline.at);
+        let retry = self.retry.map(|retry| retry.at);
+        let flows = (!self.lingering.is_empty()).then_some(self.next_poll);
+        drains.chain(retry).chain(flows).min()
+    }
+
+    /// Validates, saves, programs and publishes a change.
+    async fn change(
+        &mut self,
+        change: &Change,
+        expected: Option<Revision>,
+        dry_run: bool,
+    ) -> Result<Outcome, ControlError> {
+        let present = self.desired.revision;
+        if let Some(expected) = expected.filter(|expected| *expected != present) {
+            return Err(ControlError::Moved { expected, present });
+        }
+        if !dry_run && self.release_at_once(change).await {
+            return Ok(Outcome {
+                revision: present,
+                changed: true,
+                diff: Vec::new(),
+                moved: Vec::new(),
+            });
+        }
+        let next = change.apply(&self.desired)?;
+        let diff = diff::diff(&self.desired, &next);
+        let moved = diff::moved_shares(&self.desired, &next, &self.health);
+        let outcome = Outcome {
+            revision: if dry_run { present } else { next.revision },
+            changed: next.revision != present,
+            diff: diff.to_string().lines().map(str::to_owned).collect(),
+            moved: moved
+                .into_iter()
+                .filter(|(name, share)| *share > 0.0 && self.takes_flows(name))
+                .collect(),
+        };
+        if dry_run {
+            return Ok(outcome);
+        }
+        if outcome.changed {
+            let result = self.put_in_force(change, next).await;
+            self.last_apply_ok = result.is_ok();
+            self.metrics.last_apply(result.is_ok());
+            if let Err(error) = result {
+                self.event(EventKind::Refused, None, chain(&error));
+                self.publish();
+                return Err(error);
+            }
+            self.report(&diff);
+        }
+        self.set_deadline(change);
+        self.publish();
+        Ok(outcome)
+    }
+
+    /// Whether any backend of a service takes new flows: where none does, there are no flows that could move.
+    fn takes_flows(&self, name: &ServiceName) -> bool {
+        let service = self
+            .desired
+            .services
+            .get(name)
+            .and_then(|service| self.wanted.services.get(&service.key));
+        service.is_some_and(|service| service.backends.values().any(|backend| backend.weight > 0))
+    }
+
+    /// Saves and programs `next`; on error everything is as before.
+    async fn put_in_force(&mut self, change: &Change, next: Desired) -> Result<(), ControlError> {
+        let next = Arc::new(next);
+        self.save(Arc::clone(&next)).await?;
+        let health = verdicts::after(&self.desired, &next, &self.health);
+        let mut lingering = self.lingering.clone();
+        if let Some(programmed) = &self.programmed {
+            lingering.extend(lingering::removed(
+                &self.desired,
+                &next,
+                programmed,
+                change.at_once(),
+                now(),
+            ));
+        }
+        lingering.retain(|lingering| !lingering.overtaken(&next) && !is_named(lingering, change.at_once()));
+        let wanted = Arc::new(target(&next, &health, &lingering, self.programmed.as_deref()));
+        if let Err(program) = self.program(wanted).await {
+            return Err(match self.save(Arc::clone(&self.desired)).await {
+                Ok(()) => ControlError::Program(program),
+                Err(ControlError::Save(save)) => ControlError::NotTakenBack { program, save },
+                Err(error) => error,
+            });
+        }
+        self.desired = next;
+        self.health = health;
+        self.lingering = lingering;
+        let desired = &self.desired;
+        self.deadlines.retain(|(service, backend), _| {
+            desired
+                .backend(service, backend)
+                .is_ok_and(|backend| backend.admin == Admin::Draining)
+        });
+        self.checks.run(verdicts::specs(&self.desired, &self.health));
+        Ok(())
+    }
+
+    async fn save(&self, desired: Arc<Desired>) -> Result<(), ControlError> {
+        let store = Arc::clone(&self.store);
+        let saved = task::spawn_blocking(move || store.save(&desired)).await;
+        Ok(saved.map_err(|error| ControlError::Internal(error.to_string()))??)
+    }
+
+    /// A drain that was asked for with a time ends then; one asked for without has no end.
+    fn set_deadline(&mut self, change: &Change) {
+        if let Change::SetBackend(service, name, change, time) = change
+            && change.admin == Some(Admin::Draining)
+        {
+            let id = (service.clone(), name.clone());
+            match time {
+                Some(time) => {
+                    let wall = SystemTime::now() + *time;
+                    self.deadlines.insert(
+                        id,
+                        Deadline {
+                            at: now() + *time,
+                            wall,
+                        },
+                    );
+                }
+                None => {
+                    self.deadlines.remove(&id);
+                }
+            }
+        }
+    }
+}
+
+/// The time on the clock that tests can stop.
+fn now() -> Instant {
+    time::Instant::now().into_std()
+}
+
+async fn until(deadline: Option<Instant>) {
+    match deadline {
+        Some(deadline) => time::sleep_until(deadline.into()).await,
+        None => std::future::pending().await,
+    }
+}

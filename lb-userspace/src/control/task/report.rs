@@ -1,0 +1,103 @@
+//! Telling others: events and the published view.
+
+use std::{sync::Arc, time::SystemTime};
+
+use super::ControlTask;
+use crate::{
+    control::{ControlView, ability::ProgramTarget},
+    events::{EventKind, NewEvent},
+    state::{
+        diff,
+        names::{BackendName, ServiceName},
+    },
+};
+
+/// Events that one change makes at most, beside the one that names its revision.
+const EVENTS_PER_CHANGE: usize = 100;
+
+impl<P: ProgramTarget> ControlTask<P> {
+    pub(super) fn report(&self, diff: &diff::Diff) {
+        let revision = self.desired.revision.0;
+        tracing::info!(revision, changes = diff.items.len(), "applied");
+        self.event(EventKind::Applied, None, format!("revision {revision} in force"));
+        for item in diff.items.iter().take(EVENTS_PER_CHANGE) {
+            let (kind, subject) = subject(&item.what);
+            self.event(kind, subject, sentence(item));
+        }
+        if let Some(more) = diff
+            .items
+            .len()
+            .checked_sub(EVENTS_PER_CHANGE)
+            .filter(|more| *more > 0)
+        {
+            self.event(EventKind::Applied, None, format!("and {more} more changes"));
+        }
+    }
+
+    pub(super) fn event(
+        &self,
+        kind: EventKind,
+        subject: Option<(ServiceName, Option<BackendName>)>,
+        message: String,
+    ) {
+        let (service, backend) = subject.map_or((None, None), |(service, backend)| (Some(service), backend));
+        let event = NewEvent {
+            kind,
+            service: service.map(|name| name.to_string()),
+            backend: backend.map(|name| name.to_string()),
+            revision: self.desired.revision.0,
+            message,
+        };
+        self.events.push(event, SystemTime::now());
+    }
+
+    pub(super) fn publish(&self) {
+        self.metrics.revision(self.desired.revision);
+        let drain_deadlines = self
+            .deadlines
+            .iter()
+            .map(|(id, deadline)| (id.clone(), deadline.wall))
+            .collect();
+        self.publisher.send_replace(Arc::new(ControlView {
+            desired: Arc::clone(&self.desired),
+            wanted: Arc::clone(&self.wanted),
+            programmed: self.programmed.clone(),
+            failure: self.failure.clone(),
+            lingering: self.lingering.clone(),
+            drain_deadlines,
+            last_apply_ok: self.last_apply_ok,
+        }));
+    }
+}
+
+/// An item of a diff without its subject: `added: weight 10`, `changed: weight 10 -> 30`, `removed`.
+fn sentence(item: &diff::Item) -> String {
+    let what = match item.change {
+        diff::Change::Added => "added",
+        diff::Change::Removed => "removed",
+        diff::Change::Changed => "changed",
+    };
+    let fields: Vec<String> = item.fields.iter().map(ToString::to_string).collect();
+    if fields.is_empty() {
+        what.to_owned()
+    } else {
+        format!("{what}: {}", fields.join(", "))
+    }
+}
+
+/// Whom a line of a diff is about: `service web`, `backend web/web-1` or `settings`.
+fn subject(what: &str) -> (EventKind, Option<(ServiceName, Option<BackendName>)>) {
+    if let Some(name) = what.strip_prefix("service ") {
+        return (EventKind::Service, name.parse().ok().map(|name| (name, None)));
+    }
+    let backend = what
+        .strip_prefix("backend ")
+        .and_then(|name| name.split_once('/'));
+    let names = backend.and_then(|(service, name)| Some((service.parse().ok()?, Some(name.parse().ok()?))));
+    let kind = if names.is_some() {
+        EventKind::Backend
+    } else {
+        EventKind::Applied
+    };
+    (kind, names)
+}

@@ -1,0 +1,116 @@
+//! What happens when time has passed: drains end, removed backends go, failures are tried again.
+
+use super::{ControlTask, Deadline, RETRY_FIRST, now};
+use crate::{
+    control::{
+        Change,
+        ability::ProgramTarget,
+        error::chain,
+        lingering::{FLOW_POLL, Lingering},
+    },
+    events::EventKind,
+    state::{
+        backend::Admin,
+        change::BackendChange,
+        names::{BackendName, ServiceName},
+    },
+};
+
+impl<P: ProgramTarget> ControlTask<P> {
+    pub(super) async fn timer(&mut self) {
+        self.end_drains().await;
+        if self.next_poll <= now() {
+            self.next_poll = now() + FLOW_POLL;
+            self.release().await;
+        }
+        if self.retry.is_some_and(|retry| retry.at <= now()) {
+            self.converge().await;
+            self.publish();
+        }
+    }
+
+    /// Disables backends whose drain has reached its deadline.
+    pub(super) async fn end_drains(&mut self) {
+        let over = |deadline: &Deadline| deadline.at <= now();
+        let ended: Vec<_> = self
+            .deadlines
+            .iter()
+            .filter(|(_, at)| over(at))
+            .map(|(id, _)| id.clone())
+            .collect();
+        for (service, name) in ended {
+            let disable = BackendChange {
+                admin: Some(Admin::Disabled),
+                ..BackendChange::default()
+            };
+            let change = Change::SetBackend(service.clone(), name.clone(), disable, None);
+            if let Err(error) = self.change(&change, None, false).await {
+                tracing::error!(%service, backend = %name, error = chain(&error), "cannot end a drain, will try again");
+                let at = now() + RETRY_FIRST;
+                self.deadlines
+                    .entry((service, name))
+                    .and_modify(|deadline| deadline.at = at);
+            }
+        }
+    }
+
+    /// Lets removed backends go that have no flows left.
+    pub(super) async fn release(&mut self) {
+        if self.lingering.is_empty() {
+            return;
+        }
+        let Some(seen) = self.observe().await else { return };
+        let mut released = Vec::new();
+        self.lingering.retain(|lingering| {
+            let flows = seen.at(&lingering.key, lingering.address).active_flows;
+            let finished = lingering.finished(flows, seen.flows_counted_at, now());
+            if finished {
+                released.push((lingering.service.clone(), lingering.name.clone(), flows));
+            }
+            !finished
+        });
+        if released.is_empty() {
+            return;
+        }
+        self.converge().await;
+        for (service, name, flows) in released {
+            let message = match flows {
+                0 => "removed for good, its flows have finished".to_owned(),
+                n => format!("removed for good, {n} flows move"),
+            };
+            self.event(EventKind::Released, Some((service, Some(name))), message);
+        }
+        self.publish();
+    }
+
+    /// Lets a backend go that was removed before and still finishes its flows; false if `change` asks for nothing of
+    /// the kind.
+    pub(super) async fn release_at_once(&mut self, change: &Change) -> bool {
+        let Some((service, name)) = change.at_once() else {
+            return false;
+        };
+        let lingers = self
+            .lingering
+            .iter()
+            .any(|lingering| is_named(lingering, Some((service, name))));
+        if !lingers || self.desired.backend(service, name).is_ok() {
+            return false;
+        }
+        self.lingering
+            .retain(|lingering| !is_named(lingering, Some((service, name))));
+        self.converge().await;
+        let subject = Some((service.clone(), Some(name.clone())));
+        self.event(
+            EventKind::Released,
+            subject,
+            "removed for good, the flows it had move".into(),
+        );
+        self.publish();
+        true
+    }
+}
+
+/// Whether a removed backend is the one of these names.
+pub(super) fn is_named(lingering: &Lingering, names: Option<(&ServiceName, &BackendName)>) -> bool {
+    names == Some((&lingering.service, &lingering.name))
+}
