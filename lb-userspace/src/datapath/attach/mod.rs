@@ -209,14 +209,23 @@ impl<'a> Attacher<'a> {
         modes: &[XdpMode],
     ) -> Result<Option<String>, DatapathError> {
         let mut refused: Vec<String> = Vec::new();
+        // With and without packets of several buffers; loaded when needed, as most drivers take the first.
+        let mut programs: [Option<Program>; 2] = [None, None];
         for mode in modes {
-            let mut without_frags = None;
-            for frags in [true, false] {
-                let result = self
-                    .loader
-                    .load(slot, frags)
-                    .map_err(|e| e.to_string())
-                    .and_then(|program| self.create_link(program, link, slot, *mode));
+            let mut without_frags: Option<String> = None;
+            for (loaded, frags) in programs.iter_mut().zip([true, false]) {
+                if loaded.is_none() {
+                    match self.loader.load(slot, frags) {
+                        Ok(program) => *loaded = Some(program),
+                        // Kernels before 5.18 do not know of them.
+                        Err(e) if frags => without_frags = Some(e.to_string()),
+                        Err(e) => return Err(e),
+                    }
+                }
+                let Some(program) = loaded else {
+                    continue;
+                };
+                let result = self.create_link(program, link, slot, *mode);
                 match result {
                     Ok(()) => {
                         let notes: Vec<String> = refused
@@ -241,7 +250,7 @@ impl<'a> Attacher<'a> {
 
     fn create_link(
         &mut self,
-        mut program: Program,
+        program: &mut Program,
         link: &LinkState,
         slot: u32,
         mode: XdpMode,
