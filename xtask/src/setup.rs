@@ -51,10 +51,12 @@ fn install_debian(yes: bool) -> Result<()> {
     let mut updated = false;
     if DebianCompiler::find().is_none() {
         let packages = apt::missing(&COMPILER_PACKAGES);
-        apt::ask(&packages, yes)?;
-        apt::update()?;
-        updated = true;
-        apt::install(&packages).with_context(by_hand)?;
+        if !packages.is_empty() {
+            apt::ask(&packages, yes)?;
+            apt::update()?;
+            updated = true;
+            apt::install(&packages).with_context(by_hand)?;
+        }
     }
     let compiler = DebianCompiler::find().with_context(|| {
         format!(
