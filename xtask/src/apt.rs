@@ -106,7 +106,7 @@ fn apt(step: &str, log: &str, words: &[&str]) -> Result<()> {
     let mut pause = FIRST_PAUSE;
     let mut attempt = 1;
     loop {
-        let mut command = workspace::root_command("env");
+        let mut command = workspace::root_command("env")?;
         command
             .args(["DEBIAN_FRONTEND=noninteractive", "LC_ALL=C", "apt-get", "-q"])
             .args([

@@ -12,7 +12,7 @@ use crate::{
     apt,
     toolchain::Toolchain,
     workspace,
-    workspace::{cache_dir, find_program},
+    workspace::{cache_dir, find_program, program_dirs},
 };
 
 /// A program that the tests call, and Debian's package of it.
@@ -97,9 +97,7 @@ pub(crate) fn ensure(toolchain: &Toolchain, yes: bool) -> Result<()> {
 /// # Errors
 /// When the place of the cache is unknown, or its name cannot stand in `PATH`.
 pub(crate) fn run_as_root(cargo: &mut Command) -> Result<()> {
-    let path = env::var_os("PATH").unwrap_or_default();
-    let mut dirs: Vec<PathBuf> = env::split_paths(&path).collect();
-    dirs.extend(["/usr/sbin", "/sbin"].map(PathBuf::from));
+    let mut dirs = program_dirs();
     dirs.extend(server_dirs()?);
     let path = env::join_paths(dirs)?;
     workspace::run_as_root(cargo, &path);

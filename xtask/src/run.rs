@@ -34,7 +34,7 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     let profile = Profile::from_debug_flag(options.debug);
     build::bpf(workspace, &toolchain)?;
     build::lb(workspace, profile)?;
-    let mut command = root_command(workspace.lb(profile.dir()));
+    let mut command = root_command(workspace.lb(profile.dir()))?;
     command.arg("run");
     for iface in &options.iface {
         command.arg("--iface").arg(iface);

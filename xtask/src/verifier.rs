@@ -86,7 +86,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
 /// Loads the object with bpftool and gives its log.
 fn load(object: &Path, mount_point: &Path) -> Result<String> {
     fs::create_dir_all(mount_point).with_context(|| format!("cannot create {}", mount_point.display()))?;
-    let output = root_command("unshare")
+    let output = root_command("unshare")?
         .args(["--mount", "sh", "-c", LOAD])
         .args([object, mount_point])
         .output()

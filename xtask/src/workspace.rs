@@ -123,12 +123,16 @@ fn as_root(path: OsString) -> Vec<OsString> {
 }
 
 /// A command that runs as root, through sudo where this process is not root.
-pub(crate) fn root_command(program: impl AsRef<OsStr>) -> Command {
-    let mut words = as_root(env::var_os("PATH").unwrap_or_default());
+///
+/// # Errors
+/// When a directory's name cannot stand in `PATH`.
+pub(crate) fn root_command(program: impl AsRef<OsStr>) -> Result<Command> {
+    let path = env::join_paths(program_dirs())?;
+    let mut words = as_root(path.clone());
     words.push(program.as_ref().to_owned());
     let mut command = Command::new(&words[0]);
-    command.args(&words[1..]);
-    command
+    command.args(&words[1..]).env("PATH", path);
+    Ok(command)
 }
 
 /// Makes cargo run what it built (tests, benchmarks, binaries) as root and with this `PATH`.
@@ -145,11 +149,17 @@ pub(crate) fn run_as_root(cargo: &mut Command, path: &OsStr) {
     }
 }
 
-/// The first file of this name in `PATH`, or in the directories for system programs, which a user's `PATH` often lacks.
-pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+/// The directories of `PATH`, and those of system programs, which a user's `PATH` often lacks.
+pub(crate) fn program_dirs() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    env::split_paths(&path)
-        .chain(["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from))
+    let system = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
+    env::split_paths(&path).chain(system).collect()
+}
+
+/// The first file of this name in [`program_dirs`].
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    program_dirs()
+        .into_iter()
         .map(|dir| dir.join(name))
         .find(|file| file.is_file())
 }
