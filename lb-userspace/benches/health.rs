@@ -3,7 +3,7 @@
 use std::{
     hint::black_box,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener, TcpStream},
     sync::Arc,
     thread,
     time::Duration,
@@ -60,6 +60,22 @@ fn answering(connections: usize) -> Result<SocketAddr> {
 
 fn http(fresh_every: u32) -> Result<HttpChecker> {
     Ok(HttpChecker::new(&HttpCheck::default())?.with_fresh_every(fresh_every))
+}
+
+/// What the same work costs without any of our code, by blocking calls: checks are quoted as ratios to these.
+fn floors(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
+    let (_taken, refused) = refusing(runtime)?;
+    let mut stream = TcpStream::connect(answering(1)?)?;
+    let mut group = c.benchmark_group("health/floor");
+    group.bench_function("connect refused", |b| b.iter(|| TcpStream::connect(refused)));
+    group.bench_function("http exchange, kept connection", |b| {
+        b.iter(|| {
+            stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+            stream.read(&mut [0; 4096])
+        });
+    });
+    group.finish();
+    Ok(())
 }
 
 fn single_checks(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
@@ -136,9 +152,8 @@ fn concurrent_checks(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
 fn monitors(c: &mut Criterion) {
     let config = MonitorConfig::new(([127, 0, 0, 1], 80).into(), &CheckSettings::default());
     let mut group = c.benchmark_group("health/monitor");
-    group.bench_function("new", |b| {
-        // Dropping is not part of it: criterion drops the monitors outside of the measured time.
-        b.iter_with_large_drop(|| HealthCheckMonitor::new(TcpChecker, black_box(config)));
+    group.bench_function("new and drop", |b| {
+        b.iter(|| HealthCheckMonitor::new(TcpChecker, black_box(config)));
     });
     let monitor = HealthCheckMonitor::new(TcpChecker, config);
     group.bench_function("is_healthy", |b| b.iter(|| black_box(&monitor).is_healthy()));
@@ -151,6 +166,7 @@ fn main() -> Result<()> {
         .enable_all()
         .build()?;
     let mut criterion = Criterion::default().configure_from_args();
+    floors(&mut criterion, &runtime)?;
     single_checks(&mut criterion, &runtime)?;
     concurrent_checks(&mut criterion, &runtime)?;
     monitors(&mut criterion);
