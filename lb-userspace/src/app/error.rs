@@ -70,15 +70,10 @@ impl RunError {
             Self::Desired(error) => error.hint().map(str::to_owned),
             Self::Metrics(_) => Some("name another address with --metrics".into()),
             Self::Died(_) => Some("start it again: it takes over what forwards".into()),
-            Self::Datapath(DatapathError::PinDirBusy { .. }) => {
-                Some("stop that daemon, or give this one its own interfaces and --pin-dir".into())
+            Self::Datapath(error) => error.hint(),
+            Self::Runtime(_) | Self::Signals(_) | Self::Registry(_) | Self::Health(_) | Self::Program(_) => {
+                None
             }
-            Self::Runtime(_)
-            | Self::Signals(_)
-            | Self::Registry(_)
-            | Self::Datapath(_)
-            | Self::Health(_)
-            | Self::Program(_) => None,
         }
     }
 }

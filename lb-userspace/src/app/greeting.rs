@@ -49,21 +49,18 @@ pub(super) fn text(
         settings.state_dir.display()
     );
     let _ = writeln!(text, "  {:<10} http://{}/metrics", "metrics", settings.metrics);
-    let lb = if settings.socket == DaemonSettings::default().socket {
-        "lb".to_owned()
-    } else {
-        format!("lb --socket {}", settings.socket.display())
-    };
     if services == 0 {
-        let _ = write!(
-            text,
-            "\nNo services yet. In another terminal:\n  \
-             {lb} service add web --address 192.0.2.10 --port 80\n  \
-             {lb} backend add web web-1 --address 10.0.0.11:8080\n  \
-             {lb} status\n"
+        text.push_str("\nNo services yet. In another terminal:\n");
+        if settings.socket != DaemonSettings::default().socket {
+            let _ = writeln!(text, "  export LB_SOCKET={}", settings.socket.display());
+        }
+        text.push_str(
+            "  lb service add web --address 192.0.2.10 --port 80\n  \
+             lb backend add web web-1 --address 10.0.0.11:8080\n  \
+             lb status\n",
         );
     } else {
-        let _ = writeln!(text, "\n`{lb} status` shows more.");
+        text.push_str("\n`lb status` shows more.\n");
     }
     text.push_str(match settings.on_exit {
         OnExit::Detach => "Ctrl-C stops forwarding and detaches.\n",
@@ -74,4 +71,76 @@ pub(super) fn text(
 
 fn count(n: usize, what: &str) -> String {
     format!("{n} {what}{}", if n == 1 { "" } else { "s" })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeMap, sync::Arc};
+
+    use super::*;
+    use crate::{
+        datapath::XdpMode,
+        plan::Target,
+        state::{
+            desired::Desired,
+            effective::{self, HealthView, Lingering},
+            testing,
+        },
+    };
+
+    fn view(desired: Desired) -> ControlView {
+        let target: Target = effective::target(&desired, &HealthView::new(), &Lingering::new());
+        ControlView {
+            desired: Arc::new(desired),
+            wanted: Arc::new(target),
+            programmed: None,
+            failure: None,
+            lingering: Vec::new(),
+            drain_deadlines: BTreeMap::new(),
+            last_apply_ok: true,
+        }
+    }
+
+    #[test]
+    fn a_new_user_reads_what_runs_and_what_to_type_next() {
+        let interfaces = [AttachedInterface {
+            name: "eth0".into(),
+            ifindex: 2,
+            xdp_mode: XdpMode::Generic,
+            program_id: 7,
+            link_id: 8,
+            slot: 0,
+            took_over: false,
+            note: Some("the driver has no native XDP".into()),
+        }];
+        let text_of = |settings: &DaemonSettings, desired| text(settings, &interfaces, &view(desired));
+        let empty = text_of(&DaemonSettings::default(), Desired::default());
+        for part in [
+            "eth0       XDP generic",
+            "no native XDP",
+            "http://127.0.0.1:9900/metrics",
+            "  lb service add ",
+            "  lb backend add ",
+        ] {
+            assert!(empty.contains(part), "{part} is missing in:\n{empty}");
+        }
+        assert!(
+            empty.lines().count() <= 15 && !empty.contains("LB_SOCKET"),
+            "{empty}"
+        );
+
+        let elsewhere = DaemonSettings {
+            socket: "/tmp/lb.sock".into(),
+            ..DaemonSettings::default()
+        };
+        assert!(text_of(&elsewhere, Desired::default()).contains("export LB_SOCKET=/tmp/lb.sock"));
+        let full = text_of(
+            &elsewhere,
+            testing::desired([testing::service("web", 1, &[("a", 1)])]),
+        );
+        assert!(
+            full.contains("1 service, 1 backend") && !full.contains("service add"),
+            "{full}"
+        );
+    }
 }

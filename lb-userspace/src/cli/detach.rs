@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     control::chain,
-    datapath::{self, DEFAULT_PIN_DIR, DatapathError},
+    datapath::{self, DEFAULT_PIN_DIR},
 };
 
 #[derive(Args, Debug)]
@@ -31,10 +31,10 @@ impl Detach {
     pub(super) fn execute(self, context: &Context) -> Result<(), CliError> {
         let removed = datapath::detach_leftovers(&self.pin_dir).map_err(|error| {
             let failed = CliError::new(Exit::Failed, format!("cannot detach: {}", chain(&error)));
-            if matches!(error, DatapathError::PinDirBusy { .. }) {
-                return failed.hint("stop that daemon; it detaches when it leaves");
+            match error.hint() {
+                Some(hint) => failed.hint(hint),
+                None => failed,
             }
-            failed
         })?;
         context.show(&Removed { removed }, |Removed { removed }| {
             if removed.is_empty() {

@@ -65,24 +65,9 @@ impl Run {
 
 fn failed(error: RunError) -> CliError {
     let hint = error.hint();
-    let exit = match &error {
-        RunError::NoInterface => Exit::Usage,
-        RunError::File(FileError::Content { .. } | FileError::Read { .. })
-        | RunError::Runtime(_)
-        | RunError::Signals(_)
-        | RunError::Socket(_)
-        | RunError::Store(_)
-        | RunError::Desired(_)
-        | RunError::Metrics(_)
-        | RunError::Registry(_)
-        | RunError::Datapath(_)
-        | RunError::Health(_)
-        | RunError::Program(_)
-        | RunError::Died(_) => Exit::Failed,
-    };
     let message = chain(&error);
     let failed = CliError {
-        exit,
+        exit: Exit::Failed,
         message,
         hint,
         details: None,

@@ -110,9 +110,9 @@ fn without_a_daemon_clients_end_with_exit_5() {
 }
 
 #[test]
-fn run_without_an_interface_is_wrong_usage() {
+fn run_without_an_interface_says_how_to_name_one() {
     let error = parse("lb run").unwrap().execute().unwrap_err();
-    assert_eq!(error.exit, error::Exit::Usage);
+    assert_eq!(error.exit, error::Exit::Failed);
     assert!(error.to_string().contains("--iface"), "{error}");
 }
 

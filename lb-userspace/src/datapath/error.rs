@@ -8,13 +8,13 @@ use crate::plan::Step;
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {
     /// The binary was built where no BPF object was.
-    #[error("built without its data plane; build with `cargo xtask build`")]
+    #[error("built without its data plane")]
     NoObject,
     /// The embedded object is not what this daemon expects.
     #[error("the embedded data plane is broken: {0}")]
     BadObject(String),
     /// Nothing to attach to.
-    #[error("no interface given; name one with `--iface` or `interfaces` in the configuration")]
+    #[error("no interface given")]
     NoInterface,
     /// More than [`lb_common::limits::MAX_INTERFACES`].
     #[error("{given} interfaces given, {max} can be served", max = lb_common::limits::MAX_INTERFACES)]
@@ -23,7 +23,7 @@ pub enum DatapathError {
         given: usize,
     },
     /// No interface of that name in this network namespace.
-    #[error("no interface \"{name}\" here; there are: {}", present.join(", "))]
+    #[error("no interface \"{name}\" here")]
     InterfaceMissing {
         /// What was asked for.
         name: String,
@@ -31,7 +31,7 @@ pub enum DatapathError {
         present: Vec<String>,
     },
     /// The process lacks rights.
-    #[error("missing capabilities: {}; run as root or grant them", .0.join(", "))]
+    #[error("missing capabilities: {}", .0.join(", "))]
     Capabilities(Vec<&'static str>),
     /// Another daemon holds the pin directory.
     #[error("{dir} is in use by another lb daemon{}", pid.map(|pid| format!(", pid {pid}")).unwrap_or_default())]
@@ -42,7 +42,7 @@ pub enum DatapathError {
         pid: Option<u32>,
     },
     /// An XDP program that is not ours is on the interface.
-    #[error("interface \"{interface}\" already has an XDP program (id {program_id}{}){}; detach it first",
+    #[error("interface \"{interface}\" already has an XDP program (id {program_id}{}){}",
         name.as_ref().map(|name| format!(", \"{name}\"")).unwrap_or_default(),
         pid.map(|pid| format!(", attached by pid {pid}")).unwrap_or_default())]
     ForeignProgram {
@@ -64,9 +64,7 @@ pub enum DatapathError {
         reason: String,
     },
     /// A pinned map is not what this daemon's object says.
-    #[error(
-        "{path} is not the map that this version expects: {difference}; start with `--reset` to replace what is pinned (its flows are lost)"
-    )]
+    #[error("{path} is not the map that this version expects: {difference}")]
     PinMismatch {
         /// The pin.
         path: PathBuf,
@@ -74,9 +72,7 @@ pub enum DatapathError {
         difference: String,
     },
     /// Pins of a daemon with other map layouts.
-    #[error(
-        "{path} holds the data plane of another version of lb; start with `--reset` to replace it (its flows are lost), or remove it with `lb detach`"
-    )]
+    #[error("{path} holds the data plane of another version of lb")]
     OtherLayout {
         /// The other version's directory.
         path: PathBuf,
@@ -112,6 +108,38 @@ pub enum DatapathError {
         /// What failed.
         reason: String,
     },
+}
+
+impl DatapathError {
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        let hint = match self {
+            Self::NoObject => "build with `cargo xtask build`",
+            Self::NoInterface => "name one with --iface, or with `interfaces` in the configuration",
+            Self::TooManyInterfaces { .. } => "run a second balancer for the others, with its own --pin-dir",
+            Self::InterfaceMissing { name: _, present } => {
+                return Some(format!("there are: {}", present.join(", ")));
+            }
+            Self::Capabilities(_) => "run as root, or grant them, for example in the systemd unit",
+            Self::PinDirBusy { .. } => "stop that daemon, or give this one its own interfaces and --pin-dir",
+            Self::ForeignProgram { interface, .. } => {
+                return Some(format!(
+                    "stop what attached it, or `ip link set dev {interface} xdp off`"
+                ));
+            }
+            Self::Attach { .. } => "try --xdp-mode generic, which every Ethernet interface takes",
+            Self::PinMismatch { .. } | Self::OtherLayout { .. } => {
+                "start with --reset to replace what is pinned, or remove it with `lb detach`; its flows are lost"
+            }
+            Self::PinDir { .. } => {
+                "name a directory in a BPF file system, or one that can be made, with --pin-dir"
+            }
+            Self::Load { .. } => "Linux 6.1 or later with BPF is needed; `dmesg` may say more",
+            Self::BadObject(_) => "build again with `cargo xtask build`",
+            Self::Io { .. } | Self::Map { .. } => return None,
+        };
+        Some(hint.to_owned())
+    }
 }
 
 /// Why a target was not fully programmed. What was programmed before stays in effect.
