@@ -311,7 +311,7 @@ fn pins_of_another_shape_or_version_are_refused_until_reset() -> Result<()> {
         Array::<_, u64>::create(1, 0)?.pin(&path)?;
         match Datapath::open(&options(&["va"], &pins)) {
             Err(e @ DatapathError::PinMismatch { .. }) => {
-                let text = e.to_string();
+                let text = format!("{e}; {}", e.hint().unwrap_or_default());
                 ensure!(
                     text.contains("BACKENDS") && text.contains("value size") && text.contains("--reset"),
                     "{text}"
