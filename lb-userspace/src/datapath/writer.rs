@@ -19,7 +19,7 @@ use super::{
     pin::Pins,
     sweeper,
 };
-use crate::plan::{Programmed, Target, plan};
+use crate::plan::{Planner, Programmed, Target};
 
 /// Commands that may wait for the writer; senders wait when it is full.
 const QUEUE: usize = 16;
@@ -50,6 +50,7 @@ pub(super) enum Command {
 #[derive(Debug)]
 pub struct WriterTask {
     executor: Executor,
+    planner: Planner,
     programmed: Programmed,
     directory: watch::Sender<Arc<Directory>>,
     wanted: Wanted,
@@ -95,6 +96,7 @@ impl WriterTask {
         tokio::spawn(sweeper::run(maps, directory.subscribe(), flow_counts, cancel));
         let task = Self {
             executor,
+            planner: Planner::default(),
             programmed,
             directory,
             wanted: wanted.clone(),
@@ -140,8 +142,10 @@ impl WriterTask {
 
     fn program(&mut self, target: &Target) -> Result<ProgramReport, ProgramError> {
         let start = Instant::now();
-        let steps =
-            plan(target, &self.programmed).map_err(|e| ProgramError::Plan(super::error::chain(&e)))?;
+        let steps = self
+            .planner
+            .plan(target, &self.programmed)
+            .map_err(|e| ProgramError::Plan(super::error::chain(&e)))?;
         let result = self.executor.execute(&steps, &mut self.programmed);
         // Also after an error: what was done before it is there.
         self.directory

@@ -12,11 +12,19 @@ use lb_common::{
     service::{OnEmpty as EmptyRecord, RingId, Service as ServiceRecord, ServiceId, TCP, UDP},
 };
 
-use super::{PlanError, Programmed, ProgrammedBackend, Step, Target, TargetBackend, TargetService};
+use super::{
+    PlanError, Programmed, ProgrammedBackend, Step, Target, TargetBackend, TargetService, rings::Rings,
+};
 use crate::{
     ring::{self, Share},
     state::service::{OnEmpty, Protocol, ServiceKey},
 };
+
+/// Plans one target after the other. Gives the same steps as [`plan`], sooner.
+#[derive(Debug, Default)]
+pub struct Planner {
+    rings: Rings,
+}
 
 /// The steps that turn what is programmed into the target, in an order in which every prefix leaves the data plane
 /// working: backends before rings, rings before services, then what goes, in reverse. Empty if nothing is to do.
@@ -27,18 +35,37 @@ use crate::{
 /// # Errors
 /// [`PlanError`] if the target does not fit the data plane's limits; nothing should be written then.
 pub fn plan(target: &Target, programmed: &Programmed) -> Result<Vec<Step>, PlanError> {
-    check_limits(target)?;
-    match steps(target, programmed) {
-        Err(PlanError::IdsExhausted { .. }) => {
-            let mut steps_first = steps(&remaining(target, programmed), programmed)?;
-            let mut between = programmed.clone();
-            for step in &steps_first {
-                between.apply(step);
+    Planner::default().plan(target, programmed)
+}
+
+impl Planner {
+    /// As [`plan`]; rings of services that did not change since the last call are not built again.
+    ///
+    /// # Errors
+    /// As [`plan`].
+    pub fn plan(&mut self, target: &Target, programmed: &Programmed) -> Result<Vec<Step>, PlanError> {
+        check_limits(target)?;
+        self.rings.keep(target);
+        match self.steps(target, programmed) {
+            Err(PlanError::IdsExhausted { .. }) => {
+                let mut steps = self.steps(&remaining(target, programmed), programmed)?;
+                let mut between = programmed.clone();
+                for step in &steps {
+                    between.apply(step);
+                }
+                steps.extend(self.steps(target, &between)?);
+                Ok(steps)
             }
-            steps_first.extend(steps(target, &between)?);
-            Ok(steps_first)
+            result => result,
         }
-        result => result,
+    }
+
+    fn steps(&mut self, target: &Target, programmed: &Programmed) -> Result<Vec<Step>, PlanError> {
+        let mut draft = Draft::new(programmed, &mut self.rings);
+        for (key, service) in &target.services {
+            draft.service(*key, service)?;
+        }
+        Ok(draft.finish(target))
     }
 }
 
@@ -91,20 +118,13 @@ fn remaining(target: &Target, programmed: &Programmed) -> Target {
     target
 }
 
-fn steps(target: &Target, programmed: &Programmed) -> Result<Vec<Step>, PlanError> {
-    let mut draft = Draft::new(programmed);
-    for (key, service) in &target.services {
-        draft.service(*key, service)?;
-    }
-    Ok(draft.finish(target))
-}
-
 /// Backends that are programmed, by what identifies them. The mode counts: one generation never changes it.
 type Known = BTreeMap<(SocketAddr, u8), BackendId>;
 
 /// A plan in the making: what stays in use, and steps by the phase they belong to.
 struct Draft<'a> {
     programmed: &'a Programmed,
+    rings: &'a mut Rings,
     known: BTreeMap<ServiceId, Known>,
     service_ids: FreeIds,
     ring_ids: FreeIds,
@@ -119,7 +139,7 @@ struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    fn new(programmed: &'a Programmed) -> Self {
+    fn new(programmed: &'a Programmed, rings: &'a mut Rings) -> Self {
         let mut known: BTreeMap<ServiceId, Known> = BTreeMap::new();
         for (id, backend) in &programmed.backends {
             // An interrupted plan may have left two ids for one backend: the lower one stays, the other is freed.
@@ -133,14 +153,15 @@ impl<'a> Draft<'a> {
             .clone()
             .map(|record| record.id)
             .chain(known.keys().copied());
-        let rings = records
+        let ring_ids = records
             .map(|record| record.ring)
             .chain(programmed.rings.keys().copied());
         Self {
             service_ids: FreeIds::new("service", services.map(|id| id.0), MAX_SERVICES),
-            ring_ids: FreeIds::new("ring", rings.map(|id| id.0), MAX_RINGS),
+            ring_ids: FreeIds::new("ring", ring_ids.map(|id| id.0), MAX_RINGS),
             backend_ids: FreeBackends::new(programmed),
             programmed,
+            rings,
             known,
             kept_services: BTreeSet::new(),
             kept_backends: BTreeSet::new(),
@@ -159,9 +180,9 @@ impl<'a> Draft<'a> {
             None => ServiceId(self.service_ids.take()?),
         };
         self.kept_services.insert(key);
-        let slots = self.backends(key, id, target)?;
-        let (ring_size, ring) = match slots {
-            Some(slots) => (target.ring_size, self.ring(old, slots)?),
+        let (ids, shares) = self.backends(key, id, target)?;
+        let (ring_size, ring) = match self.ring(key, target.ring_size, &ids, shares)? {
+            Some(ring) => (target.ring_size, ring),
             None => (0, RingId::default()),
         };
         let record = ServiceRecord {
@@ -182,13 +203,13 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// Plans the backends of a service; returns its slots, or `None` where no backend takes new flows.
+    /// Plans the backends of a service; returns their ids and shares of the ring.
     fn backends(
         &mut self,
         key: ServiceKey,
         service: ServiceId,
         target: &TargetService,
-    ) -> Result<Option<Vec<RingSlot>>, PlanError> {
+    ) -> Result<(Vec<BackendId>, Vec<Share>), PlanError> {
         let there = self.known.remove(&service).unwrap_or_default();
         let mut ids = Vec::with_capacity(target.backends.len());
         let mut shares = Vec::with_capacity(target.backends.len());
@@ -200,14 +221,7 @@ impl<'a> Draft<'a> {
                 weight: backend.weight,
             });
         }
-        let owners =
-            ring::maglev(&shares, target.ring_size).map_err(|source| PlanError::Ring { key, source })?;
-        Ok((!owners.is_empty()).then(|| {
-            owners
-                .into_iter()
-                .map(|owner| RingSlot::stable(ids[usize::from(owner)]))
-                .collect()
-        }))
+        Ok((ids, shares))
     }
 
     fn backend(
@@ -244,11 +258,22 @@ impl<'a> Draft<'a> {
         Ok(id)
     }
 
-    /// The id of a ring with these slots: the service's own if the size stays, else a free one, since a packet must
-    /// never see one service's size with another's slots.
-    fn ring(&mut self, old: Option<&ServiceRecord>, slots: Vec<RingSlot>) -> Result<RingId, PlanError> {
+    /// Plans a ring of these backends; returns its id, or `None` where no backend takes new flows. It is the service's
+    /// own id if the size stays, else a free one, since a packet must never see one ring's size with another's slots.
+    fn ring(
+        &mut self,
+        key: ServiceKey,
+        size: u32,
+        ids: &[BackendId],
+        shares: Vec<Share>,
+    ) -> Result<Option<RingId>, PlanError> {
+        let owners = self.rings.owners(key, shares, size)?;
+        if owners.is_empty() {
+            return Ok(None);
+        }
+        let old = self.programmed.services.get(&key);
         let own = old
-            .filter(|record| record.ring_size as usize == slots.len())
+            .filter(|record| record.ring_size == size)
             .map(|record| record.ring)
             .filter(|ring| !self.kept_rings.contains(ring));
         let ring = match own {
@@ -256,10 +281,17 @@ impl<'a> Draft<'a> {
             None => RingId(self.ring_ids.take()?),
         };
         self.kept_rings.insert(ring);
-        if self.programmed.rings.get(&ring) != Some(&slots) {
-            self.write_rings.push(Step::WriteRing { ring, slots });
+        let slots = owners
+            .iter()
+            .map(|owner| RingSlot::stable(ids[usize::from(*owner)]));
+        let there = self.programmed.rings.get(&ring);
+        if !there.is_some_and(|there| there.iter().copied().eq(slots.clone())) {
+            self.write_rings.push(Step::WriteRing {
+                ring,
+                slots: slots.collect(),
+            });
         }
-        Ok(ring)
+        Ok(Some(ring))
     }
 
     fn finish(self, target: &Target) -> Vec<Step> {

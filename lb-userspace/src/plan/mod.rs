@@ -2,6 +2,7 @@
 
 mod build;
 mod mirror;
+mod rings;
 #[cfg(test)]
 mod tests;
 
@@ -18,7 +19,7 @@ use lb_common::{
     service::{Mode, RingId, Service as ServiceRecord, ServiceId},
 };
 
-pub use self::build::plan;
+pub use self::build::{Planner, plan};
 use crate::{
     ring::RingError,
     state::service::{OnEmpty, ServiceKey},

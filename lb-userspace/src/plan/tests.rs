@@ -198,8 +198,10 @@ proptest! {
     #[test]
     fn no_prefix_of_a_plan_leaves_a_packet_stranded(targets in proptest::collection::vec(any_target(), 1..6)) {
         let (mut programmed, mut waited) = (Programmed::default(), BTreeSet::new());
+        let mut planner = Planner::default();
         for target in targets {
             let steps = plan(&target, &programmed).unwrap();
+            prop_assert_eq!(&planner.plan(&target, &programmed).unwrap(), &steps);
             apply_watching(&steps, &mut programmed, &mut waited)?;
             prop_assert_eq!(plan(&target, &programmed), Ok(Vec::new()), "a second plan finds nothing to do");
             let keys: Vec<_> = programmed.services.keys().collect();
@@ -395,5 +397,29 @@ fn what_does_not_fit_is_refused_whole() {
         ),
     ] {
         assert_eq!(plan(&target, &Programmed::default()), Err(error));
+    }
+}
+
+#[test]
+fn a_planner_remembers_no_ring_of_another_size_or_weight() {
+    let mut planner = Planner::default();
+    for (size, first, second) in [
+        (251, 1, 1),
+        (251, 1, 2),
+        (257, 1, 2),
+        (257, 1, 2),
+        (257, 0, 2),
+        (251, 1, 1),
+    ] {
+        let target = target([(
+            key(1, 80),
+            service(size, [(1, backend(first)), (2, backend(second))]),
+        )]);
+        let fresh = plan(&target, &Programmed::default());
+        assert_eq!(
+            planner.plan(&target, &Programmed::default()),
+            fresh,
+            "{size} {first} {second}"
+        );
     }
 }

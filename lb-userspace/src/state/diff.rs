@@ -201,6 +201,16 @@ pub fn moved_shares(old: &Desired, new: &Desired, health: &HealthView) -> BTreeM
 
 /// The share of the hash space whose backend (by address) differs.
 fn moved_share(old: &TargetService, new: &TargetService) -> f64 {
+    let shares = |service: &TargetService| -> Vec<_> {
+        service
+            .backends
+            .iter()
+            .map(|(address, backend)| (*address, backend.weight))
+            .collect()
+    };
+    if old.ring_size == new.ring_size && shares(old) == shares(new) {
+        return 0.0;
+    }
     let (before, after) = (owners(old), owners(new));
     if before.is_empty() || after.is_empty() {
         return if before.is_empty() == after.is_empty() {

@@ -5,6 +5,7 @@ use std::{
     io::{BufRead, BufReader},
     os::unix::process::ExitStatusExt,
     process::{Child, Command, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use proptest::prelude::*;
@@ -14,6 +15,14 @@ use crate::state::testing;
 
 /// In the environment of a child that saves states: the directory to save them in.
 const CHILD_DIR: &str = "LB_TEST_STORE_DIR";
+
+/// Held by every test here: a child that another test forks shares the lock's open file until it executes its own
+/// program, so that a directory would seem in use for a moment after its store was dropped.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+fn alone() -> MutexGuard<'static, ()> {
+    ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn state(revision: u64) -> Desired {
     let backends: Vec<String> = (0..200).map(|n| format!("backend-{revision}-{n}")).collect();
@@ -35,6 +44,7 @@ proptest! {
 
     #[test]
     fn what_was_saved_is_loaded_by_the_next_daemon(first in testing::any_desired(), second in testing::any_desired()) {
+        let _alone = alone();
         let dir = tempfile::tempdir().unwrap();
         for desired in [first, second] {
             FileStore::open(dir.path()).unwrap().save(&desired).unwrap();
@@ -45,6 +55,7 @@ proptest! {
 
 #[test]
 fn a_new_directory_is_made_and_holds_nothing() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let store = FileStore::open(&dir.path().join("var/lib/lb")).unwrap();
     assert_eq!(store.load().unwrap(), None);
@@ -52,6 +63,7 @@ fn a_new_directory_is_made_and_holds_nothing() {
 
 #[test]
 fn the_state_before_the_last_change_is_kept() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let store = FileStore::open(dir.path()).unwrap();
     for revision in 1..=3 {
@@ -63,6 +75,7 @@ fn the_state_before_the_last_change_is_kept() {
 
 #[test]
 fn a_second_daemon_is_refused_until_the_first_has_gone() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let first = FileStore::open(dir.path()).unwrap();
     let error = FileStore::open(dir.path()).expect_err("refused");
@@ -74,6 +87,7 @@ fn a_second_daemon_is_refused_until_the_first_has_gone() {
 /// What lies in the file's place, and a word of the error and of its hint.
 #[test]
 fn what_is_not_a_whole_state_file_is_refused_and_left_alone() {
+    let _alone = alone();
     let good = encode(&state(7));
     let flipped = good.replacen("weight = 1", "weight = 2", 1);
     let other_revision = good.replacen("revision 7", "revision 8", 1);
@@ -120,6 +134,7 @@ fn what_is_not_a_whole_state_file_is_refused_and_left_alone() {
 
 #[test]
 fn a_directory_that_cannot_be_made_is_an_error_that_names_it() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("file");
     fs::write(&file, "").unwrap();
@@ -136,6 +151,7 @@ fn a_directory_that_cannot_be_made_is_an_error_that_names_it() {
 
 #[test]
 fn a_failed_save_leaves_the_old_state() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let store = FileStore::open(dir.path()).unwrap();
     store.save(&state(1)).unwrap();
@@ -179,6 +195,7 @@ fn child(dir: &Path, limit: &str) -> Child {
 /// new as the last state it reported.
 #[test]
 fn a_kill_at_any_point_loses_no_saved_state() {
+    let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let mut reported = 0;
     for round in 0..20 {
@@ -205,6 +222,7 @@ fn a_kill_at_any_point_loses_no_saved_state() {
 /// The kernel ends the process in the middle of writing the new file, at different lengths.
 #[test]
 fn a_kill_in_the_middle_of_a_write_leaves_the_old_state() {
+    let _alone = alone();
     let length = encode(&state(2)).len();
     for blocks in 1..u64::try_from(length).unwrap() / 1024 {
         let dir = tempfile::tempdir().unwrap();
