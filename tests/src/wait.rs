@@ -35,6 +35,25 @@ pub fn until_true(what: &str, limit: Duration, mut probe: impl FnMut() -> Result
     until(what, limit, || Ok(probe()?.then_some(())))
 }
 
+/// As [`until_true`], while the tasks of this thread's runtime go on.
+///
+/// # Errors
+/// As [`until`].
+pub async fn until_true_async(
+    what: &str,
+    limit: Duration,
+    mut probe: impl FnMut() -> Result<bool>,
+) -> Result<()> {
+    let end = Instant::now() + limit;
+    while !probe()? {
+        if Instant::now() >= end {
+            bail!("waited {limit:?} in vain: {what}");
+        }
+        tokio::time::sleep(POLL).await;
+    }
+    Ok(())
+}
+
 /// Spaces out what a load generator sends. Never a way to wait for something to have happened.
 pub fn pace(time: Duration) {
     thread::sleep(time);

@@ -25,6 +25,7 @@ use lb_tests::{
     ping::ping,
     scratch::Scratch,
     topology::{Family, Shape, Topology},
+    wait,
     xdp_pass::PassProgram,
 };
 use lb_userspace::{
@@ -548,7 +549,7 @@ fn backends_follow_their_neighbours_mac_address() -> Result<()> {
                 "neigh replace {} lladdr 02:00:00:00:00:77 dev eth0",
                 net.backends[0].v4
             ))?;
-            soon("the new MAC address is programmed", || {
+            wait::until_true_async("the new MAC address is programmed", LIMIT, || {
                 let record = backend_record(&pins, 1)?;
                 Ok(record.has(RESOLVED) && record.next_hop_mac == new)
             })
@@ -561,31 +562,18 @@ fn backends_follow_their_neighbours_mac_address() -> Result<()> {
             states
                 .wait_for(|states| states.get(&ip) == Some(&NextHopState::Unreachable))
                 .await?;
-            soon("the record is unresolved", || {
+            wait::until_true_async("the record is unresolved", LIMIT, || {
                 Ok(!backend_record(&pins, 1)?.has(RESOLVED))
             })
             .await?;
             lb.ip(&format!("route del unreachable {}", net.backends[0].v4))?;
-            soon("the way is found again", || {
+            wait::until_true_async("the way is found again", LIMIT, || {
                 Ok(backend_record(&pins, 1)?.has(RESOLVED))
             })
             .await?;
             Ok(())
         })
     })?
-}
-
-/// Looks until `probe` is true while the tasks of this thread go on.
-async fn soon(what: &str, mut probe: impl FnMut() -> Result<bool>) -> Result<()> {
-    let end = tokio::time::Instant::now() + LIMIT;
-    while !probe()? {
-        ensure!(
-            tokio::time::Instant::now() < end,
-            "waited {LIMIT:?} in vain: {what}"
-        );
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    Ok(())
 }
 
 fn monotonic_seconds() -> u32 {
@@ -670,7 +658,7 @@ fn ended_flows_are_swept_and_living_ones_counted() -> Result<()> {
             {
                 flows.insert(tuple, value, 0)?;
             }
-            soon("ended flows are gone", || {
+            wait::until_true_async("ended flows are gone", LIMIT, || {
                 let gone = ended.iter().flatten().chain([&lone_reply, &lone_forward]);
                 Ok(gone
                     .map(|(tuple, _)| flows.get(tuple, 0))
@@ -682,7 +670,7 @@ fn ended_flows_are_swept_and_living_ones_counted() -> Result<()> {
             }
             let stats = writer.stats();
             let key = (service_key("10.0.0.10", 80)?, "10.0.0.2:8080".parse()?);
-            soon("two flows are counted", || {
+            wait::until_true_async("two flows are counted", LIMIT, || {
                 let snapshot = stats.snapshot()?;
                 let flows = snapshot.maps.iter().find(|map| map.name == map_names::FLOWS_V4);
                 Ok(snapshot.backends[&key].active_flows == 2 && flows.is_some_and(|map| map.entries == 4))
