@@ -2,6 +2,8 @@
 
 use std::{
     env,
+    ffi::OsStr,
+    io,
     os::{
         linux::net::SocketAddrExt,
         unix::{
@@ -22,19 +24,51 @@ pub(super) enum Notice {
 
 /// Sends a notice where a service manager wants one. Without one, and when it does not listen, nothing happens.
 pub(super) fn notify(notice: Notice) {
+    let Some(socket) = env::var_os("NOTIFY_SOCKET") else {
+        return;
+    };
+    if let Err(error) = send(&socket, notice) {
+        tracing::warn!(?socket, %error, "cannot notify the service manager");
+    }
+}
+
+/// A name that begins with `@` is in the abstract namespace (unix(7)).
+fn send(socket: &OsStr, notice: Notice) -> io::Result<()> {
     let state: &[u8] = match notice {
         Notice::Ready => b"READY=1\n",
         Notice::Stopping => b"STOPPING=1\n",
     };
-    let Some(path) = env::var_os("NOTIFY_SOCKET") else {
-        return;
-    };
-    let address = match path.as_bytes() {
+    let address = match socket.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
-        _ => SocketAddr::from_pathname(&path),
-    };
-    let sent = address.and_then(|address| UnixDatagram::unbound()?.send_to_addr(state, &address));
-    if let Err(error) = sent {
-        tracing::warn!(?path, %error, "cannot notify the service manager");
+        _ => SocketAddr::from_pathname(socket),
+    }?;
+    UnixDatagram::unbound()?.send_to_addr(state, &address).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_service_manager_hears_it_by_path_and_by_abstract_name() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let abstract_name = format!("lb-test-{}", std::process::id());
+        let by_name = SocketAddr::from_abstract_name(&abstract_name).unwrap();
+        for (socket, name) in [
+            (UnixDatagram::bind(&path).unwrap(), path.clone().into_os_string()),
+            (
+                UnixDatagram::bind_addr(&by_name).unwrap(),
+                format!("@{abstract_name}").into(),
+            ),
+        ] {
+            for (notice, text) in [(Notice::Ready, "READY=1\n"), (Notice::Stopping, "STOPPING=1\n")] {
+                send(&name, notice).unwrap();
+                let mut buffer = [0; 64];
+                let length = socket.recv(&mut buffer).unwrap();
+                assert_eq!(&buffer[..length], text.as_bytes());
+            }
+        }
+        assert!(send(OsStr::new("/no/such/socket"), Notice::Ready).is_err());
     }
 }
