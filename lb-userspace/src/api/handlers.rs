@@ -124,7 +124,6 @@ async fn send_events(api: Arc<Api>, mut sender: Sender<Bytes>, since: Option<Sys
     let mut newest = api.events.subscribe();
     let mut sent = 0;
     loop {
-        newest.mark_unchanged();
         for event in api.events.list(sent, since) {
             sent = event.seq;
             let Ok(mut line) = serde_json::to_vec(&event) else {

@@ -379,11 +379,20 @@ fn a_service_is_added_and_changed_in_the_words_of_the_file() {
     let new =
         |desired: &Desired| -> Service { desired.services[&"new".parse::<ServiceName>().unwrap()].clone() };
 
-    let first = change(Change::AddService(Box::new(spec(Some(http)))), &two_backends());
+    let first = change(
+        Change::AddService(Box::new(spec(Some(http.clone())))),
+        &two_backends(),
+    );
     assert_eq!(new(&first).health.rise, 5);
     let with_backend = change(
         Change::AddBackend("new".parse().unwrap(), testing::backend(9, 1, "x", 1)),
         &first,
+    );
+
+    let again = change(Change::AddService(Box::new(spec(Some(http)))), &with_backend);
+    assert_eq!(
+        again, with_backend,
+        "adding it again succeeds, whatever backends it has got since"
     );
 
     let only_rise = ServiceSpec {
