@@ -6,14 +6,16 @@ use std::{
 };
 
 use lb_common::{
-    backend::{BackendId, Generation},
+    backend::BackendId,
     limits::{MAX_BACKENDS, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES},
     ring_slot::RingSlot,
     service::{OnEmpty as EmptyRecord, RingId, Service as ServiceRecord, ServiceId, TCP, UDP},
 };
 
 use super::{
-    PlanError, Programmed, ProgrammedBackend, Step, Target, TargetBackend, TargetService, rings::Rings,
+    PlanError, Programmed, ProgrammedBackend, Step, Target, TargetBackend, TargetService,
+    ids::{FreeBackends, FreeIds},
+    rings::Rings,
 };
 use crate::{
     ring::{self, Share},
@@ -350,74 +352,5 @@ fn protocol_number(protocol: Protocol) -> u8 {
     match protocol {
         Protocol::Tcp => TCP,
         Protocol::Udp => UDP,
-    }
-}
-
-/// Ids of services or rings that can be given out, lowest first.
-struct FreeIds {
-    of: &'static str,
-    used: BTreeSet<u16>,
-    candidates: std::ops::Range<u32>,
-}
-
-impl FreeIds {
-    fn new(of: &'static str, used: impl Iterator<Item = u16>, limit: u32) -> Self {
-        Self {
-            of,
-            used: used.collect(),
-            candidates: 0..limit,
-        }
-    }
-
-    fn take(&mut self) -> Result<u16, PlanError> {
-        let used = &self.used;
-        let mut free = self
-            .candidates
-            .by_ref()
-            .filter_map(|id| u16::try_from(id).ok())
-            .filter(|id| !used.contains(id));
-        free.next().ok_or(PlanError::IdsExhausted { of: self.of })
-    }
-}
-
-/// Backend ids that can be given out: those never used first, then those given out least often, so that it takes as
-/// long as possible until a generation number comes round again.
-struct FreeBackends<'a> {
-    programmed: &'a Programmed,
-    fresh: std::ops::RangeInclusive<u16>,
-    used: Option<std::vec::IntoIter<(Generation, BackendId)>>,
-}
-
-impl<'a> FreeBackends<'a> {
-    fn new(programmed: &'a Programmed) -> Self {
-        Self {
-            programmed,
-            fresh: 1..=u16::MAX,
-            used: None,
-        }
-    }
-
-    /// A free id and the generation it now gets.
-    fn take(&mut self) -> Result<(BackendId, Generation), PlanError> {
-        let Programmed {
-            backends,
-            generations,
-            ..
-        } = self.programmed;
-        let mut fresh = self.fresh.by_ref().map(BackendId);
-        if let Some(id) = fresh.find(|id| !generations.contains_key(id) && !backends.contains_key(id)) {
-            return Ok((id, Generation(1)));
-        }
-        let used = self.used.get_or_insert_with(|| {
-            let mut free: Vec<_> = generations
-                .iter()
-                .filter(|(id, _)| !backends.contains_key(id))
-                .map(|(id, generation)| (*generation, *id))
-                .collect();
-            free.sort_unstable();
-            free.into_iter()
-        });
-        let (last, id) = used.next().ok_or(PlanError::IdsExhausted { of: "backend" })?;
-        Ok((id, Generation(last.0.wrapping_add(1))))
     }
 }

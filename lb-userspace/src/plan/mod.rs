@@ -1,6 +1,7 @@
 //! The pure way from what should be in the maps to the ordered steps that get it there.
 
 mod build;
+mod ids;
 mod mirror;
 mod rings;
 #[cfg(test)]
