@@ -30,23 +30,33 @@ pub const DEFAULT_SOCKET: &str = "/run/lb/lb.sock";
 
 /// Layer 4 load balancer: XDP data plane, health checks, metrics, in one program.
 #[derive(Parser, Debug)]
-#[command(name = "lb", version, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "lb", version, max_term_width = 100)]
 pub struct Cli {
     /// The daemon's socket [default: /run/lb/lb.sock]
-    #[arg(long, global = true, env = "LB_SOCKET", value_name = "PATH")]
+    #[arg(
+        long,
+        global = true,
+        env = "LB_SOCKET",
+        hide_env_values = true,
+        value_name = "PATH",
+        help_heading = "Global options"
+    )]
     socket: Option<PathBuf>,
-    /// How results are printed
+    /// table, wide (more columns) or json [default: table]
     #[arg(
         short,
         long,
         global = true,
         value_enum,
         default_value_t,
-        hide_default_value = true
+        hide_default_value = true,
+        hide_possible_values = true,
+        value_name = "FORMAT",
+        help_heading = "Global options"
     )]
     output: Output,
     /// Print tables without their header line
-    #[arg(long, global = true, action = ArgAction::SetTrue)]
+    #[arg(long, global = true, action = ArgAction::SetTrue, help_heading = "Global options")]
     no_headers: bool,
     #[command(subcommand)]
     command: Command,
