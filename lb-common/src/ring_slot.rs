@@ -124,10 +124,15 @@ impl RingSlot {
     /// without a hand-shake never opens.
     ///
     /// In transition a flow that nobody knows is a new one if its packet opens it, else it may be older than the
-    /// change. Either way the choice is recorded, so that after the window only `current`'s own flows are unknown.
+    /// change. Either way the choice is recorded, so that after the window only `current`'s own flows are unknown. A
+    /// pinned slot's own flows need no record, so theirs are left to the sweeper.
     #[inline(always)]
     pub const fn decide(self, known: Known, opens: bool) -> Decision {
+        let pinned = matches!(self.phase(), Phase::Pinned);
         let (backend, record) = match known {
+            Known::Proven(backend) | Known::Unproven(backend) if pinned && backend.0 == self.current.0 => {
+                (backend, Record::Nothing)
+            }
             Known::Proven(backend) => (backend, Record::Refresh),
             // A SYN sent again proves nothing: whoever floods can do that.
             Known::Unproven(backend) if opens => (backend, Record::Refresh),
@@ -236,6 +241,8 @@ mod tests {
             (slot(B, A), Unknown, false, A, Record::Seen),
             (slot(NONE, A), Unknown, true, NONE, Record::Nothing),
             (slot(NONE, A), Unknown, false, A, Record::Seen),
+            (slot(B, NONE), Proven(B), false, B, Record::Nothing),
+            (slot(B, NONE), Unproven(B), false, B, Record::Nothing),
             (slot(B, NONE), Proven(C), false, C, Record::Refresh),
             (slot(B, NONE), Unproven(C), false, C, Record::Proven),
             (slot(B, NONE), Unknown, true, B, Record::Nothing),

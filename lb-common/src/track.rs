@@ -40,8 +40,9 @@ impl Table {
 /// Seconds in a [`Tick`].
 pub const TICK_SECS: u32 = 4;
 
-/// A time on CLOCK_MONOTONIC in units of [`TICK_SECS`], modulo 2^16: it comes round after three days, and a record
-/// that old looks young once more, which only delays its end. Coarse, so that a busy flow's record is written seldom.
+/// A time on CLOCK_MONOTONIC in units of [`TICK_SECS`], modulo 2^16. It comes round after three days; a record that is
+/// older than half of that looks young once more, which only delays its end. Coarse, so that a busy flow's record is
+/// written seldom.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Tick(pub u16);
@@ -54,10 +55,16 @@ impl Tick {
         Self(u16::from_le_bytes([low, high]))
     }
 
-    /// Seconds from this tick to `now`, to within one tick.
+    /// Seconds from this tick to `now`, to within one tick; 0 if this one is the later, as where a packet came after
+    /// `now` was read.
     #[inline(always)]
     pub const fn secs_until(self, now: Self) -> u32 {
-        now.0.wrapping_sub(self.0) as u32 * TICK_SECS
+        let ticks = now.0.wrapping_sub(self.0);
+        if ticks <= u16::MAX / 2 {
+            ticks as u32 * TICK_SECS
+        } else {
+            0
+        }
     }
 }
 
@@ -342,7 +349,14 @@ mod tests {
     #[test]
     fn ticks_count_seconds_also_when_they_come_round() {
         let wrap = u64::from(TICK_SECS) << 16;
-        for (from, to, secs) in [(0, 40, 40), (wrap - 8, wrap + 8, 16), (3, 5, 4), (100, 100, 0)] {
+        for (from, to, secs) in [
+            (0, 40, 40),
+            (wrap - 8, wrap + 8, 16),
+            (3, 5, 4),
+            (100, 100, 0),
+            (100, 96, 0),
+            (wrap, wrap - 4, 0),
+        ] {
             assert_eq!(Tick::from_secs(from).secs_until(Tick::from_secs(to)), secs);
         }
     }

@@ -16,3 +16,4 @@ pub mod metrics;
 pub mod plan;
 pub mod ring;
 pub mod state;
+pub mod transition;

@@ -1,0 +1,326 @@
+//! Slots of services that track just enough, seen from the daemon: what a new ring makes of each slot, when a slot
+//! leaves its phase, and which recorded flows have done their duty. [`lb_common::ring_slot`] has the rules.
+//!
+//! The kernel's ring says which phase a slot is in; [`Ages`] says since when. A change goes [`rebuild`], write,
+//! [`Ages::written`]; from time to time a [`Sweep`] walks the flow tables and ends phases.
+//!
+//! One order holds all this together, and whoever writes the maps keeps it: a backend that dies leaves the rings
+//! before its record says so, and comes back to life with the next generation. While it was dead its flows went
+//! elsewhere, and records of before must not call them back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use lb_common::{
+    backend::BackendId,
+    ring_slot::{Phase, RingSlot},
+    track::{FlowRecord, TICK_SECS, Tick},
+};
+
+use crate::state::service::Protocol;
+
+/// Longest transition of a UDP service's slots. Its new flows cannot be told from old ones and go to the old owner
+/// until the window ends, so a long one would keep a draining backend busy.
+pub const UDP_WINDOW_MAX: Duration = Duration::from_secs(30);
+
+/// A record is kept for this many windows after its flow's last packet. One would do for the promise; the rest lets
+/// flows that are idle for longer keep their backend at the price of memory alone.
+pub const RECORD_WINDOWS: u32 = 3;
+
+/// Time after a ring's swap in which a packet may still be on its way with the old one in hand. A run of the program
+/// takes microseconds; what a sweep saw earlier than this says nothing about the new ring.
+pub const SETTLE: Duration = Duration::from_secs(1);
+
+/// How long a slot stays in transition, for the `transition` that the operator set.
+pub fn window(protocol: Protocol, transition: Duration) -> Duration {
+    match protocol {
+        Protocol::Tcp => transition,
+        Protocol::Udp => transition.min(UDP_WINDOW_MAX),
+    }
+}
+
+/// A ring for a service that has none yet: nobody has flows, so every slot is its owner's alone.
+pub fn fresh(owners: &[BackendId]) -> Vec<RingSlot> {
+    owners.iter().copied().map(RingSlot::stable).collect()
+}
+
+/// The ring that follows `old` when its slots get new owners (none where no backend takes new flows). `lives` says of
+/// any backend whether recorded flows may still go to it.
+///
+/// The outcome depends on the arguments alone, and building it again from itself changes nothing. `None` where the
+/// rings differ in size: their slots stand for different flows, so nothing can be carried over.
+pub fn rebuild(
+    old: &[RingSlot],
+    owners: &[BackendId],
+    lives: impl Fn(BackendId) -> bool,
+) -> Option<Vec<RingSlot>> {
+    let next =
+        |(slot, owner): (&RingSlot, &BackendId)| slot.next(*owner, lives(slot.current), lives(slot.previous));
+    (old.len() == owners.len()).then(|| old.iter().zip(owners).map(next).collect())
+}
+
+/// Since when the slots of one ring are in their phase, on the clock of the flow records (CLOCK_MONOTONIC). Stable
+/// slots have no age.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Ages {
+    since: BTreeMap<u32, Duration>,
+}
+
+impl Ages {
+    /// The ages of a ring that an earlier daemon left in the kernel: everything begins now.
+    ///
+    /// A transition that lasts longer than its window is as right as one that ends in time. Flows that began after the
+    /// change are recorded since their first packet, so whoever is unknown is older and still `previous`'s. The price
+    /// is look-ups.
+    pub fn restarted(slots: &[RingSlot], now: Duration) -> Self {
+        let mut ages = Self::default();
+        for (index, slot) in (0..).zip(slots) {
+            ages.begin(index, *slot, now);
+        }
+        ages
+    }
+
+    /// Takes note that the ring was swapped, `now`: each slot that is not what it was begins its phase anew.
+    pub fn written(&mut self, old: &[RingSlot], new: &[RingSlot], now: Duration) {
+        for ((index, old), new) in (0..).zip(old).zip(new) {
+            if old != new {
+                self.begin(index, *new, now);
+            }
+        }
+    }
+
+    fn begin(&mut self, index: u32, slot: RingSlot, now: Duration) {
+        match slot.phase() {
+            Phase::Stable => self.since.remove(&index),
+            Phase::Transition | Phase::Pinned => self.since.insert(index, now),
+        };
+    }
+
+    /// Whether every slot is stable, so that there is nothing to sweep for.
+    pub fn is_empty(&self) -> bool {
+        self.since.is_empty()
+    }
+}
+
+/// What becomes of a record.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Fate {
+    /// It stays.
+    Keep,
+    /// It can be deleted.
+    Delete,
+}
+
+/// One walk through the flow tables on behalf of one ring.
+///
+/// Walk the tables in [`lb_common::track::Table::SWEEP_ORDER`] and each as a whole: a flow that is there all the time
+/// must be met. Packets, and changes of the ring, may come meanwhile.
+#[derive(Debug)]
+pub struct Sweep<'a> {
+    slots: &'a [RingSlot],
+    began: Duration,
+    record_secs: u64,
+    foreign: BTreeSet<u32>,
+}
+
+impl<'a> Sweep<'a> {
+    /// Begins a walk, `now`, through flows of a service with this ring and [`window`].
+    pub fn begin(slots: &'a [RingSlot], window: Duration, now: Duration) -> Self {
+        Self {
+            slots,
+            began: now,
+            // A record may be as young as the tick it was written in.
+            record_secs: window.as_secs() * u64::from(RECORD_WINDOWS) + u64::from(TICK_SECS),
+            foreign: BTreeSet::new(),
+        }
+    }
+
+    /// Takes note of a recorded flow, by the slot its hash leads to, and says what becomes of its record. `lives`: the
+    /// backend is alive, and of the record's generation.
+    pub fn flow(&mut self, slot: u32, flow: FlowRecord, lives: bool, now: Tick) -> Fate {
+        let Some(ring_slot) = self.slots.get(slot as usize) else {
+            return Fate::Keep;
+        };
+        let own = flow.backend == ring_slot.current;
+        let idle = u64::from(flow.last_seen.secs_until(now));
+        // A record that is in use means that the slot has changed since the walk began, and may need it now.
+        let unused = flow.last_seen.secs_until(Tick::from_secs(self.began.as_secs())) > TICK_SECS;
+        match ring_slot.phase() {
+            _ if !lives || idle > self.record_secs => Fate::Delete,
+            // Their slot says the same about them.
+            Phase::Stable | Phase::Pinned if own && unused => Fate::Delete,
+            Phase::Pinned if !own => {
+                self.foreign.insert(slot);
+                Fate::Keep
+            }
+            Phase::Stable | Phase::Transition | Phase::Pinned => Fate::Keep,
+        }
+    }
+
+    /// Ends the walk, `now`: the ring that follows `slots`, which is the kernel's by now and may have changed during
+    /// the walk. The same ring if no slot leaves its phase.
+    ///
+    /// A slot whose window is over is pinned. One that was pinned, and settled, before the walk began is stable once
+    /// the walk met no flow of another backend.
+    pub fn finish(&self, slots: &[RingSlot], ages: &Ages, window: Duration, now: Duration) -> Vec<RingSlot> {
+        let mut next = slots.to_vec();
+        for (index, since) in &ages.since {
+            let Some(slot) = next.get_mut(*index as usize) else {
+                continue;
+            };
+            let over = now.saturating_sub(*since) > window;
+            let walked = *since + SETTLE < self.began;
+            match slot.phase() {
+                Phase::Transition if over => *slot = RingSlot::pinned(slot.current),
+                Phase::Pinned if walked && !self.foreign.contains(index) => {
+                    *slot = RingSlot::stable(slot.current);
+                }
+                Phase::Stable | Phase::Transition | Phase::Pinned => {}
+            }
+        }
+        next
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::backend::Generation;
+
+    use super::*;
+
+    const A: BackendId = BackendId(1);
+    const B: BackendId = BackendId(2);
+    const WINDOW: Duration = Duration::from_secs(100);
+
+    const fn at(secs: u64) -> Duration {
+        Duration::from_secs(secs)
+    }
+
+    const fn changed(current: BackendId, previous: BackendId) -> RingSlot {
+        RingSlot { current, previous }
+    }
+
+    fn record(backend: BackendId, last_seen: u64) -> FlowRecord {
+        FlowRecord {
+            backend,
+            generation: Generation(1),
+            last_seen: Tick::from_secs(last_seen),
+            check: 0,
+        }
+    }
+
+    /// A ring of one slot, swapped in at second 1,000.
+    fn written(old: RingSlot, new: RingSlot) -> ([RingSlot; 1], Ages) {
+        let mut ages = Ages::default();
+        ages.written(&[old], &[new], at(1_000));
+        ([new], ages)
+    }
+
+    #[test]
+    fn a_ring_of_another_size_carries_nothing_over() {
+        let ring = fresh(&[A, B]);
+        assert_eq!(rebuild(&ring, &[A, B, B], |_| true), None);
+        assert_eq!(
+            rebuild(&ring, &[B, B], |_| true),
+            Some(vec![changed(B, A), RingSlot::stable(B)])
+        );
+        assert_eq!(
+            rebuild(&ring, &[B, B], |id| id != A),
+            Some(vec![RingSlot::stable(B); 2])
+        );
+    }
+
+    #[test]
+    fn a_transition_ends_after_its_window_and_not_before() {
+        for (now, becomes) in [(1_100, changed(B, A)), (1_101, RingSlot::pinned(B))] {
+            let (slots, ages) = written(RingSlot::stable(A), changed(B, A));
+            let sweep = Sweep::begin(&slots, WINDOW, at(now));
+            assert_eq!(sweep.finish(&slots, &ages, WINDOW, at(now)), [becomes], "{now}");
+        }
+    }
+
+    #[test]
+    fn a_further_change_begins_the_window_anew() {
+        let (_, mut ages) = written(RingSlot::stable(A), changed(B, A));
+        let slots = [changed(BackendId(3), A)];
+        ages.written(&[changed(B, A)], &slots, at(1_090));
+        let sweep = Sweep::begin(&slots, WINDOW, at(1_150));
+        assert_eq!(sweep.finish(&slots, &ages, WINDOW, at(1_150)), slots);
+    }
+
+    #[test]
+    fn a_restart_begins_every_window_anew() {
+        let slots = [RingSlot::stable(A), changed(B, A), RingSlot::pinned(B)];
+        let ages = Ages::restarted(&slots, at(5_000));
+        let sweep = Sweep::begin(&slots, WINDOW, at(5_100));
+        let next = sweep.finish(&slots, &ages, WINDOW, at(5_100));
+        assert_eq!(next, [slots[0], slots[1], RingSlot::stable(B)]);
+    }
+
+    #[test]
+    fn a_pinned_slot_waits_for_its_last_foreign_flow() {
+        // When the walk began, the flow that it met, and what the slot becomes.
+        for (began, met, becomes) in [
+            (1_010, None, RingSlot::stable(B)),
+            (1_010, Some(record(B, 1_009)), RingSlot::stable(B)),
+            (1_010, Some(record(A, 1_009)), RingSlot::pinned(B)),
+            (1_001, None, RingSlot::pinned(B)),
+            (990, None, RingSlot::pinned(B)),
+        ] {
+            let (slots, ages) = written(changed(B, A), RingSlot::pinned(B));
+            let mut sweep = Sweep::begin(&slots, WINDOW, at(began));
+            if let Some(flow) = met {
+                assert_eq!(sweep.flow(0, flow, true, Tick::from_secs(1_012)), Fate::Keep);
+            }
+            let next = sweep.finish(&slots, &ages, WINDOW, at(1_020));
+            assert_eq!(next, [becomes], "walk from {began}, {met:?}");
+        }
+    }
+
+    #[test]
+    fn a_slot_that_changes_during_the_walk_is_left_alone() {
+        let before = [RingSlot::pinned(B)];
+        let (now, ages) = written(before[0], changed(A, B));
+        let sweep = Sweep::begin(&before, WINDOW, at(999));
+        assert_eq!(sweep.finish(&now, &ages, WINDOW, at(1_001)), now);
+    }
+
+    #[test]
+    fn only_records_that_say_nothing_are_deleted() {
+        let idle_max = WINDOW.as_secs() * u64::from(RECORD_WINDOWS);
+        let began = 10_000;
+        for (slot, flow, lives, fate) in [
+            (RingSlot::stable(A), record(A, began - 20), true, Fate::Delete),
+            (RingSlot::stable(A), record(A, began - 20), false, Fate::Delete),
+            // In use, so the slot is stable no more.
+            (RingSlot::stable(A), record(A, began + 1), true, Fate::Keep),
+            (RingSlot::stable(A), record(B, began - 20), true, Fate::Keep),
+            (RingSlot::pinned(A), record(A, began - 20), true, Fate::Delete),
+            (RingSlot::pinned(A), record(B, began - 20), true, Fate::Keep),
+            (changed(B, A), record(A, began - 20), true, Fate::Keep),
+            (changed(B, A), record(B, began - 20), true, Fate::Keep),
+            (changed(B, A), record(B, began - 20), false, Fate::Delete),
+            (changed(B, A), record(B, began - idle_max), true, Fate::Keep),
+            (
+                changed(B, A),
+                record(B, began - idle_max - 12),
+                true,
+                Fate::Delete,
+            ),
+        ] {
+            let slots = [slot];
+            let mut sweep = Sweep::begin(&slots, WINDOW, at(began));
+            let now = Tick::from_secs(began + 2);
+            assert_eq!(sweep.flow(0, flow, lives, now), fate, "{slot:?} {flow:?} {lives}");
+        }
+    }
+
+    #[test]
+    fn udp_slots_do_not_stay_in_transition_for_long() {
+        assert_eq!(window(Protocol::Tcp, at(600)), at(600));
+        assert_eq!(window(Protocol::Udp, at(600)), UDP_WINDOW_MAX);
+        assert_eq!(window(Protocol::Udp, at(5)), at(5));
+    }
+}
