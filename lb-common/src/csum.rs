@@ -3,7 +3,7 @@
 //! Words are taken as they stand in memory; one's complement sums do not care about byte order as long as all words
 //! share one (RFC 1071 section 2 (B)).
 
-/// A one's complement sum of 16-bit words, not folded yet.
+/// A one's complement sum of 16-bit words, not folded yet. Holds more than four billion words.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Sum(u64);
 
@@ -17,10 +17,10 @@ impl Sum {
         Self(self.0 + word as u64)
     }
 
-    /// Adds a 32-bit word.
+    /// Adds a 32-bit word: the same as adding its halves, since 2^16 is 1 modulo 2^16 - 1.
     #[inline(always)]
     pub const fn add32(self, word: u32) -> Self {
-        Self(self.0 + (word & 0xffff) as u64 + (word >> 16) as u64)
+        Self(self.0 + word as u64)
     }
 
     /// Takes a 16-bit word away.
@@ -33,6 +33,12 @@ impl Sum {
     #[inline(always)]
     pub const fn sub32(self, word: u32) -> Self {
         self.add32(!word)
+    }
+
+    /// Adds another sum.
+    #[inline(always)]
+    pub const fn plus(self, other: Self) -> Self {
+        Self(self.0 + other.0)
     }
 
     /// The folded 16-bit sum.

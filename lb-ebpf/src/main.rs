@@ -1,37 +1,82 @@
-//! The XDP data plane of `lb`.
+//! The XDP data plane of `lb`: parse, find the service or the flow, pick a backend, translate, count, send.
+//!
+//! [`handle`] is the way of a packet; [`verdict::finish`] is the one way out.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
+// The daemon's build of the workspace sees an empty program.
+#![cfg_attr(not(target_arch = "bpf"), allow(dead_code, unused))]
 
 #[cfg(target_arch = "bpf")]
+mod family;
+#[cfg(target_arch = "bpf")]
+mod forward;
+#[cfg(target_arch = "bpf")]
+mod icmp;
+#[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod next_hop;
+#[cfg(target_arch = "bpf")]
+mod packet;
+#[cfg(target_arch = "bpf")]
+mod parse;
+#[cfg(target_arch = "bpf")]
+mod pick;
+#[cfg(target_arch = "bpf")]
+mod service;
+#[cfg(target_arch = "bpf")]
+mod track;
+#[cfg(target_arch = "bpf")]
+mod verdict;
 
 #[cfg(target_arch = "bpf")]
 mod entry {
-    use aya_ebpf::{Global, bindings::xdp_action, macros::xdp, programs::XdpContext};
-    use lb_common::reason::Reason;
+    use aya_ebpf::{macros::xdp, programs::XdpContext};
+    use lb_common::{
+        addr::{NetV4, NetV6},
+        reason::Reason,
+    };
 
-    use crate::maps;
-
-    /// Which of the interfaces of this daemon the program is loaded for, below `MAX_INTERFACES`; set by the loader.
-    #[unsafe(no_mangle)]
-    static INTERFACE_SLOT: Global<u32> = Global::new(0);
+    use crate::{
+        family::Family,
+        icmp,
+        packet::Packet,
+        parse::{self, Network},
+        service,
+        verdict::{self, Verdict},
+    };
 
     /// What the kernel demands to see before it lends helpers that are under the GPL.
     #[unsafe(no_mangle)]
     #[unsafe(link_section = "license")]
     static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
+    /// The program.
     #[xdp(frags)]
     pub(crate) fn lb(ctx: XdpContext) -> u32 {
-        maps::count_verdict(
-            INTERFACE_SLOT.load(),
-            Reason::NotOurs,
-            (ctx.data_end() - ctx.data()) as u64,
-        );
-        xdp_action::XDP_PASS
+        let packet = Packet::new(ctx.ctx);
+        let outcome = handle(&packet);
+        verdict::finish(&packet, outcome)
+    }
+
+    /// The way of a packet.
+    #[inline(always)]
+    fn handle(packet: &Packet) -> Result<Verdict, Reason> {
+        match parse::ethernet(packet)? {
+            Network::V4 => handle_ip::<NetV4>(packet),
+            Network::V6 => handle_ip::<NetV6>(packet),
+        }
+    }
+
+    /// ICMP errors begin here and not within [`service::handle`], so that the two never share a stack.
+    #[inline(always)]
+    fn handle_ip<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
+        match service::handle::<A>(packet)? {
+            Some(verdict) => Ok(verdict),
+            None => icmp::handle::<A>(packet),
+        }
     }
 }
 
-/// Builds of the workspace for the host see an empty program.
 #[cfg(not(target_arch = "bpf"))]
 fn main() {}
 

@@ -1,20 +1,20 @@
-//! The maps, reached only through the functions here: each says who writes the map, who reads it, and what happens
-//! when an entry is missing or the map is full.
+//! The maps, reached only through the functions here: each says who writes the map, and what happens when an entry is
+//! missing or the map is full.
 
 use aya_ebpf::{
-    bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC},
+    bindings::{BPF_ANY, BPF_EXIST, BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
     macros::btf_map,
 };
 use lb_common::{
-    addr::NetAddr,
-    backend::Backend,
-    counters::{PacketCount, SERVICE_DROP_SLOTS, Traffic, VERDICT_SLOTS, verdict_slot},
-    flow::{NatFlowV4, NatFlowV6, TupleV4, TupleV6},
+    addr::{NetAddr, NetV4, NetV6},
+    backend::{Backend, BackendId},
+    counters::{PacketCount, SERVICE_DROP_SLOTS, Traffic, VERDICT_SLOTS, service_drop_slot, verdict_slot},
+    flow::{NatFlow, NatFlowV4, NatFlowV6, Tuple, TupleV4, TupleV6},
     limits::{MAX_BACKENDS, MAX_FLOWS, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES, RING_SIZE_MIN},
     reason::Reason,
     ring_slot::RingSlot,
-    service::{Service, ServiceKeyV4, ServiceKeyV6},
+    service::{RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6},
     settings::Settings,
 };
 
@@ -49,15 +49,222 @@ static BACKEND_TRAFFIC: PerCpuArray<Traffic, { MAX_BACKENDS as usize }> = PerCpu
 #[btf_map]
 static SERVICE_DROPS: PerCpuArray<u64, { SERVICE_DROP_SLOTS as usize }> = PerCpuArray::new();
 
+#[btf_map]
+static SCRATCH_V4: PerCpuArray<Scratch<NetV4>, 1> = PerCpuArray::new();
+#[btf_map]
+static SCRATCH_V6: PerCpuArray<Scratch<NetV6>, 1> = PerCpuArray::new();
+
+/// Room for what is too large for the stack. Private to one run of the program: it holds nothing from one packet to
+/// the next.
+#[repr(C)]
+pub(crate) struct Scratch<A> {
+    /// The packet's tuple.
+    pub(crate) tuple: Tuple<A>,
+    /// What the flow table holds under it, if anything.
+    pub(crate) known: NatFlow<A>,
+    /// A flow that is being opened.
+    pub(crate) opening: Opening<A>,
+    /// Another tuple, or the addresses of a packet that quotes the one under `tuple`.
+    pub(crate) spare_key: Tuple<A>,
+    /// What the flow table holds under that.
+    pub(crate) spare: NatFlow<A>,
+}
+
+/// The entries of a flow that is being opened.
+#[repr(C)]
+pub(crate) struct Opening<A> {
+    /// The client's entry.
+    pub(crate) forward: NatFlow<A>,
+    /// The backend's entry.
+    pub(crate) reply: NatFlow<A>,
+    /// The backend's tuple.
+    pub(crate) reply_key: Tuple<A>,
+}
+
+/// What the daemon has set. An array of one: only a broken kernel misses it.
+#[inline(always)]
+pub(crate) fn settings() -> Result<&'static Settings, Reason> {
+    SETTINGS.get(0).ok_or(Reason::Internal)
+}
+
+/// The IPv4 service of a key. Written by the daemon; missing: not a service.
+#[inline(always)]
+pub(crate) fn service_v4(key: &ServiceKeyV4) -> Option<Service> {
+    // SAFETY: copied out at once; the daemon replaces records as a whole.
+    unsafe { SERVICES_V4.get(key) }.copied()
+}
+
+/// The IPv6 service of a key, as [`service_v4`].
+#[inline(always)]
+pub(crate) fn service_v6(key: &ServiceKeyV6) -> Option<Service> {
+    // SAFETY: as in `service_v4`.
+    unsafe { SERVICES_V6.get(key) }.copied()
+}
+
+/// A slot of a ring. Written by the daemon, which puts a ring there before the service that names it.
+#[inline(always)]
+pub(crate) fn ring_slot(ring: RingId, index: u32) -> Result<RingSlot, Reason> {
+    RINGS
+        .get_value(u32::from(ring.0), &index)
+        .copied()
+        .ok_or(Reason::RingMissing)
+}
+
+/// A backend's record, in use or not. Written by the daemon; every id has a place.
+#[inline(always)]
+pub(crate) fn backend(id: BackendId) -> Result<&'static Backend, Reason> {
+    BACKENDS.get(u32::from(id.0)).ok_or(Reason::Internal)
+}
+
+/// A source NAT address given for all backends. Written by the daemon; places beyond the counts in the settings hold
+/// nothing of meaning.
+#[inline(always)]
+pub(crate) fn snat_address(slot: u32) -> Result<NetAddr, Reason> {
+    SNAT_ADDRESSES.get(slot).copied().ok_or(Reason::NoSnatAddress)
+}
+
+/// Why an entry of a flow table was not written.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// An entry stands there already.
+    Exists,
+    /// The table is at its capacity, or the kernel has no memory for another entry.
+    Full,
+    /// A failure that the kernel does not name for this operation.
+    Unexpected,
+}
+
+impl Refused {
+    #[inline(always)]
+    const fn from_errno(errno: i32) -> Self {
+        const E2BIG: i32 = -7;
+        const ENOMEM: i32 = -12;
+        const EEXIST: i32 = -17;
+        match errno {
+            EEXIST => Self::Exists,
+            E2BIG | ENOMEM => Self::Full,
+            _ => Self::Unexpected,
+        }
+    }
+}
+
+/// The flow table of a family: written by this program, swept by the daemon. Implemented by the family's address.
+pub(crate) trait FlowTable: Sized {
+    /// The entry of a tuple. It stays readable and writable to the end of this run, but its memory may pass to
+    /// another tuple once it is removed.
+    fn find(tuple: &Tuple<Self>) -> Option<*mut NatFlow<Self>>;
+
+    /// Writes an entry where none stands.
+    fn insert(tuple: &Tuple<Self>, flow: &NatFlow<Self>) -> Result<(), Refused>;
+
+    /// Replaces an entry that stands there, as a whole.
+    fn replace(tuple: &Tuple<Self>, flow: &NatFlow<Self>) -> Result<(), Refused>;
+
+    /// Writes an entry as a whole, whether one stands there or not.
+    fn write(tuple: &Tuple<Self>, flow: &NatFlow<Self>) -> Result<(), Refused>;
+
+    /// Removes an entry, if it stands there.
+    fn remove(tuple: &Tuple<Self>);
+
+    /// This CPU's room, with anything in it. To be called once in a run.
+    fn room() -> Result<&'static mut Scratch<Self>, Reason>;
+}
+
+macro_rules! flow_table {
+    ($map:ident, $scratch:ident, $address:ty) => {
+        impl FlowTable for $address {
+            #[inline(always)]
+            fn find(tuple: &Tuple<Self>) -> Option<*mut NatFlow<Self>> {
+                $map.get_ptr_mut(tuple)
+            }
+
+            #[inline(always)]
+            fn insert(tuple: &Tuple<Self>, flow: &NatFlow<Self>) -> Result<(), Refused> {
+                $map.insert(tuple, flow, u64::from(BPF_NOEXIST))
+                    .map_err(Refused::from_errno)
+            }
+
+            #[inline(always)]
+            fn replace(tuple: &Tuple<Self>, flow: &NatFlow<Self>) -> Result<(), Refused> {
+                $map.insert(tuple, flow, u64::from(BPF_EXIST))
+                    .map_err(Refused::from_errno)
+            }
+
+            #[inline(always)]
+            fn write(tuple: &Tuple<Self>, flow: &NatFlow<Self>) -> Result<(), Refused> {
+                $map.insert(tuple, flow, u64::from(BPF_ANY))
+                    .map_err(Refused::from_errno)
+            }
+
+            #[inline(always)]
+            fn remove(tuple: &Tuple<Self>) {
+                // The only failure is that it is not there any more.
+                let _ = $map.remove(tuple);
+            }
+
+            #[inline(always)]
+            fn room() -> Result<&'static mut Scratch<Self>, Reason> {
+                let room = $scratch.get_ptr_mut(0).ok_or(Reason::Internal)?;
+                // SAFETY: from the map's look-up; a CPU runs one XDP program at a time, and that calls this once.
+                Ok(unsafe { &mut *room })
+            }
+        }
+    };
+}
+
+flow_table!(FLOWS_V4, SCRATCH_V4, NetV4);
+flow_table!(FLOWS_V6, SCRATCH_V6, NetV6);
+
 /// Counts a packet of `bytes` for `reason` on the interface in `interface_slot`. A slot out of range counts nowhere;
 /// the loader sets it within.
 #[inline(always)]
 pub(crate) fn count_verdict(interface_slot: u32, reason: Reason, bytes: u64) {
     if let Some(count) = VERDICTS.get_ptr_mut(verdict_slot(interface_slot, reason as u32)) {
-        // SAFETY: the pointer comes from the map's look-up, and no other program runs on this CPU meanwhile.
+        // SAFETY: from the map's look-up; a CPU runs one XDP program at a time.
         unsafe {
             (*count).packets += 1;
             (*count).bytes += bytes;
         }
+    }
+}
+
+/// Applies `count` to the traffic of a service and of a backend.
+#[inline(always)]
+fn count_traffic(service: ServiceId, backend: BackendId, count: impl Fn(&mut Traffic)) {
+    if let Some(traffic) = SERVICE_TRAFFIC.get_ptr_mut(u32::from(service.0)) {
+        // SAFETY: from the map's look-up; a CPU runs one XDP program at a time.
+        count(unsafe { &mut *traffic });
+    }
+    if let Some(traffic) = BACKEND_TRAFFIC.get_ptr_mut(u32::from(backend.0)) {
+        // SAFETY: as above.
+        count(unsafe { &mut *traffic });
+    }
+}
+
+/// Counts a packet of `bytes` from a client to its backend, and the flow if it begins one.
+#[inline(always)]
+pub(crate) fn count_forward(service: ServiceId, backend: BackendId, bytes: u64, new_flow: bool) {
+    count_traffic(service, backend, |traffic| {
+        traffic.packets += 1;
+        traffic.bytes += bytes;
+        traffic.new_flows += u64::from(new_flow);
+    });
+}
+
+/// Counts a packet of `bytes` from a backend to its client.
+#[inline(always)]
+pub(crate) fn count_reply(service: ServiceId, backend: BackendId, bytes: u64) {
+    count_traffic(service, backend, |traffic| {
+        traffic.reply_packets += 1;
+        traffic.reply_bytes += bytes;
+    });
+}
+
+/// Counts a packet of a service that is dropped.
+#[inline(always)]
+pub(crate) fn count_service_drop(service: ServiceId, reason: Reason) {
+    if let Some(drops) = SERVICE_DROPS.get_ptr_mut(service_drop_slot(service, reason as u32)) {
+        // SAFETY: from the map's look-up; a CPU runs one XDP program at a time.
+        unsafe { *drops += 1 };
     }
 }

@@ -1,0 +1,313 @@
+//! What IPv4 and IPv6 do differently. Everything else is written once, over [`Family`].
+
+use aya_ebpf::bindings::bpf_fib_lookup;
+use lb_common::{
+    addr::{NetAddr, NetPort, NetV4, NetV6},
+    csum::{self, Sum},
+    flow::Tuple,
+    hash,
+    limits::MAX_SNAT_ADDRESSES,
+    reason::Reason,
+    service::{Service, ServiceKeyV4, ServiceKeyV6},
+    settings::Settings,
+};
+use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
+
+use crate::{
+    maps::{self, FlowTable},
+    packet::Packet,
+    parse::{self, Fragments, Ip},
+};
+
+/// An address family, told by its address.
+pub(crate) trait Family: FlowTable + Copy + Default + PartialEq + 'static {
+    /// The kernel's number of the family.
+    const AF: u8;
+    /// Whether it is IPv6.
+    const IS_V6: bool;
+    /// Where this family's source NAT addresses begin in their map.
+    const SNAT_BASE: u32;
+    /// No address.
+    const UNSPECIFIED: Self;
+    /// The header in the packet.
+    type Header;
+
+    /// The IP header after the Ethernet header.
+    fn parse(packet: &Packet) -> Result<Ip, Reason>;
+    /// The IP header of a packet quoted at `offset`, which may end outside the frame.
+    fn parse_quoted(packet: &Packet, offset: usize) -> Result<Ip, Reason>;
+    /// Whether an ICMP message of this type is an error about the packet it quotes.
+    fn is_icmp_error(kind: u8) -> bool;
+    /// The address of this family in a record.
+    fn from_record(address: NetAddr) -> Self;
+    /// Source NAT addresses given for this family.
+    fn snat_count(settings: &Settings) -> u32;
+    /// The service on an address and port (0: the wildcard).
+    fn service(address: Self, port: NetPort, protocol: u8) -> Option<Service>;
+    /// The flow hash.
+    fn hash(tuple: &Tuple<Self>) -> u32;
+    /// [`lb_common::flow::TupleV4::check`].
+    fn check(tuple: &Tuple<Self>) -> u32;
+    /// Adds the address to a checksum's sum.
+    fn add_to(self, sum: Sum) -> Sum;
+    /// Takes the address from a checksum's sum.
+    fn take_from(self, sum: Sum) -> Sum;
+    /// The part of a change of addresses that the IP header's own checksum covers.
+    fn header_delta(addresses: Sum) -> u16;
+    /// The part of a change of addresses that ICMP's checksum covers: its pseudo header in IPv6.
+    fn icmp_delta(addresses: Sum) -> Sum;
+    /// Writes addresses; `delta` is their change as [`Family::header_delta`] gives it.
+    fn set_addresses(header: &mut Self::Header, src: Self, dst: Self, delta: u16);
+    /// As [`Family::set_addresses`], and takes one from the TTL or hop limit, which must not be 0.
+    fn route_to(header: &mut Self::Header, src: Self, dst: Self, delta: u16);
+    /// Copies source and destination address of the header at `offset`.
+    fn addresses(packet: &Packet, offset: usize, src: &mut Self, dst: &mut Self) -> Option<()>;
+    /// The header at `offset`.
+    fn header<'a>(packet: &'a Packet, offset: usize) -> Option<&'a mut Self::Header>;
+    /// The header's own checksum; 0 where it has none.
+    fn header_checksum(header: &Self::Header) -> u16;
+    /// Addresses of a look-up in the kernel's routes.
+    fn set_route(params: &mut bpf_fib_lookup, src: Self, dst: Self);
+}
+
+impl Family for NetV4 {
+    const AF: u8 = 2;
+    const IS_V6: bool = false;
+    const SNAT_BASE: u32 = 0;
+    const UNSPECIFIED: Self = Self(0);
+    type Header = Ipv4Hdr;
+
+    #[inline(always)]
+    fn parse(packet: &Packet) -> Result<Ip, Reason> {
+        parse::ipv4(packet)
+    }
+
+    #[inline(always)]
+    fn parse_quoted(packet: &Packet, offset: usize) -> Result<Ip, Reason> {
+        parse::ipv4_header(packet, offset, Fragments::First)
+    }
+
+    #[inline(always)]
+    fn is_icmp_error(kind: u8) -> bool {
+        // RFC 792: destination unreachable, time exceeded, parameter problem. Source quench is obsolete (RFC 6633).
+        matches!(kind, 3 | 11 | 12)
+    }
+
+    #[inline(always)]
+    fn from_record(address: NetAddr) -> Self {
+        address.v4()
+    }
+
+    #[inline(always)]
+    fn snat_count(settings: &Settings) -> u32 {
+        u32::from(settings.snat_v4_count)
+    }
+
+    #[inline(always)]
+    fn service(address: Self, port: NetPort, protocol: u8) -> Option<Service> {
+        maps::service_v4(&ServiceKeyV4 {
+            address,
+            port,
+            protocol,
+            pad: 0,
+        })
+    }
+
+    #[inline(always)]
+    fn hash(tuple: &Tuple<Self>) -> u32 {
+        hash::tuple_v4(tuple)
+    }
+
+    #[inline(always)]
+    fn check(tuple: &Tuple<Self>) -> u32 {
+        tuple.check()
+    }
+
+    #[inline(always)]
+    fn add_to(self, sum: Sum) -> Sum {
+        sum.add32(self.0)
+    }
+
+    #[inline(always)]
+    fn take_from(self, sum: Sum) -> Sum {
+        sum.sub32(self.0)
+    }
+
+    #[inline(always)]
+    fn header_delta(addresses: Sum) -> u16 {
+        addresses.fold()
+    }
+
+    #[inline(always)]
+    fn icmp_delta(_addresses: Sum) -> Sum {
+        Sum::ZERO
+    }
+
+    #[inline(always)]
+    fn set_addresses(header: &mut Ipv4Hdr, src: Self, dst: Self, delta: u16) {
+        header.src_addr = src.0.to_ne_bytes();
+        header.dst_addr = dst.0.to_ne_bytes();
+        header.check = csum::update(u16::from_ne_bytes(header.check), delta).to_ne_bytes();
+    }
+
+    #[inline(always)]
+    fn route_to(header: &mut Ipv4Hdr, src: Self, dst: Self, delta: u16) {
+        // The TTL is the first byte of its 16-bit word, which becomes less by 0x0100 in network byte order.
+        const TTL: u16 = 0x0100_u16.to_be();
+        header.ttl = header.ttl.wrapping_sub(1);
+        Self::set_addresses(header, src, dst, Sum::ZERO.add(delta).sub(TTL).fold());
+    }
+
+    #[inline(always)]
+    fn addresses(packet: &Packet, offset: usize, src: &mut Self, dst: &mut Self) -> Option<()> {
+        let header = Self::header(packet, offset)?;
+        src.0 = u32::from_ne_bytes(header.src_addr);
+        dst.0 = u32::from_ne_bytes(header.dst_addr);
+        Some(())
+    }
+
+    #[inline(always)]
+    fn header(packet: &Packet, offset: usize) -> Option<&mut Ipv4Hdr> {
+        packet.at(offset)
+    }
+
+    #[inline(always)]
+    fn header_checksum(header: &Ipv4Hdr) -> u16 {
+        u16::from_ne_bytes(header.check)
+    }
+
+    #[inline(always)]
+    fn set_route(params: &mut bpf_fib_lookup, src: Self, dst: Self) {
+        params.__bindgen_anon_3.ipv4_src = src.0;
+        params.__bindgen_anon_4.ipv4_dst = dst.0;
+    }
+}
+
+impl Family for NetV6 {
+    const AF: u8 = 10;
+    const IS_V6: bool = true;
+    const SNAT_BASE: u32 = MAX_SNAT_ADDRESSES;
+    const UNSPECIFIED: Self = Self([0; 4]);
+    type Header = Ipv6Hdr;
+
+    #[inline(always)]
+    fn parse(packet: &Packet) -> Result<Ip, Reason> {
+        parse::ipv6(packet)
+    }
+
+    #[inline(always)]
+    fn parse_quoted(packet: &Packet, offset: usize) -> Result<Ip, Reason> {
+        parse::ipv6_header(packet, offset, Fragments::First)
+    }
+
+    #[inline(always)]
+    fn is_icmp_error(kind: u8) -> bool {
+        // RFC 4443: destination unreachable, packet too big, time exceeded, parameter problem.
+        matches!(kind, 1..=4)
+    }
+
+    #[inline(always)]
+    fn from_record(address: NetAddr) -> Self {
+        address.v6()
+    }
+
+    #[inline(always)]
+    fn snat_count(settings: &Settings) -> u32 {
+        u32::from(settings.snat_v6_count)
+    }
+
+    #[inline(always)]
+    fn service(address: Self, port: NetPort, protocol: u8) -> Option<Service> {
+        maps::service_v6(&ServiceKeyV6 {
+            address,
+            port,
+            protocol,
+            pad: 0,
+        })
+    }
+
+    #[inline(always)]
+    fn hash(tuple: &Tuple<Self>) -> u32 {
+        hash::tuple_v6(tuple)
+    }
+
+    #[inline(always)]
+    fn check(tuple: &Tuple<Self>) -> u32 {
+        tuple.check()
+    }
+
+    #[inline(always)]
+    fn add_to(self, sum: Sum) -> Sum {
+        let [a, b, c, d] = self.0;
+        sum.add32(a).add32(b).add32(c).add32(d)
+    }
+
+    #[inline(always)]
+    fn take_from(self, sum: Sum) -> Sum {
+        let [a, b, c, d] = self.0;
+        sum.sub32(a).sub32(b).sub32(c).sub32(d)
+    }
+
+    #[inline(always)]
+    fn header_delta(_addresses: Sum) -> u16 {
+        0
+    }
+
+    #[inline(always)]
+    fn icmp_delta(addresses: Sum) -> Sum {
+        addresses
+    }
+
+    #[inline(always)]
+    fn set_addresses(header: &mut Ipv6Hdr, src: Self, dst: Self, _delta: u16) {
+        header.src_addr = bytes(src);
+        header.dst_addr = bytes(dst);
+    }
+
+    #[inline(always)]
+    fn route_to(header: &mut Ipv6Hdr, src: Self, dst: Self, delta: u16) {
+        header.hop_limit = header.hop_limit.wrapping_sub(1);
+        Self::set_addresses(header, src, dst, delta);
+    }
+
+    #[inline(always)]
+    fn addresses(packet: &Packet, offset: usize, src: &mut Self, dst: &mut Self) -> Option<()> {
+        let header = Self::header(packet, offset)?;
+        copy(&header.src_addr, src);
+        copy(&header.dst_addr, dst);
+        Some(())
+    }
+
+    #[inline(always)]
+    fn header(packet: &Packet, offset: usize) -> Option<&mut Ipv6Hdr> {
+        packet.at(offset)
+    }
+
+    #[inline(always)]
+    fn header_checksum(_header: &Ipv6Hdr) -> u16 {
+        0
+    }
+
+    #[inline(always)]
+    fn set_route(params: &mut bpf_fib_lookup, src: Self, dst: Self) {
+        params.__bindgen_anon_3.ipv6_src = src.0;
+        params.__bindgen_anon_4.ipv6_dst = dst.0;
+    }
+}
+
+/// Copies an address from a packet, word by word: as a whole it would pass through the stack.
+#[inline(always)]
+fn copy(bytes: &[u8; 16], address: &mut NetV6) {
+    let words = bytes.as_ptr().cast::<u32>();
+    for (index, word) in address.0.iter_mut().enumerate() {
+        // SAFETY: four words in 16 bytes; alignment is not assumed.
+        *word = unsafe { words.add(index).read_unaligned() };
+    }
+}
+
+/// The address as it stands in a packet.
+#[inline(always)]
+fn bytes(address: NetV6) -> [u8; 16] {
+    // SAFETY: four words without padding, each already in network byte order.
+    unsafe { core::mem::transmute(address.0) }
+}

@@ -1,0 +1,3 @@
+//! How a packet reaches its backend, one module a mode.
+
+pub(crate) mod nat;

@@ -1,0 +1,162 @@
+//! ICMP errors about a flow: they name it by quoting a packet, so both the outer and the quoted headers are translated.
+//!
+//! The quoted packet is one that we sent, so it is the mirror of what the flow's other side sends, and its addresses
+//! are translated the other way round. The outer source becomes the address that the receiver knows the flow by, also
+//! where a router between us and the flow's end has sent the error: the receiver could not route to it, and the
+//! network behind the balancer is not its business (RFC 5508 section 4.2 leaves this to the operator's policy).
+
+use lb_common::{
+    addr::NetPort,
+    csum::{self, Sum},
+    flow::{FORWARD, NatFlow, REPLY, Tuple},
+    reason::Reason,
+    service::{TCP, UDP},
+};
+use network_types::icmp::Icmpv4Hdr;
+
+use crate::{
+    family::Family,
+    forward::nat,
+    maps::{self, Scratch},
+    next_hop::NextHop,
+    packet::{Packet, Ports},
+    parse::{Ip, Protocol},
+    pick, track,
+    verdict::Verdict,
+};
+
+/// L4 bytes that every ICMP error quotes at least (RFC 792).
+const QUOTED_L4: usize = 8;
+/// Offset of the checksum in a TCP header, and in a UDP header.
+const TCP_CHECKSUM: usize = 16;
+const UDP_CHECKSUM: usize = 6;
+
+/// Translates an ICMP error about a known flow and sends it to the flow's other end. Everything else passes.
+// Not inlined: the stack of a rare case.
+#[inline(never)]
+pub(crate) fn handle<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
+    let ip = &A::parse(packet)?;
+    let message: Icmpv4Hdr = packet.read(ip.payload).ok_or(Reason::Truncated)?;
+    if !A::is_icmp_error(message.type_) {
+        return Err(Reason::OtherProtocol);
+    }
+    let quoted = A::parse_quoted(packet, ip.payload + Icmpv4Hdr::LEN)?;
+    let protocol = match quoted.protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+        Protocol::Icmp => return Err(Reason::OtherProtocol),
+    };
+    let Scratch {
+        tuple,
+        known: flow,
+        spare_key: outer,
+        ..
+    } = A::room()?;
+    // The flow's own packets come from where the quoted one went.
+    A::addresses(packet, quoted.header, &mut tuple.dst, &mut tuple.src).ok_or(Reason::Internal)?;
+    A::addresses(packet, ip.header, &mut outer.src, &mut outer.dst).ok_or(Reason::Internal)?;
+    // An error goes to the sender of the packet it is about. Any other is made up.
+    if tuple.dst != outer.dst {
+        return Err(Reason::OtherProtocol);
+    }
+    if quoted.payload + QUOTED_L4 > ip.end || quoted.payload + QUOTED_L4 > quoted.end {
+        return Err(Reason::Truncated);
+    }
+    let ports: Ports = packet.read(quoted.payload).ok_or(Reason::Truncated)?;
+    tuple.src_port = NetPort(u16::from_ne_bytes(ports.destination));
+    tuple.dst_port = NetPort(u16::from_ne_bytes(ports.source));
+    tuple.protocol = protocol;
+    tuple.pad = [0; 3];
+    track::find(tuple, flow).ok_or(Reason::OtherProtocol)?;
+    let outer = outer.dst.take_from(outer.src.take_from(Sum::ZERO));
+    let sent = send(packet, ip, &quoted, tuple, flow, outer);
+    if let Err(reason) = sent {
+        maps::count_service_drop(flow.service, reason);
+    }
+    sent
+}
+
+/// Sends the error to where `flow` leads. `outer` is the sum that takes the error's own addresses away.
+#[inline(always)]
+fn send<A: Family>(
+    packet: &Packet,
+    ip: &Ip,
+    quoted: &Ip,
+    tuple: &Tuple<A>,
+    flow: &NatFlow<A>,
+    outer: Sum,
+) -> Result<Verdict, Reason> {
+    let next_hop = match flow.direction {
+        FORWARD => {
+            let Some(owner) = pick::living_owner(flow) else {
+                return Err(Reason::OtherProtocol);
+            };
+            nat::may_route(ip)?;
+            NextHop::towards(packet, ip, owner, &flow.src, &flow.dst)?
+        }
+        REPLY => {
+            nat::may_route(ip)?;
+            NextHop::back(&flow.last_hop)
+        }
+        _ => return Err(Reason::Internal),
+    };
+    let bytes = u64::from(packet.frame_len);
+    if flow.direction == FORWARD {
+        maps::count_forward(flow.service, flow.backend, bytes, false);
+    } else {
+        maps::count_reply(flow.service, flow.backend, bytes);
+    }
+    rewrite(packet, ip, quoted, tuple, flow, outer)?;
+    next_hop.send(packet)
+}
+
+/// Rewrites outer and quoted headers.
+#[inline(always)]
+fn rewrite<A: Family>(
+    packet: &Packet,
+    ip: &Ip,
+    quoted: &Ip,
+    tuple: &Tuple<A>,
+    flow: &NatFlow<A>,
+    outer: Sum,
+) -> Result<(), Reason> {
+    // All that ICMP's checksum covers and that changes is summed up here.
+    let mut change = Sum::ZERO;
+
+    let quoted_header = A::header(packet, quoted.header).ok_or(Reason::Internal)?;
+    let before = A::header_checksum(quoted_header);
+    A::set_addresses(quoted_header, flow.dst, flow.src, flow.ip_delta);
+    change = change.sub(before).add(A::header_checksum(quoted_header));
+    change = track::port_change(track::address_change(tuple, flow).plus(change), tuple, flow);
+
+    let ports: &mut Ports = packet.at(quoted.payload).ok_or(Reason::Internal)?;
+    ports.source = flow.dst_port.0.to_ne_bytes();
+    ports.destination = flow.src_port.0.to_ne_bytes();
+
+    let checksum_offset = match quoted.protocol {
+        Protocol::Udp => UDP_CHECKSUM,
+        Protocol::Tcp | Protocol::Icmp => TCP_CHECKSUM,
+    };
+    // Errors that quote 8 bytes of TCP have no checksum to adapt.
+    let checksum_at = quoted.payload + checksum_offset;
+    if checksum_at + 2 <= ip.end
+        && let Some(field) = packet.at::<[u8; 2]>(checksum_at)
+    {
+        let before = u16::from_ne_bytes(*field);
+        let after = match quoted.protocol {
+            Protocol::Udp => nat::udp_checksum(before, flow.l4_delta),
+            Protocol::Tcp | Protocol::Icmp => csum::update(before, flow.l4_delta),
+        };
+        *field = after.to_ne_bytes();
+        change = change.sub(before).add(after);
+    }
+
+    // The outer addresses: the source need not be the flow's.
+    let outer = flow.dst.add_to(flow.src.add_to(outer));
+    change = change.plus(A::icmp_delta(outer));
+    let message: &mut Icmpv4Hdr = packet.at(ip.payload).ok_or(Reason::Internal)?;
+    message.check = csum::update(u16::from_ne_bytes(message.check), change.fold()).to_ne_bytes();
+    let header = A::header(packet, ip.header).ok_or(Reason::Internal)?;
+    A::route_to(header, flow.src, flow.dst, A::header_delta(outer));
+    Ok(())
+}

@@ -1,0 +1,155 @@
+//! The frame under work: the only place that does arithmetic on packet pointers.
+
+use core::ptr;
+
+use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_xdp_get_buff_len};
+use network_types::{
+    eth::EthHdr,
+    icmp::Icmpv4Hdr,
+    ip::{Ipv4Hdr, Ipv6Hdr},
+    tcp::TcpHdr,
+    udp::UdpHdr,
+};
+
+/// Header layouts that may be laid over packet bytes.
+///
+/// # Safety
+///
+/// Every bit pattern is a valid value, and there is no padding.
+pub(crate) unsafe trait Wire: Copy {}
+
+/// Furthest into the frame that a header may begin: the linear part lies in one page, and the verifier wants a bound.
+const MAX_OFFSET: usize = 4095;
+
+/// The addresses of an Ethernet header, as one writes them.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Macs {
+    /// Where the frame goes.
+    pub(crate) destination: [u8; 6],
+    /// Where it comes from.
+    pub(crate) source: [u8; 6],
+}
+
+/// The first words of TCP and UDP alike, and the first 8 bytes are all an ICMP error needs to quote.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Ports {
+    /// Source port.
+    pub(crate) source: [u8; 2],
+    /// Destination port.
+    pub(crate) destination: [u8; 2],
+}
+
+// SAFETY: all are `#[repr(C)]` over integers and byte arrays, without padding.
+unsafe impl Wire for EthHdr {}
+// SAFETY: as above.
+unsafe impl Wire for Macs {}
+// SAFETY: as above.
+unsafe impl Wire for Ipv4Hdr {}
+// SAFETY: as above.
+unsafe impl Wire for Ipv6Hdr {}
+// SAFETY: as above.
+unsafe impl Wire for Ports {}
+// SAFETY: as above.
+unsafe impl Wire for TcpHdr {}
+// SAFETY: as above.
+unsafe impl Wire for UdpHdr {}
+// SAFETY: as above; ICMPv6 shares the layout of its first 8 bytes.
+unsafe impl Wire for Icmpv4Hdr {}
+// SAFETY: an array of bytes.
+unsafe impl<const N: usize> Wire for [u8; N] {}
+
+/// A received frame. Headers are read and written in its linear part, where drivers place them; a frame of several
+/// buffers has its payload elsewhere, which is never touched.
+#[derive(Clone, Copy)]
+pub(crate) struct Packet {
+    ctx: *mut xdp_md,
+    /// Bytes of the whole frame as received, over all buffers, from the Ethernet header on.
+    pub(crate) frame_len: u32,
+}
+
+impl Packet {
+    /// The frame of this run of the program.
+    #[inline(always)]
+    pub(crate) fn new(ctx: *mut xdp_md) -> Self {
+        // SAFETY: `ctx` is the context this run was called with.
+        let frame_len = unsafe { bpf_xdp_get_buff_len(ctx) };
+        Self {
+            ctx,
+            frame_len: frame_len as u32,
+        }
+    }
+
+    /// The program's context, for helpers that ask for it.
+    #[inline(always)]
+    pub(crate) fn context(&self) -> *mut xdp_md {
+        self.ctx
+    }
+
+    /// Index of the interface the frame came in on.
+    #[inline(always)]
+    pub(crate) fn ifindex(&self) -> u32 {
+        // SAFETY: `ctx` is the context of this run.
+        unsafe { (*self.ctx).ingress_ifindex }
+    }
+
+    /// Whether the frame lies in one buffer. One that does not may be an aggregate of segments that each fit an MTU.
+    #[inline(always)]
+    pub(crate) fn is_linear(&self) -> bool {
+        // SAFETY: `ctx` is the context of this run.
+        let (start, end) = unsafe { ((*self.ctx).data, (*self.ctx).data_end) };
+        end - start == self.frame_len
+    }
+
+    /// Whether the frame was sent to more than one station: the group bit of its destination.
+    #[inline(always)]
+    pub(crate) fn is_multicast(&self) -> bool {
+        self.read::<Macs>(0)
+            .is_some_and(|macs| macs.destination[0] & 1 != 0)
+    }
+
+    /// A copy of the header `offset` bytes into the frame; `None` if it does not lie in the linear part.
+    #[inline(always)]
+    pub(crate) fn read<T: Wire>(&self, offset: usize) -> Option<T> {
+        let pointer = self.pointer::<T>(offset)?;
+        // SAFETY: in bounds, as just checked; `Wire` admits every bit pattern; alignment is not assumed.
+        Some(unsafe { pointer.read_unaligned() })
+    }
+
+    /// The header `offset` bytes into the frame, to be changed in place; `None` if it does not lie in the linear part.
+    ///
+    /// References to overlapping headers must not be held at once.
+    #[inline(always)]
+    #[expect(
+        clippy::mut_from_ref,
+        reason = "packet memory is not behind `self`; see above"
+    )]
+    pub(crate) fn at<T: Wire>(&self, offset: usize) -> Option<&mut T> {
+        const { assert!(align_of::<T>() == 1, "headers stand at any address") };
+        let pointer = self.pointer::<T>(offset)?;
+        // SAFETY: in bounds, as just checked; `Wire` admits every bit pattern; the alignment is 1.
+        Some(unsafe { &mut *pointer })
+    }
+
+    /// The one bounds check. The bounds are read anew each time: if the compiler knew that they are those of an earlier
+    /// check further into the frame, it would leave this one out, and the verifier does not follow that reasoning.
+    #[inline(always)]
+    fn pointer<T>(&self, offset: usize) -> Option<*mut T> {
+        // SAFETY: `ctx` is the context of this run.
+        let (data, data_end) = unsafe {
+            (
+                ptr::read_volatile(&raw const (*self.ctx).data) as usize,
+                ptr::read_volatile(&raw const (*self.ctx).data_end) as usize,
+            )
+        };
+        if offset > MAX_OFFSET {
+            return None;
+        }
+        let start = data + offset;
+        if start + size_of::<T>() > data_end {
+            return None;
+        }
+        Some(start as *mut T)
+    }
+}

@@ -1,0 +1,329 @@
+//! From bytes to a typed view of a packet. Byte order and protocol numbers stay in here.
+
+use lb_common::{
+    addr::NetPort,
+    flow::Tuple,
+    limits::MAX_EXTENSION_HEADERS,
+    reason::Reason,
+    service::{TCP, UDP},
+};
+use network_types::{
+    eth::{EthHdr, EtherType},
+    ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
+    tcp::TcpHdr,
+    udp::UdpHdr,
+};
+
+use crate::{
+    family::Family,
+    packet::{Packet, Ports},
+};
+
+/// What a frame carries.
+pub(crate) enum Network {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// What an IP packet carries.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+    /// ICMP in IPv4, ICMPv6 in IPv6.
+    Icmp,
+}
+
+/// An IP header but for its addresses, which are read where they are needed: they would fill half the stack. Offsets
+/// are bytes from the start of the frame.
+#[derive(Clone, Copy)]
+pub(crate) struct Ip {
+    /// What it carries.
+    pub(crate) protocol: Protocol,
+    /// TTL or hop limit.
+    pub(crate) hop_limit: u8,
+    /// Where the header begins.
+    pub(crate) header: usize,
+    /// Where what it carries begins.
+    pub(crate) payload: usize,
+    /// Where the packet ends according to its header; padding of short frames follows.
+    pub(crate) end: usize,
+}
+
+impl Ip {
+    /// Bytes after the IP header and its options or extension headers.
+    #[inline(always)]
+    pub(crate) fn payload_len(&self) -> usize {
+        self.end.saturating_sub(self.payload)
+    }
+
+    /// Bytes of the IP packet.
+    #[inline(always)]
+    pub(crate) fn len(&self) -> usize {
+        self.end - self.header
+    }
+}
+
+/// TCP flags a flow's state depends on.
+#[derive(Clone, Copy)]
+pub(crate) struct TcpFlags {
+    /// Opens a connection, or answers that together with `ack`.
+    pub(crate) syn: bool,
+    /// Acknowledges something.
+    pub(crate) ack: bool,
+    /// Closes this direction.
+    pub(crate) fin: bool,
+    /// Ends the connection.
+    pub(crate) rst: bool,
+}
+
+/// Which fragments a header may announce.
+#[derive(Clone, Copy)]
+pub(crate) enum Fragments {
+    /// None: the packet is whole.
+    None,
+    /// A first one: it has the ports, which is all a quoted packet needs.
+    First,
+}
+
+impl Fragments {
+    /// Bits of an IPv4 header's fragment word that must be clear: the offset, and "more fragments".
+    #[inline(always)]
+    const fn refused_v4(self) -> u16 {
+        match self {
+            Self::None => 0x3fff,
+            Self::First => 0x1fff,
+        }
+    }
+
+    /// Bits of an IPv6 fragment header's fragment word that must be clear: the offset, and "more fragments".
+    #[inline(always)]
+    const fn refused_v6(self) -> u16 {
+        match self {
+            Self::None => 0xfff9,
+            Self::First => 0xfff8,
+        }
+    }
+}
+
+impl TcpFlags {
+    /// Whether the packet opens a connection.
+    #[inline(always)]
+    pub(crate) fn opens(self) -> bool {
+        self.syn && !self.ack
+    }
+}
+
+/// What the frame carries.
+#[inline(always)]
+pub(crate) fn ethernet(packet: &Packet) -> Result<Network, Reason> {
+    let header: EthHdr = packet.read(0).ok_or(Reason::Truncated)?;
+    const VLAN_TAGS: [u16; 5] = [
+        EtherType::Ieee8021q as u16,
+        EtherType::Ieee8021ad as u16,
+        EtherType::Ieee8021QinQ1 as u16,
+        EtherType::Ieee8021QinQ2 as u16,
+        EtherType::Ieee8021QinQ3 as u16,
+    ];
+    if header.ether_type == EtherType::Ipv4 as u16 {
+        Ok(Network::V4)
+    } else if header.ether_type == EtherType::Ipv6 as u16 {
+        Ok(Network::V6)
+    } else if VLAN_TAGS.contains(&header.ether_type) {
+        Err(Reason::Vlan)
+    } else {
+        Err(Reason::NotIp)
+    }
+}
+
+#[inline(always)]
+fn protocol_v4(number: u8) -> Result<Protocol, Reason> {
+    if number == TCP {
+        Ok(Protocol::Tcp)
+    } else if number == UDP {
+        Ok(Protocol::Udp)
+    } else if number == IpProto::Icmp as u8 {
+        Ok(Protocol::Icmp)
+    } else {
+        Err(Reason::OtherProtocol)
+    }
+}
+
+/// The IPv4 header after the Ethernet header.
+#[inline(always)]
+pub(crate) fn ipv4(packet: &Packet) -> Result<Ip, Reason> {
+    let ip = ipv4_header(packet, EthHdr::LEN, Fragments::None)?;
+    if ip.end > packet.frame_len as usize {
+        return Err(Reason::Truncated);
+    }
+    Ok(ip)
+}
+
+/// An IPv4 header; of a quoted packet too, whose end may lie outside the frame.
+#[inline(always)]
+pub(crate) fn ipv4_header(packet: &Packet, offset: usize, fragments: Fragments) -> Result<Ip, Reason> {
+    let header: &Ipv4Hdr = packet.at(offset).ok_or(Reason::Truncated)?;
+    let header_len = header.ihl() as usize;
+    let total_len = header.tot_len() as usize;
+    if header.version() != 4 || header_len < Ipv4Hdr::LEN || total_len < header_len {
+        return Err(Reason::Malformed);
+    }
+    if u16::from_be_bytes(header.frags) & fragments.refused_v4() != 0 {
+        return Err(Reason::Fragment);
+    }
+    Ok(Ip {
+        protocol: protocol_v4(header.proto)?,
+        hop_limit: header.ttl,
+        header: offset,
+        payload: offset + header_len,
+        end: offset + total_len,
+    })
+}
+
+/// The IPv6 header after the Ethernet header, and its extension headers.
+#[inline(always)]
+pub(crate) fn ipv6(packet: &Packet) -> Result<Ip, Reason> {
+    let ip = ipv6_header(packet, EthHdr::LEN, Fragments::None)?;
+    if ip.end > packet.frame_len as usize {
+        return Err(Reason::Truncated);
+    }
+    Ok(ip)
+}
+
+/// An IPv6 header and its extension headers; of a quoted packet too, whose end may lie outside the frame.
+#[inline(always)]
+pub(crate) fn ipv6_header(packet: &Packet, offset: usize, fragments: Fragments) -> Result<Ip, Reason> {
+    let header: &Ipv6Hdr = packet.at(offset).ok_or(Reason::Truncated)?;
+    let payload_len = header.payload_len() as usize;
+    // Length 0 announces a jumbogram (RFC 2675), which no link that XDP serves carries.
+    if header.version() != 6 || payload_len == 0 {
+        return Err(Reason::Malformed);
+    }
+    let first = offset + Ipv6Hdr::LEN;
+    let (protocol, payload) = match protocol_v6(header.next_hdr) {
+        Some(protocol) => (protocol, first),
+        None => extension_headers(packet, header.next_hdr, first, fragments)?,
+    };
+    let end = first + payload_len;
+    if payload > end {
+        return Err(Reason::Malformed);
+    }
+    Ok(Ip {
+        protocol,
+        hop_limit: header.hop_limit,
+        header: offset,
+        payload,
+        end,
+    })
+}
+
+#[inline(always)]
+fn protocol_v6(next_header: u8) -> Option<Protocol> {
+    if next_header == TCP {
+        Some(Protocol::Tcp)
+    } else if next_header == UDP {
+        Some(Protocol::Udp)
+    } else if next_header == IpProto::Ipv6Icmp as u8 {
+        Some(Protocol::Icmp)
+    } else {
+        None
+    }
+}
+
+/// Walks extension headers (RFC 8200 section 4) from `offset` to the first header that is none.
+// Not inlined: the stack of a rare case, which the parsers of outer and quoted headers share.
+#[inline(never)]
+fn extension_headers(
+    packet: &Packet,
+    first: u8,
+    mut offset: usize,
+    fragments: Fragments,
+) -> Result<(Protocol, usize), Reason> {
+    const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
+    const DESTINATION: u8 = IpProto::Ipv6Opts as u8;
+    const ROUTING: u8 = IpProto::Ipv6Route as u8;
+    const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
+    let mut next_header = first;
+    for _ in 0..MAX_EXTENSION_HEADERS {
+        let [next, len, a, b, ..]: [u8; 8] = match next_header {
+            HOP_BY_HOP | DESTINATION | ROUTING | FRAGMENT => packet.read(offset).ok_or(Reason::Truncated)?,
+            // Among others "no next header", and those that hide or protect the ports: ESP, AH.
+            _ => return Err(Reason::OtherProtocol),
+        };
+        if next_header == FRAGMENT {
+            // An atomic fragment (RFC 6946) is a whole packet.
+            if u16::from_be_bytes([a, b]) & fragments.refused_v6() != 0 {
+                return Err(Reason::Fragment);
+            }
+            offset += 8;
+        } else {
+            // While segments are left, the destination is a way-point and not whom the packet is for.
+            if next_header == ROUTING && b != 0 {
+                return Err(Reason::ExtensionHeaders);
+            }
+            offset += 8 * (len as usize + 1);
+        }
+        if let Some(protocol) = protocol_v6(next) {
+            return Ok((protocol, offset));
+        }
+        next_header = next;
+    }
+    Err(Reason::ExtensionHeaders)
+}
+
+/// Reads the tuple of a TCP or UDP packet. `protocol` is [`TCP`] or [`UDP`].
+#[inline(always)]
+pub(crate) fn tuple<A: Family>(
+    packet: &Packet,
+    ip: &Ip,
+    protocol: u8,
+    tuple: &mut Tuple<A>,
+) -> Result<(), Reason> {
+    // The shorter of the two headers; that of TCP is checked once a service is found.
+    if ip.payload_len() < UdpHdr::LEN {
+        return Err(Reason::Malformed);
+    }
+    A::addresses(packet, ip.header, &mut tuple.src, &mut tuple.dst).ok_or(Reason::Internal)?;
+    let ports: Ports = packet.read(ip.payload).ok_or(Reason::Truncated)?;
+    tuple.src_port = NetPort(u16::from_ne_bytes(ports.source));
+    tuple.dst_port = NetPort(u16::from_ne_bytes(ports.destination));
+    tuple.protocol = protocol;
+    tuple.pad = [0; 3];
+    Ok(())
+}
+
+/// Checks a TCP header that is for us, and tells its flags.
+#[inline(always)]
+pub(crate) fn tcp(packet: &Packet, ip: &Ip) -> Result<TcpFlags, Reason> {
+    const FIN: u8 = 1 << 0;
+    const SYN: u8 = 1 << 1;
+    const RST: u8 = 1 << 2;
+    const ACK: u8 = 1 << 4;
+    let header: [u8; TcpHdr::LEN] = packet.read(ip.payload).ok_or(Reason::BadLength)?;
+    let header_len = (header[12] >> 4) as usize * 4;
+    if header_len < TcpHdr::LEN || header_len > ip.payload_len() {
+        return Err(Reason::BadLength);
+    }
+    let flags = header[13];
+    Ok(TcpFlags {
+        syn: flags & SYN != 0,
+        ack: flags & ACK != 0,
+        fin: flags & FIN != 0,
+        rst: flags & RST != 0,
+    })
+}
+
+/// Checks a UDP header that is for us. Bytes between its end and that of the IP packet are allowed (RFC 9868).
+#[inline(always)]
+pub(crate) fn udp(packet: &Packet, ip: &Ip) -> Result<(), Reason> {
+    let header: UdpHdr = packet.read(ip.payload).ok_or(Reason::BadLength)?;
+    let len = u16::from_be_bytes(header.len) as usize;
+    if len < UdpHdr::LEN || len > ip.payload_len() {
+        return Err(Reason::BadLength);
+    }
+    Ok(())
+}

@@ -1,0 +1,53 @@
+//! Which backend takes a new flow.
+
+use lb_common::{
+    backend::{ALIVE, Backend, BackendId, IN_USE, IPV6},
+    flow::{NatFlow, Tuple},
+    reason::Reason,
+    ring_slot,
+    service::{Mode, Service},
+};
+
+use crate::{family::Family, maps};
+
+/// A backend that may be sent to.
+#[derive(Clone, Copy)]
+pub(crate) struct Choice {
+    /// Its number.
+    pub(crate) id: BackendId,
+    /// Its record.
+    pub(crate) backend: &'static Backend,
+}
+
+/// The backend for a new flow: the owner of the slot that the flow's hash leads to.
+#[inline(always)]
+pub(crate) fn pick<A: Family>(service: &Service, tuple: &Tuple<A>) -> Result<Choice, Reason> {
+    if service.ring_size == 0 {
+        return Err(Reason::NoBackend);
+    }
+    let index = ring_slot::index(A::hash(tuple), service.ring_size);
+    let id = maps::ring_slot(service.ring, index)?.current;
+    if id == BackendId::NONE {
+        return Err(Reason::NoBackend);
+    }
+    let backend = maps::backend(id)?;
+    if !backend.has(IN_USE) || backend.service != service.id {
+        return Err(Reason::BackendMissing);
+    }
+    // Between the moment a backend is declared dead and the ring that leaves it out.
+    if !backend.has(ALIVE) {
+        return Err(Reason::NoBackend);
+    }
+    let same_family = backend.has(IPV6) == A::IS_V6;
+    if Mode::from_u8(backend.mode) != Some(Mode::Nat) || !same_family {
+        return Err(Reason::ModeMissing);
+    }
+    Ok(Choice { id, backend })
+}
+
+/// The backend that owns a recorded flow; `None` if it is dead, or its number is in other hands.
+#[inline(always)]
+pub(crate) fn living_owner<A>(flow: &NatFlow<A>) -> Option<&'static Backend> {
+    let backend = maps::backend(flow.backend).ok()?;
+    (backend.has(IN_USE | ALIVE) && backend.generation == flow.generation).then_some(backend)
+}

@@ -1,0 +1,150 @@
+//! From a packet to its service or its flow, and on to the backend or back to the client.
+
+use lb_common::{
+    addr::NetPort,
+    backend::Backend,
+    flow::{NatFlow, REPLY, Tuple},
+    reason::{Action, Reason},
+    service::{Service, ServiceId, TCP, UDP},
+    settings::HAS_WILDCARD,
+};
+
+use crate::{
+    family::Family,
+    forward::nat,
+    maps::{self, Scratch},
+    next_hop::NextHop,
+    packet::Packet,
+    parse::{self, Ip, Protocol, TcpFlags},
+    pick,
+    track::{self, Entry},
+    verdict::Verdict,
+};
+
+/// Decides about a TCP or UDP packet; `None` is the answer to ICMP.
+// Not inlined: each family has a stack of its own.
+#[inline(never)]
+pub(crate) fn handle<A: Family>(packet: &Packet) -> Result<Option<Verdict>, Reason> {
+    let ip = A::parse(packet)?;
+    let protocol = match ip.protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+        Protocol::Icmp => return Ok(None),
+    };
+    let room = A::room()?;
+    parse::tuple(packet, &ip, protocol, &mut room.tuple)?;
+    let service = find_service(&room.tuple)?;
+    if service.is_none() && !is_snat_port(room.tuple.dst_port)? {
+        return Err(Reason::NotOurs);
+    }
+    let entry = track::find(&room.tuple, &mut room.known);
+    match (entry, &service) {
+        // Also where a service stands on a source NAT address: a recorded answer goes before.
+        (Some(entry), _) if room.known.direction == REPLY => {
+            counted(room.known.service, from_backend(packet, &ip, entry, &room.known))
+        }
+        (entry, Some(service)) => counted(service.id, from_client(packet, &ip, room, service, entry)),
+        (_, None) => Err(Reason::NotOurs),
+    }
+    .map(Some)
+}
+
+/// Whether answers may come to this port. Cheap, and where most packets end that are not ours.
+#[inline(always)]
+fn is_snat_port(port: NetPort) -> Result<bool, Reason> {
+    let settings = maps::settings()?;
+    Ok(port.get().wrapping_sub(settings.snat_port_first) < settings.snat_port_count)
+}
+
+/// The service a tuple is addressed to: by its port, else the wildcard.
+#[inline(always)]
+fn find_service<A: Family>(tuple: &Tuple<A>) -> Result<Option<Service>, Reason> {
+    let exact = A::service(tuple.dst, tuple.dst_port, tuple.protocol);
+    if exact.is_some() || maps::settings()?.flags & HAS_WILDCARD == 0 {
+        return Ok(exact);
+    }
+    Ok(A::service(tuple.dst, NetPort(0), tuple.protocol))
+}
+
+/// Counts a drop for the service too.
+#[inline(always)]
+fn counted(service: ServiceId, outcome: Result<Verdict, Reason>) -> Result<Verdict, Reason> {
+    if let Err(reason) = outcome {
+        match reason.action() {
+            Action::Drop | Action::Aborted => maps::count_service_drop(service, reason),
+            Action::Tx | Action::Redirect | Action::Pass => {}
+        }
+    }
+    outcome
+}
+
+/// Checks what only matters once a packet is ours, and reads what a flow's state depends on.
+#[inline(always)]
+fn check_ours(packet: &Packet, ip: &Ip) -> Result<Option<TcpFlags>, Reason> {
+    // A router does not forward what came as a link-layer broadcast or multicast (RFC 1812 section 5.3.4).
+    if packet.is_multicast() {
+        return Err(Reason::NotOurs);
+    }
+    let flags = match ip.protocol {
+        Protocol::Tcp => Some(parse::tcp(packet, ip)?),
+        Protocol::Udp | Protocol::Icmp => {
+            parse::udp(packet, ip)?;
+            None
+        }
+    };
+    nat::may_route(ip)?;
+    Ok(flags)
+}
+
+/// A packet to a service: to its flow's backend, or to the one that takes the new flow.
+#[inline(always)]
+fn from_client<A: Family>(
+    packet: &Packet,
+    ip: &Ip,
+    room: &mut Scratch<A>,
+    service: &Service,
+    entry: Option<Entry<A>>,
+) -> Result<Verdict, Reason> {
+    let flags = check_ours(packet, ip)?;
+    if let Some(entry) = entry
+        && let Some(owner) = pick::living_owner(&room.known)
+        && !(track::closed_by_client(&room.known) && flags.is_some_and(TcpFlags::opens))
+    {
+        entry.touch(&room.known, flags);
+        track::follow_client(room, packet)?;
+        return forward(packet, ip, &room.known, owner, false);
+    }
+    let state = track::state_after(track::UNPROVEN, flags);
+    track::open(packet, room, service, state, entry.is_some())?;
+    let flow = &room.opening.forward;
+    let owner = pick::living_owner(flow).ok_or(Reason::NoBackend)?;
+    forward(packet, ip, flow, owner, true)
+}
+
+/// Counts and sends a client's packet to its flow's backend.
+#[inline(always)]
+fn forward<A: Family>(
+    packet: &Packet,
+    ip: &Ip,
+    flow: &NatFlow<A>,
+    backend: &Backend,
+    new_flow: bool,
+) -> Result<Verdict, Reason> {
+    let next_hop = NextHop::towards(packet, ip, backend, &flow.src, &flow.dst)?;
+    maps::count_forward(flow.service, flow.backend, u64::from(packet.frame_len), new_flow);
+    nat::translate(packet, ip, flow, &next_hop)
+}
+
+/// A backend's answer: back to the client, the way the client's packets come.
+#[inline(always)]
+fn from_backend<A: Family>(
+    packet: &Packet,
+    ip: &Ip,
+    entry: Entry<A>,
+    flow: &NatFlow<A>,
+) -> Result<Verdict, Reason> {
+    let flags = check_ours(packet, ip)?;
+    entry.touch(flow, flags);
+    maps::count_reply(flow.service, flow.backend, u64::from(packet.frame_len));
+    nat::translate(packet, ip, flow, &NextHop::back(&flow.last_hop))
+}
