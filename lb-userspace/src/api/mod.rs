@@ -11,7 +11,7 @@ pub mod types;
 
 use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use axum::{Json, Router, routing::get};
+use axum::{Json, Router, extract::DefaultBodyLimit, routing::get};
 use tokio::net::UnixListener;
 use tokio_util::sync::CancellationToken;
 use utoipa::{OpenApi, openapi};
@@ -25,6 +25,9 @@ use crate::{
     health::{CheckId, CheckStatus, HealthHandle},
     metrics::Observer,
 };
+
+/// Largest body of a request, in bytes: a configuration file with as many backends as fit.
+pub const MAX_REQUEST: usize = 64 << 20;
 
 /// Reads what is known about checks.
 pub trait ReadChecks: Send + Sync {
@@ -93,6 +96,7 @@ fn router(api: Arc<Api>) -> Router {
     let (router, document) = routes();
     router
         .route("/openapi.json", get(async move || Json(document)))
+        .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .fallback(async || handlers::no_such_path())
         .with_state(api)
 }

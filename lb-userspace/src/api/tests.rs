@@ -342,6 +342,12 @@ async fn apply_and_export_are_each_others_reverse() {
         .await
         .unwrap();
     assert!(dry.changed && dry.dry_run && !dry.diff.is_empty());
+    let large = format!("# {}\n{exported}", "x".repeat(4 << 20));
+    let same = server
+        .ask(Method::POST, "/v1/apply", &apply(&large, false))
+        .await
+        .unwrap();
+    assert!(!same.changed, "a large file is no problem");
     let less = exported.replace("weight = 10\n", "weight = 60\n");
     let done = server
         .ask(Method::POST, "/v1/apply?revision=0", &apply(&less, false))

@@ -13,8 +13,11 @@ use super::{
 };
 use crate::api::{
     requests::{ApplyRequest, Changed},
-    types::{Admin, Health, Service},
+    types::{Admin, Backend, Service},
 };
+
+/// What a service's `check` says when there is none.
+const NO_CHECK: &str = "none";
 
 /// How often `--wait` looks.
 const WAIT_POLL: Duration = Duration::from_millis(200);
@@ -58,18 +61,16 @@ impl Apply {
 async fn settled(client: &Client) -> Result<(), CliError> {
     loop {
         let services: Vec<Service> = client.get("/v1/services").await?;
-        let done = services.iter().all(|service| {
-            service.programmed
-                && service.backends.iter().all(|backend| {
-                    backend.last_check.is_some()
-                        || backend.health == Health::Unchecked
-                        || backend.admin == Admin::Disabled
-                        || backend.removed
-                })
-        });
-        if done {
+        if services.iter().all(is_settled) {
             return Ok(());
         }
         tokio::time::sleep(WAIT_POLL).await;
     }
+}
+
+pub(super) fn is_settled(service: &Service) -> bool {
+    let judged = |backend: &Backend| {
+        backend.last_check.is_some() || backend.admin == Admin::Disabled || backend.removed
+    };
+    service.programmed && (service.check == NO_CHECK || service.backends.iter().all(judged))
 }
