@@ -284,7 +284,8 @@ impl Daemon {
     /// After [`PATIENCE`].
     pub fn wait_exit(&mut self) -> Result<ExitStatus> {
         let child = self.child.as_mut().context("the daemon does not run")?;
-        let status = wait::until("lb run ends", PATIENCE, || Ok(child.try_wait()?))?;
+        let status = wait::until("lb run ends", PATIENCE, || Ok(child.try_wait()?));
+        let status = status.with_context(|| format!("it logged:\n{}", self.log()))?;
         self.child = None;
         Ok(status)
     }

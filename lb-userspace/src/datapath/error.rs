@@ -30,6 +30,9 @@ pub enum DatapathError {
         /// What there is.
         present: Vec<String>,
     },
+    /// Frames on it have no Ethernet header, so the program would read them wrongly.
+    #[error("interface \"{0}\" is not Ethernet")]
+    NotEthernet(String),
     /// The process lacks rights.
     #[error("missing capabilities: {}", .0.join(", "))]
     Capabilities(Vec<&'static str>),
@@ -120,6 +123,7 @@ impl DatapathError {
             Self::InterfaceMissing { name: _, present } => {
                 return Some(format!("there are: {}", present.join(", ")));
             }
+            Self::NotEthernet(_) => "name the Ethernet interface that carries the packets",
             Self::Capabilities(_) => "run as root, or grant them, for example in the systemd unit",
             Self::PinDirBusy { .. } => "stop that daemon, or give this one its own interfaces and --pin-dir",
             Self::ForeignProgram { interface, .. } => {

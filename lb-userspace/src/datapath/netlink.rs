@@ -41,6 +41,8 @@ pub(super) struct LinkState {
     pub(super) ifindex: u32,
     /// Its name.
     pub(super) name: String,
+    /// Whether its frames begin with an Ethernet header.
+    pub(super) framed: bool,
     /// Its MAC address; `None` where it is not Ethernet.
     pub(super) mac: Option<[u8; 6]>,
     /// Its MTU in bytes.
@@ -300,6 +302,10 @@ fn link_state(message: RouteNetlinkMessage) -> Option<LinkState> {
     let mut link = LinkState {
         ifindex: message.header.index,
         name: String::new(),
+        framed: matches!(
+            message.header.link_layer_type,
+            LinkLayerType::Ether | LinkLayerType::Loopback
+        ),
         mac: None,
         mtu: 0,
         xdp: None,

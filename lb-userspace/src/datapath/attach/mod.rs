@@ -41,7 +41,8 @@ pub(super) struct Attached {
 /// Finds the interfaces by name, each once.
 ///
 /// # Errors
-/// [`DatapathError::InterfaceMissing`] for the first that is not there.
+/// [`DatapathError::InterfaceMissing`] or [`DatapathError::NotEthernet`] for the first that is not there or cannot be
+/// served.
 pub(super) fn find(client: &mut Client, options: &AttachOptions) -> Result<Vec<LinkState>, DatapathError> {
     let links = client.links().map_err(|source| DatapathError::Io {
         what: "cannot list interfaces".to_owned(),
@@ -57,6 +58,9 @@ pub(super) fn find(client: &mut Client, options: &AttachOptions) -> Result<Vec<L
                     name: name.clone(),
                     present: links.iter().map(|link| link.name.clone()).collect(),
                 })?;
+        if !link.framed {
+            return Err(DatapathError::NotEthernet(name.clone()));
+        }
         if !found.contains(link) {
             found.push(link.clone());
         }

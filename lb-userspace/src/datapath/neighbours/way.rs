@@ -203,6 +203,7 @@ mod tests {
         LinkState {
             ifindex,
             name: format!("if{ifindex}"),
+            framed: true,
             mac,
             mtu: 9000,
             xdp: None,
