@@ -15,9 +15,12 @@ use std::{
         atomic::{AtomicU32, Ordering},
     },
     thread::{self, JoinHandle},
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
+
+use crate::wait;
 
 /// What the names of all namespaces and directories of this harness start with; then come process id, a number and
 /// the role.
@@ -154,6 +157,16 @@ impl Netns {
             Ok(f())
         };
         thread::Builder::new().spawn(inside).context("start thread")
+    }
+
+    /// Waits until all addresses given to devices inside can be used: the kernel completes IPv6 ones a moment later.
+    ///
+    /// # Errors
+    /// When one is not usable after ten seconds.
+    pub fn wait_for_addresses(&self) -> Result<()> {
+        wait::until_true("IPv6 addresses are usable", Duration::from_secs(10), || {
+            Ok(self.run("ip", &["-6", "addr", "show", "tentative"])?.is_empty())
+        })
     }
 
     /// Sets a network sysctl (path below `/proc/sys`) inside.

@@ -118,6 +118,7 @@ impl Topology {
         }
         topology.make_services_local()?;
         topology.let_senders_compute_checksums()?;
+        topology.make_links_lossless()?;
         topology.fill_neighbours()?;
         Ok(topology)
     }
@@ -239,8 +240,35 @@ impl Topology {
         Ok(())
     }
 
+    /// A full veth ring drops, which no test asked for. With a queue in front of it the sender is held back instead.
+    fn make_links_lossless(&self) -> Result<()> {
+        for (host, port) in self.hosts() {
+            let devices: &[&str] = if port == "lb" {
+                self.lb_interfaces()
+            } else {
+                &["eth0"]
+            };
+            for device in devices {
+                host.ns.run(
+                    "tc",
+                    &["qdisc", "add", "dev", device, "root", "pfifo", "limit", "10000"],
+                )?;
+            }
+            if self.shape != Shape::TwoArmed || port != "client" {
+                self.middle.run(
+                    "tc",
+                    &["qdisc", "add", "dev", &port, "root", "pfifo", "limit", "10000"],
+                )?;
+            }
+        }
+        Ok(())
+    }
+
     /// Every pair that will talk knows each other, so that the first packet of a test is not special.
     fn fill_neighbours(&self) -> Result<()> {
+        for (host, _) in self.hosts() {
+            host.ns.wait_for_addresses()?;
+        }
         for family in Family::BOTH {
             ping(&self.client.ns, self.vip(family, 1))?;
             for backend in &self.backends {

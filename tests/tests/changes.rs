@@ -307,10 +307,12 @@ fn assert_detached(site: &Site) -> Result<()> {
 fn files_below(dir: &std::path::Path, found: &mut Vec<std::path::PathBuf>) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
+        // `maps.debug` and `progs.debug` are the file system's own.
+        let own = path.extension().is_some_and(|extension| extension == "debug");
         if path.is_dir() {
-            files_below(&path, found)
-        } else {
-            found.push(path)
+            files_below(&path, found);
+        } else if !own {
+            found.push(path);
         }
     }
 }

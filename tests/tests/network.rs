@@ -173,6 +173,8 @@ fn not_ours(site: &Site, family: Family) -> Result<()> {
     }
     ping(&lb.ns, client.ip(family))?;
 
+    // A server binds the VIP, which is local by a route alone.
+    lb.ns.sysctl("net/ipv6/ip_nonlocal_bind", "1")?;
     // As an administrator's session to the balancer itself, and another service of its kernel on the VIP.
     let own = [
         SocketAddr::new(lb.ip(family), 22),
@@ -243,6 +245,7 @@ fn replies_take_the_way_the_client_came_whatever_the_routes_say() -> Result<()> 
         .client
         .ns
         .ip("addr add 198.51.100.7/32 dev lo\naddr add 2001:db8:7::7/128 dev lo")?;
+    site.net.client.ns.wait_for_addresses()?;
     for (family, source) in Family::BOTH.into_iter().zip(["198.51.100.7", "2001:db8:7::7"]) {
         let source: IpAddr = source.parse()?;
         let target = site.service_address(family);
@@ -250,7 +253,9 @@ fn replies_take_the_way_the_client_came_whatever_the_routes_say() -> Result<()> 
             let mut stream = http::connect_from(SocketAddr::new(source, 0), target)?;
             Ok(http::exchange(&mut stream, "/", true)?.body)
         })?;
-        report.ensure_complete(20)?;
+        report
+            .ensure_complete(20)
+            .with_context(|| format!("from {source}"))?;
     }
     Ok(())
 }
