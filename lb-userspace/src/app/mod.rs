@@ -108,6 +108,7 @@ struct Daemon {
     writer: WriterHandle,
     health: HealthHandle,
     events: Arc<EventLog>,
+    apply_metrics: ApplyMetrics,
     /// Ends what serves others: API, metrics, checks.
     cancel: CancellationToken,
     /// Ends control, when nobody asks for changes any more.
@@ -155,7 +156,7 @@ impl Daemon {
             verdicts,
             observer: Arc::clone(&observer),
             events: Arc::clone(&events),
-            metrics: apply_metrics,
+            metrics: apply_metrics.clone(),
             desired,
             inherited,
         };
@@ -201,6 +202,7 @@ impl Daemon {
             writer,
             health,
             events,
+            apply_metrics,
             cancel,
             control_cancel,
             writer_cancel,
@@ -249,6 +251,8 @@ impl Daemon {
         };
         let refused = |why: String| {
             tracing::error!("{why}");
+            // Nobody waits for an answer to a signal, so an alert must be able to see it.
+            self.apply_metrics.last_apply(false);
             self.event(EventKind::Refused, why);
         };
         let config = match settings::read(path) {

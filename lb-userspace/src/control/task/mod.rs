@@ -253,6 +253,9 @@ impl<P: ProgramTarget> ControlTask<P> {
                 return Err(error);
             }
             self.report(&diff);
+        } else {
+            // What is asked for is what is there; a file that was refused in between is mended.
+            self.metrics.last_apply(self.last_apply_ok);
         }
         self.set_deadline(change);
         self.publish();
