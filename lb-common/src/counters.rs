@@ -1,6 +1,6 @@
 //! Layout of the counters. Each CPU has its own record, the daemon adds them up.
 
-use crate::{limits::MAX_INTERFACES, plain_data, reason::REASON_SLOTS, service::ServiceId};
+use crate::{limits::MAX_INTERFACES, plain_data, reason::REASON_SLOTS};
 
 /// Packets and bytes of one verdict on one interface. Bytes are whole frames as received, from the Ethernet header
 /// on, without the check sequence.
@@ -29,11 +29,20 @@ pub struct Traffic {
     pub reply_bytes: u64,
 }
 
+/// Dropped packets of one service by the number of the reason. One record a service: the kernel allocates each entry
+/// of a per-CPU map on its own, and one entry for each reason took most of the daemon's first start.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReasonCounts(pub [u64; REASON_SLOTS as usize]);
+
+impl Default for ReasonCounts {
+    fn default() -> Self {
+        Self([0; REASON_SLOTS as usize])
+    }
+}
+
 /// Slots of the verdict map.
 pub const VERDICT_SLOTS: u32 = MAX_INTERFACES * REASON_SLOTS;
-
-/// Slots of the map of drops by service.
-pub const SERVICE_DROP_SLOTS: u32 = crate::limits::MAX_SERVICES * REASON_SLOTS;
 
 /// Where the verdict map counts a reason (its number, below [`REASON_SLOTS`]) for the interface in `interface_slot`.
 #[inline(always)]
@@ -41,13 +50,7 @@ pub const fn verdict_slot(interface_slot: u32, reason: u32) -> u32 {
     interface_slot * REASON_SLOTS + reason
 }
 
-/// Where drops of a service are counted by reason.
-#[inline(always)]
-pub const fn service_drop_slot(service: ServiceId, reason: u32) -> u32 {
-    service.0 as u32 * REASON_SLOTS + reason
-}
-
 const _: () = assert!(size_of::<PacketCount>() == 16);
 const _: () = assert!(size_of::<Traffic>() == 40);
 
-plain_data!(PacketCount, Traffic);
+plain_data!(PacketCount, Traffic, ReasonCounts);

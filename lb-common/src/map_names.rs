@@ -23,7 +23,7 @@ pub const VERDICTS: &str = "VERDICTS";
 pub const SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";
 /// Backend id to [`crate::counters::Traffic`], per CPU.
 pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
-/// Service id and reason to a `u64`, per CPU.
+/// Service id to [`crate::counters::ReasonCounts`], per CPU.
 pub const SERVICE_DROPS: &str = "SERVICE_DROPS";
 
 /// Every map that is pinned and survives the daemon.

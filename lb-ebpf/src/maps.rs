@@ -9,7 +9,7 @@ use aya_ebpf::{
 use lb_common::{
     addr::{NetAddr, NetV4, NetV6},
     backend::{Backend, BackendId},
-    counters::{PacketCount, SERVICE_DROP_SLOTS, Traffic, VERDICT_SLOTS, service_drop_slot, verdict_slot},
+    counters::{PacketCount, ReasonCounts, Traffic, VERDICT_SLOTS, verdict_slot},
     flow::{NatFlow, NatFlowV4, NatFlowV6, Tuple, TupleV4, TupleV6},
     limits::{MAX_BACKENDS, MAX_FLOWS, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES, RING_SIZE_MIN},
     reason::Reason,
@@ -47,7 +47,7 @@ static SERVICE_TRAFFIC: PerCpuArray<Traffic, { MAX_SERVICES as usize }> = PerCpu
 #[btf_map]
 static BACKEND_TRAFFIC: PerCpuArray<Traffic, { MAX_BACKENDS as usize }> = PerCpuArray::new();
 #[btf_map]
-static SERVICE_DROPS: PerCpuArray<u64, { SERVICE_DROP_SLOTS as usize }> = PerCpuArray::new();
+static SERVICE_DROPS: PerCpuArray<ReasonCounts, { MAX_SERVICES as usize }> = PerCpuArray::new();
 
 #[btf_map]
 static SCRATCH_V4: PerCpuArray<Scratch<NetV4>, 1> = PerCpuArray::new();
@@ -263,8 +263,8 @@ pub(crate) fn count_reply(service: ServiceId, backend: BackendId, bytes: u64) {
 /// Counts a packet of a service that is dropped.
 #[inline(always)]
 pub(crate) fn count_service_drop(service: ServiceId, reason: Reason) {
-    if let Some(drops) = SERVICE_DROPS.get_ptr_mut(service_drop_slot(service, reason as u32)) {
-        // SAFETY: from the map's look-up; a CPU runs one XDP program at a time.
-        unsafe { *drops += 1 };
+    if let Some(drops) = SERVICE_DROPS.get_ptr_mut(u32::from(service.0)) {
+        // SAFETY: from the map's look-up; a CPU runs one XDP program at a time; reasons are below the array's length.
+        unsafe { *(*drops).0.as_mut_ptr().add(reason as usize) += 1 };
     }
 }

@@ -10,9 +10,7 @@ use std::{
 use lb_common::{
     addr::{NetAddr, NetPort},
     backend::{Backend, BackendId},
-    counters::service_drop_slot,
     limits::MAX_SNAT_ADDRESSES,
-    reason::REASON_SLOTS,
     ring_slot::RingSlot,
     service::{RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
     settings::{HAS_WILDCARD, Settings},
@@ -274,9 +272,7 @@ impl Executor {
     /// Counters belong to an id from when it is given out: those of its owner before are history.
     fn clear_service_counters(&self, id: ServiceId) -> io::Result<()> {
         self.maps.service_traffic.clear_range(u32::from(id.0), 1)?;
-        self.maps
-            .service_drops
-            .clear_range(service_drop_slot(id, 0), REASON_SLOTS)
+        self.maps.service_drops.clear_range(u32::from(id.0), 1)
     }
 }
 

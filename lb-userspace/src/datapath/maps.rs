@@ -13,7 +13,7 @@ use aya::{Pod, maps::MapData, util::nr_cpus};
 use lb_common::{
     addr::NetAddr,
     backend::Backend,
-    counters::{PacketCount, Traffic, verdict_slot},
+    counters::{PacketCount, ReasonCounts, Traffic, verdict_slot},
     flow::{NatFlowV4, NatFlowV6, TupleV4, TupleV6},
     map_names,
     reason::REASON_SLOTS,
@@ -320,7 +320,7 @@ pub(super) struct Maps {
     pub(super) verdicts: Table<u32, PacketCount>,
     pub(super) service_traffic: Table<u32, Traffic>,
     pub(super) backend_traffic: Table<u32, Traffic>,
-    pub(super) service_drops: Table<u32, u64>,
+    pub(super) service_drops: Table<u32, ReasonCounts>,
 }
 
 impl Maps {

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, io, sync::Arc};
 
 use lb_common::{
-    counters::{PacketCount, Traffic, service_drop_slot, verdict_slot},
+    counters::{PacketCount, ReasonCounts, Traffic, verdict_slot},
     map_names,
     reason::{REASON_SLOTS, Reason},
 };
@@ -53,19 +53,18 @@ impl StatsReader {
 
         let service_ids: Vec<u32> = directory.services.iter().map(|(id, _)| u32::from(id.0)).collect();
         let traffic = by_id(&maps.service_traffic, &service_ids, add_traffic)?;
+        let drops = by_id(&maps.service_drops, &service_ids, add_reasons)?;
         let mut services = BTreeMap::new();
         let mut service_drops = BTreeMap::new();
         for (id, key) in &directory.services {
             services.insert(*key, traffic.get(&u32::from(id.0)).copied().unwrap_or_default());
-            let first = service_drop_slot(*id, 0);
-            read(&maps.service_drops, first, REASON_SLOTS, |slot, drops| {
-                let total = drops.iter().sum();
-                if total > 0
-                    && let Some(reason) = reason(slot - first)
-                {
-                    service_drops.insert((*key, reason), total);
+            let dropped = drops.get(&u32::from(id.0)).copied().unwrap_or_default();
+            for reason in Reason::ALL {
+                match dropped.0.get(*reason as usize) {
+                    None | Some(0) => {}
+                    Some(count) => drop(service_drops.insert((*key, *reason), *count)),
                 }
-            })?;
+            }
         }
 
         let backend_ids: Vec<u32> = directory
@@ -205,11 +204,12 @@ const fn add_traffic(sum: Traffic, traffic: &Traffic) -> Traffic {
     }
 }
 
-fn reason(number: u32) -> Option<Reason> {
-    Reason::ALL
-        .iter()
-        .copied()
-        .find(|reason| *reason as u32 == number)
+fn add_reasons(mut sum: ReasonCounts, counts: &ReasonCounts) -> ReasonCounts {
+    sum.0
+        .iter_mut()
+        .zip(counts.0)
+        .for_each(|(sum, count)| *sum += count);
+    sum
 }
 
 const _: () = assert!(
