@@ -12,7 +12,7 @@ use lb_common::{
     counters::{PacketCount, ReasonCounts, Traffic, VERDICT_SLOTS, verdict_slot},
     flow::{NatFlow, NatFlowV4, NatFlowV6, Tuple, TupleV4, TupleV6},
     limits::{MAX_BACKENDS, MAX_FLOWS, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES, RING_SIZE_MIN},
-    reason::Reason,
+    reason::{REASON_SLOTS, Reason},
     ring_slot::RingSlot,
     service::{RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6},
     settings::Settings,
@@ -264,7 +264,10 @@ pub(crate) fn count_reply(service: ServiceId, backend: BackendId, bytes: u64) {
 #[inline(always)]
 pub(crate) fn count_service_drop(service: ServiceId, reason: Reason) {
     if let Some(drops) = SERVICE_DROPS.get_ptr_mut(u32::from(service.0)) {
-        // SAFETY: from the map's look-up; a CPU runs one XDP program at a time; reasons are below the array's length.
-        unsafe { *(*drops).0.as_mut_ptr().add(reason as usize) += 1 };
+        // The compiler knows that reasons are below the array's length, and would leave out the bound that the
+        // verifier asks for.
+        let slot = core::hint::black_box(reason as u32) % REASON_SLOTS;
+        // SAFETY: from the map's look-up; a CPU runs one XDP program at a time; the bound is just above.
+        unsafe { *(*drops).0.as_mut_ptr().add(slot as usize) += 1 };
     }
 }
