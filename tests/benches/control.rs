@@ -218,12 +218,6 @@ fn as_millis(text: &str) -> Option<f64> {
 }
 
 fn against_direct() -> Result<()> {
-    let net = Topology::new(Shape::TwoArmed, 1)?;
-    net.forward_in_kernel()?;
-    let backend = net.backends[0].socket(Family::V4, 8080);
-    let _nginx = Nginx::start(&net.backends[0].ns, "b0", backend)?;
-    let target = SocketAddr::new(net.vip(Family::V4, 10), 80);
-    let config = file(&[Service::tcp("web", target).backend("b0", backend, 1)]);
     println!(
         "through the balancer against the same way through its kernel without it ({WRK_CONNECTIONS} connections, \
          {PAIRS} alternating pairs of {WRK_SECONDS} s, medians)"
@@ -231,11 +225,7 @@ fn against_direct() -> Result<()> {
     for (what, close) in [("requests/s, keep-alive", false), ("new connections/s", true)] {
         let (mut ours, mut plain, mut ratios, mut p99) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
         for _ in 0..PAIRS {
-            let direct = wrk(&net, backend, close)?;
-            let mut daemon = Daemon::new(&net.lb.ns, net.lb_interfaces())?.config(&config)?;
-            daemon.start()?;
-            let through = wrk(&net, target, close)?;
-            daemon.stop()?;
+            let (direct, through) = (one_run(close, false)?, one_run(close, true)?);
             ratios.push(through.per_second / direct.per_second);
             p99.push(through.p99_millis / direct.p99_millis);
             ours.push(through.per_second);
@@ -250,4 +240,20 @@ fn against_direct() -> Result<()> {
         );
     }
     Ok(())
+}
+
+/// One run in a fresh network, so that no run meets sockets that an earlier one left in TIME_WAIT.
+fn one_run(close: bool, balanced: bool) -> Result<Run> {
+    let net = Topology::new(Shape::TwoArmed, 1)?;
+    net.forward_in_kernel()?;
+    let backend = net.backends[0].socket(Family::V4, 8080);
+    let _nginx = Nginx::start(&net.backends[0].ns, "b0", backend)?;
+    if !balanced {
+        return wrk(&net, backend, close);
+    }
+    let target = SocketAddr::new(net.vip(Family::V4, 10), 80);
+    let config = file(&[Service::tcp("web", target).backend("b0", backend, 1)]);
+    let mut daemon = Daemon::new(&net.lb.ns, net.lb_interfaces())?.config(&config)?;
+    daemon.start()?;
+    wrk(&net, target, close)
 }

@@ -131,11 +131,12 @@ fn line(report: &Report, i: usize, weight: u32, due: f64) {
     )]
     let bar = "█".repeat((share * BAR).round() as usize);
     let answers = report.answers_of(&name);
-    println!(
+    let row = format!(
         "  {name:<9} {weight:>6} {answers:>9} {:>7.1}% {:>10.1}%  {bar}",
         share * 100.0,
         due * 100.0
     );
+    println!("{}", row.trim_end());
 }
 
 fn wait_health(daemon: &Daemon, backend: &str, health: &str) -> Result<()> {
