@@ -8,7 +8,10 @@ use lb_common::{
     service::{Mode, Service},
 };
 
-use crate::{family::Family, maps};
+use crate::{
+    family::Family,
+    maps::{self, Scratch},
+};
 
 /// A backend that may be sent to.
 #[derive(Clone, Copy)]
@@ -43,6 +46,13 @@ pub(crate) fn pick<A: Family>(service: &Service, tuple: &Tuple<A>) -> Result<Cho
         return Err(Reason::ModeMissing);
     }
     Ok(Choice { id, backend })
+}
+
+/// Whether the known flow's backend is the one that a new flow of its tuple would get.
+// Not inlined: a rare case.
+#[inline(never)]
+pub(crate) fn is_first_choice<A: Family>(service: &Service, room: &Scratch<A>) -> bool {
+    pick(service, &room.tuple).is_ok_and(|choice| choice.id == room.known.backend)
 }
 
 /// The backend that owns a recorded flow; `None` if it is dead, or its number is in other hands.

@@ -108,11 +108,15 @@ fn from_client<A: Family>(
     let flags = check_ours(packet, ip)?;
     if let Some(entry) = entry
         && let Some(owner) = pick::living_owner(&room.known)
-        && !(track::closed_by_client(&room.known) && flags.is_some_and(TcpFlags::opens))
     {
-        entry.touch(&room.known, flags);
-        track::follow_client(room, packet)?;
-        return forward(packet, ip, &room.known, owner, false);
+        let reopens = track::closed_by_client(&room.known) && flags.is_some_and(TcpFlags::opens);
+        // A client that uses its port again keeps ours, where the ring agrees: a backend that remembers the closed
+        // connection in TIME_WAIT takes a SYN of the same client, and refuses another client's as an old segment.
+        if !reopens || pick::is_first_choice(service, room) {
+            entry.touch(&room.known, flags);
+            track::follow_client(room, packet)?;
+            return forward(packet, ip, &room.known, owner, reopens);
+        }
     }
     let state = track::state_after(track::UNPROVEN, flags);
     track::open(packet, room, service, state, entry.is_some())?;

@@ -284,5 +284,33 @@ fn status_and_service_show_agree_with_what_was_sent() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_client_that_reuses_its_port_is_not_held_up_by_the_backends_time_wait() -> Result<()> {
+    let _lane = Lane::shared()?;
+    for family in Family::BOTH {
+        let mut site = Site::new(Shape::OneArmed, 1)?;
+        let web = site.web(family, &[1]);
+        // With twenty ports for ten clients, another port would soon be one that the backend still remembers.
+        let settings = "[lb]\nsnat_ports = \"20000-20019\"\n";
+        site.daemon = site.daemon.config(&format!("{settings}{web}"))?;
+        site.daemon.start()?;
+        for _ in 0..10 {
+            let target = site.service_address(family);
+            http_requests(&site.net.client.ns, target, FIRST_PORT, 10, 2)?.ensure_complete(10)?;
+        }
+        let text = site.net.backends[0].ns.run("nstat", &["-asj"])?;
+        let stats: serde_json::Value = serde_json::from_str(&text)?;
+        let refused = &stats["kernel"]["TcpExtPAWSTimewait"];
+        assert_eq!(
+            refused.as_u64().unwrap_or(0),
+            0,
+            "SYNs that the backend took for old segments"
+        );
+        let flows = site.daemon.metrics()?.count("lb_service_new_flows_total", &[]);
+        assert_eq!(flows, 100, "each connection counts as a flow");
+    }
+    Ok(())
+}
+
 /// Ethernet, IPv4 and UDP headers, bytes.
 const FRAME_OVERHEAD: u64 = 14 + 20 + 8;
