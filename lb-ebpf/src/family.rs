@@ -63,7 +63,8 @@ pub(crate) trait Family: FlowTable + Copy + Default + PartialEq + 'static {
     /// Copies source and destination address of the header at `offset`.
     fn addresses(packet: &Packet, offset: usize, src: &mut Self, dst: &mut Self) -> Option<()>;
     /// The header at `offset`.
-    fn header<'a>(packet: &'a Packet, offset: usize) -> Option<&'a mut Self::Header>;
+    #[expect(clippy::mut_from_ref, reason = "as `Packet::at`")]
+    fn header(packet: &Packet, offset: usize) -> Option<&mut Self::Header>;
     /// The header's own checksum; 0 where it has none.
     fn header_checksum(header: &Self::Header) -> u16;
     /// Addresses of a look-up in the kernel's routes.

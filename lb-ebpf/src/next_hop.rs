@@ -74,6 +74,7 @@ impl NextHop {
         params.family = A::AF;
         params.ifindex = packet.ifindex();
         A::set_route(&mut params, *src, *dst);
+        #[expect(clippy::cast_possible_truncation, reason = "64 bytes")]
         let size = size_of::<bpf_fib_lookup>() as i32;
         // SAFETY: the context of this run, and parameters of the size given.
         let found = unsafe { fib_lookup(packet.context().cast(), &raw mut params, size, 0) };

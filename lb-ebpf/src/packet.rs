@@ -77,6 +77,7 @@ impl Packet {
         let frame_len = unsafe { bpf_xdp_get_buff_len(ctx) };
         Self {
             ctx,
+            #[expect(clippy::cast_possible_truncation, reason = "frames are of some KiB")]
             frame_len: frame_len as u32,
         }
     }

@@ -30,7 +30,9 @@ pub(crate) fn now_secs() -> u32 {
     const NANOS_PER_SEC: u64 = 1_000_000_000;
     // SAFETY: takes no arguments.
     let nanos = unsafe { bpf_ktime_get_coarse_ns() };
-    (nanos / NANOS_PER_SEC) as u32
+    #[expect(clippy::cast_possible_truncation, reason = "136 years")]
+    let seconds = (nanos / NANOS_PER_SEC) as u32;
+    seconds
 }
 
 /// State bits of a direction before its first packet.
@@ -107,7 +109,7 @@ pub(crate) fn closed_by_client<A>(flow: &NatFlow<A>) -> bool {
 #[inline(always)]
 fn same(a: &LastHop, b: &LastHop) -> bool {
     // SAFETY: 16 bytes without padding.
-    let (a, b): ([u64; 2], [u64; 2]) = unsafe { (core::mem::transmute(*a), core::mem::transmute(*b)) };
+    let [a, b] = [a, b].map(|hop| unsafe { core::mem::transmute::<LastHop, [u64; 2]>(*hop) });
     a[0] == b[0] && a[1] == b[1]
 }
 
@@ -259,7 +261,9 @@ fn take_port<A: Family>(
         }
         let port = u32::from(settings.snat_port_first) + slot % ports;
         forward.src = src;
-        forward.src_port = NetPort::new(port as u16);
+        #[expect(clippy::cast_possible_truncation, reason = "the range is one of ports")]
+        let port = port as u16;
+        forward.src_port = NetPort::new(port);
         set_deltas(tuple, forward);
         *reply_key = forward.peer(tuple.protocol);
         reply.check = A::check(reply_key);
