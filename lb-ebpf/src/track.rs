@@ -256,7 +256,7 @@ fn take_port<A: Family>(
         } else {
             A::from_record(maps::snat_address(A::SNAT_BASE + slot / ports)?)
         };
-        if src == A::UNSPECIFIED {
+        if src.is_unspecified() {
             return Err(Reason::NoSnatAddress);
         }
         let port = u32::from(settings.snat_port_first) + slot % ports;
@@ -275,10 +275,8 @@ fn take_port<A: Family>(
             Err(Refused::Full) => return Err(Reason::FlowTableFull),
             Err(Refused::Unexpected) => return Err(Reason::Internal),
         }
-        slot += stride;
-        if slot >= slots {
-            slot -= slots;
-        }
+        // Without a branch: each would double what the verifier has to walk.
+        slot = (slot + stride) % slots;
     }
     Err(Reason::SnatPortsExhausted)
 }
