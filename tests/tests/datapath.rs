@@ -696,7 +696,7 @@ fn counters_go_on_over_a_restart_and_begin_anew_with_an_interface() -> Result<()
         Ok(stats
             .by_reason
             .iter()
-            .find(|(reason, _)| *reason == Reason::NotOurs)
+            .find(|(reason, _)| *reason == Reason::OtherProtocol)
             .context("no reason")?
             .1
             .packets)
