@@ -149,9 +149,9 @@ fn find_reply<A: Family>(key: &Tuple<A>, reply: &mut NatFlow<A>, tuple: &Tuple<A
 /// Opens a flow for the client's packet: picks a backend, takes a source port, records both directions. `state` is
 /// the client's after this packet; `replaces` says that a flow stands under this tuple that has ended.
 ///
-/// Takes the tuple from `room` and leaves the client's entry in it. If another CPU has just opened a flow for the same tuple, that one counts.
-// Not inlined: the stack of a case that is rare beside packets of known flows.
-#[inline(never)]
+/// Takes the tuple from `room` and leaves the client's entry in it. If another CPU has just opened a flow for the same
+/// tuple, that one counts.
+#[inline(always)]
 pub(crate) fn open<A: Family>(
     packet: &Packet,
     room: &mut Scratch<A>,
@@ -159,22 +159,26 @@ pub(crate) fn open<A: Family>(
     state: u8,
     replaces: bool,
 ) -> Result<(), Reason> {
-    let Scratch {
-        tuple,
-        known,
-        opening,
-        spare_key,
-        spare,
-        ..
-    } = room;
-    let Opening {
-        forward,
-        reply,
-        reply_key,
-    } = opening;
+    // Three steps that are not inlined: one after the other they share a stack.
+    choose(packet, room, service, state)?;
+    take_port(room)?;
+    record(room, replaces)
+}
+
+/// Fills both entries but for what depends on the source port. The client's has the backend's own source address.
+#[inline(never)]
+fn choose<A: Family>(
+    packet: &Packet,
+    room: &mut Scratch<A>,
+    service: &Service,
+    state: u8,
+) -> Result<(), Reason> {
+    let Scratch { tuple, opening, .. } = room;
+    let Opening { forward, reply, .. } = opening;
     let Choice { id, backend } = pick::pick(service, tuple)?;
     // Field by field: a temporary would fill the stack.
     forward.check = A::check(tuple);
+    forward.src = A::from_record(backend.source);
     forward.dst = A::from_record(backend.address);
     forward.dst_port = if backend.port.0 == 0 {
         tuple.dst_port
@@ -199,7 +203,22 @@ pub(crate) fn open<A: Family>(
     reply.state = UNPROVEN;
     reply.last_seen = forward.last_seen;
     reply.last_hop = forward.last_hop;
-    take_port(tuple, A::from_record(backend.source), forward, reply, reply_key)?;
+    Ok(())
+}
+
+/// Writes the client's entry. The backend's stands since the port was taken.
+#[inline(never)]
+fn record<A: Family>(room: &mut Scratch<A>, replaces: bool) -> Result<(), Reason> {
+    let Scratch {
+        tuple,
+        known,
+        opening,
+        spare_key,
+        spare,
+    } = room;
+    let Opening {
+        forward, reply_key, ..
+    } = opening;
     let recorded = if replaces {
         // The port of the flow that has ended is free, unless it was taken again just now.
         *spare_key = known.peer(tuple.protocol);
@@ -223,16 +242,15 @@ pub(crate) fn open<A: Family>(
     Ok(())
 }
 
-/// Finds a free source port: the one whose reply entry this program could insert. Completes the three with it.
-/// `own_source` is the address to use where none is configured.
-#[inline(always)]
-fn take_port<A: Family>(
-    tuple: &Tuple<A>,
-    own_source: A,
-    forward: &mut NatFlow<A>,
-    reply: &mut NatFlow<A>,
-    reply_key: &mut Tuple<A>,
-) -> Result<(), Reason> {
+/// Finds a free source port: the one whose reply entry this program could insert. Completes both entries with it.
+#[inline(never)]
+fn take_port<A: Family>(room: &mut Scratch<A>) -> Result<(), Reason> {
+    let Scratch { tuple, opening, .. } = room;
+    let Opening {
+        forward,
+        reply,
+        reply_key,
+    } = opening;
     let settings = maps::settings()?;
     let addresses = A::snat_count(settings);
     let ports = u32::from(settings.snat_port_count);
@@ -251,16 +269,13 @@ fn take_port<A: Family>(
         1
     };
     for _ in 0..SNAT_PORT_TRIES {
-        let src = if addresses == 0 {
-            own_source
-        } else {
-            A::from_record(maps::snat_address(A::SNAT_BASE + slot / ports)?)
-        };
-        if src.is_unspecified() {
+        if addresses != 0 {
+            forward.src = A::from_record(maps::snat_address(A::SNAT_BASE + slot / ports)?);
+        }
+        if forward.src.is_unspecified() {
             return Err(Reason::NoSnatAddress);
         }
         let port = u32::from(settings.snat_port_first) + slot % ports;
-        forward.src = src;
         #[expect(clippy::cast_possible_truncation, reason = "the range is one of ports")]
         let port = port as u16;
         forward.src_port = NetPort::new(port);
