@@ -68,7 +68,12 @@ pub(crate) fn bpf(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
         .join("bpf-build")
         .join(BPF_TARGET)
         .join("bpf/lb-ebpf");
-    replace_if_changed(&built, &workspace.bpf_object())
+    replace_if_changed(&built, &workspace.bpf_object())?;
+    // Its benchmark's wrapper comes with it, as an object of its own.
+    replace_if_changed(
+        &built.with_file_name("lb-ebpf-bench"),
+        &workspace.bpf_object().with_file_name("lb-ebpf-bench.o"),
+    )
 }
 
 /// Builds the `lb` binary.

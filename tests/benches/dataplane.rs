@@ -1,0 +1,153 @@
+//! Nanoseconds per packet of the data plane, by BPF_PROG_TEST_RUN on one core.
+//!
+//! A wrapper writes a fresh packet of another flow for each run, from a table in random order, and calls the program
+//! under test; the same wrapper around a program that only swaps addresses and sends is the floor. All figures
+//! contain the floor. `lookup` is a bare look-up of the packet's flow in a table of the same size and content.
+#![expect(
+    clippy::cast_possible_truncation,
+    reason = "numbers of flows, ports and bytes here are far below the limits of their types"
+)]
+
+#[path = "dataplane/packets.rs"]
+mod packets;
+#[path = "dataplane/setup.rs"]
+mod setup;
+
+use std::fs;
+
+use anyhow::{Context, Result, bail, ensure};
+use lb_common::{
+    addr::{NetV4, NetV6},
+    flow::Tuple,
+};
+use lb_tests::lane::Lane;
+use packets::{ACK, Address, Frame, SYN};
+use setup::{Bench, Program};
+
+/// Rounds of which the median counts.
+const ROUNDS: usize = 9;
+/// Packets of one round.
+const REPEAT: u32 = 1 << 20;
+/// Flows known.
+const FLOWS: [u32; 3] = [1, 1 << 16, 1 << 20];
+
+const XDP_PASS: u32 = 2;
+const XDP_TX: u32 = 3;
+
+fn main() -> Result<()> {
+    let _lane = Lane::alone()?;
+    print_machine()?;
+    setup::pin_to_one_core()?;
+    println!(
+        "{:<26} {:>6} {:>9} {:>8} {:>9}",
+        "case", "family", "flows", "ns", "x floor"
+    );
+    for flows in FLOWS {
+        family::<NetV4>(flows)?;
+        family::<NetV6>(flows)?;
+    }
+    Ok(())
+}
+
+/// All cases of a family with so many flows.
+fn family<A: Address>(flows: u32) -> Result<()> {
+    let mut bench = Bench::new::<A>(flows)?;
+    let mut clients = packets::clients::<A>(flows, A::VIP);
+
+    bench.fill(&frames(&clients, SYN))?;
+    let opening = (flows > 1).then(|| opening(&mut bench, flows)).transpose()?;
+    // What the kernel's allocator had no memory for in time comes again, as it does from a client.
+    for _ in 0..4 {
+        bench.run(Program::Lb, flows)?;
+    }
+    let replies = bench.record_flows::<A>(&clients)?;
+
+    packets::shuffle(&mut clients);
+    bench.fill(&frames(&clients, ACK))?;
+    bench.run(Program::Lb, REPEAT.max(flows))?;
+    let [pass, floor, lookup, known] = measure(
+        &mut bench,
+        [
+            (Program::Pass, XDP_PASS),
+            (Program::Swap, XDP_TX),
+            (Program::Lookup(A::NAME), XDP_TX),
+            (Program::Lb, XDP_TX),
+        ],
+    )?;
+    bench.fill(&frames(&replies, ACK))?;
+    bench.run(Program::Lb, REPEAT.max(flows))?;
+    let [reply_lookup, reply] = measure(
+        &mut bench,
+        [(Program::Lookup(A::NAME), XDP_TX), (Program::Lb, XDP_TX)],
+    )?;
+    bench.fill(&frames(&packets::clients::<A>(flows, A::OTHER), ACK))?;
+    let [other] = measure(&mut bench, [(Program::Lb, XDP_PASS)])?;
+
+    let print = |case: &str, ns: f64| {
+        println!(
+            "{case:<26} {:>6} {flows:>9} {ns:>8.1} {:>9.2}",
+            A::NAME,
+            ns / floor
+        );
+    };
+    print("empty program", pass);
+    print("swap, XDP_TX (floor)", floor);
+    print("lookup, forward", lookup);
+    print("nat, forward", known);
+    print("lookup, reply", reply_lookup);
+    print("nat, reply", reply);
+    if let Some(ns) = opening {
+        print("nat, new flows", ns);
+    }
+    print("not ours", other);
+    Ok(())
+}
+
+/// Opens all flows; the median of as many parts as there are rounds elsewhere.
+fn opening(bench: &mut Bench, flows: u32) -> Result<f64> {
+    let mut parts = Vec::new();
+    for _ in 0..8 {
+        parts.push(bench.run(Program::Lb, flows / 8)?.0);
+    }
+    Ok(median(parts))
+}
+
+/// The medians of programs that run in turn, each on the packets there are. Each must end with its verdict.
+fn measure<const N: usize>(bench: &mut Bench, programs: [(Program, u32); N]) -> Result<[f64; N]> {
+    let mut times = [const { Vec::new() }; N];
+    for _ in 0..ROUNDS {
+        for ((program, verdict), times) in programs.iter().zip(&mut times) {
+            let (ns, got) = bench.run(*program, REPEAT)?;
+            ensure!(
+                got == *verdict,
+                "{program:?} ended with XDP action {got}, not {verdict}"
+            );
+            times.push(ns);
+        }
+    }
+    Ok(times.map(median))
+}
+
+fn frames<A: Address>(tuples: &[Tuple<A>], flags: u8) -> Vec<Frame> {
+    tuples.iter().map(|tuple| A::frame(tuple, flags)).collect()
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+fn print_machine() -> Result<()> {
+    let cpuinfo = fs::read_to_string("/proc/cpuinfo")?;
+    let mut models = cpuinfo
+        .lines()
+        .filter_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = models.next().map_or("unknown CPU", |(_, name)| name);
+    let cpus = std::thread::available_parallelism()?;
+    let kernel = fs::read_to_string("/proc/sys/kernel/osrelease").context("read the kernel's release")?;
+    if kernel.is_empty() {
+        bail!("the kernel has no release");
+    }
+    println!("{cpus} x {model}, Linux {}, one core used\n", kernel.trim());
+    Ok(())
+}

@@ -1,0 +1,245 @@
+//! The program under test with one service, and the wrapper around it.
+
+use std::path::PathBuf;
+
+use anyhow::{Context, Result, ensure};
+use aya::{
+    Ebpf, EbpfLoader, Pod,
+    maps::{Array, ArrayOfMaps, HashMap, Map, MapData, ProgramArray},
+    programs::{TestRun, TestRunOptions, Xdp},
+};
+use lb_common::{
+    addr::{NetAddr, NetPort},
+    backend::{ALIVE, Backend, BackendId, Generation, IN_USE, IPV6, RESOLVED},
+    flow::{NatFlow, REPLY, Tuple},
+    map_names,
+    ring_slot::RingSlot,
+    service::{Mode, OnEmpty, RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP},
+    settings::Settings,
+};
+
+use crate::packets::{Address, Frame, PORT, shuffle};
+
+/// Backends of the service: enough that each has ports for its flows.
+const BACKENDS: u16 = 256;
+/// Slots of the ring.
+const RING_SIZE: u32 = 65_537;
+/// A frame to write over; longer than the packets are.
+const FRAME: [u8; 128] = [0; 128];
+
+/// What the wrapper calls.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Program {
+    /// The data plane.
+    Lb,
+    /// An empty program.
+    Pass,
+    /// Swap of MAC addresses and XDP_TX.
+    Swap,
+    /// A look-up of the flow in a table of this family, and nothing else.
+    Lookup(&'static str),
+}
+
+/// Both objects, loaded.
+pub(crate) struct Bench {
+    lb: Ebpf,
+    wrapper: Ebpf,
+}
+
+impl Bench {
+    /// Loads the objects with room for so many flows, and programs a service.
+    pub(crate) fn new<A: Address>(flows: u32) -> Result<Self> {
+        let entries = (2 * flows).max(16);
+        let mut lb = EbpfLoader::new()
+            .map_max_entries(map_names::FLOWS_V4, entries)
+            .map_max_entries(map_names::FLOWS_V6, entries)
+            .load_file(object("lb-ebpf.o")?)
+            .context("load lb-ebpf.o: build it with `cargo xtask build`")?;
+        let mask = flows - 1;
+        let mut wrapper = EbpfLoader::new()
+            .map_max_entries("LOOKUP_V4", entries)
+            .map_max_entries("LOOKUP_V6", entries)
+            .map_max_entries("PACKETS", flows)
+            .override_global("MASK", &mask, true)
+            .load_file(object("lb-ebpf-bench.o")?)
+            .context("load lb-ebpf-bench.o: build it with `cargo xtask bench dataplane`")?;
+        for ebpf in [&mut lb, &mut wrapper] {
+            for (_, program) in ebpf.programs_mut() {
+                let program: &mut Xdp = program.try_into()?;
+                program.load()?;
+            }
+        }
+        let mut bench = Self { lb, wrapper };
+        bench.program::<A>()?;
+        Ok(bench)
+    }
+
+    /// What the daemon would write.
+    fn program<A: Address>(&mut self) -> Result<()> {
+        let settings = Settings {
+            snat_port_first: 1_024,
+            snat_port_count: 64_512,
+            ..Settings::default()
+        };
+        let mut map: Array<_, Settings> = map_mut(&mut self.lb, map_names::SETTINGS)?.try_into()?;
+        map.set(0, settings, 0)?;
+
+        let v6 = if A::VIP.is_ipv6() { IPV6 } else { 0 };
+        let mut map: Array<_, Backend> = map_mut(&mut self.lb, map_names::BACKENDS)?.try_into()?;
+        for id in 1..=BACKENDS {
+            let backend = Backend {
+                address: A::numbered(11, id.into()).into(),
+                source: A::SOURCE.into(),
+                next_hop_mac: [2, 0, 0, 0, 1, 1],
+                source_mac: [2, 0, 0, 0, 1, 2],
+                // A test run's packets come in on the loopback device, so they go back out of it.
+                ifindex: 1,
+                port: NetPort::new(8_080),
+                flags: IN_USE | ALIVE | RESOLVED | v6,
+                generation: Generation(1),
+                service: ServiceId(1),
+                mtu: 1_500,
+                mode: Mode::Nat as u8,
+                protocol: TCP,
+                ..Backend::default()
+            };
+            map.set(id.into(), backend, 0)?;
+        }
+
+        let mut ring: Array<_, RingSlot> =
+            self.wrapper.take_map("RING").context("no map RING")?.try_into()?;
+        for slot in 0..RING_SIZE {
+            ring.set(
+                slot,
+                RingSlot::stable(BackendId(1 + (slot % u32::from(BACKENDS)) as u16)),
+                0,
+            )?;
+        }
+        let mut rings: ArrayOfMaps<_, Array<MapData, RingSlot>> =
+            map_mut(&mut self.lb, map_names::RINGS)?.try_into()?;
+        rings.set(1, &ring, 0)?;
+
+        let service = Service {
+            ring_size: RING_SIZE,
+            ring: RingId(1),
+            id: ServiceId(1),
+            mode: Mode::Nat as u8,
+            on_empty: OnEmpty::Drop as u8,
+            ..Service::default()
+        };
+        let services = map_mut(&mut self.lb, &format!("SERVICES_{}", A::NAME.to_uppercase()))?;
+        if A::VIP.is_ipv6() {
+            let key = ServiceKeyV6 {
+                address: NetAddr::from(A::VIP).v6(),
+                port: NetPort::new(PORT),
+                protocol: TCP,
+                pad: 0,
+            };
+            HashMap::<_, ServiceKeyV6, Service>::try_from(services)?.insert(key, service, 0)?;
+        } else {
+            let key = ServiceKeyV4 {
+                address: NetAddr::from(A::VIP).v4(),
+                port: NetPort::new(PORT),
+                protocol: TCP,
+                pad: 0,
+            };
+            HashMap::<_, ServiceKeyV4, Service>::try_from(services)?.insert(key, service, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Gives the wrapper its packets, from the first on.
+    pub(crate) fn fill(&mut self, frames: &[Frame]) -> Result<()> {
+        let mut packets: Array<_, Frame> = map_mut(&mut self.wrapper, "PACKETS")?.try_into()?;
+        for (index, frame) in (0..).zip(frames) {
+            packets.set(index, frame, 0)?;
+        }
+        Ok(())
+    }
+
+    /// Nanoseconds per packet of `repeat` packets, and the XDP action of the last.
+    pub(crate) fn run(&mut self, program: Program, repeat: u32) -> Result<(f64, u32)> {
+        let (ebpf, name) = match program {
+            Program::Lb => (&self.lb, "lb".to_owned()),
+            Program::Pass => (&self.wrapper, "pass".to_owned()),
+            Program::Swap => (&self.wrapper, "swap".to_owned()),
+            Program::Lookup(family) => (&self.wrapper, format!("lookup_{family}")),
+        };
+        let target: &Xdp = ebpf.program(&name).context("a program is missing")?.try_into()?;
+        let target = target.fd()?.try_clone()?;
+        let mut calls: ProgramArray<_> = map_mut(&mut self.wrapper, "TARGET")?.try_into()?;
+        calls.set(0, &target, 0)?;
+        let wrapper: &Xdp = self
+            .wrapper
+            .program("wrapper")
+            .context("no wrapper")?
+            .try_into()?;
+        let mut options = TestRunOptions::new();
+        options.data_in = Some(&FRAME);
+        options.repeat = repeat;
+        let result = wrapper.test_run(options)?;
+        // The kernel says how long one run took on average, in whole nanoseconds.
+        Ok((result.duration.as_secs_f64() * 1e9, result.return_value))
+    }
+
+    /// Copies the flow table to that of the bare look-up, checks that every client has its flow, and returns the
+    /// tuples of the backends' packets in random order.
+    pub(crate) fn record_flows<A: Address>(&mut self, clients: &[Tuple<A>]) -> Result<Vec<Tuple<A>>> {
+        let family = A::NAME.to_uppercase();
+        let table: HashMap<_, Plain<Tuple<A>>, Plain<NatFlow<A>>> =
+            map_mut(&mut self.lb, &format!("FLOWS_{family}"))?.try_into()?;
+        let mut copy: HashMap<_, Plain<Tuple<A>>, Plain<NatFlow<A>>> =
+            map_mut(&mut self.wrapper, &format!("LOOKUP_{family}"))?.try_into()?;
+        let mut replies = Vec::new();
+        for entry in table.iter() {
+            let (tuple, flow) = entry?;
+            if flow.0.direction == REPLY {
+                replies.push(tuple.0);
+            }
+            copy.insert(tuple, flow, 0)?;
+        }
+        ensure!(
+            replies.len() == clients.len(),
+            "{} flows of {} are known",
+            replies.len(),
+            clients.len()
+        );
+        shuffle(&mut replies);
+        Ok(replies)
+    }
+}
+
+/// What both sides of a map take byte by byte.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Plain<T>(T);
+
+// SAFETY: used for keys and values of flow tables alone, which lb_common declares as plain data for each family.
+unsafe impl<T: Copy + 'static> Pod for Plain<T> {}
+
+fn map_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
+    ebpf.map_mut(name).with_context(|| format!("no map {name}"))
+}
+
+/// An object beside the build directory's profiles.
+fn object(name: &str) -> Result<PathBuf> {
+    let exe = std::env::current_exe()?;
+    // <target>/release/deps/<this>
+    let target = exe.ancestors().nth(3).context("not run from a build directory")?;
+    Ok(target.join("bpf").join(name))
+}
+
+/// Keeps this process on the last of its CPUs: the first takes most interrupts.
+pub(crate) fn pin_to_one_core() -> Result<()> {
+    let cpu = std::thread::available_parallelism()?.get() - 1;
+    // SAFETY: a set of bits, for which zero is a value; the calls get a set of its own size.
+    let failed = unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        libc::sched_setaffinity(0, size_of_val(&set), &raw const set)
+    };
+    if failed != 0 {
+        return Err(std::io::Error::last_os_error()).context("stay on one core");
+    }
+    Ok(())
+}
