@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use lb_tests::{
     capture::Capture,
     client::{http_requests, run_many},
-    config::{Service, file},
+    config::Service,
     daemon::Daemon,
     http::{self, HttpServer},
     lane::Lane,
@@ -292,36 +292,6 @@ fn a_device_without_native_xdp_gets_generic_mode_and_the_reason() -> Result<()> 
         outcome.stderr.contains("hint: "),
         "it says what to do: {outcome:?}"
     );
-    Ok(())
-}
-
-#[test]
-fn exhausted_source_ports_are_counted_and_known_flows_go_on() -> Result<()> {
-    let _lane = Lane::shared()?;
-    let mut site = Site::new(Shape::OneArmed, 1)?;
-    let echo = site.echo_service(Family::V4, &[1]);
-    site.daemon = site
-        .daemon
-        .config(&format!("[lb]\nsnat_ports = \"20000-20009\"\n{}", file(&[echo])))?;
-    site.daemon.start()?;
-    let (client, target) = (&site.net.client.ns, site.service_address(Family::V4));
-    let sockets = client.enter(|| {
-        (0..10)
-            .map(|i| open(target, 30_000 + i))
-            .collect::<io::Result<Vec<_>>>()
-    })??;
-    for socket in &sockets {
-        echo_once(socket, 1)?;
-    }
-    let late = client.enter(|| open(target, 31_000))??;
-    late.send(b"too many")?;
-    let exhausted = [("reason", "snat_ports_exhausted")];
-    wait::until_true("the drop is counted", Duration::from_secs(5), || {
-        Ok(site.daemon.metrics()?.count("lb_drops_total", &exhausted) == 1)
-    })?;
-    for socket in &sockets {
-        echo_once(socket, 2)?;
-    }
     Ok(())
 }
 

@@ -1,0 +1,135 @@
+//! The balancer at its limits: what does not fit is counted under its own name, and what was there goes on.
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use anyhow::{Context, Result, bail, ensure};
+use lb_tests::{
+    client::KeepAlive,
+    config::{Service, file},
+    flood,
+    lane::Lane,
+    netns::Netns,
+    site::{ECHO_PORT, Site},
+    topology::{Family, Shape},
+    udp::{echo_once, open},
+    wait,
+};
+
+/// Flows sent: more than half of `lb_map_capacity`, since a flow takes two entries.
+const FLOOD: u32 = 600_000;
+const TABLE: [(&str, &str); 1] = [("map", "FLOWS_V4")];
+
+#[test]
+fn exhausted_source_ports_are_counted_and_known_flows_go_on() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let mut site = Site::new(Shape::OneArmed, 1)?;
+    let echo = site.echo_service(Family::V4, &[1]);
+    let settings = "[lb]\nsnat_ports = \"20000-20009\"\n";
+    site.daemon = site.daemon.config(&format!("{settings}{echo}"))?;
+    site.daemon.start()?;
+    let (client, target) = (&site.net.client.ns, site.service_address(Family::V4));
+    let open_all = || {
+        (0..10)
+            .map(|i| open(target, 30_000 + i))
+            .collect::<io::Result<Vec<_>>>()
+    };
+    let sockets = client.enter(open_all)??;
+    for socket in &sockets {
+        echo_once(socket, 1)?;
+    }
+    let late = client.enter(|| open(target, 31_000))??;
+    late.send(b"too many")?;
+    wait::until_true("the drop is counted", Duration::from_secs(5), || {
+        let metrics = site.daemon.metrics()?;
+        Ok(metrics.count("lb_drops_total", &[("reason", "snat_ports_exhausted")]) == 1)
+    })?;
+    for socket in &sockets {
+        echo_once(socket, 2)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_full_flow_table_refuses_new_flows_by_name_and_keeps_the_known_ones() -> Result<()> {
+    let _lane = Lane::alone()?;
+    let mut site = Site::new(Shape::TwoArmed, 2)?;
+    let flooded = SocketAddr::new(site.net.vip(Family::V4, 20), 53);
+    // Nobody answers there: backends that would say so have better things to do.
+    let sink = |i: usize| site.net.backends[i].socket(Family::V4, ECHO_PORT);
+    for host in &site.net.backends {
+        host.ns.run_with_input(
+            "nft",
+            &["-f", "-"],
+            "table netdev t { chain c { type filter hook ingress device eth0 priority 0; \
+             udp dport 7007 udp length 12 drop; }; }",
+        )?;
+    }
+    let services = [
+        site.web(Family::V4, &[1, 1]),
+        Service::udp("flooded", flooded)
+            .backend("b0", sink(0), 1)
+            .backend("b1", sink(1), 1),
+    ];
+    let addresses: Vec<_> = (100..116).map(|i| format!("\"10.2.0.{i}\"")).collect();
+    let settings = format!("[lb]\nsnat_addresses = [{}]\n", addresses.join(", "));
+    for i in 100..116 {
+        site.net.lb.ns.ip(&format!("addr add 10.2.0.{i}/32 dev back"))?;
+    }
+    site.daemon = site.daemon.config(&format!("{settings}{}", file(&services)))?;
+    site.daemon.start()?;
+    let load = KeepAlive::start(&site.net.client.ns, site.service_address(Family::V4), 50)?;
+    load.wait_rounds(3)?;
+
+    let SocketAddr::V4(target) = flooded else {
+        bail!("{flooded} is not IPv4")
+    };
+    flood::udp_flows(
+        &site.net.client.ns,
+        "eth0",
+        mac(&site.net.lb.ns, "front")?,
+        target,
+        FLOOD,
+    )?;
+    load.wait_rounds(3)?;
+
+    let metrics = site.daemon.metrics()?;
+    let (flows, capacity) = (
+        metrics.count("lb_flows", &TABLE),
+        metrics.count("lb_map_capacity", &TABLE),
+    );
+    let opened = metrics.count("lb_service_new_flows_total", &[("service", "flooded")]);
+    let dropped = |reason| metrics.count("lb_drops_total", &[("reason", reason)]);
+    println!("{opened} of {FLOOD} flows opened, {flows} of {capacity} entries");
+    assert_eq!(
+        opened + dropped("flow_table_full") + dropped("snat_ports_exhausted"),
+        u64::from(FLOOD)
+    );
+    ensure!(
+        dropped("flow_table_full") > 0 && dropped("internal") == 0,
+        "{}",
+        metrics.text
+    );
+    let labels = [("service", "flooded"), ("reason", "flow_table_full")];
+    assert_eq!(
+        metrics.count("lb_service_drops_total", &labels),
+        dropped("flow_table_full")
+    );
+
+    // The operator still governs, and flows that were known before are served to the end.
+    site.daemon.cli().ok("service remove flooded")?;
+    load.wait_rounds(3)?;
+    let report = load.stop()?;
+    ensure!(report.errors.is_empty(), "{:?}", report.errors);
+    Ok(())
+}
+
+fn mac(ns: &Netns, device: &str) -> Result<[u8; 6]> {
+    let links: serde_json::Value =
+        serde_json::from_str(&ns.run("ip", &["-j", "link", "show", "dev", device])?)?;
+    let text = links[0]["address"].as_str().context("no MAC address")?;
+    let bytes = text.split(':').map(|byte| u8::from_str_radix(byte, 16));
+    let bytes: Vec<u8> = bytes.collect::<Result<_, _>>()?;
+    bytes
+        .try_into()
+        .map_err(|_| anyhow::anyhow!("MAC address {text}"))
+}
