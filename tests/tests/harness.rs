@@ -85,7 +85,8 @@ fn a_reset_keep_alive_connection_is_reported() -> Result<()> {
     nginx.kill()?;
     assert!(load.wait_rounds(1000).is_err());
     let report = load.stop()?;
-    assert_eq!(report.errors.len(), 10, "{:?}", report.errors);
+    // The first loss ends the wait; the others may or may not have seen theirs when they are told to stop.
+    assert!((1..=10).contains(&report.errors.len()), "{:?}", report.errors);
     assert!(report.answers_of("b0") >= 30);
     Ok(())
 }
