@@ -1,0 +1,183 @@
+//! Single packets through the real program in the kernel (BPF_PROG_TEST_RUN): action, bytes and reason of each.
+//!
+//! Expected bytes come from etherparse, never from our own code.
+
+#[path = "packets/bench.rs"]
+mod bench;
+#[path = "packets/build.rs"]
+mod build;
+
+use anyhow::{Result, ensure};
+use bench::{Bench, DROP, PASS, REDIRECT, TX};
+use build::{Frame, Side, V4, V6};
+use lb_common::{
+    backend::{ALIVE, Generation},
+    reason::{Action, Reason},
+};
+
+const FAMILIES: [Side; 2] = [V4, V6];
+const SYN: u8 = 2;
+const ACK: u8 = 16;
+
+#[test]
+fn packets_of_a_flow_are_translated_to_the_byte_in_both_directions() -> Result<()> {
+    let bench = Bench::new()?;
+    for side in FAMILIES {
+        for (client_port, payload) in [(40_000, &b""[..]), (40_001, b"x"), (40_002, b"an odd length")] {
+            bench.one_port(3000 + client_port - 40_000)?;
+            let snat = side.snat(3000 + client_port - 40_000);
+            let client = side.client(client_port);
+            for (flags, name) in [(SYN, "new flow"), (ACK, "known flow")] {
+                let sent = Frame::tcp(client, side.vip(80), flags, 64, payload);
+                let wanted = Frame::tcp(snat, side.backend(8080), flags, 63, payload).from_lb_to_backend();
+                bench.expect(name, &sent, TX, &wanted, Reason::SentBack)?;
+            }
+            let sent = Frame::tcp(side.backend(8080), snat, SYN | ACK, 64, payload).from_backend();
+            let wanted = Frame::tcp(side.vip(80), client, SYN | ACK, 63, payload).from_lb_to_client();
+            bench.expect("reply", &sent, TX, &wanted, Reason::SentBack)?;
+
+            let sent = Frame::udp(client, side.vip(53), 64, payload);
+            let wanted = Frame::udp(snat, side.backend(5353), 63, payload).from_lb_to_backend();
+            bench.expect("udp", &sent, TX, &wanted, Reason::SentBack)?;
+            let sent = Frame::udp(side.backend(5353), snat, 64, payload).from_backend();
+            let wanted = Frame::udp(side.vip(53), client, 63, payload).from_lb_to_client();
+            bench.expect("udp reply", &sent, TX, &wanted, Reason::SentBack)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_udp_packet_without_checksum_stays_without_one() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.one_port(3000)?;
+    let sent = Frame::udp(V4.client(40_000), V4.vip(53), 64, b"abc").set16(40, 0);
+    let wanted = Frame::udp(V4.snat(3000), V4.backend(5353), 63, b"abc")
+        .from_lb_to_backend()
+        .set16(40, 0);
+    bench.expect("no checksum", &sent, TX, &wanted, Reason::SentBack)
+}
+
+#[test]
+fn icmp_errors_reach_the_other_end_with_the_quoted_packet_translated() -> Result<()> {
+    let bench = Bench::new()?;
+    for side in FAMILIES {
+        bench.one_port(3000)?;
+        let (client, snat) = (side.client(40_000), side.snat(3000));
+        let opening = Frame::udp(client, side.vip(53), 64, b"hello");
+        let forwarded = Frame::udp(snat, side.backend(5353), 63, b"hello").from_lb_to_backend();
+        bench.expect("opening", &opening, TX, &forwarded, Reason::SentBack)?;
+
+        // Whole quotes, and the 8 bytes of L4 that every error has at least.
+        for quoted_l4 in [13, 8] {
+            let sent = Frame::unreachable(side.backend(0), snat, 64, &forwarded, quoted_l4).from_backend();
+            let quoted = Frame::udp(client, side.vip(53), 63, b"hello");
+            let wanted = Frame::unreachable(side.vip(0), client, 63, &quoted, quoted_l4).from_lb_to_client();
+            bench.expect("from the backend", &sent, TX, &wanted, Reason::SentBack)?;
+
+            let reply = Frame::udp(side.vip(53), client, 63, b"hello");
+            let sent = Frame::unreachable(client, side.vip(0), 64, &reply, quoted_l4);
+            let quoted = Frame::udp(side.backend(5353), snat, 63, b"hello");
+            let wanted =
+                Frame::unreachable(snat, side.backend(0), 63, &quoted, quoted_l4).from_lb_to_backend();
+            bench.expect("from the client", &sent, TX, &wanted, Reason::SentBack)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_backend_behind_another_interface_is_redirected_to() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.one_port(3000)?;
+    bench.change_backends(|backend| backend.ifindex = 2)?;
+    for side in FAMILIES {
+        let sent = Frame::tcp(side.client(40_000), side.vip(80), SYN, 64, b"");
+        let wanted = Frame::tcp(side.snat(3000), side.backend(8080), SYN, 63, b"").from_lb_to_backend();
+        bench.expect("redirect", &sent, REDIRECT, &wanted, Reason::Redirected)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn what_cannot_be_forwarded_is_dropped_for_its_own_reason() -> Result<()> {
+    for side in FAMILIES {
+        let syn = |port| Frame::tcp(side.client(port), side.vip(80), SYN, 64, b"");
+        let bench = Bench::new()?;
+        bench.one_port(3000)?;
+        let forwarded = Frame::tcp(side.snat(3000), side.backend(8080), SYN, 63, b"").from_lb_to_backend();
+        bench.expect("first", &syn(40_000), TX, &forwarded, Reason::SentBack)?;
+        // One port towards one backend carries one flow; the flow that has it is not disturbed.
+        bench.dropped("port taken", &syn(40_001), Reason::SnatPortsExhausted)?;
+        bench.expect("first again", &syn(40_000), TX, &forwarded, Reason::SentBack)?;
+        bench.change_backends(|backend| backend.mtu = 30)?;
+        bench.dropped("too big", &syn(40_000), Reason::TooBig)?;
+        bench.change_backends(|backend| backend.mtu = 1500)?;
+        bench.change_backends(|backend| backend.flags &= !ALIVE)?;
+        bench.dropped("dead", &syn(40_000), Reason::NoBackend)?;
+        bench.change_backends(|backend| backend.flags |= ALIVE)?;
+        bench.change_backends(|backend| backend.mode = 9)?;
+        bench.dropped("mode", &syn(40_002), Reason::ModeMissing)?;
+        bench.change_backends(|backend| backend.mode = 1)?;
+        bench.change_backends(|backend| backend.flags = 0)?;
+        bench.dropped("freed", &syn(40_002), Reason::BackendMissing)?;
+        let empty = Frame::tcp(side.client(40_000), side.vip(81), SYN, 64, b"");
+        bench.dropped("no backend", &empty, Reason::NoBackend)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_flow_of_an_id_in_other_hands_is_opened_anew() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.ports(3000..=3001)?;
+    for side in FAMILIES {
+        let syn = Frame::tcp(side.client(40_000), side.vip(80), SYN, 64, b"");
+        let data = Frame::tcp(side.client(40_000), side.vip(80), ACK, 64, b"data");
+        bench.run(&syn)?;
+        let flows = bench.new_flows()?;
+        bench.run(&data)?;
+        ensure!(bench.new_flows()? == flows, "a known flow is not new");
+        bench.change_backends(|backend| backend.generation = Generation(backend.generation.0 + 1))?;
+        bench.run(&data)?;
+        ensure!(bench.new_flows()? == flows + 1, "its owner is gone");
+    }
+    Ok(())
+}
+
+/// Broken, lying and foreign packets: bytes come out as they went in.
+#[test]
+fn hostile_and_foreign_packets_are_not_touched() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.one_port(3000)?;
+    let mut cases = 0;
+    let mut wrong = Vec::new();
+    let mut check = |name: &str, frame: &Frame, reason: Reason| {
+        let action = match reason.action() {
+            Action::Pass => PASS,
+            Action::Drop => DROP,
+            Action::Tx | Action::Redirect | Action::Aborted => u32::MAX,
+        };
+        wrong.extend(
+            bench
+                .expect(name, frame, action, frame, reason)
+                .err()
+                .map(|e| e.to_string()),
+        );
+    };
+    for side in FAMILIES {
+        for case in build::hostile(side) {
+            check(&case.name, &case.frame, case.reason);
+            cases += 1;
+        }
+        // A frame may end anywhere.
+        let whole = Frame::tcp(side.client(40_000), side.vip(80), SYN, 64, b"payload");
+        for len in 14..whole.len() {
+            check(&format!("cut to {len}"), &whole.cut(len), Reason::Truncated);
+        }
+    }
+    ensure!(wrong.is_empty(), "{}", wrong.join("\n"));
+    ensure!(cases >= 60, "{cases} cases");
+    ensure!(bench.new_flows()? == 0, "none of them opens a flow");
+    Ok(())
+}

@@ -1,0 +1,257 @@
+//! The program with a service of each kind, and single packets through it.
+
+use std::{
+    collections::BTreeMap,
+    ffi::c_long,
+    io,
+    ops::RangeInclusive,
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    path::PathBuf,
+};
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::{Array, Map, MapData};
+use lb_common::{
+    backend::{Backend, RESOLVED},
+    limits::LAYOUT_VERSION,
+    map_names,
+    reason::Reason,
+    service::Mode,
+    settings::Settings,
+};
+use lb_tests::{lane::Lane, netns::Netns, scratch::Scratch};
+use lb_userspace::{
+    datapath::{AttachOptions, Datapath, WriterTask, XdpModeChoice},
+    plan::{Target, TargetBackend, TargetService},
+    state::service::{OnEmpty, Protocol, ServiceKey},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::build::{BACKEND_MAC, Frame, LB_MAC, V4, V6};
+
+/// XDP actions (`enum xdp_action` of linux/bpf.h).
+pub(crate) const DROP: u32 = 1;
+pub(crate) const PASS: u32 = 2;
+pub(crate) const TX: u32 = 3;
+pub(crate) const REDIRECT: u32 = 4;
+
+/// Index of the interface that test packets arrive on: the loopback of their namespace.
+const INGRESS: u32 = 1;
+
+/// The loaded program and its maps. Backends are marked as resolved, so that no route is needed.
+pub(crate) struct Bench {
+    datapath: Datapath,
+    program: OwnedFd,
+    pins: PathBuf,
+    ns: Netns,
+    _scratch: Scratch,
+    _lane: Lane,
+}
+
+impl Bench {
+    pub(crate) fn new() -> Result<Self> {
+        let lane = Lane::shared()?;
+        let (ns, scratch) = (Netns::new("packets")?, Scratch::new()?);
+        // Down, so that no packet but ours is counted.
+        ns.ip("link add va type veth peer name vb")?;
+        let pins = scratch.join("bpf");
+        let options = AttachOptions {
+            interfaces: vec!["va".to_owned()],
+            xdp_mode: XdpModeChoice::Auto,
+            pin_dir: pins.clone(),
+            reset: false,
+        };
+        let datapath = ns.enter(|| -> Result<Datapath> {
+            let first = Datapath::open(&options)?;
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()?;
+            let cancel = CancellationToken::new();
+            runtime.block_on(async {
+                let writer = WriterTask::spawn(first, cancel.clone());
+                writer.program(target()).await
+            })?;
+            cancel.cancel();
+            drop(runtime);
+            Ok(Datapath::open(&options)?)
+        })??;
+        let id = datapath.interfaces()[0].program_id;
+        let bench = Self {
+            program: program_by_id(id)?,
+            pins: pins.join(format!("v{LAYOUT_VERSION}")),
+            datapath,
+            ns,
+            _scratch: scratch,
+            _lane: lane,
+        };
+        bench.change_backends(|backend| {
+            backend.flags |= RESOLVED;
+            backend.next_hop_mac = BACKEND_MAC;
+            backend.source_mac = LB_MAC;
+            backend.ifindex = INGRESS;
+            backend.mtu = 1500;
+        })?;
+        Ok(bench)
+    }
+
+    fn map(&self, name: &str) -> Result<Map> {
+        Ok(Map::from_map_data(MapData::from_pin(self.pins.join(name))?)?)
+    }
+
+    /// Changes the record of every backend that was ever in use.
+    pub(crate) fn change_backends(&self, change: impl Fn(&mut Backend)) -> Result<()> {
+        let mut records: Array<_, Backend> = Array::try_from(self.map(map_names::BACKENDS)?)?;
+        for id in 1..=BACKENDS {
+            let mut record = records.get(&id, 0)?;
+            ensure!(record.port.get() != 0, "backend {id} is not there");
+            change(&mut record);
+            records.set(id, record, 0)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn one_port(&self, port: u16) -> Result<()> {
+        self.ports(port..=port)
+    }
+
+    /// Source ports from now on.
+    pub(crate) fn ports(&self, ports: RangeInclusive<u16>) -> Result<()> {
+        let mut settings: Array<_, Settings> = Array::try_from(self.map(map_names::SETTINGS)?)?;
+        let mut record = settings.get(&0, 0)?;
+        record.snat_port_first = *ports.start();
+        record.snat_port_count = ports.end() - ports.start() + 1;
+        Ok(settings.set(0, record, 0)?)
+    }
+
+    fn counted(&self) -> Result<BTreeMap<&'static str, u64>> {
+        let snapshot = self.datapath.stats().snapshot()?;
+        let reasons = &snapshot.interfaces[0].by_reason;
+        Ok(reasons
+            .iter()
+            .map(|(reason, count)| (reason.name(), count.packets))
+            .collect())
+    }
+
+    /// Flows that began, of all services.
+    pub(crate) fn new_flows(&self) -> Result<u64> {
+        let snapshot = self.datapath.stats().snapshot()?;
+        Ok(snapshot.services.values().map(|traffic| traffic.new_flows).sum())
+    }
+
+    /// Runs the program once. Returns the action, the frame that comes out, and the one reason that was counted.
+    pub(crate) fn run(&self, frame: &Frame) -> Result<(u32, Frame, &'static str)> {
+        let before = self.counted()?;
+        let (action, output) = self.ns.enter(|| test_run(&self.program, frame.bytes()))??;
+        let after = self.counted()?;
+        let mut counted = after.iter().filter(|(reason, count)| before[*reason] != **count);
+        let (reason, count) = counted.next().context("nothing was counted")?;
+        ensure!(counted.next().is_none(), "two reasons were counted");
+        ensure!(count - before[reason] == 1, "{reason} was counted twice");
+        Ok((action, Frame::from_bytes(output), reason))
+    }
+
+    pub(crate) fn expect(
+        &self,
+        name: &str,
+        sent: &Frame,
+        action: u32,
+        wanted: &Frame,
+        reason: Reason,
+    ) -> Result<()> {
+        let (got, output, counted) = self.run(sent)?;
+        ensure!(
+            counted == reason.name(),
+            "{name}: counted {counted}, not {}",
+            reason.name()
+        );
+        ensure!(got == action, "{name}: action {got}, not {action}");
+        ensure!(
+            output.bytes() == wanted.bytes(),
+            "{name}: bytes\n sent   {:02x?}\n got    {:02x?}\n wanted {:02x?}",
+            sent.bytes(),
+            output.bytes(),
+            wanted.bytes()
+        );
+        Ok(())
+    }
+
+    /// Dropped, and untouched until then.
+    pub(crate) fn dropped(&self, name: &str, sent: &Frame, reason: Reason) -> Result<()> {
+        self.expect(name, sent, DROP, sent, reason)
+    }
+}
+
+/// Backends of the services in [`target`]: one for each family and protocol.
+const BACKENDS: u32 = 4;
+
+fn target() -> Target {
+    let mut services = BTreeMap::new();
+    for side in [V4, V6] {
+        for (port, protocol, backend_port) in [
+            (80, Protocol::Tcp, Some(8080)),
+            (53, Protocol::Udp, Some(5353)),
+            (81, Protocol::Tcp, None),
+        ] {
+            let vip = side.vip(port);
+            let backend = TargetBackend {
+                mode: Mode::Nat,
+                weight: 1,
+                alive: true,
+            };
+            let key = ServiceKey {
+                address: vip.ip(),
+                port: vip.port(),
+                protocol,
+            };
+            let backends = backend_port.map(|port| (side.backend(port), backend));
+            let service = TargetService {
+                mode: Mode::Nat,
+                on_empty: OnEmpty::Drop,
+                ring_size: 251,
+                backends: backends.into_iter().collect(),
+            };
+            services.insert(key, service);
+        }
+    }
+    Target {
+        snat_addresses: vec![V4.snat(0).ip(), V6.snat(0).ip()],
+        snat_ports: 3000..=3000,
+        services,
+    }
+}
+
+/// `bpf(2)`, for the two commands that aya has no public call for on a program that is known by its id.
+fn bpf(command: c_long, attr: &mut [u64; 16]) -> io::Result<c_long> {
+    // SAFETY: the kernel reads and writes the attributes within the size given; pointers in them outlive the call.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+fn program_by_id(id: u32) -> Result<OwnedFd> {
+    const BPF_PROG_GET_FD_BY_ID: c_long = 13;
+    let mut attr = [0; 16];
+    attr[0] = u64::from(id);
+    let fd = i32::try_from(bpf(BPF_PROG_GET_FD_BY_ID, &mut attr)?)?;
+    // SAFETY: a descriptor that the kernel has just opened for us.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn test_run(program: &OwnedFd, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
+    const BPF_PROG_TEST_RUN: c_long = 10;
+    let mut output = vec![0_u8; 4096];
+    let low = |value: usize| u64::try_from(value);
+    let mut attr = [0_u64; 16];
+    // prog_fd, retval | data_size_in, data_size_out | data_in | data_out | repeat, duration
+    attr[0] = u64::try_from(program.as_raw_fd())?;
+    attr[1] = low(frame.len())? | (low(output.len())? << 32);
+    attr[2] = frame.as_ptr() as u64;
+    attr[3] = output.as_mut_ptr() as u64;
+    attr[4] = 1;
+    bpf(BPF_PROG_TEST_RUN, &mut attr)?;
+    output.truncate(usize::try_from(attr[1] >> 32)?);
+    Ok((u32::try_from(attr[0] >> 32)?, output))
+}

@@ -1,0 +1,419 @@
+//! Frames, built by etherparse and then broken on purpose.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, icmpv4, icmpv6};
+use lb_common::reason::Reason;
+
+pub(crate) const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+pub(crate) const LB_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+pub(crate) const BACKEND_MAC: [u8; 6] = [2, 0, 0, 0, 0, 3];
+
+/// Where the IP header begins.
+const IP: usize = 14;
+
+/// The addresses of one family.
+#[derive(Clone, Copy)]
+pub(crate) struct Side {
+    client: IpAddr,
+    vip: IpAddr,
+    snat: IpAddr,
+    backend: IpAddr,
+}
+
+const fn v4(last: u8) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, last))
+}
+
+const fn v6(last: u16) -> IpAddr {
+    IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, last))
+}
+
+pub(crate) const V4: Side = Side {
+    client: v4(100),
+    vip: v4(10),
+    snat: v4(1),
+    backend: v4(20),
+};
+pub(crate) const V6: Side = Side {
+    client: v6(0x100),
+    vip: v6(0x10),
+    snat: v6(1),
+    backend: v6(0x20),
+};
+
+impl Side {
+    pub(crate) fn client(self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.client, port)
+    }
+    pub(crate) fn vip(self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.vip, port)
+    }
+    pub(crate) fn snat(self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.snat, port)
+    }
+    pub(crate) fn backend(self, port: u16) -> SocketAddr {
+        SocketAddr::new(self.backend, port)
+    }
+}
+
+/// A frame; from a client to the balancer unless said otherwise.
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Frame(Vec<u8>);
+
+impl Frame {
+    pub(crate) fn from_bytes(bytes: Vec<u8>) -> Self {
+        Self(bytes)
+    }
+
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.0
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    pub(crate) fn tcp(from: SocketAddr, to: SocketAddr, flags: u8, hops: u8, payload: &[u8]) -> Self {
+        let mut builder = ip(from, to, hops).tcp(from.port(), to.port(), 0x0102_0304, 4096);
+        if flags & 2 != 0 {
+            builder = builder.syn();
+        }
+        if flags & 16 != 0 {
+            builder = builder.ack(0x0506_0708);
+        }
+        let mut frame = Vec::new();
+        builder.write(&mut frame, payload).unwrap();
+        Self(frame)
+    }
+
+    pub(crate) fn udp(from: SocketAddr, to: SocketAddr, hops: u8, payload: &[u8]) -> Self {
+        let mut frame = Vec::new();
+        let builder = ip(from, to, hops).udp(from.port(), to.port());
+        builder.write(&mut frame, payload).unwrap();
+        Self(frame)
+    }
+
+    /// Destination (port) unreachable from `from` to `to`, about `about`: its IP header and `quoted_l4` bytes after it.
+    pub(crate) fn unreachable(
+        from: SocketAddr,
+        to: SocketAddr,
+        hops: u8,
+        about: &Self,
+        quoted_l4: usize,
+    ) -> Self {
+        let header = if from.is_ipv4() { 20 } else { 40 };
+        Self::error(from, to, hops, &about.0[IP..IP + header + quoted_l4])
+    }
+
+    fn error(from: SocketAddr, to: SocketAddr, hops: u8, quoted: &[u8]) -> Self {
+        let mut frame = Vec::new();
+        if from.is_ipv4() {
+            let kind = Icmpv4Type::DestinationUnreachable(icmpv4::DestUnreachableHeader::Port);
+            ip(from, to, hops).icmpv4(kind).write(&mut frame, quoted).unwrap();
+        } else {
+            let kind = Icmpv6Type::DestinationUnreachable(icmpv6::DestUnreachableCode::Port);
+            ip(from, to, hops).icmpv6(kind).write(&mut frame, quoted).unwrap();
+        }
+        Self(frame)
+    }
+
+    fn echo(from: SocketAddr, to: SocketAddr) -> Self {
+        let mut frame = Vec::new();
+        if from.is_ipv4() {
+            ip(from, to, 64)
+                .icmpv4_echo_request(1, 1)
+                .write(&mut frame, b"ping")
+                .unwrap();
+        } else {
+            ip(from, to, 64)
+                .icmpv6_echo_request(1, 1)
+                .write(&mut frame, b"ping")
+                .unwrap();
+        }
+        Self(frame)
+    }
+
+    fn macs(mut self, destination: [u8; 6], source: [u8; 6]) -> Self {
+        self.0[..6].copy_from_slice(&destination);
+        self.0[6..12].copy_from_slice(&source);
+        self
+    }
+
+    pub(crate) fn from_backend(self) -> Self {
+        self.macs(LB_MAC, BACKEND_MAC)
+    }
+
+    pub(crate) fn from_lb_to_backend(self) -> Self {
+        self.macs(BACKEND_MAC, LB_MAC)
+    }
+
+    pub(crate) fn from_lb_to_client(self) -> Self {
+        self.macs(CLIENT_MAC, LB_MAC)
+    }
+
+    pub(crate) fn set(mut self, offset: usize, byte: u8) -> Self {
+        self.0[offset] = byte;
+        self
+    }
+
+    pub(crate) fn set16(mut self, offset: usize, word: u16) -> Self {
+        self.0[offset..offset + 2].copy_from_slice(&word.to_be_bytes());
+        self
+    }
+
+    pub(crate) fn cut(&self, len: usize) -> Self {
+        Self(self.0[..len].to_vec())
+    }
+
+    /// Puts bytes in at an offset; lengths of headers stay as they are.
+    fn insert(mut self, offset: usize, bytes: &[u8]) -> Self {
+        self.0.splice(offset..offset, bytes.iter().copied());
+        self
+    }
+}
+
+fn ip(from: SocketAddr, to: SocketAddr, hops: u8) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
+    let builder = PacketBuilder::ethernet2(CLIENT_MAC, LB_MAC);
+    match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => builder.ipv4(from.octets(), to.octets(), hops),
+        (IpAddr::V6(from), IpAddr::V6(to)) => builder.ipv6(from.octets(), to.octets(), hops),
+        families => panic!("families differ: {families:?}"),
+    }
+}
+
+/// A packet that must come out as it went in.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) frame: Frame,
+    pub(crate) reason: Reason,
+}
+
+/// What nobody should send, and what is not for us.
+pub(crate) fn hostile(side: Side) -> Vec<Case> {
+    let mut cases = common(side);
+    cases.extend(if side.vip.is_ipv4() { only_v4() } else { only_v6() });
+    cases
+}
+
+fn case(name: impl Into<String>, frame: Frame, reason: Reason) -> Case {
+    Case {
+        name: name.into(),
+        frame,
+        reason,
+    }
+}
+
+fn common(side: Side) -> Vec<Case> {
+    let (l4, hops, protocol) = if side.vip.is_ipv4() {
+        (34, 22, 23)
+    } else {
+        (54, 21, 20)
+    };
+    let tcp = || Frame::tcp(side.client(40_000), side.vip(80), 2, 64, b"0123456789");
+    let udp = || Frame::udp(side.client(40_000), side.vip(53), 64, b"0123456789");
+    let known = || Frame::udp(side.snat(3000), side.backend(5353), 63, b"hello");
+    let icmp_about = |quoted: &Frame, len| Frame::unreachable(side.backend(0), side.snat(0), 64, quoted, len);
+    let mut cases = vec![
+        case("hop limit 0", tcp().set(hops, 0), Reason::TtlExpired),
+        case("hop limit 1", udp().set(hops, 1), Reason::TtlExpired),
+        case(
+            "broadcast frame",
+            tcp().macs([255; 6], CLIENT_MAC),
+            Reason::NotOurs,
+        ),
+        case(
+            "multicast frame",
+            udp().macs([1, 0, 94, 0, 0, 1], CLIENT_MAC),
+            Reason::NotOurs,
+        ),
+        case("another port", tcp().set16(l4 + 2, 22), Reason::NotOurs),
+        case("port 0", tcp().set16(l4 + 2, 0), Reason::NotOurs),
+        case(
+            "a source NAT port without a flow",
+            udp().set16(l4 + 2, 3000),
+            Reason::NotOurs,
+        ),
+        case("tcp to a udp service", tcp().set16(l4 + 2, 53), Reason::NotOurs),
+        case(
+            "land attack elsewhere",
+            Frame::tcp(side.client(22), side.client(22), 2, 64, b""),
+            Reason::NotOurs,
+        ),
+        case(
+            "echo request",
+            Frame::echo(side.client(0), side.vip(0)),
+            Reason::OtherProtocol,
+        ),
+        case(
+            "error about nobody's flow",
+            icmp_about(&known(), 8),
+            Reason::OtherProtocol,
+        ),
+        case(
+            "error about another's packet",
+            {
+                let quoted = Frame::udp(side.client(1), side.backend(5353), 63, b"hello");
+                icmp_about(&quoted, 8)
+            },
+            Reason::OtherProtocol,
+        ),
+        case(
+            "error quoting 7 bytes of its header",
+            icmp_about(&known(), 7),
+            Reason::Truncated,
+        ),
+        case(
+            "error quoting no header at all",
+            Frame::error(side.backend(0), side.snat(0), 64, b""),
+            Reason::Truncated,
+        ),
+        case(
+            "error quoting another version",
+            Frame::error(side.backend(0), side.snat(0), 64, &[0; 60]),
+            Reason::Malformed,
+        ),
+        case(
+            "error quoting an error",
+            {
+                let inner = icmp_about(&known(), 8);
+                let header = if side.vip.is_ipv4() { 20 } else { 40 };
+                Frame::error(
+                    side.backend(0),
+                    side.snat(0),
+                    64,
+                    &inner.bytes()[IP..IP + header + 8],
+                )
+            },
+            Reason::OtherProtocol,
+        ),
+    ];
+    for words in [0, 1, 4, 8, 15] {
+        let name = format!("tcp header of {words} words");
+        cases.push(case(name, tcp().set(l4 + 12, words << 4), Reason::BadLength));
+    }
+    for len in [0, 7, 19, u16::MAX] {
+        let name = format!("udp length {len}");
+        cases.push(case(name, udp().set16(l4 + 4, len), Reason::BadLength));
+    }
+    for (name, number) in [
+        ("igmp", 2),
+        ("gre", 47),
+        ("esp", 50),
+        ("ah", 51),
+        ("ospf", 89),
+        ("sctp", 132),
+        ("255", 255),
+    ] {
+        cases.push(case(name, tcp().set(protocol, number), Reason::OtherProtocol));
+    }
+    for (name, kind, reason) in [
+        ("arp", 0x0806, Reason::NotIp),
+        ("mpls", 0x8847, Reason::NotIp),
+        ("lldp", 0x88cc, Reason::NotIp),
+        ("pppoe", 0x8864, Reason::NotIp),
+        ("802.3 length", 46, Reason::NotIp),
+        ("ether type 0", 0, Reason::NotIp),
+        ("802.1Q", 0x8100, Reason::Vlan),
+        ("802.1ad", 0x88a8, Reason::Vlan),
+    ] {
+        cases.push(case(name, tcp().set16(12, kind), reason));
+    }
+    cases
+}
+
+fn only_v4() -> Vec<Case> {
+    let tcp = || Frame::tcp(V4.client(40_000), V4.vip(80), 2, 64, b"");
+    let total = |word| tcp().set16(IP + 2, word);
+    let fragment = |word| tcp().set16(IP + 6, word);
+    let mut cases: Vec<Case> = [0, 10, 19]
+        .map(|len| case(format!("total length {len}"), total(len), Reason::Malformed))
+        .into();
+    cases.extend([21, 27].map(|len| case(format!("total length {len}"), total(len), Reason::Malformed)));
+    cases.extend(
+        [41, 1500, u16::MAX].map(|len| case(format!("total length {len}"), total(len), Reason::Truncated)),
+    );
+    cases.extend([0, 5, 6, 15].map(|v| {
+        case(
+            format!("version {v}"),
+            tcp().set(IP, (v << 4) | 5),
+            Reason::Malformed,
+        )
+    }));
+    cases.extend([0, 1, 4, 15].map(|n| {
+        case(
+            format!("header of {n} words"),
+            tcp().set(IP, 0x40 | n),
+            Reason::Malformed,
+        )
+    }));
+    cases.extend([0x2000, 0x0001, 0x2001, 0x1fff, 0x3fff].map(|word| {
+        case(
+            format!("fragment word {word:#x}"),
+            fragment(word),
+            Reason::Fragment,
+        )
+    }));
+    cases.push(case(
+        "IPv6 said, IPv4 sent",
+        tcp().set16(12, 0x86dd),
+        Reason::Malformed,
+    ));
+    cases
+}
+
+fn only_v6() -> Vec<Case> {
+    let tcp = || Frame::tcp(V6.client(40_000), V6.vip(80), 2, 64, b"");
+    let payload = |len| tcp().set16(IP + 4, len);
+    // One extension header of 8 bytes, of type `kind`, before TCP; lengths agree.
+    let extended = |kind, header: [u8; 8]| payload(28).set(IP + 6, kind).insert(54, &header);
+    let chain = |count: usize| {
+        let mut headers = Vec::new();
+        for left in (0..count).rev() {
+            headers.extend([if left == 0 { 6 } else { 60 }, 0, 1, 4, 0, 0, 0, 0]);
+        }
+        let len = 20 + u16::try_from(headers.len()).unwrap();
+        payload(len).set(IP + 6, 60).insert(54, &headers)
+    };
+    let mut cases = vec![
+        case("jumbogram", payload(0), Reason::Malformed),
+        case("no next header", tcp().set(IP + 6, 59), Reason::OtherProtocol),
+        case("mobility", tcp().set(IP + 6, 135), Reason::OtherProtocol),
+        case(
+            "routing with a way-point left",
+            extended(43, [6, 0, 0, 1, 0, 0, 0, 0]),
+            Reason::ExtensionHeaders,
+        ),
+        case(
+            "first fragment",
+            extended(44, [6, 0, 0, 1, 0, 0, 0, 1]),
+            Reason::Fragment,
+        ),
+        case(
+            "later fragment",
+            extended(44, [6, 0, 0, 8, 0, 0, 0, 1]),
+            Reason::Fragment,
+        ),
+        case(
+            "last byte of an offset",
+            extended(44, [6, 0, 0xff, 0xf8, 0, 0, 0, 1]),
+            Reason::Fragment,
+        ),
+        case("seven options headers", chain(7), Reason::ExtensionHeaders),
+        case(
+            "options longer than the packet",
+            extended(60, [6, 255, 1, 4, 0, 0, 0, 0]),
+            Reason::Malformed,
+        ),
+        case("IPv4 said, IPv6 sent", tcp().set16(12, 0x0800), Reason::Malformed),
+    ];
+    cases.extend([1, 7].map(|len| case(format!("payload length {len}"), payload(len), Reason::Malformed)));
+    cases.extend(
+        [21, 1500, u16::MAX]
+            .map(|len| case(format!("payload length {len}"), payload(len), Reason::Truncated)),
+    );
+    cases.extend(
+        [0, 4, 5, 15].map(|v| case(format!("version {v}"), tcp().set(IP, v << 4), Reason::Malformed)),
+    );
+    cases
+}
