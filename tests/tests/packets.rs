@@ -29,18 +29,18 @@ fn packets_of_a_flow_are_translated_to_the_byte_in_both_directions() -> Result<(
             let client = side.client(client_port);
             for (flags, name) in [(SYN, "new flow"), (ACK, "known flow")] {
                 let sent = Frame::tcp(client, side.vip(80), flags, 64, payload);
-                let wanted = Frame::tcp(snat, side.backend(8080), flags, 63, payload).from_lb_to_backend();
+                let wanted = Frame::tcp(snat, side.backend(8080), flags, 63, payload).lb_to_backend();
                 bench.expect(name, &sent, TX, &wanted, Reason::SentBack)?;
             }
-            let sent = Frame::tcp(side.backend(8080), snat, SYN | ACK, 64, payload).from_backend();
-            let wanted = Frame::tcp(side.vip(80), client, SYN | ACK, 63, payload).from_lb_to_client();
+            let sent = Frame::tcp(side.backend(8080), snat, SYN | ACK, 64, payload).backend_to_lb();
+            let wanted = Frame::tcp(side.vip(80), client, SYN | ACK, 63, payload).lb_to_client();
             bench.expect("reply", &sent, TX, &wanted, Reason::SentBack)?;
 
             let sent = Frame::udp(client, side.vip(53), 64, payload);
-            let wanted = Frame::udp(snat, side.backend(5353), 63, payload).from_lb_to_backend();
+            let wanted = Frame::udp(snat, side.backend(5353), 63, payload).lb_to_backend();
             bench.expect("udp", &sent, TX, &wanted, Reason::SentBack)?;
-            let sent = Frame::udp(side.backend(5353), snat, 64, payload).from_backend();
-            let wanted = Frame::udp(side.vip(53), client, 63, payload).from_lb_to_client();
+            let sent = Frame::udp(side.backend(5353), snat, 64, payload).backend_to_lb();
+            let wanted = Frame::udp(side.vip(53), client, 63, payload).lb_to_client();
             bench.expect("udp reply", &sent, TX, &wanted, Reason::SentBack)?;
         }
     }
@@ -53,7 +53,7 @@ fn a_udp_packet_without_checksum_stays_without_one() -> Result<()> {
     bench.one_port(3000)?;
     let sent = Frame::udp(V4.client(40_000), V4.vip(53), 64, b"abc").set16(40, 0);
     let wanted = Frame::udp(V4.snat(3000), V4.backend(5353), 63, b"abc")
-        .from_lb_to_backend()
+        .lb_to_backend()
         .set16(40, 0);
     bench.expect("no checksum", &sent, TX, &wanted, Reason::SentBack)
 }
@@ -65,21 +65,20 @@ fn icmp_errors_reach_the_other_end_with_the_quoted_packet_translated() -> Result
         bench.one_port(3000)?;
         let (client, snat) = (side.client(40_000), side.snat(3000));
         let opening = Frame::udp(client, side.vip(53), 64, b"hello");
-        let forwarded = Frame::udp(snat, side.backend(5353), 63, b"hello").from_lb_to_backend();
+        let forwarded = Frame::udp(snat, side.backend(5353), 63, b"hello").lb_to_backend();
         bench.expect("opening", &opening, TX, &forwarded, Reason::SentBack)?;
 
         // Whole quotes, and the 8 bytes of L4 that every error has at least.
         for quoted_l4 in [13, 8] {
-            let sent = Frame::unreachable(side.backend(0), snat, 64, &forwarded, quoted_l4).from_backend();
+            let sent = Frame::unreachable(side.backend(0), snat, 64, &forwarded, quoted_l4).backend_to_lb();
             let quoted = Frame::udp(client, side.vip(53), 63, b"hello");
-            let wanted = Frame::unreachable(side.vip(0), client, 63, &quoted, quoted_l4).from_lb_to_client();
+            let wanted = Frame::unreachable(side.vip(0), client, 63, &quoted, quoted_l4).lb_to_client();
             bench.expect("from the backend", &sent, TX, &wanted, Reason::SentBack)?;
 
             let reply = Frame::udp(side.vip(53), client, 63, b"hello");
             let sent = Frame::unreachable(client, side.vip(0), 64, &reply, quoted_l4);
             let quoted = Frame::udp(side.backend(5353), snat, 63, b"hello");
-            let wanted =
-                Frame::unreachable(snat, side.backend(0), 63, &quoted, quoted_l4).from_lb_to_backend();
+            let wanted = Frame::unreachable(snat, side.backend(0), 63, &quoted, quoted_l4).lb_to_backend();
             bench.expect("from the client", &sent, TX, &wanted, Reason::SentBack)?;
         }
     }
@@ -93,7 +92,7 @@ fn a_backend_behind_another_interface_is_redirected_to() -> Result<()> {
     bench.change_backends(|backend| backend.ifindex = 2)?;
     for side in FAMILIES {
         let sent = Frame::tcp(side.client(40_000), side.vip(80), SYN, 64, b"");
-        let wanted = Frame::tcp(side.snat(3000), side.backend(8080), SYN, 63, b"").from_lb_to_backend();
+        let wanted = Frame::tcp(side.snat(3000), side.backend(8080), SYN, 63, b"").lb_to_backend();
         bench.expect("redirect", &sent, REDIRECT, &wanted, Reason::Redirected)?;
     }
     Ok(())
@@ -105,7 +104,7 @@ fn what_cannot_be_forwarded_is_dropped_for_its_own_reason() -> Result<()> {
         let syn = |port| Frame::tcp(side.client(port), side.vip(80), SYN, 64, b"");
         let bench = Bench::new()?;
         bench.one_port(3000)?;
-        let forwarded = Frame::tcp(side.snat(3000), side.backend(8080), SYN, 63, b"").from_lb_to_backend();
+        let forwarded = Frame::tcp(side.snat(3000), side.backend(8080), SYN, 63, b"").lb_to_backend();
         bench.expect("first", &syn(40_000), TX, &forwarded, Reason::SentBack)?;
         // One port towards one backend carries one flow; the flow that has it is not disturbed.
         bench.dropped("port taken", &syn(40_001), Reason::SnatPortsExhausted)?;

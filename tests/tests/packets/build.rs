@@ -1,4 +1,9 @@
 //! Frames, built by etherparse and then broken on purpose.
+#![expect(
+    clippy::unwrap_used,
+    clippy::panic,
+    reason = "a frame that cannot be built is a mistake in the table"
+)]
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -140,15 +145,15 @@ impl Frame {
         self
     }
 
-    pub(crate) fn from_backend(self) -> Self {
+    pub(crate) fn backend_to_lb(self) -> Self {
         self.macs(LB_MAC, BACKEND_MAC)
     }
 
-    pub(crate) fn from_lb_to_backend(self) -> Self {
+    pub(crate) fn lb_to_backend(self) -> Self {
         self.macs(BACKEND_MAC, LB_MAC)
     }
 
-    pub(crate) fn from_lb_to_client(self) -> Self {
+    pub(crate) fn lb_to_client(self) -> Self {
         self.macs(CLIENT_MAC, LB_MAC)
     }
 
