@@ -112,7 +112,7 @@ mod entry {
                 .write(*frame.cast::<u8>().add(26).cast())
         };
         // SAFETY: nothing writes the table while it is read.
-        verdict(unsafe { LOOKUP_V4.get(&tuple) }.is_some())
+        verdict(unsafe { LOOKUP_V4.get(tuple) }.is_some())
     }
 
     /// Looks the flow of an IPv6 packet up.
@@ -132,7 +132,7 @@ mod entry {
                 .write(*frame.cast::<u8>().add(22).cast())
         };
         // SAFETY: nothing writes the table while it is read.
-        verdict(unsafe { LOOKUP_V6.get(&tuple) }.is_some())
+        verdict(unsafe { LOOKUP_V6.get(tuple) }.is_some())
     }
 
     #[inline(always)]
