@@ -1,7 +1,7 @@
 //! The XDP data plane of `lb`: parse, find the service or the flow, pick a backend, translate, count, send.
 //!
 //! [`handle`] is the way of a packet; [`verdict::finish`] is the one way out.
-#![cfg_attr(target_arch = "bpf", no_std, no_main)]
+#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 // The daemon's build of the workspace sees an empty program.
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code, unused))]
 

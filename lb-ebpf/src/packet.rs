@@ -147,10 +147,22 @@ impl Packet {
         if offset > MAX_OFFSET {
             return None;
         }
-        let start = data + offset;
+        let start = data + masked(offset);
         if start + size_of::<T>() > data_end {
             return None;
         }
         Some(start as *mut T)
     }
+}
+
+/// Makes the bound of an offset, which is checked already, part of the register that is added to a packet pointer. The
+/// compiler may check one copy of a value on the stack and add another; kernels before 6.8 do not see that the two are
+/// one.
+#[inline(always)]
+fn masked(mut offset: usize) -> usize {
+    // SAFETY: changes no more than the register it is given.
+    unsafe {
+        core::arch::asm!("{0} &= {1}", inout(reg) offset, const MAX_OFFSET, options(pure, nomem, nostack));
+    }
+    offset
 }
