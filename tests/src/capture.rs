@@ -92,10 +92,15 @@ fn read(socket: &OwnedFd, stop: &AtomicBool, keep: impl Fn(&Frame) -> bool) -> R
     let mut captured = Vec::new();
     let mut bad = Vec::new();
     let mut buffer = vec![0; LONGEST];
+    let mut stopped_at = None;
     loop {
         // Read before the socket: what came before the stop is taken in any case.
-        let stopping = stop.load(Ordering::Relaxed);
+        if stopped_at.is_none() && stop.load(Ordering::Relaxed) {
+            stopped_at = Some(SystemTime::now());
+        }
         match receive(socket, &mut buffer) {
+            // A device under load never falls silent: the first later frame ends it as well.
+            Ok(Received { at, .. }) if stopped_at.is_some_and(|stop| at > stop) => break,
             Ok(Received {
                 length,
                 outgoing,
@@ -111,7 +116,7 @@ fn read(socket: &OwnedFd, stop: &AtomicBool, keep: impl Fn(&Frame) -> bool) -> R
                 }
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                if stopping {
+                if stopped_at.is_some() {
                     break;
                 }
             }

@@ -3,15 +3,30 @@
 //! The lock is a file, so it also holds between test processes. Light tests share it, and those that measure time or
 //! fill the CPUs take it for themselves.
 
-use std::{fs::File, sync::Once};
+use std::{
+    fs::File,
+    io::{self, Write},
+    process,
+    sync::{
+        Once,
+        mpsc::{self, RecvTimeoutError, Sender},
+    },
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 
 use crate::{netns, scratch};
 
-/// Permission to run; dropping it lets others run.
+/// No test takes a tenth of this: one that does hangs, and would hold up all that wait for it.
+const LONGEST_TEST: Duration = Duration::from_secs(300);
+
+/// Permission to run; dropping it lets others run. A test that holds it for five minutes ends its whole program.
 pub struct Lane {
     _lock: File,
+    /// Closed by the end of the test, which the watchdog waits for.
+    _running: Sender<()>,
 }
 
 impl Lane {
@@ -22,7 +37,7 @@ impl Lane {
     pub fn shared() -> Result<Self> {
         let lock = open()?;
         lock.lock_shared().context("lock the lane")?;
-        Ok(Self { _lock: lock })
+        Self::watched(lock)
     }
 
     /// Runs alone: waits until every other test has ended.
@@ -32,7 +47,26 @@ impl Lane {
     pub fn alone() -> Result<Self> {
         let lock = open()?;
         lock.lock().context("lock the lane")?;
-        Ok(Self { _lock: lock })
+        Self::watched(lock)
+    }
+
+    fn watched(lock: File) -> Result<Self> {
+        let (running, end) = mpsc::channel::<()>();
+        let test = thread::current().name().unwrap_or("a test").to_owned();
+        let watch = move || {
+            if end.recv_timeout(LONGEST_TEST) == Err(RecvTimeoutError::Timeout) {
+                // Not through eprintln!, whose text the test program would keep to itself.
+                let _ = writeln!(io::stderr(), "{test} hangs: still running after {LONGEST_TEST:?}");
+                process::exit(101);
+            }
+        };
+        thread::Builder::new()
+            .spawn(watch)
+            .context("start the watchdog")?;
+        Ok(Self {
+            _lock: lock,
+            _running: running,
+        })
     }
 }
 
