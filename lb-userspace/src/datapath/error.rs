@@ -126,9 +126,13 @@ impl DatapathError {
             Self::NotEthernet(_) => "name the Ethernet interface that carries the packets",
             Self::Capabilities(_) => "run as root, or grant them, for example in the systemd unit",
             Self::PinDirBusy { .. } => "stop that daemon, or give this one its own interfaces and --pin-dir",
+            Self::ForeignProgram { pid: Some(pid), .. } => {
+                return Some(format!("stop process {pid}, or have it let go of the interface"));
+            }
             Self::ForeignProgram { interface, .. } => {
                 return Some(format!(
-                    "stop what attached it, or `ip link set dev {interface} xdp off`"
+                    "`ip link set dev {interface} xdp off`; where the kernel refuses that, a pinned link holds it: \
+                     `bpftool link` lists them, and removing its pin lets go"
                 ));
             }
             Self::Attach { .. } => "try --xdp-mode generic, which every Ethernet interface takes",
