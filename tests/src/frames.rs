@@ -1,6 +1,8 @@
 //! Just enough of a frame to say whose it is and whether its checksums are right.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
+
+use etherparse::{NetSlice, SlicedPacket};
 
 /// TCP flag bits.
 pub mod tcp {
@@ -14,37 +16,34 @@ pub mod tcp {
     pub const ACK: u8 = 16;
 }
 
+const IPV4: u8 = 4;
+const IPV6: u8 = 41;
 const UDP: u8 = 17;
 const TCP: u8 = 6;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
-/// What was read of an IP packet in an Ethernet frame. Extension headers are not walked: the harness sends none.
+/// What was read of an IP packet in an Ethernet frame, behind any VLAN tags and extension headers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Frame {
     /// Source; port 0 where the protocol has none.
     pub source: SocketAddr,
     /// Destination; port 0 where the protocol has none.
     pub destination: SocketAddr,
-    /// IP protocol number.
+    /// IP protocol number of what follows all IP headers.
     pub protocol: u8,
     /// TCP flags, else 0.
     pub tcp_flags: u8,
     /// TTL or hop limit.
     pub ttl: u8,
-    /// Whether all its checksums are right.
+    /// Whether all its checksums are right, those of a packet within an IP packet too.
     pub checksums_ok: bool,
 }
 
 impl Frame {
-    /// Reads a frame; `None` for what is not a whole IPv4 or IPv6 packet.
+    /// Reads a frame; `None` for what is not a whole IPv4 or IPv6 packet with whole headers.
     pub fn parse(frame: &[u8]) -> Option<Self> {
-        let packet = frame.get(14..)?;
-        match u16::from_be_bytes([*frame.get(12)?, *frame.get(13)?]) {
-            0x0800 => Self::parse_v4(packet),
-            0x86dd => Self::parse_v6(packet),
-            _ => None,
-        }
+        Self::of(&SlicedPacket::from_ethernet(frame).ok()?)
     }
 
     /// Whether it opens a TCP connection.
@@ -52,60 +51,67 @@ impl Frame {
         self.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
     }
 
-    fn parse_v4(packet: &[u8]) -> Option<Self> {
-        let header = usize::from(packet.first()? & 15) * 4;
-        let total = usize::from(u16::from_be_bytes([*packet.get(2)?, *packet.get(3)?]));
-        let (header, payload) = (packet.get(..header)?, packet.get(header..total)?);
-        let source: [u8; 4] = header.get(12..16)?.try_into().ok()?;
-        let destination: [u8; 4] = header.get(16..20)?.try_into().ok()?;
-        let whole = u16::from_be_bytes([header[6], header[7]]) & 0x3fff == 0;
-        let ends = (Ipv4Addr::from(source).into(), Ipv4Addr::from(destination).into());
-        let pseudo = sum(&source) + sum(&destination);
-        let mut frame = Self::with_payload(ends, header[9], payload, pseudo, whole);
-        frame.ttl = header[8];
-        frame.checksums_ok &= fold(sum(header)) == 0xffff;
-        Some(frame)
-    }
-
-    fn parse_v6(packet: &[u8]) -> Option<Self> {
-        let header = packet.get(..40)?;
-        let length = usize::from(u16::from_be_bytes([header[4], header[5]]));
-        let payload = packet.get(40..40 + length)?;
-        let source: [u8; 16] = header.get(8..24)?.try_into().ok()?;
-        let destination: [u8; 16] = header.get(24..40)?.try_into().ok()?;
-        let ends = (Ipv6Addr::from(source).into(), Ipv6Addr::from(destination).into());
-        let pseudo = sum(&source) + sum(&destination);
-        let mut frame = Self::with_payload(ends, header[6], payload, pseudo, true);
-        frame.ttl = header[7];
-        Some(frame)
-    }
-
-    fn with_payload(ends: (IpAddr, IpAddr), protocol: u8, payload: &[u8], pseudo: u64, whole: bool) -> Self {
+    fn of(packet: &SlicedPacket<'_>) -> Option<Self> {
+        let (source, destination, ttl, header_ok): (IpAddr, IpAddr, _, _) = match packet.net.as_ref()? {
+            NetSlice::Ipv4(ip) => {
+                let header = ip.header();
+                let ok = fold(sum(header.slice())) == 0xffff;
+                (
+                    header.source_addr().into(),
+                    header.destination_addr().into(),
+                    header.ttl(),
+                    ok,
+                )
+            }
+            NetSlice::Ipv6(ip) => {
+                let header = ip.header();
+                (
+                    header.source_addr().into(),
+                    header.destination_addr().into(),
+                    header.hop_limit(),
+                    true,
+                )
+            }
+            NetSlice::Arp(_) => return None,
+        };
+        let ip_payload = packet.net.as_ref()?.ip_payload_ref()?;
+        let (protocol, payload) = (ip_payload.ip_number.0, ip_payload.payload);
         let port = |at: usize| match payload.get(at..at + 2) {
-            Some(bytes) if matches!(protocol, TCP | UDP) => u16::from_be_bytes([bytes[0], bytes[1]]),
+            Some(bytes) if !ip_payload.fragmented && matches!(protocol, TCP | UDP) => {
+                u16::from_be_bytes([bytes[0], bytes[1]])
+            }
             _ => 0,
         };
-        let pseudo = pseudo + u64::from(protocol) + payload.len() as u64;
+        let pseudo =
+            address_sum(source) + address_sum(destination) + u64::from(protocol) + payload.len() as u64;
         let valid = |extra: u64| fold(sum(payload) + extra) == 0xffff;
-        let checksums_ok = match protocol {
-            _ if !whole => true,
-            UDP => payload.get(6..8) == Some(&[0, 0]) && ends.0.is_ipv4() || valid(pseudo),
+        let payload_ok = match protocol {
+            _ if ip_payload.fragmented => true,
+            UDP => payload.get(6..8) == Some(&[0, 0]) && source.is_ipv4() || valid(pseudo),
             TCP | ICMPV6 => valid(pseudo),
             ICMP => valid(0),
+            IPV4 | IPV6 => Self::of(&SlicedPacket::from_ip(payload).ok()?)?.checksums_ok,
             _ => true,
         };
-        Self {
-            source: SocketAddr::new(ends.0, port(0)),
-            destination: SocketAddr::new(ends.1, port(2)),
+        let tcp_flags = match protocol {
+            TCP if !ip_payload.fragmented => payload.get(13).copied().unwrap_or(0),
+            _ => 0,
+        };
+        Some(Self {
+            source: SocketAddr::new(source, port(0)),
+            destination: SocketAddr::new(destination, port(2)),
             protocol,
-            tcp_flags: if protocol == TCP {
-                payload.get(13).copied().unwrap_or(0)
-            } else {
-                0
-            },
-            ttl: 0,
-            checksums_ok,
-        }
+            tcp_flags,
+            ttl,
+            checksums_ok: header_ok && payload_ok,
+        })
+    }
+}
+
+fn address_sum(address: IpAddr) -> u64 {
+    match address {
+        IpAddr::V4(address) => sum(&address.octets()),
+        IpAddr::V6(address) => sum(&address.octets()),
     }
 }
 

@@ -6,8 +6,10 @@
 mod bench;
 #[path = "packets/build.rs"]
 mod build;
+#[path = "packets/fuzz.rs"]
+mod fuzz;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use bench::{Bench, DROP, PASS, REDIRECT, TX};
 use build::{Frame, Side, V4, V6};
 use lb_common::{
@@ -56,6 +58,24 @@ fn a_udp_packet_without_checksum_stays_without_one() -> Result<()> {
         .lb_to_backend()
         .set16(40, 0);
     bench.expect("no checksum", &sent, TX, &wanted, Reason::SentBack)
+}
+
+/// RFC 768: a sum of zero goes out as all ones, since zero says that there is none.
+#[test]
+fn a_udp_checksum_that_comes_out_as_zero_is_sent_as_ones() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.one_port(3000)?;
+    for side in FAMILIES {
+        let wanted = |word: u16| {
+            Frame::udp(side.snat(3000), side.backend(5353), 63, &word.to_be_bytes()).lb_to_backend()
+        };
+        let checksum = if side.vip(0).is_ipv4() { 40 } else { 60 };
+        let ones = |word: &u16| wanted(*word).bytes()[checksum..checksum + 2] == [0xff; 2];
+        let word = (0..=u16::MAX).find(ones).context("no payload gives that sum")?;
+        let sent = Frame::udp(side.client(40_000), side.vip(53), 64, &word.to_be_bytes());
+        bench.expect("all ones", &sent, TX, &wanted(word), Reason::SentBack)?;
+    }
+    Ok(())
 }
 
 #[test]

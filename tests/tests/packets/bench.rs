@@ -123,13 +123,20 @@ impl Bench {
         Ok(settings.set(0, record, 0)?)
     }
 
-    fn counted(&self) -> Result<BTreeMap<&'static str, u64>> {
+    /// Packets counted so far, by reason.
+    pub(crate) fn counted(&self) -> Result<BTreeMap<Reason, u64>> {
         let snapshot = self.datapath.stats().snapshot()?;
         let reasons = &snapshot.interfaces[0].by_reason;
         Ok(reasons
             .iter()
-            .map(|(reason, count)| (reason.name(), count.packets))
+            .map(|(reason, count)| (*reason, count.packets))
             .collect())
+    }
+
+    /// Has `work` run the program as often as it likes, without a look at the counters in between.
+    pub(crate) fn many<T: Send>(&self, work: impl FnOnce(&mut Runner<'_>) -> Result<T> + Send) -> Result<T> {
+        let mut runner = Runner::new(&self.program);
+        self.ns.enter(move || work(&mut runner))?
     }
 
     /// Flows that began, of all services.
@@ -139,15 +146,18 @@ impl Bench {
     }
 
     /// Runs the program once. Returns the action, the frame that comes out, and the one reason that was counted.
-    pub(crate) fn run(&self, frame: &Frame) -> Result<(u32, Frame, &'static str)> {
+    pub(crate) fn run(&self, frame: &Frame) -> Result<(u32, Frame, Reason)> {
         let before = self.counted()?;
-        let (action, output) = self.ns.enter(|| test_run(&self.program, frame.bytes()))??;
+        let (action, output) = self.many(|runner| {
+            let (action, output) = runner.run(frame.bytes())?;
+            Ok((action, output.to_vec()))
+        })?;
         let after = self.counted()?;
         let mut counted = after.iter().filter(|(reason, count)| before[*reason] != **count);
         let (reason, count) = counted.next().context("nothing was counted")?;
         ensure!(counted.next().is_none(), "two reasons were counted");
-        ensure!(count - before[reason] == 1, "{reason} was counted twice");
-        Ok((action, Frame::from_bytes(output), reason))
+        ensure!(count - before[reason] == 1, "{} was counted twice", reason.name());
+        Ok((action, Frame::from_bytes(output), *reason))
     }
 
     pub(crate) fn expect(
@@ -160,8 +170,9 @@ impl Bench {
     ) -> Result<()> {
         let (got, output, counted) = self.run(sent)?;
         ensure!(
-            counted == reason.name(),
-            "{name}: counted {counted}, not {}",
+            counted == reason,
+            "{name}: counted {}, not {}",
+            counted.name(),
             reason.name()
         );
         ensure!(got == action, "{name}: action {got}, not {action}");
@@ -240,18 +251,34 @@ fn program_by_id(id: u32) -> Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
-fn test_run(program: &OwnedFd, frame: &[u8]) -> Result<(u32, Vec<u8>)> {
-    const BPF_PROG_TEST_RUN: c_long = 10;
-    let mut output = vec![0_u8; 4096];
-    let low = |value: usize| u64::try_from(value);
-    let mut attr = [0_u64; 16];
-    // prog_fd, retval | data_size_in, data_size_out | data_in | data_out | repeat, duration
-    attr[0] = u64::try_from(program.as_raw_fd())?;
-    attr[1] = low(frame.len())? | (low(output.len())? << 32);
-    attr[2] = frame.as_ptr() as u64;
-    attr[3] = output.as_mut_ptr() as u64;
-    attr[4] = 1;
-    bpf(BPF_PROG_TEST_RUN, &mut attr)?;
-    output.truncate(usize::try_from(attr[1] >> 32)?);
-    Ok((u32::try_from(attr[0] >> 32)?, output))
+/// Runs the program, one packet at a time.
+pub(crate) struct Runner<'a> {
+    program: &'a OwnedFd,
+    output: Vec<u8>,
+}
+
+impl<'a> Runner<'a> {
+    fn new(program: &'a OwnedFd) -> Self {
+        Self {
+            program,
+            output: vec![0; 4096],
+        }
+    }
+
+    /// Runs it once. Returns the action and the frame that comes out.
+    pub(crate) fn run(&mut self, frame: &[u8]) -> Result<(u32, &[u8])> {
+        const BPF_PROG_TEST_RUN: c_long = 10;
+        let low = |value: usize| u64::try_from(value);
+        let mut attr = [0_u64; 16];
+        // prog_fd, retval | data_size_in, data_size_out | data_in | data_out | repeat, duration
+        attr[0] = u64::try_from(self.program.as_raw_fd())?;
+        attr[1] = low(frame.len())? | (low(self.output.len())? << 32);
+        attr[2] = frame.as_ptr() as u64;
+        attr[3] = self.output.as_mut_ptr() as u64;
+        attr[4] = 1;
+        bpf(BPF_PROG_TEST_RUN, &mut attr)?;
+        let length = usize::try_from(attr[1] >> 32)?;
+        let output = self.output.get(..length).context("output longer than its room")?;
+        Ok((u32::try_from(attr[0] >> 32)?, output))
+    }
 }

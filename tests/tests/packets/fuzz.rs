@@ -1,0 +1,209 @@
+//! Random and mutated packets through the real program: whatever comes, nothing is lost from the count, nothing that is
+//! passed on or dropped is changed, and what is sent is a whole packet with checksums as right as they came.
+//!
+//! `LB_FUZZ_PACKETS` sets how many (the default takes some seconds), `LB_FUZZ_SEED` the seed of the first random number.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result, bail, ensure};
+use fastrand::Rng;
+use lb_common::reason::{Action, Reason};
+use lb_tests::frames;
+
+use super::{
+    bench::{Bench, DROP, PASS, REDIRECT, TX},
+    build::{self, Case, Frame, Side, V4, V6},
+};
+
+/// Packets in a run of the test command.
+const PACKETS: u64 = 300_000;
+/// First source port, and how many, so that flows are met again and the search for a port has something to do.
+const SNAT_FIRST: u16 = 3000;
+const SNAT_PORTS: u16 = 64;
+/// Clients' ports in use.
+const CLIENT_PORTS: u16 = 96;
+/// Bytes that are on an edge of something.
+const EDGES: [u8; 12] = [0, 1, 4, 6, 17, 41, 44, 58, 0x7f, 0x80, 0xfe, 0xff];
+/// Mutations hit this many bytes from the start of a frame most of the time: all headers, and those quoted.
+const HEADERS: usize = 110;
+
+#[test]
+fn random_packets_leave_counted_and_whole() -> Result<()> {
+    let count = setting("LB_FUZZ_PACKETS", PACKETS)?;
+    let seed = setting("LB_FUZZ_SEED", 7)?;
+    println!("{count} packets, seed {seed}");
+    let bench = Bench::new()?;
+    bench.ports(SNAT_FIRST..=SNAT_FIRST + SNAT_PORTS - 1)?;
+    let actions = bench.many(|runner| {
+        let mut rng = Rng::with_seed(seed);
+        let known = [V4, V6].map(|side| (side, build::hostile(side)));
+        let mut actions = BTreeMap::new();
+        for i in 0..count {
+            let frame = packet(&mut rng, &known);
+            let (action, output) = runner.run(&frame)?;
+            judge(&frame, action, output).with_context(|| {
+                format!("packet {i}, action {action}\n in  {frame:02x?}\n out {output:02x?}")
+            })?;
+            *actions.entry(action).or_insert(0) += 1;
+        }
+        Ok(actions)
+    })?;
+    let counted = bench.counted()?;
+    ensure!(
+        counted.values().sum::<u64>() == count,
+        "{count} packets, counted: {counted:?}"
+    );
+    let mut expected = BTreeMap::new();
+    for (reason, packets) in counted.iter().filter(|(_, packets)| **packets > 0) {
+        *expected.entry(code(reason.action())).or_insert(0) += packets;
+    }
+    ensure!(actions == expected, "actions {actions:?}, counted {counted:?}");
+    // A run that reaches little proves little.
+    let missed: Vec<_> = REACHED.iter().filter(|reason| counted[*reason] == 0).collect();
+    ensure!(missed.is_empty(), "never met: {missed:?}");
+    Ok(())
+}
+
+/// What so many packets must have met.
+const REACHED: [Reason; 11] = [
+    Reason::SentBack,
+    Reason::NotOurs,
+    Reason::NotIp,
+    Reason::OtherProtocol,
+    Reason::Vlan,
+    Reason::Truncated,
+    Reason::Malformed,
+    Reason::Fragment,
+    Reason::NoBackend,
+    Reason::TtlExpired,
+    Reason::BadLength,
+];
+
+fn setting(name: &str, default: u64) -> Result<u64> {
+    match std::env::var(name) {
+        Ok(text) => text
+            .parse()
+            .with_context(|| format!("{name}={text} is no number")),
+        Err(_) => Ok(default),
+    }
+}
+
+/// Number of an action (`enum xdp_action` of linux/bpf.h).
+fn code(action: Action) -> u32 {
+    match action {
+        Action::Aborted => 0,
+        Action::Drop => DROP,
+        Action::Pass => PASS,
+        Action::Tx => TX,
+        Action::Redirect => REDIRECT,
+    }
+}
+
+/// What holds for every packet.
+fn judge(sent: &[u8], action: u32, output: &[u8]) -> Result<()> {
+    match action {
+        PASS | DROP => ensure!(sent == output, "changed, though not sent"),
+        TX | REDIRECT => {
+            let before = frames::Frame::parse(sent).context("sent, though it is no whole packet")?;
+            let after = frames::Frame::parse(output).context("is no whole packet any more")?;
+            ensure!(
+                after.checksums_ok || !before.checksums_ok,
+                "its checksums were right"
+            );
+        }
+        other => bail!("action {other}"),
+    }
+    Ok(())
+}
+
+/// A packet that the program is meant for, more often than not with something wrong.
+fn packet(rng: &mut Rng, known: &[(Side, Vec<Case>); 2]) -> Vec<u8> {
+    let (side, hostile) = &known[rng.usize(..2)];
+    let mut frame = seed(rng, *side, hostile).bytes().to_vec();
+    if rng.u8(..8) < 5 {
+        for _ in 0..rng.u8(1..4) {
+            mutate(rng, &mut frame);
+        }
+    }
+    // The kernel takes no test packet that is shorter than an Ethernet header.
+    frame.resize(frame.len().clamp(14, 3000), 0);
+    frame
+}
+
+fn seed(rng: &mut Rng, side: Side, hostile: &[Case]) -> Frame {
+    let client = side.client(40_000 + rng.u16(..CLIENT_PORTS));
+    let snat = side.snat(SNAT_FIRST + rng.u16(..SNAT_PORTS));
+    let bytes: Vec<u8> = std::iter::repeat_with(|| rng.u8(..)).take(300).collect();
+    let payload = &bytes[..if rng.bool() {
+        rng.usize(..40)
+    } else {
+        rng.usize(..300)
+    }];
+    let hops = if rng.u8(..16) == 0 {
+        rng.u8(..3)
+    } else {
+        rng.u8(..)
+    };
+    let flags = rng.u8(..32);
+    let to_backend = |udp: bool| match udp {
+        true => Frame::udp(snat, side.backend(5353), 63, payload),
+        false => Frame::tcp(snat, side.backend(8080), flags, 63, payload),
+    };
+    let to_client = |udp: bool| match udp {
+        true => Frame::udp(side.vip(53), client, 63, payload),
+        false => Frame::tcp(side.vip(80), client, flags, 63, payload),
+    };
+    let about = |frame: &Frame| {
+        let header = if side.vip(0).is_ipv4() { 20 } else { 40 };
+        (8 + bytes[0] as usize % 30).min(frame.len() - 14 - header)
+    };
+    let udp = rng.bool();
+    match rng.u8(..12) {
+        0..4 if udp => Frame::udp(client, side.vip(53), hops, payload),
+        0..4 => Frame::tcp(client, side.vip(80), flags, hops, payload),
+        4..7 if udp => Frame::udp(side.backend(5353), snat, hops, payload).backend_to_lb(),
+        4..7 => Frame::tcp(side.backend(8080), snat, flags, hops, payload).backend_to_lb(),
+        7 | 8 => {
+            let quoted = to_backend(udp);
+            Frame::unreachable(side.backend(0), snat, hops, &quoted, about(&quoted)).backend_to_lb()
+        }
+        9 => {
+            let quoted = to_client(udp);
+            Frame::unreachable(client, side.vip(0), hops, &quoted, about(&quoted))
+        }
+        10 => Frame::tcp(client, side.vip(rng.u16(79..83)), flags, hops, payload),
+        _ => hostile[rng.usize(..hostile.len())].frame.clone(),
+    }
+}
+
+/// One thing wrong, of the kinds that broken and hostile senders show.
+fn mutate(rng: &mut Rng, frame: &mut Vec<u8>) {
+    if frame.is_empty() {
+        return;
+    }
+    let reach = if rng.u8(..4) == 0 {
+        frame.len()
+    } else {
+        frame.len().min(HEADERS)
+    };
+    let at = rng.usize(..reach);
+    match rng.u8(..9) {
+        0 | 1 => frame[at] ^= 1 << rng.u8(..8),
+        2 => frame[at] = rng.u8(..),
+        3 | 4 => frame[at] = EDGES[rng.usize(..EDGES.len())],
+        5 => frame.truncate(at),
+        6 => {
+            let more = rng.usize(..60);
+            frame.extend(std::iter::repeat_with(|| rng.u8(..)).take(more));
+        }
+        7 => {
+            let piece: Vec<u8> = frame[at..frame.len().min(at + rng.usize(1..44))].to_vec();
+            frame.splice(at..at, piece);
+        }
+        _ => {
+            let tag = [0x81, [0, 0xa8][rng.usize(..2)], rng.u8(..), rng.u8(..)];
+            let at = frame.len().min(12);
+            frame.splice(at..at, tag);
+        }
+    }
+}
