@@ -12,6 +12,7 @@ mod setup;
 mod summary;
 mod test;
 mod tidy;
+mod time_limit;
 mod toolchain;
 mod verifier;
 mod workspace;

@@ -13,6 +13,7 @@ use crate::{
     packages, setup,
     summary::{Count, Summary},
     tidy,
+    time_limit::TimeLimit,
     toolchain::{BPF_TARGET, Toolchain},
     verifier,
     workspace::{Workspace, run},
@@ -184,12 +185,14 @@ fn counted(command: &mut Command, count: &mut Count) -> Result<()> {
         .spawn()
         .context("cannot start cargo")?;
     let output = child.stdout.take().context("cargo has no output")?;
+    let limit = TimeLimit::start(child.id());
     for line in BufReader::new(output).lines() {
         let line = line?;
         println!("{line}");
         count.add_line(&line);
     }
     let status = child.wait()?;
+    limit.check()?;
     if !status.success() {
         bail!("cargo test: {status}");
     }
