@@ -3,7 +3,7 @@
 
 /// Version of all map layouts together; part of the pin path. Raised by any change of a key, value or meaning, so
 /// that a daemon never reads maps of another layout as its own.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Services at most.
 pub const MAX_SERVICES: u32 = 4_096;
@@ -29,8 +29,8 @@ pub const MAX_INTERFACES: u32 = 16;
 /// Source NAT addresses per family.
 pub const MAX_SNAT_ADDRESSES: u32 = 16;
 
-/// Ports tried before a new flow is dropped with `snat_ports_exhausted`.
-pub const SNAT_PORT_TRIES: u32 = 16;
+/// Ports tried before a new flow is dropped with `snat_ports_exhausted`. Its next packet goes on behind them.
+pub const SNAT_PORT_TRIES: u32 = 64;
 
 /// IPv6 extension headers walked before a packet counts as not understood.
 pub const MAX_EXTENSION_HEADERS: u32 = 6;

@@ -46,6 +46,15 @@ macro_rules! reasons {
             /// All reasons in the order of their numbers.
             pub const ALL: &'static [Self] = &[$(Self::$variant),+];
 
+            /// The reason of a number; `None` where none has it.
+            #[inline(always)]
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+
             /// The action this reason ends in.
             #[inline(always)]
             pub const fn action(self) -> Action {
@@ -105,6 +114,7 @@ mod tests {
     fn every_reason_has_its_own_number_and_name() {
         for (i, a) in Reason::ALL.iter().enumerate() {
             assert!((*a as u32) < REASON_SLOTS);
+            assert_eq!(Reason::from_number(*a as u32), Some(*a));
             for b in &Reason::ALL[i + 1..] {
                 assert_ne!(*a as u32, *b as u32);
                 assert_ne!(a.name(), b.name());

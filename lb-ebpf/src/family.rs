@@ -271,8 +271,8 @@ impl Family for NetV6 {
 
     #[inline(always)]
     fn set_addresses(header: &mut Ipv6Hdr, src: Self, dst: Self, _delta: u16) {
-        header.src_addr = bytes(src);
-        header.dst_addr = bytes(dst);
+        write(src, &mut header.src_addr);
+        write(dst, &mut header.dst_addr);
     }
 
     #[inline(always)]
@@ -316,9 +316,12 @@ fn copy(bytes: &[u8; 16], address: &mut NetV6) {
     }
 }
 
-/// The address as it stands in a packet.
+/// Writes an address to a packet, word by word: as a whole it would be copied byte by byte.
 #[inline(always)]
-fn bytes(address: NetV6) -> [u8; 16] {
-    // SAFETY: four words without padding, each already in network byte order.
-    unsafe { core::mem::transmute(address.0) }
+fn write(address: NetV6, bytes: &mut [u8; 16]) {
+    let words = bytes.as_mut_ptr().cast::<u32>();
+    for (index, word) in address.0.iter().enumerate() {
+        // SAFETY: four words in 16 bytes; alignment is not assumed.
+        unsafe { words.add(index).write_unaligned(*word) };
+    }
 }

@@ -46,12 +46,13 @@ pub(crate) fn handle<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
         Protocol::Udp => UDP,
         Protocol::Icmp => return Err(Reason::OtherProtocol),
     };
+    let mut room = A::room()?;
     let Scratch {
         tuple,
         known: flow,
         spare_key: outer,
         ..
-    } = A::room()?;
+    } = &mut *room;
     // The flow's own packets come from where the quoted one went.
     A::addresses(packet, quoted.header, &mut tuple.dst, &mut tuple.src).ok_or(Reason::Internal)?;
     A::addresses(packet, ip.header, &mut outer.src, &mut outer.dst).ok_or(Reason::Internal)?;
@@ -66,7 +67,7 @@ pub(crate) fn handle<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
     tuple.src_port = NetPort(u16::from_ne_bytes(ports.destination));
     tuple.dst_port = NetPort(u16::from_ne_bytes(ports.source));
     tuple.protocol = protocol;
-    tuple.pad = [0; 3];
+    (tuple.pad, tuple.pad_end) = (0, 0);
     track::find(tuple, flow).ok_or(Reason::OtherProtocol)?;
     let outer = outer.dst.take_from(outer.src.take_from(Sum::ZERO));
     let sent = send(packet, ip, &quoted, tuple, flow, outer);

@@ -1,9 +1,12 @@
 //! The maps, reached only through the functions here: each says who writes the map, and what happens when an entry is
 //! missing or the map is full.
 
+use core::ops::{Deref, DerefMut};
+
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_EXIST, BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
+    helpers::generated::bpf_get_prandom_u32,
     macros::btf_map,
 };
 use lb_common::{
@@ -54,6 +57,10 @@ static SCRATCH_V4: PerCpuArray<Scratch<NetV4>, 1> = PerCpuArray::new();
 #[btf_map]
 static SCRATCH_V6: PerCpuArray<Scratch<NetV6>, 1> = PerCpuArray::new();
 
+/// Where the search for a source port towards a backend goes on. Not pinned: where it begins does not matter.
+#[btf_map]
+static SCRATCH_PORT_CURSORS: Array<u64, { MAX_BACKENDS as usize }> = Array::new();
+
 /// Room for what is too large for the stack. Private to one run of the program: it holds nothing from one packet to
 /// the next.
 #[repr(C)]
@@ -68,6 +75,28 @@ pub(crate) struct Scratch<A> {
     pub(crate) spare_key: Tuple<A>,
     /// What the flow table holds under that.
     pub(crate) spare: NatFlow<A>,
+}
+
+/// This CPU's [`Scratch`]. References to it end before a function is called that looks it up for itself.
+#[derive(Clone, Copy)]
+pub(crate) struct Room<A: 'static>(*mut Scratch<A>);
+
+impl<A: 'static> Deref for Room<A> {
+    type Target = Scratch<A>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Scratch<A> {
+        // SAFETY: from the map's look-up; a CPU runs one XDP program at a time, and no other reference lives.
+        unsafe { &*self.0 }
+    }
+}
+
+impl<A: 'static> DerefMut for Room<A> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Scratch<A> {
+        // SAFETY: as above.
+        unsafe { &mut *self.0 }
+    }
 }
 
 /// The entries of a flow that is being opened.
@@ -123,6 +152,46 @@ pub(crate) fn snat_address(slot: u32) -> Result<NetAddr, Reason> {
     SNAT_ADDRESSES.get(slot).copied().ok_or(Reason::NoSnatAddress)
 }
 
+/// The next turn of the search for a source port towards a backend. Turns follow each other, so that a port that was
+/// just freed comes again after all others: the backend may still hold its last connection in TIME_WAIT. CPUs never
+/// get the same turn.
+#[inline(always)]
+pub(crate) fn port_turn(backend: BackendId) -> Result<u64, Reason> {
+    let cursor = SCRATCH_PORT_CURSORS
+        .get_ptr_mut(u32::from(backend.0))
+        .ok_or(Reason::Internal)?;
+    // SAFETY: from the map's look-up.
+    let turn = unsafe { fetch_add(cursor, 1) };
+    if turn != 0 {
+        return Ok(turn);
+    }
+    // The first: not where an earlier program began. One turn is taken already.
+    // SAFETY: takes no arguments.
+    let start = u64::from(unsafe { bpf_get_prandom_u32() });
+    // SAFETY: as above.
+    Ok(unsafe { fetch_add(cursor, start) } + start - 1)
+}
+
+/// Adds to a value that other CPUs change too, and returns what it was before. The library has no such operation for
+/// this target; the instruction is there since Linux 5.12.
+///
+/// # Safety
+///
+/// `value` may be read and written, by atomic access only.
+#[inline(always)]
+unsafe fn fetch_add(value: *mut u64, mut addend: u64) -> u64 {
+    // SAFETY: by the contract.
+    unsafe {
+        core::arch::asm!(
+            "{addend} = atomic_fetch_add((u64 *)({value} + 0), {addend})",
+            value = in(reg) value,
+            addend = inout(reg) addend,
+            options(nostack)
+        );
+    }
+    addend
+}
+
 /// Why an entry of a flow table was not written.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
@@ -166,8 +235,8 @@ pub(crate) trait FlowTable: Sized {
     /// Removes an entry, if it stands there.
     fn remove(tuple: &Tuple<Self>);
 
-    /// This CPU's room, with anything in it. To be called once in a run.
-    fn room() -> Result<&'static mut Scratch<Self>, Reason>;
+    /// This CPU's room, with anything in it that this run has not put there.
+    fn room() -> Result<Room<Self>, Reason>;
 }
 
 macro_rules! flow_table {
@@ -203,10 +272,8 @@ macro_rules! flow_table {
             }
 
             #[inline(always)]
-            fn room() -> Result<&'static mut Scratch<Self>, Reason> {
-                let room = $scratch.get_ptr_mut(0).ok_or(Reason::Internal)?;
-                // SAFETY: from the map's look-up; a CPU runs one XDP program at a time, and that calls this once.
-                Ok(unsafe { &mut *room })
+            fn room() -> Result<Room<Self>, Reason> {
+                $scratch.get_ptr_mut(0).map(Room).ok_or(Reason::Internal)
             }
         }
     };

@@ -1,5 +1,7 @@
 //! Where a frame goes on layer 2, and sending it there.
 
+use core::{mem::MaybeUninit, ptr};
+
 use aya_ebpf::{
     bindings::bpf_fib_lookup,
     helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect},
@@ -69,15 +71,21 @@ impl NextHop {
     // Not inlined: the stack of a fallback.
     #[inline(never)]
     fn ask_kernel<A: Family>(packet: &Packet, src: &A, dst: &A) -> Result<Self, Reason> {
+        let mut params = MaybeUninit::<bpf_fib_lookup>::uninit();
+        for word in 0..size_of::<bpf_fib_lookup>() / size_of::<u32>() {
+            // Volatile, or it becomes a call of memset, which goes byte by byte.
+            // SAFETY: that many words fit.
+            unsafe { params.as_mut_ptr().cast::<u32>().add(word).write_volatile(0) };
+        }
         // SAFETY: integers and unions of them, for which zero is a value.
-        let mut params: bpf_fib_lookup = unsafe { core::mem::zeroed() };
+        let params = unsafe { params.assume_init_mut() };
         params.family = A::AF;
         params.ifindex = packet.ifindex();
-        A::set_route(&mut params, *src, *dst);
+        A::set_route(params, *src, *dst);
         #[expect(clippy::cast_possible_truncation, reason = "64 bytes")]
         let size = size_of::<bpf_fib_lookup>() as i32;
         // SAFETY: the context of this run, and parameters of the size given.
-        let found = unsafe { fib_lookup(packet.context().cast(), &raw mut params, size, 0) };
+        let found = unsafe { fib_lookup(packet.context().cast(), ptr::from_mut(params), size, 0) };
         // Anything but 0 (BPF_FIB_LKUP_RET_SUCCESS) leaves the addresses unset: no route, no neighbour yet,
         // forwarding disabled.
         if found != 0 {

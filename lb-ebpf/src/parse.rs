@@ -292,7 +292,7 @@ pub(crate) fn tuple<A: Family>(
     tuple.src_port = NetPort(u16::from_ne_bytes(ports.source));
     tuple.dst_port = NetPort(u16::from_ne_bytes(ports.destination));
     tuple.protocol = protocol;
-    tuple.pad = [0; 3];
+    (tuple.pad, tuple.pad_end) = (0, 0);
     Ok(())
 }
 

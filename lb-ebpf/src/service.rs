@@ -12,8 +12,9 @@ use lb_common::{
 use crate::{
     family::Family,
     forward::nat,
-    maps::{self, Scratch},
+    maps::{self, Room, Scratch},
     next_hop::NextHop,
+    open,
     packet::Packet,
     parse::{self, Ip, Protocol, TcpFlags},
     pick,
@@ -31,18 +32,20 @@ pub(crate) fn handle<A: Family>(packet: &Packet) -> Result<Option<Verdict>, Reas
         Protocol::Udp => UDP,
         Protocol::Icmp => return Ok(None),
     };
-    let room = A::room()?;
+    let mut room = A::room()?;
     parse::tuple(packet, &ip, protocol, &mut room.tuple)?;
     let service = find_service(&room.tuple)?;
     if service.is_none() && !is_snat_port(room.tuple.dst_port)? {
         return Err(Reason::NotOurs);
     }
-    let entry = track::find(&room.tuple, &mut room.known);
+    let Scratch { tuple, known, .. } = &mut *room;
+    let entry = track::find(tuple, known);
     match (entry, &service) {
         // Also where a service stands on a source NAT address: a recorded answer goes before.
-        (Some(entry), _) if room.known.direction == REPLY => {
-            counted(room.known.service, from_backend(packet, &ip, entry, &room.known))
-        }
+        (Some(entry), _) if room.known.direction == REPLY => counted(
+            room.known.service,
+            from_backend(packet, &ip, entry, &mut room.known),
+        ),
         (entry, Some(service)) => counted(service.id, from_client(packet, &ip, room, service, entry)),
         (_, None) => Err(Reason::NotOurs),
     }
@@ -101,7 +104,7 @@ fn check_ours(packet: &Packet, ip: &Ip) -> Result<Option<TcpFlags>, Reason> {
 fn from_client<A: Family>(
     packet: &Packet,
     ip: &Ip,
-    room: &mut Scratch<A>,
+    mut room: Room<A>,
     service: &Service,
     entry: Option<Entry<A>>,
 ) -> Result<Verdict, Reason> {
@@ -112,14 +115,14 @@ fn from_client<A: Family>(
         let reopens = track::closed_by_client(&room.known) && flags.is_some_and(TcpFlags::opens);
         // A client that uses its port again keeps ours, where the ring agrees: a backend that remembers the closed
         // connection in TIME_WAIT takes a SYN of the same client, and refuses another client's as an old segment.
-        if !reopens || pick::is_first_choice(service, room) {
-            entry.touch(&room.known, flags);
-            track::follow_client(room, packet)?;
+        if !reopens || pick::is_first_choice(service, &*room) {
+            entry.touch(&mut room.known, flags);
+            track::follow_client(&mut *room, packet)?;
             return forward(packet, ip, &room.known, owner, reopens);
         }
     }
     let state = track::state_after(track::UNPROVEN, flags);
-    track::open(packet, room, service, state, entry.is_some())?;
+    open::open_in::<A>(packet, service, state, entry.is_some())?;
     let flow = &room.opening.forward;
     let owner = pick::living_owner(flow).ok_or(Reason::NoBackend)?;
     forward(packet, ip, flow, owner, true)
@@ -145,7 +148,7 @@ fn from_backend<A: Family>(
     packet: &Packet,
     ip: &Ip,
     entry: Entry<A>,
-    flow: &NatFlow<A>,
+    flow: &mut NatFlow<A>,
 ) -> Result<Verdict, Reason> {
     let flags = check_ours(packet, ip)?;
     entry.touch(flow, flags);

@@ -1,28 +1,18 @@
-//! The flow table: looking flows up, opening them with a source port of their own, keeping them fresh.
+//! The flow table: looking flows up and keeping them fresh.
 
 use core::{
     ptr,
     sync::atomic::{Ordering, compiler_fence},
 };
 
-use aya_ebpf::helpers::generated::{bpf_get_prandom_u32, bpf_ktime_get_coarse_ns};
+use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use lb_common::{
-    addr::NetPort,
     csum::Sum,
-    flow::{FIN, FORWARD, LastHop, NatFlow, PROVEN, REPLY, RST, Tuple},
-    limits::SNAT_PORT_TRIES,
+    flow::{FIN, LastHop, NatFlow, PROVEN, REPLY, RST, Tuple},
     reason::Reason,
-    service::Service,
 };
 
-use crate::{
-    family::Family,
-    maps::{self, Opening, Refused, Scratch},
-    next_hop,
-    packet::Packet,
-    parse::TcpFlags,
-    pick::{self, Choice},
-};
+use crate::{family::Family, maps::Scratch, next_hop, packet::Packet, parse::TcpFlags};
 
 /// CLOCK_MONOTONIC in whole seconds, a few milliseconds late at most.
 #[inline(always)]
@@ -65,26 +55,43 @@ pub(crate) struct Entry<A: 'static>(*mut NatFlow<A>);
 pub(crate) fn find<A: Family>(tuple: &Tuple<A>, flow: &mut NatFlow<A>) -> Option<Entry<A>> {
     let entry = A::find(tuple)?;
     // SAFETY: from the map's look-up.
-    *flow = unsafe { *entry };
+    unsafe { copy(entry, flow) };
     compiler_fence(Ordering::SeqCst);
     // SAFETY: as above. Read again after all else, see `NatFlow::check`.
     let check = unsafe { ptr::read_volatile(&raw const (*entry).check) };
     (check == A::check(tuple)).then_some(Entry(entry))
 }
 
+/// Copies a table's entry word by word: as a whole it would be copied by memmove, byte by byte.
+///
+/// # Safety
+///
+/// `from` may be read.
+#[inline(always)]
+unsafe fn copy<A>(from: *const NatFlow<A>, to: &mut NatFlow<A>) {
+    const { assert!(align_of::<NatFlow<A>>() == align_of::<u64>()) };
+    let (from, to) = (from.cast::<u64>(), ptr::from_mut(to).cast::<u64>());
+    for word in 0..size_of::<NatFlow<A>>() / size_of::<u64>() {
+        // SAFETY: both have that many words. Volatile, since other CPUs may write the entry meanwhile.
+        unsafe { to.add(word).write(ptr::read_volatile(from.add(word))) };
+    }
+}
+
 impl<A: Family> Entry<A> {
-    /// Records that a packet came. `flow` is what the entry held; written only where something changes, so that a busy
-    /// flow's line stays shared.
+    /// Records that a packet came, in the table and in `flow`, which is what the entry held. The table is written only
+    /// where something changes, so that a busy flow's line stays shared.
     #[inline(always)]
-    pub(crate) fn touch(self, flow: &NatFlow<A>, flags: Option<TcpFlags>) {
+    pub(crate) fn touch(self, flow: &mut NatFlow<A>, flags: Option<TcpFlags>) {
         let now = now_secs();
         let state = state_after(flow.state, flags);
         // SAFETY: from the map's look-up; torn or lost writes cost a second of the time-out at most.
         unsafe {
             if flow.last_seen != now {
+                flow.last_seen = now;
                 (*self.0).last_seen = now;
             }
             if flow.state != state {
+                flow.state = state;
                 (*self.0).state = state;
             }
         }
@@ -142,166 +149,8 @@ fn turn_replies<A: Family>(room: &mut Scratch<A>, packet: &Packet) -> Result<(),
 
 /// Whether the entry under `key`, which is copied to `reply`, is the reply entry of the flow of the client's `tuple`.
 #[inline(always)]
-fn find_reply<A: Family>(key: &Tuple<A>, reply: &mut NatFlow<A>, tuple: &Tuple<A>) -> bool {
+pub(crate) fn find_reply<A: Family>(key: &Tuple<A>, reply: &mut NatFlow<A>, tuple: &Tuple<A>) -> bool {
     find(key, reply).is_some() && reply.direction == REPLY && reply.peer(tuple.protocol) == *tuple
-}
-
-/// Opens a flow for the client's packet: picks a backend, takes a source port, records both directions. `state` is
-/// the client's after this packet; `replaces` says that a flow stands under this tuple that has ended.
-///
-/// Takes the tuple from `room` and leaves the client's entry in it. If another CPU has just opened a flow for the same
-/// tuple, that one counts.
-#[inline(always)]
-pub(crate) fn open<A: Family>(
-    packet: &Packet,
-    room: &mut Scratch<A>,
-    service: &Service,
-    state: u8,
-    replaces: bool,
-) -> Result<(), Reason> {
-    // Three steps that are not inlined: one after the other they share a stack.
-    choose(packet, room, service, state)?;
-    take_port(room)?;
-    record(room, replaces)
-}
-
-/// Fills both entries but for what depends on the source port. The client's has the backend's own source address.
-#[inline(never)]
-fn choose<A: Family>(
-    packet: &Packet,
-    room: &mut Scratch<A>,
-    service: &Service,
-    state: u8,
-) -> Result<(), Reason> {
-    let Scratch { tuple, opening, .. } = room;
-    let Opening { forward, reply, .. } = opening;
-    let Choice { id, backend } = pick::pick(service, tuple)?;
-    // Field by field: a temporary would fill the stack.
-    forward.check = A::check(tuple);
-    forward.src = A::from_record(backend.source);
-    forward.dst = A::from_record(backend.address);
-    forward.dst_port = if backend.port.0 == 0 {
-        tuple.dst_port
-    } else {
-        backend.port
-    };
-    forward.backend = id;
-    forward.generation = backend.generation;
-    forward.service = service.id;
-    forward.direction = FORWARD;
-    forward.state = state;
-    forward.last_seen = now_secs();
-    forward.last_hop = next_hop::last_hop(packet)?;
-    reply.src = tuple.dst;
-    reply.dst = tuple.src;
-    reply.src_port = tuple.dst_port;
-    reply.dst_port = tuple.src_port;
-    reply.backend = id;
-    reply.generation = backend.generation;
-    reply.service = service.id;
-    reply.direction = REPLY;
-    reply.state = UNPROVEN;
-    reply.last_seen = forward.last_seen;
-    reply.last_hop = forward.last_hop;
-    Ok(())
-}
-
-/// Writes the client's entry. The backend's stands since the port was taken.
-#[inline(never)]
-fn record<A: Family>(room: &mut Scratch<A>, replaces: bool) -> Result<(), Reason> {
-    let Scratch {
-        tuple,
-        known,
-        opening,
-        spare_key,
-        spare,
-    } = room;
-    let Opening {
-        forward, reply_key, ..
-    } = opening;
-    let recorded = if replaces {
-        // The port of the flow that has ended is free, unless it was taken again just now.
-        *spare_key = known.peer(tuple.protocol);
-        if spare_key != reply_key && find_reply(spare_key, spare, tuple) {
-            A::remove(spare_key);
-        }
-        A::write(tuple, forward)
-    } else {
-        A::insert(tuple, forward)
-    };
-    if let Err(refused) = recorded {
-        A::remove(reply_key);
-        match refused {
-            Refused::Exists => {
-                find(tuple, forward).ok_or(Reason::Internal)?;
-            }
-            Refused::Full => return Err(Reason::FlowTableFull),
-            Refused::Unexpected => return Err(Reason::Internal),
-        }
-    }
-    Ok(())
-}
-
-/// Finds a free source port: the one whose reply entry this program could insert. Completes both entries with it.
-#[inline(never)]
-fn take_port<A: Family>(room: &mut Scratch<A>) -> Result<(), Reason> {
-    let Scratch { tuple, opening, .. } = room;
-    let Opening {
-        forward,
-        reply,
-        reply_key,
-    } = opening;
-    let settings = maps::settings()?;
-    let addresses = A::snat_count(settings);
-    let ports = u32::from(settings.snat_port_count);
-    let slots = ports * addresses.max(1);
-    if slots == 0 {
-        return Err(Reason::SnatPortsExhausted);
-    }
-    // SAFETY: takes no arguments.
-    let random = unsafe { bpf_get_prandom_u32() };
-    let mut slot = random % slots;
-    // Double hashing: with a stride of one, taken ports would clump and searches fail long before the range is full.
-    // A range no larger than the search is searched without gaps.
-    let stride = if slots > SNAT_PORT_TRIES {
-        1 + (random >> 8) % (slots - 1)
-    } else {
-        1
-    };
-    for _ in 0..SNAT_PORT_TRIES {
-        if addresses != 0 {
-            forward.src = A::from_record(maps::snat_address(A::SNAT_BASE + slot / ports)?);
-        }
-        if forward.src.is_unspecified() {
-            return Err(Reason::NoSnatAddress);
-        }
-        let port = u32::from(settings.snat_port_first) + slot % ports;
-        #[expect(clippy::cast_possible_truncation, reason = "the range is one of ports")]
-        let port = port as u16;
-        forward.src_port = NetPort::new(port);
-        set_deltas(tuple, forward);
-        *reply_key = forward.peer(tuple.protocol);
-        reply.check = A::check(reply_key);
-        reply.ip_delta = !forward.ip_delta;
-        reply.l4_delta = !forward.l4_delta;
-        match A::insert(reply_key, reply) {
-            Ok(()) => return Ok(()),
-            Err(Refused::Exists) => {}
-            Err(Refused::Full) => return Err(Reason::FlowTableFull),
-            Err(Refused::Unexpected) => return Err(Reason::Internal),
-        }
-        // Without a branch: each would double what the verifier has to walk.
-        slot = (slot + stride) % slots;
-    }
-    Err(Reason::SnatPortsExhausted)
-}
-
-/// What the translation from `tuple` to `flow` adds to checksums.
-#[inline(always)]
-fn set_deltas<A: Family>(tuple: &Tuple<A>, flow: &mut NatFlow<A>) {
-    let addresses = address_change(tuple, flow);
-    flow.ip_delta = A::header_delta(addresses);
-    flow.l4_delta = port_change(addresses, tuple, flow).fold();
 }
 
 /// The sum by which addresses change from `tuple` to `flow`.

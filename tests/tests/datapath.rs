@@ -590,14 +590,7 @@ fn monotonic_seconds() -> u32 {
 fn flow(port: u16, generation: u16, idle: u32) -> [(TupleV4, NatFlowV4); 2] {
     let address = |last: u8| NetV4::from(std::net::Ipv4Addr::new(10, 0, 0, last));
     let (client, vip, lb, backend) = (address(100), address(10), address(1), address(2));
-    let tuple = TupleV4 {
-        src: client,
-        dst: vip,
-        src_port: NetPort::new(port),
-        dst_port: NetPort::new(80),
-        protocol: TCP,
-        pad: [0; 3],
-    };
+    let tuple = TupleV4::new(client, vip, NetPort::new(port), NetPort::new(80), TCP);
     let forward = NatFlowV4 {
         check: tuple.check(),
         src: lb,

@@ -8,6 +8,8 @@ mod bench;
 mod build;
 #[path = "packets/fuzz.rs"]
 mod fuzz;
+#[path = "packets/ports.rs"]
+mod ports;
 
 use anyhow::{Context, Result, ensure};
 use bench::{Bench, DROP, PASS, REDIRECT, TX};

@@ -126,13 +126,14 @@ fn assemble<A>(ether_type: [u8; 2], ip: &[u8], tuple: &Tuple<A>, flags: u8) -> F
 /// The tuples of `count` clients.
 pub(crate) fn clients<A: Address>(count: u32, to: IpAddr) -> Vec<Tuple<A>> {
     (0..count)
-        .map(|number| Tuple {
-            src: A::of(A::numbered(10, number)),
-            dst: A::of(to),
-            src_port: NetPort::new(20_000 + (number % 40_000) as u16),
-            dst_port: NetPort::new(PORT),
-            protocol: 6,
-            pad: [0; 3],
+        .map(|number| {
+            Tuple::new(
+                A::of(A::numbered(10, number)),
+                A::of(to),
+                NetPort::new(20_000 + (number % 40_000) as u16),
+                NetPort::new(PORT),
+                6,
+            )
         })
         .collect()
 }

@@ -94,7 +94,7 @@ impl Bench {
         Ok(bench)
     }
 
-    fn map(&self, name: &str) -> Result<Map> {
+    pub(crate) fn map(&self, name: &str) -> Result<Map> {
         Ok(Map::from_map_data(MapData::from_pin(self.pins.join(name))?)?)
     }
 

@@ -81,6 +81,9 @@ impl Frame {
 
     pub(crate) fn tcp(from: SocketAddr, to: SocketAddr, flags: u8, hops: u8, payload: &[u8]) -> Self {
         let mut builder = ip(from, to, hops).tcp(from.port(), to.port(), 0x0102_0304, 4096);
+        if flags & 1 != 0 {
+            builder = builder.fin();
+        }
         if flags & 2 != 0 {
             builder = builder.syn();
         }

@@ -1,0 +1,257 @@
+//! Opening a flow: a backend, a source port of its own, an entry for each direction.
+//!
+//! The functions that are not generic are what the verifier calls global: it checks each on its own, once, whatever
+//! the states it is called in. As parts of their callers they would be most of the time that a start takes. They
+//! cannot take a reference to the room, so each looks it up for itself.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    addr::{NetPort, NetV4, NetV6},
+    flow::{FORWARD, NatFlow, REPLY, Tuple},
+    limits::SNAT_PORT_TRIES,
+    reason::Reason,
+    service::Service,
+};
+
+use crate::{
+    family::Family,
+    maps::{self, Opening, Refused, Scratch},
+    next_hop,
+    packet::Packet,
+    pick::{self, Choice},
+    track::{self, UNPROVEN},
+};
+
+/// What a global function returns instead of `Ok`, an error, and a port that another flow has.
+const DONE: u32 = 0;
+const FIRST_REASON: u32 = 1;
+const TAKEN: u32 = u32::MAX;
+
+#[inline(always)]
+fn status(result: Result<(), Reason>) -> u32 {
+    match result {
+        Ok(()) => DONE,
+        Err(reason) => FIRST_REASON + reason as u32,
+    }
+}
+
+#[inline(always)]
+fn outcome(status: u32) -> Result<(), Reason> {
+    // The verifier knows nothing about what a global function returns, so the compiler must not either.
+    match core::hint::black_box(status) {
+        DONE => Ok(()),
+        reason => Err(Reason::from_number(reason - FIRST_REASON).unwrap_or(Reason::Internal)),
+    }
+}
+
+/// [`open_in`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn open_v4(ctx: *mut xdp_md, service: *const Service, state: u8, replaces: bool) -> u32 {
+    status(open::<NetV4>(ctx, service, state, replaces))
+}
+
+/// [`open_in`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn open_v6(ctx: *mut xdp_md, service: *const Service, state: u8, replaces: bool) -> u32 {
+    status(open::<NetV6>(ctx, service, state, replaces))
+}
+
+/// [`try_port`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn try_port_v4() -> u32 {
+    try_port::<NetV4>()
+}
+
+/// [`try_port`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn try_port_v6() -> u32 {
+    try_port::<NetV6>()
+}
+
+/// Opens a flow for the client's packet: picks a backend, takes a source port, records both directions. `state` is
+/// the client's after this packet; `replaces` says that a flow stands under this tuple that has ended.
+///
+/// Takes the tuple from the room and leaves the client's entry in it. If another CPU has just opened a flow for the
+/// same tuple, that one counts.
+#[inline(always)]
+pub(crate) fn open_in<A: Family>(
+    packet: &Packet,
+    service: &Service,
+    state: u8,
+    replaces: bool,
+) -> Result<(), Reason> {
+    let open = if A::IS_V6 { open_v6 } else { open_v4 };
+    outcome(open(packet.context(), service, state, replaces))
+}
+
+#[inline(always)]
+fn open<A: Family>(
+    ctx: *mut xdp_md,
+    service: *const Service,
+    state: u8,
+    replaces: bool,
+) -> Result<(), Reason> {
+    // SAFETY: the verifier sees to it that callers pass a whole record, or nothing.
+    let service = unsafe { service.as_ref() }.ok_or(Reason::Internal)?;
+    let packet = Packet::new(ctx);
+    let mut room = A::room()?;
+    // Steps that are not inlined: one after the other they share a stack.
+    choose(&packet, &mut *room, service, state)?;
+    take_port::<A>()?;
+    record(&mut *room, replaces)
+}
+
+/// Fills both entries but for what depends on the source port. The client's has the backend's own source address.
+#[inline(never)]
+fn choose<A: Family>(
+    packet: &Packet,
+    room: &mut Scratch<A>,
+    service: &Service,
+    state: u8,
+) -> Result<(), Reason> {
+    let Scratch { tuple, opening, .. } = room;
+    let Opening { forward, reply, .. } = opening;
+    let Choice { id, backend } = pick::pick(service, tuple)?;
+    // Field by field: a temporary would fill the stack.
+    forward.check = A::check(tuple);
+    forward.src = A::from_record(backend.source);
+    forward.dst = A::from_record(backend.address);
+    forward.dst_port = if backend.port.0 == 0 {
+        tuple.dst_port
+    } else {
+        backend.port
+    };
+    forward.backend = id;
+    forward.generation = backend.generation;
+    forward.service = service.id;
+    forward.direction = FORWARD;
+    forward.state = state;
+    forward.last_seen = track::now_secs();
+    forward.last_hop = next_hop::last_hop(packet)?;
+    reply.src = tuple.dst;
+    reply.dst = tuple.src;
+    reply.src_port = tuple.dst_port;
+    reply.dst_port = tuple.src_port;
+    reply.backend = id;
+    reply.generation = backend.generation;
+    reply.service = service.id;
+    reply.direction = REPLY;
+    reply.state = UNPROVEN;
+    reply.last_seen = forward.last_seen;
+    reply.last_hop = forward.last_hop;
+    Ok(())
+}
+
+/// Finds a free source port and completes both entries with it.
+#[inline(always)]
+fn take_port<A: Family>() -> Result<(), Reason> {
+    let try_port = if A::IS_V6 { try_port_v6 } else { try_port_v4 };
+    for _ in 0..SNAT_PORT_TRIES {
+        match try_port() {
+            TAKEN => {}
+            other => return outcome(other),
+        }
+    }
+    Err(Reason::SnatPortsExhausted)
+}
+
+/// Takes the source port whose turn it is if it is free: if this program can insert the reply entry. Completes both entries
+/// with it.
+#[inline(always)]
+fn try_port<A: Family>() -> u32 {
+    match take::<A>() {
+        Ok(true) => DONE,
+        Ok(false) => TAKEN,
+        Err(reason) => status(Err(reason)),
+    }
+}
+
+/// Whether the port was free.
+#[inline(always)]
+fn take<A: Family>() -> Result<bool, Reason> {
+    let mut room = A::room()?;
+    let Scratch { tuple, opening, .. } = &mut *room;
+    let Opening {
+        forward,
+        reply,
+        reply_key,
+    } = opening;
+    let settings = maps::settings()?;
+    let addresses = A::snat_count(settings);
+    let ports = u32::from(settings.snat_port_count);
+    let slots = ports * addresses.max(1);
+    if slots == 0 {
+        return Err(Reason::SnatPortsExhausted);
+    }
+    #[expect(clippy::cast_possible_truncation, reason = "less than `slots`")]
+    let slot = (maps::port_turn(forward.backend)? % u64::from(slots)) as u32;
+    if addresses != 0 {
+        forward.src = A::from_record(maps::snat_address(A::SNAT_BASE + slot / ports)?);
+    }
+    if forward.src.is_unspecified() {
+        return Err(Reason::NoSnatAddress);
+    }
+    let port = u32::from(settings.snat_port_first) + slot % ports;
+    #[expect(clippy::cast_possible_truncation, reason = "the range is one of ports")]
+    let port = port as u16;
+    forward.src_port = NetPort::new(port);
+    set_deltas(tuple, forward);
+    *reply_key = forward.peer(tuple.protocol);
+    reply.check = A::check(reply_key);
+    reply.ip_delta = !forward.ip_delta;
+    reply.l4_delta = !forward.l4_delta;
+    match A::insert(reply_key, reply) {
+        Ok(()) => Ok(true),
+        Err(Refused::Exists) => Ok(false),
+        Err(Refused::Full) => Err(Reason::FlowTableFull),
+        Err(Refused::Unexpected) => Err(Reason::Internal),
+    }
+}
+
+/// Writes the client's entry. The backend's stands since the port was taken.
+#[inline(never)]
+fn record<A: Family>(room: &mut Scratch<A>, replaces: bool) -> Result<(), Reason> {
+    let Scratch {
+        tuple,
+        known,
+        opening,
+        spare_key,
+        spare,
+    } = room;
+    let Opening {
+        forward, reply_key, ..
+    } = opening;
+    let recorded = if replaces {
+        // The port of the flow that has ended is free, unless it was taken again just now.
+        *spare_key = known.peer(tuple.protocol);
+        if spare_key != reply_key && track::find_reply(spare_key, spare, tuple) {
+            A::remove(spare_key);
+        }
+        A::write(tuple, forward)
+    } else {
+        A::insert(tuple, forward)
+    };
+    if let Err(refused) = recorded {
+        A::remove(reply_key);
+        match refused {
+            Refused::Exists => {
+                track::find(tuple, forward).ok_or(Reason::Internal)?;
+            }
+            Refused::Full => return Err(Reason::FlowTableFull),
+            Refused::Unexpected => return Err(Reason::Internal),
+        }
+    }
+    Ok(())
+}
+
+/// What the translation from `tuple` to `flow` adds to checksums.
+#[inline(always)]
+fn set_deltas<A: Family>(tuple: &Tuple<A>, flow: &mut NatFlow<A>) {
+    let addresses = track::address_change(tuple, flow);
+    flow.ip_delta = A::header_delta(addresses);
+    flow.l4_delta = track::port_change(addresses, tuple, flow).fold();
+}

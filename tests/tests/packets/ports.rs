@@ -1,0 +1,128 @@
+//! Which source port a new flow gets, and what becomes of a flow's state on the way.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context, Result, ensure};
+use aya::maps::HashMap;
+use lb_common::{
+    flow::{FIN, FORWARD, LastHop, NatFlowV4, REPLY, TupleV4},
+    map_names,
+    reason::Reason,
+};
+
+use super::{
+    ACK, SYN, TX,
+    bench::{Bench, Runner},
+    build::{Frame, V4},
+};
+
+const FIN_FLAG: u8 = 1;
+/// Where the source port of an IPv4 packet without options stands.
+const SOURCE_PORT: usize = 34;
+
+/// Opens a flow from a client's port; the balancer's port, or nothing if the packet was dropped.
+fn open(runner: &mut Runner<'_>, client_port: u16) -> Result<Option<u16>> {
+    let syn = Frame::tcp(V4.client(client_port), V4.vip(80), SYN, 64, b"");
+    let (action, output) = runner.run(syn.bytes())?;
+    let port = output.get(SOURCE_PORT..).and_then(<[u8]>::first_chunk);
+    let port = u16::from_be_bytes(*port.context("a short frame")?);
+    Ok((action == TX).then_some(port))
+}
+
+impl Bench {
+    fn flows(&self) -> Result<HashMap<aya::maps::MapData, TupleV4, NatFlowV4>> {
+        Ok(HashMap::try_from(self.map(map_names::FLOWS_V4)?)?)
+    }
+
+    /// Removes the flow from a client's port, as the sweeper does.
+    fn forget(&self, client_port: u16) -> Result<()> {
+        let mut flows = self.flows()?;
+        let (tuple, flow) = self.entry(client_port)?;
+        flows.remove(&tuple)?;
+        Ok(flows.remove(&flow.peer(tuple.protocol))?)
+    }
+
+    fn entry(&self, client_port: u16) -> Result<(TupleV4, NatFlowV4)> {
+        let entries = self.flows()?.iter().collect::<Result<Vec<_>, _>>()?;
+        let mut entries = entries.into_iter();
+        entries
+            .find(|(tuple, flow)| flow.direction == FORWARD && tuple.src_port.get() == client_port)
+            .with_context(|| format!("no flow from port {client_port}"))
+    }
+}
+
+#[test]
+fn a_port_just_freed_is_the_last_to_be_taken_again() -> Result<()> {
+    const PORTS: u16 = 8;
+    let bench = Bench::new()?;
+    bench.ports(3000..=2999 + PORTS)?;
+    let mut taken = BTreeSet::new();
+    for client_port in 40_000..40_000 + PORTS {
+        let port = bench.many(|runner| open(runner, client_port))?;
+        ensure!(
+            taken.insert(port.context("dropped")?),
+            "port {port:?} again, while others were never used"
+        );
+        bench.forget(client_port)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_nearly_full_range_gives_its_last_ports_within_a_few_packets() -> Result<()> {
+    const PORTS: u16 = 1000;
+    /// Every so many flows end; their clients open one each again.
+    const FREED: usize = 20;
+    /// A SYN comes again when it is not answered.
+    const PACKETS: usize = 3;
+    let bench = Bench::new()?;
+    bench.ports(3000..=2999 + PORTS)?;
+    let clients = 40_000..40_000 + PORTS;
+    bench.many(|runner| {
+        for client in clients.clone() {
+            ensure!(open(runner, client)?.is_some(), "flow {client} found no port");
+        }
+        Ok(())
+    })?;
+    for client in clients.clone().step_by(FREED) {
+        bench.forget(client)?;
+    }
+    bench.many(|runner| {
+        for client in clients.clone().step_by(FREED) {
+            let mut opened = None;
+            for _ in 0..PACKETS {
+                opened = opened.or(open(runner, client)?);
+            }
+            ensure!(opened.is_some(), "flow {client} found no port");
+        }
+        Ok(())
+    })
+}
+
+#[test]
+fn a_flow_that_closes_on_another_way_is_known_as_closing_and_answered_there() -> Result<()> {
+    const OTHER_ROUTER: u8 = 0x77;
+    let bench = Bench::new()?;
+    bench.one_port(3000)?;
+    let (client, vip) = (V4.client(40_000), V4.vip(80));
+    bench.run(&Frame::tcp(client, vip, SYN, 64, b""))?;
+    // The last byte of the frame's source address.
+    let fin = Frame::tcp(client, vip, FIN_FLAG | ACK, 64, b"").set(11, OTHER_ROUTER);
+    let (_, _, reason) = bench.run(&fin)?;
+    ensure!(reason == Reason::SentBack, "counted {}", reason.name());
+    let (tuple, forward) = bench.entry(40_000)?;
+    let reply = bench.flows()?.get(&forward.peer(tuple.protocol), 0)?;
+    ensure!(
+        forward.state & FIN != 0,
+        "the FIN is forgotten: {:03b}",
+        forward.state
+    );
+    ensure!(reply.direction == REPLY, "the other entry is no reply");
+    for LastHop { peer_mac, .. } in [forward.last_hop, reply.last_hop] {
+        ensure!(
+            peer_mac[5] == OTHER_ROUTER,
+            "answers go to {peer_mac:02x?}, where the client is no more"
+        );
+    }
+    Ok(())
+}
