@@ -103,6 +103,7 @@ reasons! {
     BadLength = 24, Drop, "bad_length", "Addressed to a service, but its lengths contradict the frame.", "Look for a broken or hostile sender.";
     TooBig = 25, Drop, "too_big", "Does not fit the MTU of the way out; the balancer does not fragment.", "Make the MTUs of the paths equal.";
     ModeMissing = 26, Drop, "mode_missing", "The backend asks for a mode that this program does not have.", "Start the daemon and the program of one version.";
+    NoHeadroom = 27, Drop, "no_headroom", "The driver left no room before the frame for the headers of a tunnel.", "Use mode nat, dnat or l2dsr, or `--xdp-mode generic`.";
     Internal = 48, Aborted, "internal", "A helper of the kernel failed where it should not.", "Report it with the kernel's version.";
 }
 

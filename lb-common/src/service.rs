@@ -89,6 +89,11 @@ pub enum OnEmpty {
     Reject = 2,
 }
 
+/// Some backend is of mode [`Mode::Nat`]: packets are looked up in the flow table.
+pub const TRANSLATES: u16 = 1 << 0;
+/// Some backend is of another mode.
+pub const FORWARDS: u16 = 1 << 1;
+
 /// Value of a service. Replaced as a whole (hash map), so a packet sees the old one or the new one.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -103,8 +108,18 @@ pub struct Service {
     pub mode: u8,
     /// An [`OnEmpty`].
     pub on_empty: u8,
+    /// Bits: [`TRANSLATES`], [`FORWARDS`].
+    pub flags: u16,
     /// Zero.
-    pub pad: [u8; 6],
+    pub pad: [u8; 4],
+}
+
+impl Service {
+    /// Whether all bits of `flags` are set.
+    #[inline(always)]
+    pub const fn has(&self, flags: u16) -> bool {
+        self.flags & flags == flags
+    }
 }
 
 const _: () = assert!(size_of::<ServiceKeyV4>() == 8);

@@ -43,8 +43,8 @@ mod entry {
         icmp,
         packet::Packet,
         parse::{self, Network},
-        service,
-        verdict::{self, Verdict},
+        service::{self, Way},
+        verdict,
     };
 
     /// What the kernel demands to see before it lends helpers that are under the GPL.
@@ -56,25 +56,27 @@ mod entry {
     #[xdp(frags)]
     pub(crate) fn lb(ctx: XdpContext) -> u32 {
         let packet = Packet::new(ctx.ctx);
-        let outcome = handle(&packet);
-        verdict::finish(&packet, outcome)
+        let reason = handle(&packet);
+        verdict::finish(&packet, reason)
     }
 
     /// The way of a packet.
     #[inline(always)]
-    fn handle(packet: &Packet) -> Result<Verdict, Reason> {
-        match parse::ethernet(packet)? {
-            Network::V4 => handle_ip::<NetV4>(packet),
-            Network::V6 => handle_ip::<NetV6>(packet),
+    fn handle(packet: &Packet) -> Reason {
+        match parse::ethernet(packet) {
+            Ok(Network::V4) => handle_ip::<NetV4>(packet),
+            Ok(Network::V6) => handle_ip::<NetV6>(packet),
+            Err(reason) => reason,
         }
     }
 
-    /// ICMP errors begin here and not within [`service::handle`], so that the two never share a stack.
+    /// What is not translated begins here and not within [`service::handle`], so that they never share a stack.
     #[inline(always)]
-    fn handle_ip<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
-        match service::handle::<A>(packet)? {
-            Some(verdict) => Ok(verdict),
-            None => icmp::handle::<A>(packet),
+    fn handle_ip<A: Family>(packet: &Packet) -> Reason {
+        match service::handle::<A>(packet) {
+            Way::Ends(reason) => reason,
+            Way::AsIs => service::forward_as_is::<A>(packet),
+            Way::Icmp => verdict::reason(icmp::handle::<A>(packet)),
         }
     }
 }

@@ -21,6 +21,8 @@ use lb_common::{
     settings::Settings,
 };
 
+use crate::parse::Ip;
+
 /// Flow tables allocate an entry when a flow begins: a million idle entries of two families would cost 300 MB.
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 /// Rings of different sizes stand in one map of maps.
@@ -65,6 +67,10 @@ static SCRATCH_PORT_CURSORS: Array<u64, { MAX_BACKENDS as usize }> = Array::new(
 /// the next.
 #[repr(C)]
 pub(crate) struct Scratch<A> {
+    /// The packet's header, and its service: for those that get it as it is.
+    pub(crate) ip: Ip,
+    /// See above.
+    pub(crate) service: Service,
     /// The packet's tuple.
     pub(crate) tuple: Tuple<A>,
     /// What the flow table holds under it, if anything.

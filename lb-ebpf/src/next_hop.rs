@@ -7,7 +7,7 @@ use aya_ebpf::{
     helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect},
 };
 use lb_common::{
-    backend::{Backend, RESOLVED},
+    backend::{Backend, IPV6, RESOLVED},
     flow::LastHop,
     reason::Reason,
 };
@@ -56,15 +56,34 @@ impl NextHop {
             return Err(Reason::TooBig);
         }
         if backend.has(RESOLVED) {
-            return Ok(Self {
-                ifindex: backend.ifindex,
-                macs: Macs {
-                    destination: backend.next_hop_mac,
-                    source: backend.source_mac,
-                },
-            });
+            return Ok(Self::resolved(backend));
         }
         Self::ask_kernel(packet, src, dst)
+    }
+
+    /// Towards a backend's own address: as the daemon has resolved it, else as the kernel says.
+    #[inline(always)]
+    pub(crate) fn to_backend(packet: &Packet, backend: &Backend) -> Result<Self, Reason> {
+        if backend.has(RESOLVED) {
+            return Ok(Self::resolved(backend));
+        }
+        if backend.has(IPV6) {
+            Self::ask_kernel(packet, &backend.source.v6(), &backend.address.v6())
+        } else {
+            Self::ask_kernel(packet, &backend.source.v4(), &backend.address.v4())
+        }
+    }
+
+    /// As the daemon has resolved it.
+    #[inline(always)]
+    fn resolved(backend: &Backend) -> Self {
+        Self {
+            ifindex: backend.ifindex,
+            macs: Macs {
+                destination: backend.next_hop_mac,
+                source: backend.source_mac,
+            },
+        }
     }
 
     /// What the kernel's routes and neighbours say.
@@ -105,11 +124,11 @@ impl NextHop {
     pub(crate) fn send(&self, packet: &Packet) -> Result<Verdict, Reason> {
         *packet.at::<Macs>(0).ok_or(Reason::Internal)? = self.macs;
         if self.ifindex == packet.ifindex() {
-            return Ok(Verdict::SentBack);
+            return Ok(Verdict::SENT_BACK);
         }
         // SAFETY: takes integers alone. It fails on unknown flags only, and there are none.
         unsafe { bpf_redirect(self.ifindex, 0) };
-        Ok(Verdict::Redirected)
+        Ok(Verdict::REDIRECTED)
     }
 }
 

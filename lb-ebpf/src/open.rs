@@ -115,7 +115,10 @@ fn choose<A: Family>(
 ) -> Result<(), Reason> {
     let Scratch { tuple, opening, .. } = room;
     let Opening { forward, reply, .. } = opening;
-    let Choice { id, backend } = pick::pick(service, tuple)?;
+    let Choice { id, backend } = pick::pick(service, A::hash(tuple))?;
+    if !pick::translates::<A>(backend) {
+        return Err(Reason::ModeMissing);
+    }
     // Field by field: a temporary would fill the stack.
     forward.check = A::check(tuple);
     forward.src = A::from_record(backend.source);
@@ -221,6 +224,7 @@ fn record<A: Family>(room: &mut Scratch<A>, replaces: bool) -> Result<(), Reason
         opening,
         spare_key,
         spare,
+        ..
     } = room;
     let Opening {
         forward, reply_key, ..

@@ -2,7 +2,10 @@
 
 use core::ptr;
 
-use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_xdp_get_buff_len};
+use aya_ebpf::{
+    bindings::xdp_md,
+    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len},
+};
 use network_types::{
     eth::EthHdr,
     icmp::Icmpv4Hdr,
@@ -131,6 +134,26 @@ impl Packet {
         let pointer = self.pointer::<T>(offset)?;
         // SAFETY: in bounds, as just checked; `Wire` admits every bit pattern; the alignment is 1.
         Some(unsafe { &mut *pointer })
+    }
+
+    /// Puts `bytes` new bytes before the frame, whatever stands in them; offsets into the frame grow by as much. `None`
+    /// if the driver left no room.
+    #[inline(always)]
+    pub(crate) fn grow(&self, bytes: i32) -> Option<()> {
+        // SAFETY: the context of this run; no pointer into the frame outlives a bounds check.
+        (unsafe { bpf_xdp_adjust_head(self.ctx, -bytes) } == 0).then_some(())
+    }
+
+    /// Writes 32-bit words, as they stand in memory, to an even offset. One store each: through [`Self::at`] they would
+    /// be written byte by byte. `None` if they do not lie in the linear part.
+    #[inline(always)]
+    pub(crate) fn put<const N: usize>(&self, offset: usize, words: [u32; N]) -> Option<()> {
+        let start = self.pointer::<[u32; N]>(offset)?.cast::<u32>();
+        for (index, word) in words.into_iter().enumerate() {
+            // SAFETY: in bounds, as just checked. Where a machine asks for alignment, the verifier refuses the program.
+            unsafe { ptr::write_volatile(start.add(index), word) };
+        }
+        Some(())
     }
 
     /// The one bounds check. The bounds are read anew each time: if the compiler knew that they are those of an earlier

@@ -2,7 +2,7 @@
 
 use lb_common::{
     backend::{ALIVE, Backend, BackendId, IN_USE, IPV6},
-    flow::{NatFlow, Tuple},
+    flow::NatFlow,
     reason::Reason,
     ring_slot,
     service::{Mode, Service},
@@ -24,11 +24,11 @@ pub(crate) struct Choice {
 
 /// The backend for a new flow: the owner of the slot that the flow's hash leads to.
 #[inline(always)]
-pub(crate) fn pick<A: Family>(service: &Service, tuple: &Tuple<A>) -> Result<Choice, Reason> {
+pub(crate) fn pick(service: &Service, hash: u32) -> Result<Choice, Reason> {
     if service.ring_size == 0 {
         return Err(Reason::NoBackend);
     }
-    let index = ring_slot::index(A::hash(tuple), service.ring_size);
+    let index = ring_slot::index(hash, service.ring_size);
     let id = maps::ring_slot(service.ring, index)?.current;
     if id == BackendId::NONE {
         return Err(Reason::NoBackend);
@@ -41,18 +41,26 @@ pub(crate) fn pick<A: Family>(service: &Service, tuple: &Tuple<A>) -> Result<Cho
     if !backend.has(ALIVE) {
         return Err(Reason::NoBackend);
     }
-    let same_family = backend.has(IPV6) == A::IS_V6;
-    if Mode::from_u8(backend.mode) != Some(Mode::Nat) || !same_family {
-        return Err(Reason::ModeMissing);
-    }
     Ok(Choice { id, backend })
+}
+
+/// Whether a new flow would go to a backend that it is translated to.
+#[inline(always)]
+pub(crate) fn translated(service: &Service, hash: u32) -> Result<bool, Reason> {
+    Ok(pick(service, hash)?.backend.mode == Mode::Nat as u8)
+}
+
+/// Whether a flow of this family can be translated to the backend.
+#[inline(always)]
+pub(crate) fn translates<A: Family>(backend: &Backend) -> bool {
+    backend.mode == Mode::Nat as u8 && backend.has(IPV6) == A::IS_V6
 }
 
 /// Whether the known flow's backend is the one that a new flow of its tuple would get.
 // Not inlined: a rare case.
 #[inline(never)]
 pub(crate) fn is_first_choice<A: Family>(service: &Service, room: &Scratch<A>) -> bool {
-    pick(service, &room.tuple).is_ok_and(|choice| choice.id == room.known.backend)
+    pick(service, A::hash(&room.tuple)).is_ok_and(|choice| choice.id == room.known.backend)
 }
 
 /// The backend that owns a recorded flow; `None` if it is dead, or its number is in other hands.

@@ -5,51 +5,86 @@ use lb_common::{
     backend::Backend,
     flow::{NatFlow, REPLY, Tuple},
     reason::{Action, Reason},
-    service::{Service, ServiceId, TCP, UDP},
+    service::{FORWARDS, Service, ServiceId, TCP, TRANSLATES, UDP},
     settings::HAS_WILDCARD,
 };
 
 use crate::{
     family::Family,
-    forward::nat,
+    forward::{direct, nat},
     maps::{self, Room, Scratch},
     next_hop::NextHop,
     open,
     packet::Packet,
     parse::{self, Ip, Protocol, TcpFlags},
-    pick,
+    pick::{self, Choice},
     track::{self, Entry},
-    verdict::Verdict,
+    verdict::{self, Verdict},
 };
 
-/// Decides about a TCP or UDP packet; `None` is the answer to ICMP.
+/// Where a packet's way goes on.
+pub(crate) enum Way {
+    /// Nowhere: this has become of it.
+    Ends(Reason),
+    /// [`crate::icmp::handle`].
+    Icmp,
+    /// [`forward_as_is`], with packet and service in the room.
+    AsIs,
+}
+
+/// Decides about a TCP or UDP packet.
 // Not inlined: each family has a stack of its own.
 #[inline(never)]
-pub(crate) fn handle<A: Family>(packet: &Packet) -> Result<Option<Verdict>, Reason> {
+pub(crate) fn handle<A: Family>(packet: &Packet) -> Way {
+    match try_handle::<A>(packet) {
+        Ok(way) => way,
+        Err(reason) => Way::Ends(reason),
+    }
+}
+
+#[inline(always)]
+fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
     let ip = A::parse(packet)?;
     let protocol = match ip.protocol {
         Protocol::Tcp => TCP,
         Protocol::Udp => UDP,
-        Protocol::Icmp => return Ok(None),
+        Protocol::Icmp => return Ok(Way::Icmp),
     };
     let mut room = A::room()?;
     parse::tuple(packet, &ip, protocol, &mut room.tuple)?;
-    let service = find_service(&room.tuple)?;
-    if service.is_none() && !is_snat_port(room.tuple.dst_port)? {
+    let found = find_service(&room.tuple)?;
+    // The words of a record that is not there would be unset, and the verifier lets nobody copy those.
+    let (is_service, service) = (found.is_some(), found.unwrap_or_default());
+    if is_service && !service.has(TRANSLATES) {
+        (room.ip, room.service) = (ip, service);
+        return Ok(Way::AsIs);
+    }
+    if !is_service && !is_snat_port(room.tuple.dst_port)? {
         return Err(Reason::NotOurs);
     }
     let Scratch { tuple, known, .. } = &mut *room;
     let entry = track::find(tuple, known);
-    match (entry, &service) {
-        // Also where a service stands on a source NAT address: a recorded answer goes before.
-        (Some(entry), _) if room.known.direction == REPLY => counted(
-            room.known.service,
-            from_backend(packet, &ip, entry, &mut room.known),
-        ),
-        (entry, Some(service)) => counted(service.id, from_client(packet, &ip, room, service, entry)),
-        (_, None) => Err(Reason::NotOurs),
+    // Also where a service stands on a source NAT address: a recorded answer goes before.
+    if let Some(entry) = entry
+        && room.known.direction == REPLY
+    {
+        let sent = from_backend(packet, &ip, entry, &mut room.known);
+        return Ok(ends(room.known.service, sent));
     }
-    .map(Some)
+    if !is_service {
+        return Err(Reason::NotOurs);
+    }
+    if entry.is_none() && service.has(FORWARDS) && !pick::translated(&service, A::hash(&room.tuple))? {
+        (room.ip, room.service) = (ip, service);
+        return Ok(Way::AsIs);
+    }
+    Ok(ends(service.id, from_client(packet, &ip, room, &service, entry)))
+}
+
+/// The end of a packet's way, counted for its service.
+#[inline(always)]
+fn ends(service: ServiceId, outcome: Result<Verdict, Reason>) -> Way {
+    Way::Ends(verdict::reason(counted(service, outcome)))
 }
 
 /// Whether answers may come to this port. Cheap, and where most packets end that are not ours.
@@ -95,8 +130,32 @@ fn check_ours(packet: &Packet, ip: &Ip) -> Result<Option<TcpFlags>, Reason> {
             None
         }
     };
-    nat::may_route(ip)?;
     Ok(flags)
+}
+
+/// A client's packet to a backend that gets it as it is: nothing is looked up but its slot. A flow begins with its SYN;
+/// of other protocols nobody knows.
+// Not inlined: a stack of its own.
+#[inline(never)]
+pub(crate) fn forward_as_is<A: Family>(packet: &Packet) -> Reason {
+    verdict::reason(try_forward_as_is::<A>(packet))
+}
+
+#[inline(always)]
+fn try_forward_as_is<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
+    let room = A::room()?;
+    let Scratch {
+        tuple, ip, service, ..
+    } = &*room;
+    let sent = check_ours(packet, ip).and_then(|flags| {
+        let hash = A::hash(tuple);
+        let Choice { id, backend } = pick::pick(service, hash)?;
+        let verdict = direct::send::<A>(packet, ip, backend, hash)?;
+        let opens = flags.is_some_and(TcpFlags::opens);
+        maps::count_forward(service.id, id, u64::from(packet.frame_len), opens);
+        Ok(verdict)
+    });
+    counted(service.id, sent)
 }
 
 /// A packet to a service: to its flow's backend, or to the one that takes the new flow.
@@ -109,6 +168,7 @@ fn from_client<A: Family>(
     entry: Option<Entry<A>>,
 ) -> Result<Verdict, Reason> {
     let flags = check_ours(packet, ip)?;
+    nat::may_route(ip)?;
     if let Some(entry) = entry
         && let Some(owner) = pick::living_owner(&room.known)
     {
@@ -151,6 +211,7 @@ fn from_backend<A: Family>(
     flow: &mut NatFlow<A>,
 ) -> Result<Verdict, Reason> {
     let flags = check_ours(packet, ip)?;
+    nat::may_route(ip)?;
     entry.touch(flow, flags);
     maps::count_reply(flow.service, flow.backend, u64::from(packet.frame_len));
     nat::translate(packet, ip, flow, &NextHop::back(&flow.last_hop))

@@ -9,23 +9,29 @@ use crate::{maps, packet::Packet};
 #[unsafe(no_mangle)]
 static INTERFACE_SLOT: Global<u32> = Global::new(0);
 
-/// What was done with a packet that is ours.
+/// How a packet that is ours was sent: one of the constants. As large as a reason, so that no word of a `Result` of the two
+/// is ever unset: the compiler copies such words, and the verifier refuses that.
 #[derive(Clone, Copy)]
-pub(crate) enum Verdict {
-    /// Sent out of the interface it came in on.
-    SentBack,
-    /// Sent out of another interface.
-    Redirected,
+pub(crate) struct Verdict(Reason);
+
+impl Verdict {
+    /// Out of the interface it came in on.
+    pub(crate) const SENT_BACK: Self = Self(Reason::SentBack);
+    /// Out of another interface.
+    pub(crate) const REDIRECTED: Self = Self(Reason::Redirected);
+}
+
+/// What an outcome is counted as.
+#[inline(always)]
+pub(crate) fn reason(outcome: Result<Verdict, Reason>) -> Reason {
+    match outcome {
+        Ok(Verdict(reason)) | Err(reason) => reason,
+    }
 }
 
 /// Counts the packet and returns the XDP action.
 #[inline(always)]
-pub(crate) fn finish(packet: &Packet, outcome: Result<Verdict, Reason>) -> u32 {
-    let reason = match outcome {
-        Ok(Verdict::SentBack) => Reason::SentBack,
-        Ok(Verdict::Redirected) => Reason::Redirected,
-        Err(reason) => reason,
-    };
+pub(crate) fn finish(packet: &Packet, reason: Reason) -> u32 {
     maps::count_verdict(INTERFACE_SLOT.load(), reason, u64::from(packet.frame_len));
     #[cfg(feature = "trace")]
     trace(packet, reason);

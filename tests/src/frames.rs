@@ -16,6 +16,8 @@ pub mod tcp {
     pub const ACK: u8 = 16;
 }
 
+/// UDP port of Generic UDP Encapsulation.
+const GUE_PORT: u16 = 6080;
 const IPV4: u8 = 4;
 const IPV6: u8 = 41;
 const UDP: u8 = 17;
@@ -87,7 +89,11 @@ impl Frame {
         let valid = |extra: u64| fold(sum(payload) + extra) == 0xffff;
         let payload_ok = match protocol {
             _ if ip_payload.fragmented => true,
-            UDP => payload.get(6..8) == Some(&[0, 0]) && source.is_ipv4() || valid(pseudo),
+            // None over IPv4, and none for tunnels over IPv6 (RFC 6935).
+            UDP if payload.get(6..8) == Some(&[0, 0]) => {
+                (source.is_ipv4() || port(2) == GUE_PORT) && Self::gue_ok(port(2), payload)
+            }
+            UDP => valid(pseudo) && Self::gue_ok(port(2), payload),
             TCP | ICMPV6 => valid(pseudo),
             ICMP => valid(0),
             IPV4 | IPV6 => Self::of(&SlicedPacket::from_ip(payload).ok()?)?.checksums_ok,
@@ -105,6 +111,19 @@ impl Frame {
             ttl,
             checksums_ok: header_ok && payload_ok,
         })
+    }
+}
+
+impl Frame {
+    /// Whether the packet within is right, where a UDP packet to this port carries one (GUE, variant 1).
+    fn gue_ok(port: u16, udp: &[u8]) -> bool {
+        if port != GUE_PORT {
+            return true;
+        }
+        let within = udp.get(8..).and_then(|packet| SlicedPacket::from_ip(packet).ok());
+        within
+            .and_then(|packet| Self::of(&packet))
+            .is_some_and(|packet| packet.checksums_ok)
     }
 }
 

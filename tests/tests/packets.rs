@@ -8,6 +8,8 @@ mod bench;
 mod build;
 #[path = "packets/fuzz.rs"]
 mod fuzz;
+#[path = "packets/modes.rs"]
+mod modes;
 #[path = "packets/ports.rs"]
 mod ports;
 

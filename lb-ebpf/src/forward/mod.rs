@@ -1,3 +1,5 @@
 //! How a packet reaches its backend, one module a mode.
 
+pub(crate) mod direct;
 pub(crate) mod nat;
+pub(crate) mod tunnel;

@@ -474,7 +474,8 @@ async fn a_restart_goes_on_with_the_verdicts_that_the_maps_imply() {
         id: ServiceId(3),
         mode: Mode::Nat as u8,
         on_empty: 1,
-        pad: [0; 6],
+        flags: lb_common::service::TRANSLATES,
+        pad: [0; 4],
     };
     let backend = |address: &str, alive| ProgrammedBackend {
         address: address.parse().unwrap(),

@@ -9,7 +9,10 @@ use lb_common::{
     backend::BackendId,
     limits::{MAX_BACKENDS, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES},
     ring_slot::RingSlot,
-    service::{OnEmpty as EmptyRecord, RingId, Service as ServiceRecord, ServiceId, TCP, UDP},
+    service::{
+        FORWARDS, Mode, OnEmpty as EmptyRecord, RingId, Service as ServiceRecord, ServiceId, TCP, TRANSLATES,
+        UDP,
+    },
 };
 
 use super::{
@@ -196,7 +199,8 @@ impl<'a> Draft<'a> {
                 OnEmpty::Reject => EmptyRecord::Reject,
                 OnEmpty::Drop | OnEmpty::All => EmptyRecord::Drop,
             } as u8,
-            pad: [0; 6],
+            flags: flags(target),
+            pad: [0; 4],
         };
         if old != Some(&record) {
             self.write_services
@@ -346,6 +350,18 @@ impl<'a> Draft<'a> {
         }
         steps
     }
+}
+
+/// How packets of a service are looked at, by the modes of its backends.
+fn flags(service: &TargetService) -> u16 {
+    let modes = service.backends.values().map(|backend| backend.mode);
+    modes.fold(0, |flags, mode| {
+        flags
+            | match mode {
+                Mode::Nat => TRANSLATES,
+                Mode::Dnat | Mode::L2dsr | Mode::Ipip | Mode::Gue => FORWARDS,
+            }
+    })
 }
 
 fn protocol_number(protocol: Protocol) -> u8 {

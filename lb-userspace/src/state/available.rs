@@ -3,9 +3,6 @@
 /// Keys and those of their values that are understood and refused.
 pub const NOT_YET: &[(&str, &str)] = &[
     ("mode", "dnat"),
-    ("mode", "l2dsr"),
-    ("mode", "ipip"),
-    ("mode", "gue"),
     ("algorithm", "round-robin"),
     ("affinity", "source"),
     ("on_empty", "reject"),

@@ -14,7 +14,7 @@ use lb_common::{
     flow::{NatFlow, REPLY, Tuple},
     map_names,
     ring_slot::RingSlot,
-    service::{Mode, OnEmpty, RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP},
+    service::{Mode, OnEmpty, RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, TRANSLATES},
     settings::Settings,
 };
 
@@ -125,6 +125,7 @@ impl Bench {
             id: ServiceId(1),
             mode: Mode::Nat as u8,
             on_empty: OnEmpty::Drop as u8,
+            flags: TRANSLATES,
             ..Service::default()
         };
         let services = map_mut(&mut self.lb, &format!("SERVICES_{}", A::NAME.to_uppercase()))?;

@@ -4,6 +4,7 @@ use std::{
     collections::BTreeMap,
     ffi::c_long,
     io,
+    net::SocketAddr,
     ops::RangeInclusive,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     path::PathBuf,
@@ -12,7 +13,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, Map, MapData};
 use lb_common::{
-    backend::{Backend, RESOLVED},
+    backend::{Backend, IPV6, RESOLVED},
     limits::LAYOUT_VERSION,
     map_names,
     reason::Reason,
@@ -27,7 +28,7 @@ use lb_userspace::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::build::{BACKEND_MAC, Frame, LB_MAC, V4, V6};
+use super::build::{BACKEND_MAC, Frame, LB_MAC, Side, V4, V6};
 
 /// XDP actions (`enum xdp_action` of linux/bpf.h).
 pub(crate) const DROP: u32 = 1;
@@ -90,6 +91,8 @@ impl Bench {
             backend.source_mac = LB_MAC;
             backend.ifindex = INGRESS;
             backend.mtu = 1500;
+            let side = if backend.has(IPV6) { V6 } else { V4 };
+            backend.source = side.snat(0).ip().into();
         })?;
         Ok(bench)
     }
@@ -101,7 +104,13 @@ impl Bench {
     /// Changes the record of every backend that was ever in use.
     pub(crate) fn change_backends(&self, change: impl Fn(&mut Backend)) -> Result<()> {
         let mut records: Array<_, Backend> = Array::try_from(self.map(map_names::BACKENDS)?)?;
-        for id in 1..=BACKENDS {
+        let backends = [V4, V6].map(|side| {
+            services(side)
+                .iter()
+                .filter(|(.., backend)| backend.is_some())
+                .count()
+        });
+        for id in 1..=u32::try_from(backends.iter().sum::<usize>())? {
             let mut record = records.get(&id, 0)?;
             ensure!(record.port.get() != 0, "backend {id} is not there");
             change(&mut record);
@@ -192,42 +201,66 @@ impl Bench {
     }
 }
 
-/// Backends of the services in [`target`]: one for each family and protocol.
-const BACKENDS: u32 = 4;
+/// A service: its port and protocol, and mode and address of its backend, if it has one.
+type Row = (u16, Protocol, Option<(Mode, SocketAddr)>);
+
+/// The services of a family.
+fn services(side: Side) -> Vec<Row> {
+    let mut services = vec![
+        (80, Protocol::Tcp, Some((Mode::Nat, side.backend(8080)))),
+        (53, Protocol::Udp, Some((Mode::Nat, side.backend(5353)))),
+        (81, Protocol::Tcp, None),
+        (L2DSR, Protocol::Tcp, Some((Mode::L2dsr, side.backend(L2DSR)))),
+        (L2DSR, Protocol::Udp, Some((Mode::L2dsr, side.backend(L2DSR)))),
+    ];
+    for (mode, to_v4, to_v6) in [(Mode::Ipip, IPIP_V4, IPIP_V6), (Mode::Gue, GUE_V4, GUE_V6)] {
+        for protocol in [Protocol::Tcp, Protocol::Udp] {
+            services.push((to_v4, protocol, Some((mode, V4.backend(to_v4)))));
+            services.push((to_v6, protocol, Some((mode, V6.backend(to_v6)))));
+        }
+    }
+    services
+}
+
+/// Ports of services in the modes without translation; the backend's family is in the name.
+pub(crate) const L2DSR: u16 = 200;
+pub(crate) const IPIP_V4: u16 = 204;
+pub(crate) const IPIP_V6: u16 = 206;
+pub(crate) const GUE_V4: u16 = 214;
+pub(crate) const GUE_V6: u16 = 216;
 
 fn target() -> Target {
-    let mut services = BTreeMap::new();
+    let mut target = BTreeMap::new();
     for side in [V4, V6] {
-        for (port, protocol, backend_port) in [
-            (80, Protocol::Tcp, Some(8080)),
-            (53, Protocol::Udp, Some(5353)),
-            (81, Protocol::Tcp, None),
-        ] {
+        for (port, protocol, backend) in services(side) {
             let vip = side.vip(port);
-            let backend = TargetBackend {
-                mode: Mode::Nat,
-                weight: 1,
-                alive: true,
-            };
             let key = ServiceKey {
                 address: vip.ip(),
                 port: vip.port(),
                 protocol,
             };
-            let backends = backend_port.map(|port| (side.backend(port), backend));
+            let mode = backend.map_or(Mode::Nat, |(mode, _)| mode);
+            let backends = backend.map(|(mode, address)| {
+                let backend = TargetBackend {
+                    mode,
+                    weight: 1,
+                    alive: true,
+                };
+                (address, backend)
+            });
             let service = TargetService {
-                mode: Mode::Nat,
+                mode,
                 on_empty: OnEmpty::Drop,
                 ring_size: 251,
                 backends: backends.into_iter().collect(),
             };
-            services.insert(key, service);
+            target.insert(key, service);
         }
     }
     Target {
         snat_addresses: vec![V4.snat(0).ip(), V6.snat(0).ip()],
         snat_ports: 3000..=3000,
-        services,
+        services: target,
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use etherparse::{Icmpv4Type, Icmpv6Type, PacketBuilder, icmpv4, icmpv6};
+use etherparse::{Icmpv4Type, Icmpv6Type, Ipv4Header, PacketBuilder, icmpv4, icmpv6};
 use lb_common::reason::Reason;
 
 pub(crate) const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -140,6 +140,19 @@ impl Frame {
                 .unwrap();
         }
         Self(frame)
+    }
+
+    /// With another traffic class: DSCP and ECN.
+    pub(crate) fn marked(self, class: u8) -> Self {
+        if self.0[12..14] == [0x08, 0x00] {
+            let (mut header, _) = Ipv4Header::from_slice(&self.0[IP..]).unwrap();
+            header.dscp = (class >> 2).try_into().unwrap();
+            header.ecn = (class & 3).try_into().unwrap();
+            let checksum = header.calc_header_checksum();
+            return self.set(IP + 1, class).set16(IP + 10, checksum);
+        }
+        let second = self.0[IP + 1] & 0x0f;
+        self.set(IP, 0x60 | class >> 4).set(IP + 1, class << 4 | second)
     }
 
     fn macs(mut self, destination: [u8; 6], source: [u8; 6]) -> Self {

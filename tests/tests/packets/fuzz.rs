@@ -11,7 +11,7 @@ use lb_common::reason::{Action, Reason};
 use lb_tests::frames;
 
 use super::{
-    bench::{Bench, DROP, PASS, REDIRECT, TX},
+    bench::{Bench, DROP, GUE_V4, GUE_V6, IPIP_V4, IPIP_V6, L2DSR, PASS, REDIRECT, TX},
     build::{self, Case, Frame, Side, V4, V6},
 };
 
@@ -22,6 +22,8 @@ const SNAT_FIRST: u16 = 3000;
 const SNAT_PORTS: u16 = 64;
 /// Clients' ports in use.
 const CLIENT_PORTS: u16 = 96;
+/// Ports of the services that do not translate, one without a backend, and one of no service.
+const PORTS: [u16; 7] = [L2DSR, IPIP_V4, IPIP_V6, GUE_V4, GUE_V6, 81, 82];
 /// Bytes that are on an edge of something.
 const EDGES: [u8; 12] = [0, 1, 4, 6, 17, 41, 44, 58, 0x7f, 0x80, 0xfe, 0xff];
 /// Mutations hit this many bytes from the start of a frame most of the time: all headers, and those quoted.
@@ -158,7 +160,7 @@ fn seed(rng: &mut Rng, side: Side, hostile: &[Case]) -> Frame {
         (8 + bytes[0] as usize % 30).min(frame.len() - 14 - header)
     };
     let udp = rng.bool();
-    match rng.u8(..12) {
+    match rng.u8(..14) {
         0..4 if udp => Frame::udp(client, side.vip(53), hops, payload),
         0..4 => Frame::tcp(client, side.vip(80), flags, hops, payload),
         4..7 if udp => Frame::udp(side.backend(5353), snat, hops, payload).backend_to_lb(),
@@ -171,7 +173,14 @@ fn seed(rng: &mut Rng, side: Side, hostile: &[Case]) -> Frame {
             let quoted = to_client(udp);
             Frame::unreachable(client, side.vip(0), hops, &quoted, about(&quoted))
         }
-        10 => Frame::tcp(client, side.vip(rng.u16(79..83)), flags, hops, payload),
+        10 | 11 => {
+            let vip = side.vip(PORTS[rng.usize(..PORTS.len())]);
+            if udp {
+                Frame::udp(client, vip, hops, payload)
+            } else {
+                Frame::tcp(client, vip, flags, hops, payload)
+            }
+        }
         _ => hostile[rng.usize(..hostile.len())].frame.clone(),
     }
 }

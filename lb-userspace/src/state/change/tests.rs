@@ -215,7 +215,7 @@ fn refused_changes_say_what_stands_against_them() {
     assert!(conflict(web().set_backend(&here, &a, moved)), "address taken");
 
     let later = ServiceChange {
-        mode: Some(Mode::Gue),
+        mode: Some(Mode::Dnat),
         ..Default::default()
     };
     assert!(invalid(web().set_service(&here, later)), "not in this version");

@@ -1,0 +1,226 @@
+//! Modes `ipip` and `gue`: the packet as it came, within an outer packet to the backend.
+//!
+//! Outer headers follow RFC 2003 and RFC 2473. DSCP and ECN are the packet's own (RFC 2983's uniform model, RFC 6040
+//! normal mode). DF is always set: what does not fit is told to the sender instead of being fragmented on the way. The
+//! flow's hash is in the flow label and in GUE's source port.
+
+use lb_common::{
+    backend::{Backend, IPV6},
+    csum::Sum,
+    reason::Reason,
+    tunnel::{self, GUE_PORT, HOP_LIMIT, IPV4_IN_IP, IPV6_IN_IP, UDP_LEN, V4_LEN, V6_LEN},
+};
+use network_types::{
+    eth::{EthHdr, EtherType},
+    ip::Ipv4Hdr,
+};
+
+use crate::{
+    family::Family,
+    next_hop::NextHop,
+    packet::Packet,
+    parse::{Ip, Protocol},
+    verdict::Verdict,
+};
+
+/// Protocol number of UDP, of which outer headers are written in words.
+const UDP: u8 = 17;
+
+/// What is put before a packet. Copied from the packet before it moves.
+#[derive(Clone, Copy)]
+struct Outer {
+    /// Bytes of the packet.
+    len: usize,
+    /// Its DSCP and ECN.
+    traffic_class: u8,
+    /// Its protocol number in an IP header.
+    protocol: u8,
+    /// The flow's hash.
+    hash: u32,
+    /// Whether a UDP header comes between.
+    gue: bool,
+}
+
+/// Sends a packet to its backend within another.
+#[inline(always)]
+pub(crate) fn send<A: Family>(
+    packet: &Packet,
+    ip: &Ip,
+    backend: &Backend,
+    gue: bool,
+    hash: u32,
+) -> Result<Verdict, Reason> {
+    let next_hop = NextHop::to_backend(packet, backend)?;
+    let outer = Outer {
+        len: ip.len(),
+        traffic_class: traffic_class::<A>(packet, ip)?,
+        protocol: if A::IS_V6 { IPV6_IN_IP } else { IPV4_IN_IP },
+        hash,
+        gue,
+    };
+    if backend.has(IPV6) {
+        let sum = if gue { packet_sum::<A>(packet, ip) } else { None };
+        outer_v6(packet, backend, outer, sum)?;
+    } else {
+        outer_v4(packet, backend, outer)?;
+    }
+    next_hop.send(packet)
+}
+
+/// DSCP and ECN of a packet.
+#[inline(always)]
+fn traffic_class<A: Family>(packet: &Packet, ip: &Ip) -> Result<u8, Reason> {
+    let [first, second]: [u8; 2] = packet.read(ip.header).ok_or(Reason::Internal)?;
+    Ok(if A::IS_V6 {
+        first << 4 | second >> 4
+    } else {
+        second
+    })
+}
+
+#[inline(always)]
+fn ether_type(packet: &Packet, kind: EtherType) -> Result<(), Reason> {
+    let field: &mut [u8; 2] = packet.at(EthHdr::LEN - 2).ok_or(Reason::Internal)?;
+    *field = (kind as u16).to_ne_bytes();
+    Ok(())
+}
+
+/// A 32-bit word of two halves, given as numbers, as it stands in a packet.
+#[inline(always)]
+const fn word(high: u16, low: u16) -> u32 {
+    ((high as u32) << 16 | low as u32).to_be()
+}
+
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "an IP packet's length has 16 bits"
+)]
+fn outer_v4(packet: &Packet, backend: &Backend, outer: Outer) -> Result<(), Reason> {
+    const DF: u16 = 1 << 14;
+    let overhead = tunnel::overhead(false, outer.gue);
+    packet.grow(overhead as i32).ok_or(Reason::NoHeadroom)?;
+    ether_type(packet, EtherType::Ipv4)?;
+    let len = (outer.len + overhead) as u16;
+    let protocol = if outer.gue { UDP } else { outer.protocol };
+    let mut words = [
+        word(0x4500 | u16::from(outer.traffic_class), len),
+        word(0, DF),
+        word(u16::from(HOP_LIMIT) << 8 | u16::from(protocol), 0),
+        backend.source.v4().0,
+        backend.address.v4().0,
+    ];
+    let sum = words.iter().fold(Sum::ZERO, |sum, word| sum.add32(*word)).fold();
+    // The checksum is the lower half of its word in network byte order, and the sum is of words as they stand.
+    words[2] |= word(0, u16::from_be(!sum));
+    packet.put(EthHdr::LEN, words).ok_or(Reason::Internal)?;
+    if outer.gue {
+        // Over IPv4 a checksum of zero says that there is none; the packet within has its own.
+        let udp = udp_words(outer, 0);
+        packet.put(EthHdr::LEN + V4_LEN, udp).ok_or(Reason::Internal)?;
+    }
+    Ok(())
+}
+
+/// `sum` is that of the packet, for GUE's checksum; without it there is none, as RFC 6935 allows tunnels.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "an IP packet's length has 16 bits"
+)]
+fn outer_v6(packet: &Packet, backend: &Backend, outer: Outer, sum: Option<Sum>) -> Result<(), Reason> {
+    let overhead = tunnel::overhead(true, outer.gue);
+    packet.grow(overhead as i32).ok_or(Reason::NoHeadroom)?;
+    ether_type(packet, EtherType::Ipv6)?;
+    let payload = (outer.len + overhead - V6_LEN) as u16;
+    let protocol = if outer.gue { UDP } else { outer.protocol };
+    let first = 6 << 28 | u32::from(outer.traffic_class) << 20 | tunnel::flow_label(outer.hash);
+    let [s0, s1, s2, s3] = backend.source.v6().0;
+    let [d0, d1, d2, d3] = backend.address.v6().0;
+    let words = [
+        first.to_be(),
+        word(payload, u16::from(protocol) << 8 | u16::from(HOP_LIMIT)),
+        s0,
+        s1,
+        s2,
+        s3,
+        d0,
+        d1,
+        d2,
+        d3,
+    ];
+    packet.put(EthHdr::LEN, words).ok_or(Reason::Internal)?;
+    if outer.gue {
+        let checksum = sum.map_or(0, |sum| {
+            let addresses = words[2..].iter().fold(sum, |sum, word| sum.add32(*word));
+            let [ports, length] = udp_words(outer, 0);
+            let pseudo = addresses.add(payload.to_be()).add(u16::from(UDP).to_be());
+            match !pseudo.add32(ports).add32(length).fold() {
+                0 => u16::MAX,
+                other => other,
+            }
+        });
+        let udp = udp_words(outer, u16::from_be(checksum));
+        packet.put(EthHdr::LEN + V6_LEN, udp).ok_or(Reason::Internal)?;
+    }
+    Ok(())
+}
+
+/// GUE's UDP header with this checksum.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "an IP packet's length has 16 bits"
+)]
+fn udp_words(outer: Outer, checksum: u16) -> [u32; 2] {
+    let length = (outer.len + UDP_LEN) as u16;
+    [
+        word(tunnel::source_port(outer.hash), GUE_PORT),
+        word(length, checksum),
+    ]
+}
+
+/// The sum of the whole packet, taken from its headers; `None` where they do not tell it.
+#[inline(always)]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "an IP packet's length has 16 bits"
+)]
+fn packet_sum<A: Family>(packet: &Packet, ip: &Ip) -> Option<Sum> {
+    let protocol = match ip.protocol {
+        Protocol::Tcp => lb_common::service::TCP,
+        Protocol::Udp => {
+            let [.., len_high, len_low, high, low]: [u8; 8] = packet.read(ip.payload)?;
+            let whole = usize::from(u16::from_be_bytes([len_high, len_low])) == ip.payload_len();
+            if [high, low] == [0; 2] || !whole {
+                return None;
+            }
+            UDP
+        }
+        Protocol::Icmp => return None,
+    };
+    let len = ip.payload_len() as u16;
+    if A::IS_V6 {
+        // With extension headers the next header is another than the pseudo header's.
+        if ip.payload != ip.header + V6_LEN {
+            return None;
+        }
+        let [a, b, c, d, _, _, next, hops]: [u8; 8] = packet.read(ip.header)?;
+        let first = Sum::ZERO
+            .add32(u32::from_ne_bytes([a, b, c, d]))
+            .add(u16::from_ne_bytes([next, hops]));
+        // The payload length stands in both headers, and so do the addresses.
+        Some(tunnel::packet_sum(
+            first.add(len.to_be()),
+            Sum::ZERO,
+            protocol,
+            len,
+        ))
+    } else {
+        let header: &Ipv4Hdr = packet.at(ip.header)?;
+        let addresses = Sum::ZERO
+            .add32(u32::from_ne_bytes(header.src_addr))
+            .add32(u32::from_ne_bytes(header.dst_addr));
+        Some(tunnel::packet_sum(Sum::ZERO, addresses, protocol, len))
+    }
+}

@@ -1,0 +1,231 @@
+//! The modes that hand a packet to its backend as it is: l2dsr, ipip, gue.
+#![expect(
+    clippy::unwrap_used,
+    reason = "an outer header that cannot be built is a mistake in the table"
+)]
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context, Result, ensure};
+use etherparse::{IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, UdpHeader};
+use lb_common::reason::Reason;
+
+use super::{
+    ACK, FAMILIES, SYN,
+    bench::{Bench, DROP, GUE_V4, GUE_V6, IPIP_V4, IPIP_V6, L2DSR, TX},
+    build::{Frame, Side, V4, V6},
+};
+
+/// Where the IP header begins.
+const IP: usize = 14;
+const GUE_PORT: u16 = 6080;
+
+/// Packets of a client to one port: as they open, as they go on, with and without payload, of both protocols.
+fn packets(side: Side, client_port: u16, port: u16) -> Vec<(&'static str, Frame)> {
+    let (client, vip) = (side.client(client_port), side.vip(port));
+    vec![
+        ("syn", Frame::tcp(client, vip, SYN, 64, b"")),
+        ("ack", Frame::tcp(client, vip, ACK, 64, b"")),
+        ("odd payload", Frame::tcp(client, vip, ACK, 3, b"odd")),
+        ("last hop", Frame::tcp(client, vip, ACK, 1, b"even")),
+        ("marked", Frame::tcp(client, vip, ACK, 64, b"x").marked(0xb9)),
+        ("udp", Frame::udp(client, vip, 64, b"hello")),
+        ("empty udp", Frame::udp(client, vip, 64, b"")),
+        ("marked udp", Frame::udp(client, vip, 64, b"hi").marked(0x03)),
+    ]
+}
+
+#[test]
+fn l2dsr_changes_the_frame_and_not_the_packet() -> Result<()> {
+    let bench = Bench::new()?;
+    for side in FAMILIES {
+        for (name, sent) in packets(side, 40_000, L2DSR) {
+            let wanted = sent.clone().lb_to_backend();
+            bench.expect(name, &sent, TX, &wanted, Reason::SentBack)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn tunnels_carry_the_packet_unchanged_in_every_pair_of_families() -> Result<()> {
+    let bench = Bench::new()?;
+    for side in FAMILIES {
+        for (port, outer, gue) in [
+            (IPIP_V4, V4, false),
+            (IPIP_V6, V6, false),
+            (GUE_V4, V4, true),
+            (GUE_V6, V6, true),
+        ] {
+            let mut entropies = Vec::new();
+            for client_port in 40_000..40_004 {
+                let mut of_flow = Vec::new();
+                for (name, sent) in packets(side, client_port, port) {
+                    let (action, got, reason) = bench.run(&sent)?;
+                    let case = format!("{name} from {:?} to port {port}", side.client(client_port));
+                    ensure!(
+                        (action, reason) == (TX, Reason::SentBack),
+                        "{case}: {action}, {reason:?}"
+                    );
+                    let entropy = Entropy::of(&got, outer, gue).with_context(|| case.clone())?;
+                    let wanted = tunnelled(&sent, outer, gue.then_some(entropy.port), entropy.label);
+                    ensure!(
+                        got.bytes() == wanted.bytes(),
+                        "{case}\n got    {:02x?}\n wanted {:02x?}",
+                        got.bytes(),
+                        wanted.bytes()
+                    );
+                    let udp = name.contains("udp");
+                    if of_flow.iter().all(|(other, _)| *other != udp) {
+                        of_flow.push((udp, entropy));
+                    }
+                    ensure!(
+                        of_flow.contains(&(udp, entropy)),
+                        "{case}: a flow has one entropy"
+                    );
+                }
+                entropies.extend(of_flow);
+            }
+            entropies.dedup_by_key(|(_, entropy)| *entropy);
+            ensure!(
+                entropies.len() > 4 || (!gue && outer.vip(0).is_ipv4()),
+                "flows spread: {entropies:?}"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn gue_over_ipv6_has_no_checksum_where_the_packet_has_none() -> Result<()> {
+    let bench = Bench::new()?;
+    let sent = Frame::udp(V4.client(40_000), V4.vip(GUE_V6), 64, b"abc").set16(40, 0);
+    let (_, got, _) = bench.run(&sent)?;
+    let entropy = Entropy::of(&got, V6, true)?;
+    let wanted = tunnelled(&sent, V6, Some(entropy.port), entropy.label).set16(IP + 40 + 6, 0);
+    bench.expect("no checksum within", &sent, TX, &wanted, Reason::SentBack)
+}
+
+#[test]
+fn what_does_not_fit_a_tunnel_is_dropped_to_the_byte() -> Result<()> {
+    let bench = Bench::new()?;
+    for side in FAMILIES {
+        for (port, overhead) in [
+            (L2DSR, 0),
+            (IPIP_V4, 20),
+            (IPIP_V6, 40),
+            (GUE_V4, 28),
+            (GUE_V6, 48),
+        ] {
+            let sent = Frame::tcp(side.client(40_000), side.vip(port), ACK, 64, &[7; 100]);
+            let length = u16::try_from(sent.len() - IP)? + overhead;
+            bench.change_backends(|backend| backend.mtu = length)?;
+            let (action, _, reason) = bench.run(&sent)?;
+            ensure!((action, reason) == (TX, Reason::SentBack), "it fits: {reason:?}");
+            bench.change_backends(|backend| backend.mtu = length - 1)?;
+            bench.dropped("one byte too many", &sent, Reason::TooBig)?;
+            bench.change_backends(|backend| backend.mtu = 1500)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn packets_that_break_off_or_lie_are_dropped_in_every_mode() -> Result<()> {
+    let bench = Bench::new()?;
+    for side in FAMILIES {
+        let l4 = if side.vip(0).is_ipv4() { 34 } else { 54 };
+        for port in [L2DSR, IPIP_V4, IPIP_V6, GUE_V4, GUE_V6] {
+            let tcp = Frame::tcp(side.client(40_000), side.vip(port), ACK, 64, b"0123456789");
+            let udp = Frame::udp(side.client(40_000), side.vip(port), 64, b"0123456789");
+            for (name, frame) in [
+                ("tcp header too short", tcp.clone().set(l4 + 12, 0x40)),
+                ("tcp header too long", tcp.clone().set(l4 + 12, 0xf0)),
+                ("udp too short", udp.clone().set16(l4 + 4, 7)),
+                ("udp too long", udp.clone().set16(l4 + 4, 19)),
+            ] {
+                bench.expect(name, &frame, DROP, &frame, Reason::BadLength)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What tells flows apart on the outside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Entropy {
+    port: u16,
+    label: u32,
+}
+
+impl Entropy {
+    /// Reads it from what was sent, which must be in its range.
+    fn of(frame: &Frame, outer: Side, gue: bool) -> Result<Self> {
+        let v4 = outer.vip(0).is_ipv4();
+        let field = |at: usize| frame.bytes().get(at..at + 4).context("too short for its headers");
+        let word = |at: usize| -> Result<u32> { Ok(u32::from_be_bytes(field(at)?.try_into()?)) };
+        let label = if v4 { 0 } else { word(IP)? & 0xf_ffff };
+        ensure!(v4 || label != 0, "a flow label of 0 says that there is no flow");
+        let port = if gue {
+            u16::try_from(word(IP + if v4 { 20 } else { 40 })? >> 16)?
+        } else {
+            0
+        };
+        ensure!(!gue || port >= 0xc000, "port {port} is none of the dynamic ports");
+        Ok(Self { port, label })
+    }
+}
+
+/// The packet of `sent` within an outer one from the balancer to the backend; with a GUE source port, in GUE.
+fn tunnelled(sent: &Frame, outer: Side, gue: Option<u16>, label: u32) -> Frame {
+    let packet = &sent.bytes()[IP..];
+    let v6 = packet[0] >> 4 == 6;
+    let class = if v6 {
+        packet[0] << 4 | packet[1] >> 4
+    } else {
+        packet[1]
+    };
+    let inner = if v6 { IpNumber::IPV6 } else { IpNumber::IPV4 };
+    let number = if gue.is_some() { IpNumber::UDP } else { inner };
+    let udp_len = if gue.is_some() { 8 } else { 0 };
+    let (source, destination): (SocketAddr, SocketAddr) = (outer.snat(0), outer.backend(0));
+    let mut bytes = Vec::new();
+    match (source.ip(), destination.ip()) {
+        (IpAddr::V4(source), IpAddr::V4(destination)) => {
+            let len = u16::try_from(packet.len() + udp_len).unwrap();
+            let mut header = Ipv4Header::new(len, 64, number, source.octets(), destination.octets()).unwrap();
+            header.dscp = (class >> 2).try_into().unwrap();
+            header.ecn = (class & 3).try_into().unwrap();
+            header.dont_fragment = true;
+            header.header_checksum = header.calc_header_checksum();
+            header.write(&mut bytes).unwrap();
+            if let Some(port) = gue {
+                let udp = UdpHeader::without_ipv4_checksum(port, GUE_PORT, packet.len()).unwrap();
+                udp.write(&mut bytes).unwrap();
+            }
+        }
+        (IpAddr::V6(source), IpAddr::V6(destination)) => {
+            let header = Ipv6Header {
+                traffic_class: class,
+                flow_label: Ipv6FlowLabel::try_new(label).unwrap(),
+                payload_length: u16::try_from(packet.len() + udp_len).unwrap(),
+                next_header: number,
+                hop_limit: 64,
+                source: source.octets(),
+                destination: destination.octets(),
+            };
+            header.write(&mut bytes).unwrap();
+            if let Some(port) = gue {
+                let udp = UdpHeader::with_ipv6_checksum(port, GUE_PORT, &header, packet).unwrap();
+                udp.write(&mut bytes).unwrap();
+            }
+        }
+        _ => unreachable!("both are of one side"),
+    }
+    let ether_type: u16 = if source.is_ipv4() { 0x0800 } else { 0x86dd };
+    let mut frame = sent.bytes()[..12].to_vec();
+    frame.extend(ether_type.to_be_bytes());
+    frame.extend(bytes);
+    frame.extend(packet);
+    Frame::from_bytes(frame).lb_to_backend()
+}
