@@ -1,6 +1,10 @@
 //! Layout of the counters. Each CPU has its own record, the daemon adds them up.
 
-use crate::{limits::MAX_INTERFACES, plain_data, reason::REASON_SLOTS};
+use crate::{
+    limits::{MAX_BACKENDS, MAX_INTERFACES},
+    plain_data,
+    reason::REASON_SLOTS,
+};
 
 /// Packets and bytes of one verdict on one interface. Bytes are whole frames as received, from the Ethernet header
 /// on, without the check sequence.
@@ -48,6 +52,14 @@ pub const VERDICT_SLOTS: u32 = MAX_INTERFACES * REASON_SLOTS;
 #[inline(always)]
 pub const fn verdict_slot(interface_slot: u32, reason: u32) -> u32 {
     interface_slot * REASON_SLOTS + reason
+}
+
+/// Where CPU `cpu` counts the traffic of a backend. The map is a plain array with a row for each possible CPU, which the
+/// loader gives its length: the kernel allocates each entry of a per-CPU map on its own, and one for each backend took
+/// half of the daemon's first start.
+#[inline(always)]
+pub const fn backend_traffic_slot(cpu: u32, backend: u32) -> u32 {
+    cpu.wrapping_mul(MAX_BACKENDS).wrapping_add(backend)
 }
 
 const _: () = assert!(size_of::<PacketCount>() == 16);

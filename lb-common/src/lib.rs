@@ -12,6 +12,7 @@ pub mod counters;
 pub mod csum;
 pub mod flow;
 pub mod hash;
+pub mod interfaces;
 pub mod limits;
 pub mod map_names;
 pub mod reason;

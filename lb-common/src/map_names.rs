@@ -21,7 +21,7 @@ pub const FLOWS_V6: &str = "FLOWS_V6";
 pub const VERDICTS: &str = "VERDICTS";
 /// Service id to [`crate::counters::Traffic`], per CPU.
 pub const SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";
-/// Backend id to [`crate::counters::Traffic`], per CPU.
+/// [`crate::counters::Traffic`] by [`crate::counters::backend_traffic_slot`]: a row for each possible CPU.
 pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
 /// Service id to [`crate::counters::ReasonCounts`], per CPU.
 pub const SERVICE_DROPS: &str = "SERVICE_DROPS";

@@ -6,13 +6,13 @@ use core::ops::{Deref, DerefMut};
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_EXIST, BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
-    helpers::generated::bpf_get_prandom_u32,
+    helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id},
     macros::btf_map,
 };
 use lb_common::{
     addr::{NetAddr, NetV4, NetV6},
     backend::{Backend, BackendId},
-    counters::{PacketCount, ReasonCounts, Traffic, VERDICT_SLOTS, verdict_slot},
+    counters::{PacketCount, ReasonCounts, Traffic, VERDICT_SLOTS, backend_traffic_slot, verdict_slot},
     flow::{NatFlow, NatFlowV4, NatFlowV6, Tuple, TupleV4, TupleV6},
     limits::{MAX_BACKENDS, MAX_FLOWS, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES, RING_SIZE_MIN},
     reason::{REASON_SLOTS, Reason},
@@ -50,7 +50,7 @@ static VERDICTS: PerCpuArray<PacketCount, { VERDICT_SLOTS as usize }> = PerCpuAr
 #[btf_map]
 static SERVICE_TRAFFIC: PerCpuArray<Traffic, { MAX_SERVICES as usize }> = PerCpuArray::new();
 #[btf_map]
-static BACKEND_TRAFFIC: PerCpuArray<Traffic, { MAX_BACKENDS as usize }> = PerCpuArray::new();
+static BACKEND_TRAFFIC: Array<Traffic, { MAX_BACKENDS as usize }> = Array::new();
 #[btf_map]
 static SERVICE_DROPS: PerCpuArray<ReasonCounts, { MAX_SERVICES as usize }> = PerCpuArray::new();
 
@@ -308,8 +308,10 @@ fn count_traffic(service: ServiceId, backend: BackendId, count: impl Fn(&mut Tra
         // SAFETY: from the map's look-up; a CPU runs one XDP program at a time.
         count(unsafe { &mut *traffic });
     }
-    if let Some(traffic) = BACKEND_TRAFFIC.get_ptr_mut(u32::from(backend.0)) {
-        // SAFETY: as above.
+    // SAFETY: takes no arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if let Some(traffic) = BACKEND_TRAFFIC.get_ptr_mut(backend_traffic_slot(cpu, u32::from(backend.0))) {
+        // SAFETY: as above, and each CPU has a row of its own.
         count(unsafe { &mut *traffic });
     }
 }

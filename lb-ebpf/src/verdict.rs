@@ -1,13 +1,29 @@
 //! The one exit: what happened to a packet is counted here, once, and becomes an XDP action.
 
-use aya_ebpf::{Global, bindings::xdp_action};
-use lb_common::reason::{Action, Reason};
+use core::ptr;
+
+use aya_ebpf::bindings::xdp_action;
+use lb_common::{
+    interfaces::InterfaceSlots,
+    reason::{Action, Reason},
+};
 
 use crate::{maps, packet::Packet};
 
-/// Which of the daemon's interfaces this program is loaded for, below `MAX_INTERFACES`; set by the loader.
+/// Where the packets of each of the daemon's interfaces are counted; set by the loader.
 #[unsafe(no_mangle)]
-static INTERFACE_SLOT: Global<u32> = Global::new(0);
+static INTERFACE_SLOTS: InterfaceSlots = InterfaceSlots::ONE;
+
+/// The slot of the interface that a packet came in on.
+#[inline(always)]
+fn interface_slot(packet: &Packet) -> u32 {
+    // Volatile, since the compiler takes what stands above for what the loader has set.
+    // SAFETY: reads of a constant.
+    let multiplier = unsafe { ptr::read_volatile(&raw const INTERFACE_SLOTS.multiplier) };
+    let place = InterfaceSlots::place(packet.ifindex(), multiplier);
+    // SAFETY: as above; places are below the number of slots.
+    u32::from(unsafe { ptr::read_volatile((&raw const INTERFACE_SLOTS.slots).cast::<u8>().add(place)) })
+}
 
 /// How a packet that is ours was sent: one of the constants. As large as a reason, so that no word of a `Result` of the two
 /// is ever unset: the compiler copies such words, and the verifier refuses that.
@@ -32,7 +48,7 @@ pub(crate) fn reason(outcome: Result<Verdict, Reason>) -> Reason {
 /// Counts the packet and returns the XDP action.
 #[inline(always)]
 pub(crate) fn finish(packet: &Packet, reason: Reason) -> u32 {
-    maps::count_verdict(INTERFACE_SLOT.load(), reason, u64::from(packet.frame_len));
+    maps::count_verdict(interface_slot(packet), reason, u64::from(packet.frame_len));
     #[cfg(feature = "trace")]
     trace(packet, reason);
     match reason.action() {

@@ -214,7 +214,7 @@ impl Executor {
                 maps.backends
                     .set(&key, records::with_alive(current, backend.alive))?;
             } else {
-                maps.backend_traffic.clear_range(key, 1)?;
+                maps.backend_traffic.clear(key)?;
             }
         }
         self.write_records(backends)

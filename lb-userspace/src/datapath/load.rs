@@ -1,117 +1,219 @@
-//! Loading the object: maps from their pins, the program once for each interface.
+//! Loading the object: maps from their pins, the program once for all interfaces.
 
 use std::{
+    collections::HashMap,
     io,
-    os::fd::{AsFd as _, BorrowedFd},
-    path::Path,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    rc::Rc,
 };
 
-use aya::{
-    Ebpf, EbpfLoader,
-    programs::{ProgramError, Xdp, links::FdLink, xdp::XdpLink},
-};
-use lb_common::{limits::MAX_INTERFACES, map_names};
+use aya_obj::{EbpfSectionKind, Function, Map, Object, btf::BtfFeatures};
+use lb_common::{interfaces::InterfaceSlots, map_names};
 
-use super::{DatapathError, error, object};
+use super::{
+    DatapathError, error,
+    loading::{self, MapTypes, NewProgram, Records, Refusal},
+    object::MapShape,
+    sys,
+};
 
 /// The program and its read-only global in the object.
 const PROGRAM: &str = "lb";
-const SLOT_GLOBAL: &str = "INTERFACE_SLOT";
+const SLOTS_GLOBAL: &str = "INTERFACE_SLOTS";
 
 /// Lines of the verifier's log that an error shows: the last ones say what it objects to.
 const VERIFIER_LINES: usize = 8;
 
-/// The values of the global, one for each slot, with addresses that outlive the loader.
-static SLOTS: [u32; MAX_INTERFACES as usize] = {
-    let mut slots = [0; MAX_INTERFACES as usize];
-    let mut slot = 0;
-    while slot < MAX_INTERFACES {
-        slots[slot as usize] = slot;
-        slot += 1;
-    }
-    slots
-};
+/// A program in the kernel, for all interfaces of one daemon.
+pub(super) type Program = Rc<OwnedFd>;
 
-/// Loads programs for the interfaces of one daemon. Kept for all of them, since making one reads the kernel's type
-/// information.
+/// Loads the program for the interfaces of one daemon, at most once with and once without packets of several buffers.
 pub(super) struct Loader {
-    loader: EbpfLoader<'static>,
-    object: &'static [u8],
+    object: Object,
+    pins: PathBuf,
+    ready: Option<Ready>,
+    /// With packets of several buffers, and without; why not, where the kernel refused it.
+    loaded: [Option<Result<Program, String>>; 2],
 }
 
-/// A program in the kernel, loaded for one interface slot.
-pub(super) struct Program(Ebpf);
+/// What is needed to load the program, once its maps are there.
+struct Ready {
+    btf: OwnedFd,
+    function: Function,
+    functions: Records,
+    lines: Records,
+    /// Held until the program holds them.
+    _maps: Vec<OwnedFd>,
+}
 
 impl Loader {
     /// A loader whose maps stand below `pins`; maps that are missing there are created by the first load.
-    pub(super) fn new(object: &'static [u8], pins: &Path) -> Self {
-        let mut loader = EbpfLoader::new();
-        // The program reads no kernel structures, so nothing is relocated, and the copy just read can go.
-        loader.btf(None);
-        for name in map_names::PINNED {
-            loader.map_pin_path(name, pins.join(name));
+    pub(super) fn new(object: Object, pins: &Path) -> Self {
+        Self {
+            object,
+            pins: pins.to_owned(),
+            ready: None,
+            loaded: [None, None],
         }
-        Self { loader, object }
     }
 
-    /// Loads the program for an interface slot, with or without packets of several buffers.
-    pub(super) fn load(&mut self, slot: u32, frags: bool) -> Result<Program, DatapathError> {
-        let value = SLOTS
-            .get(slot as usize)
-            .ok_or_else(|| DatapathError::BadObject(format!("interface slot {slot} is out of range")))?;
-        let mut ebpf = self
-            .loader
-            .override_global(SLOT_GLOBAL, value, true)
-            .load(&object::variant(self.object, frags))
-            .map_err(|e| DatapathError::Load {
-                reason: error::chain(&e),
-            })?;
-        xdp(&mut ebpf)?.load().map_err(|e| DatapathError::Load {
-            reason: load_error(&e),
+    /// Tells which interface, by its index, counts in which slot. To be called before the first load.
+    pub(super) fn serve(&mut self, interfaces: &[(u32, u32)]) -> Result<(), DatapathError> {
+        let slots = InterfaceSlots::of(interfaces)
+            .ok_or_else(|| DatapathError::BadObject("interface slots are out of range".to_owned()))?;
+        let slots = slots.to_bytes();
+        let globals = HashMap::from([(SLOTS_GLOBAL, (slots.as_slice(), true))]);
+        self.object.patch_map_data(globals).map_err(|e| bad(&e))
+    }
+
+    /// The program, with or without packets of several buffers.
+    pub(super) fn load(&mut self, frags: bool) -> Result<Program, DatapathError> {
+        let variant = usize::from(!frags);
+        if let Some(loaded) = &self.loaded[variant] {
+            let refused = |reason: &String| DatapathError::Load {
+                reason: reason.clone(),
+            };
+            return loaded.clone().map_err(|reason| refused(&reason));
+        }
+        if self.ready.is_none() {
+            self.ready = Some(prepare(&mut self.object, &self.pins)?);
+        }
+        let Some(ready) = &self.ready else {
+            return Err(DatapathError::BadObject("it is not ready".to_owned()));
+        };
+        let result = loading::load_program(&NewProgram {
+            name: PROGRAM,
+            license: &self.object.license,
+            instructions: &ready.function.instructions,
+            btf: ready.btf.as_fd(),
+            functions: &ready.functions,
+            lines: &ready.lines,
+            frags,
+        })
+        .map(Rc::new)
+        .map_err(|refusal| words(&refusal));
+        self.loaded[variant] = Some(result.clone());
+        result.map_err(|reason| DatapathError::Load { reason })
+    }
+}
+
+/// Puts the program in the place of the one that a pinned link holds.
+pub(super) fn take_over(program: &Program, pin: &Path) -> Result<(), String> {
+    let (link, _) = sys::pinned_xdp_link(pin).map_err(|e| e.to_string())?;
+    loading::update_link(&link, program.as_fd()).map_err(|e| e.to_string())
+}
+
+/// Brings types and maps into the kernel and relocates the program.
+fn prepare(object: &mut Object, pins: &Path) -> Result<Ready, DatapathError> {
+    // Linux 6.0 brought the last of them.
+    let all = BtfFeatures::new(true, true, true, true, true, true, true, true);
+    let types = object
+        .fixup_and_sanitize_btf(&all)
+        .map_err(|e| bad(&e))?
+        .ok_or_else(|| DatapathError::BadObject("it has no type information".to_owned()))?
+        .to_bytes();
+    let btf = loading::load_types(&types).map_err(|source| DatapathError::Io {
+        what: "cannot load type information".to_owned(),
+        source,
+    })?;
+    let maps = maps(object, pins, btf.as_fd())?;
+
+    let text = object.functions.keys().map(|(section, _)| *section).collect();
+    let descriptors = maps
+        .iter()
+        .map(|(name, fd, map)| (name.as_str(), fd.as_raw_fd(), map));
+    object.relocate_maps(descriptors, &text).map_err(|e| bad(&e))?;
+    object.relocate_calls(&text).map_err(|e| bad(&e))?;
+    let function = object
+        .programs
+        .get(PROGRAM)
+        .and_then(|program| object.functions.get(&program.function_key()))
+        .ok_or_else(|| DatapathError::BadObject(format!("it has no XDP program \"{PROGRAM}\"")))?
+        .clone();
+    Ok(Ready {
+        btf,
+        functions: Records {
+            bytes: function.func_info.func_info_bytes(),
+            size: function.func_info_rec_size,
+            count: function.func_info.len(),
+        },
+        lines: Records {
+            bytes: function.line_info.line_info_bytes(),
+            size: function.line_info_rec_size,
+            count: function.line_info.len(),
+        },
+        function,
+        _maps: maps.into_iter().map(|(_, fd, _)| fd).collect(),
+    })
+}
+
+/// Opens the maps that are pinned and creates all others.
+fn maps(
+    object: &mut Object,
+    pins: &Path,
+    btf: BorrowedFd<'_>,
+) -> Result<Vec<(String, OwnedFd, Map)>, DatapathError> {
+    let mut maps = Vec::new();
+    for (name, map) in object.maps.drain() {
+        let fd = open_or_create(&name, &map, pins, btf).map_err(|source| DatapathError::Io {
+            what: format!("cannot create map {name}"),
+            source,
         })?;
-        Ok(Program(ebpf))
+        maps.push((name, fd, map));
     }
+    Ok(maps)
 }
 
-impl Program {
-    /// Calls `f` with the program's descriptor.
-    pub(super) fn with_fd<T>(&mut self, f: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
-        let program = xdp(&mut self.0).map_err(io::Error::other)?;
-        f(program.fd().map_err(io::Error::other)?.as_fd())
+fn open_or_create(name: &str, map: &Map, pins: &Path, btf: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let pin = map_names::PINNED.contains(&name).then(|| pins.join(name));
+    if let Some(pin) = &pin
+        && let Some(fd) = sys::pinned(pin)?
+    {
+        return Ok(fd);
     }
-
-    /// Puts the program in the place of the one that a pinned link holds, in one step: each packet sees one or the
-    /// other.
-    pub(super) fn take_over(&mut self, pin: &Path) -> Result<(), String> {
-        let words = |e: &dyn std::error::Error| error::chain(e);
-        let link = aya::programs::links::PinnedLink::from_pin(pin).map_err(|e| words(&e))?;
-        let link = XdpLink::try_from(FdLink::from(link)).map_err(|e| words(&e))?;
-        let program = xdp(&mut self.0).map_err(|e| words(&e))?;
-        program.attach_to_link(link).map(drop).map_err(|e| words(&e))
+    let types = if let Map::Btf(map) = map {
+        Some(MapTypes {
+            btf,
+            key: map.def.btf_key_type_id,
+            value: map.def.btf_value_type_id,
+        })
+    } else {
+        None
+    };
+    let fd = if let Some(inner) = map.inner() {
+        let inner = loading::create_map(name, &MapShape::of(&inner), None, None)?;
+        loading::create_map(name, &MapShape::of(map), Some(inner.as_fd()), None)?
+    } else {
+        loading::create_map(name, &MapShape::of(map), None, types)?
+    };
+    if !map.data().is_empty() {
+        sys::update(fd.as_fd(), &0u32, map.data())?;
     }
+    if map.section_kind() == EbpfSectionKind::Rodata {
+        loading::freeze(fd.as_fd())?;
+    }
+    if let Some(pin) = &pin {
+        sys::pin(fd.as_fd(), pin)?;
+    }
+    Ok(fd)
 }
 
-fn xdp(ebpf: &mut Ebpf) -> Result<&mut Xdp, DatapathError> {
-    ebpf.program_mut(PROGRAM)
-        .and_then(|program| program.try_into().ok())
-        .ok_or_else(|| DatapathError::BadObject(format!("it has no XDP program \"{PROGRAM}\"")))
+fn bad(e: &dyn std::error::Error) -> DatapathError {
+    DatapathError::BadObject(error::chain(e))
 }
 
 /// What the kernel said, without the thousands of lines that a verifier's log may have.
-fn load_error(e: &ProgramError) -> String {
-    let ProgramError::LoadError {
-        io_error,
-        verifier_log,
-    } = e
-    else {
-        return error::chain(e);
-    };
-    let log = verifier_log.to_string();
-    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+fn words(refusal: &Refusal) -> String {
+    let lines: Vec<&str> = refusal
+        .log
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
     let last = lines[lines.len().saturating_sub(VERIFIER_LINES)..].join("\n  ");
     if last.is_empty() {
-        io_error.to_string()
+        refusal.error.to_string()
     } else {
-        format!("{io_error}; the verifier's last words:\n  {last}")
+        format!("{}; the verifier's last words:\n  {last}", refusal.error)
     }
 }

@@ -4,7 +4,7 @@
 use std::{
     io,
     marker::PhantomData,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -13,8 +13,9 @@ use aya::{Pod, maps::MapData, util::nr_cpus};
 use lb_common::{
     addr::NetAddr,
     backend::Backend,
-    counters::{PacketCount, ReasonCounts, Traffic, verdict_slot},
+    counters::{PacketCount, ReasonCounts, Traffic, backend_traffic_slot, verdict_slot},
     flow::{NatFlowV4, NatFlowV6, TupleV4, TupleV6},
+    limits::MAX_BACKENDS,
     map_names,
     reason::REASON_SLOTS,
     ring_slot::RingSlot,
@@ -22,7 +23,7 @@ use lb_common::{
     settings::Settings,
 };
 
-use super::{DatapathError, sys};
+use super::{DatapathError, loading, object::MapShape, sys};
 
 /// `BPF_MAP_TYPE_ARRAY`, and the flag that lets arrays of different lengths stand in one map of maps
 /// (`BPF_F_INNER_MAP`).
@@ -146,6 +147,55 @@ impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
     }
 }
 
+/// Counters by number, for each CPU.
+pub(super) trait Counters<V> {
+    /// The map's name, one of [`map_names`].
+    fn name(&self) -> &'static str;
+
+    /// Calls `visit` with each number from `first` on, `count` of them, and what CPUs have counted for it: for all of
+    /// them at once, or in several calls.
+    fn read_range(&self, first: u32, count: u32, visit: impl FnMut(u32, &[V])) -> io::Result<()>;
+}
+
+impl<V: Pod + Default> Counters<V> for Table<u32, V> {
+    fn name(&self) -> &'static str {
+        self.name
+    }
+
+    fn read_range(&self, first: u32, count: u32, visit: impl FnMut(u32, &[V])) -> io::Result<()> {
+        Self::read_range(self, first, count, visit)
+    }
+}
+
+/// The traffic of backends, a row for each CPU.
+pub(super) struct BackendTraffic(Table<u32, Traffic>);
+
+impl BackendTraffic {
+    fn rows(&self) -> u32 {
+        self.0.capacity / MAX_BACKENDS
+    }
+
+    /// Sets the counters of a backend to zero, on all CPUs.
+    pub(super) fn clear(&self, backend: u32) -> io::Result<()> {
+        (0..self.rows()).try_for_each(|cpu| self.0.clear_range(backend_traffic_slot(cpu, backend), 1))
+    }
+}
+
+impl Counters<Traffic> for BackendTraffic {
+    fn name(&self) -> &'static str {
+        self.0.name
+    }
+
+    fn read_range(&self, first: u32, count: u32, mut visit: impl FnMut(u32, &[Traffic])) -> io::Result<()> {
+        let count = count.min(MAX_BACKENDS.saturating_sub(first));
+        (0..self.rows()).try_for_each(|cpu| {
+            let row = backend_traffic_slot(cpu, 0);
+            self.0
+                .read_range(row + first, count, |slot, traffic| visit(slot - row, traffic))
+        })
+    }
+}
+
 impl<V: Pod + Default> Table<u32, V> {
     /// Calls `visit` with each index from `first` on, `count` of them, and its value: one `V`, or one for each CPU.
     pub(super) fn read_range(
@@ -204,12 +254,12 @@ pub(super) struct Rings(Table<u32, u32>);
 impl Rings {
     /// Puts rings in place, each at once and whole, and waits until no packet sees an old one any more.
     pub(super) fn set(&self, rings: &[(RingId, &[RingSlot])]) -> io::Result<()> {
-        let inner: Vec<MapData> = rings
+        let inner: Vec<OwnedFd> = rings
             .iter()
             .map(|(_, slots)| build_ring(slots))
             .collect::<io::Result<_>>()?;
         let keys: Vec<u32> = rings.iter().map(|(ring, _)| u32::from(ring.0)).collect();
-        let values: Vec<i32> = inner.iter().map(|map| map.fd().as_fd().as_raw_fd()).collect();
+        let values: Vec<i32> = inner.iter().map(|map| map.as_raw_fd()).collect();
         // In one call, since each call waits for a grace period of its own.
         let result = match sys::update_batch(self.0.fd(), &keys, &values) {
             Err(e) if sys::lacks_batch(&e) => keys
@@ -267,22 +317,22 @@ impl Rings {
 }
 
 /// Creates the array of a ring and fills it.
-fn build_ring(slots: &[RingSlot]) -> io::Result<MapData> {
+fn build_ring(slots: &[RingSlot]) -> io::Result<OwnedFd> {
     let size = |bytes: usize| u32::try_from(bytes).map_err(io::Error::other);
-    let map = aya_obj::Map::new_from_params(
-        RING_MAP_TYPE,
-        size(size_of::<u32>())?,
-        size(size_of::<RingSlot>())?,
-        size(slots.len())?,
-        RING_MAP_FLAGS,
-    );
-    let map = MapData::create(map, RING_MAP_NAME, None).map_err(io::Error::other)?;
+    let shape = MapShape {
+        map_type: RING_MAP_TYPE,
+        key_size: size(size_of::<u32>())?,
+        value_size: size(size_of::<RingSlot>())?,
+        max_entries: size(slots.len())?,
+        flags: RING_MAP_FLAGS,
+    };
+    let map = loading::create_map(RING_MAP_NAME, &shape, None, None)?;
     let keys: Vec<u32> = (0..size(slots.len())?).collect();
-    match sys::update_batch(map.fd().as_fd(), &keys, slots) {
+    match sys::update_batch(map.as_fd(), &keys, slots) {
         Err(e) if sys::lacks_batch(&e) => keys
             .iter()
             .zip(slots)
-            .try_for_each(|(key, slot)| sys::update(map.fd().as_fd(), key, &[*slot]))?,
+            .try_for_each(|(key, slot)| sys::update(map.as_fd(), key, &[*slot]))?,
         result => result?,
     }
     Ok(map)
@@ -300,7 +350,7 @@ pub(super) fn clear_verdicts(pins: &Path, slot: u32) -> Result<(), DatapathError
 }
 
 /// Number of possible CPUs: how many values a per-CPU map has for each key.
-fn cpus() -> Result<usize, DatapathError> {
+pub(super) fn cpus() -> Result<usize, DatapathError> {
     nr_cpus().map_err(|(path, source)| DatapathError::Io {
         what: format!("cannot read {path}"),
         source,
@@ -319,7 +369,7 @@ pub(super) struct Maps {
     pub(super) flows_v6: Table<TupleV6, NatFlowV6>,
     pub(super) verdicts: Table<u32, PacketCount>,
     pub(super) service_traffic: Table<u32, Traffic>,
-    pub(super) backend_traffic: Table<u32, Traffic>,
+    pub(super) backend_traffic: BackendTraffic,
     pub(super) service_drops: Table<u32, ReasonCounts>,
 }
 
@@ -338,7 +388,7 @@ impl Maps {
             flows_v6: Table::open(pins, map_names::FLOWS_V6, 1)?,
             verdicts: Table::open(pins, map_names::VERDICTS, cpus)?,
             service_traffic: Table::open(pins, map_names::SERVICE_TRAFFIC, cpus)?,
-            backend_traffic: Table::open(pins, map_names::BACKEND_TRAFFIC, cpus)?,
+            backend_traffic: BackendTraffic(Table::open(pins, map_names::BACKEND_TRAFFIC, 1)?),
             service_drops: Table::open(pins, map_names::SERVICE_DROPS, cpus)?,
         })
     }

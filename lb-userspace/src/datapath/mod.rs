@@ -11,6 +11,7 @@ mod error;
 mod execute;
 mod interface;
 mod load;
+mod loading;
 mod maps;
 mod neighbours;
 mod netlink;
@@ -76,7 +77,7 @@ impl Datapath {
     /// # Errors
     /// [`DatapathError`], with everything that forwarded before still forwarding.
     pub fn open(options: &AttachOptions) -> Result<Self, DatapathError> {
-        let object = object::bytes()?;
+        let object = object::parse()?;
         capabilities::check()?;
         let socket = |source| DatapathError::Io {
             what: "cannot open a netlink socket".to_owned(),
@@ -95,14 +96,18 @@ impl Datapath {
             return Err(DatapathError::OtherLayout { path });
         }
         pins.make_current()?;
-        pins.verify(&object::map_shapes(object)?)?;
+        let inherits = pins.verify(&object::map_shapes(&object)?)?;
 
         // What is on the interfaces is read under the lock, and after a reset.
         let wanted = attach::find(&mut client, options)?;
         let loader = Loader::new(object, &pins.current());
         let attached = Attacher::new(&mut client, loader, &pins, options.xdp_mode).attach(&wanted)?;
         let maps = Arc::new(Maps::open(&pins.current())?);
-        let programmed = programmed::read_back(&maps)?;
+        let programmed = if inherits {
+            programmed::read_back(&maps)?
+        } else {
+            Programmed::default()
+        };
         let executor = Executor::new(maps.clone(), &programmed)?;
 
         let interfaces: Arc<[AttachedInterface]> = attached.interfaces.into();

@@ -1,19 +1,12 @@
-//! The BPF object inside this binary: what maps it defines, and its variant without multi-buffer packets.
+//! The BPF object inside this binary, and what maps it defines.
 
-use std::borrow::Cow;
+use aya_obj::{Map, Object};
+use lb_common::{limits::MAX_BACKENDS, map_names};
 
-use aya_obj::Object;
-use lb_common::map_names;
-
-use super::DatapathError;
+use super::{DatapathError, maps};
 
 /// The object, or nothing where the daemon was built without one. Aligned, as the ELF parser wants it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf.o"));
-
-/// Name of the section whose program takes packets of several buffers, and of the one that does not; as C strings.
-const FRAGS_SECTION: &[u8] = b"xdp.frags\0";
-const PLAIN_SECTION: &[u8] = b"xdp\0\0\0\0\0\0\0";
-const _: () = assert!(FRAGS_SECTION.len() == PLAIN_SECTION.len());
 
 /// What the kernel keeps of a map's definition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +24,17 @@ pub(super) struct MapShape {
 }
 
 impl MapShape {
+    /// The shape that a definition asks for.
+    pub(super) const fn of(map: &Map) -> Self {
+        Self {
+            map_type: map.map_type(),
+            key_size: map.key_size(),
+            value_size: map.value_size(),
+            max_entries: map.max_entries(),
+            flags: map.map_flags(),
+        }
+    }
+
     /// The first field in which `found` is not what is expected, in words.
     pub(super) fn difference(&self, found: &Self) -> Option<String> {
         let Self {
@@ -53,20 +57,24 @@ impl MapShape {
     }
 }
 
-/// The embedded object.
+/// The embedded object, parsed, with its maps sized for this machine.
 ///
 /// # Errors
 /// [`DatapathError::NoObject`] where the daemon was built without one.
-pub(super) fn bytes() -> Result<&'static [u8], DatapathError> {
+pub(super) fn parse() -> Result<Object, DatapathError> {
     if OBJECT.is_empty() {
         return Err(DatapathError::NoObject);
     }
-    Ok(OBJECT)
+    let mut object = Object::parse(OBJECT).map_err(|e| DatapathError::BadObject(super::error::chain(&e)))?;
+    let rows = u32::try_from(maps::cpus()?).unwrap_or(u32::MAX);
+    if let Some(map) = object.maps.get_mut(map_names::BACKEND_TRAFFIC) {
+        map.set_max_entries(rows.saturating_mul(MAX_BACKENDS));
+    }
+    Ok(object)
 }
 
 /// Shapes of all pinned maps, as the object defines them, in the order of [`map_names::PINNED`].
-pub(super) fn map_shapes(object: &[u8]) -> Result<Vec<(&'static str, MapShape)>, DatapathError> {
-    let object = Object::parse(object).map_err(|e| DatapathError::BadObject(super::error::chain(&e)))?;
+pub(super) fn map_shapes(object: &Object) -> Result<Vec<(&'static str, MapShape)>, DatapathError> {
     map_names::PINNED
         .into_iter()
         .map(|name| {
@@ -74,35 +82,9 @@ pub(super) fn map_shapes(object: &[u8]) -> Result<Vec<(&'static str, MapShape)>,
                 .maps
                 .get(name)
                 .ok_or_else(|| DatapathError::BadObject(format!("it defines no map {name}")))?;
-            let shape = MapShape {
-                map_type: map.map_type(),
-                key_size: map.key_size(),
-                value_size: map.value_size(),
-                max_entries: map.max_entries(),
-                flags: map.map_flags(),
-            };
-            Ok((name, shape))
+            Ok((name, MapShape::of(map)))
         })
         .collect()
-}
-
-/// The object with or without the promise that its program takes packets of several buffers.
-///
-/// The loader reads that promise from the name of the program's section and has no call to change it, so the name is
-/// changed: in the table of section names and among the type information's strings, which refer to sections by name.
-pub(super) fn variant(object: &'static [u8], frags: bool) -> Cow<'static, [u8]> {
-    if frags {
-        return Cow::Borrowed(object);
-    }
-    let mut plain = object.to_vec();
-    let mut at = 0;
-    while let Some(rest) = plain.get_mut(at..at + FRAGS_SECTION.len()) {
-        if rest == FRAGS_SECTION {
-            rest.copy_from_slice(PLAIN_SECTION);
-        }
-        at += 1;
-    }
-    Cow::Owned(plain)
 }
 
 #[cfg(test)]
@@ -143,15 +125,5 @@ mod tests {
         ] {
             assert_eq!(ours.difference(&found).as_deref(), Some(difference));
         }
-    }
-
-    #[test]
-    fn the_plain_variant_names_no_section_for_several_buffers() {
-        static OBJECT: &[u8] = b"\0.relxdp.frags\0xdp.frags\0xdp.fragsible\0";
-        assert_eq!(variant(OBJECT, true), OBJECT);
-        assert_eq!(
-            variant(OBJECT, false).as_ref(),
-            b"\0.relxdp\0\0\0\0\0\0\0xdp\0\0\0\0\0\0\0xdp.fragsible\0"
-        );
     }
 }

@@ -138,16 +138,19 @@ impl Pins {
         links_below(&self.current())
     }
 
-    /// Compares what is pinned with the shapes the object wants; what is not pinned yet is left to the loader.
+    /// Compares what is pinned with the shapes the object wants, and tells whether there is any; what is not pinned yet is
+    /// left to the loader.
     ///
     /// # Errors
     /// [`DatapathError::PinMismatch`] for the first map that differs.
-    pub(super) fn verify(&self, shapes: &[(&'static str, MapShape)]) -> Result<(), DatapathError> {
+    pub(super) fn verify(&self, shapes: &[(&'static str, MapShape)]) -> Result<bool, DatapathError> {
+        let mut any = false;
         for (name, expected) in shapes {
             let path = self.current().join(name);
             if !path.exists() {
                 continue;
             }
+            any = true;
             let difference = match pinned_shape(&path) {
                 Ok(found) => expected.difference(&found),
                 Err(reason) => Some(reason),
@@ -156,7 +159,7 @@ impl Pins {
                 return Err(DatapathError::PinMismatch { path, difference });
             }
         }
-        Ok(())
+        Ok(any)
     }
 
     /// Removes everything of every version: links first, which detaches their programs, then maps, then directories.

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use super::{
     AttachedInterface, BackendStats, DatapathError, InterfaceStats, MapUse, Snapshot,
     directory::Directory,
-    maps::{Maps, Table},
+    maps::{Counters, Maps, Table},
     sweeper::FlowCounts,
 };
 
@@ -151,8 +151,8 @@ fn map_use<K: aya::Pod + Default, V: aya::Pod>(table: &Table<K, V>, entries: usi
     }
 }
 
-fn read<V: aya::Pod + Default>(
-    table: &Table<u32, V>,
+fn read<V>(
+    table: &impl Counters<V>,
     first: u32,
     count: u32,
     visit: impl FnMut(u32, &[V]),
@@ -166,15 +166,16 @@ fn read<V: aya::Pod + Default>(
 }
 
 /// Reads the entries with these ids, which are sorted, and sums each over CPUs.
-fn by_id<V: aya::Pod + Default>(
-    table: &Table<u32, V>,
+fn by_id<V: Default + Copy>(
+    table: &impl Counters<V>,
     ids: &[u32],
     add: impl Fn(V, &V) -> V,
 ) -> Result<BTreeMap<u32, V>, DatapathError> {
     let mut sums = BTreeMap::new();
     for (first, count) in ranges(ids) {
         read(table, first, count, |id, values| {
-            sums.insert(id, values.iter().fold(V::default(), &add));
+            let sum = sums.entry(id).or_default();
+            *sum = values.iter().fold(*sum, &add);
         })?;
     }
     Ok(sums)

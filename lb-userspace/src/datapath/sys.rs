@@ -5,7 +5,7 @@ use std::{
     ffi::CString,
     io,
     os::{
-        fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
     },
     path::Path,
@@ -14,22 +14,26 @@ use std::{
 
 use aya::Pod;
 
-use super::XdpMode;
+use super::{XdpMode, loading::create_map, object::MapShape};
 
 /// Commands, `enum bpf_cmd`.
 #[repr(i64)]
 #[derive(Clone, Copy)]
-enum Command {
+pub(super) enum Command {
     MapCreate = 0,
     MapLookup = 1,
     MapUpdate = 2,
     MapDelete = 3,
+    ProgLoad = 5,
     ObjPin = 6,
     ObjGet = 7,
     InfoByFd = 15,
+    BtfLoad = 18,
+    MapFreeze = 22,
     MapLookupBatch = 24,
     MapUpdateBatch = 26,
     LinkCreate = 28,
+    LinkUpdate = 29,
     LinkDetach = 34,
 }
 
@@ -39,22 +43,11 @@ const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 /// `BPF_LINK_TYPE_XDP`.
 const LINK_TYPE_XDP: u32 = 6;
 /// `BPF_XDP` of `enum bpf_attach_type`, and the flags that choose the mode (include/uapi/linux/if_link.h).
-const ATTACH_TYPE_XDP: u32 = 37;
+pub(super) const ATTACH_TYPE_XDP: u32 = 37;
 const XDP_FLAGS_SKB_MODE: u32 = 1 << 1;
 const XDP_FLAGS_DRV_MODE: u32 = 1 << 2;
 /// ENOTSUPP, the kernel's own, which system calls do leak.
 const ENOTSUPP: i32 = 524;
-
-#[repr(C)]
-#[derive(Default)]
-struct CreateAttr {
-    map_type: u32,
-    key_size: u32,
-    value_size: u32,
-    max_entries: u32,
-    map_flags: u32,
-    inner_map_fd: u32,
-}
 
 #[repr(C)]
 #[derive(Default)]
@@ -126,7 +119,7 @@ struct LinkInfoRecord {
 ///
 /// # Safety
 /// Every pointer and length in `attr` must be good for what `command` does with it.
-unsafe fn bpf<T>(command: Command, attr: &mut T) -> io::Result<i32> {
+pub(super) unsafe fn bpf<T>(command: Command, attr: &mut T) -> io::Result<i32> {
     // SAFETY: `attr` is a live, initialised structure of the given size; its pointers are good by the contract.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command as i64, ptr::from_mut(attr), size_of::<T>()) };
     if result < 0 {
@@ -135,16 +128,16 @@ unsafe fn bpf<T>(command: Command, attr: &mut T) -> io::Result<i32> {
     i32::try_from(result).map_err(io::Error::other)
 }
 
-fn raw(fd: BorrowedFd<'_>) -> u32 {
+pub(super) fn raw(fd: BorrowedFd<'_>) -> u32 {
     fd.as_raw_fd().cast_unsigned()
 }
 
-fn address<T>(value: *const T) -> u64 {
+pub(super) fn address<T>(value: *const T) -> u64 {
     value.expose_provenance() as u64
 }
 
 /// Takes the descriptor that a call returned.
-fn owned(fd: i32) -> OwnedFd {
+pub(super) fn owned(fd: i32) -> OwnedFd {
     // SAFETY: only called with descriptors that bpf(2) has just made for us, which nothing else owns.
     unsafe { OwnedFd::from_raw_fd(fd) }
 }
@@ -275,16 +268,29 @@ pub(super) struct XdpLinkInfo {
     pub(super) ifindex: u32,
 }
 
-/// Opens a pinned link and tells what it is; an error if the pin is no XDP link.
-pub(super) fn pinned_xdp_link(path: &Path) -> io::Result<(OwnedFd, XdpLinkInfo)> {
+/// Opens what is pinned under a path.
+fn open_pinned(path: &Path) -> io::Result<OwnedFd> {
     let path = CString::new(path.as_os_str().as_bytes())?;
     let mut attr = PathAttr {
         pathname: address(path.as_ptr()),
         ..Default::default()
     };
     // SAFETY: the path is a C string that lives until the call returns.
-    let link = owned(unsafe { bpf(Command::ObjGet, &mut attr) }?);
+    unsafe { bpf(Command::ObjGet, &mut attr) }.map(owned)
+}
 
+/// As [`open_pinned`]; nothing if nothing is there.
+pub(super) fn pinned(path: &Path) -> io::Result<Option<OwnedFd>> {
+    match open_pinned(path) {
+        Ok(object) => Ok(Some(object)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(e),
+    }
+}
+
+/// Opens a pinned link and tells what it is; an error if the pin is no XDP link.
+pub(super) fn pinned_xdp_link(path: &Path) -> io::Result<(OwnedFd, XdpLinkInfo)> {
+    let link = open_pinned(path)?;
     let mut info = LinkInfoRecord::default();
     let mut attr = InfoAttr {
         bpf_fd: link.as_raw_fd().cast_unsigned(),
@@ -356,28 +362,20 @@ pub(super) struct GracePeriod {
 
 impl GracePeriod {
     pub(super) fn new() -> io::Result<Self> {
-        let mut attr = CreateAttr {
-            map_type: MAP_TYPE_ARRAY,
+        let shape = |map_type| MapShape {
+            map_type,
             key_size: 4,
             value_size: 4,
             max_entries: 1,
-            ..Default::default()
+            flags: 0,
         };
-        // SAFETY: the attributes hold no pointers.
-        let inner = owned(unsafe { bpf(Command::MapCreate, &mut attr) }?);
-        let mut attr = CreateAttr {
-            map_type: MAP_TYPE_ARRAY_OF_MAPS,
-            inner_map_fd: inner.as_raw_fd().cast_unsigned(),
-            ..attr
-        };
-        // SAFETY: the attributes hold no pointers.
-        let outer = owned(unsafe { bpf(Command::MapCreate, &mut attr) }?);
+        let inner = create_map("GRACE", &shape(MAP_TYPE_ARRAY), None, None)?;
+        let outer = create_map("GRACE", &shape(MAP_TYPE_ARRAY_OF_MAPS), Some(inner.as_fd()), None)?;
         Ok(Self { outer, inner })
     }
 
     /// Blocks for a grace period, typically some milliseconds.
     pub(super) fn wait(&self) -> io::Result<()> {
-        use std::os::fd::AsFd as _;
         update(self.outer.as_fd(), &0u32, &[self.inner.as_raw_fd()])
     }
 }

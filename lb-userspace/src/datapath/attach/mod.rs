@@ -16,7 +16,7 @@ use self::{
 };
 use super::{
     AttachOptions, AttachedInterface, DatapathError, XdpMode, XdpModeChoice,
-    load::{Loader, Program},
+    load::{Loader, Program, take_over},
     maps,
     netlink::{Client, LinkState},
     pin::{self, PinnedLink, Pins},
@@ -132,6 +132,17 @@ impl<'a> Attacher<'a> {
                 return Err(foreign(link, *program_id));
             }
         }
+        let slots: Vec<(u32, u32)> = wanted
+            .iter()
+            .zip(&decision.actions)
+            .filter_map(|(link, action)| match *action {
+                Action::TakeOver { slot } | Action::Replace { slot, .. } | Action::Attach { slot } => {
+                    Some((link.ifindex, slot))
+                }
+                Action::Foreign { .. } => None,
+            })
+            .collect();
+        self.loader.serve(&slots)?;
         for PinnedLink { path, .. } in pinned.iter().filter(|link| decision.stale.contains(&link.slot)) {
             pin::remove_link(path)?;
         }
@@ -161,14 +172,14 @@ impl<'a> Attacher<'a> {
         let pin = self.pins.link(slot);
         let refused = match self
             .loader
-            .load(slot, true)
+            .load(true)
             .map_err(|e| e.to_string())
-            .and_then(|mut program| program.take_over(&pin))
+            .and_then(|program| take_over(&program, &pin))
         {
             Ok(()) => return Ok(self.generic_note(link)),
             Err(reason) => reason,
         };
-        match self.loader.load(slot, false)?.take_over(&pin) {
+        match take_over(&self.loader.load(false)?, &pin) {
             Ok(()) => Ok(Some(frags_note(&refused))),
             Err(reason) => Err(DatapathError::Attach {
                 interface: link.name.clone(),
@@ -213,24 +224,20 @@ impl<'a> Attacher<'a> {
         modes: &[XdpMode],
     ) -> Result<Option<String>, DatapathError> {
         let mut refused: Vec<String> = Vec::new();
-        // With and without packets of several buffers; loaded when needed, as most drivers take the first.
-        let mut programs: [Option<Program>; 2] = [None, None];
         for mode in modes {
             let mut without_frags: Option<String> = None;
-            for (loaded, frags) in programs.iter_mut().zip([true, false]) {
-                if loaded.is_none() {
-                    match self.loader.load(slot, frags) {
-                        Ok(program) => *loaded = Some(program),
-                        // Kernels before 5.18 do not know of them.
-                        Err(e) if frags => without_frags = Some(e.to_string()),
-                        Err(e) => return Err(e),
+            // With and without packets of several buffers; most drivers take the first.
+            for frags in [true, false] {
+                let program = match self.loader.load(frags) {
+                    Ok(program) => program,
+                    // Kernels before 5.18 do not know of them.
+                    Err(e) if frags => {
+                        without_frags = Some(e.to_string());
+                        continue;
                     }
-                }
-                let Some(program) = loaded else {
-                    continue;
+                    Err(e) => return Err(e),
                 };
-                let result = self.create_link(program, link, slot, *mode);
-                match result {
+                match self.create_link(&program, link, slot, *mode) {
                     Ok(()) => {
                         let notes: Vec<String> = refused
                             .first()
@@ -254,7 +261,7 @@ impl<'a> Attacher<'a> {
 
     fn create_link(
         &mut self,
-        program: &mut Program,
+        program: &Program,
         link: &LinkState,
         slot: u32,
         mode: XdpMode,
@@ -262,9 +269,7 @@ impl<'a> Attacher<'a> {
         if self.fresh.contains(&slot) {
             maps::clear_verdicts(&self.pins.current(), slot).map_err(|e| e.to_string())?;
         }
-        let fd = program
-            .with_fd(|program| sys::create_xdp_link(program, link.ifindex, mode))
-            .map_err(|e| explain(&e))?;
+        let fd = sys::create_xdp_link(program.as_fd(), link.ifindex, mode).map_err(|e| explain(&e))?;
         sys::pin(fd.as_fd(), &self.pins.link(slot)).map_err(|e| format!("cannot pin the link: {e}"))?;
         self.made.push(slot);
         Ok(())
