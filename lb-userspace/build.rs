@@ -1,14 +1,14 @@
-//! Puts the BPF object, where `cargo xtask build` has left one, to where the library embeds it from; else an empty
-//! file, so that building and testing the daemon needs no BPF toolchain.
+//! Puts the BPF objects, where `cargo xtask build` has left them, to where the library embeds them from; else empty
+//! files, so that building and testing the daemon needs no BPF toolchain.
 
 use std::{
     env, fs, io,
     path::{Path, PathBuf},
 };
 
-/// Below the target directory: where the finished object lies, and under which name it is embedded.
+/// Below the target directory: where the finished objects lie, and under which names they are embedded.
 const OBJECT_DIR: &str = "bpf";
-const OBJECT_NAME: &str = "lb-ebpf.o";
+const OBJECT_NAMES: [&str; 2] = ["lb-ebpf.o", "lb-ebpf-decap.o"];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set; run by cargo")?);
@@ -21,12 +21,14 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo::rerun-if-changed={}", object_dir.display());
     println!("cargo::rerun-if-changed=build.rs");
 
-    let object = match fs::read(object_dir.join(OBJECT_NAME)) {
-        Ok(object) => object,
-        Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-        Err(e) => return Err(format!("{}: {e}", object_dir.join(OBJECT_NAME).display()).into()),
-    };
-    fs::write(out_dir.join(OBJECT_NAME), object)?;
+    for name in OBJECT_NAMES {
+        let object = match fs::read(object_dir.join(name)) {
+            Ok(object) => object,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
+            Err(e) => return Err(format!("{}: {e}", object_dir.join(name).display()).into()),
+        };
+        fs::write(out_dir.join(name), object)?;
+    }
     Ok(())
 }
 

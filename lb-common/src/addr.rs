@@ -42,6 +42,12 @@ pub struct NetAddr(pub [u32; 4]);
 const MAPPED: u32 = 0x0000_ffff_u32.to_be();
 
 impl NetAddr {
+    /// An IPv4 address in a record.
+    #[inline(always)]
+    pub const fn from_v4(address: NetV4) -> Self {
+        Self([0, 0, MAPPED, address.0])
+    }
+
     /// The IPv4 address inside; meaningless if the record is of the other family.
     #[inline(always)]
     pub const fn v4(self) -> NetV4 {
@@ -98,7 +104,7 @@ impl From<Ipv6Addr> for NetV6 {
 impl From<IpAddr> for NetAddr {
     fn from(address: IpAddr) -> Self {
         match address {
-            IpAddr::V4(v4) => Self([0, 0, MAPPED, NetV4::from(v4).0]),
+            IpAddr::V4(v4) => Self::from_v4(NetV4::from(v4)),
             IpAddr::V6(v6) => Self(NetV6::from(v6).0),
         }
     }

@@ -10,6 +10,7 @@ pub mod addr;
 pub mod backend;
 pub mod counters;
 pub mod csum;
+pub mod decap;
 pub mod flow;
 pub mod hash;
 pub mod interfaces;

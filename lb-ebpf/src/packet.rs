@@ -136,8 +136,8 @@ impl Packet {
         Some(unsafe { &mut *pointer })
     }
 
-    /// Puts `bytes` new bytes before the frame, whatever stands in them; offsets into the frame grow by as much. `None`
-    /// if the driver left no room.
+    /// Puts `bytes` new bytes before the frame, whatever stands in them, or takes as many away if it is negative; offsets
+    /// into the frame grow by as much. `None` if the driver left no room, or the frame is shorter.
     #[inline(always)]
     pub(crate) fn grow(&self, bytes: i32) -> Option<()> {
         // SAFETY: the context of this run; no pointer into the frame outlives a bounds check.

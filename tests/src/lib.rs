@@ -7,6 +7,7 @@ pub mod capture;
 pub mod client;
 pub mod config;
 pub mod daemon;
+pub mod decap;
 pub mod flood;
 pub mod frame_counter;
 pub mod frames;

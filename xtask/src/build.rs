@@ -24,6 +24,14 @@ pub(crate) struct Options {
     yes: bool,
 }
 
+/// What is built for BPF, and the names of the finished objects: the balancer, the end of its tunnels, and the wrapper of
+/// the benchmark.
+const OBJECTS: [(&str, &str); 3] = [
+    ("lb-ebpf", "lb-ebpf.o"),
+    ("lb-ebpf-decap", "lb-ebpf-decap.o"),
+    ("lb-ebpf-bench", "lb-ebpf-bench.o"),
+];
+
 /// How `lb` is built. The XDP program always has the profile `bpf`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
@@ -63,17 +71,12 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
 /// Builds the XDP program and puts it where `lb` embeds it from.
 pub(crate) fn bpf(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
     run(&mut toolchain.cargo(workspace, "build")).context("building the XDP program")?;
-    let built = workspace
-        .target
-        .join("bpf-build")
-        .join(BPF_TARGET)
-        .join("bpf/lb-ebpf");
-    replace_if_changed(&built, &workspace.bpf_object())?;
-    // Its benchmark's wrapper comes with it, as an object of its own.
-    replace_if_changed(
-        &built.with_file_name("lb-ebpf-bench"),
-        &workspace.bpf_object().with_file_name("lb-ebpf-bench.o"),
-    )
+    let built = workspace.target.join("bpf-build").join(BPF_TARGET).join("bpf");
+    for (name, object) in OBJECTS {
+        let object = workspace.bpf_object().with_file_name(object);
+        replace_if_changed(&built.join(name), &object)?;
+    }
+    Ok(())
 }
 
 /// Builds the `lb` binary.

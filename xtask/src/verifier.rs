@@ -15,6 +15,9 @@ use crate::{
 /// The committed budget.
 const BUDGET: &str = "xtask/verifier-budget.txt";
 
+/// The objects that users run.
+const OBJECTS: [&str; 2] = ["lb-ebpf.o", "lb-ebpf-decap.o"];
+
 /// Loads every program of the object with a bpffs that goes away with its mount namespace: arguments are the object
 /// and the directory to mount on.
 const LOAD: &str = "mount -t bpf bpf \"$1\" && exec bpftool --debug prog loadall \"$0\" \"$1/programs\"";
@@ -52,12 +55,14 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let budget_file = workspace.root.join(BUDGET);
     let text = fs::read_to_string(&budget_file).with_context(|| format!("cannot read {BUDGET}"))?;
     let budget = parse_budget(&text)?;
-    let costs = parse_log(&load(
-        &workspace.bpf_object(),
-        &workspace.target.join("verifier"),
-    )?);
-    if costs.is_empty() {
-        bail!("bpftool loaded no program");
+    let mut costs = BTreeMap::new();
+    for object in OBJECTS {
+        let object = workspace.bpf_object().with_file_name(object);
+        let of_object = parse_log(&load(&object, &workspace.target.join("verifier"))?);
+        if of_object.is_empty() {
+            bail!("bpftool loaded no program of {}", object.display());
+        }
+        costs.extend(of_object);
     }
     let mut over = Vec::new();
     println!(

@@ -11,7 +11,7 @@ mod signals;
 mod telemetry;
 
 use std::{
-    io::Write,
+    io::{self, Write},
     path::Path,
     process,
     sync::Arc,
@@ -75,6 +75,20 @@ pub fn run(flags: &Flags) -> Result<(), RunError> {
     // A blocking read of a map must not hold up the exit.
     runtime.shutdown_timeout(SHUTDOWN_DEADLINE);
     result
+}
+
+/// Waits for the signal that ends a command which works in the foreground.
+///
+/// # Errors
+/// Signals cannot be received.
+pub fn wait_for_end() -> io::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    runtime.block_on(async {
+        Signals::new()?.end().await;
+        Ok(())
+    })
 }
 
 async fn daemon(flags: &Flags, settings: DaemonSettings, from_file: Option<Desired>) -> Result<(), RunError> {

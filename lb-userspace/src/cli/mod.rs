@@ -5,6 +5,7 @@ mod backend;
 mod check_config;
 pub(crate) mod client;
 mod completions;
+mod decap;
 mod detach;
 pub mod error;
 mod events;
@@ -84,6 +85,8 @@ enum Command {
     Events(events::Events),
     /// Remove program, links and pins left by a kept or killed daemon
     Detach(detach::Detach),
+    /// End tunnels of modes ipip and gue on a backend, in the foreground
+    Decap(decap::Decap),
     /// Print a completion script for a shell
     Completions(completions::Completions),
 }
@@ -102,6 +105,7 @@ impl Cli {
             Command::Backend(backend) => context.block_on(backend.execute(&context)),
             Command::Events(events) => context.block_on(events.execute(&context)),
             Command::Detach(detach) => detach.execute(&context),
+            Command::Decap(decap) => decap.execute(&context),
             Command::Completions(completions) => completions.execute(),
         }
     }

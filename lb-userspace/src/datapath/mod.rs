@@ -6,6 +6,7 @@
 
 mod attach;
 mod capabilities;
+mod decap;
 mod directory;
 mod error;
 mod execute;
@@ -34,6 +35,7 @@ use self::{
     pin::Pins, sweeper::FlowCounts,
 };
 pub use self::{
+    decap::{Decap, DecapOptions},
     error::{DatapathError, ProgramError},
     interface::{AttachOptions, AttachedInterface, XdpMode, XdpModeChoice},
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},

@@ -8,6 +8,9 @@ use super::{DatapathError, maps};
 /// The object, or nothing where the daemon was built without one. Aligned, as the ELF parser wants it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf.o"));
 
+/// The end of tunnels, as above.
+static DECAP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf-decap.o"));
+
 /// What the kernel keeps of a map's definition.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct MapShape {
@@ -71,6 +74,17 @@ pub(super) fn parse() -> Result<Object, DatapathError> {
         map.set_max_entries(rows.saturating_mul(MAX_BACKENDS));
     }
     Ok(object)
+}
+
+/// The embedded object of `lb decap`.
+///
+/// # Errors
+/// As [`parse`].
+pub(super) fn decap() -> Result<&'static [u8], DatapathError> {
+    if DECAP.is_empty() {
+        return Err(DatapathError::NoObject);
+    }
+    Ok(DECAP)
 }
 
 /// Shapes of all pinned maps, as the object defines them, in the order of [`map_names::PINNED`].

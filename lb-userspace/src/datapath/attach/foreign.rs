@@ -5,7 +5,7 @@ use std::fs;
 use super::super::{DatapathError, netlink::LinkState};
 
 /// The error for a program that is not ours.
-pub(super) fn foreign(link: &LinkState, program_id: u32) -> DatapathError {
+pub(in super::super) fn foreign(link: &LinkState, program_id: u32) -> DatapathError {
     let name = aya::programs::loaded_programs()
         .filter_map(Result::ok)
         .find(|program| program.id() == program_id)

@@ -10,10 +10,8 @@ use std::{
 
 use lb_common::limits::MAX_INTERFACES;
 
-use self::{
-    decision::{Action, decide, mode},
-    foreign::foreign,
-};
+use self::decision::{Action, decide, mode};
+pub(super) use self::foreign::foreign;
 use super::{
     AttachOptions, AttachedInterface, DatapathError, XdpMode, XdpModeChoice,
     load::{Loader, Program, take_over},
@@ -24,7 +22,7 @@ use super::{
 };
 
 /// The modes to try, best first.
-fn modes(choice: XdpModeChoice) -> &'static [XdpMode] {
+pub(super) fn modes(choice: XdpModeChoice) -> &'static [XdpMode] {
     match choice {
         XdpModeChoice::Auto => &[XdpMode::Native, XdpMode::Generic],
         XdpModeChoice::Native => &[XdpMode::Native],
@@ -50,17 +48,7 @@ pub(super) fn find(client: &mut Client, options: &AttachOptions) -> Result<Vec<L
     })?;
     let mut found: Vec<LinkState> = Vec::new();
     for name in &options.interfaces {
-        let link =
-            links
-                .iter()
-                .find(|link| link.name == *name)
-                .ok_or_else(|| DatapathError::InterfaceMissing {
-                    name: name.clone(),
-                    present: links.iter().map(|link| link.name.clone()).collect(),
-                })?;
-        if !link.framed {
-            return Err(DatapathError::NotEthernet(name.clone()));
-        }
+        let link = named(&links, name)?;
         if !found.contains(link) {
             found.push(link.clone());
         }
@@ -70,6 +58,30 @@ pub(super) fn find(client: &mut Client, options: &AttachOptions) -> Result<Vec<L
         given if given > MAX_INTERFACES as usize => Err(DatapathError::TooManyInterfaces { given }),
         _ => Ok(found),
     }
+}
+
+/// As [`find`], for one interface.
+pub(super) fn find_one(client: &mut Client, name: &str) -> Result<LinkState, DatapathError> {
+    let links = client.links().map_err(|source| DatapathError::Io {
+        what: "cannot list interfaces".to_owned(),
+        source,
+    })?;
+    named(&links, name).cloned()
+}
+
+fn named<'a>(links: &'a [LinkState], name: &str) -> Result<&'a LinkState, DatapathError> {
+    let link =
+        links
+            .iter()
+            .find(|link| link.name == name)
+            .ok_or_else(|| DatapathError::InterfaceMissing {
+                name: name.to_owned(),
+                present: links.iter().map(|link| link.name.clone()).collect(),
+            })?;
+    if !link.framed {
+        return Err(DatapathError::NotEthernet(name.to_owned()));
+    }
+    Ok(link)
 }
 
 /// What attaching works with.
@@ -315,7 +327,7 @@ fn frags_note(reason: &str) -> String {
 }
 
 /// The system call's error, with what it means here.
-fn explain(e: &io::Error) -> String {
+pub(super) fn explain(e: &io::Error) -> String {
     match e.raw_os_error() {
         Some(libc::EOPNOTSUPP) => "the driver does not support it".to_owned(),
         Some(libc::ERANGE | libc::EMSGSIZE) => "the interface's MTU is too large for it".to_owned(),

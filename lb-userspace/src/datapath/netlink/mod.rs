@@ -4,35 +4,23 @@
     reason = "messages and attributes are open sets: newer kernels send more, and most are not for us"
 )]
 
-use std::{
-    io,
-    net::IpAddr,
-    os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
-};
+mod watch;
+
+use std::{io, net::IpAddr};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
+    address::{AddressAttribute, AddressMessage},
     link::{LinkAttribute, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-/// Bytes the kernel may queue for us on either socket.
-const RECEIVE_BUFFER_BYTES: u32 = 1 << 20;
-
-/// Multicast groups, include/uapi/linux/rtnetlink.h: links, neighbours, addresses and routes of both families.
-const GROUPS: [u32; 6] = [
-    libc::RTNLGRP_LINK,
-    libc::RTNLGRP_NEIGH,
-    libc::RTNLGRP_IPV4_IFADDR,
-    libc::RTNLGRP_IPV6_IFADDR,
-    libc::RTNLGRP_IPV4_ROUTE,
-    libc::RTNLGRP_IPV6_ROUTE,
-];
+pub(super) use self::watch::{Notice, Watch};
 
 /// A link as far as forwarding cares.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -121,6 +109,15 @@ impl Client {
         }
     }
 
+    /// The addresses of this machine.
+    pub(super) fn addresses(&mut self) -> io::Result<Vec<IpAddr>> {
+        let answer = self.ask(
+            RouteNetlinkMessage::GetAddress(AddressMessage::default()),
+            NLM_F_DUMP,
+        )?;
+        Ok(answer.into_iter().filter_map(address).collect())
+    }
+
     /// The way to `destination`.
     pub(super) fn route(&mut self, destination: IpAddr) -> io::Result<Route> {
         let mut message = RouteMessage::default();
@@ -201,58 +198,6 @@ impl Client {
     }
 }
 
-/// A change that may concern forwarding.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Notice {
-    /// A neighbour entry of this address changed.
-    Neighbour(IpAddr),
-    /// A link, address or route changed, or notices were lost: anything may be different.
-    Anything,
-}
-
-/// A socket that hears of changes.
-pub(super) struct Watch {
-    socket: Socket,
-}
-
-impl Watch {
-    /// Subscribes in the network namespace of this thread.
-    pub(super) fn new() -> io::Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE)?;
-        socket.set_non_blocking(true)?;
-        socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES)?;
-        socket.bind_auto()?;
-        for group in GROUPS {
-            socket.add_membership(group)?;
-        }
-        Ok(Self { socket })
-    }
-
-    /// The notices of one datagram. WouldBlock: none is there.
-    pub(super) fn read(&self) -> io::Result<Vec<Notice>> {
-        match self.socket.recv_from_full() {
-            Ok((datagram, _)) => Ok(messages(&datagram)
-                .filter_map(|message| notice(message.ok()?))
-                .collect()),
-            // The kernel dropped notices that did not fit into the socket's buffer.
-            Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => Ok(vec![Notice::Anything]),
-            Err(e) => Err(e),
-        }
-    }
-}
-
-impl AsRawFd for Watch {
-    fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
-    }
-}
-
-impl AsFd for Watch {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
-    }
-}
-
 /// The messages of a datagram, which stand one behind the other on multiples of four bytes.
 fn messages(
     mut datagram: &[u8],
@@ -293,6 +238,22 @@ fn neighbour_message(ifindex: u32, address: IpAddr) -> NeighbourMessage {
 
 fn mac(bytes: &[u8]) -> Option<[u8; 6]> {
     bytes.try_into().ok()
+}
+
+/// The machine's own end, where the link is one with two.
+fn address(message: RouteNetlinkMessage) -> Option<IpAddr> {
+    let RouteNetlinkMessage::NewAddress(message) = message else {
+        return None;
+    };
+    let (mut local, mut end) = (None, None);
+    for attribute in message.attributes {
+        match attribute {
+            AddressAttribute::Local(address) => local = Some(address),
+            AddressAttribute::Address(address) => end = Some(address),
+            _ => {}
+        }
+    }
+    local.or(end)
 }
 
 fn link_state(message: RouteNetlinkMessage) -> Option<LinkState> {
@@ -404,24 +365,4 @@ fn neighbour(message: RouteNetlinkMessage) -> Option<Neighbour> {
         mac: mac.filter(|_| valid),
         confirmed: matches!(message.header.state, Permanent | Noarp | Reachable),
     })
-}
-
-fn notice(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Notice> {
-    let NetlinkPayload::InnerMessage(inner) = message.payload else {
-        return Some(Notice::Anything);
-    };
-    match inner {
-        RouteNetlinkMessage::NewNeighbour(message) | RouteNetlinkMessage::DelNeighbour(message) => {
-            message.attributes.iter().find_map(|attribute| match attribute {
-                NeighbourAttribute::Destination(NeighbourAddress::Inet(v4)) => {
-                    Some(Notice::Neighbour(IpAddr::V4(*v4)))
-                }
-                NeighbourAttribute::Destination(NeighbourAddress::Inet6(v6)) => {
-                    Some(Notice::Neighbour(IpAddr::V6(*v6)))
-                }
-                _ => None,
-            })
-        }
-        _ => Some(Notice::Anything),
-    }
 }

@@ -1,0 +1,57 @@
+//! The end of a tunnel, at a backend: what its program and the command that loads it share.
+
+/// Prefixes that tunnels may come from, to [`ALLOWED`]: of addresses as records hold them, so that those of IPv4 have 96 bits
+/// more. Written by the command.
+pub const SOURCES: &str = "SOURCES";
+/// Addresses that tunnels end at, to [`ALLOWED`]. Written by the command.
+pub const ADDRESSES: &str = "ADDRESSES";
+/// Packets by [`Outcome`], per CPU.
+pub const OUTCOMES: &str = "OUTCOMES";
+
+/// What the two sets hold for each member.
+pub const ALLOWED: u8 = 1;
+
+/// Prefixes and addresses at most.
+pub const MAX_ENTRIES: u32 = 1024;
+
+/// What became of a packet.
+#[repr(u32)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Outcome {
+    /// Not a tunnel to this machine; passed on untouched.
+    Passed = 0,
+    /// Freed of its outer header and passed on.
+    Decapsulated = 1,
+    /// Dropped: not from a balancer.
+    UnknownSource = 2,
+    /// Dropped: no whole packet within.
+    Malformed = 3,
+    /// Dropped: marked as having met congestion, which its sender did not agree to be told (RFC 6040 section 4.2).
+    Congestion = 4,
+    /// Dropped: the frame could not be shortened.
+    Failed = 5,
+}
+
+impl Outcome {
+    /// All, in the order of their numbers.
+    pub const ALL: [Self; 6] = [
+        Self::Passed,
+        Self::Decapsulated,
+        Self::UnknownSource,
+        Self::Malformed,
+        Self::Congestion,
+        Self::Failed,
+    ];
+
+    /// Name in output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Passed => "passed",
+            Self::Decapsulated => "decapsulated",
+            Self::UnknownSource => "unknown_source",
+            Self::Malformed => "malformed",
+            Self::Congestion => "congestion",
+            Self::Failed => "failed",
+        }
+    }
+}
