@@ -22,6 +22,14 @@ impl BackendId {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct Generation(pub u16);
 
+impl Generation {
+    /// The one that follows; they come round after 65,536.
+    #[inline(always)]
+    pub const fn next(self) -> Self {
+        Self(self.0.wrapping_add(1))
+    }
+}
+
 /// The id is in use. A record without it is free.
 pub const IN_USE: u16 = 1 << 0;
 /// Recorded flows may go to this backend. Cleared when it is down and the service moves its flows, and on removal.

@@ -46,3 +46,17 @@ pub const fn tuple_v6(tuple: &Tuple<NetV6>) -> u32 {
     state = mix(state, ((g as u64) << 32) | h as u64);
     finish(mix(state, ports(tuple)))
 }
+
+/// Hash of an IPv4 tuple's source address, 32 bits: the same for all flows of a client.
+#[inline(always)]
+pub const fn source_v4(tuple: &Tuple<NetV4>) -> u32 {
+    finish(mix(0, tuple.src.0 as u64))
+}
+
+/// As [`source_v4`], of IPv6.
+#[inline(always)]
+pub const fn source_v6(tuple: &Tuple<NetV6>) -> u32 {
+    let [a, b, c, d] = tuple.src.0;
+    let state = mix(0, ((a as u64) << 32) | b as u64);
+    finish(mix(state, ((c as u64) << 32) | d as u64))
+}

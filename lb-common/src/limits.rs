@@ -3,7 +3,7 @@
 
 /// Version of all map layouts together; part of the pin path. Raised by any change of a key, value or meaning, so
 /// that a daemon never reads maps of another layout as its own.
-pub const LAYOUT_VERSION: u32 = 2;
+pub const LAYOUT_VERSION: u32 = 3;
 
 /// Services at most.
 pub const MAX_SERVICES: u32 = 4_096;
@@ -22,6 +22,15 @@ pub const RING_SIZE_MAX: u32 = 131_071;
 
 /// Entries of each family's flow table. A NAT flow takes two, one for each direction.
 pub const MAX_FLOWS: u32 = 1 << 20;
+
+/// Entries of each family's table of proven flows, for services that record flows otherwise than mode `nat`.
+pub const MAX_TRACKED: u32 = 1 << 20;
+
+/// Entries of each family's table of flows that have only opened. The kernel allocates all of them at once.
+pub const MAX_OPENING: u32 = 1 << 15;
+
+/// Entries of each family's table of older flows of which one packet came since their slot changed. As above.
+pub const MAX_SEEN: u32 = 1 << 16;
 
 /// Interfaces that one daemon serves at once.
 pub const MAX_INTERFACES: u32 = 16;

@@ -17,6 +17,19 @@ pub const SNAT_ADDRESSES: &str = "SNAT_ADDRESSES";
 pub const FLOWS_V4: &str = "FLOWS_V4";
 /// [`crate::flow::TupleV6`] to [`crate::flow::NatFlowV6`]. Written by the XDP program, swept by the daemon.
 pub const FLOWS_V6: &str = "FLOWS_V6";
+/// [`crate::flow::TupleV4`] to [`crate::track::FlowRecord`]: [`crate::track::Table::Tracked`]. Written by the XDP
+/// program, swept by the daemon; so are the five below.
+pub const TRACKED_V4: &str = "TRACKED_V4";
+/// As [`TRACKED_V4`], of IPv6.
+pub const TRACKED_V6: &str = "TRACKED_V6";
+/// As [`TRACKED_V4`]: [`crate::track::Table::Opening`].
+pub const OPENING_V4: &str = "OPENING_V4";
+/// As [`OPENING_V4`], of IPv6.
+pub const OPENING_V6: &str = "OPENING_V6";
+/// As [`TRACKED_V4`]: [`crate::track::Table::Seen`].
+pub const SEEN_V4: &str = "SEEN_V4";
+/// As [`SEEN_V4`], of IPv6.
+pub const SEEN_V6: &str = "SEEN_V6";
 /// Interface slot and reason to [`crate::counters::PacketCount`], per CPU.
 pub const VERDICTS: &str = "VERDICTS";
 /// Service id to [`crate::counters::Traffic`], per CPU.
@@ -26,8 +39,13 @@ pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
 /// Service id to [`crate::counters::ReasonCounts`], per CPU.
 pub const SERVICE_DROPS: &str = "SERVICE_DROPS";
 
+/// Maps that hold flows.
+pub const OF_FLOWS: [&str; 8] = [
+    FLOWS_V4, FLOWS_V6, TRACKED_V4, TRACKED_V6, OPENING_V4, OPENING_V6, SEEN_V4, SEEN_V6,
+];
+
 /// Every map that is pinned and survives the daemon.
-pub const PINNED: [&str; 12] = [
+pub const PINNED: [&str; 18] = [
     SETTINGS,
     SERVICES_V4,
     SERVICES_V6,
@@ -36,6 +54,12 @@ pub const PINNED: [&str; 12] = [
     SNAT_ADDRESSES,
     FLOWS_V4,
     FLOWS_V6,
+    TRACKED_V4,
+    TRACKED_V6,
+    OPENING_V4,
+    OPENING_V6,
+    SEEN_V4,
+    SEEN_V6,
     VERDICTS,
     SERVICE_TRAFFIC,
     BACKEND_TRAFFIC,

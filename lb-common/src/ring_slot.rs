@@ -81,6 +81,22 @@ pub struct Decision {
 }
 
 impl RingSlot {
+    /// The slot as a word, for calls that take no structures.
+    #[inline(always)]
+    pub const fn to_word(self) -> u32 {
+        ((self.previous.0 as u32) << 16) | self.current.0 as u32
+    }
+
+    /// The slot of [`Self::to_word`].
+    #[inline(always)]
+    pub const fn from_word(word: u32) -> Self {
+        let [a, b, c, d] = word.to_le_bytes();
+        Self {
+            current: BackendId(u16::from_le_bytes([a, b])),
+            previous: BackendId(u16::from_le_bytes([c, d])),
+        }
+    }
+
     /// A slot that belongs to one backend alone.
     #[inline(always)]
     pub const fn stable(backend: BackendId) -> Self {
@@ -142,6 +158,20 @@ impl RingSlot {
                 Phase::Transition if self.current.0 != BackendId::NONE.0 => (self.current, Record::Opening),
                 Phase::Transition | Phase::Pinned | Phase::Stable => (self.current, Record::Nothing),
             },
+        };
+        Decision { backend, record }
+    }
+
+    /// As [`Self::decide`], where every flow is recorded: also those that the slot would lead the same way.
+    #[inline(always)]
+    pub const fn decide_recorded(self, known: Known, opens: bool) -> Decision {
+        let (backend, record) = match known {
+            Known::Proven(backend) => (backend, Record::Refresh),
+            Known::Unproven(backend) if opens => (backend, Record::Refresh),
+            Known::Unproven(backend) => (backend, Record::Proven),
+            Known::Unknown if opens => (self.current, Record::Opening),
+            Known::Unknown if matches!(self.phase(), Phase::Transition) => (self.previous, Record::Seen),
+            Known::Unknown => (self.current, Record::Seen),
         };
         Decision { backend, record }
     }
@@ -256,6 +286,34 @@ mod tests {
                 Decision { backend, record },
                 "{word:?} {known:?} {opens}"
             );
+        }
+    }
+
+    #[test]
+    fn where_every_flow_is_recorded_no_slot_is_an_exception() {
+        use Known::{Proven, Unknown, Unproven};
+        for (word, known, opens, backend, record) in [
+            (slot(A, A), Unknown, true, A, Record::Opening),
+            (slot(A, A), Unknown, false, A, Record::Seen),
+            (slot(A, A), Unproven(C), false, C, Record::Proven),
+            (slot(A, A), Proven(A), false, A, Record::Refresh),
+            (slot(A, NONE), Proven(A), false, A, Record::Refresh),
+            (slot(B, A), Unknown, true, B, Record::Opening),
+            (slot(B, A), Unknown, false, A, Record::Seen),
+            (slot(B, A), Unproven(C), true, C, Record::Refresh),
+        ] {
+            assert_eq!(
+                word.decide_recorded(known, opens),
+                Decision { backend, record },
+                "{word:?} {known:?} {opens}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_slot_survives_the_way_through_its_word() {
+        for slot in [slot(A, B), slot(NONE, C), slot(BackendId(u16::MAX), NONE)] {
+            assert_eq!(RingSlot::from_word(slot.to_word()), slot);
         }
     }
 

@@ -93,6 +93,12 @@ pub enum OnEmpty {
 pub const TRANSLATES: u16 = 1 << 0;
 /// Some backend is of another mode.
 pub const FORWARDS: u16 = 1 << 1;
+/// Every flow is recorded, whatever its slot says.
+pub const TRACKS_ALL: u16 = 1 << 2;
+/// The client's address alone decides about the slot.
+pub const BY_SOURCE: u16 = 1 << 3;
+/// New flows take the slots in turn; their hash has no say. Set only where every flow is recorded.
+pub const IN_TURN: u16 = 1 << 4;
 
 /// Value of a service. Replaced as a whole (hash map), so a packet sees the old one or the new one.
 #[repr(C)]
@@ -108,7 +114,7 @@ pub struct Service {
     pub mode: u8,
     /// An [`OnEmpty`].
     pub on_empty: u8,
-    /// Bits: [`TRANSLATES`], [`FORWARDS`].
+    /// Bits: [`TRANSLATES`], [`FORWARDS`], [`TRACKS_ALL`], [`BY_SOURCE`], [`IN_TURN`].
     pub flags: u16,
     /// Zero.
     pub pad: [u8; 4],

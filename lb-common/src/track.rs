@@ -128,7 +128,34 @@ pub trait FlowTables {
 #[inline(always)]
 pub fn follow<T: FlowTables>(slot: RingSlot, opens: bool, now: Tick, tables: &mut T) -> BackendId {
     let (found, known) = look_up(tables);
-    let Decision { backend, record } = slot.decide(known, opens);
+    write(slot.decide(known, opens), found, now, tables)
+}
+
+/// As [`follow`], where every flow is recorded. `slot` is asked for only where the flow is not known.
+#[inline(always)]
+pub fn follow_all<T: FlowTables>(
+    slot: impl FnOnce() -> RingSlot,
+    opens: bool,
+    now: Tick,
+    tables: &mut T,
+) -> BackendId {
+    let (found, known) = look_up(tables);
+    let slot = match known {
+        Known::Unknown => slot(),
+        Known::Proven(backend) | Known::Unproven(backend) => RingSlot::stable(backend),
+    };
+    write(slot.decide_recorded(known, opens), found, now, tables)
+}
+
+/// Records what was decided about a packet, of whose flow `found` was recorded.
+#[inline(always)]
+fn write<T: FlowTables>(
+    decision: Decision,
+    found: Option<(Table, FlowRecord)>,
+    now: Tick,
+    tables: &mut T,
+) -> BackendId {
+    let Decision { backend, record } = decision;
     match record {
         Record::Nothing => {}
         Record::Refresh => {
@@ -158,8 +185,8 @@ pub fn follow<T: FlowTables>(slot: RingSlot, opens: bool, now: Tick, tables: &mu
 
 /// As [`follow`], but leaves no trace: where a flow's packets go, for a packet that is not one of them.
 #[inline(always)]
-pub fn peek<T: FlowTables>(slot: RingSlot, tables: &mut T) -> BackendId {
-    slot.decide(look_up(tables).1, false).backend
+pub fn peek<T: FlowTables>(slot: RingSlot, opens: bool, tables: &mut T) -> BackendId {
+    slot.decide(look_up(tables).1, opens).backend
 }
 
 /// The first living record, and what it says of the flow. A dead one does not end the search: the flow may have been
@@ -337,12 +364,31 @@ mod tests {
     }
 
     #[test]
+    fn where_every_flow_is_recorded_only_a_new_one_takes_a_turn() {
+        let mut flow = One::default();
+        for (opens, turns, owners) in [
+            (true, 1, [None, Some(2), None]),
+            (true, 0, [None, Some(2), None]),
+            (false, 0, [Some(2), None, None]),
+            (false, 0, [Some(2), None, None]),
+        ] {
+            let mut taken = 0;
+            let turn = || {
+                taken += 1;
+                RingSlot::stable(B)
+            };
+            assert_eq!(follow_all(turn, opens, NOW, &mut flow), B);
+            assert_eq!((taken, flow.owners()), (turns, owners));
+        }
+    }
+
+    #[test]
     fn asking_about_a_flow_leaves_no_trace() {
         let mut flow = One::default();
-        assert_eq!(peek(TRANSITION, &mut flow), A);
+        assert_eq!(peek(TRANSITION, false, &mut flow), A);
         assert_eq!(flow.owners(), [None; 3]);
         flow.opening = Some(record(B, 1));
-        assert_eq!(peek(TRANSITION, &mut flow), B);
+        assert_eq!(peek(TRANSITION, false, &mut flow), B);
         assert_eq!(flow.owners(), [None, Some(2), None]);
     }
 

@@ -14,13 +14,13 @@ use lb_common::{
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
-    maps::{self, FlowTable},
+    maps::{self, FlowTable, RecordTables},
     packet::Packet,
     parse::{self, Fragments, Ip},
 };
 
 /// An address family, told by its address.
-pub(crate) trait Family: FlowTable + Copy + Default + PartialEq + 'static {
+pub(crate) trait Family: FlowTable + RecordTables + Copy + Default + PartialEq + 'static {
     /// The kernel's number of the family.
     const AF: u8;
     /// Whether it is IPv6.
@@ -46,6 +46,8 @@ pub(crate) trait Family: FlowTable + Copy + Default + PartialEq + 'static {
     fn service(address: Self, port: NetPort, protocol: u8) -> Option<Service>;
     /// The flow hash.
     fn hash(tuple: &Tuple<Self>) -> u32;
+    /// A hash of the source address alone.
+    fn source_hash(tuple: &Tuple<Self>) -> u32;
     /// [`lb_common::flow::TupleV4::check`].
     fn check(tuple: &Tuple<Self>) -> u32;
     /// Adds the address to a checksum's sum.
@@ -121,6 +123,11 @@ impl Family for NetV4 {
     #[inline(always)]
     fn hash(tuple: &Tuple<Self>) -> u32 {
         hash::tuple_v4(tuple)
+    }
+
+    #[inline(always)]
+    fn source_hash(tuple: &Tuple<Self>) -> u32 {
+        hash::source_v4(tuple)
     }
 
     #[inline(always)]
@@ -240,6 +247,11 @@ impl Family for NetV6 {
     #[inline(always)]
     fn hash(tuple: &Tuple<Self>) -> u32 {
         hash::tuple_v6(tuple)
+    }
+
+    #[inline(always)]
+    fn source_hash(tuple: &Tuple<Self>) -> u32 {
+        hash::source_v6(tuple)
     }
 
     #[inline(always)]

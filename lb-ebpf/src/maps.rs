@@ -1,6 +1,8 @@
 //! The maps, reached only through the functions here: each says who writes the map, and what happens when an entry is
 //! missing or the map is full.
 
+mod records;
+
 use core::ops::{Deref, DerefMut};
 
 use aya_ebpf::{
@@ -21,6 +23,7 @@ use lb_common::{
     settings::Settings,
 };
 
+pub(crate) use self::records::{RecordTables, Records};
 use crate::parse::Ip;
 
 /// Flow tables allocate an entry when a flow begins: a million idle entries of two families would cost 300 MB.
@@ -62,6 +65,10 @@ static SCRATCH_V6: PerCpuArray<Scratch<NetV6>, 1> = PerCpuArray::new();
 /// Where the search for a source port towards a backend goes on. Not pinned: where it begins does not matter.
 #[btf_map]
 static SCRATCH_PORT_CURSORS: Array<u64, { MAX_BACKENDS as usize }> = Array::new();
+
+/// Whose turn it is among the slots of a service. Not pinned: where it begins does not matter.
+#[btf_map]
+static SCRATCH_TURNS: Array<u64, { MAX_SERVICES as usize }> = Array::new();
 
 /// Room for what is too large for the stack. Private to one run of the program: it holds nothing from one packet to
 /// the next.
@@ -176,6 +183,16 @@ pub(crate) fn port_turn(backend: BackendId) -> Result<u64, Reason> {
     let start = u64::from(unsafe { bpf_get_prandom_u32() });
     // SAFETY: as above.
     Ok(unsafe { fetch_add(cursor, start) } + start - 1)
+}
+
+/// The next turn of a service's new flows. CPUs never get the same one.
+#[inline(always)]
+pub(crate) fn service_turn(service: ServiceId) -> Result<u64, Reason> {
+    let turns = SCRATCH_TURNS
+        .get_ptr_mut(u32::from(service.0))
+        .ok_or(Reason::Internal)?;
+    // SAFETY: from the map's look-up.
+    Ok(unsafe { fetch_add(turns, 1) })
 }
 
 /// Adds to a value that other CPUs change too, and returns what it was before. The library has no such operation for

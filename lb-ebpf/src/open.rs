@@ -7,7 +7,7 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     addr::{NetPort, NetV4, NetV6},
-    flow::{FORWARD, NatFlow, REPLY, Tuple},
+    flow::{FORWARD, NatFlow, PROVEN, REPLY, Tuple},
     limits::SNAT_PORT_TRIES,
     reason::Reason,
     service::Service,
@@ -115,7 +115,7 @@ fn choose<A: Family>(
 ) -> Result<(), Reason> {
     let Scratch { tuple, opening, .. } = room;
     let Opening { forward, reply, .. } = opening;
-    let Choice { id, backend } = pick::pick(service, A::hash(tuple))?;
+    let Choice { id, backend } = pick::pick(service, tuple, state & PROVEN == 0)?;
     if !pick::translates::<A>(backend) {
         return Err(Reason::ModeMissing);
     }

@@ -2,14 +2,15 @@
 
 use lb_common::{
     backend::{ALIVE, Backend, BackendId, IN_USE, IPV6},
-    flow::NatFlow,
+    flow::{NatFlow, Tuple},
     reason::Reason,
-    ring_slot,
-    service::{Mode, Service},
+    ring_slot::{self, Pick, RingSlot},
+    service::{BY_SOURCE, FORWARDS, IN_TURN, Mode, Service},
 };
 
 use crate::{
     family::Family,
+    follow,
     maps::{self, Scratch},
 };
 
@@ -22,14 +23,48 @@ pub(crate) struct Choice {
     pub(crate) backend: &'static Backend,
 }
 
-/// The backend for a new flow: the owner of the slot that the flow's hash leads to.
+/// The slot that a packet's flow leads to; one that picks nobody while the service has no ring.
 #[inline(always)]
-pub(crate) fn pick(service: &Service, hash: u32) -> Result<Choice, Reason> {
+pub(crate) fn slot<A: Family>(service: &Service, tuple: &Tuple<A>, hash: u32) -> Result<RingSlot, Reason> {
     if service.ring_size == 0 {
-        return Err(Reason::NoBackend);
+        return Ok(RingSlot::pinned(BackendId::NONE));
     }
-    let index = ring_slot::index(hash, service.ring_size);
-    let id = maps::ring_slot(service.ring, index)?.current;
+    let hash = if service.has(BY_SOURCE) {
+        A::source_hash(tuple)
+    } else {
+        hash
+    };
+    maps::ring_slot(service.ring, ring_slot::index(hash, service.ring_size))
+}
+
+/// The slot for a new flow: the next one, where the service's flows take turns, else `slot`.
+#[inline(always)]
+pub(crate) fn in_turn(service: &Service, slot: RingSlot) -> RingSlot {
+    if !service.has(IN_TURN) || service.ring_size == 0 {
+        return slot;
+    }
+    let Ok(turn) = maps::service_turn(service.id) else {
+        return slot;
+    };
+    #[expect(clippy::cast_possible_truncation, reason = "less than the ring's size")]
+    let index = (turn % u64::from(service.ring_size)) as u32;
+    maps::ring_slot(service.ring, index).unwrap_or(slot)
+}
+
+/// The backend for a packet that mode `nat` does not know. `opens`: it is a TCP SYN without ACK. Nothing is recorded.
+#[inline(always)]
+pub(crate) fn pick<A: Family>(service: &Service, tuple: &Tuple<A>, opens: bool) -> Result<Choice, Reason> {
+    let slot = in_turn(service, slot(service, tuple, A::hash(tuple))?);
+    let id = match slot.pick() {
+        Pick::LookUp if service.has(FORWARDS) => follow::asked_in::<A>(slot, opens)?,
+        Pick::LookUp | Pick::Owner(_) => slot.current,
+    };
+    choice(service, id)
+}
+
+/// A backend of the service that packets may be sent to.
+#[inline(always)]
+pub(crate) fn choice(service: &Service, id: BackendId) -> Result<Choice, Reason> {
     if id == BackendId::NONE {
         return Err(Reason::NoBackend);
     }
@@ -44,12 +79,6 @@ pub(crate) fn pick(service: &Service, hash: u32) -> Result<Choice, Reason> {
     Ok(Choice { id, backend })
 }
 
-/// Whether a new flow would go to a backend that it is translated to.
-#[inline(always)]
-pub(crate) fn translated(service: &Service, hash: u32) -> Result<bool, Reason> {
-    Ok(pick(service, hash)?.backend.mode == Mode::Nat as u8)
-}
-
 /// Whether a flow of this family can be translated to the backend.
 #[inline(always)]
 pub(crate) fn translates<A: Family>(backend: &Backend) -> bool {
@@ -60,7 +89,9 @@ pub(crate) fn translates<A: Family>(backend: &Backend) -> bool {
 // Not inlined: a rare case.
 #[inline(never)]
 pub(crate) fn is_first_choice<A: Family>(service: &Service, room: &Scratch<A>) -> bool {
-    pick(service, A::hash(&room.tuple)).is_ok_and(|choice| choice.id == room.known.backend)
+    // Where flows take turns, no ring says where this one would go.
+    !service.has(IN_TURN)
+        && pick(service, &room.tuple, true).is_ok_and(|choice| choice.id == room.known.backend)
 }
 
 /// The backend that owns a recorded flow; `None` if it is dead, or its number is in other hands.

@@ -5,12 +5,14 @@ use lb_common::{
     backend::Backend,
     flow::{NatFlow, REPLY, Tuple},
     reason::{Action, Reason},
-    service::{FORWARDS, Service, ServiceId, TCP, TRANSLATES, UDP},
+    ring_slot::Pick,
+    service::{FORWARDS, Service, ServiceId, TCP, TRACKS_ALL, TRANSLATES, UDP},
     settings::HAS_WILDCARD,
 };
 
 use crate::{
     family::Family,
+    follow,
     forward::{direct, nat},
     maps::{self, Room, Scratch},
     next_hop::NextHop,
@@ -74,9 +76,13 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
     if !is_service {
         return Err(Reason::NotOurs);
     }
-    if entry.is_none() && service.has(FORWARDS) && !pick::translated(&service, A::hash(&room.tuple))? {
-        (room.ip, room.service) = (ip, service);
-        return Ok(Way::AsIs);
+    if entry.is_none() && service.has(FORWARDS) {
+        let opens = check_ours(packet, &ip)?.is_some_and(TcpFlags::opens);
+        let choice = pick::pick::<A>(&service, &room.tuple, opens)?;
+        if !pick::translates::<A>(choice.backend) {
+            (room.ip, room.service) = (ip, service);
+            return Ok(Way::AsIs);
+        }
     }
     Ok(ends(service.id, from_client(packet, &ip, room, &service, entry)))
 }
@@ -133,8 +139,8 @@ fn check_ours(packet: &Packet, ip: &Ip) -> Result<Option<TcpFlags>, Reason> {
     Ok(flags)
 }
 
-/// A client's packet to a backend that gets it as it is: nothing is looked up but its slot. A flow begins with its SYN;
-/// of other protocols nobody knows.
+/// A client's packet to a backend that gets it as it is: nothing is looked up but its slot, as long as that says all. A
+/// flow begins with its SYN; of other protocols nobody knows.
 // Not inlined: a stack of its own.
 #[inline(never)]
 pub(crate) fn forward_as_is<A: Family>(packet: &Packet) -> Reason {
@@ -149,9 +155,14 @@ fn try_forward_as_is<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
     } = &*room;
     let sent = check_ours(packet, ip).and_then(|flags| {
         let hash = A::hash(tuple);
-        let Choice { id, backend } = pick::pick(service, hash)?;
-        let verdict = direct::send::<A>(packet, ip, backend, hash)?;
         let opens = flags.is_some_and(TcpFlags::opens);
+        let slot = pick::slot(service, tuple, hash)?;
+        let owner = match slot.pick() {
+            Pick::Owner(owner) if !service.has(TRACKS_ALL) => owner,
+            Pick::Owner(_) | Pick::LookUp => follow::owner_in::<A>(service, slot, opens)?,
+        };
+        let Choice { id, backend } = pick::choice(service, owner)?;
+        let verdict = direct::send::<A>(packet, ip, backend, hash)?;
         maps::count_forward(service.id, id, u64::from(packet.frame_len), opens);
         Ok(verdict)
     });

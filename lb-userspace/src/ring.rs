@@ -52,40 +52,53 @@ const TURN_UNIT: u64 = 1 << 44;
 /// # Errors
 /// [`RingError`]
 pub fn maglev(shares: &[Share], size: u32) -> Result<Vec<u16>, RingError> {
+    let turns = turns(shares, size)?;
+    let mut walks: Vec<Walk> = shares
+        .iter()
+        .map(|share| Walk::new(share.identity, size))
+        .collect();
+    let mut owners: Vec<Option<u16>> = vec![None; size as usize];
+    for index in turns {
+        let walk = &mut walks[usize::from(index)];
+        while owners[walk.slot as usize].is_some() {
+            walk.advance(size);
+        }
+        owners[walk.slot as usize] = Some(index);
+    }
+    Ok(owners.into_iter().flatten().collect())
+}
+
+/// The owners of slots that new flows take one after the other, instead of by their hash: a smooth weighted
+/// round-robin, in which a backend's turns are as far apart as its weight allows. Empty if no share has a weight.
+///
+/// # Errors
+/// [`RingError`]
+pub fn in_turn(shares: &[Share], size: u32) -> Result<Vec<u16>, RingError> {
+    turns(shares, size).map(Iterator::collect)
+}
+
+/// Whose turn it is, `size` times; never, if no share has a weight.
+fn turns(shares: &[Share], size: u32) -> Result<impl Iterator<Item = u16>, RingError> {
     if !is_prime(size) {
         return Err(RingError::NotPrime(size));
     }
     if shares.len() > usize::from(u16::MAX) {
         return Err(RingError::TooManyBackends(shares.len()));
     }
-    let mut turns = BinaryHeap::with_capacity(shares.len());
-    let mut walks = Vec::with_capacity(shares.len());
-    for (index, share) in (0..u16::MAX).zip(shares) {
-        walks.push(Walk::new(share.identity, size));
-        if share.weight > 0 {
-            // The first turn of everyone comes at once, so that a tiny weight is not rounded down to nothing.
-            turns.push(Reverse((0, share.identity, index)));
-        }
-    }
-    if turns.is_empty() {
-        return Ok(Vec::new());
-    }
-
-    let mut owners: Vec<Option<u16>> = vec![None; size as usize];
-    let mut free = size;
-    while free > 0 {
-        let Some(mut turn) = turns.peek_mut() else { break };
+    // The first turn of everyone comes at once, so that a tiny weight is not rounded down to nothing.
+    let mut turns: BinaryHeap<_> = (0..u16::MAX)
+        .zip(shares)
+        .filter(|(_, share)| share.weight > 0)
+        .map(|(index, share)| Reverse((0, share.identity, index)))
+        .collect();
+    let next = move |_| {
+        let mut turn = turns.peek_mut()?;
         let Reverse((time, _, index)) = &mut *turn;
         let length = TURN_UNIT / u64::from(shares[usize::from(*index)].weight);
         *time += if *time == 0 { length + length / 2 } else { length };
-        let walk = &mut walks[usize::from(*index)];
-        while owners[walk.slot as usize].is_some() {
-            walk.advance(size);
-        }
-        owners[walk.slot as usize] = Some(*index);
-        free -= 1;
-    }
-    Ok(owners.into_iter().flatten().collect())
+        Some(*index)
+    };
+    Ok((0..size).map_while(next))
 }
 
 /// A preference list, walked in steps of `skip` from a first slot: with a prime size it meets every slot once.
@@ -281,6 +294,21 @@ mod tests {
         }
         println!("worst share of slots that moved without need: {worst:.4}");
         assert!(worst <= 0.05, "{worst}");
+    }
+
+    #[test]
+    fn turns_of_a_backend_are_spread_by_its_weight() {
+        let ring = in_turn(&shares(&[5, 1, 2]), 251).unwrap();
+        assert_eq!(in_turn(&shares(&[0]), 251), Ok(Vec::new()));
+        for (window, backend, least, most) in [(16, 0, 9, 11), (16, 1, 1, 3), (16, 2, 3, 5), (2, 2, 0, 1)] {
+            for turns in ring[8..].windows(window) {
+                let got = turns.iter().filter(|owner| **owner == backend).count();
+                assert!(
+                    (least..=most).contains(&got),
+                    "{backend} has {got} of {window} turns"
+                );
+            }
+        }
     }
 
     #[test]

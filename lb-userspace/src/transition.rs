@@ -15,6 +15,7 @@ use std::{
 
 use lb_common::{
     backend::BackendId,
+    limits::{TCP_ESTABLISHED_IDLE_SECS, UDP_IDLE_SECS},
     ring_slot::{Phase, RingSlot},
     track::{FlowRecord, TICK_SECS, Tick},
 };
@@ -49,16 +50,16 @@ pub fn fresh(owners: &[BackendId]) -> Vec<RingSlot> {
 /// The ring that follows `old` when its slots get new owners (none where no backend takes new flows). `lives` says of
 /// any backend whether recorded flows may still go to it.
 ///
-/// The outcome depends on the arguments alone, and building it again from itself changes nothing. `None` where the
-/// rings differ in size: their slots stand for different flows, so nothing can be carried over.
-pub fn rebuild(
-    old: &[RingSlot],
-    owners: &[BackendId],
-    lives: impl Fn(BackendId) -> bool,
-) -> Option<Vec<RingSlot>> {
-    let next =
-        |(slot, owner): (&RingSlot, &BackendId)| slot.next(*owner, lives(slot.current), lives(slot.previous));
-    (old.len() == owners.len()).then(|| old.iter().zip(owners).map(next).collect())
+/// The outcome depends on the arguments alone, and building it again from itself changes nothing. Where the rings
+/// differ in size, a slot follows the old one that most of its hashes came from: slots stand for ranges of hashes in
+/// their order. Flows of the others that it meets move, unless they are recorded.
+pub fn rebuild(old: &[RingSlot], owners: &[BackendId], lives: impl Fn(BackendId) -> bool) -> Vec<RingSlot> {
+    let next = |(index, owner): (usize, &BackendId)| {
+        let middle = (2 * index + 1) * old.len() / (2 * owners.len());
+        let slot = old.get(middle).copied().unwrap_or_default();
+        slot.next(*owner, lives(slot.current), lives(slot.previous))
+    };
+    owners.iter().enumerate().map(next).collect()
 }
 
 /// Since when the slots of one ring are in their phase, on the clock of the flow records (CLOCK_MONOTONIC). Stable
@@ -113,6 +114,38 @@ pub enum Fate {
     Delete,
 }
 
+/// What a service's records are kept for, and for how long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Rules {
+    /// How long a slot stays in transition, as [`window`] gives it.
+    pub window: Duration,
+    /// How long a record is kept after its flow's last packet.
+    pub keep: Duration,
+    /// Whether every flow is recorded, not only those whose slot needs it.
+    pub all: bool,
+    /// Whether the client's address alone leads to the slot.
+    pub by_source: bool,
+}
+
+impl Rules {
+    /// The rules of a service that records those flows, or all, and picks slots by that, for the `transition` that the
+    /// operator set.
+    pub fn new(protocol: Protocol, transition: Duration, all: bool, by_source: bool) -> Self {
+        let window = window(protocol, transition);
+        let idle = match protocol {
+            Protocol::Tcp => TCP_ESTABLISHED_IDLE_SECS,
+            Protocol::Udp => UDP_IDLE_SECS,
+        };
+        let idle = if all { u64::from(idle) } else { 0 };
+        Self {
+            window,
+            keep: (window * RECORD_WINDOWS).max(Duration::from_secs(idle)),
+            all,
+            by_source,
+        }
+    }
+}
+
 /// One walk through the flow tables on behalf of one ring.
 ///
 /// Walk the tables in [`lb_common::track::Table::SWEEP_ORDER`] and each as a whole: a flow that is there all the time
@@ -120,20 +153,27 @@ pub enum Fate {
 #[derive(Debug)]
 pub struct Sweep<'a> {
     slots: &'a [RingSlot],
+    rules: Rules,
+    walked: Walked,
+}
+
+/// What a walk has found about a ring's slots.
+#[derive(Clone, Debug)]
+pub struct Walked {
     began: Duration,
-    record_secs: u64,
     foreign: BTreeSet<u32>,
 }
 
 impl<'a> Sweep<'a> {
-    /// Begins a walk, `now`, through flows of a service with this ring and [`window`].
-    pub fn begin(slots: &'a [RingSlot], window: Duration, now: Duration) -> Self {
+    /// Begins a walk, `now`, through flows of a service with this ring.
+    pub fn begin(slots: &'a [RingSlot], rules: Rules, now: Duration) -> Self {
         Self {
             slots,
-            began: now,
-            // A record may be as young as the tick it was written in.
-            record_secs: window.as_secs() * u64::from(RECORD_WINDOWS) + u64::from(TICK_SECS),
-            foreign: BTreeSet::new(),
+            rules,
+            walked: Walked {
+                began: now,
+                foreign: BTreeSet::new(),
+            },
         }
     }
 
@@ -144,22 +184,33 @@ impl<'a> Sweep<'a> {
             return Fate::Keep;
         };
         let own = flow.backend == ring_slot.current;
-        let idle = u64::from(flow.last_seen.secs_until(now));
+        // A record may be as young as the end of the tick that it was written in.
+        let idle = u64::from(flow.last_seen.secs_until(now).saturating_sub(TICK_SECS));
         // A record that is in use means that the slot has changed since the walk began, and may need it now.
-        let unused = flow.last_seen.secs_until(Tick::from_secs(self.began.as_secs())) > TICK_SECS;
+        let unused = flow
+            .last_seen
+            .secs_until(Tick::from_secs(self.walked.began.as_secs()))
+            > TICK_SECS;
         match ring_slot.phase() {
-            _ if !lives || idle > self.record_secs => Fate::Delete,
+            _ if !lives || idle > self.rules.keep.as_secs() => Fate::Delete,
             // Their slot says the same about them.
-            Phase::Stable | Phase::Pinned if own && unused => Fate::Delete,
+            Phase::Stable | Phase::Pinned if own && unused && !self.rules.all => Fate::Delete,
             Phase::Pinned if !own => {
-                self.foreign.insert(slot);
+                self.walked.foreign.insert(slot);
                 Fate::Keep
             }
             Phase::Stable | Phase::Transition | Phase::Pinned => Fate::Keep,
         }
     }
 
-    /// Ends the walk, `now`: the ring that follows `slots`, which is the kernel's by now and may have changed during
+    /// Ends the walk.
+    pub fn end(self) -> Walked {
+        self.walked
+    }
+}
+
+impl Walked {
+    /// After the walk, `now`: the ring that follows `slots`, which is the kernel's by now and may have changed during
     /// the walk. The same ring if no slot leaves its phase.
     ///
     /// A slot whose window is over is pinned. One that was pinned, and settled, before the walk began is stable once
@@ -193,6 +244,12 @@ mod tests {
     const A: BackendId = BackendId(1);
     const B: BackendId = BackendId(2);
     const WINDOW: Duration = Duration::from_secs(100);
+    const RULES: Rules = Rules {
+        window: WINDOW,
+        keep: Duration::from_secs(300),
+        all: false,
+        by_source: false,
+    };
 
     const fn at(secs: u64) -> Duration {
         Duration::from_secs(secs)
@@ -219,25 +276,50 @@ mod tests {
     }
 
     #[test]
-    fn a_ring_of_another_size_carries_nothing_over() {
+    fn a_slot_follows_the_one_that_most_of_its_hashes_came_from() {
         let ring = fresh(&[A, B]);
-        assert_eq!(rebuild(&ring, &[A, B, B], |_| true), None);
-        assert_eq!(
-            rebuild(&ring, &[B, B], |_| true),
-            Some(vec![changed(B, A), RingSlot::stable(B)])
-        );
-        assert_eq!(
-            rebuild(&ring, &[B, B], |id| id != A),
-            Some(vec![RingSlot::stable(B); 2])
-        );
+        let pinned = RingSlot::pinned(A);
+        for (old, owners, becomes) in [
+            (&ring[..], &[B, B][..], &[changed(B, A), RingSlot::stable(B)][..]),
+            (
+                &ring,
+                &[B, A, B, A],
+                &[
+                    changed(B, A),
+                    RingSlot::stable(A),
+                    RingSlot::stable(B),
+                    changed(A, B),
+                ],
+            ),
+            (
+                &ring,
+                &[A, A, A],
+                &[RingSlot::stable(A), changed(A, B), changed(A, B)],
+            ),
+            (
+                &[pinned, ring[0], ring[1], ring[1]],
+                &[A, A],
+                &[ring[0], changed(A, B)],
+            ),
+            (&ring, &[BackendId::NONE; 1], &[changed(BackendId::NONE, B)]),
+        ] {
+            let next = rebuild(old, owners, |_| true);
+            assert_eq!(next, becomes);
+            assert_eq!(rebuild(&next, owners, |_| true), becomes, "again");
+        }
+        assert_eq!(rebuild(&ring, &[B, B], |id| id != A), [RingSlot::stable(B); 2]);
     }
 
     #[test]
     fn a_transition_ends_after_its_window_and_not_before() {
         for (now, becomes) in [(1_100, changed(B, A)), (1_101, RingSlot::pinned(B))] {
             let (slots, ages) = written(RingSlot::stable(A), changed(B, A));
-            let sweep = Sweep::begin(&slots, WINDOW, at(now));
-            assert_eq!(sweep.finish(&slots, &ages, WINDOW, at(now)), [becomes], "{now}");
+            let sweep = Sweep::begin(&slots, RULES, at(now));
+            assert_eq!(
+                sweep.end().finish(&slots, &ages, WINDOW, at(now)),
+                [becomes],
+                "{now}"
+            );
         }
     }
 
@@ -246,16 +328,16 @@ mod tests {
         let (_, mut ages) = written(RingSlot::stable(A), changed(B, A));
         let slots = [changed(BackendId(3), A)];
         ages.written(&[changed(B, A)], &slots, at(1_090));
-        let sweep = Sweep::begin(&slots, WINDOW, at(1_150));
-        assert_eq!(sweep.finish(&slots, &ages, WINDOW, at(1_150)), slots);
+        let sweep = Sweep::begin(&slots, RULES, at(1_150));
+        assert_eq!(sweep.end().finish(&slots, &ages, WINDOW, at(1_150)), slots);
     }
 
     #[test]
     fn a_restart_begins_every_window_anew() {
         let slots = [RingSlot::stable(A), changed(B, A), RingSlot::pinned(B)];
         let ages = Ages::restarted(&slots, at(5_000));
-        let sweep = Sweep::begin(&slots, WINDOW, at(5_100));
-        let next = sweep.finish(&slots, &ages, WINDOW, at(5_100));
+        let sweep = Sweep::begin(&slots, RULES, at(5_100));
+        let next = sweep.end().finish(&slots, &ages, WINDOW, at(5_100));
         assert_eq!(next, [slots[0], slots[1], RingSlot::stable(B)]);
     }
 
@@ -270,11 +352,11 @@ mod tests {
             (990, None, RingSlot::pinned(B)),
         ] {
             let (slots, ages) = written(changed(B, A), RingSlot::pinned(B));
-            let mut sweep = Sweep::begin(&slots, WINDOW, at(began));
+            let mut sweep = Sweep::begin(&slots, RULES, at(began));
             if let Some(flow) = met {
                 assert_eq!(sweep.flow(0, flow, true, Tick::from_secs(1_012)), Fate::Keep);
             }
-            let next = sweep.finish(&slots, &ages, WINDOW, at(1_020));
+            let next = sweep.end().finish(&slots, &ages, WINDOW, at(1_020));
             assert_eq!(next, [becomes], "walk from {began}, {met:?}");
         }
     }
@@ -283,8 +365,8 @@ mod tests {
     fn a_slot_that_changes_during_the_walk_is_left_alone() {
         let before = [RingSlot::pinned(B)];
         let (now, ages) = written(before[0], changed(A, B));
-        let sweep = Sweep::begin(&before, WINDOW, at(999));
-        assert_eq!(sweep.finish(&now, &ages, WINDOW, at(1_001)), now);
+        let sweep = Sweep::begin(&before, RULES, at(999));
+        assert_eq!(sweep.end().finish(&now, &ages, WINDOW, at(1_001)), now);
     }
 
     #[test]
@@ -311,7 +393,7 @@ mod tests {
             ),
         ] {
             let slots = [slot];
-            let mut sweep = Sweep::begin(&slots, WINDOW, at(began));
+            let mut sweep = Sweep::begin(&slots, RULES, at(began));
             let now = Tick::from_secs(began + 2);
             assert_eq!(sweep.flow(0, flow, lives, now), fate, "{slot:?} {flow:?} {lives}");
         }

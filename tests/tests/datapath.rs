@@ -34,7 +34,7 @@ use lb_userspace::{
         XdpMode, XdpModeChoice, detach_leftovers,
     },
     plan::{Programmed, Target, TargetBackend, TargetService},
-    state::service::{OnEmpty, Protocol, ServiceKey},
+    state::service::{Affinity, Algorithm, OnEmpty, Protocol, ServiceKey, Tracking},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -86,6 +86,7 @@ fn target(services: &[(&str, u16, &[&str])]) -> Result<Target> {
     let mut target = Target {
         snat_addresses: vec!["192.0.2.1".parse()?, "2001:db8::1".parse()?],
         snat_ports: 2000..=2999,
+        transition: Duration::from_secs(600),
         services: BTreeMap::new(),
     };
     for (address, port, backends) in services {
@@ -103,6 +104,9 @@ fn target(services: &[(&str, u16, &[&str])]) -> Result<Target> {
         let service = TargetService {
             mode: Mode::Nat,
             on_empty: OnEmpty::Drop,
+            algorithm: Algorithm::Maglev,
+            affinity: Affinity::None,
+            tracking: Tracking::JustEnough,
             ring_size: 251,
             backends,
         };

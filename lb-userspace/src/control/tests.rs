@@ -494,7 +494,7 @@ async fn a_restart_goes_on_with_the_verdicts_that_the_maps_imply() {
         .insert(BackendId(5), backend("10.0.1.7:8080", true));
     programmed
         .rings
-        .insert(RingId(4), vec![RingSlot::stable(BackendId(1))]);
+        .insert(RingId(4), [RingSlot::stable(BackendId(1))].into());
 
     let inherited = inherit(&desired, &programmed);
     let rig = Rig::start(desired, inherited).await;

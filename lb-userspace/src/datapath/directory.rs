@@ -27,6 +27,8 @@ pub(super) struct Directory {
 pub(super) struct BackendEntry {
     pub(super) id: BackendId,
     pub(super) generation: Generation,
+    /// Whether recorded flows go to it.
+    pub(super) alive: bool,
     pub(super) service: ServiceKey,
     pub(super) address: SocketAddr,
 }
@@ -50,6 +52,7 @@ impl Directory {
                 Some(BackendEntry {
                     id: *id,
                     generation: backend.generation,
+                    alive: backend.alive,
                     service: services.get(at)?.1,
                     address: backend.address,
                 })
@@ -65,10 +68,18 @@ impl Directory {
 
     /// Whether flows of this backend id in this generation have an owner.
     pub(super) fn owns(&self, id: BackendId, generation: Generation) -> bool {
+        self.owner(id, generation).is_some()
+    }
+
+    /// Whether recorded flows of this backend id in this generation go to it.
+    pub(super) fn lives(&self, id: BackendId, generation: Generation) -> bool {
+        self.owner(id, generation).is_some_and(|entry| entry.alive)
+    }
+
+    fn owner(&self, id: BackendId, generation: Generation) -> Option<&BackendEntry> {
+        let at = self.backends.binary_search_by_key(&id, |entry| entry.id).ok()?;
         self.backends
-            .binary_search_by_key(&id, |entry| entry.id)
-            .ok()
-            .and_then(|at| self.backends.get(at))
-            .is_some_and(|entry| entry.generation == generation)
+            .get(at)
+            .filter(|entry| entry.generation == generation)
     }
 }

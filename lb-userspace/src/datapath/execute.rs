@@ -148,7 +148,7 @@ impl Executor {
                     .iter()
                     .filter_map(|step| {
                         if let Step::WriteRing { ring, slots } = step {
-                            Some((*ring, slots.as_slice()))
+                            Some((*ring, slots.as_ref()))
                         } else {
                             None
                         }
@@ -209,7 +209,15 @@ impl Executor {
         let maps = &self.maps;
         for (id, backend) in backends {
             let key = u32::from(id.0);
-            let current = maps.backends.get(&key)?.unwrap_or_default();
+            let mut current = maps.backends.get(&key)?.unwrap_or_default();
+            let of_before = ProgrammedBackend {
+                generation: current.generation,
+                ..*backend
+            };
+            if current.generation != backend.generation && records::same_identity(&current, &of_before) {
+                current = records::reborn(current, backend.generation);
+                maps.backends.set(&key, current)?;
+            }
             if records::same_identity(&current, backend) {
                 maps.backends
                     .set(&key, records::with_alive(current, backend.alive))?;

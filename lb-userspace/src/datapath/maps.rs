@@ -21,6 +21,7 @@ use lb_common::{
     ring_slot::RingSlot,
     service::{RingId, Service, ServiceKeyV4, ServiceKeyV6},
     settings::Settings,
+    track::{self, FlowRecord},
 };
 
 use super::{DatapathError, loading, object::MapShape, sys};
@@ -357,6 +358,24 @@ pub(super) fn cpus() -> Result<usize, DatapathError> {
     })
 }
 
+/// One family's tables of flow records.
+pub(super) struct RecordTables<K> {
+    tracked: Table<K, FlowRecord>,
+    opening: Table<K, FlowRecord>,
+    seen: Table<K, FlowRecord>,
+}
+
+impl<K> RecordTables<K> {
+    /// The map of a table.
+    pub(super) const fn of(&self, table: track::Table) -> &Table<K, FlowRecord> {
+        match table {
+            track::Table::Tracked => &self.tracked,
+            track::Table::Opening => &self.opening,
+            track::Table::Seen => &self.seen,
+        }
+    }
+}
+
 /// All pinned maps.
 pub(super) struct Maps {
     pub(super) settings: Table<u32, Settings>,
@@ -367,6 +386,8 @@ pub(super) struct Maps {
     pub(super) snat_addresses: Table<u32, NetAddr>,
     pub(super) flows_v4: Table<TupleV4, NatFlowV4>,
     pub(super) flows_v6: Table<TupleV6, NatFlowV6>,
+    pub(super) flow_records_v4: RecordTables<TupleV4>,
+    pub(super) flow_records_v6: RecordTables<TupleV6>,
     pub(super) verdicts: Table<u32, PacketCount>,
     pub(super) service_traffic: Table<u32, Traffic>,
     pub(super) backend_traffic: BackendTraffic,
@@ -386,6 +407,16 @@ impl Maps {
             snat_addresses: Table::open(pins, map_names::SNAT_ADDRESSES, 1)?,
             flows_v4: Table::open(pins, map_names::FLOWS_V4, 1)?,
             flows_v6: Table::open(pins, map_names::FLOWS_V6, 1)?,
+            flow_records_v4: RecordTables {
+                tracked: Table::open(pins, map_names::TRACKED_V4, 1)?,
+                opening: Table::open(pins, map_names::OPENING_V4, 1)?,
+                seen: Table::open(pins, map_names::SEEN_V4, 1)?,
+            },
+            flow_records_v6: RecordTables {
+                tracked: Table::open(pins, map_names::TRACKED_V6, 1)?,
+                opening: Table::open(pins, map_names::OPENING_V6, 1)?,
+                seen: Table::open(pins, map_names::SEEN_V6, 1)?,
+            },
             verdicts: Table::open(pins, map_names::VERDICTS, cpus)?,
             service_traffic: Table::open(pins, map_names::SERVICE_TRAFFIC, cpus)?,
             backend_traffic: BackendTraffic(Table::open(pins, map_names::BACKEND_TRAFFIC, 1)?),

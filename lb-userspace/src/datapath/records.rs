@@ -7,7 +7,7 @@
 
 use lb_common::{
     addr::{NetAddr, NetPort},
-    backend::{ALIVE, Backend, IN_USE, IPV6, RESOLVED},
+    backend::{ALIVE, Backend, Generation, IN_USE, IPV6, RESOLVED},
 };
 
 use super::neighbours::NextHop;
@@ -81,6 +81,14 @@ pub(super) const fn with_alive(mut record: Backend, alive: bool) -> Backend {
     record
 }
 
+/// The record of a backend that comes back to life, while it is still dead: readers must not take flows of before for
+/// its own, and what they read together is not written at once.
+pub(super) const fn reborn(mut record: Backend, generation: Generation) -> Backend {
+    record.flags &= !ALIVE;
+    record.generation = generation;
+    record
+}
+
 /// Whether the record already stands for this backend in this generation, apart from whether it is alive.
 pub(super) fn same_identity(current: &Backend, backend: &ProgrammedBackend) -> bool {
     let wanted = record(backend, None);
@@ -122,10 +130,7 @@ pub(super) fn writes(current: &Backend, wanted: &Backend) -> [Option<Backend>; 3
 
 #[cfg(test)]
 mod tests {
-    use lb_common::{
-        backend::Generation,
-        service::{Mode, ServiceId, TCP},
-    };
+    use lb_common::service::{Mode, ServiceId, TCP};
 
     use super::*;
 

@@ -6,6 +6,7 @@ use lb_common::{
     counters::{PacketCount, ReasonCounts, Traffic, verdict_slot},
     map_names,
     reason::{REASON_SLOTS, Reason},
+    track,
 };
 use tokio::sync::watch;
 
@@ -124,22 +125,27 @@ impl StatsReader {
                 .filter(|(_, key)| key.address.is_ipv4() == v4);
             of_family.count()
         };
-        vec![
+        let mut uses = vec![
             map_use(&maps.services_v4, services(true)),
             map_use(&maps.services_v6, services(false)),
             map_use(maps.rings.table(), directory.rings),
             map_use(&maps.backends, directory.backends.len()),
             map_use(&maps.snat_addresses, directory.snat_addresses),
-            map_use(
-                &maps.flows_v4,
-                usize::try_from(counts.entries[0]).unwrap_or(usize::MAX),
-            ),
-            map_use(
-                &maps.flows_v6,
-                usize::try_from(counts.entries[1]).unwrap_or(usize::MAX),
-            ),
-        ]
+        ];
+        uses.push(flow_map_use(&maps.flows_v4, counts));
+        uses.push(flow_map_use(&maps.flows_v6, counts));
+        for table in track::Table::SWEEP_ORDER {
+            uses.push(flow_map_use(maps.flow_records_v4.of(table), counts));
+            uses.push(flow_map_use(maps.flow_records_v6.of(table), counts));
+        }
+        uses
     }
+}
+
+/// As [`map_use`], with the entries that were counted last.
+fn flow_map_use<K: aya::Pod + Default, V: aya::Pod>(table: &Table<K, V>, counts: &FlowCounts) -> MapUse {
+    let entries = counts.entries.get(table.name()).copied().unwrap_or_default();
+    map_use(table, usize::try_from(entries).unwrap_or(usize::MAX))
 }
 
 fn map_use<K: aya::Pod + Default, V: aya::Pod>(table: &Table<K, V>, entries: usize) -> MapUse {
@@ -214,7 +220,7 @@ fn add_reasons(mut sum: ReasonCounts, counts: &ReasonCounts) -> ReasonCounts {
 }
 
 const _: () = assert!(
-    map_names::PINNED.len() == 12,
+    map_names::PINNED.len() == 18,
     "a new map needs its place in `map_uses`, or needs none"
 );
 

@@ -8,6 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lb_common::service::RingId;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -17,9 +18,13 @@ use super::{
     execute::Executor,
     neighbours::{NeighbourTask, NextHop, Wanted},
     pin::Pins,
-    sweeper,
+    slots::{Round, Slots},
+    sweeper::{self, monotonic},
 };
-use crate::plan::{Planner, Programmed, Target};
+use crate::{
+    plan::{Planner, Programmed, Target},
+    transition::Walked,
+};
 
 /// Commands that may wait for the writer; senders wait when it is full.
 const QUEUE: usize = 16;
@@ -40,6 +45,10 @@ pub(super) enum Command {
     Program(Box<Target>, oneshot::Sender<Result<ProgramReport, ProgramError>>),
     /// Next hops of these addresses are now so.
     NextHops(BTreeMap<IpAddr, NextHop>),
+    /// Say for which rings the flow tables are to be walked.
+    Walk(oneshot::Sender<Round>),
+    /// End the phases of slots for which the tables were walked.
+    Walked(Vec<(RingId, Walked)>),
     /// End, and take everything out of the kernel.
     Detach(oneshot::Sender<Result<(), DatapathError>>),
     /// End, and leave everything forwarding.
@@ -52,6 +61,7 @@ pub struct WriterTask {
     executor: Executor,
     planner: Planner,
     programmed: Programmed,
+    slots: Slots,
     directory: watch::Sender<Arc<Directory>>,
     wanted: Wanted,
     pins: Pins,
@@ -93,10 +103,18 @@ impl WriterTask {
             commands.downgrade(),
             cancel.clone(),
         );
-        tokio::spawn(sweeper::run(maps, directory.subscribe(), flow_counts, cancel));
+        let sweeper = sweeper::run(
+            maps,
+            directory.subscribe(),
+            flow_counts,
+            commands.downgrade(),
+            cancel,
+        );
+        tokio::spawn(sweeper);
         let task = Self {
             executor,
             planner: Planner::default(),
+            slots: Slots::restarted(&programmed, monotonic()),
             programmed,
             directory,
             wanted: wanted.clone(),
@@ -123,6 +141,11 @@ impl WriterTask {
                         tracing::error!(error = %e, "cannot write next hops");
                     }
                 }
+                Command::Walk(reply) => {
+                    // The sweeper may have ended meanwhile.
+                    let _ = reply.send(self.slots.round(&self.programmed, monotonic()));
+                }
+                Command::Walked(walked) => self.end_phases(&walked),
                 Command::Detach(reply) => {
                     drop(self.links);
                     let removed = self.pins.remove_all().map(drop);
@@ -146,7 +169,10 @@ impl WriterTask {
             .planner
             .plan(target, &self.programmed)
             .map_err(|e| ProgramError::Plan(super::error::chain(&e)))?;
+        let before = self.programmed.rings.clone();
         let result = self.executor.execute(&steps, &mut self.programmed);
+        self.slots.swapped(&before, &self.programmed.rings, monotonic());
+        self.slots.follow(target);
         // Also after an error: what was done before it is there.
         self.directory
             .send_replace(Arc::new(Directory::of(&self.programmed)));
@@ -163,6 +189,21 @@ impl WriterTask {
             steps: steps.len(),
             elapsed: start.elapsed(),
         })
+    }
+}
+
+impl WriterTask {
+    /// Ends the phases of slots whose time has come. What fails is tried again after the next walk.
+    fn end_phases(&mut self, walked: &[(RingId, Walked)]) {
+        let steps = self.slots.walked(walked, &self.programmed, monotonic());
+        let before = self.programmed.rings.clone();
+        if let Err(e) = self.executor.execute(&steps, &mut self.programmed) {
+            tracing::error!(
+                error = super::error::chain(&e),
+                "cannot end the transition of slots"
+            );
+        }
+        self.slots.swapped(&before, &self.programmed.rings, monotonic());
     }
 }
 

@@ -253,7 +253,7 @@ fn backends(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
 }
 
 fn maps(text: &mut Text, seen: &Observation) {
-    let is_flows = |name: &str| [map_names::FLOWS_V4, map_names::FLOWS_V6].contains(&name);
+    let is_flows = |name: &str| map_names::OF_FLOWS.contains(&name);
     let mut family = text.family(
         "lb_flows",
         Kind::Gauge,

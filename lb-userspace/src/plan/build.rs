@@ -3,15 +3,15 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
+    sync::Arc,
 };
 
 use lb_common::{
     backend::BackendId,
     limits::{MAX_BACKENDS, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES},
-    ring_slot::RingSlot,
     service::{
-        FORWARDS, Mode, OnEmpty as EmptyRecord, RingId, Service as ServiceRecord, ServiceId, TCP, TRANSLATES,
-        UDP,
+        BY_SOURCE, FORWARDS, IN_TURN, Mode, OnEmpty as EmptyRecord, RingId, Service as ServiceRecord,
+        ServiceId, TCP, TRACKS_ALL, TRANSLATES, UDP,
     },
 };
 
@@ -22,7 +22,8 @@ use super::{
 };
 use crate::{
     ring::{self, Share},
-    state::service::{OnEmpty, Protocol, ServiceKey},
+    state::service::{Affinity, Algorithm, OnEmpty, Protocol, ServiceKey},
+    transition,
 };
 
 /// Plans one target after the other. Gives the same steps as [`plan`], sooner.
@@ -126,6 +127,14 @@ fn remaining(target: &Target, programmed: &Programmed) -> Target {
 /// Backends that are programmed, by what identifies them. The mode counts: one generation never changes it.
 type Known = BTreeMap<(SocketAddr, u8), BackendId>;
 
+/// What a service's ring is made of: its backends, and which of them may have flows.
+#[derive(Default)]
+struct Members {
+    ids: Vec<BackendId>,
+    shares: Vec<Share>,
+    living: BTreeSet<BackendId>,
+}
+
 /// A plan in the making: what stays in use, and steps by the phase they belong to.
 struct Draft<'a> {
     programmed: &'a Programmed,
@@ -185,8 +194,8 @@ impl<'a> Draft<'a> {
             None => ServiceId(self.service_ids.take()?),
         };
         self.kept_services.insert(key);
-        let (ids, shares) = self.backends(key, id, target)?;
-        let (ring_size, ring) = match self.ring(key, target.ring_size, &ids, shares)? {
+        let members = self.backends(key, id, target)?;
+        let (ring_size, ring) = match self.ring(key, target, members)? {
             Some(ring) => (target.ring_size, ring),
             None => (0, RingId::default()),
         };
@@ -209,25 +218,28 @@ impl<'a> Draft<'a> {
         Ok(())
     }
 
-    /// Plans the backends of a service; returns their ids and shares of the ring.
+    /// Plans the backends of a service; returns what its ring is made of.
     fn backends(
         &mut self,
         key: ServiceKey,
         service: ServiceId,
         target: &TargetService,
-    ) -> Result<(Vec<BackendId>, Vec<Share>), PlanError> {
+    ) -> Result<Members, PlanError> {
         let there = self.known.remove(&service).unwrap_or_default();
-        let mut ids = Vec::with_capacity(target.backends.len());
-        let mut shares = Vec::with_capacity(target.backends.len());
+        let mut members = Members::default();
         for (address, backend) in &target.backends {
             let known = there.get(&(*address, backend.mode as u8)).copied();
-            ids.push(self.backend(key, service, *address, backend, known)?);
-            shares.push(Share {
+            let id = self.backend(key, service, *address, backend, known)?;
+            if lives(backend) {
+                members.living.insert(id);
+            }
+            members.ids.push(id);
+            members.shares.push(Share {
                 identity: ring::identity(*address),
                 weight: backend.weight,
             });
         }
-        Ok((ids, shares))
+        Ok(members)
     }
 
     fn backend(
@@ -238,18 +250,22 @@ impl<'a> Draft<'a> {
         target: &TargetBackend,
         known: Option<BackendId>,
     ) -> Result<BackendId, PlanError> {
-        let (id, generation) =
-            match known.and_then(|id| Some((id, self.programmed.backends.get(&id)?.generation))) {
-                Some(known) => known,
-                None => self.backend_ids.take()?,
-            };
+        let there = known.and_then(|id| Some((id, self.programmed.backends.get(&id)?)));
+        let (id, generation) = match there {
+            // While it was dead, flows that were its own have moved on without a trace.
+            Some((id, there)) if target.mode != Mode::Nat && !there.alive && lives(target) => {
+                (id, there.generation.next())
+            }
+            Some((id, there)) => (id, there.generation),
+            None => self.backend_ids.take()?,
+        };
         let backend = ProgrammedBackend {
             address,
             service,
             generation,
             mode: target.mode,
             protocol: protocol_number(key.protocol),
-            alive: target.alive || target.weight > 0,
+            alive: lives(target),
         };
         self.kept_backends.insert(id);
         if self.programmed.backends.get(&id) != Some(&backend) {
@@ -264,21 +280,36 @@ impl<'a> Draft<'a> {
         Ok(id)
     }
 
-    /// Plans a ring of these backends; returns its id, or `None` where no backend takes new flows. It is the service's
-    /// own id if the size stays, else a free one, since a packet must never see one ring's size with another's slots.
+    /// Plans a service's ring; returns its id, or `None` where it needs none: no backend takes new flows, and none has
+    /// flows that the ring would have to tell apart. It is the service's own id if the size stays, else a free one,
+    /// since a packet must never see one ring's size with another's slots.
     fn ring(
         &mut self,
         key: ServiceKey,
-        size: u32,
-        ids: &[BackendId],
-        shares: Vec<Share>,
+        target: &TargetService,
+        members: Members,
     ) -> Result<Option<RingId>, PlanError> {
-        let owners = self.rings.owners(key, shares, size)?;
-        if owners.is_empty() {
+        let Members { ids, shares, living } = members;
+        let size = target.ring_size;
+        let owners = self.rings.owners(key, shares, size, target.algorithm)?;
+        let record = self.programmed.services.get(&key);
+        let old = record
+            .filter(|record| record.ring_size != 0)
+            .and_then(|record| self.programmed.rings.get(&record.ring));
+        let drains = target.remembers() && old.is_some() && !living.is_empty();
+        if owners.is_empty() && !drains {
             return Ok(None);
         }
-        let old = self.programmed.services.get(&key);
-        let own = old
+        let owners: Vec<BackendId> = if owners.is_empty() {
+            vec![BackendId::NONE; size as usize]
+        } else {
+            owners.iter().map(|owner| ids[usize::from(*owner)]).collect()
+        };
+        let slots = match old {
+            Some(old) if target.remembers() => transition::rebuild(old, &owners, |id| living.contains(&id)),
+            Some(_) | None => transition::fresh(&owners),
+        };
+        let own = record
             .filter(|record| record.ring_size == size)
             .map(|record| record.ring)
             .filter(|ring| !self.kept_rings.contains(ring));
@@ -287,14 +318,10 @@ impl<'a> Draft<'a> {
             None => RingId(self.ring_ids.take()?),
         };
         self.kept_rings.insert(ring);
-        let slots = owners
-            .iter()
-            .map(|owner| RingSlot::stable(ids[usize::from(*owner)]));
-        let there = self.programmed.rings.get(&ring);
-        if !there.is_some_and(|there| there.iter().copied().eq(slots.clone())) {
+        if self.programmed.rings.get(&ring).map(AsRef::as_ref) != Some(slots.as_slice()) {
             self.write_rings.push(Step::WriteRing {
                 ring,
-                slots: slots.collect(),
+                slots: Arc::from(slots),
             });
         }
         Ok(Some(ring))
@@ -352,16 +379,28 @@ impl<'a> Draft<'a> {
     }
 }
 
-/// How packets of a service are looked at, by the modes of its backends.
+/// How packets of a service are looked at.
 fn flags(service: &TargetService) -> u16 {
     let modes = service.backends.values().map(|backend| backend.mode);
-    modes.fold(0, |flags, mode| {
-        flags
-            | match mode {
-                Mode::Nat => TRANSLATES,
-                Mode::Dnat | Mode::L2dsr | Mode::Ipip | Mode::Gue => FORWARDS,
-            }
-    })
+    let by_mode = modes.map(|mode| match mode {
+        Mode::Nat => TRANSLATES,
+        Mode::Dnat | Mode::L2dsr | Mode::Ipip | Mode::Gue => FORWARDS,
+    });
+    let all = if service.records_all() { TRACKS_ALL } else { 0 };
+    let by_source = match service.affinity {
+        Affinity::None => 0,
+        Affinity::Source => BY_SOURCE,
+    };
+    let in_turn = match service.algorithm {
+        Algorithm::Maglev => 0,
+        Algorithm::RoundRobin => IN_TURN,
+    };
+    by_mode.fold(all | by_source | in_turn, |flags, flag| flags | flag)
+}
+
+/// Whether recorded flows may go to a backend.
+const fn lives(backend: &TargetBackend) -> bool {
+    backend.alive || backend.weight > 0
 }
 
 fn protocol_number(protocol: Protocol) -> u8 {

@@ -71,6 +71,6 @@ impl<'a> FreeBackends<'a> {
             free.into_iter()
         });
         let (last, id) = used.next().ok_or(PlanError::IdsExhausted { of: "backend" })?;
-        Ok((id, Generation(last.0.wrapping_add(1))))
+        Ok((id, last.next()))
     }
 }

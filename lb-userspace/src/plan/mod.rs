@@ -11,6 +11,8 @@ use std::{
     collections::BTreeMap,
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
+    sync::Arc,
+    time::Duration,
 };
 
 use lb_common::{
@@ -23,7 +25,7 @@ use lb_common::{
 pub use self::build::{Planner, plan};
 use crate::{
     ring::RingError,
-    state::service::{OnEmpty, ServiceKey},
+    state::service::{Affinity, Algorithm, OnEmpty, ServiceKey, Tracking},
 };
 
 /// Why a target cannot be programmed.
@@ -62,6 +64,8 @@ pub struct Target {
     pub snat_addresses: Vec<IpAddr>,
     /// Source NAT ports.
     pub snat_ports: RangeInclusive<u16>,
+    /// How long a changed slot remembers its owner before.
+    pub transition: Duration,
     /// Services by what they answer on.
     pub services: BTreeMap<ServiceKey, TargetService>,
 }
@@ -73,10 +77,34 @@ pub struct TargetService {
     pub mode: Mode,
     /// `All` is already resolved into the backends' weights.
     pub on_empty: OnEmpty,
+    /// How new flows choose.
+    pub algorithm: Algorithm,
+    /// What of a flow decides.
+    pub affinity: Affinity,
+    /// Which flows are recorded.
+    pub tracking: Tracking,
     /// Slots of the ring.
     pub ring_size: u32,
     /// Backends by address.
     pub backends: BTreeMap<SocketAddr, TargetBackend>,
+}
+
+impl TargetService {
+    /// Whether its slots must tell how old a flow is: some backend gets packets without a record in mode `nat`'s
+    /// table. Slots that are taken in turn tell nothing about a flow.
+    pub fn remembers(&self) -> bool {
+        self.algorithm == Algorithm::Maglev && self.records()
+    }
+
+    /// Whether flows are recorded for it, other than those of mode `nat`.
+    pub fn records(&self) -> bool {
+        self.backends.values().any(|backend| backend.mode != Mode::Nat)
+    }
+
+    /// Whether they are all recorded, not only those whose slot needs it.
+    pub fn records_all(&self) -> bool {
+        self.records() && self.tracking == Tracking::Full
+    }
 }
 
 /// A backend that should be programmed.
@@ -106,7 +134,7 @@ pub struct Programmed {
     /// Generations of all ids that were ever given out, in use or not.
     pub generations: BTreeMap<BackendId, Generation>,
     /// Rings by id.
-    pub rings: BTreeMap<RingId, Vec<RingSlot>>,
+    pub rings: BTreeMap<RingId, Arc<[RingSlot]>>,
 }
 
 /// The identity part of a backend record.
@@ -150,7 +178,7 @@ pub enum Step {
         /// Its id.
         ring: RingId,
         /// Its slots.
-        slots: Vec<RingSlot>,
+        slots: Arc<[RingSlot]>,
     },
     /// A service record, replaced at once.
     WriteService {

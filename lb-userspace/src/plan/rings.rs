@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::{PlanError, Target};
 use crate::{
     ring::{self, Share},
-    state::service::ServiceKey,
+    state::service::{Algorithm, ServiceKey},
 };
 
 /// The last ring of each service with what it was built from. Forgetting it costs time, nothing else.
@@ -18,24 +18,35 @@ pub(super) struct Rings {
 struct Built {
     size: u32,
     shares: Vec<Share>,
+    algorithm: Algorithm,
     owners: Vec<u16>,
 }
 
 impl Rings {
-    /// The owners of a service's slots; see [`ring::maglev`].
+    /// The owners of a service's slots; see [`ring::maglev`] and [`ring::in_turn`].
     pub(super) fn owners(
         &mut self,
         key: ServiceKey,
         shares: Vec<Share>,
         size: u32,
+        algorithm: Algorithm,
     ) -> Result<&[u16], PlanError> {
-        let known = self
-            .built
-            .get(&key)
-            .is_some_and(|built| built.size == size && built.shares == shares);
+        let known = self.built.get(&key).is_some_and(|built| {
+            built.size == size && built.shares == shares && built.algorithm == algorithm
+        });
         if !known {
-            let owners = ring::maglev(&shares, size).map_err(|source| PlanError::Ring { key, source })?;
-            self.built.insert(key, Built { size, shares, owners });
+            let owners = match algorithm {
+                Algorithm::Maglev => ring::maglev(&shares, size),
+                Algorithm::RoundRobin => ring::in_turn(&shares, size),
+            };
+            let owners = owners.map_err(|source| PlanError::Ring { key, source })?;
+            let built = Built {
+                size,
+                shares,
+                algorithm,
+                owners,
+            };
+            self.built.insert(key, built);
         }
         Ok(self.built.get(&key).map_or(&[], |built| built.owners.as_slice()))
     }

@@ -32,6 +32,9 @@ fn service(ring_size: u32, backends: impl IntoIterator<Item = (u8, TargetBackend
     TargetService {
         mode: Mode::Nat,
         on_empty: OnEmpty::Drop,
+        algorithm: Algorithm::Maglev,
+        affinity: Affinity::None,
+        tracking: Tracking::JustEnough,
         ring_size,
         backends: backends
             .into_iter()
@@ -44,6 +47,7 @@ fn target(services: impl IntoIterator<Item = (ServiceKey, TargetService)>) -> Ta
     Target {
         snat_addresses: Vec::new(),
         snat_ports: 1024..=32767,
+        transition: Duration::from_secs(600),
         services: services.into_iter().collect(),
     }
 }
@@ -93,11 +97,12 @@ fn inconsistency(programmed: &Programmed) -> Option<String> {
                 ring.len()
             ));
         }
-        for slot in ring {
-            match programmed.backends.get(&slot.current) {
+        for id in ring.iter().flat_map(|slot| [slot.current, slot.previous]) {
+            match programmed.backends.get(&id) {
+                _ if id == BackendId::NONE => {}
                 Some(backend) if backend.service == service.id && backend.alive => {}
                 Some(backend) => return Some(format!("{key:?} sends to {backend:?}")),
-                None => return Some(format!("{key:?} sends to the free {:?}", slot.current)),
+                None => return Some(format!("{key:?} sends to the free {id:?}")),
             }
         }
     }
@@ -128,6 +133,11 @@ fn apply_watching(
                 Some(old) => prop_assert_eq!(
                     ProgrammedBackend {
                         alive: backend.alive,
+                        generation: if !old.alive && backend.alive && old.mode != Mode::Nat {
+                            old.generation.next()
+                        } else {
+                            old.generation
+                        },
                         ..*old
                     },
                     *backend,
@@ -284,6 +294,118 @@ fn changes_take_no_more_steps_than_they_need() {
             "{what}"
         );
     }
+}
+
+/// Which phases a service's slots are in.
+fn phases(programmed: &Programmed, key: &ServiceKey) -> BTreeSet<String> {
+    let ring = &programmed.rings[&programmed.services[key].ring];
+    ring.iter().map(|slot| format!("{:?}", slot.phase())).collect()
+}
+
+#[test]
+fn slots_remember_only_where_the_balancer_keeps_no_flow() {
+    let key = key(1, 80);
+    for (mode, algorithm, after) in [
+        (Mode::Nat, Algorithm::Maglev, &["Stable"][..]),
+        (Mode::Ipip, Algorithm::Maglev, &["Stable", "Transition"]),
+        (Mode::Ipip, Algorithm::RoundRobin, &["Stable"]),
+    ] {
+        let service = |second| {
+            let backends = [(1, backend(1)), (2, backend(second))];
+            let backends = backends.map(|(last, backend)| (last, TargetBackend { mode, ..backend }));
+            TargetService {
+                algorithm,
+                ..service(251, backends)
+            }
+        };
+        let mut programmed = Programmed::default();
+        converge(&target([(key, service(1))]), &mut programmed);
+        assert_eq!(phases(&programmed, &key), BTreeSet::from(["Stable".to_owned()]));
+        converge(&target([(key, service(2))]), &mut programmed);
+        let after: BTreeSet<_> = after.iter().map(|phase| (*phase).to_owned()).collect();
+        assert_eq!(phases(&programmed, &key), after, "{mode:?} {algorithm:?}");
+    }
+}
+
+/// A backend of mode `ipip` with this weight, alive or not.
+fn tunnelled(weight: u32, alive: bool) -> TargetBackend {
+    TargetBackend {
+        mode: Mode::Ipip,
+        weight,
+        alive,
+    }
+}
+
+#[test]
+fn flows_of_a_service_that_drains_as_a_whole_go_on() {
+    let key = key(1, 80);
+    let with = |backends: [TargetBackend; 2]| target([(key, service(251, (1..).zip(backends)))]);
+    let mut programmed = Programmed::default();
+    converge(&with([tunnelled(1, true); 2]), &mut programmed);
+    let before = programmed.rings[&programmed.services[&key].ring].clone();
+
+    converge(&with([tunnelled(0, true); 2]), &mut programmed);
+    let ring = programmed.rings[&programmed.services[&key].ring].clone();
+    for (old, new) in before.iter().zip(ring.iter()) {
+        assert_eq!((new.current, new.previous), (BackendId::NONE, old.current));
+    }
+    // One dies, and so do its flows; the other's go on.
+    converge(&with([tunnelled(0, false), tunnelled(0, true)]), &mut programmed);
+    let ring = &programmed.rings[&programmed.services[&key].ring];
+    let previous: BTreeSet<_> = ring.iter().map(|slot| slot.previous).collect();
+    assert_eq!(previous, [BackendId::NONE, BackendId(2)].into());
+    // Nobody is left, so nobody has flows.
+    converge(&with([tunnelled(0, false); 2]), &mut programmed);
+    assert_eq!(programmed.services[&key].ring_size, 0);
+    assert!(programmed.rings.is_empty());
+}
+
+#[test]
+fn a_backend_that_comes_back_calls_no_flow_back() {
+    let key = key(1, 80);
+    for (mode, generation) in [(Mode::Ipip, Generation(2)), (Mode::Nat, Generation(1))] {
+        let with = |alive| {
+            let backends = [(true, 1), (alive, u32::from(alive))];
+            let backends = backends.map(|(alive, weight)| TargetBackend {
+                mode,
+                ..tunnelled(weight, alive)
+            });
+            target([(key, service(251, (1..).zip(backends)))])
+        };
+        let mut programmed = Programmed::default();
+        converge(&with(true), &mut programmed);
+        let steps = converge(&with(false), &mut programmed);
+        assert_eq!(names(&steps), ["ring", "backend"], "no packet meets a dead owner");
+        assert_eq!(programmed.backends[&BackendId(2)].generation, Generation(1));
+        converge(&with(true), &mut programmed);
+        assert_eq!(programmed.backends[&BackendId(1)].generation, Generation(1));
+        assert_eq!(
+            programmed.backends[&BackendId(2)].generation,
+            generation,
+            "{mode:?}"
+        );
+    }
+}
+
+#[test]
+fn a_ring_of_another_size_keeps_most_flows() {
+    let key = key(1, 80);
+    let with = |size| target([(key, service(size, (1..5).map(|last| (last, tunnelled(1, true)))))]);
+    let mut programmed = Programmed::default();
+    converge(&with(1_021), &mut programmed);
+    let before = programmed.rings[&programmed.services[&key].ring].clone();
+    converge(&with(4_093), &mut programmed);
+    let after = programmed.rings[&programmed.services[&key].ring].clone();
+    let hashes = (0..=u16::MAX).map(|n| u32::from(n) << 16);
+    let kept = hashes.filter(|hash| {
+        let at = |ring: &[RingSlot]| {
+            let size = u32::try_from(ring.len()).unwrap();
+            ring[lb_common::ring_slot::index(*hash, size) as usize]
+        };
+        at(&after).previous == at(&before).current
+    });
+    let kept = kept.count();
+    assert!(kept > 60_000, "{kept} of 65,536 hashes still lead to their owner");
 }
 
 #[test]

@@ -46,6 +46,7 @@ pub fn target(desired: &Desired, health: &HealthView, lingering: &Lingering) -> 
     Target {
         snat_addresses: desired.settings.snat_addresses.clone(),
         snat_ports: desired.settings.snat_ports.clone(),
+        transition: desired.settings.transition,
         services,
     }
 }
@@ -88,6 +89,9 @@ fn target_service(service: &Service, health: &HealthView) -> TargetService {
     TargetService {
         mode: service.mode,
         on_empty: service.on_empty,
+        algorithm: service.algorithm,
+        affinity: service.affinity,
+        tracking: service.tracking,
         ring_size: match service.ring_size {
             RingSize::Auto => {
                 ring::auto_size(service.backends.iter().map(|backend| u32::from(backend.weight)))

@@ -8,6 +8,7 @@ use std::{
     ops::RangeInclusive,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
     path::PathBuf,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -24,7 +25,7 @@ use lb_tests::{lane::Lane, netns::Netns, scratch::Scratch};
 use lb_userspace::{
     datapath::{AttachOptions, Datapath, WriterTask, XdpModeChoice},
     plan::{Target, TargetBackend, TargetService},
-    state::service::{OnEmpty, Protocol, ServiceKey},
+    state::service::{Affinity, Algorithm, OnEmpty, Protocol, ServiceKey, Tracking},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -251,6 +252,9 @@ fn target() -> Target {
             let service = TargetService {
                 mode,
                 on_empty: OnEmpty::Drop,
+                algorithm: Algorithm::Maglev,
+                affinity: Affinity::None,
+                tracking: Tracking::JustEnough,
                 ring_size: 251,
                 backends: backends.into_iter().collect(),
             };
@@ -260,6 +264,7 @@ fn target() -> Target {
     Target {
         snat_addresses: vec![V4.snat(0).ip(), V6.snat(0).ip()],
         snat_ports: 3000..=3000,
+        transition: Duration::from_secs(600),
         services: target,
     }
 }

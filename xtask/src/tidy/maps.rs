@@ -6,8 +6,9 @@ use lb_common::map_names;
 
 use super::{Finding, Source};
 
-/// The file with all maps.
+/// The module with all maps, and the folder of its parts.
 const PATH: &str = "lb-ebpf/src/maps.rs";
+const PARTS: &str = "lb-ebpf/src/maps/";
 
 /// What the names of maps begin with that are the program's own memory for large locals: neither pinned nor named to
 /// anyone.
@@ -22,7 +23,10 @@ pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
             message: "is not there".to_owned(),
         }];
     };
-    let declared: BTreeSet<&str> = statics(&source.text)
+    let declared: BTreeSet<&str> = sources
+        .iter()
+        .filter(|source| source.path == PATH || source.path.starts_with(PARTS))
+        .flat_map(|source| statics(&source.text))
         .filter(|name| !name.starts_with(SCRATCH))
         .collect();
     let named = BTreeSet::from(map_names::PINNED);

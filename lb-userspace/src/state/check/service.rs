@@ -19,7 +19,7 @@ use crate::{
         available::{self, MORE_THAN_ZERO},
         backend::Backend,
         names::BackendName,
-        service::{Algorithm, RingSize, Service, Tracking},
+        service::{Affinity, Algorithm, RingSize, Service, Tracking},
         words::{self, Word},
     },
 };
@@ -66,15 +66,41 @@ impl Findings {
             *slow_start,
             Duration::ZERO..=LONGEST,
         );
-        if *algorithm == Algorithm::RoundRobin && *tracking == Tracking::JustEnough && *mode != Mode::Nat {
+        if *algorithm == Algorithm::RoundRobin {
+            self.round_robin(at("algorithm"), service);
+        }
+        if let RingSize::Slots(size) = *ring_size {
+            self.ring_size(at("ring_size"), size, service.backends.len());
+        }
+    }
+
+    fn round_robin(&mut self, place: Place, service: &Service) {
+        let modes = service
+            .backends
+            .iter()
+            .map(|backend| backend.mode.unwrap_or(service.mode));
+        let (nat, others): (Vec<Mode>, Vec<Mode>) =
+            modes.chain([service.mode]).partition(|mode| *mode == Mode::Nat);
+        if !others.is_empty() && service.tracking == Tracking::JustEnough {
             self.invalid(
-                at("algorithm"),
+                place,
                 "round-robin chooses anew for each packet of a flow that is not recorded",
                 "set tracking = \"full\", or use mode nat",
             );
         }
-        if let RingSize::Slots(size) = *ring_size {
-            self.ring_size(at("ring_size"), size, service.backends.len());
+        if !others.is_empty() && !nat.is_empty() {
+            self.invalid(
+                place,
+                "with round-robin the backends of a service are all in mode nat, or none is",
+                "give all backends one mode, or use \"maglev\"",
+            );
+        }
+        if service.affinity == Affinity::Source {
+            self.invalid(
+                place,
+                "round-robin gives each flow of a client another backend, affinity = \"source\" the same",
+                "choose one of them",
+            );
         }
     }
 

@@ -7,7 +7,7 @@ use lb_common::{
     ring_slot::{self, Pick, RingSlot},
     track::{self, FlowRecord, FlowTables, Table, Tick},
 };
-use lb_userspace::transition::{self, Ages, Fate, Sweep};
+use lb_userspace::transition::{self, Ages, Fate, Rules, Sweep};
 
 use super::{Balancer, Costs, FlowKey, Memory, hash, lru::Lru, random::KeyHash, world::World};
 
@@ -127,6 +127,15 @@ impl JustEnough {
         self.maps.tracked.len() + self.maps.opening.len() + self.maps.seen.len()
     }
 
+    fn rules(&self) -> Rules {
+        Rules {
+            window: self.window,
+            keep: self.window * transition::RECORD_WINDOWS,
+            all: false,
+            by_source: false,
+        }
+    }
+
     fn slot_of(&self, flow: FlowKey) -> u32 {
         ring_slot::index(hash(flow), self.slots.len() as u32)
     }
@@ -179,7 +188,7 @@ impl JustEnough {
     /// The first half of a walk: the small tables.
     fn begin_walk(&mut self, now: Duration) {
         let slots = self.slots.clone();
-        let mut sweep = Sweep::begin(&slots, self.window, now);
+        let mut sweep = Sweep::begin(&slots, self.rules(), now);
         let [first, second, _] = Table::SWEEP_ORDER;
         let mut met = self.walk_table(first, &mut sweep, now);
         met.extend(self.walk_table(second, &mut sweep, now));
@@ -192,13 +201,13 @@ impl JustEnough {
 
     /// The other half, and the ring that follows.
     fn end_walk(&mut self, walk: &Walk, now: Duration) {
-        let mut sweep = Sweep::begin(&walk.slots, self.window, walk.began);
+        let mut sweep = Sweep::begin(&walk.slots, self.rules(), walk.began);
         for (slot, record, lives) in &walk.met {
             sweep.flow(*slot, *record, *lives, Tick::from_secs(walk.began.as_secs()));
         }
         let [_, _, last] = Table::SWEEP_ORDER;
         self.walk_table(last, &mut sweep, now);
-        let next = sweep.finish(&self.slots, &self.ages, self.window, now);
+        let next = sweep.end().finish(&self.slots, &self.ages, self.window, now);
         self.write_ring(next, now);
     }
 }
@@ -206,7 +215,7 @@ impl JustEnough {
 impl Balancer for JustEnough {
     fn changed(&mut self, world: &World, now: Duration) {
         let owners = world.owners(self.slots.len() as u32);
-        let next = transition::rebuild(&self.slots, &owners, |id| world.living(id).is_some()).unwrap();
+        let next = transition::rebuild(&self.slots, &owners, |id| world.living(id).is_some());
         self.write_ring(next, now);
         self.write_backends(world);
     }

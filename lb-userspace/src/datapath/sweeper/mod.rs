@@ -1,5 +1,7 @@
 //! Removing flows that ended, and counting those that go on.
 
+mod records;
+
 use std::{
     collections::BTreeMap,
     io,
@@ -13,12 +15,15 @@ use lb_common::{
     flow::{FIN, FORWARD, NatFlow, RST, Tuple, idle_timeout_secs},
     service::TCP,
 };
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+pub(super) use self::records::Walks;
 use super::{
     directory::Directory,
     maps::{Maps, Table},
+    slots::Round,
+    writer::Command,
 };
 
 /// Time between the end of a sweep and the next one, at least.
@@ -37,26 +42,43 @@ const ORPHAN_SECS: u32 = 10;
 pub(super) struct FlowCounts {
     /// Flows that are not closed, by the backend that owns them.
     pub(super) active: BTreeMap<(BackendId, Generation), u64>,
-    /// Entries of the IPv4 and the IPv6 table.
-    pub(super) entries: [u64; 2],
+    /// Entries of the tables, by the map's name.
+    pub(super) entries: BTreeMap<&'static str, u64>,
     /// When the count began; `None` before the first sweep.
     pub(super) at: Option<Instant>,
 }
 
-/// Sweeps until `cancel`. Cancel-safe: a sweep under way on its thread goes on to its end.
+/// Sweeps until `cancel`, or until the writer has ended. Cancel-safe: a sweep under way on its thread goes on to its
+/// end.
 pub(super) async fn run(
     maps: Arc<Maps>,
     directory: watch::Receiver<Arc<Directory>>,
     counts: watch::Sender<Arc<FlowCounts>>,
+    writer: mpsc::WeakSender<Command>,
     cancel: CancellationToken,
 ) {
+    let mut records = 0;
     loop {
         let start = Instant::now();
+        let Some(round) = begin_round(&writer).await else {
+            return;
+        };
+        // Without slots that wait for a sweep there is nothing to walk for, unless records of theirs are left.
+        let is_needed = round.is_needed() || records > 0 || counts.borrow().at.is_none();
+        let round = is_needed.then_some(round);
         let (maps, directory) = (maps.clone(), directory.clone());
-        let swept =
-            tokio::task::spawn_blocking(move || Sweep::new(&maps, &directory, monotonic_seconds()?).run());
+        let swept = tokio::task::spawn_blocking(move || {
+            Sweep::new(&maps, &directory, monotonic()).run(round.as_ref())
+        });
         match swept.await {
-            Ok(Ok(new)) => drop(counts.send_replace(Arc::new(new))),
+            Ok(Ok((new, walked))) => {
+                records = walked.records;
+                counts.send_replace(Arc::new(new));
+                if let Some(writer) = writer.upgrade() {
+                    // An error means that the writer has ended, as the next round will find.
+                    let _ = writer.send(Command::Walked(walked.rings)).await;
+                }
+            }
             Ok(Err(e)) => tracing::error!(error = %e, "cannot sweep flows"),
             // The runtime is going down.
             Err(_) => return,
@@ -69,17 +91,23 @@ pub(super) async fn run(
     }
 }
 
-/// The clock of `last_seen`: CLOCK_MONOTONIC_COARSE in seconds, which wraps after 136 years of uptime.
-fn monotonic_seconds() -> io::Result<u32> {
+/// Asks the writer for the rings to walk for; `None` if it has ended.
+async fn begin_round(writer: &mpsc::WeakSender<Command>) -> Option<Round> {
+    let (reply, answer) = oneshot::channel();
+    writer.upgrade()?.send(Command::Walk(reply)).await.ok()?;
+    answer.await.ok()
+}
+
+/// The clock of the program's flow entries: CLOCK_MONOTONIC_COARSE.
+pub(super) fn monotonic() -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: the structure is live and of the type that the call fills.
-    if unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    u32::try_from(time.tv_sec).map_err(io::Error::other)
+    // SAFETY: the structure is live and of the type that the call fills. It fails for a clock or a place that is not
+    // there only.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_nanos(time.tv_nsec.unsigned_abs())
 }
 
 /// What is known of one direction of a flow.
@@ -124,32 +152,35 @@ fn decide(now: u32, protocol: u8, forward: Half, reply: Option<Half>, owned: boo
 struct Sweep<'a> {
     maps: &'a Maps,
     directory: &'a watch::Receiver<Arc<Directory>>,
+    /// Seconds on [`monotonic`]'s clock, which a flow counts modulo 136 years.
     now: u32,
     counts: FlowCounts,
 }
 
 impl<'a> Sweep<'a> {
-    fn new(maps: &'a Maps, directory: &'a watch::Receiver<Arc<Directory>>, now: u32) -> Self {
+    fn new(maps: &'a Maps, directory: &'a watch::Receiver<Arc<Directory>>, now: Duration) -> Self {
         Self {
             maps,
             directory,
-            now,
+            now: u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
             counts: FlowCounts::default(),
         }
     }
 
-    fn run(mut self) -> io::Result<FlowCounts> {
+    fn run(mut self, round: Option<&Round>) -> io::Result<(FlowCounts, Walks)> {
         // The beginning: only flows that were recorded before it are sure to be counted.
         self.counts.at = Some(Instant::now());
-        self.counts.entries = [
-            self.family(&self.maps.flows_v4)?,
-            self.family(&self.maps.flows_v6)?,
-        ];
-        Ok(self.counts)
+        self.family(&self.maps.flows_v4)?;
+        self.family(&self.maps.flows_v6)?;
+        let walked = match round {
+            Some(round) => records::walk(self.maps, self.directory, round, &mut self.counts)?,
+            None => Walks::default(),
+        };
+        Ok((self.counts, walked))
     }
 
-    /// Sweeps one table; returns how many entries stay.
-    fn family<A: Copy>(&mut self, table: &Table<Tuple<A>, NatFlow<A>>) -> io::Result<u64>
+    /// Sweeps one table and counts how many entries stay.
+    fn family<A: Copy>(&mut self, table: &Table<Tuple<A>, NatFlow<A>>) -> io::Result<()>
     where
         Tuple<A>: Pod + Default + PartialEq,
         NatFlow<A>: Pod + Default + PartialEq,
@@ -167,7 +198,8 @@ impl<'a> Sweep<'a> {
             }
             Ok(())
         })?;
-        Ok(entries)
+        self.counts.entries.insert(table.name(), entries);
+        Ok(())
     }
 
     /// Decides about a flow at its forward entry; whether that was removed.

@@ -1,0 +1,186 @@
+//! Walking the tables of flow records: for the slots that wait for it, and to delete what has done its duty.
+
+use std::{collections::BTreeMap, io, net::IpAddr, sync::Arc, time::Duration};
+
+use aya::Pod;
+use lb_common::{
+    backend::{ALIVE, IN_USE},
+    flow::{Tuple, TupleV4, TupleV6},
+    hash, ring_slot,
+    service::{RingId, TCP},
+    track::{self, FlowRecord, Tick},
+};
+use tokio::sync::watch;
+
+use super::{FlowCounts, monotonic, remove_unchanged};
+use crate::{
+    datapath::{
+        directory::Directory,
+        maps::{Maps, Table},
+        slots::{Round, Subject},
+    },
+    state::service::{Protocol, ServiceKey},
+    transition::{Fate, Sweep, Walked},
+};
+
+/// What a round has found.
+#[derive(Debug, Default)]
+pub(in crate::datapath) struct Walks {
+    /// Of each ring.
+    pub(in crate::datapath) rings: Vec<(RingId, Walked)>,
+    /// Records that are left.
+    pub(super) records: u64,
+}
+
+/// Walks all tables for all rings of the round.
+pub(super) fn walk(
+    maps: &Maps,
+    directory: &watch::Receiver<Arc<Directory>>,
+    round: &Round,
+    counts: &mut FlowCounts,
+) -> io::Result<Walks> {
+    let sweeps = round.subjects.iter().map(|(key, subject)| {
+        let sweep = Sweep::begin(&subject.slots, subject.rules, round.began);
+        (*key, (subject, sweep))
+    });
+    let mut walk = Walk {
+        maps,
+        directory,
+        sweeps: sweeps.collect(),
+        counts,
+        records: 0,
+    };
+    for table in track::Table::SWEEP_ORDER {
+        walk.table(table, maps.flow_records_v4.of(table))?;
+        walk.table(table, maps.flow_records_v6.of(table))?;
+    }
+    Ok(Walks {
+        records: walk.records,
+        rings: walk
+            .sweeps
+            .into_values()
+            .map(|(subject, sweep)| (subject.ring, sweep.end()))
+            .collect(),
+    })
+}
+
+/// What a walk needs of a family's tuples.
+trait Recorded {
+    /// What leads to the slot.
+    fn hash(&self, by_source: bool) -> u32;
+    /// Address, port and protocol that it goes to.
+    fn destination(&self) -> (IpAddr, u16, u8);
+}
+
+impl Recorded for TupleV4 {
+    fn hash(&self, by_source: bool) -> u32 {
+        if by_source {
+            hash::source_v4(self)
+        } else {
+            hash::tuple_v4(self)
+        }
+    }
+    fn destination(&self) -> (IpAddr, u16, u8) {
+        (self.dst.to_std().into(), self.dst_port.get(), self.protocol)
+    }
+}
+
+impl Recorded for TupleV6 {
+    fn hash(&self, by_source: bool) -> u32 {
+        if by_source {
+            hash::source_v6(self)
+        } else {
+            hash::tuple_v6(self)
+        }
+    }
+    fn destination(&self) -> (IpAddr, u16, u8) {
+        (self.dst.to_std().into(), self.dst_port.get(), self.protocol)
+    }
+}
+
+struct Walk<'a> {
+    maps: &'a Maps,
+    directory: &'a watch::Receiver<Arc<Directory>>,
+    sweeps: BTreeMap<ServiceKey, (&'a Subject, Sweep<'a>)>,
+    counts: &'a mut FlowCounts,
+    records: u64,
+}
+
+impl Walk<'_> {
+    fn table<A>(&mut self, kind: track::Table, table: &Table<Tuple<A>, FlowRecord>) -> io::Result<()>
+    where
+        Tuple<A>: Pod + Default + Recorded,
+    {
+        let mut entries = 0;
+        table.for_each_chunk(|tuples, records| {
+            let directory = self.directory.borrow().clone();
+            let now = Tick::from_secs(monotonic().as_secs());
+            for (tuple, record) in tuples.iter().zip(records) {
+                let lives = self.lives(&directory, record)?;
+                let mut counts = false;
+                let fate = match sweep_of(&mut self.sweeps, tuple) {
+                    Some((subject, sweep)) => {
+                        let idle = Duration::from_secs(u64::from(record.last_seen.secs_until(now)));
+                        counts = lives && idle <= subject.counts_for(kind);
+                        let slot = ring_slot::index(tuple.hash(subject.rules.by_source), subject.size());
+                        sweep.flow(slot, *record, lives, now)
+                    }
+                    // A service that came after the round began, or none at all: then its backends are dead.
+                    None if lives => Fate::Keep,
+                    None => Fate::Delete,
+                };
+                match fate {
+                    Fate::Delete if remove_unchanged(table, tuple, record)? => {}
+                    Fate::Delete | Fate::Keep => {
+                        entries += 1;
+                        let owner = (record.backend, record.generation);
+                        *self.counts.active.entry(owner).or_default() += u64::from(counts);
+                    }
+                }
+            }
+            Ok(())
+        })?;
+        self.counts.entries.insert(table.name(), entries);
+        self.records += entries;
+        Ok(())
+    }
+
+    /// Whether the record's backend is alive and of the record's generation. As with its owner: what the directory does
+    /// not know is looked up in the map before it counts as gone.
+    fn lives(&self, directory: &Directory, record: &FlowRecord) -> io::Result<bool> {
+        if directory.lives(record.backend, record.generation) {
+            return Ok(true);
+        }
+        let backend = self
+            .maps
+            .backends
+            .get(&u32::from(record.backend.0))?
+            .unwrap_or_default();
+        Ok(backend.has(IN_USE | ALIVE) && backend.generation == record.generation)
+    }
+}
+
+/// The service of a flow: by its port, else the wildcard, as the program finds it.
+fn sweep_of<'s, 'a, K: Recorded>(
+    sweeps: &'s mut BTreeMap<ServiceKey, (&'a Subject, Sweep<'a>)>,
+    tuple: &K,
+) -> Option<&'s mut (&'a Subject, Sweep<'a>)> {
+    let (address, port, protocol) = tuple.destination();
+    let protocol = if protocol == TCP {
+        Protocol::Tcp
+    } else {
+        Protocol::Udp
+    };
+    let key = |port| ServiceKey {
+        address,
+        port,
+        protocol,
+    };
+    let exact = key(port);
+    let key = if sweeps.contains_key(&exact) {
+        exact
+    } else {
+        key(0)
+    };
+    sweeps.get_mut(&key)
+}
