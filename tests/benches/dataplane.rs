@@ -8,6 +8,8 @@
     reason = "numbers of flows, ports and bytes here are far below the limits of their types"
 )]
 
+#[path = "dataplane/batch.rs"]
+mod batch;
 #[path = "dataplane/packets.rs"]
 mod packets;
 #[path = "dataplane/setup.rs"]
@@ -28,8 +30,10 @@ use setup::{Bench, Program};
 const ROUNDS: usize = 9;
 /// Packets of one round.
 const REPEAT: u32 = 1 << 20;
-/// Flows known.
-const FLOWS: [u32; 3] = [1, 1 << 16, 1 << 20];
+/// Flows known, unless numbers are given; powers of two.
+const FLOWS: [u32; 4] = [1, 1 << 10, 1 << 16, 1 << 20];
+/// How often flows are opened that found no memory.
+const ATTEMPTS: usize = 16;
 
 const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
@@ -42,7 +46,12 @@ fn main() -> Result<()> {
         "{:<26} {:>6} {:>9} {:>8} {:>9}",
         "case", "family", "flows", "ns", "x floor"
     );
-    for flows in FLOWS {
+    let given: Vec<u32> = std::env::args().filter_map(|word| word.parse().ok()).collect();
+    ensure!(
+        given.iter().all(|flows| flows.is_power_of_two()),
+        "numbers of flows are powers of two"
+    );
+    for flows in if given.is_empty() { FLOWS.to_vec() } else { given } {
         family::<NetV4>(flows)?;
         family::<NetV6>(flows)?;
     }
@@ -57,10 +66,19 @@ fn family<A: Address>(flows: u32) -> Result<()> {
     bench.fill(&frames(&clients, SYN))?;
     let opening = (flows > 1).then(|| opening(&mut bench, flows)).transpose()?;
     // What the kernel's allocator had no memory for in time comes again, as it does from a client.
-    for _ in 0..4 {
+    let mut replies = Vec::new();
+    for _ in 0..ATTEMPTS {
         bench.run(Program::Lb, flows)?;
+        replies = bench.record_flows::<A>()?;
+        if replies.len() == clients.len() {
+            break;
+        }
     }
-    let replies = bench.record_flows::<A>(&clients)?;
+    ensure!(
+        replies.len() == clients.len(),
+        "{} flows of {flows} are known",
+        replies.len()
+    );
 
     packets::shuffle(&mut clients);
     bench.fill(&frames(&clients, ACK))?;
@@ -90,6 +108,7 @@ fn family<A: Address>(flows: u32) -> Result<()> {
             ns / floor
         );
     };
+    println!();
     print("empty program", pass);
     print("swap, XDP_TX (floor)", floor);
     print("lookup, forward", lookup);

@@ -69,8 +69,11 @@ mod entry {
         let Some(frame) = frame(&ctx) else {
             return xdp_action::XDP_ABORTED;
         };
-        // SAFETY: within the frame, whose alignment is not assumed.
-        unsafe { frame.write_unaligned(*packet) };
+        for (word, value) in packet.iter().enumerate() {
+            // SAFETY: within the frame, which a test run places at a multiple of 8. Volatile, so that each word is
+            // written as one.
+            unsafe { frame.cast::<u64>().add(word).write_volatile(*value) };
+        }
         // SAFETY: nothing here is used after the call, unless it fails.
         unsafe { TARGET.tail_call(&ctx, 0) };
         xdp_action::XDP_ABORTED
@@ -94,25 +97,42 @@ mod entry {
         xdp_action::XDP_TX
     }
 
+    /// The protocol of the packets.
+    const TCP: u64 = 6;
+
+    /// A tuple in words.
+    #[repr(C)]
+    struct Words<const N: usize>([u64; N]);
+
+    impl Words<2> {
+        fn as_tuple(&self) -> &TupleV4 {
+            const { assert!(size_of::<Self>() == size_of::<TupleV4>()) };
+            // SAFETY: integers, of the same size and alignment.
+            unsafe { &*core::ptr::from_ref(self).cast() }
+        }
+    }
+
+    impl Words<5> {
+        fn as_tuple(&self) -> &TupleV6 {
+            const { assert!(size_of::<Self>() == size_of::<TupleV6>()) };
+            // SAFETY: integers, of the same size and alignment.
+            unsafe { &*core::ptr::from_ref(self).cast() }
+        }
+    }
+
     /// Looks the flow of an IPv4 packet up.
     #[xdp(frags)]
     pub(crate) fn lookup_v4(ctx: XdpContext) -> u32 {
         let Some(frame) = frame(&ctx) else {
             return xdp_action::XDP_ABORTED;
         };
-        // Addresses and ports follow each other in the packet as they do in the tuple.
-        let mut tuple = TupleV4 {
-            protocol: 6,
-            ..TupleV4::default()
-        };
-        // SAFETY: within the frame, whose alignment is not assumed.
-        unsafe {
-            (&raw mut tuple)
-                .cast::<[u8; 12]>()
-                .write(*frame.cast::<u8>().add(26).cast())
-        };
+        // Addresses and ports follow each other in the packet as they do in the tuple, from byte 26 on.
+        // SAFETY: within the frame, whose alignment is that of its words.
+        let [three, four] = unsafe { [(*frame)[3], (*frame)[4]] };
+        let [first, second] = [(three >> 16) | (four << 48), (four >> 16) & 0xffff_ffff];
+        let tuple = Words([first, second | TCP << 32]);
         // SAFETY: nothing writes the table while it is read.
-        verdict(unsafe { LOOKUP_V4.get(tuple) }.is_some())
+        verdict(unsafe { LOOKUP_V4.get(tuple.as_tuple()) }.is_some())
     }
 
     /// Looks the flow of an IPv6 packet up.
@@ -121,18 +141,15 @@ mod entry {
         let Some(frame) = frame(&ctx) else {
             return xdp_action::XDP_ABORTED;
         };
-        let mut tuple = TupleV6 {
-            protocol: 6,
-            ..TupleV6::default()
-        };
-        // SAFETY: within the frame, whose alignment is not assumed.
-        unsafe {
-            (&raw mut tuple)
-                .cast::<[u8; 36]>()
-                .write(*frame.cast::<u8>().add(22).cast())
-        };
+        // As above, from byte 22 on.
+        let mut tuple = Words([0; 5]);
+        for (index, word) in tuple.0.iter_mut().enumerate() {
+            // SAFETY: as above.
+            *word = unsafe { ((*frame)[2 + index] >> 48) | ((*frame)[3 + index] << 16) };
+        }
+        tuple.0[4] = (tuple.0[4] & 0xffff_ffff) | TCP << 32;
         // SAFETY: nothing writes the table while it is read.
-        verdict(unsafe { LOOKUP_V6.get(tuple) }.is_some())
+        verdict(unsafe { LOOKUP_V6.get(tuple.as_tuple()) }.is_some())
     }
 
     #[inline(always)]

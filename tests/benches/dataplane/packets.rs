@@ -21,7 +21,7 @@ pub(crate) const SYN: u8 = 0x02;
 pub(crate) const ACK: u8 = 0x10;
 
 /// What the two families' addresses have in common here.
-pub(crate) trait Address: Pod + Copy + Eq + 'static {
+pub(crate) trait Address: Pod + Copy + Default + Eq + 'static {
     /// The letter of the family in map and program names.
     const NAME: &'static str;
     /// The service's address.

@@ -1,24 +1,32 @@
 //! The program under test with one service, and the wrapper around it.
 
-use std::path::PathBuf;
+use std::{
+    os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
+};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail};
 use aya::{
-    Ebpf, EbpfLoader, Pod,
+    Ebpf, EbpfLoader,
     maps::{Array, ArrayOfMaps, HashMap, Map, MapData, ProgramArray},
     programs::{TestRun, TestRunOptions, Xdp},
+    util::nr_cpus,
 };
 use lb_common::{
     addr::{NetAddr, NetPort},
     backend::{ALIVE, Backend, BackendId, Generation, IN_USE, IPV6, RESOLVED},
     flow::{NatFlow, REPLY, Tuple},
+    limits::MAX_BACKENDS,
     map_names,
     ring_slot::RingSlot,
     service::{Mode, OnEmpty, RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, TRANSLATES},
     settings::Settings,
 };
 
-use crate::packets::{Address, Frame, PORT, shuffle};
+use crate::{
+    batch,
+    packets::{Address, Frame, PORT, shuffle},
+};
 
 /// Backends of the service: enough that each has ports for its flows.
 const BACKENDS: u16 = 256;
@@ -50,9 +58,11 @@ impl Bench {
     /// Loads the objects with room for so many flows, and programs a service.
     pub(crate) fn new<A: Address>(flows: u32) -> Result<Self> {
         let entries = (2 * flows).max(16);
+        let cpus = u32::try_from(nr_cpus().map_err(|(_, e)| e)?)?;
         let mut lb = EbpfLoader::new()
             .map_max_entries(map_names::FLOWS_V4, entries)
             .map_max_entries(map_names::FLOWS_V6, entries)
+            .map_max_entries(map_names::BACKEND_TRAFFIC, cpus * MAX_BACKENDS)
             .load_file(object("lb-ebpf.o")?)
             .context("load lb-ebpf.o: build it with `cargo xtask build`")?;
         let mask = flows - 1;
@@ -151,11 +161,11 @@ impl Bench {
 
     /// Gives the wrapper its packets, from the first on.
     pub(crate) fn fill(&mut self, frames: &[Frame]) -> Result<()> {
-        let mut packets: Array<_, Frame> = map_mut(&mut self.wrapper, "PACKETS")?.try_into()?;
-        for (index, frame) in (0..).zip(frames) {
-            packets.set(index, frame, 0)?;
-        }
-        Ok(())
+        let Map::Array(packets) = map_mut(&mut self.wrapper, "PACKETS")? else {
+            bail!("PACKETS is no array");
+        };
+        let numbers: Vec<u32> = (0..).take(frames.len()).collect();
+        batch::update(packets.fd().as_fd(), &numbers, frames)
     }
 
     /// Nanoseconds per packet of `repeat` packets, and the XDP action of the last.
@@ -183,40 +193,29 @@ impl Bench {
         Ok((result.duration.as_secs_f64() * 1e9, result.return_value))
     }
 
-    /// Copies the flow table to that of the bare look-up, checks that every client has its flow, and returns the
-    /// tuples of the backends' packets in random order.
-    pub(crate) fn record_flows<A: Address>(&mut self, clients: &[Tuple<A>]) -> Result<Vec<Tuple<A>>> {
+    /// Copies the flow table to that of the bare look-up and returns the tuples of the backends' packets in random order.
+    pub(crate) fn record_flows<A: Address>(&mut self) -> Result<Vec<Tuple<A>>> {
         let family = A::NAME.to_uppercase();
-        let table: HashMap<_, Plain<Tuple<A>>, Plain<NatFlow<A>>> =
-            map_mut(&mut self.lb, &format!("FLOWS_{family}"))?.try_into()?;
-        let mut copy: HashMap<_, Plain<Tuple<A>>, Plain<NatFlow<A>>> =
-            map_mut(&mut self.wrapper, &format!("LOOKUP_{family}"))?.try_into()?;
-        let mut replies = Vec::new();
-        for entry in table.iter() {
-            let (tuple, flow) = entry?;
-            if flow.0.direction == REPLY {
-                replies.push(tuple.0);
-            }
-            copy.insert(tuple, flow, 0)?;
-        }
-        ensure!(
-            replies.len() == clients.len(),
-            "{} flows of {} are known",
-            replies.len(),
-            clients.len()
-        );
+        let descriptor = |ebpf: &mut Ebpf, name: String| -> Result<OwnedFd> {
+            let Map::HashMap(map) = map_mut(ebpf, &name)? else {
+                bail!("{name} is no hash map");
+            };
+            Ok(map.fd().as_fd().try_clone_to_owned()?)
+        };
+        let table = descriptor(&mut self.lb, format!("FLOWS_{family}"))?;
+        let copy = descriptor(&mut self.wrapper, format!("LOOKUP_{family}"))?;
+        let (tuples, flows) = batch::entries::<Tuple<A>, NatFlow<A>>(table.as_fd())?;
+        batch::update(copy.as_fd(), &tuples, &flows)?;
+        let mut replies: Vec<Tuple<A>> = tuples
+            .into_iter()
+            .zip(flows)
+            .filter(|(_, flow)| flow.direction == REPLY)
+            .map(|(tuple, _)| tuple)
+            .collect();
         shuffle(&mut replies);
         Ok(replies)
     }
 }
-
-/// What both sides of a map take byte by byte.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Plain<T>(T);
-
-// SAFETY: used for keys and values of flow tables alone, which lb_common declares as plain data for each family.
-unsafe impl<T: Copy + 'static> Pod for Plain<T> {}
 
 fn map_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
     ebpf.map_mut(name).with_context(|| format!("no map {name}"))
