@@ -88,16 +88,17 @@ impl TupleV6 {
     }
 }
 
-/// How the client's last packet arrived on layer 2. Replies go back the same way, whatever the routes say.
+/// How the client's last packet arrived on layer 2. Replies go back the same way, whatever the routes say. The addresses
+/// stand as they do in the frame.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LastHop {
+    /// MAC address the packet was sent to: our own on the interface.
+    pub own_mac: [u8; 6],
+    /// MAC address of the hop it came from.
+    pub peer_mac: [u8; 6],
     /// Index of the interface.
     pub ifindex: u32,
-    /// MAC address of the hop the packet came from.
-    pub peer_mac: [u8; 6],
-    /// MAC address it was sent to: our own on that interface.
-    pub own_mac: [u8; 6],
 }
 
 /// The flow entry of the client's direction.

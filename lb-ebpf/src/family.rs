@@ -15,7 +15,7 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
     maps::{self, FlowTable, RecordTables},
-    packet::Packet,
+    packet::{Packet, load32, load64, store32, store64},
     parse::{self, Fragments, Ip},
 };
 
@@ -157,8 +157,11 @@ impl Family for NetV4 {
 
     #[inline(always)]
     fn set_addresses(header: &mut Ipv4Hdr, src: Self, dst: Self, delta: u16) {
-        header.src_addr = src.0.to_ne_bytes();
-        header.dst_addr = dst.0.to_ne_bytes();
+        // SAFETY: 4 bytes each.
+        unsafe {
+            store32::<0>((&raw mut header.src_addr).cast(), src.0.into());
+            store32::<0>((&raw mut header.dst_addr).cast(), dst.0.into());
+        }
         header.check = csum::update(u16::from_ne_bytes(header.check), delta).to_ne_bytes();
     }
 
@@ -173,8 +176,16 @@ impl Family for NetV4 {
     #[inline(always)]
     fn addresses(packet: &Packet, offset: usize, src: &mut Self, dst: &mut Self) -> Option<()> {
         let header = Self::header(packet, offset)?;
-        src.0 = u32::from_ne_bytes(header.src_addr);
-        dst.0 = u32::from_ne_bytes(header.dst_addr);
+        // SAFETY: 4 bytes each.
+        let words = unsafe {
+            [
+                load32::<0>((&raw const header.src_addr).cast()),
+                load32::<0>((&raw const header.dst_addr).cast()),
+            ]
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "words of 32 bits")]
+        let [source, destination] = words.map(|word| word as u32);
+        (src.0, dst.0) = (source, destination);
         Some(())
     }
 
@@ -283,8 +294,19 @@ impl Family for NetV6 {
 
     #[inline(always)]
     fn set_addresses(header: &mut Ipv6Hdr, src: Self, dst: Self, _delta: u16) {
-        write(src, &mut header.src_addr);
-        write(dst, &mut header.dst_addr);
+        let words = |NetV6([a, b, c, d])| [join(a, b), join(c, d)];
+        let ([first, second], [third, fourth]) = (words(src), words(dst));
+        let (src, dst) = (
+            (&raw mut header.src_addr).cast(),
+            (&raw mut header.dst_addr).cast(),
+        );
+        // SAFETY: 16 bytes each.
+        unsafe {
+            store64::<0>(src, first);
+            store64::<8>(src, second);
+            store64::<0>(dst, third);
+            store64::<8>(dst, fourth);
+        }
     }
 
     #[inline(always)]
@@ -296,8 +318,11 @@ impl Family for NetV6 {
     #[inline(always)]
     fn addresses(packet: &Packet, offset: usize, src: &mut Self, dst: &mut Self) -> Option<()> {
         let header = Self::header(packet, offset)?;
-        copy(&header.src_addr, src);
-        copy(&header.dst_addr, dst);
+        // SAFETY: 16 bytes each.
+        unsafe {
+            copy((&raw const header.src_addr).cast(), (&raw mut *src).cast());
+            copy((&raw const header.dst_addr).cast(), (&raw mut *dst).cast());
+        }
         Some(())
     }
 
@@ -318,22 +343,22 @@ impl Family for NetV6 {
     }
 }
 
-/// Copies an address from a packet, word by word: as a whole it would pass through the stack.
+/// Two words as they follow each other in memory.
 #[inline(always)]
-fn copy(bytes: &[u8; 16], address: &mut NetV6) {
-    let words = bytes.as_ptr().cast::<u32>();
-    for (index, word) in address.0.iter_mut().enumerate() {
-        // SAFETY: four words in 16 bytes; alignment is not assumed.
-        *word = unsafe { words.add(index).read_unaligned() };
-    }
+const fn join(first: u32, second: u32) -> u64 {
+    first as u64 | ((second as u64) << 32)
 }
 
-/// Writes an address to a packet, word by word: as a whole it would be copied byte by byte.
+/// Copies an address by two words.
+///
+/// # Safety
+///
+/// 16 bytes can be read and written.
 #[inline(always)]
-fn write(address: NetV6, bytes: &mut [u8; 16]) {
-    let words = bytes.as_mut_ptr().cast::<u32>();
-    for (index, word) in address.0.iter().enumerate() {
-        // SAFETY: four words in 16 bytes; alignment is not assumed.
-        unsafe { words.add(index).write_unaligned(*word) };
+unsafe fn copy(from: *const u8, to: *mut u8) {
+    // SAFETY: by the contract.
+    unsafe {
+        store64::<0>(to, load64::<0>(from));
+        store64::<8>(to, load64::<8>(from));
     }
 }

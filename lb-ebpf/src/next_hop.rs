@@ -1,6 +1,9 @@
 //! Where a frame goes on layer 2, and sending it there.
 
-use core::{mem::MaybeUninit, ptr};
+use core::{
+    mem::{MaybeUninit, offset_of},
+    ptr,
+};
 
 use aya_ebpf::{
     bindings::bpf_fib_lookup,
@@ -34,10 +37,7 @@ impl NextHop {
     pub(crate) fn back(last_hop: &LastHop) -> Self {
         Self {
             ifindex: last_hop.ifindex,
-            macs: Macs {
-                destination: last_hop.peer_mac,
-                source: last_hop.own_mac,
-            },
+            macs: arrival(last_hop).swapped(),
         }
     }
 
@@ -79,10 +79,8 @@ impl NextHop {
     fn resolved(backend: &Backend) -> Self {
         Self {
             ifindex: backend.ifindex,
-            macs: Macs {
-                destination: backend.next_hop_mac,
-                source: backend.source_mac,
-            },
+            // SAFETY: the two addresses follow each other, within the record.
+            macs: unsafe { Macs::at(ptr::from_ref(backend).cast::<u8>().add(MACS)) },
         }
     }
 
@@ -112,17 +110,15 @@ impl NextHop {
         }
         Ok(Self {
             ifindex: params.ifindex,
-            macs: Macs {
-                destination: params.dmac,
-                source: params.smac,
-            },
+            // SAFETY: the two addresses follow each other, within the parameters.
+            macs: unsafe { Macs::at((&raw const params.smac).cast()) }.swapped(),
         })
     }
 
     /// Writes the frame's addresses and sends it.
     #[inline(always)]
     pub(crate) fn send(&self, packet: &Packet) -> Result<Verdict, Reason> {
-        *packet.at::<Macs>(0).ok_or(Reason::Internal)? = self.macs;
+        packet.set_macs(self.macs).ok_or(Reason::Internal)?;
         if self.ifindex == packet.ifindex() {
             return Ok(Verdict::SENT_BACK);
         }
@@ -132,13 +128,32 @@ impl NextHop {
     }
 }
 
-/// How a frame arrived.
+/// Where the addresses of a frame to the backend stand in its record.
+const MACS: usize = offset_of!(Backend, next_hop_mac);
+const _: () = assert!(offset_of!(Backend, source_mac) == MACS + 6);
+const _: () = assert!(offset_of!(bpf_fib_lookup, dmac) == offset_of!(bpf_fib_lookup, smac) + 6);
+const _: () = assert!(offset_of!(LastHop, own_mac) == 0 && offset_of!(LastHop, peer_mac) == 6);
+
+/// The addresses of the frame that the last hop is told by.
 #[inline(always)]
-pub(crate) fn last_hop(packet: &Packet) -> Result<LastHop, Reason> {
-    let macs: Macs = packet.read(0).ok_or(Reason::Truncated)?;
-    Ok(LastHop {
-        ifindex: packet.ifindex(),
-        peer_mac: macs.source,
-        own_mac: macs.destination,
-    })
+fn arrival(last_hop: &LastHop) -> Macs {
+    // SAFETY: the two addresses stand first, as in the frame.
+    unsafe { Macs::at(ptr::from_ref(last_hop).cast()) }
+}
+
+/// Whether the frame arrived by this hop.
+#[inline(always)]
+pub(crate) fn arrived_by(packet: &Packet, last_hop: &LastHop) -> Result<bool, Reason> {
+    let macs = packet.macs().ok_or(Reason::Truncated)?;
+    Ok(macs.same(arrival(last_hop)) && packet.ifindex() == last_hop.ifindex)
+}
+
+/// Tells how the frame arrived.
+#[inline(always)]
+pub(crate) fn set_last_hop(packet: &Packet, last_hop: &mut LastHop) -> Result<(), Reason> {
+    let macs = packet.macs().ok_or(Reason::Truncated)?;
+    // SAFETY: as in `arrival`.
+    unsafe { macs.write(ptr::from_mut(last_hop).cast()) };
+    last_hop.ifindex = packet.ifindex();
+    Ok(())
 }

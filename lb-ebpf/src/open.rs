@@ -134,7 +134,7 @@ fn choose<A: Family>(
     forward.direction = FORWARD;
     forward.state = state;
     forward.last_seen = track::now_secs();
-    forward.last_hop = next_hop::last_hop(packet)?;
+    next_hop::set_last_hop(packet, &mut forward.last_hop)?;
     reply.src = tuple.dst;
     reply.dst = tuple.src;
     reply.src_port = tuple.dst_port;

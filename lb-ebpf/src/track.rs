@@ -8,7 +8,7 @@ use core::{
 use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
 use lb_common::{
     csum::Sum,
-    flow::{FIN, LastHop, NatFlow, PROVEN, REPLY, RST, Tuple},
+    flow::{FIN, NatFlow, PROVEN, REPLY, RST, Tuple},
     reason::Reason,
 };
 
@@ -101,7 +101,7 @@ impl<A: Family> Entry<A> {
 /// Makes replies to the client's known flow in `room` go back the way its packet has just come, if that changed.
 #[inline(always)]
 pub(crate) fn follow_client<A: Family>(room: &mut Scratch<A>, packet: &Packet) -> Result<(), Reason> {
-    if same(&room.known.last_hop, &next_hop::last_hop(packet)?) {
+    if next_hop::arrived_by(packet, &room.known.last_hop)? {
         return Ok(());
     }
     turn_replies(room, packet)
@@ -113,20 +113,12 @@ pub(crate) fn closed_by_client<A>(flow: &NatFlow<A>) -> bool {
     flow.state & (FIN | RST) != 0
 }
 
-#[inline(always)]
-fn same(a: &LastHop, b: &LastHop) -> bool {
-    // SAFETY: 16 bytes without padding.
-    let [a, b] = [a, b].map(|hop| unsafe { core::mem::transmute::<LastHop, [u64; 2]>(*hop) });
-    a[0] == b[0] && a[1] == b[1]
-}
-
 /// Makes replies to the client's known flow in `room` go back the way `packet` has come. Entries are replaced as a
 /// whole: a reply under way sees the old way or the new one. Failing that, the old way stays, and the client's next
 /// packet tries again.
 // Not inlined: a rare case.
 #[inline(never)]
 fn turn_replies<A: Family>(room: &mut Scratch<A>, packet: &Packet) -> Result<(), Reason> {
-    let last_hop = next_hop::last_hop(packet)?;
     let Scratch {
         tuple,
         known,
@@ -136,12 +128,12 @@ fn turn_replies<A: Family>(room: &mut Scratch<A>, packet: &Packet) -> Result<(),
     } = room;
     *spare_key = known.peer(tuple.protocol);
     if find_reply(spare_key, spare, tuple) {
-        spare.last_hop = last_hop;
+        next_hop::set_last_hop(packet, &mut spare.last_hop)?;
         if A::replace(spare_key, spare).is_err() {
             return Ok(());
         }
     }
-    known.last_hop = last_hop;
+    next_hop::set_last_hop(packet, &mut known.last_hop)?;
     // The entry may be gone by now; then there is nothing to keep.
     let _ = A::replace(tuple, known);
     Ok(())

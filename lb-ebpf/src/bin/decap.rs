@@ -31,7 +31,7 @@ mod entry {
         udp::UdpHdr,
     };
 
-    use crate::packet::{Macs, Packet};
+    use crate::packet::{MACS_LEN, Packet};
 
     #[unsafe(no_mangle)]
     #[unsafe(link_section = "license")]
@@ -122,12 +122,12 @@ mod entry {
             EtherType::Ipv4
         };
         // The frame's addresses go with the packet.
-        let macs: Macs = packet.read(0).ok_or(Outcome::Failed)?;
+        let macs = packet.macs().ok_or(Outcome::Failed)?;
         let taken = inner - EthHdr::LEN;
         #[expect(clippy::cast_possible_truncation, reason = "headers of some dozen bytes")]
         packet.grow(-(taken as i32)).ok_or(Outcome::Failed)?;
-        *packet.at::<Macs>(0).ok_or(Outcome::Failed)? = macs;
-        let ether_type: &mut [u8; 2] = packet.at(size_of::<Macs>()).ok_or(Outcome::Failed)?;
+        packet.set_macs(macs).ok_or(Outcome::Failed)?;
+        let ether_type: &mut [u8; 2] = packet.at(MACS_LEN).ok_or(Outcome::Failed)?;
         *ether_type = (kind as u16).to_ne_bytes();
         Ok(())
     }
