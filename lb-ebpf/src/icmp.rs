@@ -10,7 +10,7 @@ use lb_common::{
     csum::{self, Sum},
     flow::{FORWARD, NatFlow, REPLY, Tuple},
     reason::Reason,
-    service::{TCP, UDP},
+    service::{FORWARDS, TCP, UDP},
 };
 use network_types::icmp::Icmpv4Hdr;
 
@@ -21,8 +21,10 @@ use crate::{
     next_hop::NextHop,
     packet::{Packet, Ports},
     parse::{Ip, Protocol},
-    pick, track,
-    verdict::Verdict,
+    pick,
+    service::{self, Way},
+    track,
+    verdict::{self, Verdict},
 };
 
 /// L4 bytes that every ICMP error quotes at least (RFC 792).
@@ -31,10 +33,19 @@ const QUOTED_L4: usize = 8;
 const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
 
-/// Translates an ICMP error about a known flow and sends it to the flow's other end. Everything else passes.
+/// Translates an ICMP error about a known flow and sends it to the flow's other end. One about a packet that a backend
+/// sent in the service's name goes to that backend as it is. Everything else passes.
 // Not inlined: the stack of a rare case.
 #[inline(never)]
-pub(crate) fn handle<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
+pub(crate) fn handle<A: Family>(packet: &Packet) -> Way {
+    match try_handle::<A>(packet) {
+        Ok(way) => way,
+        Err(reason) => Way::Ends(reason),
+    }
+}
+
+#[inline(always)]
+fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
     let ip = &A::parse(packet)?;
     let message: Icmpv4Hdr = packet.read(ip.payload).ok_or(Reason::Truncated)?;
     if !A::is_icmp_error(message.type_) {
@@ -68,13 +79,22 @@ pub(crate) fn handle<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
     tuple.dst_port = NetPort(u16::from_ne_bytes(ports.source));
     tuple.protocol = protocol;
     (tuple.pad, tuple.pad_end) = (0, 0);
-    track::find(tuple, flow).ok_or(Reason::OtherProtocol)?;
+    if track::find(tuple, flow).is_none() {
+        let found = service::find(tuple)?;
+        // As in `service::handle`.
+        let (is_service, service) = (found.is_some(), found.unwrap_or_default());
+        if !is_service || !service.has(FORWARDS) {
+            return Err(Reason::OtherProtocol);
+        }
+        (room.ip, room.service) = (*ip, service);
+        return Ok(Way::AsIs);
+    }
     let outer = outer.dst.take_from(outer.src.take_from(Sum::ZERO));
     let sent = send(packet, ip, &quoted, tuple, flow, outer);
     if let Err(reason) = sent {
         maps::count_service_drop(flow.service, reason);
     }
-    sent
+    Ok(Way::Ends(verdict::reason(sent)))
 }
 
 /// Sends the error to where `flow` leads. `outer` is the sum that takes the error's own addresses away.

@@ -72,13 +72,18 @@ mod entry {
         }
     }
 
-    /// What is not translated begins here and not within [`service::handle`], so that they never share a stack.
+    /// Ways that are not translation begin here and not within [`service::handle`], so that they never share a stack.
     #[inline(always)]
     fn handle_ip<A: Family>(packet: &Packet) -> Reason {
-        match service::handle::<A>(packet) {
+        let mut way = service::handle::<A>(packet);
+        if let Way::Icmp = way {
+            way = icmp::handle::<A>(packet);
+        }
+        match way {
             Way::Ends(reason) => reason,
             Way::AsIs => service::forward_as_is::<A>(packet),
-            Way::Icmp => verdict::reason(icmp::handle::<A>(packet)),
+            // Asked once.
+            Way::Icmp => Reason::Internal,
         }
     }
 }

@@ -54,7 +54,7 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
     };
     let mut room = A::room()?;
     parse::tuple(packet, &ip, protocol, &mut room.tuple)?;
-    let found = find_service(&room.tuple)?;
+    let found = find(&room.tuple)?;
     // The words of a record that is not there would be unset, and the verifier lets nobody copy those.
     let (is_service, service) = (found.is_some(), found.unwrap_or_default());
     if is_service && !service.has(TRANSLATES) {
@@ -102,7 +102,7 @@ fn is_snat_port(port: NetPort) -> Result<bool, Reason> {
 
 /// The service a tuple is addressed to: by its port, else the wildcard.
 #[inline(always)]
-fn find_service<A: Family>(tuple: &Tuple<A>) -> Result<Option<Service>, Reason> {
+pub(crate) fn find<A: Family>(tuple: &Tuple<A>) -> Result<Option<Service>, Reason> {
     let exact = A::service(tuple.dst, tuple.dst_port, tuple.protocol);
     if exact.is_some() || maps::settings()?.flags & HAS_WILDCARD == 0 {
         return Ok(exact);
@@ -153,7 +153,12 @@ fn try_forward_as_is<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
     let Scratch {
         tuple, ip, service, ..
     } = &*room;
-    let sent = check_ours(packet, ip).and_then(|flags| {
+    let flags = match ip.protocol {
+        // An error about a packet of the backend's, which is quoted under the tuple.
+        Protocol::Icmp => Ok(None),
+        Protocol::Tcp | Protocol::Udp => check_ours(packet, ip),
+    };
+    let sent = flags.and_then(|flags| {
         let hash = A::hash(tuple);
         let opens = flags.is_some_and(TcpFlags::opens);
         let slot = pick::slot(service, tuple, hash)?;

@@ -126,7 +126,7 @@ impl Frame {
         Self(frame)
     }
 
-    fn echo(from: SocketAddr, to: SocketAddr) -> Self {
+    pub(crate) fn echo(from: SocketAddr, to: SocketAddr) -> Self {
         let mut frame = Vec::new();
         if from.is_ipv4() {
             ip(from, to, 64)

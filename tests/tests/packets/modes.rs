@@ -12,7 +12,7 @@ use lb_common::reason::Reason;
 
 use super::{
     ACK, FAMILIES, SYN,
-    bench::{Bench, DROP, GUE_V4, GUE_V6, IPIP_V4, IPIP_V6, L2DSR, TX},
+    bench::{Bench, DROP, GUE_V4, GUE_V6, IPIP_V4, IPIP_V6, L2DSR, PASS, TX},
     build::{Frame, Side, V4, V6},
 };
 
@@ -149,6 +149,81 @@ fn packets_that_break_off_or_lie_are_dropped_in_every_mode() -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Errors about what a backend sent in the service's name reach it, as the flow's own packets do.
+#[test]
+fn icmp_errors_go_the_way_of_the_flow_they_are_about() -> Result<()> {
+    let bench = Bench::new()?;
+    for side in FAMILIES {
+        let (client, l4) = (side.client(40_000), if side.vip(0).is_ipv4() { 34 } else { 54 });
+        for (port, outer, tunnel) in [
+            (L2DSR, side, None),
+            (IPIP_V4, V4, Some(false)),
+            (IPIP_V6, V6, Some(false)),
+            (GUE_V4, V4, Some(true)),
+            (GUE_V6, V6, Some(true)),
+        ] {
+            for (sent, reply) in [
+                (
+                    Frame::tcp(client, side.vip(port), ACK, 64, b""),
+                    Frame::tcp(side.vip(port), client, ACK, 64, b"reply"),
+                ),
+                (
+                    Frame::udp(client, side.vip(port), 64, b""),
+                    Frame::udp(side.vip(port), client, 64, b"reply"),
+                ),
+            ] {
+                // From any router on the way.
+                let error = Frame::unreachable(side.snat(0), side.vip(0), 64, &reply, 8);
+                let Some(gue) = tunnel else {
+                    let wanted = error.clone().lb_to_backend();
+                    bench.expect("by MAC", &error, TX, &wanted, Reason::SentBack)?;
+                    continue;
+                };
+                let (_, of_flow, _) = bench.run(&sent)?;
+                let entropy = Entropy::of(&of_flow, outer, gue)?;
+                let mut wanted = tunnelled(&error, outer, gue.then_some(entropy.port), entropy.label);
+                if gue && !outer.vip(0).is_ipv4() {
+                    // Nobody has summed up what an error carries.
+                    wanted = wanted.set16(IP + 40 + 6, 0);
+                }
+                bench.expect("in a tunnel", &error, TX, &wanted, Reason::SentBack)?;
+            }
+            let reply = Frame::udp(side.vip(port), client, 64, b"reply");
+            let error = Frame::unreachable(side.snat(0), side.vip(0), 64, &reply, 8);
+            for (name, frame, reason) in [
+                (
+                    "to another",
+                    Frame::unreachable(side.snat(0), side.snat(0), 64, &reply, 8),
+                    Reason::OtherProtocol,
+                ),
+                (
+                    "cut",
+                    Frame::unreachable(side.snat(0), side.vip(0), 64, &reply, 7),
+                    Reason::Truncated,
+                ),
+                (
+                    "about no service",
+                    error.clone().set16(quoted(l4, side), 82),
+                    Reason::OtherProtocol,
+                ),
+                (
+                    "no error",
+                    Frame::echo(side.snat(0), side.vip(0)),
+                    Reason::OtherProtocol,
+                ),
+            ] {
+                bench.expect(name, &frame, PASS, &frame, reason)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Where the quoted packet's source port stands in an error.
+fn quoted(l4: usize, side: Side) -> usize {
+    l4 + 8 + if side.vip(0).is_ipv4() { 20 } else { 40 }
 }
 
 /// What tells flows apart on the outside.
