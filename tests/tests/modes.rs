@@ -1,7 +1,16 @@
 //! The modes in which backends answer clients themselves, with real sockets: backends hold the service's address, and end
 //! tunnels with `lb decap`.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpListener},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::{
@@ -230,4 +239,93 @@ fn tunnels_from_elsewhere_are_refused_and_what_is_no_tunnel_passes() -> Result<(
         ensure!(count("decapsulated") == 0 && count("passed") > 0, "{counts}");
     }
     Ok(())
+}
+
+/// Bytes of a transfer that needs many full segments.
+const TRANSFER: usize = 1 << 20;
+/// MTU of the narrow part of the way between router and client.
+const NARROW: u16 = 1400;
+
+/// A backend's large answers meet a link that is too small for them; the router's complaint goes to the service's address.
+#[test]
+fn a_backend_behind_a_tunnel_learns_of_a_smaller_mtu_on_the_way_to_its_client() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let net = Topology::new(Shape::Routed, 2)?;
+    // Replies come from the service's address, by another way than packets to it go.
+    for device in ["all", "br0"] {
+        net.middle
+            .sysctl(&format!("net/ipv4/conf/{device}/rp_filter"), "0")?;
+    }
+    net.middle.ip(&format!("link set client mtu {NARROW}"))?;
+    let mut services = Vec::new();
+    for way in WAYS.into_iter().filter(|way| way.outer.is_some()) {
+        for family in Family::BOTH {
+            let vip = SocketAddr::new(net.vip(family, way.vip), PORT);
+            let service =
+                Service::tcp(&way.name("tcp", family), vip).keys(&format!("mode = \"{}\"", way.mode));
+            let backends = net.backends.iter().enumerate();
+            services.push(backends.fold(service, |service, (i, host)| {
+                service.backend(
+                    &format!("b{i}"),
+                    host.socket(way.outer.unwrap_or(family), PORT),
+                    1,
+                )
+            }));
+        }
+    }
+    let (mut servers, mut decaps) = (Vec::new(), Vec::new());
+    let balancer = Family::BOTH.map(|family| net.lb.ip(family).to_string());
+    for host in &net.backends {
+        servers.push(BulkServer::start(&host.ns, &hold_services(&net, &host.ns)?)?);
+        decaps.push(Decap::start(&host.ns, "eth0", &balancer)?);
+    }
+    let mut daemon = Daemon::new(&net.lb.ns, net.lb_interfaces())?.config(&file(&services))?;
+    daemon.start()?;
+    for way in WAYS.into_iter().filter(|way| way.outer.is_some()) {
+        for family in Family::BOTH {
+            let vip = SocketAddr::new(net.vip(family, way.vip), PORT);
+            for port in 30_000..30_004 {
+                let received = net.client.ns.enter(|| -> Result<usize> {
+                    let mut stream = connect_within(vip, port, Duration::from_secs(10))?;
+                    let mut bytes = Vec::new();
+                    Ok(stream.read_to_end(&mut bytes)?)
+                })?;
+                let received =
+                    received.with_context(|| format!("{} over {:?} from {vip}", way.mode, way.outer))?;
+                ensure!(received == TRANSFER, "{received} bytes of {TRANSFER}");
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Sends [`TRANSFER`] bytes to whoever connects.
+struct BulkServer {
+    stop: Arc<AtomicBool>,
+}
+
+impl BulkServer {
+    fn start(ns: &Netns, addresses: &[SocketAddr]) -> Result<Self> {
+        let stop = Arc::new(AtomicBool::new(false));
+        for address in addresses {
+            let listener = ns.enter(|| TcpListener::bind(address))??;
+            let stop = Arc::clone(&stop);
+            thread::spawn(move || {
+                for stream in listener.incoming() {
+                    if stop.load(Ordering::Relaxed) {
+                        return;
+                    }
+                    let Ok(mut stream) = stream else { return };
+                    thread::spawn(move || stream.write_all(&vec![7; TRANSFER]));
+                }
+            });
+        }
+        Ok(Self { stop })
+    }
+}
+
+impl Drop for BulkServer {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
 }
