@@ -12,6 +12,8 @@ mod fuzz;
 mod modes;
 #[path = "packets/ports.rs"]
 mod ports;
+#[path = "packets/slots.rs"]
+mod slots;
 
 use anyhow::{Context, Result, ensure};
 use bench::{Bench, DROP, PASS, REDIRECT, TX};

@@ -112,9 +112,11 @@ impl Lingering {
         })
     }
 
-    /// Whether it can go: its time is over, or a count that began after it took its last flow found none.
+    /// Whether it can go: its time is over, or a count that began after it took its last flow found none. Modes without
+    /// translation record only flows that sent something since, so there a count of none says nothing.
     pub fn finished(&self, active_flows: u64, counted_at: Option<Instant>, now: Instant) -> bool {
-        now >= self.until || (active_flows == 0 && counted_at.is_some_and(|at| at > self.since))
+        let counted = self.mode == Mode::Nat && counted_at.is_some_and(|at| at > self.since);
+        now >= self.until || (active_flows == 0 && counted)
     }
 }
 
@@ -131,28 +133,30 @@ mod tests {
             port: 80,
             protocol: crate::state::service::Protocol::Tcp,
         };
-        let new = || {
+        let new = |mode| {
             Lingering::found(
                 "web".parse().unwrap(),
                 key,
                 "[2001:db8::1]:80".parse().unwrap(),
-                Mode::Nat,
+                mode,
                 Duration::from_secs(600),
                 at(10),
             )
             .unwrap()
         };
-        assert_eq!(new().name.as_str(), "2001-db8--1-80");
-        // (flows, count began at, now, finished)
-        for (flows, counted, now, finished) in [
-            (0, None, 11, false),
-            (0, Some(9), 11, false),
-            (1, Some(16), 17, false),
-            (0, Some(21), 22, true),
-            (7, Some(600), 610, true),
+        assert_eq!(new(Mode::Nat).name.as_str(), "2001-db8--1-80");
+        // (mode, flows, count began at, now, finished)
+        for (mode, flows, counted, now, finished) in [
+            (Mode::Nat, 0, None, 11, false),
+            (Mode::Nat, 0, Some(9), 11, false),
+            (Mode::Nat, 1, Some(16), 17, false),
+            (Mode::Nat, 0, Some(21), 22, true),
+            (Mode::Nat, 7, Some(600), 610, true),
+            (Mode::Ipip, 0, Some(21), 609, false),
+            (Mode::Ipip, 0, Some(21), 610, true),
         ] {
             assert_eq!(
-                new().finished(flows, counted.map(at), at(now)),
+                new(mode).finished(flows, counted.map(at), at(now)),
                 finished,
                 "at {now}"
             );

@@ -38,7 +38,7 @@ pub(crate) const TX: u32 = 3;
 pub(crate) const REDIRECT: u32 = 4;
 
 /// Index of the interface that test packets arrive on: the loopback of their namespace.
-const INGRESS: u32 = 1;
+pub(crate) const INGRESS: u32 = 1;
 
 /// The loaded program and its maps. Backends are marked as resolved, so that no route is needed.
 pub(crate) struct Bench {
