@@ -5,7 +5,7 @@ use std::time::Duration;
 use lb_common::service::Mode;
 use toml::Value;
 
-use super::{duration, service::DEFAULT_WEIGHT};
+use super::{duration, service::DEFAULT_WEIGHT, values};
 use crate::{
     health::settings::{CheckKind, CheckSettings, HttpCheck},
     state::{
@@ -145,6 +145,8 @@ pub fn health(settings: &CheckSettings) -> Fields {
         jitter,
         through,
         port,
+        source,
+        mark,
     } = settings;
     let mut fields = vec![
         time("health.interval", *interval, default.interval),
@@ -167,8 +169,15 @@ pub fn health(settings: &CheckSettings) -> Fields {
     fields.extend(optional("health.port", port.as_ref(), |port| {
         Value::from(i64::from(*port))
     }));
+    fields.extend(optional("health.source", source.as_ref(), |source| {
+        Value::from(source.to_string())
+    }));
+    fields.extend(optional("health.mark", mark.as_ref(), |mark| {
+        Value::from(i64::from(*mark))
+    }));
     match kind {
         CheckKind::None | CheckKind::Tcp => {}
+        CheckKind::TcpHalfOpen => fields.push(always("health.half_open", true)),
         CheckKind::Http(check) => fields.extend(http(check)),
     }
     let is_default = *kind == CheckKind::None && fields.iter().all(|field| field.is_default);
@@ -214,13 +223,7 @@ fn http(check: &HttpCheck) -> Fields {
         "health.expect_status",
         expect_status,
         &default.expect_status,
-        |statuses| {
-            statuses
-                .iter()
-                .map(|status| Value::from(i64::from(*status)))
-                .collect::<Vec<_>>()
-                .into()
-        },
+        |statuses| values::statuses(statuses),
     ));
     fields.extend(optional("health.expect_body", expect_body.as_ref(), string));
     fields.push(field("health.max_body", max_body, &default.max_body, |bytes| {

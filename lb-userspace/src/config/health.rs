@@ -2,12 +2,12 @@
 
 use super::{
     error::Reporter,
-    table::Table,
+    table::{Spans, Table},
     values::{self, ValueError},
 };
 use crate::{
     health::settings::{CheckKind, CheckSettings, HttpCheck},
-    state::available,
+    state::{available, words},
 };
 
 /// Kinds of checks that the file knows, whether this version has them or not.
@@ -15,16 +15,20 @@ const KINDS: [&str; 11] = [
     "none", "tcp", "http", "https", "tls", "http2", "grpc", "dns", "udp", "icmp", "exec",
 ];
 
-/// Keys that only checks of HTTP have.
-const HTTP_KEYS: [&str; 7] = [
-    "method",
-    "path",
-    "host",
-    "headers",
-    "expect_status",
-    "expect_body",
-    "max_body",
+/// Kinds that have a key, where not all do.
+const KEYS_OF_KINDS: [(&str, &[&str]); 8] = [
+    ("half_open", &["tcp"]),
+    ("method", HTTP),
+    ("path", HTTP),
+    ("host", HTTP),
+    ("headers", HTTP),
+    ("expect_status", HTTP),
+    ("expect_body", HTTP),
+    ("max_body", HTTP),
 ];
+
+/// Kinds of HTTP.
+const HTTP: &[&str] = &["http"];
 
 /// The check of a kind's word, with its own settings at their defaults.
 ///
@@ -72,26 +76,38 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSe
             .text(reporter, "through", values::word)
             .unwrap_or(default.through),
         port: table.number(reporter, "port", values::port),
+        source: table.text(reporter, "source", values::address),
+        mark: table.number(reporter, "mark", values::count),
     };
+    let half_open = table.boolean(reporter, "half_open").unwrap_or(false);
     let http = http(reporter, &mut table);
     table.finish(reporter);
+    // The error of a missing or wrong kind is reported already; its keys may well be right.
+    if let Some(kind) = &kind {
+        refuse_foreign_keys(reporter, &spans, kind);
+    }
     let kind = match kind {
         Some(CheckKind::Http(_)) => CheckKind::Http(http),
-        Some(other) => {
-            for key in HTTP_KEYS.into_iter().filter(|key| spans.has(key)) {
-                let hint = "remove it, or set kind = \"http\"".to_owned();
-                reporter.error(
-                    spans.of(key),
-                    format!("{key} means nothing to a check that is not of kind http"),
-                    Some(hint),
-                );
-            }
-            other
-        }
-        // The error of the kind is reported already; its keys may well be right.
+        Some(CheckKind::Tcp) if half_open => CheckKind::TcpHalfOpen,
+        Some(other) => other,
         None => CheckKind::None,
     };
     CheckSettings { kind, ..settings }
+}
+
+/// Reports keys that only checks of other kinds have.
+fn refuse_foreign_keys(reporter: &mut Reporter<'_>, spans: &Spans, kind: &CheckKind) {
+    let word = words::kind(kind);
+    for (key, kinds) in KEYS_OF_KINDS {
+        if spans.has(key) && !kinds.contains(&word) {
+            let kinds: Vec<_> = kinds.iter().map(|kind| format!("\"{kind}\"")).collect();
+            reporter.error(
+                spans.of(key),
+                format!("{key} means nothing to a check of kind {word}"),
+                Some(format!("remove it, or set kind = {}", kinds.join(" or "))),
+            );
+        }
+    }
 }
 
 fn http(reporter: &mut Reporter<'_>, table: &mut Table<'_>) -> HttpCheck {
@@ -103,8 +119,10 @@ fn http(reporter: &mut Reporter<'_>, table: &mut Table<'_>) -> HttpCheck {
         host: table.text(reporter, "host", text),
         headers: table.strings(reporter, "headers").unwrap_or(default.headers),
         expect_status: table
-            .list(reporter, "expect_status", values::count, true)
-            .unwrap_or(default.expect_status),
+            .texts_or_numbers(reporter, "expect_status", values::status_range)
+            .map_or(default.expect_status, |ranges| {
+                ranges.into_iter().flatten().collect()
+            }),
         expect_body: table.text(reporter, "expect_body", text),
         max_body: table
             .number(reporter, "max_body", values::count)

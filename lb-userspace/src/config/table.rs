@@ -172,6 +172,37 @@ impl<'a> Table<'a> {
         )
     }
 
+    /// An array of strings and integers, the text of each given to `parse`; wrong items are left out.
+    pub(super) fn texts_or_numbers<T>(
+        &mut self,
+        reporter: &mut Reporter<'_>,
+        key: &'static str,
+        parse: impl Fn(&str) -> Result<T, ValueError>,
+    ) -> Option<Vec<T>> {
+        let value = self.value(key)?;
+        let DeValue::Array(items) = value.get_ref() else {
+            return report(reporter, key, value, Err(wrong_type("an array", value.get_ref())));
+        };
+        let item = |item: &DeValue<'_>| match item {
+            DeValue::String(text) => parse(text),
+            value => parse(&integer(value)?),
+        };
+        Some(
+            items
+                .iter()
+                .filter_map(|value| report(reporter, key, value, item(value.get_ref())))
+                .collect(),
+        )
+    }
+
+    /// `true` or `false`.
+    pub(super) fn boolean(&mut self, reporter: &mut Reporter<'_>, key: &'static str) -> Option<bool> {
+        self.read(reporter, key, |value| match value {
+            DeValue::Boolean(yes) => Ok(*yes),
+            other => Err(wrong_type("true or false", other)),
+        })
+    }
+
     /// A table of strings, in the order of the file.
     pub(super) fn strings(
         &mut self,

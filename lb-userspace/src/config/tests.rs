@@ -3,7 +3,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{datapath::XdpModeChoice, state::testing};
+use crate::{
+    datapath::XdpModeChoice,
+    health::settings::{CheckKind, CheckSettings},
+    state::testing,
+};
 
 #[test]
 fn the_example_is_valid_and_shows_every_key() {
@@ -32,6 +36,54 @@ fn an_empty_file_has_the_documented_defaults() {
     assert_eq!(metrics.to_string(), "127.0.0.1:9900");
     assert_eq!(pin_dir.to_str(), Some("/sys/fs/bpf/lb"));
     assert_eq!(on_exit, daemon::OnExit::Detach);
+}
+
+/// One service whose only check is `health`.
+fn with_health(health: &str) -> Result<CheckSettings, Vec<String>> {
+    let text = format!(
+        "[[service]]\nname = \"a\"\naddress = \"192.0.2.1\"\nport = 80\n[service.health]\n{health}\n"
+    );
+    match parse(&text, "lb.toml") {
+        Ok(config) => Ok(config.desired.services.into_values().next().unwrap().health),
+        Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
+    }
+}
+
+#[test]
+fn settings_that_make_no_check_are_refused_with_their_reason() {
+    let cases = [
+        ("kind = \"http\"\nexpect_status = [101]", "from 200 to 599"),
+        (
+            "kind = \"http\"\nexpect_status = [200, \"299-200\"]",
+            "299-200 is no HTTP status",
+        ),
+        ("kind = \"http\"\nmethod = \"CONNECT\"", "no method of a check"),
+        ("kind = \"http\"\nexpect_body = \"(\"", "no regular expression"),
+        (
+            "kind = \"http\"\nhalf_open = true",
+            "half_open means nothing to a check of kind http",
+        ),
+        (
+            "kind = \"tcp\"\npath = \"/\"",
+            "path means nothing to a check of kind tcp",
+        ),
+    ];
+    for (health, expected) in cases {
+        let errors = with_health(health).unwrap_err();
+        assert!(
+            errors.len() == 1 && errors[0].contains(expected),
+            "{health}: {errors:#?}"
+        );
+    }
+}
+
+#[test]
+fn statuses_may_be_ranges() {
+    let health = with_health("kind = \"http\"\nexpect_status = [204, \"300-302\"]").unwrap();
+    let CheckKind::Http(http) = health.kind else {
+        panic!("{health:?}");
+    };
+    assert_eq!(http.expect_status, [204, 300, 301, 302]);
 }
 
 proptest! {

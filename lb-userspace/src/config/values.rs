@@ -108,6 +108,32 @@ pub fn weight(text: &str) -> Result<u16, ValueError> {
     })
 }
 
+/// An HTTP status, or a range of them: `204` or `200-299`.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn status_range(text: &str) -> Result<RangeInclusive<u16>, ValueError> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    match (first.trim().parse(), last.trim().parse()) {
+        // Bounded here: a range is kept as the list of its statuses.
+        (Ok(first), Ok(last)) if first <= last && last <= 599 => Ok(first..=last),
+        _ => Err(ValueError::new(
+            format!("{text} is no HTTP status or range of them"),
+            "for example 204 or \"200-299\"",
+        )),
+    }
+}
+
+/// Statuses as [`status_range`] reads them.
+pub(super) fn statuses(statuses: &[u16]) -> toml::Value {
+    let runs = statuses.chunk_by(|one, next| one.checked_add(1) == Some(*next));
+    let values = runs.flat_map(|run| match run {
+        [first, _, .., last] => vec![toml::Value::from(format!("{first}-{last}"))],
+        few => few.iter().map(|status| i64::from(*status).into()).collect(),
+    });
+    values.collect::<Vec<_>>().into()
+}
+
 /// A duration; see [`duration::parse`].
 ///
 /// # Errors

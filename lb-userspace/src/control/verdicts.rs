@@ -1,7 +1,7 @@
 //! Verdicts of checks as the effective state should see them, and the checks that make them. All pure.
 
 use crate::{
-    health::{CheckId, CheckSpec, Health, settings::CheckKind},
+    health::{CheckId, CheckSpec, Health},
     plan::Target,
     state::{
         backend::{Admin, Backend},
@@ -23,10 +23,7 @@ pub(super) fn backends(desired: &Desired) -> impl Iterator<Item = (CheckId, &Ser
 }
 
 pub(super) fn is_checked(service: &Service) -> bool {
-    match service.health.kind {
-        CheckKind::None => false,
-        CheckKind::Tcp | CheckKind::Http(_) => true,
-    }
+    service.health.kind.is_check()
 }
 
 /// Whether a verdict about `id` matters.

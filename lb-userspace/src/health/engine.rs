@@ -11,7 +11,7 @@ use super::{
     machine::{Machine, Outcome, Policy},
     metrics::{HealthMetrics, ServiceMetrics},
     schedule::{Due, Scheduler},
-    settings::{CheckKind, CheckSettings},
+    settings::CheckSettings,
     status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, LastCheck, StatusBoard},
 };
 use crate::state::names::ServiceName;
@@ -129,11 +129,11 @@ impl Engine {
                 .map(|status| status.health)
                 .filter(|health| *health != Health::Unchecked)
                 .unwrap_or(spec.initial);
-            let (health, checked) = match spec.settings.kind {
-                CheckKind::None => (Health::Unchecked, false),
-                CheckKind::Tcp | CheckKind::Http(_) => {
-                    (self.join(&id, &spec, verdict, first_new, &mut by_target), true)
-                }
+            let checked = spec.settings.kind.is_check();
+            let health = if checked {
+                self.join(&id, &spec, verdict, first_new, &mut by_target)
+            } else {
+                Health::Unchecked
             };
             changes.tell(&spec, known.map(|status| status.health), health, now.wall);
             let same_verdict = same_server.filter(|status| status.health == health);

@@ -21,7 +21,9 @@ pub use error::{CheckError, Latency, LocalError, Stage};
 pub use machine::{Decision, MAX_INTERVAL, MIN_INTERVAL, Machine, Outcome, Policy};
 pub use metrics::HealthMetrics;
 pub use monitor::{HealthCheckMonitor, MonitorConfig, MonitorStats, StartError};
-pub use probe::{Checker, FRESH_EVERY, HttpChecker, MAX_BODY_LIMIT, ProbeError, TcpChecker};
+pub use probe::{
+    Checker, FRESH_EVERY, HttpChecker, MAX_BODY_LIMIT, ProbeError, Route, TcpChecker, TcpProbe, problems,
+};
 pub use schedule::{Due, Scheduler};
 pub use status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, LastCheck};
 pub use task::{EVENT_DEPTH, HealthConfig, HealthHandle, HealthTask, MAX_IN_FLIGHT, SpawnError};

@@ -1,6 +1,6 @@
 //! How a backend is checked, as checked values.
 
-use std::time::Duration;
+use std::{net::IpAddr, time::Duration};
 
 /// What a check does.
 #[derive(Clone, PartialEq, Debug)]
@@ -9,8 +9,17 @@ pub enum CheckKind {
     None,
     /// A TCP connection is established.
     Tcp,
+    /// A TCP connection is begun and reset before the server sees it.
+    TcpHalfOpen,
     /// An HTTP/1.1 request is answered as expected.
     Http(HttpCheck),
+}
+
+impl CheckKind {
+    /// Whether anything is done at all.
+    pub fn is_check(&self) -> bool {
+        !matches!(self, Self::None)
+    }
 }
 
 /// An HTTP request and the answer it wants.
@@ -78,6 +87,10 @@ pub struct CheckSettings {
     pub through: Through,
     /// Port to check; the backend's own where absent.
     pub port: Option<u16>,
+    /// Source address of checks; the kernel's choice where absent.
+    pub source: Option<IpAddr>,
+    /// Mark of the packets of checks (`SO_MARK`).
+    pub mark: Option<u32>,
 }
 
 impl Default for CheckSettings {
@@ -93,6 +106,8 @@ impl Default for CheckSettings {
             jitter: 0.1,
             through: Through::Backend,
             port: None,
+            source: None,
+            mark: None,
         }
     }
 }

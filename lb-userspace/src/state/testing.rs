@@ -75,7 +75,7 @@ fn http() -> impl Strategy<Value = HttpCheck> {
         "/[a-z?=&%]{0,10}",
         prop::option::of("[a-z.]{1,12}"),
         proptest::collection::btree_map("X-[A-Z]{1,4}", "[ -~]{0,10}", 0..3),
-        proptest::collection::vec(100..600_u16, 1..4),
+        proptest::collection::vec(200..600_u16, 1..4),
         text(),
         1..1_048_576_usize,
     )
@@ -96,6 +96,7 @@ fn health() -> impl Strategy<Value = CheckSettings> {
     let kind = prop_oneof![
         Just(CheckKind::None),
         Just(CheckKind::Tcp),
+        Just(CheckKind::TcpHalfOpen),
         http().prop_map(CheckKind::Http)
     ];
     (
@@ -107,19 +108,24 @@ fn health() -> impl Strategy<Value = CheckSettings> {
         1..9_u32,
         0..=100_u8,
         prop::option::of(1..=u16::MAX),
+        prop::option::of(any::<u32>()),
     )
         .prop_map(
-            |(kind, interval, fast_interval, down_interval_max, rise, fall, jitter, port)| CheckSettings {
-                kind,
-                interval,
-                fast_interval,
-                down_interval_max,
-                timeout: fast_interval,
-                rise,
-                fall,
-                jitter: f64::from(jitter) / 100.0,
-                through: Through::Backend,
-                port,
+            |(kind, interval, fast_interval, down_interval_max, rise, fall, jitter, port, mark)| {
+                CheckSettings {
+                    kind,
+                    interval,
+                    fast_interval,
+                    down_interval_max,
+                    timeout: fast_interval,
+                    rise,
+                    fall,
+                    jitter: f64::from(jitter) / 100.0,
+                    through: Through::Backend,
+                    port,
+                    source: mark.map(|_| IpAddr::from([127, 0, 0, 1])),
+                    mark,
+                }
             },
         )
 }

@@ -61,7 +61,7 @@ words! {
 pub const fn kind(kind: &CheckKind) -> &'static str {
     match kind {
         CheckKind::None => "none",
-        CheckKind::Tcp => "tcp",
+        CheckKind::Tcp | CheckKind::TcpHalfOpen => "tcp",
         CheckKind::Http(_) => "http",
     }
 }

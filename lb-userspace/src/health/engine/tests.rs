@@ -5,6 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::health::error::{CheckError, LocalError};
+use crate::health::settings::CheckKind;
 
 const MS: Duration = Duration::from_millis(1);
 

@@ -1,6 +1,14 @@
 //! Connections of checks, and the time they may take.
 
-use std::{future::Future, io, net::SocketAddr, time::Duration};
+use std::{
+    future::Future,
+    io,
+    net::{IpAddr, SocketAddr},
+    os::fd::{AsFd, AsRawFd},
+    time::Duration,
+};
+
+use socket2::SockRef;
 
 use tokio::{
     net::{TcpSocket, TcpStream},
@@ -14,6 +22,23 @@ use crate::health::{
 
 /// How late a time-out may be noticed and still count: later, this machine was busy and not the target slow.
 pub(super) const LAG_ALLOWANCE: Duration = Duration::from_millis(100);
+
+/// Which way the packets of a check leave this machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Route {
+    /// Their source address; the kernel's choice where absent.
+    pub source: Option<IpAddr>,
+    /// Their mark (`SO_MARK`, needs CAP_NET_ADMIN), for routing rules and packet filters.
+    pub mark: Option<u32>,
+}
+
+impl Route {
+    /// Gives a socket the mark.
+    pub(super) fn mark(self, socket: &impl AsFd) -> io::Result<()> {
+        self.mark
+            .map_or(Ok(()), |mark| SockRef::from(socket).set_mark(mark))
+    }
+}
 
 /// The time that one check may take.
 #[derive(Clone, Copy, Debug)]
@@ -59,9 +84,21 @@ impl Budget {
         }
     }
 
-    /// Connects. The connection closes by reset, so that no check leaves a port in TIME_WAIT behind.
-    pub(super) async fn connect(&self) -> Result<TcpStream, CheckError> {
-        let stream = self.spend(Stage::Connect, connect(self.target)).await?;
+    /// Connects by `route`. The connection closes by reset, so that no check leaves a port in TIME_WAIT behind.
+    pub(super) async fn connect(&self, route: Route) -> Result<TcpStream, CheckError> {
+        self.dial(route, false).await
+    }
+
+    /// Connects by `route` as far as needed to see that someone listens: the third packet of the handshake is held
+    /// back, and the reset that closes the connection takes its place.
+    pub(super) async fn connect_half(&self, route: Route) -> Result<(), CheckError> {
+        self.dial(route, true).await.map(drop)
+    }
+
+    async fn dial(&self, route: Route, half: bool) -> Result<TcpStream, CheckError> {
+        let stream = self
+            .spend(Stage::Connect, connect(self.target, route, half))
+            .await?;
         // A port on this machine that nobody listens on can be drawn as the connection's own source port, and TCP
         // then connects it to itself (RFC 9293, simultaneous open).
         if stream.local_addr().is_ok_and(|local| local == self.target) {
@@ -71,12 +108,47 @@ impl Budget {
     }
 }
 
-async fn connect(target: SocketAddr) -> io::Result<TcpStream> {
+async fn connect(target: SocketAddr, route: Route, half: bool) -> io::Result<TcpStream> {
     let socket = match target {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     socket.set_zero_linger()?;
     socket.set_nodelay(true)?;
+    route.mark(&socket)?;
+    if let Some(source) = route.source {
+        if source.is_ipv4() != target.is_ipv4() {
+            return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
+        }
+        // The port is chosen at connect, when the target is known: one source port serves many targets.
+        late_port(&socket)?;
+        socket.bind((source, 0).into())?;
+    }
+    if half {
+        // The kernel then hopes to send the acknowledgement together with data (tcp_rcv_synsent_state_process).
+        SockRef::from(&socket).set_tcp_quickack(false)?;
+    }
     socket.connect(target).await
+}
+
+/// Lets `connect` choose the source port instead of `bind`. That is Linux's `IP_BIND_ADDRESS_NO_PORT` (ip(7)), for both
+/// families.
+fn late_port(socket: &TcpSocket) -> io::Result<()> {
+    let on: libc::c_int = 1;
+    // SAFETY: the descriptor is open as long as `socket`; the value is an int that outlives the call, and its size is
+    // given.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_IP,
+            libc::IP_BIND_ADDRESS_NO_PORT,
+            (&raw const on).cast(),
+            size_of_val(&on).try_into().unwrap_or(4),
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(io::Error::last_os_error())
+    }
 }

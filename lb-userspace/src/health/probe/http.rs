@@ -1,14 +1,11 @@
 //! Is an HTTP/1.1 request answered as expected?
 
 use std::{
-    collections::BTreeSet,
-    fmt::Write as _,
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
-use regex::bytes::Regex;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -16,7 +13,9 @@ use tokio::{
 
 use super::{
     Checker,
-    connect::Budget,
+    connect::{Budget, Route},
+    problem::ProbeError,
+    request::Plan,
     response::{Malformed, ResponseReader},
 };
 use crate::health::{
@@ -29,57 +28,6 @@ use crate::health::{
 pub const FRESH_EVERY: u32 = 10;
 /// Bytes read at once.
 const READ_SIZE: usize = 4096;
-/// Longest body that settings can ask for; it is held in memory for each check in flight.
-pub const MAX_BODY_LIMIT: usize = 1024 * 1024;
-
-/// Why settings make no HTTP check.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum ProbeError {
-    /// No HTTP token, or CONNECT.
-    #[error("\"{0}\" is no method of a check")]
-    Method(String),
-    /// Not an absolute path of visible ASCII characters.
-    #[error("path \"{0}\" must begin with / and have no spaces or special characters (use %20 and the like)")]
-    Path(String),
-    /// Not visible ASCII.
-    #[error("\"{0}\" is no host name")]
-    Host(String),
-    /// No token, or one that the check sets itself.
-    #[error("header \"{0}\" cannot be set (host has a setting of its own, a check has no body)")]
-    HeaderName(String),
-    /// A control character.
-    #[error("value of header \"{0}\" has control characters")]
-    HeaderValue(String),
-    /// No status could ever be right, or it is none.
-    #[error("expected statuses must be one or more numbers from 200 to 599")]
-    Status,
-    /// The pattern.
-    #[error("\"{pattern}\" is no regular expression: {reason}")]
-    Pattern {
-        /// As given.
-        pattern: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// Over [`MAX_BODY_LIMIT`].
-    #[error("max_body is over {MAX_BODY_LIMIT} bytes")]
-    MaxBody,
-}
-
-/// What all checkers of the same settings share.
-#[derive(Debug)]
-struct Plan {
-    head_request: bool,
-    /// Up to the Host header's value where it depends on the target, else all.
-    request: String,
-    host_missing: bool,
-    /// What follows the Host header's value.
-    rest: String,
-    expect_status: Arc<[u16]>,
-    expect_body: Option<(Regex, Arc<str>)>,
-    max_body: usize,
-}
-
 /// A connection between two checks.
 #[derive(Debug)]
 struct Kept {
@@ -97,6 +45,7 @@ struct Kept {
 #[derive(Debug)]
 pub struct HttpChecker {
     plan: Arc<Plan>,
+    route: Route,
     fresh_every: u32,
     kept: Mutex<Option<Kept>>,
 }
@@ -109,6 +58,7 @@ impl HttpChecker {
     pub fn new(settings: &HttpCheck) -> Result<Self, ProbeError> {
         Ok(Self {
             plan: Arc::new(Plan::new(settings)?),
+            route: Route::default(),
             fresh_every: FRESH_EVERY,
             kept: Mutex::new(None),
         })
@@ -123,10 +73,17 @@ impl HttpChecker {
         }
     }
 
+    /// Connects by `route`.
+    #[must_use]
+    pub fn with_route(self, route: Route) -> Self {
+        Self { route, ..self }
+    }
+
     /// A checker with the same settings and a connection of its own, for another target.
     pub fn sibling(&self) -> Self {
         Self {
             plan: Arc::clone(&self.plan),
+            route: self.route,
             fresh_every: self.fresh_every,
             kept: Mutex::new(None),
         }
@@ -175,7 +132,7 @@ impl HttpChecker {
             connection.uses += 1;
             *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
         }
-        self.plan.judge(&reader)
+        self.plan.judge(reader.status(), reader.body())
     }
 }
 
@@ -188,7 +145,7 @@ impl Checker for HttpChecker {
                 result => return result.map(|()| Latency(budget.started.elapsed())),
             }
         }
-        let stream = budget.connect().await?;
+        let stream = budget.connect(self.route).await?;
         self.exchange(
             &budget,
             Kept {
@@ -215,133 +172,4 @@ fn gone_stale(error: &CheckError) -> bool {
         | CheckError::Body { .. }
         | CheckError::Local { .. } => false,
     }
-}
-
-impl Plan {
-    fn new(settings: &HttpCheck) -> Result<Self, ProbeError> {
-        let HttpCheck {
-            method,
-            path,
-            host,
-            headers,
-            expect_status,
-            expect_body,
-            max_body,
-        } = settings;
-        if !is_token(method) || method == "CONNECT" {
-            return Err(ProbeError::Method(method.clone()));
-        }
-        if !path.starts_with('/') || !is_visible(path) {
-            return Err(ProbeError::Path(path.clone()));
-        }
-        if let Some(host) = host.as_ref().filter(|host| !is_visible(host)) {
-            return Err(ProbeError::Host(host.clone()));
-        }
-        if expect_status.is_empty() || !expect_status.iter().all(|status| (200..=599).contains(status)) {
-            return Err(ProbeError::Status);
-        }
-        if *max_body > MAX_BODY_LIMIT {
-            return Err(ProbeError::MaxBody);
-        }
-        let expect_body = match expect_body {
-            Some(pattern) => Some((compile(pattern)?, pattern.as_str().into())),
-            None => None,
-        };
-        Ok(Self {
-            head_request: method == "HEAD",
-            request: format!(
-                "{method} {path} HTTP/1.1\r\nHost: {}",
-                host.as_deref().unwrap_or_default()
-            ),
-            host_missing: host.is_none(),
-            rest: rest_of_request(method, headers)?,
-            expect_status: BTreeSet::from_iter(expect_status).into_iter().copied().collect(),
-            expect_body,
-            max_body: *max_body,
-        })
-    }
-
-    fn request(&self, target: SocketAddr) -> String {
-        let mut request = String::with_capacity(self.request.len() + 64 + self.rest.len());
-        request.push_str(&self.request);
-        if self.host_missing {
-            // Writing to a string does not fail.
-            let _ = match target {
-                SocketAddr::V4(v4) if v4.port() == 80 => write!(request, "{}", v4.ip()),
-                SocketAddr::V6(v6) if v6.port() == 80 => write!(request, "[{}]", v6.ip()),
-                // Not the whole address: a scope means nothing to the server.
-                SocketAddr::V6(v6) => write!(request, "[{}]:{}", v6.ip(), v6.port()),
-                SocketAddr::V4(v4) => write!(request, "{v4}"),
-            };
-        }
-        request.push_str(&self.rest);
-        request
-    }
-
-    fn judge(&self, answer: &ResponseReader) -> Result<(), CheckError> {
-        let status = answer.status();
-        if !self.expect_status.contains(&status) {
-            return Err(CheckError::Status {
-                status,
-                expected: Arc::clone(&self.expect_status),
-            });
-        }
-        match &self.expect_body {
-            Some((regex, pattern)) if !regex.is_match(answer.body()) => Err(CheckError::Body {
-                pattern: Arc::clone(pattern),
-                examined: answer.body().len(),
-            }),
-            Some(_) | None => Ok(()),
-        }
-    }
-}
-
-fn rest_of_request(method: &str, headers: &[(String, String)]) -> Result<String, ProbeError> {
-    let mut rest = "\r\n".to_owned();
-    for (name, value) in headers {
-        let ours = ["host", "content-length", "transfer-encoding"];
-        if !is_token(name) || ours.iter().any(|ours| name.eq_ignore_ascii_case(ours)) {
-            return Err(ProbeError::HeaderName(name.clone()));
-        }
-        if value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
-            return Err(ProbeError::HeaderValue(name.clone()));
-        }
-        rest.push_str(&format!("{name}: {value}\r\n"));
-    }
-    if !headers
-        .iter()
-        .any(|(name, _)| name.eq_ignore_ascii_case("user-agent"))
-    {
-        rest.push_str(concat!(
-            "User-Agent: lb-health/",
-            env!("CARGO_PKG_VERSION"),
-            "\r\n"
-        ));
-    }
-    // Servers ask for the length of the body that these methods usually have (RFC 9110 section 8.6).
-    if matches!(method, "POST" | "PUT" | "PATCH") {
-        rest.push_str("Content-Length: 0\r\n");
-    }
-    rest.push_str("\r\n");
-    Ok(rest)
-}
-
-fn compile(pattern: &str) -> Result<Regex, ProbeError> {
-    Regex::new(pattern).map_err(|error| ProbeError::Pattern {
-        pattern: pattern.to_owned(),
-        reason: error.to_string(),
-    })
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token(text: &str) -> bool {
-    let special = b"!#$%&'*+-.^_`|~";
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || special.contains(&byte))
-}
-
-fn is_visible(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
 }

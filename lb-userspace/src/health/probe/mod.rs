@@ -2,13 +2,17 @@
 
 mod connect;
 mod http;
+mod problem;
+mod request;
 mod response;
 mod tcp;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
-pub use http::{FRESH_EVERY, HttpChecker, MAX_BODY_LIMIT, ProbeError};
-pub use tcp::TcpChecker;
+pub use connect::Route;
+pub use http::{FRESH_EVERY, HttpChecker};
+pub use problem::{MAX_BODY_LIMIT, ProbeError};
+pub use tcp::{TcpChecker, TcpProbe};
 
 use super::{
     error::{CheckError, Latency, LocalError},
@@ -32,7 +36,7 @@ pub trait Checker: Send + Sync + 'static {
 /// The checker that settings ask for.
 #[derive(Debug)]
 pub(super) enum Probe {
-    Tcp(TcpChecker),
+    Tcp(TcpProbe),
     Http(HttpChecker),
     /// Settings that make no check: shown as the result of each check, which never counts.
     Impossible(Arc<str>),
@@ -61,11 +65,22 @@ impl ProbeCache {
             Through::Backend => {}
             Through::Vip => return Probe::Impossible("checks through the VIP are not supported".into()),
         }
+        let route = Route {
+            source: settings.source,
+            mark: settings.mark,
+        };
         match &settings.kind {
             CheckKind::None => Probe::Impossible("no check is configured".into()),
-            CheckKind::Tcp => Probe::Tcp(TcpChecker),
+            CheckKind::Tcp => Probe::Tcp(TcpProbe {
+                route,
+                half_open: false,
+            }),
+            CheckKind::TcpHalfOpen => Probe::Tcp(TcpProbe {
+                route,
+                half_open: true,
+            }),
             CheckKind::Http(http) => match self.http(http) {
-                Ok(checker) => Probe::Http(checker),
+                Ok(checker) => Probe::Http(checker.with_route(route)),
                 Err(error) => Probe::Impossible(error.to_string().into()),
             },
         }
@@ -78,6 +93,14 @@ impl ProbeCache {
         let checker = HttpChecker::new(http)?;
         self.0.push((http.clone(), checker.sibling()));
         Ok(checker)
+    }
+}
+
+/// Everything that makes a kind no check.
+pub fn problems(kind: &CheckKind) -> Vec<ProbeError> {
+    match kind {
+        CheckKind::None | CheckKind::Tcp | CheckKind::TcpHalfOpen => Vec::new(),
+        CheckKind::Http(http) => request::problems(http),
     }
 }
 

@@ -135,6 +135,63 @@ async fn tcp_check_succeeds_without_the_servers_doing() {
     assert!(latency.0 < PLENTY);
 }
 
+/// Sockets of the table of TCP whose local or remote port is `port`, in `state` (as in `/proc/net/tcp`).
+fn sockets(port: u16, state: &str) -> usize {
+    let port = format!(":{port:04X}");
+    let table = fs::read_to_string("/proc/net/tcp").unwrap();
+    let found = table.lines().filter(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        fields[3] == state && (fields[1].ends_with(&port) || fields[2].ends_with(&port))
+    });
+    found.count()
+}
+
+const ESTABLISHED: &str = "01";
+const TIME_WAIT: &str = "06";
+
+#[tokio::test]
+async fn a_half_open_check_never_reaches_the_server() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = listener.local_addr().unwrap();
+    let half = TcpProbe {
+        half_open: true,
+        ..TcpProbe::default()
+    };
+    for _ in 0..20 {
+        half.check(target, PLENTY).await.unwrap();
+    }
+    // What accept would give next is the only connection that was completed.
+    let marker = TcpStream::connect(target).await.unwrap();
+    let (_accepted, peer) = listener.accept().await.unwrap();
+    assert_eq!(peer, marker.local_addr().unwrap());
+    assert_eq!(sockets(target.port(), TIME_WAIT), 0);
+    // Both ends of the marker, and nothing of the checks.
+    assert_eq!(sockets(target.port(), ESTABLISHED), 2);
+
+    let (_taken, target) = refusing();
+    assert_eq!(half.check(target, PLENTY).await, Err(CheckError::Refused(target)));
+}
+
+#[tokio::test]
+async fn source_address_is_as_set() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let target = listener.local_addr().unwrap();
+    let from = |source: &str| TcpProbe {
+        route: Route {
+            source: Some(source.parse().unwrap()),
+            mark: None,
+        },
+        half_open: false,
+    };
+    from("127.0.0.9").check(target, PLENTY).await.unwrap();
+    let (_, peer) = listener.accept().await.unwrap();
+    assert_eq!(peer.ip().to_string(), "127.0.0.9");
+    for wrong in ["::1", "192.0.2.77"] {
+        let error = from(wrong).check(target, PLENTY).await.unwrap_err();
+        assert!(error.is_local(), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn checks_leave_no_port_in_time_wait() {
     let peer = Peer::start(&[Answer::Send(OK)]).await;
@@ -142,14 +199,7 @@ async fn checks_leave_no_port_in_time_wait() {
         TcpChecker.check(peer.address, PLENTY).await.unwrap();
         http(any).check(peer.address, PLENTY).await.unwrap();
     }
-    let port = format!(":{:04X}", peer.address.port());
-    let table = fs::read_to_string("/proc/net/tcp").unwrap();
-    let waiting = table.lines().filter(|line| {
-        let fields: Vec<&str> = line.split_whitespace().collect();
-        // Local address, remote address, state; 06 is TIME_WAIT.
-        fields[3] == "06" && (fields[1].ends_with(&port) || fields[2].ends_with(&port))
-    });
-    assert_eq!(waiting.count(), 0);
+    assert_eq!(sockets(peer.address.port(), TIME_WAIT), 0);
 }
 
 #[tokio::test]
@@ -489,7 +539,10 @@ fn settings_that_make_no_check_are_refused() {
             |http| http.expect_body = Some("(".to_owned()),
             "\"(\" is no regular expression",
         ),
-        (|http| http.max_body = MAX_BODY_LIMIT + 1, "max_body is over"),
+        (
+            |http| http.max_body = MAX_BODY_LIMIT + 1,
+            "max_body must be between",
+        ),
     ];
     for (change, expected) in cases {
         let mut settings = HttpCheck::default();

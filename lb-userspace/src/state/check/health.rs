@@ -3,10 +3,7 @@
 use super::{Findings, Place};
 use crate::{
     config::duration::text,
-    health::{
-        MAX_BODY_LIMIT, MAX_INTERVAL, MIN_INTERVAL,
-        settings::{CheckKind, CheckSettings, HttpCheck},
-    },
+    health::{MAX_INTERVAL, MIN_INTERVAL, problems, settings::CheckSettings},
 };
 
 impl Findings {
@@ -23,6 +20,8 @@ impl Findings {
             jitter,
             through,
             port,
+            source: _,
+            mark: _,
         } = health;
         let sensible = MIN_INTERVAL..=MAX_INTERVAL;
         self.duration(at("interval"), "interval", *interval, sensible.clone());
@@ -87,114 +86,8 @@ impl Findings {
             );
         }
         self.available(at("through"), *through);
-        match kind {
-            CheckKind::None | CheckKind::Tcp => {}
-            CheckKind::Http(http) => self.http(index, http),
+        for problem in problems(kind) {
+            self.invalid(at(problem.key()), problem.to_string(), "");
         }
     }
-
-    fn http(&mut self, index: usize, check: &HttpCheck) {
-        let at = |key| Place::Health(index, key);
-        let HttpCheck {
-            method,
-            path,
-            host,
-            headers,
-            expect_status,
-            expect_body,
-            max_body,
-        } = check;
-        if !is_token(method) {
-            self.invalid(
-                at("method"),
-                format!("{method:?} is no HTTP method"),
-                "for example \"GET\" or \"HEAD\"",
-            );
-        }
-        if !path.starts_with('/') || !path.bytes().all(|byte| byte.is_ascii_graphic()) {
-            self.invalid(
-                at("path"),
-                format!("{path:?} is no HTTP path"),
-                "it begins with / and has no spaces",
-            );
-        }
-        if host
-            .as_ref()
-            .is_some_and(|host| host.is_empty() || !host.bytes().all(|byte| byte.is_ascii_graphic()))
-        {
-            self.invalid(
-                at("host"),
-                "the host is empty or has characters that no host name has",
-                "leave it out for the backend's address",
-            );
-        }
-        for (place, (name, value)) in headers.iter().enumerate() {
-            if !is_token(name)
-                || !value
-                    .bytes()
-                    .all(|byte| byte == b'\t' || (byte >= b' ' && byte != 0x7f))
-            {
-                self.invalid(
-                    at("headers"),
-                    format!("{name:?} with value {value:?} is no HTTP header"),
-                    "",
-                );
-            }
-            if headers[..place]
-                .iter()
-                .any(|(other, _)| other.eq_ignore_ascii_case(name))
-            {
-                self.conflict(at("headers"), format!("header {name} is listed twice"), "");
-            }
-            if ["host", "connection", "content-length", "transfer-encoding"]
-                .iter()
-                .any(|own| name.eq_ignore_ascii_case(own))
-            {
-                self.invalid(
-                    at("headers"),
-                    format!("header {name} is set by the check itself"),
-                    "the key host sets the Host header",
-                );
-            }
-        }
-        if expect_status.is_empty() {
-            self.invalid(
-                at("expect_status"),
-                "without an expected status no check can succeed",
-                "for example [200]",
-            );
-        }
-        for status in expect_status
-            .iter()
-            .filter(|status| !(100..=599).contains(*status))
-        {
-            self.invalid(
-                at("expect_status"),
-                format!("{status} is no HTTP status"),
-                "from 100 to 599",
-            );
-        }
-        if let Some(Err(error)) = expect_body.as_deref().map(regex::bytes::Regex::new) {
-            let what = format!(
-                "expect_body is no regular expression: {}",
-                error.to_string().replace('\n', " ")
-            );
-            self.invalid(at("expect_body"), what, "");
-        }
-        if *max_body > MAX_BODY_LIMIT || (*max_body == 0 && expect_body.is_some()) {
-            self.invalid(
-                at("max_body"),
-                format!("max_body {max_body} is not between 1 and {MAX_BODY_LIMIT} bytes"),
-                "",
-            );
-        }
-    }
-}
-
-/// RFC 9110 section 5.6.2.
-fn is_token(text: &str) -> bool {
-    !text.is_empty()
-        && text
-            .bytes()
-            .all(|byte| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte))
 }

@@ -1,0 +1,71 @@
+//! What makes settings no check.
+
+use regex::bytes::Regex;
+
+/// Longest body that settings can ask for; it is held in memory for each check in flight.
+pub const MAX_BODY_LIMIT: usize = 1024 * 1024;
+
+/// Why settings make no check.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum ProbeError {
+    /// No HTTP token, or CONNECT.
+    #[error("\"{0}\" is no method of a check")]
+    Method(String),
+    /// Not an absolute path of visible ASCII characters.
+    #[error("path \"{0}\" must begin with / and have no spaces or special characters (use %20 and the like)")]
+    Path(String),
+    /// Not visible ASCII.
+    #[error("\"{0}\" is no host name")]
+    Host(String),
+    /// No token, or one that the check sets itself.
+    #[error(
+        "header \"{0}\" cannot be set (host has a setting of its own, the rest of the framing is the check's)"
+    )]
+    HeaderName(String),
+    /// A control character.
+    #[error("value of header \"{0}\" has control characters")]
+    HeaderValue(String),
+    /// No status could ever be right, or it is none.
+    #[error("expected statuses must be one or more numbers from 200 to 599")]
+    Status,
+    /// The pattern.
+    #[error("\"{pattern}\" is no regular expression: {reason}")]
+    Pattern {
+        /// The setting.
+        key: &'static str,
+        /// As given.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Listed again, perhaps in other letters.
+    #[error("header \"{0}\" is listed twice")]
+    HeaderTwice(String),
+    /// Over [`MAX_BODY_LIMIT`], or none of it although it is examined.
+    #[error("max_body must be between 1 and {MAX_BODY_LIMIT} bytes")]
+    MaxBody,
+}
+
+impl ProbeError {
+    /// The key of the health table that is at fault.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Method(_) => "method",
+            Self::Path(_) => "path",
+            Self::Host(_) => "host",
+            Self::HeaderName(_) | Self::HeaderValue(_) | Self::HeaderTwice(_) => "headers",
+            Self::Status => "expect_status",
+            Self::Pattern { key, .. } => key,
+            Self::MaxBody => "max_body",
+        }
+    }
+}
+
+/// A regular expression of the setting `key`.
+pub(super) fn compile(key: &'static str, pattern: &str) -> Result<Regex, ProbeError> {
+    Regex::new(pattern).map_err(|error| ProbeError::Pattern {
+        key,
+        pattern: pattern.to_owned(),
+        reason: error.to_string().replace('\n', " "),
+    })
+}

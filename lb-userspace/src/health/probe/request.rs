@@ -1,0 +1,181 @@
+//! What an HTTP check asks and what it wants to hear, whatever the version of HTTP.
+
+use std::{collections::BTreeSet, fmt::Write as _, net::SocketAddr, sync::Arc};
+
+use regex::bytes::Regex;
+
+use super::problem::{MAX_BODY_LIMIT, ProbeError, compile};
+use crate::health::{error::CheckError, settings::HttpCheck};
+
+/// Headers that the check sets itself: they say how the message is framed and for whom it is.
+const OUR_HEADERS: [&str; 4] = ["host", "connection", "content-length", "transfer-encoding"];
+
+/// What all checkers of the same settings share.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub(super) head_request: bool,
+    /// Up to the Host header's value where it depends on the target, else all.
+    request: String,
+    host_missing: bool,
+    /// What follows the Host header's value.
+    rest: String,
+    expect_status: Arc<[u16]>,
+    expect_body: Option<(Regex, Arc<str>)>,
+    pub(super) max_body: usize,
+}
+
+impl Plan {
+    /// The request of `settings`.
+    ///
+    /// # Errors
+    /// The first of [`problems`].
+    pub(super) fn new(settings: &HttpCheck) -> Result<Self, ProbeError> {
+        if let Some(problem) = problems(settings).into_iter().next() {
+            return Err(problem);
+        }
+        let HttpCheck {
+            method,
+            path,
+            host,
+            headers,
+            expect_status,
+            expect_body,
+            max_body,
+        } = settings;
+        let expect_body = match expect_body {
+            Some(pattern) => Some((compile("expect_body", pattern)?, pattern.as_str().into())),
+            None => None,
+        };
+        Ok(Self {
+            head_request: method == "HEAD",
+            request: format!(
+                "{method} {path} HTTP/1.1\r\nHost: {}",
+                host.as_deref().unwrap_or_default()
+            ),
+            host_missing: host.is_none(),
+            rest: rest_of_request(method, headers),
+            expect_status: BTreeSet::from_iter(expect_status).into_iter().copied().collect(),
+            expect_body,
+            max_body: *max_body,
+        })
+    }
+
+    /// The request as it goes to `target`.
+    pub(super) fn request(&self, target: SocketAddr) -> String {
+        let mut request = String::with_capacity(self.request.len() + 64 + self.rest.len());
+        request.push_str(&self.request);
+        if self.host_missing {
+            // Writing to a string does not fail.
+            let _ = match target {
+                SocketAddr::V4(v4) if v4.port() == 80 => write!(request, "{}", v4.ip()),
+                SocketAddr::V6(v6) if v6.port() == 80 => write!(request, "[{}]", v6.ip()),
+                // Not the whole address: a scope means nothing to the server.
+                SocketAddr::V6(v6) => write!(request, "[{}]:{}", v6.ip(), v6.port()),
+                SocketAddr::V4(v4) => write!(request, "{v4}"),
+            };
+        }
+        request.push_str(&self.rest);
+        request
+    }
+
+    /// Whether the answer is the expected one.
+    pub(super) fn judge(&self, status: u16, body: &[u8]) -> Result<(), CheckError> {
+        if !self.expect_status.contains(&status) {
+            return Err(CheckError::Status {
+                status,
+                expected: Arc::clone(&self.expect_status),
+            });
+        }
+        match &self.expect_body {
+            Some((regex, pattern)) if !regex.is_match(body) => Err(CheckError::Body {
+                pattern: Arc::clone(pattern),
+                examined: body.len(),
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Everything that makes `settings` no request, or one that no answer can satisfy.
+pub(super) fn problems(settings: &HttpCheck) -> Vec<ProbeError> {
+    let HttpCheck {
+        method,
+        path,
+        host,
+        headers,
+        expect_status,
+        expect_body,
+        max_body,
+    } = settings;
+    let mut problems = Vec::new();
+    if !is_token(method) || method == "CONNECT" {
+        problems.push(ProbeError::Method(method.clone()));
+    }
+    if !path.starts_with('/') || !is_visible(path) {
+        problems.push(ProbeError::Path(path.clone()));
+    }
+    if let Some(host) = host.as_ref().filter(|host| !is_visible(host)) {
+        problems.push(ProbeError::Host(host.clone()));
+    }
+    for (place, (name, value)) in headers.iter().enumerate() {
+        if !is_token(name) || OUR_HEADERS.iter().any(|ours| name.eq_ignore_ascii_case(ours)) {
+            problems.push(ProbeError::HeaderName(name.clone()));
+        }
+        if value.bytes().any(|byte| byte.is_ascii_control() && byte != b'\t') {
+            problems.push(ProbeError::HeaderValue(name.clone()));
+        }
+        let before = headers.iter().take(place);
+        if before.clone().any(|(other, _)| other.eq_ignore_ascii_case(name)) {
+            problems.push(ProbeError::HeaderTwice(name.clone()));
+        }
+    }
+    if expect_status.is_empty() || !expect_status.iter().all(|status| (200..=599).contains(status)) {
+        problems.push(ProbeError::Status);
+    }
+    if let Some(Err(problem)) = expect_body
+        .as_deref()
+        .map(|pattern| compile("expect_body", pattern))
+    {
+        problems.push(problem);
+    }
+    if *max_body > MAX_BODY_LIMIT || (*max_body == 0 && expect_body.is_some()) {
+        problems.push(ProbeError::MaxBody);
+    }
+    problems
+}
+
+fn rest_of_request(method: &str, headers: &[(String, String)]) -> String {
+    let mut rest = "\r\n".to_owned();
+    for (name, value) in headers {
+        rest.push_str(&format!("{name}: {value}\r\n"));
+    }
+    if !headers
+        .iter()
+        .any(|(name, _)| name.eq_ignore_ascii_case("user-agent"))
+    {
+        rest.push_str(concat!(
+            "User-Agent: lb-health/",
+            env!("CARGO_PKG_VERSION"),
+            "\r\n"
+        ));
+    }
+    // Servers ask for the length of the body that these methods usually have (RFC 9110 section 8.6).
+    if matches!(method, "POST" | "PUT" | "PATCH") {
+        rest.push_str("Content-Length: 0\r\n");
+    }
+    rest.push_str("\r\n");
+    rest
+}
+
+/// RFC 9110 section 5.6.2.
+fn is_token(text: &str) -> bool {
+    let special = b"!#$%&'*+-.^_`|~";
+    !text.is_empty()
+        && text
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || special.contains(&byte))
+}
+
+fn is_visible(text: &str) -> bool {
+    !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
