@@ -3,6 +3,7 @@
 //! Start-up takes what can be refused first (file, socket, state directory, metrics address) and touches the kernel
 //! last. Shutdown ends the tasks that others talk to, then control, then the writer, which detaches or keeps.
 
+mod descriptors;
 mod error;
 mod greeting;
 mod notify;
@@ -147,7 +148,10 @@ impl Daemon {
         let registry = Registry::new();
         let apply_metrics = ApplyMetrics::register(&registry)?;
         let cancel = CancellationToken::new();
-        let checks = HealthConfig::new(seed());
+        let checks = HealthConfig {
+            max_in_flight: descriptors::checks_allowed(raised_limit()),
+            ..HealthConfig::new(seed())
+        };
         let (health, verdicts) =
             HealthTask::spawn(checks, HealthMetrics::register(&registry)?, cancel.clone())?;
 
@@ -366,6 +370,17 @@ fn first_state(store: &FileStore, from_file: Option<Desired>) -> Result<Desired,
         store.save(&desired)?;
     }
     Ok(desired)
+}
+
+/// Open files that this process may have, as many as the operator grants.
+fn raised_limit() -> u64 {
+    match descriptors::raise_limit() {
+        Ok(limit) => limit,
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit of open files: fewer checks run at once");
+            0
+        }
+    }
 }
 
 /// Differs between balancers and starts: the time and the process.

@@ -29,7 +29,7 @@ use super::{
 pub const EVENT_DEPTH: usize = 1024;
 
 /// Checks in flight at most, unless configured otherwise. Each has a descriptor and some kilobytes at most.
-pub const MAX_IN_FLIGHT: usize = 1024;
+pub const MAX_IN_FLIGHT: usize = 4096;
 
 /// How the engine runs.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::health::{random::Random, schedule::Scheduler};
 
 fn settings() -> CheckSettings {
     CheckSettings {
@@ -248,5 +249,57 @@ proptest! {
             prop_assert!(decision.window <= decision.next - now);
             prop_assert!(decision.next - now + decision.window >= settings.fast_interval);
         }
+    }
+
+    /// A target that dies, or returns, at any moment is found out in the time that the settings promise, whatever the
+    /// jitter and however long each check takes within its time-out: one interval until a check starts after that
+    /// moment, then the checks that the verdict wants, each at its pace or at the end of the one before.
+    #[test]
+    fn a_change_is_found_within_the_promised_time(
+        seed in any::<u64>(),
+        rise in 1_u32..5,
+        fall in 1_u32..5,
+        jitter in 0.0..=1.0_f64,
+        timeout_ms in 1_u64..3_000,
+        changes in 1_u64..100_000,
+        dies in any::<bool>(),
+    ) {
+        let settings = CheckSettings {
+            rise,
+            fall,
+            jitter,
+            timeout: Duration::from_millis(timeout_ms),
+            ..settings()
+        };
+        let (before, after, needed, longest) = if dies {
+            (Outcome::Success, Outcome::Failure, fall, settings.interval)
+        } else {
+            (Outcome::Failure, Outcome::Success, rise, settings.down_interval_max)
+        };
+        let pace = settings.fast_interval.max(settings.timeout);
+        let promised = longest.mul_f64(1.0 + jitter).max(settings.timeout) + pace * (needed - 1) + settings.timeout;
+
+        let mut machine = Machine::new(Policy::new(&settings), Health::Unchecked);
+        let mut scheduler = Scheduler::new(1, seed);
+        let mut random = Random::new(seed);
+        let mut now = Instant::now();
+        let changed = now + Duration::from_millis(changes);
+        scheduler.spread(&[((), settings.interval)], now);
+        let old = loop {
+            now = now.max(scheduler.next_deadline().unwrap());
+            let started = now;
+            let _ = scheduler.start_due(now).unwrap();
+            let outcome = if started < changed { before } else { after };
+            let verdict = machine.health();
+            now += random.up_to(settings.timeout);
+            let decision = machine.on_result(started, outcome);
+            scheduler.finish((), now, decision.next, decision.window);
+            if started >= changed && decision.transition.is_some() {
+                break verdict;
+            }
+        };
+        // Before its first result a target has no verdict that could be wrong; the first one decides it at once.
+        prop_assert!(old == Health::Unchecked || now - changed <= promised, "{:?} > {promised:?}", now - changed);
+        prop_assert!(old != Health::Unchecked || now - changed <= settings.interval + settings.timeout);
     }
 }
