@@ -7,6 +7,8 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const SERVICES_V4: &str = "SERVICES_V4";
 /// [`crate::service::ServiceKeyV6`] to [`crate::service::Service`]. Written by the daemon.
 pub const SERVICES_V6: &str = "SERVICES_V6";
+/// Bits of all services' [`crate::service::FilterBit`], of both families. Written by the daemon.
+pub const SERVICE_FILTER: &str = "SERVICE_FILTER";
 /// Ring id to a ring: an array of [`crate::ring_slot::RingSlot`]. Written by the daemon.
 pub const RINGS: &str = "RINGS";
 /// Backend id to [`crate::backend::Backend`]. Written by the daemon.
@@ -45,10 +47,11 @@ pub const OF_FLOWS: [&str; 8] = [
 ];
 
 /// Every map that is pinned and survives the daemon.
-pub const PINNED: [&str; 18] = [
+pub const PINNED: [&str; 19] = [
     SETTINGS,
     SERVICES_V4,
     SERVICES_V6,
+    SERVICE_FILTER,
     RINGS,
     BACKENDS,
     SNAT_ADDRESSES,

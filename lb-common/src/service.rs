@@ -48,6 +48,67 @@ pub struct ServiceKeyV6 {
     pub pad: u8,
 }
 
+/// Words of the filter that tells most packets from those of services.
+pub const FILTER_WORDS: u32 = (1 << FILTER_INDEX_BITS) / u64::BITS;
+/// Bits of the number of a bit. With as many services as there may be, one foreign packet in sixteen looks like theirs, and is looked up.
+const FILTER_INDEX_BITS: u32 = 16;
+
+/// A bit of the filter: set if a service may have a key.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FilterBit(u32);
+
+impl FilterBit {
+    /// Spreads the parts of a key over the bits (Fibonacci hashing).
+    #[inline(always)]
+    const fn of(high: u64, low: u64, rest: u64) -> Self {
+        const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mixed = (high.rotate_left(31) ^ low ^ (rest << 40)).wrapping_mul(MULTIPLIER);
+        Self((mixed >> (u64::BITS - FILTER_INDEX_BITS)) as u32)
+    }
+
+    /// Its word, below [`FILTER_WORDS`].
+    #[inline(always)]
+    pub const fn word(self) -> u32 {
+        self.0 / u64::BITS
+    }
+
+    /// The word with this bit alone.
+    #[inline(always)]
+    pub const fn mask(self) -> u64 {
+        1 << (self.0 % u64::BITS)
+    }
+}
+
+#[inline(always)]
+const fn join(first: u32, second: u32) -> u64 {
+    first as u64 | ((second as u64) << u32::BITS)
+}
+
+impl ServiceKeyV4 {
+    /// Its bit in the filter.
+    #[inline(always)]
+    pub const fn filter_bit(&self) -> FilterBit {
+        FilterBit::of(
+            0,
+            self.address.0 as u64,
+            self.port.0 as u64 | (self.protocol as u64) << 16,
+        )
+    }
+}
+
+impl ServiceKeyV6 {
+    /// Its bit in the filter.
+    #[inline(always)]
+    pub const fn filter_bit(&self) -> FilterBit {
+        let [a, b, c, d] = self.address.0;
+        FilterBit::of(
+            join(a, b),
+            join(c, d),
+            self.port.0 as u64 | (self.protocol as u64) << 16,
+        )
+    }
+}
+
 /// How packets of a service reach its backend.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -133,3 +194,29 @@ const _: () = assert!(size_of::<ServiceKeyV6>() == 20);
 const _: () = assert!(size_of::<Service>() == 16);
 
 plain_data!(ServiceId, RingId, ServiceKeyV4, ServiceKeyV6, Service);
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn services_and_packets_that_differ_a_little_have_different_bits() {
+        let v4 = (0..4).flat_map(|host| (0..1000).map(move |port| (host, port)));
+        let bits: BTreeSet<(u32, u64)> = v4
+            .map(|(host, port)| {
+                let key = ServiceKeyV4 {
+                    address: NetV4::from(std::net::Ipv4Addr::new(192, 0, 2, host)),
+                    port: NetPort::new(port),
+                    protocol: TCP,
+                    pad: 0,
+                };
+                (key.filter_bit().word(), key.filter_bit().mask())
+            })
+            .collect();
+        // Of 4,000 random bits of 65,536, some 118 fall together.
+        assert!(bits.len() > 3_700, "{} bits for 4000 keys", bits.len());
+        assert!(bits.iter().all(|(word, _)| *word < FILTER_WORDS));
+    }
+}

@@ -19,10 +19,59 @@ pub struct Settings {
     pub snat_v6_count: u16,
     /// Bits: [`HAS_WILDCARD`].
     pub flags: u32,
-    /// Zero.
-    pub pad: u32,
+    /// First port that replies may come to: those of all ranges since the maps were made, so that flows outlive a change
+    /// of the range.
+    pub reply_port_first: u16,
+    /// Number of ports from there on.
+    pub reply_port_count: u16,
+}
+
+impl Settings {
+    /// These settings, with replies to the ports from `first` to `last` as well.
+    #[must_use]
+    pub const fn with_replies_to(self, first: u16, last: u16) -> Self {
+        let (first, last) = match self.reply_port_count.checked_sub(1) {
+            None => (first, last),
+            Some(more) => {
+                let before = self.reply_port_first.saturating_add(more);
+                (
+                    if first < self.reply_port_first {
+                        first
+                    } else {
+                        self.reply_port_first
+                    },
+                    if last > before { last } else { before },
+                )
+            }
+        };
+        Self {
+            reply_port_first: first,
+            reply_port_count: last.saturating_sub(first).saturating_add(1),
+            ..self
+        }
+    }
 }
 
 const _: () = assert!(size_of::<Settings>() == 16);
 
 plain_data!(Settings);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn replies_to_ports_of_an_earlier_range_still_come() {
+        let mut settings = Settings::default();
+        for (first, last, replies) in [
+            (3_000, 3_999, 3_000..=3_999),
+            (3_500, 3_600, 3_000..=3_999),
+            (2_000, 5_000, 2_000..=5_000),
+            (60_000, 65_535, 2_000..=65_535),
+        ] {
+            settings = settings.with_replies_to(first, last);
+            let until = settings.reply_port_first + (settings.reply_port_count - 1);
+            assert_eq!(settings.reply_port_first..=until, replies);
+        }
+    }
+}

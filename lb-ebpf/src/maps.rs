@@ -19,7 +19,7 @@ use lb_common::{
     limits::{MAX_BACKENDS, MAX_FLOWS, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES, RING_SIZE_MIN},
     reason::{REASON_SLOTS, Reason},
     ring_slot::RingSlot,
-    service::{RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6},
+    service::{FILTER_WORDS, FilterBit, RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6},
     settings::Settings,
 };
 
@@ -37,6 +37,8 @@ static SETTINGS: Array<Settings, 1> = Array::new();
 static SERVICES_V4: HashMap<ServiceKeyV4, Service, { MAX_SERVICES as usize }> = HashMap::new();
 #[btf_map]
 static SERVICES_V6: HashMap<ServiceKeyV6, Service, { MAX_SERVICES as usize }> = HashMap::new();
+#[btf_map]
+static SERVICE_FILTER: Array<u64, { FILTER_WORDS as usize }> = Array::new();
 #[btf_map]
 static RINGS: ArrayOfMaps<Array<RingSlot, { RING_SIZE_MIN as usize }, INNER_MAP>, { MAX_RINGS as usize }> =
     ArrayOfMaps::new();
@@ -132,13 +134,28 @@ pub(crate) fn settings() -> Result<&'static Settings, Reason> {
 /// The IPv4 service of a key. Written by the daemon; missing: not a service.
 #[inline(always)]
 pub(crate) fn service_v4(key: &ServiceKeyV4) -> Option<Service> {
+    if !may_be_service(key.filter_bit()) {
+        return None;
+    }
     // SAFETY: copied out at once; the daemon replaces records as a whole.
     unsafe { SERVICES_V4.get(key) }.copied()
+}
+
+/// Whether a service may have the key with this bit. Written by the daemon, before the service. Spares most packets that
+/// are for no service a look-up ten times as long.
+#[inline(always)]
+fn may_be_service(bit: FilterBit) -> bool {
+    SERVICE_FILTER
+        .get(bit.word())
+        .is_some_and(|word| word & bit.mask() != 0)
 }
 
 /// The IPv6 service of a key, as [`service_v4`].
 #[inline(always)]
 pub(crate) fn service_v6(key: &ServiceKeyV6) -> Option<Service> {
+    if !may_be_service(key.filter_bit()) {
+        return None;
+    }
     // SAFETY: as in `service_v4`.
     unsafe { SERVICES_V6.get(key) }.copied()
 }

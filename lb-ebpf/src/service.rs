@@ -97,7 +97,7 @@ fn ends(service: ServiceId, outcome: Result<Verdict, Reason>) -> Way {
 #[inline(always)]
 fn is_snat_port(port: NetPort) -> Result<bool, Reason> {
     let settings = maps::settings()?;
-    Ok(port.get().wrapping_sub(settings.snat_port_first) < settings.snat_port_count)
+    Ok(port.get().wrapping_sub(settings.reply_port_first) < settings.reply_port_count)
 }
 
 /// The service a tuple is addressed to: by its port, else the wildcard.

@@ -8,19 +8,18 @@ use std::{
 };
 
 use lb_common::{
-    addr::{NetAddr, NetPort},
+    addr::NetAddr,
     backend::{Backend, BackendId},
     limits::MAX_SNAT_ADDRESSES,
     ring_slot::RingSlot,
-    service::{RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
+    service::{RingId, ServiceId},
     settings::{HAS_WILDCARD, Settings},
 };
 
-use super::{DatapathError, ProgramError, maps::Maps, neighbours::NextHop, records, sys::GracePeriod};
-use crate::{
-    plan::{Programmed, ProgrammedBackend, Step},
-    state::service::{Protocol, ServiceKey},
+use super::{
+    DatapathError, ProgramError, maps::Maps, neighbours::NextHop, records, services, sys::GracePeriod,
 };
+use crate::plan::{Programmed, ProgrammedBackend, Step};
 
 /// Writes to the maps.
 pub(super) struct Executor {
@@ -160,9 +159,9 @@ impl Executor {
                 if !programmed.services.contains_key(key) {
                     self.clear_service_counters(service.id)?;
                 }
-                self.write_service(key, *service)
+                services::write(maps, key, *service)
             }
-            Step::RemoveService { key, .. } => self.remove_service(key),
+            Step::RemoveService { key, .. } => services::remove(maps, key, programmed.services.keys()),
             Step::Barrier => self.grace.wait(),
             Step::RemoveRing { ring } => maps.rings.remove(*ring),
             Step::FreeBackend { id } => {
@@ -179,15 +178,15 @@ impl Executor {
         let maps = &self.maps;
         let family = |v4: bool| addresses.iter().filter(move |address| address.is_ipv4() == v4);
         let count = |v4: bool| u16::try_from(family(v4).count()).map_err(io::Error::other);
+        let current = maps.settings.get(&0)?.unwrap_or_default();
         let wanted = Settings {
             snat_port_first: ports.0,
             snat_port_count: (ports.1.saturating_sub(ports.0)).saturating_add(1),
             snat_v4_count: count(true)?,
             snat_v6_count: count(false)?,
             flags: if wildcard { HAS_WILDCARD } else { 0 },
-            pad: 0,
+            ..current.with_replies_to(ports.0, ports.1)
         };
-        let current = maps.settings.get(&0)?.unwrap_or_default();
         let shrunk = Settings {
             snat_v4_count: current.snat_v4_count.min(wanted.snat_v4_count),
             snat_v6_count: current.snat_v6_count.min(wanted.snat_v6_count),
@@ -262,21 +261,6 @@ impl Executor {
         Ok(())
     }
 
-    fn write_service(&self, key: &ServiceKey, service: Service) -> io::Result<()> {
-        match map_key(key) {
-            MapKey::V4(key) => self.maps.services_v4.set(&key, service),
-            MapKey::V6(key) => self.maps.services_v6.set(&key, service),
-        }
-    }
-
-    fn remove_service(&self, key: &ServiceKey) -> io::Result<()> {
-        match map_key(key) {
-            MapKey::V4(key) => self.maps.services_v4.delete(&key),
-            MapKey::V6(key) => self.maps.services_v6.delete(&key),
-        }
-        .map(drop)
-    }
-
     /// Counters belong to an id from when it is given out: those of its owner before are history.
     fn clear_service_counters(&self, id: ServiceId) -> io::Result<()> {
         self.maps.service_traffic.clear_range(u32::from(id.0), 1)?;
@@ -291,31 +275,4 @@ fn joins(first: &Step, step: &Step) -> bool {
         (Step::WriteRing { .. }, Step::WriteRing { .. })
             | (Step::WriteBackend { .. }, Step::WriteBackend { .. })
     )
-}
-
-enum MapKey {
-    V4(ServiceKeyV4),
-    V6(ServiceKeyV6),
-}
-
-fn map_key(key: &ServiceKey) -> MapKey {
-    let port = NetPort::new(key.port);
-    let protocol = match key.protocol {
-        Protocol::Tcp => TCP,
-        Protocol::Udp => UDP,
-    };
-    match key.address {
-        IpAddr::V4(v4) => MapKey::V4(ServiceKeyV4 {
-            address: v4.into(),
-            port,
-            protocol,
-            pad: 0,
-        }),
-        IpAddr::V6(v6) => MapKey::V6(ServiceKeyV6 {
-            address: v6.into(),
-            port,
-            protocol,
-            pad: 0,
-        }),
-    }
 }

@@ -19,7 +19,9 @@ use lb_common::{
     limits::MAX_BACKENDS,
     map_names,
     ring_slot::RingSlot,
-    service::{Mode, OnEmpty, RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, TRANSLATES},
+    service::{
+        FilterBit, Mode, OnEmpty, RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, TRANSLATES,
+    },
     settings::Settings,
 };
 
@@ -89,7 +91,7 @@ impl Bench {
         let settings = Settings {
             snat_port_first: 1_024,
             snat_port_count: 64_512,
-            ..Settings::default()
+            ..Settings::default().with_replies_to(1_024, u16::MAX)
         };
         let mut map: Array<_, Settings> = map_mut(&mut self.lb, map_names::SETTINGS)?.try_into()?;
         map.set(0, settings, 0)?;
@@ -147,6 +149,7 @@ impl Bench {
                 pad: 0,
             };
             HashMap::<_, ServiceKeyV6, Service>::try_from(services)?.insert(key, service, 0)?;
+            self.let_pass(key.filter_bit())?;
         } else {
             let key = ServiceKeyV4 {
                 address: NetAddr::from(A::VIP).v4(),
@@ -155,8 +158,15 @@ impl Bench {
                 pad: 0,
             };
             HashMap::<_, ServiceKeyV4, Service>::try_from(services)?.insert(key, service, 0)?;
+            self.let_pass(key.filter_bit())?;
         }
         Ok(())
+    }
+
+    /// Makes the filter let a service's packets pass.
+    fn let_pass(&mut self, bit: FilterBit) -> Result<()> {
+        let mut filter: Array<_, u64> = map_mut(&mut self.lb, map_names::SERVICE_FILTER)?.try_into()?;
+        Ok(filter.set(bit.word(), bit.mask(), 0)?)
     }
 
     /// Gives the wrapper its packets, from the first on.

@@ -130,6 +130,7 @@ impl Bench {
         let mut record = settings.get(&0, 0)?;
         record.snat_port_first = *ports.start();
         record.snat_port_count = ports.end() - ports.start() + 1;
+        let record = record.with_replies_to(*ports.start(), *ports.end());
         Ok(settings.set(0, record, 0)?)
     }
 

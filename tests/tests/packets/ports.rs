@@ -100,6 +100,18 @@ fn a_nearly_full_range_gives_its_last_ports_within_a_few_packets() -> Result<()>
 }
 
 #[test]
+fn answers_to_a_port_outside_a_narrowed_range_still_come() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.one_port(3009)?;
+    bench.run(&Frame::tcp(V4.client(40_000), V4.vip(80), SYN, 64, b""))?;
+    bench.one_port(3000)?;
+    let answer = Frame::tcp(V4.backend(8080), V4.snat(3009), SYN | ACK, 64, b"").backend_to_lb();
+    let (_, _, reason) = bench.run(&answer)?;
+    ensure!(reason == Reason::SentBack, "counted {}", reason.name());
+    Ok(())
+}
+
+#[test]
 fn a_flow_that_closes_on_another_way_is_known_as_closing_and_answered_there() -> Result<()> {
     const OTHER_ROUTER: u8 = 0x77;
     let bench = Bench::new()?;

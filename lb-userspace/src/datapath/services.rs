@@ -1,0 +1,87 @@
+//! The tables of services, and the filter before them.
+
+use std::io;
+
+use lb_common::{
+    addr::NetPort,
+    service::{FilterBit, Service, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
+};
+
+use super::maps::Maps;
+use crate::state::service::{Protocol, ServiceKey};
+
+/// A service's key in the table of its family.
+enum MapKey {
+    V4(ServiceKeyV4),
+    V6(ServiceKeyV6),
+}
+
+impl MapKey {
+    const fn filter_bit(&self) -> FilterBit {
+        match self {
+            Self::V4(key) => key.filter_bit(),
+            Self::V6(key) => key.filter_bit(),
+        }
+    }
+}
+
+/// Writes a service's record. The filter lets its packets pass before it is there.
+pub(super) fn write(maps: &Maps, key: &ServiceKey, service: Service) -> io::Result<()> {
+    let key = map_key(key);
+    change_filter(maps, key.filter_bit(), |word, mask| word | mask)?;
+    match key {
+        MapKey::V4(key) => maps.services_v4.set(&key, service),
+        MapKey::V6(key) => maps.services_v6.set(&key, service),
+    }
+}
+
+/// Removes a service, which is one of `all`.
+pub(super) fn remove<'a>(
+    maps: &Maps,
+    key: &ServiceKey,
+    all: impl IntoIterator<Item = &'a ServiceKey>,
+) -> io::Result<()> {
+    let bit = map_key(key).filter_bit();
+    match map_key(key) {
+        MapKey::V4(key) => maps.services_v4.delete(&key),
+        MapKey::V6(key) => maps.services_v6.delete(&key),
+    }?;
+    let shared = all
+        .into_iter()
+        .any(|other| other != key && map_key(other).filter_bit() == bit);
+    if shared {
+        return Ok(());
+    }
+    change_filter(maps, bit, |word, mask| word & !mask)
+}
+
+fn change_filter(maps: &Maps, bit: FilterBit, change: impl FnOnce(u64, u64) -> u64) -> io::Result<()> {
+    let word = maps.service_filter.get(&bit.word())?.unwrap_or_default();
+    let changed = change(word, bit.mask());
+    if changed == word {
+        return Ok(());
+    }
+    maps.service_filter.set(&bit.word(), changed)
+}
+
+fn map_key(key: &ServiceKey) -> MapKey {
+    let port = NetPort::new(key.port);
+    let protocol = match key.protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+    };
+    match key.address {
+        std::net::IpAddr::V4(v4) => MapKey::V4(ServiceKeyV4 {
+            address: v4.into(),
+            port,
+            protocol,
+            pad: 0,
+        }),
+        std::net::IpAddr::V6(v6) => MapKey::V6(ServiceKeyV6 {
+            address: v6.into(),
+            port,
+            protocol,
+            pad: 0,
+        }),
+    }
+}
