@@ -103,7 +103,7 @@ mod entry {
             return Err(Outcome::Passed);
         }
         // SAFETY: nobody writes through what is found.
-        if unsafe { ADDRESSES.get(&outer.destination) }.is_none() {
+        if unsafe { ADDRESSES.get(outer.destination) }.is_none() {
             return Err(Outcome::Passed);
         }
         if SOURCES.get(&Key::new(ADDRESS_BITS, outer.source)).is_none() {
