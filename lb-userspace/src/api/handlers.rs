@@ -245,6 +245,7 @@ pub(super) async fn add_backend(
         weight: weight.unwrap_or(config::DEFAULT_WEIGHT),
         mode: mode.as_deref().map(values::word).transpose()?,
         admin: Admin::default(),
+        drain_until: None,
     };
     change(
         &api,
@@ -300,9 +301,9 @@ pub(super) async fn set_backend(
             types::Admin::Draining => Admin::Draining,
             types::Admin::Disabled => Admin::Disabled,
         }),
+        drain_until: deadline_ms.map(drain_until).transpose()?,
     };
-    let deadline = deadline_ms.map(Duration::from_millis);
-    let request = Change::SetBackend(values::name(&service)?, values::name(&name)?, patch, deadline);
+    let request = Change::SetBackend(values::name(&service)?, values::name(&name)?, patch);
     change(&api, request, query?.0.revision).await
 }
 
@@ -362,4 +363,15 @@ fn changed(outcome: Outcome, dry_run: bool) -> Changed {
             .collect(),
         warnings: Vec::new(),
     }
+}
+
+/// Longest time that a drain may be given.
+const LONGEST_DRAIN: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// When a drain ends that may take so many milliseconds from now on.
+fn drain_until(deadline_ms: u64) -> Result<SystemTime, ApiError> {
+    let deadline = Some(Duration::from_millis(deadline_ms)).filter(|deadline| *deadline <= LONGEST_DRAIN);
+    let until = deadline.and_then(|deadline| values::whole_millis(SystemTime::now() + deadline));
+    let what = "a drain's deadline is 365 days away at most";
+    until.ok_or_else(|| ApiError::new(ErrorCode::Invalid, what, None))
 }

@@ -7,6 +7,7 @@ use toml::Value;
 
 use super::{duration, service::DEFAULT_WEIGHT, values};
 use crate::{
+    events::rfc3339,
     health::settings::{CheckKind, CheckSettings, HttpCheck},
     state::{
         backend::{Admin, Backend},
@@ -240,6 +241,7 @@ pub fn backend(backend: &Backend) -> Fields {
         weight,
         mode,
         admin,
+        drain_until,
     } = backend;
     let mut fields = vec![
         always("address", address.to_string()),
@@ -249,5 +251,8 @@ pub fn backend(backend: &Backend) -> Fields {
         Value::from(mode.word())
     }));
     fields.push(word(*admin, Admin::Enabled));
+    fields.extend(optional("drain_until", drain_until.as_ref(), |until| {
+        Value::from(rfc3339(*until))
+    }));
     fields
 }

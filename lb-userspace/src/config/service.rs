@@ -104,6 +104,7 @@ fn backend(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<Backend>
     let admin = table
         .text(reporter, "admin", values::word)
         .unwrap_or(Admin::Enabled);
+    let drain_until = table.text(reporter, "drain_until", values::moment);
     table.finish(reporter);
     Some(Backend {
         name: name?,
@@ -111,5 +112,6 @@ fn backend(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<Backend>
         weight,
         mode,
         admin,
+        drain_until,
     })
 }

@@ -4,7 +4,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     str::FromStr,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use super::duration;
@@ -140,6 +140,27 @@ pub(super) fn statuses(statuses: &[u16]) -> toml::Value {
 /// What is wrong with the text.
 pub fn duration(text: &str) -> Result<Duration, ValueError> {
     duration::parse(text)
+}
+
+/// A moment in UTC, to the millisecond (RFC 3339).
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn moment(text: &str) -> Result<SystemTime, ValueError> {
+    let moment = humantime::parse_rfc3339(text).ok().and_then(whole_millis);
+    moment.ok_or_else(|| {
+        ValueError::new(
+            format!("{text:?} is no moment"),
+            "for example \"2030-01-31T12:00:00Z\"",
+        )
+    })
+}
+
+/// A moment without what is written down of no moment: parts of a millisecond. `None` before 1970.
+pub fn whole_millis(moment: SystemTime) -> Option<SystemTime> {
+    let since = moment.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+    let millis = u64::try_from(since.as_millis()).ok()?;
+    Some(SystemTime::UNIX_EPOCH + Duration::from_millis(millis))
 }
 
 /// One of a few words.

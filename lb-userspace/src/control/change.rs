@@ -1,7 +1,5 @@
 //! What can be asked of the desired state, and the pure way from there to the next one.
 
-use std::time::Duration;
-
 use super::error::ControlError;
 use crate::{
     api::requests::ServiceSpec,
@@ -26,8 +24,8 @@ pub enum Change {
     RemoveService(ServiceName),
     /// A backend comes.
     AddBackend(ServiceName, Backend),
-    /// A backend changes. A drain may end by itself after a time.
-    SetBackend(ServiceName, BackendName, BackendChange, Option<Duration>),
+    /// A backend changes.
+    SetBackend(ServiceName, BackendName, BackendChange),
     /// A backend goes: `now`, or when its flows are finished.
     RemoveBackend {
         /// Its service.
@@ -52,7 +50,7 @@ impl Change {
             Self::SetService(name, spec) => set_service(desired, name, spec)?,
             Self::RemoveService(name) => desired.remove_service(name)?,
             Self::AddBackend(service, backend) => desired.add_backend(service, backend.clone())?,
-            Self::SetBackend(service, name, change, _) => desired.set_backend(service, name, *change)?,
+            Self::SetBackend(service, name, change) => desired.set_backend(service, name, *change)?,
             Self::RemoveBackend {
                 service,
                 backend,

@@ -1,4 +1,4 @@
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
@@ -54,15 +54,16 @@ fn weight(weight: u16) -> Change {
         weight: Some(weight),
         ..BackendChange::default()
     };
-    Change::SetBackend(web(), name("a"), change, None)
+    Change::SetBackend(web(), name("a"), change)
 }
 
 fn admin(admin: Admin, deadline: Option<Duration>) -> Change {
     let change = BackendChange {
         admin: Some(admin),
+        drain_until: deadline.map(|deadline| SystemTime::now() + deadline),
         ..BackendChange::default()
     };
-    Change::SetBackend(web(), name("a"), change, deadline)
+    Change::SetBackend(web(), name("a"), change)
 }
 
 fn remove(now: bool) -> Change {
@@ -231,7 +232,7 @@ async fn a_verdict_about_a_backend_that_moved_is_forgotten() {
         ..BackendChange::default()
     };
     rig.control
-        .change(Change::SetBackend(web(), name("a"), change, None), None, false)
+        .change(Change::SetBackend(web(), name("a"), change), None, false)
         .await
         .unwrap();
     assert_eq!(
@@ -357,6 +358,27 @@ async fn a_drain_ends_at_its_deadline_and_one_without_does_not() {
         .unwrap();
     tokio::time::sleep(Duration::from_secs(3600)).await;
     assert_eq!(rig.programmed(A), Some((0, true)));
+}
+
+/// The deadline is part of what is saved, so a start knows of it, also of one that passed meanwhile.
+#[tokio::test(start_paused = true)]
+async fn a_drain_ends_at_its_deadline_also_after_a_restart() {
+    for left in [Some(Duration::from_secs(60)), None] {
+        let mut desired = two_backends();
+        let backend = &mut desired.services.get_mut(&web()).unwrap().backends[0];
+        backend.admin = Admin::Draining;
+        backend.drain_until = Some(match left {
+            Some(left) => SystemTime::now() + left,
+            None => SystemTime::now() - Duration::from_secs(60),
+        });
+        let rig = Rig::start(desired, Inherited::default()).await;
+        assert_eq!(rig.programmed(A), Some((0, true)));
+        rig.until(|view| view.desired.services[&web()].backends[0].admin == Admin::Disabled)
+            .await;
+        assert_eq!(rig.programmed(A), Some((0, false)), "{left:?}");
+        let view = rig.control.view();
+        assert_eq!(view.desired.services[&web()].backends[0].drain_until, None);
+    }
 }
 
 #[test]

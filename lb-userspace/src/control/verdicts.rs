@@ -92,6 +92,7 @@ pub(super) fn cautious(desired: &Desired, health: &HealthView, programmed: Optio
                 weight,
                 mode: _,
                 admin,
+                drain_until: _,
             } = backend;
             verdict(backend) == Health::Unchecked
                 && *admin == Admin::Enabled

@@ -198,7 +198,7 @@ async fn a_backends_total_goes_on_when_it_moves_and_ends_when_it_is_removed() {
     ];
     for change in changes {
         // Nobody scrapes between the last packets and the change: they count all the same.
-        let change = Change::SetBackend(web(), a(), change, None);
+        let change = Change::SetBackend(web(), a(), change);
         rig.control.change(change, None, false).await.unwrap();
     }
     rig.world.lock().snapshot.backends.clear();

@@ -1,6 +1,6 @@
 //! A backend as the operator wants it.
 
-use std::net::SocketAddr;
+use std::{net::SocketAddr, time::SystemTime};
 
 use lb_common::service::Mode;
 
@@ -31,4 +31,6 @@ pub struct Backend {
     pub mode: Option<Mode>,
     /// The operator's word.
     pub admin: Admin,
+    /// When a drain ends by itself, and the backend is disabled; in whole milliseconds, as it is written down.
+    pub drain_until: Option<SystemTime>,
 }

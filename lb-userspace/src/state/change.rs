@@ -1,7 +1,11 @@
 //! Changes of the desired state, one function each. All leave their input alone and return the next state; its
 //! revision is higher only if something really changed.
 
-use std::{fmt, net::SocketAddr, time::Duration};
+use std::{
+    fmt,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
 
 use lb_common::service::Mode;
 
@@ -127,6 +131,8 @@ pub struct BackendChange {
     pub mode: Option<Option<Mode>>,
     /// The operator's word.
     pub admin: Option<Admin>,
+    /// With a word that begins a drain: when it ends by itself. Any word without it ends no drain by itself.
+    pub drain_until: Option<SystemTime>,
 }
 
 impl Desired {
@@ -228,6 +234,7 @@ impl Desired {
             weight,
             mode,
             admin,
+            drain_until,
         } = change;
         for backend in changed
             .backends
@@ -237,7 +244,10 @@ impl Desired {
             backend.address = address.unwrap_or(backend.address);
             backend.weight = weight.unwrap_or(backend.weight);
             backend.mode = mode.unwrap_or(backend.mode);
-            backend.admin = admin.unwrap_or(backend.admin);
+            if let Some(admin) = admin {
+                backend.admin = admin;
+                backend.drain_until = drain_until;
+            }
         }
         self.with_service(changed)
     }

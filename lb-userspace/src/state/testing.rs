@@ -1,6 +1,9 @@
 //! Desired states for tests.
 
-use std::{net::IpAddr, time::Duration};
+use std::{
+    net::IpAddr,
+    time::{Duration, SystemTime},
+};
 
 use lb_common::service::Mode;
 use proptest::prelude::*;
@@ -27,6 +30,7 @@ pub(crate) fn backend(service: u8, number: u8, name: &str, weight: u16) -> Backe
         weight,
         mode: None,
         admin: Admin::Enabled,
+        drain_until: None,
     }
 }
 
@@ -138,6 +142,8 @@ fn backends(number: u8) -> impl Strategy<Value = Vec<Backend>> {
         let build = |(n, (weight, mode, admin)): (u8, _)| Backend {
             mode,
             admin,
+            drain_until: (admin == Admin::Draining && n % 2 == 0)
+                .then(|| SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_000_000_000 + u64::from(n))),
             ..backend(number, n, &format!("b{n}"), weight)
         };
         backends.into_iter().map(build).collect()

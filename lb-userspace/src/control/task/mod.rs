@@ -27,11 +27,10 @@ use super::{
 use crate::{
     datapath::ProgramError,
     events::{EventKind, EventLog},
-    health::HealthEvent,
+    health::{CheckId, HealthEvent},
     metrics::{ApplyMetrics, Observer},
     plan::Target,
     state::{
-        backend::Admin,
         desired::{Desired, Revision},
         diff,
         effective::HealthView,
@@ -86,6 +85,9 @@ struct Deadline {
     wall: SystemTime,
 }
 
+/// Deadlines of drains by backend.
+type Deadlines = BTreeMap<(ServiceName, BackendName), Deadline>;
+
 /// When programming is tried again, and how long it waits after the next failure.
 #[derive(Clone, Copy, Debug)]
 struct Retry {
@@ -110,7 +112,7 @@ pub struct ControlTask<P> {
     lingering: Vec<Lingering>,
     /// When the flows of removed backends are looked at again.
     next_poll: Instant,
-    deadlines: BTreeMap<(ServiceName, BackendName), Deadline>,
+    deadlines: Deadlines,
     wanted: Arc<Target>,
     programmed: Option<Arc<Target>>,
     failure: Option<String>,
@@ -126,6 +128,7 @@ impl<P: ProgramTarget> ControlTask<P> {
     pub async fn start(parts: Parts<P>) -> Result<(Self, ControlHandle), ProgramError> {
         let (sender, requests) = mpsc::channel(REQUEST_DEPTH);
         let desired = Arc::new(parts.desired);
+        let deadlines = deadlines(&desired, &Deadlines::new());
         let health = verdicts::carried_over(&desired, &parts.inherited.health);
         let wanted = Arc::new(target(&desired, &health, &parts.inherited.lingering, None));
         let first = ControlView {
@@ -152,7 +155,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             health,
             lingering: parts.inherited.lingering,
             next_poll: now() + FLOW_POLL,
-            deadlines: BTreeMap::new(),
+            deadlines,
             wanted: Arc::clone(&wanted),
             programmed: None,
             failure: None,
@@ -257,7 +260,6 @@ impl<P: ProgramTarget> ControlTask<P> {
             // What is asked for is what is there; a file that was refused in between is mended.
             self.metrics.last_apply(self.last_apply_ok);
         }
-        self.set_deadline(change);
         self.publish();
         Ok(outcome)
     }
@@ -299,12 +301,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.desired = next;
         self.health = health;
         self.lingering = lingering;
-        let desired = &self.desired;
-        self.deadlines.retain(|(service, backend), _| {
-            desired
-                .backend(service, backend)
-                .is_ok_and(|backend| backend.admin == Admin::Draining)
-        });
+        self.deadlines = deadlines(&self.desired, &self.deadlines);
         self.checks.run(verdicts::specs(&self.desired, &self.health));
         Ok(())
     }
@@ -314,30 +311,24 @@ impl<P: ProgramTarget> ControlTask<P> {
         let saved = task::spawn_blocking(move || store.save(&desired)).await;
         Ok(saved.map_err(|error| ControlError::Internal(error.to_string()))??)
     }
+}
 
-    /// A drain that was asked for with a time ends then; one asked for without has no end.
-    fn set_deadline(&mut self, change: &Change) {
-        if let Change::SetBackend(service, name, change, time) = change
-            && change.admin == Some(Admin::Draining)
-        {
-            let id = (service.clone(), name.clone());
-            match time {
-                Some(time) => {
-                    let wall = SystemTime::now() + *time;
-                    self.deadlines.insert(
-                        id,
-                        Deadline {
-                            at: now() + *time,
-                            wall,
-                        },
-                    );
-                }
-                None => {
-                    self.deadlines.remove(&id);
-                }
-            }
-        }
+/// When drains end by themselves, by both clocks; one that stands already keeps its place on the clock that only goes
+/// forward.
+fn deadlines(desired: &Desired, known: &Deadlines) -> Deadlines {
+    let mut deadlines = Deadlines::new();
+    for (id, _, backend) in verdicts::backends(desired) {
+        let Some(wall) = backend.drain_until else { continue };
+        let CheckId(service, name) = id;
+        let id = (service, name);
+        let deadline = known.get(&id).copied().filter(|known| known.wall == wall);
+        let deadline = deadline.unwrap_or_else(|| Deadline {
+            at: now() + wall.duration_since(SystemTime::now()).unwrap_or_default(),
+            wall,
+        });
+        deadlines.insert(id, deadline);
     }
+    deadlines
 }
 
 /// The time on the clock that tests can stop.

@@ -43,7 +43,7 @@ impl<P: ProgramTarget> ControlTask<P> {
                 admin: Some(Admin::Disabled),
                 ..BackendChange::default()
             };
-            let change = Change::SetBackend(service.clone(), name.clone(), disable, None);
+            let change = Change::SetBackend(service.clone(), name.clone(), disable);
             if let Err(error) = self.change(&change, None, false).await {
                 tracing::error!(%service, backend = %name, error = chain(&error), "cannot end a drain, will try again");
                 let at = now() + RETRY_FIRST;

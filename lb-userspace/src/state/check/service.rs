@@ -17,7 +17,7 @@ use crate::{
     ring,
     state::{
         available::{self, MORE_THAN_ZERO},
-        backend::Backend,
+        backend::{Admin, Backend},
         names::BackendName,
         service::{Affinity, Algorithm, RingSize, Service, Tracking},
         words::{self, Word},
@@ -150,7 +150,20 @@ impl Findings {
 
     fn backend(&mut self, index: usize, place: usize, service: &Service, backend: &Backend, name: &str) {
         let at = |key| Place::Backend(index, place, key);
-        let Backend { address, mode, .. } = backend;
+        let Backend {
+            address,
+            mode,
+            admin,
+            drain_until,
+            ..
+        } = backend;
+        if drain_until.is_some() && *admin != Admin::Draining {
+            self.invalid(
+                at("drain_until"),
+                format!("backend {name} has an end of its drain, but does not drain"),
+                "set admin = \"draining\", or leave drain_until out",
+            );
+        }
         let vip = service.key;
         if let Some(why) = unusable(address.ip()) {
             self.invalid(
