@@ -6,6 +6,7 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     rc::Rc,
+    thread,
 };
 
 use aya_obj::{EbpfSectionKind, Function, Map, Object, btf::BtfFeatures};
@@ -148,21 +149,34 @@ fn prepare(object: &mut Object, pins: &Path) -> Result<Ready, DatapathError> {
     })
 }
 
-/// Opens the maps that are pinned and creates all others.
+/// Opens the maps that are pinned and creates all others, side by side: the kernel clears the large ones.
 fn maps(
     object: &mut Object,
     pins: &Path,
     btf: BorrowedFd<'_>,
 ) -> Result<Vec<(String, OwnedFd, Map)>, DatapathError> {
-    let mut maps = Vec::new();
-    for (name, map) in object.maps.drain() {
-        let fd = open_or_create(&name, &map, pins, btf).map_err(|source| DatapathError::Io {
-            what: format!("cannot create map {name}"),
-            source,
-        })?;
-        maps.push((name, fd, map));
-    }
-    Ok(maps)
+    let all: Vec<(String, Map)> = object.maps.drain().collect();
+    let results: Vec<io::Result<OwnedFd>> = thread::scope(|scope| {
+        let threads: Vec<_> = all
+            .iter()
+            .map(|(name, map)| scope.spawn(move || open_or_create(name, map, pins, btf)))
+            .collect();
+        let died = |_| io::Error::other("the thread died");
+        threads
+            .into_iter()
+            .map(|thread| thread.join().map_err(died).flatten())
+            .collect()
+    });
+    all.into_iter()
+        .zip(results)
+        .map(|((name, map), fd)| match fd {
+            Ok(fd) => Ok((name, fd, map)),
+            Err(source) => Err(DatapathError::Io {
+                what: format!("cannot create map {name}"),
+                source,
+            }),
+        })
+        .collect()
 }
 
 fn open_or_create(name: &str, map: &Map, pins: &Path, btf: BorrowedFd<'_>) -> io::Result<OwnedFd> {
