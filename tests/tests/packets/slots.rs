@@ -48,8 +48,10 @@ enum What {
     Syn,
     Ack,
     Udp,
+    /// An ICMP error about a packet of the backend's to the client.
+    Error,
 }
-use What::{Ack, Syn, Udp};
+use What::{Ack, Error, Syn, Udp};
 
 /// A flow's owners in the tables: tracked, opening, seen.
 type Owners = [BackendId; 3];
@@ -212,6 +214,10 @@ impl Slots {
             Syn => Frame::tcp(client, vip, SYN, 64, b""),
             Ack => Frame::tcp(client, vip, ACK, 64, b"x"),
             Udp => Frame::udp(client, vip, 64, b"x"),
+            Error => {
+                let reply = Frame::tcp(vip, client, ACK, 64, b"x");
+                Frame::unreachable(K::SIDE.snat(0), K::SIDE.vip(0), 64, &reply, 8)
+            }
         };
         let (action, out, reason) = self.bench.run(&frame)?;
         if reason == Reason::NoBackend {
@@ -236,7 +242,7 @@ const PINNED: RingSlot = slot(B, NONE);
 const DRAINING: RingSlot = slot(NONE, A);
 const EMPTY: RingSlot = slot(NONE, NONE);
 
-const ROWS: [Row; 27] = [
+const ROWS: [Row; 32] = [
     // Stable: nothing is looked up, nothing recorded, whatever the tables hold.
     (STABLE, TRACKED_C, Syn, A, TRACKED_C),
     (STABLE, TRACKED_C, Ack, A, TRACKED_C),
@@ -268,6 +274,12 @@ const ROWS: [Row; 27] = [
     (DRAINING, TRACKED_C, Ack, C, TRACKED_C),
     (EMPTY, UNKNOWN, Ack, NONE, UNKNOWN),
     (EMPTY, TRACKED_C, Ack, C, TRACKED_C),
+    // An error goes where the flow's packets go, and proves nothing about the client.
+    (STABLE, TRACKED_C, Error, A, TRACKED_C),
+    (TRANSITION, UNKNOWN, Error, A, UNKNOWN),
+    (TRANSITION, OPENING_C, Error, C, OPENING_C),
+    (TRANSITION, SEEN_C, Error, C, SEEN_C),
+    (PINNED, TRACKED_C, Error, C, TRACKED_C),
 ];
 
 fn rows<K: Key>(rows: &[Row], flags: u16) -> Result<()> {
