@@ -33,6 +33,8 @@ pub enum EventKind {
     Backend,
     /// Checks changed their verdict about a backend.
     Health,
+    /// Backends that are down take flows all the same, since too many are; or that is over.
+    Overruled,
     /// A removed backend kept its flows and is now gone.
     Released,
     /// The effective state could not be programmed; it is tried again.

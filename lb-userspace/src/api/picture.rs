@@ -166,6 +166,7 @@ impl Picture {
             },
             on_empty: service.on_empty.word().to_owned(),
             on_down: service.on_down.word().to_owned(),
+            max_removed_percent: service.max_removed_percent,
             check: words::kind(&service.health.kind).to_owned(),
             packets: traffic.packets,
             bytes: traffic.bytes,
@@ -301,6 +302,23 @@ impl Picture {
                 ));
             } else if service.healthy_backends == 0 {
                 problems.push(about(None, "no backend takes new flows".into(), None));
+            }
+            let overruled = |backend: &&types::Backend| {
+                backend.health == types::Health::Down && backend.effective_weight > 0
+            };
+            let overruled: Vec<&str> = service
+                .backends
+                .iter()
+                .filter(overruled)
+                .map(|backend| backend.name.as_str())
+                .collect();
+            if !overruled.is_empty() {
+                let message = format!(
+                    "too many backends are down: flows still go to {}",
+                    overruled.join(", ")
+                );
+                let hint = "max_removed_percent and on_empty of the service decide that";
+                problems.push(about(None, message, Some(hint)));
             }
             for backend in service.backends.iter().filter(|backend| !backend.removed) {
                 if backend.health == types::Health::Down {

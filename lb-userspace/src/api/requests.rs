@@ -44,6 +44,9 @@ pub struct ServiceSpec {
     /// Policy for flows of a backend that went down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_down: Option<String>,
+    /// Share of the backends' weight that checks alone may take out, in percent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub max_removed_percent: Option<u8>,
     /// Time over which a new backend's weight rises, for example `30s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<String>,

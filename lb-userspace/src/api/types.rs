@@ -111,6 +111,8 @@ pub struct Service {
     pub on_empty: String,
     /// What happens to flows of a backend that went down.
     pub on_down: String,
+    /// Share of the backends' weight that checks alone may take out, in percent.
+    pub max_removed_percent: u8,
     /// How backends are checked.
     pub check: String,
     /// Packets from clients.

@@ -123,6 +123,9 @@ struct Options {
     /// move or keep [default: move]
     #[arg(long, value_name = "POLICY")]
     on_down: Option<String>,
+    /// Share of the weight that checks alone may take out, in percent [default: 100]
+    #[arg(long, value_name = "PERCENT")]
+    max_removed_percent: Option<u8>,
     /// Time over which a new backend's weight rises [default: 0s]
     #[arg(long, value_name = "DURATION")]
     slow_start: Option<String>,
@@ -181,6 +184,7 @@ impl Options {
             }),
             on_empty: self.on_empty,
             on_down: self.on_down,
+            max_removed_percent: self.max_removed_percent,
             slow_start: self.slow_start,
             health: (health != HealthSpec::default()).then_some(health),
             ..ServiceSpec::default()

@@ -110,6 +110,7 @@ pub fn service(service: &Service) -> Fields {
         ring_size,
         on_empty,
         on_down,
+        max_removed_percent,
         slow_start,
         health: _,
         backends: _,
@@ -128,6 +129,11 @@ pub fn service(service: &Service) -> Fields {
         }),
         word(*on_empty, default.on_empty),
         word(*on_down, default.on_down),
+        number(
+            "max_removed_percent",
+            *max_removed_percent,
+            default.max_removed_percent,
+        ),
         time("slow_start", *slow_start, default.slow_start),
     ]
 }

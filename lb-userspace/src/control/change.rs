@@ -122,6 +122,7 @@ fn set_service(desired: &Desired, name: &ServiceName, spec: &ServiceSpec) -> Res
         ring_size,
         on_empty,
         on_down,
+        max_removed_percent,
         slow_start,
         health,
         backends: _,
@@ -135,6 +136,7 @@ fn set_service(desired: &Desired, name: &ServiceName, spec: &ServiceSpec) -> Res
         ring_size: Some(ring_size),
         on_empty: Some(on_empty),
         on_down: Some(on_down),
+        max_removed_percent: Some(max_removed_percent),
         slow_start: Some(slow_start),
         health: Some(health),
     };

@@ -187,6 +187,39 @@ async fn a_backend_that_checks_call_down_takes_no_flows_until_it_is_up_again() {
 }
 
 #[tokio::test]
+async fn checks_take_out_no_more_than_they_may_and_everyone_is_told() {
+    let mut desired = checked(two_backends());
+    for service in desired.services.values_mut() {
+        service.max_removed_percent = 50;
+    }
+    let rig = Rig::start(desired, both_up()).await;
+    rig.verdict(id("web", "b"), Health::Down).await;
+    assert_eq!(
+        rig.programmed(B),
+        Some((20, true)),
+        "b has two thirds of the weight"
+    );
+    rig.verdict(id("web", "a"), Health::Down).await;
+    assert_eq!(rig.programmed(A), Some((0, false)), "a fits into the half");
+    assert_eq!(rig.programmed(B), Some((20, true)));
+    rig.verdict(id("web", "b"), Health::Up).await;
+    let told: Vec<_> = rig
+        .events
+        .list(0, None)
+        .into_iter()
+        .filter(|event| event.kind == EventKind::Overruled)
+        .map(|event| event.message)
+        .collect();
+    assert_eq!(
+        told,
+        [
+            "too many backends are down: flows still go to b",
+            "no backend that is down takes flows any more"
+        ]
+    );
+}
+
+#[tokio::test]
 async fn a_new_backend_waits_for_its_first_check_where_another_is_up() {
     let rig = Rig::start(checked(two_backends()), both_up()).await;
     let new = testing::backend(1, 3, "c", 30);

@@ -16,7 +16,7 @@ use super::{
 use crate::{
     control::ControlView,
     health::{CheckId, Health},
-    state::effective::HealthView,
+    state::{effective::HealthView, removal},
 };
 
 /// The exposition text.
@@ -38,7 +38,7 @@ pub fn render(
     )
     .sample(&[], u8::from(ready));
     interfaces(&mut text, seen);
-    services(&mut text, view, seen);
+    services(&mut text, view, health, seen);
     backends(&mut text, view, health, seen);
     maps(&mut text, seen);
     Ok(TextEncoder::new().encode_to_string(&registry.gather())? + &text.into_string())
@@ -115,7 +115,7 @@ pub fn is_drop(action: Action) -> bool {
     }
 }
 
-fn services(text: &mut Text, view: &ControlView, seen: &Observation) {
+fn services(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Observation) {
     let traffic = || {
         seen.services
             .iter()
@@ -172,6 +172,17 @@ fn services(text: &mut Text, view: &ControlView, seen: &Observation) {
                 .count()
         });
         family.sample(&[("service", name.as_str())], healthy);
+    }
+    let programmed = view.programmed.as_ref().unwrap_or(&view.wanted);
+    let overruled = removal::overruled(&view.desired, health, programmed);
+    let mut family = text.family(
+        "lb_service_overruled_backends",
+        Kind::Gauge,
+        "Backends that are down and take new flows all the same, since too many are down",
+    );
+    for name in view.desired.services.keys() {
+        let backends = overruled.get(name).map_or(0, Vec::len);
+        family.sample(&[("service", name.as_str())], backends);
     }
 }
 

@@ -125,6 +125,7 @@ async fn the_text_is_well_formed_and_says_what_the_maps_say() {
         ("lb_service_bytes_total{service=\"web\"}", 4_000.0),
         ("lb_service_new_flows_total{service=\"web\"}", 20.0),
         ("lb_service_healthy_backends{service=\"web\"}", 2.0),
+        ("lb_service_overruled_backends{service=\"web\"}", 1.0),
         (
             "lb_service_drops_total{service=\"web\",reason=\"no_backend\"}",
             4.0,

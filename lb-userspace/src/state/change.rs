@@ -114,6 +114,8 @@ pub struct ServiceChange {
     pub on_empty: Option<OnEmpty>,
     /// Policy for flows of a backend that went down.
     pub on_down: Option<OnDown>,
+    /// Share of the weight that checks alone may take out, in percent.
+    pub max_removed_percent: Option<u8>,
     /// Time over which weights rise.
     pub slow_start: Option<Duration>,
     /// How backends are checked.
@@ -166,6 +168,7 @@ impl Desired {
             ring_size,
             on_empty,
             on_down,
+            max_removed_percent,
             slow_start,
             health,
         } = change;
@@ -178,6 +181,7 @@ impl Desired {
             ring_size: ring_size.unwrap_or(old.ring_size),
             on_empty: on_empty.unwrap_or(old.on_empty),
             on_down: on_down.unwrap_or(old.on_down),
+            max_removed_percent: max_removed_percent.unwrap_or(old.max_removed_percent),
             slow_start: slow_start.unwrap_or(old.slow_start),
             health: health.unwrap_or(old.health),
             ..old

@@ -13,6 +13,7 @@ use super::{
     desired::{Desired, Settings},
     effective::{self, HealthView, Lingering},
     names::ServiceName,
+    removal,
     service::Service,
 };
 use crate::{
@@ -185,8 +186,8 @@ fn backends(diff: &mut Diff, service: &ServiceName, old: Option<&Service>, new: 
 pub fn moved_shares(old: &Desired, new: &Desired, health: &HealthView) -> BTreeMap<ServiceName, f64> {
     let lingering = Lingering::new();
     let (before, after) = (
-        effective::target(old, health, &lingering),
-        effective::target(new, health, &lingering),
+        effective::target(old, &removal::limited(old, health), &lingering),
+        effective::target(new, &removal::limited(new, health), &lingering),
     );
     let both = old
         .services

@@ -8,6 +8,7 @@ pub mod desired;
 pub mod diff;
 pub mod effective;
 pub mod names;
+pub mod removal;
 pub mod service;
 pub mod store;
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use lb_common::service::Mode;
 
-use super::{backend::Backend, names::ServiceName};
+use super::{backend::Backend, names::ServiceName, removal::ALL_PERCENT};
 use crate::health::settings::CheckSettings;
 
 /// Transport protocol of a service.
@@ -104,6 +104,8 @@ pub struct Service {
     pub on_empty: OnEmpty,
     /// Policy for flows of a backend that went down.
     pub on_down: OnDown,
+    /// Share of the backends' weight that checks alone may take out, in percent; see [`super::removal`].
+    pub max_removed_percent: u8,
     /// Time over which a new or recovered backend's weight rises to its full value.
     pub slow_start: Duration,
     /// How backends are checked.
@@ -125,6 +127,7 @@ impl Service {
             ring_size: RingSize::Auto,
             on_empty: OnEmpty::Drop,
             on_down: OnDown::Move,
+            max_removed_percent: ALL_PERCENT,
             slow_start: Duration::ZERO,
             health: CheckSettings::default(),
             backends: Vec::new(),

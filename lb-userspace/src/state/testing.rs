@@ -157,6 +157,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
         prop::sample::select(vec![RingSize::Auto, RingSize::Slots(1_021)]),
         prop::sample::select(vec![OnEmpty::Drop, OnEmpty::All]),
         prop::sample::select(vec![OnDown::Move, OnDown::Keep]),
+        0..=100_u8,
     );
     let key = (
         prop::sample::select(vec![0, 80, 65_535]),
@@ -164,7 +165,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
     );
     (key, policies, health(), backends(number)).prop_map(
         move |((port, protocol), policies, health, backends)| {
-            let (tracking, ring_size, on_empty, on_down) = policies;
+            let (tracking, ring_size, on_empty, on_down, max_removed_percent) = policies;
             let service = service(&format!("s-{number}"), number, &[]);
             Service {
                 key: ServiceKey {
@@ -180,6 +181,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
                 ring_size,
                 on_empty,
                 on_down,
+                max_removed_percent,
                 health,
                 backends,
                 ..service

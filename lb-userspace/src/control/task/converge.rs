@@ -15,6 +15,7 @@ use crate::{
     state::{
         desired::Desired,
         effective::{self, HealthView},
+        removal,
         service::ServiceKey,
     },
 };
@@ -153,7 +154,7 @@ pub(super) fn target(
         .collect();
     effective::target(
         desired,
-        &verdicts::cautious(desired, health, programmed),
+        &verdicts::cautious(desired, &removal::limited(desired, health), programmed),
         &lingering,
     )
 }

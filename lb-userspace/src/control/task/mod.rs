@@ -113,6 +113,8 @@ pub struct ControlTask<P> {
     /// When the flows of removed backends are looked at again.
     next_poll: Instant,
     deadlines: Deadlines,
+    /// Backends that take flows although they are down, as last told.
+    overruled: BTreeMap<ServiceName, Vec<BackendName>>,
     wanted: Arc<Target>,
     programmed: Option<Arc<Target>>,
     failure: Option<String>,
@@ -156,6 +158,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             lingering: parts.inherited.lingering,
             next_poll: now() + FLOW_POLL,
             deadlines,
+            overruled: BTreeMap::new(),
             wanted: Arc::clone(&wanted),
             programmed: None,
             failure: None,

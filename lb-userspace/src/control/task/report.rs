@@ -1,6 +1,6 @@
 //! Telling others: events and the published view.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{mem, sync::Arc, time::SystemTime};
 
 use super::ControlTask;
 use crate::{
@@ -9,6 +9,7 @@ use crate::{
     state::{
         diff,
         names::{BackendName, ServiceName},
+        removal,
     },
 };
 
@@ -51,7 +52,31 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.events.push(event, SystemTime::now());
     }
 
-    pub(super) fn publish(&self) {
+    /// Tells which services use backends although checks call them down, when that changes.
+    fn tell_overruled(&mut self) {
+        let now = removal::overruled(&self.desired, &self.health, &self.wanted);
+        let before = mem::replace(&mut self.overruled, now);
+        for (name, backends) in &self.overruled {
+            if before.get(name) == Some(backends) {
+                continue;
+            }
+            let backends: Vec<&str> = backends.iter().map(BackendName::as_str).collect();
+            let message = format!(
+                "too many backends are down: flows still go to {}",
+                backends.join(", ")
+            );
+            tracing::warn!(service = %name, "{message}");
+            self.event(EventKind::Overruled, Some((name.clone(), None)), message);
+        }
+        for name in before.keys().filter(|name| !self.overruled.contains_key(*name)) {
+            tracing::info!(service = %name, "no backend that is down takes flows any more");
+            let message = "no backend that is down takes flows any more".to_owned();
+            self.event(EventKind::Overruled, Some((name.clone(), None)), message);
+        }
+    }
+
+    pub(super) fn publish(&mut self) {
+        self.tell_overruled();
         self.metrics.revision(self.desired.revision);
         let drain_deadlines = self
             .deadlines

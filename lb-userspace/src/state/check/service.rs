@@ -19,6 +19,7 @@ use crate::{
         available::{self, MORE_THAN_ZERO},
         backend::{Admin, Backend},
         names::BackendName,
+        removal::ALL_PERCENT,
         service::{Affinity, Algorithm, RingSize, Service, Tracking},
         words::{self, Word},
     },
@@ -37,6 +38,7 @@ impl Findings {
             ring_size,
             on_empty,
             on_down,
+            max_removed_percent,
             slow_start,
             ..
         } = service;
@@ -53,6 +55,13 @@ impl Findings {
         self.available(at("tracking"), *tracking);
         self.available(at("on_empty"), *on_empty);
         self.available(at("on_down"), *on_down);
+        if *max_removed_percent > ALL_PERCENT {
+            self.invalid(
+                at("max_removed_percent"),
+                format!("max_removed_percent {max_removed_percent} is more than all"),
+                "from 0, which lets checks take out nobody, to 100",
+            );
+        }
         if !slow_start.is_zero() && available::not_yet("slow_start", MORE_THAN_ZERO) {
             self.invalid(
                 at("slow_start"),
