@@ -8,7 +8,7 @@ use toml::Value;
 use super::{duration, service::DEFAULT_WEIGHT, values};
 use crate::{
     events::rfc3339,
-    health::settings::{CheckKind, CheckSettings, HttpCheck},
+    health::settings::{CheckKind, CheckSettings, HttpCheck, TlsCheck},
     state::{
         backend::{Admin, Backend},
         desired::Settings,
@@ -185,6 +185,7 @@ pub fn health(settings: &CheckSettings) -> Fields {
     match kind {
         CheckKind::None | CheckKind::Tcp => {}
         CheckKind::TcpHalfOpen => fields.push(always("health.half_open", true)),
+        CheckKind::Tls(check) => fields.extend(tls(check)),
         CheckKind::Http(check) => fields.extend(http(check)),
     }
     let is_default = *kind == CheckKind::None && fields.iter().all(|field| field.is_default);
@@ -210,6 +211,7 @@ fn http(check: &HttpCheck) -> Fields {
         expect_status,
         expect_body,
         max_body,
+        tls: session,
     } = check;
     let string = |text: &String| Value::from(text.as_str());
     let mut fields = vec![
@@ -236,6 +238,36 @@ fn http(check: &HttpCheck) -> Fields {
     fields.push(field("health.max_body", max_body, &default.max_body, |bytes| {
         Value::from(i64::try_from(*bytes).unwrap_or(i64::MAX))
     }));
+    fields.extend(session.iter().flat_map(tls));
+    fields
+}
+
+fn tls(check: &TlsCheck) -> Fields {
+    let default = TlsCheck::default();
+    let TlsCheck {
+        verify,
+        server_name,
+        ca_file,
+        cert_file,
+        key_file,
+        alpn,
+        warn_before,
+    } = check;
+    let mut fields = vec![field("health.verify", verify, &default.verify, |verify| {
+        Value::from(*verify)
+    })];
+    for (key, text) in [
+        ("health.server_name", server_name),
+        ("health.ca_file", ca_file),
+        ("health.cert_file", cert_file),
+        ("health.key_file", key_file),
+    ] {
+        fields.extend(optional(key, text.as_ref(), |text| Value::from(text.as_str())));
+    }
+    if !alpn.is_empty() {
+        fields.push(always("health.alpn", texts(alpn)));
+    }
+    fields.push(time("health.warn_before", *warn_before, default.warn_before));
     fields
 }
 

@@ -6,7 +6,7 @@ use super::{
     values::{self, ValueError},
 };
 use crate::{
-    health::settings::{CheckKind, CheckSettings, HttpCheck},
+    health::settings::{CheckKind, CheckSettings, HttpCheck, TlsCheck},
     state::{available, words},
 };
 
@@ -16,7 +16,7 @@ const KINDS: [&str; 11] = [
 ];
 
 /// Kinds that have a key, where not all do.
-const KEYS_OF_KINDS: [(&str, &[&str]); 8] = [
+const KEYS_OF_KINDS: [(&str, &[&str]); 15] = [
     ("half_open", &["tcp"]),
     ("method", HTTP),
     ("path", HTTP),
@@ -25,10 +25,20 @@ const KEYS_OF_KINDS: [(&str, &[&str]); 8] = [
     ("expect_status", HTTP),
     ("expect_body", HTTP),
     ("max_body", HTTP),
+    ("verify", TLS),
+    ("server_name", TLS),
+    ("ca_file", TLS),
+    ("cert_file", TLS),
+    ("key_file", TLS),
+    ("alpn", &["tls"]),
+    ("warn_before", TLS),
 ];
 
 /// Kinds of HTTP.
-const HTTP: &[&str] = &["http"];
+const HTTP: &[&str] = &["http", "https"];
+
+/// Kinds with TLS.
+const TLS: &[&str] = &["tls", "https"];
 
 /// The check of a kind's word, with its own settings at their defaults.
 ///
@@ -38,7 +48,12 @@ pub fn kind(text: &str) -> Result<CheckKind, ValueError> {
     match text {
         "none" => Ok(CheckKind::None),
         "tcp" => Ok(CheckKind::Tcp),
+        "tls" => Ok(CheckKind::Tls(TlsCheck::default())),
         "http" => Ok(CheckKind::Http(HttpCheck::default())),
+        "https" => Ok(CheckKind::Http(HttpCheck {
+            tls: Some(TlsCheck::default()),
+            ..HttpCheck::default()
+        })),
         _ if available::not_yet("kind", text) => Err(ValueError::new(
             format!("\"{text}\" is not available in this version yet"),
             format!("use {}", available::choices("kind", KINDS)),
@@ -80,6 +95,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSe
         mark: table.number(reporter, "mark", values::count),
     };
     let half_open = table.boolean(reporter, "half_open").unwrap_or(false);
+    let tls = tls(reporter, &mut table);
     let http = http(reporter, &mut table);
     table.finish(reporter);
     // The error of a missing or wrong kind is reported already; its keys may well be right.
@@ -87,7 +103,11 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSe
         refuse_foreign_keys(reporter, &spans, kind);
     }
     let kind = match kind {
-        Some(CheckKind::Http(_)) => CheckKind::Http(http),
+        Some(CheckKind::Tls(_)) => CheckKind::Tls(tls),
+        Some(CheckKind::Http(kind)) => CheckKind::Http(HttpCheck {
+            tls: kind.tls.map(|_| tls),
+            ..http
+        }),
         Some(CheckKind::Tcp) if half_open => CheckKind::TcpHalfOpen,
         Some(other) => other,
         None => CheckKind::None,
@@ -127,5 +147,22 @@ fn http(reporter: &mut Reporter<'_>, table: &mut Table<'_>) -> HttpCheck {
         max_body: table
             .number(reporter, "max_body", values::count)
             .unwrap_or(default.max_body),
+        tls: None,
+    }
+}
+
+fn tls(reporter: &mut Reporter<'_>, table: &mut Table<'_>) -> TlsCheck {
+    let default = TlsCheck::default();
+    let text = |text: &str| Ok(text.to_owned());
+    TlsCheck {
+        verify: table.boolean(reporter, "verify").unwrap_or(default.verify),
+        server_name: table.text(reporter, "server_name", text),
+        ca_file: table.text(reporter, "ca_file", text),
+        cert_file: table.text(reporter, "cert_file", text),
+        key_file: table.text(reporter, "key_file", text),
+        alpn: table.list(reporter, "alpn", text, false).unwrap_or(default.alpn),
+        warn_before: table
+            .duration(reporter, "warn_before")
+            .unwrap_or(default.warn_before),
     }
 }

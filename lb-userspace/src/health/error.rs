@@ -2,6 +2,8 @@
 
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
+use rustls::CertificateError;
+
 /// Time from the start of a check to its success.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Latency(pub Duration);
@@ -11,6 +13,8 @@ pub struct Latency(pub Duration);
 pub enum Stage {
     /// Establishing the connection.
     Connect,
+    /// Establishing the TLS session.
+    Handshake,
     /// Sending the request, or waiting for the first byte of the answer.
     Request,
     /// Within the status line and the headers.
@@ -85,6 +89,30 @@ pub enum CheckError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// The target speaks no TLS, or none that this check speaks too.
+    #[error("no TLS session with {target}: {reason}")]
+    Tls {
+        /// The checked address.
+        target: SocketAddr,
+        /// What it said or did.
+        reason: String,
+    },
+    /// The certificate is not good.
+    #[error("certificate of {target} {problem}")]
+    Certificate {
+        /// The checked address.
+        target: SocketAddr,
+        /// What is wrong with it.
+        problem: CertificateProblem,
+    },
+    /// The target took none of the protocols offered in the handshake (ALPN).
+    #[error("{target} speaks none of the offered protocols: {offered}")]
+    Protocol {
+        /// The checked address.
+        target: SocketAddr,
+        /// What was offered.
+        offered: Arc<str>,
+    },
     /// The body does not match the expected pattern.
     #[error("body does not match \"{pattern}\" in its first {examined} bytes")]
     Body {
@@ -101,6 +129,45 @@ pub enum CheckError {
         /// What this machine lacks.
         error: LocalError,
     },
+}
+
+/// What is wrong with a certificate.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CertificateProblem {
+    /// Its validity is over.
+    #[error("has expired")]
+    Expired,
+    /// Its validity has not begun.
+    #[error("is not valid yet")]
+    NotYetValid,
+    /// It is for other names.
+    #[error("is not for {0}")]
+    WrongName(String),
+    /// It is signed by nobody who is trusted.
+    #[error("is signed by an unknown CA")]
+    UnknownIssuer,
+    /// Something else.
+    #[error("is bad: {0}")]
+    Other(String),
+}
+
+impl CertificateProblem {
+    fn new(error: &CertificateError) -> Self {
+        #[expect(
+            clippy::wildcard_enum_match_arm,
+            reason = "the library may add kinds at any time; its words serve for all the others"
+        )]
+        match error {
+            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
+            CertificateError::NotValidForName => Self::WrongName("this server".to_owned()),
+            CertificateError::NotValidForNameContext { expected, .. } => {
+                Self::WrongName(expected.to_str().into_owned())
+            }
+            CertificateError::UnknownIssuer => Self::UnknownIssuer,
+            other => Self::Other(other.to_string()),
+        }
+    }
 }
 
 /// Why a check could not be made.
@@ -141,6 +208,15 @@ impl CheckError {
     /// What an I/O error of a connection to `target` means.
     pub(super) fn from_io(target: SocketAddr, stage: Stage, error: &io::Error) -> Self {
         let local = |error| Self::Local { target, error };
+        if let Some(tls) = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>())
+        {
+            return Self::from_tls(target, tls);
+        }
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return Self::Closed { target, stage };
+        }
         match error.raw_os_error() {
             Some(libc::ECONNREFUSED) => Self::Refused(target),
             Some(libc::ECONNRESET | libc::EPIPE | libc::ECONNABORTED) => Self::Reset { target, stage },
@@ -163,6 +239,21 @@ impl CheckError {
     }
 }
 
+impl CheckError {
+    fn from_tls(target: SocketAddr, error: &rustls::Error) -> Self {
+        if let rustls::Error::InvalidCertificate(problem) = error {
+            return Self::Certificate {
+                target,
+                problem: CertificateProblem::new(problem),
+            };
+        }
+        Self::Tls {
+            target,
+            reason: error.to_string(),
+        }
+    }
+}
+
 /// The kernel's words in the style of our messages: without the code, in lower case.
 fn words(error: &io::Error) -> String {
     let text = error.to_string();
@@ -175,6 +266,7 @@ fn words(error: &io::Error) -> String {
 fn missing(stage: Stage) -> &'static str {
     match stage {
         Stage::Connect => "no answer to the connection request",
+        Stage::Handshake => "no complete TLS handshake",
         Stage::Request => "no answer",
         Stage::Head => "no complete header",
         Stage::Body => "no complete body",
@@ -184,6 +276,7 @@ fn missing(stage: Stage) -> &'static str {
 fn during(stage: Stage) -> &'static str {
     match stage {
         Stage::Connect => "while connecting",
+        Stage::Handshake => "in the TLS handshake",
         Stage::Request => "before it answered",
         Stage::Head => "within the header",
         Stage::Body => "within the body",

@@ -17,12 +17,13 @@ pub mod settings;
 mod status;
 mod task;
 
-pub use error::{CheckError, Latency, LocalError, Stage};
+pub use error::{CertificateProblem, CheckError, Latency, LocalError, Stage};
 pub use machine::{Decision, MAX_INTERVAL, MIN_INTERVAL, Machine, Outcome, Policy};
 pub use metrics::HealthMetrics;
 pub use monitor::{HealthCheckMonitor, MonitorConfig, MonitorStats, StartError};
 pub use probe::{
-    Checker, FRESH_EVERY, HttpChecker, MAX_BODY_LIMIT, ProbeError, Route, TcpChecker, TcpProbe, problems,
+    Checker, FRESH_EVERY, HttpChecker, MAX_BODY_LIMIT, ProbeError, Route, TcpChecker, TcpProbe, TlsChecker,
+    problems,
 };
 pub use schedule::{Due, Scheduler};
 pub use status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, LastCheck};

@@ -11,7 +11,9 @@ pub enum CheckKind {
     Tcp,
     /// A TCP connection is begun and reset before the server sees it.
     TcpHalfOpen,
-    /// An HTTP/1.1 request is answered as expected.
+    /// A TLS handshake succeeds.
+    Tls(TlsCheck),
+    /// An HTTP request is answered as expected.
     Http(HttpCheck),
 }
 
@@ -39,6 +41,8 @@ pub struct HttpCheck {
     pub expect_body: Option<String>,
     /// Bytes of the body that are read at most.
     pub max_body: usize,
+    /// TLS, for https.
+    pub tls: Option<TlsCheck>,
 }
 
 impl Default for HttpCheck {
@@ -51,6 +55,41 @@ impl Default for HttpCheck {
             expect_status: vec![200],
             expect_body: None,
             max_body: 64 * 1024,
+            tls: None,
+        }
+    }
+}
+
+/// TLS as a check's client speaks it: versions 1.2 and 1.3.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TlsCheck {
+    /// Whether the certificate must be valid, for the right name, and signed by a trusted CA.
+    pub verify: bool,
+    /// Name that the certificate must have, sent as SNI. Where absent, the host of an HTTP check, else the target's
+    /// address, which needs a certificate for that address.
+    pub server_name: Option<String>,
+    /// PEM file of the only CAs to trust; those of this machine where absent.
+    pub ca_file: Option<String>,
+    /// PEM file of the client's certificate chain.
+    pub cert_file: Option<String>,
+    /// PEM file of the client's key.
+    pub key_file: Option<String>,
+    /// Protocols offered (RFC 7301); where there are any, the server must take one.
+    pub alpn: Vec<String>,
+    /// Warns in the log when the certificate is valid for less than this.
+    pub warn_before: Duration,
+}
+
+impl Default for TlsCheck {
+    fn default() -> Self {
+        Self {
+            verify: true,
+            server_name: None,
+            ca_file: None,
+            cert_file: None,
+            key_file: None,
+            alpn: Vec::new(),
+            warn_before: Duration::from_secs(14 * 24 * 60 * 60),
         }
     }
 }

@@ -6,8 +6,6 @@ pub const NOT_YET: &[(&str, &str)] = &[
     ("on_empty", "reject"),
     ("slow_start", MORE_THAN_ZERO),
     ("through", "vip"),
-    ("kind", "https"),
-    ("kind", "tls"),
     ("kind", "http2"),
     ("kind", "grpc"),
     ("kind", "dns"),

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::health::{
     CheckId,
-    settings::{CheckKind, CheckSettings, HttpCheck, Through},
+    settings::{CheckKind, CheckSettings, HttpCheck, Through, TlsCheck},
 };
 
 pub(crate) fn id(service: &str, backend: &str) -> CheckId {
@@ -92,6 +92,30 @@ fn http() -> impl Strategy<Value = HttpCheck> {
                 expect_status,
                 expect_body: expect_body.map(regex::escape),
                 max_body,
+                tls: None,
+            },
+        )
+}
+
+fn tls() -> impl Strategy<Value = TlsCheck> {
+    let file = || prop::option::of("/[a-z]{1,5}");
+    (
+        any::<bool>(),
+        prop::option::of("[a-z]{1,9}\\.example"),
+        file(),
+        file(),
+        proptest::collection::vec("[a-z0-9]{1,5}", 0..3),
+        millis(0..2_000_000_000),
+    )
+        .prop_map(
+            |(verify, server_name, ca_file, cert_file, alpn, warn_before)| TlsCheck {
+                verify,
+                server_name,
+                ca_file,
+                key_file: cert_file.clone(),
+                cert_file,
+                alpn,
+                warn_before,
             },
         )
 }
@@ -101,7 +125,17 @@ fn health() -> impl Strategy<Value = CheckSettings> {
         Just(CheckKind::None),
         Just(CheckKind::Tcp),
         Just(CheckKind::TcpHalfOpen),
-        http().prop_map(CheckKind::Http)
+        tls().prop_map(CheckKind::Tls),
+        http().prop_map(CheckKind::Http),
+        (http(), tls()).prop_map(|(http, tls)| {
+            CheckKind::Http(HttpCheck {
+                tls: Some(TlsCheck {
+                    alpn: Vec::new(),
+                    ..tls
+                }),
+                ..http
+            })
+        }),
     ];
     (
         kind,

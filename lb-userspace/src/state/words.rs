@@ -62,6 +62,8 @@ pub const fn kind(kind: &CheckKind) -> &'static str {
     match kind {
         CheckKind::None => "none",
         CheckKind::Tcp | CheckKind::TcpHalfOpen => "tcp",
+        CheckKind::Tls(_) => "tls",
+        CheckKind::Http(http) if http.tls.is_some() => "https",
         CheckKind::Http(_) => "http",
     }
 }

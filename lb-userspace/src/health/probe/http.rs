@@ -6,10 +6,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     Checker,
@@ -17,6 +14,8 @@ use super::{
     problem::ProbeError,
     request::Plan,
     response::{Malformed, ResponseReader},
+    stream::{Dialer, Stream},
+    tls::TlsClient,
 };
 use crate::health::{
     error::{CheckError, Latency, Stage},
@@ -31,7 +30,7 @@ const READ_SIZE: usize = 4096;
 /// A connection between two checks.
 #[derive(Debug)]
 struct Kept {
-    stream: TcpStream,
+    stream: Stream,
     target: SocketAddr,
     /// Checks it has served.
     uses: u32,
@@ -45,7 +44,7 @@ struct Kept {
 #[derive(Debug)]
 pub struct HttpChecker {
     plan: Arc<Plan>,
-    route: Route,
+    dialer: Dialer,
     fresh_every: u32,
     kept: Mutex<Option<Kept>>,
 }
@@ -56,9 +55,17 @@ impl HttpChecker {
     /// # Errors
     /// When they make no request, or one that no answer can satisfy.
     pub fn new(settings: &HttpCheck) -> Result<Self, ProbeError> {
+        let plan = Arc::new(Plan::new(settings)?);
+        let tls = match &settings.tls {
+            Some(tls) => Some(Arc::new(TlsClient::new(tls, settings.host.as_deref())?)),
+            None => None,
+        };
         Ok(Self {
-            plan: Arc::new(Plan::new(settings)?),
-            route: Route::default(),
+            plan,
+            dialer: Dialer {
+                route: Route::default(),
+                tls,
+            },
             fresh_every: FRESH_EVERY,
             kept: Mutex::new(None),
         })
@@ -75,15 +82,16 @@ impl HttpChecker {
 
     /// Connects by `route`.
     #[must_use]
-    pub fn with_route(self, route: Route) -> Self {
-        Self { route, ..self }
+    pub fn with_route(mut self, route: Route) -> Self {
+        self.dialer.route = route;
+        self
     }
 
     /// A checker with the same settings and a connection of its own, for another target.
     pub fn sibling(&self) -> Self {
         Self {
             plan: Arc::clone(&self.plan),
-            route: self.route,
+            dialer: self.dialer.sibling(),
             fresh_every: self.fresh_every,
             kept: Mutex::new(None),
         }
@@ -92,11 +100,7 @@ impl HttpChecker {
     /// The kept connection, if it leads to `target`, may be used again, and looks alive.
     fn take_kept(&self, target: SocketAddr) -> Option<Kept> {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let quiet = kept
-            .stream
-            .try_read(&mut [0])
-            .is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock);
-        (quiet && kept.target == target && kept.uses < self.fresh_every).then_some(kept)
+        (kept.stream.is_quiet() && kept.target == target && kept.uses < self.fresh_every).then_some(kept)
     }
 
     /// Sends the request on `connection` and judges the answer; keeps the connection if it can be used again.
@@ -104,7 +108,10 @@ impl HttpChecker {
         let target = budget.target;
         let request = self.plan.request(target);
         budget
-            .spend(Stage::Request, connection.stream.write_all(request.as_bytes()))
+            .spend(Stage::Request, async {
+                connection.stream.write_all(request.as_bytes()).await?;
+                connection.stream.flush().await
+            })
             .await?;
         let mut reader = ResponseReader::new(self.plan.head_request, self.plan.max_body);
         let mut piece = Vec::with_capacity(READ_SIZE);
@@ -115,9 +122,12 @@ impl HttpChecker {
                 (false, false) => Stage::Request,
             };
             piece.clear();
-            let read = budget
-                .spend(stage, connection.stream.read_buf(&mut piece))
-                .await?;
+            let read = budget.spend(stage, connection.stream.read_buf(&mut piece));
+            let read = match read.await {
+                // TLS that ends without saying so, as many servers do. A body of unknown length may end that way.
+                Err(CheckError::Closed { .. }) => 0,
+                read => read?,
+            };
             if read == 0 && !reader.end() {
                 return Err(CheckError::Closed { target, stage });
             }
@@ -140,12 +150,13 @@ impl Checker for HttpChecker {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
         let budget = Budget::start(target, timeout);
         if let Some(kept) = self.take_kept(target) {
+            self.dialer.recheck(target, &kept.stream)?;
             match self.exchange(&budget, kept).await {
                 Err(error) if gone_stale(&error) => {}
                 result => return result.map(|()| Latency(budget.started.elapsed())),
             }
         }
-        let stream = budget.connect(self.route).await?;
+        let stream = self.dialer.connect(&budget).await?;
         self.exchange(
             &budget,
             Kept {
@@ -162,14 +173,11 @@ impl Checker for HttpChecker {
 /// Whether a failure on a kept connection may only mean that the server had given it up. It may do so at any time,
 /// also by 408 (RFC 9110 section 15.5.9).
 fn gone_stale(error: &CheckError) -> bool {
-    match error {
-        CheckError::Reset { .. } | CheckError::Closed { .. } | CheckError::Connection { .. } => true,
-        CheckError::Status { status, .. } => *status == 408,
-        CheckError::Refused(_)
-        | CheckError::TimedOut { .. }
-        | CheckError::Unreachable { .. }
-        | CheckError::NotHttp { .. }
-        | CheckError::Body { .. }
-        | CheckError::Local { .. } => false,
-    }
+    matches!(
+        error,
+        CheckError::Reset { .. }
+            | CheckError::Closed { .. }
+            | CheckError::Connection { .. }
+            | CheckError::Status { status: 408, .. }
+    )
 }

@@ -1,11 +1,15 @@
 //! Checkers: each makes one kind of check over real sockets.
 
+mod certificate;
 mod connect;
 mod http;
 mod problem;
 mod request;
 mod response;
+mod stream;
 mod tcp;
+mod tls;
+mod unverified;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -13,6 +17,7 @@ pub use connect::Route;
 pub use http::{FRESH_EVERY, HttpChecker};
 pub use problem::{MAX_BODY_LIMIT, ProbeError};
 pub use tcp::{TcpChecker, TcpProbe};
+pub use tls::TlsChecker;
 
 use super::{
     error::{CheckError, Latency, LocalError},
@@ -37,6 +42,7 @@ pub trait Checker: Send + Sync + 'static {
 #[derive(Debug)]
 pub(super) enum Probe {
     Tcp(TcpProbe),
+    Tls(TlsChecker),
     Http(HttpChecker),
     /// Settings that make no check: shown as the result of each check, which never counts.
     Impossible(Arc<str>),
@@ -46,6 +52,7 @@ impl Checker for Probe {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
         match self {
             Self::Tcp(checker) => checker.check(target, timeout).await,
+            Self::Tls(checker) => checker.check(target, timeout).await,
             Self::Http(checker) => checker.check(target, timeout).await,
             Self::Impossible(why) => Err(CheckError::Local {
                 target,
@@ -79,6 +86,10 @@ impl ProbeCache {
                 route,
                 half_open: true,
             }),
+            CheckKind::Tls(tls) => match TlsChecker::new(tls) {
+                Ok(checker) => Probe::Tls(checker.with_route(route)),
+                Err(error) => Probe::Impossible(error.to_string().into()),
+            },
             CheckKind::Http(http) => match self.http(http) {
                 Ok(checker) => Probe::Http(checker.with_route(route)),
                 Err(error) => Probe::Impossible(error.to_string().into()),
@@ -100,6 +111,7 @@ impl ProbeCache {
 pub fn problems(kind: &CheckKind) -> Vec<ProbeError> {
     match kind {
         CheckKind::None | CheckKind::Tcp | CheckKind::TcpHalfOpen => Vec::new(),
+        CheckKind::Tls(tls) => tls::problems(tls),
         CheckKind::Http(http) => request::problems(http),
     }
 }

@@ -41,6 +41,18 @@ pub enum ProbeError {
     /// Listed again, perhaps in other letters.
     #[error("header \"{0}\" is listed twice")]
     HeaderTwice(String),
+    /// Neither a host name nor an IP address.
+    #[error("\"{0}\" is no name that a certificate can have")]
+    ServerName(String),
+    /// Not an absolute path.
+    #[error("{0} must be an absolute path")]
+    File(&'static str),
+    /// One of two that go together.
+    #[error("{0} needs {1}")]
+    Pair(&'static str, &'static str),
+    /// A protocol's name without or with too many bytes.
+    #[error("names in alpn have 1 to 255 bytes")]
+    Alpn,
     /// Over [`MAX_BODY_LIMIT`], or none of it although it is examined.
     #[error("max_body must be between 1 and {MAX_BODY_LIMIT} bytes")]
     MaxBody,
@@ -57,6 +69,9 @@ impl ProbeError {
             Self::Status => "expect_status",
             Self::Pattern { key, .. } => key,
             Self::MaxBody => "max_body",
+            Self::ServerName(_) => "server_name",
+            Self::File(key) | Self::Pair(key, _) => key,
+            Self::Alpn => "alpn",
         }
     }
 }

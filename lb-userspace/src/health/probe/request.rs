@@ -17,6 +17,8 @@ pub(super) struct Plan {
     /// Up to the Host header's value where it depends on the target, else all.
     request: String,
     host_missing: bool,
+    /// Not written behind the host.
+    default_port: u16,
     /// What follows the Host header's value.
     rest: String,
     expect_status: Arc<[u16]>,
@@ -41,6 +43,7 @@ impl Plan {
             expect_status,
             expect_body,
             max_body,
+            tls,
         } = settings;
         let expect_body = match expect_body {
             Some(pattern) => Some((compile("expect_body", pattern)?, pattern.as_str().into())),
@@ -53,6 +56,7 @@ impl Plan {
                 host.as_deref().unwrap_or_default()
             ),
             host_missing: host.is_none(),
+            default_port: if tls.is_some() { 443 } else { 80 },
             rest: rest_of_request(method, headers),
             expect_status: BTreeSet::from_iter(expect_status).into_iter().copied().collect(),
             expect_body,
@@ -67,8 +71,8 @@ impl Plan {
         if self.host_missing {
             // Writing to a string does not fail.
             let _ = match target {
-                SocketAddr::V4(v4) if v4.port() == 80 => write!(request, "{}", v4.ip()),
-                SocketAddr::V6(v6) if v6.port() == 80 => write!(request, "[{}]", v6.ip()),
+                SocketAddr::V4(v4) if v4.port() == self.default_port => write!(request, "{}", v4.ip()),
+                SocketAddr::V6(v6) if v6.port() == self.default_port => write!(request, "[{}]", v6.ip()),
                 // Not the whole address: a scope means nothing to the server.
                 SocketAddr::V6(v6) => write!(request, "[{}]:{}", v6.ip(), v6.port()),
                 SocketAddr::V4(v4) => write!(request, "{v4}"),
@@ -106,6 +110,7 @@ pub(super) fn problems(settings: &HttpCheck) -> Vec<ProbeError> {
         expect_status,
         expect_body,
         max_body,
+        tls,
     } = settings;
     let mut problems = Vec::new();
     if !is_token(method) || method == "CONNECT" {
@@ -138,6 +143,7 @@ pub(super) fn problems(settings: &HttpCheck) -> Vec<ProbeError> {
     {
         problems.push(problem);
     }
+    problems.extend(tls.iter().flat_map(super::tls::problems));
     if *max_body > MAX_BODY_LIMIT || (*max_body == 0 && expect_body.is_some()) {
         problems.push(ProbeError::MaxBody);
     }

@@ -13,6 +13,8 @@ use tokio::{
     time::{self, Instant},
 };
 
+mod tls;
+
 use super::*;
 use crate::health::{error::Stage, status::LastCheck};
 
@@ -226,6 +228,9 @@ fn class(error: &CheckError) -> String {
         CheckError::Refused(_)
         | CheckError::Unreachable { .. }
         | CheckError::Connection { .. }
+        | CheckError::Tls { .. }
+        | CheckError::Certificate { .. }
+        | CheckError::Protocol { .. }
         | CheckError::Local { .. } => panic!("{error}"),
     }
 }

@@ -1,0 +1,111 @@
+//! Until when a certificate is valid (RFC 5280 section 4.1), read from its DER form. Pure.
+
+use std::time::{Duration, SystemTime};
+
+const SEQUENCE: u8 = 0x30;
+const VERSION: u8 = 0xa0;
+const UTC_TIME: u8 = 0x17;
+const GENERALIZED_TIME: u8 = 0x18;
+const DAY: u64 = 24 * 60 * 60;
+
+/// The end of the certificate's validity; `None` where it cannot be read.
+pub(super) fn not_after(der: &[u8]) -> Option<SystemTime> {
+    let (_, certificate, _) = element(der)?;
+    let (_, body, _) = element(certificate)?;
+    let (first, _, after_first) = element(body)?;
+    // The version comes first where it is not the default; then serial number, algorithm and issuer.
+    let serial = if first == VERSION { after_first } else { body };
+    let (_, _, algorithm) = element(serial)?;
+    let (_, _, issuer) = element(algorithm)?;
+    let (_, _, validity) = element(issuer)?;
+    let (SEQUENCE, dates, _) = element(validity)? else {
+        return None;
+    };
+    let (_, _, end) = element(dates)?;
+    match element(end)? {
+        (UTC_TIME, text, _) => {
+            let year = number(text.get(..2)?)?;
+            time(if year < 50 { 2000 } else { 1900 } + year, text.get(2..)?)
+        }
+        (GENERALIZED_TIME, text, _) => time(number(text.get(..4)?)?, text.get(4..)?),
+        _ => None,
+    }
+}
+
+/// Tag, content, and what follows the first element.
+fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+    let (&tag, rest) = der.split_first()?;
+    let (&length, rest) = rest.split_first()?;
+    let (length, rest) = if length < 0x80 {
+        (usize::from(length), rest)
+    } else {
+        let (bytes, rest) = rest.split_at_checked(usize::from(length & 0x7f))?;
+        let length = bytes.iter().try_fold(0_usize, |length, byte| {
+            Some(length.checked_mul(256)? | usize::from(*byte))
+        })?;
+        (length, rest)
+    };
+    let (content, rest) = rest.split_at_checked(length)?;
+    Some((tag, content, rest))
+}
+
+fn number(digits: &[u8]) -> Option<u64> {
+    digits.iter().try_fold(0, |number, digit| {
+        digit
+            .is_ascii_digit()
+            .then(|| number * 10 + u64::from(digit - b'0'))
+    })
+}
+
+/// `MMDDHHMMSSZ` of a year.
+fn time(year: u64, text: &[u8]) -> Option<SystemTime> {
+    let part = |place: usize| number(text.get(place..place + 2)?);
+    let (month, day) = (part(0)?, part(2)?);
+    if !(1..=12).contains(&month) || day == 0 || year < 1970 {
+        return None;
+    }
+    // Days since 1970, with years that begin in March so that the leap day is the last.
+    let (year, month) = if month > 2 {
+        (year, month - 3)
+    } else {
+        (year - 1, month + 9)
+    };
+    let days = (year * 365 + year / 4 - year / 100 + year / 400 + (month * 153 + 2) / 5 + day - 1)
+        .checked_sub(719_468)?;
+    let seconds = days * DAY + part(4)? * 3600 + part(6)? * 60 + part(8)?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn dates_are_read_in_both_forms() {
+        let unix = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
+        // By `date -u -d ... +%s`.
+        let cases = [
+            ((1970, 1, 2), 86_400),
+            ((2024, 2, 29), 1_709_164_800),
+            ((2049, 12, 31), 2_524_521_600),
+            ((2050, 3, 1), 2_529_705_600),
+            ((4096, 1, 1), 67_090_118_400),
+        ];
+        for ((year, month, day), expected) in cases {
+            let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+            params.not_before = rcgen::date_time_ymd(1960, 1, 1);
+            params.not_after = rcgen::date_time_ymd(year, month, day);
+            let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+            assert_eq!(not_after(certificate.der()).map(unix), Some(expected), "{year}");
+        }
+    }
+
+    #[test]
+    fn garbage_has_no_date() {
+        let certificate = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
+        let der = certificate.cert.der();
+        for end in 0..150 {
+            assert_eq!(not_after(&der[..end]), None);
+        }
+    }
+}

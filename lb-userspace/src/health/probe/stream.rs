@@ -1,0 +1,115 @@
+//! A connection of a check, plain or TLS.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    net::TcpStream,
+};
+use tokio_rustls::client::TlsStream;
+
+use super::{
+    connect::{Budget, Route},
+    tls::TlsClient,
+};
+use crate::health::error::CheckError;
+
+/// How connections of a check are made.
+#[derive(Debug)]
+pub(super) struct Dialer {
+    pub(super) route: Route,
+    pub(super) tls: Option<Arc<TlsClient>>,
+}
+
+impl Dialer {
+    /// One with the same settings for another target: sessions to resume are not shared.
+    pub(super) fn sibling(&self) -> Self {
+        Self {
+            route: self.route,
+            tls: self.tls.as_ref().map(|tls| Arc::new(tls.sibling())),
+        }
+    }
+
+    /// Connects and, where asked for, does the TLS handshake.
+    pub(super) async fn connect(&self, budget: &Budget) -> Result<Stream, CheckError> {
+        let stream = budget.connect(self.route).await?;
+        match &self.tls {
+            None => Ok(Stream::Plain(stream)),
+            Some(tls) => Ok(Stream::Tls(Box::new(tls.handshake(budget, stream).await?))),
+        }
+    }
+
+    /// Whether the certificate of a connection that is used again still holds.
+    pub(super) fn recheck(&self, target: SocketAddr, stream: &Stream) -> Result<(), CheckError> {
+        match (&self.tls, stream) {
+            (Some(tls), Stream::Tls(stream)) => tls.check_dates(target, stream.get_ref().1),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(super) enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    fn tcp(&self) -> &TcpStream {
+        match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        }
+    }
+
+    /// Whether the peer has sent nothing and not closed since the last read. A byte that has come is lost: the
+    /// connection is of no more use then.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.tcp()
+            .try_read(&mut [0])
+            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+}
+
+impl AsyncRead for Stream {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        }
+    }
+}
+
+impl AsyncWrite for Stream {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

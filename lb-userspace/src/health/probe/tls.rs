@@ -1,0 +1,308 @@
+//! TLS connections of checks, and the check of the handshake alone.
+
+use std::{
+    net::SocketAddr,
+    path::Path,
+    sync::{
+        Arc, Mutex, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, SystemTime},
+};
+
+use rustls::{
+    ClientConfig, ClientConnection, RootCertStore,
+    client::Resumption,
+    crypto::ring,
+    pki_types::{
+        CertificateDer, PrivateKeyDer, ServerName,
+        pem::{self, PemObject},
+    },
+};
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use super::{
+    Checker,
+    certificate::not_after,
+    connect::{Budget, Route},
+    problem::ProbeError,
+    unverified::Unverified,
+};
+use crate::health::{
+    error::{CertificateProblem, CheckError, Latency, LocalError, Stage},
+    settings::TlsCheck,
+};
+
+/// Does the handshakes of one target and resumes its sessions.
+///
+/// Files are read at the first handshake, and again at each one until that succeeds.
+#[derive(Debug)]
+pub(super) struct TlsClient {
+    settings: Arc<TlsCheck>,
+    /// The name in the certificate where the settings have none; else the target's address.
+    host: Option<String>,
+    /// Shared by all targets of the same settings.
+    base: Arc<Mutex<Option<ClientConfig>>>,
+    /// With a session store of its own: servers of one name may not share their keys, and one must not vouch for
+    /// another.
+    own: Mutex<Option<Arc<ClientConfig>>>,
+    warned: AtomicBool,
+}
+
+/// Everything that makes `settings` no check.
+pub(super) fn problems(settings: &TlsCheck) -> Vec<ProbeError> {
+    let TlsCheck {
+        verify: _,
+        server_name,
+        ca_file,
+        cert_file,
+        key_file,
+        alpn,
+        warn_before: _,
+    } = settings;
+    let mut problems = Vec::new();
+    if let Some(name) = server_name.as_ref().filter(|name| server_name_of(name).is_none()) {
+        problems.push(ProbeError::ServerName(name.clone()));
+    }
+    for (key, file) in [
+        ("ca_file", ca_file),
+        ("cert_file", cert_file),
+        ("key_file", key_file),
+    ] {
+        if file.as_ref().is_some_and(|file| !Path::new(file).is_absolute()) {
+            problems.push(ProbeError::File(key));
+        }
+    }
+    match (cert_file, key_file) {
+        (Some(_), None) => problems.push(ProbeError::Pair("cert_file", "key_file")),
+        (None, Some(_)) => problems.push(ProbeError::Pair("key_file", "cert_file")),
+        _ => {}
+    }
+    if alpn.iter().any(|name| name.is_empty() || name.len() > 255) {
+        problems.push(ProbeError::Alpn);
+    }
+    problems
+}
+
+fn server_name_of(text: &str) -> Option<ServerName<'static>> {
+    ServerName::try_from(text.to_owned()).ok()
+}
+
+impl TlsClient {
+    /// A client for a server that is known as `host`.
+    ///
+    /// # Errors
+    /// The first of [`problems`].
+    pub(super) fn new(settings: &TlsCheck, host: Option<&str>) -> Result<Self, ProbeError> {
+        match problems(settings).into_iter().next() {
+            Some(problem) => Err(problem),
+            None => Ok(Self {
+                settings: Arc::new(settings.clone()),
+                // A Host header may have a port.
+                host: host.map(|host| host.rsplit_once(':').map_or(host, |(name, _)| name).to_owned()),
+                base: Arc::default(),
+                own: Mutex::default(),
+                warned: AtomicBool::new(false),
+            }),
+        }
+    }
+
+    /// One for another target.
+    pub(super) fn sibling(&self) -> Self {
+        Self {
+            settings: Arc::clone(&self.settings),
+            host: self.host.clone(),
+            base: Arc::clone(&self.base),
+            own: Mutex::default(),
+            warned: AtomicBool::new(false),
+        }
+    }
+
+    /// Does the handshake on a new connection.
+    pub(super) async fn handshake(
+        &self,
+        budget: &Budget,
+        stream: TcpStream,
+    ) -> Result<TlsStream<TcpStream>, CheckError> {
+        let target = budget.target;
+        let local = |why: String| CheckError::Local {
+            target,
+            error: LocalError::Settings(why.into()),
+        };
+        let connector = self.connector().map_err(local)?;
+        let name = self.settings.server_name.as_deref().or(self.host.as_deref());
+        let name = name
+            .and_then(server_name_of)
+            .unwrap_or_else(|| ServerName::IpAddress(target.ip().into()));
+        let stream = budget
+            .spend(Stage::Handshake, connector.connect(name, stream))
+            .await?;
+        let session = stream.get_ref().1;
+        if !self.settings.alpn.is_empty() && session.alpn_protocol().is_none() {
+            return Err(CheckError::Protocol {
+                target,
+                offered: self.settings.alpn.join(", ").into(),
+            });
+        }
+        self.check_dates(target, session)?;
+        Ok(stream)
+    }
+
+    /// Whether the certificate is still valid: sessions that go on or are resumed are not verified again. Warns once
+    /// when its end comes near.
+    pub(super) fn check_dates(
+        &self,
+        target: SocketAddr,
+        session: &ClientConnection,
+    ) -> Result<(), CheckError> {
+        let certificate = session.peer_certificates().and_then(<[_]>::first);
+        let Some(end) = certificate.and_then(|certificate| not_after(certificate)) else {
+            return Ok(());
+        };
+        let left = end.duration_since(SystemTime::now());
+        if self.settings.verify && left.is_err() {
+            return Err(CheckError::Certificate {
+                target,
+                problem: CertificateProblem::Expired,
+            });
+        }
+        let left = left.unwrap_or_default();
+        let near = left < self.settings.warn_before;
+        if near && !self.warned.swap(near, Ordering::Relaxed) {
+            let left = Duration::from_secs(left.as_secs());
+            tracing::warn!(%target, expires_in = %humantime::format_duration(left), "certificate expires soon");
+        } else if !near {
+            self.warned.store(false, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+
+    fn connector(&self) -> Result<TlsConnector, String> {
+        let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(connector) = &*own {
+            return Ok(Arc::clone(connector).into());
+        }
+        let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut config = match &*base {
+            Some(config) => config.clone(),
+            None => base.insert(load(&self.settings)?).clone(),
+        };
+        config.resumption = Resumption::in_memory_sessions(1);
+        Ok(Arc::clone(own.insert(Arc::new(config))).into())
+    }
+}
+
+fn load(settings: &TlsCheck) -> Result<ClientConfig, String> {
+    let provider = Arc::new(ring::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let builder = if settings.verify {
+        builder.with_root_certificates(roots(settings.ca_file.as_deref())?)
+    } else {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+    };
+    let mut config = match (&settings.cert_file, &settings.key_file) {
+        (Some(chain), Some(key)) => {
+            let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| cannot_read(key, &error))?;
+            builder
+                .with_client_auth_cert(certificates(chain)?, key_der)
+                .map_err(|error| format!("cannot use {chain} with {key}: {error}"))?
+        }
+        _ => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = settings
+        .alpn
+        .iter()
+        .map(|name| name.clone().into_bytes())
+        .collect();
+    Ok(config)
+}
+
+fn roots(ca_file: Option<&str>) -> Result<Arc<RootCertStore>, String> {
+    static SYSTEM: OnceLock<Arc<RootCertStore>> = OnceLock::new();
+    let mut store = RootCertStore::empty();
+    match ca_file {
+        Some(file) => {
+            for certificate in certificates(file)? {
+                store
+                    .add(certificate)
+                    .map_err(|error| format!("{file} is no CA: {error}"))?;
+            }
+            Ok(Arc::new(store))
+        }
+        None => {
+            let system = SYSTEM.get_or_init(|| {
+                store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+                Arc::new(store)
+            });
+            if system.is_empty() {
+                return Err("this machine trusts no CA: install ca-certificates, or set ca_file".to_owned());
+            }
+            Ok(Arc::clone(system))
+        }
+    }
+}
+
+fn certificates(file: &str) -> Result<Vec<CertificateDer<'static>>, String> {
+    let certificates = CertificateDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|error| cannot_read(file, &error))?;
+    if certificates.is_empty() {
+        return Err(format!("no certificate in {file}"));
+    }
+    Ok(certificates)
+}
+
+fn cannot_read(file: &str, error: &pem::Error) -> String {
+    if let pem::Error::Io(error) = error {
+        return format!("cannot read {file}: {error}");
+    }
+    format!("{file} is no PEM file: {error}")
+}
+
+/// Establishes a TLS session and ends it.
+#[derive(Debug)]
+pub struct TlsChecker {
+    client: TlsClient,
+    route: Route,
+}
+
+impl TlsChecker {
+    /// A checker for `settings`.
+    ///
+    /// # Errors
+    /// When they make no handshake.
+    pub fn new(settings: &TlsCheck) -> Result<Self, ProbeError> {
+        Ok(Self {
+            client: TlsClient::new(settings, None)?,
+            route: Route::default(),
+        })
+    }
+
+    /// Connects by `route`.
+    #[must_use]
+    pub fn with_route(self, route: Route) -> Self {
+        Self { route, ..self }
+    }
+
+    /// A checker with the same settings for another target.
+    pub fn sibling(&self) -> Self {
+        Self {
+            client: self.client.sibling(),
+            route: self.route,
+        }
+    }
+}
+
+impl Checker for TlsChecker {
+    async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
+        let budget = Budget::start(target, timeout);
+        let stream = budget.connect(self.route).await?;
+        self.client.handshake(&budget, stream).await?;
+        Ok(Latency(budget.started.elapsed()))
+    }
+}
