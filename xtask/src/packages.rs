@@ -33,12 +33,14 @@ pub(crate) const CLIPPY_DRIVER: &str = "/usr/bin/clippy-driver";
 const CLIPPY: Program = Program::new(CLIPPY_DRIVER, "rust-web-clippy");
 
 /// Plain tools, installed like any other package.
-const TOOLS: [Program; 5] = [
+const TOOLS: [Program; 6] = [
     Program::new("ip", "iproute2"),
     Program::new("ethtool", "ethtool"),
     Program::new("nft", "nftables"),
     Program::new("bpftool", "bpftool"),
     Program::new("wrk", "wrk"),
+    // The program without the service that the package dnsmasq would start.
+    Program::new("dnsmasq", "dnsmasq-base"),
 ];
 
 /// Servers. Installing them would start and enable services of this machine, so they are unpacked into the cache.

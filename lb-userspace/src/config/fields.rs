@@ -8,7 +8,7 @@ use toml::Value;
 use super::{duration, service::DEFAULT_WEIGHT, values};
 use crate::{
     events::rfc3339,
-    health::settings::{CheckKind, CheckSettings, HttpCheck, TlsCheck},
+    health::settings::{CheckKind, CheckSettings, DnsCheck, ExecCheck, HttpCheck, TlsCheck, UdpCheck},
     state::{
         backend::{Admin, Backend},
         desired::Settings,
@@ -185,6 +185,15 @@ pub fn health(settings: &CheckSettings) -> Fields {
     match kind {
         CheckKind::None | CheckKind::Tcp => {}
         CheckKind::TcpHalfOpen => fields.push(always("health.half_open", true)),
+        CheckKind::Dns(check) => fields.extend(dns(check)),
+        CheckKind::Udp(UdpCheck {
+            payload,
+            expect_reply,
+        }) => {
+            fields.push(always("health.payload", payload.as_str()));
+            fields.extend(optional("health.expect_reply", expect_reply.as_ref(), string));
+        }
+        CheckKind::Exec(ExecCheck { command }) => fields.push(always("health.command", texts(command))),
         CheckKind::Tls(check) => fields.extend(tls(check)),
         CheckKind::Http(check) => fields.extend(http(check)),
     }
@@ -213,7 +222,6 @@ fn http(check: &HttpCheck) -> Fields {
         max_body,
         tls: session,
     } = check;
-    let string = |text: &String| Value::from(text.as_str());
     let mut fields = vec![
         field("health.method", method, &default.method, string),
         field("health.path", path, &default.path, string),
@@ -239,6 +247,30 @@ fn http(check: &HttpCheck) -> Fields {
         Value::from(i64::try_from(*bytes).unwrap_or(i64::MAX))
     }));
     fields.extend(session.iter().flat_map(tls));
+    fields
+}
+
+#[expect(
+    clippy::ptr_arg,
+    reason = "it converts fields, which are strings, by reference"
+)]
+fn string(text: &String) -> Value {
+    Value::from(text.as_str())
+}
+
+fn dns(check: &DnsCheck) -> Fields {
+    let DnsCheck {
+        name,
+        record,
+        transport,
+        expect_answer,
+    } = check;
+    let mut fields = vec![
+        always("health.name", name.as_str()),
+        always("health.record", record.word()),
+        always("health.transport", transport.word()),
+    ];
+    fields.extend(optional("health.expect_answer", expect_answer.as_ref(), string));
     fields
 }
 

@@ -6,7 +6,7 @@ use super::{
     values::{self, ValueError},
 };
 use crate::{
-    health::settings::{CheckKind, CheckSettings, HttpCheck, TlsCheck},
+    health::settings::{CheckKind, CheckSettings, DnsCheck, ExecCheck, HttpCheck, TlsCheck, UdpCheck},
     state::{available, words},
 };
 
@@ -16,7 +16,7 @@ const KINDS: [&str; 11] = [
 ];
 
 /// Kinds that have a key, where not all do.
-const KEYS_OF_KINDS: [(&str, &[&str]); 15] = [
+const KEYS_OF_KINDS: [(&str, &[&str]); 22] = [
     ("half_open", &["tcp"]),
     ("method", HTTP),
     ("path", HTTP),
@@ -32,6 +32,13 @@ const KEYS_OF_KINDS: [(&str, &[&str]); 15] = [
     ("key_file", TLS),
     ("alpn", &["tls"]),
     ("warn_before", TLS),
+    ("name", &["dns"]),
+    ("record", &["dns"]),
+    ("transport", &["dns"]),
+    ("expect_answer", &["dns"]),
+    ("payload", &["udp"]),
+    ("expect_reply", &["udp"]),
+    ("command", &["exec"]),
 ];
 
 /// Kinds of HTTP.
@@ -48,6 +55,9 @@ pub fn kind(text: &str) -> Result<CheckKind, ValueError> {
     match text {
         "none" => Ok(CheckKind::None),
         "tcp" => Ok(CheckKind::Tcp),
+        "dns" => Ok(CheckKind::Dns(DnsCheck::default())),
+        "udp" => Ok(CheckKind::Udp(UdpCheck::default())),
+        "exec" => Ok(CheckKind::Exec(ExecCheck::default())),
         "tls" => Ok(CheckKind::Tls(TlsCheck::default())),
         "http" => Ok(CheckKind::Http(HttpCheck::default())),
         "https" => Ok(CheckKind::Http(HttpCheck {
@@ -95,6 +105,11 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSe
         mark: table.number(reporter, "mark", values::count),
     };
     let half_open = table.boolean(reporter, "half_open").unwrap_or(false);
+    let (dns, udp, exec) = (
+        dns(reporter, &mut table),
+        udp(reporter, &mut table),
+        exec(reporter, &mut table),
+    );
     let tls = tls(reporter, &mut table);
     let http = http(reporter, &mut table);
     table.finish(reporter);
@@ -103,6 +118,9 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSe
         refuse_foreign_keys(reporter, &spans, kind);
     }
     let kind = match kind {
+        Some(CheckKind::Dns(_)) => CheckKind::Dns(dns),
+        Some(CheckKind::Udp(_)) => CheckKind::Udp(udp),
+        Some(CheckKind::Exec(_)) => CheckKind::Exec(exec),
         Some(CheckKind::Tls(_)) => CheckKind::Tls(tls),
         Some(CheckKind::Http(kind)) => CheckKind::Http(HttpCheck {
             tls: kind.tls.map(|_| tls),
@@ -148,6 +166,37 @@ fn http(reporter: &mut Reporter<'_>, table: &mut Table<'_>) -> HttpCheck {
             .number(reporter, "max_body", values::count)
             .unwrap_or(default.max_body),
         tls: None,
+    }
+}
+
+fn owned(text: &str) -> Result<String, ValueError> {
+    Ok(text.to_owned())
+}
+
+fn dns(reporter: &mut Reporter<'_>, table: &mut Table<'_>) -> DnsCheck {
+    let default = DnsCheck::default();
+    DnsCheck {
+        name: table.text(reporter, "name", owned).unwrap_or(default.name),
+        record: table
+            .text(reporter, "record", values::word)
+            .unwrap_or(default.record),
+        transport: table
+            .text(reporter, "transport", values::word)
+            .unwrap_or(default.transport),
+        expect_answer: table.text(reporter, "expect_answer", owned),
+    }
+}
+
+fn udp(reporter: &mut Reporter<'_>, table: &mut Table<'_>) -> UdpCheck {
+    UdpCheck {
+        payload: table.text(reporter, "payload", owned).unwrap_or_default(),
+        expect_reply: table.text(reporter, "expect_reply", owned),
+    }
+}
+
+fn exec(reporter: &mut Reporter<'_>, table: &mut Table<'_>) -> ExecCheck {
+    ExecCheck {
+        command: table.list(reporter, "command", owned, false).unwrap_or_default(),
     }
 }
 

@@ -113,6 +113,22 @@ pub enum CheckError {
         /// What was offered.
         offered: Arc<str>,
     },
+    /// The answer is understood, or not, and is not the expected one.
+    #[error("wrong answer of {target}: {reason}")]
+    Answer {
+        /// The checked address.
+        target: SocketAddr,
+        /// What is wrong with it.
+        reason: Arc<str>,
+    },
+    /// The program did not succeed.
+    #[error("command failed for {target}: {reason}")]
+    Command {
+        /// The checked address.
+        target: SocketAddr,
+        /// How it ended and what it printed.
+        reason: Arc<str>,
+    },
     /// The body does not match the expected pattern.
     #[error("body does not match \"{pattern}\" in its first {examined} bytes")]
     Body {

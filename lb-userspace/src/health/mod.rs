@@ -22,8 +22,8 @@ pub use machine::{Decision, MAX_INTERVAL, MIN_INTERVAL, Machine, Outcome, Policy
 pub use metrics::HealthMetrics;
 pub use monitor::{HealthCheckMonitor, MonitorConfig, MonitorStats, StartError};
 pub use probe::{
-    Checker, FRESH_EVERY, HttpChecker, MAX_BODY_LIMIT, ProbeError, Route, TcpChecker, TcpProbe, TlsChecker,
-    problems,
+    Checker, DnsChecker, ExecChecker, FRESH_EVERY, HttpChecker, MAX_BODY_LIMIT, ProbeError, Route,
+    TcpChecker, TcpProbe, TlsChecker, UdpChecker, problems,
 };
 pub use schedule::{Due, Scheduler};
 pub use status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, LastCheck};

@@ -15,6 +15,12 @@ pub enum CheckKind {
     Tls(TlsCheck),
     /// An HTTP request is answered as expected.
     Http(HttpCheck),
+    /// A DNS question is answered as expected.
+    Dns(DnsCheck),
+    /// A datagram is answered, or at least not refused.
+    Udp(UdpCheck),
+    /// A program succeeds.
+    Exec(ExecCheck),
 }
 
 impl CheckKind {
@@ -92,6 +98,87 @@ impl Default for TlsCheck {
             warn_before: Duration::from_secs(14 * 24 * 60 * 60),
         }
     }
+}
+
+/// Types of DNS records that can be asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[expect(missing_docs, reason = "the registry of DNS parameters says what each is")]
+pub enum RecordType {
+    A,
+    Aaaa,
+    Cname,
+    Mx,
+    Ns,
+    Ptr,
+    Soa,
+    Srv,
+    Txt,
+}
+
+impl RecordType {
+    /// The number on the wire (RFC 1035 section 3.2.2, RFC 3596, RFC 2782).
+    pub fn number(self) -> u16 {
+        match self {
+            Self::A => 1,
+            Self::Ns => 2,
+            Self::Cname => 5,
+            Self::Soa => 6,
+            Self::Ptr => 12,
+            Self::Mx => 15,
+            Self::Txt => 16,
+            Self::Aaaa => 28,
+            Self::Srv => 33,
+        }
+    }
+}
+
+/// What carries DNS messages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Transport {
+    /// Datagrams, and TCP where the answer does not fit.
+    Udp,
+    /// A connection.
+    Tcp,
+}
+
+/// A DNS question and the answer it wants.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DnsCheck {
+    /// The name asked for; `.` is the root.
+    pub name: String,
+    /// The type of records asked for.
+    pub record: RecordType,
+    /// How it is asked.
+    pub transport: Transport,
+    /// An address, name or text that one of the records must hold; any record is good where absent.
+    pub expect_answer: Option<String>,
+}
+
+impl Default for DnsCheck {
+    fn default() -> Self {
+        Self {
+            name: String::new(),
+            record: RecordType::A,
+            transport: Transport::Udp,
+            expect_answer: None,
+        }
+    }
+}
+
+/// A datagram and the answer it wants.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct UdpCheck {
+    /// What is sent.
+    pub payload: String,
+    /// Regular expression that the answer must match. Where absent, silence is good too.
+    pub expect_reply: Option<String>,
+}
+
+/// A program to run.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ExecCheck {
+    /// Its absolute path and arguments.
+    pub command: Vec<String>,
 }
 
 /// Which way a check takes.

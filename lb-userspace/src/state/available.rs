@@ -8,10 +8,7 @@ pub const NOT_YET: &[(&str, &str)] = &[
     ("through", "vip"),
     ("kind", "http2"),
     ("kind", "grpc"),
-    ("kind", "dns"),
-    ("kind", "udp"),
     ("kind", "icmp"),
-    ("kind", "exec"),
 ];
 
 /// Stands in [`NOT_YET`] for every duration but zero.

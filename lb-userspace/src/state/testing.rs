@@ -12,10 +12,14 @@ use super::{
     backend::{Admin, Backend},
     desired::{Desired, Revision, Settings},
     service::{Affinity, Algorithm, OnDown, OnEmpty, Protocol, RingSize, Service, ServiceKey, Tracking},
+    words::Word,
 };
 use crate::health::{
     CheckId,
-    settings::{CheckKind, CheckSettings, HttpCheck, Through, TlsCheck},
+    settings::{
+        CheckKind, CheckSettings, DnsCheck, ExecCheck, HttpCheck, RecordType, Through, TlsCheck, Transport,
+        UdpCheck,
+    },
 };
 
 pub(crate) fn id(service: &str, backend: &str) -> CheckId {
@@ -120,6 +124,35 @@ fn tls() -> impl Strategy<Value = TlsCheck> {
         )
 }
 
+fn others() -> impl Strategy<Value = CheckKind> {
+    let text = || prop::option::of("[a-z0-9]{1,9}");
+    let record = prop::sample::select(
+        RecordType::WORDS
+            .iter()
+            .map(|(record, _)| *record)
+            .collect::<Vec<_>>(),
+    );
+    let transport = prop::sample::select(vec![Transport::Udp, Transport::Tcp]);
+    prop_oneof![
+        ("[a-z]{1,9}\\.example", record, transport, text()).prop_map(
+            |(name, record, transport, expect_answer)| {
+                CheckKind::Dns(DnsCheck {
+                    name,
+                    record,
+                    transport,
+                    expect_answer,
+                })
+            }
+        ),
+        ("[ -~]{0,9}", text()).prop_map(|(payload, expect_reply)| CheckKind::Udp(UdpCheck {
+            payload,
+            expect_reply
+        })),
+        proptest::collection::vec("/[ -~]{1,9}", 1..4)
+            .prop_map(|command| CheckKind::Exec(ExecCheck { command })),
+    ]
+}
+
 fn health() -> impl Strategy<Value = CheckSettings> {
     let kind = prop_oneof![
         Just(CheckKind::None),
@@ -127,6 +160,7 @@ fn health() -> impl Strategy<Value = CheckSettings> {
         Just(CheckKind::TcpHalfOpen),
         tls().prop_map(CheckKind::Tls),
         http().prop_map(CheckKind::Http),
+        others(),
         (http(), tls()).prop_map(|(http, tls)| {
             CheckKind::Http(HttpCheck {
                 tls: Some(TlsCheck {

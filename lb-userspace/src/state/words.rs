@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     datapath::XdpModeChoice,
-    health::settings::{CheckKind, Through},
+    health::settings::{CheckKind, RecordType, Through, Transport},
 };
 
 /// A value that has a word.
@@ -53,6 +53,9 @@ words! {
     OnEmpty, "on_empty": OnEmpty::Drop = "drop", OnEmpty::Reject = "reject", OnEmpty::All = "all";
     OnDown, "on_down": OnDown::Move = "move", OnDown::Keep = "keep";
     Admin, "admin": Admin::Enabled = "enabled", Admin::Draining = "draining", Admin::Disabled = "disabled";
+    RecordType, "record": RecordType::A = "A", RecordType::Aaaa = "AAAA", RecordType::Cname = "CNAME", RecordType::Mx = "MX",
+        RecordType::Ns = "NS", RecordType::Ptr = "PTR", RecordType::Soa = "SOA", RecordType::Srv = "SRV", RecordType::Txt = "TXT";
+    Transport, "transport": Transport::Udp = "udp", Transport::Tcp = "tcp";
     Through, "through": Through::Backend = "backend", Through::Vip = "vip";
     XdpModeChoice, "xdp_mode": XdpModeChoice::Auto = "auto", XdpModeChoice::Native = "native", XdpModeChoice::Generic = "generic";
 }
@@ -65,5 +68,8 @@ pub const fn kind(kind: &CheckKind) -> &'static str {
         CheckKind::Tls(_) => "tls",
         CheckKind::Http(http) if http.tls.is_some() => "https",
         CheckKind::Http(_) => "http",
+        CheckKind::Dns(_) => "dns",
+        CheckKind::Udp(_) => "udp",
+        CheckKind::Exec(_) => "exec",
     }
 }

@@ -33,6 +33,16 @@ pub struct Route {
 }
 
 impl Route {
+    /// The source address of a socket to `target`, if one is set.
+    pub(super) fn source_for(self, target: SocketAddr) -> io::Result<Option<IpAddr>> {
+        match self.source {
+            Some(source) if source.is_ipv4() != target.is_ipv4() => {
+                Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT))
+            }
+            source => Ok(source),
+        }
+    }
+
     /// Gives a socket the mark.
     pub(super) fn mark(self, socket: &impl AsFd) -> io::Result<()> {
         self.mark
@@ -116,10 +126,7 @@ async fn connect(target: SocketAddr, route: Route, half: bool) -> io::Result<Tcp
     socket.set_zero_linger()?;
     socket.set_nodelay(true)?;
     route.mark(&socket)?;
-    if let Some(source) = route.source {
-        if source.is_ipv4() != target.is_ipv4() {
-            return Err(io::Error::from_raw_os_error(libc::EAFNOSUPPORT));
-        }
+    if let Some(source) = route.source_for(target)? {
         // The port is chosen at connect, when the target is known: one source port serves many targets.
         late_port(&socket)?;
         socket.bind((source, 0).into())?;

@@ -2,6 +2,9 @@
 
 mod certificate;
 mod connect;
+mod dns;
+mod dns_message;
+mod exec;
 mod http;
 mod problem;
 mod request;
@@ -9,15 +12,19 @@ mod response;
 mod stream;
 mod tcp;
 mod tls;
+mod udp;
 mod unverified;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 pub use connect::Route;
+pub use dns::DnsChecker;
+pub use exec::ExecChecker;
 pub use http::{FRESH_EVERY, HttpChecker};
 pub use problem::{MAX_BODY_LIMIT, ProbeError};
 pub use tcp::{TcpChecker, TcpProbe};
 pub use tls::TlsChecker;
+pub use udp::UdpChecker;
 
 use super::{
     error::{CheckError, Latency, LocalError},
@@ -44,6 +51,9 @@ pub(super) enum Probe {
     Tcp(TcpProbe),
     Tls(TlsChecker),
     Http(HttpChecker),
+    Dns(DnsChecker),
+    Udp(UdpChecker),
+    Exec(ExecChecker),
     /// Settings that make no check: shown as the result of each check, which never counts.
     Impossible(Arc<str>),
 }
@@ -54,6 +64,9 @@ impl Checker for Probe {
             Self::Tcp(checker) => checker.check(target, timeout).await,
             Self::Tls(checker) => checker.check(target, timeout).await,
             Self::Http(checker) => checker.check(target, timeout).await,
+            Self::Dns(checker) => checker.check(target, timeout).await,
+            Self::Udp(checker) => checker.check(target, timeout).await,
+            Self::Exec(checker) => checker.check(target, timeout).await,
             Self::Impossible(why) => Err(CheckError::Local {
                 target,
                 error: LocalError::Settings(Arc::clone(why)),
@@ -90,6 +103,18 @@ impl ProbeCache {
                 Ok(checker) => Probe::Tls(checker.with_route(route)),
                 Err(error) => Probe::Impossible(error.to_string().into()),
             },
+            CheckKind::Dns(dns) => match DnsChecker::new(dns) {
+                Ok(checker) => Probe::Dns(checker.with_route(route)),
+                Err(error) => Probe::Impossible(error.to_string().into()),
+            },
+            CheckKind::Udp(udp) => match UdpChecker::new(udp) {
+                Ok(checker) => Probe::Udp(checker.with_route(route)),
+                Err(error) => Probe::Impossible(error.to_string().into()),
+            },
+            CheckKind::Exec(exec) => match ExecChecker::new(exec) {
+                Ok(checker) => Probe::Exec(checker),
+                Err(error) => Probe::Impossible(error.to_string().into()),
+            },
             CheckKind::Http(http) => match self.http(http) {
                 Ok(checker) => Probe::Http(checker.with_route(route)),
                 Err(error) => Probe::Impossible(error.to_string().into()),
@@ -112,6 +137,9 @@ pub fn problems(kind: &CheckKind) -> Vec<ProbeError> {
     match kind {
         CheckKind::None | CheckKind::Tcp | CheckKind::TcpHalfOpen => Vec::new(),
         CheckKind::Tls(tls) => tls::problems(tls),
+        CheckKind::Dns(dns) => dns::problems(dns),
+        CheckKind::Udp(udp) => udp::problems(udp),
+        CheckKind::Exec(exec) => exec::problems(exec),
         CheckKind::Http(http) => request::problems(http),
     }
 }

@@ -53,6 +53,15 @@ pub enum ProbeError {
     /// A protocol's name without or with too many bytes.
     #[error("names in alpn have 1 to 255 bytes")]
     Alpn,
+    /// A name with empty or long labels, or spaces.
+    #[error("\"{0}\" is no name that DNS can be asked for")]
+    DnsName(String),
+    /// More than a datagram takes.
+    #[error("payload is over {0} bytes")]
+    Payload(usize),
+    /// No program, or not an absolute path.
+    #[error("command must begin with the absolute path of a program")]
+    Command,
     /// Over [`MAX_BODY_LIMIT`], or none of it although it is examined.
     #[error("max_body must be between 1 and {MAX_BODY_LIMIT} bytes")]
     MaxBody,
@@ -71,6 +80,9 @@ impl ProbeError {
             Self::MaxBody => "max_body",
             Self::ServerName(_) => "server_name",
             Self::File(key) | Self::Pair(key, _) => key,
+            Self::DnsName(_) => "name",
+            Self::Payload(_) => "payload",
+            Self::Command => "command",
             Self::Alpn => "alpn",
         }
     }

@@ -13,6 +13,8 @@ use tokio::{
     time::{self, Instant},
 };
 
+mod datagrams;
+mod exec;
 mod tls;
 
 use super::*;
@@ -229,6 +231,8 @@ fn class(error: &CheckError) -> String {
         | CheckError::Unreachable { .. }
         | CheckError::Connection { .. }
         | CheckError::Tls { .. }
+        | CheckError::Answer { .. }
+        | CheckError::Command { .. }
         | CheckError::Certificate { .. }
         | CheckError::Protocol { .. }
         | CheckError::Local { .. } => panic!("{error}"),
