@@ -8,6 +8,7 @@
 
 pub mod addr;
 pub mod backend;
+pub mod budget;
 pub mod counters;
 pub mod csum;
 pub mod decap;

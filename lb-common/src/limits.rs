@@ -32,6 +32,20 @@ pub const MAX_OPENING: u32 = 1 << 15;
 /// Entries of each family's table of older flows of which one packet came since their slot changed. As above.
 pub const MAX_SEEN: u32 = 1 << 16;
 
+/// ICMP messages a second, and at once, that tell clients of one service that it has no backend (RFC 4443 section
+/// 2.4 (f) asks for a limit; these are the kernel's for all of its messages).
+pub const UNREACHABLE_RATE: u32 = 1_000;
+/// See [`UNREACHABLE_RATE`].
+pub const UNREACHABLE_BURST: u32 = 50;
+
+/// Bytes of an ICMP message about a packet, from its own IPv4 header on (RFC 1812 section 4.3.2.3).
+pub const ICMP_ERROR_V4: usize = 576;
+/// Bytes of an ICMPv6 message about a packet, from its own IPv6 header on: the smallest MTU (RFC 4443 section 2.4 (c)).
+pub const ICMP_ERROR_V6: usize = 1_280;
+
+/// TTL and hop limit of packets that the balancer itself makes.
+pub const OWN_HOP_LIMIT: u8 = 64;
+
 /// Interfaces that one daemon serves at once.
 pub const MAX_INTERFACES: u32 = 16;
 

@@ -40,6 +40,8 @@ pub const SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";
 pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
 /// Service id to [`crate::counters::ReasonCounts`], per CPU.
 pub const SERVICE_DROPS: &str = "SERVICE_DROPS";
+/// Service id to [`crate::budget::Buckets`]. Written by the XDP program.
+pub const BUCKETS: &str = "BUCKETS";
 
 /// Maps that hold flows.
 pub const OF_FLOWS: [&str; 8] = [
@@ -47,7 +49,7 @@ pub const OF_FLOWS: [&str; 8] = [
 ];
 
 /// Every map that is pinned and survives the daemon.
-pub const PINNED: [&str; 19] = [
+pub const PINNED: [&str; 20] = [
     SETTINGS,
     SERVICES_V4,
     SERVICES_V6,
@@ -67,4 +69,5 @@ pub const PINNED: [&str; 19] = [
     SERVICE_TRAFFIC,
     BACKEND_TRAFFIC,
     SERVICE_DROPS,
+    BUCKETS,
 ];

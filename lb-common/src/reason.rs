@@ -61,6 +61,15 @@ macro_rules! reasons {
                 match self { $(Self::$variant => Action::$action,)+ }
             }
 
+            /// Whether the balancer has answered the packet itself.
+            #[inline(always)]
+            pub const fn is_reply(self) -> bool {
+                match self.action() {
+                    Action::Tx | Action::Redirect => !matches!(self, Self::SentBack | Self::Redirected),
+                    Action::Pass | Action::Drop | Action::Aborted => false,
+                }
+            }
+
             /// Name in metrics, JSON and tables.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)+ }
@@ -104,6 +113,9 @@ reasons! {
     TooBig = 25, Drop, "too_big", "Does not fit the MTU of the way out; the balancer does not fragment.", "Make the MTUs of the paths equal.";
     ModeMissing = 26, Drop, "mode_missing", "The backend asks for a mode that this program does not have.", "Start the daemon and the program of one version.";
     NoHeadroom = 27, Drop, "no_headroom", "The driver left no room before the frame for the headers of a tunnel.", "Use mode nat, dnat or l2dsr, or `--xdp-mode generic`.";
+    RejectedReset = 40, Tx, "rejected_reset", "The service has no backend that takes new flows: answered with a TCP reset.", "Check the backends' health with `lb backend list`.";
+    RejectedUnreachable = 41, Tx, "rejected_unreachable", "The service has no backend that takes new flows: answered with an ICMP port unreachable.", "Check the backends' health with `lb backend list`.";
+    UnreachableRate = 42, Drop, "unreachable_rate", "The service has no backend that takes new flows, and the limit of ICMP messages that say so is reached.", "Check the backends' health with `lb backend list`.";
     Internal = 48, Aborted, "internal", "A helper of the kernel failed where it should not.", "Report it with the kernel's version.";
 }
 

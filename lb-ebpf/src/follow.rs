@@ -5,7 +5,6 @@
 use lb_common::{
     addr::{NetV4, NetV6},
     backend::BackendId,
-    reason::Reason,
     ring_slot::RingSlot,
     service::{Service, TRACKS_ALL},
     track::{self, Tick},
@@ -46,28 +45,24 @@ extern "C" fn peek_v6(slot: u32, opens: bool) -> u32 {
 
 /// The backend of a packet whose tuple is in the room. `opens`: it is a TCP SYN without ACK.
 #[inline(always)]
-pub(crate) fn owner_in<A: Family>(
-    service: &Service,
-    slot: RingSlot,
-    opens: bool,
-) -> Result<BackendId, Reason> {
+pub(crate) fn owner_in<A: Family>(service: &Service, slot: RingSlot, opens: bool) -> BackendId {
     let follow = if A::IS_V6 { follow_v6 } else { follow_v4 };
     backend(follow(service, slot.to_word(), opens))
 }
 
 /// As [`owner_in`], but leaves no trace.
 #[inline(always)]
-pub(crate) fn asked_in<A: Family>(slot: RingSlot, opens: bool) -> Result<BackendId, Reason> {
+pub(crate) fn asked_in<A: Family>(slot: RingSlot, opens: bool) -> BackendId {
     let peek = if A::IS_V6 { peek_v6 } else { peek_v4 };
     backend(peek(slot.to_word(), opens))
 }
 
 #[inline(always)]
-fn backend(number: u32) -> Result<BackendId, Reason> {
+fn backend(number: u32) -> BackendId {
     // The verifier knows nothing about what a global function returns, so the compiler must not either.
     match u16::try_from(core::hint::black_box(number)) {
-        Ok(number) if u32::from(number) != NOBODY => Ok(BackendId(number)),
-        _ => Err(Reason::NoBackend),
+        Ok(number) => BackendId(number),
+        Err(_) => BackendId::NONE,
     }
 }
 

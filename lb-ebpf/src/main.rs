@@ -6,6 +6,8 @@
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code, unused))]
 
 #[cfg(target_arch = "bpf")]
+mod budget;
+#[cfg(target_arch = "bpf")]
 mod family;
 #[cfg(target_arch = "bpf")]
 mod follow;
@@ -26,6 +28,8 @@ mod parse;
 #[cfg(target_arch = "bpf")]
 mod pick;
 #[cfg(target_arch = "bpf")]
+mod reply;
+#[cfg(target_arch = "bpf")]
 mod service;
 #[cfg(target_arch = "bpf")]
 mod track;
@@ -45,6 +49,7 @@ mod entry {
         icmp,
         packet::Packet,
         parse::{self, Network},
+        pick, reply,
         service::{self, Way},
         verdict,
     };
@@ -79,12 +84,16 @@ mod entry {
         if let Way::Icmp = way {
             way = icmp::handle::<A>(packet);
         }
-        match way {
+        let reason = match way {
             Way::Ends(reason) => reason,
             Way::AsIs => service::forward_as_is::<A>(packet),
             // Asked once.
             Way::Icmp => Reason::Internal,
+        };
+        if reason == pick::REJECT {
+            return reply::reject::<A>(packet);
         }
+        reason
     }
 }
 

@@ -14,6 +14,7 @@ use aya_ebpf::{
 use lb_common::{
     addr::{NetAddr, NetV4, NetV6},
     backend::{Backend, BackendId},
+    budget::Buckets,
     counters::{PacketCount, ReasonCounts, Traffic, VERDICT_SLOTS, backend_traffic_slot, verdict_slot},
     flow::{NatFlow, NatFlowV4, NatFlowV6, Tuple, TupleV4, TupleV6},
     limits::{MAX_BACKENDS, MAX_FLOWS, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES, RING_SIZE_MIN},
@@ -58,6 +59,8 @@ static SERVICE_TRAFFIC: PerCpuArray<Traffic, { MAX_SERVICES as usize }> = PerCpu
 static BACKEND_TRAFFIC: Array<Traffic, { MAX_BACKENDS as usize }> = Array::new();
 #[btf_map]
 static SERVICE_DROPS: PerCpuArray<ReasonCounts, { MAX_SERVICES as usize }> = PerCpuArray::new();
+#[btf_map]
+static BUCKETS: Array<Buckets, { MAX_SERVICES as usize }> = Array::new();
 
 #[btf_map]
 static SCRATCH_V4: PerCpuArray<Scratch<NetV4>, 1> = PerCpuArray::new();
@@ -210,6 +213,33 @@ pub(crate) fn service_turn(service: ServiceId) -> Result<u64, Reason> {
         .ok_or(Reason::Internal)?;
     // SAFETY: from the map's look-up.
     Ok(unsafe { fetch_add(turns, 1) })
+}
+
+/// The buckets of a service, by atomic access only. Written by this program; every id has a place.
+#[inline(always)]
+pub(crate) fn buckets(service: ServiceId) -> Result<*mut Buckets, Reason> {
+    BUCKETS.get_ptr_mut(u32::from(service.0)).ok_or(Reason::Internal)
+}
+
+/// Writes `new` where `old` stands; whether it stood there. As [`fetch_add`].
+///
+/// # Safety
+///
+/// `value` may be read and written, by atomic access only.
+#[inline(always)]
+pub(crate) unsafe fn compare_exchange(value: *mut u64, old: u64, new: u64) -> bool {
+    let mut seen = old;
+    // SAFETY: by the contract.
+    unsafe {
+        core::arch::asm!(
+            "r0 = cmpxchg_64({value} + 0, r0, {new})",
+            value = in(reg) value,
+            new = in(reg) new,
+            inout("r0") seen,
+            options(nostack)
+        );
+    }
+    seen == old
 }
 
 /// Adds to a value that other CPUs change too, and returns what it was before. The library has no such operation for
@@ -369,7 +399,7 @@ pub(crate) fn count_reply(service: ServiceId, backend: BackendId, bytes: u64) {
     });
 }
 
-/// Counts a packet of a service that is dropped.
+/// Counts a packet of a service that is dropped, or that we answer ourselves.
 #[inline(always)]
 pub(crate) fn count_service_drop(service: ServiceId, reason: Reason) {
     if let Some(drops) = SERVICE_DROPS.get_ptr_mut(u32::from(service.0)) {

@@ -4,7 +4,7 @@ use core::ptr;
 
 use aya_ebpf::{
     bindings::xdp_md,
-    helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_get_buff_len},
+    helpers::generated::{bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
 };
 use network_types::{
     eth::EthHdr,
@@ -161,6 +161,8 @@ unsafe impl Wire for UdpHdr {}
 unsafe impl Wire for Icmpv4Hdr {}
 // SAFETY: an array of bytes.
 unsafe impl<const N: usize> Wire for [u8; N] {}
+// SAFETY: as above.
+unsafe impl<const N: usize> Wire for [[u8; 4]; N] {}
 
 /// A received frame. Headers are read and written in its linear part, where drivers place them; a frame of several
 /// buffers has its payload elsewhere, which is never touched.
@@ -203,6 +205,39 @@ impl Packet {
         // SAFETY: `ctx` is the context of this run.
         let (start, end) = unsafe { ((*self.ctx).data, (*self.ctx).data_end) };
         end - start == self.frame_len
+    }
+
+    /// Bytes of the frame's linear part.
+    #[inline(always)]
+    pub(crate) fn linear_len(&self) -> usize {
+        // SAFETY: `ctx` is the context of this run.
+        let (start, end) = unsafe { ((*self.ctx).data, (*self.ctx).data_end) };
+        (end - start) as usize
+    }
+
+    /// Cuts the frame to `len` bytes of `from`; whether that could be done.
+    #[inline(always)]
+    pub(crate) fn cut(&self, from: usize, len: usize) -> bool {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_possible_wrap,
+            reason = "frames are of some KiB"
+        )]
+        let less = len as i32 - from as i32;
+        // SAFETY: the context of this run; packet pointers are derived anew for each access.
+        unsafe { bpf_xdp_adjust_tail(self.ctx, less) == 0 }
+    }
+
+    /// Adds `N` bytes, a multiple of 4 and at most 512, from `offset` on to a partial checksum; `None` if they do not lie in
+    /// the linear part.
+    #[inline(always)]
+    pub(crate) fn sum<const N: usize>(&self, offset: usize, seed: u32) -> Option<u32> {
+        const { assert!(N.is_multiple_of(4) && N <= 512, "bpf_csum_diff takes no other") };
+        let words = self.pointer::<[u8; N]>(offset)?;
+        #[expect(clippy::cast_possible_truncation, reason = "a few hundred")]
+        // SAFETY: in bounds, as just checked; nothing is taken away.
+        let sum = unsafe { bpf_csum_diff(ptr::null_mut(), 0, words.cast(), N as u32, seed) };
+        u32::try_from(sum).ok()
     }
 
     /// Whether the frame was sent to more than one station: the group bit of its destination.

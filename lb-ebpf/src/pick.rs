@@ -5,7 +5,7 @@ use lb_common::{
     flow::{NatFlow, Tuple},
     reason::Reason,
     ring_slot::{self, Pick, RingSlot},
-    service::{BY_SOURCE, FORWARDS, IN_TURN, Mode, Service},
+    service::{BY_SOURCE, FORWARDS, IN_TURN, Mode, OnEmpty, Service},
 };
 
 use crate::{
@@ -13,6 +13,10 @@ use crate::{
     follow,
     maps::{self, Scratch},
 };
+
+/// Stands for a packet of a service without a backend that is to be rejected, until [`crate::reply`] has done so. Nothing
+/// counts a drop for it.
+pub(crate) const REJECT: Reason = Reason::RejectedReset;
 
 /// A backend that may be sent to.
 #[derive(Clone, Copy)]
@@ -56,7 +60,7 @@ pub(crate) fn in_turn(service: &Service, slot: RingSlot) -> RingSlot {
 pub(crate) fn pick<A: Family>(service: &Service, tuple: &Tuple<A>, opens: bool) -> Result<Choice, Reason> {
     let slot = in_turn(service, slot(service, tuple, A::hash(tuple))?);
     let id = match slot.pick() {
-        Pick::LookUp if service.has(FORWARDS) => follow::asked_in::<A>(slot, opens)?,
+        Pick::LookUp if service.has(FORWARDS) => follow::asked_in::<A>(slot, opens),
         Pick::LookUp | Pick::Owner(_) => slot.current,
     };
     choice(service, id)
@@ -66,7 +70,11 @@ pub(crate) fn pick<A: Family>(service: &Service, tuple: &Tuple<A>, opens: bool) 
 #[inline(always)]
 pub(crate) fn choice(service: &Service, id: BackendId) -> Result<Choice, Reason> {
     if id == BackendId::NONE {
-        return Err(Reason::NoBackend);
+        return Err(if service.on_empty == OnEmpty::Reject as u8 {
+            REJECT
+        } else {
+            Reason::NoBackend
+        });
     }
     let backend = maps::backend(id)?;
     if !backend.has(IN_USE) || backend.service != service.id {

@@ -166,9 +166,9 @@ fn try_forward_as_is<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
             Pick::Owner(owner) if !service.has(TRACKS_ALL) => owner,
             // An error only asks about the flow.
             Pick::Owner(_) | Pick::LookUp if ip.protocol == Protocol::Icmp => {
-                follow::asked_in::<A>(slot, false)?
+                follow::asked_in::<A>(slot, false)
             }
-            Pick::Owner(_) | Pick::LookUp => follow::owner_in::<A>(service, slot, opens)?,
+            Pick::Owner(_) | Pick::LookUp => follow::owner_in::<A>(service, slot, opens),
         };
         let Choice { id, backend } = pick::choice(service, owner)?;
         let verdict = direct::send::<A>(packet, ip, backend, hash)?;

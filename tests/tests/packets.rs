@@ -12,6 +12,8 @@ mod fuzz;
 mod modes;
 #[path = "packets/ports.rs"]
 mod ports;
+#[path = "packets/reject.rs"]
+mod reject;
 #[path = "packets/slots.rs"]
 mod slots;
 

@@ -141,13 +141,17 @@ impl Picture {
             .map(|lingering| self.finishing(lingering));
         let backends: Vec<_> = present.chain(finishing).collect();
         let traffic = self.seen.services.get(&service.name).copied().unwrap_or_default();
-        let drops = Reason::ALL.iter().filter_map(|reason| {
-            let packets = *self.seen.drops.get(&(service.name.clone(), *reason))?;
-            Some(Drops {
-                reason: reason.name().to_owned(),
-                packets,
-            })
-        });
+        let of_reasons = |replies: bool| {
+            let reasons = Reason::ALL.iter().filter(|reason| reason.is_reply() == replies);
+            let counts = reasons.filter_map(|reason| {
+                let packets = *self.seen.drops.get(&(service.name.clone(), *reason))?;
+                Some(Drops {
+                    reason: reason.name().to_owned(),
+                    packets,
+                })
+            });
+            counts.collect()
+        };
         types::Service {
             name: service.name.to_string(),
             address: service.key.address,
@@ -174,7 +178,8 @@ impl Picture {
             active_flows: backends.iter().map(|backend| backend.active_flows).sum(),
             reply_packets: traffic.reply_packets,
             reply_bytes: traffic.reply_bytes,
-            drops: drops.collect(),
+            drops: of_reasons(false),
+            replies: of_reasons(true),
             healthy_backends: backends
                 .iter()
                 .filter(|backend| backend.effective_weight > 0)

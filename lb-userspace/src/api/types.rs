@@ -129,6 +129,9 @@ pub struct Service {
     pub reply_bytes: u64,
     /// Packets dropped, by reason.
     pub drops: Vec<Drops>,
+    /// Packets that the balancer answered itself, by reason.
+    #[serde(default)]
+    pub replies: Vec<Drops>,
     /// Backends that take new flows.
     pub healthy_backends: usize,
     /// Its backends in the order of the file, then removed ones that still finish their flows.
@@ -139,7 +142,7 @@ pub struct Service {
     pub error: Option<String>,
 }
 
-/// Dropped packets of one reason.
+/// Packets of one reason that no backend got.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Drops {
     /// Name of the reason.

@@ -290,11 +290,10 @@ fn show(service: &Service, context: &Context) -> String {
         service.reply_packets,
         bytes(service.reply_bytes)
     ));
-    for drops in &service.drops {
-        text.push_str(&format!(
-            "  {:<10} {} ({})\n",
-            "dropped", drops.packets, drops.reason
-        ));
+    for (name, counts) in [("dropped", &service.drops), ("answered", &service.replies)] {
+        for count in counts {
+            text.push_str(&format!("  {name:<10} {} ({})\n", count.packets, count.reason));
+        }
     }
     if let Some(error) = &service.error {
         text.push_str(&format!("  {:<10} {error}\n", "error"));

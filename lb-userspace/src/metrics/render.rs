@@ -105,6 +105,14 @@ fn interfaces(text: &mut Text, seen: &Observation) {
     {
         family.sample(&[("reason", reason.name())], count(reason));
     }
+    let mut family = text.family(
+        "lb_replies_total",
+        Kind::Counter,
+        "Packets that the balancer answered itself, by reason",
+    );
+    for reason in Reason::ALL.iter().filter(|reason| reason.is_reply()) {
+        family.sample(&[("reason", reason.name())], count(reason));
+    }
 }
 
 /// Whether a packet is gone.
@@ -152,12 +160,24 @@ fn services(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
         Kind::Counter,
         "Packets of a service that were dropped, by reason",
     );
-    for ((service, reason), packets) in &seen.drops {
-        family.sample(
-            &[("service", service.as_str()), ("reason", reason.name())],
-            packets,
-        );
-    }
+    let of_reasons = |replies: bool| {
+        seen.drops
+            .iter()
+            .filter(move |((_, reason), _)| reason.is_reply() == replies)
+            .map(|((service, reason), packets)| {
+                (
+                    [("service", service.as_str()), ("reason", reason.name())],
+                    packets,
+                )
+            })
+    };
+    of_reasons(false).for_each(|(labels, packets)| family.sample(&labels, packets));
+    let mut family = text.family(
+        "lb_service_replies_total",
+        Kind::Counter,
+        "Packets of a service that the balancer answered itself, by reason",
+    );
+    of_reasons(true).for_each(|(labels, packets)| family.sample(&labels, packets));
     let mut family = text.family(
         "lb_service_healthy_backends",
         Kind::Gauge,

@@ -52,6 +52,10 @@ fn count(rig: &Rig, address: &str, packets: u64) {
     world.snapshot.backends.insert((key, address), stats);
     world.snapshot.services.insert(key, traffic(packets));
     world.snapshot.service_drops.insert((key, Reason::NoBackend), 4);
+    world
+        .snapshot
+        .service_drops
+        .insert((key, Reason::RejectedReset), 5);
     world.snapshot.maps = vec![MapUse {
         name: map_names::FLOWS_V4,
         entries: 6,
@@ -130,6 +134,14 @@ async fn the_text_is_well_formed_and_says_what_the_maps_say() {
             "lb_service_drops_total{service=\"web\",reason=\"no_backend\"}",
             4.0,
         ),
+        (
+            "lb_service_replies_total{service=\"web\",reason=\"rejected_reset\"}",
+            5.0,
+        ),
+        (
+            "lb_replies_total{reason=\"rejected_reset\"}",
+            f64::from(Reason::RejectedReset as u32 + 1),
+        ),
         (&format!("lb_backend_packets_total{web_a}"), 40.0),
         (&format!("lb_active_connections{web_a}"), 3.0),
         (&format!("lb_backend_weight{web_a}"), 10.0),
@@ -139,7 +151,10 @@ async fn the_text_is_well_formed_and_says_what_the_maps_say() {
         ("lb_flows{map=\"FLOWS_V4\"}", 6.0),
         ("lb_map_update_errors_total{map=\"FLOWS_V4\"}", 2.0),
         ("lb_map_capacity{map=\"FLOWS_V4\"}", 100.0),
-        ("lb_xdp_packets_total{interface=\"eth0\",action=\"tx\"}", 1.0),
+        (
+            "lb_xdp_packets_total{interface=\"eth0\",action=\"redirect\"}",
+            2.0,
+        ),
         (
             "lb_drops_total{reason=\"no_backend\"}",
             f64::from(Reason::NoBackend as u32 + 1),

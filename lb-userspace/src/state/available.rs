@@ -3,7 +3,6 @@
 /// Keys and those of their values that are understood and refused.
 pub const NOT_YET: &[(&str, &str)] = &[
     ("mode", "dnat"),
-    ("on_empty", "reject"),
     ("slow_start", MORE_THAN_ZERO),
     ("through", "vip"),
     ("kind", "http2"),

@@ -223,7 +223,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
     let policies = (
         prop::sample::select(vec![Tracking::JustEnough, Tracking::Full]),
         prop::sample::select(vec![RingSize::Auto, RingSize::Slots(1_021)]),
-        prop::sample::select(vec![OnEmpty::Drop, OnEmpty::All]),
+        prop::sample::select(vec![OnEmpty::Drop, OnEmpty::Reject, OnEmpty::All]),
         prop::sample::select(vec![OnDown::Move, OnDown::Keep]),
         0..=100_u8,
     );

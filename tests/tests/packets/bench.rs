@@ -212,6 +212,8 @@ fn services(side: Side) -> Vec<Row> {
         (80, Protocol::Tcp, Some((Mode::Nat, side.backend(8080)))),
         (53, Protocol::Udp, Some((Mode::Nat, side.backend(5353)))),
         (81, Protocol::Tcp, None),
+        (REJECTS, Protocol::Tcp, None),
+        (REJECTS, Protocol::Udp, None),
         (L2DSR, Protocol::Tcp, Some((Mode::L2dsr, side.backend(L2DSR)))),
         (L2DSR, Protocol::Udp, Some((Mode::L2dsr, side.backend(L2DSR)))),
     ];
@@ -224,6 +226,8 @@ fn services(side: Side) -> Vec<Row> {
     services
 }
 
+/// Port of services that have no backend and say so.
+pub(crate) const REJECTS: u16 = 82;
 /// Ports of services in the modes without translation; the backend's family is in the name.
 pub(crate) const L2DSR: u16 = 200;
 pub(crate) const IPIP_V4: u16 = 204;
@@ -252,7 +256,11 @@ fn target() -> Target {
             });
             let service = TargetService {
                 mode,
-                on_empty: OnEmpty::Drop,
+                on_empty: if port == REJECTS {
+                    OnEmpty::Reject
+                } else {
+                    OnEmpty::Drop
+                },
                 algorithm: Algorithm::Maglev,
                 affinity: Affinity::None,
                 tracking: Tracking::JustEnough,

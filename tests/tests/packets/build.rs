@@ -95,6 +95,24 @@ impl Frame {
         Self(frame)
     }
 
+    /// A TCP reset; with `ack` it acknowledges that.
+    pub(crate) fn reset(from: SocketAddr, to: SocketAddr, seq: u32, ack: Option<u32>) -> Self {
+        let builder = ip(from, to, 64).tcp(from.port(), to.port(), seq, 0).rst();
+        let builder = match ack {
+            Some(ack) => builder.ack(ack),
+            None => builder,
+        };
+        let mut frame = Vec::new();
+        builder.write(&mut frame, b"").unwrap();
+        Self(frame)
+    }
+
+    /// Padded with zeros, as links with a shortest frame do.
+    pub(crate) fn padded(mut self, len: usize) -> Self {
+        self.0.resize(self.0.len().max(len), 0);
+        self
+    }
+
     pub(crate) fn udp(from: SocketAddr, to: SocketAddr, hops: u8, payload: &[u8]) -> Self {
         let mut frame = Vec::new();
         let builder = ip(from, to, hops).udp(from.port(), to.port());

@@ -11,7 +11,7 @@ use lb_common::reason::{Action, Reason};
 use lb_tests::frames;
 
 use super::{
-    bench::{Bench, DROP, GUE_V4, GUE_V6, IPIP_V4, IPIP_V6, L2DSR, PASS, REDIRECT, TX},
+    bench::{Bench, DROP, GUE_V4, GUE_V6, IPIP_V4, IPIP_V6, L2DSR, PASS, REDIRECT, REJECTS, TX},
     build::{self, Case, Frame, Side, V4, V6},
 };
 
@@ -22,8 +22,8 @@ const SNAT_FIRST: u16 = 3000;
 const SNAT_PORTS: u16 = 64;
 /// Clients' ports in use.
 const CLIENT_PORTS: u16 = 96;
-/// Ports of the services that do not translate, one without a backend, and one of no service.
-const PORTS: [u16; 7] = [L2DSR, IPIP_V4, IPIP_V6, GUE_V4, GUE_V6, 81, 82];
+/// Ports of the services that do not translate, of those without a backend, and one of no service.
+const PORTS: [u16; 8] = [L2DSR, IPIP_V4, IPIP_V6, GUE_V4, GUE_V6, 81, REJECTS, 83];
 /// Bytes that are on an edge of something.
 const EDGES: [u8; 12] = [0, 1, 4, 6, 17, 41, 44, 58, 0x7f, 0x80, 0xfe, 0xff];
 /// Mutations hit this many bytes from the start of a frame most of the time: all headers, and those quoted.
@@ -67,8 +67,10 @@ fn random_packets_leave_counted_and_whole() -> Result<()> {
 }
 
 /// What so many packets must have met.
-const REACHED: [Reason; 11] = [
+const REACHED: [Reason; 13] = [
     Reason::SentBack,
+    Reason::RejectedReset,
+    Reason::RejectedUnreachable,
     Reason::NotOurs,
     Reason::NotIp,
     Reason::OtherProtocol,

@@ -1,0 +1,53 @@
+//! Budgets at work. Who is refused has only been read for, so that CPUs under a flood share what they look at.
+
+use core::ptr;
+
+use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
+use lb_common::{
+    budget::{Budget, take},
+    limits::{UNREACHABLE_BURST, UNREACHABLE_RATE},
+    reason::Reason,
+    service::ServiceId,
+};
+
+use crate::maps;
+
+/// Times that a CPU tries to take from a bucket while others do. All of them lost: that many others were admitted.
+const TAKE_TRIES: u32 = 8;
+
+/// Whether one more ICMP message may say that a service has no backend.
+#[inline(always)]
+pub(crate) fn admit_unreachable(service: ServiceId) -> Result<bool, Reason> {
+    const BUDGET: Budget = Budget::new(UNREACHABLE_RATE, UNREACHABLE_BURST);
+    let buckets = maps::buckets(service)?;
+    // SAFETY: a field of the map's value.
+    Ok(unsafe { take_from(&raw mut (*buckets).unreachable, now(), BUDGET) })
+}
+
+/// Takes one out of a bucket that other CPUs take from, too; whether there was one.
+///
+/// # Safety
+///
+/// `bucket` may be read and written, by atomic access only.
+#[inline(always)]
+unsafe fn take_from(bucket: *mut u64, now: u64, budget: Budget) -> bool {
+    for _ in 0..TAKE_TRIES {
+        // SAFETY: by the contract.
+        let full_at = unsafe { ptr::read_volatile(bucket) };
+        let Some(next) = take(full_at, now, budget) else {
+            return false;
+        };
+        // SAFETY: by the contract.
+        if unsafe { maps::compare_exchange(bucket, full_at, next) } {
+            return true;
+        }
+    }
+    false
+}
+
+/// CLOCK_MONOTONIC in nanoseconds. Not the coarse one: some milliseconds are a hundred flows at times.
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: takes no arguments.
+    unsafe { bpf_ktime_get_ns() }
+}

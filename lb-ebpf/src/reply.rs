@@ -1,0 +1,315 @@
+//! Packets that the balancer itself sends back in place of the one that came: a TCP reset, or an ICMP error that quotes it.
+//!
+//! The functions at work are what the verifier calls global (see [`crate::open`]): these packets are rare, and their stack
+//! and instructions are nobody else's. They take the packet's tuple from the room.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    addr::{NetV4, NetV6},
+    csum::Sum,
+    flow::Tuple,
+    limits::{ICMP_ERROR_V4, ICMP_ERROR_V6, OWN_HOP_LIMIT},
+    reason::Reason,
+    service::ServiceId,
+};
+use network_types::{
+    eth::{EthHdr, EtherType},
+    icmp::Icmpv4Hdr,
+    ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
+    tcp::TcpHdr,
+};
+
+use crate::{
+    budget,
+    family::Family,
+    maps,
+    packet::{MACS_LEN, Macs, Packet},
+    parse::{self, Ip, Protocol},
+    service,
+};
+
+/// Answers a packet of a service that has no backend, and counts that for the service. Returns what has become of it.
+#[inline(always)]
+pub(crate) fn reject<A: Family>(packet: &Packet) -> Reason {
+    let reject = if A::IS_V6 { reject_v6 } else { reject_v4 };
+    // As in `open::outcome`.
+    let reason = core::hint::black_box(reject(packet.context()));
+    Reason::from_number(reason).unwrap_or(Reason::Internal)
+}
+
+/// [`reject`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn reject_v4(ctx: *mut xdp_md) -> u32 {
+    rejected::<NetV4>(&Packet::new(ctx)) as u32
+}
+
+/// [`reject`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn reject_v6(ctx: *mut xdp_md) -> u32 {
+    rejected::<NetV6>(&Packet::new(ctx)) as u32
+}
+
+#[inline(always)]
+fn rejected<A: Reply>(packet: &Packet) -> Reason {
+    let service = match A::room().and_then(|room| service::find(&room.tuple)) {
+        Ok(Some(service)) => service.id,
+        // It goes while this packet is under way.
+        Ok(None) => return Reason::NoBackend,
+        Err(reason) => return reason,
+    };
+    let (Ok(reason) | Err(reason)) = try_reject::<A>(packet, service);
+    maps::count_service_drop(service, reason);
+    reason
+}
+
+#[inline(always)]
+fn try_reject<A: Reply>(packet: &Packet, service: ServiceId) -> Result<Reason, Reason> {
+    let ip = A::parse(packet)?;
+    // RFC 1122 section 3.2.2: nobody answers who may be many, or nobody.
+    if !A::room()?.tuple.src.is_host() {
+        return Err(Reason::NoBackend);
+    }
+    match ip.protocol {
+        Protocol::Tcp => {
+            reset::<A>(packet, &ip)?;
+            Ok(Reason::RejectedReset)
+        }
+        Protocol::Udp => {
+            if !budget::admit_unreachable(service)? {
+                return Err(Reason::UnreachableRate);
+            }
+            error::<A>(packet, &ip, A::PORT_UNREACHABLE, 0)?;
+            Ok(Reason::RejectedUnreachable)
+        }
+        Protocol::Icmp => Err(Reason::Internal),
+    }
+}
+
+/// Turns a TCP segment into the reset that answers it as if there was no connection (RFC 9293 section 3.10.7.1). A reset
+/// gets none.
+#[inline(always)]
+fn reset<A: Reply>(packet: &Packet, ip: &Ip) -> Result<(), Reason> {
+    const RST: u32 = 1 << 18;
+    const ACK: u32 = 1 << 20;
+    const WORDS: u32 = 5 << 28;
+    const { assert!(TcpHdr::LEN == 5 * 4) };
+    let flags = parse::tcp(packet, ip)?;
+    if flags.rst {
+        return Err(Reason::NoBackend);
+    }
+    let [_, seq, ack, offset, ..]: [[u8; 4]; 5] = packet.read(ip.payload).ok_or(Reason::Internal)?;
+    let data = ip.payload_len() - usize::from(offset[0] >> 4) * 4;
+    #[expect(clippy::cast_possible_truncation, reason = "less than 64 KiB")]
+    let length = data as u32 + u32::from(flags.syn) + u32::from(flags.fin);
+    let (seq, ack, flags) = if flags.ack {
+        (u32::from_ne_bytes(ack), 0, RST)
+    } else {
+        let next = u32::from_be_bytes(seq).wrapping_add(length);
+        (0, next.to_be(), RST | ACK)
+    };
+
+    let tuple = &A::room()?.tuple;
+    let [a, b] = tuple.dst_port.0.to_ne_bytes();
+    let [c, d] = tuple.src_port.0.to_ne_bytes();
+    let mut words = [
+        u32::from_ne_bytes([a, b, c, d]),
+        seq,
+        ack,
+        (WORDS | flags).to_be(),
+        0,
+    ];
+    let sum = pseudo(tuple, IpProto::Tcp, TcpHdr::LEN);
+    let [check_low, check_high] = (!sum_of(sum, &words).fold()).to_ne_bytes();
+    words[4] = u32::from_ne_bytes([check_low, check_high, 0, 0]);
+
+    let macs = packet.macs().ok_or(Reason::Internal)?;
+    let l4 = EthHdr::LEN + A::LEN;
+    if !packet.cut(packet.frame_len as usize, l4 + TcpHdr::LEN) {
+        return Err(Reason::Internal);
+    }
+    ethernet::<A>(packet, macs)?;
+    A::write_header(packet, tuple, IpProto::Tcp, TcpHdr::LEN)?;
+    packet.put(l4, words).ok_or(Reason::Internal)
+}
+
+/// Turns a packet into an ICMP error about it, which quotes as much of it as may be. `kind` is type and code, `rest` the
+/// second word of the ICMP header.
+#[inline(always)]
+fn error<A: Reply>(packet: &Packet, ip: &Ip, kind: [u8; 2], rest: u32) -> Result<(), Reason> {
+    const ICMP: usize = Icmpv4Hdr::LEN;
+    let linear = packet.linear_len() - EthHdr::LEN;
+    // Whole words, since that is what is summed up.
+    let quoted = ip.len().min(linear).min(A::ERROR_LEN - A::LEN - ICMP) & !3;
+    let macs = packet.macs().ok_or(Reason::Internal)?;
+    let more = A::LEN + ICMP;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_possible_wrap,
+        reason = "two headers"
+    )]
+    packet.grow(more as i32).ok_or(Reason::NoHeadroom)?;
+    let quote = EthHdr::LEN + more;
+    if !packet.cut(packet.frame_len as usize + more, quote + quoted) {
+        return Err(Reason::Internal);
+    }
+
+    let tuple = &A::room()?.tuple;
+    let protocol = A::ICMP;
+    let mut sum = if A::IS_V6 {
+        pseudo(tuple, protocol, ICMP + quoted)
+    } else {
+        Sum::ZERO
+    };
+    let (mut at, mut left, mut seed) = (quote, quoted, 0);
+    add::<512>(packet, &mut at, &mut left, &mut seed)?;
+    add::<512>(packet, &mut at, &mut left, &mut seed)?;
+    add::<256>(packet, &mut at, &mut left, &mut seed)?;
+    add::<128>(packet, &mut at, &mut left, &mut seed)?;
+    add::<64>(packet, &mut at, &mut left, &mut seed)?;
+    add::<32>(packet, &mut at, &mut left, &mut seed)?;
+    add::<16>(packet, &mut at, &mut left, &mut seed)?;
+    add::<8>(packet, &mut at, &mut left, &mut seed)?;
+    add::<4>(packet, &mut at, &mut left, &mut seed)?;
+    let [kind, code] = kind;
+    sum = sum_of(sum.add32(seed), &[u32::from_ne_bytes([kind, code, 0, 0]), rest]);
+    let [check_low, check_high] = (!sum.fold()).to_ne_bytes();
+
+    ethernet::<A>(packet, macs)?;
+    A::write_header(packet, tuple, protocol, ICMP + quoted)?;
+    let words = [u32::from_ne_bytes([kind, code, check_low, check_high]), rest];
+    packet.put(EthHdr::LEN + A::LEN, words).ok_or(Reason::Internal)
+}
+
+/// Adds the next `N` bytes to a partial checksum, where that many are left.
+#[inline(always)]
+fn add<const N: usize>(
+    packet: &Packet,
+    at: &mut usize,
+    left: &mut usize,
+    seed: &mut u32,
+) -> Result<(), Reason> {
+    if *left >= N {
+        *seed = packet.sum::<N>(*at, *seed).ok_or(Reason::Internal)?;
+        *at += N;
+        *left -= N;
+    }
+    Ok(())
+}
+
+/// Back to the station that the packet came from.
+#[inline(always)]
+fn ethernet<A: Reply>(packet: &Packet, macs: Macs) -> Result<(), Reason> {
+    packet.set_macs(macs.swapped()).ok_or(Reason::Internal)?;
+    *packet.at::<[u8; 2]>(MACS_LEN).ok_or(Reason::Internal)? = A::ETHER_TYPE.to_ne_bytes();
+    Ok(())
+}
+
+/// The sum of the pseudo header of a packet that answers the one of `tuple`.
+#[inline(always)]
+fn pseudo<A: Family>(tuple: &Tuple<A>, protocol: IpProto, len: usize) -> Sum {
+    #[expect(clippy::cast_possible_truncation, reason = "a packet of ours")]
+    let len = (len as u16).to_be();
+    let sum = tuple.src.add_to(tuple.dst.add_to(Sum::ZERO));
+    sum.add(u16::from(protocol as u8).to_be()).add(len)
+}
+
+#[inline(always)]
+fn sum_of<const N: usize>(sum: Sum, words: &[u32; N]) -> Sum {
+    words.iter().fold(sum, |sum, word| sum.add32(*word))
+}
+
+/// What a family's own packets look like.
+trait Reply: Family {
+    /// Of the frame.
+    const ETHER_TYPE: u16;
+    /// Bytes of a header without options or extensions.
+    const LEN: usize;
+    /// The family's ICMP.
+    const ICMP: IpProto;
+    /// Type and code of "port unreachable".
+    const PORT_UNREACHABLE: [u8; 2];
+    /// Bytes of an ICMP error at most, from the IP header on.
+    const ERROR_LEN: usize;
+
+    /// Whether the address is one host's.
+    fn is_host(self) -> bool;
+    /// Writes the IP header of a packet that answers the one of `tuple` and carries `len` bytes.
+    fn write_header(
+        packet: &Packet,
+        tuple: &Tuple<Self>,
+        protocol: IpProto,
+        len: usize,
+    ) -> Result<(), Reason>;
+}
+
+impl Reply for NetV4 {
+    const ETHER_TYPE: u16 = EtherType::Ipv4 as u16;
+    const LEN: usize = Ipv4Hdr::LEN;
+    const ICMP: IpProto = IpProto::Icmp;
+    const PORT_UNREACHABLE: [u8; 2] = [3, 3];
+    const ERROR_LEN: usize = ICMP_ERROR_V4;
+
+    #[inline(always)]
+    fn is_host(self) -> bool {
+        // This network, loopback, and from 224.0.0.0 on multicast, reserved and broadcast.
+        !matches!(self.0.to_ne_bytes()[0], 0 | 127 | 224..)
+    }
+
+    #[inline(always)]
+    fn write_header(
+        packet: &Packet,
+        tuple: &Tuple<Self>,
+        protocol: IpProto,
+        len: usize,
+    ) -> Result<(), Reason> {
+        const VERSION_AND_WORDS: u32 = 0x4500_0000;
+        const DONT_FRAGMENT: u32 = 0x4000;
+        #[expect(clippy::cast_possible_truncation, reason = "a packet of ours")]
+        let total = (Self::LEN + len) as u32;
+        let protocol = protocol as u8;
+        let mut words = [
+            (VERSION_AND_WORDS | total).to_be(),
+            DONT_FRAGMENT.to_be(),
+            u32::from_ne_bytes([OWN_HOP_LIMIT, protocol, 0, 0]),
+            tuple.dst.0,
+            tuple.src.0,
+        ];
+        let [low, high] = (!sum_of(Sum::ZERO, &words).fold()).to_ne_bytes();
+        words[2] = u32::from_ne_bytes([OWN_HOP_LIMIT, protocol, low, high]);
+        packet.put(EthHdr::LEN, words).ok_or(Reason::Internal)
+    }
+}
+
+impl Reply for NetV6 {
+    const ETHER_TYPE: u16 = EtherType::Ipv6 as u16;
+    const LEN: usize = Ipv6Hdr::LEN;
+    const ICMP: IpProto = IpProto::Ipv6Icmp;
+    const PORT_UNREACHABLE: [u8; 2] = [1, 4];
+    const ERROR_LEN: usize = ICMP_ERROR_V6;
+
+    #[inline(always)]
+    fn is_host(self) -> bool {
+        const LOOPBACK: u32 = 1_u32.to_be();
+        let [a, b, c, d] = self.0;
+        // Multicast; the unspecified address, loopback.
+        a.to_ne_bytes()[0] != 0xff && !(a | b | c == 0 && (d == 0 || d == LOOPBACK))
+    }
+
+    #[inline(always)]
+    fn write_header(
+        packet: &Packet,
+        tuple: &Tuple<Self>,
+        protocol: IpProto,
+        len: usize,
+    ) -> Result<(), Reason> {
+        const VERSION: u32 = 0x6000_0000;
+        #[expect(clippy::cast_possible_truncation, reason = "a packet of ours")]
+        let [a, b] = (len as u16).to_be_bytes();
+        let ([e, f, g, h], [i, j, k, l]) = (tuple.dst.0, tuple.src.0);
+        let second = u32::from_ne_bytes([a, b, protocol as u8, OWN_HOP_LIMIT]);
+        let words = [VERSION.to_be(), second, e, f, g, h, i, j, k, l];
+        packet.put(EthHdr::LEN, words).ok_or(Reason::Internal)
+    }
+}
