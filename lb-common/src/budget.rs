@@ -66,8 +66,8 @@ pub const fn take(full_at: u64, now: u64, budget: Budget) -> Option<u64> {
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Buckets {
-    /// Of the ICMP messages that say that the service has no backend.
-    pub unreachable: u64,
+    /// Of ICMP messages about packets to the service.
+    pub messages: u64,
     /// Zero.
     pub pad: [u64; 7],
 }

@@ -32,11 +32,11 @@ pub const MAX_OPENING: u32 = 1 << 15;
 /// Entries of each family's table of older flows of which one packet came since their slot changed. As above.
 pub const MAX_SEEN: u32 = 1 << 16;
 
-/// ICMP messages a second, and at once, that tell clients of one service that it has no backend (RFC 4443 section
-/// 2.4 (f) asks for a limit; these are the kernel's for all of its messages).
-pub const UNREACHABLE_RATE: u32 = 1_000;
-/// See [`UNREACHABLE_RATE`].
-pub const UNREACHABLE_BURST: u32 = 50;
+/// ICMP messages a second, and at once, that tell clients of one service that it has no backend, or which size would have
+/// fit (RFC 4443 section 2.4 (f) asks for a limit; these are the kernel's for all of its messages).
+pub const MESSAGE_RATE: u32 = 1_000;
+/// See [`MESSAGE_RATE`].
+pub const MESSAGE_BURST: u32 = 50;
 
 /// Bytes of an ICMP message about a packet, from its own IPv4 header on (RFC 1812 section 4.3.2.3).
 pub const ICMP_ERROR_V4: usize = 576;

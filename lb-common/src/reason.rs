@@ -110,9 +110,10 @@ reasons! {
     NoNextHop = 22, Drop, "no_next_hop", "Neither the daemon nor the kernel knows the way to the next hop.", "Check route and neighbour entry with `ip route get` and `ip neigh`.";
     TtlExpired = 23, Drop, "ttl_expired", "The TTL or hop limit would reach 0.", "Look for a routing loop, or a traceroute.";
     BadLength = 24, Drop, "bad_length", "Addressed to a service, but its lengths contradict the frame.", "Look for a broken or hostile sender.";
-    TooBig = 25, Drop, "too_big", "Does not fit the MTU of the way out; the balancer does not fragment.", "Make the MTUs of the paths equal.";
+    TooBig = 25, Drop, "too_big", "Does not fit the MTU of the way out, and its sender was not told: the limit of such messages is reached, or it is an ICMP error itself.", "Make the MTUs of the paths equal.";
     ModeMissing = 26, Drop, "mode_missing", "The backend asks for a mode that this program does not have.", "Start the daemon and the program of one version.";
     NoHeadroom = 27, Drop, "no_headroom", "The driver left no room before the frame for the headers of a tunnel.", "Use mode nat, dnat or l2dsr, or `--xdp-mode generic`.";
+    TooBigAnswered = 28, Tx, "too_big_answered", "Does not fit the MTU of the way to the backend: its sender was told which size does.", "Nothing to do; senders lower their size. A tunnel's headers count, so a larger MTU towards the backends avoids it.";
     RejectedReset = 40, Tx, "rejected_reset", "The service has no backend that takes new flows: answered with a TCP reset.", "Check the backends' health with `lb backend list`.";
     RejectedUnreachable = 41, Tx, "rejected_unreachable", "The service has no backend that takes new flows: answered with an ICMP port unreachable.", "Check the backends' health with `lb backend list`.";
     UnreachableRate = 42, Drop, "unreachable_rate", "The service has no backend that takes new flows, and the limit of ICMP messages that say so is reached.", "Check the backends' health with `lb backend list`.";

@@ -5,7 +5,7 @@ use core::ptr;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use lb_common::{
     budget::{Budget, take},
-    limits::{UNREACHABLE_BURST, UNREACHABLE_RATE},
+    limits::{MESSAGE_BURST, MESSAGE_RATE},
     reason::Reason,
     service::ServiceId,
 };
@@ -15,13 +15,13 @@ use crate::maps;
 /// Times that a CPU tries to take from a bucket while others do. All of them lost: that many others were admitted.
 const TAKE_TRIES: u32 = 8;
 
-/// Whether one more ICMP message may say that a service has no backend.
+/// Whether one more ICMP message may be sent about packets to a service.
 #[inline(always)]
-pub(crate) fn admit_unreachable(service: ServiceId) -> Result<bool, Reason> {
-    const BUDGET: Budget = Budget::new(UNREACHABLE_RATE, UNREACHABLE_BURST);
+pub(crate) fn admit_message(service: ServiceId) -> Result<bool, Reason> {
+    const BUDGET: Budget = Budget::new(MESSAGE_RATE, MESSAGE_BURST);
     let buckets = maps::buckets(service)?;
     // SAFETY: a field of the map's value.
-    Ok(unsafe { take_from(&raw mut (*buckets).unreachable, now(), BUDGET) })
+    Ok(unsafe { take_from(&raw mut (*buckets).messages, now(), BUDGET) })
 }
 
 /// Takes one out of a bucket that other CPUs take from, too; whether there was one.

@@ -5,6 +5,8 @@
 //! where a router between us and the flow's end has sent the error: the receiver could not route to it, and the
 //! network behind the balancer is not its business (RFC 5508 section 4.2 leaves this to the operator's policy).
 
+use core::cell::Cell;
+
 use lb_common::{
     addr::NetPort,
     csum::{self, Sum},
@@ -62,6 +64,7 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
         tuple,
         known: flow,
         spare_key: outer,
+        limit,
         ..
     } = &mut *room;
     // The flow's own packets come from where the quoted one went.
@@ -90,7 +93,7 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
         return Ok(Way::AsIs);
     }
     let outer = outer.dst.take_from(outer.src.take_from(Sum::ZERO));
-    let sent = send(packet, ip, &quoted, tuple, flow, outer);
+    let sent = send(packet, ip, &quoted, tuple, flow, outer, limit);
     if let Err(reason) = sent {
         maps::count_service_drop(flow.service, reason);
     }
@@ -106,6 +109,7 @@ fn send<A: Family>(
     tuple: &Tuple<A>,
     flow: &NatFlow<A>,
     outer: Sum,
+    limit: &Cell<u32>,
 ) -> Result<Verdict, Reason> {
     let next_hop = match flow.direction {
         FORWARD => {
@@ -113,7 +117,7 @@ fn send<A: Family>(
                 return Err(Reason::OtherProtocol);
             };
             nat::may_route(ip)?;
-            NextHop::towards(packet, ip, owner, &flow.src, &flow.dst)?
+            NextHop::towards(packet, ip, owner, &flow.src, &flow.dst, limit)?
         }
         REPLY => {
             nat::may_route(ip)?;

@@ -93,6 +93,9 @@ mod entry {
         if reason == pick::REJECT {
             return reply::reject::<A>(packet);
         }
+        if reason == Reason::TooBig {
+            return reply::too_big::<A>(packet);
+        }
         reason
     }
 }

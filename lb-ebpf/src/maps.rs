@@ -3,7 +3,10 @@
 
 mod records;
 
-use core::ops::{Deref, DerefMut};
+use core::{
+    cell::Cell,
+    ops::{Deref, DerefMut},
+};
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_EXIST, BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, BPF_NOEXIST},
@@ -83,6 +86,8 @@ pub(crate) struct Scratch<A> {
     pub(crate) ip: Ip,
     /// See above.
     pub(crate) service: Service,
+    /// The largest packet that would have fit, where one was refused as too big. Set through shared references.
+    pub(crate) limit: Cell<u32>,
     /// The packet's tuple.
     pub(crate) tuple: Tuple<A>,
     /// What the flow table holds under it, if anything.

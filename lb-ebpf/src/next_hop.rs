@@ -1,6 +1,7 @@
 //! Where a frame goes on layer 2, and sending it there.
 
 use core::{
+    cell::Cell,
     mem::{MaybeUninit, offset_of},
     ptr,
 };
@@ -17,6 +18,7 @@ use lb_common::{
 
 use crate::{
     family::Family,
+    forward::direct,
     packet::{Macs, Packet},
     parse::Ip,
     verdict::Verdict,
@@ -42,7 +44,8 @@ impl NextHop {
     }
 
     /// Towards a backend for a packet that was translated to `src` and `dst`: as the daemon has resolved it, else as
-    /// the kernel's routes and neighbours say. Refuses a packet that does not fit.
+    /// the kernel's routes and neighbours say. Refuses a packet that does not fit, with the size that
+    /// does in `limit`.
     #[inline(always)]
     pub(crate) fn towards<A: Family>(
         packet: &Packet,
@@ -50,11 +53,9 @@ impl NextHop {
         backend: &Backend,
         src: &A,
         dst: &A,
+        limit: &Cell<u32>,
     ) -> Result<Self, Reason> {
-        // A frame of several buffers may be an aggregate of segments that each fit.
-        if backend.mtu != 0 && ip.len() > usize::from(backend.mtu) && packet.is_linear() {
-            return Err(Reason::TooBig);
-        }
+        direct::fits(packet, ip, backend, 0, limit)?;
         if backend.has(RESOLVED) {
             return Ok(Self::resolved(backend));
         }

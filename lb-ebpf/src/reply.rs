@@ -77,14 +77,56 @@ fn try_reject<A: Reply>(packet: &Packet, service: ServiceId) -> Result<Reason, R
             Ok(Reason::RejectedReset)
         }
         Protocol::Udp => {
-            if !budget::admit_unreachable(service)? {
+            if !budget::admit_message(service)? {
                 return Err(Reason::UnreachableRate);
             }
-            error::<A>(packet, &ip, A::PORT_UNREACHABLE, 0)?;
+            send_error::<A>(packet, A::PORT_UNREACHABLE, 0)?;
             Ok(Reason::RejectedUnreachable)
         }
         Protocol::Icmp => Err(Reason::Internal),
     }
+}
+
+/// Tells the sender of a packet that does not fit the way to its backend which size does. Returns what has become of it.
+#[inline(always)]
+pub(crate) fn too_big<A: Family>(packet: &Packet) -> Reason {
+    let too_big = if A::IS_V6 { too_big_v6 } else { too_big_v4 };
+    // As in `open::outcome`.
+    let reason = core::hint::black_box(too_big(packet.context()));
+    Reason::from_number(reason).unwrap_or(Reason::Internal)
+}
+
+/// [`too_big`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn too_big_v4(ctx: *mut xdp_md) -> u32 {
+    let (Ok(reason) | Err(reason)) = try_too_big::<NetV4>(&Packet::new(ctx));
+    reason as u32
+}
+
+/// [`too_big`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn too_big_v6(ctx: *mut xdp_md) -> u32 {
+    let (Ok(reason) | Err(reason)) = try_too_big::<NetV6>(&Packet::new(ctx));
+    reason as u32
+}
+
+/// Whether or not an IPv4 packet has DF: nobody here fragments it, and its sender can.
+#[inline(always)]
+fn try_too_big<A: Reply>(packet: &Packet) -> Result<Reason, Reason> {
+    let ip = A::parse(packet)?;
+    let room = A::room()?;
+    // As for other messages; and none is sent about an error, or before a limit is known.
+    if ip.protocol == Protocol::Icmp || !room.tuple.src.is_host() || room.limit.get() == 0 {
+        return Err(Reason::TooBig);
+    }
+    let service = service::find(&room.tuple)?.ok_or(Reason::TooBig)?;
+    if !budget::admit_message(service.id)? {
+        return Err(Reason::TooBig);
+    }
+    send_error::<A>(packet, A::TOO_BIG, room.limit.get().to_be())?;
+    Ok(Reason::TooBigAnswered)
 }
 
 /// Turns a TCP segment into the reset that answers it as if there was no connection (RFC 9293 section 3.10.7.1). A reset
@@ -135,10 +177,41 @@ fn reset<A: Reply>(packet: &Packet, ip: &Ip) -> Result<(), Reason> {
 }
 
 /// Turns a packet into an ICMP error about it, which quotes as much of it as may be. `kind` is type and code, `rest` the
-/// second word of the ICMP header.
+/// second word of the ICMP header as it stands in memory.
 #[inline(always)]
-fn error<A: Reply>(packet: &Packet, ip: &Ip, kind: [u8; 2], rest: u32) -> Result<(), Reason> {
+fn send_error<A: Reply>(packet: &Packet, kind: [u8; 2], rest: u32) -> Result<(), Reason> {
+    let error = if A::IS_V6 { error_v6 } else { error_v4 };
+    let kind = u32::from(u16::from_ne_bytes(kind));
+    // As in `open::outcome`.
+    let reason = core::hint::black_box(error(packet.context(), kind, rest));
+    match Reason::from_number(reason) {
+        Some(SENT) => Ok(()),
+        Some(reason) => Err(reason),
+        None => Err(Reason::Internal),
+    }
+}
+
+/// What [`error_v4`] and [`error_v6`] return where all went well.
+const SENT: Reason = Reason::SentBack;
+
+/// [`send_error`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn error_v4(ctx: *mut xdp_md, kind: u32, rest: u32) -> u32 {
+    error::<NetV4>(&Packet::new(ctx), kind, rest).map_or_else(|reason| reason, |()| SENT) as u32
+}
+
+/// [`send_error`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn error_v6(ctx: *mut xdp_md, kind: u32, rest: u32) -> u32 {
+    error::<NetV6>(&Packet::new(ctx), kind, rest).map_or_else(|reason| reason, |()| SENT) as u32
+}
+
+#[inline(always)]
+fn error<A: Reply>(packet: &Packet, kind: u32, rest: u32) -> Result<(), Reason> {
     const ICMP: usize = Icmpv4Hdr::LEN;
+    let ip = A::parse(packet)?;
     let linear = packet.linear_len() - EthHdr::LEN;
     // Whole words, since that is what is summed up.
     let quoted = ip.len().min(linear).min(A::ERROR_LEN - A::LEN - ICMP) & !3;
@@ -172,7 +245,7 @@ fn error<A: Reply>(packet: &Packet, ip: &Ip, kind: [u8; 2], rest: u32) -> Result
     add::<16>(packet, &mut at, &mut left, &mut seed)?;
     add::<8>(packet, &mut at, &mut left, &mut seed)?;
     add::<4>(packet, &mut at, &mut left, &mut seed)?;
-    let [kind, code] = kind;
+    let [kind, code, ..] = kind.to_ne_bytes();
     sum = sum_of(sum.add32(seed), &[u32::from_ne_bytes([kind, code, 0, 0]), rest]);
     let [check_low, check_high] = (!sum.fold()).to_ne_bytes();
 
@@ -230,6 +303,8 @@ trait Reply: Family {
     const ICMP: IpProto;
     /// Type and code of "port unreachable".
     const PORT_UNREACHABLE: [u8; 2];
+    /// Type and code of "fragmentation needed" (RFC 1191) or "packet too big" (RFC 4443), whose second word is the size.
+    const TOO_BIG: [u8; 2];
     /// Bytes of an ICMP error at most, from the IP header on.
     const ERROR_LEN: usize;
 
@@ -249,6 +324,7 @@ impl Reply for NetV4 {
     const LEN: usize = Ipv4Hdr::LEN;
     const ICMP: IpProto = IpProto::Icmp;
     const PORT_UNREACHABLE: [u8; 2] = [3, 3];
+    const TOO_BIG: [u8; 2] = [3, 4];
     const ERROR_LEN: usize = ICMP_ERROR_V4;
 
     #[inline(always)]
@@ -287,6 +363,7 @@ impl Reply for NetV6 {
     const LEN: usize = Ipv6Hdr::LEN;
     const ICMP: IpProto = IpProto::Ipv6Icmp;
     const PORT_UNREACHABLE: [u8; 2] = [1, 4];
+    const TOO_BIG: [u8; 2] = [2, 0];
     const ERROR_LEN: usize = ICMP_ERROR_V6;
 
     #[inline(always)]

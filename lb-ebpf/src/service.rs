@@ -1,5 +1,7 @@
 //! From a packet to its service or its flow, and on to the backend or back to the client.
 
+use core::cell::Cell;
+
 use lb_common::{
     addr::NetPort,
     backend::Backend,
@@ -171,7 +173,7 @@ fn try_forward_as_is<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
             Pick::Owner(_) | Pick::LookUp => follow::owner_in::<A>(service, slot, opens),
         };
         let Choice { id, backend } = pick::choice(service, owner)?;
-        let verdict = direct::send::<A>(packet, ip, backend, hash)?;
+        let verdict = direct::send::<A>(packet, ip, backend, hash, &room.limit)?;
         maps::count_forward(service.id, id, u64::from(packet.frame_len), opens);
         Ok(verdict)
     });
@@ -198,14 +200,14 @@ fn from_client<A: Family>(
         if !reopens || pick::is_first_choice(service, &*room) {
             entry.touch(&mut room.known, flags);
             track::follow_client(&mut *room, packet)?;
-            return forward(packet, ip, &room.known, owner, reopens);
+            return forward(packet, ip, &room.known, owner, reopens, &room.limit);
         }
     }
     let state = track::state_after(track::UNPROVEN, flags);
     open::open_in::<A>(packet, service, state, entry.is_some())?;
     let flow = &room.opening.forward;
     let owner = pick::living_owner(flow).ok_or(Reason::NoBackend)?;
-    forward(packet, ip, flow, owner, true)
+    forward(packet, ip, flow, owner, true, &room.limit)
 }
 
 /// Counts and sends a client's packet to its flow's backend.
@@ -216,8 +218,9 @@ fn forward<A: Family>(
     flow: &NatFlow<A>,
     backend: &Backend,
     new_flow: bool,
+    limit: &Cell<u32>,
 ) -> Result<Verdict, Reason> {
-    let next_hop = NextHop::towards(packet, ip, backend, &flow.src, &flow.dst)?;
+    let next_hop = NextHop::towards(packet, ip, backend, &flow.src, &flow.dst, limit)?;
     maps::count_forward(flow.service, flow.backend, u64::from(packet.frame_len), new_flow);
     nat::translate(packet, ip, flow, &next_hop)
 }

@@ -246,9 +246,10 @@ const TRANSFER: usize = 1 << 20;
 /// MTU of the narrow part of the way between router and client.
 const NARROW: u16 = 1400;
 
-/// A backend's large answers meet a link that is too small for them; the router's complaint goes to the service's address.
+/// A backend's large answers meet a link that is too small for them: the router's complaint goes to the service's address.
+/// A client's large requests do not fit the tunnel: the balancer tells it.
 #[test]
-fn a_backend_behind_a_tunnel_learns_of_a_smaller_mtu_on_the_way_to_its_client() -> Result<()> {
+fn both_ends_learn_which_size_fits_the_way_through_a_tunnel() -> Result<()> {
     let _lane = Lane::shared()?;
     let net = Topology::new(Shape::Routed, 2)?;
     // Replies come from the service's address, by another way than packets to it go.
@@ -256,7 +257,6 @@ fn a_backend_behind_a_tunnel_learns_of_a_smaller_mtu_on_the_way_to_its_client() 
         net.middle
             .sysctl(&format!("net/ipv4/conf/{device}/rp_filter"), "0")?;
     }
-    net.middle.ip(&format!("link set client mtu {NARROW}"))?;
     let mut services = Vec::new();
     for way in WAYS.into_iter().filter(|way| way.outer.is_some()) {
         for family in Family::BOTH {
@@ -281,25 +281,46 @@ fn a_backend_behind_a_tunnel_learns_of_a_smaller_mtu_on_the_way_to_its_client() 
     }
     let mut daemon = Daemon::new(&net.lb.ns, net.lb_interfaces())?.config(&file(&services))?;
     daemon.start()?;
-    for way in WAYS.into_iter().filter(|way| way.outer.is_some()) {
-        for family in Family::BOTH {
-            let vip = SocketAddr::new(net.vip(family, way.vip), PORT);
-            for port in 30_000..30_004 {
-                let received = net.client.ns.enter(|| -> Result<usize> {
-                    let mut stream = connect_within(vip, port, Duration::from_secs(10))?;
-                    let mut bytes = Vec::new();
-                    Ok(stream.read_to_end(&mut bytes)?)
-                })?;
-                let received =
-                    received.with_context(|| format!("{} over {:?} from {vip}", way.mode, way.outer))?;
-                ensure!(received == TRANSFER, "{received} bytes of {TRANSFER}");
+    for (transfer, first_port) in [(UPLOAD, 30_000), (DOWNLOAD, 31_000)] {
+        if transfer == DOWNLOAD {
+            net.middle.ip(&format!("link set client mtu {NARROW}"))?;
+        }
+        for way in WAYS.into_iter().filter(|way| way.outer.is_some()) {
+            for family in Family::BOTH {
+                let vip = SocketAddr::new(net.vip(family, way.vip), PORT);
+                for port in first_port..first_port + 4 {
+                    let received = net.client.ns.enter(|| bulk(vip, port, transfer))?;
+                    let case = || format!("transfer {transfer} over {} and {:?}, {vip}", way.mode, way.outer);
+                    let received = received.with_context(case)?;
+                    ensure!(received == TRANSFER, "{}: {received} bytes", case());
+                }
             }
         }
     }
+    let told = daemon
+        .metrics()?
+        .count("lb_replies_total", &[("reason", "too_big_answered")]);
+    ensure!(told > 0, "the balancer told nobody");
     Ok(())
 }
 
-/// Sends [`TRANSFER`] bytes to whoever connects.
+/// First byte of a connection: whether the client's bytes or the server's follow.
+const UPLOAD: u8 = b'u';
+const DOWNLOAD: u8 = b'd';
+
+/// Bytes that got through.
+fn bulk(server: SocketAddr, port: u16, transfer: u8) -> Result<usize> {
+    let mut stream = connect_within(server, port, Duration::from_secs(10))?;
+    stream.write_all(&[transfer])?;
+    if transfer == UPLOAD {
+        stream.write_all(&vec![7; TRANSFER])?;
+        stream.read_exact(&mut [0])?;
+        return Ok(TRANSFER);
+    }
+    Ok(stream.read_to_end(&mut Vec::new())?)
+}
+
+/// Takes [`TRANSFER`] bytes from whoever connects and answers one, or sends as many.
 struct BulkServer {
     stop: Arc<AtomicBool>,
 }
@@ -316,7 +337,16 @@ impl BulkServer {
                         return;
                     }
                     let Ok(mut stream) = stream else { return };
-                    thread::spawn(move || stream.write_all(&vec![7; TRANSFER]));
+                    thread::spawn(move || {
+                        let mut transfer = [0];
+                        stream.read_exact(&mut transfer)?;
+                        let mut bytes = vec![0; TRANSFER];
+                        if transfer == [UPLOAD] {
+                            stream.read_exact(&mut bytes)?;
+                            bytes.truncate(1);
+                        }
+                        stream.write_all(&bytes)
+                    });
                 }
             });
         }

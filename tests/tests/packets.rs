@@ -138,7 +138,8 @@ fn what_cannot_be_forwarded_is_dropped_for_its_own_reason() -> Result<()> {
         bench.dropped("port taken", &syn(40_001), Reason::SnatPortsExhausted)?;
         bench.expect("first again", &syn(40_000), TX, &forwarded, Reason::SentBack)?;
         bench.change_backends(|backend| backend.mtu = 30)?;
-        bench.dropped("too big", &syn(40_000), Reason::TooBig)?;
+        let told = Frame::too_big(side.vip(80), side.client(40_000), &syn(40_000), 30);
+        bench.expect("too big", &syn(40_000), TX, &told, Reason::TooBigAnswered)?;
         bench.change_backends(|backend| backend.mtu = 1500)?;
         bench.change_backends(|backend| backend.flags &= !ALIVE)?;
         bench.dropped("dead", &syn(40_000), Reason::NoBackend)?;

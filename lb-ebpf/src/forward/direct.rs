@@ -1,5 +1,7 @@
 //! The modes in which a backend gets the client's packet as it is, and answers the client itself.
 
+use core::cell::Cell;
+
 use lb_common::{
     backend::{Backend, IPV6},
     reason::Reason,
@@ -11,25 +13,38 @@ use crate::{
     family::Family, forward::tunnel as outer, next_hop::NextHop, packet::Packet, parse::Ip, verdict::Verdict,
 };
 
-/// Sends a packet to its backend in the backend's mode. Refuses one that does not fit.
+/// Sends a packet to its backend in the backend's mode. Refuses one that does not fit, with the size that does in `limit`.
 #[inline(always)]
 pub(crate) fn send<A: Family>(
     packet: &Packet,
     ip: &Ip,
     backend: &Backend,
     hash: u32,
+    limit: &Cell<u32>,
 ) -> Result<Verdict, Reason> {
     match Mode::from_u8(backend.mode) {
         Some(Mode::L2dsr) => {
-            fits(packet, ip, backend, 0)?;
+            fits(packet, ip, backend, 0, limit)?;
             NextHop::to_backend(packet, backend)?.send(packet)
         }
         Some(Mode::Ipip) => {
-            fits(packet, ip, backend, tunnel::overhead(backend.has(IPV6), false))?;
+            fits(
+                packet,
+                ip,
+                backend,
+                tunnel::overhead(backend.has(IPV6), false),
+                limit,
+            )?;
             outer::send::<A>(packet, ip, backend, false, hash)
         }
         Some(Mode::Gue) => {
-            fits(packet, ip, backend, tunnel::overhead(backend.has(IPV6), true))?;
+            fits(
+                packet,
+                ip,
+                backend,
+                tunnel::overhead(backend.has(IPV6), true),
+                limit,
+            )?;
             outer::send::<A>(packet, ip, backend, true, hash)
         }
         Some(Mode::Nat | Mode::Dnat) | None => Err(Reason::ModeMissing),
@@ -38,9 +53,18 @@ pub(crate) fn send<A: Family>(
 
 /// Whether the packet and what is put before it fit the way to the backend.
 #[inline(always)]
-fn fits(packet: &Packet, ip: &Ip, backend: &Backend, overhead: usize) -> Result<(), Reason> {
+pub(crate) fn fits(
+    packet: &Packet,
+    ip: &Ip,
+    backend: &Backend,
+    overhead: usize,
+    limit: &Cell<u32>,
+) -> Result<(), Reason> {
+    let mtu = usize::from(backend.mtu);
     // A frame of several buffers may be an aggregate of segments that each fit.
-    if backend.mtu != 0 && ip.len() + overhead > usize::from(backend.mtu) && packet.is_linear() {
+    if mtu != 0 && ip.len() + overhead > mtu && packet.is_linear() {
+        #[expect(clippy::cast_possible_truncation, reason = "an MTU")]
+        limit.set(mtu.saturating_sub(overhead) as u32);
         return Err(Reason::TooBig);
     }
     Ok(())

@@ -132,6 +132,23 @@ impl Frame {
         Self::error(from, to, hops, &about.0[IP..IP + header + quoted_l4])
     }
 
+    /// What tells the sender of `about` that only packets of `mtu` bytes fit, and quotes as much of it as may be.
+    pub(crate) fn too_big(from: SocketAddr, to: SocketAddr, about: &Self, mtu: u16) -> Self {
+        let (header, most) = if from.is_ipv4() { (20, 576) } else { (40, 1_280) };
+        let quoted = (about.0.len() - IP).min(most - header - 8) / 4 * 4;
+        let quoted = &about.0[IP..IP + quoted];
+        let mut frame = Vec::new();
+        if from.is_ipv4() {
+            let kind = icmpv4::DestUnreachableHeader::FragmentationNeeded { next_hop_mtu: mtu };
+            let builder = ip(from, to, 64).icmpv4(Icmpv4Type::DestinationUnreachable(kind));
+            builder.write(&mut frame, quoted).unwrap();
+        } else {
+            let kind = Icmpv6Type::PacketTooBig { mtu: mtu.into() };
+            ip(from, to, 64).icmpv6(kind).write(&mut frame, quoted).unwrap();
+        }
+        Self(frame).lb_to_client()
+    }
+
     fn error(from: SocketAddr, to: SocketAddr, hops: u8, quoted: &[u8]) -> Self {
         let mut frame = Vec::new();
         if from.is_ipv4() {

@@ -107,7 +107,7 @@ fn gue_over_ipv6_has_no_checksum_where_the_packet_has_none() -> Result<()> {
 }
 
 #[test]
-fn what_does_not_fit_a_tunnel_is_dropped_to_the_byte() -> Result<()> {
+fn the_sender_of_a_packet_that_does_not_fit_is_told_which_size_does() -> Result<()> {
     let bench = Bench::new()?;
     for side in FAMILIES {
         for (port, overhead) in [
@@ -117,13 +117,24 @@ fn what_does_not_fit_a_tunnel_is_dropped_to_the_byte() -> Result<()> {
             (GUE_V4, 28),
             (GUE_V6, 48),
         ] {
-            let sent = Frame::tcp(side.client(40_000), side.vip(port), ACK, 64, &[7; 100]);
-            let length = u16::try_from(sent.len() - IP)? + overhead;
-            bench.change_backends(|backend| backend.mtu = length)?;
-            let (action, _, reason) = bench.run(&sent)?;
-            ensure!((action, reason) == (TX, Reason::SentBack), "it fits: {reason:?}");
-            bench.change_backends(|backend| backend.mtu = length - 1)?;
-            bench.dropped("one byte too many", &sent, Reason::TooBig)?;
+            let (client, vip) = (side.client(40_000), side.vip(port));
+            for sent in [
+                Frame::tcp(client, vip, ACK, 64, &[7; 101]),
+                Frame::udp(client, vip, 64, &[7; 1_400]),
+            ] {
+                let length = u16::try_from(sent.len() - IP)?;
+                bench.change_backends(|backend| backend.mtu = length + overhead)?;
+                let (action, _, reason) = bench.run(&sent)?;
+                ensure!((action, reason) == (TX, Reason::SentBack), "it fits: {reason:?}");
+                bench.change_backends(|backend| backend.mtu = length + overhead - 1)?;
+                let wanted = Frame::too_big(vip, client, &sent, length - 1);
+                bench.expect("one byte too many", &sent, TX, &wanted, Reason::TooBigAnswered)?;
+            }
+            // Nobody is told about an error.
+            let reply = Frame::udp(side.vip(port), client, 64, b"reply");
+            let error = Frame::unreachable(side.snat(0), side.vip(0), 64, &reply, 8);
+            bench.change_backends(|backend| backend.mtu = 30)?;
+            bench.dropped("an error", &error, Reason::TooBig)?;
             bench.change_backends(|backend| backend.mtu = 1500)?;
         }
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, ensure};
-use lb_common::{limits::UNREACHABLE_BURST, reason::Reason};
+use lb_common::{limits::MESSAGE_BURST, reason::Reason};
 
 use super::{
     ACK, DROP, FAMILIES, SYN, TX,
@@ -133,7 +133,7 @@ fn errors_are_limited_for_each_service_and_resets_are_not() -> Result<()> {
         let (client, vip) = ends(side);
         let errors = answered(&Frame::udp(client, vip, 64, b"x"))?;
         ensure!(
-            (UNREACHABLE_BURST..PACKETS).contains(&errors),
+            (MESSAGE_BURST..PACKETS).contains(&errors),
             "{errors} of {PACKETS} errors"
         );
         let resets = answered(&Frame::tcp(client, vip, SYN, 64, b""))?;
