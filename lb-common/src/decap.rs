@@ -1,14 +1,18 @@
 //! The end of a tunnel, at a backend: what its program and the command that loads it share.
 
-/// Prefixes that tunnels may come from, to [`ALLOWED`]: of addresses as records hold them, so that those of IPv4 have 96 bits
-/// more. Written by the command.
+/// Prefixes that tunnels may come from, to [`V4`] or [`V6`]: of addresses as records hold them, so that those of IPv4 have 96
+/// bits more, and an IPv6 prefix may contain them all. Written by the command.
 pub const SOURCES: &str = "SOURCES";
 /// Addresses that tunnels end at, to [`ALLOWED`]. Written by the command.
 pub const ADDRESSES: &str = "ADDRESSES";
 /// Packets by [`Outcome`], per CPU.
 pub const OUTCOMES: &str = "OUTCOMES";
 
-/// What the two sets hold for each member.
+/// A source of IPv4, for packets over IPv4 alone.
+pub const V4: u8 = 4;
+/// A source of IPv6, as above.
+pub const V6: u8 = 6;
+/// What the set of addresses holds for each.
 pub const ALLOWED: u8 = 1;
 
 /// Prefixes and addresses at most.

@@ -6,6 +6,8 @@
 mod bench;
 #[path = "packets/build.rs"]
 mod build;
+#[path = "packets/decap.rs"]
+mod decap;
 #[path = "packets/fuzz.rs"]
 mod fuzz;
 #[path = "packets/modes.rs"]

@@ -22,7 +22,7 @@ mod entry {
     use lb_common::{
         addr::{NetAddr, NetV4, NetV6},
         csum::{self, Sum},
-        decap::{MAX_ENTRIES, Outcome},
+        decap::{MAX_ENTRIES, Outcome, V4, V6},
         tunnel::{self, GUE_PORT, IPV4_IN_IP, IPV6_IN_IP, UDP_LEN},
     };
     use network_types::{
@@ -70,6 +70,8 @@ mod entry {
 
     /// An outer IP header.
     struct Outer {
+        /// As its sources are marked.
+        family: u8,
         source: NetAddr,
         destination: NetAddr,
         /// DSCP and ECN.
@@ -106,7 +108,7 @@ mod entry {
         if unsafe { ADDRESSES.get(outer.destination) }.is_none() {
             return Err(Outcome::Passed);
         }
-        if SOURCES.get(&Key::new(ADDRESS_BITS, outer.source)).is_none() {
+        if SOURCES.get(&Key::new(ADDRESS_BITS, outer.source)) != Some(&outer.family) {
             return Err(Outcome::UnknownSource);
         }
         let (inner, protocol) = if is_udp {
@@ -141,6 +143,7 @@ mod entry {
             return None;
         }
         Some(Outer {
+            family: V4,
             source: mapped(header.src_addr),
             destination: mapped(header.dst_addr),
             class: header.tos,
@@ -159,6 +162,7 @@ mod entry {
             return None;
         }
         Some(Outer {
+            family: V6,
             source: NetAddr(words(header.src_addr)),
             destination: NetAddr(words(header.dst_addr)),
             class: first << 4 | second >> 4,

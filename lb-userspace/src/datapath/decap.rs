@@ -14,7 +14,7 @@ use aya::{
 use ipnet::IpNet;
 use lb_common::{
     addr::NetAddr,
-    decap::{ADDRESSES, ALLOWED, MAX_ENTRIES, OUTCOMES, Outcome, SOURCES},
+    decap::{ADDRESSES, ALLOWED, MAX_ENTRIES, OUTCOMES, Outcome, SOURCES, V4, V6},
 };
 
 use super::{
@@ -135,12 +135,16 @@ fn start(object: &[u8], options: &DecapOptions, addresses: &[IpAddr]) -> Result<
         .map_err(|e| error::chain(&e))?;
     let mut sources: LpmTrie<_, Plain, u8> = map(&mut ebpf, SOURCES)?;
     for prefix in options.sources.iter().take(MAX_ENTRIES as usize) {
-        let mapped = if prefix.addr().is_ipv4() { 96 } else { 0 };
+        let (mapped, family) = if prefix.addr().is_ipv4() {
+            (96, V4)
+        } else {
+            (0, V6)
+        };
         let key = Key::new(
             mapped + u32::from(prefix.prefix_len()),
             Plain(prefix.addr().into()),
         );
-        sources.insert(&key, ALLOWED, 0).map_err(|e| error::chain(&e))?;
+        sources.insert(&key, family, 0).map_err(|e| error::chain(&e))?;
     }
     let mut own: HashMap<_, Plain, u8> = map(&mut ebpf, ADDRESSES)?;
     for address in addresses.iter().take(MAX_ENTRIES as usize) {
