@@ -209,6 +209,9 @@ mod tests {
             parse(&query, &query, RecordType::A).is_err(),
             "the question itself"
         );
+        let mut another = good.clone();
+        another[1] ^= 1;
+        assert!(parse(&another, &query, RecordType::A).is_err(), "another id");
         let mut endless = good.clone();
         // The answer's name points to itself.
         endless[query.len() + 1] = u8::try_from(query.len()).unwrap();
