@@ -4,6 +4,7 @@ use crate::{
     addr::{NetAddr, NetPort},
     plain_data,
     service::ServiceId,
+    vlan::Vlans,
 };
 
 /// Number of a backend: index into the backend map and its counters. 0 means "none".
@@ -36,7 +37,7 @@ pub const IN_USE: u16 = 1 << 0;
 pub const ALIVE: u16 = 1 << 1;
 /// Address, source and port are IPv6.
 pub const IPV6: u16 = 1 << 2;
-/// `next_hop_mac`, `source_mac` and `ifindex` are current. Without it the program asks the kernel's routes.
+/// `next_hop_mac`, `source_mac`, `ifindex` and `vlans` are current. Without it the program asks the kernel's routes.
 pub const RESOLVED: u16 = 1 << 3;
 
 /// Value of a backend (array map, so updates are not atomic: fields that packets use together change only while
@@ -70,8 +71,8 @@ pub struct Backend {
     pub mode: u8,
     /// IP protocol of the service: [`crate::service::TCP`] or [`crate::service::UDP`].
     pub protocol: u8,
-    /// Zero.
-    pub pad: [u8; 4],
+    /// VLANs of the interface towards it.
+    pub vlans: Vlans,
 }
 
 impl Backend {

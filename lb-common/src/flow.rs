@@ -19,6 +19,7 @@ use crate::{
     },
     plain_data,
     service::{ServiceId, TCP},
+    vlan::Vlans,
 };
 
 /// What a packet carries, as it arrives. `A` is [`NetV4`] or [`NetV6`].
@@ -99,6 +100,10 @@ pub struct LastHop {
     pub peer_mac: [u8; 6],
     /// Index of the interface.
     pub ifindex: u32,
+    /// VLANs it came in.
+    pub vlans: Vlans,
+    /// Zero.
+    pub pad: u32,
 }
 
 /// The flow entry of the client's direction.
@@ -150,9 +155,9 @@ pub struct NatFlow<A> {
     pub last_hop: LastHop,
 }
 
-/// An IPv4 NAT flow, 48 bytes.
+/// An IPv4 NAT flow, 56 bytes.
 pub type NatFlowV4 = NatFlow<NetV4>;
-/// An IPv6 NAT flow, 72 bytes.
+/// An IPv6 NAT flow, 80 bytes.
 pub type NatFlowV6 = NatFlow<NetV6>;
 
 impl<A: Copy> NatFlow<A> {
@@ -185,8 +190,8 @@ pub const fn idle_timeout_secs(protocol: u8, forward: u8, reply: u8) -> u32 {
 
 const _: () = assert!(size_of::<TupleV4>() == 16);
 const _: () = assert!(size_of::<TupleV6>() == 40);
-const _: () = assert!(size_of::<NatFlowV4>() == 48);
-const _: () = assert!(size_of::<NatFlowV6>() == 72);
+const _: () = assert!(size_of::<NatFlowV4>() == 56);
+const _: () = assert!(size_of::<NatFlowV6>() == 80);
 
 plain_data!(TupleV4, TupleV6, NatFlowV4, NatFlowV6);
 

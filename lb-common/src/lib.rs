@@ -23,6 +23,7 @@ pub mod service;
 pub mod settings;
 pub mod track;
 pub mod tunnel;
+pub mod vlan;
 
 /// Implements aya's marker for plain data, so that the daemon can read and write the layout as map key or value.
 macro_rules! plain_data {

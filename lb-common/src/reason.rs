@@ -96,7 +96,7 @@ reasons! {
     NotOurs = 2, Pass, "not_ours", "Neither a service nor a known flow.", "Nothing to do; the kernel handles it.";
     NotIp = 3, Pass, "not_ip", "Not IPv4 or IPv6, for example ARP.", "Nothing to do; the kernel handles it.";
     OtherProtocol = 4, Pass, "other_protocol", "Neither TCP, UDP nor an ICMP error about a known flow.", "Nothing to do; the kernel handles it.";
-    Vlan = 5, Pass, "vlan", "Carries a VLAN tag in the frame.", "Terminate the VLAN on the switch or run on a port without tags.";
+    Vlan = 5, Pass, "vlan", "Carries more than two VLAN tags, or no IP packet behind them.", "Nothing to do; ARP in a VLAN counts here, too.";
     Truncated = 6, Pass, "truncated", "Ends before its headers do, so nobody can say whose it is.", "Look for a broken sender or link.";
     Malformed = 7, Pass, "malformed", "A header contradicts itself or the frame, before a service was found.", "Look for a broken sender.";
     Fragment = 8, Pass, "fragment", "A fragment: later ones lack the ports that would tell the flow, so none is forwarded.", "Lower the sender's datagram size or raise the path's MTU.";

@@ -35,6 +35,8 @@ mod service;
 mod track;
 #[cfg(target_arch = "bpf")]
 mod verdict;
+#[cfg(target_arch = "bpf")]
+mod vlan;
 
 #[cfg(target_arch = "bpf")]
 mod entry {
@@ -51,7 +53,7 @@ mod entry {
         parse::{self, Network},
         pick, reply,
         service::{self, Way},
-        verdict,
+        verdict, vlan,
     };
 
     /// What the kernel demands to see before it lends helpers that are under the GPL.
@@ -62,19 +64,26 @@ mod entry {
     /// The program.
     #[xdp(frags)]
     pub(crate) fn lb(ctx: XdpContext) -> u32 {
-        let packet = Packet::new(ctx.ctx);
-        let reason = handle(&packet);
-        verdict::finish(&packet, reason)
+        let frame = Packet::new(ctx.ctx);
+        let reason = handle(&frame);
+        verdict::finish(&frame, reason)
     }
 
-    /// The way of a packet.
+    /// The way of a frame.
     #[inline(always)]
-    fn handle(packet: &Packet) -> Reason {
-        match parse::ethernet(packet) {
-            Ok(Network::V4) => handle_ip::<NetV4>(packet),
-            Ok(Network::V6) => handle_ip::<NetV6>(packet),
-            Err(reason) => reason,
+    fn handle(frame: &Packet) -> Reason {
+        let mut packet = *frame;
+        let mut network = parse::ethernet(&packet);
+        if let Err(Reason::Vlan) = network {
+            packet = vlan::take_tags(frame);
+            network = parse::ethernet(&packet);
         }
+        let reason = match network {
+            Ok(Network::V4) => handle_ip::<NetV4>(&packet),
+            Ok(Network::V6) => handle_ip::<NetV6>(&packet),
+            Err(reason) => reason,
+        };
+        vlan::restore(&packet, reason)
     }
 
     /// Ways that are not translation begin here and not within [`service::handle`], so that they never share a stack.

@@ -14,6 +14,7 @@ use lb_common::{
     backend::{Backend, IPV6, RESOLVED},
     flow::LastHop,
     reason::Reason,
+    vlan::Vlans,
 };
 
 use crate::{
@@ -22,6 +23,7 @@ use crate::{
     packet::{Macs, Packet},
     parse::Ip,
     verdict::Verdict,
+    vlan,
 };
 
 /// The way out.
@@ -31,6 +33,8 @@ pub(crate) struct NextHop {
     ifindex: u32,
     /// Addresses of the frame.
     macs: Macs,
+    /// VLANs of the frame.
+    vlans: Vlans,
 }
 
 impl NextHop {
@@ -40,6 +44,7 @@ impl NextHop {
         Self {
             ifindex: last_hop.ifindex,
             macs: arrival(last_hop).swapped(),
+            vlans: last_hop.vlans,
         }
     }
 
@@ -82,6 +87,7 @@ impl NextHop {
             ifindex: backend.ifindex,
             // SAFETY: the two addresses follow each other, within the record.
             macs: unsafe { Macs::at(ptr::from_ref(backend).cast::<u8>().add(MACS)) },
+            vlans: backend.vlans,
         }
     }
 
@@ -113,6 +119,12 @@ impl NextHop {
             ifindex: params.ifindex,
             // SAFETY: the two addresses follow each other, within the parameters.
             macs: unsafe { Macs::at((&raw const params.smac).cast()) }.swapped(),
+            // The kernel does not tell. On the same link, the packet's own are the best guess.
+            vlans: if params.ifindex == packet.ifindex() {
+                Vlans::of_tags(packet.tags)
+            } else {
+                Vlans::NONE
+            },
         })
     }
 
@@ -120,6 +132,9 @@ impl NextHop {
     #[inline(always)]
     pub(crate) fn send(&self, packet: &Packet) -> Result<Verdict, Reason> {
         packet.set_macs(self.macs).ok_or(Reason::Internal)?;
+        if self.vlans != Vlans::NONE {
+            vlan::put_tags(packet, self.vlans.tags())?;
+        }
         if self.ifindex == packet.ifindex() {
             return Ok(Verdict::SENT_BACK);
         }
@@ -146,7 +161,8 @@ fn arrival(last_hop: &LastHop) -> Macs {
 #[inline(always)]
 pub(crate) fn arrived_by(packet: &Packet, last_hop: &LastHop) -> Result<bool, Reason> {
     let macs = packet.macs().ok_or(Reason::Truncated)?;
-    Ok(macs.same(arrival(last_hop)) && packet.ifindex() == last_hop.ifindex)
+    let same = macs.same(arrival(last_hop)) && packet.ifindex() == last_hop.ifindex;
+    Ok(same && Vlans::of_tags(packet.tags) == last_hop.vlans)
 }
 
 /// Tells how the frame arrived.
@@ -156,5 +172,7 @@ pub(crate) fn set_last_hop(packet: &Packet, last_hop: &mut LastHop) -> Result<()
     // SAFETY: as in `arrival`.
     unsafe { macs.write(ptr::from_mut(last_hop).cast()) };
     last_hop.ifindex = packet.ifindex();
+    last_hop.vlans = Vlans::of_tags(packet.tags);
+    last_hop.pad = 0;
     Ok(())
 }

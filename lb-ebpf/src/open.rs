@@ -11,6 +11,7 @@ use lb_common::{
     limits::SNAT_PORT_TRIES,
     reason::Reason,
     service::Service,
+    vlan::Tags,
 };
 
 use crate::{
@@ -47,15 +48,29 @@ fn outcome(status: u32) -> Result<(), Reason> {
 /// [`open_in`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn open_v4(ctx: *mut xdp_md, service: *const Service, state: u8, replaces: bool) -> u32 {
-    status(open::<NetV4>(ctx, service, state, replaces))
+extern "C" fn open_v4(
+    ctx: *mut xdp_md,
+    tags: u64,
+    service: *const Service,
+    state: u8,
+    replaces: bool,
+) -> u32 {
+    let packet = Packet::untagged(ctx, Tags(tags));
+    status(open::<NetV4>(&packet, service, state, replaces))
 }
 
 /// [`open_in`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn open_v6(ctx: *mut xdp_md, service: *const Service, state: u8, replaces: bool) -> u32 {
-    status(open::<NetV6>(ctx, service, state, replaces))
+extern "C" fn open_v6(
+    ctx: *mut xdp_md,
+    tags: u64,
+    service: *const Service,
+    state: u8,
+    replaces: bool,
+) -> u32 {
+    let packet = Packet::untagged(ctx, Tags(tags));
+    status(open::<NetV6>(&packet, service, state, replaces))
 }
 
 /// [`try_port`].
@@ -85,22 +100,21 @@ pub(crate) fn open_in<A: Family>(
     replaces: bool,
 ) -> Result<(), Reason> {
     let open = if A::IS_V6 { open_v6 } else { open_v4 };
-    outcome(open(packet.context(), service, state, replaces))
+    outcome(open(packet.context(), packet.tags.0, service, state, replaces))
 }
 
 #[inline(always)]
 fn open<A: Family>(
-    ctx: *mut xdp_md,
+    packet: &Packet,
     service: *const Service,
     state: u8,
     replaces: bool,
 ) -> Result<(), Reason> {
     // SAFETY: the verifier sees to it that callers pass a whole record, or nothing.
     let service = unsafe { service.as_ref() }.ok_or(Reason::Internal)?;
-    let packet = Packet::new(ctx);
     let mut room = A::room()?;
     // Steps that are not inlined: one after the other they share a stack.
-    choose(&packet, &mut *room, service, state)?;
+    choose(packet, &mut *room, service, state)?;
     take_port::<A>()?;
     record(&mut *room, replaces)
 }

@@ -6,6 +6,7 @@ use aya_ebpf::{
     bindings::xdp_md,
     helpers::generated::{bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
 };
+use lb_common::vlan::Tags;
 use network_types::{
     eth::EthHdr,
     icmp::Icmpv4Hdr,
@@ -169,6 +170,8 @@ unsafe impl<const N: usize> Wire for [[u8; 4]; N] {}
 #[derive(Clone, Copy)]
 pub(crate) struct Packet {
     ctx: *mut xdp_md,
+    /// Tags that were taken off the frame.
+    pub(crate) tags: Tags,
     /// Bytes of the whole frame as received, over all buffers, from the Ethernet header on.
     pub(crate) frame_len: u32,
 }
@@ -181,8 +184,18 @@ impl Packet {
         let frame_len = unsafe { bpf_xdp_get_buff_len(ctx) };
         Self {
             ctx,
+            tags: Tags::NONE,
             #[expect(clippy::cast_possible_truncation, reason = "frames are of some KiB")]
             frame_len: frame_len as u32,
+        }
+    }
+
+    /// The frame of this run, off which these tags were taken.
+    #[inline(always)]
+    pub(crate) fn untagged(ctx: *mut xdp_md, tags: Tags) -> Self {
+        Self {
+            tags,
+            ..Self::new(ctx)
         }
     }
 
@@ -202,17 +215,14 @@ impl Packet {
     /// Whether the frame lies in one buffer. One that does not may be an aggregate of segments that each fit an MTU.
     #[inline(always)]
     pub(crate) fn is_linear(&self) -> bool {
-        // SAFETY: `ctx` is the context of this run.
-        let (start, end) = unsafe { ((*self.ctx).data, (*self.ctx).data_end) };
-        end - start == self.frame_len
+        self.linear_len() == self.frame_len as usize
     }
 
     /// Bytes of the frame's linear part.
     #[inline(always)]
     pub(crate) fn linear_len(&self) -> usize {
-        // SAFETY: `ctx` is the context of this run.
-        let (start, end) = unsafe { ((*self.ctx).data, (*self.ctx).data_end) };
-        (end - start) as usize
+        let (start, end) = self.bounds();
+        end - start
     }
 
     /// Cuts the frame to `len` bytes of `from`; whether that could be done.
@@ -306,17 +316,23 @@ impl Packet {
         Some(())
     }
 
-    /// The one bounds check. The bounds are read anew each time: if the compiler knew that they are those of an earlier
-    /// check further into the frame, it would leave this one out, and the verifier does not follow that reasoning.
+    /// Where the linear part begins and ends. 64-bit words, since these are pointers to the verifier.
     #[inline(always)]
-    fn pointer<T>(&self, offset: usize) -> Option<*mut T> {
+    fn bounds(&self) -> (usize, usize) {
         // SAFETY: `ctx` is the context of this run.
-        let (data, data_end) = unsafe {
+        unsafe {
             (
                 ptr::read_volatile(&raw const (*self.ctx).data) as usize,
                 ptr::read_volatile(&raw const (*self.ctx).data_end) as usize,
             )
-        };
+        }
+    }
+
+    /// The one bounds check. The bounds are read anew each time: if the compiler knew that they are those of an earlier
+    /// check further into the frame, it would leave this one out, and the verifier does not follow that reasoning.
+    #[inline(always)]
+    fn pointer<T>(&self, offset: usize) -> Option<*mut T> {
+        let (data, data_end) = self.bounds();
         if offset > MAX_OFFSET {
             return None;
         }

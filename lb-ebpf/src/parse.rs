@@ -122,18 +122,13 @@ impl TcpFlags {
 #[inline(always)]
 pub(crate) fn ethernet(packet: &Packet) -> Result<Network, Reason> {
     let header: EthHdr = packet.read(0).ok_or(Reason::Truncated)?;
-    const VLAN_TAGS: [u16; 5] = [
-        EtherType::Ieee8021q as u16,
-        EtherType::Ieee8021ad as u16,
-        EtherType::Ieee8021QinQ1 as u16,
-        EtherType::Ieee8021QinQ2 as u16,
-        EtherType::Ieee8021QinQ3 as u16,
-    ];
     if header.ether_type == EtherType::Ipv4 as u16 {
         Ok(Network::V4)
     } else if header.ether_type == EtherType::Ipv6 as u16 {
         Ok(Network::V6)
-    } else if VLAN_TAGS.contains(&header.ether_type) {
+    } else if header.ether_type == EtherType::Ieee8021q as u16
+        || header.ether_type == EtherType::Ieee8021ad as u16
+    {
         Err(Reason::Vlan)
     } else {
         Err(Reason::NotIp)

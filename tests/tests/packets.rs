@@ -18,6 +18,8 @@ mod ports;
 mod reject;
 #[path = "packets/slots.rs"]
 mod slots;
+#[path = "packets/vlan.rs"]
+mod vlan;
 
 use anyhow::{Context, Result, ensure};
 use bench::{Bench, DROP, PASS, REDIRECT, TX};

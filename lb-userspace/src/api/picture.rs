@@ -356,7 +356,9 @@ fn next_hop(state: &NextHopState) -> types::NextHop {
             answering: _,
         }
         | NextHopState::Waiting { via, interface } => (Some(*via), Some(interface.clone())),
-        NextHopState::NotEthernet { interface } => (None, Some(interface.clone())),
+        NextHopState::NotEthernet { interface } | NextHopState::TooManyTags { interface } => {
+            (None, Some(interface.clone()))
+        }
         NextHopState::Local | NextHopState::Unreachable => (None, None),
     };
     types::NextHop {

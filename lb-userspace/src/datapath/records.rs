@@ -44,6 +44,7 @@ pub(super) fn record(backend: &ProgrammedBackend, hop: Option<&NextHop>) -> Back
         record.mtu = u16::try_from(hop.mtu).unwrap_or(u16::MAX);
         record.ifindex = hop.ifindex;
         record.source_mac = hop.source_mac;
+        record.vlans = hop.vlans;
         if let Some(mac) = hop.mac {
             record.next_hop_mac = mac;
             record.flags |= RESOLVED;
@@ -58,6 +59,7 @@ pub(super) fn next_hop(record: &Backend) -> NextHop {
         ifindex: record.ifindex,
         mac: record.has(RESOLVED).then_some(record.next_hop_mac),
         source_mac: record.source_mac,
+        vlans: record.vlans,
         source: (record.source != NetAddr::default()).then(|| record.source.to_ip()),
         mtu: u32::from(record.mtu),
     }
@@ -130,7 +132,10 @@ pub(super) fn writes(current: &Backend, wanted: &Backend) -> [Option<Backend>; 3
 
 #[cfg(test)]
 mod tests {
-    use lb_common::service::{Mode, ServiceId, TCP};
+    use lb_common::{
+        service::{Mode, ServiceId, TCP},
+        vlan::Vlans,
+    };
 
     use super::*;
 
@@ -150,6 +155,7 @@ mod tests {
             ifindex: 4,
             mac,
             source_mac: [2; 6],
+            vlans: Vlans::NONE,
             source: Some("10.0.0.1".parse().unwrap()),
             mtu: 1500,
         }

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::way::{Last, Way, way};
+use self::way::{Exit, Last, Way, way};
 pub use self::way::{NextHop, NextHopState};
 use super::{
     netlink::{Client, LinkState, Notice, Route, Watch},
@@ -113,7 +113,10 @@ impl NeighbourTask {
         let remembered = known.iter().map(|(address, hop)| {
             let last = Last {
                 via: None,
-                ifindex: hop.ifindex,
+                exit: Exit {
+                    ifindex: hop.ifindex,
+                    vlans: hop.vlans,
+                },
                 mac: hop.mac,
             };
             (*address, last)
@@ -279,11 +282,18 @@ impl NeighbourTask {
         let route = self.client.route(address)?;
         let (mut link, mut neighbour) = (None, None);
         if let Route::Unicast { ifindex, gateway, .. } = route {
-            if let Entry::Vacant(unknown) = links.entry(ifindex) {
-                unknown.insert(self.client.link(ifindex)?);
+            let client = &mut self.client;
+            let mut find = |ifindex| -> io::Result<Option<LinkState>> {
+                Ok(match links.entry(ifindex) {
+                    Entry::Occupied(known) => known.get().clone(),
+                    Entry::Vacant(unknown) => unknown.insert(client.link(ifindex)?).clone(),
+                })
+            };
+            if let Some(found) = find(ifindex)? {
+                let exit = Exit::by(&found, find)?;
+                link = Some((found, exit));
             }
-            link = links.get(&ifindex).and_then(Option::as_ref);
-            if link.is_some_and(|link| link.mac.is_some()) {
+            if link.as_ref().is_some_and(|(link, _)| link.mac.is_some()) {
                 let via = gateway.unwrap_or(address);
                 neighbour = self.client.neighbour(ifindex, via)?;
                 if neighbour.is_none_or(|neighbour| confirm && !neighbour.confirmed) {
@@ -294,6 +304,7 @@ impl NeighbourTask {
         }
         let before = self.ways.get(&address).map(Way::last);
         let last = before.or_else(|| self.remembered.remove(&address));
+        let link = link.as_ref().map(|(link, exit)| (link, *exit));
         Ok(way(address, route, link, neighbour, last))
     }
 }

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use lb_common::vlan::Vlans;
+
 use super::super::netlink::{LinkState, Neighbour, Route};
 
 /// What a backend record holds of the way to it. All empty where there is no way.
@@ -11,8 +13,10 @@ pub struct NextHop {
     pub ifindex: u32,
     /// MAC address of the next hop; `None` while unknown.
     pub mac: Option<[u8; 6]>,
-    /// MAC address of the interface.
+    /// MAC address of the interface, or of that of its VLAN.
     pub source_mac: [u8; 6],
+    /// VLANs that packets leave in.
+    pub vlans: Vlans,
     /// Address that the host's own packets would leave with.
     pub source: Option<IpAddr>,
     /// Largest IP packet on the way, in bytes.
@@ -47,6 +51,11 @@ pub enum NextHopState {
         /// Name of the interface.
         interface: String,
     },
+    /// The route leads over the interface of a VLAN within two others.
+    TooManyTags {
+        /// Name of the interface.
+        interface: String,
+    },
 }
 
 impl NextHopState {
@@ -69,6 +78,9 @@ impl NextHopState {
             Self::NotEthernet { interface } => {
                 Some(format!("the route leads over {interface}, which is not Ethernet"))
             }
+            Self::TooManyTags { interface } => Some(format!(
+                "the route leads over {interface}, whose frames have more than two VLAN tags"
+            )),
         }
     }
 
@@ -76,7 +88,11 @@ impl NextHopState {
     pub(super) const fn is_settled(&self) -> bool {
         match self {
             Self::Waiting { .. } => false,
-            Self::Reached { .. } | Self::Local | Self::Unreachable | Self::NotEthernet { .. } => true,
+            Self::Reached { .. }
+            | Self::Local
+            | Self::Unreachable
+            | Self::NotEthernet { .. }
+            | Self::TooManyTags { .. } => true,
         }
     }
 }
@@ -101,7 +117,10 @@ impl Way {
     pub(super) const fn via(&self) -> Option<IpAddr> {
         match &self.state {
             NextHopState::Reached { via, .. } | NextHopState::Waiting { via, .. } => Some(*via),
-            NextHopState::Local | NextHopState::Unreachable | NextHopState::NotEthernet { .. } => None,
+            NextHopState::Local
+            | NextHopState::Unreachable
+            | NextHopState::NotEthernet { .. }
+            | NextHopState::TooManyTags { .. } => None,
         }
     }
 
@@ -109,7 +128,10 @@ impl Way {
     pub(super) const fn last(&self) -> Last {
         Last {
             via: self.via(),
-            ifindex: self.hop.ifindex,
+            exit: Exit {
+                ifindex: self.hop.ifindex,
+                vlans: self.hop.vlans,
+            },
             mac: self.hop.mac,
         }
     }
@@ -119,7 +141,10 @@ impl Way {
         match self.state {
             NextHopState::Reached { answering, .. } => !answering,
             NextHopState::Waiting { .. } => true,
-            NextHopState::Local | NextHopState::Unreachable | NextHopState::NotEthernet { .. } => false,
+            NextHopState::Local
+            | NextHopState::Unreachable
+            | NextHopState::NotEthernet { .. }
+            | NextHopState::TooManyTags { .. } => false,
         }
     }
 }
@@ -129,10 +154,49 @@ impl Way {
 pub(super) struct Last {
     /// The next hop; `None` where that is not known any more, as after a restart.
     pub(super) via: Option<IpAddr>,
-    /// Index of the interface.
-    pub(super) ifindex: u32,
+    /// Where packets left.
+    pub(super) exit: Exit,
     /// MAC address of the next hop.
     pub(super) mac: Option<[u8; 6]>,
+}
+
+/// Where packets leave the machine: the interface that frames are sent by, and their VLANs. The kernel's routes name the
+/// link of a VLAN, which a program cannot send by.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Exit {
+    /// Index of the interface.
+    pub(super) ifindex: u32,
+    /// VLANs of the frames.
+    pub(super) vlans: Vlans,
+}
+
+impl Exit {
+    /// By a link, found with what stands below it; `None` if that is more than two VLANs.
+    pub(super) fn by<E>(
+        link: &LinkState,
+        mut find: impl FnMut(u32) -> Result<Option<LinkState>, E>,
+    ) -> Result<Option<Self>, E> {
+        let Some(inner) = link.vlan else {
+            return Ok(Some(Self {
+                ifindex: link.ifindex,
+                vlans: Vlans::NONE,
+            }));
+        };
+        let below = |link: Option<LinkState>| link.and_then(|link| link.vlan);
+        let Some(outer) = below(find(inner.parent)?) else {
+            return Ok(Vlans::new(Some(inner.vlan), None).map(|vlans| Self {
+                ifindex: inner.parent,
+                vlans,
+            }));
+        };
+        if below(find(outer.parent)?).is_some() {
+            return Ok(None);
+        }
+        Ok(Vlans::new(Some(outer.vlan), Some(inner.vlan)).map(|vlans| Self {
+            ifindex: outer.parent,
+            vlans,
+        }))
+    }
 }
 
 /// Decides the way to `address`. A neighbour that stops answering keeps its MAC address as long as the way leads over
@@ -140,7 +204,7 @@ pub(super) struct Last {
 pub(super) fn way(
     address: IpAddr,
     route: Route,
-    link: Option<&LinkState>,
+    link: Option<(&LinkState, Option<Exit>)>,
     neighbour: Option<Neighbour>,
     last: Option<Last>,
 ) -> Way {
@@ -155,22 +219,26 @@ pub(super) fn way(
             gateway, source, mtu, ..
         } => (gateway, source, mtu),
     };
-    let Some(link) = link else {
+    let Some((link, exit)) = link else {
         return nowhere(NextHopState::Unreachable);
     };
     let interface = link.name.clone();
     let Some(source_mac) = link.mac else {
         return nowhere(NextHopState::NotEthernet { interface });
     };
+    let Some(exit) = exit else {
+        return nowhere(NextHopState::TooManyTags { interface });
+    };
     let via = gateway.unwrap_or(address);
     let current = neighbour.and_then(|neighbour| neighbour.mac);
     let last = last
-        .filter(|last| last.via.is_none_or(|last| last == via) && last.ifindex == link.ifindex)
+        .filter(|last| last.via.is_none_or(|last| last == via) && last.exit == exit)
         .and_then(|last| last.mac);
     let hop = NextHop {
-        ifindex: link.ifindex,
+        ifindex: exit.ifindex,
         mac: current.or(last),
         source_mac,
+        vlans: exit.vlans,
         source,
         mtu: path_mtu.map_or(link.mtu, |mtu| mtu.min(link.mtu)),
     };
@@ -188,7 +256,10 @@ pub(super) fn way(
 
 #[cfg(test)]
 mod tests {
+    use lb_common::vlan::Vlan;
+
     use super::*;
+    use crate::datapath::netlink::VlanLink;
 
     const BACKEND: &str = "10.0.0.11";
     const ROUTER: &str = "10.0.0.254";
@@ -206,7 +277,66 @@ mod tests {
             framed: true,
             mac,
             mtu: 9000,
+            vlan: None,
             xdp: None,
+        }
+    }
+
+    fn vlan(ifindex: u32, parent: u32, id: u16, service: bool) -> LinkState {
+        LinkState {
+            vlan: Some(VlanLink {
+                parent,
+                vlan: Vlan { id, service },
+            }),
+            ..link(ifindex, Some([2; 6]))
+        }
+    }
+
+    #[test]
+    fn frames_leave_by_the_link_below_their_vlans() {
+        let links = [
+            link(1, Some([1; 6])),
+            vlan(2, 1, 100, true),
+            vlan(3, 2, 200, false),
+            vlan(4, 3, 300, false),
+            vlan(5, 9, 50, false),
+        ];
+        let (outer, inner) = (
+            Vlan {
+                id: 100,
+                service: true,
+            },
+            Vlan {
+                id: 200,
+                service: false,
+            },
+        );
+        let lost = Vlan {
+            id: 50,
+            service: false,
+        };
+        let exit = |ifindex, outer, inner| Vlans::new(outer, inner).map(|vlans| Exit { ifindex, vlans });
+        let wanted = [
+            exit(1, None, None),
+            exit(1, Some(outer), None),
+            exit(1, Some(outer), Some(inner)),
+            None,
+            exit(9, Some(lost), None),
+        ];
+        let find = |index| Ok::<_, ()>(links.iter().find(|link| link.ifindex == index).cloned());
+        for (link, wanted) in links.iter().zip(wanted) {
+            assert_eq!(Exit::by(link, find), Ok(wanted), "{}", link.name);
+            let way = way(
+                ip(BACKEND),
+                unicast(link.ifindex, None),
+                Some((link, wanted)),
+                neighbour(Some(OLD)),
+                None,
+            );
+            assert_eq!(way.hop().mac, wanted.map(|_| OLD));
+            assert_eq!(way.hop().vlans, wanted.map_or(Vlans::NONE, |exit| exit.vlans));
+            let error = "the route leads over if4, whose frames have more than two VLAN tags";
+            assert_eq!(way.state().error(), wanted.is_none().then(|| error.to_owned()));
         }
     }
 
@@ -217,6 +347,14 @@ mod tests {
             source: Some(ip("10.0.0.1")),
             mtu: Some(1400),
         }
+    }
+
+    fn plain(link: &LinkState) -> Option<(&LinkState, Option<Exit>)> {
+        let exit = Exit {
+            ifindex: link.ifindex,
+            vlans: Vlans::NONE,
+        };
+        Some((link, Some(exit)))
     }
 
     const fn neighbour(mac: Option<[u8; 6]>) -> Option<Neighbour> {
@@ -231,7 +369,7 @@ mod tests {
         let known = way(
             ip(BACKEND),
             unicast(4, None),
-            Some(&ethernet),
+            plain(&ethernet),
             neighbour(Some(OLD)),
             None,
         );
@@ -346,7 +484,7 @@ mod tests {
             ),
         ];
         for (name, route, link, neighbour, before, mac, error) in cases {
-            let way = way(ip(BACKEND), route, link, neighbour, before);
+            let way = way(ip(BACKEND), route, link.and_then(plain), neighbour, before);
             assert_eq!(way.hop().mac, mac, "{name}");
             assert_eq!(way.state().error().as_deref(), error, "{name}");
         }

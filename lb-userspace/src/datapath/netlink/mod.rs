@@ -8,13 +8,17 @@ mod watch;
 
 use std::{io, net::IpAddr};
 
+use lb_common::vlan::Vlan;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{LinkAttribute, LinkLayerType, LinkMessage, LinkXdp, XdpAttached},
+    link::{
+        InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, VlanProtocol,
+        XdpAttached,
+    },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia},
 };
@@ -35,8 +39,19 @@ pub(super) struct LinkState {
     pub(super) mac: Option<[u8; 6]>,
     /// Its MTU in bytes.
     pub(super) mtu: u32,
+    /// For the link of a VLAN: the link that carries its frames, with tags.
+    pub(super) vlan: Option<VlanLink>,
     /// The XDP program on it.
     pub(super) xdp: Option<XdpState>,
+}
+
+/// What the link of a VLAN is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct VlanLink {
+    /// Index of the link that carries its frames.
+    pub(super) parent: u32,
+    /// The tag that they have there.
+    pub(super) vlan: Vlan,
 }
 
 /// An XDP program on a link.
@@ -269,8 +284,11 @@ fn link_state(message: RouteNetlinkMessage) -> Option<LinkState> {
         ),
         mac: None,
         mtu: 0,
+        vlan: None,
         xdp: None,
     };
+    let mut parent = None;
+    let mut vlan = None;
     let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
     for attribute in message.attributes {
         match attribute {
@@ -278,10 +296,27 @@ fn link_state(message: RouteNetlinkMessage) -> Option<LinkState> {
             LinkAttribute::Address(address) if ethernet => link.mac = mac(&address),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
             LinkAttribute::Xdp(xdp) => link.xdp = xdp_state(&xdp),
+            LinkAttribute::Link(index) => parent = Some(index),
+            LinkAttribute::LinkInfo(infos) => vlan = vlan_of(&infos),
             _ => {}
         }
     }
+    link.vlan = parent.zip(vlan).map(|(parent, vlan)| VlanLink { parent, vlan });
     Some(link)
+}
+
+/// The VLAN whose link this is; `None` for any other kind of link.
+fn vlan_of(infos: &[LinkInfo]) -> Option<Vlan> {
+    let attributes = infos.iter().find_map(|info| match info {
+        LinkInfo::Data(InfoData::Vlan(attributes)) => Some(attributes),
+        _ => None,
+    })?;
+    let id = attributes.iter().find_map(|attribute| match attribute {
+        InfoVlan::Id(id) => Some(*id),
+        _ => None,
+    })?;
+    let service = attributes.contains(&InfoVlan::Protocol(VlanProtocol::Ieee8021Ad));
+    Some(Vlan { id, service })
 }
 
 /// The program on a link: the driver's where there are several, as that one runs first.

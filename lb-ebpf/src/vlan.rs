@@ -1,0 +1,107 @@
+//! VLAN tags: off before all else, on again at the end. Between, a frame is one without tags.
+//!
+//! The functions that are not generic are what the verifier calls global, as in [`crate::open`]: most frames have no tags.
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    reason::Reason,
+    vlan::{TAG_LEN, Tags},
+};
+use network_types::eth::EtherType;
+
+use crate::packet::{MACS_LEN, Packet};
+
+/// Where the second of two tags stands, and what follows it.
+const SECOND: usize = MACS_LEN + TAG_LEN as usize;
+const THIRD: usize = SECOND + TAG_LEN as usize;
+
+/// What a global function returns: done, or not.
+const DONE: u32 = 0;
+const FAILED: u32 = 1;
+
+/// Takes the tags off a frame that carries an IP packet behind one or two of them. Any other stays as it is.
+#[inline(always)]
+pub(crate) fn take_tags(frame: &Packet) -> Packet {
+    Packet::untagged(
+        frame.context(),
+        Tags(core::hint::black_box(take(frame.context()))),
+    )
+}
+
+/// Puts tags on a frame without any.
+#[inline(always)]
+pub(crate) fn put_tags(packet: &Packet, tags: Tags) -> Result<(), Reason> {
+    // As in `open::outcome`.
+    match core::hint::black_box(put(packet.context(), tags.0)) {
+        DONE => Ok(()),
+        _ => Err(Reason::NoHeadroom),
+    }
+}
+
+/// Puts the frame's own tags back on if it passes, or turns back. What was forwarded has those of its way.
+#[inline(always)]
+pub(crate) fn restore(packet: &Packet, reason: Reason) -> Reason {
+    let forwarded = matches!(reason, Reason::SentBack | Reason::Redirected);
+    if packet.tags == Tags::NONE || forwarded {
+        return reason;
+    }
+    match put_tags(packet, packet.tags) {
+        Ok(()) => reason,
+        Err(reason) => reason,
+    }
+}
+
+/// [`take_tags`]. Returns the tags.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn take(ctx: *mut xdp_md) -> u64 {
+    try_take(&Packet::new(ctx)).unwrap_or(Tags::NONE).0
+}
+
+/// [`put_tags`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn put(ctx: *mut xdp_md, tags: u64) -> u32 {
+    match try_put(&Packet::new(ctx), Tags(tags)) {
+        Some(()) => DONE,
+        None => FAILED,
+    }
+}
+
+#[inline(always)]
+fn try_take(packet: &Packet) -> Option<Tags> {
+    let outer = word(packet, MACS_LEN)?;
+    let mut tags = Tags::new(outer, 0);
+    let (mut kind, mut bytes) = (word(packet, SECOND)?, TAG_LEN);
+    if Tags::is_tag(kind) {
+        tags = Tags::new(outer, kind);
+        (kind, bytes) = (word(packet, THIRD)?, 2 * TAG_LEN);
+    }
+    let [low, high, ..] = kind.to_ne_bytes();
+    let kind = u16::from_ne_bytes([low, high]);
+    if kind != EtherType::Ipv4 as u16 && kind != EtherType::Ipv6 as u16 {
+        return None;
+    }
+    let macs = packet.macs()?;
+    packet.grow(-bytes.cast_signed())?;
+    packet.set_macs(macs)?;
+    Some(tags)
+}
+
+#[inline(always)]
+fn try_put(packet: &Packet, tags: Tags) -> Option<()> {
+    let macs = packet.macs()?;
+    if tags.inner() == 0 {
+        packet.grow(TAG_LEN.cast_signed())?;
+        packet.put(MACS_LEN, [tags.outer()])?;
+    } else {
+        packet.grow(2 * TAG_LEN.cast_signed())?;
+        packet.put(MACS_LEN, [tags.outer(), tags.inner()])?;
+    }
+    packet.set_macs(macs)
+}
+
+#[inline(always)]
+fn word(packet: &Packet, offset: usize) -> Option<u32> {
+    packet.read::<[u8; 4]>(offset).map(u32::from_ne_bytes)
+}
