@@ -230,6 +230,7 @@ impl Picture {
                     detail: last.detail().into_owned(),
                     at: rfc3339(last.at),
                 }),
+            damped: check.is_some_and(|check| check.damped),
             since: check.map(|check| rfc3339(check.since)),
             ..self.counted(&backend.name, &service.key, backend.address, stats)
         }
@@ -276,6 +277,7 @@ impl Picture {
             reply_packets: stats.traffic.reply_packets,
             reply_bytes: stats.traffic.reply_bytes,
             last_check: None,
+            damped: false,
             since: None,
         }
     }
@@ -331,7 +333,10 @@ impl Picture {
                         .last_check
                         .as_ref()
                         .map_or("", |check| check.detail.as_str());
-                    problems.push(about(Some(backend), format!("down: {why}"), None));
+                    let hint = backend.damped.then_some(
+                        "it fell too often: it is up when its checks have succeeded for flap_hold",
+                    );
+                    problems.push(about(Some(backend), format!("down: {why}"), hint));
                 }
                 if let Some(error) = backend.next_hop.as_ref().and_then(|hop| hop.error.clone()) {
                     let ip = backend.address.ip();

@@ -192,6 +192,9 @@ pub struct Backend {
     pub reply_bytes: u64,
     /// The last check; `null` before the first and without checks.
     pub last_check: Option<LastCheck>,
+    /// Whether it is held down for having fallen too often.
+    #[serde(default)]
+    pub damped: bool,
     /// Since when the health is what it is, RFC 3339.
     pub since: Option<String>,
 }

@@ -6,6 +6,7 @@
 mod descriptors;
 mod error;
 mod greeting;
+mod node;
 mod notify;
 pub mod settings;
 mod signals;
@@ -16,7 +17,7 @@ use std::{
     path::Path,
     process,
     sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, SystemTime},
 };
 
 use prometheus::Registry;
@@ -150,7 +151,7 @@ impl Daemon {
         let cancel = CancellationToken::new();
         let checks = HealthConfig {
             max_in_flight: descriptors::checks_allowed(raised_limit()),
-            ..HealthConfig::new(seed())
+            ..HealthConfig::new(node::number(&settings.state_dir))
         };
         let (health, verdicts) =
             HealthTask::spawn(checks, HealthMetrics::register(&registry)?, cancel.clone())?;
@@ -381,11 +382,4 @@ fn raised_limit() -> u64 {
             0
         }
     }
-}
-
-/// Differs between balancers and starts: the time and the process.
-fn seed() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_nanos() & u128::from(u64::MAX)).unwrap_or(0)
-        ^ u64::from(process::id()).rotate_left(32)
 }

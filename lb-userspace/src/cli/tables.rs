@@ -140,6 +140,7 @@ fn columns(service: bool, context: &Context) -> Vec<(&'static str, Align)> {
 fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
     let (health, tone) = match backend.health {
         Health::Up => ("up", Tone::Good),
+        Health::Down if backend.damped => ("down, damped", Tone::Bad),
         Health::Down => ("down", Tone::Bad),
         Health::Unchecked => ("unchecked", Tone::Plain),
     };

@@ -8,7 +8,9 @@ use toml::Value;
 use super::{duration, service::DEFAULT_WEIGHT, values};
 use crate::{
     events::rfc3339,
-    health::settings::{CheckKind, CheckSettings, DnsCheck, ExecCheck, HttpCheck, TlsCheck, UdpCheck},
+    health::settings::{
+        CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, HttpCheck, TlsCheck, UdpCheck,
+    },
     state::{
         backend::{Admin, Backend},
         desired::Settings,
@@ -150,11 +152,13 @@ pub fn health(settings: &CheckSettings) -> Fields {
         rise,
         fall,
         jitter,
+        damping,
         through,
         port,
         source,
         mark,
     } = settings;
+    let Damping { limit, window, hold } = damping;
     let mut fields = vec![
         time("health.interval", *interval, default.interval),
         time("health.fast_interval", *fast_interval, default.fast_interval),
@@ -169,6 +173,9 @@ pub fn health(settings: &CheckSettings) -> Fields {
         field("health.jitter", jitter, &default.jitter, |jitter| {
             Value::from(*jitter)
         }),
+        number("health.flap_limit", *limit, default.damping.limit),
+        time("health.flap_window", *window, default.damping.window),
+        time("health.flap_hold", *hold, default.damping.hold),
         field("health.through", through, &default.through, |through| {
             Value::from(through.word())
         }),

@@ -6,7 +6,9 @@ use super::{
     values::{self, ValueError},
 };
 use crate::{
-    health::settings::{CheckKind, CheckSettings, DnsCheck, ExecCheck, HttpCheck, TlsCheck, UdpCheck},
+    health::settings::{
+        CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, HttpCheck, TlsCheck, UdpCheck,
+    },
     state::{available, words},
 };
 
@@ -97,6 +99,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSe
         jitter: table
             .real(reporter, "jitter", values::share)
             .unwrap_or(default.jitter),
+        damping: damping(reporter, &mut table),
         through: table
             .text(reporter, "through", values::word)
             .unwrap_or(default.through),
@@ -145,6 +148,17 @@ fn refuse_foreign_keys(reporter: &mut Reporter<'_>, spans: &Spans, kind: &CheckK
                 Some(format!("remove it, or set kind = {}", kinds.join(" or "))),
             );
         }
+    }
+}
+
+fn damping(reporter: &mut Reporter<'_>, table: &mut Table<'_>) -> Damping {
+    let default = Damping::default();
+    Damping {
+        limit: table
+            .number(reporter, "flap_limit", values::count)
+            .unwrap_or(default.limit),
+        window: table.duration(reporter, "flap_window").unwrap_or(default.window),
+        hold: table.duration(reporter, "flap_hold").unwrap_or(default.hold),
     }
 }
 

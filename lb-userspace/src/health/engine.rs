@@ -10,8 +10,9 @@ use std::{
 use super::{
     machine::{Machine, Outcome, Policy},
     metrics::{HealthMetrics, ServiceMetrics},
+    phase::{Moment, Phases},
     schedule::{Due, Scheduler},
-    settings::CheckSettings,
+    settings::{CheckSettings, Damping},
     status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, LastCheck, StatusBoard},
 };
 use crate::state::names::ServiceName;
@@ -21,13 +22,6 @@ pub(super) const START_SPACING: Duration = Duration::from_millis(1);
 
 /// Number of a check, never used twice.
 pub(super) type CheckNo = u64;
-
-/// The same moment on both clocks: deadlines need one that only goes forward, people the other.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Moment {
-    pub(super) instant: Instant,
-    pub(super) wall: SystemTime,
-}
 
 /// A check that came into being.
 #[derive(Clone, PartialEq, Debug)]
@@ -88,6 +82,7 @@ pub(super) struct Engine {
     services: BTreeMap<ServiceName, ServiceMetrics>,
     next_no: CheckNo,
     scheduler: Scheduler<CheckNo>,
+    phases: Phases,
     metrics: HealthMetrics,
     board: StatusBoard,
 }
@@ -100,6 +95,7 @@ impl Engine {
             services: BTreeMap::new(),
             next_no: 0,
             scheduler: Scheduler::new(max_in_flight, seed),
+            phases: Phases::new(seed),
             metrics,
             board,
         }
@@ -130,10 +126,10 @@ impl Engine {
                 .filter(|health| *health != Health::Unchecked)
                 .unwrap_or(spec.initial);
             let checked = spec.settings.kind.is_check();
-            let health = if checked {
+            let (health, damped) = if checked {
                 self.join(&id, &spec, verdict, first_new, &mut by_target)
             } else {
-                Health::Unchecked
+                (Health::Unchecked, false)
             };
             changes.tell(&spec, known.map(|status| status.health), health, now.wall);
             let same_verdict = same_server.filter(|status| status.health == health);
@@ -143,6 +139,7 @@ impl Engine {
                 last_check: same_server
                     .filter(|_| checked)
                     .and_then(|status| status.last_check.clone()),
+                damped,
             };
             self.targets.insert(id.clone(), spec.target);
             statuses.insert(id, status);
@@ -171,7 +168,7 @@ impl Engine {
         changes
     }
 
-    /// Adds `id` to the check it shares with others, or to a new one. Returns the check's verdict.
+    /// Adds `id` to the check it shares with others, or to a new one. Returns the check's verdict, and whether it is damped.
     fn join(
         &mut self,
         id: &CheckId,
@@ -179,7 +176,7 @@ impl Engine {
         verdict: Health,
         first_new: CheckNo,
         by_target: &mut BTreeMap<SocketAddr, Vec<CheckNo>>,
-    ) -> Health {
+    ) -> (Health, bool) {
         let mut target = spec.target;
         if let Some(port) = spec.settings.port {
             target.set_port(port);
@@ -216,24 +213,26 @@ impl Engine {
             .services
             .entry(id.0.clone())
             .or_insert_with(|| service.clone());
-        check.machine.health()
+        (check.machine.health(), check.machine.is_damped())
     }
 
-    /// Schedules the checks from number `first_new` on.
+    /// Schedules the checks from number `first_new` on: those without a verdict soon, since clients wait for it, the
+    /// others in their phase.
     fn start(&mut self, first_new: CheckNo, now: Moment, changes: &mut Changes) {
         let new: Vec<(&CheckNo, &Check)> = self.checks.range(first_new..).collect();
         let hurry = START_SPACING.saturating_mul(u32::try_from(new.len()).unwrap_or(u32::MAX));
-        let windows: Vec<(CheckNo, Duration)> = new
-            .iter()
-            .map(|(no, check)| {
-                let interval = check.machine.policy().interval();
-                match check.machine.health() {
-                    // Clients wait for a first verdict.
-                    Health::Unchecked => (**no, interval.min(hurry)),
-                    Health::Up | Health::Down => (**no, interval),
+        let mut hurried = Vec::new();
+        for (no, check) in &new {
+            let interval = check.machine.policy().interval();
+            match check.machine.health() {
+                Health::Unchecked => hurried.push((**no, interval.min(hurry))),
+                Health::Up | Health::Down => {
+                    let latest = now.instant + interval;
+                    let at = self.phases.align(check.target, interval, now, latest);
+                    self.scheduler.begin(**no, at);
                 }
-            })
-            .collect();
+            }
+        }
         changes.started = new
             .into_iter()
             .map(|(&no, check)| NewCheck {
@@ -242,7 +241,7 @@ impl Engine {
                 settings: check.settings.clone(),
             })
             .collect();
-        self.scheduler.spread(&windows, now.instant);
+        self.scheduler.spread(&hurried, now.instant);
     }
 
     /// When something can start; `None`: not before a check ends or the next update.
@@ -273,7 +272,7 @@ impl Engine {
         no: CheckNo,
         started: Instant,
         last: LastCheck,
-        now: Instant,
+        now: Moment,
     ) -> Vec<HealthEvent> {
         let Some(check) = self.checks.get_mut(&no) else {
             return Vec::new();
@@ -284,7 +283,16 @@ impl Engine {
             Err(_) => Outcome::Failure,
         };
         let decision = check.machine.on_result(started, means);
-        self.scheduler.finish(no, now, decision.next, decision.window);
+        let (next, window) = if decision.settled {
+            let policy = check.machine.policy();
+            let (interval, shift) = (policy.interval(), policy.shift());
+            let latest = started + interval + shift;
+            let at = self.phases.align(check.target, interval, now, latest);
+            (at.max(started + policy.fast_interval() + shift), shift)
+        } else {
+            (decision.next, decision.window)
+        };
+        self.scheduler.finish(no, now.instant, next, window);
 
         for service in check.services.values() {
             service.count(means, last.latency);
@@ -295,6 +303,7 @@ impl Engine {
                     continue;
                 };
                 status.last_check = Some(last.clone());
+                status.damped = check.machine.is_damped();
                 if let Some(health) = decision.transition {
                     status.health = health;
                     status.since = last.at;
@@ -304,10 +313,19 @@ impl Engine {
         let Some(health) = decision.transition else {
             return Vec::new();
         };
+        let mut detail = last.detail().into_owned();
+        if check.machine.is_damped() {
+            let Damping { limit, window, hold } = check.settings.damping;
+            detail.push_str(&format!(
+                "; fell {limit} times within {}: held down until it has succeeded for {}",
+                humantime::format_duration(window),
+                humantime::format_duration(hold)
+            ));
+        }
         let events = check.ids.iter().map(|id| HealthEvent {
             id: id.clone(),
             health,
-            detail: last.detail().into_owned(),
+            detail: detail.clone(),
             at: last.at,
         });
         let events: Vec<HealthEvent> = events.collect();

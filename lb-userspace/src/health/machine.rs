@@ -1,8 +1,15 @@
 //! From results to a verdict, and to the time of the next check. Pure: time is handed in.
 
-use std::time::{Duration, Instant};
+use std::{
+    mem,
+    time::{Duration, Instant},
+};
 
-use super::{settings::CheckSettings, status::Health};
+use super::{
+    damping::{Flaps, MAX_FLAP_LIMIT},
+    settings::{CheckSettings, Damping},
+    status::Health,
+};
 
 /// Shortest interval; less would be a busy loop.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(1);
@@ -18,12 +25,14 @@ pub struct Policy {
     rise: u32,
     fall: u32,
     jitter: f64,
+    damping: Damping,
 }
 
 impl Policy {
     /// The policy of `settings`, with numbers that make no sense replaced by the nearest that do: intervals from
     /// [`MIN_INTERVAL`] to [`MAX_INTERVAL`], none of fast and down longer or shorter than its meaning, `rise` and
-    /// `fall` at least 1, `jitter` within 0 to 1.
+    /// `fall` at least 1, `jitter` within 0 to 1, at most [`MAX_FLAP_LIMIT`] falls remembered, and times of damping of
+    /// [`MAX_INTERVAL`] at most.
     pub fn new(settings: &CheckSettings) -> Self {
         let interval = settings.interval.clamp(MIN_INTERVAL, MAX_INTERVAL);
         Self {
@@ -37,12 +46,28 @@ impl Policy {
             } else {
                 settings.jitter.clamp(0.0, 1.0)
             },
+            damping: Damping {
+                limit: settings.damping.limit.min(MAX_FLAP_LIMIT),
+                window: settings.damping.window.min(MAX_INTERVAL),
+                hold: settings.damping.hold.min(MAX_INTERVAL),
+            },
         }
     }
 
     /// Time between checks while the verdict is settled.
     pub fn interval(&self) -> Duration {
         self.interval
+    }
+
+    /// Time between checks while results contradict the verdict.
+    pub fn fast_interval(&self) -> Duration {
+        self.fast_interval
+    }
+
+    /// How far checks of a settled verdict may be from their phase, either way: two in a row are no further apart than
+    /// the jitter allows.
+    pub(super) fn shift(&self) -> Duration {
+        self.interval.mul_f64(self.jitter) / 2
     }
 }
 
@@ -66,12 +91,15 @@ pub struct Decision {
     pub next: Instant,
     /// By how much the next check may be moved, either way.
     pub window: Duration,
+    /// Whether the verdict is up and nothing speaks against it: then `next` may be any time within an interval.
+    pub settled: bool,
 }
 
 /// The verdict about one target.
 ///
 /// Up turns to down after `fall` consecutive failures, down to up after `rise` consecutive successes; while unchecked
-/// the first result decides. Results for reasons of this machine change nothing, not even a count.
+/// the first result decides. Results for reasons of this machine change nothing, not even a count. A target that fell too
+/// often is up only when it has succeeded for a time as well ([`Damping`]).
 #[derive(Clone, Debug)]
 pub struct Machine {
     policy: Policy,
@@ -80,6 +108,7 @@ pub struct Machine {
     against: u32,
     /// Time to the next check while down.
     down_interval: Duration,
+    flaps: Flaps,
 }
 
 impl Machine {
@@ -90,12 +119,18 @@ impl Machine {
             health,
             against: 0,
             down_interval: policy.interval.min(policy.down_interval_max),
+            flaps: Flaps::default(),
         }
     }
 
     /// The verdict.
     pub fn health(&self) -> Health {
         self.health
+    }
+
+    /// Whether it is held down for having fallen too often.
+    pub fn is_damped(&self) -> bool {
+        self.flaps.is_damped()
     }
 
     /// The policy.
@@ -112,33 +147,57 @@ impl Machine {
             (Health::Unchecked, Outcome::Local) => fast(started, &policy),
             (Health::Up, Outcome::Success) => {
                 self.against = 0;
-                settled(started, policy.interval, &policy)
+                self.settled(started, policy.interval)
             }
             (Health::Up, Outcome::Failure) => self.contradict(started, policy.fall, Health::Down),
-            (Health::Down, Outcome::Success) => self.contradict(started, policy.rise, Health::Up),
+            (Health::Down, Outcome::Success) => self.rise(started),
             (Health::Down, Outcome::Failure) => {
                 self.against = 0;
+                self.flaps.failed();
                 let wait = self.down_interval;
                 self.down_interval = wait.saturating_mul(2).min(policy.down_interval_max);
-                settled(started, wait, &policy)
+                self.settled(started, wait)
             }
             (Health::Up | Health::Down, Outcome::Local) if self.against > 0 => fast(started, &policy),
-            (Health::Up, Outcome::Local) => settled(started, policy.interval, &policy),
-            (Health::Down, Outcome::Local) => settled(started, self.down_interval, &policy),
+            (Health::Up, Outcome::Local) => self.settled(started, policy.interval),
+            (Health::Down, Outcome::Local) => self.settled(started, self.down_interval),
         }
     }
 
     fn contradict(&mut self, started: Instant, needed: u32, verdict: Health) -> Decision {
-        self.against += 1;
+        self.against = self.against.saturating_add(1);
         if self.against < needed {
             return fast(started, &self.policy);
         }
         self.turn(started, verdict)
     }
 
+    fn rise(&mut self, started: Instant) -> Decision {
+        let left = self.flaps.succeeded(started, &self.policy.damping);
+        if left.is_zero() || self.against.saturating_add(1) < self.policy.rise {
+            return self.contradict(started, self.policy.rise, Health::Up);
+        }
+        self.against = self.against.saturating_add(1);
+        // Without jitter: the end of the hold is a promise too.
+        Decision {
+            transition: None,
+            next: started + left.min(self.policy.interval).max(self.policy.fast_interval),
+            window: Duration::ZERO,
+            settled: false,
+        }
+    }
+
     fn turn(&mut self, started: Instant, verdict: Health) -> Decision {
         let first = self.health == Health::Unchecked;
-        *self = Self::new(self.policy, verdict);
+        let mut flaps = mem::take(&mut self.flaps);
+        match verdict {
+            Health::Down => flaps.fell(started, &self.policy.damping),
+            Health::Up | Health::Unchecked => flaps.rose(),
+        }
+        *self = Self {
+            flaps,
+            ..Self::new(self.policy, verdict)
+        };
         let wait = match verdict {
             Health::Down => {
                 let wait = self.down_interval;
@@ -154,22 +213,24 @@ impl Machine {
                 transition: None,
                 next: started + wait / 2,
                 window: wait / 2,
+                settled: verdict == Health::Up,
             }
         } else {
-            settled(started, wait, &self.policy)
+            self.settled(started, wait)
         };
         Decision {
             transition: Some(verdict),
             ..decision
         }
     }
-}
 
-fn settled(started: Instant, wait: Duration, policy: &Policy) -> Decision {
-    Decision {
-        transition: None,
-        next: started + wait,
-        window: wait.mul_f64(policy.jitter),
+    fn settled(&self, started: Instant, wait: Duration) -> Decision {
+        Decision {
+            transition: None,
+            next: started + wait,
+            window: wait.mul_f64(self.policy.jitter),
+            settled: self.health == Health::Up,
+        }
     }
 }
 
@@ -179,6 +240,7 @@ fn fast(started: Instant, policy: &Policy) -> Decision {
         transition: None,
         next: started + policy.fast_interval,
         window: Duration::ZERO,
+        settled: false,
     }
 }
 

@@ -5,11 +5,13 @@
 //! verdicts when settings change; `task` drives it all on a thread of its own. `monitor` is the same machine for one
 //! target, for programs that want no balancer.
 
+mod damping;
 mod engine;
 mod error;
 mod machine;
 mod metrics;
 mod monitor;
+mod phase;
 mod probe;
 mod random;
 mod schedule;
@@ -17,6 +19,7 @@ pub mod settings;
 mod status;
 mod task;
 
+pub use damping::MAX_FLAP_LIMIT;
 pub use error::{CertificateProblem, CheckError, Latency, LocalError, Stage};
 pub use machine::{Decision, MAX_INTERVAL, MIN_INTERVAL, Machine, Outcome, Policy};
 pub use metrics::HealthMetrics;
@@ -25,6 +28,7 @@ pub use probe::{
     Checker, DnsChecker, ExecChecker, FRESH_EVERY, HttpChecker, MAX_BODY_LIMIT, ProbeError, Route,
     TcpChecker, TcpProbe, TlsChecker, UdpChecker, problems,
 };
+pub use random::stable_hash;
 pub use schedule::{Due, Scheduler};
 pub use status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, LastCheck};
 pub use task::{EVENT_DEPTH, HealthConfig, HealthHandle, HealthTask, MAX_IN_FLIGHT, SpawnError};

@@ -63,6 +63,13 @@ impl<K: Copy + Ord> Scheduler<K> {
         }
     }
 
+    /// Adds a check that is due at `at`. A key that waits already starts anew; one in flight is left alone.
+    pub fn begin(&mut self, key: K, at: Instant) {
+        if !matches!(self.checks.get(&key), Some(State::InFlight)) {
+            self.wait(key, at);
+        }
+    }
+
     /// Removes a check; one in flight gives its place free.
     pub fn remove(&mut self, key: K) {
         if let Some(State::InFlight) = self.checks.remove(&key) {

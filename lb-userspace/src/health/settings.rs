@@ -190,6 +190,27 @@ pub enum Through {
     Vip,
 }
 
+/// When a backend that falls again and again is held down, and for how long.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Damping {
+    /// Falls within `window` after which it is held down; 0: never.
+    pub limit: u32,
+    /// The time that these falls lie in.
+    pub window: Duration,
+    /// Time for which its checks must succeed before it is up again, beside `rise`.
+    pub hold: Duration,
+}
+
+impl Default for Damping {
+    fn default() -> Self {
+        Self {
+            limit: 0,
+            window: Duration::from_secs(10 * 60),
+            hold: Duration::from_secs(60),
+        }
+    }
+}
+
 /// How a backend is checked, when, and how results become a verdict.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CheckSettings {
@@ -207,8 +228,10 @@ pub struct CheckSettings {
     pub rise: u32,
     /// Consecutive failures that make an up backend down.
     pub fall: u32,
-    /// Share of the interval by which each check is moved at random, 0 to 1.
+    /// Share of the interval by which the time between two checks differs from it at random, 0 to 1.
     pub jitter: f64,
+    /// What happens to a backend that falls too often.
+    pub damping: Damping,
     /// The way checks take.
     pub through: Through,
     /// Port to check; the backend's own where absent.
@@ -230,6 +253,7 @@ impl Default for CheckSettings {
             rise: 2,
             fall: 3,
             jitter: 0.1,
+            damping: Damping::default(),
             through: Through::Backend,
             port: None,
             source: None,

@@ -81,6 +81,8 @@ pub struct CheckStatus {
     pub since: SystemTime,
     /// The latest result, also one that does not count.
     pub last_check: Option<LastCheck>,
+    /// Whether it is held down for having fallen too often.
+    pub damped: bool,
 }
 
 /// A result.

@@ -17,9 +17,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    engine::{CheckNo, Engine, Moment},
+    engine::{CheckNo, Engine},
     error::{CheckError, LocalError},
     metrics::HealthMetrics,
+    phase::Moment,
     probe::{Checker, Probe, ProbeCache},
     status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, LastCheck, StatusBoard},
 };
@@ -36,7 +37,8 @@ pub const MAX_IN_FLIGHT: usize = 4096;
 pub struct HealthConfig {
     /// Checks in flight at most.
     pub max_in_flight: usize,
-    /// Decides about jitter and phases; each balancer has its own, so that they do not check in step.
+    /// Decides about jitter and phases: each balancer has its own, so that they do not check in step, and keeps it
+    /// over a restart.
     pub seed: u64,
 }
 
@@ -246,7 +248,7 @@ impl HealthTask {
             latency,
             at: now.wall,
         };
-        let events = self.engine.finish(no, started, last, now.instant);
+        let events = self.engine.finish(no, started, last, now);
         self.engine.count_in_flight();
         self.publish(events);
     }

@@ -13,7 +13,7 @@ use prometheus::Registry;
 use tokio::{net::TcpListener, task};
 use tokio_util::sync::CancellationToken;
 
-use super::{observe::Observer, render::render};
+use super::{judgement, observe::Observer, render::render, text::Text};
 use crate::{
     control::{ControlHandle, chain},
     datapath::DatapathError,
@@ -99,18 +99,14 @@ async fn metrics(State(endpoint): State<Arc<Endpoint>>) -> Response {
 
 fn text(endpoint: &Endpoint) -> Result<String, MetricsError> {
     let view = endpoint.control.view();
-    let health: HealthView = endpoint
-        .health
-        .snapshot()
+    let checks = endpoint.health.snapshot();
+    let health: HealthView = checks
         .iter()
         .map(|(id, status)| (id.clone(), status.health))
         .collect();
     let seen = endpoint.observer.observe(&view)?;
-    Ok(render(
-        &endpoint.registry,
-        view.is_programmed(),
-        &view,
-        &health,
-        &seen,
-    )?)
+    let mut judged = Text::default();
+    judgement::render(&mut judged, &checks);
+    let text = render(&endpoint.registry, view.is_programmed(), &view, &health, &seen)?;
+    Ok(text + &judged.into_string())
 }

@@ -17,8 +17,8 @@ use super::{
 use crate::health::{
     CheckId,
     settings::{
-        CheckKind, CheckSettings, DnsCheck, ExecCheck, HttpCheck, RecordType, Through, TlsCheck, Transport,
-        UdpCheck,
+        CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, HttpCheck, RecordType, Through, TlsCheck,
+        Transport, UdpCheck,
     },
 };
 
@@ -193,6 +193,11 @@ fn health() -> impl Strategy<Value = CheckSettings> {
                     rise,
                     fall,
                     jitter: f64::from(jitter) / 100.0,
+                    damping: Damping {
+                        limit: u32::from(jitter),
+                        hold: interval,
+                        ..Damping::default()
+                    },
                     through: Through::Backend,
                     port,
                     source: mark.map(|_| IpAddr::from([127, 0, 0, 1])),

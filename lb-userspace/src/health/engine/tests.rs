@@ -5,7 +5,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::health::error::{CheckError, LocalError};
-use crate::health::settings::CheckKind;
+use crate::health::settings::{CheckKind, Damping};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -55,6 +55,7 @@ struct Simulation {
     running: BTreeMap<CheckNo, (Duration, Instant, Result<(), CheckError>)>,
     checks: BTreeMap<CheckNo, NewCheck>,
     events: VecDeque<(Duration, CheckId, Health)>,
+    told: Vec<String>,
     starts: Vec<(Duration, SocketAddr)>,
     most_in_flight: usize,
 }
@@ -76,6 +77,7 @@ impl Simulation {
             running: BTreeMap::new(),
             checks: BTreeMap::new(),
             events: VecDeque::new(),
+            told: Vec::new(),
             starts: Vec::new(),
             most_in_flight: 0,
         }
@@ -126,6 +128,7 @@ impl Simulation {
     fn note(&mut self, events: &[HealthEvent]) {
         for event in events {
             self.events.push_back((self.now, event.id.clone(), event.health));
+            self.told.push(event.detail.clone());
         }
     }
 
@@ -162,7 +165,7 @@ impl Simulation {
                     latency,
                     at: moment.wall,
                 };
-                let events = self.engine.finish(no, started, last, moment.instant);
+                let events = self.engine.finish(no, started, last, moment);
                 self.note(&events);
             }
         }
@@ -412,6 +415,56 @@ fn black_holes_delay_nobody_within_the_bound() {
     }
 }
 
+/// Whatever happened before: while a target is up, each balancer checks it at a time of its own within each interval, give
+/// or take half the jitter, and again so after a restart with verdicts from before.
+#[test]
+fn a_balancer_keeps_its_phase_over_a_restart() {
+    let settled = |node, restarted_after: u32| {
+        let mut simulation = Simulation::new(10, node);
+        simulation.now = MS * restarted_after;
+        let mut specs = Vec::new();
+        for host in 0..20 {
+            simulation.peer(host, |_| (MS, Ok(())));
+            let spec = spec("web", &format!("b{host}"), host, settings());
+            specs.push(CheckSpec {
+                initial: if restarted_after == 0 {
+                    Health::Unchecked
+                } else {
+                    Health::Up
+                },
+                ..spec
+            });
+        }
+        simulation.update(specs);
+        simulation.run_until(simulation.now + 4000 * MS);
+        let from = simulation.starts.len();
+        simulation.run_until(simulation.now + 60_000 * MS);
+        let interval = settings().interval.as_millis();
+        let mut phases: BTreeMap<SocketAddr, Vec<u128>> = BTreeMap::new();
+        for (at, target) in &simulation.starts[from..] {
+            phases.entry(*target).or_default().push(at.as_millis() % interval);
+        }
+        phases
+    };
+    let (first, again, other) = (settled(1, 0), settled(1, 100_123), settled(2, 0));
+    // Half the jitter of 10 % of 2 s is 100 ms either way; between two times on a circle of 2 s.
+    let apart = |a: u128, b: u128| a.abs_diff(b).min(2000 - a.abs_diff(b));
+    let mut in_step = 0;
+    for (target, phases) in &first {
+        assert!(phases.len() >= 29, "{target}: {phases:?}");
+        for phase in phases.iter().chain(&again[target]) {
+            assert!(
+                apart(phases[0], *phase) <= 201,
+                "{target}: {phases:?} {:?}",
+                again[target]
+            );
+        }
+        in_step += usize::from(apart(phases[0], other[target][0]) <= 200);
+    }
+    // By chance, a fifth of them.
+    assert!(in_step < 10, "{in_step} of 20 in step with another balancer");
+}
+
 /// 50 backends at 5 s for 6 hours, with outages: each outage makes exactly one down and one up, nothing else is said,
 /// and no check is left over.
 #[test]
@@ -532,4 +585,45 @@ proptest! {
         prop_assert_eq!(health, Health::Up);
         prop_assert!(at - back <= settings.interval * rise + 2 * MS, "{:?}", at - back);
     }
+}
+
+/// A backend that comes and goes every 20 s is held down, says so, and is back when it has held out.
+#[test]
+fn a_flapping_backend_is_held_down_and_told_so() {
+    let settings = CheckSettings {
+        damping: Damping {
+            limit: 3,
+            window: 300_000 * MS,
+            hold: 60_000 * MS,
+        },
+        ..settings()
+    };
+    let quiet = Duration::from_secs(600);
+    let mut simulation = Simulation::new(10, 1);
+    simulation.peer_dead_during(1, MS, move |at| at < quiet && at.as_secs() % 40 >= 20);
+    simulation.update(vec![spec("web", "a", 1, settings.clone())]);
+    simulation.run_until(quiet);
+    let falls = simulation
+        .events
+        .iter()
+        .filter(|(.., health)| *health == Health::Down);
+    assert_eq!(falls.count(), 3, "{:?}", simulation.events);
+    let status = simulation.board.snapshot()[&id("web", "a")].clone();
+    assert_eq!((status.health, status.damped), (Health::Down, true));
+    // Settings that go on leave the damping alone.
+    simulation.update(vec![spec("web", "a", 1, settings.clone())]);
+    assert!(simulation.board.snapshot()[&id("web", "a")].damped);
+    assert!(
+        simulation
+            .told
+            .iter()
+            .any(|detail| detail.contains("fell 3 times within 5m: held down until it has succeeded for 1m")),
+        "{:?}",
+        simulation.told
+    );
+    simulation.run_until(
+        quiet + settings.down_interval_max.mul_f64(1.1) + settings.damping.hold + settings.interval,
+    );
+    let status = simulation.board.snapshot()[&id("web", "a")].clone();
+    assert_eq!((status.health, status.damped), (Health::Up, false));
 }

@@ -159,6 +159,114 @@ fn every_transition() {
     }
 }
 
+/// Two falls within 20 s, and it must succeed for 3 s: what is tried, the results, and after each the verdict, whether it
+/// is damped, and the time to the next check.
+type Damped = (&'static str, &'static str, &'static [(char, bool, u128)]);
+
+#[test]
+fn every_transition_of_damping() {
+    let cases: [Damped; 5] = [
+        (
+            "one fall is none too many",
+            "fss",
+            &[('D', false, 2000), ('D', false, 500), ('U', false, 2000)],
+        ),
+        (
+            "the second holds it down, with rise and beyond",
+            "fssfsssss",
+            &[
+                ('D', false, 2000),
+                ('D', false, 500),
+                ('U', false, 2000),
+                ('D', true, 2000),
+                ('D', true, 500),
+                ('D', true, 2000),
+                // 2.5 s of successes: 0.5 s are left.
+                ('D', true, 500),
+                ('U', false, 2000),
+                ('U', false, 2000),
+            ],
+        ),
+        (
+            "a failure starts the time anew, a local error does not",
+            "fssfssfslss",
+            &[
+                ('D', false, 2000),
+                ('D', false, 500),
+                ('U', false, 2000),
+                ('D', true, 2000),
+                ('D', true, 500),
+                ('D', true, 2000),
+                ('D', true, 4000),
+                ('D', true, 500),
+                ('D', true, 500),
+                ('D', true, 2000),
+                ('U', false, 2000),
+            ],
+        ),
+        (
+            "falls stay remembered when it is up again",
+            "fssfssssf",
+            &[
+                ('D', false, 2000),
+                ('D', false, 500),
+                ('U', false, 2000),
+                ('D', true, 2000),
+                ('D', true, 500),
+                ('D', true, 2000),
+                ('D', true, 500),
+                ('U', false, 2000),
+                ('D', true, 2000),
+            ],
+        ),
+        (
+            "falls long ago do not count",
+            "fsssssssssssf",
+            &[
+                ('D', false, 2000),
+                ('D', false, 500),
+                ('U', false, 2000),
+                ('U', false, 2000),
+                ('U', false, 2000),
+                ('U', false, 2000),
+                ('U', false, 2000),
+                ('U', false, 2000),
+                ('U', false, 2000),
+                ('U', false, 2000),
+                ('U', false, 2000),
+                ('U', false, 2000),
+                ('D', false, 2000),
+            ],
+        ),
+    ];
+    let policy = Policy::new(&CheckSettings {
+        fall: 1,
+        damping: Damping {
+            limit: 2,
+            window: Duration::from_secs(20),
+            hold: Duration::from_secs(3),
+        },
+        ..settings()
+    });
+    for (name, script, expected) in cases {
+        let mut machine = Machine::new(policy, Health::Up);
+        let mut now = Instant::now();
+        let mut seen = Vec::new();
+        for letter in script.chars() {
+            let outcome = match letter {
+                's' => Outcome::Success,
+                'f' => Outcome::Failure,
+                _ => Outcome::Local,
+            };
+            let next = machine.on_result(now, outcome).next;
+            let verdict = if machine.health() == Health::Up { 'U' } else { 'D' };
+            seen.push((verdict, machine.is_damped(), (next - now).as_millis()));
+            now = next;
+        }
+        assert_eq!(seen, expected, "{name}");
+    }
+}
+
 #[test]
 fn jitter_moves_settled_checks_only() {
     let now = Instant::now();
@@ -230,6 +338,58 @@ proptest! {
                 same @ (Health::Up | Health::Down | Health::Unchecked) => same,
             };
             prop_assert_eq!(machine.health(), expected);
+        }
+    }
+
+    /// With damping, still never up without `rise` successes in a row and never down without `fall` failures in a row;
+    /// and a target that fell too often is up exactly when its successes have lasted for `hold` as well.
+    #[test]
+    fn damping_only_delays_what_rise_allows(
+        rise in 1_usize..4,
+        fall in 1_usize..4,
+        limit in 1_usize..5,
+        window_ms in 1_u64..60_000,
+        hold_ms in 1_u64..20_000,
+        outcomes in prop::collection::vec(outcome(), 0..300),
+    ) {
+        let (window, hold) = (Duration::from_millis(window_ms), Duration::from_millis(hold_ms));
+        let policy = Policy::new(&CheckSettings {
+            rise: u32::try_from(rise).unwrap(),
+            fall: u32::try_from(fall).unwrap(),
+            damping: Damping { limit: u32::try_from(limit).unwrap(), window, hold },
+            ..settings()
+        });
+        let mut machine = Machine::new(policy, Health::Up);
+        let mut now = Instant::now();
+        let mut counted: Vec<(Instant, Outcome)> = Vec::new();
+        let mut falls: Vec<Instant> = Vec::new();
+        for outcome in outcomes {
+            let before = machine.health();
+            let decision = machine.on_result(now, outcome);
+            if outcome != Outcome::Local {
+                counted.push((now, outcome));
+            }
+            let row = |wanted| counted.iter().rev().take_while(move |(_, seen)| *seen == wanted);
+            let fallen_too_often = falls.len() >= limit
+                && falls[falls.len() - 1] - falls[falls.len() - limit] <= window;
+            let held = fallen_too_often && row(Outcome::Success).last().is_none_or(|(since, _)| now - *since < hold);
+            let expected = match before {
+                Health::Up if row(Outcome::Failure).count() >= fall => Health::Down,
+                Health::Down if outcome == Outcome::Success && row(outcome).count() >= rise && !held => Health::Up,
+                same @ (Health::Up | Health::Down | Health::Unchecked) => same,
+            };
+            prop_assert_eq!(machine.health(), expected);
+            if decision.transition == Some(Health::Down) {
+                falls.push(now);
+            }
+            now = decision.next;
+        }
+        // It is never held for ever: with nothing but successes it is up within the promise.
+        let began = now;
+        while machine.health() == Health::Down {
+            now = machine.on_result(now, Outcome::Success).next;
+            let promised = settings().fast_interval * u32::try_from(rise).unwrap() + hold + settings().interval;
+            prop_assert!(now - began <= promised);
         }
     }
 

@@ -3,7 +3,10 @@
 use super::{Findings, Place};
 use crate::{
     config::duration::text,
-    health::{MAX_INTERVAL, MIN_INTERVAL, problems, settings::CheckSettings},
+    health::{
+        MAX_FLAP_LIMIT, MAX_INTERVAL, MIN_INTERVAL, problems,
+        settings::{CheckSettings, Damping},
+    },
 };
 
 impl Findings {
@@ -18,6 +21,7 @@ impl Findings {
             rise,
             fall,
             jitter,
+            damping,
             through,
             port,
             source: _,
@@ -78,6 +82,21 @@ impl Findings {
                 "0.1 moves each check by up to 10 %",
             );
         }
+        let Damping { limit, window, hold } = *damping;
+        if limit > MAX_FLAP_LIMIT {
+            self.invalid(
+                at("flap_limit"),
+                format!("flap_limit {limit} is more than {MAX_FLAP_LIMIT}"),
+                "a backend that falls a few times within flap_window is flapping",
+            );
+        }
+        self.duration(
+            at("flap_window"),
+            "flap_window",
+            window,
+            MIN_INTERVAL..=MAX_INTERVAL,
+        );
+        self.duration(at("flap_hold"), "flap_hold", hold, MIN_INTERVAL..=MAX_INTERVAL);
         if *port == Some(0) {
             self.invalid(
                 at("port"),
