@@ -68,8 +68,10 @@ pub const fn take(full_at: u64, now: u64, budget: Budget) -> Option<u64> {
 pub struct Buckets {
     /// Of ICMP messages about packets to the service.
     pub messages: u64,
+    /// Of answers to echo requests to its address.
+    pub echoes: u64,
     /// Zero.
-    pub pad: [u64; 7],
+    pub pad: [u64; 6],
 }
 
 const _: () = assert!(size_of::<Buckets>() == 64, "one cache line");

@@ -38,6 +38,11 @@ pub const MESSAGE_RATE: u32 = 1_000;
 /// See [`MESSAGE_RATE`].
 pub const MESSAGE_BURST: u32 = 50;
 
+/// Echo requests to one address of services that are answered a second, and at once.
+pub const ECHO_RATE: u32 = 1_000;
+/// See [`ECHO_RATE`].
+pub const ECHO_BURST: u32 = 50;
+
 /// Bytes of an ICMP message about a packet, from its own IPv4 header on (RFC 1812 section 4.3.2.3).
 pub const ICMP_ERROR_V4: usize = 576;
 /// Bytes of an ICMPv6 message about a packet, from its own IPv6 header on: the smallest MTU (RFC 4443 section 2.4 (c)).

@@ -9,6 +9,8 @@ pub const SERVICES_V4: &str = "SERVICES_V4";
 pub const SERVICES_V6: &str = "SERVICES_V6";
 /// Bits of all services' [`crate::service::FilterBit`], of both families. Written by the daemon.
 pub const SERVICE_FILTER: &str = "SERVICE_FILTER";
+/// [`crate::addr::NetAddr`] of each service to the [`crate::service::ServiceId`] of one that is on it. Written by the daemon.
+pub const ADDRESSES: &str = "ADDRESSES";
 /// Ring id to a ring: an array of [`crate::ring_slot::RingSlot`]. Written by the daemon.
 pub const RINGS: &str = "RINGS";
 /// Backend id to [`crate::backend::Backend`]. Written by the daemon.
@@ -49,11 +51,12 @@ pub const OF_FLOWS: [&str; 8] = [
 ];
 
 /// Every map that is pinned and survives the daemon.
-pub const PINNED: [&str; 20] = [
+pub const PINNED: [&str; 21] = [
     SETTINGS,
     SERVICES_V4,
     SERVICES_V6,
     SERVICE_FILTER,
+    ADDRESSES,
     RINGS,
     BACKENDS,
     SNAT_ADDRESSES,

@@ -117,6 +117,8 @@ reasons! {
     RejectedReset = 40, Tx, "rejected_reset", "The service has no backend that takes new flows: answered with a TCP reset.", "Check the backends' health with `lb backend list`.";
     RejectedUnreachable = 41, Tx, "rejected_unreachable", "The service has no backend that takes new flows: answered with an ICMP port unreachable.", "Check the backends' health with `lb backend list`.";
     UnreachableRate = 42, Drop, "unreachable_rate", "The service has no backend that takes new flows, and the limit of ICMP messages that say so is reached.", "Check the backends' health with `lb backend list`.";
+    EchoAnswered = 43, Tx, "echo_answered", "An echo request (ping) to the address of a service: answered.", "Nothing to do.";
+    EchoRate = 44, Drop, "echo_rate", "An echo request to the address of a service, beyond the limit of answers.", "Look for who floods; the limit protects everybody else.";
     Internal = 48, Aborted, "internal", "A helper of the kernel failed where it should not.", "Report it with the kernel's version.";
 }
 

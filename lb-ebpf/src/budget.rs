@@ -5,7 +5,7 @@ use core::ptr;
 use aya_ebpf::helpers::generated::bpf_ktime_get_ns;
 use lb_common::{
     budget::{Budget, take},
-    limits::{MESSAGE_BURST, MESSAGE_RATE},
+    limits::{ECHO_BURST, ECHO_RATE, MESSAGE_BURST, MESSAGE_RATE},
     reason::Reason,
     service::ServiceId,
 };
@@ -22,6 +22,15 @@ pub(crate) fn admit_message(service: ServiceId) -> Result<bool, Reason> {
     let buckets = maps::buckets(service)?;
     // SAFETY: a field of the map's value.
     Ok(unsafe { take_from(&raw mut (*buckets).messages, now(), BUDGET) })
+}
+
+/// Whether one more echo request to the address of a service may be answered.
+#[inline(always)]
+pub(crate) fn admit_echo(service: ServiceId) -> Result<bool, Reason> {
+    const BUDGET: Budget = Budget::new(ECHO_RATE, ECHO_BURST);
+    let buckets = maps::buckets(service)?;
+    // SAFETY: a field of the map's value.
+    Ok(unsafe { take_from(&raw mut (*buckets).echoes, now(), BUDGET) })
 }
 
 /// Takes one out of a bucket that other CPUs take from, too; whether there was one.

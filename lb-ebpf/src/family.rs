@@ -38,6 +38,12 @@ pub(crate) trait Family: FlowTable + RecordTables + Copy + Default + PartialEq +
     fn is_icmp_error(kind: u8) -> bool;
     /// The address of this family in a record.
     fn from_record(address: NetAddr) -> Self;
+    /// This address in a record.
+    fn to_record(self) -> NetAddr;
+    /// Whether the address is one host's.
+    fn is_host(self) -> bool;
+    /// Whether an ICMP message of this type is an echo request.
+    fn is_echo_request(kind: u8) -> bool;
     /// Whether it is no address.
     fn is_unspecified(self) -> bool;
     /// Source NAT addresses given for this family.
@@ -98,6 +104,23 @@ impl Family for NetV4 {
     #[inline(always)]
     fn from_record(address: NetAddr) -> Self {
         address.v4()
+    }
+
+    #[inline(always)]
+    fn to_record(self) -> NetAddr {
+        NetAddr::from_v4(self)
+    }
+
+    #[inline(always)]
+    fn is_host(self) -> bool {
+        // This network, loopback, and from 224.0.0.0 on multicast, reserved and broadcast.
+        !matches!(self.0.to_ne_bytes()[0], 0 | 127 | 224..)
+    }
+
+    #[inline(always)]
+    fn is_echo_request(kind: u8) -> bool {
+        // RFC 792.
+        kind == 8
     }
 
     #[inline(always)]
@@ -231,6 +254,25 @@ impl Family for NetV6 {
     #[inline(always)]
     fn from_record(address: NetAddr) -> Self {
         address.v6()
+    }
+
+    #[inline(always)]
+    fn to_record(self) -> NetAddr {
+        NetAddr(self.0)
+    }
+
+    #[inline(always)]
+    fn is_host(self) -> bool {
+        const LOOPBACK: u32 = 1_u32.to_be();
+        let [a, b, c, d] = self.0;
+        // Multicast; the unspecified address, loopback.
+        a.to_ne_bytes()[0] != 0xff && !(a | b | c == 0 && (d == 0 || d == LOOPBACK))
+    }
+
+    #[inline(always)]
+    fn is_echo_request(kind: u8) -> bool {
+        // RFC 4443.
+        kind == 128
     }
 
     #[inline(always)]

@@ -17,6 +17,7 @@ use lb_common::{
 use network_types::icmp::Icmpv4Hdr;
 
 use crate::{
+    echo,
     family::Family,
     forward::nat,
     maps::{self, Scratch},
@@ -49,7 +50,13 @@ pub(crate) fn handle<A: Family>(packet: &Packet) -> Way {
 #[inline(always)]
 fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
     let ip = &A::parse(packet)?;
+    if ip.payload_len() < Icmpv4Hdr::LEN {
+        return Err(Reason::Truncated);
+    }
     let message: Icmpv4Hdr = packet.read(ip.payload).ok_or(Reason::Truncated)?;
+    if A::is_echo_request(message.type_) {
+        return Ok(Way::Ends(echo::answer::<A>(packet)));
+    }
     if !A::is_icmp_error(message.type_) {
         return Err(Reason::OtherProtocol);
     }

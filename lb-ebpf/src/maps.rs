@@ -44,6 +44,8 @@ static SERVICES_V6: HashMap<ServiceKeyV6, Service, { MAX_SERVICES as usize }> = 
 #[btf_map]
 static SERVICE_FILTER: Array<u64, { FILTER_WORDS as usize }> = Array::new();
 #[btf_map]
+static ADDRESSES: HashMap<NetAddr, ServiceId, { MAX_SERVICES as usize }> = HashMap::new();
+#[btf_map]
 static RINGS: ArrayOfMaps<Array<RingSlot, { RING_SIZE_MIN as usize }, INNER_MAP>, { MAX_RINGS as usize }> =
     ArrayOfMaps::new();
 #[btf_map]
@@ -166,6 +168,13 @@ pub(crate) fn service_v6(key: &ServiceKeyV6) -> Option<Service> {
     }
     // SAFETY: as in `service_v4`.
     unsafe { SERVICES_V6.get(key) }.copied()
+}
+
+/// A service on this address, if there is one. Written by the daemon, before the first of them.
+#[inline(always)]
+pub(crate) fn service_on(address: &NetAddr) -> Option<ServiceId> {
+    // SAFETY: copied out at once; the daemon replaces values as a whole.
+    unsafe { ADDRESSES.get(address) }.copied()
 }
 
 /// A slot of a ring. Written by the daemon, which puts a ring there before the service that names it.

@@ -308,8 +308,6 @@ trait Reply: Family {
     /// Bytes of an ICMP error at most, from the IP header on.
     const ERROR_LEN: usize;
 
-    /// Whether the address is one host's.
-    fn is_host(self) -> bool;
     /// Writes the IP header of a packet that answers the one of `tuple` and carries `len` bytes.
     fn write_header(
         packet: &Packet,
@@ -326,12 +324,6 @@ impl Reply for NetV4 {
     const PORT_UNREACHABLE: [u8; 2] = [3, 3];
     const TOO_BIG: [u8; 2] = [3, 4];
     const ERROR_LEN: usize = ICMP_ERROR_V4;
-
-    #[inline(always)]
-    fn is_host(self) -> bool {
-        // This network, loopback, and from 224.0.0.0 on multicast, reserved and broadcast.
-        !matches!(self.0.to_ne_bytes()[0], 0 | 127 | 224..)
-    }
 
     #[inline(always)]
     fn write_header(
@@ -365,14 +357,6 @@ impl Reply for NetV6 {
     const PORT_UNREACHABLE: [u8; 2] = [1, 4];
     const TOO_BIG: [u8; 2] = [2, 0];
     const ERROR_LEN: usize = ICMP_ERROR_V6;
-
-    #[inline(always)]
-    fn is_host(self) -> bool {
-        const LOOPBACK: u32 = 1_u32.to_be();
-        let [a, b, c, d] = self.0;
-        // Multicast; the unspecified address, loopback.
-        a.to_ne_bytes()[0] != 0xff && !(a | b | c == 0 && (d == 0 || d == LOOPBACK))
-    }
 
     #[inline(always)]
     fn write_header(

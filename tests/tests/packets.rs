@@ -8,6 +8,8 @@ mod bench;
 mod build;
 #[path = "packets/decap.rs"]
 mod decap;
+#[path = "packets/echo.rs"]
+mod echo;
 #[path = "packets/fuzz.rs"]
 mod fuzz;
 #[path = "packets/modes.rs"]

@@ -161,7 +161,7 @@ impl Executor {
                 }
                 services::write(maps, key, *service)
             }
-            Step::RemoveService { key, .. } => services::remove(maps, key, programmed.services.keys()),
+            Step::RemoveService { key, .. } => services::remove(maps, key, &programmed.services),
             Step::Barrier => self.grace.wait(),
             Step::RemoveRing { ring } => maps.rings.remove(*ring),
             Step::FreeBackend { id } => {

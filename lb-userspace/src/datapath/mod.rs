@@ -108,7 +108,12 @@ impl Datapath {
         let attached = Attacher::new(&mut client, loader, &pins, options.xdp_mode).attach(&wanted)?;
         let maps = Arc::new(Maps::open(&pins.current())?);
         let programmed = if inherits {
-            programmed::read_back(&maps)?
+            let programmed = programmed::read_back(&maps)?;
+            services::reconcile(&maps, &programmed.services).map_err(|e| DatapathError::Map {
+                map: maps.addresses.name(),
+                reason: e.to_string(),
+            })?;
+            programmed
         } else {
             Programmed::default()
         };

@@ -1,10 +1,10 @@
-//! The tables of services, and the filter before them.
+//! The tables of services, the filter before them, and their addresses.
 
-use std::io;
+use std::{collections::BTreeMap, io};
 
 use lb_common::{
-    addr::NetPort,
-    service::{FilterBit, Service, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
+    addr::{NetAddr, NetPort},
+    service::{FilterBit, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
 };
 
 use super::maps::Maps;
@@ -27,6 +27,7 @@ impl MapKey {
 
 /// Writes a service's record. The filter lets its packets pass before it is there.
 pub(super) fn write(maps: &Maps, key: &ServiceKey, service: Service) -> io::Result<()> {
+    maps.addresses.set(&key.address.into(), service.id)?;
     let key = map_key(key);
     change_filter(maps, key.filter_bit(), |word, mask| word | mask)?;
     match key {
@@ -36,23 +37,45 @@ pub(super) fn write(maps: &Maps, key: &ServiceKey, service: Service) -> io::Resu
 }
 
 /// Removes a service, which is one of `all`.
-pub(super) fn remove<'a>(
-    maps: &Maps,
-    key: &ServiceKey,
-    all: impl IntoIterator<Item = &'a ServiceKey>,
-) -> io::Result<()> {
+pub(super) fn remove(maps: &Maps, key: &ServiceKey, all: &BTreeMap<ServiceKey, Service>) -> io::Result<()> {
     let bit = map_key(key).filter_bit();
     match map_key(key) {
         MapKey::V4(key) => maps.services_v4.delete(&key),
         MapKey::V6(key) => maps.services_v6.delete(&key),
     }?;
-    let shared = all
-        .into_iter()
-        .any(|other| other != key && map_key(other).filter_bit() == bit);
-    if shared {
+    let others = || all.iter().filter(|(other, _)| *other != key);
+    let address = NetAddr::from(key.address);
+    match others().find(|(other, _)| other.address == key.address) {
+        Some((_, service)) => maps.addresses.set(&address, service.id)?,
+        None => drop(maps.addresses.delete(&address)?),
+    }
+    if others().any(|(other, _)| map_key(other).filter_bit() == bit) {
         return Ok(());
     }
     change_filter(maps, bit, |word, mask| word & !mask)
+}
+
+/// Brings addresses to what the services say: a daemon that was stopped between two writes leaves one behind.
+pub(super) fn reconcile(maps: &Maps, services: &BTreeMap<ServiceKey, Service>) -> io::Result<()> {
+    let mut wanted: BTreeMap<NetAddr, ServiceId> = services
+        .iter()
+        .map(|(key, service)| (key.address.into(), service.id))
+        .collect();
+    let mut stale = Vec::new();
+    maps.addresses.for_each_chunk(|addresses, _| {
+        stale.extend(
+            addresses
+                .iter()
+                .filter(|address| wanted.remove(address).is_none()),
+        );
+        Ok(())
+    })?;
+    for address in stale {
+        maps.addresses.delete(&address)?;
+    }
+    wanted
+        .into_iter()
+        .try_for_each(|(address, service)| maps.addresses.set(&address, service))
 }
 
 fn change_filter(maps: &Maps, bit: FilterBit, change: impl FnOnce(u64, u64) -> u64) -> io::Result<()> {

@@ -161,19 +161,16 @@ impl Frame {
         Self(frame)
     }
 
-    pub(crate) fn echo(from: SocketAddr, to: SocketAddr) -> Self {
-        let mut frame = Vec::new();
-        if from.is_ipv4() {
-            ip(from, to, 64)
-                .icmpv4_echo_request(1, 1)
-                .write(&mut frame, b"ping")
-                .unwrap();
-        } else {
-            ip(from, to, 64)
-                .icmpv6_echo_request(1, 1)
-                .write(&mut frame, b"ping")
-                .unwrap();
+    /// An echo request, or the reply to one.
+    pub(crate) fn echo(from: SocketAddr, to: SocketAddr, request: bool, hops: u8, payload: &[u8]) -> Self {
+        let (mut frame, ip) = (Vec::new(), ip(from, to, hops));
+        match (from.is_ipv4(), request) {
+            (true, true) => ip.icmpv4_echo_request(7, 1).write(&mut frame, payload),
+            (true, false) => ip.icmpv4_echo_reply(7, 1).write(&mut frame, payload),
+            (false, true) => ip.icmpv6_echo_request(7, 1).write(&mut frame, payload),
+            (false, false) => ip.icmpv6_echo_reply(7, 1).write(&mut frame, payload),
         }
+        .unwrap();
         Self(frame)
     }
 
@@ -297,8 +294,8 @@ fn common(side: Side) -> Vec<Case> {
             Reason::NotOurs,
         ),
         case(
-            "echo request",
-            Frame::echo(side.client(0), side.vip(0)),
+            "echo request to an address without a service",
+            Frame::echo(side.client(0), side.snat(0), true, 64, b"ping"),
             Reason::OtherProtocol,
         ),
         case(

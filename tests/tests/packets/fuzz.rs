@@ -67,7 +67,8 @@ fn random_packets_leave_counted_and_whole() -> Result<()> {
 }
 
 /// What so many packets must have met.
-const REACHED: [Reason; 13] = [
+const REACHED: [Reason; 14] = [
+    Reason::EchoAnswered,
     Reason::SentBack,
     Reason::RejectedReset,
     Reason::RejectedUnreachable,
@@ -162,7 +163,7 @@ fn seed(rng: &mut Rng, side: Side, hostile: &[Case]) -> Frame {
         (8 + bytes[0] as usize % 30).min(frame.len() - 14 - header)
     };
     let udp = rng.bool();
-    match rng.u8(..14) {
+    match rng.u8(..15) {
         0..4 if udp => Frame::udp(client, side.vip(53), hops, payload),
         0..4 => Frame::tcp(client, side.vip(80), flags, hops, payload),
         4..7 if udp => Frame::udp(side.backend(5353), snat, hops, payload).backend_to_lb(),
@@ -183,6 +184,7 @@ fn seed(rng: &mut Rng, side: Side, hostile: &[Case]) -> Frame {
                 Frame::tcp(client, vip, flags, hops, payload)
             }
         }
+        12 => Frame::echo(client, [side.vip(0), snat][usize::from(udp)], true, hops, payload),
         _ => hostile[rng.usize(..hostile.len())].frame.clone(),
     }
 }

@@ -221,7 +221,7 @@ fn icmp_errors_go_the_way_of_the_flow_they_are_about() -> Result<()> {
                 ),
                 (
                     "no error",
-                    Frame::echo(side.snat(0), side.vip(0)),
+                    Frame::echo(side.snat(0), side.vip(0), false, 64, b"ping"),
                     Reason::OtherProtocol,
                 ),
             ] {

@@ -1,0 +1,79 @@
+//! Echo requests: answered for addresses of services, and for no others.
+
+use anyhow::{Result, ensure};
+use lb_common::{limits::ECHO_BURST, reason::Reason};
+
+use super::{FAMILIES, PASS, TX, bench::Bench, build::Frame};
+
+#[test]
+fn an_echo_request_to_a_service_is_answered_to_the_byte() -> Result<()> {
+    let bench = Bench::new()?;
+    for side in FAMILIES {
+        for payload in [&b""[..], b"odd", &[0xff; 56], &[7; 1_400]] {
+            for hops in [64, 255, 1] {
+                let sent = Frame::echo(side.client(0), side.vip(0), true, hops, payload);
+                let wanted = Frame::echo(side.vip(0), side.client(0), false, 64, payload).lb_to_client();
+                bench.expect("echo", &sent, TX, &wanted, Reason::EchoAnswered)?;
+            }
+        }
+        let marked = |frame: Frame| frame.marked(0xb8);
+        let sent = marked(Frame::echo(side.client(0), side.vip(0), true, 64, b"marked"));
+        let wanted = marked(Frame::echo(side.vip(0), side.client(0), false, 64, b"marked")).lb_to_client();
+        bench.expect("marked", &sent, TX, &wanted, Reason::EchoAnswered)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn echo_that_is_not_for_a_service_passes() -> Result<()> {
+    let bench = Bench::new()?;
+    for side in FAMILIES {
+        let request = |from, to| Frame::echo(from, to, true, 64, b"ping");
+        let source = if side.vip(0).is_ipv4() { 26 } else { 22 };
+        for (name, frame) in [
+            ("to a backend", request(side.client(0), side.backend(0))),
+            ("to the host", request(side.client(0), side.snat(0))),
+            (
+                "a reply",
+                Frame::echo(side.client(0), side.vip(0), false, 64, b"ping"),
+            ),
+            (
+                "from multicast",
+                request(side.client(0), side.vip(0)).set(source, 0xff),
+            ),
+            ("to many stations", request(side.client(0), side.vip(0)).set(0, 1)),
+        ] {
+            bench.expect(name, &frame, PASS, &frame, Reason::OtherProtocol)?;
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn echo_has_a_limit_that_costs_other_messages_nothing() -> Result<()> {
+    let bench = Bench::new()?;
+    for side in FAMILIES {
+        let sent = Frame::echo(side.client(0), side.vip(0), true, 64, b"ping");
+        let refused = bench.many(|runner| {
+            let mut refused = 0_u64;
+            for _ in 0..20 * u64::from(ECHO_BURST) {
+                let (action, _) = runner.run(sent.bytes())?;
+                refused += u64::from(action != TX);
+            }
+            Ok(refused)
+        })?;
+        ensure!(refused > 0, "all of them were answered");
+        ensure!(
+            bench.counted()?[&Reason::EchoRate] >= refused,
+            "{refused} were not counted"
+        );
+        let rejects = side.vip(super::bench::REJECTS);
+        let datagram = Frame::udp(side.client(40_000), rejects, 64, b"hello");
+        let (_, _, reason) = bench.run(&datagram)?;
+        ensure!(
+            reason == Reason::RejectedUnreachable,
+            "an error message is another's budget: {reason:?}"
+        );
+    }
+    Ok(())
+}
