@@ -33,6 +33,30 @@ pub struct Traffic {
     pub reply_bytes: u64,
 }
 
+/// What flows of mode `nat` tell about the health of one backend.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Signals {
+    /// SYNs that a client repeated since the backend had not answered the one before.
+    pub unanswered: u64,
+    /// Flows whose first answer was a reset.
+    pub refused: u64,
+    /// ICMP errors that say that a packet cannot reach the backend.
+    pub unreachable: u64,
+}
+
+impl Signals {
+    /// All together.
+    pub const fn total(&self) -> u64 {
+        let Self {
+            unanswered,
+            refused,
+            unreachable,
+        } = *self;
+        unanswered + refused + unreachable
+    }
+}
+
 /// Dropped packets of one service by the number of the reason. One record a service: the kernel allocates each entry
 /// of a per-CPU map on its own, and one entry for each reason took most of the daemon's first start.
 #[repr(C)]
@@ -54,15 +78,16 @@ pub const fn verdict_slot(interface_slot: u32, reason: u32) -> u32 {
     interface_slot * REASON_SLOTS + reason
 }
 
-/// Where CPU `cpu` counts the traffic of a backend. The map is a plain array with a row for each possible CPU, which the
+/// Where CPU `cpu` counts for a backend. Such a map is a plain array with a row for each possible CPU, which the
 /// loader gives its length: the kernel allocates each entry of a per-CPU map on its own, and one for each backend took
 /// half of the daemon's first start.
 #[inline(always)]
-pub const fn backend_traffic_slot(cpu: u32, backend: u32) -> u32 {
+pub const fn backend_slot(cpu: u32, backend: u32) -> u32 {
     cpu.wrapping_mul(MAX_BACKENDS).wrapping_add(backend)
 }
 
 const _: () = assert!(size_of::<PacketCount>() == 16);
 const _: () = assert!(size_of::<Traffic>() == 40);
+const _: () = assert!(size_of::<Signals>() == 24);
 
-plain_data!(PacketCount, Traffic, ReasonCounts);
+plain_data!(PacketCount, Traffic, Signals, ReasonCounts);

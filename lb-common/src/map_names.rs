@@ -38,8 +38,10 @@ pub const SEEN_V6: &str = "SEEN_V6";
 pub const VERDICTS: &str = "VERDICTS";
 /// Service id to [`crate::counters::Traffic`], per CPU.
 pub const SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";
-/// [`crate::counters::Traffic`] by [`crate::counters::backend_traffic_slot`]: a row for each possible CPU.
+/// [`crate::counters::Traffic`] by [`crate::counters::backend_slot`]: a row for each possible CPU.
 pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
+/// As [`BACKEND_TRAFFIC`], of [`crate::counters::Signals`].
+pub const BACKEND_SIGNALS: &str = "BACKEND_SIGNALS";
 /// Service id to [`crate::counters::ReasonCounts`], per CPU.
 pub const SERVICE_DROPS: &str = "SERVICE_DROPS";
 /// Service id to [`crate::budget::Buckets`]. Written by the XDP program.
@@ -51,7 +53,7 @@ pub const OF_FLOWS: [&str; 8] = [
 ];
 
 /// Every map that is pinned and survives the daemon.
-pub const PINNED: [&str; 21] = [
+pub const PINNED: [&str; 22] = [
     SETTINGS,
     SERVICES_V4,
     SERVICES_V6,
@@ -71,6 +73,7 @@ pub const PINNED: [&str; 21] = [
     VERDICTS,
     SERVICE_TRAFFIC,
     BACKEND_TRAFFIC,
+    BACKEND_SIGNALS,
     SERVICE_DROPS,
     BUCKETS,
 ];

@@ -36,6 +36,8 @@ pub(crate) trait Family: FlowTable + RecordTables + Copy + Default + PartialEq +
     fn parse_quoted(packet: &Packet, offset: usize) -> Result<Ip, Reason>;
     /// Whether an ICMP message of this type is an error about the packet it quotes.
     fn is_icmp_error(kind: u8) -> bool;
+    /// Whether an ICMP message of this type and code says that its packet cannot reach its end, whatever its size.
+    fn is_unreachable(kind: u8, code: u8) -> bool;
     /// The address of this family in a record.
     fn from_record(address: NetAddr) -> Self;
     /// This address in a record.
@@ -99,6 +101,12 @@ impl Family for NetV4 {
     fn is_icmp_error(kind: u8) -> bool {
         // RFC 792: destination unreachable, time exceeded, parameter problem. Source quench is obsolete (RFC 6633).
         matches!(kind, 3 | 11 | 12)
+    }
+
+    #[inline(always)]
+    fn is_unreachable(kind: u8, code: u8) -> bool {
+        // RFC 792: all codes of "destination unreachable" but "fragmentation needed".
+        kind == 3 && code != 4
     }
 
     #[inline(always)]
@@ -249,6 +257,12 @@ impl Family for NetV6 {
     fn is_icmp_error(kind: u8) -> bool {
         // RFC 4443: destination unreachable, packet too big, time exceeded, parameter problem.
         matches!(kind, 1..=4)
+    }
+
+    #[inline(always)]
+    fn is_unreachable(kind: u8, _code: u8) -> bool {
+        // RFC 4443: "packet too big" is a type of its own.
+        kind == 1
     }
 
     #[inline(always)]

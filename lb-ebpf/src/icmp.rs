@@ -26,7 +26,7 @@ use crate::{
     parse::{Ip, Protocol},
     pick,
     service::{self, Way},
-    track,
+    signals, track,
     verdict::{self, Verdict},
 };
 
@@ -99,6 +99,7 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
         (room.ip, room.service) = (*ip, service);
         return Ok(Way::AsIs);
     }
+    signals::error_about::<A>(message.type_, message.code);
     let outer = outer.dst.take_from(outer.src.take_from(Sum::ZERO));
     let sent = send(packet, ip, &quoted, tuple, flow, outer, limit);
     if let Err(reason) = sent {

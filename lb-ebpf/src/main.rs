@@ -34,6 +34,8 @@ mod reply;
 #[cfg(target_arch = "bpf")]
 mod service;
 #[cfg(target_arch = "bpf")]
+mod signals;
+#[cfg(target_arch = "bpf")]
 mod track;
 #[cfg(target_arch = "bpf")]
 mod verdict;

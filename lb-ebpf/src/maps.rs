@@ -18,7 +18,7 @@ use lb_common::{
     addr::{NetAddr, NetV4, NetV6},
     backend::{Backend, BackendId},
     budget::Buckets,
-    counters::{PacketCount, ReasonCounts, Traffic, VERDICT_SLOTS, backend_traffic_slot, verdict_slot},
+    counters::{PacketCount, ReasonCounts, Signals, Traffic, VERDICT_SLOTS, backend_slot, verdict_slot},
     flow::{NatFlow, NatFlowV4, NatFlowV6, Tuple, TupleV4, TupleV6},
     limits::{MAX_BACKENDS, MAX_FLOWS, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES, RING_SIZE_MIN},
     reason::{REASON_SLOTS, Reason},
@@ -62,6 +62,8 @@ static VERDICTS: PerCpuArray<PacketCount, { VERDICT_SLOTS as usize }> = PerCpuAr
 static SERVICE_TRAFFIC: PerCpuArray<Traffic, { MAX_SERVICES as usize }> = PerCpuArray::new();
 #[btf_map]
 static BACKEND_TRAFFIC: Array<Traffic, { MAX_BACKENDS as usize }> = Array::new();
+#[btf_map]
+static BACKEND_SIGNALS: Array<Signals, { MAX_BACKENDS as usize }> = Array::new();
 #[btf_map]
 static SERVICE_DROPS: PerCpuArray<ReasonCounts, { MAX_SERVICES as usize }> = PerCpuArray::new();
 #[btf_map]
@@ -388,7 +390,7 @@ fn count_traffic(service: ServiceId, backend: BackendId, count: impl Fn(&mut Tra
     }
     // SAFETY: takes no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    if let Some(traffic) = BACKEND_TRAFFIC.get_ptr_mut(backend_traffic_slot(cpu, u32::from(backend.0))) {
+    if let Some(traffic) = BACKEND_TRAFFIC.get_ptr_mut(backend_slot(cpu, u32::from(backend.0))) {
         // SAFETY: as above, and each CPU has a row of its own.
         count(unsafe { &mut *traffic });
     }
@@ -411,6 +413,17 @@ pub(crate) fn count_reply(service: ServiceId, backend: BackendId, bytes: u64) {
         traffic.reply_packets += 1;
         traffic.reply_bytes += bytes;
     });
+}
+
+/// Applies `count` to what flows tell about a backend.
+#[inline(always)]
+pub(crate) fn count_signal(backend: BackendId, count: impl Fn(&mut Signals)) {
+    // SAFETY: takes no arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if let Some(signals) = BACKEND_SIGNALS.get_ptr_mut(backend_slot(cpu, u32::from(backend.0))) {
+        // SAFETY: as in `count_traffic`.
+        count(unsafe { &mut *signals });
+    }
 }
 
 /// Counts a packet of a service that is dropped, or that we answer ourselves.

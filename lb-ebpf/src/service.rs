@@ -22,6 +22,7 @@ use crate::{
     packet::Packet,
     parse::{self, Ip, Protocol, TcpFlags},
     pick::{self, Choice},
+    signals,
     track::{self, Entry},
     verdict::{self, Verdict},
 };
@@ -200,6 +201,9 @@ fn from_client<A: Family>(
         if !reopens || pick::is_first_choice(service, &*room) {
             entry.touch(&mut room.known, flags);
             track::follow_client(&mut *room, packet)?;
+            if !reopens && flags.is_some_and(TcpFlags::opens) {
+                signals::repeated::<A>();
+            }
             return forward(packet, ip, &room.known, owner, reopens, &room.limit);
         }
     }
@@ -235,6 +239,7 @@ fn from_backend<A: Family>(
 ) -> Result<Verdict, Reason> {
     let flags = check_ours(packet, ip)?;
     nat::may_route(ip)?;
+    signals::answered::<A>(flags);
     entry.touch(flow, flags);
     maps::count_reply(flow.service, flow.backend, u64::from(packet.frame_len));
     nat::translate(packet, ip, flow, &NextHop::back(&flow.last_hop))

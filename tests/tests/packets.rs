@@ -18,6 +18,8 @@ mod modes;
 mod ports;
 #[path = "packets/reject.rs"]
 mod reject;
+#[path = "packets/signals.rs"]
+mod signals;
 #[path = "packets/slots.rs"]
 mod slots;
 #[path = "packets/vlan.rs"]

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use lb_common::reason::Reason;
+use lb_common::{counters, reason::Reason};
 use tokio::task;
 
 use super::{
@@ -198,14 +198,10 @@ impl Picture {
         let id = CheckId(service.name.clone(), backend.name.clone());
         let check = self.checks.get(&id);
         let place = (id.0, id.1);
+        let named = self.seen.backends.get(&place).copied().unwrap_or_default();
         let stats = BackendStats {
-            traffic: self
-                .seen
-                .backends
-                .get(&place)
-                .map(|stats| stats.traffic)
-                .unwrap_or_default(),
-            ..self.seen.at(&service.key, backend.address)
+            active_flows: self.seen.at(&service.key, backend.address).active_flows,
+            ..named
         };
         let health = match check.map(|check| check.health).unwrap_or_default() {
             Health::Up => types::Health::Up,
@@ -276,6 +272,7 @@ impl Picture {
             flows_counted_ms_ago: self.seen.flows_counted_at.map(|at| millis(at.elapsed())),
             reply_packets: stats.traffic.reply_packets,
             reply_bytes: stats.traffic.reply_bytes,
+            signals: signals(stats.signals),
             last_check: None,
             damped: false,
             since: None,
@@ -351,6 +348,19 @@ impl Picture {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn signals(told: counters::Signals) -> types::Signals {
+    let counters::Signals {
+        unanswered,
+        refused,
+        unreachable,
+    } = told;
+    types::Signals {
+        unanswered,
+        refused,
+        unreachable,
+    }
 }
 
 fn next_hop(state: &NextHopState) -> types::NextHop {

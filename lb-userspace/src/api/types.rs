@@ -190,6 +190,9 @@ pub struct Backend {
     pub reply_packets: u64,
     /// Their bytes.
     pub reply_bytes: u64,
+    /// What its flows tell against it, in mode `nat`.
+    #[serde(default)]
+    pub signals: Signals,
     /// The last check; `null` before the first and without checks.
     pub last_check: Option<LastCheck>,
     /// Whether it is held down for having fallen too often.
@@ -197,6 +200,17 @@ pub struct Backend {
     pub damped: bool,
     /// Since when the health is what it is, RFC 3339.
     pub since: Option<String>,
+}
+
+/// What flows tell against a backend.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Signals {
+    /// SYNs that clients repeated since it had not answered.
+    pub unanswered: u64,
+    /// Flows whose first answer was a reset.
+    pub refused: u64,
+    /// ICMP errors that say that a packet cannot reach it.
+    pub unreachable: u64,
 }
 
 /// The way to a backend.

@@ -222,6 +222,7 @@ impl Executor {
                     .set(&key, records::with_alive(current, backend.alive))?;
             } else {
                 maps.backend_traffic.clear(key)?;
+                maps.backend_signals.clear(key)?;
             }
         }
         self.write_records(backends)

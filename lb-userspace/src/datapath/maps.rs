@@ -13,7 +13,7 @@ use aya::{Pod, maps::MapData, util::nr_cpus};
 use lb_common::{
     addr::NetAddr,
     backend::Backend,
-    counters::{PacketCount, ReasonCounts, Traffic, backend_traffic_slot, verdict_slot},
+    counters::{PacketCount, ReasonCounts, Signals, Traffic, backend_slot, verdict_slot},
     flow::{NatFlowV4, NatFlowV6, TupleV4, TupleV6},
     limits::MAX_BACKENDS,
     map_names,
@@ -168,31 +168,31 @@ impl<V: Pod + Default> Counters<V> for Table<u32, V> {
     }
 }
 
-/// The traffic of backends, a row for each CPU.
-pub(super) struct BackendTraffic(Table<u32, Traffic>);
+/// Counters of backends, a row for each CPU.
+pub(super) struct BackendRows<V>(Table<u32, V>);
 
-impl BackendTraffic {
+impl<V: Pod + Default> BackendRows<V> {
     fn rows(&self) -> u32 {
         self.0.capacity / MAX_BACKENDS
     }
 
     /// Sets the counters of a backend to zero, on all CPUs.
     pub(super) fn clear(&self, backend: u32) -> io::Result<()> {
-        (0..self.rows()).try_for_each(|cpu| self.0.clear_range(backend_traffic_slot(cpu, backend), 1))
+        (0..self.rows()).try_for_each(|cpu| self.0.clear_range(backend_slot(cpu, backend), 1))
     }
 }
 
-impl Counters<Traffic> for BackendTraffic {
+impl<V: Pod + Default> Counters<V> for BackendRows<V> {
     fn name(&self) -> &'static str {
         self.0.name
     }
 
-    fn read_range(&self, first: u32, count: u32, mut visit: impl FnMut(u32, &[Traffic])) -> io::Result<()> {
+    fn read_range(&self, first: u32, count: u32, mut visit: impl FnMut(u32, &[V])) -> io::Result<()> {
         let count = count.min(MAX_BACKENDS.saturating_sub(first));
         (0..self.rows()).try_for_each(|cpu| {
-            let row = backend_traffic_slot(cpu, 0);
+            let row = backend_slot(cpu, 0);
             self.0
-                .read_range(row + first, count, |slot, traffic| visit(slot - row, traffic))
+                .read_range(row + first, count, |slot, counts| visit(slot - row, counts))
         })
     }
 }
@@ -392,7 +392,8 @@ pub(super) struct Maps {
     pub(super) flow_records_v6: RecordTables<TupleV6>,
     pub(super) verdicts: Table<u32, PacketCount>,
     pub(super) service_traffic: Table<u32, Traffic>,
-    pub(super) backend_traffic: BackendTraffic,
+    pub(super) backend_traffic: BackendRows<Traffic>,
+    pub(super) backend_signals: BackendRows<Signals>,
     pub(super) service_drops: Table<u32, ReasonCounts>,
 }
 
@@ -423,7 +424,8 @@ impl Maps {
             },
             verdicts: Table::open(pins, map_names::VERDICTS, cpus)?,
             service_traffic: Table::open(pins, map_names::SERVICE_TRAFFIC, cpus)?,
-            backend_traffic: BackendTraffic(Table::open(pins, map_names::BACKEND_TRAFFIC, 1)?),
+            backend_traffic: BackendRows(Table::open(pins, map_names::BACKEND_TRAFFIC, 1)?),
+            backend_signals: BackendRows(Table::open(pins, map_names::BACKEND_SIGNALS, 1)?),
             service_drops: Table::open(pins, map_names::SERVICE_DROPS, cpus)?,
         })
     }

@@ -41,7 +41,7 @@ pub use self::{
     error::{DatapathError, ProgramError},
     interface::{AttachOptions, AttachedInterface, XdpMode, XdpModeChoice},
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
-    snapshot::{BackendStats, InterfaceStats, MapUse, Snapshot},
+    snapshot::{BackendSignals, BackendStats, InterfaceStats, MapUse, Snapshot},
     stats::StatsReader,
     writer::{ProgramReport, WriterHandle, WriterTask},
 };

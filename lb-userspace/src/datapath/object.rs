@@ -70,8 +70,10 @@ pub(super) fn parse() -> Result<Object, DatapathError> {
     }
     let mut object = Object::parse(OBJECT).map_err(|e| DatapathError::BadObject(super::error::chain(&e)))?;
     let rows = u32::try_from(maps::cpus()?).unwrap_or(u32::MAX);
-    if let Some(map) = object.maps.get_mut(map_names::BACKEND_TRAFFIC) {
-        map.set_max_entries(rows.saturating_mul(MAX_BACKENDS));
+    for name in [map_names::BACKEND_TRAFFIC, map_names::BACKEND_SIGNALS] {
+        if let Some(map) = object.maps.get_mut(name) {
+            map.set_max_entries(rows.saturating_mul(MAX_BACKENDS));
+        }
     }
     Ok(object)
 }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
 
 use lb_common::{
-    counters::{PacketCount, Traffic},
+    counters::{PacketCount, Signals, Traffic},
     reason::Reason,
 };
 
@@ -40,9 +40,14 @@ pub struct InterfaceStats {
 pub struct BackendStats {
     /// What it was sent and what it answered.
     pub traffic: Traffic,
+    /// What its flows tell about its health.
+    pub signals: Signals,
     /// Recorded flows that are not closed, when last counted.
     pub active_flows: u64,
 }
+
+/// What flows tell about backends; one that nothing was told about is not in it.
+pub type BackendSignals = BTreeMap<(ServiceKey, SocketAddr), Signals>;
 
 /// How full a map is.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, io, sync::Arc};
 
 use lb_common::{
-    counters::{PacketCount, ReasonCounts, Traffic, verdict_slot},
+    counters::{PacketCount, ReasonCounts, Signals, Traffic, verdict_slot},
     map_names,
     reason::{REASON_SLOTS, Reason},
     track,
@@ -11,7 +11,7 @@ use lb_common::{
 use tokio::sync::watch;
 
 use super::{
-    AttachedInterface, BackendStats, DatapathError, InterfaceStats, MapUse, Snapshot,
+    AttachedInterface, BackendSignals, BackendStats, DatapathError, InterfaceStats, MapUse, Snapshot,
     directory::Directory,
     maps::{Counters, Maps, Table},
     sweeper::FlowCounts,
@@ -74,12 +74,15 @@ impl StatsReader {
             .map(|entry| u32::from(entry.id.0))
             .collect();
         let traffic = by_id(&maps.backend_traffic, &backend_ids, add_traffic)?;
+        let signals = by_id(&maps.backend_signals, &backend_ids, add_signals)?;
         let mut backends: BTreeMap<_, BackendStats> = BTreeMap::new();
         for entry in &directory.backends {
             // Two ids for one backend happen while one replaces the other; together they are the backend.
             let stats = backends.entry((entry.service, entry.address)).or_default();
             let traffic = traffic.get(&u32::from(entry.id.0)).copied().unwrap_or_default();
             stats.traffic = add_traffic(stats.traffic, &traffic);
+            let told = signals.get(&u32::from(entry.id.0)).copied().unwrap_or_default();
+            stats.signals = add_signals(stats.signals, &told);
             let active = counts.active.get(&(entry.id, entry.generation));
             stats.active_flows += active.copied().unwrap_or_default();
         }
@@ -92,6 +95,29 @@ impl StatsReader {
             maps: self.map_uses(&directory, &counts),
             flows_counted_at: counts.at,
         })
+    }
+
+    /// What flows tell about backends, as counted now: those that are programmed and were ever told about.
+    ///
+    /// # Errors
+    /// As [`Self::snapshot`].
+    pub fn signals(&self) -> Result<BackendSignals, DatapathError> {
+        let directory = self.directory.borrow().clone();
+        let ids: Vec<u32> = directory
+            .backends
+            .iter()
+            .map(|entry| u32::from(entry.id.0))
+            .collect();
+        let signals = by_id(&self.maps.backend_signals, &ids, add_signals)?;
+        let mut backends = BackendSignals::new();
+        for entry in &directory.backends {
+            let told = signals.get(&u32::from(entry.id.0)).copied().unwrap_or_default();
+            if told.total() > 0 {
+                let sum = backends.entry((entry.service, entry.address)).or_default();
+                *sum = add_signals(*sum, &told);
+            }
+        }
+        Ok(backends)
     }
 
     fn interface(&self, interface: &AttachedInterface) -> Result<InterfaceStats, DatapathError> {
@@ -211,6 +237,19 @@ const fn add_traffic(sum: Traffic, traffic: &Traffic) -> Traffic {
     }
 }
 
+const fn add_signals(sum: Signals, signals: &Signals) -> Signals {
+    let Signals {
+        unanswered,
+        refused,
+        unreachable,
+    } = *signals;
+    Signals {
+        unanswered: sum.unanswered + unanswered,
+        refused: sum.refused + refused,
+        unreachable: sum.unreachable + unreachable,
+    }
+}
+
 fn add_reasons(mut sum: ReasonCounts, counts: &ReasonCounts) -> ReasonCounts {
     sum.0
         .iter_mut()
@@ -220,7 +259,7 @@ fn add_reasons(mut sum: ReasonCounts, counts: &ReasonCounts) -> ReasonCounts {
 }
 
 const _: () = assert!(
-    map_names::PINNED.len() == 21,
+    map_names::PINNED.len() == 22,
     "a new map needs its place in `map_uses`, or needs none"
 );
 

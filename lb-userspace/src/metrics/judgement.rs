@@ -2,11 +2,34 @@
 
 use std::collections::BTreeMap;
 
-use super::text::{Kind, Text};
+use super::{
+    observe::Observation,
+    text::{Kind, Text},
+};
 use crate::health::{CheckId, CheckStatus};
 
-/// The families of all checks.
-pub(super) fn render(text: &mut Text, checks: &BTreeMap<CheckId, CheckStatus>) {
+/// The families of all checks, and what flows tell.
+pub(super) fn render(text: &mut Text, checks: &BTreeMap<CheckId, CheckStatus>, seen: &Observation) {
+    let mut family = text.family(
+        "lb_backend_signals_total",
+        Kind::Counter,
+        "What flows of mode nat tell against a backend: SYNs that clients repeat, resets in answer, ICMP unreachable",
+    );
+    for ((service, backend), stats) in &seen.backends {
+        let told = stats.signals;
+        for (signal, count) in [
+            ("unanswered", told.unanswered),
+            ("refused", told.refused),
+            ("unreachable", told.unreachable),
+        ] {
+            let labels = [
+                ("service", service.as_str()),
+                ("backend", backend.as_str()),
+                ("signal", signal),
+            ];
+            family.sample(&labels, count);
+        }
+    }
     let mut family = text.family(
         "lb_backend_damped",
         Kind::Gauge,
@@ -25,11 +48,13 @@ fn labels(CheckId(service, backend): &CheckId) -> [(&str, &str); 2] {
 mod tests {
     use std::time::SystemTime;
 
+    use lb_common::counters::Signals;
+
     use super::*;
-    use crate::{health::Health, state::testing};
+    use crate::{datapath::BackendStats, health::Health, state::testing};
 
     #[test]
-    fn a_damped_backend_is_seen() {
+    fn what_bears_on_a_verdict_is_seen() {
         let status = |damped| CheckStatus {
             health: Health::Down,
             since: SystemTime::UNIX_EPOCH,
@@ -41,11 +66,23 @@ mod tests {
             (testing::id("web", "b"), status(false)),
         ]);
         let mut text = Text::default();
-        render(&mut text, &checks);
+        let stats = BackendStats {
+            signals: Signals {
+                refused: 3,
+                ..Signals::default()
+            },
+            ..BackendStats::default()
+        };
+        let CheckId(service, backend) = testing::id("web", "a");
+        let mut seen = Observation::default();
+        seen.backends.insert((service, backend), stats);
+        render(&mut text, &checks, &seen);
         let text = text.into_string();
         for line in [
             "lb_backend_damped{service=\"web\",backend=\"a\"} 1",
             "lb_backend_damped{service=\"web\",backend=\"b\"} 0",
+            "lb_backend_signals_total{service=\"web\",backend=\"a\",signal=\"refused\"} 3",
+            "lb_backend_signals_total{service=\"web\",backend=\"a\",signal=\"unanswered\"} 0",
         ] {
             assert!(text.lines().any(|seen| seen == line), "{text}");
         }

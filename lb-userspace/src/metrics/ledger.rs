@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use lb_common::counters::Traffic;
+use lb_common::counters::{Signals, Traffic};
 
 /// Something that the kernel counts.
 pub(super) trait Count: Copy + Default {
@@ -47,6 +47,25 @@ impl Count for Traffic {
         self.packets < before.packets
             || self.new_flows < before.new_flows
             || self.reply_packets < before.reply_packets
+    }
+}
+
+impl Count for Signals {
+    fn plus(self, other: Self) -> Self {
+        let Self {
+            unanswered,
+            refused,
+            unreachable,
+        } = other;
+        Self {
+            unanswered: self.unanswered + unanswered,
+            refused: self.refused + refused,
+            unreachable: self.unreachable + unreachable,
+        }
+    }
+
+    fn began_anew(&self, before: &Self) -> bool {
+        self.total() < before.total()
     }
 }
 

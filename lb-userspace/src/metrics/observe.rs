@@ -7,7 +7,10 @@ use std::{
     time::Instant,
 };
 
-use lb_common::{counters::Traffic, reason::Reason};
+use lb_common::{
+    counters::{Signals, Traffic},
+    reason::Reason,
+};
 
 use super::ledger::Ledger;
 use crate::{
@@ -88,6 +91,7 @@ struct Ledgers {
     services: Ledger<ServiceName, ServiceKey, Traffic>,
     drops: Ledger<(ServiceName, Reason), ServiceKey, u64>,
     backends: Ledger<BackendId, (ServiceKey, SocketAddr), Traffic>,
+    signals: Ledger<BackendId, (ServiceKey, SocketAddr), Signals>,
 }
 
 impl Observer {
@@ -140,8 +144,12 @@ impl Observer {
             ledgers
                 .backends
                 .note(id.clone(), place, now.map(|now| now.traffic));
+            ledgers
+                .signals
+                .note(id.clone(), place, now.map(|now| now.signals));
             let stats = seen.backends.entry(id.clone()).or_default();
             stats.traffic = ledgers.backends.total(&id);
+            stats.signals = ledgers.signals.total(&id);
             stats.active_flows += now.map_or(0, |now| now.active_flows);
             present.insert((id, place));
         }
@@ -154,9 +162,9 @@ impl Observer {
             .keep(|(name, _)| known(name), |(name, _), key| is_key(name, key));
         let is_place =
             |id: &BackendId, place: &(ServiceKey, SocketAddr)| present.contains(&(id.clone(), *place));
-        ledgers
-            .backends
-            .keep(|id| seen.backends.contains_key(id), is_place);
+        let is_known = |id: &BackendId| seen.backends.contains_key(id);
+        ledgers.backends.keep(is_known, is_place);
+        ledgers.signals.keep(is_known, is_place);
         drop(ledgers);
         Ok(seen)
     }

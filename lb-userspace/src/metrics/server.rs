@@ -106,7 +106,7 @@ fn text(endpoint: &Endpoint) -> Result<String, MetricsError> {
         .collect();
     let seen = endpoint.observer.observe(&view)?;
     let mut judged = Text::default();
-    judgement::render(&mut judged, &checks);
+    judgement::render(&mut judged, &checks, &seen);
     let text = render(&endpoint.registry, view.is_programmed(), &view, &health, &seen)?;
     Ok(text + &judged.into_string())
 }

@@ -4,7 +4,7 @@ use std::{
 };
 
 use lb_common::{
-    counters::{PacketCount, Traffic},
+    counters::{PacketCount, Signals, Traffic},
     map_names,
     reason::Reason,
 };
@@ -46,6 +46,7 @@ fn count(rig: &Rig, address: &str, packets: u64) {
     let address: SocketAddr = address.parse().unwrap();
     let mut world = rig.world.lock();
     let stats = BackendStats {
+        signals: Signals::default(),
         traffic: traffic(packets),
         active_flows: 3,
     };

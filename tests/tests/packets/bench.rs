@@ -23,7 +23,7 @@ use lb_common::{
 };
 use lb_tests::{lane::Lane, netns::Netns, scratch::Scratch};
 use lb_userspace::{
-    datapath::{AttachOptions, Datapath, WriterTask, XdpModeChoice},
+    datapath::{AttachOptions, BackendSignals, Datapath, WriterTask, XdpModeChoice},
     plan::{Target, TargetBackend, TargetService},
     state::service::{Affinity, Algorithm, OnEmpty, Protocol, ServiceKey, Tracking},
 };
@@ -154,6 +154,11 @@ impl Bench {
     pub(crate) fn new_flows(&self) -> Result<u64> {
         let snapshot = self.datapath.stats().snapshot()?;
         Ok(snapshot.services.values().map(|traffic| traffic.new_flows).sum())
+    }
+
+    /// What flows have told about backends so far.
+    pub(crate) fn signals(&self) -> Result<BackendSignals> {
+        Ok(self.datapath.stats().signals()?)
     }
 
     /// Runs the program once. Returns the action, the frame that comes out, and the one reason that was counted.

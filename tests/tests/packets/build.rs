@@ -87,6 +87,9 @@ impl Frame {
         if flags & 2 != 0 {
             builder = builder.syn();
         }
+        if flags & 4 != 0 {
+            builder = builder.rst();
+        }
         if flags & 16 != 0 {
             builder = builder.ack(0x0506_0708);
         }
