@@ -22,9 +22,12 @@ use toml::de::{DeTable, DeValue};
 pub use self::service::DEFAULT_WEIGHT;
 pub use self::{daemon::DaemonSettings, error::ConfigError, export::export};
 use self::{error::Reporter, service::Located, table::Table};
-use crate::state::{
-    check::{self, Place, Problem},
-    desired::{Desired, Revision, Settings},
+use crate::{
+    health::settings::CheckSettings,
+    state::{
+        check::{self, Place, Problem},
+        desired::{Desired, Revision, Settings},
+    },
 };
 
 /// A configuration file's content.
@@ -96,6 +99,30 @@ pub fn parse(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
             services,
         },
     })
+}
+
+/// Reads the keys of a `[service.health]` table that stand alone, as the whole of `text`: for programs that check health
+/// and balance nothing. `file` is the name that errors carry.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_check(text: &str, file: &str) -> Result<CheckSettings, Vec<ConfigError>> {
+    let mut reporter = Reporter::new(text, file);
+    let (document, syntax) = DeTable::parse_recoverable(text);
+    for error in &syntax {
+        reporter.error(error.span().unwrap_or_default(), error.message(), None);
+    }
+    reporter.check()?;
+    let table = Table::new(document.get_ref(), document.span(), "the settings of a check");
+    let spans = table.spans();
+    let settings = health::read(&mut reporter, table);
+    for problem in check::health_problems(&settings) {
+        if let Place::Health(_, key) = problem.place {
+            reporter.error(spans.of(key), problem.what, problem.hint);
+        }
+    }
+    reporter.check()?;
+    Ok(settings)
 }
 
 fn duplicate_names(reporter: &mut Reporter<'_>, services: &[Located]) {

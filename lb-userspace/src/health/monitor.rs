@@ -5,7 +5,7 @@ use std::{
     net::SocketAddr,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU8, Ordering},
     },
     thread,
     time::Duration,
@@ -82,7 +82,8 @@ pub struct HealthCheckMonitor<C> {
 struct Shared<C> {
     checker: C,
     config: MonitorConfig,
-    healthy: AtomicBool,
+    /// The verdict, a [`Health`] as [`code`] writes it.
+    health: AtomicU8,
     seen: Mutex<Seen>,
 }
 
@@ -100,7 +101,7 @@ impl<C: Checker> HealthCheckMonitor<C> {
         let shared = Shared {
             checker,
             config,
-            healthy: AtomicBool::new(false),
+            health: AtomicU8::new(code(Health::Unchecked)),
             seen: Mutex::new(Seen::default()),
         };
         Self {
@@ -114,6 +115,15 @@ impl<C: Checker> HealthCheckMonitor<C> {
     /// # Errors
     /// When the shared thread cannot be made.
     pub fn start(&self) -> Result<(), StartError> {
+        self.start_after(Duration::ZERO)
+    }
+
+    /// As [`HealthCheckMonitor::start`], with the first check after `delay`: for programs that start many monitors and
+    /// want no burst.
+    ///
+    /// # Errors
+    /// When the shared thread cannot be made.
+    pub fn start_after(&self, delay: Duration) -> Result<(), StartError> {
         let mut seen = self.shared.seen();
         if seen.task.as_ref().is_some_and(|task| !task.is_finished()) {
             return Ok(());
@@ -123,7 +133,7 @@ impl<C: Checker> HealthCheckMonitor<C> {
             Err(_) => shared_runtime()?,
         };
         seen.run += 1;
-        let task = runtime.spawn(watch(Arc::clone(&self.shared), seen.run));
+        let task = runtime.spawn(watch(Arc::clone(&self.shared), seen.run, delay));
         seen.task = Some(task.abort_handle());
         Ok(())
     }
@@ -136,12 +146,30 @@ impl<C: Checker> HealthCheckMonitor<C> {
     /// Whether the verdict is up: after the first success, and until `fall` consecutive failures. False while not
     /// running.
     pub fn is_healthy(&self) -> bool {
-        self.shared.healthy.load(Ordering::Acquire)
+        self.shared.health.load(Ordering::Acquire) == code(Health::Up)
+    }
+
+    /// The verdict; [`Health::Unchecked`] before the first result that counts, and while not running.
+    pub fn health(&self) -> Health {
+        match self.shared.health.load(Ordering::Acquire) {
+            word if word == code(Health::Up) => Health::Up,
+            word if word == code(Health::Down) => Health::Down,
+            _ => Health::Unchecked,
+        }
     }
 
     /// What it has seen since it was made.
     pub fn stats(&self) -> MonitorStats {
         self.shared.seen().stats.clone()
+    }
+}
+
+/// A verdict as one byte.
+const fn code(health: Health) -> u8 {
+    match health {
+        Health::Unchecked => 0,
+        Health::Up => 1,
+        Health::Down => 2,
     }
 }
 
@@ -151,12 +179,15 @@ impl<C> Drop for HealthCheckMonitor<C> {
     }
 }
 
-async fn watch<C: Checker>(shared: Arc<Shared<C>>, run: u64) {
+async fn watch<C: Checker>(shared: Arc<Shared<C>>, run: u64, delay: Duration) {
     let MonitorConfig {
         target,
         policy,
         timeout,
     } = shared.config;
+    if !delay.is_zero() {
+        time::sleep(delay).await;
+    }
     let mut machine = Machine::new(policy, Health::Unchecked);
     // The address of the monitor is as good a seed as any: monitors only must not move in step.
     let mut random = Random::new(Arc::as_ptr(&shared).addr() as u64);
@@ -183,7 +214,7 @@ impl<C> Shared<C> {
         if let Some(task) = seen.task.take() {
             task.abort();
         }
-        self.healthy.store(false, Ordering::Release);
+        self.health.store(code(Health::Unchecked), Ordering::Release);
     }
 
     /// Counts a result and judges; `None` when the run is over.
@@ -200,7 +231,7 @@ impl<C> Shared<C> {
         }
         let decision = machine.on_result(started.into_std(), seen.stats.count(result));
         if let Some(health) = decision.transition {
-            self.healthy.store(health == Health::Up, Ordering::Release);
+            self.health.store(code(health), Ordering::Release);
         }
         Some(decision)
     }

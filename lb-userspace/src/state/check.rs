@@ -4,6 +4,8 @@
 mod health;
 mod service;
 
+pub use self::health::health_problems;
+
 use std::{
     collections::{BTreeMap, HashMap},
     net::{IpAddr, SocketAddr},

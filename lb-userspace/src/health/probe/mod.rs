@@ -1,6 +1,7 @@
 //! Checkers: each makes one kind of check over real sockets.
 
 mod certificate;
+mod configured;
 mod connect;
 mod dns;
 mod dns_message;
@@ -17,6 +18,7 @@ mod unverified;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
+pub use configured::{Checkers, ConfiguredChecker, NoCheck};
 pub use connect::Route;
 pub use dns::DnsChecker;
 pub use exec::ExecChecker;

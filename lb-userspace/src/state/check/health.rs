@@ -1,6 +1,6 @@
 //! Health tables.
 
-use super::{Findings, Place};
+use super::{Findings, Place, Problem};
 use crate::{
     config::duration::text,
     health::{
@@ -8,6 +8,13 @@ use crate::{
         settings::{CheckSettings, Damping},
     },
 };
+
+/// Everything that is wrong with settings that belong to no service. Places are of service 0.
+pub fn health_problems(settings: &CheckSettings) -> Vec<Problem> {
+    let mut found = Findings::default();
+    found.health(0, settings);
+    found.problems
+}
 
 impl Findings {
     pub(super) fn health(&mut self, index: usize, health: &CheckSettings) {
