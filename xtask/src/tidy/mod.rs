@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: rules of the code that no compiler checks. ARCHITECTURE.md says why each is there.
 
+mod header;
 mod maps;
 mod reasons;
 mod rules;
@@ -62,8 +63,13 @@ impl fmt::Display for Finding {
 /// Runs `cargo xtask tidy`.
 pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     if options.fix {
-        let path = workspace.root.join(reasons::PATH);
-        fs::write(&path, reasons::document()).with_context(|| format!("cannot write {}", path.display()))?;
+        for (path, text) in [
+            (reasons::PATH, reasons::document()),
+            (header::PATH, header::document(&workspace.root)?),
+        ] {
+            let path = workspace.root.join(path);
+            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+        }
     }
     check(workspace)
 }
@@ -77,6 +83,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let mut findings: Vec<Finding> = sources.iter().flat_map(rules::check).collect();
     findings.extend(maps::check(&sources));
     findings.extend(reasons::check(&sources));
+    findings.extend(header::check(&workspace.root, &sources)?);
     if findings.is_empty() {
         println!("{} files, no rule broken", sources.len());
         return Ok(());
