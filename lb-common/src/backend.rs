@@ -39,6 +39,13 @@ pub const ALIVE: u16 = 1 << 1;
 pub const IPV6: u16 = 1 << 2;
 /// `next_hop_mac`, `source_mac`, `ifindex` and `vlans` are current. Without it the program asks the kernel's routes.
 pub const RESOLVED: u16 = 1 << 3;
+/// Where in the flags a number stands instead of a bit: the tenths of its weight that a slow start holds back from the
+/// backend. For daemons alone: the next one goes on from there.
+pub const HELD_BACK_SHIFT: u32 = 12;
+
+/// Parts of a weight that a slow start gives one after the other.
+pub const TENTHS: u8 = 10;
+const _: () = assert!((TENTHS as u16) << HELD_BACK_SHIFT >> HELD_BACK_SHIFT == TENTHS as u16);
 
 /// Value of a backend (array map, so updates are not atomic: fields that packets use together change only while
 /// [`RESOLVED`] is clear and no program run that saw it set is still under way; identity never changes within one
@@ -59,7 +66,7 @@ pub struct Backend {
     pub ifindex: u32,
     /// Port packets go to; 0 keeps the packet's own (wildcard services).
     pub port: NetPort,
-    /// Bits: [`IN_USE`], [`ALIVE`], [`IPV6`], [`RESOLVED`].
+    /// Bits: [`IN_USE`], [`ALIVE`], [`IPV6`], [`RESOLVED`]; and from [`HELD_BACK_SHIFT`] on a number.
     pub flags: u16,
     /// How often the id has been given out.
     pub generation: Generation,
@@ -80,6 +87,19 @@ impl Backend {
     #[inline(always)]
     pub const fn has(&self, flags: u16) -> bool {
         self.flags & flags == flags
+    }
+
+    /// Tenths of its weight that a slow start holds back.
+    pub const fn held_back(&self) -> u8 {
+        (self.flags >> HELD_BACK_SHIFT) as u8
+    }
+
+    /// The same record with another number of tenths held back.
+    #[must_use]
+    pub const fn with_held_back(mut self, tenths: u8) -> Self {
+        self.flags &= (1 << HELD_BACK_SHIFT) - 1;
+        self.flags |= (tenths as u16) << HELD_BACK_SHIFT;
+        self
     }
 }
 

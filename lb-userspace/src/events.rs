@@ -35,6 +35,8 @@ pub enum EventKind {
     Health,
     /// Backends that are down take flows all the same, since too many are; or that is over.
     Overruled,
+    /// A backend begins with a part of its weight, or has come to the whole of it.
+    SlowStart,
     /// A removed backend kept its flows and is now gone.
     Released,
     /// The effective state could not be programmed; it is tried again.

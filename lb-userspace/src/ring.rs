@@ -14,7 +14,7 @@ use lb_common::limits::{RING_SIZE_MAX, RING_SIZE_MIN};
 pub struct Share {
     /// Decides the backend's preferences among slots; see [`identity`].
     pub identity: u64,
-    /// Share of slots relative to the other backends; 0 takes none.
+    /// Share of slots relative to the other backends, below 2^20; 0 takes none.
     pub weight: u32,
 }
 
@@ -37,7 +37,7 @@ const AUTO_SIZES: [u32; 6] = [RING_SIZE_MIN, 1_021, 4_093, 16_381, 65_521, RING_
 pub const SLOTS_PER_BACKEND: u32 = 100;
 
 /// Unit of the time at which turns come, for a backend of weight 1. Large enough that the rounding of a turn's
-/// length never adds up to a turn (weights and ring sizes are both below 2^17), small enough that the last turn of the
+/// length never adds up to a turn (weights are below 2^20, ring sizes below 2^17), small enough that the last turn of the
 /// largest ring fits 64 bits.
 const TURN_UNIT: u64 = 1 << 44;
 

@@ -97,6 +97,7 @@ fn target(services: &[(&str, u16, &[&str])]) -> Result<Target> {
                     mode: Mode::Nat,
                     weight: 1,
                     alive: true,
+                    held_back: 0,
                 };
                 Ok((address.parse()?, backend))
             })

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use lb_common::{counters, reason::Reason};
+use lb_common::{backend::TENTHS, counters, reason::Reason};
 use tokio::task;
 
 use super::{
@@ -11,11 +11,13 @@ use super::{
     types::{self, Drops, Interface, LastCheck, MapUse, Problem, Status, XdpMode},
 };
 use crate::{
+    config::duration,
     control::{ControlView, lingering::Lingering},
     datapath::{self, BackendStats, NextHopState},
     events::rfc3339,
     health::{CheckId, CheckStatus, Health},
     metrics::{Observation, is_drop},
+    plan::TargetBackend,
     state::{
         backend::{Admin, Backend},
         change::{ChangeError, Kind},
@@ -171,6 +173,7 @@ impl Picture {
             on_empty: service.on_empty.word().to_owned(),
             on_down: service.on_down.word().to_owned(),
             max_removed_percent: service.max_removed_percent,
+            slow_start: duration::text(service.slow_start),
             check: words::kind(&service.health.kind).to_owned(),
             packets: traffic.packets,
             bytes: traffic.bytes,
@@ -218,6 +221,13 @@ impl Picture {
             health,
             admin,
             drain_deadline: self.view.drain_deadlines.get(&place).map(|at| rfc3339(*at)),
+            slow_start: self.view.whole_at.get(&place).map(|at| types::SlowStart {
+                percent: self
+                    .view
+                    .target_backend(&service.key, backend.address)
+                    .map_or(0, |target| 100 / TENTHS * target.tenths()),
+                until: rfc3339(*at),
+            }),
             last_check: check
                 .and_then(|check| check.last_check.as_ref())
                 .map(|last| LastCheck {
@@ -258,7 +268,8 @@ impl Picture {
             name: name.to_string(),
             address,
             weight: 0,
-            effective_weight: target.map_or(0, |target| target.weight),
+            effective_weight: target.map_or(0, TargetBackend::weight_in_force),
+            slow_start: None,
             health: types::Health::Unchecked,
             admin: types::Admin::Enabled,
             drain_deadline: None,

@@ -113,6 +113,9 @@ pub struct Service {
     pub on_down: String,
     /// Share of the backends' weight that checks alone may take out, in percent.
     pub max_removed_percent: u8,
+    /// Time over which the weight of a backend that comes up rises.
+    #[serde(default)]
+    pub slow_start: String,
     /// How backends are checked.
     pub check: String,
     /// Packets from clients.
@@ -161,8 +164,11 @@ pub struct Backend {
     pub address: SocketAddr,
     /// The weight asked for.
     pub weight: u16,
-    /// The weight in force: 0 while it takes no new flows.
+    /// The weight in force: 0 while it takes no new flows, a part of it while it begins slowly.
     pub effective_weight: u32,
+    /// How far a backend has come that begins slowly.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub slow_start: Option<SlowStart>,
     /// Verdict of the checks.
     pub health: Health,
     /// The operator's word.
@@ -211,6 +217,15 @@ pub struct Signals {
     pub refused: u64,
     /// ICMP errors that say that a packet cannot reach it.
     pub unreachable: u64,
+}
+
+/// How far a backend has come that begins slowly.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SlowStart {
+    /// Share of its weight that it has, in percent.
+    pub percent: u8,
+    /// When it has the whole, RFC 3339.
+    pub until: String,
 }
 
 /// The way to a backend.

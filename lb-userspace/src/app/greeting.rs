@@ -97,6 +97,7 @@ mod tests {
             failure: None,
             lingering: Vec::new(),
             drain_deadlines: BTreeMap::new(),
+            whole_at: BTreeMap::new(),
             last_apply_ok: true,
         }
     }

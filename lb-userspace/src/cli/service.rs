@@ -275,6 +275,7 @@ fn show(service: &Service, context: &Context) -> String {
         ("ring size", &service.ring_size),
         ("on empty", &service.on_empty),
         ("on down", &service.on_down),
+        ("slow start", &service.slow_start),
         ("check", &service.check),
     ];
     for (name, value) in settings {

@@ -145,10 +145,13 @@ fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
         Health::Unchecked => ("unchecked", Tone::Plain),
     };
     let (state, state_tone) = match backend.admin {
-        _ if backend.removed => ("removed", Tone::Notice),
-        Admin::Enabled => ("enabled", Tone::Plain),
-        Admin::Draining => ("draining", Tone::Notice),
-        Admin::Disabled => ("disabled", Tone::Notice),
+        _ if backend.removed => ("removed".to_owned(), Tone::Notice),
+        Admin::Enabled => match &backend.slow_start {
+            Some(slow) => (format!("slow start {}%", slow.percent), Tone::Notice),
+            None => ("enabled".to_owned(), Tone::Plain),
+        },
+        Admin::Draining => ("draining".to_owned(), Tone::Notice),
+        Admin::Disabled => ("disabled".to_owned(), Tone::Notice),
     };
     let mut row: Vec<Cell> = vec![
         backend.name.as_str().into(),

@@ -9,7 +9,13 @@ use super::{
 use crate::{
     health::Health,
     plan::Programmed,
-    state::{backend::Admin, desired::Desired, effective::HealthView},
+    state::{
+        backend::{Admin, Backend},
+        desired::Desired,
+        effective::HealthView,
+        service::Service,
+        slow_start::SlowStart,
+    },
 };
 
 /// What an earlier daemon left.
@@ -19,13 +25,17 @@ pub struct Inherited {
     pub health: HealthView,
     /// Backends that are not desired any more and may finish their flows.
     pub lingering: Vec<Lingering>,
+    /// How far backends had come that begin slowly.
+    pub slow_start: SlowStart,
 }
 
 /// Reads an earlier daemon's verdicts and removed backends from what it programmed.
 pub fn inherit(desired: &Desired, programmed: &Programmed) -> Inherited {
+    let now = Instant::now();
     Inherited {
         health: health(desired, programmed),
-        lingering: lingering(desired, programmed, Instant::now()),
+        lingering: lingering(desired, programmed, now),
+        slow_start: slow_start(desired, programmed, now),
     }
 }
 
@@ -34,23 +44,46 @@ pub fn inherit(desired: &Desired, programmed: &Programmed) -> Inherited {
 fn health(desired: &Desired, programmed: &Programmed) -> HealthView {
     let mut view = HealthView::new();
     for (id, service, backend) in backends(desired).filter(|(_, service, _)| is_checked(service)) {
-        let Some(record) = programmed.services.get(&service.key) else {
+        let Some(found) = found(programmed, service, backend) else {
             continue;
         };
-        let known = programmed
-            .backends
-            .iter()
-            .find(|(_, there)| there.service == record.id && there.address == backend.address);
-        let Some((number, _)) = known else { continue };
-        let ring = programmed.rings.get(&record.ring);
-        let takes_flows = ring.is_some_and(|slots| slots.iter().any(|slot| slot.current == *number));
-        if takes_flows {
+        if found.takes_flows {
             view.insert(id, Health::Up);
         } else if backend.weight > 0 && backend.admin == Admin::Enabled {
             view.insert(id, Health::Down);
         }
     }
     view
+}
+
+/// Backends that take new flows, with what is held back from them.
+fn slow_start(desired: &Desired, programmed: &Programmed, now: Instant) -> SlowStart {
+    let mut known = SlowStart::default();
+    for (_, service, backend) in backends(desired).filter(|(_, service, _)| !service.slow_start.is_zero()) {
+        if let Some(found) = found(programmed, service, backend).filter(|found| found.takes_flows) {
+            known.inherit(service, backend.address, found.held_back, now);
+        }
+    }
+    known
+}
+
+/// A desired backend in the maps.
+struct Found {
+    takes_flows: bool,
+    held_back: u8,
+}
+
+fn found(programmed: &Programmed, service: &Service, backend: &Backend) -> Option<Found> {
+    let record = programmed.services.get(&service.key)?;
+    let (number, there) = programmed
+        .backends
+        .iter()
+        .find(|(_, there)| there.service == record.id && there.address == backend.address)?;
+    let ring = programmed.rings.get(&record.ring);
+    Some(Found {
+        takes_flows: ring.is_some_and(|slots| slots.iter().any(|slot| slot.current == *number)),
+        held_back: there.held_back,
+    })
 }
 
 /// Backends that still have a right to their flows but are not desired any more. Their time begins anew.

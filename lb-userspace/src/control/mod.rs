@@ -9,6 +9,8 @@ pub mod change;
 pub mod error;
 mod inherited;
 pub mod lingering;
+#[cfg(test)]
+mod slow_start_tests;
 mod task;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -170,6 +170,18 @@ impl Rig {
         self.control.view.clone().wait_for(condition).await.unwrap();
     }
 
+    /// Tenths of a backend's weight that are programmed as held back.
+    pub(crate) fn held_back(&self, address: &str) -> u8 {
+        let address = address.parse().unwrap();
+        let world = self.world.lock();
+        let mut services = world
+            .programmed
+            .iter()
+            .flat_map(|target| target.services.values());
+        let there = services.find_map(|service| service.backends.get(&address));
+        there.unwrap().held_back
+    }
+
     /// Programmed weight and life of a backend at this address; `None` where it is not programmed.
     pub(crate) fn programmed(&self, address: &str) -> Option<(u32, bool)> {
         let address = address.parse().unwrap();

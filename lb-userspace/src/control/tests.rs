@@ -37,7 +37,7 @@ fn checked(desired: Desired) -> Desired {
 fn both_up() -> Inherited {
     Inherited {
         health: HealthView::from([(id("web", "a"), Health::Up), (id("web", "b"), Health::Up)]),
-        lingering: Vec::new(),
+        ..Inherited::default()
     }
 }
 
@@ -539,6 +539,7 @@ async fn a_restart_goes_on_with_the_verdicts_that_the_maps_imply() {
         mode: Mode::Nat,
         protocol: 6,
         alive,
+        held_back: 0,
     };
     let mut programmed = Programmed::default();
     programmed.services.insert(key, record);

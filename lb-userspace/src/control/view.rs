@@ -27,6 +27,8 @@ pub struct ControlView {
     pub lingering: Vec<Lingering>,
     /// When drains end by themselves.
     pub drain_deadlines: BTreeMap<(ServiceName, BackendName), SystemTime>,
+    /// When backends that begin slowly have their whole weight.
+    pub whole_at: BTreeMap<(ServiceName, BackendName), SystemTime>,
     /// Whether the latest change that was asked for is in force.
     pub last_apply_ok: bool,
 }

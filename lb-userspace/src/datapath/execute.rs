@@ -218,8 +218,7 @@ impl Executor {
                 maps.backends.set(&key, current)?;
             }
             if records::same_identity(&current, backend) {
-                maps.backends
-                    .set(&key, records::with_alive(current, backend.alive))?;
+                maps.backends.set(&key, records::with_state(current, backend))?;
             } else {
                 maps.backend_traffic.clear(key)?;
                 maps.backend_signals.clear(key)?;

@@ -119,6 +119,7 @@ fn read_backend(id: BackendId, record: &Backend, programmed: &mut Programmed) {
                 mode,
                 protocol: record.protocol,
                 alive: record.has(ALIVE),
+                held_back: record.held_back(),
             },
         );
     }

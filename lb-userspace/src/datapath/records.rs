@@ -22,6 +22,7 @@ pub(super) fn record(backend: &ProgrammedBackend, hop: Option<&NextHop>) -> Back
         mode,
         protocol,
         alive,
+        held_back,
     } = *backend;
     let mut record = Backend {
         address: address.ip().into(),
@@ -50,7 +51,7 @@ pub(super) fn record(backend: &ProgrammedBackend, hop: Option<&NextHop>) -> Back
             record.flags |= RESOLVED;
         }
     }
-    record
+    record.with_held_back(held_back)
 }
 
 /// The next hop that a record holds.
@@ -73,14 +74,15 @@ pub(super) fn freed(record: &Backend) -> Backend {
     }
 }
 
-/// The record with its flows stopped or allowed, all else as it is: one write, since one flag decides.
-pub(super) const fn with_alive(mut record: Backend, alive: bool) -> Backend {
-    if alive {
+/// The record with its flows stopped or allowed, and its slow start, all else as it is: one write, since one flag decides,
+/// and programs do not look at the other.
+pub(super) const fn with_state(mut record: Backend, backend: &ProgrammedBackend) -> Backend {
+    if backend.alive {
         record.flags |= ALIVE;
     } else {
         record.flags &= !ALIVE;
     }
-    record
+    record.with_held_back(backend.held_back)
 }
 
 /// The record of a backend that comes back to life, while it is still dead: readers must not take flows of before for
@@ -147,6 +149,7 @@ mod tests {
             mode: Mode::Nat,
             protocol: TCP,
             alive,
+            held_back: 0,
         }
     }
 

@@ -16,6 +16,7 @@ use super::{
 use crate::{
     control::ControlView,
     health::{CheckId, Health},
+    plan::TargetBackend,
     state::{effective::HealthView, removal},
 };
 
@@ -257,7 +258,7 @@ fn backends(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
         let id = CheckId(service, backend);
         let weight = view
             .target_backend(&key, address)
-            .map_or(0, |backend| backend.weight);
+            .map_or(0, TargetBackend::weight_in_force);
         // The desired one comes first; a removed one of the same name only finishes its flows.
         desired.entry(id).or_insert(weight);
     }

@@ -227,7 +227,7 @@ impl<'a> Draft<'a> {
     ) -> Result<Members, PlanError> {
         let there = self.known.remove(&service).unwrap_or_default();
         let mut members = Members::default();
-        for (address, backend) in &target.backends {
+        for ((address, backend), share) in target.backends.iter().zip(target.shares()) {
             let known = there.get(&(*address, backend.mode as u8)).copied();
             let id = self.backend(key, service, *address, backend, known)?;
             if lives(backend) {
@@ -236,7 +236,7 @@ impl<'a> Draft<'a> {
             members.ids.push(id);
             members.shares.push(Share {
                 identity: ring::identity(*address),
-                weight: backend.weight,
+                weight: share,
             });
         }
         Ok(members)
@@ -266,6 +266,7 @@ impl<'a> Draft<'a> {
             mode: target.mode,
             protocol: protocol_number(key.protocol),
             alive: lives(target),
+            held_back: target.held_back,
         };
         self.kept_backends.insert(id);
         if self.programmed.backends.get(&id) != Some(&backend) {

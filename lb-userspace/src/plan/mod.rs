@@ -16,7 +16,7 @@ use std::{
 };
 
 use lb_common::{
-    backend::{BackendId, Generation},
+    backend::{BackendId, Generation, TENTHS},
     limits::{MAX_BACKENDS, MAX_SERVICES, MAX_SNAT_ADDRESSES},
     ring_slot::RingSlot,
     service::{Mode, RingId, Service as ServiceRecord, ServiceId},
@@ -101,6 +101,15 @@ impl TargetService {
         self.backends.values().any(|backend| backend.mode != Mode::Nat)
     }
 
+    /// Shares of slots of its backends, in their order. Not their weights in force, of which small ones have no tenths.
+    pub fn shares(&self) -> impl Iterator<Item = u32> {
+        let rising = self.backends.values().any(|backend| backend.held_back > 0);
+        self.backends.values().map(move |backend| match rising {
+            true => backend.weight * u32::from(backend.tenths()),
+            false => backend.weight,
+        })
+    }
+
     /// Whether they are all recorded, not only those whose slot needs it.
     pub fn records_all(&self) -> bool {
         self.records() && self.tracking == Tracking::Full
@@ -116,6 +125,20 @@ pub struct TargetBackend {
     pub weight: u32,
     /// Whether its recorded flows still go to it. One that takes new flows counts as alive in any case.
     pub alive: bool,
+    /// Tenths of the weight that a slow start holds back; fewer than [`TENTHS`].
+    pub held_back: u8,
+}
+
+impl TargetBackend {
+    /// The weight in force, slow start included: 0 only where the weight is.
+    pub fn weight_in_force(&self) -> u32 {
+        (self.weight * u32::from(self.tenths())).div_ceil(u32::from(TENTHS))
+    }
+
+    /// Tenths of its weight that it has.
+    pub const fn tenths(&self) -> u8 {
+        TENTHS.saturating_sub(self.held_back)
+    }
 }
 
 /// What is in the maps, read back from the kernel at start and kept up to date by the writer.
@@ -152,6 +175,8 @@ pub struct ProgrammedBackend {
     pub protocol: u8,
     /// Whether recorded flows go to it.
     pub alive: bool,
+    /// Tenths of the weight that a slow start holds back; kept for the next daemon.
+    pub held_back: u8,
 }
 
 /// One write. The order of a plan matters: backend before ring, ring before service, removal in reverse.

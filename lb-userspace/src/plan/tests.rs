@@ -25,6 +25,7 @@ fn backend(weight: u32) -> TargetBackend {
         mode: Mode::Nat,
         weight,
         alive: true,
+        held_back: 0,
     }
 }
 
@@ -133,6 +134,7 @@ fn apply_watching(
                 Some(old) => prop_assert_eq!(
                     ProgrammedBackend {
                         alive: backend.alive,
+                        held_back: backend.held_back,
                         generation: if !old.alive && backend.alive && old.mode != Mode::Nat {
                             old.generation.next()
                         } else {
@@ -179,8 +181,14 @@ fn any_backend() -> impl Strategy<Value = TargetBackend> {
         prop::sample::select(vec![Mode::Nat, Mode::Dnat]),
         prop_oneof![Just(0), 1..4_u32],
         any::<bool>(),
+        prop_oneof![Just(0), 0..10_u8],
     )
-        .prop_map(|(mode, weight, alive)| TargetBackend { mode, weight, alive })
+        .prop_map(|(mode, weight, alive, held_back)| TargetBackend {
+            mode,
+            weight,
+            alive,
+            held_back,
+        })
 }
 
 fn any_target() -> impl Strategy<Value = Target> {
@@ -333,6 +341,7 @@ fn tunnelled(weight: u32, alive: bool) -> TargetBackend {
         mode: Mode::Ipip,
         weight,
         alive,
+        held_back: 0,
     }
 }
 

@@ -3,15 +3,11 @@
 /// Keys and those of their values that are understood and refused.
 pub const NOT_YET: &[(&str, &str)] = &[
     ("mode", "dnat"),
-    ("slow_start", MORE_THAN_ZERO),
     ("through", "vip"),
     ("kind", "http2"),
     ("kind", "grpc"),
     ("kind", "icmp"),
 ];
-
-/// Stands in [`NOT_YET`] for every duration but zero.
-pub const MORE_THAN_ZERO: &str = "more than 0s";
 
 /// Whether this version refuses a value.
 pub fn not_yet(key: &str, value: &str) -> bool {

@@ -39,6 +39,7 @@ pub fn target(desired: &Desired, health: &HealthView, lingering: &Lingering) -> 
                 mode: *mode,
                 weight: 0,
                 alive: true,
+                held_back: 0,
             };
             service.backends.entry(*address).or_insert(finishing);
         }
@@ -84,7 +85,13 @@ fn target_service(service: &Service, health: &HealthView) -> TargetService {
             0
         };
         let mode = backend.mode.unwrap_or(service.mode);
-        (backend.address, TargetBackend { mode, weight, alive })
+        let there = TargetBackend {
+            mode,
+            weight,
+            alive,
+            held_back: 0,
+        };
+        (backend.address, there)
     });
     TargetService {
         mode: service.mode,
@@ -182,7 +189,8 @@ mod tests {
             TargetBackend {
                 mode: Mode::Nat,
                 weight: 0,
-                alive: true
+                alive: true,
+                held_back: 0,
             }
         );
         assert_eq!(backends[&there].weight, 1);

@@ -10,6 +10,7 @@ pub mod effective;
 pub mod names;
 pub mod removal;
 pub mod service;
+pub mod slow_start;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -231,6 +231,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
         prop::sample::select(vec![OnEmpty::Drop, OnEmpty::Reject, OnEmpty::All]),
         prop::sample::select(vec![OnDown::Move, OnDown::Keep]),
         0..=100_u8,
+        prop_oneof![Just(Duration::ZERO), millis(1..600_000)],
     );
     let key = (
         prop::sample::select(vec![0, 80, 65_535]),
@@ -238,7 +239,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
     );
     (key, policies, health(), backends(number)).prop_map(
         move |((port, protocol), policies, health, backends)| {
-            let (tracking, ring_size, on_empty, on_down, max_removed_percent) = policies;
+            let (tracking, ring_size, on_empty, on_down, max_removed_percent, slow_start) = policies;
             let service = service(&format!("s-{number}"), number, &[]);
             Service {
                 key: ServiceKey {
@@ -249,7 +250,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
                 mode: Mode::Nat,
                 algorithm: Algorithm::Maglev,
                 affinity: Affinity::None,
-                slow_start: Duration::ZERO,
+                slow_start,
                 tracking,
                 ring_size,
                 on_empty,

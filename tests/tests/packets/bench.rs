@@ -256,6 +256,7 @@ fn target() -> Target {
                     mode,
                     weight: 1,
                     alive: true,
+                    held_back: 0,
                 };
                 (address, backend)
             });

@@ -66,13 +66,16 @@ impl<P: ProgramTarget> ControlTask<P> {
     /// Programs what follows from desired state, verdicts and removed backends now, and tries again later if that
     /// fails: nobody waits for the answer.
     pub(super) async fn converge(&mut self) {
-        let wanted = Arc::new(target(
+        let mut slow_start = self.slow_start.clone();
+        let wanted = target(
             &self.desired,
             &self.health,
             &self.lingering,
             self.programmed.as_deref(),
-        ));
+        );
+        let wanted = Arc::new(slow_start.hold_back(wanted, &self.desired, &self.health, now()));
         if self.programmed.as_ref() == Some(&wanted) {
+            self.slow_start = slow_start;
             self.wanted = wanted;
             self.failure = None;
             self.retry = None;
@@ -81,14 +84,13 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.wanted = Arc::clone(&wanted);
         let failed_before = self.failure.is_some();
         match self.program(wanted).await {
-            Ok(()) if failed_before => {
-                self.event(
-                    EventKind::ProgramRecovered,
-                    None,
-                    "programmed as desired again".into(),
-                );
+            Ok(()) => {
+                self.slow_start = slow_start;
+                if failed_before {
+                    let message = "programmed as desired again".into();
+                    self.event(EventKind::ProgramRecovered, None, message);
+                }
             }
-            Ok(()) => {}
             Err(error) => {
                 if !failed_before {
                     tracing::error!(

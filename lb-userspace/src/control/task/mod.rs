@@ -35,6 +35,7 @@ use crate::{
         diff,
         effective::HealthView,
         names::{BackendName, ServiceName},
+        slow_start::SlowStart,
         store::Store,
     },
 };
@@ -113,8 +114,11 @@ pub struct ControlTask<P> {
     /// When the flows of removed backends are looked at again.
     next_poll: Instant,
     deadlines: Deadlines,
+    slow_start: SlowStart,
     /// Backends that take flows although they are down, as last told.
     overruled: BTreeMap<ServiceName, Vec<BackendName>>,
+    /// When backends that begin slowly have their whole weight, as last told.
+    whole_at: BTreeMap<(ServiceName, BackendName), SystemTime>,
     wanted: Arc<Target>,
     programmed: Option<Arc<Target>>,
     failure: Option<String>,
@@ -132,7 +136,9 @@ impl<P: ProgramTarget> ControlTask<P> {
         let desired = Arc::new(parts.desired);
         let deadlines = deadlines(&desired, &Deadlines::new());
         let health = verdicts::carried_over(&desired, &parts.inherited.health);
-        let wanted = Arc::new(target(&desired, &health, &parts.inherited.lingering, None));
+        let mut slow_start = parts.inherited.slow_start;
+        let wanted = target(&desired, &health, &parts.inherited.lingering, None);
+        let wanted = Arc::new(slow_start.hold_back(wanted, &desired, &health, now()));
         let first = ControlView {
             desired: Arc::clone(&desired),
             wanted: Arc::clone(&wanted),
@@ -140,6 +146,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             failure: None,
             lingering: parts.inherited.lingering.clone(),
             drain_deadlines: BTreeMap::new(),
+            whole_at: BTreeMap::new(),
             last_apply_ok: true,
         };
         let (publisher, view) = watch::channel(Arc::new(first));
@@ -158,7 +165,9 @@ impl<P: ProgramTarget> ControlTask<P> {
             lingering: parts.inherited.lingering,
             next_poll: now() + FLOW_POLL,
             deadlines,
+            slow_start,
             overruled: BTreeMap::new(),
+            whole_at: BTreeMap::new(),
             wanted: Arc::clone(&wanted),
             programmed: None,
             failure: None,
@@ -212,7 +221,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         let drains = self.deadlines.values().map(|deadline| deadline.at);
         let retry = self.retry.map(|retry| retry.at);
         let flows = (!self.lingering.is_empty()).then_some(self.next_poll);
-        drains.chain(retry).chain(flows).min()
+        drains.chain(retry).chain(flows).chain(self.next_rise()).min()
     }
 
     /// Validates, saves, programs and publishes a change.
@@ -293,7 +302,9 @@ impl<P: ProgramTarget> ControlTask<P> {
             ));
         }
         lingering.retain(|lingering| !lingering.overtaken(&next) && !is_named(lingering, change.at_once()));
-        let wanted = Arc::new(target(&next, &health, &lingering, self.programmed.as_deref()));
+        let mut slow_start = self.slow_start.clone();
+        let wanted = target(&next, &health, &lingering, self.programmed.as_deref());
+        let wanted = Arc::new(slow_start.hold_back(wanted, &next, &health, now()));
         if let Err(program) = self.program(wanted).await {
             return Err(match self.save(Arc::clone(&self.desired)).await {
                 Ok(()) => ControlError::Program(program),
@@ -304,6 +315,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.desired = next;
         self.health = health;
         self.lingering = lingering;
+        self.slow_start = slow_start;
         self.deadlines = deadlines(&self.desired, &self.deadlines);
         self.checks.run(verdicts::specs(&self.desired, &self.health));
         Ok(())

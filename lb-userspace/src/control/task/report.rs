@@ -1,11 +1,12 @@
 //! Telling others: events and the published view.
 
-use std::{mem, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, mem, sync::Arc, time::SystemTime};
 
-use super::ControlTask;
+use super::{ControlTask, now};
 use crate::{
-    control::{ControlView, ability::ProgramTarget},
-    events::{EventKind, NewEvent},
+    control::{ControlView, ability::ProgramTarget, verdicts},
+    events::{EventKind, NewEvent, rfc3339},
+    health::CheckId,
     state::{
         diff,
         names::{BackendName, ServiceName},
@@ -75,8 +76,34 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
     }
 
+    /// Tells which backends begin slowly, and which of them have come to their whole weight.
+    fn tell_slow_start(&mut self) {
+        let (instant, wall) = (now(), SystemTime::now());
+        let mut whole_at = BTreeMap::new();
+        for (CheckId(service, backend), of, there) in verdicts::backends(&self.desired) {
+            let target = self.wanted.services.get(&of.key);
+            let target = target.and_then(|target| target.backends.get(&there.address));
+            let rising = target.is_some_and(|target| target.held_back > 0);
+            let ends = self.slow_start.whole_at(of.key, there.address, instant);
+            let id = (service, backend);
+            if let Some(at) = ends.filter(|_| rising) {
+                whole_at.insert(id, wall + at.saturating_duration_since(instant));
+            } else if self.whole_at.contains_key(&id) && target.is_some_and(|target| target.weight > 0) {
+                let subject = Some((id.0, Some(id.1)));
+                self.event(EventKind::SlowStart, subject, "has its whole weight".into());
+            }
+        }
+        for (id, at) in whole_at.iter().filter(|(id, _)| !self.whole_at.contains_key(*id)) {
+            let message = format!("begins slowly, has its whole weight at {}", rfc3339(*at));
+            let subject = Some((id.0.clone(), Some(id.1.clone())));
+            self.event(EventKind::SlowStart, subject, message);
+        }
+        self.whole_at = whole_at;
+    }
+
     pub(super) fn publish(&mut self) {
         self.tell_overruled();
+        self.tell_slow_start();
         self.metrics.revision(self.desired.revision);
         let drain_deadlines = self
             .deadlines
@@ -90,6 +117,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             failure: self.failure.clone(),
             lingering: self.lingering.clone(),
             drain_deadlines,
+            whole_at: self.whole_at.clone(),
             last_apply_ok: self.last_apply_ok,
         }));
     }

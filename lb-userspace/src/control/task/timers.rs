@@ -1,4 +1,6 @@
-//! What happens when time has passed: drains end, removed backends go, failures are tried again.
+//! What happens when time has passed: drains end, weights rise, removed backends go, failures are tried again.
+
+use std::time::Instant;
 
 use super::{ControlTask, Deadline, RETRY_FIRST, now};
 use crate::{
@@ -23,10 +25,16 @@ impl<P: ProgramTarget> ControlTask<P> {
             self.next_poll = now() + FLOW_POLL;
             self.release().await;
         }
-        if self.retry.is_some_and(|retry| retry.at <= now()) {
+        let over = |at: Option<Instant>| at.is_some_and(|at| at <= now());
+        if over(self.retry.map(|retry| retry.at)) || over(self.next_rise()) {
             self.converge().await;
             self.publish();
         }
+    }
+
+    /// When a backend that begins slowly gets more weight. While programming fails, that waits for the next try.
+    pub(super) fn next_rise(&self) -> Option<Instant> {
+        self.slow_start.next().filter(|_| self.retry.is_none())
     }
 
     /// Disables backends whose drain has reached its deadline.

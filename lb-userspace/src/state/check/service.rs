@@ -16,7 +16,6 @@ use crate::{
     health::settings::CheckKind,
     ring,
     state::{
-        available::{self, MORE_THAN_ZERO},
         backend::{Admin, Backend},
         names::BackendName,
         removal::ALL_PERCENT,
@@ -60,13 +59,6 @@ impl Findings {
                 at("max_removed_percent"),
                 format!("max_removed_percent {max_removed_percent} is more than all"),
                 "from 0, which lets checks take out nobody, to 100",
-            );
-        }
-        if !slow_start.is_zero() && available::not_yet("slow_start", MORE_THAN_ZERO) {
-            self.invalid(
-                at("slow_start"),
-                "slow_start is not available in this version yet",
-                "leave it at \"0s\"",
             );
         }
         self.duration(
