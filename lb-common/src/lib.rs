@@ -13,6 +13,7 @@ pub mod counters;
 pub mod csum;
 pub mod decap;
 pub mod flow;
+pub mod fragment;
 pub mod hash;
 pub mod interfaces;
 pub mod limits;

@@ -32,6 +32,12 @@ pub const MAX_OPENING: u32 = 1 << 15;
 /// Entries of each family's table of older flows of which one packet came since their slot changed. As above.
 pub const MAX_SEEN: u32 = 1 << 16;
 
+/// Datagrams of each family whose later fragments are expected. The kernel allocates all of them at once.
+pub const MAX_FRAGMENTED: u32 = 1 << 13;
+
+/// Seconds after the first fragment of a datagram that the others follow it: Linux waits as long for them.
+pub const FRAGMENT_SECS: u32 = 30;
+
 /// ICMP messages a second, and at once, that tell clients of one service that it has no backend, or which size would have
 /// fit (RFC 4443 section 2.4 (f) asks for a limit; these are the kernel's for all of its messages).
 pub const MESSAGE_RATE: u32 = 1_000;

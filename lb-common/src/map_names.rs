@@ -34,6 +34,10 @@ pub const OPENING_V6: &str = "OPENING_V6";
 pub const SEEN_V4: &str = "SEEN_V4";
 /// As [`SEEN_V4`], of IPv6.
 pub const SEEN_V6: &str = "SEEN_V6";
+/// [`crate::fragment::DatagramV4`] to [`crate::fragment::WentV4`]; forgets the oldest. Written by the XDP program.
+pub const FRAGMENTS_V4: &str = "FRAGMENTS_V4";
+/// As [`FRAGMENTS_V4`], of IPv6.
+pub const FRAGMENTS_V6: &str = "FRAGMENTS_V6";
 /// Interface slot and reason to [`crate::counters::PacketCount`], per CPU.
 pub const VERDICTS: &str = "VERDICTS";
 /// Service id to [`crate::counters::Traffic`], per CPU.
@@ -53,7 +57,7 @@ pub const OF_FLOWS: [&str; 8] = [
 ];
 
 /// Every map that is pinned and survives the daemon.
-pub const PINNED: [&str; 22] = [
+pub const PINNED: [&str; 24] = [
     SETTINGS,
     SERVICES_V4,
     SERVICES_V6,
@@ -70,6 +74,8 @@ pub const PINNED: [&str; 22] = [
     OPENING_V6,
     SEEN_V4,
     SEEN_V6,
+    FRAGMENTS_V4,
+    FRAGMENTS_V6,
     VERDICTS,
     SERVICE_TRAFFIC,
     BACKEND_TRAFFIC,

@@ -99,7 +99,7 @@ reasons! {
     Vlan = 5, Pass, "vlan", "Carries more than two VLAN tags, or no IP packet behind them.", "Nothing to do; ARP in a VLAN counts here, too.";
     Truncated = 6, Pass, "truncated", "Ends before its headers do, so nobody can say whose it is.", "Look for a broken sender or link.";
     Malformed = 7, Pass, "malformed", "A header contradicts itself or the frame, before a service was found.", "Look for a broken sender.";
-    Fragment = 8, Pass, "fragment", "A fragment: later ones lack the ports that would tell the flow, so none is forwarded.", "Lower the sender's datagram size or raise the path's MTU.";
+    Fragment = 8, Pass, "fragment", "A fragment of a datagram that is for no service.", "Nothing to do.";
     ExtensionHeaders = 9, Pass, "extension_headers", "More IPv6 extension headers than are walked.", "Look for a broken or hostile sender.";
     NoBackend = 16, Drop, "no_backend", "The service has no backend that takes new flows.", "Check the backends' health with `lb backend list`.";
     RingMissing = 17, Drop, "ring_missing", "The service's ring is not there.", "Report it; `lb status` shows what is not programmed.";
@@ -119,6 +119,7 @@ reasons! {
     UnreachableRate = 42, Drop, "unreachable_rate", "The service has no backend that takes new flows, and the limit of ICMP messages that say so is reached.", "Check the backends' health with `lb backend list`.";
     EchoAnswered = 43, Tx, "echo_answered", "An echo request (ping) to the address of a service: answered.", "Nothing to do.";
     EchoRate = 44, Drop, "echo_rate", "An echo request to the address of a service, beyond the limit of answers.", "Look for who floods; the limit protects everybody else.";
+    FragmentAlone = 45, Drop, "fragment_alone", "A later fragment to the address of a service, before the first one of its datagram or long after.", "Look for paths that reorder packets; lower the sender's datagram size or raise the path's MTU.";
     Internal = 48, Aborted, "internal", "A helper of the kernel failed where it should not.", "Report it with the kernel's version.";
 }
 

@@ -14,13 +14,16 @@ use lb_common::{
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
-    maps::{self, FlowTable, RecordTables},
+    fragment,
+    maps::{self, FlowTable, FragmentTable, RecordTables},
     packet::{Packet, load32, load64, store32, store64},
     parse::{self, Fragments, Ip},
 };
 
 /// An address family, told by its address.
-pub(crate) trait Family: FlowTable + RecordTables + Copy + Default + PartialEq + 'static {
+pub(crate) trait Family:
+    FlowTable + RecordTables + FragmentTable + Copy + Default + PartialEq + 'static
+{
     /// The kernel's number of the family.
     const AF: u8;
     /// Whether it is IPv6.
@@ -34,6 +37,9 @@ pub(crate) trait Family: FlowTable + RecordTables + Copy + Default + PartialEq +
     fn parse(packet: &Packet) -> Result<Ip, Reason>;
     /// The IP header of a packet quoted at `offset`, which may end outside the frame.
     fn parse_quoted(packet: &Packet, offset: usize) -> Result<Ip, Reason>;
+    /// Whether the packet is a fragment. Told anew each time: as a part of [`Ip`] it would have the verifier walk all of the
+    /// program twice.
+    fn is_fragment(packet: &Packet, ip: &Ip) -> bool;
     /// Whether an ICMP message of this type is an error about the packet it quotes.
     fn is_icmp_error(kind: u8) -> bool;
     /// Whether an ICMP message of this type and code says that its packet cannot reach its end, whatever its size.
@@ -95,6 +101,13 @@ impl Family for NetV4 {
     #[inline(always)]
     fn parse_quoted(packet: &Packet, offset: usize) -> Result<Ip, Reason> {
         parse::ipv4_header(packet, offset, Fragments::First)
+    }
+
+    #[inline(always)]
+    fn is_fragment(packet: &Packet, ip: &Ip) -> bool {
+        // The offset, and "more fragments".
+        const WORD: u16 = 0x3fff_u16.to_be();
+        Self::header(packet, ip.header).is_some_and(|header| u16::from_ne_bytes(header.frags) & WORD != 0)
     }
 
     #[inline(always)]
@@ -250,7 +263,12 @@ impl Family for NetV6 {
 
     #[inline(always)]
     fn parse_quoted(packet: &Packet, offset: usize) -> Result<Ip, Reason> {
-        parse::ipv6_header(packet, offset, Fragments::First)
+        parse::ipv6_header(packet, offset)
+    }
+
+    #[inline(always)]
+    fn is_fragment(packet: &Packet, ip: &Ip) -> bool {
+        ip.payload != ip.header + Ipv6Hdr::LEN && fragment::has_header(packet)
     }
 
     #[inline(always)]

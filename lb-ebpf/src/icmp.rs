@@ -50,6 +50,9 @@ pub(crate) fn handle<A: Family>(packet: &Packet) -> Way {
 #[inline(always)]
 fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
     let ip = &A::parse(packet)?;
+    if A::is_fragment(packet, ip) {
+        return Err(Reason::Fragment);
+    }
     if ip.payload_len() < Icmpv4Hdr::LEN {
         return Err(Reason::Truncated);
     }

@@ -16,6 +16,8 @@ mod follow;
 #[cfg(target_arch = "bpf")]
 mod forward;
 #[cfg(target_arch = "bpf")]
+mod fragment;
+#[cfg(target_arch = "bpf")]
 mod icmp;
 #[cfg(target_arch = "bpf")]
 mod maps;
@@ -52,7 +54,7 @@ mod entry {
 
     use crate::{
         family::Family,
-        icmp,
+        fragment, icmp,
         packet::Packet,
         parse::{self, Network},
         pick, reply,
@@ -103,6 +105,9 @@ mod entry {
             // Asked once.
             Way::Icmp => Reason::Internal,
         };
+        if reason == Reason::Fragment {
+            return fragment::follow::<A>(packet);
+        }
         if reason == pick::REJECT {
             return reply::reject::<A>(packet);
         }

@@ -1,6 +1,7 @@
 //! The maps, reached only through the functions here: each says who writes the map, and what happens when an entry is
 //! missing or the map is full.
 
+mod fragments;
 mod records;
 
 use core::{
@@ -20,6 +21,7 @@ use lb_common::{
     budget::Buckets,
     counters::{PacketCount, ReasonCounts, Signals, Traffic, VERDICT_SLOTS, backend_slot, verdict_slot},
     flow::{NatFlow, NatFlowV4, NatFlowV6, Tuple, TupleV4, TupleV6},
+    fragment::{Datagram, Went},
     limits::{MAX_BACKENDS, MAX_FLOWS, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES, RING_SIZE_MIN},
     reason::{REASON_SLOTS, Reason},
     ring_slot::RingSlot,
@@ -27,8 +29,11 @@ use lb_common::{
     settings::Settings,
 };
 
-pub(crate) use self::records::{RecordTables, Records};
-use crate::parse::Ip;
+pub(crate) use self::{
+    fragments::FragmentTable,
+    records::{RecordTables, Records},
+};
+use crate::{fragment::Part, parse::Ip};
 
 /// Flow tables allocate an entry when a flow begins: a million idle entries of two families would cost 300 MB.
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -102,6 +107,12 @@ pub(crate) struct Scratch<A> {
     pub(crate) spare_key: Tuple<A>,
     /// What the flow table holds under that.
     pub(crate) spare: NatFlow<A>,
+    /// A fragment.
+    pub(crate) part: Part,
+    /// Its datagram.
+    pub(crate) datagram: Datagram<A>,
+    /// Where its first one went.
+    pub(crate) went: Went<A>,
 }
 
 /// This CPU's [`Scratch`]. References to it end before a function is called that looks it up for itself.

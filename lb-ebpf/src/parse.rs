@@ -81,31 +81,22 @@ pub(crate) struct TcpFlags {
     pub(crate) rst: bool,
 }
 
-/// Which fragments a header may announce.
+/// Which fragments are welcome.
 #[derive(Clone, Copy)]
 pub(crate) enum Fragments {
-    /// None: the packet is whole.
-    None,
-    /// A first one: it has the ports, which is all a quoted packet needs.
+    /// A first one: it has the ports.
     First,
+    /// All.
+    All,
 }
 
 impl Fragments {
-    /// Bits of an IPv4 header's fragment word that must be clear: the offset, and "more fragments".
+    /// Bits of an IPv4 header's fragment word that must be clear: those of the offset.
     #[inline(always)]
     const fn refused_v4(self) -> u16 {
         match self {
-            Self::None => 0x3fff,
             Self::First => 0x1fff,
-        }
-    }
-
-    /// Bits of an IPv6 fragment header's fragment word that must be clear: the offset, and "more fragments".
-    #[inline(always)]
-    const fn refused_v6(self) -> u16 {
-        match self {
-            Self::None => 0xfff9,
-            Self::First => 0xfff8,
+            Self::All => 0,
         }
     }
 }
@@ -151,7 +142,7 @@ fn protocol_v4(number: u8) -> Result<Protocol, Reason> {
 /// The IPv4 header after the Ethernet header.
 #[inline(always)]
 pub(crate) fn ipv4(packet: &Packet) -> Result<Ip, Reason> {
-    let ip = ipv4_header(packet, EthHdr::LEN, Fragments::None)?;
+    let ip = ipv4_header(packet, EthHdr::LEN, Fragments::First)?;
     if ip.end > packet.frame_len as usize {
         return Err(Reason::Truncated);
     }
@@ -182,7 +173,7 @@ pub(crate) fn ipv4_header(packet: &Packet, offset: usize, fragments: Fragments) 
 /// The IPv6 header after the Ethernet header, and its extension headers.
 #[inline(always)]
 pub(crate) fn ipv6(packet: &Packet) -> Result<Ip, Reason> {
-    let ip = ipv6_header(packet, EthHdr::LEN, Fragments::None)?;
+    let ip = ipv6_header(packet, EthHdr::LEN)?;
     if ip.end > packet.frame_len as usize {
         return Err(Reason::Truncated);
     }
@@ -191,7 +182,7 @@ pub(crate) fn ipv6(packet: &Packet) -> Result<Ip, Reason> {
 
 /// An IPv6 header and its extension headers; of a quoted packet too, whose end may lie outside the frame.
 #[inline(always)]
-pub(crate) fn ipv6_header(packet: &Packet, offset: usize, fragments: Fragments) -> Result<Ip, Reason> {
+pub(crate) fn ipv6_header(packet: &Packet, offset: usize) -> Result<Ip, Reason> {
     let header: &Ipv6Hdr = packet.at(offset).ok_or(Reason::Truncated)?;
     let payload_len = header.payload_len() as usize;
     // Length 0 announces a jumbogram (RFC 2675), which no link that XDP serves carries.
@@ -201,7 +192,7 @@ pub(crate) fn ipv6_header(packet: &Packet, offset: usize, fragments: Fragments) 
     let first = offset + Ipv6Hdr::LEN;
     let (protocol, payload) = match protocol_v6(header.next_hdr) {
         Some(protocol) => (protocol, first),
-        None => extension_headers(packet, header.next_hdr, first, fragments)?,
+        None => extension_headers(packet, header.next_hdr, first)?,
     };
     let end = first + payload_len;
     if payload > end {
@@ -232,12 +223,7 @@ fn protocol_v6(next_header: u8) -> Option<Protocol> {
 /// Walks extension headers (RFC 8200 section 4) from `offset` to the first header that is none.
 // Not inlined: the stack of a rare case, which the parsers of outer and quoted headers share.
 #[inline(never)]
-fn extension_headers(
-    packet: &Packet,
-    first: u8,
-    mut offset: usize,
-    fragments: Fragments,
-) -> Result<(Protocol, usize), Reason> {
+fn extension_headers(packet: &Packet, first: u8, mut offset: usize) -> Result<(Protocol, usize), Reason> {
     const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
     const DESTINATION: u8 = IpProto::Ipv6Opts as u8;
     const ROUTING: u8 = IpProto::Ipv6Route as u8;
@@ -250,8 +236,8 @@ fn extension_headers(
             _ => return Err(Reason::OtherProtocol),
         };
         if next_header == FRAGMENT {
-            // An atomic fragment (RFC 6946) is a whole packet.
-            if u16::from_be_bytes([a, b]) & fragments.refused_v6() != 0 {
+            const OFFSET: u16 = 0xfff8;
+            if u16::from_be_bytes([a, b]) & OFFSET != 0 {
                 return Err(Reason::Fragment);
             }
             offset += 8;
@@ -312,12 +298,13 @@ pub(crate) fn tcp(packet: &Packet, ip: &Ip) -> Result<TcpFlags, Reason> {
     })
 }
 
-/// Checks a UDP header that is for us. Bytes between its end and that of the IP packet are allowed (RFC 9868).
+/// Checks a UDP header that is for us. The length is that of the whole datagram, whose end may lie in other fragments.
+/// Bytes between its end and that of the IP packet are allowed (RFC 9868).
 #[inline(always)]
-pub(crate) fn udp(packet: &Packet, ip: &Ip) -> Result<(), Reason> {
+pub(crate) fn udp<A: Family>(packet: &Packet, ip: &Ip) -> Result<(), Reason> {
     let header: UdpHdr = packet.read(ip.payload).ok_or(Reason::BadLength)?;
     let len = u16::from_be_bytes(header.len) as usize;
-    if len < UdpHdr::LEN || len > ip.payload_len() {
+    if len < UdpHdr::LEN || (len > ip.payload_len() && !A::is_fragment(packet, ip)) {
         return Err(Reason::BadLength);
     }
     Ok(())

@@ -72,6 +72,8 @@ fn try_reject<A: Reply>(packet: &Packet, service: ServiceId) -> Result<Reason, R
         return Err(Reason::NoBackend);
     }
     match ip.protocol {
+        // How long the segment is, and so what a reset would acknowledge, the other fragments know.
+        Protocol::Tcp if A::is_fragment(packet, &ip) => Err(Reason::NoBackend),
         Protocol::Tcp => {
             reset::<A>(packet, &ip)?;
             Ok(Reason::RejectedReset)

@@ -16,6 +16,7 @@ use crate::{
     family::Family,
     follow,
     forward::{direct, nat},
+    fragment,
     maps::{self, Room, Scratch},
     next_hop::NextHop,
     open,
@@ -65,7 +66,7 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
         return Ok(Way::AsIs);
     }
     if !is_service && !is_snat_port(room.tuple.dst_port)? {
-        return Err(Reason::NotOurs);
+        return Err(not_ours::<A>(packet, &ip));
     }
     let Scratch { tuple, known, .. } = &mut *room;
     let entry = track::find(tuple, known);
@@ -77,10 +78,10 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
         return Ok(ends(room.known.service, sent));
     }
     if !is_service {
-        return Err(Reason::NotOurs);
+        return Err(not_ours::<A>(packet, &ip));
     }
     if entry.is_none() && service.has(FORWARDS) {
-        let opens = check_ours(packet, &ip)?.is_some_and(TcpFlags::opens);
+        let opens = check_ours::<A>(packet, &ip)?.is_some_and(TcpFlags::opens);
         let choice = pick::pick::<A>(&service, &room.tuple, opens)?;
         if !pick::translates::<A>(choice.backend) {
             (room.ip, room.service) = (ip, service);
@@ -88,6 +89,16 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
         }
     }
     Ok(ends(service.id, from_client(packet, &ip, room, &service, entry)))
+}
+
+/// A packet that is for nobody here. [`crate::fragment::follow`] remembers that of a first fragment.
+#[inline(always)]
+fn not_ours<A: Family>(packet: &Packet, ip: &Ip) -> Reason {
+    if A::is_fragment(packet, ip) {
+        Reason::Fragment
+    } else {
+        Reason::NotOurs
+    }
 }
 
 /// The end of a packet's way, counted for its service.
@@ -127,7 +138,7 @@ fn counted(service: ServiceId, outcome: Result<Verdict, Reason>) -> Result<Verdi
 
 /// Checks what only matters once a packet is ours, and reads what a flow's state depends on.
 #[inline(always)]
-fn check_ours(packet: &Packet, ip: &Ip) -> Result<Option<TcpFlags>, Reason> {
+fn check_ours<A: Family>(packet: &Packet, ip: &Ip) -> Result<Option<TcpFlags>, Reason> {
     // A router does not forward what came as a link-layer broadcast or multicast (RFC 1812 section 5.3.4).
     if packet.is_multicast() {
         return Err(Reason::NotOurs);
@@ -135,7 +146,7 @@ fn check_ours(packet: &Packet, ip: &Ip) -> Result<Option<TcpFlags>, Reason> {
     let flags = match ip.protocol {
         Protocol::Tcp => Some(parse::tcp(packet, ip)?),
         Protocol::Udp | Protocol::Icmp => {
-            parse::udp(packet, ip)?;
+            parse::udp::<A>(packet, ip)?;
             None
         }
     };
@@ -159,7 +170,7 @@ fn try_forward_as_is<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
     let flags = match ip.protocol {
         // An error about a packet of the backend's, which is quoted under the tuple.
         Protocol::Icmp => Ok(None),
-        Protocol::Tcp | Protocol::Udp => check_ours(packet, ip),
+        Protocol::Tcp | Protocol::Udp => check_ours::<A>(packet, ip),
     };
     let sent = flags.and_then(|flags| {
         let hash = A::hash(tuple);
@@ -174,6 +185,9 @@ fn try_forward_as_is<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
             Pick::Owner(_) | Pick::LookUp => follow::owner_in::<A>(service, slot, opens),
         };
         let Choice { id, backend } = pick::choice(service, owner)?;
+        if A::is_fragment(packet, ip) {
+            fragment::record_as_is::<A>(packet, id, hash);
+        }
         let verdict = direct::send::<A>(packet, ip, backend, hash, &room.limit)?;
         maps::count_forward(service.id, id, u64::from(packet.frame_len), opens);
         Ok(verdict)
@@ -190,7 +204,7 @@ fn from_client<A: Family>(
     service: &Service,
     entry: Option<Entry<A>>,
 ) -> Result<Verdict, Reason> {
-    let flags = check_ours(packet, ip)?;
+    let flags = check_ours::<A>(packet, ip)?;
     nat::may_route(ip)?;
     if let Some(entry) = entry
         && let Some(owner) = pick::living_owner(&room.known)
@@ -237,7 +251,7 @@ fn from_backend<A: Family>(
     entry: Entry<A>,
     flow: &mut NatFlow<A>,
 ) -> Result<Verdict, Reason> {
-    let flags = check_ours(packet, ip)?;
+    let flags = check_ours::<A>(packet, ip)?;
     nat::may_route(ip)?;
     signals::answered::<A>(flags);
     entry.touch(flow, flags);

@@ -21,6 +21,14 @@ use crate::{
 /// Longest wait for an echo; nothing is sent twice, so a lost datagram is a failure.
 pub const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Bytes of a datagram at most.
+const LARGEST: usize = 1 << 16;
+
+/// Times that a large datagram is sent: the first ones may be lost to learning the path's MTU.
+const LARGE_TRIES: u32 = 5;
+/// Longest wait for the echo of one of them.
+const LARGE_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// How often a server looks whether it should stop.
 const STOP_POLL: Duration = Duration::from_millis(100);
 
@@ -68,7 +76,7 @@ impl Drop for UdpEcho {
 }
 
 fn echo(socket: &UdpSocket, name: &str, state: &State) {
-    let mut buffer = [0; 2048];
+    let mut buffer = vec![0; LARGEST];
     while !state.stop.load(Ordering::Relaxed) {
         let Ok((length, from)) = socket.recv_from(&mut buffer) else {
             continue;
@@ -120,11 +128,33 @@ pub fn open(target: SocketAddr, source_port: u16) -> io::Result<UdpSocket> {
 pub fn echo_once(socket: &UdpSocket, number: u32) -> io::Result<String> {
     let payload = format!("datagram {number}");
     socket.send(payload.as_bytes())?;
-    let mut buffer = [0; 2048];
+    let mut buffer = vec![0; LARGEST];
     let length = socket.recv(&mut buffer)?;
     let answer = String::from_utf8_lossy(&buffer[..length]).into_owned();
     match answer.split_once(' ') {
         Some((name, echoed)) if echoed == payload => Ok(name.to_owned()),
         _ => Err(io::Error::other(format!("sent {payload:?}, got {answer:?}"))),
     }
+}
+
+/// Sends a datagram of `bytes` bytes, which takes several packets, until its echo comes back whole. Gives the name of who
+/// echoed it.
+///
+/// # Errors
+/// When none comes, or a wrong one.
+pub fn echo_large(target: SocketAddr, source_port: u16, bytes: usize) -> Result<String> {
+    let socket = open(target, source_port)?;
+    socket.set_read_timeout(Some(LARGE_TIMEOUT))?;
+    let payload: Vec<u8> = (b'a'..=b'z').cycle().take(bytes).collect();
+    let mut buffer = vec![0; LARGEST];
+    for _ in 0..LARGE_TRIES {
+        socket.send(&payload)?;
+        let Ok(length) = socket.recv(&mut buffer) else {
+            continue;
+        };
+        let answer = &buffer[..length];
+        let name = answer.strip_suffix(payload.as_slice()).context("another echo")?;
+        return Ok(String::from_utf8_lossy(name).trim_end().to_owned());
+    }
+    anyhow::bail!("no echo of {bytes} bytes from {target}")
 }

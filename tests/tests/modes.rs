@@ -23,7 +23,7 @@ use lb_tests::{
     lane::Lane,
     netns::Netns,
     topology::{Family, Shape, Topology},
-    udp::{UdpEcho, udp_flows},
+    udp::{UdpEcho, echo_large, udp_flows},
 };
 
 /// Port of services and servers: these modes keep it.
@@ -217,6 +217,25 @@ fn every_mode_reaches_its_backends_and_they_answer_for_the_service() -> Result<(
         sum("unknown_source") + sum("malformed") + sum("failed") == 0,
         "{counts:?}"
     );
+    Ok(())
+}
+
+/// Fragments reach the backend of their first one, tunnelled or not; where they do not fit the tunnel, smaller ones.
+#[test]
+fn a_datagram_in_fragments_arrives_whole_in_every_mode() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = Direct::start()?;
+    let _decaps = site.decap(&site.balancer())?;
+    for way in WAYS {
+        for family in Family::BOTH {
+            let vip = SocketAddr::new(site.net.vip(family, way.vip), PORT);
+            for port in 40_000..40_010 {
+                let case = || format!("{} over {:?} for {vip} from {port}", way.mode, way.outer);
+                let echoed = site.net.client.ns.enter(|| echo_large(vip, port, 9_000))?;
+                echoed.with_context(case)?;
+            }
+        }
+    }
     Ok(())
 }
 

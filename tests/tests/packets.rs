@@ -10,6 +10,8 @@ mod build;
 mod decap;
 #[path = "packets/echo.rs"]
 mod echo;
+#[path = "packets/fragments.rs"]
+mod fragments;
 #[path = "packets/fuzz.rs"]
 mod fuzz;
 #[path = "packets/modes.rs"]

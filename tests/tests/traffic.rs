@@ -11,7 +11,7 @@ use lb_tests::{
     lane::Lane,
     site::{ECHO_PORT, HTTP_PORT, SERVICE_PORT, Site},
     topology::{Family, Shape},
-    udp::udp_flows,
+    udp::{echo_large, udp_flows},
     wait,
 };
 
@@ -220,6 +220,25 @@ fn traffic_flows_in_every_shape_of_network_with_right_checksums() -> Result<()> 
             }
             ensure!(!replies.stop().with_context(context)?.is_empty());
         }
+    }
+    Ok(())
+}
+
+/// A large datagram and its echo come in fragments, both ways translated.
+#[test]
+fn a_datagram_in_fragments_arrives_whole() -> Result<()> {
+    let _lane = Lane::shared()?;
+    for shape in [Shape::OneArmed, Shape::TwoArmed] {
+        let site = start(shape)?;
+        for family in Family::BOTH {
+            for port in 40_000..40_030 {
+                let target = site.service_address(family);
+                let echoed = site.net.client.ns.enter(|| echo_large(target, port, 9_000))?;
+                echoed.with_context(|| format!("{shape:?}, {target}, from port {port}"))?;
+            }
+        }
+        let drops = site.daemon.metrics()?.count("lb_drops_total", &[]);
+        ensure!(drops == 0, "{shape:?}: {drops} packets were dropped");
     }
     Ok(())
 }

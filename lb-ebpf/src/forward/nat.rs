@@ -5,6 +5,7 @@ use network_types::{tcp::TcpHdr, udp::UdpHdr};
 
 use crate::{
     family::Family,
+    fragment,
     next_hop::NextHop,
     packet::Packet,
     parse::{Ip, Protocol},
@@ -28,6 +29,9 @@ pub(crate) fn translate<A: Family>(
     flow: &NatFlow<A>,
     next_hop: &NextHop,
 ) -> Result<Verdict, Reason> {
+    if A::is_fragment(packet, ip) {
+        fragment::record_translated(packet, flow);
+    }
     let header = A::header(packet, ip.header).ok_or(Reason::Internal)?;
     match ip.protocol {
         Protocol::Tcp => {

@@ -187,6 +187,9 @@ fn udp_words(outer: Outer, checksum: u16) -> [u32; 2] {
     reason = "an IP packet's length has 16 bits"
 )]
 fn packet_sum<A: Family>(packet: &Packet, ip: &Ip) -> Option<Sum> {
+    if A::is_fragment(packet, ip) {
+        return None;
+    }
     let protocol = match ip.protocol {
         Protocol::Tcp => lb_common::service::TCP,
         Protocol::Udp => {

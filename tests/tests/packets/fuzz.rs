@@ -78,7 +78,7 @@ const REACHED: [Reason; 14] = [
     Reason::Vlan,
     Reason::Truncated,
     Reason::Malformed,
-    Reason::Fragment,
+    Reason::FragmentAlone,
     Reason::NoBackend,
     Reason::TtlExpired,
     Reason::BadLength,

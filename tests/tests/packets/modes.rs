@@ -239,14 +239,14 @@ fn quoted(l4: usize, side: Side) -> usize {
 
 /// What tells flows apart on the outside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Entropy {
-    port: u16,
-    label: u32,
+pub(crate) struct Entropy {
+    pub(crate) port: u16,
+    pub(crate) label: u32,
 }
 
 impl Entropy {
     /// Reads it from what was sent, which must be in its range.
-    fn of(frame: &Frame, outer: Side, gue: bool) -> Result<Self> {
+    pub(crate) fn of(frame: &Frame, outer: Side, gue: bool) -> Result<Self> {
         let v4 = outer.vip(0).is_ipv4();
         let field = |at: usize| frame.bytes().get(at..at + 4).context("too short for its headers");
         let word = |at: usize| -> Result<u32> { Ok(u32::from_be_bytes(field(at)?.try_into()?)) };
@@ -263,7 +263,7 @@ impl Entropy {
 }
 
 /// The packet of `sent` within an outer one from the balancer to the backend; with a GUE source port, in GUE.
-fn tunnelled(sent: &Frame, outer: Side, gue: Option<u16>, label: u32) -> Frame {
+pub(crate) fn tunnelled(sent: &Frame, outer: Side, gue: Option<u16>, label: u32) -> Frame {
     let packet = &sent.bytes()[IP..];
     let v6 = packet[0] >> 4 == 6;
     let class = if v6 {
