@@ -129,7 +129,7 @@ struct Options {
     /// Time over which a new backend's weight rises [default: 0s]
     #[arg(long, value_name = "DURATION")]
     slow_start: Option<String>,
-    /// How backends are checked: none, tcp or http [default: none]
+    /// How backends are checked: none, tcp, http, icmp, ... [default: none]
     #[arg(long, value_name = "KIND")]
     check: Option<String>,
     /// Time between checks [default: 2s]

@@ -190,7 +190,7 @@ pub fn health(settings: &CheckSettings) -> Fields {
         Value::from(i64::from(*mark))
     }));
     match kind {
-        CheckKind::None | CheckKind::Tcp => {}
+        CheckKind::None | CheckKind::Tcp | CheckKind::Icmp => {}
         CheckKind::TcpHalfOpen => fields.push(always("health.half_open", true)),
         CheckKind::Dns(check) => fields.extend(dns(check)),
         CheckKind::Udp(UdpCheck {

@@ -18,7 +18,8 @@ const KINDS: [&str; 11] = [
 ];
 
 /// Kinds that have a key, where not all do.
-const KEYS_OF_KINDS: [(&str, &[&str]); 22] = [
+const KEYS_OF_KINDS: [(&str, &[&str]); 23] = [
+    ("port", PORT),
     ("half_open", &["tcp"]),
     ("method", HTTP),
     ("path", HTTP),
@@ -43,6 +44,9 @@ const KEYS_OF_KINDS: [(&str, &[&str]); 22] = [
     ("command", &["exec"]),
 ];
 
+/// Kinds that talk to a port.
+const PORT: &[&str] = &["none", "tcp", "http", "https", "tls", "dns", "udp", "exec"];
+
 /// Kinds of HTTP.
 const HTTP: &[&str] = &["http", "https"];
 
@@ -58,6 +62,7 @@ pub fn kind(text: &str) -> Result<CheckKind, ValueError> {
         "none" => Ok(CheckKind::None),
         "tcp" => Ok(CheckKind::Tcp),
         "dns" => Ok(CheckKind::Dns(DnsCheck::default())),
+        "icmp" => Ok(CheckKind::Icmp),
         "udp" => Ok(CheckKind::Udp(UdpCheck::default())),
         "exec" => Ok(CheckKind::Exec(ExecCheck::default())),
         "tls" => Ok(CheckKind::Tls(TlsCheck::default())),

@@ -67,6 +67,10 @@ fn settings_that_make_no_check_are_refused_with_their_reason() {
             "kind = \"tcp\"\npath = \"/\"",
             "path means nothing to a check of kind tcp",
         ),
+        (
+            "kind = \"icmp\"\nport = 80",
+            "port means nothing to a check of kind icmp",
+        ),
     ];
     for (health, expected) in cases {
         let errors = with_health(health).unwrap_err();

@@ -1,6 +1,12 @@
 //! Why a check failed, in words a person can act on.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    borrow::Cow,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use rustls::CertificateError;
 
@@ -121,6 +127,24 @@ pub enum CheckError {
         /// What is wrong with it.
         reason: Arc<str>,
     },
+    /// No reply to an echo request came in time.
+    #[error("no echo reply within {after:?} from {target}")]
+    NoEcho {
+        /// The checked address.
+        target: IpAddr,
+        /// The time-out.
+        after: Duration,
+    },
+    /// A router, or the target itself, says by ICMP that echo requests do not get there.
+    #[error("{words}, says {from}, on the way to {target}")]
+    IcmpError {
+        /// The checked address.
+        target: IpAddr,
+        /// Who says so; this machine itself where nobody answers for the next hop's address.
+        from: IpAddr,
+        /// What it says.
+        words: Cow<'static, str>,
+    },
     /// The program did not succeed.
     #[error("command failed for {target}: {reason}")]
     Command {
@@ -201,6 +225,12 @@ pub enum LocalError {
     /// A local packet filter or security policy.
     #[error("this machine does not permit the connection (a local firewall?)")]
     NotPermitted,
+    /// No `CAP_NET_RAW`, and the process's group is not among those that may ping.
+    #[error("pings need CAP_NET_RAW, or the group of the process in net.ipv4.ping_group_range")]
+    Ping,
+    /// No `CAP_NET_ADMIN`.
+    #[error("the mark of packets needs CAP_NET_ADMIN")]
+    Mark,
     /// The kernel does not speak the target's address family.
     #[error("this machine does not support the target's address family")]
     Family,
@@ -229,6 +259,12 @@ impl CheckError {
             .and_then(|inner| inner.downcast_ref::<rustls::Error>())
         {
             return Self::from_tls(target, tls);
+        }
+        if let Some(lacking) = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<LocalError>())
+        {
+            return local(lacking.clone());
         }
         if error.kind() == io::ErrorKind::UnexpectedEof {
             return Self::Closed { target, stage };

@@ -25,8 +25,8 @@ pub use machine::{Decision, MAX_INTERVAL, MIN_INTERVAL, Machine, Outcome, Policy
 pub use metrics::HealthMetrics;
 pub use monitor::{HealthCheckMonitor, MonitorConfig, MonitorStats, StartError};
 pub use probe::{
-    Checker, Checkers, ConfiguredChecker, DnsChecker, ExecChecker, FRESH_EVERY, HttpChecker, MAX_BODY_LIMIT,
-    NoCheck, ProbeError, Route, TcpChecker, TcpProbe, TlsChecker, UdpChecker, problems,
+    Checker, Checkers, ConfiguredChecker, DnsChecker, ExecChecker, FRESH_EVERY, HttpChecker, IcmpChecker,
+    MAX_BODY_LIMIT, NoCheck, ProbeError, Route, TcpChecker, TcpProbe, TlsChecker, UdpChecker, problems,
 };
 pub use random::stable_hash;
 pub use schedule::{Due, Scheduler};

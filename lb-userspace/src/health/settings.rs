@@ -19,6 +19,8 @@ pub enum CheckKind {
     Dns(DnsCheck),
     /// A datagram is answered, or at least not refused.
     Udp(UdpCheck),
+    /// An echo request is answered.
+    Icmp,
     /// A program succeeds.
     Exec(ExecCheck),
 }

@@ -6,7 +6,6 @@ pub const NOT_YET: &[(&str, &str)] = &[
     ("through", "vip"),
     ("kind", "http2"),
     ("kind", "grpc"),
-    ("kind", "icmp"),
 ];
 
 /// Whether this version refuses a value.

@@ -158,6 +158,7 @@ fn health() -> impl Strategy<Value = CheckSettings> {
         Just(CheckKind::None),
         Just(CheckKind::Tcp),
         Just(CheckKind::TcpHalfOpen),
+        Just(CheckKind::Icmp),
         tls().prop_map(CheckKind::Tls),
         http().prop_map(CheckKind::Http),
         others(),
@@ -185,6 +186,7 @@ fn health() -> impl Strategy<Value = CheckSettings> {
         .prop_map(
             |(kind, interval, fast_interval, down_interval_max, rise, fall, jitter, port, mark)| {
                 CheckSettings {
+                    port: port.filter(|_| kind != CheckKind::Icmp),
                     kind,
                     interval,
                     fast_interval,
@@ -199,7 +201,6 @@ fn health() -> impl Strategy<Value = CheckSettings> {
                         ..Damping::default()
                     },
                     through: Through::Backend,
-                    port,
                     source: mark.map(|_| IpAddr::from([127, 0, 0, 1])),
                     mark,
                 }

@@ -70,6 +70,7 @@ pub const fn kind(kind: &CheckKind) -> &'static str {
         CheckKind::Http(_) => "http",
         CheckKind::Dns(_) => "dns",
         CheckKind::Udp(_) => "udp",
+        CheckKind::Icmp => "icmp",
         CheckKind::Exec(_) => "exec",
     }
 }

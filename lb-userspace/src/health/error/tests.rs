@@ -39,6 +39,21 @@ fn failures_read_as_sentences() {
             "no complete body within 1s from 10.0.0.11:8080",
         ),
         (
+            CheckError::NoEcho {
+                target: target.ip(),
+                after,
+            },
+            "no echo reply within 1s from 10.0.0.11",
+        ),
+        (
+            CheckError::IcmpError {
+                target: target.ip(),
+                from: "10.0.0.1".parse().unwrap(),
+                words: "host unreachable".into(),
+            },
+            "host unreachable, says 10.0.0.1, on the way to 10.0.0.11",
+        ),
+        (
             CheckError::Reset {
                 target,
                 stage: Stage::Body,

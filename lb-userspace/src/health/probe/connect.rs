@@ -45,8 +45,12 @@ impl Route {
 
     /// Gives a socket the mark.
     pub(super) fn mark(self, socket: &impl AsFd) -> io::Result<()> {
-        self.mark
-            .map_or(Ok(()), |mark| SockRef::from(socket).set_mark(mark))
+        let Some(mark) = self.mark else { return Ok(()) };
+        let set = SockRef::from(socket).set_mark(mark);
+        set.map_err(|error| match error.raw_os_error() {
+            Some(libc::EPERM) => io::Error::other(LocalError::Mark),
+            _ => error,
+        })
     }
 }
 
@@ -141,14 +145,19 @@ async fn connect(target: SocketAddr, route: Route, half: bool) -> io::Result<Tcp
 /// Lets `connect` choose the source port instead of `bind`. That is Linux's `IP_BIND_ADDRESS_NO_PORT` (ip(7)), for both
 /// families.
 fn late_port(socket: &TcpSocket) -> io::Result<()> {
+    set_on(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)
+}
+
+/// Sets a socket option that is on or off, and that the libraries in use do not have.
+pub(super) fn set_on(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_int) -> io::Result<()> {
     let on: libc::c_int = 1;
     // SAFETY: the descriptor is open as long as `socket`; the value is an int that outlives the call, and its size is
     // given.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
-            libc::IPPROTO_IP,
-            libc::IP_BIND_ADDRESS_NO_PORT,
+            level,
+            option,
             (&raw const on).cast(),
             size_of_val(&on).try_into().unwrap_or(4),
         )

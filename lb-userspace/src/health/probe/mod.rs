@@ -7,6 +7,7 @@ mod dns;
 mod dns_message;
 mod exec;
 mod http;
+mod icmp;
 mod problem;
 mod request;
 mod response;
@@ -23,6 +24,7 @@ pub use connect::Route;
 pub use dns::DnsChecker;
 pub use exec::ExecChecker;
 pub use http::{FRESH_EVERY, HttpChecker};
+pub use icmp::IcmpChecker;
 pub use problem::{MAX_BODY_LIMIT, ProbeError};
 pub use tcp::{TcpChecker, TcpProbe};
 pub use tls::TlsChecker;
@@ -55,6 +57,7 @@ pub(super) enum Probe {
     Http(HttpChecker),
     Dns(DnsChecker),
     Udp(UdpChecker),
+    Icmp(IcmpChecker),
     Exec(ExecChecker),
     /// Settings that make no check: shown as the result of each check, which never counts.
     Impossible(Arc<str>),
@@ -68,6 +71,7 @@ impl Checker for Probe {
             Self::Http(checker) => checker.check(target, timeout).await,
             Self::Dns(checker) => checker.check(target, timeout).await,
             Self::Udp(checker) => checker.check(target, timeout).await,
+            Self::Icmp(checker) => checker.check(target, timeout).await,
             Self::Exec(checker) => checker.check(target, timeout).await,
             Self::Impossible(why) => Err(CheckError::Local {
                 target,
@@ -113,6 +117,7 @@ impl ProbeCache {
                 Ok(checker) => Probe::Udp(checker.with_route(route)),
                 Err(error) => Probe::Impossible(error.to_string().into()),
             },
+            CheckKind::Icmp => Probe::Icmp(IcmpChecker::default().with_route(route)),
             CheckKind::Exec(exec) => match ExecChecker::new(exec) {
                 Ok(checker) => Probe::Exec(checker),
                 Err(error) => Probe::Impossible(error.to_string().into()),
@@ -137,7 +142,7 @@ impl ProbeCache {
 /// Everything that makes a kind no check.
 pub fn problems(kind: &CheckKind) -> Vec<ProbeError> {
     match kind {
-        CheckKind::None | CheckKind::Tcp | CheckKind::TcpHalfOpen => Vec::new(),
+        CheckKind::None | CheckKind::Tcp | CheckKind::TcpHalfOpen | CheckKind::Icmp => Vec::new(),
         CheckKind::Tls(tls) => tls::problems(tls),
         CheckKind::Dns(dns) => dns::problems(dns),
         CheckKind::Udp(udp) => udp::problems(udp),

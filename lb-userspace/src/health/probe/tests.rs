@@ -253,6 +253,8 @@ fn class(error: &CheckError) -> String {
         | CheckError::Command { .. }
         | CheckError::Certificate { .. }
         | CheckError::Protocol { .. }
+        | CheckError::NoEcho { .. }
+        | CheckError::IcmpError { .. }
         | CheckError::Local { .. } => panic!("{error}"),
     }
 }
