@@ -15,7 +15,7 @@ use crate::{
     control::{ControlView, lingering::Lingering},
     datapath::{self, BackendStats, NextHopState},
     events::rfc3339,
-    health::{CheckId, CheckStatus, Health},
+    health::{BreakerState, CheckId, CheckStatus, Health},
     metrics::{Observation, is_drop},
     plan::TargetBackend,
     state::{
@@ -236,7 +236,11 @@ impl Picture {
                     detail: last.detail().into_owned(),
                     at: rfc3339(last.at),
                 }),
-            damped: check.is_some_and(|check| check.damped),
+            damped: check.is_some_and(|check| check.judgement.damped),
+            suspect: check.is_some_and(|check| check.judgement.suspect),
+            breaker: check
+                .filter(|_| service.health.breaker.failures > 0)
+                .map(|check| check.judgement.breaker.as_str().to_owned()),
             since: check.map(|check| rfc3339(check.since)),
             ..self.counted(&backend.name, &service.key, backend.address, stats)
         }
@@ -286,6 +290,8 @@ impl Picture {
             signals: signals(stats.signals),
             last_check: None,
             damped: false,
+            suspect: false,
+            breaker: None,
             since: None,
         }
     }
@@ -344,7 +350,16 @@ impl Picture {
                     let hint = backend.damped.then_some(
                         "it fell too often: it is up when its checks have succeeded for flap_hold",
                     );
-                    problems.push(about(Some(backend), format!("down: {why}"), hint));
+                    let tripped = backend.breaker.as_deref() == Some(BreakerState::Open.as_str());
+                    let (what, hint) = if tripped {
+                        (
+                            "down: circuit breaker open, its flows fail".to_owned(),
+                            Some("it is closed when a check succeeds; lb events says what failed"),
+                        )
+                    } else {
+                        (format!("down: {why}"), hint)
+                    };
+                    problems.push(about(Some(backend), what, hint));
                 }
                 if let Some(error) = backend.next_hop.as_ref().and_then(|hop| hop.error.clone()) {
                     let ip = backend.address.ip();

@@ -204,6 +204,12 @@ pub struct Backend {
     /// Whether it is held down for having fallen too often.
     #[serde(default)]
     pub damped: bool,
+    /// Whether its flows failed since the latest success of a check.
+    #[serde(default)]
+    pub suspect: bool,
+    /// Its circuit breaker: `closed`, `open` or `half-open`; `null` where it has none.
+    #[serde(default)]
+    pub breaker: Option<String>,
     /// Since when the health is what it is, RFC 3339.
     pub since: Option<String>,
 }

@@ -33,7 +33,7 @@ use self::{
 use crate::{
     api::{self, Api, socket::Socket},
     config::{DaemonSettings, daemon::OnExit},
-    control::{Change, ControlHandle, ControlTask, Parts, chain, inherit},
+    control::{Change, ControlHandle, ControlTask, Parts, chain, inherit, passive},
     datapath::{AttachOptions, Datapath, WriterHandle, WriterTask},
     events::{EventKind, EventLog, NewEvent},
     health::{HealthConfig, HealthHandle, HealthMetrics, HealthTask},
@@ -202,6 +202,12 @@ impl Daemon {
             health: health.clone(),
         };
         tracker.spawn(metrics::serve(metrics_listener, endpoint, cancel.clone()));
+        tracker.spawn(passive::listen(
+            writer.stats(),
+            health.clone(),
+            control.clone(),
+            cancel.clone(),
+        ));
         let api = Api {
             control: control.clone(),
             observer,

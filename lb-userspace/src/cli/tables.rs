@@ -139,8 +139,10 @@ fn columns(service: bool, context: &Context) -> Vec<(&'static str, Align)> {
 
 fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
     let (health, tone) = match backend.health {
+        Health::Up if backend.suspect => ("up, suspect", Tone::Notice),
         Health::Up => ("up", Tone::Good),
         Health::Down if backend.damped => ("down, damped", Tone::Bad),
+        Health::Down if backend.breaker.as_deref() == Some("open") => ("down, breaker open", Tone::Bad),
         Health::Down => ("down", Tone::Bad),
         Health::Unchecked => ("unchecked", Tone::Plain),
     };

@@ -9,7 +9,8 @@ use super::{duration, service::DEFAULT_WEIGHT, values};
 use crate::{
     events::rfc3339,
     health::settings::{
-        CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, HttpCheck, TlsCheck, UdpCheck,
+        BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, HttpCheck, TlsCheck,
+        UdpCheck,
     },
     state::{
         backend::{Admin, Backend},
@@ -153,12 +154,19 @@ pub fn health(settings: &CheckSettings) -> Fields {
         fall,
         jitter,
         damping,
+        passive,
+        breaker,
         through,
         port,
         source,
         mark,
     } = settings;
     let Damping { limit, window, hold } = damping;
+    let BreakerSettings {
+        failures,
+        window: breaker_window,
+        open,
+    } = breaker;
     let mut fields = vec![
         time("health.interval", *interval, default.interval),
         time("health.fast_interval", *fast_interval, default.fast_interval),
@@ -176,6 +184,12 @@ pub fn health(settings: &CheckSettings) -> Fields {
         number("health.flap_limit", *limit, default.damping.limit),
         time("health.flap_window", *window, default.damping.window),
         time("health.flap_hold", *hold, default.damping.hold),
+        field("health.passive", passive, &default.passive, |passive| {
+            Value::from(*passive)
+        }),
+        number("health.breaker_failures", *failures, default.breaker.failures),
+        time("health.breaker_window", *breaker_window, default.breaker.window),
+        time("health.breaker_open", *open, default.breaker.open),
         field("health.through", through, &default.through, |through| {
             Value::from(through.word())
         }),

@@ -7,7 +7,8 @@ use super::{
 };
 use crate::{
     health::settings::{
-        CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, HttpCheck, TlsCheck, UdpCheck,
+        BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, HttpCheck, TlsCheck,
+        UdpCheck,
     },
     state::{available, words},
 };
@@ -105,6 +106,8 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSe
             .real(reporter, "jitter", values::share)
             .unwrap_or(default.jitter),
         damping: damping(reporter, &mut table),
+        passive: table.boolean(reporter, "passive").unwrap_or(default.passive),
+        breaker: breaker(reporter, &mut table),
         through: table
             .text(reporter, "through", values::word)
             .unwrap_or(default.through),
@@ -164,6 +167,19 @@ fn damping(reporter: &mut Reporter<'_>, table: &mut Table<'_>) -> Damping {
             .unwrap_or(default.limit),
         window: table.duration(reporter, "flap_window").unwrap_or(default.window),
         hold: table.duration(reporter, "flap_hold").unwrap_or(default.hold),
+    }
+}
+
+fn breaker(reporter: &mut Reporter<'_>, table: &mut Table<'_>) -> BreakerSettings {
+    let default = BreakerSettings::default();
+    BreakerSettings {
+        failures: table
+            .number(reporter, "breaker_failures", values::count)
+            .unwrap_or(default.failures),
+        window: table
+            .duration(reporter, "breaker_window")
+            .unwrap_or(default.window),
+        open: table.duration(reporter, "breaker_open").unwrap_or(default.open),
     }
 }
 

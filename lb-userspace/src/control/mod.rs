@@ -9,6 +9,7 @@ pub mod change;
 pub mod error;
 mod inherited;
 pub mod lingering;
+pub mod passive;
 #[cfg(test)]
 mod slow_start_tests;
 mod task;

@@ -1,5 +1,7 @@
 //! Which targets are checked for whom, and what results mean for them. Pure but for the status board it writes.
 
+mod judge;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
@@ -8,12 +10,13 @@ use std::{
 };
 
 use super::{
-    machine::{Machine, Outcome, Policy},
+    breaker::Breaker,
+    machine::{Machine, Policy},
     metrics::{HealthMetrics, ServiceMetrics},
     phase::{Moment, Phases},
     schedule::{Due, Scheduler},
-    settings::{CheckSettings, Damping},
-    status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, LastCheck, StatusBoard},
+    settings::CheckSettings,
+    status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, Judgement, StatusBoard},
 };
 use crate::state::names::ServiceName;
 
@@ -69,6 +72,11 @@ struct Check {
     target: SocketAddr,
     settings: CheckSettings,
     machine: Machine,
+    /// When it became suspect by what its flows tell.
+    suspect: Option<Instant>,
+    breaker: Breaker,
+    /// When its latest check began.
+    started: Option<Instant>,
     ids: BTreeSet<CheckId>,
     services: BTreeMap<ServiceName, ServiceMetrics>,
 }
@@ -79,6 +87,10 @@ pub(super) struct Engine {
     checks: BTreeMap<CheckNo, Check>,
     /// Backend address of each id, by which an update tells the same server from another one.
     targets: BTreeMap<CheckId, SocketAddr>,
+    /// The check of each id that is checked.
+    numbers: BTreeMap<CheckId, CheckNo>,
+    /// When breakers go on by themselves.
+    breakers: BTreeSet<(Instant, CheckNo)>,
     services: BTreeMap<ServiceName, ServiceMetrics>,
     next_no: CheckNo,
     scheduler: Scheduler<CheckNo>,
@@ -92,6 +104,8 @@ impl Engine {
         Self {
             checks: BTreeMap::new(),
             targets: BTreeMap::new(),
+            numbers: BTreeMap::new(),
+            breakers: BTreeSet::new(),
             services: BTreeMap::new(),
             next_no: 0,
             scheduler: Scheduler::new(max_in_flight, seed),
@@ -107,6 +121,7 @@ impl Engine {
         let mut changes = Changes::default();
         let old_statuses = self.board.snapshot();
         let old_targets = mem::take(&mut self.targets);
+        self.numbers.clear();
         let mut by_target: BTreeMap<SocketAddr, Vec<CheckNo>> = BTreeMap::new();
         for (&no, check) in &mut self.checks {
             by_target.entry(check.target).or_default().push(no);
@@ -126,10 +141,10 @@ impl Engine {
                 .filter(|health| *health != Health::Unchecked)
                 .unwrap_or(spec.initial);
             let checked = spec.settings.kind.is_check();
-            let (health, damped) = if checked {
+            let (health, judgement) = if checked {
                 self.join(&id, &spec, verdict, first_new, &mut by_target)
             } else {
-                (Health::Unchecked, false)
+                (Health::Unchecked, Judgement::default())
             };
             changes.tell(&spec, known.map(|status| status.health), health, now.wall);
             let same_verdict = same_server.filter(|status| status.health == health);
@@ -139,7 +154,7 @@ impl Engine {
                 last_check: same_server
                     .filter(|_| checked)
                     .and_then(|status| status.last_check.clone()),
-                damped,
+                judgement,
             };
             self.targets.insert(id.clone(), spec.target);
             statuses.insert(id, status);
@@ -168,7 +183,8 @@ impl Engine {
         changes
     }
 
-    /// Adds `id` to the check it shares with others, or to a new one. Returns the check's verdict, and whether it is damped.
+    /// Adds `id` to the check it shares with others, or to a new one. Returns the check's verdict and what
+    /// bears on it.
     fn join(
         &mut self,
         id: &CheckId,
@@ -176,7 +192,7 @@ impl Engine {
         verdict: Health,
         first_new: CheckNo,
         by_target: &mut BTreeMap<SocketAddr, Vec<CheckNo>>,
-    ) -> (Health, bool) {
+    ) -> (Health, Judgement) {
         let mut target = spec.target;
         if let Some(port) = spec.settings.port {
             target.set_port(port);
@@ -197,6 +213,9 @@ impl Engine {
             target,
             settings: spec.settings.clone(),
             machine: Machine::new(Policy::new(&spec.settings), verdict),
+            suspect: None,
+            breaker: Breaker::default(),
+            started: None,
             ids: BTreeSet::new(),
             services: BTreeMap::new(),
         });
@@ -204,6 +223,7 @@ impl Engine {
             check.machine = Machine::new(*check.machine.policy(), verdict);
         }
         check.ids.insert(id.clone());
+        self.numbers.insert(id.clone(), no);
         let metrics = &self.metrics;
         let service = self
             .services
@@ -213,7 +233,7 @@ impl Engine {
             .services
             .entry(id.0.clone())
             .or_insert_with(|| service.clone());
-        (check.machine.health(), check.machine.is_damped())
+        (check.verdict(), check.judgement())
     }
 
     /// Schedules the checks from number `first_new` on: those without a verdict soon, since clients wait for it, the
@@ -244,9 +264,10 @@ impl Engine {
         self.scheduler.spread(&hurried, now.instant);
     }
 
-    /// When something can start; `None`: not before a check ends or the next update.
+    /// When something can start or passes; `None`: not before a check ends or the next update.
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
-        self.scheduler.next_deadline()
+        let breaker = self.breakers.first().map(|(at, _)| *at);
+        self.scheduler.next_deadline().into_iter().chain(breaker).min()
     }
 
     /// The next check that must start now.
@@ -256,6 +277,9 @@ impl Engine {
             .lag
             .observe(now.saturating_duration_since(due).as_secs_f64());
         self.count_in_flight();
+        if let Some(check) = self.checks.get_mut(&key) {
+            check.started = Some(now);
+        }
         Some(key)
     }
 
@@ -264,77 +288,6 @@ impl Engine {
         self.metrics
             .in_flight
             .set(i64::try_from(self.scheduler.in_flight()).unwrap_or(i64::MAX));
-    }
-
-    /// A check ended. Returns the verdicts that changed by it.
-    pub(super) fn finish(
-        &mut self,
-        no: CheckNo,
-        started: Instant,
-        last: LastCheck,
-        now: Moment,
-    ) -> Vec<HealthEvent> {
-        let Some(check) = self.checks.get_mut(&no) else {
-            return Vec::new();
-        };
-        let means = match &last.outcome {
-            Ok(()) => Outcome::Success,
-            Err(error) if error.is_local() => Outcome::Local,
-            Err(_) => Outcome::Failure,
-        };
-        let decision = check.machine.on_result(started, means);
-        let (next, window) = if decision.settled {
-            let policy = check.machine.policy();
-            let (interval, shift) = (policy.interval(), policy.shift());
-            let latest = started + interval + shift;
-            let at = self.phases.align(check.target, interval, now, latest);
-            (at.max(started + policy.fast_interval() + shift), shift)
-        } else {
-            (decision.next, decision.window)
-        };
-        self.scheduler.finish(no, now.instant, next, window);
-
-        for service in check.services.values() {
-            service.count(means, last.latency);
-        }
-        self.board.write(|board| {
-            for id in &check.ids {
-                let Some(status) = board.get_mut(id) else {
-                    continue;
-                };
-                status.last_check = Some(last.clone());
-                status.damped = check.machine.is_damped();
-                if let Some(health) = decision.transition {
-                    status.health = health;
-                    status.since = last.at;
-                }
-            }
-        });
-        let Some(health) = decision.transition else {
-            return Vec::new();
-        };
-        let mut detail = last.detail().into_owned();
-        if check.machine.is_damped() {
-            let Damping { limit, window, hold } = check.settings.damping;
-            detail.push_str(&format!(
-                "; fell {limit} times within {}: held down until it has succeeded for {}",
-                humantime::format_duration(window),
-                humantime::format_duration(hold)
-            ));
-        }
-        let events = check.ids.iter().map(|id| HealthEvent {
-            id: id.clone(),
-            health,
-            detail: detail.clone(),
-            at: last.at,
-        });
-        let events: Vec<HealthEvent> = events.collect();
-        for event in &events {
-            if let Some(service) = check.services.get(&event.id.0) {
-                service.count_transition(health);
-            }
-        }
-        events
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     damping::{Flaps, MAX_FLAP_LIMIT},
-    settings::{CheckSettings, Damping},
+    settings::{BreakerSettings, CheckSettings, Damping},
     status::Health,
 };
 
@@ -26,13 +26,14 @@ pub struct Policy {
     fall: u32,
     jitter: f64,
     damping: Damping,
+    breaker: BreakerSettings,
 }
 
 impl Policy {
     /// The policy of `settings`, with numbers that make no sense replaced by the nearest that do: intervals from
     /// [`MIN_INTERVAL`] to [`MAX_INTERVAL`], none of fast and down longer or shorter than its meaning, `rise` and
-    /// `fall` at least 1, `jitter` within 0 to 1, at most [`MAX_FLAP_LIMIT`] falls remembered, and times of damping of
-    /// [`MAX_INTERVAL`] at most.
+    /// `fall` at least 1, `jitter` within 0 to 1, at most [`MAX_FLAP_LIMIT`] falls and [`super::MAX_BREAKER_FAILURES`] failures
+    /// remembered, and times of damping and breaker of [`MAX_INTERVAL`] at most.
     pub fn new(settings: &CheckSettings) -> Self {
         let interval = settings.interval.clamp(MIN_INTERVAL, MAX_INTERVAL);
         Self {
@@ -51,6 +52,7 @@ impl Policy {
                 window: settings.damping.window.min(MAX_INTERVAL),
                 hold: settings.damping.hold.min(MAX_INTERVAL),
             },
+            breaker: settings.breaker.sensible(MAX_INTERVAL),
         }
     }
 
@@ -62,6 +64,11 @@ impl Policy {
     /// Time between checks while results contradict the verdict.
     pub fn fast_interval(&self) -> Duration {
         self.fast_interval
+    }
+
+    /// When what flows tell takes a target out.
+    pub(super) fn breaker(&self) -> BreakerSettings {
+        self.breaker
     }
 
     /// How far checks of a settled verdict may be from their phase, either way: two in a row are no further apart than

@@ -6,7 +6,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 
-use super::{machine::Outcome, status::Health};
+use super::{breaker::BreakerState, machine::Outcome, status::Health};
 use crate::state::names::ServiceName;
 
 /// Upper bounds of the latency buckets, in seconds: from a kept connection on the same segment to long time-outs.
@@ -17,12 +17,15 @@ const LATENCY_BUCKETS: [f64; 13] = [
 /// Upper bounds of the lag buckets, in seconds: timers are exact to 1 ms, over 50 ms something is wrong.
 const LAG_BUCKETS: [f64; 9] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0];
 
+const BREAKER_STATES: [BreakerState; 3] = [BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen];
+
 /// Metrics of the health engine, `lb_health_*` but for the verdicts themselves.
 #[derive(Clone, Debug)]
 pub struct HealthMetrics {
     checks: IntCounterVec,
     duration: HistogramVec,
     transitions: IntCounterVec,
+    breaker: IntCounterVec,
     pub(super) lag: Histogram,
     pub(super) in_flight: IntGauge,
 }
@@ -56,6 +59,13 @@ impl HealthMetrics {
                 ),
                 &["service", "to"],
             )?,
+            breaker: IntCounterVec::new(
+                Opts::new(
+                    "lb_health_breaker_transitions_total",
+                    "Changes of a backend's circuit breaker by its new state",
+                ),
+                &["service", "to"],
+            )?,
             lag: Histogram::with_opts(
                 HistogramOpts::new(
                     "lb_health_scheduler_lag_seconds",
@@ -68,6 +78,7 @@ impl HealthMetrics {
         registry.register(Box::new(metrics.checks.clone()))?;
         registry.register(Box::new(metrics.duration.clone()))?;
         registry.register(Box::new(metrics.transitions.clone()))?;
+        registry.register(Box::new(metrics.breaker.clone()))?;
         registry.register(Box::new(metrics.lag.clone()))?;
         registry.register(Box::new(metrics.in_flight.clone()))?;
         Ok(metrics)
@@ -83,6 +94,7 @@ impl HealthMetrics {
             duration: self.duration.with_label_values(&[name]),
             up: self.transitions.with_label_values(&[name, Health::Up.as_str()]),
             down: self.transitions.with_label_values(&[name, Health::Down.as_str()]),
+            breaker: BREAKER_STATES.map(|state| self.breaker.with_label_values(&[name, state.as_str()])),
         }
     }
 
@@ -96,6 +108,9 @@ impl HealthMetrics {
         let _ = self.duration.remove_label_values(&[name]);
         for to in [Health::Up, Health::Down] {
             let _ = self.transitions.remove_label_values(&[name, to.as_str()]);
+        }
+        for to in BREAKER_STATES {
+            let _ = self.breaker.remove_label_values(&[name, to.as_str()]);
         }
     }
 
@@ -115,6 +130,7 @@ pub(super) struct ServiceMetrics {
     duration: Histogram,
     up: IntCounter,
     down: IntCounter,
+    breaker: [IntCounter; 3],
 }
 
 impl ServiceMetrics {
@@ -125,6 +141,13 @@ impl ServiceMetrics {
             Outcome::Local => return self.local_error.inc(),
         }
         self.duration.observe(latency.as_secs_f64());
+    }
+
+    pub(super) fn count_breaker(&self, to: BreakerState) {
+        let states = BREAKER_STATES.iter().zip(&self.breaker);
+        for (_, counter) in states.filter(|(state, _)| **state == to) {
+            counter.inc();
+        }
     }
 
     pub(super) fn count_transition(&self, to: Health) {

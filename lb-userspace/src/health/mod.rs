@@ -5,6 +5,7 @@
 //! verdicts when settings change; `task` drives it all on a thread of its own. `monitor` is the same machine for one
 //! target, for programs that want no balancer.
 
+mod breaker;
 mod damping;
 mod engine;
 mod error;
@@ -19,6 +20,7 @@ pub mod settings;
 mod status;
 mod task;
 
+pub use breaker::{BreakerState, MAX_BREAKER_FAILURES};
 pub use damping::MAX_FLAP_LIMIT;
 pub use error::{CertificateProblem, CheckError, Latency, LocalError, Stage};
 pub use machine::{Decision, MAX_INTERVAL, MIN_INTERVAL, Machine, Outcome, Policy};
@@ -30,5 +32,7 @@ pub use probe::{
 };
 pub use random::stable_hash;
 pub use schedule::{Due, Scheduler};
-pub use status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, LastCheck};
-pub use task::{EVENT_DEPTH, HealthConfig, HealthHandle, HealthTask, MAX_IN_FLIGHT, SpawnError};
+pub use status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, Judgement, LastCheck, OK};
+pub use task::{
+    EVENT_DEPTH, HealthConfig, HealthHandle, HealthTask, MAX_IN_FLIGHT, NotTold, SIGNAL_DEPTH, SpawnError,
+};

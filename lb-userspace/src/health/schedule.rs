@@ -70,6 +70,13 @@ impl<K: Copy + Ord> Scheduler<K> {
         }
     }
 
+    /// Has a check start at `at` if it waits for a later time.
+    pub fn hasten(&mut self, key: K, at: Instant) {
+        if matches!(self.checks.get(&key), Some(State::Waiting(due)) if *due > at) {
+            self.wait(key, at);
+        }
+    }
+
     /// Removes a check; one in flight gives its place free.
     pub fn remove(&mut self, key: K) {
         if let Some(State::InFlight) = self.checks.remove(&key) {

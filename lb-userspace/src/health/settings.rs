@@ -213,6 +213,27 @@ impl Default for Damping {
     }
 }
 
+/// When what flows tell takes a backend out before checks do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BreakerSettings {
+    /// Failed flows within `window` that take it out; 0: never.
+    pub failures: u32,
+    /// The time that these lie in; on trial, the time without a failure after which the trial is over.
+    pub window: Duration,
+    /// Time after which it takes flows on trial, if no check has found out before how things stand.
+    pub open: Duration,
+}
+
+impl Default for BreakerSettings {
+    fn default() -> Self {
+        Self {
+            failures: 0,
+            window: Duration::from_secs(10),
+            open: Duration::from_secs(30),
+        }
+    }
+}
+
 /// How a backend is checked, when, and how results become a verdict.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CheckSettings {
@@ -234,6 +255,10 @@ pub struct CheckSettings {
     pub jitter: f64,
     /// What happens to a backend that falls too often.
     pub damping: Damping,
+    /// Whether what its flows tell makes it suspect: it is checked at once then, and at the fast interval.
+    pub passive: bool,
+    /// When that takes it out at once.
+    pub breaker: BreakerSettings,
     /// The way checks take.
     pub through: Through,
     /// Port to check; the backend's own where absent.
@@ -256,6 +281,8 @@ impl Default for CheckSettings {
             fall: 3,
             jitter: 0.1,
             damping: Damping::default(),
+            passive: true,
+            breaker: BreakerSettings::default(),
             through: Through::Backend,
             port: None,
             source: None,

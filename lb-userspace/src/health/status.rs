@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{error::CheckError, settings::CheckSettings};
+use super::{breaker::BreakerState, error::CheckError, settings::CheckSettings};
 use crate::state::names::{BackendName, ServiceName};
 
 /// Whose verdict it is: a backend of a service.
@@ -81,9 +81,23 @@ pub struct CheckStatus {
     pub since: SystemTime,
     /// The latest result, also one that does not count.
     pub last_check: Option<LastCheck>,
+    /// What bears on the verdict beside results.
+    pub judgement: Judgement,
+}
+
+/// What bears on a verdict beside the results of checks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Judgement {
     /// Whether it is held down for having fallen too often.
     pub damped: bool,
+    /// Whether its flows failed since the latest success of a check: it is checked at the fast interval.
+    pub suspect: bool,
+    /// Where its circuit breaker stands.
+    pub breaker: BreakerState,
 }
+
+/// What a success says in words.
+pub const OK: &str = "ok";
 
 /// A result.
 #[derive(Clone, PartialEq, Debug)]
@@ -105,7 +119,7 @@ impl LastCheck {
     /// The result in words.
     pub fn detail(&self) -> Cow<'static, str> {
         match &self.outcome {
-            Ok(()) => Cow::Borrowed("ok"),
+            Ok(()) => Cow::Borrowed(OK),
             Err(error) => Cow::Owned(error.to_string()),
         }
     }

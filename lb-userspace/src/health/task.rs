@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use lb_common::counters::Signals;
 use tokio::{
     sync::{mpsc, watch},
     task::{AbortHandle, Id, JoinError, JoinSet},
@@ -28,6 +29,9 @@ use super::{
 /// Depth of the event channel. When it is full, the latest verdict of each backend waits outside it: no verdict is
 /// lost, only intermediate ones of a receiver that does not keep up.
 pub const EVENT_DEPTH: usize = 1024;
+
+/// Depth of the channel for what flows tell. When it is full, the teller tries again.
+pub const SIGNAL_DEPTH: usize = 16;
 
 /// Checks in flight at most, unless configured otherwise. Each has a descriptor and some kilobytes at most.
 pub const MAX_IN_FLIGHT: usize = 4096;
@@ -67,8 +71,17 @@ pub enum SpawnError {
 #[derive(Clone, Debug)]
 pub struct HealthHandle {
     specs: watch::Sender<Vec<CheckSpec>>,
+    signals: mpsc::Sender<Told>,
     board: StatusBoard,
 }
+
+/// What flows tell about backends.
+type Told = Vec<(CheckId, Signals)>;
+
+/// The engine has not taken what flows tell: it is busy with what it was told before, or has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the engine of health checks does not listen")]
+pub struct NotTold;
 
 impl HealthHandle {
     /// Makes the checks equal to `specs`, soon after the call. Checks that did not change go on undisturbed with their
@@ -77,6 +90,14 @@ impl HealthHandle {
     /// be on their way.
     pub fn update(&self, specs: Vec<CheckSpec>) {
         self.specs.send_replace(specs);
+    }
+
+    /// Tells what flows have told about backends since the last call. Backends that are not checked are passed over.
+    ///
+    /// # Errors
+    /// [`NotTold`]: tell it again, with what comes next.
+    pub fn tell(&self, told: Vec<(CheckId, Signals)>) -> Result<(), NotTold> {
+        self.signals.try_send(told).map_err(|_| NotTold)
     }
 
     /// The state of all checks now: one allocation, no copy.
@@ -95,6 +116,7 @@ impl HealthHandle {
 pub struct HealthTask {
     engine: Engine,
     specs: watch::Receiver<Vec<CheckSpec>>,
+    signals: mpsc::Receiver<Told>,
     events: mpsc::Sender<HealthEvent>,
     outbox: BTreeMap<CheckId, HealthEvent>,
     probes: HashMap<CheckNo, (SocketAddr, Duration, Arc<Probe>)>,
@@ -140,9 +162,11 @@ impl HealthTask {
         let board = StatusBoard::default();
         let (sender, specs) = watch::channel(Vec::new());
         let (events, receiver) = mpsc::channel(EVENT_DEPTH);
+        let (teller, signals) = mpsc::channel(SIGNAL_DEPTH);
         let task = Self {
             engine: Engine::new(config.max_in_flight, config.seed, metrics, board.clone()),
             specs,
+            signals,
             events,
             outbox: BTreeMap::new(),
             probes: HashMap::new(),
@@ -150,11 +174,18 @@ impl HealthTask {
             aborts: HashMap::new(),
             started: HashMap::new(),
         };
-        (task, HealthHandle { specs: sender, board }, receiver)
+        let handle = HealthHandle {
+            specs: sender,
+            signals: teller,
+            board,
+        };
+        (task, handle, receiver)
     }
 
     async fn run(mut self, cancel: CancellationToken) {
         loop {
+            let passed = self.engine.pass(moment());
+            self.publish(passed);
             self.start_due();
             self.deliver();
             let deadline = self.engine.next_deadline();
@@ -170,6 +201,10 @@ impl HealthTask {
                     while let Some(joined) = self.running.try_join_next_with_id() {
                         self.finish(joined);
                     }
+                }
+                Some(told) = self.signals.recv() => {
+                    let events = self.engine.tell(told, moment());
+                    self.publish(events);
                 }
                 () = until(deadline) => {}
                 () = room(&self.events), if !self.outbox.is_empty() => {}

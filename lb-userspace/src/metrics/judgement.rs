@@ -6,7 +6,7 @@ use super::{
     observe::Observation,
     text::{Kind, Text},
 };
-use crate::health::{CheckId, CheckStatus};
+use crate::health::{BreakerState, CheckId, CheckStatus};
 
 /// The families of all checks, and what flows tell.
 pub(super) fn render(text: &mut Text, checks: &BTreeMap<CheckId, CheckStatus>, seen: &Observation) {
@@ -36,7 +36,28 @@ pub(super) fn render(text: &mut Text, checks: &BTreeMap<CheckId, CheckStatus>, s
         "1: held down for having fallen too often",
     );
     for (id, status) in checks {
-        family.sample(&labels(id), u8::from(status.damped));
+        family.sample(&labels(id), u8::from(status.judgement.damped));
+    }
+    let mut family = text.family(
+        "lb_backend_suspect",
+        Kind::Gauge,
+        "1: its flows failed since the latest success of a check",
+    );
+    for (id, status) in checks {
+        family.sample(&labels(id), u8::from(status.judgement.suspect));
+    }
+    let mut family = text.family(
+        "lb_backend_breaker",
+        Kind::Gauge,
+        "0: closed, 1: half-open, takes flows on trial, 2: open, takes none",
+    );
+    for (id, status) in checks {
+        let state = match status.judgement.breaker {
+            BreakerState::Closed => 0,
+            BreakerState::HalfOpen => 1,
+            BreakerState::Open => 2,
+        };
+        family.sample(&labels(id), state);
     }
 }
 
@@ -51,7 +72,11 @@ mod tests {
     use lb_common::counters::Signals;
 
     use super::*;
-    use crate::{datapath::BackendStats, health::Health, state::testing};
+    use crate::{
+        datapath::BackendStats,
+        health::{Health, Judgement},
+        state::testing,
+    };
 
     #[test]
     fn what_bears_on_a_verdict_is_seen() {
@@ -59,7 +84,15 @@ mod tests {
             health: Health::Down,
             since: SystemTime::UNIX_EPOCH,
             last_check: None,
-            damped,
+            judgement: Judgement {
+                damped,
+                suspect: damped,
+                breaker: if damped {
+                    BreakerState::Open
+                } else {
+                    BreakerState::Closed
+                },
+            },
         };
         let checks = BTreeMap::from([
             (testing::id("web", "a"), status(true)),
@@ -81,6 +114,9 @@ mod tests {
         for line in [
             "lb_backend_damped{service=\"web\",backend=\"a\"} 1",
             "lb_backend_damped{service=\"web\",backend=\"b\"} 0",
+            "lb_backend_suspect{service=\"web\",backend=\"a\"} 1",
+            "lb_backend_breaker{service=\"web\",backend=\"a\"} 2",
+            "lb_backend_breaker{service=\"web\",backend=\"b\"} 0",
             "lb_backend_signals_total{service=\"web\",backend=\"a\",signal=\"refused\"} 3",
             "lb_backend_signals_total{service=\"web\",backend=\"a\",signal=\"unanswered\"} 0",
         ] {

@@ -72,6 +72,7 @@ pub fn problems(settings: &Settings, services: &[&Service]) -> Vec<Problem> {
     for (index, service) in services.iter().enumerate() {
         found.service(index, service);
         found.health(index, &service.health);
+        found.breaker(index, service);
         found.backends(index, service);
     }
     found.problems

@@ -17,8 +17,8 @@ use super::{
 use crate::health::{
     CheckId,
     settings::{
-        CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, HttpCheck, RecordType, Through, TlsCheck,
-        Transport, UdpCheck,
+        BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, HttpCheck, RecordType,
+        Through, TlsCheck, Transport, UdpCheck,
     },
 };
 
@@ -185,6 +185,7 @@ fn health() -> impl Strategy<Value = CheckSettings> {
     )
         .prop_map(
             |(kind, interval, fast_interval, down_interval_max, rise, fall, jitter, port, mark)| {
+                let checked = kind.is_check();
                 CheckSettings {
                     port: port.filter(|_| kind != CheckKind::Icmp),
                     kind,
@@ -199,6 +200,12 @@ fn health() -> impl Strategy<Value = CheckSettings> {
                         limit: u32::from(jitter),
                         hold: interval,
                         ..Damping::default()
+                    },
+                    passive: jitter % 2 == 0 || jitter > 50,
+                    breaker: BreakerSettings {
+                        failures: if checked && jitter > 50 { rise } else { 0 },
+                        open: interval,
+                        ..BreakerSettings::default()
                     },
                     through: Through::Backend,
                     source: mark.map(|_| IpAddr::from([127, 0, 0, 1])),

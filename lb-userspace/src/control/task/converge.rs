@@ -9,7 +9,7 @@ use crate::{
     control::{ability::ProgramTarget, error::chain, lingering::Lingering, verdicts},
     datapath::ProgramError,
     events::{EventKind, NewEvent},
-    health::{Health, HealthEvent},
+    health::{Health, HealthEvent, OK},
     metrics::Observation,
     plan::Target,
     state::{
@@ -47,7 +47,8 @@ impl<P: ProgramTarget> ControlTask<P> {
             return;
         }
         let message = match health {
-            Health::Up | Health::Unchecked => health.to_string(),
+            Health::Up | Health::Unchecked if detail == OK => health.to_string(),
+            Health::Up | Health::Unchecked => format!("{health}: {detail}"),
             Health::Down => format!("down: {detail}"),
         };
         self.events.push(

@@ -1,11 +1,20 @@
-use std::collections::VecDeque;
+use std::{
+    collections::VecDeque,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
+use lb_common::counters::Signals;
 use prometheus::Registry;
 use proptest::prelude::*;
 
 use super::*;
+use crate::health::breaker::BreakerState;
 use crate::health::error::{CheckError, LocalError};
-use crate::health::settings::{CheckKind, Damping};
+use crate::health::settings::{BreakerSettings, CheckKind, Damping};
+use crate::health::status::LastCheck;
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -125,6 +134,21 @@ impl Simulation {
         changes
     }
 
+    /// Flows of `web/a` are refused, so many.
+    fn tell(&mut self, refused: u64) {
+        let told = Signals {
+            refused,
+            ..Signals::default()
+        };
+        let moment = self.moment();
+        let events = self.engine.tell(vec![(id("web", "a"), told)], moment);
+        self.note(&events);
+    }
+
+    fn judgement(&self) -> Judgement {
+        self.board.snapshot()[&id("web", "a")].judgement
+    }
+
     fn note(&mut self, events: &[HealthEvent]) {
         for event in events {
             self.events.push_back((self.now, event.id.clone(), event.health));
@@ -135,6 +159,8 @@ impl Simulation {
     fn run_until(&mut self, end: Duration) {
         loop {
             let moment = self.moment();
+            let passed = self.engine.pass(moment);
+            self.note(&passed);
             while let Some(no) = self.engine.start_due(moment.instant) {
                 let target = self.checks[&no].target;
                 self.starts.push((self.now, target));
@@ -609,10 +635,10 @@ fn a_flapping_backend_is_held_down_and_told_so() {
         .filter(|(.., health)| *health == Health::Down);
     assert_eq!(falls.count(), 3, "{:?}", simulation.events);
     let status = simulation.board.snapshot()[&id("web", "a")].clone();
-    assert_eq!((status.health, status.damped), (Health::Down, true));
+    assert_eq!((status.health, status.judgement.damped), (Health::Down, true));
     // Settings that go on leave the damping alone.
     simulation.update(vec![spec("web", "a", 1, settings.clone())]);
-    assert!(simulation.board.snapshot()[&id("web", "a")].damped);
+    assert!(simulation.board.snapshot()[&id("web", "a")].judgement.damped);
     assert!(
         simulation
             .told
@@ -625,5 +651,205 @@ fn a_flapping_backend_is_held_down_and_told_so() {
         quiet + settings.down_interval_max.mul_f64(1.1) + settings.damping.hold + settings.interval,
     );
     let status = simulation.board.snapshot()[&id("web", "a")].clone();
-    assert_eq!((status.health, status.damped), (Health::Up, false));
+    assert_eq!((status.health, status.judgement.damped), (Health::Up, false));
+}
+
+/// A minute between checks, half a second while something is up.
+fn slow() -> CheckSettings {
+    CheckSettings {
+        interval: 60_000 * MS,
+        down_interval_max: 60_000 * MS,
+        breaker: BreakerSettings {
+            failures: 5,
+            window: 10_000 * MS,
+            open: 30_000 * MS,
+        },
+        ..settings()
+    }
+}
+
+/// A target that is up since a while and was checked a while ago.
+fn settled(
+    settings: CheckSettings,
+    answer: impl Fn(Duration) -> Result<(), CheckError> + 'static,
+) -> Simulation {
+    let mut simulation = Simulation::new(10, 1);
+    simulation.peer(1, move |at| (MS, answer(at)));
+    simulation.update(vec![spec("web", "a", 1, settings)]);
+    simulation.run_until(100 * MS);
+    let first = simulation.engine.next_deadline().unwrap() - simulation.began.instant;
+    simulation.run_until(first + 5_000 * MS);
+    assert_eq!(simulation.health(&id("web", "a")), Health::Up);
+    simulation
+}
+
+fn refused() -> CheckError {
+    CheckError::Refused(target(1))
+}
+
+#[test]
+fn a_target_whose_flows_fail_is_checked_at_once_and_found_out_at_the_fast_pace() {
+    let dead = Arc::new(AtomicBool::new(false));
+    let seen = Arc::clone(&dead);
+    let mut simulation = settled(slow(), move |_| {
+        if seen.load(Ordering::Relaxed) {
+            Err(refused())
+        } else {
+            Ok(())
+        }
+    });
+    let (told_at, before) = (simulation.now, simulation.starts.len());
+    simulation.tell(1);
+    assert!(simulation.judgement().suspect);
+    simulation.run_until(told_at + 2 * MS);
+    assert_eq!(simulation.starts.len(), before + 1, "at once");
+    assert_eq!(simulation.judgement(), Judgement::default(), "a success ends it");
+    // Again and again: no faster than the fast interval.
+    for step in 1..=20 {
+        simulation.tell(1);
+        simulation.run_until(told_at + 250 * MS * step);
+    }
+    assert_eq!(simulation.starts.len(), before + 11);
+
+    simulation.run_until(told_at + 20_000 * MS);
+    dead.store(true, Ordering::Relaxed);
+    let died = simulation.now;
+    simulation.tell(1);
+    simulation.run_until(died + 500 * MS * (slow().fall - 1) + 2 * MS);
+    assert_eq!(simulation.health(&id("web", "a")), Health::Down);
+    assert!(!simulation.judgement().suspect, "it is known to be down");
+    // What comes late does not disturb the back-off.
+    let next = simulation.engine.next_deadline();
+    simulation.tell(100);
+    assert_eq!(simulation.engine.next_deadline(), next);
+    assert_eq!(simulation.judgement(), Judgement::default());
+}
+
+#[test]
+fn who_does_not_listen_is_not_told() {
+    let deaf = CheckSettings {
+        passive: false,
+        ..slow()
+    };
+    let mut simulation = settled(deaf, |_| Ok(()));
+    let next = simulation.engine.next_deadline();
+    simulation.tell(100);
+    assert_eq!(
+        (simulation.engine.next_deadline(), simulation.judgement()),
+        (next, Judgement::default())
+    );
+}
+
+#[test]
+fn a_breaker_takes_a_target_out_before_checks_do_and_a_success_brings_it_back() {
+    let mut simulation = settled(slow(), |_| Ok(()));
+    let told_at = simulation.now;
+    simulation.events.clear();
+    simulation.tell(4);
+    assert_eq!(simulation.judgement().breaker, BreakerState::Closed);
+    simulation.tell(1);
+    assert_eq!(simulation.judgement().breaker, BreakerState::Open);
+    assert_eq!(simulation.events, [(told_at, id("web", "a"), Health::Down)]);
+    assert_eq!(
+        simulation.told.last().unwrap(),
+        "circuit breaker open: within 10s: 5 flows refused, 0 SYNs without answer, 0 unreachable"
+    );
+    simulation.run_until(told_at + 2 * MS);
+    assert_eq!(simulation.judgement(), Judgement::default());
+    assert_eq!(
+        simulation.events.pop_back(),
+        Some((told_at + MS, id("web", "a"), Health::Up))
+    );
+    assert_eq!(simulation.told.last().unwrap(), "ok; circuit breaker closed");
+}
+
+#[test]
+fn checks_take_over_from_a_breaker_when_they_know() {
+    let died = Duration::from_secs(80);
+    let mut simulation = settled(slow(), move |at| if at < died { Ok(()) } else { Err(refused()) });
+    simulation.run_until(died);
+    simulation.events.clear();
+    simulation.tell(5);
+    simulation.run_until(died + 1_000 * MS);
+    assert_eq!(simulation.judgement().breaker, BreakerState::Open);
+    simulation.run_until(died + 5_000 * MS);
+    assert_eq!(simulation.judgement(), Judgement::default());
+    // Down by the breaker and then by the checks is one change, and only `rise` successes would end it.
+    assert_eq!(simulation.events, [(died, id("web", "a"), Health::Down)]);
+    assert_eq!(simulation.health(&id("web", "a")), Health::Down);
+}
+
+#[test]
+fn a_breaker_that_no_check_judges_tries_again_by_itself() {
+    let mute = Duration::from_secs(80);
+    let local = || CheckError::Local {
+        target: target(1),
+        error: LocalError::Descriptors,
+    };
+    let mut simulation = settled(slow(), move |at| if at < mute { Ok(()) } else { Err(local()) });
+    simulation.run_until(mute);
+    simulation.events.clear();
+    simulation.tell(5);
+    let second = 1_000 * MS;
+    // Open for 30 s, on trial until it is told on again, open, on trial, and after 10 s without a failure closed.
+    simulation.run_until(mute + second * 35);
+    assert_eq!(simulation.judgement().breaker, BreakerState::HalfOpen);
+    simulation.tell(1);
+    simulation.run_until(mute + second * 74);
+    assert_eq!(simulation.judgement().breaker, BreakerState::HalfOpen);
+    simulation.run_until(mute + second * 76);
+    assert_eq!(simulation.judgement().breaker, BreakerState::Closed);
+    let events: Vec<_> = simulation
+        .events
+        .iter()
+        .map(|(at, _, health)| ((*at - mute).as_secs(), *health))
+        .collect();
+    assert_eq!(
+        events,
+        [
+            (0, Health::Down),
+            (30, Health::Up),
+            (35, Health::Down),
+            (65, Health::Up)
+        ]
+    );
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(200))]
+
+    /// Whatever flows tell: a target is down only by `fall` failures of checks or by its open breaker, up again only
+    /// by a check or on trial, and never checked faster than at the fast interval.
+    #[test]
+    fn signals_never_judge_alone(
+        told in prop::collection::vec((1_u32..3_000, 0_u64..4), 1..100),
+        failing in prop::collection::vec(any::<bool>(), 50),
+        seed in any::<u64>(),
+    ) {
+        let settings = CheckSettings {
+            breaker: BreakerSettings { failures: 4, window: 3_000 * MS, open: 2_000 * MS },
+            down_interval_max: 2_000 * MS,
+            ..settings()
+        };
+        let mut simulation = Simulation::new(10, seed);
+        simulation.peer_dead_during(1, MS, move |at| failing[usize::try_from(at.as_secs() / 4).unwrap() % 50]);
+        simulation.update(vec![spec("web", "a", 1, settings.clone())]);
+        for (wait, refused) in told {
+            simulation.run_until(simulation.now + MS * wait);
+            simulation.tell(refused);
+            let judgement = simulation.judgement();
+            let machine = simulation.engine.checks.values().next().unwrap().machine.health();
+            let expected = if judgement.breaker == BreakerState::Open { Health::Down } else { machine };
+            prop_assert_eq!(simulation.health(&id("web", "a")), expected);
+            prop_assert!(machine != Health::Down || judgement == Judgement::default());
+            prop_assert!(judgement.breaker != BreakerState::Open || judgement.suspect);
+        }
+        // The second check comes anywhere within the first interval.
+        for pair in simulation.starts.windows(2).skip(1) {
+            prop_assert!(pair[1].0 - pair[0].0 >= settings.fast_interval, "{:?}", pair);
+        }
+        // Each event is a change.
+        let verdicts: Vec<Health> = simulation.events.iter().map(|(.., health)| *health).collect();
+        prop_assert!(verdicts.windows(2).all(|pair| pair[0] != pair[1]), "{:?}", verdicts);
+    }
 }

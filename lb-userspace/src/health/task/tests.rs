@@ -84,6 +84,7 @@ async fn a_backend_that_dies_and_returns_is_told_so() {
     assert_eq!(
         names,
         [
+            "lb_health_breaker_transitions_total",
             "lb_health_check_duration_seconds",
             "lb_health_checks_in_flight",
             "lb_health_checks_total",

@@ -1,12 +1,15 @@
 //! Health tables.
 
+use lb_common::service::Mode;
+
 use super::{Findings, Place, Problem};
 use crate::{
     config::duration::text,
     health::{
-        MAX_FLAP_LIMIT, MAX_INTERVAL, MIN_INTERVAL, problems,
-        settings::{CheckSettings, Damping},
+        MAX_BREAKER_FAILURES, MAX_FLAP_LIMIT, MAX_INTERVAL, MIN_INTERVAL, problems,
+        settings::{BreakerSettings, CheckSettings, Damping},
     },
+    state::{backend::Backend, service::Service},
 };
 
 /// Everything that is wrong with settings that belong to no service. Places are of service 0.
@@ -29,6 +32,8 @@ impl Findings {
             fall,
             jitter,
             damping,
+            passive: _,
+            breaker: _,
             through,
             port,
             source: _,
@@ -114,6 +119,53 @@ impl Findings {
         self.available(at("through"), *through);
         for problem in problems(kind) {
             self.invalid(at(problem.key()), problem.to_string(), "");
+        }
+    }
+
+    /// The circuit breaker, which needs flows that tell something and a check that closes it.
+    pub(super) fn breaker(&mut self, index: usize, service: &Service) {
+        let at = |key| Place::Health(index, key);
+        let health = &service.health;
+        let BreakerSettings {
+            failures,
+            window,
+            open,
+        } = health.breaker;
+        let sensible = MIN_INTERVAL..=MAX_INTERVAL;
+        self.duration(at("breaker_window"), "breaker_window", window, sensible.clone());
+        self.duration(at("breaker_open"), "breaker_open", open, sensible);
+        if failures == 0 {
+            return;
+        }
+        let place = at("breaker_failures");
+        if failures > MAX_BREAKER_FAILURES {
+            self.invalid(
+                place,
+                format!("breaker_failures {failures} is more than {MAX_BREAKER_FAILURES}"),
+                "a backend whose flows fail a few times within breaker_window has failed",
+            );
+        }
+        let translates = |backend: &Backend| backend.mode.unwrap_or(service.mode) == Mode::Nat;
+        if service.mode != Mode::Nat && !service.backends.iter().any(translates) {
+            self.invalid(
+                place,
+                "breaker_failures means nothing without mode nat: answers do not pass the balancer",
+                "remove it",
+            );
+        }
+        if !health.passive {
+            self.invalid(
+                place,
+                "breaker_failures means nothing with passive = false: nobody looks at what flows tell",
+                "remove one of them",
+            );
+        }
+        if !health.kind.is_check() {
+            self.invalid(
+                place,
+                "breaker_failures means nothing to kind none: only a check closes the breaker for good",
+                "set another kind, or remove it",
+            );
         }
     }
 }

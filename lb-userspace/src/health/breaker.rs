@@ -1,0 +1,283 @@
+//! A circuit breaker: takes a target out for what its flows tell, before checks do. Pure: time is handed in.
+
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
+
+use lb_common::counters::Signals;
+
+use super::settings::BreakerSettings;
+
+/// Most failures that can be asked for, which is what is remembered of each target.
+pub const MAX_BREAKER_FAILURES: u32 = 1_000;
+
+/// Where a breaker stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum BreakerState {
+    /// The target takes flows.
+    #[default]
+    Closed,
+    /// Its flows failed: it takes none.
+    Open,
+    /// It takes flows on trial: the first one that fails opens the breaker again.
+    HalfOpen,
+}
+
+impl BreakerState {
+    /// The word that status and metrics use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Closed => "closed",
+            Self::Open => "open",
+            Self::HalfOpen => "half-open",
+        }
+    }
+}
+
+/// The breaker of one target.
+///
+/// Closed, it opens when `failures` signals come within `window`. Open, it is half-open after `open`. Half-open, it opens
+/// at the first signal and closes after a `window` without any. [`Self::close`] closes it at once: a check has found
+/// out how things stand.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Breaker {
+    state: BreakerState,
+    /// When the state ends by itself; there is none while closed.
+    until: Option<Instant>,
+    /// Signals within the window, while closed.
+    told: VecDeque<(Instant, Signals)>,
+}
+
+impl Breaker {
+    pub(super) fn state(&self) -> BreakerState {
+        self.state
+    }
+
+    /// When [`Self::pass`] has something to do.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.until
+    }
+
+    /// Takes signals, of which there is at least one. Returns why it opens, if it does.
+    pub(super) fn tell(&mut self, told: Signals, now: Instant, settings: &BreakerSettings) -> Option<String> {
+        let failures = u64::from(settings.failures);
+        if failures == 0 {
+            return None;
+        }
+        let why = match self.state {
+            BreakerState::Open => return None,
+            BreakerState::HalfOpen => format!("on trial: {}", words(told)),
+            BreakerState::Closed => {
+                self.told.push_back((now, told));
+                let recent =
+                    |(at, _): &(Instant, Signals)| now.saturating_duration_since(*at) <= settings.window;
+                while self.told.front().is_some_and(|first| !recent(first)) {
+                    self.told.pop_front();
+                }
+                // Each holds one signal at least, so no more of them are kept than signals are asked for.
+                let sum = self
+                    .told
+                    .iter()
+                    .fold(Signals::default(), |sum, (_, told)| Signals {
+                        unanswered: sum.unanswered + told.unanswered,
+                        refused: sum.refused + told.refused,
+                        unreachable: sum.unreachable + told.unreachable,
+                    });
+                if sum.total() < failures {
+                    return None;
+                }
+                format!(
+                    "within {}: {}",
+                    humantime::format_duration(settings.window),
+                    words(sum)
+                )
+            }
+        };
+        self.turn(BreakerState::Open, Some(now + settings.open));
+        Some(why)
+    }
+
+    /// Notes that time has passed; whether the state changed by that.
+    pub(super) fn pass(&mut self, now: Instant, settings: &BreakerSettings) -> bool {
+        if self.until.is_none_or(|until| now < until) {
+            return false;
+        }
+        match self.state {
+            BreakerState::Open => self.turn(BreakerState::HalfOpen, Some(now + settings.window)),
+            BreakerState::HalfOpen | BreakerState::Closed => self.turn(BreakerState::Closed, None),
+        }
+        true
+    }
+
+    /// Closes it; whether it was not closed.
+    pub(super) fn close(&mut self) -> bool {
+        let was = self.state;
+        self.turn(BreakerState::Closed, None);
+        was != BreakerState::Closed
+    }
+
+    fn turn(&mut self, state: BreakerState, until: Option<Instant>) {
+        (self.state, self.until) = (state, until);
+        self.told.clear();
+    }
+}
+
+/// Signals in words.
+fn words(told: Signals) -> String {
+    let Signals {
+        unanswered,
+        refused,
+        unreachable,
+    } = told;
+    format!("{refused} flows refused, {unanswered} SYNs without answer, {unreachable} unreachable")
+}
+
+impl BreakerSettings {
+    /// These settings with the nearest numbers that make sense.
+    pub(super) fn sensible(self, longest: Duration) -> Self {
+        Self {
+            failures: self.failures.min(MAX_BREAKER_FAILURES),
+            window: self.window.min(longest),
+            open: self.open.min(longest),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn settings() -> BreakerSettings {
+        BreakerSettings {
+            failures: 3,
+            window: 10 * SECOND,
+            open: 30 * SECOND,
+        }
+    }
+
+    #[derive(Clone, Copy, Debug)]
+    enum Step {
+        /// So many flows are refused.
+        Told(u64),
+        /// Time is looked at.
+        Pass,
+        /// A check has succeeded.
+        Close,
+    }
+
+    #[test]
+    fn every_transition() {
+        use BreakerState::{Closed, HalfOpen, Open};
+        use Step::{Close, Pass, Told};
+        type Case = (&'static str, &'static [(u32, Step, BreakerState)]);
+        let cases: [Case; 9] = [
+            ("too few", &[(0, Told(2), Closed), (60, Pass, Closed)]),
+            ("enough at once", &[(0, Told(3), Open)]),
+            (
+                "enough within the window",
+                &[(0, Told(1), Closed), (5, Told(1), Closed), (10, Told(1), Open)],
+            ),
+            (
+                "not within the window",
+                &[(0, Told(1), Closed), (5, Told(1), Closed), (11, Told(1), Closed)],
+            ),
+            (
+                "open ends by time",
+                &[(0, Told(3), Open), (29, Pass, Open), (30, Pass, HalfOpen)],
+            ),
+            (
+                "what comes late does not count",
+                &[(0, Told(3), Open), (20, Told(9), Open), (30, Pass, HalfOpen)],
+            ),
+            (
+                "one failure on trial",
+                &[
+                    (0, Told(3), Open),
+                    (30, Pass, HalfOpen),
+                    (39, Told(1), Open),
+                    (68, Pass, Open),
+                    (69, Pass, HalfOpen),
+                ],
+            ),
+            (
+                "the trial ends",
+                &[
+                    (0, Told(3), Open),
+                    (30, Pass, HalfOpen),
+                    (39, Pass, HalfOpen),
+                    (40, Pass, Closed),
+                    (41, Told(2), Closed),
+                ],
+            ),
+            (
+                "a success closes it, and starts the count anew",
+                &[
+                    (0, Told(3), Open),
+                    (1, Close, Closed),
+                    (2, Told(2), Closed),
+                    (3, Close, Closed),
+                    (4, Told(1), Closed),
+                ],
+            ),
+        ];
+        for (name, steps) in cases {
+            let mut breaker = Breaker::default();
+            let began = Instant::now();
+            for (place, (at, step, expected)) in steps.iter().enumerate() {
+                let now = began + SECOND * *at;
+                let before = breaker.state();
+                match step {
+                    Told(refused) => {
+                        let told = Signals {
+                            refused: *refused,
+                            ..Signals::default()
+                        };
+                        let opens = breaker.tell(told, now, &settings()).is_some();
+                        assert_eq!(opens, before != Open && *expected == Open, "{name}, step {place}");
+                    }
+                    Pass => assert_eq!(
+                        breaker.pass(now, &settings()),
+                        before != *expected,
+                        "{name}, step {place}"
+                    ),
+                    Close => assert_eq!(breaker.close(), before != Closed, "{name}, step {place}"),
+                }
+                assert_eq!(breaker.state(), *expected, "{name}, step {place}");
+                assert_eq!(
+                    breaker.deadline().is_some(),
+                    *expected != Closed,
+                    "{name}, step {place}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn no_breaker_unless_asked_for_and_no_memory_without_end() {
+        let told = Signals {
+            unanswered: 1,
+            ..Signals::default()
+        };
+        let off = BreakerSettings {
+            failures: 0,
+            ..settings()
+        };
+        let mut breaker = Breaker::default();
+        let now = Instant::now();
+        for _ in 0..10_000 {
+            assert_eq!(breaker.tell(told, now, &off), None);
+        }
+        assert!(breaker.told.is_empty());
+        let most = BreakerSettings {
+            failures: MAX_BREAKER_FAILURES,
+            ..settings()
+        };
+        for _ in 0..10_000 {
+            let _ = breaker.tell(told, now, &most);
+            assert!(breaker.told.len() < MAX_BREAKER_FAILURES as usize);
+        }
+    }
+}
