@@ -14,6 +14,7 @@ pub mod csum;
 pub mod decap;
 pub mod flow;
 pub mod fragment;
+pub mod guard;
 pub mod hash;
 pub mod interfaces;
 pub mod limits;

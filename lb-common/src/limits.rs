@@ -38,6 +38,12 @@ pub const MAX_FRAGMENTED: u32 = 1 << 13;
 /// Seconds after the first fragment of a datagram that the others follow it: Linux waits as long for them.
 pub const FRAGMENT_SECS: u32 = 30;
 
+/// Prefixes of clients in the guards of all services together.
+pub const MAX_GUARD_PREFIXES: u32 = 1 << 16;
+
+/// Entries of the map of prefixes: those of before and after a change stand there together for a moment.
+pub const MAX_GUARD_PREFIX_ENTRIES: u32 = 2 * MAX_GUARD_PREFIXES + MAX_SERVICES;
+
 /// ICMP messages a second, and at once, that tell clients of one service that it has no backend, or which size would have
 /// fit (RFC 4443 section 2.4 (f) asks for a limit; these are the kernel's for all of its messages).
 pub const MESSAGE_RATE: u32 = 1_000;

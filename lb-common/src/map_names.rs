@@ -51,13 +51,16 @@ pub const SERVICE_DROPS: &str = "SERVICE_DROPS";
 /// Service id to [`crate::budget::Buckets`]. Written by the XDP program.
 pub const BUCKETS: &str = "BUCKETS";
 
+/// [`crate::guard::PrefixKey`] to [`crate::guard::ALLOW`] or [`crate::guard::DENY`], the longest counts. Written by the daemon.
+pub const GUARD_PREFIXES: &str = "GUARD_PREFIXES";
+
 /// Maps that hold flows.
 pub const OF_FLOWS: [&str; 8] = [
     FLOWS_V4, FLOWS_V6, TRACKED_V4, TRACKED_V6, OPENING_V4, OPENING_V6, SEEN_V4, SEEN_V6,
 ];
 
 /// Every map that is pinned and survives the daemon.
-pub const PINNED: [&str; 24] = [
+pub const PINNED: [&str; 25] = [
     SETTINGS,
     SERVICES_V4,
     SERVICES_V6,
@@ -82,4 +85,5 @@ pub const PINNED: [&str; 24] = [
     BACKEND_SIGNALS,
     SERVICE_DROPS,
     BUCKETS,
+    GUARD_PREFIXES,
 ];

@@ -160,6 +160,8 @@ pub const TRACKS_ALL: u16 = 1 << 2;
 pub const BY_SOURCE: u16 = 1 << 3;
 /// New flows take the slots in turn; their hash has no say. Set only where every flow is recorded.
 pub const IN_TURN: u16 = 1 << 4;
+/// Clients are looked up among the prefixes of [`crate::guard`].
+pub const GUARDS_CLIENTS: u16 = 1 << 5;
 
 /// Value of a service. Replaced as a whole (hash map), so a packet sees the old one or the new one.
 #[repr(C)]
@@ -175,7 +177,7 @@ pub struct Service {
     pub mode: u8,
     /// An [`OnEmpty`].
     pub on_empty: u8,
-    /// Bits: [`TRANSLATES`], [`FORWARDS`], [`TRACKS_ALL`], [`BY_SOURCE`], [`IN_TURN`].
+    /// Bits: [`TRANSLATES`], [`FORWARDS`], [`TRACKS_ALL`], [`BY_SOURCE`], [`IN_TURN`], [`GUARDS_CLIENTS`].
     pub flags: u16,
     /// Zero.
     pub pad: [u8; 4],

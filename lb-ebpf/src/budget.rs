@@ -19,7 +19,7 @@ const TAKE_TRIES: u32 = 8;
 #[inline(always)]
 pub(crate) fn admit_message(service: ServiceId) -> Result<bool, Reason> {
     const BUDGET: Budget = Budget::new(MESSAGE_RATE, MESSAGE_BURST);
-    let buckets = maps::buckets(service)?;
+    let buckets = maps::guards::buckets(service)?;
     // SAFETY: a field of the map's value.
     Ok(unsafe { take_from(&raw mut (*buckets).messages, now(), BUDGET) })
 }
@@ -28,7 +28,7 @@ pub(crate) fn admit_message(service: ServiceId) -> Result<bool, Reason> {
 #[inline(always)]
 pub(crate) fn admit_echo(service: ServiceId) -> Result<bool, Reason> {
     const BUDGET: Budget = Budget::new(ECHO_RATE, ECHO_BURST);
-    let buckets = maps::buckets(service)?;
+    let buckets = maps::guards::buckets(service)?;
     // SAFETY: a field of the map's value.
     Ok(unsafe { take_from(&raw mut (*buckets).echoes, now(), BUDGET) })
 }

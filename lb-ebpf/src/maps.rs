@@ -2,6 +2,7 @@
 //! missing or the map is full.
 
 mod fragments;
+pub(crate) mod guards;
 mod records;
 
 use core::{
@@ -18,7 +19,6 @@ use aya_ebpf::{
 use lb_common::{
     addr::{NetAddr, NetV4, NetV6},
     backend::{Backend, BackendId},
-    budget::Buckets,
     counters::{PacketCount, ReasonCounts, Signals, Traffic, VERDICT_SLOTS, backend_slot, verdict_slot},
     flow::{NatFlow, NatFlowV4, NatFlowV6, Tuple, TupleV4, TupleV6},
     fragment::{Datagram, Went},
@@ -71,8 +71,6 @@ static BACKEND_TRAFFIC: Array<Traffic, { MAX_BACKENDS as usize }> = Array::new()
 static BACKEND_SIGNALS: Array<Signals, { MAX_BACKENDS as usize }> = Array::new();
 #[btf_map]
 static SERVICE_DROPS: PerCpuArray<ReasonCounts, { MAX_SERVICES as usize }> = PerCpuArray::new();
-#[btf_map]
-static BUCKETS: Array<Buckets, { MAX_SERVICES as usize }> = Array::new();
 
 #[btf_map]
 static SCRATCH_V4: PerCpuArray<Scratch<NetV4>, 1> = PerCpuArray::new();
@@ -240,12 +238,6 @@ pub(crate) fn service_turn(service: ServiceId) -> Result<u64, Reason> {
         .ok_or(Reason::Internal)?;
     // SAFETY: from the map's look-up.
     Ok(unsafe { fetch_add(turns, 1) })
-}
-
-/// The buckets of a service, by atomic access only. Written by this program; every id has a place.
-#[inline(always)]
-pub(crate) fn buckets(service: ServiceId) -> Result<*mut Buckets, Reason> {
-    BUCKETS.get_ptr_mut(u32::from(service.0)).ok_or(Reason::Internal)
 }
 
 /// Writes `new` where `old` stands; whether it stood there. As [`fetch_add`].

@@ -16,7 +16,7 @@ use crate::{
     family::Family,
     follow,
     forward::{direct, nat},
-    fragment,
+    fragment, guard,
     maps::{self, Room, Scratch},
     next_hop::NextHop,
     open,
@@ -82,6 +82,9 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
     }
     if entry.is_none() && service.has(FORWARDS) {
         let opens = check_ours::<A>(packet, &ip)?.is_some_and(TcpFlags::opens);
+        if let Err(refused) = guard::admit_client(&service, room.tuple.src) {
+            return Ok(ends(service.id, Err(refused)));
+        }
         let choice = pick::pick::<A>(&service, &room.tuple, opens)?;
         if !pick::translates::<A>(choice.backend) {
             (room.ip, room.service) = (ip, service);
@@ -173,6 +176,7 @@ fn try_forward_as_is<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
         Protocol::Tcp | Protocol::Udp => check_ours::<A>(packet, ip),
     };
     let sent = flags.and_then(|flags| {
+        guard::admit_client(service, tuple.src)?;
         let hash = A::hash(tuple);
         let opens = flags.is_some_and(TcpFlags::opens);
         let slot = pick::slot(service, tuple, hash)?;
@@ -205,6 +209,7 @@ fn from_client<A: Family>(
     entry: Option<Entry<A>>,
 ) -> Result<Verdict, Reason> {
     let flags = check_ours::<A>(packet, ip)?;
+    guard::admit_client(service, room.tuple.src)?;
     nat::may_route(ip)?;
     if let Some(entry) = entry
         && let Some(owner) = pick::living_owner(&room.known)

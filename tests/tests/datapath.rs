@@ -34,7 +34,10 @@ use lb_userspace::{
         XdpMode, XdpModeChoice, detach_leftovers,
     },
     plan::{Programmed, Target, TargetBackend, TargetService},
-    state::service::{Affinity, Algorithm, OnEmpty, Protocol, ServiceKey, Tracking},
+    state::{
+        guard::Guard,
+        service::{Affinity, Algorithm, OnEmpty, Protocol, ServiceKey, Tracking},
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -108,6 +111,7 @@ fn target(services: &[(&str, u16, &[&str])]) -> Result<Target> {
             algorithm: Algorithm::Maglev,
             affinity: Affinity::None,
             tracking: Tracking::JustEnough,
+            guard: Guard::default(),
             ring_size: 251,
             backends,
         };
@@ -147,11 +151,22 @@ fn a_restart_finds_everything_as_a_killed_daemon_left_it() -> Result<()> {
                 .all(|interface| !interface.took_over && interface.xdp_mode == XdpMode::Native)
         );
         ensure!(before[0].slot != before[1].slot);
-        let wanted = target(&[
+        let mut wanted = target(&[
             ("192.0.2.10", 80, &["10.0.0.1:8080", "10.0.0.2:8080"]),
             ("192.0.2.10", 0, &["10.0.0.1:0"]),
             ("2001:db8::10", 443, &["[fd00::1]:8443"]),
         ])?;
+        let networks = (0..3_000_u16).map(|n| format!("10.{}.{}.0/24", n / 256, n % 256));
+        for (service, prefixes) in wanted
+            .services
+            .values_mut()
+            .zip([networks.collect(), vec!["10.0.0.1".to_owned()]])
+        {
+            service.guard.allow = prefixes
+                .iter()
+                .map(|text| text.parse())
+                .collect::<Result<_, _>>()?;
+        }
         let report = with_writer(first, async |writer| Ok(writer.program(wanted.clone()).await?))?;
         ensure!(report.steps > 0);
 
@@ -170,7 +185,10 @@ fn a_restart_finds_everything_as_a_killed_daemon_left_it() -> Result<()> {
         }
         let programmed = second.programmed().clone();
         ensure!(
-            programmed.services.len() == 3 && programmed.backends.len() == 4 && programmed.rings.len() == 3
+            programmed.prefixes.len() == 3_000 + 1 + 2
+                && programmed.services.len() == 3
+                && programmed.backends.len() == 4
+                && programmed.rings.len() == 3
         );
         ensure!(programmed.snat_ports == Some(2000..=2999) && programmed.wildcard);
         ensure!(programmed.snat_addresses == wanted.snat_addresses);

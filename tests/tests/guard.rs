@@ -1,6 +1,6 @@
 //! Who is turned away, and how he learns of it.
 
-use std::io::ErrorKind;
+use std::{io::ErrorKind, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::{
@@ -8,7 +8,8 @@ use lb_tests::{
     lane::Lane,
     site::Site,
     topology::{Family, Shape},
-    udp::open,
+    udp::{echo_once, open},
+    wait,
 };
 
 #[test]
@@ -41,6 +42,57 @@ fn clients_of_a_service_that_rejects_without_backends_learn_of_it_at_once() -> R
                 ensure!(count == 1, "{service} {reason}: {count}");
             }
         }
+    }
+    Ok(())
+}
+
+/// Longest wait for a counter.
+const LIMIT: Duration = Duration::from_secs(10);
+
+#[test]
+fn a_change_of_the_guard_holds_for_flows_under_way_and_over_a_restart() -> Result<()> {
+    let _lane = Lane::shared()?;
+    for (family, service, network) in [
+        (Family::V4, "echo4", "10.1.0.0/24"),
+        (Family::V6, "echo6", "fd01::/64"),
+    ] {
+        let site = Site::new(Shape::TwoArmed, 1)?;
+        let echo = site.echo_service(family, &[1]);
+        let mut site = site.start(std::slice::from_ref(&echo))?;
+        let cli = site.daemon.cli();
+        let client = &site.net.client;
+        let target = site.service_address(family);
+        let socket = client.ns.enter(|| open(target, 30_000))??;
+        echo_once(&socket, 1)?;
+
+        let denying = echo.keys(&format!("[service.guard]\ndeny = [\"{network}\"]"));
+        let path = site.daemon.write_config(&denying.to_string())?;
+        cli.ok(&format!("apply {}", path.display()))?;
+        let shown = cli.ok(&format!("service show {service}"))?;
+        ensure!(shown.contains(network), "{shown}");
+        let labels = [("service", service), ("reason", "client_denied")];
+        let dropped = |site: &Site, packets: u64| {
+            wait::until_true("the drop is counted", LIMIT, || {
+                let metrics = site.daemon.metrics()?;
+                Ok(metrics.count("lb_service_drops_total", &labels) == packets)
+            })
+        };
+        socket.send(b"of a flow under way")?;
+        dropped(&site, 1)?;
+        site.daemon.kill()?;
+        socket.send(b"while nobody is there")?;
+        site.daemon.start()?;
+        socket.send(b"after the take-over")?;
+        dropped(&site, 3)?;
+
+        let own = site.net.client.ip(family);
+        cli.ok(&format!("service set {service} --allow {own} --deny none"))?;
+        echo_once(&socket, 2)?;
+        let exported = cli.ok("export")?;
+        ensure!(exported.contains(&format!("allow = [\"{own}/")), "{exported}");
+        let stderr = cli.fails(1, &format!("service set {service} --allow {own}/8"))?;
+        ensure!(stderr.contains("bits beyond its length"), "{stderr}");
+        echo_once(&socket, 3)?;
     }
     Ok(())
 }

@@ -14,6 +14,8 @@ mod echo;
 mod fragments;
 #[path = "packets/fuzz.rs"]
 mod fuzz;
+#[path = "packets/guard.rs"]
+mod guard;
 #[path = "packets/modes.rs"]
 mod modes;
 #[path = "packets/ports.rs"]

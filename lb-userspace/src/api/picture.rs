@@ -21,6 +21,7 @@ use crate::{
     state::{
         backend::{Admin, Backend},
         change::{ChangeError, Kind},
+        guard::{Guard, Prefix},
         names::{BackendName, ServiceName},
         service::{RingSize, Service, ServiceKey},
         words::{self, Word},
@@ -174,6 +175,7 @@ impl Picture {
             on_down: service.on_down.word().to_owned(),
             max_removed_percent: service.max_removed_percent,
             slow_start: duration::text(service.slow_start),
+            guard: guard(&service.guard),
             check: words::kind(&service.health.kind).to_owned(),
             packets: traffic.packets,
             bytes: traffic.bytes,
@@ -369,6 +371,15 @@ impl Picture {
             }
         }
         problems
+    }
+}
+
+fn guard(guard: &Guard) -> types::Guard {
+    let Guard { allow, deny } = guard;
+    let texts = |prefixes: &[Prefix]| prefixes.iter().map(ToString::to_string).collect();
+    types::Guard {
+        allow: texts(allow),
+        deny: texts(deny),
     }
 }
 

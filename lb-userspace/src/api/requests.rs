@@ -50,9 +50,24 @@ pub struct ServiceSpec {
     /// Time over which a new backend's weight rises, for example `30s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<String>,
+    /// Who may send to it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub guard: Option<GuardSpec>,
     /// How backends are checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthSpec>,
+}
+
+/// Who may send to a service, with the keys of the configuration file.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct GuardSpec {
+    /// Prefixes of clients that may send, and none but them; empty: all.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub allow: Option<Vec<String>>,
+    /// Prefixes of clients that may not.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub deny: Option<Vec<String>>,
 }
 
 /// `"auto"` or a number.

@@ -85,6 +85,15 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
+/// Who may send to a service.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct Guard {
+    /// Prefixes of clients that may send, and none but them; empty: all.
+    pub allow: Vec<String>,
+    /// Prefixes of clients that may not.
+    pub deny: Vec<String>,
+}
+
 /// A service: what is desired, what is programmed, and what it carries.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Service {
@@ -116,6 +125,9 @@ pub struct Service {
     /// Time over which the weight of a backend that comes up rises.
     #[serde(default)]
     pub slow_start: String,
+    /// Who may send to it.
+    #[serde(default)]
+    pub guard: Guard,
     /// How backends are checked.
     pub check: String,
     /// Packets from clients.

@@ -10,6 +10,7 @@ mod detach;
 pub mod error;
 mod events;
 mod export;
+mod guard;
 mod output;
 mod run;
 mod service;

@@ -7,6 +7,7 @@ use hyper::Method;
 
 use super::{
     error::{CliError, Exit},
+    guard::GuardOptions,
     output::{Context, Watch},
     table::bytes,
     tables::{backend_table, endpoint, service_table},
@@ -129,6 +130,8 @@ struct Options {
     /// Time over which a new backend's weight rises [default: 0s]
     #[arg(long, value_name = "DURATION")]
     slow_start: Option<String>,
+    #[command(flatten)]
+    guard: GuardOptions,
     /// How backends are checked: none, tcp, http, icmp, ... [default: none]
     #[arg(long, value_name = "KIND")]
     check: Option<String>,
@@ -186,6 +189,7 @@ impl Options {
             on_down: self.on_down,
             max_removed_percent: self.max_removed_percent,
             slow_start: self.slow_start,
+            guard: self.guard.spec(),
             health: (health != HealthSpec::default()).then_some(health),
             ..ServiceSpec::default()
         }
@@ -280,6 +284,11 @@ fn show(service: &Service, context: &Context) -> String {
     ];
     for (name, value) in settings {
         text.push_str(&format!("  {name:<10} {value}\n"));
+    }
+    for (name, prefixes) in [("allow", &service.guard.allow), ("deny", &service.guard.deny)] {
+        if !prefixes.is_empty() {
+            text.push_str(&format!("  {name:<10} {}\n", prefixes.join(", ")));
+        }
     }
     text.push_str(&format!(
         "  {:<10} {} flows under way, {} new, {} packets ({}), {} replies ({})\n",

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::fields::{self, Field, HEALTH};
+use super::fields::{self, Field, GUARD, HEALTH};
 use crate::state::desired::Desired;
 
 /// The desired state as TOML that [`super::parse`] takes back unchanged, but for the revision. Holds what is not at
@@ -17,6 +17,10 @@ pub fn export(desired: &Desired) -> String {
         let mut own = vec![name(service.name.as_str())];
         own.extend(fields::service(service));
         push(&mut text, "[[service]]", &lines("", &own));
+        let guard = fields::guard(&service.guard);
+        if guard.iter().any(|field| !field.is_default) {
+            push(&mut text, "  [service.guard]", &lines("  ", &guard));
+        }
         let health = fields::health(&service.health);
         if health.iter().any(|field| !field.is_default) {
             push(&mut text, "  [service.health]", &lines("  ", &health));
@@ -58,7 +62,10 @@ fn lines(indent: &str, fields: &[Field]) -> String {
     } in fields
     {
         if !is_default {
-            let key = key.strip_prefix(HEALTH).unwrap_or(key);
+            let table = [GUARD, HEALTH]
+                .into_iter()
+                .find_map(|table| key.strip_prefix(table));
+            let key = table.unwrap_or(key);
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{indent}{key} = {value}");
         }

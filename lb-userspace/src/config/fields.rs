@@ -5,6 +5,7 @@ use std::time::Duration;
 use lb_common::service::Mode;
 use toml::Value;
 
+pub use super::guard::{GUARD, fields as guard};
 use super::{duration, service::DEFAULT_WEIGHT, values};
 use crate::{
     events::rfc3339,
@@ -23,7 +24,7 @@ use crate::{
 /// A key and its value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Field {
-    /// The key; keys of a service's health table begin with [`HEALTH`].
+    /// The key; keys of a service's health table begin with [`HEALTH`], those of its guard table with [`GUARD`].
     pub key: &'static str,
     /// The value in TOML.
     pub value: String,
@@ -45,7 +46,12 @@ fn always(key: &'static str, value: impl Into<Value>) -> Field {
     }
 }
 
-fn field<T: PartialEq>(key: &'static str, value: &T, default: &T, text: impl Fn(&T) -> Value) -> Field {
+pub(super) fn field<T: PartialEq>(
+    key: &'static str,
+    value: &T,
+    default: &T,
+    text: impl Fn(&T) -> Value,
+) -> Field {
     Field {
         key,
         value: text(value).to_string(),
@@ -70,7 +76,7 @@ fn optional<T>(key: &'static str, value: Option<&T>, text: impl Fn(&T) -> Value)
     value.map(|value| always(key, text(value)))
 }
 
-fn texts<T: ToString>(values: &[T]) -> Value {
+pub(super) fn texts<T: ToString>(values: &[T]) -> Value {
     values.iter().map(ToString::to_string).collect::<Vec<_>>().into()
 }
 
@@ -96,7 +102,7 @@ pub fn settings(settings: &Settings) -> Fields {
     ]
 }
 
-/// A service without its health table and backends. The name is not among them.
+/// A service without its guard and health tables and its backends. The name is not among them.
 pub fn service(service: &Service) -> Fields {
     let default = Service::new(service.name.clone(), service.key);
     let Service {
@@ -115,6 +121,7 @@ pub fn service(service: &Service) -> Fields {
         on_down,
         max_removed_percent,
         slow_start,
+        guard: _,
         health: _,
         backends: _,
     } = service;

@@ -8,6 +8,7 @@ pub mod duration;
 mod error;
 mod export;
 pub mod fields;
+mod guard;
 pub mod health;
 mod service;
 mod table;
@@ -82,6 +83,7 @@ pub fn parse(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
             Place::Settings(key) => settings_spans.get(key).cloned().unwrap_or_default(),
             Place::Service(index, key) => services[index].spans.of(key),
             Place::Health(index, key) => services[index].health.of(key),
+            Place::Guard(index, key) => services[index].guard.of(key),
             Place::Backend(index, backend, key) => services[index].backends[backend].of(key),
         };
         reporter.error(span, what, hint);

@@ -2,7 +2,7 @@
 
 use super::{
     error::Reporter,
-    health,
+    guard, health,
     table::{Spans, Table},
     values,
 };
@@ -10,6 +10,7 @@ use crate::{
     health::settings::CheckSettings,
     state::{
         backend::{Admin, Backend},
+        guard::Guard,
         service::{Protocol, Service, ServiceKey},
     },
 };
@@ -18,6 +19,7 @@ use crate::{
 pub(super) struct Located {
     pub(super) service: Service,
     pub(super) spans: Spans,
+    pub(super) guard: Spans,
     pub(super) health: Spans,
     pub(super) backends: Vec<Spans>,
 }
@@ -46,6 +48,13 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<
     let on_down = table.text(reporter, "on_down", values::word);
     let max_removed_percent = table.number(reporter, "max_removed_percent", values::count);
     let slow_start = table.duration(reporter, "slow_start");
+    let (guard, guard_spans) = match table.table(reporter, "guard", "[service.guard]") {
+        Some(table) => {
+            let spans = table.spans();
+            (guard::read(reporter, table), spans)
+        }
+        None => (Guard::default(), Spans::default()),
+    };
     let (checks, health_spans) = match table.table(reporter, "health", "[service.health]") {
         Some(table) => {
             let spans = table.spans();
@@ -82,6 +91,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<
         on_down: on_down.unwrap_or(default.on_down),
         max_removed_percent: max_removed_percent.unwrap_or(default.max_removed_percent),
         slow_start: slow_start.unwrap_or(default.slow_start),
+        guard,
         health: checks,
         backends,
         ..default
@@ -89,6 +99,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<
     Some(Located {
         service,
         spans,
+        guard: guard_spans,
         health: health_spans,
         backends: backend_spans,
     })

@@ -82,6 +82,56 @@ fn settings_that_make_no_check_are_refused_with_their_reason() {
 }
 
 #[test]
+fn guards_that_make_no_sense_are_refused_at_their_place() {
+    for (guard, place, what, hint) in [
+        (
+            "allow = [\"10.0.0.1/8\"]",
+            "6:",
+            "bits beyond its length",
+            "write \"10.0.0.0/8\"",
+        ),
+        (
+            "allow = [\"10.0.0.0/8\",\n \"10.0.0.0/33\"]",
+            "7:",
+            "more than the 32 bits",
+            "from 0 to 32",
+        ),
+        ("deny = [\"example.org\"]", "6:", "no prefix", "for example"),
+        ("deny = \"10.0.0.0/8\"", "6:", "expected an array", ""),
+        (
+            "deny = [\"fd00::/8\"]",
+            "6:",
+            "is IPv6, and clients of service a",
+            "remove it",
+        ),
+        (
+            "deny = [\"10.0.0.0/8\", \"10.0.0.0/8\"]",
+            "6:",
+            "is listed twice",
+            "remove one",
+        ),
+        (
+            "allow = [\"192.0.2.1\", \"192.0.2.1/32\"]",
+            "6:",
+            "is listed twice",
+            "remove one",
+        ),
+        ("alow = []", "6:", "unknown key alow", "did you mean allow?"),
+    ] {
+        let text = format!(
+            "[[service]]\nname = \"a\"\naddress = \"192.0.2.1\"\nport = 80\n[service.guard]\n{guard}\n"
+        );
+        let errors = parse(&text, "lb.toml").unwrap_err();
+        let error = errors[0].to_string();
+        let fine = errors.len() == 1
+            && error.starts_with(&format!("lb.toml:{place}"))
+            && error.contains(what)
+            && error.contains(hint);
+        assert!(fine, "{guard}: {errors:#?}");
+    }
+}
+
+#[test]
 fn statuses_may_be_ranges() {
     let health = with_health("kind = \"http\"\nexpect_status = [204, \"300-302\"]").unwrap();
     let CheckKind::Http(http) = health.kind else {

@@ -124,6 +124,7 @@ fn set_service(desired: &Desired, name: &ServiceName, spec: &ServiceSpec) -> Res
         on_down,
         max_removed_percent,
         slow_start,
+        guard,
         health,
         backends: _,
     } = parse(&merged)?;
@@ -138,6 +139,7 @@ fn set_service(desired: &Desired, name: &ServiceName, spec: &ServiceSpec) -> Res
         on_down: Some(on_down),
         max_removed_percent: Some(max_removed_percent),
         slow_start: Some(slow_start),
+        guard: Some(guard),
         health: Some(health),
     };
     Ok(desired.set_service(name, change)?)

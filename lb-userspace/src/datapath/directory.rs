@@ -18,6 +18,8 @@ pub(super) struct Directory {
     pub(super) backends: Vec<BackendEntry>,
     /// Rings in use.
     pub(super) rings: usize,
+    /// Prefixes in guards.
+    pub(super) prefixes: usize,
     /// Source NAT addresses in use.
     pub(super) snat_addresses: usize,
 }
@@ -62,6 +64,7 @@ impl Directory {
             services,
             backends,
             rings: programmed.rings.len(),
+            prefixes: programmed.prefixes.len(),
             snat_addresses: programmed.snat_addresses.len(),
         }
     }

@@ -183,6 +183,12 @@ fn describe(step: &Step) -> String {
         Step::RemoveService { key, .. } => {
             format!("cannot remove service {} port {}", key.address, key.port)
         }
+        Step::WritePrefix { key, .. } => {
+            format!("cannot write a prefix of {} to a guard", key.address.to_ip())
+        }
+        Step::RemovePrefix { key } => {
+            format!("cannot remove a prefix of {} from a guard", key.address.to_ip())
+        }
         Step::Barrier => "cannot wait for the data plane to take up a change".to_owned(),
         Step::RemoveRing { ring } => format!("cannot remove ring {}", ring.0),
         Step::FreeBackend { id } => format!("cannot free backend id {}", id.0),

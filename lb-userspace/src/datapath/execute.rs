@@ -155,6 +155,8 @@ impl Executor {
                     .collect();
                 maps.rings.set(&rings)
             }
+            Step::WritePrefix { key, verdict } => maps.guard_prefixes.set(key, *verdict),
+            Step::RemovePrefix { key } => maps.guard_prefixes.delete(key).map(drop),
             Step::WriteService { key, service } => {
                 if !programmed.services.contains_key(key) {
                     self.clear_service_counters(service.id)?;

@@ -15,6 +15,7 @@ use lb_common::{
     backend::Backend,
     counters::{PacketCount, ReasonCounts, Signals, Traffic, backend_slot, verdict_slot},
     flow::{NatFlowV4, NatFlowV6, TupleV4, TupleV6},
+    guard::PrefixKey,
     limits::MAX_BACKENDS,
     map_names,
     reason::REASON_SLOTS,
@@ -136,6 +137,18 @@ impl<K: Pod + Default, V: Pod> Table<K, V> {
 }
 
 impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
+    /// Calls `visit` with each entry of a map that no one else writes. For maps whose keys no batch call can go on from.
+    pub(super) fn for_each(&self, mut visit: impl FnMut(K, V)) -> io::Result<()> {
+        let mut key = sys::next_key::<K>(self.fd(), None)?;
+        while let Some(found) = key {
+            if let Some(value) = self.get(&found)? {
+                visit(found, value);
+            }
+            key = sys::next_key(self.fd(), Some(&found))?;
+        }
+        Ok(())
+    }
+
     /// The value of a key in a map that is not per CPU.
     pub(super) fn get(&self, key: &K) -> io::Result<Option<V>> {
         let mut value = [V::default()];
@@ -395,6 +408,7 @@ pub(super) struct Maps {
     pub(super) backend_traffic: BackendRows<Traffic>,
     pub(super) backend_signals: BackendRows<Signals>,
     pub(super) service_drops: Table<u32, ReasonCounts>,
+    pub(super) guard_prefixes: Table<PrefixKey, u32>,
 }
 
 impl Maps {
@@ -427,6 +441,7 @@ impl Maps {
             backend_traffic: BackendRows(Table::open(pins, map_names::BACKEND_TRAFFIC, 1)?),
             backend_signals: BackendRows(Table::open(pins, map_names::BACKEND_SIGNALS, 1)?),
             service_drops: Table::open(pins, map_names::SERVICE_DROPS, cpus)?,
+            guard_prefixes: Table::open(pins, map_names::GUARD_PREFIXES, 1)?,
         })
     }
 }

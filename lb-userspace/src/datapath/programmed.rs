@@ -62,6 +62,12 @@ pub(super) fn read_back(maps: &Maps) -> Result<Programmed, DatapathError> {
             }
         })
         .map_err(|e| failed(maps.backends.name(), &e))?;
+    let prefixes = &mut programmed.prefixes;
+    maps.guard_prefixes
+        .for_each(|key, verdict| {
+            prefixes.insert(key, verdict);
+        })
+        .map_err(|e| failed(maps.guard_prefixes.name(), &e))?;
     for (ring, map_id) in maps
         .rings
         .present()

@@ -157,6 +157,7 @@ impl StatsReader {
             map_use(maps.rings.table(), directory.rings),
             map_use(&maps.backends, directory.backends.len()),
             map_use(&maps.snat_addresses, directory.snat_addresses),
+            map_use(&maps.guard_prefixes, directory.prefixes),
         ];
         uses.push(flow_map_use(&maps.flows_v4, counts));
         uses.push(flow_map_use(&maps.flows_v6, counts));
@@ -259,7 +260,7 @@ fn add_reasons(mut sum: ReasonCounts, counts: &ReasonCounts) -> ReasonCounts {
 }
 
 const _: () = assert!(
-    map_names::PINNED.len() == 24,
+    map_names::PINNED.len() == 25,
     "a new map needs its place in `map_uses`, or needs none"
 );
 

@@ -24,6 +24,7 @@ pub(super) enum Command {
     MapLookup = 1,
     MapUpdate = 2,
     MapDelete = 3,
+    MapNextKey = 4,
     ProgLoad = 5,
     ObjPin = 6,
     ObjGet = 7,
@@ -181,6 +182,23 @@ pub(super) fn delete<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<bool> {
     match unsafe { bpf(Command::MapDelete, &mut attr) } {
         Ok(_) => Ok(true),
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+/// The key behind `key` in the map's own order, or the first one. `None` at the end.
+pub(super) fn next_key<K: Pod + Default>(map: BorrowedFd<'_>, key: Option<&K>) -> io::Result<Option<K>> {
+    let mut next = K::default();
+    let mut attr = ElemAttr {
+        map_fd: raw(map),
+        key: key.map_or(0, |key| address(ptr::from_ref(key))),
+        value: address(&raw mut next),
+        ..Default::default()
+    };
+    // SAFETY: as in `lookup`; the place of the value holds a key.
+    match unsafe { bpf(Command::MapNextKey, &mut attr) } {
+        Ok(_) => Ok(Some(next)),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(None),
         Err(e) => Err(e),
     }
 }

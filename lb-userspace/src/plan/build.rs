@@ -8,7 +8,7 @@ use std::{
 
 use lb_common::{
     backend::BackendId,
-    limits::{MAX_BACKENDS, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES},
+    limits::{MAX_BACKENDS, MAX_GUARD_PREFIXES, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES},
     service::{
         BY_SOURCE, FORWARDS, IN_TURN, Mode, OnEmpty as EmptyRecord, RingId, Service as ServiceRecord,
         ServiceId, TCP, TRACKS_ALL, TRANSLATES, UDP,
@@ -17,6 +17,7 @@ use lb_common::{
 
 use super::{
     PlanError, Programmed, ProgrammedBackend, Step, Target, TargetBackend, TargetService,
+    guard::Guards,
     ids::{FreeBackends, FreeIds},
     rings::Rings,
 };
@@ -88,6 +89,11 @@ fn check_limits(target: &Target) -> Result<(), PlanError> {
     if backends >= MAX_BACKENDS as usize {
         return Err(PlanError::TooManyBackends(backends));
     }
+    let guards = target.services.values().map(|service| &service.guard);
+    let prefixes = guards.map(|guard| guard.allow.len() + guard.deny.len()).sum();
+    if prefixes > MAX_GUARD_PREFIXES as usize {
+        return Err(PlanError::TooManyPrefixes(prefixes));
+    }
     for family in [IpAddr::is_ipv4, IpAddr::is_ipv6] {
         let count = target
             .snat_addresses
@@ -146,6 +152,7 @@ struct Draft<'a> {
     kept_services: BTreeSet<ServiceKey>,
     kept_backends: BTreeSet<BackendId>,
     kept_rings: BTreeSet<RingId>,
+    guards: Guards,
     write_backends: Vec<Step>,
     write_rings: Vec<Step>,
     write_services: Vec<Step>,
@@ -166,7 +173,8 @@ impl<'a> Draft<'a> {
         let services = records
             .clone()
             .map(|record| record.id)
-            .chain(known.keys().copied());
+            .chain(known.keys().copied())
+            .chain(programmed.prefixes.keys().map(|prefix| prefix.service));
         let ring_ids = records
             .map(|record| record.ring)
             .chain(programmed.rings.keys().copied());
@@ -180,6 +188,7 @@ impl<'a> Draft<'a> {
             kept_services: BTreeSet::new(),
             kept_backends: BTreeSet::new(),
             kept_rings: BTreeSet::new(),
+            guards: Guards::default(),
             write_backends: Vec::new(),
             write_rings: Vec::new(),
             write_services: Vec::new(),
@@ -208,7 +217,7 @@ impl<'a> Draft<'a> {
                 OnEmpty::Reject => EmptyRecord::Reject,
                 OnEmpty::Drop | OnEmpty::All => EmptyRecord::Drop,
             } as u8,
-            flags: flags(target),
+            flags: flags(target) | self.guards.add(id, &target.guard),
             pad: [0; 4],
         };
         if old != Some(&record) {
@@ -347,6 +356,7 @@ impl<'a> Draft<'a> {
         }
         steps.extend(self.write_backends);
         steps.extend(self.write_rings);
+        steps.extend(self.guards.writes(programmed));
         steps.extend(self.write_services);
         steps.extend(self.stop_backends);
         let gone = programmed
@@ -371,6 +381,7 @@ impl<'a> Draft<'a> {
         let freed: Vec<Step> = rings
             .map(|ring| Step::RemoveRing { ring: *ring })
             .chain(backends.map(|id| Step::FreeBackend { id: *id }))
+            .chain(self.guards.removals(programmed))
             .collect();
         if !freed.is_empty() {
             steps.push(Step::Barrier);

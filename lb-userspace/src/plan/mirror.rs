@@ -22,6 +22,9 @@ impl Programmed {
             Step::WriteRing { ring, slots } => {
                 self.rings.insert(*ring, slots.clone());
             }
+            Step::WritePrefix { key, verdict } => {
+                self.prefixes.insert(*key, *verdict);
+            }
             Step::WriteService { key, service } => {
                 self.services.insert(*key, *service);
             }
@@ -29,6 +32,9 @@ impl Programmed {
                 self.services.remove(key);
             }
             Step::Barrier => {}
+            Step::RemovePrefix { key } => {
+                self.prefixes.remove(key);
+            }
             Step::RemoveRing { ring } => {
                 self.rings.remove(ring);
             }

@@ -1,6 +1,7 @@
 //! The pure way from what should be in the maps to the ordered steps that get it there.
 
 mod build;
+mod guard;
 mod ids;
 mod mirror;
 mod rings;
@@ -17,7 +18,8 @@ use std::{
 
 use lb_common::{
     backend::{BackendId, Generation, TENTHS},
-    limits::{MAX_BACKENDS, MAX_SERVICES, MAX_SNAT_ADDRESSES},
+    guard::PrefixKey,
+    limits::{MAX_BACKENDS, MAX_GUARD_PREFIXES, MAX_SERVICES, MAX_SNAT_ADDRESSES},
     ring_slot::RingSlot,
     service::{Mode, RingId, Service as ServiceRecord, ServiceId},
 };
@@ -25,7 +27,10 @@ use lb_common::{
 pub use self::build::{Planner, plan};
 use crate::{
     ring::RingError,
-    state::service::{Affinity, Algorithm, OnEmpty, ServiceKey, Tracking},
+    state::{
+        guard::Guard,
+        service::{Affinity, Algorithm, OnEmpty, ServiceKey, Tracking},
+    },
 };
 
 /// Why a target cannot be programmed.
@@ -40,6 +45,9 @@ pub enum PlanError {
     /// More source NAT addresses of one family than fit.
     #[error("{0} source NAT addresses of one family are more than the {MAX_SNAT_ADDRESSES} that fit")]
     TooManySnatAddresses(usize),
+    /// More prefixes of clients than the guards of all services may have.
+    #[error("{0} prefixes in guards are more than the {MAX_GUARD_PREFIXES} that fit")]
+    TooManyPrefixes(usize),
     /// No id is free, even after everything that goes has gone.
     #[error("no free {of} id")]
     IdsExhausted {
@@ -83,6 +91,8 @@ pub struct TargetService {
     pub affinity: Affinity,
     /// Which flows are recorded.
     pub tracking: Tracking,
+    /// Who may send to it.
+    pub guard: Guard,
     /// Slots of the ring.
     pub ring_size: u32,
     /// Backends by address.
@@ -156,6 +166,8 @@ pub struct Programmed {
     pub backends: BTreeMap<BackendId, ProgrammedBackend>,
     /// Generations of all ids that were ever given out, in use or not.
     pub generations: BTreeMap<BackendId, Generation>,
+    /// What the prefixes in the guards of services say, [`lb_common::guard::ALLOW`] or [`lb_common::guard::DENY`].
+    pub prefixes: BTreeMap<PrefixKey, u32>,
     /// Rings by id.
     pub rings: BTreeMap<RingId, Arc<[RingSlot]>>,
 }
@@ -205,6 +217,13 @@ pub enum Step {
         /// Its slots.
         slots: Arc<[RingSlot]>,
     },
+    /// A prefix in the guard of a service.
+    WritePrefix {
+        /// The prefix.
+        key: PrefixKey,
+        /// What it says.
+        verdict: u32,
+    },
     /// A service record, replaced at once.
     WriteService {
         /// What it answers on.
@@ -221,6 +240,11 @@ pub enum Step {
     },
     /// Waits until no run of the program that began before still goes on.
     Barrier,
+    /// A prefix that no service has any more.
+    RemovePrefix {
+        /// The prefix.
+        key: PrefixKey,
+    },
     /// A ring that nothing refers to any more.
     RemoveRing {
         /// Its id.

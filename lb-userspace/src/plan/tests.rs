@@ -36,6 +36,7 @@ fn service(ring_size: u32, backends: impl IntoIterator<Item = (u8, TargetBackend
         algorithm: Algorithm::Maglev,
         affinity: Affinity::None,
         tracking: Tracking::JustEnough,
+        guard: Guard::default(),
         ring_size,
         backends: backends
             .into_iter()
@@ -66,9 +67,11 @@ fn names(steps: &[Step]) -> Vec<&'static str> {
             Step::WriteSettings { .. } => "settings",
             Step::WriteBackend { .. } => "backend",
             Step::WriteRing { .. } => "ring",
+            Step::WritePrefix { .. } => "prefix",
             Step::WriteService { .. } => "service",
             Step::RemoveService { .. } => "-service",
             Step::Barrier => "barrier",
+            Step::RemovePrefix { .. } => "-prefix",
             Step::RemoveRing { .. } => "-ring",
             Step::FreeBackend { .. } => "-backend",
         })
@@ -160,6 +163,8 @@ fn apply_watching(
             | Step::WriteRing { .. }
             | Step::WriteService { .. }
             | Step::RemoveService { .. }
+            | Step::WritePrefix { .. }
+            | Step::RemovePrefix { .. }
             | Step::RemoveRing { .. } => {}
         }
         since_barrier.push(step);

@@ -13,6 +13,7 @@ use super::{
     backend::{Admin, Backend},
     check::{self, Problem, ProblemKind},
     desired::{Desired, Revision},
+    guard::Guard,
     names::{BackendName, ServiceName},
     service::{Affinity, Algorithm, OnDown, OnEmpty, RingSize, Service, ServiceKey, Tracking},
 };
@@ -118,6 +119,8 @@ pub struct ServiceChange {
     pub max_removed_percent: Option<u8>,
     /// Time over which weights rise.
     pub slow_start: Option<Duration>,
+    /// Who may send to it.
+    pub guard: Option<Guard>,
     /// How backends are checked.
     pub health: Option<CheckSettings>,
 }
@@ -170,6 +173,7 @@ impl Desired {
             on_down,
             max_removed_percent,
             slow_start,
+            guard,
             health,
         } = change;
         self.with_service(Service {
@@ -183,6 +187,7 @@ impl Desired {
             on_down: on_down.unwrap_or(old.on_down),
             max_removed_percent: max_removed_percent.unwrap_or(old.max_removed_percent),
             slow_start: slow_start.unwrap_or(old.slow_start),
+            guard: guard.unwrap_or(old.guard),
             health: health.unwrap_or(old.health),
             ..old
         })

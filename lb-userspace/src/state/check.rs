@@ -1,6 +1,7 @@
 //! What a desired state must satisfy beyond the types of its fields: one place for the file, the command line, the
 //! API and the store. Reports everything that is wrong, not only the first.
 
+mod guard;
 mod health;
 mod service;
 
@@ -35,6 +36,8 @@ pub enum Place {
     Service(usize, &'static str),
     /// A key of a service's health table.
     Health(usize, &'static str),
+    /// A key of a service's guard table.
+    Guard(usize, &'static str),
     /// A key of a backend.
     Backend(usize, usize, &'static str),
 }
@@ -69,8 +72,10 @@ pub fn problems(settings: &Settings, services: &[&Service]) -> Vec<Problem> {
     let mut found = Findings::default();
     found.settings(settings, services);
     found.between_services(services);
+    found.guards(services);
     for (index, service) in services.iter().enumerate() {
         found.service(index, service);
+        found.guard(index, service);
         found.health(index, &service.health);
         found.breaker(index, service);
         found.backends(index, service);

@@ -153,7 +153,14 @@ pub fn diff(old: &Desired, new: &Desired) -> Diff {
     let names: BTreeSet<&ServiceName> = old.services.keys().chain(new.services.keys()).collect();
     for name in names {
         let (before, after) = (old.services.get(name), new.services.get(name));
-        let own = |service: &Service| [fields::service(service), fields::health(&service.health)].concat();
+        let own = |service: &Service| {
+            [
+                fields::service(service),
+                fields::guard(&service.guard),
+                fields::health(&service.health),
+            ]
+            .concat()
+        };
         diff.push(format!("service {name}"), before.map(own), after.map(own));
         if after.is_some() {
             backends(&mut diff, name, before, after);

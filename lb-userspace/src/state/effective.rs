@@ -99,6 +99,7 @@ fn target_service(service: &Service, health: &HealthView) -> TargetService {
         algorithm: service.algorithm,
         affinity: service.affinity,
         tracking: service.tracking,
+        guard: service.guard.clone(),
         ring_size: match service.ring_size {
             RingSize::Auto => {
                 ring::auto_size(service.backends.iter().map(|backend| u32::from(backend.weight)))

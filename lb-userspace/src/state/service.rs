@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use lb_common::service::Mode;
 
-use super::{backend::Backend, names::ServiceName, removal::ALL_PERCENT};
+use super::{backend::Backend, guard::Guard, names::ServiceName, removal::ALL_PERCENT};
 use crate::health::settings::CheckSettings;
 
 /// Transport protocol of a service.
@@ -108,6 +108,8 @@ pub struct Service {
     pub max_removed_percent: u8,
     /// Time over which a new or recovered backend's weight rises to its full value.
     pub slow_start: Duration,
+    /// Who may send to it.
+    pub guard: Guard,
     /// How backends are checked.
     pub health: CheckSettings,
     /// In the order of the file.
@@ -129,6 +131,7 @@ impl Service {
             on_down: OnDown::Move,
             max_removed_percent: ALL_PERCENT,
             slow_start: Duration::ZERO,
+            guard: Guard::default(),
             health: CheckSettings::default(),
             backends: Vec::new(),
         }

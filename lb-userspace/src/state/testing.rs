@@ -11,6 +11,7 @@ use proptest::prelude::*;
 use super::{
     backend::{Admin, Backend},
     desired::{Desired, Revision, Settings},
+    guard::{Guard, Prefix},
     service::{Affinity, Algorithm, OnDown, OnEmpty, Protocol, RingSize, Service, ServiceKey, Tracking},
     words::Word,
 };
@@ -215,6 +216,16 @@ fn health() -> impl Strategy<Value = CheckSettings> {
         )
 }
 
+fn guard() -> impl Strategy<Value = Guard> {
+    let prefixes = || {
+        proptest::collection::btree_set(1..200_u8, 0..3).prop_map(|numbers| {
+            let texts = numbers.into_iter().map(|n| format!("{n}.0.0.0/{}", 8 + n % 25));
+            texts.map(|text| text.parse().unwrap()).collect::<Vec<Prefix>>()
+        })
+    };
+    (prefixes(), prefixes()).prop_map(|(allow, deny)| Guard { allow, deny })
+}
+
 fn backends(number: u8) -> impl Strategy<Value = Vec<Backend>> {
     let admin = prop::sample::select(vec![Admin::Enabled, Admin::Draining, Admin::Disabled]);
     let weight = prop_oneof![Just(0), Just(1), Just(100), any::<u16>()];
@@ -240,6 +251,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
         prop::sample::select(vec![OnDown::Move, OnDown::Keep]),
         0..=100_u8,
         prop_oneof![Just(Duration::ZERO), millis(1..600_000)],
+        guard(),
     );
     let key = (
         prop::sample::select(vec![0, 80, 65_535]),
@@ -247,7 +259,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
     );
     (key, policies, health(), backends(number)).prop_map(
         move |((port, protocol), policies, health, backends)| {
-            let (tracking, ring_size, on_empty, on_down, max_removed_percent, slow_start) = policies;
+            let (tracking, ring_size, on_empty, on_down, max_removed_percent, slow_start, guard) = policies;
             let service = service(&format!("s-{number}"), number, &[]);
             Service {
                 key: ServiceKey {
@@ -264,6 +276,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
                 on_empty,
                 on_down,
                 max_removed_percent,
+                guard,
                 health,
                 backends,
                 ..service

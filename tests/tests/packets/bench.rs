@@ -25,7 +25,10 @@ use lb_tests::{lane::Lane, netns::Netns, scratch::Scratch};
 use lb_userspace::{
     datapath::{AttachOptions, BackendSignals, Datapath, WriterTask, XdpModeChoice},
     plan::{Target, TargetBackend, TargetService},
-    state::service::{Affinity, Algorithm, OnEmpty, Protocol, ServiceKey, Tracking},
+    state::{
+        guard::Guard,
+        service::{Affinity, Algorithm, OnEmpty, Protocol, ServiceKey, Tracking},
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -52,6 +55,11 @@ pub(crate) struct Bench {
 
 impl Bench {
     pub(crate) fn new() -> Result<Self> {
+        Self::with(|_, _| {})
+    }
+
+    /// With other settings of some services.
+    pub(crate) fn with(change: impl Fn(&ServiceKey, &mut TargetService) + Send) -> Result<Self> {
         let lane = Lane::shared()?;
         let (ns, scratch) = (Netns::new("packets")?, Scratch::new()?);
         // Down, so that no packet but ours is counted.
@@ -71,7 +79,7 @@ impl Bench {
             let cancel = CancellationToken::new();
             runtime.block_on(async {
                 let writer = WriterTask::spawn(first, cancel.clone());
-                writer.program(target()).await
+                writer.program(target(change)).await
             })?;
             cancel.cancel();
             drop(runtime);
@@ -161,6 +169,16 @@ impl Bench {
         Ok(self.datapath.stats().signals()?)
     }
 
+    /// Packets of a service that were dropped, or answered, for a reason.
+    pub(crate) fn of_service(&self, key: ServiceKey, reason: Reason) -> Result<u64> {
+        let snapshot = self.datapath.stats().snapshot()?;
+        Ok(snapshot
+            .service_drops
+            .get(&(key, reason))
+            .copied()
+            .unwrap_or_default())
+    }
+
     /// Runs the program once. Returns the action, the frame that comes out, and the one reason that was counted.
     pub(crate) fn run(&self, frame: &Frame) -> Result<(u32, Frame, Reason)> {
         let before = self.counted()?;
@@ -240,7 +258,7 @@ pub(crate) const IPIP_V6: u16 = 206;
 pub(crate) const GUE_V4: u16 = 214;
 pub(crate) const GUE_V6: u16 = 216;
 
-fn target() -> Target {
+fn target(change: impl Fn(&ServiceKey, &mut TargetService)) -> Target {
     let mut target = BTreeMap::new();
     for side in [V4, V6] {
         for (port, protocol, backend) in services(side) {
@@ -260,7 +278,7 @@ fn target() -> Target {
                 };
                 (address, backend)
             });
-            let service = TargetService {
+            let mut service = TargetService {
                 mode,
                 on_empty: if port == REJECTS {
                     OnEmpty::Reject
@@ -270,9 +288,11 @@ fn target() -> Target {
                 algorithm: Algorithm::Maglev,
                 affinity: Affinity::None,
                 tracking: Tracking::JustEnough,
+                guard: Guard::default(),
                 ring_size: 251,
                 backends: backends.into_iter().collect(),
             };
+            change(&key, &mut service);
             target.insert(key, service);
         }
     }

@@ -1,0 +1,37 @@
+//! The maps behind the guards of services, and behind what a service may do so often.
+
+use aya_ebpf::{
+    btf_maps::{Array, LpmTrie, lpm_trie::Key},
+    macros::btf_map,
+};
+use lb_common::{
+    budget::Buckets,
+    guard::{ALLOW, PrefixKey},
+    limits::{MAX_GUARD_PREFIX_ENTRIES, MAX_SERVICES},
+    reason::Reason,
+    service::ServiceId,
+};
+
+#[btf_map]
+static BUCKETS: Array<Buckets, { MAX_SERVICES as usize }> = Array::new();
+#[btf_map]
+static GUARD_PREFIXES: LpmTrie<PrefixData, u32, { MAX_GUARD_PREFIX_ENTRIES as usize }> = LpmTrie::new();
+
+/// A [`PrefixKey`] behind its first field.
+type PrefixData = [u32; 5];
+const _: () = assert!(size_of::<Key<PrefixData>>() == size_of::<PrefixKey>());
+
+/// What the longest prefix says that a key's address lies in; [`ALLOW`] where there is none. Written by the daemon, before
+/// the service says that it has prefixes.
+#[inline(always)]
+pub(crate) fn prefix(key: &PrefixKey) -> u32 {
+    // SAFETY: the same bytes; the other type is aligned to 1.
+    let key = unsafe { &*core::ptr::from_ref(key).cast::<Key<PrefixData>>() };
+    GUARD_PREFIXES.get(key).copied().unwrap_or(ALLOW)
+}
+
+/// The buckets of a service, by atomic access only. Written by this program; every id has a place.
+#[inline(always)]
+pub(crate) fn buckets(service: ServiceId) -> Result<*mut Buckets, Reason> {
+    BUCKETS.get_ptr_mut(u32::from(service.0)).ok_or(Reason::Internal)
+}

@@ -1,0 +1,184 @@
+//! The guard of a service as the operator wants it: who may send to it.
+
+use std::{fmt, net::IpAddr, str::FromStr};
+
+/// Addresses that begin with the same bits, as `10.0.0.0/8` or `2001:db8::/32`. An address alone is a prefix of its whole
+/// length.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
+pub struct Prefix {
+    address: IpAddr,
+    length: u8,
+}
+
+/// Why a text is no prefix.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum PrefixError {
+    /// Neither an address nor one with a length.
+    #[error("{0:?} is no prefix of addresses")]
+    Malformed(String),
+    /// Longer than an address.
+    #[error("length {length} of prefix {text:?} is more than the {most} bits of an address")]
+    TooLong {
+        /// The text.
+        text: String,
+        /// Its length.
+        length: u8,
+        /// Bits of an address of its family.
+        most: u8,
+    },
+    /// An IPv4 address written as IPv6, which no packet carries.
+    #[error("{0:?} has an IPv4 address written as IPv6")]
+    Mapped(String),
+    /// Bits are set that do not count.
+    #[error("{text:?} has bits beyond its length")]
+    HostBits {
+        /// The text.
+        text: String,
+        /// What it stands for.
+        meant: Prefix,
+    },
+}
+
+impl Prefix {
+    /// The address; bits beyond the length are zero.
+    pub const fn address(&self) -> IpAddr {
+        self.address
+    }
+
+    /// How many of its bits count.
+    pub const fn length(&self) -> u8 {
+        self.length
+    }
+
+    /// Bits of an address of this family.
+    const fn most(address: IpAddr) -> u8 {
+        match address {
+            IpAddr::V4(_) => 32,
+            IpAddr::V6(_) => 128,
+        }
+    }
+
+    /// The prefix of this length that an address lies in.
+    fn around(address: IpAddr, length: u8) -> Self {
+        let address = match address {
+            IpAddr::V4(v4) => {
+                let mask = u32::MAX
+                    .checked_shl(32_u32.saturating_sub(length.into()))
+                    .unwrap_or(0);
+                IpAddr::V4((v4.to_bits() & mask).into())
+            }
+            IpAddr::V6(v6) => {
+                let mask = u128::MAX
+                    .checked_shl(128_u32.saturating_sub(length.into()))
+                    .unwrap_or(0);
+                IpAddr::V6((v6.to_bits() & mask).into())
+            }
+        };
+        Self { address, length }
+    }
+}
+
+impl FromStr for Prefix {
+    type Err = PrefixError;
+
+    fn from_str(text: &str) -> Result<Self, PrefixError> {
+        let malformed = || PrefixError::Malformed(text.to_owned());
+        let (address, length) = match text.split_once('/') {
+            Some((address, length)) => (address, Some(length)),
+            None => (text, None),
+        };
+        let address: IpAddr = address.parse().map_err(|_| malformed())?;
+        let most = Self::most(address);
+        let length: u8 = match length {
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                digits.parse().map_err(|_| malformed())?
+            }
+            Some(_) => return Err(malformed()),
+            None => most,
+        };
+        if length > most {
+            return Err(PrefixError::TooLong {
+                text: text.to_owned(),
+                length,
+                most,
+            });
+        }
+        if let IpAddr::V6(v6) = address
+            && v6.to_ipv4_mapped().is_some()
+        {
+            return Err(PrefixError::Mapped(text.to_owned()));
+        }
+        let prefix = Self::around(address, length);
+        if prefix.address == address {
+            Ok(prefix)
+        } else {
+            Err(PrefixError::HostBits {
+                text: text.to_owned(),
+                meant: prefix,
+            })
+        }
+    }
+}
+
+impl fmt::Display for Prefix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.length)
+    }
+}
+
+/// Who may send to a service. Of several prefixes that an address lies in, the longest decides; one that is in both lists
+/// denies.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Guard {
+    /// Clients that may send, and none but them; empty: all.
+    pub allow: Vec<Prefix>,
+    /// Clients that may not.
+    pub deny: Vec<Prefix>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_read_and_written_alike() {
+        for (text, canonical) in [
+            ("10.0.0.0/8", "10.0.0.0/8"),
+            ("0.0.0.0/0", "0.0.0.0/0"),
+            ("192.0.2.7", "192.0.2.7/32"),
+            ("192.0.2.6/31", "192.0.2.6/31"),
+            ("::/0", "::/0"),
+            ("2001:db8::/32", "2001:db8::/32"),
+            ("2001:DB8:0:0::1", "2001:db8::1/128"),
+        ] {
+            let prefix: Prefix = text.parse().unwrap();
+            assert_eq!(prefix.to_string(), canonical);
+            assert_eq!(canonical.parse(), Ok(prefix));
+        }
+    }
+
+    #[test]
+    fn what_is_no_prefix_is_refused_for_its_reason() {
+        for (text, words) in [
+            ("", "no prefix"),
+            ("10.0.0.0/", "no prefix"),
+            ("10.0.0/8", "no prefix"),
+            ("10.0.0.0/+8", "no prefix"),
+            ("10.0.0.0/999", "no prefix"),
+            ("example.org", "no prefix"),
+            ("10.0.0.0/33", "more than the 32 bits"),
+            ("2001:db8::/129", "more than the 128 bits"),
+            ("10.0.0.1/8", "bits beyond its length"),
+            ("2001:db8::1/64", "bits beyond its length"),
+            ("::ffff:10.0.0.1/128", "IPv4 address written as IPv6"),
+        ] {
+            let error = text.parse::<Prefix>().unwrap_err().to_string();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+        let meant = match "10.1.2.3/12".parse::<Prefix>() {
+            Err(PrefixError::HostBits { meant, .. }) => meant.to_string(),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(meant, "10.0.0.0/12");
+    }
+}
