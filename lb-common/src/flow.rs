@@ -110,6 +110,8 @@ pub struct LastHop {
 pub const FORWARD: u8 = 1;
 /// The flow entry of the backend's direction.
 pub const REPLY: u8 = 2;
+/// The backend's direction where no flow is recorded: replies go by the kernel's routes. In no entry of the table.
+pub const ROUTED: u8 = 3;
 
 /// A packet found this direction's entry: the client has sent a second packet, or the backend has answered.
 pub const PROVEN: u8 = 1 << 0;

@@ -35,6 +35,8 @@ pub const AS_IS: u8 = 2;
 pub const FORWARD: u8 = 3;
 /// From the backend, translated.
 pub const REPLY: u8 = 4;
+/// From the backend, translated, without a flow: by the kernel's routes.
+pub const ROUTED: u8 = 5;
 
 /// Where a datagram's first fragment went.
 #[repr(C, align(8))]
@@ -59,7 +61,7 @@ pub struct Went<A> {
     pub generation: Generation,
     /// The service.
     pub service: ServiceId,
-    /// [`NOT_OURS`], [`AS_IS`], [`FORWARD`] or [`REPLY`].
+    /// [`NOT_OURS`], [`AS_IS`], [`FORWARD`], [`REPLY`] or [`ROUTED`].
     pub kind: u8,
     /// Zero.
     pub pad: u8,

@@ -11,7 +11,7 @@ const INDEX_BITS: u32 = 8;
 /// Places of the table.
 const PLACES: usize = 1 << INDEX_BITS;
 /// Bytes of the whole.
-const BYTES: usize = 4 + PLACES;
+const BYTES: usize = 4 + 4 * MAX_INTERFACES as usize + PLACES;
 /// Multipliers that are tried: far more than are needed.
 const TRIES: u32 = 1 << 16;
 
@@ -21,6 +21,8 @@ const TRIES: u32 = 1 << 16;
 pub struct InterfaceSlots {
     /// Odd.
     pub multiplier: u32,
+    /// The interface that has a slot; 0, which none has, where it is free.
+    pub indices: [u32; MAX_INTERFACES as usize],
     /// Slots, below [`MAX_INTERFACES`].
     pub slots: [u8; PLACES],
 }
@@ -29,6 +31,7 @@ impl InterfaceSlots {
     /// All interfaces count in slot 0.
     pub const ONE: Self = Self {
         multiplier: 1,
+        indices: [0; MAX_INTERFACES as usize],
         slots: [0; PLACES],
     };
 
@@ -54,6 +57,7 @@ impl InterfaceSlots {
         let mut taken = [false; PLACES];
         let mut table = Self {
             multiplier,
+            indices: [0; MAX_INTERFACES as usize],
             slots: [first; PLACES],
         };
         for (ifindex, number) in interfaces {
@@ -62,6 +66,7 @@ impl InterfaceSlots {
                 return None;
             }
             *table.slots.get_mut(place)? = slot(*number)?;
+            *table.indices.get_mut(*number as usize)? = *ifindex;
         }
         Some(table)
     }
@@ -69,8 +74,11 @@ impl InterfaceSlots {
     /// The bytes as they lie in memory.
     pub fn to_bytes(&self) -> [u8; BYTES] {
         let mut bytes = [0; BYTES];
-        let (multiplier, slots) = bytes.split_at_mut(4);
-        multiplier.copy_from_slice(&self.multiplier.to_ne_bytes());
+        let (words, slots) = bytes.split_at_mut(BYTES - PLACES);
+        let values = core::iter::once(&self.multiplier).chain(&self.indices);
+        for (word, value) in words.chunks_exact_mut(4).zip(values) {
+            word.copy_from_slice(&value.to_ne_bytes());
+        }
         slots.copy_from_slice(&self.slots);
         bytes
     }
@@ -85,6 +93,12 @@ mod tests {
 
     use super::*;
 
+    /// The slot of an interface that is there; it has it alone.
+    fn own_slot(table: &InterfaceSlots, ifindex: u32) -> Option<u32> {
+        let slot = slot(table, ifindex);
+        (table.indices[slot as usize] == ifindex).then_some(slot)
+    }
+
     fn slot(table: &InterfaceSlots, ifindex: u32) -> u32 {
         table.slots[InterfaceSlots::place(ifindex, table.multiplier)].into()
     }
@@ -97,7 +111,7 @@ mod tests {
             let interfaces: Vec<(u32, u32)> = indices.into_iter().zip((0..MAX_INTERFACES).rev()).collect();
             let table = InterfaceSlots::of(&interfaces).unwrap();
             for (ifindex, number) in interfaces {
-                prop_assert_eq!(slot(&table, ifindex), number);
+                prop_assert_eq!(own_slot(&table, ifindex), Some(number));
             }
         }
     }
@@ -111,7 +125,8 @@ mod tests {
                 .iter()
                 .all(|(ifindex, number)| slot(&table, *ifindex) == *number)
         );
-        assert_eq!(slot(&InterfaceSlots::of(&[(77, 5)]).unwrap(), 1), 5);
+        let one = InterfaceSlots::of(&[(77, 5)]).unwrap();
+        assert_eq!((slot(&one, 1), own_slot(&one, 1)), (5, None));
         assert_eq!(InterfaceSlots::of(&[(77, MAX_INTERFACES)]), None);
     }
 }

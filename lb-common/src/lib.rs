@@ -20,6 +20,7 @@ pub mod interfaces;
 pub mod limits;
 pub mod map_names;
 pub mod reason;
+pub mod reply;
 pub mod ring_slot;
 pub mod service;
 pub mod settings;

@@ -7,7 +7,8 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const SERVICES_V4: &str = "SERVICES_V4";
 /// [`crate::service::ServiceKeyV6`] to [`crate::service::Service`]. Written by the daemon.
 pub const SERVICES_V6: &str = "SERVICES_V6";
-/// Bits of all services' [`crate::service::FilterBit`], of both families. Written by the daemon.
+/// Bits of the [`crate::service::FilterBit`] of all services and of all keys of [`REPLIES_V4`] and [`REPLIES_V6`]. Written by
+/// the daemon.
 pub const SERVICE_FILTER: &str = "SERVICE_FILTER";
 /// [`crate::addr::NetAddr`] of each service to the [`crate::service::ServiceId`] of one that is on it. Written by the daemon.
 pub const ADDRESSES: &str = "ADDRESSES";
@@ -15,6 +16,11 @@ pub const ADDRESSES: &str = "ADDRESSES";
 pub const RINGS: &str = "RINGS";
 /// Backend id to [`crate::backend::Backend`]. Written by the daemon.
 pub const BACKENDS: &str = "BACKENDS";
+/// Endpoint of a backend of mode `dnat`, in the layout of [`crate::service::ServiceKeyV4`], to [`crate::reply::ReplyAsV4`].
+/// Written by the daemon.
+pub const REPLIES_V4: &str = "REPLIES_V4";
+/// As [`REPLIES_V4`], of IPv6.
+pub const REPLIES_V6: &str = "REPLIES_V6";
 /// Source NAT addresses, [`crate::addr::NetAddr`]: IPv4 from 0, IPv6 from `MAX_SNAT_ADDRESSES`. Written by the daemon.
 pub const SNAT_ADDRESSES: &str = "SNAT_ADDRESSES";
 /// [`crate::flow::TupleV4`] to [`crate::flow::NatFlowV4`]. Written by the XDP program, swept by the daemon.
@@ -60,7 +66,7 @@ pub const OF_FLOWS: [&str; 8] = [
 ];
 
 /// Every map that is pinned and survives the daemon.
-pub const PINNED: [&str; 25] = [
+pub const PINNED: [&str; 27] = [
     SETTINGS,
     SERVICES_V4,
     SERVICES_V6,
@@ -68,6 +74,8 @@ pub const PINNED: [&str; 25] = [
     ADDRESSES,
     RINGS,
     BACKENDS,
+    REPLIES_V4,
+    REPLIES_V6,
     SNAT_ADDRESSES,
     FLOWS_V4,
     FLOWS_V6,

@@ -54,7 +54,7 @@ pub const FILTER_WORDS: u32 = (1 << FILTER_INDEX_BITS) / u64::BITS;
 const FILTER_INDEX_BITS: u32 = 16;
 
 /// A bit of the filter: set if a service may have a key.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct FilterBit(u32);
 
 impl FilterBit {

@@ -4,6 +4,8 @@ use crate::plain_data;
 
 /// At least one service has port 0, so a missed look-up is worth a second one.
 pub const HAS_WILDCARD: u32 = 1 << 0;
+/// At least one backend is of mode `dnat`, so what is for nobody may be a reply.
+pub const HAS_DNAT: u32 = 1 << 1;
 
 /// The one entry of the settings map.
 #[repr(C)]
@@ -17,7 +19,7 @@ pub struct Settings {
     pub snat_v4_count: u16,
     /// Source NAT addresses given for IPv6; 0: each backend's own `source`.
     pub snat_v6_count: u16,
-    /// Bits: [`HAS_WILDCARD`].
+    /// Bits: [`HAS_WILDCARD`], [`HAS_DNAT`].
     pub flags: u32,
     /// First port that replies may come to: those of all ranges since the maps were made, so that flows outlive a change
     /// of the range.

@@ -15,14 +15,14 @@ use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
     fragment,
-    maps::{self, FlowTable, FragmentTable, RecordTables},
+    maps::{self, FlowTable, FragmentTable, RecordTables, ReplyTable},
     packet::{Packet, load32, load64, store32, store64},
     parse::{self, Fragments, Ip},
 };
 
 /// An address family, told by its address.
 pub(crate) trait Family:
-    FlowTable + RecordTables + FragmentTable + Copy + Default + PartialEq + 'static
+    FlowTable + RecordTables + FragmentTable + ReplyTable + Copy + Default + PartialEq + 'static
 {
     /// The kernel's number of the family.
     const AF: u8;

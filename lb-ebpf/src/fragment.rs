@@ -11,7 +11,7 @@ use lb_common::{
     backend::{ALIVE, Backend, BackendId, IN_USE},
     csum::{self, Sum},
     flow::{self, NatFlow},
-    fragment::{AS_IS, Datagram, FORWARD, NOT_OURS, REPLY, Went},
+    fragment::{AS_IS, Datagram, FORWARD, NOT_OURS, REPLY, ROUTED, Went},
     limits::{FRAGMENT_SECS, MAX_EXTENSION_HEADERS},
     reason::Reason,
     service::ServiceId,
@@ -24,11 +24,15 @@ use network_types::{
 
 use crate::{
     family::Family,
-    forward::{direct, nat},
+    forward::{
+        direct, dnat,
+        nat::{self, Hops},
+    },
     maps::{self, Scratch},
-    next_hop::NextHop,
+    next_hop::{NextHop, Route},
     packet::Packet,
     parse::{self, Fragments, Ip, Protocol},
+    service,
     track::now_secs,
     verdict::{self, Verdict},
 };
@@ -185,10 +189,10 @@ fn translated<A: Fragmented>(packet: &Packet, flow: *const NatFlow<A>) -> u32 {
         part, datagram, went, ..
     } = &mut *room;
     if A::read(packet, part).is_ok() {
-        let kind = if flow.direction == flow::REPLY {
-            REPLY
-        } else {
-            FORWARD
+        let kind = match flow.direction {
+            flow::REPLY => REPLY,
+            flow::ROUTED => ROUTED,
+            _ => FORWARD,
         };
         begin(packet, part, datagram, went, kind);
         (went.src, went.dst) = (flow.src, flow.dst);
@@ -251,6 +255,7 @@ fn try_follow<A: Fragmented>(packet: &Packet) -> Result<Verdict, Reason> {
             direct::send::<A>(packet, &part.ip, backend, went.hash, limit)
                 .or_else(|reason| dropped(went.service, reason))
         }
+        ROUTED => route(packet, part, datagram, went).or_else(|reason| dropped(went.service, reason)),
         FORWARD | REPLY => {
             translate(packet, part, datagram, went, limit).or_else(|reason| dropped(went.service, reason))
         }
@@ -260,7 +265,7 @@ fn try_follow<A: Fragmented>(packet: &Packet) -> Result<Verdict, Reason> {
 
 #[inline(always)]
 fn dropped(service: ServiceId, reason: Reason) -> Result<Verdict, Reason> {
-    maps::count_service_drop(service, reason);
+    service::count_drop(service, reason);
     Err(reason)
 }
 
@@ -293,12 +298,45 @@ fn translate<A: Fragmented>(
         maps::count_reply(went.service, went.backend, bytes);
         NextHop::back(&went.last_hop)
     };
+    rewrite(packet, part, from, went, Hops::OneLess)?;
+    next_hop.send(packet)
+}
+
+/// A reply in mode `dnat`, as [`crate::forward::dnat`] sends them.
+#[inline(always)]
+fn route<A: Fragmented>(
+    packet: &Packet,
+    part: &Part,
+    from: &Datagram<A>,
+    went: &Went<A>,
+) -> Result<Verdict, Reason> {
+    let mut route = Route::default();
+    let by_kernel = dnat::leaves_by_kernel(&mut route, packet, &part.ip, &went.src, &went.dst)?;
+    nat::may_route(&part.ip)?;
+    maps::count_reply(went.service, went.backend, u64::from(packet.frame_len));
+    if by_kernel {
+        rewrite(packet, part, from, went, Hops::Same)?;
+        return Err(Reason::ReplyByKernel);
+    }
+    rewrite(packet, part, from, went, Hops::OneLess)?;
+    route.next_hop(packet).send(packet)
+}
+
+/// Writes the addresses and the identification of the first one.
+#[inline(always)]
+fn rewrite<A: Fragmented>(
+    packet: &Packet,
+    part: &Part,
+    from: &Datagram<A>,
+    went: &Went<A>,
+    hops: Hops,
+) -> Result<(), Reason> {
     A::set_id(packet, part, went.id).ok_or(Reason::Internal)?;
     let sum = from.dst.take_from(from.src.take_from(Sum::ZERO));
     let delta = A::header_delta(went.dst.add_to(went.src.add_to(sum)));
     let header = A::header(packet, part.ip.header).ok_or(Reason::Internal)?;
-    A::route_to(header, went.src, went.dst, delta);
-    next_hop.send(packet)
+    nat::set_addresses(header, went.src, went.dst, delta, hops);
+    Ok(())
 }
 
 impl Fragmented for NetV4 {

@@ -9,8 +9,7 @@ use core::cell::Cell;
 
 use lb_common::{
     addr::NetPort,
-    csum::{self, Sum},
-    flow::{FORWARD, NatFlow, REPLY, Tuple},
+    flow::{FORWARD, NatFlow, REPLY},
     reason::Reason,
     service::{FORWARDS, TCP, UDP},
 };
@@ -19,12 +18,15 @@ use network_types::icmp::Icmpv4Hdr;
 use crate::{
     echo,
     family::Family,
-    forward::nat,
+    forward::{
+        dnat,
+        nat::{self, Hops},
+    },
     maps::{self, Scratch},
     next_hop::NextHop,
     packet::{Packet, Ports},
     parse::{Ip, Protocol},
-    pick,
+    pick, quote,
     service::{self, Way},
     signals, track,
     verdict::{self, Verdict},
@@ -32,9 +34,6 @@ use crate::{
 
 /// L4 bytes that every ICMP error quotes at least (RFC 792).
 const QUOTED_L4: usize = 8;
-/// Offset of the checksum in a TCP header, and in a UDP header.
-const TCP_CHECKSUM: usize = 16;
-const UDP_CHECKSUM: usize = 6;
 
 /// Translates an ICMP error about a known flow and sends it to the flow's other end. One about a packet that a backend
 /// sent in the service's name goes to that backend as it is. Everything else passes.
@@ -71,6 +70,7 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
     };
     let mut room = A::room()?;
     let Scratch {
+        ip: header,
         tuple,
         known: flow,
         spare_key: outer,
@@ -96,6 +96,10 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
         let found = service::find(tuple)?;
         // As in `service::handle`.
         let (is_service, service) = (found.is_some(), found.unwrap_or_default());
+        if !is_service && dnat::may_be_reply() {
+            *header = *ip;
+            return Ok(Way::Reply);
+        }
         if !is_service || !service.has(FORWARDS) {
             return Err(Reason::OtherProtocol);
         }
@@ -103,23 +107,20 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
         return Ok(Way::AsIs);
     }
     signals::error_about::<A>(message.type_, message.code);
-    let outer = outer.dst.take_from(outer.src.take_from(Sum::ZERO));
-    let sent = send(packet, ip, &quoted, tuple, flow, outer, limit);
+    *header = *ip;
+    let sent = send(packet, ip, flow, limit);
     if let Err(reason) = sent {
         maps::count_service_drop(flow.service, reason);
     }
     Ok(Way::Ends(verdict::reason(sent)))
 }
 
-/// Sends the error to where `flow` leads. `outer` is the sum that takes the error's own addresses away.
+/// Sends the error to where `flow` leads, which is in the room as all about it.
 #[inline(always)]
 fn send<A: Family>(
     packet: &Packet,
     ip: &Ip,
-    quoted: &Ip,
-    tuple: &Tuple<A>,
     flow: &NatFlow<A>,
-    outer: Sum,
     limit: &Cell<u32>,
 ) -> Result<Verdict, Reason> {
     let next_hop = match flow.direction {
@@ -142,57 +143,6 @@ fn send<A: Family>(
     } else {
         maps::count_reply(flow.service, flow.backend, bytes);
     }
-    rewrite(packet, ip, quoted, tuple, flow, outer)?;
+    quote::translate::<A>(packet, false, Hops::OneLess)?;
     next_hop.send(packet)
-}
-
-/// Rewrites outer and quoted headers.
-#[inline(always)]
-fn rewrite<A: Family>(
-    packet: &Packet,
-    ip: &Ip,
-    quoted: &Ip,
-    tuple: &Tuple<A>,
-    flow: &NatFlow<A>,
-    outer: Sum,
-) -> Result<(), Reason> {
-    // All that ICMP's checksum covers and that changes is summed up here.
-    let mut change = Sum::ZERO;
-
-    let quoted_header = A::header(packet, quoted.header).ok_or(Reason::Internal)?;
-    let before = A::header_checksum(quoted_header);
-    A::set_addresses(quoted_header, flow.dst, flow.src, flow.ip_delta);
-    change = change.sub(before).add(A::header_checksum(quoted_header));
-    change = track::port_change(track::address_change(tuple, flow).plus(change), tuple, flow);
-
-    let ports: &mut Ports = packet.at(quoted.payload).ok_or(Reason::Internal)?;
-    ports.source = flow.dst_port.0.to_ne_bytes();
-    ports.destination = flow.src_port.0.to_ne_bytes();
-
-    let checksum_offset = match quoted.protocol {
-        Protocol::Udp => UDP_CHECKSUM,
-        Protocol::Tcp | Protocol::Icmp => TCP_CHECKSUM,
-    };
-    // Errors that quote 8 bytes of TCP have no checksum to adapt.
-    let checksum_at = quoted.payload + checksum_offset;
-    if checksum_at + 2 <= ip.end
-        && let Some(field) = packet.at::<[u8; 2]>(checksum_at)
-    {
-        let before = u16::from_ne_bytes(*field);
-        let after = match quoted.protocol {
-            Protocol::Udp => nat::udp_checksum(before, flow.l4_delta),
-            Protocol::Tcp | Protocol::Icmp => csum::update(before, flow.l4_delta),
-        };
-        *field = after.to_ne_bytes();
-        change = change.sub(before).add(after);
-    }
-
-    // The outer addresses: the source need not be the flow's.
-    let outer = flow.dst.add_to(flow.src.add_to(outer));
-    change = change.plus(A::icmp_delta(outer));
-    let message: &mut Icmpv4Hdr = packet.at(ip.payload).ok_or(Reason::Internal)?;
-    message.check = csum::update(u16::from_ne_bytes(message.check), change.fold()).to_ne_bytes();
-    let header = A::header(packet, ip.header).ok_or(Reason::Internal)?;
-    A::route_to(header, flow.src, flow.dst, A::header_delta(outer));
-    Ok(())
 }

@@ -34,6 +34,8 @@ mod parse;
 #[cfg(target_arch = "bpf")]
 mod pick;
 #[cfg(target_arch = "bpf")]
+mod quote;
+#[cfg(target_arch = "bpf")]
 mod reply;
 #[cfg(target_arch = "bpf")]
 mod service;
@@ -56,6 +58,7 @@ mod entry {
 
     use crate::{
         family::Family,
+        forward::dnat,
         fragment, icmp,
         packet::Packet,
         parse::{self, Network},
@@ -101,12 +104,16 @@ mod entry {
         if let Way::Icmp = way {
             way = icmp::handle::<A>(packet);
         }
-        let reason = match way {
+        let mut reason = match way {
             Way::Ends(reason) => reason,
             Way::AsIs => service::forward_as_is::<A>(packet),
+            Way::Reply => dnat::reply::<A>(packet),
             // Asked once.
             Way::Icmp => Reason::Internal,
         };
+        if reason == dnat::CHOSEN {
+            reason = dnat::send::<A>(packet);
+        }
         if reason == Reason::Fragment {
             return fragment::follow::<A>(packet);
         }

@@ -4,6 +4,7 @@
 mod fragments;
 pub(crate) mod guards;
 mod records;
+mod replies;
 
 use core::{
     cell::Cell,
@@ -32,8 +33,9 @@ use lb_common::{
 pub(crate) use self::{
     fragments::FragmentTable,
     records::{RecordTables, Records},
+    replies::ReplyTable,
 };
-use crate::{fragment::Part, parse::Ip};
+use crate::{forward::dnat::Chosen, fragment::Part, parse::Ip};
 
 /// Flow tables allocate an entry when a flow begins: a million idle entries of two families would cost 300 MB.
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -93,6 +95,8 @@ pub(crate) struct Scratch<A> {
     pub(crate) ip: Ip,
     /// See above.
     pub(crate) service: Service,
+    /// What became of its slot, where the backend's mode is `dnat`.
+    pub(crate) chosen: Chosen,
     /// The largest packet that would have fit, where one was refused as too big. Set through shared references.
     pub(crate) limit: Cell<u32>,
     /// The packet's tuple.

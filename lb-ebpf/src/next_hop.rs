@@ -7,7 +7,7 @@ use core::{
 };
 
 use aya_ebpf::{
-    bindings::bpf_fib_lookup,
+    bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup},
     helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect},
 };
 use lb_common::{
@@ -95,37 +95,12 @@ impl NextHop {
     // Not inlined: the stack of a fallback.
     #[inline(never)]
     fn ask_kernel<A: Family>(packet: &Packet, src: &A, dst: &A) -> Result<Self, Reason> {
-        let mut params = MaybeUninit::<bpf_fib_lookup>::uninit();
-        for word in 0..size_of::<bpf_fib_lookup>() / size_of::<u32>() {
-            // Volatile, or it becomes a call of memset, which goes byte by byte.
-            // SAFETY: that many words fit.
-            unsafe { params.as_mut_ptr().cast::<u32>().add(word).write_volatile(0) };
+        let mut route = Route::default();
+        match route.ask(packet, src, dst, 0) {
+            BPF_FIB_LKUP_RET_SUCCESS => Ok(route.next_hop(packet)),
+            // No route, no neighbour yet, forwarding disabled.
+            _ => Err(Reason::NoNextHop),
         }
-        // SAFETY: integers and unions of them, for which zero is a value.
-        let params = unsafe { params.assume_init_mut() };
-        params.family = A::AF;
-        params.ifindex = packet.ifindex();
-        A::set_route(params, *src, *dst);
-        #[expect(clippy::cast_possible_truncation, reason = "64 bytes")]
-        let size = size_of::<bpf_fib_lookup>() as i32;
-        // SAFETY: the context of this run, and parameters of the size given.
-        let found = unsafe { fib_lookup(packet.context().cast(), ptr::from_mut(params), size, 0) };
-        // Anything but 0 (BPF_FIB_LKUP_RET_SUCCESS) leaves the addresses unset: no route, no neighbour yet,
-        // forwarding disabled.
-        if found != 0 {
-            return Err(Reason::NoNextHop);
-        }
-        Ok(Self {
-            ifindex: params.ifindex,
-            // SAFETY: the two addresses follow each other, within the parameters.
-            macs: unsafe { Macs::at((&raw const params.smac).cast()) }.swapped(),
-            // The kernel does not tell. On the same link, the packet's own are the best guess.
-            vlans: if params.ifindex == packet.ifindex() {
-                Vlans::of_tags(packet.tags)
-            } else {
-                Vlans::NONE
-            },
-        })
     }
 
     /// Writes the frame's addresses and sends it.
@@ -141,6 +116,66 @@ impl NextHop {
         // SAFETY: takes integers alone. It fails on unknown flags only, and there are none.
         unsafe { bpf_redirect(self.ifindex, 0) };
         Ok(Verdict::REDIRECTED)
+    }
+}
+
+/// A look-up in the kernel's routes and neighbours.
+pub(crate) struct Route(bpf_fib_lookup);
+
+impl Default for Route {
+    #[inline(always)]
+    fn default() -> Self {
+        let mut params = MaybeUninit::<bpf_fib_lookup>::uninit();
+        for word in 0..size_of::<bpf_fib_lookup>() / size_of::<u32>() {
+            // Volatile, or it becomes a call of memset, which goes byte by byte.
+            // SAFETY: that many words fit.
+            unsafe { params.as_mut_ptr().cast::<u32>().add(word).write_volatile(0) };
+        }
+        // SAFETY: integers and unions of them, for which zero is a value.
+        Self(unsafe { params.assume_init() })
+    }
+}
+
+impl Route {
+    /// Asks for the way of a packet of `len` bytes, 0 where its length does not count. Returns one of the kernel's
+    /// `BPF_FIB_LKUP_RET_*`: only success leaves a next hop.
+    #[inline(always)]
+    pub(crate) fn ask<A: Family>(&mut self, packet: &Packet, src: &A, dst: &A, len: usize) -> u32 {
+        let params = &mut self.0;
+        params.family = A::AF;
+        params.ifindex = packet.ifindex();
+        #[expect(clippy::cast_possible_truncation, reason = "an IP packet's length")]
+        let len = len as u16;
+        params.__bindgen_anon_1.tot_len = len;
+        A::set_route(params, *src, *dst);
+        #[expect(clippy::cast_possible_truncation, reason = "64 bytes")]
+        let size = size_of::<bpf_fib_lookup>() as i32;
+        // SAFETY: the context of this run, and parameters of the size given.
+        let found = unsafe { fib_lookup(packet.context().cast(), ptr::from_mut(params), size, 0) };
+        // An error of the call itself is a number that no result has.
+        u32::try_from(found).unwrap_or(u32::MAX)
+    }
+
+    /// The interface that the packet leaves by.
+    #[inline(always)]
+    pub(crate) const fn ifindex(&self) -> u32 {
+        self.0.ifindex
+    }
+
+    /// The next hop that was found for the packet.
+    #[inline(always)]
+    pub(crate) fn next_hop(&self, packet: &Packet) -> NextHop {
+        NextHop {
+            ifindex: self.0.ifindex,
+            // SAFETY: the two addresses follow each other, within the parameters.
+            macs: unsafe { Macs::at((&raw const self.0.smac).cast()) }.swapped(),
+            // The kernel does not tell. On the same link, the packet's own are the best guess.
+            vlans: if self.0.ifindex == packet.ifindex() {
+                Vlans::of_tags(packet.tags)
+            } else {
+                Vlans::NONE
+            },
+        }
     }
 }
 

@@ -268,7 +268,7 @@ fn record<A: Family>(room: &mut Scratch<A>, replaces: bool) -> Result<(), Reason
 
 /// What the translation from `tuple` to `flow` adds to checksums.
 #[inline(always)]
-fn set_deltas<A: Family>(tuple: &Tuple<A>, flow: &mut NatFlow<A>) {
+pub(crate) fn set_deltas<A: Family>(tuple: &Tuple<A>, flow: &mut NatFlow<A>) {
     let addresses = track::address_change(tuple, flow);
     flow.ip_delta = A::header_delta(addresses);
     flow.l4_delta = track::port_change(addresses, tuple, flow).fold();

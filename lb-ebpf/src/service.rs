@@ -4,18 +4,22 @@ use core::cell::Cell;
 
 use lb_common::{
     addr::NetPort,
-    backend::Backend,
+    backend::{Backend, BackendId},
     flow::{NatFlow, REPLY, Tuple},
     reason::{Action, Reason},
     ring_slot::Pick,
-    service::{FORWARDS, Service, ServiceId, TCP, TRACKS_ALL, TRANSLATES, UDP},
+    service::{FORWARDS, Mode, Service, ServiceId, TCP, TRACKS_ALL, TRANSLATES, UDP},
     settings::HAS_WILDCARD,
 };
 
 use crate::{
     family::Family,
     follow,
-    forward::{direct, nat},
+    forward::{
+        direct,
+        dnat::{self, Chosen},
+        nat,
+    },
     fragment, guard,
     maps::{self, Room, Scratch},
     next_hop::NextHop,
@@ -36,6 +40,8 @@ pub(crate) enum Way {
     Icmp,
     /// [`forward_as_is`], with packet and service in the room.
     AsIs,
+    /// [`dnat::reply`], with the packet in the room: it is for nobody, unless it is a reply.
+    Reply,
 }
 
 /// Decides about a TCP or UDP packet.
@@ -66,7 +72,7 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
         return Ok(Way::AsIs);
     }
     if !is_service && !is_snat_port(room.tuple.dst_port)? {
-        return Err(not_ours::<A>(packet, &ip));
+        return foreign(packet, &mut *room, ip);
     }
     let Scratch { tuple, known, .. } = &mut *room;
     let entry = track::find(tuple, known);
@@ -78,7 +84,7 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
         return Ok(ends(room.known.service, sent));
     }
     if !is_service {
-        return Err(not_ours::<A>(packet, &ip));
+        return foreign(packet, &mut *room, ip);
     }
     if entry.is_none() && service.has(FORWARDS) {
         let opens = check_ours::<A>(packet, &ip)?.is_some_and(TcpFlags::opens);
@@ -94,9 +100,19 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
     Ok(ends(service.id, from_client(packet, &ip, room, &service, entry)))
 }
 
-/// A packet that is for nobody here. [`crate::fragment::follow`] remembers that of a first fragment.
+/// A packet for nobody; where there are replies without a flow, perhaps one of them.
 #[inline(always)]
-fn not_ours<A: Family>(packet: &Packet, ip: &Ip) -> Reason {
+fn foreign<A: Family>(packet: &Packet, room: &mut Scratch<A>, ip: Ip) -> Result<Way, Reason> {
+    if !dnat::may_be_reply() {
+        return Err(not_ours::<A>(packet, &ip));
+    }
+    room.ip = ip;
+    Ok(Way::Reply)
+}
+
+/// A TCP or UDP packet that is for nobody here. [`crate::fragment::follow`] remembers that of a first fragment.
+#[inline(always)]
+pub(crate) fn not_ours<A: Family>(packet: &Packet, ip: &Ip) -> Reason {
     if A::is_fragment(packet, ip) {
         Reason::Fragment
     } else {
@@ -121,27 +137,39 @@ fn is_snat_port(port: NetPort) -> Result<bool, Reason> {
 #[inline(always)]
 pub(crate) fn find<A: Family>(tuple: &Tuple<A>) -> Result<Option<Service>, Reason> {
     let exact = A::service(tuple.dst, tuple.dst_port, tuple.protocol);
-    if exact.is_some() || maps::settings()?.flags & HAS_WILDCARD == 0 {
+    if exact.is_some() || !has_wildcard() {
         return Ok(exact);
     }
     Ok(A::service(tuple.dst, NetPort(0), tuple.protocol))
+}
+
+/// Whether port 0 of some address stands for all its ports.
+#[inline(always)]
+pub(crate) fn has_wildcard() -> bool {
+    maps::settings().is_ok_and(|settings| settings.flags & HAS_WILDCARD != 0)
 }
 
 /// Counts a drop for the service too.
 #[inline(always)]
 fn counted(service: ServiceId, outcome: Result<Verdict, Reason>) -> Result<Verdict, Reason> {
     if let Err(reason) = outcome {
-        match reason.action() {
-            Action::Drop | Action::Aborted => maps::count_service_drop(service, reason),
-            Action::Tx | Action::Redirect | Action::Pass => {}
-        }
+        count_drop(service, reason);
     }
     outcome
 }
 
+/// Counts a drop for the service, if it is one.
+#[inline(always)]
+pub(crate) fn count_drop(service: ServiceId, reason: Reason) {
+    match reason.action() {
+        Action::Drop | Action::Aborted => maps::count_service_drop(service, reason),
+        Action::Tx | Action::Redirect | Action::Pass => {}
+    }
+}
+
 /// Checks what only matters once a packet is ours, and reads what a flow's state depends on.
 #[inline(always)]
-fn check_ours<A: Family>(packet: &Packet, ip: &Ip) -> Result<Option<TcpFlags>, Reason> {
+pub(crate) fn check_ours<A: Family>(packet: &Packet, ip: &Ip) -> Result<Option<TcpFlags>, Reason> {
     // A router does not forward what came as a link-layer broadcast or multicast (RFC 1812 section 5.3.4).
     if packet.is_multicast() {
         return Err(Reason::NotOurs);
@@ -189,6 +217,9 @@ fn try_forward_as_is<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
             Pick::Owner(_) | Pick::LookUp => follow::owner_in::<A>(service, slot, opens),
         };
         let Choice { id, backend } = pick::choice(service, owner)?;
+        if backend.mode == Mode::Dnat as u8 {
+            return Err(choose(A::room()?, id, opens));
+        }
         if A::is_fragment(packet, ip) {
             fragment::record_as_is::<A>(packet, id, hash);
         }
@@ -197,6 +228,16 @@ fn try_forward_as_is<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
         Ok(verdict)
     });
     counted(service.id, sent)
+}
+
+/// Leaves a packet to [`dnat::send`].
+#[inline(always)]
+fn choose<A: Family>(mut room: Room<A>, backend: BackendId, opens: bool) -> Reason {
+    room.chosen = Chosen {
+        backend,
+        opens: u16::from(opens),
+    };
+    dnat::CHOSEN
 }
 
 /// A packet to a service: to its flow's backend, or to the one that takes the new flow.

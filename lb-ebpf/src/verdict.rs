@@ -5,6 +5,7 @@ use core::ptr;
 use aya_ebpf::bindings::xdp_action;
 use lb_common::{
     interfaces::InterfaceSlots,
+    limits::MAX_INTERFACES,
     reason::{Action, Reason},
 };
 
@@ -23,6 +24,21 @@ fn interface_slot(packet: &Packet) -> u32 {
     let place = InterfaceSlots::place(packet.ifindex(), multiplier);
     // SAFETY: as above; places are below the number of slots.
     u32::from(unsafe { ptr::read_volatile((&raw const INTERFACE_SLOTS.slots).cast::<u8>().add(place)) })
+}
+
+/// Whether the program runs on an interface, which then takes frames from it.
+#[inline(always)]
+pub(crate) fn serves(ifindex: u32) -> bool {
+    // Volatile, as above.
+    // SAFETY: reads of a constant.
+    let multiplier = unsafe { ptr::read_volatile(&raw const INTERFACE_SLOTS.multiplier) };
+    let place = InterfaceSlots::place(ifindex, multiplier);
+    // SAFETY: as above; places are below the number of slots, and slots below the number of interfaces.
+    unsafe {
+        let slot = ptr::read_volatile((&raw const INTERFACE_SLOTS.slots).cast::<u8>().add(place));
+        let slot = usize::from(slot) % MAX_INTERFACES as usize;
+        ptr::read_volatile((&raw const INTERFACE_SLOTS.indices).cast::<u32>().add(slot)) == ifindex
+    }
 }
 
 /// How a packet that is ours was sent: one of the constants. As large as a reason, so that no word of a `Result` of the two

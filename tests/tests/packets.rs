@@ -8,6 +8,8 @@ mod bench;
 mod build;
 #[path = "packets/decap.rs"]
 mod decap;
+#[path = "packets/dnat.rs"]
+mod dnat;
 #[path = "packets/echo.rs"]
 mod echo;
 #[path = "packets/fragments.rs"]

@@ -21,7 +21,16 @@ pub(crate) fn may_route(ip: &Ip) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Rewrites a TCP or UDP packet to what its flow says, and sends it. Nothing is written unless all can be.
+/// What becomes of the TTL or hop limit.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hops {
+    /// It becomes less by one: we route the packet.
+    OneLess,
+    /// Nothing: the kernel routes it.
+    Same,
+}
+
+/// Rewrites a TCP or UDP packet to what its flow says, and sends it.
 #[inline(always)]
 pub(crate) fn translate<A: Family>(
     packet: &Packet,
@@ -29,6 +38,18 @@ pub(crate) fn translate<A: Family>(
     flow: &NatFlow<A>,
     next_hop: &NextHop,
 ) -> Result<Verdict, Reason> {
+    rewrite(packet, ip, flow, Hops::OneLess)?;
+    next_hop.send(packet)
+}
+
+/// Rewrites a TCP or UDP packet to what its flow says. Nothing is written unless all can be.
+#[inline(always)]
+pub(crate) fn rewrite<A: Family>(
+    packet: &Packet,
+    ip: &Ip,
+    flow: &NatFlow<A>,
+    hops: Hops,
+) -> Result<(), Reason> {
     if A::is_fragment(packet, ip) {
         fragment::record_translated(packet, flow);
     }
@@ -48,8 +69,17 @@ pub(crate) fn translate<A: Family>(
         }
         Protocol::Icmp => return Err(Reason::Internal),
     }
-    A::route_to(header, flow.src, flow.dst, flow.ip_delta);
-    next_hop.send(packet)
+    set_addresses(header, flow.src, flow.dst, flow.ip_delta, hops);
+    Ok(())
+}
+
+/// Writes addresses whose change is `delta`, as [`Family::header_delta`] gives it.
+#[inline(always)]
+pub(crate) fn set_addresses<A: Family>(header: &mut A::Header, src: A, dst: A, delta: u16, hops: Hops) {
+    match hops {
+        Hops::OneLess => A::route_to(header, src, dst, delta),
+        Hops::Same => A::set_addresses(header, src, dst, delta),
+    }
 }
 
 /// A UDP checksum after a change: 0 says that there is none and stays; one that comes out as 0 is sent as its other

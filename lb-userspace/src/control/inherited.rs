@@ -110,5 +110,6 @@ fn lingering(desired: &Desired, programmed: &Programmed, now: Instant) -> Vec<Li
             )
         }));
     }
+    found.retain(|lingering| !lingering.overtaken(desired));
     found
 }

@@ -12,6 +12,7 @@ use crate::{
     plan::Target,
     state::{
         desired::Desired,
+        endpoints,
         names::{BackendName, ServiceName},
         service::ServiceKey,
     },
@@ -101,8 +102,12 @@ impl Lingering {
         })
     }
 
-    /// Whether `desired` has given the address a backend again, or has dropped the service.
+    /// Whether `desired` has given the address a backend again, or has dropped the service. In mode `dnat` also where
+    /// another service has it now: replies from there are that one's.
     pub fn overtaken(&self, desired: &Desired) -> bool {
+        if self.mode == Mode::Dnat && endpoints::is_of_another(desired, self.key, self.address) {
+            return true;
+        }
         let service = desired.services.values().find(|service| service.key == self.key);
         service.is_none_or(|service| {
             service
@@ -123,6 +128,7 @@ impl Lingering {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::testing;
 
     #[test]
     fn only_a_count_after_the_removal_releases_a_backend() {
@@ -160,6 +166,33 @@ mod tests {
                 finished,
                 "at {now}"
             );
+        }
+    }
+
+    /// Mode of the one that lingers, the other service's mode, and the port of its backend at the same address.
+    #[test]
+    fn replies_of_a_removed_backend_are_not_another_services() {
+        for (mode, others, port, gone) in [
+            (Mode::Dnat, Mode::Dnat, 80, true),
+            (Mode::Dnat, Mode::Dnat, 0, true),
+            (Mode::Dnat, Mode::Dnat, 81, false),
+            (Mode::Dnat, Mode::Nat, 80, false),
+            (Mode::Nat, Mode::Dnat, 80, false),
+        ] {
+            let own = testing::service("web", 1, &[("a", 1)]);
+            let mut other = testing::service("api", 2, &[("b", 1)]);
+            other.mode = others;
+            other.backends[0].address = ([10, 9, 9, 9], port).into();
+            let lingering = Lingering::found(
+                own.name.clone(),
+                own.key,
+                ([10, 9, 9, 9], 80).into(),
+                mode,
+                Duration::from_secs(600),
+                Instant::now(),
+            );
+            let overtaken = lingering.unwrap().overtaken(&testing::desired([own, other]));
+            assert_eq!(overtaken, gone, "{mode:?}, {others:?} at port {port}");
         }
     }
 }

@@ -20,6 +20,10 @@ pub(super) struct Directory {
     pub(super) rings: usize,
     /// Prefixes in guards.
     pub(super) prefixes: usize,
+    /// IPv4 endpoints of mode `dnat`.
+    pub(super) replies_v4: usize,
+    /// IPv6 endpoints of mode `dnat`.
+    pub(super) replies_v6: usize,
     /// Source NAT addresses in use.
     pub(super) snat_addresses: usize,
 }
@@ -60,11 +64,15 @@ impl Directory {
                 })
             })
             .collect();
+        let endpoints = programmed.replies.keys();
+        let replies_v4 = endpoints.filter(|endpoint| endpoint.address.is_ipv4()).count();
         Self {
             services,
             backends,
             rings: programmed.rings.len(),
             prefixes: programmed.prefixes.len(),
+            replies_v4,
+            replies_v6: programmed.replies.len() - replies_v4,
             snat_addresses: programmed.snat_addresses.len(),
         }
     }

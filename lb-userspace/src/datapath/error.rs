@@ -189,6 +189,18 @@ fn describe(step: &Step) -> String {
         Step::RemovePrefix { key } => {
             format!("cannot remove a prefix of {} from a guard", key.address.to_ip())
         }
+        Step::WriteReply { endpoint, .. } => {
+            format!(
+                "cannot write replies from {} port {}",
+                endpoint.address, endpoint.port
+            )
+        }
+        Step::RemoveReply { endpoint } => {
+            format!(
+                "cannot remove replies from {} port {}",
+                endpoint.address, endpoint.port
+            )
+        }
         Step::Barrier => "cannot wait for the data plane to take up a change".to_owned(),
         Step::RemoveRing { ring } => format!("cannot remove ring {}", ring.0),
         Step::FreeBackend { id } => format!("cannot free backend id {}", id.0),

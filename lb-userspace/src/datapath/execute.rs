@@ -13,13 +13,14 @@ use lb_common::{
     limits::MAX_SNAT_ADDRESSES,
     ring_slot::RingSlot,
     service::{RingId, ServiceId},
-    settings::{HAS_WILDCARD, Settings},
+    settings::{HAS_DNAT, HAS_WILDCARD, Settings},
 };
 
 use super::{
-    DatapathError, ProgramError, maps::Maps, neighbours::NextHop, records, services, sys::GracePeriod,
+    DatapathError, ProgramError, maps::Maps, neighbours::NextHop, records, replies, services,
+    sys::GracePeriod,
 };
-use crate::plan::{Programmed, ProgrammedBackend, Step};
+use crate::plan::{Endpoint, Programmed, ProgrammedBackend, Step};
 
 /// Writes to the maps.
 pub(super) struct Executor {
@@ -124,11 +125,16 @@ impl Executor {
                 snat_addresses,
                 snat_ports,
                 wildcard,
-            } => self.write_settings(
-                snat_addresses,
-                (*snat_ports.start(), *snat_ports.end()),
-                *wildcard,
-            ),
+                dnat,
+            } => {
+                let flags = [(*wildcard, HAS_WILDCARD), (*dnat, HAS_DNAT)];
+                let flags = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag);
+                self.write_settings(
+                    snat_addresses,
+                    (*snat_ports.start(), *snat_ports.end()),
+                    flags.sum(),
+                )
+            }
             Step::WriteBackend { .. } => {
                 let backends: Vec<_> = group
                     .iter()
@@ -142,6 +148,7 @@ impl Executor {
                     .collect();
                 self.write_backends(&backends)
             }
+            Step::WriteReply { endpoint, reply } => replies::write(maps, endpoint, reply),
             Step::WriteRing { .. } => {
                 let rings: Vec<(RingId, &[RingSlot])> = group
                     .iter()
@@ -163,9 +170,29 @@ impl Executor {
                 }
                 services::write(maps, key, *service)
             }
-            Step::RemoveService { key, .. } => services::remove(maps, key, &programmed.services),
+            Step::RemoveService { key, .. } => {
+                services::remove(maps, key, &programmed.services, programmed.replies.keys())
+            }
             Step::Barrier => self.grace.wait(),
             Step::RemoveRing { ring } => maps.rings.remove(*ring),
+            Step::RemoveReply { .. } => {
+                let gone: Vec<&Endpoint> = group
+                    .iter()
+                    .filter_map(|step| {
+                        if let Step::RemoveReply { endpoint } = step {
+                            Some(endpoint)
+                        } else {
+                            None
+                        }
+                    })
+                    .collect();
+                let left: BTreeSet<&Endpoint> = gone.iter().copied().collect();
+                let stay = programmed
+                    .replies
+                    .keys()
+                    .filter(|endpoint| !left.contains(endpoint));
+                replies::remove(maps, &gone, programmed.services.keys().chain(stay))
+            }
             Step::FreeBackend { id } => {
                 let key = u32::from(id.0);
                 let current = maps.backends.get(&key)?.unwrap_or_default();
@@ -176,7 +203,7 @@ impl Executor {
 
     /// Counts shrink before the addresses behind them change, and grow after them, so that a packet never takes an
     /// address that is not there.
-    fn write_settings(&self, addresses: &[IpAddr], ports: (u16, u16), wildcard: bool) -> io::Result<()> {
+    fn write_settings(&self, addresses: &[IpAddr], ports: (u16, u16), flags: u32) -> io::Result<()> {
         let maps = &self.maps;
         let family = |v4: bool| addresses.iter().filter(move |address| address.is_ipv4() == v4);
         let count = |v4: bool| u16::try_from(family(v4).count()).map_err(io::Error::other);
@@ -186,7 +213,7 @@ impl Executor {
             snat_port_count: (ports.1.saturating_sub(ports.0)).saturating_add(1),
             snat_v4_count: count(true)?,
             snat_v6_count: count(false)?,
-            flags: if wildcard { HAS_WILDCARD } else { 0 },
+            flags,
             ..current.with_replies_to(ports.0, ports.1)
         };
         let shrunk = Settings {
@@ -276,5 +303,6 @@ fn joins(first: &Step, step: &Step) -> bool {
         (first, step),
         (Step::WriteRing { .. }, Step::WriteRing { .. })
             | (Step::WriteBackend { .. }, Step::WriteBackend { .. })
+            | (Step::RemoveReply { .. }, Step::RemoveReply { .. })
     )
 }

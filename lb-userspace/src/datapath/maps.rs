@@ -1,10 +1,12 @@
 //! The pinned maps as typed handles. They are opened once, and their sizes compared with the layouts of `lb-common`
 //! then, so that a layout that does not fit stops the start instead of a packet.
 
+mod rings;
+
 use std::{
     io,
     marker::PhantomData,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd},
     path::Path,
     sync::atomic::{AtomicU64, Ordering},
 };
@@ -19,20 +21,14 @@ use lb_common::{
     limits::MAX_BACKENDS,
     map_names,
     reason::REASON_SLOTS,
-    ring_slot::RingSlot,
-    service::{RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6},
+    reply::{ReplyAsV4, ReplyAsV6},
+    service::{Service, ServiceId, ServiceKeyV4, ServiceKeyV6},
     settings::Settings,
     track::{self, FlowRecord},
 };
 
-use super::{DatapathError, loading, object::MapShape, sys};
-
-/// `BPF_MAP_TYPE_ARRAY`, and the flag that lets arrays of different lengths stand in one map of maps
-/// (`BPF_F_INNER_MAP`).
-const RING_MAP_TYPE: u32 = 2;
-const RING_MAP_FLAGS: u32 = 1 << 12;
-/// Name of inner maps, as tools show it.
-const RING_MAP_NAME: &str = "RING";
+pub(super) use self::rings::Rings;
+use super::{DatapathError, sys};
 
 /// Entries that one batch call reads or writes: large enough that calls do not count, small enough that buffers stay
 /// below 100 KiB for plain maps.
@@ -262,96 +258,6 @@ impl<V: Pod + Default> Table<u32, V> {
     }
 }
 
-/// The map of rings, each an array of its own length.
-pub(super) struct Rings(Table<u32, u32>);
-
-impl Rings {
-    /// Puts rings in place, each at once and whole, and waits until no packet sees an old one any more.
-    pub(super) fn set(&self, rings: &[(RingId, &[RingSlot])]) -> io::Result<()> {
-        let inner: Vec<OwnedFd> = rings
-            .iter()
-            .map(|(_, slots)| build_ring(slots))
-            .collect::<io::Result<_>>()?;
-        let keys: Vec<u32> = rings.iter().map(|(ring, _)| u32::from(ring.0)).collect();
-        let values: Vec<i32> = inner.iter().map(|map| map.as_raw_fd()).collect();
-        // In one call, since each call waits for a grace period of its own.
-        let result = match sys::update_batch(self.0.fd(), &keys, &values) {
-            Err(e) if sys::lacks_batch(&e) => keys
-                .iter()
-                .zip(&values)
-                .try_for_each(|(key, value)| sys::update(self.0.fd(), key, &[*value])),
-            result => result,
-        };
-        self.0.counted(result)
-    }
-
-    /// Takes a ring away.
-    pub(super) fn remove(&self, ring: RingId) -> io::Result<()> {
-        self.0.delete(&u32::from(ring.0)).map(drop)
-    }
-
-    /// Ids that hold a ring, and the kernel's ids of their maps.
-    pub(super) fn present(&self) -> io::Result<Vec<(RingId, u32)>> {
-        // One by one: whether a batch passes over empty entries depends on the kernel's version.
-        let mut present = Vec::new();
-        for ring in 0..u16::try_from(self.0.capacity).unwrap_or(u16::MAX) {
-            if let Some(map_id) = self.0.get(&u32::from(ring))? {
-                present.push((RingId(ring), map_id));
-            }
-        }
-        Ok(present)
-    }
-
-    /// The slots of the ring in the map with this id. Needs CAP_SYS_ADMIN, as the kernel hands out maps by id only to
-    /// it.
-    pub(super) fn read(map_id: u32) -> io::Result<Vec<RingSlot>> {
-        let map = MapData::from_id(map_id).map_err(io::Error::other)?;
-        let info = map.info().map_err(io::Error::other)?;
-        if (info.key_size() as usize, info.value_size() as usize) != (size_of::<u32>(), size_of::<RingSlot>())
-        {
-            return Err(io::Error::other("an inner map is no ring"));
-        }
-        let table: Table<u32, RingSlot> = Table {
-            map,
-            name: map_names::RINGS,
-            capacity: info.max_entries(),
-            width: 1,
-            errors: AtomicU64::new(0),
-            layout: PhantomData,
-        };
-        let mut slots = Vec::with_capacity(table.capacity as usize);
-        table.read_range(0, table.capacity, |_, slot| slots.extend_from_slice(slot))?;
-        Ok(slots)
-    }
-
-    /// The map itself, for what is counted about it.
-    pub(super) const fn table(&self) -> &Table<u32, u32> {
-        &self.0
-    }
-}
-
-/// Creates the array of a ring and fills it.
-fn build_ring(slots: &[RingSlot]) -> io::Result<OwnedFd> {
-    let size = |bytes: usize| u32::try_from(bytes).map_err(io::Error::other);
-    let shape = MapShape {
-        map_type: RING_MAP_TYPE,
-        key_size: size(size_of::<u32>())?,
-        value_size: size(size_of::<RingSlot>())?,
-        max_entries: size(slots.len())?,
-        flags: RING_MAP_FLAGS,
-    };
-    let map = loading::create_map(RING_MAP_NAME, &shape, None, None)?;
-    let keys: Vec<u32> = (0..size(slots.len())?).collect();
-    match sys::update_batch(map.as_fd(), &keys, slots) {
-        Err(e) if sys::lacks_batch(&e) => keys
-            .iter()
-            .zip(slots)
-            .try_for_each(|(key, slot)| sys::update(map.as_fd(), key, &[*slot]))?,
-        result => result?,
-    }
-    Ok(map)
-}
-
 /// Clears the verdict counters of an interface slot, before the first program counts there for another interface.
 pub(super) fn clear_verdicts(pins: &Path, slot: u32) -> Result<(), DatapathError> {
     let table: Table<u32, PacketCount> = Table::open(pins, map_names::VERDICTS, cpus()?)?;
@@ -398,6 +304,8 @@ pub(super) struct Maps {
     pub(super) addresses: Table<NetAddr, ServiceId>,
     pub(super) rings: Rings,
     pub(super) backends: Table<u32, Backend>,
+    pub(super) replies_v4: Table<ServiceKeyV4, ReplyAsV4>,
+    pub(super) replies_v6: Table<ServiceKeyV6, ReplyAsV6>,
     pub(super) snat_addresses: Table<u32, NetAddr>,
     pub(super) flows_v4: Table<TupleV4, NatFlowV4>,
     pub(super) flows_v6: Table<TupleV6, NatFlowV6>,
@@ -423,6 +331,8 @@ impl Maps {
             addresses: Table::open(pins, map_names::ADDRESSES, 1)?,
             rings: Rings(Table::open(pins, map_names::RINGS, 1)?),
             backends: Table::open(pins, map_names::BACKENDS, 1)?,
+            replies_v4: Table::open(pins, map_names::REPLIES_V4, 1)?,
+            replies_v6: Table::open(pins, map_names::REPLIES_V6, 1)?,
             snat_addresses: Table::open(pins, map_names::SNAT_ADDRESSES, 1)?,
             flows_v4: Table::open(pins, map_names::FLOWS_V4, 1)?,
             flows_v6: Table::open(pins, map_names::FLOWS_V6, 1)?,

@@ -20,6 +20,7 @@ mod object;
 mod pin;
 mod programmed;
 mod records;
+mod replies;
 mod services;
 mod slots;
 mod snapshot;

@@ -9,8 +9,9 @@ use lb_common::{
     addr::NetAddr,
     backend::{ALIVE, Backend, BackendId, IN_USE, IPV6},
     limits::MAX_SNAT_ADDRESSES,
+    reply::ReplyAs,
     service::{Mode, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
-    settings::{HAS_WILDCARD, Settings},
+    settings::{HAS_DNAT, HAS_WILDCARD, Settings},
 };
 
 use super::{
@@ -18,7 +19,7 @@ use super::{
     maps::{Maps, Rings},
 };
 use crate::{
-    plan::{Programmed, ProgrammedBackend},
+    plan::{Endpoint, Programmed, ProgrammedBackend, ReplyTarget},
     state::service::{Protocol, ServiceKey},
 };
 
@@ -55,6 +56,22 @@ pub(super) fn read_back(maps: &Maps) -> Result<Programmed, DatapathError> {
             Ok(())
         })
         .map_err(|e| failed(maps.services_v6.name(), &e))?;
+    maps.replies_v4
+        .for_each_chunk(|keys, replies| {
+            for (key, reply) in keys.iter().zip(replies) {
+                read_reply(key_v4(key), reply, reply.address.to_std(), &mut programmed);
+            }
+            Ok(())
+        })
+        .map_err(|e| failed(maps.replies_v4.name(), &e))?;
+    maps.replies_v6
+        .for_each_chunk(|keys, replies| {
+            for (key, reply) in keys.iter().zip(replies) {
+                read_reply(key_v6(key), reply, reply.address.to_std(), &mut programmed);
+            }
+            Ok(())
+        })
+        .map_err(|e| failed(maps.replies_v6.name(), &e))?;
     maps.backends
         .read_range(0, maps.backends.capacity(), |index, record| {
             if let Ok(index) = u16::try_from(index) {
@@ -95,6 +112,7 @@ fn read_settings(maps: &Maps, settings: Settings, programmed: &mut Programmed) -
         programmed.snat_ports = Some(first..=first.saturating_add(last));
     }
     programmed.wildcard = settings.flags & HAS_WILDCARD != 0;
+    programmed.dnat = settings.flags & HAS_DNAT != 0;
     for (first, count) in [
         (0, settings.snat_v4_count),
         (MAX_SNAT_ADDRESSES, settings.snat_v6_count),
@@ -129,6 +147,22 @@ fn read_backend(id: BackendId, record: &Backend, programmed: &mut Programmed) {
             },
         );
     }
+}
+
+fn read_reply<A>(
+    endpoint: Option<Endpoint>,
+    reply: &ReplyAs<A>,
+    address: impl Into<IpAddr>,
+    programmed: &mut Programmed,
+) {
+    let Some(endpoint) = endpoint else { return };
+    let reply = ReplyTarget {
+        address: address.into(),
+        port: reply.port.get(),
+        service: reply.service,
+        backend: reply.backend,
+    };
+    programmed.replies.insert(endpoint, reply);
 }
 
 fn ip(address: NetAddr, v6: bool) -> IpAddr {

@@ -1,6 +1,9 @@
-//! The tables of services, the filter before them, and their addresses.
+//! The tables of services, the filter before them and before the tables of endpoints, and their addresses.
 
-use std::{collections::BTreeMap, io};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    io,
+};
 
 use lb_common::{
     addr::{NetAddr, NetPort},
@@ -10,14 +13,14 @@ use lb_common::{
 use super::maps::Maps;
 use crate::state::service::{Protocol, ServiceKey};
 
-/// A service's key in the table of its family.
-enum MapKey {
+/// A key in the table of its family.
+pub(super) enum MapKey {
     V4(ServiceKeyV4),
     V6(ServiceKeyV6),
 }
 
 impl MapKey {
-    const fn filter_bit(&self) -> FilterBit {
+    pub(super) const fn filter_bit(&self) -> FilterBit {
         match self {
             Self::V4(key) => key.filter_bit(),
             Self::V6(key) => key.filter_bit(),
@@ -36,8 +39,13 @@ pub(super) fn write(maps: &Maps, key: &ServiceKey, service: Service) -> io::Resu
     }
 }
 
-/// Removes a service, which is one of `all`.
-pub(super) fn remove(maps: &Maps, key: &ServiceKey, all: &BTreeMap<ServiceKey, Service>) -> io::Result<()> {
+/// Removes a service, which is one of `all`; `endpoints` share its filter.
+pub(super) fn remove<'a>(
+    maps: &Maps,
+    key: &ServiceKey,
+    all: &'a BTreeMap<ServiceKey, Service>,
+    endpoints: impl Iterator<Item = &'a ServiceKey>,
+) -> io::Result<()> {
     let bit = map_key(key).filter_bit();
     match map_key(key) {
         MapKey::V4(key) => maps.services_v4.delete(&key),
@@ -49,10 +57,8 @@ pub(super) fn remove(maps: &Maps, key: &ServiceKey, all: &BTreeMap<ServiceKey, S
         Some((_, service)) => maps.addresses.set(&address, service.id)?,
         None => drop(maps.addresses.delete(&address)?),
     }
-    if others().any(|(other, _)| map_key(other).filter_bit() == bit) {
-        return Ok(());
-    }
-    change_filter(maps, bit, |word, mask| word & !mask)
+    let others = others().map(|(other, _)| other);
+    clear_filter(maps, BTreeSet::from([bit]), others.chain(endpoints))
 }
 
 /// Brings addresses to what the services say: a daemon that was stopped between two writes leaves one behind.
@@ -78,7 +84,25 @@ pub(super) fn reconcile(maps: &Maps, services: &BTreeMap<ServiceKey, Service>) -
         .try_for_each(|(address, service)| maps.addresses.set(&address, service))
 }
 
-fn change_filter(maps: &Maps, bit: FilterBit, change: impl FnOnce(u64, u64) -> u64) -> io::Result<()> {
+/// Clears bits, but for those of `others`.
+pub(super) fn clear_filter<'a>(
+    maps: &Maps,
+    mut unused: BTreeSet<FilterBit>,
+    others: impl Iterator<Item = &'a ServiceKey>,
+) -> io::Result<()> {
+    for other in others {
+        unused.remove(&map_key(other).filter_bit());
+    }
+    unused
+        .into_iter()
+        .try_for_each(|bit| change_filter(maps, bit, |word, mask| word & !mask))
+}
+
+pub(super) fn change_filter(
+    maps: &Maps,
+    bit: FilterBit,
+    change: impl FnOnce(u64, u64) -> u64,
+) -> io::Result<()> {
     let word = maps.service_filter.get(&bit.word())?.unwrap_or_default();
     let changed = change(word, bit.mask());
     if changed == word {
@@ -87,7 +111,8 @@ fn change_filter(maps: &Maps, bit: FilterBit, change: impl FnOnce(u64, u64) -> u
     maps.service_filter.set(&bit.word(), changed)
 }
 
-fn map_key(key: &ServiceKey) -> MapKey {
+/// A key as the map of its family has it.
+pub(super) fn map_key(key: &ServiceKey) -> MapKey {
     let port = NetPort::new(key.port);
     let protocol = match key.protocol {
         Protocol::Tcp => TCP,

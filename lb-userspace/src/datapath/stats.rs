@@ -156,6 +156,8 @@ impl StatsReader {
             map_use(&maps.services_v6, services(false)),
             map_use(maps.rings.table(), directory.rings),
             map_use(&maps.backends, directory.backends.len()),
+            map_use(&maps.replies_v4, directory.replies_v4),
+            map_use(&maps.replies_v6, directory.replies_v6),
             map_use(&maps.snat_addresses, directory.snat_addresses),
             map_use(&maps.guard_prefixes, directory.prefixes),
         ];
@@ -260,7 +262,7 @@ fn add_reasons(mut sum: ReasonCounts, counts: &ReasonCounts) -> ReasonCounts {
 }
 
 const _: () = assert!(
-    map_names::PINNED.len() == 25,
+    map_names::PINNED.len() == 27,
     "a new map needs its place in `map_uses`, or needs none"
 );
 

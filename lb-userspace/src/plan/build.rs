@@ -19,6 +19,7 @@ use super::{
     PlanError, Programmed, ProgrammedBackend, Step, Target, TargetBackend, TargetService,
     guard::Guards,
     ids::{FreeBackends, FreeIds},
+    replies::Replies,
     rings::Rings,
 };
 use crate::{
@@ -153,6 +154,7 @@ struct Draft<'a> {
     kept_backends: BTreeSet<BackendId>,
     kept_rings: BTreeSet<RingId>,
     guards: Guards,
+    replies: Replies,
     write_backends: Vec<Step>,
     write_rings: Vec<Step>,
     write_services: Vec<Step>,
@@ -189,6 +191,7 @@ impl<'a> Draft<'a> {
             kept_backends: BTreeSet::new(),
             kept_rings: BTreeSet::new(),
             guards: Guards::default(),
+            replies: Replies::default(),
             write_backends: Vec::new(),
             write_rings: Vec::new(),
             write_services: Vec::new(),
@@ -241,6 +244,9 @@ impl<'a> Draft<'a> {
             let id = self.backend(key, service, *address, backend, known)?;
             if lives(backend) {
                 members.living.insert(id);
+            }
+            if backend.mode == Mode::Dnat {
+                self.replies.add(key, service, *address, id);
             }
             members.ids.push(id);
             members.shares.push(Share {
@@ -340,21 +346,25 @@ impl<'a> Draft<'a> {
     fn finish(self, target: &Target) -> Vec<Step> {
         let programmed = self.programmed;
         let wildcard = target.services.keys().any(|key| key.port == 0);
-        let settings = |wildcard| Step::WriteSettings {
+        let dnat = !self.replies.is_empty();
+        let settings = |wildcard, dnat| Step::WriteSettings {
             snat_addresses: target.snat_addresses.clone(),
             snat_ports: target.snat_ports.clone(),
             wildcard,
+            dnat,
         };
         let settings_stand = programmed.snat_addresses == target.snat_addresses
             && programmed.snat_ports.as_ref() == Some(&target.snat_ports)
-            && (programmed.wildcard || !wildcard);
+            && (programmed.wildcard || !wildcard)
+            && (programmed.dnat || !dnat);
 
         let mut steps = Vec::new();
         if !settings_stand {
-            // A wildcard service that goes needs its flag until it is gone.
-            steps.push(settings(wildcard || programmed.wildcard));
+            // What goes needs its flag until it is gone.
+            steps.push(settings(wildcard || programmed.wildcard, dnat || programmed.dnat));
         }
         steps.extend(self.write_backends);
+        steps.extend(self.replies.writes(programmed));
         steps.extend(self.write_rings);
         steps.extend(self.guards.writes(programmed));
         steps.extend(self.write_services);
@@ -367,9 +377,6 @@ impl<'a> Draft<'a> {
             key: *key,
             id: record.id,
         }));
-        if programmed.wildcard && !wildcard {
-            steps.push(settings(false));
-        }
         let rings = programmed
             .rings
             .keys()
@@ -380,12 +387,16 @@ impl<'a> Draft<'a> {
             .filter(|id| !self.kept_backends.contains(id));
         let freed: Vec<Step> = rings
             .map(|ring| Step::RemoveRing { ring: *ring })
+            .chain(self.replies.removals(programmed))
             .chain(backends.map(|id| Step::FreeBackend { id: *id }))
             .chain(self.guards.removals(programmed))
             .collect();
         if !freed.is_empty() {
             steps.push(Step::Barrier);
             steps.extend(freed);
+        }
+        if (programmed.wildcard && !wildcard) || (programmed.dnat && !dnat) {
+            steps.push(settings(wildcard, dnat));
         }
         steps
     }

@@ -10,14 +10,19 @@ impl Programmed {
                 snat_addresses,
                 snat_ports,
                 wildcard,
+                dnat,
             } => {
                 self.snat_addresses.clone_from(snat_addresses);
                 self.snat_ports = Some(snat_ports.clone());
                 self.wildcard = *wildcard;
+                self.dnat = *dnat;
             }
             Step::WriteBackend { id, backend } => {
                 self.generations.insert(*id, backend.generation);
                 self.backends.insert(*id, *backend);
+            }
+            Step::WriteReply { endpoint, reply } => {
+                self.replies.insert(*endpoint, *reply);
             }
             Step::WriteRing { ring, slots } => {
                 self.rings.insert(*ring, slots.clone());
@@ -37,6 +42,9 @@ impl Programmed {
             }
             Step::RemoveRing { ring } => {
                 self.rings.remove(ring);
+            }
+            Step::RemoveReply { endpoint } => {
+                self.replies.remove(endpoint);
             }
             Step::FreeBackend { id } => {
                 self.backends.remove(id);

@@ -4,6 +4,7 @@ mod build;
 mod guard;
 mod ids;
 mod mirror;
+mod replies;
 mod rings;
 #[cfg(test)]
 mod tests;
@@ -151,6 +152,22 @@ impl TargetBackend {
     }
 }
 
+/// Where replies of mode `dnat` come from: address, port (0: every one that no other endpoint has) and protocol of a backend.
+pub type Endpoint = ServiceKey;
+
+/// What packets from an endpoint are sent on as.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReplyTarget {
+    /// The service's address.
+    pub address: IpAddr,
+    /// Its port; 0 keeps the packet's own.
+    pub port: u16,
+    /// The service.
+    pub service: ServiceId,
+    /// The backend.
+    pub backend: BackendId,
+}
+
 /// What is in the maps, read back from the kernel at start and kept up to date by the writer.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Programmed {
@@ -160,6 +177,8 @@ pub struct Programmed {
     pub snat_ports: Option<RangeInclusive<u16>>,
     /// Whether packets that match no service on their port are looked up as port 0, too.
     pub wildcard: bool,
+    /// Whether packets for nobody are looked up in `replies`.
+    pub dnat: bool,
     /// Services by key.
     pub services: BTreeMap<ServiceKey, ServiceRecord>,
     /// Backends in use.
@@ -168,6 +187,8 @@ pub struct Programmed {
     pub generations: BTreeMap<BackendId, Generation>,
     /// What the prefixes in the guards of services say, [`lb_common::guard::ALLOW`] or [`lb_common::guard::DENY`].
     pub prefixes: BTreeMap<PrefixKey, u32>,
+    /// Whose replies come from where, in mode `dnat`.
+    pub replies: BTreeMap<Endpoint, ReplyTarget>,
     /// Rings by id.
     pub rings: BTreeMap<RingId, Arc<[RingSlot]>>,
 }
@@ -194,7 +215,7 @@ pub struct ProgrammedBackend {
 /// One write. The order of a plan matters: backend before ring, ring before service, removal in reverse.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Step {
-    /// Settings, and the source NAT addresses they count. `wildcard`: a service on port 0 exists.
+    /// Settings, and the source NAT addresses they count.
     WriteSettings {
         /// Source NAT addresses.
         snat_addresses: Vec<IpAddr>,
@@ -202,6 +223,8 @@ pub enum Step {
         snat_ports: RangeInclusive<u16>,
         /// Whether any service has port 0.
         wildcard: bool,
+        /// Whether any backend is of mode `dnat`.
+        dnat: bool,
     },
     /// A backend's identity; the writer adds the next hop.
     WriteBackend {
@@ -209,6 +232,13 @@ pub enum Step {
         id: BackendId,
         /// Its content.
         backend: ProgrammedBackend,
+    },
+    /// Whose replies come from an endpoint, replaced at once.
+    WriteReply {
+        /// The endpoint.
+        endpoint: Endpoint,
+        /// What they are sent on as.
+        reply: ReplyTarget,
     },
     /// A whole ring, swapped in at once.
     WriteRing {
@@ -249,6 +279,11 @@ pub enum Step {
     RemoveRing {
         /// Its id.
         ring: RingId,
+    },
+    /// An endpoint that no packet was sent to any more.
+    RemoveReply {
+        /// The endpoint.
+        endpoint: Endpoint,
     },
     /// A backend that nothing refers to any more; its id may be given out again with the next generation.
     FreeBackend {

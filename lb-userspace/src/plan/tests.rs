@@ -66,6 +66,7 @@ fn names(steps: &[Step]) -> Vec<&'static str> {
         .map(|step| match step {
             Step::WriteSettings { .. } => "settings",
             Step::WriteBackend { .. } => "backend",
+            Step::WriteReply { .. } => "reply",
             Step::WriteRing { .. } => "ring",
             Step::WritePrefix { .. } => "prefix",
             Step::WriteService { .. } => "service",
@@ -73,6 +74,7 @@ fn names(steps: &[Step]) -> Vec<&'static str> {
             Step::Barrier => "barrier",
             Step::RemovePrefix { .. } => "-prefix",
             Step::RemoveRing { .. } => "-ring",
+            Step::RemoveReply { .. } => "-reply",
             Step::FreeBackend { .. } => "-backend",
         })
         .collect()
@@ -81,12 +83,36 @@ fn names(steps: &[Step]) -> Vec<&'static str> {
 /// What a packet would run into if it came now.
 fn inconsistency(programmed: &Programmed) -> Option<String> {
     let mut ids = BTreeSet::new();
+    let ring_of = |service: &ServiceRecord| {
+        let ring = programmed.rings.get(&service.ring);
+        ring.filter(|_| service.ring_size != 0)
+    };
     for (key, service) in &programmed.services {
         if !ids.insert(service.id) {
             return Some(format!("{key:?} shares its id"));
         }
         if key.port == 0 && !programmed.wildcard {
             return Some(format!("{key:?} is never looked up"));
+        }
+        let sent_to = programmed
+            .backends
+            .values()
+            .filter(|backend| backend.service == service.id && backend.mode == Mode::Dnat);
+        for backend in sent_to {
+            let endpoint = Endpoint {
+                address: backend.address.ip(),
+                port: backend.address.port(),
+                protocol: key.protocol,
+            };
+            let lost = !programmed.dnat || !programmed.replies.contains_key(&endpoint);
+            if lost
+                && ring_of(service).is_some_and(|ring| {
+                    ring.iter()
+                        .any(|slot| programmed.backends.get(&slot.current) == Some(backend))
+                })
+            {
+                return Some(format!("{key:?} never sees replies of {backend:?}"));
+            }
         }
         if service.ring_size == 0 {
             continue;
@@ -160,6 +186,8 @@ fn apply_watching(
                 }
             },
             Step::WriteSettings { .. }
+            | Step::WriteReply { .. }
+            | Step::RemoveReply { .. }
             | Step::WriteRing { .. }
             | Step::WriteService { .. }
             | Step::RemoveService { .. }
@@ -445,6 +473,53 @@ fn the_wildcard_flag_outlives_the_last_wildcard_service() {
         ["-service", "settings"]
     );
     assert!(!programmed.wildcard);
+}
+
+/// Replies find their way before the first packet is sent to a backend, and as long as one may be under way.
+#[test]
+fn endpoints_of_mode_dnat_outlive_the_packets_to_them() {
+    let dnat = |weight| TargetBackend {
+        mode: Mode::Dnat,
+        ..backend(weight)
+    };
+    let with = |backends: &[u8]| {
+        let backends = backends.iter().map(|last| (*last, dnat(1)));
+        target([(key(1, 80), service(251, backends))])
+    };
+    let endpoint = |last| Endpoint {
+        address: address(last).ip(),
+        port: 8080,
+        protocol: Protocol::Tcp,
+    };
+    let mut programmed = Programmed::default();
+    assert_eq!(
+        names(&converge(&with(&[1]), &mut programmed)),
+        ["settings", "backend", "reply", "ring", "service"]
+    );
+    let service = programmed.services[&key(1, 80)].id;
+    let (id, _) = programmed.backends.first_key_value().unwrap();
+    let reply = ReplyTarget {
+        address: key(1, 80).address,
+        port: 80,
+        service,
+        backend: *id,
+    };
+    assert_eq!(programmed.replies, BTreeMap::from([(endpoint(1), reply)]));
+    assert!(programmed.dnat);
+    assert_eq!(
+        names(&converge(&with(&[1, 2]), &mut programmed)),
+        ["backend", "reply", "ring"]
+    );
+    assert_eq!(
+        names(&converge(&with(&[2]), &mut programmed)),
+        ["ring", "barrier", "-reply", "-backend"]
+    );
+    assert_eq!(programmed.replies.keys().collect::<Vec<_>>(), [&endpoint(2)]);
+    assert_eq!(
+        names(&converge(&target([]), &mut programmed)),
+        ["-service", "barrier", "-ring", "-reply", "-backend", "settings"]
+    );
+    assert!(!programmed.dnat && programmed.replies.is_empty());
 }
 
 #[test]

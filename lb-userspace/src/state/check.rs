@@ -1,23 +1,16 @@
 //! What a desired state must satisfy beyond the types of its fields: one place for the file, the command line, the
 //! API and the store. Reports everything that is wrong, not only the first.
 
+mod endpoints;
 mod guard;
 mod health;
 mod service;
 
 pub use self::health::health_problems;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    net::{IpAddr, SocketAddr},
-    ops::RangeInclusive,
-    time::Duration,
-};
+use std::{collections::HashMap, net::IpAddr, ops::RangeInclusive, time::Duration};
 
-use lb_common::{
-    limits::{MAX_BACKENDS, MAX_SERVICES, MAX_SNAT_ADDRESSES},
-    service::Mode,
-};
+use lb_common::limits::{MAX_BACKENDS, MAX_SERVICES, MAX_SNAT_ADDRESSES};
 
 use super::{
     available,
@@ -73,6 +66,7 @@ pub fn problems(settings: &Settings, services: &[&Service]) -> Vec<Problem> {
     found.settings(settings, services);
     found.between_services(services);
     found.guards(services);
+    found.endpoints(services);
     for (index, service) in services.iter().enumerate() {
         found.service(index, service);
         found.guard(index, service);
@@ -204,7 +198,6 @@ impl Findings {
         }
         let mut backends = 0_usize;
         let mut keys: HashMap<ServiceKey, &Service> = HashMap::new();
-        let mut endpoints: BTreeMap<(SocketAddr, &str), &Service> = BTreeMap::new();
         for (index, service) in services.iter().enumerate() {
             let ServiceKey {
                 address,
@@ -223,25 +216,6 @@ impl Findings {
                     what,
                     "give one of them another address or port",
                 );
-            }
-            for (place, backend) in service.backends.iter().enumerate() {
-                if backend.mode.unwrap_or(service.mode) != Mode::Dnat {
-                    continue;
-                }
-                let other = *endpoints
-                    .entry((backend.address, protocol.word()))
-                    .or_insert(service);
-                if other.name != service.name {
-                    let what = format!(
-                        "backend {}/{} shares {} with service {}: in mode dnat a reply from there could belong to either",
-                        service.name, backend.name, backend.address, other.name
-                    );
-                    self.conflict(
-                        Place::Backend(index, place, "address"),
-                        what,
-                        "use mode nat, or another port",
-                    );
-                }
             }
             let before = backends;
             backends += service.backends.len();

@@ -7,6 +7,7 @@ pub mod check;
 pub mod desired;
 pub mod diff;
 pub mod effective;
+pub mod endpoints;
 pub mod guard;
 pub mod names;
 pub mod removal;

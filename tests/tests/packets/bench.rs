@@ -12,14 +12,20 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, Map, MapData};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, Map, MapData},
+};
 use lb_common::{
     backend::{Backend, IPV6, RESOLVED},
+    counters::Traffic,
+    flow::{NatFlowV4, NatFlowV6, TupleV4, TupleV6},
     limits::LAYOUT_VERSION,
     map_names,
     reason::Reason,
     service::Mode,
     settings::Settings,
+    track::FlowRecord,
 };
 use lb_tests::{lane::Lane, netns::Netns, scratch::Scratch};
 use lb_userspace::{
@@ -63,10 +69,10 @@ impl Bench {
         let lane = Lane::shared()?;
         let (ns, scratch) = (Netns::new("packets")?, Scratch::new()?);
         // Down, so that no packet but ours is counted.
-        ns.ip("link add va type veth peer name vb")?;
+        ns.ip("link add va type veth peer name vb\nlink add ra type veth peer name rb")?;
         let pins = scratch.join("bpf");
         let options = AttachOptions {
-            interfaces: vec!["va".to_owned()],
+            interfaces: ["va", "ra"].map(str::to_owned).into(),
             xdp_mode: XdpModeChoice::Auto,
             pin_dir: pins.clone(),
             reset: false,
@@ -104,6 +110,11 @@ impl Bench {
             backend.source = side.snat(0).ip().into();
         })?;
         Ok(bench)
+    }
+
+    /// Where it lives.
+    pub(crate) fn ns(&self) -> &Netns {
+        &self.ns
     }
 
     pub(crate) fn map(&self, name: &str) -> Result<Map> {
@@ -179,6 +190,32 @@ impl Bench {
             .unwrap_or_default())
     }
 
+    /// Traffic of all services on a port.
+    pub(crate) fn traffic(&self, port: u16) -> Result<Traffic> {
+        let mut sum = Traffic::default();
+        for (key, traffic) in self.datapath.stats().snapshot()?.services {
+            if key.port == port {
+                sum.packets += traffic.packets;
+                sum.reply_packets += traffic.reply_packets;
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Entries of all tables of flows.
+    pub(crate) fn recorded(&self) -> Result<usize> {
+        fn entries<K: Pod, V: Pod>(map: Map) -> Result<usize> {
+            let map: HashMap<_, K, V> = HashMap::try_from(map)?;
+            Ok(map.keys().count())
+        }
+        Ok(entries::<TupleV4, NatFlowV4>(self.map(map_names::FLOWS_V4)?)?
+            + entries::<TupleV6, NatFlowV6>(self.map(map_names::FLOWS_V6)?)?
+            + entries::<TupleV4, FlowRecord>(self.map(map_names::TRACKED_V4)?)?
+            + entries::<TupleV6, FlowRecord>(self.map(map_names::TRACKED_V6)?)?
+            + entries::<TupleV4, FlowRecord>(self.map(map_names::OPENING_V4)?)?
+            + entries::<TupleV6, FlowRecord>(self.map(map_names::OPENING_V6)?)?)
+    }
+
     /// Runs the program once. Returns the action, the frame that comes out, and the one reason that was counted.
     pub(crate) fn run(&self, frame: &Frame) -> Result<(u32, Frame, Reason)> {
         let before = self.counted()?;
@@ -239,6 +276,8 @@ fn services(side: Side) -> Vec<Row> {
         (REJECTS, Protocol::Udp, None),
         (L2DSR, Protocol::Tcp, Some((Mode::L2dsr, side.backend(L2DSR)))),
         (L2DSR, Protocol::Udp, Some((Mode::L2dsr, side.backend(L2DSR)))),
+        (DNAT, Protocol::Tcp, Some((Mode::Dnat, side.backend(DNAT_TCP)))),
+        (DNAT, Protocol::Udp, Some((Mode::Dnat, side.backend(DNAT_UDP)))),
     ];
     for (mode, to_v4, to_v6) in [(Mode::Ipip, IPIP_V4, IPIP_V6), (Mode::Gue, GUE_V4, GUE_V6)] {
         for protocol in [Protocol::Tcp, Protocol::Udp] {
@@ -257,6 +296,10 @@ pub(crate) const IPIP_V4: u16 = 204;
 pub(crate) const IPIP_V6: u16 = 206;
 pub(crate) const GUE_V4: u16 = 214;
 pub(crate) const GUE_V6: u16 = 216;
+/// Port of services of mode `dnat`, and those of their backends.
+pub(crate) const DNAT: u16 = 220;
+pub(crate) const DNAT_TCP: u16 = 9220;
+pub(crate) const DNAT_UDP: u16 = 9221;
 
 fn target(change: impl Fn(&ServiceKey, &mut TargetService)) -> Target {
     let mut target = BTreeMap::new();

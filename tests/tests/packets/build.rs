@@ -7,7 +7,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use etherparse::{Icmpv4Type, Icmpv6Type, Ipv4Header, PacketBuilder, icmpv4, icmpv6};
+use etherparse::{Icmpv4Type, Icmpv6Type, IpNumber, Ipv4Header, Ipv6Header, PacketBuilder, icmpv4, icmpv6};
 use lb_common::reason::Reason;
 
 pub(crate) const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
@@ -56,6 +56,18 @@ impl Side {
     }
     pub(crate) fn snat(self, port: u16) -> SocketAddr {
         SocketAddr::new(self.snat, port)
+    }
+    /// A client of the same network that nobody knows yet.
+    pub(crate) fn strange_client(self) -> IpAddr {
+        if self.client.is_ipv4() { v4(101) } else { v6(0x101) }
+    }
+    /// No network that there is.
+    pub(crate) fn nowhere(self) -> IpAddr {
+        if self.client.is_ipv4() {
+            IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1))
+        } else {
+            IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 0xffff, 0, 0, 0, 0, 1))
+        }
     }
     pub(crate) fn backend(self, port: u16) -> SocketAddr {
         SocketAddr::new(self.backend, port)
@@ -188,6 +200,44 @@ impl Frame {
         }
         let second = self.0[IP + 1] & 0x0f;
         self.set(IP, 0x60 | class >> 4).set(IP + 1, class << 4 | second)
+    }
+
+    /// With 8 bytes of IPv4 options (a timestamp), or an IPv6 destination options header.
+    pub(crate) fn with_options(self) -> Self {
+        let (l4, frame) = if self.0[12..14] == [0x08, 0x00] {
+            let (mut header, _) = Ipv4Header::from_slice(&self.0[IP..]).unwrap();
+            header.total_len += 8;
+            header.options = [68, 8, 5, 0, 0, 0, 0, 0].into();
+            header.header_checksum = header.calc_header_checksum();
+            let mut frame = self.0[..IP].to_vec();
+            header.write(&mut frame).unwrap();
+            (IP + 20, frame)
+        } else {
+            let (mut header, _) = Ipv6Header::from_slice(&self.0[IP..]).unwrap();
+            let next = header.next_header.0;
+            header.payload_length += 8;
+            header.next_header = IpNumber::IPV6_DESTINATION_OPTIONS;
+            let mut frame = self.0[..IP].to_vec();
+            header.write(&mut frame).unwrap();
+            frame.extend([next, 0, 1, 4, 0, 0, 0, 0]);
+            (IP + 40, frame)
+        };
+        Self([&frame, &self.0[l4..]].concat())
+    }
+
+    /// An IPv4 packet that routers may cut up.
+    pub(crate) fn may_fragment(self) -> Self {
+        let (mut header, _) = Ipv4Header::from_slice(&self.0[IP..]).unwrap();
+        header.dont_fragment = false;
+        let mut frame = self.0[..IP].to_vec();
+        header.header_checksum = header.calc_header_checksum();
+        header.write(&mut frame).unwrap();
+        Self([&frame, &self.0[IP + 20..]].concat())
+    }
+
+    /// From the backend to all stations on the link.
+    pub(crate) fn multicast(self) -> Self {
+        self.macs([255; 6], BACKEND_MAC)
     }
 
     fn macs(mut self, destination: [u8; 6], source: [u8; 6]) -> Self {

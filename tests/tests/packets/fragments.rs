@@ -4,14 +4,17 @@
     reason = "a fragment that cannot be built is a mistake in the table"
 )]
 
+use std::net::SocketAddr;
+
 use anyhow::{Context, Result, ensure};
 use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader, Ipv6Header};
 use lb_common::{backend::ALIVE, reason::Reason};
 
 use super::{
     ACK, FAMILIES, PASS, SYN, TX,
-    bench::{Bench, DROP, GUE_V4, GUE_V6, IPIP_V4, IPIP_V6, L2DSR, REJECTS},
+    bench::{Bench, DNAT, DNAT_UDP, DROP, GUE_V4, GUE_V6, IPIP_V4, IPIP_V6, L2DSR, REDIRECT, REJECTS},
     build::{Frame, Side, V4, V6},
+    dnat,
     modes::{Entropy, tunnelled},
 };
 
@@ -76,20 +79,67 @@ fn datagram(side: Side, port: u16, client_port: u16) -> Frame {
 /// Sends the fragments of `sent`, the later ones backwards and one of them twice; each must come out as that of `wanted`, under
 /// an identification that is theirs alone. Returns it.
 fn expect_translated(bench: &Bench, name: &str, sent: &Frame, wanted: &Frame, id: u32) -> Result<u32> {
+    expect_as(bench, name, sent, wanted, id, (TX, Reason::SentBack))
+}
+
+/// As [`expect_translated`], for another outcome.
+fn expect_as(
+    bench: &Bench,
+    name: &str,
+    sent: &Frame,
+    wanted: &Frame,
+    id: u32,
+    (outcome, why): (u32, Reason),
+) -> Result<u32> {
     let sent = split(sent, id);
     let (action, first, reason) = bench.run(&sent[0])?;
-    ensure!(
-        (action, reason) == (TX, Reason::SentBack),
-        "{name}: {action}, {reason:?}"
-    );
+    ensure!((action, reason) == (outcome, why), "{name}: {action}, {reason:?}");
     let new_id = id_of(&first)?;
     let wanted = split(wanted, new_id);
     ensure!(first == wanted[0], "{name}: {:02x?}", first.bytes());
     for n in (1..sent.len()).rev().chain([1]) {
         let name = format!("{name}, fragment {n}");
-        bench.expect(&name, &sent[n], TX, &wanted[n], Reason::SentBack)?;
+        bench.expect(&name, &sent[n], outcome, &wanted[n], why)?;
     }
     Ok(new_id)
+}
+
+/// Without a flow, too: those of replies go by the kernel's routes, each of them.
+#[test]
+fn fragments_are_translated_in_mode_dnat() -> Result<()> {
+    let bench = dnat::routed()?;
+    for side in FAMILIES {
+        let payload: Vec<u8> = (0..90).collect();
+        let (client, vip, backend) = (side.client(40_000), side.vip(DNAT), side.backend(DNAT_UDP));
+        for id in [1, 2, 0xffff, 1] {
+            let sent = Frame::udp(client, vip, 64, &payload);
+            let wanted = Frame::udp(client, backend, 63, &payload).lb_to_backend();
+            expect_translated(&bench, "request", &sent, &wanted, id)?;
+            let sent = Frame::udp(backend, client, 64, &payload).backend_to_lb();
+            let wanted = Frame::udp(vip, client, 63, &payload).lb_to_client();
+            let outcome = (REDIRECT, Reason::Redirected);
+            expect_as(&bench, "reply", &sent, &wanted, id, outcome)?;
+            // The next hop is not known yet.
+            let client = SocketAddr::new(side.strange_client(), 40_000);
+            let sent = Frame::udp(backend, client, 64, &payload).backend_to_lb();
+            let wanted = Frame::udp(vip, client, 64, &payload).backend_to_lb();
+            let outcome = (PASS, Reason::ReplyByKernel);
+            expect_as(&bench, "by the kernel", &sent, &wanted, id, outcome)?;
+            let sent = Frame::udp(backend, client, 1, &payload).backend_to_lb();
+            let first = &split(&sent, 77)[0];
+            bench.dropped("no hop left", first, Reason::TtlExpired)?;
+        }
+        // To the machine itself, and from another port.
+        let own = side.snat(50_000);
+        bench.ns().ip(&format!("addr add {} dev ra", own.ip()))?;
+        bench.ns().wait_for_addresses()?;
+        for (from, to) in [(backend, own), (side.backend(7), client)] {
+            for sent in split(&Frame::udp(from, to, 64, &payload).backend_to_lb(), 9) {
+                bench.expect("not ours", &sent, PASS, &sent, Reason::Fragment)?;
+            }
+        }
+    }
+    Ok(())
 }
 
 #[test]

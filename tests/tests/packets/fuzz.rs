@@ -3,7 +3,7 @@
 //!
 //! `LB_FUZZ_PACKETS` sets how many (the default takes some seconds), `LB_FUZZ_SEED` the seed of the first random number.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, net::SocketAddr};
 
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
@@ -11,8 +11,11 @@ use lb_common::reason::{Action, Reason};
 use lb_tests::frames;
 
 use super::{
-    bench::{Bench, DROP, GUE_V4, GUE_V6, IPIP_V4, IPIP_V6, L2DSR, PASS, REDIRECT, REJECTS, TX},
+    bench::{
+        DNAT, DNAT_TCP, DNAT_UDP, DROP, GUE_V4, GUE_V6, IPIP_V4, IPIP_V6, L2DSR, PASS, REDIRECT, REJECTS, TX,
+    },
     build::{self, Case, Frame, Side, V4, V6},
+    dnat,
 };
 
 /// Packets in a run of the test command.
@@ -23,7 +26,9 @@ const SNAT_PORTS: u16 = 64;
 /// Clients' ports in use.
 const CLIENT_PORTS: u16 = 96;
 /// Ports of the services that do not translate, of those without a backend, and one of no service.
-const PORTS: [u16; 8] = [L2DSR, IPIP_V4, IPIP_V6, GUE_V4, GUE_V6, 81, REJECTS, 83];
+const PORTS: [u16; 10] = [
+    L2DSR, IPIP_V4, IPIP_V6, GUE_V4, GUE_V6, DNAT, DNAT, 81, REJECTS, 83,
+];
 /// Bytes that are on an edge of something.
 const EDGES: [u8; 12] = [0, 1, 4, 6, 17, 41, 44, 58, 0x7f, 0x80, 0xfe, 0xff];
 /// Mutations hit this many bytes from the start of a frame most of the time: all headers, and those quoted.
@@ -34,7 +39,7 @@ fn random_packets_leave_counted_and_whole() -> Result<()> {
     let count = setting("LB_FUZZ_PACKETS", PACKETS)?;
     let seed = setting("LB_FUZZ_SEED", 7)?;
     println!("{count} packets, seed {seed}");
-    let bench = Bench::new()?;
+    let bench = dnat::routed()?;
     bench.ports(SNAT_FIRST..=SNAT_FIRST + SNAT_PORTS - 1)?;
     let actions = bench.many(|runner| {
         let mut rng = Rng::with_seed(seed);
@@ -67,9 +72,11 @@ fn random_packets_leave_counted_and_whole() -> Result<()> {
 }
 
 /// What so many packets must have met.
-const REACHED: [Reason; 14] = [
+const REACHED: [Reason; 16] = [
     Reason::EchoAnswered,
     Reason::SentBack,
+    Reason::Redirected,
+    Reason::ReplyByKernel,
     Reason::RejectedReset,
     Reason::RejectedUnreachable,
     Reason::NotOurs,
@@ -107,13 +114,20 @@ fn code(action: Action) -> u32 {
 /// What holds for every packet.
 fn judge(sent: &[u8], action: u32, output: &[u8]) -> Result<()> {
     match action {
-        PASS | DROP => ensure!(sent == output, "changed, though not sent"),
-        TX | REDIRECT => {
+        PASS | DROP if sent == output => {}
+        DROP => bail!("changed, though not sent"),
+        // The kernel sends replies of mode dnat on.
+        PASS | TX | REDIRECT => {
             let before = frames::Frame::parse(sent).context("sent, though it is no whole packet")?;
             let after = frames::Frame::parse(output).context("is no whole packet any more")?;
             ensure!(
                 after.checksums_ok || !before.checksums_ok,
                 "its checksums were right"
+            );
+            let vip = [V4, V6].map(|side| side.vip(0).ip());
+            ensure!(
+                action != PASS || (vip.contains(&after.source.ip()) && after.ttl == before.ttl),
+                "changed, though not sent"
             );
         }
         other => bail!("action {other}"),
@@ -163,7 +177,37 @@ fn seed(rng: &mut Rng, side: Side, hostile: &[Case]) -> Frame {
         (8 + bytes[0] as usize % 30).min(frame.len() - 14 - header)
     };
     let udp = rng.bool();
-    match rng.u8(..15) {
+    let endpoint = side.backend(if udp { DNAT_UDP } else { DNAT_TCP });
+    match rng.u8(..18) {
+        14 | 15 => {
+            let client = if rng.u8(..4) == 0 {
+                SocketAddr::new(side.strange_client(), client.port())
+            } else {
+                client
+            };
+            if udp {
+                Frame::udp(endpoint, client, hops, payload).backend_to_lb()
+            } else {
+                Frame::tcp(endpoint, client, flags, hops, payload).backend_to_lb()
+            }
+        }
+        16 => {
+            let quoted = if udp {
+                Frame::udp(client, endpoint, 63, payload)
+            } else {
+                Frame::tcp(client, endpoint, flags, 63, payload)
+            };
+            let from = if rng.bool() { endpoint } else { side.snat(0) };
+            Frame::unreachable(from, client, hops, &quoted, about(&quoted)).backend_to_lb()
+        }
+        17 => {
+            let quoted = if udp {
+                Frame::udp(side.vip(DNAT), client, 63, payload)
+            } else {
+                Frame::tcp(side.vip(DNAT), client, flags, 63, payload)
+            };
+            Frame::unreachable(client, side.vip(0), hops, &quoted, about(&quoted))
+        }
         0..4 if udp => Frame::udp(client, side.vip(53), hops, payload),
         0..4 => Frame::tcp(client, side.vip(80), flags, hops, payload),
         4..7 if udp => Frame::udp(side.backend(5353), snat, hops, payload).backend_to_lb(),

@@ -44,7 +44,7 @@ const OF_BACKEND: Vlan = Vlan {
 const BACKEND_TAG: Tags = &[[0x81, 0x00, 0, 7]];
 
 impl Frame {
-    fn tagged(&self, tags: &[[u8; 4]]) -> Self {
+    pub(crate) fn tagged(&self, tags: &[[u8; 4]]) -> Self {
         let mut bytes = self.bytes().to_vec();
         bytes.splice(12..12, tags.concat());
         Self::from_bytes(bytes)

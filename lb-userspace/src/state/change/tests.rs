@@ -214,11 +214,6 @@ fn refused_changes_say_what_stands_against_them() {
     };
     assert!(conflict(web().set_backend(&here, &a, moved)), "address taken");
 
-    let later = ServiceChange {
-        mode: Some(Mode::Dnat),
-        ..Default::default()
-    };
-    assert!(invalid(web().set_service(&here, later)), "not in this version");
     let other_family = BackendChange {
         address: Some("[2001:db8::1]:80".parse().unwrap()),
         ..Default::default()

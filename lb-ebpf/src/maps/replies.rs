@@ -1,0 +1,47 @@
+//! Whose replies come from which endpoint, in mode `dnat`.
+
+use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
+use lb_common::{
+    addr::{NetPort, NetV4, NetV6},
+    limits::MAX_BACKENDS,
+    reply::{ReplyAs, ReplyAsV4, ReplyAsV6},
+    service::{ServiceKeyV4, ServiceKeyV6},
+};
+
+use super::{NO_PREALLOC, may_be_service};
+
+#[btf_map]
+static REPLIES_V4: HashMap<ServiceKeyV4, ReplyAsV4, { MAX_BACKENDS as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+static REPLIES_V6: HashMap<ServiceKeyV6, ReplyAsV6, { MAX_BACKENDS as usize }, NO_PREALLOC> = HashMap::new();
+
+/// The endpoints of a family. Implemented by the family's address.
+pub(crate) trait ReplyTable: Sized {
+    /// What packets from an endpoint are sent on as. Written by the daemon; missing: nobody's replies.
+    fn reply_as(address: Self, port: NetPort, protocol: u8) -> Option<ReplyAs<Self>>;
+}
+
+macro_rules! reply_table {
+    ($address:ty, $map:ident, $key:ident) => {
+        impl ReplyTable for $address {
+            #[inline(always)]
+            fn reply_as(address: Self, port: NetPort, protocol: u8) -> Option<ReplyAs<Self>> {
+                let key = $key {
+                    address,
+                    port,
+                    protocol,
+                    pad: 0,
+                };
+                // The filter is one for services and endpoints.
+                if !may_be_service(key.filter_bit()) {
+                    return None;
+                }
+                // SAFETY: copied out at once; the daemon replaces entries as a whole.
+                unsafe { $map.get(&key) }.copied()
+            }
+        }
+    };
+}
+
+reply_table!(NetV4, REPLIES_V4, ServiceKeyV4);
+reply_table!(NetV6, REPLIES_V6, ServiceKeyV6);

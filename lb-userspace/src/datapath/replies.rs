@@ -1,0 +1,60 @@
+//! The tables that tell whose replies come from which endpoint, in mode `dnat`. Their keys share the services' layout and
+//! filter.
+
+use std::{collections::BTreeSet, io};
+
+use lb_common::{addr::NetPort, reply::ReplyAs, service::FilterBit};
+
+use super::{
+    maps::Maps,
+    services::{self, MapKey},
+};
+use crate::{
+    plan::{Endpoint, ReplyTarget},
+    state::service::ServiceKey,
+};
+
+/// Writes what packets from an endpoint are sent on as. The filter lets them pass before it is there.
+pub(super) fn write(maps: &Maps, endpoint: &Endpoint, reply: &ReplyTarget) -> io::Result<()> {
+    let key = services::map_key(endpoint);
+    services::change_filter(maps, key.filter_bit(), |word, mask| word | mask)?;
+    let of_service = ServiceKey {
+        address: reply.address,
+        port: reply.port,
+        protocol: endpoint.protocol,
+    };
+    match (key, services::map_key(&of_service)) {
+        (MapKey::V4(key), MapKey::V4(service)) => maps.replies_v4.set(&key, reply_as(service.address, reply)),
+        (MapKey::V6(key), MapKey::V6(service)) => maps.replies_v6.set(&key, reply_as(service.address, reply)),
+        (MapKey::V4(_), MapKey::V6(_)) | (MapKey::V6(_), MapKey::V4(_)) => Err(io::Error::other(
+            "a backend of mode dnat is of another family than its service",
+        )),
+    }
+}
+
+fn reply_as<A>(address: A, reply: &ReplyTarget) -> ReplyAs<A> {
+    ReplyAs {
+        address,
+        port: NetPort::new(reply.port),
+        service: reply.service,
+        backend: reply.backend,
+        pad: 0,
+    }
+}
+
+/// Removes endpoints; `others` are all services and endpoints that stay.
+pub(super) fn remove<'a>(
+    maps: &Maps,
+    endpoints: &[&Endpoint],
+    others: impl Iterator<Item = &'a ServiceKey>,
+) -> io::Result<()> {
+    for endpoint in endpoints {
+        match services::map_key(endpoint) {
+            MapKey::V4(key) => maps.replies_v4.delete(&key),
+            MapKey::V6(key) => maps.replies_v6.delete(&key),
+        }?;
+    }
+    let bit = |key: &ServiceKey| services::map_key(key).filter_bit();
+    let unused: BTreeSet<FilterBit> = endpoints.iter().map(|endpoint| bit(endpoint)).collect();
+    services::clear_filter(maps, unused, others)
+}

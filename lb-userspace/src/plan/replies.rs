@@ -1,0 +1,51 @@
+//! Whose replies come from where, in mode `dnat`.
+
+use std::{collections::BTreeMap, net::SocketAddr};
+
+use lb_common::{backend::BackendId, service::ServiceId};
+
+use super::{Endpoint, Programmed, ReplyTarget, Step};
+use crate::state::service::ServiceKey;
+
+/// The endpoints of a target.
+#[derive(Default)]
+pub(super) struct Replies(BTreeMap<Endpoint, ReplyTarget>);
+
+impl Replies {
+    /// Adds a backend. What is desired never gives two services one endpoint, so the order counts only in that it is always
+    /// the same.
+    pub(super) fn add(&mut self, key: ServiceKey, service: ServiceId, from: SocketAddr, backend: BackendId) {
+        let endpoint = Endpoint {
+            address: from.ip(),
+            port: from.port(),
+            protocol: key.protocol,
+        };
+        self.0.entry(endpoint).or_insert(ReplyTarget {
+            address: key.address,
+            port: key.port,
+            service,
+            backend,
+        });
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Steps that write what is not there yet.
+    pub(super) fn writes(&self, programmed: &Programmed) -> impl Iterator<Item = Step> {
+        let replies = self.0.iter();
+        let new = replies.filter(|(endpoint, reply)| programmed.replies.get(endpoint) != Some(reply));
+        new.map(|(endpoint, reply)| Step::WriteReply {
+            endpoint: *endpoint,
+            reply: *reply,
+        })
+    }
+
+    /// Steps that remove what is there for nobody.
+    pub(super) fn removals(&self, programmed: &Programmed) -> impl Iterator<Item = Step> {
+        let there = programmed.replies.keys();
+        let gone = there.filter(|endpoint| !self.0.contains_key(endpoint));
+        gone.map(|endpoint| Step::RemoveReply { endpoint: *endpoint })
+    }
+}

@@ -1,0 +1,128 @@
+//! What mode `dnat` asks of backends: replies must tell whose they are.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::IpAddr,
+};
+
+use super::{Findings, Place};
+use crate::state::{
+    endpoints,
+    service::{Protocol, Service},
+};
+
+impl Findings {
+    /// Finds endpoints that two services share, and those whose replies do not tell the service's port.
+    pub(super) fn endpoints(&mut self, services: &[&Service]) {
+        // Endpoints of an address, by port, with the first service that has each.
+        let mut taken: HashMap<(IpAddr, Protocol), BTreeMap<u16, &Service>> = HashMap::new();
+        for (index, service) in services.iter().enumerate() {
+            for (place, backend) in service.backends.iter().enumerate() {
+                let Some(endpoint) = endpoints::endpoint(service, backend) else {
+                    continue;
+                };
+                let at = Place::Backend(index, place, "address");
+                if service.key.port == 0 && endpoint.port() != 0 {
+                    let what = format!(
+                        "backend {}/{} has a port, and its service has every port: in mode dnat its replies would not tell \
+                         which one they are of",
+                        service.name, backend.name
+                    );
+                    self.invalid(
+                        at,
+                        what,
+                        "give it port 0, which keeps the packet's own, or use mode nat",
+                    );
+                }
+                let ports = taken.entry((endpoint.ip(), service.key.protocol)).or_default();
+                let other = if endpoint.port() == 0 {
+                    ports.values().find(|other| other.name != service.name)
+                } else {
+                    let same = ports.get(&endpoint.port()).into_iter().chain(ports.get(&0));
+                    same.into_iter().find(|other| other.name != service.name)
+                };
+                if let Some(other) = other {
+                    let what = format!(
+                        "backend {}/{} shares {endpoint} with service {}: in mode dnat a reply from there could belong to \
+                         either",
+                        service.name, backend.name, other.name
+                    );
+                    self.conflict(at, what, "use mode nat, or another port");
+                }
+                ports.entry(endpoint.port()).or_insert(service);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::service::Mode;
+
+    use crate::{
+        health::settings::CheckKind,
+        state::{
+            check::{Place, ProblemKind, problems},
+            desired::Settings,
+            service::Protocol,
+            testing,
+        },
+    };
+
+    /// Two services, each by port, protocol, mode and the mode and port of its backend at the same address: what is found.
+    #[test]
+    fn no_reply_could_be_of_two_services() {
+        use Mode::{Dnat, Ipip, Nat};
+        use Protocol::{Tcp, Udp};
+        let conflict = |service| Some((Place::Backend(service, 0, "address"), ProblemKind::Conflict));
+        let invalid = |service| Some((Place::Backend(service, 0, "address"), ProblemKind::Invalid));
+        type Row = (u16, Protocol, Mode, Option<Mode>, u16);
+        type Found = Option<(Place, ProblemKind)>;
+        let cases: [(Row, Row, Found); 11] = [
+            (
+                (80, Tcp, Dnat, None, 8080),
+                (81, Tcp, Dnat, None, 8080),
+                conflict(1),
+            ),
+            (
+                (80, Tcp, Dnat, None, 8080),
+                (81, Tcp, Nat, Some(Dnat), 8080),
+                conflict(1),
+            ),
+            (
+                (80, Tcp, Dnat, None, 8080),
+                (81, Tcp, Dnat, Some(Nat), 8080),
+                None,
+            ),
+            ((80, Tcp, Dnat, None, 8080), (81, Tcp, Ipip, None, 8080), None),
+            ((80, Tcp, Dnat, None, 8080), (81, Tcp, Dnat, None, 8081), None),
+            ((80, Tcp, Dnat, None, 8080), (80, Udp, Dnat, None, 8080), None),
+            ((80, Tcp, Dnat, None, 8080), (0, Tcp, Dnat, None, 0), conflict(1)),
+            ((0, Tcp, Dnat, None, 0), (80, Tcp, Dnat, None, 8080), conflict(1)),
+            ((0, Tcp, Dnat, None, 0), (0, Tcp, Dnat, None, 0), conflict(1)),
+            ((0, Tcp, Dnat, None, 0), (0, Udp, Dnat, None, 0), None),
+            ((0, Tcp, Dnat, None, 8080), (80, Tcp, Nat, None, 8080), invalid(0)),
+        ];
+        for (first, second, expected) in cases {
+            let services = [("a", 1, first), ("b", 2, second)].map(|(name, last, row)| {
+                let (port, protocol, mode, own, backend_port) = row;
+                let mut service = testing::service(name, last, &[("x", 1)]);
+                (service.key.port, service.key.protocol, service.mode) = (port, protocol, mode);
+                service.backends[0].mode = own;
+                service.backends[0].address = (std::net::Ipv4Addr::new(10, 0, 0, 1), backend_port).into();
+                service.health.kind = CheckKind::None;
+                service
+            });
+            let found = problems(&Settings::default(), &services.each_ref());
+            let places: Vec<_> = found
+                .iter()
+                .map(|problem| (problem.place, problem.kind))
+                .collect();
+            assert_eq!(
+                places,
+                expected.into_iter().collect::<Vec<_>>(),
+                "{first:?} {second:?}: {found:?}"
+            );
+        }
+    }
+}
