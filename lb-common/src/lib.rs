@@ -7,6 +7,7 @@
 #![cfg_attr(not(test), no_std)]
 
 pub mod addr;
+pub mod aes;
 pub mod backend;
 pub mod budget;
 pub mod counters;
@@ -19,6 +20,7 @@ pub mod hash;
 pub mod interfaces;
 pub mod limits;
 pub mod map_names;
+pub mod quic;
 pub mod reason;
 pub mod reply;
 pub mod ring_slot;

@@ -63,6 +63,12 @@ pub const ICMP_ERROR_V6: usize = 1_280;
 /// TTL and hop limit of packets that the balancer itself makes.
 pub const OWN_HOP_LIMIT: u8 = 64;
 
+/// Configurations of QUIC connection ids, of all services.
+pub const MAX_QUIC_CONFIGS: u32 = 4_096;
+
+/// Server ids of QUIC connection ids, of all services and configurations.
+pub const MAX_QUIC_SERVERS: u32 = 65_536;
+
 /// Interfaces that one daemon serves at once.
 pub const MAX_INTERFACES: u32 = 16;
 

@@ -1,0 +1,461 @@
+//! Connection ids of QUIC that name a server, after draft-ietf-quic-load-balancers-21 ("QUIC-LB").
+//!
+//! Behind its first octet such an id holds a server id and a nonce: as they are, encrypted as one AES block where they
+//! are 16 bytes together, else by a Feistel network of four rounds. That network works on two halves, which share the
+//! middle byte where their number of bytes is odd. Here a half is three words in big-endian order, its bytes at the
+//! front, and masks prepared by the daemon cut out what belongs to it; so nothing is shifted in the packet path, and a
+//! server is looked up by what its id leaves in both halves.
+
+use crate::{
+    aes::{Block, SCHEDULE_WORDS, Schedule},
+    backend::BackendId,
+    plain_data,
+    service::ServiceId,
+};
+
+/// Bytes of the longest connection id of QUIC version 1 (RFC 9000 section 17.2).
+pub const MAX_CONNECTION_ID: usize = 20;
+/// Bytes of server id and nonce together, at most (section 5.2).
+pub const MAX_BLOCK: usize = MAX_CONNECTION_ID - 1;
+/// Bytes of a nonce, at least (section 5.2).
+pub const MIN_NONCE: usize = 4;
+/// Bytes of a server id, at most: what the shortest nonce leaves.
+pub const MAX_SERVER_ID: usize = MAX_BLOCK - MIN_NONCE;
+/// Bytes that are encrypted in a single pass.
+pub const SINGLE_PASS_BLOCK: usize = 16;
+/// The largest configuration id; 7 says that the id names no server (section 3.1).
+pub const MAX_CONFIG_ID: u8 = 6;
+/// Bytes read from where a half begins.
+pub const HALF_READ: usize = 16;
+
+/// Bit of the first byte of a packet with a long header (RFC 8999 section 5.1).
+const LONG_HEADER: u8 = 0x80;
+/// Where a long header has the length of the destination's connection id; the id follows (RFC 8999 section 5.1).
+const LONG_LENGTH_AT: usize = 5;
+/// Bits of a connection id's first octet that name the configuration.
+const CONFIG_BITS: u32 = 3;
+
+/// Half of server id and nonce, its bytes at the front.
+pub type Half = [u32; 3];
+
+/// The number of the step that decrypts all as one block; the passes of the network are 1 to 4.
+const SINGLE_PASS: u32 = 0;
+
+/// The half that begins a block.
+const LEFT: usize = 0;
+/// The other one. Passes with odd numbers change it, those with even ones the left.
+const RIGHT: usize = 1;
+
+/// A connection id at work: 16 bytes behind its first octet, and 16 from [`Config::right_at`] on. What follows the id
+/// in them does not matter.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Halves(pub [Block; 2]);
+
+/// What tells a configuration: its service, and its id. A service has one for each generation of keys that is in use.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct ConfigKey(pub u32);
+
+impl ConfigKey {
+    /// The configuration `id` of a service.
+    #[inline(always)]
+    pub const fn new(service: ServiceId, id: u8) -> Self {
+        Self((service.0 as u32) << CONFIG_BITS | id as u32)
+    }
+
+    /// The configuration that wrote a connection id with this first octet; `None` if none did.
+    #[inline(always)]
+    pub const fn of(service: ServiceId, first: u8) -> Option<Self> {
+        let id = first >> (u8::BITS - CONFIG_BITS);
+        if id > MAX_CONFIG_ID {
+            return None;
+        }
+        Some(Self::new(service, id))
+    }
+
+    /// The service.
+    pub const fn service(self) -> ServiceId {
+        let [low, high, ..] = (self.0 >> CONFIG_BITS).to_le_bytes();
+        ServiceId(u16::from_le_bytes([low, high]))
+    }
+}
+
+/// What tells a server: the bits of its id in both halves, and its service.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct ServerKey {
+    /// Of this service.
+    pub service: ServiceId,
+    /// Read by the configuration with this id: others cut ids into other halves.
+    pub config: u8,
+    /// Zero.
+    pub pad: u8,
+    /// Bits in the left half.
+    pub left: Half,
+    /// Bits in the right half.
+    pub right: Half,
+}
+
+/// Value of a server: the backend that has the id.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Server {
+    /// Its number.
+    pub backend: BackendId,
+    /// Zero.
+    pub pad: u16,
+}
+
+/// How the connection ids of a service are read.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Config {
+    /// The bits of each half.
+    bits: [Half; 2],
+    /// Those that belong to the server id.
+    server_bits: [Half; 2],
+    /// What an expanded half ends with, without the number of the pass.
+    ending: u32,
+    /// Where the right half begins, in bytes after the first octet.
+    right_at: u8,
+    /// Bytes of a connection id, at least.
+    length: u8,
+    /// The configuration id.
+    id: u8,
+    /// Passes: 0 where nothing is encrypted, 1 where all is one block, else those of the Feistel network, from the last.
+    passes: u8,
+    /// The key: to decrypt for a single pass, else to encrypt.
+    key: Schedule,
+}
+
+impl Default for Config {
+    /// Reads nothing: room for one that is to come.
+    fn default() -> Self {
+        Self {
+            bits: [[0; 3]; 2],
+            server_bits: [[0; 3]; 2],
+            ending: 0,
+            right_at: 0,
+            length: 0,
+            id: u8::MAX,
+            passes: 0,
+            key: Schedule([0; SCHEDULE_WORDS]),
+        }
+    }
+}
+
+/// Lengths that no configuration may have.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BadLengths;
+
+/// Ones in the first `bits` bits.
+const fn ones(bits: usize) -> Half {
+    let mut half = [0; 3];
+    let mut at = 0;
+    while at < bits {
+        half[at / 32] |= 1 << (31 - at % 32);
+        at += 1;
+    }
+    half
+}
+
+#[inline(always)]
+const fn and([a, b, c]: Half, [d, e, f]: Half) -> Half {
+    [a & d, b & e, c & f]
+}
+
+#[inline(always)]
+const fn front(block: Block) -> Half {
+    let [a, b, c, _] = block;
+    [a, b, c]
+}
+
+/// The words of bytes as they stand in a packet.
+#[inline(always)]
+pub fn words(bytes: [u8; HALF_READ]) -> Block {
+    let (words, _) = bytes.as_chunks();
+    [words[0], words[1], words[2], words[3]].map(u32::from_be_bytes)
+}
+
+/// Where the connection id begins in a packet of UDP whose first bytes are given, and how many bytes it has at most:
+/// only a long header says how many.
+#[inline(always)]
+pub const fn id_at(start: [u8; LONG_LENGTH_AT + 1]) -> (usize, usize) {
+    if start[0] & LONG_HEADER == 0 {
+        return (1, MAX_CONNECTION_ID);
+    }
+    (LONG_LENGTH_AT + 1, start[LONG_LENGTH_AT] as usize)
+}
+
+impl Config {
+    /// The configuration `id` for server ids and nonces of so many bytes, encrypted where there is a key.
+    ///
+    /// # Errors
+    /// Where the draft does not allow the lengths or the id.
+    pub fn new(id: u8, server_id: usize, nonce: usize, key: Option<[u8; 16]>) -> Result<Self, BadLengths> {
+        let length = server_id.saturating_add(nonce);
+        if id > MAX_CONFIG_ID || server_id == 0 || nonce < MIN_NONCE || length > MAX_BLOCK {
+            return Err(BadLengths);
+        }
+        let passes = match key {
+            None => 0,
+            Some(_) if length == SINGLE_PASS_BLOCK => 1,
+            Some(_) if server_id <= length / 2 => 3,
+            Some(_) => 4,
+        };
+        let key = match key {
+            None => Schedule([0; SCHEDULE_WORDS]),
+            Some(key) if passes == 1 => Schedule::to_decrypt(key),
+            Some(key) => Schedule::to_encrypt(key),
+        };
+        let right_at = length / 2;
+        let (server_bits, half_bits) = (8 * server_id, 4 * length);
+        let mut right = ones(8 * length - 8 * right_at);
+        let mut server_right = ones(server_bits.saturating_sub(8 * right_at));
+        let (mut left, mut server_left) = (ones(half_bits), ones(server_bits.min(half_bits)));
+        if length % 2 == 1 {
+            // The first four bits of the right half are the last four of the left.
+            right[0] &= u32::MAX >> 4;
+            server_right[0] &= u32::MAX >> 4;
+        }
+        if passes == 1 {
+            // The whole block is the left half, of which a server id never fills more than is looked at.
+            (left, server_left) = (ones(96), ones(server_bits));
+            (right, server_right) = ([0; 3], [0; 3]);
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "at most 20, as checked above")]
+        let (right_at, length) = (right_at as u8, length as u8);
+        Ok(Self {
+            bits: [left, right],
+            server_bits: [server_left, server_right],
+            ending: u32::from(length) << 8,
+            right_at,
+            length: 1 + length,
+            id,
+            passes,
+            key,
+        })
+    }
+
+    /// Where the right half begins, in bytes after the first octet of the id.
+    #[inline(always)]
+    pub const fn right_at(&self) -> usize {
+        self.right_at as usize
+    }
+
+    /// Bytes of a connection id with its first octet, at least.
+    #[inline(always)]
+    pub const fn id_length(&self) -> usize {
+        self.length as usize
+    }
+
+    /// The steps that uncover the server id, in order, for [`Self::step`].
+    #[inline(always)]
+    pub const fn steps(&self) -> &'static [u32] {
+        match self.passes {
+            0 => &[],
+            1 => &[SINGLE_PASS],
+            3 => &[4, 3, 2],
+            _ => &[4, 3, 2, 1],
+        }
+    }
+
+    /// Takes one step: decrypts the block, or undoes the pass of this number.
+    #[inline(always)]
+    pub fn step(&self, halves: &mut Halves, number: u32) {
+        if number == SINGLE_PASS {
+            halves.0[LEFT] = self.key.decrypt(halves.0[LEFT]);
+            return;
+        }
+        // Chosen by index and not by branches, so that the verifier walks the rounds once.
+        let changed = (number & 1) as usize;
+        let other = changed ^ 1;
+        let [a, b, c] = and(front(halves.0[other]), self.bits[other]);
+        let made = self.key.encrypt([a, b, c, self.ending | number]);
+        let [d, e, f] = and(front(made), self.bits[changed]);
+        let [x, y, z, _] = halves.0[changed];
+        halves.0[changed] = [x ^ d, y ^ e, z ^ f, 0];
+    }
+
+    /// The key of the server whose id is uncovered.
+    #[inline(always)]
+    pub const fn server(&self, service: ServiceId, halves: &Halves) -> ServerKey {
+        ServerKey {
+            service,
+            config: self.id,
+            pad: 0,
+            left: and(front(halves.0[LEFT]), self.server_bits[LEFT]),
+            right: and(front(halves.0[RIGHT]), self.server_bits[RIGHT]),
+        }
+    }
+
+    /// The configuration id.
+    pub const fn id(&self) -> u8 {
+        self.id
+    }
+
+    /// The key of the server with this id. `None` if the id has not as many bytes as the configuration says.
+    pub fn key_of(&self, service: ServiceId, id: &[u8]) -> Option<ServerKey> {
+        let bits: u32 = self
+            .server_bits
+            .iter()
+            .flatten()
+            .map(|word| word.count_ones())
+            .sum();
+        if id.len() * 8 != bits as usize {
+            return None;
+        }
+        let mut bytes = [0; MAX_BLOCK + HALF_READ];
+        bytes.get_mut(..id.len())?.copy_from_slice(id);
+        let read = |at: usize| bytes.get(at..at + HALF_READ)?.try_into().ok().map(words);
+        let (left, right) = (read(0)?, read(self.right_at())?);
+        Some(self.server(service, &Halves([left, right])))
+    }
+}
+
+const _: () = assert!(size_of::<ServerKey>() == 28);
+const _: () = assert!(size_of::<Server>() == 4);
+const _: () = assert!(size_of::<Config>() == 56 + 4 * SCHEDULE_WORDS);
+
+plain_data!(ConfigKey, ServerKey, Server, Config);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes(hex: &str) -> Vec<u8> {
+        (0..hex.len())
+            .step_by(2)
+            .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+            .collect()
+    }
+
+    fn found(config: &Config, id: &[u8], behind: u8) -> Option<ServerKey> {
+        let mut block = id[1..].to_vec();
+        block.resize(40, behind);
+        let read = |at: usize| words(block[at..at + HALF_READ].try_into().unwrap());
+        let (left, right) = (read(0), read(config.right_at()));
+        let mut halves = Halves([left, right]);
+        for number in config.steps() {
+            config.step(&mut halves, *number);
+        }
+        let read = ConfigKey::of(ServiceId(3), id[0])? == ConfigKey::new(ServiceId(3), config.id());
+        read.then(|| config.server(ServiceId(3), &halves))
+    }
+
+    const KEY: &str = "8f95f09245765f80256934e50c66207f";
+
+    /// Appendix B of the draft, all of it, and the example of section 5.4.2.5: configuration, server id, nonce, key,
+    /// connection id. The last vector's first octet says 0 where the draft's table says 3.
+    const VECTORS: [(u8, &str, &str, &str, &str); 7] = [
+        (0, "c4605e", "4504cc4f", "", "07c4605e4504cc4f"),
+        (1, "350d28b420", "3487d970b0", "", "20350d28b4203487d970b0"),
+        (0, "ed793a", "ee080dbf", KEY, "0720b1d07b359d3c"),
+        (
+            1,
+            "ed793a51d49b8f5fab65",
+            "ee080dbf48",
+            KEY,
+            "2fcc381bc74cb4fbad2823a3d1f8fed2",
+        ),
+        (
+            2,
+            "ed793a51d49b8f5f",
+            "ee080dbf48c0d1e5",
+            KEY,
+            "504dd2d05a7b0de9b2b9907afb5ecf8cc3",
+        ),
+        (
+            0,
+            "ed793a51d49b8f5fab",
+            "ee080dbf48c0d1e55d",
+            KEY,
+            "125779c9cc86beb3a3a4a3ca96fce4bfe0cdbc",
+        ),
+        (
+            0,
+            "31441a",
+            "9c69c275",
+            "fdf726a9893ec05c0632d3956680baf0",
+            "0767947d29be054a",
+        ),
+    ];
+
+    #[test]
+    fn the_published_connection_ids_name_their_servers() {
+        for (id, server, nonce, key, connection) in VECTORS {
+            let (server, nonce) = (bytes(server), bytes(nonce));
+            let key = (!key.is_empty()).then(|| bytes(key).try_into().unwrap());
+            let config = Config::new(id, server.len(), nonce.len(), key).unwrap();
+            let wanted = config.key_of(ServiceId(3), &server).unwrap();
+            for behind in [0, 0xff] {
+                assert_eq!(
+                    found(&config, &bytes(connection), behind),
+                    Some(wanted),
+                    "{connection}"
+                );
+            }
+            let mut other = server.clone();
+            *other.last_mut().unwrap() ^= 1;
+            assert_ne!(config.key_of(ServiceId(3), &other), Some(wanted), "{connection}");
+            assert_eq!(config.key_of(ServiceId(3), &server[1..]), None);
+            let mut foreign = bytes(connection);
+            foreign[0] ^= 0x80;
+            assert_eq!(found(&config, &foreign, 0), None);
+        }
+    }
+
+    #[test]
+    fn lengths_outside_the_draft_are_refused() {
+        for (id, server, nonce, allowed) in [
+            (0, 1, 4, true),
+            (6, 15, 4, true),
+            (0, 1, 18, true),
+            (7, 1, 4, false),
+            (0, 0, 4, false),
+            (0, 1, 3, false),
+            (0, 16, 4, false),
+            (0, usize::MAX, 4, false),
+        ] {
+            assert_eq!(
+                Config::new(id, server, nonce, None).is_ok(),
+                allowed,
+                "{id} {server} {nonce}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_connection_id_begins_where_the_header_says() {
+        for (start, wanted) in [
+            ([0x40, 0, 0, 0, 0, 0], (1, MAX_CONNECTION_ID)),
+            ([0xc0, 0, 0, 0, 1, 8], (6, 8)),
+            ([0xc0, 0, 0, 0, 1, 20], (6, 20)),
+            ([0x80, 0, 0, 0, 1, 0], (6, 0)),
+        ] {
+            assert_eq!(id_at(start), wanted, "{start:02x?}");
+        }
+    }
+
+    #[test]
+    fn the_first_octet_names_the_configuration_of_its_service() {
+        let service = ServiceId(4_095);
+        for id in 0..=MAX_CONFIG_ID {
+            let key = ConfigKey::new(service, id);
+            assert_eq!(ConfigKey::of(service, id << 5 | 0x1f), Some(key));
+            assert_eq!(key.service(), service);
+            assert_ne!(ConfigKey::of(ServiceId(4_094), id << 5), Some(key));
+        }
+        assert_eq!(ConfigKey::of(service, 0xff), None);
+    }
+
+    #[test]
+    fn server_ids_of_two_configurations_are_never_the_same_key() {
+        let [short, long] = [(0, 3), (1, 4)].map(|(id, length)| Config::new(id, length, 8, None).unwrap());
+        let short = short.key_of(ServiceId(3), &[1, 2, 3]).unwrap();
+        let long = long.key_of(ServiceId(3), &[1, 2, 3, 0]).unwrap();
+        assert_eq!((short.left, short.right), (long.left, long.right));
+        assert_ne!(short, long);
+    }
+}
