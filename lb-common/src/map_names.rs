@@ -56,6 +56,10 @@ pub const BACKEND_SIGNALS: &str = "BACKEND_SIGNALS";
 pub const SERVICE_DROPS: &str = "SERVICE_DROPS";
 /// Service id to [`crate::budget::Buckets`]. Written by the XDP program.
 pub const BUCKETS: &str = "BUCKETS";
+/// [`crate::quic::ConfigKey`] to [`crate::quic::Config`]. Written by the daemon.
+pub const QUIC_CONFIGS: &str = "QUIC_CONFIGS";
+/// [`crate::quic::ServerKey`] to [`crate::quic::Server`]. Written by the daemon.
+pub const QUIC_SERVERS: &str = "QUIC_SERVERS";
 
 /// [`crate::guard::PrefixKey`] to [`crate::guard::ALLOW`] or [`crate::guard::DENY`], the longest counts. Written by the daemon.
 pub const GUARD_PREFIXES: &str = "GUARD_PREFIXES";
@@ -66,7 +70,7 @@ pub const OF_FLOWS: [&str; 8] = [
 ];
 
 /// Every map that is pinned and survives the daemon.
-pub const PINNED: [&str; 27] = [
+pub const PINNED: [&str; 29] = [
     SETTINGS,
     SERVICES_V4,
     SERVICES_V6,
@@ -94,4 +98,6 @@ pub const PINNED: [&str; 27] = [
     SERVICE_DROPS,
     BUCKETS,
     GUARD_PREFIXES,
+    QUIC_CONFIGS,
+    QUIC_SERVERS,
 ];

@@ -162,6 +162,8 @@ pub const BY_SOURCE: u16 = 1 << 3;
 pub const IN_TURN: u16 = 1 << 4;
 /// Clients are looked up among the prefixes of [`crate::guard`].
 pub const GUARDS_CLIENTS: u16 = 1 << 5;
+/// Connection ids of QUIC may name the backend: [`crate::quic`]. Set for services of UDP alone.
+pub const QUIC: u16 = 1 << 6;
 
 /// Value of a service. Replaced as a whole (hash map), so a packet sees the old one or the new one.
 #[repr(C)]
@@ -177,7 +179,8 @@ pub struct Service {
     pub mode: u8,
     /// An [`OnEmpty`].
     pub on_empty: u8,
-    /// Bits: [`TRANSLATES`], [`FORWARDS`], [`TRACKS_ALL`], [`BY_SOURCE`], [`IN_TURN`], [`GUARDS_CLIENTS`].
+    /// Bits: [`TRANSLATES`], [`FORWARDS`], [`TRACKS_ALL`], [`BY_SOURCE`], [`IN_TURN`], [`GUARDS_CLIENTS`],
+    /// [`QUIC`].
     pub flags: u16,
     /// Zero.
     pub pad: [u8; 4],

@@ -9,6 +9,7 @@ use core::cell::Cell;
 
 use lb_common::{
     addr::NetPort,
+    backend::BackendId,
     flow::{FORWARD, NatFlow, REPLY},
     reason::Reason,
     service::{FORWARDS, TCP, UDP},
@@ -103,7 +104,7 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
         if !is_service || !service.has(FORWARDS) {
             return Err(Reason::OtherProtocol);
         }
-        (room.ip, room.service) = (*ip, service);
+        (room.ip, room.service, room.named) = (*ip, service, BackendId::NONE);
         return Ok(Way::AsIs);
     }
     signals::error_about::<A>(message.type_, message.code);

@@ -34,6 +34,8 @@ mod parse;
 #[cfg(target_arch = "bpf")]
 mod pick;
 #[cfg(target_arch = "bpf")]
+mod quic;
+#[cfg(target_arch = "bpf")]
 mod quote;
 #[cfg(target_arch = "bpf")]
 mod reply;

@@ -3,6 +3,7 @@
 
 mod fragments;
 pub(crate) mod guards;
+pub(crate) mod quic;
 mod records;
 mod replies;
 
@@ -99,6 +100,8 @@ pub(crate) struct Scratch<A> {
     pub(crate) chosen: Chosen,
     /// The largest packet that would have fit, where one was refused as too big. Set through shared references.
     pub(crate) limit: Cell<u32>,
+    /// The backend that a packet to a service names itself; see [`crate::quic`].
+    pub(crate) named: BackendId,
     /// The packet's tuple.
     pub(crate) tuple: Tuple<A>,
     /// What the flow table holds under it, if anything.

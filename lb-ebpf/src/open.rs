@@ -127,9 +127,14 @@ fn choose<A: Family>(
     service: &Service,
     state: u8,
 ) -> Result<(), Reason> {
-    let Scratch { tuple, opening, .. } = room;
+    let Scratch {
+        named,
+        tuple,
+        opening,
+        ..
+    } = room;
     let Opening { forward, reply, .. } = opening;
-    let Choice { id, backend } = pick::pick(service, tuple, state & PROVEN == 0)?;
+    let Choice { id, backend } = pick::pick(service, tuple, state & PROVEN == 0, *named)?;
     if !pick::translates::<A>(backend) {
         return Err(Reason::ModeMissing);
     }

@@ -304,6 +304,23 @@ impl Packet {
         (unsafe { bpf_xdp_adjust_head(self.ctx, -bytes) } == 0).then_some(())
     }
 
+    /// 16 bytes from `offset` on, as words in big-endian order; `None` if they do not lie in the linear part.
+    #[inline(always)]
+    pub(crate) fn words(&self, offset: usize) -> Option<[u32; 4]> {
+        let start = self.pointer::<[u32; 4]>(offset)?.cast::<u8>();
+        // SAFETY: in bounds, as just checked.
+        let words = unsafe {
+            [
+                load32::<0>(start),
+                load32::<4>(start),
+                load32::<8>(start),
+                load32::<12>(start),
+            ]
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "words of 32 bits")]
+        Some(words.map(|word| u32::from_be(word as u32)))
+    }
+
     /// Writes 32-bit words, as they stand in memory, to an even offset. One store each: through [`Self::at`] they would
     /// be written byte by byte. `None` if they do not lie in the linear part.
     #[inline(always)]

@@ -55,9 +55,18 @@ pub(crate) fn in_turn(service: &Service, slot: RingSlot) -> RingSlot {
     maps::ring_slot(service.ring, index).unwrap_or(slot)
 }
 
-/// The backend for a packet that mode `nat` does not know. `opens`: it is a TCP SYN without ACK. Nothing is recorded.
+/// The backend for a packet that mode `nat` does not know. `opens`: it is a TCP SYN without ACK. `named`: the
+/// backend that it names itself, if any. Nothing is recorded.
 #[inline(always)]
-pub(crate) fn pick<A: Family>(service: &Service, tuple: &Tuple<A>, opens: bool) -> Result<Choice, Reason> {
+pub(crate) fn pick<A: Family>(
+    service: &Service,
+    tuple: &Tuple<A>,
+    opens: bool,
+    named: BackendId,
+) -> Result<Choice, Reason> {
+    if named != BackendId::NONE {
+        return choice(service, named);
+    }
     let slot = in_turn(service, slot(service, tuple, A::hash(tuple))?);
     let id = match slot.pick() {
         Pick::LookUp if service.has(FORWARDS) => follow::asked_in::<A>(slot, opens),
@@ -99,7 +108,8 @@ pub(crate) fn translates<A: Family>(backend: &Backend) -> bool {
 pub(crate) fn is_first_choice<A: Family>(service: &Service, room: &Scratch<A>) -> bool {
     // Where flows take turns, no ring says where this one would go.
     !service.has(IN_TURN)
-        && pick(service, &room.tuple, true).is_ok_and(|choice| choice.id == room.known.backend)
+        && pick(service, &room.tuple, true, BackendId::NONE)
+            .is_ok_and(|choice| choice.id == room.known.backend)
 }
 
 /// The backend that owns a recorded flow; `None` if it is dead, or its number is in other hands.

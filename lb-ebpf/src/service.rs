@@ -8,7 +8,7 @@ use lb_common::{
     flow::{NatFlow, REPLY, Tuple},
     reason::{Action, Reason},
     ring_slot::Pick,
-    service::{FORWARDS, Mode, Service, ServiceId, TCP, TRACKS_ALL, TRANSLATES, UDP},
+    service::{FORWARDS, Mode, QUIC, Service, ServiceId, TCP, TRACKS_ALL, TRANSLATES, UDP},
     settings::HAS_WILDCARD,
 };
 
@@ -27,7 +27,7 @@ use crate::{
     packet::Packet,
     parse::{self, Ip, Protocol, TcpFlags},
     pick::{self, Choice},
-    signals,
+    quic, signals,
     track::{self, Entry},
     verdict::{self, Verdict},
 };
@@ -67,6 +67,13 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
     let found = find(&room.tuple)?;
     // The words of a record that is not there would be unset, and the verifier lets nobody copy those.
     let (is_service, service) = (found.is_some(), found.unwrap_or_default());
+    if is_service {
+        room.named = if service.has(QUIC) {
+            quic::owner(packet, &ip, service.id)
+        } else {
+            BackendId::NONE
+        };
+    }
     if is_service && !service.has(TRANSLATES) {
         (room.ip, room.service) = (ip, service);
         return Ok(Way::AsIs);
@@ -86,18 +93,24 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
     if !is_service {
         return foreign(packet, &mut *room, ip);
     }
+    // A flow stands under the tuple, whether it is this packet's or not.
+    let replaces = entry.is_some();
+    let entry = entry.filter(|_| !(service.has(QUIC) && quic::leaves(&room)));
     if entry.is_none() && service.has(FORWARDS) {
         let opens = check_ours::<A>(packet, &ip)?.is_some_and(TcpFlags::opens);
         if let Err(refused) = guard::admit_client(&service, room.tuple.src) {
             return Ok(ends(service.id, Err(refused)));
         }
-        let choice = pick::pick::<A>(&service, &room.tuple, opens)?;
+        let choice = pick::pick::<A>(&service, &room.tuple, opens, room.named)?;
         if !pick::translates::<A>(choice.backend) {
             (room.ip, room.service) = (ip, service);
             return Ok(Way::AsIs);
         }
     }
-    Ok(ends(service.id, from_client(packet, &ip, room, &service, entry)))
+    Ok(ends(
+        service.id,
+        from_client(packet, &ip, room, &service, entry, replaces),
+    ))
 }
 
 /// A packet for nobody; where there are replies without a flow, perhaps one of them.
@@ -196,7 +209,11 @@ pub(crate) fn forward_as_is<A: Family>(packet: &Packet) -> Reason {
 fn try_forward_as_is<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
     let room = A::room()?;
     let Scratch {
-        tuple, ip, service, ..
+        tuple,
+        ip,
+        service,
+        named,
+        ..
     } = &*room;
     let flags = match ip.protocol {
         // An error about a packet of the backend's, which is quoted under the tuple.
@@ -207,14 +224,18 @@ fn try_forward_as_is<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
         guard::admit_client(service, tuple.src)?;
         let hash = A::hash(tuple);
         let opens = flags.is_some_and(TcpFlags::opens);
-        let slot = pick::slot(service, tuple, hash)?;
-        let owner = match slot.pick() {
-            Pick::Owner(owner) if !service.has(TRACKS_ALL) => owner,
-            // An error only asks about the flow.
-            Pick::Owner(_) | Pick::LookUp if ip.protocol == Protocol::Icmp => {
-                follow::asked_in::<A>(slot, false)
+        let owner = if *named == BackendId::NONE {
+            let slot = pick::slot(service, tuple, hash)?;
+            match slot.pick() {
+                Pick::Owner(owner) if !service.has(TRACKS_ALL) => owner,
+                // An error only asks about the flow.
+                Pick::Owner(_) | Pick::LookUp if ip.protocol == Protocol::Icmp => {
+                    follow::asked_in::<A>(slot, false)
+                }
+                Pick::Owner(_) | Pick::LookUp => follow::owner_in::<A>(service, slot, opens),
             }
-            Pick::Owner(_) | Pick::LookUp => follow::owner_in::<A>(service, slot, opens),
+        } else {
+            *named
         };
         let Choice { id, backend } = pick::choice(service, owner)?;
         if backend.mode == Mode::Dnat as u8 {
@@ -240,7 +261,8 @@ fn choose<A: Family>(mut room: Room<A>, backend: BackendId, opens: bool) -> Reas
     dnat::CHOSEN
 }
 
-/// A packet to a service: to its flow's backend, or to the one that takes the new flow.
+/// A packet to a service: to its flow's backend, or to the one that takes the new flow. `replaces`: that one takes the
+/// place of another.
 #[inline(always)]
 fn from_client<A: Family>(
     packet: &Packet,
@@ -248,6 +270,7 @@ fn from_client<A: Family>(
     mut room: Room<A>,
     service: &Service,
     entry: Option<Entry<A>>,
+    replaces: bool,
 ) -> Result<Verdict, Reason> {
     let flags = check_ours::<A>(packet, ip)?;
     guard::admit_client(service, room.tuple.src)?;
@@ -268,7 +291,7 @@ fn from_client<A: Family>(
         }
     }
     let state = track::state_after(track::UNPROVEN, flags);
-    open::open_in::<A>(packet, service, state, entry.is_some())?;
+    open::open_in::<A>(packet, service, state, replaces)?;
     let flow = &room.opening.forward;
     let owner = pick::living_owner(flow).ok_or(Reason::NoBackend)?;
     forward(packet, ip, flow, owner, true, &room.limit)

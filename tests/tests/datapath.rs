@@ -106,6 +106,7 @@ fn target(services: &[(&str, u16, &[&str])]) -> Result<Target> {
             })
             .collect::<Result<BTreeMap<SocketAddr, _>>>()?;
         let service = TargetService {
+            quic: None,
             mode: Mode::Nat,
             on_empty: OnEmpty::Drop,
             algorithm: Algorithm::Maglev,

@@ -22,6 +22,8 @@ mod guard;
 mod modes;
 #[path = "packets/ports.rs"]
 mod ports;
+#[path = "packets/quic.rs"]
+mod quic;
 #[path = "packets/reject.rs"]
 mod reject;
 #[path = "packets/signals.rs"]

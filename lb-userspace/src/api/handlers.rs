@@ -30,7 +30,12 @@ use super::{
 };
 use crate::{
     app::settings::needs_restart,
-    config::{self, values},
+    config::{
+        self,
+        fields::Keys,
+        quic,
+        values::{self, ValueError},
+    },
     control::{Change, Outcome},
     events::Event,
     state::{
@@ -38,6 +43,7 @@ use crate::{
         change::BackendChange,
         desired::Revision,
         names::{BackendName, ServiceName},
+        quic::ServerId,
     },
 };
 
@@ -81,7 +87,7 @@ pub(super) async fn health(State(api): Shared) -> Answer<types::Readiness> {
 pub(super) async fn export(State(api): Shared) -> Response {
     (
         [(CONTENT_TYPE, "application/toml")],
-        config::export(&api.control.view().desired),
+        config::export(&api.control.view().desired, Keys::Hidden),
     )
         .into_response()
 }
@@ -95,7 +101,8 @@ pub(super) async fn apply(
     body: JsonBody<ApplyRequest>,
 ) -> Answer<Changed> {
     let ApplyRequest { file, toml, dry_run } = body?.0;
-    let config = config::parse(&toml, &file).map_err(|errors| ApiError::file(&file, errors))?;
+    let known = &api.control.view().desired;
+    let config = config::parse_beside(&toml, &file, known).map_err(|errors| ApiError::file(&file, errors))?;
     let warnings = needs_restart(&api.settings, &config.daemon);
     let change = Change::Replace(Box::new(config.desired));
     let outcome = api
@@ -238,12 +245,14 @@ pub(super) async fn add_backend(
         address,
         weight,
         mode,
+        server_ids,
     } = body?.0;
     let backend = Backend {
         name: values::name(&name)?,
         address: values::endpoint(&address)?,
         weight: weight.unwrap_or(config::DEFAULT_WEIGHT),
         mode: mode.as_deref().map(values::word).transpose()?,
+        server_ids: hex_list(&server_ids.unwrap_or_default())?,
         admin: Admin::default(),
         drain_until: None,
     };
@@ -282,6 +291,7 @@ pub(super) async fn set_backend(
         address,
         weight,
         mode,
+        server_ids,
         admin,
         deadline_ms,
     } = body?.0;
@@ -296,6 +306,7 @@ pub(super) async fn set_backend(
         address: address.as_deref().map(values::endpoint).transpose()?,
         weight,
         mode: mode.as_deref().map(values::word).transpose()?.map(Some),
+        server_ids: server_ids.map(|ids| hex_list(&ids)).transpose()?,
         admin: admin.map(|admin| match admin {
             types::Admin::Enabled => Admin::Enabled,
             types::Admin::Draining => Admin::Draining,
@@ -330,6 +341,11 @@ pub(super) async fn remove_backend(
 pub(super) fn no_such_path() -> Response {
     let hint = "see /openapi.json".to_owned();
     ApiError::new(ErrorCode::NotFound, "no such path in the API", Some(hint)).into_response()
+}
+
+/// Server ids of QUIC.
+fn hex_list(ids: &[String]) -> Result<Vec<ServerId>, ValueError> {
+    ids.iter().map(|id| quic::hex(id)).collect()
 }
 
 /// Makes a change. The control task finishes it also when the caller hangs up.

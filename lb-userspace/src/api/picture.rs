@@ -23,6 +23,7 @@ use crate::{
         change::{ChangeError, Kind},
         guard::{Guard, Prefix},
         names::{BackendName, ServiceName},
+        quic::QuicSettings,
         service::{RingSize, Service, ServiceKey},
         words::{self, Word},
     },
@@ -177,6 +178,7 @@ impl Picture {
             slow_start: duration::text(service.slow_start),
             guard: guard(&service.guard),
             check: words::kind(&service.health.kind).to_owned(),
+            quic: service.quic.iter().map(quic).collect(),
             packets: traffic.packets,
             bytes: traffic.bytes,
             new_flows: traffic.new_flows,
@@ -222,6 +224,7 @@ impl Picture {
             weight: backend.weight,
             health,
             admin,
+            server_ids: backend.server_ids.iter().map(ToString::to_string).collect(),
             drain_deadline: self.view.drain_deadlines.get(&place).map(|at| rfc3339(*at)),
             slow_start: self.view.whole_at.get(&place).map(|at| types::SlowStart {
                 percent: self
@@ -281,6 +284,7 @@ impl Picture {
             drain_deadline: None,
             removed: false,
             mode: mode.map(|mode| mode.word().to_owned()).unwrap_or_default(),
+            server_ids: Vec::new(),
             next_hop: self.seen.next_hops.get(&address.ip()).map(next_hop),
             packets: stats.traffic.packets,
             bytes: stats.traffic.bytes,
@@ -417,5 +421,20 @@ fn next_hop(state: &NextHopState) -> types::NextHop {
         via,
         interface,
         error: state.error(),
+    }
+}
+
+fn quic(settings: &QuicSettings) -> types::Quic {
+    let QuicSettings {
+        config_id,
+        server_id_length,
+        nonce_length,
+        key,
+    } = settings;
+    types::Quic {
+        config_id: *config_id,
+        server_id_length: *server_id_length,
+        nonce_length: *nonce_length,
+        key: key.map(|key| key.fingerprint().to_string()),
     }
 }

@@ -1,5 +1,7 @@
 //! What the admin API is asked and how it answers changes.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -56,6 +58,34 @@ pub struct ServiceSpec {
     /// How backends are checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthSpec>,
+    /// How connection ids of QUIC name backends.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub quic: Option<Vec<QuicSpec>>,
+}
+
+/// How connection ids of QUIC name backends, with the keys of the configuration file.
+#[derive(Clone, PartialEq, Eq, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct QuicSpec {
+    /// The configuration id, 0 to 6.
+    pub config_id: u8,
+    /// Bytes of a server id.
+    pub server_id_length: u8,
+    /// Bytes of a nonce.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub nonce_length: Option<u8>,
+    /// Key of AES-128 in hexadecimal, or what stands for one in an export.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// Shows no key.
+impl fmt::Debug for QuicSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("QuicSpec")
+            .field("config_id", &self.config_id)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Who may send to a service, with the keys of the configuration file.
@@ -142,6 +172,9 @@ pub struct BackendSpec {
     /// Mode of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
+    /// What connection ids of QUIC name it by, in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_ids: Option<Vec<String>>,
 }
 
 /// What changes about a backend.
@@ -157,6 +190,9 @@ pub struct BackendPatch {
     /// Mode of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mode: Option<String>,
+    /// What connection ids of QUIC name it by, in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub server_ids: Option<Vec<String>>,
     /// The operator's word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<Admin>,

@@ -130,6 +130,9 @@ pub struct Service {
     pub guard: Guard,
     /// How backends are checked.
     pub check: String,
+    /// How connection ids of QUIC name backends, if they do.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quic: Vec<Quic>,
     /// Packets from clients.
     pub packets: u64,
     /// Their bytes, whole frames.
@@ -155,6 +158,19 @@ pub struct Service {
     pub programmed: bool,
     /// Why not.
     pub error: Option<String>,
+}
+
+/// A way in which connection ids of QUIC name backends.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Quic {
+    /// The configuration id.
+    pub config_id: u8,
+    /// Bytes of a server id.
+    pub server_id_length: u8,
+    /// Bytes of a nonce.
+    pub nonce_length: u8,
+    /// What stands for the key; `null` where nothing is encrypted.
+    pub key: Option<String>,
 }
 
 /// Packets of one reason that no backend got.
@@ -192,6 +208,9 @@ pub struct Backend {
     pub removed: bool,
     /// How packets reach it.
     pub mode: String,
+    /// What connection ids of QUIC name it by.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub server_ids: Vec<String>,
     /// The way to it; `null` until it was looked for.
     pub next_hop: Option<NextHop>,
     /// Packets from clients.

@@ -51,6 +51,9 @@ pub(super) enum BackendCommand {
         /// Mode of its own [default: the service's]
         #[arg(long, value_name = "MODE")]
         mode: Option<String>,
+        /// What connection ids of QUIC name it by, in hexadecimal; may be given several times
+        #[arg(long, value_name = "HEX")]
+        server_id: Vec<String>,
         #[command(flatten)]
         change: ChangeFlags,
     },
@@ -69,6 +72,9 @@ pub(super) enum BackendCommand {
         /// Mode of its own
         #[arg(long, value_name = "MODE")]
         mode: Option<String>,
+        /// What connection ids of QUIC name it by, in hexadecimal; may be given several times
+        #[arg(long, value_name = "HEX")]
+        server_id: Vec<String>,
         #[command(flatten)]
         change: ChangeFlags,
     },
@@ -130,6 +136,7 @@ impl BackendCommand {
                 address,
                 weight,
                 mode,
+                server_id,
                 change,
             } => {
                 let spec = BackendSpec {
@@ -137,6 +144,7 @@ impl BackendCommand {
                     address: address.to_string(),
                     weight,
                     mode,
+                    server_ids: (!server_id.is_empty()).then_some(server_id),
                 };
                 let path = change.path(format!("/v1/services/{service}/backends"));
                 client.change(Method::POST, &path, Some(&spec)).await?
@@ -147,12 +155,14 @@ impl BackendCommand {
                 address,
                 weight,
                 mode,
+                server_id,
                 change,
             } => {
                 let patch = BackendPatch {
                     address: address.map(|address| address.to_string()),
                     weight,
                     mode,
+                    server_ids: (!server_id.is_empty()).then_some(server_id),
                     ..BackendPatch::default()
                 };
                 if patch == BackendPatch::default() {

@@ -290,6 +290,13 @@ fn show(service: &Service, context: &Context) -> String {
             text.push_str(&format!("  {name:<10} {}\n", prefixes.join(", ")));
         }
     }
+    for quic in &service.quic {
+        let key = quic.key.as_deref().unwrap_or("not encrypted");
+        text.push_str(&format!(
+            "  {:<10} config {}, server id of {} bytes, nonce of {}, {key}\n",
+            "quic", quic.config_id, quic.server_id_length, quic.nonce_length
+        ));
+    }
     text.push_str(&format!(
         "  {:<10} {} flows under way, {} new, {} packets ({}), {} replies ({})\n",
         "traffic",

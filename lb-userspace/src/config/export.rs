@@ -2,12 +2,13 @@
 
 use std::fmt::Write;
 
-use super::fields::{self, Field, GUARD, HEALTH};
+use super::fields::{self, Field, GUARD, HEALTH, Keys};
 use crate::state::desired::Desired;
 
-/// The desired state as TOML that [`super::parse`] takes back unchanged, but for the revision. Holds what is not at
-/// its default; services stand in the order of their names.
-pub fn export(desired: &Desired) -> String {
+/// The desired state as TOML that [`super::parse`] takes back unchanged, but for the revision; with hidden keys,
+/// [`super::parse_beside`] does so where they are known. Holds what is not at its default; services stand in the order of
+/// their names.
+pub fn export(desired: &Desired, keys: Keys) -> String {
     let mut text = String::new();
     let settings = lines("", &fields::settings(&desired.settings));
     if !settings.is_empty() {
@@ -24,6 +25,13 @@ pub fn export(desired: &Desired) -> String {
         let health = fields::health(&service.health);
         if health.iter().any(|field| !field.is_default) {
             push(&mut text, "  [service.health]", &lines("  ", &health));
+        }
+        for quic in &service.quic {
+            push(
+                &mut text,
+                "  [[service.quic]]",
+                &lines("  ", &fields::quic(quic, keys)),
+            );
         }
         for backend in &service.backends {
             let mut own = vec![name(backend.name.as_str())];

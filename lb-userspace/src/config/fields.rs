@@ -6,7 +6,7 @@ use lb_common::service::Mode;
 use toml::Value;
 
 pub use super::guard::{GUARD, fields as guard};
-use super::{duration, service::DEFAULT_WEIGHT, values};
+use super::{duration, quic::DEFAULT_NONCE_LENGTH, service::DEFAULT_WEIGHT, values};
 use crate::{
     events::rfc3339,
     health::settings::{
@@ -16,6 +16,7 @@ use crate::{
     state::{
         backend::{Admin, Backend},
         desired::Settings,
+        quic::QuicSettings,
         service::{RingSize, Service, ServiceKey},
         words::{self, Word},
     },
@@ -34,6 +35,15 @@ pub struct Field {
 
 /// Keys of one thing, in the order in which they are written.
 pub type Fields = Vec<Field>;
+
+/// What of secret keys is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Keys {
+    /// Their fingerprints: whatever people see.
+    Hidden,
+    /// They themselves: what only the daemon reads.
+    Whole,
+}
 
 /// What keys of a health table begin with.
 pub const HEALTH: &str = "health.";
@@ -123,6 +133,7 @@ pub fn service(service: &Service) -> Fields {
         slow_start,
         guard: _,
         health: _,
+        quic: _,
         backends: _,
     } = service;
     vec![
@@ -238,6 +249,28 @@ pub fn health(settings: &CheckSettings) -> Fields {
     fields
 }
 
+/// One of a service's QUIC tables.
+pub fn quic(settings: &QuicSettings, keys: Keys) -> Fields {
+    let QuicSettings {
+        config_id,
+        server_id_length,
+        nonce_length,
+        key,
+    } = settings;
+    let mut fields = vec![
+        always("config_id", i64::from(*config_id)),
+        always("server_id_length", i64::from(*server_id_length)),
+        number("nonce_length", *nonce_length, DEFAULT_NONCE_LENGTH),
+    ];
+    fields.extend(optional("key", key.as_ref(), |key| {
+        Value::from(match keys {
+            Keys::Hidden => key.fingerprint().to_string(),
+            Keys::Whole => key.reveal(),
+        })
+    }));
+    fields
+}
+
 fn http(check: &HttpCheck) -> Fields {
     let default = HttpCheck::default();
     let HttpCheck {
@@ -338,6 +371,7 @@ pub fn backend(backend: &Backend) -> Fields {
         address,
         weight,
         mode,
+        server_ids,
         admin,
         drain_until,
     } = backend;
@@ -348,6 +382,7 @@ pub fn backend(backend: &Backend) -> Fields {
     fields.extend(optional(Mode::KEY, mode.as_ref(), |mode| {
         Value::from(mode.word())
     }));
+    fields.push(field("server_ids", server_ids, &Vec::new(), |ids| texts(ids)));
     fields.push(word(*admin, Admin::Enabled));
     fields.extend(optional("drain_until", drain_until.as_ref(), |until| {
         Value::from(rfc3339(*until))

@@ -10,6 +10,7 @@ mod export;
 pub mod fields;
 mod guard;
 pub mod health;
+pub mod quic;
 mod service;
 mod table;
 #[cfg(test)]
@@ -48,6 +49,14 @@ type Span = Range<usize>;
 /// Everything that is wrong, in the order of the file. Syntax errors come alone, since what follows one may not mean
 /// what it seems to.
 pub fn parse(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
+    parse_beside(text, file, &Desired::default())
+}
+
+/// As [`parse`]; fingerprints of keys that `known` has stand for them, as [`export`] writes them.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_beside(text: &str, file: &str, known: &Desired) -> Result<Config, Vec<ConfigError>> {
     let mut reporter = Reporter::new(text, file);
     let (document, syntax) = DeTable::parse_recoverable(text);
     for error in &syntax {
@@ -66,6 +75,7 @@ pub fn parse(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
         services.extend(service::read(
             &mut reporter,
             Table::new(table, span, "[[service]]"),
+            known,
         ));
     }
     root.finish(&mut reporter);
@@ -84,6 +94,7 @@ pub fn parse(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
             Place::Service(index, key) => services[index].spans.of(key),
             Place::Health(index, key) => services[index].health.of(key),
             Place::Guard(index, key) => services[index].guard.of(key),
+            Place::Quic(index, table, key) => services[index].quic[table].of(key),
             Place::Backend(index, backend, key) => services[index].backends[backend].of(key),
         };
         reporter.error(span, what, hint);

@@ -2,7 +2,7 @@
 
 use super::{
     error::Reporter,
-    guard, health,
+    guard, health, quic,
     table::{Spans, Table},
     values,
 };
@@ -10,6 +10,7 @@ use crate::{
     health::settings::CheckSettings,
     state::{
         backend::{Admin, Backend},
+        desired::Desired,
         guard::Guard,
         service::{Protocol, Service, ServiceKey},
     },
@@ -21,6 +22,7 @@ pub(super) struct Located {
     pub(super) spans: Spans,
     pub(super) guard: Spans,
     pub(super) health: Spans,
+    pub(super) quic: Vec<Spans>,
     pub(super) backends: Vec<Spans>,
 }
 
@@ -28,7 +30,7 @@ pub(super) struct Located {
 pub const DEFAULT_WEIGHT: u16 = 100;
 
 /// Reads a service; `None` if what it cannot do without is missing or wrong. Other wrong values keep their default.
-pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<Located> {
+pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &Desired) -> Option<Located> {
     table.require(reporter, "name", "\"web\"");
     table.require(reporter, "address", "\"192.0.2.10\"");
     table.require(reporter, "port", "80");
@@ -62,6 +64,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<
         }
         None => (CheckSettings::default(), Spans::default()),
     };
+    let (quic, quic_spans) = quic::read(reporter, &mut table, known);
     let (mut backends, mut backend_spans) = (Vec::new(), Vec::new());
     for (table, span) in table.tables(reporter, "backend", "[[service.backend]]") {
         let table = Table::new(table, span, "[[service.backend]]");
@@ -93,6 +96,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<
         slow_start: slow_start.unwrap_or(default.slow_start),
         guard,
         health: checks,
+        quic,
         backends,
         ..default
     };
@@ -101,6 +105,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<
         spans,
         guard: guard_spans,
         health: health_spans,
+        quic: quic_spans,
         backends: backend_spans,
     })
 }
@@ -114,6 +119,7 @@ fn backend(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<Backend>
         .number(reporter, "weight", values::weight)
         .unwrap_or(DEFAULT_WEIGHT);
     let mode = table.text(reporter, "mode", values::word);
+    let server_ids = table.list(reporter, "server_ids", quic::hex, false);
     let admin = table
         .text(reporter, "admin", values::word)
         .unwrap_or(Admin::Enabled);
@@ -124,6 +130,7 @@ fn backend(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<Backend>
         address: address?,
         weight,
         mode,
+        server_ids: server_ids.unwrap_or_default(),
         admin,
         drain_until,
     })

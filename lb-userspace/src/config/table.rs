@@ -93,6 +93,19 @@ impl<'a> Table<'a> {
         self.read(reporter, key, |value| parse(string(value)?))
     }
 
+    /// As [`Self::text`], for what no message may repeat.
+    pub(super) fn secret<T>(
+        &mut self,
+        reporter: &mut Reporter<'_>,
+        key: &'static str,
+        parse: impl FnOnce(&str) -> Result<T, ValueError>,
+    ) -> Option<T> {
+        self.read(reporter, key, |value| match value {
+            DeValue::String(text) => parse(text),
+            other => Err(wrong_type("a string", other)),
+        })
+    }
+
     /// A duration.
     pub(super) fn duration(
         &mut self,

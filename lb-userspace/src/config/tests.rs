@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::*;
+use super::{fields::Keys, *};
 use crate::{
     datapath::XdpModeChoice,
     health::settings::{CheckKind, CheckSettings},
@@ -13,7 +13,7 @@ use crate::{
 fn the_example_is_valid_and_shows_every_key() {
     let text = include_str!("../../../docs/example.toml");
     let config = parse(text, "example.toml").unwrap_or_else(|errors| panic!("{errors:#?}"));
-    assert_eq!(config.desired.services.len(), 2);
+    assert_eq!(config.desired.services.len(), 3);
 }
 
 #[test]
@@ -140,11 +140,159 @@ fn statuses_may_be_ranges() {
     assert_eq!(http.expect_status, [204, 300, 301, 302]);
 }
 
+/// A service of UDP with `quic` and one backend with `server_ids`.
+fn with_quic(quic: &str, server_ids: &str) -> Result<Desired, Vec<String>> {
+    quic_file("udp", quic, server_ids)
+}
+
+fn quic_file(protocol: &str, quic: &str, server_ids: &str) -> Result<Desired, Vec<String>> {
+    let text = format!(
+        "[[service]]\nname = \"a\"\naddress = \"192.0.2.1\"\nport = 443\nprotocol = \"{protocol}\"\n{quic}\n\
+         [[service.backend]]\nname = \"b\"\naddress = \"10.0.0.1:443\"\nserver_ids = {server_ids}\n\
+         [[service.backend]]\nname = \"c\"\naddress = \"10.0.0.2:443\"\nserver_ids = [\"ff00ff\"]\n"
+    );
+    match parse(&text, "lb.toml") {
+        Ok(config) => Ok(config.desired),
+        Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
+    }
+}
+
+const QUIC: &str = "[[service.quic]]\nconfig_id = 0\nserver_id_length = 3\n";
+const SECRET: &str = "8f95f09245765f80256934e50c66207f";
+
+#[test]
+fn connection_ids_that_cannot_work_are_refused_with_their_reason() {
+    let table = |text: &str| format!("[[service.quic]]\n{text}\n");
+    let secret = |value: &str| format!("{QUIC}key = {value}\n");
+    let cases = [
+        ("tcp", QUIC.to_owned(), "[]", "but is not of UDP"),
+        ("udp", table("config_id = 0"), "[]", "has no server_id_length"),
+        ("udp", table("server_id_length = 3"), "[]", "has no config_id"),
+        (
+            "udp",
+            table("config_id = 7\nserver_id_length = 3"),
+            "[]",
+            "config_id 7 is above 6",
+        ),
+        (
+            "udp",
+            table("config_id = 0\nserver_id_length = 0"),
+            "[]",
+            "make no connection id",
+        ),
+        (
+            "udp",
+            format!("{QUIC}nonce_length = 3"),
+            "[]",
+            "make no connection id",
+        ),
+        (
+            "udp",
+            format!("{QUIC}nonce_length = 17"),
+            "[]",
+            "make no connection id",
+        ),
+        (
+            "udp",
+            format!("{QUIC}{QUIC}"),
+            "[]",
+            "service a has config_id 0 twice",
+        ),
+        ("udp", String::new(), "[]", "add a [[service.quic]] table"),
+        (
+            "udp",
+            QUIC.to_owned(),
+            "[\"0102\"]",
+            "has 2 bytes, server_id_length is 3",
+        ),
+        (
+            "udp",
+            QUIC.to_owned(),
+            "[\"01020g\"]",
+            "write two hexadecimal digits",
+        ),
+        (
+            "udp",
+            QUIC.to_owned(),
+            "[\"ff00ff\"]",
+            "has server id ff00ff, as backend a/b",
+        ),
+        (
+            "udp",
+            "[service.quic]\nconfig_id = 0".to_owned(),
+            "[]",
+            "write [[service.quic]] above each",
+        ),
+        (
+            "udp",
+            secret(&format!("\"{}\"", &SECRET[2..])),
+            "[]",
+            "no key of 16 bytes",
+        ),
+        (
+            "udp",
+            secret(&format!("\"{SECRET}00\"")),
+            "[]",
+            "no key of 16 bytes",
+        ),
+        (
+            "udp",
+            secret("12345678"),
+            "[]",
+            "expected a string, found an integer",
+        ),
+        (
+            "udp",
+            secret("\"hidden:01020304\""),
+            "[]",
+            "a key that is not known here",
+        ),
+    ];
+    for (protocol, quic, server_ids, expected) in cases {
+        let errors = quic_file(protocol, &quic, server_ids).unwrap_err().join("\n");
+        assert!(errors.contains(expected), "{quic} {server_ids}: {errors}");
+        for shown in [&SECRET[2..], "12345678"] {
+            assert!(!errors.contains(shown), "a key is shown: {errors}");
+        }
+    }
+}
+
+#[test]
+fn a_file_may_hold_keys_of_several_generations() {
+    let next = "[[service.quic]]\nconfig_id = 1\nserver_id_length = 4\nnonce_length = 12\n";
+    let desired = with_quic(
+        &format!("{next}key = \"{SECRET}\"\n{QUIC}"),
+        "[\"010203\", \"01020304\"]",
+    );
+    let service = desired.unwrap().services.into_values().next().unwrap();
+    let ids: Vec<_> = service.quic.iter().map(|quic| quic.config_id).collect();
+    assert_eq!(ids, [0, 1]);
+    assert_eq!(service.quic[0].key, None);
+    assert_eq!(
+        service.quic[1].key.map(|key| key.reveal()).as_deref(),
+        Some(SECRET)
+    );
+    assert_eq!(service.backends[0].server_ids.len(), 2);
+}
+
 proptest! {
     #[test]
     fn export_and_parse_lose_nothing(desired in testing::any_desired()) {
-        let text = export(&desired);
+        let text = export(&desired, Keys::Whole);
         let back = parse(&text, "export").unwrap_or_else(|errors| panic!("{errors:#?} in\n{text}"));
+        prop_assert_eq!(Desired { revision: desired.revision, ..back.desired }, desired);
+    }
+
+    #[test]
+    fn what_people_see_holds_no_key_and_is_taken_back_where_the_keys_are_known(desired in testing::any_desired()) {
+        let text = export(&desired, Keys::Hidden);
+        let log = format!("{desired:?}");
+        for key in desired.services.values().flat_map(|service| &service.quic).filter_map(|quic| quic.key) {
+            let key = key.reveal();
+            prop_assert!(!text.contains(&key) && !log.contains(&key));
+        }
+        let back = parse_beside(&text, "export", &desired);
+        let back = back.unwrap_or_else(|errors| panic!("{errors:#?} in\n{text}"));
         prop_assert_eq!(Desired { revision: desired.revision, ..back.desired }, desired);
     }
 }

@@ -3,7 +3,7 @@
 use super::error::ControlError;
 use crate::{
     api::requests::ServiceSpec,
-    config,
+    config::{self, fields::Keys},
     state::{
         backend::Backend,
         change::{BackendChange, ServiceChange},
@@ -50,7 +50,7 @@ impl Change {
             Self::SetService(name, spec) => set_service(desired, name, spec)?,
             Self::RemoveService(name) => desired.remove_service(name)?,
             Self::AddBackend(service, backend) => desired.add_backend(service, backend.clone())?,
-            Self::SetBackend(service, name, change) => desired.set_backend(service, name, *change)?,
+            Self::SetBackend(service, name, change) => desired.set_backend(service, name, change.clone())?,
             Self::RemoveBackend {
                 service,
                 backend,
@@ -82,7 +82,7 @@ impl Change {
 
 /// Adding what is there with the same settings succeeds, whatever backends it has got since.
 fn add_service(desired: &Desired, spec: &ServiceSpec) -> Result<Desired, ControlError> {
-    let mut service = parse(&table(spec)?)?;
+    let mut service = parse(&table(spec)?, desired)?;
     if let Some(there) = desired.services.get(&service.name) {
         service.backends.clone_from(&there.backends);
     }
@@ -96,7 +96,9 @@ fn set_service(desired: &Desired, name: &ServiceName, spec: &ServiceSpec) -> Res
     alone
         .services
         .insert(name.clone(), desired.service(name)?.clone());
-    let document: toml::Table = config::export(&alone).parse().map_err(|error| internal(&error))?;
+    let document: toml::Table = config::export(&alone, Keys::Whole)
+        .parse()
+        .map_err(|error| internal(&error))?;
     let old = document
         .get("service")
         .and_then(toml::Value::as_array)
@@ -126,8 +128,9 @@ fn set_service(desired: &Desired, name: &ServiceName, spec: &ServiceSpec) -> Res
         slow_start,
         guard,
         health,
+        quic,
         backends: _,
-    } = parse(&merged)?;
+    } = parse(&merged, desired)?;
     let change = ServiceChange {
         key: Some(key),
         mode: Some(mode),
@@ -141,6 +144,7 @@ fn set_service(desired: &Desired, name: &ServiceName, spec: &ServiceSpec) -> Res
         slow_start: Some(slow_start),
         guard: Some(guard),
         health: Some(health),
+        quic: Some(quic),
     };
     Ok(desired.set_service(name, change)?)
 }
@@ -155,12 +159,13 @@ fn table(spec: &ServiceSpec) -> Result<toml::Table, ControlError> {
 }
 
 /// A service table, checked as in the file.
-fn parse(service: &toml::Table) -> Result<Service, ControlError> {
+fn parse(service: &toml::Table, desired: &Desired) -> Result<Service, ControlError> {
     let document = toml::Table::from_iter([(
         "service".to_owned(),
         toml::Value::Array(vec![toml::Value::Table(service.clone())]),
     )]);
-    let parsed = config::parse(&document.to_string(), "request").map_err(ControlError::Values)?;
+    let text = document.to_string();
+    let parsed = config::parse_beside(&text, "request", desired).map_err(ControlError::Values)?;
     parsed
         .desired
         .services

@@ -88,6 +88,7 @@ pub(super) fn cautious(desired: &Desired, health: &HealthView, programmed: Optio
         let held = service.backends.iter().filter(|backend| {
             let Backend {
                 name: _,
+                server_ids: _,
                 address,
                 weight,
                 mode: _,

@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::plan::Step;
+use crate::plan::{QuicStep, Step};
 
 /// Why the data plane could not be opened, or what is left of it not removed.
 #[derive(Debug, thiserror::Error)]
@@ -200,6 +200,13 @@ fn describe(step: &Step) -> String {
                 "cannot remove replies from {} port {}",
                 endpoint.address, endpoint.port
             )
+        }
+        Step::Quic(QuicStep::WriteConfig { key, .. } | QuicStep::RemoveConfig { key }) => {
+            let service = key.service().0;
+            format!("cannot change how connection ids of service {service} are read")
+        }
+        Step::Quic(QuicStep::WriteServer { key, .. } | QuicStep::RemoveServer { key }) => {
+            format!("cannot change a server id of service {}", key.service.0)
         }
         Step::Barrier => "cannot wait for the data plane to take up a change".to_owned(),
         Step::RemoveRing { ring } => format!("cannot remove ring {}", ring.0),

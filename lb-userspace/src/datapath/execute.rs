@@ -17,7 +17,7 @@ use lb_common::{
 };
 
 use super::{
-    DatapathError, ProgramError, maps::Maps, neighbours::NextHop, records, replies, services,
+    DatapathError, ProgramError, maps::Maps, neighbours::NextHop, quic, records, replies, services,
     sys::GracePeriod,
 };
 use crate::plan::{Endpoint, Programmed, ProgrammedBackend, Step};
@@ -173,6 +173,7 @@ impl Executor {
             Step::RemoveService { key, .. } => {
                 services::remove(maps, key, &programmed.services, programmed.replies.keys())
             }
+            Step::Quic(step) => quic::write(maps, step),
             Step::Barrier => self.grace.wait(),
             Step::RemoveRing { ring } => maps.rings.remove(*ring),
             Step::RemoveReply { .. } => {

@@ -19,7 +19,7 @@ use lb_common::{
     flow::{NatFlowV4, NatFlowV6, TupleV4, TupleV6},
     guard::PrefixKey,
     limits::MAX_BACKENDS,
-    map_names,
+    map_names, quic,
     reason::REASON_SLOTS,
     reply::{ReplyAsV4, ReplyAsV6},
     service::{Service, ServiceId, ServiceKeyV4, ServiceKeyV6},
@@ -317,6 +317,8 @@ pub(super) struct Maps {
     pub(super) backend_signals: BackendRows<Signals>,
     pub(super) service_drops: Table<u32, ReasonCounts>,
     pub(super) guard_prefixes: Table<PrefixKey, u32>,
+    pub(super) quic_configs: Table<quic::ConfigKey, quic::Config>,
+    pub(super) quic_servers: Table<quic::ServerKey, quic::Server>,
 }
 
 impl Maps {
@@ -352,6 +354,8 @@ impl Maps {
             backend_signals: BackendRows(Table::open(pins, map_names::BACKEND_SIGNALS, 1)?),
             service_drops: Table::open(pins, map_names::SERVICE_DROPS, cpus)?,
             guard_prefixes: Table::open(pins, map_names::GUARD_PREFIXES, 1)?,
+            quic_configs: Table::open(pins, map_names::QUIC_CONFIGS, 1)?,
+            quic_servers: Table::open(pins, map_names::QUIC_SERVERS, 1)?,
         })
     }
 }

@@ -19,6 +19,7 @@ mod netlink;
 mod object;
 mod pin;
 mod programmed;
+mod quic;
 mod records;
 mod replies;
 mod services;

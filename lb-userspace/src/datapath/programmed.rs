@@ -17,6 +17,7 @@ use lb_common::{
 use super::{
     DatapathError,
     maps::{Maps, Rings},
+    quic,
 };
 use crate::{
     plan::{Endpoint, Programmed, ProgrammedBackend, ReplyTarget},
@@ -85,6 +86,7 @@ pub(super) fn read_back(maps: &Maps) -> Result<Programmed, DatapathError> {
             prefixes.insert(key, verdict);
         })
         .map_err(|e| failed(maps.guard_prefixes.name(), &e))?;
+    programmed.quic = quic::read_back(maps)?;
     for (ring, map_id) in maps
         .rings
         .present()
@@ -98,7 +100,7 @@ pub(super) fn read_back(maps: &Maps) -> Result<Programmed, DatapathError> {
     Ok(programmed)
 }
 
-fn failed(map: &'static str, e: &io::Error) -> DatapathError {
+pub(super) fn failed(map: &'static str, e: &io::Error) -> DatapathError {
     DatapathError::Map {
         map,
         reason: e.to_string(),

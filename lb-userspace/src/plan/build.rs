@@ -10,7 +10,7 @@ use lb_common::{
     backend::BackendId,
     limits::{MAX_BACKENDS, MAX_GUARD_PREFIXES, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES},
     service::{
-        BY_SOURCE, FORWARDS, IN_TURN, Mode, OnEmpty as EmptyRecord, RingId, Service as ServiceRecord,
+        BY_SOURCE, FORWARDS, IN_TURN, Mode, OnEmpty as EmptyRecord, QUIC, RingId, Service as ServiceRecord,
         ServiceId, TCP, TRACKS_ALL, TRANSLATES, UDP,
     },
 };
@@ -19,6 +19,7 @@ use super::{
     PlanError, Programmed, ProgrammedBackend, Step, Target, TargetBackend, TargetService,
     guard::Guards,
     ids::{FreeBackends, FreeIds},
+    quic,
     replies::Replies,
     rings::Rings,
 };
@@ -95,6 +96,7 @@ fn check_limits(target: &Target) -> Result<(), PlanError> {
     if prefixes > MAX_GUARD_PREFIXES as usize {
         return Err(PlanError::TooManyPrefixes(prefixes));
     }
+    quic::check_limits(target)?;
     for family in [IpAddr::is_ipv4, IpAddr::is_ipv6] {
         let count = target
             .snat_addresses
@@ -155,6 +157,7 @@ struct Draft<'a> {
     kept_rings: BTreeSet<RingId>,
     guards: Guards,
     replies: Replies,
+    quic: quic::Draft,
     write_backends: Vec<Step>,
     write_rings: Vec<Step>,
     write_services: Vec<Step>,
@@ -192,6 +195,7 @@ impl<'a> Draft<'a> {
             kept_rings: BTreeSet::new(),
             guards: Guards::default(),
             replies: Replies::default(),
+            quic: quic::Draft::default(),
             write_backends: Vec::new(),
             write_rings: Vec::new(),
             write_services: Vec::new(),
@@ -207,6 +211,10 @@ impl<'a> Draft<'a> {
         };
         self.kept_services.insert(key);
         let members = self.backends(key, id, target)?;
+        if let Some(quic) = &target.quic {
+            let backends = target.backends.keys().copied().zip(members.ids.iter().copied());
+            self.quic.service(id, quic, backends, &self.programmed.quic);
+        }
         let (ring_size, ring) = match self.ring(key, target, members)? {
             Some(ring) => (target.ring_size, ring),
             None => (0, RingId::default()),
@@ -365,6 +373,7 @@ impl<'a> Draft<'a> {
         }
         steps.extend(self.write_backends);
         steps.extend(self.replies.writes(programmed));
+        steps.extend(self.quic.writes(&programmed.quic));
         steps.extend(self.write_rings);
         steps.extend(self.guards.writes(programmed));
         steps.extend(self.write_services);
@@ -377,6 +386,7 @@ impl<'a> Draft<'a> {
             key: *key,
             id: record.id,
         }));
+        steps.extend(self.quic.removals(&programmed.quic));
         let rings = programmed
             .rings
             .keys()
@@ -410,6 +420,7 @@ fn flags(service: &TargetService) -> u16 {
         Mode::Dnat | Mode::L2dsr | Mode::Ipip | Mode::Gue => FORWARDS,
     });
     let all = if service.records_all() { TRACKS_ALL } else { 0 };
+    let quic = if service.quic.is_some() { QUIC } else { 0 };
     let by_source = match service.affinity {
         Affinity::None => 0,
         Affinity::Source => BY_SOURCE,
@@ -418,7 +429,7 @@ fn flags(service: &TargetService) -> u16 {
         Algorithm::Maglev => 0,
         Algorithm::RoundRobin => IN_TURN,
     };
-    by_mode.fold(all | by_source | in_turn, |flags, flag| flags | flag)
+    by_mode.fold(all | quic | by_source | in_turn, |flags, flag| flags | flag)
 }
 
 /// Whether recorded flows may go to a backend.

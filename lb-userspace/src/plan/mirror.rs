@@ -36,6 +36,7 @@ impl Programmed {
             Step::RemoveService { key, id: _ } => {
                 self.services.remove(key);
             }
+            Step::Quic(step) => self.quic.apply(step),
             Step::Barrier => {}
             Step::RemovePrefix { key } => {
                 self.prefixes.remove(key);

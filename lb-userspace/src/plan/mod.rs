@@ -4,6 +4,7 @@ mod build;
 mod guard;
 mod ids;
 mod mirror;
+mod quic;
 mod replies;
 mod rings;
 #[cfg(test)]
@@ -25,7 +26,10 @@ use lb_common::{
     service::{Mode, RingId, Service as ServiceRecord, ServiceId},
 };
 
-pub use self::build::{Planner, plan};
+pub use self::{
+    build::{Planner, plan},
+    quic::{ProgrammedQuic, QuicStep, TargetQuic},
+};
 use crate::{
     ring::RingError,
     state::{
@@ -49,6 +53,12 @@ pub enum PlanError {
     /// More prefixes of clients than the guards of all services may have.
     #[error("{0} prefixes in guards are more than the {MAX_GUARD_PREFIXES} that fit")]
     TooManyPrefixes(usize),
+    /// More configurations of QUIC connection ids than fit.
+    #[error("{0} [[service.quic]] tables are more than the {max} that fit", max = lb_common::limits::MAX_QUIC_CONFIGS)]
+    TooManyQuicConfigs(usize),
+    /// More server ids than fit.
+    #[error("{0} server_ids are more than the {max} that fit", max = lb_common::limits::MAX_QUIC_SERVERS)]
+    TooManyQuicServers(usize),
     /// No id is free, even after everything that goes has gone.
     #[error("no free {of} id")]
     IdsExhausted {
@@ -96,6 +106,8 @@ pub struct TargetService {
     pub guard: Guard,
     /// Slots of the ring.
     pub ring_size: u32,
+    /// How connection ids of QUIC name its backends, if they do.
+    pub quic: Option<TargetQuic>,
     /// Backends by address.
     pub backends: BTreeMap<SocketAddr, TargetBackend>,
 }
@@ -191,6 +203,8 @@ pub struct Programmed {
     pub replies: BTreeMap<Endpoint, ReplyTarget>,
     /// Rings by id.
     pub rings: BTreeMap<RingId, Arc<[RingSlot]>>,
+    /// How connection ids of QUIC are read, and whom they name.
+    pub quic: ProgrammedQuic,
 }
 
 /// The identity part of a backend record.
@@ -254,6 +268,8 @@ pub enum Step {
         /// What it says.
         verdict: u32,
     },
+    /// About connection ids of QUIC.
+    Quic(QuicStep),
     /// A service record, replaced at once.
     WriteService {
         /// What it answers on.

@@ -1,5 +1,8 @@
 //! What a plan promises, after every single step.
 
+#[path = "tests/quic.rs"]
+mod quic;
+
 use std::collections::BTreeSet;
 
 use lb_common::service::Mode;
@@ -31,6 +34,7 @@ fn backend(weight: u32) -> TargetBackend {
 
 fn service(ring_size: u32, backends: impl IntoIterator<Item = (u8, TargetBackend)>) -> TargetService {
     TargetService {
+        quic: None,
         mode: Mode::Nat,
         on_empty: OnEmpty::Drop,
         algorithm: Algorithm::Maglev,
@@ -71,6 +75,10 @@ fn names(steps: &[Step]) -> Vec<&'static str> {
             Step::WritePrefix { .. } => "prefix",
             Step::WriteService { .. } => "service",
             Step::RemoveService { .. } => "-service",
+            Step::Quic(QuicStep::WriteConfig { .. }) => "quic",
+            Step::Quic(QuicStep::WriteServer { .. }) => "server",
+            Step::Quic(QuicStep::RemoveServer { .. }) => "-server",
+            Step::Quic(QuicStep::RemoveConfig { .. }) => "-quic",
             Step::Barrier => "barrier",
             Step::RemovePrefix { .. } => "-prefix",
             Step::RemoveRing { .. } => "-ring",
@@ -188,6 +196,7 @@ fn apply_watching(
             Step::WriteSettings { .. }
             | Step::WriteReply { .. }
             | Step::RemoveReply { .. }
+            | Step::Quic(_)
             | Step::WriteRing { .. }
             | Step::WriteService { .. }
             | Step::RemoveService { .. }

@@ -4,7 +4,7 @@ use std::{net::SocketAddr, time::SystemTime};
 
 use lb_common::service::Mode;
 
-use super::names::BackendName;
+use super::{names::BackendName, quic::ServerId};
 
 /// What the operator says about a backend, apart from its health. Stays until the operator says otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -29,6 +29,8 @@ pub struct Backend {
     pub weight: u16,
     /// Mode of its own, else the service's.
     pub mode: Option<Mode>,
+    /// What connection ids of QUIC name it by: each counts for the configurations of its length.
+    pub server_ids: Vec<ServerId>,
     /// The operator's word.
     pub admin: Admin,
     /// When a drain ends by itself, and the backend is disabled; in whole milliseconds, as it is written down.

@@ -15,6 +15,7 @@ use super::{
     desired::{Desired, Revision},
     guard::Guard,
     names::{BackendName, ServiceName},
+    quic::{QuicSettings, ServerId},
     service::{Affinity, Algorithm, OnDown, OnEmpty, RingSize, Service, ServiceKey, Tracking},
 };
 use crate::health::settings::CheckSettings;
@@ -123,10 +124,12 @@ pub struct ServiceChange {
     pub guard: Option<Guard>,
     /// How backends are checked.
     pub health: Option<CheckSettings>,
+    /// Empty: connection ids name nobody.
+    pub quic: Option<Vec<QuicSettings>>,
 }
 
 /// New values of a backend; `None` leaves what is there.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BackendChange {
     /// Where packets go.
     pub address: Option<SocketAddr>,
@@ -134,6 +137,8 @@ pub struct BackendChange {
     pub weight: Option<u16>,
     /// `Some(None)`: that of the service.
     pub mode: Option<Option<Mode>>,
+    /// What connection ids of QUIC name it by.
+    pub server_ids: Option<Vec<ServerId>>,
     /// The operator's word.
     pub admin: Option<Admin>,
     /// With a word that begins a drain: when it ends by itself. Any word without it ends no drain by itself.
@@ -175,6 +180,7 @@ impl Desired {
             slow_start,
             guard,
             health,
+            quic,
         } = change;
         self.with_service(Service {
             key: key.unwrap_or(old.key),
@@ -189,6 +195,7 @@ impl Desired {
             slow_start: slow_start.unwrap_or(old.slow_start),
             guard: guard.unwrap_or(old.guard),
             health: health.unwrap_or(old.health),
+            quic: quic.unwrap_or(old.quic),
             ..old
         })
     }
@@ -242,6 +249,7 @@ impl Desired {
             address,
             weight,
             mode,
+            server_ids,
             admin,
             drain_until,
         } = change;
@@ -253,6 +261,9 @@ impl Desired {
             backend.address = address.unwrap_or(backend.address);
             backend.weight = weight.unwrap_or(backend.weight);
             backend.mode = mode.unwrap_or(backend.mode);
+            if let Some(server_ids) = &server_ids {
+                backend.server_ids.clone_from(server_ids);
+            }
             if let Some(admin) = admin {
                 backend.admin = admin;
                 backend.drain_until = drain_until;

@@ -4,6 +4,7 @@
 mod endpoints;
 mod guard;
 mod health;
+mod quic;
 mod service;
 
 pub use self::health::health_problems;
@@ -31,6 +32,8 @@ pub enum Place {
     Health(usize, &'static str),
     /// A key of a service's guard table.
     Guard(usize, &'static str),
+    /// A key of one of a service's QUIC tables.
+    Quic(usize, usize, &'static str),
     /// A key of a backend.
     Backend(usize, usize, &'static str),
 }
@@ -72,6 +75,7 @@ pub fn problems(settings: &Settings, services: &[&Service]) -> Vec<Problem> {
         found.guard(index, service);
         found.health(index, &service.health);
         found.breaker(index, service);
+        found.quic(index, service);
         found.backends(index, service);
     }
     found.problems

@@ -13,11 +13,12 @@ use super::{
     desired::{Desired, Settings},
     effective::{self, HealthView, Lingering},
     names::ServiceName,
+    quic::QuicSettings,
     removal,
     service::Service,
 };
 use crate::{
-    config::fields::{self, Fields},
+    config::fields::{self, Fields, Keys},
     plan::TargetService,
     ring::{self, Share},
 };
@@ -163,10 +164,25 @@ pub fn diff(old: &Desired, new: &Desired) -> Diff {
         };
         diff.push(format!("service {name}"), before.map(own), after.map(own));
         if after.is_some() {
+            quic(&mut diff, name, before, after);
             backends(&mut diff, name, before, after);
         }
     }
     diff
+}
+
+fn quic(diff: &mut Diff, service: &ServiceName, old: Option<&Service>, new: Option<&Service>) {
+    let by_id = |service: Option<&Service>| -> BTreeMap<u8, Fields> {
+        let tables = service.map(|service| service.quic.as_slice()).unwrap_or_default();
+        let fields = |table: &QuicSettings| (table.config_id, fields::quic(table, Keys::Hidden));
+        tables.iter().map(fields).collect()
+    };
+    let (old, new) = (by_id(old), by_id(new));
+    let ids: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    for id in ids {
+        let what = format!("quic {service}/{id}");
+        diff.push(what, old.get(id).cloned(), new.get(id).cloned());
+    }
 }
 
 fn backends(diff: &mut Diff, service: &ServiceName, old: Option<&Service>, new: Option<&Service>) {

@@ -2,16 +2,20 @@
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
-use lb_common::service::Mode;
+use lb_common::{
+    quic::Config,
+    service::{Mode, ServiceId},
+};
 
 use super::{
     backend::{Admin, Backend},
     desired::Desired,
+    quic::QuicSettings,
     service::{OnDown, OnEmpty, RingSize, Service, ServiceKey},
 };
 use crate::{
     health::{CheckId, Health},
-    plan::{Target, TargetBackend, TargetService},
+    plan::{Target, TargetBackend, TargetQuic, TargetService},
     ring,
 };
 
@@ -58,6 +62,21 @@ pub fn health_of(service: &Service, backend: &Backend, health: &HealthView) -> H
     health.get(&id).copied().unwrap_or(Health::Unchecked)
 }
 
+/// How connection ids name the backends of a service, if they do.
+fn quic(service: &Service) -> Option<TargetQuic> {
+    let configs: Vec<_> = service.quic.iter().filter_map(QuicSettings::config).collect();
+    let keys = |backend: &Backend| {
+        let of_config = |config: &Config| {
+            let ids = backend.server_ids.iter();
+            let keys = ids.filter_map(|id| config.key_of(ServiceId::default(), id.as_bytes()));
+            keys.collect::<Vec<_>>()
+        };
+        (backend.address, configs.iter().flat_map(of_config).collect())
+    };
+    let servers = service.backends.iter().map(keys).collect();
+    (!configs.is_empty()).then_some(TargetQuic { configs, servers })
+}
+
 fn target_service(service: &Service, health: &HealthView) -> TargetService {
     let judged: Vec<(&Backend, Health)> = service
         .backends
@@ -93,7 +112,9 @@ fn target_service(service: &Service, health: &HealthView) -> TargetService {
         };
         (backend.address, there)
     });
+    let quic = quic(service);
     TargetService {
+        quic,
         mode: service.mode,
         on_empty: service.on_empty,
         algorithm: service.algorithm,

@@ -10,6 +10,7 @@ pub mod effective;
 pub mod endpoints;
 pub mod guard;
 pub mod names;
+pub mod quic;
 pub mod removal;
 pub mod service;
 pub mod slow_start;

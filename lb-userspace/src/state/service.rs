@@ -4,7 +4,7 @@ use std::{net::IpAddr, time::Duration};
 
 use lb_common::service::Mode;
 
-use super::{backend::Backend, guard::Guard, names::ServiceName, removal::ALL_PERCENT};
+use super::{backend::Backend, guard::Guard, names::ServiceName, quic::QuicSettings, removal::ALL_PERCENT};
 use crate::health::settings::CheckSettings;
 
 /// Transport protocol of a service.
@@ -112,6 +112,8 @@ pub struct Service {
     pub guard: Guard,
     /// How backends are checked.
     pub health: CheckSettings,
+    /// How connection ids of QUIC name backends, by configuration id; empty if they do not.
+    pub quic: Vec<QuicSettings>,
     /// In the order of the file.
     pub backends: Vec<Backend>,
 }
@@ -133,6 +135,7 @@ impl Service {
             slow_start: Duration::ZERO,
             guard: Guard::default(),
             health: CheckSettings::default(),
+            quic: Vec::new(),
             backends: Vec::new(),
         }
     }

@@ -1,6 +1,7 @@
 //! Desired states for tests.
 
 use std::{
+    collections::BTreeSet,
     net::IpAddr,
     time::{Duration, SystemTime},
 };
@@ -12,6 +13,7 @@ use super::{
     backend::{Admin, Backend},
     desired::{Desired, Revision, Settings},
     guard::{Guard, Prefix},
+    quic::{QuicKey, QuicSettings},
     service::{Affinity, Algorithm, OnDown, OnEmpty, Protocol, RingSize, Service, ServiceKey, Tracking},
     words::Word,
 };
@@ -34,6 +36,7 @@ pub(crate) fn backend(service: u8, number: u8, name: &str, weight: u16) -> Backe
         address: (IpAddr::from([10, 0, service, number]), 8080).into(),
         weight,
         mode: None,
+        server_ids: Vec::new(),
         admin: Admin::Enabled,
         drain_until: None,
     }
@@ -242,6 +245,33 @@ fn backends(number: u8) -> impl Strategy<Value = Vec<Backend>> {
     })
 }
 
+/// Tables whose keys are all of different fingerprints.
+fn quic() -> impl Strategy<Value = Vec<QuicSettings>> {
+    let one = (1..=15_u8, prop::option::of(any::<[u8; 16]>()));
+    proptest::collection::btree_map(0..=6_u8, one, 0..3).prop_map(|tables| {
+        let build = |(config_id, (server_id_length, key)): (u8, (u8, Option<[u8; 16]>))| QuicSettings {
+            config_id,
+            server_id_length,
+            nonce_length: 4,
+            key: key.map(QuicKey),
+        };
+        tables.into_iter().map(build).collect()
+    })
+}
+
+/// Gives a service of UDP these tables, and its backends ids of their lengths.
+fn with_quic(mut service: Service, quic: Vec<QuicSettings>) -> Service {
+    if service.key.protocol != Protocol::Udp {
+        return service;
+    }
+    let lengths: BTreeSet<u8> = quic.iter().map(|table| table.server_id_length).collect();
+    for (backend, number) in service.backends.iter_mut().zip(0_u8..) {
+        let id = |length: &u8| format!("{number:02x}").repeat((*length).into());
+        backend.server_ids = lengths.iter().map(|length| id(length).parse().unwrap()).collect();
+    }
+    Service { quic, ..service }
+}
+
 /// Valid services, with every key at times away from its default.
 fn any_service(number: u8) -> impl Strategy<Value = Service> {
     let policies = (
@@ -257,11 +287,11 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
         prop::sample::select(vec![0, 80, 65_535]),
         prop::sample::select(vec![Protocol::Tcp, Protocol::Udp]),
     );
-    (key, policies, health(), backends(number)).prop_map(
-        move |((port, protocol), policies, health, backends)| {
+    (key, policies, health(), backends(number), quic()).prop_map(
+        move |((port, protocol), policies, health, backends, quic)| {
             let (tracking, ring_size, on_empty, on_down, max_removed_percent, slow_start, guard) = policies;
             let service = service(&format!("s-{number}"), number, &[]);
-            Service {
+            let service = Service {
                 key: ServiceKey {
                     port,
                     protocol,
@@ -280,7 +310,8 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
                 health,
                 backends,
                 ..service
-            }
+            };
+            with_quic(service, quic)
         },
     )
 }

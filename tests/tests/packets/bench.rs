@@ -322,6 +322,7 @@ fn target(change: impl Fn(&ServiceKey, &mut TargetService)) -> Target {
                 (address, backend)
             });
             let mut service = TargetService {
+                quic: None,
                 mode,
                 on_empty: if port == REJECTS {
                     OnEmpty::Reject

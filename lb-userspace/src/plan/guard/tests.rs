@@ -33,6 +33,7 @@ const V4: ServiceKey = ServiceKey {
 
 fn target(guards: impl IntoIterator<Item = (ServiceKey, Guard)>) -> Target {
     let service = |guard| TargetService {
+        quic: None,
         mode: Mode::Nat,
         on_empty: OnEmpty::Drop,
         algorithm: Algorithm::Maglev,

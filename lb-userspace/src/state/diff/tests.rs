@@ -8,7 +8,12 @@ use crate::{
         Health,
         settings::{CheckKind, CheckSettings},
     },
-    state::{backend::Admin, service::OnEmpty, testing},
+    state::{
+        backend::Admin,
+        quic::QuicKey,
+        service::{OnEmpty, Protocol},
+        testing,
+    },
 };
 
 fn web() -> Desired {
@@ -124,4 +129,33 @@ proptest! {
         let same = a.settings == b.settings && a.services == b.services;
         prop_assert_eq!(diff(&a, &b).is_empty(), same);
     }
+}
+
+#[test]
+fn a_diff_tells_that_a_key_changes_and_shows_neither() {
+    let with = |key: &[u8; 16]| {
+        changed(|service| {
+            service.key.protocol = Protocol::Udp;
+            service.quic = vec![QuicSettings {
+                config_id: 2,
+                server_id_length: 8,
+                nonce_length: 8,
+                key: Some(QuicKey(*key)),
+            }];
+        })
+    };
+    let (old, new) = (with(b"the first secret"), with(b"the other secret"));
+    let names = [&old, &new].map(|desired| {
+        let service = desired.services.values().next().unwrap();
+        service.quic[0].key.unwrap().fingerprint().to_string()
+    });
+    let [before, after] = names;
+    assert_eq!(
+        diff(&old, &new).to_string(),
+        format!("~ quic web/2: key \"{before}\" -> \"{after}\"\n")
+    );
+    assert_eq!(
+        diff(&new, &web()).to_string().lines().last(),
+        Some("- quic web/2")
+    );
 }

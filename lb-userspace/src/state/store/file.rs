@@ -18,7 +18,7 @@ use std::{
 
 use super::Store;
 use crate::{
-    config::{self, ConfigError},
+    config::{self, ConfigError, fields::Keys},
     state::desired::{Desired, Revision},
 };
 
@@ -175,13 +175,14 @@ impl FileStore {
         }
     }
 
+    /// Writes a state, which may hold keys: for this user alone.
     fn write(&self, content: &str) -> io::Result<()> {
         let [state, previous, new] = [STATE_FILE, PREVIOUS_FILE, NEW_FILE].map(|name| self.dir.join(name));
         let mut file = OpenOptions::new()
             .write(true)
             .create(true)
             .truncate(true)
-            .mode(0o640)
+            .mode(0o600)
             .open(&new)?;
         file.write_all(content.as_bytes())?;
         file.sync_all()?;
@@ -225,7 +226,7 @@ impl Store for FileStore {
 }
 
 fn encode(desired: &Desired) -> String {
-    let body = config::export(desired);
+    let body = config::export(desired, Keys::Whole);
     let revision = desired.revision.0;
     format!(
         "{MAGIC} {FORMAT} revision {revision} crc32 {:08x}\n{body}",

@@ -1,0 +1,45 @@
+//! How QUIC connection ids are read, and whom they name.
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    btf_maps::{HashMap, PerCpuArray},
+    macros::btf_map,
+};
+use lb_common::{
+    limits::{MAX_QUIC_CONFIGS, MAX_QUIC_SERVERS},
+    quic::{Config, ConfigKey, Halves, Server, ServerKey},
+};
+
+const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+
+#[btf_map]
+static QUIC_CONFIGS: HashMap<ConfigKey, Config, { MAX_QUIC_CONFIGS as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+static QUIC_SERVERS: HashMap<ServerKey, Server, { MAX_QUIC_SERVERS as usize }, NO_PREALLOC> = HashMap::new();
+#[btf_map]
+static SCRATCH_QUIC: PerCpuArray<Halves, 1> = PerCpuArray::new();
+
+/// Room of this CPU for a connection id, as [`super::Scratch`]. References to it end before the next one is taken.
+#[inline(always)]
+pub(crate) fn halves() -> Option<&'static mut Halves> {
+    let halves = SCRATCH_QUIC.get_ptr_mut(0)?;
+    // SAFETY: from the map's look-up; a CPU runs one XDP program at a time.
+    Some(unsafe { &mut *halves })
+}
+
+/// How connection ids are read. Written by the daemon before the service that asks for it; missing: they name nobody.
+#[inline(always)]
+pub(crate) fn config(key: ConfigKey) -> Option<&'static Config> {
+    let config = QUIC_CONFIGS.get_ptr(key)?;
+    // SAFETY: from the map's look-up. While the daemon replaces it, an id may be read by half of the old and half of the
+    // new, and names nobody then.
+    Some(unsafe { &*config })
+}
+
+/// The backend that has a server id. Written by the daemon; missing: nobody.
+#[inline(always)]
+pub(crate) fn server(key: &ServerKey) -> Option<Server> {
+    let server = QUIC_SERVERS.get_ptr(key)?;
+    // SAFETY: from the map's look-up.
+    Some(unsafe { *server })
+}

@@ -1,0 +1,78 @@
+//! `[[service.quic]]` tables.
+
+use std::str::FromStr;
+
+use super::{
+    error::Reporter,
+    table::{Spans, Table},
+    values::{self, ValueError},
+};
+use crate::state::{
+    desired::Desired,
+    quic::{Fingerprint, QuicKey, QuicSettings},
+};
+
+/// Bytes of a nonce, where nothing is said: with a server id of 8 bytes, the whole is one block of AES.
+pub const DEFAULT_NONCE_LENGTH: u8 = 8;
+
+/// Bytes in hexadecimal: a server id or a key.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn hex<T: FromStr<Err = String>>(text: &str) -> Result<T, ValueError> {
+    text.parse().map_err(|message: String| {
+        ValueError::new(
+            message,
+            "write two hexadecimal digits for each byte, for example \"0a1b2c\"",
+        )
+    })
+}
+
+/// A key, or the fingerprint of one that `known` has.
+fn key(text: &str, known: &Desired) -> Result<QuicKey, ValueError> {
+    let Some(fingerprint) = Fingerprint::from_text(text) else {
+        return hex(text);
+    };
+    fingerprint.key(known).ok_or_else(|| {
+        ValueError::new(
+            format!("{fingerprint} stands for a key that is not known here"),
+            "write the key itself: 32 hexadecimal digits",
+        )
+    })
+}
+
+/// Reads the tables, and where each stands; leaves out those that lack what they cannot do without. In the order of their
+/// ids, whatever that of the file.
+pub(super) fn read(
+    reporter: &mut Reporter<'_>,
+    service: &mut Table<'_>,
+    known: &Desired,
+) -> (Vec<QuicSettings>, Vec<Spans>) {
+    const NAME: &str = "[[service.quic]]";
+    let mut tables: Vec<(QuicSettings, Spans)> = Vec::new();
+    for (table, span) in service.tables(reporter, "quic", NAME) {
+        let table = Table::new(table, span, NAME);
+        let spans = table.spans();
+        tables.extend(one(reporter, table, known).map(|settings| (settings, spans)));
+    }
+    tables.sort_by_key(|(settings, _)| settings.config_id);
+    tables.into_iter().unzip()
+}
+
+fn one(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &Desired) -> Option<QuicSettings> {
+    table.require(reporter, "config_id", "0");
+    table.require(reporter, "server_id_length", "8");
+    let config_id = table.number(reporter, "config_id", values::count);
+    let server_id_length = table.number(reporter, "server_id_length", values::count);
+    let nonce_length = table
+        .number(reporter, "nonce_length", values::count)
+        .unwrap_or(DEFAULT_NONCE_LENGTH);
+    let key = table.secret(reporter, "key", |text| key(text, known));
+    table.finish(reporter);
+    Some(QuicSettings {
+        config_id: config_id?,
+        server_id_length: server_id_length?,
+        nonce_length,
+        key,
+    })
+}

@@ -1,0 +1,182 @@
+//! Connection ids of QUIC in a plan: how they are read, and whom they name.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
+
+use lb_common::{
+    backend::BackendId,
+    limits::{MAX_QUIC_CONFIGS, MAX_QUIC_SERVERS},
+    quic::{Config, ConfigKey, ServerKey},
+    service::ServiceId,
+};
+
+use super::{PlanError, Step, Target};
+
+/// Connection ids that should name backends of a service.
+#[derive(Clone, PartialEq, Debug)]
+pub struct TargetQuic {
+    /// How they are read, in the order of the configuration ids.
+    pub configs: Vec<Config>,
+    /// The server ids of a backend, by its address; of service 0, since the planner gives out the numbers. A backend that
+    /// is not here finishes what it has, and keeps the names that it has.
+    pub servers: BTreeMap<SocketAddr, Vec<ServerKey>>,
+}
+
+/// What is in the maps about connection ids.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct ProgrammedQuic {
+    /// How they are read.
+    pub configs: BTreeMap<ConfigKey, Config>,
+    /// The backends that they name.
+    pub servers: BTreeMap<ServerKey, BackendId>,
+}
+
+/// One write about connection ids.
+#[derive(Clone, PartialEq, Debug)]
+pub enum QuicStep {
+    /// How connection ids are read.
+    WriteConfig {
+        /// The service and its configuration.
+        key: ConfigKey,
+        /// The content.
+        config: Box<Config>,
+    },
+    /// The backend that a server id names.
+    WriteServer {
+        /// What it is named by.
+        key: ServerKey,
+        /// Its id.
+        backend: BackendId,
+    },
+    /// A server id names nobody any more.
+    RemoveServer {
+        /// What was a name.
+        key: ServerKey,
+    },
+    /// Connection ids are not read so any more.
+    RemoveConfig {
+        /// The service and its configuration.
+        key: ConfigKey,
+    },
+}
+
+impl ProgrammedQuic {
+    /// Takes up one write.
+    pub(super) fn apply(&mut self, step: &QuicStep) {
+        match step {
+            QuicStep::WriteConfig { key, config } => {
+                self.configs.insert(*key, **config);
+            }
+            QuicStep::WriteServer { key, backend } => {
+                self.servers.insert(*key, *backend);
+            }
+            QuicStep::RemoveServer { key } => {
+                self.servers.remove(key);
+            }
+            QuicStep::RemoveConfig { key } => {
+                self.configs.remove(key);
+            }
+        }
+    }
+}
+
+/// Refuses more than the maps hold.
+pub(super) fn check_limits(target: &Target) -> Result<(), PlanError> {
+    let all = target
+        .services
+        .values()
+        .filter_map(|service| service.quic.as_ref());
+    let (mut configs, mut servers) = (0, 0);
+    for quic in all {
+        configs += quic.configs.len();
+        servers += quic.servers.values().map(Vec::len).sum::<usize>();
+    }
+    if configs > MAX_QUIC_CONFIGS as usize {
+        return Err(PlanError::TooManyQuicConfigs(configs));
+    }
+    if servers > MAX_QUIC_SERVERS as usize {
+        return Err(PlanError::TooManyQuicServers(servers));
+    }
+    Ok(())
+}
+
+/// What the maps should hold, in the making.
+#[derive(Default)]
+pub(super) struct Draft {
+    wanted: ProgrammedQuic,
+}
+
+impl Draft {
+    /// Adds a service with its backends.
+    pub(super) fn service(
+        &mut self,
+        service: ServiceId,
+        target: &TargetQuic,
+        backends: impl Iterator<Item = (SocketAddr, BackendId)>,
+        programmed: &ProgrammedQuic,
+    ) {
+        let ProgrammedQuic { configs, servers } = &mut self.wanted;
+        for config in &target.configs {
+            configs.insert(ConfigKey::new(service, config.id()), *config);
+        }
+        let mut finishing = BTreeSet::new();
+        for (address, backend) in backends {
+            let Some(keys) = target.servers.get(&address) else {
+                finishing.insert(backend);
+                continue;
+            };
+            let keys = keys.iter().map(|key| ServerKey { service, ..*key });
+            servers.extend(keys.map(|key| (key, backend)));
+        }
+        if finishing.is_empty() {
+            return;
+        }
+        for (key, backend) in &programmed.servers {
+            let config = ConfigKey::new(service, key.config);
+            if key.service == service
+                && finishing.contains(backend)
+                && programmed.configs.get(&config) == configs.get(&config)
+            {
+                servers.entry(*key).or_insert(*backend);
+            }
+        }
+    }
+
+    /// What must stand before the service that asks for it, and after the backends that it names.
+    pub(super) fn writes(&self, programmed: &ProgrammedQuic) -> impl Iterator<Item = Step> {
+        let ProgrammedQuic { configs, servers } = &self.wanted;
+        let configs = configs
+            .iter()
+            .filter(|(key, config)| programmed.configs.get(key) != Some(config));
+        let servers = servers
+            .iter()
+            .filter(|(key, backend)| programmed.servers.get(key) != Some(backend));
+        let configs = configs.map(|(key, config)| QuicStep::WriteConfig {
+            key: *key,
+            config: Box::new(*config),
+        });
+        let servers = servers.map(|(key, backend)| QuicStep::WriteServer {
+            key: *key,
+            backend: *backend,
+        });
+        configs.chain(servers).map(Step::Quic)
+    }
+
+    /// What must go after the service that asked for it, and before the backends that it named.
+    pub(super) fn removals(&self, programmed: &ProgrammedQuic) -> impl Iterator<Item = Step> {
+        let servers = programmed
+            .servers
+            .keys()
+            .filter(|key| !self.wanted.servers.contains_key(key));
+        let configs = programmed
+            .configs
+            .keys()
+            .filter(|key| !self.wanted.configs.contains_key(key));
+        servers
+            .map(|key| QuicStep::RemoveServer { key: *key })
+            .chain(configs.map(|key| QuicStep::RemoveConfig { key: *key }))
+            .map(Step::Quic)
+    }
+}
