@@ -11,6 +11,7 @@ pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod events;
+pub mod explain;
 pub mod health;
 pub mod metrics;
 pub mod plan;

@@ -87,6 +87,18 @@ impl Report {
     }
 }
 
+/// Sends a hundred HTTP requests, each on a connection of its own, and gives how many each backend answered.
+///
+/// # Errors
+/// When one of them fails.
+pub fn new_flows(ns: &Netns, target: SocketAddr, first_port: u16) -> Result<impl Fn(&str) -> u64 + use<>> {
+    const FLOWS: u16 = 100;
+    const AT_A_TIME: u32 = 8;
+    let report = http_requests(ns, target, first_port, FLOWS, AT_A_TIME)?;
+    report.ensure_complete(u64::from(FLOWS))?;
+    Ok(move |name: &str| report.answers_of(name))
+}
+
 /// Runs `count` pieces of work numbered from 0, `concurrency` at a time, inside a namespace.
 ///
 /// # Errors

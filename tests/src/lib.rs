@@ -8,6 +8,7 @@ pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod decap;
+pub mod direct;
 pub mod flood;
 pub mod frame_counter;
 pub mod frames;

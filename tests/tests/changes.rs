@@ -1,10 +1,10 @@
 //! An operator changes the balancer under traffic, and the daemon dies and comes back: clients notice nothing.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lb_tests::{
-    client::{KeepAlive, http_requests},
+    client::{KeepAlive, http_requests, new_flows},
     config::file,
     lane::Lane,
     nginx::Nginx,
@@ -18,13 +18,6 @@ const CONNECTIONS: usize = 200;
 const ROUNDS: u64 = 3;
 /// Port of the nginx servers.
 const NGINX_PORT: u16 = 8081;
-
-/// Sends a hundred requests on new connections and gives how many each backend answered.
-fn new_flows(site: &Site, target: SocketAddr, first_port: u16) -> Result<impl Fn(&str) -> u64 + use<>> {
-    let report = http_requests(&site.net.client.ns, target, first_port, 100, 8)?;
-    report.ensure_complete(100)?;
-    Ok(move |name: &str| report.answers_of(name))
-}
 
 #[test]
 fn busy_connections_survive_every_change_and_the_death_of_the_daemon() -> Result<()> {
@@ -70,13 +63,13 @@ fn survive_everything(family: Family) -> Result<()> {
     ))?;
     load.wait_rounds(ROUNDS)?;
     wait::until_true("the new backend takes flows", Duration::from_secs(10), || {
-        Ok(new_flows(&site, target, 10_000)?("b3") > 0)
+        Ok(new_flows(&site.net.client.ns, target, 10_000)?("b3") > 0)
     })?;
 
     cli.ok("backend drain web b3")?;
     load.wait_rounds(ROUNDS)?;
     assert_eq!(
-        new_flows(&site, target, 11_000)?("b3"),
+        new_flows(&site.net.client.ns, target, 11_000)?("b3"),
         0,
         "a drained backend takes no new flow"
     );
@@ -85,7 +78,7 @@ fn survive_everything(family: Family) -> Result<()> {
     cli.ok("backend remove web b2")?;
     load.wait_rounds(ROUNDS)?;
     assert_eq!(
-        new_flows(&site, target, 12_000)?("b2"),
+        new_flows(&site.net.client.ns, target, 12_000)?("b2"),
         0,
         "a removed backend takes no new flow"
     );
@@ -124,14 +117,14 @@ fn survive_everything(family: Family) -> Result<()> {
     site.daemon.kill()?;
     load.wait_rounds(ROUNDS)?;
     ensure!(
-        new_flows(&site, target, 13_000)?("b1") > 0,
+        new_flows(&site.net.client.ns, target, 13_000)?("b1") > 0,
         "new flows are served while no daemon runs"
     );
     // The file is what a start with --config makes the desired state.
     site.daemon.write_config(&exported)?;
     let took = site.daemon.start()?;
     load.wait_rounds(ROUNDS)?;
-    ensure!(new_flows(&site, target, 14_000)?("b1") > 0);
+    ensure!(new_flows(&site.net.client.ns, target, 14_000)?("b1") > 0);
 
     assert_eq!(site.daemon.metrics()?.sum("lb_drops_total", &[]), 0.0);
     let report = load.stop()?;
@@ -207,11 +200,11 @@ fn a_disabled_backend_serves_again_when_enabled() -> Result<()> {
     let site = site.start(&[web])?;
     let (cli, target) = (site.daemon.cli(), site.service_address(Family::V6));
     cli.ok("backend disable web6 b0")?;
-    assert_eq!(new_flows(&site, target, 20_000)?("b0"), 0);
+    assert_eq!(new_flows(&site.net.client.ns, target, 20_000)?("b0"), 0);
     cli.ok("backend enable web6 b0")?;
-    ensure!(new_flows(&site, target, 21_000)?("b0") > 0);
+    ensure!(new_flows(&site.net.client.ns, target, 21_000)?("b0") > 0);
     cli.ok("backend set web6 b0 --weight 0")?;
-    assert_eq!(new_flows(&site, target, 22_000)?("b0"), 0);
+    assert_eq!(new_flows(&site.net.client.ns, target, 22_000)?("b0"), 0);
     Ok(())
 }
 
@@ -233,7 +226,7 @@ fn a_service_made_by_hand_serves_and_outlives_the_daemon() -> Result<()> {
             host.socket(Family::V4, HTTP_PORT)
         ))?;
     }
-    ensure!(new_flows(&site, target, 20_000)?("b1") > 0);
+    ensure!(new_flows(&site.net.client.ns, target, 20_000)?("b1") > 0);
     cli.ok(&add)?; // Adding what is there changes nothing.
     site.daemon.kill()?;
     site.daemon.start()?;
@@ -242,14 +235,14 @@ fn a_service_made_by_hand_serves_and_outlives_the_daemon() -> Result<()> {
         list.to_string().contains("b0") && list.to_string().contains("b1"),
         "{list}"
     );
-    ensure!(new_flows(&site, target, 21_000)?("b1") > 0);
+    ensure!(new_flows(&site.net.client.ns, target, 21_000)?("b1") > 0);
 
     let exported = cli.ok("export")?;
     let path = site.daemon.dir().write("export.toml", &exported)?;
     cli.ok(&format!("apply {}", path.display()))?;
     assert_eq!(cli.ok("export")?, exported, "export and apply are inverse");
     cli.ok("service remove web")?;
-    assert!(new_flows(&site, target, 22_000).is_err());
+    assert!(new_flows(&site.net.client.ns, target, 22_000).is_err());
     Ok(())
 }
 
@@ -263,7 +256,7 @@ fn leaving_with_keep_goes_on_forwarding_and_detach_ends_it() -> Result<()> {
     let target = site.service_address(Family::V4);
     site.daemon.stop()?;
     ensure!(
-        new_flows(&site, target, 20_000)?("b1") > 0,
+        new_flows(&site.net.client.ns, target, 20_000)?("b1") > 0,
         "it forwards without a daemon"
     );
     let pins = site.daemon.pin_dir();

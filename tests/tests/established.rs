@@ -1,82 +1,23 @@
 //! Established connections in a mode without translation: whatever changes about the backends, and also while no
 //! daemon runs, each stays with the backend that knows it. The balancer sees only what clients send.
 
-use std::{net::SocketAddr, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use lb_common::map_names;
 use lb_tests::{
-    client::{KeepAlive, http_requests},
-    config::{Service, file},
-    daemon::Daemon,
-    http::HttpServer,
+    client::{KeepAlive, http_requests, new_flows},
+    direct::{Direct, PORT},
     lane::Lane,
-    topology::{Family, Shape, Topology},
+    topology::Family,
     wait,
 };
 
-const PORT: u16 = 8080;
 const CONNECTIONS: usize = 100;
 /// Answers that each connection must have got before the next change: it has been served in the state between.
 const ROUNDS: u64 = 3;
 /// Longest wait for something that the daemon does by itself.
 const LIMIT: Duration = Duration::from_secs(60);
-
-/// Everybody on one segment, servers on the service's address, and a daemon.
-struct Direct {
-    net: Topology,
-    daemon: Daemon,
-    target: SocketAddr,
-    _http: Vec<HttpServer>,
-}
-
-impl Direct {
-    /// A daemon with the first `programmed` of `backends` backends.
-    fn start(family: Family, backends: u8, programmed: usize, settings: &str, keys: &str) -> Result<Self> {
-        let net = Topology::new(Shape::OneArmed, backends)?;
-        let target = SocketAddr::new(net.vip(family, 20), PORT);
-        let mut http = Vec::new();
-        for (i, host) in net.backends.iter().enumerate() {
-            host.ns.sysctl("net/ipv4/conf/all/arp_ignore", "1")?;
-            host.ns.sysctl("net/ipv4/conf/all/arp_announce", "2")?;
-            let bits = if target.is_ipv4() { 32 } else { 128 };
-            host.ns
-                .ip(&format!("addr add {}/{bits} dev lo nodad", target.ip()))?;
-            http.push(HttpServer::start(&host.ns, &format!("b{i}"), &[target])?);
-        }
-        let service = Service::tcp("web", target).keys(&format!("mode = \"l2dsr\"\n{keys}"));
-        let backends = net.backends.iter().enumerate().take(programmed);
-        let service = backends.fold(service, |service, (i, host)| {
-            service.backend(&format!("b{i}"), host.socket(family, PORT), 1)
-        });
-        let text = format!("{settings}{}", file(&[service]));
-        let mut daemon = Daemon::new(&net.lb.ns, net.lb_interfaces())?.config(&text)?;
-        daemon.start()?;
-        Ok(Self {
-            net,
-            daemon,
-            target,
-            _http: http,
-        })
-    }
-
-    /// Requests on new connections: how many each backend answered.
-    fn new_flows(&self, first_port: u16) -> Result<impl Fn(&str) -> u64 + use<>> {
-        let report = http_requests(&self.net.client.ns, self.target, first_port, 100, 8)?;
-        report.ensure_complete(100)?;
-        Ok(move |name: &str| report.answers_of(name))
-    }
-
-    /// Flows in a table, when last counted.
-    fn flows(&self, map: &str) -> Result<f64> {
-        Ok(self.daemon.metrics()?.sum("lb_flows", &[("map", map)]))
-    }
-
-    fn active(&self, backend: &str) -> Result<f64> {
-        let labels = [("service", "web"), ("backend", backend)];
-        Ok(self.daemon.metrics()?.sum("lb_active_connections", &labels))
-    }
-}
 
 const fn tables(family: Family) -> [&'static str; 3] {
     match family {
@@ -111,12 +52,15 @@ fn survive_everything(family: Family) -> Result<()> {
         site.net.backends[3].socket(family, PORT)
     ))?;
     load.wait_rounds(ROUNDS)?;
-    ensure!(site.new_flows(10_000)?("b3") > 0, "the new backend takes flows");
+    ensure!(
+        new_flows(&site.net.client.ns, site.target, 10_000)?("b3") > 0,
+        "the new backend takes flows"
+    );
 
     cli.ok("backend drain web b1")?;
     load.wait_rounds(ROUNDS)?;
     ensure!(
-        site.new_flows(11_000)?("b1") == 0,
+        new_flows(&site.net.client.ns, site.target, 11_000)?("b1") == 0,
         "a drained backend takes no new flow"
     );
     wait::until_true("its connections are counted", LIMIT, || {
@@ -126,14 +70,14 @@ fn survive_everything(family: Family) -> Result<()> {
     cli.ok("backend remove web b2")?;
     load.wait_rounds(ROUNDS)?;
     ensure!(
-        site.new_flows(12_000)?("b2") == 0,
+        new_flows(&site.net.client.ns, site.target, 12_000)?("b2") == 0,
         "a removed backend takes no new flow"
     );
 
     site.daemon.kill()?;
     load.wait_rounds(ROUNDS)?;
     ensure!(
-        site.new_flows(13_000)?("b0") > 0,
+        new_flows(&site.net.client.ns, site.target, 13_000)?("b0") > 0,
         "new flows are served while no daemon runs"
     );
     // Without --config changes by hand stand; with it the file does: b1 and b2 are back, b3 is removed.
@@ -150,7 +94,7 @@ fn survive_everything(family: Family) -> Result<()> {
     ensure!(refused.total() == 0, "no backend takes new flows");
     cli.ok("backend enable web b2")?;
     load.wait_rounds(ROUNDS)?;
-    ensure!(site.new_flows(15_000)?("b2") == 100);
+    ensure!(new_flows(&site.net.client.ns, site.target, 15_000)?("b2") == 100);
 
     let report = load.stop()?;
     println!(
@@ -191,7 +135,7 @@ fn come_to_rest(family: Family) -> Result<()> {
     let mut port = 10_000;
     wait::until_true("the window ends", LIMIT, || {
         port += 200;
-        drop(site.new_flows(port)?);
+        drop(new_flows(&site.net.client.ns, site.target, port)?);
         let recorded = cli.json("status").and_then(|_| site.flows(opening))?;
         Ok(recorded == 0.0 && site.flows(seen)? == 0.0)
     })?;
@@ -218,7 +162,7 @@ fn a_service_that_records_every_flow_counts_and_spreads_them_evenly() -> Result<
     })?;
     site.daemon.cli().ok("backend drain web b0")?;
     load.wait_rounds(ROUNDS)?;
-    ensure!(site.new_flows(10_000)?("b1") == 100);
+    ensure!(new_flows(&site.net.client.ns, site.target, 10_000)?("b1") == 100);
     let report = load.stop()?;
     ensure!(report.errors.is_empty(), "{:?}", report.errors);
     Ok(())

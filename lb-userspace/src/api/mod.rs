@@ -1,6 +1,7 @@
 //! The admin API: HTTP/1.1 with JSON over a unix socket, documented at `/openapi.json`.
 
 mod error;
+mod explain;
 mod handlers;
 mod picture;
 pub mod requests;
@@ -22,6 +23,7 @@ use crate::{
     control::ControlHandle,
     datapath::AttachedInterface,
     events::EventLog,
+    explain::ReadTables,
     health::{CheckId, CheckStatus, HealthHandle},
     metrics::Observer,
 };
@@ -49,6 +51,8 @@ pub struct Api {
     pub observer: Arc<Observer>,
     /// Reads checks.
     pub checks: Box<dyn ReadChecks>,
+    /// Reads the tables that packets meet.
+    pub tables: Box<dyn ReadTables>,
     /// What happened.
     pub events: Arc<EventLog>,
     /// Interfaces that have the program.
@@ -76,6 +80,7 @@ fn routes() -> (Router<Arc<Api>>, openapi::OpenApi) {
         .routes(routes!(handlers::export))
         .routes(routes!(handlers::apply))
         .routes(routes!(handlers::events))
+        .routes(routes!(explain::explain))
         .routes(routes!(handlers::list_services, handlers::add_service))
         .routes(routes!(
             handlers::show_service,

@@ -235,6 +235,24 @@ pub struct RemoveQuery {
     pub now: bool,
 }
 
+/// Which packet to explain.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct ExplainQuery {
+    /// `tcp` or `udp`.
+    pub protocol: String,
+    /// Address and port of its sender.
+    pub source: String,
+    /// Address and port that it is sent to.
+    pub destination: String,
+    /// It comes from the middle of a connection, and does not open one.
+    #[serde(default)]
+    pub established: bool,
+    /// Name of the interface that it comes in on; left out: the first one.
+    #[serde(default)]
+    pub interface: Option<String>,
+}
+
 /// Which events are wanted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]

@@ -1,8 +1,15 @@
 //! The API through a real unix socket, spoken to by the command line's own client.
 
-use std::{path::PathBuf, sync::Arc, time::SystemTime};
+use std::{io, net::IpAddr, path::PathBuf, sync::Arc, time::SystemTime};
 
 use hyper::Method;
+use lb_common::{
+    backend::{Backend, BackendId},
+    ring_slot::RingSlot,
+    service::{RingId, Service, ServiceId},
+    settings::Settings,
+    track::{self, FlowRecord},
+};
 use serde::Serialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -14,9 +21,10 @@ use crate::{
         error::{CliError, Exit},
     },
     control::{Inherited, testing::Rig},
-    datapath::XdpMode,
+    datapath::{NextHopState, XdpMode},
     events::Event,
-    state::testing,
+    explain::{Answers, AnyTuple, ReadTables, Translated},
+    state::{service::ServiceKey, testing},
 };
 
 struct NoChecks;
@@ -24,6 +32,42 @@ struct NoChecks;
 impl ReadChecks for NoChecks {
     fn checks(&self) -> Arc<BTreeMap<CheckId, CheckStatus>> {
         Arc::default()
+    }
+}
+
+/// A data plane without services.
+struct NoTables;
+
+impl ReadTables for NoTables {
+    fn settings(&self) -> io::Result<Settings> {
+        Ok(Settings::default())
+    }
+    fn service(&self, _: &ServiceKey) -> io::Result<Option<Service>> {
+        Ok(None)
+    }
+    fn service_key(&self, _: ServiceId) -> Option<ServiceKey> {
+        None
+    }
+    fn slot(&self, _: RingId, _: u32) -> Option<RingSlot> {
+        None
+    }
+    fn backend(&self, _: BackendId) -> io::Result<Option<Backend>> {
+        Ok(None)
+    }
+    fn denies(&self, _: ServiceId, _: IpAddr) -> io::Result<bool> {
+        Ok(false)
+    }
+    fn answers_from(&self, _: &ServiceKey) -> io::Result<Option<Answers>> {
+        Ok(None)
+    }
+    fn translated(&self, _: &AnyTuple) -> io::Result<Option<Translated>> {
+        Ok(None)
+    }
+    fn record(&self, _: &AnyTuple, _: track::Table) -> io::Result<Option<FlowRecord>> {
+        Ok(None)
+    }
+    fn next_hop(&self, _: IpAddr) -> Option<NextHopState> {
+        None
     }
 }
 
@@ -53,6 +97,7 @@ impl Server {
             control: rig.control.clone(),
             observer: Arc::clone(&rig.observer),
             checks: Box::new(NoChecks),
+            tables: Box::new(NoTables),
             events: Arc::clone(&rig.events),
             interfaces: vec![AttachedInterface {
                 name: "eth0".into(),
@@ -95,6 +140,33 @@ fn keys(value: &Value) -> Vec<&str> {
         .flatten()
         .map(|(key, _)| key.as_str())
         .collect()
+}
+
+#[tokio::test]
+async fn an_explanation_has_the_fields_that_others_read() {
+    let server = Server::start().await;
+    let ask = async |query: &str| server.client.get::<Value>(&format!("/v1/explain?{query}")).await;
+    let told = ask("protocol=tcp&source=198.51.100.7:4000&destination=192.0.2.1:80")
+        .await
+        .unwrap();
+    let expected = [
+        "verdict", "reason", "service", "backend", "mode", "slot", "tracked", "output", "steps",
+    ];
+    for key in expected {
+        assert!(keys(&told).contains(&key), "{key} is missing in {told}");
+    }
+    assert_eq!(
+        (&told["verdict"], &told["reason"]),
+        (&"pass".into(), &"not_ours".into())
+    );
+    for wrong in [
+        "protocol=icmp&source=198.51.100.7:4000&destination=192.0.2.1:80",
+        "protocol=tcp&source=198.51.100.7:4000&destination=%5B2001:db8::1%5D:80",
+        "protocol=tcp&source=198.51.100.7&destination=192.0.2.1:80",
+        "protocol=tcp&source=198.51.100.7:1&destination=192.0.2.1:80&interface=eth9",
+    ] {
+        assert_eq!(ask(wrong).await.unwrap_err().exit, Exit::Failed, "{wrong}");
+    }
 }
 
 #[tokio::test]

@@ -212,6 +212,7 @@ impl Daemon {
             control: control.clone(),
             observer,
             checks: Box::new(health.clone()),
+            tables: Box::new(writer.tables()),
             events: Arc::clone(&events),
             interfaces: interfaces.clone(),
             settings: settings.clone(),

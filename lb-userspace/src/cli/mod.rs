@@ -9,6 +9,7 @@ mod decap;
 mod detach;
 pub mod error;
 mod events;
+mod explain;
 mod export;
 mod guard;
 mod output;
@@ -84,6 +85,8 @@ enum Command {
     Backend(backend::BackendCommand),
     /// Show what happened
     Events(events::Events),
+    /// Tell what would happen to a packet and why, or what a reason means
+    Explain(explain::Explain),
     /// Remove program, links and pins left by a kept or killed daemon
     Detach(detach::Detach),
     /// End tunnels of modes ipip and gue on a backend, in the foreground
@@ -105,6 +108,7 @@ impl Cli {
             Command::Service(service) => context.block_on(service.execute(&context)),
             Command::Backend(backend) => context.block_on(backend.execute(&context)),
             Command::Events(events) => context.block_on(events.execute(&context)),
+            Command::Explain(explain) => context.block_on(explain.execute(&context)),
             Command::Detach(detach) => detach.execute(&context),
             Command::Decap(decap) => decap.execute(&context),
             Command::Completions(completions) => completions.execute(),

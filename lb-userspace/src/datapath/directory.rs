@@ -1,10 +1,11 @@
 //! Which id stands for what: how counters, which are kept by id, get the names that users know.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use lb_common::{
     backend::{BackendId, Generation},
-    service::ServiceId,
+    ring_slot::RingSlot,
+    service::{RingId, ServiceId},
 };
 
 use crate::{plan::Programmed, state::service::ServiceKey};
@@ -16,8 +17,8 @@ pub(super) struct Directory {
     pub(super) services: Vec<(ServiceId, ServiceKey)>,
     /// Backends, in the order of their ids.
     pub(super) backends: Vec<BackendEntry>,
-    /// Rings in use.
-    pub(super) rings: usize,
+    /// Rings in use, as they were written last.
+    pub(super) rings: BTreeMap<RingId, Arc<[RingSlot]>>,
     /// Prefixes in guards.
     pub(super) prefixes: usize,
     /// IPv4 endpoints of mode `dnat`.
@@ -69,12 +70,18 @@ impl Directory {
         Self {
             services,
             backends,
-            rings: programmed.rings.len(),
+            rings: programmed.rings.clone(),
             prefixes: programmed.prefixes.len(),
             replies_v4,
             replies_v6: programmed.replies.len() - replies_v4,
             snat_addresses: programmed.snat_addresses.len(),
         }
+    }
+
+    /// What a service's number stands for.
+    pub(super) fn key(&self, id: ServiceId) -> Option<ServiceKey> {
+        let at = self.services.binary_search_by_key(&id, |(id, _)| *id).ok()?;
+        self.services.get(at).map(|(_, key)| *key)
     }
 
     /// Whether flows of this backend id in this generation have an owner.

@@ -11,6 +11,7 @@ mod directory;
 mod error;
 mod execute;
 mod interface;
+mod live;
 mod load;
 mod loading;
 mod maps;
@@ -42,6 +43,7 @@ pub use self::{
     decap::{Decap, DecapOptions},
     error::{DatapathError, ProgramError},
     interface::{AttachOptions, AttachedInterface, XdpMode, XdpModeChoice},
+    live::LiveTables,
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
     snapshot::{BackendSignals, BackendStats, InterfaceStats, MapUse, Snapshot},
     stats::StatsReader,

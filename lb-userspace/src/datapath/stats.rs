@@ -154,7 +154,7 @@ impl StatsReader {
         let mut uses = vec![
             map_use(&maps.services_v4, services(true)),
             map_use(&maps.services_v6, services(false)),
-            map_use(maps.rings.table(), directory.rings),
+            map_use(maps.rings.table(), directory.rings.len()),
             map_use(&maps.backends, directory.backends.len()),
             map_use(&maps.replies_v4, directory.replies_v4),
             map_use(&maps.replies_v6, directory.replies_v6),

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Datapath, DatapathError, NextHops, ProgramError, StatsReader,
+    Datapath, DatapathError, LiveTables, NextHops, ProgramError, StatsReader,
     directory::Directory,
     execute::Executor,
     neighbours::{NeighbourTask, NextHop, Wanted},
@@ -204,6 +204,10 @@ impl WriterTask {
             );
         }
         self.slots.swapped(&before, &self.programmed.rings, monotonic());
+        if !steps.is_empty() {
+            self.directory
+                .send_replace(Arc::new(Directory::of(&self.programmed)));
+        }
     }
 }
 
@@ -256,6 +260,15 @@ impl WriterHandle {
     /// How each backend address is reached, kept current; an address is missing until it was looked at.
     pub fn next_hops(&self) -> watch::Receiver<Arc<NextHops>> {
         self.wanted.next_hops()
+    }
+
+    /// The tables, for whoever asks about a packet.
+    pub fn tables(&self) -> LiveTables {
+        LiveTables {
+            maps: Arc::clone(&self.stats.maps),
+            directory: self.stats.directory.clone(),
+            next_hops: self.next_hops(),
+        }
     }
 
     /// The counters.

@@ -1,0 +1,136 @@
+//! `lb explain`
+
+use std::net::SocketAddr;
+
+use clap::Args;
+use lb_common::reason::Reason;
+use serde::Serialize;
+
+use super::{
+    error::{CliError, Exit},
+    output::Context,
+    table::{Align, Table},
+};
+use crate::{
+    api::types::Explanation,
+    state::{service::Protocol, words::Word},
+};
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  lb explain tcp 198.51.100.7:40000 192.0.2.10:80    what would happen to this packet
+  lb explain no_backend                              what a reason means, and what to do about it
+  lb explain                                         all reasons")]
+pub(super) struct Explain {
+    /// tcp or udp, or the name of a reason
+    #[arg(value_name = "tcp|udp|REASON")]
+    what: Option<String>,
+    /// Who sends the packet
+    #[arg(value_name = "SRC:PORT", requires = "destination")]
+    source: Option<SocketAddr>,
+    /// Where it is addressed to
+    #[arg(value_name = "DST:PORT")]
+    destination: Option<SocketAddr>,
+    /// A TCP packet from the middle of a connection, instead of the SYN that opens one
+    #[arg(long)]
+    established: bool,
+    /// Where it comes in [default: the first interface]
+    #[arg(long, value_name = "IFACE")]
+    iface: Option<String>,
+}
+
+/// A reason for people and programs.
+#[derive(Serialize)]
+struct Meaning {
+    reason: &'static str,
+    action: &'static str,
+    meaning: &'static str,
+    remedy: &'static str,
+}
+
+impl Explain {
+    pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        let Some(what) = self.what.as_deref() else {
+            return context.show(&meanings(), |reasons| list(reasons, context));
+        };
+        let protocol = Protocol::from_word(what);
+        match (protocol, self.source.zip(self.destination)) {
+            (Some(protocol), Some((source, destination))) => {
+                let mut path = format!(
+                    "/v1/explain?protocol={}&source={source}&destination={destination}&established={}",
+                    protocol.word(),
+                    self.established
+                );
+                if let Some(iface) = &self.iface {
+                    path.push_str(&format!("&interface={iface}"));
+                }
+                // Brackets around IPv6 addresses have no place in a query.
+                let path = path.replace('[', "%5B").replace(']', "%5D");
+                let told: Explanation = context.client().get(&path).await?;
+                context.show(&told, text)
+            }
+            (Some(_), None) => Err(CliError::new(Exit::Usage, "whose packet, and where to?")
+                .hint(format!("lb explain {what} 198.51.100.7:40000 192.0.2.10:80"))),
+            (None, _) => {
+                let named = meanings().into_iter().find(|meaning| meaning.reason == what);
+                let named = named.ok_or_else(|| {
+                    CliError::new(Exit::Usage, format!("{what} is neither tcp, udp nor a reason"))
+                        .hint("`lb explain` lists all reasons")
+                })?;
+                context.show(&named, |meaning| {
+                    let Meaning {
+                        reason,
+                        action,
+                        meaning,
+                        remedy,
+                    } = meaning;
+                    format!("{reason} ({action})\n  {meaning}\n  {remedy}\n")
+                })
+            }
+        }
+    }
+}
+
+fn meanings() -> Vec<Meaning> {
+    let meaning = |reason: &Reason| Meaning {
+        reason: reason.name(),
+        action: reason.action().name(),
+        meaning: reason.meaning(),
+        remedy: reason.remedy(),
+    };
+    Reason::ALL.iter().map(meaning).collect()
+}
+
+fn list(reasons: &[Meaning], context: &Context) -> String {
+    let mut table = Table::new(&[
+        ("REASON", Align::Left),
+        ("ACTION", Align::Left),
+        ("MEANING", Align::Left),
+    ]);
+    for meaning in reasons {
+        table.row([
+            meaning.reason.into(),
+            meaning.action.into(),
+            meaning.meaning.into(),
+        ]);
+    }
+    table.render(context.style)
+}
+
+fn text(told: &Explanation) -> String {
+    let mut text = String::new();
+    for (number, step) in (1..).zip(&told.steps) {
+        text.push_str(&format!("{number:>2}. {step}\n"));
+    }
+    let interface = told
+        .output
+        .as_ref()
+        .and_then(|output| output.interface.as_ref())
+        .map(|interface| format!(" out of {interface}"))
+        .unwrap_or_default();
+    text.push_str(&format!("{}{interface}: {}\n", told.verdict, told.reason));
+    if let Some(remedy) = told.remedy.as_ref().filter(|remedy| *remedy != "Nothing to do.") {
+        text.push_str(&format!("hint: {remedy}\n"));
+    }
+    text
+}

@@ -1,0 +1,135 @@
+//! The tables as they are now, for whoever explains what would become of a packet.
+
+use std::{
+    fmt, io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use lb_common::{
+    addr::{NetAddr, NetV4, NetV6},
+    backend::{Backend, BackendId},
+    flow::{NatFlow, REPLY},
+    guard::{DENY, PrefixKey},
+    reply::ReplyAs,
+    ring_slot::RingSlot,
+    service::{RingId, Service, ServiceId},
+    settings::Settings,
+    track::{FlowRecord, Table},
+};
+use tokio::sync::watch;
+
+use super::{
+    NextHopState, NextHops,
+    directory::Directory,
+    maps::Maps,
+    services::{MapKey, map_key},
+};
+use crate::{
+    explain::{Answers, AnyTuple, ReadTables, Translated},
+    state::service::ServiceKey,
+};
+
+/// Reads the tables of a running data plane; rings as they were written last, since the kernel hands those out by number
+/// to the almighty only.
+#[derive(Clone)]
+pub struct LiveTables {
+    pub(super) maps: Arc<Maps>,
+    pub(super) directory: watch::Receiver<Arc<Directory>>,
+    pub(super) next_hops: watch::Receiver<Arc<NextHops>>,
+}
+
+impl fmt::Debug for LiveTables {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("LiveTables").finish_non_exhaustive()
+    }
+}
+
+impl ReadTables for LiveTables {
+    fn settings(&self) -> io::Result<Settings> {
+        Ok(self.maps.settings.get(&0)?.unwrap_or_default())
+    }
+
+    fn service(&self, key: &ServiceKey) -> io::Result<Option<Service>> {
+        match map_key(key) {
+            MapKey::V4(key) => self.maps.services_v4.get(&key),
+            MapKey::V6(key) => self.maps.services_v6.get(&key),
+        }
+    }
+
+    fn service_key(&self, id: ServiceId) -> Option<ServiceKey> {
+        self.directory.borrow().key(id)
+    }
+
+    fn slot(&self, ring: RingId, index: u32) -> Option<RingSlot> {
+        let directory = self.directory.borrow();
+        directory.rings.get(&ring)?.get(index as usize).copied()
+    }
+
+    fn backend(&self, id: BackendId) -> io::Result<Option<Backend>> {
+        self.maps.backends.get(&u32::from(id.0))
+    }
+
+    fn denies(&self, service: ServiceId, client: IpAddr) -> io::Result<bool> {
+        let key = PrefixKey::new(service, NetAddr::from(client), PrefixKey::ADDRESS);
+        Ok(self.maps.guard_prefixes.get(&key)? == Some(DENY))
+    }
+
+    fn answers_from(&self, endpoint: &ServiceKey) -> io::Result<Option<Answers>> {
+        Ok(match map_key(endpoint) {
+            MapKey::V4(key) => {
+                let reply = self.maps.replies_v4.get(&key)?;
+                reply.map(|reply| answers(&reply, |address: NetV4| address.to_std().into()))
+            }
+            MapKey::V6(key) => {
+                let reply = self.maps.replies_v6.get(&key)?;
+                reply.map(|reply| answers(&reply, |address: NetV6| address.to_std().into()))
+            }
+        })
+    }
+
+    fn translated(&self, tuple: &AnyTuple) -> io::Result<Option<Translated>> {
+        Ok(match tuple {
+            AnyTuple::V4(tuple) => {
+                let flow = self.maps.flows_v4.get(tuple)?;
+                flow.map(|flow| translated(&flow, |address: NetV4| address.to_std().into()))
+            }
+            AnyTuple::V6(tuple) => {
+                let flow = self.maps.flows_v6.get(tuple)?;
+                flow.map(|flow| translated(&flow, |address: NetV6| address.to_std().into()))
+            }
+        })
+    }
+
+    fn record(&self, tuple: &AnyTuple, table: Table) -> io::Result<Option<FlowRecord>> {
+        match tuple {
+            AnyTuple::V4(tuple) => self.maps.flow_records_v4.of(table).get(tuple),
+            AnyTuple::V6(tuple) => self.maps.flow_records_v6.of(table).get(tuple),
+        }
+    }
+
+    fn next_hop(&self, address: IpAddr) -> Option<NextHopState> {
+        self.next_hops.borrow().get(&address).cloned()
+    }
+}
+
+fn answers<A: Copy>(reply: &ReplyAs<A>, ip: impl Fn(A) -> IpAddr) -> Answers {
+    Answers {
+        source: SocketAddr::new(ip(reply.address), reply.port.get()),
+        service: reply.service,
+        backend: reply.backend,
+    }
+}
+
+fn translated<A: Copy>(flow: &NatFlow<A>, ip: impl Fn(A) -> IpAddr) -> Translated {
+    Translated {
+        is_reply: flow.direction == REPLY,
+        source: SocketAddr::new(ip(flow.src), flow.src_port.get()),
+        destination: SocketAddr::new(ip(flow.dst), flow.dst_port.get()),
+        backend: flow.backend,
+        generation: flow.generation,
+        service: flow.service,
+        state: flow.state,
+        ifindex: flow.last_hop.ifindex,
+    }
+}

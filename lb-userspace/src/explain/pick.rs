@@ -1,0 +1,157 @@
+//! Which backend takes a packet: `lb-ebpf/src/pick.rs`, and `follow.rs` where the slot does not say it.
+
+use std::io;
+
+use lb_common::{
+    backend::{ALIVE, Backend, BackendId, IN_USE},
+    reason::Reason,
+    ring_slot::{self, Known, Phase, Pick, RingSlot},
+    service::{BY_SOURCE, FORWARDS, OnEmpty, Service, TRACKS_ALL},
+    track::Table,
+};
+
+use super::walk::Walk;
+use crate::state::service::Protocol;
+
+/// A backend that was picked.
+pub(super) type Choice = Result<(BackendId, Backend), Reason>;
+
+impl Walk<'_> {
+    /// The backend that the packet goes to, and how that comes about.
+    pub(super) fn told_pick(&mut self, service: &Service) -> io::Result<Choice> {
+        let Some((index, slot)) = self.slot(service) else {
+            self.say("the service has no ring: no backend takes new flows, and none has any");
+            return Ok(self.nobody(service));
+        };
+        self.told.slot = Some(index);
+        let by = if service.has(BY_SOURCE) {
+            "its source address"
+        } else {
+            "its tuple"
+        };
+        let current = self.name_of(slot.current)?;
+        let phase = match slot.phase() {
+            Phase::Stable => format!("stable, {current}'s"),
+            Phase::Pinned if slot.current == BackendId::NONE => "nobody's for new flows".to_owned(),
+            Phase::Pinned => format!("{current}'s, but for recorded flows of others"),
+            Phase::Transition => {
+                let previous = self.name_of(slot.previous)?;
+                format!("in transition from {previous}, which keeps older flows, to {current}")
+            }
+        };
+        self.say(format!(
+            "{by} leads to slot {index} of {}: {phase}",
+            service.ring_size
+        ));
+        let (_, known) = self.recorded()?;
+        if slot.pick() == Pick::LookUp || service.has(TRACKS_ALL) {
+            self.tell_record(known)?;
+        }
+        let choice = self.pick(service)?;
+        match &choice {
+            Ok((_, backend)) => {
+                self.name_backend(backend);
+                let name = self.backend_name().unwrap_or_default();
+                self.say(format!("it goes to {name}"));
+            }
+            Err(Reason::BackendMissing) => self.say("the slot names a backend that is not there"),
+            Err(_) => {
+                let policy = if service.on_empty == OnEmpty::Reject as u8 {
+                    "it is answered with a refusal"
+                } else {
+                    "it is dropped"
+                };
+                self.say(format!("no backend takes it: {policy}"));
+            }
+        }
+        Ok(choice)
+    }
+
+    fn tell_record(&mut self, known: Known) -> io::Result<()> {
+        let text = match known {
+            Known::Proven(id) | Known::Unproven(id) => {
+                self.told.tracked = true;
+                format!("its flow is recorded, and belongs to {}", self.name_of(id)?)
+            }
+            Known::Unknown if self.question.protocol == Protocol::Tcp && self.question.opens => {
+                "its flow is not recorded, and a SYN opens a new one".to_owned()
+            }
+            Known::Unknown => "its flow is not recorded, so it may be older than the last change".to_owned(),
+        };
+        self.say(text);
+        Ok(())
+    }
+
+    /// The backend that the packet goes to: `lb-ebpf/src/pick.rs`, and `follow.rs` where the slot does not say it.
+    pub(super) fn pick(&self, service: &Service) -> io::Result<Choice> {
+        let Some((_, slot)) = self.slot(service) else {
+            return Ok(self.nobody(service));
+        };
+        let id = match slot.pick() {
+            Pick::Owner(owner) if !service.has(TRACKS_ALL) => owner,
+            Pick::Owner(_) | Pick::LookUp if !service.has(FORWARDS) => slot.current,
+            Pick::Owner(_) | Pick::LookUp => {
+                let (_, known) = self.recorded()?;
+                let decision = if service.has(TRACKS_ALL) {
+                    slot.decide_recorded(known, self.question.opens)
+                } else {
+                    slot.decide(known, self.question.opens)
+                };
+                decision.backend
+            }
+        };
+        if id == BackendId::NONE {
+            return Ok(self.nobody(service));
+        }
+        let record = self.tables.backend(id)?;
+        Ok(match record {
+            Some(record) if record.has(IN_USE) && record.service == service.id => {
+                if record.has(ALIVE) {
+                    Ok((id, record))
+                } else {
+                    Err(Reason::NoBackend)
+                }
+            }
+            Some(_) | None => Err(Reason::BackendMissing),
+        })
+    }
+
+    fn nobody(&self, service: &Service) -> Choice {
+        let rejects = service.on_empty == OnEmpty::Reject as u8;
+        Err(match self.question.protocol {
+            Protocol::Tcp if rejects => Reason::RejectedReset,
+            Protocol::Udp if rejects => Reason::RejectedUnreachable,
+            Protocol::Tcp | Protocol::Udp => Reason::NoBackend,
+        })
+    }
+
+    fn slot(&self, service: &Service) -> Option<(u32, RingSlot)> {
+        if service.ring_size == 0 {
+            return None;
+        }
+        let index = ring_slot::index(self.tuple.hash(service.has(BY_SOURCE)), service.ring_size);
+        Some((index, self.tables.slot(service.ring, index)?))
+    }
+
+    /// What the tables of flows of other modes than `nat` know; only records of living backends count.
+    fn recorded(&self) -> io::Result<(Option<Table>, Known)> {
+        for table in [Table::Tracked, Table::Opening, Table::Seen] {
+            let Some(record) = self.tables.record(&self.tuple, table)? else {
+                continue;
+            };
+            let owner = self.tables.backend(record.backend)?;
+            let lives =
+                owner.is_some_and(|owner| owner.has(IN_USE | ALIVE) && owner.generation == record.generation);
+            if lives {
+                return Ok((
+                    Some(table),
+                    match table {
+                        Table::Tracked => Known::Proven(record.backend),
+                        Table::Opening | Table::Seen => Known::Unproven(record.backend),
+                    },
+                ));
+            }
+        }
+        Ok((None, Known::Unknown))
+    }
+}

@@ -1,0 +1,438 @@
+use std::collections::BTreeMap;
+
+use lb_common::{
+    addr::NetAddr,
+    backend::{ALIVE, IN_USE, IPV6, RESOLVED},
+    flow::{FIN, PROVEN},
+    service::{FORWARDS, GUARDS_CLIENTS, IN_TURN, OnEmpty, TRACKS_ALL, TRANSLATES},
+    settings::{HAS_DNAT, HAS_WILDCARD},
+    track::Tick,
+};
+
+use super::*;
+use crate::{
+    plan::Target,
+    state::{
+        effective::{self, HealthView, Lingering},
+        testing,
+    },
+};
+
+const A: BackendId = BackendId(1);
+const B: BackendId = BackendId(2);
+const CLIENT: &str = "198.51.100.7:40000";
+const WEB: &str = "192.0.2.1:80";
+const IN: u32 = 2;
+const OUT: u32 = 3;
+
+/// A service `web` with backends a and b, and a ring whose slots are all alike.
+struct Tables {
+    settings: Settings,
+    service: Service,
+    slot: RingSlot,
+    backends: BTreeMap<BackendId, Backend>,
+    translated: Option<Translated>,
+    records: BTreeMap<Table, FlowRecord>,
+}
+
+impl Tables {
+    fn new(flags: u16, mode: Mode, slot: RingSlot) -> Self {
+        let backend = |last: u8| Backend {
+            address: NetAddr::from(IpAddr::from([10, 0, 1, last])),
+            source: NetAddr::from(IpAddr::from([10, 0, 1, 254])),
+            port: NetPort::new(8080),
+            flags: IN_USE | ALIVE | RESOLVED,
+            generation: Generation(1),
+            service: ServiceId(7),
+            mode: mode as u8,
+            ifindex: OUT,
+            ..Backend::default()
+        };
+        Self {
+            settings: Settings {
+                snat_port_first: 1_024,
+                snat_port_count: 1_000,
+                reply_port_first: 1_024,
+                reply_port_count: 1_000,
+                ..Settings::default()
+            },
+            service: Service {
+                ring_size: 251,
+                id: ServiceId(7),
+                mode: mode as u8,
+                on_empty: OnEmpty::Drop as u8,
+                flags,
+                ..Service::default()
+            },
+            slot,
+            backends: BTreeMap::from([(A, backend(1)), (B, backend(2))]),
+            translated: None,
+            records: BTreeMap::new(),
+        }
+    }
+
+    fn l2dsr(slot: RingSlot) -> Self {
+        Self::new(FORWARDS, Mode::L2dsr, slot)
+    }
+
+    fn nat(slot: RingSlot) -> Self {
+        Self::new(TRANSLATES, Mode::Nat, slot)
+    }
+
+    fn kill(mut self, id: BackendId) -> Self {
+        self.backends.get_mut(&id).unwrap().flags &= !ALIVE;
+        self
+    }
+
+    fn recorded(mut self, table: Table, backend: BackendId) -> Self {
+        let record = FlowRecord {
+            backend,
+            generation: Generation(1),
+            last_seen: Tick(0),
+            check: 0,
+        };
+        self.records.insert(table, record);
+        self
+    }
+
+    fn known(mut self, backend: BackendId, is_reply: bool, state: u8) -> Self {
+        self.translated = Some(Translated {
+            is_reply,
+            source: "10.0.1.254:1024".parse().unwrap(),
+            destination: "10.0.1.1:8080".parse().unwrap(),
+            backend,
+            generation: Generation(1),
+            service: ServiceId(7),
+            state,
+            ifindex: IN,
+        });
+        self
+    }
+
+    fn with(mut self, change: impl FnOnce(&mut Self)) -> Self {
+        change(&mut self);
+        self
+    }
+
+    fn ask(&self, destination: &str, opens: bool) -> Explanation {
+        let question = Question {
+            source: CLIENT.parse().unwrap(),
+            destination: destination.parse().unwrap(),
+            protocol: Protocol::Tcp,
+            opens,
+            ifindex: IN,
+        };
+        explain(&question, self, &view()).unwrap()
+    }
+}
+
+impl ReadTables for Tables {
+    fn settings(&self) -> io::Result<Settings> {
+        Ok(self.settings)
+    }
+    fn service(&self, key: &ServiceKey) -> io::Result<Option<Service>> {
+        let wildcard = self.settings.flags & HAS_WILDCARD != 0;
+        let port = if wildcard { 0 } else { 80 };
+        let ours = key.address == WEB.parse::<SocketAddr>().unwrap().ip() && key.port == port;
+        Ok(ours.then_some(self.service))
+    }
+    fn service_key(&self, _: ServiceId) -> Option<ServiceKey> {
+        Some(view().desired.services.values().next().unwrap().key)
+    }
+    fn slot(&self, _: RingId, index: u32) -> Option<RingSlot> {
+        assert!(index < self.service.ring_size);
+        Some(self.slot)
+    }
+    fn backend(&self, id: BackendId) -> io::Result<Option<Backend>> {
+        Ok(self.backends.get(&id).copied())
+    }
+    fn denies(&self, service: ServiceId, client: IpAddr) -> io::Result<bool> {
+        Ok(service == ServiceId(7) && client == CLIENT.parse::<SocketAddr>().unwrap().ip())
+    }
+    fn answers_from(&self, endpoint: &ServiceKey) -> io::Result<Option<Answers>> {
+        let client: SocketAddr = CLIENT.parse().unwrap();
+        let answers = Answers {
+            source: WEB.parse().unwrap(),
+            service: ServiceId(7),
+            backend: A,
+        };
+        Ok((endpoint.address == client.ip() && endpoint.port == client.port()).then_some(answers))
+    }
+    fn translated(&self, _: &AnyTuple) -> io::Result<Option<Translated>> {
+        Ok(self.translated)
+    }
+    fn record(&self, _: &AnyTuple, table: Table) -> io::Result<Option<FlowRecord>> {
+        Ok(self.records.get(&table).copied())
+    }
+    fn next_hop(&self, _: IpAddr) -> Option<NextHopState> {
+        Some(NextHopState::Unreachable)
+    }
+}
+
+fn view() -> ControlView {
+    let desired = testing::desired([testing::service("web", 1, &[("a", 1), ("b", 1)])]);
+    let target: Target = effective::target(&desired, &HealthView::new(), &Lingering::new());
+    ControlView {
+        desired: desired.into(),
+        wanted: target.into(),
+        programmed: None,
+        failure: None,
+        lingering: Vec::new(),
+        drain_deadlines: BTreeMap::new(),
+        whole_at: BTreeMap::new(),
+        last_apply_ok: true,
+    }
+}
+
+/// Tables, whether the packet opens a flow, and what becomes of it: reason, backend, and whether it is recorded.
+#[test]
+fn packets_of_a_service_go_where_the_program_would_send_them() {
+    use Reason::{BackendMissing, NoBackend, NoNextHop, NoSnatAddress, Redirected, RejectedReset};
+    let moved = RingSlot {
+        current: B,
+        previous: A,
+    };
+    let none = RingSlot::pinned(BackendId::NONE);
+    let stable = RingSlot::stable(A);
+    for (number, (tables, opens, reason, backend, tracked)) in (1..).zip([
+        (Tables::l2dsr(stable), true, Redirected, Some(1), false),
+        (
+            Tables::l2dsr(stable).recorded(Table::Tracked, B),
+            true,
+            Redirected,
+            Some(1),
+            false,
+        ),
+        (Tables::l2dsr(moved), true, Redirected, Some(2), false),
+        (Tables::l2dsr(moved), false, Redirected, Some(1), false),
+        (
+            Tables::l2dsr(moved).recorded(Table::Tracked, B),
+            false,
+            Redirected,
+            Some(2),
+            true,
+        ),
+        (
+            Tables::l2dsr(moved).recorded(Table::Seen, A),
+            true,
+            Redirected,
+            Some(1),
+            true,
+        ),
+        (
+            Tables::l2dsr(moved).recorded(Table::Opening, A).kill(A),
+            true,
+            Redirected,
+            Some(2),
+            false,
+        ),
+        (
+            Tables::l2dsr(RingSlot::pinned(B)).recorded(Table::Tracked, A),
+            false,
+            Redirected,
+            Some(1),
+            true,
+        ),
+        (
+            Tables::l2dsr(RingSlot::pinned(B)),
+            false,
+            Redirected,
+            Some(2),
+            false,
+        ),
+        (Tables::l2dsr(stable).kill(A), true, NoBackend, None, false),
+        (Tables::l2dsr(none), true, NoBackend, None, false),
+        (
+            Tables::l2dsr(none).with(|t| t.service.on_empty = OnEmpty::Reject as u8),
+            true,
+            RejectedReset,
+            None,
+            false,
+        ),
+        (
+            Tables::l2dsr(stable).with(|t| t.service.ring_size = 0),
+            true,
+            NoBackend,
+            None,
+            false,
+        ),
+        (
+            Tables::l2dsr(RingSlot::stable(BackendId(9))),
+            true,
+            BackendMissing,
+            None,
+            false,
+        ),
+        (
+            Tables::l2dsr(stable).with(|t| t.backends.get_mut(&A).unwrap().flags &= !RESOLVED),
+            true,
+            NoNextHop,
+            Some(1),
+            false,
+        ),
+        (
+            Tables::l2dsr(stable)
+                .with(|t| t.service.flags |= TRACKS_ALL)
+                .recorded(Table::Tracked, B),
+            true,
+            Redirected,
+            Some(2),
+            true,
+        ),
+        (
+            Tables::new(FORWARDS, Mode::Dnat, stable),
+            true,
+            Redirected,
+            Some(1),
+            false,
+        ),
+        (
+            Tables::l2dsr(stable).with(|t| t.service.flags |= GUARDS_CLIENTS),
+            true,
+            Reason::ClientDenied,
+            None,
+            false,
+        ),
+        (
+            Tables::nat(stable)
+                .with(|t| t.service.flags |= GUARDS_CLIENTS)
+                .known(A, false, PROVEN),
+            false,
+            Reason::ClientDenied,
+            None,
+            false,
+        ),
+        (Tables::nat(stable), true, Redirected, Some(1), false),
+        (Tables::nat(moved), false, Redirected, Some(2), false),
+        (
+            Tables::nat(stable).known(B, false, PROVEN),
+            true,
+            Redirected,
+            Some(2),
+            true,
+        ),
+        (
+            Tables::nat(stable).known(B, false, PROVEN).kill(B),
+            true,
+            Redirected,
+            Some(1),
+            false,
+        ),
+        (
+            Tables::nat(stable).known(B, false, PROVEN | FIN),
+            true,
+            Redirected,
+            Some(1),
+            false,
+        ),
+        (
+            Tables::nat(stable).known(A, false, PROVEN | FIN),
+            true,
+            Redirected,
+            Some(1),
+            true,
+        ),
+        (
+            Tables::nat(stable).known(B, false, PROVEN | FIN),
+            false,
+            Redirected,
+            Some(2),
+            true,
+        ),
+        (
+            Tables::nat(stable)
+                .with(|t| t.backends.get_mut(&A).unwrap().source = NetAddr::from(IpAddr::from([0; 4]))),
+            true,
+            NoSnatAddress,
+            Some(1),
+            false,
+        ),
+        (
+            Tables::nat(stable).with(|t| t.service.flags |= IN_TURN),
+            true,
+            Redirected,
+            None,
+            false,
+        ),
+        (
+            Tables::new(TRANSLATES | FORWARDS, Mode::L2dsr, moved),
+            true,
+            Redirected,
+            Some(2),
+            false,
+        ),
+    ]) {
+        let told = tables.ask(WEB, opens);
+        let address = backend.map(|last: u8| SocketAddr::from(([10, 0, 1, last], 8080)));
+        assert_eq!(
+            (told.reason, told.backend, told.tracked),
+            (reason, address, tracked),
+            "{number}: {told:#?}"
+        );
+        assert!(told.service.is_some() && !told.steps.is_empty());
+        assert!(told.steps[0].contains("service web"), "{:?}", told.steps);
+    }
+}
+
+#[test]
+fn packets_of_no_service_are_told_from_answers() {
+    let stable = RingSlot::stable(A);
+    for (tables, destination, reason) in [
+        (Tables::nat(stable), "192.0.2.1:81", Reason::NotOurs),
+        (Tables::nat(stable), "10.0.1.254:1024", Reason::NotOurs),
+        (
+            Tables::nat(stable).known(A, false, 0),
+            "10.0.1.254:1024",
+            Reason::NotOurs,
+        ),
+        (
+            Tables::nat(stable).known(A, true, 0),
+            "10.0.1.254:1024",
+            Reason::SentBack,
+        ),
+        (
+            Tables::nat(stable).with(|t| t.settings.flags = HAS_DNAT),
+            "203.0.113.1:4000",
+            Reason::Redirected,
+        ),
+        (
+            Tables::nat(stable).with(|t| t.settings.flags = HAS_WILDCARD),
+            "192.0.2.1:81",
+            Reason::Redirected,
+        ),
+    ] {
+        let told = tables.ask(destination, false);
+        assert_eq!(told.reason, reason, "{told:#?}");
+    }
+}
+
+#[test]
+fn no_packet_is_translated_to_another_family() {
+    for mode in [Mode::Nat, Mode::Dnat] {
+        let flags = if mode == Mode::Nat { TRANSLATES } else { FORWARDS };
+        let tables = Tables::new(flags, mode, RingSlot::stable(A))
+            .with(|t| t.backends.get_mut(&A).unwrap().flags |= IPV6);
+        assert_eq!(tables.ask(WEB, true).reason, Reason::ModeMissing);
+    }
+}
+
+#[test]
+fn a_step_names_who_is_meant() {
+    let moved = RingSlot {
+        current: B,
+        previous: A,
+    };
+    let told = Tables::l2dsr(moved).ask(WEB, true);
+    let steps = told.steps.join("\n");
+    for part in [
+        "192.0.2.1:80/tcp is service web",
+        "in transition from a (10.0.1.1:8080), which keeps older flows, to b (10.0.1.2:8080)",
+        "a SYN opens a new one",
+        "it goes to b (10.0.1.2:8080)",
+        "mode l2dsr",
+        "the next hop towards 10.0.1.2 is 00:00:00:00:00:00",
+    ] {
+        assert!(steps.contains(part), "{part:?} is missing in\n{steps}");
+    }
+    assert_eq!((told.ifindex, told.mode), (Some(OUT), Some(Mode::L2dsr)));
+}

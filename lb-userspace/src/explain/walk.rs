@@ -1,0 +1,347 @@
+//! The steps of one packet, as `lb-ebpf/src/service.rs` takes them.
+
+use std::io;
+
+use lb_common::{
+    backend::{ALIVE, Backend, BackendId, IN_USE, IPV6, RESOLVED},
+    flow::{FIN, RST},
+    reason::Reason,
+    service::{FORWARDS, GUARDS_CLIENTS, IN_TURN, Mode, Service, TRANSLATES},
+    settings::{HAS_DNAT, HAS_WILDCARD, Settings},
+};
+
+use super::{AnyTuple, Explanation, Question, ReadTables, Translated, words};
+use crate::{control::ControlView, state::service::ServiceKey};
+
+/// The way of one packet, as far as it has been told.
+pub(super) struct Walk<'a> {
+    pub(super) question: &'a Question,
+    pub(super) tuple: AnyTuple,
+    pub(super) tables: &'a dyn ReadTables,
+    pub(super) view: &'a ControlView,
+    pub(super) told: Explanation,
+}
+
+impl<'a> Walk<'a> {
+    /// A packet of which nothing has been told yet.
+    pub(super) const fn new(
+        question: &'a Question,
+        tuple: AnyTuple,
+        tables: &'a dyn ReadTables,
+        view: &'a ControlView,
+    ) -> Self {
+        let told = Explanation {
+            reason: Reason::NotOurs,
+            service: None,
+            backend: None,
+            mode: None,
+            slot: None,
+            tracked: false,
+            ifindex: None,
+            steps: Vec::new(),
+        };
+        Self {
+            question,
+            tuple,
+            tables,
+            view,
+            told,
+        }
+    }
+
+    /// Tells it all.
+    pub(super) fn tell(mut self) -> io::Result<Explanation> {
+        self.told.reason = self.packet()?;
+        Ok(self.told)
+    }
+}
+
+impl Walk<'_> {
+    fn packet(&mut self) -> io::Result<Reason> {
+        let settings = self.tables.settings()?;
+        let service = self.service(&settings)?;
+        if let Some(service) = service.filter(|service| !service.has(TRANSLATES)) {
+            if self.is_denied(&service)? {
+                return Ok(Reason::ClientDenied);
+            }
+            return self.as_is(&service);
+        }
+        let port = self.question.destination.port();
+        let reply_port = port.wrapping_sub(settings.reply_port_first) < settings.reply_port_count;
+        if service.is_none() && !reply_port {
+            self.say("the port is not one that answers of mode nat come to");
+            return self.foreign(&settings);
+        }
+        let known = self.tables.translated(&self.tuple)?;
+        if let Some(known) = known.filter(|known| known.is_reply) {
+            return self.reply(&known);
+        }
+        let Some(service) = service else {
+            self.say("answers of mode nat come to this port, but no flow is recorded for this one");
+            return self.foreign(&settings);
+        };
+        if self.is_denied(&service)? {
+            return Ok(Reason::ClientDenied);
+        }
+        match known {
+            Some(known) => self.known(&service, &settings, &known),
+            None => self.unknown(&service, &settings),
+        }
+    }
+
+    /// A packet of no service and no flow; perhaps an answer of mode `dnat`.
+    fn foreign(&mut self, settings: &Settings) -> io::Result<Reason> {
+        let (source, protocol) = (self.question.source, self.question.protocol);
+        let key = |port| ServiceKey {
+            address: source.ip(),
+            port,
+            protocol,
+        };
+        let wildcard = settings.flags & HAS_WILDCARD != 0;
+        let ports = [Some(source.port()), wildcard.then_some(0)].into_iter().flatten();
+        for key in ports.filter(|_| settings.flags & HAS_DNAT != 0).map(key) {
+            let Some(answers) = self.tables.answers_from(&key)? else {
+                continue;
+            };
+            self.told.service = self.tables.service_key(answers.service);
+            if let Some(record) = self.tables.backend(answers.backend)? {
+                self.name_backend(&record);
+            }
+            let name = self.backend_name().unwrap_or_default();
+            self.say(format!(
+                "an answer of {name}, in mode dnat: its source becomes {}",
+                answers.source
+            ));
+            self.say(
+                "the kernel's routes decide where it leaves; what they lead to this machine stays as it is",
+            );
+            return Ok(Reason::Redirected);
+        }
+        self.say("it is not ours: the kernel gets it");
+        Ok(Reason::NotOurs)
+    }
+
+    fn is_denied(&mut self, service: &Service) -> io::Result<bool> {
+        if !service.has(GUARDS_CLIENTS) {
+            return Ok(false);
+        }
+        let client = self.question.source.ip();
+        let denied = self.tables.denies(service.id, client)?;
+        let verb = if denied { "denies" } else { "admits" };
+        self.say(format!("the service's guard {verb} {client}"));
+        Ok(denied)
+    }
+
+    fn service(&mut self, settings: &Settings) -> io::Result<Option<Service>> {
+        let Question {
+            destination,
+            protocol,
+            ..
+        } = *self.question;
+        let key = |port| ServiceKey {
+            address: destination.ip(),
+            port,
+            protocol,
+        };
+        let wildcard = settings.flags & HAS_WILDCARD != 0;
+        let ports = [Some(destination.port()), wildcard.then_some(0)];
+        for key in ports.into_iter().flatten().map(key) {
+            if let Some(service) = self.tables.service(&key)? {
+                self.told.service = Some(key);
+                let name = self.service_name(&key);
+                self.say(format!("{} is service {name}", words::endpoint(&key)));
+                return Ok(Some(service));
+            }
+        }
+        self.say(format!(
+            "no service on {}",
+            words::endpoint(&key(destination.port()))
+        ));
+        Ok(None)
+    }
+
+    /// A backend's answer.
+    fn reply(&mut self, known: &Translated) -> io::Result<Reason> {
+        self.told.service = self.tables.service_key(known.service);
+        self.told.tracked = true;
+        let record = self.tables.backend(known.backend)?;
+        let current = record.filter(|record| record.generation == known.generation);
+        if let Some(record) = current {
+            self.name_backend(&record);
+        }
+        let from = self
+            .backend_name()
+            .unwrap_or_else(|| "a backend that is gone".to_owned());
+        self.say(format!(
+            "an answer of {from}: it becomes {} to {}",
+            known.source, known.destination
+        ));
+        self.say("it leaves the way the client's last packet came");
+        Ok(self.leaves(known.ifindex))
+    }
+
+    /// A packet of a flow that mode `nat` knows.
+    fn known(&mut self, service: &Service, settings: &Settings, known: &Translated) -> io::Result<Reason> {
+        let record = self.tables.backend(known.backend)?;
+        let owner =
+            record.filter(|record| record.has(IN_USE | ALIVE) && record.generation == known.generation);
+        let Some(owner) = owner else {
+            self.say("its flow is recorded, but for a backend that is dead or gone: it counts as a new one");
+            return self.unknown(service, settings);
+        };
+        if known.state & (FIN | RST) != 0 && self.question.opens {
+            let same = !service.has(IN_TURN) && self.pick(service)?.is_ok_and(|(id, _)| id == known.backend);
+            self.say("the client has closed the flow that is recorded, and opens another one");
+            if !same {
+                return self.new_flow(service, settings);
+            }
+        }
+        self.told.tracked = true;
+        self.name_backend(&owner);
+        let name = self.backend_name().unwrap_or_default();
+        self.say(format!("its flow is recorded, and belongs to {name}"));
+        self.say(format!(
+            "mode nat: it becomes {} to {}",
+            known.source, known.destination
+        ));
+        Ok(self.way(&owner))
+    }
+
+    /// A packet of a flow that mode `nat` does not know.
+    fn unknown(&mut self, service: &Service, settings: &Settings) -> io::Result<Reason> {
+        if service.has(FORWARDS)
+            && let Ok((_, backend)) = self.pick(service)?
+            && !self.translates(&backend)
+        {
+            return self.as_is(service);
+        }
+        self.say("no flow of mode nat is recorded for it");
+        self.new_flow(service, settings)
+    }
+
+    fn new_flow(&mut self, service: &Service, settings: &Settings) -> io::Result<Reason> {
+        if service.has(IN_TURN) && service.ring_size != 0 {
+            self.say("its flow gets the slot whose turn it is: nobody can say before which backend that is");
+            self.told.mode = Mode::from_u8(service.mode);
+            return Ok(Reason::Redirected);
+        }
+        let (_, backend) = match self.told_pick(service)? {
+            Ok(choice) => choice,
+            Err(reason) => return Ok(reason),
+        };
+        if !self.translates(&backend) {
+            self.say("it cannot be translated to a backend of this mode and family");
+            return Ok(Reason::ModeMissing);
+        }
+        let listed = match self.tuple {
+            AnyTuple::V4(_) => settings.snat_v4_count,
+            AnyTuple::V6(_) => settings.snat_v6_count,
+        };
+        let source = backend.source.to_ip();
+        if listed == 0 && source.is_unspecified() {
+            self.say("there is no source address of the backend's family");
+            return Ok(Reason::NoSnatAddress);
+        }
+        if settings.snat_port_count == 0 {
+            self.say("there are no source ports");
+            return Ok(Reason::SnatPortsExhausted);
+        }
+        let from = if listed == 0 {
+            source.to_string()
+        } else {
+            format!("one of {listed} source addresses")
+        };
+        let last = settings.snat_port_first + (settings.snat_port_count - 1);
+        self.say(format!(
+            "mode nat: it gets {from} and a free port of {}-{last} as its source, and is recorded",
+            settings.snat_port_first
+        ));
+        Ok(self.way(&backend))
+    }
+
+    /// A packet that its backend gets as it is.
+    fn as_is(&mut self, service: &Service) -> io::Result<Reason> {
+        match self.told_pick(service)? {
+            Ok((_, backend)) => {
+                match Mode::from_u8(backend.mode) {
+                    Some(Mode::Nat) | None => return Ok(Reason::ModeMissing),
+                    Some(Mode::Dnat) if !self.same_family(&backend) => return Ok(Reason::ModeMissing),
+                    Some(mode @ (Mode::Dnat | Mode::L2dsr | Mode::Ipip | Mode::Gue)) => {
+                        self.say(words::carriage(mode, &backend));
+                    }
+                }
+                Ok(self.way(&backend))
+            }
+            Err(reason) => Ok(reason),
+        }
+    }
+
+    fn translates(&self, backend: &Backend) -> bool {
+        backend.mode == Mode::Nat as u8 && self.same_family(backend)
+    }
+
+    fn same_family(&self, backend: &Backend) -> bool {
+        backend.has(IPV6) == matches!(self.tuple, AnyTuple::V6(_))
+    }
+
+    /// How a backend is reached, and the reason that follows.
+    fn way(&mut self, backend: &Backend) -> Reason {
+        let address = backend.address.to_ip();
+        let state = self.tables.next_hop(address);
+        if backend.has(RESOLVED) {
+            let mac = words::mac(backend.next_hop_mac);
+            let trouble = state.and_then(|state| state.error());
+            let trouble = trouble.map(|error| format!(" ({error})")).unwrap_or_default();
+            self.say(format!("the next hop towards {address} is {mac}{trouble}"));
+            return self.leaves(backend.ifindex);
+        }
+        let error = state.and_then(|state| state.error());
+        let error = error.unwrap_or_else(|| "its neighbour entry is not there yet".to_owned());
+        self.say(format!(
+            "the way to {address} is not resolved: {error}; the kernel's routes are asked for each packet"
+        ));
+        Reason::NoNextHop
+    }
+
+    fn leaves(&mut self, ifindex: u32) -> Reason {
+        self.told.ifindex = Some(ifindex);
+        if ifindex == self.question.ifindex {
+            Reason::SentBack
+        } else {
+            Reason::Redirected
+        }
+    }
+
+    pub(super) fn say(&mut self, text: impl Into<String>) {
+        self.told.steps.push(text.into());
+    }
+
+    pub(super) fn name_backend(&mut self, record: &Backend) {
+        self.told.backend = Some(words::address(record));
+        self.told.mode = Mode::from_u8(record.mode);
+    }
+
+    fn service_name(&self, key: &ServiceKey) -> String {
+        let mut services = self.view.desired.services.values();
+        services.find(|service| service.key == *key).map_or_else(
+            || "that is being removed".to_owned(),
+            |service| service.name.to_string(),
+        )
+    }
+
+    pub(super) fn backend_name(&self) -> Option<String> {
+        let (key, address) = (self.told.service?, self.told.backend?);
+        Some(words::backend(self.view, &key, address))
+    }
+
+    pub(super) fn name_of(&self, id: BackendId) -> io::Result<String> {
+        if id == BackendId::NONE {
+            return Ok("nobody".to_owned());
+        }
+        let record = self.tables.backend(id)?.filter(|record| record.has(IN_USE));
+        Ok(match (record, self.told.service) {
+            (Some(record), Some(key)) => words::backend(self.view, &key, words::address(&record)),
+            (Some(_), None) | (None, _) => "a backend that is not there".to_owned(),
+        })
+    }
+}

@@ -1,0 +1,64 @@
+//! How steps name things.
+
+use std::net::{IpAddr, SocketAddr};
+
+use lb_common::{
+    backend::{Backend, IPV6},
+    service::Mode,
+};
+
+use crate::{
+    control::ControlView,
+    state::{service::ServiceKey, words::Word},
+};
+
+/// `192.0.2.10:80/tcp`, `*` for every port.
+pub(super) fn endpoint(key: &ServiceKey) -> String {
+    let port = match key.port {
+        0 => "*".to_owned(),
+        port => port.to_string(),
+    };
+    match key.address {
+        IpAddr::V4(v4) => format!("{v4}:{port}/{}", key.protocol.word()),
+        IpAddr::V6(v6) => format!("[{v6}]:{port}/{}", key.protocol.word()),
+    }
+}
+
+/// A backend's address and port, as its record has them.
+pub(super) fn address(record: &Backend) -> SocketAddr {
+    let ip = if record.has(IPV6) {
+        IpAddr::V6(record.address.v6().to_std())
+    } else {
+        IpAddr::V4(record.address.v4().to_std())
+    };
+    SocketAddr::new(ip, record.port.get())
+}
+
+/// A backend by name, with its address.
+pub(super) fn backend(view: &ControlView, key: &ServiceKey, address: SocketAddr) -> String {
+    let named = view.backends().find(|(_, of, at)| of == key && *at == address);
+    match named {
+        Some(((_, name), _, _)) => format!("{name} ({address})"),
+        None => format!("{address}, which is being removed"),
+    }
+}
+
+/// What is done to a packet that a backend gets as it is.
+pub(super) fn carriage(mode: Mode, backend: &Backend) -> String {
+    let outer = || {
+        let source = backend.source.to_ip();
+        format!("from {source} to {}", backend.address.to_ip())
+    };
+    match mode {
+        Mode::Nat => "mode nat: its addresses are translated".to_owned(),
+        Mode::Dnat => format!("mode dnat: its destination becomes {}", address(backend)),
+        Mode::L2dsr => "mode l2dsr: only its MAC addresses change".to_owned(),
+        Mode::Ipip => format!("mode ipip: it gets an outer IP header {}", outer()),
+        Mode::Gue => format!("mode gue: it gets outer IP and UDP headers {}", outer()),
+    }
+}
+
+/// `02:00:00:00:00:01`
+pub(super) fn mac(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
