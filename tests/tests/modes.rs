@@ -1,19 +1,11 @@
 //! The modes in which backends answer clients themselves, with real sockets: backends hold the service's address, and end
 //! tunnels with `lb decap`.
 
-use std::{
-    io::{Read, Write},
-    net::{SocketAddr, TcpListener},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::{
+    bulk::{BulkServer, DOWNLOAD, TRANSFER, UPLOAD, bulk},
     capture::Capture,
     client::http_requests,
     config::{Service, file},
@@ -260,8 +252,6 @@ fn tunnels_from_elsewhere_are_refused_and_what_is_no_tunnel_passes() -> Result<(
     Ok(())
 }
 
-/// Bytes of a transfer that needs many full segments.
-const TRANSFER: usize = 1 << 20;
 /// MTU of the narrow part of the way between router and client.
 const NARROW: u16 = 1400;
 
@@ -321,60 +311,4 @@ fn both_ends_learn_which_size_fits_the_way_through_a_tunnel() -> Result<()> {
         .count("lb_replies_total", &[("reason", "too_big_answered")]);
     ensure!(told > 0, "the balancer told nobody");
     Ok(())
-}
-
-/// First byte of a connection: whether the client's bytes or the server's follow.
-const UPLOAD: u8 = b'u';
-const DOWNLOAD: u8 = b'd';
-
-/// Bytes that got through.
-fn bulk(server: SocketAddr, port: u16, transfer: u8) -> Result<usize> {
-    let mut stream = connect_within(server, port, Duration::from_secs(10))?;
-    stream.write_all(&[transfer])?;
-    if transfer == UPLOAD {
-        stream.write_all(&vec![7; TRANSFER])?;
-        stream.read_exact(&mut [0])?;
-        return Ok(TRANSFER);
-    }
-    Ok(stream.read_to_end(&mut Vec::new())?)
-}
-
-/// Takes [`TRANSFER`] bytes from whoever connects and answers one, or sends as many.
-struct BulkServer {
-    stop: Arc<AtomicBool>,
-}
-
-impl BulkServer {
-    fn start(ns: &Netns, addresses: &[SocketAddr]) -> Result<Self> {
-        let stop = Arc::new(AtomicBool::new(false));
-        for address in addresses {
-            let listener = ns.enter(|| TcpListener::bind(address))??;
-            let stop = Arc::clone(&stop);
-            thread::spawn(move || {
-                for stream in listener.incoming() {
-                    if stop.load(Ordering::Relaxed) {
-                        return;
-                    }
-                    let Ok(mut stream) = stream else { return };
-                    thread::spawn(move || {
-                        let mut transfer = [0];
-                        stream.read_exact(&mut transfer)?;
-                        let mut bytes = vec![0; TRANSFER];
-                        if transfer == [UPLOAD] {
-                            stream.read_exact(&mut bytes)?;
-                            bytes.truncate(1);
-                        }
-                        stream.write_all(&bytes)
-                    });
-                }
-            });
-        }
-        Ok(Self { stop })
-    }
-}
-
-impl Drop for BulkServer {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-    }
 }
