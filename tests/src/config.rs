@@ -10,7 +10,7 @@ pub struct Service {
     protocol: &'static str,
     keys: String,
     health: String,
-    backends: Vec<(String, SocketAddr, u32)>,
+    backends: Vec<(String, SocketAddr, u32, String)>,
 }
 
 impl Service {
@@ -37,7 +37,17 @@ impl Service {
     /// Adds a backend.
     #[must_use]
     pub fn backend(mut self, name: &str, address: SocketAddr, weight: u32) -> Self {
-        self.backends.push((name.to_owned(), address, weight));
+        self.backends
+            .push((name.to_owned(), address, weight, String::new()));
+        self
+    }
+
+    /// Adds lines to the table of the backend that was added last.
+    #[must_use]
+    pub fn backend_keys(mut self, lines: &str) -> Self {
+        if let Some((.., keys)) = self.backends.last_mut() {
+            keys.push_str(lines);
+        }
         self
     }
 
@@ -78,10 +88,10 @@ impl fmt::Display for Service {
         if !health.is_empty() {
             writeln!(f, "[service.health]\n{health}")?;
         }
-        for (name, address, weight) in backends {
+        for (name, address, weight, keys) in backends {
             writeln!(
                 f,
-                "[[service.backend]]\nname = \"{name}\"\naddress = \"{address}\"\nweight = {weight}\n"
+                "[[service.backend]]\nname = \"{name}\"\naddress = \"{address}\"\nweight = {weight}\n{keys}\n"
             )?;
         }
         Ok(())
