@@ -32,8 +32,11 @@ pub(crate) const CLIPPY_DRIVER: &str = "/usr/bin/clippy-driver";
 /// Its package; rustup's nightly has a clippy of its own.
 const CLIPPY: Program = Program::new(CLIPPY_DRIVER, "rust-web-clippy");
 
+/// gRPC's own server, as a module of Python.
+const GRPC: &str = "/usr/lib/python3/dist-packages/grpc/__init__.py";
+
 /// Plain tools, installed like any other package.
-const TOOLS: [Program; 6] = [
+const TOOLS: [Program; 7] = [
     Program::new("ip", "iproute2"),
     Program::new("ethtool", "ethtool"),
     Program::new("nft", "nftables"),
@@ -41,6 +44,8 @@ const TOOLS: [Program; 6] = [
     Program::new("wrk", "wrk"),
     // The program without the service that the package dnsmasq would start.
     Program::new("dnsmasq", "dnsmasq-base"),
+    // A module of Debian's Python, which comes with it.
+    Program::new(GRPC, "python3-grpcio"),
 ];
 
 /// Servers. Installing them would start and enable services of this machine, so they are unpacked into the cache.

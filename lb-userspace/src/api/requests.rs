@@ -141,13 +141,19 @@ pub struct HealthSpec {
     /// `backend` or `vip`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub through: Option<String>,
+    /// Whether kinds `http2` and `grpc` use TLS.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<bool>,
+    /// Service asked about, for `grpc`; the server as a whole where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
     /// Path, for HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// Method, for HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
-    /// Host header, for HTTP.
+    /// Host header, for HTTP; authority, for `grpc`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub host: Option<String>,
     /// Statuses that count as success, for HTTP.

@@ -132,7 +132,7 @@ struct Options {
     slow_start: Option<String>,
     #[command(flatten)]
     guard: GuardOptions,
-    /// How backends are checked: none, tcp, http, icmp, ... [default: none]
+    /// How backends are checked: none, tcp, http, http2, grpc, icmp, ... [default: none]
     #[arg(long, value_name = "KIND")]
     check: Option<String>,
     /// Time between checks [default: 2s]
@@ -153,7 +153,13 @@ struct Options {
     /// Path that an HTTP check asks for [default: /]
     #[arg(long, value_name = "PATH")]
     check_path: Option<String>,
-    /// Host header of an HTTP check
+    /// Use TLS, for http2 and grpc [default: false]
+    #[arg(long, value_name = "BOOL")]
+    check_tls: Option<bool>,
+    /// Service that a gRPC check asks about [default: the server as a whole]
+    #[arg(long, value_name = "NAME")]
+    check_service: Option<String>,
+    /// Host header of an HTTP check, authority of a gRPC one
     #[arg(long, value_name = "HOST")]
     check_host: Option<String>,
     /// Port to check [default: the backend's own]
@@ -172,6 +178,8 @@ impl Options {
             fall: self.check_fall,
             path: self.check_path,
             host: self.check_host,
+            tls: self.check_tls,
+            service: self.check_service,
             port: self.check_port,
             ..HealthSpec::default()
         };

@@ -10,8 +10,8 @@ use super::{duration, quic::DEFAULT_NONCE_LENGTH, service::DEFAULT_WEIGHT, value
 use crate::{
     events::rfc3339,
     health::settings::{
-        BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, HttpCheck, TlsCheck,
-        UdpCheck,
+        BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, GrpcCheck, HttpCheck,
+        TlsCheck, UdpCheck,
     },
     state::{
         backend::{Admin, Backend},
@@ -47,6 +47,8 @@ pub enum Keys {
 
 /// What keys of a health table begin with.
 pub const HEALTH: &str = "health.";
+/// Whether a kind that may do without TLS uses it.
+const TLS: &str = "health.tls";
 
 fn always(key: &'static str, value: impl Into<Value>) -> Field {
     Field {
@@ -235,6 +237,20 @@ pub fn health(settings: &CheckSettings) -> Fields {
         CheckKind::Exec(ExecCheck { command }) => fields.push(always("health.command", texts(command))),
         CheckKind::Tls(check) => fields.extend(tls(check)),
         CheckKind::Http(check) => fields.extend(http(check)),
+        CheckKind::Http2(check) => {
+            fields.extend(http(check));
+            fields.extend(check.tls.as_ref().map(|_| always(TLS, true)));
+        }
+        CheckKind::Grpc(GrpcCheck {
+            service,
+            host,
+            tls: session,
+        }) => {
+            fields.push(field("health.service", service, &String::new(), string));
+            fields.extend(optional("health.host", host.as_ref(), string));
+            fields.extend(session.iter().flat_map(tls));
+            fields.extend(session.as_ref().map(|_| always(TLS, true)));
+        }
     }
     let is_default = *kind == CheckKind::None && fields.iter().all(|field| field.is_default);
     let kind = Value::from(words::kind(kind)).to_string();

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     health::settings::{
-        BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, HttpCheck, TlsCheck,
-        UdpCheck,
+        BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, GrpcCheck, HttpCheck,
+        TlsCheck, UdpCheck,
     },
     state::{available, words},
 };
@@ -19,16 +19,18 @@ const KINDS: [&str; 11] = [
 ];
 
 /// Kinds that have a key, where not all do.
-const KEYS_OF_KINDS: [(&str, &[&str]); 23] = [
+const KEYS_OF_KINDS: [(&str, &[&str]); 25] = [
     ("port", PORT),
     ("half_open", &["tcp"]),
     ("method", HTTP),
     ("path", HTTP),
-    ("host", HTTP),
+    ("host", &["http", "https", "http2", "grpc"]),
     ("headers", HTTP),
     ("expect_status", HTTP),
     ("expect_body", HTTP),
     ("max_body", HTTP),
+    ("service", &["grpc"]),
+    ("tls", MAY_HAVE_TLS),
     ("verify", TLS),
     ("server_name", TLS),
     ("ca_file", TLS),
@@ -46,13 +48,18 @@ const KEYS_OF_KINDS: [(&str, &[&str]); 23] = [
 ];
 
 /// Kinds that talk to a port.
-const PORT: &[&str] = &["none", "tcp", "http", "https", "tls", "dns", "udp", "exec"];
+const PORT: &[&str] = &[
+    "none", "tcp", "http", "https", "tls", "http2", "grpc", "dns", "udp", "exec",
+];
 
 /// Kinds of HTTP.
-const HTTP: &[&str] = &["http", "https"];
+const HTTP: &[&str] = &["http", "https", "http2"];
 
 /// Kinds with TLS.
-const TLS: &[&str] = &["tls", "https"];
+const TLS: &[&str] = &["tls", "https", "http2", "grpc"];
+
+/// Kinds that use TLS where `tls = true` says so.
+const MAY_HAVE_TLS: &[&str] = &["http2", "grpc"];
 
 /// The check of a kind's word, with its own settings at their defaults.
 ///
@@ -72,6 +79,8 @@ pub fn kind(text: &str) -> Result<CheckKind, ValueError> {
             tls: Some(TlsCheck::default()),
             ..HttpCheck::default()
         })),
+        "http2" => Ok(CheckKind::Http2(HttpCheck::default())),
+        "grpc" => Ok(CheckKind::Grpc(GrpcCheck::default())),
         _ if available::not_yet("kind", text) => Err(ValueError::new(
             format!("\"{text}\" is not available in this version yet"),
             format!("use {}", available::choices("kind", KINDS)),
@@ -121,12 +130,17 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSe
         udp(reporter, &mut table),
         exec(reporter, &mut table),
     );
+    let secure = table.boolean(reporter, "tls").unwrap_or(false);
     let tls = tls(reporter, &mut table);
+    let service = table.text(reporter, "service", owned);
     let http = http(reporter, &mut table);
     table.finish(reporter);
     // The error of a missing or wrong kind is reported already; its keys may well be right.
     if let Some(kind) = &kind {
         refuse_foreign_keys(reporter, &spans, kind);
+        if !secure && MAY_HAVE_TLS.contains(&words::kind(kind)) {
+            refuse_keys_of_tls(reporter, &spans);
+        }
     }
     let kind = match kind {
         Some(CheckKind::Dns(_)) => CheckKind::Dns(dns),
@@ -136,6 +150,15 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSe
         Some(CheckKind::Http(kind)) => CheckKind::Http(HttpCheck {
             tls: kind.tls.map(|_| tls),
             ..http
+        }),
+        Some(CheckKind::Http2(_)) => CheckKind::Http2(HttpCheck {
+            tls: secure.then_some(tls),
+            ..http
+        }),
+        Some(CheckKind::Grpc(_)) => CheckKind::Grpc(GrpcCheck {
+            service: service.unwrap_or_default(),
+            host: http.host,
+            tls: secure.then_some(tls),
         }),
         Some(CheckKind::Tcp) if half_open => CheckKind::TcpHalfOpen,
         Some(other) => other,
@@ -156,6 +179,18 @@ fn refuse_foreign_keys(reporter: &mut Reporter<'_>, spans: &Spans, kind: &CheckK
                 Some(format!("remove it, or set kind = {}", kinds.join(" or "))),
             );
         }
+    }
+}
+
+/// Reports keys that mean nothing to a kind that could use TLS and does not.
+fn refuse_keys_of_tls(reporter: &mut Reporter<'_>, spans: &Spans) {
+    let keys = KEYS_OF_KINDS.iter().filter(|(_, kinds)| *kinds == TLS);
+    for (key, _) in keys.filter(|(key, _)| spans.has(key)) {
+        reporter.error(
+            spans.of(key),
+            format!("{key} means nothing without TLS"),
+            Some("remove it, or set tls = true".to_owned()),
+        );
     }
 }
 

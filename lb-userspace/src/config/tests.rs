@@ -64,6 +64,22 @@ fn settings_that_make_no_check_are_refused_with_their_reason() {
             "half_open means nothing to a check of kind http",
         ),
         (
+            "kind = \"http2\"\nverify = false",
+            "verify means nothing without TLS",
+        ),
+        (
+            "kind = \"https\"\ntls = true",
+            "tls means nothing to a check of kind https",
+        ),
+        (
+            "kind = \"grpc\"\npath = \"/\"",
+            "path means nothing to a check of kind grpc",
+        ),
+        (
+            "kind = \"http2\"\nheaders = { te = \"trailers\" }",
+            "header \"te\" cannot be set",
+        ),
+        (
             "kind = \"tcp\"\npath = \"/\"",
             "path means nothing to a check of kind tcp",
         ),

@@ -10,6 +10,10 @@ use std::{
 
 use rustls::CertificateError;
 
+mod http2;
+
+pub use http2::{GrpcProblem, Http2Problem};
+
 /// Time from the start of a check to its success.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub struct Latency(pub Duration);
@@ -27,6 +31,8 @@ pub enum Stage {
     Head,
     /// Within the body.
     Body,
+    /// Within a frame of HTTP/2.
+    Frame,
 }
 
 /// Why a check failed.
@@ -94,6 +100,24 @@ pub enum CheckError {
         target: SocketAddr,
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// No answer over HTTP/2.
+    #[error("{target} {problem}")]
+    Http2 {
+        /// The checked address.
+        target: SocketAddr,
+        /// What it did.
+        problem: Http2Problem,
+    },
+    /// The health service does not say that all is well.
+    #[error("{} {problem}", asked(.service, .target))]
+    Grpc {
+        /// The checked address.
+        target: SocketAddr,
+        /// The service asked for; empty for the server as a whole.
+        service: Arc<str>,
+        /// What was said.
+        problem: GrpcProblem,
     },
     /// The target speaks no TLS, or none that this check speaks too.
     #[error("no TLS session with {target}: {reason}")]
@@ -322,6 +346,7 @@ fn missing(stage: Stage) -> &'static str {
         Stage::Request => "no answer",
         Stage::Head => "no complete header",
         Stage::Body => "no complete body",
+        Stage::Frame => "no complete frame",
     }
 }
 
@@ -332,6 +357,16 @@ fn during(stage: Stage) -> &'static str {
         Stage::Request => "before it answered",
         Stage::Head => "within the header",
         Stage::Body => "within the body",
+        Stage::Frame => "within a frame",
+    }
+}
+
+/// What a gRPC health service was asked about.
+fn asked(service: &str, target: &SocketAddr) -> String {
+    if service.is_empty() {
+        format!("{target}")
+    } else {
+        format!("service {service} of {target}")
     }
 }
 

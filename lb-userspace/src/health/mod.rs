@@ -22,13 +22,14 @@ mod task;
 
 pub use breaker::{BreakerState, MAX_BREAKER_FAILURES};
 pub use damping::MAX_FLAP_LIMIT;
-pub use error::{CertificateProblem, CheckError, Latency, LocalError, Stage};
+pub use error::{CertificateProblem, CheckError, GrpcProblem, Http2Problem, Latency, LocalError, Stage};
 pub use machine::{Decision, MAX_INTERVAL, MIN_INTERVAL, Machine, Outcome, Policy};
 pub use metrics::HealthMetrics;
 pub use monitor::{HealthCheckMonitor, MonitorConfig, MonitorStats, StartError};
 pub use probe::{
-    Checker, Checkers, ConfiguredChecker, DnsChecker, ExecChecker, FRESH_EVERY, HttpChecker, IcmpChecker,
-    MAX_BODY_LIMIT, NoCheck, ProbeError, Route, TcpChecker, TcpProbe, TlsChecker, UdpChecker, problems,
+    Checker, Checkers, ConfiguredChecker, DnsChecker, ExecChecker, FRESH_EVERY, GrpcChecker, Http2Checker,
+    HttpChecker, IcmpChecker, MAX_BODY_LIMIT, NoCheck, ProbeError, Route, TcpChecker, TcpProbe, TlsChecker,
+    UdpChecker, problems,
 };
 pub use random::stable_hash;
 pub use schedule::{Due, Scheduler};

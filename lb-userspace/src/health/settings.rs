@@ -15,6 +15,10 @@ pub enum CheckKind {
     Tls(TlsCheck),
     /// An HTTP request is answered as expected.
     Http(HttpCheck),
+    /// An HTTP request is answered as expected over HTTP/2: by TLS where that is set, else by prior knowledge (h2c).
+    Http2(HttpCheck),
+    /// A gRPC server says that it serves.
+    Grpc(GrpcCheck),
     /// A DNS question is answered as expected.
     Dns(DnsCheck),
     /// A datagram is answered, or at least not refused.
@@ -49,7 +53,7 @@ pub struct HttpCheck {
     pub expect_body: Option<String>,
     /// Bytes of the body that are read at most.
     pub max_body: usize,
-    /// TLS, for https.
+    /// TLS, for https and, where it is used, http2.
     pub tls: Option<TlsCheck>,
 }
 
@@ -66,6 +70,17 @@ impl Default for HttpCheck {
             tls: None,
         }
     }
+}
+
+/// A call of `grpc.health.v1.Health/Check` (gRPC health checking protocol); only `SERVING` is success.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct GrpcCheck {
+    /// The service asked about; empty for the server as a whole.
+    pub service: String,
+    /// Authority of the call; the target's address where absent.
+    pub host: Option<String>,
+    /// TLS; plain HTTP/2 by prior knowledge where absent.
+    pub tls: Option<TlsCheck>,
 }
 
 /// TLS as a check's client speaks it: versions 1.2 and 1.3.

@@ -1,7 +1,7 @@
 //! What the configuration can say but this version cannot do yet, in one table.
 
 /// Keys and those of their values that are understood and refused.
-pub const NOT_YET: &[(&str, &str)] = &[("through", "vip"), ("kind", "http2"), ("kind", "grpc")];
+pub const NOT_YET: &[(&str, &str)] = &[("through", "vip")];
 
 /// Whether this version refuses a value.
 pub fn not_yet(key: &str, value: &str) -> bool {

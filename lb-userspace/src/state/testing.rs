@@ -20,8 +20,8 @@ use super::{
 use crate::health::{
     CheckId,
     settings::{
-        BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, HttpCheck, RecordType,
-        Through, TlsCheck, Transport, UdpCheck,
+        BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, GrpcCheck, HttpCheck,
+        RecordType, Through, TlsCheck, Transport, UdpCheck,
     },
 };
 
@@ -128,6 +128,15 @@ fn tls() -> impl Strategy<Value = TlsCheck> {
         )
 }
 
+/// TLS for kinds that can do without.
+fn secure() -> impl Strategy<Value = Option<TlsCheck>> {
+    let tls = tls().prop_map(|tls| TlsCheck {
+        alpn: Vec::new(),
+        ..tls
+    });
+    prop::option::of(tls)
+}
+
 fn others() -> impl Strategy<Value = CheckKind> {
     let text = || prop::option::of("[a-z0-9]{1,9}");
     let record = prop::sample::select(
@@ -166,6 +175,19 @@ fn health() -> impl Strategy<Value = CheckSettings> {
         tls().prop_map(CheckKind::Tls),
         http().prop_map(CheckKind::Http),
         others(),
+        (http(), secure()).prop_map(|(http, tls)| CheckKind::Http2(HttpCheck { tls, ..http })),
+        (
+            prop::option::of("[a-z]{1,5}\\.[A-Z][a-z]{1,5}"),
+            prop::option::of("[a-z.]{1,12}"),
+            secure()
+        )
+            .prop_map(|(service, host, tls)| {
+                CheckKind::Grpc(GrpcCheck {
+                    service: service.unwrap_or_default(),
+                    host,
+                    tls,
+                })
+            }),
         (http(), tls()).prop_map(|(http, tls)| {
             CheckKind::Http(HttpCheck {
                 tls: Some(TlsCheck {

@@ -68,6 +68,8 @@ pub const fn kind(kind: &CheckKind) -> &'static str {
         CheckKind::Tls(_) => "tls",
         CheckKind::Http(http) if http.tls.is_some() => "https",
         CheckKind::Http(_) => "http",
+        CheckKind::Http2(_) => "http2",
+        CheckKind::Grpc(_) => "grpc",
         CheckKind::Dns(_) => "dns",
         CheckKind::Udp(_) => "udp",
         CheckKind::Icmp => "icmp",

@@ -77,25 +77,32 @@ impl Budget {
         stage: Stage,
         work: impl Future<Output = io::Result<T>>,
     ) -> Result<T, CheckError> {
+        let result = self.limit(|| stage, work).await?;
+        result.map_err(|error| CheckError::from_io(self.target, stage, &error))
+    }
+
+    /// Does `work` in the time that is left; `stage` says what it was at when the time was over.
+    pub(super) async fn limit<T>(
+        &self,
+        stage: impl FnOnce() -> Stage,
+        work: impl Future<Output = T>,
+    ) -> Result<T, CheckError> {
         let deadline = self.started + self.timeout;
-        match time::timeout_at(deadline, work).await {
-            Ok(Ok(value)) => Ok(value),
-            Ok(Err(error)) => Err(CheckError::from_io(self.target, stage, &error)),
-            Err(_) => {
-                let late = Instant::now().saturating_duration_since(deadline);
-                if late > LAG_ALLOWANCE {
-                    return Err(CheckError::Local {
-                        target: self.target,
-                        error: LocalError::Late(late),
-                    });
-                }
-                Err(CheckError::TimedOut {
-                    target: self.target,
-                    stage,
-                    after: self.timeout,
-                })
-            }
+        if let Ok(value) = time::timeout_at(deadline, work).await {
+            return Ok(value);
         }
+        let late = Instant::now().saturating_duration_since(deadline);
+        if late > LAG_ALLOWANCE {
+            return Err(CheckError::Local {
+                target: self.target,
+                error: LocalError::Late(late),
+            });
+        }
+        Err(CheckError::TimedOut {
+            target: self.target,
+            stage: stage(),
+            after: self.timeout,
+        })
     }
 
     /// Connects by `route`. The connection closes by reset, so that no check leaves a port in TIME_WAIT behind.

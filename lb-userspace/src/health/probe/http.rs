@@ -113,7 +113,7 @@ impl HttpChecker {
                 connection.stream.flush().await
             })
             .await?;
-        let mut reader = ResponseReader::new(self.plan.head_request, self.plan.max_body);
+        let mut reader = ResponseReader::new(self.plan.head_request, self.plan.expect.max_body);
         let mut piece = Vec::with_capacity(READ_SIZE);
         let reusable = loop {
             let stage = match (reader.in_body(), reader.begun()) {
@@ -142,7 +142,7 @@ impl HttpChecker {
             connection.uses += 1;
             *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
         }
-        self.plan.judge(reader.status(), reader.body())
+        self.plan.expect.judge(reader.status(), reader.body())
     }
 }
 

@@ -6,7 +6,10 @@ mod connect;
 mod dns;
 mod dns_message;
 mod exec;
+mod grpc;
+mod grpc_message;
 mod http;
+mod http2;
 mod icmp;
 mod problem;
 mod request;
@@ -23,7 +26,9 @@ pub use configured::{Checkers, ConfiguredChecker, NoCheck};
 pub use connect::Route;
 pub use dns::DnsChecker;
 pub use exec::ExecChecker;
+pub use grpc::GrpcChecker;
 pub use http::{FRESH_EVERY, HttpChecker};
+pub use http2::Http2Checker;
 pub use icmp::IcmpChecker;
 pub use problem::{MAX_BODY_LIMIT, ProbeError};
 pub use tcp::{TcpChecker, TcpProbe};
@@ -32,7 +37,7 @@ pub use udp::UdpChecker;
 
 use super::{
     error::{CheckError, Latency, LocalError},
-    settings::{CheckKind, CheckSettings, HttpCheck, Through},
+    settings::{CheckKind, CheckSettings, GrpcCheck, HttpCheck, Through},
 };
 
 /// Makes one kind of check.
@@ -55,6 +60,8 @@ pub(super) enum Probe {
     Tcp(TcpProbe),
     Tls(TlsChecker),
     Http(HttpChecker),
+    Http2(Http2Checker),
+    Grpc(GrpcChecker),
     Dns(DnsChecker),
     Udp(UdpChecker),
     Icmp(IcmpChecker),
@@ -69,6 +76,8 @@ impl Checker for Probe {
             Self::Tcp(checker) => checker.check(target, timeout).await,
             Self::Tls(checker) => checker.check(target, timeout).await,
             Self::Http(checker) => checker.check(target, timeout).await,
+            Self::Http2(checker) => checker.check(target, timeout).await,
+            Self::Grpc(checker) => checker.check(target, timeout).await,
             Self::Dns(checker) => checker.check(target, timeout).await,
             Self::Udp(checker) => checker.check(target, timeout).await,
             Self::Icmp(checker) => checker.check(target, timeout).await,
@@ -83,7 +92,11 @@ impl Checker for Probe {
 
 /// Makes probes; those of equal settings share what is prepared, as a compiled expression.
 #[derive(Debug, Default)]
-pub(super) struct ProbeCache(Vec<(HttpCheck, HttpChecker)>);
+pub(super) struct ProbeCache {
+    http: Vec<(HttpCheck, HttpChecker)>,
+    http2: Vec<(HttpCheck, Http2Checker)>,
+    grpc: Vec<(GrpcCheck, GrpcChecker)>,
+}
 
 impl ProbeCache {
     pub(super) fn probe(&mut self, settings: &CheckSettings) -> Probe {
@@ -122,21 +135,41 @@ impl ProbeCache {
                 Ok(checker) => Probe::Exec(checker),
                 Err(error) => Probe::Impossible(error.to_string().into()),
             },
-            CheckKind::Http(http) => match self.http(http) {
-                Ok(checker) => Probe::Http(checker.with_route(route)),
-                Err(error) => Probe::Impossible(error.to_string().into()),
-            },
+            CheckKind::Http(http) => {
+                match shared(&mut self.http, http, HttpChecker::new, HttpChecker::sibling) {
+                    Ok(checker) => Probe::Http(checker.with_route(route)),
+                    Err(error) => Probe::Impossible(error.to_string().into()),
+                }
+            }
+            CheckKind::Http2(http) => {
+                match shared(&mut self.http2, http, Http2Checker::new, Http2Checker::sibling) {
+                    Ok(checker) => Probe::Http2(checker.with_route(route)),
+                    Err(error) => Probe::Impossible(error.to_string().into()),
+                }
+            }
+            CheckKind::Grpc(grpc) => {
+                match shared(&mut self.grpc, grpc, GrpcChecker::new, GrpcChecker::sibling) {
+                    Ok(checker) => Probe::Grpc(checker.with_route(route)),
+                    Err(error) => Probe::Impossible(error.to_string().into()),
+                }
+            }
         }
     }
+}
 
-    fn http(&mut self, http: &HttpCheck) -> Result<HttpChecker, ProbeError> {
-        if let Some((_, checker)) = self.0.iter().find(|(known, _)| known == http) {
-            return Ok(checker.sibling());
-        }
-        let checker = HttpChecker::new(http)?;
-        self.0.push((http.clone(), checker.sibling()));
-        Ok(checker)
+/// A checker of `settings`, with what one of the same settings has prepared.
+fn shared<S: PartialEq + Clone, C>(
+    known: &mut Vec<(S, C)>,
+    settings: &S,
+    new: impl FnOnce(&S) -> Result<C, ProbeError>,
+    sibling: impl FnOnce(&C) -> C,
+) -> Result<C, ProbeError> {
+    if let Some((_, checker)) = known.iter().find(|(known, _)| known == settings) {
+        return Ok(sibling(checker));
     }
+    let checker = new(settings)?;
+    known.push((settings.clone(), sibling(&checker)));
+    Ok(checker)
 }
 
 /// Everything that makes a kind no check.
@@ -148,6 +181,8 @@ pub fn problems(kind: &CheckKind) -> Vec<ProbeError> {
         CheckKind::Udp(udp) => udp::problems(udp),
         CheckKind::Exec(exec) => exec::problems(exec),
         CheckKind::Http(http) => request::problems(http),
+        CheckKind::Http2(http) => http2::problems(http),
+        CheckKind::Grpc(grpc) => grpc::problems(grpc),
     }
 }
 

@@ -59,6 +59,9 @@ pub enum ProbeError {
     /// More than a datagram takes.
     #[error("payload is over {0} bytes")]
     Payload(usize),
+    /// A gRPC service's name is too long.
+    #[error("service is over {0} bytes")]
+    Service(usize),
     /// No program, or not an absolute path.
     #[error("command must begin with the absolute path of a program")]
     Command,
@@ -82,6 +85,7 @@ impl ProbeError {
             Self::File(key) | Self::Pair(key, _) => key,
             Self::DnsName(_) => "name",
             Self::Payload(_) => "payload",
+            Self::Service(_) => "service",
             Self::Command => "command",
             Self::Alpn => "alpn",
         }

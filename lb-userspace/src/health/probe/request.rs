@@ -1,6 +1,6 @@
 //! What an HTTP check asks and what it wants to hear, whatever the version of HTTP.
 
-use std::{collections::BTreeSet, fmt::Write as _, net::SocketAddr, sync::Arc};
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
 use regex::bytes::Regex;
 
@@ -21,9 +21,73 @@ pub(super) struct Plan {
     default_port: u16,
     /// What follows the Host header's value.
     rest: String,
-    expect_status: Arc<[u16]>,
-    expect_body: Option<(Regex, Arc<str>)>,
+    pub(super) expect: Expectation,
+}
+
+/// The answer that a check wants.
+#[derive(Debug)]
+pub(super) struct Expectation {
+    status: Arc<[u16]>,
+    body: Option<(Regex, Arc<str>)>,
+    /// Bytes of the body that are looked at.
     pub(super) max_body: usize,
+}
+
+impl Expectation {
+    /// What `settings` expect.
+    ///
+    /// # Errors
+    /// When the pattern is none.
+    pub(super) fn new(settings: &HttpCheck) -> Result<Self, ProbeError> {
+        let body = match &settings.expect_body {
+            Some(pattern) => Some((compile("expect_body", pattern)?, pattern.as_str().into())),
+            None => None,
+        };
+        Ok(Self {
+            status: BTreeSet::from_iter(&settings.expect_status)
+                .into_iter()
+                .copied()
+                .collect(),
+            body,
+            max_body: settings.max_body,
+        })
+    }
+
+    /// Whether the answer is the expected one.
+    pub(super) fn judge(&self, status: u16, body: &[u8]) -> Result<(), CheckError> {
+        if !self.status.contains(&status) {
+            return Err(CheckError::Status {
+                status,
+                expected: Arc::clone(&self.status),
+            });
+        }
+        match &self.body {
+            Some((regex, pattern)) if !regex.is_match(body) => Err(CheckError::Body {
+                pattern: Arc::clone(pattern),
+                examined: body.len(),
+            }),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// Name of this client, as servers see it.
+pub(super) const USER_AGENT: &str = concat!("lb-health/", env!("CARGO_PKG_VERSION"));
+
+/// Whether servers ask for the length of the body that requests of this method usually have (RFC 9110 section 8.6).
+pub(super) fn has_body(method: &str) -> bool {
+    matches!(method, "POST" | "PUT" | "PATCH")
+}
+
+/// The host of a request to `target` where the settings have none.
+pub(super) fn host_of(target: SocketAddr, default_port: u16) -> String {
+    match target {
+        SocketAddr::V4(v4) if v4.port() == default_port => v4.ip().to_string(),
+        SocketAddr::V6(v6) if v6.port() == default_port => format!("[{}]", v6.ip()),
+        // Not the whole address: a scope means nothing to the server.
+        SocketAddr::V6(v6) => format!("[{}]:{}", v6.ip(), v6.port()),
+        SocketAddr::V4(v4) => v4.to_string(),
+    }
 }
 
 impl Plan {
@@ -40,15 +104,11 @@ impl Plan {
             path,
             host,
             headers,
-            expect_status,
-            expect_body,
-            max_body,
+            expect_status: _,
+            expect_body: _,
+            max_body: _,
             tls,
         } = settings;
-        let expect_body = match expect_body {
-            Some(pattern) => Some((compile("expect_body", pattern)?, pattern.as_str().into())),
-            None => None,
-        };
         Ok(Self {
             head_request: method == "HEAD",
             request: format!(
@@ -58,9 +118,7 @@ impl Plan {
             host_missing: host.is_none(),
             default_port: if tls.is_some() { 443 } else { 80 },
             rest: rest_of_request(method, headers),
-            expect_status: BTreeSet::from_iter(expect_status).into_iter().copied().collect(),
-            expect_body,
-            max_body: *max_body,
+            expect: Expectation::new(settings)?,
         })
     }
 
@@ -69,34 +127,10 @@ impl Plan {
         let mut request = String::with_capacity(self.request.len() + 64 + self.rest.len());
         request.push_str(&self.request);
         if self.host_missing {
-            // Writing to a string does not fail.
-            let _ = match target {
-                SocketAddr::V4(v4) if v4.port() == self.default_port => write!(request, "{}", v4.ip()),
-                SocketAddr::V6(v6) if v6.port() == self.default_port => write!(request, "[{}]", v6.ip()),
-                // Not the whole address: a scope means nothing to the server.
-                SocketAddr::V6(v6) => write!(request, "[{}]:{}", v6.ip(), v6.port()),
-                SocketAddr::V4(v4) => write!(request, "{v4}"),
-            };
+            request.push_str(&host_of(target, self.default_port));
         }
         request.push_str(&self.rest);
         request
-    }
-
-    /// Whether the answer is the expected one.
-    pub(super) fn judge(&self, status: u16, body: &[u8]) -> Result<(), CheckError> {
-        if !self.expect_status.contains(&status) {
-            return Err(CheckError::Status {
-                status,
-                expected: Arc::clone(&self.expect_status),
-            });
-        }
-        match &self.expect_body {
-            Some((regex, pattern)) if !regex.is_match(body) => Err(CheckError::Body {
-                pattern: Arc::clone(pattern),
-                examined: body.len(),
-            }),
-            Some(_) | None => Ok(()),
-        }
     }
 }
 
@@ -159,14 +193,9 @@ fn rest_of_request(method: &str, headers: &[(String, String)]) -> String {
         .iter()
         .any(|(name, _)| name.eq_ignore_ascii_case("user-agent"))
     {
-        rest.push_str(concat!(
-            "User-Agent: lb-health/",
-            env!("CARGO_PKG_VERSION"),
-            "\r\n"
-        ));
+        rest.push_str(&format!("User-Agent: {USER_AGENT}\r\n"));
     }
-    // Servers ask for the length of the body that these methods usually have (RFC 9110 section 8.6).
-    if matches!(method, "POST" | "PUT" | "PATCH") {
+    if has_body(method) {
         rest.push_str("Content-Length: 0\r\n");
     }
     rest.push_str("\r\n");

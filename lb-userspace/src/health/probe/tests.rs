@@ -15,6 +15,8 @@ use tokio::{
 
 mod datagrams;
 mod exec;
+mod grpc;
+mod http2;
 mod tls;
 
 use super::*;
@@ -244,11 +246,13 @@ fn class(error: &CheckError) -> String {
         CheckError::Reset { stage, .. } => format!("reset in {stage:?}"),
         CheckError::Closed { stage, .. } => format!("closed in {stage:?}"),
         CheckError::NotHttp { reason, .. } => format!("not http: {reason}"),
+        CheckError::Http2 { problem, .. } => problem.to_string(),
         CheckError::Status { .. } | CheckError::Body { .. } => error.to_string(),
         CheckError::Refused(_)
         | CheckError::Unreachable { .. }
         | CheckError::Connection { .. }
         | CheckError::Tls { .. }
+        | CheckError::Grpc { .. }
         | CheckError::Answer { .. }
         | CheckError::Command { .. }
         | CheckError::Certificate { .. }

@@ -1,6 +1,7 @@
 //! TLS connections of checks, and the check of the handshake alone.
 
 use std::{
+    io,
     net::SocketAddr,
     path::Path,
     sync::{
@@ -11,7 +12,7 @@ use std::{
 };
 
 use rustls::{
-    ClientConfig, ClientConnection, RootCertStore,
+    AlertDescription, ClientConfig, ClientConnection, RootCertStore,
     client::Resumption,
     crypto::ring,
     pki_types::{
@@ -135,15 +136,23 @@ impl TlsClient {
         let name = name
             .and_then(server_name_of)
             .unwrap_or_else(|| ServerName::IpAddress(target.ip().into()));
+        let protocol = || CheckError::Protocol {
+            target,
+            offered: self.settings.alpn.join(", ").into(),
+        };
         let stream = budget
-            .spend(Stage::Handshake, connector.connect(name, stream))
-            .await?;
+            .limit(|| Stage::Handshake, connector.connect(name, stream))
+            .await?
+            .map_err(|error| {
+                if no_protocol(&error) {
+                    protocol()
+                } else {
+                    CheckError::from_io(target, Stage::Handshake, &error)
+                }
+            })?;
         let session = stream.get_ref().1;
         if !self.settings.alpn.is_empty() && session.alpn_protocol().is_none() {
-            return Err(CheckError::Protocol {
-                target,
-                offered: self.settings.alpn.join(", ").into(),
-            });
+            return Err(protocol());
         }
         self.check_dates(target, session)?;
         Ok(stream)
@@ -191,6 +200,15 @@ impl TlsClient {
         config.resumption = Resumption::in_memory_sessions(1);
         Ok(Arc::clone(own.insert(Arc::new(config))).into())
     }
+}
+
+/// Whether the peer refused the handshake since it speaks none of the offered protocols.
+fn no_protocol(error: &io::Error) -> bool {
+    let alert = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
+    error
+        .get_ref()
+        .and_then(|inner| inner.downcast_ref())
+        .is_some_and(|error: &rustls::Error| *error == alert)
 }
 
 fn load(settings: &TlsCheck) -> Result<ClientConfig, String> {

@@ -16,14 +16,14 @@ use super::*;
 use crate::health::{error::CertificateProblem, settings::TlsCheck};
 
 /// A CA with its files.
-struct Authority {
+pub(super) struct Authority {
     dir: TempDir,
     issuer: Issuer<'static, KeyPair>,
     certificate: rcgen::Certificate,
 }
 
 impl Authority {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self::named("a CA")
     }
 
@@ -56,7 +56,7 @@ impl Authority {
         (params.signed_by(&key, &self.issuer).unwrap(), key)
     }
 
-    fn server(&self, from: i32, to: i32, clients: bool) -> ServerConfig {
+    pub(super) fn server(&self, from: i32, to: i32, clients: bool) -> ServerConfig {
         let (certificate, key) = self.sign(from, to);
         let builder = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
             .with_safe_default_protocol_versions()
@@ -78,7 +78,7 @@ impl Authority {
             .unwrap()
     }
 
-    fn settings(&self) -> TlsCheck {
+    pub(super) fn settings(&self) -> TlsCheck {
         TlsCheck {
             ca_file: Some(self.file("ca.pem").to_str().unwrap().to_owned()),
             server_name: Some("a.example".to_owned()),
@@ -232,8 +232,14 @@ async fn one_of_the_offered_protocols_must_be_taken() {
             offered: "h2".into()
         })
     );
-    let error = checker("other").check(h2.address, PLENTY).await.unwrap_err();
-    assert!(matches!(error, CheckError::Tls { .. }), "{error}");
+    // This one does not ignore the offer but ends the handshake.
+    assert_eq!(
+        checker("other").check(h2.address, PLENTY).await,
+        Err(CheckError::Protocol {
+            target: h2.address,
+            offered: "other".into()
+        })
+    );
 }
 
 #[tokio::test]
