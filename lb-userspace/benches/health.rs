@@ -3,7 +3,7 @@
 use std::{
     hint::black_box,
     io::{Read, Write},
-    net::{SocketAddr, TcpListener, TcpStream},
+    net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::Arc,
     thread,
     time::Duration,
@@ -12,8 +12,8 @@ use std::{
 use anyhow::Result;
 use criterion::{Criterion, Throughput};
 use lb_userspace::health::{
-    Checker, HealthCheckMonitor, HttpChecker, MonitorConfig, TcpChecker,
-    settings::{CheckSettings, HttpCheck},
+    Checker, DnsChecker, HealthCheckMonitor, HttpChecker, MonitorConfig, Route, TcpChecker, TcpProbe,
+    settings::{CheckSettings, DnsCheck, HttpCheck},
 };
 use tokio::{net::TcpSocket, runtime::Runtime, task::JoinSet};
 
@@ -58,6 +58,28 @@ fn answering(connections: usize) -> Result<SocketAddr> {
     Ok(address)
 }
 
+/// A server of DNS: its answer to each question is one address, whatever was asked for.
+fn resolving() -> Result<SocketAddr> {
+    // A pointer to the name of the question, type A, class IN, a minute, four bytes (RFC 1035 section 4.1).
+    const RECORD: [u8; 16] = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 0, 0, 7];
+    let socket = UdpSocket::bind("127.0.0.1:0")?;
+    let address = socket.local_addr()?;
+    thread::spawn(move || {
+        let mut message = [0; 512];
+        while let Ok((length, client)) = socket.recv_from(&mut message) {
+            // Flags: an answer, and the server asks others; counts: one question, one answer.
+            message[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
+            let end = message[12..length]
+                .iter()
+                .position(|byte| *byte == 0)
+                .map_or(length, |root| 12 + root + 5);
+            message[end..end + RECORD.len()].copy_from_slice(&RECORD);
+            let _ = socket.send_to(&message[..end + RECORD.len()], client);
+        }
+    });
+    Ok(address)
+}
+
 fn http(fresh_every: u32) -> Result<HttpChecker> {
     Ok(HttpChecker::new(&HttpCheck::default())?.with_fresh_every(fresh_every))
 }
@@ -83,10 +105,25 @@ fn single_checks(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
     let tcp = accepting()?;
     let web = answering(2)?;
     let (fresh, kept) = (http(1)?, http(u32::MAX)?);
+    let names = resolving()?;
+    let dns = DnsChecker::new(&DnsCheck {
+        name: "a.example".to_owned(),
+        expect_answer: Some("10.0.0.7".to_owned()),
+        ..DnsCheck::default()
+    })?;
+    // Its port is bound for TCP alone.
+    let silent = refused;
+    let half_open = TcpProbe {
+        route: Route::default(),
+        half_open: true,
+    };
     // What is measured must be what the name says.
     runtime.block_on(async {
         anyhow::ensure!(TcpChecker.check(refused, TIMEOUT).await.is_err());
+        anyhow::ensure!(dns.check(silent, TIMEOUT).await.is_err());
         TcpChecker.check(tcp, TIMEOUT).await?;
+        half_open.check(tcp, TIMEOUT).await?;
+        dns.check(names, TIMEOUT).await?;
         fresh.check(web, TIMEOUT).await?;
         kept.check(web, TIMEOUT).await?;
         Ok(())
@@ -97,6 +134,15 @@ fn single_checks(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
     });
     group.bench_function("tcp success", |b| {
         b.iter(|| runtime.block_on(TcpChecker.check(tcp, TIMEOUT)));
+    });
+    group.bench_function("tcp half-open", |b| {
+        b.iter(|| runtime.block_on(half_open.check(tcp, TIMEOUT)));
+    });
+    group.bench_function("dns refused", |b| {
+        b.iter(|| runtime.block_on(dns.check(silent, TIMEOUT)));
+    });
+    group.bench_function("dns success", |b| {
+        b.iter(|| runtime.block_on(dns.check(names, TIMEOUT)));
     });
     group.bench_function("http refused", |b| {
         b.iter(|| runtime.block_on(fresh.check(refused, TIMEOUT)));

@@ -11,7 +11,7 @@ use crate::{
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Benchmarks to run, such as `dataplane`; all without this
+    /// Benchmarks to run, such as `dataplane`, or `health` for all that begin with it; all without this
     names: Vec<String>,
     /// Install packages without asking
     #[arg(long)]
@@ -19,10 +19,20 @@ pub(crate) struct Options {
 }
 
 /// Packages with benchmarks, their directories, and whether these need root.
-const SUITES: [(&str, &str, bool); 2] = [
+const SUITES: [(&str, &str, bool); 3] = [
     ("lb-userspace", "lb-userspace/benches", false),
+    ("lb-health", "lb-userspace/capi/benches", false),
     ("lb-tests", "tests/benches", true),
 ];
+
+/// The benchmark that measures others beside us, and needs them.
+const PEERS: &str = "health_peers";
+
+/// Whether a word of the command line asks for a benchmark: by its name, or by the first word of it.
+fn asks_for(word: &str, name: &str) -> bool {
+    let rest = name.strip_prefix(word);
+    rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
+}
 
 /// Runs `cargo xtask bench`.
 pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
@@ -35,25 +45,49 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
                 .map(|name| (package, name, root)),
         );
     }
-    for name in &options.names {
-        if !found.iter().any(|(_, known, _)| known == name) {
+    for word in &options.names {
+        if !found.iter().any(|(_, name, _)| asks_for(word, name)) {
             let names: Vec<_> = found.iter().map(|(_, name, _)| name.as_str()).collect();
-            bail!("no benchmark {name}; there are: {}", names.join(", "));
+            bail!("no benchmark {word}; there are: {}", names.join(", "));
         }
+    }
+    if !options.names.is_empty() {
+        found.retain(|(_, name, _)| options.names.iter().any(|word| asks_for(word, name)));
     }
     let toolchain = setup::ensure(options.yes)?;
     packages::ensure(&toolchain, options.yes)?;
+    if found.iter().any(|(_, name, _)| name == PEERS) {
+        packages::ensure_peers(options.yes)?;
+    }
     build::bpf(workspace, &toolchain)?;
     build::lb(workspace, Profile::Release)?;
     for (package, name, root) in found {
-        if !options.names.is_empty() && !options.names.contains(&name) {
-            continue;
-        }
         let mut command = workspace.cargo();
         if root {
             packages::run_as_root(&mut command)?;
+        } else {
+            packages::in_path(&mut command)?;
         }
         run(command.args(["bench", "--package", package, "--bench", &name]))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_asks_for_its_benchmark_and_those_that_begin_with_it() {
+        let cases = [
+            ("health", "health", true),
+            ("health", "health_peers", true),
+            ("health_peers", "health", false),
+            ("heal", "health", false),
+            ("dataplane", "control", false),
+        ];
+        for (word, name, expected) in cases {
+            assert_eq!(asks_for(word, name), expected, "{word} {name}");
+        }
+    }
 }

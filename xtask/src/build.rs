@@ -1,6 +1,9 @@
 //! `cargo xtask build`: the XDP program, then `lb` with the program inside.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, Result};
 
@@ -88,6 +91,16 @@ pub(crate) fn lb(workspace: &Workspace, profile: Profile) -> Result<()> {
         Profile::Debug => &mut command,
     };
     run(&mut command).context("building lb")
+}
+
+/// Builds `liblb_health.so`, optimised as a whole, and gives its path.
+pub(crate) fn health_library(workspace: &Workspace) -> Result<PathBuf> {
+    run(workspace
+        .cargo()
+        .args(["rustc", "--release", "--package", "lb-health", "--lib"])
+        .args(["--crate-type", "cdylib"]))
+    .context("building liblb_health.so")?;
+    Ok(workspace.target.join("release/liblb_health.so"))
 }
 
 /// Copies a file unless the copy is there already, so that its time stamp, and with it all that is built from it,

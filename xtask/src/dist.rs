@@ -11,7 +11,8 @@ use crate::{
 };
 
 /// What goes into the archive besides the binary: place in the checkout, place in the archive.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 10] = [
+    ("lb-userspace/capi/include/lb_health.h", "lb_health.h"),
     ("dist/lb.service", "lb.service"),
     ("dist/lb.toml", "lb.toml"),
     ("dist/INSTALL.md", "INSTALL.md"),
@@ -36,6 +37,7 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     let toolchain = setup::ensure(options.yes)?;
     build::bpf(workspace, &toolchain)?;
     build::lb(workspace, Profile::Release)?;
+    let library = build::health_library(workspace)?;
 
     let name = format!(
         "lb-{}-{}-linux",
@@ -48,6 +50,7 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
         fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     }
     copy(&workspace.lb(Profile::Release.dir()), &dir.join("lb"))?;
+    copy(&library, &dir.join("liblb_health.so"))?;
     for (from, to) in FILES {
         copy(&workspace.root.join(from), &dir.join(to))?;
     }

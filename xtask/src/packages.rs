@@ -2,6 +2,7 @@
 
 use std::{
     env,
+    ffi::OsString,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -57,18 +58,50 @@ const SERVERS: [Program; 2] = [
 /// Libraries that the unpacked servers load.
 const SERVER_LIBRARIES: [&str; 4] = ["libcrypt1", "libpcre2-8-0", "libssl3", "zlib1g"];
 
+/// What health checks are compared with, and what builds the programs that call them. Only that benchmark needs these:
+/// Go is 300 MB.
+const PEER_TOOLS: [Program; 2] = [Program::new("go", "golang-go"), Program::new("cc", "gcc")];
+/// The one of them that is a server.
+const PEER_SERVERS: [Program; 1] = [Program::new("haproxy", "haproxy")];
+/// Libraries that it loads.
+const PEER_LIBRARIES: [&str; 7] = [
+    "libcrypt1",
+    "liblua5.3-0",
+    "libopentracing-c-wrapper0",
+    "libopentracing1",
+    "libpcre2-8-0",
+    "libssl3",
+    "libsystemd0",
+];
+
 /// Sees to it that every program the root lanes call is there, installing what is missing.
 ///
 /// # Errors
 /// With the missing programs, where they cannot be installed.
 pub(crate) fn ensure(toolchain: &Toolchain, yes: bool) -> Result<()> {
     let clippy = matches!(toolchain, Toolchain::Debian { .. }).then_some(&CLIPPY);
-    let tools: Vec<&Program> = TOOLS
-        .iter()
-        .chain(clippy)
+    install(TOOLS.iter().chain(clippy), &SERVERS, &SERVER_LIBRARIES, yes)
+}
+
+/// Sees to it that what health checks are compared with is there.
+///
+/// # Errors
+/// As [`ensure`].
+pub(crate) fn ensure_peers(yes: bool) -> Result<()> {
+    install(PEER_TOOLS.iter(), &PEER_SERVERS, &PEER_LIBRARIES, yes)
+}
+
+/// Installs those of `tools`, and unpacks those of `servers`, that are not there.
+fn install<'a>(
+    tools: impl Iterator<Item = &'a Program>,
+    servers: &[Program],
+    libraries: &[&'static str],
+    yes: bool,
+) -> Result<()> {
+    let tools: Vec<&Program> = tools
         .filter(|program| find_program(program.name).is_none())
         .collect();
-    let servers: Vec<&Program> = SERVERS
+    let servers: Vec<&Program> = servers
         .iter()
         .filter(|program| find_server(program.name).is_none())
         .collect();
@@ -78,13 +111,13 @@ pub(crate) fn ensure(toolchain: &Toolchain, yes: bool) -> Result<()> {
     if !apt::is_debian() {
         let names: Vec<_> = tools.iter().chain(&servers).map(|program| program.name).collect();
         bail!(
-            "the tests call {}: install what is missing and call this command again",
+            "{} are called: install what is missing and call this command again",
             names.join(", ")
         );
     }
     let mut packages: Vec<&str> = tools.iter().map(|program| program.package).collect();
     if !servers.is_empty() {
-        packages.extend(apt::missing(&SERVER_LIBRARIES));
+        packages.extend(apt::missing(libraries));
     }
     if !packages.is_empty() {
         apt::ask(&packages, yes)?;
@@ -95,8 +128,17 @@ pub(crate) fn ensure(toolchain: &Toolchain, yes: bool) -> Result<()> {
     }
     if !servers.is_empty() {
         let packages: Vec<&str> = servers.iter().map(|program| program.package).collect();
-        apt::unpack(&packages, &server_dir()?).context("fetching the servers that the tests start")?;
+        apt::unpack(&packages, &server_dir()?).context("fetching servers")?;
     }
+    Ok(())
+}
+
+/// Puts the programs of the tests into the `PATH` of a command.
+///
+/// # Errors
+/// As [`run_as_root`].
+pub(crate) fn in_path(command: &mut Command) -> Result<()> {
+    command.env("PATH", path()?);
     Ok(())
 }
 
@@ -105,12 +147,17 @@ pub(crate) fn ensure(toolchain: &Toolchain, yes: bool) -> Result<()> {
 /// # Errors
 /// When the place of the cache is unknown, or its name cannot stand in `PATH`.
 pub(crate) fn run_as_root(cargo: &mut Command) -> Result<()> {
-    let mut dirs = program_dirs();
-    dirs.extend(server_dirs()?);
-    let path = env::join_paths(dirs)?;
+    let path = path()?;
     workspace::run_as_root(cargo, &path);
     cargo.env("PATH", path);
     Ok(())
+}
+
+/// `PATH` with the unpacked servers.
+fn path() -> Result<OsString> {
+    let mut dirs = program_dirs();
+    dirs.extend(server_dirs()?);
+    Ok(env::join_paths(dirs)?)
 }
 
 fn find_server(name: &str) -> Option<PathBuf> {

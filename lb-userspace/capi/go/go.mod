@@ -1,0 +1,3 @@
+module lbhealth
+
+go 1.19
