@@ -15,7 +15,7 @@ use lb_common::{
 
 use super::{
     FAMILIES, TX,
-    bench::{Bench, GUE_V4, GUE_V6, IPIP_V4, IPIP_V6, L2DSR},
+    bench::{Bench, DNAT, GUE_V4, GUE_V6, IPIP_V4, IPIP_V6, L2DSR},
     build::{BACKEND_MAC, Frame, LB_MAC},
 };
 
@@ -184,7 +184,7 @@ fn expect(bench: &Bench, case: &str, frame: &Frame, mac: [u8; 6]) -> Result<()> 
 }
 
 /// Services of UDP, by their port: each mode with backends of each family.
-const WAYS: [u16; 6] = [53, L2DSR, IPIP_V4, IPIP_V6, GUE_V4, GUE_V6];
+const WAYS: [u16; 7] = [53, DNAT, L2DSR, IPIP_V4, IPIP_V6, GUE_V4, GUE_V6];
 
 #[test]
 fn a_connection_id_leads_to_its_server_from_any_address() -> Result<()> {
