@@ -4,13 +4,14 @@ mod error;
 mod explain;
 mod handlers;
 mod picture;
+mod reports;
 pub mod requests;
 pub mod socket;
 #[cfg(test)]
 mod tests;
 pub mod types;
 
-use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use axum::{Json, Router, extract::DefaultBodyLimit, routing::get};
 use tokio::net::UnixListener;
@@ -24,22 +25,29 @@ use crate::{
     datapath::AttachedInterface,
     events::EventLog,
     explain::ReadTables,
-    health::{CheckId, CheckStatus, HealthHandle},
+    health::{CheckId, CheckStatus, HealthHandle, Report},
     metrics::Observer,
 };
 
 /// Largest body of a request, in bytes: a configuration file with as many backends as fit.
 pub const MAX_REQUEST: usize = 64 << 20;
 
-/// Reads what is known about checks.
+/// Reads what is known about checks, and hands in reports.
 pub trait ReadChecks: Send + Sync {
     /// All checks by backend.
     fn checks(&self) -> Arc<BTreeMap<CheckId, CheckStatus>>;
+
+    /// Takes a report about the backend at `target`.
+    fn report(&self, target: SocketAddr, report: Report);
 }
 
 impl ReadChecks for HealthHandle {
     fn checks(&self) -> Arc<BTreeMap<CheckId, CheckStatus>> {
         self.snapshot()
+    }
+
+    fn report(&self, target: SocketAddr, report: Report) {
+        Self::report(self, target, report);
     }
 }
 
@@ -93,6 +101,7 @@ fn routes() -> (Router<Arc<Api>>, openapi::OpenApi) {
             handlers::set_backend,
             handlers::remove_backend
         ))
+        .routes(routes!(reports::report))
         .split_for_parts()
 }
 

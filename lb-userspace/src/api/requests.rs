@@ -207,6 +207,37 @@ pub struct BackendPatch {
     pub deadline_ms: Option<u64>,
 }
 
+/// What a backend, or a script beside it, reports, for services with checks of kind push.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ReportSpec {
+    /// How it is.
+    pub health: Reported,
+    /// Milliseconds for which that holds, up to a day; `ttl` of the service's check where absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ttl_ms: Option<u64>,
+    /// What is wrong, shown with `down`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub detail: Option<String>,
+}
+
+/// What can be reported.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum Reported {
+    /// It is well.
+    Up,
+    /// It is not.
+    Down,
+}
+
+/// The answer to a report.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ReportTaken {
+    /// Milliseconds for which it holds.
+    pub holds_ms: u64,
+}
+
 /// A whole configuration file.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

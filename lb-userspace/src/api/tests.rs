@@ -1,6 +1,12 @@
 //! The API through a real unix socket, spoken to by the command line's own client.
 
-use std::{io, net::IpAddr, path::PathBuf, sync::Arc, time::SystemTime};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::SystemTime,
+};
 
 use hyper::Method;
 use lb_common::{
@@ -27,11 +33,16 @@ use crate::{
     state::{service::ServiceKey, testing},
 };
 
-struct NoChecks;
+#[derive(Clone, Default)]
+struct NoChecks(Arc<std::sync::Mutex<Vec<(SocketAddr, Report)>>>);
 
 impl ReadChecks for NoChecks {
     fn checks(&self) -> Arc<BTreeMap<CheckId, CheckStatus>> {
         Arc::default()
+    }
+
+    fn report(&self, target: SocketAddr, report: Report) {
+        self.0.lock().unwrap().push((target, report));
     }
 }
 
@@ -74,6 +85,7 @@ impl ReadTables for NoTables {
 struct Server {
     rig: Rig,
     client: Client,
+    checks: NoChecks,
     cancel: CancellationToken,
     _directory: tempfile::TempDir,
     _socket: socket::Socket,
@@ -93,10 +105,11 @@ impl Server {
         let path: PathBuf = directory.path().join("lb.sock");
         let (listener, socket) = socket::listen(&path).await.unwrap();
         let cancel = CancellationToken::new();
+        let checks = NoChecks::default();
         let api = Api {
             control: rig.control.clone(),
             observer: Arc::clone(&rig.observer),
-            checks: Box::new(NoChecks),
+            checks: Box::new(checks.clone()),
             tables: Box::new(NoTables),
             events: Arc::clone(&rig.events),
             interfaces: vec![AttachedInterface {
@@ -117,6 +130,7 @@ impl Server {
         Self {
             rig,
             client: Client::new(path),
+            checks,
             cancel,
             _directory: directory,
             _socket: socket,
@@ -131,6 +145,71 @@ impl Server {
     ) -> Result<Changed, CliError> {
         self.client.change(method, path, Some(body)).await
     }
+}
+
+/// A report must reach the check of the very backend it is about, and nobody may believe that one was taken where no
+/// check waits for it.
+#[tokio::test]
+async fn reports_reach_the_check_of_their_backend_or_are_refused() {
+    let server = Server::start().await;
+    let path = "/v1/services/web/backends/b/report";
+    let down = ReportSpec {
+        health: Reported::Down,
+        ttl_ms: None,
+        detail: Some(format!("disk\nfull {}", "x".repeat(1000))),
+    };
+    let send = async |path: &str, spec: &ReportSpec| {
+        let sent = server
+            .client
+            .change::<ReportTaken>(Method::POST, path, Some(spec));
+        sent.await
+    };
+    let error = send(path, &down).await.unwrap_err();
+    assert!(error.to_string().contains("does not wait for reports"), "{error}");
+    let push = ServiceSpec {
+        health: Some(HealthSpec {
+            kind: Some("push".into()),
+            ..HealthSpec::default()
+        }),
+        ..ServiceSpec::default()
+    };
+    server
+        .ask(Method::PATCH, "/v1/services/web", &push)
+        .await
+        .unwrap();
+    assert_eq!(send(path, &down).await.unwrap().holds_ms, 30_000);
+    let up = ReportSpec {
+        health: Reported::Up,
+        ttl_ms: Some(500),
+        detail: None,
+    };
+    assert_eq!(send(path, &up).await.unwrap().holds_ms, 500);
+    for (path, ttl, expected) in [
+        ("/v1/services/web/backends/c/report", 1, "c"),
+        ("/v1/services/no/backends/b/report", 1, "no"),
+        (path, 0, "1 ms to 1 day"),
+        (path, 86_400_001, "1 ms to 1 day"),
+    ] {
+        let spec = ReportSpec {
+            ttl_ms: Some(ttl),
+            ..up.clone()
+        };
+        let error = send(path, &spec).await.unwrap_err();
+        assert!(error.to_string().contains(expected), "{path}: {error}");
+    }
+
+    let taken = server.checks.0.lock().unwrap().clone();
+    let b = "10.0.1.2:8080".parse().unwrap();
+    let [(first, said), (second, well)] = &taken[..] else {
+        panic!("{taken:?}");
+    };
+    assert_eq!((*first, *second), (b, b));
+    assert_eq!(
+        (&well.says, well.ttl),
+        (&Ok(()), std::time::Duration::from_millis(500))
+    );
+    let words = said.says.clone().unwrap_err();
+    assert!(words.starts_with("disk full xx") && words.len() == 200, "{words}");
 }
 
 fn keys(value: &Value) -> Vec<&str> {
@@ -502,7 +581,7 @@ async fn the_document_describes_every_route_and_every_type() {
     let server = Server::start().await;
     let document: Value = server.client.get("/openapi.json").await.unwrap();
     let paths = keys(&document["paths"]);
-    assert_eq!(paths.len(), 9, "{paths:?}");
+    assert_eq!(paths.len(), 11, "{paths:?}");
     let schemas = &document["components"]["schemas"];
     for (name, example) in [
         ("Status", server.client.get::<Value>("/v1/status").await.unwrap()),

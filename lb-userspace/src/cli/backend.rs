@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Subcommand;
+use clap::{Subcommand, ValueEnum};
 use hyper::Method;
 
 use super::{
@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     api::{
-        requests::{BackendPatch, BackendSpec, Changed},
+        requests::{BackendPatch, BackendSpec, Changed, ReportSpec, ReportTaken, Reported},
         types::{Admin, Backend, Service},
     },
     config::values::duration,
@@ -111,6 +111,21 @@ pub(super) enum BackendCommand {
         #[command(flatten)]
         change: ChangeFlags,
     },
+    /// Report how a backend is, for services with checks of kind push
+    Report {
+        /// Name of the service
+        service: ServiceName,
+        /// Name of the backend
+        name: BackendName,
+        /// How it is
+        health: ReportedHealth,
+        /// How long that holds [default: ttl of the service's check]
+        #[arg(long, value_name = "DURATION", value_parser = duration)]
+        ttl: Option<Duration>,
+        /// What is wrong, shown with down
+        #[arg(long, value_name = "TEXT")]
+        detail: Option<String>,
+    },
     /// Remove a backend; its flows may finish first
     Remove {
         /// Name of the service
@@ -125,11 +140,39 @@ pub(super) enum BackendCommand {
     },
 }
 
+/// What can be reported.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(super) enum ReportedHealth {
+    /// It is well
+    Up,
+    /// It is not
+    Down,
+}
+
 impl BackendCommand {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let client = context.client();
         let changed = match self {
             Self::List { service, watch } => return list(context, service, watch).await,
+            Self::Report {
+                service,
+                name,
+                health,
+                ttl,
+                detail,
+            } => {
+                let spec = ReportSpec {
+                    health: match health {
+                        ReportedHealth::Up => Reported::Up,
+                        ReportedHealth::Down => Reported::Down,
+                    },
+                    ttl_ms: ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+                    detail,
+                };
+                let path = format!("/v1/services/{service}/backends/{name}/report");
+                let taken: ReportTaken = client.change(Method::POST, &path, Some(&spec)).await?;
+                return context.show(&taken, |_| String::new());
+            }
             Self::Add {
                 service,
                 name,

@@ -35,6 +35,8 @@ fn every_command_of_the_interface_parses() {
         "lb backend drain web web-1 --deadline 5m --wait",
         "lb backend disable web web-1",
         "lb backend enable web web-1",
+        "lb backend report web web-1 up --ttl 10s",
+        "lb backend report web web-1 down --detail disk-full",
         "lb backend remove web web-1 --now",
         "lb events --follow --since 10m -o json",
         "lb detach --pin-dir /p",

@@ -11,7 +11,7 @@ use crate::{
     events::rfc3339,
     health::settings::{
         BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, GrpcCheck, HttpCheck,
-        TlsCheck, UdpCheck,
+        PushCheck, TlsCheck, UdpCheck,
     },
     state::{
         backend::{Admin, Backend},
@@ -233,6 +233,9 @@ pub fn health(settings: &CheckSettings) -> Fields {
         }) => {
             fields.push(always("health.payload", payload.as_str()));
             fields.extend(optional("health.expect_reply", expect_reply.as_ref(), string));
+        }
+        CheckKind::Push(PushCheck { ttl }) => {
+            fields.push(time("health.ttl", *ttl, PushCheck::default().ttl));
         }
         CheckKind::Exec(ExecCheck { command }) => fields.push(always("health.command", texts(command))),
         CheckKind::Tls(check) => fields.extend(tls(check)),

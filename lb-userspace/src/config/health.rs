@@ -8,19 +8,23 @@ use super::{
 use crate::{
     health::settings::{
         BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, GrpcCheck, HttpCheck,
-        TlsCheck, UdpCheck,
+        PushCheck, TlsCheck, UdpCheck,
     },
     state::{available, words},
 };
 
 /// Kinds of checks that the file knows, whether this version has them or not.
-const KINDS: [&str; 11] = [
-    "none", "tcp", "http", "https", "tls", "http2", "grpc", "dns", "udp", "icmp", "exec",
+const KINDS: [&str; 12] = [
+    "none", "tcp", "http", "https", "tls", "http2", "grpc", "dns", "udp", "icmp", "push", "exec",
 ];
 
 /// Kinds that have a key, where not all do.
-const KEYS_OF_KINDS: [(&str, &[&str]); 25] = [
+const KEYS_OF_KINDS: [(&str, &[&str]); 29] = [
     ("port", PORT),
+    ("rise", SAMPLES),
+    ("fall", SAMPLES),
+    ("timeout", SAMPLES),
+    ("ttl", &["push"]),
     ("half_open", &["tcp"]),
     ("method", HTTP),
     ("path", HTTP),
@@ -45,6 +49,11 @@ const KEYS_OF_KINDS: [(&str, &[&str]); 25] = [
     ("payload", &["udp"]),
     ("expect_reply", &["udp"]),
     ("command", &["exec"]),
+];
+
+/// Kinds whose results are samples, of which it takes some to make a verdict.
+const SAMPLES: &[&str] = &[
+    "none", "tcp", "http", "https", "tls", "http2", "grpc", "dns", "udp", "icmp", "exec",
 ];
 
 /// Kinds that talk to a port.
@@ -72,6 +81,7 @@ pub fn kind(text: &str) -> Result<CheckKind, ValueError> {
         "dns" => Ok(CheckKind::Dns(DnsCheck::default())),
         "icmp" => Ok(CheckKind::Icmp),
         "udp" => Ok(CheckKind::Udp(UdpCheck::default())),
+        "push" => Ok(CheckKind::Push(PushCheck::default())),
         "exec" => Ok(CheckKind::Exec(ExecCheck::default())),
         "tls" => Ok(CheckKind::Tls(TlsCheck::default())),
         "http" => Ok(CheckKind::Http(HttpCheck::default())),
@@ -134,6 +144,11 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSe
     let tls = tls(reporter, &mut table);
     let service = table.text(reporter, "service", owned);
     let http = http(reporter, &mut table);
+    let push = PushCheck {
+        ttl: table
+            .duration(reporter, "ttl")
+            .unwrap_or(PushCheck::default().ttl),
+    };
     table.finish(reporter);
     // The error of a missing or wrong kind is reported already; its keys may well be right.
     if let Some(kind) = &kind {
@@ -145,6 +160,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSe
     let kind = match kind {
         Some(CheckKind::Dns(_)) => CheckKind::Dns(dns),
         Some(CheckKind::Udp(_)) => CheckKind::Udp(udp),
+        Some(CheckKind::Push(_)) => CheckKind::Push(push),
         Some(CheckKind::Exec(_)) => CheckKind::Exec(exec),
         Some(CheckKind::Tls(_)) => CheckKind::Tls(tls),
         Some(CheckKind::Http(kind)) => CheckKind::Http(HttpCheck {

@@ -84,6 +84,11 @@ fn settings_that_make_no_check_are_refused_with_their_reason() {
             "path means nothing to a check of kind tcp",
         ),
         (
+            "kind = \"push\"\nfall = 3",
+            "fall means nothing to a check of kind push",
+        ),
+        ("kind = \"push\"\nttl = \"0s\"", "ttl must be between 1ms and 1d"),
+        (
             "kind = \"icmp\"\nport = 80",
             "port means nothing to a check of kind icmp",
         ),

@@ -32,6 +32,8 @@ pub(super) struct NewCheck {
     pub(super) no: CheckNo,
     pub(super) target: SocketAddr,
     pub(super) settings: CheckSettings,
+    /// The verdict it begins with.
+    pub(super) verdict: Health,
 }
 
 /// What an update changed.
@@ -259,6 +261,7 @@ impl Engine {
                 no,
                 target: check.target,
                 settings: check.settings.clone(),
+                verdict: check.machine.health(),
             })
             .collect();
         self.scheduler.spread(&hurried, now.instant);
@@ -281,6 +284,15 @@ impl Engine {
             check.started = Some(now);
         }
         Some(key)
+    }
+
+    /// Has checks that look at reports start now where there is one about their target.
+    pub(super) fn hasten(&mut self, targets: &BTreeSet<SocketAddr>, now: Instant) {
+        for (no, check) in &self.checks {
+            if check.settings.kind.is_told() && targets.contains(&check.target) {
+                self.scheduler.hasten(*no, now);
+            }
+        }
     }
 
     /// Shows how many checks have no result yet.

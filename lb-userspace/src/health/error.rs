@@ -169,6 +169,22 @@ pub enum CheckError {
         /// What it says.
         words: Cow<'static, str>,
     },
+    /// Its own report, or one by a script, says that it is not well.
+    #[error("reported down: {reason}, by {target}")]
+    Reported {
+        /// The address it is about.
+        target: SocketAddr,
+        /// What the report says.
+        reason: Arc<str>,
+    },
+    /// It has not reported for too long.
+    #[error("no report within {ttl:?} by {target}")]
+    Expired {
+        /// The address it would be about.
+        target: SocketAddr,
+        /// How long the latest report held.
+        ttl: Duration,
+    },
     /// The program did not succeed.
     #[error("command failed for {target}: {reason}")]
     Command {
@@ -249,6 +265,9 @@ pub enum LocalError {
     /// A local packet filter or security policy.
     #[error("this machine does not permit the connection (a local firewall?)")]
     NotPermitted,
+    /// A check that waits for reports has had none.
+    #[error("nothing has been reported yet")]
+    NoReport,
     /// No `CAP_NET_RAW`, and the process's group is not among those that may ping.
     #[error("pings need CAP_NET_RAW, or the group of the process in net.ipv4.ping_group_range")]
     Ping,

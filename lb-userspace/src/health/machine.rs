@@ -32,16 +32,17 @@ pub struct Policy {
 impl Policy {
     /// The policy of `settings`, with numbers that make no sense replaced by the nearest that do: intervals from
     /// [`MIN_INTERVAL`] to [`MAX_INTERVAL`], none of fast and down longer or shorter than its meaning, `rise` and
-    /// `fall` at least 1, `jitter` within 0 to 1, at most [`MAX_FLAP_LIMIT`] falls and [`super::MAX_BREAKER_FAILURES`] failures
+    /// `fall` at least 1 and just that for reports, `jitter` within 0 to 1, at most [`MAX_FLAP_LIMIT`] falls and [`super::MAX_BREAKER_FAILURES`] failures
     /// remembered, and times of damping and breaker of [`MAX_INTERVAL`] at most.
     pub fn new(settings: &CheckSettings) -> Self {
         let interval = settings.interval.clamp(MIN_INTERVAL, MAX_INTERVAL);
+        let told = settings.kind.is_told();
         Self {
             interval,
             fast_interval: settings.fast_interval.clamp(MIN_INTERVAL, interval),
             down_interval_max: settings.down_interval_max.clamp(MIN_INTERVAL, MAX_INTERVAL),
-            rise: settings.rise.max(1),
-            fall: settings.fall.max(1),
+            rise: if told { 1 } else { settings.rise.max(1) },
+            fall: if told { 1 } else { settings.fall.max(1) },
             jitter: if settings.jitter.is_nan() {
                 0.0
             } else {

@@ -15,6 +15,7 @@ mod monitor;
 mod phase;
 mod probe;
 mod random;
+mod report;
 mod schedule;
 pub mod settings;
 mod status;
@@ -32,6 +33,7 @@ pub use probe::{
     UdpChecker, problems,
 };
 pub use random::stable_hash;
+pub use report::Report;
 pub use schedule::{Due, Scheduler};
 pub use status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, Judgement, LastCheck, OK};
 pub use task::{

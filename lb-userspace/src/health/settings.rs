@@ -25,6 +25,8 @@ pub enum CheckKind {
     Udp(UdpCheck),
     /// An echo request is answered.
     Icmp,
+    /// A backend, or a script beside it, reports that it is well.
+    Push(PushCheck),
     /// A program succeeds.
     Exec(ExecCheck),
 }
@@ -33,6 +35,11 @@ impl CheckKind {
     /// Whether anything is done at all.
     pub fn is_check(&self) -> bool {
         !matches!(self, Self::None)
+    }
+
+    /// Whether results are verdicts of others, of which one is enough, and not samples.
+    pub(super) fn is_told(&self) -> bool {
+        matches!(self, Self::Push(_))
     }
 }
 
@@ -189,6 +196,21 @@ pub struct UdpCheck {
     pub payload: String,
     /// Regular expression that the answer must match. Where absent, silence is good too.
     pub expect_reply: Option<String>,
+}
+
+/// Reports that are waited for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct PushCheck {
+    /// How long a report holds that does not say so itself.
+    pub ttl: Duration,
+}
+
+impl Default for PushCheck {
+    fn default() -> Self {
+        Self {
+            ttl: Duration::from_secs(30),
+        }
+    }
 }
 
 /// A program to run.

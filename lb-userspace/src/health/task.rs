@@ -22,7 +22,9 @@ use super::{
     error::{CheckError, LocalError},
     metrics::HealthMetrics,
     phase::Moment,
-    probe::{Checker, Probe, ProbeCache},
+    probe::{Checker, Probe, ProbeCache, PushChecker},
+    report::{Report, Reports},
+    settings::CheckKind,
     status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, LastCheck, StatusBoard},
 };
 
@@ -73,6 +75,7 @@ pub struct HealthHandle {
     specs: watch::Sender<Vec<CheckSpec>>,
     signals: mpsc::Sender<Told>,
     board: StatusBoard,
+    reports: Reports,
 }
 
 /// What flows tell about backends.
@@ -100,6 +103,11 @@ impl HealthHandle {
         self.signals.try_send(told).map_err(|_| NotTold)
     }
 
+    /// Takes a report about `target`, the address that a check of kind push has as its target. It is looked at at once.
+    pub fn report(&self, target: SocketAddr, report: Report) {
+        self.reports.put(target, report);
+    }
+
     /// The state of all checks now: one allocation, no copy.
     pub fn snapshot(&self) -> Arc<BTreeMap<CheckId, CheckStatus>> {
         self.board.snapshot()
@@ -123,6 +131,7 @@ pub struct HealthTask {
     running: JoinSet<Finished>,
     aborts: HashMap<CheckNo, AbortHandle>,
     started: HashMap<Id, (CheckNo, Instant)>,
+    reports: Reports,
 }
 
 /// A check that ended.
@@ -173,11 +182,13 @@ impl HealthTask {
             running: JoinSet::new(),
             aborts: HashMap::new(),
             started: HashMap::new(),
+            reports: Reports::default(),
         };
         let handle = HealthHandle {
             specs: sender,
             signals: teller,
             board,
+            reports: task.reports.clone(),
         };
         (task, handle, receiver)
     }
@@ -206,6 +217,9 @@ impl HealthTask {
                     let events = self.engine.tell(told, moment());
                     self.publish(events);
                 }
+                targets = self.reports.news() => {
+                    self.engine.hasten(&targets, time::Instant::now().into_std());
+                }
                 () = until(deadline) => {}
                 () = room(&self.events), if !self.outbox.is_empty() => {}
             }
@@ -224,10 +238,17 @@ impl HealthTask {
         }
         let mut cache = ProbeCache::default();
         for check in changes.started {
-            let probe = Arc::new(cache.probe(&check.settings));
+            let probe = Arc::new(if let CheckKind::Push(push) = &check.settings.kind {
+                let judged = check.verdict != Health::Unchecked;
+                Probe::Push(PushChecker::new(push, self.reports.clone(), judged))
+            } else {
+                cache.probe(&check.settings)
+            });
             self.probes
                 .insert(check.no, (check.target, check.settings.timeout, probe));
         }
+        let targets = self.probes.values().map(|(target, ..)| *target).collect();
+        self.reports.retain(&targets);
         self.engine.count_in_flight();
         self.publish(changes.events);
         self.outbox.extend(

@@ -21,7 +21,7 @@ use crate::health::{
     CheckId,
     settings::{
         BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, GrpcCheck, HttpCheck,
-        RecordType, Through, TlsCheck, Transport, UdpCheck,
+        PushCheck, RecordType, Through, TlsCheck, Transport, UdpCheck,
     },
 };
 
@@ -163,6 +163,7 @@ fn others() -> impl Strategy<Value = CheckKind> {
         })),
         proptest::collection::vec("/[ -~]{1,9}", 1..4)
             .prop_map(|command| CheckKind::Exec(ExecCheck { command })),
+        millis(1..90_000).prop_map(|ttl| CheckKind::Push(PushCheck { ttl })),
     ]
 }
 
@@ -212,15 +213,17 @@ fn health() -> impl Strategy<Value = CheckSettings> {
         .prop_map(
             |(kind, interval, fast_interval, down_interval_max, rise, fall, jitter, port, mark)| {
                 let checked = kind.is_check();
+                let default = CheckSettings::default();
+                let told = matches!(kind, CheckKind::Push(_));
                 CheckSettings {
-                    port: port.filter(|_| kind != CheckKind::Icmp),
+                    port: port.filter(|_| kind != CheckKind::Icmp && !told),
                     kind,
                     interval,
                     fast_interval,
                     down_interval_max,
-                    timeout: fast_interval,
-                    rise,
-                    fall,
+                    timeout: if told { default.timeout } else { fast_interval },
+                    rise: if told { default.rise } else { rise },
+                    fall: if told { default.fall } else { fall },
                     jitter: f64::from(jitter) / 100.0,
                     damping: Damping {
                         limit: u32::from(jitter),

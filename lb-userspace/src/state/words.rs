@@ -73,6 +73,7 @@ pub const fn kind(kind: &CheckKind) -> &'static str {
         CheckKind::Dns(_) => "dns",
         CheckKind::Udp(_) => "udp",
         CheckKind::Icmp => "icmp",
+        CheckKind::Push(_) => "push",
         CheckKind::Exec(_) => "exec",
     }
 }

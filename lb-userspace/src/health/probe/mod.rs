@@ -12,6 +12,7 @@ mod http;
 mod http2;
 mod icmp;
 mod problem;
+mod push;
 mod request;
 mod response;
 mod stream;
@@ -31,6 +32,7 @@ pub use http::{FRESH_EVERY, HttpChecker};
 pub use http2::Http2Checker;
 pub use icmp::IcmpChecker;
 pub use problem::{MAX_BODY_LIMIT, ProbeError};
+pub(super) use push::PushChecker;
 pub use tcp::{TcpChecker, TcpProbe};
 pub use tls::TlsChecker;
 pub use udp::UdpChecker;
@@ -66,6 +68,7 @@ pub(super) enum Probe {
     Udp(UdpChecker),
     Icmp(IcmpChecker),
     Exec(ExecChecker),
+    Push(PushChecker),
     /// Settings that make no check: shown as the result of each check, which never counts.
     Impossible(Arc<str>),
 }
@@ -81,6 +84,7 @@ impl Checker for Probe {
             Self::Dns(checker) => checker.check(target, timeout).await,
             Self::Udp(checker) => checker.check(target, timeout).await,
             Self::Icmp(checker) => checker.check(target, timeout).await,
+            Self::Push(checker) => checker.check(target, timeout).await,
             Self::Exec(checker) => checker.check(target, timeout).await,
             Self::Impossible(why) => Err(CheckError::Local {
                 target,
@@ -131,6 +135,7 @@ impl ProbeCache {
                 Err(error) => Probe::Impossible(error.to_string().into()),
             },
             CheckKind::Icmp => Probe::Icmp(IcmpChecker::default().with_route(route)),
+            CheckKind::Push(_) => Probe::Impossible("only the balancer takes reports".into()),
             CheckKind::Exec(exec) => match ExecChecker::new(exec) {
                 Ok(checker) => Probe::Exec(checker),
                 Err(error) => Probe::Impossible(error.to_string().into()),
@@ -179,6 +184,7 @@ pub fn problems(kind: &CheckKind) -> Vec<ProbeError> {
         CheckKind::Tls(tls) => tls::problems(tls),
         CheckKind::Dns(dns) => dns::problems(dns),
         CheckKind::Udp(udp) => udp::problems(udp),
+        CheckKind::Push(push) => push::problems(push),
         CheckKind::Exec(exec) => exec::problems(exec),
         CheckKind::Http(http) => request::problems(http),
         CheckKind::Http2(http) => http2::problems(http),

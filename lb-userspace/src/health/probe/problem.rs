@@ -65,6 +65,9 @@ pub enum ProbeError {
     /// No program, or not an absolute path.
     #[error("command must begin with the absolute path of a program")]
     Command,
+    /// A report that holds for no time, or too long.
+    #[error("ttl must be between 1ms and 1d")]
+    TimeToLive,
     /// Over [`MAX_BODY_LIMIT`], or none of it although it is examined.
     #[error("max_body must be between 1 and {MAX_BODY_LIMIT} bytes")]
     MaxBody,
@@ -87,6 +90,7 @@ impl ProbeError {
             Self::Payload(_) => "payload",
             Self::Service(_) => "service",
             Self::Command => "command",
+            Self::TimeToLive => "ttl",
             Self::Alpn => "alpn",
         }
     }

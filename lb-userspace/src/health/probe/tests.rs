@@ -258,6 +258,8 @@ fn class(error: &CheckError) -> String {
         | CheckError::Certificate { .. }
         | CheckError::Protocol { .. }
         | CheckError::NoEcho { .. }
+        | CheckError::Reported { .. }
+        | CheckError::Expired { .. }
         | CheckError::IcmpError { .. }
         | CheckError::Local { .. } => panic!("{error}"),
     }

@@ -3,7 +3,7 @@ use std::net::TcpListener;
 use prometheus::Registry;
 
 use super::*;
-use crate::health::settings::{CheckKind, CheckSettings};
+use crate::health::settings::{CheckKind, CheckSettings, PushCheck};
 
 /// Longer than any stall of the machine.
 const PLENTY: Duration = Duration::from_secs(60);
@@ -97,6 +97,66 @@ async fn a_backend_that_dies_and_returns_is_told_so() {
         .await
         .expect("the engine stops");
     assert_eq!(events.recv().await, None);
+}
+
+/// Who reports must be believed at once, not at the next interval and not after several reports; who does not report is
+/// down; who never did is neither.
+#[tokio::test]
+async fn reports_make_verdicts_at_once_and_expire() {
+    let (handle, mut events, _cancel, _registry) = spawn();
+    let target: SocketAddr = "10.0.0.11:8080".parse().unwrap();
+    let push = |interval| CheckSpec {
+        settings: CheckSettings {
+            kind: CheckKind::Push(PushCheck { ttl: PLENTY }),
+            interval,
+            fast_interval: interval,
+            ..quick()
+        },
+        ..spec("a", target, Health::Unchecked)
+    };
+    let day = crate::health::MAX_INTERVAL;
+    let says = |says: Result<(), &str>, ttl| Report {
+        says: says.map_err(Into::into),
+        at: time::Instant::now(),
+        ttl,
+    };
+    let status = || handle.snapshot().get(&id("a")).cloned();
+    handle.update(vec![push(day)]);
+    let began = Instant::now();
+    while status().and_then(|status| status.last_check).is_none() {
+        assert!(began.elapsed() < PLENTY, "no look at the reports");
+        tokio::task::yield_now().await;
+    }
+    let unknown = status().unwrap();
+    assert_eq!(unknown.health, Health::Unchecked);
+    assert_eq!(
+        unknown.last_check.unwrap().detail(),
+        "cannot check 10.0.0.11:8080: nothing has been reported yet"
+    );
+    for (said, health, detail) in [
+        (Ok(()), Health::Up, "ok"),
+        (
+            Err("disk full"),
+            Health::Down,
+            "reported down: disk full, by 10.0.0.11:8080",
+        ),
+        (Ok(()), Health::Up, "ok"),
+    ] {
+        handle.report(target, says(said, PLENTY));
+        let event = next(&mut events).await;
+        assert_eq!((event.health, event.detail.as_str()), (health, detail));
+    }
+    // Over before anybody looks again: only the interval finds out.
+    handle.update(vec![CheckSpec {
+        initial: Health::Up,
+        ..push(Duration::from_millis(20))
+    }]);
+    handle.report(target, says(Ok(()), Duration::ZERO));
+    let event = next(&mut events).await;
+    assert_eq!(
+        (event.health, event.detail.as_str()),
+        (Health::Down, "no report within 0ns by 10.0.0.11:8080")
+    );
 }
 
 #[tokio::test]

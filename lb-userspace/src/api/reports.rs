@@ -1,0 +1,76 @@
+//! Reports about backends, for checks of kind push.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    Json,
+    extract::{Path, State, rejection::JsonRejection},
+};
+use tokio::time::Instant;
+
+use super::{
+    Api,
+    error::ApiError,
+    requests::{ErrorBody, ErrorCode, ReportSpec, ReportTaken, Reported},
+};
+use crate::{
+    config::values,
+    health::{MAX_INTERVAL, MIN_INTERVAL, Report, settings::CheckKind},
+    state::names::{BackendName, ServiceName},
+};
+
+/// Characters of a report's detail that are kept.
+const MAX_DETAIL: usize = 200;
+
+/// Reports how a backend is. The service's check must be of kind push. A report holds until the next one or until its
+/// time is over; then the backend is down until it reports again.
+#[utoipa::path(post, path = "/v1/services/{service}/backends/{backend}/report",
+    params(("service" = String, Path), ("backend" = String, Path)), request_body = ReportSpec, responses(
+    (status = 200, body = ReportTaken), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
+pub(super) async fn report(
+    State(api): State<Arc<Api>>,
+    Path((service, name)): Path<(String, String)>,
+    body: Result<Json<ReportSpec>, JsonRejection>,
+) -> Result<Json<ReportTaken>, ApiError> {
+    let ReportSpec {
+        health,
+        ttl_ms,
+        detail,
+    } = body?.0;
+    let (service, name): (ServiceName, BackendName) = (values::name(&service)?, values::name(&name)?);
+    let view = api.control.view();
+    let backend = view.desired.backend(&service, &name)?;
+    let CheckKind::Push(push) = &view.desired.service(&service)?.health.kind else {
+        return Err(ApiError::new(
+            ErrorCode::Invalid,
+            format!("service {service} does not wait for reports"),
+            Some(format!("lb service set {service} --check push")),
+        ));
+    };
+    let ttl = ttl_ms.map_or(push.ttl, Duration::from_millis);
+    if !(MIN_INTERVAL..=MAX_INTERVAL).contains(&ttl) {
+        let what = "a report holds for 1 ms to 1 day";
+        return Err(ApiError::new(ErrorCode::Invalid, what, None));
+    }
+    let says = match health {
+        Reported::Up => Ok(()),
+        Reported::Down => Err(words(detail.as_deref()).into()),
+    };
+    let report = Report {
+        says,
+        at: Instant::now(),
+        ttl,
+    };
+    api.checks.report(backend.address, report);
+    Ok(Json(ReportTaken {
+        holds_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+    }))
+}
+
+/// The detail in one line, bounded: it is shown in tables and logs.
+fn words(detail: Option<&str>) -> String {
+    let printable = |c: char| if c.is_control() { ' ' } else { c };
+    let detail = detail.map(str::trim).filter(|detail| !detail.is_empty());
+    let detail = detail.unwrap_or("no reason given");
+    detail.chars().take(MAX_DETAIL).map(printable).collect()
+}
