@@ -8,14 +8,14 @@ use tokio::task;
 use super::{
     Api,
     error::ApiError,
-    types::{self, Drops, Interface, LastCheck, MapUse, Problem, Status, XdpMode},
+    types::{self, CheckPart, Drops, Interface, LastCheck, MapUse, Problem, Status, XdpMode},
 };
 use crate::{
     config::duration,
     control::{ControlView, lingering::Lingering},
     datapath::{self, BackendStats, NextHopState},
     events::rfc3339,
-    health::{BreakerState, CheckId, CheckStatus, Health},
+    health::{BreakerState, CheckId, CheckStatus, Health, PartResult},
     metrics::{Observation, is_drop},
     plan::TargetBackend,
     state::{
@@ -240,6 +240,7 @@ impl Picture {
                     latency_us: u64::try_from(last.latency.as_micros()).unwrap_or(u64::MAX),
                     detail: last.detail().into_owned(),
                     at: rfc3339(last.at),
+                    parts: last.parts.iter().map(part).collect(),
                 }),
             damped: check.is_some_and(|check| check.judgement.damped),
             suspect: check.is_some_and(|check| check.judgement.suspect),
@@ -384,6 +385,15 @@ fn guard(guard: &Guard) -> types::Guard {
     types::Guard {
         allow: texts(allow),
         deny: texts(deny),
+    }
+}
+
+fn part(part: &PartResult) -> CheckPart {
+    CheckPart {
+        check: part.what.to_string(),
+        ok: part.outcome.is_ok(),
+        latency_us: u64::try_from(part.latency.as_micros()).unwrap_or(u64::MAX),
+        detail: part.detail().into_owned(),
     }
 }
 

@@ -288,6 +288,22 @@ pub struct LastCheck {
     pub detail: String,
     /// When it ended, RFC 3339.
     pub at: String,
+    /// Each of several checks.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub parts: Vec<CheckPart>,
+}
+
+/// Outcome of one of several checks.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct CheckPart {
+    /// Its kind, and its port where that is its own.
+    pub check: String,
+    /// Whether it passed.
+    pub ok: bool,
+    /// How long it took, microseconds.
+    pub latency_us: u64,
+    /// What was seen.
+    pub detail: String,
 }
 
 /// Verdict of the checks about a backend.

@@ -6,7 +6,7 @@ use super::{
     output::{Context, Output},
     table::{Align, Cell, Table, Tone, bytes, count},
 };
-use crate::api::types::{Admin, Backend, Health, NextHop, Service};
+use crate::api::types::{Admin, Backend, CheckPart, Health, NextHop, Service};
 
 /// All services, one line each.
 pub(super) fn service_table(services: &[Service], context: &Context) -> String {
@@ -175,7 +175,7 @@ fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
             backend.since.clone().unwrap_or_default().into(),
         ]);
     }
-    row.push(last_check(backend));
+    row.push(last_check(backend, context.output == Output::Wide));
     row
 }
 
@@ -192,9 +192,23 @@ fn next_hop(backend: &Backend) -> Cell {
     }
 }
 
-fn last_check(backend: &Backend) -> Cell {
+/// The result of the last check; if `each`, of each of several.
+fn last_check(backend: &Backend, each: bool) -> Cell {
     match &backend.last_check {
         None => Cell::from(""),
+        Some(check) if each && !check.parts.is_empty() => {
+            let tone = if check.ok { Tone::Plain } else { Tone::Bad };
+            let part = |part: &CheckPart| {
+                let words = if part.ok {
+                    latency(part.latency_us)
+                } else {
+                    part.detail.clone()
+                };
+                format!("{}: {words}", part.check)
+            };
+            let parts: Vec<String> = check.parts.iter().map(part).collect();
+            Cell::new(parts.join("; "), tone)
+        }
         Some(check) if check.ok => Cell::from(latency(check.latency_us)),
         Some(check) => Cell::new(check.detail.as_str(), Tone::Bad),
     }

@@ -10,8 +10,8 @@ use super::{duration, quic::DEFAULT_NONCE_LENGTH, service::DEFAULT_WEIGHT, value
 use crate::{
     events::rfc3339,
     health::settings::{
-        BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, GrpcCheck, HttpCheck,
-        PushCheck, TlsCheck, UdpCheck,
+        BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, FurtherCheck, GrpcCheck,
+        HttpCheck, PushCheck, TlsCheck, UdpCheck,
     },
     state::{
         backend::{Admin, Backend},
@@ -166,6 +166,8 @@ pub fn health(settings: &CheckSettings) -> Fields {
     let default = CheckSettings::default();
     let CheckSettings {
         kind,
+        also,
+        require,
         interval,
         fast_interval,
         down_interval_max,
@@ -255,6 +257,16 @@ pub fn health(settings: &CheckSettings) -> Fields {
             fields.extend(session.as_ref().map(|_| always(TLS, true)));
         }
     }
+    if !also.is_empty() {
+        fields.push(Field {
+            key: "health.also",
+            value: further(also),
+            is_default: false,
+        });
+        fields.push(field("health.require", require, &default.require, |require| {
+            Value::from(require.word())
+        }));
+    }
     let is_default = *kind == CheckKind::None && fields.iter().all(|field| field.is_default);
     let kind = Value::from(words::kind(kind)).to_string();
     fields.insert(
@@ -288,6 +300,25 @@ pub fn quic(settings: &QuicSettings, keys: Keys) -> Fields {
         })
     }));
     fields
+}
+
+/// Further checks as inline tables.
+fn further(checks: &[FurtherCheck]) -> String {
+    let table = |check: &FurtherCheck| {
+        let FurtherCheck { kind, port } = check;
+        let alone = CheckSettings {
+            kind: kind.clone(),
+            port: *port,
+            ..CheckSettings::default()
+        };
+        let fields = health(&alone).into_iter().filter(|field| !field.is_default);
+        let pairs: Vec<String> = fields
+            .map(|field| format!("{} = {}", field.key.trim_start_matches(HEALTH), field.value))
+            .collect();
+        format!("{{ {} }}", pairs.join(", "))
+    };
+    let tables: Vec<String> = checks.iter().map(table).collect();
+    format!("[{}]", tables.join(", "))
 }
 
 fn http(check: &HttpCheck) -> Fields {

@@ -7,8 +7,8 @@ use super::{
 };
 use crate::{
     health::settings::{
-        BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, GrpcCheck, HttpCheck,
-        PushCheck, TlsCheck, UdpCheck,
+        BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, FurtherCheck, GrpcCheck,
+        HttpCheck, PushCheck, TlsCheck, UdpCheck,
     },
     state::{available, words},
 };
@@ -133,7 +133,41 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSe
         port: table.number(reporter, "port", values::port),
         source: table.text(reporter, "source", values::address),
         mark: table.number(reporter, "mark", values::count),
+        also: also(reporter, &mut table),
+        require: table
+            .text(reporter, "require", values::word)
+            .unwrap_or(default.require),
     };
+    CheckSettings {
+        kind: of_kind(reporter, table, &spans, kind),
+        ..settings
+    }
+}
+
+/// The checks that are made together with the main one.
+fn also(reporter: &mut Reporter<'_>, table: &mut Table<'_>) -> Vec<FurtherCheck> {
+    const HEADER: &str = "[[service.health.also]]";
+    let tables = table.tables(reporter, "also", HEADER);
+    let read = |(table, span)| {
+        let mut table = Table::new(table, span, HEADER);
+        table.require(reporter, "kind", "\"tcp\"");
+        let spans = table.spans();
+        let kind = table.text(reporter, "kind", kind);
+        FurtherCheck {
+            port: table.number(reporter, "port", values::port),
+            kind: of_kind(reporter, table, &spans, kind),
+        }
+    };
+    tables.into_iter().map(read).collect()
+}
+
+/// Reads the keys that kinds have of their own, the last ones of a table.
+fn of_kind(
+    reporter: &mut Reporter<'_>,
+    mut table: Table<'_>,
+    spans: &Spans,
+    kind: Option<CheckKind>,
+) -> CheckKind {
     let half_open = table.boolean(reporter, "half_open").unwrap_or(false);
     let (dns, udp, exec) = (
         dns(reporter, &mut table),
@@ -152,12 +186,12 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSe
     table.finish(reporter);
     // The error of a missing or wrong kind is reported already; its keys may well be right.
     if let Some(kind) = &kind {
-        refuse_foreign_keys(reporter, &spans, kind);
+        refuse_foreign_keys(reporter, spans, kind);
         if !secure && MAY_HAVE_TLS.contains(&words::kind(kind)) {
-            refuse_keys_of_tls(reporter, &spans);
+            refuse_keys_of_tls(reporter, spans);
         }
     }
-    let kind = match kind {
+    match kind {
         Some(CheckKind::Dns(_)) => CheckKind::Dns(dns),
         Some(CheckKind::Udp(_)) => CheckKind::Udp(udp),
         Some(CheckKind::Push(_)) => CheckKind::Push(push),
@@ -179,8 +213,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSe
         Some(CheckKind::Tcp) if half_open => CheckKind::TcpHalfOpen,
         Some(other) => other,
         None => CheckKind::None,
-    };
-    CheckSettings { kind, ..settings }
+    }
 }
 
 /// Reports keys that only checks of other kinds have.

@@ -89,6 +89,30 @@ fn settings_that_make_no_check_are_refused_with_their_reason() {
         ),
         ("kind = \"push\"\nttl = \"0s\"", "ttl must be between 1ms and 1d"),
         (
+            "kind = \"tcp\"\nrequire = \"any\"",
+            "require means nothing to a single check",
+        ),
+        (
+            "kind = \"tcp\"\nalso = [{ kind = \"push\" }]",
+            "kind push cannot be a further check",
+        ),
+        (
+            "kind = \"none\"\nalso = [{ kind = \"tcp\" }]",
+            "a check of kind none has no others beside it",
+        ),
+        (
+            "kind = \"tcp\"\n[[service.health.also]]\nkind = \"tcp\"\nport = 0",
+            "port 0 cannot be checked",
+        ),
+        (
+            "kind = \"tcp\"\n[[service.health.also]]\nkind = \"http\"\ninterval = \"1s\"",
+            "interval",
+        ),
+        (
+            "kind = \"tcp\"\n[[service.health.also]]\nkind = \"icmp\"\npath = \"/\"",
+            "path means nothing to a check of kind icmp",
+        ),
+        (
             "kind = \"icmp\"\nport = 80",
             "port means nothing to a check of kind icmp",
         ),

@@ -220,6 +220,24 @@ pub struct ExecCheck {
     pub command: Vec<String>,
 }
 
+/// How many of several checks must succeed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Require {
+    /// Each.
+    All,
+    /// One.
+    Any,
+}
+
+/// A check that is made together with the main one, at the same times and by the same way.
+#[derive(Clone, PartialEq, Debug)]
+pub struct FurtherCheck {
+    /// What is done.
+    pub kind: CheckKind,
+    /// Port to check; that of the main check where absent.
+    pub port: Option<u16>,
+}
+
 /// Which way a check takes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Through {
@@ -276,6 +294,10 @@ impl Default for BreakerSettings {
 pub struct CheckSettings {
     /// What is done.
     pub kind: CheckKind,
+    /// What is done together with it, each time; the result is that of all together.
+    pub also: Vec<FurtherCheck>,
+    /// How many of the checks must succeed, where there are several.
+    pub require: Require,
     /// Time between checks of a backend whose verdict is settled.
     pub interval: Duration,
     /// Time between checks while the last results contradict the verdict.
@@ -310,6 +332,8 @@ impl Default for CheckSettings {
     fn default() -> Self {
         Self {
             kind: CheckKind::None,
+            also: Vec::new(),
+            require: Require::All,
             interval: Duration::from_secs(2),
             fast_interval: Duration::from_millis(500),
             down_interval_max: Duration::from_secs(20),

@@ -108,6 +108,29 @@ pub struct LastCheck {
     pub latency: Duration,
     /// When the result came.
     pub at: SystemTime,
+    /// The result of each check, where there are several.
+    pub parts: Arc<[PartResult]>,
+}
+
+/// The result of one of several checks.
+#[derive(Clone, PartialEq, Debug)]
+pub struct PartResult {
+    /// Which: its kind, and its port where that is its own.
+    pub what: Arc<str>,
+    /// Success, or what went wrong.
+    pub outcome: Result<(), CheckError>,
+    /// From its start to its result.
+    pub latency: Duration,
+}
+
+impl PartResult {
+    /// The result in words.
+    pub fn detail(&self) -> Cow<'static, str> {
+        match &self.outcome {
+            Ok(()) => Cow::Borrowed(OK),
+            Err(error) => Cow::Owned(error.to_string()),
+        }
+    }
 }
 
 impl LastCheck {
@@ -116,11 +139,18 @@ impl LastCheck {
         self.outcome.is_ok()
     }
 
-    /// The result in words.
+    /// The result in words; of several checks, what those say that failed.
     pub fn detail(&self) -> Cow<'static, str> {
         match &self.outcome {
             Ok(()) => Cow::Borrowed(OK),
-            Err(error) => Cow::Owned(error.to_string()),
+            Err(error) if self.parts.is_empty() => Cow::Owned(error.to_string()),
+            Err(_) => {
+                let failed = self.parts.iter().filter(|part| part.outcome.is_err());
+                let words: Vec<String> = failed
+                    .map(|part| format!("{}: {}", part.what, part.detail()))
+                    .collect();
+                Cow::Owned(words.join("; "))
+            }
         }
     }
 }

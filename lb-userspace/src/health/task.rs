@@ -22,7 +22,7 @@ use super::{
     error::{CheckError, LocalError},
     metrics::HealthMetrics,
     phase::Moment,
-    probe::{Checker, Probe, ProbeCache, PushChecker},
+    probe::{Found, Probe, ProbeCache, Probes, PushChecker},
     report::{Report, Reports},
     settings::CheckKind,
     status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, LastCheck, StatusBoard},
@@ -127,7 +127,7 @@ pub struct HealthTask {
     signals: mpsc::Receiver<Told>,
     events: mpsc::Sender<HealthEvent>,
     outbox: BTreeMap<CheckId, HealthEvent>,
-    probes: HashMap<CheckNo, (SocketAddr, Duration, Arc<Probe>)>,
+    probes: HashMap<CheckNo, (SocketAddr, Duration, Arc<Probes>)>,
     running: JoinSet<Finished>,
     aborts: HashMap<CheckNo, AbortHandle>,
     started: HashMap<Id, (CheckNo, Instant)>,
@@ -137,7 +137,7 @@ pub struct HealthTask {
 /// A check that ended.
 #[derive(Debug)]
 struct Finished {
-    outcome: Result<(), CheckError>,
+    found: Found,
     latency: Duration,
 }
 
@@ -240,9 +240,9 @@ impl HealthTask {
         for check in changes.started {
             let probe = Arc::new(if let CheckKind::Push(push) = &check.settings.kind {
                 let judged = check.verdict != Health::Unchecked;
-                Probe::Push(PushChecker::new(push, self.reports.clone(), judged))
+                Probes::one(Probe::Push(PushChecker::new(push, self.reports.clone(), judged)))
             } else {
-                cache.probe(&check.settings)
+                Probes::new(&check.settings, &mut cache)
             });
             self.probes
                 .insert(check.no, (check.target, check.settings.timeout, probe));
@@ -268,9 +268,8 @@ impl HealthTask {
             let (target, timeout, probe) = (*target, *timeout, Arc::clone(probe));
             let check = self.running.spawn(async move {
                 let started = time::Instant::now();
-                let outcome = probe.check(target, timeout).await.map(|_| ());
                 Finished {
-                    outcome,
+                    found: probe.check(target, timeout).await,
                     latency: started.elapsed(),
                 }
             });
@@ -292,17 +291,24 @@ impl HealthTask {
         };
         self.aborts.remove(&no);
         let now = moment();
-        let Finished { outcome, latency } = finished.unwrap_or_else(|| Finished {
-            outcome: Err(CheckError::Local {
-                target: *target,
-                error: LocalError::Aborted,
-            }),
+        let Finished {
+            found: Found { outcome, parts },
+            latency,
+        } = finished.unwrap_or_else(|| Finished {
+            found: Found {
+                outcome: Err(CheckError::Local {
+                    target: *target,
+                    error: LocalError::Aborted,
+                }),
+                parts: Arc::default(),
+            },
             latency: now.instant.saturating_duration_since(started),
         });
         let last = LastCheck {
             outcome,
             latency,
             at: now.wall,
+            parts,
         };
         let events = self.engine.finish(no, started, last, now);
         self.engine.count_in_flight();

@@ -20,8 +20,8 @@ use super::{
 use crate::health::{
     CheckId,
     settings::{
-        BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, GrpcCheck, HttpCheck,
-        PushCheck, RecordType, Through, TlsCheck, Transport, UdpCheck,
+        BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, FurtherCheck, GrpcCheck,
+        HttpCheck, PushCheck, RecordType, Require, Through, TlsCheck, Transport, UdpCheck,
     },
 };
 
@@ -167,6 +167,19 @@ fn others() -> impl Strategy<Value = CheckKind> {
     ]
 }
 
+fn further() -> impl Strategy<Value = FurtherCheck> {
+    let kind = prop_oneof![
+        Just(CheckKind::TcpHalfOpen),
+        Just(CheckKind::Icmp),
+        tls().prop_map(CheckKind::Tls),
+        http().prop_map(CheckKind::Http),
+    ];
+    (kind, prop::option::of(1..=u16::MAX)).prop_map(|(kind, port)| FurtherCheck {
+        port: port.filter(|_| kind != CheckKind::Icmp),
+        kind,
+    })
+}
+
 fn health() -> impl Strategy<Value = CheckSettings> {
     let kind = prop_oneof![
         Just(CheckKind::None),
@@ -209,12 +222,16 @@ fn health() -> impl Strategy<Value = CheckSettings> {
         0..=100_u8,
         prop::option::of(1..=u16::MAX),
         prop::option::of(any::<u32>()),
+        proptest::collection::vec(further(), 0..3),
     )
         .prop_map(
-            |(kind, interval, fast_interval, down_interval_max, rise, fall, jitter, port, mark)| {
+            |(kind, interval, fast_interval, down_interval_max, rise, fall, jitter, port, mark, mut also)| {
                 let checked = kind.is_check();
                 let default = CheckSettings::default();
                 let told = matches!(kind, CheckKind::Push(_));
+                if told || !checked {
+                    also.clear();
+                }
                 CheckSettings {
                     port: port.filter(|_| kind != CheckKind::Icmp && !told),
                     kind,
@@ -237,6 +254,12 @@ fn health() -> impl Strategy<Value = CheckSettings> {
                         ..BreakerSettings::default()
                     },
                     through: Through::Backend,
+                    require: if jitter > 50 && !also.is_empty() {
+                        Require::Any
+                    } else {
+                        Require::All
+                    },
+                    also,
                     source: mark.map(|_| IpAddr::from([127, 0, 0, 1])),
                     mark,
                 }

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     datapath::XdpModeChoice,
-    health::settings::{CheckKind, RecordType, Through, Transport},
+    health::settings::{CheckKind, RecordType, Require, Through, Transport},
 };
 
 /// A value that has a word.
@@ -56,6 +56,7 @@ words! {
     RecordType, "record": RecordType::A = "A", RecordType::Aaaa = "AAAA", RecordType::Cname = "CNAME", RecordType::Mx = "MX",
         RecordType::Ns = "NS", RecordType::Ptr = "PTR", RecordType::Soa = "SOA", RecordType::Srv = "SRV", RecordType::Txt = "TXT";
     Transport, "transport": Transport::Udp = "udp", Transport::Tcp = "tcp";
+    Require, "require": Require::All = "all", Require::Any = "any";
     Through, "through": Through::Backend = "backend", Through::Vip = "vip";
     XdpModeChoice, "xdp_mode": XdpModeChoice::Auto = "auto", XdpModeChoice::Native = "native", XdpModeChoice::Generic = "generic";
 }

@@ -190,6 +190,7 @@ impl Simulation {
                     outcome,
                     latency,
                     at: moment.wall,
+                    parts: Default::default(),
                 };
                 let events = self.engine.finish(no, started, last, moment);
                 self.note(&events);

@@ -37,6 +37,11 @@ impl Checkers {
     /// # Errors
     /// When the settings make no check, or one that only the balancer can make; with the reason.
     pub fn new(settings: CheckSettings) -> Result<Self, NoCheck> {
+        if !settings.also.is_empty() {
+            return Err(NoCheck(
+                "only the balancer makes several checks of a target in one".into(),
+            ));
+        }
         let mut cache = ProbeCache::default();
         if let Probe::Impossible(why) = cache.probe(&settings) {
             return Err(NoCheck(why));

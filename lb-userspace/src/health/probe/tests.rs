@@ -602,6 +602,7 @@ async fn a_check_that_cannot_be_made_says_why_and_does_not_count() {
         outcome: outcome.map(|_| ()),
         latency: SECOND,
         at: std::time::UNIX_EPOCH,
+        parts: Default::default(),
     };
     assert_eq!(
         last.detail(),

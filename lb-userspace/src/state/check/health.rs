@@ -7,10 +7,13 @@ use crate::{
     config::duration::text,
     health::{
         MAX_BREAKER_FAILURES, MAX_FLAP_LIMIT, MAX_INTERVAL, MIN_INTERVAL, problems,
-        settings::{BreakerSettings, CheckSettings, Damping},
+        settings::{BreakerSettings, CheckKind, CheckSettings, Damping, FurtherCheck, Require},
     },
-    state::{backend::Backend, service::Service},
+    state::{backend::Backend, service::Service, words},
 };
+
+/// Checks beside the main one at most: all are made at once, each time.
+const MAX_FURTHER: usize = 7;
 
 /// Everything that is wrong with settings that belong to no service. Places are of service 0.
 pub fn health_problems(settings: &CheckSettings) -> Vec<Problem> {
@@ -24,6 +27,8 @@ impl Findings {
         let at = |key| Place::Health(index, key);
         let CheckSettings {
             kind,
+            also,
+            require,
             interval,
             fast_interval,
             down_interval_max,
@@ -119,6 +124,51 @@ impl Findings {
         self.available(at("through"), *through);
         for problem in problems(kind) {
             self.invalid(at(problem.key()), problem.to_string(), "");
+        }
+        if also.is_empty() && *require == Require::Any {
+            self.invalid(
+                at("require"),
+                "require means nothing to a single check",
+                "remove it, or add [[service.health.also]]",
+            );
+        }
+        self.further(index, health);
+    }
+
+    /// The checks beside the main one.
+    fn further(&mut self, index: usize, health: &CheckSettings) {
+        let at = Place::Health(index, "also");
+        if health.also.len() > MAX_FURTHER {
+            self.invalid(
+                at,
+                format!("a backend has {MAX_FURTHER} further checks at most"),
+                "each is made every time",
+            );
+        }
+        let alone = |kind: &CheckKind| matches!(kind, CheckKind::None | CheckKind::Push(_));
+        if !health.also.is_empty() && alone(&health.kind) {
+            let word = words::kind(&health.kind);
+            self.invalid(
+                at,
+                format!("a check of kind {word} has no others beside it"),
+                "remove also",
+            );
+        }
+        for FurtherCheck { kind, port } in &health.also {
+            if alone(kind) {
+                let word = words::kind(kind);
+                self.invalid(at, format!("kind {word} cannot be a further check"), "remove it");
+            }
+            if *port == Some(0) {
+                self.invalid(
+                    at,
+                    "port 0 cannot be checked",
+                    "leave it out for that of the main check",
+                );
+            }
+            for problem in problems(kind) {
+                self.invalid(at, problem.to_string(), "");
+            }
         }
     }
 
