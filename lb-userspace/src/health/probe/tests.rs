@@ -18,6 +18,7 @@ mod exec;
 mod grpc;
 mod http2;
 mod tls;
+mod ways;
 
 use super::*;
 use crate::health::{error::Stage, status::LastCheck};
