@@ -2,7 +2,8 @@
 //!
 //! A wrapper writes a fresh packet of another flow for each run, from a table in random order, and calls the program
 //! under test; the same wrapper around a program that only swaps addresses and sends is the floor. All figures
-//! contain the floor. `lookup` is a bare look-up of the packet's flow in a table of the same size and content.
+//! contain the floor. Modes that put headers before the frame have a floor of their own, which puts 20 bytes before it.
+//! `lookup` is a bare look-up of the packet's flow in a table of the same size and content.
 #![expect(
     clippy::cast_possible_truncation,
     reason = "numbers of flows, ports and bytes here are far below the limits of their types"
@@ -21,10 +22,11 @@ use anyhow::{Context, Result, bail, ensure};
 use lb_common::{
     addr::{NetV4, NetV6},
     flow::Tuple,
+    service::Mode,
 };
 use lb_tests::lane::Lane;
 use packets::{ACK, Address, Frame, SYN};
-use setup::{Bench, Program};
+use setup::{Bench, Program, Way};
 
 /// Rounds of which the median counts.
 const ROUNDS: usize = 9;
@@ -39,7 +41,6 @@ const XDP_PASS: u32 = 2;
 const XDP_TX: u32 = 3;
 
 fn main() -> Result<()> {
-    let _lane = Lane::alone()?;
     print_machine()?;
     setup::pin_to_one_core()?;
     println!(
@@ -54,13 +55,21 @@ fn main() -> Result<()> {
     for flows in if given.is_empty() { FLOWS.to_vec() } else { given } {
         family::<NetV4>(flows)?;
         family::<NetV6>(flows)?;
+        untranslated::<NetV4>(flows)?;
+        untranslated::<NetV6>(flows)?;
     }
     Ok(())
 }
 
 /// All cases of a family with so many flows.
 fn family<A: Address>(flows: u32) -> Result<()> {
-    let mut bench = Bench::new::<A>(flows)?;
+    let way = Way {
+        mode: Mode::Nat,
+        v6: A::VIP.is_ipv6(),
+    };
+    // Each part on its own: nobody may keep a lane for as long as all of them take.
+    let _lane = Lane::alone()?;
+    let mut bench = Bench::new::<A>(flows, way)?;
     let mut clients = packets::clients::<A>(flows, A::VIP);
 
     bench.fill(&frames(&clients, SYN))?;
@@ -119,6 +128,41 @@ fn family<A: Address>(flows: u32) -> Result<()> {
         print("nat, new flows", ns);
     }
     print("not ours", other);
+    Ok(())
+}
+
+/// The modes in which nothing is recorded of a flow in a stable slot: packets of known flows, and SYNs of flows that come
+/// once. `in 4`, `in 6`: the family of the backends.
+fn untranslated<A: Address>(flows: u32) -> Result<()> {
+    let own = A::VIP.is_ipv6();
+    let ways = [
+        ("l2dsr", Mode::L2dsr, own),
+        ("dnat", Mode::Dnat, own),
+        ("ipip in 4", Mode::Ipip, false),
+        ("ipip in 6", Mode::Ipip, true),
+        ("gue in 4", Mode::Gue, false),
+        ("gue in 6", Mode::Gue, true),
+    ];
+    println!();
+    for (name, mode, v6) in ways {
+        let way = Way { mode, v6 };
+        let _lane = Lane::alone()?;
+        let mut bench = Bench::new::<A>(flows, way)?;
+        let mut clients = packets::clients::<A>(flows, A::VIP);
+        packets::shuffle(&mut clients);
+        let floor = if way.grows() { Program::Push } else { Program::Swap };
+        for (what, flags) in [("known", ACK), ("SYNs", SYN)] {
+            bench.fill(&frames(&clients, flags))?;
+            bench.run(Program::Lb, REPEAT.max(flows))?;
+            let [floor, ns] = measure(&mut bench, [(floor, XDP_TX), (Program::Lb, XDP_TX)])?;
+            println!(
+                "{:<26} {:>6} {flows:>9} {ns:>8.1} {:>9.2}  floor {floor:.1}",
+                format!("{name}, {what}"),
+                A::NAME,
+                ns / floor
+            );
+        }
+    }
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod entry {
         Global,
         bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, xdp_action},
         btf_maps::{Array, HashMap, PerCpuArray, ProgramArray},
+        helpers::bpf_xdp_adjust_head,
         macros::{btf_map, xdp},
         programs::XdpContext,
     };
@@ -53,9 +54,47 @@ mod entry {
         (start + size_of::<[u64; WORDS]>() <= ctx.data_end()).then_some(start as *mut _)
     }
 
+    /// Bytes of the frame that a run begins with; see [`wrapper_whole`].
+    const FRAME: usize = 128;
+
     /// Writes the next packet over the frame and calls the program under test.
     #[xdp(frags)]
     pub(crate) fn wrapper(ctx: XdpContext) -> u32 {
+        run(&ctx)
+    }
+
+    /// As [`wrapper`], for programs that put headers before the frame: takes those of the run before away, since all
+    /// runs share one frame.
+    #[xdp(frags)]
+    pub(crate) fn wrapper_whole(ctx: XdpContext) -> u32 {
+        let longer = (ctx.data_end() - ctx.data()).saturating_sub(FRAME);
+        // SAFETY: the context of this run.
+        if longer != 0 && unsafe { bpf_xdp_adjust_head(ctx.ctx, longer as i32) } != 0 {
+            return xdp_action::XDP_ABORTED;
+        }
+        run(&ctx)
+    }
+
+    /// Puts room for an outer IPv4 header before the frame and sends it back.
+    #[xdp(frags)]
+    pub(crate) fn push(ctx: XdpContext) -> u32 {
+        const OUTER: i32 = 20;
+        // SAFETY: the context of this run.
+        if unsafe { bpf_xdp_adjust_head(ctx.ctx, -OUTER) } != 0 {
+            return xdp_action::XDP_ABORTED;
+        }
+        let Some(frame) = frame(&ctx) else {
+            return xdp_action::XDP_ABORTED;
+        };
+        for word in 0..5 {
+            // SAFETY: within the frame, whose bytes need no alignment on the machines that this runs on.
+            unsafe { frame.cast::<u64>().add(word).write_unaligned(word as u64) };
+        }
+        xdp_action::XDP_TX
+    }
+
+    #[inline(always)]
+    fn run(ctx: &XdpContext) -> u32 {
         let Some(next) = NEXT.get_ptr_mut(0) else {
             return xdp_action::XDP_ABORTED;
         };
@@ -66,7 +105,7 @@ mod entry {
         let Some(packet) = PACKETS.get(index & MASK.load()) else {
             return xdp_action::XDP_ABORTED;
         };
-        let Some(frame) = frame(&ctx) else {
+        let Some(frame) = frame(ctx) else {
             return xdp_action::XDP_ABORTED;
         };
         for (word, value) in packet.iter().enumerate() {
@@ -75,7 +114,7 @@ mod entry {
             unsafe { frame.cast::<u64>().add(word).write_volatile(*value) };
         }
         // SAFETY: nothing here is used after the call, unless it fails.
-        unsafe { TARGET.tail_call(&ctx, 0) };
+        unsafe { TARGET.tail_call(ctx, 0) };
         xdp_action::XDP_ABORTED
     }
 

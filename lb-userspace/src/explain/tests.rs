@@ -4,7 +4,7 @@ use lb_common::{
     addr::NetAddr,
     backend::{ALIVE, IN_USE, IPV6, RESOLVED},
     flow::{FIN, PROVEN},
-    service::{FORWARDS, GUARDS_CLIENTS, IN_TURN, OnEmpty, TRACKS_ALL, TRANSLATES},
+    service::{FORWARDS, GUARDS_CLIENTS, IN_TURN, OnEmpty, QUIC, TRACKS_ALL, TRANSLATES},
     settings::{HAS_DNAT, HAS_WILDCARD},
     track::Tick,
 };
@@ -404,6 +404,16 @@ fn packets_of_no_service_are_told_from_answers() {
         let told = tables.ask(destination, false);
         assert_eq!(told.reason, reason, "{told:#?}");
     }
+}
+
+#[test]
+fn a_connection_id_may_lead_elsewhere_and_that_is_said() {
+    let steps = |flags| {
+        let tables = Tables::l2dsr(RingSlot::stable(A)).with(|t| t.service.flags |= flags);
+        tables.ask(WEB, false).steps.join("\n")
+    };
+    assert!(steps(QUIC).contains("QUIC connection id"));
+    assert!(!steps(0).contains("QUIC"));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use lb_common::{
     backend::{ALIVE, Backend, BackendId, IN_USE, IPV6, RESOLVED},
     flow::{FIN, RST},
     reason::Reason,
-    service::{FORWARDS, GUARDS_CLIENTS, IN_TURN, Mode, Service, TRANSLATES},
+    service::{FORWARDS, GUARDS_CLIENTS, IN_TURN, Mode, QUIC, Service, TRANSLATES},
     settings::{HAS_DNAT, HAS_WILDCARD, Settings},
 };
 
@@ -150,6 +150,9 @@ impl Walk<'_> {
                 self.told.service = Some(key);
                 let name = self.service_name(&key);
                 self.say(format!("{} is service {name}", words::endpoint(&key)));
+                if service.has(QUIC) {
+                    self.say("a QUIC connection id that names a backend leads there; what follows is for a packet without one");
+                }
                 return Ok(Some(service));
             }
         }

@@ -1,6 +1,7 @@
 //! The program under test with one service, and the wrapper around it.
 
 use std::{
+    net::IpAddr,
     os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
 };
@@ -13,14 +14,15 @@ use aya::{
     util::nr_cpus,
 };
 use lb_common::{
-    addr::{NetAddr, NetPort},
+    addr::{NetAddr, NetPort, NetV4, NetV6},
     backend::{ALIVE, Backend, BackendId, Generation, IN_USE, IPV6, RESOLVED},
     flow::{NatFlow, REPLY, Tuple},
     limits::MAX_BACKENDS,
     map_names,
     ring_slot::RingSlot,
     service::{
-        FilterBit, Mode, OnEmpty, RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, TRANSLATES,
+        FORWARDS, FilterBit, Mode, OnEmpty, RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP,
+        TRANSLATES,
     },
     settings::Settings,
 };
@@ -46,19 +48,38 @@ pub(crate) enum Program {
     Pass,
     /// Swap of MAC addresses and XDP_TX.
     Swap,
+    /// Room for an outer IPv4 header before the frame, and XDP_TX.
+    Push,
     /// A look-up of the flow in a table of this family, and nothing else.
     Lookup(&'static str),
+}
+
+/// How packets reach the backends.
+#[derive(Clone, Copy)]
+pub(crate) struct Way {
+    /// The mode.
+    pub(crate) mode: Mode,
+    /// Whether the backends' addresses are IPv6.
+    pub(crate) v6: bool,
+}
+
+impl Way {
+    /// Whether headers are put before the frame.
+    pub(crate) const fn grows(self) -> bool {
+        matches!(self.mode, Mode::Ipip | Mode::Gue)
+    }
 }
 
 /// Both objects, loaded.
 pub(crate) struct Bench {
     lb: Ebpf,
     wrapper: Ebpf,
+    way: Way,
 }
 
 impl Bench {
     /// Loads the objects with room for so many flows, and programs a service.
-    pub(crate) fn new<A: Address>(flows: u32) -> Result<Self> {
+    pub(crate) fn new<A: Address>(flows: u32, way: Way) -> Result<Self> {
         let entries = (2 * flows).max(16);
         let cpus = u32::try_from(nr_cpus().map_err(|(_, e)| e)?)?;
         let mut lb = EbpfLoader::new()
@@ -81,7 +102,7 @@ impl Bench {
                 program.load()?;
             }
         }
-        let mut bench = Self { lb, wrapper };
+        let mut bench = Self { lb, wrapper, way };
         bench.program::<A>()?;
         Ok(bench)
     }
@@ -96,22 +117,28 @@ impl Bench {
         let mut map: Array<_, Settings> = map_mut(&mut self.lb, map_names::SETTINGS)?.try_into()?;
         map.set(0, settings, 0)?;
 
-        let v6 = if A::VIP.is_ipv6() { IPV6 } else { 0 };
+        let Way { mode, v6 } = self.way;
+        let (numbered, source): (fn(u8, u32) -> IpAddr, IpAddr) = if v6 {
+            (NetV6::numbered, NetV6::SOURCE)
+        } else {
+            (NetV4::numbered, NetV4::SOURCE)
+        };
+        let family = if v6 { IPV6 } else { 0 };
         let mut map: Array<_, Backend> = map_mut(&mut self.lb, map_names::BACKENDS)?.try_into()?;
         for id in 1..=BACKENDS {
             let backend = Backend {
-                address: A::numbered(11, id.into()).into(),
-                source: A::SOURCE.into(),
+                address: numbered(11, id.into()).into(),
+                source: source.into(),
                 next_hop_mac: [2, 0, 0, 0, 1, 1],
                 source_mac: [2, 0, 0, 0, 1, 2],
                 // A test run's packets come in on the loopback device, so they go back out of it.
                 ifindex: 1,
                 port: NetPort::new(8_080),
-                flags: IN_USE | ALIVE | RESOLVED | v6,
+                flags: IN_USE | ALIVE | RESOLVED | family,
                 generation: Generation(1),
                 service: ServiceId(1),
                 mtu: 1_500,
-                mode: Mode::Nat as u8,
+                mode: mode as u8,
                 protocol: TCP,
                 ..Backend::default()
             };
@@ -135,9 +162,9 @@ impl Bench {
             ring_size: RING_SIZE,
             ring: RingId(1),
             id: ServiceId(1),
-            mode: Mode::Nat as u8,
+            mode: mode as u8,
             on_empty: OnEmpty::Drop as u8,
-            flags: TRANSLATES,
+            flags: if mode == Mode::Nat { TRANSLATES } else { FORWARDS },
             ..Service::default()
         };
         let services = map_mut(&mut self.lb, &format!("SERVICES_{}", A::NAME.to_uppercase()))?;
@@ -184,6 +211,7 @@ impl Bench {
             Program::Lb => (&self.lb, "lb".to_owned()),
             Program::Pass => (&self.wrapper, "pass".to_owned()),
             Program::Swap => (&self.wrapper, "swap".to_owned()),
+            Program::Push => (&self.wrapper, "push".to_owned()),
             Program::Lookup(family) => (&self.wrapper, format!("lookup_{family}")),
         };
         let target: &Xdp = ebpf.program(&name).context("a program is missing")?.try_into()?;
@@ -192,7 +220,11 @@ impl Bench {
         calls.set(0, &target, 0)?;
         let wrapper: &Xdp = self
             .wrapper
-            .program("wrapper")
+            .program(if self.way.grows() {
+                "wrapper_whole"
+            } else {
+                "wrapper"
+            })
             .context("no wrapper")?
             .try_into()?;
         let mut options = TestRunOptions::new();
