@@ -70,8 +70,10 @@ pub struct Buckets {
     pub messages: u64,
     /// Of answers to echo requests to its address.
     pub echoes: u64,
+    /// Of new flows ([`crate::guard::FlowGuard::all`]).
+    pub flows: u64,
     /// Zero.
-    pub pad: [u64; 6],
+    pub pad: [u64; 5],
 }
 
 const _: () = assert!(size_of::<Buckets>() == 64, "one cache line");

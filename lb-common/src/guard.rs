@@ -1,8 +1,9 @@
-//! The guard of a service: which clients may send to it.
+//! The guard of a service: which clients may send to it, and how many flows may begin.
 //!
-//! A service that is not guarded says so in its record ([`crate::service::GUARDS_CLIENTS`]), and none of this is looked at.
+//! A service that is not guarded says so in its record ([`crate::service::GUARDS_CLIENTS`],
+//! [`crate::service::GUARDS_FLOWS`]), and none of this is looked at.
 
-use crate::{addr::NetAddr, plain_data, service::ServiceId};
+use crate::{addr::NetAddr, budget::Budget, plain_data, service::ServiceId};
 
 /// Such clients may send.
 pub const ALLOW: u32 = 1;
@@ -42,6 +43,35 @@ impl PrefixKey {
     }
 }
 
-const _: () = assert!(size_of::<PrefixKey>() == 24);
+/// Budgets of a service's new flows, by the service's id. An array's value, which changes word by word: a packet in between
+/// meets a rate, or a burst, that was or will be.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct FlowGuard {
+    /// Of all new flows.
+    pub all: Budget,
+    /// Of the new flows of each source.
+    pub of_source: Budget,
+    /// Bits of a client's address that make it a source.
+    pub source_mask: NetAddr,
+    /// Zero.
+    pub pad: [u64; 2],
+}
 
-plain_data!(PrefixKey);
+/// Key of a source's bucket.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct SourceKey {
+    /// The client's address under [`FlowGuard::source_mask`].
+    pub address: NetAddr,
+    /// The service: its sources are its own.
+    pub service: ServiceId,
+    /// Zero.
+    pub pad: u16,
+}
+
+const _: () = assert!(size_of::<PrefixKey>() == 24);
+const _: () = assert!(size_of::<FlowGuard>() == 64, "one cache line");
+const _: () = assert!(size_of::<SourceKey>() == 20);
+
+plain_data!(PrefixKey, FlowGuard, SourceKey);

@@ -44,6 +44,10 @@ pub const MAX_GUARD_PREFIXES: u32 = 1 << 16;
 /// Entries of the map of prefixes: those of before and after a change stand there together for a moment.
 pub const MAX_GUARD_PREFIX_ENTRIES: u32 = 2 * MAX_GUARD_PREFIXES + MAX_SERVICES;
 
+/// Sources whose new flows are counted, of all services together; beyond that, the one idle for longest is forgotten and
+/// begins anew. The kernel allocates all of them at once.
+pub const MAX_GUARD_SOURCES: u32 = 1 << 16;
+
 /// ICMP messages a second, and at once, that tell clients of one service that it has no backend, or which size would have
 /// fit (RFC 4443 section 2.4 (f) asks for a limit; these are the kernel's for all of its messages).
 pub const MESSAGE_RATE: u32 = 1_000;

@@ -64,13 +64,18 @@ pub const QUIC_SERVERS: &str = "QUIC_SERVERS";
 /// [`crate::guard::PrefixKey`] to [`crate::guard::ALLOW`] or [`crate::guard::DENY`], the longest counts. Written by the daemon.
 pub const GUARD_PREFIXES: &str = "GUARD_PREFIXES";
 
+/// Service id to [`crate::guard::FlowGuard`]. Written by the daemon.
+pub const FLOW_GUARDS: &str = "FLOW_GUARDS";
+/// [`crate::guard::SourceKey`] to the bucket of a source. Written by the XDP program, which forgets the oldest.
+pub const GUARD_SOURCES: &str = "GUARD_SOURCES";
+
 /// Maps that hold flows.
 pub const OF_FLOWS: [&str; 8] = [
     FLOWS_V4, FLOWS_V6, TRACKED_V4, TRACKED_V6, OPENING_V4, OPENING_V6, SEEN_V4, SEEN_V6,
 ];
 
 /// Every map that is pinned and survives the daemon.
-pub const PINNED: [&str; 29] = [
+pub const PINNED: [&str; 31] = [
     SETTINGS,
     SERVICES_V4,
     SERVICES_V6,
@@ -100,4 +105,6 @@ pub const PINNED: [&str; 29] = [
     GUARD_PREFIXES,
     QUIC_CONFIGS,
     QUIC_SERVERS,
+    FLOW_GUARDS,
+    GUARD_SOURCES,
 ];

@@ -123,7 +123,9 @@ reasons! {
     EchoRate = 44, Drop, "echo_rate", "An echo request to the address of a service, beyond the limit of answers.", "Look for who floods; the limit protects everybody else.";
     FragmentAlone = 45, Drop, "fragment_alone", "A later fragment to the address of a service, before the first one of its datagram or long after.", "Look for paths that reorder packets; lower the sender's datagram size or raise the path's MTU.";
     ClientDenied = 46, Drop, "client_denied", "The service does not serve this client: a prefix denies it, or none allows it.", "Nothing to do; else change `allow` and `deny` of the service's guard.";
+    NewFlowRate = 47, Drop, "new_flow_rate", "More flows begin than the guard of the service lets begin.", "Look for a flood; else raise `new_flows` of the service's guard.";
     Internal = 48, Aborted, "internal", "A helper of the kernel failed where it should not.", "Report it with the kernel's version.";
+    SourceRate = 49, Drop, "source_rate", "More flows of one source begin than the guard of the service lets begin.", "Look for a flood; else raise `source_new_flows` of the service's guard.";
 }
 
 #[cfg(test)]

@@ -164,6 +164,8 @@ pub const IN_TURN: u16 = 1 << 4;
 pub const GUARDS_CLIENTS: u16 = 1 << 5;
 /// Connection ids of QUIC may name the backend: [`crate::quic`]. Set for services of UDP alone.
 pub const QUIC: u16 = 1 << 6;
+/// New flows have a budget, see [`crate::guard`].
+pub const GUARDS_FLOWS: u16 = 1 << 7;
 
 /// Value of a service. Replaced as a whole (hash map), so a packet sees the old one or the new one.
 #[repr(C)]
@@ -180,7 +182,8 @@ pub struct Service {
     /// An [`OnEmpty`].
     pub on_empty: u8,
     /// Bits: [`TRANSLATES`], [`FORWARDS`], [`TRACKS_ALL`], [`BY_SOURCE`], [`IN_TURN`], [`GUARDS_CLIENTS`],
-    /// [`QUIC`].
+    /// [`QUIC`], [`GUARDS_FLOWS`].
+    /// Bits: [`TRANSLATES`], [`FORWARDS`], [`TRACKS_ALL`], [`BY_SOURCE`], [`IN_TURN`], [`GUARDS_CLIENTS`], [`GUARDS_FLOWS`].
     pub flags: u16,
     /// Zero.
     pub pad: [u8; 4],

@@ -39,7 +39,7 @@ pub(crate) fn admit_echo(service: ServiceId) -> Result<bool, Reason> {
 ///
 /// `bucket` may be read and written, by atomic access only.
 #[inline(always)]
-unsafe fn take_from(bucket: *mut u64, now: u64, budget: Budget) -> bool {
+pub(crate) unsafe fn take_from(bucket: *mut u64, now: u64, budget: Budget) -> bool {
     for _ in 0..TAKE_TRIES {
         // SAFETY: by the contract.
         let full_at = unsafe { ptr::read_volatile(bucket) };
@@ -56,7 +56,7 @@ unsafe fn take_from(bucket: *mut u64, now: u64, budget: Budget) -> bool {
 
 /// CLOCK_MONOTONIC in nanoseconds. Not the coarse one: some milliseconds are a hundred flows at times.
 #[inline(always)]
-fn now() -> u64 {
+pub(crate) fn now() -> u64 {
     // SAFETY: takes no arguments.
     unsafe { bpf_ktime_get_ns() }
 }

@@ -224,6 +224,9 @@ fn try_forward_as_is<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
         guard::admit_client(service, tuple.src)?;
         let hash = A::hash(tuple);
         let opens = flags.is_some_and(TcpFlags::opens);
+        if opens {
+            guard::admit_flow(service, tuple.src)?;
+        }
         let owner = if *named == BackendId::NONE {
             let slot = pick::slot(service, tuple, hash)?;
             match slot.pick() {
@@ -282,6 +285,9 @@ fn from_client<A: Family>(
         // A client that uses its port again keeps ours, where the ring agrees: a backend that remembers the closed
         // connection in TIME_WAIT takes a SYN of the same client, and refuses another client's as an old segment.
         if !reopens || pick::is_first_choice(service, &*room) {
+            if reopens {
+                guard::admit_flow(service, room.tuple.src)?;
+            }
             entry.touch(&mut room.known, flags);
             track::follow_client(&mut *room, packet)?;
             if !reopens && flags.is_some_and(TcpFlags::opens) {
@@ -290,6 +296,8 @@ fn from_client<A: Family>(
             return forward(packet, ip, &room.known, owner, reopens, &room.limit);
         }
     }
+    // Whatever would open a flow, not its first packet alone: each asks for room.
+    guard::admit_flow(service, room.tuple.src)?;
     let state = track::state_after(track::UNPROVEN, flags);
     open::open_in::<A>(packet, service, state, replaces)?;
     let flow = &room.opening.forward;

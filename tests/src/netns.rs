@@ -190,6 +190,21 @@ impl Netns {
         ensure!(index != 0, "no device {device} in {}", self.0.name);
         Ok(index)
     }
+
+    /// MAC address of a device inside.
+    ///
+    /// # Errors
+    /// When it is not there, or has none.
+    pub fn mac(&self, device: &str) -> Result<[u8; 6]> {
+        let links: serde_json::Value =
+            serde_json::from_str(&self.run("ip", &["-j", "link", "show", "dev", device])?)?;
+        let text = links[0]["address"].as_str().context("no MAC address")?;
+        let bytes = text.split(':').map(|byte| u8::from_str_radix(byte, 16));
+        let bytes: Vec<u8> = bytes.collect::<Result<_, _>>()?;
+        bytes
+            .try_into()
+            .map_err(|_| anyhow::anyhow!("MAC address {text}"))
+    }
 }
 
 impl Drop for Inner {

@@ -2,13 +2,12 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Result, bail, ensure};
 use lb_tests::{
     client::KeepAlive,
     config::{Service, file},
     flood,
     lane::Lane,
-    netns::Netns,
     site::{ECHO_PORT, Site},
     topology::{Family, Shape},
     udp::{echo_once, open},
@@ -86,7 +85,7 @@ fn a_full_flow_table_refuses_new_flows_by_name_and_keeps_the_known_ones() -> Res
     flood::udp_flows(
         &site.net.client.ns,
         "eth0",
-        mac(&site.net.lb.ns, "front")?,
+        site.net.lb.ns.mac("front")?,
         target,
         FLOOD,
     )?;
@@ -121,15 +120,4 @@ fn a_full_flow_table_refuses_new_flows_by_name_and_keeps_the_known_ones() -> Res
     let report = load.stop()?;
     ensure!(report.errors.is_empty(), "{:?}", report.errors);
     Ok(())
-}
-
-fn mac(ns: &Netns, device: &str) -> Result<[u8; 6]> {
-    let links: serde_json::Value =
-        serde_json::from_str(&ns.run("ip", &["-j", "link", "show", "dev", device])?)?;
-    let text = links[0]["address"].as_str().context("no MAC address")?;
-    let bytes = text.split(':').map(|byte| u8::from_str_radix(byte, 16));
-    let bytes: Vec<u8> = bytes.collect::<Result<_, _>>()?;
-    bytes
-        .try_into()
-        .map_err(|_| anyhow::anyhow!("MAC address {text}"))
 }

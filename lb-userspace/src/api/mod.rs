@@ -2,6 +2,7 @@
 
 mod error;
 mod explain;
+mod guard;
 mod handlers;
 mod picture;
 mod reports;

@@ -8,6 +8,7 @@ use tokio::task;
 use super::{
     Api,
     error::ApiError,
+    guard,
     types::{self, CheckPart, Drops, Interface, LastCheck, MapUse, Problem, Status, XdpMode},
 };
 use crate::{
@@ -21,7 +22,6 @@ use crate::{
     state::{
         backend::{Admin, Backend},
         change::{ChangeError, Kind},
-        guard::{Guard, Prefix},
         names::{BackendName, ServiceName},
         quic::QuicSettings,
         service::{RingSize, Service, ServiceKey},
@@ -176,7 +176,7 @@ impl Picture {
             on_down: service.on_down.word().to_owned(),
             max_removed_percent: service.max_removed_percent,
             slow_start: duration::text(service.slow_start),
-            guard: guard(&service.guard),
+            guard: guard::shown(&service.guard),
             check: words::kind(&service.health.kind).to_owned(),
             quic: service.quic.iter().map(quic).collect(),
             packets: traffic.packets,
@@ -376,15 +376,6 @@ impl Picture {
             }
         }
         problems
-    }
-}
-
-fn guard(guard: &Guard) -> types::Guard {
-    let Guard { allow, deny } = guard;
-    let texts = |prefixes: &[Prefix]| prefixes.iter().map(ToString::to_string).collect();
-    types::Guard {
-        allow: texts(allow),
-        deny: texts(deny),
     }
 }
 

@@ -88,7 +88,7 @@ impl fmt::Debug for QuicSpec {
     }
 }
 
-/// Who may send to a service, with the keys of the configuration file.
+/// Who may send to a service, and how many flows may begin, with the keys of the configuration file.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GuardSpec {
@@ -98,6 +98,21 @@ pub struct GuardSpec {
     /// Prefixes of clients that may not.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub deny: Option<Vec<String>>,
+    /// New flows a second; 0: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_flows: Option<u32>,
+    /// New flows at once; 0: as many as in a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub new_flows_burst: Option<u32>,
+    /// New flows a second of each source; 0: no limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_new_flows: Option<u32>,
+    /// New flows at once of each source; 0: as many as in a second.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_new_flows_burst: Option<u32>,
+    /// First bits of a client's address that make it a source; 0: 32 of IPv4, 64 of IPv6.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_bits: Option<u8>,
 }
 
 /// `"auto"` or a number.

@@ -2,7 +2,7 @@
 
 use clap::Args;
 
-use crate::api::requests::GuardSpec;
+use crate::api::{requests::GuardSpec, types::Guard};
 
 /// Stands for an empty list.
 const NONE: &str = "none";
@@ -16,15 +16,43 @@ pub(super) struct GuardOptions {
     /// Prefixes of clients that may not send; `none`: all may
     #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
     deny: Option<Vec<String>>,
+    /// New flows a second that may begin; 0: no limit
+    #[arg(long, value_name = "N")]
+    new_flows: Option<u32>,
+    /// New flows that may begin at once; 0: as many as in a second
+    #[arg(long, value_name = "N")]
+    new_flows_burst: Option<u32>,
+    /// New flows a second that each source may begin; 0: no limit
+    #[arg(long, value_name = "N")]
+    source_new_flows: Option<u32>,
+    /// New flows that each source may begin at once; 0: as many as in a second
+    #[arg(long, value_name = "N")]
+    source_new_flows_burst: Option<u32>,
+    /// First bits of a client's address that make it a source; 0: 32 of IPv4, 64 of IPv6
+    #[arg(long, value_name = "BITS")]
+    source_bits: Option<u8>,
 }
 
 impl GuardOptions {
     /// What was named, if anything.
     pub(super) fn spec(self) -> Option<GuardSpec> {
-        let Self { allow, deny } = self;
+        let Self {
+            allow,
+            deny,
+            new_flows,
+            new_flows_burst,
+            source_new_flows,
+            source_new_flows_burst,
+            source_bits,
+        } = self;
         let spec = GuardSpec {
             allow: allow.map(list),
             deny: deny.map(list),
+            new_flows,
+            new_flows_burst,
+            source_new_flows,
+            source_new_flows_burst,
+            source_bits,
         };
         (spec != GuardSpec::default()).then_some(spec)
     }
@@ -32,4 +60,33 @@ impl GuardOptions {
 
 fn list(prefixes: Vec<String>) -> Vec<String> {
     if prefixes == [NONE] { Vec::new() } else { prefixes }
+}
+
+/// What a service's guard says, a line for each setting, as `lb service show` has them.
+pub(super) fn lines(guard: &Guard) -> Vec<(&'static str, String)> {
+    let Guard {
+        allow,
+        deny,
+        new_flows,
+        new_flows_burst,
+        source_new_flows,
+        source_new_flows_burst,
+        source_bits: _,
+    } = guard;
+    let mut lines = Vec::new();
+    for (name, prefixes) in [("allow", allow), ("deny", deny)] {
+        if !prefixes.is_empty() {
+            lines.push((name, prefixes.join(", ")));
+        }
+    }
+    for (name, rate, burst) in [
+        ("new flows", new_flows, new_flows_burst),
+        ("by source", source_new_flows, source_new_flows_burst),
+    ] {
+        if *rate != 0 {
+            let burst = if *burst == 0 { rate } else { burst };
+            lines.push((name, format!("at most {rate} a second, {burst} at once")));
+        }
+    }
+    lines
 }

@@ -7,7 +7,7 @@ use hyper::Method;
 
 use super::{
     error::{CliError, Exit},
-    guard::GuardOptions,
+    guard::{self, GuardOptions},
     output::{Context, Watch},
     table::bytes,
     tables::{backend_table, endpoint, service_table},
@@ -293,10 +293,8 @@ fn show(service: &Service, context: &Context) -> String {
     for (name, value) in settings {
         text.push_str(&format!("  {name:<10} {value}\n"));
     }
-    for (name, prefixes) in [("allow", &service.guard.allow), ("deny", &service.guard.deny)] {
-        if !prefixes.is_empty() {
-            text.push_str(&format!("  {name:<10} {}\n", prefixes.join(", ")));
-        }
+    for (name, value) in guard::lines(&service.guard) {
+        text.push_str(&format!("  {name:<10} {value}\n"));
     }
     for quic in &service.quic {
         let key = quic.key.as_deref().unwrap_or("not encrypted");

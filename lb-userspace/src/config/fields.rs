@@ -79,7 +79,7 @@ fn time(key: &'static str, value: Duration, default: Duration) -> Field {
     field(key, &value, &default, |value| Value::from(duration::text(*value)))
 }
 
-fn number<N: PartialEq + Copy + Into<i64>>(key: &'static str, value: N, default: N) -> Field {
+pub(super) fn number<N: PartialEq + Copy + Into<i64>>(key: &'static str, value: N, default: N) -> Field {
     field(key, &value, &default, |value| Value::from((*value).into()))
 }
 

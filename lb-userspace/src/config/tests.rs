@@ -162,6 +162,26 @@ fn guards_that_make_no_sense_are_refused_at_their_place() {
             "remove one",
         ),
         ("alow = []", "6:", "unknown key alow", "did you mean allow?"),
+        ("new_flows = -1", "6:", "no whole number", ""),
+        ("new_flows = 10000001", "6:", "more than 10000000", "no limit"),
+        (
+            "new_flows_burst = 5",
+            "6:",
+            "means nothing without new_flows",
+            "add new_flows",
+        ),
+        (
+            "source_bits = 24",
+            "6:",
+            "means nothing without source_new_flows",
+            "add source_new_flows",
+        ),
+        (
+            "source_new_flows = 5\nsource_bits = 33",
+            "7:",
+            "more than the 32 bits",
+            "from 1 to 32",
+        ),
     ] {
         let text = format!(
             "[[service]]\nname = \"a\"\naddress = \"192.0.2.1\"\nport = 80\n[service.guard]\n{guard}\n"
@@ -173,6 +193,30 @@ fn guards_that_make_no_sense_are_refused_at_their_place() {
             && error.contains(what)
             && error.contains(hint);
         assert!(fine, "{guard}: {errors:#?}");
+    }
+}
+
+#[test]
+fn a_budget_of_flows_that_nobody_knows_is_refused() {
+    let file = |mode: &str, protocol: &str| {
+        format!(
+            "[[service]]\nname = \"a\"\naddress = \"192.0.2.1\"\nport = 80\nmode = \"{mode}\"\nprotocol = \"{protocol}\"\n\
+             [service.guard]\nnew_flows = 100\n"
+        )
+    };
+    for (mode, protocol, fine) in [
+        ("nat", "tcp", true),
+        ("nat", "udp", true),
+        ("ipip", "tcp", true),
+        ("ipip", "udp", false),
+    ] {
+        match parse(&file(mode, protocol), "lb.toml") {
+            Ok(_) => assert!(fine, "{mode} {protocol}"),
+            Err(errors) => assert!(
+                !fine && errors[0].to_string().contains("mode ipip"),
+                "{errors:#?}"
+            ),
+        }
     }
 }
 

@@ -186,6 +186,9 @@ fn describe(step: &Step) -> String {
         Step::WritePrefix { key, .. } => {
             format!("cannot write a prefix of {} to a guard", key.address.to_ip())
         }
+        Step::WriteFlowGuard { service, .. } => {
+            format!("cannot write the budget of new flows of service id {}", service.0)
+        }
         Step::RemovePrefix { key } => {
             format!("cannot remove a prefix of {} from a guard", key.address.to_ip())
         }

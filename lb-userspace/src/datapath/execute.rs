@@ -163,6 +163,7 @@ impl Executor {
                 maps.rings.set(&rings)
             }
             Step::WritePrefix { key, verdict } => maps.guard_prefixes.set(key, *verdict),
+            Step::WriteFlowGuard { service, guard } => maps.flow_guards.set(&u32::from(service.0), *guard),
             Step::RemovePrefix { key } => maps.guard_prefixes.delete(key).map(drop),
             Step::WriteService { key, service } => {
                 if !programmed.services.contains_key(key) {

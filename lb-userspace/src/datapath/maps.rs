@@ -17,7 +17,7 @@ use lb_common::{
     backend::Backend,
     counters::{PacketCount, ReasonCounts, Signals, Traffic, backend_slot, verdict_slot},
     flow::{NatFlowV4, NatFlowV6, TupleV4, TupleV6},
-    guard::PrefixKey,
+    guard::{FlowGuard, PrefixKey},
     limits::MAX_BACKENDS,
     map_names, quic,
     reason::REASON_SLOTS,
@@ -319,6 +319,7 @@ pub(super) struct Maps {
     pub(super) guard_prefixes: Table<PrefixKey, u32>,
     pub(super) quic_configs: Table<quic::ConfigKey, quic::Config>,
     pub(super) quic_servers: Table<quic::ServerKey, quic::Server>,
+    pub(super) flow_guards: Table<u32, FlowGuard>,
 }
 
 impl Maps {
@@ -356,6 +357,7 @@ impl Maps {
             guard_prefixes: Table::open(pins, map_names::GUARD_PREFIXES, 1)?,
             quic_configs: Table::open(pins, map_names::QUIC_CONFIGS, 1)?,
             quic_servers: Table::open(pins, map_names::QUIC_SERVERS, 1)?,
+            flow_guards: Table::open(pins, map_names::FLOW_GUARDS, 1)?,
         })
     }
 }

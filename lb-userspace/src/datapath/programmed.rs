@@ -8,9 +8,10 @@ use std::{
 use lb_common::{
     addr::NetAddr,
     backend::{ALIVE, Backend, BackendId, IN_USE, IPV6},
+    guard::FlowGuard,
     limits::MAX_SNAT_ADDRESSES,
     reply::ReplyAs,
-    service::{Mode, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
+    service::{Mode, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
     settings::{HAS_DNAT, HAS_WILDCARD, Settings},
 };
 
@@ -87,6 +88,16 @@ pub(super) fn read_back(maps: &Maps) -> Result<Programmed, DatapathError> {
         })
         .map_err(|e| failed(maps.guard_prefixes.name(), &e))?;
     programmed.quic = quic::read_back(maps)?;
+    let flow_guards = &mut programmed.flow_guards;
+    maps.flow_guards
+        .read_range(0, maps.flow_guards.capacity(), |index, guard| {
+            if let Ok(index) = u16::try_from(index)
+                && guard[0] != FlowGuard::default()
+            {
+                flow_guards.insert(ServiceId(index), guard[0]);
+            }
+        })
+        .map_err(|e| failed(maps.flow_guards.name(), &e))?;
     for (ring, map_id) in maps
         .rings
         .present()

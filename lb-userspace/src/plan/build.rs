@@ -228,7 +228,7 @@ impl<'a> Draft<'a> {
                 OnEmpty::Reject => EmptyRecord::Reject,
                 OnEmpty::Drop | OnEmpty::All => EmptyRecord::Drop,
             } as u8,
-            flags: flags(target) | self.guards.add(id, &target.guard),
+            flags: flags(target) | self.guards.add(id, key.address, &target.guard),
             pad: [0; 4],
         };
         if old != Some(&record) {

@@ -3,16 +3,18 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, Ipv6Addr},
 };
 
 use lb_common::{
-    addr::NetAddr,
-    guard::{ALLOW, DENY, PrefixKey},
-    service::{GUARDS_CLIENTS, ServiceId},
+    addr::{NetAddr, NetV6},
+    budget::Budget,
+    guard::{ALLOW, DENY, FlowGuard, PrefixKey},
+    service::{GUARDS_CLIENTS, GUARDS_FLOWS, ServiceId},
 };
 
 use super::{Programmed, Step};
-use crate::state::guard::{Guard, Prefix};
+use crate::state::guard::{Guard, Prefix, Rate};
 
 /// Prefixes of a service with what they say.
 type Prefixes = BTreeMap<PrefixKey, u32>;
@@ -21,17 +23,23 @@ type Prefixes = BTreeMap<PrefixKey, u32>;
 #[derive(Default)]
 pub(super) struct Guards {
     wanted: BTreeMap<ServiceId, Prefixes>,
+    flows: BTreeMap<ServiceId, FlowGuard>,
 }
 
 impl Guards {
-    /// Takes up the guard of a service. Returns the flags of its record.
-    pub(super) fn add(&mut self, id: ServiceId, guard: &Guard) -> u16 {
-        let prefixes = prefixes(id, guard);
-        if prefixes.is_empty() {
-            return 0;
+    /// Takes up the guard of the service at `vip`. Returns the flags of its record.
+    pub(super) fn add(&mut self, id: ServiceId, vip: IpAddr, guard: &Guard) -> u16 {
+        let (prefixes, flows) = (prefixes(id, guard), flow_guard(vip, guard));
+        let mut flags = 0;
+        if !prefixes.is_empty() {
+            self.wanted.insert(id, prefixes);
+            flags |= GUARDS_CLIENTS;
         }
-        self.wanted.insert(id, prefixes);
-        GUARDS_CLIENTS
+        if flows.all != Budget::NONE || flows.of_source != Budget::NONE {
+            self.flows.insert(id, flows);
+            flags |= GUARDS_FLOWS;
+        }
+        flags
     }
 
     /// Writes that come before the services'. The longest prefix first: an address sees what it saw before until the one
@@ -45,7 +53,17 @@ impl Guards {
             key: *key,
             verdict: *verdict,
         };
-        new.into_iter().map(step).collect()
+        let prefixes = new.into_iter().map(step);
+        // Those of services that have none any more stay, where nobody looks.
+        let flows = self
+            .flows
+            .iter()
+            .filter(|(id, guard)| programmed.flow_guards.get(id) != Some(guard))
+            .map(|(id, guard)| Step::WriteFlowGuard {
+                service: *id,
+                guard: *guard,
+            });
+        prefixes.chain(flows).collect()
     }
 
     /// Removals of what no service wants any more, when none looks it up. The shortest prefix first, for the same reason.
@@ -62,12 +80,42 @@ impl Guards {
 
 /// Where only some clients may send, a prefix of no length denies all others.
 fn prefixes(id: ServiceId, guard: &Guard) -> Prefixes {
-    let Guard { allow, deny } = guard;
+    let Guard { allow, deny, .. } = guard;
     let everyone = (!allow.is_empty()).then(|| (PrefixKey::new(id, NetAddr::default(), 0), DENY));
     let allowed = allow.iter().map(|prefix| (key(id, prefix), ALLOW));
     let denied = deny.iter().map(|prefix| (key(id, prefix), DENY));
     // A later one replaces an earlier one of the same key.
     everyone.into_iter().chain(allowed).chain(denied).collect()
+}
+
+fn flow_guard(vip: IpAddr, guard: &Guard) -> FlowGuard {
+    let Guard {
+        allow: _,
+        deny: _,
+        new_flows,
+        source_new_flows,
+        source_bits: _,
+    } = guard;
+    let budget = |Rate { per_second, burst }: &Rate| {
+        Budget::new(*per_second, if *burst == 0 { *per_second } else { *burst })
+    };
+    let bits = guard.source_bits(vip);
+    let ones = |most: u8| {
+        u128::MAX
+            .checked_shl(u32::from(most.saturating_sub(bits)))
+            .unwrap_or(0)
+    };
+    let mask = match vip {
+        // All bits before the address are those of every IPv4 client.
+        IpAddr::V4(_) => ones(32),
+        IpAddr::V6(_) => ones(128),
+    };
+    FlowGuard {
+        all: budget(new_flows),
+        of_source: budget(source_new_flows),
+        source_mask: NetAddr(NetV6::from(Ipv6Addr::from_bits(mask)).0),
+        pad: [0; 2],
+    }
 }
 
 fn key(id: ServiceId, prefix: &Prefix) -> PrefixKey {

@@ -30,6 +30,9 @@ impl Programmed {
             Step::WritePrefix { key, verdict } => {
                 self.prefixes.insert(*key, *verdict);
             }
+            Step::WriteFlowGuard { service, guard } => {
+                self.flow_guards.insert(*service, *guard);
+            }
             Step::WriteService { key, service } => {
                 self.services.insert(*key, *service);
             }

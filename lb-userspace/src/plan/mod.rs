@@ -20,7 +20,7 @@ use std::{
 
 use lb_common::{
     backend::{BackendId, Generation, TENTHS},
-    guard::PrefixKey,
+    guard::{FlowGuard, PrefixKey},
     limits::{MAX_BACKENDS, MAX_GUARD_PREFIXES, MAX_SERVICES, MAX_SNAT_ADDRESSES},
     ring_slot::RingSlot,
     service::{Mode, RingId, Service as ServiceRecord, ServiceId},
@@ -201,6 +201,8 @@ pub struct Programmed {
     pub prefixes: BTreeMap<PrefixKey, u32>,
     /// Whose replies come from where, in mode `dnat`.
     pub replies: BTreeMap<Endpoint, ReplyTarget>,
+    /// Budgets of services' new flows; also what stands there of services that have none any more.
+    pub flow_guards: BTreeMap<ServiceId, FlowGuard>,
     /// Rings by id.
     pub rings: BTreeMap<RingId, Arc<[RingSlot]>>,
     /// How connection ids of QUIC are read, and whom they name.
@@ -270,6 +272,13 @@ pub enum Step {
     },
     /// About connection ids of QUIC.
     Quic(QuicStep),
+    /// The budgets of a service's new flows.
+    WriteFlowGuard {
+        /// The service.
+        service: ServiceId,
+        /// The budgets.
+        guard: FlowGuard,
+    },
     /// A service record, replaced at once.
     WriteService {
         /// What it answers on.

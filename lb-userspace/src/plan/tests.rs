@@ -73,6 +73,7 @@ fn names(steps: &[Step]) -> Vec<&'static str> {
             Step::WriteReply { .. } => "reply",
             Step::WriteRing { .. } => "ring",
             Step::WritePrefix { .. } => "prefix",
+            Step::WriteFlowGuard { .. } => "flow guard",
             Step::WriteService { .. } => "service",
             Step::RemoveService { .. } => "-service",
             Step::Quic(QuicStep::WriteConfig { .. }) => "quic",
@@ -201,6 +202,7 @@ fn apply_watching(
             | Step::WriteService { .. }
             | Step::RemoveService { .. }
             | Step::WritePrefix { .. }
+            | Step::WriteFlowGuard { .. }
             | Step::RemovePrefix { .. }
             | Step::RemoveRing { .. } => {}
         }

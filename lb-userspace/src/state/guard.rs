@@ -1,4 +1,4 @@
-//! The guard of a service as the operator wants it: who may send to it.
+//! The guard of a service as the operator wants it: who may send to it, and how many flows may begin.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -134,6 +134,37 @@ pub struct Guard {
     pub allow: Vec<Prefix>,
     /// Clients that may not.
     pub deny: Vec<Prefix>,
+    /// New flows of all clients together.
+    pub new_flows: Rate,
+    /// New flows of each source.
+    pub source_new_flows: Rate,
+    /// First bits of a client's address that make it a source; 0: [`Self::SOURCE_BITS_V4`] or [`Self::SOURCE_BITS_V6`].
+    pub source_bits: u8,
+}
+
+/// How many a second, and at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Rate {
+    /// A second; 0: no limit.
+    pub per_second: u32,
+    /// At once; 0: as many as in a second.
+    pub burst: u32,
+}
+
+impl Guard {
+    /// An IPv4 client is a source of its own.
+    pub const SOURCE_BITS_V4: u8 = 32;
+    /// An IPv6 client has a network of this length, and any address in it (RFC 6177, RFC 8981).
+    pub const SOURCE_BITS_V6: u8 = 64;
+
+    /// Bits of a client's address that make it a source, where clients are of the family of `vip`.
+    pub const fn source_bits(&self, vip: IpAddr) -> u8 {
+        match (self.source_bits, vip) {
+            (0, IpAddr::V4(_)) => Self::SOURCE_BITS_V4,
+            (0, IpAddr::V6(_)) => Self::SOURCE_BITS_V6,
+            (bits, _) => bits,
+        }
+    }
 }
 
 #[cfg(test)]

@@ -12,7 +12,7 @@ use proptest::prelude::*;
 use super::{
     backend::{Admin, Backend},
     desired::{Desired, Revision, Settings},
-    guard::{Guard, Prefix},
+    guard::{Guard, Prefix, Rate},
     quic::{QuicKey, QuicSettings},
     service::{Affinity, Algorithm, OnDown, OnEmpty, Protocol, RingSize, Service, ServiceKey, Tracking},
     words::Word,
@@ -274,7 +274,22 @@ fn guard() -> impl Strategy<Value = Guard> {
             texts.map(|text| text.parse().unwrap()).collect::<Vec<Prefix>>()
         })
     };
-    (prefixes(), prefixes()).prop_map(|(allow, deny)| Guard { allow, deny })
+    let rate = || {
+        let numbers = (1..=10_000_000_u32, 0..=10_000_000_u32);
+        prop_oneof![
+            Just(Rate::default()),
+            numbers.prop_map(|(per_second, burst)| Rate { per_second, burst })
+        ]
+    };
+    (prefixes(), prefixes(), rate(), rate(), 0..=32_u8).prop_map(
+        |(allow, deny, new_flows, source_new_flows, bits)| Guard {
+            allow,
+            deny,
+            new_flows,
+            source_new_flows,
+            source_bits: if source_new_flows.per_second == 0 { 0 } else { bits },
+        },
+    )
 }
 
 fn backends(number: u8) -> impl Strategy<Value = Vec<Backend>> {

@@ -3,23 +3,26 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Result, ensure};
-use lb_common::reason::Reason;
+use aya::maps::HashMap;
+use lb_common::{addr::NetAddr, guard::SourceKey, map_names, reason::Reason};
 use lb_userspace::{
     plan::TargetService,
     state::{
-        guard::Guard,
+        guard::{Guard, Rate},
         service::{Protocol, ServiceKey},
     },
 };
 
 use super::{
-    ACK, FAMILIES, SYN, TX,
-    bench::{Bench, GUE_V4, GUE_V6, IPIP_V4, IPIP_V6, L2DSR, PASS, REJECTS},
+    ACK, DROP, FAMILIES, SYN, TX,
+    bench::{Bench, DNAT, GUE_V4, GUE_V6, IPIP_V4, IPIP_V6, L2DSR, PASS, REJECTS},
     build::{Frame, Side, V4},
 };
 
 /// A service of each mode and protocol.
-const SERVICES: [(u16, Protocol); 12] = [
+const SERVICES: [(u16, Protocol); 14] = [
+    (DNAT, Protocol::Tcp),
+    (DNAT, Protocol::Udp),
     (80, Protocol::Tcp),
     (53, Protocol::Udp),
     (L2DSR, Protocol::Tcp),
@@ -47,6 +50,7 @@ fn guard(allow: &[&str], deny: &[&str]) -> Result<Guard> {
     Ok(Guard {
         allow: list(allow)?,
         deny: list(deny)?,
+        ..Guard::default()
     })
 }
 
@@ -195,4 +199,182 @@ fn a_guard_does_not_drop_what_came_by_broadcast() -> Result<()> {
         bench.expect("broadcast", &sent, PASS, &sent, Reason::NotOurs)?;
     }
     Ok(())
+}
+
+/// At once, of services with a budget; a second brings one more.
+const BURST: u32 = 5;
+/// So many packets that a test would have to be many seconds late to see them all go.
+const PACKETS: u16 = 15;
+
+/// At most so many flows at once, of all clients and of each source.
+fn limited(all: u32, each: u32) -> Guard {
+    let rate = |burst| Rate {
+        per_second: u32::from(burst != 0),
+        burst,
+    };
+    Guard {
+        new_flows: rate(all),
+        source_new_flows: rate(each),
+        ..Guard::default()
+    }
+}
+
+/// A packet that opens a flow of this port.
+fn opening(client: IpAddr, port: u16, vip: SocketAddr, protocol: Protocol) -> Frame {
+    let [first, _] = packets((client, port).into(), vip, protocol);
+    first
+}
+
+/// Sends the first packets of [`PACKETS`] flows, and gives how many went on.
+fn admitted(bench: &Bench, client: IpAddr, vip: SocketAddr, protocol: Protocol) -> Result<u32> {
+    let frames: Vec<Frame> = (0..PACKETS)
+        .map(|n| opening(client, 30_000 + n, vip, protocol))
+        .collect();
+    bench.many(move |runner| {
+        let mut admitted = 0;
+        for frame in &frames {
+            let (action, _) = runner.run(frame.bytes())?;
+            ensure!(action == TX || action == DROP, "action {action}");
+            admitted += u32::from(action == TX);
+        }
+        Ok(admitted)
+    })
+}
+
+#[test]
+fn a_flood_of_new_flows_is_cut_in_every_mode_and_costs_no_other_service_its_flows() -> Result<()> {
+    // Of each mode one service is limited; what is stateless and UDP cannot be.
+    let limits = |key: &ServiceKey| {
+        [80, 53, DNAT, L2DSR, IPIP_V6, GUE_V4].contains(&key.port)
+            && (key.protocol == Protocol::Tcp || key.port == 53)
+    };
+    let bench = Bench::with(move |key, service| {
+        if limits(key) {
+            service.guard = limited(BURST, 0);
+        }
+    })?;
+    bench.ports(3000..=3999)?;
+    for side in FAMILIES {
+        let client = side.client(0).ip();
+        for (port, protocol) in SERVICES {
+            let name = format!("port {port} {protocol:?}");
+            let vip = side.vip(port);
+            let key = key(side, port, protocol);
+            let known = packets((client, 30_000).into(), vip, protocol);
+            bench.run(&known[0])?;
+            let refused = |bench: &Bench| bench.of_service(key, Reason::NewFlowRate);
+            let before = admitted(&bench, client, vip, protocol)?;
+            if limits(&key) {
+                ensure!(
+                    (BURST - 1..u32::from(PACKETS)).contains(&before),
+                    "{name}: {before}"
+                );
+                let counted = refused(&bench)?;
+                ensure!(
+                    counted == u64::from(u32::from(PACKETS) - before),
+                    "{name}: {counted}"
+                );
+            } else {
+                ensure!(before == u32::from(PACKETS), "{name}: {before}");
+                ensure!(refused(&bench)? == 0, "{name}");
+            }
+            let (action, _, reason) = bench.run(&known[1])?;
+            ensure!(action == TX, "{name}: a flow under way goes on: {reason:?}");
+        }
+    }
+    Ok(())
+}
+
+/// Mode nat: whatever would open a flow is charged, also a client's port that is used again.
+#[test]
+fn what_would_open_a_flow_is_charged_and_what_goes_on_with_one_is_not() -> Result<()> {
+    const FIN: u8 = 1;
+    let bench = Bench::with(|_, service| service.guard = limited(2, 0))?;
+    bench.ports(3000..=3999)?;
+    for side in FAMILIES {
+        let send = |port, flags| bench.run(&Frame::tcp(side.client(port), side.vip(80), flags, 64, b""));
+        let expect = |port, flags, wanted: Reason| -> Result<()> {
+            let (_, _, reason) = send(port, flags)?;
+            ensure!(reason == wanted, "port {port} flags {flags}: {reason:?}");
+            Ok(())
+        };
+        expect(40_000, SYN, Reason::SentBack)?;
+        for flags in [SYN, ACK, ACK, FIN | ACK] {
+            expect(40_000, flags, Reason::SentBack)?;
+        }
+        expect(40_000, SYN, Reason::SentBack)?;
+        // Two flows have begun; at one a second, not all of these find room.
+        let mut refused = 0;
+        for port in 41_000..41_000 + PACKETS {
+            let (_, _, reason) = send(port, ACK)?;
+            refused += u32::from(reason == Reason::NewFlowRate);
+        }
+        ensure!(refused > 0, "a packet in the middle of no flow opens one");
+        expect(40_000, ACK, Reason::SentBack)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn one_source_does_not_use_up_what_is_there_for_all() -> Result<()> {
+    let bench = Bench::with(|key, service| {
+        if key.protocol == Protocol::Tcp || key.port == 53 {
+            service.guard = limited(2 * BURST, BURST);
+            service.guard.source_bits = if key.address.is_ipv4() { 24 } else { 64 };
+        }
+    })?;
+    bench.ports(3000..=3999)?;
+    for side in FAMILIES {
+        for (port, protocol) in [
+            (80, Protocol::Tcp),
+            (53, Protocol::Udp),
+            (L2DSR, Protocol::Tcp),
+            (GUE_V6, Protocol::Tcp),
+        ] {
+            let name = format!("port {port} {protocol:?}");
+            let vip = side.vip(port);
+            let flooder = client(side, "198.51.100.1", "2001:db8:1::1")?;
+            let neighbour = client(side, "198.51.100.255", "2001:db8:1:0:ffff::")?;
+            let other = client(side, "198.51.101.1", "2001:db8:1:1::1")?;
+            let of_flooder = admitted(&bench, flooder, vip, protocol)?;
+            ensure!(
+                (BURST..u32::from(PACKETS)).contains(&of_flooder),
+                "{name}: {of_flooder}"
+            );
+            let refused = bench.of_service(key(side, port, protocol), Reason::SourceRate)?;
+            ensure!(
+                refused == u64::from(u32::from(PACKETS) - of_flooder),
+                "{name}: {refused}"
+            );
+            let of_neighbour = admitted(&bench, neighbour, vip, protocol)?;
+            ensure!(
+                of_neighbour < u32::from(PACKETS),
+                "{name}: {of_neighbour} of the same source"
+            );
+            let (_, _, reason) = bench.run(&opening(other, 40_000, vip, protocol))?;
+            ensure!(reason == Reason::SentBack, "{name}: another source: {reason:?}");
+        }
+    }
+    Ok(())
+}
+
+/// A flood of sources that never get through does not push out those that are limited.
+#[test]
+fn sources_of_refused_packets_are_not_remembered() -> Result<()> {
+    let bench = Bench::with(|_, service| service.guard = limited(1, BURST))?;
+    bench.ports(3000..=3999)?;
+    let sources: HashMap<_, SourceKey, u64> = HashMap::try_from(bench.map(map_names::GUARD_SOURCES)?)?;
+    for n in 0..200_u8 {
+        let source: IpAddr = [198, 51, 100, n].into();
+        let (_, _, reason) = bench.run(&opening(source, 40_000, V4.vip(80), Protocol::Tcp))?;
+        let known = sources
+            .keys()
+            .filter_map(Result::ok)
+            .any(|key| key.address == NetAddr::from(source));
+        ensure!(known == (reason == Reason::SentBack), "{source}: {reason:?}");
+        if reason == Reason::NewFlowRate {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("nobody was refused")
 }

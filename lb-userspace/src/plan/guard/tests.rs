@@ -22,6 +22,7 @@ fn guard(allow: &[&str], deny: &[&str]) -> Guard {
     Guard {
         allow: list(allow),
         deny: list(deny),
+        ..Guard::default()
     }
 }
 
@@ -197,12 +198,74 @@ fn more_prefixes_than_fit_are_refused() {
         .map(|address| address.to_string().parse().unwrap())
         .collect();
     let many = Guard {
-        allow: Vec::new(),
         deny,
+        ..Guard::default()
     };
     let error = plan(&target([(V4, many)]), &Programmed::default()).unwrap_err();
     assert_eq!(
         error.to_string(),
         "65537 prefixes in guards are more than the 65536 that fit"
     );
+}
+
+#[test]
+fn budgets_come_before_the_service_that_has_them() {
+    let limited = |per_second, burst, bits| Guard {
+        new_flows: Rate { per_second, burst: 0 },
+        source_new_flows: Rate {
+            per_second: burst,
+            burst: 7,
+        },
+        source_bits: bits,
+        ..Guard::default()
+    };
+    let mut programmed = Programmed::default();
+    let steps = converge(&target([(V4, limited(100, 5, 24))]), &mut programmed);
+    let place = |wanted: fn(&Step) -> bool| steps.iter().position(wanted);
+    assert!(
+        place(|step| matches!(step, Step::WriteFlowGuard { .. }))
+            < place(|step| matches!(step, Step::WriteService { .. }))
+    );
+    let service = programmed.services[&V4];
+    assert!(service.has(GUARDS_FLOWS) && !service.has(GUARDS_CLIENTS));
+    let FlowGuard {
+        all,
+        of_source,
+        source_mask,
+        ..
+    } = programmed.flow_guards[&service.id];
+    assert_eq!((all, of_source), (Budget::new(100, 100), Budget::new(5, 7)));
+    assert_eq!(
+        source_mask.v6().to_std().to_string(),
+        "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ff00"
+    );
+
+    let steps = converge(&target([(V4, limited(200, 5, 24))]), &mut programmed);
+    assert_eq!(steps.len(), 1, "the service's record is as it was: {steps:?}");
+    converge(&target([(V4, Guard::default())]), &mut programmed);
+    assert!(!programmed.services[&V4].has(GUARDS_FLOWS));
+    assert_eq!(
+        plan(&target([(V4, Guard::default())]), &programmed),
+        Ok(Vec::new())
+    );
+}
+
+#[test]
+fn a_source_is_an_ipv4_address_or_an_ipv6_network_unless_said_otherwise() {
+    let v6 = "2001:db8::1".parse().unwrap();
+    for (vip, bits, mask) in [
+        (V4.address, 0, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        (V4.address, 32, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        (V4.address, 1, "ffff:ffff:ffff:ffff:ffff:ffff:8000:0"),
+        (v6, 0, "ffff:ffff:ffff:ffff::"),
+        (v6, 128, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),
+        (v6, 1, "8000::"),
+    ] {
+        let guard = Guard {
+            source_bits: bits,
+            ..Guard::default()
+        };
+        let got = flow_guard(vip, &guard).source_mask.v6().to_std();
+        assert_eq!(got.to_string(), mask, "{vip} {bits}");
+    }
 }
