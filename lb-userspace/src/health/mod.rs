@@ -12,6 +12,7 @@ mod error;
 mod machine;
 mod metrics;
 mod monitor;
+mod outside;
 mod phase;
 mod probe;
 mod random;

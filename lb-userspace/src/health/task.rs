@@ -6,7 +6,7 @@ use std::{
     net::SocketAddr,
     sync::Arc,
     thread,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, Instant},
 };
 
 use lb_common::counters::Signals;
@@ -21,10 +21,10 @@ use super::{
     engine::{CheckNo, Engine},
     error::{CheckError, LocalError},
     metrics::HealthMetrics,
+    outside::{Check as _, Outside, World},
     phase::Moment,
-    probe::{Found, Probe, ProbeCache, Probes, PushChecker},
+    probe::Found,
     report::{Report, Reports},
-    settings::CheckKind,
     status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, LastCheck, StatusBoard},
 };
 
@@ -119,15 +119,19 @@ impl HealthHandle {
     }
 }
 
-/// The engine's loop.
+/// The engine on a thread of its own.
 #[derive(Debug)]
-pub struct HealthTask {
+pub struct HealthTask;
+
+/// The engine's loop.
+struct Runner<O: Outside> {
+    outside: O,
     engine: Engine,
     specs: watch::Receiver<Vec<CheckSpec>>,
     signals: mpsc::Receiver<Told>,
     events: mpsc::Sender<HealthEvent>,
     outbox: BTreeMap<CheckId, HealthEvent>,
-    probes: HashMap<CheckNo, (SocketAddr, Duration, Arc<Probes>)>,
+    probes: HashMap<CheckNo, (SocketAddr, Duration, Arc<O::Check>)>,
     running: JoinSet<Finished>,
     aborts: HashMap<CheckNo, AbortHandle>,
     started: HashMap<Id, (CheckNo, Instant)>,
@@ -156,23 +160,27 @@ impl HealthTask {
             .enable_all()
             .build()
             .map_err(SpawnError::EventLoop)?;
-        let (task, handle, receiver) = Self::new(config, metrics);
+        let (task, handle, receiver) = Runner::new(config, metrics, World);
         thread::Builder::new()
             .name("lb-health".to_owned())
             .spawn(move || runtime.block_on(task.run(cancel)))
             .map_err(SpawnError::Thread)?;
         Ok((handle, receiver))
     }
+}
 
+impl<O: Outside> Runner<O> {
     fn new(
         config: HealthConfig,
         metrics: HealthMetrics,
+        outside: O,
     ) -> (Self, HealthHandle, mpsc::Receiver<HealthEvent>) {
         let board = StatusBoard::default();
         let (sender, specs) = watch::channel(Vec::new());
         let (events, receiver) = mpsc::channel(EVENT_DEPTH);
         let (teller, signals) = mpsc::channel(SIGNAL_DEPTH);
         let task = Self {
+            outside,
             engine: Engine::new(config.max_in_flight, config.seed, metrics, board.clone()),
             specs,
             signals,
@@ -195,7 +203,7 @@ impl HealthTask {
 
     async fn run(mut self, cancel: CancellationToken) {
         loop {
-            let passed = self.engine.pass(moment());
+            let passed = self.engine.pass(self.moment());
             self.publish(passed);
             self.start_due();
             self.deliver();
@@ -214,7 +222,7 @@ impl HealthTask {
                     }
                 }
                 Some(told) = self.signals.recv() => {
-                    let events = self.engine.tell(told, moment());
+                    let events = self.engine.tell(told, self.moment());
                     self.publish(events);
                 }
                 targets = self.reports.news() => {
@@ -228,7 +236,7 @@ impl HealthTask {
 
     fn update(&mut self) {
         let specs = self.specs.borrow_and_update().clone();
-        let changes = self.engine.update(specs, moment());
+        let changes = self.engine.update(specs, self.moment());
         for no in changes.stopped {
             self.probes.remove(&no);
             // Dropping the check closes its socket: the target is not checked twice at a time by its successor.
@@ -236,16 +244,10 @@ impl HealthTask {
                 check.abort();
             }
         }
-        let mut cache = ProbeCache::default();
-        for check in changes.started {
-            let probe = Arc::new(if let CheckKind::Push(push) = &check.settings.kind {
-                let judged = check.verdict != Health::Unchecked;
-                Probes::one(Probe::Push(PushChecker::new(push, self.reports.clone(), judged)))
-            } else {
-                Probes::new(&check.settings, &mut cache)
-            });
-            self.probes
-                .insert(check.no, (check.target, check.settings.timeout, probe));
+        let checks = self.outside.checks(&changes.started, &self.reports);
+        for (new, check) in changes.started.iter().zip(checks) {
+            let probe = (new.target, new.settings.timeout, Arc::new(check));
+            self.probes.insert(new.no, probe);
         }
         let targets = self.probes.values().map(|(target, ..)| *target).collect();
         self.reports.retain(&targets);
@@ -290,7 +292,7 @@ impl HealthTask {
             return;
         };
         self.aborts.remove(&no);
-        let now = moment();
+        let now = self.moment();
         let Finished {
             found: Found { outcome, parts },
             latency,
@@ -343,12 +345,12 @@ impl HealthTask {
             }
         }
     }
-}
 
-fn moment() -> Moment {
-    Moment {
-        instant: time::Instant::now().into_std(),
-        wall: SystemTime::now(),
+    fn moment(&self) -> Moment {
+        Moment {
+            instant: time::Instant::now().into_std(),
+            wall: self.outside.wall(),
+        }
     }
 }
 
@@ -364,5 +366,9 @@ async fn room(events: &mpsc::Sender<HealthEvent>) {
     let _ = events.reserve().await;
 }
 
+#[cfg(test)]
+mod day;
+#[cfg(test)]
+mod memory;
 #[cfg(test)]
 mod tests;

@@ -1,4 +1,4 @@
-use std::net::TcpListener;
+use std::{net::TcpListener, time::SystemTime};
 
 use prometheus::Registry;
 
@@ -202,7 +202,7 @@ async fn dropping_all_handles_ends_the_engine() {
 #[tokio::test]
 async fn a_full_channel_keeps_the_latest_verdict() {
     let metrics = HealthMetrics::register(&Registry::new()).unwrap();
-    let (mut task, _handle, mut events) = HealthTask::new(HealthConfig::new(1), metrics);
+    let (mut task, _handle, mut events) = Runner::new(HealthConfig::new(1), metrics, World);
     let event = |backend: &str, health| HealthEvent {
         id: id(backend),
         health,

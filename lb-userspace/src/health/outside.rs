@@ -1,0 +1,64 @@
+//! What the engine's loop needs of the world, so that a test can stand in for it.
+
+use std::{
+    future::Future,
+    net::SocketAddr,
+    time::{Duration, SystemTime},
+};
+
+use super::{
+    engine::NewCheck,
+    probe::{Found, Probe, ProbeCache, Probes, PushChecker},
+    report::Reports,
+    settings::CheckKind,
+    status::Health,
+};
+
+/// What is done each time that a check is due.
+pub(super) trait Check: Send + Sync + 'static {
+    /// Checks `target`, as [`super::probe::Checker::check`] does.
+    fn check(&self, target: SocketAddr, timeout: Duration) -> impl Future<Output = Found> + Send;
+}
+
+impl Check for Probes {
+    async fn check(&self, target: SocketAddr, timeout: Duration) -> Found {
+        Self::check(self, target, timeout).await
+    }
+}
+
+/// Makes checks, and tells people's time.
+pub(super) trait Outside: Send + 'static {
+    /// What checks a target.
+    type Check: Check;
+
+    /// What each of these checks does, in their order.
+    fn checks(&mut self, new: &[NewCheck], reports: &Reports) -> Vec<Self::Check>;
+
+    /// The time on the wall.
+    fn wall(&self) -> SystemTime;
+}
+
+/// The world as it is.
+#[derive(Debug)]
+pub(super) struct World;
+
+impl Outside for World {
+    type Check = Probes;
+
+    fn checks(&mut self, new: &[NewCheck], reports: &Reports) -> Vec<Probes> {
+        let mut cache = ProbeCache::default();
+        let mut probes = |check: &NewCheck| {
+            if let CheckKind::Push(push) = &check.settings.kind {
+                let judged = check.verdict != Health::Unchecked;
+                Probes::one(Probe::Push(PushChecker::new(push, reports.clone(), judged)))
+            } else {
+                Probes::new(&check.settings, &mut cache)
+            }
+        };
+        new.iter().map(&mut probes).collect()
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
+    }
+}
