@@ -68,8 +68,10 @@ mod entry {
     #[xdp(frags)]
     pub(crate) fn wrapper_whole(ctx: XdpContext) -> u32 {
         let longer = (ctx.data_end() - ctx.data()).saturating_sub(FRAME);
+        #[expect(clippy::cast_possible_truncation, reason = "the headers of one tunnel")]
+        let longer = longer as i32;
         // SAFETY: the context of this run.
-        if longer != 0 && unsafe { bpf_xdp_adjust_head(ctx.ctx, longer as i32) } != 0 {
+        if longer != 0 && unsafe { bpf_xdp_adjust_head(ctx.ctx, longer) } != 0 {
             return xdp_action::XDP_ABORTED;
         }
         run(&ctx)
