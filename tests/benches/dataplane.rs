@@ -13,6 +13,8 @@
 mod batch;
 #[path = "dataplane/packets.rs"]
 mod packets;
+#[path = "dataplane/rare.rs"]
+mod rare;
 #[path = "dataplane/setup.rs"]
 mod setup;
 
@@ -58,7 +60,8 @@ fn main() -> Result<()> {
         untranslated::<NetV4>(flows)?;
         untranslated::<NetV6>(flows)?;
     }
-    Ok(())
+    rare::rare::<NetV4>()?;
+    rare::rare::<NetV6>()
 }
 
 /// All cases of a family with so many flows.

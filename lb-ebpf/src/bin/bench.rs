@@ -24,7 +24,7 @@ mod entry {
 
     const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
     /// Words of a packet.
-    const WORDS: usize = 10;
+    const WORDS: usize = 14;
 
     /// The packets, in the order in which they come; the loader sets the capacity.
     #[btf_map]

@@ -9,7 +9,7 @@ use lb_common::{
 };
 
 /// A frame in words, as the wrapper writes it.
-pub(crate) type Frame = [u64; 10];
+pub(crate) type Frame = [u64; 14];
 /// Bytes of a frame.
 const LEN: usize = size_of::<Frame>();
 /// Bytes before the IP header.
@@ -34,6 +34,8 @@ pub(crate) trait Address: Pod + Copy + Default + Eq + 'static {
     fn numbered(net: u8, number: u32) -> IpAddr;
     /// As a map holds it.
     fn of(address: IpAddr) -> Self;
+    /// As the standard library knows it.
+    fn ip(self) -> IpAddr;
     /// A TCP packet.
     fn frame(tuple: &Tuple<Self>, flags: u8) -> Frame;
 }
@@ -54,6 +56,10 @@ impl Address for NetV4 {
             IpAddr::V4(v4) => v4.into(),
             IpAddr::V6(_) => Self(0),
         }
+    }
+
+    fn ip(self) -> IpAddr {
+        self.to_std().into()
     }
 
     fn frame(tuple: &Tuple<Self>, flags: u8) -> Frame {
@@ -95,6 +101,10 @@ impl Address for NetV6 {
         }
     }
 
+    fn ip(self) -> IpAddr {
+        self.to_std().into()
+    }
+
     fn frame(tuple: &Tuple<Self>, flags: u8) -> Frame {
         let mut ip = vec![0x60, 0, 0, 0, 0, (LEN - ETHERNET - 40) as u8, 6, 64];
         for word in tuple.src.0.iter().chain(&tuple.dst.0) {
@@ -112,6 +122,11 @@ fn assemble<A>(ether_type: [u8; 2], ip: &[u8], tuple: &Tuple<A>, flags: u8) -> F
     bytes.extend(tuple.src_port.0.to_ne_bytes());
     bytes.extend(tuple.dst_port.0.to_ne_bytes());
     bytes.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0x10, 0, 0x12, 0x34, 0, 0]);
+    words(bytes)
+}
+
+/// A frame of these bytes, and zeros.
+pub(crate) fn words(mut bytes: Vec<u8>) -> Frame {
     bytes.resize(LEN, 0);
     let mut frame = Frame::default();
     for (word, bytes) in frame.iter_mut().zip(bytes.chunks_exact(8)) {

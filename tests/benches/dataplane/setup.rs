@@ -190,6 +190,13 @@ impl Bench {
         Ok(())
     }
 
+    /// Makes the service's address known as one, for what has no ports.
+    pub(crate) fn announce<A: Address>(&mut self) -> Result<()> {
+        let mut map: HashMap<_, NetAddr, ServiceId> =
+            map_mut(&mut self.lb, map_names::ADDRESSES)?.try_into()?;
+        Ok(map.insert(NetAddr::from(A::VIP), ServiceId(1), 0)?)
+    }
+
     /// Makes the filter let a service's packets pass.
     fn let_pass(&mut self, bit: FilterBit) -> Result<()> {
         let mut filter: Array<_, u64> = map_mut(&mut self.lb, map_names::SERVICE_FILTER)?.try_into()?;

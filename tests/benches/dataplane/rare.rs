@@ -1,0 +1,176 @@
+//! Packets that come seldom, of a service in mode `l2dsr`, so that what is seldom about them is measured.
+
+use std::{net::IpAddr, thread, time::Duration};
+
+use anyhow::{Result, bail, ensure};
+use etherparse::{
+    ArpHardwareId, ArpOperation, ArpPacket, EtherType, Icmpv4Type, Icmpv6Type, IpHeaders, PacketBuilder,
+    PacketBuilderStep, icmpv4, icmpv6,
+};
+use lb_common::{flow::Tuple, limits::ECHO_BURST, service::Mode};
+use lb_tests::lane::Lane;
+
+use crate::{
+    REPEAT, XDP_PASS, XDP_TX, measure, median,
+    packets::{self, Address, Frame, words},
+    setup::{Bench, Program, Way},
+};
+
+/// Datagrams, clients and errors that come in turn.
+const PACKETS: u32 = 1 << 10;
+/// Time in which a service's budget of messages is full again.
+const REFILL: Duration = Duration::from_millis(60);
+/// How often a burst of messages is measured.
+const BURSTS: usize = 101;
+
+/// Measures and prints them.
+pub(crate) fn rare<A: Address>() -> Result<()> {
+    let way = Way {
+        mode: Mode::L2dsr,
+        v6: A::VIP.is_ipv6(),
+    };
+    let _lane = Lane::alone()?;
+    let mut bench = Bench::new::<A>(PACKETS, way)?;
+    bench.announce::<A>()?;
+    let clients = packets::clients::<A>(PACKETS, A::VIP);
+    let of = |make: fn(&Tuple<A>, u32) -> Result<Vec<u8>>| -> Result<Vec<Frame>> {
+        clients
+            .iter()
+            .zip(0..)
+            .map(|(client, id)| Ok(words(make(client, id)?)))
+            .collect()
+    };
+    println!();
+    for (name, frames, verdict) in [
+        ("ARP", of(|_, _| arp())?, XDP_PASS),
+        ("ICMP error", of(|client, _| error(client))?, XDP_TX),
+        (
+            "fragment, first",
+            of(|client, id| fragment(client, id, 0))?,
+            XDP_TX,
+        ),
+        (
+            "fragment, later",
+            of(|client, id| fragment(client, id, 1))?,
+            XDP_TX,
+        ),
+    ] {
+        bench.fill(&frames)?;
+        bench.run(Program::Lb, REPEAT)?;
+        let [floor, ns] = measure(&mut bench, [(Program::Swap, XDP_TX), (Program::Lb, verdict)])?;
+        row::<A>(name, ns, floor);
+    }
+    bench.fill(&of(|client, _| echo(client))?)?;
+    bursts::<A>(&mut bench)
+}
+
+fn row<A: Address>(case: &str, ns: f64, floor: f64) {
+    println!(
+        "{case:<26} {:>6} {PACKETS:>9} {ns:>8.1} {:>9.2}",
+        A::NAME,
+        ns / floor
+    );
+}
+
+/// Answers to echo requests, which have a limit: a burst at a time.
+fn bursts<A: Address>(bench: &mut Bench) -> Result<()> {
+    let (mut floors, mut times) = (Vec::new(), Vec::new());
+    for _ in 0..BURSTS {
+        floors.push(bench.run(Program::Swap, ECHO_BURST)?.0);
+        let (ns, verdict) = bench.run(Program::Lb, ECHO_BURST)?;
+        ensure!(verdict == XDP_TX, "XDP action {verdict}");
+        times.push(ns);
+        thread::sleep(REFILL);
+    }
+    row::<A>("echo answered, in bursts", median(times), median(floors));
+    Ok(())
+}
+
+type Builder = PacketBuilderStep<IpHeaders>;
+
+/// Where the IP header begins.
+const IP: usize = 14;
+
+fn ip<A: Address>(from: A, to: A) -> Result<Builder> {
+    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]);
+    match (from.ip(), to.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => Ok(builder.ipv4(from.octets(), to.octets(), 64)),
+        (IpAddr::V6(from), IpAddr::V6(to)) => Ok(builder.ipv6(from.octets(), to.octets(), 64)),
+        families => bail!("families differ: {families:?}"),
+    }
+}
+
+fn arp() -> Result<Vec<u8>> {
+    let packet = ArpPacket::new(
+        ArpHardwareId::ETHERNET,
+        EtherType::IPV4,
+        ArpOperation::REQUEST,
+        &[2, 0, 0, 0, 0, 2],
+        &[10, 0, 0, 1],
+        &[0; 6],
+        &[192, 0, 2, 10],
+    )?;
+    let mut bytes = Vec::new();
+    PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], [0xff; 6])
+        .arp(packet)
+        .write(&mut bytes)?;
+    Ok(bytes)
+}
+
+fn echo<A: Address>(client: &Tuple<A>) -> Result<Vec<u8>> {
+    let (mut bytes, ip) = (Vec::new(), ip(client.src, client.dst)?);
+    if A::VIP.is_ipv4() {
+        ip.icmpv4_echo_request(1, 1).write(&mut bytes, b"ping")?;
+    } else {
+        ip.icmpv6_echo_request(1, 1).write(&mut bytes, b"ping")?;
+    }
+    Ok(bytes)
+}
+
+/// "Port unreachable" about what a backend sent to a client.
+fn error<A: Address>(client: &Tuple<A>) -> Result<Vec<u8>> {
+    let mut about = Vec::new();
+    ip(client.dst, client.src)?
+        .udp(client.dst_port.get(), client.src_port.get())
+        .write(&mut about, b"")?;
+    // As TCP: the service is one of TCP.
+    let protocol = IP + if A::VIP.is_ipv4() { 9 } else { 6 };
+    about[protocol] = 6;
+    let (mut bytes, ip) = (Vec::new(), ip(client.src, client.dst)?);
+    if A::VIP.is_ipv4() {
+        ip.icmpv4(Icmpv4Type::DestinationUnreachable(
+            icmpv4::DestUnreachableHeader::Port,
+        ))
+        .write(&mut bytes, &about[IP..])?;
+    } else {
+        ip.icmpv6(Icmpv6Type::DestinationUnreachable(
+            icmpv6::DestUnreachableCode::Port,
+        ))
+        .write(&mut bytes, &about[IP..])?;
+    }
+    Ok(bytes)
+}
+
+/// One of two fragments of 24 bytes.
+fn fragment<A: Address>(client: &Tuple<A>, id: u32, number: u16) -> Result<Vec<u8>> {
+    const BYTES: u16 = 24;
+    let mut bytes = Vec::new();
+    ip(client.src, client.dst)?
+        .tcp(client.src_port.get(), client.dst_port.get(), 1, 4_096)
+        .ack(1)
+        .write(&mut bytes, &[0; 4])?;
+    let word = number * BYTES;
+    let more = u16::from(number == 0);
+    if A::VIP.is_ipv4() {
+        bytes[IP + 4..IP + 6].copy_from_slice(&(id as u16).to_be_bytes());
+        bytes[IP + 6..IP + 8].copy_from_slice(&(more << 13 | word >> 3).to_be_bytes());
+    } else {
+        bytes[IP + 4..IP + 6].copy_from_slice(&(BYTES + 8).to_be_bytes());
+        bytes[IP + 6] = 44;
+        let [high, low] = (word | more).to_be_bytes();
+        let [a, b, c, d] = id.to_be_bytes();
+        let header = [6, 0, high, low, a, b, c, d];
+        bytes.splice(IP + 40..IP + 40, header);
+    }
+    Ok(bytes)
+}
