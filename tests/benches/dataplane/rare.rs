@@ -1,6 +1,6 @@
 //! Packets that come seldom, of a service in mode `l2dsr`, so that what is seldom about them is measured.
 
-use std::{net::IpAddr, thread, time::Duration};
+use std::net::IpAddr;
 
 use anyhow::{Result, bail, ensure};
 use etherparse::{
@@ -18,8 +18,6 @@ use crate::{
 
 /// Datagrams, clients and errors that come in turn.
 const PACKETS: u32 = 1 << 10;
-/// Time in which a service's budget of messages is full again.
-const REFILL: Duration = Duration::from_millis(60);
 /// How often a burst of messages is measured.
 const BURSTS: usize = 101;
 
@@ -76,11 +74,11 @@ fn row<A: Address>(case: &str, ns: f64, floor: f64) {
 fn bursts<A: Address>(bench: &mut Bench) -> Result<()> {
     let (mut floors, mut times) = (Vec::new(), Vec::new());
     for _ in 0..BURSTS {
+        bench.refill()?;
         floors.push(bench.run(Program::Swap, ECHO_BURST)?.0);
         let (ns, verdict) = bench.run(Program::Lb, ECHO_BURST)?;
         ensure!(verdict == XDP_TX, "XDP action {verdict}");
         times.push(ns);
-        thread::sleep(REFILL);
     }
     row::<A>("echo answered, in bursts", median(times), median(floors));
     Ok(())

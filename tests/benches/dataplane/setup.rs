@@ -16,6 +16,7 @@ use aya::{
 use lb_common::{
     addr::{NetAddr, NetPort, NetV4, NetV6},
     backend::{ALIVE, Backend, BackendId, Generation, IN_USE, IPV6, RESOLVED},
+    budget::Buckets,
     flow::{NatFlow, REPLY, Tuple},
     limits::MAX_BACKENDS,
     map_names,
@@ -195,6 +196,12 @@ impl Bench {
         let mut map: HashMap<_, NetAddr, ServiceId> =
             map_mut(&mut self.lb, map_names::ADDRESSES)?.try_into()?;
         Ok(map.insert(NetAddr::from(A::VIP), ServiceId(1), 0)?)
+    }
+
+    /// Gives the service all of its budgets again.
+    pub(crate) fn refill(&mut self) -> Result<()> {
+        let mut map: Array<_, Buckets> = map_mut(&mut self.lb, map_names::BUCKETS)?.try_into()?;
+        Ok(map.set(1, Buckets::default(), 0)?)
     }
 
     /// Makes the filter let a service's packets pass.
