@@ -1,15 +1,18 @@
 //! Checkers against real sockets on loopback. Where a time-out must pass, time is simulated: it jumps to the next
-//! timer whenever nothing else is to do, so that no test waits and no machine is too slow.
+//! timer when nothing else is to do, but not before what is on its way had time to arrive ([`settled`]).
 
 use std::{
     fs,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
 };
 
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpSocket, TcpStream},
-    task::yield_now,
+    task::{spawn_blocking, yield_now},
     time::{self, Instant},
 };
 
@@ -26,6 +29,8 @@ use crate::health::{error::Stage, status::LastCheck};
 /// Longer than any stall of the machine, for tests that run in real time.
 const PLENTY: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
+/// Real time for what is on its way between two sockets of this machine: a busy kernel delivers late.
+const DELIVERY: Duration = Duration::from_millis(250);
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
@@ -102,6 +107,19 @@ async fn serve(mut stream: TcpStream, answers: &[Answer], requests: Arc<std::syn
         }
     }
     let _ = stream.read(&mut [0; 1]).await;
+}
+
+/// Awaits a check in simulated time, which stands still meanwhile: for [`DELIVERY`] of real time at most.
+async fn settled<T>(check: impl Future<Output = T>) -> T {
+    let (over, wait) = mpsc::channel::<()>();
+    // Simulated time does not move while there is blocking work.
+    let held = spawn_blocking(move || {
+        let _ = wait.recv_timeout(DELIVERY);
+    });
+    let outcome = check.await;
+    drop(over);
+    held.await.unwrap();
+    outcome
 }
 
 /// A port that is taken and refuses.
@@ -329,7 +347,7 @@ async fn each_failure_has_its_own_error() {
             http.max_body = 1000;
         });
         let started = Instant::now();
-        let error = checker.check(peer.address, timeout).await.unwrap_err();
+        let error = settled(checker.check(peer.address, timeout)).await.unwrap_err();
         assert_eq!(class(&error), expected);
         // Simulated time: one tick of the timer wheel at most.
         assert!(
@@ -370,7 +388,7 @@ async fn time_out_covers_the_whole_check_not_each_read() {
         }
     });
     let started = Instant::now();
-    let error = http(any).check(target, SECOND).await.unwrap_err();
+    let error = settled(http(any).check(target, SECOND)).await.unwrap_err();
     assert_eq!(
         error,
         CheckError::TimedOut {

@@ -55,20 +55,21 @@ async fn datagrams_are_answered_as_expected_or_fail_in_their_own_way() {
         answering(None).await,
         closed().await,
     );
-    assert!(udp(Some("^pong$")).check(pong, SECOND).await.is_ok());
-    assert!(udp(None).check(pong, SECOND).await.is_ok());
+    assert!(settled(udp(Some("^pong$")).check(pong, SECOND)).await.is_ok());
+    assert!(settled(udp(None).check(pong, SECOND)).await.is_ok());
     // Many services answer only what they understand.
-    assert!(udp(None).check(silent, SECOND).await.is_ok());
-    let error = udp(Some("^pong$")).check(silent, SECOND).await.unwrap_err();
+    assert!(settled(udp(None).check(silent, SECOND)).await.is_ok());
+    let error = settled(udp(Some("^pong$")).check(silent, SECOND))
+        .await
+        .unwrap_err();
     assert_eq!(class(&error), "timed out in Request");
     for expect in [None, Some("pong")] {
         assert_eq!(
-            udp(expect).check(closed, SECOND).await,
+            settled(udp(expect).check(closed, SECOND)).await,
             Err(CheckError::Refused(closed))
         );
     }
-    let error = udp(Some("^ping$"))
-        .check(pong, SECOND)
+    let error = settled(udp(Some("^ping$")).check(pong, SECOND))
         .await
         .unwrap_err()
         .to_string();
@@ -82,19 +83,17 @@ async fn datagrams_are_answered_as_expected_or_fail_in_their_own_way() {
 async fn a_name_server_that_fails_says_how() {
     let closed = closed().await;
     assert_eq!(
-        dns(Transport::Udp).check(closed, SECOND).await,
+        settled(dns(Transport::Udp).check(closed, SECOND)).await,
         Err(CheckError::Refused(closed))
     );
-    let error = dns(Transport::Udp)
-        .check(answering(None).await, SECOND)
+    let error = settled(dns(Transport::Udp).check(answering(None).await, SECOND))
         .await
         .unwrap_err();
     assert_eq!(class(&error), "timed out in Request");
     // Too short for an id: no answer to anybody else either.
     let garbage = answering(Some(b"?")).await;
     assert_eq!(
-        dns(Transport::Udp)
-            .check(garbage, SECOND)
+        settled(dns(Transport::Udp).check(garbage, SECOND))
             .await
             .unwrap_err()
             .to_string(),
@@ -102,7 +101,7 @@ async fn a_name_server_that_fails_says_how() {
     );
     let (_taken, refusing) = refusing();
     assert_eq!(
-        dns(Transport::Tcp).check(refusing, SECOND).await,
+        settled(dns(Transport::Tcp).check(refusing, SECOND)).await,
         Err(CheckError::Refused(refusing))
     );
 }
@@ -125,7 +124,7 @@ async fn a_name_server_that_stops_within_its_answer_says_where() {
             (!close).then_some(stream)
         };
         let checker = dns(Transport::Tcp);
-        let (outcome, _open) = tokio::join!(checker.check(target, SECOND), serve);
+        let (outcome, _open) = settled(async { tokio::join!(checker.check(target, SECOND), serve) }).await;
         assert_eq!(class(&outcome.unwrap_err()), expected);
     }
 }

@@ -233,7 +233,7 @@ async fn each_failure_has_its_own_error() {
             http.max_body = 1000;
         });
         let started = Instant::now();
-        let error = checker.check(target, timeout).await.unwrap_err();
+        let error = settled(checker.check(target, timeout)).await.unwrap_err();
         assert_eq!(class(&error), expected, "{reply:?}");
         // Simulated time: one tick of the timer wheel at most.
         assert!(
@@ -249,7 +249,7 @@ async fn each_failure_has_its_own_error() {
 async fn refused_and_black_hole() {
     let (_taken, target) = refusing();
     assert_eq!(
-        http2(any).check(target, SECOND).await,
+        settled(http2(any).check(target, SECOND)).await,
         Err(CheckError::Refused(target))
     );
     let (_listener, _filler, target) = black_hole();

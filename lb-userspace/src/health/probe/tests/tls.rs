@@ -283,7 +283,7 @@ async fn peers_without_tls_are_told_apart() {
             Some(stream)
         };
         let checker = TlsChecker::new(&ca.settings()).unwrap();
-        let (outcome, _open) = tokio::join!(checker.check(target, SECOND), serve);
+        let (outcome, _open) = settled(async { tokio::join!(checker.check(target, SECOND), serve) }).await;
         let error = outcome.unwrap_err();
         let found = if matches!(error, CheckError::Tls { .. }) {
             "tls".to_owned()

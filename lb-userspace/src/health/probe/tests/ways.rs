@@ -103,7 +103,8 @@ async fn every_kind_tells_refusal_silence_end_and_reset_apart() {
         ];
         for (expected, target) in cases.into_iter().zip([refusing, hole, silent, closes, resets]) {
             let started = Instant::now();
-            let outcome = ProbeCache::default().probe(&settings).check(target, SECOND).await;
+            let probe = ProbeCache::default().probe(&settings);
+            let outcome = settled(probe.check(target, SECOND)).await;
             assert_eq!(outcome, Err(expected), "{name}");
             // Simulated time: one tick of the timer wheel at most.
             let took = started.elapsed();
