@@ -249,18 +249,25 @@ fn try_follow<A: Fragmented>(packet: &Packet) -> Result<Verdict, Reason> {
         return dropped(service, Reason::FragmentAlone);
     }
     match went.kind {
-        AS_IS => {
-            let backend = owner(went)?;
-            maps::count_forward(went.service, went.backend, u64::from(packet.frame_len), false);
-            direct::send::<A>(packet, &part.ip, backend, went.hash, limit)
-                .or_else(|reason| dropped(went.service, reason))
-        }
+        AS_IS => pass_on(packet, part, went, limit).or_else(|reason| dropped(went.service, reason)),
         ROUTED => route(packet, part, datagram, went).or_else(|reason| dropped(went.service, reason)),
         FORWARD | REPLY => {
             translate(packet, part, datagram, went, limit).or_else(|reason| dropped(went.service, reason))
         }
         _ => Err(Reason::Fragment),
     }
+}
+
+#[inline(always)]
+fn pass_on<A: Fragmented>(
+    packet: &Packet,
+    part: &Part,
+    went: &Went<A>,
+    limit: &core::cell::Cell<u32>,
+) -> Result<Verdict, Reason> {
+    let verdict = direct::send::<A>(packet, &part.ip, owner(went)?, went.hash, limit)?;
+    maps::count_forward(went.service, went.backend, u64::from(packet.frame_len), false);
+    Ok(verdict)
 }
 
 #[inline(always)]

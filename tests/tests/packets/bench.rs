@@ -216,6 +216,12 @@ impl Bench {
             + entries::<TupleV6, FlowRecord>(self.map(map_names::OPENING_V6)?)?)
     }
 
+    /// Packets that were forwarded to backends, of all services.
+    pub(crate) fn forwarded(&self) -> Result<u64> {
+        let snapshot = self.datapath.stats().snapshot()?;
+        Ok(snapshot.services.values().map(|traffic| traffic.packets).sum())
+    }
+
     /// Runs the program once. Returns the action, the frame that comes out, and the one reason that was counted.
     pub(crate) fn run(&self, frame: &Frame) -> Result<(u32, Frame, Reason)> {
         let before = self.counted()?;

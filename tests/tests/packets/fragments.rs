@@ -261,6 +261,7 @@ fn what_stops_a_packet_stops_a_fragment() -> Result<()> {
         let direct = split(&datagram(side, IPIP_V4, 40_000), 21);
         bench.run(&nat[0])?;
         bench.run(&direct[0])?;
+        let forwarded = bench.forwarded()?;
         bench.dropped("last hop", &nat[1].clone().set(hops, 1), Reason::TtlExpired)?;
         bench.change_backends(|backend| backend.mtu = 40)?;
         bench.dropped("too big to translate", &nat[1], Reason::TooBig)?;
@@ -277,6 +278,10 @@ fn what_stops_a_packet_stops_a_fragment() -> Result<()> {
         bench.dropped("in other hands", &nat[1], Reason::NoBackend)?;
         bench.dropped("in other hands", &direct[1], Reason::NoBackend)?;
         reborn(u16::MAX)?;
+        ensure!(
+            bench.forwarded()? == forwarded,
+            "what was dropped counts as forwarded"
+        );
         let (action, ..) = bench.run(&nat[1])?;
         ensure!(action == TX, "and it goes on");
 
