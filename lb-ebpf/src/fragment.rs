@@ -3,7 +3,7 @@
 //!
 //! The functions that are not generic are what the verifier calls global, as in [`crate::open`].
 
-use core::mem::offset_of;
+use core::mem::{MaybeUninit, offset_of};
 
 use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_get_prandom_u32};
 use lb_common::{
@@ -317,8 +317,9 @@ fn route<A: Fragmented>(
     from: &Datagram<A>,
     went: &Went<A>,
 ) -> Result<Verdict, Reason> {
-    let mut route = Route::default();
-    let by_kernel = dnat::leaves_by_kernel(&mut route, packet, &part.ip, &went.src, &went.dst)?;
+    let mut place = MaybeUninit::uninit();
+    let route = Route::clear(&mut place);
+    let by_kernel = dnat::leaves_by_kernel(route, packet, &part.ip, &went.src, &went.dst)?;
     nat::may_route(&part.ip)?;
     maps::count_reply(went.service, went.backend, u64::from(packet.frame_len));
     if by_kernel {

@@ -95,7 +95,8 @@ impl NextHop {
     // Not inlined: the stack of a fallback.
     #[inline(never)]
     fn ask_kernel<A: Family>(packet: &Packet, src: &A, dst: &A) -> Result<Self, Reason> {
-        let mut route = Route::default();
+        let mut place = MaybeUninit::uninit();
+        let route = Route::clear(&mut place);
         match route.ask(packet, src, dst, 0) {
             BPF_FIB_LKUP_RET_SUCCESS => Ok(route.next_hop(packet)),
             // No route, no neighbour yet, forwarding disabled.
@@ -122,21 +123,19 @@ impl NextHop {
 /// A look-up in the kernel's routes and neighbours.
 pub(crate) struct Route(bpf_fib_lookup);
 
-impl Default for Route {
+impl Route {
+    /// A place for one, cleared where it stands: a copy of it would be cleared by a call of memset, byte by byte, with a
+    /// frame of stack of its own.
     #[inline(always)]
-    fn default() -> Self {
-        let mut params = MaybeUninit::<bpf_fib_lookup>::uninit();
-        for word in 0..size_of::<bpf_fib_lookup>() / size_of::<u32>() {
-            // Volatile, or it becomes a call of memset, which goes byte by byte.
-            // SAFETY: that many words fit.
-            unsafe { params.as_mut_ptr().cast::<u32>().add(word).write_volatile(0) };
+    pub(crate) fn clear(place: &mut MaybeUninit<Self>) -> &mut Self {
+        for word in 0..size_of::<Self>() / size_of::<u32>() {
+            // SAFETY: that many words fit. Volatile, or it becomes that call all the same.
+            unsafe { place.as_mut_ptr().cast::<u32>().add(word).write_volatile(0) };
         }
         // SAFETY: integers and unions of them, for which zero is a value.
-        Self(unsafe { params.assume_init() })
+        unsafe { place.assume_init_mut() }
     }
-}
 
-impl Route {
     /// Asks for the way of a packet of `len` bytes, 0 where its length does not count. Returns one of the kernel's
     /// `BPF_FIB_LKUP_RET_*`: only success leaves a next hop.
     #[inline(always)]

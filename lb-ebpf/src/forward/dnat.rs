@@ -18,7 +18,7 @@ use crate::{
     quote, service,
     verdict::{self, Verdict},
 };
-use core::mem::offset_of;
+use core::mem::{MaybeUninit, offset_of};
 
 use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
@@ -222,8 +222,9 @@ fn try_reply<A: Family>(
     flow: &NatFlow<A>,
     whose: &ReplyAs<A>,
 ) -> Result<Reason, Reason> {
-    let mut route = Route::default();
-    let by_kernel = leaves_by_kernel(&mut route, packet, ip, &flow.src, &flow.dst)?;
+    let mut place = MaybeUninit::uninit();
+    let route = Route::clear(&mut place);
+    let by_kernel = leaves_by_kernel(route, packet, ip, &flow.src, &flow.dst)?;
     if ip.protocol != Protocol::Icmp {
         service::check_ours::<A>(packet, ip)?;
     } else if packet.is_multicast() {
