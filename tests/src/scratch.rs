@@ -78,7 +78,7 @@ fn remove(path: &Path) {
         .filter(|mount| Path::new(mount).starts_with(path));
     // Later mounts may lie in earlier ones.
     for mount in inside.collect::<Vec<_>>().into_iter().rev() {
-        let _ = Command::new("umount").arg("--lazy").arg(mount).status();
+        let _ = Command::new("umount").arg("-l").arg(mount).status();
     }
     let _ = fs::remove_dir_all(path);
 }

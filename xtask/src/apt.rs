@@ -132,6 +132,15 @@ fn apt(step: &str, log: &str, words: &[&str]) -> Result<()> {
     }
 }
 
+/// The first package that `package` depends on: for packages that only stand for the newest of their kind.
+pub(crate) fn dependency(package: &str) -> Option<String> {
+    let listed = workspace::output_of(Command::new("apt-cache").args(["depends", package]))?;
+    let name = listed
+        .lines()
+        .find_map(|line| line.trim().strip_prefix("Depends: "))?;
+    Some(name.to_owned())
+}
+
 /// Unpacks packages into `dir` without installing them: for servers that tests start themselves, whose installation
 /// would start and enable a service of the machine.
 ///

@@ -15,6 +15,7 @@ mod tidy;
 mod time_limit;
 mod toolchain;
 mod verifier;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;

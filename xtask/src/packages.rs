@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     apt,
     toolchain::Toolchain,
-    workspace,
+    vm, workspace,
     workspace::{cache_dir, find_program, program_dirs},
 };
 
@@ -74,6 +74,12 @@ const PEER_LIBRARIES: [&str; 7] = [
     "libsystemd0",
 ];
 
+/// What virtual machines are made of.
+const VM_TOOLS: [Program; 2] = [
+    Program::new("qemu-system-x86_64", "qemu-system-x86"),
+    Program::new("busybox", "busybox-static"),
+];
+
 /// Sees to it that every program the root lanes call is there, installing what is missing.
 ///
 /// # Errors
@@ -89,6 +95,15 @@ pub(crate) fn ensure(toolchain: &Toolchain, yes: bool) -> Result<()> {
 /// As [`ensure`].
 pub(crate) fn ensure_peers(yes: bool) -> Result<()> {
     install(PEER_TOOLS.iter(), &PEER_SERVERS, &PEER_LIBRARIES, yes)
+}
+
+/// Sees to it that virtual machines can run, with a kernel for them.
+///
+/// # Errors
+/// As [`ensure`].
+pub(crate) fn ensure_vm(yes: bool) -> Result<()> {
+    install(VM_TOOLS.iter(), &[], &[], yes)?;
+    vm::ensure_kernel()
 }
 
 /// Installs those of `tools`, and unpacks those of `servers`, that are not there.

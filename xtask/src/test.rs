@@ -6,7 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
     build::{self, Profile},
@@ -15,7 +15,7 @@ use crate::{
     tidy,
     time_limit::TimeLimit,
     toolchain::{BPF_TARGET, Toolchain},
-    verifier,
+    verifier, vm,
     workspace::{Workspace, run},
 };
 
@@ -39,10 +39,13 @@ enum Lane {
     Packets,
     /// Real sockets in network namespaces; root
     Netns,
+    /// The same on the oldest kernel, in a virtual machine
+    Kernels,
 }
 
-/// The test program of the lane `packets`; every other one of `lb-tests` belongs to the lane `netns`.
+/// The test programs of the lanes `packets` and `kernels`; every other one of `lb-tests` belongs to the lane `netns`.
 const PACKETS: &str = "packets";
+const KERNELS: &str = "kernels";
 
 /// Runs `cargo xtask test`.
 ///
@@ -53,7 +56,7 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     let all = options.lane.is_none();
     let mut summary = Summary::default();
     let mut toolchain = None;
-    if all || wanted(Lane::Packets) || wanted(Lane::Netns) {
+    if options.lane != Some(Lane::Unit) {
         summary.check("setup", || {
             packages::ensure(toolchain.insert(setup::ensure(options.yes)?), options.yes)
         });
@@ -78,6 +81,11 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     if wanted(Lane::Netns) {
         summary.lane("netns", |count| {
             root_lane(workspace, &netns_programs(workspace)?, count)
+        });
+    }
+    if wanted(Lane::Kernels) {
+        summary.lane("kernels", |count| {
+            counted(&mut vm::command(workspace, KERNELS, options.yes)?, count)
         });
     }
     println!("{}", summary.table());
@@ -173,20 +181,21 @@ fn root_lane(workspace: &Workspace, programs: &[String], count: &mut Count) -> R
     counted(&mut command, count)
 }
 
-/// Every test program of `lb-tests` but the packet tables.
+/// Every test program of `lb-tests` without a lane of its own.
 fn netns_programs(workspace: &Workspace) -> Result<Vec<String>> {
     let mut programs = workspace.targets("tests/tests")?;
-    programs.retain(|program| program != PACKETS);
+    programs.retain(|program| program != PACKETS && program != KERNELS);
     Ok(programs)
 }
 
-/// Runs a cargo test command, shows its output as it comes and counts what it says.
+/// Runs a command that runs tests, shows its output as it comes and counts what it says.
 fn counted(command: &mut Command, count: &mut Count) -> Result<()> {
+    let name = command.get_program().display().to_string();
     let mut child = command
         .stdout(Stdio::piped())
         .spawn()
-        .context("cannot start cargo")?;
-    let output = child.stdout.take().context("cargo has no output")?;
+        .with_context(|| format!("cannot start {name}"))?;
+    let output = child.stdout.take().context("no output")?;
     let limit = TimeLimit::start(child.id());
     for line in BufReader::new(output).lines() {
         let line = line?;
@@ -195,8 +204,6 @@ fn counted(command: &mut Command, count: &mut Count) -> Result<()> {
     }
     let status = child.wait()?;
     limit.check()?;
-    if !status.success() {
-        bail!("cargo test: {status}");
-    }
+    ensure!(status.success(), "{name}: {status}");
     Ok(())
 }

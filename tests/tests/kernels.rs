@@ -1,0 +1,88 @@
+//! On the oldest kernel that `lb` promises to run on, in a virtual machine: the program loads, every mode forwards, and
+//! backends behind the kernel's own VLAN devices are reached.
+
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context, Result, ensure};
+use lb_tests::{
+    client::http_requests,
+    config::{Service, file},
+    daemon::Daemon,
+    decap::Decap,
+    http::HttpServer,
+    lane::Lane,
+    netns::Netns,
+    topology::{Family, Shape, Topology},
+};
+
+const PORT: u16 = 8080;
+const REQUESTS: u16 = 20;
+/// Of the backends' link, and of their own network in it.
+const VLAN: u16 = 10;
+
+/// A mode, and the last part of its services' addresses.
+const MODES: [(&str, u8); 4] = [("nat", 10), ("l2dsr", 11), ("ipip", 12), ("gue", 13)];
+
+/// The address of host `n` in the VLAN.
+fn in_vlan(family: Family, n: u8) -> IpAddr {
+    match family {
+        Family::V4 => [10, 10, 0, n].into(),
+        Family::V6 => [0xfd10, 0, 0, 0, 0, 0, 0, n.into()].into(),
+    }
+}
+
+/// Puts a VLAN device on a host's link.
+fn join_vlan(ns: &Netns, n: u8) -> Result<()> {
+    let (v4, v6) = (in_vlan(Family::V4, n), in_vlan(Family::V6, n));
+    ns.ip(&format!(
+        "link add link eth0 name vlan type vlan id {VLAN}\nlink set vlan up\n\
+         addr add {v4}/24 dev vlan\naddr add {v6}/64 dev vlan nodad"
+    ))
+}
+
+#[test]
+fn every_mode_reaches_a_backend_behind_a_vlan_of_the_kernel() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let net = Topology::new(Shape::OneArmed, 1)?;
+    let backend = &net.backends[0].ns;
+    join_vlan(&net.lb.ns, 1)?;
+    join_vlan(backend, 10)?;
+    // Its answers go to clients themselves, which are not in the VLAN; it never announces services.
+    backend.sysctl("net/ipv4/conf/all/arp_ignore", "1")?;
+    backend.sysctl("net/ipv4/conf/all/arp_announce", "2")?;
+    let mut services = Vec::new();
+    let mut servers = Vec::new();
+    for family in Family::BOTH {
+        let address = SocketAddr::new(in_vlan(family, 10), PORT);
+        let mut addresses = vec![address];
+        for (mode, n) in MODES {
+            let vip = SocketAddr::new(net.vip(family, n), PORT);
+            if mode != "nat" {
+                let bits = if vip.is_ipv4() { 32 } else { 128 };
+                backend.ip(&format!("addr add {}/{bits} dev lo nodad", vip.ip()))?;
+                addresses.push(vip);
+            }
+            let service =
+                Service::tcp(&format!("{mode}-{family:?}"), vip).keys(&format!("mode = \"{mode}\""));
+            services.push(service.backend("b0", address, 1));
+        }
+        servers.push(HttpServer::start(backend, "b0", &addresses)?);
+    }
+    let balancer = Family::BOTH.map(|family| in_vlan(family, 1).to_string());
+    // Attached to the link below the VLAN: that is where tagged frames arrive.
+    let _decap = Decap::start(backend, "eth0", &balancer)?;
+    let mut daemon = Daemon::new(&net.lb.ns, net.lb_interfaces())?.config(&file(&services))?;
+    daemon.start()?;
+    for ((mode, n), first_port) in MODES.into_iter().zip((20_000..).step_by(1000)) {
+        for family in Family::BOTH {
+            let vip = SocketAddr::new(net.vip(family, n), PORT);
+            let report = http_requests(&net.client.ns, vip, first_port, REQUESTS, 4)?;
+            report
+                .ensure_complete(REQUESTS.into())
+                .with_context(|| format!("{mode} for {vip}"))?;
+        }
+    }
+    let metrics = daemon.metrics()?;
+    ensure!(metrics.count("lb_drops_total", &[]) == 0, "packets were dropped");
+    daemon.stop()
+}

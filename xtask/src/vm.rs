@@ -1,0 +1,185 @@
+//! A virtual machine with Debian's kernel, Linux 6.1 on Debian 12: the oldest that `lb` promises to run on. Its root
+//! file system lives in memory and holds a test program with what it calls, each file at the place it has here.
+//!
+//! The processor is emulated in software, so that it runs inside of other virtual machines too; what depends on speed
+//! has no place there.
+
+use std::{
+    ffi::OsStr,
+    fs,
+    os::unix::fs::{PermissionsExt, symlink},
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result, bail};
+
+use crate::{
+    apt,
+    build::Profile,
+    packages,
+    workspace::{Workspace, cache_dir, find_program, output_of, run},
+};
+
+/// The package that stands for the newest kernel of the release.
+const KERNEL: &str = "linux-image-cloud-amd64";
+/// What tests call in it.
+const PROGRAMS: [&str; 4] = ["busybox", "ip", "tc", "ethtool"];
+/// Modules of the kernel that devices of tests are made of, with those they need in turn.
+const MODULES: [&str; 2] = ["net", "drivers/net"];
+const INIT: &str = include_str!("vm/init.sh");
+/// The command that runs a test program of `lb-tests` in a virtual machine, with the `lb` of the release profile. What
+/// the program says tells whether it passed; the command fails only where there was no machine.
+///
+/// # Errors
+/// When the kernel, or a program for the machine, is missing, or the test program does not build.
+pub(crate) fn command(workspace: &Workspace, program: &str, yes: bool) -> Result<Command> {
+    packages::ensure_vm(yes)?;
+    let boot = kernel_dir()?.join("boot");
+    let version = version(&boot)?;
+    let test = build(workspace, program)?;
+    let image = image(workspace, &test, &version)?;
+    let mut qemu = Command::new("qemu-system-x86_64");
+    qemu.args([
+        "-accel",
+        "tcg,thread=multi",
+        "-cpu",
+        "max",
+        "-smp",
+        "2",
+        "-m",
+        "2048",
+    ])
+    .args([
+        "-display",
+        "none",
+        "-serial",
+        "stdio",
+        "-nic",
+        "none",
+        "-no-reboot",
+    ])
+    .args(["-device", "isa-debug-exit,iobase=0xf4,iosize=1"])
+    .arg("-kernel")
+    .arg(boot.join(format!("vmlinuz-{version}")))
+    .arg("-initrd")
+    .arg(image)
+    .arg("-append")
+    // Words after the dashes are arguments of the first process.
+    .arg(format!("console=ttyS0 quiet panic=-1 -- {}", test.display()));
+    packages::in_path(&mut qemu)?;
+    Ok(qemu)
+}
+
+/// Sees to it that a kernel is there.
+///
+/// # Errors
+/// When it cannot be fetched.
+pub(crate) fn ensure_kernel() -> Result<()> {
+    let dir = kernel_dir()?;
+    if version(&dir.join("boot")).is_ok() {
+        return Ok(());
+    }
+    let package = apt::dependency(KERNEL).with_context(|| format!("no package {KERNEL} here"))?;
+    apt::unpack(&[&package], &dir).context("fetching a kernel")
+}
+
+fn kernel_dir() -> Result<PathBuf> {
+    Ok(cache_dir()?.join("kernel"))
+}
+
+/// The version of the kernel whose files lie in `boot`.
+fn version(boot: &Path) -> Result<String> {
+    for entry in fs::read_dir(boot).with_context(|| format!("cannot read {}", boot.display()))? {
+        if let Some(version) = entry?.file_name().to_string_lossy().strip_prefix("vmlinuz-") {
+            return Ok(version.to_owned());
+        }
+    }
+    bail!("no kernel in {}", boot.display())
+}
+
+/// Builds the test program and gives its file.
+fn build(workspace: &Workspace, program: &str) -> Result<PathBuf> {
+    let messages = output_of(
+        workspace
+            .cargo()
+            .args(["test", "--no-run", "--quiet", "--message-format", "json"])
+            .args(["--package", "lb-tests", "--test", program]),
+    )
+    .with_context(|| format!("test program {program} does not build"))?;
+    let file = messages
+        .lines()
+        .filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next())
+        .next_back();
+    Ok(file
+        .with_context(|| format!("cargo names no file of {program}"))?
+        .into())
+}
+
+/// Packs the root file system.
+fn image(workspace: &Workspace, test: &Path, version: &str) -> Result<PathBuf> {
+    let dir = workspace.target.join("vm");
+    let root = dir.join("root");
+    if root.exists() {
+        fs::remove_dir_all(&root).with_context(|| format!("cannot remove {}", root.display()))?;
+    }
+    for place in ["bin", "dev", "proc", "run", "sys", "tmp"] {
+        fs::create_dir_all(root.join(place))?;
+    }
+    for name in PROGRAMS {
+        let file = find_program(name).with_context(|| format!("{name} is not there"))?;
+        put_program(&root, &file)?;
+        // All are looked for here.
+        let link = root.join("bin").join(name);
+        if !link.exists() {
+            symlink(&file, link)?;
+        }
+    }
+    put_program(&root, test)?;
+    put_program(&root, &workspace.lb(Profile::Release.dir()))?;
+    // By this tests know their target directory.
+    put(&root, &workspace.target.join("CACHEDIR.TAG"))?;
+    put_modules(&root, version)?;
+    let init = root.join("init");
+    fs::write(&init, INIT)?;
+    fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
+    let image = dir.join("initramfs");
+    run(Command::new("sh")
+        .args(["-c", "find . | busybox cpio -o -H newc > \"$0\" 2>/dev/null"])
+        .arg(&image)
+        .current_dir(&root))?;
+    Ok(image)
+}
+
+/// Copies a program and its libraries to their places below `root`.
+fn put_program(root: &Path, file: &Path) -> Result<()> {
+    put(root, file)?;
+    // Says nothing about a program without libraries.
+    let libraries = output_of(Command::new("ldd").arg(file)).unwrap_or_default();
+    for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
+        put(root, Path::new(library))?;
+    }
+    Ok(())
+}
+
+fn put(root: &Path, file: &Path) -> Result<()> {
+    let place = root.join(file.strip_prefix("/").context("not an absolute path")?);
+    if let Some(parent) = place.parent() {
+        fs::create_dir_all(parent)?;
+    }
+    fs::copy(file, &place).with_context(|| format!("cannot copy {}", file.display()))?;
+    Ok(())
+}
+
+fn put_modules(root: &Path, version: &str) -> Result<()> {
+    let of_version = format!("lib/modules/{version}");
+    for part in MODULES {
+        let from = kernel_dir()?.join(&of_version).join("kernel").join(part);
+        let to = root.join(&of_version).join("kernel").join(part);
+        fs::create_dir_all(&to)?;
+        run(Command::new("cp").arg("-r").arg(from.join(".")).arg(to))?;
+    }
+    run(Command::new("busybox")
+        .args(["depmod", "-b"])
+        .args([root.as_os_str(), OsStr::new(version)]))
+}
