@@ -122,11 +122,13 @@ static void errors_are_in_words(const char *web)
     lb_monitor monitor = made("kind = \"http\"\npath = \"/health\"\n");
     uint32_t target;
     char text[128];
+    char expected[128];
+    snprintf(expected, sizeof expected, "status 503 from http://%s/health, expected 200", web);
     CHECK(lb_monitor_add(monitor, web, &target) == LB_CODE_OK);
     CHECK(lb_monitor_start(monitor) == LB_CODE_OK);
     wait_for(monitor, target, LB_HEALTH_DOWN, 1);
     CHECK(lb_monitor_last_error(monitor, target, text, sizeof text) > 0);
-    CHECK(strcmp(text, "status 503, expected 200") == 0);
+    CHECK(strcmp(text, expected) == 0);
     CHECK(lb_monitor_free(monitor) == LB_CODE_OK);
 }
 

@@ -54,7 +54,7 @@ pub enum CheckError {
         after: Duration,
     },
     /// The connection was reset.
-    #[error("connection reset by {target} {}", during(*.stage))]
+    #[error("{target} reset the connection {}", during(*.stage))]
     Reset {
         /// The checked address.
         target: SocketAddr,
@@ -62,7 +62,7 @@ pub enum CheckError {
         stage: Stage,
     },
     /// The connection was closed too early.
-    #[error("connection closed by {target} {}", during(*.stage))]
+    #[error("{target} closed the connection {}", during(*.stage))]
     Closed {
         /// The checked address.
         target: SocketAddr,
@@ -86,8 +86,10 @@ pub enum CheckError {
         reason: String,
     },
     /// The status is none of the expected ones.
-    #[error("status {status}, expected {}", list(.expected))]
+    #[error("status {status} from {url}, expected {}", list(.expected))]
     Status {
+        /// What was asked for, with the checked address.
+        url: Arc<str>,
         /// What came.
         status: u16,
         /// What would have been good, in order.
@@ -194,8 +196,10 @@ pub enum CheckError {
         reason: Arc<str>,
     },
     /// The body does not match the expected pattern.
-    #[error("body does not match \"{pattern}\" in its first {examined} bytes")]
+    #[error("body of {url} does not match \"{pattern}\" in its first {examined} bytes")]
     Body {
+        /// What was asked for, with the checked address.
+        url: Arc<str>,
         /// The regular expression.
         pattern: Arc<str>,
         /// Bytes of body that were looked at.
@@ -374,9 +378,9 @@ fn during(stage: Stage) -> &'static str {
         Stage::Connect => "while connecting",
         Stage::Handshake => "in the TLS handshake",
         Stage::Request => "before it answered",
-        Stage::Head => "within the header",
-        Stage::Body => "within the body",
-        Stage::Frame => "within a frame",
+        Stage::Head => "in the middle of the header",
+        Stage::Body => "in the middle of the body",
+        Stage::Frame => "in the middle of a frame",
     }
 }
 

@@ -58,28 +58,30 @@ fn failures_read_as_sentences() {
                 target,
                 stage: Stage::Body,
             },
-            "connection reset by 10.0.0.11:8080 within the body",
+            "10.0.0.11:8080 reset the connection in the middle of the body",
         ),
         (
             CheckError::Closed {
                 target,
                 stage: Stage::Request,
             },
-            "connection closed by 10.0.0.11:8080 before it answered",
+            "10.0.0.11:8080 closed the connection before it answered",
         ),
         (
             CheckError::Status {
+                url: "http://10.0.0.11:8080/healthz".into(),
                 status: 503,
                 expected: [200].as_slice().into(),
             },
-            "status 503, expected 200",
+            "status 503 from http://10.0.0.11:8080/healthz, expected 200",
         ),
         (
             CheckError::Status {
+                url: "http://10.0.0.11:8080/healthz".into(),
                 status: 404,
                 expected: [200, 204, 205, 300, 301, 302, 303].as_slice().into(),
             },
-            "status 404, expected 200 or 204 or 205 or 300-303",
+            "status 404 from http://10.0.0.11:8080/healthz, expected 200 or 204 or 205 or 300-303",
         ),
         (
             CheckError::NotHttp {
@@ -90,10 +92,11 @@ fn failures_read_as_sentences() {
         ),
         (
             CheckError::Body {
+                url: "https://10.0.0.11:8443/".into(),
                 pattern: "^ok$".into(),
                 examined: 12,
             },
-            "body does not match \"^ok$\" in its first 12 bytes",
+            "body of https://10.0.0.11:8443/ does not match \"^ok$\" in its first 12 bytes",
         ),
         (
             CheckError::Local {

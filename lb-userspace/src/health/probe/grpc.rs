@@ -116,6 +116,7 @@ impl Checker for GrpcChecker {
         let answer = self.client.ask(&budget, &request, message, MAX_ANSWER).await?;
         if answer.status != 200 {
             return Err(CheckError::Status {
+                url: request::url(plan.scheme.as_str(), target, METHOD),
                 status: answer.status,
                 expected: [200].into(),
             });

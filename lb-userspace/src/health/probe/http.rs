@@ -142,7 +142,7 @@ impl HttpChecker {
             connection.uses += 1;
             *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
         }
-        self.plan.expect.judge(reader.status(), reader.body())
+        self.plan.expect.judge(target, reader.status(), reader.body())
     }
 }
 

@@ -27,6 +27,9 @@ pub(super) struct Plan {
 /// The answer that a check wants.
 #[derive(Debug)]
 pub(super) struct Expectation {
+    /// Of what was asked for, to name it where the answer is another one.
+    scheme: &'static str,
+    path: String,
     status: Arc<[u16]>,
     body: Option<(Regex, Arc<str>)>,
     /// Bytes of the body that are looked at.
@@ -44,6 +47,8 @@ impl Expectation {
             None => None,
         };
         Ok(Self {
+            scheme: if settings.tls.is_some() { "https" } else { "http" },
+            path: settings.path.clone(),
             status: BTreeSet::from_iter(&settings.expect_status)
                 .into_iter()
                 .copied()
@@ -53,22 +58,29 @@ impl Expectation {
         })
     }
 
-    /// Whether the answer is the expected one.
-    pub(super) fn judge(&self, status: u16, body: &[u8]) -> Result<(), CheckError> {
+    /// Whether the answer of `target` is the expected one.
+    pub(super) fn judge(&self, target: SocketAddr, status: u16, body: &[u8]) -> Result<(), CheckError> {
         if !self.status.contains(&status) {
             return Err(CheckError::Status {
+                url: url(self.scheme, target, &self.path),
                 status,
                 expected: Arc::clone(&self.status),
             });
         }
         match &self.body {
             Some((regex, pattern)) if !regex.is_match(body) => Err(CheckError::Body {
+                url: url(self.scheme, target, &self.path),
                 pattern: Arc::clone(pattern),
                 examined: body.len(),
             }),
             Some(_) | None => Ok(()),
         }
     }
+}
+
+/// What was asked for, at the address that was checked and not at the host that the request names.
+pub(super) fn url(scheme: &str, target: SocketAddr, path: &str) -> Arc<str> {
+    format!("{scheme}://{target}{path}").into()
 }
 
 /// Name of this client, as servers see it.

@@ -95,7 +95,7 @@ impl Checker for Http2Checker {
         *request.uri_mut() = uri(&plan.scheme, plan.host.as_ref(), &plan.path, target)?;
         let limit = plan.expect.max_body;
         let answer = self.client.ask(&budget, &request, None, limit).await?;
-        plan.expect.judge(answer.status, &answer.body)?;
+        plan.expect.judge(target, answer.status, &answer.body)?;
         Ok(Latency(budget.started.elapsed()))
     }
 }

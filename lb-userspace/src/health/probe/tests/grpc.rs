@@ -108,7 +108,10 @@ async fn only_serving_is_success() {
             (200, SERVING, "14"),
             Some("service a.B of TARGET cannot be asked: UNAVAILABLE"),
         ),
-        ((502, b"no", "0"), Some("status 502, expected 200")),
+        (
+            (502, b"no", "0"),
+            Some("status 502 from http://TARGET/grpc.health.v1.Health/Check, expected 200"),
+        ),
     ];
     for (canned, expected) in cases {
         let server = Server::start(None, canned).await;

@@ -170,15 +170,15 @@ async fn each_failure_has_its_own_error() {
         ),
         (
             Send(and(&[answer(1, STATUS_503, b"ok")])),
-            "status 503, expected 200",
+            "status 503 from URL, expected 200",
         ),
         (
             Send(and(&[answer(1, STATUS_200, b"bad")])),
-            "body does not match \"^ok$\" in its first 3 bytes",
+            "body of URL does not match \"^ok$\" in its first 3 bytes",
         ),
         (
             Send(and(&[head, frame(DATA, 0, 1, &b"ok and more".repeat(100))])),
-            "body does not match \"^ok$\" in its first 1000 bytes",
+            "body of URL does not match \"^ok$\" in its first 1000 bytes",
         ),
         (
             Send(b"HTTP/1.1 400 Bad Request\r\n\r\n".to_vec()),
@@ -367,7 +367,8 @@ async fn a_long_body_is_read_to_its_bound() {
         http.expect_body = Some("y".to_owned());
     });
     let error = error.check(target, PLENTY).await.unwrap_err();
-    let expected = format!("body does not match \"y\" in its first {MAX_BODY_LIMIT} bytes");
+    let expected =
+        format!("body of http://{target}/ does not match \"y\" in its first {MAX_BODY_LIMIT} bytes");
     assert_eq!(error.to_string(), expected);
 }
 
