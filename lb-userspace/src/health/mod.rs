@@ -14,6 +14,7 @@ mod metrics;
 mod monitor;
 mod outside;
 mod phase;
+mod priority;
 mod probe;
 mod random;
 mod report;

@@ -23,6 +23,7 @@ use super::{
     metrics::HealthMetrics,
     outside::{Check as _, Outside, World},
     phase::Moment,
+    priority,
     probe::Found,
     report::{Report, Reports},
     status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, LastCheck, StatusBoard},
@@ -163,7 +164,10 @@ impl HealthTask {
         let (task, handle, receiver) = Runner::new(config, metrics, World);
         thread::Builder::new()
             .name("lb-health".to_owned())
-            .spawn(move || runtime.block_on(task.run(cancel)))
+            .spawn(move || {
+                priority::prefer_this_thread();
+                runtime.block_on(task.run(cancel));
+            })
             .map_err(SpawnError::Thread)?;
         Ok((handle, receiver))
     }

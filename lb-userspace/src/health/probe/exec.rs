@@ -17,6 +17,7 @@ use tokio::{
 use super::{Checker, connect::Budget, problem::ProbeError};
 use crate::health::{
     error::{CheckError, Latency, LocalError, Stage},
+    priority,
     settings::ExecCheck,
 };
 
@@ -73,6 +74,9 @@ impl ExecChecker {
             .process_group(0)
             .kill_on_drop(true)
             .spawn()?;
+        if let Some(process) = child.id() {
+            priority::treat_as_usual(process);
+        }
         Ok(Group(child))
     }
 }

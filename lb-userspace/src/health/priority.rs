@@ -1,0 +1,54 @@
+//! The place of health checks among all that wants the processor.
+
+/// What the thread that checks gains in niceness over the rest of the process (setpriority(2)): it needs little, but at
+/// its time, since a check that starts late, or is looked at late, shows its target wrongly.
+const PREFERENCE: libc::c_int = 10;
+
+/// Has the scheduler prefer the calling thread. Without `CAP_SYS_NICE`, or a limit that allows for it (`RLIMIT_NICE`), all
+/// stays as it is: checks are late only where others keep all processors busy.
+pub(super) fn prefer_this_thread() {
+    // SAFETY: touches no memory. 0 means the calling thread ("C library/kernel differences").
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, usual() - PREFERENCE) };
+}
+
+/// Takes the preference from a program that such a thread has started.
+pub(super) fn treat_as_usual(process: u32) {
+    // SAFETY: touches no memory.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, process, usual()) };
+}
+
+/// Niceness of the process's first thread, from which all others have theirs.
+fn usual() -> libc::c_int {
+    // SAFETY: touches no memory; both calls always succeed.
+    unsafe { libc::getpriority(libc::PRIO_PROCESS, libc::getpid().unsigned_abs()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        process::{Command, Stdio},
+        thread,
+    };
+
+    use super::*;
+
+    /// A script that checks must not run before the rest of the machine.
+    #[test]
+    fn programs_that_checks_start_are_not_preferred() {
+        let of_program = thread::spawn(|| {
+            prefer_this_thread();
+            let mut program = Command::new("sh");
+            program.args(["-c", "read go; nice"]);
+            let mut program = program
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()
+                .unwrap();
+            treat_as_usual(program.id());
+            drop(program.stdin.take());
+            program.wait_with_output().unwrap().stdout
+        });
+        let of_program = String::from_utf8(of_program.join().unwrap()).unwrap();
+        assert_eq!(of_program.trim(), usual().to_string());
+    }
+}
