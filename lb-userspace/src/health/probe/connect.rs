@@ -5,16 +5,18 @@ use std::{
     io,
     net::{IpAddr, SocketAddr},
     os::fd::{AsFd, AsRawFd},
+    pin::pin,
     time::Duration,
 };
 
-use socket2::SockRef;
-
+use socket2::{SockAddr, SockRef, Socket};
 use tokio::{
-    net::{TcpSocket, TcpStream},
+    io::Interest,
+    net::TcpStream,
     time::{self, Instant},
 };
 
+use super::spare;
 use crate::health::{
     error::{CheckError, LocalError, Stage},
     machine::MAX_INTERVAL,
@@ -82,21 +84,31 @@ impl Budget {
     }
 
     /// Does `work` in the time that is left; `stage` says what it was at when the time was over.
+    ///
+    /// Where this machine was too busy to look in time, the answer may never have had its time: the target gets what was
+    /// lost once more, so that neither it nor this machine is blamed for nothing.
     pub(super) async fn limit<T>(
         &self,
         stage: impl FnOnce() -> Stage,
         work: impl Future<Output = T>,
     ) -> Result<T, CheckError> {
-        let deadline = self.started + self.timeout;
-        if let Ok(value) = time::timeout_at(deadline, work).await {
-            return Ok(value);
-        }
-        let late = Instant::now().saturating_duration_since(deadline);
-        if late > LAG_ALLOWANCE {
-            return Err(CheckError::Local {
-                target: self.target,
-                error: LocalError::Late(late),
-            });
+        let mut work = pin!(work);
+        let mut deadline = self.started + self.timeout;
+        for last in [false, true] {
+            if let Ok(value) = time::timeout_at(deadline, &mut work).await {
+                return Ok(value);
+            }
+            let late = Instant::now().saturating_duration_since(deadline);
+            if late <= LAG_ALLOWANCE {
+                break;
+            }
+            if last {
+                return Err(CheckError::Local {
+                    target: self.target,
+                    error: LocalError::Late(late),
+                });
+            }
+            deadline = Instant::now() + late.min(self.timeout);
         }
         Err(CheckError::TimedOut {
             target: self.target,
@@ -107,52 +119,92 @@ impl Budget {
 
     /// Connects by `route`. The connection closes by reset, so that no check leaves a port in TIME_WAIT behind.
     pub(super) async fn connect(&self, route: Route) -> Result<TcpStream, CheckError> {
-        self.dial(route, false).await
-    }
-
-    /// Connects by `route` as far as needed to see that someone listens: the third packet of the handshake is held
-    /// back, and the reset that closes the connection takes its place.
-    pub(super) async fn connect_half(&self, route: Route) -> Result<(), CheckError> {
-        self.dial(route, true).await.map(drop)
-    }
-
-    async fn dial(&self, route: Route, half: bool) -> Result<TcpStream, CheckError> {
-        let stream = self
-            .spend(Stage::Connect, connect(self.target, route, half))
-            .await?;
-        // A port on this machine that nobody listens on can be drawn as the connection's own source port, and TCP
-        // then connects it to itself (RFC 9293, simultaneous open).
-        if stream.local_addr().is_ok_and(|local| local == self.target) {
-            return Err(CheckError::Refused(self.target));
-        }
+        let address = self.target.into();
+        let dialed = spare::open(self.target, route).and_then(|socket| {
+            socket.set_tcp_nodelay(true)?;
+            Ok((begin(&socket, &address)?, socket))
+        });
+        let (connected, socket) = dialed.map_err(|error| self.cannot_connect(&error))?;
+        let connection = self.spend(Stage::Connect, settle(socket, &address, connected));
+        let stream = connection.await?;
+        self.is_not_ours(SockRef::from(&stream).local_addr())?;
         Ok(stream)
     }
+
+    /// Sees whether someone listens, by `route`. With `half` no more is done than needed for that: the third packet of
+    /// the handshake is held back, and the reset that ends the connection takes its place.
+    pub(super) async fn knock(&self, route: Route, half: bool) -> Result<(), CheckError> {
+        let address = self.target.into();
+        let taken = spare::take(self.target, route).and_then(|socket| {
+            if half {
+                spare::hold_acknowledgement(&socket)?;
+            }
+            Ok(socket)
+        });
+        let mut socket = taken.map_err(|error| self.cannot_connect(&error))?;
+        match begin(&socket, &address) {
+            Ok(true) => {}
+            Ok(false) => {
+                let connection = self.spend(Stage::Connect, settle(socket, &address, false));
+                let stream = connection.await?.into_std();
+                socket = stream.map_err(|error| self.cannot_connect(&error))?.into();
+            }
+            Err(error) => {
+                if error.raw_os_error() == Some(libc::ECONNREFUSED) {
+                    spare::put_back(socket, self.target, route);
+                }
+                return Err(self.cannot_connect(&error));
+            }
+        }
+        let ours = self.is_not_ours(socket.local_addr());
+        if spare::hang_up(&socket).is_ok() {
+            spare::put_back(socket, self.target, route);
+        }
+        ours
+    }
+
+    fn cannot_connect(&self, error: &io::Error) -> CheckError {
+        CheckError::from_io(self.target, Stage::Connect, error)
+    }
+
+    /// A port on this machine that nobody listens on can be drawn as the connection's own source port, and TCP then
+    /// connects it to itself (RFC 9293, simultaneous open): nobody accepted that.
+    fn is_not_ours(&self, local: io::Result<SockAddr>) -> Result<(), CheckError> {
+        match local.ok().and_then(|local| local.as_socket()) {
+            Some(local) if local == self.target => Err(CheckError::Refused(self.target)),
+            Some(_) | None => Ok(()),
+        }
+    }
 }
 
-async fn connect(target: SocketAddr, route: Route, half: bool) -> io::Result<TcpStream> {
-    let socket = match target {
-        SocketAddr::V4(_) => TcpSocket::new_v4()?,
-        SocketAddr::V6(_) => TcpSocket::new_v6()?,
-    };
-    socket.set_zero_linger()?;
-    socket.set_nodelay(true)?;
-    route.mark(&socket)?;
-    if let Some(source) = route.source_for(target)? {
-        // The port is chosen at connect, when the target is known: one source port serves many targets.
-        late_port(&socket)?;
-        socket.bind((source, 0).into())?;
+/// Starts to connect. Returns whether that is done.
+fn begin(socket: &Socket, address: &SockAddr) -> io::Result<bool> {
+    match socket.connect(address) {
+        // What is near, on this machine or in a container of it, has answered by now: nothing need be waited for.
+        Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => proceed(socket, address),
+        result => result.map(|()| true),
     }
-    if half {
-        // The kernel then hopes to send the acknowledgement together with data (tcp_rcv_synsent_state_process).
-        SockRef::from(&socket).set_tcp_quickack(false)?;
-    }
-    socket.connect(target).await
 }
 
-/// Lets `connect` choose the source port instead of `bind`. That is Linux's `IP_BIND_ADDRESS_NO_PORT` (ip(7)), for both
-/// families.
-fn late_port(socket: &TcpSocket) -> io::Result<()> {
-    set_on(socket, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT)
+/// Asks the kernel how a connection that was begun fares, by asking for it again. Returns whether it is there.
+fn proceed(socket: &Socket, address: &SockAddr) -> io::Result<bool> {
+    match socket.connect(address) {
+        Err(error) if error.raw_os_error() == Some(libc::EALREADY) => Ok(false),
+        result => result.map(|()| true),
+    }
+}
+
+/// Hands a socket to the event loop and waits until it is `connected`.
+async fn settle(socket: Socket, address: &SockAddr, connected: bool) -> io::Result<TcpStream> {
+    let stream = TcpStream::from_std(socket.into())?;
+    if !connected {
+        let look = || match proceed(&SockRef::from(&stream), address)? {
+            true => Ok(()),
+            false => Err(io::ErrorKind::WouldBlock.into()),
+        };
+        stream.async_io(Interest::WRITABLE, look).await?;
+    }
+    Ok(stream)
 }
 
 /// Sets a socket option that is on or off, and that the libraries in use do not have.
@@ -173,5 +225,49 @@ pub(super) fn set_on(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_
         Ok(())
     } else {
         Err(io::Error::last_os_error())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A backend must neither go down because the balancer was stopped for a while, nor stay up because of that.
+    #[tokio::test(start_paused = true)]
+    async fn time_lost_by_a_stall_is_given_once_more() {
+        const TIMEOUT: Duration = Duration::from_secs(1);
+        let target: SocketAddr = "10.0.0.11:80".parse().unwrap();
+        let timed_out = || {
+            Err(CheckError::TimedOut {
+                target,
+                stage: Stage::Request,
+                after: TIMEOUT,
+            })
+        };
+        let late = |seconds| {
+            Err(CheckError::Local {
+                target,
+                error: LocalError::Late(Duration::from_secs(seconds)),
+            })
+        };
+        // Seconds that each stall takes, and those until the answer comes.
+        for (stalls, answer, expected) in [
+            ([0, 0], 0.5, Ok(())),
+            ([0, 0], 1.5, timed_out()),
+            ([4, 0], 4.5, Ok(())),
+            ([4, 0], 5.5, timed_out()),
+            ([4, 5], 9.5, late(4)),
+        ] {
+            let budget = Budget::start(target, TIMEOUT);
+            let check = tokio::spawn(async move {
+                let work = time::sleep(Duration::from_secs_f32(answer));
+                budget.limit(|| Stage::Request, work).await
+            });
+            for stall in stalls.into_iter().filter(|stall| *stall > 0) {
+                tokio::task::yield_now().await;
+                time::advance(Duration::from_secs(stall)).await;
+            }
+            assert_eq!(check.await.unwrap(), expected, "{stalls:?} {answer}");
+        }
     }
 }

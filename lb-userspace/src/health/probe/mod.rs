@@ -16,6 +16,7 @@ mod push;
 mod request;
 mod response;
 mod several;
+mod spare;
 mod stream;
 mod tcp;
 mod tls;

@@ -31,11 +31,7 @@ pub struct TcpProbe {
 impl Checker for TcpProbe {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
         let budget = Budget::start(target, timeout);
-        if self.half_open {
-            budget.connect_half(self.route).await?;
-        } else {
-            budget.connect(self.route).await?;
-        }
+        budget.knock(self.route, self.half_open).await?;
         Ok(Latency(budget.started.elapsed()))
     }
 }
