@@ -7,6 +7,8 @@ mod dnsmasq;
 mod grpc;
 #[path = "probes/nginx.rs"]
 mod nginx;
+#[path = "probes/ways.rs"]
+mod ways;
 
 use std::{
     net::SocketAddr,
@@ -82,4 +84,22 @@ fn certificate(scratch: &Scratch) -> Result<TlsCheck> {
         server_name: Some("a.example".to_owned()),
         ..TlsCheck::default()
     })
+}
+
+/// The file of a certificate that the servers have nothing to do with.
+fn stranger(scratch: &Scratch) -> Result<String> {
+    let other = rcgen::generate_simple_self_signed(vec!["b.example".to_owned()])?;
+    let file = scratch.write("other.pem", other.cert.pem())?;
+    Ok(file.display().to_string())
+}
+
+/// As [`certificate`], but not valid any more: in `expired.pem` and `expired-key.pem`.
+fn expired(scratch: &Scratch) -> Result<()> {
+    let key = rcgen::KeyPair::generate()?;
+    let mut wanted = rcgen::CertificateParams::new(vec!["a.example".to_owned()])?;
+    wanted.not_before = rcgen::date_time_ymd(2001, 1, 1);
+    wanted.not_after = rcgen::date_time_ymd(2002, 1, 1);
+    scratch.write("expired.pem", wanted.self_signed(&key)?.pem())?;
+    scratch.write("expired-key.pem", key.serialize_pem())?;
+    Ok(())
 }

@@ -248,7 +248,8 @@ impl CertificateProblem {
             CertificateError::NotValidForNameContext { expected, .. } => {
                 Self::WrongName(expected.to_str().into_owned())
             }
-            CertificateError::UnknownIssuer => Self::UnknownIssuer,
+            // A bad signature: the CA has the name of a trusted one, and another key.
+            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownIssuer,
             other => Self::Other(other.to_string()),
         }
     }

@@ -37,6 +37,8 @@ fn dnsmasq_answers_and_refuses_by_datagram_and_connection() -> Result<()> {
                 "--cname=www.example,a.example",
                 "--txt-record=t.example,all is well",
             ])
+            // More than a datagram takes without EDNS.
+            .arg(format!("--txt-record=long.example,{0},{0},{0}", "x".repeat(200)))
             .arg(format!("--addn-hosts={}", hosts.display())),
     )?;
     ensure!(fs::exists(&hosts)?);
@@ -61,6 +63,7 @@ fn dnsmasq_answers_and_refuses_by_datagram_and_connection() -> Result<()> {
             ("www.example", RecordType::Cname, Some("a.example.")),
             ("www.example", RecordType::A, None),
             ("t.example", RecordType::Txt, Some("all is well")),
+            ("long.example", RecordType::Txt, None),
         ] {
             let result = check(&ns, &ask(name, record, transport, expect)?, target)?;
             ensure!(result == Ok(()), "{name}: {result:?}");

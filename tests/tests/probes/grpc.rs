@@ -11,9 +11,9 @@ use lb_userspace::health::{
 
 use super::{Server, certificate, check, checks, wait_for};
 
-/// A health service without generated code; three ports: plain, over TLS, and a server without the service. The first
-/// one gives its connections up all the time.
-const SERVER: &str = r#"
+/// A health service without generated code; four ports: plain, over TLS, a server without the service, and plain again.
+/// The first one gives its connections up all the time.
+pub(crate) const SERVER: &str = r#"
 import sys, threading
 from concurrent import futures
 import grpc
@@ -35,7 +35,7 @@ health = grpc.method_handlers_generic_handler(
 
 def start(handlers, port, credentials=None, options=()):
     server = grpc.server(futures.ThreadPoolExecutor(4), handlers=handlers, options=options)
-    address = "127.0.0.1:%d" % port
+    address = "0.0.0.0:%d" % port
     if credentials:
         server.add_secure_port(address, credentials)
     else:
@@ -47,6 +47,7 @@ read = lambda name: open(sys.argv[1] + "/" + name, "rb").read()
 tls = grpc.ssl_server_credentials([(read("key.pem"), read("cert.pem"))])
 servers = [
     start([], 50053),
+    start([health], 50054),
     start([health], 50052, tls),
     start([health], 50051, options=[("grpc.max_connection_age_ms", 20), ("grpc.max_connection_age_grace_ms", 20)]),
 ]

@@ -9,7 +9,7 @@ use lb_userspace::health::{
     settings::{HttpCheck, TlsCheck},
 };
 
-use super::{Server, certificate, check, checks, wait_for};
+use super::{Server, certificate, check, checks, stranger, wait_for};
 
 /// A version of HTTP.
 #[derive(Clone, Copy, Debug)]
@@ -150,13 +150,4 @@ fn nginx_passes_and_fails_as_its_configuration_says() -> Result<()> {
     })?;
     ensure!(check(&ns, &h2, secure2)? == Ok(()));
     Ok(())
-}
-
-/// The file of a certificate that nginx has nothing to do with.
-fn stranger(scratch: &Scratch) -> Result<String> {
-    let other = rcgen::generate_simple_self_signed(vec!["b.example".to_owned()])?;
-    Ok(scratch
-        .write("other.pem", other.cert.pem())?
-        .display()
-        .to_string())
 }

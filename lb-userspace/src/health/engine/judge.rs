@@ -47,14 +47,8 @@ impl Engine {
             check.why(&last, closed)
         };
         let events = check.judged(before, detail, last.at);
-        self.board.write(|board| {
-            for id in &check.ids {
-                if let Some(status) = board.get_mut(id) {
-                    status.last_check = Some(last.clone());
-                }
-            }
-            check.show(before, last.at, board);
-        });
+        self.board
+            .write(|board| check.show(before, last.at, Some(&last), board));
         self.note_breaker(no);
         events
     }
@@ -89,7 +83,8 @@ impl Engine {
             }
             let detail = opened.map(|why| format!("circuit breaker open: {why}"));
             events.extend(check.judged(before, detail.unwrap_or_default(), now.wall));
-            self.board.write(|board| check.show(before, now.wall, board));
+            self.board
+                .write(|board| check.show(before, now.wall, None, board));
             self.note_breaker(no);
         }
         events
@@ -114,7 +109,8 @@ impl Engine {
                 check.count_breaker();
                 let detail = "circuit breaker half-open: takes flows on trial".to_owned();
                 events.extend(check.judged(before, detail, now.wall));
-                self.board.write(|board| check.show(before, now.wall, board));
+                self.board
+                    .write(|board| check.show(before, now.wall, None, board));
                 self.note_breaker(no);
             }
         }
@@ -219,12 +215,21 @@ impl Check {
         self.ids.iter().map(event).collect()
     }
 
-    /// Shows how things stand.
-    fn show(&self, before: Health, at: SystemTime, board: &mut BTreeMap<CheckId, CheckStatus>) {
+    /// Shows how things stand, and the result that has just come, if any.
+    fn show(
+        &self,
+        before: Health,
+        at: SystemTime,
+        last: Option<&LastCheck>,
+        board: &mut BTreeMap<CheckId, CheckStatus>,
+    ) {
         for id in &self.ids {
             let Some(status) = board.get_mut(id) else {
                 continue;
             };
+            if let Some(last) = last {
+                status.last_check = Some(last.clone());
+            }
             status.judgement = self.judgement();
             if self.verdict() != before {
                 status.health = self.verdict();

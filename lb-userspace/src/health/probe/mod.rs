@@ -78,17 +78,18 @@ pub(super) enum Probe {
 
 impl Checker for Probe {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
+        // On the heap one by one, so that a check in flight takes the room of its own kind and not that of the largest.
         match self {
             Self::Tcp(checker) => checker.check(target, timeout).await,
-            Self::Tls(checker) => checker.check(target, timeout).await,
-            Self::Http(checker) => checker.check(target, timeout).await,
-            Self::Http2(checker) => checker.check(target, timeout).await,
-            Self::Grpc(checker) => checker.check(target, timeout).await,
-            Self::Dns(checker) => checker.check(target, timeout).await,
-            Self::Udp(checker) => checker.check(target, timeout).await,
-            Self::Icmp(checker) => checker.check(target, timeout).await,
-            Self::Push(checker) => checker.check(target, timeout).await,
-            Self::Exec(checker) => checker.check(target, timeout).await,
+            Self::Tls(checker) => Box::pin(checker.check(target, timeout)).await,
+            Self::Http(checker) => Box::pin(checker.check(target, timeout)).await,
+            Self::Http2(checker) => Box::pin(checker.check(target, timeout)).await,
+            Self::Grpc(checker) => Box::pin(checker.check(target, timeout)).await,
+            Self::Dns(checker) => Box::pin(checker.check(target, timeout)).await,
+            Self::Udp(checker) => Box::pin(checker.check(target, timeout)).await,
+            Self::Icmp(checker) => Box::pin(checker.check(target, timeout)).await,
+            Self::Push(checker) => Box::pin(checker.check(target, timeout)).await,
+            Self::Exec(checker) => Box::pin(checker.check(target, timeout)).await,
             Self::Impossible(why) => Err(CheckError::Local {
                 target,
                 error: LocalError::Settings(Arc::clone(why)),
