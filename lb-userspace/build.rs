@@ -2,15 +2,25 @@
 //! files, so that building and testing the daemon needs no BPF toolchain.
 
 use std::{
-    env, fs, io,
+    env,
+    error::Error,
+    fs, io,
     path::{Path, PathBuf},
+};
+
+use object::{
+    build::elf::{Builder, Section, SectionData},
+    elf::SHT_STRTAB,
 };
 
 /// Below the target directory: where the finished objects lie, and under which names they are embedded.
 const OBJECT_DIR: &str = "bpf";
 const OBJECT_NAMES: [&str; 2] = ["lb-ebpf.o", "lb-ebpf-decap.o"];
+/// Sections that no loader reads: DWARF, of which the linker has made BTF, and relocations of what needs none. Three quarters
+/// of an object, which the daemon would carry and parse at each start.
+const NOT_LOADED: [&str; 3] = [".debug_", ".rel.debug_", ".rel.BTF"];
 
-fn main() -> Result<(), Box<dyn std::error::Error>> {
+fn main() -> Result<(), Box<dyn Error>> {
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").ok_or("OUT_DIR is not set; run by cargo")?);
     let object_dir = target_dir(&out_dir)
         .ok_or_else(|| format!("no cargo target directory above {}", out_dir.display()))?
@@ -23,13 +33,33 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
 
     for name in OBJECT_NAMES {
         let object = match fs::read(object_dir.join(name)) {
-            Ok(object) => object,
+            Ok(object) => stripped(&object).map_err(|e| format!("{name}: {e}"))?,
             Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
             Err(e) => return Err(format!("{}: {e}", object_dir.join(name).display()).into()),
         };
         fs::write(out_dir.join(name), object)?;
     }
     Ok(())
+}
+
+/// An object without the sections that are not loaded.
+fn stripped(object: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
+    let mut builder = Builder::read(object)?;
+    for section in &mut builder.sections {
+        let name = section.name.to_string();
+        section.delete = NOT_LOADED.iter().any(|prefix| name.starts_with(prefix));
+    }
+    // A linker may keep names of sections among those of symbols; the writer wants them apart.
+    let apart = |section: &Section<'_>| matches!(section.data, SectionData::SectionString);
+    if !builder.sections.iter().any(apart) {
+        let names = builder.sections.add();
+        (names.name, names.sh_type) = (b".shstrtab"[..].into(), SHT_STRTAB);
+        names.data = SectionData::SectionString;
+    }
+    builder.delete_orphans();
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped)?;
+    Ok(stripped)
 }
 
 /// The target directory `out_dir` lies in: cargo marks it with a CACHEDIR.TAG.

@@ -180,8 +180,8 @@ fn a_restart_finds_everything_as_a_killed_daemon_left_it() -> Result<()> {
             ensure!(new.took_over, "{new:?}");
             ensure!((old.link_id, old.slot, &old.name) == (new.link_id, new.slot, &new.name));
             ensure!(
-                old.program_id != new.program_id,
-                "the program is the new daemon's"
+                old.program_id == new.program_id,
+                "what would be the same program is not put in its own place"
             );
         }
         let programmed = second.programmed().clone();
@@ -210,10 +210,16 @@ fn interfaces_that_are_no_longer_served_are_let_go() -> Result<()> {
     let pins = scratch.join("bpf");
     ns.enter(|| -> Result<()> {
         drop(Datapath::open(&options(&["va", "vb"], &pins))?);
-        ensure!(xdp_of(&ns, "va")?.is_some() && xdp_of(&ns, "vb")?.is_some());
+        ensure!(xdp_of(&ns, "va")?.is_some());
+        let before = xdp_of(&ns, "vb")?;
+        ensure!(before.is_some());
         drop(Datapath::open(&options(&["vb"], &pins))?);
         ensure!(xdp_of(&ns, "va")?.is_none(), "va is served by nobody");
-        ensure!(xdp_of(&ns, "vb")?.is_some());
+        let after = xdp_of(&ns, "vb")?;
+        ensure!(
+            after.is_some() && after != before,
+            "a program that knows other interfaces stays"
+        );
         Ok(())
     })?
 }

@@ -1,11 +1,14 @@
 //! Loading the object: maps from their pins, the program once for all interfaces.
 
 use std::{
+    cmp,
     collections::HashMap,
     io,
+    num::NonZero,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     rc::Rc,
+    sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 
@@ -14,8 +17,10 @@ use lb_common::{interfaces::InterfaceSlots, map_names};
 
 use super::{
     DatapathError, error,
+    kept::Kept,
     loading::{self, MapTypes, NewProgram, Records, Refusal},
     object::MapShape,
+    pin::Pins,
     sys,
 };
 
@@ -26,6 +31,9 @@ const SLOTS_GLOBAL: &str = "INTERFACE_SLOTS";
 /// Lines of the verifier's log that an error shows: the last ones say what it objects to.
 const VERIFIER_LINES: usize = 8;
 
+/// Threads at most that create maps.
+const MAP_WORKERS: usize = 4;
+
 /// A program in the kernel, for all interfaces of one daemon.
 pub(super) type Program = Rc<OwnedFd>;
 
@@ -33,6 +41,7 @@ pub(super) type Program = Rc<OwnedFd>;
 pub(super) struct Loader {
     object: Object,
     pins: PathBuf,
+    kept: Kept,
     ready: Option<Ready>,
     /// With packets of several buffers, and without; why not, where the kernel refused it.
     loaded: [Option<Result<Program, String>>; 2],
@@ -49,11 +58,12 @@ struct Ready {
 }
 
 impl Loader {
-    /// A loader whose maps stand below `pins`; maps that are missing there are created by the first load.
-    pub(super) fn new(object: Object, pins: &Path) -> Self {
+    /// A loader whose maps and programs stand among `pins`; maps that are missing there are created by the first load.
+    pub(super) fn new(object: Object, pins: &Pins) -> Self {
         Self {
             object,
-            pins: pins.to_owned(),
+            pins: pins.current(),
+            kept: Kept::new(pins.current(), pins.programs()),
             ready: None,
             loaded: [None, None],
         }
@@ -64,11 +74,13 @@ impl Loader {
         let slots = InterfaceSlots::of(interfaces)
             .ok_or_else(|| DatapathError::BadObject("interface slots are out of range".to_owned()))?;
         let slots = slots.to_bytes();
+        self.kept.made_with(&slots);
         let globals = HashMap::from([(SLOTS_GLOBAL, (slots.as_slice(), true))]);
         self.object.patch_map_data(globals).map_err(|e| bad(&e))
     }
 
-    /// The program, with or without packets of several buffers.
+    /// The program, with or without packets of several buffers: the one that an earlier daemon has left, where this would be
+    /// the same.
     pub(super) fn load(&mut self, frags: bool) -> Result<Program, DatapathError> {
         let variant = usize::from(!frags);
         if let Some(loaded) = &self.loaded[variant] {
@@ -76,6 +88,10 @@ impl Loader {
                 reason: reason.clone(),
             };
             return loaded.clone().map_err(|reason| refused(&reason));
+        }
+        if let Some(program) = self.kept.find(frags).map(Rc::new) {
+            self.loaded[variant] = Some(Ok(program.clone()));
+            return Ok(program);
         }
         if self.ready.is_none() {
             self.ready = Some(prepare(&mut self.object, &self.pins)?);
@@ -94,6 +110,11 @@ impl Loader {
         })
         .map(Rc::new)
         .map_err(|refusal| words(&refusal));
+        if let Ok(program) = &result
+            && let Err(error) = self.kept.keep(program.as_fd(), frags)
+        {
+            tracing::warn!(%error, "the program cannot be pinned: the next start takes longer");
+        }
         self.loaded[variant] = Some(result.clone());
         result.map_err(|reason| DatapathError::Load { reason })
     }
@@ -149,27 +170,42 @@ fn prepare(object: &mut Object, pins: &Path) -> Result<Ready, DatapathError> {
     })
 }
 
-/// Opens the maps that are pinned and creates all others, side by side: the kernel clears the large ones.
+/// Opens the maps that are pinned and creates all others, on all CPUs: the kernel clears the large ones.
 fn maps(
     object: &mut Object,
     pins: &Path,
     btf: BorrowedFd<'_>,
 ) -> Result<Vec<(String, OwnedFd, Map)>, DatapathError> {
-    let all: Vec<(String, Map)> = object.maps.drain().collect();
-    let results: Vec<io::Result<OwnedFd>> = thread::scope(|scope| {
-        let threads: Vec<_> = all
-            .iter()
-            .map(|(name, map)| scope.spawn(move || open_or_create(name, map, pins, btf)))
-            .collect();
-        let died = |_| io::Error::other("the thread died");
-        threads
-            .into_iter()
-            .map(|thread| thread.join().map_err(died).flatten())
-            .collect()
-    });
+    let mut all: Vec<(String, Map)> = object.maps.drain().collect();
+    // The large ones first, so that no CPU is left with one of them at the end.
+    all.sort_by_key(|(_, map)| cmp::Reverse(map.max_entries()));
+    let workers = thread::available_parallelism()
+        .map_or(1, NonZero::get)
+        .min(MAP_WORKERS);
+    let next = AtomicUsize::new(0);
+    let work = || -> Vec<(usize, io::Result<OwnedFd>)> {
+        let mut done = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            let Some((name, map)) = all.get(index) else {
+                return done;
+            };
+            done.push((index, open_or_create(name, map, pins, btf)));
+        }
+    };
+    let mut results = thread::scope(|scope| {
+        let threads: Vec<_> = (1..workers).map(|_| scope.spawn(work)).collect();
+        let mut results = work();
+        for thread in threads {
+            let died = |_| DatapathError::BadObject("a thread that creates its maps died".to_owned());
+            results.extend(thread.join().map_err(died)?);
+        }
+        Ok(results)
+    })?;
+    results.sort_unstable_by_key(|(index, _)| *index);
     all.into_iter()
         .zip(results)
-        .map(|((name, map), fd)| match fd {
+        .map(|((name, map), (_, fd))| match fd {
             Ok(fd) => Ok((name, fd, map)),
             Err(source) => Err(DatapathError::Io {
                 what: format!("cannot create map {name}"),

@@ -184,7 +184,8 @@ pub(super) struct NewProgram<'a> {
     pub(super) btf: BorrowedFd<'a>,
     /// Functions and their types.
     pub(super) functions: &'a Records,
-    /// Source lines.
+    /// Source lines, for what the verifier says when it refuses. A program that is loaded goes without: the kernel would move
+    /// all of them each time it replaces an instruction.
     pub(super) lines: &'a Records,
     /// Whether it takes packets of several buffers.
     pub(super) frags: bool,
@@ -214,6 +215,9 @@ pub(super) fn load_program(program: &NewProgram<'_>) -> Result<OwnedFd, Refusal>
     attr.log_level = LOG_LEVEL;
     attr.log_buf = address(log.as_mut_ptr());
     attr.log_size = length(log.len()).map_err(plain)?;
+    attr.line_info_rec_size = length(program.lines.size).map_err(plain)?;
+    attr.line_info = address(program.lines.bytes.as_ptr());
+    attr.line_info_cnt = length(program.lines.count).map_err(plain)?;
     // SAFETY: as above; the log has the length given.
     match unsafe { bpf(Command::ProgLoad, &mut attr) } {
         Ok(fd) => Ok(owned(fd)),
@@ -239,9 +243,6 @@ fn attributes(program: &NewProgram<'_>) -> io::Result<ProgLoadAttr> {
         func_info_rec_size: length(program.functions.size)?,
         func_info: address(program.functions.bytes.as_ptr()),
         func_info_cnt: length(program.functions.count)?,
-        line_info_rec_size: length(program.lines.size)?,
-        line_info: address(program.lines.bytes.as_ptr()),
-        line_info_cnt: length(program.lines.count)?,
         ..Default::default()
     })
 }

@@ -11,6 +11,7 @@ mod directory;
 mod error;
 mod execute;
 mod interface;
+mod kept;
 mod live;
 mod load;
 mod loading;
@@ -108,7 +109,7 @@ impl Datapath {
 
         // What is on the interfaces is read under the lock, and after a reset.
         let wanted = attach::find(&mut client, options)?;
-        let loader = Loader::new(object, &pins.current());
+        let loader = Loader::new(object, &pins);
         let attached = Attacher::new(&mut client, loader, &pins, options.xdp_mode).attach(&wanted)?;
         let maps = Arc::new(Maps::open(&pins.current())?);
         let programmed = if inherits {

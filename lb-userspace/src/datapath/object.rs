@@ -78,6 +78,11 @@ pub(super) fn parse() -> Result<Object, DatapathError> {
     Ok(object)
 }
 
+/// The embedded object as it stands in this binary.
+pub(super) const fn bytes() -> &'static [u8] {
+    OBJECT
+}
+
 /// The embedded object of `lb decap`.
 ///
 /// # Errors

@@ -1,7 +1,8 @@
 //! The directory of pins: where it lies, whose it is, and what is in it.
 //!
-//! Below the pin directory stands one directory for each version of the map layouts, with the maps by name and the
-//! links by interface slot: `v1/BACKENDS`, `v1/links/0`. The pin directory itself carries the lock.
+//! Below the pin directory stands one directory for each version of the map layouts, with the maps by name, the links by
+//! interface slot, and the program by what it was made from: `v1/BACKENDS`, `v1/links/0`, `v1/programs/…`. The pin
+//! directory itself carries the lock.
 
 use std::{
     ffi::CString,
@@ -36,8 +37,9 @@ const SYSFS_MAGIC: i64 = 0x6265_6572;
 const LOCK_PATIENCE: Duration = Duration::from_millis(500);
 const LOCK_RETRY: Duration = Duration::from_millis(10);
 
-/// Directory of pinned links below that of a version.
+/// Directories of pinned links and programs below that of a version.
 const LINKS: &str = "links";
+const PROGRAMS: &str = "programs";
 
 /// The pin directory, locked for as long as this lives.
 #[derive(Debug)]
@@ -118,13 +120,21 @@ impl Pins {
         self.current().join(LINKS).join(slot.to_string())
     }
 
+    /// The directory of pinned programs of this version.
+    pub(super) fn programs(&self) -> PathBuf {
+        self.current().join(PROGRAMS)
+    }
+
     /// Makes the directories of this version.
     pub(super) fn make_current(&self) -> Result<(), DatapathError> {
-        let links = self.current().join(LINKS);
-        fs::create_dir_all(&links).map_err(|e| DatapathError::PinDir {
-            path: links,
-            reason: e.to_string(),
-        })
+        [self.current().join(LINKS), self.programs()]
+            .into_iter()
+            .try_for_each(|path| {
+                fs::create_dir_all(&path).map_err(|e| DatapathError::PinDir {
+                    path,
+                    reason: e.to_string(),
+                })
+            })
     }
 
     /// The directory of another version, if there is one.
@@ -176,6 +186,7 @@ impl Pins {
                 remove_link(&link.path)?;
             }
             remove_files(&layout.join(LINKS))?;
+            remove_files(&layout.join(PROGRAMS))?;
             let maps = remove_files(&layout)?;
             removed.push(format!("{maps} maps in {}", layout.display()));
             fs::remove_dir(&layout).map_err(|source| DatapathError::Io {

@@ -144,7 +144,7 @@ impl<'a> Attacher<'a> {
                 return Err(foreign(link, *program_id));
             }
         }
-        let slots: Vec<(u32, u32)> = wanted
+        let mut slots: Vec<(u32, u32)> = wanted
             .iter()
             .zip(&decision.actions)
             .filter_map(|(link, action)| match *action {
@@ -154,6 +154,8 @@ impl<'a> Attacher<'a> {
                 Action::Foreign { .. } => None,
             })
             .collect();
+        // In whatever order they are asked for, the program is the same.
+        slots.sort_unstable_by_key(|(_, slot)| *slot);
         self.loader.serve(&slots)?;
         for PinnedLink { path, .. } in pinned.iter().filter(|link| decision.stale.contains(&link.slot)) {
             pin::remove_link(path)?;

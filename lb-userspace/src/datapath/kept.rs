@@ -1,0 +1,79 @@
+//! The program pinned beside its maps, under a name made of all that it was made from: a start that would load the same one
+//! again finds it there. Checking it is most of what a start takes, and nothing is put in its place on the interfaces.
+
+use std::{
+    fs,
+    hash::{DefaultHasher, Hasher as _},
+    io,
+    os::fd::{BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+};
+
+use aya::maps::MapData;
+use lb_common::map_names;
+
+use super::{object, sys};
+
+/// Where programs are kept, and which of them is ours.
+pub(super) struct Kept {
+    /// Pins of the maps that the program works on.
+    maps: PathBuf,
+    /// Pins of programs.
+    programs: PathBuf,
+    /// Values of the program's read-only globals.
+    globals: Vec<u8>,
+}
+
+impl Kept {
+    /// For maps pinned in the directory `maps`, and programs in `programs`.
+    pub(super) const fn new(maps: PathBuf, programs: PathBuf) -> Self {
+        Self {
+            maps,
+            programs,
+            globals: Vec::new(),
+        }
+    }
+
+    /// Tells the values of the program's read-only globals.
+    pub(super) fn made_with(&mut self, globals: &[u8]) {
+        globals.clone_into(&mut self.globals);
+    }
+
+    /// The program that would be loaded, with or without packets of several buffers, if it is kept.
+    pub(super) fn find(&self, frags: bool) -> Option<OwnedFd> {
+        sys::pinned(&self.pin(frags)?).ok().flatten()
+    }
+
+    /// Keeps a program that was just loaded, and no other but its variant.
+    pub(super) fn keep(&self, program: BorrowedFd<'_>, frags: bool) -> io::Result<()> {
+        let no_maps = || io::Error::other("its maps are not pinned");
+        let pin = self.pin(frags).ok_or_else(no_maps)?;
+        let variant = self.pin(!frags).ok_or_else(no_maps)?;
+        for entry in fs::read_dir(&self.programs)? {
+            let path = entry?.path();
+            if path != variant {
+                fs::remove_file(path)?;
+            }
+        }
+        sys::pin(program, &pin)
+    }
+
+    /// Where a program is pinned that is made of this binary's object, these globals and the pinned maps; `None` where one of
+    /// those is missing.
+    fn pin(&self, frags: bool) -> Option<PathBuf> {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(env!("CARGO_PKG_VERSION").as_bytes());
+        hasher.write(object::bytes());
+        hasher.write(&self.globals);
+        hasher.write_u8(frags.into());
+        for name in map_names::PINNED {
+            hasher.write_u32(map_id(&self.maps.join(name))?);
+        }
+        Some(self.programs.join(format!("{:016x}", hasher.finish())))
+    }
+}
+
+/// The kernel's number of a pinned map: another map under the same name has another.
+fn map_id(pin: &Path) -> Option<u32> {
+    Some(MapData::from_pin(pin).ok()?.info().ok()?.id())
+}
