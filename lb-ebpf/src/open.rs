@@ -28,16 +28,18 @@ const DONE: u32 = 0;
 const FIRST_REASON: u32 = 1;
 const TAKEN: u32 = u32::MAX;
 
+/// What a global function returns for an outcome.
 #[inline(always)]
-fn status(result: Result<(), Reason>) -> u32 {
+pub(crate) fn status(result: Result<(), Reason>) -> u32 {
     match result {
         Ok(()) => DONE,
         Err(reason) => FIRST_REASON + reason as u32,
     }
 }
 
+/// The outcome that a global function has returned.
 #[inline(always)]
-fn outcome(status: u32) -> Result<(), Reason> {
+pub(crate) fn outcome(status: u32) -> Result<(), Reason> {
     // The verifier knows nothing about what a global function returns, so the compiler must not either.
     match core::hint::black_box(status) {
         DONE => Ok(()),

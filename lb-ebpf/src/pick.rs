@@ -1,6 +1,7 @@
 //! Which backend takes a new flow.
 
 use lb_common::{
+    addr::{NetV4, NetV6},
     backend::{ALIVE, Backend, BackendId, IN_USE, IPV6},
     flow::{NatFlow, Tuple},
     reason::Reason,
@@ -8,11 +9,7 @@ use lb_common::{
     service::{BY_SOURCE, FORWARDS, IN_TURN, Mode, OnEmpty, Service},
 };
 
-use crate::{
-    family::Family,
-    follow,
-    maps::{self, Scratch},
-};
+use crate::{family::Family, follow, maps};
 
 /// Stands for a packet of a service without a backend that is to be rejected, until [`crate::reply`] has done so. Nothing
 /// counts a drop for it.
@@ -102,10 +99,38 @@ pub(crate) fn translates<A: Family>(backend: &Backend) -> bool {
     backend.mode == Mode::Nat as u8 && backend.has(IPV6) == A::IS_V6
 }
 
-/// Whether the known flow's backend is the one that a new flow of its tuple would get.
-// Not inlined: a rare case.
+/// Whether the backend of the known flow in the room is the one that a new flow of its tuple would get.
+#[inline(always)]
+pub(crate) fn is_first_choice<A: Family>(service: &Service) -> bool {
+    let is_first = if A::IS_V6 {
+        first_choice_v6
+    } else {
+        first_choice_v4
+    };
+    // As in `open::outcome`.
+    core::hint::black_box(is_first(service)) != 0
+}
+
+/// [`is_first_choice`]. For the verifier a global function (see [`crate::open`]), as below.
+#[unsafe(no_mangle)]
 #[inline(never)]
-pub(crate) fn is_first_choice<A: Family>(service: &Service, room: &Scratch<A>) -> bool {
+extern "C" fn first_choice_v4(service: *const Service) -> u32 {
+    first_choice::<NetV4>(service).into()
+}
+
+/// [`is_first_choice`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn first_choice_v6(service: *const Service) -> u32 {
+    first_choice::<NetV6>(service).into()
+}
+
+#[inline(always)]
+fn first_choice<A: Family>(service: *const Service) -> bool {
+    // SAFETY: the verifier sees to it that callers pass a whole record, or nothing.
+    let (Some(service), Ok(room)) = (unsafe { service.as_ref() }, A::room()) else {
+        return false;
+    };
     // Where flows take turns, no ring says where this one would go.
     !service.has(IN_TURN)
         && pick(service, &room.tuple, true, BackendId::NONE)

@@ -284,12 +284,12 @@ fn from_client<A: Family>(
         let reopens = track::closed_by_client(&room.known) && flags.is_some_and(TcpFlags::opens);
         // A client that uses its port again keeps ours, where the ring agrees: a backend that remembers the closed
         // connection in TIME_WAIT takes a SYN of the same client, and refuses another client's as an old segment.
-        if !reopens || pick::is_first_choice(service, &*room) {
+        if !reopens || pick::is_first_choice::<A>(service) {
             if reopens {
                 guard::admit_flow(service, room.tuple.src)?;
             }
             entry.touch(&mut room.known, flags);
-            track::follow_client(&mut *room, packet)?;
+            track::follow_client(room, packet)?;
             if !reopens && flags.is_some_and(TcpFlags::opens) {
                 signals::repeated::<A>();
             }

@@ -5,14 +5,22 @@ use core::{
     sync::atomic::{Ordering, compiler_fence},
 };
 
-use aya_ebpf::helpers::generated::bpf_ktime_get_coarse_ns;
+use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_ktime_get_coarse_ns};
 use lb_common::{
+    addr::{NetV4, NetV6},
     csum::Sum,
     flow::{FIN, NatFlow, PROVEN, REPLY, RST, Tuple},
     reason::Reason,
+    vlan::Tags,
 };
 
-use crate::{family::Family, maps::Scratch, next_hop, packet::Packet, parse::TcpFlags};
+use crate::{
+    family::Family,
+    maps::{Room, Scratch},
+    next_hop, open,
+    packet::Packet,
+    parse::TcpFlags,
+};
 
 /// CLOCK_MONOTONIC in whole seconds, a few milliseconds late at most.
 #[inline(always)]
@@ -100,11 +108,26 @@ impl<A: Family> Entry<A> {
 
 /// Makes replies to the client's known flow in `room` go back the way its packet has just come, if that changed.
 #[inline(always)]
-pub(crate) fn follow_client<A: Family>(room: &mut Scratch<A>, packet: &Packet) -> Result<(), Reason> {
+pub(crate) fn follow_client<A: Family>(room: Room<A>, packet: &Packet) -> Result<(), Reason> {
     if next_hop::arrived_by(packet, &room.known.last_hop)? {
         return Ok(());
     }
-    turn_replies(room, packet)
+    let turn = if A::IS_V6 { turn_v6 } else { turn_v4 };
+    open::outcome(turn(packet.context(), packet.tags.0))
+}
+
+/// [`turn_replies`]. For the verifier a global function (see [`crate::open`]), as below.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn turn_v4(ctx: *mut xdp_md, tags: u64) -> u32 {
+    open::status(turn_replies::<NetV4>(&Packet::untagged(ctx, Tags(tags))))
+}
+
+/// [`turn_replies`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn turn_v6(ctx: *mut xdp_md, tags: u64) -> u32 {
+    open::status(turn_replies::<NetV6>(&Packet::untagged(ctx, Tags(tags))))
 }
 
 /// Whether the client has closed this flow of its. Its next SYN opens another one.
@@ -116,16 +139,16 @@ pub(crate) fn closed_by_client<A>(flow: &NatFlow<A>) -> bool {
 /// Makes replies to the client's known flow in `room` go back the way `packet` has come. Entries are replaced as a
 /// whole: a reply under way sees the old way or the new one. Failing that, the old way stays, and the client's next
 /// packet tries again.
-// Not inlined: a rare case.
-#[inline(never)]
-fn turn_replies<A: Family>(room: &mut Scratch<A>, packet: &Packet) -> Result<(), Reason> {
+#[inline(always)]
+fn turn_replies<A: Family>(packet: &Packet) -> Result<(), Reason> {
+    let mut room = A::room()?;
     let Scratch {
         tuple,
         known,
         spare_key,
         spare,
         ..
-    } = room;
+    } = &mut *room;
     *spare_key = known.peer(tuple.protocol);
     if find_reply(spare_key, spare, tuple) {
         next_hop::set_last_hop(packet, &mut spare.last_hop)?;

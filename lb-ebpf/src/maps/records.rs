@@ -81,6 +81,19 @@ macro_rules! record_tables {
 record_tables!(NetV4, TRACKED_V4, OPENING_V4, SEEN_V4);
 record_tables!(NetV6, TRACKED_V6, OPENING_V6, SEEN_V6);
 
+/// The generation of a backend, or [`DEAD`].
+// Not inlined: it is asked in many places, none of which is on the way of most packets.
+#[inline(never)]
+fn generation(backend: BackendId) -> u32 {
+    match super::backend(backend) {
+        Ok(backend) if backend.has(IN_USE | ALIVE) => u32::from(backend.generation.0),
+        _ => DEAD,
+    }
+}
+
+/// No generation.
+const DEAD: u32 = u32::MAX;
+
 /// The record tables as a packet with this tuple sees them.
 pub(crate) struct Records<'a, A>(pub(crate) &'a Tuple<A>);
 
@@ -94,8 +107,11 @@ impl<A: Family> Records<'_, A> {
 impl<A: Family> FlowTables for Records<'_, A> {
     #[inline(always)]
     fn living(&self, backend: BackendId) -> Option<Generation> {
-        let backend = super::backend(backend).ok()?;
-        backend.has(IN_USE | ALIVE).then_some(backend.generation)
+        match generation(backend) {
+            DEAD => None,
+            #[expect(clippy::cast_possible_truncation, reason = "made of a generation")]
+            number => Some(Generation(number as u16)),
+        }
     }
 
     #[inline(always)]
