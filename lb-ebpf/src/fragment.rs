@@ -76,13 +76,10 @@ extern "C" fn has_fragment_header(ctx: *mut xdp_md) -> u32 {
     const OFFSET_AND_MORE: u16 = 0xfff9;
     let packet = &Packet::new(ctx);
     let at = header_v6(packet);
-    let Some([_, _, high, low]) = packet.read::<[u8; 4]>(at) else {
-        return 0;
-    };
-    if at == 0 {
-        return 0;
-    }
-    u32::from(u16::from_be_bytes([high, low]) & OFFSET_AND_MORE != 0)
+    let header = packet.read::<[u8; 4]>(at).filter(|_| at != 0);
+    header.map_or(0, |[_, _, high, low]| {
+        u32::from(u16::from_be_bytes([high, low]) & OFFSET_AND_MORE != 0)
+    })
 }
 
 /// Sends a fragment where the first one of its datagram went; one that is for nobody here passes. Returns what has become
