@@ -10,6 +10,7 @@ pub mod addr;
 pub mod aes;
 pub mod backend;
 pub mod budget;
+pub mod check;
 pub mod counters;
 pub mod csum;
 pub mod decap;

@@ -69,6 +69,9 @@ pub const FLOW_GUARDS: &str = "FLOW_GUARDS";
 /// [`crate::guard::SourceKey`] to the bucket of a source. Written by the XDP program, which forgets the oldest.
 pub const GUARD_SOURCES: &str = "GUARD_SOURCES";
 
+/// Backend id to [`crate::check::PathCheck`]. Written by the daemon that makes the checks; not pinned.
+pub const CHECKS: &str = "SCRATCH_CHECKS";
+
 /// Maps that hold flows.
 pub const OF_FLOWS: [&str; 8] = [
     FLOWS_V4, FLOWS_V6, TRACKED_V4, TRACKED_V6, OPENING_V4, OPENING_V6, SEEN_V4, SEEN_V6,

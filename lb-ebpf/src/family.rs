@@ -3,6 +3,7 @@
 use aya_ebpf::bindings::bpf_fib_lookup;
 use lb_common::{
     addr::{NetAddr, NetPort, NetV4, NetV6},
+    check::Ends,
     csum::{self, Sum},
     flow::Tuple,
     hash,
@@ -22,7 +23,7 @@ use crate::{
 
 /// An address family, told by its address.
 pub(crate) trait Family:
-    FlowTable + RecordTables + FragmentTable + ReplyTable + Copy + Default + PartialEq + 'static
+    Ends + FlowTable + RecordTables + FragmentTable + ReplyTable + Copy + Default + PartialEq + 'static
 {
     /// The kernel's number of the family.
     const AF: u8;

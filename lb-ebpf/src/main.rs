@@ -8,6 +8,8 @@
 #[cfg(target_arch = "bpf")]
 mod budget;
 #[cfg(target_arch = "bpf")]
+mod check;
+#[cfg(target_arch = "bpf")]
 mod echo;
 #[cfg(target_arch = "bpf")]
 mod family;
@@ -52,13 +54,14 @@ mod vlan;
 
 #[cfg(target_arch = "bpf")]
 mod entry {
-    use aya_ebpf::{macros::xdp, programs::XdpContext};
+    use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
     use lb_common::{
         addr::{NetV4, NetV6},
-        reason::Reason,
+        reason::{Action, Reason},
     };
 
     use crate::{
+        check,
         family::Family,
         forward::dnat,
         fragment, icmp,
@@ -80,6 +83,16 @@ mod entry {
         let frame = Packet::new(ctx.ctx);
         let reason = handle(&frame);
         verdict::finish(&frame, reason)
+    }
+
+    /// The program of health checks through the path, which the daemon loads when there are any.
+    #[xdp]
+    pub(crate) fn lb_check(ctx: XdpContext) -> u32 {
+        let frame = Packet::new(ctx.ctx);
+        match check::handle(&frame).action() {
+            Action::Tx | Action::Redirect => xdp_action::XDP_REDIRECT,
+            Action::Pass | Action::Drop | Action::Aborted => xdp_action::XDP_DROP,
+        }
     }
 
     /// The way of a frame.

@@ -1,6 +1,6 @@
-//! The maps, reached only through the functions here: each says who writes the map, and what happens when an entry is
-//! missing or the map is full.
+//! The maps, reached only through these functions: each says who writes the map, and what becomes of misses and full maps.
 
+pub(crate) mod checks;
 mod fragments;
 pub(crate) mod guards;
 pub(crate) mod quic;
@@ -32,6 +32,7 @@ use lb_common::{
 };
 
 pub(crate) use self::{
+    checks::path_check,
     fragments::FragmentTable,
     records::{RecordTables, Records},
     replies::ReplyTable,

@@ -172,7 +172,7 @@ fn choose<A: Family>(
 
 /// Finds a free source port and completes both entries with it.
 #[inline(always)]
-fn take_port<A: Family>() -> Result<(), Reason> {
+pub(crate) fn take_port<A: Family>() -> Result<(), Reason> {
     let try_port = if A::IS_V6 { try_port_v6 } else { try_port_v4 };
     for _ in 0..SNAT_PORT_TRIES {
         match try_port() {
@@ -238,7 +238,7 @@ fn take<A: Family>() -> Result<bool, Reason> {
 
 /// Writes the client's entry. The backend's stands since the port was taken.
 #[inline(never)]
-fn record<A: Family>(room: &mut Scratch<A>, replaces: bool) -> Result<(), Reason> {
+pub(crate) fn record<A: Family>(room: &mut Scratch<A>, replaces: bool) -> Result<(), Reason> {
     let Scratch {
         tuple,
         known,

@@ -107,6 +107,7 @@ fn specs(kind: &str, count: u32, network: u8, port: u16) -> Result<Vec<CheckSpec
         Ok(CheckSpec {
             id: CheckId(kind.parse()?, format!("b{n}").parse()?),
             target: (IpAddr::from([127, network, high, low]), port).into(),
+            path: None,
             settings: settings.clone(),
             initial: Health::Unchecked,
         })

@@ -16,7 +16,7 @@ use crate::{
     control::{ControlView, lingering::Lingering},
     datapath::{self, BackendStats, NextHopState},
     events::rfc3339,
-    health::{BreakerState, CheckId, CheckStatus, Health, PartResult},
+    health::{BreakerState, CheckId, CheckStatus, Health, PartResult, settings::Through},
     metrics::{Observation, is_drop},
     plan::TargetBackend,
     state::{
@@ -240,6 +240,8 @@ impl Picture {
                     latency_us: u64::try_from(last.latency.as_micros()).unwrap_or(u64::MAX),
                     detail: last.detail().into_owned(),
                     at: rfc3339(last.at),
+                    through: (service.health.through == Through::Vip)
+                        .then(|| backend.mode.unwrap_or(service.mode).word().to_owned()),
                     parts: last.parts.iter().map(part).collect(),
                 }),
             damped: check.is_some_and(|check| check.judgement.damped),

@@ -299,6 +299,9 @@ pub struct LastCheck {
     pub detail: String,
     /// When it ended, RFC 3339.
     pub at: String,
+    /// The mode by which checks go through the forwarding path, if they do.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub through: Option<String>,
     /// Each of several checks.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub parts: Vec<CheckPart>,

@@ -34,7 +34,7 @@ use crate::{
     api::{self, Api, socket::Socket},
     config::{DaemonSettings, daemon::OnExit},
     control::{Change, ControlHandle, ControlTask, Parts, chain, inherit, passive},
-    datapath::{AttachOptions, Datapath, WriterHandle, WriterTask},
+    datapath::{AttachOptions, CheckPaths, Datapath, WriterHandle, WriterTask},
     events::{EventKind, EventLog, NewEvent},
     health::{HealthConfig, HealthHandle, HealthMetrics, HealthTask},
     metrics::{self, ApplyMetrics, Endpoint, Observer},
@@ -123,6 +123,7 @@ struct Daemon {
     control_task: JoinHandle<()>,
     writer: WriterHandle,
     health: HealthHandle,
+    check_paths: Arc<CheckPaths>,
     events: Arc<EventLog>,
     apply_metrics: ApplyMetrics,
     /// Ends what serves others: API, metrics, checks.
@@ -163,6 +164,8 @@ impl Daemon {
             reset,
         })?;
         let interfaces = datapath.interfaces().to_vec();
+        let check_paths = Arc::new(datapath.check_paths());
+        health.lead(check_paths.clone());
         let inherited = inherit(&desired, datapath.programmed());
         let writer_cancel = CancellationToken::new();
         let writer = WriterTask::spawn(datapath, writer_cancel.clone());
@@ -185,6 +188,7 @@ impl Daemon {
                 // What an earlier daemon left goes on as it was; what this one brought goes with it.
                 let took_over = interfaces.iter().any(|interface| interface.took_over);
                 let on_exit = if took_over { OnExit::Keep } else { OnExit::Detach };
+                check_paths.close().await;
                 if let Err(error) = leave(&writer, on_exit).await {
                     tracing::error!(error = chain(&error), "cannot detach");
                 }
@@ -227,6 +231,7 @@ impl Daemon {
             control_task,
             writer,
             health,
+            check_paths,
             events,
             apply_metrics,
             cancel,
@@ -322,6 +327,7 @@ impl Daemon {
             tracing::warn!("some requests were not finished in time");
         }
         self.control_cancel.cancel();
+        self.check_paths.close().await;
         let died = match reason {
             Reason::Signal => {
                 if self.control_task.await.is_err() {

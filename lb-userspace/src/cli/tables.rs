@@ -192,7 +192,7 @@ fn next_hop(backend: &Backend) -> Cell {
     }
 }
 
-/// The result of the last check; if `each`, of each of several.
+/// The result of the last check; if `each`, of each of several, and by which way.
 fn last_check(backend: &Backend, each: bool) -> Cell {
     match &backend.last_check {
         None => Cell::from(""),
@@ -209,6 +209,11 @@ fn last_check(backend: &Backend, each: bool) -> Cell {
             let parts: Vec<String> = check.parts.iter().map(part).collect();
             Cell::new(parts.join("; "), tone)
         }
+        Some(check) if check.ok && each && check.through.is_some() => Cell::from(format!(
+            "{} through {}",
+            latency(check.latency_us),
+            check.through.as_deref().unwrap_or_default()
+        )),
         Some(check) if check.ok => Cell::from(latency(check.latency_us)),
         Some(check) => Cell::new(check.detail.as_str(), Tone::Bad),
     }

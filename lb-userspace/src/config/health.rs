@@ -10,7 +10,7 @@ use crate::{
         BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, FurtherCheck, GrpcCheck,
         HttpCheck, PushCheck, TlsCheck, UdpCheck,
     },
-    state::{available, words},
+    state::words,
 };
 
 /// Kinds of checks that the file knows, whether this version has them or not.
@@ -91,10 +91,6 @@ pub fn kind(text: &str) -> Result<CheckKind, ValueError> {
         })),
         "http2" => Ok(CheckKind::Http2(HttpCheck::default())),
         "grpc" => Ok(CheckKind::Grpc(GrpcCheck::default())),
-        _ if available::not_yet("kind", text) => Err(ValueError::new(
-            format!("\"{text}\" is not available in this version yet"),
-            format!("use {}", available::choices("kind", KINDS)),
-        )),
         _ => Err(values::unknown_word("kind", text, KINDS.into_iter())),
     }
 }

@@ -126,6 +126,100 @@ fn settings_that_make_no_check_are_refused_with_their_reason() {
     }
 }
 
+/// A check would say nothing about the path, or never succeed.
+#[test]
+fn checks_that_cannot_go_through_the_path_are_refused_with_their_reason() {
+    let problems = |service: &str, health: &str| {
+        let text = format!(
+            "[[service]]\nname = \"a\"\naddress = \"192.0.2.1\"\n{service}\n\
+             [service.health]\nthrough = \"vip\"\n{health}\n"
+        );
+        match parse(&text, "lb.toml") {
+            Ok(_) => Vec::new(),
+            Err(errors) => errors.iter().map(ToString::to_string).collect(),
+        }
+    };
+    let (tcp, udp) = ("port = 53", "port = 53\nprotocol = \"udp\"");
+    for (service, health, expected) in [
+        (
+            tcp,
+            "kind = \"icmp\"",
+            "the balancer answers pings to services itself",
+        ),
+        (tcp, "kind = \"none\"", "nothing is checked"),
+        (tcp, "kind = \"push\"", "reports come to the balancer"),
+        (
+            tcp,
+            "kind = \"exec\"\ncommand = [\"/bin/true\"]",
+            "makes connections of its own",
+        ),
+        (udp, "kind = \"http\"", "it speaks tcp, the service is udp"),
+        (
+            tcp,
+            "kind = \"dns\"\nname = \".\"",
+            "it speaks udp, the service is tcp",
+        ),
+        (udp, "kind = \"udp\"", "without expect_reply silence is a success"),
+        (
+            tcp,
+            "kind = \"tcp\"\nport = 54",
+            "port 54 cannot be checked through the VIP: the service is port 53",
+        ),
+        (
+            tcp,
+            "kind = \"tcp\"\nmark = 1",
+            "mark means nothing through the VIP",
+        ),
+        (
+            tcp,
+            "kind = \"tcp\"\nsource = \"fd00::1\"",
+            "cannot come from fd00::1",
+        ),
+        (
+            tcp,
+            "kind = \"tcp\"\nsource = \"127.0.0.1\"",
+            "is a loopback address",
+        ),
+        (
+            "port = 0",
+            "kind = \"tcp\"",
+            "needs a port where the service has every port",
+        ),
+        (
+            tcp,
+            "kind = \"tcp\"\n[[service.health.also]]\nkind = \"icmp\"",
+            "a check of kind icmp cannot",
+        ),
+        (
+            tcp,
+            "kind = \"tcp\"\n[[service.health.also]]\nkind = \"tcp\"\nport = 54",
+            "port 54 cannot",
+        ),
+    ] {
+        let errors = problems(service, health);
+        assert!(
+            errors.len() == 1 && errors[0].contains(expected),
+            "{service} {health}: {errors:#?}"
+        );
+    }
+    for (service, health) in [
+        (tcp, "kind = \"tcp\"\nport = 53\nsource = \"10.0.0.1\""),
+        (tcp, "kind = \"dns\"\nname = \".\"\ntransport = \"tcp\""),
+        (udp, "kind = \"dns\"\nname = \".\""),
+        (udp, "kind = \"udp\"\nexpect_reply = \"x\""),
+        (
+            "port = 0",
+            "kind = \"tcp\"\nport = 80\n[[service.health.also]]\nkind = \"tcp\"\nport = 81",
+        ),
+    ] {
+        assert_eq!(
+            problems(service, health),
+            Vec::<String>::new(),
+            "{service} {health}"
+        );
+    }
+}
+
 #[test]
 fn guards_that_make_no_sense_are_refused_at_their_place() {
     for (guard, place, what, hint) in [

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::duration;
-use crate::state::{available, names::NameError, service::RingSize, words::Word};
+use crate::state::{names::NameError, service::RingSize, words::Word};
 
 /// Why a text is no value of the wanted kind.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -166,7 +166,7 @@ pub fn whole_millis(moment: SystemTime) -> Option<SystemTime> {
 /// One of a few words.
 ///
 /// # Errors
-/// The text is none of them. The hint names the nearest, or all that this version offers.
+/// The text is none of them. The hint names the nearest, or all.
 pub fn word<W: Word>(text: &str) -> Result<W, ValueError> {
     W::from_word(text).ok_or_else(|| unknown_word(W::KEY, text, W::WORDS.iter().map(|(_, word)| *word)))
 }
@@ -178,8 +178,8 @@ pub(super) fn unknown_word<'a>(
     words: impl Iterator<Item = &'a str> + Clone,
 ) -> ValueError {
     let hint = match nearest(text, words.clone()) {
-        Some(word) if !available::not_yet(key, word) => format!("did you mean \"{word}\"?"),
-        Some(_) | None => format!("one of: {}", available::choices(key, words)),
+        Some(word) => format!("did you mean \"{word}\"?"),
+        None => format!("one of: {}", words.collect::<Vec<_>>().join(", ")),
     };
     ValueError::new(format!("{text:?} is no {key}"), hint)
 }

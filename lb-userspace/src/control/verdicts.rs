@@ -1,7 +1,7 @@
 //! Verdicts of checks as the effective state should see them, and the checks that make them. All pure.
 
 use crate::{
-    health::{CheckId, CheckSpec, Health},
+    health::{CheckId, CheckPath, CheckSpec, Health, settings::Through},
     plan::Target,
     state::{
         backend::{Admin, Backend},
@@ -37,11 +37,24 @@ pub(super) fn specs(desired: &Desired, health: &HealthView) -> Vec<CheckSpec> {
         .filter(|(_, service, _)| is_checked(service))
         .map(|(id, service, backend)| CheckSpec {
             target: backend.address,
+            path: path(service, backend),
             settings: service.health.clone(),
             initial: health.get(&id).copied().unwrap_or_default(),
             id,
         })
         .collect()
+}
+
+/// The path that checks of a backend go through, where the service wants that.
+fn path(service: &Service, backend: &Backend) -> Option<CheckPath> {
+    match service.health.through {
+        Through::Backend => None,
+        Through::Vip => Some(CheckPath {
+            service: service.key,
+            backend: backend.address,
+            mode: backend.mode.unwrap_or(service.mode),
+        }),
+    }
 }
 
 /// Of verdicts from an earlier daemon, those about backends that are checked.

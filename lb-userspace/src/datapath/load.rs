@@ -24,6 +24,9 @@ use super::{
     sys,
 };
 
+/// The program of health checks through the path, which has no read-only globals.
+const CHECKS_PROGRAM: &str = "lb_check";
+
 /// The program and its read-only global in the object.
 const PROGRAM: &str = "lb";
 const SLOTS_GLOBAL: &str = "INTERFACE_SLOTS";
@@ -54,7 +57,7 @@ struct Ready {
     functions: Records,
     lines: Records,
     /// Held until the program holds them.
-    _maps: Vec<OwnedFd>,
+    maps: Vec<(String, OwnedFd)>,
 }
 
 impl Loader {
@@ -94,7 +97,7 @@ impl Loader {
             return Ok(program);
         }
         if self.ready.is_none() {
-            self.ready = Some(prepare(&mut self.object, &self.pins)?);
+            self.ready = Some(prepare(&mut self.object, PROGRAM, &self.pins)?);
         }
         let Some(ready) = &self.ready else {
             return Err(DatapathError::BadObject("it is not ready".to_owned()));
@@ -120,6 +123,28 @@ impl Loader {
     }
 }
 
+/// Loads the program of health checks, which shares the maps pinned below `pins`; returns it and its map of checks.
+pub(super) fn checks(mut object: Object, pins: &Path) -> Result<[OwnedFd; 2], DatapathError> {
+    let ready = prepare(&mut object, CHECKS_PROGRAM, pins)?;
+    let program = loading::load_program(&NewProgram {
+        name: CHECKS_PROGRAM,
+        license: &object.license,
+        instructions: &ready.function.instructions,
+        btf: ready.btf.as_fd(),
+        functions: &ready.functions,
+        lines: &ready.lines,
+        frags: false,
+    })
+    .map_err(|refusal| DatapathError::Load {
+        reason: words(&refusal),
+    })?;
+    let mut maps = ready.maps.into_iter();
+    let (_, checks) = maps
+        .find(|(name, _)| name == map_names::CHECKS)
+        .ok_or_else(|| DatapathError::BadObject(format!("it has no map {}", map_names::CHECKS)))?;
+    Ok([program, checks])
+}
+
 /// Puts the program in the place of the one that a pinned link holds.
 pub(super) fn take_over(program: &Program, pin: &Path) -> Result<(), String> {
     let (link, _) = sys::pinned_xdp_link(pin).map_err(|e| e.to_string())?;
@@ -127,7 +152,7 @@ pub(super) fn take_over(program: &Program, pin: &Path) -> Result<(), String> {
 }
 
 /// Brings types and maps into the kernel and relocates the program.
-fn prepare(object: &mut Object, pins: &Path) -> Result<Ready, DatapathError> {
+fn prepare(object: &mut Object, program: &str, pins: &Path) -> Result<Ready, DatapathError> {
     // Linux 6.0 brought the last of them.
     let all = BtfFeatures::new(true, true, true, true, true, true, true, true);
     let types = object
@@ -149,9 +174,9 @@ fn prepare(object: &mut Object, pins: &Path) -> Result<Ready, DatapathError> {
     object.relocate_calls(&text).map_err(|e| bad(&e))?;
     let function = object
         .programs
-        .get(PROGRAM)
+        .get(program)
         .and_then(|program| object.functions.get(&program.function_key()))
-        .ok_or_else(|| DatapathError::BadObject(format!("it has no XDP program \"{PROGRAM}\"")))?
+        .ok_or_else(|| DatapathError::BadObject(format!("it has no XDP program \"{program}\"")))?
         .clone();
     Ok(Ready {
         btf,
@@ -166,7 +191,7 @@ fn prepare(object: &mut Object, pins: &Path) -> Result<Ready, DatapathError> {
             count: function.line_info.len(),
         },
         function,
-        _maps: maps.into_iter().map(|(_, fd, _)| fd).collect(),
+        maps: maps.into_iter().map(|(name, fd, _)| (name, fd)).collect(),
     })
 }
 

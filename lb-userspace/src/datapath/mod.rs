@@ -6,6 +6,7 @@
 
 mod attach;
 mod capabilities;
+mod checks;
 mod decap;
 mod directory;
 mod error;
@@ -34,13 +35,14 @@ mod writer;
 
 use std::{fmt, os::fd::OwnedFd, path::Path, sync::Arc};
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex, watch};
 
 use self::{
     attach::Attacher, directory::Directory, execute::Executor, load::Loader, maps::Maps, netlink::Client,
     pin::Pins, sweeper::FlowCounts,
 };
 pub use self::{
+    checks::CheckPaths,
     decap::{Decap, DecapOptions},
     error::{DatapathError, ProgramError},
     interface::{AttachOptions, AttachedInterface, XdpMode, XdpModeChoice},
@@ -88,13 +90,14 @@ impl Datapath {
     pub fn open(options: &AttachOptions) -> Result<Self, DatapathError> {
         let object = object::parse()?;
         capabilities::check()?;
-        let socket = |source| DatapathError::Io {
-            what: "cannot open a netlink socket".to_owned(),
-            source,
+        let io = |what: &str| {
+            let what = what.to_owned();
+            move |source| DatapathError::Io { what, source }
         };
-        let mut client = Client::new().map_err(socket)?;
+        let socket = "cannot open a netlink socket";
+        let mut client = Client::new().map_err(io(socket))?;
         // Before anything is read, so that no change is missed between reading and listening.
-        let watch = netlink::Watch::new().map_err(socket)?;
+        let watch = netlink::Watch::new().map_err(io(socket))?;
         // A wrong name is said before anything is touched.
         attach::find(&mut client, options)?;
 
@@ -105,6 +108,9 @@ impl Datapath {
             return Err(DatapathError::OtherLayout { path });
         }
         pins.make_current()?;
+        checks::remove_leftovers(&mut client, pins.base()).map_err(io(
+            "cannot remove interfaces of an earlier daemon's health checks",
+        ))?;
         let inherits = pins.verify(&object::map_shapes(&object)?)?;
 
         // What is on the interfaces is read under the lock, and after a reset.
@@ -158,6 +164,17 @@ impl Datapath {
         &self.programmed
     }
 
+    /// Ways of health checks into the forwarding path.
+    pub fn check_paths(&self) -> CheckPaths {
+        CheckPaths {
+            pins: [self.pins.base().to_owned(), self.pins.current()],
+            maps: Arc::clone(&self.maps),
+            interfaces: Arc::clone(&self.interfaces),
+            directory: self.directory.subscribe(),
+            state: Mutex::default(),
+        }
+    }
+
     /// The counters.
     pub fn stats(&self) -> StatsReader {
         self.stats.clone()
@@ -172,7 +189,12 @@ pub fn detach_leftovers(pin_dir: &Path) -> Result<Vec<String>, DatapathError> {
     let Some(pins) = Pins::existing(pin_dir)? else {
         return Ok(Vec::new());
     };
-    let removed = pins.remove_all()?;
+    let mut removed = pins.remove_all()?;
+    let left = Client::new().and_then(|mut client| checks::remove_leftovers(&mut client, pins.base()));
+    removed.extend(left.map_err(|source| DatapathError::Io {
+        what: "cannot remove interfaces of health checks".to_owned(),
+        source,
+    })?);
     pins.remove_base();
     Ok(removed)
 }

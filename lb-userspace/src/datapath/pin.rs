@@ -110,6 +110,11 @@ impl Pins {
         }
     }
 
+    /// The pin directory, of all versions.
+    pub(super) fn base(&self) -> &Path {
+        &self.base
+    }
+
     /// The pins of this version.
     pub(super) fn current(&self) -> PathBuf {
         self.base.join(format!("v{LAYOUT_VERSION}"))

@@ -13,6 +13,7 @@ use super::{
     breaker::Breaker,
     machine::{Machine, Policy},
     metrics::{HealthMetrics, ServiceMetrics},
+    path::CheckPath,
     phase::{Moment, Phases},
     schedule::{Due, Scheduler},
     settings::CheckSettings,
@@ -31,6 +32,7 @@ pub(super) type CheckNo = u64;
 pub(super) struct NewCheck {
     pub(super) no: CheckNo,
     pub(super) target: SocketAddr,
+    pub(super) path: Option<CheckPath>,
     pub(super) settings: CheckSettings,
     /// The verdict it begins with.
     pub(super) verdict: Health,
@@ -72,6 +74,7 @@ impl Changes {
 #[derive(Debug)]
 struct Check {
     target: SocketAddr,
+    path: Option<CheckPath>,
     settings: CheckSettings,
     machine: Machine,
     /// When it became suspect by what its flows tell.
@@ -203,7 +206,7 @@ impl Engine {
         let found = same.iter().copied().find(|no| {
             self.checks
                 .get(no)
-                .is_some_and(|check| check.settings == spec.settings)
+                .is_some_and(|check| check.settings == spec.settings && check.path == spec.path)
         });
         let no = found.unwrap_or_else(|| {
             let no = self.next_no;
@@ -213,6 +216,7 @@ impl Engine {
         });
         let check = self.checks.entry(no).or_insert_with(|| Check {
             target,
+            path: spec.path,
             settings: spec.settings.clone(),
             machine: Machine::new(Policy::new(&spec.settings), verdict),
             suspect: None,
@@ -260,6 +264,7 @@ impl Engine {
             .map(|(&no, check)| NewCheck {
                 no,
                 target: check.target,
+                path: check.path,
                 settings: check.settings.clone(),
                 verdict: check.machine.health(),
             })

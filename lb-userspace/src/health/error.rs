@@ -10,6 +10,8 @@ use std::{
 
 use rustls::CertificateError;
 
+use super::path::CheckPath;
+
 mod http2;
 
 pub use http2::{GrpcProblem, Http2Problem};
@@ -205,6 +207,14 @@ pub enum CheckError {
         /// Bytes of body that were looked at.
         examined: usize,
     },
+    /// A check through the forwarding path failed.
+    #[error("{error}, through {path}")]
+    Through {
+        /// The path.
+        path: CheckPath,
+        /// As a client would say it.
+        error: Box<Self>,
+    },
     /// The check could not be made; says nothing about the target.
     #[error("cannot check {target}: {error}")]
     Local {
@@ -279,6 +289,9 @@ pub enum LocalError {
     /// No `CAP_NET_ADMIN`.
     #[error("the mark of packets needs CAP_NET_ADMIN")]
     Mark,
+    /// There is no way into the forwarding path.
+    #[error("no way into the forwarding path: {0}")]
+    Path(Arc<str>),
     /// The kernel does not speak the target's address family.
     #[error("this machine does not support the target's address family")]
     Family,

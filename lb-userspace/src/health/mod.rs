@@ -13,6 +13,7 @@ mod machine;
 mod metrics;
 mod monitor;
 mod outside;
+mod path;
 mod phase;
 mod priority;
 mod probe;
@@ -29,6 +30,7 @@ pub use error::{CertificateProblem, CheckError, GrpcProblem, Http2Problem, Laten
 pub use machine::{Decision, MAX_INTERVAL, MIN_INTERVAL, Machine, Outcome, Policy};
 pub use metrics::HealthMetrics;
 pub use monitor::{HealthCheckMonitor, MonitorConfig, MonitorStats, StartError};
+pub use path::{CheckPath, Entrance, Opening, Paths};
 pub use probe::{
     Checker, Checkers, ConfiguredChecker, DnsChecker, ExecChecker, FRESH_EVERY, GrpcChecker, Http2Checker,
     HttpChecker, IcmpChecker, MAX_BODY_LIMIT, NoCheck, ProbeError, Route, TcpChecker, TcpProbe, TlsChecker,

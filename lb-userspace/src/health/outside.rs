@@ -3,11 +3,13 @@
 use std::{
     future::Future,
     net::SocketAddr,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
 use super::{
     engine::NewCheck,
+    path::Paths,
     probe::{Found, Probe, ProbeCache, Probes, PushChecker},
     report::Reports,
     settings::CheckKind,
@@ -39,8 +41,11 @@ pub(super) trait Outside: Send + 'static {
 }
 
 /// The world as it is.
-#[derive(Debug)]
-pub(super) struct World;
+#[derive(Debug, Default)]
+pub(super) struct World {
+    /// Leads checks into the forwarding path, once it is there.
+    pub(super) paths: Arc<OnceLock<Arc<dyn Paths>>>,
+}
 
 impl Outside for World {
     type Check = Probes;
@@ -52,7 +57,8 @@ impl Outside for World {
                 let judged = check.verdict != Health::Unchecked;
                 Probes::one(Probe::Push(PushChecker::new(push, reports.clone(), judged)))
             } else {
-                Probes::new(&check.settings, &mut cache)
+                let by = self.paths.get().zip(check.path);
+                Probes::by(&check.settings, &mut cache, by)
             }
         };
         new.iter().map(&mut probes).collect()

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{breaker::BreakerState, error::CheckError, settings::CheckSettings};
+use super::{breaker::BreakerState, error::CheckError, path::CheckPath, settings::CheckSettings};
 use crate::state::names::{BackendName, ServiceName};
 
 /// Whose verdict it is: a backend of a service.
@@ -52,6 +52,8 @@ pub struct CheckSpec {
     pub id: CheckId,
     /// The backend's address; `settings.port` replaces its port.
     pub target: SocketAddr,
+    /// The path that the check goes through, if it goes through one.
+    pub path: Option<CheckPath>,
     /// How it is checked.
     pub settings: CheckSettings,
     /// The verdict to begin with where the engine has none of its own (a restart): it stays until `rise` or `fall`

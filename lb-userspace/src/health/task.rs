@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     io,
     net::SocketAddr,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     thread,
     time::{Duration, Instant},
 };
@@ -22,6 +22,7 @@ use super::{
     error::{CheckError, LocalError},
     metrics::HealthMetrics,
     outside::{Check as _, Outside, World},
+    path::Paths,
     phase::Moment,
     priority,
     probe::Found,
@@ -77,6 +78,7 @@ pub struct HealthHandle {
     signals: mpsc::Sender<Told>,
     board: StatusBoard,
     reports: Reports,
+    paths: Arc<OnceLock<Arc<dyn Paths>>>,
 }
 
 /// What flows tell about backends.
@@ -94,6 +96,13 @@ impl HealthHandle {
     /// be on their way.
     pub fn update(&self, specs: Vec<CheckSpec>) {
         self.specs.send_replace(specs);
+    }
+
+    /// Leads checks through the forwarding path from now on. To be called once, before such checks are asked for: they
+    /// cannot be made otherwise.
+    pub fn lead(&self, paths: Arc<dyn Paths>) {
+        // Whoever comes second finds the way open already.
+        let _ = self.paths.set(paths);
     }
 
     /// Tells what flows have told about backends since the last call. Backends that are not checked are passed over.
@@ -161,7 +170,10 @@ impl HealthTask {
             .enable_all()
             .build()
             .map_err(SpawnError::EventLoop)?;
-        let (task, handle, receiver) = Runner::new(config, metrics, World);
+        let world = World::default();
+        let paths = Arc::clone(&world.paths);
+        let (task, handle, receiver) = Runner::new(config, metrics, world);
+        let handle = HealthHandle { paths, ..handle };
         thread::Builder::new()
             .name("lb-health".to_owned())
             .spawn(move || {
@@ -201,6 +213,7 @@ impl<O: Outside> Runner<O> {
             signals: teller,
             board,
             reports: task.reports.clone(),
+            paths: Arc::default(),
         };
         (task, handle, receiver)
     }

@@ -6,6 +6,7 @@ mod guard;
 mod health;
 mod quic;
 mod service;
+mod through;
 
 pub use self::health::health_problems;
 
@@ -14,10 +15,9 @@ use std::{collections::HashMap, net::IpAddr, ops::RangeInclusive, time::Duration
 use lb_common::limits::{MAX_BACKENDS, MAX_SERVICES, MAX_SNAT_ADDRESSES};
 
 use super::{
-    available,
     desired::Settings,
     service::{Service, ServiceKey},
-    words::Word,
+    words::Word as _,
 };
 use crate::config::duration::text;
 
@@ -75,6 +75,7 @@ pub fn problems(settings: &Settings, services: &[&Service]) -> Vec<Problem> {
         found.guard(index, service);
         found.health(index, &service.health);
         found.breaker(index, service);
+        found.through(index, service);
         found.quic(index, service);
         found.backends(index, service);
     }
@@ -116,18 +117,6 @@ impl Findings {
             what: what.into(),
             hint,
         });
-    }
-
-    fn available<W: Word>(&mut self, place: Place, value: W) {
-        if available::not_yet(W::KEY, value.word()) {
-            let works = available::choices(W::KEY, W::WORDS.iter().map(|(_, word)| *word));
-            let what = format!(
-                "{} \"{}\" is not available in this version yet",
-                W::KEY,
-                value.word()
-            );
-            self.invalid(place, what, format!("use {works}"));
-        }
     }
 
     fn settings(&mut self, settings: &Settings, services: &[&Service]) {

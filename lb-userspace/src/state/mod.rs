@@ -1,6 +1,5 @@
 //! What the operator wants (desired state) and what follows from it and from health (effective state).
 
-pub mod available;
 pub mod backend;
 pub mod change;
 pub mod check;

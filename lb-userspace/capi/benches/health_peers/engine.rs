@@ -37,6 +37,7 @@ pub(crate) fn measure(kind: Kind, web: SocketAddr) -> Result<f64> {
         Ok(CheckSpec {
             id: CheckId("s".parse()?, format!("b{n}").parse()?),
             target: (IpAddr::from([127, 9, high, low]), web.port()).into(),
+            path: None,
             settings: settings.clone(),
             initial: Health::Unchecked,
         })

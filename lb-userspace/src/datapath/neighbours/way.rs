@@ -279,6 +279,7 @@ mod tests {
             mtu: 9000,
             vlan: None,
             xdp: None,
+            alias: None,
         }
     }
 

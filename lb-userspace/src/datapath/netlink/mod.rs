@@ -4,6 +4,7 @@
     reason = "messages and attributes are open sets: newer kernels send more, and most are not for us"
 )]
 
+mod pair;
 mod watch;
 
 use std::{io, net::IpAddr};
@@ -43,6 +44,8 @@ pub(super) struct LinkState {
     pub(super) vlan: Option<VlanLink>,
     /// The XDP program on it.
     pub(super) xdp: Option<XdpState>,
+    /// What its maker says that it is for.
+    pub(super) alias: Option<String>,
 }
 
 /// What the link of a VLAN is.
@@ -126,6 +129,12 @@ impl Client {
 
     /// The addresses of this machine.
     pub(super) fn addresses(&mut self) -> io::Result<Vec<IpAddr>> {
+        let addresses = self.link_addresses()?.into_iter();
+        Ok(addresses.map(|(_, address)| address).collect())
+    }
+
+    /// The addresses of this machine, each with the index of its link.
+    pub(super) fn link_addresses(&mut self) -> io::Result<Vec<(u32, IpAddr)>> {
         let answer = self.ask(
             RouteNetlinkMessage::GetAddress(AddressMessage::default()),
             NLM_F_DUMP,
@@ -256,7 +265,7 @@ fn mac(bytes: &[u8]) -> Option<[u8; 6]> {
 }
 
 /// The machine's own end, where the link is one with two.
-fn address(message: RouteNetlinkMessage) -> Option<IpAddr> {
+fn address(message: RouteNetlinkMessage) -> Option<(u32, IpAddr)> {
     let RouteNetlinkMessage::NewAddress(message) = message else {
         return None;
     };
@@ -268,7 +277,7 @@ fn address(message: RouteNetlinkMessage) -> Option<IpAddr> {
             _ => {}
         }
     }
-    local.or(end)
+    Some((message.header.index, local.or(end)?))
 }
 
 fn link_state(message: RouteNetlinkMessage) -> Option<LinkState> {
@@ -286,6 +295,7 @@ fn link_state(message: RouteNetlinkMessage) -> Option<LinkState> {
         mtu: 0,
         vlan: None,
         xdp: None,
+        alias: None,
     };
     let mut parent = None;
     let mut vlan = None;
@@ -295,6 +305,7 @@ fn link_state(message: RouteNetlinkMessage) -> Option<LinkState> {
             LinkAttribute::IfName(name) => link.name = name,
             LinkAttribute::Address(address) if ethernet => link.mac = mac(&address),
             LinkAttribute::Mtu(mtu) => link.mtu = mtu,
+            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
             LinkAttribute::Xdp(xdp) => link.xdp = xdp_state(&xdp),
             LinkAttribute::Link(index) => parent = Some(index),
             LinkAttribute::LinkInfo(infos) => vlan = vlan_of(&infos),

@@ -12,8 +12,9 @@ use std::{
 use aya::Pod;
 use lb_common::{
     backend::{BackendId, Generation, IN_USE},
+    check::{self, Ends},
     flow::{FIN, FORWARD, NatFlow, RST, Tuple, idle_timeout_secs},
-    service::TCP,
+    service::{TCP, UDP},
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -117,6 +118,13 @@ struct Half {
     last_seen: u32,
 }
 
+impl Half {
+    /// The same before its first packet.
+    const fn unproven(self) -> Self {
+        Self { state: 0, ..self }
+    }
+}
+
 /// What becomes of a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Verdict {
@@ -180,7 +188,7 @@ impl<'a> Sweep<'a> {
     }
 
     /// Sweeps one table and counts how many entries stay.
-    fn family<A: Copy>(&mut self, table: &Table<Tuple<A>, NatFlow<A>>) -> io::Result<()>
+    fn family<A: Ends>(&mut self, table: &Table<Tuple<A>, NatFlow<A>>) -> io::Result<()>
     where
         Tuple<A>: Pod + Default + PartialEq,
         NatFlow<A>: Pod + Default + PartialEq,
@@ -203,7 +211,7 @@ impl<'a> Sweep<'a> {
     }
 
     /// Decides about a flow at its forward entry; whether that was removed.
-    fn forward<A: Copy>(
+    fn forward<A: Ends>(
         &mut self,
         table: &Table<Tuple<A>, NatFlow<A>>,
         directory: &Directory,
@@ -220,13 +228,14 @@ impl<'a> Sweep<'a> {
             .get(&reply_tuple)?
             .filter(|reply| reply.direction != FORWARD && reply.peer(tuple.protocol) == *tuple);
         let owned = self.is_owned(directory, flow.backend, flow.generation)?;
-        match decide(
-            self.now,
-            tuple.protocol,
-            half(flow),
-            reply.as_ref().map(half),
-            owned,
-        ) {
+        let (mut ours, mut theirs) = (half(flow), reply.as_ref().map(half));
+        if check::is_check(tuple) && tuple.protocol == UDP {
+            // Asked once and answered once: over as soon as one that was never answered.
+            (ours, theirs) = (ours.unproven(), theirs.map(Half::unproven));
+        }
+        match decide(self.now, tuple.protocol, ours, theirs, owned) {
+            // The balancer's own are no client's.
+            Verdict::Active if check::is_check(tuple) => Ok(false),
             Verdict::Active => {
                 *self
                     .counts
@@ -249,7 +258,7 @@ impl<'a> Sweep<'a> {
     }
 
     /// Removes a reply entry that no flow leads to, once it is old enough not to be a flow in the making.
-    fn reply<A: Copy>(
+    fn reply<A: Ends>(
         &self,
         table: &Table<Tuple<A>, NatFlow<A>>,
         tuple: &Tuple<A>,

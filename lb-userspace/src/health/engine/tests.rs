@@ -44,6 +44,7 @@ fn spec(service: &str, backend: &str, host: u8, settings: CheckSettings) -> Chec
     CheckSpec {
         id: id(service, backend),
         target: target(host),
+        path: None,
         settings,
         initial: Health::Unchecked,
     }

@@ -16,7 +16,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::spare;
+use super::{spare, through};
 use crate::health::{
     error::{CheckError, LocalError, Stage},
     machine::MAX_INTERVAL,
@@ -119,12 +119,12 @@ impl Budget {
 
     /// Connects by `route`. The connection closes by reset, so that no check leaves a port in TIME_WAIT behind.
     pub(super) async fn connect(&self, route: Route) -> Result<TcpStream, CheckError> {
-        let address = self.target.into();
         let dialed = spare::open(self.target, route).and_then(|socket| {
             socket.set_tcp_nodelay(true)?;
-            Ok((begin(&socket, &address)?, socket))
+            let address = through::enter(&socket, self.target)?.into();
+            Ok((begin(&socket, &address)?, socket, address))
         });
-        let (connected, socket) = dialed.map_err(|error| self.cannot_connect(&error))?;
+        let (connected, socket, address) = dialed.map_err(|error| self.cannot_connect(&error))?;
         let connection = self.spend(Stage::Connect, settle(socket, &address, connected));
         let stream = connection.await?;
         self.is_not_ours(SockRef::from(&stream).local_addr())?;
@@ -134,14 +134,17 @@ impl Budget {
     /// Sees whether someone listens, by `route`. With `half` no more is done than needed for that: the third packet of
     /// the handshake is held back, and the reset that ends the connection takes its place.
     pub(super) async fn knock(&self, route: Route, half: bool) -> Result<(), CheckError> {
-        let address = self.target.into();
-        let taken = spare::take(self.target, route).and_then(|socket| {
+        // A socket that entered the path stays bound to it.
+        let reusable = !through::is_led();
+        let take = if reusable { spare::take } else { spare::open };
+        let taken = take(self.target, route).and_then(|socket| {
             if half {
                 spare::hold_acknowledgement(&socket)?;
             }
-            Ok(socket)
+            let address = through::enter(&socket, self.target)?.into();
+            Ok((socket, address))
         });
-        let mut socket = taken.map_err(|error| self.cannot_connect(&error))?;
+        let (mut socket, address) = taken.map_err(|error| self.cannot_connect(&error))?;
         match begin(&socket, &address) {
             Ok(true) => {}
             Ok(false) => {
@@ -150,14 +153,14 @@ impl Budget {
                 socket = stream.map_err(|error| self.cannot_connect(&error))?.into();
             }
             Err(error) => {
-                if error.raw_os_error() == Some(libc::ECONNREFUSED) {
+                if reusable && error.raw_os_error() == Some(libc::ECONNREFUSED) {
                     spare::put_back(socket, self.target, route);
                 }
                 return Err(self.cannot_connect(&error));
             }
         }
         let ours = self.is_not_ours(socket.local_addr());
-        if spare::hang_up(&socket).is_ok() {
+        if reusable && spare::hang_up(&socket).is_ok() {
             spare::put_back(socket, self.target, route);
         }
         ours

@@ -19,6 +19,7 @@ mod several;
 mod spare;
 mod stream;
 mod tcp;
+mod through;
 mod tls;
 mod udp;
 mod unverified;
@@ -110,7 +111,7 @@ impl ProbeCache {
     pub(super) fn probe(&mut self, settings: &CheckSettings) -> Probe {
         match settings.through {
             Through::Backend => {}
-            Through::Vip => return Probe::Impossible("checks through the VIP are not supported".into()),
+            Through::Vip => return Probe::Impossible("only the balancer checks through the VIP".into()),
         }
         let route = Route {
             source: settings.source,

@@ -4,10 +4,11 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{Checker, Probe, ProbeCache};
+use super::{Checker, Probe, ProbeCache, through::Through};
 use crate::health::{
     error::{CheckError, LocalError},
-    settings::{CheckSettings, Require},
+    path::{CheckPath, Paths},
+    settings::{CheckSettings, Require, Through as Way},
     status::PartResult,
 };
 use crate::state::words;
@@ -35,6 +36,8 @@ struct Part {
     what: Arc<str>,
     port: Option<u16>,
     probe: Probe,
+    /// The way through the forwarding path, if it goes there.
+    through: Option<Through>,
 }
 
 impl Part {
@@ -44,7 +47,13 @@ impl Part {
             target.set_port(port);
         }
         let started = Instant::now();
-        let outcome = self.probe.check(target, timeout).await.map(drop);
+        let outcome = match &self.through {
+            None => self.probe.check(target, timeout).await.map(drop),
+            Some(through) => {
+                let check = |target| self.probe.check(target, timeout);
+                through.lead(self.port, check).await.map(drop)
+            }
+        };
         PartResult {
             what: Arc::clone(&self.what),
             outcome,
@@ -60,6 +69,7 @@ impl Probes {
             what: "".into(),
             port: None,
             probe,
+            through: None,
         };
         Self {
             first: Arc::new(part),
@@ -68,12 +78,32 @@ impl Probes {
         }
     }
 
-    /// All checks of `settings`.
-    pub(in crate::health) fn new(settings: &CheckSettings, cache: &mut ProbeCache) -> Self {
+    /// All checks of `settings`, by the path given if there is one.
+    pub(in crate::health) fn by(
+        settings: &CheckSettings,
+        cache: &mut ProbeCache,
+        by: Option<(&Arc<dyn Paths>, CheckPath)>,
+    ) -> Self {
+        let mut probe = |settings: &CheckSettings| match by {
+            None => (cache.probe(settings), None),
+            Some((paths, path)) => {
+                let through = Through::new(Arc::clone(paths), path, settings.source);
+                // What it does there is the same; the source is put on the way.
+                let here = CheckSettings {
+                    through: Way::Backend,
+                    source: None,
+                    ..settings.clone()
+                };
+                (cache.probe(&here), Some(through))
+            }
+        };
+        let (first, through) = probe(settings);
         let first = Part {
             what: words::kind(&settings.kind).into(),
-            port: None,
-            probe: cache.probe(settings),
+            // Of a path, the port is the service's, but where that is any.
+            port: settings.port.filter(|_| through.is_some()),
+            probe: first,
+            through,
         };
         let also = settings.also.iter().map(|further| {
             let what = words::kind(&further.kind);
@@ -82,12 +112,14 @@ impl Probes {
                 also: Vec::new(),
                 ..settings.clone()
             };
+            let (probe, through) = probe(&alone);
             Arc::new(Part {
                 what: further
                     .port
                     .map_or_else(|| what.into(), |port| format!("{what} {port}").into()),
-                port: further.port,
-                probe: cache.probe(&alone),
+                port: further.port.or(settings.port.filter(|_| through.is_some())),
+                probe,
+                through,
             })
         });
         Self {
@@ -189,7 +221,7 @@ mod tests {
             (Require::All, Err(CheckError::Refused(refusing))),
             (Require::Any, Ok(())),
         ] {
-            let probes = Probes::new(&settings(require), &mut ProbeCache::default());
+            let probes = Probes::by(&settings(require), &mut ProbeCache::default(), None);
             let Found { outcome, parts } = probes.check(target, plenty).await;
             assert_eq!(outcome, expected, "{require:?}");
             let [main, also] = &parts[..] else {

@@ -282,6 +282,7 @@ fn class(error: &CheckError) -> String {
         | CheckError::Reported { .. }
         | CheckError::Expired { .. }
         | CheckError::IcmpError { .. }
+        | CheckError::Through { .. }
         | CheckError::Local { .. } => panic!("{error}"),
     }
 }
@@ -616,7 +617,7 @@ async fn a_check_that_cannot_be_made_says_why_and_does_not_count() {
     };
     assert_eq!(
         last.detail(),
-        "cannot check 10.0.0.1:1: checks through the VIP are not supported"
+        "cannot check 10.0.0.1:1: only the balancer checks through the VIP"
     );
     assert!(last.outcome.unwrap_err().is_local());
 }

@@ -14,6 +14,7 @@ use super::{
     Checker,
     connect::{Budget, Route},
     problem::{ProbeError, compile},
+    through,
 };
 use crate::health::{
     error::{CheckError, Latency, Stage},
@@ -112,6 +113,6 @@ pub(super) async fn connect(target: SocketAddr, route: Route) -> io::Result<UdpS
     let source = route.source_for(target)?.unwrap_or(any);
     let socket = UdpSocket::bind((source, 0)).await?;
     route.mark(&socket)?;
-    socket.connect(target).await?;
+    socket.connect(through::enter(&socket, target)?).await?;
     Ok(socket)
 }

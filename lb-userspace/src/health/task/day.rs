@@ -244,6 +244,7 @@ async fn a_day_leaves_nothing_behind_but_its_changes() {
         let spec = |host| CheckSpec {
             id: id(host),
             target: SocketAddr::from(([10, 0, 0, 1], u16::from(host))),
+            path: None,
             settings: settings(),
             initial: Health::Unchecked,
         };

@@ -28,6 +28,7 @@ fn spec(backend: &str, target: SocketAddr, initial: Health) -> CheckSpec {
     CheckSpec {
         id: id(backend),
         target,
+        path: None,
         settings: quick(),
         initial,
     }
@@ -173,6 +174,7 @@ async fn removing_a_check_in_flight_ends_it() {
     handle.update(vec![CheckSpec {
         id: id("a"),
         target,
+        path: None,
         settings: http,
         initial: Health::Unchecked,
     }]);
@@ -202,7 +204,7 @@ async fn dropping_all_handles_ends_the_engine() {
 #[tokio::test]
 async fn a_full_channel_keeps_the_latest_verdict() {
     let metrics = HealthMetrics::register(&Registry::new()).unwrap();
-    let (mut task, _handle, mut events) = Runner::new(HealthConfig::new(1), metrics, World);
+    let (mut task, _handle, mut events) = Runner::new(HealthConfig::new(1), metrics, World::default());
     let event = |backend: &str, health| HealthEvent {
         id: id(backend),
         health,

@@ -39,7 +39,7 @@ impl Findings {
             damping,
             passive: _,
             breaker: _,
-            through,
+            through: _,
             port,
             source: _,
             mark: _,
@@ -121,7 +121,6 @@ impl Findings {
                 "leave it out for the backend's own",
             );
         }
-        self.available(at("through"), *through);
         for problem in problems(kind) {
             self.invalid(at(problem.key()), problem.to_string(), "");
         }

@@ -30,13 +30,8 @@ impl Findings {
         let Service {
             name,
             key,
-            mode,
             algorithm,
-            affinity,
-            tracking,
             ring_size,
-            on_empty,
-            on_down,
             max_removed_percent,
             slow_start,
             ..
@@ -48,12 +43,6 @@ impl Findings {
                 "",
             );
         }
-        self.available(at("mode"), *mode);
-        self.available(at("algorithm"), *algorithm);
-        self.available(at("affinity"), *affinity);
-        self.available(at("tracking"), *tracking);
-        self.available(at("on_empty"), *on_empty);
-        self.available(at("on_down"), *on_down);
         if *max_removed_percent > ALL_PERCENT {
             self.invalid(
                 at("max_removed_percent"),
@@ -186,9 +175,6 @@ impl Findings {
                 "backend {name} is the service's own address {address}: packets would go round in circles"
             );
             self.invalid(at("address"), what, "give the address of the server itself");
-        }
-        if let Some(mode) = mode {
-            self.available(at("mode"), *mode);
         }
         let mode = mode.unwrap_or(service.mode);
         let carries_both = match mode {

@@ -1,0 +1,60 @@
+//! Checks that go through the forwarding path: what they check, and the seam to whoever can lead them there.
+
+use std::{
+    fmt,
+    future::Future,
+    net::{IpAddr, SocketAddr},
+    pin::Pin,
+    sync::Arc,
+};
+
+use lb_common::service::Mode;
+
+use crate::state::{service::ServiceKey, words::Word as _};
+
+/// A way through the forwarding path: from a service to one of its backends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CheckPath {
+    /// The service.
+    pub service: ServiceKey,
+    /// The backend.
+    pub backend: SocketAddr,
+    /// How packets reach it.
+    pub mode: Mode,
+}
+
+impl CheckPath {
+    /// What is checked: the service's address, and its port unless that is any; then the one given.
+    pub(super) fn target(&self, port: Option<u16>) -> SocketAddr {
+        let port = match self.service.port {
+            0 => port.unwrap_or(self.backend.port()),
+            port => port,
+        };
+        SocketAddr::new(self.service.address, port)
+    }
+}
+
+impl fmt::Display for CheckPath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the path ({}) of {}", self.mode.word(), self.backend)
+    }
+}
+
+/// Where a check enters the path.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entrance {
+    /// The address to connect to in the place of the service's.
+    pub address: SocketAddr,
+    /// The interface to leave by.
+    pub device: Arc<str>,
+}
+
+/// The entrance, or why there is none on this machine.
+pub type Opening<'a> = Pin<Box<dyn Future<Output = Result<Entrance, String>> + Send + 'a>>;
+
+/// Leads checks into the forwarding path.
+pub trait Paths: fmt::Debug + Send + Sync {
+    /// The entrance of a path for a check of `port`, from the address `source` if one is set. What it takes is made first,
+    /// or mended. Cancel-safe.
+    fn open<'a>(&'a self, path: &'a CheckPath, port: u16, source: Option<IpAddr>) -> Opening<'a>;
+}
