@@ -17,7 +17,7 @@ pub struct PacketCount {
     pub bytes: u64,
 }
 
-/// Traffic of one service or one backend. Bytes as in [`PacketCount`].
+/// Traffic of one service or one backend. Bytes as in [`PacketCount`], but without VLAN tags, which are of the network.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Traffic {

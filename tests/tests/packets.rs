@@ -6,6 +6,8 @@
 mod bench;
 #[path = "packets/build.rs"]
 mod build;
+#[path = "packets/counts.rs"]
+mod counts;
 #[path = "packets/decap.rs"]
 mod decap;
 #[path = "packets/dnat.rs"]
@@ -18,6 +20,10 @@ mod fragments;
 mod fuzz;
 #[path = "packets/guard.rs"]
 mod guard;
+#[path = "packets/kinds.rs"]
+mod kinds;
+#[path = "packets/matrix.rs"]
+mod matrix;
 #[path = "packets/modes.rs"]
 mod modes;
 #[path = "packets/ports.rs"]

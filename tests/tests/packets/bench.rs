@@ -29,7 +29,7 @@ use lb_common::{
 };
 use lb_tests::{lane::Lane, netns::Netns, scratch::Scratch};
 use lb_userspace::{
-    datapath::{AttachOptions, BackendSignals, Datapath, WriterTask, XdpModeChoice},
+    datapath::{AttachOptions, BackendSignals, Datapath, Snapshot, WriterTask, XdpModeChoice},
     plan::{Target, TargetBackend, TargetService},
     state::{
         guard::Guard,
@@ -167,6 +167,11 @@ impl Bench {
     pub(crate) fn many<T: Send>(&self, work: impl FnOnce(&mut Runner<'_>) -> Result<T> + Send) -> Result<T> {
         let mut runner = Runner::new(&self.program);
         self.ns.enter(move || work(&mut runner))?
+    }
+
+    /// All counters as they stand.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot> {
+        Ok(self.datapath.stats().snapshot()?)
     }
 
     /// Flows that began, of all services.

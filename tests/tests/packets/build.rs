@@ -102,8 +102,20 @@ impl Frame {
         if flags & 4 != 0 {
             builder = builder.rst();
         }
+        if flags & 8 != 0 {
+            builder = builder.psh();
+        }
         if flags & 16 != 0 {
             builder = builder.ack(0x0506_0708);
+        }
+        if flags & 32 != 0 {
+            builder = builder.urg(1);
+        }
+        if flags & 64 != 0 {
+            builder = builder.ece();
+        }
+        if flags & 128 != 0 {
+            builder = builder.cwr();
         }
         let mut frame = Vec::new();
         builder.write(&mut frame, payload).unwrap();
@@ -279,7 +291,12 @@ impl Frame {
     }
 }
 
-fn ip(from: SocketAddr, to: SocketAddr, hops: u8) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
+/// The beginning of a packet.
+pub(crate) fn ip(
+    from: SocketAddr,
+    to: SocketAddr,
+    hops: u8,
+) -> etherparse::PacketBuilderStep<etherparse::IpHeaders> {
     let builder = PacketBuilder::ethernet2(CLIENT_MAC, LB_MAC);
     match (from.ip(), to.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => builder.ipv4(from.octets(), to.octets(), hops),

@@ -24,7 +24,7 @@ const IP: usize = 14;
 const SIZE: usize = 24;
 
 /// Splits a packet's payload into fragments of [`SIZE`] bytes.
-fn split(whole: &Frame, id: u32) -> Vec<Frame> {
+pub(crate) fn split(whole: &Frame, id: u32) -> Vec<Frame> {
     let bytes = whole.bytes();
     let v4 = bytes[12..14] == [0x08, 0x00];
     let header_len = if v4 { 20 } else { 40 };
@@ -61,7 +61,7 @@ fn split(whole: &Frame, id: u32) -> Vec<Frame> {
 }
 
 /// The identification in a fragment.
-fn id_of(frame: &Frame) -> Result<u32> {
+pub(crate) fn id_of(frame: &Frame) -> Result<u32> {
     let bytes = frame.bytes();
     let field = if bytes[12..14] == [0x08, 0x00] {
         return Ok(u32::from(u16::from_be_bytes(bytes[IP + 4..IP + 6].try_into()?)));

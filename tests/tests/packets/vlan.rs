@@ -18,10 +18,10 @@ const CUSTOMER: [u8; 4] = [0x81, 0x00, 0xa0, 100];
 const SERVICE: [u8; 4] = [0x88, 0xa8, 0x0a, 0xbc];
 
 /// Tags one after the other.
-type Tags = &'static [[u8; 4]];
+pub(crate) type Tags = &'static [[u8; 4]];
 
 /// Tags as they come, and as packets that are sent on have them: of no priority.
-const TAGS: [(&str, Tags, Tags); 4] = [
+pub(crate) const TAGS: [(&str, Tags, Tags); 4] = [
     ("customer", &[CUSTOMER], &[[0x81, 0x00, 0, 100]]),
     ("service", &[SERVICE], &[SERVICE]),
     (
@@ -48,6 +48,14 @@ impl Frame {
         let mut bytes = self.bytes().to_vec();
         bytes.splice(12..12, tags.concat());
         Self::from_bytes(bytes)
+    }
+
+    /// Bytes of its tags.
+    pub(crate) fn tags_len(&self) -> usize {
+        let kinds = self.bytes()[12..].chunks_exact(4).map(|tag| [tag[0], tag[1]]);
+        4 * kinds
+            .take_while(|kind| [[0x81, 0x00], [0x88, 0xa8]].contains(kind))
+            .count()
     }
 }
 
