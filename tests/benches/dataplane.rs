@@ -11,6 +11,8 @@
 
 #[path = "dataplane/batch.rs"]
 mod batch;
+#[path = "dataplane/live.rs"]
+mod live;
 #[path = "dataplane/packets.rs"]
 mod packets;
 #[path = "dataplane/rare.rs"]
@@ -36,6 +38,8 @@ const ROUNDS: usize = 9;
 const REPEAT: u32 = 1 << 20;
 /// Flows known, unless numbers are given; powers of two.
 const FLOWS: [u32; 4] = [1, 1 << 10, 1 << 16, 1 << 20];
+/// The word that asks for real devices alone.
+const LIVE: &str = "live";
 /// How often flows are opened that found no memory.
 const ATTEMPTS: usize = 16;
 
@@ -45,23 +49,28 @@ const XDP_TX: u32 = 3;
 fn main() -> Result<()> {
     print_machine()?;
     setup::pin_to_one_core()?;
-    println!(
-        "{:<26} {:>6} {:>9} {:>8} {:>9}",
-        "case", "family", "flows", "ns", "x floor"
-    );
     let given: Vec<u32> = std::env::args().filter_map(|word| word.parse().ok()).collect();
     ensure!(
         given.iter().all(|flows| flows.is_power_of_two()),
         "numbers of flows are powers of two"
     );
-    for flows in if given.is_empty() { FLOWS.to_vec() } else { given } {
+    if std::env::args().any(|word| word == LIVE) {
+        return live::live(&given);
+    }
+    println!(
+        "{:<26} {:>6} {:>9} {:>8} {:>9}",
+        "case", "family", "flows", "ns", "x floor"
+    );
+    let flows = if given.is_empty() { &FLOWS[..] } else { &given };
+    for &flows in flows {
         family::<NetV4>(flows)?;
         family::<NetV6>(flows)?;
         untranslated::<NetV4>(flows)?;
         untranslated::<NetV6>(flows)?;
     }
     rare::rare::<NetV4>()?;
-    rare::rare::<NetV6>()
+    rare::rare::<NetV6>()?;
+    live::live(&given)
 }
 
 /// All cases of a family with so many flows.

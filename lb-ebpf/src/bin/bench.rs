@@ -9,7 +9,7 @@ mod entry {
         Global,
         bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, xdp_action},
         btf_maps::{Array, HashMap, PerCpuArray, ProgramArray},
-        helpers::bpf_xdp_adjust_head,
+        helpers::{bpf_redirect, bpf_xdp_adjust_head},
         macros::{btf_map, xdp},
         programs::XdpContext,
     };
@@ -43,6 +43,12 @@ mod entry {
     /// The ring of the service.
     #[btf_map]
     static RING: Array<RingSlot, 65_537, { BPF_F_INNER_MAP as usize }> = Array::new();
+    /// The devices that [`generate`] and [`forward`] send to.
+    #[btf_map]
+    static DEVICES: Array<u32, 2> = Array::new();
+    /// Frames that have come to [`sink`].
+    #[btf_map]
+    static RECEIVED: PerCpuArray<u64, 1> = PerCpuArray::new();
     /// Packets less one; their number is a power of two.
     #[unsafe(no_mangle)]
     static MASK: Global<u32> = Global::new(0);
@@ -97,27 +103,69 @@ mod entry {
 
     #[inline(always)]
     fn run(ctx: &XdpContext) -> u32 {
-        let Some(next) = NEXT.get_ptr_mut(0) else {
+        if write_next(ctx).is_none() {
             return xdp_action::XDP_ABORTED;
-        };
+        }
+        // SAFETY: nothing here is used after the call, unless it fails.
+        unsafe { TARGET.tail_call(ctx, 0) };
+        xdp_action::XDP_ABORTED
+    }
+
+    /// Writes the next packet over the frame.
+    #[inline(always)]
+    fn write_next(ctx: &XdpContext) -> Option<()> {
+        let next = NEXT.get_ptr_mut(0)?;
         // SAFETY: from the map's look-up; a CPU runs one program at a time.
         let index = unsafe { *next };
         // SAFETY: as above.
         unsafe { *next = index.wrapping_add(1) };
-        let Some(packet) = PACKETS.get(index & MASK.load()) else {
-            return xdp_action::XDP_ABORTED;
-        };
-        let Some(frame) = frame(ctx) else {
-            return xdp_action::XDP_ABORTED;
-        };
+        let packet = PACKETS.get(index & MASK.load())?;
+        let frame = frame(ctx)?;
         for (word, value) in packet.iter().enumerate() {
             // SAFETY: within the frame, which a test run places at a multiple of 8. Volatile, so that each word is
             // written as one.
             unsafe { frame.cast::<u64>().add(word).write_volatile(*value) };
         }
-        // SAFETY: nothing here is used after the call, unless it fails.
-        unsafe { TARGET.tail_call(ctx, 0) };
-        xdp_action::XDP_ABORTED
+        Some(())
+    }
+
+    /// Writes the next packet over the frame, which is a live one, and sends it to the first device.
+    #[xdp(frags)]
+    pub(crate) fn generate(ctx: XdpContext) -> u32 {
+        if write_next(&ctx).is_none() {
+            return xdp_action::XDP_ABORTED;
+        }
+        redirect(0)
+    }
+
+    /// Swaps MAC addresses and sends the frame to the second device.
+    #[xdp(frags)]
+    pub(crate) fn forward(ctx: XdpContext) -> u32 {
+        match swap_macs(&ctx) {
+            Some(()) => redirect(1),
+            None => xdp_action::XDP_ABORTED,
+        }
+    }
+
+    #[inline(always)]
+    fn redirect(device: u32) -> u32 {
+        let Some(ifindex) = DEVICES.get(device) else {
+            return xdp_action::XDP_ABORTED;
+        };
+        // SAFETY: takes numbers.
+        let action = unsafe { bpf_redirect(*ifindex, 0) };
+        u32::try_from(action).unwrap_or(xdp_action::XDP_ABORTED)
+    }
+
+    /// Counts the frame and drops it.
+    #[xdp(frags)]
+    pub(crate) fn sink(_ctx: XdpContext) -> u32 {
+        let Some(received) = RECEIVED.get_ptr_mut(0) else {
+            return xdp_action::XDP_ABORTED;
+        };
+        // SAFETY: from the map's look-up; a CPU runs one program at a time.
+        unsafe { *received += 1 };
+        xdp_action::XDP_DROP
     }
 
     /// Does nothing.
@@ -129,13 +177,18 @@ mod entry {
     /// Sends the frame back.
     #[xdp(frags)]
     pub(crate) fn swap(ctx: XdpContext) -> u32 {
-        let Some(frame) = frame(&ctx) else {
-            return xdp_action::XDP_ABORTED;
-        };
-        let macs = frame.cast::<[[u8; 6]; 2]>();
+        match swap_macs(&ctx) {
+            Some(()) => xdp_action::XDP_TX,
+            None => xdp_action::XDP_ABORTED,
+        }
+    }
+
+    #[inline(always)]
+    fn swap_macs(ctx: &XdpContext) -> Option<()> {
+        let macs = frame(ctx)?.cast::<[[u8; 6]; 2]>();
         // SAFETY: within the frame; bytes need no alignment.
         unsafe { *macs = [(*macs)[1], (*macs)[0]] };
-        xdp_action::XDP_TX
+        Some(())
     }
 
     /// The protocol of the packets.

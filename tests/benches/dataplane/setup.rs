@@ -53,6 +53,10 @@ pub(crate) enum Program {
     Push,
     /// A look-up of the flow in a table of this family, and nothing else.
     Lookup(&'static str),
+    /// Swap of MAC addresses and redirection to another device.
+    Forward,
+    /// Counts and drops.
+    Sink,
 }
 
 /// How packets reach the backends.
@@ -73,8 +77,8 @@ impl Way {
 
 /// Both objects, loaded.
 pub(crate) struct Bench {
-    lb: Ebpf,
-    wrapper: Ebpf,
+    pub(crate) lb: Ebpf,
+    pub(crate) wrapper: Ebpf,
     way: Way,
 }
 
@@ -219,17 +223,35 @@ impl Bench {
         batch::update(packets.fd().as_fd(), &numbers, frames)
     }
 
+    /// A program of the two objects.
+    pub(crate) fn program_mut(&mut self, program: Program) -> Result<&mut Xdp> {
+        let (ebpf, name) = match program {
+            Program::Lb => (&mut self.lb, "lb".to_owned()),
+            Program::Pass => (&mut self.wrapper, "pass".to_owned()),
+            Program::Swap => (&mut self.wrapper, "swap".to_owned()),
+            Program::Push => (&mut self.wrapper, "push".to_owned()),
+            Program::Lookup(family) => (&mut self.wrapper, format!("lookup_{family}")),
+            Program::Forward => (&mut self.wrapper, "forward".to_owned()),
+            Program::Sink => (&mut self.wrapper, "sink".to_owned()),
+        };
+        let program = ebpf.program_mut(&name).context("a program is missing")?;
+        Ok(program.try_into()?)
+    }
+
+    /// Has the backends be reached by a device.
+    pub(crate) fn leave_by(&mut self, ifindex: u32) -> Result<()> {
+        let mut map: Array<_, Backend> = map_mut(&mut self.lb, map_names::BACKENDS)?.try_into()?;
+        for id in 1..=u32::from(BACKENDS) {
+            let mut backend = map.get(&id, 0)?;
+            backend.ifindex = ifindex;
+            map.set(id, backend, 0)?;
+        }
+        Ok(())
+    }
+
     /// Nanoseconds per packet of `repeat` packets, and the XDP action of the last.
     pub(crate) fn run(&mut self, program: Program, repeat: u32) -> Result<(f64, u32)> {
-        let (ebpf, name) = match program {
-            Program::Lb => (&self.lb, "lb".to_owned()),
-            Program::Pass => (&self.wrapper, "pass".to_owned()),
-            Program::Swap => (&self.wrapper, "swap".to_owned()),
-            Program::Push => (&self.wrapper, "push".to_owned()),
-            Program::Lookup(family) => (&self.wrapper, format!("lookup_{family}")),
-        };
-        let target: &Xdp = ebpf.program(&name).context("a program is missing")?.try_into()?;
-        let target = target.fd()?.try_clone()?;
+        let target = self.program_mut(program)?.fd()?.try_clone()?;
         let mut calls: ProgramArray<_> = map_mut(&mut self.wrapper, "TARGET")?.try_into()?;
         calls.set(0, &target, 0)?;
         let wrapper: &Xdp = self
@@ -273,7 +295,7 @@ impl Bench {
     }
 }
 
-fn map_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
+pub(crate) fn map_mut<'a>(ebpf: &'a mut Ebpf, name: &str) -> Result<&'a mut Map> {
     ebpf.map_mut(name).with_context(|| format!("no map {name}"))
 }
 
