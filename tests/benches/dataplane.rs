@@ -15,6 +15,8 @@ mod batch;
 mod live;
 #[path = "dataplane/packets.rs"]
 mod packets;
+#[path = "dataplane/quic.rs"]
+mod quic;
 #[path = "dataplane/rare.rs"]
 mod rare;
 #[path = "dataplane/setup.rs"]
@@ -40,6 +42,8 @@ const REPEAT: u32 = 1 << 20;
 const FLOWS: [u32; 4] = [1, 1 << 10, 1 << 16, 1 << 20];
 /// The word that asks for real devices alone.
 const LIVE: &str = "live";
+/// The word that asks for packets that come seldom alone.
+const RARE: &str = "rare";
 /// How often flows are opened that found no memory.
 const ATTEMPTS: usize = 16;
 
@@ -61,6 +65,10 @@ fn main() -> Result<()> {
         "{:<26} {:>6} {:>9} {:>8} {:>9}",
         "case", "family", "flows", "ns", "x floor"
     );
+    if std::env::args().any(|word| word == RARE) {
+        rare::rare::<NetV4>()?;
+        return rare::rare::<NetV6>();
+    }
     let flows = if given.is_empty() { &FLOWS[..] } else { &given };
     for &flows in flows {
         family::<NetV4>(flows)?;

@@ -9,7 +9,7 @@ mod entry {
         Global,
         bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, xdp_action},
         btf_maps::{Array, HashMap, PerCpuArray, ProgramArray},
-        helpers::{bpf_redirect, bpf_xdp_adjust_head},
+        helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
         macros::{btf_map, xdp},
         programs::XdpContext,
     };
@@ -49,6 +49,9 @@ mod entry {
     /// Frames that have come to [`sink`].
     #[btf_map]
     static RECEIVED: PerCpuArray<u64, 1> = PerCpuArray::new();
+    /// Bytes that an answer of the program has before the packet that it quotes.
+    #[unsafe(no_mangle)]
+    static QUOTED_AFTER: Global<u32> = Global::new(0);
     /// Packets less one; their number is a power of two.
     #[unsafe(no_mangle)]
     static MASK: Global<u32> = Global::new(0);
@@ -79,6 +82,26 @@ mod entry {
         // SAFETY: the context of this run.
         if longer != 0 && unsafe { bpf_xdp_adjust_head(ctx.ctx, longer) } != 0 {
             return xdp_action::XDP_ABORTED;
+        }
+        run(&ctx)
+    }
+
+    /// As [`wrapper`], for programs that quote a packet in an answer: takes away what the run before put before the frame,
+    /// and puts back what it cut off.
+    #[xdp(frags)]
+    pub(crate) fn wrapper_quoted(ctx: XdpContext) -> u32 {
+        if ctx.data_end() - ctx.data() != FRAME {
+            // SAFETY: the context of this run.
+            if unsafe { bpf_xdp_adjust_head(ctx.ctx, QUOTED_AFTER.load().cast_signed()) } != 0 {
+                return xdp_action::XDP_ABORTED;
+            }
+            let longer = FRAME as i64 - (ctx.data_end() - ctx.data()) as i64;
+            #[expect(clippy::cast_possible_truncation, reason = "less than the frame")]
+            let longer = longer as i32;
+            // SAFETY: the context of this run.
+            if unsafe { bpf_xdp_adjust_tail(ctx.ctx, longer) } != 0 {
+                return xdp_action::XDP_ABORTED;
+            }
         }
         run(&ctx)
     }

@@ -29,7 +29,7 @@ use crate::{
 const FLOWS: [u32; 3] = [1, 1 << 16, 1 << 20];
 /// Rounds of which the median counts, and frames of one.
 const ROUNDS: usize = 5;
-const REPEAT: u32 = 1 << 21;
+const REPEAT: u32 = 1 << 20;
 /// Frames that the generator makes at a time.
 const BATCH: u32 = 64;
 /// Share of the frames that must arrive.
@@ -156,7 +156,7 @@ impl Wire {
 
     /// Puts a program under test, whose backends are behind a device.
     fn replace(&mut self, program: Program, out: u32) -> Result<()> {
-        self.bench.leave_by(out)?;
+        self.bench.change_backends(|backend| backend.ifindex = out)?;
         let xdp = self.bench.program_mut(program)?;
         let link = match self.under_test.take() {
             Some(link) => xdp.attach_to_link(link).and_then(|id| xdp.take_link(id))?,

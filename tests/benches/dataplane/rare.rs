@@ -7,17 +7,24 @@ use etherparse::{
     ArpHardwareId, ArpOperation, ArpPacket, EtherType, Icmpv4Type, Icmpv6Type, IpHeaders, PacketBuilder,
     PacketBuilderStep, icmpv4, icmpv6,
 };
-use lb_common::{flow::Tuple, limits::ECHO_BURST, service::Mode};
+use lb_common::{
+    flow::Tuple,
+    limits::{ECHO_BURST, MESSAGE_BURST},
+    service::{FORWARDS, Mode, QUIC, UDP},
+};
 use lb_tests::lane::Lane;
 
 use crate::{
     REPEAT, XDP_PASS, XDP_TX, measure, median,
     packets::{self, Address, Frame, words},
+    quic::VECTORS,
     setup::{Bench, Program, Way},
 };
 
 /// Datagrams, clients and errors that come in turn.
 const PACKETS: u32 = 1 << 10;
+/// A packet of the runs does not fit this way.
+const SMALL_MTU: u16 = 60;
 /// How often a burst of messages is measured.
 const BURSTS: usize = 101;
 
@@ -59,7 +66,28 @@ pub(crate) fn rare<A: Address>() -> Result<()> {
         row::<A>(name, ns, floor);
     }
     bench.fill(&of(|client, _| echo(client))?)?;
-    bursts::<A>(&mut bench)
+    bursts::<A>(&mut bench, "echo answered, in bursts", ECHO_BURST)?;
+    bench.fill(&of(|client, _| Ok(segment(client)))?)?;
+    bench.change_backends(|backend| backend.mtu = SMALL_MTU)?;
+    bench.quotes = true;
+    bursts::<A>(&mut bench, "too big, in bursts", MESSAGE_BURST)?;
+    bench.quotes = false;
+    bench.change_backends(|backend| backend.mtu = 1_500)?;
+    named::<A>(&mut bench, &clients)
+}
+
+/// Packets whose QUIC connection ids name a backend.
+fn named<A: Address>(bench: &mut Bench, clients: &[Tuple<A>]) -> Result<()> {
+    bench.add_service::<A>(UDP, FORWARDS | QUIC)?;
+    for (name, vector) in VECTORS {
+        bench.name_by(&vector)?;
+        let frames = clients.iter().map(|client| Ok(words(quic(client, vector.id)?)));
+        bench.fill(&frames.collect::<Result<Vec<_>>>()?)?;
+        bench.run(Program::Lb, REPEAT)?;
+        let [floor, ns] = measure(bench, [(Program::Swap, XDP_TX), (Program::Lb, XDP_TX)])?;
+        row::<A>(name, ns, floor);
+    }
+    Ok(())
 }
 
 fn row<A: Address>(case: &str, ns: f64, floor: f64) {
@@ -70,17 +98,17 @@ fn row<A: Address>(case: &str, ns: f64, floor: f64) {
     );
 }
 
-/// Answers to echo requests, which have a limit: a burst at a time.
-fn bursts<A: Address>(bench: &mut Bench) -> Result<()> {
+/// Messages of our own, which have a limit: a burst at a time.
+fn bursts<A: Address>(bench: &mut Bench, case: &str, burst: u32) -> Result<()> {
     let (mut floors, mut times) = (Vec::new(), Vec::new());
     for _ in 0..BURSTS {
         bench.refill()?;
-        floors.push(bench.run(Program::Swap, ECHO_BURST)?.0);
-        let (ns, verdict) = bench.run(Program::Lb, ECHO_BURST)?;
+        floors.push(bench.run(Program::Swap, burst)?.0);
+        let (ns, verdict) = bench.run(Program::Lb, burst)?;
         ensure!(verdict == XDP_TX, "XDP action {verdict}");
         times.push(ns);
     }
-    row::<A>("echo answered, in bursts", median(times), median(floors));
+    row::<A>(case, median(times), median(floors));
     Ok(())
 }
 
@@ -112,6 +140,22 @@ fn arp() -> Result<Vec<u8>> {
     PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], [0xff; 6])
         .arp(packet)
         .write(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// What a client sends on a connection, with its checksums right enough to be quoted.
+fn segment<A: Address>(client: &Tuple<A>) -> Vec<u8> {
+    let frame = A::frame(client, packets::ACK);
+    frame.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// A QUIC packet with a short header.
+fn quic<A: Address>(client: &Tuple<A>, id: &[u8]) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let payload = [&[0x40], id, &[0x5a; 21]].concat();
+    ip(client.src, client.dst)?
+        .udp(client.src_port.get(), client.dst_port.get())
+        .write(&mut bytes, &payload)?;
     Ok(bytes)
 }
 

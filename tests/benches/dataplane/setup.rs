@@ -80,6 +80,8 @@ pub(crate) struct Bench {
     pub(crate) lb: Ebpf,
     pub(crate) wrapper: Ebpf,
     way: Way,
+    /// Whether the program answers packets by quoting them.
+    pub(crate) quotes: bool,
 }
 
 impl Bench {
@@ -94,11 +96,14 @@ impl Bench {
             .load_file(object("lb-ebpf.o")?)
             .context("load lb-ebpf.o: build it with `cargo xtask build`")?;
         let mask = flows - 1;
+        // IP and ICMP headers of what tells a sender that its packet is too big.
+        let quoted_after: u32 = if A::VIP.is_ipv6() { 48 } else { 28 };
         let mut wrapper = EbpfLoader::new()
             .map_max_entries("LOOKUP_V4", entries)
             .map_max_entries("LOOKUP_V6", entries)
             .map_max_entries("PACKETS", flows)
             .override_global("MASK", &mask, true)
+            .override_global("QUOTED_AFTER", &quoted_after, true)
             .load_file(object("lb-ebpf-bench.o")?)
             .context("load lb-ebpf-bench.o: build it with `cargo xtask bench dataplane`")?;
         for ebpf in [&mut lb, &mut wrapper] {
@@ -107,7 +112,12 @@ impl Bench {
                 program.load()?;
             }
         }
-        let mut bench = Self { lb, wrapper, way };
+        let mut bench = Self {
+            lb,
+            wrapper,
+            way,
+            quotes: false,
+        };
         bench.program::<A>()?;
         Ok(bench)
     }
@@ -163,13 +173,18 @@ impl Bench {
             map_mut(&mut self.lb, map_names::RINGS)?.try_into()?;
         rings.set(1, &ring, 0)?;
 
+        self.add_service::<A>(TCP, if mode == Mode::Nat { TRANSLATES } else { FORWARDS })
+    }
+
+    /// Adds a service of a protocol, of the one mode, ring and number that there is.
+    pub(crate) fn add_service<A: Address>(&mut self, protocol: u8, flags: u16) -> Result<()> {
         let service = Service {
             ring_size: RING_SIZE,
             ring: RingId(1),
             id: ServiceId(1),
-            mode: mode as u8,
+            mode: self.way.mode as u8,
             on_empty: OnEmpty::Drop as u8,
-            flags: if mode == Mode::Nat { TRANSLATES } else { FORWARDS },
+            flags,
             ..Service::default()
         };
         let services = map_mut(&mut self.lb, &format!("SERVICES_{}", A::NAME.to_uppercase()))?;
@@ -177,7 +192,7 @@ impl Bench {
             let key = ServiceKeyV6 {
                 address: NetAddr::from(A::VIP).v6(),
                 port: NetPort::new(PORT),
-                protocol: TCP,
+                protocol,
                 pad: 0,
             };
             HashMap::<_, ServiceKeyV6, Service>::try_from(services)?.insert(key, service, 0)?;
@@ -186,7 +201,7 @@ impl Bench {
             let key = ServiceKeyV4 {
                 address: NetAddr::from(A::VIP).v4(),
                 port: NetPort::new(PORT),
-                protocol: TCP,
+                protocol,
                 pad: 0,
             };
             HashMap::<_, ServiceKeyV4, Service>::try_from(services)?.insert(key, service, 0)?;
@@ -238,12 +253,12 @@ impl Bench {
         Ok(program.try_into()?)
     }
 
-    /// Has the backends be reached by a device.
-    pub(crate) fn leave_by(&mut self, ifindex: u32) -> Result<()> {
+    /// Changes all backends.
+    pub(crate) fn change_backends(&mut self, change: impl Fn(&mut Backend)) -> Result<()> {
         let mut map: Array<_, Backend> = map_mut(&mut self.lb, map_names::BACKENDS)?.try_into()?;
         for id in 1..=u32::from(BACKENDS) {
             let mut backend = map.get(&id, 0)?;
-            backend.ifindex = ifindex;
+            change(&mut backend);
             map.set(id, backend, 0)?;
         }
         Ok(())
@@ -256,7 +271,9 @@ impl Bench {
         calls.set(0, &target, 0)?;
         let wrapper: &Xdp = self
             .wrapper
-            .program(if self.way.grows() {
+            .program(if self.quotes {
+                "wrapper_quoted"
+            } else if self.way.grows() {
                 "wrapper_whole"
             } else {
                 "wrapper"
