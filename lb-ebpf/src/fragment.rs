@@ -12,14 +12,14 @@ use lb_common::{
     csum::{self, Sum},
     flow::{self, NatFlow},
     fragment::{AS_IS, Datagram, FORWARD, NOT_OURS, REPLY, ROUTED, Went},
-    limits::{FRAGMENT_SECS, MAX_EXTENSION_HEADERS},
+    limits::FRAGMENT_SECS,
     reason::Reason,
     service::ServiceId,
     vlan::Tags,
 };
 use network_types::{
     eth::EthHdr,
-    ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
+    ip::{Ipv4Hdr, Ipv6Hdr},
 };
 
 use crate::{
@@ -37,8 +37,7 @@ use crate::{
     verdict::{self, Verdict},
 };
 
-/// A fragment, as far as its way depends on it. Stands in the room: as what a function returns, it would have words that are
-/// not set.
+/// A fragment, as far as its way depends on it. In the room: returned by a function, it would have words that are not set.
 pub(crate) struct Part {
     /// Its header. What it carries is known of the first one only.
     ip: Ip,
@@ -75,15 +74,14 @@ pub(crate) fn has_header(packet: &Packet) -> bool {
 extern "C" fn has_fragment_header(ctx: *mut xdp_md) -> u32 {
     const OFFSET_AND_MORE: u16 = 0xfff9;
     let packet = &Packet::new(ctx);
-    let at = header_v6(packet);
+    let at = parse::fragment_header(packet);
     let header = packet.read::<[u8; 4]>(at).filter(|_| at != 0);
     header.map_or(0, |[_, _, high, low]| {
         u32::from(u16::from_be_bytes([high, low]) & OFFSET_AND_MORE != 0)
     })
 }
 
-/// Sends a fragment where the first one of its datagram went; one that is for nobody here passes. Returns what has become
-/// of it.
+/// Sends a fragment where the first one of its datagram went; one that is for nobody here passes. Tells what became of it.
 #[inline(always)]
 pub(crate) fn follow<A: Family>(packet: &Packet) -> Reason {
     let follow = if A::IS_V6 { fragment_v6 } else { fragment_v4 };
@@ -381,40 +379,13 @@ impl Fragmented for NetV4 {
     }
 }
 
-/// Where an IPv6 packet's fragment header stands; 0, where no header can stand, if it has none.
-#[inline(always)]
-fn header_v6(packet: &Packet) -> usize {
-    const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
-    const DESTINATION: u8 = IpProto::Ipv6Opts as u8;
-    const ROUTING: u8 = IpProto::Ipv6Route as u8;
-    const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
-    const NEXT_HEADER: usize = offset_of!(Ipv6Hdr, next_hdr);
-    let Some([mut kind]) = packet.read::<[u8; 1]>(EthHdr::LEN + NEXT_HEADER) else {
-        return 0;
-    };
-    let mut at = EthHdr::LEN + Ipv6Hdr::LEN;
-    for _ in 0..MAX_EXTENSION_HEADERS {
-        match kind {
-            FRAGMENT => return at,
-            HOP_BY_HOP | DESTINATION | ROUTING => {}
-            _ => return 0,
-        }
-        let Some([next, len]) = packet.read::<[u8; 2]>(at) else {
-            return 0;
-        };
-        kind = next;
-        at += 8 * (len as usize + 1);
-    }
-    0
-}
-
 impl Fragmented for NetV6 {
     #[inline(always)]
     fn read(packet: &Packet, part: &mut Part) -> Result<(), Reason> {
         const OFFSET: u16 = 0xfff8;
         /// Where the identification stands in a fragment header.
         const ID: usize = 4;
-        let at = header_v6(packet);
+        let at = parse::fragment_header(packet);
         if at == 0 {
             return Err(Reason::OtherProtocol);
         }

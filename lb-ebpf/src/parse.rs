@@ -311,6 +311,33 @@ fn walk_headers(packet: &Packet, first: u8, mut offset: usize) -> Result<(Protoc
     Err(Reason::ExtensionHeaders)
 }
 
+/// Where an IPv6 packet's fragment header stands; 0, where no header can stand, if it has none.
+#[inline(always)]
+pub(crate) fn fragment_header(packet: &Packet) -> usize {
+    const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
+    const DESTINATION: u8 = IpProto::Ipv6Opts as u8;
+    const ROUTING: u8 = IpProto::Ipv6Route as u8;
+    const FRAGMENT: u8 = IpProto::Ipv6Frag as u8;
+    const NEXT_HEADER: usize = core::mem::offset_of!(Ipv6Hdr, next_hdr);
+    let Some([mut kind]) = packet.read::<[u8; 1]>(EthHdr::LEN + NEXT_HEADER) else {
+        return 0;
+    };
+    let mut at = EthHdr::LEN + Ipv6Hdr::LEN;
+    for _ in 0..MAX_EXTENSION_HEADERS {
+        match kind {
+            FRAGMENT => return at,
+            HOP_BY_HOP | DESTINATION | ROUTING => {}
+            _ => return 0,
+        }
+        let Some([next, len]) = packet.read::<[u8; 2]>(at) else {
+            return 0;
+        };
+        kind = next;
+        at += 8 * (len as usize + 1);
+    }
+    0
+}
+
 /// Reads the tuple of a TCP or UDP packet. `protocol` is [`TCP`] or [`UDP`].
 #[inline(always)]
 pub(crate) fn tuple<A: Family>(
