@@ -6,7 +6,10 @@ use axum::{
     Json,
     extract::{Query, State, rejection::QueryRejection},
 };
-use lb_common::reason::{Action, Reason};
+use lb_common::{
+    quic::MAX_CONNECTION_ID,
+    reason::{Action, Reason},
+};
 use tokio::task;
 
 use super::{
@@ -18,7 +21,7 @@ use super::{
 use crate::{
     config::values,
     explain::{self, Explanation, Question},
-    state::{service::Protocol, words::Word},
+    state::{quic, service::Protocol, words::Word},
 };
 
 /// What would become of a packet, and why; no packet is sent, and no flow is touched.
@@ -34,6 +37,9 @@ pub(super) async fn explain(
         destination,
         established,
         interface,
+        ttl,
+        length,
+        quic_id,
     } = query?.0;
     let invalid = |what: String| ApiError::new(ErrorCode::Invalid, what, None);
     let arrives = match &interface {
@@ -44,12 +50,21 @@ pub(super) async fn explain(
         }
     };
     let protocol = values::word(&protocol)?;
+    let connection_id = match &quic_id {
+        None => Vec::new(),
+        Some(text) => quic::bytes(text)
+            .filter(|id| id.len() <= MAX_CONNECTION_ID)
+            .ok_or_else(|| invalid(format!("{text:?} is no QUIC connection id in hexadecimal")))?,
+    };
     let question = Question {
         source: values::endpoint(&source)?,
         destination: values::endpoint(&destination)?,
         protocol,
         opens: !established && protocol == Protocol::Tcp,
         ifindex: arrives.map_or(0, |interface| interface.ifindex),
+        ttl: ttl.unwrap_or(Question::TTL),
+        length: length.unwrap_or_default(),
+        connection_id,
     };
     if question.tuple().is_none() {
         return Err(invalid("source and destination are of different families".into()));

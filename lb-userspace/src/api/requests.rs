@@ -303,6 +303,15 @@ pub struct ExplainQuery {
     /// Name of the interface that it comes in on; left out: the first one.
     #[serde(default)]
     pub interface: Option<String>,
+    /// Its TTL or hop limit; left out: 64.
+    #[serde(default)]
+    pub ttl: Option<u8>,
+    /// Bytes of the IP packet; left out: it fits everywhere.
+    #[serde(default)]
+    pub length: Option<u16>,
+    /// The QUIC connection id that it is sent to, in hexadecimal.
+    #[serde(default)]
+    pub quic_id: Option<String>,
 }
 
 /// Which events are wanted.

@@ -11,6 +11,7 @@ use std::{
 use hyper::Method;
 use lb_common::{
     backend::{Backend, BackendId},
+    quic::{Config, ConfigKey, ServerKey},
     ring_slot::RingSlot,
     service::{RingId, Service, ServiceId},
     settings::Settings,
@@ -75,6 +76,12 @@ impl ReadTables for NoTables {
         Ok(None)
     }
     fn record(&self, _: &AnyTuple, _: track::Table) -> io::Result<Option<FlowRecord>> {
+        Ok(None)
+    }
+    fn quic_config(&self, _: &ConfigKey) -> io::Result<Option<Config>> {
+        Ok(None)
+    }
+    fn quic_server(&self, _: &ServerKey) -> io::Result<Option<BackendId>> {
         Ok(None)
     }
     fn next_hop(&self, _: IpAddr) -> Option<NextHopState> {
@@ -242,6 +249,8 @@ async fn an_explanation_has_the_fields_that_others_read() {
         "protocol=icmp&source=198.51.100.7:4000&destination=192.0.2.1:80",
         "protocol=tcp&source=198.51.100.7:4000&destination=%5B2001:db8::1%5D:80",
         "protocol=tcp&source=198.51.100.7&destination=192.0.2.1:80",
+        "protocol=udp&source=198.51.100.7:1&destination=192.0.2.1:80&quic_id=0x1",
+        "protocol=udp&source=198.51.100.7:1&destination=192.0.2.1:80&length=65536",
         "protocol=tcp&source=198.51.100.7:1&destination=192.0.2.1:80&interface=eth9",
     ] {
         assert_eq!(ask(wrong).await.unwrap_err().exit, Exit::Failed, "{wrong}");

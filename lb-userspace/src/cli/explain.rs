@@ -37,6 +37,15 @@ pub(super) struct Explain {
     /// Where it comes in [default: the first interface]
     #[arg(long, value_name = "IFACE")]
     iface: Option<String>,
+    /// Its TTL or hop limit [default: 64]
+    #[arg(long, value_name = "N")]
+    ttl: Option<u8>,
+    /// Bytes of the IP packet [default: it fits everywhere]
+    #[arg(long, value_name = "BYTES")]
+    length: Option<u16>,
+    /// The QUIC connection id that it is sent to, in hexadecimal
+    #[arg(long, value_name = "HEX")]
+    quic_id: Option<String>,
 }
 
 /// A reason for people and programs.
@@ -63,6 +72,15 @@ impl Explain {
                 );
                 if let Some(iface) = &self.iface {
                     path.push_str(&format!("&interface={iface}"));
+                }
+                for (name, value) in [
+                    ("ttl", self.ttl.map(|ttl| ttl.to_string())),
+                    ("length", self.length.map(|length| length.to_string())),
+                    ("quic_id", self.quic_id),
+                ] {
+                    if let Some(value) = value {
+                        path.push_str(&format!("&{name}={value}"));
+                    }
                 }
                 // Brackets around IPv6 addresses have no place in a query.
                 let path = path.replace('[', "%5B").replace(']', "%5D");

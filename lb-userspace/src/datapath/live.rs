@@ -11,6 +11,7 @@ use lb_common::{
     backend::{Backend, BackendId},
     flow::{NatFlow, REPLY},
     guard::{DENY, PrefixKey},
+    quic::{Config, ConfigKey, ServerKey},
     reply::ReplyAs,
     ring_slot::RingSlot,
     service::{RingId, Service, ServiceId},
@@ -106,6 +107,14 @@ impl ReadTables for LiveTables {
             AnyTuple::V4(tuple) => self.maps.flow_records_v4.of(table).get(tuple),
             AnyTuple::V6(tuple) => self.maps.flow_records_v6.of(table).get(tuple),
         }
+    }
+
+    fn quic_config(&self, key: &ConfigKey) -> io::Result<Option<Config>> {
+        self.maps.quic_configs.get(key)
+    }
+
+    fn quic_server(&self, key: &ServerKey) -> io::Result<Option<BackendId>> {
+        Ok(self.maps.quic_servers.get(key)?.map(|server| server.backend))
     }
 
     fn next_hop(&self, address: IpAddr) -> Option<NextHopState> {

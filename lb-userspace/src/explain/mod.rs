@@ -3,6 +3,7 @@
 //! The steps are those of `lb-ebpf/src/service.rs` and take their rules from `lb-common`, as the program does. Nothing is
 //! written, so nothing changes for any flow.
 
+mod named;
 mod pick;
 #[cfg(test)]
 mod tests;
@@ -19,6 +20,7 @@ use lb_common::{
     backend::{Backend, BackendId, Generation},
     flow::{Tuple, TupleV4, TupleV6},
     hash,
+    quic::{Config, ConfigKey, ServerKey},
     reason::Reason,
     ring_slot::RingSlot,
     service::{Mode, RingId, Service, ServiceId, TCP, UDP},
@@ -33,8 +35,8 @@ use crate::{
     state::service::{Protocol, ServiceKey},
 };
 
-/// A packet to explain: an ordinary one, which fits everywhere and has a TTL to spare.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+/// A packet to explain.
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Question {
     /// Who sent it.
     pub source: SocketAddr,
@@ -46,6 +48,17 @@ pub struct Question {
     pub opens: bool,
     /// Index of the interface that it comes in on.
     pub ifindex: u32,
+    /// Its TTL or hop limit.
+    pub ttl: u8,
+    /// Bytes of the IP packet; 0: it fits everywhere.
+    pub length: u16,
+    /// The QUIC connection id that it is sent to, from the first octet on; empty: none.
+    pub connection_id: Vec<u8>,
+}
+
+impl Question {
+    /// TTL of an ordinary packet.
+    pub const TTL: u8 = 64;
 }
 
 /// The tuple of a question.
@@ -172,6 +185,16 @@ pub trait ReadTables: Send + Sync {
     /// # Errors
     /// As above.
     fn record(&self, tuple: &AnyTuple, table: Table) -> io::Result<Option<FlowRecord>>;
+    /// How connection ids of QUIC are read that begin as the key says.
+    ///
+    /// # Errors
+    /// As above.
+    fn quic_config(&self, key: &ConfigKey) -> io::Result<Option<Config>>;
+    /// Whom a server id in them names.
+    ///
+    /// # Errors
+    /// As above.
+    fn quic_server(&self, key: &ServerKey) -> io::Result<Option<BackendId>>;
     /// How an address is reached.
     fn next_hop(&self, address: IpAddr) -> Option<NextHopState>;
 }

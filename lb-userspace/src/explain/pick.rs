@@ -19,6 +19,10 @@ pub(super) type Choice = Result<(BackendId, Backend), Reason>;
 impl Walk<'_> {
     /// The backend that the packet goes to, and how that comes about.
     pub(super) fn told_pick(&mut self, service: &Service) -> io::Result<Choice> {
+        if let Some((id, backend)) = self.named {
+            self.name_backend(&backend);
+            return Ok(Ok((id, backend)));
+        }
         let Some((index, slot)) = self.slot(service) else {
             self.say("the service has no ring: no backend takes new flows, and none has any");
             return Ok(self.nobody(service));
@@ -84,6 +88,9 @@ impl Walk<'_> {
 
     /// The backend that the packet goes to: `lb-ebpf/src/pick.rs`, and `follow.rs` where the slot does not say it.
     pub(super) fn pick(&self, service: &Service) -> io::Result<Choice> {
+        if let Some(named) = self.named {
+            return Ok(Ok(named));
+        }
         let Some((_, slot)) = self.slot(service) else {
             return Ok(self.nobody(service));
         };

@@ -24,6 +24,9 @@ const CLIENT: &str = "198.51.100.7:40000";
 const WEB: &str = "192.0.2.1:80";
 const IN: u32 = 2;
 const OUT: u32 = 3;
+/// Server id of b, and a connection id that has it: of configuration 0, in plain text.
+const SERVER: [u8; 3] = [0xc4, 0x60, 0x5e];
+const NAMES_B: [u8; 8] = [0x07, 0xc4, 0x60, 0x5e, 0x45, 0x04, 0xcc, 0x4f];
 
 /// A service `web` with backends a and b, and a ring whose slots are all alike.
 struct Tables {
@@ -33,6 +36,7 @@ struct Tables {
     backends: BTreeMap<BackendId, Backend>,
     translated: Option<Translated>,
     records: BTreeMap<Table, FlowRecord>,
+    quic: Option<Config>,
 }
 
 impl Tables {
@@ -68,6 +72,7 @@ impl Tables {
             backends: BTreeMap::from([(A, backend(1)), (B, backend(2))]),
             translated: None,
             records: BTreeMap::new(),
+            quic: None,
         }
     }
 
@@ -115,14 +120,24 @@ impl Tables {
     }
 
     fn ask(&self, destination: &str, opens: bool) -> Explanation {
-        let question = Question {
-            source: CLIENT.parse().unwrap(),
-            destination: destination.parse().unwrap(),
-            protocol: Protocol::Tcp,
-            opens,
-            ifindex: IN,
-        };
-        explain(&question, self, &view()).unwrap()
+        self.answer(&question(destination, opens))
+    }
+
+    fn answer(&self, question: &Question) -> Explanation {
+        explain(question, self, &view()).unwrap()
+    }
+}
+
+fn question(destination: &str, opens: bool) -> Question {
+    Question {
+        source: CLIENT.parse().unwrap(),
+        destination: destination.parse().unwrap(),
+        protocol: Protocol::Tcp,
+        opens,
+        ifindex: IN,
+        ttl: Question::TTL,
+        length: 0,
+        connection_id: Vec::new(),
     }
 }
 
@@ -163,6 +178,13 @@ impl ReadTables for Tables {
     }
     fn record(&self, _: &AnyTuple, table: Table) -> io::Result<Option<FlowRecord>> {
         Ok(self.records.get(&table).copied())
+    }
+    fn quic_config(&self, key: &ConfigKey) -> io::Result<Option<Config>> {
+        Ok(self.quic.filter(|_| *key == ConfigKey::new(ServiceId(7), 0)))
+    }
+    fn quic_server(&self, key: &ServerKey) -> io::Result<Option<BackendId>> {
+        let of_b = self.quic.and_then(|config| config.key_of(ServiceId(7), &SERVER));
+        Ok((of_b == Some(*key)).then_some(B))
     }
     fn next_hop(&self, _: IpAddr) -> Option<NextHopState> {
         Some(NextHopState::Unreachable)
@@ -414,6 +436,83 @@ fn a_connection_id_may_lead_elsewhere_and_that_is_said() {
     };
     assert!(steps(QUIC).contains("QUIC connection id"));
     assert!(!steps(0).contains("QUIC"));
+}
+
+#[test]
+fn a_connection_id_is_read_as_the_program_reads_it() {
+    let config = Config::new(0, SERVER.len(), 4, None).unwrap();
+    let [mut nobody, mut other] = [NAMES_B; 2];
+    nobody[1] ^= 1;
+    other[0] |= 0x40;
+    for (number, (id, change, backend)) in (1..).zip([
+        (&NAMES_B[..], 0, 2),
+        (&NAMES_B[..7], 0, 1),
+        (&nobody[..], 0, 1),
+        (&other[..], 0, 1),
+        (&[][..], 0, 1),
+        // It is dead, and of another service.
+        (&NAMES_B[..], ALIVE, 1),
+        (&NAMES_B[..], IN_USE, 1),
+    ]) {
+        for flags in [FORWARDS, TRANSLATES] {
+            let mode = if flags == FORWARDS { Mode::L2dsr } else { Mode::Nat };
+            let tables = Tables::new(flags | QUIC, mode, RingSlot::stable(A))
+                .known(A, false, PROVEN)
+                .with(|t| t.quic = Some(config))
+                .with(|t| t.backends.get_mut(&B).unwrap().flags &= !change);
+            let question = Question {
+                connection_id: id.to_vec(),
+                ..question(WEB, false)
+            };
+            let told = tables.answer(&question);
+            let address = SocketAddr::from(([10, 0, 1, backend], 8080));
+            assert_eq!(told.backend, Some(address), "{number}: {told:#?}");
+        }
+    }
+}
+
+/// What the size and the last hops of a packet change, in each mode.
+#[test]
+fn what_does_not_fit_or_expires_goes_no_further() {
+    use Reason::{Redirected, TooBigAnswered, TtlExpired};
+    for (mode, overhead, routes) in [
+        (Mode::Nat, 0, true),
+        (Mode::Dnat, 0, true),
+        (Mode::L2dsr, 0, false),
+        (Mode::Ipip, 20, false),
+        (Mode::Gue, 28, false),
+    ] {
+        let flags = if mode == Mode::Nat { TRANSLATES } else { FORWARDS };
+        let tables = Tables::new(flags, mode, RingSlot::stable(A))
+            .with(|t| t.backends.get_mut(&A).unwrap().mtu = 1400);
+        let ask = |ttl, length| {
+            let question = Question {
+                ttl,
+                length,
+                ..question(WEB, true)
+            };
+            tables.answer(&question)
+        };
+        let fits = 1400 - overhead;
+        for (ttl, length, reason) in [
+            (64, 0, Redirected),
+            (2, fits, Redirected),
+            (64, fits + 1, TooBigAnswered),
+            (1, 0, if routes { TtlExpired } else { Redirected }),
+            (0, 0, if routes { TtlExpired } else { Redirected }),
+        ] {
+            let told = ask(ttl, length);
+            assert_eq!(told.reason, reason, "{mode:?}: {told:#?}");
+        }
+        let told = ask(64, fits + 1).steps.join("\n");
+        assert!(told.contains(&format!("that {fits} would")), "{told}");
+    }
+    let known = Tables::nat(RingSlot::stable(A)).known(A, true, PROVEN);
+    let reply = Question {
+        ttl: 1,
+        ..question("10.0.1.254:1024", false)
+    };
+    assert_eq!(known.answer(&reply).reason, TtlExpired);
 }
 
 #[test]

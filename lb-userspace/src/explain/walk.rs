@@ -6,8 +6,9 @@ use lb_common::{
     backend::{ALIVE, Backend, BackendId, IN_USE, IPV6, RESOLVED},
     flow::{FIN, RST},
     reason::Reason,
-    service::{FORWARDS, GUARDS_CLIENTS, IN_TURN, Mode, QUIC, Service, TRANSLATES},
+    service::{FORWARDS, GUARDS_CLIENTS, IN_TURN, Mode, Service, TRANSLATES},
     settings::{HAS_DNAT, HAS_WILDCARD, Settings},
+    tunnel,
 };
 
 use super::{AnyTuple, Explanation, Question, ReadTables, Translated, words};
@@ -20,6 +21,8 @@ pub(super) struct Walk<'a> {
     pub(super) tables: &'a dyn ReadTables,
     pub(super) view: &'a ControlView,
     pub(super) told: Explanation,
+    /// The backend that its connection id names.
+    pub(super) named: Option<(BackendId, Backend)>,
 }
 
 impl<'a> Walk<'a> {
@@ -46,6 +49,7 @@ impl<'a> Walk<'a> {
             tables,
             view,
             told,
+            named: None,
         }
     }
 
@@ -72,7 +76,7 @@ impl Walk<'_> {
             self.say("the port is not one that answers of mode nat come to");
             return self.foreign(&settings);
         }
-        let known = self.tables.translated(&self.tuple)?;
+        let mut known = self.tables.translated(&self.tuple)?;
         if let Some(known) = known.filter(|known| known.is_reply) {
             return self.reply(&known);
         }
@@ -82,6 +86,11 @@ impl Walk<'_> {
         };
         if self.is_denied(&service)? {
             return Ok(Reason::ClientDenied);
+        }
+        let leaves = |known: &Translated| self.named.is_some_and(|(id, _)| id != known.backend);
+        if known.as_ref().is_some_and(leaves) {
+            self.say("the flow that is recorded under its tuple is with another backend, and is left");
+            known = None;
         }
         match known {
             Some(known) => self.known(&service, &settings, &known),
@@ -115,6 +124,9 @@ impl Walk<'_> {
             self.say(
                 "the kernel's routes decide where it leaves; what they lead to this machine stays as it is",
             );
+            if self.expires() {
+                return Ok(Reason::TtlExpired);
+            }
             return Ok(Reason::Redirected);
         }
         self.say("it is not ours: the kernel gets it");
@@ -150,9 +162,7 @@ impl Walk<'_> {
                 self.told.service = Some(key);
                 let name = self.service_name(&key);
                 self.say(format!("{} is service {name}", words::endpoint(&key)));
-                if service.has(QUIC) {
-                    self.say("a QUIC connection id that names a backend leads there; what follows is for a packet without one");
-                }
+                self.read_connection_id(&service)?;
                 return Ok(Some(service));
             }
         }
@@ -179,12 +189,18 @@ impl Walk<'_> {
             "an answer of {from}: it becomes {} to {}",
             known.source, known.destination
         ));
+        if self.expires() {
+            return Ok(Reason::TtlExpired);
+        }
         self.say("it leaves the way the client's last packet came");
         Ok(self.leaves(known.ifindex))
     }
 
     /// A packet of a flow that mode `nat` knows.
     fn known(&mut self, service: &Service, settings: &Settings, known: &Translated) -> io::Result<Reason> {
+        if self.expires() {
+            return Ok(Reason::TtlExpired);
+        }
         let record = self.tables.backend(known.backend)?;
         let owner =
             record.filter(|record| record.has(IN_USE | ALIVE) && record.generation == known.generation);
@@ -223,7 +239,10 @@ impl Walk<'_> {
     }
 
     fn new_flow(&mut self, service: &Service, settings: &Settings) -> io::Result<Reason> {
-        if service.has(IN_TURN) && service.ring_size != 0 {
+        if self.expires() {
+            return Ok(Reason::TtlExpired);
+        }
+        if service.has(IN_TURN) && service.ring_size != 0 && self.named.is_none() {
             self.say("its flow gets the slot whose turn it is: nobody can say before which backend that is");
             self.told.mode = Mode::from_u8(service.mode);
             return Ok(Reason::Redirected);
@@ -269,6 +288,7 @@ impl Walk<'_> {
                 match Mode::from_u8(backend.mode) {
                     Some(Mode::Nat) | None => return Ok(Reason::ModeMissing),
                     Some(Mode::Dnat) if !self.same_family(&backend) => return Ok(Reason::ModeMissing),
+                    Some(Mode::Dnat) if self.expires() => return Ok(Reason::TtlExpired),
                     Some(mode @ (Mode::Dnat | Mode::L2dsr | Mode::Ipip | Mode::Gue)) => {
                         self.say(words::carriage(mode, &backend));
                     }
@@ -287,8 +307,42 @@ impl Walk<'_> {
         backend.has(IPV6) == matches!(self.tuple, AnyTuple::V6(_))
     }
 
+    /// Whether a mode that routes goes no further with the packet.
+    fn expires(&mut self) -> bool {
+        let ttl = self.question.ttl;
+        if ttl <= 1 {
+            self.say(format!("its TTL of {ttl} is used up here: this mode routes"));
+        }
+        ttl <= 1
+    }
+
+    /// Whether the packet, and what is put before it, fits the way to a backend.
+    fn fits(&mut self, backend: &Backend) -> bool {
+        let overhead = match Mode::from_u8(backend.mode) {
+            Some(mode @ (Mode::Ipip | Mode::Gue)) => tunnel::overhead(backend.has(IPV6), mode == Mode::Gue),
+            Some(Mode::Nat | Mode::Dnat | Mode::L2dsr) | None => 0,
+        };
+        let (mtu, length) = (usize::from(backend.mtu), usize::from(self.question.length));
+        if mtu == 0 {
+            return true;
+        }
+        let most = mtu.saturating_sub(overhead);
+        if length > most {
+            self.say(format!(
+                "its {length} bytes do not fit, and its sender is told that {most} would (unless too many were told \
+                 already): the MTU is {mtu}, and the mode's headers take {overhead}"
+            ));
+            return false;
+        }
+        self.say(format!("packets of up to {most} bytes fit the way to it"));
+        true
+    }
+
     /// How a backend is reached, and the reason that follows.
     fn way(&mut self, backend: &Backend) -> Reason {
+        if !self.fits(backend) {
+            return Reason::TooBigAnswered;
+        }
         let address = backend.address.to_ip();
         let state = self.tables.next_hop(address);
         if backend.has(RESOLVED) {

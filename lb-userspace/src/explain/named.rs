@@ -1,0 +1,77 @@
+//! Whom a QUIC connection id names: `lb-ebpf/src/quic.rs`.
+
+use std::io;
+
+use lb_common::{
+    backend::{ALIVE, Backend, BackendId, IN_USE},
+    quic::{self, ConfigKey, Halves},
+    service::{QUIC, Service},
+};
+
+use super::{walk::Walk, words};
+
+/// Bytes that each half of an id is read with, and room for both.
+const HALF: usize = 16;
+const ROOM: usize = 4 * HALF;
+
+impl Walk<'_> {
+    /// Tells whom the packet's connection id names, if the service asks for that.
+    pub(super) fn read_connection_id(&mut self, service: &Service) -> io::Result<()> {
+        if !service.has(QUIC) {
+            return Ok(());
+        }
+        if self.question.connection_id.is_empty() {
+            self.say(
+                "a QUIC connection id that names a backend leads there; what follows is for a packet without one",
+            );
+            return Ok(());
+        }
+        self.named = self.named_by(service)?;
+        match (&self.named, self.told.service) {
+            (Some((_, backend)), Some(key)) => {
+                let name = words::backend(self.view, &key, words::address(backend));
+                self.say(format!(
+                    "its connection id names {name}, whatever flow and slot say"
+                ));
+            }
+            _ => self.say("its connection id names no living backend of the service: its tuple decides"),
+        }
+        Ok(())
+    }
+
+    fn named_by(&self, service: &Service) -> io::Result<Option<(BackendId, Backend)>> {
+        let id = self.question.connection_id.as_slice();
+        let Some((first, block)) = id.split_first() else {
+            return Ok(None);
+        };
+        let Some(key) = ConfigKey::of(service.id, *first) else {
+            return Ok(None);
+        };
+        let Some(config) = self.tables.quic_config(&key)? else {
+            return Ok(None);
+        };
+        let mut room = [0; ROOM];
+        let Some(start) = room.get_mut(..block.len()) else {
+            return Ok(None);
+        };
+        start.copy_from_slice(block);
+        let half = |at: usize| Some(quic::words(*room.get(at..)?.first_chunk()?));
+        let (Some(left), Some(right)) = (half(0), half(config.right_at())) else {
+            return Ok(None);
+        };
+        if id.len() < config.id_length() {
+            return Ok(None);
+        }
+        let mut halves = Halves([left, right]);
+        for number in config.steps() {
+            config.step(&mut halves, *number);
+        }
+        let server = config.server(service.id, &halves);
+        let Some(id) = self.tables.quic_server(&server)? else {
+            return Ok(None);
+        };
+        let record = self.tables.backend(id)?;
+        let lives = |record: &Backend| record.has(IN_USE | ALIVE) && record.service == service.id;
+        Ok(record.filter(lives).map(|record| (id, record)))
+    }
+}
