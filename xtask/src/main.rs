@@ -5,6 +5,7 @@ mod bench;
 mod build;
 mod demo;
 mod dist;
+mod fuzz;
 mod packages;
 mod progress;
 mod run;
@@ -51,6 +52,8 @@ enum Command {
     Tidy(tidy::Options),
     /// Load the XDP program and hold its verified instructions and stack against the budget
     Verifier(verifier::Options),
+    /// Try to break the parser and the slot logic on the host, under libFuzzer
+    Fuzz(fuzz::Options),
     /// Pack a release: binary, unit file, example configuration, licences
     Dist(dist::Options),
 }
@@ -76,6 +79,7 @@ fn run(command: Command) -> Result<()> {
         Command::Bench(options) => bench::command(&workspace, &options),
         Command::Tidy(options) => tidy::command(&workspace, &options),
         Command::Verifier(options) => verifier::command(&workspace, &options),
+        Command::Fuzz(options) => fuzz::command(&workspace, &options),
         Command::Dist(options) => dist::command(&workspace, &options),
     }
 }

@@ -1,0 +1,82 @@
+//! A frame in memory, with the interface of `lb-ebpf/src/packet.rs` that parsing uses.
+
+use std::cell::UnsafeCell;
+
+use network_types::{
+    eth::EthHdr,
+    ip::{Ipv4Hdr, Ipv6Hdr},
+    tcp::TcpHdr,
+    udp::UdpHdr,
+};
+
+/// Header layouts that may be laid over packet bytes.
+///
+/// # Safety
+///
+/// Every bit pattern is a valid value, and there is no padding.
+pub(crate) unsafe trait Wire: Copy {}
+
+// SAFETY: bytes and arrays of bytes.
+unsafe impl Wire for EthHdr {}
+// SAFETY: as above.
+unsafe impl Wire for Ipv4Hdr {}
+// SAFETY: as above.
+unsafe impl Wire for Ipv6Hdr {}
+// SAFETY: as above.
+unsafe impl Wire for Ports {}
+// SAFETY: as above.
+unsafe impl Wire for TcpHdr {}
+// SAFETY: as above.
+unsafe impl Wire for UdpHdr {}
+// SAFETY: as above.
+unsafe impl<const N: usize> Wire for [u8; N] {}
+
+/// Furthest into the frame that a header may begin, as there.
+const MAX_OFFSET: usize = 4095;
+
+/// The ports of TCP and UDP.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Ports {
+    pub(crate) source: [u8; 2],
+    pub(crate) destination: [u8; 2],
+}
+
+/// A frame.
+pub(crate) struct Packet {
+    bytes: UnsafeCell<Vec<u8>>,
+    /// Its length in bytes.
+    pub(crate) frame_len: u32,
+}
+
+impl Packet {
+    pub(crate) fn new(bytes: &[u8]) -> Self {
+        Self {
+            bytes: UnsafeCell::new(bytes.to_vec()),
+            frame_len: u32::try_from(bytes.len()).unwrap_or(u32::MAX),
+        }
+    }
+
+    /// Copies what begins at `offset`.
+    pub(crate) fn read<T: Wire>(&self, offset: usize) -> Option<T> {
+        let pointer = self.pointer::<T>(offset)?;
+        // SAFETY: in bounds, as just checked; `Wire` admits every bit pattern; alignment is not assumed.
+        Some(unsafe { pointer.read_unaligned() })
+    }
+
+    /// What begins at `offset`, if the frame has all of it. References to overlapping bytes must not be alive together.
+    #[expect(clippy::mut_from_ref, reason = "as in the program")]
+    pub(crate) fn at<T: Wire>(&self, offset: usize) -> Option<&mut T> {
+        const { assert!(align_of::<T>() == 1, "headers stand at any address") };
+        let pointer = self.pointer::<T>(offset)?;
+        // SAFETY: in bounds, as just checked; `Wire` admits every bit pattern; the alignment is 1.
+        Some(unsafe { &mut *pointer })
+    }
+
+    fn pointer<T>(&self, offset: usize) -> Option<*mut T> {
+        // SAFETY: the vector itself is never changed, and no reference to its bytes is alive while this one is.
+        let bytes = unsafe { &mut *self.bytes.get() };
+        let all = bytes.get_mut(offset..)?.get_mut(..size_of::<T>())?;
+        (offset <= MAX_OFFSET).then(|| all.as_mut_ptr().cast())
+    }
+}

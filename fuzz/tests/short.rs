@@ -1,0 +1,123 @@
+//! Each target for a moment, on random bytes and on frames with something wrong. `LB_FUZZ_INPUTS` says how many of each.
+#![expect(
+    clippy::unwrap_used,
+    reason = "an input that cannot be built is a mistake of this file"
+)]
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+
+use etherparse::{IpNumber, Ipv6RawExtHeader, PacketBuilder};
+use fastrand::Rng;
+
+/// Inputs of a run of the test command.
+const INPUTS: u32 = 40_000;
+/// Longest input of random bytes.
+const LONGEST: usize = 300;
+
+fn inputs() -> u32 {
+    let given = std::env::var("LB_FUZZ_INPUTS").ok();
+    given.map_or(INPUTS, |text| text.parse().unwrap())
+}
+
+fn bytes(rng: &mut Rng, len: usize) -> Vec<u8> {
+    std::iter::repeat_with(|| rng.u8(..)).take(len).collect()
+}
+
+#[test]
+fn histories_of_a_slot_keep_what_is_promised() {
+    let mut rng = Rng::with_seed(1);
+    for _ in 0..inputs() {
+        let len = rng.usize(..LONGEST);
+        lb_fuzz::slots(&bytes(&mut rng, len));
+    }
+}
+
+#[test]
+fn tags_and_connection_ids_mean_the_same_on_the_way_back() {
+    let mut rng = Rng::with_seed(2);
+    for _ in 0..inputs() {
+        let mut input = bytes(&mut rng, 80);
+        for at in [0, 4] {
+            let tag = [[0x81, 0x00], [0x88, 0xa8]][rng.usize(..2)];
+            input[at..at + 2].copy_from_slice(&tag);
+        }
+        lb_fuzz::marks(&input);
+    }
+}
+
+/// Whole packets of all kinds that are parsed.
+fn frames(rng: &mut Rng) -> Vec<u8> {
+    let payload = bytes(rng, 40);
+    let mut frame = Vec::new();
+    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 1], [2, 0, 0, 0, 0, 2]);
+    let (a, b) = (rng.u16(..), rng.u16(..));
+    let v4 = [Ipv4Addr::from(rng.u32(..)), Ipv4Addr::from(rng.u32(..))].map(|ip| ip.octets());
+    let v6 = [Ipv6Addr::from(rng.u128(..)), Ipv6Addr::from(rng.u128(..))].map(|ip| ip.octets());
+    let written = match rng.u8(..6) {
+        0 => ethernet
+            .ipv4(v4[0], v4[1], 64)
+            .tcp(a, b, 1, 2)
+            .write(&mut frame, &payload),
+        1 => ethernet
+            .ipv4(v4[0], v4[1], 64)
+            .udp(a, b)
+            .write(&mut frame, &payload),
+        2 => ethernet
+            .ipv6(v6[0], v6[1], 64)
+            .tcp(a, b, 1, 2)
+            .write(&mut frame, &payload),
+        3 => ethernet
+            .ipv6(v6[0], v6[1], 64)
+            .udp(a, b)
+            .write(&mut frame, &payload),
+        4 => ethernet
+            .ipv4(v4[0], v4[1], 64)
+            .icmpv4_echo_request(a, b)
+            .write(&mut frame, &payload),
+        _ => ethernet
+            .ipv6(v6[0], v6[1], 64)
+            .icmpv6_echo_request(a, b)
+            .write(&mut frame, &payload),
+    };
+    written.unwrap();
+    if frame[12..14] == [0x86, 0xdd] && rng.bool() {
+        extend(rng, &mut frame);
+    }
+    frame
+}
+
+/// Puts some extension headers into an IPv6 packet.
+fn extend(rng: &mut Rng, frame: &mut Vec<u8>) {
+    for _ in 0..rng.u8(1..4) {
+        let next = IpNumber(frame[20]);
+        let payload = bytes(rng, 6);
+        let header = Ipv6RawExtHeader::new_raw(next, &payload).unwrap();
+        let numbers = [0, 43, 44, 60];
+        frame[20] = numbers[rng.usize(..numbers.len())];
+        frame.splice(54..54, header.to_bytes());
+        let len = u16::from_be_bytes([frame[18], frame[19]]) + 8;
+        frame[18..20].copy_from_slice(&len.to_be_bytes());
+        // No segment is left, and no other fragment is to come, half of the time.
+        if rng.bool() {
+            frame[56..58].copy_from_slice(&[0, 0]);
+        }
+    }
+}
+
+#[test]
+fn frames_are_parsed_as_others_parse_them() {
+    let mut rng = Rng::with_seed(3);
+    for _ in 0..inputs() {
+        let mut frame = frames(&mut rng);
+        for _ in 0..rng.u8(..4) {
+            let at = rng.usize(..frame.len().min(80));
+            match rng.u8(..4) {
+                0 => frame[at] ^= 1 << rng.u8(..8),
+                1 => frame[at] = rng.u8(..),
+                2 => frame[at] = [0, 1, 4, 5, 6, 17, 41, 43, 44, 51, 58, 60, 0xff][rng.usize(..13)],
+                _ => frame.truncate(at.max(1)),
+            }
+        }
+        lb_fuzz::parse(&frame);
+    }
+}
