@@ -23,6 +23,7 @@ pub mod ping;
 pub mod prometheus;
 pub mod scratch;
 pub mod site;
+pub mod test_run;
 pub mod topology;
 pub mod udp;
 pub mod wait;

@@ -1,15 +1,6 @@
 //! The program with a service of each kind, and single packets through it.
 
-use std::{
-    collections::BTreeMap,
-    ffi::c_long,
-    io,
-    net::SocketAddr,
-    ops::RangeInclusive,
-    os::fd::{AsRawFd, FromRawFd, OwnedFd},
-    path::PathBuf,
-    time::Duration,
-};
+use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use aya::{
@@ -27,7 +18,12 @@ use lb_common::{
     settings::Settings,
     track::FlowRecord,
 };
-use lb_tests::{lane::Lane, netns::Netns, scratch::Scratch};
+use lb_tests::{
+    lane::Lane,
+    netns::Netns,
+    scratch::Scratch,
+    test_run::{Program, Runner},
+};
 use lb_userspace::{
     datapath::{AttachOptions, BackendSignals, Datapath, Snapshot, WriterTask, XdpModeChoice},
     plan::{Target, TargetBackend, TargetService},
@@ -52,7 +48,7 @@ pub(crate) const INGRESS: u32 = 1;
 /// The loaded program and its maps. Backends are marked as resolved, so that no route is needed.
 pub(crate) struct Bench {
     datapath: Datapath,
-    program: OwnedFd,
+    program: Program,
     pins: PathBuf,
     ns: Netns,
     _scratch: Scratch,
@@ -93,7 +89,7 @@ impl Bench {
         })??;
         let id = datapath.interfaces()[0].program_id;
         let bench = Self {
-            program: program_by_id(id)?,
+            program: Program::by_id(id)?,
             pins: pins.join(format!("v{LAYOUT_VERSION}")),
             datapath,
             ns,
@@ -165,7 +161,7 @@ impl Bench {
 
     /// Has `work` run the program as often as it likes, without a look at the counters in between.
     pub(crate) fn many<T: Send>(&self, work: impl FnOnce(&mut Runner<'_>) -> Result<T> + Send) -> Result<T> {
-        let mut runner = Runner::new(&self.program);
+        let mut runner = self.program.runner();
         self.ns.enter(move || work(&mut runner))?
     }
 
@@ -356,57 +352,5 @@ fn target(change: impl Fn(&ServiceKey, &mut TargetService)) -> Target {
         snat_ports: 3000..=3000,
         transition: Duration::from_secs(600),
         services: target,
-    }
-}
-
-/// `bpf(2)`, for the two commands that aya has no public call for on a program that is known by its id.
-fn bpf(command: c_long, attr: &mut [u64; 16]) -> io::Result<c_long> {
-    // SAFETY: the kernel reads and writes the attributes within the size given; pointers in them outlive the call.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
-}
-
-fn program_by_id(id: u32) -> Result<OwnedFd> {
-    const BPF_PROG_GET_FD_BY_ID: c_long = 13;
-    let mut attr = [0; 16];
-    attr[0] = u64::from(id);
-    let fd = i32::try_from(bpf(BPF_PROG_GET_FD_BY_ID, &mut attr)?)?;
-    // SAFETY: a descriptor that the kernel has just opened for us.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
-/// Runs the program, one packet at a time.
-pub(crate) struct Runner<'a> {
-    program: &'a OwnedFd,
-    output: Vec<u8>,
-}
-
-impl<'a> Runner<'a> {
-    fn new(program: &'a OwnedFd) -> Self {
-        Self {
-            program,
-            output: vec![0; 4096],
-        }
-    }
-
-    /// Runs it once. Returns the action and the frame that comes out.
-    pub(crate) fn run(&mut self, frame: &[u8]) -> Result<(u32, &[u8])> {
-        const BPF_PROG_TEST_RUN: c_long = 10;
-        let low = |value: usize| u64::try_from(value);
-        let mut attr = [0_u64; 16];
-        // prog_fd, retval | data_size_in, data_size_out | data_in | data_out | repeat, duration
-        attr[0] = u64::try_from(self.program.as_raw_fd())?;
-        attr[1] = low(frame.len())? | (low(self.output.len())? << 32);
-        attr[2] = frame.as_ptr() as u64;
-        attr[3] = self.output.as_mut_ptr() as u64;
-        attr[4] = 1;
-        bpf(BPF_PROG_TEST_RUN, &mut attr)?;
-        let length = usize::try_from(attr[1] >> 32)?;
-        let output = self.output.get(..length).context("output longer than its room")?;
-        Ok((u32::try_from(attr[0] >> 32)?, output))
     }
 }

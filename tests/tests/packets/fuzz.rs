@@ -7,15 +7,19 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use anyhow::{Context, Result, bail, ensure};
 use fastrand::Rng;
-use lb_common::reason::{Action, Reason};
+use lb_common::{
+    reason::{Action, Reason},
+    service::Mode,
+};
 use lb_tests::frames;
 
 use super::{
+    ACK,
     bench::{
         DNAT, DNAT_TCP, DNAT_UDP, DROP, GUE_V4, GUE_V6, IPIP_V4, IPIP_V6, L2DSR, PASS, REDIRECT, REJECTS, TX,
     },
     build::{self, Case, Frame, Side, V4, V6},
-    dnat,
+    dnat, fragments, quic,
 };
 
 /// Packets in a run of the test command.
@@ -25,6 +29,10 @@ const SNAT_FIRST: u16 = 3000;
 const SNAT_PORTS: u16 = 64;
 /// Clients' ports in use.
 const CLIENT_PORTS: u16 = 96;
+/// Services of UDP, of both families, that read connection ids of QUIC.
+const NAMING: [u16; 3] = [53, DNAT, GUE_V4];
+/// MTU of the way to backends of mode `gue`: some packets do not fit.
+const SMALL_MTU: u16 = 250;
 /// Ports of the services that do not translate, of those without a backend, and one of no service.
 const PORTS: [u16; 10] = [
     L2DSR, IPIP_V4, IPIP_V6, GUE_V4, GUE_V6, DNAT, DNAT, 81, REJECTS, 83,
@@ -41,12 +49,22 @@ fn random_packets_leave_counted_and_whole() -> Result<()> {
     println!("{count} packets, seed {seed}");
     let bench = dnat::routed()?;
     bench.ports(SNAT_FIRST..=SNAT_FIRST + SNAT_PORTS - 1)?;
+    bench.change_backends(|backend| {
+        if backend.mode == Mode::Gue as u8 {
+            backend.mtu = SMALL_MTU;
+        }
+    })?;
+    let naming: Vec<_> = [V4, V6]
+        .iter()
+        .flat_map(|side| NAMING.map(|port| side.vip(port)))
+        .collect();
+    let ids = quic::name(&bench, &naming)?;
     let actions = bench.many(|runner| {
         let mut rng = Rng::with_seed(seed);
         let known = [V4, V6].map(|side| (side, build::hostile(side)));
         let mut actions = BTreeMap::new();
         for i in 0..count {
-            let frame = packet(&mut rng, &known);
+            let frame = packet(&mut rng, &known, &ids);
             let (action, output) = runner.run(&frame)?;
             judge(&frame, action, output).with_context(|| {
                 format!("packet {i}, action {action}\n in  {frame:02x?}\n out {output:02x?}")
@@ -72,7 +90,9 @@ fn random_packets_leave_counted_and_whole() -> Result<()> {
 }
 
 /// What so many packets must have met.
-const REACHED: [Reason; 16] = [
+const REACHED: [Reason; 18] = [
+    Reason::TooBigAnswered,
+    Reason::Fragment,
     Reason::EchoAnswered,
     Reason::SentBack,
     Reason::Redirected,
@@ -118,6 +138,9 @@ fn judge(sent: &[u8], action: u32, output: &[u8]) -> Result<()> {
         DROP => bail!("changed, though not sent"),
         // The kernel sends replies of mode dnat on.
         PASS | TX | REDIRECT => {
+            if is_later_fragment(sent) && frames::Frame::parse(sent).is_none() {
+                return Ok(());
+            }
             let before = frames::Frame::parse(sent).context("sent, though it is no whole packet")?;
             let after = frames::Frame::parse(output).context("is no whole packet any more")?;
             ensure!(
@@ -135,10 +158,33 @@ fn judge(sent: &[u8], action: u32, output: &[u8]) -> Result<()> {
     Ok(())
 }
 
+/// Whether a frame carries an IPv6 fragment that is not the first of its datagram. Those follow the first one whatever
+/// their next header says, as RFC 8200 section 4.5 has it, while etherparse looks for that header in them.
+fn is_later_fragment(frame: &[u8]) -> bool {
+    const OFFSET: u16 = 0xfff8;
+    let word = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));
+    let mut at = 12;
+    while matches!(word(at), Some(0x8100 | 0x88a8)) {
+        at += 4;
+    }
+    let ip = at + 2;
+    let (mut next, mut at) = (frame.get(ip + 6).copied(), ip + 40);
+    while let Some(0 | 43 | 60) = next {
+        next = frame.get(at).copied();
+        at += 8 * (1 + usize::from(frame.get(at + 1).copied().unwrap_or_default()));
+    }
+    next == Some(44) && word(at + 2).is_some_and(|word| word & OFFSET != 0)
+}
+
 /// A packet that the program is meant for, more often than not with something wrong.
-fn packet(rng: &mut Rng, known: &[(Side, Vec<Case>); 2]) -> Vec<u8> {
+fn packet(rng: &mut Rng, known: &[(Side, Vec<Case>); 2], ids: &[&[u8]]) -> Vec<u8> {
     let (side, hostile) = &known[rng.usize(..2)];
-    let mut frame = seed(rng, *side, hostile).bytes().to_vec();
+    let seed = match rng.u8(..24) {
+        0 | 1 => of_connection(rng, *side, ids),
+        2..5 => fragment(rng, *side),
+        _ => seed(rng, *side, hostile),
+    };
+    let mut frame = seed.bytes().to_vec();
     if rng.u8(..8) < 5 {
         for _ in 0..rng.u8(1..4) {
             mutate(rng, &mut frame);
@@ -147,6 +193,37 @@ fn packet(rng: &mut Rng, known: &[(Side, Vec<Case>); 2]) -> Vec<u8> {
     // The kernel takes no test packet that is shorter than an Ethernet header.
     frame.resize(frame.len().clamp(14, 3000), 0);
     frame
+}
+
+/// A packet of QUIC whose connection id names a backend, or nearly so.
+fn of_connection(rng: &mut Rng, side: Side, ids: &[&[u8]]) -> Frame {
+    let client = side.client(40_000 + rng.u16(..CLIENT_PORTS));
+    let mut id = ids[rng.usize(..ids.len())].to_vec();
+    if rng.u8(..4) == 0 {
+        id[0] = rng.u8(..);
+    }
+    let start = if rng.bool() {
+        vec![0x40]
+    } else {
+        vec![0xc0, 0, 0, 0, 1, u8::try_from(id.len()).unwrap_or_default()]
+    };
+    let payload = [start, id, vec![0x5a; rng.usize(..40)]].concat();
+    let vip = side.vip(NAMING[rng.usize(..NAMING.len())]);
+    Frame::udp(client, vip, rng.u8(..), &payload)
+}
+
+/// A part of a datagram to a service, from one of mode `dnat`, or of neither.
+fn fragment(rng: &mut Rng, side: Side) -> Frame {
+    let client = side.client(40_000 + rng.u16(..CLIENT_PORTS));
+    let payload = vec![rng.u8(..); rng.usize(30..100)];
+    let vip = side.vip([53, PORTS[rng.usize(..PORTS.len())]][rng.usize(..2)]);
+    let whole = match rng.u8(..4) {
+        0 => Frame::tcp(client, side.vip(80), ACK, 64, &payload),
+        1 => Frame::udp(side.backend(DNAT_UDP), client, 64, &payload).backend_to_lb(),
+        _ => Frame::udp(client, vip, 64, &payload),
+    };
+    let mut pieces = fragments::split(&whole, rng.u32(..64));
+    pieces.swap_remove(rng.usize(..pieces.len()))
 }
 
 fn seed(rng: &mut Rng, side: Side, hostile: &[Case]) -> Frame {

@@ -9,10 +9,11 @@ use lb_common::{
     map_names,
     reason::Reason,
 };
+use lb_tests::test_run::Runner;
 
 use super::{
     ACK, SYN, TX,
-    bench::{Bench, Runner},
+    bench::Bench,
     build::{Frame, V4},
 };
 

@@ -112,11 +112,17 @@ fn service(bench: &Bench, vip: SocketAddr, flag: u16) -> Result<Service> {
 struct Named<'a> {
     bench: &'a Bench,
     service: ServiceId,
+    backend: BackendId,
 }
 
 impl<'a> Named<'a> {
     /// Has a service read connection ids, of nothing yet.
     fn new(bench: &'a Bench, vip: SocketAddr) -> Result<Self> {
+        Self::with(bench, vip, NAMED)
+    }
+
+    /// As [`Self::new`], for a backend of another number.
+    fn with(bench: &'a Bench, vip: SocketAddr, named: BackendId) -> Result<Self> {
         let service = service(bench, vip, QUIC)?.id;
         let mut backends: Array<_, Backend> = Array::try_from(bench.map(map_names::BACKENDS)?)?;
         let mut record = Backend::default();
@@ -129,8 +135,12 @@ impl<'a> Named<'a> {
         ensure!(record != Backend::default(), "the service has a backend");
         record.next_hop_mac = NAMED_MAC;
         record.flags |= ALIVE;
-        backends.set(u32::from(NAMED.0), record, 0)?;
-        Ok(Self { bench, service })
+        backends.set(u32::from(named.0), record, 0)?;
+        Ok(Self {
+            bench,
+            service,
+            backend: named,
+        })
     }
 
     /// Has the service read the vector's connection ids too, whose server is [`NAMED`].
@@ -144,7 +154,7 @@ impl<'a> Named<'a> {
             HashMap::try_from(self.bench.map(map_names::QUIC_SERVERS)?)?;
         let key = config.key_of(self.service, server);
         let key = key.context("the id has another length")?;
-        let backend = NAMED;
+        let backend = self.backend;
         Ok(servers.insert(key, Server { backend, pad: 0 }, 0)?)
     }
 
@@ -166,10 +176,23 @@ impl<'a> Named<'a> {
     /// Changes the record of [`NAMED`].
     fn change(&self, change: impl FnOnce(&mut Backend)) -> Result<()> {
         let mut backends: Array<_, Backend> = Array::try_from(self.bench.map(map_names::BACKENDS)?)?;
-        let mut record = backends.get(&u32::from(NAMED.0), 0)?;
+        let number = u32::from(self.backend.0);
+        let mut record = backends.get(&number, 0)?;
         change(&mut record);
-        Ok(backends.set(u32::from(NAMED.0), record, 0)?)
+        Ok(backends.set(number, record, 0)?)
     }
+}
+
+/// Has services read connection ids of several configurations; returns those that name a backend.
+pub(crate) fn name(bench: &Bench, vips: &[SocketAddr]) -> Result<[&'static [u8]; 3]> {
+    let vectors = [VECTORS[0], VECTORS[2], VECTORS[3]];
+    for (vip, number) in vips.iter().zip(NAMED.0..) {
+        let named = Named::with(bench, *vip, BackendId(number))?;
+        for vector in vectors {
+            named.by(vector)?;
+        }
+    }
+    Ok(vectors.map(|vector| vector.4))
 }
 
 fn expect(bench: &Bench, case: &str, frame: &Frame, mac: [u8; 6]) -> Result<()> {
