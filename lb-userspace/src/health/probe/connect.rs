@@ -134,10 +134,7 @@ impl Budget {
     /// Sees whether someone listens, by `route`. With `half` no more is done than needed for that: the third packet of
     /// the handshake is held back, and the reset that ends the connection takes its place.
     pub(super) async fn knock(&self, route: Route, half: bool) -> Result<(), CheckError> {
-        // A socket that entered the path stays bound to it.
-        let reusable = !through::is_led();
-        let take = if reusable { spare::take } else { spare::open };
-        let taken = take(self.target, route).and_then(|socket| {
+        let taken = spare::take(self.target, route).and_then(|socket| {
             if half {
                 spare::hold_acknowledgement(&socket)?;
             }
@@ -153,14 +150,14 @@ impl Budget {
                 socket = stream.map_err(|error| self.cannot_connect(&error))?.into();
             }
             Err(error) => {
-                if reusable && error.raw_os_error() == Some(libc::ECONNREFUSED) {
+                if error.raw_os_error() == Some(libc::ECONNREFUSED) {
                     spare::put_back(socket, self.target, route);
                 }
                 return Err(self.cannot_connect(&error));
             }
         }
         let ours = self.is_not_ours(socket.local_addr());
-        if reusable && spare::hang_up(&socket).is_ok() {
+        if spare::hang_up(&socket).is_ok() {
             spare::put_back(socket, self.target, route);
         }
         ours

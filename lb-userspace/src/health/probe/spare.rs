@@ -12,7 +12,10 @@ use std::{
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::connect::{Route, set_on};
+use super::{
+    connect::{Route, set_on},
+    through,
+};
 
 /// Sockets that a thread keeps at most: more are only in use at once where a burst of checks waits for far targets.
 const MAX_SPARE: usize = 64;
@@ -33,6 +36,10 @@ struct Spare {
 /// # Errors
 /// As [`open`].
 pub(super) fn take(target: SocketAddr, route: Route) -> io::Result<Socket> {
+    // One that goes through the forwarding path is of use for nothing else.
+    if through::is_led() {
+        return open(target, route);
+    }
     let domain = Domain::for_address(target);
     let found = SPARE.try_with(|spare| {
         let mut spare = spare.borrow_mut();
@@ -47,6 +54,9 @@ pub(super) fn take(target: SocketAddr, route: Route) -> io::Result<Socket> {
 
 /// Keeps a socket that [`take`] gave for `target` and `route`, and that is not connected.
 pub(super) fn put_back(socket: Socket, target: SocketAddr, route: Route) {
+    if through::is_led() {
+        return;
+    }
     let spare = Spare {
         socket,
         domain: Domain::for_address(target),
