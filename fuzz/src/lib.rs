@@ -3,6 +3,7 @@
 #![allow(clippy::panic, reason = "that is how a target says that it was broken")]
 
 mod connection_ids;
+mod extension;
 mod family;
 mod frames;
 mod packet;

@@ -1,6 +1,5 @@
 //! From bytes to a typed view of a packet. Byte order and protocol numbers stay in here.
 
-use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     addr::NetPort,
     flow::Tuple,
@@ -16,6 +15,7 @@ use network_types::{
 };
 
 use crate::{
+    extension,
     family::Family,
     packet::{Packet, Ports},
 };
@@ -193,7 +193,7 @@ pub(crate) fn ipv6_header(packet: &Packet, offset: usize) -> Result<Ip, Reason> 
     let first = offset + Ipv6Hdr::LEN;
     let (protocol, payload) = match protocol_v6(header.next_hdr) {
         Some(protocol) => (protocol, first),
-        None => extension_headers(packet, header.next_hdr, first)?,
+        None => extension::headers(packet, header.next_hdr, first)?,
     };
     let end = first + payload_len;
     if payload > end {
@@ -223,62 +223,11 @@ fn protocol_v6(next_header: u8) -> Option<Protocol> {
 
 /// Walks extension headers (RFC 8200 section 4) from `offset` to the first header that is none.
 #[inline(always)]
-fn extension_headers(packet: &Packet, first: u8, offset: usize) -> Result<(Protocol, usize), Reason> {
-    #[expect(clippy::cast_possible_truncation, reason = "an offset into a packet")]
-    let offset = offset as u32;
-    // As in `open::outcome`.
-    let [end, what] = halves(core::hint::black_box(skip_headers(
-        packet.context(),
-        u32::from(first),
-        offset,
-    )));
-    match what {
-        ENDS_IN_TCP => Ok((Protocol::Tcp, end as usize)),
-        ENDS_IN_UDP => Ok((Protocol::Udp, end as usize)),
-        ENDS_IN_ICMP => Ok((Protocol::Icmp, end as usize)),
-        _ => Err(Reason::from_number(end).unwrap_or(Reason::Internal)),
-    }
-}
-
-/// What [`skip_headers`] has found.
-const ENDS_IN_TCP: u32 = 0;
-const ENDS_IN_UDP: u32 = 1;
-const ENDS_IN_ICMP: u32 = 2;
-const REFUSED: u32 = 3;
-
-#[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "what is cut off is the other half"
-)]
-const fn halves(both: u64) -> [u32; 2] {
-    [both as u32, (both >> 32) as u32]
-}
-
-/// [`extension_headers`]: an offset or a reason, and above it what that is. For the verifier a global function (see
-/// [`crate::open`]): packets with such headers are rare, and both outer and quoted ones are parsed.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn skip_headers(ctx: *mut xdp_md, first: u32, offset: u32) -> u64 {
-    #[expect(clippy::cast_possible_truncation, reason = "made of a byte")]
-    let first = first as u8;
-    let (low, high) = match walk_headers(&Packet::new(ctx), first, offset as usize) {
-        #[expect(clippy::cast_possible_truncation, reason = "an offset into a packet")]
-        Ok((protocol, end)) => (
-            end as u32,
-            match protocol {
-                Protocol::Tcp => ENDS_IN_TCP,
-                Protocol::Udp => ENDS_IN_UDP,
-                Protocol::Icmp => ENDS_IN_ICMP,
-            },
-        ),
-        Err(reason) => (reason as u32, REFUSED),
-    };
-    u64::from(high) << 32 | u64::from(low)
-}
-
-#[inline(always)]
-fn walk_headers(packet: &Packet, first: u8, mut offset: usize) -> Result<(Protocol, usize), Reason> {
+pub(crate) fn extension_headers(
+    packet: &Packet,
+    first: u8,
+    mut offset: usize,
+) -> Result<(Protocol, usize), Reason> {
     const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
     const DESTINATION: u8 = IpProto::Ipv6Opts as u8;
     const ROUTING: u8 = IpProto::Ipv6Route as u8;
