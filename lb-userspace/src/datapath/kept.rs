@@ -20,16 +20,22 @@ pub(super) struct Kept {
     maps: PathBuf,
     /// Pins of programs.
     programs: PathBuf,
+    /// Of this binary's object, which is large.
+    object: DefaultHasher,
     /// Values of the program's read-only globals.
     globals: Vec<u8>,
 }
 
 impl Kept {
     /// For maps pinned in the directory `maps`, and programs in `programs`.
-    pub(super) const fn new(maps: PathBuf, programs: PathBuf) -> Self {
+    pub(super) fn new(maps: PathBuf, programs: PathBuf) -> Self {
+        let mut hasher = DefaultHasher::new();
+        hasher.write(env!("CARGO_PKG_VERSION").as_bytes());
+        hasher.write(object::bytes());
         Self {
             maps,
             programs,
+            object: hasher,
             globals: Vec::new(),
         }
     }
@@ -61,9 +67,7 @@ impl Kept {
     /// Where a program is pinned that is made of this binary's object, these globals and the pinned maps; `None` where one of
     /// those is missing.
     fn pin(&self, frags: bool) -> Option<PathBuf> {
-        let mut hasher = DefaultHasher::new();
-        hasher.write(env!("CARGO_PKG_VERSION").as_bytes());
-        hasher.write(object::bytes());
+        let mut hasher = self.object.clone();
         hasher.write(&self.globals);
         hasher.write_u8(frags.into());
         for name in map_names::PINNED {
