@@ -3,6 +3,7 @@
 //! Everything is a guard: dropping it (also while a test panics) takes away what it made. Names carry the process id,
 //! so that test processes can run side by side, and what a killed one left behind is swept by the next.
 
+pub mod agent;
 pub mod bulk;
 pub mod capture;
 pub mod client;

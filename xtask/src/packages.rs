@@ -37,12 +37,13 @@ const CLIPPY: Program = Program::new(CLIPPY_DRIVER, "rust-web-clippy");
 const GRPC: &str = "/usr/lib/python3/dist-packages/grpc/__init__.py";
 
 /// Plain tools, installed like any other package.
-const TOOLS: [Program; 7] = [
+const TOOLS: [Program; 8] = [
     Program::new("ip", "iproute2"),
     Program::new("ethtool", "ethtool"),
     Program::new("nft", "nftables"),
     Program::new("bpftool", "bpftool"),
     Program::new("wrk", "wrk"),
+    Program::new("socat", "socat"),
     // The program without the service that the package dnsmasq would start.
     Program::new("dnsmasq", "dnsmasq-base"),
     // A module of Debian's Python, which comes with it.

@@ -246,6 +246,7 @@ pub(super) async fn add_backend(
         weight,
         mode,
         server_ids,
+        agent_port,
     } = body?.0;
     let backend = Backend {
         name: values::name(&name)?,
@@ -253,6 +254,7 @@ pub(super) async fn add_backend(
         weight: weight.unwrap_or(config::DEFAULT_WEIGHT),
         mode: mode.as_deref().map(values::word).transpose()?,
         server_ids: hex_list(&server_ids.unwrap_or_default())?,
+        agent_port,
         admin: Admin::default(),
         drain_until: None,
     };
@@ -292,6 +294,7 @@ pub(super) async fn set_backend(
         weight,
         mode,
         server_ids,
+        agent_port,
         admin,
         deadline_ms,
     } = body?.0;
@@ -307,6 +310,7 @@ pub(super) async fn set_backend(
         weight,
         mode: mode.as_deref().map(values::word).transpose()?.map(Some),
         server_ids: server_ids.map(|ids| hex_list(&ids)).transpose()?,
+        agent_port,
         admin: admin.map(|admin| match admin {
             types::Admin::Enabled => Admin::Enabled,
             types::Admin::Draining => Admin::Draining,

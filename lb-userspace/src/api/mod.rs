@@ -1,5 +1,6 @@
 //! The admin API: HTTP/1.1 with JSON over a unix socket, documented at `/openapi.json`.
 
+mod agent;
 mod error;
 mod explain;
 mod guard;
@@ -26,7 +27,7 @@ use crate::{
     datapath::AttachedInterface,
     events::EventLog,
     explain::ReadTables,
-    health::{CheckId, CheckStatus, HealthHandle, Report},
+    health::{CheckId, CheckStatus, HealthHandle, Report, agent::AgentStatus},
     metrics::Observer,
 };
 
@@ -38,6 +39,9 @@ pub trait ReadChecks: Send + Sync {
     /// All checks by backend.
     fn checks(&self) -> Arc<BTreeMap<CheckId, CheckStatus>>;
 
+    /// All agents by backend.
+    fn agents(&self) -> Arc<BTreeMap<CheckId, AgentStatus>>;
+
     /// Takes a report about the backend at `target`.
     fn report(&self, target: SocketAddr, report: Report);
 }
@@ -45,6 +49,10 @@ pub trait ReadChecks: Send + Sync {
 impl ReadChecks for HealthHandle {
     fn checks(&self) -> Arc<BTreeMap<CheckId, CheckStatus>> {
         self.snapshot()
+    }
+
+    fn agents(&self) -> Arc<BTreeMap<CheckId, AgentStatus>> {
+        Self::agents(self).snapshot()
     }
 
     fn report(&self, target: SocketAddr, report: Report) {

@@ -58,6 +58,9 @@ pub struct ServiceSpec {
     /// How backends are checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthSpec>,
+    /// How agents of backends are asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent: Option<AgentSpec>,
     /// How connection ids of QUIC name backends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quic: Option<Vec<QuicSpec>>,
@@ -113,6 +116,27 @@ pub struct GuardSpec {
     /// First bits of a client's address that make it a source; 0: 32 of IPv4, 64 of IPv6.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source_bits: Option<u8>,
+}
+
+/// How agents of backends are asked, with the keys of the configuration file.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AgentSpec {
+    /// Whether they are asked.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub enabled: Option<bool>,
+    /// Their port, where backends name none of their own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub port: Option<u16>,
+    /// What is sent to them first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send: Option<String>,
+    /// Time between two questions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub interval: Option<String>,
+    /// Time after which a question has failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub timeout: Option<String>,
 }
 
 /// `"auto"` or a number.
@@ -196,6 +220,9 @@ pub struct BackendSpec {
     /// What connection ids of QUIC name it by, in hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_ids: Option<Vec<String>>,
+    /// Port of its agent; 0: it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_port: Option<u16>,
 }
 
 /// What changes about a backend.
@@ -214,6 +241,9 @@ pub struct BackendPatch {
     /// What connection ids of QUIC name it by, in hexadecimal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub server_ids: Option<Vec<String>>,
+    /// Port of its agent; 0: it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agent_port: Option<u16>,
     /// The operator's word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<Admin>,

@@ -42,6 +42,10 @@ impl ReadChecks for NoChecks {
         Arc::default()
     }
 
+    fn agents(&self) -> Arc<BTreeMap<CheckId, AgentStatus>> {
+        Arc::default()
+    }
+
     fn report(&self, target: SocketAddr, report: Report) {
         self.0.lock().unwrap().push((target, report));
     }

@@ -141,6 +141,9 @@ pub struct Service {
     pub guard: Guard,
     /// How backends are checked.
     pub check: String,
+    /// How agents of its backends are asked; `null` where they are not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<String>,
     /// How connection ids of QUIC name backends, if they do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quic: Vec<Quic>,
@@ -208,7 +211,7 @@ pub struct Backend {
     /// How far a backend has come that begins slowly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<SlowStart>,
-    /// Verdict of the checks.
+    /// Verdict of the checks and of its agent: `down` if either says so.
     pub health: Health,
     /// The operator's word.
     pub admin: Admin,
@@ -243,6 +246,9 @@ pub struct Backend {
     pub signals: Signals,
     /// The last check; `null` before the first and without checks.
     pub last_check: Option<LastCheck>,
+    /// What its agent says, if it has one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub agent: Option<Agent>,
     /// Whether it is held down for having fallen too often.
     #[serde(default)]
     pub damped: bool,
@@ -254,6 +260,38 @@ pub struct Backend {
     pub breaker: Option<String>,
     /// Since when the health is what it is, RFC 3339.
     pub since: Option<String>,
+}
+
+/// What the agent of a backend says.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Agent {
+    /// How the backend is to be used: `ready`, `drain` or `maint`. What the operator says counts more.
+    pub admin: String,
+    /// How it is: `up`, `down`, `stopped` or `fail`.
+    pub state: String,
+    /// Share of the configured weight, in percent.
+    pub weight_percent: u16,
+    /// Why the state is what it is, in the agent's words.
+    pub reason: Option<String>,
+    /// Whether it has not answered some times in a row; what it said stands.
+    pub lost: bool,
+    /// The latest question; `null` before the first.
+    pub last_poll: Option<AgentPoll>,
+}
+
+/// What became of a question to an agent.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct AgentPoll {
+    /// The line it answered.
+    pub answer: Option<String>,
+    /// Why there is none.
+    pub error: Option<String>,
+    /// What of the line was passed over.
+    pub note: Option<String>,
+    /// How long it took, microseconds.
+    pub latency_us: u64,
+    /// When it ended, RFC 3339.
+    pub at: String,
 }
 
 /// What flows tell against a backend.

@@ -3,6 +3,7 @@
 //! Start-up takes what can be refused first (file, socket, state directory, metrics address) and touches the kernel
 //! last. Shutdown ends the tasks that others talk to, then control, then the writer, which detaches or keeps.
 
+mod agents;
 mod descriptors;
 mod error;
 mod greeting;
@@ -166,7 +167,8 @@ impl Daemon {
         let interfaces = datapath.interfaces().to_vec();
         let check_paths = Arc::new(datapath.check_paths());
         health.lead(check_paths.clone());
-        let inherited = inherit(&desired, datapath.programmed());
+        let said = agents::recall(&settings.state_dir);
+        let inherited = inherit(&desired, datapath.programmed(), said);
         let writer_cancel = CancellationToken::new();
         let writer = WriterTask::spawn(datapath, writer_cancel.clone());
         let observer = Arc::new(Observer::new(Box::new(writer.clone())));
@@ -176,6 +178,8 @@ impl Daemon {
             store: Arc::new(store),
             checks: Box::new(health.clone()),
             verdicts,
+            agents: Box::new(health.agents().clone()),
+            said: health.agents().said(),
             observer: Arc::clone(&observer),
             events: Arc::clone(&events),
             metrics: apply_metrics.clone(),
@@ -210,6 +214,11 @@ impl Daemon {
             writer.stats(),
             health.clone(),
             control.clone(),
+            cancel.clone(),
+        ));
+        tracker.spawn(agents::remember(
+            settings.state_dir.clone(),
+            health.agents().said(),
             cancel.clone(),
         ));
         let api = Api {

@@ -54,6 +54,9 @@ pub(super) enum BackendCommand {
         /// What connection ids of QUIC name it by, in hexadecimal; may be given several times
         #[arg(long, value_name = "HEX")]
         server_id: Vec<String>,
+        /// Port of its agent; 0: it has none [default: that of the service's agents]
+        #[arg(long, value_name = "N")]
+        agent_port: Option<u16>,
         #[command(flatten)]
         change: ChangeFlags,
     },
@@ -75,6 +78,9 @@ pub(super) enum BackendCommand {
         /// What connection ids of QUIC name it by, in hexadecimal; may be given several times
         #[arg(long, value_name = "HEX")]
         server_id: Vec<String>,
+        /// Port of its agent; 0: it has none [default: that of the service's agents]
+        #[arg(long, value_name = "N")]
+        agent_port: Option<u16>,
         #[command(flatten)]
         change: ChangeFlags,
     },
@@ -180,6 +186,7 @@ impl BackendCommand {
                 weight,
                 mode,
                 server_id,
+                agent_port,
                 change,
             } => {
                 let spec = BackendSpec {
@@ -188,6 +195,7 @@ impl BackendCommand {
                     weight,
                     mode,
                     server_ids: (!server_id.is_empty()).then_some(server_id),
+                    agent_port,
                 };
                 let path = change.path(format!("/v1/services/{service}/backends"));
                 client.change(Method::POST, &path, Some(&spec)).await?
@@ -199,6 +207,7 @@ impl BackendCommand {
                 weight,
                 mode,
                 server_id,
+                agent_port,
                 change,
             } => {
                 let patch = BackendPatch {
@@ -206,6 +215,7 @@ impl BackendCommand {
                     weight,
                     mode,
                     server_ids: (!server_id.is_empty()).then_some(server_id),
+                    agent_port,
                     ..BackendPatch::default()
                 };
                 if patch == BackendPatch::default() {

@@ -1,5 +1,6 @@
 //! The command line: one file per group of verbs.
 
+mod agent;
 mod apply;
 mod backend;
 mod check_config;

@@ -6,6 +6,7 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 
 use super::{
+    agent::AgentOptions,
     error::{CliError, Exit},
     guard::{self, GuardOptions},
     output::{Context, Watch},
@@ -132,6 +133,8 @@ struct Options {
     slow_start: Option<String>,
     #[command(flatten)]
     guard: GuardOptions,
+    #[command(flatten)]
+    agent: AgentOptions,
     /// How backends are checked: none, tcp, http, http2, grpc, icmp, ... [default: none]
     #[arg(long, value_name = "KIND")]
     check: Option<String>,
@@ -198,6 +201,7 @@ impl Options {
             max_removed_percent: self.max_removed_percent,
             slow_start: self.slow_start,
             guard: self.guard.spec(),
+            agent: self.agent.spec(),
             health: (health != HealthSpec::default()).then_some(health),
             ..ServiceSpec::default()
         }
@@ -292,6 +296,9 @@ fn show(service: &Service, context: &Context) -> String {
     ];
     for (name, value) in settings {
         text.push_str(&format!("  {name:<10} {value}\n"));
+    }
+    if let Some(agent) = &service.agent {
+        text.push_str(&format!("  {:<10} {agent}\n", "agent"));
     }
     for (name, value) in guard::lines(&service.guard) {
         text.push_str(&format!("  {name:<10} {value}\n"));

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::{
+    agent,
     output::{Context, Output},
     table::{Align, Cell, Table, Tone, bytes, count},
 };
@@ -128,6 +129,7 @@ fn columns(service: bool, context: &Context) -> Vec<(&'static str, Align)> {
         columns.extend([
             ("EFFECTIVE", Align::Right),
             ("MODE", Align::Left),
+            ("AGENT", Align::Left),
             ("NEXT HOP", Align::Left),
             ("REPLY PACKETS", Align::Right),
             ("SINCE", Align::Left),
@@ -141,6 +143,9 @@ fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
     let (health, tone) = match backend.health {
         Health::Up if backend.suspect => ("up, suspect", Tone::Notice),
         Health::Up => ("up", Tone::Good),
+        Health::Down if backend.agent.as_ref().is_some_and(|agent| agent.state != "up") => {
+            ("down, by agent", Tone::Bad)
+        }
         Health::Down if backend.damped => ("down, damped", Tone::Bad),
         Health::Down if backend.breaker.as_deref() == Some("open") => ("down, breaker open", Tone::Bad),
         Health::Down => ("down", Tone::Bad),
@@ -150,7 +155,10 @@ fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
         _ if backend.removed => ("removed".to_owned(), Tone::Notice),
         Admin::Enabled => match &backend.slow_start {
             Some(slow) => (format!("slow start {}%", slow.percent), Tone::Notice),
-            None => ("enabled".to_owned(), Tone::Plain),
+            None => match backend.agent.as_ref().map(|agent| agent.admin.as_str()) {
+                Some(word @ ("drain" | "maint")) => (format!("{word} by agent"), Tone::Notice),
+                _ => ("enabled".to_owned(), Tone::Plain),
+            },
         },
         Admin::Draining => ("draining".to_owned(), Tone::Notice),
         Admin::Disabled => ("disabled".to_owned(), Tone::Notice),
@@ -170,6 +178,7 @@ fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
         row.extend([
             backend.effective_weight.to_string().into(),
             backend.mode.as_str().into(),
+            agent(backend),
             next_hop(backend),
             count(backend.reply_packets).into(),
             backend.since.clone().unwrap_or_default().into(),
@@ -177,6 +186,22 @@ fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
     }
     row.push(last_check(backend, context.output == Output::Wide));
     row
+}
+
+/// What its agent says.
+fn agent(backend: &Backend) -> Cell {
+    match &backend.agent {
+        None => Cell::from(""),
+        Some(said) => {
+            let words = agent::words(said);
+            let tone = if words == "ready" {
+                Tone::Plain
+            } else {
+                Tone::Notice
+            };
+            Cell::new(words, tone)
+        }
+    }
 }
 
 fn next_hop(backend: &Backend) -> Cell {

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::fields::{self, Field, GUARD, HEALTH, Keys};
+use super::fields::{self, AGENT, Field, GUARD, HEALTH, Keys};
 use crate::state::desired::Desired;
 
 /// The desired state as TOML that [`super::parse`] takes back unchanged, but for the revision; with hidden keys,
@@ -25,6 +25,13 @@ pub fn export(desired: &Desired, keys: Keys) -> String {
         let health = fields::health(&service.health);
         if health.iter().any(|field| !field.is_default) {
             push(&mut text, "  [service.health]", &lines("  ", &health));
+        }
+        if let Some(agent) = &service.agent {
+            push(
+                &mut text,
+                "  [service.agent]",
+                &lines("  ", &fields::agent(Some(agent))),
+            );
         }
         for quic in &service.quic {
             push(
@@ -70,7 +77,7 @@ fn lines(indent: &str, fields: &[Field]) -> String {
     } in fields
     {
         if !is_default {
-            let table = [GUARD, HEALTH]
+            let table = [AGENT, GUARD, HEALTH]
                 .into_iter()
                 .find_map(|table| key.strip_prefix(table));
             let key = table.unwrap_or(key);

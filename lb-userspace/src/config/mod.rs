@@ -3,6 +3,7 @@
 //! The file is walked by its spans. Single values go through [`values`], which the command line and the API use, too;
 //! what must hold between values is in [`crate::state::check`].
 
+pub mod agent;
 pub mod daemon;
 pub mod duration;
 mod error;
@@ -93,6 +94,7 @@ pub fn parse_beside(text: &str, file: &str, known: &Desired) -> Result<Config, V
             Place::Settings(key) => settings_spans.get(key).cloned().unwrap_or_default(),
             Place::Service(index, key) => services[index].spans.of(key),
             Place::Health(index, key) => services[index].health.of(key),
+            Place::Agent(index, key) => services[index].agent.of(key),
             Place::Guard(index, key) => services[index].guard.of(key),
             Place::Quic(index, table, key) => services[index].quic[table].of(key),
             Place::Backend(index, backend, key) => services[index].backends[backend].of(key),

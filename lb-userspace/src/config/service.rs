@@ -1,6 +1,7 @@
 //! `[[service]]` and `[[service.backend]]` tables.
 
 use super::{
+    agent,
     error::Reporter,
     guard, health, quic,
     table::{Spans, Table},
@@ -22,6 +23,7 @@ pub(super) struct Located {
     pub(super) spans: Spans,
     pub(super) guard: Spans,
     pub(super) health: Spans,
+    pub(super) agent: Spans,
     pub(super) quic: Vec<Spans>,
     pub(super) backends: Vec<Spans>,
 }
@@ -64,6 +66,13 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
         }
         None => (CheckSettings::default(), Spans::default()),
     };
+    let (agent, agent_spans) = match table.table(reporter, "agent", "[service.agent]") {
+        Some(table) => {
+            let spans = table.spans();
+            (Some(agent::read(reporter, table)), spans)
+        }
+        None => (None, Spans::default()),
+    };
     let (quic, quic_spans) = quic::read(reporter, &mut table, known);
     let (mut backends, mut backend_spans) = (Vec::new(), Vec::new());
     for (table, span) in table.tables(reporter, "backend", "[[service.backend]]") {
@@ -96,6 +105,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
         slow_start: slow_start.unwrap_or(default.slow_start),
         guard,
         health: checks,
+        agent,
         quic,
         backends,
         ..default
@@ -105,6 +115,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
         spans,
         guard: guard_spans,
         health: health_spans,
+        agent: agent_spans,
         quic: quic_spans,
         backends: backend_spans,
     })
@@ -120,6 +131,7 @@ fn backend(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<Backend>
         .unwrap_or(DEFAULT_WEIGHT);
     let mode = table.text(reporter, "mode", values::word);
     let server_ids = table.list(reporter, "server_ids", quic::hex, false);
+    let agent_port = table.number(reporter, "agent_port", values::port);
     let admin = table
         .text(reporter, "admin", values::word)
         .unwrap_or(Admin::Enabled);
@@ -131,6 +143,7 @@ fn backend(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<Backend>
         weight,
         mode,
         server_ids: server_ids.unwrap_or_default(),
+        agent_port,
         admin,
         drain_until,
     })

@@ -221,6 +221,76 @@ fn checks_that_cannot_go_through_the_path_are_refused_with_their_reason() {
 }
 
 #[test]
+fn agents_that_cannot_be_asked_are_refused_at_their_place() {
+    let file = |agent: &str, backend: &str| {
+        let text = format!(
+            "[[service]]\nname = \"web\"\naddress = \"192.0.2.1\"\nport = 80\n{agent}\n\
+             [[service.backend]]\nname = \"a\"\naddress = \"10.0.0.1:80\"\n{backend}\n"
+        );
+        let parsed = parse(&text, "lb.toml").map(|config| config.desired);
+        parsed.map_err(|errors| errors.iter().map(ToString::to_string).collect::<Vec<_>>())
+    };
+    for (agent, backend, expected) in [
+        (
+            "",
+            "agent_port = 9",
+            "lb.toml:9:14: error: agent_port of backend web/a means nothing",
+        ),
+        (
+            "[service.agent]",
+            "",
+            "backend web/a has no port at which its agent could be asked",
+        ),
+        (
+            "[service.agent]\nport = 0",
+            "",
+            "lb.toml:6:8: error: port 0 cannot be asked",
+        ),
+        (
+            "[service.agent]\nport = 9\ninterval = \"0s\"",
+            "",
+            "interval 0s is not between",
+        ),
+        (
+            "[service.agent]\nport = 9\ntimeout = \"2d\"",
+            "",
+            "timeout 2d is not between",
+        ),
+        ("[service.agent]\nport = 9\nfall = 3", "", "fall"),
+        (
+            &format!("[service.agent]\nport = 9\nsend = \"{}\"", "x".repeat(1025)),
+            "",
+            "send is longer than 1024 bytes",
+        ),
+    ] {
+        let errors = file(agent, backend).unwrap_err();
+        assert!(
+            errors.len() == 1 && errors[0].contains(expected),
+            "{agent} {backend}: {errors:#?}"
+        );
+    }
+    for (agent, backend, asked) in [
+        ("[service.agent]\nport = 9", "", Some("10.0.0.1:9")),
+        ("[service.agent]", "agent_port = 9", Some("10.0.0.1:9")),
+        (
+            "[service.agent]\nport = 9",
+            "agent_port = 10",
+            Some("10.0.0.1:10"),
+        ),
+        ("[service.agent]\nport = 9", "agent_port = 0", None),
+        ("[service.agent]\nenabled = false", "agent_port = 9", None),
+        ("", "", None),
+    ] {
+        let desired = file(agent, backend).unwrap();
+        let specs = crate::state::agents::specs(&desired, &Default::default());
+        let targets: Vec<String> = specs.iter().map(|spec| spec.target.to_string()).collect();
+        assert_eq!(targets, Vec::from_iter(asked), "{agent} {backend}");
+        let again = parse(&export(&desired, Keys::Whole), "again").unwrap().desired;
+        assert_eq!(again.services, desired.services);
+    }
+}
+
+#[test]
 fn guards_that_make_no_sense_are_refused_at_their_place() {
     for (guard, place, what, hint) in [
         (

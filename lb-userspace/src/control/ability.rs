@@ -4,7 +4,10 @@ use std::future::Future;
 
 use crate::{
     datapath::{ProgramError, ProgramReport, WriterHandle},
-    health::{CheckSpec, HealthHandle},
+    health::{
+        CheckSpec, HealthHandle,
+        agent::{AgentHandle, AgentSpec},
+    },
     plan::Target,
 };
 
@@ -29,5 +32,17 @@ pub trait RunChecks: Send + Sync + 'static {
 impl RunChecks for HealthHandle {
     fn run(&self, checks: Vec<CheckSpec>) {
         self.update(checks);
+    }
+}
+
+/// Asks agents.
+pub trait AskAgents: Send + Sync + 'static {
+    /// Makes the agents that are asked equal to `agents`.
+    fn ask(&self, agents: Vec<AgentSpec>);
+}
+
+impl AskAgents for AgentHandle {
+    fn ask(&self, agents: Vec<AgentSpec>) {
+        self.update(agents);
     }
 }

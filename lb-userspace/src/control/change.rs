@@ -128,6 +128,7 @@ fn set_service(desired: &Desired, name: &ServiceName, spec: &ServiceSpec) -> Res
         slow_start,
         guard,
         health,
+        agent,
         quic,
         backends: _,
     } = parse(&merged, desired)?;
@@ -144,6 +145,7 @@ fn set_service(desired: &Desired, name: &ServiceName, spec: &ServiceSpec) -> Res
         slow_start: Some(slow_start),
         guard: Some(guard),
         health: Some(health),
+        agent: Some(agent),
         quic: Some(quic),
     };
     Ok(desired.set_service(name, change)?)

@@ -7,9 +7,10 @@ use super::{
     verdicts::{backends, is_checked},
 };
 use crate::{
-    health::Health,
+    health::{CheckId, Health, agent::AgentView},
     plan::Programmed,
     state::{
+        agents,
         backend::{Admin, Backend},
         desired::Desired,
         effective::HealthView,
@@ -23,25 +24,30 @@ use crate::{
 pub struct Inherited {
     /// Verdicts of its checks.
     pub health: HealthView,
+    /// What agents had said.
+    pub agents: AgentView,
     /// Backends that are not desired any more and may finish their flows.
     pub lingering: Vec<Lingering>,
     /// How far backends had come that begin slowly.
     pub slow_start: SlowStart,
 }
 
-/// Reads an earlier daemon's verdicts and removed backends from what it programmed.
-pub fn inherit(desired: &Desired, programmed: &Programmed) -> Inherited {
+/// Reads an earlier daemon's verdicts and removed backends from what it programmed, beside what agents had `said`.
+pub fn inherit(desired: &Desired, programmed: &Programmed, mut said: AgentView) -> Inherited {
+    said.retain(|id, _| agents::wants(desired, id));
     let now = Instant::now();
     Inherited {
-        health: health(desired, programmed),
+        health: health(&agents::in_force(desired, &said), &said, programmed),
+        agents: said,
         lingering: lingering(desired, programmed, now),
         slow_start: slow_start(desired, programmed, now),
     }
 }
 
-/// Who takes new flows was up; who takes none, though the operator
-/// wants it to, was down.
-fn health(desired: &Desired, programmed: &Programmed) -> HealthView {
+/// Who takes new flows was up; who takes none, though the operator and its agent want it to, was down. `desired` is what
+/// agents make of it.
+fn health(desired: &Desired, said: &AgentView, programmed: &Programmed) -> HealthView {
+    let works = |id: &CheckId| said.get(id).is_none_or(|said| said.word.state.is_up());
     let mut view = HealthView::new();
     for (id, service, backend) in backends(desired).filter(|(_, service, _)| is_checked(service)) {
         let Some(found) = found(programmed, service, backend) else {
@@ -49,7 +55,7 @@ fn health(desired: &Desired, programmed: &Programmed) -> HealthView {
         };
         if found.takes_flows {
             view.insert(id, Health::Up);
-        } else if backend.weight > 0 && backend.admin == Admin::Enabled {
+        } else if backend.weight > 0 && backend.admin == Admin::Enabled && works(&id) {
             view.insert(id, Health::Down);
         }
     }

@@ -5,6 +5,8 @@
 //! back and the caller gets the reason. A health result that cannot be programmed is tried again.
 
 pub mod ability;
+#[cfg(test)]
+mod agent_tests;
 pub mod change;
 pub mod error;
 mod inherited;

@@ -3,17 +3,20 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use prometheus::Registry;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     ControlHandle, ControlTask, Inherited, Parts,
-    ability::{ProgramTarget, RunChecks},
+    ability::{AskAgents, ProgramTarget, RunChecks},
 };
 use crate::{
     datapath::{DatapathError, ProgramError, ProgramReport, Snapshot},
     events::EventLog,
-    health::{CheckId, CheckSpec, Health, HealthEvent},
+    health::{
+        CheckId, CheckSpec, Health, HealthEvent,
+        agent::{AgentSaid, AgentSpec, AgentView},
+    },
     metrics::{ApplyMetrics, Observer, ReadCounters, Reading},
     plan::Target,
     state::{
@@ -35,6 +38,8 @@ pub(crate) struct World {
     pub(crate) save_fails: bool,
     /// The data plane refuses.
     pub(crate) program_fails: bool,
+    /// Agents that are asked.
+    pub(crate) asked: Vec<AgentSpec>,
     /// What counters say.
     pub(crate) snapshot: Snapshot,
 }
@@ -94,6 +99,12 @@ impl RunChecks for Shared {
     }
 }
 
+impl AskAgents for Shared {
+    fn ask(&self, agents: Vec<AgentSpec>) {
+        self.lock().asked = agents;
+    }
+}
+
 impl ReadCounters for Shared {
     fn read(&self) -> Result<Reading, DatapathError> {
         Ok(Reading {
@@ -110,6 +121,7 @@ pub(crate) struct Rig {
     pub(crate) events: Arc<EventLog>,
     pub(crate) observer: Arc<Observer>,
     verdicts: mpsc::Sender<HealthEvent>,
+    said: watch::Sender<AgentView>,
     cancel: CancellationToken,
 }
 
@@ -124,6 +136,7 @@ impl Rig {
         let world = Shared::default();
         world.lock().saved = Some(desired.clone());
         let (verdicts, receiver) = mpsc::channel(16);
+        let (said, hears) = watch::channel(AgentView::new());
         let events = Arc::new(EventLog::default());
         let observer = Arc::new(Observer::new(Box::new(world.clone())));
         let parts = Parts {
@@ -131,6 +144,8 @@ impl Rig {
             store: Arc::new(world.clone()),
             checks: Box::new(world.clone()),
             verdicts: receiver,
+            agents: Box::new(world.clone()),
+            said: hears,
             observer: Arc::clone(&observer),
             events: Arc::clone(&events),
             metrics: ApplyMetrics::register(&Registry::new()).unwrap(),
@@ -147,6 +162,7 @@ impl Rig {
             events,
             observer,
             verdicts,
+            said,
             cancel,
         }
     }
@@ -163,6 +179,13 @@ impl Rig {
         };
         self.verdicts.send(event).await.unwrap();
         view.changed().await.unwrap();
+    }
+
+    /// An agent says something.
+    pub(crate) fn says(&self, id: CheckId, said: AgentSaid) {
+        self.said.send_modify(|view| {
+            view.insert(id, said);
+        });
     }
 
     /// Returns when the task has published something new that satisfies `condition`.

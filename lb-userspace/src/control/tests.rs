@@ -7,7 +7,11 @@ use crate::{
     api::requests::{HealthSpec, RingSizeSpec, ServiceSpec},
     datapath::BackendStats,
     events::EventKind,
-    health::{Health, settings::CheckKind},
+    health::{
+        Health,
+        agent::{AgentAdmin, AgentSaid, AgentSettings, AgentView, AgentWord},
+        settings::CheckKind,
+    },
     state::{
         backend::Admin,
         change::BackendChange,
@@ -552,7 +556,32 @@ async fn a_restart_goes_on_with_the_verdicts_that_the_maps_imply() {
         .rings
         .insert(RingId(4), [RingSlot::stable(BackendId(1))].into());
 
-    let inherited = inherit(&desired, &programmed);
+    let word = AgentWord {
+        admin: AgentAdmin::Drain,
+        ..AgentWord::default()
+    };
+    let said = AgentSaid {
+        word,
+        ..AgentSaid::default()
+    };
+    let mut asked = desired.clone();
+    asked.services.get_mut(&web()).unwrap().agent = Some(AgentSettings {
+        port: Some(9),
+        ..AgentSettings::default()
+    });
+    let drained = inherit(
+        &asked,
+        &programmed,
+        AgentView::from([(id("web", "b"), said.clone())]),
+    );
+    assert_eq!(
+        drained.health.get(&id("web", "b")),
+        None,
+        "its agent drained it: that says nothing about its health"
+    );
+    let no_agent = AgentView::from([(id("web", "b"), said)]);
+    let inherited = inherit(&desired, &programmed, no_agent);
+    assert_eq!(inherited.agents, AgentView::new());
     let rig = Rig::start(desired, inherited).await;
     assert_eq!(rig.programmed(A), Some((10, true)), "it took flows and goes on");
     assert_eq!(

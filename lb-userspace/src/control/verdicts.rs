@@ -102,6 +102,7 @@ pub(super) fn cautious(desired: &Desired, health: &HealthView, programmed: Optio
             let Backend {
                 name: _,
                 server_ids: _,
+                agent_port: _,
                 address,
                 weight,
                 mode: _,

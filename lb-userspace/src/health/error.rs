@@ -35,6 +35,8 @@ pub enum Stage {
     Body,
     /// Within a frame of HTTP/2.
     Frame,
+    /// Within the line of an agent.
+    Line,
 }
 
 /// Why a check failed.
@@ -384,6 +386,7 @@ fn missing(stage: Stage) -> &'static str {
         Stage::Head => "no complete header",
         Stage::Body => "no complete body",
         Stage::Frame => "no complete frame",
+        Stage::Line => "no complete line",
     }
 }
 
@@ -395,6 +398,7 @@ fn during(stage: Stage) -> &'static str {
         Stage::Head => "in the middle of the header",
         Stage::Body => "in the middle of the body",
         Stage::Frame => "in the middle of a frame",
+        Stage::Line => "within the line",
     }
 }
 

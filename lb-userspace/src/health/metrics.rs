@@ -6,7 +6,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 
-use super::{breaker::BreakerState, machine::Outcome, status::Health};
+use super::{agent::AgentMetrics, breaker::BreakerState, machine::Outcome, status::Health};
 use crate::state::names::ServiceName;
 
 /// Upper bounds of the latency buckets, in seconds: from a kept connection on the same segment to long time-outs.
@@ -26,6 +26,7 @@ pub struct HealthMetrics {
     duration: HistogramVec,
     transitions: IntCounterVec,
     breaker: IntCounterVec,
+    pub(super) agents: AgentMetrics,
     pub(super) lag: Histogram,
     pub(super) in_flight: IntGauge,
 }
@@ -66,6 +67,7 @@ impl HealthMetrics {
                 ),
                 &["service", "to"],
             )?,
+            agents: AgentMetrics::register(registry)?,
             lag: Histogram::with_opts(
                 HistogramOpts::new(
                     "lb_health_scheduler_lag_seconds",

@@ -5,6 +5,7 @@
 //! verdicts when settings change; `task` drives it all on a thread of its own. `monitor` is the same machine for one
 //! target, for programs that want no balancer.
 
+pub mod agent;
 mod breaker;
 mod damping;
 mod engine;

@@ -18,6 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    agent::{AgentHandle, AgentTask},
     engine::{CheckNo, Engine},
     error::{CheckError, LocalError},
     metrics::HealthMetrics,
@@ -79,6 +80,7 @@ pub struct HealthHandle {
     board: StatusBoard,
     reports: Reports,
     paths: Arc<OnceLock<Arc<dyn Paths>>>,
+    agents: AgentHandle,
 }
 
 /// What flows tell about backends.
@@ -116,6 +118,11 @@ impl HealthHandle {
     /// Takes a report about `target`, the address that a check of kind push has as its target. It is looked at at once.
     pub fn report(&self, target: SocketAddr, report: Report) {
         self.reports.put(target, report);
+    }
+
+    /// Agents that say how backends want to be used.
+    pub fn agents(&self) -> &AgentHandle {
+        &self.agents
     }
 
     /// The state of all checks now: one allocation, no copy.
@@ -172,13 +179,15 @@ impl HealthTask {
             .map_err(SpawnError::EventLoop)?;
         let world = World::default();
         let paths = Arc::clone(&world.paths);
-        let (task, handle, receiver) = Runner::new(config, metrics, world);
+        let (agents, agent_handle) = AgentTask::new(config.seed, metrics.agents.clone());
+        let (task, handle, receiver) = Runner::new(config, metrics, world, agent_handle);
         let handle = HealthHandle { paths, ..handle };
+        let both = async move { tokio::join!(task.run(cancel.clone()), agents.run(cancel)) };
         thread::Builder::new()
             .name("lb-health".to_owned())
             .spawn(move || {
                 priority::prefer_this_thread();
-                runtime.block_on(task.run(cancel));
+                runtime.block_on(both);
             })
             .map_err(SpawnError::Thread)?;
         Ok((handle, receiver))
@@ -190,6 +199,7 @@ impl<O: Outside> Runner<O> {
         config: HealthConfig,
         metrics: HealthMetrics,
         outside: O,
+        agents: AgentHandle,
     ) -> (Self, HealthHandle, mpsc::Receiver<HealthEvent>) {
         let board = StatusBoard::default();
         let (sender, specs) = watch::channel(Vec::new());
@@ -214,6 +224,7 @@ impl<O: Outside> Runner<O> {
             board,
             reports: task.reports.clone(),
             paths: Arc::default(),
+            agents,
         };
         (task, handle, receiver)
     }

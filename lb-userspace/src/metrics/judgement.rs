@@ -61,7 +61,7 @@ pub(super) fn render(text: &mut Text, checks: &BTreeMap<CheckId, CheckStatus>, s
     }
 }
 
-fn labels(CheckId(service, backend): &CheckId) -> [(&str, &str); 2] {
+pub(super) fn labels(CheckId(service, backend): &CheckId) -> [(&str, &str); 2] {
     [("service", service.as_str()), ("backend", backend.as_str())]
 }
 

@@ -1,5 +1,6 @@
 //! Metrics: what the daemon counts itself, what the maps count, and the HTTP endpoint that shows both.
 
+mod agent;
 mod judgement;
 mod ledger;
 mod observe;

@@ -13,11 +13,11 @@ use prometheus::Registry;
 use tokio::{net::TcpListener, task};
 use tokio_util::sync::CancellationToken;
 
-use super::{judgement, observe::Observer, render::render, text::Text};
+use super::{agent, judgement, observe::Observer, render::render, text::Text};
 use crate::{
     control::{ControlHandle, chain},
     datapath::DatapathError,
-    health::HealthHandle,
+    health::{Health, HealthHandle},
     state::effective::HealthView,
 };
 
@@ -100,13 +100,17 @@ async fn metrics(State(endpoint): State<Arc<Endpoint>>) -> Response {
 fn text(endpoint: &Endpoint) -> Result<String, MetricsError> {
     let view = endpoint.control.view();
     let checks = endpoint.health.snapshot();
-    let health: HealthView = checks
+    let agents = endpoint.health.agents().snapshot();
+    let mut health: HealthView = checks
         .iter()
         .map(|(id, status)| (id.clone(), status.health))
         .collect();
+    let down = agents.iter().filter(|(_, agent)| !agent.said.word.state.is_up());
+    health.extend(down.map(|(id, _)| (id.clone(), Health::Down)));
     let seen = endpoint.observer.observe(&view)?;
     let mut judged = Text::default();
     judgement::render(&mut judged, &checks, &seen);
+    agent::render(&mut judged, &agents);
     let text = render(&endpoint.registry, view.is_programmed(), &view, &health, &seen)?;
     Ok(text + &judged.into_string())
 }

@@ -31,6 +31,8 @@ pub struct Backend {
     pub mode: Option<Mode>,
     /// What connection ids of QUIC name it by: each counts for the configurations of its length.
     pub server_ids: Vec<ServerId>,
+    /// Port of its agent; 0: it has none. That of the service's agents where absent.
+    pub agent_port: Option<u16>,
     /// The operator's word.
     pub admin: Admin,
     /// When a drain ends by itself, and the backend is disabled; in whole milliseconds, as it is written down.

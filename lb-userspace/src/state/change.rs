@@ -18,7 +18,7 @@ use super::{
     quic::{QuicSettings, ServerId},
     service::{Affinity, Algorithm, OnDown, OnEmpty, RingSize, Service, ServiceKey, Tracking},
 };
-use crate::health::settings::CheckSettings;
+use crate::health::{agent::AgentSettings, settings::CheckSettings};
 
 /// What a name that was not found should have named.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,6 +124,8 @@ pub struct ServiceChange {
     pub guard: Option<Guard>,
     /// How backends are checked.
     pub health: Option<CheckSettings>,
+    /// `Some(None)`: agents are not asked any more.
+    pub agent: Option<Option<AgentSettings>>,
     /// Empty: connection ids name nobody.
     pub quic: Option<Vec<QuicSettings>>,
 }
@@ -139,6 +141,8 @@ pub struct BackendChange {
     pub mode: Option<Option<Mode>>,
     /// What connection ids of QUIC name it by.
     pub server_ids: Option<Vec<ServerId>>,
+    /// Port of its agent; 0: it has none.
+    pub agent_port: Option<u16>,
     /// The operator's word.
     pub admin: Option<Admin>,
     /// With a word that begins a drain: when it ends by itself. Any word without it ends no drain by itself.
@@ -180,6 +184,7 @@ impl Desired {
             slow_start,
             guard,
             health,
+            agent,
             quic,
         } = change;
         self.with_service(Service {
@@ -195,6 +200,7 @@ impl Desired {
             slow_start: slow_start.unwrap_or(old.slow_start),
             guard: guard.unwrap_or(old.guard),
             health: health.unwrap_or(old.health),
+            agent: agent.unwrap_or(old.agent),
             quic: quic.unwrap_or(old.quic),
             ..old
         })
@@ -250,6 +256,7 @@ impl Desired {
             weight,
             mode,
             server_ids,
+            agent_port,
             admin,
             drain_until,
         } = change;
@@ -261,6 +268,7 @@ impl Desired {
             backend.address = address.unwrap_or(backend.address);
             backend.weight = weight.unwrap_or(backend.weight);
             backend.mode = mode.unwrap_or(backend.mode);
+            backend.agent_port = agent_port.or(backend.agent_port);
             if let Some(server_ids) = &server_ids {
                 backend.server_ids.clone_from(server_ids);
             }

@@ -1,6 +1,7 @@
 //! What a desired state must satisfy beyond the types of its fields: one place for the file, the command line, the
 //! API and the store. Reports everything that is wrong, not only the first.
 
+mod agent;
 mod endpoints;
 mod guard;
 mod health;
@@ -30,6 +31,8 @@ pub enum Place {
     Service(usize, &'static str),
     /// A key of a service's health table.
     Health(usize, &'static str),
+    /// A key of a service's agent table.
+    Agent(usize, &'static str),
     /// A key of a service's guard table.
     Guard(usize, &'static str),
     /// A key of one of a service's QUIC tables.
@@ -76,6 +79,7 @@ pub fn problems(settings: &Settings, services: &[&Service]) -> Vec<Problem> {
         found.health(index, &service.health);
         found.breaker(index, service);
         found.through(index, service);
+        found.agent(index, service);
         found.quic(index, service);
         found.backends(index, service);
     }

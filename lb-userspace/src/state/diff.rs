@@ -159,6 +159,7 @@ pub fn diff(old: &Desired, new: &Desired) -> Diff {
                 fields::service(service),
                 fields::guard(&service.guard),
                 fields::health(&service.health),
+                fields::agent(service.agent.as_ref()),
             ]
             .concat()
         };

@@ -1,5 +1,6 @@
 //! What the operator wants (desired state) and what follows from it and from health (effective state).
 
+pub mod agents;
 pub mod backend;
 pub mod change;
 pub mod check;

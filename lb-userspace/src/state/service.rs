@@ -5,7 +5,7 @@ use std::{net::IpAddr, time::Duration};
 use lb_common::service::Mode;
 
 use super::{backend::Backend, guard::Guard, names::ServiceName, quic::QuicSettings, removal::ALL_PERCENT};
-use crate::health::settings::CheckSettings;
+use crate::health::{agent::AgentSettings, settings::CheckSettings};
 
 /// Transport protocol of a service.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -112,6 +112,8 @@ pub struct Service {
     pub guard: Guard,
     /// How backends are checked.
     pub health: CheckSettings,
+    /// How agents of backends are asked, if they are.
+    pub agent: Option<AgentSettings>,
     /// How connection ids of QUIC name backends, by configuration id; empty if they do not.
     pub quic: Vec<QuicSettings>,
     /// In the order of the file.
@@ -135,6 +137,7 @@ impl Service {
             slow_start: Duration::ZERO,
             guard: Guard::default(),
             health: CheckSettings::default(),
+            agent: None,
             quic: Vec::new(),
             backends: Vec::new(),
         }

@@ -19,6 +19,7 @@ use super::{
 };
 use crate::health::{
     CheckId,
+    agent::AgentSettings,
     settings::{
         BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, FurtherCheck, GrpcCheck,
         HttpCheck, PushCheck, RecordType, Require, Through, TlsCheck, Transport, UdpCheck,
@@ -37,6 +38,7 @@ pub(crate) fn backend(service: u8, number: u8, name: &str, weight: u16) -> Backe
         weight,
         mode: None,
         server_ids: Vec::new(),
+        agent_port: None,
         admin: Admin::Enabled,
         drain_until: None,
     }
@@ -335,6 +337,28 @@ fn with_quic(mut service: Service, quic: Vec<QuicSettings>) -> Service {
     Service { quic, ..service }
 }
 
+fn agent() -> impl Strategy<Value = Option<AgentSettings>> {
+    let one = (any::<bool>(), 1..=u16::MAX, "[ -~\n]{0,9}", millis(1..90_000));
+    let settings = one.prop_map(|(enabled, port, send, interval)| AgentSettings {
+        enabled,
+        port: Some(port),
+        send,
+        interval,
+        timeout: interval,
+    });
+    prop::option::of(settings)
+}
+
+/// Gives a service agents, and some of its backends ports for theirs.
+fn with_agent(mut service: Service, agent: Option<AgentSettings>) -> Service {
+    if let Some(settings) = &agent {
+        for (backend, number) in service.backends.iter_mut().zip(0_u16..) {
+            backend.agent_port = settings.port.filter(|_| number % 2 == 1).map(|port| port - 1);
+        }
+    }
+    Service { agent, ..service }
+}
+
 /// Valid services, with every key at times away from its default.
 fn any_service(number: u8) -> impl Strategy<Value = Service> {
     let policies = (
@@ -350,8 +374,8 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
         prop::sample::select(vec![0, 80, 65_535]),
         prop::sample::select(vec![Protocol::Tcp, Protocol::Udp]),
     );
-    (key, policies, health(), backends(number), quic()).prop_map(
-        move |((port, protocol), policies, health, backends, quic)| {
+    (key, policies, health(), backends(number), quic(), agent()).prop_map(
+        move |((port, protocol), policies, health, backends, quic, agent)| {
             let (tracking, ring_size, on_empty, on_down, max_removed_percent, slow_start, guard) = policies;
             let service = service(&format!("s-{number}"), number, &[]);
             let service = Service {
@@ -374,7 +398,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
                 backends,
                 ..service
             };
-            with_quic(service, quic)
+            with_agent(with_quic(service, quic), agent)
         },
     )
 }

@@ -9,14 +9,16 @@ use crate::{
     control::{ability::ProgramTarget, error::chain, lingering::Lingering, verdicts},
     datapath::ProgramError,
     events::{EventKind, NewEvent},
-    health::{Health, HealthEvent, OK},
+    health::{Health, HealthEvent, OK, agent::AgentView},
     metrics::Observation,
     plan::Target,
     state::{
+        agents,
         desired::Desired,
         effective::{self, HealthView},
         removal,
         service::ServiceKey,
+        slow_start::SlowStart,
     },
 };
 
@@ -67,14 +69,21 @@ impl<P: ProgramTarget> ControlTask<P> {
     /// Programs what follows from desired state, verdicts and removed backends now, and tries again later if that
     /// fails: nobody waits for the answer.
     pub(super) async fn converge(&mut self) {
+        if self.agents_due.take().is_some() {
+            self.agents_done = Some(now());
+        }
         let mut slow_start = self.slow_start.clone();
+        let told = Told {
+            health: &self.health,
+            agents: &self.agents,
+        };
         let wanted = target(
             &self.desired,
-            &self.health,
+            told,
             &self.lingering,
             self.programmed.as_deref(),
+            &mut slow_start,
         );
-        let wanted = Arc::new(slow_start.hold_back(wanted, &self.desired, &self.health, now()));
         if self.programmed.as_ref() == Some(&wanted) {
             self.slow_start = slow_start;
             self.wanted = wanted;
@@ -144,22 +153,35 @@ impl<P: ProgramTarget> ControlTask<P> {
     }
 }
 
+/// What others say about backends.
+#[derive(Clone, Copy)]
+pub(super) struct Told<'a> {
+    /// The verdicts of checks.
+    pub(super) health: &'a HealthView,
+    /// What agents said.
+    pub(super) agents: &'a AgentView,
+}
+
 /// What should be programmed.
 pub(super) fn target(
     desired: &Desired,
-    health: &HealthView,
+    told: Told<'_>,
     lingering: &[Lingering],
     programmed: Option<&Target>,
-) -> Target {
+    slow_start: &mut SlowStart,
+) -> Arc<Target> {
+    let desired = &*agents::in_force(desired, told.agents);
+    let health = &*agents::judged(told.health, told.agents);
     let lingering = lingering
         .iter()
         .map(|gone| ((gone.key, gone.address), gone.mode))
         .collect();
-    effective::target(
+    let wanted = effective::target(
         desired,
         &verdicts::cautious(desired, &removal::limited(desired, health), programmed),
         &lingering,
-    )
+    );
+    Arc::new(slow_start.hold_back(wanted, desired, health, now()))
 }
 
 /// Whether `new` gives up ids that `old` has, and with them their counters.

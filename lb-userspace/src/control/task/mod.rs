@@ -1,6 +1,7 @@
 //! The control task's loop, and changes of the desired state.
 
 mod converge;
+mod hearing;
 mod report;
 mod timers;
 
@@ -16,10 +17,13 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::{converge::target, timers::is_named};
+use self::{
+    converge::{Told, target},
+    timers::is_named,
+};
 use super::{
     Change, ControlError, ControlHandle, ControlView, Inherited, Outcome, REQUEST_DEPTH, Request,
-    ability::{ProgramTarget, RunChecks},
+    ability::{AskAgents, ProgramTarget, RunChecks},
     error::chain,
     lingering::{self, FLOW_POLL, Lingering},
     verdicts,
@@ -27,10 +31,11 @@ use super::{
 use crate::{
     datapath::ProgramError,
     events::{EventKind, EventLog},
-    health::{CheckId, HealthEvent},
+    health::{CheckId, HealthEvent, agent::AgentView},
     metrics::{ApplyMetrics, Observer},
     plan::Target,
     state::{
+        agents,
         desired::{Desired, Revision},
         diff,
         effective::HealthView,
@@ -55,6 +60,10 @@ pub struct Parts<P> {
     pub checks: Box<dyn RunChecks>,
     /// What checks say.
     pub verdicts: mpsc::Receiver<HealthEvent>,
+    /// Asks agents.
+    pub agents: Box<dyn AskAgents>,
+    /// What agents say.
+    pub said: watch::Receiver<AgentView>,
     /// Counts flows.
     pub observer: Arc<Observer>,
     /// Where events go.
@@ -73,6 +82,8 @@ enum ControlEvent {
     Request(Request),
     /// A verdict changed.
     Health(HealthEvent),
+    /// Agents said something.
+    Said,
     /// A deadline has passed.
     Timer,
     /// The daemon leaves.
@@ -102,6 +113,8 @@ pub struct ControlTask<P> {
     store: Arc<dyn Store + Send + Sync>,
     checks: Box<dyn RunChecks>,
     verdicts: mpsc::Receiver<HealthEvent>,
+    ask: Box<dyn AskAgents>,
+    said: watch::Receiver<AgentView>,
     observer: Arc<Observer>,
     events: Arc<EventLog>,
     metrics: ApplyMetrics,
@@ -110,6 +123,14 @@ pub struct ControlTask<P> {
 
     desired: Arc<Desired>,
     health: HealthView,
+    /// What agents said about backends.
+    agents: AgentView,
+    /// When weights that agents have changed are put in force.
+    agents_due: Option<Instant>,
+    /// When that was done last.
+    agents_done: Option<Instant>,
+    /// Weights by agents as last told, in percent.
+    told_percent: BTreeMap<CheckId, u16>,
     lingering: Vec<Lingering>,
     /// When the flows of removed backends are looked at again.
     next_poll: Instant,
@@ -137,8 +158,12 @@ impl<P: ProgramTarget> ControlTask<P> {
         let deadlines = deadlines(&desired, &Deadlines::new());
         let health = verdicts::carried_over(&desired, &parts.inherited.health);
         let mut slow_start = parts.inherited.slow_start;
-        let wanted = target(&desired, &health, &parts.inherited.lingering, None);
-        let wanted = Arc::new(slow_start.hold_back(wanted, &desired, &health, now()));
+        let agents = parts.inherited.agents;
+        let told = Told {
+            health: &health,
+            agents: &agents,
+        };
+        let wanted = target(&desired, told, &parts.inherited.lingering, None, &mut slow_start);
         let first = ControlView {
             desired: Arc::clone(&desired),
             wanted: Arc::clone(&wanted),
@@ -155,6 +180,8 @@ impl<P: ProgramTarget> ControlTask<P> {
             store: parts.store,
             checks: parts.checks,
             verdicts: parts.verdicts,
+            ask: parts.agents,
+            said: parts.said,
             observer: parts.observer,
             events: parts.events,
             metrics: parts.metrics,
@@ -162,6 +189,13 @@ impl<P: ProgramTarget> ControlTask<P> {
             publisher,
             desired,
             health,
+            told_percent: agents
+                .iter()
+                .map(|(id, said)| (id.clone(), said.word.percent))
+                .collect(),
+            agents,
+            agents_due: None,
+            agents_done: None,
             lingering: parts.inherited.lingering,
             next_poll: now() + FLOW_POLL,
             deadlines,
@@ -176,6 +210,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         };
         task.program(wanted).await?;
         task.checks.run(verdicts::specs(&task.desired, &task.health));
+        task.ask.ask(agents::specs(&task.desired, &task.agents));
         task.publish();
         let handle = ControlHandle {
             requests: sender,
@@ -200,6 +235,7 @@ impl<P: ProgramTarget> ControlTask<P> {
                     let _ = reply.send(outcome);
                 }
                 ControlEvent::Health(event) => self.judge(event).await,
+                ControlEvent::Said => self.hear().await,
                 ControlEvent::Timer => self.timer().await,
                 ControlEvent::Stop => return,
             }
@@ -212,6 +248,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             biased;
             () = cancel.cancelled() => ControlEvent::Stop,
             Some(event) = self.verdicts.recv() => ControlEvent::Health(event),
+            Ok(()) = self.said.changed() => ControlEvent::Said,
             request = self.requests.recv() => request.map_or(ControlEvent::Stop, ControlEvent::Request),
             () = until(deadline) => ControlEvent::Timer,
         }
@@ -221,7 +258,8 @@ impl<P: ProgramTarget> ControlTask<P> {
         let drains = self.deadlines.values().map(|deadline| deadline.at);
         let retry = self.retry.map(|retry| retry.at);
         let flows = (!self.lingering.is_empty()).then_some(self.next_poll);
-        drains.chain(retry).chain(flows).chain(self.next_rise()).min()
+        let others = flows.into_iter().chain(self.next_rise()).chain(self.agents_due);
+        drains.chain(retry).chain(others).min()
     }
 
     /// Validates, saves, programs and publishes a change.
@@ -245,7 +283,9 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
         let next = change.apply(&self.desired)?;
         let diff = diff::diff(&self.desired, &next);
-        let moved = diff::moved_shares(&self.desired, &next, &self.health);
+        let judged = agents::judged(&self.health, &self.agents);
+        let in_force = |desired| agents::in_force(desired, &self.agents);
+        let moved = diff::moved_shares(&in_force(&self.desired), &in_force(&next), &judged);
         let outcome = Outcome {
             revision: if dry_run { present } else { next.revision },
             changed: next.revision != present,
@@ -291,6 +331,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         let next = Arc::new(next);
         self.save(Arc::clone(&next)).await?;
         let health = verdicts::after(&self.desired, &next, &self.health);
+        let said = agents::after(&self.desired, &next, &self.agents);
         let mut lingering = self.lingering.clone();
         if let Some(programmed) = &self.programmed {
             lingering.extend(lingering::removed(
@@ -303,8 +344,12 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
         lingering.retain(|lingering| !lingering.overtaken(&next) && !is_named(lingering, change.at_once()));
         let mut slow_start = self.slow_start.clone();
-        let wanted = target(&next, &health, &lingering, self.programmed.as_deref());
-        let wanted = Arc::new(slow_start.hold_back(wanted, &next, &health, now()));
+        let told = Told {
+            health: &health,
+            agents: &said,
+        };
+        let programmed = self.programmed.as_deref();
+        let wanted = target(&next, told, &lingering, programmed, &mut slow_start);
         if let Err(program) = self.program(wanted).await {
             return Err(match self.save(Arc::clone(&self.desired)).await {
                 Ok(()) => ControlError::Program(program),
@@ -314,10 +359,13 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
         self.desired = next;
         self.health = health;
+        self.agents = said;
+        self.told_percent.retain(|id, _| self.agents.contains_key(id));
         self.lingering = lingering;
         self.slow_start = slow_start;
         self.deadlines = deadlines(&self.desired, &self.deadlines);
         self.checks.run(verdicts::specs(&self.desired, &self.health));
+        self.ask.ask(agents::specs(&self.desired, &self.agents));
         Ok(())
     }
 

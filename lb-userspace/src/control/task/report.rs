@@ -8,7 +8,7 @@ use crate::{
     events::{EventKind, NewEvent, rfc3339},
     health::CheckId,
     state::{
-        diff,
+        agents, diff,
         names::{BackendName, ServiceName},
         removal,
     },
@@ -55,7 +55,11 @@ impl<P: ProgramTarget> ControlTask<P> {
 
     /// Tells which services use backends although checks call them down, when that changes.
     fn tell_overruled(&mut self) {
-        let now = removal::overruled(&self.desired, &self.health, &self.wanted);
+        let now = removal::overruled(
+            &self.desired,
+            &agents::judged(&self.health, &self.agents),
+            &self.wanted,
+        );
         let before = mem::replace(&mut self.overruled, now);
         for (name, backends) in &self.overruled {
             if before.get(name) == Some(backends) {

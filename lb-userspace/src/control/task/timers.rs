@@ -26,7 +26,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             self.release().await;
         }
         let over = |at: Option<Instant>| at.is_some_and(|at| at <= now());
-        if over(self.retry.map(|retry| retry.at)) || over(self.next_rise()) {
+        if over(self.retry.map(|retry| retry.at)) || over(self.next_rise()) || over(self.agents_due) {
             self.converge().await;
             self.publish();
         }

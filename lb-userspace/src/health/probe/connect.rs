@@ -58,14 +58,14 @@ impl Route {
 
 /// The time that one check may take.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Budget {
+pub(in crate::health) struct Budget {
     pub(super) target: SocketAddr,
     pub(super) started: Instant,
     timeout: Duration,
 }
 
 impl Budget {
-    pub(super) fn start(target: SocketAddr, timeout: Duration) -> Self {
+    pub(in crate::health) fn start(target: SocketAddr, timeout: Duration) -> Self {
         Self {
             target,
             started: Instant::now(),
@@ -74,7 +74,7 @@ impl Budget {
     }
 
     /// Does `work`, which belongs to `stage`, in the time that is left.
-    pub(super) async fn spend<T>(
+    pub(in crate::health) async fn spend<T>(
         &self,
         stage: Stage,
         work: impl Future<Output = io::Result<T>>,
@@ -118,7 +118,7 @@ impl Budget {
     }
 
     /// Connects by `route`. The connection closes by reset, so that no check leaves a port in TIME_WAIT behind.
-    pub(super) async fn connect(&self, route: Route) -> Result<TcpStream, CheckError> {
+    pub(in crate::health) async fn connect(&self, route: Route) -> Result<TcpStream, CheckError> {
         let dialed = spare::open(self.target, route).and_then(|socket| {
             socket.set_tcp_nodelay(true)?;
             let address = through::enter(&socket, self.target)?.into();

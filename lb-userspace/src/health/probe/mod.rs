@@ -27,6 +27,7 @@ mod unverified;
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
 pub use configured::{Checkers, ConfiguredChecker, NoCheck};
+pub(super) use connect::Budget;
 pub use connect::Route;
 pub use dns::DnsChecker;
 pub use exec::ExecChecker;

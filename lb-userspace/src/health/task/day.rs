@@ -238,7 +238,12 @@ async fn a_day_leaves_nothing_behind_but_its_changes() {
             max_in_flight: PLACES,
             seed: 7,
         };
-        let (runner, handle, mut events) = Runner::new(config, metrics.clone(), Play(Arc::clone(&scene)));
+        let (runner, handle, mut events) = Runner::new(
+            config,
+            metrics.clone(),
+            Play(Arc::clone(&scene)),
+            AgentTask::new(1, metrics.agents.clone()).1,
+        );
         let cancel = CancellationToken::new();
         let running = tokio::spawn(runner.run(cancel.clone()));
         let spec = |host| CheckSpec {

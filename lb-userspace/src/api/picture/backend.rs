@@ -1,0 +1,181 @@
+//! Backends, as the API shows them.
+
+use std::time::Duration;
+
+use lb_common::{backend::TENTHS, counters};
+
+use super::Picture;
+use crate::{
+    api::{
+        agent::shown,
+        types::{self, CheckPart, LastCheck},
+    },
+    control::lingering::Lingering,
+    datapath::{BackendStats, NextHopState},
+    events::rfc3339,
+    health::{CheckId, Health, PartResult, settings::Through},
+    plan::TargetBackend,
+    state::{
+        backend::{Admin, Backend},
+        names::BackendName,
+        service::{Service, ServiceKey},
+        words::Word,
+    },
+};
+
+impl Picture {
+    pub(super) fn present(&self, service: &Service, backend: &Backend) -> types::Backend {
+        let id = CheckId(service.name.clone(), backend.name.clone());
+        let check = self.checks.get(&id);
+        let agent = self.agents.get(&id);
+        let place = (id.0, id.1);
+        let named = self.seen.backends.get(&place).copied().unwrap_or_default();
+        let stats = BackendStats {
+            active_flows: self.seen.at(&service.key, backend.address).active_flows,
+            ..named
+        };
+        let works = agent.is_none_or(|agent| agent.said.word.state.is_up());
+        let health = match check.map(|check| check.health).unwrap_or_default() {
+            _ if !works => types::Health::Down,
+            Health::Up => types::Health::Up,
+            Health::Down => types::Health::Down,
+            Health::Unchecked => types::Health::Unchecked,
+        };
+        let admin = match backend.admin {
+            Admin::Enabled => types::Admin::Enabled,
+            Admin::Draining => types::Admin::Draining,
+            Admin::Disabled => types::Admin::Disabled,
+        };
+        types::Backend {
+            weight: backend.weight,
+            health,
+            admin,
+            server_ids: backend.server_ids.iter().map(ToString::to_string).collect(),
+            drain_deadline: self.view.drain_deadlines.get(&place).map(|at| rfc3339(*at)),
+            slow_start: self.view.whole_at.get(&place).map(|at| types::SlowStart {
+                percent: self
+                    .view
+                    .target_backend(&service.key, backend.address)
+                    .map_or(0, |target| 100 / TENTHS * target.tenths()),
+                until: rfc3339(*at),
+            }),
+            last_check: check
+                .and_then(|check| check.last_check.as_ref())
+                .map(|last| LastCheck {
+                    ok: last.ok(),
+                    latency_us: u64::try_from(last.latency.as_micros()).unwrap_or(u64::MAX),
+                    detail: last.detail().into_owned(),
+                    at: rfc3339(last.at),
+                    through: (service.health.through == Through::Vip)
+                        .then(|| backend.mode.unwrap_or(service.mode).word().to_owned()),
+                    parts: last.parts.iter().map(part).collect(),
+                }),
+            damped: check.is_some_and(|check| check.judgement.damped),
+            suspect: check.is_some_and(|check| check.judgement.suspect),
+            breaker: check
+                .filter(|_| service.health.breaker.failures > 0)
+                .map(|check| check.judgement.breaker.as_str().to_owned()),
+            agent: agent.map(shown),
+            since: check.map(|check| rfc3339(check.since)),
+            ..self.counted(&backend.name, &service.key, backend.address, stats)
+        }
+    }
+
+    pub(super) fn finishing(&self, lingering: &Lingering) -> types::Backend {
+        let stats = self.seen.at(&lingering.key, lingering.address);
+        types::Backend {
+            admin: types::Admin::Draining,
+            removed: true,
+            ..self.counted(&lingering.name, &lingering.key, lingering.address, stats)
+        }
+    }
+
+    /// A backend as the data plane has it, with neither health nor operator.
+    fn counted(
+        &self,
+        name: &BackendName,
+        key: &ServiceKey,
+        address: std::net::SocketAddr,
+        stats: BackendStats,
+    ) -> types::Backend {
+        let target = self.view.target_backend(key, address);
+        let service = self.view.target_service(key);
+        let mode = target
+            .map(|target| target.mode)
+            .or(service.map(|service| service.mode));
+        types::Backend {
+            name: name.to_string(),
+            address,
+            weight: 0,
+            effective_weight: target.map_or(0, TargetBackend::weight_in_force),
+            slow_start: None,
+            health: types::Health::Unchecked,
+            admin: types::Admin::Enabled,
+            drain_deadline: None,
+            removed: false,
+            mode: mode.map(|mode| mode.word().to_owned()).unwrap_or_default(),
+            server_ids: Vec::new(),
+            next_hop: self.seen.next_hops.get(&address.ip()).map(next_hop),
+            packets: stats.traffic.packets,
+            bytes: stats.traffic.bytes,
+            new_flows: stats.traffic.new_flows,
+            active_flows: stats.active_flows,
+            flows_counted_ms_ago: self.seen.flows_counted_at.map(|at| millis(at.elapsed())),
+            reply_packets: stats.traffic.reply_packets,
+            reply_bytes: stats.traffic.reply_bytes,
+            signals: signals(stats.signals),
+            last_check: None,
+            agent: None,
+            damped: false,
+            suspect: false,
+            breaker: None,
+            since: None,
+        }
+    }
+}
+
+fn part(part: &PartResult) -> CheckPart {
+    CheckPart {
+        check: part.what.to_string(),
+        ok: part.outcome.is_ok(),
+        latency_us: u64::try_from(part.latency.as_micros()).unwrap_or(u64::MAX),
+        detail: part.detail().into_owned(),
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+fn signals(told: counters::Signals) -> types::Signals {
+    let counters::Signals {
+        unanswered,
+        refused,
+        unreachable,
+    } = told;
+    types::Signals {
+        unanswered,
+        refused,
+        unreachable,
+    }
+}
+
+fn next_hop(state: &NextHopState) -> types::NextHop {
+    let (via, interface) = match state {
+        NextHopState::Reached {
+            via,
+            interface,
+            answering: _,
+        }
+        | NextHopState::Waiting { via, interface } => (Some(*via), Some(interface.clone())),
+        NextHopState::NotEthernet { interface } | NextHopState::TooManyTags { interface } => {
+            (None, Some(interface.clone()))
+        }
+        NextHopState::Local | NextHopState::Unreachable => (None, None),
+    };
+    types::NextHop {
+        via,
+        interface,
+        error: state.error(),
+    }
+}

@@ -1,0 +1,236 @@
+//! Agents and the control task.
+
+use std::time::Duration;
+
+use super::{Change, Inherited, testing::Rig};
+use crate::{
+    api::requests::{AgentSpec, ServiceSpec},
+    events::EventKind,
+    health::{
+        Health,
+        agent::{AgentAdmin, AgentSaid, AgentSettings, AgentState, AgentView, AgentWord},
+        settings::CheckKind,
+    },
+    state::{
+        backend::Admin,
+        change::BackendChange,
+        desired::Desired,
+        testing::{self, id},
+    },
+};
+
+const A: &str = "10.0.1.1:8080";
+const B: &str = "10.0.1.2:8080";
+
+fn desired() -> Desired {
+    let mut service = testing::service("web", 1, &[("a", 100), ("b", 100)]);
+    service.agent = Some(AgentSettings {
+        port: Some(9),
+        ..AgentSettings::default()
+    });
+    testing::desired([service])
+}
+
+fn word(admin: AgentAdmin, state: AgentState, percent: u16) -> AgentSaid {
+    AgentSaid {
+        word: AgentWord {
+            admin,
+            state,
+            percent,
+        },
+        ..AgentSaid::default()
+    }
+}
+
+fn percent(percent: u16) -> AgentSaid {
+    word(AgentAdmin::Ready, AgentState::Up, percent)
+}
+
+/// Messages of agents' events so far.
+fn told(rig: &Rig) -> Vec<String> {
+    let events = rig.events.list(0, None).into_iter();
+    let of_agents = events.filter(|event| event.kind == EventKind::Agent);
+    of_agents
+        .map(|event| format!("{} {}", event.backend.unwrap(), event.message))
+        .collect()
+}
+
+async fn until_programmed(rig: &Rig, address: &str, expected: (u32, bool)) {
+    rig.until(|_| rig.programmed(address) == Some(expected)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_agent_says_is_programmed_and_told() {
+    let rig = Rig::start(desired(), Inherited::default()).await;
+    let asked: Vec<String> = rig
+        .world
+        .lock()
+        .asked
+        .iter()
+        .map(|spec| spec.target.to_string())
+        .collect();
+    assert_eq!(asked, ["10.0.1.1:9", "10.0.1.2:9"]);
+    for (said, expected) in [
+        (percent(50), (50, true)),
+        (word(AgentAdmin::Drain, AgentState::Up, 50), (0, true)),
+        (word(AgentAdmin::Maint, AgentState::Up, 50), (0, false)),
+        (percent(50), (50, true)),
+        (
+            AgentSaid {
+                reason: "disk full".into(),
+                ..word(AgentAdmin::Ready, AgentState::Fail, 50)
+            },
+            (0, false),
+        ),
+        (percent(100), (100, true)),
+    ] {
+        rig.says(id("web", "a"), said);
+        until_programmed(&rig, A, expected).await;
+    }
+    assert_eq!(rig.programmed(B), Some((100, true)));
+    let lost = AgentSaid {
+        lost: Some("connection refused by 10.0.1.1:9".into()),
+        ..percent(100)
+    };
+    rig.says(id("web", "a"), lost);
+    rig.says(id("web", "b"), word(AgentAdmin::Drain, AgentState::Up, 100));
+    until_programmed(&rig, B, (0, true)).await;
+    assert_eq!(
+        told(&rig),
+        [
+            "a agent: weight 50%",
+            "a agent: drain, 50%",
+            "a agent: maint, 50%",
+            "a agent: 50%",
+            "a agent: fail, 50% (disk full)",
+            "a agent: ready",
+            "a agent does not answer, what it said stands: connection refused by 10.0.1.1:9",
+            "b agent: drain",
+        ]
+    );
+    assert_eq!(
+        rig.programmed(A),
+        Some((100, true)),
+        "a lost agent changes nothing"
+    );
+}
+
+/// Load goes up and down all the time: rings are not built, nor events written, for each little change.
+#[tokio::test(start_paused = true)]
+async fn small_changes_of_weights_wait_for_each_other_and_are_not_told() {
+    let rig = Rig::start(desired(), Inherited::default()).await;
+    rig.says(id("web", "a"), percent(90));
+    until_programmed(&rig, A, (90, true)).await;
+    rig.world.take_log();
+    for weight in [88, 86, 84, 82] {
+        rig.says(id("web", "a"), percent(weight));
+        rig.says(id("web", "b"), percent(weight));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(rig.world.take_log(), Vec::<String>::new());
+    until_programmed(&rig, B, (82, true)).await;
+    assert_eq!(rig.world.take_log(), ["program"], "all of them at once");
+    // What does not wait takes the others with it.
+    rig.says(id("web", "a"), percent(81));
+    rig.says(id("web", "b"), word(AgentAdmin::Drain, AgentState::Up, 80));
+    until_programmed(&rig, B, (0, true)).await;
+    assert_eq!(rig.programmed(A), Some((81, true)));
+    assert_eq!(
+        told(&rig),
+        [
+            "a agent: weight 90%",
+            "b agent: weight 88%",
+            "b agent: drain, 80%"
+        ]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_operator_is_not_overruled_and_ends_it_all() {
+    let rig = Rig::start(desired(), Inherited::default()).await;
+    let set = |admin| {
+        let change = BackendChange {
+            admin: Some(admin),
+            ..BackendChange::default()
+        };
+        Change::SetBackend("web".parse().unwrap(), "a".parse().unwrap(), change)
+    };
+    rig.control
+        .change(set(Admin::Disabled), None, false)
+        .await
+        .unwrap();
+    rig.says(id("web", "a"), percent(70));
+    rig.says(id("web", "b"), word(AgentAdmin::Drain, AgentState::Up, 100));
+    until_programmed(&rig, B, (0, true)).await;
+    assert_eq!(rig.programmed(A), Some((0, false)));
+    rig.control
+        .change(set(Admin::Enabled), None, false)
+        .await
+        .unwrap();
+    assert_eq!(rig.programmed(A), Some((70, true)));
+    let spec = ServiceSpec {
+        agent: Some(AgentSpec {
+            enabled: Some(false),
+            ..AgentSpec::default()
+        }),
+        ..ServiceSpec::default()
+    };
+    let off = Change::SetService("web".parse().unwrap(), Box::new(spec));
+    rig.control.change(off, None, false).await.unwrap();
+    assert_eq!(
+        (rig.programmed(A), rig.programmed(B)),
+        (Some((100, true)), Some((100, true)))
+    );
+    assert_eq!(rig.world.lock().asked, []);
+    // Still on its way from before.
+    rig.says(id("web", "b"), word(AgentAdmin::Maint, AgentState::Up, 100));
+    rig.says(id("web", "a"), percent(1));
+    rig.control.change(set(Admin::Enabled), None, true).await.unwrap();
+    assert_eq!(rig.programmed(B), Some((100, true)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_restart_goes_on_with_what_agents_had_said() {
+    let agents = AgentView::from([
+        (id("web", "a"), percent(30)),
+        (id("web", "b"), word(AgentAdmin::Drain, AgentState::Up, 100)),
+    ]);
+    let inherited = Inherited {
+        agents: agents.clone(),
+        ..Inherited::default()
+    };
+    let rig = Rig::start(desired(), inherited).await;
+    assert_eq!(
+        (rig.programmed(A), rig.programmed(B)),
+        (Some((30, true)), Some((0, true)))
+    );
+    let handed: Vec<AgentWord> = rig.world.lock().asked.iter().map(|spec| spec.initial).collect();
+    assert_eq!(
+        handed,
+        [agents[&id("web", "a")].word, agents[&id("web", "b")].word]
+    );
+    // What the engine begins with is no news.
+    rig.says(id("web", "a"), percent(30));
+    rig.says(id("web", "b"), percent(100));
+    until_programmed(&rig, B, (100, true)).await;
+    assert_eq!(told(&rig), ["b agent: ready"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn checks_and_agent_must_both_call_a_backend_up() {
+    let mut desired = desired();
+    desired.services.values_mut().next().unwrap().health.kind = CheckKind::Tcp;
+    let rig = Rig::start(desired, Inherited::default()).await;
+    for backend in ["a", "b"] {
+        rig.verdict(id("web", backend), Health::Up).await;
+    }
+    rig.says(id("web", "a"), word(AgentAdmin::Ready, AgentState::Down, 100));
+    until_programmed(&rig, A, (0, false)).await;
+    rig.verdict(id("web", "a"), Health::Down).await;
+    rig.says(id("web", "a"), percent(100));
+    rig.says(id("web", "b"), percent(0));
+    until_programmed(&rig, B, (0, true)).await;
+    assert_eq!(rig.programmed(A), Some((0, false)), "its checks fail");
+    rig.verdict(id("web", "a"), Health::Up).await;
+    assert_eq!(rig.programmed(A), Some((100, true)));
+}
