@@ -35,6 +35,8 @@ pub enum EventKind {
     Health,
     /// An agent said something new about its backend, or does not answer any more, or again.
     Agent,
+    /// A backend's certificate expires soon, or has been renewed.
+    Certificate,
     /// Backends that are down take flows all the same, since too many are; or that is over.
     Overruled,
     /// A backend begins with a part of its weight, or has come to the whole of it.

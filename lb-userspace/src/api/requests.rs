@@ -1,10 +1,13 @@
 //! What the admin API is asked and how it answers changes.
 
+mod health;
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+pub use self::health::{HealthSpec, StatusSpec};
 use super::types::Admin;
 use crate::config::ConfigError;
 
@@ -147,60 +150,6 @@ pub enum RingSizeSpec {
     Slots(u32),
     /// `auto`.
     Text(String),
-}
-
-/// How backends are checked, with the keys of the configuration file.
-#[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct HealthSpec {
-    /// `none`, `tcp` or `http`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub kind: Option<String>,
-    /// Time between checks.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub interval: Option<String>,
-    /// Time between checks while changing state.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fast_interval: Option<String>,
-    /// Longest time between checks while down.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub down_interval_max: Option<String>,
-    /// Time after which a check has failed.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub timeout: Option<String>,
-    /// Successes that make a backend up.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub rise: Option<u32>,
-    /// Failures that make a backend down.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub fall: Option<u32>,
-    /// Share of the interval by which checks move at random.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub jitter: Option<f64>,
-    /// `backend` or `vip`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub through: Option<String>,
-    /// Whether kinds `http2` and `grpc` use TLS.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub tls: Option<bool>,
-    /// Service asked about, for `grpc`; the server as a whole where absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub service: Option<String>,
-    /// Path, for HTTP.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub path: Option<String>,
-    /// Method, for HTTP.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub method: Option<String>,
-    /// Host header, for HTTP; authority, for `grpc`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub host: Option<String>,
-    /// Statuses that count as success, for HTTP.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub expect_status: Option<Vec<u16>>,
-    /// Port to check; the backend's own where absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub port: Option<u16>,
 }
 
 /// A backend as in the configuration file.

@@ -246,6 +246,9 @@ pub struct Backend {
     pub signals: Signals,
     /// The last check; `null` before the first and without checks.
     pub last_check: Option<LastCheck>,
+    /// The certificate that its checks saw last; of several, the one whose end comes near first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certificate>,
     /// What its agent says, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
@@ -260,6 +263,17 @@ pub struct Backend {
     pub breaker: Option<String>,
     /// Since when the health is what it is, RFC 3339.
     pub since: Option<String>,
+}
+
+/// Until when the certificate of a backend is valid.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Certificate {
+    /// The end, RFC 3339.
+    pub expires: String,
+    /// Whole days until then; negative after it.
+    pub days_left: i64,
+    /// Whether that is less than `warn_before` of the check.
+    pub expires_soon: bool,
 }
 
 /// What the agent of a backend says.

@@ -34,7 +34,7 @@ use self::{
 use crate::{
     api::{self, Api, socket::Socket},
     config::{DaemonSettings, daemon::OnExit},
-    control::{Change, ControlHandle, ControlTask, Parts, chain, inherit, passive},
+    control::{Change, ControlHandle, ControlTask, Parts, certificates, chain, inherit, passive},
     datapath::{AttachOptions, CheckPaths, Datapath, WriterHandle, WriterTask},
     events::{EventKind, EventLog, NewEvent},
     health::{HealthConfig, HealthHandle, HealthMetrics, HealthTask},
@@ -214,6 +214,12 @@ impl Daemon {
             writer.stats(),
             health.clone(),
             control.clone(),
+            cancel.clone(),
+        ));
+        tracker.spawn(certificates::watch(
+            health.clone(),
+            control.clone(),
+            Arc::clone(&events),
             cancel.clone(),
         ));
         tracker.spawn(agents::remember(

@@ -3,6 +3,7 @@
 mod agent;
 mod apply;
 mod backend;
+mod check;
 mod check_config;
 pub(crate) mod client;
 mod completions;

@@ -7,6 +7,7 @@ use hyper::Method;
 
 use super::{
     agent::AgentOptions,
+    check::CheckOptions,
     error::{CliError, Exit},
     guard::{self, GuardOptions},
     output::{Context, Watch},
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     api::{
-        requests::{Changed, HealthSpec, RingSizeSpec, ServiceSpec},
+        requests::{Changed, RingSizeSpec, ServiceSpec},
         types::Service,
     },
     state::names::ServiceName,
@@ -135,57 +136,12 @@ struct Options {
     guard: GuardOptions,
     #[command(flatten)]
     agent: AgentOptions,
-    /// How backends are checked: none, tcp, http, http2, grpc, icmp, ... [default: none]
-    #[arg(long, value_name = "KIND")]
-    check: Option<String>,
-    /// Time between checks [default: 2s]
-    #[arg(long, value_name = "DURATION")]
-    check_interval: Option<String>,
-    /// Time between checks while changing state [default: 500ms]
-    #[arg(long, value_name = "DURATION")]
-    check_fast_interval: Option<String>,
-    /// Time after which a check has failed [default: 1s]
-    #[arg(long, value_name = "DURATION")]
-    check_timeout: Option<String>,
-    /// Successes that make a backend up [default: 2]
-    #[arg(long, value_name = "N")]
-    check_rise: Option<u32>,
-    /// Failures that make a backend down [default: 3]
-    #[arg(long, value_name = "N")]
-    check_fall: Option<u32>,
-    /// Path that an HTTP check asks for [default: /]
-    #[arg(long, value_name = "PATH")]
-    check_path: Option<String>,
-    /// Use TLS, for http2 and grpc [default: false]
-    #[arg(long, value_name = "BOOL")]
-    check_tls: Option<bool>,
-    /// Service that a gRPC check asks about [default: the server as a whole]
-    #[arg(long, value_name = "NAME")]
-    check_service: Option<String>,
-    /// Host header of an HTTP check, authority of a gRPC one
-    #[arg(long, value_name = "HOST")]
-    check_host: Option<String>,
-    /// Port to check [default: the backend's own]
-    #[arg(long, value_name = "N")]
-    check_port: Option<u16>,
+    #[command(flatten)]
+    check: CheckOptions,
 }
 
 impl Options {
     fn spec(self) -> ServiceSpec {
-        let health = HealthSpec {
-            kind: self.check,
-            interval: self.check_interval,
-            fast_interval: self.check_fast_interval,
-            timeout: self.check_timeout,
-            rise: self.check_rise,
-            fall: self.check_fall,
-            path: self.check_path,
-            host: self.check_host,
-            tls: self.check_tls,
-            service: self.check_service,
-            port: self.check_port,
-            ..HealthSpec::default()
-        };
         ServiceSpec {
             protocol: self.protocol,
             mode: self.mode,
@@ -202,7 +158,7 @@ impl Options {
             slow_start: self.slow_start,
             guard: self.guard.spec(),
             agent: self.agent.spec(),
-            health: (health != HealthSpec::default()).then_some(health),
+            health: self.check.spec(),
             ..ServiceSpec::default()
         }
     }

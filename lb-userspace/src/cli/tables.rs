@@ -130,6 +130,7 @@ fn columns(service: bool, context: &Context) -> Vec<(&'static str, Align)> {
             ("EFFECTIVE", Align::Right),
             ("MODE", Align::Left),
             ("AGENT", Align::Left),
+            ("CERTIFICATE", Align::Left),
             ("NEXT HOP", Align::Left),
             ("REPLY PACKETS", Align::Right),
             ("SINCE", Align::Left),
@@ -179,6 +180,7 @@ fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
             backend.effective_weight.to_string().into(),
             backend.mode.as_str().into(),
             agent(backend),
+            certificate(backend),
             next_hop(backend),
             count(backend.reply_packets).into(),
             backend.since.clone().unwrap_or_default().into(),
@@ -200,6 +202,22 @@ fn agent(backend: &Backend) -> Cell {
                 Tone::Notice
             };
             Cell::new(words, tone)
+        }
+    }
+}
+
+/// How long its certificate is valid.
+fn certificate(backend: &Backend) -> Cell {
+    match &backend.certificate {
+        None => Cell::from(""),
+        Some(certificate) if certificate.days_left < 0 => Cell::new("expired", Tone::Bad),
+        Some(certificate) => {
+            let tone = if certificate.expires_soon {
+                Tone::Notice
+            } else {
+                Tone::Plain
+            };
+            Cell::new(format!("{} days", certificate.days_left), tone)
         }
     }
 }

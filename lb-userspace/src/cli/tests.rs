@@ -168,3 +168,37 @@ fn waiting_ends_when_every_backend_that_is_checked_was_checked() {
         );
     }
 }
+
+/// Long options of a command whose names begin so, in their order.
+pub(super) fn option_names(command: &[&str], prefix: &str) -> Vec<String> {
+    let mut found = Cli::command();
+    for name in command {
+        found = found.find_subcommand(name).unwrap().clone();
+    }
+    let names = found.get_arguments().filter_map(clap::Arg::get_long);
+    let mut names: Vec<String> = names
+        .filter(|name| name.starts_with(prefix))
+        .map(str::to_owned)
+        .collect();
+    names.sort();
+    names
+}
+
+/// What the file can say about agents, the command line can.
+#[test]
+fn every_key_of_agents_has_its_option() {
+    use crate::api::requests::AgentSpec;
+
+    let schema = serde_json::to_value(<AgentSpec as utoipa::PartialSchema>::schema()).unwrap();
+    let keys = schema["properties"].as_object().unwrap().keys();
+    let names = keys.map(|key| match key.as_str() {
+        "enabled" => "agent".to_owned(),
+        key => format!("agent-{key}"),
+    });
+    let mut names: Vec<String> = names.collect();
+    names.sort();
+    assert_eq!(option_names(&["service", "set"], "agent"), names);
+    for command in ["add", "set"] {
+        assert_eq!(option_names(&["backend", command], "agent"), ["agent-port"]);
+    }
+}

@@ -1,9 +1,11 @@
 //! Files and what they become.
 
 use proptest::prelude::*;
+use utoipa::PartialSchema;
 
 use super::{fields::Keys, *};
 use crate::{
+    api::requests::{AgentSpec, BackendSpec, GuardSpec, HealthSpec, QuicSpec, ServiceSpec},
     datapath::XdpModeChoice,
     health::settings::{CheckKind, CheckSettings},
     state::testing,
@@ -14,6 +16,43 @@ fn the_example_is_valid_and_shows_every_key() {
     let text = include_str!("../../../docs/example.toml");
     let config = parse(text, "example.toml").unwrap_or_else(|errors| panic!("{errors:#?}"));
     assert_eq!(config.desired.services.len(), 3);
+    let specs = [
+        serde_json::to_value(<ServiceSpec as PartialSchema>::schema()),
+        serde_json::to_value(<HealthSpec as PartialSchema>::schema()),
+        serde_json::to_value(<GuardSpec as PartialSchema>::schema()),
+        serde_json::to_value(<AgentSpec as PartialSchema>::schema()),
+        serde_json::to_value(<QuicSpec as PartialSchema>::schema()),
+        serde_json::to_value(<BackendSpec as PartialSchema>::schema()),
+    ];
+    for schema in specs {
+        let schema = schema.unwrap();
+        for key in schema["properties"].as_object().unwrap().keys() {
+            let word = regex::Regex::new(&format!(r"\b{key}\b")).unwrap();
+            assert!(word.is_match(text), "{key} is not in the example");
+        }
+    }
+}
+
+/// Kinds of checks that the example only tells about, as it tells.
+#[test]
+fn every_kind_of_check_works_as_the_example_says() {
+    for health in [
+        "kind = \"none\"",
+        "kind = \"tcp\"\nhalf_open = true",
+        "kind = \"tls\"\nalpn = [\"h2\"]\nserver_name = \"a.example\"\nwarn_before = \"14d\"",
+        "kind = \"https\"\nverify = false\nca_file = \"/ca\"\ncert_file = \"/cert\"\nkey_file = \"/key\"",
+        "kind = \"http2\"\ntls = true\npath = \"/health\"\nexpect_status = [200, \"300-399\"]",
+        "kind = \"grpc\"\nservice = \"a.B\"\nhost = \"a.example\"\ntls = true",
+        "kind = \"dns\"\nname = \"a.example\"\nrecord = \"AAAA\"\ntransport = \"tcp\"\nexpect_answer = \"::1\"",
+        "kind = \"udp\"\npayload = \"ping\"\nexpect_reply = \"pong\"",
+        "kind = \"icmp\"",
+        "kind = \"push\"\nttl = \"30s\"",
+        "kind = \"exec\"\ncommand = [\"/path\", \"argument\"]",
+    ] {
+        if let Err(errors) = with_health(health) {
+            panic!("{health}: {errors:#?}");
+        }
+    }
 }
 
 #[test]

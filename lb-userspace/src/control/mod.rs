@@ -7,6 +7,7 @@
 pub mod ability;
 #[cfg(test)]
 mod agent_tests;
+pub mod certificates;
 pub mod change;
 pub mod error;
 mod inherited;

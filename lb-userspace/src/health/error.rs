@@ -398,7 +398,7 @@ fn during(stage: Stage) -> &'static str {
         Stage::Head => "in the middle of the header",
         Stage::Body => "in the middle of the body",
         Stage::Frame => "in the middle of a frame",
-        Stage::Line => "within the line",
+        Stage::Line => "in the middle of the line",
     }
 }
 

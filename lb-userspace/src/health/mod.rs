@@ -41,7 +41,7 @@ pub use random::stable_hash;
 pub use report::Report;
 pub use schedule::{Due, Scheduler};
 pub use status::{
-    CheckId, CheckSpec, CheckStatus, Health, HealthEvent, Judgement, LastCheck, OK, PartResult,
+    Certificate, CheckId, CheckSpec, CheckStatus, Health, HealthEvent, Judgement, LastCheck, OK, PartResult,
 };
 pub use task::{
     EVENT_DEPTH, HealthConfig, HealthHandle, HealthTask, MAX_IN_FLIGHT, NotTold, SIGNAL_DEPTH, SpawnError,

@@ -106,7 +106,7 @@ pub struct TlsCheck {
     pub key_file: Option<String>,
     /// Protocols offered (RFC 7301); where there are any, the server must take one.
     pub alpn: Vec<String>,
-    /// Warns in the log when the certificate is valid for less than this.
+    /// The balancer warns when the certificate is valid for less than this.
     pub warn_before: Duration,
 }
 

@@ -101,6 +101,15 @@ pub struct Judgement {
 /// What a success says in words.
 pub const OK: &str = "ok";
 
+/// Until when the certificate of a target is valid.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Certificate {
+    /// From when on it is told that the end comes near.
+    pub warn_from: SystemTime,
+    /// The end.
+    pub expires: SystemTime,
+}
+
 /// A result.
 #[derive(Clone, PartialEq, Debug)]
 pub struct LastCheck {
@@ -112,6 +121,8 @@ pub struct LastCheck {
     pub at: SystemTime,
     /// The result of each check, where there are several.
     pub parts: Arc<[PartResult]>,
+    /// The certificate that was seen last; of several, the one whose end comes near first.
+    pub certificate: Option<Certificate>,
 }
 
 /// The result of one of several checks.

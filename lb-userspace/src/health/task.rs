@@ -322,7 +322,12 @@ impl<O: Outside> Runner<O> {
         self.aborts.remove(&no);
         let now = self.moment();
         let Finished {
-            found: Found { outcome, parts },
+            found:
+                Found {
+                    outcome,
+                    parts,
+                    certificate,
+                },
             latency,
         } = finished.unwrap_or_else(|| Finished {
             found: Found {
@@ -331,6 +336,7 @@ impl<O: Outside> Runner<O> {
                     error: LocalError::Aborted,
                 }),
                 parts: Arc::default(),
+                certificate: None,
             },
             latency: now.instant.saturating_duration_since(started),
         });
@@ -339,6 +345,7 @@ impl<O: Outside> Runner<O> {
             latency,
             at: now.wall,
             parts,
+            certificate,
         };
         let events = self.engine.finish(no, started, last, now);
         self.engine.count_in_flight();

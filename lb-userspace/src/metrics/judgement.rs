@@ -1,6 +1,6 @@
 //! What bears on verdicts beside the results of checks, as families of their own.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::UNIX_EPOCH};
 
 use super::{
     observe::Observation,
@@ -47,6 +47,18 @@ pub(super) fn render(text: &mut Text, checks: &BTreeMap<CheckId, CheckStatus>, s
         family.sample(&labels(id), u8::from(status.judgement.suspect));
     }
     let mut family = text.family(
+        "lb_backend_certificate_expiry_seconds",
+        Kind::Gauge,
+        "When the certificate that checks saw last expires, in seconds since 1970",
+    );
+    for (id, status) in checks {
+        let certificate = status.last_check.as_ref().and_then(|last| last.certificate);
+        let end = certificate.and_then(|seen| seen.expires.duration_since(UNIX_EPOCH).ok());
+        if let Some(end) = end {
+            family.sample(&labels(id), end.as_secs());
+        }
+    }
+    let mut family = text.family(
         "lb_backend_breaker",
         Kind::Gauge,
         "0: closed, 1: half-open, takes flows on trial, 2: open, takes none",
@@ -67,23 +79,35 @@ pub(super) fn labels(CheckId(service, backend): &CheckId) -> [(&str, &str); 2] {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
+    use std::{
+        sync::Arc,
+        time::{Duration, SystemTime},
+    };
 
     use lb_common::counters::Signals;
 
     use super::*;
     use crate::{
         datapath::BackendStats,
-        health::{Health, Judgement},
+        health::{Certificate, Health, Judgement, LastCheck},
         state::testing,
     };
 
     #[test]
     fn what_bears_on_a_verdict_is_seen() {
-        let status = |damped| CheckStatus {
+        let status = |damped: bool| CheckStatus {
             health: Health::Down,
             since: SystemTime::UNIX_EPOCH,
-            last_check: None,
+            last_check: damped.then(|| LastCheck {
+                outcome: Ok(()),
+                latency: Duration::ZERO,
+                at: SystemTime::UNIX_EPOCH,
+                parts: Arc::default(),
+                certificate: Some(Certificate {
+                    warn_from: SystemTime::UNIX_EPOCH,
+                    expires: SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000),
+                }),
+            }),
             judgement: Judgement {
                 damped,
                 suspect: damped,
@@ -115,6 +139,7 @@ mod tests {
             "lb_backend_damped{service=\"web\",backend=\"a\"} 1",
             "lb_backend_damped{service=\"web\",backend=\"b\"} 0",
             "lb_backend_suspect{service=\"web\",backend=\"a\"} 1",
+            "lb_backend_certificate_expiry_seconds{service=\"web\",backend=\"a\"} 1900000000",
             "lb_backend_breaker{service=\"web\",backend=\"a\"} 2",
             "lb_backend_breaker{service=\"web\",backend=\"b\"} 0",
             "lb_backend_signals_total{service=\"web\",backend=\"a\",signal=\"refused\"} 3",

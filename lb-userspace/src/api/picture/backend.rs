@@ -1,6 +1,6 @@
 //! Backends, as the API shows them.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use lb_common::{backend::TENTHS, counters};
 
@@ -13,7 +13,7 @@ use crate::{
     control::lingering::Lingering,
     datapath::{BackendStats, NextHopState},
     events::rfc3339,
-    health::{CheckId, Health, PartResult, settings::Through},
+    health::{Certificate, CheckId, Health, PartResult, settings::Through},
     plan::TargetBackend,
     state::{
         backend::{Admin, Backend},
@@ -75,6 +75,9 @@ impl Picture {
             breaker: check
                 .filter(|_| service.health.breaker.failures > 0)
                 .map(|check| check.judgement.breaker.as_str().to_owned()),
+            certificate: check
+                .and_then(|check| check.last_check.as_ref()?.certificate)
+                .map(|seen| certificate(&seen, SystemTime::now())),
             agent: agent.map(shown),
             since: check.map(|check| rfc3339(check.since)),
             ..self.counted(&backend.name, &service.key, backend.address, stats)
@@ -125,12 +128,25 @@ impl Picture {
             reply_bytes: stats.traffic.reply_bytes,
             signals: signals(stats.signals),
             last_check: None,
+            certificate: None,
             agent: None,
             damped: false,
             suspect: false,
             breaker: None,
             since: None,
         }
+    }
+}
+
+fn certificate(seen: &Certificate, now: SystemTime) -> types::Certificate {
+    let days = |time: Duration| i64::try_from(time.as_secs() / 86_400).unwrap_or(i64::MAX);
+    types::Certificate {
+        expires: rfc3339(seen.expires),
+        days_left: match seen.expires.duration_since(now) {
+            Ok(left) => days(left),
+            Err(past) => -1 - days(past.duration()),
+        },
+        expires_soon: now >= seen.warn_from,
     }
 }
 
@@ -177,5 +193,30 @@ fn next_hop(state: &NextHopState) -> types::NextHop {
         via,
         interface,
         error: state.error(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn days_are_whole_and_go_below_zero() {
+        let hour = Duration::from_secs(3_600);
+        let end = SystemTime::UNIX_EPOCH + 100_000 * hour;
+        let seen = Certificate {
+            warn_from: end - 48 * hour,
+            expires: end,
+        };
+        for (now, days_left, expires_soon) in [
+            (end - 73 * hour, 3, false),
+            (end - 48 * hour, 2, true),
+            (end - 23 * hour, 0, true),
+            (end + hour, -1, true),
+            (end + 25 * hour, -2, true),
+        ] {
+            let shown = certificate(&seen, now);
+            assert_eq!((shown.days_left, shown.expires_soon), (days_left, expires_soon));
+        }
     }
 }

@@ -79,6 +79,15 @@ impl Picture {
                     };
                     problems.push(about(Some(backend), what, hint));
                 }
+                let certificate = backend.certificate.as_ref();
+                if let Some(certificate) = certificate.filter(|certificate| certificate.expires_soon) {
+                    let what = match certificate.days_left {
+                        0.. => format!("its certificate expires in {} days", certificate.days_left),
+                        _ => "its certificate has expired".to_owned(),
+                    };
+                    let message = format!("{what}, at {}", certificate.expires);
+                    problems.push(about(Some(backend), message, Some("renew it on the server")));
+                }
                 if let Some(agent) = backend.agent.as_ref().filter(|agent| agent.lost) {
                     let error = agent.last_poll.as_ref().and_then(|poll| poll.error.as_deref());
                     let message = format!("its agent does not answer: {}", error.unwrap_or_default());

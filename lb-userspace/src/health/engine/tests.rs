@@ -192,6 +192,7 @@ impl Simulation {
                     latency,
                     at: moment.wall,
                     parts: Default::default(),
+                    certificate: None,
                 };
                 let events = self.engine.finish(no, started, last, moment);
                 self.note(&events);

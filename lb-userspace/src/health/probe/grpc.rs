@@ -20,6 +20,7 @@ use super::{
 use crate::health::{
     error::{CheckError, GrpcProblem, Latency},
     settings::GrpcCheck,
+    status::Certificate,
 };
 
 /// The call (gRPC health checking protocol).
@@ -95,6 +96,11 @@ impl GrpcChecker {
     pub fn with_route(mut self, route: Route) -> Self {
         self.client.dialer.route = route;
         self
+    }
+
+    /// The certificate that was seen last, if any was.
+    pub fn certificate(&self) -> Option<Certificate> {
+        self.client.dialer.certificate()
     }
 
     /// A checker with the same settings and a connection of its own, for another target.

@@ -20,6 +20,7 @@ use super::{
 use crate::health::{
     error::{CheckError, Latency, Stage},
     settings::HttpCheck,
+    status::Certificate,
 };
 
 /// Every so many checks use a new connection, so that a network that lets old connections live but no new ones begin
@@ -85,6 +86,11 @@ impl HttpChecker {
     pub fn with_route(mut self, route: Route) -> Self {
         self.dialer.route = route;
         self
+    }
+
+    /// The certificate that was seen last, if any was.
+    pub fn certificate(&self) -> Option<Certificate> {
+        self.dialer.certificate()
     }
 
     /// A checker with the same settings and a connection of its own, for another target.

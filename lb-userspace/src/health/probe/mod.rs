@@ -45,6 +45,7 @@ pub use udp::UdpChecker;
 use super::{
     error::{CheckError, Latency, LocalError},
     settings::{CheckKind, CheckSettings, GrpcCheck, HttpCheck, Through},
+    status::Certificate,
 };
 
 /// Makes one kind of check.
@@ -76,6 +77,25 @@ pub(super) enum Probe {
     Push(PushChecker),
     /// Settings that make no check: shown as the result of each check, which never counts.
     Impossible(Arc<str>),
+}
+
+impl Probe {
+    /// The certificate that was seen last.
+    fn certificate(&self) -> Option<Certificate> {
+        match self {
+            Self::Tls(checker) => checker.certificate(),
+            Self::Http(checker) => checker.certificate(),
+            Self::Http2(checker) => checker.certificate(),
+            Self::Grpc(checker) => checker.certificate(),
+            Self::Tcp(_)
+            | Self::Dns(_)
+            | Self::Udp(_)
+            | Self::Icmp(_)
+            | Self::Exec(_)
+            | Self::Push(_)
+            | Self::Impossible(_) => None,
+        }
+    }
 }
 
 impl Checker for Probe {

@@ -9,7 +9,7 @@ use crate::health::{
     error::{CheckError, LocalError},
     path::{CheckPath, Paths},
     settings::{CheckSettings, Require, Through as Way},
-    status::PartResult,
+    status::{Certificate, PartResult},
 };
 use crate::state::words;
 
@@ -20,6 +20,8 @@ pub(in crate::health) struct Found {
     pub(in crate::health) outcome: Result<(), CheckError>,
     /// Of each; none where there is only one.
     pub(in crate::health) parts: Arc<[PartResult]>,
+    /// The certificate whose end comes near first.
+    pub(in crate::health) certificate: Option<Certificate>,
 }
 
 /// A check with those that are made beside it.
@@ -136,6 +138,7 @@ impl Probes {
             return Found {
                 outcome,
                 parts: Arc::default(),
+                certificate: self.first.probe.certificate(),
             };
         }
         let parts: Vec<&Arc<Part>> = [&self.first].into_iter().chain(&self.also).collect();
@@ -154,6 +157,7 @@ impl Probes {
         Found {
             outcome: together(self.require, &results),
             parts: results.into(),
+            certificate: parts.iter().filter_map(|part| part.probe.certificate()).min(),
         }
     }
 }
@@ -222,7 +226,7 @@ mod tests {
             (Require::Any, Ok(())),
         ] {
             let probes = Probes::by(&settings(require), &mut ProbeCache::default(), None);
-            let Found { outcome, parts } = probes.check(target, plenty).await;
+            let Found { outcome, parts, .. } = probes.check(target, plenty).await;
             assert_eq!(outcome, expected, "{require:?}");
             let [main, also] = &parts[..] else {
                 panic!("{parts:?}")
@@ -233,6 +237,7 @@ mod tests {
                 latency: plenty,
                 at: std::time::UNIX_EPOCH,
                 parts: Arc::clone(&parts),
+                certificate: None,
             };
             let name = format!("tcp {}", refusing.port());
             assert_eq!(

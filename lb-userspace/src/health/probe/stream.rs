@@ -18,7 +18,7 @@ use super::{
     connect::{Budget, Route},
     tls::TlsClient,
 };
-use crate::health::error::CheckError;
+use crate::health::{error::CheckError, status::Certificate};
 
 /// How connections of a check are made.
 #[derive(Debug)]
@@ -34,6 +34,11 @@ impl Dialer {
             route: self.route,
             tls: self.tls.as_ref().map(|tls| Arc::new(tls.sibling())),
         }
+    }
+
+    /// The certificate that was seen last.
+    pub(super) fn certificate(&self) -> Option<Certificate> {
+        self.tls.as_ref()?.certificate()
     }
 
     /// Connects and, where asked for, does the TLS handshake.

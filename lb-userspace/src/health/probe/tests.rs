@@ -614,6 +614,7 @@ async fn a_check_that_cannot_be_made_says_why_and_does_not_count() {
         latency: SECOND,
         at: std::time::UNIX_EPOCH,
         parts: Default::default(),
+        certificate: None,
     };
     assert_eq!(
         last.detail(),

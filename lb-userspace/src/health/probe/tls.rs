@@ -6,7 +6,7 @@ use std::{
     path::Path,
     sync::{
         Arc, Mutex, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicU64, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -33,6 +33,7 @@ use super::{
 use crate::health::{
     error::{CertificateProblem, CheckError, Latency, LocalError, Stage},
     settings::TlsCheck,
+    status::Certificate,
 };
 
 /// Does the handshakes of one target and resumes its sessions.
@@ -48,7 +49,8 @@ pub(super) struct TlsClient {
     /// With a session store of its own: servers of one name may not share their keys, and one must not vouch for
     /// another.
     own: Mutex<Option<Arc<ClientConfig>>>,
-    warned: AtomicBool,
+    /// When the certificate seen last ends, in seconds since 1970; 0 before the first.
+    expires: AtomicU64,
 }
 
 /// Everything that makes `settings` no check.
@@ -104,7 +106,7 @@ impl TlsClient {
                 host: host.map(|host| host.rsplit_once(':').map_or(host, |(name, _)| name).to_owned()),
                 base: Arc::default(),
                 own: Mutex::default(),
-                warned: AtomicBool::new(false),
+                expires: AtomicU64::new(0),
             }),
         }
     }
@@ -116,7 +118,7 @@ impl TlsClient {
             host: self.host.clone(),
             base: Arc::clone(&self.base),
             own: Mutex::default(),
-            warned: AtomicBool::new(false),
+            expires: AtomicU64::new(0),
         }
     }
 
@@ -158,8 +160,7 @@ impl TlsClient {
         Ok(stream)
     }
 
-    /// Whether the certificate is still valid: sessions that go on or are resumed are not verified again. Warns once
-    /// when its end comes near.
+    /// Whether the certificate is still valid, and until when: sessions that go on or are resumed are not verified again.
     pub(super) fn check_dates(
         &self,
         target: SocketAddr,
@@ -169,22 +170,27 @@ impl TlsClient {
         let Some(end) = certificate.and_then(|certificate| not_after(certificate)) else {
             return Ok(());
         };
-        let left = end.duration_since(SystemTime::now());
-        if self.settings.verify && left.is_err() {
+        let seconds = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        self.expires.store(seconds.as_secs(), Ordering::Relaxed);
+        if self.settings.verify && end <= SystemTime::now() {
             return Err(CheckError::Certificate {
                 target,
                 problem: CertificateProblem::Expired,
             });
         }
-        let left = left.unwrap_or_default();
-        let near = left < self.settings.warn_before;
-        if near && !self.warned.swap(near, Ordering::Relaxed) {
-            let left = Duration::from_secs(left.as_secs());
-            tracing::warn!(%target, expires_in = %humantime::format_duration(left), "certificate expires soon");
-        } else if !near {
-            self.warned.store(false, Ordering::Relaxed);
-        }
         Ok(())
+    }
+
+    /// The certificate that was seen last.
+    pub(super) fn certificate(&self) -> Option<Certificate> {
+        let seconds = Some(self.expires.load(Ordering::Relaxed)).filter(|seconds| *seconds != 0)?;
+        let expires = SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds))?;
+        Some(Certificate {
+            warn_from: expires
+                .checked_sub(self.settings.warn_before)
+                .unwrap_or(SystemTime::UNIX_EPOCH),
+            expires,
+        })
     }
 
     fn connector(&self) -> Result<TlsConnector, String> {
@@ -305,6 +311,11 @@ impl TlsChecker {
     #[must_use]
     pub fn with_route(self, route: Route) -> Self {
         Self { route, ..self }
+    }
+
+    /// The certificate that was seen last, if any was.
+    pub fn certificate(&self) -> Option<Certificate> {
+        self.client.certificate()
     }
 
     /// A checker with the same settings for another target.

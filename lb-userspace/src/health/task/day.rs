@@ -155,6 +155,7 @@ impl Check for Play {
         Found {
             outcome: Checker::check(self, target, timeout).await.map(drop),
             parts: Arc::default(),
+            certificate: None,
         }
     }
 }

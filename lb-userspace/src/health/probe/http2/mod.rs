@@ -23,6 +23,7 @@ use super::{
 use crate::health::{
     error::{CheckError, Latency, LocalError},
     settings::HttpCheck,
+    status::Certificate,
 };
 
 /// Headers that HTTP/2 does without (RFC 9113 section 8.2.2); the other ones of its list are the check's in any version.
@@ -76,6 +77,11 @@ impl Http2Checker {
     pub fn with_route(mut self, route: Route) -> Self {
         self.client.dialer.route = route;
         self
+    }
+
+    /// The certificate that was seen last, if any was.
+    pub fn certificate(&self) -> Option<Certificate> {
+        self.client.dialer.certificate()
     }
 
     /// A checker with the same settings and a connection of its own, for another target.
