@@ -85,8 +85,8 @@ impl Way {
 struct Site {
     net: Topology,
     daemon: Daemon,
-    _http: Vec<HttpServer>,
-    _echo: Vec<UdpEcho>,
+    http: Vec<HttpServer>,
+    echo: Vec<UdpEcho>,
     decaps: Vec<Decap>,
 }
 
@@ -117,8 +117,8 @@ impl Site {
         let mut site = Self {
             net,
             daemon,
-            _http: http,
-            _echo: echo,
+            http,
+            echo,
             decaps: Vec::new(),
         };
         hold_services(&site.net, 0)?;
@@ -274,6 +274,35 @@ fn a_backend_that_works_only_past_the_path_goes_down_in_every_mode_and_comes_bac
             ensure!(
                 (packets, drops) == (0, 0) && flows == 0.0,
                 "{name}: {packets} packets, {drops} drops, {flows} flows"
+            );
+        }
+    }
+    Ok(())
+}
+
+/// A refusal comes back by the path at once, that of a datagram as an ICMP message about a packet that was translated, or
+/// that the backend got in a tunnel.
+#[test]
+fn what_a_backend_refuses_is_told_as_that_in_every_mode() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let mut site = Site::start()?;
+    site.wait_for("b0", "up")?;
+    // Its kernel says so to each check.
+    let ns = &site.net.backends[0].ns;
+    ns.sysctl("net/ipv4/icmp_ratelimit", "0")?;
+    ns.sysctl("net/ipv6/icmp/ratelimit", "0")?;
+    site.http.clear();
+    site.echo.clear();
+    site.wait_for("b0", "down")?;
+    for way in Way::all() {
+        for protocol in ["tcp", "udp"] {
+            let name = way.name(protocol);
+            let detail = site.detail(&name, "b0")?;
+            let vip = SocketAddr::new(site.net.vip(way.family, way.vip), PORT);
+            let path = format!("through the path ({}) of", way.mode);
+            ensure!(
+                detail.contains(&format!("connection refused by {vip}, {path}")),
+                "{name}: {detail}"
             );
         }
     }
