@@ -1,7 +1,10 @@
 //! On the oldest kernel that `lb` promises to run on, in a virtual machine: the program loads, every mode forwards, and
-//! backends behind the kernel's own VLAN devices are reached.
+//! backends behind the kernel's own VLAN devices are reached, also by health checks through the path.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::{
@@ -13,12 +16,18 @@ use lb_tests::{
     lane::Lane,
     netns::Netns,
     topology::{Family, Shape, Topology},
+    wait,
 };
+use serde_json::Value;
 
 const PORT: u16 = 8080;
 const REQUESTS: u16 = 20;
 /// Of the backends' link, and of their own network in it.
 const VLAN: u16 = 10;
+
+/// Long enough for a processor in software.
+const HEALTH: &str = "kind = \"http\"\nthrough = \"vip\"\ntimeout = \"10s\"";
+const PLENTY: Duration = Duration::from_secs(60);
 
 /// A mode, and the last part of its services' addresses.
 const MODES: [(&str, u8); 4] = [("nat", 10), ("l2dsr", 11), ("ipip", 12), ("gue", 13)];
@@ -62,8 +71,9 @@ fn every_mode_reaches_a_backend_behind_a_vlan_of_the_kernel() -> Result<()> {
                 backend.ip(&format!("addr add {}/{bits} dev lo nodad", vip.ip()))?;
                 addresses.push(vip);
             }
-            let service =
-                Service::tcp(&format!("{mode}-{family:?}"), vip).keys(&format!("mode = \"{mode}\""));
+            let service = Service::tcp(&format!("{mode}-{family:?}"), vip)
+                .keys(&format!("mode = \"{mode}\""))
+                .health(HEALTH);
             services.push(service.backend("b0", address, 1));
         }
         servers.push(HttpServer::start(backend, "b0", &addresses)?);
@@ -73,6 +83,12 @@ fn every_mode_reaches_a_backend_behind_a_vlan_of_the_kernel() -> Result<()> {
     let _decap = Decap::start(backend, "eth0", &balancer)?;
     let mut daemon = Daemon::new(&net.lb.ns, net.lb_interfaces())?.config(&file(&services))?;
     daemon.start()?;
+    wait::until_true("checks through the path succeed", PLENTY, || {
+        let status = daemon.cli().json("status")?;
+        let services = status["services"].as_array().context("no services")?;
+        let up = |service: &Value| service["backends"][0]["health"] == "up";
+        Ok(services.iter().all(up))
+    })?;
     for ((mode, n), first_port) in MODES.into_iter().zip((20_000..).step_by(1000)) {
         for family in Family::BOTH {
             let vip = SocketAddr::new(net.vip(family, n), PORT);
