@@ -62,7 +62,7 @@ fn try_send<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
     let mut room = A::room()?;
     parse::tuple(packet, &ip, protocol, &mut room.tuple)?;
     let number = room.tuple.dst_port.get();
-    let check = maps::checks::path_check(number).ok_or(Reason::NotOurs)?;
+    let check = maps::path_check(number).ok_or(Reason::NotOurs)?;
     let id = BackendId(number);
     let backend = maps::backend(id)?;
     let is_v6 = check.flags & check::IPV6 != 0;
