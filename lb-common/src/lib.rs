@@ -26,6 +26,7 @@ pub mod reason;
 pub mod reply;
 pub mod ring_slot;
 pub mod service;
+pub mod service_place;
 pub mod settings;
 pub mod track;
 pub mod tunnel;

@@ -7,9 +7,12 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const SERVICES_V4: &str = "SERVICES_V4";
 /// [`crate::service::ServiceKeyV6`] to [`crate::service::Service`]. Written by the daemon.
 pub const SERVICES_V6: &str = "SERVICES_V6";
-/// Bits of the [`crate::service::FilterBit`] of all services and of all keys of [`REPLIES_V4`] and [`REPLIES_V6`]. Written by
-/// the daemon.
-pub const SERVICE_FILTER: &str = "SERVICE_FILTER";
+/// What the [`crate::service_place::Place`] of each key of the two above holds. Written by the daemon.
+pub const SERVICE_PLACES: &str = "SERVICE_PLACES";
+/// Number of a record to [`crate::service_place::ServiceRecord`]. Written by the daemon.
+pub const SERVICE_RECORDS: &str = "SERVICE_RECORDS";
+/// Bits of the [`crate::service::FilterBit`] of all keys of [`REPLIES_V4`] and [`REPLIES_V6`]. Written by the daemon.
+pub const REPLY_FILTER: &str = "REPLY_FILTER";
 /// [`crate::addr::NetAddr`] of each service to the [`crate::service::ServiceId`] of one that is on it. Written by the daemon.
 pub const ADDRESSES: &str = "ADDRESSES";
 /// Ring id to a ring: an array of [`crate::ring_slot::RingSlot`]. Written by the daemon.
@@ -78,11 +81,13 @@ pub const OF_FLOWS: [&str; 8] = [
 ];
 
 /// Every map that is pinned and survives the daemon.
-pub const PINNED: [&str; 31] = [
+pub const PINNED: [&str; 33] = [
     SETTINGS,
     SERVICES_V4,
     SERVICES_V6,
-    SERVICE_FILTER,
+    SERVICE_PLACES,
+    SERVICE_RECORDS,
+    REPLY_FILTER,
     ADDRESSES,
     RINGS,
     BACKENDS,

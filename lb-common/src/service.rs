@@ -3,6 +3,7 @@
 use crate::{
     addr::{NetPort, NetV4, NetV6},
     plain_data,
+    service_place::{PLACES, Place},
 };
 
 /// IP protocol number of TCP.
@@ -48,24 +49,24 @@ pub struct ServiceKeyV6 {
     pub pad: u8,
 }
 
-/// Words of the filter that tells most packets from those of services.
-pub const FILTER_WORDS: u32 = (1 << FILTER_INDEX_BITS) / u64::BITS;
-/// Bits of the number of a bit. With as many services as there may be, one foreign packet in sixteen looks like theirs, and is looked up.
-const FILTER_INDEX_BITS: u32 = 16;
+/// Words of the filter that tells most packets from replies of backends of mode `dnat`.
+pub const FILTER_WORDS: u32 = (1 << SPREAD_BITS) / u64::BITS;
+/// Bits of the number that a key is spread to. With as many services as there may be, one key in sixteen meets another's.
+const SPREAD_BITS: u32 = 16;
 
-/// A bit of the filter: set if a service may have a key.
+/// Spreads the parts of a key over numbers of [`SPREAD_BITS`] (Fibonacci hashing).
+#[inline(always)]
+const fn spread(high: u64, low: u64, rest: u64) -> u32 {
+    const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
+    let mixed = (high.rotate_left(31) ^ low ^ (rest << 40)).wrapping_mul(MULTIPLIER);
+    (mixed >> (u64::BITS - SPREAD_BITS)) as u32
+}
+
+/// A bit of the filter: set if an endpoint may have a key.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct FilterBit(u32);
 
 impl FilterBit {
-    /// Spreads the parts of a key over the bits (Fibonacci hashing).
-    #[inline(always)]
-    const fn of(high: u64, low: u64, rest: u64) -> Self {
-        const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
-        let mixed = (high.rotate_left(31) ^ low ^ (rest << 40)).wrapping_mul(MULTIPLIER);
-        Self((mixed >> (u64::BITS - FILTER_INDEX_BITS)) as u32)
-    }
-
     /// Its word, below [`FILTER_WORDS`].
     #[inline(always)]
     pub const fn word(self) -> u32 {
@@ -88,11 +89,19 @@ impl ServiceKeyV4 {
     /// Its bit in the filter.
     #[inline(always)]
     pub const fn filter_bit(&self) -> FilterBit {
-        FilterBit::of(
-            0,
-            self.address.0 as u64,
-            self.port.0 as u64 | (self.protocol as u64) << 16,
-        )
+        FilterBit(self.spread())
+    }
+
+    /// Its place among services.
+    #[inline(always)]
+    pub const fn place(&self) -> Place {
+        Place::new(self.spread())
+    }
+
+    #[inline(always)]
+    const fn spread(&self) -> u32 {
+        let rest = self.port.0 as u64 | (self.protocol as u64) << 16;
+        spread(0, self.address.0 as u64, rest)
     }
 }
 
@@ -100,12 +109,20 @@ impl ServiceKeyV6 {
     /// Its bit in the filter.
     #[inline(always)]
     pub const fn filter_bit(&self) -> FilterBit {
+        FilterBit(self.spread())
+    }
+
+    /// Its place among services.
+    #[inline(always)]
+    pub const fn place(&self) -> Place {
+        Place::new(self.spread())
+    }
+
+    #[inline(always)]
+    const fn spread(&self) -> u32 {
         let [a, b, c, d] = self.address.0;
-        FilterBit::of(
-            join(a, b),
-            join(c, d),
-            self.port.0 as u64 | (self.protocol as u64) << 16,
-        )
+        let rest = self.port.0 as u64 | (self.protocol as u64) << 16;
+        spread(join(a, b), join(c, d), rest)
     }
 }
 
@@ -195,11 +212,24 @@ impl Service {
     pub const fn has(&self, flags: u16) -> bool {
         self.flags & flags == flags
     }
+
+    /// Whether any bit of `flags` is set.
+    #[inline(always)]
+    pub const fn has_any(&self, flags: u16) -> bool {
+        self.flags & flags != 0
+    }
+
+    /// Whether it is a service, and not the record of none.
+    #[inline(always)]
+    pub const fn is_some(&self) -> bool {
+        self.mode != 0
+    }
 }
 
 const _: () = assert!(size_of::<ServiceKeyV4>() == 8);
 const _: () = assert!(size_of::<ServiceKeyV6>() == 20);
 const _: () = assert!(size_of::<Service>() == 16);
+const _: () = assert!(1 << SPREAD_BITS == PLACES);
 
 plain_data!(ServiceId, RingId, ServiceKeyV4, ServiceKeyV6, Service);
 

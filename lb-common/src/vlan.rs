@@ -135,6 +135,17 @@ impl Tags {
         (self.0 >> u32::BITS) as u32
     }
 
+    /// Bytes of them in a frame.
+    #[inline(always)]
+    #[expect(clippy::len_without_is_empty, reason = "compared with `NONE`")]
+    pub const fn len(self) -> u32 {
+        match (self.outer(), self.inner()) {
+            (0, _) => 0,
+            (_, 0) => TAG_LEN,
+            (..) => 2 * TAG_LEN,
+        }
+    }
+
     /// Whether a word of a frame, where an `EtherType` may stand, is a tag.
     #[inline(always)]
     pub const fn is_tag(word: u32) -> bool {

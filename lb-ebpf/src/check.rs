@@ -10,7 +10,7 @@ use lb_common::{
     check::{self, PathCheck},
     flow::{FORWARD, NatFlow, REPLY, Tuple},
     reason::Reason,
-    service::{Mode, TCP, UDP},
+    service::{Mode, Service, TCP, UDP},
 };
 
 use crate::{
@@ -92,7 +92,8 @@ fn try_send<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
         limit,
         ..
     } = &mut *room;
-    let is_programmed = find_service(client, flow, check, protocol)? == Some(backend.service);
+    let service = find_service(client, flow, check, protocol);
+    let is_programmed = service.is_some() && service.id == backend.service;
     if !is_programmed {
         return Err(Reason::BackendMissing);
     }
@@ -112,14 +113,14 @@ const fn own_or(port: NetPort, other: NetPort) -> NetPort {
     if port.0 == 0 { other } else { port }
 }
 
-/// The service that a client at the flow's source would reach; leaves the tuple of its packets in `client`.
+/// The service that a client at the flow's source would reach, or what is none; leaves the tuple of its packets in `client`.
 #[inline(always)]
 fn find_service<A: Family>(
     client: &mut Tuple<A>,
     flow: &NatFlow<A>,
     check: &PathCheck,
     protocol: u8,
-) -> Result<Option<lb_common::service::ServiceId>, Reason> {
+) -> Service {
     *client = Tuple::new(
         flow.src,
         A::from_record(check.vip),
@@ -127,7 +128,7 @@ fn find_service<A: Family>(
         check.port,
         protocol,
     );
-    Ok(service::find(client)?.map(|service| service.id))
+    service::in_table(client)
 }
 
 /// Whether the packet's flow is known, and leads where the check does. It is left in the room.

@@ -2,28 +2,36 @@
 
 use aya_ebpf::bindings::bpf_fib_lookup;
 use lb_common::{
-    addr::{NetAddr, NetPort, NetV4, NetV6},
+    addr::{NetAddr, NetV4, NetV6},
     check::Ends,
     csum::{self, Sum},
     flow::Tuple,
     hash,
     limits::MAX_SNAT_ADDRESSES,
     reason::Reason,
-    service::{Service, ServiceKeyV4, ServiceKeyV6},
     settings::Settings,
 };
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
     fragment,
-    maps::{self, FlowTable, FragmentTable, RecordTables, ReplyTable},
+    maps::{FlowTable, FragmentTable, RecordTables, ReplyTable, ServiceTable},
     packet::{Packet, load32, load64, store32, store64},
     parse::{self, Fragments, Ip},
 };
 
 /// An address family, told by its address.
 pub(crate) trait Family:
-    Ends + FlowTable + RecordTables + FragmentTable + ReplyTable + Copy + Default + PartialEq + 'static
+    Ends
+    + FlowTable
+    + RecordTables
+    + FragmentTable
+    + ReplyTable
+    + ServiceTable
+    + Copy
+    + Default
+    + PartialEq
+    + 'static
 {
     /// The kernel's number of the family.
     const AF: u8;
@@ -57,8 +65,6 @@ pub(crate) trait Family:
     fn is_unspecified(self) -> bool;
     /// Source NAT addresses given for this family.
     fn snat_count(settings: &Settings) -> u32;
-    /// The service on an address and port (0: the wildcard).
-    fn service(address: Self, port: NetPort, protocol: u8) -> Option<Service>;
     /// The flow hash.
     fn hash(tuple: &Tuple<Self>) -> u32;
     /// A hash of the source address alone.
@@ -153,16 +159,6 @@ impl Family for NetV4 {
     #[inline(always)]
     fn snat_count(settings: &Settings) -> u32 {
         u32::from(settings.snat_v4_count)
-    }
-
-    #[inline(always)]
-    fn service(address: Self, port: NetPort, protocol: u8) -> Option<Service> {
-        maps::service_v4(&ServiceKeyV4 {
-            address,
-            port,
-            protocol,
-            pad: 0,
-        })
     }
 
     #[inline(always)]
@@ -318,16 +314,6 @@ impl Family for NetV6 {
     #[inline(always)]
     fn snat_count(settings: &Settings) -> u32 {
         u32::from(settings.snat_v6_count)
-    }
-
-    #[inline(always)]
-    fn service(address: Self, port: NetPort, protocol: u8) -> Option<Service> {
-        maps::service_v6(&ServiceKeyV6 {
-            address,
-            port,
-            protocol,
-            pad: 0,
-        })
     }
 
     #[inline(always)]

@@ -3,7 +3,7 @@
 //!
 //! The functions that are not generic are what the verifier calls global, as in [`crate::open`].
 
-use core::mem::{MaybeUninit, offset_of};
+use core::{cell::Cell, mem::offset_of};
 
 use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_get_prandom_u32};
 use lb_common::{
@@ -167,8 +167,8 @@ fn as_is<A: Fragmented>(packet: &Packet, backend: u32, hash: u32) -> u32 {
     } = &mut *room;
     if A::read(packet, part).is_ok() {
         begin(packet, part, datagram, went, AS_IS);
-        (went.backend, went.generation, went.service) = (id, backend.generation, service);
-        went.hash = hash;
+        (went.backend, went.generation, went.hash) = (id, backend.generation, hash);
+        went.service = service;
         A::write_fragment(datagram, went);
     }
     RECORDED
@@ -226,6 +226,7 @@ fn try_follow<A: Fragmented>(packet: &Packet) -> Result<Verdict, Reason> {
         datagram,
         went,
         limit,
+        route,
         ..
     } = &mut *room;
     A::read(packet, part)?;
@@ -238,19 +239,17 @@ fn try_follow<A: Fragmented>(packet: &Packet) -> Result<Verdict, Reason> {
         }
         return Err(Reason::Fragment);
     }
-    let known = A::find_fragment(datagram, went) && now_secs().wrapping_sub(went.seen) <= FRAGMENT_SECS;
-    if !known {
+    if !A::find_fragment(datagram, went) || now_secs().wrapping_sub(went.seen) > FRAGMENT_SECS {
         let service = maps::service_on(&datagram.dst.to_record()).ok_or(Reason::Fragment)?;
         return dropped(service, Reason::FragmentAlone);
     }
-    match went.kind {
-        AS_IS => pass_on(packet, part, went, limit).or_else(|reason| dropped(went.service, reason)),
-        ROUTED => route(packet, part, datagram, went).or_else(|reason| dropped(went.service, reason)),
-        FORWARD | REPLY => {
-            translate(packet, part, datagram, went, limit).or_else(|reason| dropped(went.service, reason))
-        }
-        _ => Err(Reason::Fragment),
-    }
+    let sent = match went.kind {
+        AS_IS => pass_on(packet, part, went, limit),
+        ROUTED => reply(packet, part, datagram, went, route),
+        FORWARD | REPLY => translate(packet, part, datagram, went, limit),
+        _ => return Err(Reason::Fragment),
+    };
+    sent.or_else(|reason| dropped(went.service, reason))
 }
 
 #[inline(always)]
@@ -258,7 +257,7 @@ fn pass_on<A: Fragmented>(
     packet: &Packet,
     part: &Part,
     went: &Went<A>,
-    limit: &core::cell::Cell<u32>,
+    limit: &Cell<u32>,
 ) -> Result<Verdict, Reason> {
     let verdict = direct::send::<A>(packet, &part.ip, owner(went)?, went.hash, limit)?;
     maps::count_forward(went.service, went.backend, u64::from(packet.frame_len), false);
@@ -274,11 +273,9 @@ fn dropped(service: ServiceId, reason: Reason) -> Result<Verdict, Reason> {
 /// The backend that the first fragment went to, unless it is dead since, or its number is in other hands.
 #[inline(always)]
 fn owner<A>(went: &Went<A>) -> Result<&'static Backend, Reason> {
-    let backend = maps::backend(went.backend)?;
-    if backend.has(IN_USE | ALIVE) && backend.generation == went.generation {
-        Ok(backend)
-    } else {
-        Err(Reason::NoBackend)
+    match maps::backend(went.backend)? {
+        owner if owner.has(IN_USE | ALIVE) && owner.generation == went.generation => Ok(owner),
+        _ => Err(Reason::NoBackend),
     }
 }
 
@@ -288,7 +285,7 @@ fn translate<A: Fragmented>(
     part: &Part,
     from: &Datagram<A>,
     went: &Went<A>,
-    limit: &core::cell::Cell<u32>,
+    limit: &Cell<u32>,
 ) -> Result<Verdict, Reason> {
     nat::may_route(&part.ip)?;
     let bytes = u64::from(packet.frame_len);
@@ -306,14 +303,13 @@ fn translate<A: Fragmented>(
 
 /// A reply in mode `dnat`, as [`crate::forward::dnat`] sends them.
 #[inline(always)]
-fn route<A: Fragmented>(
+fn reply<A: Fragmented>(
     packet: &Packet,
     part: &Part,
     from: &Datagram<A>,
     went: &Went<A>,
+    route: &mut Route,
 ) -> Result<Verdict, Reason> {
-    let mut place = MaybeUninit::uninit();
-    let route = Route::clear(&mut place);
     let by_kernel = dnat::leaves_by_kernel(route, packet, &part.ip, &went.src, &went.dst)?;
     nat::may_route(&part.ip)?;
     maps::count_reply(went.service, went.backend, u64::from(packet.frame_len));

@@ -94,9 +94,11 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
     tuple.protocol = protocol;
     (tuple.pad, tuple.pad_end) = (0, 0);
     if track::find(tuple, flow).is_none() {
-        let found = service::find(tuple)?;
-        // As in `service::handle`.
-        let (is_service, service) = (found.is_some(), found.unwrap_or_default());
+        service::find(room);
+        let Scratch {
+            ip: header, service, ..
+        } = &mut *room;
+        let is_service = service.is_some();
         if !is_service && dnat::may_be_reply() {
             *header = *ip;
             return Ok(Way::Reply);
@@ -104,7 +106,7 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
         if !is_service || !service.has(FORWARDS) {
             return Err(Reason::OtherProtocol);
         }
-        (room.ip, room.service, room.named) = (*ip, service, BackendId::NONE);
+        (room.ip, room.named) = (*ip, BackendId::NONE);
         return Ok(Way::AsIs);
     }
     signals::error_about::<A>(message.type_, message.code);

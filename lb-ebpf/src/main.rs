@@ -82,9 +82,9 @@ mod entry {
     /// The program.
     #[xdp(frags)]
     pub(crate) fn lb(ctx: XdpContext) -> u32 {
-        let frame = Packet::new(ctx.ctx);
-        let reason = handle(&frame);
-        verdict::finish(&frame, reason)
+        let mut packet = Packet::new(ctx.ctx);
+        let reason = handle(&mut packet);
+        verdict::finish(&packet, reason)
     }
 
     /// The program of health checks through the path, which the daemon loads when there are any.
@@ -99,25 +99,27 @@ mod entry {
 
     /// The way of a frame.
     #[inline(always)]
-    fn handle(frame: &Packet) -> Reason {
-        let mut packet = *frame;
-        let mut network = parse::ethernet(&packet);
+    fn handle(packet: &mut Packet) -> Reason {
+        let mut network = parse::ethernet(packet);
         if let Err(Reason::Vlan) = network {
-            packet = vlan::take_tags(frame);
-            network = parse::ethernet(&packet);
+            *packet = vlan::take_tags(packet);
+            network = parse::ethernet(packet);
         }
         let reason = match network {
-            Ok(Network::V4) => handle_ip::<NetV4>(&packet),
-            Ok(Network::V6) => handle_ip::<NetV6>(&packet),
+            Ok(Network::V4) => handle_ip::<NetV4>(packet),
+            Ok(Network::V6) => handle_ip::<NetV6>(packet),
             Err(reason) => reason,
         };
-        vlan::restore(&packet, reason)
+        vlan::restore(packet, reason)
     }
 
     /// Ways that are not translation begin here and not within [`service::handle`], so that they never share a stack.
     #[inline(always)]
     fn handle_ip<A: Family>(packet: &Packet) -> Reason {
-        let mut way = service::handle::<A>(packet);
+        let mut way = service::begin::<A>(packet);
+        if let Way::Flow = way {
+            way = service::handle::<A>(packet);
+        }
         if let Way::Icmp = way {
             way = icmp::handle::<A>(packet);
         }
@@ -126,7 +128,7 @@ mod entry {
             Way::AsIs => service::forward_as_is::<A>(packet),
             Way::Reply => dnat::reply::<A>(packet),
             // Asked once.
-            Way::Icmp => Reason::Internal,
+            Way::Flow | Way::Icmp => Reason::Internal,
         };
         if reason == dnat::CHOSEN {
             reason = dnat::send::<A>(packet);

@@ -6,6 +6,7 @@ pub(crate) mod guards;
 pub(crate) mod quic;
 mod records;
 mod replies;
+mod services;
 
 use core::{
     cell::Cell,
@@ -27,7 +28,7 @@ use lb_common::{
     limits::{MAX_BACKENDS, MAX_FLOWS, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES, RING_SIZE_MIN},
     reason::{REASON_SLOTS, Reason},
     ring_slot::RingSlot,
-    service::{FILTER_WORDS, FilterBit, RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6},
+    service::{RingId, Service, ServiceId},
     settings::Settings,
 };
 
@@ -36,8 +37,9 @@ pub(crate) use self::{
     fragments::FragmentTable,
     records::{RecordTables, Records},
     replies::ReplyTable,
+    services::{Found, ServiceTable},
 };
-use crate::{forward::dnat::Chosen, fragment::Part, parse::Ip};
+use crate::{forward::dnat::Chosen, fragment::Part, next_hop::Route, parse::Ip};
 
 /// Flow tables allocate an entry when a flow begins: a million idle entries of two families would cost 300 MB.
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -46,12 +48,6 @@ const INNER_MAP: usize = BPF_F_INNER_MAP as usize;
 
 #[btf_map]
 static SETTINGS: Array<Settings, 1> = Array::new();
-#[btf_map]
-static SERVICES_V4: HashMap<ServiceKeyV4, Service, { MAX_SERVICES as usize }> = HashMap::new();
-#[btf_map]
-static SERVICES_V6: HashMap<ServiceKeyV6, Service, { MAX_SERVICES as usize }> = HashMap::new();
-#[btf_map]
-static SERVICE_FILTER: Array<u64, { FILTER_WORDS as usize }> = Array::new();
 #[btf_map]
 static ADDRESSES: HashMap<NetAddr, ServiceId, { MAX_SERVICES as usize }> = HashMap::new();
 #[btf_map]
@@ -101,6 +97,8 @@ pub(crate) struct Scratch<A> {
     pub(crate) chosen: Chosen,
     /// The largest packet that would have fit, where one was refused as too big. Set through shared references.
     pub(crate) limit: Cell<u32>,
+    /// A way that the kernel was asked for.
+    pub(crate) route: Route,
     /// The backend that a packet to a service names itself; see [`crate::quic`].
     pub(crate) named: BackendId,
     /// The packet's tuple.
@@ -158,35 +156,6 @@ pub(crate) struct Opening<A> {
 #[inline(always)]
 pub(crate) fn settings() -> Result<&'static Settings, Reason> {
     SETTINGS.get(0).ok_or(Reason::Internal)
-}
-
-/// The IPv4 service of a key. Written by the daemon; missing: not a service.
-#[inline(always)]
-pub(crate) fn service_v4(key: &ServiceKeyV4) -> Option<Service> {
-    if !may_be_service(key.filter_bit()) {
-        return None;
-    }
-    // SAFETY: copied out at once; the daemon replaces records as a whole.
-    unsafe { SERVICES_V4.get(key) }.copied()
-}
-
-/// Whether a service may have the key with this bit. Written by the daemon, before the service. Spares most packets that
-/// are for no service a look-up ten times as long.
-#[inline(always)]
-fn may_be_service(bit: FilterBit) -> bool {
-    SERVICE_FILTER
-        .get(bit.word())
-        .is_some_and(|word| word & bit.mask() != 0)
-}
-
-/// The IPv6 service of a key, as [`service_v4`].
-#[inline(always)]
-pub(crate) fn service_v6(key: &ServiceKeyV6) -> Option<Service> {
-    if !may_be_service(key.filter_bit()) {
-        return None;
-    }
-    // SAFETY: as in `service_v4`.
-    unsafe { SERVICES_V6.get(key) }.copied()
 }
 
 /// A service on this address, if there is one. Written by the daemon, before the first of them.

@@ -1,10 +1,6 @@
 //! Where a frame goes on layer 2, and sending it there.
 
-use core::{
-    cell::Cell,
-    mem::{MaybeUninit, offset_of},
-    ptr,
-};
+use core::{cell::Cell, mem::offset_of, ptr};
 
 use aya_ebpf::{
     bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup},
@@ -92,16 +88,13 @@ impl NextHop {
     }
 
     /// What the kernel's routes and neighbours say.
-    // Not inlined: the stack of a fallback.
-    #[inline(never)]
+    #[inline(always)]
     fn ask_kernel<A: Family>(packet: &Packet, src: &A, dst: &A) -> Result<Self, Reason> {
-        let mut place = MaybeUninit::uninit();
-        let route = Route::clear(&mut place);
-        match route.ask(packet, src, dst, 0) {
-            BPF_FIB_LKUP_RET_SUCCESS => Ok(route.next_hop(packet)),
-            // No route, no neighbour yet, forwarding disabled.
-            _ => Err(Reason::NoNextHop),
+        // No route, no neighbour yet, forwarding disabled.
+        if ask_kernel(packet, src, dst) != BPF_FIB_LKUP_RET_SUCCESS {
+            return Err(Reason::NoNextHop);
         }
+        Ok(A::room()?.route.next_hop(packet))
     }
 
     /// Writes the frame's addresses and sends it.
@@ -120,27 +113,31 @@ impl NextHop {
     }
 }
 
-/// A look-up in the kernel's routes and neighbours.
+/// Asks for the way from `src` to `dst`, into the room. Returns what [`Route::ask`] does.
+// Not inlined: a rare case.
+#[inline(never)]
+fn ask_kernel<A: Family>(packet: &Packet, src: &A, dst: &A) -> u32 {
+    match A::room() {
+        Ok(mut room) => room.route.ask(packet, src, dst, 0),
+        Err(_) => u32::MAX,
+    }
+}
+
+/// A look-up in the kernel's routes and neighbours. It stands in the room: the stack has none for it.
+#[repr(transparent)]
 pub(crate) struct Route(bpf_fib_lookup);
 
 impl Route {
-    /// A place for one, cleared where it stands: a copy of it would be cleared by a call of memset, byte by byte, with a
-    /// frame of stack of its own.
-    #[inline(always)]
-    pub(crate) fn clear(place: &mut MaybeUninit<Self>) -> &mut Self {
-        for word in 0..size_of::<Self>() / size_of::<u32>() {
-            // SAFETY: that many words fit. Volatile, or it becomes that call all the same.
-            unsafe { place.as_mut_ptr().cast::<u32>().add(word).write_volatile(0) };
-        }
-        // SAFETY: integers and unions of them, for which zero is a value.
-        unsafe { place.assume_init_mut() }
-    }
-
     /// Asks for the way of a packet of `len` bytes, 0 where its length does not count. Returns one of the kernel's
     /// `BPF_FIB_LKUP_RET_*`: only success leaves a next hop.
     #[inline(always)]
     pub(crate) fn ask<A: Family>(&mut self, packet: &Packet, src: &A, dst: &A, len: usize) -> u32 {
         let params = &mut self.0;
+        for word in 0..size_of::<bpf_fib_lookup>() / size_of::<u32>() {
+            // Volatile, or it becomes a call of memset, which goes byte by byte.
+            // SAFETY: that many words fit.
+            unsafe { ptr::from_mut(params).cast::<u32>().add(word).write_volatile(0) };
+        }
         params.family = A::AF;
         params.ifindex = packet.ifindex();
         #[expect(clippy::cast_possible_truncation, reason = "an IP packet's length")]

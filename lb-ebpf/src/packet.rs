@@ -172,7 +172,8 @@ pub(crate) struct Packet {
     ctx: *mut xdp_md,
     /// Tags that were taken off the frame.
     pub(crate) tags: Tags,
-    /// Bytes of the whole frame as received, over all buffers, from the Ethernet header on.
+    /// Bytes of the whole frame without those tags, over all buffers, from the Ethernet header on, before anything was done
+    /// to it.
     pub(crate) frame_len: u32,
 }
 
@@ -197,6 +198,12 @@ impl Packet {
             tags,
             ..Self::new(ctx)
         }
+    }
+
+    /// Bytes of the frame as received.
+    #[inline(always)]
+    pub(crate) fn received_len(&self) -> u32 {
+        self.frame_len + self.tags.len()
     }
 
     /// The program's context, for helpers that ask for it.

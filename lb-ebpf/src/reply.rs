@@ -53,12 +53,16 @@ extern "C" fn reject_v6(ctx: *mut xdp_md) -> u32 {
 
 #[inline(always)]
 fn rejected<A: Reply>(packet: &Packet) -> Reason {
-    let service = match A::room().and_then(|room| service::find(&room.tuple)) {
-        Ok(Some(service)) => service.id,
-        // It goes while this packet is under way.
-        Ok(None) => return Reason::NoBackend,
+    let room = match A::room() {
+        Ok(room) => room,
         Err(reason) => return reason,
     };
+    service::find(room);
+    if !room.service.is_some() {
+        // It goes while this packet is under way.
+        return Reason::NoBackend;
+    }
+    let service = room.service.id;
     let (Ok(reason) | Err(reason)) = try_reject::<A>(packet, service);
     maps::count_service_drop(service, reason);
     reason
@@ -123,8 +127,8 @@ fn try_too_big<A: Reply>(packet: &Packet) -> Result<Reason, Reason> {
     if ip.protocol == Protocol::Icmp || !room.tuple.src.is_host() || room.limit.get() == 0 {
         return Err(Reason::TooBig);
     }
-    let service = service::find(&room.tuple)?.ok_or(Reason::TooBig)?;
-    if !budget::admit_message(service.id)? {
+    service::find(room);
+    if !room.service.is_some() || !budget::admit_message(room.service.id)? {
         return Err(Reason::TooBig);
     }
     send_error::<A>(packet, A::TOO_BIG, room.limit.get().to_be())?;

@@ -1,9 +1,13 @@
 //! From a packet to its service or its flow, and on to the backend or back to the client.
 
-use core::cell::Cell;
+use core::{
+    cell::Cell,
+    ptr,
+    sync::atomic::{Ordering, compiler_fence},
+};
 
 use lb_common::{
-    addr::NetPort,
+    addr::{NetPort, NetV4, NetV6},
     backend::{Backend, BackendId},
     flow::{NatFlow, REPLY, Tuple},
     reason::{Action, Reason},
@@ -21,10 +25,10 @@ use crate::{
         nat,
     },
     fragment, guard,
-    maps::{self, Room, Scratch},
+    maps::{self, Found, Room, Scratch},
     next_hop::NextHop,
     open,
-    packet::Packet,
+    packet::{Packet, load64, store64},
     parse::{self, Ip, Protocol, TcpFlags},
     pick::{self, Choice},
     quic, signals,
@@ -38,13 +42,52 @@ pub(crate) enum Way {
     Ends(Reason),
     /// [`crate::icmp::handle`].
     Icmp,
+    /// [`handle`], with packet and service in the room.
+    Flow,
     /// [`forward_as_is`], with packet and service in the room.
     AsIs,
     /// [`dnat::reply`], with the packet in the room: it is for nobody, unless it is a reply.
     Reply,
 }
 
-/// Decides about a TCP or UDP packet.
+/// Finds out whose packet it is. Whoever has a function of his own for it finds it in the room: ahead of those, the
+/// packets of nobody end here.
+#[inline(always)]
+pub(crate) fn begin<A: Family>(packet: &Packet) -> Way {
+    match try_begin::<A>(packet) {
+        Ok(way) => way,
+        Err(reason) => Way::Ends(reason),
+    }
+}
+
+#[inline(always)]
+fn try_begin<A: Family>(packet: &Packet) -> Result<Way, Reason> {
+    let ip = A::parse(packet)?;
+    let protocol = match ip.protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+        Protocol::Icmp => return Ok(Way::Icmp),
+    };
+    let mut room = A::room()?;
+    parse::tuple(packet, &ip, protocol, &mut room.tuple)?;
+    find(room);
+    let is_service = room.service.is_some();
+    if !is_service && !is_snat_port(room.tuple.dst_port)? && !dnat::may_be_reply() {
+        return Err(not_ours::<A>(packet, &ip));
+    }
+    room.ip = ip;
+    room.named = if room.service.has(QUIC) {
+        quic::owner(packet, &ip, room.service.id)
+    } else {
+        BackendId::NONE
+    };
+    if !is_service || room.service.has(TRANSLATES) {
+        return Ok(Way::Flow);
+    }
+    Ok(Way::AsIs)
+}
+
+/// Decides about a TCP or UDP packet whose flow may be known, with packet and service in the room.
 // Not inlined: each family has a stack of its own.
 #[inline(never)]
 pub(crate) fn handle<A: Family>(packet: &Packet) -> Way {
@@ -56,30 +99,11 @@ pub(crate) fn handle<A: Family>(packet: &Packet) -> Way {
 
 #[inline(always)]
 fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
-    let ip = A::parse(packet)?;
-    let protocol = match ip.protocol {
-        Protocol::Tcp => TCP,
-        Protocol::Udp => UDP,
-        Protocol::Icmp => return Ok(Way::Icmp),
-    };
     let mut room = A::room()?;
-    parse::tuple(packet, &ip, protocol, &mut room.tuple)?;
-    let found = find(&room.tuple)?;
-    // The words of a record that is not there would be unset, and the verifier lets nobody copy those.
-    let (is_service, service) = (found.is_some(), found.unwrap_or_default());
-    if is_service {
-        room.named = if service.has(QUIC) {
-            quic::owner(packet, &ip, service.id)
-        } else {
-            BackendId::NONE
-        };
-    }
-    if is_service && !service.has(TRANSLATES) {
-        (room.ip, room.service) = (ip, service);
-        return Ok(Way::AsIs);
-    }
+    let (ip, service) = (room.ip, room.service);
+    let is_service = service.is_some();
     if !is_service && !is_snat_port(room.tuple.dst_port)? {
-        return foreign(packet, &mut *room, ip);
+        return foreign::<A>(packet, &ip);
     }
     let Scratch { tuple, known, .. } = &mut *room;
     let entry = track::find(tuple, known);
@@ -91,7 +115,7 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
         return Ok(ends(room.known.service, sent));
     }
     if !is_service {
-        return foreign(packet, &mut *room, ip);
+        return foreign::<A>(packet, &ip);
     }
     // A flow stands under the tuple, whether it is this packet's or not.
     let replaces = entry.is_some();
@@ -103,7 +127,6 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
         }
         let choice = pick::pick::<A>(&service, &room.tuple, opens, room.named)?;
         if !pick::translates::<A>(choice.backend) {
-            (room.ip, room.service) = (ip, service);
             return Ok(Way::AsIs);
         }
     }
@@ -115,11 +138,10 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
 
 /// A packet for nobody; where there are replies without a flow, perhaps one of them.
 #[inline(always)]
-fn foreign<A: Family>(packet: &Packet, room: &mut Scratch<A>, ip: Ip) -> Result<Way, Reason> {
+fn foreign<A: Family>(packet: &Packet, ip: &Ip) -> Result<Way, Reason> {
     if !dnat::may_be_reply() {
-        return Err(not_ours::<A>(packet, &ip));
+        return Err(not_ours::<A>(packet, ip));
     }
-    room.ip = ip;
     Ok(Way::Reply)
 }
 
@@ -146,14 +168,74 @@ fn is_snat_port(port: NetPort) -> Result<bool, Reason> {
     Ok(port.get().wrapping_sub(settings.reply_port_first) < settings.reply_port_count)
 }
 
-/// The service a tuple is addressed to: by its port, else the wildcard.
+/// Copies the service that the tuple in the room is addressed to, by its port, else the wildcard; or what is none.
 #[inline(always)]
-pub(crate) fn find<A: Family>(tuple: &Tuple<A>) -> Result<Option<Service>, Reason> {
-    let exact = A::service(tuple.dst, tuple.dst_port, tuple.protocol);
-    if exact.is_some() || !has_wildcard() {
-        return Ok(exact);
+pub(crate) fn find<A: Family>(room: Room<A>) {
+    find_on(room, room.tuple.dst_port);
+    if !room.service.is_some() && has_wildcard() {
+        find_on(room, NetPort(0));
     }
-    Ok(A::service(tuple.dst, NetPort(0), tuple.protocol))
+    // Or the compiler makes a program of its own of each way to get here, and the verifier walks them all.
+    compiler_fence(Ordering::SeqCst);
+}
+
+#[inline(always)]
+fn find_on<A: Family>(mut room: Room<A>, port: NetPort) {
+    let Scratch { tuple, service, .. } = &mut *room;
+    match A::find_service(tuple, port) {
+        Found::None => set(service, [0; 2]),
+        Found::Record(record) => {
+            let from = (&raw const record.service).cast();
+            // SAFETY: 16 bytes.
+            set(service, unsafe { [load64::<0>(from), load64::<8>(from)] });
+        }
+        Found::Table if A::IS_V6 => _ = shared_v6(port.0),
+        Found::Table => _ = shared_v4(port.0),
+    }
+}
+
+/// Writes a record in words: as a whole, it is copied by a call of memmove, byte by byte.
+#[inline(always)]
+fn set(service: &mut Service, [first, second]: [u64; 2]) {
+    const { assert!(size_of::<Service>() == 16) };
+    let to = ptr::from_mut(service).cast();
+    // SAFETY: 16 bytes.
+    unsafe {
+        store64::<0>(to, first);
+        store64::<8>(to, second);
+    }
+}
+
+/// [`find_on`] the table by key.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn shared_v4(port: u16) -> u32 {
+    by_key::<NetV4>(port)
+}
+
+/// [`find_on`] the table by key.
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn shared_v6(port: u16) -> u32 {
+    by_key::<NetV6>(port)
+}
+
+#[inline(always)]
+fn by_key<A: Family>(port: u16) -> u32 {
+    if let Ok(mut room) = A::room() {
+        room.service = A::service(&room.tuple, NetPort(port));
+    }
+    0
+}
+
+/// As [`find`], of any tuple, by the tables by key: for what is rare.
+#[inline(always)]
+pub(crate) fn in_table<A: Family>(tuple: &Tuple<A>) -> Service {
+    let exact = A::service(tuple, tuple.dst_port);
+    if exact.is_some() || !has_wildcard() {
+        return exact;
+    }
+    A::service(tuple, NetPort(0))
 }
 
 /// Whether port 0 of some address stands for all its ports.

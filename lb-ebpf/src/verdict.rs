@@ -64,7 +64,7 @@ pub(crate) fn reason(outcome: Result<Verdict, Reason>) -> Reason {
 /// Counts the packet and returns the XDP action.
 #[inline(always)]
 pub(crate) fn finish(packet: &Packet, reason: Reason) -> u32 {
-    maps::count_verdict(interface_slot(packet), reason, u64::from(packet.frame_len));
+    maps::count_verdict(interface_slot(packet), reason, u64::from(packet.received_len()));
     #[cfg(feature = "trace")]
     trace(packet, reason);
     match reason.action() {
@@ -85,7 +85,7 @@ fn trace(packet: &Packet, reason: Reason) {
         &context,
         "interface {} length {} reason {}",
         packet.ifindex(),
-        packet.frame_len,
+        packet.received_len(),
         reason as u32
     );
 }

@@ -18,7 +18,7 @@ use crate::{
     quote, service,
     verdict::{self, Verdict},
 };
-use core::mem::{MaybeUninit, offset_of};
+use core::mem::offset_of;
 
 use aya_ebpf::bindings::{
     BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
@@ -153,6 +153,7 @@ fn replied<A: Family>(packet: &Packet) -> Reason {
         tuple,
         ip,
         known: flow,
+        route,
         ..
     } = &mut *room;
     let found = endpoint(tuple);
@@ -167,7 +168,7 @@ fn replied<A: Family>(packet: &Packet) -> Reason {
     flow.dst_port = tuple.dst_port;
     (flow.service, flow.backend, flow.direction) = (whose.service, whose.backend, ROUTED);
     open::set_deltas(tuple, flow);
-    let (Ok(reason) | Err(reason)) = try_reply(packet, ip, flow, &whose);
+    let (Ok(reason) | Err(reason)) = try_reply(packet, ip, flow, &whose, route);
     service::count_drop(whose.service, reason);
     reason
 }
@@ -221,9 +222,8 @@ fn try_reply<A: Family>(
     ip: &Ip,
     flow: &NatFlow<A>,
     whose: &ReplyAs<A>,
+    route: &mut Route,
 ) -> Result<Reason, Reason> {
-    let mut place = MaybeUninit::uninit();
-    let route = Route::clear(&mut place);
     let by_kernel = leaves_by_kernel(route, packet, ip, &flow.src, &flow.dst)?;
     if ip.protocol != Protocol::Icmp {
         service::check_ours::<A>(packet, ip)?;

@@ -17,7 +17,11 @@ use lb_common::{
 };
 
 use super::{
-    DatapathError, ProgramError, maps::Maps, neighbours::NextHop, quic, records, replies, services,
+    DatapathError, ProgramError,
+    maps::Maps,
+    neighbours::NextHop,
+    places::{Kernel, Places},
+    quic, records, replies, services,
     sys::GracePeriod,
 };
 use crate::plan::{Endpoint, Programmed, ProgrammedBackend, Step};
@@ -26,6 +30,7 @@ use crate::plan::{Endpoint, Programmed, ProgrammedBackend, Step};
 pub(super) struct Executor {
     maps: Arc<Maps>,
     grace: GracePeriod,
+    places: Places,
     /// What is known of the ways to backends.
     hops: BTreeMap<IpAddr, NextHop>,
 }
@@ -59,7 +64,20 @@ impl Executor {
             what: "cannot create a map of maps".to_owned(),
             source,
         })?;
-        Ok(Self { maps, grace, hops })
+        let kernel = Kernel {
+            maps: &maps,
+            grace: &grace,
+        };
+        let places = Places::open(&kernel, &programmed.services).map_err(|e| DatapathError::Map {
+            map: maps.service_places.name(),
+            reason: e.to_string(),
+        })?;
+        Ok(Self {
+            maps,
+            grace,
+            places,
+            hops,
+        })
     }
 
     /// Carries out steps and records each in `programmed` as soon as it is done.
@@ -67,7 +85,11 @@ impl Executor {
     /// # Errors
     /// The first step that fails; those after it are not begun. As plans are ordered, packets go on as before: what
     /// leads to new things is written after them.
-    pub(super) fn execute(&self, steps: &[Step], programmed: &mut Programmed) -> Result<(), ProgramError> {
+    pub(super) fn execute(
+        &mut self,
+        steps: &[Step],
+        programmed: &mut Programmed,
+    ) -> Result<(), ProgramError> {
         let mut rest = steps;
         while let Some(first) = rest.first() {
             // Rings wait for a grace period, and so do new backends: those that stand together share one.
@@ -115,8 +137,12 @@ impl Executor {
         self.hops.retain(|address, _| addresses.contains(address));
     }
 
-    fn step(&self, group: &[Step], programmed: &Programmed) -> io::Result<()> {
+    fn step(&mut self, group: &[Step], programmed: &Programmed) -> io::Result<()> {
         let maps = &self.maps;
+        let kernel = Kernel {
+            maps,
+            grace: &self.grace,
+        };
         let Some(first) = group.first() else {
             return Ok(());
         };
@@ -169,10 +195,10 @@ impl Executor {
                 if !programmed.services.contains_key(key) {
                     self.clear_service_counters(service.id)?;
                 }
-                services::write(maps, key, *service)
+                services::write(&kernel, &mut self.places, key, *service)
             }
             Step::RemoveService { key, .. } => {
-                services::remove(maps, key, &programmed.services, programmed.replies.keys())
+                services::remove(&kernel, &mut self.places, key, &programmed.services)
             }
             Step::Quic(step) => quic::write(maps, step),
             Step::Barrier => self.grace.wait(),
@@ -193,7 +219,7 @@ impl Executor {
                     .replies
                     .keys()
                     .filter(|endpoint| !left.contains(endpoint));
-                replies::remove(maps, &gone, programmed.services.keys().chain(stay))
+                replies::remove(maps, &gone, stay)
             }
             Step::FreeBackend { id } => {
                 let key = u32::from(id.0);

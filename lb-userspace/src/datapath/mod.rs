@@ -21,6 +21,7 @@ mod neighbours;
 mod netlink;
 mod object;
 mod pin;
+mod places;
 mod programmed;
 mod quic;
 mod records;

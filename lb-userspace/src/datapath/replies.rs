@@ -1,5 +1,5 @@
-//! The tables that tell whose replies come from which endpoint, in mode `dnat`. Their keys share the services' layout and
-//! filter.
+//! The tables that tell whose replies come from which endpoint, in mode `dnat`. Their keys share the services'
+//! layout.
 
 use std::{collections::BTreeSet, io};
 
@@ -42,7 +42,7 @@ fn reply_as<A>(address: A, reply: &ReplyTarget) -> ReplyAs<A> {
     }
 }
 
-/// Removes endpoints; `others` are all services and endpoints that stay.
+/// Removes endpoints; `others` are those that stay.
 pub(super) fn remove<'a>(
     maps: &Maps,
     endpoints: &[&Endpoint],

@@ -1,4 +1,4 @@
-//! The tables of services, the filter before them and before the tables of endpoints, and their addresses.
+//! Services and their addresses, and the filter before the tables of endpoints.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -8,9 +8,13 @@ use std::{
 use lb_common::{
     addr::{NetAddr, NetPort},
     service::{FilterBit, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
+    service_place::{Place, ServiceRecord},
 };
 
-use super::maps::Maps;
+use super::{
+    maps::Maps,
+    places::{Kernel, Places},
+};
 use crate::state::service::{Protocol, ServiceKey};
 
 /// A key in the table of its family.
@@ -26,39 +30,50 @@ impl MapKey {
             Self::V6(key) => key.filter_bit(),
         }
     }
-}
 
-/// Writes a service's record. The filter lets its packets pass before it is there.
-pub(super) fn write(maps: &Maps, key: &ServiceKey, service: Service) -> io::Result<()> {
-    maps.addresses.set(&key.address.into(), service.id)?;
-    let key = map_key(key);
-    change_filter(maps, key.filter_bit(), |word, mask| word | mask)?;
-    match key {
-        MapKey::V4(key) => maps.services_v4.set(&key, service),
-        MapKey::V6(key) => maps.services_v6.set(&key, service),
+    pub(super) const fn place(&self) -> Place {
+        match self {
+            Self::V4(key) => key.place(),
+            Self::V6(key) => key.place(),
+        }
+    }
+
+    pub(super) const fn record(&self, service: Service) -> ServiceRecord {
+        match self {
+            Self::V4(key) => ServiceRecord::v4(key, service),
+            Self::V6(key) => ServiceRecord::v6(key, service),
+        }
     }
 }
 
-/// Removes a service, which is one of `all`; `endpoints` share its filter.
-pub(super) fn remove<'a>(
-    maps: &Maps,
+/// Writes a service.
+pub(super) fn write(
+    kernel: &Kernel<'_>,
+    places: &mut Places,
     key: &ServiceKey,
-    all: &'a BTreeMap<ServiceKey, Service>,
-    endpoints: impl Iterator<Item = &'a ServiceKey>,
+    service: Service,
 ) -> io::Result<()> {
-    let bit = map_key(key).filter_bit();
-    match map_key(key) {
-        MapKey::V4(key) => maps.services_v4.delete(&key),
-        MapKey::V6(key) => maps.services_v6.delete(&key),
-    }?;
-    let others = || all.iter().filter(|(other, _)| *other != key);
+    kernel.maps.addresses.set(&key.address.into(), service.id)?;
+    places.write(kernel, key, service)
+}
+
+/// Removes a service, which is one of `all`.
+pub(super) fn remove(
+    kernel: &Kernel<'_>,
+    places: &mut Places,
+    key: &ServiceKey,
+    all: &BTreeMap<ServiceKey, Service>,
+) -> io::Result<()> {
+    places.remove(kernel, key)?;
     let address = NetAddr::from(key.address);
-    match others().find(|(other, _)| other.address == key.address) {
-        Some((_, service)) => maps.addresses.set(&address, service.id)?,
-        None => drop(maps.addresses.delete(&address)?),
+    let addresses = &kernel.maps.addresses;
+    match all
+        .iter()
+        .find(|(other, _)| *other != key && other.address == key.address)
+    {
+        Some((_, service)) => addresses.set(&address, service.id),
+        None => addresses.delete(&address).map(drop),
     }
-    let others = others().map(|(other, _)| other);
-    clear_filter(maps, BTreeSet::from([bit]), others.chain(endpoints))
 }
 
 /// Brings addresses to what the services say: a daemon that was stopped between two writes leaves one behind.
@@ -103,12 +118,12 @@ pub(super) fn change_filter(
     bit: FilterBit,
     change: impl FnOnce(u64, u64) -> u64,
 ) -> io::Result<()> {
-    let word = maps.service_filter.get(&bit.word())?.unwrap_or_default();
+    let word = maps.reply_filter.get(&bit.word())?.unwrap_or_default();
     let changed = change(word, bit.mask());
     if changed == word {
         return Ok(());
     }
-    maps.service_filter.set(&bit.word(), changed)
+    maps.reply_filter.set(&bit.word(), changed)
 }
 
 /// A key as the map of its family has it.

@@ -22,9 +22,9 @@ use lb_common::{
     map_names,
     ring_slot::RingSlot,
     service::{
-        FORWARDS, FilterBit, Mode, OnEmpty, RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP,
-        TRANSLATES,
+        FORWARDS, Mode, OnEmpty, RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, TRANSLATES,
     },
+    service_place::{Holder, Place, ServiceRecord},
     settings::Settings,
 };
 
@@ -196,7 +196,7 @@ impl Bench {
                 pad: 0,
             };
             HashMap::<_, ServiceKeyV6, Service>::try_from(services)?.insert(key, service, 0)?;
-            self.let_pass(key.filter_bit())?;
+            self.place(key.place(), ServiceRecord::v6(&key, service))?;
         } else {
             let key = ServiceKeyV4 {
                 address: NetAddr::from(A::VIP).v4(),
@@ -205,7 +205,7 @@ impl Bench {
                 pad: 0,
             };
             HashMap::<_, ServiceKeyV4, Service>::try_from(services)?.insert(key, service, 0)?;
-            self.let_pass(key.filter_bit())?;
+            self.place(key.place(), ServiceRecord::v4(&key, service))?;
         }
         Ok(())
     }
@@ -223,10 +223,13 @@ impl Bench {
         Ok(map.set(1, Buckets::default(), 0)?)
     }
 
-    /// Makes the filter let a service's packets pass.
-    fn let_pass(&mut self, bit: FilterBit) -> Result<()> {
-        let mut filter: Array<_, u64> = map_mut(&mut self.lb, map_names::SERVICE_FILTER)?.try_into()?;
-        Ok(filter.set(bit.word(), bit.mask(), 0)?)
+    /// Has the service's place name its record.
+    fn place(&mut self, place: Place, record: ServiceRecord) -> Result<()> {
+        let mut records: Array<_, ServiceRecord> =
+            map_mut(&mut self.lb, map_names::SERVICE_RECORDS)?.try_into()?;
+        records.set(1, record, 0)?;
+        let mut places: Array<_, u64> = map_mut(&mut self.lb, map_names::SERVICE_PLACES)?.try_into()?;
+        Ok(places.set(place.word(), place.set(0, Holder::of_record(1)), 0)?)
     }
 
     /// Gives the wrapper its packets, from the first on.

@@ -15,6 +15,7 @@ use lb_common::{
     map_names,
     reason::Reason,
     service::Mode,
+    service_place::{Holder, Place},
     settings::Settings,
     track::FlowRecord,
 };
@@ -115,6 +116,14 @@ impl Bench {
 
     pub(crate) fn map(&self, name: &str) -> Result<Map> {
         Ok(Map::from_map_data(MapData::from_pin(self.pins.join(name))?)?)
+    }
+
+    /// Has packets look a service up in the table by its key, as where several share a place, since a test has changed it
+    /// there.
+    pub(crate) fn ask_table(&self, place: Place) -> Result<()> {
+        let mut places: Array<_, u64> = Array::try_from(self.map(map_names::SERVICE_PLACES)?)?;
+        let word = places.get(&place.word(), 0)?;
+        Ok(places.set(place.word(), place.set(word, Holder::SHARED), 0)?)
     }
 
     /// Changes the record of every backend that was ever in use.

@@ -454,6 +454,7 @@ macro_rules! records {
                 let mut service = services.get(&key, 0)?;
                 change(&mut service);
                 services.insert(key, service, 0)?;
+                bench.ask_table(key.place())?;
                 Ok(service)
             }
 
@@ -502,7 +503,7 @@ fn a_service_on_every_port_keeps_ports_in_both_directions() -> Result<()> {
     fn check<R: Records>(bench: &Bench) -> Result<()> {
         let side = R::SIDE;
         let bit = R::endpoint(bench, side.backend(0).ip(), side.vip(0).ip())?;
-        let mut filter: Array<_, u64> = Array::try_from(bench.map(map_names::SERVICE_FILTER)?)?;
+        let mut filter: Array<_, u64> = Array::try_from(bench.map(map_names::REPLY_FILTER)?)?;
         let word = filter.get(&bit.word(), 0)?;
         filter.set(bit.word(), word | bit.mask(), 0)?;
         let client = side.client(40_000);

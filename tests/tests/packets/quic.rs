@@ -96,6 +96,7 @@ macro_rules! service {
         let mut service = services.get(&key, 0)?;
         service.flags = service.flags & !QUIC | $flags;
         services.insert(key, service, 0)?;
+        $bench.ask_table(key.place())?;
         service
     }};
 }

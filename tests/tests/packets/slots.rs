@@ -102,6 +102,7 @@ macro_rules! key {
                 service.flags &= !(TRACKS_ALL | IN_TURN);
                 service.flags |= flags;
                 services.insert(key, service, 0)?;
+                bench.ask_table(key.place())?;
                 Ok(service)
             }
         }

@@ -1,0 +1,92 @@
+//! Services by their keys, as [`lb_common::service_place`] says. All of it is written by the daemon: a record before the
+//! place that names it, and the tables by key before a place is shared.
+
+use core::sync::atomic::{Ordering, compiler_fence};
+
+use aya_ebpf::{
+    btf_maps::{Array, HashMap},
+    macros::btf_map,
+};
+use lb_common::{
+    addr::{NetPort, NetV4, NetV6},
+    flow::Tuple,
+    limits::MAX_SERVICES,
+    service::{Service, ServiceKeyV4, ServiceKeyV6},
+    service_place::{Holder, PLACE_WORDS, Place, RECORDS, ServiceRecord},
+};
+
+#[btf_map]
+static SERVICES_V4: HashMap<ServiceKeyV4, Service, { MAX_SERVICES as usize }> = HashMap::new();
+#[btf_map]
+static SERVICES_V6: HashMap<ServiceKeyV6, Service, { MAX_SERVICES as usize }> = HashMap::new();
+#[btf_map]
+static SERVICE_PLACES: Array<u64, { PLACE_WORDS as usize }> = Array::new();
+#[btf_map]
+static SERVICE_RECORDS: Array<ServiceRecord, { RECORDS as usize }> = Array::new();
+
+/// Where a key's service is found.
+pub(crate) enum Found {
+    /// Nowhere.
+    None,
+    /// In this record.
+    Record(&'static ServiceRecord),
+    /// In the table by key, if anywhere.
+    Table,
+}
+
+/// The services of a family. Implemented by the family's address.
+pub(crate) trait ServiceTable: Sized {
+    /// Where the service on a tuple's destination and a port (0: the wildcard) is found.
+    fn find_service(tuple: &Tuple<Self>, port: NetPort) -> Found;
+    /// The same service by the table; or what is none.
+    fn service(tuple: &Tuple<Self>, port: NetPort) -> Service;
+}
+
+#[inline(always)]
+fn find(place: Place, is_its: impl FnOnce(&ServiceRecord) -> bool) -> Found {
+    let holder = SERVICE_PLACES
+        .get(place.word())
+        .map_or(Holder::NONE, |word| place.holder(*word));
+    let record = SERVICE_RECORDS.get(holder.record());
+    // The key is read anew: the stack has no room for it.
+    compiler_fence(Ordering::SeqCst);
+    match record {
+        _ if holder.is_none() => Found::None,
+        Some(record) if is_its(record) => Found::Record(record),
+        _ => Found::Table,
+    }
+}
+
+macro_rules! service_table {
+    ($address:ty, $map:ident, $key:ident, $is:ident) => {
+        impl ServiceTable for $address {
+            #[inline(always)]
+            fn find_service(tuple: &Tuple<Self>, port: NetPort) -> Found {
+                let key = || key!($key, tuple, port);
+                find(key().place(), |record| record.$is(&key()))
+            }
+
+            #[inline(always)]
+            fn service(tuple: &Tuple<Self>, port: NetPort) -> Service {
+                // SAFETY: copied out at once; the daemon replaces records as a whole.
+                unsafe { $map.get(&key!($key, tuple, port)) }
+                    .copied()
+                    .unwrap_or_default()
+            }
+        }
+    };
+}
+
+macro_rules! key {
+    ($key:ident, $tuple:expr, $port:expr) => {
+        $key {
+            address: $tuple.dst,
+            port: $port,
+            protocol: $tuple.protocol,
+            pad: 0,
+        }
+    };
+}
+
+service_table!(NetV4, SERVICES_V4, ServiceKeyV4, is_v4);
+service_table!(NetV6, SERVICES_V6, ServiceKeyV6, is_v6);
