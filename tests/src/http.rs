@@ -192,7 +192,12 @@ pub fn exchange(stream: &mut TcpStream, path: &str, close: bool) -> io::Result<A
     let connection = if close { "close" } else { "keep-alive" };
     let request = format!("GET {path} HTTP/1.1\r\nHost: lb\r\nConnection: {connection}\r\n\r\n");
     stream.write_all(request.as_bytes())?;
-    read_answer(stream)
+    let answer = read_answer(stream)?;
+    if close {
+        // The end that closes first cannot use its port for the same target again for a minute: let it be the server's.
+        let _ = stream.read(&mut [0]);
+    }
+    Ok(answer)
 }
 
 fn read_answer(stream: &TcpStream) -> io::Result<Answer> {
