@@ -100,6 +100,19 @@ impl LbCli {
         serde_json::from_str(&text).with_context(|| format!("lb {line} printed {text}"))
     }
 
+    /// A backend of a service as `service show` has it.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub fn backend(&self, service: &str, name: &str) -> Result<Value> {
+        let shown = self.json(&format!("service show {service}"))?;
+        let backends = shown["backends"].as_array().context("no backends")?;
+        let found = backends.iter().find(|backend| backend["name"] == name);
+        found
+            .cloned()
+            .with_context(|| format!("{service} has no backend {name}"))
+    }
+
     /// Runs a command line that must end with `code` and gives its standard error.
     ///
     /// # Errors

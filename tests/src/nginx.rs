@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     time::Duration,
 };
 
@@ -25,18 +25,11 @@ impl Nginx {
     /// When nginx is not installed or does not come up.
     pub fn start(ns: &Netns, name: &str, address: SocketAddr) -> Result<Self> {
         let scratch = Scratch::new()?;
-        let dir = scratch.path().display();
-        let config = format!(
-            "daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/error.log;
-             events {{ worker_connections 8192; }}
-             http {{
-                access_log off; keepalive_requests 100000000; keepalive_timeout 600s;
-                client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
-                uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
-                server {{ listen {address} backlog=4096; location / {{ return 200 \"{name}\"; }} }}
-             }}"
+        let server = format!(
+            "keepalive_requests 100000000; keepalive_timeout 600s;
+             server {{ listen {address} backlog=4096; location / {{ return 200 \"{name}\"; }} }}"
         );
-        let file = scratch.write("nginx.conf", config)?;
+        configure(&scratch, &server)?;
         let child = spawn(ns, &scratch)?;
         let nginx = Self {
             ns: ns.clone(),
@@ -46,7 +39,7 @@ impl Nginx {
         };
         nginx
             .wait()
-            .with_context(|| format!("nginx with {}", file.display()))?;
+            .with_context(|| format!("nginx in {}", nginx.scratch.path().display()))?;
         Ok(nginx)
     }
 
@@ -88,12 +81,39 @@ impl Drop for Nginx {
     }
 }
 
-fn spawn(ns: &Netns, scratch: &Scratch) -> Result<Child> {
-    ns.command("nginx")
-        .arg("-p")
-        .arg(scratch.path())
-        .arg("-c")
-        .arg(scratch.join("nginx.conf"))
+/// Writes a configuration of nginx, as one process that keeps all its files in `scratch`; `http` is what it serves.
+///
+/// # Errors
+/// When the file cannot be written.
+pub fn configure(scratch: &Scratch, http: &str) -> Result<()> {
+    let dir = scratch.path().display();
+    let config = format!(
+        "daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/error.log;
+         events {{ worker_connections 8192; }}
+         http {{
+            access_log off;
+            client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;
+            uwsgi_temp_path {dir}/uwsgi; scgi_temp_path {dir}/scgi;
+            {http}
+         }}"
+    );
+    scratch.write("nginx.conf", config).map(drop)
+}
+
+/// nginx with what [`configure`] has written, not started yet.
+pub fn command(ns: &Netns, scratch: &Scratch) -> Command {
+    let mut command = ns.command("nginx");
+    command.arg("-p").arg(scratch.path());
+    command.arg("-c").arg(scratch.join("nginx.conf"));
+    command
+}
+
+/// Starts nginx with what [`configure`] has written.
+///
+/// # Errors
+/// When it is not installed.
+pub fn spawn(ns: &Netns, scratch: &Scratch) -> Result<Child> {
+    command(ns, scratch)
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()

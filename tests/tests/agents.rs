@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
 use lb_tests::{
     agent::Agent,
     client::run_many,
@@ -56,10 +56,7 @@ impl Rig {
     }
 
     fn backend(&self, name: &str) -> Result<Value> {
-        let service = self.site.daemon.cli().json("service show web")?;
-        let backends = service["backends"].as_array().context("backends")?;
-        let found = backends.iter().find(|backend| backend["name"] == name);
-        found.cloned().context("no such backend")
+        self.site.daemon.cli().backend("web", name)
     }
 
     fn wait_for(&self, what: &str, name: &str, is: impl Fn(&Value) -> bool) -> Result<()> {

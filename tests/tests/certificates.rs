@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    process::{Child, Stdio},
+    process::Child,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -11,6 +11,7 @@ use lb_tests::{
     config::Service,
     lane::Lane,
     netns::Netns,
+    nginx,
     scratch::Scratch,
     site::Site,
     topology::{Family, Shape},
@@ -49,21 +50,15 @@ impl Server {
         certificate(&scratch, expires)?;
         let dir = scratch.path().display();
         let [one, two] = addresses;
-        let config = format!(
-            "daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/error.log;
-             events {{ worker_connections 64; }}
-             http {{
-                access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f;
-                uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s;
-                server {{
-                   listen {one} ssl; listen {two} ssl http2;
-                   ssl_certificate {dir}/cert.pem; ssl_certificate_key {dir}/key.pem;
-                   location / {{ return 200 \"well\"; }}
-                }}
+        let server = format!(
+            "server {{
+                listen {one} ssl; listen {two} ssl http2;
+                ssl_certificate {dir}/cert.pem; ssl_certificate_key {dir}/key.pem;
+                location / {{ return 200 \"well\"; }}
              }}"
         );
-        scratch.write("nginx.conf", config)?;
-        let child = spawn(ns, &scratch)?;
+        nginx::configure(&scratch, &server)?;
+        let child = nginx::spawn(ns, &scratch)?;
         Ok(Self {
             ns: ns.clone(),
             scratch,
@@ -75,7 +70,7 @@ impl Server {
     fn renew(&mut self, expires: SystemTime) -> Result<()> {
         self.kill()?;
         certificate(&self.scratch, expires)?;
-        self.child = spawn(&self.ns, &self.scratch)?;
+        self.child = nginx::spawn(&self.ns, &self.scratch)?;
         Ok(())
     }
 
@@ -90,18 +85,6 @@ impl Drop for Server {
     fn drop(&mut self) {
         let _ = self.kill();
     }
-}
-
-fn spawn(ns: &Netns, scratch: &Scratch) -> Result<Child> {
-    ns.command("nginx")
-        .arg("-p")
-        .arg(scratch.path())
-        .arg("-c")
-        .arg(scratch.join("nginx.conf"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()
-        .context("start nginx")
 }
 
 /// A service for each kind of check with TLS that nginx answers, over both servers.

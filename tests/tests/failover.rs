@@ -127,11 +127,8 @@ impl Failover {
             &format!("backend b0 is {health}"),
             Duration::from_secs(20),
             || {
-                let service = cli.json("service show web")?;
-                let backends = service["backends"].as_array().context("backends")?;
-                Ok(backends
-                    .iter()
-                    .any(|b| b["name"] == "b0" && b["health"] == health))
+                let b0 = cli.backend("web", "b0")?;
+                Ok(b0["health"] == health)
             },
         )
     }

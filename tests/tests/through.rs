@@ -181,18 +181,7 @@ impl Site {
 
     /// What the last check of a backend said.
     fn detail(&self, service: &str, backend: &str) -> Result<String> {
-        let status = self.daemon.cli().json("status")?;
-        let services = status["services"].as_array().context("no services")?;
-        let named = |list: &Value, name: &str| {
-            list.as_array()
-                .into_iter()
-                .flatten()
-                .find(|item| item["name"] == name)
-                .cloned()
-        };
-        let service = services.iter().find(|found| found["name"] == service);
-        let backend = service.and_then(|service| named(&service["backends"], backend));
-        let backend = backend.context("no such backend")?;
+        let backend = self.daemon.cli().backend(service, backend)?;
         Ok(backend["last_check"]["detail"]
             .as_str()
             .unwrap_or_default()

@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, time::Duration};
 
 use anyhow::{Result, bail, ensure};
-use lb_tests::{lane::Lane, netns::Netns, scratch::Scratch};
+use lb_tests::{lane::Lane, netns::Netns, nginx, scratch::Scratch};
 use lb_userspace::health::{
     CheckError, Checker, Http2Checker, Http2Problem, HttpChecker, Latency, TlsChecker,
     settings::{HttpCheck, TlsCheck},
@@ -57,32 +57,20 @@ fn nginx_passes_and_fails_as_its_configuration_says() -> Result<()> {
     let scratch = Scratch::new()?;
     let dir = scratch.path().display();
     let trusted = certificate(&scratch)?;
-    let config = format!(
-        "daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/error.log;
-         events {{ worker_connections 64; }}
-         http {{
-            access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f;
-            uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s; keepalive_requests 4;
-            server {{
-               listen 127.0.0.1:80; listen 127.0.0.1:443 ssl;
-               listen 127.0.0.1:81 http2; listen 127.0.0.1:444 ssl http2;
-               ssl_certificate {dir}/cert.pem; ssl_certificate_key {dir}/key.pem;
-               location = /ok {{ return 200 \"all is well\"; }}
-               location = /bad {{ return 503 \"sorry\"; }}
-               location = /post {{ if ($request_method != POST) {{ return 405; }} return 204; }}
-               location = /cut {{ return 444; }}
-            }}
+    let server = format!(
+        "keepalive_requests 4;
+         server {{
+            listen 127.0.0.1:80; listen 127.0.0.1:443 ssl;
+            listen 127.0.0.1:81 http2; listen 127.0.0.1:444 ssl http2;
+            ssl_certificate {dir}/cert.pem; ssl_certificate_key {dir}/key.pem;
+            location = /ok {{ return 200 \"all is well\"; }}
+            location = /bad {{ return 503 \"sorry\"; }}
+            location = /post {{ if ($request_method != POST) {{ return 405; }} return 204; }}
+            location = /cut {{ return 444; }}
          }}"
     );
-    scratch.write("nginx.conf", config)?;
-    let mut nginx = ns.command("nginx");
-    let _nginx = Server::start(
-        nginx
-            .arg("-p")
-            .arg(scratch.path())
-            .arg("-c")
-            .arg(scratch.join("nginx.conf")),
-    )?;
+    nginx::configure(&scratch, &server)?;
+    let _nginx = Server::start(&mut nginx::command(&ns, &scratch))?;
 
     let port = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
     let (plain, secure, plain2, secure2) = (port(80), port(443), port(81), port(444));

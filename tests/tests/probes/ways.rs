@@ -3,7 +3,7 @@
 use std::{fs::File, net::SocketAddr, time::Duration};
 
 use anyhow::{Context, Result, ensure};
-use lb_tests::{lane::Lane, netns::Netns, scratch::Scratch};
+use lb_tests::{lane::Lane, netns::Netns, nginx, scratch::Scratch};
 use lb_userspace::health::{
     CertificateProblem, CheckError, Checker, Checkers, ConfiguredChecker, Stage,
     settings::{CheckKind, CheckSettings, DnsCheck, GrpcCheck, HttpCheck, RecordType, TlsCheck, Transport},
@@ -55,18 +55,14 @@ impl Servers {
         expired(&scratch)?;
         File::create(scratch.join("big"))?.set_len(900 << 10)?;
         File::create(scratch.join("endless"))?.set_len(1 << 40)?;
-        scratch.write("nginx.conf", nginx(&scratch))?;
+        nginx::configure(&scratch, &web(&scratch))?;
         let script = scratch.write("server.py", grpc::SERVER)?;
         let mut commands = [
-            ns.command("nginx"),
+            nginx::command(&ns, &scratch),
             ns.command("/usr/bin/python3"),
             ns.command("dnsmasq"),
         ];
-        let [web, calls, names] = &mut commands;
-        web.arg("-p")
-            .arg(scratch.path())
-            .arg("-c")
-            .arg(scratch.join("nginx.conf"));
+        let [_, calls, names] = &mut commands;
         calls.arg(script).arg(scratch.path());
         names.args([
             "--keep-in-foreground",
@@ -250,7 +246,7 @@ fn filter() -> String {
     format!("table inet ways {{ chain in {{ type filter hook input priority 0;\n{rules}}}\n}}")
 }
 
-fn nginx(scratch: &Scratch) -> String {
+fn web(scratch: &Scratch) -> String {
     let dir = scratch.path().display();
     let locations = format!(
         "location = /ok {{ return 200 \"all is well\"; }}
@@ -262,19 +258,14 @@ fn nginx(scratch: &Scratch) -> String {
          location / {{ return 404; }}"
     );
     format!(
-        "daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/error.log;
-         events {{ worker_connections 256; }}
-         http {{
-            access_log off; client_body_temp_path {dir}/b; proxy_temp_path {dir}/p; fastcgi_temp_path {dir}/f;
-            uwsgi_temp_path {dir}/u; scgi_temp_path {dir}/s; ssl_buffer_size 1k;
-            server {{
-               listen {HTTP}; listen {HTTPS} ssl; listen {H2C} http2; listen {H2} ssl http2;
-               ssl_certificate {dir}/cert.pem; ssl_certificate_key {dir}/key.pem; {locations}
-            }}
-            server {{
-               listen {EXPIRED} ssl http2;
-               ssl_certificate {dir}/expired.pem; ssl_certificate_key {dir}/expired-key.pem; {locations}
-            }}
+        "ssl_buffer_size 1k;
+         server {{
+            listen {HTTP}; listen {HTTPS} ssl; listen {H2C} http2; listen {H2} ssl http2;
+            ssl_certificate {dir}/cert.pem; ssl_certificate_key {dir}/key.pem; {locations}
+         }}
+         server {{
+            listen {EXPIRED} ssl http2;
+            ssl_certificate {dir}/expired.pem; ssl_certificate_key {dir}/expired-key.pem; {locations}
          }}"
     )
 }
