@@ -79,8 +79,12 @@ pub const MAX_INTERFACES: u32 = 16;
 /// Source NAT addresses per family.
 pub const MAX_SNAT_ADDRESSES: u32 = 16;
 
-/// Ports tried before a new flow is dropped with `snat_ports_exhausted`. Its next packet goes on behind them.
-pub const SNAT_PORT_TRIES: u32 = 64;
+/// Ports tried, one after the other in turn, for a new flow. The next search goes on behind them.
+pub const SNAT_PORT_TURNS: u32 = 32;
+
+/// Ports tried anywhere in the range when none of [`SNAT_PORT_TURNS`] is free, since flows that were opened together hold ports
+/// side by side, before the flow is dropped with `snat_ports_exhausted`.
+pub const SNAT_PORT_DRAWS: u32 = 32;
 
 /// IPv6 extension headers walked before a packet counts as not understood.
 pub const MAX_EXTENSION_HEADERS: u32 = 6;

@@ -4,11 +4,11 @@
 //! the states it is called in. As parts of their callers they would be most of the time that a start takes. They
 //! cannot take a reference to the room, so each looks it up for itself.
 
-use aya_ebpf::bindings::xdp_md;
+use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_get_prandom_u32};
 use lb_common::{
     addr::{NetPort, NetV4, NetV6},
     flow::{FORWARD, NatFlow, PROVEN, REPLY, Tuple},
-    limits::SNAT_PORT_TRIES,
+    limits::{SNAT_PORT_DRAWS, SNAT_PORT_TURNS},
     reason::Reason,
     service::Service,
     vlan::Tags,
@@ -78,15 +78,15 @@ extern "C" fn open_v6(
 /// [`try_port`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn try_port_v4() -> u32 {
-    try_port::<NetV4>()
+extern "C" fn try_port_v4(drawn: bool) -> u32 {
+    try_port::<NetV4>(drawn)
 }
 
 /// [`try_port`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn try_port_v6() -> u32 {
-    try_port::<NetV6>()
+extern "C" fn try_port_v6(drawn: bool) -> u32 {
+    try_port::<NetV6>(drawn)
 }
 
 /// Opens a flow for the client's packet: picks a backend, takes a source port, records both directions. `state` is
@@ -174,8 +174,8 @@ fn choose<A: Family>(
 #[inline(always)]
 pub(crate) fn take_port<A: Family>() -> Result<(), Reason> {
     let try_port = if A::IS_V6 { try_port_v6 } else { try_port_v4 };
-    for _ in 0..SNAT_PORT_TRIES {
-        match try_port() {
+    for tried in 0..SNAT_PORT_TURNS + SNAT_PORT_DRAWS {
+        match try_port(tried >= SNAT_PORT_TURNS) {
             TAKEN => {}
             other => return outcome(other),
         }
@@ -183,11 +183,11 @@ pub(crate) fn take_port<A: Family>() -> Result<(), Reason> {
     Err(Reason::SnatPortsExhausted)
 }
 
-/// Takes the source port whose turn it is if it is free: if this program can insert the reply entry. Completes both entries
-/// with it.
+/// Takes the source port whose turn it is, or one that is `drawn`, if it is free: if this program can insert the reply
+/// entry. Completes both entries with it.
 #[inline(always)]
-fn try_port<A: Family>() -> u32 {
-    match take::<A>() {
+fn try_port<A: Family>(drawn: bool) -> u32 {
+    match take::<A>(drawn) {
         Ok(true) => DONE,
         Ok(false) => TAKEN,
         Err(reason) => status(Err(reason)),
@@ -196,7 +196,7 @@ fn try_port<A: Family>() -> u32 {
 
 /// Whether the port was free.
 #[inline(always)]
-fn take<A: Family>() -> Result<bool, Reason> {
+fn take<A: Family>(drawn: bool) -> Result<bool, Reason> {
     let mut room = A::room()?;
     let Scratch { tuple, opening, .. } = &mut *room;
     let Opening {
@@ -211,8 +211,14 @@ fn take<A: Family>() -> Result<bool, Reason> {
     if slots == 0 {
         return Err(Reason::SnatPortsExhausted);
     }
+    let turn = if drawn {
+        // SAFETY: takes no arguments.
+        u64::from(unsafe { bpf_get_prandom_u32() })
+    } else {
+        maps::port_turn(forward.backend)?
+    };
     #[expect(clippy::cast_possible_truncation, reason = "less than `slots`")]
-    let slot = (maps::port_turn(forward.backend)? % u64::from(slots)) as u32;
+    let slot = (turn % u64::from(slots)) as u32;
     if addresses != 0 {
         forward.src = A::from_record(maps::snat_address(A::SNAT_BASE + slot / ports)?);
     }

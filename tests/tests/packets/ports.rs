@@ -69,13 +69,12 @@ fn a_port_just_freed_is_the_last_to_be_taken_again() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_nearly_full_range_gives_its_last_ports_within_a_few_packets() -> Result<()> {
-    const PORTS: u16 = 1000;
-    /// Every so many flows end; their clients open one each again.
-    const FREED: usize = 20;
-    /// A SYN comes again when it is not answered.
-    const PACKETS: usize = 3;
+/// A SYN comes again when it is not answered: packets within which a flow must have found a free port.
+const PACKETS: usize = 3;
+
+/// Fills a range of 400 ports, ends the flows of `ended`, and lets their clients open one each again.
+fn open_again(ended: &dyn Fn(usize) -> bool) -> Result<()> {
+    const PORTS: u16 = 400;
     let bench = Bench::new()?;
     bench.ports(3000..=2999 + PORTS)?;
     let clients = 40_000..40_000 + PORTS;
@@ -85,19 +84,32 @@ fn a_nearly_full_range_gives_its_last_ports_within_a_few_packets() -> Result<()>
         }
         Ok(())
     })?;
-    for client in clients.clone().step_by(FREED) {
-        bench.forget(client)?;
+    let ended = clients.enumerate().filter(|(i, _)| ended(*i));
+    let ended: Vec<u16> = ended.map(|(_, client)| client).collect();
+    for client in &ended {
+        bench.forget(*client)?;
     }
     bench.many(|runner| {
-        for client in clients.clone().step_by(FREED) {
+        for client in &ended {
             let mut opened = None;
             for _ in 0..PACKETS {
-                opened = opened.or(open(runner, client)?);
+                opened = opened.or(open(runner, *client)?);
             }
             ensure!(opened.is_some(), "flow {client} found no port");
         }
         Ok(())
     })
+}
+
+#[test]
+fn a_nearly_full_range_gives_its_last_ports_within_a_few_packets() -> Result<()> {
+    open_again(&|i| i % 20 == 0)
+}
+
+/// The turn comes to the first port, and to those after it that were opened with it and last.
+#[test]
+fn ports_in_use_side_by_side_are_passed_over() -> Result<()> {
+    open_again(&|i| i >= 200 && i % 2 == 0)
 }
 
 #[test]
