@@ -26,7 +26,7 @@ use lb_tests::{
     test_run::{Program, Runner},
 };
 use lb_userspace::{
-    datapath::{AttachOptions, BackendSignals, Datapath, Snapshot, WriterTask, XdpModeChoice},
+    datapath::{AttachOptions, BackendSignals, CheckPaths, Datapath, Snapshot, WriterTask, XdpModeChoice},
     plan::{Target, TargetBackend, TargetService},
     state::{
         guard::Guard,
@@ -112,6 +112,11 @@ impl Bench {
     /// Where it lives.
     pub(crate) fn ns(&self) -> &Netns {
         &self.ns
+    }
+
+    /// Ways of health checks into it, of which none is made yet.
+    pub(crate) fn check_paths(&self) -> CheckPaths {
+        self.datapath.check_paths()
     }
 
     pub(crate) fn map(&self, name: &str) -> Result<Map> {
