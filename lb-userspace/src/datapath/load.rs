@@ -66,7 +66,7 @@ impl Loader {
         Self {
             object,
             pins: pins.current(),
-            kept: Kept::new(pins.current(), pins.programs()),
+            kept: Kept::new(PROGRAM, pins.current(), pins.programs()),
             ready: None,
             loaded: [None, None],
         }
@@ -123,8 +123,18 @@ impl Loader {
     }
 }
 
-/// Loads the program of health checks, which shares the maps pinned below `pins`; returns it and its map of checks.
-pub(super) fn checks(mut object: Object, pins: &Path) -> Result<[OwnedFd; 2], DatapathError> {
+/// Loads the program of health checks, which shares the maps pinned below `pins`, or finds the one that an earlier daemon has
+/// left among `programs`; returns it and its map of checks.
+pub(super) fn checks(
+    mut object: Object,
+    pins: &Path,
+    programs: &Path,
+) -> Result<[OwnedFd; 2], DatapathError> {
+    let kept = Kept::new(CHECKS_PROGRAM, pins.to_owned(), programs.to_owned());
+    let found = kept.find(false).zip(kept.own_map(false, map_names::CHECKS));
+    if let Some((program, checks)) = found {
+        return Ok([program, checks]);
+    }
     let ready = prepare(&mut object, CHECKS_PROGRAM, pins)?;
     let program = loading::load_program(&NewProgram {
         name: CHECKS_PROGRAM,
@@ -142,6 +152,9 @@ pub(super) fn checks(mut object: Object, pins: &Path) -> Result<[OwnedFd; 2], Da
     let (_, checks) = maps
         .find(|(name, _)| name == map_names::CHECKS)
         .ok_or_else(|| DatapathError::BadObject(format!("it has no map {}", map_names::CHECKS)))?;
+    if let Err(error) = kept.keep(program.as_fd(), false) {
+        tracing::warn!(%error, "the program of health checks cannot be pinned: the next start takes longer");
+    }
     Ok([program, checks])
 }
 

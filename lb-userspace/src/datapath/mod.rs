@@ -168,7 +168,11 @@ impl Datapath {
     /// Ways of health checks into the forwarding path.
     pub fn check_paths(&self) -> CheckPaths {
         CheckPaths {
-            pins: [self.pins.base().to_owned(), self.pins.current()],
+            pins: [
+                self.pins.base().to_owned(),
+                self.pins.current(),
+                self.pins.programs(),
+            ],
             maps: Arc::clone(&self.maps),
             interfaces: Arc::clone(&self.interfaces),
             directory: self.directory.subscribe(),

@@ -133,14 +133,10 @@ impl Entry {
         bench.one_port(PORT)?;
         bench.change_backends(|backend| backend.ifindex = ELSEWHERE)?;
         let paths = bench.check_paths();
-        // Nothing is there before a check asks for its way.
-        open(&bench, &paths, V4, ways(V4)[0], Protocol::Tcp)?;
-        let links: Value = serde_json::from_str(&bench.ns().run("ip", &["-j", "link", "show", "lb-path0"])?)?;
-        let id = links[0]["xdp"]["prog"]["id"].as_u64();
-        let id = id.with_context(|| format!("no program: {links}"))?;
+        let id = program(&bench, &paths)?;
         Ok(Self {
             paths,
-            program: Program::by_id(id.try_into()?)?,
+            program: Program::by_id(id)?,
             bench,
         })
     }
@@ -189,6 +185,15 @@ impl Entry {
         ensure!(got.bytes() == sent.bytes(), "{name}: {:02x?}", got.bytes());
         Ok(())
     }
+}
+
+/// The number of the program on the way in, which is made if it is not there.
+fn program(bench: &Bench, paths: &CheckPaths) -> Result<u32> {
+    // Nothing is there before a check asks for its way.
+    open(bench, paths, V4, ways(V4)[0], Protocol::Tcp)?;
+    let links: Value = serde_json::from_str(&bench.ns().run("ip", &["-j", "link", "show", "lb-path0"])?)?;
+    let id = links[0]["xdp"]["prog"]["id"].as_u64();
+    Ok(id.with_context(|| format!("no program: {links}"))?.try_into()?)
 }
 
 fn open(bench: &Bench, paths: &CheckPaths, side: Side, way: Way, protocol: Protocol) -> Result<SocketAddr> {
@@ -339,6 +344,31 @@ fn a_check_whose_backend_is_another_now_goes_nowhere() -> Result<()> {
             bench.change_backends(|backend| backend.flags ^= IN_USE)?;
             entry.expect(way, "as it was again", &sent, &inner)?;
         }
+    }
+    Ok(())
+}
+
+/// Loading it takes longer than all else at the first check after a restart.
+#[test]
+fn a_restart_finds_the_program_of_checks_where_it_was_left() -> Result<()> {
+    let Entry { paths, bench, .. } = Entry::new()?;
+    let first = program(&bench, &paths)?;
+    drop(paths);
+    let paths = bench.check_paths();
+    let id = program(&bench, &paths)?;
+    ensure!(id == first, "loaded again");
+    // What it was told by the earlier daemon does not matter.
+    let again = Entry {
+        paths,
+        program: Program::by_id(id)?,
+        bench,
+    };
+    for side in FAMILIES {
+        let way = ways(side)[0];
+        let far = again.open(side, way, Protocol::Udp)?;
+        let sent = Frame::udp(SocketAddr::new(ends(side)[0], 40_000), far, 64, b"x");
+        let inner = Frame::udp(side.snat(PORT), side.backend(5353), 63, b"x");
+        again.expect(way, "by the one that was left", &sent, &inner)?;
     }
     Ok(())
 }

@@ -84,8 +84,8 @@ pub(in super::super) fn remove_leftovers(client: &mut Client, pins: &Path) -> io
 
 impl Device {
     /// Makes the pair in the network namespace of this thread and puts the program on it, which shares the maps below
-    /// `pins` with the balancer's. `current` are the pins of this version.
-    pub(super) fn new(pins: &Path, current: &Path) -> Result<Self, String> {
+    /// `pins` with the balancer's. `current` are the pins of this version, `programs` those of its programs.
+    pub(super) fn new(pins: &Path, current: &Path, programs: &Path) -> Result<Self, String> {
         let mut client = Client::new().map_err(|e| format!("cannot ask the kernel for interfaces: {e}"))?;
         remove_leftovers(&mut client, pins).map_err(|e| format!("cannot remove old interfaces: {e}"))?;
         let [near, far] = make(&mut client).map_err(|e| format!("cannot make a pair of interfaces: {e}"))?;
@@ -98,7 +98,7 @@ impl Device {
         device
             .configure(&alias(pins), near.ifindex, far.ifindex)
             .map_err(|e| format!("cannot configure interface {}: {e}", near.name))?;
-        device.program = Some(start(current, far.ifindex).map_err(|e| e.to_string())?);
+        device.program = Some(start(current, programs, far.ifindex).map_err(|e| e.to_string())?);
         Ok(device)
     }
 
@@ -211,8 +211,8 @@ fn ethtool(name: &str, command: u32, data: u32) -> io::Result<()> {
 
 /// Loads the program and puts it on an interface, in generic mode: so its packets leave by any interface, whatever its
 /// driver can do.
-fn start(pins: &Path, ifindex: u32) -> Result<Program, DatapathError> {
-    let [program, checks] = load::checks(object::parse()?, pins)?;
+fn start(pins: &Path, programs: &Path, ifindex: u32) -> Result<Program, DatapathError> {
+    let [program, checks] = load::checks(object::parse()?, pins, programs)?;
     let link = sys::create_xdp_link(program.as_fd(), ifindex, XdpMode::Generic).map_err(|e| {
         DatapathError::Attach {
             interface: format!("{ifindex}"),

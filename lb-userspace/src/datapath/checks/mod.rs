@@ -35,8 +35,8 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// The ways of health checks into the forwarding path. Nothing is made before the first check asks.
 pub struct CheckPaths {
-    /// The pin directory, and in it that of this version.
-    pub(super) pins: [PathBuf; 2],
+    /// The pin directory, in it that of this version, and in that the one of programs.
+    pub(super) pins: [PathBuf; 3],
     pub(super) maps: Arc<Maps>,
     pub(super) interfaces: Arc<[AttachedInterface]>,
     pub(super) directory: watch::Receiver<Arc<Directory>>,
@@ -150,8 +150,8 @@ impl CheckPaths {
             Entry::Unmade | Entry::Made(_) | Entry::Failed(..) => {}
         }
         *entry = Entry::Unmade;
-        let [pins, current] = self.pins.clone();
-        let device = task::spawn_blocking(move || Device::new(&pins, &current)).await;
+        let [pins, current, programs] = self.pins.clone();
+        let device = task::spawn_blocking(move || Device::new(&pins, &current, &programs)).await;
         match device.map_err(|e| e.to_string()).flatten() {
             Ok(device) => {
                 tracing::info!(interface = %device.name, "health checks go through the forwarding path");
