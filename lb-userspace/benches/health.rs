@@ -6,7 +6,7 @@ use std::{
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::Arc,
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use anyhow::Result;
@@ -195,16 +195,36 @@ fn concurrent_checks(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
     Ok(())
 }
 
-fn monitors(c: &mut Criterion) {
-    let config = MonitorConfig::new(([127, 0, 0, 1], 80).into(), &CheckSettings::default());
+/// Monitors as a program makes and asks them: of its settings, and again when they have checked.
+fn monitors(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
+    let (_taken, refused) = refusing(runtime)?;
+    let settings = CheckSettings::default();
+    let config = MonitorConfig::new(refused, &settings);
     let mut group = c.benchmark_group("health/monitor");
     group.bench_function("new and drop", |b| {
         b.iter(|| HealthCheckMonitor::new(TcpChecker, black_box(config)));
     });
+    group.bench_function("new and drop, with its config", |b| {
+        b.iter(|| HealthCheckMonitor::new(TcpChecker, MonitorConfig::new(refused, black_box(&settings))));
+    });
+    group.bench_function("new, start and drop", |b| {
+        // Its task is begun by no one: the runtime does not run meanwhile.
+        let _guard = runtime.enter();
+        b.iter(|| HealthCheckMonitor::new(TcpChecker, black_box(config)).start());
+        runtime.block_on(tokio::task::yield_now());
+    });
     let monitor = HealthCheckMonitor::new(TcpChecker, config);
+    // Outside of a runtime: it checks on a thread of its own. It has an error to tell of.
+    monitor.start()?;
+    let end = Instant::now() + TIMEOUT;
+    while monitor.stats().last_error.is_none() {
+        anyhow::ensure!(Instant::now() < end, "no check ends");
+        thread::yield_now();
+    }
     group.bench_function("is_healthy", |b| b.iter(|| black_box(&monitor).is_healthy()));
     group.bench_function("stats", |b| b.iter(|| black_box(&monitor).stats()));
     group.finish();
+    Ok(())
 }
 
 fn main() -> Result<()> {
@@ -215,7 +235,7 @@ fn main() -> Result<()> {
     floors(&mut criterion, &runtime)?;
     single_checks(&mut criterion, &runtime)?;
     concurrent_checks(&mut criterion, &runtime)?;
-    monitors(&mut criterion);
+    monitors(&mut criterion, &runtime)?;
     criterion.final_summary();
     Ok(())
 }

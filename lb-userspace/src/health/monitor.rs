@@ -73,15 +73,21 @@ pub struct MonitorStats {
 pub struct StartError(#[from] io::Error);
 
 /// Checks a target again and again, from [`HealthCheckMonitor::start`] until it is stopped or dropped.
+///
+/// One that was never started has no memory beside its own: programs that make many and start few pay for few.
 #[derive(Debug)]
 pub struct HealthCheckMonitor<C> {
-    shared: Arc<Shared<C>>,
+    config: MonitorConfig,
+    /// Until the first start.
+    checker: Mutex<Option<C>>,
+    /// From the first start on.
+    shared: OnceLock<Arc<Shared<C>>>,
 }
 
+/// What a monitor has in common with its task.
 #[derive(Debug)]
 struct Shared<C> {
     checker: C,
-    config: MonitorConfig,
     /// The verdict, a [`Health`] as [`code`] writes it.
     health: AtomicU8,
     seen: Mutex<Seen>,
@@ -98,14 +104,10 @@ struct Seen {
 impl<C: Checker> HealthCheckMonitor<C> {
     /// A monitor at rest. Does no I/O and starts nothing.
     pub fn new(checker: C, config: MonitorConfig) -> Self {
-        let shared = Shared {
-            checker,
-            config,
-            health: AtomicU8::new(code(Health::Unchecked)),
-            seen: Mutex::new(Seen::default()),
-        };
         Self {
-            shared: Arc::new(shared),
+            config,
+            checker: Mutex::new(Some(checker)),
+            shared: OnceLock::new(),
         }
     }
 
@@ -124,7 +126,10 @@ impl<C: Checker> HealthCheckMonitor<C> {
     /// # Errors
     /// When the shared thread cannot be made.
     pub fn start_after(&self, delay: Duration) -> Result<(), StartError> {
-        let mut seen = self.shared.seen();
+        let Some(shared) = self.shared() else {
+            return Err(StartError(io::Error::other("an earlier start has panicked")));
+        };
+        let mut seen = shared.seen();
         if seen.task.as_ref().is_some_and(|task| !task.is_finished()) {
             return Ok(());
         }
@@ -133,25 +138,37 @@ impl<C: Checker> HealthCheckMonitor<C> {
             Err(_) => shared_runtime()?,
         };
         seen.run += 1;
-        let task = runtime.spawn(watch(Arc::clone(&self.shared), seen.run, delay));
+        let task = runtime.spawn(watch(Arc::clone(shared), self.config, seen.run, delay));
         seen.task = Some(task.abort_handle());
         Ok(())
     }
 
+    /// What it has in common with its task, made when it is first needed; `None` where that was begun and not ended.
+    fn shared(&self) -> Option<&Arc<Shared<C>>> {
+        // Taken first: who comes second finds what the first has made.
+        let mut checker = self.checker.lock().unwrap_or_else(PoisonError::into_inner);
+        match checker.take() {
+            Some(checker) => Some(self.shared.get_or_init(|| Arc::new(Shared::new(checker)))),
+            None => self.shared.get(),
+        }
+    }
+
     /// Stops checking; a check in flight is given up.
     pub fn stop(&self) {
-        self.shared.stop();
+        if let Some(shared) = self.shared.get() {
+            shared.stop();
+        }
     }
 
     /// Whether the verdict is up: after the first success, and until `fall` consecutive failures. False while not
     /// running.
     pub fn is_healthy(&self) -> bool {
-        self.shared.health.load(Ordering::Acquire) == code(Health::Up)
+        self.word() == code(Health::Up)
     }
 
     /// The verdict; [`Health::Unchecked`] before the first result that counts, and while not running.
     pub fn health(&self) -> Health {
-        match self.shared.health.load(Ordering::Acquire) {
+        match self.word() {
             word if word == code(Health::Up) => Health::Up,
             word if word == code(Health::Down) => Health::Down,
             _ => Health::Unchecked,
@@ -160,7 +177,15 @@ impl<C: Checker> HealthCheckMonitor<C> {
 
     /// What it has seen since it was made.
     pub fn stats(&self) -> MonitorStats {
-        self.shared.seen().stats.clone()
+        let shared = self.shared.get();
+        shared.map_or_else(MonitorStats::default, |shared| shared.seen().stats.clone())
+    }
+
+    fn word(&self) -> u8 {
+        let shared = self.shared.get();
+        shared.map_or(code(Health::Unchecked), |shared| {
+            shared.health.load(Ordering::Acquire)
+        })
     }
 }
 
@@ -175,16 +200,18 @@ const fn code(health: Health) -> u8 {
 
 impl<C> Drop for HealthCheckMonitor<C> {
     fn drop(&mut self) {
-        self.shared.stop();
+        if let Some(shared) = self.shared.get() {
+            shared.stop();
+        }
     }
 }
 
-async fn watch<C: Checker>(shared: Arc<Shared<C>>, run: u64, delay: Duration) {
+async fn watch<C: Checker>(shared: Arc<Shared<C>>, config: MonitorConfig, run: u64, delay: Duration) {
     let MonitorConfig {
         target,
         policy,
         timeout,
-    } = shared.config;
+    } = config;
     if !delay.is_zero() {
         time::sleep(delay).await;
     }
@@ -203,6 +230,14 @@ async fn watch<C: Checker>(shared: Arc<Shared<C>>, run: u64, delay: Duration) {
 }
 
 impl<C> Shared<C> {
+    fn new(checker: C) -> Self {
+        Self {
+            checker,
+            health: AtomicU8::new(code(Health::Unchecked)),
+            seen: Mutex::new(Seen::default()),
+        }
+    }
+
     fn seen(&self) -> MutexGuard<'_, Seen> {
         // A panic elsewhere leaves counts that are off by one at most.
         self.seen.lock().unwrap_or_else(PoisonError::into_inner)
