@@ -1,7 +1,7 @@
 //! What results of checks, signals of flows and the passing of time mean for a verdict.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     time::{Instant, SystemTime},
 };
 
@@ -49,7 +49,7 @@ impl Engine {
         let events = check.judged(before, detail, last.at);
         self.board
             .write(|board| check.show(before, last.at, Some(&last), board));
-        self.note_breaker(no);
+        note_breaker(&mut self.breakers, no, check);
         events
     }
 
@@ -85,7 +85,7 @@ impl Engine {
             events.extend(check.judged(before, detail.unwrap_or_default(), now.wall));
             self.board
                 .write(|board| check.show(before, now.wall, None, board));
-            self.note_breaker(no);
+            note_breaker(&mut self.breakers, no, check);
         }
         events
     }
@@ -111,17 +111,16 @@ impl Engine {
                 events.extend(check.judged(before, detail, now.wall));
                 self.board
                     .write(|board| check.show(before, now.wall, None, board));
-                self.note_breaker(no);
+                note_breaker(&mut self.breakers, no, check);
             }
         }
         events
     }
+}
 
-    /// Remembers when the breaker of a check goes on by itself. Deadlines that are not in force any more are passed over.
-    fn note_breaker(&mut self, no: CheckNo) {
-        let deadline = self.checks.get(&no).and_then(|check| check.breaker.deadline());
-        self.breakers.extend(deadline.map(|at| (at, no)));
-    }
+/// Remembers when the breaker of a check goes on by itself. Deadlines that are not in force any more are passed over.
+fn note_breaker(breakers: &mut BTreeSet<(Instant, CheckNo)>, no: CheckNo, check: &Check) {
+    breakers.extend(check.breaker.deadline().map(|at| (at, no)));
 }
 
 impl Check {
