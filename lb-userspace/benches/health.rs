@@ -1,6 +1,7 @@
 //! Time of single checks, of concurrent ones, and of the library calls around them, all on loopback. Prints only.
 
 use std::{
+    future::Future,
     hint::black_box,
     io::{Read, Write},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
@@ -13,9 +14,14 @@ use anyhow::Result;
 use criterion::{Criterion, Throughput};
 use lb_userspace::health::{
     Checker, DnsChecker, HealthCheckMonitor, HttpChecker, MonitorConfig, Route, TcpChecker, TcpProbe,
+    check_all,
     settings::{CheckSettings, DnsCheck, HttpCheck},
 };
-use tokio::{net::TcpSocket, runtime::Runtime, task::JoinSet};
+use tokio::{
+    net::TcpSocket,
+    runtime::Runtime,
+    task::{JoinError, JoinSet},
+};
 
 const TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -157,9 +163,19 @@ fn single_checks(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
     Ok(())
 }
 
+/// Does `work` on one of the runtime's own threads, as a server does.
+fn on_thread<T: Send + 'static>(
+    runtime: &Runtime,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, JoinError> {
+    runtime.block_on(async { tokio::spawn(work).await })
+}
+
 /// Time of a whole round; the rate printed beside it is in checks.
 fn concurrent_checks(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
     let (_taken, refused) = refusing(runtime)?;
+    let all = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let tcp = Arc::new(TcpChecker);
     for count in [1_u32, 10, 100] {
         let web = answering(usize::try_from(count)?)?;
         let checkers = (0..count)
@@ -167,7 +183,7 @@ fn concurrent_checks(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
             .collect::<Result<Vec<Arc<HttpChecker>>>>()?;
         let mut group = c.benchmark_group(format!("health/concurrent {count}"));
         group.throughput(Throughput::Elements(count.into()));
-        group.bench_function("tcp refused", |b| {
+        group.bench_function("tcp refused, a task each", |b| {
             b.iter(|| {
                 runtime.block_on(async {
                     let mut checks = JoinSet::new();
@@ -178,18 +194,19 @@ fn concurrent_checks(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
                 })
             });
         });
-        group.bench_function("http kept", |b| {
-            b.iter(|| {
-                runtime.block_on(async {
-                    let mut checks = JoinSet::new();
-                    for checker in &checkers {
-                        let checker = Arc::clone(checker);
-                        checks.spawn(async move { checker.check(web, TIMEOUT).await });
-                    }
-                    checks.join_all().await
-                })
+        for (threads, runtime) in [("one thread", runtime), ("all processors", &all)] {
+            group.bench_function(format!("tcp refused, {threads}"), |b| {
+                let checks = vec![(Arc::clone(&tcp), refused); checkers.len()];
+                b.iter(|| on_thread(runtime, check_all(checks.clone(), TIMEOUT)));
             });
-        });
+            group.bench_function(format!("http kept, {threads}"), |b| {
+                let checks: Vec<_> = checkers
+                    .iter()
+                    .map(|checker| (Arc::clone(checker), web))
+                    .collect();
+                b.iter(|| on_thread(runtime, check_all(checks.clone(), TIMEOUT)));
+            });
+        }
         group.finish();
     }
     Ok(())

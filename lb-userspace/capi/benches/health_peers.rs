@@ -18,7 +18,7 @@ use std::net::SocketAddr;
 use anyhow::{Result, ensure};
 
 use callers::Callers;
-use ours::Kind;
+use ours::{Kind, On};
 use servers::Servers;
 
 /// Turns that each side takes. The least of each figure is printed: what else the machine does only ever adds to it.
@@ -76,21 +76,29 @@ impl Case {
         }
     }
 
-    /// Checks of both sides in turns: ours, and Go's where it has them.
-    fn measure(&self, servers: &Servers, callers: &Callers, concurrent: u32) -> Result<(Cost, Option<Cost>)> {
+    /// Checks of all sides in turns: ours in each of these ways, and Go's where it has them.
+    fn measure<const WAYS: usize>(
+        &self,
+        servers: &Servers,
+        callers: &Callers,
+        concurrent: u32,
+        ways: [On; WAYS],
+    ) -> Result<([Cost; WAYS], Option<Cost>)> {
         let address = self.address(servers);
         let fails = self.refused || matches!(self.kind, Kind::DnsMissing);
         let right = if fails { 100.0 } else { 0.0 };
-        let (mut ours, mut go) = (Vec::new(), Vec::new());
+        let (mut ours, mut go) = (ways.map(|_| Vec::new()), Vec::new());
         for _ in 0..TURNS {
-            let cost = ours::measure(self.kind, address, CHECKS, concurrent)?;
-            ensure!(
-                cost.failed == right,
-                "{}: {} % of ours failed",
-                self.name,
-                cost.failed
-            );
-            ours.push(cost);
+            for (on, costs) in ways.into_iter().zip(&mut ours) {
+                let cost = ours::measure(self.kind, address, CHECKS, concurrent, on)?;
+                ensure!(
+                    cost.failed == right,
+                    "{}: {} % of ours failed",
+                    self.name,
+                    cost.failed
+                );
+                costs.push(cost);
+            }
             if let Some(kind) = self.go {
                 let cost = callers.go_checks(kind, address, CHECKS, concurrent)?;
                 ensure!(
@@ -102,7 +110,7 @@ impl Case {
                 go.push(cost);
             }
         }
-        Ok((least(&ours).unwrap_or_default(), least(&go)))
+        Ok((ours.map(|costs| least(&costs).unwrap_or_default()), least(&go)))
     }
 }
 
@@ -124,7 +132,7 @@ fn single_checks(servers: &Servers, callers: &Callers) -> Result<()> {
     println!("\nOne check after the other, µs a check: the least of {TURNS} turns of {CHECKS}\n");
     println!("| check | ours | ours, CPU | Go | Go, CPU | ours / Go | CPU |\n|---|---|---|---|---|---|---|");
     for case in &CASES {
-        let (ours, go) = case.measure(servers, callers, 1)?;
+        let ([ours], go) = case.measure(servers, callers, 1, [On::One])?;
         let [clock, cpu, ratio, cpu_ratio] = go.map_or_else(Default::default, |go| {
             [
                 micro(go.clock),
@@ -145,24 +153,27 @@ fn single_checks(servers: &Servers, callers: &Callers) -> Result<()> {
 
 fn concurrent_checks(servers: &Servers, callers: &Callers) -> Result<()> {
     println!(
-        "\nRounds of so many at once, µs of the clock a check; ours on one thread, Go on all processors\n"
+        "\nRounds of so many at once, µs of the clock a check: ours on one thread and on all processors, Go on all\n"
     );
     println!(
-        "| check | at once | ours | Go | ours / Go | ours, CPU | Go, CPU |\n|---|---|---|---|---|---|---|"
+        "| check | at once | ours, one thread | ours | Go | ours / Go | CPU: ours, one thread | ours | Go |\n\
+         |---|---|---|---|---|---|---|---|---|"
     );
     for case in CASES
         .iter()
         .filter(|case| matches!(case.kind, Kind::Tcp | Kind::HttpKept))
     {
         for concurrent in [1, 10, 100, 1_000] {
-            let (ours, go) = case.measure(servers, callers, concurrent)?;
+            let ([one, ours], go) = case.measure(servers, callers, concurrent, [On::One, On::All])?;
             let go = go.unwrap_or_default();
             println!(
-                "| {} | {concurrent} | {} | {} | {:.2} | {} | {} |",
+                "| {} | {concurrent} | {} | {} | {} | {:.2} | {} | {} | {} |",
                 case.name,
+                micro(one.clock),
                 micro(ours.clock),
                 micro(go.clock),
                 ours.clock / go.clock,
+                micro(one.cpu),
                 micro(ours.cpu),
                 micro(go.cpu)
             );

@@ -35,7 +35,7 @@ pub use path::{CheckPath, Entrance, Opening, Paths};
 pub use probe::{
     Checker, Checkers, ConfiguredChecker, DnsChecker, ExecChecker, FRESH_EVERY, GrpcChecker, Http2Checker,
     HttpChecker, IcmpChecker, MAX_BODY_LIMIT, NoCheck, ProbeError, Route, TcpChecker, TcpProbe, TlsChecker,
-    UdpChecker, problems,
+    UdpChecker, check_all, problems,
 };
 pub use random::stable_hash;
 pub use report::Report;

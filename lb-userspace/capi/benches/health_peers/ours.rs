@@ -1,13 +1,13 @@
-//! Our checkers, as the library has them, on one thread.
+//! Our checkers, as the library has them, on one thread or on all processors.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration, time::Instant};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use lb_userspace::health::{
-    CheckError, Checker, DnsChecker, HttpChecker, Latency, Route, TcpProbe,
+    CheckError, Checker, DnsChecker, HttpChecker, Latency, Route, TcpProbe, check_all,
     settings::{CheckKind, DnsCheck, HttpCheck},
 };
-use tokio::task::JoinSet;
+use tokio::runtime::Builder;
 
 use crate::Cost;
 
@@ -82,63 +82,75 @@ enum Ours {
     Dns(DnsChecker),
 }
 
-impl Ours {
-    async fn check(&self, target: SocketAddr) -> Result<Latency, CheckError> {
+impl Checker for Ours {
+    async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
         match self {
-            Self::Tcp(checker) => checker.check(target, TIMEOUT).await,
-            Self::Http(checker) => checker.check(target, TIMEOUT).await,
-            Self::Dns(checker) => checker.check(target, TIMEOUT).await,
+            Self::Tcp(checker) => checker.check(target, timeout).await,
+            Self::Http(checker) => checker.check(target, timeout).await,
+            Self::Dns(checker) => checker.check(target, timeout).await,
         }
     }
+}
+
+/// Where checks run.
+#[derive(Clone, Copy)]
+pub(crate) enum On {
+    /// One thread.
+    One,
+    /// A runtime with a thread for each processor, as Go's.
+    All,
 }
 
 /// What `count` checks cost, `concurrent` at once: the next ones begin when all of them have ended.
-pub(crate) fn measure(kind: Kind, target: SocketAddr, count: u32, concurrent: u32) -> Result<Cost> {
-    let checkers = (0..concurrent)
-        .map(|_| Ok(Arc::new(kind.checker()?)))
+pub(crate) fn measure(kind: Kind, target: SocketAddr, count: u32, concurrent: u32, on: On) -> Result<Cost> {
+    let checks = (0..concurrent)
+        .map(|_| Ok((Arc::new(kind.checker()?), target)))
         .collect::<Result<Vec<_>>>()?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        round(&checkers, target).await;
-        let rounds = count.div_ceil(concurrent);
-        let checks = f64::from(rounds * concurrent);
-        let (begin, cpu) = (Instant::now(), thread_time());
-        let mut failed = 0;
-        for _ in 0..rounds {
-            failed += round(&checkers, target).await;
-        }
-        let (clock, cpu) = (begin.elapsed(), thread_time() - cpu);
-        Ok(Cost {
-            clock: clock.as_nanos() as f64 / checks,
-            cpu: cpu.as_nanos() as f64 / checks,
-            failed: f64::from(failed) * 100.0 / checks,
-        })
-    })
+    let runtime = match on {
+        On::One => Builder::new_current_thread().enable_all().build()?,
+        On::All => Builder::new_multi_thread().enable_all().build()?,
+    };
+    runtime
+        .block_on(async { tokio::spawn(rounds(checks, count)).await })
+        .context("a check panicked")
 }
 
-/// Checks once with each; returns how many failed.
-async fn round(checkers: &[Arc<Ours>], target: SocketAddr) -> u32 {
-    if let [only] = checkers {
-        return u32::from(only.check(target).await.is_err());
+/// Rounds of checks, one after the other.
+async fn rounds(checks: Vec<(Arc<Ours>, SocketAddr)>, count: u32) -> Cost {
+    round(&checks).await;
+    let concurrent = checks.len();
+    let rounds = count.div_ceil(u32::try_from(concurrent).unwrap_or(u32::MAX));
+    let (begin, cpu) = (Instant::now(), process_time());
+    let mut failed = 0;
+    for _ in 0..rounds {
+        failed += round(&checks).await;
     }
-    let mut checks = JoinSet::new();
-    for checker in checkers {
-        let checker = Arc::clone(checker);
-        checks.spawn(async move { checker.check(target).await.is_err() });
+    let (clock, cpu) = (begin.elapsed(), process_time() - cpu);
+    let checks = f64::from(rounds) * concurrent as f64;
+    Cost {
+        clock: clock.as_nanos() as f64 / checks,
+        cpu: cpu.as_nanos() as f64 / checks,
+        failed: failed as f64 * 100.0 / checks,
     }
-    checks.join_all().await.into_iter().map(u32::from).sum()
 }
 
-/// Processor time of this thread so far.
-fn thread_time() -> Duration {
+/// Makes each check once; returns how many failed.
+async fn round(checks: &[(Arc<Ours>, SocketAddr)]) -> usize {
+    if let [(only, target)] = checks {
+        return usize::from(only.check(*target, TIMEOUT).await.is_err());
+    }
+    let results = check_all(checks.to_vec(), TIMEOUT).await;
+    results.iter().filter(|result| result.is_err()).count()
+}
+
+/// Processor time of this process so far: no thread but those that check does anything meanwhile.
+fn process_time() -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: the clock is there since Linux 2.6.12, and the pointer is to a timespec.
-    unsafe { libc::clock_gettime(libc::CLOCK_THREAD_CPUTIME_ID, &mut time) };
+    unsafe { libc::clock_gettime(libc::CLOCK_PROCESS_CPUTIME_ID, &mut time) };
     Duration::new(
         time.tv_sec.try_into().unwrap_or_default(),
         time.tv_nsec.try_into().unwrap_or_default(),
