@@ -50,13 +50,26 @@ impl Report {
         self.answers_of(backend) as f64 / self.total().max(1) as f64
     }
 
+    /// Fails with the first errors unless there were none.
+    ///
+    /// # Errors
+    /// As said.
+    pub fn ensure_flawless(&self) -> Result<()> {
+        let (failed, answers) = (self.errors.len(), self.total());
+        let first: Vec<_> = self.errors.iter().take(5).collect();
+        ensure!(
+            failed == 0,
+            "{failed} failed, {answers} were answered, first: {first:?}"
+        );
+        Ok(())
+    }
+
     /// Fails with the first errors unless there were none and `expected` answers.
     ///
     /// # Errors
     /// As said.
     pub fn ensure_complete(&self, expected: u64) -> Result<()> {
-        let (failed, first) = (self.errors.len(), self.errors.iter().take(5).collect::<Vec<_>>());
-        ensure!(failed == 0, "{failed} of {expected} failed, first: {first:?}");
+        self.ensure_flawless()?;
         ensure!(
             self.total() == expected,
             "{} answers instead of {expected}",

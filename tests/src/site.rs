@@ -8,6 +8,7 @@ use crate::{
     config::{Service, file},
     daemon::Daemon,
     http::HttpServer,
+    nginx::Nginx,
     topology::{Family, Shape, Topology, device_counters},
     udp::UdpEcho,
 };
@@ -16,6 +17,8 @@ use crate::{
 pub const SERVICE_PORT: u16 = 80;
 /// Port of the backends' HTTP servers.
 pub const HTTP_PORT: u16 = 8080;
+/// Port of the backends' nginx servers, where a test has some.
+pub const NGINX_PORT: u16 = 8081;
 /// Port of the backends' UDP echo servers.
 pub const ECHO_PORT: u16 = 7007;
 
@@ -94,11 +97,24 @@ impl Site {
         )
     }
 
-    fn with_backends(&self, service: Service, family: Family, port: u16, weights: &[u32]) -> Service {
+    /// The service with one backend for each weight, from the first on, at this port.
+    #[must_use]
+    pub fn with_backends(&self, service: Service, family: Family, port: u16, weights: &[u32]) -> Service {
         let backends = self.net.backends.iter().zip(weights).enumerate();
         backends.fold(service, |service, (i, (host, weight))| {
             service.backend(&format!("b{i}"), host.socket(family, port), *weight)
         })
+    }
+
+    /// Starts an nginx on each backend.
+    ///
+    /// # Errors
+    /// As [`Nginx::start`].
+    pub fn nginx(&self, family: Family) -> Result<Vec<Nginx>> {
+        let hosts = self.net.backends.iter().enumerate();
+        hosts
+            .map(|(i, host)| Nginx::start(&host.ns, &format!("b{i}"), host.socket(family, NGINX_PORT)))
+            .collect()
     }
 
     /// Starts the daemon with these services.

@@ -7,8 +7,7 @@ use lb_tests::{
     client::{KeepAlive, http_requests, new_flows},
     config::file,
     lane::Lane,
-    nginx::Nginx,
-    site::{HTTP_PORT, Site},
+    site::{HTTP_PORT, NGINX_PORT, Site},
     topology::{Family, Shape},
     wait,
 };
@@ -16,8 +15,6 @@ use lb_tests::{
 const CONNECTIONS: usize = 200;
 /// Answers that each connection must have got before the next change: it has been served in the state between.
 const ROUNDS: u64 = 3;
-/// Port of the nginx servers.
-const NGINX_PORT: u16 = 8081;
 
 #[test]
 fn busy_connections_survive_every_change_and_the_death_of_the_daemon() -> Result<()> {
@@ -30,26 +27,15 @@ fn busy_connections_survive_every_change_and_the_death_of_the_daemon() -> Result
 
 fn survive_everything(family: Family) -> Result<()> {
     let site = Site::new(Shape::TwoArmed, 4)?;
-    let mut servers = Vec::new();
-    for (i, host) in site.net.backends.iter().enumerate() {
-        servers.push(Nginx::start(
-            &host.ns,
-            &format!("b{i}"),
-            host.socket(family, NGINX_PORT),
-        )?);
-    }
-    let address = |i: usize| site.net.backends[i].socket(family, NGINX_PORT);
-    let addresses = [address(0), address(1), address(2), address(3)];
+    let _servers = site.nginx(family)?;
     let target = site.service_address(family);
     let web = |weights: &[u32]| {
         let service = lb_tests::config::Service::tcp("web", target)
             .health("kind = \"tcp\"\ninterval = \"500ms\"\nfast_interval = \"200ms\"\ntimeout = \"5s\"");
-        let backends = weights.iter().zip(addresses).enumerate();
-        backends.fold(service, |s, (i, (weight, address))| {
-            s.backend(&format!("b{i}"), address, *weight)
-        })
+        site.with_backends(service, family, NGINX_PORT, weights)
     };
-    let mut site = site.start(&[web(&[1, 1, 1])])?;
+    let (at_first, later) = (web(&[1, 1, 1]), file(&[web(&[1, 3, 1, 1])]));
+    let mut site = site.start(&[at_first])?;
     let cli = site.daemon.cli();
     let load = KeepAlive::start(&site.net.client.ns, target, CONNECTIONS)?;
     load.wait_rounds(ROUNDS)?;
@@ -59,7 +45,7 @@ fn survive_everything(family: Family) -> Result<()> {
 
     cli.ok(&format!(
         "backend add web b3 --address {} --weight 2",
-        addresses[3]
+        site.net.backends[3].socket(family, NGINX_PORT)
     ))?;
     load.wait_rounds(ROUNDS)?;
     wait::until_true("the new backend takes flows", Duration::from_secs(10), || {
@@ -83,7 +69,7 @@ fn survive_everything(family: Family) -> Result<()> {
         "a removed backend takes no new flow"
     );
 
-    let path = site.daemon.write_config(&file(&[web(&[1, 3, 1, 1])]))?;
+    let path = site.daemon.write_config(&later)?;
     let dry = cli.ok(&format!("apply {} --dry-run", path.display()))?;
     assert!(dry.contains("b2"), "the diff names what changes: {dry}");
     let revision = cli.json("status")?["revision"].clone();
@@ -133,13 +119,7 @@ fn survive_everything(family: Family) -> Result<()> {
         report.total(),
         report.slowest
     );
-    ensure!(
-        report.errors.is_empty(),
-        "{} failed: {:?}",
-        report.errors.len(),
-        report.errors
-    );
-    Ok(())
+    report.ensure_flawless()
 }
 
 #[test]

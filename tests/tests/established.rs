@@ -102,13 +102,7 @@ fn survive_everything(family: Family) -> Result<()> {
         report.total(),
         report.slowest
     );
-    ensure!(
-        report.errors.is_empty(),
-        "{} failed: {:?}",
-        report.errors.len(),
-        report.errors
-    );
-    Ok(())
+    report.ensure_flawless()
 }
 
 #[test]
@@ -144,8 +138,7 @@ fn come_to_rest(family: Family) -> Result<()> {
         "flows of the owner before are kept for as long as they last"
     );
     load.wait_rounds(ROUNDS)?;
-    let report = load.stop()?;
-    ensure!(report.errors.is_empty(), "{:?}", report.errors);
+    load.stop()?.ensure_flawless()?;
     // Three windows after the last packet nothing is left.
     wait::until_true("all records are gone", LIMIT, || Ok(site.flows(tracked)? == 0.0))
 }
@@ -163,9 +156,7 @@ fn a_service_that_records_every_flow_counts_and_spreads_them_evenly() -> Result<
     site.daemon.cli().ok("backend drain web b0")?;
     load.wait_rounds(ROUNDS)?;
     ensure!(new_flows(&site.net.client.ns, site.target, 10_000)?("b1") == 100);
-    let report = load.stop()?;
-    ensure!(report.errors.is_empty(), "{:?}", report.errors);
-    Ok(())
+    load.stop()?.ensure_flawless()
 }
 
 #[test]

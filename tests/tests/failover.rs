@@ -18,7 +18,7 @@ use lb_tests::{
     http::{connect, connect_within, exchange},
     lane::Lane,
     nginx::Nginx,
-    site::Site,
+    site::{NGINX_PORT, Site},
     topology::{Family, Shape},
     wait,
 };
@@ -39,8 +39,6 @@ const RECOVERY: Duration =
 const SCHEDULING: Duration = Duration::from_millis(700);
 /// A client of the steady load gives up after this, so that a dead backend does not keep the load from going on.
 const IMPATIENCE: Duration = Duration::from_millis(100);
-/// Port of the nginx servers.
-const NGINX_PORT: u16 = 8081;
 /// Source ports below are the balancer's translated clients, above are its own health checks.
 const LAST_SNAT_PORT: u16 = 32_767;
 
@@ -98,7 +96,7 @@ impl Failover {
     fn start(family: Family) -> Result<Self> {
         let site = Site::new(Shape::TwoArmed, 2)?;
         let target = site.service_address(family);
-        let mut service = Service::tcp("web", target).health(&format!(
+        let service = Service::tcp("web", target).health(&format!(
             "kind = \"http\"\ninterval = \"{}ms\"\nfast_interval = \"{}ms\"\ndown_interval_max = \"{}ms\"\n\
              timeout = \"{}ms\"\nfall = {FALL}\nrise = {RISE}\njitter = 0.0",
             INTERVAL.as_millis(),
@@ -106,15 +104,10 @@ impl Failover {
             INTERVAL.as_millis(),
             TIMEOUT.as_millis(),
         ));
-        let mut servers = Vec::new();
-        for (i, host) in site.net.backends.iter().enumerate() {
-            let (name, address) = (format!("b{i}"), host.socket(family, NGINX_PORT));
-            servers.push(Nginx::start(&host.ns, &name, address)?);
-            service = service.backend(&name, address, 1);
-        }
+        let service = site.with_backends(service, family, NGINX_PORT, &[1, 1]);
         let failover = Self {
+            servers: site.nginx(family)?,
             site: site.start(&[service])?,
-            servers,
             target,
         };
         failover.wait_health("up")?;

@@ -154,8 +154,7 @@ fn a_flooded_service_costs_neither_others_nor_its_own_other_clients_their_flows(
         }
         http_requests(client, target, 10_000, 100, 8)?.ensure_complete(100)?;
         load.wait_rounds(3)?;
-        let report = load.stop()?;
-        ensure!(report.errors.is_empty(), "{:?}", report.errors);
+        load.stop()?.ensure_flawless()?;
     }
     Ok(())
 }

@@ -117,7 +117,5 @@ fn a_full_flow_table_refuses_new_flows_by_name_and_keeps_the_known_ones() -> Res
     // The operator still governs, and flows that were known before are served to the end.
     site.daemon.cli().ok("service remove flooded")?;
     load.wait_rounds(3)?;
-    let report = load.stop()?;
-    ensure!(report.errors.is_empty(), "{:?}", report.errors);
-    Ok(())
+    load.stop()?.ensure_flawless()
 }

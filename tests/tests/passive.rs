@@ -9,14 +9,12 @@ use lb_tests::{
     http::{connect, connect_within, exchange},
     lane::Lane,
     nginx::Nginx,
-    site::Site,
+    site::{NGINX_PORT, Site},
     topology::{Family, Shape},
     wait,
 };
 use serde_json::Value;
 
-/// Port of the nginx servers.
-const NGINX_PORT: u16 = 8081;
 /// For what takes seconds when all goes well.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Longer than a client waits before it repeats its SYN.
@@ -33,16 +31,11 @@ impl Rig {
     fn start(family: Family, health: &str) -> Result<Self> {
         let site = Site::new(Shape::TwoArmed, 2)?;
         let health = format!("kind = \"tcp\"\ninterval = \"1h\"\ndown_interval_max = \"1h\"\n{health}");
-        let mut service = Service::tcp("web", site.service_address(family)).health(&health);
-        let mut servers = Vec::new();
-        for (i, host) in site.net.backends.iter().enumerate() {
-            let (name, address) = (format!("b{i}"), host.socket(family, NGINX_PORT));
-            servers.push(Nginx::start(&host.ns, &name, address)?);
-            service = service.backend(&name, address, 1);
-        }
+        let service = Service::tcp("web", site.service_address(family)).health(&health);
+        let service = site.with_backends(service, family, NGINX_PORT, &[1, 1]);
         let rig = Self {
+            servers: site.nginx(family)?,
             site: site.start(&[service])?,
-            servers,
             family,
         };
         for name in ["b0", "b1"] {

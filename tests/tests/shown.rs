@@ -7,14 +7,12 @@ use lb_tests::{
     config::Service,
     lane::Lane,
     nginx::Nginx,
-    site::Site,
+    site::{NGINX_PORT, Site},
     topology::{Family, Shape},
     wait,
 };
 use serde_json::Value;
 
-/// Port of the nginx server.
-const NGINX_PORT: u16 = 8081;
 /// For what takes seconds when all goes well.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Checks to wait for, far more than verdicts.
