@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::{Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use hyper::Method;
 
 use super::{
@@ -45,18 +45,8 @@ pub(super) enum BackendCommand {
         /// Where packets go; port 0 keeps the packet's own
         #[arg(long, value_name = "IP:PORT")]
         address: SocketAddr,
-        /// Share of new flows, relative to the other backends; 0 takes none [default: 100]
-        #[arg(long, value_name = "N")]
-        weight: Option<u16>,
-        /// Mode of its own [default: the service's]
-        #[arg(long, value_name = "MODE")]
-        mode: Option<String>,
-        /// What connection ids of QUIC name it by, in hexadecimal; may be given several times
-        #[arg(long, value_name = "HEX")]
-        server_id: Vec<String>,
-        /// Port of its agent; 0: it has none [default: that of the service's agents]
-        #[arg(long, value_name = "N")]
-        agent_port: Option<u16>,
+        #[command(flatten)]
+        keys: Keys,
         #[command(flatten)]
         change: ChangeFlags,
     },
@@ -69,18 +59,8 @@ pub(super) enum BackendCommand {
         /// Where packets go
         #[arg(long, value_name = "IP:PORT")]
         address: Option<SocketAddr>,
-        /// Share of new flows, relative to the other backends; 0 takes none
-        #[arg(long, value_name = "N")]
-        weight: Option<u16>,
-        /// Mode of its own
-        #[arg(long, value_name = "MODE")]
-        mode: Option<String>,
-        /// What connection ids of QUIC name it by, in hexadecimal; may be given several times
-        #[arg(long, value_name = "HEX")]
-        server_id: Vec<String>,
-        /// Port of its agent; 0: it has none [default: that of the service's agents]
-        #[arg(long, value_name = "N")]
-        agent_port: Option<u16>,
+        #[command(flatten)]
+        keys: Keys,
         #[command(flatten)]
         change: ChangeFlags,
     },
@@ -146,6 +126,23 @@ pub(super) enum BackendCommand {
     },
 }
 
+/// What a backend is but for its address.
+#[derive(Debug, Args)]
+pub(super) struct Keys {
+    /// Share of new flows, relative to the other backends; 0 takes none [default of a new one: 100]
+    #[arg(long, value_name = "N")]
+    weight: Option<u16>,
+    /// Mode of its own [default of a new one: the service's]
+    #[arg(long, value_name = "MODE")]
+    mode: Option<String>,
+    /// What connection ids of QUIC name it by, in hexadecimal; may be given several times
+    #[arg(long, value_name = "HEX")]
+    server_id: Vec<String>,
+    /// Port of its agent; 0: it has none [default of a new one: that of the service's agents]
+    #[arg(long, value_name = "N")]
+    agent_port: Option<u16>,
+}
+
 /// What can be reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(super) enum ReportedHealth {
@@ -172,7 +169,7 @@ impl BackendCommand {
                         ReportedHealth::Up => Reported::Up,
                         ReportedHealth::Down => Reported::Down,
                     },
-                    ttl_ms: ttl.map(|ttl| u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX)),
+                    ttl_ms: ttl.map(millis),
                     detail,
                 };
                 let path = format!("/v1/services/{service}/backends/{name}/report");
@@ -183,19 +180,16 @@ impl BackendCommand {
                 service,
                 name,
                 address,
-                weight,
-                mode,
-                server_id,
-                agent_port,
+                keys,
                 change,
             } => {
                 let spec = BackendSpec {
                     name: name.to_string(),
                     address: address.to_string(),
-                    weight,
-                    mode,
-                    server_ids: (!server_id.is_empty()).then_some(server_id),
-                    agent_port,
+                    weight: keys.weight,
+                    mode: keys.mode,
+                    server_ids: (!keys.server_id.is_empty()).then_some(keys.server_id),
+                    agent_port: keys.agent_port,
                 };
                 let path = change.path(format!("/v1/services/{service}/backends"));
                 client.change(Method::POST, &path, Some(&spec)).await?
@@ -204,18 +198,15 @@ impl BackendCommand {
                 service,
                 name,
                 address,
-                weight,
-                mode,
-                server_id,
-                agent_port,
+                keys,
                 change,
             } => {
                 let patch = BackendPatch {
                     address: address.map(|address| address.to_string()),
-                    weight,
-                    mode,
-                    server_ids: (!server_id.is_empty()).then_some(server_id),
-                    agent_port,
+                    weight: keys.weight,
+                    mode: keys.mode,
+                    server_ids: (!keys.server_id.is_empty()).then_some(keys.server_id),
+                    agent_port: keys.agent_port,
                     ..BackendPatch::default()
                 };
                 if patch == BackendPatch::default() {
@@ -232,8 +223,7 @@ impl BackendCommand {
                 change,
             } => {
                 let patch = BackendPatch {
-                    deadline_ms: deadline
-                        .map(|deadline| u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX)),
+                    deadline_ms: deadline.map(millis),
                     ..admin(Admin::Draining)
                 };
                 let changed = patch_backend(&client, &service, &name, change, &patch).await?;
@@ -352,4 +342,8 @@ fn say(context: &Context, text: &str) -> Result<(), CliError> {
         Output::Json => Ok(()),
         Output::Table | Output::Wide => print(text),
     }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
