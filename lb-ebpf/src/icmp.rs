@@ -75,6 +75,7 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
         tuple,
         known: flow,
         spare_key: outer,
+        service,
         limit,
         ..
     } = &mut *room;
@@ -111,8 +112,12 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
     }
     signals::error_about::<A>(message.type_, message.code);
     *header = *ip;
+    // One that is too big is counted by whom it names here.
+    service.id = flow.service;
     let sent = send(packet, ip, flow, limit);
-    if let Err(reason) = sent {
+    if let Err(reason) = sent
+        && reason != Reason::TooBig
+    {
         maps::count_service_drop(flow.service, reason);
     }
     Ok(Way::Ends(verdict::reason(sent)))

@@ -206,6 +206,20 @@ impl Packet {
         self.frame_len + self.tags.len()
     }
 
+    /// The frame of this run, which is known to lie in one buffer and to have no tags: its length without a call.
+    #[inline(always)]
+    pub(crate) fn in_one_buffer(ctx: *mut xdp_md) -> Self {
+        let mut packet = Self {
+            ctx,
+            tags: Tags::NONE,
+            frame_len: 0,
+        };
+        #[expect(clippy::cast_possible_truncation, reason = "frames are of some KiB")]
+        let frame_len = packet.linear_len() as u32;
+        packet.frame_len = frame_len;
+        packet
+    }
+
     /// The program's context, for helpers that ask for it.
     #[inline(always)]
     pub(crate) fn context(&self) -> *mut xdp_md {
@@ -326,6 +340,17 @@ impl Packet {
         };
         #[expect(clippy::cast_possible_truncation, reason = "words of 32 bits")]
         Some(words.map(|word| u32::from_be(word as u32)))
+    }
+
+    /// 32-bit words from an even `offset` on, as they stand in memory: one load each, as in [`Self::put`]. `None` if they do
+    /// not lie in the linear part.
+    #[inline(always)]
+    pub(crate) fn raw_words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+        let start = self.pointer::<[u32; N]>(offset)?.cast::<u32>();
+        // SAFETY: in bounds, as just checked. Where a machine asks for alignment, the verifier refuses the program.
+        Some(core::array::from_fn(|index| unsafe {
+            ptr::read_volatile(start.add(index))
+        }))
     }
 
     /// Writes 32-bit words, as they stand in memory, to an even offset. One store each: through [`Self::at`] they would

@@ -22,7 +22,7 @@ use network_types::{
 use crate::{
     budget,
     family::Family,
-    maps,
+    maps::{self, Scratch},
     packet::{MACS_LEN, Macs, Packet},
     parse::{self, Ip, Protocol},
     service,
@@ -106,32 +106,41 @@ pub(crate) fn too_big<A: Family>(packet: &Packet) -> Reason {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn too_big_v4(ctx: *mut xdp_md) -> u32 {
-    let (Ok(reason) | Err(reason)) = try_too_big::<NetV4>(&Packet::new(ctx));
-    reason as u32
+    told::<NetV4>(&Packet::in_one_buffer(ctx)) as u32
 }
 
 /// [`too_big`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn too_big_v6(ctx: *mut xdp_md) -> u32 {
-    let (Ok(reason) | Err(reason)) = try_too_big::<NetV6>(&Packet::new(ctx));
-    reason as u32
+    told::<NetV6>(&Packet::in_one_buffer(ctx)) as u32
+}
+
+/// Tells the sender, and counts for the service what has become of the packet. Both header and service are in the room.
+#[inline(always)]
+fn told<A: Reply>(packet: &Packet) -> Reason {
+    let room = match A::room() {
+        Ok(room) => room,
+        Err(reason) => return reason,
+    };
+    let (Ok(reason) | Err(reason)) = try_too_big(packet, &room);
+    maps::count_service_drop(room.service.id, reason);
+    reason
 }
 
 /// Whether or not an IPv4 packet has DF: nobody here fragments it, and its sender can.
 #[inline(always)]
-fn try_too_big<A: Reply>(packet: &Packet) -> Result<Reason, Reason> {
-    let ip = A::parse(packet)?;
-    let room = A::room()?;
+fn try_too_big<A: Reply>(packet: &Packet, room: &Scratch<A>) -> Result<Reason, Reason> {
     // As for other messages; and none is sent about an error, or before a limit is known.
-    if ip.protocol == Protocol::Icmp || !room.tuple.src.is_host() || room.limit.get() == 0 {
+    if room.ip.protocol == Protocol::Icmp || !room.tuple.src.is_host() || room.limit.get() == 0 {
         return Err(Reason::TooBig);
     }
-    service::find(room);
-    if !room.service.is_some() || !budget::admit_message(room.service.id)? {
+    if !budget::admit_message(room.service.id)? {
         return Err(Reason::TooBig);
     }
-    send_error::<A>(packet, A::TOO_BIG, room.limit.get().to_be())?;
+    // As part of this function: one call less, and the packet is parsed already.
+    let kind = u16::from_ne_bytes(A::TOO_BIG);
+    error::<A>(packet, room.ip.len(), kind.into(), room.limit.get().to_be())?;
     Ok(Reason::TooBigAnswered)
 }
 
@@ -204,23 +213,30 @@ const SENT: Reason = Reason::SentBack;
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn error_v4(ctx: *mut xdp_md, kind: u32, rest: u32) -> u32 {
-    error::<NetV4>(&Packet::new(ctx), kind, rest).map_or_else(|reason| reason, |()| SENT) as u32
+    parsed::<NetV4>(&Packet::new(ctx), kind, rest).map_or_else(|reason| reason, |()| SENT) as u32
 }
 
 /// [`send_error`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn error_v6(ctx: *mut xdp_md, kind: u32, rest: u32) -> u32 {
-    error::<NetV6>(&Packet::new(ctx), kind, rest).map_or_else(|reason| reason, |()| SENT) as u32
+    parsed::<NetV6>(&Packet::new(ctx), kind, rest).map_or_else(|reason| reason, |()| SENT) as u32
 }
 
 #[inline(always)]
-fn error<A: Reply>(packet: &Packet, kind: u32, rest: u32) -> Result<(), Reason> {
-    const ICMP: usize = Icmpv4Hdr::LEN;
-    let ip = A::parse(packet)?;
+fn parsed<A: Reply>(packet: &Packet, kind: u32, rest: u32) -> Result<(), Reason> {
+    error::<A>(packet, A::parse(packet)?.len(), kind, rest)
+}
+
+/// Bytes of the header of an ICMP error.
+const ICMP: usize = Icmpv4Hdr::LEN;
+
+/// [`send_error`] about an IP packet of so many bytes.
+#[inline(always)]
+fn error<A: Reply>(packet: &Packet, ip_len: usize, kind: u32, rest: u32) -> Result<(), Reason> {
     let linear = packet.linear_len() - EthHdr::LEN;
     // Whole words, since that is what is summed up.
-    let quoted = ip.len().min(linear).min(A::ERROR_LEN - A::LEN - ICMP) & !3;
+    let quoted = ip_len.min(linear).min(A::LONGEST_QUOTE) & !3;
     let macs = packet.macs().ok_or(Reason::Internal)?;
     let more = A::LEN + ICMP;
     #[expect(
@@ -241,9 +257,18 @@ fn error<A: Reply>(packet: &Packet, kind: u32, rest: u32) -> Result<(), Reason> 
     } else {
         Sum::ZERO
     };
-    let seed = sum_quote(packet, quote, quoted).ok_or(Reason::Internal)?;
+    // Most packets that do not fit are longer than what may be quoted.
+    let quote_sum = if quoted == A::LONGEST_QUOTE {
+        A::sum_longest(packet, quote)
+    } else {
+        sum_quote(packet, quote, quoted).map(|seed| Sum::ZERO.add32(seed))
+    };
+    let quote_sum = quote_sum.ok_or(Reason::Internal)?;
     let [kind, code, ..] = kind.to_ne_bytes();
-    sum = sum_of(sum.add32(seed), &[u32::from_ne_bytes([kind, code, 0, 0]), rest]);
+    sum = sum_of(
+        sum.plus(quote_sum),
+        &[u32::from_ne_bytes([kind, code, 0, 0]), rest],
+    );
     let [check_low, check_high] = (!sum.fold()).to_ne_bytes();
 
     ethernet::<A>(packet, macs)?;
@@ -321,8 +346,11 @@ trait Reply: Family {
     const PORT_UNREACHABLE: [u8; 2];
     /// Type and code of "fragmentation needed" (RFC 1191) or "packet too big" (RFC 4443), whose second word is the size.
     const TOO_BIG: [u8; 2];
-    /// Bytes of an ICMP error at most, from the IP header on.
-    const ERROR_LEN: usize;
+    /// Bytes of a packet that an ICMP error quotes at most.
+    const LONGEST_QUOTE: usize;
+
+    /// The sum of as many, from `at` on.
+    fn sum_longest(packet: &Packet, at: usize) -> Option<Sum>;
 
     /// Writes the IP header of a packet that answers the one of `tuple` and carries `len` bytes.
     fn write_header(
@@ -339,7 +367,15 @@ impl Reply for NetV4 {
     const ICMP: IpProto = IpProto::Icmp;
     const PORT_UNREACHABLE: [u8; 2] = [3, 3];
     const TOO_BIG: [u8; 2] = [3, 4];
-    const ERROR_LEN: usize = ICMP_ERROR_V4;
+    const LONGEST_QUOTE: usize = ICMP_ERROR_V4 - Self::LEN - ICMP;
+
+    #[inline(always)]
+    fn sum_longest(packet: &Packet, at: usize) -> Option<Sum> {
+        const REST: usize = (NetV4::LONGEST_QUOTE - 512) / 4;
+        let sum = Sum::ZERO.add32(packet.sum::<512>(at, 0)?);
+        // Cheaper than one more call.
+        Some(sum_of(sum, &packet.raw_words::<REST>(at + 512)?))
+    }
 
     #[inline(always)]
     fn write_header(
@@ -372,7 +408,14 @@ impl Reply for NetV6 {
     const ICMP: IpProto = IpProto::Ipv6Icmp;
     const PORT_UNREACHABLE: [u8; 2] = [1, 4];
     const TOO_BIG: [u8; 2] = [2, 0];
-    const ERROR_LEN: usize = ICMP_ERROR_V6;
+    const LONGEST_QUOTE: usize = ICMP_ERROR_V6 - Self::LEN - ICMP;
+
+    #[inline(always)]
+    fn sum_longest(packet: &Packet, at: usize) -> Option<Sum> {
+        const REST: usize = NetV6::LONGEST_QUOTE - 1024;
+        let seed = packet.sum::<512>(at + 512, packet.sum::<512>(at, 0)?)?;
+        Some(Sum::ZERO.add32(packet.sum::<REST>(at + 1024, seed)?))
+    }
 
     #[inline(always)]
     fn write_header(

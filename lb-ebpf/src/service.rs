@@ -248,9 +248,17 @@ pub(crate) fn has_wildcard() -> bool {
 #[inline(always)]
 fn counted(service: ServiceId, outcome: Result<Verdict, Reason>) -> Result<Verdict, Reason> {
     if let Err(reason) = outcome {
-        count_drop(service, reason);
+        count_end(service, reason);
     }
     outcome
+}
+
+/// As [`count_drop`], but for what [`crate::reply`] has yet to do something about, and counts then.
+#[inline(always)]
+pub(crate) fn count_end(service: ServiceId, reason: Reason) {
+    if reason != Reason::TooBig {
+        count_drop(service, reason);
+    }
 }
 
 /// Counts a drop for the service, if it is one.

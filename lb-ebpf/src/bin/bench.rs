@@ -8,13 +8,15 @@ mod entry {
     use aya_ebpf::{
         Global,
         bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, xdp_action},
-        btf_maps::{Array, HashMap, PerCpuArray, ProgramArray},
+        btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, ProgramArray},
         helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
         macros::{btf_map, xdp},
         programs::XdpContext,
     };
     use lb_common::{
+        budget::Buckets,
         flow::{NatFlowV4, NatFlowV6, TupleV4, TupleV6},
+        limits::MAX_SERVICES,
         ring_slot::RingSlot,
     };
 
@@ -52,6 +54,9 @@ mod entry {
     /// Bytes that an answer of the program has before the packet that it quotes.
     #[unsafe(no_mangle)]
     static QUOTED_AFTER: Global<u32> = Global::new(0);
+    /// Bytes of such an answer's frame.
+    #[unsafe(no_mangle)]
+    static ANSWER: Global<u32> = Global::new(0);
     /// Packets less one; their number is a power of two.
     #[unsafe(no_mangle)]
     static MASK: Global<u32> = Global::new(0);
@@ -63,8 +68,25 @@ mod entry {
         (start + size_of::<[u64; WORDS]>() <= ctx.data_end()).then_some(start as *mut _)
     }
 
+    /// The program's buckets, which [`wrapper_quoted`] fills.
+    #[btf_map]
+    static REFILLED: ArrayOfMaps<Array<Buckets, { MAX_SERVICES as usize }>, 1> = ArrayOfMaps::new();
+    /// The service whose buckets those are.
+    const SERVICE: u32 = 1;
+
+    /// Bytes of the frame. To the compiler of any number: it would count with pointers in 32 bits, which the verifier
+    /// refuses.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "frames are of some KiB")]
+    fn length(ctx: &XdpContext) -> u32 {
+        core::hint::black_box(ctx.data_end() - ctx.data()) as u32
+    }
+
     /// Bytes of the frame that a run begins with; see [`wrapper_whole`].
     const FRAME: usize = 128;
+    /// The same of [`wrapper_quoted`].
+    #[unsafe(no_mangle)]
+    static LONG_FRAME: Global<u32> = Global::new(0);
 
     /// Writes the next packet over the frame and calls the program under test.
     #[xdp(frags)]
@@ -86,18 +108,24 @@ mod entry {
         run(&ctx)
     }
 
-    /// As [`wrapper`], for programs that quote a packet in an answer: takes away what the run before put before the frame,
-    /// and puts back what it cut off.
+    /// As [`wrapper`], for programs that answer a packet, and perhaps quote it: takes away what the run before put before the
+    /// frame, puts back what it cut off, and lets the program answer once more.
     #[xdp(frags)]
     pub(crate) fn wrapper_quoted(ctx: XdpContext) -> u32 {
-        if ctx.data_end() - ctx.data() != FRAME {
+        if let Some(buckets) = REFILLED.get_value_ptr_mut(0, &SERVICE) {
+            // SAFETY: from the map's look-up; nobody else writes there meanwhile.
+            unsafe {
+                (&raw mut (*buckets).messages).write_volatile(0);
+                (&raw mut (*buckets).echoes).write_volatile(0);
+            }
+        }
+        let whole = LONG_FRAME.load();
+        if length(&ctx) != whole {
             // SAFETY: the context of this run.
             if unsafe { bpf_xdp_adjust_head(ctx.ctx, QUOTED_AFTER.load().cast_signed()) } != 0 {
                 return xdp_action::XDP_ABORTED;
             }
-            let longer = FRAME as i64 - (ctx.data_end() - ctx.data()) as i64;
-            #[expect(clippy::cast_possible_truncation, reason = "less than the frame")]
-            let longer = longer as i32;
+            let longer = whole.wrapping_sub(length(&ctx)).cast_signed();
             // SAFETY: the context of this run.
             if unsafe { bpf_xdp_adjust_tail(ctx.ctx, longer) } != 0 {
                 return xdp_action::XDP_ABORTED;
@@ -122,6 +150,24 @@ mod entry {
             unsafe { frame.cast::<u64>().add(word).write_unaligned(word as u64) };
         }
         xdp_action::XDP_TX
+    }
+
+    /// Puts room for two headers before the frame, cuts it to an answer's length, swaps MAC addresses and sends it back.
+    #[xdp(frags)]
+    pub(crate) fn answer(ctx: XdpContext) -> u32 {
+        // SAFETY: the context of this run.
+        if unsafe { bpf_xdp_adjust_head(ctx.ctx, -QUOTED_AFTER.load().cast_signed()) } != 0 {
+            return xdp_action::XDP_ABORTED;
+        }
+        let longer = ANSWER.load().wrapping_sub(length(&ctx)).cast_signed();
+        // SAFETY: the context of this run.
+        if unsafe { bpf_xdp_adjust_tail(ctx.ctx, longer) } != 0 {
+            return xdp_action::XDP_ABORTED;
+        }
+        match swap_macs(&ctx) {
+            Some(()) => xdp_action::XDP_TX,
+            None => xdp_action::XDP_ABORTED,
+        }
     }
 
     #[inline(always)]

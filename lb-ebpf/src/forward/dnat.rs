@@ -83,7 +83,7 @@ fn sent<A: Family>(packet: &Packet) -> Reason {
     };
     let id = room.service.id;
     let reason = verdict::reason(try_send(packet, &mut *room));
-    service::count_drop(id, reason);
+    service::count_end(id, reason);
     reason
 }
 

@@ -2,31 +2,30 @@
 
 use std::net::IpAddr;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use etherparse::{
     ArpHardwareId, ArpOperation, ArpPacket, EtherType, Icmpv4Type, Icmpv6Type, IpHeaders, PacketBuilder,
     PacketBuilderStep, icmpv4, icmpv6,
 };
 use lb_common::{
     flow::Tuple,
-    limits::{ECHO_BURST, MESSAGE_BURST},
     service::{FORWARDS, Mode, QUIC, UDP},
 };
 use lb_tests::lane::Lane;
 
 use crate::{
-    REPEAT, XDP_PASS, XDP_TX, measure, median,
+    REPEAT, XDP_PASS, XDP_TX, measure,
     packets::{self, Address, Frame, words},
     quic::VECTORS,
-    setup::{Bench, Program, Way},
+    setup::{Bench, LONG_FRAME, Program, Way},
 };
 
 /// Datagrams, clients and errors that come in turn.
 const PACKETS: u32 = 1 << 10;
-/// A packet of the runs does not fit this way.
-const SMALL_MTU: u16 = 60;
-/// How often a burst of messages is measured.
-const BURSTS: usize = 101;
+/// A packet that fills a frame of [`LONG_FRAME`] bytes does not fit this way.
+const SMALL_MTU: u16 = 1_400;
+/// A packet of the runs as it is does not, either.
+const SMALLEST_MTU: u16 = 60;
 
 /// Measures and prints them.
 pub(crate) fn rare<A: Address>() -> Result<()> {
@@ -65,12 +64,16 @@ pub(crate) fn rare<A: Address>() -> Result<()> {
         let [floor, ns] = measure(&mut bench, [(Program::Swap, XDP_TX), (Program::Lb, verdict)])?;
         row::<A>(name, ns, floor);
     }
-    bench.fill(&of(|client, _| echo(client))?)?;
-    bursts::<A>(&mut bench, "echo answered, in bursts", ECHO_BURST)?;
-    bench.fill(&of(|client, _| Ok(segment(client)))?)?;
-    bench.change_backends(|backend| backend.mtu = SMALL_MTU)?;
+    // What has a limit is let through as if there was none.
     bench.quotes = true;
-    bursts::<A>(&mut bench, "too big, in bursts", MESSAGE_BURST)?;
+    bench.fill(&of(|client, _| echo(client))?)?;
+    answers::<A>(&mut bench, "echo answered", Program::Swap)?;
+    bench.fill(&of(|client, _| Ok(segment(client)))?)?;
+    bench.change_backends(|backend| backend.mtu = SMALLEST_MTU)?;
+    answers::<A>(&mut bench, "too big, of 98 bytes", Program::Answer)?;
+    bench.fill(&of(|client, _| Ok(long_segment(client)))?)?;
+    bench.change_backends(|backend| backend.mtu = SMALL_MTU)?;
+    answers::<A>(&mut bench, "too big, of 1,500 bytes", Program::Answer)?;
     bench.quotes = false;
     bench.change_backends(|backend| backend.mtu = 1_500)?;
     named::<A>(&mut bench, &clients)
@@ -98,17 +101,10 @@ fn row<A: Address>(case: &str, ns: f64, floor: f64) {
     );
 }
 
-/// Messages of our own, which have a limit: a burst at a time.
-fn bursts<A: Address>(bench: &mut Bench, case: &str, burst: u32) -> Result<()> {
-    let (mut floors, mut times) = (Vec::new(), Vec::new());
-    for _ in 0..BURSTS {
-        bench.refill()?;
-        floors.push(bench.run(Program::Swap, burst)?.0);
-        let (ns, verdict) = bench.run(Program::Lb, burst)?;
-        ensure!(verdict == XDP_TX, "XDP action {verdict}");
-        times.push(ns);
-    }
-    row::<A>(case, median(times), median(floors));
+/// Messages of our own, with a floor.
+fn answers<A: Address>(bench: &mut Bench, case: &str, floor: Program) -> Result<()> {
+    let [floor, ns] = measure(bench, [(floor, XDP_TX), (Program::Lb, XDP_TX)])?;
+    row::<A>(case, ns, floor);
     Ok(())
 }
 
@@ -147,6 +143,20 @@ fn arp() -> Result<Vec<u8>> {
 fn segment<A: Address>(client: &Tuple<A>) -> Vec<u8> {
     let frame = A::frame(client, packets::ACK);
     frame.iter().flat_map(|word| word.to_le_bytes()).collect()
+}
+
+/// The same, as the beginning of one that fills its frame.
+fn long_segment<A: Address>(client: &Tuple<A>) -> Vec<u8> {
+    const LENGTH_V4: usize = IP + 2;
+    const LENGTH_V6: usize = IP + 4;
+    let mut bytes = segment(client);
+    let (at, length) = if A::VIP.is_ipv4() {
+        (LENGTH_V4, LONG_FRAME - IP)
+    } else {
+        (LENGTH_V6, LONG_FRAME - IP - 40)
+    };
+    bytes[at..at + 2].copy_from_slice(&(length as u16).to_be_bytes());
+    bytes
 }
 
 /// A QUIC packet with a short header.

@@ -18,7 +18,7 @@ use lb_common::{
     backend::{ALIVE, Backend, BackendId, Generation, IN_USE, IPV6, RESOLVED},
     budget::Buckets,
     flow::{NatFlow, REPLY, Tuple},
-    limits::MAX_BACKENDS,
+    limits::{ICMP_ERROR_V4, ICMP_ERROR_V6, MAX_BACKENDS},
     map_names,
     ring_slot::RingSlot,
     service::{
@@ -39,6 +39,8 @@ const BACKENDS: u16 = 256;
 const RING_SIZE: u32 = 65_537;
 /// A frame to write over; longer than the packets are.
 const FRAME: [u8; 128] = [0; 128];
+/// One whose packet says that it fills it, and which the program answers.
+pub(crate) const LONG_FRAME: usize = 1_514;
 
 /// What the wrapper calls.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +55,8 @@ pub(crate) enum Program {
     Push,
     /// A look-up of the flow in a table of this family, and nothing else.
     Lookup(&'static str),
+    /// Room for the headers of an answer before the frame, cutting it to the answer's length, and XDP_TX.
+    Answer,
     /// Swap of MAC addresses and redirection to another device.
     Forward,
     /// Counts and drops.
@@ -80,7 +84,7 @@ pub(crate) struct Bench {
     pub(crate) lb: Ebpf,
     pub(crate) wrapper: Ebpf,
     way: Way,
-    /// Whether the program answers packets by quoting them.
+    /// Whether the program answers packets, perhaps by quoting them.
     pub(crate) quotes: bool,
 }
 
@@ -97,13 +101,21 @@ impl Bench {
             .context("load lb-ebpf.o: build it with `cargo xtask build`")?;
         let mask = flows - 1;
         // IP and ICMP headers of what tells a sender that its packet is too big.
-        let quoted_after: u32 = if A::VIP.is_ipv6() { 48 } else { 28 };
+        let (quoted_after, longest) = if A::VIP.is_ipv6() {
+            (48, ICMP_ERROR_V6)
+        } else {
+            (28, ICMP_ERROR_V4)
+        };
+        let (quoted_after, answer): (u32, u32) = (quoted_after, 14 + longest as u32);
+        let long_frame = LONG_FRAME as u32;
         let mut wrapper = EbpfLoader::new()
             .map_max_entries("LOOKUP_V4", entries)
             .map_max_entries("LOOKUP_V6", entries)
             .map_max_entries("PACKETS", flows)
             .override_global("MASK", &mask, true)
             .override_global("QUOTED_AFTER", &quoted_after, true)
+            .override_global("ANSWER", &answer, true)
+            .override_global("LONG_FRAME", &long_frame, true)
             .load_file(object("lb-ebpf-bench.o")?)
             .context("load lb-ebpf-bench.o: build it with `cargo xtask bench dataplane`")?;
         for ebpf in [&mut lb, &mut wrapper] {
@@ -119,6 +131,7 @@ impl Bench {
             quotes: false,
         };
         bench.program::<A>()?;
+        bench.lend_buckets()?;
         Ok(bench)
     }
 
@@ -217,10 +230,16 @@ impl Bench {
         Ok(map.insert(NetAddr::from(A::VIP), ServiceId(1), 0)?)
     }
 
-    /// Gives the service all of its budgets again.
-    pub(crate) fn refill(&mut self) -> Result<()> {
-        let mut map: Array<_, Buckets> = map_mut(&mut self.lb, map_names::BUCKETS)?.try_into()?;
-        Ok(map.set(1, Buckets::default(), 0)?)
+    /// Lets the wrapper give the service its budgets of messages again, before each packet.
+    fn lend_buckets(&mut self) -> Result<()> {
+        let mut lent: ArrayOfMaps<_, Array<MapData, Buckets>> =
+            map_mut(&mut self.wrapper, "REFILLED")?.try_into()?;
+        let buckets: Array<MapData, Buckets> = self
+            .lb
+            .take_map(map_names::BUCKETS)
+            .context("no buckets")?
+            .try_into()?;
+        Ok(lent.set(0, &buckets, 0)?)
     }
 
     /// Has the service's place name its record.
@@ -249,6 +268,7 @@ impl Bench {
             Program::Swap => (&mut self.wrapper, "swap".to_owned()),
             Program::Push => (&mut self.wrapper, "push".to_owned()),
             Program::Lookup(family) => (&mut self.wrapper, format!("lookup_{family}")),
+            Program::Answer => (&mut self.wrapper, "answer".to_owned()),
             Program::Forward => (&mut self.wrapper, "forward".to_owned()),
             Program::Sink => (&mut self.wrapper, "sink".to_owned()),
         };
@@ -283,8 +303,10 @@ impl Bench {
             })
             .context("no wrapper")?
             .try_into()?;
+        let long = [0; LONG_FRAME];
         let mut options = TestRunOptions::new();
-        options.data_in = Some(&FRAME);
+        let data = if self.quotes { &long[..] } else { &FRAME[..] };
+        options.data_in = Some(data);
         options.repeat = repeat;
         let result = wrapper.test_run(options)?;
         // The kernel says how long one run took on average, in whole nanoseconds.

@@ -367,7 +367,7 @@ impl Matrix<'_> {
             let outcome = Outcome {
                 action: TX,
                 reason: Reason::TooBigAnswered,
-                counted: Counted::Refused(Reason::TooBig),
+                counted: Counted::Refused(Reason::TooBigAnswered),
             };
             let name = format!("too big, {}", kind.name);
             self.check(&name, &flow, &sent, |_| Ok(wanted), &outcome)?;
