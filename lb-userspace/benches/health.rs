@@ -225,10 +225,13 @@ fn monitors(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
         b.iter(|| HealthCheckMonitor::new(TcpChecker, MonitorConfig::new(refused, black_box(&settings))));
     });
     group.bench_function("new, start and drop", |b| {
-        // Its task is begun by no one: the runtime does not run meanwhile.
-        let _guard = runtime.enter();
-        b.iter(|| HealthCheckMonitor::new(TcpChecker, black_box(config)).start());
-        runtime.block_on(tokio::task::yield_now());
+        b.iter(|| {
+            runtime.block_on(async {
+                drop(HealthCheckMonitor::new(TcpChecker, black_box(config)).start());
+                // Its task has its end.
+                tokio::task::yield_now().await;
+            });
+        });
     });
     let monitor = HealthCheckMonitor::new(TcpChecker, config);
     // Outside of a runtime: it checks on a thread of its own. It has an error to tell of.

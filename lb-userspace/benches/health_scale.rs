@@ -15,8 +15,8 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use lb_userspace::health::{
-    CheckId, CheckSpec, CheckStatus, Health, HealthConfig, HealthHandle, HealthMetrics, HealthTask,
-    MAX_IN_FLIGHT,
+    CheckId, CheckSpec, CheckStatus, CheckStatuses, Health, HealthConfig, HealthHandle, HealthMetrics,
+    HealthTask, MAX_IN_FLIGHT,
     settings::{CheckKind, CheckSettings},
 };
 use prometheus::Registry;
@@ -192,7 +192,7 @@ fn engine_time() -> Result<Duration> {
 }
 
 /// Targets that always work or never do, and have another verdict or were forgotten.
-fn wrong(statuses: &BTreeMap<CheckId, CheckStatus>) -> usize {
+fn wrong(statuses: &CheckStatuses) -> usize {
     let is_wrong = |(CheckId(service, _), status): &(&CheckId, &CheckStatus)| {
         let expected = match service.as_str() {
             "good" => Health::Up,

@@ -27,7 +27,7 @@ use crate::{
     datapath::AttachedInterface,
     events::EventLog,
     explain::ReadTables,
-    health::{CheckId, CheckStatus, HealthHandle, Report, agent::AgentStatus},
+    health::{CheckId, CheckStatuses, HealthHandle, Report, agent::AgentStatus},
     metrics::Observer,
 };
 
@@ -37,7 +37,7 @@ pub const MAX_REQUEST: usize = 64 << 20;
 /// Reads what is known about checks, and hands in reports.
 pub trait ReadChecks: Send + Sync {
     /// All checks by backend.
-    fn checks(&self) -> Arc<BTreeMap<CheckId, CheckStatus>>;
+    fn checks(&self) -> Arc<CheckStatuses>;
 
     /// All agents by backend.
     fn agents(&self) -> Arc<BTreeMap<CheckId, AgentStatus>>;
@@ -47,7 +47,7 @@ pub trait ReadChecks: Send + Sync {
 }
 
 impl ReadChecks for HealthHandle {
-    fn checks(&self) -> Arc<BTreeMap<CheckId, CheckStatus>> {
+    fn checks(&self) -> Arc<CheckStatuses> {
         self.snapshot()
     }
 

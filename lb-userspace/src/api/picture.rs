@@ -19,7 +19,7 @@ use crate::{
     control::ControlView,
     datapath,
     events::rfc3339,
-    health::{CheckId, CheckStatus, agent::AgentStatus},
+    health::{CheckId, CheckStatuses, agent::AgentStatus},
     metrics::{Observation, is_drop},
     state::{
         change::{ChangeError, Kind},
@@ -34,7 +34,7 @@ use crate::{
 pub(super) struct Picture {
     view: Arc<ControlView>,
     seen: Observation,
-    checks: Arc<BTreeMap<CheckId, CheckStatus>>,
+    checks: Arc<CheckStatuses>,
     agents: Arc<BTreeMap<CheckId, AgentStatus>>,
 }
 

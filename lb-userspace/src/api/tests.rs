@@ -38,7 +38,7 @@ use crate::{
 struct NoChecks(Arc<std::sync::Mutex<Vec<(SocketAddr, Report)>>>);
 
 impl ReadChecks for NoChecks {
-    fn checks(&self) -> Arc<BTreeMap<CheckId, CheckStatus>> {
+    fn checks(&self) -> Arc<CheckStatuses> {
         Arc::default()
     }
 

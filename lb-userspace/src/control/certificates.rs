@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::ControlHandle;
 use crate::{
     events::{EventKind, EventLog, NewEvent, rfc3339},
-    health::{Certificate, CheckId, CheckStatus, HealthHandle},
+    health::{Certificate, CheckId, CheckStatuses, HealthHandle},
 };
 
 /// Time between two looks at what checks have seen.
@@ -92,10 +92,10 @@ struct Watchman {
 
 impl Watchman {
     /// What is new since the last look.
-    fn news(&mut self, checks: &BTreeMap<CheckId, CheckStatus>, now: SystemTime) -> Vec<(CheckId, News)> {
+    fn news(&mut self, checks: &CheckStatuses, now: SystemTime) -> Vec<(CheckId, News)> {
         self.told.retain(|id, _| checks.contains_key(id));
         let mut news = Vec::new();
-        for (id, status) in checks {
+        for (id, status) in checks.iter() {
             let last = status.last_check.as_ref();
             let Some(Certificate { warn_from, expires }) = last.and_then(|last| last.certificate) else {
                 continue;
@@ -117,7 +117,7 @@ impl Watchman {
 mod tests {
     use super::*;
     use crate::{
-        health::{Health, Judgement, LastCheck},
+        health::{CheckStatus, Health, Judgement, LastCheck},
         state::testing::id,
     };
 
@@ -162,11 +162,11 @@ mod tests {
                 warn_from: day(end) - 14 * DAY,
                 expires: day(end),
             });
-            let checks = BTreeMap::from([(id("web", "a"), seen(certificate))]);
+            let checks = CheckStatuses::from(BTreeMap::from([(id("web", "a"), seen(certificate))]));
             let expected = Vec::from_iter(expected.map(|news| (id("web", "a"), news)));
             assert_eq!(watchman.news(&checks, day(now)), expected, "on day {now}");
         }
-        assert_eq!(watchman.news(&BTreeMap::new(), day(210)), []);
+        assert_eq!(watchman.news(&CheckStatuses::default(), day(210)), []);
         assert_eq!(watchman.told.len(), 0, "who is gone is forgotten");
     }
 

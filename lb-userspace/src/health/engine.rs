@@ -10,6 +10,7 @@ use std::{
 };
 
 use super::{
+    board::{CheckStatuses, StatusBoard},
     breaker::Breaker,
     machine::{Machine, Policy},
     metrics::{HealthMetrics, ServiceMetrics},
@@ -17,7 +18,7 @@ use super::{
     phase::{Moment, Phases},
     schedule::{Due, Scheduler},
     settings::CheckSettings,
-    status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, Judgement, StatusBoard},
+    status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, Judgement},
 };
 use crate::state::names::ServiceName;
 
@@ -82,7 +83,8 @@ struct Check {
     breaker: Breaker,
     /// When its latest check began.
     started: Option<Instant>,
-    ids: BTreeSet<CheckId>,
+    /// Who asked, and where the status of each stands on the board.
+    ids: BTreeMap<CheckId, usize>,
     services: BTreeMap<ServiceName, ServiceMetrics>,
 }
 
@@ -138,7 +140,8 @@ impl Engine {
         let mut statuses = BTreeMap::new();
         let wanted: BTreeMap<CheckId, CheckSpec> =
             specs.into_iter().map(|spec| (spec.id.clone(), spec)).collect();
-        for (id, spec) in wanted {
+        // Statuses stand in this order.
+        for (place, (id, spec)) in wanted.into_iter().enumerate() {
             let known = old_statuses.get(&id);
             let same_server = known.filter(|_| old_targets.get(&id) == Some(&spec.target));
             let verdict = same_server
@@ -147,7 +150,7 @@ impl Engine {
                 .unwrap_or(spec.initial);
             let checked = spec.settings.kind.is_check();
             let (health, judgement) = if checked {
-                self.join(&id, &spec, verdict, first_new, &mut by_target)
+                self.join(&id, place, &spec, verdict, first_new, &mut by_target)
             } else {
                 (Health::Unchecked, Judgement::default())
             };
@@ -165,7 +168,7 @@ impl Engine {
             statuses.insert(id, status);
         }
         drop(old_statuses);
-        self.board.write(|board| *board = statuses);
+        self.board.write(|board| *board = CheckStatuses::from(statuses));
 
         let services: BTreeSet<&ServiceName> = self.targets.keys().map(|id| &id.0).collect();
         for (gone, _) in self
@@ -188,11 +191,12 @@ impl Engine {
         changes
     }
 
-    /// Adds `id` to the check it shares with others, or to a new one. Returns the check's verdict and what
-    /// bears on it.
+    /// Adds `id`, whose status has its `place`, to the check it shares with others, or to a new one. Returns the check's
+    /// verdict and what bears on it.
     fn join(
         &mut self,
         id: &CheckId,
+        place: usize,
         spec: &CheckSpec,
         verdict: Health,
         first_new: CheckNo,
@@ -222,13 +226,13 @@ impl Engine {
             suspect: None,
             breaker: Breaker::default(),
             started: None,
-            ids: BTreeSet::new(),
+            ids: BTreeMap::new(),
             services: BTreeMap::new(),
         });
         if no >= first_new && check.machine.health() == Health::Unchecked {
             check.machine = Machine::new(*check.machine.policy(), verdict);
         }
-        check.ids.insert(id.clone());
+        check.ids.insert(id.clone(), place);
         self.numbers.insert(id.clone(), no);
         let metrics = &self.metrics;
         let service = self

@@ -6,6 +6,7 @@
 //! target, for programs that want no balancer.
 
 pub mod agent;
+mod board;
 mod breaker;
 mod damping;
 mod engine;
@@ -25,6 +26,7 @@ pub mod settings;
 mod status;
 mod task;
 
+pub use board::CheckStatuses;
 pub use breaker::{BreakerState, MAX_BREAKER_FAILURES};
 pub use damping::MAX_FLAP_LIMIT;
 pub use error::{CertificateProblem, CheckError, GrpcProblem, Http2Problem, Latency, LocalError, Stage};

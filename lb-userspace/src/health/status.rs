@@ -2,10 +2,9 @@
 
 use std::{
     borrow::Cow,
-    collections::BTreeMap,
     fmt,
     net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -165,35 +164,5 @@ impl LastCheck {
                 Cow::Owned(words.join("; "))
             }
         }
-    }
-}
-
-/// Status of all checks.
-pub(super) type StatusBoard = Board<CheckStatus>;
-
-/// What is known about backends, shared by the engine, which writes, and its handles, which read.
-///
-/// A snapshot is the map itself, not a copy; the engine copies it before its next write only while someone holds one.
-#[derive(Clone, Debug)]
-pub(super) struct Board<S>(Arc<Mutex<Arc<BTreeMap<CheckId, S>>>>);
-
-impl<S> Default for Board<S> {
-    fn default() -> Self {
-        Self(Arc::default())
-    }
-}
-
-impl<S: Clone> Board<S> {
-    /// What is known at this moment.
-    pub(super) fn snapshot(&self) -> Arc<BTreeMap<CheckId, S>> {
-        // A panic elsewhere cannot leave the map half written: each write is one map operation.
-        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Changes the map.
-    pub(super) fn write<R>(&self, change: impl FnOnce(&mut BTreeMap<CheckId, S>) -> R) -> R {
-        change(Arc::make_mut(
-            &mut self.0.lock().unwrap_or_else(PoisonError::into_inner),
-        ))
     }
 }

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     agent::{AgentHandle, AgentTask},
+    board::{CheckStatuses, StatusBoard},
     engine::{CheckNo, Engine},
     error::{CheckError, LocalError},
     metrics::HealthMetrics,
@@ -28,7 +29,7 @@ use super::{
     priority,
     probe::Found,
     report::{Report, Reports},
-    status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, LastCheck, StatusBoard},
+    status::{CheckId, CheckSpec, Health, HealthEvent, LastCheck},
 };
 
 /// Depth of the event channel. When it is full, the latest verdict of each backend waits outside it: no verdict is
@@ -126,7 +127,7 @@ impl HealthHandle {
     }
 
     /// The state of all checks now: one allocation, no copy.
-    pub fn snapshot(&self) -> Arc<BTreeMap<CheckId, CheckStatus>> {
+    pub fn snapshot(&self) -> Arc<CheckStatuses> {
         self.board.snapshot()
     }
 

@@ -1,15 +1,15 @@
 //! What bears on verdicts beside the results of checks, as families of their own.
 
-use std::{collections::BTreeMap, time::UNIX_EPOCH};
+use std::time::UNIX_EPOCH;
 
 use super::{
     observe::Observation,
     text::{Kind, Text},
 };
-use crate::health::{BreakerState, CheckId, CheckStatus};
+use crate::health::{BreakerState, CheckId, CheckStatuses};
 
 /// The families of all checks, and what flows tell.
-pub(super) fn render(text: &mut Text, checks: &BTreeMap<CheckId, CheckStatus>, seen: &Observation) {
+pub(super) fn render(text: &mut Text, checks: &CheckStatuses, seen: &Observation) {
     let mut family = text.family(
         "lb_backend_signals_total",
         Kind::Counter,
@@ -35,7 +35,7 @@ pub(super) fn render(text: &mut Text, checks: &BTreeMap<CheckId, CheckStatus>, s
         Kind::Gauge,
         "1: held down for having fallen too often",
     );
-    for (id, status) in checks {
+    for (id, status) in checks.iter() {
         family.sample(&labels(id), u8::from(status.judgement.damped));
     }
     let mut family = text.family(
@@ -43,7 +43,7 @@ pub(super) fn render(text: &mut Text, checks: &BTreeMap<CheckId, CheckStatus>, s
         Kind::Gauge,
         "1: its flows failed since the latest success of a check",
     );
-    for (id, status) in checks {
+    for (id, status) in checks.iter() {
         family.sample(&labels(id), u8::from(status.judgement.suspect));
     }
     let mut family = text.family(
@@ -51,7 +51,7 @@ pub(super) fn render(text: &mut Text, checks: &BTreeMap<CheckId, CheckStatus>, s
         Kind::Gauge,
         "When the certificate that checks saw last expires, in seconds since 1970",
     );
-    for (id, status) in checks {
+    for (id, status) in checks.iter() {
         let certificate = status.last_check.as_ref().and_then(|last| last.certificate);
         let end = certificate.and_then(|seen| seen.expires.duration_since(UNIX_EPOCH).ok());
         if let Some(end) = end {
@@ -63,7 +63,7 @@ pub(super) fn render(text: &mut Text, checks: &BTreeMap<CheckId, CheckStatus>, s
         Kind::Gauge,
         "0: closed, 1: half-open, takes flows on trial, 2: open, takes none",
     );
-    for (id, status) in checks {
+    for (id, status) in checks.iter() {
         let state = match status.judgement.breaker {
             BreakerState::Closed => 0,
             BreakerState::HalfOpen => 1,
@@ -80,6 +80,7 @@ pub(super) fn labels(CheckId(service, backend): &CheckId) -> [(&str, &str); 2] {
 #[cfg(test)]
 mod tests {
     use std::{
+        collections::BTreeMap,
         sync::Arc,
         time::{Duration, SystemTime},
     };
@@ -89,7 +90,7 @@ mod tests {
     use super::*;
     use crate::{
         datapath::BackendStats,
-        health::{Certificate, Health, Judgement, LastCheck},
+        health::{Certificate, CheckStatus, Health, Judgement, LastCheck},
         state::testing,
     };
 
@@ -118,10 +119,10 @@ mod tests {
                 },
             },
         };
-        let checks = BTreeMap::from([
+        let checks = CheckStatuses::from(BTreeMap::from([
             (testing::id("web", "a"), status(true)),
             (testing::id("web", "b"), status(false)),
-        ]);
+        ]));
         let mut text = Text::default();
         let stats = BackendStats {
             signals: Signals {

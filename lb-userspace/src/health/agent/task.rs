@@ -20,9 +20,10 @@ use super::{
 };
 use crate::{
     health::{
+        board::Board,
         error::{CheckError, LocalError},
         phase::Moment,
-        status::{Board, CheckId},
+        status::CheckId,
     },
     state::names::ServiceName,
 };
@@ -32,7 +33,7 @@ use crate::{
 pub struct AgentHandle {
     specs: watch::Sender<Vec<AgentSpec>>,
     said: watch::Receiver<AgentView>,
-    board: Board<AgentStatus>,
+    board: Board<BTreeMap<CheckId, AgentStatus>>,
 }
 
 impl AgentHandle {
@@ -64,7 +65,7 @@ pub(in crate::health) struct AgentTask {
     metrics: AgentMetrics,
     specs: watch::Receiver<Vec<AgentSpec>>,
     said: watch::Sender<AgentView>,
-    board: Board<AgentStatus>,
+    board: Board<BTreeMap<CheckId, AgentStatus>>,
     services: BTreeSet<ServiceName>,
     running: JoinSet<Result<Vec<u8>, CheckError>>,
     aborts: HashMap<AgentNo, AbortHandle>,

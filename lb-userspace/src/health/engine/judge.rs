@@ -1,7 +1,7 @@
 //! What results of checks, signals of flows and the passing of time mean for a verdict.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeSet,
     time::{Instant, SystemTime},
 };
 
@@ -9,11 +9,12 @@ use lb_common::counters::Signals;
 
 use super::{Check, CheckNo, Engine};
 use crate::health::{
+    board::CheckStatuses,
     breaker::BreakerState,
     machine::{Decision, Outcome},
     phase::{Moment, Phases},
     settings::Damping,
-    status::{CheckId, CheckStatus, Health, HealthEvent, Judgement, LastCheck},
+    status::{CheckId, Health, HealthEvent, Judgement, LastCheck},
 };
 
 impl Engine {
@@ -211,19 +212,13 @@ impl Check {
                 at,
             }
         };
-        self.ids.iter().map(event).collect()
+        self.ids.keys().map(event).collect()
     }
 
     /// Shows how things stand, and the result that has just come, if any.
-    fn show(
-        &self,
-        before: Health,
-        at: SystemTime,
-        last: Option<&LastCheck>,
-        board: &mut BTreeMap<CheckId, CheckStatus>,
-    ) {
-        for id in &self.ids {
-            let Some(status) = board.get_mut(id) else {
+    fn show(&self, before: Health, at: SystemTime, last: Option<&LastCheck>, board: &mut CheckStatuses) {
+        for place in self.ids.values() {
+            let Some(status) = board.at(*place) else {
                 continue;
             };
             if let Some(last) = last {

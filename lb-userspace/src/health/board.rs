@@ -1,0 +1,110 @@
+//! What is known at a moment, shared by the task that writes it and the handles that read it.
+
+use std::{
+    collections::BTreeMap,
+    ops::Index,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use super::status::{CheckId, CheckStatus};
+
+/// The status of each check by backend, in the order of their names.
+///
+/// Names stand apart from what changes all the time: who knows the place of a status needs no search to write it, and a copy has
+/// the same names.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct CheckStatuses {
+    ids: Arc<[CheckId]>,
+    /// In the same places.
+    statuses: Vec<CheckStatus>,
+}
+
+impl CheckStatuses {
+    /// That of a backend.
+    pub fn get(&self, id: &CheckId) -> Option<&CheckStatus> {
+        self.statuses.get(self.place(id)?)
+    }
+
+    /// Whether there is one of a backend.
+    pub fn contains_key(&self, id: &CheckId) -> bool {
+        self.place(id).is_some()
+    }
+
+    /// All, with whose they are.
+    pub fn iter(&self) -> impl Iterator<Item = (&CheckId, &CheckStatus)> {
+        self.ids.iter().zip(&self.statuses)
+    }
+
+    /// Whose they are.
+    pub fn keys(&self) -> impl Iterator<Item = &CheckId> {
+        self.ids.iter()
+    }
+
+    /// All of them.
+    pub fn values(&self) -> impl Iterator<Item = &CheckStatus> {
+        self.statuses.iter()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.statuses.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.statuses.is_empty()
+    }
+
+    fn place(&self, id: &CheckId) -> Option<usize> {
+        self.ids.binary_search(id).ok()
+    }
+
+    /// That which stands in a place, counted in the order of names.
+    pub(super) fn at(&mut self, place: usize) -> Option<&mut CheckStatus> {
+        self.statuses.get_mut(place)
+    }
+}
+
+impl From<BTreeMap<CheckId, CheckStatus>> for CheckStatuses {
+    fn from(statuses: BTreeMap<CheckId, CheckStatus>) -> Self {
+        let (ids, statuses): (Vec<CheckId>, Vec<CheckStatus>) = statuses.into_iter().unzip();
+        Self {
+            ids: ids.into(),
+            statuses,
+        }
+    }
+}
+
+impl Index<&CheckId> for CheckStatuses {
+    type Output = CheckStatus;
+
+    /// Panics where there is none.
+    fn index(&self, id: &CheckId) -> &CheckStatus {
+        let place = self.place(id).unwrap_or(usize::MAX);
+        &self.statuses[place]
+    }
+}
+
+/// Status of all checks.
+pub(super) type StatusBoard = Board<CheckStatuses>;
+
+/// What is known, shared by a task, which writes, and its handles, which read.
+///
+/// A snapshot is the thing itself, not a copy; the task copies it before its next write only while someone holds one.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Board<T>(Arc<Mutex<Arc<T>>>);
+
+impl<T: Clone> Board<T> {
+    /// What is known at this moment.
+    pub(super) fn snapshot(&self) -> Arc<T> {
+        // A panic elsewhere cannot leave it half written: each write is one operation.
+        Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Changes it.
+    pub(super) fn write<R>(&self, change: impl FnOnce(&mut T) -> R) -> R {
+        change(Arc::make_mut(
+            &mut self.0.lock().unwrap_or_else(PoisonError::into_inner),
+        ))
+    }
+}
