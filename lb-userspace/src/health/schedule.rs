@@ -2,8 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
-    hash::Hash,
+    collections::{BTreeMap, BinaryHeap},
     time::{Duration, Instant},
 };
 
@@ -30,19 +29,19 @@ enum State {
 /// A check that is due while all places are taken waits; since the longest due goes first, each gets its turn.
 #[derive(Debug)]
 pub struct Scheduler<K> {
-    checks: HashMap<K, State>,
+    checks: BTreeMap<K, State>,
     deadlines: BinaryHeap<Reverse<(Instant, K)>>,
     in_flight: usize,
     max_in_flight: usize,
     random: Random,
 }
 
-impl<K: Copy + Ord + Hash> Scheduler<K> {
+impl<K: Copy + Ord> Scheduler<K> {
     /// A scheduler without checks. Schedules of the same `seed` and calls are the same; balancers with different
     /// seeds do not check in step.
     pub fn new(max_in_flight: usize, seed: u64) -> Self {
         Self {
-            checks: HashMap::new(),
+            checks: BTreeMap::new(),
             deadlines: BinaryHeap::new(),
             in_flight: 0,
             max_in_flight: max_in_flight.max(1),

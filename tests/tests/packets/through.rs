@@ -328,6 +328,8 @@ fn a_check_whose_backend_is_another_now_goes_nowhere() -> Result<()> {
             };
             let inner = Frame::tcp(side.snat(PORT), to, SYN, hops, b"");
             entry.expect(way, "as it was", &sent, &inner)?;
+            // So that it is not for want of a port that nothing is sent.
+            bench.ports(PORT..=PORT + 1)?;
             bench.change_backends(|backend| backend.generation = Generation(backend.generation.0 + 1))?;
             entry.drops("its number is another's", &sent)?;
             bench.change_backends(|backend| backend.generation = Generation(backend.generation.0 - 1))?;
@@ -343,6 +345,7 @@ fn a_check_whose_backend_is_another_now_goes_nowhere() -> Result<()> {
             entry.drops("freed", &sent)?;
             bench.change_backends(|backend| backend.flags ^= IN_USE)?;
             entry.expect(way, "as it was again", &sent, &inner)?;
+            bench.one_port(PORT)?;
         }
     }
     Ok(())
