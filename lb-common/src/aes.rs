@@ -87,7 +87,7 @@ const fn inverse_sbox() -> [u8; 256] {
     table
 }
 
-/// Substitution and the first column of MixColumns in one.
+/// Substitution and a column of MixColumns in one.
 const fn mixed(sbox: [u8; 256], column: [u8; 4]) -> [u32; 256] {
     let [a, b, c, d] = column;
     let mut table = [0; 256];
@@ -107,8 +107,22 @@ const fn mixed(sbox: [u8; 256], column: [u8; 4]) -> [u32; 256] {
 
 static SBOX: [u8; 256] = sbox();
 static INVERSE_SBOX: [u8; 256] = inverse_sbox();
-static FORTH: [u32; 256] = mixed(sbox(), [2, 1, 1, 3]);
-static BACK: [u32; 256] = mixed(inverse_sbox(), [14, 9, 13, 11]);
+/// Four tables and not one that is rotated, which takes three instructions of BPF for each look-up. All of a direction
+/// are 4 KiB, an eighth of a first cache.
+static FORTH: Mixed = columns(sbox(), [2, 1, 1, 3]);
+static BACK: Mixed = columns(inverse_sbox(), [14, 9, 13, 11]);
+
+/// [`mixed`] for each column.
+type Mixed = [[u32; 256]; 4];
+
+const fn columns(sbox: [u8; 256], [a, b, c, d]: [u8; 4]) -> Mixed {
+    [
+        mixed(sbox, [a, b, c, d]),
+        mixed(sbox, [d, a, b, c]),
+        mixed(sbox, [c, d, a, b]),
+        mixed(sbox, [b, c, d, a]),
+    ]
+}
 
 /// Byte `index` of a word, from the most significant on.
 #[inline(always)]
@@ -117,12 +131,8 @@ const fn byte(word: u32, index: u32) -> usize {
 }
 
 #[inline(always)]
-fn column(table: &[u32; 256], a: u32, b: u32, c: u32, d: u32, key: u32) -> u32 {
-    table[byte(a, 0)]
-        ^ table[byte(b, 1)].rotate_right(8)
-        ^ table[byte(c, 2)].rotate_right(16)
-        ^ table[byte(d, 3)].rotate_right(24)
-        ^ key
+fn column([first, second, third, fourth]: &Mixed, a: u32, b: u32, c: u32, d: u32, key: u32) -> u32 {
+    first[byte(a, 0)] ^ second[byte(b, 1)] ^ third[byte(c, 2)] ^ fourth[byte(d, 3)] ^ key
 }
 
 #[inline(always)]

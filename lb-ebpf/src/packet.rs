@@ -206,9 +206,10 @@ impl Packet {
         self.frame_len + self.tags.len()
     }
 
-    /// The frame of this run, which is known to lie in one buffer and to have no tags: its length without a call.
+    /// The frame of this run, which is known to lie in one buffer and to have no tags, or of which nothing else matters: its
+    /// length without a call.
     #[inline(always)]
-    pub(crate) fn in_one_buffer(ctx: *mut xdp_md) -> Self {
+    pub(crate) fn linear(ctx: *mut xdp_md) -> Self {
         let mut packet = Self {
             ctx,
             tags: Tags::NONE,

@@ -7,7 +7,7 @@ use core::hint::black_box;
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     backend::{ALIVE, BackendId, IN_USE},
-    quic::{self, Config, ConfigKey},
+    quic::{self, Config, ConfigKey, Halves},
     service::ServiceId,
 };
 use network_types::udp::UdpHdr;
@@ -33,7 +33,7 @@ extern "C" fn quic_step(config: *const Config, number: u32) -> u32 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn quic_owner(ctx: *mut xdp_md, service: u16, udp: u32, end: u32) -> u32 {
-    let packet = Packet::new(ctx);
+    let packet = Packet::linear(ctx);
     find(&packet, ServiceId(service), udp as usize, end as usize).map_or(0, |id| u32::from(id.0))
 }
 
@@ -67,14 +67,17 @@ fn find(packet: &Packet, service: ServiceId, udp: usize, end: usize) -> Option<B
     if length < config.id_length() || id + config.id_length() > end {
         return None;
     }
-    // Not on the stack, which has no room left.
-    let halves = maps::quic::halves()?;
-    halves.0[0] = packet.words(block)?;
-    halves.0[1] = packet.words(block + config.right_at())?;
-    for number in config.steps() {
-        quic_step(config, *number);
-    }
-    let key = config.server(service, maps::quic::halves()?);
+    let halves = Halves([packet.words(block)?, packet.words(block + config.right_at())?]);
+    let key = if config.steps().is_empty() {
+        config.server(service, &halves)
+    } else {
+        // Where the steps find them.
+        *maps::quic::halves()? = halves;
+        for number in config.steps() {
+            quic_step(config, *number);
+        }
+        config.server(service, maps::quic::halves()?)
+    };
     let id = maps::quic::server(&key)?.backend;
     let backend = maps::backend(id).ok()?;
     (backend.has(IN_USE | ALIVE) && backend.service == service).then_some(id)

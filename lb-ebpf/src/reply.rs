@@ -106,14 +106,14 @@ pub(crate) fn too_big<A: Family>(packet: &Packet) -> Reason {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn too_big_v4(ctx: *mut xdp_md) -> u32 {
-    told::<NetV4>(&Packet::in_one_buffer(ctx)) as u32
+    told::<NetV4>(&Packet::linear(ctx)) as u32
 }
 
 /// [`too_big`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn too_big_v6(ctx: *mut xdp_md) -> u32 {
-    told::<NetV6>(&Packet::in_one_buffer(ctx)) as u32
+    told::<NetV6>(&Packet::linear(ctx)) as u32
 }
 
 /// Tells the sender, and counts for the service what has become of the packet. Both header and service are in the room.
