@@ -116,7 +116,9 @@ fn target(services: &[(&str, u16, &[&str])]) -> Result<Target> {
             ring_size: 251,
             backends,
         };
-        target.services.insert(service_key(address, *port)?, service);
+        target
+            .services
+            .insert(service_key(address, *port)?, service.into());
     }
     Ok(target)
 }

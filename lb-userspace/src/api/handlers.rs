@@ -26,6 +26,7 @@ use super::{
         ApplyRequest, BackendPatch, BackendSpec, Changed, ErrorBody, ErrorCode, EventsQuery, Expected, Moved,
         RemoveQuery, ServiceSpec,
     },
+    stream,
     types::{self, Status},
 };
 use crate::{
@@ -57,8 +58,13 @@ const STREAM_DEPTH: usize = 64;
 
 /// The daemon, its interfaces, services and backends, and what is wrong.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
-pub(super) async fn status(State(api): Shared) -> Answer<Status> {
-    Ok(Json(Picture::take(&api).await?.status(&api)))
+pub(super) async fn status(State(api): Shared) -> Result<Response, ApiError> {
+    let picture = Picture::take(&api).await?;
+    let status = picture.status(&api);
+    stream::status(picture, status).map_err(|error| {
+        let what = format!("the answer cannot be written: {error}");
+        ApiError::new(ErrorCode::Unavailable, what, None)
+    })
 }
 
 /// Whether the data plane does what is desired: 200 or 503.
@@ -153,8 +159,8 @@ async fn send_events(api: Arc<Api>, mut sender: Sender<Bytes>, since: Option<Sys
 
 /// All services.
 #[utoipa::path(get, path = "/v1/services", responses((status = 200, body = [types::Service])))]
-pub(super) async fn list_services(State(api): Shared) -> Answer<Vec<types::Service>> {
-    Ok(Json(Picture::take(&api).await?.services()))
+pub(super) async fn list_services(State(api): Shared) -> Result<Response, ApiError> {
+    Ok(stream::services(Picture::take(&api).await?))
 }
 
 /// Adds a service. Adding one that is there with the same settings succeeds.

@@ -9,6 +9,7 @@ mod picture;
 mod reports;
 pub mod requests;
 pub mod socket;
+mod stream;
 #[cfg(test)]
 mod tests;
 pub mod types;

@@ -23,6 +23,7 @@ use crate::{
     metrics::{Observation, is_drop},
     state::{
         change::{ChangeError, Kind},
+        desired::Desired,
         names::{BackendName, ServiceName},
         quic::QuicSettings,
         service::{RingSize, Service},
@@ -53,8 +54,13 @@ impl Picture {
         })
     }
 
+    /// What is desired.
+    pub(super) fn desired(&self) -> &Desired {
+        &self.view.desired
+    }
+
+    /// The daemon's status without services and what is wrong with them, of which there may be thousands.
     pub(super) fn status(&self, api: &Api) -> Status {
-        let services = self.services();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -66,8 +72,8 @@ impl Picture {
                 .iter()
                 .map(|interface| self.interface(interface))
                 .collect(),
-            problems: self.problems(&services),
-            services,
+            problems: self.failure().into_iter().collect(),
+            services: Vec::new(),
             metrics: Some(api.settings.metrics.to_string()),
             maps: self
                 .seen
@@ -107,15 +113,6 @@ impl Picture {
         }
     }
 
-    pub(super) fn services(&self) -> Vec<types::Service> {
-        self.view
-            .desired
-            .services
-            .values()
-            .map(|service| self.describe(service))
-            .collect()
-    }
-
     pub(super) fn service(&self, name: &ServiceName) -> Result<types::Service, ChangeError> {
         Ok(self.describe(self.view.desired.service(name)?))
     }
@@ -136,7 +133,7 @@ impl Picture {
             })
     }
 
-    fn describe(&self, service: &Service) -> types::Service {
+    pub(super) fn describe(&self, service: &Service) -> types::Service {
         let programmed = self.view.service_is_programmed(&service.key);
         let present = service
             .backends

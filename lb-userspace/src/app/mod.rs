@@ -7,6 +7,7 @@ mod agents;
 mod descriptors;
 mod error;
 mod greeting;
+mod memory;
 mod node;
 mod notify;
 pub mod settings;
@@ -65,6 +66,7 @@ pub fn run(flags: &Flags) -> Result<(), RunError> {
     if settings.interfaces.is_empty() {
         return Err(RunError::NoInterface);
     }
+    memory::limit_arenas();
     telemetry::start();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(WORKERS)
@@ -227,6 +229,7 @@ impl Daemon {
             health.agents().said(),
             cancel.clone(),
         ));
+        tracker.spawn(memory::give_back_after_changes(control.clone(), cancel.clone()));
         let api = Api {
             control: control.clone(),
             observer,

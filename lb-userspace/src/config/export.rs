@@ -3,52 +3,64 @@
 use std::fmt::Write;
 
 use super::fields::{self, AGENT, Field, GUARD, HEALTH, Keys};
-use crate::state::desired::Desired;
+use crate::state::{desired::Desired, service::Service, shared::Shared};
 
 /// The desired state as TOML that [`super::parse`] takes back unchanged, but for the revision; with hidden keys,
 /// [`super::parse_beside`] does so where they are known. Holds what is not at its default; services stand in the order of
 /// their names.
 pub fn export(desired: &Desired, keys: Keys) -> String {
+    export_by(desired, |text, of| text.push_str(&service(of, keys)))
+}
+
+/// As [`export`], with services written by `write`, as [`service`] gives them.
+pub fn export_by(desired: &Desired, mut write: impl FnMut(&mut String, &Shared<Service>)) -> String {
     let mut text = String::new();
     let settings = lines("", &fields::settings(&desired.settings));
     if !settings.is_empty() {
         text = format!("[lb]\n{settings}\n");
     }
     for service in desired.services.values() {
-        let mut own = vec![name(service.name.as_str())];
-        own.extend(fields::service(service));
-        push(&mut text, "[[service]]", &lines("", &own));
-        let guard = fields::guard(&service.guard);
-        if guard.iter().any(|field| !field.is_default) {
-            push(&mut text, "  [service.guard]", &lines("  ", &guard));
-        }
-        let health = fields::health(&service.health);
-        if health.iter().any(|field| !field.is_default) {
-            push(&mut text, "  [service.health]", &lines("  ", &health));
-        }
-        if let Some(agent) = &service.agent {
-            push(
-                &mut text,
-                "  [service.agent]",
-                &lines("  ", &fields::agent(Some(agent))),
-            );
-        }
-        for quic in &service.quic {
-            push(
-                &mut text,
-                "  [[service.quic]]",
-                &lines("  ", &fields::quic(quic, keys)),
-            );
-        }
-        for backend in &service.backends {
-            let mut own = vec![name(backend.name.as_str())];
-            own.extend(fields::backend(backend));
-            push(&mut text, "  [[service.backend]]", &lines("  ", &own));
-        }
+        write(&mut text, service);
     }
     text.truncate(text.trim_end().len());
     if !text.is_empty() {
         text.push('\n');
+    }
+    text
+}
+
+/// A service and its backends as [`export`] writes them.
+pub fn service(service: &Service, keys: Keys) -> String {
+    let mut text = String::new();
+    let mut own = vec![name(service.name.as_str())];
+    own.extend(fields::service(service));
+    push(&mut text, "[[service]]", &lines("", &own));
+    let guard = fields::guard(&service.guard);
+    if guard.iter().any(|field| !field.is_default) {
+        push(&mut text, "  [service.guard]", &lines("  ", &guard));
+    }
+    let health = fields::health(&service.health);
+    if health.iter().any(|field| !field.is_default) {
+        push(&mut text, "  [service.health]", &lines("  ", &health));
+    }
+    if let Some(agent) = &service.agent {
+        push(
+            &mut text,
+            "  [service.agent]",
+            &lines("  ", &fields::agent(Some(agent))),
+        );
+    }
+    for quic in &service.quic {
+        push(
+            &mut text,
+            "  [[service.quic]]",
+            &lines("  ", &fields::quic(quic, keys)),
+        );
+    }
+    for backend in &service.backends {
+        let mut own = vec![name(backend.name.as_str())];
+        own.extend(fields::backend(backend));
+        push(&mut text, "  [[service.backend]]", &lines("  ", &own));
     }
     text
 }

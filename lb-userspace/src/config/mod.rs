@@ -7,7 +7,7 @@ pub mod agent;
 pub mod daemon;
 pub mod duration;
 mod error;
-mod export;
+pub mod export;
 pub mod fields;
 mod guard;
 pub mod health;
@@ -104,7 +104,7 @@ pub fn parse_beside(text: &str, file: &str, known: &Desired) -> Result<Config, V
     reporter.check()?;
     let services = services
         .into_iter()
-        .map(|located| (located.service.name.clone(), located.service))
+        .map(|located| (located.service.name.clone(), located.service.into()))
         .collect();
     Ok(Config {
         daemon,

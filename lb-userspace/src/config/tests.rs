@@ -83,7 +83,7 @@ fn with_health(health: &str) -> Result<CheckSettings, Vec<String>> {
         "[[service]]\nname = \"a\"\naddress = \"192.0.2.1\"\nport = 80\n[service.health]\n{health}\n"
     );
     match parse(&text, "lb.toml") {
-        Ok(config) => Ok(config.desired.services.into_values().next().unwrap().health),
+        Ok(config) => Ok(config.desired.services.values().next().unwrap().health.clone()),
         Err(errors) => Err(errors.iter().map(ToString::to_string).collect()),
     }
 }

@@ -10,6 +10,7 @@ use crate::{
         desired::Desired,
         names::{BackendName, ServiceName},
         service::Service,
+        shared::Shared,
     },
 };
 
@@ -95,7 +96,7 @@ fn set_service(desired: &Desired, name: &ServiceName, spec: &ServiceSpec) -> Res
     let mut alone = Desired::default();
     alone
         .services
-        .insert(name.clone(), desired.service(name)?.clone());
+        .insert(name.clone(), desired.service(name)?.clone().into());
     let document: toml::Table = config::export(&alone, Keys::Whole)
         .parse()
         .map_err(|error| internal(&error))?;
@@ -173,6 +174,7 @@ fn parse(service: &toml::Table, desired: &Desired) -> Result<Service, ControlErr
         .services
         .into_values()
         .next()
+        .map(Shared::into_inner)
         .ok_or_else(|| internal(&"no service in the request"))
 }
 

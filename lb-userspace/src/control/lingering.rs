@@ -1,7 +1,7 @@
 //! Removed backends that finish their flows, and drains that end at a deadline.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -14,7 +14,8 @@ use crate::{
         desired::Desired,
         endpoints,
         names::{BackendName, ServiceName},
-        service::ServiceKey,
+        service::{Service, ServiceKey},
+        shared::Shared,
     },
 };
 
@@ -50,8 +51,9 @@ pub fn removed(
     now: Instant,
 ) -> Vec<Lingering> {
     let mut gone = Vec::new();
+    let by_key: BTreeMap<ServiceKey, _> = new.services.values().map(|new| (new.key, new)).collect();
     for (service, old) in &old.services {
-        let Some(kept) = new.services.values().find(|new| new.key == old.key) else {
+        let Some(kept) = by_key.get(&old.key).filter(|kept| !kept.is_same(old)) else {
             continue;
         };
         let kept: BTreeSet<SocketAddr> = kept.backends.iter().map(|backend| backend.address).collect();
@@ -108,7 +110,9 @@ impl Lingering {
         if self.mode == Mode::Dnat && endpoints::is_of_another(desired, self.key, self.address) {
             return true;
         }
-        let service = desired.services.values().find(|service| service.key == self.key);
+        let is_there = |service: &&Shared<Service>| service.key == self.key;
+        let service = desired.services.get(&self.service).filter(is_there);
+        let service = service.or_else(|| desired.services.values().find(is_there));
         service.is_none_or(|service| {
             service
                 .backends

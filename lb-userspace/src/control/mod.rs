@@ -94,6 +94,11 @@ impl ControlHandle {
         answer.await.map_err(|_| ControlError::Closed)?
     }
 
+    /// The state now, and notice when it changes.
+    pub fn views(&self) -> watch::Receiver<Arc<ControlView>> {
+        self.view.clone()
+    }
+
     /// The present state.
     pub fn view(&self) -> Arc<ControlView> {
         Arc::clone(&self.view.borrow())

@@ -14,6 +14,7 @@ use crate::{
         backend::Backend,
         desired::Desired,
         service::{Service, ServiceKey},
+        shared::Shared,
     },
 };
 
@@ -145,7 +146,7 @@ fn since(before: Signals, now: Signals) -> Signals {
 
 /// Backends whose flows tell something that checks want to know.
 fn listened_to(desired: &Desired) -> impl Iterator<Item = (CheckId, (ServiceKey, SocketAddr))> {
-    let listens = |service: &&Service| service.health.passive && service.health.kind.is_check();
+    let listens = |service: &&Shared<Service>| service.health.passive && service.health.kind.is_check();
     desired.services.values().filter(listens).flat_map(|service| {
         let translates = |backend: &&Backend| backend.mode.unwrap_or(service.mode) == Mode::Nat;
         let place = |backend: &Backend| {

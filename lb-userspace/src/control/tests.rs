@@ -435,8 +435,9 @@ fn a_service_is_added_and_changed_in_the_words_of_the_file() {
         ..HealthSpec::default()
     };
     let change = |change: Change, desired: &Desired| change.apply(desired).unwrap();
-    let new =
-        |desired: &Desired| -> Service { desired.services[&"new".parse::<ServiceName>().unwrap()].clone() };
+    let new = |desired: &Desired| -> Service {
+        (*desired.services[&"new".parse::<ServiceName>().unwrap()]).clone()
+    };
 
     let first = change(
         Change::AddService(Box::new(spec(Some(http.clone())))),

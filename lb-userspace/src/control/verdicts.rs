@@ -13,13 +13,17 @@ use crate::{
 
 /// All backends with their ids.
 pub(super) fn backends(desired: &Desired) -> impl Iterator<Item = (CheckId, &Service, &Backend)> {
-    desired.services.values().flat_map(|service| {
-        let id = |backend: &Backend| CheckId(service.name.clone(), backend.name.clone());
-        service
-            .backends
-            .iter()
-            .map(move |backend| (id(backend), service, backend))
-    })
+    desired
+        .services
+        .values()
+        .map(|service| &**service)
+        .flat_map(|service| {
+            let id = |backend: &Backend| CheckId(service.name.clone(), backend.name.clone());
+            service
+                .backends
+                .iter()
+                .map(move |backend| (id(backend), service, backend))
+        })
 }
 
 pub(super) fn is_checked(service: &Service) -> bool {

@@ -54,7 +54,9 @@ impl ControlView {
             .programmed
             .as_ref()
             .and_then(|target| target.services.get(key));
-        programmed.or_else(|| self.wanted.services.get(key))
+        programmed
+            .or_else(|| self.wanted.services.get(key))
+            .map(|service| &**service)
     }
 
     /// A backend as it is programmed, else as it is wanted.

@@ -8,15 +8,18 @@ use lb_common::{
     service::{RingId, ServiceId},
 };
 
-use crate::{plan::Programmed, state::service::ServiceKey};
+use crate::{
+    plan::{Programmed, Step},
+    state::service::ServiceKey,
+};
 
 /// Ids in use, published by the writer after each change.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Directory {
     /// Services, in the order of their ids.
-    pub(super) services: Vec<(ServiceId, ServiceKey)>,
+    pub(super) services: Arc<[(ServiceId, ServiceKey)]>,
     /// Backends, in the order of their ids.
-    pub(super) backends: Vec<BackendEntry>,
+    pub(super) backends: Arc<[BackendEntry]>,
     /// Rings in use, as they were written last.
     pub(super) rings: BTreeMap<RingId, Arc<[RingSlot]>>,
     /// Prefixes in guards.
@@ -68,13 +71,26 @@ impl Directory {
         let endpoints = programmed.replies.keys();
         let replies_v4 = endpoints.filter(|endpoint| endpoint.address.is_ipv4()).count();
         Self {
-            services,
+            services: services.into(),
             backends,
             rings: programmed.rings.clone(),
             prefixes: programmed.prefixes.len(),
             replies_v4,
             replies_v6: programmed.replies.len() - replies_v4,
             snat_addresses: programmed.snat_addresses.len(),
+        }
+    }
+
+    /// As [`Self::of`], by what was listed `before` these steps.
+    pub(super) fn after(before: &Self, steps: &[Step], programmed: &Programmed) -> Self {
+        if steps.iter().any(Step::changes_names) {
+            return Self::of(programmed);
+        }
+        Self {
+            services: Arc::clone(&before.services),
+            backends: Arc::clone(&before.backends),
+            rings: programmed.rings.clone(),
+            ..*before
         }
     }
 

@@ -202,7 +202,13 @@ impl Executor {
             }
             Step::Quic(step) => quic::write(maps, step),
             Step::Barrier => self.grace.wait(),
-            Step::RemoveRing { ring } => maps.rings.remove(*ring),
+            Step::RemoveRing { .. } => maps.rings.remove(group.iter().filter_map(|step| {
+                if let Step::RemoveRing { ring } = step {
+                    Some(*ring)
+                } else {
+                    None
+                }
+            })),
             Step::RemoveReply { .. } => {
                 let gone: Vec<&Endpoint> = group
                     .iter()
@@ -330,6 +336,7 @@ fn joins(first: &Step, step: &Step) -> bool {
     matches!(
         (first, step),
         (Step::WriteRing { .. }, Step::WriteRing { .. })
+            | (Step::RemoveRing { .. }, Step::RemoveRing { .. })
             | (Step::WriteBackend { .. }, Step::WriteBackend { .. })
             | (Step::RemoveReply { .. }, Step::RemoveReply { .. })
     )

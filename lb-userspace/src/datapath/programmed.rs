@@ -104,7 +104,8 @@ pub(super) fn read_back(maps: &Maps) -> Result<Programmed, DatapathError> {
         .map_err(|e| failed(maps.rings.table().name(), &e))?
     {
         match Rings::read(map_id) {
-            Ok(slots) => drop(programmed.rings.insert(ring, slots.into())),
+            Ok(Some(slots)) => drop(programmed.rings.insert(ring, slots.into())),
+            Ok(None) => {}
             Err(e) => tracing::debug!(ring = ring.0, error = %e, "cannot read a ring back"),
         }
     }

@@ -67,10 +67,15 @@ pub(super) fn remove(
     places.remove(kernel, key)?;
     let address = NetAddr::from(key.address);
     let addresses = &kernel.maps.addresses;
-    match all
-        .iter()
-        .find(|(other, _)| *other != key && other.address == key.address)
-    {
+    let first = ServiceKey {
+        port: 0,
+        protocol: Protocol::Tcp,
+        ..*key
+    };
+    let mut of_address = all
+        .range(first..)
+        .take_while(|(other, _)| other.address == key.address);
+    match of_address.find(|(other, _)| *other != key) {
         Some((_, service)) => addresses.set(&address, service.id),
         None => addresses.delete(&address).map(drop),
     }

@@ -57,7 +57,7 @@ impl StatsReader {
         let drops = by_id(&maps.service_drops, &service_ids, add_reasons)?;
         let mut services = BTreeMap::new();
         let mut service_drops = BTreeMap::new();
-        for (id, key) in &directory.services {
+        for (id, key) in directory.services.iter() {
             services.insert(*key, traffic.get(&u32::from(id.0)).copied().unwrap_or_default());
             let dropped = drops.get(&u32::from(id.0)).copied().unwrap_or_default();
             for reason in Reason::ALL {
@@ -76,7 +76,7 @@ impl StatsReader {
         let traffic = by_id(&maps.backend_traffic, &backend_ids, add_traffic)?;
         let signals = by_id(&maps.backend_signals, &backend_ids, add_signals)?;
         let mut backends: BTreeMap<_, BackendStats> = BTreeMap::new();
-        for entry in &directory.backends {
+        for entry in directory.backends.iter() {
             // Two ids for one backend happen while one replaces the other; together they are the backend.
             let stats = backends.entry((entry.service, entry.address)).or_default();
             let traffic = traffic.get(&u32::from(entry.id.0)).copied().unwrap_or_default();
@@ -110,7 +110,7 @@ impl StatsReader {
             .collect();
         let signals = by_id(&self.maps.backend_signals, &ids, add_signals)?;
         let mut backends = BackendSignals::new();
-        for entry in &directory.backends {
+        for entry in directory.backends.iter() {
             let told = signals.get(&u32::from(entry.id.0)).copied().unwrap_or_default();
             if told.total() > 0 {
                 let sum = backends.entry((entry.service, entry.address)).or_default();

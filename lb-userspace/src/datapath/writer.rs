@@ -2,9 +2,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    mem,
     net::IpAddr,
     os::fd::OwnedFd,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -22,7 +23,8 @@ use super::{
     sweeper::{self, monotonic},
 };
 use crate::{
-    plan::{Planner, Programmed, Target},
+    plan::{Planner, Programmed, Step, Target, TargetService},
+    state::{service::ServiceKey, shared::Shared},
     transition::Walked,
 };
 
@@ -64,6 +66,8 @@ pub struct WriterTask {
     slots: Slots,
     directory: watch::Sender<Arc<Directory>>,
     wanted: Wanted,
+    /// A target was not reached since the addresses to follow were settled.
+    failed: bool,
     pins: Pins,
     /// Held open so that another daemon on one of the interfaces can tell whose they are.
     links: Vec<OwnedFd>,
@@ -75,6 +79,8 @@ pub struct WriterHandle {
     commands: mpsc::Sender<Command>,
     wanted: Wanted,
     stats: StatsReader,
+    /// What was programmed last: the ways to its backends are followed.
+    reached: Arc<Mutex<BTreeMap<ServiceKey, Shared<TargetService>>>>,
 }
 
 impl WriterTask {
@@ -118,6 +124,7 @@ impl WriterTask {
             programmed,
             directory,
             wanted: wanted.clone(),
+            failed: true,
             pins,
             links,
         };
@@ -126,6 +133,7 @@ impl WriterTask {
             commands,
             wanted,
             stats,
+            reached: Arc::default(),
         }
     }
 
@@ -171,20 +179,18 @@ impl WriterTask {
             .map_err(|e| ProgramError::Plan(super::error::chain(&e)))?;
         let before = self.programmed.rings.clone();
         let result = self.executor.execute(&steps, &mut self.programmed);
+        self.failed |= result.is_err();
         self.slots.swapped(&before, &self.programmed.rings, monotonic());
         self.slots.follow(target);
         // Also after an error: what was done before it is there.
-        self.directory
-            .send_replace(Arc::new(Directory::of(&self.programmed)));
+        self.list(&steps);
         result?;
-        let addresses: BTreeSet<IpAddr> = self
-            .programmed
-            .backends
-            .values()
-            .map(|backend| backend.address.ip())
-            .collect();
-        self.executor.forget_all_but(&addresses);
-        self.wanted.set(addresses);
+        if mem::take(&mut self.failed) || steps.iter().any(Step::is_of_backend) {
+            let backends = self.programmed.backends.values();
+            let addresses: BTreeSet<IpAddr> = backends.map(|backend| backend.address.ip()).collect();
+            self.executor.forget_all_but(&addresses);
+            self.wanted.set(addresses);
+        }
         Ok(ProgramReport {
             steps: steps.len(),
             elapsed: start.elapsed(),
@@ -205,9 +211,15 @@ impl WriterTask {
         }
         self.slots.swapped(&before, &self.programmed.rings, monotonic());
         if !steps.is_empty() {
-            self.directory
-                .send_replace(Arc::new(Directory::of(&self.programmed)));
+            self.planner.rings_changed(&self.programmed);
+            self.list(&steps);
         }
+    }
+
+    /// Tells what is programmed after these steps.
+    fn list(&self, steps: &[Step]) {
+        let next = Directory::after(&self.directory.borrow(), steps, &self.programmed);
+        self.directory.send_replace(Arc::new(next));
     }
 }
 
@@ -220,15 +232,22 @@ impl WriterHandle {
     /// # Errors
     /// [`ProgramError`]; what was programmed before stays in effect, and a later call goes on from what was reached.
     pub async fn program(&self, target: Target) -> Result<ProgramReport, ProgramError> {
-        let addresses: BTreeSet<IpAddr> = target
-            .services
-            .values()
-            .flat_map(|service| service.backends.keys().map(|address| address.ip()))
-            .collect();
+        let services = target.services.clone();
+        let addresses: BTreeSet<IpAddr> = {
+            let reached = self.reached.lock().unwrap_or_else(PoisonError::into_inner);
+            let is_new = |(key, service): &(&ServiceKey, &Shared<TargetService>)| {
+                !reached.get(*key).is_some_and(|there| there.is_same(service))
+            };
+            let new = services.iter().filter(is_new);
+            new.flat_map(|(_, service)| service.backends.keys().map(|address| address.ip()))
+                .collect()
+        };
         self.wanted.settle(addresses).await;
         let (reply, answer) = oneshot::channel();
         self.send(Command::Program(Box::new(target), reply)).await?;
-        answer.await.map_err(|_| ProgramError::Closed)?
+        let report = answer.await.map_err(|_| ProgramError::Closed)??;
+        *self.reached.lock().unwrap_or_else(PoisonError::into_inner) = services;
+        Ok(report)
     }
 
     /// Takes programs, links and maps out of the kernel and ends the writer.

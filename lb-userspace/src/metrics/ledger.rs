@@ -3,12 +3,12 @@
 //! A backend that moves to another address gets another id, whose counters begin at 0; a service that moves to
 //! another port likewise. The ledger keeps what the name had counted before and adds to it.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, mem};
 
 use lb_common::counters::{Signals, Traffic};
 
 /// Something that the kernel counts.
-pub(super) trait Count: Copy + Default {
+pub(super) trait Count: Copy + Default + PartialEq {
     /// The sum.
     fn plus(self, other: Self) -> Self;
     /// Whether this is less than `before`, so that counting began anew in between.
@@ -81,7 +81,8 @@ struct Account<I, C> {
     /// What is not counted any more.
     past: C,
     /// What the kernel had counted when last seen.
-    present: BTreeMap<I, C>,
+    /// One, but for a short time: a map of its own for each name would take ten times the room.
+    present: Vec<(I, C)>,
 }
 
 impl<N, I, C> Default for Ledger<N, I, C> {
@@ -92,17 +93,31 @@ impl<N, I, C> Default for Ledger<N, I, C> {
     }
 }
 
-impl<N: Ord, I: Ord, C: Count> Ledger<N, I, C> {
+impl<N: Ord + Clone, I: PartialEq, C: Count> Ledger<N, I, C> {
     /// Notes what the kernel counts for `name` under `identity` now; `None` where it does not, for the moment.
-    pub(super) fn note(&mut self, name: N, identity: I, now: Option<C>) {
-        let account = self.accounts.entry(name).or_insert_with(|| Account {
-            past: C::default(),
-            present: BTreeMap::new(),
-        });
+    pub(super) fn note(&mut self, name: &N, identity: I, now: Option<C>) {
+        let account = match self.accounts.get_mut(name) {
+            Some(account) => account,
+            // Most of what could be counted never is.
+            None if now.is_none_or(|now| now == C::default()) => return,
+            None => self.accounts.entry(name.clone()).or_insert_with(|| Account {
+                past: C::default(),
+                present: Vec::new(),
+            }),
+        };
         let Some(now) = now else { return };
-        let last = account.present.insert(identity, now);
-        if let Some(last) = last.filter(|last| now.began_anew(last)) {
-            account.past = account.past.plus(last);
+        let known = account.present.iter_mut().find(|(known, _)| *known == identity);
+        match known {
+            Some((_, last)) => {
+                let last = mem::replace(last, now);
+                if now.began_anew(&last) {
+                    account.past = account.past.plus(last);
+                }
+            }
+            None => {
+                account.present.reserve_exact(1);
+                account.present.push((identity, now));
+            }
         }
     }
 
@@ -111,7 +126,7 @@ impl<N: Ord, I: Ord, C: Count> Ledger<N, I, C> {
         let Some(Account { past, present }) = self.accounts.get(name) else {
             return C::default();
         };
-        present.values().fold(*past, |sum, count| sum.plus(*count))
+        present.iter().fold(*past, |sum, (_, count)| sum.plus(*count))
     }
 
     /// Settles what is counted under identities that are not `present` any more, and forgets names that are not
@@ -120,7 +135,7 @@ impl<N: Ord, I: Ord, C: Count> Ledger<N, I, C> {
         self.accounts.retain(|name, _| known(name));
         for (name, account) in &mut self.accounts {
             let past = &mut account.past;
-            account.present.retain(|identity, last| {
+            account.present.retain(|(identity, last)| {
                 let stays = present(name, identity);
                 if !stays {
                     *past = past.plus(*last);
@@ -159,7 +174,7 @@ mod tests {
             ("10.0.0.1:80", Some(3), false, 60),
             ("10.0.0.1:80", Some(4), false, 61),
         ] {
-            ledger.note("web-1", identity, now.map(packets));
+            ledger.note(&"web-1", identity, now.map(packets));
             if settle {
                 ledger.keep(|_| true, |_, present| *present == identity);
             }
@@ -175,11 +190,11 @@ mod tests {
     #[test]
     fn a_forgotten_name_starts_at_zero_and_leaves_others_alone() {
         let mut ledger = Ledger::default();
-        ledger.note("a", 1, Some(5_u64));
-        ledger.note("b", 1, Some(5));
+        ledger.note(&"a", 1, Some(5_u64));
+        ledger.note(&"b", 1, Some(5));
         ledger.keep(|name| *name == "b", |_, _| false);
-        ledger.note("a", 2, Some(1));
-        ledger.note("b", 2, Some(1));
+        ledger.note(&"a", 2, Some(1));
+        ledger.note(&"b", 2, Some(1));
         assert_eq!((ledger.total(&"a"), ledger.total(&"b")), (1, 6));
     }
 }

@@ -123,13 +123,13 @@ impl Observer {
             let key = service.key;
             ledgers
                 .services
-                .note(name.clone(), key, snapshot.services.get(&key).copied());
+                .note(name, key, snapshot.services.get(&key).copied());
             seen.services.insert(name.clone(), ledgers.services.total(name));
             for reason in Reason::ALL {
                 let id = (name.clone(), *reason);
                 let now = snapshot.service_drops.get(&(key, *reason)).copied();
                 if now.is_some() {
-                    ledgers.drops.note(id.clone(), key, now);
+                    ledgers.drops.note(&id, key, now);
                 }
                 let total = ledgers.drops.total(&id);
                 if total > 0 {
@@ -141,12 +141,8 @@ impl Observer {
         for (id, key, address) in view.backends() {
             let place = (key, address);
             let now = snapshot.backends.get(&place).copied();
-            ledgers
-                .backends
-                .note(id.clone(), place, now.map(|now| now.traffic));
-            ledgers
-                .signals
-                .note(id.clone(), place, now.map(|now| now.signals));
+            ledgers.backends.note(&id, place, now.map(|now| now.traffic));
+            ledgers.signals.note(&id, place, now.map(|now| now.signals));
             let stats = seen.backends.entry(id.clone()).or_default();
             stats.traffic = ledgers.backends.total(&id);
             stats.signals = ledgers.signals.total(&id);

@@ -9,6 +9,7 @@ use std::{
 use lb_common::{
     backend::BackendId,
     limits::{MAX_BACKENDS, MAX_GUARD_PREFIXES, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES},
+    ring_slot::RingSlot,
     service::{
         BY_SOURCE, FORWARDS, IN_TURN, Mode, OnEmpty as EmptyRecord, QUIC, RingId, Service as ServiceRecord,
         ServiceId, TCP, TRACKS_ALL, TRANSLATES, UDP,
@@ -21,18 +22,24 @@ use super::{
     ids::{FreeBackends, FreeIds},
     quic,
     replies::Replies,
-    rings::Rings,
+    settled::{Settled, SettledServices},
 };
 use crate::{
     ring::{self, Share},
-    state::service::{Affinity, Algorithm, OnEmpty, Protocol, ServiceKey},
+    state::{
+        guard::Guard,
+        service::{Affinity, Algorithm, OnEmpty, Protocol, ServiceKey},
+        shared::Shared,
+    },
     transition,
 };
 
 /// Plans one target after the other. Gives the same steps as [`plan`], sooner.
 #[derive(Debug, Default)]
 pub struct Planner {
-    rings: Rings,
+    settled: SettledServices,
+    /// Services that the last plan had to look at.
+    looked_at: usize,
 }
 
 /// The steps that turn what is programmed into the target, in an order in which every prefix leaves the data plane
@@ -48,31 +55,66 @@ pub fn plan(target: &Target, programmed: &Programmed) -> Result<Vec<Step>, PlanE
 }
 
 impl Planner {
-    /// As [`plan`]; rings of services that did not change since the last call are not built again.
+    /// As [`plan`]; services that did not change since the last call, and are the very same in `target`, are not looked at
+    /// again.
     ///
     /// # Errors
     /// As [`plan`].
     pub fn plan(&mut self, target: &Target, programmed: &Programmed) -> Result<Vec<Step>, PlanError> {
         check_limits(target)?;
-        self.rings.keep(target);
-        match self.steps(target, programmed) {
+        self.looked_at = 0;
+        self.settled.keep(target);
+        let result = match self.steps(target, programmed) {
             Err(PlanError::IdsExhausted { .. }) => {
-                let mut steps = self.steps(&remaining(target, programmed), programmed)?;
-                let mut between = programmed.clone();
-                for step in &steps {
-                    between.apply(step);
-                }
-                steps.extend(self.steps(target, &between)?);
-                Ok(steps)
+                // What it is planned from is not there yet.
+                self.settled.clear();
+                let steps = self.in_two(target, programmed);
+                self.settled.clear();
+                steps
             }
             result => result,
+        };
+        if result.is_err() {
+            self.settled.clear();
         }
+        result
+    }
+
+    /// Services that the last plan had to look at, for tests and logs.
+    pub const fn looked_at(&self) -> usize {
+        self.looked_at
+    }
+
+    /// Takes note that rings were swapped otherwise than by a plan, and does not hold the ones of before any longer.
+    pub fn rings_changed(&mut self, programmed: &Programmed) {
+        self.settled.keep_rings(programmed);
+    }
+
+    /// What goes first, then what comes.
+    fn in_two(&mut self, target: &Target, programmed: &Programmed) -> Result<Vec<Step>, PlanError> {
+        let mut steps = self.steps(&remaining(target, programmed), programmed)?;
+        let mut between = programmed.clone();
+        for step in &steps {
+            between.apply(step);
+        }
+        steps.extend(self.steps(target, &between)?);
+        Ok(steps)
     }
 
     fn steps(&mut self, target: &Target, programmed: &Programmed) -> Result<Vec<Step>, PlanError> {
-        let mut draft = Draft::new(programmed, &mut self.rings);
+        let mut draft = Draft::new(programmed);
+        let mut changed = Vec::new();
         for (key, service) in &target.services {
-            draft.service(*key, service)?;
+            match self.settled.get(key, service, programmed) {
+                Some(settled) if draft.keep(*key, settled) => {}
+                Some(_) | None => changed.push((key, service)),
+            }
+        }
+        self.looked_at += changed.len();
+        draft.know(changed.iter().map(|(key, _)| *key));
+        for (key, service) in changed {
+            let settled = draft.service(*key, service)?;
+            self.settled.set(*key, settled);
         }
         Ok(draft.finish(target))
     }
@@ -112,20 +154,19 @@ fn check_limits(target: &Target) -> Result<(), PlanError> {
 
 /// The part of the target that is there already: its services, and of those the backends.
 fn remaining(target: &Target, programmed: &Programmed) -> Target {
+    let there: BTreeSet<_> = programmed
+        .backends
+        .values()
+        .map(|backend| (backend.service, backend.address, backend.mode as u8))
+        .collect();
     let mut target = target.clone();
     target
         .services
         .retain(|key, service| match programmed.services.get(key) {
             Some(record) => {
-                let there: BTreeSet<_> = programmed
-                    .backends
-                    .values()
-                    .filter(|backend| backend.service == record.id)
-                    .map(|backend| (backend.address, backend.mode as u8))
-                    .collect();
                 service
                     .backends
-                    .retain(|address, backend| there.contains(&(*address, backend.mode as u8)));
+                    .retain(|address, backend| there.contains(&(record.id, *address, backend.mode as u8)));
                 true
             }
             None => false,
@@ -135,6 +176,9 @@ fn remaining(target: &Target, programmed: &Programmed) -> Target {
 
 /// Backends that are programmed, by what identifies them. The mode counts: one generation never changes it.
 type Known = BTreeMap<(SocketAddr, u8), BackendId>;
+
+/// A ring: its id and slots.
+type Built = (RingId, Arc<[RingSlot]>);
 
 /// What a service's ring is made of: its backends, and which of them may have flows.
 #[derive(Default)]
@@ -147,7 +191,7 @@ struct Members {
 /// A plan in the making: what stays in use, and steps by the phase they belong to.
 struct Draft<'a> {
     programmed: &'a Programmed,
-    rings: &'a mut Rings,
+    /// Of the services that are looked at.
     known: BTreeMap<ServiceId, Known>,
     service_ids: FreeIds,
     ring_ids: FreeIds,
@@ -165,20 +209,12 @@ struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    fn new(programmed: &'a Programmed, rings: &'a mut Rings) -> Self {
-        let mut known: BTreeMap<ServiceId, Known> = BTreeMap::new();
-        for (id, backend) in &programmed.backends {
-            // An interrupted plan may have left two ids for one backend: the lower one stays, the other is freed.
-            let of_service = known.entry(backend.service).or_default();
-            of_service
-                .entry((backend.address, backend.mode as u8))
-                .or_insert(*id);
-        }
+    fn new(programmed: &'a Programmed) -> Self {
         let records = programmed.services.values();
         let services = records
             .clone()
             .map(|record| record.id)
-            .chain(known.keys().copied())
+            .chain(programmed.backends.values().map(|backend| backend.service))
             .chain(programmed.prefixes.keys().map(|prefix| prefix.service));
         let ring_ids = records
             .map(|record| record.ring)
@@ -188,8 +224,7 @@ impl<'a> Draft<'a> {
             ring_ids: FreeIds::new("ring", ring_ids.map(|id| id.0), MAX_RINGS),
             backend_ids: FreeBackends::new(programmed),
             programmed,
-            rings,
-            known,
+            known: BTreeMap::new(),
             kept_services: BTreeSet::new(),
             kept_backends: BTreeSet::new(),
             kept_rings: BTreeSet::new(),
@@ -203,7 +238,38 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn service(&mut self, key: ServiceKey, target: &TargetService) -> Result<(), PlanError> {
+    /// Takes up a service that needs nothing; false if another one has its ring.
+    fn keep(&mut self, key: ServiceKey, settled: &Settled) -> bool {
+        if !self.kept_rings.insert(settled.record.ring) {
+            return false;
+        }
+        self.kept_services.insert(key);
+        self.kept_backends.extend(&settled.ids);
+        true
+    }
+
+    /// Looks up the backends that these services have.
+    fn know<'b>(&mut self, services: impl Iterator<Item = &'b ServiceKey>) {
+        let records = services.filter_map(|key| self.programmed.services.get(key));
+        self.known = records.map(|record| (record.id, Known::new())).collect();
+        if self.known.is_empty() {
+            return;
+        }
+        for (id, backend) in &self.programmed.backends {
+            if let Some(known) = self.known.get_mut(&backend.service) {
+                // An interrupted plan may have left two ids for one backend: the lower one stays, the other is freed.
+                known.entry((backend.address, backend.mode as u8)).or_insert(*id);
+            }
+        }
+    }
+
+    /// Plans a service; returns how it stands afterwards, if it can be planned apart from others from then on.
+    fn service(
+        &mut self,
+        key: ServiceKey,
+        target: &Shared<TargetService>,
+    ) -> Result<Option<Settled>, PlanError> {
+        let (writes, stops) = (self.write_backends.len(), self.stop_backends.len());
         let old = self.programmed.services.get(&key);
         let id = match old {
             Some(record) => record.id,
@@ -215,8 +281,10 @@ impl<'a> Draft<'a> {
             let backends = target.backends.keys().copied().zip(members.ids.iter().copied());
             self.quic.service(id, quic, backends, &self.programmed.quic);
         }
-        let (ring_size, ring) = match self.ring(key, target, members)? {
-            Some(ring) => (target.ring_size, ring),
+        let ids = members.ids.clone();
+        let built = self.ring(key, target, members)?;
+        let (ring_size, ring) = match &built {
+            Some((ring, _)) => (target.ring_size, *ring),
             None => (0, RingId::default()),
         };
         let record = ServiceRecord {
@@ -235,7 +303,24 @@ impl<'a> Draft<'a> {
             self.write_services
                 .push(Step::WriteService { key, service: record });
         }
-        Ok(())
+        let alone = target.guard == Guard::default()
+            && target.quic.is_none()
+            && target.backends.values().all(|backend| backend.mode != Mode::Dnat);
+        let pending = [&self.write_backends[writes..], &self.stop_backends[stops..]].concat();
+        let pending = pending.into_iter().filter_map(|step| {
+            if let Step::WriteBackend { id, backend } = step {
+                Some((id, backend))
+            } else {
+                None
+            }
+        });
+        Ok(built.filter(|_| alone).map(|(_, ring)| Settled {
+            target: target.clone(),
+            record,
+            ring,
+            ids,
+            pending: pending.collect(),
+        }))
     }
 
     /// Plans the backends of a service; returns what its ring is made of.
@@ -304,7 +389,7 @@ impl<'a> Draft<'a> {
         Ok(id)
     }
 
-    /// Plans a service's ring; returns its id, or `None` where it needs none: no backend takes new flows, and none has
+    /// Plans a service's ring; returns its id and slots, or `None` where it needs none: no backend takes new flows, and none has
     /// flows that the ring would have to tell apart. It is the service's own id if the size stays, else a free one,
     /// since a packet must never see one ring's size with another's slots.
     fn ring(
@@ -312,10 +397,14 @@ impl<'a> Draft<'a> {
         key: ServiceKey,
         target: &TargetService,
         members: Members,
-    ) -> Result<Option<RingId>, PlanError> {
+    ) -> Result<Option<Built>, PlanError> {
         let Members { ids, shares, living } = members;
         let size = target.ring_size;
-        let owners = self.rings.owners(key, shares, size, target.algorithm)?;
+        let owners = match target.algorithm {
+            Algorithm::Maglev => ring::maglev(&shares, size),
+            Algorithm::RoundRobin => ring::in_turn(&shares, size),
+        };
+        let owners = owners.map_err(|source| PlanError::Ring { key, source })?;
         let record = self.programmed.services.get(&key);
         let old = record
             .filter(|record| record.ring_size != 0)
@@ -342,13 +431,16 @@ impl<'a> Draft<'a> {
             None => RingId(self.ring_ids.take()?),
         };
         self.kept_rings.insert(ring);
-        if self.programmed.rings.get(&ring).map(AsRef::as_ref) != Some(slots.as_slice()) {
-            self.write_rings.push(Step::WriteRing {
-                ring,
-                slots: Arc::from(slots),
-            });
+        let there = self.programmed.rings.get(&ring);
+        if let Some(there) = there.filter(|there| ***there == *slots) {
+            return Ok(Some((ring, Arc::clone(there))));
         }
-        Ok(Some(ring))
+        let slots: Arc<[RingSlot]> = Arc::from(slots);
+        self.write_rings.push(Step::WriteRing {
+            ring,
+            slots: Arc::clone(&slots),
+        });
+        Ok(Some((ring, slots)))
     }
 
     fn finish(self, target: &Target) -> Vec<Step> {

@@ -6,7 +6,7 @@ mod ids;
 mod mirror;
 mod quic;
 mod replies;
-mod rings;
+mod settled;
 #[cfg(test)]
 mod tests;
 
@@ -35,6 +35,7 @@ use crate::{
     state::{
         guard::Guard,
         service::{Affinity, Algorithm, OnEmpty, ServiceKey, Tracking},
+        shared::Shared,
     },
 };
 
@@ -86,7 +87,19 @@ pub struct Target {
     /// How long a changed slot remembers its owner before.
     pub transition: Duration,
     /// Services by what they answer on.
-    pub services: BTreeMap<ServiceKey, TargetService>,
+    pub services: BTreeMap<ServiceKey, Shared<TargetService>>,
+}
+
+impl Target {
+    /// Has services that are as in another target be the very same, so that whoever compares them sees at once that there
+    /// is nothing to do.
+    pub fn share_with(&mut self, other: &Self) {
+        for (key, service) in &mut self.services {
+            if let Some(there) = other.services.get(key).filter(|there| *there == service) {
+                *service = there.clone();
+            }
+        }
+    }
 }
 
 /// A service that should be programmed.
@@ -315,4 +328,19 @@ pub enum Step {
         /// Its id.
         id: BackendId,
     },
+}
+
+impl Step {
+    /// Whether it is about a backend's identity.
+    pub const fn is_of_backend(&self) -> bool {
+        matches!(self, Self::WriteBackend { .. } | Self::FreeBackend { .. })
+    }
+
+    /// Whether what was counted or listed under an id or in a map may be another afterwards; with a ring it is not.
+    pub const fn changes_names(&self) -> bool {
+        !matches!(
+            self,
+            Self::WriteRing { .. } | Self::RemoveRing { .. } | Self::Barrier
+        )
+    }
 }

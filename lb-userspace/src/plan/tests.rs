@@ -54,7 +54,10 @@ fn target(services: impl IntoIterator<Item = (ServiceKey, TargetService)>) -> Ta
         snat_addresses: Vec::new(),
         snat_ports: 1024..=32767,
         transition: Duration::from_secs(600),
-        services: services.into_iter().collect(),
+        services: services
+            .into_iter()
+            .map(|(key, service)| (key, service.into()))
+            .collect(),
     }
 }
 
@@ -286,6 +289,61 @@ proptest! {
         let used: usize = third.services.values().map(|service| service.backends.len()).sum();
         prop_assert_eq!(programmed.backends.len(), used, "nothing leaks");
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    /// Services that stay are shared by the targets, as the control task does it, and not every plan is carried out.
+    #[test]
+    fn a_planner_that_remembers_gives_the_same_plans(
+        targets in proptest::collection::vec((any_target(), any::<u8>(), any::<prop::sample::Index>(), any::<bool>()), 1..8),
+    ) {
+        let (mut programmed, mut last) = (Programmed::default(), target([]));
+        let mut planner = Planner::default();
+        for (mut target, stay, cut, whole) in targets {
+            for (place, (key, service)) in last.services.iter().enumerate() {
+                if stay >> (place % 8) & 1 == 0 {
+                    target.services.insert(*key, service.clone());
+                }
+            }
+            let Ok(steps) = plan(&target, &programmed) else { continue };
+            prop_assert_eq!(&planner.plan(&target, &programmed).unwrap(), &steps);
+            let end = if whole { steps.len() } else { cut.index(steps.len() + 1) };
+            steps[..end].iter().for_each(|step| programmed.apply(step));
+            last = target;
+        }
+    }
+}
+
+/// Work for one change must not grow with the number of services.
+#[test]
+fn one_change_among_many_services_looks_at_one_service() {
+    let many = |weight| {
+        target((0..300).map(|port| {
+            let weight = if port == 7 { weight } else { 1 };
+            (
+                key(1, 1 + port),
+                service(251, [(1, backend(weight)), (2, backend(1))]),
+            )
+        }))
+    };
+    let (mut planner, mut programmed) = (Planner::default(), Programmed::default());
+    let mut last = target([]);
+    for (weight, expected) in [(1, 300), (2, 1), (2, 0), (3, 1)] {
+        let mut target = many(weight);
+        target.share_with(&last);
+        let steps = planner.plan(&target, &programmed).unwrap();
+        assert_eq!(planner.looked_at(), expected, "weight {weight}");
+        steps.iter().for_each(|step| programmed.apply(step));
+        last = target;
+    }
+    // A ring that was swapped otherwise is looked at again.
+    let (ring, slots) = programmed.rings.pop_first().unwrap();
+    programmed.rings.insert(ring, slots.iter().copied().collect());
+    planner.rings_changed(&programmed);
+    planner.plan(&last, &programmed).unwrap();
+    assert_eq!(planner.looked_at(), 1);
 }
 
 #[test]

@@ -4,6 +4,7 @@
 use std::{
     fmt,
     net::SocketAddr,
+    ptr,
     time::{Duration, SystemTime},
 };
 
@@ -156,7 +157,7 @@ impl Desired {
     /// Conflict if the name, or the address, port and protocol, are taken; invalid content.
     pub fn add_service(&self, service: Service) -> Result<Self, ChangeError> {
         match self.services.get(&service.name) {
-            Some(there) if *there == service => Ok(self.clone()),
+            Some(there) if **there == service => Ok(self.clone()),
             Some(_) => Err(ChangeError::Conflict {
                 what: format!("service {} exists with other settings", service.name),
                 hint: Some(format!("`lb service set {}` changes them", service.name)),
@@ -295,8 +296,13 @@ impl Desired {
     ///
     /// # Errors
     /// Invalid content.
-    pub fn replace(&self, other: Self) -> Result<Self, ChangeError> {
-        other.valid().map(|next| next.after(self))
+    pub fn replace(&self, mut other: Self) -> Result<Self, ChangeError> {
+        for (name, service) in &mut other.services {
+            if let Some(there) = self.services.get(name).filter(|there| *there == service) {
+                *service = there.clone();
+            }
+        }
+        other.valid(self).map(|next| next.after(self))
     }
 
     /// The service of this name.
@@ -304,7 +310,8 @@ impl Desired {
     /// # Errors
     /// Not found.
     pub fn service(&self, name: &ServiceName) -> Result<&Service, ChangeError> {
-        self.services.get(name).ok_or_else(|| ChangeError::NotFound {
+        let service = self.services.get(name).map(|service| &**service);
+        service.ok_or_else(|| ChangeError::NotFound {
             kind: Kind::Service,
             name: name.to_string(),
         })
@@ -327,13 +334,21 @@ impl Desired {
 
     fn with_service(&self, service: Service) -> Result<Self, ChangeError> {
         let mut next = self.clone();
-        next.services.insert(service.name.clone(), service);
-        next.valid().map(|next| next.after(self))
+        next.services.insert(service.name.clone(), service.into());
+        next.valid(self).map(|next| next.after(self))
     }
 
-    fn valid(self) -> Result<Self, ChangeError> {
-        let services: Vec<&Service> = self.services.values().collect();
-        match check::problems(&self.settings, &services).into_iter().next() {
+    /// This content, if it can work as `before` could.
+    fn valid(self, before: &Self) -> Result<Self, ChangeError> {
+        let changed = |service: &Service| {
+            let there = before.services.get(&service.name);
+            !there.is_some_and(|there| ptr::eq(&raw const **there, service))
+        };
+        let services: Vec<&Service> = self.services.values().map(|service| &**service).collect();
+        match check::problems_of(&self.settings, &services, changed)
+            .into_iter()
+            .next()
+        {
             Some(problem) => Err(problem.into()),
             None => Ok(self),
         }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, time::Duration};
 
-use super::{names::ServiceName, service::Service};
+use super::{names::ServiceName, service::Service, shared::Shared};
 
 /// Number of a desired state; each change makes the next one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -37,5 +37,5 @@ pub struct Desired {
     /// Daemon-wide settings.
     pub settings: Settings,
     /// By name.
-    pub services: BTreeMap<ServiceName, Service>,
+    pub services: BTreeMap<ServiceName, Shared<Service>>,
 }

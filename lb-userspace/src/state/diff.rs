@@ -16,6 +16,7 @@ use super::{
     quic::QuicSettings,
     removal,
     service::Service,
+    shared::Shared,
 };
 use crate::{
     config::fields::{self, Fields, Keys},
@@ -154,6 +155,10 @@ pub fn diff(old: &Desired, new: &Desired) -> Diff {
     let names: BTreeSet<&ServiceName> = old.services.keys().chain(new.services.keys()).collect();
     for name in names {
         let (before, after) = (old.services.get(name), new.services.get(name));
+        if before == after {
+            continue;
+        }
+        let (before, after) = (before.map(|before| &**before), after.map(|after| &**after));
         let own = |service: &Service| {
             [
                 fields::service(service),
@@ -209,6 +214,12 @@ fn backends(diff: &mut Diff, service: &ServiceName, old: Option<&Service>, new: 
 /// A service without any backend that takes flows, before or after, moves all or, on both sides, nothing.
 pub fn moved_shares(old: &Desired, new: &Desired, health: &HealthView) -> BTreeMap<ServiceName, f64> {
     let lingering = Lingering::new();
+    let stay = old
+        .services
+        .keys()
+        .filter(|name| new.services.contains_key(*name));
+    let mut shares: BTreeMap<ServiceName, f64> = stay.map(|name| (name.clone(), 0.0)).collect();
+    let (old, new) = (&different(old, new), &different(new, old));
     let (before, after) = (
         effective::target(old, &removal::limited(old, health), &lingering),
         effective::target(new, &removal::limited(new, health), &lingering),
@@ -217,11 +228,25 @@ pub fn moved_shares(old: &Desired, new: &Desired, health: &HealthView) -> BTreeM
         .services
         .values()
         .filter_map(|service| Some((service, new.services.get(&service.name)?)));
-    both.filter_map(|(old, new)| {
+    shares.extend(both.filter_map(|(old, new)| {
         let share = moved_share(before.services.get(&old.key)?, after.services.get(&new.key)?);
         Some((new.name.clone(), if old.key == new.key { share } else { 1.0 }))
-    })
-    .collect()
+    }));
+    shares
+}
+
+/// A state with those of its services alone that another one has otherwise, or not at all.
+fn different(desired: &Desired, other: &Desired) -> Desired {
+    let differs =
+        |(name, service): &(&ServiceName, &Shared<Service>)| other.services.get(*name) != Some(*service);
+    let services = desired.services.iter().filter(differs);
+    Desired {
+        revision: desired.revision,
+        settings: desired.settings.clone(),
+        services: services
+            .map(|(name, service)| (name.clone(), service.clone()))
+            .collect(),
+    }
 }
 
 /// The share of the hash space whose backend (by address) differs.

@@ -12,6 +12,7 @@ use super::{
     desired::Desired,
     quic::QuicSettings,
     service::{OnDown, OnEmpty, RingSize, Service, ServiceKey},
+    shared::Shared,
 };
 use crate::{
     health::{CheckId, Health},
@@ -32,10 +33,10 @@ pub type Lingering = BTreeMap<(ServiceKey, SocketAddr), Mode>;
 /// nobody in a service takes new flows, `on_empty = "all"` lets all enabled backends take them whatever their health.
 /// A lingering backend keeps its flows, unless the service has a backend at its address again.
 pub fn target(desired: &Desired, health: &HealthView, lingering: &Lingering) -> Target {
-    let mut services: BTreeMap<ServiceKey, TargetService> = desired
+    let mut services: BTreeMap<ServiceKey, Shared<TargetService>> = desired
         .services
         .values()
-        .map(|service| (service.key, target_service(service, health)))
+        .map(|service| (service.key, target_service(service, health).into()))
         .collect();
     for ((key, address), mode) in lingering {
         if let Some(service) = services.get_mut(key) {
@@ -58,6 +59,9 @@ pub fn target(desired: &Desired, health: &HealthView, lingering: &Lingering) -> 
 
 /// The verdict about a backend.
 pub fn health_of(service: &Service, backend: &Backend, health: &HealthView) -> Health {
+    if health.is_empty() {
+        return Health::Unchecked;
+    }
     let id = CheckId(service.name.clone(), backend.name.clone());
     health.get(&id).copied().unwrap_or(Health::Unchecked)
 }

@@ -13,6 +13,7 @@ pub mod names;
 pub mod quic;
 pub mod removal;
 pub mod service;
+pub mod shared;
 pub mod slow_start;
 pub mod store;
 #[cfg(test)]

@@ -80,7 +80,11 @@ pub fn overruled(
             .collect();
         (!names.is_empty()).then(|| (service.name.clone(), names))
     };
-    desired.services.values().filter_map(of).collect()
+    desired
+        .services
+        .values()
+        .filter_map(|service| of(service))
+        .collect()
 }
 
 #[cfg(test)]

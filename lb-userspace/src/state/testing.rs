@@ -65,7 +65,7 @@ pub(crate) fn desired(services: impl IntoIterator<Item = Service>) -> Desired {
     Desired {
         services: services
             .into_iter()
-            .map(|service| (service.name.clone(), service))
+            .map(|service| (service.name.clone(), service.into()))
             .collect(),
         ..Desired::default()
     }

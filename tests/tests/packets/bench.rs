@@ -358,7 +358,7 @@ fn target(change: impl Fn(&ServiceKey, &mut TargetService)) -> Target {
                 backends: backends.into_iter().collect(),
             };
             change(&key, &mut service);
-            target.insert(key, service);
+            target.insert(key, service.into());
         }
     }
     Target {

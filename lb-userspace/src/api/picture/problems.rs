@@ -7,98 +7,97 @@ use crate::{
 };
 
 impl Picture {
-    /// Everything that keeps traffic from going where it should, the worst first.
-    pub(super) fn problems(&self, services: &[types::Service]) -> Vec<Problem> {
+    /// Why the data plane does not do what is desired.
+    pub(super) fn failure(&self) -> Option<Problem> {
+        self.view.failure.as_ref().map(|failure| Problem {
+            service: None,
+            backend: None,
+            message: format!("not programmed as desired: {failure}"),
+            hint: Some("it is tried again by itself; the daemon's log says more".into()),
+        })
+    }
+
+    /// What keeps traffic of a service from going where it should.
+    pub(in crate::api) fn problems_of(service: &types::Service) -> Vec<Problem> {
         let mut problems = Vec::new();
-        if let Some(failure) = &self.view.failure {
-            problems.push(Problem {
-                service: None,
-                backend: None,
-                message: format!("not programmed as desired: {failure}"),
-                hint: Some("it is tried again by itself; the daemon's log says more".into()),
-            });
+        let about = |backend: Option<&types::Backend>, message: String, hint: Option<&str>| Problem {
+            service: Some(service.name.clone()),
+            backend: backend.map(|backend| backend.name.clone()),
+            message,
+            hint: hint.map(str::to_owned),
+        };
+        if service.backends.is_empty() {
+            let hint = format!("lb backend add {} NAME --address IP:PORT", service.name);
+            problems.push(about(
+                None,
+                "has no backends: its packets are dropped".into(),
+                Some(&hint),
+            ));
+        } else if service.healthy_backends == 0 {
+            problems.push(about(None, "no backend takes new flows".into(), None));
         }
-        for service in services {
-            let about = |backend: Option<&types::Backend>, message: String, hint: Option<&str>| Problem {
-                service: Some(service.name.clone()),
-                backend: backend.map(|backend| backend.name.clone()),
-                message,
-                hint: hint.map(str::to_owned),
-            };
-            if service.backends.is_empty() {
-                let hint = format!("lb backend add {} NAME --address IP:PORT", service.name);
-                problems.push(about(
-                    None,
-                    "has no backends: its packets are dropped".into(),
-                    Some(&hint),
-                ));
-            } else if service.healthy_backends == 0 {
-                problems.push(about(None, "no backend takes new flows".into(), None));
+        let overruled =
+            |backend: &&types::Backend| backend.health == types::Health::Down && backend.effective_weight > 0;
+        let overruled: Vec<&str> = service
+            .backends
+            .iter()
+            .filter(overruled)
+            .map(|backend| backend.name.as_str())
+            .collect();
+        if !overruled.is_empty() {
+            let message = format!(
+                "too many backends are down: flows still go to {}",
+                overruled.join(", ")
+            );
+            let hint = "max_removed_percent and on_empty of the service decide that";
+            problems.push(about(None, message, Some(hint)));
+        }
+        for backend in service.backends.iter().filter(|backend| !backend.removed) {
+            if backend.health == types::Health::Down {
+                let why = backend
+                    .last_check
+                    .as_ref()
+                    .map_or("", |check| check.detail.as_str());
+                let hint = backend
+                    .damped
+                    .then_some("it fell too often: it is up when its checks have succeeded for flap_hold");
+                let agent = backend.agent.as_ref().filter(|agent| agent.state != "up");
+                let tripped = backend.breaker.as_deref() == Some(BreakerState::Open.as_str());
+                let (what, hint) = if let Some(agent) = agent {
+                    let reason = agent.reason.as_deref().unwrap_or("no reason given");
+                    (
+                        format!("its agent says {}: {reason}", agent.state),
+                        Some("only its agent can take that back, by \"up\""),
+                    )
+                } else if tripped {
+                    (
+                        "down: circuit breaker open, its flows fail".to_owned(),
+                        Some("it is closed when a check succeeds; lb events says what failed"),
+                    )
+                } else {
+                    (format!("down: {why}"), hint)
+                };
+                problems.push(about(Some(backend), what, hint));
             }
-            let overruled = |backend: &&types::Backend| {
-                backend.health == types::Health::Down && backend.effective_weight > 0
-            };
-            let overruled: Vec<&str> = service
-                .backends
-                .iter()
-                .filter(overruled)
-                .map(|backend| backend.name.as_str())
-                .collect();
-            if !overruled.is_empty() {
-                let message = format!(
-                    "too many backends are down: flows still go to {}",
-                    overruled.join(", ")
-                );
-                let hint = "max_removed_percent and on_empty of the service decide that";
-                problems.push(about(None, message, Some(hint)));
+            let certificate = backend.certificate.as_ref();
+            if let Some(certificate) = certificate.filter(|certificate| certificate.expires_soon) {
+                let what = match certificate.days_left {
+                    0.. => format!("its certificate expires in {} days", certificate.days_left),
+                    _ => "its certificate has expired".to_owned(),
+                };
+                let message = format!("{what}, at {}", certificate.expires);
+                problems.push(about(Some(backend), message, Some("renew it on the server")));
             }
-            for backend in service.backends.iter().filter(|backend| !backend.removed) {
-                if backend.health == types::Health::Down {
-                    let why = backend
-                        .last_check
-                        .as_ref()
-                        .map_or("", |check| check.detail.as_str());
-                    let hint = backend.damped.then_some(
-                        "it fell too often: it is up when its checks have succeeded for flap_hold",
-                    );
-                    let agent = backend.agent.as_ref().filter(|agent| agent.state != "up");
-                    let tripped = backend.breaker.as_deref() == Some(BreakerState::Open.as_str());
-                    let (what, hint) = if let Some(agent) = agent {
-                        let reason = agent.reason.as_deref().unwrap_or("no reason given");
-                        (
-                            format!("its agent says {}: {reason}", agent.state),
-                            Some("only its agent can take that back, by \"up\""),
-                        )
-                    } else if tripped {
-                        (
-                            "down: circuit breaker open, its flows fail".to_owned(),
-                            Some("it is closed when a check succeeds; lb events says what failed"),
-                        )
-                    } else {
-                        (format!("down: {why}"), hint)
-                    };
-                    problems.push(about(Some(backend), what, hint));
-                }
-                let certificate = backend.certificate.as_ref();
-                if let Some(certificate) = certificate.filter(|certificate| certificate.expires_soon) {
-                    let what = match certificate.days_left {
-                        0.. => format!("its certificate expires in {} days", certificate.days_left),
-                        _ => "its certificate has expired".to_owned(),
-                    };
-                    let message = format!("{what}, at {}", certificate.expires);
-                    problems.push(about(Some(backend), message, Some("renew it on the server")));
-                }
-                if let Some(agent) = backend.agent.as_ref().filter(|agent| agent.lost) {
-                    let error = agent.last_poll.as_ref().and_then(|poll| poll.error.as_deref());
-                    let message = format!("its agent does not answer: {}", error.unwrap_or_default());
-                    let hint = "what it said last stands: see `lb backend list -o wide`";
-                    problems.push(about(Some(backend), message, Some(hint)));
-                }
-                if let Some(error) = backend.next_hop.as_ref().and_then(|hop| hop.error.clone()) {
-                    let ip = backend.address.ip();
-                    let hint = format!("see `ip route get {ip}` and `ip neigh`");
-                    problems.push(about(Some(backend), error, Some(&hint)));
-                }
+            if let Some(agent) = backend.agent.as_ref().filter(|agent| agent.lost) {
+                let error = agent.last_poll.as_ref().and_then(|poll| poll.error.as_deref());
+                let message = format!("its agent does not answer: {}", error.unwrap_or_default());
+                let hint = "what it said last stands: see `lb backend list -o wide`";
+                problems.push(about(Some(backend), message, Some(hint)));
+            }
+            if let Some(error) = backend.next_hop.as_ref().and_then(|hop| hop.error.clone()) {
+                let ip = backend.address.ip();
+                let hint = format!("see `ip route get {ip}` and `ip neigh`");
+                problems.push(about(Some(backend), error, Some(&hint)));
             }
         }
         problems

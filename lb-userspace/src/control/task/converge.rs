@@ -1,6 +1,6 @@
 //! From what is wanted to what is programmed.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
 use tokio::task;
 
@@ -17,7 +17,6 @@ use crate::{
         desired::Desired,
         effective::{self, HealthView},
         removal,
-        service::ServiceKey,
         slow_start::SlowStart,
     },
 };
@@ -181,17 +180,21 @@ pub(super) fn target(
         &verdicts::cautious(desired, &removal::limited(desired, health), programmed),
         &lingering,
     );
-    Arc::new(slow_start.hold_back(wanted, desired, health, now()))
+    let mut wanted = slow_start.hold_back(wanted, desired, health, now());
+    if let Some(programmed) = programmed {
+        wanted.share_with(programmed);
+    }
+    Arc::new(wanted)
 }
 
 /// Whether `new` gives up ids that `old` has, and with them their counters.
 pub(super) fn loses_counters(old: &Target, new: &Target) -> bool {
-    let ids = |target: &Target| -> BTreeSet<(ServiceKey, Option<SocketAddr>)> {
-        let backends = target.services.iter().flat_map(|(key, service)| {
-            let backends = service.backends.keys().map(|address| (*key, Some(*address)));
-            backends.chain([(*key, None)])
-        });
-        backends.collect()
-    };
-    !ids(old).is_subset(&ids(new))
+    old.services.iter().any(|(key, old)| match new.services.get(key) {
+        Some(new) if new.is_same(old) => false,
+        Some(new) => old
+            .backends
+            .keys()
+            .any(|address| !new.backends.contains_key(address)),
+        None => true,
+    })
 }

@@ -84,7 +84,12 @@ impl<P: ProgramTarget> ControlTask<P> {
     fn tell_slow_start(&mut self) {
         let (instant, wall) = (now(), SystemTime::now());
         let mut whole_at = BTreeMap::new();
-        for (CheckId(service, backend), of, there) in verdicts::backends(&self.desired) {
+        // Most balancers have none.
+        let risen = !self.whole_at.is_empty();
+        let backends = verdicts::backends(&self.desired);
+        for (CheckId(service, backend), of, there) in
+            backends.filter(|(_, of, _)| risen || !of.slow_start.is_zero())
+        {
             let target = self.wanted.services.get(&of.key);
             let target = target.and_then(|target| target.backends.get(&there.address));
             let rising = target.is_some_and(|target| target.held_back > 0);

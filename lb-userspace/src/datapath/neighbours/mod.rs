@@ -21,7 +21,7 @@ use tokio_util::sync::CancellationToken;
 use self::way::{Exit, Last, Way, way};
 pub use self::way::{NextHop, NextHopState};
 use super::{
-    netlink::{Client, LinkState, Notice, Route, Watch},
+    netlink::{Client, LinkState, Neighbour, Notice, Route, Watch},
     writer::Command,
 };
 
@@ -93,6 +93,13 @@ pub(super) struct NeighbourTask {
     ways: BTreeMap<IpAddr, Way>,
     /// What an earlier daemon knew of ways that were not looked at yet.
     remembered: BTreeMap<IpAddr, Last>,
+}
+
+/// What was seen while ways were looked at: thousands of them lead over one router.
+#[derive(Default)]
+struct Seen {
+    links: BTreeMap<u32, Option<LinkState>>,
+    neighbours: BTreeMap<(u32, IpAddr), Option<Neighbour>>,
 }
 
 /// Which ways to look at.
@@ -239,14 +246,14 @@ impl NeighbourTask {
             Scope::All => self.ways.keys().copied().collect(),
             Scope::Only(addresses) => addresses.into_iter().collect(),
         };
-        let mut links = BTreeMap::new();
+        let mut seen = Seen::default();
         let mut changed = BTreeMap::new();
         let mut published = false;
         for (turn, address) in addresses.into_iter().enumerate() {
             if turn % TURN == TURN - 1 {
                 tokio::task::yield_now().await;
             }
-            match self.examine(address, &mut links, confirm) {
+            match self.examine(address, &mut seen, confirm) {
                 Ok(way) => {
                     let old = self.ways.insert(address, way.clone());
                     published |= old.as_ref().map(Way::state) != Some(way.state());
@@ -273,16 +280,12 @@ impl NeighbourTask {
         }
     }
 
-    fn examine(
-        &mut self,
-        address: IpAddr,
-        links: &mut BTreeMap<u32, Option<LinkState>>,
-        confirm: bool,
-    ) -> io::Result<Way> {
+    fn examine(&mut self, address: IpAddr, seen: &mut Seen, confirm: bool) -> io::Result<Way> {
         let route = self.client.route(address)?;
         let (mut link, mut neighbour) = (None, None);
         if let Route::Unicast { ifindex, gateway, .. } = route {
             let client = &mut self.client;
+            let Seen { links, neighbours } = seen;
             let mut find = |ifindex| -> io::Result<Option<LinkState>> {
                 Ok(match links.entry(ifindex) {
                     Entry::Occupied(known) => known.get().clone(),
@@ -295,11 +298,17 @@ impl NeighbourTask {
             }
             if link.as_ref().is_some_and(|(link, _)| link.mac.is_some()) {
                 let via = gateway.unwrap_or(address);
-                neighbour = self.client.neighbour(ifindex, via)?;
-                if neighbour.is_none_or(|neighbour| confirm && !neighbour.confirmed) {
-                    // Not being able to ask shows in the neighbour's silence.
-                    let _ = self.client.probe(ifindex, via);
-                }
+                neighbour = match neighbours.entry((ifindex, via)) {
+                    Entry::Occupied(known) => *known.get(),
+                    Entry::Vacant(unknown) => {
+                        let neighbour = self.client.neighbour(ifindex, via)?;
+                        if neighbour.is_none_or(|neighbour| confirm && !neighbour.confirmed) {
+                            // Not being able to ask shows in the neighbour's silence.
+                            let _ = self.client.probe(ifindex, via);
+                        }
+                        *unknown.insert(neighbour)
+                    }
+                };
             }
         }
         let before = self.ways.get(&address).map(Way::last);

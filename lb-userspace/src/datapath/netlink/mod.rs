@@ -99,7 +99,13 @@ pub(super) struct Neighbour {
 pub(super) struct Client {
     socket: Socket,
     sequence: u32,
+    /// Room for what the kernel sends at once.
+    answer: Vec<u8>,
 }
+
+/// Bytes of an answer at most: the kernel fills no more than 32 KiB of those that come in parts (`netlink_dump`), and a
+/// single one is about one link, route or neighbour.
+const ANSWER_BYTES: usize = 1 << 16;
 
 impl Client {
     /// Opens a socket in the network namespace of this thread.
@@ -107,7 +113,11 @@ impl Client {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.bind_auto()?;
         socket.connect(&SocketAddr::new(0, 0))?;
-        Ok(Self { socket, sequence: 0 })
+        Ok(Self {
+            socket,
+            sequence: 0,
+            answer: Vec::with_capacity(ANSWER_BYTES),
+        })
     }
 
     /// All links.
@@ -200,8 +210,15 @@ impl Client {
 
         let mut answer = Vec::new();
         loop {
-            let (datagram, _) = self.socket.recv_from_full()?;
-            for message in messages(&datagram) {
+            self.answer.clear();
+            // With this flag the kernel says how long the answer is, also where it does not fit.
+            let length = self.socket.recv(&mut self.answer, libc::MSG_TRUNC)?;
+            if length > self.answer.len() {
+                return Err(io::Error::other(format!(
+                    "an answer of {length} bytes does not fit"
+                )));
+            }
+            for message in messages(&self.answer) {
                 let message = message?;
                 if message.header.sequence_number != self.sequence {
                     continue;

@@ -50,7 +50,7 @@ fn target(guards: impl IntoIterator<Item = (ServiceKey, Guard)>) -> Target {
         transition: Duration::from_secs(600),
         services: guards
             .into_iter()
-            .map(|(key, guard)| (key, service(guard)))
+            .map(|(key, guard)| (key, service(guard).into()))
             .collect(),
     }
 }

@@ -227,7 +227,7 @@ proptest! {
     fn every_state_of_the_file_can_be_built_by_changes(wanted in testing::any_desired()) {
         let mut built = Desired { settings: wanted.settings.clone(), ..Desired::default() };
         for service in wanted.services.values() {
-            built = built.add_service(Service { backends: Vec::new(), ..service.clone() }).unwrap();
+            built = built.add_service(Service { backends: Vec::new(), ..(**service).clone() }).unwrap();
             for backend in &service.backends {
                 built = built.add_backend(&service.name, backend.clone()).unwrap();
             }

@@ -10,16 +10,23 @@
 //! ```
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
+    sync::{Mutex, PoisonError},
 };
 
 use super::Store;
 use crate::{
     config::{self, ConfigError, fields::Keys},
-    state::desired::{Desired, Revision},
+    state::{
+        desired::{Desired, Revision},
+        names::ServiceName,
+        service::Service,
+        shared::Shared,
+    },
 };
 
 /// Version of the header and of what follows it.
@@ -139,6 +146,8 @@ impl StoreError {
 #[derive(Debug)]
 pub struct FileStore {
     dir: PathBuf,
+    /// What services look like in the file, so that a change of one costs writing that one.
+    texts: Mutex<Texts>,
     /// Locked as long as it is open; the kernel lets go of it when the process ends, however that happens.
     _lock: File,
 }
@@ -168,6 +177,7 @@ impl FileStore {
         match lock.try_lock() {
             Ok(()) => Ok(Self {
                 dir: dir.to_owned(),
+                texts: Mutex::default(),
                 _lock: lock,
             }),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse { dir: dir.to_owned() }),
@@ -176,7 +186,7 @@ impl FileStore {
     }
 
     /// Writes a state, which may hold keys: for this user alone.
-    fn write(&self, content: &str) -> io::Result<()> {
+    fn write(&self, header: &str, body: &str) -> io::Result<()> {
         let [state, previous, new] = [STATE_FILE, PREVIOUS_FILE, NEW_FILE].map(|name| self.dir.join(name));
         let mut file = OpenOptions::new()
             .write(true)
@@ -184,7 +194,8 @@ impl FileStore {
             .truncate(true)
             .mode(0o600)
             .open(&new)?;
-        file.write_all(content.as_bytes())?;
+        file.write_all(header.as_bytes())?;
+        file.write_all(body.as_bytes())?;
         file.sync_all()?;
         remove_if_there(&previous)?;
         // A second name for the old state, so that there is no moment without one in its place.
@@ -218,18 +229,43 @@ impl Store for FileStore {
     }
 
     fn save(&self, desired: &Desired) -> Result<(), StoreError> {
-        self.write(&encode(desired)).map_err(|source| StoreError::Write {
-            file: self.dir.join(STATE_FILE),
-            source,
+        let body = self
+            .texts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .body(desired);
+        self.write(&header(desired.revision, &body), &body)
+            .map_err(|source| StoreError::Write {
+                file: self.dir.join(STATE_FILE),
+                source,
+            })
+    }
+}
+
+/// The text of each service that was saved last.
+#[derive(Debug, Default)]
+struct Texts(BTreeMap<ServiceName, (Shared<Service>, Box<str>)>);
+
+impl Texts {
+    /// The file's content, behind its header.
+    fn body(&mut self, desired: &Desired) -> String {
+        self.0.retain(|name, _| desired.services.contains_key(name));
+        config::export::export_by(desired, |text, service| {
+            let known = self.0.get(&service.name).filter(|(of, _)| of.is_same(service));
+            if let Some((_, known)) = known {
+                text.push_str(known);
+                return;
+            }
+            let new = config::export::service(service, Keys::Whole);
+            text.push_str(&new);
+            self.0.insert(service.name.clone(), (service.clone(), new.into()));
         })
     }
 }
 
-fn encode(desired: &Desired) -> String {
-    let body = config::export(desired, Keys::Whole);
-    let revision = desired.revision.0;
+fn header(Revision(revision): Revision, body: &str) -> String {
     format!(
-        "{MAGIC} {FORMAT} revision {revision} crc32 {:08x}\n{body}",
+        "{MAGIC} {FORMAT} revision {revision} crc32 {:08x}\n",
         checksum(revision, body.as_bytes())
     )
 }

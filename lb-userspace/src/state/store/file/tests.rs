@@ -33,6 +33,36 @@ fn state(revision: u64) -> Desired {
     }
 }
 
+fn encoded(desired: &Desired) -> String {
+    let body = Texts::default().body(desired);
+    header(desired.revision, &body) + &body
+}
+
+/// A change of one service among many writes that one; the others are as they were, and those that went are gone.
+#[test]
+fn what_is_written_does_not_depend_on_what_was_written_before() {
+    let mut texts = Texts::default();
+    let service = |n: u8, weight| testing::service(&format!("s{n}"), n, &[("a", weight)]);
+    let mut desired = testing::desired((1..=50).map(|n| service(n, 1)));
+    type Change = Box<dyn Fn(&mut Desired)>;
+    let mut changes: Vec<Change> = vec![
+        Box::new(|_| {}),
+        Box::new(move |desired| {
+            drop(
+                desired
+                    .services
+                    .insert("s7".parse().unwrap(), service(7, 2).into()),
+            )
+        }),
+        Box::new(|desired| drop(desired.services.remove(&"s9".parse().unwrap()))),
+    ];
+    for change in &mut changes {
+        change(&mut desired);
+        assert_eq!(texts.body(&desired), config::export(&desired, Keys::Whole));
+        assert_eq!(texts.0.len(), desired.services.len());
+    }
+}
+
 fn error_of(dir: &Path) -> StoreError {
     FileStore::open(dir)
         .and_then(|store| store.load())
@@ -88,7 +118,7 @@ fn a_second_daemon_is_refused_until_the_first_has_gone() {
 #[test]
 fn what_is_not_a_whole_state_file_is_refused_and_left_alone() {
     let _alone = alone();
-    let good = encode(&state(7));
+    let good = encoded(&state(7));
     let flipped = good.replacen("weight = 1", "weight = 2", 1);
     let other_revision = good.replacen("revision 7", "revision 8", 1);
     let newer = good.replacen("lb-state 1", "lb-state 2", 1);
@@ -223,7 +253,7 @@ fn a_kill_at_any_point_loses_no_saved_state() {
 #[test]
 fn a_kill_in_the_middle_of_a_write_leaves_the_old_state() {
     let _alone = alone();
-    let length = encode(&state(2)).len();
+    let length = encoded(&state(2)).len();
     for blocks in 1..u64::try_from(length).unwrap() / 1024 {
         let dir = tempfile::tempdir().unwrap();
         FileStore::open(dir.path()).unwrap().save(&state(1)).unwrap();

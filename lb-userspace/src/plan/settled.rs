@@ -1,0 +1,82 @@
+//! What the last plan made of each service, so that the next one has to look at those alone that something changed for.
+//! Forgetting it costs time, nothing else.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use lb_common::{backend::BackendId, ring_slot::RingSlot, service::Service as ServiceRecord};
+
+use super::{Programmed, ProgrammedBackend, Target, TargetService};
+use crate::state::{service::ServiceKey, shared::Shared};
+
+/// A service as it stands when the plan that saw it last is carried out.
+#[derive(Debug)]
+pub(super) struct Settled {
+    /// What it was planned for.
+    pub(super) target: Shared<TargetService>,
+    /// Its record.
+    pub(super) record: ServiceRecord,
+    /// Its ring.
+    pub(super) ring: Arc<[RingSlot]>,
+    /// Its backends.
+    pub(super) ids: Vec<BackendId>,
+    /// Of these, the ones that the plan has steps for, with what they become. Not every plan is carried out to its end.
+    pub(super) pending: Vec<(BackendId, ProgrammedBackend)>,
+}
+
+/// All services that were planned and have nothing that is planned for several services together.
+#[derive(Debug, Default)]
+pub(super) struct SettledServices {
+    services: BTreeMap<ServiceKey, Settled>,
+}
+
+impl SettledServices {
+    /// The service on `key` if there is nothing to do for it.
+    pub(super) fn get(
+        &mut self,
+        key: &ServiceKey,
+        target: &Shared<TargetService>,
+        programmed: &Programmed,
+    ) -> Option<&Settled> {
+        let known = self.services.get_mut(key)?;
+        let ring = programmed.rings.get(&known.record.ring);
+        let stands = known.target.is_same(target)
+            && programmed.services.get(key) == Some(&known.record)
+            && ring.is_some_and(|ring| Arc::ptr_eq(ring, &known.ring))
+            && known
+                .pending
+                .iter()
+                .all(|(id, backend)| programmed.backends.get(id) == Some(backend));
+        if !stands {
+            return None;
+        }
+        // What has been seen there goes with a step of a later plan only.
+        known.pending = Vec::new();
+        Some(known)
+    }
+
+    /// Takes note of what was planned for a service.
+    pub(super) fn set(&mut self, key: ServiceKey, settled: Option<Settled>) {
+        match settled {
+            Some(settled) => drop(self.services.insert(key, settled)),
+            None => drop(self.services.remove(&key)),
+        }
+    }
+
+    /// Forgets services that are not in the target.
+    pub(super) fn keep(&mut self, target: &Target) {
+        self.services.retain(|key, _| target.services.contains_key(key));
+    }
+
+    /// Forgets services whose ring is not the one that was planned any more.
+    pub(super) fn keep_rings(&mut self, programmed: &Programmed) {
+        self.services.retain(|_, settled| {
+            let ring = programmed.rings.get(&settled.record.ring);
+            ring.is_some_and(|ring| Arc::ptr_eq(ring, &settled.ring))
+        });
+    }
+
+    /// Forgets all.
+    pub(super) fn clear(&mut self) {
+        self.services.clear();
+    }
+}
