@@ -24,6 +24,7 @@ pub mod map_names;
 pub mod quic;
 pub mod reason;
 pub mod reply;
+pub mod ring_page;
 pub mod ring_slot;
 pub mod service;
 pub mod service_place;

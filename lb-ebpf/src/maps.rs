@@ -14,7 +14,7 @@ use core::{
 };
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_EXIST, BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, BPF_NOEXIST},
+    bindings::{BPF_ANY, BPF_EXIST, BPF_F_NO_PREALLOC, BPF_NOEXIST},
     btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray},
     helpers::generated::{bpf_get_prandom_u32, bpf_get_smp_processor_id},
     macros::btf_map,
@@ -25,8 +25,9 @@ use lb_common::{
     counters::{PacketCount, ReasonCounts, Signals, Traffic, VERDICT_SLOTS, backend_slot, verdict_slot},
     flow::{NatFlow, NatFlowV4, NatFlowV6, Tuple, TupleV4, TupleV6},
     fragment::{Datagram, Went},
-    limits::{MAX_BACKENDS, MAX_FLOWS, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES, RING_SIZE_MIN},
+    limits::{MAX_BACKENDS, MAX_FLOWS, MAX_SERVICES, MAX_SNAT_ADDRESSES},
     reason::{REASON_SLOTS, Reason},
+    ring_page::{self, RING_ENTRIES, RingPage},
     ring_slot::RingSlot,
     service::{RingId, Service, ServiceId},
     settings::Settings,
@@ -43,16 +44,13 @@ use crate::{forward::dnat::Chosen, fragment::Part, next_hop::Route, parse::Ip};
 
 /// Flow tables allocate an entry when a flow begins: a million idle entries of two families would cost 300 MB.
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
-/// Rings of different sizes stand in one map of maps.
-const INNER_MAP: usize = BPF_F_INNER_MAP as usize;
 
 #[btf_map]
 static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
 static ADDRESSES: HashMap<NetAddr, ServiceId, { MAX_SERVICES as usize }> = HashMap::new();
 #[btf_map]
-static RINGS: ArrayOfMaps<Array<RingSlot, { RING_SIZE_MIN as usize }, INNER_MAP>, { MAX_RINGS as usize }> =
-    ArrayOfMaps::new();
+static RINGS: ArrayOfMaps<Array<RingPage, 1>, { RING_ENTRIES as usize }> = ArrayOfMaps::new();
 #[btf_map]
 static BACKENDS: Array<Backend, { MAX_BACKENDS as usize }> = Array::new();
 #[btf_map]
@@ -165,12 +163,13 @@ pub(crate) fn service_on(address: &NetAddr) -> Option<ServiceId> {
     unsafe { ADDRESSES.get(address) }.copied()
 }
 
-/// A slot of a ring. Written by the daemon, which puts a ring there before the service that names it.
+/// A slot of a ring. Written by the daemon, which puts a ring there before the service that names it. All pages are alike,
+/// so that the kernel puts both look-ups in line.
 #[inline(always)]
 pub(crate) fn ring_slot(ring: RingId, index: u32) -> Result<RingSlot, Reason> {
     RINGS
-        .get_value(u32::from(ring.0), &index)
-        .copied()
+        .get_value(ring_page::entry(ring, index), &0)
+        .map(|page| page.slot(index))
         .ok_or(Reason::RingMissing)
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use aya::maps::{Array, HashMap, Map, MapData};
+use aya::maps::{Array, HashMap, Map, MapData, of_maps::ArrayOfMaps};
 use lb_common::{
     addr::{NetPort, NetV4},
     backend::{ALIVE, Backend, BackendId, Generation, IN_USE, RESOLVED},
@@ -17,6 +17,7 @@ use lb_common::{
     limits::{LAYOUT_VERSION, TCP_OPENING_IDLE_SECS},
     map_names,
     reason::Reason,
+    ring_page::{self, RingPage},
     service::{Mode, ServiceId, TCP},
 };
 use lb_tests::{
@@ -201,6 +202,52 @@ fn a_restart_finds_everything_as_a_killed_daemon_left_it() -> Result<()> {
             "a restart with the same wish writes nothing, got {} steps",
             again.steps
         );
+        Ok(())
+    })?
+}
+
+#[test]
+fn a_ring_of_several_pages_is_found_again_and_leaves_none() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let (ns, scratch) = (two_interfaces()?, Scratch::new()?);
+    let pins = scratch.join("bpf");
+    ns.enter(|| -> Result<()> {
+        let options = options(&["va"], &pins);
+        let of_size = |ring_size| -> Result<Target> {
+            let mut target = target(&[("192.0.2.10", 80, &["10.0.0.1:8080", "10.0.0.2:8080"])])?;
+            for service in target.services.values_mut() {
+                service.ring_size = ring_size;
+            }
+            Ok(target)
+        };
+        with_writer(Datapath::open(&options)?, async |writer| {
+            Ok(writer.program(of_size(4_093)?).await?)
+        })?;
+        let second = Datapath::open(&options)?;
+        let rings = second.programmed().rings.clone();
+        let (ring, slots) = rings.first_key_value().context("no ring was read back")?;
+        ensure!(rings.len() == 1 && slots.len() == 4_093, "{} slots", slots.len());
+        let again = with_writer(second, async |writer| {
+            let again = writer.program(of_size(4_093)?).await?;
+            writer.program(of_size(251)?).await?;
+            Ok(again)
+        })?;
+        ensure!(again.steps == 0, "read back as it was, got {} steps", again.steps);
+        let third = Datapath::open(&options)?;
+        let sizes: Vec<usize> = third
+            .programmed()
+            .rings
+            .values()
+            .map(|slots| slots.len())
+            .collect();
+        ensure!(sizes == [251], "{sizes:?}");
+        let map = Map::from_map_data(MapData::from_pin(pin(&pins, map_names::RINGS))?)?;
+        let entries: ArrayOfMaps<_, Array<MapData, RingPage>> = map.try_into()?;
+        let first = ring_page::first_entry(*ring);
+        for entry in [first, first + 1] {
+            let page = entries.get(&entry, 0)?.get(&0, 0)?;
+            ensure!(page == RingPage::default(), "page {entry} is there");
+        }
         Ok(())
     })?
 }

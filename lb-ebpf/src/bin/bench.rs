@@ -7,7 +7,7 @@
 mod entry {
     use aya_ebpf::{
         Global,
-        bindings::{BPF_F_INNER_MAP, BPF_F_NO_PREALLOC, xdp_action},
+        bindings::{BPF_F_NO_PREALLOC, xdp_action},
         btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, ProgramArray},
         helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
         macros::{btf_map, xdp},
@@ -17,7 +17,6 @@ mod entry {
         budget::Buckets,
         flow::{NatFlowV4, NatFlowV6, TupleV4, TupleV6},
         limits::MAX_SERVICES,
-        ring_slot::RingSlot,
     };
 
     #[unsafe(no_mangle)]
@@ -42,9 +41,6 @@ mod entry {
     static LOOKUP_V4: HashMap<TupleV4, NatFlowV4, 1, NO_PREALLOC> = HashMap::new();
     #[btf_map]
     static LOOKUP_V6: HashMap<TupleV6, NatFlowV6, 1, NO_PREALLOC> = HashMap::new();
-    /// The ring of the service.
-    #[btf_map]
-    static RING: Array<RingSlot, 65_537, { BPF_F_INNER_MAP as usize }> = Array::new();
     /// The devices that [`generate`] and [`forward`] send to.
     #[btf_map]
     static DEVICES: Array<u32, 2> = Array::new();

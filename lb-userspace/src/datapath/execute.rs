@@ -11,6 +11,7 @@ use lb_common::{
     addr::NetAddr,
     backend::{Backend, BackendId},
     limits::MAX_SNAT_ADDRESSES,
+    ring_page,
     ring_slot::RingSlot,
     service::{RingId, ServiceId},
     settings::{HAS_DNAT, HAS_WILDCARD, Settings},
@@ -204,7 +205,8 @@ impl Executor {
             Step::Barrier => self.grace.wait(),
             Step::RemoveRing { .. } => maps.rings.remove(group.iter().filter_map(|step| {
                 if let Step::RemoveRing { ring } = step {
-                    Some(*ring)
+                    let slots = programmed.rings.get(ring).map_or(0, |slots| slots.len());
+                    Some((*ring, ring_page::pages(u32::try_from(slots).unwrap_or(u32::MAX))))
                 } else {
                     None
                 }

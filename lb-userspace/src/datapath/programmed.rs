@@ -15,11 +15,7 @@ use lb_common::{
     settings::{HAS_DNAT, HAS_WILDCARD, Settings},
 };
 
-use super::{
-    DatapathError,
-    maps::{Maps, Rings},
-    quic,
-};
+use super::{DatapathError, maps::Maps, quic};
 use crate::{
     plan::{Endpoint, Programmed, ProgrammedBackend, ReplyTarget},
     state::service::{Protocol, ServiceKey},
@@ -98,12 +94,12 @@ pub(super) fn read_back(maps: &Maps) -> Result<Programmed, DatapathError> {
             }
         })
         .map_err(|e| failed(maps.flow_guards.name(), &e))?;
-    for (ring, map_id) in maps
+    for ring in maps
         .rings
         .present()
         .map_err(|e| failed(maps.rings.table().name(), &e))?
     {
-        match Rings::read(map_id) {
+        match maps.rings.read(ring) {
             Ok(Some(slots)) => drop(programmed.rings.insert(ring, slots.into())),
             Ok(None) => {}
             Err(e) => tracing::debug!(ring = ring.0, error = %e, "cannot read a ring back"),

@@ -6,6 +6,8 @@ use lb_common::{
     counters::{PacketCount, ReasonCounts, Signals, Traffic, verdict_slot},
     map_names,
     reason::{REASON_SLOTS, Reason},
+    ring_page,
+    ring_slot::RingSlot,
     track,
 };
 use tokio::sync::watch;
@@ -151,10 +153,12 @@ impl StatsReader {
                 .filter(|(_, key)| key.address.is_ipv4() == v4);
             of_family.count()
         };
+        let of_ring = |slots: &Arc<[RingSlot]>| u32::try_from(slots.len()).map_or(0, ring_page::pages);
+        let pages: u32 = directory.rings.values().map(of_ring).sum();
         let mut uses = vec![
             map_use(&maps.services_v4, services(true)),
             map_use(&maps.services_v6, services(false)),
-            map_use(maps.rings.table(), directory.rings.len()),
+            map_use(maps.rings.table(), pages as usize),
             map_use(&maps.backends, directory.backends.len()),
             map_use(&maps.replies_v4, directory.replies_v4),
             map_use(&maps.replies_v6, directory.replies_v6),

@@ -20,6 +20,7 @@ use lb_common::{
     flow::{NatFlow, REPLY, Tuple},
     limits::{ICMP_ERROR_V4, ICMP_ERROR_V6, MAX_BACKENDS},
     map_names,
+    ring_page::{self, RingPage},
     ring_slot::RingSlot,
     service::{
         FORWARDS, Mode, OnEmpty, RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, TRANSLATES,
@@ -173,18 +174,16 @@ impl Bench {
             map.set(id.into(), backend, 0)?;
         }
 
-        let mut ring: Array<_, RingSlot> =
-            self.wrapper.take_map("RING").context("no map RING")?.try_into()?;
-        for slot in 0..RING_SIZE {
-            ring.set(
-                slot,
-                RingSlot::stable(BackendId(1 + (slot % u32::from(BACKENDS)) as u16)),
-                0,
-            )?;
-        }
-        let mut rings: ArrayOfMaps<_, Array<MapData, RingSlot>> =
+        let slots: Vec<RingSlot> = (0..RING_SIZE)
+            .map(|slot| RingSlot::stable(BackendId(1 + (slot % u32::from(BACKENDS)) as u16)))
+            .collect();
+        let mut rings: ArrayOfMaps<_, Array<MapData, RingPage>> =
             map_mut(&mut self.lb, map_names::RINGS)?.try_into()?;
-        rings.set(1, &ring, 0)?;
+        for (entry, of_page) in (ring_page::first_entry(RingId(1))..).zip(RingPage::of_ring(&slots)) {
+            let mut page = Array::create(1, 0)?;
+            page.set(0, of_page, 0)?;
+            rings.set(entry, &page, 0)?;
+        }
 
         self.add_service::<A>(TCP, if mode == Mode::Nat { TRANSLATES } else { FORWARDS })
     }

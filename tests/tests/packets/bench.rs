@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use aya::{
     Pod,
-    maps::{Array, HashMap, Map, MapData},
+    maps::{Array, HashMap, Map, MapData, of_maps::ArrayOfMaps},
 };
 use lb_common::{
     backend::{Backend, IPV6, RESOLVED},
@@ -14,7 +14,9 @@ use lb_common::{
     limits::LAYOUT_VERSION,
     map_names,
     reason::Reason,
-    service::Mode,
+    ring_page::{self, RingPage},
+    ring_slot::RingSlot,
+    service::{Mode, Service},
     service_place::{Holder, Place},
     settings::Settings,
     track::FlowRecord,
@@ -121,6 +123,18 @@ impl Bench {
 
     pub(crate) fn map(&self, name: &str) -> Result<Map> {
         Ok(Map::from_map_data(MapData::from_pin(self.pins.join(name))?)?)
+    }
+
+    /// Overwrites a service's ring, which has one page.
+    pub(crate) fn set_slots(&self, service: &Service, slot: impl Fn(u32) -> RingSlot) -> Result<()> {
+        let rings: ArrayOfMaps<_, Array<MapData, RingPage>> =
+            ArrayOfMaps::try_from(self.map(map_names::RINGS)?)?;
+        let mut page = rings.get(&ring_page::first_entry(service.ring), 0)?;
+        let slots: Vec<RingSlot> = (0..service.ring_size).map(slot).collect();
+        let [only] = RingPage::of_ring(&slots).collect::<Vec<_>>()[..] else {
+            bail!("{} slots are more than a page", slots.len());
+        };
+        Ok(page.set(0, only, 0)?)
     }
 
     /// Has packets look a service up in the table by its key, as where several share a place, since a test has changed it

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::{Array, HashMap, MapData, of_maps::ArrayOfMaps};
+use aya::maps::{Array, HashMap};
 use lb_common::{
     addr::NetPort,
     backend::{ALIVE, Backend, BackendId, Generation, IN_USE, IPV6, RESOLVED},
@@ -555,12 +555,7 @@ fn flows_keep_their_backend_while_slots_change_hands() -> Result<()> {
             };
             backends.set(u32::from(id.0), record, 0)?;
         }
-        let rings: ArrayOfMaps<_, Array<MapData, RingSlot>> =
-            ArrayOfMaps::try_from(bench.map(map_names::RINGS)?)?;
-        let mut ring = rings.get(&u32::from(service.ring.0), 0)?;
-        let mut slots = |slot: RingSlot| -> Result<()> {
-            (0..service.ring_size).try_for_each(|index| Ok(ring.set(index, slot, 0)?))
-        };
+        let slots = |slot: RingSlot| bench.set_slots(&service, |_| slot);
         let goes = |name: &str, client_port: u16, flags, port: u16| {
             let (client, vip) = (side.client(client_port), side.vip(DNAT));
             let sent = Frame::tcp(client, vip, flags, 64, b"");

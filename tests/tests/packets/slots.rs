@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr};
 use anyhow::{Context, Result, ensure};
 use aya::{
     Pod,
-    maps::{Array, HashMap, MapData, MapError, of_maps::ArrayOfMaps},
+    maps::{Array, HashMap, MapData, MapError},
 };
 use lb_common::{
     addr::NetPort,
@@ -159,13 +159,7 @@ impl Slots {
                 };
             })?;
         }
-        let rings: ArrayOfMaps<_, Array<MapData, RingSlot>> =
-            ArrayOfMaps::try_from(self.bench.map(map_names::RINGS)?)?;
-        let mut ring = rings.get(&u32::from(service.ring.0), 0)?;
-        for index in 0..service.ring_size {
-            ring.set(index, slots(index), 0)?;
-        }
-        Ok(())
+        self.bench.set_slots(&service, slots)
     }
 
     fn write(&self, id: BackendId, change: impl FnOnce(&mut Backend)) -> Result<()> {
