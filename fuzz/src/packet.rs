@@ -23,8 +23,6 @@ unsafe impl Wire for Ipv4Hdr {}
 // SAFETY: as above.
 unsafe impl Wire for Ipv6Hdr {}
 // SAFETY: as above.
-unsafe impl Wire for Ports {}
-// SAFETY: as above.
 unsafe impl Wire for TcpHdr {}
 // SAFETY: as above.
 unsafe impl Wire for UdpHdr {}
@@ -33,14 +31,6 @@ unsafe impl<const N: usize> Wire for [u8; N] {}
 
 /// Furthest into the frame that a header may begin, as there.
 const MAX_OFFSET: usize = 4095;
-
-/// The ports of TCP and UDP.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Ports {
-    pub(crate) source: [u8; 2],
-    pub(crate) destination: [u8; 2],
-}
 
 /// A frame.
 pub(crate) struct Packet {
@@ -71,6 +61,23 @@ impl Packet {
         let pointer = self.pointer::<T>(offset)?;
         // SAFETY: in bounds, as just checked; `Wire` admits every bit pattern; the alignment is 1.
         Some(unsafe { &mut *pointer })
+    }
+
+    /// 2 bytes as they stand in memory.
+    pub(crate) fn half(&self, offset: usize) -> Option<u16> {
+        self.read(offset).map(u16::from_ne_bytes)
+    }
+
+    /// 4 bytes as they stand in memory.
+    pub(crate) fn word(&self, offset: usize) -> Option<u32> {
+        self.read(offset).map(u32::from_ne_bytes)
+    }
+
+    /// The first words of a header of `LEN` bytes, in big-endian order.
+    pub(crate) fn head<const LEN: usize>(&self, offset: usize) -> Option<[u32; 3]> {
+        self.at::<[u8; LEN]>(offset)?;
+        let word = |index: usize| self.word(offset + 4 * index).map(u32::from_be);
+        Some([word(0)?, word(1)?, word(2)?])
     }
 
     fn pointer<T>(&self, offset: usize) -> Option<*mut T> {

@@ -1,5 +1,7 @@
 //! What IPv4 and IPv6 do differently. Everything else is written once, over [`Family`].
 
+use core::{mem::offset_of, ptr};
+
 use aya_ebpf::bindings::bpf_fib_lookup;
 use lb_common::{
     addr::{NetAddr, NetV4, NetV6},
@@ -114,7 +116,9 @@ impl Family for NetV4 {
     fn is_fragment(packet: &Packet, ip: &Ip) -> bool {
         // The offset, and "more fragments".
         const WORD: u16 = 0x3fff_u16.to_be();
-        Self::header(packet, ip.header).is_some_and(|header| u16::from_ne_bytes(header.frags) & WORD != 0)
+        packet
+            .half(ip.header + offset_of!(Ipv4Hdr, frags))
+            .is_some_and(|word| word & WORD != 0)
     }
 
     #[inline(always)]
@@ -220,8 +224,8 @@ impl Family for NetV4 {
         // SAFETY: 4 bytes each.
         let words = unsafe {
             [
-                load32::<0>((&raw const header.src_addr).cast()),
-                load32::<0>((&raw const header.dst_addr).cast()),
+                load32::<{ offset_of!(Ipv4Hdr, src_addr) }>(ptr::from_ref(header).cast()),
+                load32::<{ offset_of!(Ipv4Hdr, dst_addr) }>(ptr::from_ref(header).cast()),
             ]
         };
         #[expect(clippy::cast_possible_truncation, reason = "words of 32 bits")]

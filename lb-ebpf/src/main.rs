@@ -46,6 +46,8 @@ mod reply;
 #[cfg(target_arch = "bpf")]
 mod service;
 #[cfg(target_arch = "bpf")]
+mod short;
+#[cfg(target_arch = "bpf")]
 mod signals;
 #[cfg(target_arch = "bpf")]
 mod track;

@@ -78,7 +78,7 @@ impl NextHop {
 
     /// As the daemon has resolved it.
     #[inline(always)]
-    fn resolved(backend: &Backend) -> Self {
+    pub(crate) fn resolved(backend: &Backend) -> Self {
         Self {
             ifindex: backend.ifindex,
             // SAFETY: the two addresses follow each other, within the record.
@@ -104,12 +104,24 @@ impl NextHop {
         if self.vlans != Vlans::NONE {
             vlan::put_tags(packet, self.vlans.tags())?;
         }
+        Ok(self.leave(packet))
+    }
+
+    /// [`Self::send`] where the way is known to have no VLANs.
+    #[inline(always)]
+    pub(crate) fn send_untagged(&self, packet: &Packet) -> Result<Verdict, Reason> {
+        packet.set_macs(self.macs).ok_or(Reason::Internal)?;
+        Ok(self.leave(packet))
+    }
+
+    #[inline(always)]
+    fn leave(&self, packet: &Packet) -> Verdict {
         if self.ifindex == packet.ifindex() {
-            return Ok(Verdict::SENT_BACK);
+            return Verdict::SENT_BACK;
         }
         // SAFETY: takes integers alone. It fails on unknown flags only, and there are none.
         unsafe { bpf_redirect(self.ifindex, 0) };
-        Ok(Verdict::REDIRECTED)
+        Verdict::REDIRECTED
     }
 }
 

@@ -134,6 +134,7 @@ const _: () = assert!(cfg!(target_endian = "little"), "`Macs` joins words");
 words! {
     load64, store64, "u64";
     load32, store32, "u32";
+    load16, store16, "u16";
 }
 
 /// The first words of TCP and UDP alike, and the first 8 bytes are all an ICMP error needs to quote.
@@ -324,6 +325,44 @@ impl Packet {
     pub(crate) fn grow(&self, bytes: i32) -> Option<()> {
         // SAFETY: the context of this run; no pointer into the frame outlives a bounds check.
         (unsafe { bpf_xdp_adjust_head(self.ctx, -bytes) } == 0).then_some(())
+    }
+
+    /// 2 bytes from `offset` on, as they stand in memory; `None` if they do not lie in the linear part.
+    #[inline(always)]
+    pub(crate) fn half(&self, offset: usize) -> Option<u16> {
+        let start = self.pointer::<[u8; 2]>(offset)?.cast();
+        #[expect(clippy::cast_possible_truncation, reason = "a word of 16 bits")]
+        // SAFETY: in bounds, as just checked.
+        Some(unsafe { load16::<0>(start) } as u16)
+    }
+
+    /// Writes 2 bytes, as they stand in memory, to an offset. `None` if they do not lie in the linear part.
+    #[inline(always)]
+    pub(crate) fn set_half(&self, offset: usize, half: u16) -> Option<()> {
+        let start = self.pointer::<[u8; 2]>(offset)?.cast();
+        // SAFETY: in bounds, as just checked.
+        unsafe { store16::<0>(start, half.into()) };
+        Some(())
+    }
+
+    /// 4 bytes from `offset` on, as they stand in memory; `None` if they do not lie in the linear part.
+    #[inline(always)]
+    pub(crate) fn word(&self, offset: usize) -> Option<u32> {
+        let start = self.pointer::<[u8; 4]>(offset)?.cast();
+        #[expect(clippy::cast_possible_truncation, reason = "a word of 32 bits")]
+        // SAFETY: in bounds, as just checked.
+        Some(unsafe { load32::<0>(start) } as u32)
+    }
+
+    /// The first words of a header of `LEN` bytes, in big-endian order; `None` if it does not lie in the linear part.
+    #[inline(always)]
+    pub(crate) fn head<const LEN: usize>(&self, offset: usize) -> Option<[u32; 3]> {
+        const { assert!(LEN >= 12, "three words") };
+        let start = self.pointer::<[u8; LEN]>(offset)?.cast();
+        // SAFETY: in bounds, as just checked.
+        let words = unsafe { [load32::<0>(start), load32::<4>(start), load32::<8>(start)] };
+        #[expect(clippy::cast_possible_truncation, reason = "words of 32 bits")]
+        Some(words.map(|word| u32::from_be(word as u32)))
     }
 
     /// 16 bytes from `offset` on, as words in big-endian order; `None` if they do not lie in the linear part.

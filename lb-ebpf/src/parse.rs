@@ -14,11 +14,7 @@ use network_types::{
     udp::UdpHdr,
 };
 
-use crate::{
-    extension,
-    family::Family,
-    packet::{Packet, Ports},
-};
+use crate::{extension, family::Family, packet::Packet};
 
 /// What a frame carries.
 pub(crate) enum Network {
@@ -113,14 +109,12 @@ impl TcpFlags {
 /// What the frame carries.
 #[inline(always)]
 pub(crate) fn ethernet(packet: &Packet) -> Result<Network, Reason> {
-    let header: EthHdr = packet.read(0).ok_or(Reason::Truncated)?;
-    if header.ether_type == EtherType::Ipv4 as u16 {
+    let ether_type = packet.half(EthHdr::LEN - 2).ok_or(Reason::Truncated)?;
+    if ether_type == EtherType::Ipv4 as u16 {
         Ok(Network::V4)
-    } else if header.ether_type == EtherType::Ipv6 as u16 {
+    } else if ether_type == EtherType::Ipv6 as u16 {
         Ok(Network::V6)
-    } else if header.ether_type == EtherType::Ieee8021q as u16
-        || header.ether_type == EtherType::Ieee8021ad as u16
-    {
+    } else if ether_type == EtherType::Ieee8021q as u16 || ether_type == EtherType::Ieee8021ad as u16 {
         Err(Reason::Vlan)
     } else {
         Err(Reason::NotIp)
@@ -153,18 +147,20 @@ pub(crate) fn ipv4(packet: &Packet) -> Result<Ip, Reason> {
 /// An IPv4 header; of a quoted packet too, whose end may lie outside the frame.
 #[inline(always)]
 pub(crate) fn ipv4_header(packet: &Packet, offset: usize, fragments: Fragments) -> Result<Ip, Reason> {
-    let header: &Ipv4Hdr = packet.at(offset).ok_or(Reason::Truncated)?;
-    let header_len = header.ihl() as usize;
-    let total_len = header.tot_len() as usize;
-    if header.version() != 4 || header_len < Ipv4Hdr::LEN || total_len < header_len {
+    // Version, length in words, DSCP, total length; identification, fragment; TTL, protocol, checksum.
+    let [first, second, third] = packet.head::<{ Ipv4Hdr::LEN }>(offset).ok_or(Reason::Truncated)?;
+    let header_len = (first >> 24 & 0xf) as usize * 4;
+    let total_len = (first & 0xffff) as usize;
+    if first >> 28 != 4 || header_len < Ipv4Hdr::LEN || total_len < header_len {
         return Err(Reason::Malformed);
     }
-    if u16::from_be_bytes(header.frags) & fragments.refused_v4() != 0 {
+    if second & u32::from(fragments.refused_v4()) != 0 {
         return Err(Reason::Fragment);
     }
+    let [ttl, protocol, ..] = third.to_be_bytes();
     Ok(Ip {
-        protocol: protocol_v4(header.proto)?,
-        hop_limit: header.ttl,
+        protocol: protocol_v4(protocol)?,
+        hop_limit: ttl,
         header: offset,
         payload: offset + header_len,
         end: offset + total_len,
@@ -184,16 +180,18 @@ pub(crate) fn ipv6(packet: &Packet) -> Result<Ip, Reason> {
 /// An IPv6 header and its extension headers; of a quoted packet too, whose end may lie outside the frame.
 #[inline(always)]
 pub(crate) fn ipv6_header(packet: &Packet, offset: usize) -> Result<Ip, Reason> {
-    let header: &Ipv6Hdr = packet.at(offset).ok_or(Reason::Truncated)?;
-    let payload_len = header.payload_len() as usize;
+    // Version, traffic class, flow label; payload length, next header, hop limit.
+    let [version, second, _] = packet.head::<{ Ipv6Hdr::LEN }>(offset).ok_or(Reason::Truncated)?;
+    let payload_len = (second >> 16) as usize;
+    let [.., next_header, hop_limit] = second.to_be_bytes();
     // Length 0 announces a jumbogram (RFC 2675), which no link that XDP serves carries.
-    if header.version() != 6 || payload_len == 0 {
+    if version >> 28 != 6 || payload_len == 0 {
         return Err(Reason::Malformed);
     }
     let first = offset + Ipv6Hdr::LEN;
-    let (protocol, payload) = match protocol_v6(header.next_hdr) {
+    let (protocol, payload) = match protocol_v6(next_header) {
         Some(protocol) => (protocol, first),
-        None => extension::headers(packet, header.next_hdr, first)?,
+        None => extension::headers(packet, next_header, first)?,
     };
     let end = first + payload_len;
     if payload > end {
@@ -201,7 +199,7 @@ pub(crate) fn ipv6_header(packet: &Packet, offset: usize) -> Result<Ip, Reason> 
     }
     Ok(Ip {
         protocol,
-        hop_limit: header.hop_limit,
+        hop_limit,
         header: offset,
         payload,
         end,
@@ -300,9 +298,9 @@ pub(crate) fn tuple<A: Family>(
         return Err(Reason::Malformed);
     }
     A::addresses(packet, ip.header, &mut tuple.src, &mut tuple.dst).ok_or(Reason::Internal)?;
-    let ports: Ports = packet.read(ip.payload).ok_or(Reason::Truncated)?;
-    tuple.src_port = NetPort(u16::from_ne_bytes(ports.source));
-    tuple.dst_port = NetPort(u16::from_ne_bytes(ports.destination));
+    let [a, b, c, d] = packet.word(ip.payload).ok_or(Reason::Truncated)?.to_ne_bytes();
+    tuple.src_port = NetPort(u16::from_ne_bytes([a, b]));
+    tuple.dst_port = NetPort(u16::from_ne_bytes([c, d]));
     tuple.protocol = protocol;
     (tuple.pad, tuple.pad_end) = (0, 0);
     Ok(())

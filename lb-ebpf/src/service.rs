@@ -31,7 +31,7 @@ use crate::{
     packet::{Packet, load64, store64},
     parse::{self, Ip, Protocol, TcpFlags},
     pick::{self, Choice},
-    quic, signals,
+    quic, short, signals,
     track::{self, Entry},
     verdict::{self, Verdict},
 };
@@ -71,6 +71,9 @@ fn try_begin<A: Family>(packet: &Packet) -> Result<Way, Reason> {
     let mut room = A::room()?;
     parse::tuple(packet, &ip, protocol, &mut room.tuple)?;
     find(room);
+    if let Some(reason) = short::forward(packet, &ip, room) {
+        return Ok(Way::Ends(reason));
+    }
     let is_service = room.service.is_some();
     if !is_service && !is_snat_port(room.tuple.dst_port)? && !dnat::may_be_reply() {
         return Err(not_ours::<A>(packet, &ip));

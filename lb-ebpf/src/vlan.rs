@@ -70,12 +70,12 @@ extern "C" fn put(ctx: *mut xdp_md, tags: u64) -> u32 {
 
 #[inline(always)]
 fn try_take(packet: &Packet) -> Option<Tags> {
-    let outer = word(packet, MACS_LEN)?;
+    let outer = packet.word(MACS_LEN)?;
     let mut tags = Tags::new(outer, 0);
-    let (mut kind, mut bytes) = (word(packet, SECOND)?, TAG_LEN);
+    let (mut kind, mut bytes) = (packet.word(SECOND)?, TAG_LEN);
     if Tags::is_tag(kind) {
         tags = Tags::new(outer, kind);
-        (kind, bytes) = (word(packet, THIRD)?, 2 * TAG_LEN);
+        (kind, bytes) = (packet.word(THIRD)?, 2 * TAG_LEN);
     }
     let [low, high, ..] = kind.to_ne_bytes();
     let kind = u16::from_ne_bytes([low, high]);
@@ -99,9 +99,4 @@ fn try_put(packet: &Packet, tags: Tags) -> Option<()> {
         packet.put(MACS_LEN, [tags.outer(), tags.inner()])?;
     }
     packet.set_macs(macs)
-}
-
-#[inline(always)]
-fn word(packet: &Packet, offset: usize) -> Option<u32> {
-    packet.read::<[u8; 4]>(offset).map(u32::from_ne_bytes)
 }

@@ -67,6 +67,30 @@ pub(crate) fn send<A: Family>(
     next_hop.send(packet)
 }
 
+/// [`send`] where the daemon knows the way, which has no VLANs; within the packet's own family, and without GUE's checksum.
+#[inline(always)]
+pub(crate) fn send_plain<A: Family>(
+    packet: &Packet,
+    ip: &Ip,
+    backend: &Backend,
+    gue: bool,
+    hash: u32,
+) -> Result<Verdict, Reason> {
+    let outer = Outer {
+        len: ip.len(),
+        traffic_class: traffic_class::<A>(packet, ip)?,
+        protocol: if A::IS_V6 { IPV6_IN_IP } else { IPV4_IN_IP },
+        hash,
+        gue,
+    };
+    if A::IS_V6 {
+        outer_v6(packet, backend, outer, None)?;
+    } else {
+        outer_v4(packet, backend, outer)?;
+    }
+    NextHop::resolved(backend).send_untagged(packet)
+}
+
 /// DSCP and ECN of a packet.
 #[inline(always)]
 fn traffic_class<A: Family>(packet: &Packet, ip: &Ip) -> Result<u8, Reason> {
@@ -80,9 +104,9 @@ fn traffic_class<A: Family>(packet: &Packet, ip: &Ip) -> Result<u8, Reason> {
 
 #[inline(always)]
 fn ether_type(packet: &Packet, kind: EtherType) -> Result<(), Reason> {
-    let field: &mut [u8; 2] = packet.at(EthHdr::LEN - 2).ok_or(Reason::Internal)?;
-    *field = (kind as u16).to_ne_bytes();
-    Ok(())
+    packet
+        .set_half(EthHdr::LEN - 2, kind as u16)
+        .ok_or(Reason::Internal)
 }
 
 /// A 32-bit word of two halves, given as numbers, as it stands in a packet.

@@ -1,0 +1,86 @@
+//! The short way of most packets that a backend gets as they are: the service asks for nothing but the hash, the slot is
+//! stable, and the daemon knows the way to the backend. It is a part of the program: the call of a function would take a
+//! fifth of a packet's time. Whatever is not so goes the way of [`crate::service::forward_as_is`], from its beginning.
+
+use lb_common::{
+    backend::{ALIVE, Backend, IN_USE, IPV6, RESOLVED},
+    reason::Reason,
+    ring_slot::{self, Pick},
+    service::{FORWARDS, Mode, Service},
+    tunnel,
+    vlan::Vlans,
+};
+
+use crate::{
+    family::Family,
+    forward::tunnel as outer,
+    maps::{self, Room, Scratch},
+    next_hop::NextHop,
+    packet::Packet,
+    parse::{Ip, TcpFlags},
+    service, verdict,
+};
+
+/// Sends a packet to its backend, and counts it; `None` if it has to go the long way, and nothing is done to it.
+#[inline(always)]
+pub(crate) fn forward<A: Family>(packet: &Packet, ip: &Ip, room: Room<A>) -> Option<Reason> {
+    let Scratch { tuple, service, .. } = &*room;
+    if !may_serve::<A>(service) || A::is_fragment(packet, ip) {
+        return None;
+    }
+    let flags = service::check_ours::<A>(packet, ip).ok()?;
+    let hash = A::hash(tuple);
+    let slot = maps::ring_slot(service.ring, ring_slot::index(hash, service.ring_size)).ok()?;
+    let Pick::Owner(owner) = slot.pick() else {
+        return None;
+    };
+    let backend = maps::backend(owner).ok()?;
+    let ready = backend.has(IN_USE | ALIVE | RESOLVED) && backend.vlans == Vlans::NONE;
+    let overhead = overhead::<A>(backend)?;
+    // An aggregate that does not fit as a whole, and an MTU that is not known, are looked at on the long way.
+    if !ready || backend.service != service.id || ip.len() + overhead > usize::from(backend.mtu) {
+        return None;
+    }
+    let sent = if overhead == 0 {
+        NextHop::resolved(backend).send_untagged(packet)
+    } else {
+        outer::send_plain::<A>(packet, ip, backend, is_gue(backend), hash)
+    };
+    if let Err(reason) = sent {
+        service::count_drop(service.id, reason);
+    } else {
+        let opens = flags.is_some_and(TcpFlags::opens);
+        maps::count_forward(service.id, owner, u64::from(packet.frame_len), opens);
+    }
+    Some(verdict::reason(sent))
+}
+
+/// Whether packets of the service may go this way. What the ring says about one without backends, or for another mode,
+/// counts for nothing.
+#[inline(always)]
+fn may_serve<A: Family>(service: &Service) -> bool {
+    // Numbers of modes follow each other, and GUE over IPv6 has a checksum to be computed.
+    let last = if A::IS_V6 { Mode::Ipip } else { Mode::Gue };
+    let modes = Mode::L2dsr as u8..=last as u8;
+    service.flags == FORWARDS && modes.contains(&service.mode) && service.ring_size != 0
+}
+
+/// Bytes that stand before the packet on its way to the backend, if it can go this way.
+#[inline(always)]
+fn overhead<A: Family>(backend: &Backend) -> Option<usize> {
+    let own_family = backend.has(IPV6) == A::IS_V6;
+    if backend.mode == Mode::L2dsr as u8 {
+        Some(0)
+    } else if own_family && backend.mode == Mode::Ipip as u8 {
+        Some(tunnel::overhead(A::IS_V6, false))
+    } else if own_family && !A::IS_V6 && is_gue(backend) {
+        Some(tunnel::overhead(A::IS_V6, true))
+    } else {
+        None
+    }
+}
+
+#[inline(always)]
+const fn is_gue(backend: &Backend) -> bool {
+    backend.mode == Mode::Gue as u8
+}
