@@ -316,6 +316,25 @@ proptest! {
     }
 }
 
+/// A plan that was not carried out leaves a backend's state behind that no ring or service record tells of.
+#[test]
+fn what_was_planned_and_not_done_is_planned_again() {
+    let with = |alive| {
+        let stops = TargetBackend { alive, ..backend(0) };
+        target([(key(1, 80), service(251, [(1, backend(1)), (2, stops)]))])
+    };
+    let (mut planner, mut programmed) = (Planner::default(), Programmed::default());
+    let steps = planner.plan(&with(true), &programmed).unwrap();
+    steps.iter().for_each(|step| programmed.apply(step));
+    let stopped = with(false);
+    let steps = planner.plan(&stopped, &programmed).unwrap();
+    assert!(
+        matches!(steps.as_slice(), [Step::WriteBackend { .. }]),
+        "{steps:?}"
+    );
+    assert_eq!(planner.plan(&stopped, &programmed).unwrap(), steps);
+}
+
 /// Work for one change must not grow with the number of services.
 #[test]
 fn one_change_among_many_services_looks_at_one_service() {
