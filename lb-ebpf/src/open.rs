@@ -78,15 +78,29 @@ extern "C" fn open_v6(
 /// [`try_port`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn try_port_v4(drawn: bool) -> u32 {
-    try_port::<NetV4>(drawn)
+extern "C" fn try_port_v4(tried: u32) -> u32 {
+    try_port::<NetV4>(tried)
 }
 
 /// [`try_port`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn try_port_v6(drawn: bool) -> u32 {
-    try_port::<NetV6>(drawn)
+extern "C" fn try_port_v6(tried: u32) -> u32 {
+    try_port::<NetV6>(tried)
+}
+
+/// [`take_port`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn take_port_v4() -> u32 {
+    search_port(try_port_v4)
+}
+
+/// [`take_port`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn take_port_v6() -> u32 {
+    search_port(try_port_v6)
 }
 
 /// Opens a flow for the client's packet: picks a backend, takes a source port, records both directions. `state` is
@@ -173,21 +187,26 @@ fn choose<A: Family>(
 /// Finds a free source port and completes both entries with it.
 #[inline(always)]
 pub(crate) fn take_port<A: Family>() -> Result<(), Reason> {
-    let try_port = if A::IS_V6 { try_port_v6 } else { try_port_v4 };
-    for tried in 0..SNAT_PORT_TURNS + SNAT_PORT_DRAWS {
-        match try_port(tried >= SNAT_PORT_TURNS) {
-            TAKEN => {}
-            other => return outcome(other),
-        }
-    }
-    Err(Reason::SnatPortsExhausted)
+    let take_port = if A::IS_V6 { take_port_v6 } else { take_port_v4 };
+    outcome(take_port())
 }
 
-/// Takes the source port whose turn it is, or one that is `drawn`, if it is free: if this program can insert the reply
-/// entry. Completes both entries with it.
 #[inline(always)]
-fn try_port<A: Family>(drawn: bool) -> u32 {
-    match take::<A>(drawn) {
+fn search_port(try_port: extern "C" fn(u32) -> u32) -> u32 {
+    for tried in 0..SNAT_PORT_TURNS + SNAT_PORT_DRAWS {
+        match try_port(tried) {
+            TAKEN => {}
+            other => return other,
+        }
+    }
+    status(Err(Reason::SnatPortsExhausted))
+}
+
+/// Takes the source port whose turn it is, or after so many that were `tried` any one, if it is free: if this program can
+/// insert the reply entry. Completes both entries with it.
+#[inline(always)]
+fn try_port<A: Family>(tried: u32) -> u32 {
+    match take::<A>(tried) {
         Ok(true) => DONE,
         Ok(false) => TAKEN,
         Err(reason) => status(Err(reason)),
@@ -196,7 +215,7 @@ fn try_port<A: Family>(drawn: bool) -> u32 {
 
 /// Whether the port was free.
 #[inline(always)]
-fn take<A: Family>(drawn: bool) -> Result<bool, Reason> {
+fn take<A: Family>(tried: u32) -> Result<bool, Reason> {
     let mut room = A::room()?;
     let Scratch { tuple, opening, .. } = &mut *room;
     let Opening {
@@ -211,11 +230,11 @@ fn take<A: Family>(drawn: bool) -> Result<bool, Reason> {
     if slots == 0 {
         return Err(Reason::SnatPortsExhausted);
     }
-    let turn = if drawn {
+    let turn = if tried < SNAT_PORT_TURNS {
+        maps::port_turn(forward.backend)?
+    } else {
         // SAFETY: takes no arguments.
         u64::from(unsafe { bpf_get_prandom_u32() })
-    } else {
-        maps::port_turn(forward.backend)?
     };
     #[expect(clippy::cast_possible_truncation, reason = "less than `slots`")]
     let slot = (turn % u64::from(slots)) as u32;
