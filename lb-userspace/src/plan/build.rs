@@ -1,14 +1,14 @@
-//! From a target and a mirror of the maps to ordered steps.
+//! A plan in the making: the steps of each service, by the phase they belong to.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
 };
 
 use lb_common::{
     backend::BackendId,
-    limits::{MAX_BACKENDS, MAX_GUARD_PREFIXES, MAX_RINGS, MAX_SERVICES, MAX_SNAT_ADDRESSES},
+    limits::{MAX_RINGS, MAX_SERVICES},
     ring_slot::RingSlot,
     service::{
         BY_SOURCE, FORWARDS, IN_TURN, Mode, OnEmpty as EmptyRecord, QUIC, RingId, Service as ServiceRecord,
@@ -22,7 +22,7 @@ use super::{
     ids::{FreeBackends, FreeIds},
     quic,
     replies::Replies,
-    settled::{Settled, SettledServices},
+    settled::Settled,
 };
 use crate::{
     ring::{self, Share},
@@ -33,146 +33,6 @@ use crate::{
     },
     transition,
 };
-
-/// Plans one target after the other. Gives the same steps as [`plan`], sooner.
-#[derive(Debug, Default)]
-pub struct Planner {
-    settled: SettledServices,
-    /// Services that the last plan had to look at.
-    looked_at: usize,
-}
-
-/// The steps that turn what is programmed into the target, in an order in which every prefix leaves the data plane
-/// working: backends before rings, rings before services, then what goes, in reverse. Empty if nothing is to do.
-///
-/// Ids that the plan frees are given out again by a later plan only. Where the ids run out for that reason, what goes
-/// is removed first, and only then what is new is added.
-///
-/// # Errors
-/// [`PlanError`] if the target does not fit the data plane's limits; nothing should be written then.
-pub fn plan(target: &Target, programmed: &Programmed) -> Result<Vec<Step>, PlanError> {
-    Planner::default().plan(target, programmed)
-}
-
-impl Planner {
-    /// As [`plan`]; services that did not change since the last call, and are the very same in `target`, are not looked at
-    /// again.
-    ///
-    /// # Errors
-    /// As [`plan`].
-    pub fn plan(&mut self, target: &Target, programmed: &Programmed) -> Result<Vec<Step>, PlanError> {
-        check_limits(target)?;
-        self.looked_at = 0;
-        self.settled.keep(target);
-        let result = match self.steps(target, programmed) {
-            Err(PlanError::IdsExhausted { .. }) => {
-                // What it is planned from is not there yet.
-                self.settled.clear();
-                let steps = self.in_two(target, programmed);
-                self.settled.clear();
-                steps
-            }
-            result => result,
-        };
-        if result.is_err() {
-            self.settled.clear();
-        }
-        result
-    }
-
-    /// Services that the last plan had to look at, for tests and logs.
-    pub const fn looked_at(&self) -> usize {
-        self.looked_at
-    }
-
-    /// Takes note that rings were swapped otherwise than by a plan, and does not hold the ones of before any longer.
-    pub fn rings_changed(&mut self, programmed: &Programmed) {
-        self.settled.keep_rings(programmed);
-    }
-
-    /// What goes first, then what comes.
-    fn in_two(&mut self, target: &Target, programmed: &Programmed) -> Result<Vec<Step>, PlanError> {
-        let mut steps = self.steps(&remaining(target, programmed), programmed)?;
-        let mut between = programmed.clone();
-        for step in &steps {
-            between.apply(step);
-        }
-        steps.extend(self.steps(target, &between)?);
-        Ok(steps)
-    }
-
-    fn steps(&mut self, target: &Target, programmed: &Programmed) -> Result<Vec<Step>, PlanError> {
-        let mut draft = Draft::new(programmed);
-        let mut changed = Vec::new();
-        for (key, service) in &target.services {
-            match self.settled.get(key, service, programmed) {
-                Some(settled) if draft.keep(*key, settled) => {}
-                Some(_) | None => changed.push((key, service)),
-            }
-        }
-        self.looked_at += changed.len();
-        draft.know(changed.iter().map(|(key, _)| *key));
-        for (key, service) in changed {
-            let settled = draft.service(*key, service)?;
-            self.settled.set(*key, settled);
-        }
-        Ok(draft.finish(target))
-    }
-}
-
-fn check_limits(target: &Target) -> Result<(), PlanError> {
-    let services = target.services.len();
-    if services > MAX_SERVICES as usize {
-        return Err(PlanError::TooManyServices(services));
-    }
-    let backends = target
-        .services
-        .values()
-        .map(|service| service.backends.len())
-        .sum();
-    if backends >= MAX_BACKENDS as usize {
-        return Err(PlanError::TooManyBackends(backends));
-    }
-    let guards = target.services.values().map(|service| &service.guard);
-    let prefixes = guards.map(|guard| guard.allow.len() + guard.deny.len()).sum();
-    if prefixes > MAX_GUARD_PREFIXES as usize {
-        return Err(PlanError::TooManyPrefixes(prefixes));
-    }
-    quic::check_limits(target)?;
-    for family in [IpAddr::is_ipv4, IpAddr::is_ipv6] {
-        let count = target
-            .snat_addresses
-            .iter()
-            .filter(|address| family(address))
-            .count();
-        if count > MAX_SNAT_ADDRESSES as usize {
-            return Err(PlanError::TooManySnatAddresses(count));
-        }
-    }
-    Ok(())
-}
-
-/// The part of the target that is there already: its services, and of those the backends.
-fn remaining(target: &Target, programmed: &Programmed) -> Target {
-    let there: BTreeSet<_> = programmed
-        .backends
-        .values()
-        .map(|backend| (backend.service, backend.address, backend.mode as u8))
-        .collect();
-    let mut target = target.clone();
-    target
-        .services
-        .retain(|key, service| match programmed.services.get(key) {
-            Some(record) => {
-                service
-                    .backends
-                    .retain(|address, backend| there.contains(&(record.id, *address, backend.mode as u8)));
-                true
-            }
-            None => false,
-        });
-    target
-}
 
 /// Backends that are programmed, by what identifies them. The mode counts: one generation never changes it.
 type Known = BTreeMap<(SocketAddr, u8), BackendId>;
@@ -189,7 +49,7 @@ struct Members {
 }
 
 /// A plan in the making: what stays in use, and steps by the phase they belong to.
-struct Draft<'a> {
+pub(super) struct Draft<'a> {
     programmed: &'a Programmed,
     /// Of the services that are looked at.
     known: BTreeMap<ServiceId, Known>,
@@ -209,7 +69,7 @@ struct Draft<'a> {
 }
 
 impl<'a> Draft<'a> {
-    fn new(programmed: &'a Programmed) -> Self {
+    pub(super) fn new(programmed: &'a Programmed) -> Self {
         let records = programmed.services.values();
         let services = records
             .clone()
@@ -239,7 +99,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Takes up a service that needs nothing; false if another one has its ring.
-    fn keep(&mut self, key: ServiceKey, settled: &Settled) -> bool {
+    pub(super) fn keep(&mut self, key: ServiceKey, settled: &Settled) -> bool {
         if !self.kept_rings.insert(settled.record.ring) {
             return false;
         }
@@ -249,7 +109,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Looks up the backends that these services have.
-    fn know<'b>(&mut self, services: impl Iterator<Item = &'b ServiceKey>) {
+    pub(super) fn know<'b>(&mut self, services: impl Iterator<Item = &'b ServiceKey>) {
         let records = services.filter_map(|key| self.programmed.services.get(key));
         self.known = records.map(|record| (record.id, Known::new())).collect();
         if self.known.is_empty() {
@@ -264,7 +124,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Plans a service; returns how it stands afterwards, if it can be planned apart from others from then on.
-    fn service(
+    pub(super) fn service(
         &mut self,
         key: ServiceKey,
         target: &Shared<TargetService>,
@@ -443,7 +303,7 @@ impl<'a> Draft<'a> {
         Ok(Some((ring, slots)))
     }
 
-    fn finish(self, target: &Target) -> Vec<Step> {
+    pub(super) fn finish(self, target: &Target) -> Vec<Step> {
         let programmed = self.programmed;
         let wildcard = target.services.keys().any(|key| key.port == 0);
         let dnat = !self.replies.is_empty();

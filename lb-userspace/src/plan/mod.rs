@@ -4,6 +4,7 @@ mod build;
 mod guard;
 mod ids;
 mod mirror;
+mod planner;
 mod quic;
 mod replies;
 mod settled;
@@ -27,7 +28,7 @@ use lb_common::{
 };
 
 pub use self::{
-    build::{Planner, plan},
+    planner::{Planner, plan},
     quic::{ProgrammedQuic, QuicStep, TargetQuic},
 };
 use crate::{

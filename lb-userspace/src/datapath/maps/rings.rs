@@ -28,7 +28,7 @@ const PAGE_MAP_NAME: &str = "RING";
 /// period each, writing any number of them one together.
 const NO_RING_NAME: &str = "NO_RING";
 
-/// Rings that are put in place at a time: each page needs a descriptor until then.
+/// Pages that are put in place at a time: each needs a descriptor until then.
 const AT_ONCE: usize = 512;
 
 /// Threads at most that put pages in place together. Before Linux 6.8 each entry of a batch waits for a grace period of
@@ -43,16 +43,18 @@ pub(in crate::datapath) struct Rings(pub(super) Table<u32, u32>);
 impl Rings {
     /// Puts rings in place, each slot at once, and waits until no packet sees an old one any more.
     pub(in crate::datapath) fn set(&self, rings: &[(RingId, &[RingSlot])]) -> io::Result<()> {
-        for some in rings.chunks(AT_ONCE) {
-            let mut pages = Vec::new();
-            for (ring, slots) in some {
-                for (entry, page) in (first_entry(*ring)..).zip(RingPage::of_ring(slots)) {
-                    pages.push((entry, build_page(PAGE_MAP_NAME, page)?));
-                }
+        let mut pages = rings
+            .iter()
+            .flat_map(|(ring, slots)| (first_entry(*ring)..).zip(RingPage::of_ring(slots)));
+        loop {
+            let some = pages.by_ref().take(AT_ONCE);
+            let some = some.map(|(entry, page)| Ok((entry, build_page(PAGE_MAP_NAME, page)?)));
+            let some: Vec<_> = some.collect::<io::Result<_>>()?;
+            if some.is_empty() {
+                return Ok(());
             }
-            self.point(pages.iter().map(|(entry, page)| (*entry, page)))?;
+            self.point(some.iter().map(|(entry, page)| (*entry, page)))?;
         }
-        Ok(())
     }
 
     /// Takes rings away that nothing refers to any more, each of so many pages.
