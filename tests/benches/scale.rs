@@ -40,11 +40,11 @@ fn main() -> Result<()> {
     let cli = daemon.cli();
     println!(
         "{:<34} {:>9} {:>12} {:>14} {:>11}",
-        "", "seconds", "daemon, MB", "rings", "rings, MB"
+        "", "seconds", "daemon, MB", "ring pages", "pages, MB"
     );
     let row = |what: &str, began: Instant| -> Result<()> {
         let seconds = began.elapsed().as_secs_f64();
-        let (count, bytes) = rings()?;
+        let (count, bytes) = ring_pages()?;
         println!(
             "{what:<34} {seconds:>9.2} {:>12.1} {count:>14} {:>11.1}",
             resident(daemon.pid()?)?,
@@ -175,8 +175,8 @@ fn resident(pid: u32) -> Result<f64> {
     Ok(kilobytes / 1e3)
 }
 
-/// Rings in the kernel, of this machine's balancers together, and the bytes of their slots.
-fn rings() -> Result<(u32, f64)> {
+/// Pages of rings in the kernel, of this machine's balancers together, and their bytes.
+fn ring_pages() -> Result<(u32, f64)> {
     let (mut count, mut bytes) = (0, 0.0);
     for map in aya::maps::loaded_maps() {
         // Maps go while they are listed.
