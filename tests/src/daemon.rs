@@ -2,7 +2,10 @@
 
 use std::{
     fs::{self, File},
-    io,
+    io::{
+        self,
+        ErrorKind::{Interrupted, TimedOut, WouldBlock},
+    },
     net::SocketAddr,
     os::unix::{net::UnixDatagram, process::CommandExt},
     path::PathBuf,
@@ -224,7 +227,8 @@ impl Daemon {
                         return Ok(());
                     }
                 }
-                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
+                // A machine that stands still for a moment interrupts calls that have a time-out.
+                Err(e) if matches!(e.kind(), WouldBlock | TimedOut | Interrupted) => {}
                 Err(e) => return Err(e).context("receive notification"),
             }
             let child = self.child.as_mut().context("the daemon was not started")?;
