@@ -16,7 +16,7 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 
-use crate::{frames::Frame, netns::Netns};
+use crate::{frames::Frame, netns::Netns, wait};
 
 /// Receive buffer, bytes: room for tens of thousands of small frames while the reader waits for a CPU.
 const BUFFER: libc::c_int = 128 << 20;
@@ -98,7 +98,7 @@ fn read(socket: &OwnedFd, stop: &AtomicBool, keep: impl Fn(&Frame) -> bool) -> R
         if stopped_at.is_none() && stop.load(Ordering::Relaxed) {
             stopped_at = Some(SystemTime::now());
         }
-        match receive(socket, &mut buffer) {
+        match wait::uninterrupted(|| receive(socket, &mut buffer)) {
             // A device under load never falls silent: the first later frame ends it as well.
             Ok(Received { at, .. }) if stopped_at.is_some_and(|stop| at > stop) => break,
             Ok(Received {

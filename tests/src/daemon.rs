@@ -2,10 +2,7 @@
 
 use std::{
     fs::{self, File},
-    io::{
-        self,
-        ErrorKind::{Interrupted, TimedOut, WouldBlock},
-    },
+    io,
     net::SocketAddr,
     os::unix::{net::UnixDatagram, process::CommandExt},
     path::PathBuf,
@@ -220,15 +217,14 @@ impl Daemon {
         let end = Instant::now() + PATIENCE;
         let mut buffer = [0; 4096];
         loop {
-            match self.notify.recv(&mut buffer) {
+            match wait::uninterrupted(|| self.notify.recv(&mut buffer)) {
                 Ok(length) => {
                     let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
                     if text.lines().any(|line| line == word) {
                         return Ok(());
                     }
                 }
-                // A machine that stands still for a moment interrupts calls that have a time-out.
-                Err(e) if matches!(e.kind(), WouldBlock | TimedOut | Interrupted) => {}
+                Err(e) if matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {}
                 Err(e) => return Err(e).context("receive notification"),
             }
             let child = self.child.as_mut().context("the daemon was not started")?;

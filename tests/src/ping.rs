@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context, Result};
 use socket2::{Domain, Protocol, Socket, Type};
 
-use crate::netns::Netns;
+use crate::{netns::Netns, wait};
 
 /// Longest wait for the answer: room for one retransmitted neighbour request.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,7 +38,7 @@ fn exchange(to: IpAddr) -> io::Result<()> {
     socket.connect(&SocketAddr::new(to, 0).into())?;
     socket.send(&request(kind))?;
     let mut answer = [0; 64];
-    let length = socket.read(&mut answer)?;
+    let length = wait::uninterrupted(|| socket.read(&mut answer))?;
     let same = answer.get(8..length) == Some(&request(kind)[8..]);
     if same {
         Ok(())

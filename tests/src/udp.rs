@@ -16,6 +16,7 @@ use anyhow::{Context, Result};
 use crate::{
     client::{Report, run_many},
     netns::Netns,
+    wait,
 };
 
 /// Longest wait for an echo; nothing is sent twice, so a lost datagram is a failure.
@@ -129,13 +130,7 @@ pub fn echo_once(socket: &UdpSocket, number: u32) -> io::Result<String> {
     let payload = format!("datagram {number}");
     socket.send(payload.as_bytes())?;
     let mut buffer = vec![0; LARGEST];
-    let length = loop {
-        match socket.recv(&mut buffer) {
-            // As a machine does that stands still for a moment.
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            result => break result?,
-        }
-    };
+    let length = wait::uninterrupted(|| socket.recv(&mut buffer))?;
     let answer = String::from_utf8_lossy(&buffer[..length]).into_owned();
     match answer.split_once(' ') {
         Some((name, echoed)) if echoed == payload => Ok(name.to_owned()),

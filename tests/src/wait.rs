@@ -1,7 +1,7 @@
 //! Bounded waiting: the only place of the harness that sleeps.
 
 use std::{
-    thread,
+    io, thread,
     time::{Duration, Instant},
 };
 
@@ -52,6 +52,20 @@ pub async fn until_true_async(
         tokio::time::sleep(POLL).await;
     }
     Ok(())
+}
+
+/// The result of a call that has a time-out of its own. Such a call ends with EINTR, without any signal, where the machine
+/// stood still for a moment: it is made again.
+///
+/// # Errors
+/// Those of the call.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }
 
 /// Spaces out what a load generator sends. Never a way to wait for something to have happened.

@@ -67,11 +67,13 @@ fn a_client_that_went_away_refuses_the_backends_socket() -> Result<()> {
         let client = site.net.client.ns.enter(|| open(target, 0))??;
         client.send(b"question")?;
         let mut buffer = [0; 64];
-        let (_, from) = server.recv_from(&mut buffer)?;
+        let (_, from) = wait::uninterrupted(|| server.recv_from(&mut buffer))?;
         drop(client);
         server.connect(from)?;
         server.send(b"answer")?;
-        let error = server.recv(&mut buffer).err().map(|e| e.kind());
+        let error = wait::uninterrupted(|| server.recv(&mut buffer))
+            .err()
+            .map(|e| e.kind());
         assert_eq!(error, Some(ErrorKind::ConnectionRefused), "{family:?}");
     }
     Ok(())

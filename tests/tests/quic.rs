@@ -18,6 +18,7 @@ use lb_tests::{
     lane::Lane,
     topology::{Family, Shape, Topology},
     udp::{ECHO_TIMEOUT, UdpEcho},
+    wait,
 };
 
 const PORT: u16 = 4433;
@@ -142,7 +143,7 @@ impl Site {
             socket.set_read_timeout(Some(ECHO_TIMEOUT))?;
             socket.send(payload)?;
             let mut buffer = vec![0; 2048];
-            let length = socket.recv(&mut buffer)?;
+            let length = wait::uninterrupted(|| socket.recv(&mut buffer))?;
             buffer.truncate(length);
             Ok(buffer)
         };
