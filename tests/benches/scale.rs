@@ -27,6 +27,8 @@ const EACH: u32 = MAX_BACKENDS / MAX_SERVICES;
 const PACKETS: u16 = 8;
 /// Until all that was asked for is programmed.
 const PATIENCE: Duration = Duration::from_secs(600);
+/// After which the daemon has given back the memory of a change.
+const SETTLED: Duration = Duration::from_secs(3);
 /// XDP actions that send a packet (`enum xdp_action` of linux/bpf.h).
 const SENT: [u32; 2] = [3, 4];
 
@@ -73,6 +75,9 @@ fn main() -> Result<()> {
     let began = Instant::now();
     apply(&daemon, &cli, 1)?;
     row("1 service left", began)?;
+    let began = Instant::now();
+    wait::pace(SETTLED);
+    row("some time later", began)?;
     daemon.stop()
 }
 

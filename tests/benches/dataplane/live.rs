@@ -32,6 +32,8 @@ const ROUNDS: usize = 5;
 const REPEAT: u32 = 1 << 20;
 /// Frames that the generator makes at a time.
 const BATCH: u32 = 64;
+/// Flows that are opened at a time.
+const OPENED: u32 = 128;
 /// Share of the frames that must arrive. The others met a full queue, where something else had the core for a moment;
 /// time is told for each that arrived.
 const ARRIVING: f64 = 0.9;
@@ -140,10 +142,11 @@ impl Wire {
             (Program::Lb, self.inward),
             (Program::Lb, self.away),
         ];
-        // Opens flows where they must be known, and again what found no memory in time.
+        // Opens flows where they must be known, and again what found no memory in time. So few at a time that none meets a
+        // full queue: to open one takes longer than to make its frame.
         self.replace(Program::Lb, self.inward)?;
-        for _ in 0..3 {
-            self.send(flows.max(BATCH))?;
+        for _ in 0..2 * flows.div_ceil(OPENED) {
+            self.send(OPENED)?;
         }
         let mut times = [const { Vec::new() }; 4];
         for _ in 0..ROUNDS {
