@@ -33,7 +33,7 @@ const REPEAT: u32 = 1 << 20;
 /// Frames that the generator makes at a time.
 const BATCH: u32 = 64;
 /// Flows that are opened at a time.
-const OPENED: u32 = 128;
+const OPENED: u32 = 256;
 /// Share of the frames that must arrive. The others met a full queue, where something else had the core for a moment;
 /// time is told for each that arrived.
 const ARRIVING: f64 = 0.9;
@@ -68,7 +68,7 @@ fn family<A: Address>(flows: u32) -> Result<()> {
         packets::shuffle(&mut clients);
         let mut wire = Wire::new(bench)?;
         wire.bench.fill(&frames(&clients, ACK))?;
-        let [plain_tx, plain_redirect, tx, redirect] = wire.measure(flows)?;
+        let [plain_tx, plain_redirect, tx, redirect] = wire.measure(flows, mode == Mode::Nat)?;
         if mode == Mode::Nat {
             row::<A>(
                 "plain",
@@ -134,20 +134,23 @@ impl Wire {
         })
     }
 
-    /// Medians of: plain XDP_TX, plain redirection, and ours of both.
-    fn measure(&mut self, flows: u32) -> Result<[f64; 4]> {
+    /// Medians of: plain XDP_TX, plain redirection, and ours of both, which `opens` flows or not.
+    fn measure(&mut self, flows: u32, opens: bool) -> Result<[f64; 4]> {
         let ways = [
             (Program::Swap, self.inward),
             (Program::Forward, self.away),
             (Program::Lb, self.inward),
             (Program::Lb, self.away),
         ];
-        // Opens flows where they must be known, and again what found no memory in time. So few at a time that none meets a
-        // full queue: to open one takes longer than to make its frame.
         self.replace(Program::Lb, self.inward)?;
-        for _ in 0..2 * flows.div_ceil(OPENED) {
-            self.send(OPENED)?;
+        if opens {
+            // So few at a time that none meets a full queue: to open a flow takes longer than to make its frame.
+            for _ in 0..flows.div_ceil(OPENED) {
+                self.send(OPENED)?;
+            }
         }
+        // And again what found no memory in time.
+        self.send(flows.max(BATCH))?;
         let mut times = [const { Vec::new() }; 4];
         for _ in 0..ROUNDS {
             for ((program, out), times) in ways.iter().zip(&mut times) {
