@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{Change, Inherited, testing::Rig};
+use super::{
+    Change, Inherited,
+    testing::{Rig, pass},
+};
 use crate::{
     api::requests::{AgentSpec, ServiceSpec},
     events::EventKind,
@@ -125,7 +128,7 @@ async fn small_changes_of_weights_wait_for_each_other_and_are_not_told() {
     for weight in [88, 86, 84, 82] {
         rig.says(id("web", "a"), percent(weight));
         rig.says(id("web", "b"), percent(weight));
-        tokio::time::sleep(Duration::from_millis(10)).await;
+        pass(Duration::from_millis(10)).await;
     }
     assert_eq!(rig.world.take_log(), Vec::<String>::new());
     until_programmed(&rig, B, (82, true)).await;

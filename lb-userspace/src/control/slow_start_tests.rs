@@ -9,7 +9,10 @@ use lb_common::{
 };
 use tokio::time::Instant;
 
-use super::{Inherited, inherit, testing::Rig};
+use super::{
+    Inherited, inherit,
+    testing::{Rig, pass},
+};
 use crate::{
     events::EventKind,
     health::{Health, agent::AgentView, settings::CheckKind},
@@ -40,7 +43,7 @@ async fn b_is_down() -> Rig {
         ..Inherited::default()
     };
     let rig = Rig::start(desired(), inherited).await;
-    tokio::time::sleep(OVER).await;
+    pass(OVER).await;
     rig.world.take_log();
     rig
 }
@@ -82,7 +85,7 @@ async fn a_recovered_backend_gets_its_weight_in_steps_and_everyone_is_told() {
 async fn a_backend_that_fails_while_it_rises_begins_anew() {
     let rig = b_is_down().await;
     rig.verdict(id("web", "b"), Health::Up).await;
-    tokio::time::sleep(OVER / 2).await;
+    pass(OVER / 2).await;
     assert_eq!(rig.held_back(B), 5);
     rig.verdict(id("web", "b"), Health::Down).await;
     assert_eq!(rig.programmed(B), Some((0, false)));
@@ -101,7 +104,7 @@ async fn a_rise_begins_when_it_is_programmed() {
     let rig = b_is_down().await;
     rig.world.lock().program_fails = true;
     rig.verdict(id("web", "b"), Health::Up).await;
-    tokio::time::sleep(OVER).await;
+    pass(OVER).await;
     rig.world.lock().program_fails = false;
     rig.until(|view| view.is_programmed()).await;
     assert_eq!(rig.held_back(B), 9);

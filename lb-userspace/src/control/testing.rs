@@ -1,6 +1,9 @@
 //! Stand-ins for what the control task needs of others.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use prometheus::Registry;
 use tokio::sync::{mpsc, watch};
@@ -24,6 +27,11 @@ use crate::{
         store::{Store, StoreError},
     },
 };
+
+/// Lets simulated time pass, and everything happen that is due in it. For tests with a paused clock, which wait for nothing.
+pub(crate) async fn pass(time: Duration) {
+    tokio::time::sleep(time).await;
+}
 
 /// What the stand-ins were asked, and how they answer.
 #[derive(Default)]

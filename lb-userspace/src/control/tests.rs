@@ -2,7 +2,10 @@ use std::time::{Duration, SystemTime};
 
 use tokio::time::Instant;
 
-use super::{testing::Rig, *};
+use super::{
+    testing::{Rig, pass},
+    *,
+};
 use crate::{
     api::requests::{HealthSpec, RingSizeSpec, ServiceSpec},
     datapath::BackendStats,
@@ -323,9 +326,9 @@ async fn a_removed_backend_keeps_its_flows_until_they_have_ended() {
     count(2);
     rig.control.change(remove(false), None, false).await.unwrap();
     assert_eq!(rig.programmed(A), Some((0, true)), "no new flows, old ones stay");
-    tokio::time::sleep(Duration::from_secs(30)).await;
+    pass(Duration::from_secs(30)).await;
     count(2);
-    tokio::time::sleep(Duration::from_secs(30)).await;
+    pass(Duration::from_secs(30)).await;
     assert_eq!(rig.programmed(A), Some((0, true)));
     count(0);
     rig.until(|view| view.lingering.is_empty()).await;
@@ -393,7 +396,7 @@ async fn a_drain_ends_at_its_deadline_and_one_without_does_not() {
         .change(admin(Admin::Draining, None), None, false)
         .await
         .unwrap();
-    tokio::time::sleep(Duration::from_secs(3600)).await;
+    pass(Duration::from_secs(3600)).await;
     assert_eq!(rig.programmed(A), Some((0, true)));
 }
 

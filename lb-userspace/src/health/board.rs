@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    ops::Index,
     sync::{Arc, Mutex, PoisonError},
 };
 
@@ -75,7 +74,8 @@ impl From<BTreeMap<CheckId, CheckStatus>> for CheckStatuses {
     }
 }
 
-impl Index<&CheckId> for CheckStatuses {
+#[cfg(test)]
+impl std::ops::Index<&CheckId> for CheckStatuses {
     type Output = CheckStatus;
 
     /// Panics where there is none.

@@ -31,6 +31,7 @@ use super::{
     report::{Report, Reports},
     status::{CheckId, CheckSpec, Health, HealthEvent, LastCheck},
 };
+use crate::clock;
 
 /// Depth of the event channel. When it is full, the latest verdict of each backend waits outside it: no verdict is
 /// lost, only intermediate ones of a receiver that does not keep up.
@@ -255,9 +256,9 @@ impl<O: Outside> Runner<O> {
                     self.publish(events);
                 }
                 targets = self.reports.news() => {
-                    self.engine.hasten(&targets, time::Instant::now().into_std());
+                    self.engine.hasten(&targets, clock::now());
                 }
-                () = until(deadline) => {}
+                () = clock::until(deadline) => {}
                 () = room(&self.events), if !self.outbox.is_empty() => {}
             }
         }
@@ -291,7 +292,7 @@ impl<O: Outside> Runner<O> {
     }
 
     fn start_due(&mut self) {
-        let now = time::Instant::now().into_std();
+        let now = clock::now();
         while let Some(no) = self.engine.start_due(now) {
             let Some((target, timeout, probe)) = self.probes.get(&no) else {
                 continue;
@@ -384,16 +385,9 @@ impl<O: Outside> Runner<O> {
 
     fn moment(&self) -> Moment {
         Moment {
-            instant: time::Instant::now().into_std(),
+            instant: clock::now(),
             wall: self.outside.wall(),
         }
-    }
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -4,8 +4,9 @@ use std::{sync::Arc, time::SystemTime};
 
 use tokio::task;
 
-use super::{ControlTask, RETRY_FIRST, RETRY_MAX, Retry, now};
+use super::{ControlTask, RETRY_FIRST, RETRY_MAX, Retry};
 use crate::{
+    clock::now,
     control::{ability::ProgramTarget, error::chain, lingering::Lingering, verdicts},
     datapath::ProgramError,
     events::{EventKind, NewEvent},

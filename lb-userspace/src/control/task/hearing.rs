@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{ControlTask, now};
+use super::ControlTask;
 use crate::{
+    clock::now,
     control::ability::ProgramTarget,
     events::EventKind,
     health::{

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::{
     sync::{mpsc, watch},
-    task, time,
+    task,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -29,6 +29,7 @@ use super::{
     verdicts,
 };
 use crate::{
+    clock::{now, until},
     datapath::ProgramError,
     events::{EventKind, EventLog},
     health::{CheckId, HealthEvent, agent::AgentView},
@@ -392,16 +393,4 @@ fn deadlines(desired: &Desired, known: &Deadlines) -> Deadlines {
         deadlines.insert(id, deadline);
     }
     deadlines
-}
-
-/// The time on the clock that tests can stop.
-fn now() -> Instant {
-    time::Instant::now().into_std()
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
-    }
 }

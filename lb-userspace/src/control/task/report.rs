@@ -2,8 +2,9 @@
 
 use std::{collections::BTreeMap, mem, sync::Arc, time::SystemTime};
 
-use super::{ControlTask, now};
+use super::ControlTask;
 use crate::{
+    clock::now,
     control::{ControlView, ability::ProgramTarget, verdicts},
     events::{EventKind, NewEvent, rfc3339},
     health::CheckId,

@@ -2,8 +2,9 @@
 
 use std::time::Instant;
 
-use super::{ControlTask, Deadline, RETRY_FIRST, now};
+use super::{ControlTask, Deadline, RETRY_FIRST};
 use crate::{
+    clock::now,
     control::{
         Change,
         ability::ProgramTarget,

@@ -9,7 +9,6 @@ use std::{
 use tokio::{
     sync::watch,
     task::{AbortHandle, Id, JoinError, JoinSet},
-    time,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -19,6 +18,7 @@ use super::{
     engine::{AgentEngine, AgentNo},
 };
 use crate::{
+    clock::{now, until},
     health::{
         board::Board,
         error::{CheckError, LocalError},
@@ -194,17 +194,5 @@ impl AgentTask {
             }
             changed
         });
-    }
-}
-
-/// The time on the clock that tests can stop.
-fn now() -> Instant {
-    time::Instant::now().into_std()
-}
-
-async fn until(deadline: Option<Instant>) {
-    match deadline {
-        Some(deadline) => time::sleep_until(deadline.into()).await,
-        None => std::future::pending().await,
     }
 }
