@@ -3,7 +3,7 @@
 use clap::Args;
 use serde::Deserialize;
 
-use crate::api::requests::{HealthSpec, StatusSpec};
+use crate::api::requests::{HealthSpec, StatusSpec, StatusesSpec};
 
 /// All of them.
 #[derive(Args, Debug)]
@@ -102,7 +102,7 @@ struct OfKinds {
     /// HTTP: a further header; may be given several times
     #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
     check_headers: Vec<(String, String)>,
-    /// HTTP: statuses that are good, for example 200,300-399 [default: 200]
+    /// HTTP: statuses that are good, for example 204, 2xx or 200,300-399 [default: 200]
     #[arg(long, value_name = "STATUSES", value_delimiter = ',')]
     check_expect_status: Vec<String>,
     /// HTTP: what the body must match
@@ -209,7 +209,7 @@ impl CheckOptions {
         });
         let status = |text: String| match text.parse() {
             Ok(status) => StatusSpec::One(status),
-            Err(_) => StatusSpec::Range(text),
+            Err(_) => StatusSpec::Text(text),
         };
         let spec = HealthSpec {
             kind: any.check,
@@ -238,7 +238,8 @@ impl CheckOptions {
             path: own.check_path,
             host: own.check_host,
             headers: some(own.check_headers).map(|headers| headers.into_iter().collect()),
-            expect_status: some(own.check_expect_status).map(|texts| texts.into_iter().map(status).collect()),
+            expect_status: some(own.check_expect_status)
+                .map(|texts| StatusesSpec::List(texts.into_iter().map(status).collect())),
             expect_body: own.check_expect_body,
             max_body: own.check_max_body,
             service: own.check_service,
@@ -343,10 +344,10 @@ mod tests {
                 ],
                 Some(HealthSpec {
                     headers: Some([("X-A".to_owned(), "b: c".to_owned())].into()),
-                    expect_status: Some(vec![
+                    expect_status: Some(StatusesSpec::List(vec![
                         StatusSpec::One(200),
-                        StatusSpec::Range("300-399".to_owned()),
-                    ]),
+                        StatusSpec::Text("300-399".to_owned()),
+                    ])),
                     alpn: Some(vec!["h2".to_owned(), "http/1.1".to_owned()]),
                     ..HealthSpec::default()
                 }),

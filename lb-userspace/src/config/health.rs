@@ -1,5 +1,7 @@
 //! `[service.health]` tables.
 
+use std::collections::BTreeSet;
+
 use super::{
     error::Reporter,
     table::{Spans, Table},
@@ -272,9 +274,10 @@ fn http(reporter: &mut Reporter<'_>, table: &mut Table<'_>) -> HttpCheck {
         host: table.text(reporter, "host", text),
         headers: table.strings(reporter, "headers").unwrap_or(default.headers),
         expect_status: table
-            .texts_or_numbers(reporter, "expect_status", values::status_range)
+            .texts_or_numbers(reporter, "expect_status", values::statuses)
             .map_or(default.expect_status, |ranges| {
-                ranges.into_iter().flatten().collect()
+                let statuses: BTreeSet<u16> = ranges.into_iter().flatten().flatten().collect();
+                statuses.into_iter().collect()
             }),
         expect_body: table.text(reporter, "expect_body", text),
         max_body: table

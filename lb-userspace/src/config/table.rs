@@ -185,7 +185,8 @@ impl<'a> Table<'a> {
         )
     }
 
-    /// An array of strings and integers, the text of each given to `parse`; wrong items are left out.
+    /// A string or an integer, or an array of these, the text of each given to `parse`; wrong items are left out, and `None`
+    /// stands for a value without a right one.
     pub(super) fn texts_or_numbers<T>(
         &mut self,
         reporter: &mut Reporter<'_>,
@@ -193,19 +194,21 @@ impl<'a> Table<'a> {
         parse: impl Fn(&str) -> Result<T, ValueError>,
     ) -> Option<Vec<T>> {
         let value = self.value(key)?;
-        let DeValue::Array(items) = value.get_ref() else {
-            return report(reporter, key, value, Err(wrong_type("an array", value.get_ref())));
+        let items = match value.get_ref() {
+            DeValue::Array(items) => items.iter().collect(),
+            _ => vec![value],
         };
         let item = |item: &DeValue<'_>| match item {
             DeValue::String(text) => parse(text),
             value => parse(&integer(value)?),
         };
-        Some(
-            items
-                .iter()
-                .filter_map(|value| report(reporter, key, value, item(value.get_ref())))
-                .collect(),
-        )
+        let is_empty = items.is_empty();
+        let read: Vec<T> = items
+            .into_iter()
+            .filter_map(|value| report(reporter, key, value, item(value.get_ref())))
+            .collect();
+        // With every item wrong, an empty list would be one error more.
+        (is_empty || !read.is_empty()).then_some(read)
     }
 
     /// `true` or `false`.

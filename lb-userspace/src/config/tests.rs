@@ -96,6 +96,22 @@ fn settings_that_make_no_check_are_refused_with_their_reason() {
             "kind = \"http\"\nexpect_status = [200, \"299-200\"]",
             "299-200 is no HTTP status",
         ),
+        ("kind = \"http\"\nexpect_status = 99", "from 200 to 599"),
+        ("kind = \"http\"\nexpect_status = \"1xx\"", "from 200 to 599"),
+        (
+            "kind = \"http\"\nexpect_status = \"6xx\"",
+            "6xx is no HTTP status",
+        ),
+        (
+            "kind = \"http\"\nexpect_status = \"2xx-3xx\"",
+            "2xx-3xx is no HTTP status",
+        ),
+        ("kind = \"http\"\nexpect_status = []", "one or more numbers"),
+        ("kind = \"http\"\nexpect_status = \"\"", "is no HTTP status"),
+        (
+            "kind = \"http\"\nexpect_status = true",
+            "expected an integer, found",
+        ),
         ("kind = \"http\"\nmethod = \"CONNECT\"", "no method of a check"),
         ("kind = \"http\"\nexpect_body = \"(\"", "no regular expression"),
         (
@@ -423,13 +439,32 @@ fn a_budget_of_flows_that_nobody_knows_is_refused() {
     }
 }
 
+/// As people write them elsewhere, alone and together.
 #[test]
-fn statuses_may_be_ranges() {
-    let health = with_health("kind = \"http\"\nexpect_status = [204, \"300-302\"]").unwrap();
-    let CheckKind::Http(http) = health.kind else {
-        panic!("{health:?}");
-    };
-    assert_eq!(http.expect_status, [204, 300, 301, 302]);
+fn expected_statuses_may_be_numbers_classes_ranges_and_lists() {
+    for (written, expected) in [
+        ("204", vec![204]),
+        ("\"204\"", vec![204]),
+        ("\"2xx\"", (200..=299).collect()),
+        ("\"5XX\"", (500..=599).collect()),
+        ("\"200-203\"", vec![200, 201, 202, 203]),
+        ("\"200, 300 - 302\"", vec![200, 300, 301, 302]),
+        ("[204]", vec![204]),
+        ("[204, \"300-302\"]", vec![204, 300, 301, 302]),
+        ("[404, \"2xx\"]", (200..=299).chain([404]).collect()),
+        (
+            "[\"2xx\", \"200-201\", \"401,403\", 200]",
+            (200..=299).chain([401, 403]).collect(),
+        ),
+    ] {
+        for kind in ["http", "https", "http2"] {
+            let health = with_health(&format!("kind = \"{kind}\"\nexpect_status = {written}")).unwrap();
+            let (CheckKind::Http(http) | CheckKind::Http2(http)) = health.kind else {
+                panic!("{health:?}");
+            };
+            assert_eq!(http.expect_status, expected, "{kind} {written}");
+        }
+    }
 }
 
 /// A service of UDP with `quic` and one backend with `server_ids`.

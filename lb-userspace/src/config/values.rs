@@ -108,24 +108,46 @@ pub fn weight(text: &str) -> Result<u16, ValueError> {
     })
 }
 
-/// An HTTP status, or a range of them: `204` or `200-299`.
+/// HTTP statuses: one (`204`), a class (`2xx`), a range (`200-299`), or several of these with commas between.
 ///
 /// # Errors
 /// What is wrong with the text.
-pub fn status_range(text: &str) -> Result<RangeInclusive<u16>, ValueError> {
-    let (first, last) = text.split_once('-').unwrap_or((text, text));
-    match (first.trim().parse(), last.trim().parse()) {
+pub fn statuses(text: &str) -> Result<Vec<RangeInclusive<u16>>, ValueError> {
+    text.split(',').map(|item| status_range(item.trim())).collect()
+}
+
+fn status_range(text: &str) -> Result<RangeInclusive<u16>, ValueError> {
+    let range = match text.split_once('-') {
+        Some((first, last)) => single_status(first).zip(single_status(last)),
+        None => status_class(text).or_else(|| single_status(text).map(|status| (status, status))),
+    };
+    match range {
         // Bounded here: a range is kept as the list of its statuses.
-        (Ok(first), Ok(last)) if first <= last && last <= 599 => Ok(first..=last),
-        _ => Err(ValueError::new(
-            format!("{text} is no HTTP status or range of them"),
-            "for example 204 or \"200-299\"",
+        Some((first, last)) if first <= last && last <= 599 => Ok(first..=last),
+        Some(_) | None => Err(ValueError::new(
+            format!("{text} is no HTTP status, class or range of them"),
+            "for example 204, \"2xx\", \"200-299\" or [200, \"3xx\"]",
         )),
     }
 }
 
-/// Statuses as [`status_range`] reads them.
-pub(super) fn statuses(statuses: &[u16]) -> toml::Value {
+fn single_status(text: &str) -> Option<u16> {
+    text.trim().parse().ok()
+}
+
+/// The first and the last status of a class, such as `2xx`.
+fn status_class(text: &str) -> Option<(u16, u16)> {
+    let digit = text.strip_suffix("xx").or_else(|| text.strip_suffix("XX"))?;
+    let first = digit
+        .parse::<u16>()
+        .ok()
+        .filter(|class| (1..=5).contains(class))?
+        * 100;
+    Some((first, first + 99))
+}
+
+/// Statuses in ascending order, as [`statuses`] reads them.
+pub(super) fn status_list(statuses: &[u16]) -> toml::Value {
     let runs = statuses.chunk_by(|one, next| one.checked_add(1) == Some(*next));
     let values = runs.flat_map(|run| match run {
         [first, _, .., last] => vec![toml::Value::from(format!("{first}-{last}"))],

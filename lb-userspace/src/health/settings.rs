@@ -54,7 +54,7 @@ pub struct HttpCheck {
     pub host: Option<String>,
     /// Further headers, in order.
     pub headers: Vec<(String, String)>,
-    /// Statuses that count as success.
+    /// Statuses that count as success, in ascending order.
     pub expect_status: Vec<u16>,
     /// Regular expression that the body must match, within its first `max_body` bytes.
     pub expect_body: Option<String>,

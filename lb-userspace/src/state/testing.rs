@@ -89,7 +89,7 @@ fn http() -> impl Strategy<Value = HttpCheck> {
         "/[a-z?=&%]{0,10}",
         prop::option::of("[a-z.]{1,12}"),
         proptest::collection::btree_map("X-[A-Z]{1,4}", "[ -~]{0,10}", 0..3),
-        proptest::collection::vec(200..600_u16, 1..4),
+        proptest::collection::btree_set(200..600_u16, 1..4),
         text(),
         1..1_048_576_usize,
     )
@@ -99,7 +99,7 @@ fn http() -> impl Strategy<Value = HttpCheck> {
                 path,
                 host,
                 headers: headers.into_iter().collect(),
-                expect_status,
+                expect_status: expect_status.into_iter().collect(),
                 expect_body: expect_body.map(regex::escape),
                 max_body,
                 tls: None,

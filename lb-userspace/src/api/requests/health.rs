@@ -90,7 +90,7 @@ pub struct HealthSpec {
     pub headers: Option<BTreeMap<String, String>>,
     /// Statuses that count as success, for HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub expect_status: Option<Vec<StatusSpec>>,
+    pub expect_status: Option<StatusesSpec>,
     /// Regular expression that the body must match, for HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expect_body: Option<String>,
@@ -150,14 +150,24 @@ pub struct HealthSpec {
     pub ttl: Option<String>,
 }
 
-/// A status or a range of them.
+/// HTTP statuses: one of [`StatusSpec`], or a list of them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum StatusesSpec {
+    /// `204`, `"2xx"` or `"200-299"`
+    One(StatusSpec),
+    /// `[200, "3xx"]`
+    List(Vec<StatusSpec>),
+}
+
+/// A status, or several as a text.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
 pub enum StatusSpec {
     /// `200`
     One(u16),
-    /// `"300-399"`
-    Range(String),
+    /// `"3xx"`, `"300-399"`, or several of these with commas between
+    Text(String),
 }
 
 #[cfg(test)]

@@ -183,7 +183,7 @@ fn http(check: &HttpCheck) -> Fields {
         "health.expect_status",
         expect_status,
         &default.expect_status,
-        |statuses| values::statuses(statuses),
+        |statuses| values::status_list(statuses),
     ));
     fields.extend(optional("health.expect_body", expect_body.as_ref(), string));
     fields.push(field("health.max_body", max_body, &default.max_body, |bytes| {
