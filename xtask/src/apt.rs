@@ -1,4 +1,5 @@
-//! Packages of Debian: what is missing, asking before anything is installed, installing.
+//! Debian packages that building needs: which are missing, asking before installing, installing. What tests, the demo and
+//! benchmarks call is never installed: see `archive.rs` and `bundle.rs`.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -130,50 +131,6 @@ fn apt(step: &str, log: &str, words: &[&str]) -> Result<()> {
         pause *= 2;
         attempt += 1;
     }
-}
-
-/// The first package that `package` depends on: for packages that only stand for the newest of their kind.
-pub(crate) fn dependency(package: &str) -> Option<String> {
-    let listed = workspace::output_of(Command::new("apt-cache").args(["depends", package]))?;
-    let name = listed
-        .lines()
-        .find_map(|line| line.trim().strip_prefix("Depends: "))?;
-    Some(name.to_owned())
-}
-
-/// Unpacks packages into `dir` without installing them: for servers that tests start themselves, whose installation
-/// would start and enable a service of the machine.
-///
-/// # Errors
-/// When a package cannot be fetched or unpacked.
-pub(crate) fn unpack(packages: &[&str], dir: &Path) -> Result<()> {
-    let fetched = tempdir_below(&cache_dir()?)?;
-    let result = unpack_from(packages, dir, &fetched);
-    std::fs::remove_dir_all(&fetched).with_context(|| format!("cannot remove {}", fetched.display()))?;
-    result
-}
-
-fn unpack_from(packages: &[&str], dir: &Path, fetched: &Path) -> Result<()> {
-    let mut command = Command::new("apt-get");
-    command
-        .args(["-q", "-o", "Acquire::Retries=3", "download"])
-        .args(packages)
-        .current_dir(fetched);
-    progress::step(
-        &format!("fetching {}", packages.join(" ")),
-        &log_file("apt-download")?,
-        &mut command,
-    )?;
-    for entry in std::fs::read_dir(fetched)? {
-        workspace::run(Command::new("dpkg").arg("-x").arg(entry?.path()).arg(dir))?;
-    }
-    Ok(())
-}
-
-fn tempdir_below(parent: &Path) -> Result<std::path::PathBuf> {
-    let dir = parent.join(format!("fetched-{}", std::process::id()));
-    std::fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
-    Ok(dir)
 }
 
 /// Where the output of a set-up step is kept.

@@ -55,9 +55,9 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
         found.retain(|(_, name, _)| options.names.iter().any(|word| asks_for(word, name)));
     }
     let toolchain = setup::ensure(options.yes)?;
-    packages::ensure(&toolchain, options.yes)?;
+    packages::ensure()?;
     if found.iter().any(|(_, name, _)| name == PEERS) {
-        packages::ensure_peers(options.yes)?;
+        packages::ensure_peers()?;
     }
     build::bpf(workspace, &toolchain)?;
     build::lb(workspace, Profile::Release)?;

@@ -24,7 +24,7 @@ pub(crate) struct Options {
 /// Runs `cargo xtask demo`.
 pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     let toolchain = setup::ensure(options.yes)?;
-    packages::ensure(&toolchain, options.yes)?;
+    packages::ensure()?;
     build::bpf(workspace, &toolchain)?;
     build::lb(workspace, Profile::Release)?;
     let mut command = workspace.cargo();

@@ -1,8 +1,10 @@
 //! Commands of this repository: `cargo xtask COMMAND`. One file a command; `setup` is what the others call first.
 
 mod apt;
+mod archive;
 mod bench;
 mod build;
+mod bundle;
 mod demo;
 mod dist;
 mod fuzz;

@@ -1,167 +1,207 @@
-//! Programs that the root lanes call, and the packages they come from.
+//! The programs that tests, the demo and benchmarks call, and the Debian packages they come from.
 
-use std::{
-    env,
-    ffi::OsString,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, ffi::OsString, path::PathBuf, process::Command};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
     apt,
-    toolchain::Toolchain,
+    archive::Archive,
+    bundle::{Bundle, Program},
     vm, workspace,
-    workspace::{cache_dir, find_program, program_dirs},
+    workspace::{cache_dir, find_program, output_of, program_dirs},
 };
 
-/// A program that the tests call, and Debian's package of it.
-struct Program {
-    name: &'static str,
-    package: &'static str,
-}
+/// Python finds its own modules by its place, and those of packages below it.
+const PYTHON: Program = Program {
+    name: "python3",
+    file: "usr/bin/python3",
+    env: &[("PYTHONHOME", "@/usr"), ("PYTHONNOUSERSITE", "1")],
+    args: &[],
+};
 
-impl Program {
-    const fn new(name: &'static str, package: &'static str) -> Self {
-        Self { name, package }
-    }
-}
+/// What the root lanes, the demo and the benchmarks call.
+const TESTS: Bundle = Bundle {
+    name: "tests",
+    packages: &[
+        "iproute2",
+        "ethtool",
+        "nftables",
+        "bpftool",
+        "wrk",
+        "socat",
+        "dnsmasq-base",
+        "nginx",
+        "prometheus",
+        "python3-grpcio",
+    ],
+    programs: &[
+        Program::new("ip", "bin/ip"),
+        Program::new("tc", "sbin/tc"),
+        Program::new("ethtool", "sbin/ethtool"),
+        Program::new("nft", "usr/sbin/nft"),
+        Program::new("bpftool", "usr/sbin/bpftool"),
+        Program::new("wrk", "usr/bin/wrk"),
+        Program::new("socat", "usr/bin/socat"),
+        Program::new("dnsmasq", "usr/sbin/dnsmasq"),
+        Program::new("nginx", "usr/sbin/nginx"),
+        Program::new("prometheus", "usr/bin/prometheus"),
+        Program::new("promtool", "usr/bin/promtool"),
+        PYTHON,
+    ],
+};
 
-/// The clippy of Debian's compiler, by its full name: rustup's own comes first in `PATH`.
-pub(crate) const CLIPPY_DRIVER: &str = "/usr/bin/clippy-driver";
-/// Its package; rustup's nightly has a clippy of its own.
-const CLIPPY: Program = Program::new(CLIPPY_DRIVER, "rust-web-clippy");
-
-/// gRPC's own server, as a module of Python.
-const GRPC: &str = "/usr/lib/python3/dist-packages/grpc/__init__.py";
-
-/// Plain tools, installed like any other package.
-const TOOLS: [Program; 8] = [
-    Program::new("ip", "iproute2"),
-    Program::new("ethtool", "ethtool"),
-    Program::new("nft", "nftables"),
-    Program::new("bpftool", "bpftool"),
-    Program::new("wrk", "wrk"),
-    Program::new("socat", "socat"),
-    // The program without the service that the package dnsmasq would start.
-    Program::new("dnsmasq", "dnsmasq-base"),
-    // A module of Debian's Python, which comes with it.
-    Program::new(GRPC, "python3-grpcio"),
-];
-
-/// Servers. Installing them would start and enable services of this machine, so they are unpacked into the cache.
-const SERVERS: [Program; 2] = [
-    Program::new("nginx", "nginx"),
-    Program::new("prometheus", "prometheus"),
-];
-
-/// Libraries that the unpacked servers load.
-const SERVER_LIBRARIES: [&str; 4] = ["libcrypt1", "libpcre2-8-0", "libssl3", "zlib1g"];
-
-/// What health checks are compared with, and what builds the programs that call them. Only that benchmark needs these:
-/// Go is 300 MB.
-const PEER_TOOLS: [Program; 2] = [Program::new("go", "golang-go"), Program::new("cc", "gcc")];
-/// The one of them that is a server.
-const PEER_SERVERS: [Program; 1] = [Program::new("haproxy", "haproxy")];
-/// Libraries that it loads.
-const PEER_LIBRARIES: [&str; 7] = [
-    "libcrypt1",
-    "liblua5.3-0",
-    "libopentracing-c-wrapper0",
-    "libopentracing1",
-    "libpcre2-8-0",
-    "libssl3",
-    "libsystemd0",
-];
+/// What health checks are compared with. Only that benchmark needs these: Go is 300 MB.
+const PEERS: Bundle = Bundle {
+    name: "peers",
+    packages: &["golang-go", "haproxy"],
+    programs: &[
+        Program {
+            name: "go",
+            file: "usr/lib/go/bin/go",
+            env: &[("GOROOT", "@/usr/lib/go")],
+            args: &[],
+        },
+        Program::new("haproxy", "usr/sbin/haproxy"),
+    ],
+};
 
 /// What virtual machines are made of.
-const VM_TOOLS: [Program; 2] = [
-    Program::new("qemu-system-x86_64", "qemu-system-x86"),
-    Program::new("busybox", "busybox-static"),
-];
+const VM: Bundle = Bundle {
+    name: "vm",
+    packages: &["qemu-system-x86", "busybox-static"],
+    programs: &[
+        Program {
+            name: "qemu-system-x86_64",
+            file: "usr/bin/qemu-system-x86_64",
+            env: &[("QEMU_MODULE_DIR", "@/usr/lib/x86_64-linux-gnu/qemu")],
+            // Firmware; it would look beside the loader that starts it.
+            args: &["-L", "@/usr/share/qemu", "-L", "@/usr/share/seabios"],
+        },
+        Program::new("busybox", "bin/busybox"),
+    ],
+};
 
-/// Sees to it that every program the root lanes call is there, installing what is missing.
+const ALL: [&Bundle; 3] = [&TESTS, &PEERS, &VM];
+
+/// The lints of Debian's compiler, a package apart from it.
+const CLIPPY: &str = "rust-web-clippy";
+/// The compiler's package.
+const COMPILER: &str = "rustc-web";
+
+/// Sees to it that every program of the root lanes is there.
 ///
 /// # Errors
-/// With the missing programs, where they cannot be installed.
-pub(crate) fn ensure(toolchain: &Toolchain, yes: bool) -> Result<()> {
-    let clippy = matches!(toolchain, Toolchain::Debian { .. }).then_some(&CLIPPY);
-    install(TOOLS.iter().chain(clippy), &SERVERS, &SERVER_LIBRARIES, yes)
+/// With the missing programs, where they cannot be fetched.
+pub(crate) fn ensure() -> Result<()> {
+    ensure_bundle(&TESTS)
 }
 
 /// Sees to it that what health checks are compared with is there.
 ///
 /// # Errors
 /// As [`ensure`].
-pub(crate) fn ensure_peers(yes: bool) -> Result<()> {
-    install(PEER_TOOLS.iter(), &PEER_SERVERS, &PEER_LIBRARIES, yes)
+pub(crate) fn ensure_peers() -> Result<()> {
+    ensure_bundle(&PEERS)
 }
 
 /// Sees to it that virtual machines can run, with a kernel for them.
 ///
 /// # Errors
 /// As [`ensure`].
-pub(crate) fn ensure_vm(yes: bool) -> Result<()> {
-    install(VM_TOOLS.iter(), &[], &[], yes)?;
+pub(crate) fn ensure_vm() -> Result<()> {
+    ensure_bundle(&TESTS)?;
+    ensure_bundle(&VM)?;
     vm::ensure_kernel()
 }
 
-/// Installs those of `tools`, and unpacks those of `servers`, that are not there.
-fn install<'a>(
-    tools: impl Iterator<Item = &'a Program>,
-    servers: &[Program],
-    libraries: &[&'static str],
-    yes: bool,
-) -> Result<()> {
-    let tools: Vec<&Program> = tools
-        .filter(|program| find_program(program.name).is_none())
-        .collect();
-    let servers: Vec<&Program> = servers
+/// The files of a program for a virtual machine, each with its place there.
+///
+/// # Errors
+/// When the program is in no bundle, or misses a library.
+pub(crate) fn files(name: &str) -> Result<Vec<(PathBuf, PathBuf)>> {
+    let bundle = ALL
         .iter()
-        .filter(|program| find_server(program.name).is_none())
-        .collect();
-    if tools.is_empty() && servers.is_empty() {
-        return Ok(());
+        .find(|bundle| bundle.programs.iter().any(|program| program.name == name));
+    bundle
+        .with_context(|| format!("{name} is in no bundle"))?
+        .files(name)
+}
+
+/// The linting driver for the compiler of the toolchain, which is Debian's: installed beside the compiler, or unpacked.
+///
+/// # Errors
+/// When the archive has none for this very compiler.
+pub(crate) fn clippy_driver() -> Result<PathBuf> {
+    const FILE: &str = "usr/bin/clippy-driver";
+    let installed = PathBuf::from("/").join(FILE);
+    if installed.is_file() {
+        return Ok(installed);
     }
-    if !apt::is_debian() {
-        let names: Vec<_> = tools.iter().chain(&servers).map(|program| program.name).collect();
+    let version = output_of(Command::new("dpkg-query").args(["-W", "-f", "${Version}", COMPILER]))
+        .with_context(|| format!("{COMPILER} is not installed"))?;
+    // It loads the compiler's own library, so the two must be of one version.
+    let root = cache_dir()?
+        .join("programs")
+        .join(format!("clippy-{}", version.replace(['/', ':'], "-")));
+    let driver = root.join(FILE);
+    if !driver.is_file() {
+        Archive::open()?
+            .unpack_alone(&format!("{CLIPPY}={version}"), &root)
+            .with_context(|| {
+                format!(
+                    "no {CLIPPY} for {COMPILER} {version}; `apt-get install --only-upgrade {COMPILER}` may bring a newer one"
+                )
+            })?;
+        ensure!(driver.is_file(), "{CLIPPY} has no {FILE}");
+    }
+    Ok(driver)
+}
+
+/// Makes sure of a bundle; on a machine that is not Debian the same programs are looked for in `PATH`.
+fn ensure_bundle(bundle: &Bundle) -> Result<()> {
+    if apt::is_debian() {
+        if bundle.is_complete()? {
+            return Ok(());
+        }
+        return bundle.make(&Archive::open()?);
+    }
+    let missing: Vec<_> = bundle
+        .programs
+        .iter()
+        .map(|program| program.name)
+        .filter(|name| find_program(name).is_none())
+        .collect();
+    if !missing.is_empty() {
         bail!(
             "{} are called: install what is missing and call this command again",
-            names.join(", ")
+            missing.join(", ")
         );
-    }
-    let mut packages: Vec<&str> = tools.iter().map(|program| program.package).collect();
-    if !servers.is_empty() {
-        packages.extend(apt::missing(libraries));
-    }
-    if !packages.is_empty() {
-        apt::ask(&packages, yes)?;
-    }
-    apt::update()?;
-    if !packages.is_empty() {
-        apt::install(&packages)?;
-    }
-    if !servers.is_empty() {
-        let packages: Vec<&str> = servers.iter().map(|program| program.package).collect();
-        apt::unpack(&packages, &server_dir()?).context("fetching servers")?;
     }
     Ok(())
 }
 
-/// Puts the programs of the tests into the `PATH` of a command.
+/// Puts the programs of the bundles into the `PATH` of a command.
 ///
 /// # Errors
-/// As [`run_as_root`].
+/// When the place of the cache is unknown, or its name cannot stand in `PATH`.
 pub(crate) fn in_path(command: &mut Command) -> Result<()> {
     command.env("PATH", path()?);
     Ok(())
 }
 
-/// Makes cargo run what it built as root, with every program of the tests in `PATH`.
+/// A command that runs as root with the programs of the bundles in `PATH`.
 ///
 /// # Errors
-/// When the place of the cache is unknown, or its name cannot stand in `PATH`.
+/// As [`in_path`].
+pub(crate) fn root_command(program: &str) -> Result<Command> {
+    Ok(workspace::root_command_in(&path()?, program))
+}
+
+/// Makes cargo run what it built as root, with the programs of the bundles in `PATH`.
+///
+/// # Errors
+/// As [`in_path`].
 pub(crate) fn run_as_root(cargo: &mut Command) -> Result<()> {
     let path = path()?;
     workspace::run_as_root(cargo, &path);
@@ -169,28 +209,12 @@ pub(crate) fn run_as_root(cargo: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// `PATH` with the unpacked servers.
+/// `PATH` with the bundles before all else: their versions are the ones that the tests know.
 fn path() -> Result<OsString> {
-    let mut dirs = program_dirs();
-    dirs.extend(server_dirs()?);
+    let mut dirs = Vec::new();
+    for bundle in ALL {
+        dirs.push(bundle.scripts()?);
+    }
+    dirs.extend(program_dirs());
     Ok(env::join_paths(dirs)?)
-}
-
-fn find_server(name: &str) -> Option<PathBuf> {
-    find_program(name).or_else(|| {
-        server_dirs()
-            .ok()?
-            .map(|dir| dir.join(name))
-            .into_iter()
-            .find(|file| file.is_file())
-    })
-}
-
-fn server_dir() -> Result<PathBuf> {
-    Ok(cache_dir()?.join("servers"))
-}
-
-fn server_dirs() -> Result<[PathBuf; 2]> {
-    let root = server_dir()?;
-    Ok(["usr/sbin", "usr/bin"].map(|dir: &str| root.join(Path::new(dir))))
 }

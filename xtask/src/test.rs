@@ -58,7 +58,8 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     let mut toolchain = None;
     if options.lane != Some(Lane::Unit) {
         summary.check("setup", || {
-            packages::ensure(toolchain.insert(setup::ensure(options.yes)?), options.yes)
+            toolchain = Some(setup::ensure(options.yes)?);
+            packages::ensure()
         });
         summary.check("build", || build(workspace, toolchain.as_ref()));
     }
@@ -85,7 +86,7 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     if wanted(Lane::Kernels) {
         summary.lane("kernels", |count| {
-            counted(&mut vm::command(workspace, KERNELS, options.yes)?, count)
+            counted(&mut vm::command(workspace, KERNELS)?, count)
         });
     }
     println!("{}", summary.table());
@@ -126,7 +127,7 @@ fn clippy_bpf(workspace: &Workspace, toolchain: Option<&Toolchain>) -> Result<()
         Toolchain::Debian { .. } => run(toolchain
             .cargo(workspace, "check")
             .arg("--quiet")
-            .env("RUSTC_WORKSPACE_WRAPPER", packages::CLIPPY_DRIVER)
+            .env("RUSTC_WORKSPACE_WRAPPER", packages::clippy_driver()?)
             .env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__")),
     }
     .with_context(|| format!("clippy for {BPF_TARGET}"))

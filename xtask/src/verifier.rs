@@ -7,10 +7,7 @@ use std::{collections::BTreeMap, fs, path::Path};
 
 use anyhow::{Context, Result, bail};
 
-use crate::{
-    build, packages, setup,
-    workspace::{Workspace, root_command},
-};
+use crate::{build, packages, setup, workspace::Workspace};
 
 /// The committed budget.
 const BUDGET: &str = "xtask/verifier-budget.txt";
@@ -42,7 +39,7 @@ struct Cost {
 /// Runs `cargo xtask verifier`.
 pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     let toolchain = setup::ensure(options.yes)?;
-    packages::ensure(&toolchain, options.yes)?;
+    packages::ensure()?;
     build::bpf(workspace, &toolchain)?;
     check(workspace)
 }
@@ -91,7 +88,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
 /// Loads the object with bpftool and gives its log.
 fn load(object: &Path, mount_point: &Path) -> Result<String> {
     fs::create_dir_all(mount_point).with_context(|| format!("cannot create {}", mount_point.display()))?;
-    let output = root_command("unshare")?
+    let output = packages::root_command("unshare")?
         .args(["--mount", "sh", "-c", LOAD])
         .args([object, mount_point])
         .output()

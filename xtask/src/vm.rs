@@ -15,10 +15,10 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use crate::{
-    apt,
+    archive::Archive,
     build::Profile,
     packages,
-    workspace::{Workspace, cache_dir, find_program, output_of, run},
+    workspace::{Workspace, cache_dir, output_of, run},
 };
 
 /// The package that stands for the newest kernel of the release.
@@ -33,8 +33,8 @@ const INIT: &str = include_str!("vm/init.sh");
 ///
 /// # Errors
 /// When the kernel, or a program for the machine, is missing, or the test program does not build.
-pub(crate) fn command(workspace: &Workspace, program: &str, yes: bool) -> Result<Command> {
-    packages::ensure_vm(yes)?;
+pub(crate) fn command(workspace: &Workspace, program: &str) -> Result<Command> {
+    packages::ensure_vm()?;
     let boot = kernel_dir()?.join("boot");
     let version = version(&boot)?;
     let test = build(workspace, program)?;
@@ -80,8 +80,11 @@ pub(crate) fn ensure_kernel() -> Result<()> {
     if version(&dir.join("boot")).is_ok() {
         return Ok(());
     }
-    let package = apt::dependency(KERNEL).with_context(|| format!("no package {KERNEL} here"))?;
-    apt::unpack(&[&package], &dir).context("fetching a kernel")
+    let archive = Archive::open()?;
+    let package = archive
+        .dependency(KERNEL)
+        .with_context(|| format!("no package {KERNEL} here"))?;
+    archive.unpack_alone(&package, &dir).context("fetching a kernel")
 }
 
 fn kernel_dir() -> Result<PathBuf> {
@@ -127,43 +130,53 @@ fn image(workspace: &Workspace, test: &Path, version: &str) -> Result<PathBuf> {
         fs::create_dir_all(root.join(place))?;
     }
     for name in PROGRAMS {
-        let file = find_program(name).with_context(|| format!("{name} is not there"))?;
-        put_program(&root, &file)?;
+        let files = packages::files(name)?;
+        for (file, place) in &files {
+            put(&root, file, place)?;
+        }
         // All are looked for here.
         let link = root.join("bin").join(name);
-        if !link.exists() {
-            symlink(&file, link)?;
+        if let Some((_, place)) = files.first()
+            && !link.exists()
+        {
+            symlink(place, link)?;
         }
     }
+    // After the tools: where both bring a library, this machine's is at least as new.
     put_program(&root, test)?;
     put_program(&root, &workspace.lb(Profile::Release.dir()))?;
     // By this tests know their target directory.
-    put(&root, &workspace.target.join("CACHEDIR.TAG"))?;
+    let tag = workspace.target.join("CACHEDIR.TAG");
+    put(&root, &tag, &tag)?;
     put_modules(&root, version)?;
     let init = root.join("init");
     fs::write(&init, INIT)?;
     fs::set_permissions(&init, fs::Permissions::from_mode(0o755))?;
     let image = dir.join("initramfs");
-    run(Command::new("sh")
-        .args(["-c", "find . | busybox cpio -o -H newc > \"$0\" 2>/dev/null"])
+    let mut pack = Command::new("sh");
+    pack.args(["-c", "find . | busybox cpio -o -H newc > \"$0\" 2>/dev/null"])
         .arg(&image)
-        .current_dir(&root))?;
+        .current_dir(&root);
+    packages::in_path(&mut pack)?;
+    run(&mut pack)?;
     Ok(image)
 }
 
 /// Copies a program and its libraries to their places below `root`.
 fn put_program(root: &Path, file: &Path) -> Result<()> {
-    put(root, file)?;
+    put(root, file, file)?;
     // Says nothing about a program without libraries.
     let libraries = output_of(Command::new("ldd").arg(file)).unwrap_or_default();
     for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
-        put(root, Path::new(library))?;
+        let library = Path::new(library);
+        put(root, library, library)?;
     }
     Ok(())
 }
 
-fn put(root: &Path, file: &Path) -> Result<()> {
-    let place = root.join(file.strip_prefix("/").context("not an absolute path")?);
+/// Copies a file to its place below `root`.
+fn put(root: &Path, file: &Path, place: &Path) -> Result<()> {
+    let place = root.join(place.strip_prefix("/").context("not an absolute path")?);
     if let Some(parent) = place.parent() {
         fs::create_dir_all(parent)?;
     }
@@ -179,7 +192,10 @@ fn put_modules(root: &Path, version: &str) -> Result<()> {
         fs::create_dir_all(&to)?;
         run(Command::new("cp").arg("-r").arg(from.join(".")).arg(to))?;
     }
-    run(Command::new("busybox")
+    let mut depmod = Command::new("busybox");
+    depmod
         .args(["depmod", "-b"])
-        .args([root.as_os_str(), OsStr::new(version)]))
+        .args([root.as_os_str(), OsStr::new(version)]);
+    packages::in_path(&mut depmod)?;
+    run(&mut depmod)
 }

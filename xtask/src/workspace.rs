@@ -127,12 +127,16 @@ fn as_root(path: OsString) -> Vec<OsString> {
 /// # Errors
 /// When a directory's name cannot stand in `PATH`.
 pub(crate) fn root_command(program: impl AsRef<OsStr>) -> Result<Command> {
-    let path = env::join_paths(program_dirs())?;
-    let mut words = as_root(path.clone());
+    Ok(root_command_in(&env::join_paths(program_dirs())?, program))
+}
+
+/// As [`root_command`], with this `PATH`.
+pub(crate) fn root_command_in(path: &OsStr, program: impl AsRef<OsStr>) -> Command {
+    let mut words = as_root(path.to_owned());
     words.push(program.as_ref().to_owned());
     let mut command = Command::new(&words[0]);
     command.args(&words[1..]).env("PATH", path);
-    Ok(command)
+    command
 }
 
 /// Makes cargo run what it built (tests, benchmarks, binaries) as root and with this `PATH`.

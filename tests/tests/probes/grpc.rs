@@ -61,8 +61,7 @@ fn a_grpc_server_is_up_when_it_says_that_it_serves() -> Result<()> {
     let scratch = Scratch::new()?;
     let trusted = certificate(&scratch)?;
     let script = scratch.write("server.py", SERVER)?;
-    // Debian's, which sees Debian's modules, whatever else is called python3.
-    let mut python: Command = ns.command("/usr/bin/python3");
+    let mut python: Command = ns.command("python3");
     let _server = Server::start(python.arg(script).arg(scratch.path()))?;
 
     let port = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));

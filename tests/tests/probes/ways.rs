@@ -59,7 +59,7 @@ impl Servers {
         let script = scratch.write("server.py", grpc::SERVER)?;
         let mut commands = [
             nginx::command(&ns, &scratch),
-            ns.command("/usr/bin/python3"),
+            ns.command("python3"),
             ns.command("dnsmasq"),
         ];
         let [_, calls, names] = &mut commands;

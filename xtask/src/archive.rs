@@ -1,0 +1,138 @@
+//! Debian's archive, read without touching this machine: package lists, downloads and the search for what a package
+//! depends on use an apt state of their own in the cache. No root, no lock, nothing installed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    apt, progress,
+    workspace::{cache_dir, output_of, run},
+};
+
+/// An apt that knows this machine's sources and keys, but none of its installed packages.
+pub(crate) struct Archive {
+    dir: PathBuf,
+}
+
+impl Archive {
+    /// Fetches the package lists.
+    ///
+    /// # Errors
+    /// When the cache cannot be written. A source that does not answer is a warning: the others may suffice.
+    pub(crate) fn open() -> Result<Self> {
+        let archive = Self {
+            dir: cache_dir()?.join("apt"),
+        };
+        for part in ["lists/partial", "archives/partial"] {
+            let part = archive.dir.join(part);
+            fs::create_dir_all(&part).with_context(|| format!("cannot create {}", part.display()))?;
+        }
+        // Empty: apt then takes nothing on this machine for granted, whatever its version.
+        fs::write(archive.dir.join("status"), "")?;
+        let log = apt::log_file("package-lists")?;
+        if let Err(error) = progress::step(
+            "reading package lists",
+            &log,
+            archive.apt("apt-get").args(["-q", "update"]),
+        ) {
+            eprintln!("warning: {error:#}");
+        }
+        Ok(archive)
+    }
+
+    /// The first package that `package` depends on: for packages that only stand for the newest of their kind.
+    pub(crate) fn dependency(&self, package: &str) -> Option<String> {
+        let listed = output_of(self.apt("apt-cache").args(["depends", package]))?;
+        let name = listed
+            .lines()
+            .find_map(|line| line.trim().strip_prefix("Depends: "))?;
+        Some(name.to_owned())
+    }
+
+    /// Unpacks packages, and everything they depend on, down to the C library, below `root`.
+    ///
+    /// # Errors
+    /// When a package is unknown, or cannot be fetched or unpacked.
+    pub(crate) fn unpack_with_dependencies(&self, packages: &[&str], root: &Path) -> Result<()> {
+        let mut command = self.apt("apt-get");
+        command
+            .args([
+                "-q",
+                "-y",
+                "--download-only",
+                "--no-install-recommends",
+                "install",
+            ])
+            .args(packages);
+        self.unpack(packages, &mut command, root)
+    }
+
+    /// Unpacks a package alone below `root`.
+    ///
+    /// # Errors
+    /// As [`Archive::unpack_with_dependencies`].
+    pub(crate) fn unpack_alone(&self, package: &str, root: &Path) -> Result<()> {
+        let mut command = self.apt("apt-get");
+        command
+            .args(["-q", "download", package])
+            .current_dir(self.dir.join("archives"));
+        self.unpack(&[package], &mut command, root)
+    }
+
+    fn unpack(&self, packages: &[&str], fetch: &mut Command, root: &Path) -> Result<()> {
+        let fetched = self.dir.join("archives");
+        // Left by a run that was ended.
+        remove_packages(&fetched)?;
+        let step = format!("fetching {} (once)", packages.join(" "));
+        progress::step(&step, &apt::log_file("packages")?, fetch)?;
+        fs::create_dir_all(root).with_context(|| format!("cannot create {}", root.display()))?;
+        for package in package_files(&fetched)? {
+            run(Command::new("dpkg").arg("-x").arg(package).arg(root))?;
+        }
+        remove_packages(&fetched)
+    }
+
+    /// A command of apt with its state in the cache.
+    fn apt(&self, program: &str) -> Command {
+        let mut command = Command::new(program);
+        let place = |option: &str, part: &str| format!("{option}={}", self.dir.join(part).display());
+        for option in [
+            place("Dir::State::lists", "lists"),
+            place("Dir::State::status", "status"),
+            place("Dir::State::extended_states", "extended_states"),
+            place("Dir::Cache", ""),
+            place("Dir::Cache::archives", "archives"),
+            "Debug::NoLocking=1".to_owned(),
+            // Its user for downloads cannot write here.
+            "APT::Sandbox::User=".to_owned(),
+            "Acquire::Retries=3".to_owned(),
+        ] {
+            command.args(["-o", &option]);
+        }
+        command.env("LC_ALL", "C");
+        command
+    }
+}
+
+fn package_files(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).with_context(|| format!("cannot read {}", dir.display()))? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == "deb") {
+            files.push(path);
+        }
+    }
+    Ok(files)
+}
+
+fn remove_packages(dir: &Path) -> Result<()> {
+    for file in package_files(dir)? {
+        fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
+    }
+    Ok(())
+}
