@@ -10,7 +10,7 @@ use std::{
 
 use rustls::CertificateError;
 
-use super::path::CheckPath;
+use super::{path::CheckPath, probe::TooMuch};
 
 mod http2;
 
@@ -106,6 +106,14 @@ pub enum CheckError {
         target: SocketAddr,
         /// What is wrong with it.
         reason: &'static str,
+    },
+    /// The answer does not end.
+    #[error("{target} sends without end: no complete answer in {limit} bytes")]
+    Endless {
+        /// The checked address.
+        target: SocketAddr,
+        /// Bytes that were read.
+        limit: usize,
     },
     /// No answer over HTTP/2.
     #[error("{target} {problem}")]
@@ -328,6 +336,12 @@ impl CheckError {
             .and_then(|inner| inner.downcast_ref::<LocalError>())
         {
             return local(lacking.clone());
+        }
+        if let Some(TooMuch(limit)) = error.get_ref().and_then(|inner| inner.downcast_ref::<TooMuch>()) {
+            return Self::Endless {
+                target,
+                limit: *limit,
+            };
         }
         if error.kind() == io::ErrorKind::UnexpectedEof {
             return Self::Closed { target, stage };

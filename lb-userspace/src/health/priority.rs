@@ -11,10 +11,10 @@ pub(super) fn prefer_this_thread() {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, usual() - PREFERENCE) };
 }
 
-/// Takes the preference from a program that such a thread has started.
-pub(super) fn treat_as_usual(process: u32) {
-    // SAFETY: touches no memory.
-    unsafe { libc::setpriority(libc::PRIO_PROCESS, process, usual()) };
+/// Takes the preference from a thread that such a thread has started, and from what it starts.
+pub(super) fn treat_this_thread_as_usual() {
+    // SAFETY: touches no memory. 0 means the calling thread.
+    unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, usual()) };
 }
 
 /// Niceness of the process's first thread, from which all others have theirs.
@@ -25,10 +25,7 @@ fn usual() -> libc::c_int {
 
 #[cfg(test)]
 mod tests {
-    use std::{
-        process::{Command, Stdio},
-        thread,
-    };
+    use std::{process::Command, thread};
 
     use super::*;
 
@@ -37,16 +34,11 @@ mod tests {
     fn programs_that_checks_start_are_not_preferred() {
         let of_program = thread::spawn(|| {
             prefer_this_thread();
-            let mut program = Command::new("sh");
-            program.args(["-c", "read go; nice"]);
-            let mut program = program
-                .stdin(Stdio::piped())
-                .stdout(Stdio::piped())
-                .spawn()
-                .unwrap();
-            treat_as_usual(program.id());
-            drop(program.stdin.take());
-            program.wait_with_output().unwrap().stdout
+            let starter = thread::spawn(|| {
+                treat_this_thread_as_usual();
+                Command::new("nice").output().unwrap().stdout
+            });
+            starter.join().unwrap()
         });
         let of_program = String::from_utf8(of_program.join().unwrap()).unwrap();
         assert_eq!(of_program.trim(), usual().to_string());

@@ -2,15 +2,12 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{MAX_LINE, answer};
 use crate::health::{
     error::{CheckError, Stage},
-    probe::{Budget, Route},
+    probe::{Budget, Connection, Route},
 };
 
 /// The line of the agent at `target`, after `send` was sent to it. Takes at most `timeout` for all of it.
@@ -19,16 +16,20 @@ use crate::health::{
 /// Why there is none. One that is not ended before the connection is does not count, as in HAProxy: the rest of it
 /// may have said otherwise.
 pub(super) async fn ask(target: SocketAddr, send: &str, timeout: Duration) -> Result<Vec<u8>, CheckError> {
-    let budget = Budget::start(target, timeout);
+    let mut budget = Budget::start(target, timeout);
     let mut stream = budget.connect(Route::default()).await?;
     if !send.is_empty() {
         let sent = stream.write_all(send.as_bytes());
         budget.spend(Stage::Request, sent).await?;
     }
-    read(&budget, target, stream).await
+    read(&mut budget, target, stream).await
 }
 
-async fn read(budget: &Budget, target: SocketAddr, mut stream: TcpStream) -> Result<Vec<u8>, CheckError> {
+async fn read(
+    budget: &mut Budget,
+    target: SocketAddr,
+    mut stream: Connection,
+) -> Result<Vec<u8>, CheckError> {
     let mut buffer = [0; MAX_LINE];
     let mut filled = 0;
     loop {

@@ -16,7 +16,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{spare, through};
+use super::{connection::Connection, spare, through};
 use crate::health::{
     error::{CheckError, LocalError, Stage},
     machine::MAX_INTERVAL,
@@ -56,26 +56,32 @@ impl Route {
     }
 }
 
-/// The time that one check may take.
-#[derive(Clone, Copy, Debug)]
+/// The time that one check may take: one deadline for all that it does.
+#[derive(Debug)]
 pub(in crate::health) struct Budget {
     pub(super) target: SocketAddr,
     pub(super) started: Instant,
     timeout: Duration,
+    deadline: Instant,
+    /// Whether time that a stall of this machine took was given once more.
+    extended: bool,
 }
 
 impl Budget {
     pub(in crate::health) fn start(target: SocketAddr, timeout: Duration) -> Self {
+        let (started, timeout) = (Instant::now(), timeout.min(MAX_INTERVAL));
         Self {
             target,
-            started: Instant::now(),
-            timeout: timeout.min(MAX_INTERVAL),
+            started,
+            timeout,
+            deadline: started + timeout,
+            extended: false,
         }
     }
 
     /// Does `work`, which belongs to `stage`, in the time that is left.
     pub(in crate::health) async fn spend<T>(
-        &self,
+        &mut self,
         stage: Stage,
         work: impl Future<Output = io::Result<T>>,
     ) -> Result<T, CheckError> {
@@ -86,39 +92,42 @@ impl Budget {
     /// Does `work` in the time that is left; `stage` says what it was at when the time was over.
     ///
     /// Where this machine was too busy to look in time, the answer may never have had its time: the target gets what was
-    /// lost once more, so that neither it nor this machine is blamed for nothing.
+    /// lost once more, so that neither it nor this machine is blamed for nothing. That happens once in a check.
     pub(super) async fn limit<T>(
-        &self,
+        &mut self,
         stage: impl FnOnce() -> Stage,
         work: impl Future<Output = T>,
     ) -> Result<T, CheckError> {
         let mut work = pin!(work);
-        let mut deadline = self.started + self.timeout;
-        for last in [false, true] {
-            if let Ok(value) = time::timeout_at(deadline, &mut work).await {
+        loop {
+            // A peer that never stops sending has each read ready at once, and no timer would be looked at.
+            if Instant::now() < self.deadline
+                && let Ok(value) = time::timeout_at(self.deadline, &mut work).await
+            {
                 return Ok(value);
             }
-            let late = Instant::now().saturating_duration_since(deadline);
+            let now = Instant::now();
+            let late = now.saturating_duration_since(self.deadline);
             if late <= LAG_ALLOWANCE {
-                break;
+                return Err(CheckError::TimedOut {
+                    target: self.target,
+                    stage: stage(),
+                    after: self.timeout,
+                });
             }
-            if last {
+            if self.extended {
                 return Err(CheckError::Local {
                     target: self.target,
                     error: LocalError::Late(late),
                 });
             }
-            deadline = Instant::now() + late.min(self.timeout);
+            self.extended = true;
+            self.deadline = now + late.min(self.timeout);
         }
-        Err(CheckError::TimedOut {
-            target: self.target,
-            stage: stage(),
-            after: self.timeout,
-        })
     }
 
     /// Connects by `route`. The connection closes by reset, so that no check leaves a port in TIME_WAIT behind.
-    pub(in crate::health) async fn connect(&self, route: Route) -> Result<TcpStream, CheckError> {
+    pub(in crate::health) async fn connect(&mut self, route: Route) -> Result<Connection, CheckError> {
         let dialed = spare::open(self.target, route).and_then(|socket| {
             socket.set_tcp_nodelay(true)?;
             let address = through::enter(&socket, self.target)?.into();
@@ -128,12 +137,12 @@ impl Budget {
         let connection = self.spend(Stage::Connect, settle(socket, &address, connected));
         let stream = connection.await?;
         self.is_not_ours(SockRef::from(&stream).local_addr())?;
-        Ok(stream)
+        Ok(Connection::new(stream))
     }
 
     /// Sees whether someone listens, by `route`. With `half` no more is done than needed for that: the third packet of
     /// the handshake is held back, and the reset that ends the connection takes its place.
-    pub(super) async fn knock(&self, route: Route, half: bool) -> Result<(), CheckError> {
+    pub(super) async fn knock(&mut self, route: Route, half: bool) -> Result<(), CheckError> {
         let taken = spare::take(self.target, route).and_then(|socket| {
             if half {
                 spare::hold_acknowledgement(&socket)?;
@@ -232,6 +241,43 @@ pub(super) fn set_on(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_
 mod tests {
     use super::*;
 
+    /// A peer that never stops sending must not have more time than one that says nothing.
+    #[tokio::test(start_paused = true)]
+    async fn work_that_is_always_ready_ends_at_the_deadline() {
+        const TIMEOUT: Duration = Duration::from_secs(1);
+        const STEP: Duration = Duration::from_millis(10);
+        let target: SocketAddr = "10.0.0.11:80".parse().unwrap();
+        let mut budget = Budget::start(target, TIMEOUT);
+        let mut reads = 0;
+        let error = loop {
+            time::advance(STEP).await;
+            reads += 1;
+            if let Err(error) = budget.limit(|| Stage::Head, async {}).await {
+                break error;
+            }
+            assert!(reads < 1000, "it goes on for ever");
+        };
+        let timed_out = CheckError::TimedOut {
+            target,
+            stage: Stage::Head,
+            after: TIMEOUT,
+        };
+        assert_eq!(error, timed_out);
+        assert!(budget.started.elapsed() <= TIMEOUT + STEP);
+    }
+
+    /// Nor may stalls give it more time again and again.
+    #[tokio::test(start_paused = true)]
+    async fn time_is_given_once_in_a_check() {
+        const TIMEOUT: Duration = Duration::from_secs(1);
+        let mut budget = Budget::start("10.0.0.11:80".parse().unwrap(), TIMEOUT);
+        for ready in [true, false, false] {
+            time::advance(4 * TIMEOUT).await;
+            let outcome = budget.limit(|| Stage::Body, async {}).await;
+            assert_eq!(outcome.is_ok(), ready, "{outcome:?}");
+        }
+    }
+
     /// A backend must neither go down because the balancer was stopped for a while, nor stay up because of that.
     #[tokio::test(start_paused = true)]
     async fn time_lost_by_a_stall_is_given_once_more() {
@@ -258,7 +304,7 @@ mod tests {
             ([4, 0], 5.5, timed_out()),
             ([4, 5], 9.5, late(4)),
         ] {
-            let budget = Budget::start(target, TIMEOUT);
+            let mut budget = Budget::start(target, TIMEOUT);
             let check = tokio::spawn(async move {
                 let work = time::sleep(Duration::from_secs_f32(answer));
                 budget.limit(|| Stage::Request, work).await

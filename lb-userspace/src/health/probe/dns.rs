@@ -17,6 +17,9 @@ use crate::health::{
 };
 use crate::state::words::Word;
 
+/// Datagrams that are looked at for the reply to one question.
+const MAX_REPLIES: usize = 64;
+
 /// Everything that makes `settings` no check.
 pub(super) fn problems(settings: &DnsCheck) -> Vec<ProbeError> {
     let DnsCheck {
@@ -64,28 +67,35 @@ impl DnsChecker {
         Self { route, ..self }
     }
 
-    async fn ask_udp(&self, budget: &Budget, query: &[u8]) -> Result<Vec<u8>, CheckError> {
+    async fn ask_udp(&self, budget: &mut Budget, query: &[u8]) -> Result<Vec<u8>, CheckError> {
         let socket = budget
             .spend(Stage::Connect, udp::connect(budget.target, self.route))
             .await?;
         let mut reply = Vec::with_capacity(udp::MAX_DATAGRAM);
-        budget
+        let answered = budget
             .spend(Stage::Request, async {
                 socket.send(query).await?;
-                loop {
+                for _ in 0..MAX_REPLIES {
                     reply.clear();
                     socket.recv_buf(&mut reply).await?;
                     // A late reply to an earlier question of the same port is none to this one.
                     if dns_message::id(&reply).is_none_or(|id| Some(id) == dns_message::id(query)) {
-                        return Ok(());
+                        return Ok(true);
                     }
                 }
+                Ok(false)
             })
             .await?;
-        Ok(reply)
+        if answered {
+            return Ok(reply);
+        }
+        Err(CheckError::Answer {
+            target: budget.target,
+            reason: format!("{MAX_REPLIES} replies, and none to this question").into(),
+        })
     }
 
-    async fn ask_tcp(&self, budget: &Budget, query: &[u8]) -> Result<Vec<u8>, CheckError> {
+    async fn ask_tcp(&self, budget: &mut Budget, query: &[u8]) -> Result<Vec<u8>, CheckError> {
         let mut stream = budget.connect(self.route).await?;
         let length = u16::try_from(query.len()).unwrap_or_default();
         let mut message = length.to_be_bytes().to_vec();
@@ -142,7 +152,7 @@ impl DnsChecker {
 
 impl Checker for DnsChecker {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
-        let budget = Budget::start(target, timeout);
+        let mut budget = Budget::start(target, timeout);
         let id = fastrand::u16(..);
         let query = dns_message::query(id, &self.name, self.record);
         let read = |message: &[u8]| {
@@ -152,11 +162,11 @@ impl Checker for DnsChecker {
             })
         };
         let reply = match self.transport {
-            Transport::Tcp => read(&self.ask_tcp(&budget, &query).await?)?,
+            Transport::Tcp => read(&self.ask_tcp(&mut budget, &query).await?)?,
             Transport::Udp => {
-                let reply = read(&self.ask_udp(&budget, &query).await?)?;
+                let reply = read(&self.ask_udp(&mut budget, &query).await?)?;
                 if reply.truncated {
-                    read(&self.ask_tcp(&budget, &query).await?)?
+                    read(&self.ask_tcp(&mut budget, &query).await?)?
                 } else {
                     reply
                 }

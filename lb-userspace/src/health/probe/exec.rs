@@ -1,5 +1,7 @@
 //! Does a program of the operator's say that the target is well?
 
+mod starter;
+
 use std::{
     io,
     net::SocketAddr,
@@ -14,15 +16,25 @@ use tokio::{
     process::{Child, Command},
 };
 
-use super::{Checker, connect::Budget, problem::ProbeError};
+use super::{Checker, TooMuch, connect::Budget, problem::ProbeError};
 use crate::health::{
     error::{CheckError, Latency, LocalError, Stage},
-    priority,
     settings::ExecCheck,
 };
 
-/// Bytes of output that are read; the rest is thrown away.
+/// The variables that a program gets beside those of its target: the daemon's own may hold secrets, or change what the
+/// program does.
+const ENVIRONMENT: [(&str, &str); 2] = [
+    (
+        "PATH",
+        "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    ),
+    ("LANG", "C.UTF-8"),
+];
+/// Bytes of output that are kept; the rest is thrown away.
 const MAX_OUTPUT: usize = 4096;
+/// Bytes of output that are read: a program that prints without end costs this machine's time.
+const MAX_PRINTED: usize = 2 * 1024 * 1024;
 /// Characters of it that are shown.
 const SHOWN: usize = 200;
 
@@ -41,8 +53,9 @@ pub(super) fn problems(settings: &ExecCheck) -> Vec<ProbeError> {
 
 /// Runs a program, which succeeds with exit code 0.
 ///
-/// It gets the target in `LB_ADDRESS` and `LB_PORT` and a process group of its own, which is killed as a whole when
-/// the time is up. What it prints is bounded, and shown when it fails.
+/// It gets the target in `LB_ADDRESS` and `LB_PORT`, `PATH` and `LANG`, nothing else of the daemon's environment and none of
+/// its capabilities, and a process group of its own, which is killed as a whole when the time is up. What it prints is
+/// bounded, and shown when it fails.
 #[derive(Clone, Debug)]
 pub struct ExecChecker {
     command: Arc<[String]>,
@@ -62,29 +75,29 @@ impl ExecChecker {
         }
     }
 
-    fn start(&self, target: SocketAddr) -> io::Result<Group> {
+    async fn start(&self, target: SocketAddr) -> io::Result<Group> {
         let (program, arguments) = self.command.split_first().ok_or(io::ErrorKind::InvalidInput)?;
-        let child = Command::new(program)
+        let mut command = Command::new(program);
+        command
             .args(arguments)
+            .env_clear()
+            .envs(ENVIRONMENT)
             .env("LB_ADDRESS", target.ip().to_string())
             .env("LB_PORT", target.port().to_string())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
-            .kill_on_drop(true)
-            .spawn()?;
-        if let Some(process) = child.id() {
-            priority::treat_as_usual(process);
-        }
-        Ok(Group(child))
+            .kill_on_drop(true);
+        starter::start(command).await
     }
 }
 
 impl Checker for ExecChecker {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
-        let budget = Budget::start(target, timeout);
-        let mut group = self.start(target).map_err(|error| {
+        let mut budget = Budget::start(target, timeout);
+        let started = budget.limit(|| Stage::Request, self.start(target)).await?;
+        let mut group = started.map_err(|error| {
             let program = self.command.first().map_or("", String::as_str);
             let local = CheckError::from_io(target, Stage::Connect, &error);
             if local.is_local() && error.kind() != io::ErrorKind::PermissionDenied {
@@ -95,7 +108,16 @@ impl Checker for ExecChecker {
                 error: LocalError::Settings(format!("{program}: {error}").into()),
             }
         })?;
-        let (status, output) = budget.spend(Stage::Request, group.finish()).await?;
+        let failed = |reason: String| CheckError::Command {
+            target,
+            reason: reason.into(),
+        };
+        let (status, output) = match budget.spend(Stage::Request, group.finish()).await {
+            Err(CheckError::Endless { limit, .. }) => {
+                return Err(failed(format!("it printed over {limit} bytes")));
+            }
+            finished => finished?,
+        };
         if status.success() {
             return Ok(Latency(budget.started.elapsed()));
         }
@@ -107,10 +129,7 @@ impl Checker for ExecChecker {
             .chars()
             .take(SHOWN)
             .collect();
-        Err(CheckError::Command {
-            target,
-            reason: format!("{status}: {}", shown.trim()).into(),
-        })
+        Err(failed(format!("{status}: {}", shown.trim())))
     }
 }
 
@@ -138,15 +157,20 @@ impl Drop for Group {
     }
 }
 
-/// Reads all, keeps the beginning.
+/// Reads all, up to a bound, and keeps the beginning.
 async fn drain(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
     let Some(mut pipe) = pipe else {
         return Ok(Vec::new());
     };
     let mut kept = Vec::with_capacity(256);
     let mut piece = [0; 1024];
+    let mut printed = 0;
     loop {
         let read = pipe.read(&mut piece).await?;
+        printed += read;
+        if printed > MAX_PRINTED {
+            return Err(io::Error::other(TooMuch(MAX_PRINTED)));
+        }
         if read == 0 {
             return Ok(kept);
         }

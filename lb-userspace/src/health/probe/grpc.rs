@@ -114,12 +114,15 @@ impl GrpcChecker {
 
 impl Checker for GrpcChecker {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
-        let budget = Budget::start(target, timeout);
+        let mut budget = Budget::start(target, timeout);
         let plan = &self.plan;
         let mut request = plan.request.clone();
         *request.uri_mut() = http2::uri(&plan.scheme, plan.host.as_ref(), &plan.path, target)?;
         let message = Some(&plan.message);
-        let answer = self.client.ask(&budget, &request, message, MAX_ANSWER).await?;
+        let answer = self
+            .client
+            .ask(&mut budget, &request, message, MAX_ANSWER)
+            .await?;
         if answer.status != 200 {
             return Err(CheckError::Status {
                 url: request::url(plan.scheme.as_str(), target, METHOD),

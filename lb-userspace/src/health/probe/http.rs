@@ -110,9 +110,10 @@ impl HttpChecker {
     }
 
     /// Sends the request on `connection` and judges the answer; keeps the connection if it can be used again.
-    async fn exchange(&self, budget: &Budget, mut connection: Kept) -> Result<(), CheckError> {
+    async fn exchange(&self, budget: &mut Budget, mut connection: Kept) -> Result<(), CheckError> {
         let target = budget.target;
         let request = self.plan.request(target);
+        connection.stream.expect_answer(self.plan.expect.max_body);
         budget
             .spend(Stage::Request, async {
                 connection.stream.write_all(request.as_bytes()).await?;
@@ -154,17 +155,17 @@ impl HttpChecker {
 
 impl Checker for HttpChecker {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
-        let budget = Budget::start(target, timeout);
+        let mut budget = Budget::start(target, timeout);
         if let Some(kept) = self.take_kept(target) {
             self.dialer.recheck(target, &kept.stream)?;
-            match self.exchange(&budget, kept).await {
+            match self.exchange(&mut budget, kept).await {
                 Err(error) if gone_stale(&error) => {}
                 result => return result.map(|()| Latency(budget.started.elapsed())),
             }
         }
-        let stream = self.dialer.connect(&budget).await?;
+        let stream = self.dialer.connect(&mut budget).await?;
         self.exchange(
-            &budget,
+            &mut budget,
             Kept {
                 stream,
                 target,

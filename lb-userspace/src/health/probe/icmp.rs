@@ -10,17 +10,23 @@ use std::{
 };
 
 use socket2::{Domain, MsgHdrMut, Protocol, SockAddr, Socket, Type};
-use tokio::io::{Interest, unix::AsyncFd};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    task::coop,
+};
 
 use self::message::{Echo, Family, Notice};
 use super::{
-    Checker,
+    Checker, TooMuch,
     connect::{Budget, Route, set_on},
 };
 use crate::health::error::{CheckError, Latency, LocalError, Stage};
 
 /// Longest message that is looked at: headers, an IPv4 header with options, and what was sent.
 const MAX_MESSAGE: usize = 512;
+/// Messages of the target that are looked at for one reply: others that ping it from this machine may have some, where the
+/// socket is raw.
+const MAX_MESSAGES: usize = 1000;
 /// Room for what the kernel says about one ICMP error, see ip(7), `IP_RECVERR`.
 const MAX_CONTROL: usize = 256;
 
@@ -43,7 +49,7 @@ impl IcmpChecker {
 
 impl Checker for IcmpChecker {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
-        let budget = Budget::start(target, timeout);
+        let mut budget = Budget::start(target, timeout);
         let exchange = async {
             let echo = Echo::new(target.ip());
             let socket = Ping::open(target, self.route)?;
@@ -117,7 +123,10 @@ impl Ping {
 
     /// Waits for the reply to `echo`, or for an ICMP error about it.
     async fn reply(&self, echo: &Echo) -> io::Result<Result<(), Notice>> {
-        loop {
+        let mut messages = 0;
+        while messages < MAX_MESSAGES {
+            // What is ready at once would keep the thread: nothing else here does that a flood lets the others have a turn.
+            coop::consume_budget().await;
             let mut ready = self.socket.ready(Interest::READABLE | Interest::ERROR).await?;
             if let Some(notice) = self.notice()? {
                 return Ok(Err(notice));
@@ -125,11 +134,12 @@ impl Ping {
             let mut room = [0; MAX_MESSAGE];
             match self.receive(&mut room) {
                 Ok(message) if echo.is_reply(message) => return Ok(Ok(())),
-                Ok(_) => {}
+                Ok(_) => messages += 1,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
                 Err(error) => return self.notice()?.map_or(Err(error), |notice| Ok(Err(notice))),
             }
         }
+        Err(io::Error::other(TooMuch(MAX_MESSAGES * MAX_MESSAGE)))
     }
 
     /// The next ICMP message.

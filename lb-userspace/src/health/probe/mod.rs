@@ -3,6 +3,7 @@
 mod certificate;
 mod configured;
 mod connect;
+mod connection;
 mod dns;
 mod dns_message;
 mod exec;
@@ -30,6 +31,7 @@ use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 pub use configured::{Checkers, ConfiguredChecker, NoCheck};
 pub(super) use connect::Budget;
 pub use connect::Route;
+pub(super) use connection::{Connection, TooMuch};
 pub use dns::DnsChecker;
 pub use exec::ExecChecker;
 pub use grpc::GrpcChecker;

@@ -2,7 +2,8 @@
 
 use std::mem;
 
-/// Longest status line and headers, in bytes; also the limit for chunk extensions and trailers.
+/// Longest status line and headers, in bytes; also the limit for all interim answers together, and for chunk
+/// extensions and trailers.
 pub(super) const MAX_HEAD: usize = 16 * 1024;
 /// Headers at most.
 const MAX_HEADERS: usize = 100;
@@ -39,6 +40,8 @@ pub(super) struct ResponseReader {
     /// The answer to HEAD has no body.
     head_request: bool,
     head: Vec<u8>,
+    /// Bytes of interim answers before it.
+    interim: usize,
     /// Bytes of chunk framing.
     framing: usize,
     keep_alive: bool,
@@ -54,6 +57,7 @@ impl ResponseReader {
             state: State::Head,
             head_request,
             head: Vec::new(),
+            interim: 0,
             framing: 0,
             keep_alive: false,
             status: 0,
@@ -249,6 +253,11 @@ impl ResponseReader {
         // An interim answer: the real one follows (RFC 9110 section 15.2).
         if status >= 200 || status == 101 {
             self.begin_body(status, response.version == Some(1), response.headers)?;
+        } else {
+            self.interim += end;
+            if self.interim > MAX_HEAD {
+                return Err(Malformed("too many interim answers"));
+            }
         }
         Ok(input.get(end - before..).unwrap_or_default())
     }

@@ -8,14 +8,12 @@ use std::{
     task::{Context, Poll},
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
 use super::{
     connect::{Budget, Route},
+    connection::Connection,
     tls::TlsClient,
 };
 use crate::health::{error::CheckError, status::Certificate};
@@ -42,7 +40,7 @@ impl Dialer {
     }
 
     /// Connects and, where asked for, does the TLS handshake.
-    pub(super) async fn connect(&self, budget: &Budget) -> Result<Stream, CheckError> {
+    pub(super) async fn connect(&self, budget: &mut Budget) -> Result<Stream, CheckError> {
         let stream = budget.connect(self.route).await?;
         match &self.tls {
             None => Ok(Stream::Plain(stream)),
@@ -62,24 +60,30 @@ impl Dialer {
 /// A connection.
 #[derive(Debug)]
 pub(super) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Connection),
+    Tls(Box<TlsStream<Connection>>),
 }
 
 impl Stream {
-    fn tcp(&self) -> &TcpStream {
+    fn tcp(&self) -> &Connection {
         match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
         }
     }
 
+    /// Permits one more answer, with a body of `body` bytes at most.
+    pub(super) fn expect_answer(&mut self, body: usize) {
+        match self {
+            Self::Plain(stream) => stream.expect_answer(body),
+            Self::Tls(stream) => stream.get_mut().0.expect_answer(body),
+        }
+    }
+
     /// Whether the peer has sent nothing and not closed since the last read. A byte that has come is lost: the
     /// connection is of no more use then.
     pub(super) fn is_quiet(&self) -> bool {
-        self.tcp()
-            .try_read(&mut [0])
-            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+        self.tcp().is_quiet()
     }
 }
 

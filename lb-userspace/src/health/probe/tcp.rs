@@ -30,7 +30,7 @@ pub struct TcpProbe {
 
 impl Checker for TcpProbe {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
-        let budget = Budget::start(target, timeout);
+        let mut budget = Budget::start(target, timeout);
         budget.knock(self.route, self.half_open).await?;
         Ok(Latency(budget.started.elapsed()))
     }

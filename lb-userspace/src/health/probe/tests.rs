@@ -17,6 +17,7 @@ use tokio::{
 };
 
 mod datagrams;
+mod endless;
 mod exec;
 mod grpc;
 mod http2;
@@ -283,6 +284,7 @@ fn class(error: &CheckError) -> String {
         | CheckError::Expired { .. }
         | CheckError::IcmpError { .. }
         | CheckError::Through { .. }
+        | CheckError::Endless { .. }
         | CheckError::Local { .. } => panic!("{error}"),
     }
 }

@@ -20,13 +20,13 @@ use rustls::{
         pem::{self, PemObject},
     },
 };
-use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     Checker,
     certificate::not_after,
     connect::{Budget, Route},
+    connection::Connection,
     problem::ProbeError,
     unverified::Unverified,
 };
@@ -125,9 +125,9 @@ impl TlsClient {
     /// Does the handshake on a new connection.
     pub(super) async fn handshake(
         &self,
-        budget: &Budget,
-        stream: TcpStream,
-    ) -> Result<TlsStream<TcpStream>, CheckError> {
+        budget: &mut Budget,
+        stream: Connection,
+    ) -> Result<TlsStream<Connection>, CheckError> {
         let target = budget.target;
         let local = |why: String| CheckError::Local {
             target,
@@ -329,9 +329,9 @@ impl TlsChecker {
 
 impl Checker for TlsChecker {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
-        let budget = Budget::start(target, timeout);
+        let mut budget = Budget::start(target, timeout);
         let stream = budget.connect(self.route).await?;
-        self.client.handshake(&budget, stream).await?;
+        self.client.handshake(&mut budget, stream).await?;
         Ok(Latency(budget.started.elapsed()))
     }
 }

@@ -85,7 +85,7 @@ impl UdpChecker {
 
 impl Checker for UdpChecker {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
-        let budget = Budget::start(target, timeout);
+        let mut budget = Budget::start(target, timeout);
         let socket = budget.spend(Stage::Connect, connect(target, self.route)).await?;
         let mut reply = Vec::with_capacity(MAX_DATAGRAM);
         let answer = budget.spend(Stage::Request, async {

@@ -90,7 +90,7 @@ impl Http2Client {
     /// Sends a request with a body, if any, and reads `limit` bytes of the answer's body at most.
     pub(in crate::health::probe) async fn ask(
         &self,
-        budget: &Budget,
+        budget: &mut Budget,
         request: &Request<()>,
         body: Option<&Bytes>,
         limit: usize,
@@ -119,7 +119,7 @@ impl Http2Client {
 
     async fn exchange(
         &self,
-        budget: &Budget,
+        budget: &mut Budget,
         mut kept: Kept,
         request: &Request<()>,
         body: Option<&Bytes>,

@@ -95,12 +95,12 @@ impl Http2Checker {
 
 impl Checker for Http2Checker {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
-        let budget = Budget::start(target, timeout);
+        let mut budget = Budget::start(target, timeout);
         let plan = &self.plan;
         let mut request = plan.request.clone();
         *request.uri_mut() = uri(&plan.scheme, plan.host.as_ref(), &plan.path, target)?;
         let limit = plan.expect.max_body;
-        let answer = self.client.ask(&budget, &request, None, limit).await?;
+        let answer = self.client.ask(&mut budget, &request, None, limit).await?;
         plan.expect.judge(target, answer.status, &answer.body)?;
         Ok(Latency(budget.started.elapsed()))
     }

@@ -53,7 +53,7 @@ pub(super) struct Session {
 
 impl Session {
     /// Says hello; the peer's hello is read together with its first answer.
-    pub(super) async fn open(budget: &Budget, stream: Stream) -> Result<Self, CheckError> {
+    pub(super) async fn open(budget: &mut Budget, stream: Stream) -> Result<Self, CheckError> {
         let wire = Wire::new(stream);
         let mut builder = Builder::new();
         builder
@@ -82,11 +82,12 @@ impl Session {
     /// Sends a request with a body, if any, and reads `limit` bytes of the answer's body at most.
     pub(super) async fn ask(
         &mut self,
-        budget: &Budget,
+        budget: &mut Budget,
         request: Request<()>,
         body: Option<Bytes>,
         limit: usize,
     ) -> Result<Answer, CheckError> {
+        self.wire.expect_answer(limit);
         let mut requests = self.requests.clone();
         let head = async move {
             poll_fn(|cx| requests.poll_ready(cx)).await?;
@@ -112,7 +113,7 @@ impl Session {
     /// Does `work` while the connection moves. Where it waits between two frames, it is for `waiting`.
     async fn drive<T>(
         &mut self,
-        budget: &Budget,
+        budget: &mut Budget,
         waiting: Stage,
         work: impl Future<Output = Result<T, h2::Error>>,
     ) -> Result<T, CheckError> {

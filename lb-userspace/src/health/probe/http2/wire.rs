@@ -52,6 +52,11 @@ impl Wire {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// Permits one more answer, with a body of `body` bytes at most.
+    pub(super) fn expect_answer(&self, body: usize) {
+        self.inner().stream.expect_answer(body);
+    }
+
     /// What the peer is in the middle of; `waiting` where it is between two frames.
     pub(super) fn stage(&self, waiting: Stage) -> Stage {
         let inner = self.inner();

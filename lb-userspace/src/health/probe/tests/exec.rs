@@ -21,6 +21,7 @@ async fn the_exit_code_decides_and_the_output_explains() {
         ("echo fine; echo more; exit 3", "exit status: 3: fine"),
         ("echo out; echo why >&2; exit 1", "exit status: 1: why"),
         ("kill -9 $$", "signal: 9 (SIGKILL): "),
+        ("yes", "it printed over 2097152 bytes"),
         // More than the pipe and we take: it must not block.
         (
             "head -c 1000000 /dev/zero; echo bad >&2; exit 1",
@@ -56,8 +57,29 @@ async fn a_program_that_is_not_there_is_no_fault_of_the_target() {
 
 #[tokio::test(start_paused = true)]
 async fn a_program_that_hangs_is_given_up() {
-    let error = script("sleep 1000").check(target(), SECOND).await.unwrap_err();
+    let script = script("sleep 1000");
+    let error = settled(script.check(target(), SECOND)).await.unwrap_err();
     assert_eq!(class(&error), "timed out in Request");
+}
+
+/// What a check runs must not be able to do what the balancer may, nor see what its environment holds.
+#[tokio::test]
+async fn a_program_has_no_capabilities_and_no_environment_of_ours() {
+    assert!(std::env::vars().count() > 4, "there is something to hide");
+    let text = "grep -E '^(Cap(Inh|Prm|Eff|Amb)|NoNewPrivs):' /proc/self/status | tr -s '\\t\\n' ' '; exit 1";
+    let error = script(text).check(target(), PLENTY).await.unwrap_err();
+    let none = "0000000000000000";
+    assert_eq!(
+        error.to_string(),
+        format!(
+            "command failed for {}: exit status: 1: CapInh: {none} CapPrm: {none} CapEff: {none} CapAmb: {none} NoNewPrivs: 1",
+            target()
+        )
+    );
+    let text = "tr '\\0' '\\n' < /proc/$$/environ | cut -d= -f1 | sort | tr '\\n' ' '; exit 1";
+    let error = script(text).check(target(), PLENTY).await.unwrap_err();
+    let names = "LANG LB_ADDRESS LB_PORT PATH";
+    assert!(error.to_string().ends_with(&format!(": {names}")), "{error}");
 }
 
 /// Otherwise each time-out leaves a process behind.

@@ -5,23 +5,23 @@ use super::*;
 
 /// The first bytes of a client (RFC 9113 section 3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
+pub(super) const DATA: u8 = 0;
+pub(super) const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
+pub(super) const SETTINGS: u8 = 4;
+pub(super) const PING: u8 = 6;
 const GOAWAY: u8 = 7;
-const CONTINUATION: u8 = 9;
+pub(super) const CONTINUATION: u8 = 9;
 const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(super) const END_HEADERS: u8 = 4;
 
 /// `:status: 200` (RFC 7541 appendix A).
-const STATUS_200: &[u8] = &[0x88];
+pub(super) const STATUS_200: &[u8] = &[0x88];
 /// `:status: 503`.
 const STATUS_503: &[u8] = b"\x48\x03503";
 
 /// A frame.
-fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+pub(super) fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).unwrap().to_be_bytes();
     [
         &length[1..],
@@ -32,7 +32,7 @@ fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     .concat()
 }
 
-fn hello() -> Vec<u8> {
+pub(super) fn hello() -> Vec<u8> {
     frame(SETTINGS, 0, 0, b"")
 }
 
@@ -122,7 +122,7 @@ async fn request_came(stream: &mut TcpStream) -> bool {
     }
 }
 
-fn http2(change: impl FnOnce(&mut HttpCheck)) -> Http2Checker {
+pub(super) fn http2(change: impl FnOnce(&mut HttpCheck)) -> Http2Checker {
     let mut settings = HttpCheck::default();
     change(&mut settings);
     Http2Checker::new(&settings).unwrap()
