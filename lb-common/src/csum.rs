@@ -55,9 +55,33 @@ impl Sum {
 
 /// The checksum field after its covered words changed by `delta` (a folded sum of new words minus old ones).
 /// RFC 1624 equation 3: `HC' = ~(~HC + ~m + m')`.
+///
+/// Wrong where all covered words are zero afterwards: it gives 0 there, and receivers want 0xffff. An IPv4 header (version)
+/// and a TCP or ICMPv6 packet (protocol number in the pseudo header) always have a word that is not zero; for other data
+/// there is [`update_not_zero`].
 #[inline(always)]
 pub const fn update(field: u16, delta: u16) -> u16 {
     !Sum::ZERO.add(!field).add(delta).fold()
+}
+
+/// As [`update`], with 0xffff for 0: the same number in one's complement, and the only form of it that a receiver accepts
+/// over words that are all zero. For ICMPv4, whose echo reply may have no other (RFC 792), and for UDP, where a field of 0
+/// says that there is no checksum (RFC 768).
+#[inline(always)]
+pub const fn update_not_zero(field: u16, delta: u16) -> u16 {
+    match update(field, delta) {
+        0 => u16::MAX,
+        other => other,
+    }
+}
+
+/// The field of a UDP packet as [`update_not_zero`] gives it; one without a checksum stays without.
+#[inline(always)]
+pub const fn update_udp(field: u16, delta: u16) -> u16 {
+    if field == 0 {
+        return 0;
+    }
+    update_not_zero(field, delta)
 }
 
 #[cfg(test)]
@@ -68,6 +92,19 @@ mod tests {
 
     fn full(words: &[u16]) -> u16 {
         !words.iter().fold(Sum::ZERO, |sum, word| sum.add(*word)).fold()
+    }
+
+    /// A receiver's check of a field (RFC 1071 section 1).
+    fn accepts(words: &[u16], field: u16) -> bool {
+        let sum = words
+            .iter()
+            .fold(Sum::ZERO.add(field), |sum, word| sum.add(*word));
+        sum.fold() == u16::MAX
+    }
+
+    /// Words of which many are zero, so that all of them often are.
+    fn sparse() -> impl Strategy<Value = u16> {
+        prop_oneof![4 => Just(0), 1 => Just(u16::MAX), 1 => any::<u16>()]
     }
 
     proptest! {
@@ -86,6 +123,30 @@ mod tests {
                 words[place] = new;
             }
             prop_assert_eq!(update(before, delta.fold()), full(&words));
+        }
+
+        /// Whatever the words are before and afterwards, also where nothing but zeros is left.
+        #[test]
+        fn a_receiver_accepts_an_update_that_is_not_zero(
+            mut words in proptest::collection::vec(sparse(), 1..6),
+            changes in proptest::collection::vec((any::<prop::sample::Index>(), sparse()), 1..8),
+            other_form: bool,
+        ) {
+            let before = match full(&words) {
+                0 if other_form => u16::MAX,
+                field => field,
+            };
+            let mut delta = Sum::ZERO;
+            for (index, new) in changes {
+                let place = index.index(words.len());
+                delta = delta.sub(words[place]).add(new);
+                words[place] = new;
+            }
+            let field = update_not_zero(before, delta.fold());
+            prop_assert!(accepts(&words, field), "{field:04x} over {words:04x?}");
+            prop_assert_ne!(field, 0);
+            let udp = update_udp(before, delta.fold());
+            prop_assert_eq!(udp, if before == 0 { 0 } else { field });
         }
 
         #[test]

@@ -75,7 +75,8 @@ fn set_type(packet: &Packet, ip: &Ip, kind: u8) -> Result<(), Reason> {
     let message: &mut Icmpv4Hdr = packet.at(ip.payload).ok_or(Reason::Internal)?;
     let word = |kind: u8| u16::from_ne_bytes([kind, message.code]);
     let delta = Sum::ZERO.sub(word(message.type_)).add(word(kind)).fold();
-    message.check = csum::update(u16::from_ne_bytes(message.check), delta).to_ne_bytes();
+    // In IPv4 it covers the message alone, of which an echo reply's type and code are zero.
+    message.check = csum::update_not_zero(u16::from_ne_bytes(message.check), delta).to_ne_bytes();
     message.type_ = kind;
     Ok(())
 }

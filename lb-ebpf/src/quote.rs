@@ -90,7 +90,7 @@ fn rewrite<A: Family>(packet: &Packet, keeps_source: bool, keeps_hops: bool) -> 
     {
         let before = u16::from_ne_bytes(*field);
         let after = match quoted.protocol {
-            Protocol::Udp => nat::udp_checksum(before, flow.l4_delta),
+            Protocol::Udp => csum::update_udp(before, flow.l4_delta),
             Protocol::Tcp | Protocol::Icmp => csum::update(before, flow.l4_delta),
         };
         *field = after.to_ne_bytes();

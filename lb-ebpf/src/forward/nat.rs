@@ -65,7 +65,7 @@ pub(crate) fn rewrite<A: Family>(
             let udp: &mut UdpHdr = packet.at(ip.payload).ok_or(Reason::Internal)?;
             udp.src = flow.src_port.0.to_ne_bytes();
             udp.dst = flow.dst_port.0.to_ne_bytes();
-            udp.check = udp_checksum(u16::from_ne_bytes(udp.check), flow.l4_delta).to_ne_bytes();
+            udp.check = csum::update_udp(u16::from_ne_bytes(udp.check), flow.l4_delta).to_ne_bytes();
         }
         Protocol::Icmp => return Err(Reason::Internal),
     }
@@ -79,18 +79,5 @@ pub(crate) fn set_addresses<A: Family>(header: &mut A::Header, src: A, dst: A, d
     match hops {
         Hops::OneLess => A::route_to(header, src, dst, delta),
         Hops::Same => A::set_addresses(header, src, dst, delta),
-    }
-}
-
-/// A UDP checksum after a change: 0 says that there is none and stays; one that comes out as 0 is sent as its other
-/// form (RFC 768).
-#[inline(always)]
-pub(crate) fn udp_checksum(field: u16, delta: u16) -> u16 {
-    if field == 0 {
-        return 0;
-    }
-    match csum::update(field, delta) {
-        0 => u16::MAX,
-        other => other,
     }
 }

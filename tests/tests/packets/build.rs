@@ -190,12 +190,24 @@ impl Frame {
 
     /// An echo request, or the reply to one.
     pub(crate) fn echo(from: SocketAddr, to: SocketAddr, request: bool, hops: u8, payload: &[u8]) -> Self {
+        Self::echo_of((7, 1), from, to, request, hops, payload)
+    }
+
+    /// With this identifier and sequence number.
+    pub(crate) fn echo_of(
+        (id, seq): (u16, u16),
+        from: SocketAddr,
+        to: SocketAddr,
+        request: bool,
+        hops: u8,
+        payload: &[u8],
+    ) -> Self {
         let (mut frame, ip) = (Vec::new(), ip(from, to, hops));
         match (from.is_ipv4(), request) {
-            (true, true) => ip.icmpv4_echo_request(7, 1).write(&mut frame, payload),
-            (true, false) => ip.icmpv4_echo_reply(7, 1).write(&mut frame, payload),
-            (false, true) => ip.icmpv6_echo_request(7, 1).write(&mut frame, payload),
-            (false, false) => ip.icmpv6_echo_reply(7, 1).write(&mut frame, payload),
+            (true, true) => ip.icmpv4_echo_request(id, seq).write(&mut frame, payload),
+            (true, false) => ip.icmpv4_echo_reply(id, seq).write(&mut frame, payload),
+            (false, true) => ip.icmpv6_echo_request(id, seq).write(&mut frame, payload),
+            (false, false) => ip.icmpv6_echo_reply(id, seq).write(&mut frame, payload),
         }
         .unwrap();
         Self(frame)

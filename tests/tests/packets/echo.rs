@@ -3,7 +3,14 @@
 use anyhow::{Result, ensure};
 use lb_common::{limits::ECHO_BURST, reason::Reason};
 
-use super::{FAMILIES, PASS, TX, bench::Bench, build::Frame};
+use super::{
+    FAMILIES, PASS, TX,
+    bench::Bench,
+    build::{Frame, V4},
+};
+
+/// Where an ICMP message begins behind an IPv4 header without options.
+const ICMP_V4: usize = 34;
 
 #[test]
 fn an_echo_request_to_a_service_is_answered_to_the_byte() -> Result<()> {
@@ -21,6 +28,30 @@ fn an_echo_request_to_a_service_is_answered_to_the_byte() -> Result<()> {
         let wanted = marked(Frame::echo(side.vip(0), side.client(0), false, 64, b"marked")).lb_to_client();
         bench.expect("marked", &sent, TX, &wanted, Reason::EchoAnswered)?;
     }
+    Ok(())
+}
+
+/// Of all that an ICMPv4 checksum covers in such a reply, nothing but the checksum differs from zero: receivers accept one
+/// form of it, 0xffff.
+#[test]
+fn a_reply_of_nothing_but_zeros_has_a_checksum_that_receivers_accept() -> Result<()> {
+    let bench = Bench::new()?;
+    for side in FAMILIES {
+        for payload in [&[][..], &[0], &[0; 32], &[0; 1_400]] {
+            let sent = Frame::echo_of((0, 0), side.client(0), side.vip(0), true, 64, payload);
+            let wanted =
+                Frame::echo_of((0, 0), side.vip(0), side.client(0), false, 64, payload).lb_to_client();
+            bench.expect("zeros", &sent, TX, &wanted, Reason::EchoAnswered)?;
+        }
+    }
+    // Words whose sum is zero, though they are not: both forms are right.
+    let sent = Frame::echo_of((0xffff, 0), V4.client(0), V4.vip(0), true, 64, &[0xff; 8]);
+    let (_, reply, _) = bench.run(&sent)?;
+    let words = reply.bytes()[ICMP_V4..].chunks(2);
+    let sum: u32 = words
+        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
+        .sum();
+    ensure!(sum % 0xffff == 0 && sum != 0, "{:02x?}", reply.bytes());
     Ok(())
 }
 

@@ -45,6 +45,8 @@ enum Change {
     Extensions(Extensions),
     /// An IPv6 flow label.
     Labelled,
+    /// A payload of nothing but zeros.
+    Zeros,
     /// UDP without a checksum.
     NoChecksum,
     /// Zeros after the packet.
@@ -110,13 +112,23 @@ impl Kind {
 
     /// As [`Self::build`], without what follows the packet.
     pub(crate) fn build_packet(&self, from: SocketAddr, to: SocketAddr, hops: u8) -> Frame {
-        let payload: Vec<u8> = (1..=u8::MAX).cycle().take(self.payload).collect();
+        let payload: Vec<u8> = match self.change {
+            Change::Zeros => vec![0; self.payload],
+            Change::Nothing
+            | Change::Padded
+            | Change::Marked(_)
+            | Change::Options(_)
+            | Change::MayFragment
+            | Change::Extensions(_)
+            | Change::Labelled
+            | Change::NoChecksum => (1..=u8::MAX).cycle().take(self.payload).collect(),
+        };
         let frame = match self.protocol {
             Protocol::Tcp => Frame::tcp(from, to, self.flags, hops, &payload),
             Protocol::Udp => Frame::udp(from, to, hops, &payload),
         };
         match self.change {
-            Change::Nothing | Change::Padded => frame,
+            Change::Nothing | Change::Padded | Change::Zeros => frame,
             Change::Marked(class) => frame.marked(class),
             Change::Options(options) => with_options(&frame, options),
             Change::MayFragment => frame.may_fragment(),
@@ -189,6 +201,7 @@ pub(crate) fn kinds(side: Side) -> Vec<Kind> {
             add(&format!("class {class:#x}"), Change::Marked(class));
         }
         add("padded", Change::Padded);
+        add("nothing but zeros", Change::Zeros);
         if side.vip(0).is_ipv4() {
             add("time stamps", Change::Options(&[68, 8, 5, 0, 0, 0, 0, 0]));
             add("router alert", Change::Options(&[148, 4, 0, 0]));
