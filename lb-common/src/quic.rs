@@ -30,6 +30,8 @@ pub const HALF_READ: usize = 16;
 
 /// Bit of the first byte of a packet with a long header (RFC 8999 section 5.1).
 const LONG_HEADER: u8 = 0x80;
+/// Where a short header has the connection id (RFC 9000 section 17.3.1).
+pub const SHORT_ID_AT: usize = 1;
 /// Where a long header has the length of the destination's connection id; the id follows (RFC 8999 section 5.1).
 const LONG_LENGTH_AT: usize = 5;
 /// Bits of a connection id's first octet that name the configuration.
@@ -183,7 +185,7 @@ pub fn words(bytes: [u8; HALF_READ]) -> Block {
 #[inline(always)]
 pub const fn id_at(start: [u8; LONG_LENGTH_AT + 1]) -> (usize, usize) {
     if start[0] & LONG_HEADER == 0 {
-        return (1, MAX_CONNECTION_ID);
+        return (SHORT_ID_AT, MAX_CONNECTION_ID);
     }
     (LONG_LENGTH_AT + 1, start[LONG_LENGTH_AT] as usize)
 }

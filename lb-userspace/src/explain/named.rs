@@ -6,9 +6,10 @@ use lb_common::{
     backend::{ALIVE, Backend, BackendId, IN_USE},
     quic::{self, ConfigKey, Halves},
     service::{QUIC, Service},
+    tunnel,
 };
 
-use super::{walk::Walk, words};
+use super::{AnyTuple, walk::Walk, words};
 
 /// Bytes that each half of an id is read with, and room for both.
 const HALF: usize = 16;
@@ -26,6 +27,13 @@ impl Walk<'_> {
             );
             return Ok(());
         }
+        if self.is_too_short(service)? {
+            self.say(format!(
+                "its {} bytes are too few for a QUIC packet with such a connection id, which is not read",
+                self.question.length
+            ));
+            return Ok(());
+        }
         self.named = self.named_by(service)?;
         match (&self.named, self.told.service) {
             (Some((_, backend)), Some(key)) => {
@@ -37,6 +45,26 @@ impl Walk<'_> {
             _ => self.say("its connection id names no living backend of the service: its tuple decides"),
         }
         Ok(())
+    }
+
+    /// Whether the program would read beyond the end of the packet, if that has the short header of a connection under way.
+    fn is_too_short(&self, service: &Service) -> io::Result<bool> {
+        let first = self.question.connection_id.first();
+        let key = first.and_then(|first| ConfigKey::of(service.id, *first));
+        let Some(config) = key
+            .map(|key| self.tables.quic_config(&key))
+            .transpose()?
+            .flatten()
+        else {
+            return Ok(false);
+        };
+        let ip = match self.tuple {
+            AnyTuple::V4(_) => tunnel::V4_LEN,
+            AnyTuple::V6(_) => tunnel::V6_LEN,
+        };
+        let block = ip + tunnel::UDP_LEN + quic::SHORT_ID_AT + 1;
+        let length = usize::from(self.question.length);
+        Ok(length != 0 && length < block + config.right_at() + quic::HALF_READ)
     }
 
     fn named_by(&self, service: &Service) -> io::Result<Option<(BackendId, Backend)>> {

@@ -4,6 +4,7 @@ use lb_common::{
     addr::NetAddr,
     backend::{ALIVE, IN_USE, IPV6, RESOLVED},
     flow::{FIN, PROVEN},
+    quic::HALF_READ,
     service::{FORWARDS, GUARDS_CLIENTS, IN_TURN, OnEmpty, QUIC, TRACKS_ALL, TRANSLATES},
     settings::{HAS_DNAT, HAS_WILDCARD},
     track::Tick,
@@ -468,6 +469,28 @@ fn a_connection_id_is_read_as_the_program_reads_it() {
             let address = SocketAddr::from(([10, 0, 1, backend], 8080));
             assert_eq!(told.backend, Some(address), "{number}: {told:#?}");
         }
+    }
+}
+
+/// The program reads an id as a whole or not at all, and so much of the packet that every QUIC packet has it.
+#[test]
+fn a_connection_id_is_not_read_from_a_packet_too_short_for_it() {
+    let config = Config::new(0, SERVER.len(), 4, None).unwrap();
+    let tables = Tables::l2dsr(RingSlot::stable(A))
+        .with(|t| t.service.flags |= QUIC)
+        .with(|t| t.quic = Some(config));
+    // IPv4, UDP, the first byte and that of the id, and what is read from where its second half begins.
+    let shortest = 20 + 8 + 1 + 1 + u16::try_from(config.right_at() + HALF_READ).unwrap();
+    for (length, backend) in [(0, B), (shortest - 1, A), (shortest, B), (1500, B)] {
+        let question = Question {
+            connection_id: NAMES_B.to_vec(),
+            length,
+            ..question(WEB, false)
+        };
+        let told = tables.answer(&question);
+        let last = u8::try_from(backend.0).unwrap();
+        let address = SocketAddr::from(([10, 0, 1, last], 8080));
+        assert_eq!(told.backend, Some(address), "{length}: {told:#?}");
     }
 }
 
