@@ -3,7 +3,7 @@
 
 /// Version of all map layouts together; part of the pin path. Raised by any change of a key, value or meaning, so
 /// that a daemon never reads maps of another layout as its own.
-pub const LAYOUT_VERSION: u32 = 4;
+pub const LAYOUT_VERSION: u32 = 5;
 
 /// Services at most.
 pub const MAX_SERVICES: u32 = 4_096;

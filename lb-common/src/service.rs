@@ -2,6 +2,7 @@
 
 use crate::{
     addr::{NetPort, NetV4, NetV6},
+    limits::MAX_SERVICES,
     plain_data,
     service_place::{PLACES, Place},
 };
@@ -20,6 +21,72 @@ pub struct ServiceId(pub u16);
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct RingId(pub u16);
+
+/// The services of an address, by their protocol: one of each, where there are several.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct AddressServices {
+    tcp: u16,
+    udp: u16,
+}
+
+impl AddressServices {
+    /// No service.
+    pub const NONE: Self = Self {
+        tcp: Self::NOBODY,
+        udp: Self::NOBODY,
+    };
+    /// What stands for no service: there are fewer of them ([`MAX_SERVICES`]).
+    const NOBODY: u16 = u16::MAX;
+
+    /// A service of this IP protocol, if that is [`TCP`] or [`UDP`].
+    #[inline(always)]
+    pub const fn of(self, protocol: u8) -> Option<ServiceId> {
+        match protocol {
+            TCP => Self::some(self.tcp),
+            UDP => Self::some(self.udp),
+            _ => None,
+        }
+    }
+
+    /// A service of any protocol.
+    #[inline(always)]
+    pub const fn any(self) -> Option<ServiceId> {
+        Self::some(if self.tcp == Self::NOBODY {
+            self.udp
+        } else {
+            self.tcp
+        })
+    }
+
+    /// The same with another service of a protocol, or none.
+    #[must_use]
+    pub const fn with(self, protocol: u8, service: Option<ServiceId>) -> Self {
+        let number = match service {
+            Some(ServiceId(number)) => number,
+            None => Self::NOBODY,
+        };
+        match protocol {
+            TCP => Self { tcp: number, ..self },
+            UDP => Self { udp: number, ..self },
+            _ => self,
+        }
+    }
+
+    #[inline(always)]
+    const fn some(number: u16) -> Option<ServiceId> {
+        if number == Self::NOBODY {
+            return None;
+        }
+        Some(ServiceId(number))
+    }
+}
+
+impl Default for AddressServices {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
 
 /// Key of an IPv4 service. Port 0 is the wildcard: every port that no other service has.
 #[repr(C)]
@@ -226,12 +293,21 @@ impl Service {
     }
 }
 
+const _: () = assert!(MAX_SERVICES < AddressServices::NOBODY as u32);
+const _: () = assert!(size_of::<AddressServices>() == 4);
 const _: () = assert!(size_of::<ServiceKeyV4>() == 8);
 const _: () = assert!(size_of::<ServiceKeyV6>() == 20);
 const _: () = assert!(size_of::<Service>() == 16);
 const _: () = assert!(1 << SPREAD_BITS == PLACES);
 
-plain_data!(ServiceId, RingId, ServiceKeyV4, ServiceKeyV6, Service);
+plain_data!(
+    ServiceId,
+    RingId,
+    AddressServices,
+    ServiceKeyV4,
+    ServiceKeyV6,
+    Service
+);
 
 #[cfg(test)]
 mod tests {

@@ -19,7 +19,7 @@ use lb_common::{
 };
 use network_types::{
     eth::EthHdr,
-    ip::{Ipv4Hdr, Ipv6Hdr},
+    ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
 };
 
 use crate::{
@@ -49,6 +49,8 @@ pub(crate) struct Part {
     id: u32,
     /// As in [`Datagram`].
     protocol: u32,
+    /// What it carries, by the number in this fragment's header: in IPv6 perhaps an extension header.
+    carries: u8,
 }
 
 /// What differs between IPv4 and IPv6.
@@ -233,14 +235,14 @@ fn try_follow<A: Fragmented>(packet: &Packet) -> Result<Verdict, Reason> {
     set_key(packet, part, datagram).ok_or(Reason::Internal)?;
     if part.first {
         // Not for a service. On an address of one, those that follow would be taken for lost.
-        if maps::service_on(&datagram.dst.to_record()).is_some() {
+        if service_on(part, datagram).is_some() {
             begin(packet, part, datagram, went, NOT_OURS);
             A::write_fragment(datagram, went);
         }
         return Err(Reason::Fragment);
     }
     if !A::find_fragment(datagram, went) || now_secs().wrapping_sub(went.seen) > FRAGMENT_SECS {
-        let service = maps::service_on(&datagram.dst.to_record()).ok_or(Reason::Fragment)?;
+        let service = service_on(part, datagram).ok_or(Reason::Fragment)?;
         return dropped(service, Reason::FragmentAlone);
     }
     let sent = match went.kind {
@@ -250,6 +252,17 @@ fn try_follow<A: Fragmented>(packet: &Packet) -> Result<Verdict, Reason> {
         _ => return Err(Reason::Fragment),
     };
     sent.or_else(|reason| dropped(went.service, reason))
+}
+
+/// The service that a fragment may be for: one of its destination and its protocol. What follows extension headers in IPv6 is
+/// known of the first fragment alone, so it may be for any.
+#[inline(always)]
+fn service_on<A: Fragmented>(part: &Part, datagram: &Datagram<A>) -> Option<ServiceId> {
+    let services = maps::services_on(&datagram.dst.to_record())?;
+    if A::IS_V6 && part.carries == IpProto::Ipv6Opts as u8 {
+        return services.any();
+    }
+    services.of(part.carries)
 }
 
 #[inline(always)]
@@ -354,6 +367,7 @@ impl Fragmented for NetV4 {
         part.id_at = EthHdr::LEN + offset_of!(Ipv4Hdr, id);
         part.id = u32::from(u16::from_ne_bytes(header.id));
         part.protocol = u32::from(header.proto);
+        part.carries = header.proto;
         Ok(())
     }
 
@@ -385,7 +399,7 @@ impl Fragmented for NetV6 {
         if at == 0 {
             return Err(Reason::OtherProtocol);
         }
-        let [_, _, high, low, a, b, c, d]: [u8; 8] = packet.read(at).ok_or(Reason::Truncated)?;
+        let [carries, _, high, low, a, b, c, d]: [u8; 8] = packet.read(at).ok_or(Reason::Truncated)?;
         let header: &Ipv6Hdr = packet.at(EthHdr::LEN).ok_or(Reason::Internal)?;
         // Known of the first alone, and nobody asks.
         part.ip.protocol = Protocol::Udp;
@@ -400,6 +414,7 @@ impl Fragmented for NetV6 {
         part.id_at = at + ID;
         part.id = u32::from_ne_bytes([a, b, c, d]);
         part.protocol = 0;
+        part.carries = carries;
         Ok(())
     }
 

@@ -29,7 +29,7 @@ use lb_common::{
     reason::{REASON_SLOTS, Reason},
     ring_page::{self, RING_ENTRIES, RingPage},
     ring_slot::RingSlot,
-    service::{RingId, Service, ServiceId},
+    service::{AddressServices, RingId, Service, ServiceId},
     settings::Settings,
 };
 
@@ -48,7 +48,7 @@ const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
 #[btf_map]
 static SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
-static ADDRESSES: HashMap<NetAddr, ServiceId, { MAX_SERVICES as usize }> = HashMap::new();
+static ADDRESSES: HashMap<NetAddr, AddressServices, { MAX_SERVICES as usize }> = HashMap::new();
 #[btf_map]
 static RINGS: ArrayOfMaps<Array<RingPage, 1>, { RING_ENTRIES as usize }> = ArrayOfMaps::new();
 #[btf_map]
@@ -156,9 +156,9 @@ pub(crate) fn settings() -> Result<&'static Settings, Reason> {
     SETTINGS.get(0).ok_or(Reason::Internal)
 }
 
-/// A service on this address, if there is one. Written by the daemon, before the first of them.
+/// The services on this address, if there are any. Written by the daemon, before the first of them.
 #[inline(always)]
-pub(crate) fn service_on(address: &NetAddr) -> Option<ServiceId> {
+pub(crate) fn services_on(address: &NetAddr) -> Option<AddressServices> {
     // SAFETY: copied out at once; the daemon replaces values as a whole.
     unsafe { ADDRESSES.get(address) }.copied()
 }

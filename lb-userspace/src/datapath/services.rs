@@ -7,7 +7,7 @@ use std::{
 
 use lb_common::{
     addr::{NetAddr, NetPort},
-    service::{FilterBit, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
+    service::{AddressServices, FilterBit, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
     service_place::{Place, ServiceRecord},
 };
 
@@ -53,7 +53,7 @@ pub(super) fn write(
     key: &ServiceKey,
     service: Service,
 ) -> io::Result<()> {
-    kernel.maps.addresses.set(&key.address.into(), service.id)?;
+    set_address(kernel.maps, key, Some(service.id))?;
     places.write(kernel, key, service)
 }
 
@@ -65,35 +65,40 @@ pub(super) fn remove(
     all: &BTreeMap<ServiceKey, Service>,
 ) -> io::Result<()> {
     places.remove(kernel, key)?;
-    let address = NetAddr::from(key.address);
-    let addresses = &kernel.maps.addresses;
-    let first = ServiceKey {
-        port: 0,
-        protocol: Protocol::Tcp,
-        ..*key
-    };
-    let mut of_address = all
+    let first = ServiceKey { port: 0, ..*key };
+    let mut others = all
         .range(first..)
-        .take_while(|(other, _)| other.address == key.address);
-    match of_address.find(|(other, _)| *other != key) {
-        Some((_, service)) => addresses.set(&address, service.id),
-        None => addresses.delete(&address).map(drop),
+        .take_while(|(other, _)| other.address == key.address)
+        .filter(|(other, _)| other.protocol == key.protocol && *other != key);
+    set_address(kernel.maps, key, others.next().map(|(_, service)| service.id))
+}
+
+/// Has the address of a key say that it has this service of its protocol, or none.
+fn set_address(maps: &Maps, key: &ServiceKey, service: Option<ServiceId>) -> io::Result<()> {
+    let address = NetAddr::from(key.address);
+    let before = maps.addresses.get(&address)?.unwrap_or_default();
+    match before.with(number(key.protocol), service) {
+        AddressServices::NONE => maps.addresses.delete(&address).map(drop),
+        services => maps.addresses.set(&address, services),
     }
 }
 
 /// Brings addresses to what the services say: a daemon that was stopped between two writes leaves one behind.
 pub(super) fn reconcile(maps: &Maps, services: &BTreeMap<ServiceKey, Service>) -> io::Result<()> {
-    let mut wanted: BTreeMap<NetAddr, ServiceId> = services
-        .iter()
-        .map(|(key, service)| (key.address.into(), service.id))
-        .collect();
-    let mut stale = Vec::new();
-    maps.addresses.for_each_chunk(|addresses, _| {
-        stale.extend(
-            addresses
-                .iter()
-                .filter(|address| wanted.remove(address).is_none()),
-        );
+    let mut wanted: BTreeMap<NetAddr, AddressServices> = BTreeMap::new();
+    for (key, service) in services {
+        let of_address = wanted.entry(key.address.into()).or_default();
+        *of_address = of_address.with(number(key.protocol), Some(service.id));
+    }
+    let (mut stale, mut there) = (Vec::new(), BTreeMap::new());
+    maps.addresses.for_each_chunk(|addresses, values| {
+        for (address, services) in addresses.iter().zip(values) {
+            if wanted.contains_key(address) {
+                there.insert(*address, *services);
+            } else {
+                stale.push(*address);
+            }
+        }
         Ok(())
     })?;
     for address in stale {
@@ -101,7 +106,8 @@ pub(super) fn reconcile(maps: &Maps, services: &BTreeMap<ServiceKey, Service>) -
     }
     wanted
         .into_iter()
-        .try_for_each(|(address, service)| maps.addresses.set(&address, service))
+        .filter(|(address, services)| there.get(address) != Some(services))
+        .try_for_each(|(address, services)| maps.addresses.set(&address, services))
 }
 
 /// Clears bits, but for those of `others`.
@@ -134,10 +140,7 @@ pub(super) fn change_filter(
 /// A key as the map of its family has it.
 pub(super) fn map_key(key: &ServiceKey) -> MapKey {
     let port = NetPort::new(key.port);
-    let protocol = match key.protocol {
-        Protocol::Tcp => TCP,
-        Protocol::Udp => UDP,
-    };
+    let protocol = number(key.protocol);
     match key.address {
         std::net::IpAddr::V4(v4) => MapKey::V4(ServiceKeyV4 {
             address: v4.into(),
@@ -151,5 +154,12 @@ pub(super) fn map_key(key: &ServiceKey) -> MapKey {
             protocol,
             pad: 0,
         }),
+    }
+}
+
+const fn number(protocol: Protocol) -> u8 {
+    match protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
     }
 }

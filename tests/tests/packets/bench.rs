@@ -336,6 +336,21 @@ pub(crate) const DNAT: u16 = 220;
 pub(crate) const DNAT_TCP: u16 = 9220;
 pub(crate) const DNAT_UDP: u16 = 9221;
 
+/// A service without backends.
+fn empty(mode: Mode) -> TargetService {
+    TargetService {
+        quic: None,
+        mode,
+        on_empty: OnEmpty::Drop,
+        algorithm: Algorithm::Maglev,
+        affinity: Affinity::None,
+        tracking: Tracking::JustEnough,
+        guard: Guard::default(),
+        ring_size: 251,
+        backends: BTreeMap::new(),
+    }
+}
+
 fn target(change: impl Fn(&ServiceKey, &mut TargetService)) -> Target {
     let mut target = BTreeMap::new();
     for side in [V4, V6] {
@@ -357,23 +372,27 @@ fn target(change: impl Fn(&ServiceKey, &mut TargetService)) -> Target {
                 (address, backend)
             });
             let mut service = TargetService {
-                quic: None,
-                mode,
                 on_empty: if port == REJECTS {
                     OnEmpty::Reject
                 } else {
                     OnEmpty::Drop
                 },
-                algorithm: Algorithm::Maglev,
-                affinity: Affinity::None,
-                tracking: Tracking::JustEnough,
-                guard: Guard::default(),
-                ring_size: 251,
                 backends: backends.into_iter().collect(),
+                ..empty(mode)
             };
             change(&key, &mut service);
             target.insert(key, service.into());
         }
+    }
+    for side in [V4, V6] {
+        let datagrams = ServiceKey {
+            address: side.datagrams(),
+            port: 53,
+            protocol: Protocol::Udp,
+        };
+        let mut service = empty(Mode::Nat);
+        change(&datagrams, &mut service);
+        target.insert(datagrams, service.into());
     }
     Target {
         snat_addresses: vec![V4.snat(0).ip(), V6.snat(0).ip()],

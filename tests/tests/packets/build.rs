@@ -54,6 +54,10 @@ impl Side {
     pub(crate) fn vip(self, port: u16) -> SocketAddr {
         SocketAddr::new(self.vip, port)
     }
+    /// An address that has services of UDP alone.
+    pub(crate) fn datagrams(self) -> IpAddr {
+        if self.client.is_ipv4() { v4(11) } else { v6(0x11) }
+    }
     pub(crate) fn snat(self, port: u16) -> SocketAddr {
         SocketAddr::new(self.snat, port)
     }

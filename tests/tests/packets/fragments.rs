@@ -9,6 +9,7 @@ use std::net::SocketAddr;
 use anyhow::{Context, Result, ensure};
 use etherparse::{IpFragOffset, IpNumber, Ipv4Header, Ipv6FragmentHeader, Ipv6Header};
 use lb_common::{backend::ALIVE, reason::Reason};
+use lb_userspace::state::service::{Protocol, ServiceKey};
 
 use super::{
     ACK, FAMILIES, PASS, SYN, TX,
@@ -227,6 +228,35 @@ fn fragments_without_their_first_one_are_dropped_on_addresses_of_services_only()
     }
     let tcp = &split(&Frame::tcp(V4.client(40_000), V4.vip(80), ACK, 64, &[7; 60]), 9)[1];
     bench.dropped("another protocol", tcp, Reason::FragmentAlone)
+}
+
+/// What comes before its first fragment is taken for a service's only if there is one of its protocol.
+#[test]
+fn a_lone_fragment_is_for_a_service_of_its_own_protocol() -> Result<()> {
+    let bench = Bench::new()?;
+    for side in FAMILIES {
+        let vip = SocketAddr::new(side.datagrams(), 53);
+        let key = ServiceKey {
+            address: vip.ip(),
+            port: vip.port(),
+            protocol: Protocol::Udp,
+        };
+        let tcp = &split(&Frame::tcp(side.client(1), vip, ACK, 64, &[7; 90]), 5)[1];
+        bench.expect("tcp", tcp, PASS, tcp, Reason::Fragment)?;
+        ensure!(
+            bench.of_service(key, Reason::FragmentAlone)? == 0,
+            "counted for udp"
+        );
+        let udp = &split(&Frame::udp(side.client(1), vip, 64, &[7; 90]), 6)[1];
+        bench.dropped("udp", udp, Reason::FragmentAlone)?;
+        ensure!(bench.of_service(key, Reason::FragmentAlone)? == 1, "not counted");
+    }
+    let vip = SocketAddr::new(V6.datagrams(), 53);
+    let ping = &split(&Frame::echo(V6.client(0), vip, true, 64, &[7; 90]), 7)[1];
+    bench.expect("ping", ping, PASS, ping, Reason::Fragment)?;
+    // Which protocol follows the options, the first fragment alone says.
+    let options = ping.clone().set(IP + 40, 60);
+    bench.dropped("options", &options, Reason::FragmentAlone)
 }
 
 #[test]
