@@ -5,6 +5,8 @@
 pub const SOURCES: &str = "SOURCES";
 /// Addresses that tunnels end at, to [`ALLOWED`]. Written by the command.
 pub const ADDRESSES: &str = "ADDRESSES";
+/// The UDP port that GUE packets come to, a `u16`: set when the program is loaded.
+pub const PORT: &str = "GUE_PORT";
 /// Packets by [`Outcome`], per CPU.
 pub const OUTCOMES: &str = "OUTCOMES";
 

@@ -26,6 +26,10 @@ pub struct Settings {
     pub reply_port_first: u16,
     /// Number of ports from there on.
     pub reply_port_count: u16,
+    /// UDP port that GUE packets go to.
+    pub gue_port: u16,
+    /// Zero.
+    pub pad: u16,
 }
 
 impl Settings {
@@ -54,7 +58,7 @@ impl Settings {
     }
 }
 
-const _: () = assert!(size_of::<Settings>() == 16);
+const _: () = assert!(size_of::<Settings>() == 20);
 
 plain_data!(Settings);
 

@@ -8,7 +8,7 @@ pub const IPV4_IN_IP: u8 = 4;
 /// Protocol number of IPv6 in IP (RFC 2473).
 pub const IPV6_IN_IP: u8 = 41;
 
-/// UDP port of Generic UDP Encapsulation. Variant 1 of its draft (draft-ietf-intarea-gue section 4) is used: the IP
+/// UDP port of Generic UDP Encapsulation unless another is set. Variant 1 of its draft (draft-ietf-intarea-gue section 4) is used: the IP
 /// packet follows the UDP header at once, and its version tells its family.
 pub const GUE_PORT: u16 = 6080;
 

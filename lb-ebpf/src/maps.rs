@@ -95,6 +95,8 @@ pub(crate) struct Scratch<A> {
     pub(crate) chosen: Chosen,
     /// The largest packet that would have fit, where one was refused as too big. Set through shared references.
     pub(crate) limit: Cell<u32>,
+    /// The flow's hash, for the outer headers of tunnels. As above.
+    pub(crate) hash: Cell<u32>,
     /// A way that the kernel was asked for.
     pub(crate) route: Route,
     /// The backend that a packet to a service names itself; see [`crate::quic`].

@@ -44,7 +44,9 @@ pub(crate) fn forward<A: Family>(packet: &Packet, ip: &Ip, room: Room<A>) -> Opt
     let sent = if overhead == 0 {
         NextHop::resolved(backend).send_untagged(packet)
     } else {
-        outer::send_plain::<A>(packet, ip, backend, is_gue(backend), hash)
+        // Kept there, and not on the stack, while the frame grows.
+        room.hash.set(hash);
+        outer::send_plain::<A>(packet, ip, backend, is_gue(backend), &room.hash)
     };
     if let Err(reason) = sent {
         service::count_drop(service.id, reason);

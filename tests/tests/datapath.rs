@@ -19,6 +19,7 @@ use lb_common::{
     reason::Reason,
     ring_page::{self, RingPage},
     service::{Mode, ServiceId, TCP},
+    tunnel::GUE_PORT,
 };
 use lb_tests::{
     lane::Lane,
@@ -90,6 +91,7 @@ fn target(services: &[(&str, u16, &[&str])]) -> Result<Target> {
     let mut target = Target {
         snat_addresses: vec!["192.0.2.1".parse()?, "2001:db8::1".parse()?],
         snat_ports: 2000..=2999,
+        gue_port: GUE_PORT,
         transition: Duration::from_secs(600),
         services: BTreeMap::new(),
     };
@@ -102,6 +104,7 @@ fn target(services: &[(&str, u16, &[&str])]) -> Result<Target> {
                     weight: 1,
                     alive: true,
                     held_back: 0,
+                    tunnel_source: None,
                 };
                 Ok((address.parse()?, backend))
             })

@@ -36,6 +36,8 @@ mod reject;
 mod signals;
 #[path = "packets/slots.rs"]
 mod slots;
+#[path = "packets/sources.rs"]
+mod sources;
 #[path = "packets/through.rs"]
 mod through;
 #[path = "packets/vlan.rs"]

@@ -13,6 +13,8 @@ mod packet;
 
 #[cfg(target_arch = "bpf")]
 mod entry {
+    use core::ptr;
+
     use aya_ebpf::{
         bindings::xdp_action,
         btf_maps::{HashMap, LpmTrie, PerCpuArray, lpm_trie::Key},
@@ -23,7 +25,7 @@ mod entry {
         addr::{NetAddr, NetV4, NetV6},
         csum::{self, Sum},
         decap::{MAX_ENTRIES, Outcome, V4, V6},
-        tunnel::{self, GUE_PORT, IPV4_IN_IP, IPV6_IN_IP, UDP_LEN},
+        tunnel::{self, IPV4_IN_IP, IPV6_IN_IP, UDP_LEN},
     };
     use network_types::{
         eth::{EthHdr, EtherType},
@@ -41,6 +43,10 @@ mod entry {
     const UDP: u8 = 17;
     /// Bits of an address in the map of sources.
     const ADDRESS_BITS: u32 = 128;
+
+    /// The port of GUE. Set by the command when it loads the program.
+    #[unsafe(no_mangle)]
+    static GUE_PORT: u16 = tunnel::GUE_PORT;
 
     #[btf_map]
     static SOURCES: LpmTrie<NetAddr, u8, { MAX_ENTRIES as usize }> = LpmTrie::new();
@@ -98,7 +104,9 @@ mod entry {
         let is_udp = outer.protocol == UDP;
         if is_udp {
             let udp: UdpHdr = packet.read(outer.payload).ok_or(Outcome::Passed)?;
-            if udp.dst != GUE_PORT.to_be_bytes() {
+            // SAFETY: a constant; the compiler must not take it for the one that it is built with.
+            let port = unsafe { ptr::read_volatile(&raw const GUE_PORT) };
+            if udp.dst != port.to_be_bytes() {
                 return Err(Outcome::Passed);
             }
         } else if outer.protocol != IPV4_IN_IP && outer.protocol != IPV6_IN_IP {

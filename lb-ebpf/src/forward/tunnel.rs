@@ -2,13 +2,15 @@
 //!
 //! Outer headers follow RFC 2003 and RFC 2473. DSCP and ECN are the packet's own (RFC 2983's uniform model, RFC 6040
 //! normal mode). DF is always set: what does not fit is told to the sender instead of being fragmented on the way. The
-//! flow's hash is in the flow label and in GUE's source port.
+//! flow's hash is in the flow label, in GUE's source port, and in the source address if that may be any of a prefix.
+
+use core::cell::Cell;
 
 use lb_common::{
     backend::{Backend, IPV6},
     csum::Sum,
     reason::Reason,
-    tunnel::{self, GUE_PORT, HOP_LIMIT, IPV4_IN_IP, IPV6_IN_IP, UDP_LEN, V4_LEN, V6_LEN},
+    tunnel::{self, HOP_LIMIT, IPV4_IN_IP, IPV6_IN_IP, UDP_LEN, V4_LEN, V6_LEN},
 };
 use network_types::{
     eth::{EthHdr, EtherType},
@@ -17,6 +19,7 @@ use network_types::{
 
 use crate::{
     family::Family,
+    maps,
     next_hop::NextHop,
     packet::Packet,
     parse::{Ip, Protocol},
@@ -35,8 +38,6 @@ struct Outer {
     traffic_class: u8,
     /// Its protocol number in an IP header.
     protocol: u8,
-    /// The flow's hash.
-    hash: u32,
     /// Whether a UDP header comes between.
     gue: bool,
 }
@@ -55,14 +56,13 @@ pub(crate) fn send<A: Family>(
         len: ip.len(),
         traffic_class: traffic_class::<A>(packet, ip)?,
         protocol: if A::IS_V6 { IPV6_IN_IP } else { IPV4_IN_IP },
-        hash,
         gue,
     };
     if backend.has(IPV6) {
         let sum = if gue { packet_sum::<A>(packet, ip) } else { None };
-        outer_v6(packet, backend, outer, sum)?;
+        outer_v6(packet, backend, outer, || hash, sum)?;
     } else {
-        outer_v4(packet, backend, outer)?;
+        outer_v4(packet, backend, outer, || hash)?;
     }
     next_hop.send(packet)
 }
@@ -74,19 +74,18 @@ pub(crate) fn send_plain<A: Family>(
     ip: &Ip,
     backend: &Backend,
     gue: bool,
-    hash: u32,
+    hash: &Cell<u32>,
 ) -> Result<Verdict, Reason> {
     let outer = Outer {
         len: ip.len(),
         traffic_class: traffic_class::<A>(packet, ip)?,
         protocol: if A::IS_V6 { IPV6_IN_IP } else { IPV4_IN_IP },
-        hash,
         gue,
     };
     if A::IS_V6 {
-        outer_v6(packet, backend, outer, None)?;
+        outer_v6(packet, backend, outer, || hash.get(), None)?;
     } else {
-        outer_v4(packet, backend, outer)?;
+        outer_v4(packet, backend, outer, || hash.get())?;
     }
     NextHop::resolved(backend).send_untagged(packet)
 }
@@ -120,7 +119,7 @@ const fn word(high: u16, low: u16) -> u32 {
     clippy::cast_possible_truncation,
     reason = "an IP packet's length has 16 bits"
 )]
-fn outer_v4(packet: &Packet, backend: &Backend, outer: Outer) -> Result<(), Reason> {
+fn outer_v4(packet: &Packet, backend: &Backend, outer: Outer, hash: impl Fn() -> u32) -> Result<(), Reason> {
     const DF: u16 = 1 << 14;
     let overhead = tunnel::overhead(false, outer.gue);
     packet.grow(overhead as i32).ok_or(Reason::NoHeadroom)?;
@@ -131,7 +130,7 @@ fn outer_v4(packet: &Packet, backend: &Backend, outer: Outer) -> Result<(), Reas
         word(0x4500 | u16::from(outer.traffic_class), len),
         word(0, DF),
         word(u16::from(HOP_LIMIT) << 8 | u16::from(protocol), 0),
-        backend.source.v4().0,
+        backend.outer_source_v4(hash()).0,
         backend.address.v4().0,
     ];
     let sum = words.iter().fold(Sum::ZERO, |sum, word| sum.add32(*word)).fold();
@@ -140,7 +139,7 @@ fn outer_v4(packet: &Packet, backend: &Backend, outer: Outer) -> Result<(), Reas
     packet.put(EthHdr::LEN, words).ok_or(Reason::Internal)?;
     if outer.gue {
         // Over IPv4 a checksum of zero says that there is none; the packet within has its own.
-        let udp = udp_words(outer, 0);
+        let udp = udp_words(outer, hash(), gue_port()?, 0);
         packet.put(EthHdr::LEN + V4_LEN, udp).ok_or(Reason::Internal)?;
     }
     Ok(())
@@ -152,13 +151,19 @@ fn outer_v4(packet: &Packet, backend: &Backend, outer: Outer) -> Result<(), Reas
     clippy::cast_possible_truncation,
     reason = "an IP packet's length has 16 bits"
 )]
-fn outer_v6(packet: &Packet, backend: &Backend, outer: Outer, sum: Option<Sum>) -> Result<(), Reason> {
+fn outer_v6(
+    packet: &Packet,
+    backend: &Backend,
+    outer: Outer,
+    hash: impl Fn() -> u32,
+    sum: Option<Sum>,
+) -> Result<(), Reason> {
     let overhead = tunnel::overhead(true, outer.gue);
     packet.grow(overhead as i32).ok_or(Reason::NoHeadroom)?;
     ether_type(packet, EtherType::Ipv6)?;
     let payload = (outer.len + overhead - V6_LEN) as u16;
     let protocol = if outer.gue { UDP } else { outer.protocol };
-    let first = 6 << 28 | u32::from(outer.traffic_class) << 20 | tunnel::flow_label(outer.hash);
+    let first = 6 << 28 | u32::from(outer.traffic_class) << 20 | tunnel::flow_label(hash());
     let [s0, s1, s2, s3] = backend.source.v6().0;
     let [d0, d1, d2, d3] = backend.address.v6().0;
     let words = [
@@ -174,20 +179,40 @@ fn outer_v6(packet: &Packet, backend: &Backend, outer: Outer, sum: Option<Sum>) 
         d3,
     ];
     packet.put(EthHdr::LEN, words).ok_or(Reason::Internal)?;
+    // Afterwards, and not as one of the words: the stack has no room for more of them.
+    let entropy = backend.source_entropy(hash());
+    if entropy != 0 {
+        const LAST_OF_SOURCE: usize = EthHdr::LEN + 5 * size_of::<u32>();
+        let [.., last] = backend.source.v6().0;
+        packet
+            .put(LAST_OF_SOURCE, [last | entropy])
+            .ok_or(Reason::Internal)?;
+    }
     if outer.gue {
+        let port = gue_port()?;
         let checksum = sum.map_or(0, |sum| {
             let addresses = words[2..].iter().fold(sum, |sum, word| sum.add32(*word));
-            let [ports, length] = udp_words(outer, 0);
-            let pseudo = addresses.add(payload.to_be()).add(u16::from(UDP).to_be());
+            let [ports, length] = udp_words(outer, hash(), port, 0);
+            // The bits are not set in the word that has been summed up.
+            let pseudo = addresses
+                .add32(entropy)
+                .add(payload.to_be())
+                .add(u16::from(UDP).to_be());
             match !pseudo.add32(ports).add32(length).fold() {
                 0 => u16::MAX,
                 other => other,
             }
         });
-        let udp = udp_words(outer, u16::from_be(checksum));
+        let udp = udp_words(outer, hash(), port, u16::from_be(checksum));
         packet.put(EthHdr::LEN + V6_LEN, udp).ok_or(Reason::Internal)?;
     }
     Ok(())
+}
+
+/// The port that GUE packets go to. Read where it is written: nothing has to be kept on the stack until then.
+#[inline(always)]
+fn gue_port() -> Result<u16, Reason> {
+    maps::settings().map(|settings| settings.gue_port)
 }
 
 /// GUE's UDP header with this checksum.
@@ -196,12 +221,9 @@ fn outer_v6(packet: &Packet, backend: &Backend, outer: Outer, sum: Option<Sum>) 
     clippy::cast_possible_truncation,
     reason = "an IP packet's length has 16 bits"
 )]
-fn udp_words(outer: Outer, checksum: u16) -> [u32; 2] {
+fn udp_words(outer: Outer, hash: u32, port: u16, checksum: u16) -> [u32; 2] {
     let length = (outer.len + UDP_LEN) as u16;
-    [
-        word(tunnel::source_port(outer.hash), GUE_PORT),
-        word(length, checksum),
-    ]
+    [word(tunnel::source_port(hash), port), word(length, checksum)]
 }
 
 /// The sum of the whole packet, taken from its headers; `None` where they do not tell it.

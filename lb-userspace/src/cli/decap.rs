@@ -2,6 +2,7 @@
 
 use clap::Args;
 use ipnet::IpNet;
+use lb_common::tunnel::GUE_PORT;
 use serde::Serialize;
 
 use super::{
@@ -20,9 +21,12 @@ pub(super) struct Decap {
     /// Interface that tunnels arrive on
     #[arg(long = "iface", value_name = "IFACE", value_parser = daemon::interface)]
     interface: String,
-    /// Where balancers send from: an address or a prefix; may be given several times
+    /// Where balancers send from: their addresses, or their tunnel_sources; may be given several times
     #[arg(long = "from", value_name = "PREFIX", required = true, value_parser = prefix)]
     sources: Vec<IpNet>,
+    /// UDP port of GUE packets: the balancers' gue_port
+    #[arg(long, value_name = "PORT", default_value_t = GUE_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    gue_port: u16,
     /// auto, native or generic
     #[arg(long, value_name = "MODE", default_value = "auto", value_parser = values::word::<XdpModeChoice>)]
     xdp_mode: XdpModeChoice,
@@ -40,15 +44,17 @@ impl Decap {
             interface: self.interface,
             xdp_mode: self.xdp_mode,
             sources: self.sources,
+            gue_port: self.gue_port,
         };
         let running = Running::open(&options).map_err(|error| failed(&error))?;
         let list = |addresses: &[String]| addresses.join(", ");
         let at: Vec<String> = running.addresses().iter().map(ToString::to_string).collect();
         let from: Vec<String> = options.sources.iter().map(ToString::to_string).collect();
         eprintln!(
-            "lb decap on {}, XDP {}: IPIP and GUE from {} to {}\nCtrl-C ends it.",
+            "lb decap on {}, XDP {}: IPIP and GUE (port {}) from {} to {}\nCtrl-C ends it.",
             options.interface,
             running.mode().name(),
+            options.gue_port,
             list(&from),
             list(&at)
         );

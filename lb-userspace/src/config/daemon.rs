@@ -45,7 +45,7 @@ pub struct DaemonSettings {
     pub socket: PathBuf,
     /// Where the desired state is kept.
     pub state_dir: PathBuf,
-    /// Where metrics, health of the daemon and the web page are served.
+    /// Where metrics and the health of the daemon are served.
     pub metrics: SocketAddr,
     /// Where programs and maps are pinned.
     pub pin_dir: PathBuf,
@@ -142,6 +142,12 @@ pub(super) fn read(
         snat_ports: table
             .text(reporter, "snat_ports", values::ports)
             .unwrap_or(settings.snat_ports),
+        tunnel_sources: table
+            .list(reporter, "tunnel_sources", values::prefix, false)
+            .unwrap_or(settings.tunnel_sources),
+        gue_port: table
+            .number(reporter, "gue_port", values::port)
+            .unwrap_or(settings.gue_port),
         transition: table
             .duration(reporter, "transition")
             .unwrap_or(settings.transition),
@@ -161,7 +167,13 @@ pub(super) fn read(
         );
         reporter.error(span, message, None);
     }
-    let keys = ["snat_addresses", "snat_ports", "transition"];
+    let keys = [
+        "snat_addresses",
+        "snat_ports",
+        "tunnel_sources",
+        "gue_port",
+        "transition",
+    ];
     (
         daemon,
         settings,

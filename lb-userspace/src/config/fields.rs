@@ -98,6 +98,8 @@ pub fn settings(settings: &Settings) -> Fields {
     let Settings {
         snat_addresses,
         snat_ports,
+        tunnel_sources,
+        gue_port,
         transition,
     } = settings;
     vec![
@@ -110,6 +112,13 @@ pub fn settings(settings: &Settings) -> Fields {
         field("snat_ports", snat_ports, &default.snat_ports, |range| {
             Value::from(format!("{}-{}", range.start(), range.end()))
         }),
+        field(
+            "tunnel_sources",
+            tunnel_sources,
+            &default.tunnel_sources,
+            |list| texts(list),
+        ),
+        number("gue_port", *gue_port, default.gue_port),
         time("transition", *transition, default.transition),
     ]
 }

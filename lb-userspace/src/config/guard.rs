@@ -6,9 +6,9 @@ use super::{
     error::Reporter,
     fields::{self, Fields},
     table::Table,
-    values::{self, ValueError},
+    values,
 };
-use crate::state::guard::{Guard, Prefix, PrefixError, Rate};
+use crate::state::guard::{Guard, Prefix, Rate};
 
 /// What keys of a guard table begin with, among those of a service.
 pub const GUARD: &str = "guard.";
@@ -16,8 +16,8 @@ pub const GUARD: &str = "guard.";
 /// Reads the table; what is wrong keeps its default.
 pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Guard {
     let default = Guard::default();
-    let allow = table.list(reporter, "allow", prefix, false);
-    let deny = table.list(reporter, "deny", prefix, false);
+    let allow = table.list(reporter, "allow", values::prefix, false);
+    let deny = table.list(reporter, "deny", values::prefix, false);
     let mut rate = |per_second, burst| Rate {
         per_second: table
             .number(reporter, per_second, values::count)
@@ -62,19 +62,4 @@ pub fn fields(guard: &Guard) -> Fields {
         fields::number("guard.source_new_flows_burst", source_new_flows.burst, none.burst),
         fields::number("guard.source_bits", *source_bits, default.source_bits),
     ]
-}
-
-/// A prefix of clients' addresses.
-fn prefix(text: &str) -> Result<Prefix, ValueError> {
-    text.parse().map_err(|error: PrefixError| {
-        let hint = match &error {
-            PrefixError::Malformed(_) => {
-                "for example \"10.0.0.0/8\", \"2001:db8::/32\" or \"192.0.2.7\"".to_owned()
-            }
-            PrefixError::TooLong { most, .. } => format!("from 0 to {most}"),
-            PrefixError::Mapped(_) => "write the IPv4 address itself".to_owned(),
-            PrefixError::HostBits { meant, .. } => format!("write \"{meant}\""),
-        };
-        ValueError::new(error.to_string(), hint)
-    })
 }

@@ -1,5 +1,7 @@
 //! Files and what they become.
 
+mod tunnel;
+
 use proptest::prelude::*;
 use utoipa::PartialSchema;
 

@@ -8,7 +8,12 @@ use std::{
 };
 
 use super::duration;
-use crate::state::{names::NameError, service::RingSize, words::Word};
+use crate::state::{
+    guard::{Prefix, PrefixError},
+    names::NameError,
+    service::RingSize,
+    words::Word,
+};
 
 /// Why a text is no value of the wanted kind.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -55,6 +60,24 @@ pub fn address(text: &str) -> Result<IpAddr, ValueError> {
             "for example \"192.0.2.10\" or \"2001:db8::10\"; names are not looked up"
         };
         ValueError::new(format!("{text:?} is no IP address"), hint)
+    })
+}
+
+/// A prefix of addresses.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn prefix(text: &str) -> Result<Prefix, ValueError> {
+    text.parse().map_err(|error: PrefixError| {
+        let hint = match &error {
+            PrefixError::Malformed(_) => {
+                "for example \"10.0.0.0/8\", \"2001:db8::/32\" or \"192.0.2.7\"".to_owned()
+            }
+            PrefixError::TooLong { most, .. } => format!("from 0 to {most}"),
+            PrefixError::Mapped(_) => "write the IPv4 address itself".to_owned(),
+            PrefixError::HostBits { meant, .. } => format!("write \"{meant}\""),
+        };
+        ValueError::new(error.to_string(), hint)
     })
 }
 

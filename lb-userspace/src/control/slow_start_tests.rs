@@ -140,6 +140,7 @@ async fn a_daemon_that_is_restarted_goes_on_with_the_rise() {
                 protocol: TCP,
                 alive: true,
                 held_back,
+                tunnel_source: None,
             },
         );
     }

@@ -548,6 +548,7 @@ async fn a_restart_goes_on_with_the_verdicts_that_the_maps_imply() {
         protocol: 6,
         alive,
         held_back: 0,
+        tunnel_source: None,
     };
     let mut programmed = Programmed::default();
     programmed.services.insert(key, record);

@@ -14,7 +14,7 @@ use aya::{
 use ipnet::IpNet;
 use lb_common::{
     addr::NetAddr,
-    decap::{ADDRESSES, ALLOWED, MAX_ENTRIES, OUTCOMES, Outcome, SOURCES, V4, V6},
+    decap::{ADDRESSES, ALLOWED, MAX_ENTRIES, OUTCOMES, Outcome, PORT, SOURCES, V4, V6},
 };
 
 use super::{
@@ -32,6 +32,8 @@ pub struct DecapOptions {
     pub xdp_mode: XdpModeChoice,
     /// Where balancers send from.
     pub sources: Vec<IpNet>,
+    /// UDP port that balancers send GUE packets to.
+    pub gue_port: u16,
 }
 
 /// A running program. Dropping it takes it off the interface.
@@ -131,6 +133,7 @@ impl Decap {
 fn start(object: &[u8], options: &DecapOptions, addresses: &[IpAddr]) -> Result<Ebpf, String> {
     let mut ebpf = EbpfLoader::new()
         .btf(None)
+        .override_global(PORT, &options.gue_port, true)
         .load(object)
         .map_err(|e| error::chain(&e))?;
     let mut sources: LpmTrie<_, Plain, u8> = map(&mut ebpf, SOURCES)?;

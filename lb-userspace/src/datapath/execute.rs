@@ -56,10 +56,10 @@ impl Executor {
                     map: maps.backends.name(),
                     reason: e.to_string(),
                 })?;
-            hops.insert(
-                backend.address.ip(),
-                records::next_hop(&record.unwrap_or_default()),
-            );
+            let hop = records::next_hop(&record.unwrap_or_default());
+            // The records of backends at one address say the same, but for the source, which those of tunnels may not have.
+            let known: &mut NextHop = hops.entry(backend.address.ip()).or_insert(hop);
+            known.source = known.source.or(hop.source);
         }
         let grace = GracePeriod::new().map_err(|source| DatapathError::Io {
             what: "cannot create a map of maps".to_owned(),
@@ -151,6 +151,7 @@ impl Executor {
             Step::WriteSettings {
                 snat_addresses,
                 snat_ports,
+                gue_port,
                 wildcard,
                 dnat,
             } => {
@@ -159,7 +160,11 @@ impl Executor {
                 self.write_settings(
                     snat_addresses,
                     (*snat_ports.start(), *snat_ports.end()),
-                    flags.sum(),
+                    Settings {
+                        gue_port: *gue_port,
+                        flags: flags.sum(),
+                        ..Settings::default()
+                    },
                 )
             }
             Step::WriteBackend { .. } => {
@@ -239,7 +244,12 @@ impl Executor {
 
     /// Counts shrink before the addresses behind them change, and grow after them, so that a packet never takes an
     /// address that is not there.
-    fn write_settings(&self, addresses: &[IpAddr], ports: (u16, u16), flags: u32) -> io::Result<()> {
+    fn write_settings(
+        &self,
+        addresses: &[IpAddr],
+        ports: (u16, u16),
+        Settings { flags, gue_port, .. }: Settings,
+    ) -> io::Result<()> {
         let maps = &self.maps;
         let family = |v4: bool| addresses.iter().filter(move |address| address.is_ipv4() == v4);
         let count = |v4: bool| u16::try_from(family(v4).count()).map_err(io::Error::other);
@@ -250,6 +260,7 @@ impl Executor {
             snat_v4_count: count(true)?,
             snat_v6_count: count(false)?,
             flags,
+            gue_port,
             ..current.with_replies_to(ports.0, ports.1)
         };
         let shrunk = Settings {

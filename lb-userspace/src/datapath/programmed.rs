@@ -15,7 +15,7 @@ use lb_common::{
     settings::{HAS_DNAT, HAS_WILDCARD, Settings},
 };
 
-use super::{DatapathError, maps::Maps, quic};
+use super::{DatapathError, maps::Maps, quic, records};
 use crate::{
     plan::{Endpoint, Programmed, ProgrammedBackend, ReplyTarget},
     state::service::{Protocol, ServiceKey},
@@ -121,6 +121,7 @@ fn read_settings(maps: &Maps, settings: Settings, programmed: &mut Programmed) -
         let first = settings.snat_port_first;
         programmed.snat_ports = Some(first..=first.saturating_add(last));
     }
+    programmed.gue_port = settings.gue_port;
     programmed.wildcard = settings.flags & HAS_WILDCARD != 0;
     programmed.dnat = settings.flags & HAS_DNAT != 0;
     for (first, count) in [
@@ -154,6 +155,7 @@ fn read_backend(id: BackendId, record: &Backend, programmed: &mut Programmed) {
                 protocol: record.protocol,
                 alive: record.has(ALIVE),
                 held_back: record.held_back(),
+                tunnel_source: records::tunnel_source(record),
             },
         );
     }

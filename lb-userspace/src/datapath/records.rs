@@ -7,11 +7,11 @@
 
 use lb_common::{
     addr::{NetAddr, NetPort},
-    backend::{ALIVE, Backend, Generation, IN_USE, IPV6, RESOLVED},
+    backend::{ALIVE, Backend, Generation, IN_USE, IPV6, MAX_SOURCE_BITS, RESOLVED},
 };
 
 use super::neighbours::NextHop;
-use crate::plan::ProgrammedBackend;
+use crate::{plan::ProgrammedBackend, state::guard::Prefix};
 
 /// The record of a backend; resolved if the MAC address of its next hop is known.
 pub(super) fn record(backend: &ProgrammedBackend, hop: Option<&NextHop>) -> Backend {
@@ -23,6 +23,7 @@ pub(super) fn record(backend: &ProgrammedBackend, hop: Option<&NextHop>) -> Back
         protocol,
         alive,
         held_back,
+        tunnel_source,
     } = *backend;
     let mut record = Backend {
         address: address.ip().into(),
@@ -51,7 +52,18 @@ pub(super) fn record(backend: &ProgrammedBackend, hop: Option<&NextHop>) -> Back
             record.flags |= RESOLVED;
         }
     }
+    if let Some(prefix) = tunnel_source {
+        record.source = prefix.address().into();
+        record = record.with_source_bits(prefix.free_bits().min(MAX_SOURCE_BITS));
+    }
     record.with_held_back(held_back)
+}
+
+/// Where the outer sources of a record's tunnel lie, if each flow has its own.
+pub(super) fn tunnel_source(record: &Backend) -> Option<Prefix> {
+    let source = record.source.to_ip();
+    let length = Prefix::most(source).checked_sub(record.source_bits())?;
+    (record.source_bits() != 0).then(|| Prefix::around(source, length))
 }
 
 /// The next hop that a record holds.
@@ -61,7 +73,8 @@ pub(super) fn next_hop(record: &Backend) -> NextHop {
         mac: record.has(RESOLVED).then_some(record.next_hop_mac),
         source_mac: record.source_mac,
         vlans: record.vlans,
-        source: (record.source != NetAddr::default()).then(|| record.source.to_ip()),
+        source: (record.source != NetAddr::default() && record.source_bits() == 0)
+            .then(|| record.source.to_ip()),
         mtu: u32::from(record.mtu),
     }
 }
@@ -150,6 +163,7 @@ mod tests {
             protocol: TCP,
             alive,
             held_back: 0,
+            tunnel_source: None,
         }
     }
 
@@ -190,6 +204,31 @@ mod tests {
         }
     }
 
+    /// The backend with outer sources from a prefix.
+    fn spread(backend: ProgrammedBackend) -> ProgrammedBackend {
+        ProgrammedBackend {
+            mode: Mode::Ipip,
+            tunnel_source: Some("10.200.0.0/20".parse().unwrap()),
+            ..backend
+        }
+    }
+
+    #[test]
+    fn a_record_with_a_prefix_of_outer_sources_tells_it_and_no_address_of_the_host() {
+        let backend = spread(backend("10.0.0.11:8080", true));
+        let hop = hop(Some([9; 6]));
+        let record = record(&backend, Some(&hop));
+        assert_eq!(tunnel_source(&record), backend.tunnel_source);
+        let known = NextHop { source: None, ..hop };
+        assert_eq!(
+            next_hop(&record),
+            known,
+            "the prefix is none of the host's addresses"
+        );
+        let plain = self::record(&self::backend("10.0.0.11:8080", true), Some(&hop));
+        assert_eq!(tunnel_source(&plain), None);
+    }
+
     #[test]
     fn no_packet_meets_a_half_changed_next_hop() {
         let backend = backend("10.0.0.11:8080", true);
@@ -199,12 +238,14 @@ mod tests {
             record(&backend, Some(&hop(None))),
             record(&backend, Some(&hop(Some([9; 6])))),
             record(&backend, Some(&hop(Some([8; 6])))),
+            record(&spread(backend), Some(&hop(Some([8; 6])))),
         ];
         for current in records {
             for wanted in records {
                 let mut now = current;
                 for write in writes(&current, &wanted).into_iter().flatten() {
                     let same_but_flags = Backend { flags: 0, ..now } == Backend { flags: 0, ..write };
+                    let same_but_flags = same_but_flags && now.source_bits() == write.source_bits();
                     assert!(
                         same_but_flags || !(now.has(RESOLVED) || write.has(RESOLVED)),
                         "content changes with the flag clear before and after"

@@ -290,7 +290,7 @@ impl Walk<'_> {
                     Some(Mode::Dnat) if !self.same_family(&backend) => return Ok(Reason::ModeMissing),
                     Some(Mode::Dnat) if self.expires() => return Ok(Reason::TtlExpired),
                     Some(mode @ (Mode::Dnat | Mode::L2dsr | Mode::Ipip | Mode::Gue)) => {
-                        self.say(words::carriage(mode, &backend));
+                        self.say(words::carriage(mode, &backend, self.tuple.hash(false)));
                     }
                 }
                 Ok(self.way(&backend))

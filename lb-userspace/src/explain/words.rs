@@ -44,9 +44,13 @@ pub(super) fn backend(view: &ControlView, key: &ServiceKey, address: SocketAddr)
 }
 
 /// What is done to a packet that a backend gets as it is.
-pub(super) fn carriage(mode: Mode, backend: &Backend) -> String {
+pub(super) fn carriage(mode: Mode, backend: &Backend, hash: u32) -> String {
     let outer = || {
-        let source = backend.source.to_ip();
+        let source = if backend.has(IPV6) {
+            IpAddr::V6(backend.outer_source_v6(hash).to_std())
+        } else {
+            IpAddr::V4(backend.outer_source_v4(hash).to_std())
+        };
         format!("from {source} to {}", backend.address.to_ip())
     };
     match mode {

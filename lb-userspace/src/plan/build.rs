@@ -235,6 +235,7 @@ impl<'a> Draft<'a> {
             protocol: protocol_number(key.protocol),
             alive: lives(target),
             held_back: target.held_back,
+            tunnel_source: target.tunnel_source,
         };
         self.kept_backends.insert(id);
         if self.programmed.backends.get(&id) != Some(&backend) {
@@ -310,11 +311,13 @@ impl<'a> Draft<'a> {
         let settings = |wildcard, dnat| Step::WriteSettings {
             snat_addresses: target.snat_addresses.clone(),
             snat_ports: target.snat_ports.clone(),
+            gue_port: target.gue_port,
             wildcard,
             dnat,
         };
         let settings_stand = programmed.snat_addresses == target.snat_addresses
             && programmed.snat_ports.as_ref() == Some(&target.snat_ports)
+            && programmed.gue_port == target.gue_port
             && (programmed.wildcard || !wildcard)
             && (programmed.dnat || !dnat);
 

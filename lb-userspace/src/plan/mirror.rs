@@ -9,11 +9,13 @@ impl Programmed {
             Step::WriteSettings {
                 snat_addresses,
                 snat_ports,
+                gue_port,
                 wildcard,
                 dnat,
             } => {
                 self.snat_addresses.clone_from(snat_addresses);
                 self.snat_ports = Some(snat_ports.clone());
+                self.gue_port = *gue_port;
                 self.wildcard = *wildcard;
                 self.dnat = *dnat;
             }

@@ -34,7 +34,7 @@ pub use self::{
 use crate::{
     ring::RingError,
     state::{
-        guard::Guard,
+        guard::{Guard, Prefix},
         service::{Affinity, Algorithm, OnEmpty, ServiceKey, Tracking},
         shared::Shared,
     },
@@ -85,6 +85,8 @@ pub struct Target {
     pub snat_addresses: Vec<IpAddr>,
     /// Source NAT ports.
     pub snat_ports: RangeInclusive<u16>,
+    /// UDP port of GUE packets.
+    pub gue_port: u16,
     /// How long a changed slot remembers its owner before.
     pub transition: Duration,
     /// Services by what they answer on.
@@ -164,6 +166,8 @@ pub struct TargetBackend {
     pub alive: bool,
     /// Tenths of the weight that a slow start holds back; fewer than [`TENTHS`].
     pub held_back: u8,
+    /// Where its tunnel's outer sources lie, if each flow has its own.
+    pub tunnel_source: Option<Prefix>,
 }
 
 impl TargetBackend {
@@ -201,6 +205,8 @@ pub struct Programmed {
     pub snat_addresses: Vec<IpAddr>,
     /// Source NAT ports; `None` while the settings map was never written.
     pub snat_ports: Option<RangeInclusive<u16>>,
+    /// UDP port of GUE packets; 0 while the settings map was never written.
+    pub gue_port: u16,
     /// Whether packets that match no service on their port are looked up as port 0, too.
     pub wildcard: bool,
     /// Whether packets for nobody are looked up in `replies`.
@@ -240,6 +246,8 @@ pub struct ProgrammedBackend {
     pub alive: bool,
     /// Tenths of the weight that a slow start holds back; kept for the next daemon.
     pub held_back: u8,
+    /// Where its tunnel's outer sources lie, if each flow has its own.
+    pub tunnel_source: Option<Prefix>,
 }
 
 /// One write. The order of a plan matters: backend before ring, ring before service, removal in reverse.
@@ -251,6 +259,8 @@ pub enum Step {
         snat_addresses: Vec<IpAddr>,
         /// Source NAT ports.
         snat_ports: RangeInclusive<u16>,
+        /// UDP port of GUE packets.
+        gue_port: u16,
         /// Whether any service has port 0.
         wildcard: bool,
         /// Whether any backend is of mode `dnat`.

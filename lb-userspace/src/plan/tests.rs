@@ -29,6 +29,7 @@ fn backend(weight: u32) -> TargetBackend {
         weight,
         alive: true,
         held_back: 0,
+        tunnel_source: None,
     }
 }
 
@@ -53,6 +54,7 @@ fn target(services: impl IntoIterator<Item = (ServiceKey, TargetService)>) -> Ta
     Target {
         snat_addresses: Vec::new(),
         snat_ports: 1024..=32767,
+        gue_port: 6080,
         transition: Duration::from_secs(600),
         services: services
             .into_iter()
@@ -176,6 +178,7 @@ fn apply_watching(
                     ProgrammedBackend {
                         alive: backend.alive,
                         held_back: backend.held_back,
+                        tunnel_source: backend.tunnel_source,
                         generation: if !old.alive && backend.alive && old.mode != Mode::Nat {
                             old.generation.next()
                         } else {
@@ -235,6 +238,7 @@ fn any_backend() -> impl Strategy<Value = TargetBackend> {
             weight,
             alive,
             held_back,
+            tunnel_source: (held_back % 2 == 1).then(|| Prefix::around([10, 200, 0, 0].into(), 24)),
         })
 }
 
@@ -463,6 +467,7 @@ fn tunnelled(weight: u32, alive: bool) -> TargetBackend {
         weight,
         alive,
         held_back: 0,
+        tunnel_source: None,
     }
 }
 

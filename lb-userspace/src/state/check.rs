@@ -8,6 +8,7 @@ mod health;
 mod quic;
 mod service;
 mod through;
+mod tunnel;
 
 pub use self::health::health_problems;
 
@@ -140,6 +141,8 @@ impl Findings {
         let Settings {
             snat_addresses,
             snat_ports,
+            tunnel_sources,
+            gue_port,
             transition,
         } = settings;
         if *snat_ports.start() == 0 || snat_ports.is_empty() {
@@ -161,6 +164,14 @@ impl Findings {
             Duration::from_secs(1)..=LONGEST,
         );
 
+        if *gue_port == 0 {
+            self.invalid(
+                Place::Settings("gue_port"),
+                "gue_port 0 is no port that packets can be sent to",
+                "leave it out for 6080, or set the port that backends expect",
+            );
+        }
+        self.tunnel_sources(tunnel_sources, services);
         let place = Place::Settings("snat_addresses");
         for (index, address) in snat_addresses.iter().enumerate() {
             if let Some(why) = unusable(*address) {

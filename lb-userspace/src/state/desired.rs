@@ -2,7 +2,9 @@
 
 use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, time::Duration};
 
-use super::{names::ServiceName, service::Service, shared::Shared};
+use lb_common::tunnel::GUE_PORT;
+
+use super::{guard::Prefix, names::ServiceName, service::Service, shared::Shared};
 
 /// Number of a desired state; each change makes the next one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -15,6 +17,11 @@ pub struct Settings {
     pub snat_addresses: Vec<IpAddr>,
     /// Source ports of mode `nat`.
     pub snat_ports: RangeInclusive<u16>,
+    /// Prefixes, one of a family at most, from which each flow has its source address in outer headers of tunnels; none: the
+    /// address that the kernel's route to the backend prefers.
+    pub tunnel_sources: Vec<Prefix>,
+    /// UDP port that packets of mode `gue` go to.
+    pub gue_port: u16,
     /// How long a changed slot remembers its previous owner, and a removed backend keeps its flows.
     pub transition: Duration,
 }
@@ -24,6 +31,8 @@ impl Default for Settings {
         Self {
             snat_addresses: Vec::new(),
             snat_ports: 1024..=32767,
+            tunnel_sources: Vec::new(),
+            gue_port: GUE_PORT,
             transition: Duration::from_secs(600),
         }
     }

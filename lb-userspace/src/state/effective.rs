@@ -3,13 +3,15 @@
 use std::{collections::BTreeMap, net::SocketAddr};
 
 use lb_common::{
+    backend::MAX_SOURCE_BITS,
     quic::Config,
     service::{Mode, ServiceId},
 };
 
 use super::{
     backend::{Admin, Backend},
-    desired::Desired,
+    desired::{Desired, Settings},
+    guard::Prefix,
     quic::QuicSettings,
     service::{OnDown, OnEmpty, RingSize, Service, ServiceKey},
     shared::Shared,
@@ -36,7 +38,12 @@ pub fn target(desired: &Desired, health: &HealthView, lingering: &Lingering) -> 
     let mut services: BTreeMap<ServiceKey, Shared<TargetService>> = desired
         .services
         .values()
-        .map(|service| (service.key, target_service(service, health).into()))
+        .map(|service| {
+            (
+                service.key,
+                target_service(&desired.settings, service, health).into(),
+            )
+        })
         .collect();
     for ((key, address), mode) in lingering {
         if let Some(service) = services.get_mut(key) {
@@ -45,6 +52,7 @@ pub fn target(desired: &Desired, health: &HealthView, lingering: &Lingering) -> 
                 weight: 0,
                 alive: true,
                 held_back: 0,
+                tunnel_source: tunnel_source(&desired.settings, *mode, *address),
             };
             service.backends.entry(*address).or_insert(finishing);
         }
@@ -52,6 +60,7 @@ pub fn target(desired: &Desired, health: &HealthView, lingering: &Lingering) -> 
     Target {
         snat_addresses: desired.settings.snat_addresses.clone(),
         snat_ports: desired.settings.snat_ports.clone(),
+        gue_port: desired.settings.gue_port,
         transition: desired.settings.transition,
         services,
     }
@@ -81,7 +90,18 @@ fn quic(service: &Service) -> Option<TargetQuic> {
     (!configs.is_empty()).then_some(TargetQuic { configs, servers })
 }
 
-fn target_service(service: &Service, health: &HealthView) -> TargetService {
+/// The prefix of outer sources of a backend that is reached by a tunnel. Only bits that a flow's hash fills are free.
+fn tunnel_source(settings: &Settings, mode: Mode, backend: SocketAddr) -> Option<Prefix> {
+    if !matches!(mode, Mode::Ipip | Mode::Gue) {
+        return None;
+    }
+    let mut sources = settings.tunnel_sources.iter();
+    let prefix = sources.find(|prefix| prefix.address().is_ipv4() == backend.is_ipv4())?;
+    let least = Prefix::most(prefix.address()).saturating_sub(MAX_SOURCE_BITS);
+    Some(Prefix::around(prefix.address(), prefix.length().max(least)))
+}
+
+fn target_service(settings: &Settings, service: &Service, health: &HealthView) -> TargetService {
     let judged: Vec<(&Backend, Health)> = service
         .backends
         .iter()
@@ -113,6 +133,7 @@ fn target_service(service: &Service, health: &HealthView) -> TargetService {
             weight,
             alive,
             held_back: 0,
+            tunnel_source: tunnel_source(settings, mode, backend.address),
         };
         (backend.address, there)
     });
@@ -161,7 +182,7 @@ mod tests {
             service.backends[0].admin = admin;
             service.backends[0].weight = weight;
             let view = HealthView::from([(testing::id("web", "a"), health), (testing::id("web", "b"), Up)]);
-            let target = target_service(&service, &view);
+            let target = target_service(&Settings::default(), &service, &view);
             let got = target.backends[&service.backends[0].address];
             assert_eq!(
                 (got.weight, got.alive),
@@ -183,7 +204,7 @@ mod tests {
                 .collect()
         };
         let weights = |service: &Service, view: &HealthView| -> Vec<u32> {
-            let target = target_service(service, view);
+            let target = target_service(&Settings::default(), service, view);
             service
                 .backends
                 .iter()
@@ -217,6 +238,7 @@ mod tests {
                 weight: 0,
                 alive: true,
                 held_back: 0,
+                tunnel_source: None,
             }
         );
         assert_eq!(backends[&there].weight, 1);
@@ -231,10 +253,13 @@ mod tests {
     #[test]
     fn the_ring_keeps_its_size_while_backends_fail_or_drain() {
         let mut service = testing::service("web", 1, &[("a", 1), ("b", 1), ("c", 1), ("d", 1)]);
-        let before = target_service(&service, &HealthView::new()).ring_size;
+        let before = target_service(&Settings::default(), &service, &HealthView::new()).ring_size;
         service.backends[0].admin = Admin::Draining;
         service.backends[1].weight = 0;
         let view = HealthView::from([(testing::id("web", "c"), Health::Down)]);
-        assert_eq!(target_service(&service, &view).ring_size, before);
+        assert_eq!(
+            target_service(&Settings::default(), &service, &view).ring_size,
+            before
+        );
     }
 }

@@ -50,8 +50,18 @@ impl Prefix {
         self.length
     }
 
+    /// How many of its bits are free.
+    pub const fn free_bits(&self) -> u8 {
+        Self::most(self.address).saturating_sub(self.length)
+    }
+
+    /// Whether an address lies in it.
+    pub fn contains(&self, address: IpAddr) -> bool {
+        address.is_ipv4() == self.address.is_ipv4() && Self::around(address, self.length) == *self
+    }
+
     /// Bits of an address of this family.
-    const fn most(address: IpAddr) -> u8 {
+    pub const fn most(address: IpAddr) -> u8 {
         match address {
             IpAddr::V4(_) => 32,
             IpAddr::V6(_) => 128,
@@ -59,7 +69,7 @@ impl Prefix {
     }
 
     /// The prefix of this length that an address lies in.
-    fn around(address: IpAddr, length: u8) -> Self {
+    pub fn around(address: IpAddr, length: u8) -> Self {
         let address = match address {
             IpAddr::V4(v4) => {
                 let mask = u32::MAX

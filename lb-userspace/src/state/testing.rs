@@ -424,6 +424,8 @@ pub(crate) fn any_desired() -> impl Strategy<Value = Desired> {
                     .map(|n| IpAddr::from([198, 51, 100, n]))
                     .collect(),
                 snat_ports: first..=first + more,
+                tunnel_sources: vec![Prefix::around([198, 51, 101, 0].into(), 24)],
+                gue_port: first,
                 transition,
             },
             ..desired(services)

@@ -20,6 +20,7 @@ use lb_common::{
     service_place::{Holder, Place},
     settings::Settings,
     track::FlowRecord,
+    tunnel::GUE_PORT,
 };
 use lb_tests::{
     lane::Lane,
@@ -368,6 +369,7 @@ fn target(change: impl Fn(&ServiceKey, &mut TargetService)) -> Target {
                     weight: 1,
                     alive: true,
                     held_back: 0,
+                    tunnel_source: None,
                 };
                 (address, backend)
             });
@@ -397,6 +399,7 @@ fn target(change: impl Fn(&ServiceKey, &mut TargetService)) -> Target {
     Target {
         snat_addresses: vec![V4.snat(0).ip(), V6.snat(0).ip()],
         snat_ports: 3000..=3000,
+        gue_port: GUE_PORT,
         transition: Duration::from_secs(600),
         services: target,
     }

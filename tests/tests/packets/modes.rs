@@ -4,11 +4,11 @@
     reason = "an outer header that cannot be built is a mistake in the table"
 )]
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 
 use anyhow::{Context, Result, ensure};
 use etherparse::{IpNumber, Ipv4Header, Ipv6FlowLabel, Ipv6Header, UdpHeader};
-use lb_common::reason::Reason;
+use lb_common::{reason::Reason, tunnel::GUE_PORT};
 
 use super::{
     ACK, FAMILIES, SYN,
@@ -18,7 +18,6 @@ use super::{
 
 /// Where the IP header begins.
 const IP: usize = 14;
-const GUE_PORT: u16 = 6080;
 
 /// Packets of a client to one port: as they open, as they go on, with and without payload, of both protocols.
 fn packets(side: Side, client_port: u16, port: u16) -> Vec<(&'static str, Frame)> {
@@ -264,6 +263,18 @@ impl Entropy {
 
 /// The packet of `sent` within an outer one from the balancer to the backend; with a GUE source port, in GUE.
 pub(crate) fn tunnelled(sent: &Frame, outer: Side, gue: Option<u16>, label: u32) -> Frame {
+    let gue = gue.map(|port| (port, GUE_PORT));
+    tunnelled_from(outer.snat(0).ip(), sent, outer, gue, label)
+}
+
+/// As [`tunnelled`], from another address; GUE has these two ports.
+pub(crate) fn tunnelled_from(
+    source: IpAddr,
+    sent: &Frame,
+    outer: Side,
+    gue: Option<(u16, u16)>,
+    label: u32,
+) -> Frame {
     let packet = &sent.bytes()[IP..];
     let v6 = packet[0] >> 4 == 6;
     let class = if v6 {
@@ -274,9 +285,8 @@ pub(crate) fn tunnelled(sent: &Frame, outer: Side, gue: Option<u16>, label: u32)
     let inner = if v6 { IpNumber::IPV6 } else { IpNumber::IPV4 };
     let number = if gue.is_some() { IpNumber::UDP } else { inner };
     let udp_len = if gue.is_some() { 8 } else { 0 };
-    let (source, destination): (SocketAddr, SocketAddr) = (outer.snat(0), outer.backend(0));
     let mut bytes = Vec::new();
-    match (source.ip(), destination.ip()) {
+    match (source, outer.backend(0).ip()) {
         (IpAddr::V4(source), IpAddr::V4(destination)) => {
             let len = u16::try_from(packet.len() + udp_len).unwrap();
             let mut header = Ipv4Header::new(len, 64, number, source.octets(), destination.octets()).unwrap();
@@ -285,8 +295,8 @@ pub(crate) fn tunnelled(sent: &Frame, outer: Side, gue: Option<u16>, label: u32)
             header.dont_fragment = true;
             header.header_checksum = header.calc_header_checksum();
             header.write(&mut bytes).unwrap();
-            if let Some(port) = gue {
-                let udp = UdpHeader::without_ipv4_checksum(port, GUE_PORT, packet.len()).unwrap();
+            if let Some((from, to)) = gue {
+                let udp = UdpHeader::without_ipv4_checksum(from, to, packet.len()).unwrap();
                 udp.write(&mut bytes).unwrap();
             }
         }
@@ -301,8 +311,8 @@ pub(crate) fn tunnelled(sent: &Frame, outer: Side, gue: Option<u16>, label: u32)
                 destination: destination.octets(),
             };
             header.write(&mut bytes).unwrap();
-            if let Some(port) = gue {
-                let udp = UdpHeader::with_ipv6_checksum(port, GUE_PORT, &header, packet).unwrap();
+            if let Some((from, to)) = gue {
+                let udp = UdpHeader::with_ipv6_checksum(from, to, &header, packet).unwrap();
                 udp.write(&mut bytes).unwrap();
             }
         }

@@ -21,7 +21,8 @@ use super::{
     ACK, FAMILIES, SYN,
     bench::{Bench, DNAT, DNAT_TCP, DNAT_UDP, DROP, GUE_V4, GUE_V6, IPIP_V4, IPIP_V6, L2DSR, REDIRECT, TX},
     build::{Frame, Side, V4, V6},
-    modes::{Entropy, tunnelled},
+    modes::{Entropy, tunnelled, tunnelled_from},
+    sources,
 };
 
 /// The only port that flows get.
@@ -257,6 +258,42 @@ fn a_checks_packets_are_a_clients_in_every_mode_and_their_answers_come_back() ->
         }
     }
     ensure!(entry.bench.new_flows()? == 0, "nor do its flows");
+    Ok(())
+}
+
+/// Where each flow has an outer source of its own, a check has one as a client's flow has; within, it comes from the
+/// machine's address, where its answer finds back.
+#[test]
+fn a_check_leaves_by_an_outer_source_as_a_clients_flow_does() -> Result<()> {
+    let entry = Entry::new()?;
+    sources::spread(&entry.bench)?;
+    for side in FAMILIES {
+        let near = SocketAddr::new(ends(side)[0], 40_000);
+        for way in ways(side) {
+            let gue = match way.mode {
+                Mode::Nat | Mode::Dnat | Mode::L2dsr => continue,
+                Mode::Ipip => false,
+                Mode::Gue => true,
+            };
+            let far = entry.open(side, way, Protocol::Tcp)?;
+            let [port, _] = way.ports(Protocol::Tcp);
+            let inner = Frame::tcp(side.snat(PORT), side.vip(port), SYN, 64, b"");
+            let (action, got) = entry.run(&Frame::tcp(near, far, SYN, 64, b""))?;
+            ensure!(action == REDIRECT, "{}: action {action}", way.name);
+            // A client with this tuple would have had the same.
+            let (_, of_client, _) = entry.bench.run(&inner)?;
+            let source = sources::source(&got, way.outer)?;
+            ensure!(
+                source == sources::source(&of_client, way.outer)?,
+                "{}: {source}",
+                way.name
+            );
+            let entropy = Entropy::of(&got, way.outer, gue)?;
+            let ports = gue.then_some((entropy.port, lb_common::tunnel::GUE_PORT));
+            let wanted = tunnelled_from(source, &inner, way.outer, ports, entropy.label);
+            ensure!(got == wanted, "{}: {:02x?}", way.name, got.bytes());
+        }
+    }
     Ok(())
 }
 

@@ -41,7 +41,8 @@ impl Sources {
             .iter()
             .any(|interface| interface.ifindex == record.ifindex);
         let same_family = record.has(IPV6) == path.service.address.is_ipv6();
-        if matches!(path.mode, Mode::Nat | Mode::Dnat) || (serves && same_family) {
+        let is_its_own = record.source_bits() == 0;
+        if matches!(path.mode, Mode::Nat | Mode::Dnat) || (serves && same_family && is_its_own) {
             return Ok(None);
         }
         if self.read.is_none_or(|read| read.elapsed() >= KNOWN) {

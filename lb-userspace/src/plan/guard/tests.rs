@@ -47,6 +47,7 @@ fn target(guards: impl IntoIterator<Item = (ServiceKey, Guard)>) -> Target {
     Target {
         snat_addresses: Vec::new(),
         snat_ports: 1024..=32767,
+        gue_port: 6080,
         transition: Duration::from_secs(600),
         services: guards
             .into_iter()

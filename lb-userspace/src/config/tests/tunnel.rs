@@ -1,0 +1,46 @@
+//! Keys about tunnels.
+
+use super::*;
+
+fn errors(lb: &str) -> Vec<String> {
+    let text = format!(
+        "[lb]\n{lb}\n[[service]]\nname = \"a\"\naddress = \"192.0.2.1\"\nport = 80\nmode = \"ipip\"\n\
+         [[service.backend]]\nname = \"b\"\naddress = \"10.0.0.9:80\"\n"
+    );
+    match parse(&text, "lb.toml") {
+        Ok(_) => Vec::new(),
+        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+    }
+}
+
+#[test]
+fn prefixes_that_no_tunnel_can_come_from_are_refused_with_their_reason() {
+    for (lb, expected) in [
+        (
+            "tunnel_sources = [\"10.1.0.0/24\", \"10.2.0.0/24\"]",
+            "10.1.0.0/24 and 10.2.0.0/24, which are of one family",
+        ),
+        ("tunnel_sources = [\"127.0.0.0/8\"]", "loopback"),
+        ("tunnel_sources = [\"ff00::/8\"]", "multicast"),
+        ("tunnel_sources = [\"10.1.2.3/24\"]", "bits beyond its length"),
+        (
+            "tunnel_sources = [\"192.0.2.0/24\"]",
+            "192.0.2.0/24 has the address 192.0.2.1 of service a",
+        ),
+        (
+            "tunnel_sources = [\"10.0.0.0/24\"]",
+            "10.0.0.0/24 has the address 10.0.0.9 of backend a/b",
+        ),
+        ("tunnel_sources = \"10.1.0.0/24\"", "expected an array"),
+        ("gue_port = 0", "gue_port 0 is no port"),
+        ("gue_port = 65536", "65536 is no port"),
+    ] {
+        let errors = errors(lb);
+        assert!(
+            errors.len() == 1 && errors[0].contains(expected),
+            "{lb}: {errors:#?}"
+        );
+    }
+    let fine = "tunnel_sources = [\"10.1.0.0/24\", \"fd00:1::/64\"]\ngue_port = 5555";
+    assert_eq!(errors(fine), [""; 0]);
+}

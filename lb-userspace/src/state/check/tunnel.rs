@@ -1,0 +1,58 @@
+//! Prefixes that tunnels take their outer source addresses from.
+
+use lb_common::service::Mode;
+
+use super::{Findings, Place, unusable};
+use crate::state::{guard::Prefix, service::Service};
+
+impl Findings {
+    pub(super) fn tunnel_sources(&mut self, prefixes: &[Prefix], services: &[&Service]) {
+        let place = Place::Settings("tunnel_sources");
+        for (index, prefix) in prefixes.iter().enumerate() {
+            let is_same_family = |other: &&Prefix| other.address().is_ipv4() == prefix.address().is_ipv4();
+            if let Some(other) = prefixes[..index].iter().find(is_same_family) {
+                self.conflict(
+                    place,
+                    format!("tunnel_sources has {other} and {prefix}, which are of one family"),
+                    "leave one prefix for each family",
+                );
+            }
+            if let Some(why) = unusable(prefix.address()) {
+                self.invalid(
+                    place,
+                    format!("packets cannot come from {prefix}: its first address {why}"),
+                    "use a prefix that is routed to this machine",
+                );
+            }
+            self.tunnel_source(place, *prefix, services);
+        }
+    }
+
+    /// A backend drops packets that seem to come from an address of its own.
+    fn tunnel_source(&mut self, place: Place, prefix: Prefix, services: &[&Service]) {
+        const HINT: &str = "use a prefix that no service and no backend is in";
+        for service in services {
+            let vip = service.key.address;
+            if prefix.contains(vip) {
+                let what = format!("{prefix} has the address {vip} of service {}", service.name);
+                self.conflict(place, what, HINT);
+                return;
+            }
+            let mut backends = service.backends.iter();
+            let own = backends.find(|backend| {
+                let mode = backend.mode.unwrap_or(service.mode);
+                matches!(mode, Mode::Ipip | Mode::Gue) && prefix.contains(backend.address.ip())
+            });
+            if let Some(backend) = own {
+                let what = format!(
+                    "{prefix} has the address {} of backend {}/{}",
+                    backend.address.ip(),
+                    service.name,
+                    backend.name
+                );
+                self.conflict(place, what, HINT);
+                return;
+            }
+        }
+    }
+}
