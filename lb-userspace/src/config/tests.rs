@@ -1,5 +1,6 @@
 //! Files and what they become.
 
+mod example;
 mod tunnel;
 
 use proptest::prelude::*;

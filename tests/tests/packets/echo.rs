@@ -51,7 +51,7 @@ fn a_reply_of_nothing_but_zeros_has_a_checksum_that_receivers_accept() -> Result
     let sum: u32 = words
         .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
         .sum();
-    ensure!(sum % 0xffff == 0 && sum != 0, "{:02x?}", reply.bytes());
+    ensure!(sum.is_multiple_of(0xffff) && sum != 0, "{:02x?}", reply.bytes());
     Ok(())
 }
 
