@@ -13,8 +13,9 @@ use std::{
 use anyhow::{Context, Result, anyhow, ensure};
 use lb_tests::{
     capture::{Capture, Captured},
-    client::run_many,
+    client::{KeepAlive, run_many},
     config::Service,
+    direct::Direct,
     http::{connect, connect_within, exchange},
     lane::Lane,
     nginx::Nginx,
@@ -259,5 +260,62 @@ fn an_unhealthy_answer_takes_a_backend_out_and_nobody_left_is_a_counted_drop() -
     let events = site.daemon.cli().ok("-o json events")?;
     let transitions = events.lines().filter(|line| line.contains("b0")).count();
     assert!(transitions >= 2, "down and up are events: {events}");
+    Ok(())
+}
+
+/// The network of backend b0 fails until its checks call it down, and returns. Gives the connections that were lost.
+fn lost_in_a_blip(mode: &str, on_down_after: &str) -> Result<u64> {
+    const CONNECTIONS: usize = 40;
+    const ROUNDS: u64 = 3;
+    let keys = format!("on_down_after = \"{on_down_after}\"");
+    let health = "kind = \"icmp\"\ninterval = \"200ms\"\nfast_interval = \"100ms\"\n\
+                  down_interval_max = \"200ms\"\ntimeout = \"200ms\"\nfall = 2\nrise = 1";
+    let direct;
+    let site;
+    let (net, daemon, target) = if mode == "nat" {
+        let new = Site::new(Shape::TwoArmed, 2)?;
+        let service = new.web(Family::V4, &[1, 1]).keys(&keys).health(health);
+        site = new.start(&[service])?;
+        (&site.net, &site.daemon, site.service_address(Family::V4))
+    } else {
+        let keys = format!("{keys}\n[service.health]\n{health}");
+        direct = Direct::start(Family::V4, 2, 2, "", &keys)?;
+        (&direct.net, &direct.daemon, direct.target)
+    };
+    let name = if mode == "nat" { "web4" } else { "web" };
+    let wait_health = |health: &str| {
+        wait::until_true(&format!("b0 is {health}"), Duration::from_secs(60), || {
+            Ok(daemon.cli().backend(name, "b0")?["health"] == health)
+        })
+    };
+    wait_health("up")?;
+    let load = KeepAlive::start(&net.client.ns, target, CONNECTIONS)?;
+    load.wait_rounds(ROUNDS)?;
+    net.middle.ip("link set b0 down")?;
+    wait_health("down")?;
+    net.middle.ip("link set b0 up")?;
+    wait_health("up")?;
+    let rounds = load.wait_rounds(ROUNDS);
+    let lost = load.failed();
+    if lost == 0 {
+        rounds?;
+        load.stop()?.ensure_flawless()?;
+    }
+    Ok(lost)
+}
+
+#[test]
+fn a_blip_resets_connections_only_where_the_service_wants_them_to_move_at_once() -> Result<()> {
+    let _lane = Lane::alone()?;
+    for mode in ["nat", "l2dsr"] {
+        ensure!(
+            lost_in_a_blip(mode, "1h")? == 0,
+            "{mode}: connections were lost in a blip"
+        );
+        ensure!(
+            lost_in_a_blip(mode, "0s")? > 0,
+            "{mode}: no connection moved from a backend that is down"
+        );
+    }
     Ok(())
 }

@@ -174,6 +174,7 @@ impl Picture {
             },
             on_empty: service.on_empty.word().to_owned(),
             on_down: service.on_down.word().to_owned(),
+            on_down_after: duration::text(service.on_down_after),
             max_removed_percent: service.max_removed_percent,
             slow_start: duration::text(service.slow_start),
             guard: guard::shown(&service.guard),

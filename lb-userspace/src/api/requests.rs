@@ -49,6 +49,9 @@ pub struct ServiceSpec {
     /// Policy for flows of a backend that went down.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub on_down: Option<String>,
+    /// Time for which a backend that went down keeps its established flows, for example `3s`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub on_down_after: Option<String>,
     /// Share of the backends' weight that checks alone may take out, in percent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_removed_percent: Option<u8>,

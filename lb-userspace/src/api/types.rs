@@ -131,6 +131,8 @@ pub struct Service {
     pub on_empty: String,
     /// What happens to flows of a backend that went down.
     pub on_down: String,
+    /// Time for which a backend that went down keeps its established flows.
+    pub on_down_after: String,
     /// Share of the backends' weight that checks alone may take out, in percent.
     pub max_removed_percent: u8,
     /// Time over which the weight of a backend that comes up rises.

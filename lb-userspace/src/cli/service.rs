@@ -126,6 +126,9 @@ struct Options {
     /// move or keep [default: move]
     #[arg(long, value_name = "POLICY")]
     on_down: Option<String>,
+    /// Time for which a backend that went down keeps its established flows [default: 3s]
+    #[arg(long, value_name = "DURATION")]
+    on_down_after: Option<String>,
     /// Share of the weight that checks alone may take out, in percent [default: 100]
     #[arg(long, value_name = "PERCENT")]
     max_removed_percent: Option<u8>,
@@ -154,6 +157,7 @@ impl Options {
             }),
             on_empty: self.on_empty,
             on_down: self.on_down,
+            on_down_after: self.on_down_after,
             max_removed_percent: self.max_removed_percent,
             slow_start: self.slow_start,
             guard: self.guard.spec(),
@@ -247,6 +251,7 @@ fn show(service: &Service, context: &Context) -> String {
         ("ring size", &service.ring_size),
         ("on empty", &service.on_empty),
         ("on down", &service.on_down),
+        ("on down after", &service.on_down_after),
         ("slow start", &service.slow_start),
         ("check", &service.check),
     ];

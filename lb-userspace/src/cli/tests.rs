@@ -148,7 +148,7 @@ fn waiting_ends_when_every_backend_that_is_checked_was_checked() {
         let service = serde_json::json!({
             "name": "web", "address": "192.0.2.1", "port": 80, "protocol": "tcp", "mode": "nat",
             "algorithm": "maglev", "affinity": "none", "tracking": "just-enough", "ring_size": "auto",
-            "on_empty": "drop", "on_down": "move", "max_removed_percent": 100, "check": check, "packets": 0, "bytes": 0, "new_flows": 0,
+            "on_empty": "drop", "on_down": "move", "on_down_after": "3s", "max_removed_percent": 100, "check": check, "packets": 0, "bytes": 0, "new_flows": 0,
             "active_flows": 0, "reply_packets": 0, "reply_bytes": 0, "drops": [], "healthy_backends": 1,
             "backends": [backend], "programmed": true, "error": null,
         });

@@ -140,6 +140,7 @@ pub fn service(service: &Service) -> Fields {
         ring_size,
         on_empty,
         on_down,
+        on_down_after,
         max_removed_percent,
         slow_start,
         guard: _,
@@ -162,6 +163,7 @@ pub fn service(service: &Service) -> Fields {
         }),
         word(*on_empty, default.on_empty),
         word(*on_down, default.on_down),
+        time("on_down_after", *on_down_after, default.on_down_after),
         number(
             "max_removed_percent",
             *max_removed_percent,

@@ -50,6 +50,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
     let ring_size = table.text_or_number(reporter, "ring_size", values::ring_size);
     let on_empty = table.text(reporter, "on_empty", values::word);
     let on_down = table.text(reporter, "on_down", values::word);
+    let on_down_after = table.duration(reporter, "on_down_after");
     let max_removed_percent = table.number(reporter, "max_removed_percent", values::count);
     let slow_start = table.duration(reporter, "slow_start");
     let (guard, guard_spans) = match table.table(reporter, "guard", "[service.guard]") {
@@ -101,6 +102,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
         ring_size: ring_size.unwrap_or(default.ring_size),
         on_empty: on_empty.unwrap_or(default.on_empty),
         on_down: on_down.unwrap_or(default.on_down),
+        on_down_after: on_down_after.unwrap_or(default.on_down_after),
         max_removed_percent: max_removed_percent.unwrap_or(default.max_removed_percent),
         slow_start: slow_start.unwrap_or(default.slow_start),
         guard,

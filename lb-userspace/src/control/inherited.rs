@@ -13,6 +13,7 @@ use crate::{
         agents,
         backend::{Admin, Backend},
         desired::Desired,
+        down_grace::DownGrace,
         effective::HealthView,
         service::Service,
         slow_start::SlowStart,
@@ -30,6 +31,8 @@ pub struct Inherited {
     pub lingering: Vec<Lingering>,
     /// How far backends had come that begin slowly.
     pub slow_start: SlowStart,
+    /// Backends that are down and still have their flows.
+    pub down: DownGrace,
 }
 
 /// Reads an earlier daemon's verdicts and removed backends from what it programmed, beside what agents had `said`.
@@ -41,6 +44,7 @@ pub fn inherit(desired: &Desired, programmed: &Programmed, mut said: AgentView) 
         agents: said,
         lingering: lingering(desired, programmed, now),
         slow_start: slow_start(desired, programmed, now),
+        down: down_grace(desired, programmed, now),
     }
 }
 
@@ -73,9 +77,21 @@ fn slow_start(desired: &Desired, programmed: &Programmed, now: Instant) -> SlowS
     known
 }
 
+/// Backends that have their flows. Those of them that are down keep them for their time, which begins anew.
+fn down_grace(desired: &Desired, programmed: &Programmed, now: Instant) -> DownGrace {
+    let mut known = DownGrace::default();
+    for (_, service, backend) in backends(desired).filter(|(_, service, _)| is_checked(service)) {
+        if found(programmed, service, backend).is_some_and(|found| found.alive) {
+            known.inherit(service, backend.address, now);
+        }
+    }
+    known
+}
+
 /// A desired backend in the maps.
 struct Found {
     takes_flows: bool,
+    alive: bool,
     held_back: u8,
 }
 
@@ -88,6 +104,7 @@ fn found(programmed: &Programmed, service: &Service, backend: &Backend) -> Optio
     let ring = programmed.rings.get(&record.ring);
     Some(Found {
         takes_flows: ring.is_some_and(|slots| slots.iter().any(|slot| slot.current == *number)),
+        alive: there.alive,
         held_back: there.held_back,
     })
 }

@@ -88,7 +88,7 @@ async fn a_backend_that_fails_while_it_rises_begins_anew() {
     pass(OVER / 2).await;
     assert_eq!(rig.held_back(B), 5);
     rig.verdict(id("web", "b"), Health::Down).await;
-    assert_eq!(rig.programmed(B), Some((0, false)));
+    assert_eq!(rig.programmed(B), Some((0, true)));
     assert!(rig.control.view().whole_at.is_empty());
     rig.verdict(id("web", "b"), Health::Up).await;
     assert_eq!(rig.held_back(B), 9);

@@ -21,7 +21,7 @@ use crate::{
         desired::Desired,
         effective::HealthView,
         names::BackendName,
-        service::Service,
+        service::{ON_DOWN_AFTER, Service},
         testing::{self, id},
     },
 };
@@ -178,12 +178,18 @@ async fn what_cannot_be_programmed_is_taken_back_and_the_caller_hears_why() {
     assert_eq!(rig.programmed(A), Some((30, true)));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_backend_that_checks_call_down_takes_no_flows_until_it_is_up_again() {
     let rig = Rig::start(checked(two_backends()), both_up()).await;
     rig.verdict(id("web", "a"), Health::Down).await;
-    assert_eq!(rig.programmed(A), Some((0, false)));
+    assert_eq!(
+        rig.programmed(A),
+        Some((0, true)),
+        "it keeps its flows for a while"
+    );
     assert_eq!(rig.programmed(B), Some((20, true)));
+    pass(2 * ON_DOWN_AFTER).await;
+    assert_eq!(rig.programmed(A), Some((0, false)));
     rig.verdict(id("web", "a"), Health::Up).await;
     assert_eq!(rig.programmed(A), Some((10, true)));
     assert_eq!(
@@ -207,7 +213,7 @@ async fn checks_take_out_no_more_than_they_may_and_everyone_is_told() {
         "b has two thirds of the weight"
     );
     rig.verdict(id("web", "a"), Health::Down).await;
-    assert_eq!(rig.programmed(A), Some((0, false)), "a fits into the half");
+    assert_eq!(rig.programmed(A), Some((0, true)), "a fits into the half");
     assert_eq!(rig.programmed(B), Some((20, true)));
     rig.verdict(id("web", "b"), Health::Up).await;
     let told: Vec<_> = rig
@@ -293,7 +299,7 @@ async fn a_verdict_that_cannot_be_programmed_is_tried_again() {
     assert!(!view.is_programmed() && !view.service_is_programmed(&key));
     rig.world.lock().program_fails = false;
     rig.until(|view| view.is_programmed()).await;
-    assert_eq!(rig.programmed(A), Some((0, false)));
+    assert_eq!(rig.programmed(A), Some((0, true)));
     let kinds: Vec<_> = rig
         .events
         .list(0, None)

@@ -117,6 +117,8 @@ pub struct ServiceChange {
     pub on_empty: Option<OnEmpty>,
     /// Policy for flows of a backend that went down.
     pub on_down: Option<OnDown>,
+    /// Time for which a backend that went down keeps its established flows.
+    pub on_down_after: Option<Duration>,
     /// Share of the weight that checks alone may take out, in percent.
     pub max_removed_percent: Option<u8>,
     /// Time over which weights rise.
@@ -181,6 +183,7 @@ impl Desired {
             ring_size,
             on_empty,
             on_down,
+            on_down_after,
             max_removed_percent,
             slow_start,
             guard,
@@ -197,6 +200,7 @@ impl Desired {
             ring_size: ring_size.unwrap_or(old.ring_size),
             on_empty: on_empty.unwrap_or(old.on_empty),
             on_down: on_down.unwrap_or(old.on_down),
+            on_down_after: on_down_after.unwrap_or(old.on_down_after),
             max_removed_percent: max_removed_percent.unwrap_or(old.max_removed_percent),
             slow_start: slow_start.unwrap_or(old.slow_start),
             guard: guard.unwrap_or(old.guard),

@@ -6,6 +6,7 @@ pub mod change;
 pub mod check;
 pub mod desired;
 pub mod diff;
+pub mod down_grace;
 pub mod effective;
 pub mod endpoints;
 pub mod guard;

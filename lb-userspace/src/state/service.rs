@@ -74,10 +74,13 @@ pub enum OnEmpty {
     All,
 }
 
+/// Default of `on_down_after`: longer than a blip that two fast checks notice, shorter than the patience of clients.
+pub const ON_DOWN_AFTER: Duration = Duration::from_secs(3);
+
 /// What happens to established flows of a backend that checks call down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnDown {
-    /// They move to a live backend, which resets them, so that clients reconnect at once.
+    /// After `on_down_after` they move to a live backend, which resets them, so that clients reconnect.
     Move,
     /// They stay; only new flows avoid the backend.
     Keep,
@@ -104,6 +107,9 @@ pub struct Service {
     pub on_empty: OnEmpty,
     /// Policy for flows of a backend that went down.
     pub on_down: OnDown,
+    /// With [`OnDown::Move`], time for which a backend that went down keeps its established flows; see
+    /// [`super::down_grace`].
+    pub on_down_after: Duration,
     /// Share of the backends' weight that checks alone may take out, in percent; see [`super::removal`].
     pub max_removed_percent: u8,
     /// Time over which a new or recovered backend's weight rises to its full value.
@@ -133,6 +139,7 @@ impl Service {
             ring_size: RingSize::Auto,
             on_empty: OnEmpty::Drop,
             on_down: OnDown::Move,
+            on_down_after: ON_DOWN_AFTER,
             max_removed_percent: ALL_PERCENT,
             slow_start: Duration::ZERO,
             guard: Guard::default(),

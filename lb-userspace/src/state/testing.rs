@@ -365,7 +365,10 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
         prop::sample::select(vec![Tracking::JustEnough, Tracking::Full]),
         prop::sample::select(vec![RingSize::Auto, RingSize::Slots(1_021)]),
         prop::sample::select(vec![OnEmpty::Drop, OnEmpty::Reject, OnEmpty::All]),
-        prop::sample::select(vec![OnDown::Move, OnDown::Keep]),
+        (
+            prop::sample::select(vec![OnDown::Move, OnDown::Keep]),
+            millis(0..10_000),
+        ),
         0..=100_u8,
         prop_oneof![Just(Duration::ZERO), millis(1..600_000)],
         guard(),
@@ -376,7 +379,15 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
     );
     (key, policies, health(), backends(number), quic(), agent()).prop_map(
         move |((port, protocol), policies, health, backends, quic, agent)| {
-            let (tracking, ring_size, on_empty, on_down, max_removed_percent, slow_start, guard) = policies;
+            let (
+                tracking,
+                ring_size,
+                on_empty,
+                (on_down, on_down_after),
+                max_removed_percent,
+                slow_start,
+                guard,
+            ) = policies;
             let service = service(&format!("s-{number}"), number, &[]);
             let service = Service {
                 key: ServiceKey {
@@ -392,6 +403,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
                 ring_size,
                 on_empty,
                 on_down,
+                on_down_after,
                 max_removed_percent,
                 guard,
                 health,

@@ -1,6 +1,9 @@
 //! From what is wanted to what is programmed.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
 
 use tokio::task;
 
@@ -16,6 +19,7 @@ use crate::{
     state::{
         agents,
         desired::Desired,
+        down_grace::DownGrace,
         effective::{self, HealthView},
         removal,
         slow_start::SlowStart,
@@ -72,7 +76,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         if self.agents_due.take().is_some() {
             self.agents_done = Some(now());
         }
-        let mut slow_start = self.slow_start.clone();
+        let mut pace = self.pace.clone();
         let told = Told {
             health: &self.health,
             agents: &self.agents,
@@ -82,10 +86,10 @@ impl<P: ProgramTarget> ControlTask<P> {
             told,
             &self.lingering,
             self.programmed.as_deref(),
-            &mut slow_start,
+            &mut pace,
         );
         if self.programmed.as_ref() == Some(&wanted) {
-            self.slow_start = slow_start;
+            self.pace = pace;
             self.wanted = wanted;
             self.failure = None;
             self.retry = None;
@@ -95,7 +99,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         let failed_before = self.failure.is_some();
         match self.program(wanted).await {
             Ok(()) => {
-                self.slow_start = slow_start;
+                self.pace = pace;
                 if failed_before {
                     let message = "programmed as desired again".into();
                     self.event(EventKind::ProgramRecovered, None, message);
@@ -162,13 +166,32 @@ pub(super) struct Told<'a> {
     pub(super) agents: &'a AgentView,
 }
 
+/// What changes a target as time passes.
+#[derive(Clone, Default)]
+pub(super) struct Pace {
+    /// Weights that rise.
+    pub(super) slow_start: SlowStart,
+    /// Flows of backends that just went down.
+    pub(super) down: DownGrace,
+}
+
+impl Pace {
+    /// When the target changes next.
+    pub(super) fn next(&self) -> Option<Instant> {
+        [self.slow_start.next(), self.down.next()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
 /// What should be programmed.
 pub(super) fn target(
     desired: &Desired,
     told: Told<'_>,
     lingering: &[Lingering],
     programmed: Option<&Target>,
-    slow_start: &mut SlowStart,
+    pace: &mut Pace,
 ) -> Arc<Target> {
     let desired = &*agents::in_force(desired, told.agents);
     let health = &*agents::judged(told.health, told.agents);
@@ -181,7 +204,9 @@ pub(super) fn target(
         &verdicts::cautious(desired, &removal::limited(desired, health), programmed),
         &lingering,
     );
-    let mut wanted = slow_start.hold_back(wanted, desired, health, now());
+    let now = now();
+    let wanted = pace.down.keep_flows(wanted, desired, health, programmed, now);
+    let mut wanted = pace.slow_start.hold_back(wanted, desired, health, now);
     if let Some(programmed) = programmed {
         wanted.share_with(programmed);
     }

@@ -18,7 +18,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use self::{
-    converge::{Told, target},
+    converge::{Pace, Told, target},
     timers::is_named,
 };
 use super::{
@@ -41,7 +41,6 @@ use crate::{
         diff,
         effective::HealthView,
         names::{BackendName, ServiceName},
-        slow_start::SlowStart,
         store::Store,
     },
 };
@@ -136,7 +135,7 @@ pub struct ControlTask<P> {
     /// When the flows of removed backends are looked at again.
     next_poll: Instant,
     deadlines: Deadlines,
-    slow_start: SlowStart,
+    pace: Pace,
     /// Backends that take flows although they are down, as last told.
     overruled: BTreeMap<ServiceName, Vec<BackendName>>,
     /// When backends that begin slowly have their whole weight, as last told.
@@ -158,13 +157,16 @@ impl<P: ProgramTarget> ControlTask<P> {
         let desired = Arc::new(parts.desired);
         let deadlines = deadlines(&desired, &Deadlines::new());
         let health = verdicts::carried_over(&desired, &parts.inherited.health);
-        let mut slow_start = parts.inherited.slow_start;
+        let mut pace = Pace {
+            slow_start: parts.inherited.slow_start,
+            down: parts.inherited.down,
+        };
         let agents = parts.inherited.agents;
         let told = Told {
             health: &health,
             agents: &agents,
         };
-        let wanted = target(&desired, told, &parts.inherited.lingering, None, &mut slow_start);
+        let wanted = target(&desired, told, &parts.inherited.lingering, None, &mut pace);
         let first = ControlView {
             desired: Arc::clone(&desired),
             wanted: Arc::clone(&wanted),
@@ -200,7 +202,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             lingering: parts.inherited.lingering,
             next_poll: now() + FLOW_POLL,
             deadlines,
-            slow_start,
+            pace,
             overruled: BTreeMap::new(),
             whole_at: BTreeMap::new(),
             wanted: Arc::clone(&wanted),
@@ -259,7 +261,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         let drains = self.deadlines.values().map(|deadline| deadline.at);
         let retry = self.retry.map(|retry| retry.at);
         let flows = (!self.lingering.is_empty()).then_some(self.next_poll);
-        let others = flows.into_iter().chain(self.next_rise()).chain(self.agents_due);
+        let others = flows.into_iter().chain(self.next_step()).chain(self.agents_due);
         drains.chain(retry).chain(others).min()
     }
 
@@ -344,13 +346,13 @@ impl<P: ProgramTarget> ControlTask<P> {
             ));
         }
         lingering.retain(|lingering| !lingering.overtaken(&next) && !is_named(lingering, change.at_once()));
-        let mut slow_start = self.slow_start.clone();
+        let mut pace = self.pace.clone();
         let told = Told {
             health: &health,
             agents: &said,
         };
         let programmed = self.programmed.as_deref();
-        let wanted = target(&next, told, &lingering, programmed, &mut slow_start);
+        let wanted = target(&next, told, &lingering, programmed, &mut pace);
         if let Err(program) = self.program(wanted).await {
             return Err(match self.save(Arc::clone(&self.desired)).await {
                 Ok(()) => ControlError::Program(program),
@@ -363,7 +365,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.agents = said;
         self.told_percent.retain(|id, _| self.agents.contains_key(id));
         self.lingering = lingering;
-        self.slow_start = slow_start;
+        self.pace = pace;
         self.deadlines = deadlines(&self.desired, &self.deadlines);
         self.checks.run(verdicts::specs(&self.desired, &self.health));
         self.ask.ask(agents::specs(&self.desired, &self.agents));

@@ -94,7 +94,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             let target = self.wanted.services.get(&of.key);
             let target = target.and_then(|target| target.backends.get(&there.address));
             let rising = target.is_some_and(|target| target.held_back > 0);
-            let ends = self.slow_start.whole_at(of.key, there.address, instant);
+            let ends = self.pace.slow_start.whole_at(of.key, there.address, instant);
             let id = (service, backend);
             if let Some(at) = ends.filter(|_| rising) {
                 whole_at.insert(id, wall + at.saturating_duration_since(instant));

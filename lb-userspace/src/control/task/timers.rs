@@ -27,15 +27,15 @@ impl<P: ProgramTarget> ControlTask<P> {
             self.release().await;
         }
         let over = |at: Option<Instant>| at.is_some_and(|at| at <= now());
-        if over(self.retry.map(|retry| retry.at)) || over(self.next_rise()) || over(self.agents_due) {
+        if over(self.retry.map(|retry| retry.at)) || over(self.next_step()) || over(self.agents_due) {
             self.converge().await;
             self.publish();
         }
     }
 
-    /// When a backend that begins slowly gets more weight. While programming fails, that waits for the next try.
-    pub(super) fn next_rise(&self) -> Option<Instant> {
-        self.slow_start.next().filter(|_| self.retry.is_none())
+    /// When the passing of time changes the target. While programming fails, that waits for the next try.
+    pub(super) fn next_step(&self) -> Option<Instant> {
+        self.pace.next().filter(|_| self.retry.is_none())
     }
 
     /// Disables backends whose drain has reached its deadline.

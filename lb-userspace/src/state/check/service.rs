@@ -32,6 +32,7 @@ impl Findings {
             key,
             algorithm,
             ring_size,
+            on_down_after,
             max_removed_percent,
             slow_start,
             ..
@@ -50,6 +51,12 @@ impl Findings {
                 "from 0, which lets checks take out nobody, to 100",
             );
         }
+        self.duration(
+            at("on_down_after"),
+            "on_down_after",
+            *on_down_after,
+            Duration::ZERO..=LONGEST,
+        );
         self.duration(
             at("slow_start"),
             "slow_start",

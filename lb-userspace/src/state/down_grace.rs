@@ -1,0 +1,182 @@
+//! Established flows of a backend that went down stay with it for a while (`on_down_after`): most outages that two fast
+//! checks notice are blips, and a connection that was reset for one does not come back. New flows go elsewhere at once.
+
+use std::{collections::BTreeMap, mem, net::SocketAddr, time::Instant};
+
+use super::{
+    backend::Admin,
+    desired::Desired,
+    effective::HealthView,
+    service::{OnDown, Service, ServiceKey},
+};
+use crate::{health::Health, plan::Target};
+
+/// Where a backend stands in the data plane.
+type Place = (ServiceKey, SocketAddr);
+
+/// Since when backends are down that had established flows.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct DownGrace {
+    since: BTreeMap<Place, Instant>,
+    next: Option<Instant>,
+}
+
+impl DownGrace {
+    /// Takes over a backend that is down and that an earlier daemon left its flows: its time begins anew.
+    pub fn inherit(&mut self, service: &Service, address: SocketAddr, now: Instant) {
+        self.since.insert((service.key, address), now);
+    }
+
+    /// Leaves backends their established flows that went down less than `on_down_after` ago. `health` are the verdicts
+    /// that `target` was made from, `programmed` is what is in force: only a backend that has its flows there can keep
+    /// them.
+    pub fn keep_flows(
+        &mut self,
+        mut target: Target,
+        desired: &Desired,
+        health: &HealthView,
+        programmed: Option<&Target>,
+        now: Instant,
+    ) -> Target {
+        let mut known = mem::take(&mut self.since);
+        self.next = None;
+        let down = health.iter().filter(|(_, health)| **health == Health::Down);
+        for (id, _) in down {
+            let (Ok(service), Ok(backend)) = (desired.service(&id.0), desired.backend(&id.0, &id.1)) else {
+                continue;
+            };
+            if service.on_down == OnDown::Keep || backend.admin == Admin::Disabled {
+                continue;
+            }
+            let place = (service.key, backend.address);
+            let had_flows = is_alive(programmed, &place).then_some(now);
+            let Some(since) = known.remove(&place).or(had_flows) else {
+                continue;
+            };
+            let until = since.checked_add(service.on_down_after).unwrap_or(since);
+            self.since.insert(place, since);
+            if until <= now || is_alive(Some(&target), &place) {
+                continue;
+            }
+            if let Some(service) = target.services.get_mut(&place.0)
+                && let Some(there) = service.backends.get_mut(&place.1)
+            {
+                there.alive = true;
+                self.next = Some(self.next.map_or(until, |next| next.min(until)));
+            }
+        }
+        target
+    }
+
+    /// When the flows of a backend move next.
+    pub const fn next(&self) -> Option<Instant> {
+        self.next
+    }
+}
+
+fn is_alive(target: Option<&Target>, (service, address): &Place) -> bool {
+    target
+        .and_then(|target| target.services.get(service)?.backends.get(address))
+        .is_some_and(|there| there.alive)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::state::{effective, effective::Lingering, testing};
+
+    const AFTER: Duration = Duration::from_secs(3);
+
+    /// One service with two backends, of which checks judge the second.
+    struct Site {
+        desired: Desired,
+        grace: DownGrace,
+        programmed: Option<Target>,
+        start: Instant,
+    }
+
+    impl Site {
+        fn new(change: impl FnOnce(&mut Service)) -> Self {
+            let mut service = testing::service("web", 1, &[("a", 1), ("b", 1)]);
+            service.on_down_after = AFTER;
+            change(&mut service);
+            Self {
+                desired: testing::desired([service]),
+                grace: DownGrace::default(),
+                programmed: None,
+                start: Instant::now(),
+            }
+        }
+
+        /// Programs what follows from the second backend's health after so many milliseconds: does it take new flows,
+        /// and does it keep those it has?
+        fn at(&mut self, millis: u64, health: Health) -> (bool, bool) {
+            let now = self.start + Duration::from_millis(millis);
+            let Some(service) = self.desired.services.values().next() else {
+                panic!("no service");
+            };
+            let (key, backend) = (service.key, service.backends[1].clone());
+            let id = crate::health::CheckId(service.name.clone(), backend.name.clone());
+            let view = HealthView::from([(id, health)]);
+            let target = effective::target(&self.desired, &view, &Lingering::new());
+            let target = self
+                .grace
+                .keep_flows(target, &self.desired, &view, self.programmed.as_ref(), now);
+            let there = target.services[&key].backends[&backend.address];
+            self.programmed = Some(target);
+            (there.weight > 0, there.alive)
+        }
+    }
+
+    #[test]
+    fn flows_outlive_a_blip_and_leave_a_backend_that_stays_down() {
+        let mut site = Site::new(|_| ());
+        assert_eq!(site.at(0, Health::Up), (true, true));
+        assert_eq!(site.at(100, Health::Down), (false, true));
+        assert_eq!(site.grace.next(), Some(site.start + Duration::from_millis(3_100)));
+        assert_eq!(site.at(1_100, Health::Up), (true, true));
+        assert_eq!(site.grace.next(), None);
+        // Its time does not go on from the blip before.
+        assert_eq!(site.at(2_000, Health::Down), (false, true));
+        assert_eq!(site.at(4_999, Health::Down), (false, true));
+        assert_eq!(site.at(5_000, Health::Down), (false, false));
+        assert_eq!(site.grace.next(), None);
+        // What moved does not come back.
+        assert_eq!(site.at(5_001, Health::Down), (false, false));
+    }
+
+    #[test]
+    fn a_backend_without_flows_gets_none_back() {
+        let mut site = Site::new(|_| ());
+        assert_eq!(site.at(0, Health::Down), (false, false));
+        assert_eq!(site.at(1, Health::Down), (false, false));
+    }
+
+    #[test]
+    fn the_policy_and_the_operator_decide_first() {
+        let mut at_once = Site::new(|service| service.on_down_after = Duration::ZERO);
+        at_once.at(0, Health::Up);
+        assert_eq!(at_once.at(1, Health::Down), (false, false));
+        let mut keep = Site::new(|service| service.on_down = OnDown::Keep);
+        keep.at(0, Health::Up);
+        assert_eq!(keep.at(1, Health::Down), (false, true));
+        assert_eq!(keep.at(10_000, Health::Down), (false, true));
+        let mut disabled = Site::new(|_| ());
+        disabled.at(0, Health::Up);
+        assert_eq!(disabled.at(1, Health::Down), (false, true));
+        disabled.desired = Site::new(|service| service.backends[1].admin = Admin::Disabled).desired;
+        assert_eq!(disabled.at(2, Health::Down), (false, false));
+    }
+
+    #[test]
+    fn a_restart_leaves_flows_where_they_are() {
+        let mut site = Site::new(|_| ());
+        let service = site.desired.services.values().next().unwrap().clone();
+        site.grace
+            .inherit(&service, service.backends[1].address, site.start);
+        assert_eq!(site.at(0, Health::Down), (false, true));
+        assert_eq!(site.at(3_000, Health::Down), (false, false));
+    }
+}
