@@ -1,6 +1,6 @@
 //! Errors with their place in the file.
 
-use std::fmt;
+use std::{cell::OnceCell, collections::BTreeMap, fmt};
 
 use super::Span;
 
@@ -39,11 +39,19 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+/// Errors that are kept, the first ones of the file. Nobody mends more at once, and a text may have millions.
+pub const MAX_ERRORS: usize = 100;
+
 /// Collects errors and knows where lines begin.
 pub(super) struct Reporter<'a> {
     text: &'a str,
     file: &'a str,
-    errors: Vec<(usize, ConfigError)>,
+    /// Where each line begins; made with the first error.
+    lines: OnceCell<Vec<usize>>,
+    /// All errors, also those that are not kept.
+    count: usize,
+    /// By place, and by turn at the same place.
+    errors: BTreeMap<(usize, usize), ConfigError>,
 }
 
 impl<'a> Reporter<'a> {
@@ -51,21 +59,33 @@ impl<'a> Reporter<'a> {
         Self {
             text,
             file,
-            errors: Vec::new(),
+            lines: OnceCell::new(),
+            count: 0,
+            errors: BTreeMap::new(),
         }
     }
 
     /// Line and column of a byte.
     pub(super) fn position(&self, byte: usize) -> (usize, usize) {
-        let before = self.text.get(..byte.min(self.text.len())).unwrap_or(self.text);
-        let line_start = before.rfind('\n').map_or(0, |newline| newline + 1);
-        (
-            before.matches('\n').count() + 1,
-            before[line_start..].chars().count() + 1,
-        )
+        let starts = self.lines.get_or_init(|| {
+            let newlines = self.text.match_indices('\n').map(|(at, _)| at + 1);
+            std::iter::once(0).chain(newlines).collect()
+        });
+        let byte = byte.min(self.text.len());
+        let line = starts.partition_point(|start| *start <= byte);
+        let start = starts.get(line.saturating_sub(1)).copied().unwrap_or_default();
+        let before = self.text.get(start..byte).unwrap_or_default();
+        (line, before.chars().count() + 1)
     }
 
     pub(super) fn error(&mut self, span: Span, message: impl Into<String>, hint: Option<String>) {
+        self.count += 1;
+        if self.errors.len() >= MAX_ERRORS {
+            match self.errors.last_key_value() {
+                Some((last, _)) if *last > (span.start, self.count) => self.errors.pop_last(),
+                _ => return,
+            };
+        }
         let (line, column) = self.position(span.start);
         let error = ConfigError {
             file: self.file.to_owned(),
@@ -74,16 +94,23 @@ impl<'a> Reporter<'a> {
             message: message.into(),
             hint,
         };
-        self.errors.push((span.start, error));
+        self.errors.insert((span.start, self.count), error);
     }
 
-    /// Fails with all errors so far, in the order of the file.
+    /// Fails with the first [`MAX_ERRORS`] errors so far, in the order of the file; the last one says how many more there
+    /// are.
     pub(super) fn check(&mut self) -> Result<(), Vec<ConfigError>> {
         if self.errors.is_empty() {
             return Ok(());
         }
-        let mut errors = std::mem::take(&mut self.errors);
-        errors.sort_by_key(|(start, _)| *start);
-        Err(errors.into_iter().map(|(_, error)| error).collect())
+        let more = self.count - self.errors.len();
+        let mut errors: Vec<_> = std::mem::take(&mut self.errors).into_values().collect();
+        if let Some(last) = errors.last_mut().filter(|_| more > 0) {
+            last.hint = Some(match last.hint.take() {
+                Some(hint) => format!("{hint}; {more} more errors follow this one"),
+                None => format!("{more} more errors follow this one"),
+            });
+        }
+        Err(errors)
     }
 }

@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Kinds of checks that the file knows, whether this version has them or not.
-const KINDS: [&str; 12] = [
+pub const KINDS: [&str; 12] = [
     "none", "tcp", "http", "https", "tls", "http2", "grpc", "dns", "udp", "icmp", "push", "exec",
 ];
 

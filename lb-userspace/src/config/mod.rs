@@ -20,10 +20,15 @@ pub mod values;
 
 use std::{collections::BTreeMap, ops::Range};
 
+use lb_common::limits::MAX_SERVICES;
 use toml::de::{DeTable, DeValue};
 
 pub use self::service::DEFAULT_WEIGHT;
-pub use self::{daemon::DaemonSettings, error::ConfigError, export::export};
+pub use self::{
+    daemon::DaemonSettings,
+    error::{ConfigError, MAX_ERRORS},
+    export::export,
+};
 use self::{error::Reporter, service::Located, table::Table};
 use crate::{
     health::settings::CheckSettings,
@@ -72,7 +77,14 @@ pub fn parse_beside(text: &str, file: &str, known: &Desired) -> Result<Config, V
         None => (DaemonSettings::default(), Settings::default(), BTreeMap::new()),
     };
     let mut services = Vec::new();
-    for (table, span) in root.tables(&mut reporter, "service", "[[service]]") {
+    let tables = root.tables(&mut reporter, "service", "[[service]]");
+    let most = MAX_SERVICES as usize;
+    if let Some((_, span)) = tables.get(most) {
+        let what = format!("{} services are more than the {most} that fit", tables.len());
+        reporter.error(span.clone(), what, None);
+    }
+    // Reading more would cost memory and time, and nothing of it can be used.
+    for (table, span) in tables.into_iter().take(most) {
         services.extend(service::read(
             &mut reporter,
             Table::new(table, span, "[[service]]"),

@@ -626,3 +626,43 @@ proptest! {
         prop_assert_eq!(Desired { revision: desired.revision, ..back.desired }, desired);
     }
 }
+
+/// A text that is wrong a million times over must not cost a daemon its memory, or an hour.
+#[test]
+fn of_many_errors_the_first_are_told_and_the_rest_is_counted() {
+    let text = "wrong = 1\n".repeat(3);
+    let errors = parse(&text, "f").unwrap_err();
+    assert!(
+        errors.iter().all(|error| error.line > 1),
+        "duplicate keys: {errors:?}"
+    );
+    let keys: String = (0..2 * MAX_ERRORS)
+        .map(|n| format!("# é\n  wrong{n} = 1\n"))
+        .collect();
+    let errors = parse(&keys, "f").unwrap_err();
+    assert_eq!(errors.len(), MAX_ERRORS);
+    for (error, line) in errors.iter().zip((2..).step_by(2)) {
+        assert_eq!((error.line, error.column), (line, 3));
+    }
+    let hint = errors.last().unwrap().hint.as_deref().unwrap();
+    assert!(
+        hint.ends_with(&format!("{MAX_ERRORS} more errors follow this one")),
+        "{hint}"
+    );
+}
+
+#[test]
+fn services_that_do_not_fit_are_not_read() {
+    let most = lb_common::limits::MAX_SERVICES as usize;
+    let service = |n: usize| format!("[[service]]\nname = \"s{n}\"\naddress = \"192.0.2.1\"\nport = {n}\n");
+    let text: String = (1..=most).map(service).collect();
+    assert_eq!(parse(&text, "f").unwrap().desired.services.len(), most);
+    let text = text + "[[service]]\nunknown = 1\n[[service]]\n";
+    let errors = parse(&text, "f").unwrap_err();
+    assert_eq!(errors.len(), 1, "{errors:?}");
+    assert_eq!(errors[0].line, 4 * most + 1);
+    assert!(
+        errors[0].message.starts_with(&format!("{} services", most + 2)),
+        "{errors:?}"
+    );
+}
