@@ -17,5 +17,6 @@ pub mod health;
 pub mod metrics;
 pub mod plan;
 pub mod ring;
+pub mod serve;
 pub mod state;
 pub mod transition;

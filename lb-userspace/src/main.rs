@@ -3,13 +3,14 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use lb_userspace::cli::Cli;
+use lb_userspace::cli::{Cli, answer_shell};
 
 fn main() -> ExitCode {
+    answer_shell();
     match Cli::parse().execute() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{error}");
+            error.print();
             error.exit.into()
         }
     }

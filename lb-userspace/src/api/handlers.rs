@@ -6,7 +6,7 @@ use std::{
 };
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Body,
     extract::{
         Path, Query, State,
@@ -20,6 +20,7 @@ use hyper::body::Bytes;
 
 use super::{
     Api,
+    bodies::Held,
     error::ApiError,
     picture::Picture,
     requests::{
@@ -104,17 +105,23 @@ pub(super) async fn export(State(api): Shared) -> Response {
 pub(super) async fn apply(
     State(api): Shared,
     query: QueryPart<Expected>,
-    body: JsonBody<ApplyRequest>,
+    held: Option<Extension<Held>>,
+    body: Bytes,
 ) -> Answer<Changed> {
-    let ApplyRequest { file, toml, dry_run } = body?.0;
-    let known = &api.control.view().desired;
-    let config = config::parse_beside(&toml, &file, known).map_err(|errors| ApiError::file(&file, errors))?;
+    let expected = query?.0.revision;
+    let known = Arc::clone(&api.control.view().desired);
+    let parsed = api.parser.run(body.len(), move || {
+        let _held = held;
+        let Json(ApplyRequest { file, toml, dry_run }) = Json::from_bytes(&body)?;
+        drop(body);
+        let config = config::parse_beside(&toml, &file, &known);
+        let config = config.map_err(|errors| ApiError::file(&file, errors))?;
+        Ok::<_, ApiError>((config, dry_run))
+    });
+    let (config, dry_run) = parsed.await??;
     let warnings = needs_restart(&api.settings, &config.daemon);
     let change = Change::Replace(Box::new(config.desired));
-    let outcome = api
-        .control
-        .change(change, revision(query?.0.revision), dry_run)
-        .await?;
+    let outcome = api.control.change(change, revision(expected), dry_run).await?;
     Ok(Json(Changed {
         warnings,
         ..changed(outcome, dry_run)
@@ -126,9 +133,19 @@ pub(super) async fn apply(
     (status = 200, body = Event, content_type = "application/x-ndjson")))]
 pub(super) async fn events(State(api): Shared, query: QueryPart<EventsQuery>) -> Result<Response, ApiError> {
     let EventsQuery { follow, since_ms } = query?.0;
+    let permit = if follow {
+        let permit = Arc::clone(&api.followers).try_acquire_owned();
+        let what = "as many clients follow events as may";
+        Some(permit.map_err(|_| ApiError::new(ErrorCode::Unavailable, what, None))?)
+    } else {
+        None
+    };
     let since = since_ms.and_then(|ms| SystemTime::now().checked_sub(Duration::from_millis(ms)));
     let (sender, body) = Channel::<Bytes>::new(STREAM_DEPTH);
-    tokio::spawn(send_events(api, sender, since, follow));
+    tokio::spawn(async move {
+        let _permit = permit;
+        send_events(api, sender, since, follow).await;
+    });
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
 }
 

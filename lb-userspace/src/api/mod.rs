@@ -1,10 +1,13 @@
 //! The admin API: HTTP/1.1 with JSON over a unix socket, documented at `/openapi.json`.
 
 mod agent;
+mod bodies;
+mod document;
 mod error;
 mod explain;
 mod guard;
 mod handlers;
+mod parser;
 mod picture;
 mod reports;
 pub mod requests;
@@ -14,13 +17,21 @@ mod stream;
 mod tests;
 pub mod types;
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use axum::{Json, Router, extract::DefaultBodyLimit, routing::get};
-use tokio::net::UnixListener;
+use axum::{Json, Router, extract::DefaultBodyLimit, middleware, routing::get};
+use tokio::{net::UnixListener, sync::Semaphore};
 use tokio_util::sync::CancellationToken;
 use utoipa::{OpenApi, openapi};
 use utoipa_axum::{router::OpenApiRouter, routes};
+
+use self::bodies::{Bodies, within_budget};
+pub use self::parser::FileParser;
 
 use crate::{
     config::DaemonSettings,
@@ -30,7 +41,35 @@ use crate::{
     explain::ReadTables,
     health::{CheckId, CheckStatuses, HealthHandle, Report, agent::AgentStatus},
     metrics::Observer,
+    serve::{Limits, Server},
 };
+
+/// Connections to the socket at once, where there are descriptors for so many.
+pub const MAX_CONNECTIONS: usize = 128;
+/// Time that a connection may be without a request.
+const IDLE: Duration = Duration::from_secs(30);
+/// Time for the head of a request.
+const HEAD: Duration = Duration::from_secs(10);
+/// Time for the body of a request, which may be a file of [`MAX_REQUEST`] bytes.
+const BODY: Duration = Duration::from_secs(60);
+/// Time in which a client takes no byte of an answer.
+const STALL: Duration = Duration::from_secs(30);
+/// File descriptors that are held back for commands.
+const RESERVED_DESCRIPTORS: usize = 8;
+
+/// What clients of the socket may take, of `connections` in all.
+pub const fn limits(connections: usize) -> Limits {
+    Limits {
+        connections,
+        idle: IDLE,
+        head: HEAD,
+        body: BODY,
+        stall: STALL,
+        // Events are followed for as long as the client likes.
+        answer: None,
+        reserve: RESERVED_DESCRIPTORS,
+    }
+}
 
 /// Largest body of a request, in bytes: a configuration file with as many backends as fit.
 pub const MAX_REQUEST: usize = 64 << 20;
@@ -79,6 +118,10 @@ pub struct Api {
     pub settings: DaemonSettings,
     /// When the daemon started.
     pub started: SystemTime,
+    /// Who may follow events at once.
+    pub followers: Arc<Semaphore>,
+    /// Parses configuration files.
+    pub parser: FileParser,
     /// Ends streams when the daemon leaves.
     pub cancel: CancellationToken,
 }
@@ -116,21 +159,23 @@ fn routes() -> (Router<Arc<Api>>, openapi::OpenApi) {
 }
 
 /// The whole API.
-fn router(api: Arc<Api>) -> Router {
-    let (router, document) = routes();
+fn router(api: Arc<Api>, bodies: Arc<Bodies>) -> Router {
+    let (router, _) = routes();
     router
-        .route("/openapi.json", get(async move || Json(document)))
+        // Made when it is asked for, which is seldom: it is larger than all else that a connection needs.
+        .route(
+            "/openapi.json",
+            get(async || Json(document::complete(routes().1))),
+        )
+        .layer(middleware::from_fn_with_state(bodies, within_budget))
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .fallback(async || handlers::no_such_path())
         .with_state(api)
 }
 
 /// Serves until the API's token is cancelled; requests under way are answered first. Cancel-safe.
-pub async fn serve(listener: UnixListener, api: Api) {
-    let cancel = api.cancel.clone();
-    let server =
-        axum::serve(listener, router(Arc::new(api))).with_graceful_shutdown(cancel.cancelled_owned());
-    if let Err(error) = server.await {
-        tracing::error!(%error, "the admin API has ended");
-    }
+pub async fn serve(listener: UnixListener, server: Server, api: Api) {
+    let bodies = Bodies::new(Arc::clone(&server.released));
+    let router = router(Arc::new(api), Arc::new(bodies));
+    server.run(listener, router).await;
 }

@@ -3,6 +3,7 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    ops::ControlFlow,
     path::PathBuf,
     sync::Arc,
     time::SystemTime,
@@ -17,6 +18,7 @@ use lb_common::{
     settings::Settings,
     track::{self, FlowRecord},
 };
+use prometheus::Registry;
 use serde::Serialize;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
@@ -31,6 +33,7 @@ use crate::{
     datapath::{NextHopState, XdpMode},
     events::Event,
     explain::{Answers, AnyTuple, ReadTables, Translated},
+    serve::ServerMetrics,
     state::{service::ServiceKey, testing},
 };
 
@@ -93,6 +96,9 @@ impl ReadTables for NoTables {
     }
 }
 
+/// Clients that may follow events in these tests.
+const FOLLOWERS: usize = 2;
+
 struct Server {
     rig: Rig,
     client: Client,
@@ -135,9 +141,18 @@ impl Server {
             }],
             settings: DaemonSettings::default(),
             started: SystemTime::UNIX_EPOCH,
+            followers: Arc::new(Semaphore::new(FOLLOWERS)),
+            parser: FileParser::default(),
             cancel: cancel.clone(),
         };
-        tokio::spawn(serve(listener, api));
+        let metrics = ServerMetrics::register(&Registry::new()).unwrap();
+        let server = crate::serve::Server {
+            limits: limits(MAX_CONNECTIONS),
+            metrics: metrics.listener("api"),
+            released: Arc::default(),
+            cancel: cancel.clone(),
+        };
+        tokio::spawn(serve(listener, server, api));
         Self {
             rig,
             client: Client::new(path),
@@ -563,30 +578,54 @@ async fn followers_of_events_see_what_was_and_what_comes() {
     let follow = server.client.lines("/v1/events?follow=true", |line| {
         let event: Event = serde_json::from_str(line).unwrap();
         seen.push(event.message);
-        if seen.len() < 4 {
-            Ok(())
+        Ok(if seen.len() < 4 {
+            ControlFlow::Continue(())
         } else {
-            Err(CliError::new(Exit::Failed, "enough"))
-        }
+            ControlFlow::Break(())
+        })
     });
     let patch = weight(2);
     let change = server.ask(Method::PATCH, "/v1/services/web/backends/a", &patch);
     let (followed, changed) = tokio::join!(follow, change);
-    assert_eq!(followed.unwrap_err().message, "enough");
+    assert!(followed.unwrap().is_break());
     changed.unwrap();
     assert_eq!(seen[3], "changed: weight 1 -> 2");
 
     let mut all = 0;
     let count = |_: &str| {
         all += 1;
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     };
-    server
-        .client
-        .lines("/v1/events?follow=false", count)
-        .await
-        .unwrap();
+    let ended = server.client.lines("/v1/events?follow=false", count).await;
+    assert!(ended.unwrap().is_continue());
     assert_eq!(all, 4);
+}
+
+/// A daemon whose every connection follows events could not be asked for its status.
+#[tokio::test]
+async fn followers_leave_room_for_commands() {
+    let server = Server::start().await;
+    server.ask(Method::DELETE, "/v1/services/web", &()).await.unwrap();
+    let follow = async |first: &tokio::sync::Notify| {
+        let seen = |_: &str| {
+            first.notify_one();
+            Ok(ControlFlow::Continue(()))
+        };
+        server.client.lines("/v1/events?follow=true", seen).await
+    };
+    let (one, two) = (tokio::sync::Notify::new(), tokio::sync::Notify::new());
+    let refused = async {
+        one.notified().await;
+        two.notified().await;
+        let error = follow(&tokio::sync::Notify::new()).await.unwrap_err();
+        assert_eq!(error.exit, Exit::Unreachable, "{error}");
+        server.client.get::<Value>("/v1/status").await.unwrap();
+    };
+    tokio::select! {
+        ended = follow(&one) => panic!("{ended:?}"),
+        ended = follow(&two) => panic!("{ended:?}"),
+        () = refused => {}
+    }
 }
 
 #[tokio::test]

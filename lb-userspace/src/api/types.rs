@@ -217,7 +217,10 @@ pub struct Backend {
     pub health: Health,
     /// The operator's word.
     pub admin: Admin,
-    /// When a drain ends by itself, RFC 3339.
+    /// When a drain ends by itself and the backend is disabled, RFC 3339.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drain_until: Option<String>,
+    /// The same, under its former name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub drain_deadline: Option<String>,
     /// It was removed and finishes its flows.

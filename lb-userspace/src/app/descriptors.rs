@@ -42,6 +42,17 @@ pub(super) fn checks_allowed(descriptors: u64) -> usize {
     (descriptors.saturating_sub(RESERVED) / 2).clamp(LEAST_IN_FLIGHT, MAX_IN_FLIGHT)
 }
 
+/// Share of the descriptors that clients of one listener may take.
+const SHARE_OF_CLIENTS: usize = 16;
+/// Connections of clients that are allowed however few descriptors there are.
+const LEAST_CONNECTIONS: usize = 8;
+
+/// Connections of clients that `descriptors` allow to one listener: `most` where there is room.
+pub(super) fn connections_allowed(descriptors: u64, most: usize) -> usize {
+    let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
+    (descriptors / SHARE_OF_CLIENTS).max(LEAST_CONNECTIONS).min(most)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -69,6 +80,13 @@ mod tests {
             (u64::MAX, MAX_IN_FLIGHT),
         ] {
             assert_eq!(checks_allowed(descriptors), expected, "{descriptors}");
+        }
+    }
+
+    #[test]
+    fn clients_take_a_small_part_of_the_descriptors() {
+        for (descriptors, expected) in [(0, 8), (1_024, 64), (4_096, 100), (u64::MAX, 100)] {
+            assert_eq!(connections_allowed(descriptors, 100), expected, "{descriptors}");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Memory that was needed for a moment, and that the allocator would keep.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
-use tokio::{task, time};
+use tokio::{sync::Notify, task, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::control::ControlHandle;
@@ -11,27 +11,31 @@ use crate::control::ControlHandle;
 #[cfg(target_env = "gnu")]
 const ARENAS: libc::c_int = 2;
 
-/// Time from a change to giving memory back: changes that follow each other closely need it again.
+/// Time from a reason to giving memory back: what follows closely needs it again.
 const AFTER: Duration = Duration::from_secs(1);
 
-/// Gives memory back after the start and some time after changes of the desired state: a file of thousands of services
-/// takes a hundred times its length while it is read. Ends with `cancel`, or when control has ended.
-pub(super) async fn give_back_after_changes(control: ControlHandle, cancel: CancellationToken) {
+/// Gives memory back after the start, some time after changes of the desired state (a file of thousands of services takes
+/// many times its length while it is read), and when clients have `released` much. Ends with `cancel`, or when control
+/// has ended.
+pub(super) async fn give_back(control: ControlHandle, released: Arc<Notify>, cancel: CancellationToken) {
     let mut views = control.views();
-    let mut seen = None;
+    let mut trimmed_for = None;
     let work = async {
         loop {
             let revision = views.borrow_and_update().desired.revision;
-            if seen == Some(revision) {
-                if views.changed().await.is_err() {
-                    return;
+            if trimmed_for == Some(revision) {
+                tokio::select! {
+                    changed = views.changed() => match changed {
+                        Ok(()) => continue,
+                        Err(_) => return,
+                    },
+                    () = released.notified() => {}
                 }
-                continue;
             }
-            seen = Some(revision);
+            trimmed_for = Some(revision);
             time::sleep(AFTER).await;
             // The allocator looks at all it has, which takes some milliseconds.
-            if task::spawn_blocking(give_back).await.is_err() {
+            if task::spawn_blocking(trim).await.is_err() {
                 return;
             }
         }
@@ -51,7 +55,7 @@ pub(super) fn limit_arenas() {
     }
 }
 
-fn give_back() {
+fn trim() {
     #[cfg(target_env = "gnu")]
     // SAFETY: the call takes a number, and locks what it looks at.
     unsafe {

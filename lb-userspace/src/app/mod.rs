@@ -12,9 +12,10 @@ mod node;
 mod notify;
 pub mod settings;
 mod signals;
-mod telemetry;
+pub(crate) mod telemetry;
 
 use std::{
+    fs,
     io::{self, Write},
     path::Path,
     process,
@@ -23,7 +24,11 @@ use std::{
 };
 
 use prometheus::Registry;
-use tokio::{task::JoinHandle, time};
+use tokio::{
+    sync::{Notify, Semaphore},
+    task::JoinHandle,
+    time,
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::error::RunError;
@@ -33,13 +38,14 @@ use self::{
     signals::{Signals, Wish},
 };
 use crate::{
-    api::{self, Api, socket::Socket},
+    api::{self, Api, FileParser, socket::Socket},
     config::{DaemonSettings, daemon::OnExit},
     control::{Change, ControlHandle, ControlTask, Parts, certificates, chain, inherit, passive},
     datapath::{AttachOptions, CheckPaths, Datapath, WriterHandle, WriterTask},
     events::{EventKind, EventLog, NewEvent},
     health::{HealthConfig, HealthHandle, HealthMetrics, HealthTask},
     metrics::{self, ApplyMetrics, Endpoint, Observer},
+    serve::{Server, ServerMetrics},
     state::{
         desired::Desired,
         store::{FileStore, Store},
@@ -129,6 +135,7 @@ struct Daemon {
     check_paths: Arc<CheckPaths>,
     events: Arc<EventLog>,
     apply_metrics: ApplyMetrics,
+    parser: FileParser,
     /// Ends what serves others: API, metrics, checks.
     cancel: CancellationToken,
     /// Ends control, when nobody asks for changes any more.
@@ -152,9 +159,11 @@ impl Daemon {
         let metrics_listener = metrics::bind(settings.metrics).await?;
         let registry = Registry::new();
         let apply_metrics = ApplyMetrics::register(&registry)?;
+        let server_metrics = ServerMetrics::register(&registry)?;
         let cancel = CancellationToken::new();
+        let descriptors = raised_limit();
         let checks = HealthConfig {
-            max_in_flight: descriptors::checks_allowed(raised_limit()),
+            max_in_flight: descriptors::checks_allowed(descriptors),
             ..HealthConfig::new(node::number(&settings.state_dir))
         };
         let (health, verdicts) =
@@ -211,7 +220,16 @@ impl Daemon {
             control: control.clone(),
             health: health.clone(),
         };
-        tracker.spawn(metrics::serve(metrics_listener, endpoint, cancel.clone()));
+        let released = Arc::new(Notify::new());
+        let server = |limits, name| Server {
+            limits,
+            metrics: server_metrics.listener(name),
+            released: Arc::clone(&released),
+            cancel: cancel.clone(),
+        };
+        let connections = |most| descriptors::connections_allowed(descriptors, most);
+        let metrics_server = server(metrics::limits(connections(metrics::MAX_CONNECTIONS)), "metrics");
+        tracker.spawn(metrics::serve(metrics_listener, metrics_server, endpoint));
         tracker.spawn(passive::listen(
             writer.stats(),
             health.clone(),
@@ -229,7 +247,13 @@ impl Daemon {
             health.agents().said(),
             cancel.clone(),
         ));
-        tracker.spawn(memory::give_back_after_changes(control.clone(), cancel.clone()));
+        tracker.spawn(memory::give_back(
+            control.clone(),
+            Arc::clone(&released),
+            cancel.clone(),
+        ));
+        let api_server = server(api::limits(connections(api::MAX_CONNECTIONS)), "api");
+        let parser = FileParser::default();
         let api = Api {
             control: control.clone(),
             observer,
@@ -239,9 +263,11 @@ impl Daemon {
             interfaces: interfaces.clone(),
             settings: settings.clone(),
             started: SystemTime::now(),
+            followers: Arc::new(Semaphore::new(api_server.limits.connections / 2)),
+            parser: parser.clone(),
             cancel: cancel.clone(),
         };
-        tracker.spawn(api::serve(api_listener, api));
+        tracker.spawn(api::serve(api_listener, api_server, api));
 
         let daemon = Self {
             settings,
@@ -252,6 +278,7 @@ impl Daemon {
             check_paths,
             events,
             apply_metrics,
+            parser,
             cancel,
             control_cancel,
             writer_cancel,
@@ -304,9 +331,17 @@ impl Daemon {
             self.apply_metrics.last_apply(false);
             self.event(EventKind::Refused, why);
         };
-        let config = match settings::read(path) {
-            Ok(config) => config,
-            Err(error) => {
+        let length = fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let file = path.to_owned();
+        let read = self
+            .parser
+            .run(usize::try_from(length).unwrap_or(usize::MAX), move || {
+                settings::read(&file)
+            });
+        let config = match read.await {
+            Ok(Ok(config)) => config,
+            Err(error) => return refused(format!("reload failed, nothing was changed: {error}")),
+            Ok(Err(error)) => {
                 if let settings::FileError::Content { errors, .. } = &error {
                     errors.iter().for_each(|error| tracing::error!("{error}"));
                 }

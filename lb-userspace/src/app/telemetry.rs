@@ -2,10 +2,11 @@
 
 use std::{
     env,
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
 };
 
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
 /// What is logged: filter directives as of `tracing_subscriber`, for example `debug`.
 const FILTER: &str = "LB_LOG";
@@ -18,13 +19,80 @@ pub(super) fn start() {
         .with_env_var(FILTER);
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter.from_env_lossy())
-        .with_target(false)
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal() && !no_color);
-    // The journal has its own clock.
-    let _ = if env::var_os("JOURNAL_STREAM").is_some() {
-        log.without_time().try_init()
+        .with_target(false);
+    let _ = if to_journal() {
+        // The journal has its own clock.
+        log.with_ansi(false)
+            .without_time()
+            .with_writer(Journal)
+            .try_init()
     } else {
-        log.try_init()
+        log.with_ansi(io::stderr().is_terminal() && !no_color)
+            .with_writer(io::stderr)
+            .try_init()
     };
+}
+
+/// Whether stderr leads to systemd's journal, also by way of a pipe: `JOURNAL_STREAM` is set (systemd.exec(5)), and
+/// nobody looks on.
+pub(crate) fn to_journal() -> bool {
+    env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal()
+}
+
+/// Puts the priority of `level` before each line of `text`, as the journal wants it (sd-daemon(3)).
+pub(crate) fn with_priority(level: Level, text: &str) -> String {
+    let priority = match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
+    };
+    text.lines().map(|line| format!("<{priority}>{line}\n")).collect()
+}
+
+/// Writes to stderr, each line with its priority.
+struct Journal;
+
+impl<'a> MakeWriter<'a> for Journal {
+    type Writer = JournalLine;
+
+    fn make_writer(&'a self) -> JournalLine {
+        JournalLine(Level::INFO)
+    }
+
+    fn make_writer_for(&'a self, metadata: &Metadata<'_>) -> JournalLine {
+        JournalLine(*metadata.level())
+    }
+}
+
+/// Writes what happened at a level.
+struct JournalLine(Level);
+
+impl Write for JournalLine {
+    /// The log writes each event with one call.
+    fn write(&mut self, event: &[u8]) -> io::Result<usize> {
+        let text = with_priority(self.0, &String::from_utf8_lossy(event));
+        io::stderr().lock().write_all(text.as_bytes())?;
+        Ok(event.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_journal_gets_the_priority_of_each_line() {
+        assert_eq!(
+            with_priority(Level::ERROR, "a: b\nhint: c\n"),
+            "<3>a: b\n<3>hint: c\n"
+        );
+        assert_eq!(with_priority(Level::WARN, "a"), "<4>a\n");
+        assert_eq!(with_priority(Level::INFO, "a"), "<6>a\n");
+        assert_eq!(with_priority(Level::TRACE, "a"), "<7>a\n");
+    }
 }

@@ -15,5 +15,5 @@ pub use self::{
     observe::{Observation, Observer, ReadCounters, Reading},
     own::ApplyMetrics,
     render::{is_drop, render},
-    server::{Endpoint, ServeError, bind, serve},
+    server::{Endpoint, MAX_CONNECTIONS, ServeError, bind, limits, serve},
 };

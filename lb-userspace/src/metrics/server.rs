@@ -1,6 +1,6 @@
 //! The HTTP endpoint: `/metrics`, `/healthz`, `/readyz`.
 
-use std::{io, net::SocketAddr, sync::Arc};
+use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{
     Router,
@@ -10,16 +10,42 @@ use axum::{
     routing::get,
 };
 use prometheus::Registry;
-use tokio::{net::TcpListener, task};
-use tokio_util::sync::CancellationToken;
+use tokio::{net::TcpListener, sync::Mutex, task};
 
 use super::{agent, judgement, observe::Observer, render::render, text::Text};
 use crate::{
     control::{ControlHandle, chain},
     datapath::DatapathError,
     health::{Health, HealthHandle},
+    serve::{Limits, Server},
     state::effective::HealthView,
 };
+
+/// Connections at once, where there are descriptors for so many.
+pub const MAX_CONNECTIONS: usize = 64;
+/// Time that a connection may be without a request: longer than the usual interval of scrapes.
+const IDLE: Duration = Duration::from_secs(30);
+/// Time for the head of a request.
+const HEAD: Duration = Duration::from_secs(10);
+/// Time for the body of a request, which no path wants.
+const BODY: Duration = Duration::from_secs(10);
+/// Time in which a client takes no byte of an answer.
+const STALL: Duration = Duration::from_secs(10);
+/// Time for an answer to be made and read.
+const ANSWER: Duration = Duration::from_secs(60);
+
+/// What clients of the endpoint may take, of `connections` in all.
+pub const fn limits(connections: usize) -> Limits {
+    Limits {
+        connections,
+        idle: IDLE,
+        head: HEAD,
+        body: BODY,
+        stall: STALL,
+        answer: Some(ANSWER),
+        reserve: 0,
+    }
+}
 
 /// Why metrics cannot be served.
 #[derive(Debug, thiserror::Error)]
@@ -63,22 +89,22 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
         .map_err(|source| ServeError { address, source })
 }
 
-/// Serves until `cancel`; cancel-safe.
-pub async fn serve(listener: TcpListener, endpoint: Endpoint, cancel: CancellationToken) {
+/// What the endpoint shows, to one client after the other: threads that read maps have other work, too.
+type Shown = State<Arc<(Endpoint, Mutex<()>)>>;
+
+/// Serves until cancelled. Cancel-safe.
+pub async fn serve(listener: TcpListener, server: Server, endpoint: Endpoint) {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .with_state(Arc::new(endpoint));
-    let server = axum::serve(listener, router).with_graceful_shutdown(cancel.cancelled_owned());
-    if let Err(error) = server.await {
-        tracing::error!(%error, "metrics are not served any more");
-    }
+        .with_state(Arc::new((endpoint, Mutex::new(()))));
+    server.run(listener, router).await;
 }
 
 /// 200 while the data plane does what is desired.
-async fn ready(State(endpoint): State<Arc<Endpoint>>) -> (StatusCode, String) {
-    let view = endpoint.control.view();
+async fn ready(State(shown): Shown) -> (StatusCode, String) {
+    let view = shown.0.control.view();
     match &view.failure {
         None if view.is_programmed() => (StatusCode::OK, "ready\n".to_owned()),
         failure => {
@@ -88,9 +114,13 @@ async fn ready(State(endpoint): State<Arc<Endpoint>>) -> (StatusCode, String) {
     }
 }
 
-async fn metrics(State(endpoint): State<Arc<Endpoint>>) -> Response {
+async fn metrics(State(shown): Shown) -> Response {
+    let turn = shown.1.lock().await;
     // Reading maps is system calls, which may take a while.
-    match task::spawn_blocking(move || text(&endpoint)).await {
+    let endpoint = Arc::clone(&shown);
+    let text = task::spawn_blocking(move || text(&endpoint.0)).await;
+    drop(turn);
+    match text {
         Ok(Ok(text)) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
         Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, chain(&error)).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),

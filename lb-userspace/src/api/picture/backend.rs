@@ -46,12 +46,14 @@ impl Picture {
             Admin::Draining => types::Admin::Draining,
             Admin::Disabled => types::Admin::Disabled,
         };
+        let drain_until = self.view.drain_deadlines.get(&place).map(|at| rfc3339(*at));
         types::Backend {
             weight: backend.weight,
             health,
             admin,
             server_ids: backend.server_ids.iter().map(ToString::to_string).collect(),
-            drain_deadline: self.view.drain_deadlines.get(&place).map(|at| rfc3339(*at)),
+            drain_deadline: drain_until.clone(),
+            drain_until,
             slow_start: self.view.whole_at.get(&place).map(|at| types::SlowStart {
                 percent: self
                     .view
@@ -114,6 +116,7 @@ impl Picture {
             slow_start: None,
             health: types::Health::Unchecked,
             admin: types::Admin::Enabled,
+            drain_until: None,
             drain_deadline: None,
             removed: false,
             mode: mode.map(|mode| mode.word().to_owned()).unwrap_or_default(),

@@ -1,0 +1,84 @@
+//! The OpenAPI document, completed with what holds for every path.
+
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, path::PathItem};
+
+/// `document` with a description of each answer (which OpenAPI requires), and the answer that any path may give when the
+/// daemon cannot do what was asked.
+pub(super) fn complete(mut document: OpenApi) -> OpenApi {
+    let failure = || {
+        let mut response = Response::default();
+        response.description = "any other failure".to_owned();
+        let body = Content::new(Some(Ref::from_schema_name("ErrorBody")));
+        response
+            .content
+            .insert("application/json".to_owned(), body.into());
+        response
+    };
+    for operation in document.paths.paths.values_mut().flat_map(operations) {
+        let summary = operation.summary.clone();
+        let responses = &mut operation.responses.responses;
+        for (status, response) in responses.iter_mut() {
+            let RefOr::T(response) = response else { continue };
+            if response.description.is_empty() {
+                response.description = match (status.as_str(), &summary) {
+                    ("404", _) => "no such service or backend".to_owned(),
+                    ("409", _) => "it exists with other content, or the revision moved on".to_owned(),
+                    ("422", _) => "the request makes no sense; nothing was changed".to_owned(),
+                    ("503", _) => "the daemon is starting or leaving, or not ready".to_owned(),
+                    (_, Some(summary)) => summary.clone(),
+                    (_, None) => "done".to_owned(),
+                };
+            }
+        }
+        responses.insert("default".to_owned(), RefOr::T(failure()));
+    }
+    document
+}
+
+fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut utoipa::openapi::path::Operation> {
+    let methods = [
+        &mut item.get,
+        &mut item.post,
+        &mut item.put,
+        &mut item.patch,
+        &mut item.delete,
+    ];
+    methods.into_iter().flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::routes;
+    use super::*;
+
+    /// A generator of clients refuses a document without them.
+    #[test]
+    fn every_answer_and_every_parameter_of_a_path_is_described() {
+        let document = serde_json::to_value(complete(routes().1)).unwrap();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+        let mut ids = std::collections::BTreeSet::new();
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let at = format!("{method} {path}");
+                assert!(
+                    ids.insert(operation["operationId"].as_str().unwrap().to_owned()),
+                    "{at}"
+                );
+                let responses = operation["responses"].as_object().unwrap();
+                assert!(
+                    responses.contains_key("200") && responses.contains_key("default"),
+                    "{at}"
+                );
+                for (status, response) in responses {
+                    let text = response["description"].as_str().unwrap_or_default();
+                    assert!(!text.is_empty(), "{at}: {status} has no description");
+                }
+                let named: Vec<&str> = path.split(['{', '}']).skip(1).step_by(2).collect();
+                let parameters = operation["parameters"].as_array().cloned().unwrap_or_default();
+                let in_path = parameters.iter().filter(|parameter| parameter["in"] == "path");
+                let in_path: Vec<_> = in_path.map(|p| p["name"].as_str().unwrap()).collect();
+                assert_eq!(in_path, named, "{at}");
+            }
+        }
+    }
+}

@@ -1,0 +1,283 @@
+//! HTTP/1.1 for clients that may be slow, idle or hostile: every wait has a time-out, connections are bounded, and each
+//! connection that is refused or ended is counted.
+//!
+//! At the bound, the connection that has been idle longest gives way to a new one, so that a client with a request is
+//! served beside any number of idle connections.
+
+mod body;
+mod connection;
+mod metrics;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    future::Future,
+    io,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use axum::Router;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    net::{TcpListener, TcpStream, UnixListener, UnixStream},
+    sync::Notify,
+    time,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use self::connection::{Connection, drive};
+pub use self::metrics::{Ended, ListenerMetrics, ServerMetrics};
+
+/// Pause after a failed `accept`, so that a lasting failure does not keep a thread busy.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// Time that a client which is refused has to take the answer.
+const REFUSAL: Duration = Duration::from_secs(1);
+/// Connections that were open at once from which on their memory is worth giving back.
+const MANY: usize = 16;
+
+/// What a client reads when every connection is busy, in the form of the API's errors.
+const FULL: &str =
+    r#"{"error":{"code":"unavailable","message":"every connection of the daemon is busy: try again later"}}"#;
+
+/// What clients of one listener may take.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Connections at once.
+    pub connections: usize,
+    /// Time without a request.
+    pub idle: Duration,
+    /// Time from the first byte of a request to the end of its head.
+    pub head: Duration,
+    /// Time for the body of a request.
+    pub body: Duration,
+    /// Time in which the client takes no byte of an answer.
+    pub stall: Duration,
+    /// Time for a whole answer; `None` where answers may go on.
+    pub answer: Option<Duration>,
+    /// File descriptors held back for `accept` when the process has no more.
+    pub reserve: usize,
+}
+
+/// A listening socket.
+pub trait Listener: Send {
+    /// A connection.
+    type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection. Cancel-safe.
+    fn accept(&self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+}
+
+impl Listener for TcpListener {
+    type Io = TcpStream;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+impl Listener for UnixListener {
+    type Io = UnixStream;
+
+    async fn accept(&self) -> io::Result<UnixStream> {
+        self.accept().await.map(|(stream, _)| stream)
+    }
+}
+
+/// What serving needs beside a socket and a router.
+#[derive(Clone, Debug)]
+pub struct Server {
+    /// What clients may take.
+    pub limits: Limits,
+    /// Counts them.
+    pub metrics: ListenerMetrics,
+    /// Notified when much memory is free again.
+    pub released: Arc<Notify>,
+    /// Ends serving; requests under way are answered first.
+    pub cancel: CancellationToken,
+}
+
+impl Server {
+    /// Serves until cancelled. Cancel-safe.
+    pub async fn run(self, listener: impl Listener, router: Router) {
+        // Handlers get their state once, not with each connection.
+        let router = router.with_state(());
+        let connections = Arc::new(Connections::default());
+        let tracker = TaskTracker::new();
+        let mut reserve = Reserve::new(self.limits.reserve);
+        loop {
+            reserve.fill();
+            let accepted = tokio::select! {
+                biased;
+                () = self.cancel.cancelled() => break,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok(io) => self.admit(io, &connections, &router, &tracker),
+                Err(error) if is_client_gone(&error) => {}
+                Err(error) if is_exhausted(&error) => {
+                    self.metrics.count(Ended::NoDescriptor);
+                    let freed = reserve.release() | connections.displace();
+                    if !freed {
+                        time::sleep(ACCEPT_RETRY).await;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(%error, listener = self.metrics.name(), "cannot accept a connection, retrying");
+                    time::sleep(ACCEPT_RETRY).await;
+                }
+            }
+        }
+        drop(listener);
+        tracker.close();
+        tracker.wait().await;
+    }
+
+    /// Serves a connection, in the place of an idle one where all are taken; refuses it where none is idle.
+    fn admit(
+        &self,
+        mut io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        connections: &Arc<Connections>,
+        router: &Router,
+        tracker: &TaskTracker,
+    ) {
+        if connections.len() >= self.limits.connections && !connections.displace() {
+            self.metrics.count(Ended::Full);
+            tracker.spawn(async move {
+                let refuse = async {
+                    io.write_all(refusal().as_bytes()).await?;
+                    io.shutdown().await
+                };
+                // A client that does not take it learns the same from the end of the connection.
+                let _ = time::timeout(REFUSAL, refuse).await;
+            });
+            return;
+        }
+        let (connection, entry) = connections.enter();
+        let (server, router) = (self.clone(), router.clone());
+        let connections = Arc::clone(connections);
+        tracker.spawn(async move {
+            let _gauge = server.metrics.open();
+            let ended = drive(io, router, connection, &server.limits, &server.cancel).await;
+            if let Some(why) = ended {
+                server.metrics.count(why);
+            }
+            if connections.leave(entry) {
+                server.released.notify_one();
+            }
+        });
+    }
+}
+
+/// The connections of a listener.
+#[derive(Default)]
+struct Connections(Mutex<Table>);
+
+#[derive(Default)]
+struct Table {
+    next: u64,
+    /// Most that were open at once since memory was given back.
+    peak: usize,
+    open: BTreeMap<u64, Arc<Connection>>,
+}
+
+impl Connections {
+    fn lock(&self) -> MutexGuard<'_, Table> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn len(&self) -> usize {
+        self.lock().open.len()
+    }
+
+    fn enter(&self) -> (Arc<Connection>, u64) {
+        let connection = Arc::new(Connection::new());
+        let mut table = self.lock();
+        table.next += 1;
+        let entry = table.next;
+        table.open.insert(entry, Arc::clone(&connection));
+        table.peak = table.peak.max(table.open.len());
+        (connection, entry)
+    }
+
+    /// Whether most of many connections have gone by now.
+    fn leave(&self, entry: u64) -> bool {
+        let mut table = self.lock();
+        table.open.remove(&entry);
+        let many_left = table.peak >= MANY && table.open.len() * 2 <= table.peak;
+        if many_left {
+            table.peak = table.open.len();
+        }
+        many_left
+    }
+
+    /// Ends the connection that has waited longest for a request; false where all are busy.
+    fn displace(&self) -> bool {
+        let mut table = self.lock();
+        let idle = table.open.iter().filter_map(|(entry, connection)| {
+            let since = connection.waiting_since()?;
+            Some((since, *entry))
+        });
+        let Some((_, entry)) = idle.min() else {
+            return false;
+        };
+        if let Some(connection) = table.open.remove(&entry) {
+            connection.displace();
+        }
+        true
+    }
+}
+
+/// Descriptors that are given up when `accept` finds none.
+struct Reserve {
+    size: usize,
+    held: Vec<File>,
+}
+
+impl Reserve {
+    fn new(size: usize) -> Self {
+        Self {
+            size,
+            held: Vec::with_capacity(size),
+        }
+    }
+
+    /// Takes what is missing; what cannot be had now is tried again with the next connection.
+    fn fill(&mut self) {
+        while self.held.len() < self.size {
+            match File::open("/dev/null") {
+                Ok(file) => self.held.push(file),
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Gives all up; false where there was nothing to give.
+    fn release(&mut self) -> bool {
+        let some = !self.held.is_empty();
+        self.held.clear();
+        some
+    }
+}
+
+fn is_exhausted(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE))
+}
+
+/// The client left before it was accepted.
+fn is_client_gone(error: &io::Error) -> bool {
+    matches!(
+        error.raw_os_error(),
+        Some(libc::ECONNABORTED | libc::ECONNRESET | libc::EPERM | libc::EPROTO)
+    )
+}
+
+fn refusal() -> String {
+    format!(
+        "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: application/json\r\n\
+         content-length: {}\r\n\r\n{FULL}",
+        FULL.len()
+    )
+}

@@ -1,0 +1,274 @@
+//! Clients of every kind, over pipes in memory, in simulated time.
+
+use std::{collections::VecDeque, sync::Mutex};
+
+use axum::{
+    body::{Body, Bytes},
+    routing::{get, post},
+};
+use http_body_util::channel::Channel;
+use prometheus::Registry;
+use tokio::{
+    io::{AsyncReadExt, DuplexStream, duplex},
+    sync::{mpsc, oneshot},
+    task::JoinHandle,
+    time::Instant,
+};
+
+use super::*;
+
+const LIMITS: Limits = Limits {
+    connections: 2,
+    idle: Duration::from_secs(30),
+    head: Duration::from_secs(10),
+    body: Duration::from_secs(20),
+    stall: Duration::from_secs(5),
+    answer: Some(Duration::from_secs(60)),
+    reserve: 1,
+};
+/// Bytes that a pipe holds.
+const PIPE: usize = 64;
+
+/// Gives what it is told to.
+struct Pipes(tokio::sync::Mutex<mpsc::UnboundedReceiver<io::Result<DuplexStream>>>);
+
+impl Listener for Pipes {
+    type Io = DuplexStream;
+
+    async fn accept(&self) -> io::Result<DuplexStream> {
+        match self.0.lock().await.recv().await {
+            Some(result) => result,
+            None => std::future::pending().await,
+        }
+    }
+}
+
+struct Running {
+    accepts: mpsc::UnboundedSender<io::Result<DuplexStream>>,
+    metrics: ListenerMetrics,
+    registry: Registry,
+    cancel: CancellationToken,
+    task: JoinHandle<()>,
+    /// Ends answers to `/held`.
+    held: Arc<Mutex<VecDeque<oneshot::Sender<()>>>>,
+}
+
+impl Running {
+    fn start() -> Self {
+        let (accepts, listener) = mpsc::unbounded_channel();
+        let registry = Registry::new();
+        let metrics = ServerMetrics::register(&registry).unwrap().listener("test");
+        let cancel = CancellationToken::new();
+        let server = Server {
+            limits: LIMITS,
+            metrics: metrics.clone(),
+            released: Arc::default(),
+            cancel: cancel.clone(),
+        };
+        let held = Arc::new(Mutex::new(VecDeque::new()));
+        let waiting = Arc::clone(&held);
+        let router = Router::new()
+            .route("/", get(async || "ok"))
+            .route("/large", get(async || "x".repeat(100 * PIPE)))
+            .route("/body", post(async |bytes: Bytes| bytes.len().to_string()))
+            .route(
+                "/held",
+                get(async move || {
+                    let (sender, receiver) = oneshot::channel();
+                    waiting.lock().unwrap().push_back(sender);
+                    let _ = receiver.await;
+                    "held"
+                }),
+            )
+            .route(
+                "/endless",
+                get(async || {
+                    let (mut sender, body) = Channel::<Bytes>::new(1);
+                    tokio::spawn(async move {
+                        while sender.send_data(Bytes::from_static(b"x")).await.is_ok() {
+                            time::sleep(Duration::from_secs(1)).await;
+                        }
+                    });
+                    Body::new(body)
+                }),
+            );
+        let task = tokio::spawn(server.run(Pipes(tokio::sync::Mutex::new(listener)), router));
+        Self {
+            accepts,
+            metrics,
+            registry,
+            cancel,
+            task,
+            held,
+        }
+    }
+
+    /// A client that has sent `request`.
+    async fn client(&self, request: &str) -> DuplexStream {
+        let (mut client, server) = duplex(PIPE);
+        self.accepts.send(Ok(server)).unwrap();
+        client.write_all(request.as_bytes()).await.unwrap();
+        client
+    }
+
+    fn ended(&self, cause: Ended) -> u64 {
+        self.metrics
+            .ended
+            .with_label_values(&["test", cause.name()])
+            .get()
+    }
+
+    fn open(&self) -> i64 {
+        self.metrics.connections.get()
+    }
+}
+
+/// All that comes until the end.
+async fn rest(mut client: DuplexStream) -> String {
+    let mut text = String::new();
+    client.read_to_string(&mut text).await.unwrap();
+    text
+}
+
+async fn first_line(client: &mut DuplexStream) -> String {
+    let mut line = String::new();
+    while !line.ends_with("\r\n") {
+        line.push(char::from(client.read_u8().await.unwrap()));
+    }
+    line
+}
+
+const WHOLE: &str = "GET / HTTP/1.1\r\nhost: a\r\n\r\n";
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_waits_too_long_is_ended_and_counted() {
+    let body = "POST /body HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nfive!";
+    for (request, ended, after) in [
+        ("", Ended::Idle, LIMITS.idle),
+        ("GET / HT", Ended::SlowRequest, LIMITS.head),
+        (body, Ended::SlowRequest, LIMITS.body),
+        (WHOLE, Ended::Idle, LIMITS.idle),
+    ] {
+        let server = Running::start();
+        let began = Instant::now();
+        rest(server.client(request).await).await;
+        assert_eq!(began.elapsed().as_secs(), after.as_secs(), "{request:?}");
+        assert_eq!(server.ended(ended), 1, "{request:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn bytes_that_trickle_in_do_not_prolong_a_request() {
+    let server = Running::start();
+    let mut client = server.client("GET / HTTP/1.1\r\n").await;
+    let began = Instant::now();
+    while client.write_all(b"a: b\r\n").await.is_ok() {
+        time::sleep(Duration::from_secs(1)).await;
+    }
+    let took = began.elapsed();
+    assert!(
+        took >= LIMITS.head && took <= LIMITS.head + Duration::from_secs(1),
+        "{took:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_is_ended_and_one_that_reads_gets_all() {
+    let server = Running::start();
+    let large = "GET /large HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let asleep = server.client(large).await;
+    let awake = rest(server.client(large).await).await;
+    assert!(awake.ends_with(&"x".repeat(100 * PIPE)));
+    while server.open() > 0 {
+        time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(server.ended(Ended::SlowReader), 1);
+    assert!(!rest(asleep).await.ends_with(&"x".repeat(100 * PIPE)));
+    // One that takes a little now and then has its time for the whole.
+    let began = Instant::now();
+    rest(server.client("GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await).await;
+    assert_eq!(
+        Some(began.elapsed().as_secs()),
+        LIMITS.answer.map(|time| time.as_secs())
+    );
+}
+
+/// However many connections are idle, whoever has a request gets an answer.
+#[tokio::test(start_paused = true)]
+async fn the_connection_that_was_idle_longest_gives_way() {
+    let server = Running::start();
+    let oldest = server.client("").await;
+    time::sleep(Duration::from_secs(1)).await;
+    let _slow = server.client("GET / HT").await;
+    time::sleep(Duration::from_secs(1)).await;
+    let mut new = server.client(WHOLE).await;
+    assert!(first_line(&mut new).await.contains("200"));
+    assert_eq!(rest(oldest).await, "");
+    assert_eq!((server.ended(Ended::Displaced), server.open()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_all_are_busy_a_new_client_is_refused_in_words() {
+    let server = Running::start();
+    let held = "GET /held HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let busy = [server.client(held).await, server.client(held).await];
+    while server.held.lock().unwrap().len() < busy.len() {
+        tokio::task::yield_now().await;
+    }
+    let refused = rest(server.client("").await).await;
+    let (head, body) = refused.split_once("\r\n\r\n").unwrap();
+    assert!(head.starts_with("HTTP/1.1 503"), "{head}");
+    assert!(
+        head.contains(&format!("content-length: {}", body.len())),
+        "{head}"
+    );
+    serde_json::from_str::<crate::api::requests::ErrorBody>(body).unwrap();
+    assert_eq!(server.ended(Ended::Full), 1);
+    // The end of the daemon ends neither of them before its answer.
+    server.cancel.cancel();
+    for end in server.held.lock().unwrap().drain(..) {
+        end.send(()).unwrap();
+    }
+    for client in busy {
+        assert!(rest(client).await.ends_with("held"));
+    }
+    server.task.await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_descriptors_an_idle_client_gives_up_its_own() {
+    let server = Running::start();
+    let idle = server.client("").await;
+    server
+        .accepts
+        .send(Err(io::Error::from_raw_os_error(libc::EMFILE)))
+        .unwrap();
+    let mut new = server.client(WHOLE).await;
+    assert!(first_line(&mut new).await.contains("200"));
+    assert_eq!(rest(idle).await, "");
+    assert_eq!(server.ended(Ended::NoDescriptor), 1);
+    assert_eq!(server.ended(Ended::Displaced), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_daemon_ends_idle_connections() {
+    let server = Running::start();
+    let idle = server.client("").await;
+    let mut kept = server.client(WHOLE).await;
+    first_line(&mut kept).await;
+    server.cancel.cancel();
+    assert_eq!(rest(idle).await, "");
+    server.task.await.unwrap();
+    let families = server.registry.gather();
+    let named = |name: &str| families.iter().any(|family| family.name() == name);
+    assert!(named("lb_listener_connections") && named("lb_listener_ended_total"));
+}
+
+#[test]
+fn a_reserve_is_given_up_as_a_whole_and_filled_again() {
+    let mut reserve = Reserve::new(3);
+    assert!(!reserve.release());
+    reserve.fill();
+    assert_eq!(reserve.held.len(), 3);
+    assert!(reserve.release() && reserve.held.is_empty());
+}
