@@ -1,6 +1,6 @@
 //! The command line's way to the daemon: HTTP/1.1 over its unix socket.
 
-use std::path::PathBuf;
+use std::{ops::ControlFlow, path::PathBuf};
 
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -50,12 +50,12 @@ impl Client {
         decode(&self.fetch(method, path, body).await?)
     }
 
-    /// `GET path`, each line of the answer given to `line` as it comes, until the daemon ends it.
+    /// `GET path`, each line of the answer given to `line` as it comes, until the daemon ends it or `line` breaks.
     pub(crate) async fn lines(
         &self,
         path: &str,
-        mut line: impl FnMut(&str) -> Result<(), CliError>,
-    ) -> Result<(), CliError> {
+        mut line: impl FnMut(&str) -> Result<ControlFlow<()>, CliError>,
+    ) -> Result<ControlFlow<()>, CliError> {
         let mut body = self.send(Method::GET, path, None).await?;
         let mut rest = Vec::new();
         while let Some(frame) = body.frame().await {
@@ -64,10 +64,12 @@ impl Client {
             rest.extend_from_slice(&data);
             while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
                 let bytes: Vec<u8> = rest.drain(..=end).collect();
-                line(&String::from_utf8_lossy(&bytes[..end]))?;
+                if line(&String::from_utf8_lossy(&bytes[..end]))?.is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
             }
         }
-        Ok(())
+        Ok(ControlFlow::Continue(()))
     }
 
     async fn fetch(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Bytes, CliError> {

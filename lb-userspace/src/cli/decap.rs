@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     error::{CliError, Exit},
-    output::Context,
+    output::{Context, remark},
 };
 use crate::{
     app,
@@ -50,14 +50,14 @@ impl Decap {
         let list = |addresses: &[String]| addresses.join(", ");
         let at: Vec<String> = running.addresses().iter().map(ToString::to_string).collect();
         let from: Vec<String> = options.sources.iter().map(ToString::to_string).collect();
-        eprintln!(
+        remark(&format!(
             "lb decap on {}, XDP {}: IPIP and GUE (port {}) from {} to {}\nCtrl-C ends it.",
             options.interface,
             running.mode().name(),
             options.gue_port,
             list(&from),
             list(&at)
-        );
+        ));
         app::wait_for_end()
             .map_err(|e| CliError::new(Exit::Failed, format!("cannot wait for signals: {e}")))?;
         let outcomes = running.outcomes().map_err(|error| failed(&error))?;
@@ -79,7 +79,7 @@ impl Decap {
 }
 
 fn failed(error: &DatapathError) -> CliError {
-    let failed = CliError::new(Exit::Failed, format!("cannot decapsulate: {}", chain(error)));
+    let failed = CliError::new(Exit::Failed, format!("cannot decapsulate: {}", chain(error))).by_daemon();
     match error.hint() {
         Some(hint) => failed.hint(hint),
         None => failed,

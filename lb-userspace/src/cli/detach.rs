@@ -1,6 +1,9 @@
 //! `lb detach`
 
-use std::path::PathBuf;
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+};
 
 use clap::Args;
 use serde::Serialize;
@@ -11,8 +14,11 @@ use super::{
 };
 use crate::{
     control::chain,
-    datapath::{self, DEFAULT_PIN_DIR},
+    datapath::{self, DEFAULT_PIN_DIR, DatapathError, LeftForwarding, left_forwarding},
 };
+
+/// What helps a user who may not.
+const AS_ROOT: &str = "run as root, for example with sudo";
 
 #[derive(Args, Debug)]
 pub(super) struct Detach {
@@ -29,18 +35,59 @@ struct Removed {
 
 impl Detach {
     pub(super) fn execute(self, context: &Context) -> Result<(), CliError> {
+        let failed = |why: String| CliError::new(Exit::Failed, format!("cannot detach: {why}"));
+        if let Err(error) = fs::metadata(&self.pin_dir)
+            && error.kind() == io::ErrorKind::PermissionDenied
+        {
+            return Err(failed(format!("{}: {error}", self.pin_dir.display())).hint(AS_ROOT));
+        }
         let removed = datapath::detach_leftovers(&self.pin_dir).map_err(|error| {
-            let failed = CliError::new(Exit::Failed, format!("cannot detach: {}", chain(&error)));
-            match error.hint() {
+            let failed = failed(chain(&error));
+            match hint(&error) {
                 Some(hint) => failed.hint(hint),
                 None => failed,
             }
         })?;
+        let elsewhere = removed.is_empty().then(left_forwarding).unwrap_or_default();
         context.show(&Removed { removed }, |Removed { removed }| {
             if removed.is_empty() {
-                return format!("nothing to remove in {}\n", self.pin_dir.display());
+                return nothing(&self.pin_dir, &elsewhere);
             }
             removed.iter().map(|what| format!("removed {what}\n")).collect()
         })
     }
+}
+
+/// What helps someone who wants the program gone.
+fn hint(error: &DatapathError) -> Option<String> {
+    match error {
+        DatapathError::PinDirBusy { pid, .. } => {
+            let stop = pid.map_or_else(|| "stop it".to_owned(), |pid| format!("stop it, `kill {pid}`"));
+            Some(format!(
+                "{stop} or `systemctl stop lb`; what it leaves then, `lb detach` removes"
+            ))
+        }
+        DatapathError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+            Some(AS_ROOT.to_owned())
+        }
+        other => other.hint(),
+    }
+}
+
+/// There is nothing in the directory, but the program may be pinned in another one.
+fn nothing(pin_dir: &Path, elsewhere: &LeftForwarding) -> String {
+    let mut text = format!("nothing to remove in {}\n", pin_dir.display());
+    if !elsewhere.interfaces.is_empty() {
+        let names: Vec<&str> = elsewhere
+            .interfaces
+            .iter()
+            .map(|(name, _)| name.as_str())
+            .collect();
+        text.push_str(&format!(
+            "lb still runs on {}: name the directory it is pinned in with --pin-dir; `mount -t bpf` lists where \
+             directories for pins are\n",
+            names.join(", ")
+        ));
+    }
+    text
 }

@@ -1,9 +1,17 @@
 //! How a command ends: exit codes, and errors as `error: what: why` with a hint.
 
-use std::{fmt, io, path::Path, process::ExitCode};
+use std::{
+    fmt,
+    io::{self, Write as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use tracing::Level;
 
 use crate::{
     api::requests::{ErrorBody, ErrorCode, PlacedError},
+    app::telemetry,
     config::ConfigError,
 };
 
@@ -39,6 +47,8 @@ pub struct CliError {
     pub hint: Option<String>,
     /// Errors of a file, with the file's name.
     pub details: Option<(String, Vec<PlacedError>)>,
+    /// Whether the command is one that a service manager runs, and reads.
+    pub by_daemon: bool,
 }
 
 impl CliError {
@@ -49,6 +59,15 @@ impl CliError {
             message: message.into(),
             hint: None,
             details: None,
+            by_daemon: false,
+        }
+    }
+
+    /// The same, from a command that a service manager runs.
+    pub fn by_daemon(self) -> Self {
+        Self {
+            by_daemon: true,
+            ..self
         }
     }
 
@@ -91,6 +110,7 @@ impl CliError {
             message: error.message,
             hint: error.hint,
             details: (!error.details.is_empty()).then(|| ("request".to_owned(), error.details)),
+            by_daemon: false,
         }
     }
 
@@ -123,6 +143,18 @@ impl CliError {
             format!("cannot reach the daemon at {}: {why}", socket.display()),
         )
         .hint(hint)
+    }
+}
+
+impl CliError {
+    /// Writes it to stderr, whether or not anybody reads it. From a daemon, the journal gets its priority.
+    pub fn print(&self) {
+        let text = if self.by_daemon && telemetry::to_journal() {
+            telemetry::with_priority(Level::ERROR, &self.to_string())
+        } else {
+            format!("{self}\n")
+        };
+        let _ = io::stderr().lock().write_all(text.as_bytes());
     }
 }
 

@@ -1,14 +1,20 @@
 //! `lb events`
 
-use std::time::Duration;
+use std::{
+    ops::ControlFlow,
+    time::{Duration, Instant},
+};
 
 use clap::Args;
 
 use super::{
     error::{CliError, Exit},
-    output::{Context, Output, print},
+    output::{Context, Outage, Output, print_while_read},
 };
 use crate::{config::values::duration, events::Event};
+
+/// Time between attempts to reach a daemon that has gone away.
+const RECONNECT: Duration = Duration::from_millis(500);
 
 #[derive(Args, Debug)]
 pub(super) struct Events {
@@ -22,15 +28,55 @@ pub(super) struct Events {
 
 impl Events {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
-        let mut path = format!("/v1/events?follow={}", self.follow);
-        if let Some(since) = self.since {
-            path.push_str(&format!("&since_ms={}", since.as_millis()));
+        let client = context.client();
+        let began = Instant::now();
+        let (mut shown, mut outage) = (Shown::default(), Outage::default());
+        loop {
+            let mut path = format!("/v1/events?follow={}", self.follow);
+            if let Some(since) = self.since {
+                // What happened since the command began is wanted also when it comes late.
+                path.push_str(&format!("&since_ms={}", (since + began.elapsed()).as_millis()));
+            }
+            let show = |line: &str| {
+                outage.answered();
+                let event = event(line)?;
+                if !shown.is_new(&event) {
+                    return Ok(ControlFlow::Continue(()));
+                }
+                match context.output {
+                    Output::Json => print_while_read(&format!("{line}\n")),
+                    Output::Table | Output::Wide => print_while_read(&plain(&event)),
+                }
+            };
+            let read = client.lines(&path, show).await;
+            if !self.follow {
+                return read.map(drop);
+            }
+            match outage.bridge(read)? {
+                Some(ControlFlow::Break(())) => return Ok(()),
+                Some(ControlFlow::Continue(())) => outage.left("the daemon has ended the stream"),
+                None => {}
+            }
+            tokio::time::sleep(RECONNECT).await;
         }
-        let show = |line: &str| match context.output {
-            Output::Json => print(&format!("{line}\n")),
-            Output::Table | Output::Wide => print(&plain(&event(line)?)),
-        };
-        context.client().lines(&path, show).await
+    }
+}
+
+/// Which events were shown. Another daemon counts from 1 again, but later.
+#[derive(Default)]
+struct Shown {
+    seq: u64,
+    at: String,
+}
+
+impl Shown {
+    fn is_new(&mut self, event: &Event) -> bool {
+        let new = event.seq > self.seq || event.at > self.at;
+        if new {
+            self.seq = event.seq;
+            self.at.clone_from(&event.at);
+        }
+        new
     }
 }
 

@@ -14,6 +14,7 @@ mod events;
 mod explain;
 mod export;
 mod guard;
+mod man;
 mod output;
 mod run;
 mod service;
@@ -25,6 +26,7 @@ use std::path::PathBuf;
 
 use clap::{ArgAction, Parser, Subcommand};
 
+pub use self::completions::answer_shell;
 use self::{
     error::CliError,
     output::{Context, Output},
@@ -95,6 +97,8 @@ enum Command {
     Decap(decap::Decap),
     /// Print a completion script for a shell
     Completions(completions::Completions),
+    /// Write manual pages, one for each command
+    Man(man::Man),
 }
 
 impl Cli {
@@ -114,6 +118,7 @@ impl Cli {
             Command::Detach(detach) => detach.execute(&context),
             Command::Decap(decap) => decap.execute(&context),
             Command::Completions(completions) => completions.execute(),
+            Command::Man(man) => man.execute(),
         }
     }
 }

@@ -4,6 +4,7 @@ use std::{
     env,
     future::Future,
     io::{self, IsTerminal, Write},
+    ops::ControlFlow,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -110,20 +111,69 @@ impl Context {
             return self.show(&fetch().await?, table);
         };
         let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(100)));
+        let mut outage = Outage::default();
         loop {
             ticks.tick().await;
-            let value = fetch().await?;
-            match self.output {
+            let Some(value) = outage.bridge(fetch().await)? else {
+                continue;
+            };
+            let text = match self.output {
                 // One line each, so that a reader of the stream can tell them apart.
-                Output::Json => print(&json(&value, false)?)?,
+                Output::Json => json(&value, false)?,
                 Output::Table | Output::Wide if io::stdout().is_terminal() => {
                     // Home, the new text, then clear what was longer before: no flicker.
                     let text = table(&value).replace('\n', "\x1b[K\n");
-                    print(&format!("\x1b[H{text}\x1b[J"))?;
+                    format!("\x1b[H{text}\x1b[J")
                 }
-                Output::Table | Output::Wide => print(&format!("{}\n", table(&value)))?,
+                Output::Table | Output::Wide => format!("{}\n", table(&value)),
+            };
+            if print_while_read(&text)?.is_break() {
+                return Ok(());
             }
         }
+    }
+}
+
+/// What a command that watches does while the daemon is away: it waits, and says so once.
+#[derive(Debug, Default)]
+pub(super) struct Outage {
+    seen: bool,
+    away: bool,
+}
+
+impl Outage {
+    /// The result of a call; `None` while a daemon that answered before is away.
+    ///
+    /// # Errors
+    /// Any failure but that, and a daemon that has never answered.
+    pub(super) fn bridge<T>(&mut self, result: Result<T, CliError>) -> Result<Option<T>, CliError> {
+        match result {
+            Ok(value) => {
+                self.answered();
+                Ok(Some(value))
+            }
+            Err(error) if self.seen && error.exit == Exit::Unreachable => {
+                self.left(&error.message);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The daemon is there.
+    pub(super) fn answered(&mut self) {
+        if self.away {
+            remark("the daemon is back");
+        }
+        (self.seen, self.away) = (true, false);
+    }
+
+    /// The daemon is away.
+    pub(super) fn left(&mut self, why: &str) {
+        if !self.away {
+            remark(&format!("{why}; waiting for the daemon"));
+        }
+        self.away = true;
     }
 }
 
@@ -140,12 +190,22 @@ pub(super) fn json(value: &impl Serialize, pretty: bool) -> Result<String, CliEr
     }
 }
 
-/// Writes to stdout. A reader that has gone away (`lb status | head`) is the end of the work, not a failure.
+/// Writes to stdout. A reader that has gone away (`lb status | head`) is no failure: the command goes on without it.
 pub(super) fn print(text: &str) -> Result<(), CliError> {
+    print_while_read(text).map(drop)
+}
+
+/// As [`print`], for output without an end: breaks when the reader has gone away.
+pub(super) fn print_while_read(text: &str) -> Result<ControlFlow<()>, CliError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
-        Ok(()) => Ok(()),
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
         Err(error) => Err(CliError::new(Exit::Failed, format!("output: {error}"))),
     }
+}
+
+/// Writes a remark to stderr, whether or not anybody reads it.
+pub(super) fn remark(text: &str) {
+    let _ = writeln!(io::stderr(), "{text}");
 }

@@ -71,6 +71,7 @@ fn failed(error: RunError) -> CliError {
         message,
         hint,
         details: None,
+        by_daemon: true,
     };
     if let RunError::File(FileError::Content { file, errors }) = error {
         return failed.listing(&file, errors);

@@ -3,12 +3,15 @@
 use clap::Args;
 
 use super::{
-    error::CliError,
+    error::{CliError, Exit},
     output::{Context, Output, Watch},
     table::{Align, Cell, Table, Tone, count},
-    tables::service_table,
+    tables::{draining_lines, service_table},
 };
-use crate::api::types::{Status, XdpMode};
+use crate::{
+    api::types::{Status, XdpMode},
+    datapath::left_forwarding,
+};
 
 #[derive(Args, Debug)]
 pub(super) struct StatusCommand {
@@ -19,11 +22,49 @@ pub(super) struct StatusCommand {
 impl StatusCommand {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let client = context.client();
-        let fetch = || client.get::<Status>("/v1/status");
+        let fetch = async || {
+            let status = client.get::<Status>("/v1/status").await;
+            status.map_err(|error| match error.exit {
+                Exit::Unreachable => with_left_forwarding(error),
+                Exit::Failed | Exit::Usage | Exit::NotFound | Exit::Conflict => error,
+            })
+        };
         context
             .show_watched(self.watch, fetch, |status| text(status, context))
             .await
     }
+}
+
+/// Services that forward on which are named.
+const LEFT_SERVICES: usize = 8;
+
+/// A daemon that cannot be reached may have left its program forwarding.
+fn with_left_forwarding(error: CliError) -> CliError {
+    let left = left_forwarding();
+    if left.interfaces.is_empty() {
+        return error;
+    }
+    let interfaces = left.interfaces.iter();
+    let interfaces: Vec<String> = interfaces
+        .map(|(name, mode)| format!("{name} (XDP {})", mode.name()))
+        .collect();
+    let named = left.services.iter().take(LEFT_SERVICES);
+    let mut services: Vec<String> = named.map(ToString::to_string).collect();
+    if left.services.len() > LEFT_SERVICES {
+        services.push(format!("{} more", left.services.len() - LEFT_SERVICES));
+    }
+    let services = match services.as_slice() {
+        [] => String::new(),
+        some => format!(", services {}", some.join(", ")),
+    };
+    let message = format!(
+        "{}\nforwarding goes on without a daemon, as it was last programmed and without health checks: on {}{services}",
+        error.message,
+        interfaces.join(", ")
+    );
+    let hint = "`lb run` with the same --pin-dir takes it over; `lb detach` ends it; if a daemon does run, name its \
+                socket with --socket or LB_SOCKET";
+    CliError { message, ..error }.hint(hint)
 }
 
 fn text(status: &Status, context: &Context) -> String {
@@ -53,6 +94,10 @@ fn text(status: &Status, context: &Context) -> String {
         text.push_str("no services; `lb service add NAME --address IP --port N` adds one\n");
     } else {
         text.push_str(&service_table(&status.services, context));
+        let draining = draining_lines(&status.services);
+        if !draining.is_empty() {
+            text.push_str(&format!("\n{draining}"));
+        }
     }
     if context.output == Output::Wide {
         text.push('\n');

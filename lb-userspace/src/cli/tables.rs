@@ -161,7 +161,7 @@ fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
                 _ => ("enabled".to_owned(), Tone::Plain),
             },
         },
-        Admin::Draining => ("draining".to_owned(), Tone::Notice),
+        Admin::Draining => (draining(backend), Tone::Notice),
         Admin::Disabled => ("disabled".to_owned(), Tone::Notice),
     };
     let mut row: Vec<Cell> = vec![
@@ -188,6 +188,35 @@ fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
     }
     row.push(last_check(backend, context.output == Output::Wide));
     row
+}
+
+/// `draining until 2026-11-29T13:05:00Z`, where it has an end.
+fn draining(backend: &Backend) -> String {
+    match backend.drain_until.as_deref() {
+        Some(until) => {
+            let second = until.split_once('.').map_or(until, |(second, _)| second);
+            format!("draining until {}Z", second.trim_end_matches('Z'))
+        }
+        None => "draining".to_owned(),
+    }
+}
+
+/// The backends of services that drain, one line each.
+pub(super) fn draining_lines(services: &[Service]) -> String {
+    let drains = services.iter().flat_map(|service| {
+        let drains = service.backends.iter();
+        let drains = drains.filter(|backend| backend.admin == Admin::Draining && !backend.removed);
+        drains.map(move |backend| {
+            let flows = count(backend.active_flows);
+            format!(
+                "{}/{}: {}, {flows} flows left\n",
+                service.name,
+                backend.name,
+                draining(backend)
+            )
+        })
+    });
+    drains.collect()
 }
 
 /// What its agent says.

@@ -41,6 +41,7 @@ fn every_command_of_the_interface_parses() {
         "lb events --follow --since 10m -o json",
         "lb detach --pin-dir /p",
         "lb completions bash",
+        "lb man /usr/share/man/man1",
     ] {
         if let Err(error) = parse(line) {
             panic!("{line}: {error}");

@@ -28,7 +28,7 @@ use super::{
 const CHECKS_PROGRAM: &str = "lb_check";
 
 /// The program and its read-only global in the object.
-const PROGRAM: &str = "lb";
+pub(super) const PROGRAM: &str = "lb";
 const SLOTS_GLOBAL: &str = "INTERFACE_SLOTS";
 
 /// Lines of the verifier's log that an error shows: the last ones say what it objects to.

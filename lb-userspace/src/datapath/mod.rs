@@ -13,6 +13,7 @@ mod error;
 mod execute;
 mod interface;
 mod kept;
+mod left;
 mod live;
 mod load;
 mod loading;
@@ -47,6 +48,7 @@ pub use self::{
     decap::{Decap, DecapOptions},
     error::{DatapathError, ProgramError},
     interface::{AttachOptions, AttachedInterface, XdpMode, XdpModeChoice},
+    left::{LeftForwarding, left_forwarding},
     live::LiveTables,
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
     snapshot::{BackendSignals, BackendStats, InterfaceStats, MapUse, Snapshot},

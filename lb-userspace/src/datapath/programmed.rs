@@ -193,7 +193,7 @@ fn protocol(number: u8) -> Option<Protocol> {
     }
 }
 
-fn key_v4(key: &ServiceKeyV4) -> Option<ServiceKey> {
+pub(super) fn key_v4(key: &ServiceKeyV4) -> Option<ServiceKey> {
     Some(ServiceKey {
         address: key.address.to_std().into(),
         port: key.port.get(),
@@ -201,7 +201,7 @@ fn key_v4(key: &ServiceKeyV4) -> Option<ServiceKey> {
     })
 }
 
-fn key_v6(key: &ServiceKeyV6) -> Option<ServiceKey> {
+pub(super) fn key_v6(key: &ServiceKeyV6) -> Option<ServiceKey> {
     Some(ServiceKey {
         address: key.address.to_std().into(),
         port: key.port.get(),

@@ -1,6 +1,6 @@
 //! The steps of one packet, as `lb-ebpf/src/service.rs` takes them.
 
-use std::io;
+use std::{io, net::IpAddr};
 
 use lb_common::{
     backend::{ALIVE, Backend, BackendId, IN_USE, IPV6, RESOLVED},
@@ -12,7 +12,13 @@ use lb_common::{
 };
 
 use super::{AnyTuple, Explanation, Question, ReadTables, Translated, words};
-use crate::{control::ControlView, state::service::ServiceKey};
+use crate::{
+    control::ControlView,
+    state::{service::ServiceKey, words::Word as _},
+};
+
+/// Other services of an address that are named.
+const OTHER_PORTS: usize = 8;
 
 /// The way of one packet, as far as it has been told.
 pub(super) struct Walk<'a> {
@@ -161,16 +167,38 @@ impl Walk<'_> {
             if let Some(service) = self.tables.service(&key)? {
                 self.told.service = Some(key);
                 let name = self.service_name(&key);
-                self.say(format!("{} is service {name}", words::endpoint(&key)));
+                self.say(format!("{key} is service {name}"));
                 self.read_connection_id(&service)?;
                 return Ok(Some(service));
             }
         }
-        self.say(format!(
-            "no service on {}",
-            words::endpoint(&key(destination.port()))
-        ));
+        self.say(format!("no service on {}", key(destination.port())));
+        self.say_other_ports(destination.ip());
         Ok(None)
+    }
+
+    /// Which services the address has on other ports.
+    fn say_other_ports(&mut self, address: IpAddr) {
+        let mut services: Vec<_> = self.view.desired.services.values().collect();
+        services.retain(|service| service.key.address == address);
+        services.sort_unstable_by_key(|service| (service.key.port, service.key.protocol));
+        let shown = services.iter().take(OTHER_PORTS).map(|service| {
+            let ServiceKey { port, protocol, .. } = service.key;
+            let port = if port == 0 {
+                "every other port".to_owned()
+            } else {
+                port.to_string()
+            };
+            format!("{port}/{} ({})", protocol.word(), service.name)
+        });
+        let mut shown: Vec<String> = shown.collect();
+        if shown.is_empty() {
+            return;
+        }
+        if services.len() > shown.len() {
+            shown.push(format!("and {} more", services.len() - shown.len()));
+        }
+        self.say(format!("services of {address}: {}", shown.join(", ")));
     }
 
     /// A backend's answer.

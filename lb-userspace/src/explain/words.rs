@@ -7,22 +7,7 @@ use lb_common::{
     service::Mode,
 };
 
-use crate::{
-    control::ControlView,
-    state::{service::ServiceKey, words::Word},
-};
-
-/// `192.0.2.10:80/tcp`, `*` for every port.
-pub(super) fn endpoint(key: &ServiceKey) -> String {
-    let port = match key.port {
-        0 => "*".to_owned(),
-        port => port.to_string(),
-    };
-    match key.address {
-        IpAddr::V4(v4) => format!("{v4}:{port}/{}", key.protocol.word()),
-        IpAddr::V6(v6) => format!("[{v6}]:{port}/{}", key.protocol.word()),
-    }
-}
+use crate::{control::ControlView, state::service::ServiceKey};
 
 /// A backend's address and port, as its record has them.
 pub(super) fn address(record: &Backend) -> SocketAddr {

@@ -1,10 +1,13 @@
 //! A service as the operator wants it.
 
-use std::{net::IpAddr, time::Duration};
+use std::{fmt, net::IpAddr, time::Duration};
 
 use lb_common::service::Mode;
 
-use super::{backend::Backend, guard::Guard, names::ServiceName, quic::QuicSettings, removal::ALL_PERCENT};
+use super::{
+    backend::Backend, guard::Guard, names::ServiceName, quic::QuicSettings, removal::ALL_PERCENT,
+    words::Word as _,
+};
 use crate::health::{agent::AgentSettings, settings::CheckSettings};
 
 /// Transport protocol of a service.
@@ -25,6 +28,21 @@ pub struct ServiceKey {
     pub port: u16,
     /// Protocol.
     pub protocol: Protocol,
+}
+
+/// `192.0.2.10:80/tcp`, with `*` for every port.
+impl fmt::Display for ServiceKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.address {
+            IpAddr::V4(address) => write!(f, "{address}:")?,
+            IpAddr::V6(address) => write!(f, "[{address}]:")?,
+        }
+        match self.port {
+            0 => f.write_str("*")?,
+            port => write!(f, "{port}")?,
+        }
+        write!(f, "/{}", self.protocol.word())
+    }
 }
 
 /// How a new flow's backend is chosen.

@@ -1,0 +1,30 @@
+//! `lb man`
+
+use std::{fs, path::PathBuf};
+
+use clap::{Args, CommandFactory};
+
+use super::{
+    Cli,
+    error::{CliError, Exit},
+    output::print,
+};
+
+#[derive(Args, Debug)]
+pub(super) struct Man {
+    /// Where the pages go, for example /usr/local/share/man/man1
+    #[arg(value_name = "DIR")]
+    directory: PathBuf,
+}
+
+impl Man {
+    pub(super) fn execute(self) -> Result<(), CliError> {
+        let directory = self.directory.display().to_string();
+        fs::create_dir_all(&self.directory)
+            .and_then(|()| clap_mangen::generate_to(Cli::command(), &self.directory))
+            .map_err(|error| CliError::new(Exit::Failed, format!("{directory}: {error}")))?;
+        print(&format!(
+            "pages for lb and its commands are in {directory}; `man lb` shows the first\n"
+        ))
+    }
+}

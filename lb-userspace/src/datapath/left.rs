@@ -1,0 +1,77 @@
+//! What forwards on without a daemon, as the kernel tells it, wherever it is pinned.
+
+use aya::{
+    Pod,
+    maps::{HashMap, Map, MapData},
+    programs::loaded_programs,
+};
+use lb_common::{map_names, service::Service};
+
+use super::{
+    XdpMode,
+    load::PROGRAM,
+    netlink::Client,
+    programmed::{key_v4, key_v6},
+};
+use crate::state::service::ServiceKey;
+
+/// Programs of `lb` on the interfaces of this network namespace.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct LeftForwarding {
+    /// Names of the interfaces, and the mode in which the program runs there.
+    pub interfaces: Vec<(String, XdpMode)>,
+    /// What clients reach; empty also where the maps cannot be read.
+    pub services: Vec<ServiceKey>,
+}
+
+/// What runs now. Empty where the kernel does not tell, which takes `CAP_SYS_ADMIN`.
+pub fn left_forwarding() -> LeftForwarding {
+    let ours = |id: u32| {
+        loaded_programs()
+            .filter_map(Result::ok)
+            .find(|program| program.id() == id && program.name_as_str() == Some(PROGRAM))
+    };
+    let links = Client::new().and_then(|mut client| client.links());
+    let mut left = LeftForwarding::default();
+    for link in links.unwrap_or_default() {
+        let Some(xdp) = link.xdp else { continue };
+        let Some(program) = ours(xdp.program_id) else {
+            continue;
+        };
+        let mode = if xdp.generic {
+            XdpMode::Generic
+        } else {
+            XdpMode::Native
+        };
+        left.interfaces.push((link.name, mode));
+        if left.services.is_empty() {
+            let maps = program.map_ids().ok().flatten().unwrap_or_default();
+            left.services = maps.into_iter().flat_map(services).collect();
+        }
+    }
+    left
+}
+
+/// The services in the map of this id, if it is one of services.
+fn services(map: u32) -> Vec<ServiceKey> {
+    let Ok(data) = MapData::from_id(map) else {
+        return Vec::new();
+    };
+    let name = data
+        .info()
+        .ok()
+        .and_then(|info| info.name_as_str().map(str::to_owned));
+    match name.as_deref() {
+        Some(map_names::SERVICES_V4) => keys(data, key_v4),
+        Some(map_names::SERVICES_V6) => keys(data, key_v6),
+        Some(_) | None => Vec::new(),
+    }
+}
+
+fn keys<K: Pod>(data: MapData, key: impl Fn(&K) -> Option<ServiceKey>) -> Vec<ServiceKey> {
+    // A map of another layout has nothing to say here.
+    let Ok(map) = HashMap::<_, K, Service>::try_from(Map::HashMap(data)) else {
+        return Vec::new();
+    };
+    map.keys().filter_map(|entry| key(&entry.ok()?)).collect()
+}
