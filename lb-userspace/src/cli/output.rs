@@ -6,7 +6,7 @@ use std::{
     io::{self, IsTerminal, Write},
     ops::ControlFlow,
     path::{Path, PathBuf},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use clap::{Args, ValueEnum};
@@ -134,25 +134,28 @@ impl Context {
     }
 }
 
+/// Time that a command which watches waits for a daemon that has gone away: longer than an upgrade takes.
+const LONGEST_OUTAGE: Duration = Duration::from_secs(60);
+
 /// What a command that watches does while the daemon is away: it waits, and says so once.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     seen: bool,
-    away: bool,
+    away: Option<Instant>,
 }
 
 impl Outage {
     /// The result of a call; `None` while a daemon that answered before is away.
     ///
     /// # Errors
-    /// Any failure but that, and a daemon that has never answered.
+    /// Any failure but that, a daemon that has never answered, and one that has been away for [`LONGEST_OUTAGE`].
     pub(super) fn bridge<T>(&mut self, result: Result<T, CliError>) -> Result<Option<T>, CliError> {
         match result {
             Ok(value) => {
                 self.answered();
                 Ok(Some(value))
             }
-            Err(error) if self.seen && error.exit == Exit::Unreachable => {
+            Err(error) if self.may_wait() && error.exit == Exit::Unreachable => {
                 self.left(&error.message);
                 Ok(None)
             }
@@ -162,18 +165,22 @@ impl Outage {
 
     /// The daemon is there.
     pub(super) fn answered(&mut self) {
-        if self.away {
+        if self.away.take().is_some() {
             remark("the daemon is back");
         }
-        (self.seen, self.away) = (true, false);
+        self.seen = true;
+    }
+
+    fn may_wait(&self) -> bool {
+        self.seen && self.away.is_none_or(|since| since.elapsed() < LONGEST_OUTAGE)
     }
 
     /// The daemon is away.
     pub(super) fn left(&mut self, why: &str) {
-        if !self.away {
+        if self.away.is_none() {
             remark(&format!("{why}; waiting for the daemon"));
+            self.away = Some(Instant::now());
         }
-        self.away = true;
     }
 }
 
