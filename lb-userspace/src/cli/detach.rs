@@ -60,18 +60,18 @@ impl Detach {
 
 /// What helps someone who wants the program gone.
 fn hint(error: &DatapathError) -> Option<String> {
-    match error {
-        DatapathError::PinDirBusy { pid, .. } => {
-            let stop = pid.map_or_else(|| "stop it".to_owned(), |pid| format!("stop it, `kill {pid}`"));
-            Some(format!(
-                "{stop} or `systemctl stop lb`; what it leaves then, `lb detach` removes"
-            ))
-        }
-        DatapathError::Io { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
-            Some(AS_ROOT.to_owned())
-        }
-        other => other.hint(),
+    if let DatapathError::PinDirBusy { pid, .. } = error {
+        let stop = pid.map_or_else(|| "stop it".to_owned(), |pid| format!("stop it, `kill {pid}`"));
+        return Some(format!(
+            "{stop} or `systemctl stop lb`; what it leaves then, `lb detach` removes"
+        ));
     }
+    if let DatapathError::Io { source, .. } = error
+        && source.kind() == io::ErrorKind::PermissionDenied
+    {
+        return Some(AS_ROOT.to_owned());
+    }
+    error.hint()
 }
 
 /// There is nothing in the directory, but the program may be pinned in another one.
