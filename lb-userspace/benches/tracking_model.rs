@@ -126,7 +126,7 @@ impl Row {
         let (mut sum, mut costs) = (Outcome::default(), Costs::default());
         for seed in 0..self.runs {
             let mut world = World::new(self.servers);
-            let size = ring::auto_size((0..self.servers).map(|_| 100));
+            let size = ring::auto_size(self.servers as usize, None);
             let mut balancer = balancer(&world, size);
             let outcome = run(&self.scenario(seed), &mut world, &mut balancer);
             sum.packets += outcome.packets;

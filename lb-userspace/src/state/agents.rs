@@ -6,14 +6,11 @@ use super::{
     backend::{Admin, Backend},
     desired::Desired,
     effective::HealthView,
-    service::{RingSize, Service},
+    service::Service,
 };
-use crate::{
-    health::{
-        CheckId, Health,
-        agent::{AgentAdmin, AgentSettings, AgentSpec, AgentView, AgentWord},
-    },
-    ring,
+use crate::health::{
+    CheckId, Health,
+    agent::{AgentAdmin, AgentSettings, AgentSpec, AgentView, AgentWord},
 };
 
 /// Where the agent of a backend is asked, if it is.
@@ -93,10 +90,6 @@ pub fn in_force<'a>(desired: &'a Desired, said: &AgentView) -> Cow<'a, Desired> 
         let Some(service) = desired.services.get_mut(name) else {
             continue;
         };
-        if service.ring_size == RingSize::Auto {
-            let weights = service.backends.iter().map(|backend| u32::from(backend.weight));
-            service.ring_size = RingSize::Slots(ring::auto_size(weights));
-        }
         for backend in &mut service.backends {
             if let Some(word) = words.get(&backend.name) {
                 backend.admin = admin(backend.admin, word.admin);

@@ -147,9 +147,7 @@ fn target_service(settings: &Settings, service: &Service, health: &HealthView) -
         tracking: service.tracking,
         guard: service.guard.clone(),
         ring_size: match service.ring_size {
-            RingSize::Auto => {
-                ring::auto_size(service.backends.iter().map(|backend| u32::from(backend.weight)))
-            }
+            RingSize::Auto => ring::auto_size(service.backends.len(), None),
             RingSize::Slots(size) => size,
         },
         backends: backends.collect(),
@@ -251,11 +249,12 @@ mod tests {
     }
 
     #[test]
-    fn the_ring_keeps_its_size_while_backends_fail_or_drain() {
+    fn the_ring_keeps_its_size_while_backends_fail_drain_or_change_weight() {
         let mut service = testing::service("web", 1, &[("a", 1), ("b", 1), ("c", 1), ("d", 1)]);
         let before = target_service(&Settings::default(), &service, &HealthView::new()).ring_size;
         service.backends[0].admin = Admin::Draining;
         service.backends[1].weight = 0;
+        service.backends[3].weight = 1_000;
         let view = HealthView::from([(testing::id("web", "c"), Health::Down)]);
         assert_eq!(
             target_service(&Settings::default(), &service, &view).ring_size,
