@@ -399,9 +399,10 @@ fn changed(outcome: Outcome, dry_run: bool) -> Changed {
         diff,
         moved: moved
             .into_iter()
-            .map(|(service, share)| Moved {
-                service: service.to_string(),
-                share,
+            .map(|moved| Moved {
+                service: moved.service.to_string(),
+                share: moved.share,
+                flows: moved.flows,
             })
             .collect(),
         warnings: Vec::new(),

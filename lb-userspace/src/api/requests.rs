@@ -319,7 +319,7 @@ pub struct Changed {
     pub dry_run: bool,
     /// What is different, one line each, beginning with `+`, `-` or `~`.
     pub diff: Vec<String>,
-    /// For each changed service, the share of its ring that leads elsewhere: so much of its flows would move.
+    /// For each changed service, what happens to its flows, where anything does.
     pub moved: Vec<Moved>,
     /// What the change cannot do.
     pub warnings: Vec<String>,
@@ -330,8 +330,11 @@ pub struct Changed {
 pub struct Moved {
     /// The service.
     pub service: String,
-    /// Share of its ring, 0 to 1.
+    /// Share of its new flows that go to another backend than before, 0 to 1.
     pub share: f64,
+    /// Flows under way that are moved to another backend, when last counted.
+    #[serde(default)]
+    pub flows: u64,
 }
 
 /// Body of every answer that is not a success.

@@ -225,8 +225,13 @@ pub(super) fn changed_text(changed: &Changed) -> String {
         text.push('\n');
     }
     for moved in &changed.moved {
+        let under_way = match moved.flows {
+            0 => "no flow under way is moved".to_owned(),
+            1 => "1 flow under way is moved".to_owned(),
+            flows => format!("{flows} flows under way are moved"),
+        };
         text.push_str(&format!(
-            "{}: {:.1} % of its flows move\n",
+            "{}: {:.1} % of new flows go elsewhere, {under_way}\n",
             moved.service,
             100.0 * moved.share
         ));

@@ -48,8 +48,19 @@ pub struct Outcome {
     pub changed: bool,
     /// What is different, one line each.
     pub diff: Vec<String>,
-    /// For each service that stays, the share of its ring that leads elsewhere, where that is not 0.
-    pub moved: Vec<(ServiceName, f64)>,
+    /// What happens to flows of services that stay, where anything does.
+    pub moved: Vec<Moved>,
+}
+
+/// What a change does to the flows of a service.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Moved {
+    /// The service.
+    pub service: ServiceName,
+    /// Share of new flows that go elsewhere, 0 to 1.
+    pub share: f64,
+    /// Flows under way that are moved, when last counted.
+    pub flows: u64,
 }
 
 /// A change on its way to the task.

@@ -87,7 +87,7 @@ async fn a_change_is_saved_before_it_is_programmed_and_then_published() {
     let outcome = rig.control.change(weight(30), None, false).await.unwrap();
     assert_eq!((outcome.revision, outcome.changed), (Revision(1), true));
     assert_eq!(outcome.diff, ["~ backend web/a: weight 10 -> 30"]);
-    assert!(outcome.moved[0].1 > 0.1, "{:?}", outcome.moved);
+    assert!(outcome.moved[0].share > 0.1, "{:?}", outcome.moved);
     assert_eq!(rig.world.take_log(), ["save 1", "program", "check 0"]);
     assert_eq!(rig.programmed(A), Some((30, true)));
     assert_eq!(rig.control.view().desired.revision, Revision(1));

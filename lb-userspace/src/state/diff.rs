@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    net::SocketAddr,
 };
 
 use lb_common::ring_slot;
@@ -12,10 +13,10 @@ use super::{
     backend::Backend,
     desired::{Desired, Settings},
     effective::{self, HealthView, Lingering},
-    names::ServiceName,
+    names::{BackendName, ServiceName},
     quic::QuicSettings,
     removal,
-    service::Service,
+    service::{Service, ServiceKey},
     shared::Shared,
 };
 use crate::{
@@ -209,16 +210,30 @@ fn backends(diff: &mut Diff, service: &ServiceName, old: Option<&Service>, new: 
     }
 }
 
-/// For each service that both states have, the share of the hash space (0 to 1) that another backend will own: the
-/// share of new flows that go elsewhere, and of flows that are not recorded. Recorded flows of living backends stay.
-/// A service without any backend that takes flows, before or after, moves all or, on both sides, nothing.
-pub fn moved_shares(old: &Desired, new: &Desired, health: &HealthView) -> BTreeMap<ServiceName, f64> {
+/// What a change does to the flows of a service.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Moves {
+    /// Share of the hash space (0 to 1) that another backend will own: the share of new flows that go elsewhere.
+    pub share: f64,
+    /// Backends that lose the flows they have, by their place in the data plane.
+    pub losers: Vec<(ServiceKey, SocketAddr)>,
+}
+
+/// For each service that both states have, what happens to its flows. Those under way stay with a backend that lives, and
+/// with one that is removed, unless it is the one to be removed `at_once`. A service without any backend that takes
+/// flows, before or after, moves all new ones or, on both sides, nothing.
+pub fn moves(
+    old: &Desired,
+    new: &Desired,
+    health: &HealthView,
+    at_once: Option<(&ServiceName, &BackendName)>,
+) -> BTreeMap<ServiceName, Moves> {
     let lingering = Lingering::new();
     let stay = old
         .services
         .keys()
         .filter(|name| new.services.contains_key(*name));
-    let mut shares: BTreeMap<ServiceName, f64> = stay.map(|name| (name.clone(), 0.0)).collect();
+    let mut moves: BTreeMap<ServiceName, Moves> = stay.map(|name| (name.clone(), Moves::default())).collect();
     let (old, new) = (&different(old, new), &different(new, old));
     let (before, after) = (
         effective::target(old, &removal::limited(old, health), &lingering),
@@ -228,11 +243,31 @@ pub fn moved_shares(old: &Desired, new: &Desired, health: &HealthView) -> BTreeM
         .services
         .values()
         .filter_map(|service| Some((service, new.services.get(&service.name)?)));
-    shares.extend(both.filter_map(|(old, new)| {
-        let share = moved_share(before.services.get(&old.key)?, after.services.get(&new.key)?);
-        Some((new.name.clone(), if old.key == new.key { share } else { 1.0 }))
+    moves.extend(both.filter_map(|(old, new)| {
+        let (before, after) = (before.services.get(&old.key)?, after.services.get(&new.key)?);
+        let stays = old.key == new.key;
+        let loses = |backend: &&Backend| {
+            let now = at_once == Some((&old.name, &backend.name));
+            !stays
+                || match after.backends.get(&backend.address) {
+                    Some(there) => !there.alive,
+                    None => now,
+                }
+        };
+        let alive = |backend: &&Backend| {
+            before
+                .backends
+                .get(&backend.address)
+                .is_some_and(|there| there.alive)
+        };
+        let losers = old.backends.iter().filter(alive).filter(loses);
+        let moves = Moves {
+            share: if stays { moved_share(before, after) } else { 1.0 },
+            losers: losers.map(|backend| (old.key, backend.address)).collect(),
+        };
+        Some((new.name.clone(), moves))
     }));
-    shares
+    moves
 }
 
 /// A state with those of its services alone that another one has otherwise, or not at all.
@@ -270,7 +305,7 @@ fn moved_share(old: &TargetService, new: &TargetService) -> f64 {
         };
     }
     let points = before.len().max(after.len());
-    let at = |owners: &[std::net::SocketAddr], point: usize| {
+    let at = |owners: &[SocketAddr], point: usize| {
         let hash = (point as u64 * (1 << 32) + (1 << 31)) / points as u64;
         let size = u32::try_from(owners.len()).unwrap_or(u32::MAX);
         owners[ring_slot::index(u32::try_from(hash).unwrap_or(u32::MAX), size) as usize]
@@ -281,7 +316,7 @@ fn moved_share(old: &TargetService, new: &TargetService) -> f64 {
     moved as f64 / points as f64
 }
 
-fn owners(service: &TargetService) -> Vec<std::net::SocketAddr> {
+fn owners(service: &TargetService) -> Vec<SocketAddr> {
     let addresses: Vec<_> = service.backends.keys().copied().collect();
     let shares: Vec<_> = service
         .backends

@@ -22,7 +22,7 @@ use self::{
     timers::is_named,
 };
 use super::{
-    Change, ControlError, ControlHandle, ControlView, Inherited, Outcome, REQUEST_DEPTH, Request,
+    Change, ControlError, ControlHandle, ControlView, Inherited, Moved, Outcome, REQUEST_DEPTH, Request,
     ability::{AskAgents, ProgramTarget, RunChecks},
     error::chain,
     lingering::{self, FLOW_POLL, Lingering},
@@ -38,7 +38,7 @@ use crate::{
     state::{
         agents,
         desired::{Desired, Revision},
-        diff,
+        diff::{self, Moves},
         effective::HealthView,
         names::{BackendName, ServiceName},
         store::Store,
@@ -288,15 +288,18 @@ impl<P: ProgramTarget> ControlTask<P> {
         let diff = diff::diff(&self.desired, &next);
         let judged = agents::judged(&self.health, &self.agents);
         let in_force = |desired| agents::in_force(desired, &self.agents);
-        let moved = diff::moved_shares(&in_force(&self.desired), &in_force(&next), &judged);
+        let moved = diff::moves(
+            &in_force(&self.desired),
+            &in_force(&next),
+            &judged,
+            change.at_once(),
+        );
+        let moved = self.counted(moved).await;
         let outcome = Outcome {
             revision: if dry_run { present } else { next.revision },
             changed: next.revision != present,
             diff: diff.to_string().lines().map(str::to_owned).collect(),
-            moved: moved
-                .into_iter()
-                .filter(|(name, share)| *share > 0.0 && self.takes_flows(name))
-                .collect(),
+            moved,
         };
         if dry_run {
             return Ok(outcome);
@@ -319,7 +322,27 @@ impl<P: ProgramTarget> ControlTask<P> {
         Ok(outcome)
     }
 
-    /// Whether any backend of a service takes new flows: where none does, there are no flows that could move.
+    /// What happens to flows, with those under way counted, where anything does.
+    async fn counted(&self, moves: BTreeMap<ServiceName, Moves>) -> Vec<Moved> {
+        let any_loser = moves.values().any(|moves| !moves.losers.is_empty());
+        let seen = if any_loser { self.observe().await } else { None };
+        let counted = moves.into_iter().map(|(service, Moves { share, losers })| {
+            let flows = |(key, address)| {
+                seen.as_ref()
+                    .map_or(0, |seen| seen.at(&key, address).active_flows)
+            };
+            Moved {
+                share: if self.takes_flows(&service) { share } else { 0.0 },
+                flows: losers.into_iter().map(flows).sum(),
+                service,
+            }
+        });
+        counted
+            .filter(|moved| moved.share > 0.0 || moved.flows > 0)
+            .collect()
+    }
+
+    /// Whether any backend of a service takes new flows: where none does, there are none that could go elsewhere.
     fn takes_flows(&self, name: &ServiceName) -> bool {
         let service = self
             .desired
