@@ -12,11 +12,22 @@ const RESERVED: usize = 512;
 /// Checks in flight that are allowed however few descriptors there are.
 const LEAST_IN_FLIGHT: usize = 16;
 
+/// Open files that this process may have, as many as the operator grants.
+pub(super) fn raised_limit() -> u64 {
+    match raise_limit() {
+        Ok(limit) => limit,
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit of open files: fewer checks run at once");
+            0
+        }
+    }
+}
+
 /// Raises the soft limit of open files to the hard limit, which needs no privilege. Returns the limit in force.
 ///
 /// # Errors
 /// The kernel's refusal; the limit is then as it was.
-pub(super) fn raise_limit() -> io::Result<u64> {
+fn raise_limit() -> io::Result<u64> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,

@@ -161,7 +161,7 @@ impl Daemon {
         let apply_metrics = ApplyMetrics::register(&registry)?;
         let server_metrics = ServerMetrics::register(&registry)?;
         let cancel = CancellationToken::new();
-        let descriptors = raised_limit();
+        let descriptors = descriptors::raised_limit();
         let checks = HealthConfig {
             max_in_flight: descriptors::checks_allowed(descriptors),
             ..HealthConfig::new(node::number(&settings.state_dir))
@@ -437,15 +437,4 @@ fn first_state(store: &FileStore, from_file: Option<Desired>) -> Result<Desired,
         store.save(&desired)?;
     }
     Ok(desired)
-}
-
-/// Open files that this process may have, as many as the operator grants.
-fn raised_limit() -> u64 {
-    match descriptors::raise_limit() {
-        Ok(limit) => limit,
-        Err(error) => {
-            tracing::warn!(%error, "cannot raise the limit of open files: fewer checks run at once");
-            0
-        }
-    }
 }
