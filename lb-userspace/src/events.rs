@@ -23,6 +23,10 @@ pub enum EventKind {
     Stopping,
     /// An interface has the program.
     Attached,
+    /// An interface has the program no more.
+    Detached,
+    /// An interface went down or came up, got another name, or cannot be attached to.
+    Interface,
     /// A new desired state is in force.
     Applied,
     /// A desired state was refused; the old one stays.

@@ -159,6 +159,30 @@ impl Topology {
         self.pass_at_middle("lb")
     }
 
+    /// Makes the pair between the client and the balancer of [`Shape::TwoArmed`] anew, with all that stood on it.
+    ///
+    /// # Errors
+    /// When the old one is still there.
+    pub fn make_front_anew(&mut self) -> Result<()> {
+        veth(&self.client.ns, "eth0", &self.lb.ns, "front")?;
+        address(&self.client.ns, "eth0", self.client.v4, self.client.v6)?;
+        self.address_front()?;
+        default_route(&self.client.ns, 1)?;
+        for (ns, device) in [(&self.client.ns, "eth0"), (&self.lb.ns, "front")] {
+            ns.run("ethtool", &["-K", device, "tx", "off"])?;
+        }
+        self._passes.push(PassProgram::attach(&self.client.ns, "eth0")?);
+        Ok(())
+    }
+
+    /// Gives the balancer's interface towards the client of [`Shape::TwoArmed`] its addresses.
+    ///
+    /// # Errors
+    /// When it has them.
+    pub fn address_front(&self) -> Result<()> {
+        address(&self.lb.ns, "front", v4(1, 1), v6(1, 1))
+    }
+
     fn join_two_armed(&mut self) -> Result<()> {
         bridge(&self.middle)?;
         veth(&self.client.ns, "eth0", &self.lb.ns, "front")?;

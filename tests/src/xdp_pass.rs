@@ -7,7 +7,11 @@
 use std::{
     ffi::CString,
     io,
-    os::fd::{FromRawFd, OwnedFd},
+    os::{
+        fd::{AsRawFd, FromRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
 };
 
 use anyhow::{Context, Result};
@@ -15,7 +19,10 @@ use anyhow::{Context, Result};
 use crate::netns::Netns;
 
 const BPF_PROG_LOAD: libc::c_long = 5;
+const BPF_OBJ_GET: libc::c_long = 7;
 const BPF_LINK_CREATE: libc::c_long = 28;
+const BPF_LINK_UPDATE: libc::c_long = 29;
+const BPF_LINK_DETACH: libc::c_long = 34;
 const BPF_PROG_TYPE_XDP: u32 = 6;
 const BPF_XDP: u32 = 37;
 /// Large frames stay whole, and the other end keeps its segmentation offload.
@@ -51,6 +58,58 @@ struct LinkCreate {
     flags: u32,
 }
 
+/// Head of `union bpf_attr` for `BPF_OBJ_GET`.
+#[repr(C)]
+struct ObjGet {
+    pathname: u64,
+    bpf_fd: u32,
+    file_flags: u32,
+}
+
+/// Head of `union bpf_attr` for `BPF_LINK_UPDATE`; its first field is all of that for `BPF_LINK_DETACH`.
+#[repr(C)]
+struct LinkUpdate {
+    link_fd: u32,
+    new_prog_fd: u32,
+    flags: u32,
+    old_prog_fd: u32,
+}
+
+/// Puts a program that passes everything in the place of the one that a pinned link holds.
+///
+/// # Errors
+/// When there is no such pin, or the kernel refuses.
+pub fn replace_pinned(link: &Path) -> Result<()> {
+    let program = load().context("load pass program")?;
+    act(BPF_LINK_UPDATE, link, program.as_raw_fd().cast_unsigned())
+}
+
+/// Detaches the program of a pinned link from its interface.
+///
+/// # Errors
+/// When there is no such pin, or the kernel refuses.
+pub fn detach_pinned(link: &Path) -> Result<()> {
+    act(BPF_LINK_DETACH, link, 0)
+}
+
+fn act(command: libc::c_long, link: &Path, new_prog_fd: u32) -> Result<()> {
+    let path = CString::new(link.as_os_str().as_bytes())?;
+    let get = ObjGet {
+        pathname: path.as_ptr() as u64,
+        bpf_fd: 0,
+        file_flags: 0,
+    };
+    let fd = bpf(BPF_OBJ_GET, &get).with_context(|| format!("open {}", link.display()))?;
+    let update = LinkUpdate {
+        link_fd: fd.as_raw_fd().cast_unsigned(),
+        new_prog_fd,
+        flags: 0,
+        old_prog_fd: 0,
+    };
+    call(command, &update).with_context(|| format!("change {}", link.display()))?;
+    Ok(())
+}
+
 /// The attachment; dropping it detaches.
 pub struct PassProgram {
     _link: OwnedFd,
@@ -71,8 +130,21 @@ impl PassProgram {
 }
 
 fn create(ifindex: u32) -> io::Result<OwnedFd> {
+    let program = load()?;
+    bpf(
+        BPF_LINK_CREATE,
+        &LinkCreate {
+            prog_fd: program.as_raw_fd().cast_unsigned(),
+            target_ifindex: ifindex,
+            attach_type: BPF_XDP,
+            flags: XDP_FLAGS_DRV_MODE,
+        },
+    )
+}
+
+fn load() -> io::Result<OwnedFd> {
     let license = CString::from(c"GPL");
-    let program = bpf(
+    bpf(
         BPF_PROG_LOAD,
         &ProgLoad {
             prog_type: BPF_PROG_TYPE_XDP,
@@ -88,27 +160,22 @@ fn create(ifindex: u32) -> io::Result<OwnedFd> {
             prog_ifindex: 0,
             expected_attach_type: BPF_XDP,
         },
-    )?;
-    use std::os::fd::AsRawFd;
-    bpf(
-        BPF_LINK_CREATE,
-        &LinkCreate {
-            prog_fd: program.as_raw_fd().cast_unsigned(),
-            target_ifindex: ifindex,
-            attach_type: BPF_XDP,
-            flags: XDP_FLAGS_DRV_MODE,
-        },
     )
 }
 
 /// Calls bpf(2) for one of the commands that give a descriptor.
 fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
+    let fd = call(command, attr)?;
+    // SAFETY: a non-negative result of these commands is a new descriptor that nobody else owns.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn call<T>(command: libc::c_long, attr: &T) -> io::Result<i32> {
     // SAFETY: `attr` is the head of `union bpf_attr` for this command and its size is given; what it points to
     // lives until the call returns.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, attr as *const T, size_of::<T>()) };
-    match i32::try_from(fd) {
-        // SAFETY: a non-negative result of these commands is a new descriptor that nobody else owns.
-        Ok(fd) if fd >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(fd) }),
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr as *const T, size_of::<T>()) };
+    match i32::try_from(result) {
+        Ok(result) if result >= 0 => Ok(result),
         _ => Err(io::Error::last_os_error()),
     }
 }

@@ -32,8 +32,8 @@ use lb_tests::{
 };
 use lb_userspace::{
     datapath::{
-        AttachOptions, Datapath, DatapathError, NextHopState, ProgramError, WriterHandle, WriterTask,
-        XdpMode, XdpModeChoice, detach_leftovers,
+        AttachOptions, Attachment, Datapath, DatapathError, Interface, NextHopState, ProgramError,
+        WriterHandle, WriterTask, XdpMode, XdpModeChoice, detach_leftovers,
     },
     plan::{Programmed, Target, TargetBackend, TargetService},
     state::{
@@ -49,10 +49,24 @@ const LIMIT: Duration = Duration::from_secs(10);
 fn options(interfaces: &[&str], pin_dir: &Path) -> AttachOptions {
     AttachOptions {
         interfaces: interfaces.iter().map(|name| (*name).to_owned()).collect(),
+        wait_for_interfaces: false,
         xdp_mode: XdpModeChoice::Auto,
         pin_dir: pin_dir.to_owned(),
         reset: false,
     }
+}
+
+/// How the program runs on an interface that has it.
+fn attached(interface: &Interface) -> Result<Attachment> {
+    interface
+        .attached
+        .clone()
+        .context("the program does not run there")
+}
+
+/// How the program runs on the first interface.
+fn first_of(datapath: &Datapath) -> Result<Attachment> {
+    attached(&datapath.interfaces().borrow()[0])
 }
 
 /// A namespace with `va` and `vb`, whose other ends are in it, too.
@@ -150,13 +164,12 @@ fn a_restart_finds_everything_as_a_killed_daemon_left_it() -> Result<()> {
     ns.enter(|| -> Result<()> {
         let options = options(&["va", "vb"], &pins);
         let first = Datapath::open(&options)?;
-        let before = first.interfaces().to_vec();
+        let before = first.interfaces().borrow().clone();
         ensure!(first.programmed() == &Programmed::default(), "maps start empty");
-        ensure!(
-            before
-                .iter()
-                .all(|interface| !interface.took_over && interface.xdp_mode == XdpMode::Native)
-        );
+        for interface in before.iter() {
+            let attached = attached(interface)?;
+            ensure!(!attached.took_over && attached.xdp_mode == XdpMode::Native);
+        }
         ensure!(before[0].slot != before[1].slot);
         let mut wanted = target(&[
             ("192.0.2.10", 80, &["10.0.0.1:8080", "10.0.0.2:8080"]),
@@ -180,11 +193,13 @@ fn a_restart_finds_everything_as_a_killed_daemon_left_it() -> Result<()> {
         let mut reversed = options.clone();
         reversed.interfaces.reverse();
         let second = Datapath::open(&reversed)?;
-        let mut after = second.interfaces().to_vec();
+        let mut after = second.interfaces().borrow().to_vec();
         after.reverse();
         for (old, new) in before.iter().zip(&after) {
+            ensure!((old.slot, &old.name) == (new.slot, &new.name));
+            let (old, new) = (attached(old)?, attached(new)?);
             ensure!(new.took_over, "{new:?}");
-            ensure!((old.link_id, old.slot, &old.name) == (new.link_id, new.slot, &new.name));
+            ensure!(old.link_id == new.link_id);
             ensure!(
                 old.program_id == new.program_id,
                 "what would be the same program is not put in its own place"
@@ -285,8 +300,8 @@ fn an_interface_made_anew_is_attached_anew() -> Result<()> {
         drop(Datapath::open(&options(&["va"], &pins))?);
         ns.ip("link del va\nlink add va type veth peer name va-peer\nlink set va up")?;
         let datapath = Datapath::open(&options(&["va"], &pins))?;
-        ensure!(!datapath.interfaces()[0].took_over);
-        ensure!(xdp_of(&ns, "va")? == Some(datapath.interfaces()[0].program_id.into()));
+        ensure!(!first_of(&datapath)?.took_over);
+        ensure!(xdp_of(&ns, "va")? == Some(first_of(&datapath)?.program_id.into()));
         Ok(())
     })?
 }
@@ -377,7 +392,7 @@ fn starts_that_would_harm_are_refused_and_change_nothing() -> Result<()> {
             Err(DatapathError::ForeignProgram { name, .. }) => ensure!(name.as_deref() == Some("lb")),
             other => bail!("{other:?}"),
         }
-        ensure!(xdp_of(&ns, "va")? == Some(running.interfaces()[0].program_id.into()));
+        ensure!(xdp_of(&ns, "va")? == Some(first_of(&running)?.program_id.into()));
         Ok(())
     })?
 }
@@ -405,7 +420,7 @@ fn pins_of_another_shape_or_version_are_refused_until_reset() -> Result<()> {
         let mut reset = options(&["va"], &pins);
         reset.reset = true;
         let datapath = Datapath::open(&reset)?;
-        ensure!(!datapath.interfaces()[0].took_over);
+        ensure!(!first_of(&datapath)?.took_over);
         drop(datapath);
 
         let other = pins.join(format!("v{}", LAYOUT_VERSION + 1));
@@ -427,7 +442,7 @@ fn a_device_without_native_mode_runs_generic_and_says_why() -> Result<()> {
     let pins = scratch.join("bpf");
     ns.enter(|| -> Result<()> {
         let datapath = Datapath::open(&options(&["lo"], &pins))?;
-        let interface = &datapath.interfaces()[0];
+        let interface = first_of(&datapath)?;
         ensure!(interface.xdp_mode == XdpMode::Generic);
         let note = interface.note.as_deref().context("no note")?;
         ensure!(note.contains("native") && note.contains("generic"), "{note}");
@@ -449,18 +464,18 @@ fn a_device_without_native_mode_runs_generic_and_says_why() -> Result<()> {
         let mut generic = options(&["va"], &pins);
         generic.xdp_mode = XdpModeChoice::Generic;
         let datapath = Datapath::open(&generic)?;
-        ensure!(datapath.interfaces()[0].xdp_mode == XdpMode::Generic);
-        ensure!(datapath.interfaces()[0].note.is_none());
+        ensure!(first_of(&datapath)?.xdp_mode == XdpMode::Generic);
+        ensure!(first_of(&datapath)?.note.is_none());
         drop(datapath);
 
         // A mode that is asked for is had, also where an earlier daemon ran another one.
         native.interfaces = vec!["va".to_owned()];
         let datapath = Datapath::open(&native)?;
-        ensure!(datapath.interfaces()[0].xdp_mode == XdpMode::Native);
-        ensure!(!datapath.interfaces()[0].took_over);
+        ensure!(first_of(&datapath)?.xdp_mode == XdpMode::Native);
+        ensure!(!first_of(&datapath)?.took_over);
         drop(datapath);
         let datapath = Datapath::open(&options(&["va"], &pins))?;
-        ensure!(datapath.interfaces()[0].took_over && datapath.interfaces()[0].xdp_mode == XdpMode::Native);
+        ensure!(first_of(&datapath)?.took_over && first_of(&datapath)?.xdp_mode == XdpMode::Native);
         Ok(())
     })?
 }

@@ -20,6 +20,7 @@ use super::{
 };
 use crate::{
     config::values,
+    datapath::Interface,
     explain::{self, Explanation, Question},
     state::{quic, service::Protocol, words::Word},
 };
@@ -43,9 +44,12 @@ pub(super) async fn explain(
     } = query?.0;
     let invalid = |what: String| ApiError::new(ErrorCode::Invalid, what, None);
     let arrives = match &interface {
-        None => api.interfaces.first(),
+        None => attached(&api, |_| true).map(|(_, ifindex)| ifindex),
         Some(name) => {
-            let known = api.interfaces.iter().find(|known| known.name == *name);
+            let has_name = |known: &Interface| {
+                known.name == *name || known.configured == *name || known.altnames.contains(name)
+            };
+            let known = attached(&api, has_name).map(|(_, ifindex)| ifindex);
             Some(known.ok_or_else(|| invalid(format!("the program is not on interface {name}")))?)
         }
     };
@@ -61,7 +65,7 @@ pub(super) async fn explain(
         destination: values::endpoint(&destination)?,
         protocol,
         opens: !established && protocol == Protocol::Tcp,
-        ifindex: arrives.map_or(0, |interface| interface.ifindex),
+        ifindex: arrives.unwrap_or_default(),
         ttl: ttl.unwrap_or(Question::TTL),
         length: length.unwrap_or_default(),
         connection_id,
@@ -128,11 +132,20 @@ fn verdict(reason: Reason) -> &'static str {
     }
 }
 
+/// Name and index of the first such interface that has the program.
+fn attached(api: &Api, is_meant: impl Fn(&Interface) -> bool) -> Option<(String, u32)> {
+    let interfaces = api.interfaces.borrow();
+    let mut meant = interfaces.iter().filter(|interface| is_meant(interface));
+    meant.find_map(|interface| Some((interface.name.clone(), interface.attached.as_ref()?.ifindex)))
+}
+
 /// The name of an interface that has the program, else its number.
 fn interface_name(api: &Api, index: u32) -> String {
-    let mut known = api.interfaces.iter();
-    known.find(|interface| interface.ifindex == index).map_or_else(
-        || format!("interface {index}"),
-        |interface| interface.name.clone(),
-    )
+    let has_index = |interface: &Interface| {
+        interface
+            .attached
+            .as_ref()
+            .is_some_and(|attached| attached.ifindex == index)
+    };
+    attached(api, has_index).map_or_else(|| format!("interface {index}"), |(name, _)| name)
 }

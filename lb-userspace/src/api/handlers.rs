@@ -73,19 +73,16 @@ pub(super) async fn status(State(api): Shared) -> Result<Response, ApiError> {
     (status = 200, body = types::Readiness), (status = 503, body = ErrorBody)))]
 pub(super) async fn health(State(api): Shared) -> Answer<types::Readiness> {
     let view = api.control.view();
-    match &view.failure {
-        None if view.is_programmed() => Ok(Json(types::Readiness {
+    match view.not_ready(&api.interfaces.borrow()) {
+        None => Ok(Json(types::Readiness {
             ready: true,
             revision: view.desired.revision.0,
         })),
-        failure => {
-            let why = failure.as_deref().unwrap_or("not programmed yet");
-            Err(ApiError::new(
-                ErrorCode::Unavailable,
-                format!("not ready: {why}"),
-                None,
-            ))
-        }
+        Some(why) => Err(ApiError::new(
+            ErrorCode::Unavailable,
+            format!("not ready: {why}"),
+            None,
+        )),
     }
 }
 

@@ -36,7 +36,7 @@ pub use self::parser::FileParser;
 use crate::{
     config::DaemonSettings,
     control::ControlHandle,
-    datapath::AttachedInterface,
+    datapath::Interfaces,
     events::EventLog,
     explain::ReadTables,
     health::{CheckId, CheckStatuses, HealthHandle, Report, agent::AgentStatus},
@@ -112,8 +112,8 @@ pub struct Api {
     pub tables: Box<dyn ReadTables>,
     /// What happened.
     pub events: Arc<EventLog>,
-    /// Interfaces that have the program.
-    pub interfaces: Vec<AttachedInterface>,
+    /// Interfaces that are to have the program.
+    pub interfaces: Interfaces,
     /// What the daemon was started with.
     pub settings: DaemonSettings,
     /// When the daemon started.

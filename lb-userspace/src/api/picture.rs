@@ -61,18 +61,22 @@ impl Picture {
 
     /// The daemon's status without services and what is wrong with them, of which there may be thousands.
     pub(super) fn status(&self, api: &Api) -> Status {
+        let interfaces = api.interfaces.borrow().clone();
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
             started: rfc3339(api.started),
             revision: self.view.desired.revision.0,
-            ready: self.view.is_programmed(),
-            interfaces: api
-                .interfaces
+            ready: self.view.not_ready(&interfaces).is_none(),
+            interfaces: interfaces
                 .iter()
                 .map(|interface| self.interface(interface))
                 .collect(),
-            problems: self.failure().into_iter().collect(),
+            problems: self
+                .failure()
+                .into_iter()
+                .chain(problems::of_interfaces(&interfaces))
+                .collect(),
             services: Vec::new(),
             metrics: Some(api.settings.metrics.to_string()),
             maps: self
@@ -88,23 +92,34 @@ impl Picture {
         }
     }
 
-    fn interface(&self, attached: &datapath::AttachedInterface) -> Interface {
+    fn interface(&self, interface: &datapath::Interface) -> Interface {
         let stats = self
             .seen
             .interfaces
             .iter()
-            .find(|stats| stats.name == attached.name);
+            .find(|stats| stats.name == interface.name);
         let counts = || stats.iter().flat_map(|stats| &stats.by_reason);
+        let attached = interface.attached.as_ref();
+        let known_as = (interface.name != interface.configured)
+            .then(|| format!("configured as {}", interface.configured));
+        let problem = interface.problem().map(|problem| problem.message);
+        let note = attached.and_then(|attached| attached.note.clone());
+        let notes: Vec<String> = [problem, known_as, note].into_iter().flatten().collect();
         Interface {
-            name: attached.name.clone(),
-            ifindex: attached.ifindex,
-            xdp_mode: match attached.xdp_mode {
-                datapath::XdpMode::Native => XdpMode::Native,
-                datapath::XdpMode::Generic => XdpMode::Generic,
+            name: interface.name.clone(),
+            configured: interface.configured.clone(),
+            altnames: interface.altnames.clone(),
+            link: interface.operation.name().to_owned(),
+            ifindex: attached.map_or(0, |attached| attached.ifindex),
+            xdp_mode: match attached.map(|attached| attached.xdp_mode) {
+                Some(datapath::XdpMode::Native) => XdpMode::Native,
+                Some(datapath::XdpMode::Generic) => XdpMode::Generic,
+                None => XdpMode::None,
             },
-            program_id: attached.program_id,
-            took_over: attached.took_over,
-            note: attached.note.clone(),
+            program_id: attached.map_or(0, |attached| attached.program_id),
+            reattachments: interface.repairs,
+            took_over: attached.is_some_and(|attached| attached.took_over),
+            note: (!notes.is_empty()).then(|| notes.join("; ")),
             packets: counts().map(|(_, count)| count.packets).sum(),
             dropped: counts()
                 .filter(|(reason, _)| is_drop(reason.action()))

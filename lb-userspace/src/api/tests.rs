@@ -21,6 +21,7 @@ use lb_common::{
 use prometheus::Registry;
 use serde::Serialize;
 use serde_json::Value;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::{requests::*, *};
@@ -30,7 +31,7 @@ use crate::{
         error::{CliError, Exit},
     },
     control::{Inherited, testing::Rig},
-    datapath::{NextHopState, XdpMode},
+    datapath::{Attachment, Interface, InterfaceProblem, LinkOperation, NextHopState, XdpMode},
     events::Event,
     explain::{Answers, AnyTuple, ReadTables, Translated},
     serve::ServerMetrics,
@@ -101,11 +102,34 @@ const FOLLOWERS: usize = 2;
 
 struct Server {
     rig: Rig,
+    interfaces: watch::Sender<Arc<[Interface]>>,
     client: Client,
     checks: NoChecks,
     cancel: CancellationToken,
     _directory: tempfile::TempDir,
     _socket: socket::Socket,
+}
+
+/// `eth0`, which has the program unless it has a problem.
+fn interface(absence: Option<InterfaceProblem>) -> Interface {
+    let attached = Attachment {
+        ifindex: 2,
+        xdp_mode: XdpMode::Generic,
+        program_id: 42,
+        link_id: 1,
+        took_over: false,
+        note: None,
+    };
+    Interface {
+        configured: "enp3s0".into(),
+        name: "eth0".into(),
+        altnames: vec!["enp3s0".into()],
+        slot: 0,
+        operation: LinkOperation::Up,
+        attached: absence.is_none().then_some(attached),
+        absence,
+        repairs: 0,
+    }
 }
 
 impl Drop for Server {
@@ -123,22 +147,14 @@ impl Server {
         let (listener, socket) = socket::listen(&path).await.unwrap();
         let cancel = CancellationToken::new();
         let checks = NoChecks::default();
+        let interfaces = watch::Sender::new([interface(None)].into());
         let api = Api {
             control: rig.control.clone(),
             observer: Arc::clone(&rig.observer),
             checks: Box::new(checks.clone()),
             tables: Box::new(NoTables),
             events: Arc::clone(&rig.events),
-            interfaces: vec![AttachedInterface {
-                name: "eth0".into(),
-                ifindex: 2,
-                xdp_mode: XdpMode::Generic,
-                program_id: 42,
-                link_id: 1,
-                slot: 0,
-                took_over: false,
-                note: None,
-            }],
+            interfaces: interfaces.subscribe(),
             settings: DaemonSettings::default(),
             started: SystemTime::UNIX_EPOCH,
             followers: Arc::new(Semaphore::new(FOLLOWERS)),
@@ -157,6 +173,7 @@ impl Server {
             rig,
             client: Client::new(path),
             checks,
+            interfaces,
             cancel,
             _directory: directory,
             _socket: socket,
@@ -666,4 +683,38 @@ async fn the_document_describes_every_route_and_every_type() {
         let name = reference.split('"').next().unwrap();
         assert!(schemas.get(name).is_some(), "{name} is referred to and not there");
     }
+}
+
+#[tokio::test]
+async fn nobody_reads_ready_while_an_interface_has_no_program() {
+    let server = Server::start().await;
+    let get = async |path: &str| server.client.get::<Value>(path).await;
+    let status = get("/v1/status").await.unwrap();
+    assert_eq!(
+        (&status["ready"], &status["problems"]),
+        (&true.into(), &Value::Array(vec![]))
+    );
+    let eth0 = &status["interfaces"][0];
+    assert_eq!(eth0["altnames"], serde_json::json!(["enp3s0"]));
+    assert_eq!(eth0["note"], "configured as enp3s0");
+
+    let gone = InterfaceProblem {
+        message: "is missing".into(),
+        hint: Some("plug it in".into()),
+    };
+    server.interfaces.send_replace([interface(Some(gone))].into());
+    let status = get("/v1/status").await.unwrap();
+    assert_eq!(status["ready"], false);
+    assert_eq!(status["problems"][0]["message"], "interface eth0 is missing");
+    assert_eq!(status["problems"][0]["hint"], "plug it in");
+    let eth0 = &status["interfaces"][0];
+    assert_eq!(
+        (&eth0["xdp_mode"], &eth0["program_id"]),
+        (&"none".into(), &0.into())
+    );
+    let error = get("/v1/health").await.unwrap_err();
+    assert!(error.message.contains("eth0 is missing"), "{error:?}");
+
+    server.interfaces.send_replace([interface(None)].into());
+    assert_eq!(get("/v1/health").await.unwrap()["ready"], true);
 }

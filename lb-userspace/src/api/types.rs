@@ -1,9 +1,13 @@
 //! The JSON of the admin API, which is also what `-o json` prints. Adding a field is free, changing one is not.
 
+mod interface;
+
 use std::net::{IpAddr, SocketAddr};
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+pub use self::interface::{Interface, XdpMode};
 
 /// `GET /v1/status`
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
@@ -16,9 +20,9 @@ pub struct Status {
     pub started: String,
     /// Revision of the desired state.
     pub revision: u64,
-    /// Whether it forwards what is desired.
+    /// Whether it forwards what is desired, on all its interfaces.
     pub ready: bool,
-    /// Interfaces that have the program.
+    /// Interfaces that are to have the program.
     pub interfaces: Vec<Interface>,
     /// All services by name.
     pub services: Vec<Service>,
@@ -28,37 +32,6 @@ pub struct Status {
     pub maps: Vec<MapUse>,
     /// What is wrong; empty when all is well.
     pub problems: Vec<Problem>,
-}
-
-/// An interface that has the program.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Interface {
-    /// Its name.
-    pub name: String,
-    /// Its index.
-    pub ifindex: u32,
-    /// How it really runs.
-    pub xdp_mode: XdpMode,
-    /// Kernel's id of the program.
-    pub program_id: u32,
-    /// Whether the program of an earlier daemon was replaced without a gap.
-    pub took_over: bool,
-    /// Why the mode is not the one that was asked for.
-    pub note: Option<String>,
-    /// Packets received.
-    pub packets: u64,
-    /// Of these, dropped.
-    pub dropped: u64,
-}
-
-/// How XDP runs on an interface.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum XdpMode {
-    /// In the driver.
-    Native,
-    /// In the stack, after the packet buffer was made: slower.
-    Generic,
 }
 
 /// A map and how full it is.

@@ -5,31 +5,28 @@ use std::fmt::Write;
 use crate::{
     config::{DaemonSettings, daemon::OnExit},
     control::ControlView,
-    datapath::AttachedInterface,
+    datapath::Interface,
 };
 
 /// The text for a daemon that has just become ready.
-pub(super) fn text(
-    settings: &DaemonSettings,
-    interfaces: &[AttachedInterface],
-    view: &ControlView,
-) -> String {
+pub(super) fn text(settings: &DaemonSettings, interfaces: &[Interface], view: &ControlView) -> String {
     let mut text = format!("lb {} forwards\n", env!("CARGO_PKG_VERSION"));
     // Writing to a `String` cannot fail.
     for interface in interfaces {
-        let took_over = if interface.took_over {
-            ", taken over from the last daemon"
-        } else {
-            ""
-        };
-        let _ = writeln!(
-            text,
-            "  {:<10} XDP {}{took_over}",
-            interface.name,
-            interface.xdp_mode.name()
-        );
-        if let Some(note) = &interface.note {
-            let _ = writeln!(text, "  {:<10} {note}", "");
+        let name = &interface.name;
+        if let Some(attached) = &interface.attached {
+            let took_over = if attached.took_over {
+                ", taken over from the last daemon"
+            } else {
+                ""
+            };
+            let _ = writeln!(text, "  {name:<10} XDP {}{took_over}", attached.xdp_mode.name());
+            if let Some(note) = &attached.note {
+                let _ = writeln!(text, "  {:<10} {note}", "");
+            }
+        }
+        if let Some(problem) = interface.problem() {
+            let _ = writeln!(text, "  {name:<10} {}", problem.message);
         }
     }
     let services = view.desired.services.len();
@@ -79,7 +76,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        datapath::XdpMode,
+        datapath::{Attachment, InterfaceProblem, LinkOperation, XdpMode},
         plan::Target,
         state::{
             desired::Desired,
@@ -104,21 +101,38 @@ mod tests {
 
     #[test]
     fn a_new_user_reads_what_runs_and_what_to_type_next() {
-        let interfaces = [AttachedInterface {
-            name: "eth0".into(),
+        let interface = |name: &str, attached| Interface {
+            configured: name.to_owned(),
+            name: name.to_owned(),
+            altnames: Vec::new(),
+            slot: 0,
+            operation: LinkOperation::Up,
+            attached,
+            absence: None,
+            repairs: 0,
+        };
+        let attached = Attachment {
             ifindex: 2,
             xdp_mode: XdpMode::Generic,
             program_id: 7,
             link_id: 8,
-            slot: 0,
             took_over: false,
             note: Some("the driver has no native XDP".into()),
-        }];
+        };
+        let late = Interface {
+            absence: Some(InterfaceProblem {
+                message: "is missing".to_owned(),
+                hint: None,
+            }),
+            ..interface("late0", None)
+        };
+        let interfaces = [interface("eth0", Some(attached)), late];
         let text_of = |settings: &DaemonSettings, desired| text(settings, &interfaces, &view(desired));
         let empty = text_of(&DaemonSettings::default(), Desired::default());
         for part in [
             "eth0       XDP generic",
             "no native XDP",
+            "late0      is missing",
             "http://127.0.0.1:9900/metrics",
             "  lb service add ",
             "  lb backend add ",
@@ -126,7 +140,7 @@ mod tests {
             assert!(empty.contains(part), "{part} is missing in:\n{empty}");
         }
         assert!(
-            empty.lines().count() <= 15 && !empty.contains("LB_SOCKET"),
+            empty.lines().count() <= 16 && !empty.contains("LB_SOCKET"),
             "{empty}"
         );
 

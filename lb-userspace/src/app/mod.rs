@@ -7,6 +7,7 @@ mod agents;
 mod descriptors;
 mod error;
 mod greeting;
+mod interfaces;
 mod memory;
 mod node;
 mod notify;
@@ -41,7 +42,7 @@ use crate::{
     api::{self, Api, FileParser, socket::Socket},
     config::{DaemonSettings, daemon::OnExit},
     control::{Change, ControlHandle, ControlTask, Parts, certificates, chain, inherit, passive},
-    datapath::{AttachOptions, CheckPaths, Datapath, WriterHandle, WriterTask},
+    datapath::{AttachOptions, CheckPaths, Datapath, Interface, WriterHandle, WriterTask},
     events::{EventKind, EventLog, NewEvent},
     health::{HealthConfig, HealthHandle, HealthMetrics, HealthTask},
     metrics::{self, ApplyMetrics, Endpoint, Observer},
@@ -169,13 +170,15 @@ impl Daemon {
         let (health, verdicts) =
             HealthTask::spawn(checks, HealthMetrics::register(&registry)?, cancel.clone())?;
 
-        let datapath = Datapath::open(&AttachOptions {
+        let mut datapath = Datapath::open(&AttachOptions {
             interfaces: settings.interfaces.clone(),
+            wait_for_interfaces: settings.wait_for_interfaces,
             xdp_mode: settings.xdp_mode,
             pin_dir: settings.pin_dir.clone(),
             reset,
         })?;
-        let interfaces = datapath.interfaces().to_vec();
+        let interfaces = datapath.interfaces();
+        let changes = datapath.changes();
         let check_paths = Arc::new(datapath.check_paths());
         health.lead(check_paths.clone());
         let said = agents::recall(&settings.state_dir);
@@ -201,7 +204,11 @@ impl Daemon {
             Ok(started) => started,
             Err(error) => {
                 // What an earlier daemon left goes on as it was; what this one brought goes with it.
-                let took_over = interfaces.iter().any(|interface| interface.took_over);
+                let took_over = |interface: &Interface| {
+                    let attached = interface.attached.as_ref();
+                    attached.is_some_and(|attached| attached.took_over)
+                };
+                let took_over = interfaces.borrow().iter().any(took_over);
                 let on_exit = if took_over { OnExit::Keep } else { OnExit::Detach };
                 check_paths.close().await;
                 if let Err(error) = leave(&writer, on_exit).await {
@@ -219,6 +226,7 @@ impl Daemon {
             observer: Arc::clone(&observer),
             control: control.clone(),
             health: health.clone(),
+            interfaces: interfaces.clone(),
         };
         let released = Arc::new(Notify::new());
         let server = |limits, name| Server {
@@ -285,22 +293,40 @@ impl Daemon {
             tracker,
             _socket: socket,
         };
-        for interface in &interfaces {
-            let how = if interface.took_over {
-                "took over"
-            } else {
-                "attached to"
-            };
-            daemon.event(
-                EventKind::Attached,
-                format!("{how} {}, XDP {}", interface.name, interface.xdp_mode.name()),
-            );
-        }
-        daemon.event(EventKind::Started, "forwarding".into());
+        let interfaces = interfaces.borrow().clone();
+        daemon.tell_start(&interfaces);
+        daemon.tracker.spawn(interfaces::tell(
+            changes,
+            Arc::clone(&daemon.events),
+            daemon.control.clone(),
+            daemon.cancel.clone(),
+        ));
         let greeting = greeting::text(&daemon.settings, &interfaces, &daemon.control.view());
         // Nobody may read it; the daemon goes on.
         let _ = std::io::stdout().lock().write_all(greeting.as_bytes());
         Ok(daemon)
+    }
+
+    /// Tells how the interfaces are at the start.
+    fn tell_start(&self, interfaces: &[Interface]) {
+        for interface in interfaces {
+            let name = &interface.name;
+            if let Some(attached) = &interface.attached {
+                let how = if attached.took_over {
+                    "took over"
+                } else {
+                    "attached to"
+                };
+                let mode = attached.xdp_mode.name();
+                self.event(EventKind::Attached, format!("{how} {name}, XDP {mode}"));
+            }
+            if let Some(problem) = interface.problem() {
+                let message = format!("interface {name} {}", problem.message);
+                tracing::warn!("{message}");
+                self.event(EventKind::Interface, message);
+            }
+        }
+        self.event(EventKind::Started, "forwarding".into());
     }
 
     /// Serves until a signal or until a task dies. `config` is read again on SIGHUP.

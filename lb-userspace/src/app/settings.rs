@@ -19,6 +19,8 @@ pub struct Flags {
     pub config: Option<PathBuf>,
     /// Interfaces, beside those of the file.
     pub interfaces: Vec<String>,
+    /// Start also where one of them is missing.
+    pub wait_for_interfaces: bool,
     /// XDP modes that may be used.
     pub xdp_mode: Option<XdpModeChoice>,
     /// The admin API's socket.
@@ -93,6 +95,7 @@ impl Flags {
         }
         let settings = DaemonSettings {
             interfaces,
+            wait_for_interfaces: self.wait_for_interfaces || file.wait_for_interfaces,
             xdp_mode: self.xdp_mode.unwrap_or(file.xdp_mode),
             socket: self.socket.clone().unwrap_or(file.socket),
             state_dir: self.state_dir.clone().unwrap_or(file.state_dir),
@@ -110,6 +113,8 @@ pub fn needs_restart(running: &DaemonSettings, file: &DaemonSettings) -> Vec<Str
     let default = DaemonSettings::default();
     let DaemonSettings {
         interfaces,
+        // Whoever waits already may as well go on.
+        wait_for_interfaces: _,
         xdp_mode,
         socket,
         state_dir,

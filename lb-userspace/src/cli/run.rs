@@ -26,6 +26,9 @@ pub(super) struct Run {
     /// Interface to attach to, beside those of the file; may be given several times
     #[arg(long = "iface", value_name = "IFACE", value_parser = daemon::interface)]
     interfaces: Vec<String>,
+    /// Start also where an interface is missing, and attach to it when it appears
+    #[arg(long)]
+    wait_for_interfaces: bool,
     /// auto, native or generic [default: auto]
     #[arg(long, value_name = "MODE", value_parser = values::word::<XdpModeChoice>)]
     xdp_mode: Option<XdpModeChoice>,
@@ -51,6 +54,7 @@ impl Run {
         let flags = Flags {
             config: self.config,
             interfaces: self.interfaces,
+            wait_for_interfaces: self.wait_for_interfaces,
             xdp_mode: self.xdp_mode,
             socket: context.named_socket().map(ToOwned::to_owned),
             state_dir: self.state_dir,

@@ -133,11 +133,15 @@ fn interfaces(status: &Status, context: &Context) -> String {
         let mode = match interface.xdp_mode {
             XdpMode::Native => Cell::new("native", Tone::Good),
             XdpMode::Generic => Cell::new("generic", Tone::Notice),
+            XdpMode::None => Cell::new("none", Tone::Bad),
         };
         table.row([
             interface.name.as_str().into(),
             mode,
-            interface.program_id.to_string().into(),
+            match interface.program_id {
+                0 => "-".into(),
+                id => id.to_string().into(),
+            },
             count(interface.packets).into(),
             count(interface.dropped).into(),
             interface.note.clone().unwrap_or_default().into(),

@@ -39,6 +39,8 @@ impl Word for OnExit {
 pub struct DaemonSettings {
     /// Interfaces to attach to; flags add to them.
     pub interfaces: Vec<String>,
+    /// Start also where one of them is missing, and attach to it when it appears.
+    pub wait_for_interfaces: bool,
     /// XDP modes that may be used.
     pub xdp_mode: XdpModeChoice,
     /// The admin API's socket.
@@ -57,6 +59,7 @@ impl Default for DaemonSettings {
     fn default() -> Self {
         Self {
             interfaces: Vec::new(),
+            wait_for_interfaces: false,
             xdp_mode: XdpModeChoice::default(),
             socket: PathBuf::from("/run/lb/lb.sock"),
             state_dir: PathBuf::from("/var/lib/lb"),
@@ -67,8 +70,9 @@ impl Default for DaemonSettings {
     }
 }
 
-/// Longest name of a network interface: IFNAMSIZ less the final zero (linux/if.h).
-const MAX_INTERFACE_NAME: usize = 15;
+/// Longest name of a network interface, in bytes: ALTIFNAMSIZ less the final zero (linux/if.h). Only alternative names are
+/// longer than 15.
+const MAX_INTERFACE_NAME: usize = 127;
 
 /// Longest path of a unix socket: `sun_path` less the final zero (unix(7)).
 const MAX_SOCKET_PATH: usize = 107;
@@ -120,6 +124,9 @@ pub(super) fn read(
         interfaces: table
             .list(reporter, "interfaces", interface, false)
             .unwrap_or(daemon.interfaces),
+        wait_for_interfaces: table
+            .boolean(reporter, "wait_for_interfaces")
+            .unwrap_or(daemon.wait_for_interfaces),
         xdp_mode: table
             .text(reporter, "xdp_mode", values::word)
             .unwrap_or(daemon.xdp_mode),

@@ -64,6 +64,7 @@ fn an_empty_file_has_the_documented_defaults() {
     assert_eq!(config.desired, Desired::default());
     let DaemonSettings {
         interfaces,
+        wait_for_interfaces,
         xdp_mode,
         socket,
         state_dir,
@@ -72,6 +73,7 @@ fn an_empty_file_has_the_documented_defaults() {
         on_exit,
     } = config.daemon;
     assert_eq!(interfaces, Vec::<String>::new());
+    assert!(!wait_for_interfaces);
     assert_eq!(xdp_mode, XdpModeChoice::Auto);
     assert_eq!(socket.to_str(), Some("/run/lb/lb.sock"));
     assert_eq!(state_dir.to_str(), Some("/var/lib/lb"));

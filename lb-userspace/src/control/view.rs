@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
 
 use super::lingering::Lingering;
 use crate::{
+    datapath::{self, Interface},
     plan::{Target, TargetBackend, TargetService},
     state::{
         desired::Desired,
@@ -37,6 +38,18 @@ impl ControlView {
     /// Whether the data plane does all that is wanted.
     pub fn is_programmed(&self) -> bool {
         self.programmed.as_deref() == Some(&*self.wanted)
+    }
+
+    /// Why the balancer is not ready: what is wanted is not programmed, or the program does not run on one of its
+    /// interfaces. `None`: it is.
+    pub fn not_ready(&self, interfaces: &[Interface]) -> Option<String> {
+        if let Some(failure) = &self.failure {
+            return Some(failure.clone());
+        }
+        if !self.is_programmed() {
+            return Some("not programmed yet".to_owned());
+        }
+        datapath::missing(interfaces)
     }
 
     /// Whether the data plane does what is wanted of one service.

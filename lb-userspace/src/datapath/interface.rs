@@ -1,6 +1,13 @@
 //! What an interface is asked for, and what became of it.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, sync::Arc};
+
+use tokio::sync::watch;
+
+use super::netlink::LinkState;
+
+/// What is wrong with an interface that is not there.
+const MISSING: &str = "is missing: nothing of it is forwarded";
 
 /// Which XDP modes may be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -36,8 +43,11 @@ impl XdpMode {
 /// What [`super::Datapath::open`] shall do.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AttachOptions {
-    /// Names of the interfaces; those that an earlier daemon served and that are not among them are detached.
+    /// Names of the interfaces, which may be alternative ones; those that an earlier daemon served and that are not among
+    /// them are detached.
     pub interfaces: Vec<String>,
+    /// Starts also where one of them is missing, and attaches to it when it appears.
+    pub wait_for_interfaces: bool,
     /// Modes that may be used.
     pub xdp_mode: XdpModeChoice,
     /// Directory in a BPF file system; one is mounted where there is none.
@@ -46,12 +56,131 @@ pub struct AttachOptions {
     pub reset: bool,
 }
 
-/// An interface that the program is attached to.
+/// Whether an interface can carry packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LinkOperation {
+    /// It can.
+    Up,
+    /// It is up, and nothing is at the other end.
+    NoCarrier,
+    /// It is set down.
+    Down,
+    /// There is no such interface.
+    #[default]
+    Missing,
+}
+
+impl LinkOperation {
+    /// Name in JSON.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::NoCarrier => "no_carrier",
+            Self::Down => "down",
+            Self::Missing => "missing",
+        }
+    }
+}
+
+/// An interface that the program is to run on, and what is so now.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AttachedInterface {
-    /// Its name.
+pub struct Interface {
+    /// The name it was asked for by.
+    pub configured: String,
+    /// Its name now; where it is missing, the last one.
     pub name: String,
-    /// Its index in this network namespace.
+    /// Its alternative names.
+    pub altnames: Vec<String>,
+    /// Which block of the verdict counters it has, 0 to 15; kept over a take-over, and when it is made anew.
+    pub slot: u32,
+    /// Whether it can carry packets.
+    pub operation: LinkOperation,
+    /// How the program runs on it; `None` where it does not.
+    pub attached: Option<Attachment>,
+    /// Why the program does not run on it.
+    pub absence: Option<InterfaceProblem>,
+    /// Times the program was put back while the daemon ran, since it was gone or replaced.
+    pub repairs: u64,
+}
+
+impl Interface {
+    /// One that is not there.
+    pub(super) fn missing(configured: &str) -> Self {
+        Self {
+            configured: configured.to_owned(),
+            name: configured.to_owned(),
+            altnames: Vec::new(),
+            slot: 0,
+            operation: LinkOperation::Missing,
+            attached: None,
+            absence: Some(InterfaceProblem {
+                message: MISSING.to_owned(),
+                hint: Some(
+                    "it is attached to as soon as it is there; `ip link` lists what there is".to_owned(),
+                ),
+            }),
+            repairs: 0,
+        }
+    }
+
+    /// Takes over what the kernel tells of it.
+    pub(super) fn is_now(&mut self, link: &LinkState) {
+        self.name.clone_from(&link.name);
+        self.altnames.clone_from(&link.altnames);
+        self.operation = link.operation;
+    }
+
+    /// What is wrong with it, and what to do about that where there is something to do.
+    pub fn problem(&self) -> Option<InterfaceProblem> {
+        let problem = |message: &str, hint: &str| {
+            Some(InterfaceProblem {
+                message: message.to_owned(),
+                hint: Some(hint.to_owned()),
+            })
+        };
+        if self.absence.is_some() {
+            return self.absence.clone();
+        }
+        let name = &self.name;
+        match self.operation {
+            LinkOperation::Down => problem(
+                "is down: no packet comes in or goes out",
+                &format!("`ip link set dev {name} up`"),
+            ),
+            LinkOperation::NoCarrier => problem(
+                "has no carrier: no packet comes in or goes out",
+                "look at its cable, its switch port or its peer",
+            ),
+            LinkOperation::Up | LinkOperation::Missing if self.is_renamed() => problem(
+                &format!(
+                    "was {} before it was renamed: the next start would not find it",
+                    self.configured
+                ),
+                "configure its new name, or an alternative name that stays",
+            ),
+            LinkOperation::Up | LinkOperation::Missing => None,
+        }
+    }
+
+    /// Whether it has lost the name that it was asked for by.
+    fn is_renamed(&self) -> bool {
+        self.attached.is_some() && self.name != self.configured && !self.altnames.contains(&self.configured)
+    }
+}
+
+/// Why the program does not run on an interface, or what else is wrong with that.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InterfaceProblem {
+    /// What is wrong, as it continues "interface NAME".
+    pub message: String,
+    /// What to do about it.
+    pub hint: Option<String>,
+}
+
+/// How the program runs on an interface.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Attachment {
+    /// The interface's index in this network namespace.
     pub ifindex: u32,
     /// The mode the program runs in.
     pub xdp_mode: XdpMode,
@@ -59,10 +188,40 @@ pub struct AttachedInterface {
     pub program_id: u32,
     /// Kernel's id of the link that holds it there; survives a take-over.
     pub link_id: u32,
-    /// Which block of the verdict counters it has, 0 to 15; kept over a take-over.
-    pub slot: u32,
     /// The link of an earlier daemon was taken over, with no gap in forwarding.
     pub took_over: bool,
     /// What the operator should know about how it is attached, such as why the mode is not native.
     pub note: Option<String>,
+}
+
+/// Something that happened to an interface while the daemon ran.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InterfaceChange {
+    /// What kind of thing.
+    pub kind: InterfaceChangeKind,
+    /// One sentence.
+    pub message: String,
+}
+
+/// Kinds of what happens to an interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum InterfaceChangeKind {
+    /// The program runs on it, or does so again.
+    Attached,
+    /// The program does not run on it any more.
+    Detached,
+    /// It went down or came up, got another name, or cannot be attached to.
+    Changed,
+}
+
+/// The interfaces, in the order they were asked for, kept current.
+pub type Interfaces = watch::Receiver<Arc<[Interface]>>;
+
+/// The first of `interfaces` that the program does not run on, in words.
+pub fn missing(interfaces: &[Interface]) -> Option<String> {
+    let absent = |interface: &Interface| {
+        let absence = interface.absence.as_ref()?;
+        Some(format!("interface {} {}", interface.name, absence.message))
+    };
+    interfaces.iter().find_map(absent)
 }

@@ -35,19 +35,28 @@ mod sweeper;
 mod sys;
 mod writer;
 
-use std::{fmt, os::fd::OwnedFd, path::Path, sync::Arc};
+use std::{fmt, io, mem, path::Path, sync::Arc};
 
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use self::{
-    attach::Attacher, directory::Directory, execute::Executor, load::Loader, maps::Maps, netlink::Client,
-    pin::Pins, sweeper::FlowCounts,
+    attach::{Attacher, Keeper},
+    directory::Directory,
+    execute::Executor,
+    load::Loader,
+    maps::Maps,
+    netlink::Client,
+    pin::Pins,
+    sweeper::FlowCounts,
 };
 pub use self::{
     checks::CheckPaths,
     decap::{Decap, DecapOptions},
     error::{DatapathError, ProgramError},
-    interface::{AttachOptions, AttachedInterface, XdpMode, XdpModeChoice},
+    interface::{
+        AttachOptions, Attachment, Interface, InterfaceChange, InterfaceChangeKind, InterfaceProblem,
+        Interfaces, LinkOperation, XdpMode, XdpModeChoice, missing,
+    },
     left::{LeftForwarding, left_forwarding},
     live::LiveTables,
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
@@ -63,23 +72,26 @@ pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/lb";
 /// The data plane, attached and forwarding what is programmed. Dropping it leaves everything in the kernel, as a kill
 /// would.
 pub struct Datapath {
-    pins: Pins,
-    interfaces: Arc<[AttachedInterface]>,
-    links: Vec<OwnedFd>,
+    keeper: Keeper,
     maps: Arc<Maps>,
     programmed: Programmed,
     executor: Executor,
     directory: watch::Sender<Arc<Directory>>,
     flow_counts: watch::Sender<Arc<FlowCounts>>,
     netlink: Client,
-    watch: netlink::Watch,
+    watch: io::Result<netlink::Watch>,
     stats: StatsReader,
+    told: mpsc::Sender<InterfaceChange>,
+    changes: mpsc::Receiver<InterfaceChange>,
 }
+
+/// Changes of interfaces that may wait to be told.
+const CHANGES: usize = 256;
 
 impl fmt::Debug for Datapath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Datapath")
-            .field("interfaces", &self.interfaces)
+            .field("interfaces", &*self.interfaces().borrow())
             .finish_non_exhaustive()
     }
 }
@@ -100,7 +112,7 @@ impl Datapath {
         let socket = "cannot open a netlink socket";
         let mut client = Client::new().map_err(io(socket))?;
         // Before anything is read, so that no change is missed between reading and listening.
-        let watch = netlink::Watch::new().map_err(io(socket))?;
+        let watch = netlink::Watch::new();
         // A wrong name is said before anything is touched.
         attach::find(&mut client, options)?;
 
@@ -120,6 +132,7 @@ impl Datapath {
         let wanted = attach::find(&mut client, options)?;
         let loader = Loader::new(object, &pins);
         let attached = Attacher::new(&mut client, loader, &pins, options.xdp_mode).attach(&wanted)?;
+        let keeper_client = Client::new().map_err(io(socket))?;
         let maps = Arc::new(Maps::open(&pins.current())?);
         let programmed = if inherits {
             let programmed = programmed::read_back(&maps)?;
@@ -133,19 +146,18 @@ impl Datapath {
         };
         let executor = Executor::new(maps.clone(), &programmed)?;
 
-        let interfaces: Arc<[AttachedInterface]> = attached.interfaces.into();
+        let keeper = Keeper::new(keeper_client, pins, options.xdp_mode, attached);
+        let (told, changes) = mpsc::channel(CHANGES);
         let directory = watch::Sender::new(Arc::new(Directory::of(&programmed)));
         let flow_counts = watch::Sender::new(Arc::new(FlowCounts::default()));
         let stats = StatsReader {
             maps: maps.clone(),
-            interfaces: interfaces.clone(),
+            interfaces: keeper.interfaces(),
             directory: directory.subscribe(),
             counts: flow_counts.subscribe(),
         };
         Ok(Self {
-            pins,
-            interfaces,
-            links: attached.links,
+            keeper,
             maps,
             programmed,
             executor,
@@ -154,12 +166,19 @@ impl Datapath {
             netlink: client,
             watch,
             stats,
+            told,
+            changes,
         })
     }
 
-    /// The interfaces, in the order they were asked for.
-    pub fn interfaces(&self) -> &[AttachedInterface] {
-        &self.interfaces
+    /// The interfaces, in the order they were asked for, kept current once the writer runs.
+    pub fn interfaces(&self) -> Interfaces {
+        self.keeper.interfaces()
+    }
+
+    /// What will happen to the interfaces; to be taken once, before the writer runs.
+    pub fn changes(&mut self) -> mpsc::Receiver<InterfaceChange> {
+        mem::replace(&mut self.changes, mpsc::channel(1).1)
     }
 
     /// What the maps held when this was opened.
@@ -169,14 +188,11 @@ impl Datapath {
 
     /// Ways of health checks into the forwarding path.
     pub fn check_paths(&self) -> CheckPaths {
+        let pins = self.keeper.pins();
         CheckPaths {
-            pins: [
-                self.pins.base().to_owned(),
-                self.pins.current(),
-                self.pins.programs(),
-            ],
+            pins: [pins.base().to_owned(), pins.current(), pins.programs()],
             maps: Arc::clone(&self.maps),
-            interfaces: Arc::clone(&self.interfaces),
+            interfaces: self.interfaces(),
             directory: self.directory.subscribe(),
             state: Mutex::default(),
         }

@@ -12,7 +12,7 @@ use crate::state::service::ServiceKey;
 /// All counters. Since the maps outlive the daemon, they go on counting over restarts.
 #[derive(Clone, Debug, Default)]
 pub struct Snapshot {
-    /// One for each attached interface.
+    /// One for each interface that is to have the program.
     pub interfaces: Vec<InterfaceStats>,
     /// Of programmed services.
     pub services: BTreeMap<ServiceKey, Traffic>,
@@ -26,11 +26,17 @@ pub struct Snapshot {
     pub flows_counted_at: Option<Instant>,
 }
 
-/// Verdicts on one interface.
+/// One interface and the verdicts on it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InterfaceStats {
     /// Name of the interface.
     pub name: String,
+    /// The program runs on it.
+    pub attached: bool,
+    /// It is up and has a carrier.
+    pub up: bool,
+    /// Times the program was put back, as [`super::Interface::repairs`].
+    pub repairs: u64,
     /// Every reason, in the order of [`Reason::ALL`], also those that are 0.
     pub by_reason: Vec<(Reason, PacketCount)>,
 }

@@ -13,7 +13,8 @@ use lb_common::{
 use tokio::sync::watch;
 
 use super::{
-    AttachedInterface, BackendSignals, BackendStats, DatapathError, InterfaceStats, MapUse, Snapshot,
+    BackendSignals, BackendStats, DatapathError, Interface, InterfaceStats, Interfaces, LinkOperation,
+    MapUse, Snapshot,
     directory::Directory,
     maps::{Counters, Maps, Table},
     sweeper::FlowCounts,
@@ -26,7 +27,7 @@ const GAP: u32 = 16;
 #[derive(Clone)]
 pub struct StatsReader {
     pub(super) maps: Arc<Maps>,
-    pub(super) interfaces: Arc<[AttachedInterface]>,
+    pub(super) interfaces: Interfaces,
     pub(super) directory: watch::Receiver<Arc<Directory>>,
     pub(super) counts: watch::Receiver<Arc<FlowCounts>>,
 }
@@ -48,8 +49,8 @@ impl StatsReader {
         let directory = self.directory.borrow().clone();
         let counts = self.counts.borrow().clone();
         let maps = &self.maps;
-        let interfaces = self
-            .interfaces
+        let interfaces = self.interfaces.borrow().clone();
+        let interfaces = interfaces
             .iter()
             .map(|interface| self.interface(interface))
             .collect::<Result<_, _>>()?;
@@ -122,7 +123,7 @@ impl StatsReader {
         Ok(backends)
     }
 
-    fn interface(&self, interface: &AttachedInterface) -> Result<InterfaceStats, DatapathError> {
+    fn interface(&self, interface: &Interface) -> Result<InterfaceStats, DatapathError> {
         let mut slots = BTreeMap::new();
         let first = verdict_slot(interface.slot, 0);
         read(&self.maps.verdicts, first, REASON_SLOTS, |slot, counts| {
@@ -137,6 +138,9 @@ impl StatsReader {
         let count = |reason: Reason| slots.get(&(reason as u32)).copied().unwrap_or_default();
         Ok(InterfaceStats {
             name: interface.name.clone(),
+            attached: interface.attached.is_some(),
+            up: interface.operation == LinkOperation::Up,
+            repairs: interface.repairs,
             by_reason: Reason::ALL
                 .iter()
                 .map(|reason| (*reason, count(*reason)))

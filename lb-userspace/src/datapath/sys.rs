@@ -309,9 +309,15 @@ pub(super) fn pinned(path: &Path) -> io::Result<Option<OwnedFd>> {
 /// Opens a pinned link and tells what it is; an error if the pin is no XDP link.
 pub(super) fn pinned_xdp_link(path: &Path) -> io::Result<(OwnedFd, XdpLinkInfo)> {
     let link = open_pinned(path)?;
+    let info = xdp_link(link.as_fd())?;
+    Ok((link, info))
+}
+
+/// What a link is now; an error if it is no XDP link.
+pub(super) fn xdp_link(link: BorrowedFd<'_>) -> io::Result<XdpLinkInfo> {
     let mut info = LinkInfoRecord::default();
     let mut attr = InfoAttr {
-        bpf_fd: link.as_raw_fd().cast_unsigned(),
+        bpf_fd: raw(link),
         info_len: u32::try_from(size_of::<LinkInfoRecord>()).map_err(io::Error::other)?,
         info: address(&raw mut info),
     };
@@ -320,14 +326,11 @@ pub(super) fn pinned_xdp_link(path: &Path) -> io::Result<(OwnedFd, XdpLinkInfo)>
     if info.link_type != LINK_TYPE_XDP {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "not an XDP link"));
     }
-    Ok((
-        link,
-        XdpLinkInfo {
-            id: info.id,
-            program_id: info.prog_id,
-            ifindex: info.ifindex,
-        },
-    ))
+    Ok(XdpLinkInfo {
+        id: info.id,
+        program_id: info.prog_id,
+        ifindex: info.ifindex,
+    })
 }
 
 /// Attaches a program to an interface by a link.

@@ -4,7 +4,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
     net::IpAddr,
-    os::fd::OwnedFd,
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -14,11 +13,12 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Datapath, DatapathError, LiveTables, NextHops, ProgramError, StatsReader,
+    Datapath, DatapathError, Interfaces, LiveTables, NextHops, ProgramError, StatsReader,
+    attach::KeeperHandle,
     directory::Directory,
     execute::Executor,
     neighbours::{NeighbourTask, NextHop, Wanted},
-    pin::Pins,
+    netlink::{Notices, Watch},
     slots::{Round, Slots},
     sweeper::{self, monotonic},
 };
@@ -51,10 +51,8 @@ pub(super) enum Command {
     Walk(oneshot::Sender<Round>),
     /// End the phases of slots for which the tables were walked.
     Walked(Vec<(RingId, Walked)>),
-    /// End, and take everything out of the kernel.
-    Detach(oneshot::Sender<Result<(), DatapathError>>),
-    /// End, and leave everything forwarding.
-    Keep(oneshot::Sender<()>),
+    /// End.
+    End(oneshot::Sender<()>),
 }
 
 /// The owner of the maps, and the tasks around it: next hops and sweeping.
@@ -68,9 +66,6 @@ pub struct WriterTask {
     wanted: Wanted,
     /// A target was not reached since the addresses to follow were settled.
     failed: bool,
-    pins: Pins,
-    /// Held open so that another daemon on one of the interfaces can tell whose they are.
-    links: Vec<OwnedFd>,
 }
 
 /// What others hold of a running [`WriterTask`]. It ends when all of them are dropped, leaving everything forwarding.
@@ -78,6 +73,7 @@ pub struct WriterTask {
 pub struct WriterHandle {
     commands: mpsc::Sender<Command>,
     wanted: Wanted,
+    keeper: KeeperHandle,
     stats: StatsReader,
     /// What was programmed last: the ways to its backends are followed.
     reached: Arc<Mutex<BTreeMap<ServiceKey, Shared<TargetService>>>>,
@@ -89,8 +85,7 @@ impl WriterTask {
     pub fn spawn(datapath: Datapath, cancel: CancellationToken) -> WriterHandle {
         let stats = datapath.stats();
         let Datapath {
-            pins,
-            links,
+            keeper,
             maps,
             programmed,
             executor,
@@ -98,13 +93,15 @@ impl WriterTask {
             flow_counts,
             netlink,
             watch: notices,
-            interfaces: _,
+            told,
+            changes: _,
             stats: _,
         } = datapath;
+        let keeper = KeeperHandle::spawn(keeper, told, cancel.clone());
         let (commands, queue) = mpsc::channel(QUEUE);
         let wanted = NeighbourTask::spawn(
             netlink,
-            notices,
+            Notices::of(notices, Watch::new),
             executor.next_hops(),
             commands.downgrade(),
             cancel.clone(),
@@ -125,13 +122,12 @@ impl WriterTask {
             directory,
             wanted: wanted.clone(),
             failed: true,
-            pins,
-            links,
         };
         tokio::task::spawn_blocking(move || task.run(queue));
         WriterHandle {
             commands,
             wanted,
+            keeper,
             stats,
             reached: Arc::default(),
         }
@@ -154,16 +150,7 @@ impl WriterTask {
                     let _ = reply.send(self.slots.round(&self.programmed, monotonic()));
                 }
                 Command::Walked(walked) => self.end_phases(&walked),
-                Command::Detach(reply) => {
-                    drop(self.links);
-                    let removed = self.pins.remove_all().map(drop);
-                    self.pins.remove_base();
-                    let _ = reply.send(removed);
-                    return;
-                }
-                Command::Keep(reply) => {
-                    drop(self.links);
-                    drop(self.pins);
+                Command::End(reply) => {
                     let _ = reply.send(());
                     return;
                 }
@@ -255,20 +242,27 @@ impl WriterHandle {
     /// # Errors
     /// [`DatapathError`] if something could not be removed.
     pub async fn detach(&self) -> Result<(), DatapathError> {
-        let (reply, answer) = oneshot::channel();
-        if self.send(Command::Detach(reply)).await.is_err() {
-            return Ok(());
-        }
-        answer.await.unwrap_or(Ok(()))
+        self.end().await;
+        self.keeper.detach().await
     }
 
     /// Ends the writer and leaves everything in the kernel, forwarding, for a next daemon to take over.
     pub async fn keep(&self) {
+        self.end().await;
+        self.keeper.keep().await;
+    }
+
+    async fn end(&self) {
         let (reply, answer) = oneshot::channel();
-        if self.send(Command::Keep(reply)).await.is_ok() {
+        if self.send(Command::End(reply)).await.is_ok() {
             // An error means that the writer has ended already.
             let _ = answer.await;
         }
+    }
+
+    /// The interfaces, kept current.
+    pub fn interfaces(&self) -> Interfaces {
+        self.keeper.interfaces()
     }
 
     /// Returns when the writer has ended, whether it was asked to or not.

@@ -35,7 +35,7 @@ pub fn render(
     text.family(
         "lb_ready",
         Kind::Gauge,
-        "Whether the data plane does what is desired",
+        "Whether the data plane does what is desired, on all its interfaces",
     )
     .sample(&[], u8::from(ready));
     interfaces(&mut text, seen);
@@ -54,6 +54,29 @@ const ACTIONS: [Action; 5] = [
 ];
 
 fn interfaces(text: &mut Text, seen: &Observation) {
+    let each = || {
+        seen.interfaces
+            .iter()
+            .map(|interface| ([("interface", interface.name.as_str())], interface))
+    };
+    let mut family = text.family(
+        "lb_interface_attached",
+        Kind::Gauge,
+        "Whether the program runs on an interface",
+    );
+    each().for_each(|(labels, interface)| family.sample(&labels, u8::from(interface.attached)));
+    let mut family = text.family(
+        "lb_interface_up",
+        Kind::Gauge,
+        "Whether an interface is up and has a carrier",
+    );
+    each().for_each(|(labels, interface)| family.sample(&labels, u8::from(interface.up)));
+    let mut family = text.family(
+        "lb_interface_reattachments_total",
+        Kind::Counter,
+        "Times the program was put back on an interface",
+    );
+    each().for_each(|(labels, interface)| family.sample(&labels, interface.repairs));
     // Each interface and action with its sum, in a stable order, also where nothing was counted.
     let mut by_action: Vec<(&str, Action, PacketCount)> = Vec::new();
     let mut by_reason: BTreeMap<u32, u64> = BTreeMap::new();

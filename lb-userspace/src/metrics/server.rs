@@ -15,7 +15,7 @@ use tokio::{net::TcpListener, sync::Mutex, task};
 use super::{agent, judgement, observe::Observer, render::render, text::Text};
 use crate::{
     control::{ControlHandle, chain},
-    datapath::DatapathError,
+    datapath::{DatapathError, Interfaces},
     health::{Health, HealthHandle},
     serve::{Limits, Server},
     state::effective::HealthView,
@@ -77,6 +77,8 @@ pub struct Endpoint {
     pub control: ControlHandle,
     /// Verdicts.
     pub health: HealthHandle,
+    /// Whether the program runs where it is to.
+    pub interfaces: Interfaces,
 }
 
 /// Takes the address, so that a start fails where it is taken already.
@@ -102,15 +104,12 @@ pub async fn serve(listener: TcpListener, server: Server, endpoint: Endpoint) {
     server.run(listener, router).await;
 }
 
-/// 200 while the data plane does what is desired.
+/// 200 while the data plane does what is desired on all its interfaces.
 async fn ready(State(shown): Shown) -> (StatusCode, String) {
-    let view = shown.0.control.view();
-    match &view.failure {
-        None if view.is_programmed() => (StatusCode::OK, "ready\n".to_owned()),
-        failure => {
-            let why = failure.as_deref().unwrap_or("not programmed yet");
-            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n"))
-        }
+    let endpoint = &shown.0;
+    match endpoint.control.view().not_ready(&endpoint.interfaces.borrow()) {
+        None => (StatusCode::OK, "ready\n".to_owned()),
+        Some(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")),
     }
 }
 
@@ -141,6 +140,7 @@ fn text(endpoint: &Endpoint) -> Result<String, MetricsError> {
     let mut judged = Text::default();
     judgement::render(&mut judged, &checks, &seen);
     agent::render(&mut judged, &agents);
-    let text = render(&endpoint.registry, view.is_programmed(), &view, &health, &seen)?;
+    let ready = view.not_ready(&endpoint.interfaces.borrow()).is_none();
+    let text = render(&endpoint.registry, ready, &view, &health, &seen)?;
     Ok(text + &judged.into_string())
 }

@@ -72,6 +72,9 @@ fn count(rig: &Rig, address: &str, packets: u64) {
     };
     world.snapshot.interfaces = vec![InterfaceStats {
         name: "eth0".into(),
+        attached: true,
+        up: true,
+        repairs: 0,
         by_reason: Reason::ALL.iter().map(by_reason).collect(),
     }];
 }

@@ -73,6 +73,7 @@ impl Bench {
         let pins = scratch.join("bpf");
         let options = AttachOptions {
             interfaces: ["va", "ra"].map(str::to_owned).into(),
+            wait_for_interfaces: false,
             xdp_mode: XdpModeChoice::Auto,
             pin_dir: pins.clone(),
             reset: false,
@@ -91,7 +92,10 @@ impl Bench {
             drop(runtime);
             Ok(Datapath::open(&options)?)
         })??;
-        let id = datapath.interfaces()[0].program_id;
+        let id = datapath.interfaces().borrow()[0]
+            .attached
+            .as_ref()
+            .map_or(0, |attached| attached.program_id);
         let bench = Self {
             program: Program::by_id(id)?,
             pins: pins.join(format!("v{LAYOUT_VERSION}")),

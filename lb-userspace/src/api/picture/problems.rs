@@ -3,8 +3,22 @@
 use super::Picture;
 use crate::{
     api::types::{self, Problem},
+    datapath::Interface,
     health::BreakerState,
 };
+
+/// What is wrong with interfaces.
+pub(super) fn of_interfaces(interfaces: &[Interface]) -> impl Iterator<Item = Problem> {
+    interfaces.iter().filter_map(|interface| {
+        let problem = interface.problem()?;
+        Some(Problem {
+            service: None,
+            backend: None,
+            message: format!("interface {} {}", interface.name, problem.message),
+            hint: problem.hint,
+        })
+    })
+}
 
 impl Picture {
     /// Why the data plane does not do what is desired.

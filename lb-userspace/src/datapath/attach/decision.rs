@@ -17,6 +17,8 @@ pub(super) enum Action {
     Attach { slot: u32 },
     /// A program that is not ours is there.
     Foreign { program_id: u32 },
+    /// The interface is not there; this slot is kept for it.
+    Missing { slot: u32 },
 }
 
 /// What is to be done for interfaces, and which slots hold links that nobody wants any more.
@@ -28,9 +30,10 @@ pub(super) struct Decision {
     pub(super) stale: Vec<u32>,
 }
 
-/// Decides for each wanted interface, by its index and the program on it, given the pinned links by slot.
+/// Decides for each wanted interface, by its index and the program on it where it is there, given the pinned links by
+/// slot.
 pub(super) fn decide(
-    wanted: &[(u32, Option<XdpState>)],
+    wanted: &[Option<(u32, Option<XdpState>)>],
     pinned: &[(u32, sys::XdpLinkInfo)],
     choice: XdpModeChoice,
 ) -> Decision {
@@ -43,11 +46,15 @@ pub(super) fn decide(
             .find(|(_, link)| link.ifindex == *ifindex && link.program_id == state.program_id)?;
         Some((*slot, state))
     };
-    let kept: BTreeSet<u32> = wanted.iter().filter_map(own).map(|(slot, _)| slot).collect();
+    let present = wanted.iter().flatten();
+    let kept: BTreeSet<u32> = present.filter_map(own).map(|(slot, _)| slot).collect();
     let mut free = (0..MAX_INTERFACES).filter(|slot| !kept.contains(slot));
     let actions = wanted
         .iter()
         .filter_map(|interface| {
+            let Some(interface) = interface else {
+                return Some(Action::Missing { slot: free.next()? });
+            };
             Some(match (own(interface), interface.1) {
                 (Some((slot, state)), _) => match (choice, mode(state)) {
                     (XdpModeChoice::Native, old @ XdpMode::Generic)
@@ -94,20 +101,20 @@ mod tests {
 
     #[test]
     fn a_restart_keeps_its_links_and_touches_no_foreign_program() {
-        use Action::{Attach, Foreign, Replace, TakeOver};
+        use Action::{Attach, Foreign, Missing, Replace, TakeOver};
         use XdpModeChoice::{Auto, Generic, Native};
         #[expect(clippy::type_complexity, reason = "a table of cases")]
         let cases: [(
             &str,
-            &[(u32, Option<XdpState>)],
+            &[Option<(u32, Option<XdpState>)>],
             &[(u32, sys::XdpLinkInfo)],
             XdpModeChoice,
             &[Action],
             &[u32],
-        ); 10] = [
+        ); 11] = [
             (
                 "first start",
-                &[(2, None), (3, None)],
+                &[Some((2, None)), Some((3, None))],
                 &[],
                 Auto,
                 &[Attach { slot: 0 }, Attach { slot: 1 }],
@@ -115,7 +122,7 @@ mod tests {
             ),
             (
                 "restart",
-                &[(2, xdp(70, false))],
+                &[Some((2, xdp(70, false)))],
                 &[(0, link(2, 70))],
                 Auto,
                 &[TakeOver { slot: 0 }],
@@ -123,7 +130,7 @@ mod tests {
             ),
             (
                 "restart keeps each slot",
-                &[(3, xdp(71, false)), (2, xdp(70, false))],
+                &[Some((3, xdp(71, false))), Some((2, xdp(70, false)))],
                 &[(0, link(2, 70)), (1, link(3, 71))],
                 Auto,
                 &[TakeOver { slot: 1 }, TakeOver { slot: 0 }],
@@ -131,7 +138,7 @@ mod tests {
             ),
             (
                 "an interface more",
-                &[(2, None), (3, xdp(71, true))],
+                &[Some((2, None)), Some((3, xdp(71, true)))],
                 &[(0, link(3, 71))],
                 Auto,
                 &[Attach { slot: 1 }, TakeOver { slot: 0 }],
@@ -139,7 +146,7 @@ mod tests {
             ),
             (
                 "an interface less",
-                &[(2, xdp(70, false))],
+                &[Some((2, xdp(70, false)))],
                 &[(0, link(2, 70)), (1, link(3, 71))],
                 Auto,
                 &[TakeOver { slot: 0 }],
@@ -147,7 +154,7 @@ mod tests {
             ),
             (
                 "a foreign program",
-                &[(2, xdp(99, false))],
+                &[Some((2, xdp(99, false)))],
                 &[],
                 Auto,
                 &[Foreign { program_id: 99 }],
@@ -155,7 +162,7 @@ mod tests {
             ),
             (
                 "the interface was made anew",
-                &[(2, None)],
+                &[Some((2, None))],
                 &[(0, link(0, 70))],
                 Auto,
                 &[Attach { slot: 0 }],
@@ -163,15 +170,23 @@ mod tests {
             ),
             (
                 "the same index in another namespace",
-                &[(2, xdp(99, false))],
+                &[Some((2, xdp(99, false)))],
                 &[(0, link(2, 70))],
                 Auto,
                 &[Foreign { program_id: 99 }],
                 &[0],
             ),
             (
+                "one that is missing gets a slot that nobody has",
+                &[None, Some((2, xdp(70, false))), Some((3, None))],
+                &[(0, link(2, 70))],
+                Auto,
+                &[Missing { slot: 1 }, TakeOver { slot: 0 }, Attach { slot: 2 }],
+                &[],
+            ),
+            (
                 "native is asked for now",
-                &[(2, xdp(70, true))],
+                &[Some((2, xdp(70, true)))],
                 &[(4, link(2, 70))],
                 Native,
                 &[Replace {
@@ -182,7 +197,7 @@ mod tests {
             ),
             (
                 "generic stays where it is asked for",
-                &[(2, xdp(70, true))],
+                &[Some((2, xdp(70, true)))],
                 &[(4, link(2, 70))],
                 Generic,
                 &[TakeOver { slot: 4 }],

@@ -24,7 +24,7 @@ use tokio::{
 
 pub(super) use self::device::remove_leftovers;
 use self::{device::Device, source::Sources};
-use super::{AttachedInterface, directory::Directory, maps::Maps};
+use super::{Interfaces, directory::Directory, maps::Maps};
 use crate::{
     health::{CheckPath, Entrance, Opening, Paths},
     state::service::ServiceKey,
@@ -38,7 +38,7 @@ pub struct CheckPaths {
     /// The pin directory, in it that of this version, and in that the one of programs.
     pub(super) pins: [PathBuf; 3],
     pub(super) maps: Arc<Maps>,
-    pub(super) interfaces: Arc<[AttachedInterface]>,
+    pub(super) interfaces: Interfaces,
     pub(super) directory: watch::Receiver<Arc<Directory>>,
     pub(super) state: Mutex<State>,
 }
@@ -111,7 +111,10 @@ impl CheckPaths {
         let record = self.maps.backends.get(&u32::from(id.0)).map_err(read)?;
         let source = match source {
             Some(source) => Some(source),
-            None => sources.find(path, &record.unwrap_or_default(), &self.interfaces, directory)?,
+            None => {
+                let interfaces = self.interfaces.borrow().clone();
+                sources.find(path, &record.unwrap_or_default(), &interfaces, directory)?
+            }
         };
         let check = PathCheck {
             vip: path.service.address.into(),

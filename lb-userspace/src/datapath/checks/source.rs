@@ -13,7 +13,7 @@ use lb_common::{
     service::Mode,
 };
 
-use super::super::{AttachedInterface, directory::Directory, netlink::Client};
+use super::super::{Interface, directory::Directory, netlink::Client};
 use crate::health::CheckPath;
 
 /// Time for which addresses count as known.
@@ -34,12 +34,10 @@ impl Sources {
         &mut self,
         path: &CheckPath,
         record: &Backend,
-        interfaces: &[AttachedInterface],
+        interfaces: &[Interface],
         directory: &Directory,
     ) -> Result<Option<IpAddr>, String> {
-        let serves = interfaces
-            .iter()
-            .any(|interface| interface.ifindex == record.ifindex);
+        let serves = is_served(interfaces, record.ifindex);
         let same_family = record.has(IPV6) == path.service.address.is_ipv6();
         let is_its_own = record.source_bits() == 0;
         if matches!(path.mode, Mode::Nat | Mode::Dnat) || (serves && same_family && is_its_own) {
@@ -82,10 +80,17 @@ fn choose(
     fit.first().map(|(_, address)| *address)
 }
 
-fn read(interfaces: &[AttachedInterface]) -> io::Result<Vec<(u32, IpAddr)>> {
+fn is_served(interfaces: &[Interface], ifindex: u32) -> bool {
+    let mut attached = interfaces
+        .iter()
+        .filter_map(|interface| interface.attached.as_ref());
+    attached.any(|attached| attached.ifindex == ifindex)
+}
+
+fn read(interfaces: &[Interface]) -> io::Result<Vec<(u32, IpAddr)>> {
     let mut client = Client::new()?;
     let links = client.links()?;
-    let serves = |index: u32| interfaces.iter().any(|interface| interface.ifindex == index);
+    let serves = |index: u32| is_served(interfaces, index);
     let mut all = client.link_addresses()?;
     all.retain(|(index, address)| {
         let vlan = links.iter().find(|link| link.ifindex == *index);

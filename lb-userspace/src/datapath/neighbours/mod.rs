@@ -12,7 +12,6 @@ use std::{
 };
 
 use tokio::{
-    io::{Interest, unix::AsyncFd},
     sync::{mpsc, watch},
     time::{Instant, MissedTickBehavior, interval, sleep_until, timeout},
 };
@@ -21,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use self::way::{Exit, Last, Way, way};
 pub use self::way::{NextHop, NextHopState};
 use super::{
-    netlink::{Client, LinkState, Neighbour, Notice, Route, Watch},
+    netlink::{Client, LinkState, Neighbour, Notice, Notices, Route},
     writer::Command,
 };
 
@@ -112,7 +111,7 @@ impl NeighbourTask {
     /// Starts the task with the ways that the maps hold; it ends with `cancel` or with the writer.
     pub(super) fn spawn(
         client: Client,
-        notices: Watch,
+        notices: Notices,
         known: &BTreeMap<IpAddr, NextHop>,
         writer: mpsc::WeakSender<Command>,
         cancel: CancellationToken,
@@ -142,11 +141,7 @@ impl NeighbourTask {
         tokio::spawn(async move {
             tokio::select! {
                 () = cancel.cancelled() => {}
-                result = task.run(notices) => {
-                    if let Err(e) = result {
-                        tracing::error!(error = %e, "next hops are no longer followed");
-                    }
-                }
+                () = task.run(notices) => {}
             }
         });
         Wanted {
@@ -156,9 +151,7 @@ impl NeighbourTask {
     }
 
     /// Cancel-safe: all state is in the kernel or read from it anew.
-    async fn run(mut self, notices: Watch) -> io::Result<()> {
-        // SAFETY: `Watch` owns its open socket and is moved in here; nothing replaces or closes it before it is dropped.
-        let notices = unsafe { AsyncFd::register_with_interest(notices, Interest::READABLE) }?;
+    async fn run(mut self, mut notices: Notices) {
         let mut keep_alive = interval(KEEP_ALIVE);
         let mut retry = interval(RETRY);
         for timer in [&mut keep_alive, &mut retry] {
@@ -172,21 +165,12 @@ impl NeighbourTask {
             tokio::select! {
                 changed = self.wanted.changed() => {
                     if changed.is_err() {
-                        return Ok(());
+                        return;
                     }
                     let new = self.adopt();
                     self.look(Scope::Only(new), false).await;
                 }
-                ready = notices.readable() => {
-                    let mut ready = ready?;
-                    match ready.try_io(|notices| notices.get_ref().read()) {
-                        Ok(read) => {
-                            let scope = self.concerned(&read?, dirty.take());
-                            dirty = scope;
-                        }
-                        Err(_would_block) => {}
-                    }
-                }
+                notices = notices.next() => dirty = self.concerned(&notices, dirty.take()),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     if let Some((scope, _)) = dirty.take() {
                         self.look(scope, false).await;

@@ -259,7 +259,7 @@ mod tests {
     use lb_common::vlan::Vlan;
 
     use super::*;
-    use crate::datapath::netlink::VlanLink;
+    use crate::datapath::{LinkOperation, netlink::VlanLink};
 
     const BACKEND: &str = "10.0.0.11";
     const ROUTER: &str = "10.0.0.254";
@@ -280,6 +280,8 @@ mod tests {
             vlan: None,
             xdp: None,
             alias: None,
+            altnames: Vec::new(),
+            operation: LinkOperation::Up,
         }
     }
 

@@ -4,67 +4,29 @@
     reason = "messages and attributes are open sets: newer kernels send more, and most are not for us"
 )]
 
+mod link;
 mod pair;
 mod watch;
 
 use std::{io, net::IpAddr};
 
-use lb_common::vlan::Vlan;
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
-    link::{
-        InfoData, InfoVlan, LinkAttribute, LinkInfo, LinkLayerType, LinkMessage, LinkXdp, VlanProtocol,
-        XdpAttached,
-    },
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
     route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
-pub(super) use self::watch::{Notice, Watch};
-
-/// A link as far as forwarding cares.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct LinkState {
-    /// Its index.
-    pub(super) ifindex: u32,
-    /// Its name.
-    pub(super) name: String,
-    /// Whether its frames begin with an Ethernet header.
-    pub(super) framed: bool,
-    /// Its MAC address; `None` where it is not Ethernet.
-    pub(super) mac: Option<[u8; 6]>,
-    /// Its MTU in bytes.
-    pub(super) mtu: u32,
-    /// For the link of a VLAN: the link that carries its frames, with tags.
-    pub(super) vlan: Option<VlanLink>,
-    /// The XDP program on it.
-    pub(super) xdp: Option<XdpState>,
-    /// What its maker says that it is for.
-    pub(super) alias: Option<String>,
-}
-
-/// What the link of a VLAN is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct VlanLink {
-    /// Index of the link that carries its frames.
-    pub(super) parent: u32,
-    /// The tag that they have there.
-    pub(super) vlan: Vlan,
-}
-
-/// An XDP program on a link.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct XdpState {
-    /// Kernel's id of the program.
-    pub(super) program_id: u32,
-    /// Run by the network stack instead of the driver.
-    pub(super) generic: bool,
-}
+#[cfg(test)]
+pub(super) use self::link::VlanLink;
+pub(super) use self::{
+    link::{LinkState, XdpState},
+    watch::{Notice, Notices, Watch},
+};
 
 /// The kernel's answer about the way to an address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,23 +80,6 @@ impl Client {
             sequence: 0,
             answer: Vec::with_capacity(ANSWER_BYTES),
         })
-    }
-
-    /// All links.
-    pub(super) fn links(&mut self) -> io::Result<Vec<LinkState>> {
-        let answer = self.ask(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP)?;
-        Ok(answer.into_iter().filter_map(link_state).collect())
-    }
-
-    /// The link with this index, if there is one.
-    pub(super) fn link(&mut self, ifindex: u32) -> io::Result<Option<LinkState>> {
-        let mut message = LinkMessage::default();
-        message.header.index = ifindex;
-        match self.ask(RouteNetlinkMessage::GetLink(message), 0) {
-            Ok(answer) => Ok(answer.into_iter().find_map(link_state)),
-            Err(e) if e.raw_os_error() == Some(libc::ENODEV) => Ok(None),
-            Err(e) => Err(e),
-        }
     }
 
     /// The addresses of this machine.
@@ -295,77 +240,6 @@ fn address(message: RouteNetlinkMessage) -> Option<(u32, IpAddr)> {
         }
     }
     Some((message.header.index, local.or(end)?))
-}
-
-fn link_state(message: RouteNetlinkMessage) -> Option<LinkState> {
-    let RouteNetlinkMessage::NewLink(message) = message else {
-        return None;
-    };
-    let mut link = LinkState {
-        ifindex: message.header.index,
-        name: String::new(),
-        framed: matches!(
-            message.header.link_layer_type,
-            LinkLayerType::Ether | LinkLayerType::Loopback
-        ),
-        mac: None,
-        mtu: 0,
-        vlan: None,
-        xdp: None,
-        alias: None,
-    };
-    let mut parent = None;
-    let mut vlan = None;
-    let ethernet = message.header.link_layer_type == LinkLayerType::Ether;
-    for attribute in message.attributes {
-        match attribute {
-            LinkAttribute::IfName(name) => link.name = name,
-            LinkAttribute::Address(address) if ethernet => link.mac = mac(&address),
-            LinkAttribute::Mtu(mtu) => link.mtu = mtu,
-            LinkAttribute::IfAlias(alias) => link.alias = Some(alias),
-            LinkAttribute::Xdp(xdp) => link.xdp = xdp_state(&xdp),
-            LinkAttribute::Link(index) => parent = Some(index),
-            LinkAttribute::LinkInfo(infos) => vlan = vlan_of(&infos),
-            _ => {}
-        }
-    }
-    link.vlan = parent.zip(vlan).map(|(parent, vlan)| VlanLink { parent, vlan });
-    Some(link)
-}
-
-/// The VLAN whose link this is; `None` for any other kind of link.
-fn vlan_of(infos: &[LinkInfo]) -> Option<Vlan> {
-    let attributes = infos.iter().find_map(|info| match info {
-        LinkInfo::Data(InfoData::Vlan(attributes)) => Some(attributes),
-        _ => None,
-    })?;
-    let id = attributes.iter().find_map(|attribute| match attribute {
-        InfoVlan::Id(id) => Some(*id),
-        _ => None,
-    })?;
-    let service = attributes.contains(&InfoVlan::Protocol(VlanProtocol::Ieee8021Ad));
-    Some(Vlan { id, service })
-}
-
-/// The program on a link: the driver's where there are several, as that one runs first.
-fn xdp_state(attributes: &[LinkXdp]) -> Option<XdpState> {
-    let find = |pick: fn(&LinkXdp) -> Option<u32>| attributes.iter().find_map(pick);
-    let driver = find(|attribute| match attribute {
-        LinkXdp::DrvProgId(id) | LinkXdp::HwProgId(id) => Some(*id),
-        _ => None,
-    });
-    let any = find(|attribute| match attribute {
-        LinkXdp::ProgId(id) | LinkXdp::SkbProgId(id) => Some(*id),
-        _ => None,
-    });
-    let generic = driver.is_none()
-        && !attributes.iter().any(|attribute| {
-            matches!(
-                attribute,
-                LinkXdp::Attached(XdpAttached::Driver | XdpAttached::Hardware)
-            )
-        });
-    driver.or(any).map(|program_id| XdpState { program_id, generic })
 }
 
 fn route_address(address: &RouteAddress) -> Option<IpAddr> {

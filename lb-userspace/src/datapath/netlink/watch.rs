@@ -8,6 +8,7 @@ use std::{
     io,
     net::IpAddr,
     os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd},
+    time::Duration,
 };
 
 use netlink_packet_core::{NetlinkMessage, NetlinkPayload};
@@ -16,8 +17,15 @@ use netlink_packet_route::{
     neighbour::{NeighbourAddress, NeighbourAttribute},
 };
 use netlink_sys::{Socket, protocols::NETLINK_ROUTE};
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::{Instant, sleep_until},
+};
 
 use super::messages;
+
+/// Time between attempts to open a socket that hears of changes.
+const RETRY: Duration = Duration::from_secs(1);
 
 /// Bytes the kernel may queue for us on either socket.
 const RECEIVE_BUFFER_BYTES: u32 = 1 << 20;
@@ -47,14 +55,23 @@ pub(in super::super) struct Watch {
 }
 
 impl Watch {
-    /// Subscribes in the network namespace of this thread.
+    /// Subscribes to all that may concern forwarding, in the network namespace of this thread.
     pub(in super::super) fn new() -> io::Result<Self> {
+        Self::of(&GROUPS)
+    }
+
+    /// Subscribes to changes of links, in the network namespace of this thread.
+    pub(in super::super) fn of_links() -> io::Result<Self> {
+        Self::of(&[libc::RTNLGRP_LINK])
+    }
+
+    fn of(groups: &[u32]) -> io::Result<Self> {
         let mut socket = Socket::new(NETLINK_ROUTE)?;
         socket.set_non_blocking(true)?;
         socket.set_rx_buf_sz(RECEIVE_BUFFER_BYTES)?;
         socket.bind_auto()?;
-        for group in GROUPS {
-            socket.add_membership(group)?;
+        for group in groups {
+            socket.add_membership(*group)?;
         }
         Ok(Self { socket })
     }
@@ -81,6 +98,79 @@ impl AsRawFd for Watch {
 impl AsFd for Watch {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
+    }
+}
+
+/// The kernel's notices, from a socket that is opened again when it fails.
+pub(in super::super) struct Notices {
+    open: fn() -> io::Result<Watch>,
+    watch: Option<AsyncFd<Watch>>,
+    /// When to open the socket.
+    at: Instant,
+    failing: bool,
+}
+
+impl Notices {
+    /// Notices of the sockets that `open` opens.
+    pub(in super::super) fn new(open: fn() -> io::Result<Watch>) -> Self {
+        Self {
+            open,
+            watch: None,
+            at: Instant::now(),
+            failing: false,
+        }
+    }
+
+    /// Begins with a socket that is open already. Must be called within a runtime.
+    pub(in super::super) fn of(watch: io::Result<Watch>, open: fn() -> io::Result<Watch>) -> Self {
+        let mut notices = Self::new(open);
+        notices.take(watch);
+        notices
+    }
+
+    /// The next notices; [`Notice::Anything`] where some may have been lost. Cancel-safe.
+    pub(in super::super) async fn next(&mut self) -> Vec<Notice> {
+        loop {
+            let Some(watch) = &self.watch else {
+                sleep_until(self.at).await;
+                self.take((self.open)());
+                if self.watch.is_some() {
+                    return vec![Notice::Anything];
+                }
+                continue;
+            };
+            let failed = match watch.readable().await {
+                Ok(mut ready) => match ready.try_io(|watch| watch.get_ref().read()) {
+                    Ok(Ok(notices)) => return notices,
+                    Ok(Err(error)) => error,
+                    Err(_would_block) => continue,
+                },
+                Err(error) => error,
+            };
+            self.take(Err(failed));
+        }
+    }
+
+    fn take(&mut self, watch: io::Result<Watch>) {
+        self.watch = None;
+        let registered = watch.and_then(|watch| {
+            // SAFETY: `Watch` owns its open socket and is moved in here; nothing replaces or closes it before it is dropped.
+            unsafe { AsyncFd::register_with_interest(watch, Interest::READABLE) }.map_err(io::Error::from)
+        });
+        match registered {
+            Ok(watch) => {
+                self.watch = Some(watch);
+                if std::mem::take(&mut self.failing) {
+                    tracing::info!("the kernel's notices of changes are heard again");
+                }
+            }
+            Err(error) => {
+                self.at = Instant::now() + RETRY;
+                if !std::mem::replace(&mut self.failing, true) {
+                    tracing::error!(%error, "cannot hear the kernel's notices of changes, retrying; changes are seen later");
+                }
+            }
+        }
     }
 }
 

@@ -1,0 +1,42 @@
+//! Tells of what happens to interfaces.
+
+use std::{sync::Arc, time::SystemTime};
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    control::ControlHandle,
+    datapath::{InterfaceChange, InterfaceChangeKind},
+    events::{EventKind, EventLog, NewEvent},
+};
+
+/// Makes changes of interfaces events, until `cancel`.
+pub(super) async fn tell(
+    mut changes: mpsc::Receiver<InterfaceChange>,
+    events: Arc<EventLog>,
+    control: ControlHandle,
+    cancel: CancellationToken,
+) {
+    loop {
+        let change = tokio::select! {
+            () = cancel.cancelled() => return,
+            change = changes.recv() => change,
+        };
+        let Some(InterfaceChange { kind, message }) = change else {
+            return;
+        };
+        let event = NewEvent {
+            kind: match kind {
+                InterfaceChangeKind::Attached => EventKind::Attached,
+                InterfaceChangeKind::Detached => EventKind::Detached,
+                InterfaceChangeKind::Changed => EventKind::Interface,
+            },
+            service: None,
+            backend: None,
+            revision: control.view().desired.revision.0,
+            message,
+        };
+        events.push(event, SystemTime::now());
+    }
+}

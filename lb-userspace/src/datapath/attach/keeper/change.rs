@@ -1,0 +1,166 @@
+//! What people are told of interfaces.
+
+use super::{super::super::LinkOperation, Judgement};
+use crate::datapath::{Interface, InterfaceChange, InterfaceChangeKind};
+
+/// What is to be told of an interface after a look.
+pub(super) fn changes(before: &Interface, after: &Interface, judgement: &Judgement) -> Vec<InterfaceChange> {
+    use InterfaceChangeKind::{Attached, Changed, Detached};
+    let mut told = Vec::new();
+    let mut tell = |kind, message| told.push(InterfaceChange { kind, message });
+    let (old, name) = (&before.name, &after.name);
+    let mode = |interface: &Interface| interface.attached.as_ref().map(|attached| attached.xdp_mode);
+
+    if old != name && after.operation != LinkOperation::Missing {
+        tell(Changed, format!("interface {old} is now called {name}"));
+    }
+    let put_back = after.repairs != before.repairs;
+    if let Judgement::TakeBack { program_id, .. } = judgement {
+        let done = if put_back { "; it is back" } else { "" };
+        tell(
+            Detached,
+            format!("program {program_id} was in the place of the balancer's on {name}{done}"),
+        );
+    } else if before.attached.is_some() && (after.attached.is_none() || put_back) {
+        let why = match &after.absence {
+            Some(absence) => format!("interface {old} {}", absence.message),
+            None => format!("the program was not on {name} any more"),
+        };
+        tell(Detached, why);
+    } else if before.absence != after.absence
+        && let Some(absence) = &after.absence
+    {
+        tell(Changed, format!("interface {name} {}", absence.message));
+    }
+    if let Some(attached) = &after.attached
+        && (before.attached.is_none() || put_back || mode(before) != mode(after))
+    {
+        let note = attached
+            .note
+            .as_ref()
+            .map_or_else(String::new, |note| format!(": {note}"));
+        tell(
+            Attached,
+            format!("attached to {name}, XDP {}{note}", attached.xdp_mode.name()),
+        );
+    }
+    if before.operation != after.operation && before.operation != LinkOperation::Missing {
+        let what = match after.operation {
+            LinkOperation::Up => Some("is up"),
+            LinkOperation::NoCarrier => Some("has no carrier"),
+            LinkOperation::Down => Some("is down"),
+            LinkOperation::Missing => None,
+        };
+        if let Some(what) = what {
+            tell(Changed, format!("interface {name} {what}"));
+        }
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::datapath::{Attachment, InterfaceProblem, XdpMode};
+
+    fn attached() -> Interface {
+        Interface {
+            operation: LinkOperation::Up,
+            attached: Some(Attachment {
+                ifindex: 2,
+                xdp_mode: XdpMode::Native,
+                program_id: 70,
+                link_id: 1,
+                took_over: false,
+                note: None,
+            }),
+            absence: None,
+            ..Interface::missing("front")
+        }
+    }
+
+    #[test]
+    fn people_are_told_of_each_change_once() {
+        let same = attached();
+        let gone = Interface {
+            slot: same.slot,
+            ..Interface::missing("front")
+        };
+        let made_anew = Interface {
+            repairs: 1,
+            ..attached()
+        };
+        let down = Interface {
+            operation: LinkOperation::Down,
+            ..attached()
+        };
+        let mut generic = attached();
+        if let Some(attached) = &mut generic.attached {
+            attached.xdp_mode = XdpMode::Generic;
+            attached.note = Some("why".to_owned());
+        }
+        let renamed = Interface {
+            name: "old".to_owned(),
+            ..attached()
+        };
+        let refused = Interface {
+            absence: Some(InterfaceProblem {
+                message: "has no program: why".to_owned(),
+                hint: None,
+            }),
+            operation: LinkOperation::Up,
+            ..gone.clone()
+        };
+        let cases: [(&str, &Interface, &Interface, &[&str]); 9] = [
+            ("nothing", &same, &same, &[]),
+            (
+                "gone",
+                &same,
+                &gone,
+                &["Detached interface front is missing: nothing of it is forwarded"],
+            ),
+            ("still gone", &gone, &gone, &[]),
+            (
+                "back",
+                &gone,
+                &made_anew,
+                &["Attached attached to front, XDP native"],
+            ),
+            (
+                "gone and back between two looks",
+                &same,
+                &made_anew,
+                &[
+                    "Detached the program was not on front any more",
+                    "Attached attached to front, XDP native",
+                ],
+            ),
+            ("down", &same, &down, &["Changed interface front is down"]),
+            ("up", &down, &same, &["Changed interface front is up"]),
+            (
+                "another mode",
+                &same,
+                &generic,
+                &["Attached attached to front, XDP generic: why"],
+            ),
+            (
+                "renamed",
+                &same,
+                &renamed,
+                &["Changed interface front is now called old"],
+            ),
+        ];
+        let told = |before, after, judgement: &Judgement| -> Vec<String> {
+            let told = changes(before, after, judgement).into_iter();
+            told.map(|told| format!("{:?} {}", told.kind, told.message))
+                .collect()
+        };
+        for (name, before, after, expected) in cases {
+            assert_eq!(told(before, after, &Judgement::Missing), expected, "{name}");
+        }
+        assert_eq!(
+            told(&gone, &refused, &Judgement::Missing),
+            ["Changed interface front has no program: why"]
+        );
+    }
+}

@@ -1,0 +1,160 @@
+//! Looks when the kernel tells of a change, and now and then by itself, since it tells of some changes to nobody.
+
+use std::{
+    fmt,
+    time::{Duration, Instant},
+};
+
+use tokio::{
+    sync::{mpsc, oneshot},
+    task,
+    time::{self, MissedTickBehavior, interval, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    super::super::{
+        DatapathError, InterfaceChange, Interfaces,
+        netlink::{Client, Notices, Watch},
+    },
+    Keeper,
+};
+
+/// Time between looks where the kernel tells nothing: it does not tell that a link was detached or got another program.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+
+/// Time from a notice to looking, in which further notices of the same event arrive.
+const SETTLE: Duration = Duration::from_millis(20);
+
+/// Commands that may wait.
+const QUEUE: usize = 2;
+
+/// How the keeper shall end.
+enum Command {
+    Detach(oneshot::Sender<Result<(), DatapathError>>),
+    Keep(oneshot::Sender<()>),
+}
+
+/// What others hold of a running keeper. It ends when all of them are dropped, leaving everything forwarding.
+#[derive(Clone)]
+pub(in super::super::super) struct KeeperHandle {
+    commands: mpsc::Sender<Command>,
+    interfaces: Interfaces,
+}
+
+impl fmt::Debug for KeeperHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeeperHandle").finish_non_exhaustive()
+    }
+}
+
+impl KeeperHandle {
+    /// Starts keeping. What people are to be told goes to `told`.
+    pub(in super::super::super) fn spawn(
+        keeper: Keeper,
+        told: mpsc::Sender<InterfaceChange>,
+        cancel: CancellationToken,
+    ) -> Self {
+        let (commands, queue) = mpsc::channel(QUEUE);
+        let interfaces = keeper.interfaces();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = cancel.cancelled() => {}
+                () = run(keeper, queue, told) => {}
+            }
+        });
+        Self { commands, interfaces }
+    }
+
+    /// The interfaces, kept current.
+    pub(in super::super::super) fn interfaces(&self) -> Interfaces {
+        self.interfaces.clone()
+    }
+
+    /// Takes programs, links and maps out of the kernel and ends the keeper.
+    pub(in super::super::super) async fn detach(&self) -> Result<(), DatapathError> {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Detach(reply)).await.is_err() {
+            return Ok(());
+        }
+        answer.await.unwrap_or(Ok(()))
+    }
+
+    /// Ends the keeper and leaves everything as it is.
+    pub(in super::super::super) async fn keep(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Keep(reply)).await.is_ok() {
+            // An error means that the keeper has ended already.
+            let _ = answer.await;
+        }
+    }
+}
+
+/// Cancel-safe: all state is in the kernel.
+async fn run(mut keeper: Keeper, mut commands: mpsc::Receiver<Command>, told: mpsc::Sender<InterfaceChange>) {
+    let mut notices = Notices::new(Watch::of_links);
+    let mut ticks = interval(LOOK_EVERY);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut due: Option<time::Instant> = None;
+    loop {
+        tokio::select! {
+            command = commands.recv() => {
+                match command {
+                    Some(Command::Detach(reply)) => {
+                        let result = task::spawn_blocking(|| keeper.detach()).await;
+                        // Nobody may wait any more.
+                        let _ = reply.send(result.unwrap_or(Ok(())));
+                    }
+                    Some(Command::Keep(reply)) => {
+                        drop(keeper);
+                        let _ = reply.send(());
+                    }
+                    None => {}
+                }
+                return;
+            }
+            _ = notices.next() => {
+                due.get_or_insert_with(|| time::Instant::now() + SETTLE);
+                continue;
+            }
+            () = sleep_until(due.unwrap_or_else(time::Instant::now)), if due.is_some() => {}
+            _ = ticks.tick() => {}
+        }
+        due = None;
+        let Some((same, changes)) = look(keeper).await else {
+            return;
+        };
+        keeper = same;
+        for change in changes {
+            tracing::info!("{}", change.message);
+            // An error means that nobody listens.
+            let _ = told.send(change).await;
+        }
+    }
+}
+
+/// One look and what follows from it; nothing when the runtime ends.
+async fn look(mut keeper: Keeper) -> Option<(Keeper, Vec<InterfaceChange>)> {
+    let now = Instant::now();
+    match keeper.look() {
+        Ok(judgements) if keeper.is_work(&judgements, now) => {
+            let work = move || {
+                let changes = keeper.act(&judgements, now);
+                (keeper, changes)
+            };
+            task::spawn_blocking(work).await.ok()
+        }
+        Ok(judgements) => {
+            let changes = keeper.act(&judgements, now);
+            Some((keeper, changes))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "cannot look at the interfaces, retrying");
+            // The next look may do better with a socket of its own.
+            if let Ok(client) = Client::new() {
+                keeper.client = client;
+            }
+            Some((keeper, Vec::new()))
+        }
+    }
+}

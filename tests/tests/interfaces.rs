@@ -1,0 +1,305 @@
+//! Interfaces that go away and come back, change, or lose their program while the daemon runs.
+
+use std::{path::PathBuf, time::Duration};
+
+use anyhow::{Context, Result, ensure};
+use lb_common::limits::LAYOUT_VERSION;
+use lb_tests::{
+    http,
+    lane::Lane,
+    netns::Netns,
+    site::Site,
+    topology::{Family, Shape},
+    wait,
+    xdp_pass::{PassProgram, detach_pinned, replace_pinned},
+};
+use serde_json::Value;
+
+/// For what takes some seconds when all goes well.
+const LIMIT: Duration = Duration::from_secs(30);
+/// For one connection: where nobody forwards, none is made however long one waits.
+const CONNECT: Duration = Duration::from_millis(500);
+
+fn start() -> Result<Site> {
+    let site = Site::new(Shape::TwoArmed, 1)?;
+    let web = site.web(Family::V4, &[1]);
+    let site = site.start(&[web])?;
+    until_served(&site, "at first")?;
+    Ok(site)
+}
+
+/// Waits until the daemon says that it is ready and clients are served.
+fn until_served(site: &Site, when: &str) -> Result<()> {
+    let target = site.service_address(Family::V4);
+    wait::until_true(&format!("clients are served {when}"), LIMIT, || {
+        let connected = site
+            .net
+            .client
+            .ns
+            .enter(|| http::connect_within(target, 0, CONNECT))?;
+        Ok(connected.is_ok() && site.daemon.http_status("/readyz")? == 200 && attached(site)? == 1)
+    })
+}
+
+/// Waits until every place that people and programs look at says that `front` has no program, in these words.
+fn until_said(site: &Site, words: &str) -> Result<()> {
+    wait::until_true(&format!("front {words}"), LIMIT, || {
+        let status = site.daemon.cli().json("status")?;
+        let front = &status["interfaces"][0];
+        Ok(status["ready"] == false
+            && front["xdp_mode"] == "none"
+            && front["note"].as_str().is_some_and(|note| note.contains(words))
+            && status["problems"][0]["message"]
+                .as_str()
+                .is_some_and(|message| message.contains("front") && message.contains(words))
+            && site.daemon.http_status("/readyz")? == 503
+            && attached(site)? == 0)
+    })?;
+    let text = site.daemon.cli().ok("status")?;
+    ensure!(text.contains("not ready") && text.contains(words), "{text}");
+    Ok(())
+}
+
+fn attached(site: &Site) -> Result<u64> {
+    let metrics = site.daemon.metrics()?;
+    Ok(metrics.count("lb_interface_attached", &[("interface", "front")]))
+}
+
+fn reattachments(site: &Site) -> Result<u64> {
+    let metrics = site.daemon.metrics()?;
+    Ok(metrics.count("lb_interface_reattachments_total", &[("interface", "front")]))
+}
+
+/// Kinds and messages of events about interfaces, since the daemon forwards.
+fn events(site: &Site) -> Result<Vec<(String, String)>> {
+    let lines = site.daemon.cli().ok("-o json events")?;
+    let mut events = Vec::new();
+    for line in lines.lines() {
+        let event: Value = serde_json::from_str(line)?;
+        let text = |key: &str| event[key].as_str().unwrap_or_default().to_owned();
+        match text("kind").as_str() {
+            "started" => events.clear(),
+            "attached" | "detached" | "interface" => events.push((text("kind"), text("message"))),
+            _ => {}
+        }
+    }
+    Ok(events)
+}
+
+/// The pin of the link that holds the program on `front`.
+fn front_link(site: &Site) -> PathBuf {
+    site.daemon.pin_dir().join(format!("v{LAYOUT_VERSION}/links/0"))
+}
+
+#[test]
+fn an_interface_that_is_made_anew_is_served_again() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let mut site = start()?;
+    let counted = |site: &Site| -> Result<f64> {
+        Ok(site
+            .daemon
+            .metrics()?
+            .sum("lb_xdp_packets_total", &[("interface", "front")]))
+    };
+    for round in 1..=2 {
+        let before = counted(&site)?;
+        site.net.lb.ns.ip("link del front")?;
+        until_said(&site, "is missing")?;
+        site.net.make_front_anew()?;
+        until_served(&site, "on an interface made anew")?;
+        ensure!(counted(&site)? > before, "it counts on under its name");
+        ensure!(reattachments(&site)? == round);
+    }
+    let events = events(&site)?;
+    // That it came up is said, too, unless it was up when it was seen first.
+    let kinds = events
+        .iter()
+        .map(|(kind, _)| kind.as_str())
+        .filter(|kind| *kind != "interface");
+    let kinds: Vec<&str> = kinds.collect();
+    ensure!(kinds == ["detached", "attached"].repeat(2), "{events:?}");
+    // Nothing of the old ones is left for the next daemon to stumble over.
+    site.daemon.kill()?;
+    site.daemon.start()?;
+    until_served(&site, "by the next daemon")
+}
+
+#[test]
+fn an_interface_in_another_namespace_has_no_program_and_gets_it_back() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = start()?;
+    let elsewhere = Netns::new("elsewhere")?;
+    site.net
+        .lb
+        .ns
+        .ip(&format!("link set front netns {}", elsewhere.name()))?;
+    until_said(&site, "is missing")?;
+    let there = elsewhere.run("ip", &["-d", "link", "show", "dev", "front"])?;
+    ensure!(
+        !there.contains("prog/xdp"),
+        "what is sent by index would leave by interfaces of another namespace: {there}"
+    );
+    elsewhere.ip(&format!("link set front netns {}", site.net.lb.ns.name()))?;
+    site.net.lb.ns.ip("link set front up")?;
+    site.net.address_front()?;
+    until_served(&site, "on the interface that came back")
+}
+
+#[test]
+fn a_renamed_interface_is_served_under_any_name() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let mut site = start()?;
+    let rename = |from: &str, to: &str| site.net.lb.ns.ip(&format!("link set {from} name {to}"));
+    rename("front", "moved")?;
+    let cli = site.daemon.cli();
+    wait::until_true("the new name is shown", LIMIT, || {
+        let status = cli.json("status")?;
+        let problem = status["problems"][0]["message"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned();
+        Ok(status["interfaces"][0]["name"] == "moved"
+            && problem.contains("moved was front")
+            && status["ready"] == true)
+    })?;
+    let target = site.service_address(Family::V4);
+    site.net
+        .client
+        .ns
+        .enter(|| http::connect_within(target, 0, LIMIT))??;
+    rename("moved", "front")?;
+    wait::until_true("all is well again", LIMIT, || {
+        Ok(cli.json("status")?["problems"] == Value::Array(Vec::new()))
+    })?;
+    // Another interface that gets the name is the one that is meant.
+    rename("front", "moved")?;
+    site.net.lb.ns.ip("link del moved")?;
+    site.net.make_front_anew()?;
+    until_served(&site, "on the one that has the name now")
+}
+
+#[test]
+fn a_program_that_somebody_took_away_is_put_back() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = start()?;
+    for (round, (name, take)) in [
+        ("detached", detach_pinned as fn(&std::path::Path) -> Result<()>),
+        ("replaced", replace_pinned),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        take(&front_link(&site))?;
+        wait::until_true(&format!("{name}: put back"), LIMIT, || {
+            Ok(reattachments(&site)? == round as u64 + 1)
+        })?;
+        until_served(&site, name)?;
+        let events = events(&site)?;
+        let kinds: Vec<&str> = events.iter().map(|(kind, _)| kind.as_str()).collect();
+        ensure!(kinds == ["detached", "attached"].repeat(round + 1), "{events:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_program_of_somebody_else_is_named_and_left_alone() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = start()?;
+    // The daemon must not come between.
+    site.daemon.signal(libc::SIGSTOP)?;
+    detach_pinned(&front_link(&site))?;
+    let other = PassProgram::attach(&site.net.lb.ns, "front")?;
+    site.daemon.signal(libc::SIGCONT)?;
+    until_said(&site, "already has an XDP program")?;
+    drop(other);
+    until_served(&site, "once the other program is gone")
+}
+
+#[test]
+fn an_interface_that_is_down_is_said_to_be() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = start()?;
+    let cli = site.daemon.cli();
+    let note = |words: &str| -> Result<()> {
+        wait::until_true(&format!("front {words}"), LIMIT, || {
+            let line = cli.ok("status")?;
+            let line = line
+                .lines()
+                .find(|line| line.starts_with("front"))
+                .context("no line")?
+                .to_owned();
+            let up = site
+                .daemon
+                .metrics()?
+                .count("lb_interface_up", &[("interface", "front")]);
+            Ok(line.contains(words) && (up == 1) == words.is_empty())
+        })
+    };
+    for (ns, device, words) in [
+        (&site.net.lb.ns, "front", "is down"),
+        (&site.net.client.ns, "eth0", "has no carrier"),
+    ] {
+        ns.ip(&format!("link set {device} down"))?;
+        note(words)?;
+        let status = cli.json("status")?;
+        ensure!(
+            status["problems"][0]["message"]
+                .as_str()
+                .is_some_and(|text| text.contains(words))
+        );
+        ensure!(status["ready"] == true, "the program is there: {status}");
+        ns.ip(&format!("link set {device} up"))?;
+        note("")?;
+    }
+    Ok(())
+}
+
+#[test]
+fn an_interface_that_appears_late_is_served_where_that_is_asked_for() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = Site::new(Shape::TwoArmed, 1)?;
+    site.net.lb.ns.ip("link del front")?;
+    let web = site.web(Family::V4, &[1]);
+    let mut site = site;
+    site.daemon = site.daemon.config(&lb_tests::config::file(&[web]))?;
+    let refused = site.daemon.run_to_end()?;
+    ensure!(
+        refused.code == Some(1) && refused.stderr.contains("no interface \"front\""),
+        "{refused:?}"
+    );
+    site.daemon = site.daemon.args("--wait-for-interfaces");
+    site.daemon.start()?;
+    until_said(&site, "is missing")?;
+    site.net.make_front_anew()?;
+    until_served(&site, "once it is there")
+}
+
+#[test]
+fn an_alternative_name_is_as_good_as_the_name() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = Site::new(Shape::TwoArmed, 1)?;
+    let long = "enp3s0f0np0-the-one-towards-the-clients";
+    site.net
+        .lb
+        .ns
+        .ip(&format!("link property add dev front altname {long}"))?;
+    let web = site.web(Family::V4, &[1]);
+    let mut daemon = lb_tests::daemon::Daemon::new(&site.net.lb.ns, &[long, "front", "back"])?
+        .config(&lb_tests::config::file(&[web]))?;
+    daemon.start()?;
+    let status = daemon.cli().json("status")?;
+    let names: Vec<&Value> = status["interfaces"]
+        .as_array()
+        .context("interfaces")?
+        .iter()
+        .map(|interface| &interface["name"])
+        .collect();
+    ensure!(names == ["front", "back"], "each once: {status}");
+    ensure!(status["interfaces"][0]["altnames"][0] == long, "{status}");
+    let target = site.service_address(Family::V4);
+    site.net
+        .client
+        .ns
+        .enter(|| http::connect_within(target, 0, LIMIT))??;
+    Ok(())
+}
