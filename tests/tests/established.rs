@@ -9,7 +9,8 @@ use lb_tests::{
     client::{KeepAlive, http_requests, new_flows},
     direct::{Direct, PORT},
     lane::Lane,
-    topology::Family,
+    site::Site,
+    topology::{Family, Shape},
     wait,
 };
 
@@ -168,4 +169,27 @@ fn all_connections_of_a_client_share_a_backend_where_its_address_decides() -> Re
     let owners = (0..4).filter(|i| report.answers_of(&format!("b{i}")) > 0);
     ensure!(owners.count() == 1, "one client, one backend");
     Ok(())
+}
+
+#[test]
+fn flows_are_not_taken_for_idle_by_a_daemon_in_a_time_namespace() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let mut site = Site::new(Shape::TwoArmed, 1)?;
+    let web = site.web(Family::V4, &[1]);
+    let target = site.service_address(Family::V4);
+    // A day ahead of the machine's clock, by which the program stamps flows.
+    site.daemon = site
+        .daemon
+        .through(&["unshare", "--time", "--monotonic", "86400"]);
+    let site = site.start(&[web])?;
+    let load = KeepAlive::start(&site.net.client.ns, target, 20)?;
+    wait::until_true("the sweeper counts all connections as active", LIMIT, || {
+        Ok(site
+            .daemon
+            .metrics()?
+            .sum("lb_active_connections", &[("service", "web4")])
+            == 20.0)
+    })?;
+    load.wait_rounds(ROUNDS)?;
+    load.stop()?.ensure_flawless()
 }

@@ -13,6 +13,7 @@ mod error;
 mod execute;
 mod interface;
 mod kept;
+mod kernel_clock;
 mod left;
 mod live;
 mod load;

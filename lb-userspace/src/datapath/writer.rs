@@ -17,10 +17,11 @@ use super::{
     attach::KeeperHandle,
     directory::Directory,
     execute::Executor,
+    kernel_clock::monotonic,
     neighbours::{NeighbourTask, NextHop, Wanted},
     netlink::{Notices, Watch},
     slots::{Round, Slots},
-    sweeper::{self, monotonic},
+    sweeper,
 };
 use crate::{
     plan::{Planner, Programmed, Step, Target, TargetService},

@@ -22,6 +22,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) use self::records::Walks;
 use super::{
     directory::Directory,
+    kernel_clock::monotonic,
     maps::{Maps, Table},
     slots::Round,
     writer::Command,
@@ -97,18 +98,6 @@ async fn begin_round(writer: &mpsc::WeakSender<Command>) -> Option<Round> {
     let (reply, answer) = oneshot::channel();
     writer.upgrade()?.send(Command::Walk(reply)).await.ok()?;
     answer.await.ok()
-}
-
-/// The clock of the program's flow entries: CLOCK_MONOTONIC_COARSE.
-pub(super) fn monotonic() -> Duration {
-    let mut time = libc::timespec {
-        tv_sec: 0,
-        tv_nsec: 0,
-    };
-    // SAFETY: the structure is live and of the type that the call fills. It fails for a clock or a place that is not
-    // there only.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
-    Duration::from_secs(time.tv_sec.unsigned_abs()) + Duration::from_nanos(time.tv_nsec.unsigned_abs())
 }
 
 /// What is known of one direction of a flow.

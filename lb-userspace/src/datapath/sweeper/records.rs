@@ -12,10 +12,11 @@ use lb_common::{
 };
 use tokio::sync::watch;
 
-use super::{FlowCounts, monotonic, remove_unchanged};
+use super::{FlowCounts, remove_unchanged};
 use crate::{
     datapath::{
         directory::Directory,
+        kernel_clock::monotonic,
         maps::{Maps, Table},
         slots::{Round, Subject},
     },
