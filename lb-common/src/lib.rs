@@ -21,6 +21,7 @@ pub mod hash;
 pub mod interfaces;
 pub mod limits;
 pub mod map_names;
+pub mod own_mac;
 pub mod quic;
 pub mod reason;
 pub mod reply;

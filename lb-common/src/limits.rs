@@ -76,6 +76,10 @@ pub const MAX_QUIC_SERVERS: u32 = 65_536;
 /// Interfaces that one daemon serves at once.
 pub const MAX_INTERFACES: u32 = 16;
 
+/// Link-layer addresses of this machine, of all interfaces that are served and the devices above them. An interface with
+/// more takes every unicast frame.
+pub const MAX_OWN_MACS: u32 = 4_096;
+
 /// Source NAT addresses per family.
 pub const MAX_SNAT_ADDRESSES: u32 = 16;
 

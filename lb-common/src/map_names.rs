@@ -64,6 +64,11 @@ pub const QUIC_CONFIGS: &str = "QUIC_CONFIGS";
 /// [`crate::quic::ServerKey`] to [`crate::quic::Server`]. Written by the daemon.
 pub const QUIC_SERVERS: &str = "QUIC_SERVERS";
 
+/// Interface slot to [`crate::own_mac::Mac`]: the interface's own address. Written by the daemon.
+pub const INTERFACE_MACS: &str = "INTERFACE_MACS";
+/// [`crate::own_mac::OwnMac`] to 1: every address of this machine, by interface. Written by the daemon.
+pub const OWN_MACS: &str = "OWN_MACS";
+
 /// [`crate::guard::PrefixKey`] to [`crate::guard::ALLOW`] or [`crate::guard::DENY`], the longest counts. Written by the daemon.
 pub const GUARD_PREFIXES: &str = "GUARD_PREFIXES";
 
@@ -81,7 +86,7 @@ pub const OF_FLOWS: [&str; 8] = [
 ];
 
 /// Every map that is pinned and survives the daemon.
-pub const PINNED: [&str; 33] = [
+pub const PINNED: [&str; 35] = [
     SETTINGS,
     SERVICES_V4,
     SERVICES_V6,
@@ -115,4 +120,6 @@ pub const PINNED: [&str; 33] = [
     QUIC_SERVERS,
     FLOW_GUARDS,
     GUARD_SOURCES,
+    INTERFACE_MACS,
+    OWN_MACS,
 ];

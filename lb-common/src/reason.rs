@@ -103,6 +103,7 @@ reasons! {
     ExtensionHeaders = 9, Pass, "extension_headers", "More IPv6 extension headers than are walked.", "Look for a broken or hostile sender.";
     ReplyByKernel = 10, Pass, "reply_by_kernel", "A reply in mode dnat that the kernel has to do with: translated, where the next hop's link-layer address is not known yet or fragments must be made; as it came, where the backend is to be told that it is too big.", "Nothing to do. If clients miss such replies, set net.ipv4.conf.*.accept_local to 1 and rp_filter to 0 or 2 on the way to the backends.";
     ForwardingDisabled = 11, Pass, "forwarding_disabled", "From a backend of mode dnat, on an interface from which this machine does not forward: passed as it came.", "Set net.ipv4.ip_forward and net.ipv6.conf.all.forwarding to 1.";
+    OtherHost = 12, Pass, "other_host", "To the link-layer address of another machine: a switch floods, or the interface is promiscuous.", "Nothing to do. If services are not reached, compare the destination with `ip link`: addresses of the interface and of devices above it are taken.";
     NoBackend = 16, Drop, "no_backend", "The service has no backend that takes new flows.", "Check the backends' health with `lb backend list`.";
     RingMissing = 17, Drop, "ring_missing", "The service's ring is not there.", "Report it; `lb status` shows what is not programmed.";
     BackendMissing = 18, Drop, "backend_missing", "A slot names a backend that is not there.", "Report it; `lb status` shows what is not programmed.";

@@ -49,8 +49,8 @@ fn try_answer<A: Echo>(packet: &Packet) -> Result<Reason, Reason> {
     A::addresses(packet, ip.header, &mut src, &mut dst).ok_or(Reason::Internal)?;
     let services = maps::services_on(&dst.to_record()).ok_or(Reason::OtherProtocol)?;
     let service = services.any().ok_or(Reason::OtherProtocol)?;
-    // RFC 1122 section 3.2.2.6, RFC 4443 section 4.2: nobody answers what was sent to many, or comes from nobody.
-    if packet.is_multicast() || !src.is_host() {
+    // RFC 1122 section 3.2.2.6, RFC 4443 section 4.2: a source that is no host gets no answer.
+    if !src.is_host() {
         return Err(Reason::OtherProtocol);
     }
     if !budget::admit_echo(service)? {

@@ -10,6 +10,8 @@ mod budget;
 #[cfg(target_arch = "bpf")]
 mod check;
 #[cfg(target_arch = "bpf")]
+mod destination;
+#[cfg(target_arch = "bpf")]
 mod echo;
 #[cfg(target_arch = "bpf")]
 mod extension;
@@ -65,7 +67,7 @@ mod entry {
     };
 
     use crate::{
-        check,
+        check, destination,
         family::Family,
         forward::dnat,
         fragment, icmp,
@@ -118,6 +120,9 @@ mod entry {
     /// Ways that are not translation begin here and not within [`service::handle`], so that they never share a stack.
     #[inline(always)]
     fn handle_ip<A: Family>(packet: &Packet) -> Reason {
+        if let Err(reason) = destination::check(packet) {
+            return reason;
+        }
         let mut way = service::begin::<A>(packet);
         if let Way::Flow = way {
             way = service::handle::<A>(packet);

@@ -3,6 +3,7 @@
 pub(crate) mod checks;
 mod fragments;
 pub(crate) mod guards;
+mod own_macs;
 pub(crate) mod quic;
 mod records;
 mod replies;
@@ -36,6 +37,7 @@ use lb_common::{
 pub(crate) use self::{
     checks::path_check,
     fragments::FragmentTable,
+    own_macs::{is_own_mac, own_mac},
     records::{RecordTables, Records},
     replies::ReplyTable,
     services::{Found, ServiceTable},

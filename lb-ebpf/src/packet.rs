@@ -6,7 +6,7 @@ use aya_ebpf::{
     bindings::xdp_md,
     helpers::generated::{bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
 };
-use lb_common::vlan::Tags;
+use lb_common::{own_mac::Mac, vlan::Tags};
 use network_types::{
     eth::EthHdr,
     icmp::Icmpv4Hdr,
@@ -273,10 +273,12 @@ impl Packet {
         u32::try_from(sum).ok()
     }
 
-    /// Whether the frame was sent to more than one station: the group bit of its destination.
+    /// The destination of the frame; `None` if it is shorter than its addresses.
     #[inline(always)]
-    pub(crate) fn is_multicast(&self) -> bool {
-        self.read::<[u8; 1]>(0).is_some_and(|[first]| first & 1 != 0)
+    pub(crate) fn destination(&self) -> Option<Mac> {
+        let frame = self.pointer::<[u8; MACS_LEN]>(0)?;
+        // SAFETY: in bounds, as just checked.
+        Some(Mac::of_word(unsafe { load64::<0>(frame.cast()) }))
     }
 
     /// The addresses of the frame.

@@ -276,10 +276,6 @@ pub(crate) fn count_drop(service: ServiceId, reason: Reason) {
 /// Checks what only matters once a packet is ours, and reads what a flow's state depends on.
 #[inline(always)]
 pub(crate) fn check_ours<A: Family>(packet: &Packet, ip: &Ip) -> Result<Option<TcpFlags>, Reason> {
-    // A router does not forward what came as a link-layer broadcast or multicast (RFC 1812 section 5.3.4).
-    if packet.is_multicast() {
-        return Err(Reason::NotOurs);
-    }
     let flags = match ip.protocol {
         Protocol::Tcp => Some(parse::tcp(packet, ip)?),
         Protocol::Udp | Protocol::Icmp => {

@@ -17,7 +17,7 @@ static INTERFACE_SLOTS: InterfaceSlots = InterfaceSlots::ONE;
 
 /// The slot of the interface that a packet came in on.
 #[inline(always)]
-fn interface_slot(packet: &Packet) -> u32 {
+pub(crate) fn interface_slot(packet: &Packet) -> u32 {
     // Volatile, since the compiler takes what stands above for what the loader has set.
     // SAFETY: reads of a constant.
     let multiplier = unsafe { ptr::read_volatile(&raw const INTERFACE_SLOTS.multiplier) };

@@ -79,6 +79,61 @@ fn a_client_that_went_away_refuses_the_backends_socket() -> Result<()> {
     Ok(())
 }
 
+/// A locally administered address that no device of the network has.
+const OTHER_MAC: &str = "02:00:00:00:0a:77";
+
+#[test]
+fn frames_for_another_machine_are_left_alone_until_a_device_here_has_their_address() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = Site::new(Shape::TwoArmed, 1)?;
+    let echo = site.echo_service(Family::V4, &[1]);
+    let site = site.start(&[echo])?;
+    let target = site.service_address(Family::V4);
+    let (client, lb) = (&site.net.client.ns, &site.net.lb.ns);
+    client.ip(&format!(
+        "neigh replace 10.1.0.1 lladdr {OTHER_MAC} dev eth0 nud permanent"
+    ))?;
+    let socket = client.enter(|| open(target, 0))??;
+    let foreign = || -> Result<u64> {
+        let metrics = site.daemon.metrics()?;
+        Ok(metrics.count("lb_passes_total", &[("reason", "other_host")]))
+    };
+    // What the program says about each datagram is waited for.
+    let ignored = |device: &str| {
+        let before = foreign()?;
+        wait::until_true(device, Duration::from_secs(10), || {
+            socket.send(b"ignored 0")?;
+            Ok(foreign()? > before)
+        })
+    };
+    let served = |device: &str| {
+        wait::until_true(device, Duration::from_secs(10), || {
+            Ok(echo_once(&socket, 1).is_ok())
+        })
+    };
+    ignored("an address of no device")?;
+    let packets = site
+        .daemon
+        .metrics()?
+        .count("lb_service_packets_total", &[("service", "echo4")]);
+    ensure!(packets == 0, "{packets} packets for another machine were taken");
+
+    lb.ip(&format!(
+        "link add link front name above address {OTHER_MAC} type macvlan"
+    ))?;
+    served("a macvlan")?;
+    lb.ip("link del above")?;
+    ignored("a macvlan that is gone")?;
+    lb.ip(&format!(
+        "link add br0 address {OTHER_MAC} type bridge\nlink set br0 up\nlink set front master br0"
+    ))?;
+    served("the bridge that the interface is a port of")?;
+    lb.ip("link del br0")?;
+    ignored("a bridge that is gone")?;
+    lb.ip(&format!("link set front address {OTHER_MAC}"))?;
+    served("the interface itself")
+}
+
 #[test]
 fn a_narrow_link_behind_the_balancer_tells_the_client_its_mtu() -> Result<()> {
     let _lane = Lane::shared()?;

@@ -26,6 +26,8 @@ mod kinds;
 mod matrix;
 #[path = "packets/modes.rs"]
 mod modes;
+#[path = "packets/other_hosts.rs"]
+mod other_hosts;
 #[path = "packets/ports.rs"]
 mod ports;
 #[path = "packets/quic.rs"]

@@ -227,8 +227,6 @@ fn try_reply<A: Family>(
     let by_kernel = leaves_by_kernel(route, packet, ip, &flow.src, &flow.dst)?;
     if ip.protocol != Protocol::Icmp {
         service::check_ours::<A>(packet, ip)?;
-    } else if packet.is_multicast() {
-        return Err(foreign::<A>(packet, ip));
     }
     nat::may_route(ip)?;
     let hops = if by_kernel { Hops::Same } else { Hops::OneLess };

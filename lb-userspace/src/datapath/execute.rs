@@ -21,6 +21,7 @@ use super::{
     DatapathError, ProgramError,
     maps::Maps,
     neighbours::NextHop,
+    own_macs::OwnMacs,
     places::{Kernel, Places},
     quic, records, replies, services,
     sys::GracePeriod,
@@ -126,6 +127,14 @@ impl Executor {
             .collect();
         self.hops.extend(hops);
         self.write_records(&ids)
+    }
+
+    /// Has frames to these link-layer addresses taken for this machine's.
+    ///
+    /// # Errors
+    /// A map could not be read or written.
+    pub(super) fn set_own_macs(&self, macs: &OwnMacs) -> io::Result<()> {
+        macs.write(&self.maps)
     }
 
     /// The next hops that are known.

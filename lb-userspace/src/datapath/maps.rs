@@ -19,7 +19,9 @@ use lb_common::{
     flow::{NatFlowV4, NatFlowV6, TupleV4, TupleV6},
     guard::{FlowGuard, PrefixKey},
     limits::MAX_BACKENDS,
-    map_names, quic,
+    map_names,
+    own_mac::{Mac, OwnMac},
+    quic,
     reason::REASON_SLOTS,
     reply::{ReplyAsV4, ReplyAsV6},
     service::{AddressServices, Service, ServiceKeyV4, ServiceKeyV6},
@@ -323,6 +325,8 @@ pub(super) struct Maps {
     pub(super) quic_configs: Table<quic::ConfigKey, quic::Config>,
     pub(super) quic_servers: Table<quic::ServerKey, quic::Server>,
     pub(super) flow_guards: Table<u32, FlowGuard>,
+    pub(super) interface_macs: Table<u32, Mac>,
+    pub(super) own_macs: Table<OwnMac, u32>,
 }
 
 impl Maps {
@@ -363,6 +367,8 @@ impl Maps {
             quic_configs: Table::open(pins, map_names::QUIC_CONFIGS, 1)?,
             quic_servers: Table::open(pins, map_names::QUIC_SERVERS, 1)?,
             flow_guards: Table::open(pins, map_names::FLOW_GUARDS, 1)?,
+            interface_macs: Table::open(pins, map_names::INTERFACE_MACS, 1)?,
+            own_macs: Table::open(pins, map_names::OWN_MACS, 1)?,
         })
     }
 }

@@ -22,6 +22,7 @@ mod maps;
 mod neighbours;
 mod netlink;
 mod object;
+mod own_macs;
 mod pin;
 mod places;
 mod programmed;
@@ -47,6 +48,7 @@ use self::{
     load::Loader,
     maps::Maps,
     netlink::Client,
+    own_macs::{OwnMacs, served},
     pin::Pins,
     sweeper::FlowCounts,
 };
@@ -145,6 +147,13 @@ impl Datapath {
         } else {
             Programmed::default()
         };
+        let links = client.links().map_err(io("cannot list interfaces"))?;
+        OwnMacs::of(&served(&attached.interfaces), &links)
+            .write(&maps)
+            .map_err(|e| DatapathError::Map {
+                map: maps.own_macs.name(),
+                reason: e.to_string(),
+            })?;
         let executor = Executor::new(maps.clone(), &programmed)?;
 
         let keeper = Keeper::new(keeper_client, pins, options.xdp_mode, attached);

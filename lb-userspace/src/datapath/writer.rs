@@ -20,6 +20,7 @@ use super::{
     kernel_clock::monotonic,
     neighbours::{NeighbourTask, NextHop, Wanted},
     netlink::{Notices, Watch},
+    own_macs::OwnMacs,
     slots::{Round, Slots},
     sweeper,
 };
@@ -48,6 +49,8 @@ pub(super) enum Command {
     Program(Box<Target>, oneshot::Sender<Result<ProgramReport, ProgramError>>),
     /// Next hops of these addresses are now so.
     NextHops(BTreeMap<IpAddr, NextHop>),
+    /// Frames to these link-layer addresses are for this machine.
+    OwnMacs(OwnMacs),
     /// Say for which rings the flow tables are to be walked.
     Walk(oneshot::Sender<Round>),
     /// End the phases of slots for which the tables were walked.
@@ -98,11 +101,13 @@ impl WriterTask {
             changes: _,
             stats: _,
         } = datapath;
+        let interfaces = keeper.interfaces();
         let keeper = KeeperHandle::spawn(keeper, told, cancel.clone());
         let (commands, queue) = mpsc::channel(QUEUE);
         let wanted = NeighbourTask::spawn(
             netlink,
             Notices::of(notices, Watch::new),
+            interfaces,
             executor.next_hops(),
             commands.downgrade(),
             cancel.clone(),
@@ -144,6 +149,11 @@ impl WriterTask {
                 Command::NextHops(hops) => {
                     if let Err(e) = self.executor.set_next_hops(&self.programmed, hops) {
                         tracing::error!(error = %e, "cannot write next hops");
+                    }
+                }
+                Command::OwnMacs(macs) => {
+                    if let Err(e) = self.executor.set_own_macs(&macs) {
+                        tracing::error!(error = %e, "cannot write link-layer addresses of this machine");
                     }
                 }
                 Command::Walk(reply) => {

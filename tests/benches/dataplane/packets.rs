@@ -8,6 +8,11 @@ use lb_common::{
     flow::Tuple,
 };
 
+/// Addresses of the frames: to the balancer, from a client.
+pub(crate) const OWN_MAC: [u8; 6] = [2, 0, 0, 0, 0, 1];
+/// See [`OWN_MAC`].
+pub(crate) const CLIENT_MAC: [u8; 6] = [2, 0, 0, 0, 0, 2];
+
 /// A frame in words, as the wrapper writes it.
 pub(crate) type Frame = [u64; 14];
 /// Bytes of a frame.
@@ -116,7 +121,7 @@ impl Address for NetV6 {
 
 /// Ethernet, the IP header, TCP, and zeros. Checksums are only ever updated, so any value does.
 fn assemble<A>(ether_type: [u8; 2], ip: &[u8], tuple: &Tuple<A>, flags: u8) -> Frame {
-    let mut bytes = vec![2, 0, 0, 0, 0, 1, 2, 0, 0, 0, 0, 2];
+    let mut bytes = [OWN_MAC, CLIENT_MAC].concat();
     bytes.extend(ether_type);
     bytes.extend(ip);
     bytes.extend(tuple.src_port.0.to_ne_bytes());

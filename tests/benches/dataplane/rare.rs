@@ -15,7 +15,7 @@ use lb_tests::lane::Lane;
 
 use crate::{
     REPEAT, XDP_PASS, XDP_TX, measure,
-    packets::{self, Address, Frame, words},
+    packets::{self, Address, CLIENT_MAC, Frame, OWN_MAC, words},
     quic::VECTORS,
     setup::{Bench, LONG_FRAME, Program, Way},
 };
@@ -114,7 +114,7 @@ type Builder = PacketBuilderStep<IpHeaders>;
 const IP: usize = 14;
 
 fn ip<A: Address>(from: A, to: A) -> Result<Builder> {
-    let builder = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], [2, 0, 0, 0, 0, 1]);
+    let builder = PacketBuilder::ethernet2(CLIENT_MAC, OWN_MAC);
     match (from.ip(), to.ip()) {
         (IpAddr::V4(from), IpAddr::V4(to)) => Ok(builder.ipv4(from.octets(), to.octets(), 64)),
         (IpAddr::V6(from), IpAddr::V6(to)) => Ok(builder.ipv6(from.octets(), to.octets(), 64)),
@@ -127,13 +127,13 @@ fn arp() -> Result<Vec<u8>> {
         ArpHardwareId::ETHERNET,
         EtherType::IPV4,
         ArpOperation::REQUEST,
-        &[2, 0, 0, 0, 0, 2],
+        &CLIENT_MAC,
         &[10, 0, 0, 1],
         &[0; 6],
         &[192, 0, 2, 10],
     )?;
     let mut bytes = Vec::new();
-    PacketBuilder::ethernet2([2, 0, 0, 0, 0, 2], [0xff; 6])
+    PacketBuilder::ethernet2(CLIENT_MAC, [0xff; 6])
         .arp(packet)
         .write(&mut bytes)?;
     Ok(bytes)

@@ -20,6 +20,7 @@ use lb_common::{
     flow::{NatFlow, REPLY, Tuple},
     limits::{ICMP_ERROR_V4, ICMP_ERROR_V6, MAX_BACKENDS},
     map_names,
+    own_mac::Mac,
     ring_page::{self, RingPage},
     ring_slot::RingSlot,
     service::{
@@ -31,7 +32,7 @@ use lb_common::{
 
 use crate::{
     batch,
-    packets::{Address, Frame, PORT, shuffle},
+    packets::{Address, Frame, OWN_MAC, PORT, shuffle},
 };
 
 /// Backends of the service: enough that each has ports for its flows.
@@ -145,6 +146,9 @@ impl Bench {
         };
         let mut map: Array<_, Settings> = map_mut(&mut self.lb, map_names::SETTINGS)?.try_into()?;
         map.set(0, settings, 0)?;
+
+        let mut map: Array<_, Mac> = map_mut(&mut self.lb, map_names::INTERFACE_MACS)?.try_into()?;
+        map.set(0, Mac::new(OWN_MAC), 0)?;
 
         let Way { mode, v6 } = self.way;
         let (numbered, source): (fn(u8, u32) -> IpAddr, IpAddr) = if v6 {

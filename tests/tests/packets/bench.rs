@@ -68,8 +68,12 @@ impl Bench {
     pub(crate) fn with(change: impl Fn(&ServiceKey, &mut TargetService) + Send) -> Result<Self> {
         let lane = Lane::shared()?;
         let (ns, scratch) = (Netns::new("packets")?, Scratch::new()?);
-        // Down, so that no packet but ours is counted.
-        ns.ip("link add va type veth peer name vb\nlink add ra type veth peer name rb")?;
+        // Down, so that no packet but ours is counted. Packets of a test come in on a device that is not served, and count
+        // for the first one that is: its address is that of the balancer.
+        let mac = LB_MAC.map(|byte| format!("{byte:02x}")).join(":");
+        ns.ip(&format!(
+            "link add va address {mac} type veth peer name vb\nlink add ra type veth peer name rb"
+        ))?;
         let pins = scratch.join("bpf");
         let options = AttachOptions {
             interfaces: ["va", "ra"].map(str::to_owned).into(),

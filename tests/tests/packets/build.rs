@@ -268,6 +268,20 @@ impl Frame {
         self.macs([255; 6], BACKEND_MAC)
     }
 
+    /// To another machine on the link.
+    pub(crate) fn for_another_host(self) -> Self {
+        let [rest @ .., last] = LB_MAC;
+        let [a, b, c, d, e] = rest;
+        let source = self.source_mac();
+        self.macs([a, b, c, d, e, last ^ 0x80], source)
+    }
+
+    fn source_mac(&self) -> [u8; 6] {
+        let mut source = [0; 6];
+        source.copy_from_slice(&self.0[6..12]);
+        source
+    }
+
     fn macs(mut self, destination: [u8; 6], source: [u8; 6]) -> Self {
         self.0[..6].copy_from_slice(&destination);
         self.0[6..12].copy_from_slice(&source);

@@ -5,7 +5,7 @@ mod way;
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map::Entry},
-    io,
+    io, mem,
     net::IpAddr,
     sync::Arc,
     time::Duration,
@@ -20,7 +20,9 @@ use tokio_util::sync::CancellationToken;
 use self::way::{Exit, Last, Way, way};
 pub use self::way::{NextHop, NextHopState};
 use super::{
+    Interfaces,
     netlink::{Client, LinkState, Neighbour, Notice, Notices, Route},
+    own_macs::{OwnMacs, served},
     writer::Command,
 };
 
@@ -92,6 +94,10 @@ pub(super) struct NeighbourTask {
     ways: BTreeMap<IpAddr, Way>,
     /// What an earlier daemon knew of ways that were not looked at yet.
     remembered: BTreeMap<IpAddr, Last>,
+    /// Interfaces whose frames are forwarded.
+    interfaces: Interfaces,
+    /// A link has changed since [`Self::look_at_links`].
+    links_changed: bool,
 }
 
 /// What was seen while ways were looked at: thousands of them lead over one router.
@@ -112,6 +118,7 @@ impl NeighbourTask {
     pub(super) fn spawn(
         client: Client,
         notices: Notices,
+        interfaces: Interfaces,
         known: &BTreeMap<IpAddr, NextHop>,
         writer: mpsc::WeakSender<Command>,
         cancel: CancellationToken,
@@ -137,6 +144,8 @@ impl NeighbourTask {
             writer,
             ways: BTreeMap::new(),
             remembered,
+            interfaces,
+            links_changed: false,
         };
         tokio::spawn(async move {
             tokio::select! {
@@ -170,9 +179,14 @@ impl NeighbourTask {
                     let new = self.adopt();
                     self.look(Scope::Only(new), false).await;
                 }
+                Ok(()) = self.interfaces.changed() => {
+                    self.links_changed = true;
+                    self.look_at_links().await;
+                }
                 notices = notices.next() => dirty = self.concerned(&notices, dirty.take()),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     if let Some((scope, _)) = dirty.take() {
+                        self.look_at_links().await;
                         self.look(scope, false).await;
                     }
                 }
@@ -200,7 +214,12 @@ impl NeighbourTask {
     }
 
     /// What to look at after notices, added to what was waiting already.
-    fn concerned(&self, notices: &[Notice], waiting: Option<(Scope, Instant)>) -> Option<(Scope, Instant)> {
+    fn concerned(
+        &mut self,
+        notices: &[Notice],
+        waiting: Option<(Scope, Instant)>,
+    ) -> Option<(Scope, Instant)> {
+        self.links_changed |= notices.contains(&Notice::Link);
         let due = waiting
             .as_ref()
             .map_or_else(|| Instant::now() + SETTLE, |(_, due)| *due);
@@ -211,7 +230,7 @@ impl NeighbourTask {
         };
         for notice in notices {
             match notice {
-                Notice::Anything => return Some((Scope::All, due)),
+                Notice::Link | Notice::Routing => return Some((Scope::All, due)),
                 Notice::Neighbour(changed) => addresses.extend(
                     self.ways
                         .iter()
@@ -221,6 +240,26 @@ impl NeighbourTask {
             }
         }
         (!addresses.is_empty()).then_some((Scope::Only(addresses), due))
+    }
+
+    /// Tells which link-layer addresses are this machine's, where a link has changed.
+    async fn look_at_links(&mut self) {
+        if !mem::take(&mut self.links_changed) {
+            return;
+        }
+        match self.client.links() {
+            Ok(links) => {
+                if let Some(writer) = self.writer.upgrade() {
+                    let macs = OwnMacs::of(&served(&self.interfaces.borrow()), &links);
+                    // An error means that the writer has ended.
+                    let _ = writer.send(Command::OwnMacs(macs)).await;
+                }
+            }
+            Err(e) => {
+                self.links_changed = true;
+                tracing::warn!(error = %e, "cannot list interfaces");
+            }
+        }
     }
 
     /// Looks at ways anew and tells what changed. With `confirm`, neighbours that the kernel has not confirmed are

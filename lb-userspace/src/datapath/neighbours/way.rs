@@ -259,7 +259,10 @@ mod tests {
     use lb_common::vlan::Vlan;
 
     use super::*;
-    use crate::datapath::{LinkOperation, netlink::VlanLink};
+    use crate::datapath::{
+        LinkOperation,
+        netlink::{Stacking, VlanLink},
+    };
 
     const BACKEND: &str = "10.0.0.11";
     const ROUTER: &str = "10.0.0.254";
@@ -278,6 +281,7 @@ mod tests {
             mac,
             mtu: 9000,
             vlan: None,
+            stacking: Stacking::default(),
             xdp: None,
             alias: None,
             altnames: Vec::new(),

@@ -16,7 +16,7 @@ use netlink_packet_route::{
     },
 };
 
-use super::{super::LinkOperation, Client, mac};
+use super::{super::LinkOperation, Client, Stacking, mac};
 
 /// Bytes of a link's name at most (`IFNAMSIZ` less the final zero), and the attribute for longer, alternative ones
 /// (include/uapi/linux/if_link.h).
@@ -38,6 +38,8 @@ pub(in super::super) struct LinkState {
     pub(in super::super) mtu: u32,
     /// For the link of a VLAN: the link that carries its frames, with tags.
     pub(in super::super) vlan: Option<VlanLink>,
+    /// Which links it stands above or below of.
+    pub(in super::super) stacking: Stacking,
     /// The XDP program on it.
     pub(in super::super) xdp: Option<XdpState>,
     /// What its maker says that it is for.
@@ -115,6 +117,7 @@ fn link_state(message: RouteNetlinkMessage) -> Option<LinkState> {
         mac: None,
         mtu: 0,
         vlan: None,
+        stacking: Stacking::of(&message.attributes),
         xdp: None,
         alias: None,
         altnames: Vec::new(),

@@ -6,6 +6,7 @@
 
 mod link;
 mod pair;
+mod stacking;
 mod watch;
 
 use std::{io, net::IpAddr};
@@ -25,6 +26,7 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 pub(super) use self::link::VlanLink;
 pub(super) use self::{
     link::{LinkState, XdpState},
+    stacking::Stacking,
     watch::{Notice, Notices, Watch},
 };
 

@@ -45,8 +45,10 @@ const GROUPS: [u32; 6] = [
 pub(in super::super) enum Notice {
     /// A neighbour entry of this address changed.
     Neighbour(IpAddr),
-    /// A link, address or route changed, or notices were lost: anything may be different.
-    Anything,
+    /// A link changed, or notices were lost: anything may be different.
+    Link,
+    /// An address or route changed: anything but links may be different.
+    Routing,
 }
 
 /// A socket that hears of changes.
@@ -83,7 +85,7 @@ impl Watch {
                 .filter_map(|message| notice(message.ok()?))
                 .collect()),
             // The kernel dropped notices that did not fit into the socket's buffer.
-            Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => Ok(vec![Notice::Anything]),
+            Err(e) if e.raw_os_error() == Some(libc::ENOBUFS) => Ok(vec![Notice::Link]),
             Err(e) => Err(e),
         }
     }
@@ -128,14 +130,14 @@ impl Notices {
         notices
     }
 
-    /// The next notices; [`Notice::Anything`] where some may have been lost. Cancel-safe.
+    /// The next notices; [`Notice::Link`] where some may have been lost. Cancel-safe.
     pub(in super::super) async fn next(&mut self) -> Vec<Notice> {
         loop {
             let Some(watch) = &self.watch else {
                 sleep_until(self.at).await;
                 self.take((self.open)());
                 if self.watch.is_some() {
-                    return vec![Notice::Anything];
+                    return vec![Notice::Link];
                 }
                 continue;
             };
@@ -176,7 +178,7 @@ impl Notices {
 
 fn notice(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Notice> {
     let NetlinkPayload::InnerMessage(inner) = message.payload else {
-        return Some(Notice::Anything);
+        return Some(Notice::Link);
     };
     match inner {
         RouteNetlinkMessage::NewNeighbour(message) | RouteNetlinkMessage::DelNeighbour(message) => {
@@ -190,6 +192,7 @@ fn notice(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Notice> {
                 _ => None,
             })
         }
-        _ => Some(Notice::Anything),
+        RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_) => Some(Notice::Link),
+        _ => Some(Notice::Routing),
     }
 }

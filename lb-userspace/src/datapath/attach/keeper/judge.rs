@@ -103,7 +103,7 @@ pub(super) fn judge(seen: &Seen) -> Judgement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::LinkOperation;
+    use crate::datapath::{LinkOperation, netlink::Stacking};
 
     const OURS: u32 = 70;
     const OTHER: u32 = 99;
@@ -116,6 +116,7 @@ mod tests {
             mac: None,
             mtu: 1500,
             vlan: None,
+            stacking: Stacking::default(),
             xdp: program.map(|program_id| XdpState {
                 program_id,
                 generic: false,

@@ -1,0 +1,50 @@
+//! Whether a frame is for this machine, by its link-layer destination ([`lb_common::own_mac`]). A router leaves alone what
+//! is for another station, and what came as a broadcast or multicast (RFC 1812 section 5.3.4).
+
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{
+    own_mac::{Mac, OwnMac},
+    reason::Reason,
+};
+
+use crate::{maps, packet::Packet, verdict};
+
+/// What [`destination`] returns: for this machine, for several stations, for another one.
+const OURS: u32 = 0;
+const GROUP: u32 = 1;
+
+/// Refuses a frame that is not for this machine alone.
+#[inline(always)]
+pub(crate) fn check(packet: &Packet) -> Result<(), Reason> {
+    let mac = packet.destination().ok_or(Reason::Truncated)?;
+    if maps::own_mac(verdict::interface_slot(packet)) == mac {
+        return Ok(());
+    }
+    // As in `open::outcome`.
+    match core::hint::black_box(destination(packet.context())) {
+        OURS => Ok(()),
+        GROUP => Err(Reason::NotOurs),
+        _ => Err(Reason::OtherHost),
+    }
+}
+
+/// Whom a frame is for that does not have its interface's first address. For the verifier a global function (see
+/// [`crate::open`]).
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn destination(ctx: *mut xdp_md) -> u32 {
+    const OTHER: u32 = 2;
+    let packet = &Packet::linear(ctx);
+    let Some(mac) = packet.destination() else {
+        return OTHER;
+    };
+    if mac.is_group() {
+        return GROUP;
+    }
+    let takes_all = maps::own_mac(verdict::interface_slot(packet)) == Mac::ANY;
+    if takes_all || maps::is_own_mac(&OwnMac::new(mac, packet.ifindex())) {
+        OURS
+    } else {
+        OTHER
+    }
+}
