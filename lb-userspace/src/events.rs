@@ -37,6 +37,8 @@ pub enum EventKind {
     Backend,
     /// Checks changed their verdict about a backend.
     Health,
+    /// A backend cannot be reached, so it takes no flows; or it can be again.
+    Reach,
     /// An agent said something new about its backend, or does not answer any more, or again.
     Agent,
     /// A backend's certificate expires soon, or has been renewed.

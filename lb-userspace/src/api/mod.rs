@@ -11,6 +11,7 @@ mod parser;
 mod picture;
 mod reports;
 pub mod requests;
+pub mod service_state;
 pub mod socket;
 mod stream;
 #[cfg(test)]

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     config::duration,
-    control::ControlView,
+    control::{self, ControlView},
     datapath,
     events::rfc3339,
     health::{CheckId, CheckStatuses, agent::AgentStatus},
@@ -171,7 +171,7 @@ impl Picture {
             });
             counts.collect()
         };
-        types::Service {
+        let described = types::Service {
             name: service.name.to_string(),
             address: service.key.address,
             port: service.key.port,
@@ -204,6 +204,8 @@ impl Picture {
             reply_bytes: traffic.reply_bytes,
             drops: of_reasons(false),
             replies: of_reasons(true),
+            state: String::new(),
+            broken: control::broken(&self.view.desired, service, &self.seen.next_hops),
             healthy_backends: backends
                 .iter()
                 .filter(|backend| backend.effective_weight > 0)
@@ -215,6 +217,10 @@ impl Picture {
             } else {
                 self.view.failure.clone()
             },
+        };
+        types::Service {
+            state: described.judged().name().to_owned(),
+            ..described
         }
     }
 }

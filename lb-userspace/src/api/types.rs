@@ -139,6 +139,12 @@ pub struct Service {
     /// Packets that the balancer answered itself, by reason.
     #[serde(default)]
     pub replies: Vec<Drops>,
+    /// `ok`, `degraded`, `down`, `no backends`, `broken` or `not programmed`.
+    #[serde(default)]
+    pub state: String,
+    /// Why no packet of it can arrive, whatever its checks say; `null` where one can.
+    #[serde(default)]
+    pub broken: Option<String>,
     /// Backends that take new flows.
     pub healthy_backends: usize,
     /// Its backends in the order of the file, then removed ones that still finish their flows.
@@ -316,6 +322,9 @@ pub struct NextHop {
     pub interface: Option<String>,
     /// What is wrong with it.
     pub error: Option<String>,
+    /// Whether nothing can be sent to the backend.
+    #[serde(default)]
+    pub blocked: bool,
 }
 
 /// Outcome of a check.

@@ -194,6 +194,8 @@ impl Daemon {
             verdicts,
             agents: Box::new(health.agents().clone()),
             said: health.agents().said(),
+            ways: writer.next_hops(),
+            host: writer.host_addresses(),
             observer: Arc::clone(&observer),
             events: Arc::clone(&events),
             metrics: apply_metrics.clone(),

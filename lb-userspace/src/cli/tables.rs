@@ -7,7 +7,10 @@ use super::{
     output::{Context, Output},
     table::{Align, Cell, Table, Tone, bytes, count},
 };
-use crate::api::types::{Admin, Backend, CheckPart, Health, NextHop, Service};
+use crate::api::{
+    service_state::ServiceState,
+    types::{Admin, Backend, CheckPart, Health, NextHop, Service},
+};
 
 /// All services, one line each.
 pub(super) fn service_table(services: &[Service], context: &Context) -> String {
@@ -44,7 +47,7 @@ pub(super) fn service_table(services: &[Service], context: &Context) -> String {
             count(service.new_flows).into(),
             count(service.packets).into(),
             bytes(service.bytes).into(),
-            state(service, total),
+            state(service),
         ];
         if wide {
             let drops = service.drops.iter().map(|drops| drops.packets).sum();
@@ -73,18 +76,14 @@ pub(super) fn endpoint(service: &Service) -> String {
     }
 }
 
-fn state(service: &Service, total: usize) -> Cell {
-    if !service.programmed {
-        Cell::new("not programmed", Tone::Bad)
-    } else if total == 0 {
-        Cell::new("no backends", Tone::Notice)
-    } else if service.healthy_backends == 0 {
-        Cell::new("down", Tone::Bad)
-    } else if service.healthy_backends < total {
-        Cell::new("degraded", Tone::Notice)
-    } else {
-        Cell::new("ok", Tone::Good)
-    }
+fn state(service: &Service) -> Cell {
+    let state = service.judged();
+    let tone = match state {
+        ServiceState::Ok => Tone::Good,
+        ServiceState::Degraded | ServiceState::NoBackends => Tone::Notice,
+        ServiceState::Down | ServiceState::Broken | ServiceState::NotProgrammed => Tone::Bad,
+    };
+    Cell::new(state.name(), tone)
 }
 
 /// The backends of one service, one line each.

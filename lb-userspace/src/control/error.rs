@@ -1,9 +1,16 @@
 //! Why a change was not made.
 
+use std::net::IpAddr;
+
 use crate::{
     config::ConfigError,
     datapath::ProgramError,
-    state::{change::ChangeError, desired::Revision, store::StoreError},
+    state::{
+        change::ChangeError,
+        desired::Revision,
+        names::{BackendName, ServiceName},
+        store::StoreError,
+    },
 };
 
 /// Why a change was not made. The state before it is still in force.
@@ -23,6 +30,18 @@ pub enum ControlError {
     /// Its values make no sense.
     #[error("{}", list(.0))]
     Values(Vec<ConfigError>),
+    /// A backend would be the balancer's own machine.
+    #[error(
+        "backend {service}/{backend}: {address} is an address of this machine, which its own program cannot send to"
+    )]
+    OwnAddress {
+        /// The backend's service.
+        service: ServiceName,
+        /// The backend.
+        backend: BackendName,
+        /// Its address.
+        address: IpAddr,
+    },
     /// It could not be saved.
     #[error("cannot save the desired state")]
     Save(#[from] StoreError),
@@ -55,6 +74,9 @@ impl ControlError {
             }
             Self::Change(error) => error.hint().map(str::to_owned),
             Self::Values(errors) => errors.iter().find_map(|error| error.hint.clone()),
+            Self::OwnAddress { .. } => {
+                Some("a backend must be another machine, or have a network namespace of its own".into())
+            }
             Self::Save(error) | Self::NotTakenBack { save: error, .. } => Some(error.hint()),
             Self::Program(_) => Some("nothing was changed; `lb status` shows what is programmed".into()),
             Self::Internal(_) => Some("the daemon's log says more".into()),

@@ -7,12 +7,16 @@
 pub mod ability;
 #[cfg(test)]
 mod agent_tests;
+mod broken;
 pub mod certificates;
 pub mod change;
 pub mod error;
 mod inherited;
 pub mod lingering;
 pub mod passive;
+mod reach;
+#[cfg(test)]
+mod reach_tests;
 #[cfg(test)]
 mod slow_start_tests;
 mod task;
@@ -28,6 +32,7 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::{
+    broken::broken,
     change::Change,
     error::{ControlError, chain},
     inherited::{Inherited, inherit},

@@ -14,7 +14,7 @@ use super::{
     ability::{AskAgents, ProgramTarget, RunChecks},
 };
 use crate::{
-    datapath::{DatapathError, ProgramError, ProgramReport, Snapshot},
+    datapath::{DatapathError, HostAddresses, NextHops, ProgramError, ProgramReport, Snapshot},
     events::EventLog,
     health::{
         CheckId, CheckSpec, Health, HealthEvent,
@@ -130,6 +130,10 @@ pub(crate) struct Rig {
     pub(crate) observer: Arc<Observer>,
     verdicts: mpsc::Sender<HealthEvent>,
     said: watch::Sender<AgentView>,
+    /// How backends are reached.
+    pub(crate) ways: watch::Sender<Arc<NextHops>>,
+    /// The balancer's own addresses.
+    pub(crate) host: watch::Sender<Arc<HostAddresses>>,
     cancel: CancellationToken,
 }
 
@@ -145,6 +149,8 @@ impl Rig {
         world.lock().saved = Some(desired.clone());
         let (verdicts, receiver) = mpsc::channel(16);
         let (said, hears) = watch::channel(AgentView::new());
+        let (ways, follows) = watch::channel(Arc::new(NextHops::new()));
+        let (host, lives_at) = watch::channel(Arc::new(HostAddresses::default()));
         let events = Arc::new(EventLog::default());
         let observer = Arc::new(Observer::new(Box::new(world.clone())));
         let parts = Parts {
@@ -154,6 +160,8 @@ impl Rig {
             verdicts: receiver,
             agents: Box::new(world.clone()),
             said: hears,
+            ways: follows,
+            host: lives_at,
             observer: Arc::clone(&observer),
             events: Arc::clone(&events),
             metrics: ApplyMetrics::register(&Registry::new()).unwrap(),
@@ -171,6 +179,8 @@ impl Rig {
             observer,
             verdicts,
             said,
+            ways,
+            host,
             cancel,
         }
     }

@@ -11,6 +11,7 @@ mod decap;
 mod directory;
 mod error;
 mod execute;
+mod host;
 mod interface;
 mod kept;
 mod kernel_clock;
@@ -56,6 +57,7 @@ pub use self::{
     checks::CheckPaths,
     decap::{Decap, DecapOptions},
     error::{DatapathError, ProgramError},
+    host::HostAddresses,
     interface::{
         AttachOptions, Attachment, Interface, InterfaceChange, InterfaceChangeKind, InterfaceProblem,
         Interfaces, LinkOperation, XdpMode, XdpModeChoice, missing,

@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Datapath, DatapathError, Interfaces, LiveTables, NextHops, ProgramError, StatsReader,
+    Datapath, DatapathError, HostAddresses, Interfaces, LiveTables, NextHops, ProgramError, StatsReader,
     attach::KeeperHandle,
     directory::Directory,
     execute::Executor,
@@ -284,6 +284,11 @@ impl WriterHandle {
     /// How each backend address is reached, kept current; an address is missing until it was looked at.
     pub fn next_hops(&self) -> watch::Receiver<Arc<NextHops>> {
         self.wanted.next_hops()
+    }
+
+    /// The addresses of this machine, kept current.
+    pub fn host_addresses(&self) -> watch::Receiver<Arc<HostAddresses>> {
+        self.wanted.host_addresses()
     }
 
     /// The tables, for whoever asks about a packet.

@@ -14,7 +14,8 @@ use super::{
     text::{Kind, Text},
 };
 use crate::{
-    control::ControlView,
+    control::{ControlView, broken},
+    datapath::NextHopState,
     health::{CheckId, Health},
     plan::TargetBackend,
     state::{effective::HealthView, removal},
@@ -217,6 +218,15 @@ fn services(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
         });
         family.sample(&[("service", name.as_str())], healthy);
     }
+    let mut family = text.family(
+        "lb_service_broken",
+        Kind::Gauge,
+        "1: no flow of it can work, whatever its checks say; `lb status` says why",
+    );
+    for (name, service) in &view.desired.services {
+        let why = broken(&view.desired, service, &seen.next_hops);
+        family.sample(&[("service", name.as_str())], u8::from(why.is_some()));
+    }
     let programmed = view.programmed.as_ref().unwrap_or(&view.wanted);
     let overruled = removal::overruled(&view.desired, health, programmed);
     let mut family = text.family(
@@ -282,17 +292,19 @@ fn backends(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
         let weight = view
             .target_backend(&key, address)
             .map_or(0, TargetBackend::weight_in_force);
+        let way = seen.next_hops.get(&address.ip());
+        let blocked = way.is_some_and(NextHopState::is_blocked);
         // The desired one comes first; a removed one of the same name only finishes its flows.
-        desired.entry(id).or_insert(weight);
+        desired.entry(id).or_insert((weight, blocked));
     }
     let mut family = text.family(
         "lb_backend_health",
         Kind::Gauge,
-        "1: checks pass or there are none, 0: checks fail",
+        "1: checks pass or there are none, 0: checks fail, or it cannot be reached",
     );
-    for id in desired.keys() {
+    for (id, (_, blocked)) in &desired {
         let up = match health.get(id).copied().unwrap_or_default() {
-            Health::Up | Health::Unchecked => 1,
+            Health::Up | Health::Unchecked => u8::from(!blocked),
             Health::Down => 0,
         };
         family.sample(&[("service", id.0.as_str()), ("backend", id.1.as_str())], up);
@@ -302,8 +314,19 @@ fn backends(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
         Kind::Gauge,
         "Weight in force; 0: takes no new flows",
     );
-    for (id, weight) in &desired {
+    for (id, (weight, _)) in &desired {
         family.sample(&[("service", id.0.as_str()), ("backend", id.1.as_str())], weight);
+    }
+    let mut family = text.family(
+        "lb_backend_reachable",
+        Kind::Gauge,
+        "0: nothing can be sent to it (no route, an address of this machine, not Ethernet), so it takes no new flows",
+    );
+    for (id, (_, blocked)) in &desired {
+        family.sample(
+            &[("service", id.0.as_str()), ("backend", id.1.as_str())],
+            u8::from(!blocked),
+        );
     }
 }
 

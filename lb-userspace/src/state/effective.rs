@@ -1,6 +1,9 @@
 //! From desired state and health to what should be programmed.
 
-use std::{collections::BTreeMap, net::SocketAddr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+};
 
 use lb_common::{
     backend::MAX_SOURCE_BITS,
@@ -28,20 +31,34 @@ pub type HealthView = BTreeMap<CheckId, Health>;
 /// Backends that were removed and still finish their flows, with their mode, by the service they belonged to.
 pub type Lingering = BTreeMap<(ServiceKey, SocketAddr), Mode>;
 
+/// Addresses of backends to which the program cannot send anything.
+pub type Blocked = BTreeSet<IpAddr>;
+
+/// As [`target_without`], where every backend can be reached.
+pub fn target(desired: &Desired, health: &HealthView, lingering: &Lingering) -> Target {
+    target_without(desired, health, lingering, &Blocked::new())
+}
+
 /// What should be programmed.
 ///
 /// A backend takes new flows with its weight if it is enabled and not down; one that was never checked counts as not
 /// down. Its recorded flows stay with it unless it is disabled, or down in a service whose `on_down` is `move`. Where
 /// nobody in a service takes new flows, `on_empty = "all"` lets all enabled backends take them whatever their health.
-/// A lingering backend keeps its flows, unless the service has a backend at its address again.
-pub fn target(desired: &Desired, health: &HealthView, lingering: &Lingering) -> Target {
+/// A backend that is `blocked` takes no new flows in any case; its recorded flows stay, and go on once the way is there
+/// again. A lingering backend keeps its flows, unless the service has a backend at its address again.
+pub fn target_without(
+    desired: &Desired,
+    health: &HealthView,
+    lingering: &Lingering,
+    blocked: &Blocked,
+) -> Target {
     let mut services: BTreeMap<ServiceKey, Shared<TargetService>> = desired
         .services
         .values()
         .map(|service| {
             (
                 service.key,
-                target_service(&desired.settings, service, health).into(),
+                target_service(&desired.settings, service, health, blocked).into(),
             )
         })
         .collect();
@@ -101,14 +118,21 @@ fn tunnel_source(settings: &Settings, mode: Mode, backend: SocketAddr) -> Option
     Some(Prefix::around(prefix.address(), prefix.length().max(least)))
 }
 
-fn target_service(settings: &Settings, service: &Service, health: &HealthView) -> TargetService {
+fn target_service(
+    settings: &Settings,
+    service: &Service,
+    health: &HealthView,
+    blocked: &Blocked,
+) -> TargetService {
     let judged: Vec<(&Backend, Health)> = service
         .backends
         .iter()
         .map(|backend| (backend, health_of(service, backend, health)))
         .collect();
     let takes_flows = |backend: &Backend, health| match (backend.admin, health) {
-        (Admin::Enabled, Health::Up | Health::Unchecked) => backend.weight > 0,
+        (Admin::Enabled, Health::Up | Health::Unchecked) => {
+            backend.weight > 0 && !blocked.contains(&backend.address.ip())
+        }
         (Admin::Enabled, Health::Down) | (Admin::Draining | Admin::Disabled, _) => false,
     };
     let empty = !judged
@@ -180,7 +204,7 @@ mod tests {
             service.backends[0].admin = admin;
             service.backends[0].weight = weight;
             let view = HealthView::from([(testing::id("web", "a"), health), (testing::id("web", "b"), Up)]);
-            let target = target_service(&Settings::default(), &service, &view);
+            let target = target_service(&Settings::default(), &service, &view, &Blocked::new());
             let got = target.backends[&service.backends[0].address];
             assert_eq!(
                 (got.weight, got.alive),
@@ -202,7 +226,7 @@ mod tests {
                 .collect()
         };
         let weights = |service: &Service, view: &HealthView| -> Vec<u32> {
-            let target = target_service(&Settings::default(), service, view);
+            let target = target_service(&Settings::default(), service, view, &Blocked::new());
             service
                 .backends
                 .iter()
@@ -216,6 +240,35 @@ mod tests {
         ] {
             service.on_empty = policy;
             assert_eq!(weights(&service, &view), expected, "{policy:?}");
+        }
+    }
+
+    #[test]
+    fn a_backend_that_cannot_be_reached_takes_no_flows_and_keeps_those_it_has() {
+        let mut service = testing::service("web", 1, &[("a", 3), ("b", 4)]);
+        let [a, b] = [0, 1].map(|index| service.backends[index].address);
+        let view = |b| {
+            HealthView::from([
+                (testing::id("web", "a"), Health::Up),
+                (testing::id("web", "b"), b),
+            ])
+        };
+        for (policy, health, blocked, expected) in [
+            (OnEmpty::Drop, Health::Up, &[a][..], [(0, true), (4, true)]),
+            (OnEmpty::Drop, Health::Up, &[a, b], [(0, true), (0, true)]),
+            // Nobody else could take them, so the one that is down is better than none.
+            (OnEmpty::All, Health::Down, &[a], [(0, true), (4, true)]),
+            (OnEmpty::All, Health::Down, &[a, b], [(0, true), (0, true)]),
+        ] {
+            service.on_empty = policy;
+            let blocked = blocked.iter().map(SocketAddr::ip).collect();
+            let target = target_service(&Settings::default(), &service, &view(health), &blocked);
+            let got = [a, b].map(|address| &target.backends[&address]);
+            assert_eq!(
+                got.map(|there| (there.weight, there.alive)),
+                expected,
+                "{policy:?} {health}"
+            );
         }
     }
 
@@ -251,13 +304,19 @@ mod tests {
     #[test]
     fn the_ring_keeps_its_size_while_backends_fail_drain_or_change_weight() {
         let mut service = testing::service("web", 1, &[("a", 1), ("b", 1), ("c", 1), ("d", 1)]);
-        let before = target_service(&Settings::default(), &service, &HealthView::new()).ring_size;
+        let before = target_service(
+            &Settings::default(),
+            &service,
+            &HealthView::new(),
+            &Blocked::new(),
+        )
+        .ring_size;
         service.backends[0].admin = Admin::Draining;
         service.backends[1].weight = 0;
         service.backends[3].weight = 1_000;
         let view = HealthView::from([(testing::id("web", "c"), Health::Down)]);
         assert_eq!(
-            target_service(&Settings::default(), &service, &view).ring_size,
+            target_service(&Settings::default(), &service, &view, &Blocked::new()).ring_size,
             before
         );
     }

@@ -35,8 +35,10 @@ impl Picture {
             ..named
         };
         let works = agent.is_none_or(|agent| agent.said.word.state.is_up());
+        let way = self.seen.next_hops.get(&backend.address.ip());
+        let blocked = way.is_some_and(NextHopState::is_blocked);
         let health = match check.map(|check| check.health).unwrap_or_default() {
-            _ if !works => types::Health::Down,
+            _ if !works || blocked => types::Health::Down,
             Health::Up => types::Health::Up,
             Health::Down => types::Health::Down,
             Health::Unchecked => types::Health::Unchecked,
@@ -185,8 +187,13 @@ fn next_hop(state: &NextHopState) -> types::NextHop {
             via,
             interface,
             answering: _,
+            source: _,
         }
-        | NextHopState::Waiting { via, interface } => (Some(*via), Some(interface.clone())),
+        | NextHopState::Waiting {
+            via,
+            interface,
+            source: _,
+        } => (Some(*via), Some(interface.clone())),
         NextHopState::NotEthernet { interface } | NextHopState::TooManyTags { interface } => {
             (None, Some(interface.clone()))
         }
@@ -196,6 +203,7 @@ fn next_hop(state: &NextHopState) -> types::NextHop {
         via,
         interface,
         error: state.error(),
+        blocked: state.is_blocked(),
     }
 }
 

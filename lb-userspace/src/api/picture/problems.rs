@@ -47,6 +47,12 @@ impl Picture {
                 "has no backends: its packets are dropped".into(),
                 Some(&hint),
             ));
+        } else if let Some(why) = &service.broken {
+            problems.push(about(
+                None,
+                format!("broken: no flow of it can work: {why}"),
+                None,
+            ));
         } else if service.healthy_backends == 0 {
             problems.push(about(None, "no backend takes new flows".into(), None));
         }
@@ -67,7 +73,11 @@ impl Picture {
             problems.push(about(None, message, Some(hint)));
         }
         for backend in service.backends.iter().filter(|backend| !backend.removed) {
-            if backend.health == types::Health::Down {
+            let blocked = backend.next_hop.as_ref().is_some_and(|hop| hop.blocked);
+            if let Some((message, hint)) = withheld(service, backend) {
+                problems.push(about(Some(backend), message.to_owned(), Some(&hint)));
+            }
+            if backend.health == types::Health::Down && !blocked {
                 let why = backend
                     .last_check
                     .as_ref()
@@ -110,10 +120,30 @@ impl Picture {
             }
             if let Some(error) = backend.next_hop.as_ref().and_then(|hop| hop.error.clone()) {
                 let ip = backend.address.ip();
+                let error = if blocked {
+                    format!("cannot be reached, so it takes no new flows: {error}")
+                } else {
+                    error
+                };
                 let hint = format!("see `ip route get {ip}` and `ip neigh`");
                 problems.push(about(Some(backend), error, Some(&hint)));
             }
         }
         problems
+    }
+}
+
+/// That the operator lets a backend take no new flows, and what to do to have it take some.
+fn withheld(service: &types::Service, backend: &types::Backend) -> Option<(&'static str, String)> {
+    let (service, name) = (&service.name, &backend.name);
+    let enable = || format!("lb backend enable {service} {name}");
+    match backend.admin {
+        types::Admin::Draining => Some(("takes no new flows: it is drained", enable())),
+        types::Admin::Disabled => Some(("takes no flows: it is disabled", enable())),
+        types::Admin::Enabled if backend.weight == 0 => Some((
+            "takes no new flows: its weight is 0",
+            format!("lb backend set {service} {name} --weight N"),
+        )),
+        types::Admin::Enabled => None,
     }
 }

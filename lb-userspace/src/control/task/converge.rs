@@ -20,7 +20,7 @@ use crate::{
         agents,
         desired::Desired,
         down_grace::DownGrace,
-        effective::{self, HealthView},
+        effective::{self, Blocked, HealthView},
         removal,
         slow_start::SlowStart,
     },
@@ -77,9 +77,11 @@ impl<P: ProgramTarget> ControlTask<P> {
             self.agents_done = Some(now());
         }
         let mut pace = self.pace.clone();
+        let blocked = self.reach.blocked(now());
         let told = Told {
             health: &self.health,
             agents: &self.agents,
+            blocked: &blocked,
         };
         let wanted = target(
             &self.desired,
@@ -164,6 +166,8 @@ pub(super) struct Told<'a> {
     pub(super) health: &'a HealthView,
     /// What agents said.
     pub(super) agents: &'a AgentView,
+    /// Where nothing can be sent to.
+    pub(super) blocked: &'a Blocked,
 }
 
 /// What changes a target as time passes.
@@ -199,10 +203,11 @@ pub(super) fn target(
         .iter()
         .map(|gone| ((gone.key, gone.address), gone.mode))
         .collect();
-    let wanted = effective::target(
+    let wanted = effective::target_without(
         desired,
         &verdicts::cautious(desired, &removal::limited(desired, health), programmed),
         &lingering,
+        told.blocked,
     );
     let now = now();
     let wanted = pace.down.keep_flows(wanted, desired, health, programmed, now);

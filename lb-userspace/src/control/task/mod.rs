@@ -4,6 +4,7 @@ mod converge;
 mod hearing;
 mod report;
 mod timers;
+mod ways;
 
 use std::{
     collections::BTreeMap,
@@ -26,11 +27,12 @@ use super::{
     ability::{AskAgents, ProgramTarget, RunChecks},
     error::chain,
     lingering::{self, FLOW_POLL, Lingering},
+    reach::{Reach, refuse_own_backends},
     verdicts,
 };
 use crate::{
     clock::{now, until},
-    datapath::ProgramError,
+    datapath::{HostAddresses, NextHops, ProgramError},
     events::{EventKind, EventLog},
     health::{CheckId, HealthEvent, agent::AgentView},
     metrics::{ApplyMetrics, Observer},
@@ -39,7 +41,7 @@ use crate::{
         agents,
         desired::{Desired, Revision},
         diff::{self, Moves},
-        effective::HealthView,
+        effective::{Blocked, HealthView},
         names::{BackendName, ServiceName},
         store::Store,
     },
@@ -64,6 +66,10 @@ pub struct Parts<P> {
     pub agents: Box<dyn AskAgents>,
     /// What agents say.
     pub said: watch::Receiver<AgentView>,
+    /// How backends are reached.
+    pub ways: watch::Receiver<Arc<NextHops>>,
+    /// The addresses of this machine.
+    pub host: watch::Receiver<Arc<HostAddresses>>,
     /// Counts flows.
     pub observer: Arc<Observer>,
     /// Where events go.
@@ -84,6 +90,8 @@ enum ControlEvent {
     Health(HealthEvent),
     /// Agents said something.
     Said,
+    /// Backends are reached otherwise.
+    Ways,
     /// A deadline has passed.
     Timer,
     /// The daemon leaves.
@@ -115,6 +123,8 @@ pub struct ControlTask<P> {
     verdicts: mpsc::Receiver<HealthEvent>,
     ask: Box<dyn AskAgents>,
     said: watch::Receiver<AgentView>,
+    ways: watch::Receiver<Arc<NextHops>>,
+    host: watch::Receiver<Arc<HostAddresses>>,
     observer: Arc<Observer>,
     events: Arc<EventLog>,
     metrics: ApplyMetrics,
@@ -125,6 +135,8 @@ pub struct ControlTask<P> {
     health: HealthView,
     /// What agents said about backends.
     agents: AgentView,
+    /// Backends that cannot be reached.
+    reach: Reach,
     /// When weights that agents have changed are put in force.
     agents_due: Option<Instant>,
     /// When that was done last.
@@ -165,6 +177,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         let told = Told {
             health: &health,
             agents: &agents,
+            blocked: &Blocked::new(),
         };
         let wanted = target(&desired, told, &parts.inherited.lingering, None, &mut pace);
         let first = ControlView {
@@ -185,6 +198,8 @@ impl<P: ProgramTarget> ControlTask<P> {
             verdicts: parts.verdicts,
             ask: parts.agents,
             said: parts.said,
+            ways: parts.ways,
+            host: parts.host,
             observer: parts.observer,
             events: parts.events,
             metrics: parts.metrics,
@@ -197,6 +212,7 @@ impl<P: ProgramTarget> ControlTask<P> {
                 .map(|(id, said)| (id.clone(), said.word.percent))
                 .collect(),
             agents,
+            reach: Reach::default(),
             agents_due: None,
             agents_done: None,
             lingering: parts.inherited.lingering,
@@ -211,6 +227,8 @@ impl<P: ProgramTarget> ControlTask<P> {
             retry: None,
             last_apply_ok: true,
         };
+        // What is known of ways by then comes as news.
+        task.ways.mark_changed();
         task.program(wanted).await?;
         task.checks.run(verdicts::specs(&task.desired, &task.health));
         task.ask.ask(agents::specs(&task.desired, &task.agents));
@@ -239,6 +257,7 @@ impl<P: ProgramTarget> ControlTask<P> {
                 }
                 ControlEvent::Health(event) => self.judge(event).await,
                 ControlEvent::Said => self.hear().await,
+                ControlEvent::Ways => self.follow_ways().await,
                 ControlEvent::Timer => self.timer().await,
                 ControlEvent::Stop => return,
             }
@@ -252,6 +271,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             () = cancel.cancelled() => ControlEvent::Stop,
             Some(event) = self.verdicts.recv() => ControlEvent::Health(event),
             Ok(()) = self.said.changed() => ControlEvent::Said,
+            Ok(()) = self.ways.changed() => ControlEvent::Ways,
             request = self.requests.recv() => request.map_or(ControlEvent::Stop, ControlEvent::Request),
             () = until(deadline) => ControlEvent::Timer,
         }
@@ -261,7 +281,11 @@ impl<P: ProgramTarget> ControlTask<P> {
         let drains = self.deadlines.values().map(|deadline| deadline.at);
         let retry = self.retry.map(|retry| retry.at);
         let flows = (!self.lingering.is_empty()).then_some(self.next_poll);
-        let others = flows.into_iter().chain(self.next_step()).chain(self.agents_due);
+        let others = flows
+            .into_iter()
+            .chain(self.next_step())
+            .chain(self.agents_due)
+            .chain(self.reach.next());
         drains.chain(retry).chain(others).min()
     }
 
@@ -285,6 +309,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             });
         }
         let next = change.apply(&self.desired)?;
+        refuse_own_backends(&self.desired, &next, &self.host.borrow())?;
         let diff = diff::diff(&self.desired, &next);
         let judged = agents::judged(&self.health, &self.agents);
         let in_force = |desired| agents::in_force(desired, &self.agents);
@@ -370,9 +395,11 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
         lingering.retain(|lingering| !lingering.overtaken(&next) && !is_named(lingering, change.at_once()));
         let mut pace = self.pace.clone();
+        let blocked = self.reach.blocked(now());
         let told = Told {
             health: &health,
             agents: &said,
+            blocked: &blocked,
         };
         let programmed = self.programmed.as_deref();
         let wanted = target(&next, told, &lingering, programmed, &mut pace);

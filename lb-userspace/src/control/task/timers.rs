@@ -27,6 +27,9 @@ impl<P: ProgramTarget> ControlTask<P> {
             self.release().await;
         }
         let over = |at: Option<Instant>| at.is_some_and(|at| at <= now());
+        if over(self.reach.next()) {
+            self.follow_ways().await;
+        }
         if over(self.retry.map(|retry| retry.at)) || over(self.next_step()) || over(self.agents_due) {
             self.converge().await;
             self.publish();

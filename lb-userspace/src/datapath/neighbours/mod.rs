@@ -20,7 +20,7 @@ use tokio_util::sync::CancellationToken;
 use self::way::{Exit, Last, Way, way};
 pub use self::way::{NextHop, NextHopState};
 use super::{
-    Interfaces,
+    HostAddresses, Interfaces,
     netlink::{Client, LinkState, Neighbour, Notice, Notices, Route},
     own_macs::{OwnMacs, served},
     writer::Command,
@@ -50,6 +50,7 @@ const TURN: usize = 32;
 pub(super) struct Wanted {
     addresses: Arc<watch::Sender<BTreeSet<IpAddr>>>,
     states: watch::Receiver<Arc<NextHops>>,
+    host: watch::Receiver<Arc<HostAddresses>>,
 }
 
 impl Wanted {
@@ -79,6 +80,10 @@ impl Wanted {
         let _ = timeout(FIRST_ANSWER_WAIT, settled).await;
     }
 
+    pub(super) fn host_addresses(&self) -> watch::Receiver<Arc<HostAddresses>> {
+        self.host.clone()
+    }
+
     pub(super) fn next_hops(&self) -> watch::Receiver<Arc<NextHops>> {
         self.states.clone()
     }
@@ -96,8 +101,11 @@ pub(super) struct NeighbourTask {
     remembered: BTreeMap<IpAddr, Last>,
     /// Interfaces whose frames are forwarded.
     interfaces: Interfaces,
-    /// A link has changed since [`Self::look_at_links`].
+    /// The addresses of this machine.
+    host: watch::Sender<Arc<HostAddresses>>,
+    /// What has changed since [`Self::look_at_host`].
     links_changed: bool,
+    addresses_changed: bool,
 }
 
 /// What was seen while ways were looked at: thousands of them lead over one router.
@@ -116,7 +124,7 @@ enum Scope {
 impl NeighbourTask {
     /// Starts the task with the ways that the maps hold; it ends with `cancel` or with the writer.
     pub(super) fn spawn(
-        client: Client,
+        mut client: Client,
         notices: Notices,
         interfaces: Interfaces,
         known: &BTreeMap<IpAddr, NextHop>,
@@ -137,6 +145,10 @@ impl NeighbourTask {
         let remembered = remembered.collect();
         let (addresses, wanted) = watch::channel(known.keys().copied().collect());
         let (states, state_receiver) = watch::channel(Arc::new(NextHops::new()));
+        let own = client.addresses();
+        // What cannot be read now is read again after the first notice.
+        let addresses_changed = own.is_err();
+        let (host, host_receiver) = watch::channel(Arc::new(HostAddresses::of(own.unwrap_or_default())));
         let task = Self {
             client,
             wanted,
@@ -145,7 +157,9 @@ impl NeighbourTask {
             ways: BTreeMap::new(),
             remembered,
             interfaces,
+            host,
             links_changed: false,
+            addresses_changed,
         };
         tokio::spawn(async move {
             tokio::select! {
@@ -156,6 +170,7 @@ impl NeighbourTask {
         Wanted {
             addresses: Arc::new(addresses),
             states: state_receiver,
+            host: host_receiver,
         }
     }
 
@@ -181,12 +196,12 @@ impl NeighbourTask {
                 }
                 Ok(()) = self.interfaces.changed() => {
                     self.links_changed = true;
-                    self.look_at_links().await;
+                    self.look_at_host().await;
                 }
                 notices = notices.next() => dirty = self.concerned(&notices, dirty.take()),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     if let Some((scope, _)) = dirty.take() {
-                        self.look_at_links().await;
+                        self.look_at_host().await;
                         self.look(scope, false).await;
                     }
                 }
@@ -220,6 +235,8 @@ impl NeighbourTask {
         waiting: Option<(Scope, Instant)>,
     ) -> Option<(Scope, Instant)> {
         self.links_changed |= notices.contains(&Notice::Link);
+        // Notices of addresses may be among those that were lost.
+        self.addresses_changed |= notices.contains(&Notice::Link) || notices.contains(&Notice::Address);
         let due = waiting
             .as_ref()
             .map_or_else(|| Instant::now() + SETTLE, |(_, due)| *due);
@@ -230,7 +247,7 @@ impl NeighbourTask {
         };
         for notice in notices {
             match notice {
-                Notice::Link | Notice::Routing => return Some((Scope::All, due)),
+                Notice::Link | Notice::Address | Notice::Route => return Some((Scope::All, due)),
                 Notice::Neighbour(changed) => addresses.extend(
                     self.ways
                         .iter()
@@ -242,22 +259,37 @@ impl NeighbourTask {
         (!addresses.is_empty()).then_some((Scope::Only(addresses), due))
     }
 
-    /// Tells which link-layer addresses are this machine's, where a link has changed.
-    async fn look_at_links(&mut self) {
-        if !mem::take(&mut self.links_changed) {
-            return;
-        }
-        match self.client.links() {
-            Ok(links) => {
-                if let Some(writer) = self.writer.upgrade() {
-                    let macs = OwnMacs::of(&served(&self.interfaces.borrow()), &links);
-                    // An error means that the writer has ended.
-                    let _ = writer.send(Command::OwnMacs(macs)).await;
+    /// Reads the addresses of this machine anew, where they may have changed.
+    async fn look_at_host(&mut self) {
+        if mem::take(&mut self.links_changed) {
+            match self.client.links() {
+                Ok(links) => {
+                    if let Some(writer) = self.writer.upgrade() {
+                        let macs = OwnMacs::of(&served(&self.interfaces.borrow()), &links);
+                        // An error means that the writer has ended.
+                        let _ = writer.send(Command::OwnMacs(macs)).await;
+                    }
+                }
+                Err(e) => {
+                    self.links_changed = true;
+                    tracing::warn!(error = %e, "cannot list interfaces");
                 }
             }
-            Err(e) => {
-                self.links_changed = true;
-                tracing::warn!(error = %e, "cannot list interfaces");
+        }
+        if mem::take(&mut self.addresses_changed) {
+            match self.client.addresses() {
+                Ok(addresses) => {
+                    let addresses = Arc::new(HostAddresses::of(addresses));
+                    self.host.send_if_modified(|now| {
+                        let changed = *now != addresses;
+                        *now = addresses;
+                        changed
+                    });
+                }
+                Err(e) => {
+                    self.addresses_changed = true;
+                    tracing::warn!(error = %e, "cannot list addresses");
+                }
             }
         }
     }

@@ -34,6 +34,8 @@ pub enum NextHopState {
         interface: String,
         /// The next hop answers. If not, packets still go to where it was last.
         answering: bool,
+        /// Address that the host's own packets would leave with.
+        source: Option<IpAddr>,
     },
     /// Over a next hop that has never answered.
     Waiting {
@@ -41,6 +43,8 @@ pub enum NextHopState {
         via: IpAddr,
         /// Name of the interface.
         interface: String,
+        /// Address that the host's own packets would leave with.
+        source: Option<IpAddr>,
     },
     /// The address is one of this host, which a program on its interfaces cannot reach.
     Local,
@@ -67,8 +71,9 @@ impl NextHopState {
                 via,
                 interface,
                 answering: false,
+                ..
             }
-            | Self::Waiting { via, interface } => {
+            | Self::Waiting { via, interface, .. } => {
                 Some(format!("next hop {via} on {interface} does not answer"))
             }
             Self::Local => {
@@ -81,6 +86,15 @@ impl NextHopState {
             Self::TooManyTags { interface } => Some(format!(
                 "the route leads over {interface}, whose frames have more than two VLAN tags"
             )),
+        }
+    }
+
+    /// Whether the program cannot send anything to the address. A next hop that does not answer is no such case: it may
+    /// have lost its answers alone.
+    pub const fn is_blocked(&self) -> bool {
+        match self {
+            Self::Reached { .. } | Self::Waiting { .. } => false,
+            Self::Local | Self::Unreachable | Self::NotEthernet { .. } | Self::TooManyTags { .. } => true,
         }
     }
 
@@ -247,9 +261,14 @@ pub(super) fn way(
             via,
             interface,
             answering: current.is_some(),
+            source,
         }
     } else {
-        NextHopState::Waiting { via, interface }
+        NextHopState::Waiting {
+            via,
+            interface,
+            source,
+        }
     };
     Way { state, hop }
 }

@@ -47,8 +47,10 @@ pub(in super::super) enum Notice {
     Neighbour(IpAddr),
     /// A link changed, or notices were lost: anything may be different.
     Link,
-    /// An address or route changed: anything but links may be different.
-    Routing,
+    /// An address of this machine changed, and perhaps what follows from it.
+    Address,
+    /// A route changed.
+    Route,
 }
 
 /// A socket that hears of changes.
@@ -193,6 +195,7 @@ fn notice(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Notice> {
             })
         }
         RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_) => Some(Notice::Link),
-        _ => Some(Notice::Routing),
+        RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => Some(Notice::Address),
+        _ => Some(Notice::Route),
     }
 }

@@ -1,0 +1,54 @@
+//! How a service does, in one word.
+
+use super::types::Service;
+
+/// How a service does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ServiceState {
+    /// All backends take new flows.
+    Ok,
+    /// Some do.
+    Degraded,
+    /// None does.
+    Down,
+    /// There are none.
+    NoBackends,
+    /// No packet can arrive, whatever checks say.
+    Broken,
+    /// The data plane does something else.
+    NotProgrammed,
+}
+
+impl ServiceState {
+    /// Name in JSON and tables.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Degraded => "degraded",
+            Self::Down => "down",
+            Self::NoBackends => "no backends",
+            Self::Broken => "broken",
+            Self::NotProgrammed => "not programmed",
+        }
+    }
+}
+
+impl Service {
+    /// How it does, by its other fields.
+    pub fn judged(&self) -> ServiceState {
+        let total = self.backends.iter().filter(|backend| !backend.removed).count();
+        if !self.programmed {
+            ServiceState::NotProgrammed
+        } else if total == 0 {
+            ServiceState::NoBackends
+        } else if self.broken.is_some() {
+            ServiceState::Broken
+        } else if self.healthy_backends == 0 {
+            ServiceState::Down
+        } else if self.healthy_backends < total {
+            ServiceState::Degraded
+        } else {
+            ServiceState::Ok
+        }
+    }
+}

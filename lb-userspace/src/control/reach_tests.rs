@@ -1,0 +1,108 @@
+//! Backends that cannot be reached, and the control task.
+
+use std::sync::Arc;
+
+use super::{
+    Change, ControlError, ControlView, Inherited,
+    reach::ROUTE_LOST_AFTER,
+    testing::{Rig, pass},
+};
+use crate::{
+    datapath::{HostAddresses, NextHopState, NextHops},
+    events::EventKind,
+    state::{desired::Desired, testing},
+};
+
+const A: &str = "10.0.1.1:8080";
+const B: &str = "10.0.1.2:8080";
+
+fn desired() -> Desired {
+    testing::desired([testing::service("web", 1, &[("a", 10), ("b", 10)])])
+}
+
+/// How the backend `a` is reached from now on.
+fn a_is(rig: &Rig, way: &NextHopState) {
+    let ways = NextHops::from([("10.0.1.1".parse().unwrap(), way.clone())]);
+    rig.ways.send_replace(Arc::new(ways));
+}
+
+fn reached() -> NextHopState {
+    NextHopState::Reached {
+        via: "10.0.1.1".parse().unwrap(),
+        interface: "eth0".to_owned(),
+        answering: true,
+        source: None,
+    }
+}
+
+/// Whether `a` is programmed with this weight.
+fn a_weighs(weight: u32) -> impl Fn(&Arc<ControlView>) -> bool {
+    move |view| {
+        let services = view.programmed.iter().flat_map(|target| target.services.values());
+        let mut there = services.filter_map(|service| service.backends.get(&A.parse().unwrap()));
+        there.next().is_some_and(|there| there.weight == weight)
+    }
+}
+
+fn told(rig: &Rig) -> Vec<String> {
+    let events = rig.events.list(0, None).into_iter();
+    let of_ways = events.filter(|event| event.kind == EventKind::Reach);
+    of_ways
+        .map(|event| format!("{} {}", event.backend.unwrap(), event.message))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_backend_on_the_own_host_takes_no_flows_until_it_is_elsewhere() {
+    let rig = Rig::start(desired(), Inherited::default()).await;
+    a_is(&rig, &NextHopState::Local);
+    rig.until(a_weighs(0)).await;
+    assert_eq!(
+        (rig.programmed(A), rig.programmed(B)),
+        (Some((0, true)), Some((10, true)))
+    );
+    a_is(&rig, &reached());
+    rig.until(a_weighs(10)).await;
+    let told = told(&rig);
+    assert!(
+        told[0].starts_with("a cannot be reached: the address is one of this host"),
+        "{told:?}"
+    );
+    assert_eq!(told[1..], ["a can be reached again"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_route_that_is_lost_for_a_moment_changes_nothing() {
+    let rig = Rig::start(desired(), Inherited::default()).await;
+    a_is(&rig, &NextHopState::Unreachable);
+    pass(ROUTE_LOST_AFTER / 2).await;
+    a_is(&rig, &reached());
+    pass(2 * ROUTE_LOST_AFTER).await;
+    assert_eq!(rig.world.take_log(), Vec::<String>::new());
+    a_is(&rig, &NextHopState::Unreachable);
+    pass(ROUTE_LOST_AFTER / 2).await;
+    assert_eq!(rig.programmed(A), Some((10, true)));
+    pass(ROUTE_LOST_AFTER).await;
+    assert_eq!(rig.programmed(A), Some((0, true)));
+    assert_eq!(told(&rig), ["a cannot be reached: no route to it"]);
+}
+
+#[tokio::test]
+async fn a_change_that_brings_a_backend_on_the_own_host_is_refused() {
+    let rig = Rig::start(desired(), Inherited::default()).await;
+    let own = HostAddresses::of(["10.0.1.9".parse().unwrap()]);
+    rig.host.send_replace(Arc::new(own));
+    let mut backend = testing::backend(1, 9, "self", 1);
+    backend.address = "10.0.1.9:80".parse().unwrap();
+    let add = |backend| Change::AddBackend("web".parse().unwrap(), backend);
+    for dry_run in [true, false] {
+        let refused = rig.control.change(add(backend.clone()), None, dry_run).await;
+        assert!(
+            matches!(refused, Err(ControlError::OwnAddress { .. })),
+            "{refused:?}"
+        );
+    }
+    assert_eq!(rig.world.take_log(), Vec::<String>::new());
+    backend.address = "10.0.1.8:80".parse().unwrap();
+    rig.control.change(add(backend), None, false).await.unwrap();
+}
