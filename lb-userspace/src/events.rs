@@ -45,6 +45,8 @@ pub enum EventKind {
     Certificate,
     /// Backends that are down take flows all the same, since too many are; or that is over.
     Overruled,
+    /// A backup takes new flows, since too few other backends can; or takes none any more.
+    Backup,
     /// A backend begins with a part of its weight, or has come to the whole of it.
     SlowStart,
     /// A removed backend kept its flows and is now gone.

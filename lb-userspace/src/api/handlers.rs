@@ -267,6 +267,7 @@ pub(super) async fn add_backend(
         mode,
         server_ids,
         agent_port,
+        backup,
     } = body?.0;
     let backend = Backend {
         name: values::name(&name)?,
@@ -275,6 +276,7 @@ pub(super) async fn add_backend(
         mode: mode.as_deref().map(values::word).transpose()?,
         server_ids: hex_list(&server_ids.unwrap_or_default())?,
         agent_port,
+        backup: backup.unwrap_or(false),
         admin: Admin::default(),
         drain_until: None,
     };
@@ -315,6 +317,7 @@ pub(super) async fn set_backend(
         mode,
         server_ids,
         agent_port,
+        backup,
         admin,
         deadline_ms,
     } = body?.0;
@@ -331,6 +334,7 @@ pub(super) async fn set_backend(
         mode: mode.as_deref().map(values::word).transpose()?.map(Some),
         server_ids: server_ids.map(|ids| hex_list(&ids)).transpose()?,
         agent_port,
+        backup,
         admin: admin.map(|admin| match admin {
             types::Admin::Enabled => Admin::Enabled,
             types::Admin::Draining => Admin::Draining,

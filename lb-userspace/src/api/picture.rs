@@ -191,6 +191,11 @@ impl Picture {
             on_down: service.on_down.word().to_owned(),
             on_down_after: duration::text(service.on_down_after),
             max_removed_percent: service.max_removed_percent,
+            backup_below: service.backup_below,
+            serving_backups: backends
+                .iter()
+                .filter(|backend| backend.is_serving_backup())
+                .count(),
             slow_start: duration::text(service.slow_start),
             guard: guard::shown(&service.guard),
             check: words::kind(&service.health.kind).to_owned(),

@@ -55,6 +55,9 @@ pub struct ServiceSpec {
     /// Share of the backends' weight that checks alone may take out, in percent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_removed_percent: Option<u8>,
+    /// Backups take flows while fewer of the other backends can; from 1.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_below: Option<u32>,
     /// Time over which a new backend's weight rises, for example `30s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<String>,
@@ -175,6 +178,9 @@ pub struct BackendSpec {
     /// Port of its agent; 0: it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_port: Option<u16>,
+    /// Whether it takes new flows only while too few others can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<bool>,
 }
 
 /// What changes about a backend.
@@ -196,6 +202,9 @@ pub struct BackendPatch {
     /// Port of its agent; 0: it has none.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent_port: Option<u16>,
+    /// Whether it takes new flows only while too few others can.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup: Option<bool>,
     /// The operator's word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<Admin>,

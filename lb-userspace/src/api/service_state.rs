@@ -1,6 +1,6 @@
 //! How a service does, in one word.
 
-use super::types::Service;
+use super::types::{Health, Service};
 
 /// How a service does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -9,6 +9,8 @@ pub enum ServiceState {
     Ok,
     /// Some do.
     Degraded,
+    /// Backups do, since too few others can.
+    OnBackup,
     /// None does.
     Down,
     /// There are none.
@@ -25,6 +27,7 @@ impl ServiceState {
         match self {
             Self::Ok => "ok",
             Self::Degraded => "degraded",
+            Self::OnBackup => "on backup",
             Self::Down => "down",
             Self::NoBackends => "no backends",
             Self::Broken => "broken",
@@ -36,6 +39,10 @@ impl ServiceState {
 impl Service {
     /// How it does, by its other fields.
     pub fn judged(&self) -> ServiceState {
+        let backups = self
+            .backends
+            .iter()
+            .filter(|backend| backend.backup && !backend.removed);
         let total = self.backends.iter().filter(|backend| !backend.removed).count();
         if !self.programmed {
             ServiceState::NotProgrammed
@@ -45,7 +52,11 @@ impl Service {
             ServiceState::Broken
         } else if self.healthy_backends == 0 {
             ServiceState::Down
-        } else if self.healthy_backends < total {
+        } else if self.serving_backups > 0 {
+            ServiceState::OnBackup
+        } else if self.healthy_backends < total - backups.clone().count()
+            || backups.clone().any(|backend| backend.health == Health::Down)
+        {
             ServiceState::Degraded
         } else {
             ServiceState::Ok

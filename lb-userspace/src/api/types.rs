@@ -108,6 +108,12 @@ pub struct Service {
     pub on_down_after: String,
     /// Share of the backends' weight that checks alone may take out, in percent.
     pub max_removed_percent: u8,
+    /// Backups take new flows while fewer of the other backends can.
+    #[serde(default)]
+    pub backup_below: u32,
+    /// Backups that take new flows now; they are counted in `healthy_backends` too.
+    #[serde(default)]
+    pub serving_backups: usize,
     /// Time over which the weight of a backend that comes up rises.
     #[serde(default)]
     pub slow_start: String,
@@ -139,7 +145,7 @@ pub struct Service {
     /// Packets that the balancer answered itself, by reason.
     #[serde(default)]
     pub replies: Vec<Drops>,
-    /// `ok`, `degraded`, `down`, `no backends`, `broken` or `not programmed`.
+    /// `ok`, `degraded`, `on backup`, `down`, `no backends`, `broken` or `not programmed`.
     #[serde(default)]
     pub state: String,
     /// Why no packet of it can arrive, whatever its checks say; `null` where one can.
@@ -189,6 +195,9 @@ pub struct Backend {
     pub weight: u16,
     /// The weight in force: 0 while it takes no new flows, a part of it while it begins slowly.
     pub effective_weight: u32,
+    /// Whether it takes new flows only while too few others can.
+    #[serde(default)]
+    pub backup: bool,
     /// How far a backend has come that begins slowly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<SlowStart>,
@@ -247,6 +256,13 @@ pub struct Backend {
     pub breaker: Option<String>,
     /// Since when the health is what it is, RFC 3339.
     pub since: Option<String>,
+}
+
+impl Backend {
+    /// Whether it is a backup that takes new flows.
+    pub(crate) const fn is_serving_backup(&self) -> bool {
+        self.backup && self.effective_weight > 0
+    }
 }
 
 /// Until when the certificate of a backend is valid.

@@ -141,6 +141,9 @@ pub(super) struct Keys {
     /// Port of its agent; 0: it has none [default of a new one: that of the service's agents]
     #[arg(long, value_name = "N")]
     agent_port: Option<u16>,
+    /// Take new flows only while fewer other backends can than the service's backup-below [default of a new one: false]
+    #[arg(long, value_name = "BOOL")]
+    backup: Option<bool>,
 }
 
 /// What can be reported.
@@ -190,6 +193,7 @@ impl BackendCommand {
                     mode: keys.mode,
                     server_ids: (!keys.server_id.is_empty()).then_some(keys.server_id),
                     agent_port: keys.agent_port,
+                    backup: keys.backup,
                 };
                 let path = change.path(format!("/v1/services/{service}/backends"));
                 client.change(Method::POST, &path, Some(&spec)).await?
@@ -207,6 +211,7 @@ impl BackendCommand {
                     mode: keys.mode,
                     server_ids: (!keys.server_id.is_empty()).then_some(keys.server_id),
                     agent_port: keys.agent_port,
+                    backup: keys.backup,
                     ..BackendPatch::default()
                 };
                 if patch == BackendPatch::default() {

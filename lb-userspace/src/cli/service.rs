@@ -132,6 +132,9 @@ struct Options {
     /// Share of the weight that checks alone may take out, in percent [default: 100]
     #[arg(long, value_name = "PERCENT")]
     max_removed_percent: Option<u8>,
+    /// Backups take flows while fewer of the other backends can [default: 1]
+    #[arg(long, value_name = "N")]
+    backup_below: Option<u32>,
     /// Time over which a new backend's weight rises [default: 0s]
     #[arg(long, value_name = "DURATION")]
     slow_start: Option<String>,
@@ -159,6 +162,7 @@ impl Options {
             on_down: self.on_down,
             on_down_after: self.on_down_after,
             max_removed_percent: self.max_removed_percent,
+            backup_below: self.backup_below,
             slow_start: self.slow_start,
             guard: self.guard.spec(),
             agent: self.agent.spec(),
@@ -249,6 +253,10 @@ pub(super) fn changed_text(changed: &Changed) -> String {
 
 fn show(service: &Service, context: &Context) -> String {
     let mut text = format!("{}  {}  mode {}\n", service.name, endpoint(service), service.mode);
+    let backup = format!(
+        "below {} other backends that can take flows",
+        service.backup_below
+    );
     let settings = [
         ("algorithm", &service.algorithm),
         ("affinity", &service.affinity),
@@ -258,6 +266,7 @@ fn show(service: &Service, context: &Context) -> String {
         ("on down", &service.on_down),
         ("on down after", &service.on_down_after),
         ("slow start", &service.slow_start),
+        ("backup", &backup),
         ("check", &service.check),
     ];
     for (name, value) in settings {

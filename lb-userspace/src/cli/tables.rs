@@ -37,12 +37,11 @@ pub(super) fn service_table(services: &[Service], context: &Context) -> String {
     }
     let mut table = Table::new(&columns);
     for service in services {
-        let total = service.backends.iter().filter(|backend| !backend.removed).count();
         let mut row: Vec<Cell> = vec![
             service.name.as_str().into(),
             endpoint(service).into(),
             service.mode.as_str().into(),
-            format!("{}/{total}", service.healthy_backends).into(),
+            able(service).into(),
             count(service.active_flows).into(),
             count(service.new_flows).into(),
             count(service.packets).into(),
@@ -64,6 +63,28 @@ pub(super) fn service_table(services: &[Service], context: &Context) -> String {
     table.render(context.style)
 }
 
+/// Backends that take new flows, of how many, and how many backups there are beside them.
+fn able(service: &Service) -> String {
+    let others = service
+        .backends
+        .iter()
+        .filter(|backend| !backend.removed && !backend.backup)
+        .count();
+    let able = service.healthy_backends.saturating_sub(service.serving_backups);
+    match (backups(service).count(), service.serving_backups) {
+        (0, _) => format!("{able}/{others}"),
+        (all, 0) => format!("{able}/{others} (+{all} in reserve)"),
+        (all, serving) => format!("{able}/{others} (+{serving}/{all} backup)"),
+    }
+}
+
+fn backups(service: &Service) -> impl Iterator<Item = &Backend> {
+    service
+        .backends
+        .iter()
+        .filter(|backend| backend.backup && !backend.removed)
+}
+
 /// `address:port/protocol`, `*` for every port.
 pub(super) fn endpoint(service: &Service) -> String {
     let port = match service.port {
@@ -80,7 +101,7 @@ fn state(service: &Service) -> Cell {
     let state = service.judged();
     let tone = match state {
         ServiceState::Ok => Tone::Good,
-        ServiceState::Degraded | ServiceState::NoBackends => Tone::Notice,
+        ServiceState::Degraded | ServiceState::OnBackup | ServiceState::NoBackends => Tone::Notice,
         ServiceState::Down | ServiceState::Broken | ServiceState::NotProgrammed => Tone::Bad,
     };
     Cell::new(state.name(), tone)
@@ -157,6 +178,8 @@ fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
             Some(slow) => (format!("slow start {}%", slow.percent), Tone::Notice),
             None => match backend.agent.as_ref().map(|agent| agent.admin.as_str()) {
                 Some(word @ ("drain" | "maint")) => (format!("{word} by agent"), Tone::Notice),
+                _ if backend.is_serving_backup() => ("backup, serving".to_owned(), Tone::Notice),
+                _ if backend.backup => ("backup".to_owned(), Tone::Plain),
                 _ => ("enabled".to_owned(), Tone::Plain),
             },
         },

@@ -142,6 +142,7 @@ pub fn service(service: &Service) -> Fields {
         on_down,
         on_down_after,
         max_removed_percent,
+        backup_below,
         slow_start,
         guard: _,
         health: _,
@@ -169,6 +170,7 @@ pub fn service(service: &Service) -> Fields {
             *max_removed_percent,
             default.max_removed_percent,
         ),
+        number("backup_below", *backup_below, default.backup_below),
         time("slow_start", *slow_start, default.slow_start),
     ]
 }
@@ -204,6 +206,7 @@ pub fn backend(backend: &Backend) -> Fields {
         mode,
         server_ids,
         agent_port,
+        backup,
         admin,
         drain_until,
     } = backend;
@@ -218,6 +221,7 @@ pub fn backend(backend: &Backend) -> Fields {
     fields.extend(optional("agent_port", agent_port.as_ref(), |port| {
         Value::from(i64::from(*port))
     }));
+    fields.push(field("backup", backup, &false, |backup| Value::from(*backup)));
     fields.push(word(*admin, Admin::Enabled));
     fields.extend(optional("drain_until", drain_until.as_ref(), |until| {
         Value::from(rfc3339(*until))

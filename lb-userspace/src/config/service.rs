@@ -52,6 +52,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
     let on_down = table.text(reporter, "on_down", values::word);
     let on_down_after = table.duration(reporter, "on_down_after");
     let max_removed_percent = table.number(reporter, "max_removed_percent", values::count);
+    let backup_below = table.number(reporter, "backup_below", values::count);
     let slow_start = table.duration(reporter, "slow_start");
     let (guard, guard_spans) = match table.table(reporter, "guard", "[service.guard]") {
         Some(table) => {
@@ -104,6 +105,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
         on_down: on_down.unwrap_or(default.on_down),
         on_down_after: on_down_after.unwrap_or(default.on_down_after),
         max_removed_percent: max_removed_percent.unwrap_or(default.max_removed_percent),
+        backup_below: backup_below.unwrap_or(default.backup_below),
         slow_start: slow_start.unwrap_or(default.slow_start),
         guard,
         health: checks,
@@ -134,6 +136,7 @@ fn backend(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<Backend>
     let mode = table.text(reporter, "mode", values::word);
     let server_ids = table.list(reporter, "server_ids", quic::hex, false);
     let agent_port = table.number(reporter, "agent_port", values::port);
+    let backup = table.boolean(reporter, "backup").unwrap_or(false);
     let admin = table
         .text(reporter, "admin", values::word)
         .unwrap_or(Admin::Enabled);
@@ -146,6 +149,7 @@ fn backend(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<Backend>
         mode,
         server_ids: server_ids.unwrap_or_default(),
         agent_port,
+        backup,
         admin,
         drain_until,
     })

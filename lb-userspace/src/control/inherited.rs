@@ -57,9 +57,11 @@ fn health(desired: &Desired, said: &AgentView, programmed: &Programmed) -> Healt
         let Some(found) = found(programmed, service, backend) else {
             continue;
         };
+        // A backup takes no new flows while it is well: nothing is known of it then.
+        let in_reserve = backend.backup && found.alive;
         if found.takes_flows {
             view.insert(id, Health::Up);
-        } else if backend.weight > 0 && backend.admin == Admin::Enabled && works(&id) {
+        } else if backend.weight > 0 && backend.admin == Admin::Enabled && works(&id) && !in_reserve {
             view.insert(id, Health::Down);
         }
     }

@@ -7,6 +7,8 @@
 pub mod ability;
 #[cfg(test)]
 mod agent_tests;
+#[cfg(test)]
+mod backup_tests;
 mod broken;
 pub mod certificates;
 pub mod change;

@@ -83,19 +83,23 @@ pub(super) fn after(old: &Desired, new: &Desired, health: &HealthView) -> Health
 
 /// The verdicts with caution added: a backend that was never checked takes no flows while another of its service is
 /// known to be up. Where nobody is known to be up, trying it is no worse than dropping; and one that `programmed`
-/// keeps alive may have flows, which only a verdict may take from it.
+/// keeps alive may have flows, which only a verdict may take from it. A backup that is up says nothing about the others: at a
+/// start it would take their flows until they are checked.
 pub(super) fn cautious(desired: &Desired, health: &HealthView, programmed: Option<&Target>) -> HealthView {
     let mut view = health.clone();
     for service in desired.services.values().filter(|service| is_checked(service)) {
         let id = |backend: &Backend| CheckId(service.name.clone(), backend.name.clone());
         let verdict = |backend: &Backend| health.get(&id(backend)).copied().unwrap_or_default();
-        if !service
+        let mut up = service
             .backends
             .iter()
-            .any(|backend| verdict(backend) == Health::Up)
-        {
+            .filter(|backend| verdict(backend) == Health::Up);
+        let Some(backup_alone) = up
+            .next()
+            .map(|first| first.backup && up.all(|backend| backend.backup))
+        else {
             continue;
-        }
+        };
         let there = programmed.and_then(|target| target.services.get(&service.key));
         let alive = |address| {
             there
@@ -110,10 +114,12 @@ pub(super) fn cautious(desired: &Desired, health: &HealthView, programmed: Optio
                 address,
                 weight,
                 mode: _,
+                backup,
                 admin,
                 drain_until: _,
             } = backend;
-            verdict(backend) == Health::Unchecked
+            (*backup || !backup_alone)
+                && verdict(backend) == Health::Unchecked
                 && *admin == Admin::Enabled
                 && *weight > 0
                 && !alive(address)

@@ -57,6 +57,7 @@ impl Walk<'_> {
                 self.name_backend(backend);
                 let name = self.backend_name().unwrap_or_default();
                 self.say(format!("it goes to {name}"));
+                self.say_backup();
             }
             Err(Reason::BackendMissing) => self.say("the slot names a backend that is not there"),
             Err(_) => {
@@ -69,6 +70,30 @@ impl Walk<'_> {
             }
         }
         Ok(choice)
+    }
+
+    /// Says why a backup takes the packet, if its backend is one.
+    pub(super) fn say_backup(&mut self) {
+        let (Some(key), Some(address)) = (self.told.service, self.told.backend) else {
+            return;
+        };
+        let mut services = self.view.desired.services.values();
+        let Some(service) = services.find(|service| service.key == key) else {
+            return;
+        };
+        let mut backends = service.backends.iter();
+        if !backends.any(|backend| backend.backup && backend.address == address) {
+            return;
+        }
+        let target = self.view.target_backend(&key, address);
+        self.say(if target.is_some_and(|target| target.weight > 0) {
+            format!(
+                "that is a backup: it takes new flows while fewer than {} other backends can",
+                service.backup_below
+            )
+        } else {
+            "that is a backup in reserve: it keeps the flows it has, and takes no new ones".to_owned()
+        });
     }
 
     fn tell_record(&mut self, known: Known) -> io::Result<()> {

@@ -247,6 +247,7 @@ impl Walk<'_> {
         self.name_backend(&owner);
         let name = self.backend_name().unwrap_or_default();
         self.say(format!("its flow is recorded, and belongs to {name}"));
+        self.say_backup();
         self.say(format!(
             "mode nat: it becomes {} to {}",
             known.source, known.destination

@@ -18,7 +18,7 @@ use crate::{
     datapath::NextHopState,
     health::{CheckId, Health},
     plan::TargetBackend,
-    state::{effective::HealthView, removal},
+    state::{backups, effective::HealthView, names::ServiceName, removal},
 };
 
 /// The exposition text.
@@ -228,6 +228,19 @@ fn services(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
         family.sample(&[("service", name.as_str())], u8::from(why.is_some()));
     }
     let programmed = view.programmed.as_ref().unwrap_or(&view.wanted);
+    let mut serving: BTreeMap<&ServiceName, usize> = BTreeMap::new();
+    for (service, _) in backups::serving(&view.desired, programmed) {
+        *serving.entry(service).or_default() += 1;
+    }
+    let mut family = text.family(
+        "lb_service_serving_backups",
+        Kind::Gauge,
+        "Backups that take new flows, since too few other backends can",
+    );
+    for name in view.desired.services.keys() {
+        let backups = serving.get(name).copied().unwrap_or_default();
+        family.sample(&[("service", name.as_str())], backups);
+    }
     let overruled = removal::overruled(&view.desired, health, programmed);
     let mut family = text.family(
         "lb_service_overruled_backends",

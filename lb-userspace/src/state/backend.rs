@@ -33,6 +33,8 @@ pub struct Backend {
     pub server_ids: Vec<ServerId>,
     /// Port of its agent; 0: it has none. That of the service's agents where absent.
     pub agent_port: Option<u16>,
+    /// Whether it takes new flows only while too few others can; see [`super::backups`].
+    pub backup: bool,
     /// The operator's word.
     pub admin: Admin,
     /// When a drain ends by itself, and the backend is disabled; in whole milliseconds, as it is written down.

@@ -121,6 +121,8 @@ pub struct ServiceChange {
     pub on_down_after: Option<Duration>,
     /// Share of the weight that checks alone may take out, in percent.
     pub max_removed_percent: Option<u8>,
+    /// Backups take flows while fewer of the others can.
+    pub backup_below: Option<u32>,
     /// Time over which weights rise.
     pub slow_start: Option<Duration>,
     /// Who may send to it.
@@ -146,6 +148,8 @@ pub struct BackendChange {
     pub server_ids: Option<Vec<ServerId>>,
     /// Port of its agent; 0: it has none.
     pub agent_port: Option<u16>,
+    /// Whether it takes new flows only while too few others can.
+    pub backup: Option<bool>,
     /// The operator's word.
     pub admin: Option<Admin>,
     /// With a word that begins a drain: when it ends by itself. Any word without it ends no drain by itself.
@@ -185,6 +189,7 @@ impl Desired {
             on_down,
             on_down_after,
             max_removed_percent,
+            backup_below,
             slow_start,
             guard,
             health,
@@ -202,6 +207,7 @@ impl Desired {
             on_down: on_down.unwrap_or(old.on_down),
             on_down_after: on_down_after.unwrap_or(old.on_down_after),
             max_removed_percent: max_removed_percent.unwrap_or(old.max_removed_percent),
+            backup_below: backup_below.unwrap_or(old.backup_below),
             slow_start: slow_start.unwrap_or(old.slow_start),
             guard: guard.unwrap_or(old.guard),
             health: health.unwrap_or(old.health),
@@ -262,6 +268,7 @@ impl Desired {
             mode,
             server_ids,
             agent_port,
+            backup,
             admin,
             drain_until,
         } = change;
@@ -274,6 +281,7 @@ impl Desired {
             backend.weight = weight.unwrap_or(backend.weight);
             backend.mode = mode.unwrap_or(backend.mode);
             backend.agent_port = agent_port.or(backend.agent_port);
+            backend.backup = backup.unwrap_or(backend.backup);
             if let Some(server_ids) = &server_ids {
                 backend.server_ids.clone_from(server_ids);
             }

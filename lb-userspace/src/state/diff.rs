@@ -11,8 +11,9 @@ use serde::Serialize;
 
 use super::{
     backend::Backend,
+    backups,
     desired::{Desired, Settings},
-    effective::{self, HealthView, Lingering},
+    effective::{self, Blocked, HealthView, Lingering},
     names::{BackendName, ServiceName},
     quic::QuicSettings,
     removal,
@@ -235,6 +236,10 @@ pub fn moves(
         .filter(|name| new.services.contains_key(*name));
     let mut moves: BTreeMap<ServiceName, Moves> = stay.map(|name| (name.clone(), Moves::default())).collect();
     let (old, new) = (&different(old, new), &different(new, old));
+    let (old, new) = (
+        &*backups::in_force(old, health, &Blocked::new()),
+        &*backups::in_force(new, health, &Blocked::new()),
+    );
     let (before, after) = (
         effective::target(old, &removal::limited(old, health), &lingering),
         effective::target(new, &removal::limited(new, health), &lingering),

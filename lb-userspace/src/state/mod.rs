@@ -2,6 +2,7 @@
 
 pub mod agents;
 pub mod backend;
+pub mod backups;
 pub mod change;
 pub mod check;
 pub mod desired;

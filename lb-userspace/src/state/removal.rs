@@ -22,9 +22,10 @@ pub const ALL_PERCENT: u8 = 100;
 ///
 /// Backends are taken out in the order of their addresses as long as their weights fit, so that balancers with the
 /// same verdicts keep the same ones, whatever the order in which they failed. What the operator drains or disables is
-/// not counted.
+/// not counted, nor are backups.
 pub fn kept_in<'a>(service: &'a Service, health: &HealthView) -> Vec<&'a Backend> {
-    let in_use = |backend: &&Backend| backend.admin == Admin::Enabled && backend.weight > 0;
+    let in_use =
+        |backend: &&Backend| backend.admin == Admin::Enabled && backend.weight > 0 && !backend.backup;
     let weight: u64 = service
         .backends
         .iter()

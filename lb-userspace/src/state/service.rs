@@ -5,8 +5,8 @@ use std::{fmt, net::IpAddr, time::Duration};
 use lb_common::service::Mode;
 
 use super::{
-    backend::Backend, guard::Guard, names::ServiceName, quic::QuicSettings, removal::ALL_PERCENT,
-    words::Word as _,
+    backend::Backend, backups::DEFAULT_BACKUP_BELOW, guard::Guard, names::ServiceName, quic::QuicSettings,
+    removal::ALL_PERCENT, words::Word as _,
 };
 use crate::health::{agent::AgentSettings, settings::CheckSettings};
 
@@ -130,6 +130,8 @@ pub struct Service {
     pub on_down_after: Duration,
     /// Share of the backends' weight that checks alone may take out, in percent; see [`super::removal`].
     pub max_removed_percent: u8,
+    /// Backups take flows while fewer of the other backends than this can; from 1. See [`super::backups`].
+    pub backup_below: u32,
     /// Time over which a new or recovered backend's weight rises to its full value.
     pub slow_start: Duration,
     /// Who may send to it.
@@ -159,6 +161,7 @@ impl Service {
             on_down: OnDown::Move,
             on_down_after: ON_DOWN_AFTER,
             max_removed_percent: ALL_PERCENT,
+            backup_below: DEFAULT_BACKUP_BELOW,
             slow_start: Duration::ZERO,
             guard: Guard::default(),
             health: CheckSettings::default(),

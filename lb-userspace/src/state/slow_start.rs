@@ -105,7 +105,8 @@ impl SlowStart {
     }
 
     /// Takes note of who takes new flows in `target`, and holds those back that rise. `health` are the verdicts of
-    /// checks: who takes flows although it is down was called to help, and does so with its whole weight.
+    /// checks: a backend that takes flows although it is down was called to help, as a backup is, and does so with its whole
+    /// weight.
     pub fn hold_back(
         &mut self,
         mut target: Target,
@@ -150,6 +151,7 @@ impl SlowStart {
         let at = grid.map_or(now, |(_, rise)| rise.after(rise.steps(now)).min(now));
         for backend in new {
             let from = match health_of(service, backend, health) {
+                Health::Up | Health::Unchecked if backend.backup => TENTHS,
                 Health::Up | Health::Unchecked => 1,
                 Health::Down => TENTHS,
             };

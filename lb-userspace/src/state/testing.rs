@@ -39,6 +39,7 @@ pub(crate) fn backend(service: u8, number: u8, name: &str, weight: u16) -> Backe
         mode: None,
         server_ids: Vec::new(),
         agent_port: None,
+        backup: false,
         admin: Admin::Enabled,
         drain_until: None,
     }
@@ -302,6 +303,7 @@ fn backends(number: u8) -> impl Strategy<Value = Vec<Backend>> {
         let build = |(n, (weight, mode, admin)): (u8, _)| Backend {
             mode,
             admin,
+            backup: n % 3 == 0,
             drain_until: (admin == Admin::Draining && n % 2 == 0)
                 .then(|| SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_000_000_000 + u64::from(n))),
             ..backend(number, n, &format!("b{n}"), weight)
@@ -370,6 +372,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
             millis(0..10_000),
         ),
         0..=100_u8,
+        1..4_u32,
         prop_oneof![Just(Duration::ZERO), millis(1..600_000)],
         guard(),
     );
@@ -385,6 +388,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
                 on_empty,
                 (on_down, on_down_after),
                 max_removed_percent,
+                backup_below,
                 slow_start,
                 guard,
             ) = policies;
@@ -405,6 +409,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
                 on_down,
                 on_down_after,
                 max_removed_percent,
+                backup_below,
                 guard,
                 health,
                 backends,

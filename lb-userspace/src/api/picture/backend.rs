@@ -51,6 +51,7 @@ impl Picture {
         let drain_until = self.view.drain_deadlines.get(&place).map(|at| rfc3339(*at));
         types::Backend {
             weight: backend.weight,
+            backup: backend.backup,
             health,
             admin,
             server_ids: backend.server_ids.iter().map(ToString::to_string).collect(),
@@ -115,6 +116,7 @@ impl Picture {
             address,
             weight: 0,
             effective_weight: target.map_or(0, TargetBackend::weight_in_force),
+            backup: false,
             slow_start: None,
             health: types::Health::Unchecked,
             admin: types::Admin::Enabled,

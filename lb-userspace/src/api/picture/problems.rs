@@ -56,6 +56,24 @@ impl Picture {
         } else if service.healthy_backends == 0 {
             problems.push(about(None, "no backend takes new flows".into(), None));
         }
+        let serving: Vec<&str> = service
+            .backends
+            .iter()
+            .filter(|backend| backend.is_serving_backup())
+            .map(|backend| backend.name.as_str())
+            .collect();
+        if !serving.is_empty() {
+            let message = format!(
+                "too few other backends can take new flows: {} of its backups, {}, takes them",
+                serving.len(),
+                serving.join(", ")
+            );
+            let hint = format!(
+                "backup_below of the service, {}, decides that",
+                service.backup_below
+            );
+            problems.push(about(None, message, Some(&hint)));
+        }
         let overruled =
             |backend: &&types::Backend| backend.health == types::Health::Down && backend.effective_weight > 0;
         let overruled: Vec<&str> = service

@@ -17,7 +17,7 @@ use crate::{
     metrics::Observation,
     plan::Target,
     state::{
-        agents,
+        agents, backups,
         desired::Desired,
         down_grace::DownGrace,
         effective::{self, Blocked, HealthView},
@@ -199,6 +199,7 @@ pub(super) fn target(
 ) -> Arc<Target> {
     let desired = &*agents::in_force(desired, told.agents);
     let health = &*agents::judged(told.health, told.agents);
+    let desired = &*backups::in_force(desired, health, told.blocked);
     let lingering = lingering
         .iter()
         .map(|gone| ((gone.key, gone.address), gone.mode))

@@ -7,7 +7,7 @@ mod timers;
 mod ways;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -150,6 +150,8 @@ pub struct ControlTask<P> {
     pace: Pace,
     /// Backends that take flows although they are down, as last told.
     overruled: BTreeMap<ServiceName, Vec<BackendName>>,
+    /// Backups that take new flows, as last told.
+    backups: BTreeSet<(ServiceName, BackendName)>,
     /// When backends that begin slowly have their whole weight, as last told.
     whole_at: BTreeMap<(ServiceName, BackendName), SystemTime>,
     wanted: Arc<Target>,
@@ -220,6 +222,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             deadlines,
             pace,
             overruled: BTreeMap::new(),
+            backups: BTreeSet::new(),
             whole_at: BTreeMap::new(),
             wanted: Arc::clone(&wanted),
             programmed: None,

@@ -9,7 +9,7 @@ use crate::{
     events::{EventKind, NewEvent, rfc3339},
     health::CheckId,
     state::{
-        agents, diff,
+        agents, backups, diff,
         names::{BackendName, ServiceName},
         removal,
     },
@@ -81,6 +81,49 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
     }
 
+    /// Tells which backups begin to take new flows, and which take none any more.
+    fn tell_backups(&mut self) {
+        let serving = backups::serving(&self.desired, &self.wanted);
+        let serving = serving.map(|(service, backend)| (service.clone(), backend.clone()));
+        let before = mem::replace(&mut self.backups, serving.collect());
+        if before == self.backups {
+            return;
+        }
+        let judged = agents::judged(&self.health, &self.agents);
+        let desired = agents::in_force(&self.desired, &self.agents);
+        let blocked = self.reach.blocked(now());
+        for (service, backend) in before.symmetric_difference(&self.backups) {
+            let others = desired
+                .service(service)
+                .map(|there| (there, backups::others(there, &judged, &blocked)));
+            let why = others.map_or_else(
+                |_| "its service is gone".to_owned(),
+                |(there, (can, all))| {
+                    format!(
+                        "{can} of {all} other backends can, and backup_below is {}",
+                        there.backup_below
+                    )
+                },
+            );
+            let serves = self.backups.contains(&(service.clone(), backend.clone()));
+            let message = if serves {
+                format!("backup takes new flows: {why}")
+            } else {
+                format!("backup takes no new flows any more: {why}")
+            };
+            if serves {
+                tracing::warn!(%service, %backend, "{message}");
+            } else {
+                tracing::info!(%service, %backend, "{message}");
+            }
+            self.event(
+                EventKind::Backup,
+                Some((service.clone(), Some(backend.clone()))),
+                message,
+            );
+        }
+    }
+
     /// Tells which backends begin slowly, and which of them have come to their whole weight.
     fn tell_slow_start(&mut self) {
         let (instant, wall) = (now(), SystemTime::now());
@@ -113,6 +156,7 @@ impl<P: ProgramTarget> ControlTask<P> {
 
     pub(super) fn publish(&mut self) {
         self.tell_overruled();
+        self.tell_backups();
         self.tell_slow_start();
         self.metrics.revision(self.desired.revision);
         let drain_deadlines = self

@@ -34,6 +34,7 @@ impl Findings {
             ring_size,
             on_down_after,
             max_removed_percent,
+            backup_below,
             slow_start,
             ..
         } = service;
@@ -49,6 +50,13 @@ impl Findings {
                 at("max_removed_percent"),
                 format!("max_removed_percent {max_removed_percent} is more than all"),
                 "from 0, which lets checks take out nobody, to 100",
+            );
+        }
+        if *backup_below == 0 {
+            self.invalid(
+                at("backup_below"),
+                "with backup_below 0 no backup would ever take flows",
+                "from 1, which calls them when no other backend can",
             );
         }
         self.duration(

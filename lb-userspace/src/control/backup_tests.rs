@@ -1,0 +1,133 @@
+//! Backups as the control task drives them: verdicts, events, starts.
+
+use lb_common::{
+    backend::{BackendId, Generation},
+    ring_slot::RingSlot,
+    service::{Mode, RingId, Service as Record, ServiceId, TCP},
+};
+
+use super::{Inherited, inherit, testing::Rig};
+use crate::{
+    events::EventKind,
+    health::{Health, agent::AgentView, settings::CheckKind},
+    plan::{Programmed, ProgrammedBackend},
+    state::{
+        desired::Desired,
+        effective::HealthView,
+        testing::{self, id},
+    },
+};
+
+const A: &str = "10.0.1.1:8080";
+const X: &str = "10.0.1.2:8080";
+
+/// One backend and one backup, both checked.
+fn desired() -> Desired {
+    let mut service = testing::service("web", 1, &[("a", 10), ("x", 20)]);
+    service.health.kind = CheckKind::Tcp;
+    service.backends[1].backup = true;
+    // Flows of a backend that is down go at once.
+    service.on_down_after = std::time::Duration::ZERO;
+    testing::desired([service])
+}
+
+async fn both_up() -> Rig {
+    let health = HealthView::from([(id("web", "a"), Health::Up), (id("web", "x"), Health::Up)]);
+    let inherited = Inherited {
+        health,
+        ..Inherited::default()
+    };
+    Rig::start(desired(), inherited).await
+}
+
+fn told(rig: &Rig) -> Vec<String> {
+    let events = rig.events.list(0, None).into_iter();
+    let backup = events.filter(|event| event.kind == EventKind::Backup);
+    backup
+        .map(|event| format!("{} {}", event.backend.unwrap_or_default(), event.message))
+        .collect()
+}
+
+#[tokio::test]
+async fn a_backup_serves_while_no_other_can_and_everyone_is_told() {
+    let rig = both_up().await;
+    assert_eq!(
+        (rig.programmed(A), rig.programmed(X)),
+        (Some((10, true)), Some((0, true)))
+    );
+    rig.verdict(id("web", "a"), Health::Down).await;
+    assert_eq!(
+        (rig.programmed(A), rig.programmed(X)),
+        (Some((0, false)), Some((20, true)))
+    );
+    rig.verdict(id("web", "a"), Health::Up).await;
+    assert_eq!(
+        (rig.programmed(A), rig.programmed(X)),
+        (Some((10, true)), Some((0, true))),
+        "the backup keeps its flows"
+    );
+    assert_eq!(
+        told(&rig),
+        [
+            "x backup takes new flows: 0 of 1 other backends can, and backup_below is 1",
+            "x backup takes no new flows any more: 1 of 1 other backends can, and backup_below is 1",
+        ]
+    );
+}
+
+/// At a start the backup's check may end before that of the others: clients must not meet the sorry server for that.
+#[tokio::test]
+async fn a_backup_that_is_checked_first_takes_no_flows_for_that() {
+    let rig = Rig::start(desired(), Inherited::default()).await;
+    rig.verdict(id("web", "x"), Health::Up).await;
+    assert_eq!(
+        (rig.programmed(A), rig.programmed(X)),
+        (Some((10, true)), Some((0, true)))
+    );
+    rig.verdict(id("web", "a"), Health::Down).await;
+    assert_eq!(
+        (rig.programmed(A), rig.programmed(X)),
+        (Some((0, false)), Some((20, true)))
+    );
+}
+
+/// A backup in reserve has no slot in the ring, which says nothing against it: its flows stay over a restart.
+#[test]
+fn a_daemon_that_is_restarted_takes_no_backup_in_reserve_for_down() {
+    for (alive, expected) in [(true, None), (false, Some(Health::Down))] {
+        let desired = desired();
+        let mut programmed = Programmed::default();
+        let record = Record {
+            ring_size: 1,
+            ring: RingId(4),
+            id: ServiceId(3),
+            mode: Mode::Nat as u8,
+            ..Record::default()
+        };
+        let key = desired.services.values().next().unwrap().key;
+        programmed.services.insert(key, record);
+        for (number, address, alive) in [(1, A, true), (2, X, alive)] {
+            let there = ProgrammedBackend {
+                address: address.parse().unwrap(),
+                service: ServiceId(3),
+                generation: Generation(1),
+                mode: Mode::Nat,
+                protocol: TCP,
+                alive,
+                held_back: 0,
+                tunnel_source: None,
+            };
+            programmed.backends.insert(BackendId(number), there);
+        }
+        programmed
+            .rings
+            .insert(RingId(4), [RingSlot::stable(BackendId(1))].into());
+        let inherited = inherit(&desired, &programmed, AgentView::new());
+        assert_eq!(inherited.health.get(&id("web", "a")), Some(&Health::Up));
+        assert_eq!(
+            inherited.health.get(&id("web", "x")).copied(),
+            expected,
+            "alive: {alive}"
+        );
+    }
+}
