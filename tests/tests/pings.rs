@@ -75,6 +75,7 @@ fn pings_are_answered_or_say_who_refuses_with_either_socket() -> Result<()> {
             Ok(plain.with_route(Route {
                 source: Some(address.parse()?),
                 mark: Some(7),
+                proxy: None,
             }))
         };
         for (checker, target) in [
@@ -124,6 +125,7 @@ fn what_this_machine_lacks_is_named_and_counts_against_nobody() -> Result<()> {
         let route = Route {
             source: source.map(str::parse).transpose()?,
             mark,
+            proxy: None,
         };
         let result = ns.enter(|| check(IcmpChecker::default().with_route(route), target, PLENTY))??;
         match result {
@@ -135,7 +137,10 @@ fn what_this_machine_lacks_is_named_and_counts_against_nobody() -> Result<()> {
     ensure!(local(Some("::1"), None)? == LocalError::Family);
 
     let as_nobody = |mark| -> Result<_> {
-        let checker = IcmpChecker::default().with_route(Route { source: None, mark });
+        let checker = IcmpChecker::default().with_route(Route {
+            mark,
+            ..Route::default()
+        });
         ns.enter(|| {
             // SAFETY: the system call changes the ids of this thread only, which ends after the check.
             let changed = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };

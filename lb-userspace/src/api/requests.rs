@@ -7,7 +7,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-pub use self::health::{HealthSpec, StatusSpec, StatusesSpec};
+pub use self::health::{HealthSpec, StatusSpec, StatusesSpec, StepSpec};
 use super::types::Admin;
 use crate::config::ConfigError;
 

@@ -1,9 +1,9 @@
 //! Options about checks: one for each key of `[service.health]`.
 
 use clap::Args;
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::api::requests::{HealthSpec, StatusSpec, StatusesSpec};
+use crate::api::requests::{HealthSpec, StatusSpec, StatusesSpec, StepSpec};
 
 /// All of them.
 #[derive(Args, Debug)]
@@ -87,9 +87,30 @@ struct AnyKind {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Checks of some kinds")]
 struct OfKinds {
+    /// Kinds over TCP: begin connections with a PROXY header, v1 or v2 [default: none]
+    #[arg(long, value_name = "VERSION")]
+    check_send_proxy: Option<String>,
     /// tcp: only begin connections [default: false]
     #[arg(long, value_name = "BOOL")]
     check_half_open: Option<bool>,
+    /// tcp: what is sent
+    #[arg(long, value_name = "TEXT")]
+    check_send: Option<String>,
+    /// tcp: the same in hexadecimal
+    #[arg(long, value_name = "HEX")]
+    check_send_hex: Option<String>,
+    /// tcp: text that must come
+    #[arg(long, value_name = "TEXT")]
+    check_expect: Option<String>,
+    /// tcp: bytes that must come, in hexadecimal
+    #[arg(long, value_name = "HEX")]
+    check_expect_hex: Option<String>,
+    /// tcp: what the answer must match
+    #[arg(long, value_name = "REGEX")]
+    check_expect_regex: Option<String>,
+    /// tcp: a step of a dialogue as in the file, for example '{ send = "QUIT\r\n", expect = "221" }'; may be given several times, and replaces those there are
+    #[arg(long, value_name = "TABLE", value_parser = step)]
+    check_steps: Vec<StepSpec>,
     /// HTTP: method [default: GET]
     #[arg(long, value_name = "METHOD")]
     check_method: Option<String>,
@@ -173,18 +194,26 @@ enum Also {
 
 /// A further check as in the configuration file.
 fn table(text: &str) -> Result<Also, String> {
+    match text {
+        "none" => Ok(Also::None),
+        text => inline(text).map(|check| Also::Check(Box::new(check))),
+    }
+}
+
+/// A step of a dialogue as in the configuration file.
+fn step(text: &str) -> Result<StepSpec, String> {
+    inline(text)
+}
+
+/// An inline table.
+fn inline<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     #[derive(Deserialize)]
-    struct Line {
-        also: HealthSpec,
+    struct Line<T> {
+        table: T,
     }
-    if text == "none" {
-        return Ok(Also::None);
-    }
-    let line: Result<Line, _> = toml::from_str(&format!("also = {text}"));
-    match line {
-        Ok(Line { also }) => Ok(Also::Check(Box::new(also))),
-        Err(error) => Err(error.message().to_owned()),
-    }
+    let line: Result<Line<T>, _> = toml::from_str(&format!("table = {text}"));
+    line.map(|line| line.table)
+        .map_err(|error| error.message().to_owned())
 }
 
 fn header(text: &str) -> Result<(String, String), String> {
@@ -233,7 +262,14 @@ impl CheckOptions {
             mark: any.check_mark,
             also,
             require: any.check_require,
+            send_proxy: own.check_send_proxy,
             half_open: own.check_half_open,
+            send: own.check_send,
+            send_hex: own.check_send_hex,
+            expect: own.check_expect,
+            expect_hex: own.check_expect_hex,
+            expect_regex: own.check_expect_regex,
+            steps: some(own.check_steps),
             method: own.check_method,
             path: own.check_path,
             host: own.check_host,
@@ -349,6 +385,30 @@ mod tests {
                         StatusSpec::Text("300-399".to_owned()),
                     ])),
                     alpn: Some(vec!["h2".to_owned(), "http/1.1".to_owned()]),
+                    ..HealthSpec::default()
+                }),
+            ),
+            (
+                &[
+                    "--check-steps",
+                    "{ expect = \"220\" }",
+                    "--check-steps",
+                    "{ send_hex = \"0d 0a\" }",
+                    "--check-send-proxy",
+                    "v2",
+                ],
+                Some(HealthSpec {
+                    send_proxy: Some("v2".to_owned()),
+                    steps: Some(vec![
+                        StepSpec {
+                            expect: Some("220".to_owned()),
+                            ..StepSpec::default()
+                        },
+                        StepSpec {
+                            send_hex: Some("0d 0a".to_owned()),
+                            ..StepSpec::default()
+                        },
+                    ]),
                     ..HealthSpec::default()
                 }),
             ),

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::{
+    dialogue,
     error::Reporter,
     table::{Spans, Table},
     values::{self, ValueError},
@@ -10,7 +11,7 @@ use super::{
 use crate::{
     health::settings::{
         BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, FurtherCheck, GrpcCheck,
-        HttpCheck, PushCheck, TlsCheck, UdpCheck,
+        HttpCheck, PushCheck, TcpDialogue, TlsCheck, UdpCheck,
     },
     state::words,
 };
@@ -21,13 +22,20 @@ pub const KINDS: [&str; 12] = [
 ];
 
 /// Kinds that have a key, where not all do.
-const KEYS_OF_KINDS: [(&str, &[&str]); 29] = [
+const KEYS_OF_KINDS: [(&str, &[&str]); 36] = [
     ("port", PORT),
     ("rise", SAMPLES),
     ("fall", SAMPLES),
     ("timeout", SAMPLES),
     ("ttl", &["push"]),
     ("half_open", &["tcp"]),
+    ("send", &["tcp"]),
+    ("send_hex", &["tcp"]),
+    ("expect", &["tcp"]),
+    ("expect_hex", &["tcp"]),
+    ("expect_regex", &["tcp"]),
+    ("steps", &["tcp"]),
+    ("send_proxy", CONNECTING),
     ("method", HTTP),
     ("path", HTTP),
     ("host", &["http", "https", "http2", "grpc"]),
@@ -62,6 +70,9 @@ const SAMPLES: &[&str] = &[
 const PORT: &[&str] = &[
     "none", "tcp", "http", "https", "tls", "http2", "grpc", "dns", "udp", "exec",
 ];
+
+/// Kinds that establish TCP connections.
+const CONNECTING: &[&str] = &["tcp", "http", "https", "tls", "http2", "grpc", "dns"];
 
 /// Kinds of HTTP.
 const HTTP: &[&str] = &["http", "https", "http2"];
@@ -129,6 +140,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSe
             .text(reporter, "through", values::word)
             .unwrap_or(default.through),
         port: table.number(reporter, "port", values::port),
+        send_proxy: table.text(reporter, "send_proxy", values::word),
         source: table.text(reporter, "source", values::address),
         mark: table.number(reporter, "mark", values::count),
         also: also(reporter, &mut table),
@@ -153,6 +165,7 @@ fn also(reporter: &mut Reporter<'_>, table: &mut Table<'_>) -> Vec<FurtherCheck>
         let kind = table.text(reporter, "kind", kind);
         FurtherCheck {
             port: table.number(reporter, "port", values::port),
+            send_proxy: table.text(reporter, "send_proxy", values::word),
             kind: of_kind(reporter, table, &spans, kind),
         }
     };
@@ -167,6 +180,7 @@ fn of_kind(
     kind: Option<CheckKind>,
 ) -> CheckKind {
     let half_open = table.boolean(reporter, "half_open").unwrap_or(false);
+    let steps = dialogue::read(reporter, &mut table, spans);
     let (dns, udp, exec) = (
         dns(reporter, &mut table),
         udp(reporter, &mut table),
@@ -208,7 +222,11 @@ fn of_kind(
             host: http.host,
             tls: secure.then_some(tls),
         }),
-        Some(CheckKind::Tcp) if half_open => CheckKind::TcpHalfOpen,
+        Some(CheckKind::Tcp) if half_open => {
+            refuse_beside_half_open(reporter, spans);
+            CheckKind::TcpHalfOpen
+        }
+        Some(CheckKind::Tcp) if !steps.is_empty() => CheckKind::Dialogue(TcpDialogue { steps }),
         Some(other) => other,
         None => CheckKind::None,
     }
@@ -226,6 +244,21 @@ fn refuse_foreign_keys(reporter: &mut Reporter<'_>, spans: &Spans, kind: &CheckK
                 Some(format!("remove it, or set kind = {}", kinds.join(" or "))),
             );
         }
+    }
+}
+
+/// Reports keys that need a whole connection.
+fn refuse_beside_half_open(reporter: &mut Reporter<'_>, spans: &Spans) {
+    for key in dialogue::KEYS
+        .iter()
+        .chain(&["send_proxy"])
+        .filter(|key| spans.has(key))
+    {
+        reporter.error(
+            spans.of(key),
+            format!("{key} means nothing with half_open = true: the server sees no connection"),
+            Some("remove one of them".to_owned()),
+        );
     }
 }
 

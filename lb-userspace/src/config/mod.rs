@@ -5,6 +5,7 @@
 
 pub mod agent;
 pub mod daemon;
+mod dialogue;
 pub mod duration;
 mod error;
 pub mod export;

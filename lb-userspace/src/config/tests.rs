@@ -42,6 +42,12 @@ fn every_kind_of_check_works_as_the_example_says() {
     for health in [
         "kind = \"none\"",
         "kind = \"tcp\"\nhalf_open = true",
+        "kind = \"tcp\"\nsend = \"PING\\r\\n\"\nexpect = \"+PONG\"",
+        "kind = \"tcp\"\nsend_hex = \"50 49\"\nexpect_hex = \"2b\"",
+        "kind = \"tcp\"\nexpect_regex = \"^SSH-2\"\nsend_proxy = \"v1\"",
+        "kind = \"tcp\"\nsteps = [{ expect = \"220\" }, { send = \"QUIT\\r\\n\", expect = \"221\" }]",
+        "kind = \"tcp\"\n[[service.health.steps]]\nexpect = \"220\"\n[[service.health.steps]]\nsend = \"QUIT\"",
+        "kind = \"dns\"\nname = \".\"\ntransport = \"tcp\"\nsend_proxy = \"v2\"",
         "kind = \"tls\"\nalpn = [\"h2\"]\nserver_name = \"a.example\"\nwarn_before = \"14d\"",
         "kind = \"https\"\nverify = false\nca_file = \"/ca\"\ncert_file = \"/cert\"\nkey_file = \"/key\"",
         "kind = \"http2\"\ntls = true\npath = \"/health\"\nexpect_status = [200, \"300-399\"]",
@@ -171,6 +177,50 @@ fn settings_that_make_no_check_are_refused_with_their_reason() {
         (
             "kind = \"tcp\"\n[[service.health.also]]\nkind = \"icmp\"\npath = \"/\"",
             "path means nothing to a check of kind icmp",
+        ),
+        ("kind = \"tcp\"\nsend_hex = \"5\"", "\"5\" is not hexadecimal"),
+        ("kind = \"tcp\"\nsend = \"\"", "send must have from 1 to"),
+        (
+            "kind = \"tcp\"\nsend = \"a\"\nsend_hex = \"61\"",
+            "send_hex stands beside send",
+        ),
+        (
+            "kind = \"tcp\"\nexpect = \"a\"\nexpect_regex = \"a\"",
+            "expect_regex stands beside expect",
+        ),
+        ("kind = \"tcp\"\nexpect_regex = \"(\"", "no regular expression"),
+        (
+            "kind = \"tcp\"\nsend = \"a\"\nsteps = [{ expect = \"b\" }]",
+            "send stands beside steps",
+        ),
+        (
+            "kind = \"tcp\"\nsteps = [{ send = \"a\" }, {}]",
+            "a step of a dialogue sends something",
+        ),
+        (
+            "kind = \"tcp\"\nsteps = [{ say = \"a\", send = \"b\" }, { send = \"a\" }]",
+            "unknown key say",
+        ),
+        (
+            "kind = \"tcp\"\nhalf_open = true\nexpect = \"a\"",
+            "expect means nothing with half_open",
+        ),
+        (
+            "kind = \"tcp\"\nhalf_open = true\nsend_proxy = \"v2\"",
+            "send_proxy means nothing with half_open",
+        ),
+        (
+            "kind = \"http\"\nsend = \"a\"",
+            "send means nothing to a check of kind http",
+        ),
+        (
+            "kind = \"icmp\"\nsend_proxy = \"v2\"",
+            "send_proxy means nothing to a check of kind icmp",
+        ),
+        ("kind = \"tcp\"\nsend_proxy = \"v3\"", "\"v3\" is no send_proxy"),
+        (
+            "kind = \"dns\"\nname = \".\"\nsend_proxy = \"v2\"",
+            "send_proxy means nothing to a DNS check over UDP",
         ),
         (
             "kind = \"icmp\"\nport = 80",

@@ -35,9 +35,9 @@ pub use metrics::HealthMetrics;
 pub use monitor::{HealthCheckMonitor, MonitorConfig, MonitorStats, StartError};
 pub use path::{CheckPath, Entrance, Opening, Paths};
 pub use probe::{
-    Checker, Checkers, ConfiguredChecker, DnsChecker, ExecChecker, FRESH_EVERY, GrpcChecker, Http2Checker,
-    HttpChecker, IcmpChecker, MAX_BODY_LIMIT, NoCheck, ProbeError, Route, TcpChecker, TcpProbe, TlsChecker,
-    UdpChecker, check_all, problems,
+    Checker, Checkers, ConfiguredChecker, DialogueChecker, DnsChecker, ExecChecker, FRESH_EVERY, GrpcChecker,
+    Http2Checker, HttpChecker, IcmpChecker, MAX_BODY_LIMIT, NoCheck, ProbeError, Route, TcpChecker, TcpProbe,
+    TlsChecker, UdpChecker, check_all, problems,
 };
 pub use random::stable_hash;
 pub use report::Report;

@@ -9,6 +9,8 @@ pub enum CheckKind {
     None,
     /// A TCP connection is established.
     Tcp,
+    /// A TCP connection is established, and the server says what is expected.
+    Dialogue(TcpDialogue),
     /// A TCP connection is begun and reset before the server sees it.
     TcpHalfOpen,
     /// A TLS handshake succeeds.
@@ -41,6 +43,67 @@ impl CheckKind {
     pub(super) fn is_told(&self) -> bool {
         matches!(self, Self::Push(_))
     }
+}
+
+/// What is said over a TCP connection, and what is expected to come back.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct TcpDialogue {
+    /// One after the other, on one connection.
+    pub steps: Vec<DialogueStep>,
+}
+
+/// A step of a dialogue: first it sends, then it waits. One of the two may be absent.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct DialogueStep {
+    /// What is sent.
+    pub send: Option<Bytes>,
+    /// What must come.
+    pub expect: Option<Expected>,
+}
+
+/// What must come in an answer.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Expected {
+    /// These bytes, anywhere in it.
+    Bytes(Bytes),
+    /// A match of this regular expression.
+    Regex(String),
+}
+
+/// Bytes, and how the configuration writes them.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Bytes {
+    /// As a text.
+    Text(String),
+    /// In hexadecimal.
+    Hex(Vec<u8>),
+}
+
+impl Bytes {
+    /// The bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Hex(bytes) => bytes,
+        }
+    }
+
+    /// The key of the two for either way of writing.
+    pub(super) const fn key(&self, text: &'static str, hex: &'static str) -> &'static str {
+        match self {
+            Self::Text(_) => text,
+            Self::Hex(_) => hex,
+        }
+    }
+}
+
+/// Version of the PROXY protocol (HAProxy's `proxy-protocol.txt`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ProxyVersion {
+    /// A line of text.
+    V1,
+    /// Binary.
+    V2,
 }
 
 /// An HTTP request and the answer it wants.
@@ -236,6 +299,8 @@ pub struct FurtherCheck {
     pub kind: CheckKind,
     /// Port to check; that of the main check where absent.
     pub port: Option<u16>,
+    /// PROXY header that connections begin with; none where absent.
+    pub send_proxy: Option<ProxyVersion>,
 }
 
 /// Which way a check takes.
@@ -322,6 +387,8 @@ pub struct CheckSettings {
     pub through: Through,
     /// Port to check; the backend's own where absent.
     pub port: Option<u16>,
+    /// PROXY header that connections begin with; none where absent.
+    pub send_proxy: Option<ProxyVersion>,
     /// Source address of checks; the kernel's choice where absent.
     pub source: Option<IpAddr>,
     /// Mark of the packets of checks (`SO_MARK`).
@@ -346,6 +413,7 @@ impl Default for CheckSettings {
             breaker: BreakerSettings::default(),
             through: Through::Backend,
             port: None,
+            send_proxy: None,
             source: None,
             mark: None,
         }

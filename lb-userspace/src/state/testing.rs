@@ -21,8 +21,9 @@ use crate::health::{
     CheckId,
     agent::AgentSettings,
     settings::{
-        BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, FurtherCheck, GrpcCheck,
-        HttpCheck, PushCheck, RecordType, Require, Through, TlsCheck, Transport, UdpCheck,
+        BreakerSettings, Bytes, CheckKind, CheckSettings, Damping, DialogueStep, DnsCheck, ExecCheck,
+        Expected, FurtherCheck, GrpcCheck, HttpCheck, ProxyVersion, PushCheck, RecordType, Require,
+        TcpDialogue, Through, TlsCheck, Transport, UdpCheck,
     },
 };
 
@@ -179,8 +180,53 @@ fn further() -> impl Strategy<Value = FurtherCheck> {
     ];
     (kind, prop::option::of(1..=u16::MAX)).prop_map(|(kind, port)| FurtherCheck {
         port: port.filter(|_| kind != CheckKind::Icmp),
+        send_proxy: port.and_then(|port| send_proxy(&kind, port.into())),
         kind,
     })
+}
+
+/// A PROXY header for kinds that may have one.
+fn send_proxy(kind: &CheckKind, seed: u32) -> Option<ProxyVersion> {
+    let versions = [None, Some(ProxyVersion::V1), Some(ProxyVersion::V2)];
+    match kind {
+        CheckKind::Tcp
+        | CheckKind::Dialogue(_)
+        | CheckKind::Tls(_)
+        | CheckKind::Http(_)
+        | CheckKind::Http2(_)
+        | CheckKind::Grpc(_) => versions[seed as usize % versions.len()],
+        CheckKind::None
+        | CheckKind::TcpHalfOpen
+        | CheckKind::Dns(_)
+        | CheckKind::Udp(_)
+        | CheckKind::Icmp
+        | CheckKind::Push(_)
+        | CheckKind::Exec(_) => None,
+    }
+}
+
+fn dialogue() -> impl Strategy<Value = CheckKind> {
+    let bytes = || {
+        prop_oneof![
+            "[ -~\r\n]{1,9}".prop_map(Bytes::Text),
+            proptest::collection::vec(any::<u8>(), 1..9).prop_map(Bytes::Hex),
+        ]
+    };
+    let expect = prop_oneof![
+        bytes().prop_map(Expected::Bytes),
+        "[ -~]{0,9}".prop_map(|text| Expected::Regex(regex::escape(&text))),
+    ];
+    let step = prop_oneof![
+        (prop::option::of(bytes()), expect).prop_map(|(send, expect)| DialogueStep {
+            send,
+            expect: Some(expect)
+        }),
+        bytes().prop_map(|send| DialogueStep {
+            send: Some(send),
+            expect: None
+        }),
+    ];
+    proptest::collection::vec(step, 1..4).prop_map(|steps| CheckKind::Dialogue(TcpDialogue { steps }))
 }
 
 fn health() -> impl Strategy<Value = CheckSettings> {
@@ -189,6 +235,7 @@ fn health() -> impl Strategy<Value = CheckSettings> {
         Just(CheckKind::Tcp),
         Just(CheckKind::TcpHalfOpen),
         Just(CheckKind::Icmp),
+        dialogue(),
         tls().prop_map(CheckKind::Tls),
         http().prop_map(CheckKind::Http),
         others(),
@@ -237,6 +284,7 @@ fn health() -> impl Strategy<Value = CheckSettings> {
                 }
                 CheckSettings {
                     port: port.filter(|_| kind != CheckKind::Icmp && !told),
+                    send_proxy: mark.and_then(|mark| send_proxy(&kind, mark)),
                     kind,
                     interval,
                     fast_interval,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     datapath::XdpModeChoice,
-    health::settings::{CheckKind, RecordType, Require, Through, Transport},
+    health::settings::{CheckKind, ProxyVersion, RecordType, Require, Through, Transport},
 };
 
 /// A value that has a word.
@@ -57,6 +57,7 @@ words! {
         RecordType::Ns = "NS", RecordType::Ptr = "PTR", RecordType::Soa = "SOA", RecordType::Srv = "SRV", RecordType::Txt = "TXT";
     Transport, "transport": Transport::Udp = "udp", Transport::Tcp = "tcp";
     Require, "require": Require::All = "all", Require::Any = "any";
+    ProxyVersion, "send_proxy": ProxyVersion::V1 = "v1", ProxyVersion::V2 = "v2";
     Through, "through": Through::Backend = "backend", Through::Vip = "vip";
     XdpModeChoice, "xdp_mode": XdpModeChoice::Auto = "auto", XdpModeChoice::Native = "native", XdpModeChoice::Generic = "generic";
 }
@@ -65,7 +66,7 @@ words! {
 pub const fn kind(kind: &CheckKind) -> &'static str {
     match kind {
         CheckKind::None => "none",
-        CheckKind::Tcp | CheckKind::TcpHalfOpen => "tcp",
+        CheckKind::Tcp | CheckKind::Dialogue(_) | CheckKind::TcpHalfOpen => "tcp",
         CheckKind::Tls(_) => "tls",
         CheckKind::Http(http) if http.tls.is_some() => "https",
         CheckKind::Http(_) => "http",

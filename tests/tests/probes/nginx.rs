@@ -2,11 +2,14 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lb_tests::{lane::Lane, netns::Netns, nginx, scratch::Scratch};
 use lb_userspace::health::{
-    CheckError, Checker, Http2Checker, Http2Problem, HttpChecker, Latency, TlsChecker,
-    settings::{HttpCheck, TlsCheck},
+    CheckError, Checker, Checkers, Http2Checker, Http2Problem, HttpChecker, Latency, TlsChecker,
+    settings::{
+        Bytes, CheckKind, CheckSettings, DialogueStep, Expected, HttpCheck, ProxyVersion, TcpDialogue,
+        TlsCheck,
+    },
 };
 
 use super::{Server, certificate, check, checks, stranger, wait_for};
@@ -137,5 +140,76 @@ fn nginx_passes_and_fails_as_its_configuration_says() -> Result<()> {
         ..trusted
     })?;
     ensure!(check(&ns, &h2, secure2)? == Ok(()));
+    Ok(())
+}
+
+/// nginx closes connections that begin otherwise than with a PROXY header, and a check without one must show that.
+#[test]
+fn a_server_that_demands_a_proxy_header_gets_one_from_each_kind() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let ns = Netns::new("proxied")?;
+    let scratch = Scratch::new()?;
+    let dir = scratch.path().display();
+    let trusted = certificate(&scratch)?;
+    // What the header says of the client comes back in the answer.
+    let server = format!(
+        "server {{
+            listen 127.0.0.1:80 proxy_protocol; listen 127.0.0.1:443 ssl proxy_protocol;
+            listen 127.0.0.1:81 http2 proxy_protocol; listen 127.0.0.1:444 ssl http2 proxy_protocol;
+            listen [::1]:80 proxy_protocol;
+            ssl_certificate {dir}/cert.pem; ssl_certificate_key {dir}/key.pem;
+            location / {{ return 200 \"from $proxy_protocol_addr to $proxy_protocol_server_port: well\"; }}
+         }}"
+    );
+    nginx::configure(&scratch, &server)?;
+    let _nginx = Server::start(&mut nginx::command(&ns, &scratch))?;
+
+    let port = |port: u16| SocketAddr::from(([127, 0, 0, 1], port));
+    let web = |tls: Option<&TlsCheck>, body: &str| HttpCheck {
+        expect_body: Some(body.to_owned()),
+        tls: tls.cloned(),
+        ..HttpCheck::default()
+    };
+    let says = |text: &str| DialogueStep {
+        send: Some(Bytes::Text("GET / HTTP/1.0\r\n\r\n".to_owned())),
+        expect: Some(Expected::Bytes(Bytes::Text(text.to_owned()))),
+    };
+    for version in [None, Some(ProxyVersion::V1), Some(ProxyVersion::V2)] {
+        // Version 2 says that nobody is behind the check.
+        let (body, to) = match version {
+            Some(ProxyVersion::V1) => ("^from 127.0.0.1 to 80: well$", "from 127.0.0.1 to 80: well"),
+            Some(ProxyVersion::V2) | None => ("^from  to : well$", "from  to : well"),
+        };
+        let dialogue = TcpDialogue {
+            steps: vec![says(to)],
+        };
+        for (kind, target) in [
+            (CheckKind::Http(web(None, body)), port(80)),
+            (CheckKind::Http(web(Some(&trusted), "well$")), port(443)),
+            (CheckKind::Http2(web(None, "well$")), port(81)),
+            (CheckKind::Http2(web(Some(&trusted), "well$")), port(444)),
+            (CheckKind::Tls(trusted.clone()), port(443)),
+            (CheckKind::Dialogue(dialogue), port(80)),
+            (CheckKind::Http(web(None, "well$")), "[::1]:80".parse()?),
+        ] {
+            let settings = CheckSettings {
+                kind,
+                send_proxy: version,
+                ..CheckSettings::default()
+            };
+            let name = format!("{version:?} {:?} {target}", settings.kind);
+            let checker = Checkers::new(settings)?.checker();
+            if version.is_some() {
+                wait_for(&ns, &checker, target).with_context(|| name.clone())?;
+                // Later checks use the connection again, which has its header.
+                ensure!(checks(&ns, &checker, target, 5)? == Ok(()), "{name}");
+            } else {
+                let Err(error) = check(&ns, &checker, target)? else {
+                    bail!("{name} passes without a header");
+                };
+                ensure!(!error.is_local(), "{name}: {error}");
+            }
+        }
+    }
     Ok(())
 }

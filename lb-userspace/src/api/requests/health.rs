@@ -73,9 +73,30 @@ pub struct HealthSpec {
     /// How many of several checks must succeed: `all` or `any`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub require: Option<String>,
+    /// PROXY header that connections begin with: `v1` or `v2`; none where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send_proxy: Option<String>,
     /// Whether connections are only begun, for `tcp`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub half_open: Option<bool>,
+    /// What is sent, for `tcp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send: Option<String>,
+    /// The same in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send_hex: Option<String>,
+    /// Text that must come, for `tcp`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect: Option<String>,
+    /// Bytes that must come, in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect_hex: Option<String>,
+    /// Regular expression that what comes must match.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect_regex: Option<String>,
+    /// Several steps of a dialogue, for `tcp`, instead of the five keys before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub steps: Option<Vec<StepSpec>>,
     /// Method, for HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub method: Option<String>,
@@ -148,6 +169,27 @@ pub struct HealthSpec {
     /// How long a report holds, for `push`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ttl: Option<String>,
+}
+
+/// A step of a dialogue: it sends, then it waits for what is expected.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StepSpec {
+    /// What is sent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send: Option<String>,
+    /// The same in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub send_hex: Option<String>,
+    /// Text that must come.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect: Option<String>,
+    /// Bytes that must come, in hexadecimal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect_hex: Option<String>,
+    /// Regular expression that what comes must match.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub expect_regex: Option<String>,
 }
 
 /// HTTP statuses: one of [`StatusSpec`], or a list of them.

@@ -6,8 +6,8 @@ use super::{Field, Fields, HEALTH, always, field, number, optional, texts, time}
 use crate::{
     config::values,
     health::settings::{
-        BreakerSettings, CheckKind, CheckSettings, Damping, DnsCheck, ExecCheck, FurtherCheck, GrpcCheck,
-        HttpCheck, PushCheck, TlsCheck, UdpCheck,
+        BreakerSettings, Bytes, CheckKind, CheckSettings, Damping, DialogueStep, DnsCheck, ExecCheck,
+        Expected, FurtherCheck, GrpcCheck, HttpCheck, PushCheck, TcpDialogue, TlsCheck, UdpCheck,
     },
     state::words::{self, Word},
 };
@@ -34,6 +34,7 @@ pub fn health(settings: &CheckSettings) -> Fields {
         breaker,
         through,
         port,
+        send_proxy,
         source,
         mark,
     } = settings;
@@ -73,6 +74,9 @@ pub fn health(settings: &CheckSettings) -> Fields {
     fields.extend(optional("health.port", port.as_ref(), |port| {
         Value::from(i64::from(*port))
     }));
+    fields.extend(optional("health.send_proxy", send_proxy.as_ref(), |version| {
+        Value::from(version.word())
+    }));
     fields.extend(optional("health.source", source.as_ref(), |source| {
         Value::from(source.to_string())
     }));
@@ -81,6 +85,7 @@ pub fn health(settings: &CheckSettings) -> Fields {
     }));
     match kind {
         CheckKind::None | CheckKind::Tcp | CheckKind::Icmp => {}
+        CheckKind::Dialogue(TcpDialogue { steps }) => fields.extend(dialogue(steps)),
         CheckKind::TcpHalfOpen => fields.push(always("health.half_open", true)),
         CheckKind::Dns(check) => fields.extend(dns(check)),
         CheckKind::Udp(UdpCheck {
@@ -137,20 +142,64 @@ pub fn health(settings: &CheckSettings) -> Fields {
 /// Further checks as inline tables.
 fn further(checks: &[FurtherCheck]) -> String {
     let table = |check: &FurtherCheck| {
-        let FurtherCheck { kind, port } = check;
+        let FurtherCheck {
+            kind,
+            port,
+            send_proxy,
+        } = check;
         let alone = CheckSettings {
             kind: kind.clone(),
             port: *port,
+            send_proxy: *send_proxy,
             ..CheckSettings::default()
         };
         let fields = health(&alone).into_iter().filter(|field| !field.is_default);
-        let pairs: Vec<String> = fields
-            .map(|field| format!("{} = {}", field.key.trim_start_matches(HEALTH), field.value))
-            .collect();
-        format!("{{ {} }}", pairs.join(", "))
+        inline(fields)
     };
     let tables: Vec<String> = checks.iter().map(table).collect();
     format!("[{}]", tables.join(", "))
+}
+
+/// Fields as an inline table.
+fn inline(fields: impl Iterator<Item = Field>) -> String {
+    let pairs: Vec<String> = fields
+        .map(|field| format!("{} = {}", field.key.trim_start_matches(HEALTH), field.value))
+        .collect();
+    format!("{{ {} }}", pairs.join(", "))
+}
+
+/// A dialogue of one step as keys of the table, a longer one as inline tables.
+fn dialogue(steps: &[DialogueStep]) -> Fields {
+    if let [step] = steps {
+        return dialogue_step(step);
+    }
+    let tables: Vec<String> = steps
+        .iter()
+        .map(|step| inline(dialogue_step(step).into_iter()))
+        .collect();
+    vec![Field {
+        key: "health.steps",
+        value: format!("[{}]", tables.join(", ")),
+        is_default: false,
+    }]
+}
+
+fn dialogue_step(DialogueStep { send, expect }: &DialogueStep) -> Fields {
+    let bytes = |bytes: &Bytes, text, hex| match bytes {
+        Bytes::Text(value) => always(text, value.as_str()),
+        Bytes::Hex(value) => always(
+            hex,
+            value.iter().map(|byte| format!("{byte:02x}")).collect::<String>(),
+        ),
+    };
+    let send = send
+        .iter()
+        .map(|send| bytes(send, "health.send", "health.send_hex"));
+    let expect = expect.iter().map(|expect| match expect {
+        Expected::Bytes(value) => bytes(value, "health.expect", "health.expect_hex"),
+        Expected::Regex(pattern) => always("health.expect_regex", pattern.as_str()),
+    });
+    send.chain(expect).collect()
 }
 
 fn http(check: &HttpCheck) -> Fields {

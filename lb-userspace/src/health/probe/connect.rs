@@ -16,10 +16,11 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{connection::Connection, spare, through};
+use super::{connection::Connection, proxy, spare, through};
 use crate::health::{
     error::{CheckError, LocalError, Stage},
     machine::MAX_INTERVAL,
+    settings::ProxyVersion,
 };
 
 /// How late a time-out may be noticed and still count: later, this machine was busy and not the target slow.
@@ -32,6 +33,8 @@ pub struct Route {
     pub source: Option<IpAddr>,
     /// Their mark (`SO_MARK`, needs CAP_NET_ADMIN), for routing rules and packet filters.
     pub mark: Option<u32>,
+    /// PROXY header that connections begin with; none where absent.
+    pub proxy: Option<ProxyVersion>,
 }
 
 impl Route {
@@ -126,7 +129,8 @@ impl Budget {
         }
     }
 
-    /// Connects by `route`. The connection closes by reset, so that no check leaves a port in TIME_WAIT behind.
+    /// Connects by `route`, and sends the PROXY header that it asks for. The connection closes by reset, so that no check leaves
+    /// a port in TIME_WAIT behind.
     pub(in crate::health) async fn connect(&mut self, route: Route) -> Result<Connection, CheckError> {
         let dialed = spare::open(self.target, route).and_then(|socket| {
             socket.set_tcp_nodelay(true)?;
@@ -135,13 +139,17 @@ impl Budget {
         });
         let (connected, socket, address) = dialed.map_err(|error| self.cannot_connect(&error))?;
         let connection = self.spend(Stage::Connect, settle(socket, &address, connected));
-        let stream = connection.await?;
+        let mut stream = connection.await?;
         self.is_not_ours(SockRef::from(&stream).local_addr())?;
+        if let Some(version) = route.proxy {
+            let header = proxy::send(version, self.target, &mut stream);
+            self.spend(Stage::Request, header).await?;
+        }
         Ok(Connection::new(stream))
     }
 
-    /// Sees whether someone listens, by `route`. With `half` no more is done than needed for that: the third packet of
-    /// the handshake is held back, and the reset that ends the connection takes its place.
+    /// Sees whether someone listens, by `route`, whose PROXY header is not sent. With `half` no more is done than needed for
+    /// that: the third packet of the handshake is held back, and the reset that ends the connection takes its place.
     pub(super) async fn knock(&mut self, route: Route, half: bool) -> Result<(), CheckError> {
         let taken = spare::take(self.target, route).and_then(|socket| {
             if half {

@@ -4,6 +4,7 @@ mod certificate;
 mod configured;
 mod connect;
 mod connection;
+mod dialogue;
 mod dns;
 mod dns_message;
 mod exec;
@@ -14,6 +15,7 @@ mod http2;
 mod icmp;
 mod many;
 mod problem;
+mod proxy;
 mod push;
 mod request;
 mod response;
@@ -32,6 +34,7 @@ pub use configured::{Checkers, ConfiguredChecker, NoCheck};
 pub(super) use connect::Budget;
 pub use connect::Route;
 pub(super) use connection::{Connection, TooMuch};
+pub use dialogue::DialogueChecker;
 pub use dns::DnsChecker;
 pub use exec::ExecChecker;
 pub use grpc::GrpcChecker;
@@ -70,6 +73,7 @@ pub trait Checker: Send + Sync + 'static {
 #[derive(Debug)]
 pub(super) enum Probe {
     Tcp(TcpProbe),
+    Dialogue(DialogueChecker),
     Tls(TlsChecker),
     Http(HttpChecker),
     Http2(Http2Checker),
@@ -92,6 +96,7 @@ impl Probe {
             Self::Http2(checker) => checker.certificate(),
             Self::Grpc(checker) => checker.certificate(),
             Self::Tcp(_)
+            | Self::Dialogue(_)
             | Self::Dns(_)
             | Self::Udp(_)
             | Self::Icmp(_)
@@ -107,6 +112,7 @@ impl Checker for Probe {
         // On the heap one by one, so that a check in flight takes the room of its own kind and not that of the largest.
         match self {
             Self::Tcp(checker) => checker.check(target, timeout).await,
+            Self::Dialogue(checker) => Box::pin(checker.check(target, timeout)).await,
             Self::Tls(checker) => Box::pin(checker.check(target, timeout)).await,
             Self::Http(checker) => Box::pin(checker.check(target, timeout)).await,
             Self::Http2(checker) => Box::pin(checker.check(target, timeout)).await,
@@ -141,6 +147,7 @@ impl ProbeCache {
         let route = Route {
             source: settings.source,
             mark: settings.mark,
+            proxy: settings.send_proxy,
         };
         match &settings.kind {
             CheckKind::None => Probe::Impossible("no check is configured".into()),
@@ -152,6 +159,10 @@ impl ProbeCache {
                 route,
                 half_open: true,
             }),
+            CheckKind::Dialogue(dialogue) => match DialogueChecker::new(dialogue) {
+                Ok(checker) => Probe::Dialogue(checker.with_route(route)),
+                Err(error) => Probe::Impossible(error.to_string().into()),
+            },
             CheckKind::Tls(tls) => match TlsChecker::new(tls) {
                 Ok(checker) => Probe::Tls(checker.with_route(route)),
                 Err(error) => Probe::Impossible(error.to_string().into()),
@@ -211,6 +222,7 @@ fn shared<S: PartialEq + Clone, C>(
 pub fn problems(kind: &CheckKind) -> Vec<ProbeError> {
     match kind {
         CheckKind::None | CheckKind::Tcp | CheckKind::TcpHalfOpen | CheckKind::Icmp => Vec::new(),
+        CheckKind::Dialogue(dialogue) => dialogue::problems(dialogue),
         CheckKind::Tls(tls) => tls::problems(tls),
         CheckKind::Dns(dns) => dns::problems(dns),
         CheckKind::Udp(udp) => udp::problems(udp),

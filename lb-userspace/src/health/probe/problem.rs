@@ -56,6 +56,15 @@ pub enum ProbeError {
     /// A name with empty or long labels, or spaces.
     #[error("\"{0}\" is no name that DNS can be asked for")]
     DnsName(String),
+    /// No step, or too many.
+    #[error("a dialogue has from 1 to {0} steps")]
+    Steps(usize),
+    /// A step that does nothing.
+    #[error("a step of a dialogue sends something, expects something, or both")]
+    EmptyStep,
+    /// Nothing, or too much, to send or to expect.
+    #[error("{0} must have from 1 to {1} bytes")]
+    Sent(&'static str, usize),
     /// More than a datagram takes.
     #[error("payload is over {0} bytes")]
     Payload(usize),
@@ -85,7 +94,8 @@ impl ProbeError {
             Self::Pattern { key, .. } => key,
             Self::MaxBody => "max_body",
             Self::ServerName(_) => "server_name",
-            Self::File(key) | Self::Pair(key, _) => key,
+            Self::File(key) | Self::Pair(key, _) | Self::Sent(key, _) => key,
+            Self::Steps(_) | Self::EmptyStep => "steps",
             Self::DnsName(_) => "name",
             Self::Payload(_) => "payload",
             Self::Service(_) => "service",

@@ -111,6 +111,7 @@ impl Probes {
             let what = words::kind(&further.kind);
             let alone = CheckSettings {
                 kind: further.kind.clone(),
+                send_proxy: further.send_proxy,
                 also: Vec::new(),
                 ..settings.clone()
             };
@@ -217,6 +218,7 @@ mod tests {
             also: vec![FurtherCheck {
                 kind: CheckKind::TcpHalfOpen,
                 port: Some(refusing.port()),
+                send_proxy: None,
             }],
             require,
             ..CheckSettings::default()

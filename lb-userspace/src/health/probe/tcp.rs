@@ -31,7 +31,11 @@ pub struct TcpProbe {
 impl Checker for TcpProbe {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
         let mut budget = Budget::start(target, timeout);
-        budget.knock(self.route, self.half_open).await?;
+        if self.route.proxy.is_some() && !self.half_open {
+            budget.connect(self.route).await?;
+        } else {
+            budget.knock(self.route, self.half_open).await?;
+        }
         Ok(Latency(budget.started.elapsed()))
     }
 }

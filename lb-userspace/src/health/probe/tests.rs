@@ -17,10 +17,12 @@ use tokio::{
 };
 
 mod datagrams;
+mod dialogue;
 mod endless;
 mod exec;
 mod grpc;
 mod http2;
+mod proxied;
 mod tls;
 mod ways;
 
@@ -223,7 +225,7 @@ async fn source_address_is_as_set() {
     let from = |source: &str| TcpProbe {
         route: Route {
             source: Some(source.parse().unwrap()),
-            mark: None,
+            ..Route::default()
         },
         half_open: false,
     };

@@ -7,7 +7,10 @@ use crate::{
     config::duration::text,
     health::{
         MAX_BREAKER_FAILURES, MAX_FLAP_LIMIT, MAX_INTERVAL, MIN_INTERVAL, problems,
-        settings::{BreakerSettings, CheckKind, CheckSettings, Damping, FurtherCheck, Require},
+        settings::{
+            BreakerSettings, CheckKind, CheckSettings, Damping, FurtherCheck, ProxyVersion, Require,
+            Transport,
+        },
     },
     state::{backend::Backend, service::Service, words},
 };
@@ -41,6 +44,7 @@ impl Findings {
             breaker: _,
             through: _,
             port,
+            send_proxy,
             source: _,
             mark: _,
         } = health;
@@ -124,6 +128,7 @@ impl Findings {
         for problem in problems(kind) {
             self.invalid(at(problem.key()), problem.to_string(), "");
         }
+        self.proxy(at("send_proxy"), kind, *send_proxy);
         if also.is_empty() && *require == Require::Any {
             self.invalid(
                 at("require"),
@@ -132,6 +137,18 @@ impl Findings {
             );
         }
         self.further(index, health);
+    }
+
+    /// The PROXY header, which only connections have.
+    fn proxy(&mut self, place: Place, kind: &CheckKind, version: Option<ProxyVersion>) {
+        let by_datagram = matches!(kind, CheckKind::Dns(check) if check.transport == Transport::Udp);
+        if version.is_some() && by_datagram {
+            self.invalid(
+                place,
+                "send_proxy means nothing to a DNS check over UDP",
+                "set transport = \"tcp\", or remove it",
+            );
+        }
     }
 
     /// The checks beside the main one.
@@ -153,7 +170,13 @@ impl Findings {
                 "remove also",
             );
         }
-        for FurtherCheck { kind, port } in &health.also {
+        for FurtherCheck {
+            kind,
+            port,
+            send_proxy,
+        } in &health.also
+        {
+            self.proxy(at, kind, *send_proxy);
             if alone(kind) {
                 let word = words::kind(kind);
                 self.invalid(at, format!("kind {word} cannot be a further check"), "remove it");

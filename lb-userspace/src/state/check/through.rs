@@ -13,6 +13,7 @@ use crate::{
 fn transport(kind: &CheckKind) -> Result<Protocol, &'static str> {
     match kind {
         CheckKind::Tcp
+        | CheckKind::Dialogue(_)
         | CheckKind::TcpHalfOpen
         | CheckKind::Tls(_)
         | CheckKind::Http(_)
