@@ -170,23 +170,47 @@ impl<A: Copy> NatFlow<A> {
     }
 }
 
-/// Seconds that a flow with these states of its two directions stays known after its last packet in either.
-#[inline(always)]
-pub const fn idle_timeout_secs(protocol: u8, forward: u8, reply: u8) -> u32 {
-    let open = forward & PROVEN != 0 && reply & PROVEN != 0;
-    if protocol == TCP {
-        let closed = (forward | reply) & RST != 0 || (forward & FIN != 0 && reply & FIN != 0);
-        if closed {
-            TCP_CLOSED_IDLE_SECS
-        } else if open {
-            TCP_ESTABLISHED_IDLE_SECS
+/// Seconds that a flow stays known after its last packet in either direction, by its state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct IdleTimeouts {
+    /// Both directions have carried packets.
+    pub established: u32,
+    /// One direction alone has.
+    pub half_open: u32,
+    /// TCP: both ends have sent a FIN, or one a RST.
+    pub closed: u32,
+}
+
+impl IdleTimeouts {
+    /// Those of services that ask for no others.
+    #[inline(always)]
+    pub const fn of(protocol: u8) -> Self {
+        if protocol == TCP {
+            Self {
+                established: TCP_ESTABLISHED_IDLE_SECS,
+                half_open: TCP_OPENING_IDLE_SECS,
+                closed: TCP_CLOSED_IDLE_SECS,
+            }
         } else {
-            TCP_OPENING_IDLE_SECS
+            Self {
+                established: UDP_IDLE_SECS,
+                half_open: UDP_OPENING_IDLE_SECS,
+                closed: UDP_OPENING_IDLE_SECS,
+            }
         }
-    } else if open {
-        UDP_IDLE_SECS
-    } else {
-        UDP_OPENING_IDLE_SECS
+    }
+
+    /// The time of a flow with these states of its two directions.
+    #[inline(always)]
+    pub const fn secs(&self, protocol: u8, forward: u8, reply: u8) -> u32 {
+        let closed = (forward | reply) & RST != 0 || (forward & FIN != 0 && reply & FIN != 0);
+        if protocol == TCP && closed {
+            self.closed
+        } else if forward & PROVEN != 0 && reply & PROVEN != 0 {
+            self.established
+        } else {
+            self.half_open
+        }
     }
 }
 
@@ -241,7 +265,7 @@ mod tests {
         ];
         for (protocol, forward, reply, seconds) in CASES {
             assert_eq!(
-                idle_timeout_secs(protocol, forward, reply),
+                IdleTimeouts::of(protocol).secs(protocol, forward, reply),
                 seconds,
                 "{protocol} {forward:03b} {reply:03b}"
             );

@@ -15,7 +15,7 @@ use std::{
 
 use lb_common::{
     backend::BackendId,
-    limits::{TCP_ESTABLISHED_IDLE_SECS, UDP_IDLE_SECS},
+    flow::IdleTimeouts,
     ring_slot::{Phase, RingSlot},
     track::{FlowRecord, TICK_SECS, Tick},
 };
@@ -121,6 +121,8 @@ pub struct Rules {
     pub window: Duration,
     /// How long a record is kept after its flow's last packet.
     pub keep: Duration,
+    /// How long a flow that was only opened counts as one under way.
+    pub half_open: Duration,
     /// Whether every flow is recorded, not only those whose slot needs it.
     pub all: bool,
     /// Whether the client's address alone leads to the slot.
@@ -129,17 +131,20 @@ pub struct Rules {
 
 impl Rules {
     /// The rules of a service that records those flows, or all, and picks slots by that, for the `transition` that the
-    /// operator set.
-    pub fn new(protocol: Protocol, transition: Duration, all: bool, by_source: bool) -> Self {
+    /// operator set and the times after which its idle flows are forgotten.
+    pub fn new(
+        protocol: Protocol,
+        transition: Duration,
+        idle: IdleTimeouts,
+        all: bool,
+        by_source: bool,
+    ) -> Self {
         let window = window(protocol, transition);
-        let idle = match protocol {
-            Protocol::Tcp => TCP_ESTABLISHED_IDLE_SECS,
-            Protocol::Udp => UDP_IDLE_SECS,
-        };
-        let idle = if all { u64::from(idle) } else { 0 };
+        let established = if all { u64::from(idle.established) } else { 0 };
         Self {
             window,
-            keep: (window * RECORD_WINDOWS).max(Duration::from_secs(idle)),
+            keep: (window * RECORD_WINDOWS).max(Duration::from_secs(established)),
+            half_open: Duration::from_secs(idle.half_open.into()),
             all,
             by_source,
         }
@@ -247,6 +252,7 @@ mod tests {
     const RULES: Rules = Rules {
         window: WINDOW,
         keep: Duration::from_secs(300),
+        half_open: Duration::from_secs(60),
         all: false,
         by_source: false,
     };

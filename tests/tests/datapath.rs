@@ -13,7 +13,7 @@ use aya::maps::{Array, HashMap, Map, MapData, of_maps::ArrayOfMaps};
 use lb_common::{
     addr::{NetPort, NetV4},
     backend::{ALIVE, Backend, BackendId, Generation, IN_USE, RESOLVED},
-    flow::{FORWARD, LastHop, NatFlowV4, REPLY, TupleV4},
+    flow::{FORWARD, IdleTimeouts, LastHop, NatFlowV4, REPLY, TupleV4},
     limits::{LAYOUT_VERSION, TCP_OPENING_IDLE_SECS},
     map_names,
     reason::Reason,
@@ -130,6 +130,7 @@ fn target(services: &[(&str, u16, &[&str])]) -> Result<Target> {
             algorithm: Algorithm::Maglev,
             affinity: Affinity::None,
             tracking: Tracking::JustEnough,
+            idle: IdleTimeouts::of(TCP),
             guard: Guard::default(),
             ring_size: 251,
             backends,
@@ -766,6 +767,74 @@ fn ended_flows_are_swept_and_living_ones_counted() -> Result<()> {
                 Ok(snapshot.backends[&key].active_flows == 2 && flows.is_some_and(|map| map.entries == 4))
             })
             .await
+        })
+    })?
+}
+
+#[test]
+fn idle_flows_go_when_their_service_says_so_and_not_before_that_is_known() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let (ns, scratch) = (two_interfaces()?, Scratch::new()?);
+    let pins = scratch.join("bpf");
+    let wanted = |half_open| -> Result<Target> {
+        let mut target = target(&[("10.0.0.10", 80, &["10.0.0.2:8080"])])?;
+        for service in target.services.values_mut() {
+            let idle = IdleTimeouts {
+                half_open,
+                ..IdleTimeouts::of(TCP)
+            };
+            *service = TargetService {
+                idle,
+                ..service.clone().into_inner()
+            }
+            .into();
+        }
+        Ok(target)
+    };
+    const LONG: u32 = 2 * TCP_OPENING_IDLE_SECS;
+    ns.enter(|| -> Result<()> {
+        let open = || Datapath::open(&options(&["va"], &pins));
+        let flows = || -> Result<HashMap<_, TupleV4, NatFlowV4>> {
+            let map = Map::from_map_data(MapData::from_pin(pin(&pins, map_names::FLOWS_V4))?)?;
+            Ok(HashMap::try_from(map)?)
+        };
+        let gone = async |name, [(tuple, _), _]: &[(TupleV4, NatFlowV4); 2]| {
+            let flows = flows()?;
+            wait::until_true_async(name, LIMIT, || Ok(flows.get(tuple, 0).is_err())).await
+        };
+        let flow_of = |port, idle| -> Result<_> {
+            let flow = flow(port, backend_record(&pins, 1)?.generation.0, idle);
+            let mut flows = flows()?;
+            for (tuple, value) in &flow {
+                flows.insert(tuple, value, 0)?;
+            }
+            Ok(flow)
+        };
+        with_writer(open()?, async |writer| {
+            writer.program(wanted(LONG)?).await?;
+            // By default both would go.
+            let stays = flow_of(1000, TCP_OPENING_IDLE_SECS + 1)?;
+            let goes = flow_of(1001, LONG)?;
+            gone("the older flow goes", &goes).await?;
+            ensure!(flows()?.get(&stays[0].0, 0).is_ok());
+            writer.program(wanted(TCP_OPENING_IDLE_SECS)?).await?;
+            gone("the younger flow goes after a change of nothing else", &stays).await?;
+            writer.keep().await;
+            Ok(())
+        })?;
+        with_writer(open()?, async |writer| {
+            let waits = flow_of(1002, LONG)?;
+            let stats = writer.stats();
+            wait::until_true_async("a new daemon sweeps", LIMIT, || {
+                Ok(stats.snapshot()?.flows_counted_at.is_some())
+            })
+            .await?;
+            ensure!(
+                flows()?.get(&waits[0].0, 0).is_ok(),
+                "the service may want to keep it"
+            );
+            writer.program(wanted(LONG)?).await?;
+            gone("the flow goes when it is known that it may", &waits).await
         })
     })?
 }

@@ -3,7 +3,7 @@
 mod backend;
 mod problems;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use lb_common::reason::Reason;
 use tokio::task;
@@ -26,7 +26,7 @@ use crate::{
         desired::Desired,
         names::{BackendName, ServiceName},
         quic::QuicSettings,
-        service::{RingSize, Service},
+        service::{Protocol, RingSize, Service},
         words::{self, Word},
     },
 };
@@ -171,6 +171,8 @@ impl Picture {
             });
             counts.collect()
         };
+        let idle = service.idle.in_force(service.key.protocol);
+        let seconds = |seconds: u32| duration::text(Duration::from_secs(seconds.into()));
         let described = types::Service {
             name: service.name.to_string(),
             address: service.key.address,
@@ -197,6 +199,9 @@ impl Picture {
                 .filter(|backend| backend.is_serving_backup())
                 .count(),
             slow_start: duration::text(service.slow_start),
+            idle_timeout: seconds(idle.established),
+            half_open_timeout: seconds(idle.half_open),
+            closed_timeout: (service.key.protocol == Protocol::Tcp).then(|| seconds(idle.closed)),
             guard: guard::shown(&service.guard),
             check: words::kind(&service.health.kind).to_owned(),
             agent: agent::settings(service.agent.as_ref()),

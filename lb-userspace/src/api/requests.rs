@@ -61,6 +61,15 @@ pub struct ServiceSpec {
     /// Time over which a new backend's weight rises, for example `30s`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<String>,
+    /// Time without packets after which a flow is forgotten; 2h4m of TCP, 5m of UDP where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub idle_timeout: Option<String>,
+    /// The same of a flow with packets in one direction alone; 1m where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub half_open_timeout: Option<String>,
+    /// The same of a TCP connection that was closed or reset; 10s where absent.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub closed_timeout: Option<String>,
     /// Who may send to it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guard: Option<GuardSpec>,

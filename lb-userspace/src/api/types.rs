@@ -117,6 +117,15 @@ pub struct Service {
     /// Time over which the weight of a backend that comes up rises.
     #[serde(default)]
     pub slow_start: String,
+    /// Time without packets after which a flow is forgotten.
+    #[serde(default)]
+    pub idle_timeout: String,
+    /// The same of a flow with packets in one direction alone.
+    #[serde(default)]
+    pub half_open_timeout: String,
+    /// The same of a TCP connection that was closed or reset; `null` for UDP.
+    #[serde(default)]
+    pub closed_timeout: Option<String>,
     /// Who may send to it.
     #[serde(default)]
     pub guard: Guard,

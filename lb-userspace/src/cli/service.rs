@@ -138,6 +138,15 @@ struct Options {
     /// Time over which a new backend's weight rises [default: 0s]
     #[arg(long, value_name = "DURATION")]
     slow_start: Option<String>,
+    /// Time without packets after which a flow is forgotten [default: TCP 2h4m, UDP 5m]
+    #[arg(long, value_name = "DURATION")]
+    idle_timeout: Option<String>,
+    /// The same of a flow with packets in one direction alone [default: 1m]
+    #[arg(long, value_name = "DURATION")]
+    half_open_timeout: Option<String>,
+    /// The same of a TCP connection that was closed or reset [default: 10s]
+    #[arg(long, value_name = "DURATION")]
+    closed_timeout: Option<String>,
     #[command(flatten)]
     guard: GuardOptions,
     #[command(flatten)]
@@ -164,6 +173,9 @@ impl Options {
             max_removed_percent: self.max_removed_percent,
             backup_below: self.backup_below,
             slow_start: self.slow_start,
+            idle_timeout: self.idle_timeout,
+            half_open_timeout: self.half_open_timeout,
+            closed_timeout: self.closed_timeout,
             guard: self.guard.spec(),
             agent: self.agent.spec(),
             health: self.check.spec(),
@@ -266,11 +278,16 @@ fn show(service: &Service, context: &Context) -> String {
         ("on down", &service.on_down),
         ("on down after", &service.on_down_after),
         ("slow start", &service.slow_start),
+        ("idle", &service.idle_timeout),
+        ("half open", &service.half_open_timeout),
         ("backup", &backup),
         ("check", &service.check),
     ];
     for (name, value) in settings {
         text.push_str(&format!("  {name:<10} {value}\n"));
+    }
+    if let Some(closed) = &service.closed_timeout {
+        text.push_str(&format!("  {:<10} {closed}\n", "closed"));
     }
     if let Some(agent) = &service.agent {
         text.push_str(&format!("  {:<10} {agent}\n", "agent"));

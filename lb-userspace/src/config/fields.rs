@@ -19,7 +19,7 @@ use crate::{
         backend::{Admin, Backend},
         desired::Settings,
         quic::QuicSettings,
-        service::{RingSize, Service, ServiceKey},
+        service::{IdleSettings, RingSize, Service, ServiceKey},
         words::Word,
     },
 };
@@ -144,13 +144,18 @@ pub fn service(service: &Service) -> Fields {
         max_removed_percent,
         backup_below,
         slow_start,
+        idle: IdleSettings {
+            established,
+            half_open,
+            closed,
+        },
         guard: _,
         health: _,
         agent: _,
         quic: _,
         backends: _,
     } = service;
-    vec![
+    let mut fields = vec![
         always("address", address.to_string()),
         always("port", i64::from(*port)),
         word(*protocol, crate::state::service::Protocol::Tcp),
@@ -172,7 +177,17 @@ pub fn service(service: &Service) -> Fields {
         ),
         number("backup_below", *backup_below, default.backup_below),
         time("slow_start", *slow_start, default.slow_start),
-    ]
+    ];
+    for (key, time) in [
+        ("idle_timeout", established),
+        ("half_open_timeout", half_open),
+        ("closed_timeout", closed),
+    ] {
+        fields.extend(optional(key, time.as_ref(), |time| {
+            Value::from(duration::text(*time))
+        }));
+    }
+    fields
 }
 
 /// One of a service's QUIC tables.

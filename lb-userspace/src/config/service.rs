@@ -13,7 +13,7 @@ use crate::{
         backend::{Admin, Backend},
         desired::Desired,
         guard::Guard,
-        service::{Protocol, Service, ServiceKey},
+        service::{IdleSettings, Protocol, Service, ServiceKey},
     },
 };
 
@@ -54,6 +54,11 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
     let max_removed_percent = table.number(reporter, "max_removed_percent", values::count);
     let backup_below = table.number(reporter, "backup_below", values::count);
     let slow_start = table.duration(reporter, "slow_start");
+    let idle = IdleSettings {
+        established: table.duration(reporter, "idle_timeout"),
+        half_open: table.duration(reporter, "half_open_timeout"),
+        closed: table.duration(reporter, "closed_timeout"),
+    };
     let (guard, guard_spans) = match table.table(reporter, "guard", "[service.guard]") {
         Some(table) => {
             let spans = table.spans();
@@ -107,6 +112,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
         max_removed_percent: max_removed_percent.unwrap_or(default.max_removed_percent),
         backup_below: backup_below.unwrap_or(default.backup_below),
         slow_start: slow_start.unwrap_or(default.slow_start),
+        idle,
         guard,
         health: checks,
         agent,

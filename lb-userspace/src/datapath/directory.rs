@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
 
 use lb_common::{
     backend::{BackendId, Generation},
+    flow::IdleTimeouts,
     ring_slot::RingSlot,
     service::{RingId, ServiceId},
 };
@@ -30,6 +31,9 @@ pub(super) struct Directory {
     pub(super) replies_v6: usize,
     /// Source NAT addresses in use.
     pub(super) snat_addresses: usize,
+    /// When idle flows of services are forgotten; `None` until a target was programmed, since an earlier daemon's maps do not
+    /// say it.
+    pub(super) idle: Option<Arc<BTreeMap<ServiceKey, IdleTimeouts>>>,
 }
 
 /// A backend id in use.
@@ -78,18 +82,23 @@ impl Directory {
             replies_v4,
             replies_v6: programmed.replies.len() - replies_v4,
             snat_addresses: programmed.snat_addresses.len(),
+            idle: None,
         }
     }
 
     /// As [`Self::of`], by what was listed `before` these steps.
     pub(super) fn after(before: &Self, steps: &[Step], programmed: &Programmed) -> Self {
         if steps.iter().any(Step::changes_names) {
-            return Self::of(programmed);
+            return Self {
+                idle: before.idle.clone(),
+                ..Self::of(programmed)
+            };
         }
         Self {
             services: Arc::clone(&before.services),
             backends: Arc::clone(&before.backends),
             rings: programmed.rings.clone(),
+            idle: before.idle.clone(),
             ..*before
         }
     }
@@ -98,6 +107,13 @@ impl Directory {
     pub(super) fn key(&self, id: ServiceId) -> Option<ServiceKey> {
         let at = self.services.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         self.services.get(at).map(|(_, key)| *key)
+    }
+
+    /// When idle flows of a service and protocol are forgotten; `None`: not known yet.
+    pub(super) fn idle(&self, service: ServiceId, protocol: u8) -> Option<IdleTimeouts> {
+        let idle = self.idle.as_ref()?;
+        let known = self.key(service).and_then(|key| idle.get(&key));
+        Some(known.copied().unwrap_or(IdleTimeouts::of(protocol)))
     }
 
     /// Whether flows of this backend id in this generation have an owner.

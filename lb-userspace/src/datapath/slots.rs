@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use lb_common::{limits::TCP_OPENING_IDLE_SECS, ring_slot::RingSlot, service::RingId, track::Table};
+use lb_common::{ring_slot::RingSlot, service::RingId, track::Table};
 
 use crate::{
     plan::{Programmed, Step, Target},
@@ -36,7 +36,7 @@ impl Subject {
     /// How long a flow counts as active after its last packet, by the table that holds its record.
     pub(super) const fn counts_for(&self, table: Table) -> Duration {
         match table {
-            Table::Opening => Duration::from_secs(TCP_OPENING_IDLE_SECS as u64),
+            Table::Opening => self.rules.half_open,
             Table::Tracked | Table::Seen if self.rules.all => self.rules.keep,
             Table::Tracked | Table::Seen => self.rules.window,
         }
@@ -72,7 +72,8 @@ impl Slots {
         self.rules = rules
             .map(|(key, service)| {
                 let by_source = service.affinity == Affinity::Source;
-                let rules = Rules::new(key.protocol, target.transition, service.records_all(), by_source);
+                let (transition, idle) = (target.transition, service.idle);
+                let rules = Rules::new(key.protocol, transition, idle, service.records_all(), by_source);
                 (*key, rules)
             })
             .collect();

@@ -180,6 +180,7 @@ impl WriterTask {
         self.failed |= result.is_err();
         self.slots.swapped(&before, &self.programmed.rings, monotonic());
         self.slots.follow(target);
+        self.follow_idle(target);
         // Also after an error: what was done before it is there.
         self.list(&steps);
         result?;
@@ -212,6 +213,19 @@ impl WriterTask {
             self.planner.rings_changed(&self.programmed);
             self.list(&steps);
         }
+    }
+
+    /// Takes up when idle flows are forgotten.
+    fn follow_idle(&self, target: &Target) {
+        let idle = target.services.iter().map(|(key, service)| (*key, service.idle));
+        let idle: Arc<BTreeMap<_, _>> = Arc::new(idle.collect());
+        self.directory.send_if_modified(|directory| {
+            let changes = directory.idle.as_ref() != Some(&idle);
+            if changes {
+                Arc::make_mut(directory).idle = Some(idle);
+            }
+            changes
+        });
     }
 
     /// Tells what is programmed after these steps.

@@ -1,9 +1,10 @@
 //! Which backend takes a packet: `lb-ebpf/src/pick.rs`, and `follow.rs` where the slot does not say it.
 
-use std::io;
+use std::{io, time::Duration};
 
 use lb_common::{
     backend::{ALIVE, Backend, BackendId, IN_USE},
+    flow::IdleTimeouts,
     reason::Reason,
     ring_slot::{self, Known, Phase, Pick, RingSlot},
     service::{BY_SOURCE, FORWARDS, OnEmpty, Service, TRACKS_ALL},
@@ -11,7 +12,7 @@ use lb_common::{
 };
 
 use super::walk::Walk;
-use crate::state::service::Protocol;
+use crate::{config::duration, state::service::Protocol};
 
 /// A backend that was picked.
 pub(super) type Choice = Result<(BackendId, Backend), Reason>;
@@ -94,6 +95,28 @@ impl Walk<'_> {
         } else {
             "that is a backup in reserve: it keeps the flows it has, and takes no new ones".to_owned()
         });
+    }
+
+    /// Says when the packet's flow is forgotten, where mode `nat` records it.
+    pub(super) fn say_idle(&mut self) {
+        let Some(service) = self.told.service.and_then(|key| self.view.target_service(&key)) else {
+            return;
+        };
+        let IdleTimeouts {
+            established,
+            half_open,
+            closed,
+        } = service.idle;
+        let text = |seconds: u32| duration::text(Duration::from_secs(seconds.into()));
+        let closed = match self.question.protocol {
+            Protocol::Tcp => format!(", {} once it is closed", text(closed)),
+            Protocol::Udp => String::new(),
+        };
+        self.say(format!(
+            "it is forgotten after {} without a packet, {} while only one end has sent any{closed}",
+            text(established),
+            text(half_open)
+        ));
     }
 
     fn tell_record(&mut self, known: Known) -> io::Result<()> {

@@ -252,6 +252,7 @@ impl Walk<'_> {
             "mode nat: it becomes {} to {}",
             known.source, known.destination
         ));
+        self.say_idle();
         Ok(self.way(&owner))
     }
 
@@ -307,6 +308,7 @@ impl Walk<'_> {
             "mode nat: it gets {from} and a free port of {}-{last} as its source, and is recorded",
             settings.snat_port_first
         ));
+        self.say_idle();
         Ok(self.way(&backend))
     }
 

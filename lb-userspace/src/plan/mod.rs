@@ -21,6 +21,7 @@ use std::{
 
 use lb_common::{
     backend::{BackendId, Generation, TENTHS},
+    flow::IdleTimeouts,
     guard::{FlowGuard, PrefixKey},
     limits::{MAX_BACKENDS, MAX_GUARD_PREFIXES, MAX_SERVICES, MAX_SNAT_ADDRESSES},
     ring_slot::RingSlot,
@@ -118,6 +119,8 @@ pub struct TargetService {
     pub affinity: Affinity,
     /// Which flows are recorded.
     pub tracking: Tracking,
+    /// When idle flows are forgotten.
+    pub idle: IdleTimeouts,
     /// Who may send to it.
     pub guard: Guard,
     /// Slots of the ring.

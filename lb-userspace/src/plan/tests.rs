@@ -5,7 +5,7 @@ mod quic;
 
 use std::collections::BTreeSet;
 
-use lb_common::service::Mode;
+use lb_common::service::{Mode, TCP};
 use proptest::prelude::*;
 
 use super::*;
@@ -41,6 +41,7 @@ fn service(ring_size: u32, backends: impl IntoIterator<Item = (u8, TargetBackend
         algorithm: Algorithm::Maglev,
         affinity: Affinity::None,
         tracking: Tracking::JustEnough,
+        idle: IdleTimeouts::of(TCP),
         guard: Guard::default(),
         ring_size,
         backends: backends

@@ -17,7 +17,7 @@ use super::{
     guard::Guard,
     names::{BackendName, ServiceName},
     quic::{QuicSettings, ServerId},
-    service::{Affinity, Algorithm, OnDown, OnEmpty, RingSize, Service, ServiceKey, Tracking},
+    service::{Affinity, Algorithm, IdleSettings, OnDown, OnEmpty, RingSize, Service, ServiceKey, Tracking},
 };
 use crate::health::{agent::AgentSettings, settings::CheckSettings};
 
@@ -125,6 +125,8 @@ pub struct ServiceChange {
     pub backup_below: Option<u32>,
     /// Time over which weights rise.
     pub slow_start: Option<Duration>,
+    /// When idle flows are forgotten.
+    pub idle: Option<IdleSettings>,
     /// Who may send to it.
     pub guard: Option<Guard>,
     /// How backends are checked.
@@ -191,6 +193,7 @@ impl Desired {
             max_removed_percent,
             backup_below,
             slow_start,
+            idle,
             guard,
             health,
             agent,
@@ -209,6 +212,7 @@ impl Desired {
             max_removed_percent: max_removed_percent.unwrap_or(old.max_removed_percent),
             backup_below: backup_below.unwrap_or(old.backup_below),
             slow_start: slow_start.unwrap_or(old.slow_start),
+            idle: idle.unwrap_or(old.idle),
             guard: guard.unwrap_or(old.guard),
             health: health.unwrap_or(old.health),
             agent: agent.unwrap_or(old.agent),

@@ -169,6 +169,7 @@ fn target_service(
         algorithm: service.algorithm,
         affinity: service.affinity,
         tracking: service.tracking,
+        idle: service.idle.in_force(service.key.protocol),
         guard: service.guard.clone(),
         ring_size: match service.ring_size {
             RingSize::Auto => ring::auto_size(service.backends.len(), None),

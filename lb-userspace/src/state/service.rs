@@ -2,7 +2,10 @@
 
 use std::{fmt, net::IpAddr, time::Duration};
 
-use lb_common::service::Mode;
+use lb_common::{
+    flow::IdleTimeouts,
+    service::{Mode, TCP, UDP},
+};
 
 use super::{
     backend::Backend, backups::DEFAULT_BACKUP_BELOW, guard::Guard, names::ServiceName, quic::QuicSettings,
@@ -104,6 +107,35 @@ pub enum OnDown {
     Keep,
 }
 
+/// Times after which flows without packets are forgotten, in whole seconds; the protocol's own where absent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct IdleSettings {
+    /// Of flows that have carried packets in both directions.
+    pub established: Option<Duration>,
+    /// Of flows that have carried packets in one direction alone.
+    pub half_open: Option<Duration>,
+    /// Of TCP connections that both ends have closed, or one has reset.
+    pub closed: Option<Duration>,
+}
+
+impl IdleSettings {
+    /// What holds for a service of `protocol`.
+    pub fn in_force(&self, protocol: Protocol) -> IdleTimeouts {
+        let default = IdleTimeouts::of(match protocol {
+            Protocol::Tcp => TCP,
+            Protocol::Udp => UDP,
+        });
+        let or = |time: Option<Duration>, default| {
+            time.map_or(default, |time| u32::try_from(time.as_secs()).unwrap_or(u32::MAX))
+        };
+        IdleTimeouts {
+            established: or(self.established, default.established),
+            half_open: or(self.half_open, default.half_open),
+            closed: or(self.closed, default.closed),
+        }
+    }
+}
+
 /// A service and its backends.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Service {
@@ -134,6 +166,8 @@ pub struct Service {
     pub backup_below: u32,
     /// Time over which a new or recovered backend's weight rises to its full value.
     pub slow_start: Duration,
+    /// When idle flows are forgotten.
+    pub idle: IdleSettings,
     /// Who may send to it.
     pub guard: Guard,
     /// How backends are checked.
@@ -163,6 +197,7 @@ impl Service {
             max_removed_percent: ALL_PERCENT,
             backup_below: DEFAULT_BACKUP_BELOW,
             slow_start: Duration::ZERO,
+            idle: IdleSettings::default(),
             guard: Guard::default(),
             health: CheckSettings::default(),
             agent: None,

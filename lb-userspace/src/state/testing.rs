@@ -14,7 +14,9 @@ use super::{
     desired::{Desired, Revision, Settings},
     guard::{Guard, Prefix, Rate},
     quic::{QuicKey, QuicSettings},
-    service::{Affinity, Algorithm, OnDown, OnEmpty, Protocol, RingSize, Service, ServiceKey, Tracking},
+    service::{
+        Affinity, Algorithm, IdleSettings, OnDown, OnEmpty, Protocol, RingSize, Service, ServiceKey, Tracking,
+    },
     words::Word,
 };
 use crate::health::{
@@ -422,6 +424,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
         0..=100_u8,
         1..4_u32,
         prop_oneof![Just(Duration::ZERO), millis(1..600_000)],
+        prop::option::of((1..86_400_u64).prop_map(Duration::from_secs)),
         guard(),
     );
     let key = (
@@ -438,6 +441,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
                 max_removed_percent,
                 backup_below,
                 slow_start,
+                idle,
                 guard,
             ) = policies;
             let service = service(&format!("s-{number}"), number, &[]);
@@ -458,6 +462,11 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
                 on_down_after,
                 max_removed_percent,
                 backup_below,
+                idle: IdleSettings {
+                    established: idle,
+                    half_open: idle.filter(|idle| idle.as_secs() % 2 == 0),
+                    closed: idle.filter(|idle| idle.as_secs() % 3 == 0 && protocol == Protocol::Tcp),
+                },
                 guard,
                 health,
                 backends,

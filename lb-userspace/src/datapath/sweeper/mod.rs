@@ -13,7 +13,7 @@ use aya::Pod;
 use lb_common::{
     backend::{BackendId, Generation, IN_USE},
     check::{self, Ends},
-    flow::{FIN, FORWARD, NatFlow, RST, Tuple, idle_timeout_secs},
+    flow::{FIN, FORWARD, IdleTimeouts, NatFlow, RST, Tuple},
     service::{TCP, UDP},
 };
 use tokio::sync::{mpsc, oneshot, watch};
@@ -127,7 +127,16 @@ enum Verdict {
 
 /// Decides about a flow by its two directions. One without a reply direction can answer nobody, one whose owner is
 /// gone leads nowhere: both go at once.
-fn decide(now: u32, protocol: u8, forward: Half, reply: Option<Half>, owned: bool) -> Verdict {
+///
+/// `timeouts` are those of its service; where they are not known yet, a flow that is only idle stays.
+fn decide(
+    now: u32,
+    protocol: u8,
+    forward: Half,
+    reply: Option<Half>,
+    owned: bool,
+    timeouts: Option<IdleTimeouts>,
+) -> Verdict {
     let Some(reply) = reply.filter(|_| owned) else {
         return Verdict::Remove;
     };
@@ -135,7 +144,8 @@ fn decide(now: u32, protocol: u8, forward: Half, reply: Option<Half>, owned: boo
     let idle = now
         .saturating_sub(forward.last_seen)
         .min(now.saturating_sub(reply.last_seen));
-    if idle >= idle_timeout_secs(protocol, forward.state, reply.state) {
+    let limit = timeouts.map(|timeouts| timeouts.secs(protocol, forward.state, reply.state));
+    if limit.is_some_and(|limit| idle >= limit) {
         return Verdict::Remove;
     }
     let closed = (forward.state | reply.state) & RST != 0 || forward.state & reply.state & FIN != 0;
@@ -222,7 +232,8 @@ impl<'a> Sweep<'a> {
             // Asked once and answered once: over as soon as one that was never answered.
             (ours, theirs) = (ours.unproven(), theirs.map(Half::unproven));
         }
-        match decide(self.now, tuple.protocol, ours, theirs, owned) {
+        let timeouts = directory.idle(flow.service, tuple.protocol);
+        match decide(self.now, tuple.protocol, ours, theirs, owned, timeouts) {
             // The balancer's own are no client's.
             Verdict::Active if check::is_check(tuple) => Ok(false),
             Verdict::Active => {
@@ -394,19 +405,45 @@ mod tests {
             ),
         ];
         for (name, protocol, forward, reply, verdict) in cases {
+            let timeouts = Some(IdleTimeouts::of(protocol));
             assert_eq!(
-                decide(NOW, protocol, forward, Some(reply), true),
+                decide(NOW, protocol, forward, Some(reply), true, timeouts),
                 verdict,
                 "{name}"
             );
         }
     }
 
+    /// A service's own times count, each for its state; before they are known, no flow is forgotten for being idle.
+    #[test]
+    fn each_service_has_its_own_times() {
+        const OWN: IdleTimeouts = IdleTimeouts {
+            established: 30,
+            half_open: 20,
+            closed: 3,
+        };
+        for (protocol, forward, reply, limit) in [
+            (TCP, PROVEN, PROVEN, 30),
+            (TCP, 0, 0, 20),
+            (TCP, PROVEN | FIN, PROVEN | FIN, 3),
+            (UDP, PROVEN, PROVEN, 30),
+            (UDP, PROVEN, 0, 20),
+        ] {
+            let idle = |secs, timeouts| {
+                let (forward, reply) = (half(forward, secs), half(reply, secs));
+                decide(NOW, protocol, forward, Some(reply), true, timeouts)
+            };
+            assert_ne!(idle(limit - 1, Some(OWN)), Verdict::Remove, "{forward} {reply}");
+            assert_eq!(idle(limit, Some(OWN)), Verdict::Remove, "{forward} {reply}");
+            assert_ne!(idle(90_000, None), Verdict::Remove, "{forward} {reply}");
+        }
+    }
+
     #[test]
     fn flows_without_owner_or_answer_go_at_once() {
         let fresh = half(PROVEN, 0);
-        assert_eq!(decide(NOW, TCP, fresh, Some(fresh), false), Verdict::Remove);
-        assert_eq!(decide(NOW, TCP, fresh, None, true), Verdict::Remove);
+        assert_eq!(decide(NOW, TCP, fresh, Some(fresh), false, None), Verdict::Remove);
+        assert_eq!(decide(NOW, TCP, fresh, None, true, None), Verdict::Remove);
     }
 
     #[test]
@@ -415,6 +452,10 @@ mod tests {
             state: PROVEN,
             last_seen: NOW + 1,
         };
-        assert_eq!(decide(NOW, TCP, ahead, Some(ahead), true), Verdict::Active);
+        let timeouts = Some(IdleTimeouts::of(TCP));
+        assert_eq!(
+            decide(NOW, TCP, ahead, Some(ahead), true, timeouts),
+            Verdict::Active
+        );
     }
 }

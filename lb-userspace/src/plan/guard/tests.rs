@@ -5,7 +5,10 @@ use std::{
     time::Duration,
 };
 
-use lb_common::service::Mode;
+use lb_common::{
+    flow::IdleTimeouts,
+    service::{Mode, TCP},
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -40,6 +43,7 @@ fn target(guards: impl IntoIterator<Item = (ServiceKey, Guard)>) -> Target {
         algorithm: Algorithm::Maglev,
         affinity: Affinity::None,
         tracking: Tracking::JustEnough,
+        idle: IdleTimeouts::of(TCP),
         guard,
         ring_size: 251,
         backends: BTreeMap::new(),

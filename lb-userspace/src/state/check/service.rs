@@ -13,16 +13,20 @@ use lb_common::{
 
 use super::{Findings, LONGEST, Place, unusable};
 use crate::{
+    config::duration::text,
     health::settings::CheckKind,
     ring,
     state::{
         backend::{Admin, Backend},
         names::BackendName,
         removal::ALL_PERCENT,
-        service::{Affinity, Algorithm, RingSize, Service, Tracking},
+        service::{Affinity, Algorithm, IdleSettings, Protocol, RingSize, Service, Tracking},
         words::{self, Word},
     },
 };
+
+/// Shortest time after which an idle flow may be forgotten: flows are looked at about once a second.
+const SHORTEST_IDLE: Duration = Duration::from_secs(1);
 
 impl Findings {
     pub(super) fn service(&mut self, index: usize, service: &Service) {
@@ -36,6 +40,7 @@ impl Findings {
             max_removed_percent,
             backup_below,
             slow_start,
+            idle,
             ..
         } = service;
         if let Some(why) = unusable(key.address) {
@@ -71,6 +76,33 @@ impl Findings {
             *slow_start,
             Duration::ZERO..=LONGEST,
         );
+        let IdleSettings {
+            established,
+            half_open,
+            closed,
+        } = *idle;
+        for (key, time) in [
+            ("idle_timeout", established),
+            ("half_open_timeout", half_open),
+            ("closed_timeout", closed),
+        ] {
+            let Some(time) = time else { continue };
+            self.duration(at(key), key, time, SHORTEST_IDLE..=LONGEST);
+            if time.subsec_nanos() != 0 {
+                self.invalid(
+                    at(key),
+                    format!("{key} {} is not in whole seconds", text(time)),
+                    "",
+                );
+            }
+        }
+        if closed.is_some() && service.key.protocol == Protocol::Udp {
+            self.invalid(
+                at("closed_timeout"),
+                "closed_timeout means nothing to UDP, which closes nothing",
+                "remove it",
+            );
+        }
         if *algorithm == Algorithm::RoundRobin {
             self.round_robin(at("algorithm"), service);
         }

@@ -130,6 +130,7 @@ impl JustEnough {
     fn rules(&self) -> Rules {
         Rules {
             window: self.window,
+            half_open: Duration::from_secs(60),
             keep: self.window * transition::RECORD_WINDOWS,
             all: false,
             by_source: false,
