@@ -248,6 +248,9 @@ pub struct Backend {
     pub signals: Signals,
     /// The last check; `null` before the first and without checks.
     pub last_check: Option<LastCheck>,
+    /// Backends, `service/backend`, whose verdict the same check makes: their target is the same, and so are their settings.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub check_shared_with: Vec<String>,
     /// The certificate that its checks saw last; of several, the one whose end comes near first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,

@@ -154,6 +154,7 @@ fn columns(service: bool, context: &Context) -> Vec<(&'static str, Align)> {
             ("NEXT HOP", Align::Left),
             ("REPLY PACKETS", Align::Right),
             ("SINCE", Align::Left),
+            ("CHECKED WITH", Align::Left),
         ]);
     }
     columns.push(("LAST CHECK", Align::Left));
@@ -206,6 +207,7 @@ fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
             next_hop(backend),
             count(backend.reply_packets).into(),
             backend.since.clone().unwrap_or_default().into(),
+            checked_with(backend).into(),
         ]);
     }
     row.push(last_check(backend, context.output == Output::Wide));
@@ -239,6 +241,15 @@ pub(super) fn draining_lines(services: &[Service]) -> String {
         })
     });
     drains.collect()
+}
+
+/// The other backends that the same check judges.
+fn checked_with(backend: &Backend) -> String {
+    match backend.check_shared_with.as_slice() {
+        [] => String::new(),
+        [other] => other.clone(),
+        [first, others @ ..] => format!("{first} and {} more", others.len()),
+    }
 }
 
 /// What its agent says.

@@ -135,6 +135,7 @@ mod tests {
                 certificate,
             }),
             judgement: Judgement::default(),
+            shared: None,
         }
     }
 

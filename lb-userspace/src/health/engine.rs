@@ -6,6 +6,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
     net::SocketAddr,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -88,6 +89,25 @@ struct Check {
     services: BTreeMap<ServiceName, ServiceMetrics>,
 }
 
+impl Check {
+    /// Whether it does what `spec`, whose target it has, asks for. Which key the target's port comes from does not matter, but
+    /// for a path, whose port is the service's.
+    fn is_of(&self, spec: &CheckSpec) -> bool {
+        if self.path != spec.path {
+            return false;
+        }
+        let (ours, theirs) = (&self.settings, &spec.settings);
+        ours == theirs
+            || self.path.is_none()
+                && ours.port != theirs.port
+                && *ours
+                    == CheckSettings {
+                        port: ours.port,
+                        ..theirs.clone()
+                    }
+    }
+}
+
 /// All checks.
 #[derive(Debug)]
 pub(super) struct Engine {
@@ -163,11 +183,20 @@ impl Engine {
                     .filter(|_| checked)
                     .and_then(|status| status.last_check.clone()),
                 judgement,
+                shared: None,
             };
             self.targets.insert(id.clone(), spec.target);
             statuses.insert(id, status);
         }
         drop(old_statuses);
+        for check in self.checks.values().filter(|check| check.ids.len() > 1) {
+            let shared: Arc<[CheckId]> = check.ids.keys().cloned().collect();
+            for id in check.ids.keys() {
+                if let Some(status) = statuses.get_mut(id) {
+                    status.shared = Some(Arc::clone(&shared));
+                }
+            }
+        }
         self.board.write(|board| *board = CheckStatuses::from(statuses));
 
         let services: BTreeSet<&ServiceName> = self.targets.keys().map(|id| &id.0).collect();
@@ -207,11 +236,10 @@ impl Engine {
             target.set_port(port);
         }
         let same = by_target.entry(target).or_default();
-        let found = same.iter().copied().find(|no| {
-            self.checks
-                .get(no)
-                .is_some_and(|check| check.settings == spec.settings && check.path == spec.path)
-        });
+        let found = same
+            .iter()
+            .copied()
+            .find(|no| self.checks.get(no).is_some_and(|check| check.is_of(spec)));
         let no = found.unwrap_or_else(|| {
             let no = self.next_no;
             self.next_no += 1;

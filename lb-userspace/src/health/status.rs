@@ -84,6 +84,8 @@ pub struct CheckStatus {
     pub last_check: Option<LastCheck>,
     /// What bears on the verdict beside results.
     pub judgement: Judgement,
+    /// All whose verdict this check makes, where there are several: their target is the same, and so are their settings.
+    pub shared: Option<Arc<[CheckId]>>,
 }
 
 /// What bears on a verdict beside the results of checks.

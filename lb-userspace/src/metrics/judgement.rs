@@ -118,6 +118,7 @@ mod tests {
                     BreakerState::Closed
                 },
             },
+            shared: None,
         };
         let checks = CheckStatuses::from(BTreeMap::from([
             (testing::id("web", "a"), status(true)),

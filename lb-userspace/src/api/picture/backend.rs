@@ -13,11 +13,11 @@ use crate::{
     control::lingering::Lingering,
     datapath::{BackendStats, NextHopState},
     events::rfc3339,
-    health::{Certificate, CheckId, Health, PartResult, settings::Through},
+    health::{Certificate, CheckId, CheckStatus, Health, PartResult, settings::Through},
     plan::TargetBackend,
     state::{
         backend::{Admin, Backend},
-        names::BackendName,
+        names::{BackendName, ServiceName},
         service::{Service, ServiceKey},
         words::Word,
     },
@@ -75,6 +75,7 @@ impl Picture {
                         .then(|| backend.mode.unwrap_or(service.mode).word().to_owned()),
                     parts: last.parts.iter().map(part).collect(),
                 }),
+            check_shared_with: check.map(|check| shared_with(check, &place)).unwrap_or_default(),
             damped: check.is_some_and(|check| check.judgement.damped),
             suspect: check.is_some_and(|check| check.judgement.suspect),
             breaker: check
@@ -135,6 +136,7 @@ impl Picture {
             reply_bytes: stats.traffic.reply_bytes,
             signals: signals(stats.signals),
             last_check: None,
+            check_shared_with: Vec::new(),
             certificate: None,
             agent: None,
             damped: false,
@@ -143,6 +145,15 @@ impl Picture {
             since: None,
         }
     }
+}
+
+/// The others whose verdict a check makes.
+fn shared_with(check: &CheckStatus, own: &(ServiceName, BackendName)) -> Vec<String> {
+    let others = check.shared.iter().flat_map(|all| all.iter());
+    let others = others.filter(|CheckId(service, backend)| (service, backend) != (&own.0, &own.1));
+    others
+        .map(|CheckId(service, backend)| format!("{service}/{backend}"))
+        .collect()
 }
 
 fn certificate(seen: &Certificate, now: SystemTime) -> types::Certificate {

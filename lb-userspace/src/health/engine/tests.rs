@@ -244,6 +244,44 @@ fn the_same_check_of_several_services_is_made_once_and_tells_all() {
     assert_eq!(simulation.events.len(), 3);
 }
 
+/// People must see that one check judges several backends, and not think of each as a check of its own.
+#[test]
+fn a_check_that_is_shared_says_with_whom() {
+    let mut simulation = Simulation::new(10, 1);
+    simulation.peer(1, |_| (MS, Ok(())));
+    let ported = CheckSettings {
+        port: Some(80),
+        ..settings()
+    };
+    let alone = CheckSettings {
+        rise: 1,
+        ..settings()
+    };
+    let all = || {
+        vec![
+            spec("web", "a", 1, settings()),
+            // The same port, by another key.
+            spec("api", "b", 1, ported.clone()),
+            spec("admin", "c", 1, alone.clone()),
+        ]
+    };
+    simulation.update(all());
+    let shared = |simulation: &Simulation, id: &CheckId| {
+        let shared = simulation.board.snapshot()[id].shared.clone();
+        shared.unwrap_or_default().to_vec()
+    };
+    let both = [id("api", "b"), id("web", "a")];
+    assert_eq!(shared(&simulation, &both[0]), both);
+    assert_eq!(shared(&simulation, &both[1]), both);
+    assert_eq!(shared(&simulation, &id("admin", "c")), []);
+    simulation.run_until(100 * MS);
+    assert_eq!(simulation.starts_of(1), 2);
+    // It is that of one alone when the other service goes.
+    simulation.update(all().split_off(1));
+    assert_eq!(shared(&simulation, &both[0]), []);
+    assert_eq!(simulation.health(&both[0]), Health::Up);
+}
+
 #[test]
 fn the_port_of_the_settings_replaces_the_backends() {
     let mut simulation = Simulation::new(10, 1);
