@@ -1,5 +1,6 @@
 //! The JSON of the admin API, which is also what `-o json` prints. Adding a field is free, changing one is not.
 
+mod explain;
 mod interface;
 
 use std::net::{IpAddr, SocketAddr};
@@ -7,7 +8,10 @@ use std::net::{IpAddr, SocketAddr};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-pub use self::interface::{Interface, XdpMode};
+pub use self::{
+    explain::{Explanation, Output},
+    interface::{Interface, XdpMode},
+};
 
 /// `GET /v1/status`
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
@@ -409,40 +413,6 @@ pub enum Admin {
     Draining,
     /// Takes no flows at all.
     Disabled,
-}
-
-/// `GET /v1/explain`: what would become of a packet.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Explanation {
-    /// `forward`, `pass`, `drop` or `reply`.
-    pub verdict: String,
-    /// Name of the reason it would be counted for.
-    pub reason: String,
-    /// What to do about it.
-    pub remedy: Option<String>,
-    /// The service it belongs to.
-    pub service: Option<String>,
-    /// The backend it goes to, or comes from; `null` also where nobody can say before it comes.
-    pub backend: Option<String>,
-    /// How it gets there.
-    pub mode: Option<String>,
-    /// The slot of the service's ring that its flow leads to; `null` where that does not decide.
-    pub slot: Option<u32>,
-    /// Whether its flow is recorded.
-    pub tracked: bool,
-    /// What would leave, if anything does.
-    pub output: Option<Output>,
-    /// How that comes about.
-    pub steps: Vec<String>,
-}
-
-/// What would leave.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Output {
-    /// The interface; `null` where nobody can say before the packet comes.
-    pub interface: Option<String>,
-    /// The frame. Always `null` so far: only its addresses are known, from the steps.
-    pub packet_hex: Option<String>,
 }
 
 /// `GET /v1/health`
