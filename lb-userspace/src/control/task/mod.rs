@@ -130,7 +130,6 @@ pub struct ControlTask<P> {
     metrics: ApplyMetrics,
     requests: mpsc::Receiver<Request>,
     publisher: watch::Sender<Arc<ControlView>>,
-
     desired: Arc<Desired>,
     health: HealthView,
     /// What agents said about backends.
