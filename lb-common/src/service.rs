@@ -267,10 +267,12 @@ pub struct Service {
     pub on_empty: u8,
     /// Bits: [`TRANSLATES`], [`FORWARDS`], [`TRACKS_ALL`], [`BY_SOURCE`], [`IN_TURN`], [`GUARDS_CLIENTS`],
     /// [`QUIC`], [`GUARDS_FLOWS`].
-    /// Bits: [`TRANSLATES`], [`FORWARDS`], [`TRACKS_ALL`], [`BY_SOURCE`], [`IN_TURN`], [`GUARDS_CLIENTS`], [`GUARDS_FLOWS`].
     pub flags: u16,
+    /// 1 in the record of a further port of a service that has several; 0 in that of its own key. For daemons alone: the
+    /// program treats both the same.
+    pub alias: u8,
     /// Zero.
-    pub pad: [u8; 4],
+    pub pad: [u8; 3],
 }
 
 impl Service {

@@ -124,6 +124,7 @@ fn target(services: &[(&str, u16, &[&str])]) -> Result<Target> {
             })
             .collect::<Result<BTreeMap<SocketAddr, _>>>()?;
         let service = TargetService {
+            more_ports: Vec::new(),
             quic: None,
             mode: Mode::Nat,
             on_empty: OnEmpty::Drop,

@@ -34,6 +34,8 @@ mod ports;
 mod quic;
 #[path = "packets/reject.rs"]
 mod reject;
+#[path = "packets/several.rs"]
+mod several;
 #[path = "packets/signals.rs"]
 mod signals;
 #[path = "packets/slots.rs"]

@@ -271,7 +271,7 @@ pub(super) async fn add_backend(
     } = body?.0;
     let backend = Backend {
         name: values::name(&name)?,
-        address: values::endpoint(&address)?,
+        address: values::backend_address(&address)?,
         weight: weight.unwrap_or(config::DEFAULT_WEIGHT),
         mode: mode.as_deref().map(values::word).transpose()?,
         server_ids: hex_list(&server_ids.unwrap_or_default())?,

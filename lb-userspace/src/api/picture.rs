@@ -177,6 +177,7 @@ impl Picture {
             name: service.name.to_string(),
             address: service.key.address,
             port: service.key.port,
+            ports: service.ports.iter().map(ToString::to_string).collect(),
             protocol: service.key.protocol.word().to_owned(),
             mode: service.mode.word().to_owned(),
             algorithm: service.algorithm.word().to_owned(),

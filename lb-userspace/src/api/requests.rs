@@ -12,7 +12,7 @@ use super::types::Admin;
 use crate::config::ConfigError;
 
 /// A service as in the configuration file, with the file's keys, texts and defaults. For a new service `name`,
-/// `address` and `port` are needed; a change holds what changes.
+/// `address` and `port` (or `ports`) are needed; a change holds what changes.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
@@ -25,6 +25,9 @@ pub struct ServiceSpec {
     /// Port; 0 is every port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
+    /// In place of `port`: several ports and ranges of them. The service is known by the first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ports: Option<Vec<PortsSpec>>,
     /// `tcp` or `udp`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub protocol: Option<String>,
@@ -82,6 +85,16 @@ pub struct ServiceSpec {
     /// How connection ids of QUIC name backends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quic: Option<Vec<QuicSpec>>,
+}
+
+/// A port, or several as a text.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum PortsSpec {
+    /// `443`
+    One(u16),
+    /// `"8000-8100"`
+    Range(String),
 }
 
 /// How connection ids of QUIC name backends, with the keys of the configuration file.

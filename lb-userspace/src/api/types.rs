@@ -90,8 +90,11 @@ pub struct Service {
     /// Its address (VIP).
     #[schema(value_type = String)]
     pub address: IpAddr,
-    /// Its port; 0 is every port.
+    /// Its port; 0 is every port. The first one, where it has several.
     pub port: u16,
+    /// All its ports and ranges of ports, where it has several; else none.
+    #[serde(default)]
+    pub ports: Vec<String>,
     /// `tcp` or `udp`.
     pub protocol: String,
     /// How packets reach its backends.

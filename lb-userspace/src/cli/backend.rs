@@ -20,7 +20,7 @@ use crate::{
         requests::{BackendPatch, BackendSpec, Changed, ReportSpec, ReportTaken, Reported},
         types::{Admin, Backend, Service},
     },
-    config::values::duration,
+    config::values::{self, duration},
     state::names::{BackendName, ServiceName},
 };
 
@@ -42,8 +42,8 @@ pub(super) enum BackendCommand {
         service: ServiceName,
         /// Name of the backend
         name: BackendName,
-        /// Where packets go; port 0 keeps the packet's own
-        #[arg(long, value_name = "IP:PORT")]
+        /// Where packets go; without a port, or with port 0, they keep theirs
+        #[arg(long, value_name = "IP[:PORT]", value_parser = values::backend_address)]
         address: SocketAddr,
         #[command(flatten)]
         keys: Keys,
@@ -57,7 +57,7 @@ pub(super) enum BackendCommand {
         /// Name of the backend
         name: BackendName,
         /// Where packets go
-        #[arg(long, value_name = "IP:PORT")]
+        #[arg(long, value_name = "IP[:PORT]", value_parser = values::backend_address)]
         address: Option<SocketAddr>,
         #[command(flatten)]
         keys: Keys,

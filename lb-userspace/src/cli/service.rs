@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     api::{
-        requests::{Changed, RingSizeSpec, ServiceSpec},
+        requests::{Changed, PortsSpec, RingSizeSpec, ServiceSpec},
         types::Service,
     },
     state::names::ServiceName,
@@ -75,8 +75,11 @@ pub(super) struct Add {
     #[arg(long, value_name = "IP")]
     address: IpAddr,
     /// Port clients connect to; 0 is every port
-    #[arg(long, value_name = "N")]
-    port: u16,
+    #[arg(long, value_name = "N", required_unless_present = "ports")]
+    port: Option<u16>,
+    /// Several ports and ranges of them, for example 80,443,8000-8100
+    #[arg(long, value_name = "PORTS", value_delimiter = ',', conflicts_with = "port")]
+    ports: Option<Vec<String>>,
     #[command(flatten)]
     options: Options,
     #[command(flatten)]
@@ -93,6 +96,9 @@ pub(super) struct Set {
     /// Port clients connect to; 0 is every port
     #[arg(long, value_name = "N")]
     port: Option<u16>,
+    /// Several ports and ranges of them, for example 80,443,8000-8100
+    #[arg(long, value_name = "PORTS", value_delimiter = ',', conflicts_with = "port")]
+    ports: Option<Vec<String>>,
     #[command(flatten)]
     options: Options,
     #[command(flatten)]
@@ -155,6 +161,15 @@ struct Options {
     check: CheckOptions,
 }
 
+/// Ports as the API takes them.
+fn ports(texts: Vec<String>) -> Vec<PortsSpec> {
+    let port = |text: String| match text.parse() {
+        Ok(port) => PortsSpec::One(port),
+        Err(_) => PortsSpec::Range(text),
+    };
+    texts.into_iter().map(port).collect()
+}
+
 impl Options {
     fn spec(self) -> ServiceSpec {
         ServiceSpec {
@@ -204,7 +219,8 @@ impl ServiceCommand {
                 let spec = ServiceSpec {
                     name: Some(add.name.to_string()),
                     address: Some(add.address.to_string()),
-                    port: Some(add.port),
+                    port: add.port,
+                    ports: add.ports.map(ports),
                     ..add.options.spec()
                 };
                 let path = add.change.path("/v1/services".into());
@@ -214,6 +230,7 @@ impl ServiceCommand {
                 let spec = ServiceSpec {
                     address: set.address.map(|address| address.to_string()),
                     port: set.port,
+                    ports: set.ports.map(ports),
                     ..set.options.spec()
                 };
                 if spec == ServiceSpec::default() {

@@ -88,6 +88,7 @@ fn backups(service: &Service) -> impl Iterator<Item = &Backend> {
 /// `address:port/protocol`, `*` for every port.
 pub(super) fn endpoint(service: &Service) -> String {
     let port = match service.port {
+        _ if !service.ports.is_empty() => service.ports.join(","),
         0 => "*".to_owned(),
         port => port.to_string(),
     };

@@ -30,6 +30,8 @@ fn every_command_of_the_interface_parses() {
         "lb backend list",
         "lb backend list web --watch",
         "lb backend add web web-1 --address 10.0.0.11:8080 --weight 100",
+        "lb backend add web web-1 --address 10.0.0.11",
+        "lb service add web --address 192.0.2.10 --ports 80,443,8000-8100",
         "lb backend add web web-1 --address [2001:db8::11]:8080",
         "lb backend set web web-1 --weight 0",
         "lb backend drain web web-1 --deadline 5m --wait",
@@ -67,8 +69,16 @@ fn wrong_usage_is_exit_2() {
             ErrorKind::ValueValidation,
         ),
         (
-            "lb backend add web a --address 10.0.0.1",
+            "lb backend add web a --address 10.0.0",
             ErrorKind::ValueValidation,
+        ),
+        (
+            "lb service add web --address 192.0.2.10",
+            ErrorKind::MissingRequiredArgument,
+        ),
+        (
+            "lb service add web --address 192.0.2.10 --port 80 --ports 443",
+            ErrorKind::ArgumentConflict,
         ),
         ("lb backend set web a --weight -1", ErrorKind::UnknownArgument),
         (

@@ -18,6 +18,7 @@ use crate::{
     state::{
         backend::{Admin, Backend},
         desired::Settings,
+        ports::PortRange,
         quic::QuicSettings,
         service::{IdleSettings, RingSize, Service, ServiceKey},
         words::Word,
@@ -133,6 +134,7 @@ pub fn service(service: &Service) -> Fields {
             port,
             protocol,
         },
+        ports,
         mode,
         algorithm,
         affinity,
@@ -157,7 +159,11 @@ pub fn service(service: &Service) -> Fields {
     } = service;
     let mut fields = vec![
         always("address", address.to_string()),
-        always("port", i64::from(*port)),
+        if ports.is_empty() {
+            always("port", i64::from(*port))
+        } else {
+            always("ports", ports.iter().map(port_range).collect::<Vec<_>>())
+        },
         word(*protocol, crate::state::service::Protocol::Tcp),
         word(*mode, default.mode),
         word(*algorithm, default.algorithm),
@@ -188,6 +194,13 @@ pub fn service(service: &Service) -> Fields {
         }));
     }
     fields
+}
+
+fn port_range(range: &PortRange) -> Value {
+    if range.count() == 1 {
+        return Value::from(i64::from(range.first()));
+    }
+    Value::from(range.to_string())
 }
 
 /// One of a service's QUIC tables.

@@ -35,11 +35,38 @@ pub const DEFAULT_WEIGHT: u16 = 100;
 pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &Desired) -> Option<Located> {
     table.require(reporter, "name", "\"web\"");
     table.require(reporter, "address", "\"192.0.2.10\"");
-    table.require(reporter, "port", "80");
     let spans = table.spans();
+    if !spans.has("ports") {
+        table.require(reporter, "port", "80");
+    }
     let name = table.text(reporter, "name", values::name);
     let address = table.text(reporter, "address", values::address);
     let port = table.number(reporter, "port", values::port);
+    let ports = table.texts_or_numbers(reporter, "ports", values::port_range);
+    let (port, ports) = match ports {
+        None => (port, Vec::new()),
+        Some(_) if spans.has("port") => {
+            let what = "a service has port or ports, not both";
+            reporter.error(
+                spans.of("ports"),
+                what.to_owned(),
+                Some("leave one of them out".to_owned()),
+            );
+            return None;
+        }
+        // One that stands alone is a service's only port, however it is written.
+        Some(ports) if ports.iter().map(|range| range.count()).sum::<usize>() == 1 => {
+            (ports.first().map(|range| range.first()), Vec::new())
+        }
+        Some(ports) => (ports.first().map(|range| range.first()), ports),
+    };
+    if spans.has("ports") && port.is_none() {
+        reporter.error(
+            spans.of("ports"),
+            "ports names no port".to_owned(),
+            Some("for example [80, 443, \"8000-8100\"]".to_owned()),
+        );
+    }
     let protocol = table
         .text(reporter, "protocol", values::word)
         .unwrap_or(Protocol::Tcp);
@@ -101,6 +128,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
         },
     );
     let service = Service {
+        ports,
         mode: mode.unwrap_or(default.mode),
         algorithm: algorithm.unwrap_or(default.algorithm),
         affinity: affinity.unwrap_or(default.affinity),
@@ -135,7 +163,7 @@ fn backend(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<Backend>
     table.require(reporter, "name", "\"web-1\"");
     table.require(reporter, "address", "\"10.0.0.11:8080\"");
     let name = table.text(reporter, "name", values::name);
-    let address = table.text(reporter, "address", values::endpoint);
+    let address = table.text(reporter, "address", values::backend_address);
     let weight = table
         .number(reporter, "weight", values::weight)
         .unwrap_or(DEFAULT_WEIGHT);

@@ -1,6 +1,7 @@
 //! Files and what they become.
 
 mod example;
+mod ports;
 mod tunnel;
 
 use proptest::prelude::*;

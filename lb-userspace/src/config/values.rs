@@ -11,6 +11,7 @@ use super::duration;
 use crate::state::{
     guard::{Prefix, PrefixError},
     names::NameError,
+    ports::{PortRange, PortRangeError},
     service::RingSize,
     words::Word,
 };
@@ -116,6 +117,31 @@ pub fn endpoint(text: &str) -> Result<SocketAddr, ValueError> {
 pub fn port(text: &str) -> Result<u16, ValueError> {
     text.parse()
         .map_err(|_| ValueError::new(format!("{text} is no port"), "from 0 to 65535"))
+}
+
+/// A port, or several that follow each other.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn port_range(text: &str) -> Result<PortRange, ValueError> {
+    text.parse().map_err(|error: PortRangeError| {
+        let hint = match error {
+            PortRangeError::Malformed | PortRangeError::Backwards => "for example 443 or \"8000-8100\"",
+            PortRangeError::Zero => "set port = 0 instead of ports",
+        };
+        ValueError::new(format!("{text}: {error}"), hint)
+    })
+}
+
+/// The address of a backend: without a port, or with port 0, packets keep theirs.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn backend_address(text: &str) -> Result<SocketAddr, ValueError> {
+    match text.parse::<IpAddr>() {
+        Ok(address) => Ok(SocketAddr::new(address, 0)),
+        Err(_) => endpoint(text),
+    }
 }
 
 /// A weight; 0 drains.

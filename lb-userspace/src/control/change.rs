@@ -105,6 +105,13 @@ fn set_service(desired: &Desired, name: &ServiceName, spec: &ServiceSpec) -> Res
         .and_then(toml::Value::as_array)
         .and_then(|services| services.first());
     let mut merged = old.and_then(toml::Value::as_table).cloned().unwrap_or_default();
+    // One stands in place of the other.
+    if spec.port.is_some() {
+        merged.remove("ports");
+    }
+    if spec.ports.is_some() {
+        merged.remove("port");
+    }
     for (key, value) in table(spec)? {
         match (merged.get_mut(&key), value) {
             (Some(toml::Value::Table(old)), toml::Value::Table(new)) if same_kind(old, &new) => {
@@ -118,6 +125,7 @@ fn set_service(desired: &Desired, name: &ServiceName, spec: &ServiceSpec) -> Res
     let Service {
         name: _,
         key,
+        ports,
         mode,
         algorithm,
         affinity,
@@ -138,6 +146,7 @@ fn set_service(desired: &Desired, name: &ServiceName, spec: &ServiceSpec) -> Res
     } = parse(&merged, desired)?;
     let change = ServiceChange {
         key: Some(key),
+        ports: Some(ports),
         mode: Some(mode),
         algorithm: Some(algorithm),
         affinity: Some(affinity),

@@ -544,7 +544,8 @@ async fn a_restart_goes_on_with_the_verdicts_that_the_maps_imply() {
         mode: Mode::Nat as u8,
         on_empty: 1,
         flags: lb_common::service::TRANSLATES,
-        pad: [0; 4],
+        alias: 0,
+        pad: [0; 3],
     };
     let backend = |address: &str, alive| ProgrammedBackend {
         address: address.parse().unwrap(),

@@ -19,6 +19,8 @@ use crate::{
 pub(super) struct Directory {
     /// Services, in the order of their ids.
     pub(super) services: Arc<[(ServiceId, ServiceKey)]>,
+    /// Further ports of services, with the keys of these.
+    pub(super) aliases: Arc<BTreeMap<ServiceKey, ServiceKey>>,
     /// Backends, in the order of their ids.
     pub(super) backends: Arc<[BackendEntry]>,
     /// Rings in use, as they were written last.
@@ -72,10 +74,16 @@ impl Directory {
                 })
             })
             .collect();
+        let aliases = programmed.aliases.iter().filter_map(|(alias, record)| {
+            let at = services.binary_search_by_key(&record.id, |(id, _)| *id).ok()?;
+            Some((*alias, services.get(at)?.1))
+        });
+        let aliases = Arc::new(aliases.collect());
         let endpoints = programmed.replies.keys();
         let replies_v4 = endpoints.filter(|endpoint| endpoint.address.is_ipv4()).count();
         Self {
             services: services.into(),
+            aliases,
             backends,
             rings: programmed.rings.clone(),
             prefixes: programmed.prefixes.len(),
@@ -96,6 +104,7 @@ impl Directory {
         }
         Self {
             services: Arc::clone(&before.services),
+            aliases: Arc::clone(&before.aliases),
             backends: Arc::clone(&before.backends),
             rings: programmed.rings.clone(),
             idle: before.idle.clone(),

@@ -70,7 +70,9 @@ impl Executor {
             maps: &maps,
             grace: &grace,
         };
-        let places = Places::open(&kernel, &programmed.services).map_err(|e| DatapathError::Map {
+        let mut keys = programmed.services.clone();
+        keys.extend(&programmed.aliases);
+        let places = Places::open(&kernel, &keys).map_err(|e| DatapathError::Map {
             map: maps.service_places.name(),
             reason: e.to_string(),
         })?;
@@ -207,7 +209,7 @@ impl Executor {
             Step::WriteFlowGuard { service, guard } => maps.flow_guards.set(&u32::from(service.0), *guard),
             Step::RemovePrefix { key } => maps.guard_prefixes.delete(key).map(drop),
             Step::WriteService { key, service } => {
-                if !programmed.services.contains_key(key) {
+                if service.alias == 0 && !programmed.services.contains_key(key) {
                     self.clear_service_counters(service.id)?;
                 }
                 services::write(&kernel, &mut self.places, key, *service)

@@ -11,7 +11,7 @@ use lb_common::{
     guard::FlowGuard,
     limits::MAX_SNAT_ADDRESSES,
     reply::ReplyAs,
-    service::{Mode, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
+    service::{Mode, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
     settings::{HAS_DNAT, HAS_WILDCARD, Settings},
 };
 
@@ -37,9 +37,7 @@ pub(super) fn read_back(maps: &Maps) -> Result<Programmed, DatapathError> {
     maps.services_v4
         .for_each_chunk(|keys, services| {
             for (key, service) in keys.iter().zip(services) {
-                if let Some(key) = key_v4(key) {
-                    programmed.services.insert(key, *service);
-                }
+                read_service(key_v4(key), service, &mut programmed);
             }
             Ok(())
         })
@@ -47,9 +45,7 @@ pub(super) fn read_back(maps: &Maps) -> Result<Programmed, DatapathError> {
     maps.services_v6
         .for_each_chunk(|keys, services| {
             for (key, service) in keys.iter().zip(services) {
-                if let Some(key) = key_v6(key) {
-                    programmed.services.insert(key, *service);
-                }
+                read_service(key_v6(key), service, &mut programmed);
             }
             Ok(())
         })
@@ -135,6 +131,14 @@ fn read_settings(maps: &Maps, settings: Settings, programmed: &mut Programmed) -
             })?;
     }
     Ok(())
+}
+
+fn read_service(key: Option<ServiceKey>, service: &Service, programmed: &mut Programmed) {
+    let Some(key) = key else { return };
+    match service.alias {
+        0 => programmed.services.insert(key, *service),
+        _ => programmed.aliases.insert(key, *service),
+    };
 }
 
 fn read_backend(id: BackendId, record: &Backend, programmed: &mut Programmed) {

@@ -151,11 +151,9 @@ impl StatsReader {
     fn map_uses(&self, directory: &Directory, counts: &FlowCounts) -> Vec<MapUse> {
         let maps = &self.maps;
         let services = |v4: bool| {
-            let of_family = directory
-                .services
-                .iter()
-                .filter(|(_, key)| key.address.is_ipv4() == v4);
-            of_family.count()
+            let keys = directory.services.iter().map(|(_, key)| key);
+            let keys = keys.chain(directory.aliases.keys());
+            keys.filter(|key| key.address.is_ipv4() == v4).count()
         };
         let of_ring = |slots: &Arc<[RingSlot]>| u32::try_from(slots.len()).map_or(0, ring_page::pages);
         let pages: u32 = directory.rings.values().map(of_ring).sum();

@@ -165,8 +165,10 @@ impl Walk<'_> {
         let ports = [Some(destination.port()), wildcard.then_some(0)];
         for key in ports.into_iter().flatten().map(key) {
             if let Some(service) = self.tables.service(&key)? {
-                self.told.service = Some(key);
-                let name = self.service_name(&key);
+                // Of several ports, one is the service's own.
+                let own = self.tables.service_key(service.id).unwrap_or(key);
+                self.told.service = Some(own);
+                let name = self.service_name(&own);
                 self.say(format!("{key} is service {name}"));
                 self.read_connection_id(&service)?;
                 return Ok(Some(service));

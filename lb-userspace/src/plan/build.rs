@@ -57,6 +57,8 @@ pub(super) struct Draft<'a> {
     ring_ids: FreeIds,
     backend_ids: FreeBackends<'a>,
     kept_services: BTreeSet<ServiceKey>,
+    /// Further ports of services, with what is to stand there.
+    aliases: BTreeMap<ServiceKey, ServiceRecord>,
     kept_backends: BTreeSet<BackendId>,
     kept_rings: BTreeSet<RingId>,
     guards: Guards,
@@ -75,6 +77,7 @@ impl<'a> Draft<'a> {
             .clone()
             .map(|record| record.id)
             .chain(programmed.backends.values().map(|backend| backend.service))
+            .chain(programmed.aliases.values().map(|record| record.id))
             .chain(programmed.prefixes.keys().map(|prefix| prefix.service));
         let ring_ids = records
             .map(|record| record.ring)
@@ -86,6 +89,7 @@ impl<'a> Draft<'a> {
             programmed,
             known: BTreeMap::new(),
             kept_services: BTreeSet::new(),
+            aliases: BTreeMap::new(),
             kept_backends: BTreeSet::new(),
             kept_rings: BTreeSet::new(),
             guards: Guards::default(),
@@ -157,13 +161,19 @@ impl<'a> Draft<'a> {
                 OnEmpty::Drop | OnEmpty::All => EmptyRecord::Drop,
             } as u8,
             flags: flags(target) | self.guards.add(id, key.address, &target.guard),
-            pad: [0; 4],
+            alias: 0,
+            pad: [0; 3],
         };
         if old != Some(&record) {
             self.write_services
                 .push(Step::WriteService { key, service: record });
         }
+        for port in &target.more_ports {
+            let alias = ServiceRecord { alias: 1, ..record };
+            self.aliases.insert(ServiceKey { port: *port, ..key }, alias);
+        }
         let alone = target.guard == Guard::default()
+            && target.more_ports.is_empty()
             && target.quic.is_none()
             && target.backends.values().all(|backend| backend.mode != Mode::Dnat);
         let pending = [&self.write_backends[writes..], &self.stop_backends[stops..]].concat();
@@ -332,11 +342,20 @@ impl<'a> Draft<'a> {
         steps.extend(self.write_rings);
         steps.extend(self.guards.writes(programmed));
         steps.extend(self.write_services);
+        // Behind the service itself, whose counters begin anew when it comes.
+        let aliases = self.aliases.iter();
+        let changed = aliases.filter(|(key, record)| programmed.aliases.get(key) != Some(record));
+        steps.extend(changed.map(|(key, record)| Step::WriteService {
+            key: *key,
+            service: *record,
+        }));
         steps.extend(self.stop_backends);
+        // Of a service that goes, its further ports go first.
         let gone = programmed
-            .services
+            .aliases
             .iter()
-            .filter(|(key, _)| !self.kept_services.contains(key));
+            .chain(&programmed.services)
+            .filter(|(key, _)| !self.kept_services.contains(key) && !self.aliases.contains_key(key));
         steps.extend(gone.map(|(key, record)| Step::RemoveService {
             key: *key,
             id: record.id,

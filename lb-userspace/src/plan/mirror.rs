@@ -36,10 +36,17 @@ impl Programmed {
                 self.flow_guards.insert(*service, *guard);
             }
             Step::WriteService { key, service } => {
-                self.services.insert(*key, *service);
+                // What a key was before is replaced.
+                let (there, other) = match service.alias {
+                    0 => (&mut self.services, &mut self.aliases),
+                    _ => (&mut self.aliases, &mut self.services),
+                };
+                there.insert(*key, *service);
+                other.remove(key);
             }
             Step::RemoveService { key, id: _ } => {
                 self.services.remove(key);
+                self.aliases.remove(key);
             }
             Step::Quic(step) => self.quic.apply(step),
             Step::Barrier => {}

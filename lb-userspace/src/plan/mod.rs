@@ -45,7 +45,7 @@ use crate::{
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PlanError {
     /// More than the service maps hold.
-    #[error("{0} services are more than the {MAX_SERVICES} that fit")]
+    #[error("{0} services, counted with their further ports, are more than the {MAX_SERVICES} that fit")]
     TooManyServices(usize),
     /// More than there are backend ids.
     #[error("{0} backends are more than the {max} that fit", max = MAX_BACKENDS - 1)]
@@ -109,6 +109,8 @@ impl Target {
 /// A service that should be programmed.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TargetService {
+    /// Ports that it answers on beside that of its key.
+    pub more_ports: Vec<u16>,
     /// Mode of backends without their own.
     pub mode: Mode,
     /// `All` is already resolved into the backends' weights.
@@ -216,6 +218,8 @@ pub struct Programmed {
     pub dnat: bool,
     /// Services by key.
     pub services: BTreeMap<ServiceKey, ServiceRecord>,
+    /// Further ports of services, with their service's record.
+    pub aliases: BTreeMap<ServiceKey, ServiceRecord>,
     /// Backends in use.
     pub backends: BTreeMap<BackendId, ProgrammedBackend>,
     /// Generations of all ids that were ever given out, in use or not.

@@ -93,7 +93,12 @@ impl Planner {
 }
 
 fn check_limits(target: &Target) -> Result<(), PlanError> {
-    let services = target.services.len();
+    let more_ports: usize = target
+        .services
+        .values()
+        .map(|service| service.more_ports.len())
+        .sum();
+    let services = target.services.len() + more_ports;
     if services > MAX_SERVICES as usize {
         return Err(PlanError::TooManyServices(services));
     }

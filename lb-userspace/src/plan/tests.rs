@@ -1,5 +1,7 @@
 //! What a plan promises, after every single step.
 
+#[path = "tests/ports.rs"]
+mod ports;
 #[path = "tests/quic.rs"]
 mod quic;
 
@@ -35,6 +37,7 @@ fn backend(weight: u32) -> TargetBackend {
 
 fn service(ring_size: u32, backends: impl IntoIterator<Item = (u8, TargetBackend)>) -> TargetService {
     TargetService {
+        more_ports: Vec::new(),
         quic: None,
         mode: Mode::Nat,
         on_empty: OnEmpty::Drop,

@@ -16,6 +16,7 @@ use super::{
     desired::{Desired, Revision},
     guard::Guard,
     names::{BackendName, ServiceName},
+    ports::PortRange,
     quic::{QuicSettings, ServerId},
     service::{Affinity, Algorithm, IdleSettings, OnDown, OnEmpty, RingSize, Service, ServiceKey, Tracking},
 };
@@ -103,6 +104,8 @@ impl From<Problem> for ChangeError {
 pub struct ServiceChange {
     /// Address, port and protocol.
     pub key: Option<ServiceKey>,
+    /// All ports, that of the key first, where it has several.
+    pub ports: Option<Vec<PortRange>>,
     /// How packets reach backends.
     pub mode: Option<Mode>,
     /// How backends are chosen.
@@ -182,6 +185,7 @@ impl Desired {
         let old = self.service(name)?.clone();
         let ServiceChange {
             key,
+            ports,
             mode,
             algorithm,
             affinity,
@@ -201,6 +205,7 @@ impl Desired {
         } = change;
         self.with_service(Service {
             key: key.unwrap_or(old.key),
+            ports: ports.unwrap_or(old.ports),
             mode: mode.unwrap_or(old.mode),
             algorithm: algorithm.unwrap_or(old.algorithm),
             affinity: affinity.unwrap_or(old.affinity),

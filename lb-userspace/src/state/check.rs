@@ -18,6 +18,7 @@ use lb_common::limits::{MAX_BACKENDS, MAX_SERVICES, MAX_SNAT_ADDRESSES};
 
 use super::{
     desired::Settings,
+    ports::MAX_PORTS,
     service::{Service, ServiceKey},
     words::Word as _,
 };
@@ -181,7 +182,7 @@ impl Findings {
                 self.conflict(place, format!("source NAT address {address} is listed twice"), "");
             }
             for service in services.iter().filter(|service| service.key.address == *address) {
-                if service.key.port == 0 || snat_ports.contains(&service.key.port) {
+                if service.key.port == 0 || service.all_ports().any(|port| snat_ports.contains(&port)) {
                     let what = format!(
                         "source NAT address {address} is that of service {}, whose port lies in snat_ports: \
                          replies of backends would be taken for requests of clients",
@@ -220,24 +221,7 @@ impl Findings {
         let mut backends = 0_usize;
         let mut keys: HashMap<ServiceKey, &Service> = HashMap::new();
         for (index, service) in services.iter().enumerate() {
-            let ServiceKey {
-                address,
-                port,
-                protocol,
-            } = service.key;
-            if let Some(other) = keys.insert(service.key, service) {
-                let what = format!(
-                    "service {} overlaps service {}: both are {} port {port} of {address}",
-                    service.name,
-                    other.name,
-                    protocol.word()
-                );
-                self.conflict(
-                    Place::Service(index, "address"),
-                    what,
-                    "give one of them another address or port",
-                );
-            }
+            self.keys(index, service, &mut keys);
             let before = backends;
             backends += service.backends.len();
             let most = MAX_BACKENDS as usize - 1;
@@ -248,6 +232,43 @@ impl Findings {
                     "",
                 );
             }
+        }
+    }
+
+    /// Enters what a service answers on, of which nothing may be another's.
+    fn keys<'a>(&mut self, index: usize, service: &'a Service, keys: &mut HashMap<ServiceKey, &'a Service>) {
+        // Most services have one port, and more are too many: the rest would only repeat the error.
+        let before = keys.len();
+        for port in service.all_ports().take(MAX_PORTS) {
+            let key = ServiceKey { port, ..service.key };
+            let Some(other) = keys.insert(key, service) else {
+                continue;
+            };
+            if other.name == service.name {
+                let what = format!("ports of service {} has {port} twice", service.name);
+                self.conflict(Place::Service(index, "ports"), what, "remove one of them");
+            } else {
+                let what = format!(
+                    "service {} overlaps service {}: both are {} port {port} of {}",
+                    service.name,
+                    other.name,
+                    key.protocol.word(),
+                    key.address
+                );
+                let hint = "give one of them another address or port";
+                self.conflict(Place::Service(index, "address"), what, hint);
+            }
+            // One of a range that overlaps says it for all.
+            return;
+        }
+        let most = MAX_SERVICES as usize;
+        if before <= most && keys.len() > most && index < most {
+            let what = format!("more than the {most} ports of all services that fit");
+            self.invalid(
+                Place::Service(index, "ports"),
+                what,
+                "give port 0, which is every port",
+            );
         }
     }
 

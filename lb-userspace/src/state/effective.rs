@@ -163,6 +163,7 @@ fn target_service(
     });
     let quic = quic(service);
     TargetService {
+        more_ports: service.more_ports().collect(),
         quic,
         mode: service.mode,
         on_empty: service.on_empty,

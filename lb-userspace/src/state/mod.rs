@@ -12,6 +12,7 @@ pub mod effective;
 pub mod endpoints;
 pub mod guard;
 pub mod names;
+pub mod ports;
 pub mod quic;
 pub mod removal;
 pub mod service;

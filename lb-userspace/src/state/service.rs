@@ -8,8 +8,8 @@ use lb_common::{
 };
 
 use super::{
-    backend::Backend, backups::DEFAULT_BACKUP_BELOW, guard::Guard, names::ServiceName, quic::QuicSettings,
-    removal::ALL_PERCENT, words::Word as _,
+    backend::Backend, backups::DEFAULT_BACKUP_BELOW, guard::Guard, names::ServiceName, ports::PortRange,
+    quic::QuicSettings, removal::ALL_PERCENT, words::Word as _,
 };
 use crate::health::{agent::AgentSettings, settings::CheckSettings};
 
@@ -143,6 +143,8 @@ pub struct Service {
     pub name: ServiceName,
     /// What it answers on.
     pub key: ServiceKey,
+    /// Where it has several ports: all of them, in the order of the file, that of the key first; else empty.
+    pub ports: Vec<PortRange>,
     /// How packets reach backends that do not say otherwise.
     pub mode: Mode,
     /// How backends are chosen.
@@ -181,11 +183,34 @@ pub struct Service {
 }
 
 impl Service {
+    /// Its ports, that of its key first; 0 alone is every port.
+    pub fn all_ports(&self) -> impl Iterator<Item = u16> {
+        let only = self.ports.is_empty().then_some(self.key.port);
+        only.into_iter()
+            .chain(self.ports.iter().flat_map(|range| range.ports()))
+    }
+
+    /// Its ports beside that of its key.
+    pub fn more_ports(&self) -> impl Iterator<Item = u16> {
+        self.all_ports().skip(1)
+    }
+
+    /// How many they are.
+    pub fn port_count(&self) -> usize {
+        self.ports.iter().map(|range| range.count()).sum::<usize>().max(1)
+    }
+
+    /// Whether packets to a port of its address are its own, as far as no other service has the port.
+    pub fn has_port(&self, port: u16) -> bool {
+        self.key.port == 0 || self.all_ports().any(|own| own == port)
+    }
+
     /// A service without backends, with every setting at its default.
     pub fn new(name: ServiceName, key: ServiceKey) -> Self {
         Self {
             name,
             key,
+            ports: Vec::new(),
             mode: Mode::Nat,
             algorithm: Algorithm::Maglev,
             affinity: Affinity::None,

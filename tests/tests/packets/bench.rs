@@ -348,6 +348,7 @@ pub(crate) const DNAT_UDP: u16 = 9221;
 /// A service without backends.
 fn empty(mode: Mode) -> TargetService {
     TargetService {
+        more_ports: Vec::new(),
         quic: None,
         mode,
         on_empty: OnEmpty::Drop,

@@ -119,7 +119,7 @@ impl Walk<'_> {
             for (tuple, record) in tuples.iter().zip(records) {
                 let lives = self.lives(&directory, record)?;
                 let mut counts = false;
-                let fate = match sweep_of(&mut self.sweeps, tuple) {
+                let fate = match sweep_of(&mut self.sweeps, &directory, tuple) {
                     Some((subject, sweep)) => {
                         let idle = Duration::from_secs(u64::from(record.last_seen.secs_until(now)));
                         counts = lives && idle <= subject.counts_for(kind);
@@ -164,6 +164,7 @@ impl Walk<'_> {
 /// The service of a flow: by its port, else the wildcard, as the program finds it.
 fn sweep_of<'s, 'a, K: Recorded>(
     sweeps: &'s mut BTreeMap<ServiceKey, (&'a Subject, Sweep<'a>)>,
+    directory: &Directory,
     tuple: &K,
 ) -> Option<&'s mut (&'a Subject, Sweep<'a>)> {
     let (address, port, protocol) = tuple.destination();
@@ -178,10 +179,10 @@ fn sweep_of<'s, 'a, K: Recorded>(
         protocol,
     };
     let exact = key(port);
-    let key = if sweeps.contains_key(&exact) {
-        exact
-    } else {
-        key(0)
+    let key = match directory.aliases.get(&exact) {
+        Some(of) => *of,
+        None if sweeps.contains_key(&exact) => exact,
+        None => key(0),
     };
     sweeps.get_mut(&key)
 }

@@ -37,6 +37,7 @@ const V4: ServiceKey = ServiceKey {
 
 fn target(guards: impl IntoIterator<Item = (ServiceKey, Guard)>) -> Target {
     let service = |guard| TargetService {
+        more_ports: Vec::new(),
         quic: None,
         mode: Mode::Nat,
         on_empty: OnEmpty::Drop,

@@ -22,6 +22,14 @@ impl Findings {
                     continue;
                 };
                 let at = Place::Backend(index, place, "address");
+                if !service.ports.is_empty() {
+                    let what = format!(
+                        "backend {}/{} is in mode dnat, and its service has several ports: replies would not tell which one \
+                         they are of",
+                        service.name, backend.name
+                    );
+                    self.invalid(at, what, "use one service for each port, port 0, or mode nat");
+                }
                 if service.key.port == 0 && endpoint.port() != 0 {
                     let what = format!(
                         "backend {}/{} has a port, and its service has every port: in mode dnat its replies would not tell \

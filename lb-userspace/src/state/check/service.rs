@@ -19,6 +19,7 @@ use crate::{
     state::{
         backend::{Admin, Backend},
         names::BackendName,
+        ports::MAX_PORTS,
         removal::ALL_PERCENT,
         service::{Affinity, Algorithm, IdleSettings, Protocol, RingSize, Service, Tracking},
         words::{self, Word},
@@ -48,6 +49,14 @@ impl Findings {
                 at("address"),
                 format!("address {} of service {name} {why}", key.address),
                 "",
+            );
+        }
+        let ports = service.port_count();
+        if ports > MAX_PORTS {
+            self.invalid(
+                at("ports"),
+                format!("service {name} has {ports} ports, more than the {MAX_PORTS} that fit"),
+                "set port = 0 instead, which is every port that no other service has",
             );
         }
         if *max_removed_percent > ALL_PERCENT {
@@ -209,15 +218,15 @@ impl Findings {
                 "",
             );
         }
-        if address.port() == 0 && vip.port != 0 {
-            let what = format!("backend {name} has no port");
+        let keeps_port = vip.port == 0 || !service.ports.is_empty();
+        if address.port() == 0 && !keeps_port {
             self.invalid(
                 at("address"),
-                what,
-                "port 0 keeps the packet's own and needs a service on port 0",
+                format!("backend {name} has no port"),
+                "add it; only where the service has several ports (ports, or port 0) packets may keep theirs",
             );
         }
-        if address.ip() == vip.address && (vip.port == 0 || address.port() == vip.port) {
+        if address.ip() == vip.address && (address.port() == 0 || service.has_port(address.port())) {
             let what = format!(
                 "backend {name} is the service's own address {address}: packets would go round in circles"
             );

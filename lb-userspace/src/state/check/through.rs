@@ -59,12 +59,15 @@ impl Findings {
         }
         let ports = also.iter().filter_map(|further| further.port.zip(Some("also")));
         let ports = port.map(|port| (port, "port")).into_iter().chain(ports);
-        for (port, key) in ports.filter(|(port, _)| vip.port != 0 && *port != vip.port) {
+        for (port, key) in ports.filter(|(port, _)| !service.has_port(*port)) {
             self.invalid(
                 at(key),
                 format!(
-                    "port {port} cannot be checked through the VIP: the service is port {}",
-                    vip.port
+                    "port {port} cannot be checked through the VIP: the service {}",
+                    match service.ports.as_slice() {
+                        [] => format!("is port {}", vip.port),
+                        _ => "has other ports".to_owned(),
+                    }
                 ),
                 "leave it out, or use through = \"backend\"",
             );

@@ -1,0 +1,109 @@
+//! Services with several ports.
+
+use super::*;
+
+/// A service with these lines and a backend at this address, and another service on port 25.
+fn config(service: &str, address: &str) -> Result<Config, Vec<String>> {
+    let text = format!(
+        "[[service]]\nname = \"a\"\naddress = \"192.0.2.1\"\n{service}\n\
+         [[service.backend]]\nname = \"b\"\naddress = \"{address}\"\n\
+         [[service]]\nname = \"mail\"\naddress = \"192.0.2.1\"\nport = 25\n"
+    );
+    parse(&text, "lb.toml").map_err(|errors| errors.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn several_ports_and_ranges_are_one_service_and_survive_an_export() {
+    for (service, ports, written) in [
+        ("ports = [443, 80]", vec![443, 80], "ports = [443, 80]"),
+        (
+            "ports = [80, \"8000-8003\"]",
+            vec![80, 8000, 8001, 8002, 8003],
+            "ports = [80, \"8000-8003\"]",
+        ),
+        (
+            "ports = [\"443\", \"21-22\"]",
+            vec![443, 21, 22],
+            "ports = [443, \"21-22\"]",
+        ),
+        ("ports = [80]", vec![80], "port = 80"),
+        ("ports = [\"80-80\"]", vec![80], "port = 80"),
+        ("ports = 80", vec![80], "port = 80"),
+        ("ports = \"80-81\"", vec![80, 81], "ports = [\"80-81\"]"),
+        ("port = 80", vec![80], "port = 80"),
+    ] {
+        let desired = config(service, "10.0.0.1:8080").unwrap().desired;
+        let read = &desired.services[&"a".parse().unwrap()];
+        assert_eq!(read.all_ports().collect::<Vec<_>>(), ports, "{service}");
+        assert_eq!((read.key.port, read.port_count()), (ports[0], ports.len()));
+        let text = export(&desired, Keys::Whole);
+        assert!(text.contains(written), "{service}: {text}");
+        assert_eq!(parse(&text, "lb.toml").unwrap().desired, desired, "{text}");
+    }
+}
+
+/// Where a service has several ports, a backend may leave its own out: packets keep theirs.
+#[test]
+fn a_backend_needs_a_port_only_where_its_service_has_one() {
+    for (service, address, works) in [
+        ("ports = [80, 443]", "10.0.0.1", true),
+        ("ports = [80, 443]", "10.0.0.1:0", true),
+        ("ports = [80, 443]", "10.0.0.1:8080", true),
+        ("port = 0", "10.0.0.1", true),
+        ("port = 80", "10.0.0.1", false),
+        ("ports = [80]", "10.0.0.1", false),
+    ] {
+        match config(service, address) {
+            Ok(config) => {
+                assert!(works, "{service} {address}");
+                let service = &config.desired.services[&"a".parse().unwrap()];
+                let port = if address.ends_with("8080") { 8080 } else { 0 };
+                assert_eq!(service.backends[0].address.port(), port);
+            }
+            Err(errors) => assert!(
+                !works && errors.len() == 1 && errors[0].contains("has no port"),
+                "{service} {address}: {errors:#?}"
+            ),
+        }
+    }
+}
+
+#[test]
+fn ports_that_make_no_sense_are_refused_with_their_reason() {
+    for (service, expected) in [
+        ("ports = []", "ports names no port"),
+        ("ports = [80, 0]", "port 0 is every port"),
+        ("ports = [80, \"90-85\"]", "ends before it begins"),
+        ("ports = [80, \"http\"]", "neither a port nor a range"),
+        ("ports = [80, 65536]", "neither a port nor a range"),
+        ("port = 80\nports = [443]", "port or ports, not both"),
+        ("ports = [80, 443, 80]", "ports of service a has 80 twice"),
+        ("ports = [80, \"79-81\"]", "ports of service a has 80 twice"),
+        ("ports = [\"20-30\"]", "overlaps service"),
+        (
+            "ports = [\"1000-9000\"]",
+            "8001 ports, more than the 1024 that fit",
+        ),
+        ("ports = [80, 443]\nmode = \"dnat\"", "replies would not tell"),
+        ("", "has no port"),
+    ] {
+        let errors = config(service, "10.0.0.1:8080").unwrap_err();
+        assert!(
+            errors.len() == 1 && errors[0].contains(expected),
+            "{service}: {errors:#?}"
+        );
+    }
+}
+
+#[test]
+fn what_is_true_of_one_port_is_true_of_each() {
+    let own = config("ports = [80, \"8000-8100\"]", "192.0.2.1:8050").unwrap_err();
+    assert!(own[0].contains("round in circles"), "{own:#?}");
+    let through = "ports = [80, 443]\n[service.health]\nkind = \"tcp\"\nthrough = \"vip\"\nport =";
+    assert!(config(&format!("{through} 443"), "10.0.0.1:80").is_ok());
+    let other = config(&format!("{through} 444"), "10.0.0.1:80").unwrap_err();
+    assert!(
+        other[0].contains("port 444 cannot be checked through the VIP"),
+        "{other:#?}"
+    );
+}
