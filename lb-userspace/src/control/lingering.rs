@@ -9,12 +9,13 @@ use std::{
 use lb_common::service::Mode;
 
 use crate::{
+    health::CheckId,
     plan::Target,
     state::{
         desired::Desired,
         endpoints,
         names::{BackendName, ServiceName},
-        service::{Service, ServiceKey},
+        service::{OnDown, Service, ServiceKey},
         shared::Shared,
     },
 };
@@ -39,6 +40,8 @@ pub struct Lingering {
     pub until: Instant,
     /// When it stopped to take new flows.
     since: Instant,
+    /// Since when its checks call it down.
+    pub down_since: Option<Instant>,
 }
 
 /// Who begins to linger when `new` follows `old`: backends whose flows `programmed` keeps alive and that `new` no
@@ -75,6 +78,7 @@ pub fn removed(
                     mode: there.mode,
                     until: now + new.settings.transition,
                     since: now,
+                    down_since: None,
                 });
             }
         }
@@ -92,16 +96,29 @@ impl Lingering {
         transition: Duration,
         now: Instant,
     ) -> Option<Self> {
-        let name = address.to_string().replace(['[', ']'], "").replace(':', "-");
         Some(Self {
             service,
             key,
-            name: name.parse().ok()?,
+            name: stand_in(address)?,
             address,
             mode,
             until: now + transition,
             since: now,
+            down_since: None,
         })
+    }
+
+    /// The service that it was removed from, as it is desired now.
+    pub fn service_in<'a>(&self, desired: &'a Desired) -> Option<&'a Service> {
+        let mut services = desired.services.values();
+        services
+            .find(|service| service.key == self.key)
+            .map(|service| &**service)
+    }
+
+    /// What its checks are known by. Another backend may have its name by now, so its address stands in.
+    pub fn check_id(&self) -> Option<CheckId> {
+        Some(CheckId(self.service.clone(), stand_in(self.address)?))
     }
 
     /// Whether `desired` has given the address a backend again, or has dropped the service. In mode `dnat` also where
@@ -121,12 +138,29 @@ impl Lingering {
         })
     }
 
+    /// Whether it is down for so long that its service moves the flows of such a backend.
+    pub fn is_dead(&self, desired: &Desired, now: Instant) -> bool {
+        let service = self.service_in(desired);
+        let patience = service.filter(|service| service.on_down == OnDown::Move);
+        let patience = patience.map(|service| service.on_down_after);
+        let down_for = self.down_since.map(|since| now.saturating_duration_since(since));
+        down_for
+            .zip(patience)
+            .is_some_and(|(down, patience)| down >= patience)
+    }
+
     /// Whether it can go: its time is over, or a count that began after it took its last flow found none. Modes without
     /// translation record only flows that sent something since, so there a count of none says nothing.
     pub fn finished(&self, active_flows: u64, counted_at: Option<Instant>, now: Instant) -> bool {
         let counted = self.mode == Mode::Nat && counted_at.is_some_and(|at| at > self.since);
         now >= self.until || (active_flows == 0 && counted)
     }
+}
+
+/// A name made of an address.
+fn stand_in(address: SocketAddr) -> Option<BackendName> {
+    let name = address.to_string().replace(['[', ']'], "").replace(':', "-");
+    name.parse().ok()
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ use crate::{
         desired::Desired,
         effective::HealthView,
         names::BackendName,
-        service::{ON_DOWN_AFTER, Service},
+        service::{ON_DOWN_AFTER, OnDown, Service},
         testing::{self, id},
     },
 };
@@ -343,6 +343,44 @@ async fn a_removed_backend_keeps_its_flows_until_they_have_ended() {
         rig.events.list(0, None).pop().map(|event| event.kind),
         Some(EventKind::Released)
     );
+}
+
+/// A sender with a fixed port would talk to nobody for the rest of `transition`.
+#[tokio::test(start_paused = true)]
+async fn a_removed_backend_that_dies_gives_its_flows_away() {
+    for on_down in [OnDown::Move, OnDown::Keep] {
+        let mut desired = checked(two_backends());
+        desired.services.get_mut(&web()).unwrap().on_down = on_down;
+        let rig = Rig::start(desired, both_up()).await;
+        rig.world.take_log();
+        rig.control.change(remove(false), None, false).await.unwrap();
+        let log = rig.world.take_log();
+        assert!(
+            log.contains(&"check 2".to_owned()),
+            "it is still checked: {log:?}"
+        );
+        let gone = rig.control.view().lingering[0].check_id().unwrap();
+        rig.verdict(gone.clone(), Health::Down).await;
+        // A short blip moves nothing.
+        rig.verdict(gone.clone(), Health::Up).await;
+        pass(2 * ON_DOWN_AFTER).await;
+        assert_eq!(rig.programmed(A), Some((0, true)));
+        rig.verdict(gone, Health::Down).await;
+        pass(ON_DOWN_AFTER + Duration::from_secs(2)).await;
+        match on_down {
+            OnDown::Move => {
+                assert_eq!(rig.programmed(A), None);
+                let last = rig.events.list(0, None).pop().unwrap();
+                assert_eq!(last.kind, EventKind::Released);
+                assert!(last.message.contains("down"), "{}", last.message);
+                assert!(
+                    rig.world.take_log().contains(&"check 1".to_owned()),
+                    "and not any more"
+                );
+            }
+            OnDown::Keep => assert_eq!(rig.programmed(A), Some((0, true))),
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,10 @@
 //! Verdicts of checks as the effective state should see them, and the checks that make them. All pure.
 
+use std::net::SocketAddr;
+
+use lb_common::service::Mode;
+
+use super::lingering::Lingering;
 use crate::{
     health::{CheckId, CheckPath, CheckSpec, Health, settings::Through},
     plan::Target,
@@ -35,28 +40,41 @@ pub(super) fn wants(desired: &Desired, id: &CheckId) -> bool {
     desired.service(&id.0).is_ok_and(is_checked) && desired.backend(&id.0, &id.1).is_ok()
 }
 
-/// The checks of a desired state. Disabled backends are checked too, so that their health is known when they return.
-pub(super) fn specs(desired: &Desired, health: &HealthView) -> Vec<CheckSpec> {
-    backends(desired)
+/// The checks of a desired state, and of `lingering` backends: one that dies has to give its flows away. Disabled backends
+/// are checked too, so that their health is known when they return.
+pub(super) fn specs(desired: &Desired, health: &HealthView, lingering: &[Lingering]) -> Vec<CheckSpec> {
+    let desired_ones = backends(desired)
         .filter(|(_, service, _)| is_checked(service))
         .map(|(id, service, backend)| CheckSpec {
             target: backend.address,
-            path: path(service, backend),
+            path: path(service, backend.address, backend.mode.unwrap_or(service.mode)),
             settings: service.health.clone(),
             initial: health.get(&id).copied().unwrap_or_default(),
             id,
+        });
+    let lingering = lingering.iter().filter_map(|gone| {
+        let service = gone.service_in(desired).filter(|service| is_checked(service))?;
+        let id = gone.check_id().filter(|id| !wants(desired, id))?;
+        Some(CheckSpec {
+            target: gone.address,
+            path: path(service, gone.address, gone.mode),
+            settings: service.health.clone(),
+            // It had flows until now.
+            initial: Health::Up,
+            id,
         })
-        .collect()
+    });
+    desired_ones.chain(lingering).collect()
 }
 
 /// The path that checks of a backend go through, where the service wants that.
-fn path(service: &Service, backend: &Backend) -> Option<CheckPath> {
+fn path(service: &Service, backend: SocketAddr, mode: Mode) -> Option<CheckPath> {
     match service.health.through {
         Through::Backend => None,
         Through::Vip => Some(CheckPath {
             service: service.key,
-            backend: backend.address,
-            mode: backend.mode.unwrap_or(service.mode),
+            backend,
+            mode,
         }),
     }
 }

@@ -92,7 +92,13 @@ impl Picture {
 
     pub(super) fn finishing(&self, lingering: &Lingering) -> types::Backend {
         let stats = self.seen.at(&lingering.key, lingering.address);
+        let check = lingering.check_id().and_then(|id| self.checks.get(&id));
         types::Backend {
+            health: match check.map(|check| check.health).unwrap_or_default() {
+                Health::Up => types::Health::Up,
+                Health::Down => types::Health::Down,
+                Health::Unchecked => types::Health::Unchecked,
+            },
             admin: types::Admin::Draining,
             removed: true,
             ..self.counted(&lingering.name, &lingering.key, lingering.address, stats)

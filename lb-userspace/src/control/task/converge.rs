@@ -38,6 +38,9 @@ impl<P: ProgramTarget> ControlTask<P> {
     }
 
     pub(super) fn note(&mut self, event: HealthEvent) {
+        if self.note_removed(&event) {
+            return;
+        }
         let HealthEvent {
             id,
             health,

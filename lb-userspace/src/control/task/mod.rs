@@ -232,7 +232,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         // What is known of ways by then comes as news.
         task.ways.mark_changed();
         task.program(wanted).await?;
-        task.checks.run(verdicts::specs(&task.desired, &task.health));
+        task.run_checks();
         task.ask.ask(agents::specs(&task.desired, &task.agents));
         task.publish();
         let handle = ControlHandle {
@@ -419,9 +419,15 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.lingering = lingering;
         self.pace = pace;
         self.deadlines = deadlines(&self.desired, &self.deadlines);
-        self.checks.run(verdicts::specs(&self.desired, &self.health));
+        self.run_checks();
         self.ask.ask(agents::specs(&self.desired, &self.agents));
         Ok(())
+    }
+
+    /// Checks what is to be checked, and nothing else.
+    pub(super) fn run_checks(&self) {
+        let specs = verdicts::specs(&self.desired, &self.health, &self.lingering);
+        self.checks.run(specs);
     }
 
     async fn save(&self, desired: Arc<Desired>) -> Result<(), ControlError> {

@@ -10,8 +10,10 @@ use crate::{
         ability::ProgramTarget,
         error::chain,
         lingering::{FLOW_POLL, Lingering},
+        verdicts,
     },
     events::EventKind,
+    health::{Health, HealthEvent},
     state::{
         backend::Admin,
         change::BackendChange,
@@ -66,7 +68,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
     }
 
-    /// Lets removed backends go that have no flows left.
+    /// Lets removed backends go that have no flows left, or that are dead: then their flows move as those of any other.
     pub(super) async fn release(&mut self) {
         if self.lingering.is_empty() {
             return;
@@ -76,23 +78,42 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.lingering.retain(|lingering| {
             let flows = seen.at(&lingering.key, lingering.address).active_flows;
             let finished = lingering.finished(flows, seen.flows_counted_at, now());
-            if finished {
-                released.push((lingering.service.clone(), lingering.name.clone(), flows));
+            let dead = lingering.is_dead(&self.desired, now());
+            if finished || dead {
+                released.push((lingering.service.clone(), lingering.name.clone(), flows, dead));
             }
-            !finished
+            !finished && !dead
         });
         if released.is_empty() {
             return;
         }
+        self.run_checks();
         self.converge().await;
-        for (service, name, flows) in released {
+        for (service, name, flows, dead) in released {
+            let why = if dead { ", since it is down" } else { "" };
             let message = match flows {
-                0 => "removed for good, its flows have finished".to_owned(),
-                n => format!("removed for good, {n} flows move"),
+                0 => format!("removed for good, its flows have finished{why}"),
+                n => format!("removed for good, {n} flows move{why}"),
             };
             self.event(EventKind::Released, Some((service, Some(name))), message);
         }
         self.publish();
+    }
+
+    /// Takes note of a verdict about a removed backend; whether it is about one.
+    pub(super) fn note_removed(&mut self, event: &HealthEvent) -> bool {
+        if verdicts::wants(&self.desired, &event.id) {
+            return false;
+        }
+        let is_meant = |gone: &&mut Lingering| gone.check_id().as_ref() == Some(&event.id);
+        let Some(gone) = self.lingering.iter_mut().find(is_meant) else {
+            return false;
+        };
+        gone.down_since = match event.health {
+            Health::Up | Health::Unchecked => None,
+            Health::Down => gone.down_since.or_else(|| Some(now())),
+        };
+        true
     }
 
     /// Lets a backend go that was removed before and still finishes its flows; false if `change` asks for nothing of
@@ -110,6 +131,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
         self.lingering
             .retain(|lingering| !is_named(lingering, Some((service, name))));
+        self.run_checks();
         self.converge().await;
         let subject = Some((service.clone(), Some(name.clone())));
         self.event(
