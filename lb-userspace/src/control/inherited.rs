@@ -15,6 +15,7 @@ use crate::{
         desired::Desired,
         down_grace::DownGrace,
         effective::HealthView,
+        ring_sizes::RingSizes,
         service::Service,
         slow_start::SlowStart,
     },
@@ -33,6 +34,8 @@ pub struct Inherited {
     pub slow_start: SlowStart,
     /// Backends that are down and still have their flows.
     pub down: DownGrace,
+    /// Sizes of the rings.
+    pub ring_sizes: RingSizes,
 }
 
 /// Reads an earlier daemon's verdicts and removed backends from what it programmed, beside what agents had `said`.
@@ -45,7 +48,17 @@ pub fn inherit(desired: &Desired, programmed: &Programmed, mut said: AgentView) 
         lingering: lingering(desired, programmed, now),
         slow_start: slow_start(desired, programmed, now),
         down: down_grace(desired, programmed, now),
+        ring_sizes: ring_sizes(programmed),
     }
+}
+
+/// Services without a backend that takes flows have no ring, and so no size to keep.
+fn ring_sizes(programmed: &Programmed) -> RingSizes {
+    let sizes = programmed
+        .services
+        .iter()
+        .map(|(key, record)| (*key, record.ring_size));
+    RingSizes::inherited(sizes.filter(|(_, size)| *size > 0))
 }
 
 /// Who takes new flows was up; who takes none, though the operator and its agent want it to, was down. `desired` is what

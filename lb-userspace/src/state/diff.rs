@@ -17,6 +17,7 @@ use super::{
     names::{BackendName, ServiceName},
     quic::QuicSettings,
     removal,
+    ring_sizes::RingSizes,
     service::{Service, ServiceKey},
     shared::Shared,
 };
@@ -228,6 +229,7 @@ pub fn moves(
     new: &Desired,
     health: &HealthView,
     at_once: Option<(&ServiceName, &BackendName)>,
+    sizes: &RingSizes,
 ) -> BTreeMap<ServiceName, Moves> {
     let lingering = Lingering::new();
     let stay = old
@@ -240,10 +242,11 @@ pub fn moves(
         &*backups::in_force(old, health, &Blocked::new()),
         &*backups::in_force(new, health, &Blocked::new()),
     );
-    let (before, after) = (
-        effective::target(old, &removal::limited(old, health), &lingering),
-        effective::target(new, &removal::limited(new, health), &lingering),
-    );
+    let target = |desired: &Desired| {
+        let wanted = effective::target(desired, &removal::limited(desired, health), &lingering);
+        sizes.clone().keep(wanted, desired)
+    };
+    let (before, after) = (target(old), target(new));
     let both = old
         .services
         .values()

@@ -15,6 +15,7 @@ pub mod names;
 pub mod ports;
 pub mod quic;
 pub mod removal;
+pub mod ring_sizes;
 pub mod service;
 pub mod shared;
 pub mod slow_start;

@@ -21,7 +21,9 @@ use crate::{
         desired::Desired,
         down_grace::DownGrace,
         effective::{self, Blocked, HealthView},
+        names::ServiceName,
         removal,
+        ring_sizes::RingSizes,
         slow_start::SlowStart,
     },
 };
@@ -147,6 +149,22 @@ impl<P: ProgramTarget> ControlTask<P> {
         Ok(())
     }
 
+    /// Checks what is to be checked, and nothing else.
+    pub(super) fn run_checks(&self) {
+        let specs = verdicts::specs(&self.desired, &self.health, &self.lingering);
+        self.checks.run(specs);
+    }
+
+    /// Whether any backend of a service takes new flows: where none does, there are none that could go elsewhere.
+    pub(super) fn takes_flows(&self, name: &ServiceName) -> bool {
+        let service = self
+            .desired
+            .services
+            .get(name)
+            .and_then(|service| self.wanted.services.get(&service.key));
+        service.is_some_and(|service| service.backends.values().any(|backend| backend.weight > 0))
+    }
+
     /// Reads all counters, so that the ledgers know them before they are gone.
     pub(super) async fn observe(&self) -> Option<Observation> {
         let observer = Arc::clone(&self.observer);
@@ -173,13 +191,15 @@ pub(super) struct Told<'a> {
     pub(super) blocked: &'a Blocked,
 }
 
-/// What changes a target as time passes.
+/// What a target takes from those before it, and what changes it as time passes.
 #[derive(Clone, Default)]
 pub(super) struct Pace {
     /// Weights that rise.
     pub(super) slow_start: SlowStart,
     /// Flows of backends that just went down.
     pub(super) down: DownGrace,
+    /// Rings that keep their size.
+    pub(super) ring_sizes: RingSizes,
 }
 
 impl Pace {
@@ -214,6 +234,7 @@ pub(super) fn target(
         told.blocked,
     );
     let now = now();
+    let wanted = pace.ring_sizes.keep(wanted, desired);
     let wanted = pace.down.keep_flows(wanted, desired, health, programmed, now);
     let mut wanted = pace.slow_start.hold_back(wanted, desired, health, now);
     if let Some(programmed) = programmed {

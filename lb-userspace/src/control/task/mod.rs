@@ -173,6 +173,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         let mut pace = Pace {
             slow_start: parts.inherited.slow_start,
             down: parts.inherited.down,
+            ring_sizes: parts.inherited.ring_sizes,
         };
         let agents = parts.inherited.agents;
         let told = Told {
@@ -320,6 +321,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             &in_force(&next),
             &judged,
             change.at_once(),
+            &self.pace.ring_sizes,
         );
         let moved = self.counted(moved).await;
         let outcome = Outcome {
@@ -369,16 +371,6 @@ impl<P: ProgramTarget> ControlTask<P> {
             .collect()
     }
 
-    /// Whether any backend of a service takes new flows: where none does, there are none that could go elsewhere.
-    fn takes_flows(&self, name: &ServiceName) -> bool {
-        let service = self
-            .desired
-            .services
-            .get(name)
-            .and_then(|service| self.wanted.services.get(&service.key));
-        service.is_some_and(|service| service.backends.values().any(|backend| backend.weight > 0))
-    }
-
     /// Saves and programs `next`; on error everything is as before.
     async fn put_in_force(&mut self, change: &Change, next: Desired) -> Result<(), ControlError> {
         let next = Arc::new(next);
@@ -422,12 +414,6 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.run_checks();
         self.ask.ask(agents::specs(&self.desired, &self.agents));
         Ok(())
-    }
-
-    /// Checks what is to be checked, and nothing else.
-    pub(super) fn run_checks(&self) {
-        let specs = verdicts::specs(&self.desired, &self.health, &self.lingering);
-        self.checks.run(specs);
     }
 
     async fn save(&self, desired: Arc<Desired>) -> Result<(), ControlError> {

@@ -96,7 +96,9 @@ fn the_share_of_flows_that_move_is_that_of_the_slots() {
         (four([100, 100, 100, 50]), 0.1, 0.2),
         (none.clone(), 1.0, 1.0),
     ] {
-        let moved = moves(&before, &after, &HealthView::new(), None)[&"web".parse().unwrap()].share;
+        let moved = moves(&before, &after, &HealthView::new(), None, &RingSizes::default())
+            [&"web".parse().unwrap()]
+            .share;
         assert!(
             (from..=to).contains(&moved),
             "{moved} is not between {from} and {to}"
@@ -104,16 +106,29 @@ fn the_share_of_flows_that_move_is_that_of_the_slots() {
     }
     let down = HealthView::from([(testing::id("web", "d"), Health::Down)]);
     let nothing = [Moves::default()];
-    let moved = moves(&before, &four([100, 100, 100, 0]), &down, None);
+    let moved = moves(
+        &before,
+        &four([100, 100, 100, 0]),
+        &down,
+        None,
+        &RingSizes::default(),
+    );
     assert_eq!(
         moved.into_values().collect::<Vec<_>>(),
         nothing,
         "the dead have nothing to lose"
     );
-    let moved = moves(&none, &none, &HealthView::new(), None);
+    let moved = moves(&none, &none, &HealthView::new(), None, &RingSizes::default());
     assert_eq!(moved.into_values().collect::<Vec<_>>(), nothing);
     assert!(
-        moves(&testing::desired([]), &before, &HealthView::new(), None).is_empty(),
+        moves(
+            &testing::desired([]),
+            &before,
+            &HealthView::new(),
+            None,
+            &RingSizes::default()
+        )
+        .is_empty(),
         "new services move nothing"
     );
 }
@@ -169,7 +184,7 @@ fn flows_under_way_move_only_from_backends_that_lose_them() {
         ),
         ("another port", with(&|service| service.key.port += 1), None, 2),
     ] {
-        let moved = &moves(&old, &new, &HealthView::new(), at_once)[&web];
+        let moved = &moves(&old, &new, &HealthView::new(), at_once, &RingSizes::default())[&web];
         assert_eq!(moved.losers.len(), losers, "{what}");
         assert!(moved.share > 0.0, "{what}");
     }
