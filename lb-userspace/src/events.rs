@@ -49,6 +49,10 @@ pub enum EventKind {
     Backup,
     /// A backend begins with a part of its weight, or has come to the whole of it.
     SlowStart,
+    /// A part that the daemon can do without does not work.
+    PartMissing,
+    /// That part works again.
+    PartRecovered,
     /// A removed backend kept its flows and is now gone.
     Released,
     /// The effective state could not be programmed; it is tried again.

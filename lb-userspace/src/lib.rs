@@ -15,6 +15,7 @@ pub mod events;
 pub mod explain;
 pub mod health;
 pub mod metrics;
+pub mod parts;
 pub mod plan;
 pub mod ring;
 pub mod serve;

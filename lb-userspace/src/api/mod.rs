@@ -42,6 +42,7 @@ use crate::{
     explain::ReadTables,
     health::{CheckId, CheckStatuses, HealthHandle, Report, agent::AgentStatus},
     metrics::Observer,
+    parts::PartBoard,
     serve::{Limits, Server},
 };
 
@@ -115,6 +116,8 @@ pub struct Api {
     pub events: Arc<EventLog>,
     /// Interfaces that are to have the program.
     pub interfaces: Interfaces,
+    /// What the daemon does without.
+    pub parts: PartBoard,
     /// What the daemon was started with.
     pub settings: DaemonSettings,
     /// When the daemon started.

@@ -21,6 +21,7 @@ use crate::{
     events::rfc3339,
     health::{CheckId, CheckStatuses, agent::AgentStatus},
     metrics::{Observation, is_drop},
+    parts::Part,
     state::{
         change::{ChangeError, Kind},
         desired::Desired,
@@ -62,6 +63,8 @@ impl Picture {
     /// The daemon's status without services and what is wrong with them, of which there may be thousands.
     pub(super) fn status(&self, api: &Api) -> Status {
         let interfaces = api.interfaces.borrow().clone();
+        let missing = api.parts.missing();
+        let metrics = (!missing.contains_key(&Part::Metrics)).then(|| api.settings.metrics.to_string());
         Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             pid: std::process::id(),
@@ -76,9 +79,10 @@ impl Picture {
                 .failure()
                 .into_iter()
                 .chain(problems::of_interfaces(&interfaces))
+                .chain(problems::of_parts(missing))
                 .collect(),
             services: Vec::new(),
-            metrics: Some(api.settings.metrics.to_string()),
+            metrics,
             maps: self
                 .seen
                 .maps

@@ -8,6 +8,8 @@ use std::{
 
 use tokio::net::{UnixListener, UnixStream};
 
+use crate::parts::MissingPart;
+
 /// Who may talk to the daemon: its user and group.
 pub const SOCKET_MODE: u32 = 0o660;
 
@@ -33,7 +35,24 @@ pub enum SocketError {
     },
 }
 
+impl From<SocketError> for MissingPart {
+    fn from(error: SocketError) -> Self {
+        Self {
+            message: format!("no command reaches the daemon: {error}"),
+            hint: error.hint().to_owned(),
+        }
+    }
+}
+
 impl SocketError {
+    /// Whether a start must not go on: another daemon runs with this socket, or the path is a file of somebody's.
+    pub const fn is_final(&self) -> bool {
+        match self {
+            Self::InUse(_) | Self::NotASocket(_) => true,
+            Self::Io { .. } => false,
+        }
+    }
+
     /// What to do about it.
     pub const fn hint(&self) -> &'static str {
         match self {

@@ -155,6 +155,7 @@ impl Server {
             tables: Box::new(NoTables),
             events: Arc::clone(&rig.events),
             interfaces: interfaces.subscribe(),
+            parts: PartBoard::new(Arc::clone(&rig.events)),
             settings: DaemonSettings::default(),
             started: SystemTime::UNIX_EPOCH,
             followers: Arc::new(Semaphore::new(FOLLOWERS)),

@@ -30,7 +30,7 @@ pub struct Status {
     pub interfaces: Vec<Interface>,
     /// All services by name.
     pub services: Vec<Service>,
-    /// Where metrics are served.
+    /// Where metrics are served; `null` while they are not.
     pub metrics: Option<String>,
     /// Maps and how full they are.
     pub maps: Vec<MapUse>,

@@ -7,7 +7,6 @@ use crate::{
     api::socket::SocketError,
     datapath::{DatapathError, ProgramError},
     health::SpawnError,
-    metrics::ServeError,
     state::{change::ChangeError, store::StoreError},
 };
 
@@ -20,9 +19,9 @@ pub enum RunError {
     /// No interface anywhere.
     #[error("no interface: nothing to attach to")]
     NoInterface,
-    /// The async runtime.
-    #[error("cannot start the runtime")]
-    Runtime(#[source] io::Error),
+    /// The threads of the daemon and their runtime.
+    #[error("cannot start the daemon's threads")]
+    Threads(#[source] io::Error),
     /// A signal handler.
     #[error("cannot handle signals")]
     Signals(#[source] io::Error),
@@ -35,9 +34,6 @@ pub enum RunError {
     /// The state directory's content together with the file's.
     #[error(transparent)]
     Desired(#[from] ChangeError),
-    /// The metrics address.
-    #[error(transparent)]
-    Metrics(#[from] ServeError),
     /// Two metrics of one name.
     #[error("cannot register metrics")]
     Registry(#[from] prometheus::Error),
@@ -68,12 +64,13 @@ impl RunError {
             Self::Socket(error) => Some(error.hint().into()),
             Self::Store(error) => Some(error.hint()),
             Self::Desired(error) => error.hint().map(str::to_owned),
-            Self::Metrics(_) => Some("name another address with --metrics".into()),
             Self::Died(_) => Some("start it again: it takes over what forwards".into()),
             Self::Datapath(error) => error.hint(),
-            Self::Runtime(_) | Self::Signals(_) | Self::Registry(_) | Self::Health(_) | Self::Program(_) => {
-                None
-            }
+            Self::Threads(_) => Some(
+                "raise the limit of tasks: TasksMax of the unit, pids.max of the cgroup, or `ulimit -u`"
+                    .into(),
+            ),
+            Self::Signals(_) | Self::Registry(_) | Self::Health(_) | Self::Program(_) => None,
         }
     }
 }

@@ -1,15 +1,21 @@
 //! What `lb run` prints when it forwards: short, and what to type next.
 
-use std::fmt::Write;
+use std::{collections::BTreeMap, fmt::Write};
 
 use crate::{
     config::{DaemonSettings, daemon::OnExit},
     control::ControlView,
     datapath::Interface,
+    parts::{MissingPart, Part},
 };
 
 /// The text for a daemon that has just become ready.
-pub(super) fn text(settings: &DaemonSettings, interfaces: &[Interface], view: &ControlView) -> String {
+pub(super) fn text(
+    settings: &DaemonSettings,
+    interfaces: &[Interface],
+    missing: &BTreeMap<Part, MissingPart>,
+    view: &ControlView,
+) -> String {
     let mut text = format!("lb {} forwards\n", env!("CARGO_PKG_VERSION"));
     // Writing to a `String` cannot fail.
     for interface in interfaces {
@@ -45,7 +51,12 @@ pub(super) fn text(settings: &DaemonSettings, interfaces: &[Interface], view: &C
         count(backends, "backend"),
         settings.state_dir.display()
     );
-    let _ = writeln!(text, "  {:<10} http://{}/metrics", "metrics", settings.metrics);
+    if !missing.contains_key(&Part::Metrics) {
+        let _ = writeln!(text, "  {:<10} http://{}/metrics", "metrics", settings.metrics);
+    }
+    for MissingPart { message, .. } in missing.values() {
+        let _ = writeln!(text, "  {:<10} {message}", "missing");
+    }
     if services == 0 {
         text.push_str("\nNo services yet. In another terminal:\n");
         if settings.socket != DaemonSettings::default().socket {
@@ -72,7 +83,7 @@ fn count(n: usize, what: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use std::{collections::BTreeMap, sync::Arc};
+    use std::sync::Arc;
 
     use super::*;
     use crate::{
@@ -127,7 +138,9 @@ mod tests {
             ..interface("late0", None)
         };
         let interfaces = [interface("eth0", Some(attached)), late];
-        let text_of = |settings: &DaemonSettings, desired| text(settings, &interfaces, &view(desired));
+        let text_of = |settings: &DaemonSettings, desired| {
+            text(settings, &interfaces, &BTreeMap::new(), &view(desired))
+        };
         let empty = text_of(&DaemonSettings::default(), Desired::default());
         for part in [
             "eth0       XDP generic",

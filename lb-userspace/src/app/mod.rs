@@ -7,6 +7,7 @@ mod agents;
 mod descriptors;
 mod error;
 mod greeting;
+mod had;
 mod interfaces;
 mod memory;
 mod node;
@@ -14,13 +15,14 @@ mod notify;
 pub mod settings;
 mod signals;
 pub(crate) mod telemetry;
+mod threads;
 
 use std::{
     fs,
     io::{self, Write},
     path::Path,
     process,
-    sync::Arc,
+    sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
 };
 
@@ -46,6 +48,7 @@ use crate::{
     events::{EventKind, EventLog, NewEvent},
     health::{HealthConfig, HealthHandle, HealthMetrics, HealthTask},
     metrics::{self, ApplyMetrics, Endpoint, Observer},
+    parts::{Part, PartBoard},
     serve::{Server, ServerMetrics},
     state::{
         desired::Desired,
@@ -53,12 +56,6 @@ use crate::{
     },
 };
 
-/// Threads that run the daemon's tasks: the packet path needs none of them.
-const WORKERS: usize = 2;
-/// Threads for work that blocks: the writer, reading maps, writing files.
-const BLOCKING_THREADS: usize = 8;
-/// Stack of each thread, in bytes.
-const STACK: usize = 1 << 20;
 /// Time that tasks have to end on shutdown.
 const SHUTDOWN_DEADLINE: Duration = Duration::from_secs(5);
 /// Exit code after a second signal.
@@ -75,14 +72,7 @@ pub fn run(flags: &Flags) -> Result<(), RunError> {
     }
     memory::limit_arenas();
     telemetry::start();
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(WORKERS)
-        .max_blocking_threads(BLOCKING_THREADS)
-        .thread_stack_size(STACK)
-        .thread_name("lb")
-        .enable_all()
-        .build()
-        .map_err(RunError::Runtime)?;
+    let runtime = threads::runtime().map_err(RunError::Threads)?;
     let result = runtime.block_on(daemon(flags, settings, from_file));
     // A blocking read of a map must not hold up the exit.
     runtime.shutdown_timeout(SHUTDOWN_DEADLINE);
@@ -106,9 +96,10 @@ pub fn wait_for_end() -> io::Result<()> {
 async fn daemon(flags: &Flags, settings: DaemonSettings, from_file: Option<Desired>) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let mut daemon = Daemon::start(settings, from_file, flags.reset).await?;
-    notify(Notice::Ready);
+    daemon.notify_ready();
     let reason = daemon.serve(&mut signals, flags.config.as_deref()).await;
-    notify(Notice::Stopping);
+    // One that does not listen learns it by the end of the process.
+    let _ = notify(Notice::Stopping);
     tokio::select! {
         result = daemon.stop(reason) => result,
         () = signals.end() => {
@@ -144,8 +135,9 @@ struct Daemon {
     /// Ends what the writer needs beside it.
     writer_cancel: CancellationToken,
     tracker: TaskTracker,
+    parts: PartBoard,
     /// Removes the socket's file when the daemon is gone.
-    _socket: Socket,
+    _socket: Arc<OnceLock<Socket>>,
 }
 
 impl Daemon {
@@ -154,10 +146,15 @@ impl Daemon {
         from_file: Option<Desired>,
         reset: bool,
     ) -> Result<Self, RunError> {
-        let (api_listener, socket) = api::socket::listen(&settings.socket).await?;
+        let events = Arc::new(EventLog::default());
+        let board = PartBoard::new(Arc::clone(&events));
+        let api_socket = match api::socket::listen(&settings.socket).await {
+            Err(error) if error.is_final() => return Err(error.into()),
+            result => result,
+        };
         let store = FileStore::open(&settings.state_dir)?;
         let desired = first_state(&store, from_file)?;
-        let metrics_listener = metrics::bind(settings.metrics).await?;
+        let metrics_listener = metrics::bind(settings.metrics).await;
         let registry = Registry::new();
         let apply_metrics = ApplyMetrics::register(&registry)?;
         let server_metrics = ServerMetrics::register(&registry)?;
@@ -186,7 +183,6 @@ impl Daemon {
         let writer_cancel = CancellationToken::new();
         let writer = WriterTask::spawn(datapath, writer_cancel.clone());
         let observer = Arc::new(Observer::new(Box::new(writer.clone())));
-        let events = Arc::new(EventLog::default());
         let parts = Parts {
             writer: writer.clone(),
             store: Arc::new(store),
@@ -229,6 +225,7 @@ impl Daemon {
             control: control.clone(),
             health: health.clone(),
             interfaces: interfaces.clone(),
+            parts: board.clone(),
         };
         let released = Arc::new(Notify::new());
         let server = |limits, name| Server {
@@ -239,7 +236,13 @@ impl Daemon {
         };
         let connections = |most| descriptors::connections_allowed(descriptors, most);
         let metrics_server = server(metrics::limits(connections(metrics::MAX_CONNECTIONS)), "metrics");
-        tracker.spawn(metrics::serve(metrics_listener, metrics_server, endpoint));
+        let metrics = had::Late::new(Part::Metrics, metrics_listener, &board, &cancel);
+        tracker.spawn(had::serve_metrics(
+            metrics,
+            settings.metrics,
+            metrics_server,
+            endpoint,
+        ));
         tracker.spawn(passive::listen(
             writer.stats(),
             health.clone(),
@@ -271,13 +274,22 @@ impl Daemon {
             tables: Box::new(writer.tables()),
             events: Arc::clone(&events),
             interfaces: interfaces.clone(),
+            parts: board.clone(),
             settings: settings.clone(),
             started: SystemTime::now(),
             followers: Arc::new(Semaphore::new(api_server.limits.connections / 2)),
             parser: parser.clone(),
             cancel: cancel.clone(),
         };
-        tracker.spawn(api::serve(api_listener, api_server, api));
+        let socket = Arc::new(OnceLock::new());
+        let late = had::Late::new(Part::AdminSocket, api_socket, &board, &cancel);
+        tracker.spawn(had::serve_api(
+            late,
+            settings.socket.clone(),
+            api_server,
+            api,
+            Arc::clone(&socket),
+        ));
 
         let daemon = Self {
             settings,
@@ -293,6 +305,7 @@ impl Daemon {
             control_cancel,
             writer_cancel,
             tracker,
+            parts: board,
             _socket: socket,
         };
         let interfaces = interfaces.borrow().clone();
@@ -303,10 +316,18 @@ impl Daemon {
             daemon.control.clone(),
             daemon.cancel.clone(),
         ));
-        let greeting = greeting::text(&daemon.settings, &interfaces, &daemon.control.view());
+        let view = daemon.control.view();
+        let greeting = greeting::text(&daemon.settings, &interfaces, &daemon.parts.missing(), &view);
         // Nobody may read it; the daemon goes on.
         let _ = std::io::stdout().lock().write_all(greeting.as_bytes());
         Ok(daemon)
+    }
+
+    /// Tells the service manager that the daemon forwards.
+    fn notify_ready(&self) {
+        let notified = notify(Notice::Ready);
+        let late = had::Late::new(Part::ServiceManager, notified, &self.parts, &self.cancel);
+        self.tracker.spawn(had::notify_ready(late));
     }
 
     /// Tells how the interfaces are at the start.

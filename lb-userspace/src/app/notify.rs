@@ -22,13 +22,14 @@ pub(super) enum Notice {
     Stopping,
 }
 
-/// Sends a notice where a service manager wants one. Without one, and when it does not listen, nothing happens.
-pub(super) fn notify(notice: Notice) {
-    let Some(socket) = env::var_os("NOTIFY_SOCKET") else {
-        return;
-    };
-    if let Err(error) = send(&socket, notice) {
-        tracing::warn!(?socket, %error, "cannot notify the service manager");
+/// Sends a notice where a service manager wants one; without one, nothing happens.
+///
+/// # Errors
+/// It does not listen.
+pub(super) fn notify(notice: Notice) -> io::Result<()> {
+    match env::var_os("NOTIFY_SOCKET") {
+        Some(socket) => send(&socket, notice),
+        None => Ok(()),
     }
 }
 

@@ -232,7 +232,9 @@ fn maps(
         }
     };
     let mut results = thread::scope(|scope| {
-        let threads: Vec<_> = (1..workers).map(|_| scope.spawn(work)).collect();
+        // Where no thread can be started, this one does all of it.
+        let start = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
+        let threads: Vec<_> = (1..workers).filter_map(start).collect();
         let mut results = work();
         for thread in threads {
             let died = |_| DatapathError::BadObject("a thread that creates its maps died".to_owned());

@@ -12,11 +12,17 @@ use axum::{
 use prometheus::Registry;
 use tokio::{net::TcpListener, sync::Mutex, task};
 
-use super::{agent, judgement, observe::Observer, render::render, text::Text};
+use super::{
+    agent, judgement,
+    observe::Observer,
+    render::render,
+    text::{Kind, Text},
+};
 use crate::{
     control::{ControlHandle, chain},
     datapath::{DatapathError, Interfaces},
     health::{Health, HealthHandle},
+    parts::{MissingPart, Part, PartBoard, RETRY},
     serve::{Limits, Server},
     state::effective::HealthView,
 };
@@ -56,6 +62,19 @@ pub struct ServeError {
     source: io::Error,
 }
 
+impl From<ServeError> for MissingPart {
+    fn from(error: ServeError) -> Self {
+        let port = error.address.port();
+        Self {
+            message: error.to_string(),
+            hint: format!(
+                "`ss -ltnp 'sport = :{port}'` names who has the address; it is tried again every {} s",
+                RETRY.as_secs()
+            ),
+        }
+    }
+}
+
 /// Why there are no metrics at the moment.
 #[derive(Debug, thiserror::Error)]
 enum MetricsError {
@@ -79,9 +98,11 @@ pub struct Endpoint {
     pub health: HealthHandle,
     /// Whether the program runs where it is to.
     pub interfaces: Interfaces,
+    /// What the daemon does without.
+    pub parts: PartBoard,
 }
 
-/// Takes the address, so that a start fails where it is taken already.
+/// Takes the address.
 ///
 /// # Errors
 /// [`ServeError`]
@@ -142,5 +163,14 @@ fn text(endpoint: &Endpoint) -> Result<String, MetricsError> {
     agent::render(&mut judged, &agents);
     let ready = view.not_ready(&endpoint.interfaces.borrow()).is_none();
     let text = render(&endpoint.registry, ready, &view, &health, &seen)?;
+    let missing = endpoint.parts.missing();
+    let mut family = judged.family(
+        "lb_part_missing",
+        Kind::Gauge,
+        "Whether a part that the daemon can do without does not work",
+    );
+    for part in Part::ALL {
+        family.sample(&[("part", part.name())], u8::from(missing.contains_key(&part)));
+    }
     Ok(text + &judged.into_string())
 }

@@ -1,10 +1,13 @@
 //! What is wrong.
 
+use std::collections::BTreeMap;
+
 use super::Picture;
 use crate::{
     api::types::{self, Problem},
     datapath::Interface,
     health::BreakerState,
+    parts::{MissingPart, Part},
 };
 
 /// What is wrong with interfaces.
@@ -18,6 +21,18 @@ pub(super) fn of_interfaces(interfaces: &[Interface]) -> impl Iterator<Item = Pr
             hint: problem.hint,
         })
     })
+}
+
+/// What the daemon does without.
+pub(super) fn of_parts(missing: BTreeMap<Part, MissingPart>) -> impl Iterator<Item = Problem> {
+    missing
+        .into_values()
+        .map(|MissingPart { message, hint }| Problem {
+            service: None,
+            backend: None,
+            message,
+            hint: Some(hint),
+        })
 }
 
 impl Picture {

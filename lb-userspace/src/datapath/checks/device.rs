@@ -19,7 +19,7 @@ use lb_common::{
 use socket2::{Domain, Socket, Type};
 
 use super::super::{
-    DatapathError, XdpMode, attach, load,
+    DatapathError, LinkOperation, XdpMode, attach, load,
     netlink::{Client, LinkState},
     object, sys,
 };
@@ -47,7 +47,11 @@ pub(super) struct Device {
 /// The program on the far end.
 struct Program {
     checks: OwnedFd,
-    _link: OwnedFd,
+    /// Index of the far end.
+    far: u32,
+    /// Kernel's id of the program.
+    id: u32,
+    link: OwnedFd,
     _program: OwnedFd,
 }
 
@@ -116,10 +120,21 @@ impl Device {
         without_v6(self.client.add_link_address(near, v6, PREFIX_V6))
     }
 
-    /// Whether the kernel still has it.
+    /// Whether the kernel still has it, up, with the program at its far end.
     pub(super) fn is_there(&mut self) -> bool {
-        let link = self.client.link(self.ifindex);
-        link.is_ok_and(|link| link.is_some_and(|link| *link.name == *self.name))
+        let Some(program) = &self.program else {
+            return false;
+        };
+        let Ok(held) = sys::xdp_link(program.link.as_fd()) else {
+            return false;
+        };
+        let mut find = |ifindex| self.client.link(ifindex).ok().flatten();
+        let near = find(self.ifindex)
+            .is_some_and(|link| *link.name == *self.name && link.operation == LinkOperation::Up);
+        let far = find(program.far)
+            .and_then(|link| link.xdp)
+            .map(|state| state.program_id);
+        near && held.ifindex == program.far && held.program_id == program.id && far == Some(program.id)
     }
 
     /// Has the program take packets to this number for that check.
@@ -219,9 +234,17 @@ fn start(pins: &Path, programs: &Path, ifindex: u32) -> Result<Program, Datapath
             reason: attach::explain(&e),
         }
     })?;
+    let id = sys::xdp_link(link.as_fd())
+        .map_err(|source| DatapathError::Io {
+            what: "cannot inspect the program of health checks".to_owned(),
+            source,
+        })?
+        .program_id;
     Ok(Program {
         checks,
-        _link: link,
+        far: ifindex,
+        id,
+        link,
         _program: program,
     })
 }

@@ -76,12 +76,21 @@ impl Rings {
         let first = shares.next();
         let write = |(keys, values)| self.0.counted(self.write(keys, values));
         thread::scope(|scope| {
-            let others: Vec<_> = shares.map(|share| scope.spawn(move || write(share))).collect();
+            let others = shares.map(|share| {
+                let started = thread::Builder::new().spawn_scoped(scope, move || write(share));
+                started.map_err(|_| share)
+            });
+            let others: Vec<_> = others.collect();
             let mut result = first.map_or(Ok(()), write);
             for other in others {
-                let other = other.join();
-                result =
-                    result.and(other.unwrap_or_else(|_| Err(io::Error::other("a writer of rings failed"))));
+                let other = match other {
+                    Ok(thread) => thread
+                        .join()
+                        .unwrap_or_else(|_| Err(io::Error::other("a writer of rings failed"))),
+                    // No thread can be started: this one writes.
+                    Err(share) => write(share),
+                };
+                result = result.and(other);
             }
             result
         })

@@ -1,0 +1,149 @@
+//! Parts that are served once they can be had: at the start, or later.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::PathBuf,
+    sync::{Arc, OnceLock},
+};
+
+use tokio::{net::UnixListener, time};
+use tokio_util::sync::CancellationToken;
+
+use super::notify::{Notice, notify};
+use crate::{
+    api::{
+        self, Api,
+        socket::{Socket, SocketError, listen},
+    },
+    metrics::{self, Endpoint, ServeError},
+    parts::{MissingPart, Part, PartBoard, RETRY},
+    serve::Server,
+};
+
+/// What the first attempt to have a part brought, or nothing where it failed.
+pub(super) struct Late<T> {
+    part: Part,
+    first: Option<T>,
+    board: PartBoard,
+    cancel: CancellationToken,
+}
+
+impl<T> Late<T> {
+    /// Takes up the first attempt; what went wrong is said.
+    pub(super) fn new<E: Into<MissingPart>>(
+        part: Part,
+        first: Result<T, E>,
+        board: &PartBoard,
+        cancel: &CancellationToken,
+    ) -> Self {
+        let first = first.map_err(|error| board.lost(part, error.into())).ok();
+        Self {
+            part,
+            first,
+            board: board.clone(),
+            cancel: cancel.clone(),
+        }
+    }
+
+    /// Tries again until it can be had; nothing if the daemon ends before. `works` is said then.
+    async fn have<E, F>(&mut self, mut again: impl FnMut() -> F, works: &str) -> Option<T>
+    where
+        E: Into<MissingPart>,
+        F: Future<Output = Result<T, E>>,
+    {
+        loop {
+            if let Some(had) = self.first.take() {
+                self.board.found(self.part, works.to_owned());
+                return Some(had);
+            }
+            tokio::select! {
+                () = self.cancel.cancelled() => return None,
+                () = time::sleep(RETRY) => {}
+            }
+            match again().await {
+                Ok(had) => self.first = Some(had),
+                Err(error) => self.board.lost(self.part, error.into()),
+            }
+        }
+    }
+}
+
+/// Serves metrics until the daemon ends.
+pub(super) async fn serve_metrics(
+    mut late: Late<tokio::net::TcpListener>,
+    address: SocketAddr,
+    server: Server,
+    endpoint: Endpoint,
+) {
+    let again = || metrics::bind(address);
+    let works = format!("metrics are served on {address}");
+    if let Some(listener) = late.have::<ServeError, _>(again, &works).await {
+        metrics::serve(listener, server, endpoint).await;
+    }
+}
+
+/// Serves the admin API until the daemon ends. The socket's guard goes to `guard`, since its file stays until then.
+pub(super) async fn serve_api(
+    mut late: Late<(UnixListener, Socket)>,
+    path: PathBuf,
+    server: Server,
+    api: Api,
+    guard: Arc<OnceLock<Socket>>,
+) {
+    let again = || listen(&path);
+    let works = format!("commands are served on {}", path.display());
+    if let Some((listener, socket)) = late.have::<SocketError, _>(again, &works).await {
+        // There was none before.
+        let _ = guard.set(socket);
+        api::serve(listener, server, api).await;
+    }
+}
+
+/// Tells the service manager that the daemon is ready.
+pub(super) async fn notify_ready(mut late: Late<()>) {
+    let again = || std::future::ready(notify(Notice::Ready));
+    late.have::<io::Error, _>(again, "the service manager was notified")
+        .await;
+}
+
+impl From<io::Error> for MissingPart {
+    /// Of the service manager.
+    fn from(error: io::Error) -> Self {
+        Self {
+            message: format!("cannot notify the service manager that the daemon is ready: {error}"),
+            hint: "look at NOTIFY_SOCKET and at `systemctl status`".to_owned(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::EventLog;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_part_that_is_missing_is_tried_again_until_it_is_there() {
+        let board = PartBoard::new(Arc::new(EventLog::default()));
+        let cancel = CancellationToken::new();
+        let refused = || io::Error::from(io::ErrorKind::AddrInUse);
+        let mut late = Late::new::<io::Error>(Part::Metrics, Err(refused()), &board, &cancel);
+        assert!(board.missing().contains_key(&Part::Metrics));
+        let mut attempts = 0;
+        let again = || {
+            attempts += 1;
+            std::future::ready(if attempts < 3 {
+                Err(refused())
+            } else {
+                Ok(attempts)
+            })
+        };
+        assert_eq!(late.have(again, "back").await, Some(3));
+        assert!(board.missing().is_empty());
+
+        let mut late = Late::new::<io::Error>(Part::Metrics, Err(refused()), &board, &cancel);
+        cancel.cancel();
+        let again = || std::future::ready(Err::<u32, _>(refused()));
+        assert_eq!(late.have(again, "back").await, None, "the daemon ends");
+    }
+}

@@ -1,0 +1,140 @@
+//! Parts of the daemon that do not work: it forwards without them, says so, and tries again.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use crate::events::{EventKind, EventLog, NewEvent};
+
+/// Time between attempts to have a part that is missing.
+pub const RETRY: Duration = Duration::from_secs(5);
+
+/// A part that the daemon can do without.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Part {
+    /// The admin socket, and with it all commands.
+    AdminSocket,
+    /// The address of metrics, `/healthz` and `/readyz`.
+    Metrics,
+    /// The service manager, which waits to be told that the daemon is ready.
+    ServiceManager,
+}
+
+impl Part {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::AdminSocket, Self::Metrics, Self::ServiceManager];
+
+    /// Its label in metrics.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::AdminSocket => "admin_socket",
+            Self::Metrics => "metrics",
+            Self::ServiceManager => "service_manager",
+        }
+    }
+}
+
+/// Why a part is missing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct MissingPart {
+    /// Why, in words.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+/// Which parts are missing. Clones are the same.
+#[derive(Clone, Debug)]
+pub struct PartBoard {
+    missing: Arc<Mutex<BTreeMap<Part, MissingPart>>>,
+    events: Arc<EventLog>,
+}
+
+impl PartBoard {
+    /// None is missing. What changes becomes an event.
+    pub fn new(events: Arc<EventLog>) -> Self {
+        Self {
+            missing: Arc::default(),
+            events,
+        }
+    }
+
+    /// A part is missing. Said once, however often it is tried again in vain for the same reason.
+    pub fn lost(&self, part: Part, missing: MissingPart) {
+        let before = self.lock().insert(part, missing.clone());
+        if before.as_ref() != Some(&missing) {
+            tracing::error!(hint = missing.hint, "{}; retrying", missing.message);
+            self.event(EventKind::PartMissing, missing.message);
+        }
+    }
+
+    /// A part works; `how` says what that means. Nothing is said where it was not missing.
+    pub fn found(&self, part: Part, how: String) {
+        if self.lock().remove(&part).is_some() {
+            tracing::info!("{how}");
+            self.event(EventKind::PartRecovered, how);
+        }
+    }
+
+    /// Those that are missing, with the reason.
+    pub fn missing(&self) -> BTreeMap<Part, MissingPart> {
+        self.lock().clone()
+    }
+
+    fn event(&self, kind: EventKind, message: String) {
+        let event = NewEvent {
+            kind,
+            service: None,
+            backend: None,
+            // It has to do with no state.
+            revision: 0,
+            message,
+        };
+        self.events.push(event, SystemTime::now());
+    }
+
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Part, MissingPart>> {
+        self.missing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_part_is_said_once_and_its_return_too() {
+        let events = Arc::new(EventLog::default());
+        let parts = PartBoard::new(Arc::clone(&events));
+        let missing = |message: &str| MissingPart {
+            message: message.to_owned(),
+            hint: "do".to_owned(),
+        };
+        parts.found(Part::Metrics, "metrics are served".to_owned());
+        for _ in 0..3 {
+            parts.lost(Part::Metrics, missing("taken"));
+        }
+        parts.lost(Part::Metrics, missing("forbidden"));
+        assert_eq!(
+            parts.missing(),
+            BTreeMap::from([(Part::Metrics, missing("forbidden"))])
+        );
+        parts.found(Part::Metrics, "metrics are served".to_owned());
+        assert!(parts.missing().is_empty());
+        let told = events.list(0, None);
+        let told: Vec<(EventKind, &str)> = told
+            .iter()
+            .map(|event| (event.kind, event.message.as_str()))
+            .collect();
+        assert_eq!(
+            told,
+            [
+                (EventKind::PartMissing, "taken"),
+                (EventKind::PartMissing, "forbidden"),
+                (EventKind::PartRecovered, "metrics are served"),
+            ]
+        );
+    }
+}
