@@ -2,6 +2,7 @@
 
 use std::{
     fs::{self, File},
+    path::Path,
     process::{Child, Stdio},
     time::Duration,
 };
@@ -24,12 +25,33 @@ impl Decap {
     /// When it does not come up; with what it printed.
     pub fn start(ns: &Netns, device: &str, from: &[String]) -> Result<Self> {
         let scratch = Scratch::new()?;
+        let pins = scratch.join("pins");
+        Self::start_pinned(ns, device, from, scratch, &pins)
+    }
+
+    /// As [`Decap::start`], with pins that outlive this guard.
+    ///
+    /// # Errors
+    /// As [`Decap::start`].
+    pub fn start_in(ns: &Netns, device: &str, from: &[String], pins: &Path) -> Result<Self> {
+        Self::start_pinned(ns, device, from, Scratch::new()?, pins)
+    }
+
+    fn start_pinned(
+        ns: &Netns,
+        device: &str,
+        from: &[String],
+        scratch: Scratch,
+        pins: &Path,
+    ) -> Result<Self> {
         let (out, log) = (
             File::create(scratch.join("out"))?,
             File::create(scratch.join("log"))?,
         );
         let mut command = ns.command(lb_binary()?);
-        command.args(["-o", "json", "decap", "--iface", device]);
+        command
+            .args(["-o", "json", "decap", "--iface", device, "--pin-dir"])
+            .arg(pins);
         for prefix in from {
             command.args(["--from", prefix]);
         }
@@ -44,6 +66,21 @@ impl Decap {
             Ok(log.contains("Ctrl-C"))
         })?;
         Ok(decap)
+    }
+
+    /// What it said so far.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.scratch.join("log")).unwrap_or_default()
+    }
+
+    /// Kills it as a crash would, and waits until it is gone.
+    ///
+    /// # Errors
+    /// When it has ended already.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// Ends it as Ctrl-C does and gives its counts, by what became of packets.

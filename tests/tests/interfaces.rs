@@ -5,11 +5,14 @@ use std::{path::PathBuf, time::Duration};
 use anyhow::{Context, Result, ensure};
 use lb_common::limits::LAYOUT_VERSION;
 use lb_tests::{
+    decap::Decap,
     http,
     lane::Lane,
+    lb_cli::LbCli,
     netns::Netns,
+    scratch::Scratch,
     site::Site,
-    topology::{Family, Shape},
+    topology::{Family, Shape, veth},
     wait,
     xdp_pass::{PassProgram, detach_pinned, replace_pinned},
 };
@@ -302,4 +305,72 @@ fn an_alternative_name_is_as_good_as_the_name() -> Result<()> {
         .ns
         .enter(|| http::connect_within(target, 0, LIMIT))??;
     Ok(())
+}
+
+#[test]
+fn the_end_of_tunnels_is_attached_again_where_its_interface_is_made_anew() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let (backend, other) = (Netns::new("backend")?, Netns::new("other")?);
+    veth(&backend, "eth0", &other, "eth0")?;
+    let decap = Decap::start(&backend, "eth0", &["10.0.0.0/8".to_owned()])?;
+    backend.ip("link del eth0")?;
+    wait::until_true("its absence is said", LIMIT, || {
+        Ok(decap.log().contains("has no program"))
+    })?;
+    veth(&backend, "eth0", &other, "eth0")?;
+    wait::until_true("attached again", LIMIT, || {
+        Ok(decap.log().contains("attached to eth0 again") && has_program(&backend)?)
+    })?;
+    decap.stop()?;
+    ensure!(
+        !has_program(&backend)?,
+        "a command that ends takes its program along"
+    );
+    Ok(())
+}
+
+#[test]
+fn the_end_of_tunnels_outlives_its_command_until_somebody_detaches_it() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let (backend, other) = (Netns::new("backend")?, Netns::new("other")?);
+    veth(&backend, "eth0", &other, "eth0")?;
+    let scratch = Scratch::new()?;
+    let (pins, from) = (scratch.join("pins"), ["10.0.0.0/8".to_owned()]);
+    let start = || Decap::start_in(&backend, "eth0", &from, &pins);
+    let first = start()?;
+    let detach = || {
+        LbCli::new(&backend, &scratch.join("no.sock")).run(&[
+            "detach",
+            "--pin-dir",
+            &pins.display().to_string(),
+        ])
+    };
+    let busy = detach()?;
+    ensure!(
+        busy.code == Some(1) && busy.stderr.contains("in use") && has_program(&backend)?,
+        "the program of a running command stays: {busy:?}"
+    );
+    first.kill()?;
+    ensure!(has_program(&backend)?, "a kill takes nothing along");
+    let second = start()?;
+    ensure!(second.log().contains("taken over"), "{}", second.log());
+    second.kill()?;
+    let removed = detach()?;
+    ensure!(
+        removed.code == Some(0) && removed.stdout.contains("decap") && !has_program(&backend)?,
+        "{removed:?}"
+    );
+    // What is left of an interface that is gone goes with the next start on any other.
+    start()?.kill()?;
+    backend.ip("link del eth0")?;
+    veth(&backend, "eth0", &other, "eth0")?;
+    start()?.stop()?;
+    ensure!(!pins.join("decap").exists(), "nothing is left");
+    Ok(())
+}
+
+/// Whether an XDP program is on `eth0`.
+fn has_program(ns: &Netns) -> Result<bool> {
+    let shown = ns.run("ip", &["-d", "link", "show", "dev", "eth0"])?;
+    Ok(shown.contains("prog/xdp"))
 }

@@ -11,9 +11,10 @@ use crate::{
 };
 
 /// What goes into the archive besides the binary: place in the checkout, place in the archive.
-const FILES: [(&str, &str); 10] = [
+const FILES: [(&str, &str); 11] = [
     ("lb-userspace/capi/include/lb_health.h", "lb_health.h"),
     ("dist/lb.service", "lb.service"),
+    ("dist/lb-decap@.service", "lb-decap@.service"),
     ("dist/lb.toml", "lb.toml"),
     ("dist/INSTALL.md", "INSTALL.md"),
     ("README.md", "README.md"),

@@ -1,5 +1,7 @@
 //! `lb decap`
 
+use std::{path::PathBuf, time::Duration};
+
 use clap::Args;
 use ipnet::IpNet;
 use lb_common::tunnel::GUE_PORT;
@@ -11,10 +13,16 @@ use super::{
 };
 use crate::{
     app,
-    config::{daemon, values},
+    config::{
+        daemon::{self, OnExit},
+        values,
+    },
     control::chain,
-    datapath::{DatapathError, Decap as Running, DecapOptions, XdpModeChoice},
+    datapath::{DEFAULT_PIN_DIR, DatapathError, Decap as Running, DecapOptions, XdpModeChoice},
 };
+
+/// Time between looks whether the program still runs.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Args, Debug)]
 pub(super) struct Decap {
@@ -30,6 +38,12 @@ pub(super) struct Decap {
     /// auto, native or generic
     #[arg(long, value_name = "MODE", default_value = "auto", value_parser = values::word::<XdpModeChoice>)]
     xdp_mode: XdpModeChoice,
+    /// Where the program is pinned
+    #[arg(long, value_name = "DIR", default_value = DEFAULT_PIN_DIR)]
+    pin_dir: PathBuf,
+    /// detach, or keep: go on without the command
+    #[arg(long, value_name = "WHAT", default_value = "detach", value_parser = values::word::<OnExit>)]
+    on_exit: OnExit,
 }
 
 /// With `-o json`, at the end.
@@ -45,25 +59,26 @@ impl Decap {
             xdp_mode: self.xdp_mode,
             sources: self.sources,
             gue_port: self.gue_port,
+            pin_dir: self.pin_dir,
         };
-        let running = Running::open(&options).map_err(|error| failed(&error))?;
-        let list = |addresses: &[String]| addresses.join(", ");
-        let at: Vec<String> = running.addresses().iter().map(ToString::to_string).collect();
-        let from: Vec<String> = options.sources.iter().map(ToString::to_string).collect();
-        remark(&format!(
-            "lb decap on {}, XDP {}: IPIP and GUE (port {}) from {} to {}\nCtrl-C ends it.",
-            options.interface,
-            running.mode().name(),
-            options.gue_port,
-            list(&from),
-            list(&at)
-        ));
-        app::wait_for_end()
+        let mut running = Some(Running::open(&options).map_err(|error| failed(&error))?);
+        if let Some(running) = &running {
+            greet(running, &options, self.on_exit);
+        }
+        let mut missing = false;
+        app::work_until_end(LOOK_EVERY, || keep(&mut running, &options, &mut missing))
             .map_err(|e| CliError::new(Exit::Failed, format!("cannot wait for signals: {e}")))?;
+        let Some(running) = running else {
+            return Ok(());
+        };
         let outcomes = running.outcomes().map_err(|error| failed(&error))?;
         let packets = outcomes
             .into_iter()
             .map(|(outcome, count)| (outcome.name(), count));
+        match self.on_exit {
+            OnExit::Detach => running.detach().map_err(|error| failed(&error))?,
+            OnExit::Keep => drop(running),
+        }
         context.show(
             &Packets {
                 packets: packets.collect(),
@@ -75,6 +90,64 @@ impl Decap {
                     .collect()
             },
         )
+    }
+}
+
+fn greet(running: &Running, options: &DecapOptions, on_exit: OnExit) {
+    let list = |addresses: &[String]| addresses.join(", ");
+    let at: Vec<String> = running.addresses().iter().map(ToString::to_string).collect();
+    let from: Vec<String> = options.sources.iter().map(ToString::to_string).collect();
+    let took_over = if running.took_over() {
+        ", taken over from the last command"
+    } else {
+        ""
+    };
+    let end = match on_exit {
+        OnExit::Detach => "Ctrl-C ends it.",
+        OnExit::Keep => "Ctrl-C ends the command; the program goes on until `lb detach`.",
+    };
+    remark(&format!(
+        "lb decap on {}, XDP {}{took_over}: IPIP and GUE (port {}) from {} to {}\n{end}",
+        options.interface,
+        running.mode().name(),
+        options.gue_port,
+        list(&from),
+        list(&at)
+    ));
+}
+
+/// Puts the program back where its interface was made anew, or where somebody took the program away.
+fn keep(running: &mut Option<Running>, options: &DecapOptions, missing: &mut bool) {
+    if let Some(there) = running {
+        match there.look() {
+            Ok(true) => return,
+            Ok(false) => {}
+            Err(error) => {
+                remark(&format!("lb decap: {}", chain(&error)));
+                return;
+            }
+        }
+    }
+    // The next attempt needs the lock; the pin of a program that was replaced is taken over.
+    drop(running.take());
+    match Running::open(options) {
+        Ok(back) => {
+            remark(&format!(
+                "lb decap: attached to {} again, XDP {}",
+                options.interface,
+                back.mode().name()
+            ));
+            *running = Some(back);
+            *missing = false;
+        }
+        Err(error) if !std::mem::replace(missing, true) => {
+            remark(&format!(
+                "lb decap: {} has no program: {}; retrying",
+                options.interface,
+                chain(&error)
+            ));
+        }
+        Err(_) => {}
     }
 }
 

@@ -216,15 +216,16 @@ impl Datapath {
     }
 }
 
-/// Removes programs, links and maps that a kept or killed daemon left; returns in words what was removed.
+/// Removes programs, links and maps that a kept or killed daemon left, or `lb decap`; returns in words what was removed.
 ///
 /// # Errors
-/// [`DatapathError::PinDirBusy`] if a daemon is running with these pins.
+/// [`DatapathError::PinDirBusy`] if a daemon or `lb decap` is running with these pins.
 pub fn detach_leftovers(pin_dir: &Path) -> Result<Vec<String>, DatapathError> {
     let Some(pins) = Pins::existing(pin_dir)? else {
         return Ok(Vec::new());
     };
     let mut removed = pins.remove_all()?;
+    removed.extend(decap::remove_leftovers(pin_dir)?);
     let left = Client::new().and_then(|mut client| checks::remove_leftovers(&mut client, pins.base()));
     removed.extend(left.map_err(|source| DatapathError::Io {
         what: "cannot remove interfaces of health checks".to_owned(),

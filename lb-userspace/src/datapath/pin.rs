@@ -66,29 +66,31 @@ impl Pins {
     /// [`DatapathError::PinDirBusy`] if another process holds the lock; [`DatapathError::PinDir`] if the directory
     /// cannot be made or holds no pins.
     pub(super) fn create(base: &Path) -> Result<Self, DatapathError> {
-        make_on_bpffs(base).map_err(|reason| DatapathError::PinDir {
-            path: base.to_owned(),
-            reason,
-        })?;
-        Self::lock(base)
+        make(base)?;
+        Self::lock(base, LOCK_PATIENCE)
     }
 
     /// Locks the directory if it is there.
     pub(super) fn existing(base: &Path) -> Result<Option<Self>, DatapathError> {
+        Self::existing_within(base, LOCK_PATIENCE)
+    }
+
+    /// As [`Self::existing`], waiting no longer than `patience` for another process to let go.
+    pub(super) fn existing_within(base: &Path, patience: Duration) -> Result<Option<Self>, DatapathError> {
         if base.is_dir() && file_system(base).ok() == Some(BPF_FS_MAGIC) {
-            Self::lock(base).map(Some)
+            Self::lock(base, patience).map(Some)
         } else {
             Ok(None)
         }
     }
 
-    fn lock(base: &Path) -> Result<Self, DatapathError> {
+    fn lock(base: &Path, patience: Duration) -> Result<Self, DatapathError> {
         let error = |what: &str, source| DatapathError::Io {
             what: format!("cannot {what} {}", base.display()),
             source,
         };
         let lock = File::open(base).map_err(|e| error("open", e))?;
-        let end = Instant::now() + LOCK_PATIENCE;
+        let end = Instant::now() + patience;
         let mut result = lock.try_lock();
         while matches!(result, Err(TryLockError::WouldBlock)) && Instant::now() < end {
             thread::sleep(LOCK_RETRY);
@@ -222,6 +224,17 @@ impl Pins {
     }
 }
 
+/// Makes a directory on a BPF file system, which is mounted where there is none.
+///
+/// # Errors
+/// [`DatapathError::PinDir`]
+pub(super) fn make(base: &Path) -> Result<(), DatapathError> {
+    make_on_bpffs(base).map_err(|reason| DatapathError::PinDir {
+        path: base.to_owned(),
+        reason,
+    })
+}
+
 /// Detaches the program of a pinned link and removes the pin.
 pub(super) fn remove_link(path: &Path) -> Result<(), DatapathError> {
     if let Ok((link, _)) = sys::pinned_xdp_link(path) {
@@ -235,7 +248,7 @@ pub(super) fn remove_link(path: &Path) -> Result<(), DatapathError> {
 }
 
 /// Name of an interface of this network namespace for messages.
-fn interface_name(ifindex: u32) -> String {
+pub(super) fn interface_name(ifindex: u32) -> String {
     super::netlink::Client::new()
         .and_then(|mut client| client.link(ifindex))
         .ok()

@@ -75,7 +75,7 @@ pub(super) fn decide(
 }
 
 /// The mode a program runs in.
-pub(super) fn mode(state: XdpState) -> XdpMode {
+pub(in super::super) fn mode(state: XdpState) -> XdpMode {
     if state.generic {
         XdpMode::Generic
     } else {

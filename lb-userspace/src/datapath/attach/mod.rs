@@ -11,6 +11,7 @@ use std::io;
 
 pub(super) use self::{
     attacher::{Attached, Attacher},
+    decision::mode,
     find::{find, find_one},
     foreign::foreign,
     keeper::{Keeper, KeeperHandle},
