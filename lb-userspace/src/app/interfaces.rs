@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     control::ControlHandle,
-    datapath::{InterfaceChange, InterfaceChangeKind},
+    datapath::{Interface, InterfaceChange, InterfaceChangeKind},
     events::{EventKind, EventLog, NewEvent},
 };
 
@@ -39,4 +39,27 @@ pub(super) async fn tell(
         };
         events.push(event, SystemTime::now());
     }
+}
+
+/// How the interfaces are at the start, as events.
+pub(super) fn at_start(interfaces: &[Interface]) -> Vec<(EventKind, String)> {
+    let mut events = Vec::new();
+    for interface in interfaces {
+        let name = &interface.name;
+        if let Some(attached) = &interface.attached {
+            let how = if attached.took_over {
+                "took over"
+            } else {
+                "attached to"
+            };
+            let mode = attached.xdp_mode.name();
+            events.push((EventKind::Attached, format!("{how} {name}, XDP {mode}")));
+        }
+        if let Some(problem) = interface.problem() {
+            let message = format!("interface {name} {}", problem.message);
+            tracing::warn!("{message}");
+            events.push((EventKind::Interface, message));
+        }
+    }
+    events
 }

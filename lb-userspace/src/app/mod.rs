@@ -6,9 +6,11 @@
 mod agents;
 mod descriptors;
 mod error;
+mod foreground;
 mod greeting;
 mod had;
 mod interfaces;
+mod leave;
 mod memory;
 mod node;
 mod notify;
@@ -19,7 +21,7 @@ mod threads;
 
 use std::{
     fs,
-    io::{self, Write},
+    io::Write,
     path::Path,
     process,
     sync::{Arc, OnceLock},
@@ -34,8 +36,9 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-pub use self::error::RunError;
+pub use self::{error::RunError, foreground::work_until_end};
 use self::{
+    leave::leave,
     notify::{Notice, notify},
     settings::Flags,
     signals::{Signals, Wish},
@@ -77,32 +80,6 @@ pub fn run(flags: &Flags) -> Result<(), RunError> {
     // A blocking read of a map must not hold up the exit.
     runtime.shutdown_timeout(SHUTDOWN_DEADLINE);
     result
-}
-
-/// Tells the service manager that a command works, and does `work` from time to time until the signal that ends it.
-///
-/// # Errors
-/// Signals cannot be received.
-pub fn work_until_end(every: Duration, mut work: impl FnMut()) -> io::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()?;
-    runtime.block_on(async {
-        let mut signals = Signals::new()?;
-        let mut ticks = time::interval(every);
-        if let Err(error) = notify(Notice::Ready) {
-            eprintln!("lb: cannot notify the service manager: {error}");
-        }
-        loop {
-            tokio::select! {
-                () = signals.end() => break,
-                _ = ticks.tick() => work(),
-            }
-        }
-        // One that does not listen learns it by the end of the process.
-        let _ = notify(Notice::Stopping);
-        Ok(())
-    })
 }
 
 async fn daemon(flags: &Flags, settings: DaemonSettings, from_file: Option<Desired>) -> Result<(), RunError> {
@@ -321,7 +298,10 @@ impl Daemon {
             _socket: socket,
         };
         let interfaces = interfaces.borrow().clone();
-        daemon.tell_start(&interfaces);
+        for (kind, message) in interfaces::at_start(&interfaces) {
+            daemon.event(kind, message);
+        }
+        daemon.event(EventKind::Started, "forwarding".into());
         daemon.tracker.spawn(interfaces::tell(
             changes,
             Arc::clone(&daemon.events),
@@ -340,28 +320,6 @@ impl Daemon {
         let notified = notify(Notice::Ready);
         let late = had::Late::new(Part::ServiceManager, notified, &self.parts, &self.cancel);
         self.tracker.spawn(had::notify_ready(late));
-    }
-
-    /// Tells how the interfaces are at the start.
-    fn tell_start(&self, interfaces: &[Interface]) {
-        for interface in interfaces {
-            let name = &interface.name;
-            if let Some(attached) = &interface.attached {
-                let how = if attached.took_over {
-                    "took over"
-                } else {
-                    "attached to"
-                };
-                let mode = attached.xdp_mode.name();
-                self.event(EventKind::Attached, format!("{how} {name}, XDP {mode}"));
-            }
-            if let Some(problem) = interface.problem() {
-                let message = format!("interface {name} {}", problem.message);
-                tracing::warn!("{message}");
-                self.event(EventKind::Interface, message);
-            }
-        }
-        self.event(EventKind::Started, "forwarding".into());
     }
 
     /// Serves until a signal or until a task dies. `config` is read again on SIGHUP.
@@ -472,21 +430,6 @@ impl Daemon {
         };
         self.events.push(event, SystemTime::now());
     }
-}
-
-/// Takes the data plane out of the kernel, or leaves it there, forwarding.
-async fn leave(writer: &WriterHandle, on_exit: OnExit) -> Result<(), RunError> {
-    match on_exit {
-        OnExit::Detach => {
-            writer.detach().await?;
-            tracing::info!("detached");
-        }
-        OnExit::Keep => {
-            writer.keep().await;
-            tracing::info!("forwarding goes on without the daemon; `lb detach` ends it");
-        }
-    }
-    Ok(())
 }
 
 /// The state to begin with: the file's if there is one, as the successor of what was stored; else what was stored.

@@ -1,0 +1,19 @@
+//! What becomes of the data plane when the daemon ends.
+
+use super::RunError;
+use crate::{config::daemon::OnExit, datapath::WriterHandle};
+
+/// Takes the data plane out of the kernel, or leaves it there, forwarding.
+pub(super) async fn leave(writer: &WriterHandle, on_exit: OnExit) -> Result<(), RunError> {
+    match on_exit {
+        OnExit::Detach => {
+            writer.detach().await?;
+            tracing::info!("detached");
+        }
+        OnExit::Keep => {
+            writer.keep().await;
+            tracing::info!("forwarding goes on without the daemon; `lb detach` ends it");
+        }
+    }
+    Ok(())
+}
