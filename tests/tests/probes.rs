@@ -7,6 +7,8 @@ mod dnsmasq;
 mod grpc;
 #[path = "probes/nginx.rs"]
 mod nginx;
+#[path = "probes/old_tls.rs"]
+mod old_tls;
 #[path = "probes/ways.rs"]
 mod ways;
 

@@ -8,13 +8,13 @@ use std::{
     time::Duration,
 };
 
-use rustls::CertificateError;
-
 use super::{path::CheckPath, probe::TooMuch};
 
 mod http2;
+mod tls;
 
 pub use http2::{GrpcProblem, Http2Problem};
+pub(super) use tls::{CERTIFICATE_WANTED, words};
 
 /// Time from the start of a check to its success.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -250,29 +250,12 @@ pub enum CertificateProblem {
     /// It is signed by nobody who is trusted.
     #[error("is signed by an unknown CA")]
     UnknownIssuer,
+    /// The check cannot verify such a certificate, or the server does not hold its key.
+    #[error("{0}")]
+    Unfit(String),
     /// Something else.
     #[error("is bad: {0}")]
     Other(String),
-}
-
-impl CertificateProblem {
-    fn new(error: &CertificateError) -> Self {
-        #[expect(
-            clippy::wildcard_enum_match_arm,
-            reason = "the library may add kinds at any time; its words serve for all the others"
-        )]
-        match error {
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
-            CertificateError::NotValidForName => Self::WrongName("this server".to_owned()),
-            CertificateError::NotValidForNameContext { expected, .. } => {
-                Self::WrongName(expected.to_str().into_owned())
-            }
-            // A bad signature: the CA has the name of a trusted one, and another key.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownIssuer,
-            other => Self::Other(other.to_string()),
-        }
-    }
 }
 
 /// Why a check could not be made.
@@ -357,12 +340,12 @@ impl CheckError {
             Some(libc::EHOSTUNREACH | libc::ENETUNREACH | libc::EHOSTDOWN | libc::ENETDOWN) => {
                 Self::Unreachable {
                     target,
-                    reason: words(error),
+                    reason: kernel_words(error),
                 }
             }
             _ => Self::Connection {
                 target,
-                reason: words(error),
+                reason: kernel_words(error),
             },
         }
     }
@@ -378,13 +361,13 @@ impl CheckError {
         }
         Self::Tls {
             target,
-            reason: error.to_string(),
+            reason: tls::reason(error),
         }
     }
 }
 
 /// The kernel's words in the style of our messages: without the code, in lower case.
-fn words(error: &io::Error) -> String {
+fn kernel_words(error: &io::Error) -> String {
     let text = error.to_string();
     match text.split_once(" (os error") {
         Some((message, _)) => message.to_lowercase(),

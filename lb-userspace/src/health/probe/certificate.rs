@@ -1,28 +1,78 @@
-//! Until when a certificate is valid (RFC 5280 section 4.1), read from its DER form. Pure.
+//! What a check reads of a certificate (RFC 5280 section 4.1), from its DER form, whatever its version. Pure.
 
 use std::time::{Duration, SystemTime};
 
+const INTEGER: u8 = 0x02;
+const BIT_STRING: u8 = 0x03;
 const SEQUENCE: u8 = 0x30;
 const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
 const DAY: u64 = 24 * 60 * 60;
 
-/// The end of the certificate's validity; `None` where it cannot be read.
-pub(super) fn not_after(der: &[u8]) -> Option<SystemTime> {
+/// Parts of a certificate.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Outline<'a> {
+    /// 1 to 3.
+    pub(super) version: u8,
+    /// Begin and end of its validity; `None` where they cannot be read.
+    pub(super) not_before: Option<SystemTime>,
+    pub(super) not_after: Option<SystemTime>,
+    /// The public key, as in `subjectPublicKey`.
+    pub(super) key: &'a [u8],
+}
+
+/// The parts of a certificate; `None` where it is none.
+pub(super) fn outline(der: &[u8]) -> Option<Outline<'_>> {
     let (_, certificate, _) = element(der)?;
     let (_, body, _) = element(certificate)?;
-    let (first, _, after_first) = element(body)?;
+    let (first, version, after_first) = element(body)?;
     // The version comes first where it is not the default; then serial number, algorithm and issuer.
     let serial = if first == VERSION { after_first } else { body };
     let (_, _, algorithm) = element(serial)?;
     let (_, _, issuer) = element(algorithm)?;
     let (_, _, validity) = element(issuer)?;
-    let (SEQUENCE, dates, _) = element(validity)? else {
+    let (SEQUENCE, dates, subject) = element(validity)? else {
         return None;
     };
     let (_, _, end) = element(dates)?;
-    match element(end)? {
+    let (_, _, key_info) = element(subject)?;
+    let (SEQUENCE, key_info, _) = element(key_info)? else {
+        return None;
+    };
+    let (_, _, key) = element(key_info)?;
+    let (BIT_STRING, key, _) = element(key)? else {
+        return None;
+    };
+    Some(Outline {
+        version: match first {
+            VERSION => element(version)?.1.last()?.saturating_add(1),
+            _ => 1,
+        },
+        not_before: date(dates),
+        not_after: date(end),
+        // Without the number of bits that do not count: keys have whole bytes.
+        key: key.get(1..)?,
+    })
+}
+
+/// Bits of the modulus of an RSA key (RFC 8017 appendix A.1.1); `None` of another key.
+pub(super) fn rsa_bits(key: &[u8]) -> Option<usize> {
+    let (SEQUENCE, numbers, []) = element(key)? else {
+        return None;
+    };
+    let (INTEGER, modulus, _) = element(numbers)? else {
+        return None;
+    };
+    let zeros = modulus.iter().take_while(|byte| **byte == 0).count();
+    let first = modulus.get(zeros)?;
+    let bits = (modulus.len() - zeros) * 8;
+    bits.checked_sub(usize::try_from(first.leading_zeros()).ok()?)
+}
+
+/// The time that is the first element.
+fn date(der: &[u8]) -> Option<SystemTime> {
+    match element(der)? {
         (UTC_TIME, text, _) => {
             let year = number(text.get(..2)?)?;
             time(if year < 50 { 2000 } else { 1900 } + year, text.get(2..)?)
@@ -33,7 +83,7 @@ pub(super) fn not_after(der: &[u8]) -> Option<SystemTime> {
 }
 
 /// Tag, content, and what follows the first element.
-fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
+pub(super) fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = der.split_first()?;
     let (&length, rest) = rest.split_first()?;
     let (length, rest) = if length < 0x80 {
@@ -80,6 +130,10 @@ fn time(year: u64, text: &[u8]) -> Option<SystemTime> {
 mod tests {
     use super::*;
 
+    fn not_after(der: &[u8]) -> Option<SystemTime> {
+        outline(der)?.not_after
+    }
+
     #[test]
     fn dates_are_read_in_both_forms() {
         let unix = |time: SystemTime| time.duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs();
@@ -104,8 +158,13 @@ mod tests {
     fn garbage_has_no_date() {
         let certificate = rcgen::generate_simple_self_signed(vec!["a.example".to_owned()]).unwrap();
         let der = certificate.cert.der();
-        for end in 0..150 {
+        for end in 0..der.len() {
             assert_eq!(not_after(&der[..end]), None);
         }
+        assert_eq!(
+            rsa_bits(outline(der).unwrap().key),
+            None,
+            "an elliptic curve has none"
+        );
     }
 }

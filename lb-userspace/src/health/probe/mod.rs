@@ -13,6 +13,7 @@ mod grpc_message;
 mod http;
 mod http2;
 mod icmp;
+mod identity;
 mod many;
 mod problem;
 mod proxy;
@@ -26,7 +27,7 @@ mod tcp;
 mod through;
 mod tls;
 mod udp;
-mod unverified;
+mod verifier;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -48,6 +49,7 @@ pub(super) use several::{Found, Probes};
 pub use tcp::{TcpChecker, TcpProbe};
 pub use tls::TlsChecker;
 pub use udp::UdpChecker;
+pub(super) use verifier::Fault;
 
 use super::{
     error::{CheckError, Latency, LocalError},
@@ -223,7 +225,7 @@ pub fn problems(kind: &CheckKind) -> Vec<ProbeError> {
     match kind {
         CheckKind::None | CheckKind::Tcp | CheckKind::TcpHalfOpen | CheckKind::Icmp => Vec::new(),
         CheckKind::Dialogue(dialogue) => dialogue::problems(dialogue),
-        CheckKind::Tls(tls) => tls::problems(tls),
+        CheckKind::Tls(tls) => tls::problems(tls, None),
         CheckKind::Dns(dns) => dns::problems(dns),
         CheckKind::Udp(udp) => udp::problems(udp),
         CheckKind::Push(push) => push::problems(push),

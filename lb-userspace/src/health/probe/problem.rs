@@ -44,6 +44,9 @@ pub enum ProbeError {
     /// Neither a host name nor an IP address.
     #[error("\"{0}\" is no name that a certificate can have")]
     ServerName(String),
+    /// A host that no certificate can be verified for.
+    #[error("host \"{0}\" is no name that a certificate can have: set server_name, or verify = false")]
+    Unverifiable(String),
     /// Not an absolute path.
     #[error("{0} must be an absolute path")]
     File(&'static str),
@@ -88,7 +91,7 @@ impl ProbeError {
         match self {
             Self::Method(_) => "method",
             Self::Path(_) => "path",
-            Self::Host(_) => "host",
+            Self::Host(_) | Self::Unverifiable(_) => "host",
             Self::HeaderName(_) | Self::HeaderValue(_) | Self::HeaderTwice(_) => "headers",
             Self::Status => "expect_status",
             Self::Pattern { key, .. } => key,

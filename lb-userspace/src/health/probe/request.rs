@@ -58,6 +58,11 @@ impl Expectation {
         })
     }
 
+    /// Whether the head of the answer decides, and nothing of its body is needed.
+    pub(super) fn wants_head_only(&self) -> bool {
+        self.body.is_none()
+    }
+
     /// Whether the answer of `target` is the expected one.
     pub(super) fn judge(&self, target: SocketAddr, status: u16, body: &[u8]) -> Result<(), CheckError> {
         if !self.status.contains(&status) {
@@ -189,7 +194,10 @@ pub(super) fn problems(settings: &HttpCheck) -> Vec<ProbeError> {
     {
         problems.push(problem);
     }
-    problems.extend(tls.iter().flat_map(super::tls::problems));
+    problems.extend(
+        tls.iter()
+            .flat_map(|tls| super::tls::problems(tls, host.as_deref())),
+    );
     if *max_body > MAX_BODY_LIMIT || (*max_body == 0 && expect_body.is_some()) {
         problems.push(ProbeError::MaxBody);
     }

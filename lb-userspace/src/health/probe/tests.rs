@@ -16,11 +16,13 @@ use tokio::{
     time::{self, Instant},
 };
 
+mod certificates;
 mod datagrams;
 mod dialogue;
 mod endless;
 mod exec;
 mod grpc;
+mod heads;
 mod http2;
 mod proxied;
 mod tls;
@@ -395,7 +397,8 @@ async fn time_out_covers_the_whole_check_not_each_read() {
         }
     });
     let started = Instant::now();
-    let error = settled(http(any).check(target, SECOND)).await.unwrap_err();
+    let checker = http(|http| http.expect_body = Some("x".repeat(100)));
+    let error = settled(checker.check(target, SECOND)).await.unwrap_err();
     assert_eq!(
         error,
         CheckError::TimedOut {

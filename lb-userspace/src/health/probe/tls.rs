@@ -12,26 +12,29 @@ use std::{
 };
 
 use rustls::{
-    AlertDescription, ClientConfig, ClientConnection, RootCertStore,
-    client::Resumption,
+    AlertDescription, ClientConfig, ClientConnection, ProtocolVersion, RootCertStore,
+    client::{Resumption, danger::ServerCertVerifier},
     crypto::ring,
     pki_types::{
         CertificateDer, PrivateKeyDer, ServerName,
         pem::{self, PemObject},
     },
+    sign::CertifiedKey,
 };
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
     Checker,
-    certificate::not_after,
+    certificate::outline,
     connect::{Budget, Route},
     connection::Connection,
+    identity::Identity,
     problem::ProbeError,
-    unverified::Unverified,
+    verifier::{Unverified, Verified},
 };
 use crate::health::{
-    error::{CertificateProblem, CheckError, Latency, LocalError, Stage},
+    error::{CERTIFICATE_WANTED, CertificateProblem, CheckError, Latency, LocalError, Stage, words},
     settings::TlsCheck,
     status::Certificate,
 };
@@ -45,18 +48,26 @@ pub(super) struct TlsClient {
     /// The name in the certificate where the settings have none; else the target's address.
     host: Option<String>,
     /// Shared by all targets of the same settings.
-    base: Arc<Mutex<Option<ClientConfig>>>,
+    base: Arc<Mutex<Option<Base>>>,
     /// With a session store of its own: servers of one name may not share their keys, and one must not vouch for
     /// another.
-    own: Mutex<Option<Arc<ClientConfig>>>,
+    own: Mutex<Option<(Arc<ClientConfig>, Arc<Identity>)>>,
     /// When the certificate seen last ends, in seconds since 1970; 0 before the first.
     expires: AtomicU64,
 }
 
-/// Everything that makes `settings` no check.
-pub(super) fn problems(settings: &TlsCheck) -> Vec<ProbeError> {
+/// What files and settings give.
+#[derive(Clone, Debug)]
+struct Base {
+    config: ClientConfig,
+    /// The certificate that servers are shown which ask for one.
+    shown: Option<Arc<CertifiedKey>>,
+}
+
+/// Everything that makes `settings` no check of servers known as `host`, if that is set.
+pub(super) fn problems(settings: &TlsCheck, host: Option<&str>) -> Vec<ProbeError> {
     let TlsCheck {
-        verify: _,
+        verify,
         server_name,
         ca_file,
         cert_file,
@@ -67,6 +78,11 @@ pub(super) fn problems(settings: &TlsCheck) -> Vec<ProbeError> {
     let mut problems = Vec::new();
     if let Some(name) = server_name.as_ref().filter(|name| server_name_of(name).is_none()) {
         problems.push(ProbeError::ServerName(name.clone()));
+    }
+    if let Some(host) = host.filter(|host| *verify && server_name_of(name_in(host)).is_none())
+        && server_name.is_none()
+    {
+        problems.push(ProbeError::Unverifiable(host.to_owned()));
     }
     for (key, file) in [
         ("ca_file", ca_file),
@@ -92,18 +108,29 @@ fn server_name_of(text: &str) -> Option<ServerName<'static>> {
     ServerName::try_from(text.to_owned()).ok()
 }
 
+/// The name or address in a Host header, which may have a port: addresses of IPv6 stand in brackets there (RFC 3986
+/// section 3.2.2).
+fn name_in(host: &str) -> &str {
+    if let Some((address, _)) = host.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
+        return address;
+    }
+    match host.rsplit_once(':') {
+        Some((name, port)) if !name.contains(':') && port.bytes().all(|byte| byte.is_ascii_digit()) => name,
+        Some(_) | None => host,
+    }
+}
+
 impl TlsClient {
     /// A client for a server that is known as `host`.
     ///
     /// # Errors
     /// The first of [`problems`].
     pub(super) fn new(settings: &TlsCheck, host: Option<&str>) -> Result<Self, ProbeError> {
-        match problems(settings).into_iter().next() {
+        match problems(settings, host).into_iter().next() {
             Some(problem) => Err(problem),
             None => Ok(Self {
                 settings: Arc::new(settings.clone()),
-                // A Host header may have a port.
-                host: host.map(|host| host.rsplit_once(':').map_or(host, |(name, _)| name).to_owned()),
+                host: host.map(|host| name_in(host).to_owned()),
                 base: Arc::default(),
                 own: Mutex::default(),
                 expires: AtomicU64::new(0),
@@ -133,7 +160,8 @@ impl TlsClient {
             target,
             error: LocalError::Settings(why.into()),
         };
-        let connector = self.connector().map_err(local)?;
+        let (connector, identity) = self.connector().map_err(local)?;
+        identity.begin();
         let name = self.settings.server_name.as_deref().or(self.host.as_deref());
         let name = name
             .and_then(server_name_of)
@@ -146,10 +174,10 @@ impl TlsClient {
             .limit(|| Stage::Handshake, connector.connect(name, stream))
             .await?
             .map_err(|error| {
-                if no_protocol(&error) {
+                if alert(&error) == Some(AlertDescription::NoApplicationProtocol) {
                     protocol()
                 } else {
-                    CheckError::from_io(target, Stage::Handshake, &error)
+                    failure(target, &identity, &error)
                 }
             })?;
         let session = stream.get_ref().1;
@@ -167,7 +195,7 @@ impl TlsClient {
         session: &ClientConnection,
     ) -> Result<(), CheckError> {
         let certificate = session.peer_certificates().and_then(<[_]>::first);
-        let Some(end) = certificate.and_then(|certificate| not_after(certificate)) else {
+        let Some(end) = certificate.and_then(|certificate| outline(certificate)?.not_after) else {
             return Ok(());
         };
         let seconds = end.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -193,70 +221,129 @@ impl TlsClient {
         })
     }
 
-    fn connector(&self) -> Result<TlsConnector, String> {
+    fn connector(&self) -> Result<(TlsConnector, Arc<Identity>), String> {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(connector) = &*own {
-            return Ok(Arc::clone(connector).into());
+        if let Some((config, identity)) = &*own {
+            return Ok((Arc::clone(config).into(), Arc::clone(identity)));
         }
         let mut base = self.base.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut config = match &*base {
-            Some(config) => config.clone(),
+        let Base { mut config, shown } = match &*base {
+            Some(base) => base.clone(),
             None => base.insert(load(&self.settings)?).clone(),
         };
+        let identity = Arc::new(Identity::new(shown));
+        config.client_auth_cert_resolver = Arc::<Identity>::clone(&identity);
         config.resumption = Resumption::in_memory_sessions(1);
-        Ok(Arc::clone(own.insert(Arc::new(config))).into())
+        let config = Arc::new(config);
+        *own = Some((Arc::clone(&config), Arc::clone(&identity)));
+        Ok((config.into(), identity))
+    }
+
+    /// Waits for what the server says to the certificate that it was shown, or not, if it has asked for one: in TLS 1.3
+    /// it does so when the client takes the handshake for done (RFC 8446 section 4.4.2.4). Silence is consent.
+    async fn wait_for_consent(
+        &self,
+        budget: &mut Budget,
+        stream: &mut TlsStream<Connection>,
+    ) -> Result<(), CheckError> {
+        let own = self.own.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some((_, identity)) = own else {
+            return Ok(());
+        };
+        if !identity.was_asked() || stream.get_ref().1.protocol_version() != Some(ProtocolVersion::TLSv1_3) {
+            return Ok(());
+        }
+        let answer = budget.limit(|| Stage::Handshake, async {
+            // A server that consents ends the session, too, and need not be waited for longer.
+            stream.get_mut().1.send_close_notify();
+            stream.flush().await?;
+            stream.read(&mut [0]).await
+        });
+        match answer.await {
+            Ok(Err(error)) if alert(&error).is_some() => Err(failure(budget.target, &identity, &error)),
+            Ok(_) | Err(_) => Ok(()),
+        }
     }
 }
 
-/// Whether the peer refused the handshake since it speaks none of the offered protocols.
-fn no_protocol(error: &io::Error) -> bool {
-    let alert = rustls::Error::AlertReceived(AlertDescription::NoApplicationProtocol);
-    error
-        .get_ref()
-        .and_then(|inner| inner.downcast_ref())
-        .is_some_and(|error: &rustls::Error| *error == alert)
+/// The alert by which the peer ended the session, if it did.
+fn alert(error: &io::Error) -> Option<AlertDescription> {
+    match error.get_ref()?.downcast_ref()? {
+        rustls::Error::AlertReceived(alert) => Some(*alert),
+        _ => None,
+    }
 }
 
-fn load(settings: &TlsCheck) -> Result<ClientConfig, String> {
+/// What a failed handshake means.
+fn failure(target: SocketAddr, identity: &Identity, error: &io::Error) -> CheckError {
+    match alert(error) {
+        Some(alert) if identity.was_asked() => CheckError::Tls {
+            target,
+            reason: if identity.is_set() {
+                format!("it does not accept the client certificate ({})", words(&alert))
+            } else {
+                CERTIFICATE_WANTED.to_owned()
+            },
+        },
+        Some(_) | None => CheckError::from_io(target, Stage::Handshake, error),
+    }
+}
+
+fn load(settings: &TlsCheck) -> Result<Base, String> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
-    let builder = if settings.verify {
-        builder.with_root_certificates(roots(settings.ca_file.as_deref())?)
+    let verifier: Arc<dyn ServerCertVerifier> = if settings.verify {
+        let Trusted { roots, pinned } = trusted(settings.ca_file.as_deref())?;
+        let verified = Verified::new(roots, pinned, Arc::clone(&provider));
+        Arc::new(verified.map_err(|error| error.to_string())?)
     } else {
-        builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(Unverified(provider)))
+        Arc::new(Unverified(Arc::clone(&provider)))
     };
-    let mut config = match (&settings.cert_file, &settings.key_file) {
+    let shown = match (&settings.cert_file, &settings.key_file) {
         (Some(chain), Some(key)) => {
             let key_der = PrivateKeyDer::from_pem_file(key).map_err(|error| cannot_read(key, &error))?;
-            builder
-                .with_client_auth_cert(certificates(chain)?, key_der)
-                .map_err(|error| format!("cannot use {chain} with {key}: {error}"))?
+            let shown = CertifiedKey::from_der(certificates(chain)?, key_der, &provider)
+                .map_err(|error| format!("cannot use {chain} with {key}: {error}"))?;
+            Some(Arc::new(shown))
         }
-        _ => builder.with_no_client_auth(),
+        _ => None,
     };
+    let mut config = builder
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
     config.alpn_protocols = settings
         .alpn
         .iter()
         .map(|name| name.clone().into_bytes())
         .collect();
-    Ok(config)
+    Ok(Base { config, shown })
 }
 
-fn roots(ca_file: Option<&str>) -> Result<Arc<RootCertStore>, String> {
+/// Whose certificates are accepted.
+struct Trusted {
+    roots: Arc<RootCertStore>,
+    /// Certificates of a file, each of which may be the server's own.
+    pinned: Vec<CertificateDer<'static>>,
+}
+
+fn trusted(ca_file: Option<&str>) -> Result<Trusted, String> {
     static SYSTEM: OnceLock<Arc<RootCertStore>> = OnceLock::new();
     let mut store = RootCertStore::empty();
     match ca_file {
         Some(file) => {
-            for certificate in certificates(file)? {
-                store
-                    .add(certificate)
-                    .map_err(|error| format!("{file} is no CA: {error}"))?;
+            let pinned = certificates(file)?;
+            if pinned.iter().any(|certificate| outline(certificate).is_none()) {
+                return Err(format!("{file} has a certificate that cannot be read"));
             }
-            Ok(Arc::new(store))
+            // One that can be no CA is of use as the server's own.
+            store.add_parsable_certificates(pinned.iter().cloned());
+            Ok(Trusted {
+                roots: Arc::new(store),
+                pinned,
+            })
         }
         None => {
             let system = SYSTEM.get_or_init(|| {
@@ -266,7 +353,10 @@ fn roots(ca_file: Option<&str>) -> Result<Arc<RootCertStore>, String> {
             if system.is_empty() {
                 return Err("this machine trusts no CA: install ca-certificates, or set ca_file".to_owned());
             }
-            Ok(Arc::clone(system))
+            Ok(Trusted {
+                roots: Arc::clone(system),
+                pinned: Vec::new(),
+            })
         }
     }
 }
@@ -331,7 +421,8 @@ impl Checker for TlsChecker {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
         let mut budget = Budget::start(target, timeout);
         let stream = budget.connect(self.route).await?;
-        self.client.handshake(&mut budget, stream).await?;
+        let mut stream = self.client.handshake(&mut budget, stream).await?;
+        self.client.wait_for_consent(&mut budget, &mut stream).await?;
         Ok(Latency(budget.started.elapsed()))
     }
 }

@@ -27,7 +27,7 @@ impl Authority {
         Self::named("a CA")
     }
 
-    fn named(name: &str) -> Self {
+    pub(super) fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
@@ -48,8 +48,12 @@ impl Authority {
     }
 
     /// A certificate for a.example that is valid through these years.
-    fn sign(&self, from: i32, to: i32) -> (rcgen::Certificate, KeyPair) {
-        let mut params = CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+    pub(super) fn sign(&self, from: i32, to: i32) -> (rcgen::Certificate, KeyPair) {
+        self.sign_for("a.example", from, to)
+    }
+
+    pub(super) fn sign_for(&self, name: &str, from: i32, to: i32) -> (rcgen::Certificate, KeyPair) {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         params.not_before = date_time_ymd(from, 1, 1);
         params.not_after = date_time_ymd(to, 1, 1);
         let key = KeyPair::generate().unwrap();
@@ -88,14 +92,14 @@ impl Authority {
 }
 
 /// Answers HTTP over TLS; counts connections and those among them that resume a session.
-struct TlsPeer {
-    address: SocketAddr,
+pub(super) struct TlsPeer {
+    pub(super) address: SocketAddr,
     connections: Arc<AtomicUsize>,
     resumed: Arc<AtomicUsize>,
 }
 
 impl TlsPeer {
-    async fn start(config: ServerConfig) -> Self {
+    pub(super) async fn start(config: ServerConfig) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let peer = Self {
             address: listener.local_addr().unwrap(),
@@ -131,7 +135,7 @@ fn https(tls: TlsCheck) -> HttpChecker {
     http(|http| http.tls = Some(tls))
 }
 
-async fn both(tls: &TlsCheck, target: SocketAddr) -> Result<(), CheckError> {
+pub(super) async fn both(tls: &TlsCheck, target: SocketAddr) -> Result<(), CheckError> {
     let handshake = TlsChecker::new(tls).unwrap().check(target, PLENTY).await;
     let request = https(tls.clone()).check(target, PLENTY).await;
     assert_eq!(handshake.is_ok(), request.is_ok(), "{handshake:?} {request:?}");
@@ -198,7 +202,11 @@ async fn a_server_that_asks_for_a_certificate_gets_it() {
         .check(peer.address, PLENTY)
         .await
         .unwrap_err();
-    assert!(matches!(error, CheckError::Tls { .. }), "{error}");
+    let wanted = "it demands a client certificate: set cert_file and key_file";
+    let expected = format!("no TLS session with {}: {wanted}", peer.address);
+    assert_eq!(error.to_string(), expected);
+    // In TLS 1.3 the server says so only when the client takes the handshake for done.
+    assert_eq!(both(&ca.settings(), peer.address).await, Err(error));
     let (certificate, key) = ca.sign(2020, 4000);
     fs::write(ca.file("client.pem"), certificate.pem()).unwrap();
     fs::write(ca.file("client.key"), key.serialize_pem()).unwrap();
@@ -208,6 +216,16 @@ async fn a_server_that_asks_for_a_certificate_gets_it() {
         ..ca.settings()
     };
     assert_eq!(both(&with, peer.address).await, Ok(()));
+    // One that the server does not trust.
+    let (certificate, key) = Authority::named("another CA").sign(2020, 4000);
+    fs::write(ca.file("client.pem"), certificate.pem()).unwrap();
+    fs::write(ca.file("client.key"), key.serialize_pem()).unwrap();
+    let checker = TlsChecker::new(&with).unwrap();
+    let error = checker.check(peer.address, PLENTY).await.unwrap_err().to_string();
+    assert!(
+        error.contains("it does not accept the client certificate"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
