@@ -89,6 +89,8 @@ impl Servers {
     fn http(&self, path: &str, tls: bool) -> HttpCheck {
         HttpCheck {
             path: path.to_owned(),
+            // Any body is good, but all of it must come.
+            expect_body: Some(String::new()),
             max_body: 1 << 20,
             tls: tls.then(|| self.trusted.clone()),
             ..HttpCheck::default()

@@ -45,14 +45,6 @@ impl Connection {
         self.limit = READ_LIMIT + 2 * body;
         self.left = self.limit;
     }
-
-    /// Whether the peer has sent nothing and not closed since the last read. A byte that has come is lost: the
-    /// connection is of no more use then.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.stream
-            .try_read(&mut [0])
-            .is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
-    }
 }
 
 impl AsyncRead for Connection {

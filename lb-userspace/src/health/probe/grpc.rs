@@ -13,7 +13,7 @@ use super::{
     Checker,
     connect::{Budget, Route},
     grpc_message::{self, MAX_SERVICE},
-    http2::{self, Http2Client},
+    http2::{self, Http2Client, Wanted},
     problem::ProbeError,
     request, tls,
 };
@@ -121,7 +121,7 @@ impl Checker for GrpcChecker {
         let message = Some(&plan.message);
         let answer = self
             .client
-            .ask(&mut budget, &request, message, MAX_ANSWER)
+            .ask(&mut budget, &request, message, Wanted::Body(MAX_ANSWER))
             .await?;
         if answer.status != 200 {
             return Err(CheckError::Status {
@@ -148,7 +148,7 @@ pub(super) fn problems(settings: &GrpcCheck) -> Vec<ProbeError> {
         problems.push(ProbeError::Service(MAX_SERVICE));
     }
     problems.extend(host.as_deref().and_then(|host| http2::authority(host).err()));
-    problems.extend(tls.iter().flat_map(tls::problems));
+    problems.extend(tls.iter().flat_map(|tls| tls::problems(tls, host.as_deref())));
     problems
 }
 

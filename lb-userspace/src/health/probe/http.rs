@@ -3,6 +3,7 @@
 use std::{
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
+    task::Poll,
     time::Duration,
 };
 
@@ -35,6 +36,32 @@ struct Kept {
     target: SocketAddr,
     /// Checks it has served.
     uses: u32,
+    /// The latest answer, where the check did not wait for its end.
+    unfinished: Option<ResponseReader>,
+}
+
+impl Kept {
+    /// Reads what is left of the latest answer, as far as it has come, and waits for nothing. Whether the connection can
+    /// take another request: the answer is complete, and the peer has neither said more nor closed.
+    async fn is_ready(&mut self) -> bool {
+        let mut piece = Vec::with_capacity(READ_SIZE);
+        loop {
+            piece.clear();
+            match self.stream.read_now(&mut piece).await {
+                Poll::Pending => return self.unfinished.is_none(),
+                Poll::Ready(Ok(1..)) => {}
+                Poll::Ready(Ok(0) | Err(_)) => return false,
+            }
+            let Some(reader) = &mut self.unfinished else {
+                return false;
+            };
+            match reader.feed(&piece).map(|()| reader.done()) {
+                Ok(None) => {}
+                Ok(Some(true)) => self.unfinished = None,
+                Ok(Some(false)) | Err(Malformed(_)) => return false,
+            }
+        }
+    }
 }
 
 /// Sends a request and compares the answer.
@@ -104,9 +131,10 @@ impl HttpChecker {
     }
 
     /// The kept connection, if it leads to `target`, may be used again, and looks alive.
-    fn take_kept(&self, target: SocketAddr) -> Option<Kept> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        (kept.stream.is_quiet() && kept.target == target && kept.uses < self.fresh_every).then_some(kept)
+    async fn take_kept(&self, target: SocketAddr) -> Option<Kept> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let usable = kept.target == target && kept.uses < self.fresh_every && kept.is_ready().await;
+        usable.then_some(kept)
     }
 
     /// Sends the request on `connection` and judges the answer; keeps the connection if it can be used again.
@@ -120,6 +148,7 @@ impl HttpChecker {
                 connection.stream.flush().await
             })
             .await?;
+        let head_only = self.plan.expect.wants_head_only();
         let mut reader = ResponseReader::new(self.plan.head_request, self.plan.expect.max_body);
         let mut piece = Vec::with_capacity(READ_SIZE);
         let reusable = loop {
@@ -144,19 +173,26 @@ impl HttpChecker {
             if let Some(reusable) = reader.done() {
                 break reusable;
             }
+            // The body may come late, or never end: it is not waited for where nothing of it is wanted.
+            if head_only && reader.in_body() {
+                break reader.may_be_reusable();
+            }
         };
+        let status = reader.status();
+        let judged = self.plan.expect.judge(target, status, reader.body());
         if reusable {
             connection.uses += 1;
+            connection.unfinished = reader.done().is_none().then_some(reader);
             *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
         }
-        self.plan.expect.judge(target, reader.status(), reader.body())
+        judged
     }
 }
 
 impl Checker for HttpChecker {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
         let mut budget = Budget::start(target, timeout);
-        if let Some(kept) = self.take_kept(target) {
+        if let Some(kept) = self.take_kept(target).await {
             self.dialer.recheck(target, &kept.stream)?;
             match self.exchange(&mut budget, kept).await {
                 Err(error) if gone_stale(&error) => {}
@@ -170,6 +206,7 @@ impl Checker for HttpChecker {
                 stream,
                 target,
                 uses: 0,
+                unfinished: None,
             },
         )
         .await?;

@@ -100,6 +100,20 @@ impl ResponseReader {
         }
     }
 
+    /// Whether the connection may take another request once the rest has come.
+    pub(super) fn may_be_reusable(&self) -> bool {
+        match self.state {
+            State::Done { reusable } => reusable,
+            State::UntilClose => false,
+            State::Head
+            | State::Length(_)
+            | State::ChunkSize { .. }
+            | State::ChunkData(_)
+            | State::ChunkEnd
+            | State::Trailer { .. } => self.keep_alive,
+        }
+    }
+
     /// The connection ended. Whether the answer is complete.
     pub(super) fn end(&mut self) -> bool {
         if self.state == State::UntilClose {
@@ -233,8 +247,8 @@ impl ResponseReader {
         let head = mem::take(&mut self.head);
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
-        let end = match response
-            .parse(&head)
+        let end = match lenient()
+            .parse_response(&mut response, &head)
             .map_err(|error| Malformed(parse_error(error)))?
         {
             httparse::Status::Complete(end) if end <= MAX_HEAD => end,
@@ -281,7 +295,8 @@ impl ResponseReader {
         self.keep_alive = persistent
             && status != 101
             && !values("connection").any(|token| token.eq_ignore_ascii_case(b"close"));
-        let coding = values("transfer-encoding").next_back();
+        // Identity means none (RFC 2616 section 3.6); servers of that time still say so.
+        let coding = values("transfer-encoding").rfind(|coding| !coding.eq_ignore_ascii_case(b"identity"));
         let mut length = None;
         for value in values("content-length") {
             let value = parse_length(value).ok_or(Malformed("bad Content-Length"))?;
@@ -310,6 +325,17 @@ impl ResponseReader {
         self.stop_at_bound(false);
         Ok(())
     }
+}
+
+/// Takes what clients have to take (RFC 9112 sections 5.1 and 5.2): lines that go on in the next one, and blanks before the
+/// colon.
+fn lenient() -> httparse::ParserConfig {
+    let mut lenient = httparse::ParserConfig::default();
+    lenient
+        .allow_obsolete_multiline_headers_in_responses(true)
+        .allow_spaces_after_header_name_in_responses(true)
+        .allow_multiple_spaces_in_response_status_delimiters(true);
+    lenient
 }
 
 fn parse_length(value: &[u8]) -> Option<u64> {

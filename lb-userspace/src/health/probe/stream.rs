@@ -1,14 +1,15 @@
 //! A connection of a check, plain or TLS.
 
 use std::{
+    future::{Future, poll_fn},
     io,
     net::SocketAddr,
-    pin::Pin,
+    pin::{Pin, pin},
     sync::Arc,
     task::{Context, Poll},
 };
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
 use super::{
@@ -65,13 +66,6 @@ pub(super) enum Stream {
 }
 
 impl Stream {
-    fn tcp(&self) -> &Connection {
-        match self {
-            Self::Plain(stream) => stream,
-            Self::Tls(stream) => stream.get_ref().0,
-        }
-    }
-
     /// Permits one more answer, with a body of `body` bytes at most.
     pub(super) fn expect_answer(&mut self, body: usize) {
         match self {
@@ -80,10 +74,11 @@ impl Stream {
         }
     }
 
-    /// Whether the peer has sent nothing and not closed since the last read. A byte that has come is lost: the
-    /// connection is of no more use then.
-    pub(super) fn is_quiet(&self) -> bool {
-        self.tcp().is_quiet()
+    /// Reads what has come, as far as `buffer` has capacity, and waits for nothing: pending where nothing has. No bytes
+    /// mean that the peer has closed.
+    pub(super) async fn read_now(&mut self, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
+        let mut read = pin!(self.read_buf(buffer));
+        poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await
     }
 }
 

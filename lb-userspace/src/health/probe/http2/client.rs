@@ -9,7 +9,7 @@ use std::{
 use bytes::Bytes;
 use http::Request;
 
-use super::session::{Answer, Session};
+use super::session::{Answer, Session, Wanted};
 use crate::health::{
     error::CheckError,
     probe::{
@@ -87,17 +87,17 @@ impl Http2Client {
         }
     }
 
-    /// Sends a request with a body, if any, and reads `limit` bytes of the answer's body at most.
+    /// Sends a request with a body, if any, and reads what is `wanted` of the answer.
     pub(in crate::health::probe) async fn ask(
         &self,
         budget: &mut Budget,
         request: &Request<()>,
         body: Option<&Bytes>,
-        limit: usize,
+        wanted: Wanted,
     ) -> Result<Answer, CheckError> {
-        if let Some(kept) = self.take_kept(budget.target) {
+        if let Some(kept) = self.take_kept(budget.target).await {
             kept.session.recheck(&self.dialer, budget.target)?;
-            match self.exchange(budget, kept, request, body, limit).await {
+            match self.exchange(budget, kept, request, body, wanted).await {
                 Err(error) if gone_stale(&error) => {}
                 result => return result,
             }
@@ -108,13 +108,14 @@ impl Http2Client {
             target: budget.target,
             uses: 0,
         };
-        self.exchange(budget, fresh, request, body, limit).await
+        self.exchange(budget, fresh, request, body, wanted).await
     }
 
     /// The kept connection, if it leads to `target` and may be used again.
-    fn take_kept(&self, target: SocketAddr) -> Option<Kept> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        (kept.target == target && kept.uses < self.fresh_every).then_some(kept)
+    async fn take_kept(&self, target: SocketAddr) -> Option<Kept> {
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()?;
+        let usable = kept.target == target && kept.uses < self.fresh_every && kept.session.is_ready().await;
+        usable.then_some(kept)
     }
 
     async fn exchange(
@@ -123,11 +124,11 @@ impl Http2Client {
         mut kept: Kept,
         request: &Request<()>,
         body: Option<&Bytes>,
-        limit: usize,
+        wanted: Wanted,
     ) -> Result<Answer, CheckError> {
         let answer = kept
             .session
-            .ask(budget, request.clone(), body.cloned(), limit)
+            .ask(budget, request.clone(), body.cloned(), wanted)
             .await?;
         if answer.whole {
             kept.uses += 1;

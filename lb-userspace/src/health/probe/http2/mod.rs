@@ -13,7 +13,7 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 
-pub(super) use self::client::Http2Client;
+pub(super) use self::{client::Http2Client, session::Wanted};
 use super::{
     Checker,
     connect::{Budget, Route},
@@ -99,8 +99,12 @@ impl Checker for Http2Checker {
         let plan = &self.plan;
         let mut request = plan.request.clone();
         *request.uri_mut() = uri(&plan.scheme, plan.host.as_ref(), &plan.path, target)?;
-        let limit = plan.expect.max_body;
-        let answer = self.client.ask(&mut budget, &request, None, limit).await?;
+        let wanted = if plan.expect.wants_head_only() {
+            Wanted::Head
+        } else {
+            Wanted::Body(plan.expect.max_body)
+        };
+        let answer = self.client.ask(&mut budget, &request, None, wanted).await?;
         plan.expect.judge(target, answer.status, &answer.body)?;
         Ok(Latency(budget.started.elapsed()))
     }

@@ -42,12 +42,23 @@ pub(in crate::health::probe) struct Answer {
     pub(in crate::health::probe) whole: bool,
 }
 
+/// What a check looks at of an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(in crate::health::probe) enum Wanted {
+    /// Status and headers.
+    Head,
+    /// So many bytes of the body too, and the trailers.
+    Body(usize),
+}
+
 /// A connection.
 pub(super) struct Session {
     requests: SendRequest<Bytes>,
     connection: Connection<Wire, Bytes>,
     /// How the connection ended.
     over: Option<Result<(), h2::Error>>,
+    /// The body of the latest answer, where the check did not wait for its end.
+    unfinished: Option<RecvStream>,
     wire: Wire,
 }
 
@@ -70,6 +81,7 @@ impl Session {
             requests,
             connection,
             over: None,
+            unfinished: None,
             wire,
         })
     }
@@ -79,14 +91,31 @@ impl Session {
         self.wire.recheck(dialer, target)
     }
 
-    /// Sends a request with a body, if any, and reads `limit` bytes of the answer's body at most.
+    /// Reads what is left of the latest answer, as far as it has come, and waits for nothing. Whether the connection can
+    /// take another request.
+    pub(super) async fn is_ready(&mut self) -> bool {
+        poll_fn(|cx| {
+            let over = self.poll_connection(cx);
+            let finished = self.unfinished.as_mut().is_none_or(|body| drained(body, cx));
+            Poll::Ready(finished && !over)
+        })
+        .await
+    }
+
+    /// Sends a request with a body, if any, and reads `limit` bytes of the answer's body at most, or none of it where only
+    /// its head is `wanted`.
     pub(super) async fn ask(
         &mut self,
         budget: &mut Budget,
         request: Request<()>,
         body: Option<Bytes>,
-        limit: usize,
+        wanted: Wanted,
     ) -> Result<Answer, CheckError> {
+        self.unfinished = None;
+        let limit = match wanted {
+            Wanted::Head => 0,
+            Wanted::Body(limit) => limit,
+        };
         self.wire.expect_answer(limit);
         let mut requests = self.requests.clone();
         let head = async move {
@@ -105,8 +134,17 @@ impl Session {
             trailers: None,
             whole: false,
         };
-        self.drive(budget, Stage::Body, read(stream, limit, &mut answer))
-            .await?;
+        match wanted {
+            Wanted::Head => {
+                // The next check reads the rest, if there is any and if it has come by then.
+                answer.whole = true;
+                self.unfinished = Some(stream);
+            }
+            Wanted::Body(limit) => {
+                let body = read(stream, limit, &mut answer);
+                self.drive(budget, Stage::Body, body).await?;
+            }
+        }
         Ok(answer)
     }
 
@@ -141,6 +179,21 @@ impl Session {
             self.over = Some(ending);
         }
         self.over.is_some()
+    }
+}
+
+/// Throws away what has come of a body. Whether that was its end.
+fn drained(body: &mut RecvStream, cx: &mut Context<'_>) -> bool {
+    loop {
+        match body.poll_data(cx) {
+            Poll::Ready(Some(Ok(piece))) => {
+                if body.flow_control().release_capacity(piece.len()).is_err() {
+                    return false;
+                }
+            }
+            Poll::Ready(None) => return true,
+            Poll::Ready(Some(Err(_))) | Poll::Pending => return false,
+        }
     }
 }
 

@@ -32,11 +32,36 @@ fn read(
 #[test]
 fn answers_are_read_to_their_end_and_not_further() {
     use Read::{Done, Incomplete, UntilClose};
-    let cases: [(&str, &str, Read); 37] = [
+    let cases: [(&str, &str, Read); 42] = [
         (
             "length",
             "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
             Done(200, "ok", true),
+        ),
+        (
+            "folded header lines",
+            "HTTP/1.1 200 OK\r\nX-Note: one\r\n two\r\nContent-Length:\r\n\t2\r\n\r\nok",
+            Done(200, "ok", true),
+        ),
+        (
+            "folded list",
+            "HTTP/1.1 200 OK\r\nConnection: foo,\r\n close\r\nContent-Length: 2\r\n\r\nok",
+            Done(200, "ok", false),
+        ),
+        (
+            "blank before the colon",
+            "HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\nok",
+            Done(200, "ok", true),
+        ),
+        (
+            "identity is no coding",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: Identity\r\nContent-Length: 2\r\n\r\nok",
+            Done(200, "ok", true),
+        ),
+        (
+            "identity without a length",
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: identity\r\n\r\nuntil",
+            UntilClose(200, "until"),
         ),
         (
             "no reason phrase",

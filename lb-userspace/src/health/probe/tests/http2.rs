@@ -12,7 +12,7 @@ pub(super) const SETTINGS: u8 = 4;
 pub(super) const PING: u8 = 6;
 const GOAWAY: u8 = 7;
 pub(super) const CONTINUATION: u8 = 9;
-const END_STREAM: u8 = 1;
+pub(super) const END_STREAM: u8 = 1;
 pub(super) const END_HEADERS: u8 = 4;
 
 /// `:status: 200` (RFC 7541 appendix A).
@@ -37,7 +37,7 @@ pub(super) fn hello() -> Vec<u8> {
 }
 
 /// A whole answer on a stream.
-fn answer(stream: u32, status: &[u8], body: &[u8]) -> Vec<u8> {
+pub(super) fn answer(stream: u32, status: &[u8], body: &[u8]) -> Vec<u8> {
     [
         frame(HEADERS, END_HEADERS, stream, status),
         frame(DATA, END_STREAM, stream, body),
@@ -52,7 +52,7 @@ fn goaway(last: u32, code: u32) -> Vec<u8> {
 
 /// What a peer does when a request has come.
 #[derive(Clone, Debug)]
-enum Reply {
+pub(super) enum Reply {
     Send(Vec<u8>),
     SendAndClose(Vec<u8>),
     SendAndReset(Vec<u8>),
@@ -62,7 +62,7 @@ enum Reply {
 
 /// Answers the n-th request of each connection with the n-th reply; then closes it at the next request. Counts
 /// connections.
-async fn peer(replies: Vec<Reply>) -> (SocketAddr, Arc<AtomicUsize>) {
+pub(super) async fn peer(replies: Vec<Reply>) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let connections = Arc::new(AtomicUsize::new(0));
