@@ -37,6 +37,10 @@ impl Checker for Placed {
         let _place = PLACES.acquire().await.ok();
         self.0.check(target, timeout).await
     }
+
+    fn renew(&self) {
+        self.0.renew();
+    }
 }
 
 /// A set of targets that are checked alike. May be used by many threads at once.

@@ -132,6 +132,9 @@ struct OfKinds {
     /// HTTP: bytes of the body that are read at most [default: 65536]
     #[arg(long, value_name = "BYTES")]
     check_max_body: Option<u32>,
+    /// HTTP and grpc: keep the connection for the next checks [default: true]
+    #[arg(long, value_name = "BOOL")]
+    check_keep_alive: Option<bool>,
     /// grpc: service asked about [default: the server as a whole]
     #[arg(long, value_name = "NAME")]
     check_service: Option<String>,
@@ -278,6 +281,7 @@ impl CheckOptions {
                 .map(|texts| StatusesSpec::List(texts.into_iter().map(status).collect())),
             expect_body: own.check_expect_body,
             max_body: own.check_max_body,
+            keep_alive: own.check_keep_alive,
             service: own.check_service,
             tls: own.check_tls,
             verify: own.check_verify,

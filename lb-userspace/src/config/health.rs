@@ -22,7 +22,7 @@ pub const KINDS: [&str; 12] = [
 ];
 
 /// Kinds that have a key, where not all do.
-const KEYS_OF_KINDS: [(&str, &[&str]); 36] = [
+const KEYS_OF_KINDS: [(&str, &[&str]); 37] = [
     ("port", PORT),
     ("rise", SAMPLES),
     ("fall", SAMPLES),
@@ -43,6 +43,7 @@ const KEYS_OF_KINDS: [(&str, &[&str]); 36] = [
     ("expect_status", HTTP),
     ("expect_body", HTTP),
     ("max_body", HTTP),
+    ("keep_alive", &["http", "https", "http2", "grpc"]),
     ("service", &["grpc"]),
     ("tls", MAY_HAVE_TLS),
     ("verify", TLS),
@@ -220,6 +221,7 @@ fn of_kind(
         Some(CheckKind::Grpc(_)) => CheckKind::Grpc(GrpcCheck {
             service: service.unwrap_or_default(),
             host: http.host,
+            keep_alive: http.keep_alive,
             tls: secure.then_some(tls),
         }),
         Some(CheckKind::Tcp) if half_open => {
@@ -316,6 +318,9 @@ fn http(reporter: &mut Reporter<'_>, table: &mut Table<'_>) -> HttpCheck {
         max_body: table
             .number(reporter, "max_body", values::count)
             .unwrap_or(default.max_body),
+        keep_alive: table
+            .boolean(reporter, "keep_alive")
+            .unwrap_or(default.keep_alive),
         tls: None,
     }
 }

@@ -1,7 +1,8 @@
-//! Certificates of backends whose end comes near, told once.
+//! What checks have seen of backends and is told once: certificates whose end comes near, and servers that serve one
+//! connection at a time.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -18,7 +19,7 @@ use crate::{
 /// Time between two looks at what checks have seen.
 pub const CERTIFICATE_POLL: Duration = Duration::from_secs(2);
 
-/// Tells in events and log which certificates end soon, until `cancel`. Cancel-safe.
+/// Tells in events and log what is new, until `cancel`. Cancel-safe.
 pub async fn watch(
     checks: HealthHandle,
     control: ControlHandle,
@@ -38,11 +39,11 @@ pub async fn watch(
         for (CheckId(service, backend), news) in watchman.news(&checks.snapshot(), now) {
             let message = news.words(now);
             match news {
-                News::Near(_) => tracing::warn!(%service, %backend, "{message}"),
+                News::Near(_) | News::ServesOne => tracing::warn!(%service, %backend, "{message}"),
                 News::Renewed(_) => tracing::info!(%service, %backend, "{message}"),
             }
             let event = NewEvent {
-                kind: EventKind::Certificate,
+                kind: news.kind(),
                 service: Some(service.to_string()),
                 backend: Some(backend.to_string()),
                 revision: control.view().desired.revision.0,
@@ -53,16 +54,25 @@ pub async fn watch(
     }
 }
 
-/// What is to be told about a certificate.
+/// What is to be told about a backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum News {
     /// It ends then, which is soon or was already.
     Near(SystemTime),
     /// Its end, which was near, is far again.
     Renewed(SystemTime),
+    /// It answers on one connection at a time only.
+    ServesOne,
 }
 
 impl News {
+    fn kind(self) -> EventKind {
+        match self {
+            Self::Near(_) | Self::Renewed(_) => EventKind::Certificate,
+            Self::ServesOne => EventKind::Health,
+        }
+    }
+
     fn words(self, now: SystemTime) -> String {
         match self {
             Self::Near(end) => match end.duration_since(now) {
@@ -70,6 +80,10 @@ impl News {
                 Err(_) => format!("certificate has expired at {}", rfc3339(end)),
             },
             Self::Renewed(end) => format!("certificate is renewed, expires at {}", rfc3339(end)),
+            Self::ServesOne => {
+                "serves one connection at a time: each check closes its own (set keep_alive = false)"
+                    .to_owned()
+            }
         }
     }
 }
@@ -84,19 +98,28 @@ fn text(left: Duration) -> String {
     humantime::format_duration(Duration::from_secs(coarse)).to_string()
 }
 
-/// The ends that were told, by whose they are.
+/// What was told, by whose it is.
 #[derive(Debug, Default)]
 struct Watchman {
     told: BTreeMap<CheckId, SystemTime>,
+    serve_one: BTreeSet<CheckId>,
 }
 
 impl Watchman {
     /// What is new since the last look.
     fn news(&mut self, checks: &CheckStatuses, now: SystemTime) -> Vec<(CheckId, News)> {
         self.told.retain(|id, _| checks.contains_key(id));
+        self.serve_one.retain(|id| checks.contains_key(id));
         let mut news = Vec::new();
         for (id, status) in checks.iter() {
             let last = status.last_check.as_ref();
+            if last.is_some_and(|last| last.serves_one) {
+                if self.serve_one.insert(id.clone()) {
+                    news.push((id.clone(), News::ServesOne));
+                }
+            } else {
+                self.serve_one.remove(id);
+            }
             let Some(Certificate { warn_from, expires }) = last.and_then(|last| last.certificate) else {
                 continue;
             };
@@ -133,9 +156,31 @@ mod tests {
                 at: SystemTime::UNIX_EPOCH,
                 parts: Arc::default(),
                 certificate,
+                serves_one: false,
             }),
             judgement: Judgement::default(),
             shared: None,
+        }
+    }
+
+    #[test]
+    fn a_server_of_one_connection_is_told_once_each_time() {
+        let mut watchman = Watchman::default();
+        for (serves_one, told) in [
+            (false, false),
+            (true, true),
+            (true, false),
+            (false, false),
+            (true, true),
+        ] {
+            let mut status = seen(None);
+            if let Some(last) = &mut status.last_check {
+                last.serves_one = serves_one;
+            }
+            let checks = CheckStatuses::from(BTreeMap::from([(id("web", "a"), status)]));
+            let news = watchman.news(&checks, SystemTime::UNIX_EPOCH);
+            let expected = told.then(|| (id("web", "a"), News::ServesOne));
+            assert_eq!(news, Vec::from_iter(expected));
         }
     }
 

@@ -323,6 +323,12 @@ impl Engine {
         Some(key)
     }
 
+    /// Whether its verdict is up and nothing speaks against that.
+    pub(super) fn is_settled(&self, no: CheckNo) -> bool {
+        let check = self.checks.get(&no);
+        check.is_some_and(|check| check.machine.is_settled() && check.suspect.is_none())
+    }
+
     /// Has checks that look at reports start now where there is one about their target.
     pub(super) fn hasten(&mut self, targets: &BTreeSet<SocketAddr>, now: Instant) {
         for (no, check) in &self.checks {

@@ -79,6 +79,20 @@ impl Policy {
     }
 }
 
+/// Beside how many checks over a kept connection one must see whether a new one is taken: as few as the promised time to
+/// find a failure allows, `interval * (1 + jitter) + fall * (fast_interval + timeout)`.
+///
+/// With each n-th, it is found after n intervals, as many time-outs as a verdict needs, and what is between them: the larger
+/// of fast interval and time-out. The smaller one is left over each time, and makes room for further intervals.
+pub(super) fn knock_every(settings: &CheckSettings) -> u32 {
+    let policy = Policy::new(settings);
+    let (fast, timeout) = (policy.fast_interval, settings.timeout.min(MAX_INTERVAL));
+    let left_over = fast + fast.min(timeout).saturating_mul(policy.fall - 1);
+    let interval = policy.interval.mul_f64(1.0 + policy.jitter);
+    let further = left_over.as_nanos() / interval.as_nanos().max(1);
+    u32::try_from(further).unwrap_or(u32::MAX).saturating_add(1)
+}
+
 /// What a check says about its target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
@@ -139,6 +153,11 @@ impl Machine {
     /// Whether it is held down for having fallen too often.
     pub fn is_damped(&self) -> bool {
         self.flaps.is_damped()
+    }
+
+    /// Whether it is up and nothing speaks against that.
+    pub fn is_settled(&self) -> bool {
+        self.health == Health::Up && self.against == 0
     }
 
     /// The policy.

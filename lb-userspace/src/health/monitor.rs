@@ -219,6 +219,9 @@ async fn watch<C: Checker>(shared: Arc<Shared<C>>, config: MonitorConfig, run: u
     // The address of the monitor is as good a seed as any: monitors only must not move in step.
     let mut random = Random::new(Arc::as_ptr(&shared).addr() as u64);
     loop {
+        if !machine.is_settled() {
+            shared.checker.renew();
+        }
         let started = Instant::now();
         let result = shared.checker.check(target, timeout).await;
         let Some(decision) = shared.record(run, &mut machine, started, result) else {

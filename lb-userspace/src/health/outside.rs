@@ -20,11 +20,18 @@ use super::{
 pub(super) trait Check: Send + Sync + 'static {
     /// Checks `target`, as [`super::probe::Checker::check`] does.
     fn check(&self, target: SocketAddr, timeout: Duration) -> impl Future<Output = Found> + Send;
+
+    /// As [`super::probe::Checker::renew`].
+    fn renew(&self) {}
 }
 
 impl Check for Probes {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Found {
         Self::check(self, target, timeout).await
+    }
+
+    fn renew(&self) {
+        Self::renew(self);
     }
 }
 

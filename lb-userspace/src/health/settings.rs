@@ -123,6 +123,8 @@ pub struct HttpCheck {
     pub expect_body: Option<String>,
     /// Bytes of the body that are read at most.
     pub max_body: usize,
+    /// Whether the connection is kept for the next checks, where the server serves others beside it.
+    pub keep_alive: bool,
     /// TLS, for https and, where it is used, http2.
     pub tls: Option<TlsCheck>,
 }
@@ -137,20 +139,34 @@ impl Default for HttpCheck {
             expect_status: vec![200],
             expect_body: None,
             max_body: 64 * 1024,
+            keep_alive: true,
             tls: None,
         }
     }
 }
 
 /// A call of `grpc.health.v1.Health/Check` (gRPC health checking protocol); only `SERVING` is success.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GrpcCheck {
     /// The service asked about; empty for the server as a whole.
     pub service: String,
     /// Authority of the call; the target's address where absent.
     pub host: Option<String>,
+    /// Whether the connection is kept for the next checks, where the server serves others beside it.
+    pub keep_alive: bool,
     /// TLS; plain HTTP/2 by prior knowledge where absent.
     pub tls: Option<TlsCheck>,
+}
+
+impl Default for GrpcCheck {
+    fn default() -> Self {
+        Self {
+            service: String::new(),
+            host: None,
+            keep_alive: true,
+            tls: None,
+        }
+    }
 }
 
 /// TLS as a check's client speaks it: versions 1.2 and 1.3.

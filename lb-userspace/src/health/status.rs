@@ -124,6 +124,8 @@ pub struct LastCheck {
     pub parts: Arc<[PartResult]>,
     /// The certificate that was seen last; of several, the one whose end comes near first.
     pub certificate: Option<Certificate>,
+    /// Whether the target answers on one connection at a time only, so that checks close theirs.
+    pub serves_one: bool,
 }
 
 /// The result of one of several checks.

@@ -298,6 +298,9 @@ impl<O: Outside> Runner<O> {
                 continue;
             };
             let (target, timeout, probe) = (*target, *timeout, Arc::clone(probe));
+            if !self.engine.is_settled(no) {
+                probe.renew();
+            }
             let check = self.running.spawn(async move {
                 let started = time::Instant::now();
                 Finished {
@@ -329,6 +332,7 @@ impl<O: Outside> Runner<O> {
                     outcome,
                     parts,
                     certificate,
+                    serves_one,
                 },
             latency,
         } = finished.unwrap_or_else(|| Finished {
@@ -339,6 +343,7 @@ impl<O: Outside> Runner<O> {
                 }),
                 parts: Arc::default(),
                 certificate: None,
+                serves_one: false,
             },
             latency: now.instant.saturating_duration_since(started),
         });
@@ -348,6 +353,7 @@ impl<O: Outside> Runner<O> {
             at: now.wall,
             parts,
             certificate,
+            serves_one,
         };
         let events = self.engine.finish(no, started, last, now);
         self.engine.count_in_flight();

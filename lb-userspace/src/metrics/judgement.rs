@@ -108,6 +108,7 @@ mod tests {
                     warn_from: SystemTime::UNIX_EPOCH,
                     expires: SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000),
                 }),
+                serves_one: false,
             }),
             judgement: Judgement {
                 damped,

@@ -71,6 +71,7 @@ fn a_grpc_server_is_up_when_it_says_that_it_serves() -> Result<()> {
             service: service.to_owned(),
             host: None,
             tls: tls.cloned(),
+            ..GrpcCheck::default()
         })
     };
     wait_for(&ns, &ask("", None)?, plain)?;

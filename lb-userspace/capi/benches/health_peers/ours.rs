@@ -55,9 +55,8 @@ impl Kind {
             })
         };
         let http = |every| -> Result<Ours> {
-            Ok(Ours::Http(
-                HttpChecker::new(&HttpCheck::default())?.with_fresh_every(every),
-            ))
+            let checker = HttpChecker::new(&HttpCheck::default())?.with_fresh_every(every);
+            Ok(Ours::Http(Box::new(checker)))
         };
         let dns = |name: &str| -> Result<Ours> {
             Ok(Ours::Dns(DnsChecker::new(&DnsCheck {
@@ -78,7 +77,7 @@ impl Kind {
 
 enum Ours {
     Tcp(TcpProbe),
-    Http(HttpChecker),
+    Http(Box<HttpChecker>),
     Dns(DnsChecker),
 }
 

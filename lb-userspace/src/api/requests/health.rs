@@ -118,6 +118,9 @@ pub struct HealthSpec {
     /// Bytes of the body that are read at most, for HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max_body: Option<u32>,
+    /// Whether the connection is kept for the next checks, for HTTP and `grpc`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub keep_alive: Option<bool>,
     /// Service asked about, for `grpc`; the server as a whole where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub service: Option<String>,

@@ -108,10 +108,12 @@ pub fn health(settings: &CheckSettings) -> Fields {
         CheckKind::Grpc(GrpcCheck {
             service,
             host,
+            keep_alive,
             tls: session,
         }) => {
             fields.push(field("health.service", service, &String::new(), string));
             fields.extend(optional("health.host", host.as_ref(), string));
+            fields.push(kept(*keep_alive));
             fields.extend(session.iter().flat_map(tls));
             fields.extend(session.as_ref().map(|_| always(TLS, true)));
         }
@@ -212,6 +214,7 @@ fn http(check: &HttpCheck) -> Fields {
         expect_status,
         expect_body,
         max_body,
+        keep_alive,
         tls: session,
     } = check;
     let mut fields = vec![
@@ -238,8 +241,14 @@ fn http(check: &HttpCheck) -> Fields {
     fields.push(field("health.max_body", max_body, &default.max_body, |bytes| {
         Value::from(i64::try_from(*bytes).unwrap_or(i64::MAX))
     }));
+    fields.push(kept(*keep_alive));
     fields.extend(session.iter().flat_map(tls));
     fields
+}
+
+/// Whether connections are kept between checks, which they are by default.
+fn kept(keep_alive: bool) -> Field {
+    field("health.keep_alive", &keep_alive, &true, |keep| Value::from(*keep))
 }
 
 #[expect(

@@ -193,6 +193,7 @@ impl Simulation {
                     at: moment.wall,
                     parts: Default::default(),
                     certificate: None,
+                    serves_one: false,
                 };
                 let events = self.engine.finish(no, started, last, moment);
                 self.note(&events);

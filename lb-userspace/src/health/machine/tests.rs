@@ -463,3 +463,31 @@ proptest! {
         prop_assert!(old != Health::Unchecked || now - changed <= settings.interval + settings.timeout);
     }
 }
+
+/// A check over a kept connection must not find a closed listener later than promised.
+#[test]
+fn new_connections_are_tried_as_often_as_the_promise_needs() {
+    let ms = Duration::from_millis;
+    // Interval, fast interval, time-out, fall, and beside how many checks.
+    for (interval, fast, timeout, fall, expected) in [
+        (2000, 500, 1000, 3, 1),
+        (1000, 500, 1000, 3, 2),
+        (1000, 200, 500, 2, 1),
+        (1000, 1000, 1000, 1, 2),
+        (100, 100, 1000, 3, 4),
+        (1, 1, 1, 3, 4),
+    ] {
+        let settings = CheckSettings {
+            interval: ms(interval),
+            fast_interval: ms(fast),
+            timeout: ms(timeout),
+            fall,
+            jitter: 0.0,
+            ..CheckSettings::default()
+        };
+        let every = knock_every(&settings);
+        assert_eq!(every, expected, "{interval} {fast} {timeout} {fall}");
+        let found = ms(interval) * every + ms(timeout) + ms(fast.max(timeout)) * (fall - 1);
+        assert!(found <= ms(interval) + (ms(fast) + ms(timeout)) * fall);
+    }
+}

@@ -16,6 +16,10 @@ impl Checker for ConfiguredChecker {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
         self.0.check(target, timeout).await
     }
+
+    fn renew(&self) {
+        self.0.renew();
+    }
 }
 
 /// Makes the checkers of many targets with the same settings. Each target needs one of its own, since a checker may keep

@@ -82,6 +82,11 @@ impl Budget {
         }
     }
 
+    /// The time that is left.
+    pub(super) fn left(&self) -> Duration {
+        self.deadline.saturating_duration_since(Instant::now())
+    }
+
     /// Does `work`, which belongs to `stage`, in the time that is left.
     pub(in crate::health) async fn spend<T>(
         &mut self,

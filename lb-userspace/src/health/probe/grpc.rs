@@ -13,7 +13,7 @@ use super::{
     Checker,
     connect::{Budget, Route},
     grpc_message::{self, MAX_SERVICE},
-    http2::{self, Http2Client, Wanted},
+    http2::{self, Answer, Http2Client, Wanted},
     problem::ProbeError,
     request, tls,
 };
@@ -61,7 +61,12 @@ impl GrpcChecker {
         if let Some(problem) = problems(settings).into_iter().next() {
             return Err(problem);
         }
-        let GrpcCheck { service, host, tls } = settings;
+        let GrpcCheck {
+            service,
+            host,
+            keep_alive,
+            tls,
+        } = settings;
         let mut request = Request::new(());
         *request.version_mut() = Version::HTTP_2;
         *request.method_mut() = Method::POST;
@@ -80,15 +85,27 @@ impl GrpcChecker {
         };
         Ok(Self {
             plan: Arc::new(plan),
-            client: Http2Client::new(tls.as_ref(), host.as_deref())?,
+            client: Http2Client::new(tls.as_ref(), host.as_deref(), *keep_alive)?,
         })
     }
 
     /// Uses a connection for `checks` checks at most; 0 and 1: for one.
     #[must_use]
     pub fn with_fresh_every(mut self, checks: u32) -> Self {
-        self.client.fresh_every = checks;
+        self.client.keeper.fresh_every = checks;
         self
+    }
+
+    /// Begins a new connection beside every so many checks over a kept one; 0 and 1: beside each.
+    #[must_use]
+    pub fn with_knock_every(mut self, checks: u32) -> Self {
+        self.client.keeper.knock_every = checks;
+        self
+    }
+
+    /// Whether the server answers on one connection at a time only, so that checks close theirs.
+    pub fn serves_one(&self) -> bool {
+        self.client.keeper.serves_one()
     }
 
     /// Connects by `route`.
@@ -119,30 +136,40 @@ impl Checker for GrpcChecker {
         let mut request = plan.request.clone();
         *request.uri_mut() = http2::uri(&plan.scheme, plan.host.as_ref(), &plan.path, target)?;
         let message = Some(&plan.message);
-        let answer = self
-            .client
-            .ask(&mut budget, &request, message, Wanted::Body(MAX_ANSWER))
-            .await?;
-        if answer.status != 200 {
-            return Err(CheckError::Status {
-                url: request::url(plan.scheme.as_str(), target, METHOD),
-                status: answer.status,
-                expected: [200].into(),
-            });
-        }
-        let said = judge(&answer.headers, &answer.body, answer.trailers.as_ref());
-        said.map_err(|problem| CheckError::Grpc {
-            target,
-            service: Arc::clone(&plan.service),
-            problem,
-        })?;
+        let judge = |answer: &Answer| {
+            if answer.status != 200 {
+                return Err(CheckError::Status {
+                    url: request::url(plan.scheme.as_str(), target, METHOD),
+                    status: answer.status,
+                    expected: [200].into(),
+                });
+            }
+            let said = judge(&answer.headers, &answer.body, answer.trailers.as_ref());
+            said.map_err(|problem| CheckError::Grpc {
+                target,
+                service: Arc::clone(&plan.service),
+                problem,
+            })
+        };
+        let wanted = Wanted::Body(MAX_ANSWER);
+        let asked = self.client.ask(&mut budget, &request, message, wanted, &judge);
+        asked.await?;
         Ok(Latency(budget.started.elapsed()))
+    }
+
+    fn renew(&self) {
+        self.client.keeper.renew();
     }
 }
 
 /// Everything that makes `settings` no call.
 pub(super) fn problems(settings: &GrpcCheck) -> Vec<ProbeError> {
-    let GrpcCheck { service, host, tls } = settings;
+    let GrpcCheck {
+        service,
+        host,
+        keep_alive: _,
+        tls,
+    } = settings;
     let mut problems = Vec::new();
     if service.len() > MAX_SERVICE {
         problems.push(ProbeError::Service(MAX_SERVICE));

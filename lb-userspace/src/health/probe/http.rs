@@ -1,17 +1,13 @@
 //! Is an HTTP/1.1 request answered as expected?
 
-use std::{
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-    task::Poll,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, task::Poll, time::Duration};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     Checker,
     connect::{Budget, Route},
+    keeping::{Exchange, Keeper},
     problem::ProbeError,
     request::Plan,
     response::{Malformed, ResponseReader},
@@ -24,23 +20,17 @@ use crate::health::{
     status::Certificate,
 };
 
-/// Every so many checks use a new connection, so that a network that lets old connections live but no new ones begin
-/// still shows.
-pub const FRESH_EVERY: u32 = 10;
 /// Bytes read at once.
 const READ_SIZE: usize = 4096;
-/// A connection between two checks.
+/// A connection.
 #[derive(Debug)]
-struct Kept {
+struct Link {
     stream: Stream,
-    target: SocketAddr,
-    /// Checks it has served.
-    uses: u32,
     /// The latest answer, where the check did not wait for its end.
     unfinished: Option<ResponseReader>,
 }
 
-impl Kept {
+impl Link {
     /// Reads what is left of the latest answer, as far as it has come, and waits for nothing. Whether the connection can
     /// take another request: the answer is complete, and the peer has neither said more nor closed.
     async fn is_ready(&mut self) -> bool {
@@ -67,14 +57,20 @@ impl Kept {
 /// Sends a request and compares the answer.
 ///
 /// It keeps one connection, to the target checked last, and uses it again unless the server closed it, but for
-/// [`FRESH_EVERY`] checks at most. When a kept connection turns out to be dead, the check is made once more on a new
-/// one before it counts, within the same time-out.
+/// [`FRESH_EVERY`](super::FRESH_EVERY) checks at most, and only where the server serves others beside it. A check over a
+/// kept connection also begins a new one, which must be taken. When a kept connection turns out to be dead, the check is
+/// made once more on a new one before it counts, within the same time-out.
 #[derive(Debug)]
 pub struct HttpChecker {
+    requests: Requests,
+    keeper: Keeper<Link>,
+}
+
+/// What is sent, and how.
+#[derive(Debug)]
+struct Requests {
     plan: Arc<Plan>,
     dialer: Dialer,
-    fresh_every: u32,
-    kept: Mutex<Option<Kept>>,
 }
 
 impl HttpChecker {
@@ -88,68 +84,87 @@ impl HttpChecker {
             Some(tls) => Some(Arc::new(TlsClient::new(tls, settings.host.as_deref())?)),
             None => None,
         };
+        let route = Route::default();
         Ok(Self {
-            plan,
-            dialer: Dialer {
-                route: Route::default(),
-                tls,
+            requests: Requests {
+                plan,
+                dialer: Dialer { route, tls },
             },
-            fresh_every: FRESH_EVERY,
-            kept: Mutex::new(None),
+            keeper: Keeper::new(settings.keep_alive),
         })
     }
 
     /// Uses a connection for `checks` checks at most; 0 and 1: for one.
     #[must_use]
-    pub fn with_fresh_every(self, checks: u32) -> Self {
-        Self {
-            fresh_every: checks,
-            ..self
-        }
+    pub fn with_fresh_every(mut self, checks: u32) -> Self {
+        self.keeper.fresh_every = checks;
+        self
+    }
+
+    /// Begins a new connection beside every so many checks over a kept one; 0 and 1: beside each.
+    #[must_use]
+    pub fn with_knock_every(mut self, checks: u32) -> Self {
+        self.keeper.knock_every = checks;
+        self
     }
 
     /// Connects by `route`.
     #[must_use]
     pub fn with_route(mut self, route: Route) -> Self {
-        self.dialer.route = route;
+        self.requests.dialer.route = route;
         self
     }
 
     /// The certificate that was seen last, if any was.
     pub fn certificate(&self) -> Option<Certificate> {
-        self.dialer.certificate()
+        self.requests.dialer.certificate()
+    }
+
+    /// Whether the server answers on one connection at a time only, so that checks close theirs.
+    pub fn serves_one(&self) -> bool {
+        self.keeper.serves_one()
     }
 
     /// A checker with the same settings and a connection of its own, for another target.
     pub fn sibling(&self) -> Self {
         Self {
-            plan: Arc::clone(&self.plan),
-            dialer: self.dialer.sibling(),
-            fresh_every: self.fresh_every,
-            kept: Mutex::new(None),
+            requests: Requests {
+                plan: Arc::clone(&self.requests.plan),
+                dialer: self.requests.dialer.sibling(),
+            },
+            keeper: self.keeper.sibling(),
         }
     }
+}
 
-    /// The kept connection, if it leads to `target`, may be used again, and looks alive.
-    async fn take_kept(&self, target: SocketAddr) -> Option<Kept> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let usable = kept.target == target && kept.uses < self.fresh_every && kept.is_ready().await;
-        usable.then_some(kept)
+impl Exchange for Requests {
+    type Link = Link;
+    type Answer = ();
+
+    async fn connect(&self, budget: &mut Budget) -> Result<Link, CheckError> {
+        Ok(Link {
+            stream: self.dialer.connect(budget).await?,
+            unfinished: None,
+        })
     }
 
-    /// Sends the request on `connection` and judges the answer; keeps the connection if it can be used again.
-    async fn exchange(&self, budget: &mut Budget, mut connection: Kept) -> Result<(), CheckError> {
+    async fn ask(
+        &self,
+        budget: &mut Budget,
+        mut link: Link,
+        last: bool,
+    ) -> Result<((), Option<Link>), CheckError> {
         let target = budget.target;
-        let request = self.plan.request(target);
-        connection.stream.expect_answer(self.plan.expect.max_body);
+        let expect = &self.plan.expect;
+        let request = self.plan.request(target, last);
+        link.stream.expect_answer(expect.max_body);
         budget
             .spend(Stage::Request, async {
-                connection.stream.write_all(request.as_bytes()).await?;
-                connection.stream.flush().await
+                link.stream.write_all(request.as_bytes()).await?;
+                link.stream.flush().await
             })
             .await?;
-        let head_only = self.plan.expect.wants_head_only();
-        let mut reader = ResponseReader::new(self.plan.head_request, self.plan.expect.max_body);
+        let mut reader = ResponseReader::new(self.plan.head_request, expect.max_body);
         let mut piece = Vec::with_capacity(READ_SIZE);
         let reusable = loop {
             let stage = match (reader.in_body(), reader.begun()) {
@@ -158,7 +173,7 @@ impl HttpChecker {
                 (false, false) => Stage::Request,
             };
             piece.clear();
-            let read = budget.spend(stage, connection.stream.read_buf(&mut piece));
+            let read = budget.spend(stage, link.stream.read_buf(&mut piece));
             let read = match read.await {
                 // TLS that ends without saying so, as many servers do. A body of unknown length may end that way.
                 Err(CheckError::Closed { .. }) => 0,
@@ -174,54 +189,33 @@ impl HttpChecker {
                 break reusable;
             }
             // The body may come late, or never end: it is not waited for where nothing of it is wanted.
-            if head_only && reader.in_body() {
+            if expect.wants_head_only() && reader.in_body() {
                 break reader.may_be_reusable();
             }
         };
-        let status = reader.status();
-        let judged = self.plan.expect.judge(target, status, reader.body());
-        if reusable {
-            connection.uses += 1;
-            connection.unfinished = reader.done().is_none().then_some(reader);
-            *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(connection);
-        }
-        judged
+        expect.judge(target, reader.status(), reader.body())?;
+        link.unfinished = reader.done().is_none().then_some(reader);
+        Ok(((), reusable.then_some(link)))
+    }
+
+    async fn is_ready(&self, link: &mut Link) -> bool {
+        link.is_ready().await
+    }
+
+    fn recheck(&self, target: SocketAddr, link: &Link) -> Result<(), CheckError> {
+        self.dialer.recheck(target, &link.stream)
     }
 }
 
 impl Checker for HttpChecker {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
         let mut budget = Budget::start(target, timeout);
-        if let Some(kept) = self.take_kept(target).await {
-            self.dialer.recheck(target, &kept.stream)?;
-            match self.exchange(&mut budget, kept).await {
-                Err(error) if gone_stale(&error) => {}
-                result => return result.map(|()| Latency(budget.started.elapsed())),
-            }
-        }
-        let stream = self.dialer.connect(&mut budget).await?;
-        self.exchange(
-            &mut budget,
-            Kept {
-                stream,
-                target,
-                uses: 0,
-                unfinished: None,
-            },
-        )
-        .await?;
+        let route = self.requests.dialer.route;
+        self.keeper.ask(&self.requests, route, &mut budget).await?;
         Ok(Latency(budget.started.elapsed()))
     }
-}
 
-/// Whether a failure on a kept connection may only mean that the server had given it up. It may do so at any time,
-/// also by 408 (RFC 9110 section 15.5.9).
-fn gone_stale(error: &CheckError) -> bool {
-    matches!(
-        error,
-        CheckError::Reset { .. }
-            | CheckError::Closed { .. }
-            | CheckError::Connection { .. }
-            | CheckError::Status { status: 408, .. }
-    )
+    fn renew(&self) {
+        self.keeper.renew();
+    }
 }

@@ -14,6 +14,7 @@ mod http;
 mod http2;
 mod icmp;
 mod identity;
+mod keeping;
 mod many;
 mod problem;
 mod proxy;
@@ -39,9 +40,10 @@ pub use dialogue::DialogueChecker;
 pub use dns::DnsChecker;
 pub use exec::ExecChecker;
 pub use grpc::GrpcChecker;
-pub use http::{FRESH_EVERY, HttpChecker};
+pub use http::HttpChecker;
 pub use http2::Http2Checker;
 pub use icmp::IcmpChecker;
+pub use keeping::FRESH_EVERY;
 pub use many::check_all;
 pub use problem::{MAX_BODY_LIMIT, ProbeError};
 pub(super) use push::PushChecker;
@@ -53,6 +55,7 @@ pub(super) use verifier::Fault;
 
 use super::{
     error::{CheckError, Latency, LocalError},
+    machine::knock_every,
     settings::{CheckKind, CheckSettings, GrpcCheck, HttpCheck, Through},
     status::Certificate,
 };
@@ -69,6 +72,10 @@ pub trait Checker: Send + Sync + 'static {
         target: SocketAddr,
         timeout: Duration,
     ) -> impl Future<Output = Result<Latency, CheckError>> + Send;
+
+    /// Has the next check use a new connection, for checkers that keep one: to be called where something speaks against
+    /// the target, so that the verdict is that of clients who come now.
+    fn renew(&self) {}
 }
 
 /// The checker that settings ask for.
@@ -90,6 +97,24 @@ pub(super) enum Probe {
 }
 
 impl Probe {
+    /// Whether the target answers on one connection at a time only, so that checks close theirs.
+    fn serves_one(&self) -> bool {
+        match self {
+            Self::Http(checker) => checker.serves_one(),
+            Self::Http2(checker) => checker.serves_one(),
+            Self::Grpc(checker) => checker.serves_one(),
+            Self::Tcp(_)
+            | Self::Dialogue(_)
+            | Self::Tls(_)
+            | Self::Dns(_)
+            | Self::Udp(_)
+            | Self::Icmp(_)
+            | Self::Exec(_)
+            | Self::Push(_)
+            | Self::Impossible(_) => false,
+        }
+    }
+
     /// The certificate that was seen last.
     fn certificate(&self) -> Option<Certificate> {
         match self {
@@ -130,6 +155,23 @@ impl Checker for Probe {
             }),
         }
     }
+
+    fn renew(&self) {
+        match self {
+            Self::Http(checker) => checker.renew(),
+            Self::Http2(checker) => checker.renew(),
+            Self::Grpc(checker) => checker.renew(),
+            Self::Tcp(_)
+            | Self::Dialogue(_)
+            | Self::Tls(_)
+            | Self::Dns(_)
+            | Self::Udp(_)
+            | Self::Icmp(_)
+            | Self::Exec(_)
+            | Self::Push(_)
+            | Self::Impossible(_) => {}
+        }
+    }
 }
 
 /// Makes probes; those of equal settings share what is prepared, as a compiled expression.
@@ -146,6 +188,7 @@ impl ProbeCache {
             Through::Backend => {}
             Through::Vip => return Probe::Impossible("only the balancer checks through the VIP".into()),
         }
+        let every = knock_every(settings);
         let route = Route {
             source: settings.source,
             mark: settings.mark,
@@ -185,19 +228,19 @@ impl ProbeCache {
             },
             CheckKind::Http(http) => {
                 match shared(&mut self.http, http, HttpChecker::new, HttpChecker::sibling) {
-                    Ok(checker) => Probe::Http(checker.with_route(route)),
+                    Ok(checker) => Probe::Http(checker.with_route(route).with_knock_every(every)),
                     Err(error) => Probe::Impossible(error.to_string().into()),
                 }
             }
             CheckKind::Http2(http) => {
                 match shared(&mut self.http2, http, Http2Checker::new, Http2Checker::sibling) {
-                    Ok(checker) => Probe::Http2(checker.with_route(route)),
+                    Ok(checker) => Probe::Http2(checker.with_route(route).with_knock_every(every)),
                     Err(error) => Probe::Impossible(error.to_string().into()),
                 }
             }
             CheckKind::Grpc(grpc) => {
                 match shared(&mut self.grpc, grpc, GrpcChecker::new, GrpcChecker::sibling) {
-                    Ok(checker) => Probe::Grpc(checker.with_route(route)),
+                    Ok(checker) => Probe::Grpc(checker.with_route(route).with_knock_every(every)),
                     Err(error) => Probe::Impossible(error.to_string().into()),
                 }
             }

@@ -124,6 +124,7 @@ impl Plan {
             expect_status: _,
             expect_body: _,
             max_body: _,
+            keep_alive: _,
             tls,
         } = settings;
         Ok(Self {
@@ -139,12 +140,15 @@ impl Plan {
         })
     }
 
-    /// The request as it goes to `target`.
-    pub(super) fn request(&self, target: SocketAddr) -> String {
+    /// The request as it goes to `target`; says so where it is the `last` one of its connection (RFC 9112 section 9.6).
+    pub(super) fn request(&self, target: SocketAddr, last: bool) -> String {
         let mut request = String::with_capacity(self.request.len() + 64 + self.rest.len());
         request.push_str(&self.request);
         if self.host_missing {
             request.push_str(&host_of(target, self.default_port));
+        }
+        if last {
+            request.push_str("\r\nConnection: close");
         }
         request.push_str(&self.rest);
         request
@@ -161,6 +165,7 @@ pub(super) fn problems(settings: &HttpCheck) -> Vec<ProbeError> {
         expect_status,
         expect_body,
         max_body,
+        keep_alive: _,
         tls,
     } = settings;
     let mut problems = Vec::new();

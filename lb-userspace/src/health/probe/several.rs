@@ -22,6 +22,8 @@ pub(in crate::health) struct Found {
     pub(in crate::health) parts: Arc<[PartResult]>,
     /// The certificate whose end comes near first.
     pub(in crate::health) certificate: Option<Certificate>,
+    /// Whether the target answers on one connection at a time only.
+    pub(in crate::health) serves_one: bool,
 }
 
 /// A check with those that are made beside it.
@@ -132,6 +134,13 @@ impl Probes {
         }
     }
 
+    /// Has the next check use new connections.
+    pub(in crate::health) fn renew(&self) {
+        for part in [&self.first].into_iter().chain(&self.also) {
+            part.probe.renew();
+        }
+    }
+
     /// Makes all checks at once and waits for each, so that all results can be shown.
     pub(in crate::health) async fn check(&self, target: SocketAddr, timeout: Duration) -> Found {
         if self.also.is_empty() {
@@ -140,6 +149,7 @@ impl Probes {
                 outcome,
                 parts: Arc::default(),
                 certificate: self.first.probe.certificate(),
+                serves_one: self.first.probe.serves_one(),
             };
         }
         let parts: Vec<&Arc<Part>> = [&self.first].into_iter().chain(&self.also).collect();
@@ -159,6 +169,7 @@ impl Probes {
             outcome: together(self.require, &results),
             parts: results.into(),
             certificate: parts.iter().filter_map(|part| part.probe.certificate()).min(),
+            serves_one: parts.iter().any(|part| part.probe.serves_one()),
         }
     }
 }
@@ -240,6 +251,7 @@ mod tests {
                 at: std::time::UNIX_EPOCH,
                 parts: Arc::clone(&parts),
                 certificate: None,
+                serves_one: false,
             };
             let name = format!("tcp {}", refusing.port());
             assert_eq!(

@@ -24,6 +24,7 @@ mod exec;
 mod grpc;
 mod heads;
 mod http2;
+mod keeping;
 mod proxied;
 mod tls;
 mod ways;
@@ -433,14 +434,16 @@ async fn request_is_what_the_settings_say() {
         ];
     });
     checker.check(peer.address, PLENTY).await.unwrap();
-    http(any).check(peer.address, PLENTY).await.unwrap();
+    let first = peer.requests().swap_remove(0);
+    let last = http(any).with_fresh_every(1);
+    last.check(peer.address, PLENTY).await.unwrap();
     let agent = concat!("User-Agent: lb-health/", env!("CARGO_PKG_VERSION"));
     assert_eq!(
-        peer.requests(),
+        [first, peer.requests().pop().unwrap()],
         [
             "POST /check?deep=1 HTTP/1.1\r\nHost: web.example\r\nX-Key: a b\r\nUser-Agent: us\r\nContent-Length: 0\r\n\r\n"
                 .to_owned(),
-            format!("GET /health HTTP/1.1\r\nHost: {}\r\n{agent}\r\n\r\n", peer.address),
+            format!("GET /health HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n{agent}\r\n\r\n", peer.address),
         ]
     );
 }
@@ -453,7 +456,8 @@ async fn connections_are_kept_and_renewed() {
         checker.check(peer.address, PLENTY).await.unwrap();
         assert_eq!(
             peer.connections(),
-            check / usize::try_from(FRESH_EVERY).unwrap() + 1
+            // The first check tries a second connection.
+            check / usize::try_from(FRESH_EVERY).unwrap() + 2
         );
     }
     let checker = http(any).with_fresh_every(1);
@@ -464,19 +468,20 @@ async fn connections_are_kept_and_renewed() {
     assert_eq!(peer.connections(), before + 3);
 }
 
+/// What fails is asked again on a new connection: the next verdict must be that of new clients.
 #[tokio::test]
-async fn a_wrong_status_keeps_the_connection() {
-    static ANSWERS: [Answer; 3] = [
+async fn a_wrong_status_keeps_no_connection() {
+    static ANSWERS: [Answer; 2] = [
         Answer::Send(OK),
         Answer::Send(b"HTTP/1.1 503 no\r\nContent-Length: 5\r\n\r\nsorry"),
-        Answer::Send(OK),
     ];
     let peer = Peer::start(&ANSWERS).await;
     let checker = http(any);
     checker.check(peer.address, PLENTY).await.unwrap();
     assert!(checker.check(peer.address, PLENTY).await.is_err());
+    assert_eq!(peer.connections(), 2);
     checker.check(peer.address, PLENTY).await.unwrap();
-    assert_eq!((peer.connections(), peer.requests().len()), (1, 3));
+    assert_eq!(peer.connections(), 3);
 }
 
 /// Servers give up idle connections whenever they like; that is no failure of the backend.
@@ -506,7 +511,7 @@ async fn a_stale_connection_is_replaced_before_it_counts() {
                 Ok(()),
                 "{name}"
             );
-            assert_eq!(peer.connections(), check, "{name}");
+            assert_eq!(peer.connections(), check + 1, "{name}");
         }
     }
 }
@@ -516,15 +521,20 @@ async fn a_dead_server_is_not_hidden_by_the_second_try() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = listener.local_addr().unwrap();
     let checker = http(any);
-    let one_answer = async {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        assert_ne!(stream.read(&mut [0; 1000]).await.unwrap(), 0);
-        stream.write_all(OK).await.unwrap();
-        stream
+    let answers = async {
+        let mut streams = Vec::new();
+        // The check tries a second connection.
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert_ne!(stream.read(&mut [0; 1000]).await.unwrap(), 0);
+            stream.write_all(OK).await.unwrap();
+            streams.push(stream);
+        }
+        streams
     };
-    let (first, stream) = tokio::join!(checker.check(target, PLENTY), one_answer);
+    let (first, streams) = tokio::join!(checker.check(target, PLENTY), answers);
     first.unwrap();
-    drop((stream, listener));
+    drop((streams, listener));
     assert_eq!(
         checker.check(target, PLENTY).await,
         Err(CheckError::Refused(target))
@@ -622,6 +632,7 @@ async fn a_check_that_cannot_be_made_says_why_and_does_not_count() {
         at: std::time::UNIX_EPOCH,
         parts: Default::default(),
         certificate: None,
+        serves_one: false,
     };
     assert_eq!(
         last.detail(),

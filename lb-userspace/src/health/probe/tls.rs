@@ -268,9 +268,11 @@ impl TlsClient {
 
 /// The alert by which the peer ended the session, if it did.
 fn alert(error: &io::Error) -> Option<AlertDescription> {
-    match error.get_ref()?.downcast_ref()? {
-        rustls::Error::AlertReceived(alert) => Some(*alert),
-        _ => None,
+    let error: &rustls::Error = error.get_ref()?.downcast_ref()?;
+    if let rustls::Error::AlertReceived(alert) = error {
+        Some(*alert)
+    } else {
+        None
     }
 }
 

@@ -156,6 +156,7 @@ impl Check for Play {
             outcome: Checker::check(self, target, timeout).await.map(drop),
             parts: Arc::default(),
             certificate: None,
+            serves_one: false,
         }
     }
 }

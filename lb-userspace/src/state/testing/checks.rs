@@ -26,14 +26,15 @@ fn http() -> impl Strategy<Value = HttpCheck> {
     (
         prop::sample::select(vec!["GET", "HEAD"]),
         "/[a-z?=&%]{0,10}",
-        prop::option::of("[a-z.]{1,12}"),
+        prop::option::of("[a-z]{1,6}(\\.[a-z]{1,6}){0,2}"),
         proptest::collection::btree_map("X-[A-Z]{1,4}", "[ -~]{0,10}", 0..3),
         proptest::collection::btree_set(200..600_u16, 1..4),
         text(),
         1..1_048_576_usize,
+        any::<bool>(),
     )
         .prop_map(
-            |(method, path, host, headers, expect_status, expect_body, max_body)| HttpCheck {
+            |(method, path, host, headers, expect_status, expect_body, max_body, keep_alive)| HttpCheck {
                 method: method.to_owned(),
                 path,
                 host,
@@ -41,6 +42,7 @@ fn http() -> impl Strategy<Value = HttpCheck> {
                 expect_status: expect_status.into_iter().collect(),
                 expect_body: expect_body.map(regex::escape),
                 max_body,
+                keep_alive,
                 tls: None,
             },
         )
@@ -179,7 +181,7 @@ pub(super) fn health() -> impl Strategy<Value = CheckSettings> {
         (http(), secure()).prop_map(|(http, tls)| CheckKind::Http2(HttpCheck { tls, ..http })),
         (
             prop::option::of("[a-z]{1,5}\\.[A-Z][a-z]{1,5}"),
-            prop::option::of("[a-z.]{1,12}"),
+            prop::option::of("[a-z]{1,6}(\\.[a-z]{1,6}){0,2}"),
             secure()
         )
             .prop_map(|(service, host, tls)| {
@@ -187,6 +189,7 @@ pub(super) fn health() -> impl Strategy<Value = CheckSettings> {
                     service: service.unwrap_or_default(),
                     host,
                     tls,
+                    ..GrpcCheck::default()
                 })
             }),
         (http(), tls()).prop_map(|(http, tls)| {

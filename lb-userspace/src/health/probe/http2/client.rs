@@ -1,10 +1,6 @@
 //! Requests over HTTP/2 on a connection that is kept between checks.
 
-use std::{
-    fmt,
-    net::SocketAddr,
-    sync::{Arc, Mutex, PoisonError},
-};
+use std::{fmt, net::SocketAddr, sync::Arc};
 
 use bytes::Bytes;
 use http::Request;
@@ -13,8 +9,8 @@ use super::session::{Answer, Session, Wanted};
 use crate::health::{
     error::CheckError,
     probe::{
-        FRESH_EVERY,
         connect::{Budget, Route},
+        keeping::{Exchange, Keeper},
         problem::ProbeError,
         stream::Dialer,
         tls::TlsClient,
@@ -25,40 +21,73 @@ use crate::health::{
 /// The name of HTTP/2 over TLS in the handshake (RFC 9113 section 3.2).
 const ALPN: &str = "h2";
 
-/// A connection between two checks.
-struct Kept {
-    /// Boxed: over a kilobyte, which checkers of every kind would have to have room for.
-    session: Box<Session>,
-    target: SocketAddr,
-    /// Checks it has served.
-    uses: u32,
-}
-
-/// Sends requests to the target checked last over one kept connection, for `fresh_every` checks at most. A request that
-/// fails on a kept connection is sent once more on a new one, within the same time.
+/// Sends requests to the target checked last over one kept connection, as [`Keeper`] has it.
 pub(in crate::health::probe) struct Http2Client {
     pub(in crate::health::probe) dialer: Dialer,
-    pub(in crate::health::probe) fresh_every: u32,
-    kept: Mutex<Option<Kept>>,
+    /// Boxed: a session has over a kilobyte, which checkers of every kind would have to have room for.
+    pub(in crate::health::probe) keeper: Keeper<Box<Session>>,
+}
+
+/// A request, and how it is sent.
+struct Requests<'a> {
+    dialer: &'a Dialer,
+    request: &'a Request<()>,
+    body: Option<&'a Bytes>,
+    wanted: Wanted,
+    judge: &'a Judge<'a>,
+}
+
+/// Says whether an answer is the expected one.
+pub(in crate::health::probe) type Judge<'a> = dyn Fn(&Answer) -> Result<(), CheckError> + Sync + 'a;
+
+impl Exchange for Requests<'_> {
+    type Link = Box<Session>;
+    type Answer = ();
+
+    async fn connect(&self, budget: &mut Budget) -> Result<Box<Session>, CheckError> {
+        let stream = self.dialer.connect(budget).await?;
+        Ok(Box::new(Session::open(budget, stream).await?))
+    }
+
+    async fn ask(
+        &self,
+        budget: &mut Budget,
+        mut link: Box<Session>,
+        _: bool,
+    ) -> Result<((), Option<Box<Session>>), CheckError> {
+        let (request, body) = (self.request.clone(), self.body.cloned());
+        let answer = link.ask(budget, request, body, self.wanted).await?;
+        (self.judge)(&answer)?;
+        Ok(((), answer.whole.then_some(link)))
+    }
+
+    async fn is_ready(&self, link: &mut Box<Session>) -> bool {
+        link.is_ready().await
+    }
+
+    fn recheck(&self, target: SocketAddr, link: &Box<Session>) -> Result<(), CheckError> {
+        link.recheck(self.dialer, target)
+    }
 }
 
 impl fmt::Debug for Http2Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Http2Client")
             .field("dialer", &self.dialer)
-            .field("fresh_every", &self.fresh_every)
+            .field("fresh_every", &self.keeper.fresh_every)
             .finish_non_exhaustive()
     }
 }
 
 impl Http2Client {
-    /// A client for servers known as `host`.
+    /// A client for servers known as `host`, which keeps connections where that is wanted.
     ///
     /// # Errors
     /// When the TLS settings make no handshake.
     pub(in crate::health::probe) fn new(
         tls: Option<&TlsCheck>,
         host: Option<&str>,
+        keep_alive: bool,
     ) -> Result<Self, ProbeError> {
         let tls = tls.map(|tls| TlsCheck {
             alpn: vec![ALPN.to_owned()],
@@ -73,8 +102,7 @@ impl Http2Client {
                 route: Route::default(),
                 tls,
             },
-            fresh_every: FRESH_EVERY,
-            kept: Mutex::new(None),
+            keeper: Keeper::new(keep_alive),
         })
     }
 
@@ -82,69 +110,26 @@ impl Http2Client {
     pub(in crate::health::probe) fn sibling(&self) -> Self {
         Self {
             dialer: self.dialer.sibling(),
-            fresh_every: self.fresh_every,
-            kept: Mutex::new(None),
+            keeper: self.keeper.sibling(),
         }
     }
 
-    /// Sends a request with a body, if any, and reads what is `wanted` of the answer.
+    /// Sends a request with a body, if any, and reads what is `wanted` of the answer, which must please `judge`.
     pub(in crate::health::probe) async fn ask(
         &self,
         budget: &mut Budget,
         request: &Request<()>,
         body: Option<&Bytes>,
         wanted: Wanted,
-    ) -> Result<Answer, CheckError> {
-        if let Some(kept) = self.take_kept(budget.target).await {
-            kept.session.recheck(&self.dialer, budget.target)?;
-            match self.exchange(budget, kept, request, body, wanted).await {
-                Err(error) if gone_stale(&error) => {}
-                result => return result,
-            }
-        }
-        let stream = self.dialer.connect(budget).await?;
-        let fresh = Kept {
-            session: Box::new(Session::open(budget, stream).await?),
-            target: budget.target,
-            uses: 0,
+        judge: &Judge<'_>,
+    ) -> Result<(), CheckError> {
+        let requests = Requests {
+            dialer: &self.dialer,
+            request,
+            body,
+            wanted,
+            judge,
         };
-        self.exchange(budget, fresh, request, body, wanted).await
+        self.keeper.ask(&requests, self.dialer.route, budget).await
     }
-
-    /// The kept connection, if it leads to `target` and may be used again.
-    async fn take_kept(&self, target: SocketAddr) -> Option<Kept> {
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take()?;
-        let usable = kept.target == target && kept.uses < self.fresh_every && kept.session.is_ready().await;
-        usable.then_some(kept)
-    }
-
-    async fn exchange(
-        &self,
-        budget: &mut Budget,
-        mut kept: Kept,
-        request: &Request<()>,
-        body: Option<&Bytes>,
-        wanted: Wanted,
-    ) -> Result<Answer, CheckError> {
-        let answer = kept
-            .session
-            .ask(budget, request.clone(), body.cloned(), wanted)
-            .await?;
-        if answer.whole {
-            kept.uses += 1;
-            *self.kept.lock().unwrap_or_else(PoisonError::into_inner) = Some(kept);
-        }
-        Ok(answer)
-    }
-}
-
-/// Whether a failure on a kept connection may only mean that the server had given it up, by closing it or by GOAWAY.
-fn gone_stale(error: &CheckError) -> bool {
-    matches!(
-        error,
-        CheckError::Reset { .. }
-            | CheckError::Closed { .. }
-            | CheckError::Connection { .. }
-            | CheckError::Http2 { .. }
-    )
 }

@@ -13,7 +13,10 @@ use http::{
     uri::{Authority, PathAndQuery, Scheme},
 };
 
-pub(super) use self::{client::Http2Client, session::Wanted};
+pub(super) use self::{
+    client::Http2Client,
+    session::{Answer, Wanted},
+};
 use super::{
     Checker,
     connect::{Budget, Route},
@@ -61,15 +64,31 @@ impl Http2Checker {
         }
         Ok(Self {
             plan: Arc::new(Plan::new(settings)?),
-            client: Http2Client::new(settings.tls.as_ref(), settings.host.as_deref())?,
+            client: Http2Client::new(
+                settings.tls.as_ref(),
+                settings.host.as_deref(),
+                settings.keep_alive,
+            )?,
         })
     }
 
     /// Uses a connection for `checks` checks at most; 0 and 1: for one.
     #[must_use]
     pub fn with_fresh_every(mut self, checks: u32) -> Self {
-        self.client.fresh_every = checks;
+        self.client.keeper.fresh_every = checks;
         self
+    }
+
+    /// Begins a new connection beside every so many checks over a kept one; 0 and 1: beside each.
+    #[must_use]
+    pub fn with_knock_every(mut self, checks: u32) -> Self {
+        self.client.keeper.knock_every = checks;
+        self
+    }
+
+    /// Whether the server answers on one connection at a time only, so that checks close theirs.
+    pub fn serves_one(&self) -> bool {
+        self.client.keeper.serves_one()
     }
 
     /// Connects by `route`.
@@ -104,9 +123,14 @@ impl Checker for Http2Checker {
         } else {
             Wanted::Body(plan.expect.max_body)
         };
-        let answer = self.client.ask(&mut budget, &request, None, wanted).await?;
-        plan.expect.judge(target, answer.status, &answer.body)?;
+        let judge = |answer: &Answer| plan.expect.judge(target, answer.status, &answer.body);
+        let asked = self.client.ask(&mut budget, &request, None, wanted, &judge);
+        asked.await?;
         Ok(Latency(budget.started.elapsed()))
+    }
+
+    fn renew(&self) {
+        self.client.keeper.renew();
     }
 }
 
@@ -120,6 +144,7 @@ impl Plan {
             expect_status: _,
             expect_body: _,
             max_body: _,
+            keep_alive: _,
             tls,
         } = settings;
         let mut request = Request::new(());

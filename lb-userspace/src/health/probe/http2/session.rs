@@ -52,7 +52,7 @@ pub(in crate::health::probe) enum Wanted {
 }
 
 /// A connection.
-pub(super) struct Session {
+pub(in crate::health::probe) struct Session {
     requests: SendRequest<Bytes>,
     connection: Connection<Wire, Bytes>,
     /// How the connection ended.

@@ -8,22 +8,31 @@ use super::{
 /// Where the body does not matter, a server need not end it: streams, and scripts that leave the connection open.
 #[tokio::test]
 async fn the_head_decides_where_no_body_is_wanted() {
-    let heads: [&'static [u8]; 6] = [
-        b"HTTP/1.1 200 OK\r\n\r\n",
-        b"HTTP/1.1 200 OK\r\n\r\nsome of it",
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: x\n\n",
-        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome of it",
-        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
-        b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n",
+    // What is sent, and whether the connection could be used again if the rest came: then a second one is tried beside it.
+    let heads: [(&'static [u8], usize); 6] = [
+        (b"HTTP/1.1 200 OK\r\n\r\n", 0),
+        (b"HTTP/1.1 200 OK\r\n\r\nsome of it", 0),
+        (
+            b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: x\n\n",
+            0,
+        ),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\nsome of it", 1),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab", 1),
+        (
+            b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n",
+            1,
+        ),
     ];
-    for head in heads {
+    for (head, beside) in heads {
         for max_body in [0, 64] {
             let peer = Peer::start(&*vec![Answer::Send(head)].leak()).await;
+            // A body over the bound makes a connection of no further use.
+            let beside = if max_body == 0 { 0 } else { beside };
             let checker = http(|http| http.max_body = max_body);
-            for connections in 1..=2 {
+            for check in 1..=2 {
                 checker.check(peer.address, PLENTY).await.unwrap();
                 // What is in the middle of an answer cannot be asked again.
-                assert_eq!(peer.connections(), connections, "{head:?}");
+                assert_eq!(peer.connections(), check + beside, "{head:?}");
             }
         }
     }
@@ -39,13 +48,19 @@ async fn a_body_that_comes_later_is_read_by_the_next_check() {
     let target = listener.local_addr().unwrap();
     let checker = http(any).with_fresh_every(100);
     let server = async {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        assert_ne!(stream.read(&mut [0; 1000]).await.unwrap(), 0);
-        let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n";
-        stream.write_all(head).await.unwrap();
-        stream
+        let mut streams = Vec::new();
+        // The check tries a second connection, and keeps that.
+        for _ in 0..2 {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            assert_ne!(stream.read(&mut [0; 1000]).await.unwrap(), 0);
+            let head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n";
+            stream.write_all(head).await.unwrap();
+            streams.push(stream);
+        }
+        streams
     };
-    let (first, mut stream) = tokio::join!(checker.check(target, PLENTY), server);
+    let (first, mut streams) = tokio::join!(checker.check(target, PLENTY), server);
+    let stream = &mut streams[1];
     first.unwrap();
     stream.write_all(b"ok\r\n0\r\n\r\n").await.unwrap();
     // The event loop sees what has come only when the thread rests.
@@ -64,21 +79,21 @@ async fn the_head_decides_over_http2_too() {
     let head = |stream| frame(HEADERS, END_HEADERS, stream, STATUS_200);
     let whole = answer(3, STATUS_200, b"ok");
     let cases = [
-        // The next check finds the end of the body, or none.
-        (vec![Reply::Send([hello(), head(1)].concat())], 2),
+        // The next check finds the end of the body, or none. The first one tries a second connection.
+        (vec![Reply::Send([hello(), head(1)].concat())], 3),
         (
             vec![Reply::Endless(
                 [hello(), head(1)].concat(),
                 frame(DATA, 0, 1, b"x"),
             )],
-            2,
+            3,
         ),
         (
             vec![
                 Reply::Send([hello(), head(1), frame(DATA, END_STREAM, 1, b"ok")].concat()),
                 Reply::Send(whole),
             ],
-            1,
+            2,
         ),
     ];
     for (replies, expected) in cases {
