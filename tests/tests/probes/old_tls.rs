@@ -27,7 +27,13 @@ fn old_servers_are_taken_unverified_or_refused_in_words() -> Result<()> {
         Ok(certificate)
     };
     let any = "ssl_ciphers ALL:@SECLEVEL=0;";
-    serve(1, "weak", WEAK, WEAK_KEY, any)?;
+    serve(
+        1,
+        "weak",
+        WEAK,
+        WEAK_KEY,
+        &format!("{any} ssl_protocols TLSv1.3;"),
+    )?;
     serve(
         2,
         "weak12",
@@ -35,7 +41,7 @@ fn old_servers_are_taken_unverified_or_refused_in_words() -> Result<()> {
         WEAK_KEY,
         &format!("{any} ssl_protocols TLSv1.2;"),
     )?;
-    serve(3, "p521", P521, P521_KEY, "")?;
+    serve(3, "p521", P521, P521_KEY, "ssl_protocols TLSv1.3;")?;
     let own = serve(4, "first", FIRST, FIRST_KEY, "")?;
     serve(
         5,
