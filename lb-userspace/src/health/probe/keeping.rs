@@ -19,7 +19,7 @@ use std::{
 use tokio::time::{self, Instant};
 
 use super::connect::{Budget, Route};
-use crate::health::error::CheckError;
+use crate::health::error::{CheckError, GrpcProblem};
 
 /// Every so many checks use a new connection, so that a network that lets old connections live but no new ones begin
 /// still shows, as does a server that accepts none although its kernel does.
@@ -243,8 +243,15 @@ async fn ask_anew<E: Exchange>(exchange: &E, budget: &mut Budget, last: bool) ->
 }
 
 /// Whether a failure on a kept connection may only mean that the server had given it up. It may do so at any time: by
-/// closing it, by GOAWAY, also by 408 (RFC 9110 section 15.5.9).
+/// closing it, by GOAWAY, also by 408 (RFC 9110 section 15.5.9), and gRPC's servers by UNAVAILABLE.
 fn gone_stale(error: &CheckError) -> bool {
+    if let CheckError::Grpc {
+        problem: GrpcProblem::Call { name, .. },
+        ..
+    } = error
+    {
+        return name == "UNAVAILABLE";
+    }
     matches!(
         error,
         CheckError::Reset { .. }
