@@ -39,6 +39,8 @@ pub enum EventKind {
     Health,
     /// A backend cannot be reached, so it takes no flows; or it can be again.
     Reach,
+    /// Connections of this machine may be taken for those of clients; or that is over.
+    OwnTraffic,
     /// An agent said something new about its backend, or does not answer any more, or again.
     Agent,
     /// A backend's certificate expires soon, or has been renewed.

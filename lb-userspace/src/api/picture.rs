@@ -80,6 +80,7 @@ impl Picture {
                 .into_iter()
                 .chain(problems::of_interfaces(&interfaces))
                 .chain(problems::of_parts(missing))
+                .chain(self.own_traffic())
                 .collect(),
             services: Vec::new(),
             metrics,

@@ -46,7 +46,9 @@ use self::{
 use crate::{
     api::{self, Api, FileParser, socket::Socket},
     config::{DaemonSettings, daemon::OnExit},
-    control::{Change, ControlHandle, ControlTask, Parts, certificates, chain, inherit, passive},
+    control::{
+        Change, ControlHandle, ControlTask, Parts, certificates, chain, inherit, own_traffic, passive,
+    },
     datapath::{AttachOptions, CheckPaths, Datapath, Interface, WriterHandle, WriterTask},
     events::{EventKind, EventLog, NewEvent},
     health::{HealthConfig, HealthHandle, HealthMetrics, HealthTask},
@@ -238,6 +240,9 @@ impl Daemon {
             control.clone(),
             cancel.clone(),
         ));
+        let ways = writer.next_hops();
+        let own = own_traffic::watch(control.clone(), ways, Arc::clone(&events), cancel.clone());
+        tracker.spawn(own);
         tracker.spawn(certificates::watch(
             health.clone(),
             control.clone(),

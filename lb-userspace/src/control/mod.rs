@@ -15,6 +15,7 @@ pub mod change;
 pub mod error;
 mod inherited;
 pub mod lingering;
+pub mod own_traffic;
 pub mod passive;
 mod reach;
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::Picture;
 use crate::{
     api::types::{self, Problem},
+    control::own_traffic,
     datapath::Interface,
     health::BreakerState,
     parts::{MissingPart, Part},
@@ -43,6 +44,17 @@ impl Picture {
             backend: None,
             message: format!("not programmed as desired: {failure}"),
             hint: Some("it is tried again by itself; the daemon's log says more".into()),
+        })
+    }
+
+    /// What may take answers to this machine's own connections.
+    pub(super) fn own_traffic(&self) -> impl Iterator<Item = Problem> + use<> {
+        let found = own_traffic::conflicts(&self.view.desired, &self.seen.next_hops);
+        found.into_iter().map(|conflict| Problem {
+            service: conflict.service.map(|name| name.to_string()),
+            backend: None,
+            message: conflict.message,
+            hint: Some(conflict.hint.to_owned()),
         })
     }
 
