@@ -1,8 +1,10 @@
 //! Where the desired state is kept: a trait, and a file that survives a kill at any point.
 
+mod error;
 mod file;
+mod format;
 
-pub use file::{FileStore, StoreError};
+pub use self::{error::StoreError, file::FileStore};
 
 use super::desired::Desired;
 

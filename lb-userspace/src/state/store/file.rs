@@ -10,7 +10,6 @@
 //! ```
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File, OpenOptions, TryLockError},
     io::{self, Read, Write},
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
@@ -18,129 +17,18 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-use super::Store;
-use crate::{
-    config::{self, ConfigError, fields::Keys},
-    state::{
-        desired::{Desired, Revision},
-        names::ServiceName,
-        service::Service,
-        shared::Shared,
-    },
+use super::{
+    Store,
+    error::StoreError,
+    format::{Texts, decode, header},
 };
-
-/// Version of the header and of what follows it.
-const FORMAT: u32 = 1;
-const MAGIC: &str = "lb-state";
+use crate::state::desired::Desired;
 
 const STATE_FILE: &str = "state.toml";
 /// The state before the last change, for people to look at.
-const PREVIOUS_FILE: &str = "state.previous.toml";
+pub(super) const PREVIOUS_FILE: &str = "state.previous.toml";
 const NEW_FILE: &str = "state.new.toml";
 const LOCK_FILE: &str = "lock";
-
-/// Why the store cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum StoreError {
-    /// The directory cannot be made or opened.
-    #[error("state directory {} cannot be used", .dir.display())]
-    Directory {
-        /// The directory.
-        dir: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// Another daemon has the directory.
-    #[error("state directory {} is in use by another daemon", .dir.display())]
-    InUse {
-        /// The directory.
-        dir: PathBuf,
-    },
-    /// The file cannot be read.
-    #[error("{} cannot be read", .file.display())]
-    Read {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The new state cannot be written; the old one is still there.
-    #[error("{} cannot be written", .file.display())]
-    Write {
-        /// The file.
-        file: PathBuf,
-        /// Why.
-        #[source]
-        source: io::Error,
-    },
-    /// The file is something else.
-    #[error("{} is not a state file of lb", .file.display())]
-    Foreign {
-        /// The file.
-        file: PathBuf,
-    },
-    /// The file was written by a later version.
-    #[error("{} has format {format}, this version reads up to {FORMAT}", .file.display())]
-    Newer {
-        /// The file.
-        file: PathBuf,
-        /// The file's format.
-        format: u32,
-    },
-    /// The file is cut short or was changed by someone else.
-    #[error("{} is damaged: its checksum is {actual:08x}, not {expected:08x}", .file.display())]
-    Damaged {
-        /// The file.
-        file: PathBuf,
-        /// The checksum in its header.
-        expected: u32,
-        /// The checksum of its content.
-        actual: u32,
-    },
-    /// The file is whole, but this version does not understand it.
-    #[error("{} cannot be understood: {}", .file.display(), .errors.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
-    Content {
-        /// The file.
-        file: PathBuf,
-        /// What is wrong with it.
-        errors: Vec<ConfigError>,
-    },
-}
-
-impl StoreError {
-    /// What to do about it.
-    pub fn hint(&self) -> String {
-        let move_away = |file: &Path, instead: &str| {
-            let previous = file.with_file_name(PREVIOUS_FILE);
-            format!(
-                "{instead}, or move {} away to start empty (the state before the last change is in {})",
-                file.display(),
-                previous.display()
-            )
-        };
-        match self {
-            Self::Directory { dir, .. } => {
-                format!(
-                    "make {} writable for this user, or choose another one with --state-dir",
-                    dir.display()
-                )
-            }
-            Self::InUse { .. } => "stop the other daemon, or choose another one with --state-dir".to_owned(),
-            Self::Read { file, .. } => format!("make {} readable for this user", file.display()),
-            Self::Write { .. } => "look for a full or read-only disk; nothing was changed".to_owned(),
-            Self::Foreign { .. } => {
-                "choose another directory with --state-dir; nothing was overwritten".to_owned()
-            }
-            Self::Newer { file, .. } => {
-                move_away(file, "start the version of lb that wrote it or a later one")
-            }
-            Self::Damaged { file, .. } => move_away(file, "restore it from a backup"),
-            Self::Content { file, .. } => move_away(file, "start the version of lb that wrote it"),
-        }
-    }
-}
 
 /// The desired state in a directory that belongs to this process alone.
 #[derive(Debug)]
@@ -239,86 +127,6 @@ impl Store for FileStore {
                 file: self.dir.join(STATE_FILE),
                 source,
             })
-    }
-}
-
-/// The text of each service that was saved last.
-#[derive(Debug, Default)]
-struct Texts(BTreeMap<ServiceName, (Shared<Service>, Box<str>)>);
-
-impl Texts {
-    /// The file's content, behind its header.
-    fn body(&mut self, desired: &Desired) -> String {
-        self.0.retain(|name, _| desired.services.contains_key(name));
-        config::export::export_by(desired, |text, service| {
-            let known = self.0.get(&service.name).filter(|(of, _)| of.is_same(service));
-            if let Some((_, known)) = known {
-                text.push_str(known);
-                return;
-            }
-            let new = config::export::service(service, Keys::Whole);
-            text.push_str(&new);
-            self.0.insert(service.name.clone(), (service.clone(), new.into()));
-        })
-    }
-}
-
-fn header(Revision(revision): Revision, body: &str) -> String {
-    format!(
-        "{MAGIC} {FORMAT} revision {revision} crc32 {:08x}\n",
-        checksum(revision, body.as_bytes())
-    )
-}
-
-/// Of the content together with the revision, which stands before it in the header.
-fn checksum(revision: u64, body: &[u8]) -> u32 {
-    let mut hasher = crc32fast::Hasher::new();
-    hasher.update(&revision.to_le_bytes());
-    hasher.update(body);
-    hasher.finalize()
-}
-
-fn decode(file: PathBuf, bytes: &[u8]) -> Result<Desired, StoreError> {
-    let end = bytes
-        .iter()
-        .position(|byte| *byte == b'\n')
-        .unwrap_or(bytes.len());
-    let (header, body) = bytes.split_at(end);
-    let body = body.get(1..).unwrap_or_default();
-    let words: Vec<&str> = str::from_utf8(header).unwrap_or_default().split(' ').collect();
-    let format = match words.as_slice() {
-        [MAGIC, format, ..] => format.parse::<u32>().ok(),
-        _ => None,
-    };
-    let Some(format) = format else {
-        return Err(StoreError::Foreign { file });
-    };
-    if format > FORMAT {
-        return Err(StoreError::Newer { file, format });
-    }
-    // A header of ours that is cut short cannot be checked: what it would have said is then as good as wrong.
-    let numbers = match words.as_slice() {
-        [_, _, "revision", revision, "crc32", sum] => {
-            revision.parse().ok().zip(u32::from_str_radix(sum, 16).ok())
-        }
-        _ => None,
-    };
-    let (revision, expected) = numbers.unwrap_or_default();
-    let actual = checksum(revision, body);
-    if numbers.is_none() || actual != expected {
-        return Err(StoreError::Damaged {
-            file,
-            expected,
-            actual,
-        });
-    }
-    let text = String::from_utf8_lossy(body);
-    match config::parse(&text, &file.display().to_string()) {
-        Ok(config) => Ok(Desired {
-            revision: Revision(revision),
-            ..config.desired
-        }),
-        Err(errors) => Err(StoreError::Content { file, errors }),
     }
 }
 

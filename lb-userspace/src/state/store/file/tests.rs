@@ -11,7 +11,10 @@ use std::{
 use proptest::prelude::*;
 
 use super::*;
-use crate::state::testing;
+use crate::{
+    config::{self, fields::Keys},
+    state::{desired::Revision, store::format::checksum, testing},
+};
 
 /// In the environment of a child that saves states: the directory to save them in.
 const CHILD_DIR: &str = "LB_TEST_STORE_DIR";
