@@ -31,6 +31,8 @@ pub enum EventKind {
     Applied,
     /// A desired state was refused; the old one stays.
     Refused,
+    /// A configuration file has undone a change made by command.
+    Replaced,
     /// A service came, went or changed.
     Service,
     /// A backend came, went or changed.

@@ -67,7 +67,9 @@ impl From<ControlError> for ApiError {
         let code = match &error {
             ControlError::Change(change) => return change.clone().into(),
             ControlError::Moved { .. } => ErrorCode::Conflict,
-            ControlError::Values(_) | ControlError::OwnAddress { .. } => ErrorCode::Invalid,
+            ControlError::Values(_) | ControlError::OwnAddress { .. } | ControlError::NoServices(_) => {
+                ErrorCode::Invalid
+            }
             ControlError::Save(_)
             | ControlError::Program(_)
             | ControlError::NotTakenBack { .. }

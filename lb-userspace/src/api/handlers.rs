@@ -46,6 +46,7 @@ use crate::{
         desired::Revision,
         names::{BackendName, ServiceName},
         quic::ServerId,
+        stored::FileOrder,
     },
 };
 
@@ -109,20 +110,24 @@ pub(super) async fn apply(
     let known = Arc::clone(&api.control.view().desired);
     let parsed = api.parser.run(body.len(), move || {
         let _held = held;
-        let Json(ApplyRequest { file, toml, dry_run }) = Json::from_bytes(&body)?;
+        let Json(ApplyRequest {
+            file,
+            toml,
+            dry_run,
+            empty,
+        }) = Json::from_bytes(&body)?;
         drop(body);
         let config = config::parse_beside(&toml, &file, &known);
         let config = config.map_err(|errors| ApiError::file(&file, errors))?;
-        Ok::<_, ApiError>((config, dry_run))
+        Ok::<_, ApiError>((config, dry_run, empty))
     });
-    let (config, dry_run) = parsed.await??;
-    let warnings = needs_restart(&api.settings, &config.daemon);
-    let change = Change::Replace(Box::new(config.desired));
+    let (config, dry_run, empty) = parsed.await??;
+    let mut warnings = needs_restart(&api.settings, &config.daemon);
+    let change = Change::File(Arc::new(config), FileOrder::Apply { empty });
     let outcome = api.control.change(change, revision(expected), dry_run).await?;
-    Ok(Json(Changed {
-        warnings,
-        ..changed(outcome, dry_run)
-    }))
+    let changed = changed(&api, outcome, dry_run);
+    warnings.extend(changed.warnings);
+    Ok(Json(Changed { warnings, ..changed }))
 }
 
 /// What happened, one JSON object per line; with `follow` the answer goes on.
@@ -379,19 +384,20 @@ fn hex_list(ids: &[String]) -> Result<Vec<ServerId>, ValueError> {
 /// Makes a change. The control task finishes it also when the caller hangs up.
 async fn change(api: &Api, change: Change, expected: Option<u64>) -> Answer<Changed> {
     let outcome = api.control.change(change, revision(expected), false).await?;
-    Ok(Json(changed(outcome, false)))
+    Ok(Json(changed(api, outcome, false)))
 }
 
 fn revision(number: Option<u64>) -> Option<Revision> {
     number.map(Revision)
 }
 
-fn changed(outcome: Outcome, dry_run: bool) -> Changed {
+fn changed(api: &Api, outcome: Outcome, dry_run: bool) -> Changed {
     let Outcome {
         revision,
         changed,
         diff,
         moved,
+        replaced,
     } = outcome;
     Changed {
         revision: revision.0,
@@ -406,7 +412,13 @@ fn changed(outcome: Outcome, dry_run: bool) -> Changed {
                 flows: moved.flows,
             })
             .collect(),
-        warnings: Vec::new(),
+        warnings: api
+            .store
+            .unsaved()
+            .into_iter()
+            .map(|unsaved| unsaved.message)
+            .collect(),
+        replaced,
     }
 }
 

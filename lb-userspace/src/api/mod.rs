@@ -35,6 +35,7 @@ use self::bodies::{Bodies, within_budget};
 pub use self::parser::FileParser;
 
 use crate::{
+    app::settings::ConfigFile,
     config::DaemonSettings,
     control::ControlHandle,
     datapath::Interfaces,
@@ -44,6 +45,7 @@ use crate::{
     metrics::Observer,
     parts::PartBoard,
     serve::{Limits, Server},
+    state::store::Store,
 };
 
 /// Connections to the socket at once, where there are descriptors for so many.
@@ -114,6 +116,10 @@ pub struct Api {
     pub tables: Box<dyn ReadTables>,
     /// What happened.
     pub events: Arc<EventLog>,
+    /// Keeps the state.
+    pub store: Arc<dyn Store + Send + Sync>,
+    /// The configuration file that the daemon was started with.
+    pub config: Option<Arc<ConfigFile>>,
     /// Interfaces that are to have the program.
     pub interfaces: Interfaces,
     /// What the daemon does without.

@@ -1,6 +1,7 @@
 //! One consistent picture of everything that is known, as the API shows it.
 
 mod backend;
+mod config;
 mod problems;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -38,18 +39,27 @@ pub(super) struct Picture {
     seen: Observation,
     checks: Arc<CheckStatuses>,
     agents: Arc<BTreeMap<CheckId, AgentStatus>>,
+    config: types::ConfigState,
+    /// What is wrong with the configuration file and with the store.
+    of_config: Vec<types::Problem>,
 }
 
 impl Picture {
     /// Reads everything.
     pub(super) async fn take(api: &Arc<Api>) -> Result<Self, ApiError> {
         let view = api.control.view();
-        let (observer, named) = (Arc::clone(&api.observer), Arc::clone(&view));
-        // Reading maps is system calls, which may take a while.
-        let seen = task::spawn_blocking(move || observer.observe(&named)).await??;
+        let (of, named) = (Arc::clone(api), Arc::clone(&view));
+        // Reading maps and files is system calls, which may take a while.
+        let (seen, (config, of_config)) = task::spawn_blocking(move || {
+            let seen = of.observer.observe(&named);
+            seen.map(|seen| (seen, config::state(&of, &named)))
+        })
+        .await??;
         Ok(Self {
             view,
             seen,
+            config,
+            of_config,
             checks: api.checks.checks(),
             agents: api.checks.agents(),
         })
@@ -75,12 +85,14 @@ impl Picture {
                 .iter()
                 .map(|interface| self.interface(interface))
                 .collect(),
+            config: self.config.clone(),
             problems: self
                 .failure()
                 .into_iter()
                 .chain(problems::of_interfaces(&interfaces))
                 .chain(problems::of_parts(missing))
                 .chain(self.own_traffic())
+                .chain(self.of_config.iter().cloned())
                 .collect(),
             services: Vec::new(),
             metrics,

@@ -1,12 +1,15 @@
 //! Reports about backends, for checks of kind push.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use axum::{
     Json,
     extract::{Path, State, rejection::JsonRejection},
 };
-use tokio::time::Instant;
+use tokio::{task, time::Instant};
 
 use super::{
     Api,
@@ -15,8 +18,11 @@ use super::{
 };
 use crate::{
     config::values,
-    health::{MAX_INTERVAL, MIN_INTERVAL, Report, settings::CheckKind},
-    state::names::{BackendName, ServiceName},
+    health::{MAX_INTERVAL, MIN_INTERVAL, Report, millis, settings::CheckKind},
+    state::{
+        names::{BackendName, ServiceName},
+        store::Record,
+    },
 };
 
 /// Characters of a report's detail that are kept.
@@ -56,6 +62,15 @@ pub(super) async fn report(
         Reported::Up => Ok(()),
         Reported::Down => Err(words(detail.as_deref()).into()),
     };
+    // Whoever reported does not do so again before its time is over, so a restart must know of it.
+    let record = Record::Report {
+        target: backend.address,
+        down: says.as_ref().err().map(|why: &Arc<str>| why.to_string()),
+        at: millis(SystemTime::now()),
+        ttl: millis_of(ttl),
+    };
+    let store = Arc::clone(&api.store);
+    task::spawn_blocking(move || store.remember(&[record])).await?;
     let report = Report {
         says,
         at: Instant::now(),
@@ -63,8 +78,12 @@ pub(super) async fn report(
     };
     api.checks.report(backend.address, report);
     Ok(Json(ReportTaken {
-        holds_ms: u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX),
+        holds_ms: millis_of(ttl),
     }))
+}
+
+fn millis_of(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The detail in one line, bounded: it is shown in tables and logs.

@@ -277,6 +277,9 @@ pub struct ApplyRequest {
     /// Only say what would change.
     #[serde(default)]
     pub dry_run: bool,
+    /// Remove all services where the file has none; without it, such a file is refused.
+    #[serde(default)]
+    pub empty: bool,
 }
 
 /// Optimistic concurrency: the change is refused when the desired state has moved on.
@@ -354,6 +357,9 @@ pub struct Changed {
     pub moved: Vec<Moved>,
     /// What the change cannot do.
     pub warnings: Vec<String>,
+    /// Of `diff`, what undoes changes made by command since a configuration file was applied.
+    #[serde(default)]
+    pub replaced: Vec<String>,
 }
 
 /// How much of a service moves.

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{
     picture::Picture,
-    types::{Interface, MapUse, Problem, Status},
+    types::{ConfigState, Interface, MapUse, Problem, Status},
 };
 
 /// Bytes of an answer that are sent at a time, about.
@@ -36,6 +36,7 @@ struct Before {
 struct Behind {
     metrics: Option<String>,
     maps: Vec<MapUse>,
+    config: ConfigState,
     problems: Vec<Problem>,
 }
 
@@ -59,6 +60,7 @@ pub(super) fn status(picture: Picture, status: Status) -> serde_json::Result<Res
         services: _,
         metrics,
         maps,
+        config,
         mut problems,
     } = status;
     let mut before = serde_json::to_vec(&Before {
@@ -77,6 +79,7 @@ pub(super) fn status(picture: Picture, status: Status) -> serde_json::Result<Res
         let behind = serde_json::to_vec(&Behind {
             metrics,
             maps,
+            config,
             problems,
         })?;
         Ok([b"],", behind.get(1..).unwrap_or_default()].concat())

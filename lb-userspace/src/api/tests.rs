@@ -30,12 +30,13 @@ use crate::{
         client::Client,
         error::{CliError, Exit},
     },
-    control::{Inherited, testing::Rig},
+    config,
+    control::{Change, Inherited, testing::Rig},
     datapath::{Attachment, Interface, InterfaceProblem, LinkOperation, NextHopState, XdpMode},
     events::Event,
     explain::{Answers, AnyTuple, ReadTables, Translated},
     serve::ServerMetrics,
-    state::{service::ServiceKey, testing},
+    state::{service::ServiceKey, stored::FileOrder, testing},
 };
 
 #[derive(Clone, Default)]
@@ -140,6 +141,10 @@ impl Drop for Server {
 
 impl Server {
     async fn start() -> Self {
+        Self::start_with(None).await
+    }
+
+    async fn start_with(config: Option<ConfigFile>) -> Self {
         let desired = testing::desired([testing::service("web", 1, &[("a", 10), ("b", 20)])]);
         let rig = Rig::start(desired, Inherited::default()).await;
         let directory = tempfile::tempdir().unwrap();
@@ -154,6 +159,8 @@ impl Server {
             checks: Box::new(checks.clone()),
             tables: Box::new(NoTables),
             events: Arc::clone(&rig.events),
+            store: Arc::new(rig.world.clone()),
+            config: config.map(Arc::new),
             interfaces: interfaces.subscribe(),
             parts: PartBoard::new(Arc::clone(&rig.events)),
             settings: DaemonSettings::default(),
@@ -528,6 +535,7 @@ async fn apply_and_export_are_each_others_reverse() {
         file: "lb.toml".into(),
         toml: toml.into(),
         dry_run,
+        empty: dry_run,
     };
     let same = server
         .ask(Method::POST, "/v1/apply", &apply(&exported, false))
@@ -579,6 +587,108 @@ async fn apply_and_export_are_each_others_reverse() {
         "{text}"
     );
     assert_eq!(server.rig.control.view().desired.revision.0, 1);
+}
+
+/// Whoever edits the file must see what a restart would do, and whoever drains by command that it stays.
+#[tokio::test]
+async fn status_says_how_the_running_state_stands_to_the_file() {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let write = |text: &str| {
+        std::fs::remove_file(file.path()).unwrap();
+        std::fs::write(file.path(), text).unwrap();
+    };
+    let server = Server::start_with(Some(ConfigFile::new(file.path().to_owned()))).await;
+    let status = async || server.client.get::<types::Status>("/v1/status").await.unwrap();
+    let reload = async |text: &str| {
+        write(text);
+        let config = config::parse(text, "lb.toml").unwrap();
+        let change = Change::File(Arc::new(config), FileOrder::Reload);
+        server.rig.control.change(change, None, false).await.map(drop)
+    };
+    let exported = server.client.text("/v1/export").await.unwrap();
+    reload(&exported).await.unwrap();
+    let now = status().await;
+    assert!(now.config.in_force && now.problems.is_empty(), "{now:?}");
+    assert_eq!(now.config.file.as_deref(), file.path().to_str());
+
+    let drain = BackendPatch {
+        weight: Some(7),
+        ..BackendPatch::default()
+    };
+    server
+        .ask(Method::PATCH, "/v1/services/web/backends/a", &drain)
+        .await
+        .unwrap();
+    let by_command = ["~ backend web/a: weight 10 -> 7"];
+    let now = status().await.config;
+    assert_eq!(
+        (now.in_force, now.by_command.as_slice()),
+        (false, &by_command.map(str::to_owned)[..])
+    );
+    assert_eq!(now.pending, [""; 0]);
+
+    write(&exported.replace("weight = 20", "weight = 21"));
+    let now = status().await.config;
+    assert_eq!(
+        now.pending,
+        [
+            "~ backend web/a: weight 7 -> 10",
+            "~ backend web/b: weight 20 -> 21"
+        ]
+    );
+    write("[lb");
+    let now = status().await;
+    assert!(now.config.pending.is_empty() && !now.config.in_force);
+    assert!(
+        now.problems[0].message.contains("goes on with the running state"),
+        "{now:?}"
+    );
+
+    let refused = reload("").await.unwrap_err();
+    server
+        .rig
+        .control
+        .refused(format!("reload refused: {refused}"))
+        .await;
+    server.rig.until(|view| view.refused.is_some()).await;
+    let now = status().await;
+    assert_eq!(now.problems.len(), 1, "one thing is wrong: {now:?}");
+    assert!(
+        now.problems[0].message.contains("no services, and 1 is in force"),
+        "{now:?}"
+    );
+    reload(&exported).await.unwrap();
+    let now = status().await;
+    assert!(
+        now.problems.is_empty() && now.config.pending.is_empty(),
+        "{now:?}"
+    );
+    assert_eq!(
+        now.config.by_command, by_command,
+        "the file is what it was: the command stands"
+    );
+}
+
+#[tokio::test]
+async fn a_file_without_services_is_no_order_to_remove_all() {
+    let server = Server::start().await;
+    let apply = |empty| ApplyRequest {
+        file: "lb.toml".into(),
+        toml: String::new(),
+        dry_run: false,
+        empty,
+    };
+    let error = server
+        .ask(Method::POST, "/v1/apply", &apply(false))
+        .await
+        .unwrap_err();
+    assert!(
+        error.hint.as_ref().is_some_and(|hint| hint.contains("--empty")),
+        "{error}"
+    );
+    assert_eq!(server.rig.control.view().desired.services.len(), 1);
+    let done = server.ask(Method::POST, "/v1/apply", &apply(true)).await.unwrap();
+    assert_eq!(done.diff, ["- service web"]);
 }
 
 #[tokio::test]

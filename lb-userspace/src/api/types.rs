@@ -1,5 +1,6 @@
 //! The JSON of the admin API, which is also what `-o json` prints. Adding a field is free, changing one is not.
 
+mod config;
 mod explain;
 mod interface;
 
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use self::{
+    config::ConfigState,
     explain::{Explanation, Output},
     interface::{Interface, XdpMode},
 };
@@ -34,6 +36,9 @@ pub struct Status {
     pub metrics: Option<String>,
     /// Maps and how full they are.
     pub maps: Vec<MapUse>,
+    /// How the running state stands to the configuration file.
+    #[serde(default)]
+    pub config: ConfigState,
     /// What is wrong; empty when all is well.
     pub problems: Vec<Problem>,
 }

@@ -5,9 +5,10 @@ use std::io;
 use super::settings::FileError;
 use crate::{
     api::socket::SocketError,
+    control::ControlError,
     datapath::{DatapathError, ProgramError},
     health::SpawnError,
-    state::{change::ChangeError, store::StoreError},
+    state::store::StoreError,
 };
 
 /// Why `lb run` failed.
@@ -33,7 +34,7 @@ pub enum RunError {
     Store(#[from] StoreError),
     /// The state directory's content together with the file's.
     #[error(transparent)]
-    Desired(#[from] ChangeError),
+    Desired(ControlError),
     /// Two metrics of one name.
     #[error("cannot register metrics")]
     Registry(#[from] prometheus::Error),
@@ -63,7 +64,7 @@ impl RunError {
             ),
             Self::Socket(error) => Some(error.hint().into()),
             Self::Store(error) => Some(error.hint()),
-            Self::Desired(error) => error.hint().map(str::to_owned),
+            Self::Desired(error) => error.hint(),
             Self::Died(_) => Some("start it again: it takes over what forwards".into()),
             Self::Datapath(error) => error.hint(),
             Self::Threads(_) => Some(

@@ -9,12 +9,13 @@ use crate::{
     parts::{MissingPart, Part},
 };
 
-/// The text for a daemon that has just become ready.
+/// The text for a daemon that has just become ready. `notes` say what of file and stored state is not in force.
 pub(super) fn text(
     settings: &DaemonSettings,
     interfaces: &[Interface],
     missing: &BTreeMap<Part, MissingPart>,
     view: &ControlView,
+    notes: &[String],
 ) -> String {
     let mut text = format!("lb {} forwards\n", env!("CARGO_PKG_VERSION"));
     // Writing to a `String` cannot fail.
@@ -51,6 +52,9 @@ pub(super) fn text(
         count(backends, "backend"),
         settings.state_dir.display()
     );
+    for note in notes {
+        let _ = writeln!(text, "  {:<10} {note}", "config");
+    }
     if !missing.contains_key(&Part::Metrics) {
         let _ = writeln!(text, "  {:<10} http://{}/metrics", "metrics", settings.metrics);
     }
@@ -107,6 +111,8 @@ mod tests {
             drain_deadlines: BTreeMap::new(),
             whole_at: BTreeMap::new(),
             last_apply_ok: true,
+            applied: None,
+            refused: None,
         }
     }
 
@@ -139,7 +145,7 @@ mod tests {
         };
         let interfaces = [interface("eth0", Some(attached)), late];
         let text_of = |settings: &DaemonSettings, desired| {
-            text(settings, &interfaces, &BTreeMap::new(), &view(desired))
+            text(settings, &interfaces, &BTreeMap::new(), &view(desired), &[])
         };
         let empty = text_of(&DaemonSettings::default(), Desired::default());
         for part in [

@@ -6,6 +6,7 @@
 mod agents;
 mod descriptors;
 mod error;
+mod first;
 mod foreground;
 mod greeting;
 mod had;
@@ -14,13 +15,14 @@ mod leave;
 mod memory;
 mod node;
 mod notify;
+mod reload;
+mod reports;
 pub mod settings;
 mod signals;
 pub(crate) mod telemetry;
 mod threads;
 
 use std::{
-    fs,
     io::Write,
     path::Path,
     process,
@@ -38,16 +40,18 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{error::RunError, foreground::work_until_end};
 use self::{
+    first::{First, first_state},
     leave::leave,
     notify::{Notice, notify},
-    settings::Flags,
+    settings::{ConfigFile, FileError, Flags},
     signals::{Signals, Wish},
 };
 use crate::{
     api::{self, Api, FileParser, socket::Socket},
-    config::{DaemonSettings, daemon::OnExit},
+    config::{Config, DaemonSettings, daemon::OnExit},
     control::{
-        Change, ControlHandle, ControlTask, Parts, certificates, chain, inherit, own_traffic, passive,
+        ControlHandle, ControlTask, Parts, certificates, chain, inherit, own_traffic, passive, said,
+        still_needed,
     },
     datapath::{AttachOptions, CheckPaths, Datapath, Interface, WriterHandle, WriterTask},
     events::{EventKind, EventLog, NewEvent},
@@ -55,10 +59,7 @@ use crate::{
     metrics::{self, ApplyMetrics, Endpoint, Observer},
     parts::{Part, PartBoard},
     serve::{Server, ServerMetrics},
-    state::{
-        desired::Desired,
-        store::{FileStore, Store},
-    },
+    state::store::{LenientStore, Store},
 };
 
 /// Time that tasks have to end on shutdown.
@@ -71,22 +72,27 @@ const EXIT_AT_ONCE: i32 = 1;
 /// # Errors
 /// [`RunError`]
 pub fn run(flags: &Flags) -> Result<(), RunError> {
-    let (settings, from_file) = flags.resolve()?;
+    let (settings, file) = flags.resolve()?;
     if settings.interfaces.is_empty() {
         return Err(RunError::NoInterface);
     }
     memory::limit_arenas();
     telemetry::start();
     let runtime = threads::runtime().map_err(RunError::Threads)?;
-    let result = runtime.block_on(daemon(flags, settings, from_file));
+    let result = runtime.block_on(daemon(flags, settings, file));
     // A blocking read of a map must not hold up the exit.
     runtime.shutdown_timeout(SHUTDOWN_DEADLINE);
     result
 }
 
-async fn daemon(flags: &Flags, settings: DaemonSettings, from_file: Option<Desired>) -> Result<(), RunError> {
+async fn daemon(
+    flags: &Flags,
+    settings: DaemonSettings,
+    file: Option<Result<Config, FileError>>,
+) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(RunError::Signals)?;
-    let mut daemon = Daemon::start(settings, from_file, flags.reset).await?;
+    let config = flags.config.clone().map(|path| Arc::new(ConfigFile::new(path)));
+    let mut daemon = Daemon::start(settings, file, config, flags.reset).await?;
     daemon.notify_ready();
     let reason = daemon.serve(&mut signals, flags.config.as_deref()).await;
     // One that does not listen learns it by the end of the process.
@@ -117,7 +123,6 @@ struct Daemon {
     health: HealthHandle,
     check_paths: Arc<CheckPaths>,
     events: Arc<EventLog>,
-    apply_metrics: ApplyMetrics,
     parser: FileParser,
     /// Ends what serves others: API, metrics, checks.
     cancel: CancellationToken,
@@ -134,7 +139,8 @@ struct Daemon {
 impl Daemon {
     async fn start(
         settings: DaemonSettings,
-        from_file: Option<Desired>,
+        file: Option<Result<Config, FileError>>,
+        config: Option<Arc<ConfigFile>>,
         reset: bool,
     ) -> Result<Self, RunError> {
         let events = Arc::new(EventLog::default());
@@ -143,8 +149,11 @@ impl Daemon {
             Err(error) if error.is_final() => return Err(error.into()),
             result => result,
         };
-        let store = FileStore::open(&settings.state_dir)?;
-        let desired = first_state(&store, from_file)?;
+        let store: Arc<dyn Store + Send + Sync> =
+            Arc::new(LenientStore::open(&settings.state_dir, config.is_some())?);
+        let first = first_state(&*store, file)?;
+        let notes = first.tell(&*store, &events);
+        let First { stored, refused, .. } = first;
         let metrics_listener = metrics::bind(settings.metrics).await;
         let registry = Registry::new();
         let apply_metrics = ApplyMetrics::register(&registry)?;
@@ -169,14 +178,19 @@ impl Daemon {
         let changes = datapath.changes();
         let check_paths = Arc::new(datapath.check_paths());
         health.lead(check_paths.clone());
-        let said = agents::recall(&settings.state_dir);
-        let inherited = inherit(&desired, datapath.programmed(), said);
+        let known = [agents::recall(&settings.state_dir), store.recall()].concat();
+        let known = still_needed(&stored.desired, known);
+        store.forget_all_but(&known);
+        agents::forget(&settings.state_dir);
+        let inherited = inherit(&stored.desired, datapath.programmed(), &known, said(&known));
+        health.recall(inherited.memories.clone());
+        reports::recall(&health, &known);
         let writer_cancel = CancellationToken::new();
         let writer = WriterTask::spawn(datapath, writer_cancel.clone());
         let observer = Arc::new(Observer::new(Box::new(writer.clone())));
         let parts = Parts {
             writer: writer.clone(),
-            store: Arc::new(store),
+            store: Arc::clone(&store),
             checks: Box::new(health.clone()),
             verdicts,
             agents: Box::new(health.agents().clone()),
@@ -185,8 +199,9 @@ impl Daemon {
             host: writer.host_addresses(),
             observer: Arc::clone(&observer),
             events: Arc::clone(&events),
-            metrics: apply_metrics.clone(),
-            desired,
+            metrics: apply_metrics,
+            stored,
+            refused,
             inherited,
         };
         let (task, control) = match ControlTask::start(parts).await {
@@ -249,11 +264,6 @@ impl Daemon {
             Arc::clone(&events),
             cancel.clone(),
         ));
-        tracker.spawn(agents::remember(
-            settings.state_dir.clone(),
-            health.agents().said(),
-            cancel.clone(),
-        ));
         tracker.spawn(memory::give_back(
             control.clone(),
             Arc::clone(&released),
@@ -267,6 +277,8 @@ impl Daemon {
             checks: Box::new(health.clone()),
             tables: Box::new(writer.tables()),
             events: Arc::clone(&events),
+            store,
+            config,
             interfaces: interfaces.clone(),
             parts: board.clone(),
             settings: settings.clone(),
@@ -293,7 +305,6 @@ impl Daemon {
             health,
             check_paths,
             events,
-            apply_metrics,
             parser,
             cancel,
             control_cancel,
@@ -314,7 +325,8 @@ impl Daemon {
             daemon.cancel.clone(),
         ));
         let view = daemon.control.view();
-        let greeting = greeting::text(&daemon.settings, &interfaces, &daemon.parts.missing(), &view);
+        let missing = daemon.parts.missing();
+        let greeting = greeting::text(&daemon.settings, &interfaces, &missing, &view, &notes);
         // Nobody may read it; the daemon goes on.
         let _ = std::io::stdout().lock().write_all(greeting.as_bytes());
         Ok(daemon)
@@ -340,55 +352,6 @@ impl Daemon {
                 () = self.writer.stopped() => return Reason::Died("writer"),
             }
             self.reload(config).await;
-        }
-    }
-
-    /// Makes the file's content the desired state. A bad file changes nothing and says so.
-    async fn reload(&self, config: Option<&Path>) {
-        let Some(path) = config else {
-            tracing::warn!("SIGHUP: nothing to reload, since the daemon was started without --config");
-            return;
-        };
-        let refused = |why: String| {
-            tracing::error!("{why}");
-            // Nobody waits for an answer to a signal, so an alert must be able to see it.
-            self.apply_metrics.last_apply(false);
-            self.event(EventKind::Refused, why);
-        };
-        let length = fs::metadata(path).map_or(0, |metadata| metadata.len());
-        let file = path.to_owned();
-        let read = self
-            .parser
-            .run(usize::try_from(length).unwrap_or(usize::MAX), move || {
-                settings::read(&file)
-            });
-        let config = match read.await {
-            Ok(Ok(config)) => config,
-            Err(error) => return refused(format!("reload failed, nothing was changed: {error}")),
-            Ok(Err(error)) => {
-                if let settings::FileError::Content { errors, .. } = &error {
-                    errors.iter().for_each(|error| tracing::error!("{error}"));
-                }
-                return refused(format!("reload refused, nothing was changed: {error}"));
-            }
-        };
-        for warning in settings::needs_restart(&self.settings, &config.daemon) {
-            tracing::warn!("{warning}");
-        }
-        match self
-            .control
-            .change(Change::Replace(Box::new(config.desired)), None, false)
-            .await
-        {
-            Ok(outcome) => {
-                tracing::info!(
-                    revision = outcome.revision.0,
-                    changed = outcome.changed,
-                    "reloaded {}",
-                    path.display()
-                );
-            }
-            Err(error) => refused(format!("reload refused, nothing was changed: {}", chain(&error))),
         }
     }
 
@@ -435,15 +398,4 @@ impl Daemon {
         };
         self.events.push(event, SystemTime::now());
     }
-}
-
-/// The state to begin with: the file's if there is one, as the successor of what was stored; else what was stored.
-fn first_state(store: &FileStore, from_file: Option<Desired>) -> Result<Desired, RunError> {
-    let stored = store.load()?.unwrap_or_default();
-    let Some(file) = from_file else { return Ok(stored) };
-    let desired = stored.replace(file)?;
-    if desired != stored {
-        store.save(&desired)?;
-    }
-    Ok(desired)
 }

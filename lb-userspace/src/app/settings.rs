@@ -3,13 +3,16 @@
 use std::{
     fs, io,
     net::SocketAddr,
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
 };
 
+use super::first;
 use crate::{
     config::{self, Config, ConfigError, DaemonSettings, daemon::OnExit},
     datapath::XdpModeChoice,
-    state::desired::Desired,
+    state::store::FileStore,
 };
 
 /// Flags of `lb run`; what is absent comes from the file, else from the defaults.
@@ -75,25 +78,47 @@ pub fn read(file: &Path) -> Result<Config, FileError> {
 }
 
 impl Flags {
-    /// The settings to start with, and the desired state of the file where there is one.
+    /// The settings to start with, and the configuration file where there is one. A file that cannot be used does not stop
+    /// a start that has a stored state: the settings are then those of its `[lb]` table, else those that it had when it
+    /// was applied last.
     ///
     /// # Errors
-    /// [`FileError`]
-    pub fn resolve(&self) -> Result<(DaemonSettings, Option<Desired>), FileError> {
-        let (file, desired) = match &self.config {
-            Some(path) => {
-                let Config { daemon, desired } = read(path)?;
-                (daemon, Some(desired))
-            }
+    /// [`FileError`] where no state is stored.
+    pub fn resolve(&self) -> Result<(DaemonSettings, Option<Result<Config, FileError>>), FileError> {
+        let (file, config) = match &self.config {
             None => (DaemonSettings::default(), None),
+            Some(path) => match read(path) {
+                Ok(config) => (config.daemon.clone(), Some(Ok(config))),
+                Err(error) => match self.last_good(path) {
+                    Some(daemon) => (daemon, Some(Err(error))),
+                    None => return Err(error),
+                },
+            },
         };
+        Ok((self.over(file), config))
+    }
+
+    /// The settings of a start whose configuration file `path` cannot be used; `None` where no state is stored.
+    fn last_good(&self, path: &Path) -> Option<DaemonSettings> {
+        let text = fs::read_to_string(path).unwrap_or_default();
+        let own = config::parse_daemon(&text);
+        let dir = self.over(own.clone().unwrap_or_default()).state_dir;
+        // The lock is given back at once: the start takes it later.
+        let stored = FileStore::open_to_read(&dir).ok()??.load().ok()??;
+        let applied = stored.applied.map(|applied| applied.daemon.clone());
+        let daemon = own.or(applied).unwrap_or_default();
+        (!self.over(daemon.clone()).interfaces.is_empty()).then_some(daemon)
+    }
+
+    /// The settings of a file with the flags over them.
+    fn over(&self, file: DaemonSettings) -> DaemonSettings {
         let mut interfaces = file.interfaces;
         for interface in &self.interfaces {
             if !interfaces.contains(interface) {
                 interfaces.push(interface.clone());
             }
         }
-        let settings = DaemonSettings {
+        DaemonSettings {
             interfaces,
             wait_for_interfaces: self.wait_for_interfaces || file.wait_for_interfaces,
             xdp_mode: self.xdp_mode.unwrap_or(file.xdp_mode),
@@ -102,8 +127,52 @@ impl Flags {
             metrics: self.metrics.unwrap_or(file.metrics),
             pin_dir: self.pin_dir.clone().unwrap_or(file.pin_dir),
             on_exit: self.on_exit.unwrap_or(file.on_exit),
+        }
+    }
+}
+
+/// The configuration file on disk, read again only when it has changed.
+#[derive(Debug)]
+pub struct ConfigFile {
+    path: PathBuf,
+    seen: Mutex<Option<(Stamp, Content)>>,
+}
+
+/// What a configuration file says, or why it cannot be used.
+pub type Content = Arc<Result<Config, String>>;
+
+/// Inode, size in bytes and time of the last change of a file, in nanoseconds.
+type Stamp = (u64, u64, i128);
+
+impl ConfigFile {
+    /// The file at `path`.
+    pub fn new(path: PathBuf) -> Self {
+        Self {
+            path,
+            seen: Mutex::default(),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it says now. Blocks while it is read.
+    pub fn content(&self) -> Content {
+        let stamp = |of: fs::Metadata| {
+            let changed = i128::from(of.ctime()) * 1_000_000_000 + i128::from(of.ctime_nsec());
+            (of.ino(), of.size(), changed)
         };
-        Ok((settings, desired))
+        let stamp = fs::metadata(&self.path).map(stamp).ok();
+        // A panic elsewhere cannot leave it half written: it is assigned whole.
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, content)) = seen.as_ref().filter(|(known, _)| Some(*known) == stamp) {
+            return Arc::clone(content);
+        }
+        let content = Arc::new(read(&self.path).map_err(|error| first::with_details(&error)));
+        *seen = stamp.map(|stamp| (stamp, Arc::clone(&content)));
+        content
     }
 }
 
@@ -157,6 +226,7 @@ pub fn needs_restart(running: &DaemonSettings, file: &DaemonSettings) -> Vec<Str
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::state::{desired::Desired, stored::Stored, testing};
 
     fn flags(toml: &str) -> (tempfile::NamedTempFile, Flags) {
         let file = tempfile::NamedTempFile::new().unwrap();
@@ -177,15 +247,13 @@ mod tests {
             metrics: Some("127.0.0.1:2".parse().unwrap()),
             ..flags
         };
-        let (settings, desired) = flags.resolve().unwrap();
+        let (settings, file) = flags.resolve().unwrap();
         assert_eq!(settings.interfaces, ["eth0", "eth1"]);
         assert_eq!(settings.metrics.port(), 2);
         assert_eq!(settings.state_dir, Path::new("/a"));
-        assert_eq!(desired, Some(Desired::default()));
-        assert_eq!(
-            Flags::default().resolve().unwrap(),
-            (DaemonSettings::default(), None)
-        );
+        assert_eq!(file.unwrap().unwrap().desired, Desired::default());
+        let (settings, file) = Flags::default().resolve().unwrap();
+        assert!(settings == DaemonSettings::default() && file.is_none());
     }
 
     #[test]
@@ -194,6 +262,57 @@ mod tests {
         assert!(matches!(flags.resolve(), Err(FileError::Content { errors, .. }) if errors[0].line == 2));
         let missing = read(Path::new("/no/such/file")).unwrap_err();
         assert!(missing.to_string().contains("/no/such/file"), "{missing}");
+    }
+
+    /// A machine that restarts with a file that someone has just broken must go on as before.
+    #[test]
+    fn a_file_that_cannot_be_used_does_not_stop_a_start_that_has_a_state() {
+        let dir = tempfile::tempdir().unwrap();
+        let good = format!("[lb]\ninterfaces = [\"eth0\"]\nstate_dir = {:?}\n", dir.path());
+        let applied = config::parse(&good, "good").unwrap();
+        let store = FileStore::open(dir.path()).unwrap();
+        let stored = Stored {
+            desired: Arc::new(testing::desired([testing::service("web", 1, &[("a", 1)])])),
+            applied: Some(Arc::new(applied)),
+        };
+        let start = |toml: &str, named: bool| {
+            let (file, flags) = flags(toml);
+            let flags = Flags {
+                state_dir: named.then(|| dir.path().to_owned()),
+                ..flags
+            };
+            let resolved = flags.resolve();
+            drop(file);
+            resolved.map(|(settings, config)| (settings.interfaces, config.unwrap().is_ok()))
+        };
+        let (broken_service, broken) = (good.clone() + "[[service]]\n", "[lb");
+        assert!(start(&broken_service, false).is_err(), "nothing is stored yet");
+        store.save(&stored).unwrap();
+        drop(store);
+        let goes_on = (vec!["eth0".to_owned()], false);
+        assert_eq!(start(&broken_service, false).unwrap(), goes_on);
+        assert_eq!(start(broken, true).unwrap(), goes_on);
+        assert!(start(broken, false).is_err(), "nobody knows where the state is");
+    }
+
+    #[test]
+    fn a_configuration_file_is_read_when_it_has_changed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lb.toml");
+        let file = ConfigFile::new(path.clone());
+        assert!(
+            file.content()
+                .as_ref()
+                .as_ref()
+                .is_err_and(|why| why.contains("lb.toml"))
+        );
+        fs::write(&path, "[lb]\n").unwrap();
+        let first = file.content();
+        assert!(first.is_ok() && Arc::ptr_eq(&first, &file.content()));
+        fs::write(&path, "[lb]\nmetrics = 7\n").unwrap();
+        assert!(file.content().is_err());
+        fs::remove_file(&path).unwrap();
+        assert!(file.content().is_err());
     }
 
     #[test]

@@ -29,6 +29,9 @@ pub(super) struct Apply {
     /// Print what would change, and change nothing
     #[arg(long)]
     dry_run: bool,
+    /// Remove every service where the file has none; without this, such a file is refused
+    #[arg(long)]
+    empty: bool,
     /// Return when every service is programmed and every enabled backend has been checked
     #[arg(long)]
     wait: bool,
@@ -45,6 +48,7 @@ impl Apply {
             file: file.clone(),
             toml,
             dry_run: self.dry_run,
+            empty: self.empty,
         };
         let client = context.client();
         let path = self.change.path("/v1/apply".into());

@@ -269,6 +269,12 @@ pub(super) fn changed_text(changed: &Changed) -> String {
             100.0 * moved.share
         ));
     }
+    if !changed.replaced.is_empty() {
+        text.push_str("of that, the file replaces changes made by command:\n");
+        for line in &changed.replaced {
+            text.push_str(&format!("  {line}\n"));
+        }
+    }
     for warning in &changed.warnings {
         text.push_str(&format!("warning: {warning}\n"));
     }

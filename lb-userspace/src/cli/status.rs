@@ -9,7 +9,7 @@ use super::{
     tables::{draining_lines, service_table},
 };
 use crate::{
-    api::types::{Status, XdpMode},
+    api::types::{ConfigState, Status, XdpMode},
     datapath::left_forwarding,
 };
 
@@ -87,6 +87,7 @@ fn text(status: &Status, context: &Context) -> String {
     if let Some(metrics) = &status.metrics {
         text.push_str(&format!("metrics http://{metrics}/metrics\n"));
     }
+    text.push_str(&config(status));
     text.push('\n');
     text.push_str(&interfaces(status, context));
     text.push('\n');
@@ -117,6 +118,45 @@ fn text(status: &Status, context: &Context) -> String {
             text.push_str(&format!("    hint: {hint}\n"));
         }
     }
+    text
+}
+
+/// Lines of a difference that are shown; more are counted.
+const MAX_LINES: usize = 10;
+
+/// How the running state stands to the configuration file; empty where there is neither file nor difference.
+fn config(status: &Status) -> String {
+    let ConfigState {
+        file,
+        in_force,
+        by_command,
+        pending,
+    } = &status.config;
+    let mut text = match file {
+        Some(file) if *in_force => format!("config  {file}, in force\n"),
+        Some(file) => format!("config  {file}, not all of it is in force\n"),
+        None => String::new(),
+    };
+    let mut list = |title: &str, lines: &[String]| {
+        if lines.is_empty() {
+            return;
+        }
+        text.push_str(&format!("  {title}:\n"));
+        for line in lines.iter().take(MAX_LINES) {
+            text.push_str(&format!("    {line}\n"));
+        }
+        if let Some(more) = lines.len().checked_sub(MAX_LINES).filter(|more| *more > 0) {
+            text.push_str(&format!("    and {more} more\n"));
+        }
+    };
+    list(
+        "the running state differs from the file by changes made by command, which restarts keep",
+        by_command,
+    );
+    list(
+        "the file has changed since it was applied; a reload or restart would change",
+        pending,
+    );
     text
 }
 

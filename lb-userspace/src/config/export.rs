@@ -2,8 +2,15 @@
 
 use std::fmt::Write;
 
-use super::fields::{self, AGENT, Field, GUARD, HEALTH, Keys};
-use crate::state::{desired::Desired, service::Service, shared::Shared};
+use super::{
+    DaemonSettings,
+    fields::{self, AGENT, Field, GUARD, HEALTH, Keys},
+};
+use crate::state::{
+    desired::{Desired, Settings},
+    service::Service,
+    shared::Shared,
+};
 
 /// The desired state as TOML that [`super::parse`] takes back unchanged, but for the revision; with hidden keys,
 /// [`super::parse_beside`] does so where they are known. Holds what is not at its default; services stand in the order of
@@ -14,11 +21,7 @@ pub fn export(desired: &Desired, keys: Keys) -> String {
 
 /// As [`export`], with services written by `write`, as [`service`] gives them.
 pub fn export_by(desired: &Desired, mut write: impl FnMut(&mut String, &Shared<Service>)) -> String {
-    let mut text = String::new();
-    let settings = lines("", &fields::settings(&desired.settings));
-    if !settings.is_empty() {
-        text = format!("[lb]\n{settings}\n");
-    }
+    let mut text = table(&fields::settings(&desired.settings));
     for service in desired.services.values() {
         write(&mut text, service);
     }
@@ -27,6 +30,20 @@ pub fn export_by(desired: &Desired, mut write: impl FnMut(&mut String, &Shared<S
         text.push('\n');
     }
     text
+}
+
+/// The whole `[lb]` table of a configuration, as far as it is not at its default; empty where all of it is.
+pub fn lb(daemon: &DaemonSettings, settings: &Settings) -> String {
+    table(&[fields::daemon(daemon), fields::settings(settings)].concat())
+}
+
+fn table(lb: &[Field]) -> String {
+    let lines = lines("", lb);
+    if lines.is_empty() {
+        lines
+    } else {
+        format!("[lb]\n{lines}\n")
+    }
 }
 
 /// A service and its backends as [`export`] writes them.

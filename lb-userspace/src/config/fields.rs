@@ -2,17 +2,17 @@
 
 mod health;
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use lb_common::service::Mode;
 use toml::Value;
 
 pub use self::health::health;
+use super::{DaemonSettings, duration, quic::DEFAULT_NONCE_LENGTH, service::DEFAULT_WEIGHT};
 pub use super::{
     agent::{AGENT, fields as agent},
     guard::{GUARD, fields as guard},
 };
-use super::{duration, quic::DEFAULT_NONCE_LENGTH, service::DEFAULT_WEIGHT};
 use crate::{
     events::rfc3339,
     state::{
@@ -91,6 +91,41 @@ pub(super) fn optional<T>(key: &'static str, value: Option<&T>, text: impl Fn(&T
 
 pub(super) fn texts<T: ToString>(values: &[T]) -> Value {
     values.iter().map(ToString::to_string).collect::<Vec<_>>().into()
+}
+
+/// The part of the `[lb]` table that only a start of the daemon reads.
+pub fn daemon(settings: &DaemonSettings) -> Fields {
+    let default = DaemonSettings::default();
+    let DaemonSettings {
+        interfaces,
+        xdp_mode,
+        socket,
+        state_dir,
+        metrics,
+        pin_dir,
+        on_exit,
+        wait_for_interfaces,
+    } = settings;
+    let path = |path: &PathBuf| Value::from(path.display().to_string());
+    vec![
+        field("interfaces", interfaces, &default.interfaces, |names| {
+            texts(names)
+        }),
+        word(*xdp_mode, default.xdp_mode),
+        field("socket", socket, &default.socket, path),
+        field("state_dir", state_dir, &default.state_dir, path),
+        field("metrics", metrics, &default.metrics, |at| {
+            Value::from(at.to_string())
+        }),
+        field("pin_dir", pin_dir, &default.pin_dir, path),
+        word(*on_exit, default.on_exit),
+        field(
+            "wait_for_interfaces",
+            wait_for_interfaces,
+            &default.wait_for_interfaces,
+            |waits| Value::from(*waits),
+        ),
+    ]
 }
 
 /// The part of the `[lb]` table that can change while the daemon runs.

@@ -40,7 +40,7 @@ use crate::{
 };
 
 /// A configuration file's content.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct Config {
     /// What only a start of the daemon reads.
     pub daemon: DaemonSettings,
@@ -57,6 +57,20 @@ type Span = Range<usize>;
 /// what it seems to.
 pub fn parse(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
     parse_beside(text, file, &Desired::default())
+}
+
+/// Reads what only a start of the daemon reads, from a file whose other tables may be wrong; `None` where that is wrong
+/// too.
+pub fn parse_daemon(text: &str) -> Option<DaemonSettings> {
+    let (document, syntax) = DeTable::parse_recoverable(text);
+    if !syntax.is_empty() {
+        return None;
+    }
+    let mut reporter = Reporter::new(text, "");
+    let mut root = Table::new(document.get_ref(), document.span(), "the file");
+    let lb = root.table(&mut reporter, "lb", "[lb]")?;
+    let (daemon, ..) = daemon::read(&mut reporter, lb);
+    reporter.check().ok().map(|()| daemon)
 }
 
 /// As [`parse`]; fingerprints of keys that `known` has stand for them, as [`export`] writes them.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Change, Inherited,
+    Change, Inherited, said,
     testing::{Rig, pass},
 };
 use crate::{
@@ -130,9 +130,16 @@ async fn small_changes_of_weights_wait_for_each_other_and_are_not_told() {
         rig.says(id("web", "b"), percent(weight));
         pass(Duration::from_millis(10)).await;
     }
-    assert_eq!(rig.world.take_log(), Vec::<String>::new());
+    let log = rig.world.take_log();
+    assert!(log.iter().all(|line| line.starts_with("remember")), "{log:?}");
     until_programmed(&rig, B, (82, true)).await;
     assert_eq!(rig.world.take_log(), ["program"], "all of them at once");
+    let remembered = said(&rig.world.lock().remembered);
+    assert_eq!(
+        remembered[&id("web", "a")].word.percent,
+        82,
+        "a restart goes on from there"
+    );
     // What does not wait takes the others with it.
     rig.says(id("web", "a"), percent(81));
     rig.says(id("web", "b"), word(AgentAdmin::Drain, AgentState::Up, 80));

@@ -1,16 +1,19 @@
 //! What can be asked of the desired state, and the pure way from there to the next one.
 
+use std::sync::Arc;
+
 use super::error::ControlError;
 use crate::{
     api::requests::ServiceSpec,
-    config::{self, fields::Keys},
+    config::{self, Config, fields::Keys},
     state::{
         backend::Backend,
         change::{BackendChange, ServiceChange},
-        desired::Desired,
+        desired::{Desired, Revision},
         names::{BackendName, ServiceName},
         service::Service,
         shared::Shared,
+        stored::{self, FileOrder, Stored},
     },
 };
 
@@ -36,16 +39,45 @@ pub enum Change {
         /// Its flows move at once.
         now: bool,
     },
-    /// Everything becomes what a file says.
-    Replace(Box<Desired>),
+    /// A configuration file comes.
+    File(Arc<Config>, FileOrder),
 }
 
 impl Change {
-    /// The desired state after this change; its revision is higher only if something is different.
+    /// The state after this change; its revision is higher only if something that is desired is different.
     ///
     /// # Errors
-    /// [`ControlError::Change`] and [`ControlError::Values`]
-    pub fn apply(&self, desired: &Desired) -> Result<Desired, ControlError> {
+    /// [`ControlError::Change`], [`ControlError::Values`] and [`ControlError::NoServices`]
+    pub fn follow(&self, stored: &Stored) -> Result<Stored, ControlError> {
+        let Self::File(config, order) = self else {
+            return Ok(Stored {
+                desired: Arc::new(self.apply(&stored.desired)?),
+                applied: stored.applied.clone(),
+            });
+        };
+        let content = stored::content_by_file(stored, &config.desired, *order)?;
+        let desired = stored.desired.replace(content)?;
+        // Services that are alike are shared, so that later comparisons end at once.
+        let known = stored.applied.as_ref().map(|applied| &applied.daemon);
+        let applied = Config {
+            // An operator may apply an export, which has nothing of that: a start reads another file.
+            daemon: match order {
+                FileOrder::Apply { .. } => known.unwrap_or(&config.daemon).clone(),
+                FileOrder::Reload => config.daemon.clone(),
+            },
+            desired: Desired {
+                revision: Revision::default(),
+                ..desired.replace(config.desired.clone())?
+            },
+        };
+        Ok(Stored {
+            desired: Arc::new(desired),
+            applied: Some(Arc::new(applied)),
+        })
+    }
+
+    /// The desired state after a change that no file brings.
+    fn apply(&self, desired: &Desired) -> Result<Desired, ControlError> {
         let next = match self {
             Self::AddService(spec) => add_service(desired, spec)?,
             Self::SetService(name, spec) => set_service(desired, name, spec)?,
@@ -57,7 +89,7 @@ impl Change {
                 backend,
                 now: _,
             } => desired.remove_backend(service, backend)?,
-            Self::Replace(other) => desired.replace((**other).clone())?,
+            Self::File(config, _) => desired.replace(config.desired.clone())?,
         };
         Ok(next)
     }
@@ -76,7 +108,7 @@ impl Change {
             | Self::RemoveService(_)
             | Self::AddBackend(..)
             | Self::SetBackend(..)
-            | Self::Replace(_) => None,
+            | Self::File(..) => None,
         }
     }
 }

@@ -10,6 +10,7 @@ use crate::{
         desired::Revision,
         names::{BackendName, ServiceName},
         store::StoreError,
+        stored::NoServices,
     },
 };
 
@@ -27,6 +28,9 @@ pub enum ControlError {
     /// It cannot be made of the desired state.
     #[error(transparent)]
     Change(#[from] ChangeError),
+    /// It is a file that would remove every service.
+    #[error(transparent)]
+    NoServices(#[from] NoServices),
     /// Its values make no sense.
     #[error("{}", list(.0))]
     Values(Vec<ConfigError>),
@@ -73,6 +77,7 @@ impl ControlError {
                 Some("look at what changed, then try again with the present revision".into())
             }
             Self::Change(error) => error.hint().map(str::to_owned),
+            Self::NoServices(_) => Some("`lb apply FILE --empty` removes them all".into()),
             Self::Values(errors) => errors.iter().find_map(|error| error.hint.clone()),
             Self::OwnAddress { .. } => {
                 Some("a backend must be another machine, or have a network namespace of its own".into())

@@ -1,31 +1,44 @@
-//! What the maps of an earlier daemon say about backends: a restart goes on from there.
+//! What an earlier daemon left in its maps and in the store: a restart goes on from there.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    time::{Instant, SystemTime},
+};
 
 use super::{
-    lingering::Lingering,
-    verdicts::{backends, is_checked},
+    lingering::{Lingering, is_about},
+    verdicts::{backends, finds_out, is_checked, wants},
 };
 use crate::{
-    health::{CheckId, Health, agent::AgentView},
+    health::{
+        CheckId, Health, Recalled,
+        agent::{AgentAdmin, AgentSaid, AgentState, AgentView, AgentWord, MAX_PERCENT},
+    },
     plan::Programmed,
     state::{
         agents,
-        backend::{Admin, Backend},
+        backend::Backend,
         desired::Desired,
         down_grace::DownGrace,
         effective::HealthView,
         ring_sizes::RingSizes,
-        service::Service,
+        service::{Service, ServiceKey},
         slow_start::SlowStart,
+        store::Record,
     },
 };
+
+/// Whether backends took new flows in the maps of an earlier daemon, by service and address.
+pub(super) type Standings = BTreeMap<(ServiceKey, SocketAddr), bool>;
 
 /// What an earlier daemon left.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Inherited {
-    /// Verdicts of its checks.
+    /// Verdicts of its checks that still hold.
     pub health: HealthView,
+    /// What its checks knew, for those that go on.
+    pub memories: Recalled,
     /// What agents had said.
     pub agents: AgentView,
     /// Backends that are not desired any more and may finish their flows.
@@ -36,19 +49,45 @@ pub struct Inherited {
     pub down: DownGrace,
     /// Sizes of the rings.
     pub ring_sizes: RingSizes,
+    /// What its maps say about desired backends. Never a verdict: one that is drained takes no flows either.
+    pub standings: Standings,
+    /// Backends that nothing was forwarded to before this start, until a check has spoken about them.
+    pub unverified: BTreeSet<CheckId>,
 }
 
-/// Reads an earlier daemon's verdicts and removed backends from what it programmed, beside what agents had `said`.
-pub fn inherit(desired: &Desired, programmed: &Programmed, mut said: AgentView) -> Inherited {
+/// Goes on from what an earlier daemon `programmed`, from what was `known` beside that, and from what agents had `said`.
+pub fn inherit(
+    desired: &Desired,
+    programmed: &Programmed,
+    known: &[Record],
+    mut said: AgentView,
+) -> Inherited {
     said.retain(|id, _| agents::wants(desired, id));
     let now = Instant::now();
+    let is_fresh = programmed.services.is_empty();
+    let memories = memories(desired, known, is_fresh);
+    let verdicts = memories
+        .iter()
+        .map(|(id, (_, memory))| (id.clone(), memory.verdict()));
+    let health: HealthView = verdicts
+        .filter(|(_, health)| *health != Health::Unchecked)
+        .collect();
+    let checked = backends(desired).filter(|(_, service, _)| finds_out(service));
+    let unverified = checked.map(|(id, ..)| id).filter(|id| !health.contains_key(id));
     Inherited {
-        health: health(&agents::in_force(desired, &said), &said, programmed),
+        unverified: if is_fresh {
+            unverified.collect()
+        } else {
+            BTreeSet::new()
+        },
+        health,
+        memories,
         agents: said,
-        lingering: lingering(desired, programmed, now),
+        lingering: lingering(desired, programmed, known, now),
         slow_start: slow_start(desired, programmed, now),
         down: down_grace(desired, programmed, now),
         ring_sizes: ring_sizes(programmed),
+        standings: standings(desired, programmed),
     }
 }
 
@@ -61,24 +100,77 @@ fn ring_sizes(programmed: &Programmed) -> RingSizes {
     RingSizes::inherited(sizes.filter(|(_, size)| *size > 0))
 }
 
-/// Who takes new flows was up; who takes none, though the operator and its agent want it to, was down. `desired` is what
-/// agents make of it.
-fn health(desired: &Desired, said: &AgentView, programmed: &Programmed) -> HealthView {
-    let works = |id: &CheckId| said.get(id).is_none_or(|said| said.word.state.is_up());
-    let mut view = HealthView::new();
-    for (id, service, backend) in backends(desired).filter(|(_, service, _)| is_checked(service)) {
-        let Some(found) = found(programmed, service, backend) else {
-            continue;
+/// What checks knew about backends that are checked and stand where they stood. Where nothing was forwarded meanwhile,
+/// nobody knows for how long, so that only what holds for a time is left of it.
+fn memories(desired: &Desired, known: &[Record], is_fresh: bool) -> Recalled {
+    let of = |record: &Record| {
+        let Record::Check {
+            service,
+            backend,
+            target,
+            memory,
+        } = record
+        else {
+            return None;
         };
-        // A backup takes no new flows while it is well: nothing is known of it then.
-        let in_reserve = backend.backup && found.alive;
-        if found.takes_flows {
-            view.insert(id, Health::Up);
-        } else if backend.weight > 0 && backend.admin == Admin::Enabled && works(&id) && !in_reserve {
-            view.insert(id, Health::Down);
+        let id = Record::id(service, backend)?;
+        let there = desired.backend(&id.0, &id.1).ok()?;
+        let memory = memory.clone();
+        let memory = if is_fresh { memory.after_a_pause() } else { memory };
+        (wants(desired, &id) && there.address == *target).then_some((id, (*target, memory)))
+    };
+    known.iter().filter_map(of).collect()
+}
+
+/// What agents had said, of what is `known`. Words that this version does not know are passed over.
+pub fn said(known: &[Record]) -> AgentView {
+    let of = |record: &Record| {
+        let Record::Agent {
+            service,
+            backend,
+            admin,
+            state,
+            percent,
+        } = record
+        else {
+            return None;
+        };
+        let word = AgentWord {
+            admin: AgentAdmin::from_word(admin)?,
+            state: AgentState::from_word(state)?,
+            percent: *percent.min(&MAX_PERCENT),
+        };
+        let said = AgentSaid {
+            word,
+            ..AgentSaid::default()
+        };
+        Some((Record::id(service, backend)?, said))
+    };
+    known.iter().filter_map(of).collect()
+}
+
+/// Of what is `known`, what a next start may need.
+pub fn still_needed(desired: &Desired, known: Vec<Record>) -> Vec<Record> {
+    let addresses: BTreeSet<SocketAddr> = backends(desired).map(|(_, _, backend)| backend.address).collect();
+    let is_needed = |record: &Record| match record {
+        Record::Check { service, backend, .. } => {
+            Record::id(service, backend).is_some_and(|id| wants(desired, &id))
         }
-    }
-    view
+        Record::Report { target, .. } => addresses.contains(target),
+        Record::Agent { service, backend, .. } => {
+            Record::id(service, backend).is_some_and(|id| agents::wants(desired, &id))
+        }
+        Record::Removed { target, .. } => !addresses.contains(target),
+    };
+    known.into_iter().filter(is_needed).collect()
+}
+
+fn standings(desired: &Desired, programmed: &Programmed) -> Standings {
+    let there = |(_, service, backend): (CheckId, &Service, &Backend)| {
+        let found = found(programmed, service, backend)?;
+        Some(((service.key, backend.address), found.takes_flows))
+    };
+    backends(desired).filter_map(there).collect()
 }
 
 /// Backends that take new flows, with what is held back from them.
@@ -124,8 +216,10 @@ fn found(programmed: &Programmed, service: &Service, backend: &Backend) -> Optio
     })
 }
 
-/// Backends that still have a right to their flows but are not desired any more. Their time begins anew.
-fn lingering(desired: &Desired, programmed: &Programmed, now: Instant) -> Vec<Lingering> {
+/// Backends that still have a right to their flows but are not desired any more. The time of those that nobody wrote down
+/// begins anew.
+fn lingering(desired: &Desired, programmed: &Programmed, known: &[Record], now: Instant) -> Vec<Lingering> {
+    let wall = SystemTime::now();
     let mut found = Vec::new();
     for service in desired.services.values() {
         let Some(record) = programmed.services.get(&service.key) else {
@@ -138,14 +232,21 @@ fn lingering(desired: &Desired, programmed: &Programmed, now: Instant) -> Vec<Li
             .filter(|there| there.service == record.id && there.alive && !kept.contains(&there.address));
         found.extend(left.filter_map(|there| {
             let transition = desired.settings.transition;
-            Lingering::found(
+            let found = Lingering::found(
                 service.name.clone(),
                 service.key,
                 there.address,
                 there.mode,
                 transition,
                 now,
-            )
+            )?;
+            match known
+                .iter()
+                .find(|record| is_about(record, service.key, there.address))
+            {
+                Some(record) => found.recalled(record, now, wall),
+                None => Some(found),
+            }
         }));
     }
     found.retain(|lingering| !lingering.overtaken(desired));

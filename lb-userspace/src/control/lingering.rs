@@ -3,13 +3,13 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use lb_common::service::Mode;
 
 use crate::{
-    health::CheckId,
+    health::{self, CheckId},
     plan::Target,
     state::{
         desired::Desired,
@@ -17,6 +17,8 @@ use crate::{
         names::{BackendName, ServiceName},
         service::{OnDown, Service, ServiceKey},
         shared::Shared,
+        store::Record,
+        words::Word,
     },
 };
 
@@ -87,7 +89,8 @@ pub fn removed(
 }
 
 impl Lingering {
-    /// One that was found in the maps of an earlier daemon, whose name nobody knows any more: its address stands in.
+    /// One that was found in the maps of an earlier daemon, whose name nobody knows: its address stands in, and its time
+    /// begins anew.
     pub fn found(
         service: ServiceName,
         key: ServiceKey,
@@ -119,6 +122,29 @@ impl Lingering {
     /// What its checks are known by. Another backend may have its name by now, so its address stands in.
     pub fn check_id(&self) -> Option<CheckId> {
         Some(CheckId(self.service.clone(), stand_in(self.address)?))
+    }
+
+    /// The same with name and time that an earlier daemon wrote down; `None` if its time is over by `wall`.
+    #[must_use]
+    pub fn recalled(self, record: &Record, now: Instant, wall: SystemTime) -> Option<Self> {
+        let Record::Removed { backend, until, .. } = record else {
+            return Some(self);
+        };
+        let left = health::wall(*until)
+            .duration_since(wall)
+            .ok()
+            .filter(|left| !left.is_zero())?;
+        Some(Self {
+            name: backend.parse().unwrap_or(self.name),
+            until: self.until.min(now + left),
+            ..self
+        })
+    }
+
+    /// What the next daemon has to know.
+    pub fn record(&self, now: Instant, wall: SystemTime) -> Record {
+        let left = self.until.saturating_duration_since(now);
+        removed_record(self.key, &self.name, self.address, wall + left)
     }
 
     /// Whether `desired` has given the address a backend again, or has dropped the service. In mode `dnat` also where
@@ -161,6 +187,35 @@ impl Lingering {
 fn stand_in(address: SocketAddr) -> Option<BackendName> {
     let name = address.to_string().replace(['[', ']'], "").replace(':', "-");
     name.parse().ok()
+}
+
+/// A record about a removed backend that is gone `until`.
+pub fn removed_record(key: ServiceKey, name: &BackendName, target: SocketAddr, until: SystemTime) -> Record {
+    Record::Removed {
+        service: SocketAddr::new(key.address, key.port),
+        protocol: key.protocol.word().to_owned(),
+        backend: name.to_string(),
+        target,
+        until: health::millis(until),
+    }
+}
+
+/// Whether a record is about the backend at `address` of the service at `key`.
+pub fn is_about(record: &Record, key: ServiceKey, address: SocketAddr) -> bool {
+    match record {
+        Record::Removed {
+            service,
+            protocol,
+            backend: _,
+            target,
+            until: _,
+        } => {
+            *service == SocketAddr::new(key.address, key.port)
+                && protocol == key.protocol.word()
+                && *target == address
+        }
+        Record::Check { .. } | Record::Report { .. } | Record::Agent { .. } => false,
+    }
 }
 
 #[cfg(test)]

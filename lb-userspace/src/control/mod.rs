@@ -12,6 +12,8 @@ mod backup_tests;
 mod broken;
 pub mod certificates;
 pub mod change;
+#[cfg(test)]
+mod crash_tests;
 pub mod error;
 mod inherited;
 pub mod lingering;
@@ -30,7 +32,7 @@ mod tests;
 mod verdicts;
 mod view;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::SystemTime};
 
 use tokio::sync::{mpsc, oneshot, watch};
 
@@ -38,8 +40,8 @@ pub use self::{
     broken::broken,
     change::Change,
     error::{ControlError, chain},
-    inherited::{Inherited, inherit},
-    task::{ControlTask, Parts},
+    inherited::{Inherited, inherit, said, still_needed},
+    task::{ControlTask, Parts, tell_replaced},
     view::ControlView,
 };
 use crate::state::{desired::Revision, names::ServiceName};
@@ -58,6 +60,8 @@ pub struct Outcome {
     pub diff: Vec<String>,
     /// What happens to flows of services that stay, where anything does.
     pub moved: Vec<Moved>,
+    /// Of `diff`, what undoes changes made by command since a configuration file was applied.
+    pub replaced: Vec<String>,
 }
 
 /// What a change does to the flows of a service.
@@ -71,13 +75,26 @@ pub struct Moved {
     pub flows: u64,
 }
 
-/// A change on its way to the task.
+/// Something on its way to the task.
 #[derive(Debug)]
-struct Request {
-    change: Change,
-    expected: Option<Revision>,
-    dry_run: bool,
-    reply: oneshot::Sender<Result<Outcome, ControlError>>,
+enum Request {
+    Change {
+        change: Change,
+        expected: Option<Revision>,
+        dry_run: bool,
+        reply: oneshot::Sender<Result<Outcome, ControlError>>,
+    },
+    /// A configuration file was refused before it became a change.
+    Refused(String),
+}
+
+/// A configuration file that is not in force.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RefusedFile {
+    /// Which file, and why.
+    pub why: String,
+    /// When.
+    pub at: SystemTime,
 }
 
 /// How others ask for changes and look at the state.
@@ -100,7 +117,7 @@ impl ControlHandle {
         dry_run: bool,
     ) -> Result<Outcome, ControlError> {
         let (reply, answer) = oneshot::channel();
-        let request = Request {
+        let request = Request::Change {
             change,
             expected,
             dry_run,
@@ -111,6 +128,12 @@ impl ControlHandle {
             .await
             .map_err(|_| ControlError::Closed)?;
         answer.await.map_err(|_| ControlError::Closed)?
+    }
+
+    /// Makes it known that a configuration file was refused, until one is taken.
+    pub async fn refused(&self, why: String) {
+        // A daemon that leaves has nobody to tell.
+        let _ = self.requests.send(Request::Refused(why)).await;
     }
 
     /// The state now, and notice when it changes.

@@ -146,7 +146,11 @@ async fn a_daemon_that_is_restarted_goes_on_with_the_rise() {
     }
     let slots = [1, 2].map(|number| RingSlot::stable(BackendId(number)));
     programmed.rings.insert(RingId(4), slots.into());
-    let rig = Rig::start(desired.clone(), inherit(&desired, &programmed, AgentView::new())).await;
+    let rig = Rig::start(
+        desired.clone(),
+        inherit(&desired, &programmed, &[], AgentView::new()),
+    )
+    .await;
     assert_eq!((rig.held_back(A), rig.held_back(B)), (0, 4));
     let begin = Instant::now();
     rig.until(|view| view.whole_at.is_empty()).await;

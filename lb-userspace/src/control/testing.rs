@@ -1,6 +1,7 @@
 //! Stand-ins for what the control task needs of others.
 
 use std::{
+    path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -17,14 +18,15 @@ use crate::{
     datapath::{DatapathError, HostAddresses, NextHops, ProgramError, ProgramReport, Snapshot},
     events::EventLog,
     health::{
-        CheckId, CheckSpec, Health, HealthEvent,
+        CheckId, CheckSpec, Health, HealthEvent, Memory,
         agent::{AgentSaid, AgentSpec, AgentView},
     },
     metrics::{ApplyMetrics, Observer, ReadCounters, Reading},
     plan::Target,
     state::{
         desired::Desired,
-        store::{Store, StoreError},
+        store::{Record, Store, StoreError, StoreProblem},
+        stored::Stored,
     },
 };
 
@@ -39,7 +41,9 @@ pub(crate) struct World {
     /// What happened, in order: `save 7`, `program`, `check 2`.
     pub(crate) log: Vec<String>,
     /// What is saved.
-    pub(crate) saved: Option<Desired>,
+    pub(crate) saved: Option<Stored>,
+    /// What is known beside it.
+    pub(crate) remembered: Vec<Record>,
     /// What is programmed.
     pub(crate) programmed: Option<Target>,
     /// The state directory cannot be written.
@@ -83,20 +87,46 @@ impl ProgramTarget for Shared {
 }
 
 impl Store for Shared {
-    fn load(&self) -> Result<Option<Desired>, StoreError> {
+    fn load(&self) -> Result<Option<Stored>, StoreError> {
         Ok(self.lock().saved.clone())
     }
 
-    fn save(&self, desired: &Desired) -> Result<(), StoreError> {
+    fn set_aside(&self) -> Result<PathBuf, StoreError> {
+        Ok(PathBuf::new())
+    }
+
+    fn recall(&self) -> Vec<Record> {
+        self.lock().remembered.clone()
+    }
+
+    fn remember(&self, records: &[Record]) {
         let mut world = self.lock();
-        world.log.push(format!("save {}", desired.revision.0));
+        world.log.push(format!("remember {}", records.len()));
+        world.remembered.extend_from_slice(records);
+    }
+
+    fn forget_all_but(&self, records: &[Record]) {
+        self.lock().remembered = records.to_vec();
+    }
+
+    fn unsaved(&self) -> Option<StoreProblem> {
+        None
+    }
+
+    fn problems(&self) -> Vec<StoreProblem> {
+        Vec::new()
+    }
+
+    fn save(&self, stored: &Stored) -> Result<(), StoreError> {
+        let mut world = self.lock();
+        world.log.push(format!("save {}", stored.desired.revision.0));
         if world.save_fails {
             return Err(StoreError::Write {
                 file: "/state".into(),
                 source: std::io::ErrorKind::StorageFull.into(),
             });
         }
-        world.saved = Some(desired.clone());
+        world.saved = Some(stored.clone());
         Ok(())
     }
 }
@@ -119,6 +149,19 @@ impl ReadCounters for Shared {
             snapshot: self.lock().snapshot.clone(),
             ..Reading::default()
         })
+    }
+}
+
+fn verdict(id: CheckId, health: Health) -> HealthEvent {
+    HealthEvent {
+        id,
+        health,
+        detail: "connection refused".into(),
+        at: std::time::SystemTime::now(),
+        memory: Memory {
+            health,
+            ..Memory::default()
+        },
     }
 }
 
@@ -145,9 +188,25 @@ impl Drop for Rig {
 
 impl Rig {
     pub(crate) async fn start(desired: Desired, inherited: Inherited) -> Self {
+        Self::start_with(Stored::by_command(desired), inherited).await
+    }
+
+    pub(crate) async fn start_with(stored: Stored, inherited: Inherited) -> Self {
+        Self::starting(stored, inherited, Vec::new()).await
+    }
+
+    /// A start during which checks give these verdicts.
+    pub(crate) async fn starting(
+        stored: Stored,
+        inherited: Inherited,
+        first: Vec<(CheckId, Health)>,
+    ) -> Self {
         let world = Shared::default();
-        world.lock().saved = Some(desired.clone());
+        world.lock().saved = Some(stored.clone());
         let (verdicts, receiver) = mpsc::channel(16);
+        for (id, health) in first {
+            verdicts.send(verdict(id, health)).await.unwrap();
+        }
         let (said, hears) = watch::channel(AgentView::new());
         let (ways, follows) = watch::channel(Arc::new(NextHops::new()));
         let (host, lives_at) = watch::channel(Arc::new(HostAddresses::default()));
@@ -165,7 +224,8 @@ impl Rig {
             observer: Arc::clone(&observer),
             events: Arc::clone(&events),
             metrics: ApplyMetrics::register(&Registry::new()).unwrap(),
-            desired,
+            stored,
+            refused: None,
             inherited,
         };
         let (task, control) = ControlTask::start(parts).await.unwrap();
@@ -189,13 +249,7 @@ impl Rig {
     pub(crate) async fn verdict(&self, id: CheckId, health: Health) {
         let mut view = self.control.view.clone();
         view.mark_unchanged();
-        let event = HealthEvent {
-            id,
-            health,
-            detail: "connection refused".into(),
-            at: std::time::SystemTime::now(),
-        };
-        self.verdicts.send(event).await.unwrap();
+        self.verdicts.send(verdict(id, health)).await.unwrap();
         view.changed().await.unwrap();
     }
 

@@ -1,5 +1,10 @@
 use std::time::{Duration, SystemTime};
 
+use lb_common::{
+    backend::{BackendId, Generation},
+    ring_slot::RingSlot,
+    service::{Mode, RingId, Service as Record, ServiceId},
+};
 use tokio::time::Instant;
 
 use super::{
@@ -8,13 +13,15 @@ use super::{
 };
 use crate::{
     api::requests::{HealthSpec, RingSizeSpec, ServiceSpec},
+    config::Config,
     datapath::BackendStats,
     events::EventKind,
     health::{
-        Health,
+        Health, Memory,
         agent::{AgentAdmin, AgentSaid, AgentSettings, AgentView, AgentWord},
-        settings::CheckKind,
+        settings::{CheckKind, PushCheck},
     },
+    plan::{Programmed, ProgrammedBackend},
     state::{
         backend::Admin,
         change::BackendChange,
@@ -22,6 +29,8 @@ use crate::{
         effective::HealthView,
         names::BackendName,
         service::{ON_DOWN_AFTER, OnDown, Service},
+        store::Record as Known,
+        stored::{FileOrder, Stored},
         testing::{self, id},
     },
 };
@@ -71,6 +80,12 @@ fn admin(admin: Admin, deadline: Option<Duration>) -> Change {
         ..BackendChange::default()
     };
     Change::SetBackend(web(), name("a"), change)
+}
+
+/// The desired state after a change.
+fn follow(change: &Change, desired: &Desired) -> Result<Desired, ControlError> {
+    let next = change.follow(&Stored::by_command(desired.clone()))?;
+    Ok((*next.desired).clone())
 }
 
 fn remove(now: bool) -> Change {
@@ -193,7 +208,7 @@ async fn a_backend_that_checks_call_down_takes_no_flows_until_it_is_up_again() {
     rig.verdict(id("web", "a"), Health::Up).await;
     assert_eq!(rig.programmed(A), Some((10, true)));
     assert_eq!(
-        rig.world.lock().saved.as_ref().unwrap().revision,
+        rig.world.lock().saved.as_ref().unwrap().desired.revision,
         Revision(0),
         "health is not desired state"
     );
@@ -240,9 +255,30 @@ async fn a_new_backend_waits_for_its_first_check_where_another_is_up() {
         .change(Change::AddBackend(web(), new), None, false)
         .await
         .unwrap();
-    assert_eq!(rig.programmed("10.0.1.3:8080"), Some((0, false)));
+    assert_eq!(rig.programmed("10.0.1.3:8080"), Some((0, true)));
     rig.verdict(id("web", "c"), Health::Up).await;
     assert_eq!(rig.programmed("10.0.1.3:8080"), Some((30, true)));
+}
+
+#[tokio::test]
+async fn a_new_service_sends_nobody_to_who_does_not_answer_once_another_does() {
+    let rig = Rig::start(Desired::default(), Inherited::default()).await;
+    let service = checked(two_backends()).services.remove(&web()).unwrap();
+    let config = Config {
+        desired: testing::desired([service.into_inner()]),
+        ..Config::default()
+    };
+    let apply = Change::File(Arc::new(config), FileOrder::Apply { empty: false });
+    rig.control.change(apply, None, false).await.unwrap();
+    assert_eq!(
+        rig.programmed(B),
+        Some((20, true)),
+        "nobody is known to be up: it is tried"
+    );
+    rig.verdict(id("web", "a"), Health::Up).await;
+    assert_eq!(rig.programmed(B), Some((0, true)));
+    rig.verdict(id("web", "b"), Health::Up).await;
+    assert_eq!(rig.programmed(B), Some((20, true)));
 }
 
 #[tokio::test]
@@ -465,6 +501,83 @@ async fn a_drain_ends_at_its_deadline_also_after_a_restart() {
     }
 }
 
+/// A file of two backends, reloaded.
+fn file(change: impl Fn(&mut Desired)) -> Change {
+    let mut desired = two_backends();
+    change(&mut desired);
+    let config = Config {
+        desired,
+        ..Config::default()
+    };
+    Change::File(Arc::new(config), FileOrder::Reload)
+}
+
+fn with_weight(weight: u16) -> impl Fn(&mut Desired) {
+    move |desired| desired.services.get_mut(&web()).unwrap().backends[1].weight = weight
+}
+
+#[tokio::test]
+async fn a_reload_undoes_what_commands_did_only_if_the_file_has_changed() {
+    let rig = Rig::start(two_backends(), Inherited::default()).await;
+    rig.control.change(file(|_| {}), None, false).await.unwrap();
+    assert_eq!(
+        rig.world.take_log(),
+        ["save 0"],
+        "what the file said is remembered"
+    );
+    rig.control
+        .change(admin(Admin::Draining, None), None, false)
+        .await
+        .unwrap();
+    let same = rig.control.change(file(|_| {}), None, false).await.unwrap();
+    assert_eq!((same.changed, rig.programmed(A)), (false, Some((0, true))));
+    assert_eq!(rig.control.view().stored().by_commands().items.len(), 1);
+    let saved = rig.world.lock().saved.clone().unwrap();
+    assert_eq!(saved, rig.control.view().stored(), "a restart knows both");
+
+    let changed = rig
+        .control
+        .change(file(with_weight(21)), None, false)
+        .await
+        .unwrap();
+    let replaced = ["~ backend web/a: admin \"draining\" -> \"enabled\""];
+    assert_eq!(changed.replaced, replaced);
+    assert_eq!(changed.diff.len(), 2);
+    assert_eq!(rig.programmed(A), Some((10, true)));
+    let events = rig.events.list(0, None);
+    let told: Vec<_> = events
+        .iter()
+        .filter(|event| event.kind == EventKind::Replaced)
+        .collect();
+    assert!(
+        told.len() == 1 && told[0].backend.as_deref() == Some("a") && told[0].message.contains("enabled"),
+        "{told:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_refused_file_is_known_until_one_is_taken() {
+    let rig = Rig::start(two_backends(), Inherited::default()).await;
+    rig.control.refused("lb.toml: 1 error".into()).await;
+    rig.until(|view| view.refused.is_some()).await;
+    rig.control.change(weight(30), None, false).await.unwrap();
+    assert_eq!(
+        rig.control
+            .view()
+            .refused
+            .as_ref()
+            .map(|refused| refused.why.as_str()),
+        Some("lb.toml: 1 error"),
+        "a command mends no file"
+    );
+    let empty = file(|desired| desired.services.clear());
+    let error = rig.control.change(empty, None, false).await.unwrap_err();
+    assert!(matches!(error, ControlError::NoServices(_)), "{error}");
+    assert!(rig.control.view().refused.is_some());
+    rig.control.change(file(|_| {}), None, false).await.unwrap();
+    assert_eq!(rig.control.view().refused, None);
+}
+
 #[test]
 fn a_service_is_added_and_changed_in_the_words_of_the_file() {
     let spec = |health: Option<HealthSpec>| ServiceSpec {
@@ -481,7 +594,7 @@ fn a_service_is_added_and_changed_in_the_words_of_the_file() {
         rise: Some(5),
         ..HealthSpec::default()
     };
-    let change = |change: Change, desired: &Desired| change.apply(desired).unwrap();
+    let change = |change: Change, desired: &Desired| follow(&change, desired).unwrap();
     let new = |desired: &Desired| -> Service {
         (*desired.services[&"new".parse::<ServiceName>().unwrap()]).clone()
     };
@@ -547,9 +660,7 @@ fn values_that_make_no_sense_are_refused_with_a_hint() {
         mode: Some("natt".into()),
         ..ServiceSpec::default()
     };
-    let error = Change::AddService(Box::new(spec))
-        .apply(&two_backends())
-        .unwrap_err();
+    let error = follow(&Change::AddService(Box::new(spec)), &two_backends()).unwrap_err();
     assert!(matches!(error, ControlError::Values(_)), "{error}");
     assert!(error.to_string().contains("natt"), "{error}");
     assert!(error.hint().is_some());
@@ -557,23 +668,13 @@ fn values_that_make_no_sense_are_refused_with_a_hint() {
         name: Some("new".into()),
         ..ServiceSpec::default()
     };
-    let error = Change::AddService(Box::new(missing))
-        .apply(&two_backends())
-        .unwrap_err();
+    let error = follow(&Change::AddService(Box::new(missing)), &two_backends()).unwrap_err();
     assert!(error.to_string().contains("address"), "{error}");
 }
 
-#[tokio::test]
-async fn a_restart_goes_on_with_the_verdicts_that_the_maps_imply() {
-    use lb_common::{
-        backend::{BackendId, Generation},
-        ring_slot::RingSlot,
-        service::{Mode, RingId, Service as Record, ServiceId},
-    };
-
-    use crate::plan::{Programmed, ProgrammedBackend};
-
-    let desired = checked(two_backends());
+/// Maps of an earlier daemon in which backend a takes flows and backend b takes none, whose flows live if `b_alive`. One
+/// at 10.0.1.7 was removed.
+fn left_behind(desired: &Desired, b_alive: bool) -> Programmed {
     let key = desired.services[&web()].key;
     let record = Record {
         ring_size: 1,
@@ -598,50 +699,173 @@ async fn a_restart_goes_on_with_the_verdicts_that_the_maps_imply() {
     let mut programmed = Programmed::default();
     programmed.services.insert(key, record);
     programmed.backends.insert(BackendId(1), backend(A, true));
-    programmed.backends.insert(BackendId(2), backend(B, false));
+    programmed.backends.insert(BackendId(2), backend(B, b_alive));
     programmed
         .backends
         .insert(BackendId(5), backend("10.0.1.7:8080", true));
     programmed
         .rings
         .insert(RingId(4), [RingSlot::stable(BackendId(1))].into());
+    programmed
+}
 
-    let word = AgentWord {
-        admin: AgentAdmin::Drain,
-        ..AgentWord::default()
+/// What checks knew of a backend of service web.
+fn knew(name: &str, address: &str, health: Health) -> Known {
+    let memory = Memory {
+        health,
+        ..Memory::default()
     };
+    Known::check(&id("web", name), address.parse().unwrap(), memory)
+}
+
+/// Health is remembered as health: whether a backend takes flows in the maps says nothing about it.
+#[tokio::test]
+async fn a_restart_goes_on_with_the_verdicts_that_were_stored() {
+    let mut desired = checked(two_backends());
+    for service in desired.services.values_mut() {
+        service.on_down_after = Duration::ZERO;
+    }
+    // b was drained, weighed nothing or was disabled under the last daemon, unless it was down.
+    for (b, alive, expected) in [
+        (Some(Health::Up), true, (20, true)),
+        (Some(Health::Up), false, (20, true)),
+        (Some(Health::Down), true, (0, false)),
+        (Some(Health::Down), false, (0, false)),
+        // Nobody knows: its flows stay with it, others go where they went, until a check has spoken.
+        (None, true, (0, true)),
+        (None, false, (0, true)),
+    ] {
+        let mut known: Vec<Known> = b.map(|health| knew("b", B, health)).into_iter().collect();
+        known.extend(b.map(|_| knew("a", A, Health::Up)));
+        let inherited = inherit(&desired, &left_behind(&desired, alive), &known, AgentView::new());
+        let rig = Rig::start(desired.clone(), inherited).await;
+        assert_eq!(
+            rig.programmed(A),
+            Some((10, true)),
+            "{b:?}: it took flows and goes on"
+        );
+        assert_eq!(rig.programmed(B), Some(expected), "{b:?}, alive {alive}");
+        assert_eq!(
+            rig.programmed("10.0.1.7:8080"),
+            Some((0, true)),
+            "a removed backend goes on finishing its flows"
+        );
+        rig.verdict(
+            id("web", "b"),
+            if b == Some(Health::Up) {
+                Health::Down
+            } else {
+                Health::Up
+            },
+        )
+        .await;
+        let judged = if b == Some(Health::Up) {
+            (0, false)
+        } else {
+            (20, true)
+        };
+        assert_eq!(rig.programmed(B), Some(judged), "{b:?}: a check has spoken");
+    }
+}
+
+#[tokio::test]
+async fn another_server_of_the_same_name_has_no_verdict() {
+    let desired = checked(two_backends());
+    let known = [
+        knew("b", "10.0.1.99:8080", Health::Down),
+        knew("gone", B, Health::Down),
+    ];
+    let inherited = inherit(&desired, &left_behind(&desired, true), &known, AgentView::new());
+    assert_eq!(inherited.health, HealthView::new());
+    assert_eq!(still_needed(&desired, known.to_vec()), [known[0].clone()]);
+}
+
+/// A verdict that was in force but not stored would come back as what it was before.
+#[tokio::test]
+async fn what_checks_say_is_stored_before_it_is_programmed() {
+    let rig = Rig::start(checked(two_backends()), both_up()).await;
+    rig.verdict(id("web", "a"), Health::Down).await;
+    assert_eq!(rig.world.take_log(), ["remember 1", "program"]);
+    let remembered = rig.world.lock().remembered.clone();
+    assert_eq!(remembered, [knew("a", A, Health::Down)]);
+}
+
+#[tokio::test]
+async fn what_an_agent_said_stands_and_unknown_agents_are_forgotten() {
+    let desired = two_backends();
     let said = AgentSaid {
-        word,
+        word: AgentWord {
+            admin: AgentAdmin::Drain,
+            ..AgentWord::default()
+        },
         ..AgentSaid::default()
     };
+    let view = AgentView::from([(id("web", "b"), said)]);
     let mut asked = desired.clone();
     asked.services.get_mut(&web()).unwrap().agent = Some(AgentSettings {
         port: Some(9),
         ..AgentSettings::default()
     });
-    let drained = inherit(
-        &asked,
-        &programmed,
-        AgentView::from([(id("web", "b"), said.clone())]),
-    );
-    assert_eq!(
-        drained.health.get(&id("web", "b")),
-        None,
-        "its agent drained it: that says nothing about its health"
-    );
-    let no_agent = AgentView::from([(id("web", "b"), said)]);
-    let inherited = inherit(&desired, &programmed, no_agent);
-    assert_eq!(inherited.agents, AgentView::new());
-    let rig = Rig::start(desired, inherited).await;
-    assert_eq!(rig.programmed(A), Some((10, true)), "it took flows and goes on");
+    let programmed = left_behind(&desired, true);
+    assert_eq!(inherit(&asked, &programmed, &[], view.clone()).agents, view);
+    assert_eq!(inherit(&desired, &programmed, &[], view).agents, AgentView::new());
+}
+
+/// A start on a machine where nothing was forwarded: checks speak first.
+#[tokio::test(start_paused = true)]
+async fn a_fresh_start_sends_nobody_to_a_backend_that_has_not_answered() {
+    let desired = checked(two_backends());
+    let known = [knew("a", A, Health::Up), knew("b", B, Health::Up)];
+    let inherited = inherit(&desired, &Programmed::default(), &known, AgentView::new());
+    let begin = Instant::now();
+    let rig = Rig::starting(
+        Stored::by_command(desired),
+        inherited,
+        vec![(id("web", "a"), Health::Up)],
+    )
+    .await;
+    assert!(begin.elapsed() < Duration::from_secs(1), "{:?}", begin.elapsed());
+    assert_eq!(rig.programmed(A), Some((10, true)));
     assert_eq!(
         rig.programmed(B),
-        Some((0, false)),
-        "it was down and has to prove itself"
-    );
-    assert_eq!(
-        rig.programmed("10.0.1.7:8080"),
         Some((0, true)),
-        "a removed backend goes on finishing its flows"
+        "what it was before says nothing"
     );
+    rig.verdict(id("web", "b"), Health::Up).await;
+    assert_eq!(rig.programmed(B), Some((20, true)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_start_tries_everybody_where_nobody_answers_in_time() {
+    let desired = checked(two_backends());
+    let inherited = inherit(&desired, &Programmed::default(), &[], AgentView::new());
+    let begin = Instant::now();
+    let rig = Rig::starting(Stored::by_command(desired), inherited, Vec::new()).await;
+    assert!(begin.elapsed() >= Duration::from_secs(1) && begin.elapsed() < Duration::from_secs(2));
+    assert_eq!(rig.programmed(A), Some((10, true)));
+    assert_eq!(rig.programmed(B), Some((20, true)));
+    rig.verdict(id("web", "a"), Health::Up).await;
+    assert_eq!(rig.programmed(B), Some((0, true)), "another answers: b has to");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fresh_start_waits_for_no_reports_and_for_nobody_without_checks() {
+    let mut push = two_backends();
+    for service in push.services.values_mut() {
+        service.health.kind = CheckKind::Push(PushCheck::default());
+    }
+    for (desired, reports) in [(two_backends(), false), (push, true)] {
+        let inherited = inherit(&desired, &Programmed::default(), &[], AgentView::new());
+        let begin = Instant::now();
+        let rig = Rig::starting(Stored::by_command(desired), inherited, Vec::new()).await;
+        assert!(
+            begin.elapsed() < Duration::from_millis(100),
+            "{:?}",
+            begin.elapsed()
+        );
+        if reports {
+            rig.verdict(id("web", "a"), Health::Up).await;
+        }
+        assert_eq!(rig.programmed(B), Some((20, true)), "it may never report");
+    }
 }

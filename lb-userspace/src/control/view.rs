@@ -2,14 +2,16 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
 
-use super::lingering::Lingering;
+use super::{RefusedFile, lingering::Lingering};
 use crate::{
+    config::Config,
     datapath::{self, Interface},
     plan::{Target, TargetBackend, TargetService},
     state::{
         desired::Desired,
         names::{BackendName, ServiceName},
         service::{Service, ServiceKey},
+        stored::Stored,
     },
 };
 
@@ -32,9 +34,21 @@ pub struct ControlView {
     pub whole_at: BTreeMap<(ServiceName, BackendName), SystemTime>,
     /// Whether the latest change that was asked for is in force.
     pub last_apply_ok: bool,
+    /// The configuration file that was applied last.
+    pub applied: Option<Arc<Config>>,
+    /// The latest configuration file, if it was refused.
+    pub refused: Option<RefusedFile>,
 }
 
 impl ControlView {
+    /// What a restart begins with.
+    pub fn stored(&self) -> Stored {
+        Stored {
+            desired: Arc::clone(&self.desired),
+            applied: self.applied.clone(),
+        }
+    }
+
     /// Whether the data plane does all that is wanted.
     pub fn is_programmed(&self) -> bool {
         self.programmed.as_deref() == Some(&*self.wanted)

@@ -204,6 +204,8 @@ fn view() -> ControlView {
         drain_deadlines: BTreeMap::new(),
         whole_at: BTreeMap::new(),
         last_apply_ok: true,
+        applied: None,
+        refused: None,
     }
 }
 

@@ -6,6 +6,7 @@ use std::{
 };
 
 use lb_common::counters::Signals;
+use serde::{Deserialize, Serialize};
 
 use super::settings::BreakerSettings;
 
@@ -13,7 +14,8 @@ use super::settings::BreakerSettings;
 pub const MAX_BREAKER_FAILURES: u32 = 1_000;
 
 /// Where a breaker stands.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum BreakerState {
     /// The target takes flows.
     #[default]
@@ -50,6 +52,15 @@ pub(super) struct Breaker {
 }
 
 impl Breaker {
+    /// A breaker that stands where an earlier one stood.
+    pub(super) fn recalled(state: BreakerState, until: Option<Instant>) -> Self {
+        Self {
+            state,
+            until: until.filter(|_| state != BreakerState::Closed),
+            told: VecDeque::new(),
+        }
+    }
+
     pub(super) fn state(&self) -> BreakerState {
         self.state
     }

@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::settings::Damping;
+use super::{memory::Known, settings::Damping};
 
 /// Most falls that can be asked for, which is what is remembered of each target.
 pub const MAX_FLAP_LIMIT: u32 = 100;
@@ -23,6 +23,22 @@ pub(super) struct Flaps {
 }
 
 impl Flaps {
+    /// What was known by an earlier process.
+    pub(super) fn recalled(known: &Known) -> Self {
+        Self {
+            falls: known.falls.clone(),
+            damped: known.damped,
+            since: known.proving_since,
+        }
+    }
+
+    /// Writes down what is to be remembered. Successes in a row matter only while they are waited for.
+    pub(super) fn note(&self, known: &mut Known) {
+        known.falls.clone_from(&self.falls);
+        known.damped = self.damped;
+        known.proving_since = self.since.filter(|_| self.damped);
+    }
+
     /// The target went down by a check that began at `at`.
     pub(super) fn fell(&mut self, at: Instant, damping: &Damping) {
         self.since = None;

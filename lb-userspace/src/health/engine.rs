@@ -10,16 +10,18 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use self::judge::note_breaker;
 use super::{
     board::{CheckStatuses, StatusBoard},
     breaker::Breaker,
     machine::{Machine, Policy},
+    memory::{Known, Memory},
     metrics::{HealthMetrics, ServiceMetrics},
     path::CheckPath,
     phase::{Moment, Phases},
     schedule::{Due, Scheduler},
     settings::CheckSettings,
-    status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent, Judgement},
+    status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent},
 };
 use crate::state::names::ServiceName;
 
@@ -53,7 +55,14 @@ pub(super) struct Changes {
 
 impl Changes {
     /// Notes the verdict `health` that `spec` got, where it was `known` before, if there is someone to be told.
-    fn tell(&mut self, spec: &CheckSpec, known: Option<Health>, health: Health, at: SystemTime) {
+    fn tell(
+        &mut self,
+        spec: &CheckSpec,
+        known: Option<Health>,
+        health: Health,
+        memory: Memory,
+        at: SystemTime,
+    ) {
         let changed = known.is_some_and(|known| known != health);
         if !changed && health == spec.initial {
             return;
@@ -68,6 +77,7 @@ impl Changes {
             health,
             detail: detail.to_owned(),
             at,
+            memory,
         });
     }
 }
@@ -84,6 +94,8 @@ struct Check {
     breaker: Breaker,
     /// When its latest check began.
     started: Option<Instant>,
+    /// What others were told to remember.
+    told: Known,
     /// Who asked, and where the status of each stands on the board.
     ids: BTreeMap<CheckId, usize>,
     services: BTreeMap<ServiceName, ServiceMetrics>,
@@ -119,6 +131,10 @@ pub(super) struct Engine {
     /// When breakers go on by themselves.
     breakers: BTreeSet<(Instant, CheckNo)>,
     services: BTreeMap<ServiceName, ServiceMetrics>,
+    /// What an earlier process knew about targets that are not checked yet.
+    recalled: BTreeMap<CheckId, (SocketAddr, Memory)>,
+    /// What is to be remembered although no verdict changed.
+    memos: Vec<HealthEvent>,
     next_no: CheckNo,
     scheduler: Scheduler<CheckNo>,
     phases: Phases,
@@ -134,12 +150,24 @@ impl Engine {
             numbers: BTreeMap::new(),
             breakers: BTreeSet::new(),
             services: BTreeMap::new(),
+            recalled: BTreeMap::new(),
+            memos: Vec::new(),
             next_no: 0,
             scheduler: Scheduler::new(max_in_flight, seed),
             phases: Phases::new(seed),
             metrics,
             board,
         }
+    }
+
+    /// Has checks that begin with the next update go on from what an earlier process knew about these targets.
+    pub(super) fn recall(&mut self, recalled: BTreeMap<CheckId, (SocketAddr, Memory)>) {
+        self.recalled = recalled;
+    }
+
+    /// What is to be remembered although no verdict changed, since the last call.
+    pub(super) fn memos(&mut self) -> Vec<HealthEvent> {
+        mem::take(&mut self.memos)
     }
 
     /// Makes the checks equal to `specs`. Checks that stay as they are are not disturbed; a backend that is checked
@@ -169,12 +197,15 @@ impl Engine {
                 .filter(|health| *health != Health::Unchecked)
                 .unwrap_or(spec.initial);
             let checked = spec.settings.kind.is_check();
-            let (health, judgement) = if checked {
-                self.join(&id, place, &spec, verdict, first_new, &mut by_target)
+            let (health, judgement, memory) = if checked {
+                let no = self.join(&id, place, &spec, verdict, (first_new, now), &mut by_target);
+                self.checks.get(&no).map_or_else(Default::default, |check| {
+                    (check.verdict(), check.judgement(), check.known().memory(now))
+                })
             } else {
-                (Health::Unchecked, Judgement::default())
+                Default::default()
             };
-            changes.tell(&spec, known.map(|status| status.health), health, now.wall);
+            changes.tell(&spec, known.map(|status| status.health), health, memory, now.wall);
             let same_verdict = same_server.filter(|status| status.health == health);
             let status = CheckStatus {
                 health,
@@ -217,20 +248,23 @@ impl Engine {
             self.scheduler.remove(*no);
         }
         self.start(first_new, now, &mut changes);
+        // Who asks for checks knows all of them: nobody will ask for the others.
+        if !self.checks.is_empty() {
+            self.recalled.clear();
+        }
         changes
     }
 
-    /// Adds `id`, whose status has its `place`, to the check it shares with others, or to a new one. Returns the check's
-    /// verdict and what bears on it.
+    /// Adds `id`, whose status has its `place`, to the check it shares with others, or to a new one. Returns its number.
     fn join(
         &mut self,
         id: &CheckId,
         place: usize,
         spec: &CheckSpec,
         verdict: Health,
-        first_new: CheckNo,
+        (first_new, now): (CheckNo, Moment),
         by_target: &mut BTreeMap<SocketAddr, Vec<CheckNo>>,
-    ) -> (Health, Judgement) {
+    ) -> CheckNo {
         let mut target = spec.target;
         if let Some(port) = spec.settings.port {
             target.set_port(port);
@@ -254,10 +288,15 @@ impl Engine {
             suspect: None,
             breaker: Breaker::default(),
             started: None,
+            told: Known::default(),
             ids: BTreeMap::new(),
             services: BTreeMap::new(),
         });
-        if no >= first_new && check.machine.health() == Health::Unchecked {
+        let recalled = self.recalled.remove(id);
+        if let Some((_, memory)) = recalled.filter(|(target, _)| no >= first_new && *target == spec.target) {
+            check.recall(&memory, now);
+            note_breaker(&mut self.breakers, no, check);
+        } else if no >= first_new && check.machine.health() == Health::Unchecked {
             check.machine = Machine::new(*check.machine.policy(), verdict);
         }
         check.ids.insert(id.clone(), place);
@@ -271,7 +310,7 @@ impl Engine {
             .services
             .entry(id.0.clone())
             .or_insert_with(|| service.clone());
-        (check.verdict(), check.judgement())
+        no
     }
 
     /// Schedules the checks from number `first_new` on: those without a verdict soon, since clients wait for it, the

@@ -7,6 +7,7 @@ use std::{
 
 use super::{
     damping::{Flaps, MAX_FLAP_LIMIT},
+    memory::Known,
     settings::{BreakerSettings, CheckSettings, Damping},
     status::Health,
 };
@@ -143,6 +144,20 @@ impl Machine {
             down_interval: policy.interval.min(policy.down_interval_max),
             flaps: Flaps::default(),
         }
+    }
+
+    /// A machine that goes on from what an earlier one knew.
+    pub(super) fn recalled(policy: Policy, known: &Known) -> Self {
+        Self {
+            flaps: Flaps::recalled(known),
+            ..Self::new(policy, known.health)
+        }
+    }
+
+    /// Writes down what is to be remembered.
+    pub(super) fn note(&self, known: &mut Known) {
+        known.health = self.health;
+        self.flaps.note(known);
     }
 
     /// The verdict.

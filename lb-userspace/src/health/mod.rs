@@ -12,6 +12,7 @@ mod damping;
 mod engine;
 mod error;
 mod machine;
+mod memory;
 mod metrics;
 mod monitor;
 mod outside;
@@ -31,6 +32,7 @@ pub use breaker::{BreakerState, MAX_BREAKER_FAILURES};
 pub use damping::MAX_FLAP_LIMIT;
 pub use error::{CertificateProblem, CheckError, GrpcProblem, Http2Problem, Latency, LocalError, Stage};
 pub use machine::{Decision, MAX_INTERVAL, MIN_INTERVAL, Machine, Outcome, Policy};
+pub use memory::{Memory, millis, wall};
 pub use metrics::HealthMetrics;
 pub use monitor::{HealthCheckMonitor, MonitorConfig, MonitorStats, StartError};
 pub use path::{CheckPath, Entrance, Opening, Paths};
@@ -46,5 +48,6 @@ pub use status::{
     Certificate, CheckId, CheckSpec, CheckStatus, Health, HealthEvent, Judgement, LastCheck, OK, PartResult,
 };
 pub use task::{
-    EVENT_DEPTH, HealthConfig, HealthHandle, HealthTask, MAX_IN_FLIGHT, NotTold, SIGNAL_DEPTH, SpawnError,
+    EVENT_DEPTH, HealthConfig, HealthHandle, HealthTask, MAX_IN_FLIGHT, NotTold, Recalled, SIGNAL_DEPTH,
+    SpawnError,
 };

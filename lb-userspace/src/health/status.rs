@@ -8,7 +8,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{breaker::BreakerState, error::CheckError, path::CheckPath, settings::CheckSettings};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    breaker::BreakerState, error::CheckError, memory::Memory, path::CheckPath, settings::CheckSettings,
+};
 use crate::state::names::{BackendName, ServiceName};
 
 /// Whose verdict it is: a backend of a service.
@@ -16,7 +20,8 @@ use crate::state::names::{BackendName, ServiceName};
 pub struct CheckId(pub ServiceName, pub BackendName);
 
 /// The verdict of checks about a backend. What the operator says (drain, disable) is another matter.
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Health {
     /// Checks succeed.
     Up,
@@ -60,7 +65,8 @@ pub struct CheckSpec {
     pub initial: Health,
 }
 
-/// A verdict changed, or is another than the `initial` of the latest spec.
+/// A verdict changed, or is another than the `initial` of the latest spec; or something changed that is to be remembered,
+/// and the verdict is what it was.
 #[derive(Clone, PartialEq, Debug)]
 pub struct HealthEvent {
     /// Whose.
@@ -71,6 +77,8 @@ pub struct HealthEvent {
     pub detail: String,
     /// When.
     pub at: SystemTime,
+    /// What is to be remembered of the target.
+    pub memory: Memory,
 }
 
 /// What is known about a check.

@@ -2,9 +2,9 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
-    io,
+    io, mem,
     net::SocketAddr,
-    sync::{Arc, OnceLock},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -22,6 +22,7 @@ use super::{
     board::{CheckStatuses, StatusBoard},
     engine::{CheckNo, Engine},
     error::{CheckError, LocalError},
+    memory::Memory,
     metrics::HealthMetrics,
     outside::{Check as _, Outside, World},
     path::Paths,
@@ -82,8 +83,12 @@ pub struct HealthHandle {
     board: StatusBoard,
     reports: Reports,
     paths: Arc<OnceLock<Arc<dyn Paths>>>,
+    recalled: Arc<Mutex<Recalled>>,
     agents: AgentHandle,
 }
+
+/// What an earlier process knew, by backend and its address.
+pub type Recalled = BTreeMap<CheckId, (SocketAddr, Memory)>;
 
 /// What flows tell about backends.
 type Told = Vec<(CheckId, Signals)>;
@@ -100,6 +105,12 @@ impl HealthHandle {
     /// be on their way.
     pub fn update(&self, specs: Vec<CheckSpec>) {
         self.specs.send_replace(specs);
+    }
+
+    /// Has the checks that are asked for first go on from what an earlier process knew. To be called before
+    /// [`Self::update`].
+    pub fn recall(&self, recalled: Recalled) {
+        *self.recalled.lock().unwrap_or_else(PoisonError::into_inner) = recalled;
     }
 
     /// Leads checks through the forwarding path from now on. To be called once, before such checks are asked for: they
@@ -155,6 +166,7 @@ struct Runner<O: Outside> {
     aborts: HashMap<CheckNo, AbortHandle>,
     started: HashMap<Id, (CheckNo, Instant)>,
     reports: Reports,
+    recalled: Arc<Mutex<Recalled>>,
 }
 
 /// A check that ended.
@@ -219,6 +231,7 @@ impl<O: Outside> Runner<O> {
             aborts: HashMap::new(),
             started: HashMap::new(),
             reports: Reports::default(),
+            recalled: Arc::default(),
         };
         let handle = HealthHandle {
             specs: sender,
@@ -226,6 +239,7 @@ impl<O: Outside> Runner<O> {
             board,
             reports: task.reports.clone(),
             paths: Arc::default(),
+            recalled: Arc::clone(&task.recalled),
             agents,
         };
         (task, handle, receiver)
@@ -236,6 +250,12 @@ impl<O: Outside> Runner<O> {
             let passed = self.engine.pass(self.moment());
             self.publish(passed);
             self.start_due();
+            for memo in self.engine.memos() {
+                self.outbox
+                    .entry(memo.id.clone())
+                    .and_modify(|event| event.memory = memo.memory.clone())
+                    .or_insert(memo);
+            }
             self.deliver();
             let deadline = self.engine.next_deadline();
             tokio::select! {
@@ -266,6 +286,10 @@ impl<O: Outside> Runner<O> {
 
     fn update(&mut self) {
         let specs = self.specs.borrow_and_update().clone();
+        let recalled = mem::take(&mut *self.recalled.lock().unwrap_or_else(PoisonError::into_inner));
+        if !recalled.is_empty() {
+            self.engine.recall(recalled);
+        }
         let changes = self.engine.update(specs, self.moment());
         for no in changes.stopped {
             self.probes.remove(&no);

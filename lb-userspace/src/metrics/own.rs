@@ -16,6 +16,7 @@ const APPLY_BUCKETS: [f64; 12] = [
 pub struct ApplyMetrics {
     revision: IntGauge,
     last_apply: IntGauge,
+    saved: IntGauge,
     seconds: Histogram,
 }
 
@@ -35,14 +36,20 @@ impl ApplyMetrics {
                 "lb_config_last_apply_success",
                 "Whether the latest change that was asked for is in force",
             )?,
+            saved: IntGauge::new(
+                "lb_state_saved",
+                "Whether what is in force is stored, so that a restart knows it",
+            )?,
             seconds: Histogram::with_opts(
                 HistogramOpts::new("lb_apply_seconds", "Time to program a changed state")
                     .buckets(APPLY_BUCKETS.to_vec()),
             )?,
         };
         metrics.last_apply.set(1);
+        metrics.saved.set(1);
         registry.register(Box::new(metrics.revision.clone()))?;
         registry.register(Box::new(metrics.last_apply.clone()))?;
+        registry.register(Box::new(metrics.saved.clone()))?;
         registry.register(Box::new(metrics.seconds.clone()))?;
         Ok(metrics)
     }
@@ -55,6 +62,11 @@ impl ApplyMetrics {
     /// Whether the latest change is in force.
     pub fn last_apply(&self, ok: bool) {
         self.last_apply.set(ok.into());
+    }
+
+    /// Whether what is in force is stored.
+    pub fn saved(&self, saved: bool) {
+        self.saved.set(saved.into());
     }
 
     /// How long programming took.

@@ -83,6 +83,16 @@ pub fn target_without(
     }
 }
 
+/// Takes new flows from backends; their established flows stay with them.
+pub fn hold(target: &mut Target, held: &[(ServiceKey, SocketAddr)]) {
+    for (key, address) in held {
+        let service = target.services.get_mut(key);
+        if let Some(there) = service.and_then(|service| service.backends.get_mut(address)) {
+            there.weight = 0;
+        }
+    }
+}
+
 /// The verdict about a backend.
 pub fn health_of(service: &Service, backend: &Backend, health: &HealthView) -> Health {
     if health.is_empty() {

@@ -20,6 +20,7 @@ pub mod service;
 pub mod shared;
 pub mod slow_start;
 pub mod store;
+pub mod stored;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod words;

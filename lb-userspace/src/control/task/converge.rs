@@ -10,7 +10,12 @@ use tokio::task;
 use super::{ControlTask, RETRY_FIRST, RETRY_MAX, Retry};
 use crate::{
     clock::now,
-    control::{ability::ProgramTarget, error::chain, lingering::Lingering, verdicts},
+    control::{
+        ability::ProgramTarget,
+        error::chain,
+        lingering::Lingering,
+        verdicts::{self, Before},
+    },
     datapath::ProgramError,
     events::{EventKind, NewEvent},
     health::{Health, HealthEvent, OK, agent::AgentView},
@@ -25,38 +30,61 @@ use crate::{
         removal,
         ring_sizes::RingSizes,
         slow_start::SlowStart,
+        store::Record,
     },
 };
 
 impl<P: ProgramTarget> ControlTask<P> {
     /// Takes a verdict, and all others that wait, then programs once.
     pub(super) async fn judge(&mut self, event: HealthEvent) {
-        self.note(event);
-        while let Ok(event) = self.verdicts.try_recv() {
-            self.note(event);
+        if self.hear_checks(event).await {
+            self.converge().await;
+            self.publish();
         }
-        self.converge().await;
-        self.publish();
     }
 
-    pub(super) fn note(&mut self, event: HealthEvent) {
+    /// Takes note of a verdict and of all others that wait, and has them remembered before they have an effect. Returns
+    /// whether any is news.
+    pub(super) async fn hear_checks(&mut self, event: HealthEvent) -> bool {
+        let mut records = Vec::new();
+        let mut news = self.note(event, &mut records);
+        while let Ok(event) = self.verdicts.try_recv() {
+            news |= self.note(event, &mut records);
+        }
+        self.remember(records).await;
+        news
+    }
+
+    /// Takes note of a verdict; whether it is news.
+    fn note(&mut self, event: HealthEvent, records: &mut Vec<Record>) -> bool {
         if self.note_removed(&event) {
-            return;
+            return true;
         }
         let HealthEvent {
             id,
             health,
             detail,
             at: _,
+            memory,
         } = event;
         // A verdict about a backend that has been removed meanwhile may still arrive.
+        let Some(target) = self
+            .desired
+            .backend(&id.0, &id.1)
+            .ok()
+            .map(|backend| backend.address)
+        else {
+            return false;
+        };
         if !verdicts::wants(&self.desired, &id) {
-            return;
+            return false;
         }
+        records.push(Record::check(&id, target, memory));
         // The engine repeats what it thinks is not known here yet.
         if self.health.get(&id).copied().unwrap_or_default() == health {
-            return;
+            return false;
         }
+        self.unverified.remove(&id);
         let message = match health {
             Health::Up | Health::Unchecked if detail == OK => health.to_string(),
             Health::Up | Health::Unchecked => format!("{health}: {detail}"),
@@ -73,6 +101,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             SystemTime::now(),
         );
         self.health.insert(id, health);
+        true
     }
 
     /// Programs what follows from desired state, verdicts and removed backends now, and tries again later if that
@@ -88,13 +117,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             agents: &self.agents,
             blocked: &blocked,
         };
-        let wanted = target(
-            &self.desired,
-            told,
-            &self.lingering,
-            self.programmed.as_deref(),
-            &mut pace,
-        );
+        let wanted = target(&self.desired, told, &self.lingering, self.before(), &mut pace);
         if self.programmed.as_ref() == Some(&wanted) {
             self.pace = pace;
             self.wanted = wanted;
@@ -127,6 +150,15 @@ impl<P: ProgramTarget> ControlTask<P> {
                     then: (2 * wait).min(RETRY_MAX),
                 });
             }
+        }
+    }
+
+    /// What is in force before a change.
+    pub(super) fn before(&self) -> Before<'_> {
+        Before {
+            programmed: self.programmed.as_deref(),
+            standings: &self.standings,
+            unverified: &self.unverified,
         }
     }
 
@@ -217,7 +249,7 @@ pub(super) fn target(
     desired: &Desired,
     told: Told<'_>,
     lingering: &[Lingering],
-    programmed: Option<&Target>,
+    before: Before<'_>,
     pace: &mut Pace,
 ) -> Arc<Target> {
     let desired = &*agents::in_force(desired, told.agents);
@@ -227,17 +259,20 @@ pub(super) fn target(
         .iter()
         .map(|gone| ((gone.key, gone.address), gone.mode))
         .collect();
-    let wanted = effective::target_without(
+    let mut wanted = effective::target_without(
         desired,
-        &verdicts::cautious(desired, &removal::limited(desired, health), programmed),
+        &removal::limited(desired, health),
         &lingering,
         told.blocked,
     );
+    effective::hold(&mut wanted, &verdicts::held(desired, health, before));
     let now = now();
     let wanted = pace.ring_sizes.keep(wanted, desired);
-    let wanted = pace.down.keep_flows(wanted, desired, health, programmed, now);
+    let wanted = pace
+        .down
+        .keep_flows(wanted, desired, health, before.programmed, now);
     let mut wanted = pace.slow_start.hold_back(wanted, desired, health, now);
-    if let Some(programmed) = programmed {
+    if let Some(programmed) = before.programmed {
         wanted.share_with(programmed);
     }
     Arc::new(wanted)

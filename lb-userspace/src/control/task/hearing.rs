@@ -11,7 +11,7 @@ use crate::{
         CheckId,
         agent::{AgentSaid, AgentView, AgentWord},
     },
-    state::agents,
+    state::{agents, store::Record},
 };
 
 /// Least time between two times that weights by agents are put in force: where thousands of agents each say another
@@ -25,18 +25,21 @@ impl<P: ProgramTarget> ControlTask<P> {
     /// Takes up what agents say: at once, but for weights alone, which wait for others.
     pub(super) async fn hear(&mut self) {
         let said = self.said.borrow_and_update().clone();
-        if !self.note_said(said) {
+        let records = self.note_said(said);
+        if records.is_empty() {
             return;
         }
+        // Only agents can take back what they said, so the next daemon must know of it, whenever it comes.
+        self.remember(records).await;
         if self.agents_due.is_none_or(|due| due <= now()) {
             self.converge().await;
             self.publish();
         }
     }
 
-    /// Takes note of what agents say, and whether that is to be put in force: `agents_due` says when.
-    fn note_said(&mut self, said: AgentView) -> bool {
-        let (mut changed, mut urgent) = (false, false);
+    /// Takes note of what agents say. Returns what has changed, which is to be put in force: `agents_due` says when.
+    fn note_said(&mut self, said: AgentView) -> Vec<Record> {
+        let (mut records, mut urgent) = (Vec::new(), false);
         for (id, said) in said {
             // What was said about a backend that has been removed meanwhile, or that has no agent any more.
             if !agents::wants(&self.desired, &id) {
@@ -44,7 +47,9 @@ impl<P: ProgramTarget> ControlTask<P> {
             }
             let before = self.agents.get(&id).cloned().unwrap_or_default();
             let (old, new) = (before.word, said.word);
-            changed |= old != new;
+            if old != new {
+                records.push(Record::agent(&id, new));
+            }
             urgent |=
                 old.admin != new.admin || old.state != new.state || (old.percent == 0) != (new.percent == 0);
             self.tell_said(&id, &before, &said);
@@ -54,12 +59,12 @@ impl<P: ProgramTarget> ControlTask<P> {
             .agents_done
             .map(|done| done + WEIGHTS_EVERY)
             .filter(|at| *at > now());
-        if changed && (urgent || waits.is_none()) {
+        if !records.is_empty() && (urgent || waits.is_none()) {
             (self.agents_due, self.agents_done) = (None, Some(now()));
-        } else if changed {
+        } else if !records.is_empty() {
             self.agents_due = waits;
         }
-        changed
+        records
     }
 
     /// Tells what is new. Of weights only what matters.

@@ -1,6 +1,8 @@
-//! The control task's loop, and changes of the desired state.
+//! The control task's loop.
 
+mod change;
 mod converge;
+mod first;
 mod hearing;
 mod report;
 mod timers;
@@ -12,38 +14,34 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use tokio::{
-    sync::{mpsc, watch},
-    task,
-};
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::{
-    converge::{Pace, Told, target},
-    timers::is_named,
-};
+use self::converge::Pace;
+pub use self::report::tell_replaced;
 use super::{
-    Change, ControlError, ControlHandle, ControlView, Inherited, Moved, Outcome, REQUEST_DEPTH, Request,
+    ControlHandle, ControlView, Inherited, REQUEST_DEPTH, RefusedFile, Request,
     ability::{AskAgents, ProgramTarget, RunChecks},
-    error::chain,
-    lingering::{self, FLOW_POLL, Lingering},
-    reach::{Reach, refuse_own_backends},
+    inherited::Standings,
+    lingering::{FLOW_POLL, Lingering},
+    reach::Reach,
     verdicts,
 };
 use crate::{
     clock::{now, until},
+    config::Config,
     datapath::{HostAddresses, NextHops, ProgramError},
-    events::{EventKind, EventLog},
+    events::EventLog,
     health::{CheckId, HealthEvent, agent::AgentView},
     metrics::{ApplyMetrics, Observer},
     plan::Target,
     state::{
         agents,
-        desired::{Desired, Revision},
-        diff::{self, Moves},
-        effective::{Blocked, HealthView},
+        desired::Desired,
+        effective::{self, HealthView},
         names::{BackendName, ServiceName},
         store::Store,
+        stored::Stored,
     },
 };
 
@@ -76,8 +74,10 @@ pub struct Parts<P> {
     pub events: Arc<EventLog>,
     /// Where applies are counted.
     pub metrics: ApplyMetrics,
-    /// The desired state to begin with.
-    pub desired: Desired,
+    /// The state to begin with.
+    pub stored: Stored,
+    /// Why the configuration file of this start is not in force.
+    pub refused: Option<RefusedFile>,
     /// What an earlier daemon left in the maps.
     pub inherited: Inherited,
 }
@@ -131,6 +131,8 @@ pub struct ControlTask<P> {
     requests: mpsc::Receiver<Request>,
     publisher: watch::Sender<Arc<ControlView>>,
     desired: Arc<Desired>,
+    applied: Option<Arc<Config>>,
+    refused: Option<RefusedFile>,
     health: HealthView,
     /// What agents said about backends.
     agents: AgentView,
@@ -147,6 +149,10 @@ pub struct ControlTask<P> {
     next_poll: Instant,
     deadlines: Deadlines,
     pace: Pace,
+    /// What an earlier daemon had programmed of desired backends.
+    standings: Standings,
+    /// Backends that nothing was forwarded to before this start and that no check has spoken about.
+    unverified: BTreeSet<CheckId>,
     /// Backends that take flows although they are down, as last told.
     overruled: BTreeMap<ServiceName, Vec<BackendName>>,
     /// Backups that take new flows, as last told.
@@ -157,6 +163,8 @@ pub struct ControlTask<P> {
     programmed: Option<Arc<Target>>,
     failure: Option<String>,
     retry: Option<Retry>,
+    /// When a state that is not saved is saved again.
+    save_again: Option<Instant>,
     last_apply_ok: bool,
 }
 
@@ -167,30 +175,38 @@ impl<P: ProgramTarget> ControlTask<P> {
     /// When it cannot be programmed.
     pub async fn start(parts: Parts<P>) -> Result<(Self, ControlHandle), ProgramError> {
         let (sender, requests) = mpsc::channel(REQUEST_DEPTH);
-        let desired = Arc::new(parts.desired);
+        let Stored { desired, applied } = parts.stored;
         let deadlines = deadlines(&desired, &Deadlines::new());
-        let health = verdicts::carried_over(&desired, &parts.inherited.health);
-        let mut pace = Pace {
-            slow_start: parts.inherited.slow_start,
-            down: parts.inherited.down,
-            ring_sizes: parts.inherited.ring_sizes,
+        let Inherited {
+            health,
+            memories: _,
+            agents,
+            lingering,
+            slow_start,
+            down,
+            ring_sizes,
+            standings,
+            unverified,
+        } = parts.inherited;
+        let pace = Pace {
+            slow_start,
+            down,
+            ring_sizes,
         };
-        let agents = parts.inherited.agents;
-        let told = Told {
-            health: &health,
-            agents: &agents,
-            blocked: &Blocked::new(),
-        };
-        let wanted = target(&desired, told, &parts.inherited.lingering, None, &mut pace);
+        let health = verdicts::carried_over(&desired, &health);
+        let nothing = effective::target(&Desired::default(), &health, &effective::Lingering::new());
+        let nothing = Arc::new(nothing);
         let first = ControlView {
             desired: Arc::clone(&desired),
-            wanted: Arc::clone(&wanted),
+            wanted: Arc::clone(&nothing),
             programmed: None,
             failure: None,
-            lingering: parts.inherited.lingering.clone(),
+            lingering: lingering.clone(),
             drain_deadlines: BTreeMap::new(),
             whole_at: BTreeMap::new(),
-            last_apply_ok: true,
+            last_apply_ok: parts.refused.is_none(),
+            applied: applied.clone(),
+            refused: parts.refused.clone(),
         };
         let (publisher, view) = watch::channel(Arc::new(first));
         let mut task = Self {
@@ -208,6 +224,9 @@ impl<P: ProgramTarget> ControlTask<P> {
             requests,
             publisher,
             desired,
+            applied,
+            last_apply_ok: parts.refused.is_none(),
+            refused: parts.refused,
             health,
             told_percent: agents
                 .iter()
@@ -217,23 +236,26 @@ impl<P: ProgramTarget> ControlTask<P> {
             reach: Reach::default(),
             agents_due: None,
             agents_done: None,
-            lingering: parts.inherited.lingering,
+            lingering,
             next_poll: now() + FLOW_POLL,
             deadlines,
             pace,
+            standings,
+            unverified,
             overruled: BTreeMap::new(),
             backups: BTreeSet::new(),
             whole_at: BTreeMap::new(),
-            wanted: Arc::clone(&wanted),
+            wanted: Arc::clone(&nothing),
             programmed: None,
             failure: None,
             retry: None,
-            last_apply_ok: true,
+            save_again: None,
         };
+        task.metrics.last_apply(task.last_apply_ok);
+        task.note_unsaved();
         // What is known of ways by then comes as news.
         task.ways.mark_changed();
-        task.program(wanted).await?;
-        task.run_checks();
+        task.first_program().await?;
         task.ask.ask(agents::specs(&task.desired, &task.agents));
         task.publish();
         let handle = ControlHandle {
@@ -248,12 +270,18 @@ impl<P: ProgramTarget> ControlTask<P> {
         loop {
             match self.next(&cancel).await {
                 ControlEvent::Request(request) => {
-                    let Request {
-                        change,
-                        expected,
-                        dry_run,
-                        reply,
-                    } = request;
+                    let (change, expected, dry_run, reply) = match request {
+                        Request::Change {
+                            change,
+                            expected,
+                            dry_run,
+                            reply,
+                        } => (change, expected, dry_run, reply),
+                        Request::Refused(why) => {
+                            self.refuse(why);
+                            continue;
+                        }
+                    };
                     let outcome = self.change(&change, expected, dry_run).await;
                     // Whoever asked may have gone; the change stands all the same.
                     let _ = reply.send(outcome);
@@ -288,138 +316,9 @@ impl<P: ProgramTarget> ControlTask<P> {
             .into_iter()
             .chain(self.next_step())
             .chain(self.agents_due)
-            .chain(self.reach.next());
+            .chain(self.reach.next())
+            .chain(self.save_again);
         drains.chain(retry).chain(others).min()
-    }
-
-    /// Validates, saves, programs and publishes a change.
-    async fn change(
-        &mut self,
-        change: &Change,
-        expected: Option<Revision>,
-        dry_run: bool,
-    ) -> Result<Outcome, ControlError> {
-        let present = self.desired.revision;
-        if let Some(expected) = expected.filter(|expected| *expected != present) {
-            return Err(ControlError::Moved { expected, present });
-        }
-        if !dry_run && self.release_at_once(change).await {
-            return Ok(Outcome {
-                revision: present,
-                changed: true,
-                diff: Vec::new(),
-                moved: Vec::new(),
-            });
-        }
-        let next = change.apply(&self.desired)?;
-        refuse_own_backends(&self.desired, &next, &self.host.borrow())?;
-        let diff = diff::diff(&self.desired, &next);
-        let judged = agents::judged(&self.health, &self.agents);
-        let in_force = |desired| agents::in_force(desired, &self.agents);
-        let moved = diff::moves(
-            &in_force(&self.desired),
-            &in_force(&next),
-            &judged,
-            change.at_once(),
-            &self.pace.ring_sizes,
-        );
-        let moved = self.counted(moved).await;
-        let outcome = Outcome {
-            revision: if dry_run { present } else { next.revision },
-            changed: next.revision != present,
-            diff: diff.to_string().lines().map(str::to_owned).collect(),
-            moved,
-        };
-        if dry_run {
-            return Ok(outcome);
-        }
-        if outcome.changed {
-            let result = self.put_in_force(change, next).await;
-            self.last_apply_ok = result.is_ok();
-            self.metrics.last_apply(result.is_ok());
-            if let Err(error) = result {
-                self.event(EventKind::Refused, None, chain(&error));
-                self.publish();
-                return Err(error);
-            }
-            self.report(&diff);
-        } else {
-            // What is asked for is what is there; a file that was refused in between is mended.
-            self.metrics.last_apply(self.last_apply_ok);
-        }
-        self.publish();
-        Ok(outcome)
-    }
-
-    /// What happens to flows, with those under way counted, where anything does.
-    async fn counted(&self, moves: BTreeMap<ServiceName, Moves>) -> Vec<Moved> {
-        let any_loser = moves.values().any(|moves| !moves.losers.is_empty());
-        let seen = if any_loser { self.observe().await } else { None };
-        let counted = moves.into_iter().map(|(service, Moves { share, losers })| {
-            let flows = |(key, address)| {
-                seen.as_ref()
-                    .map_or(0, |seen| seen.at(&key, address).active_flows)
-            };
-            Moved {
-                share: if self.takes_flows(&service) { share } else { 0.0 },
-                flows: losers.into_iter().map(flows).sum(),
-                service,
-            }
-        });
-        counted
-            .filter(|moved| moved.share > 0.0 || moved.flows > 0)
-            .collect()
-    }
-
-    /// Saves and programs `next`; on error everything is as before.
-    async fn put_in_force(&mut self, change: &Change, next: Desired) -> Result<(), ControlError> {
-        let next = Arc::new(next);
-        self.save(Arc::clone(&next)).await?;
-        let health = verdicts::after(&self.desired, &next, &self.health);
-        let said = agents::after(&self.desired, &next, &self.agents);
-        let mut lingering = self.lingering.clone();
-        if let Some(programmed) = &self.programmed {
-            lingering.extend(lingering::removed(
-                &self.desired,
-                &next,
-                programmed,
-                change.at_once(),
-                now(),
-            ));
-        }
-        lingering.retain(|lingering| !lingering.overtaken(&next) && !is_named(lingering, change.at_once()));
-        let mut pace = self.pace.clone();
-        let blocked = self.reach.blocked(now());
-        let told = Told {
-            health: &health,
-            agents: &said,
-            blocked: &blocked,
-        };
-        let programmed = self.programmed.as_deref();
-        let wanted = target(&next, told, &lingering, programmed, &mut pace);
-        if let Err(program) = self.program(wanted).await {
-            return Err(match self.save(Arc::clone(&self.desired)).await {
-                Ok(()) => ControlError::Program(program),
-                Err(ControlError::Save(save)) => ControlError::NotTakenBack { program, save },
-                Err(error) => error,
-            });
-        }
-        self.desired = next;
-        self.health = health;
-        self.agents = said;
-        self.told_percent.retain(|id, _| self.agents.contains_key(id));
-        self.lingering = lingering;
-        self.pace = pace;
-        self.deadlines = deadlines(&self.desired, &self.deadlines);
-        self.run_checks();
-        self.ask.ask(agents::specs(&self.desired, &self.agents));
-        Ok(())
-    }
-
-    async fn save(&self, desired: Arc<Desired>) -> Result<(), ControlError> {
-        let store = Arc::clone(&self.store);
-        let saved = task::spawn_blocking(move || store.save(&desired)).await;
-        Ok(saved.map_err(|error| ControlError::Internal(error.to_string()))??)
     }
 }
 

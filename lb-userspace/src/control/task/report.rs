@@ -5,11 +5,13 @@ use std::{collections::BTreeMap, mem, sync::Arc, time::SystemTime};
 use super::ControlTask;
 use crate::{
     clock::now,
-    control::{ControlView, ability::ProgramTarget, verdicts},
-    events::{EventKind, NewEvent, rfc3339},
+    control::{ControlView, RefusedFile, ability::ProgramTarget, verdicts},
+    events::{EventKind, EventLog, NewEvent, rfc3339},
     health::CheckId,
     state::{
-        agents, backups, diff,
+        agents, backups,
+        desired::Revision,
+        diff,
         names::{BackendName, ServiceName},
         removal,
     },
@@ -35,6 +37,24 @@ impl<P: ProgramTarget> ControlTask<P> {
         {
             self.event(EventKind::Applied, None, format!("and {more} more changes"));
         }
+    }
+
+    /// Tells which changes made by command a configuration file has undone.
+    pub(super) fn report_replaced(&self, replaced: &diff::Diff) {
+        tell_replaced(&self.events, self.desired.revision, replaced);
+    }
+
+    /// Takes note that a configuration file was refused.
+    pub(super) fn refuse(&mut self, why: String) {
+        tracing::error!("{why}");
+        // Nobody waits for an answer, so an alert must be able to see it.
+        self.metrics.last_apply(false);
+        self.event(EventKind::Refused, None, why.clone());
+        self.refused = Some(RefusedFile {
+            why,
+            at: SystemTime::now(),
+        });
+        self.publish();
     }
 
     pub(super) fn event(
@@ -173,7 +193,47 @@ impl<P: ProgramTarget> ControlTask<P> {
             drain_deadlines,
             whole_at: self.whole_at.clone(),
             last_apply_ok: self.last_apply_ok,
+            applied: self.applied.clone(),
+            refused: self.refused.clone(),
         }));
+    }
+}
+
+/// Tells which changes made by command a configuration file has undone.
+pub fn tell_replaced(events: &EventLog, revision: Revision, replaced: &diff::Diff) {
+    let tell = |subject: Option<(ServiceName, Option<BackendName>)>, message: String| {
+        let (service, backend) = subject.map_or((None, None), |(service, backend)| (Some(service), backend));
+        let event = NewEvent {
+            kind: EventKind::Replaced,
+            service: service.map(|name| name.to_string()),
+            backend: backend.map(|name| name.to_string()),
+            revision: revision.0,
+            message,
+        };
+        events.push(event, SystemTime::now());
+    };
+    for item in &replaced.items {
+        let change = sentence(item);
+        tracing::warn!(
+            what = item.what,
+            change,
+            "the configuration file replaces a change made by command"
+        );
+    }
+    for item in replaced.items.iter().take(EVENTS_PER_CHANGE) {
+        let message = format!(
+            "the configuration file replaces a change made by command: {}",
+            sentence(item)
+        );
+        tell(subject(&item.what).1, message);
+    }
+    if let Some(more) = replaced
+        .items
+        .len()
+        .checked_sub(EVENTS_PER_CHANGE)
+        .filter(|more| *more > 0)
+    {
+        tell(None, format!("and {more} more changes made by command"));
     }
 }
 

@@ -1,6 +1,6 @@
 //! What happens when time has passed: drains end, weights rise, removed backends go, failures are tried again.
 
-use std::time::Instant;
+use std::time::{Instant, SystemTime};
 
 use super::{ControlTask, Deadline, RETRY_FIRST};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
         Change,
         ability::ProgramTarget,
         error::chain,
-        lingering::{FLOW_POLL, Lingering},
+        lingering::{FLOW_POLL, Lingering, removed_record},
         verdicts,
     },
     events::EventKind,
@@ -18,6 +18,7 @@ use crate::{
         backend::Admin,
         change::BackendChange,
         names::{BackendName, ServiceName},
+        store::Record,
     },
 };
 
@@ -31,6 +32,11 @@ impl<P: ProgramTarget> ControlTask<P> {
         let over = |at: Option<Instant>| at.is_some_and(|at| at <= now());
         if over(self.reach.next()) {
             self.follow_ways().await;
+        }
+        if over(self.save_again) {
+            // The store remembers why it failed.
+            let _ = self.save(self.stored()).await;
+            self.note_unsaved();
         }
         if over(self.retry.map(|retry| retry.at)) || over(self.next_step()) || over(self.agents_due) {
             self.converge().await;
@@ -74,19 +80,21 @@ impl<P: ProgramTarget> ControlTask<P> {
             return;
         }
         let Some(seen) = self.observe().await else { return };
-        let mut released = Vec::new();
+        let (mut released, mut records) = (Vec::new(), Vec::new());
         self.lingering.retain(|lingering| {
             let flows = seen.at(&lingering.key, lingering.address).active_flows;
             let finished = lingering.finished(flows, seen.flows_counted_at, now());
             let dead = lingering.is_dead(&self.desired, now());
             if finished || dead {
                 released.push((lingering.service.clone(), lingering.name.clone(), flows, dead));
+                records.push(gone(lingering));
             }
             !finished && !dead
         });
         if released.is_empty() {
             return;
         }
+        self.remember(records).await;
         self.run_checks();
         self.converge().await;
         for (service, name, flows, dead) in released {
@@ -129,8 +137,14 @@ impl<P: ProgramTarget> ControlTask<P> {
         if !lingers || self.desired.backend(service, name).is_ok() {
             return false;
         }
-        self.lingering
-            .retain(|lingering| !is_named(lingering, Some((service, name))));
+        let named = |lingering: &Lingering| is_named(lingering, Some((service, name)));
+        let records = self
+            .lingering
+            .iter()
+            .filter(|lingering| named(lingering))
+            .map(gone);
+        self.remember(records.collect()).await;
+        self.lingering.retain(|lingering| !named(lingering));
         self.run_checks();
         self.converge().await;
         let subject = Some((service.clone(), Some(name.clone())));
@@ -142,6 +156,16 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.publish();
         true
     }
+}
+
+/// What the next daemon has to know of a removed backend that does not linger any more.
+fn gone(lingering: &Lingering) -> Record {
+    removed_record(
+        lingering.key,
+        &lingering.name,
+        lingering.address,
+        SystemTime::now(),
+    )
 }
 
 /// Whether a removed backend is the one of these names.

@@ -10,8 +10,9 @@ use lb_common::counters::Signals;
 use super::{Check, CheckNo, Engine};
 use crate::health::{
     board::CheckStatuses,
-    breaker::BreakerState,
-    machine::{Decision, Outcome},
+    breaker::{Breaker, BreakerState},
+    machine::{Decision, Machine, Outcome},
+    memory::{Known, Memory},
     phase::{Moment, Phases},
     settings::Damping,
     status::{CheckId, Health, HealthEvent, Judgement, LastCheck},
@@ -47,7 +48,8 @@ impl Engine {
         } else {
             check.why(&last, closed)
         };
-        let events = check.judged(before, detail, last.at);
+        let events = check.judged(before, detail, last.at, now);
+        check.remember(&events, now, &mut self.memos);
         self.board
             .write(|board| check.show(before, last.at, Some(&last), board));
         note_breaker(&mut self.breakers, no, check);
@@ -83,7 +85,9 @@ impl Engine {
                 check.count_breaker();
             }
             let detail = opened.map(|why| format!("circuit breaker open: {why}"));
-            events.extend(check.judged(before, detail.unwrap_or_default(), now.wall));
+            let judged = check.judged(before, detail.unwrap_or_default(), now.wall, now);
+            check.remember(&judged, now, &mut self.memos);
+            events.extend(judged);
             self.board
                 .write(|board| check.show(before, now.wall, None, board));
             note_breaker(&mut self.breakers, no, check);
@@ -109,7 +113,9 @@ impl Engine {
             if check.breaker.deadline() == Some(at) && check.breaker.pass(now.instant, &settings) {
                 check.count_breaker();
                 let detail = "circuit breaker half-open: takes flows on trial".to_owned();
-                events.extend(check.judged(before, detail, now.wall));
+                let judged = check.judged(before, detail, now.wall, now);
+                check.remember(&judged, now, &mut self.memos);
+                events.extend(judged);
                 self.board
                     .write(|board| check.show(before, now.wall, None, board));
                 note_breaker(&mut self.breakers, no, check);
@@ -120,11 +126,52 @@ impl Engine {
 }
 
 /// Remembers when the breaker of a check goes on by itself. Deadlines that are not in force any more are passed over.
-fn note_breaker(breakers: &mut BTreeSet<(Instant, CheckNo)>, no: CheckNo, check: &Check) {
+pub(super) fn note_breaker(breakers: &mut BTreeSet<(Instant, CheckNo)>, no: CheckNo, check: &Check) {
     breakers.extend(check.breaker.deadline().map(|at| (at, no)));
 }
 
 impl Check {
+    /// What is to be remembered.
+    pub(super) fn known(&self) -> Known {
+        let mut known = Known {
+            suspect_since: self.suspect,
+            breaker: self.breaker.state(),
+            breaker_until: self.breaker.deadline(),
+            ..Known::default()
+        };
+        self.machine.note(&mut known);
+        known
+    }
+
+    /// Goes on from what an earlier process knew.
+    pub(super) fn recall(&mut self, memory: &Memory, now: Moment) {
+        let known = Known::recalled(memory, now);
+        self.machine = Machine::recalled(*self.machine.policy(), &known);
+        self.suspect = known.suspect_since;
+        self.breaker = Breaker::recalled(known.breaker, known.breaker_until);
+        self.told = known;
+    }
+
+    /// Notes what is to be remembered, if that has changed and none of `events` says it.
+    fn remember(&mut self, events: &[HealthEvent], now: Moment, memos: &mut Vec<HealthEvent>) {
+        let known = self.known();
+        if known == self.told {
+            return;
+        }
+        if events.is_empty() {
+            let health = self.verdict();
+            let memory = known.memory(now);
+            memos.extend(self.ids.keys().map(|id| HealthEvent {
+                id: id.clone(),
+                health,
+                detail: String::new(),
+                at: now.wall,
+                memory: memory.clone(),
+            }));
+        }
+        self.told = known;
+    }
+
     /// The verdict: that of the checks, unless the breaker is open.
     pub(super) fn verdict(&self) -> Health {
         match self.breaker.state() {
@@ -196,11 +243,12 @@ impl Check {
     }
 
     /// Events for all who asked if the verdict is not what it was `before`, counted.
-    fn judged(&self, before: Health, detail: String, at: SystemTime) -> Vec<HealthEvent> {
+    fn judged(&self, before: Health, detail: String, at: SystemTime, now: Moment) -> Vec<HealthEvent> {
         let health = self.verdict();
         if health == before {
             return Vec::new();
         }
+        let memory = self.known().memory(now);
         let event = |id: &CheckId| {
             if let Some(service) = self.services.get(&id.0) {
                 service.count_transition(health);
@@ -210,6 +258,7 @@ impl Check {
                 health,
                 detail: detail.clone(),
                 at,
+                memory: memory.clone(),
             }
         };
         self.ids.keys().map(event).collect()

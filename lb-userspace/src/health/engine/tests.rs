@@ -14,7 +14,7 @@ use super::*;
 use crate::health::breaker::BreakerState;
 use crate::health::error::{CheckError, LocalError};
 use crate::health::settings::{BreakerSettings, CheckKind, Damping};
-use crate::health::status::LastCheck;
+use crate::health::status::{Judgement, LastCheck};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -66,6 +66,8 @@ struct Simulation {
     checks: BTreeMap<CheckNo, NewCheck>,
     events: VecDeque<(Duration, CheckId, Health)>,
     told: Vec<String>,
+    /// What is to be remembered of `web/a`.
+    memory: Memory,
     starts: Vec<(Duration, SocketAddr)>,
     most_in_flight: usize,
 }
@@ -88,6 +90,7 @@ impl Simulation {
             checks: BTreeMap::new(),
             events: VecDeque::new(),
             told: Vec::new(),
+            memory: Memory::default(),
             starts: Vec::new(),
             most_in_flight: 0,
         }
@@ -150,7 +153,29 @@ impl Simulation {
         self.board.snapshot()[&id("web", "a")].judgement
     }
 
+    /// A process after this one, which goes on from what it left, `later`.
+    fn restarted(mut self, later: Duration, settings: CheckSettings) -> Self {
+        let mut next = Self::new(16, 2);
+        next.began.wall = self.moment().wall + later;
+        next.peers = std::mem::take(&mut self.peers);
+        let memory = serde_json::from_str(&serde_json::to_string(&self.memory).unwrap()).unwrap();
+        next.engine.recall([(id("web", "a"), (target(1), memory))].into());
+        let initial = self.memory.verdict();
+        next.memory = self.memory;
+        let spec = CheckSpec {
+            initial,
+            ..spec("web", "a", 1, settings)
+        };
+        next.update(vec![spec]);
+        next
+    }
+
     fn note(&mut self, events: &[HealthEvent]) {
+        for memo in self.engine.memos().iter().chain(events) {
+            if memo.id == id("web", "a") {
+                self.memory = memo.memory.clone();
+            }
+        }
         for event in events {
             self.events.push_back((self.now, event.id.clone(), event.health));
             self.told.push(event.detail.clone());
@@ -765,6 +790,65 @@ fn a_target_whose_flows_fail_is_checked_at_once_and_found_out_at_the_fast_pace()
     simulation.tell(100);
     assert_eq!(simulation.engine.next_deadline(), next);
     assert_eq!(simulation.judgement(), Judgement::default());
+}
+
+/// A daemon that is restarted must not bring a backend back that keeps falling, nor try one whose breaker is open.
+#[test]
+fn damping_suspicion_and_breakers_outlive_a_restart() {
+    let hold = Duration::from_secs(60);
+    let damped = CheckSettings {
+        damping: Damping {
+            limit: 1,
+            window: Duration::from_secs(600),
+            hold,
+        },
+        ..slow()
+    };
+    let died = Duration::from_secs(80);
+    let mut simulation = settled(
+        damped.clone(),
+        move |at| if at < died { Ok(()) } else { Err(refused()) },
+    );
+    simulation.run_until(died + 60_000 * MS);
+    assert!(simulation.judgement().damped, "{:?}", simulation.memory);
+    let mut next = simulation.restarted(5_000 * MS, damped);
+    next.peer(1, |_| (MS, Ok(())));
+    assert!(next.judgement().damped);
+    assert_eq!(next.health(&id("web", "a")), Health::Down);
+    assert_eq!(next.events, [], "nothing changed");
+    next.run_until(hold);
+    assert_eq!(
+        next.health(&id("web", "a")),
+        Health::Down,
+        "it has to prove itself"
+    );
+    next.run_until(2 * hold);
+    assert_eq!(next.health(&id("web", "a")), Health::Up);
+
+    let mute = || CheckError::Local {
+        target: target(1),
+        error: LocalError::Descriptors,
+    };
+    let mut simulation = settled(slow(), move |at| if at < died { Ok(()) } else { Err(mute()) });
+    simulation.run_until(died);
+    simulation.tell(1);
+    assert!(simulation.memory.suspect_since.is_some() && simulation.memory.verdict() == Health::Up);
+    simulation.tell(5);
+    assert_eq!(simulation.memory.breaker, BreakerState::Open);
+    let open = slow().breaker.open;
+    let mut next = simulation.restarted(open / 2, slow());
+    next.peer(1, move |_| (MS, Err(mute())));
+    assert_eq!(next.judgement().breaker, BreakerState::Open);
+    assert_eq!(next.health(&id("web", "a")), Health::Down);
+    next.run_until(open / 2 - 10 * MS);
+    assert_eq!(next.judgement().breaker, BreakerState::Open);
+    next.run_until(open / 2 + 10 * MS);
+    assert_eq!(next.judgement().breaker, BreakerState::HalfOpen);
+    assert_eq!(
+        next.health(&id("web", "a")),
+        Health::Up,
+        "what checks said before it opened"
+    );
 }
 
 #[test]

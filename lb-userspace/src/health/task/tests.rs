@@ -212,6 +212,7 @@ async fn a_full_channel_keeps_the_latest_verdict() {
         health,
         detail: String::new(),
         at: SystemTime::UNIX_EPOCH,
+        memory: Memory::default(),
     };
     for number in 0..EVENT_DEPTH {
         task.publish(vec![event(&format!("b{number}"), Health::Up)]);

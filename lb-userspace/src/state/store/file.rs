@@ -15,20 +15,24 @@ use std::{
     os::unix::fs::{DirBuilderExt, OpenOptionsExt},
     path::{Path, PathBuf},
     sync::{Mutex, PoisonError},
+    time::SystemTime,
 };
 
 use super::{
-    Store,
+    StoreProblem,
     error::StoreError,
     format::{Texts, decode, header},
+    journal::Journal,
 };
-use crate::state::desired::Desired;
+use crate::{events::rfc3339, state::stored::Stored};
 
 const STATE_FILE: &str = "state.toml";
 /// The state before the last change, for people to look at.
 pub(super) const PREVIOUS_FILE: &str = "state.previous.toml";
 const NEW_FILE: &str = "state.new.toml";
 const LOCK_FILE: &str = "lock";
+/// What names of state files begin with that a start could not use.
+const SET_ASIDE: &str = "state.set-aside-";
 
 /// The desired state in a directory that belongs to this process alone.
 #[derive(Debug)]
@@ -36,8 +40,9 @@ pub struct FileStore {
     dir: PathBuf,
     /// What services look like in the file, so that a change of one costs writing that one.
     texts: Mutex<Texts>,
+    pub(super) journal: Journal,
     /// Locked as long as it is open; the kernel lets go of it when the process ends, however that happens.
-    _lock: File,
+    lock: Option<File>,
 }
 
 impl FileStore {
@@ -60,53 +65,53 @@ impl FileStore {
             .create(true)
             .truncate(false)
             .mode(0o640)
+            .custom_flags(libc::O_NOFOLLOW)
             .open(dir.join(LOCK_FILE))
             .map_err(unusable)?;
-        match lock.try_lock() {
+        Self::locked(dir, Some(lock))
+    }
+
+    /// Opens a directory that can only be read; `None` where there is none. It is not locked, since nothing is written to
+    /// it, and whoever mounted it may unmount it.
+    ///
+    /// # Errors
+    /// Another process has it.
+    pub fn open_to_read(dir: &Path) -> Result<Option<Self>, StoreError> {
+        if !dir.is_dir() {
+            return Ok(None);
+        }
+        let mut options = OpenOptions::new();
+        let lock = options.read(true).custom_flags(libc::O_NOFOLLOW);
+        let store = Self::locked(dir, lock.open(dir.join(LOCK_FILE)).ok())?;
+        Ok(Some(Self { lock: None, ..store }))
+    }
+
+    /// Whether it is this process's alone.
+    pub(super) fn is_locked(&self) -> bool {
+        self.lock.is_some()
+    }
+
+    fn locked(dir: &Path, lock: Option<File>) -> Result<Self, StoreError> {
+        match lock.as_ref().map_or(Ok(()), File::try_lock) {
             Ok(()) => Ok(Self {
                 dir: dir.to_owned(),
                 texts: Mutex::default(),
-                _lock: lock,
+                journal: Journal::new(dir),
+                lock,
             }),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse { dir: dir.to_owned() }),
-            Err(TryLockError::Error(source)) => Err(unusable(source)),
+            Err(TryLockError::Error(source)) => Err(StoreError::Directory {
+                dir: dir.to_owned(),
+                source,
+            }),
         }
     }
 
-    /// Writes a state, which may hold keys: for this user alone.
-    fn write(&self, header: &str, body: &str) -> io::Result<()> {
-        let [state, previous, new] = [STATE_FILE, PREVIOUS_FILE, NEW_FILE].map(|name| self.dir.join(name));
-        let mut file = OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        file.write_all(header.as_bytes())?;
-        file.write_all(body.as_bytes())?;
-        file.sync_all()?;
-        remove_if_there(&previous)?;
-        // A second name for the old state, so that there is no moment without one in its place.
-        match fs::hard_link(&state, &previous) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            // Not every file system has hard links.
-            Err(_) => drop(fs::copy(&state, &previous)?),
-            Ok(()) => {}
-        }
-        fs::rename(&new, &state)?;
-        File::open(&self.dir)?.sync_all()
-    }
-}
-
-fn remove_if_there(file: &Path) -> io::Result<()> {
-    match fs::remove_file(file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => Ok(()),
-    }
-}
-
-impl Store for FileStore {
-    fn load(&self) -> Result<Option<Desired>, StoreError> {
+    /// As [`super::Store::load`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn load(&self) -> Result<Option<Stored>, StoreError> {
         let path = self.dir.join(STATE_FILE);
         let mut bytes = Vec::new();
         match File::open(&path).and_then(|mut file| file.read_to_end(&mut bytes)) {
@@ -116,17 +121,101 @@ impl Store for FileStore {
         }
     }
 
-    fn save(&self, desired: &Desired) -> Result<(), StoreError> {
+    /// As [`super::Store::save`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn save(&self, stored: &Stored) -> Result<(), StoreError> {
         let body = self
             .texts
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
-            .body(desired);
-        self.write(&header(desired.revision, &body), &body)
+            .body(stored);
+        self.write(&header(stored.desired.revision, &body), &body)
             .map_err(|source| StoreError::Write {
                 file: self.dir.join(STATE_FILE),
                 source,
             })
+    }
+
+    /// As [`super::Store::set_aside`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn set_aside(&self) -> Result<PathBuf, StoreError> {
+        let file = self.dir.join(STATE_FILE);
+        let name = format!("{SET_ASIDE}{}.toml", rfc3339(SystemTime::now()).replace(':', "-"));
+        let aside = self.dir.join(name);
+        match fs::rename(&file, &aside) {
+            Ok(()) => Ok(aside),
+            Err(source) => Err(StoreError::Write { file, source }),
+        }
+    }
+
+    /// State files that were set aside and that nobody has removed yet.
+    pub fn set_aside_in(dir: &Path) -> Vec<StoreProblem> {
+        let entries = fs::read_dir(dir).into_iter().flatten().flatten();
+        let files = entries.filter(|entry| {
+            let name = entry.file_name();
+            name.to_str().is_some_and(|name| name.starts_with(SET_ASIDE))
+        });
+        files
+            .map(|entry| StoreProblem {
+                message: format!(
+                    "the stored state could not be used and was set aside: {}",
+                    entry.path().display()
+                ),
+                hint: format!(
+                    "changes made by command that it holds are not in force: compare it with `lb export`, then remove it \
+                     (the state before its last change is in {})",
+                    dir.join(PREVIOUS_FILE).display()
+                ),
+            })
+            .collect()
+    }
+
+    /// Writes a state, which may hold keys: for this user alone.
+    fn write(&self, header: &str, body: &str) -> io::Result<()> {
+        let [state, previous, new] = [STATE_FILE, PREVIOUS_FILE, NEW_FILE].map(|name| self.dir.join(name));
+        remove_if_there(&new)?;
+        let written = write_new(&new, &[header, body]);
+        let replaced = written.and_then(|()| {
+            remove_if_there(&previous)?;
+            // A second name for the old state, so that there is no moment without one in its place.
+            match fs::hard_link(&state, &previous) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                // Not every file system has hard links.
+                Err(_) => write_new(&previous, &[&fs::read_to_string(&state)?])?,
+                Ok(()) => {}
+            }
+            fs::rename(&new, &state)
+        });
+        if let Err(error) = replaced {
+            // A full disk gets the space back; what is in the way otherwise is named by the first error.
+            let _ = fs::remove_file(&new);
+            return Err(error);
+        }
+        File::open(&self.dir)?.sync_all()
+    }
+}
+
+/// Writes and syncs a file that is not there yet, for this user alone. A link in its place is not followed.
+fn write_new(file: &Path, parts: &[&str]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create_new(true)
+        .mode(0o600)
+        .open(file)?;
+    for part in parts {
+        file.write_all(part.as_bytes())?;
+    }
+    file.sync_all()
+}
+
+fn remove_if_there(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

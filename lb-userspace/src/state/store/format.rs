@@ -1,15 +1,29 @@
-//! What a state file looks like: a header with a checksum, and the state as a configuration file.
+//! What a state file looks like: a header with a checksum, the state as a configuration file, and, in comments, what
+//! the file that was applied last says otherwise:
+//!
+//! ```text
+//! lb-state 1 revision 7 crc32 89abcdef
+//! [[service]]
+//! ...
+//! #applied
+//! #file [[service]]
+//! #file ...
+//! #without NAME
+//! ```
+//!
+//! An earlier version of lb reads over the comments. Services that state and file have alike are written once.
 
-use std::{collections::BTreeMap, path::PathBuf};
+use std::{collections::BTreeMap, fmt::Write, path::PathBuf, sync::Arc};
 
 use super::error::StoreError;
 use crate::{
-    config::{self, fields::Keys},
+    config::{self, Config, export, fields::Keys},
     state::{
         desired::{Desired, Revision},
         names::ServiceName,
         service::Service,
         shared::Shared,
+        stored::Stored,
     },
 };
 
@@ -17,13 +31,28 @@ use crate::{
 pub(super) const FORMAT: u32 = 1;
 const MAGIC: &str = "lb-state";
 
+/// Where what the applied file says begins.
+const APPLIED: &str = "#applied";
+/// Before each line of the part of the applied file that the state does not share.
+const LINE: &str = "#file";
+/// Before the name of a service that the applied file does not have.
+const WITHOUT: &str = "#without ";
+
 /// The text of each service that was saved last.
 #[derive(Debug, Default)]
 pub(super) struct Texts(pub(super) BTreeMap<ServiceName, (Shared<Service>, Box<str>)>);
 
 impl Texts {
     /// The file's content, behind its header.
-    pub(super) fn body(&mut self, desired: &Desired) -> String {
+    pub(super) fn body(&mut self, Stored { desired, applied }: &Stored) -> String {
+        let mut body = self.state(desired);
+        if let Some(applied) = applied {
+            push_applied(&mut body, desired, applied);
+        }
+        body
+    }
+
+    fn state(&mut self, desired: &Desired) -> String {
         self.0.retain(|name, _| desired.services.contains_key(name));
         config::export::export_by(desired, |text, service| {
             let known = self.0.get(&service.name).filter(|(of, _)| of.is_same(service));
@@ -36,6 +65,71 @@ impl Texts {
             self.0.insert(service.name.clone(), (service.clone(), new.into()));
         })
     }
+}
+
+/// Appends what `applied` says otherwise than `desired`.
+fn push_applied(body: &mut String, desired: &Desired, applied: &Config) {
+    let mut file = export::lb(&applied.daemon, &applied.desired.settings);
+    for (name, service) in &applied.desired.services {
+        if desired.services.get(name) != Some(service) {
+            file.push_str(&export::service(service, Keys::Whole));
+        }
+    }
+    // Writing to a string cannot fail.
+    let _ = writeln!(body, "{APPLIED}");
+    for line in file.lines() {
+        let _ = writeln!(body, "{LINE} {line}");
+    }
+    let added = desired.services.keys();
+    for name in added.filter(|name| !applied.desired.services.contains_key(*name)) {
+        let _ = writeln!(body, "{WITHOUT}{name}");
+    }
+}
+
+/// The state's text, and the lines about the applied file if there are any. A text of several lines within the state may
+/// hold anything, so only lines up to the end of the file count.
+fn split_applied(body: &str) -> (&str, Option<&str>) {
+    let marker = format!("{APPLIED}\n");
+    let at = match body.rfind(&format!("\n{marker}")) {
+        Some(at) => at + 1,
+        None if body.starts_with(&marker) => 0,
+        None => return (body, None),
+    };
+    let (state, lines) = body.split_at(at);
+    let lines = &lines[marker.len()..];
+    if lines
+        .lines()
+        .all(|line| line.starts_with(LINE) || line.starts_with(WITHOUT))
+    {
+        (state, Some(lines))
+    } else {
+        (body, None)
+    }
+}
+
+/// The file that was applied last, from what it says otherwise than `desired`; `None` where this version does not
+/// understand it.
+fn applied(lines: &str, desired: &Desired) -> Option<Config> {
+    let mut text = String::new();
+    let mut services = desired.services.clone();
+    for line in lines.lines() {
+        if let Some(name) = line.strip_prefix(WITHOUT) {
+            services.remove(&name.parse::<ServiceName>().ok()?);
+        } else if let Some(line) = line.strip_prefix(LINE) {
+            text.push_str(line.strip_prefix(' ').unwrap_or(line));
+            text.push('\n');
+        }
+    }
+    let Config { daemon, desired: own } = config::parse(&text, APPLIED).ok()?;
+    services.extend(own.services);
+    Some(Config {
+        daemon,
+        desired: Desired {
+            revision: Revision::default(),
+            settings: own.settings,
+            services,
+        },
+    })
 }
 
 pub(super) fn header(Revision(revision): Revision, body: &str) -> String {
@@ -53,7 +147,7 @@ pub(super) fn checksum(revision: u64, body: &[u8]) -> u32 {
     hasher.finalize()
 }
 
-pub(super) fn decode(file: PathBuf, bytes: &[u8]) -> Result<Desired, StoreError> {
+pub(super) fn decode(file: PathBuf, bytes: &[u8]) -> Result<Stored, StoreError> {
     let end = bytes
         .iter()
         .position(|byte| *byte == b'\n')
@@ -88,11 +182,19 @@ pub(super) fn decode(file: PathBuf, bytes: &[u8]) -> Result<Desired, StoreError>
         });
     }
     let text = String::from_utf8_lossy(body);
-    match config::parse(&text, &file.display().to_string()) {
-        Ok(config) => Ok(Desired {
-            revision: Revision(revision),
-            ..config.desired
-        }),
+    let (state, lines) = split_applied(&text);
+    match config::parse(state, &file.display().to_string()) {
+        Ok(config) => {
+            let desired = Desired {
+                revision: Revision(revision),
+                ..config.desired
+            };
+            let applied = lines.and_then(|lines| applied(lines, &desired));
+            Ok(Stored {
+                desired: Arc::new(desired),
+                applied: applied.map(Arc::new),
+            })
+        }
         Err(errors) => Err(StoreError::Content { file, errors }),
     }
 }

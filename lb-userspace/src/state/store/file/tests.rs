@@ -5,15 +5,20 @@ use std::{
     io::{BufRead, BufReader},
     os::unix::process::ExitStatusExt,
     process::{Child, Command, Stdio},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    config::{self, fields::Keys},
-    state::{desired::Revision, store::format::checksum, testing},
+    config::{self, Config, fields::Keys},
+    health::settings::{CheckKind, ExecCheck},
+    state::{
+        desired::{Desired, Revision},
+        store::format::checksum,
+        testing,
+    },
 };
 
 /// In the environment of a child that saves states: the directory to save them in.
@@ -27,7 +32,11 @@ fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn state(revision: u64) -> Desired {
+fn state(revision: u64) -> Stored {
+    Stored::by_command(desired(revision))
+}
+
+fn desired(revision: u64) -> Desired {
     let backends: Vec<String> = (0..200).map(|n| format!("backend-{revision}-{n}")).collect();
     let backends: Vec<(&str, u16)> = backends.iter().map(|name| (name.as_str(), 1)).collect();
     Desired {
@@ -36,9 +45,9 @@ fn state(revision: u64) -> Desired {
     }
 }
 
-fn encoded(desired: &Desired) -> String {
-    let body = Texts::default().body(desired);
-    header(desired.revision, &body) + &body
+fn encoded(stored: &Stored) -> String {
+    let body = Texts::default().body(stored);
+    header(stored.desired.revision, &body) + &body
 }
 
 /// A change of one service among many writes that one; the others are as they were, and those that went are gone.
@@ -61,7 +70,8 @@ fn what_is_written_does_not_depend_on_what_was_written_before() {
     ];
     for change in &mut changes {
         change(&mut desired);
-        assert_eq!(texts.body(&desired), config::export(&desired, Keys::Whole));
+        let stored = Stored::by_command(desired.clone());
+        assert_eq!(texts.body(&stored), config::export(&desired, Keys::Whole));
         assert_eq!(texts.0.len(), desired.services.len());
     }
 }
@@ -79,11 +89,101 @@ proptest! {
     fn what_was_saved_is_loaded_by_the_next_daemon(first in testing::any_desired(), second in testing::any_desired()) {
         let _alone = alone();
         let dir = tempfile::tempdir().unwrap();
-        for desired in [first, second] {
-            FileStore::open(dir.path()).unwrap().save(&desired).unwrap();
-            prop_assert_eq!(FileStore::open(dir.path()).unwrap().load().unwrap(), Some(desired));
+        let applied = |desired: &Desired| Config {
+            daemon: config::DaemonSettings {
+                interfaces: vec!["eth7".into()],
+                on_exit: config::daemon::OnExit::Keep,
+                ..config::DaemonSettings::default()
+            },
+            desired: Desired { revision: Revision(0), ..desired.clone() },
+        };
+        let file = Arc::new(applied(&first));
+        for stored in [
+            Stored { desired: Arc::new(first.clone()), applied: None },
+            Stored { desired: Arc::new(first), applied: Some(Arc::clone(&file)) },
+            Stored { desired: Arc::new(second), applied: Some(file) },
+            Stored { desired: Arc::default(), applied: Some(Arc::default()) },
+        ] {
+            FileStore::open(dir.path()).unwrap().save(&stored).unwrap();
+            prop_assert_eq!(FileStore::open(dir.path()).unwrap().load().unwrap(), Some(stored));
         }
     }
+}
+
+/// What services say may look like the lines about the applied file.
+#[test]
+fn a_text_that_looks_like_the_applied_file_is_not_taken_for_it() {
+    let _alone = alone();
+    let mut service = testing::service("web", 1, &[("a", 1)]);
+    service.health.kind = CheckKind::Exec(ExecCheck {
+        command: vec!["/bin/sh".into(), "-c".into(), "true\n#applied\n#file x\n".into()],
+    });
+    let dir = tempfile::tempdir().unwrap();
+    let desired = Arc::new(testing::desired([service]));
+    for applied in [None, Some(Arc::default())] {
+        let stored = Stored {
+            desired: Arc::clone(&desired),
+            applied,
+        };
+        FileStore::open(dir.path()).unwrap().save(&stored).unwrap();
+        assert_eq!(FileStore::open(dir.path()).unwrap().load().unwrap(), Some(stored));
+    }
+}
+
+#[test]
+fn what_is_set_aside_is_kept_until_someone_removes_it() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    let store = FileStore::open(dir.path()).unwrap();
+    fs::write(dir.path().join(STATE_FILE), "half a st").unwrap();
+    store.load().expect_err("damaged");
+    let aside = store.set_aside().unwrap();
+    assert_eq!(fs::read_to_string(&aside).unwrap(), "half a st");
+    store.save(&state(1)).unwrap();
+    let problems = FileStore::set_aside_in(dir.path());
+    assert!(
+        problems[0].message.contains(aside.to_str().unwrap()),
+        "{problems:?}"
+    );
+    fs::remove_file(aside).unwrap();
+    assert_eq!(FileStore::set_aside_in(dir.path()), []);
+}
+
+/// A directory that others may write must not make a daemon write elsewhere.
+#[test]
+fn links_in_the_directory_are_not_followed() {
+    let _alone = alone();
+    let (dir, elsewhere) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let victim = elsewhere.path().join("victim");
+    fs::write(&victim, "precious").unwrap();
+    for name in [NEW_FILE, PREVIOUS_FILE] {
+        std::os::unix::fs::symlink(&victim, dir.path().join(name)).unwrap();
+    }
+    let store = FileStore::open(dir.path()).unwrap();
+    for revision in 1..=2 {
+        store.save(&state(revision)).unwrap();
+    }
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    assert_eq!(store.load().unwrap(), Some(state(2)));
+    drop(store);
+    fs::remove_file(dir.path().join(LOCK_FILE)).unwrap();
+    std::os::unix::fs::symlink(&victim, dir.path().join(LOCK_FILE)).unwrap();
+    FileStore::open(dir.path()).expect_err("a lock elsewhere");
+}
+
+/// The new file is limited in size, as on a full disk: it does not stay behind.
+#[test]
+fn a_save_that_fails_leaves_nothing_behind() {
+    let _alone = alone();
+    let dir = tempfile::tempdir().unwrap();
+    FileStore::open(dir.path()).unwrap().save(&state(1)).unwrap();
+    let status = child(dir.path(), "trap '' XFSZ; ulimit -f 2;").wait().unwrap();
+    assert!(!status.success() && status.signal().is_none(), "{status}");
+    assert!(!dir.path().join(NEW_FILE).exists());
+    assert_eq!(
+        FileStore::open(dir.path()).unwrap().load().unwrap(),
+        Some(state(1))
+    );
 }
 
 #[test]
@@ -202,7 +302,10 @@ fn child_that_saves_until_it_is_killed() {
         return;
     };
     let store = FileStore::open(Path::new(&dir)).unwrap();
-    let first = store.load().unwrap().map_or(1, |desired| desired.revision.0 + 1);
+    let first = store
+        .load()
+        .unwrap()
+        .map_or(1, |stored| stored.desired.revision.0 + 1);
     for revision in first.. {
         store.save(&state(revision)).unwrap();
         println!("saved {revision}");
@@ -245,7 +348,7 @@ fn a_kill_at_any_point_loses_no_saved_state() {
             .load()
             .unwrap()
             .expect("a state");
-        let revision = loaded.revision.0;
+        let revision = loaded.desired.revision.0;
         assert!(revision >= reported, "{revision} is older than {reported}");
         assert_eq!(loaded, state(revision), "whole");
     }

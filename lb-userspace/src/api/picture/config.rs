@@ -1,0 +1,83 @@
+//! How the running state stands to the configuration file and to what is stored.
+
+use crate::{
+    api::{
+        Api,
+        types::{ConfigState, Problem},
+    },
+    control::ControlView,
+    events::rfc3339,
+    state::{
+        diff::{self, Diff},
+        stored::{FileOrder, content_by_file},
+    },
+};
+
+/// Differences that are listed; more are counted.
+const MAX_LINES: usize = 1_000;
+
+/// The state of the configuration and what is wrong with it. Blocks while a file that has changed is read.
+pub(super) fn state(api: &Api, view: &ControlView) -> (ConfigState, Vec<Problem>) {
+    let stored = view.stored();
+    let by_command = stored.by_commands();
+    let mut problems = Vec::new();
+    if let Some(refused) = &view.refused {
+        problems.push(problem(
+            format!("{}, at {}", refused.why, rfc3339(refused.at)),
+            "mend the file (`lb check-config FILE`), then reload it: `systemctl reload lb`, or SIGHUP",
+        ));
+    }
+    let mut pending = Diff::default();
+    let mut usable = true;
+    if let Some(file) = &api.config {
+        let unusable = |why: &dyn std::fmt::Display| {
+            problem(
+                format!(
+                    "a restart or reload goes on with the running state: {}: {why}",
+                    file.path().display()
+                ),
+                "see `lb check-config FILE`",
+            )
+        };
+        let content = file.content();
+        let next = match content.as_ref() {
+            Ok(config) => content_by_file(&stored, &config.desired, FileOrder::Reload)
+                .map_err(|refused| unusable(&refused)),
+            Err(why) => Err(unusable(why)),
+        };
+        match next {
+            Ok(next) => pending = diff::diff(&view.desired, &next),
+            Err(problem) => {
+                usable = false;
+                problems.extend(Some(problem).filter(|_| view.refused.is_none()));
+            }
+        }
+    }
+    let of_store = api.store.problems();
+    problems.extend(of_store.into_iter().map(|of| problem(of.message, &of.hint)));
+    let state = ConfigState {
+        file: api.config.as_ref().map(|file| file.path().display().to_string()),
+        in_force: api.config.is_some() && usable && by_command.is_empty() && pending.is_empty(),
+        by_command: lines(&by_command),
+        pending: lines(&pending),
+    };
+    (state, problems)
+}
+
+fn problem(message: String, hint: &str) -> Problem {
+    Problem {
+        service: None,
+        backend: None,
+        message,
+        hint: Some(hint.to_owned()),
+    }
+}
+
+fn lines(diff: &Diff) -> Vec<String> {
+    let text = diff.to_string();
+    let mut lines: Vec<String> = text.lines().take(MAX_LINES).map(str::to_owned).collect();
+    if let Some(more) = diff.items.len().checked_sub(MAX_LINES).filter(|more| *more > 0) {
+        lines.push(format!("and {more} more"));
+    }
+    lines
+}

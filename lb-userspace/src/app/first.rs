@@ -1,0 +1,129 @@
+//! The state that a start begins with: the stored one, or that of a configuration file that has changed since.
+
+use std::{path::PathBuf, sync::Arc, time::SystemTime};
+
+use super::{RunError, settings::FileError};
+use crate::{
+    config::Config,
+    control::{Change, ControlError, RefusedFile, chain, tell_replaced},
+    events::{EventKind, EventLog, NewEvent},
+    state::{
+        diff::Diff,
+        store::{Store, StoreError},
+        stored::{FileOrder, Stored},
+    },
+};
+
+/// What a start begins with, and what it has to say about that.
+#[derive(Debug, Default)]
+pub(super) struct First {
+    pub(super) stored: Stored,
+    /// What the file undoes of what commands changed.
+    pub(super) replaced: Diff,
+    /// Why the file is not in force.
+    pub(super) refused: Option<RefusedFile>,
+    /// Why the stored state was not used, and where it is now.
+    pub(super) set_aside: Option<String>,
+}
+
+impl First {
+    /// Tells in events and log what of file and stored state is not in force, and what the file undoes. Returns it for
+    /// the start's own output.
+    pub(super) fn tell(&self, store: &dyn Store, events: &EventLog) -> Vec<String> {
+        let revision = self.stored.desired.revision;
+        let refused = self.refused.as_ref().map(|refused| refused.why.clone());
+        let unsaved = store.unsaved().map(|unsaved| unsaved.message);
+        let set_aside = self.set_aside.iter().cloned();
+        let mut notes: Vec<String> = set_aside.chain(refused).chain(unsaved).collect();
+        for problem in &notes {
+            tracing::error!("{problem}");
+            let event = NewEvent {
+                kind: EventKind::Refused,
+                service: None,
+                backend: None,
+                revision: revision.0,
+                message: problem.clone(),
+            };
+            events.push(event, SystemTime::now());
+        }
+        tell_replaced(events, revision, &self.replaced);
+        let undone = self.replaced.to_string();
+        let undone = undone.lines();
+        notes.extend(undone.map(|line| format!("replaces a change made by command: {line}")));
+        notes
+    }
+}
+
+/// Finds the state to begin with, and saves it. `file` is the configuration file, if the start has one.
+///
+/// # Errors
+/// The stored state cannot be used and there is no file; or the file cannot follow it.
+pub(super) fn first_state(
+    store: &dyn Store,
+    file: Option<Result<Config, FileError>>,
+) -> Result<First, RunError> {
+    let mut first = First::default();
+    let stored = match (store.load(), &file) {
+        (Ok(stored), _) => stored,
+        (Err(error), Some(Ok(_))) => {
+            first.set_aside = Some(set_aside(store, &error));
+            None
+        }
+        (Err(error), Some(Err(_)) | None) => return Err(error.into()),
+    };
+    first.stored = stored.unwrap_or_default();
+    let refused = |why: String| {
+        Some(RefusedFile {
+            why: format!(
+                "{why}; the last good state goes on, revision {}",
+                first.stored.desired.revision.0
+            ),
+            at: SystemTime::now(),
+        })
+    };
+    match file {
+        None => {}
+        Some(Err(error)) => first.refused = refused(format!("start: {}", with_details(&error))),
+        Some(Ok(config)) => match Change::File(Arc::new(config), FileOrder::Reload).follow(&first.stored) {
+            Ok(next) => {
+                first.replaced = first.stored.replaced_by(&next.desired);
+                if next != first.stored {
+                    store.save_first(&next)?;
+                }
+                first.stored = next;
+            }
+            Err(error @ ControlError::NoServices(_)) => {
+                first.refused = refused(format!("start: the configuration file is refused: {error}"));
+            }
+            Err(error) => return Err(RunError::Desired(error)),
+        },
+    }
+    Ok(first)
+}
+
+fn set_aside(store: &dyn Store, error: &StoreError) -> String {
+    let moved: Result<PathBuf, StoreError> = store.set_aside();
+    match moved {
+        Ok(aside) => format!(
+            "{}: set aside as {}, the configuration file is in force",
+            chain(error),
+            aside.display()
+        ),
+        Err(failed) => format!(
+            "{}: the configuration file is in force; {}",
+            chain(error),
+            chain(&failed)
+        ),
+    }
+}
+
+/// A refused file with the first thing that is wrong with it.
+pub(super) fn with_details(error: &FileError) -> String {
+    match error {
+        FileError::Content { errors, .. } => match errors.first() {
+            Some(first) => format!("{error}, the first in line {}: {}", first.line, first.message),
+            None => error.to_string(),
+        },
+        FileError::Read { .. } => error.to_string(),
+    }
+}

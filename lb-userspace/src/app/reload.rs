@@ -1,0 +1,66 @@
+//! SIGHUP: the configuration file is read again.
+
+use std::{fs, path::Path, sync::Arc};
+
+use super::{
+    Daemon,
+    first::with_details,
+    settings::{self, FileError},
+};
+use crate::{
+    control::{Change, chain},
+    state::stored::FileOrder,
+};
+
+impl Daemon {
+    /// Makes the file's content the desired state. A bad file changes nothing and says so.
+    pub(super) async fn reload(&self, config: Option<&Path>) {
+        let Some(path) = config else {
+            tracing::warn!("SIGHUP: nothing to reload, since the daemon was started without --config");
+            return;
+        };
+        let length = fs::metadata(path).map_or(0, |metadata| metadata.len());
+        let file = path.to_owned();
+        let read = self
+            .parser
+            .run(usize::try_from(length).unwrap_or(usize::MAX), move || {
+                settings::read(&file)
+            });
+        let config = match read.await {
+            Ok(Ok(config)) => config,
+            Err(error) => {
+                let why = format!("reload failed, nothing was changed: {error}");
+                return self.control.refused(why).await;
+            }
+            Ok(Err(error)) => {
+                if let FileError::Content { errors, .. } = &error {
+                    errors.iter().for_each(|error| tracing::error!("{error}"));
+                }
+                let why = format!("reload refused, nothing was changed: {}", with_details(&error));
+                return self.control.refused(why).await;
+            }
+        };
+        for warning in settings::needs_restart(&self.settings, &config.daemon) {
+            tracing::warn!("{warning}");
+        }
+        let change = Change::File(Arc::new(config), FileOrder::Reload);
+        match self.control.change(change, None, false).await {
+            Ok(outcome) => {
+                tracing::info!(
+                    revision = outcome.revision.0,
+                    changed = outcome.changed,
+                    "reloaded {}",
+                    path.display()
+                );
+            }
+            Err(error) => {
+                let why = format!(
+                    "reload of {} refused, nothing was changed: {}",
+                    path.display(),
+                    chain(&error)
+                );
+                self.control.refused(why).await;
+            }
+        }
+    }
+}

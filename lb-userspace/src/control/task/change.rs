@@ -1,0 +1,257 @@
+//! Changes of the desired state: validated, saved, programmed.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::{task, time::timeout};
+
+use super::{
+    ControlTask,
+    converge::{Told, target},
+    deadlines,
+    timers::is_named,
+};
+use crate::{
+    clock::now,
+    control::{
+        Change, ControlError, Moved, Outcome,
+        ability::ProgramTarget,
+        error::chain,
+        lingering::{self, Lingering, removed_record},
+        reach::refuse_own_backends,
+        verdicts,
+    },
+    events::EventKind,
+    health::CheckId,
+    state::{
+        agents,
+        backend::Backend,
+        desired::Revision,
+        diff::{self, Diff, Moves},
+        names::ServiceName,
+        store::Record,
+        stored::Stored,
+    },
+};
+
+/// Longest time that what is known waits for a disk before it has its effect.
+const REMEMBER_PATIENCE: Duration = Duration::from_millis(100);
+/// Time after which a state that could not be saved is saved again.
+const SAVE_AGAIN: Duration = Duration::from_secs(5);
+
+impl<P: ProgramTarget> ControlTask<P> {
+    /// Validates, saves, programs and publishes a change.
+    pub(super) async fn change(
+        &mut self,
+        change: &Change,
+        expected: Option<Revision>,
+        dry_run: bool,
+    ) -> Result<Outcome, ControlError> {
+        let present = self.desired.revision;
+        if let Some(expected) = expected.filter(|expected| *expected != present) {
+            return Err(ControlError::Moved { expected, present });
+        }
+        if !dry_run && self.release_at_once(change).await {
+            return Ok(Outcome {
+                revision: present,
+                changed: true,
+                diff: Vec::new(),
+                moved: Vec::new(),
+                replaced: Vec::new(),
+            });
+        }
+        let present_state = self.stored();
+        let next = change.follow(&present_state)?;
+        refuse_own_backends(&self.desired, &next.desired, &self.host.borrow())?;
+        let diff = diff::diff(&self.desired, &next.desired);
+        let by_file = matches!(change, Change::File(..));
+        let replaced = if by_file {
+            present_state.replaced_by(&next.desired)
+        } else {
+            Diff::default()
+        };
+        let judged = agents::judged(&self.health, &self.agents);
+        let in_force = |desired| agents::in_force(desired, &self.agents);
+        let moved = diff::moves(
+            &in_force(&self.desired),
+            &in_force(&next.desired),
+            &judged,
+            change.at_once(),
+            &self.pace.ring_sizes,
+        );
+        let moved = self.counted(moved).await;
+        let lines = |diff: &Diff| diff.to_string().lines().map(str::to_owned).collect();
+        let outcome = Outcome {
+            revision: if dry_run { present } else { next.desired.revision },
+            changed: next.desired.revision != present,
+            diff: lines(&diff),
+            moved,
+            replaced: lines(&replaced),
+        };
+        if dry_run {
+            return Ok(outcome);
+        }
+        let result = if outcome.changed {
+            self.put_in_force(change, next).await
+        } else if next.applied != self.applied {
+            let saved = self.save(next.clone()).await;
+            saved.map(|()| self.applied = next.applied)
+        } else {
+            Ok(())
+        };
+        if let Err(error) = result {
+            self.last_apply_ok = false;
+            self.metrics.last_apply(false);
+            self.event(EventKind::Refused, None, chain(&error));
+            self.publish();
+            return Err(error);
+        }
+        if by_file {
+            self.refused = None;
+            self.report_replaced(&replaced);
+        }
+        if outcome.changed {
+            self.last_apply_ok = true;
+            self.report(&diff);
+        }
+        // What is asked for is what is there; a file that was refused in between is mended.
+        self.metrics.last_apply(self.last_apply_ok);
+        self.publish();
+        Ok(outcome)
+    }
+
+    pub(super) fn stored(&self) -> Stored {
+        Stored {
+            desired: Arc::clone(&self.desired),
+            applied: self.applied.clone(),
+        }
+    }
+
+    /// What happens to flows, with those under way counted, where anything does.
+    async fn counted(&self, moves: BTreeMap<ServiceName, Moves>) -> Vec<Moved> {
+        let any_loser = moves.values().any(|moves| !moves.losers.is_empty());
+        let seen = if any_loser { self.observe().await } else { None };
+        let counted = moves.into_iter().map(|(service, Moves { share, losers })| {
+            let flows = |(key, address)| {
+                seen.as_ref()
+                    .map_or(0, |seen| seen.at(&key, address).active_flows)
+            };
+            Moved {
+                share: if self.takes_flows(&service) { share } else { 0.0 },
+                flows: losers.into_iter().map(flows).sum(),
+                service,
+            }
+        });
+        counted
+            .filter(|moved| moved.share > 0.0 || moved.flows > 0)
+            .collect()
+    }
+
+    /// Saves and programs `next`; on error everything is as before.
+    async fn put_in_force(&mut self, change: &Change, next: Stored) -> Result<(), ControlError> {
+        let stored = next.clone();
+        let Stored {
+            desired: next,
+            applied,
+        } = next;
+        let health = verdicts::after(&self.desired, &next, &self.health);
+        let said = agents::after(&self.desired, &next, &self.agents);
+        let mut lingering = self.lingering.clone();
+        if let Some(programmed) = &self.programmed {
+            lingering.extend(lingering::removed(
+                &self.desired,
+                &next,
+                programmed,
+                change.at_once(),
+                now(),
+            ));
+        }
+        lingering.retain(|lingering| !lingering.overtaken(&next) && !is_named(lingering, change.at_once()));
+        // Written first: of a backend that is still desired it says nothing.
+        self.remember(self.removals(&lingering, change)).await;
+        self.save(stored).await?;
+        let mut pace = self.pace.clone();
+        let blocked = self.reach.blocked(now());
+        let told = Told {
+            health: &health,
+            agents: &said,
+            blocked: &blocked,
+        };
+        let wanted = target(&next, told, &lingering, self.before(), &mut pace);
+        if let Err(program) = self.program(wanted).await {
+            return Err(match self.save(self.stored()).await {
+                Ok(()) => ControlError::Program(program),
+                Err(ControlError::Save(save)) => ControlError::NotTakenBack { program, save },
+                Err(error) => error,
+            });
+        }
+        // Nothing was forwarded to who is new: once another of its service answers, it has to.
+        let is_there = |id: &CheckId, backend: &Backend| {
+            let there = self.desired.backend(&id.0, &id.1);
+            there.is_ok_and(|there| there.address == backend.address)
+        };
+        let new = verdicts::backends(&next)
+            .filter(|(id, service, backend)| verdicts::finds_out(service) && !is_there(id, backend));
+        self.unverified.extend(new.map(|(id, ..)| id));
+        self.unverified.retain(|id| verdicts::wants(&next, id));
+        (self.desired, self.applied) = (next, applied);
+        self.health = health;
+        self.agents = said;
+        self.told_percent.retain(|id, _| self.agents.contains_key(id));
+        self.lingering = lingering;
+        self.pace = pace;
+        self.deadlines = deadlines(&self.desired, &self.deadlines);
+        self.run_checks();
+        self.ask.ask(agents::specs(&self.desired, &self.agents));
+        Ok(())
+    }
+
+    /// What the next daemon has to know about backends that begin to linger by a change, or that do not.
+    fn removals(&self, lingering: &[Lingering], change: &Change) -> Vec<Record> {
+        let (now, wall) = (now(), SystemTime::now());
+        let new = lingering
+            .iter()
+            .filter(|lingering| !self.lingering.contains(lingering));
+        let gone = change.at_once().and_then(|(service, name)| {
+            let service = self.desired.service(service).ok()?;
+            let backend = service.backends.iter().find(|backend| backend.name == *name)?;
+            Some(removed_record(service.key, name, backend.address, wall))
+        });
+        new.map(|lingering| lingering.record(now, wall))
+            .chain(gone)
+            .collect()
+    }
+
+    /// Has records written before what they are about has an effect. A disk that hangs holds that up for a moment only.
+    pub(super) async fn remember(&self, records: Vec<Record>) {
+        if records.is_empty() {
+            return;
+        }
+        let store = Arc::clone(&self.store);
+        let written = task::spawn_blocking(move || store.remember(&records));
+        if timeout(REMEMBER_PATIENCE, written).await.is_err() {
+            tracing::warn!("the disk is slow: what is known is in force before it is written");
+        }
+    }
+
+    pub(super) async fn save(&mut self, stored: Stored) -> Result<(), ControlError> {
+        let store = Arc::clone(&self.store);
+        let saved = task::spawn_blocking(move || store.save(&stored)).await;
+        saved.map_err(|error| ControlError::Internal(error.to_string()))??;
+        self.note_unsaved();
+        Ok(())
+    }
+
+    /// Takes note of whether what is in force is saved, and when that is tried again.
+    pub(super) fn note_unsaved(&mut self) {
+        let unsaved = self.store.unsaved();
+        self.metrics.saved(unsaved.is_none());
+        if unsaved.is_none() && self.save_again.is_some() {
+            tracing::info!("the state is saved again");
+        }
+        self.save_again = unsaved.map(|_| now() + SAVE_AGAIN);
+    }
+}

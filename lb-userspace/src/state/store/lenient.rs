@@ -1,0 +1,216 @@
+//! A store that does not stop a start: where its directory cannot be written, the state is kept in memory until it can.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+use super::{FileStore, Record, Store, StoreError, StoreProblem};
+use crate::{control::chain, state::stored::Stored};
+
+/// A directory if it can be used, else memory. Each save looks again.
+#[derive(Debug)]
+pub struct LenientStore {
+    dir: PathBuf,
+    /// `None` while the directory cannot be opened. Held while files are written.
+    files: Mutex<Option<FileStore>>,
+    /// Why the state of the start could not be saved. Until it can, changes are kept in memory alone; after that, a change
+    /// that cannot be saved is refused.
+    failure: Mutex<Option<StoreError>>,
+    /// Why the latest record could not be written to the journal.
+    forgetful: Mutex<Option<String>>,
+}
+
+impl LenientStore {
+    /// Opens the directory as [`FileStore::open`] does, or to read, or goes on without it where the start `has_file`.
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`]: two daemons must not share a state. Without a file: nothing can be read.
+    pub fn open(dir: &Path, has_file: bool) -> Result<Self, StoreError> {
+        let (files, failure) = match FileStore::open(dir) {
+            Ok(files) => (Some(files), None),
+            Err(error @ StoreError::InUse { .. }) => return Err(error),
+            Err(error) => match FileStore::open_to_read(dir)? {
+                None if !has_file => return Err(error),
+                files => (files, Some(error)),
+            },
+        };
+        Ok(Self {
+            dir: dir.to_owned(),
+            files: Mutex::new(files),
+            failure: Mutex::new(failure),
+            forgetful: Mutex::default(),
+        })
+    }
+
+    fn files(&self) -> MutexGuard<'_, Option<FileStore>> {
+        // Each change of it is one assignment.
+        self.files.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failure(&self) -> MutexGuard<'_, Option<StoreError>> {
+        // Each change of it is one assignment.
+        self.failure.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Writes to the journal where there is one, and takes note of how that went.
+    fn note(&self, write: impl FnOnce(&FileStore) -> io::Result<()>) {
+        let written = self.files().as_ref().map_or(Ok(()), write);
+        let mut forgetful = self.forgetful.lock().unwrap_or_else(PoisonError::into_inner);
+        let failed_before = forgetful.is_some();
+        *forgetful = written.err().map(|error| error.to_string());
+        if let (Some(error), false) = (&*forgetful, failed_before) {
+            tracing::warn!(error, "cannot write down what checks know");
+        }
+    }
+
+    /// Saves, after opening the directory again where that failed before.
+    fn try_save(&self, stored: &Stored, failed_before: bool) -> Result<(), StoreError> {
+        let mut files = self.files();
+        if failed_before && !files.as_ref().is_some_and(FileStore::is_locked) {
+            let opened = FileStore::open(&self.dir)?;
+            // What it says is older than what was not written: checks that know nothing are better.
+            let _ = opened.journal.rewrite(&[]);
+            *files = Some(opened);
+        }
+        files.as_ref().map_or(Ok(()), |files| files.save(stored))
+    }
+}
+
+impl Store for LenientStore {
+    fn load(&self) -> Result<Option<Stored>, StoreError> {
+        self.files().as_ref().map_or(Ok(None), FileStore::load)
+    }
+
+    fn save(&self, stored: &Stored) -> Result<(), StoreError> {
+        let failed_before = self.failure().is_some();
+        match self.try_save(stored, failed_before) {
+            Ok(()) => *self.failure() = None,
+            Err(error) if failed_before => *self.failure() = Some(error),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+
+    fn save_first(&self, stored: &Stored) -> Result<(), StoreError> {
+        if let Err(error) = self.save(stored) {
+            *self.failure() = Some(error);
+        }
+        Ok(())
+    }
+
+    fn set_aside(&self) -> Result<PathBuf, StoreError> {
+        let files = self.files();
+        files.as_ref().map_or(Ok(self.dir.clone()), FileStore::set_aside)
+    }
+
+    fn recall(&self) -> Vec<Record> {
+        let recalled = self.files().as_ref().map(|files| files.journal.recall());
+        match recalled {
+            Some(Ok((records, damaged))) => {
+                if damaged > 0 {
+                    tracing::warn!(lines = damaged, "passed over damaged lines of the journal");
+                }
+                records
+            }
+            Some(Err(error)) => {
+                tracing::warn!(%error, "cannot read what checks knew");
+                Vec::new()
+            }
+            None => Vec::new(),
+        }
+    }
+
+    fn remember(&self, records: &[Record]) {
+        if !records.is_empty() {
+            self.note(|files| files.journal.append(records));
+        }
+    }
+
+    fn forget_all_but(&self, records: &[Record]) {
+        self.note(|files| files.journal.rewrite(records));
+    }
+
+    fn unsaved(&self) -> Option<StoreProblem> {
+        self.failure().as_ref().map(|error| StoreProblem {
+            message: format!(
+                "the state is not saved, a restart loses what commands change: {}",
+                chain(error)
+            ),
+            hint: error.hint(),
+        })
+    }
+
+    fn problems(&self) -> Vec<StoreProblem> {
+        let set_aside = FileStore::set_aside_in(&self.dir);
+        let forgetful = self.forgetful.lock().unwrap_or_else(PoisonError::into_inner);
+        let forgetful = forgetful.as_ref().map(|error| StoreProblem {
+            message: format!("what checks know is not stored, a restart loses it: {error}"),
+            hint: format!("look at the disk of {}", self.dir.display()),
+        });
+        // Where nothing is saved, one problem says enough.
+        let unsaved = self.unsaved().or(forgetful);
+        unsaved.into_iter().chain(set_aside).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, sync::Arc};
+
+    use super::*;
+    use crate::state::testing;
+
+    fn state(weight: u16) -> Stored {
+        Stored::by_command(testing::desired([testing::service("web", 1, &[("a", weight)])]))
+    }
+
+    /// A file in the directory's place stands for a disk that cannot be used; root may write whatever its mode.
+    #[test]
+    fn a_directory_that_cannot_be_used_is_used_as_soon_as_it_can() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = parent.path().join("state");
+        fs::write(&dir, "").unwrap();
+        LenientStore::open(&dir, false).expect_err("nobody knows what to forward");
+        let store: Arc<dyn Store> = Arc::new(LenientStore::open(&dir, true).unwrap());
+        assert_eq!(store.load().unwrap(), None);
+        store.save(&state(1)).unwrap();
+        let problem = store.unsaved().unwrap();
+        assert!(problem.message.contains(dir.to_str().unwrap()), "{problem:?}");
+        assert_eq!(store.problems(), [problem]);
+        fs::remove_file(&dir).unwrap();
+        store.save(&state(2)).unwrap();
+        assert_eq!((store.unsaved(), store.problems()), (None, Vec::new()));
+        assert_eq!(store.load().unwrap(), Some(state(2)));
+
+        fs::remove_dir_all(&dir).unwrap();
+        store
+            .save(&state(3))
+            .expect_err("what was saved once is not given up in silence");
+        assert_eq!(store.unsaved(), None);
+    }
+
+    #[test]
+    fn a_start_goes_on_when_its_first_state_cannot_be_saved() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LenientStore::open(dir.path(), true).unwrap();
+        let in_the_way = dir.path().join("state.new.toml");
+        fs::create_dir(&in_the_way).unwrap();
+        store.save_first(&state(1)).unwrap();
+        assert!(store.unsaved().is_some());
+        store.save(&state(2)).unwrap();
+        fs::remove_dir(&in_the_way).unwrap();
+        store.save(&state(3)).unwrap();
+        assert_eq!(store.unsaved(), None);
+        assert_eq!(store.load().unwrap(), Some(state(3)));
+    }
+
+    #[test]
+    fn a_directory_in_use_is_an_error_also_with_a_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let _first = FileStore::open(dir.path()).unwrap();
+        let error = LenientStore::open(dir.path(), true).expect_err("in use");
+        assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    }
+}

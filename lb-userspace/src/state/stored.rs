@@ -1,0 +1,236 @@
+//! What is stored: the desired state and the configuration file that was applied last.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use super::{
+    desired::Desired,
+    diff::{self, Change, Diff, Item},
+};
+use crate::config::Config;
+
+/// A desired state with the configuration file that it began with, so that a restart can tell a file that has changed
+/// from changes made by command.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub struct Stored {
+    /// What is in force.
+    pub desired: Arc<Desired>,
+    /// The content of the configuration file that was applied last; `None` where there was none, or where it is not
+    /// known.
+    pub applied: Option<Arc<Config>>,
+}
+
+impl Stored {
+    /// A state that no file was applied to.
+    pub fn by_command(desired: Desired) -> Self {
+        Self {
+            desired: Arc::new(desired),
+            applied: None,
+        }
+    }
+
+    /// What commands have changed since the file was applied; empty where no file was.
+    pub fn by_commands(&self) -> Diff {
+        let applied = self.applied.as_ref();
+        applied
+            .map(|applied| diff::diff(&applied.desired, &self.desired))
+            .unwrap_or_default()
+    }
+
+    /// What commands have changed and `next` changes again.
+    pub fn replaced_by(&self, next: &Desired) -> Diff {
+        overlap(&self.by_commands(), diff::diff(&self.desired, next))
+    }
+}
+
+/// Who brings a configuration file.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FileOrder {
+    /// An operator: the state becomes what the file says.
+    Apply {
+        /// Also where the file has no service and the state has some.
+        empty: bool,
+    },
+    /// A start or SIGHUP: only a file that has changed since it was applied changes the state.
+    Reload,
+}
+
+/// A file without services was to replace a state that has some.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the file has no services, and {services} {} in force", if *services == 1 { "is" } else { "are" })]
+pub struct NoServices {
+    /// Services in force.
+    pub services: usize,
+}
+
+/// The content that `stored` gets by `file`; its revision does not count.
+///
+/// # Errors
+/// [`NoServices`], unless that is ordered. A file that had no services before either has no say about those that
+/// commands made: a reload takes over its settings.
+pub fn content_by_file(stored: &Stored, file: &Desired, order: FileOrder) -> Result<Desired, NoServices> {
+    let present = &stored.desired;
+    let applied = stored.applied.as_ref().map(|applied| &applied.desired);
+    let (reload, empty) = match order {
+        FileOrder::Apply { empty } => (false, empty),
+        FileOrder::Reload => (true, false),
+    };
+    if reload && applied.is_some_and(|applied| same_content(applied, file)) {
+        return Ok((**present).clone());
+    }
+    if !file.services.is_empty() || present.services.is_empty() || empty {
+        return Ok(file.clone());
+    }
+    if reload && applied.is_some_and(|applied| applied.services.is_empty()) {
+        return Ok(Desired {
+            settings: file.settings.clone(),
+            ..(**present).clone()
+        });
+    }
+    Err(NoServices {
+        services: present.services.len(),
+    })
+}
+
+/// Whether two states differ in their revision at most.
+pub fn same_content(one: &Desired, other: &Desired) -> bool {
+    one.settings == other.settings && one.services == other.services
+}
+
+/// The part of `change` that is about what `commands` changed.
+fn overlap(commands: &Diff, change: Diff) -> Diff {
+    let about = |item: &Item| {
+        commands
+            .items
+            .iter()
+            .find(|command| is_about(item, &command.what))
+    };
+    let items = change.items.into_iter().filter_map(|mut item| {
+        let command = about(&item)?;
+        if command.change == Change::Changed && item.change == Change::Changed {
+            let keys: BTreeSet<&str> = command.fields.iter().map(|field| field.key.as_str()).collect();
+            item.fields.retain(|field| keys.contains(field.key.as_str()));
+            if item.fields.is_empty() {
+                return None;
+            }
+        }
+        Some(item)
+    });
+    Diff {
+        items: items.collect(),
+    }
+}
+
+/// Whether `item` is about `what`, or removes the service that it is part of.
+fn is_about(item: &Item, what: &str) -> bool {
+    let part = || {
+        let service = item.what.strip_prefix("service ")?;
+        let (_, name) = what.split_once(' ')?;
+        name.strip_prefix(service)
+    };
+    item.what == what || (item.change == Change::Removed && part().is_some_and(|rest| rest.starts_with('/')))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::{backend::Admin, testing};
+
+    fn file(weights: &[(&str, u16)]) -> Desired {
+        if weights.is_empty() {
+            return Desired::default();
+        }
+        testing::desired([testing::service("web", 1, weights)])
+    }
+
+    fn stored(applied: Option<&Desired>, desired: Desired) -> Stored {
+        let config = |desired: &Desired| Config {
+            desired: desired.clone(),
+            ..Config::default()
+        };
+        Stored {
+            desired: Arc::new(desired),
+            applied: applied.map(|applied| Arc::new(config(applied))),
+        }
+    }
+
+    /// `file` with backend a drained and backend b of another weight, as commands leave them.
+    fn changed(mut file: Desired) -> Desired {
+        for service in file.services.values_mut() {
+            service.backends[0].admin = Admin::Draining;
+            service.backends[1].weight = 70;
+        }
+        file
+    }
+
+    #[test]
+    fn only_a_changed_file_or_an_order_undoes_commands() {
+        let first = file(&[("a", 10), ("b", 20)]);
+        let second = file(&[("a", 10), ("b", 30)]);
+        let state = stored(Some(&first), changed(first.clone()));
+        let order = |file, order| content_by_file(&state, file, order).unwrap();
+        assert_eq!(order(&first, FileOrder::Reload), *state.desired);
+        assert_eq!(order(&second, FileOrder::Reload), second);
+        assert_eq!(order(&first, FileOrder::Apply { empty: false }), first);
+        let unknown = stored(None, changed(first.clone()));
+        let next = content_by_file(&unknown, &first, FileOrder::Reload).unwrap();
+        assert_eq!(next, first, "nobody knows what the file said: it wins");
+    }
+
+    #[test]
+    fn a_file_without_services_removes_none_unless_told_to() {
+        use FileOrder::{Apply, Reload};
+        let web = file(&[("a", 10), ("b", 20)]);
+        let mut settings = Desired::default();
+        settings.settings.transition = std::time::Duration::from_secs(7);
+        let refused = Err(NoServices { services: 1 });
+        let kept = Ok(Desired {
+            settings: settings.settings.clone(),
+            ..web.clone()
+        });
+        for (applied, present, order, expected) in [
+            (Some(&web), &web, Reload, refused.clone()),
+            (None, &web, Reload, refused.clone()),
+            (Some(&web), &web, Apply { empty: false }, refused.clone()),
+            (Some(&Desired::default()), &web, Apply { empty: false }, refused),
+            (Some(&Desired::default()), &web, Reload, kept),
+            (Some(&web), &web, Apply { empty: true }, Ok(settings.clone())),
+            (Some(&web), &Desired::default(), Reload, Ok(settings.clone())),
+        ] {
+            let state = stored(applied, present.clone());
+            assert_eq!(content_by_file(&state, &settings, order), expected, "{order:?}");
+        }
+    }
+
+    #[test]
+    fn what_a_file_replaces_of_commands_is_named_and_nothing_else() {
+        let first = file(&[("a", 10), ("b", 20)]);
+        let state = stored(Some(&first), changed(first.clone()));
+        let lines = |diff: Diff| -> Vec<String> { diff.to_string().lines().map(str::to_owned).collect() };
+        assert_eq!(
+            lines(state.by_commands()),
+            [
+                "~ backend web/a: admin \"enabled\" -> \"draining\"",
+                "~ backend web/b: weight 20 -> 70"
+            ]
+        );
+        for (next, expected) in [
+            (
+                file(&[("a", 11), ("b", 20)]),
+                vec![
+                    "~ backend web/a: admin \"draining\" -> \"enabled\"",
+                    "~ backend web/b: weight 70 -> 20",
+                ],
+            ),
+            (file(&[("b", 70)]), vec!["- backend web/a"]),
+            (Desired::default(), vec!["- service web"]),
+            (changed(file(&[("a", 11), ("b", 20)])), vec![]),
+        ] {
+            assert_eq!(lines(state.replaced_by(&next)), expected);
+        }
+        assert!(
+            stored(None, changed(first.clone()))
+                .replaced_by(&first)
+                .is_empty()
+        );
+    }
+}

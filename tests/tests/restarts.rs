@@ -1,0 +1,341 @@
+//! The daemon restarts: what an operator did by command, what checks knew and what clients have open is as before.
+
+use std::{fs, process::Command, time::Duration};
+
+use anyhow::{Result, ensure};
+use lb_tests::{
+    capture::Capture,
+    client::{KeepAlive, http_requests, new_flows},
+    config::{Service, file},
+    lane::Lane,
+    netns::checked,
+    site::{HTTP_PORT, NGINX_PORT, SERVICE_PORT, Site},
+    topology::{Family, Shape},
+    wait,
+};
+
+/// Longest wait for a check's verdict to show.
+const SOON: Duration = Duration::from_secs(20);
+/// Answers that each connection must have got before the next step.
+const ROUNDS: u64 = 3;
+
+/// Checks so far apart that a restart has to do without for a while.
+const RARE: &str = "kind = \"tcp\"\ninterval = \"10s\"\nfast_interval = \"200ms\"\ntimeout = \"1s\"";
+/// Checks that find out soon.
+const OFTEN: &str = "kind = \"tcp\"\ninterval = \"300ms\"\nfast_interval = \"100ms\"\ntimeout = \"300ms\"";
+
+fn wait_health(site: &Site, service: &str, backend: &str, health: &str) -> Result<()> {
+    let cli = site.daemon.cli();
+    wait::until_true(&format!("{service}/{backend} is {health}"), SOON, || {
+        Ok(cli.backend(service, backend)?["health"] == health)
+    })
+}
+
+/// Commands, and the established flows of a backend that they drained, outlive a crash in every mode; a file that has
+/// changed wins, and says over what.
+#[test]
+fn a_crash_undoes_no_command_and_cuts_no_flow() -> Result<()> {
+    let _lane = Lane::alone()?;
+    for mode in ["nat", "dnat"] {
+        survive_a_crash(mode)?;
+    }
+    Ok(())
+}
+
+fn survive_a_crash(mode: &str) -> Result<()> {
+    let family = Family::V4;
+    let site = Site::new(Shape::TwoArmed, 2)?;
+    let _servers = site.nginx(family)?;
+    let target = site.service_address(family);
+    let web = |weights: &[u32]| {
+        let service = Service::tcp("web", target)
+            .keys(&format!("mode = \"{mode}\""))
+            .health(RARE);
+        site.with_backends(service, family, NGINX_PORT, weights)
+    };
+    let (first, second) = (web(&[1, 1]), file(&[web(&[1, 2])]));
+    let mut site = site.start(&[first])?;
+    let (cli, ns) = (site.daemon.cli(), site.net.client.ns.clone());
+    for backend in ["b0", "b1"] {
+        wait_health(&site, "web", backend, "up")?;
+    }
+    let load = KeepAlive::start(&ns, target, 40)?;
+    load.wait_rounds(ROUNDS)?;
+    cli.ok("backend drain web b0")?;
+    cli.ok("backend set web b1 --weight 70")?;
+    let status = cli.ok("status")?;
+    ensure!(
+        status.contains("differs from the file") && status.contains("draining"),
+        "{status}"
+    );
+    let lines = cli.json("status")?["config"]["by_command"].clone();
+    assert_eq!(lines.as_array().map(Vec::len), Some(2), "{lines}");
+
+    site.daemon.kill()?;
+    site.daemon.start()?;
+    load.wait_rounds(ROUNDS)?;
+    assert_eq!(cli.backend("web", "b0")?["admin"], "draining", "{mode}");
+    assert_eq!(
+        cli.backend("web", "b0")?["health"],
+        "up",
+        "{mode}: remembered, not guessed"
+    );
+    assert_eq!(cli.backend("web", "b1")?["weight"], 70, "{mode}");
+    assert_eq!(new_flows(&ns, target, 20_000)?("b0"), 0, "{mode}: it is drained");
+
+    // Killed again, with a state of which nobody knows what checks said, and a file that undoes the drain.
+    let path = site.daemon.write_config(&second)?;
+    let dry = cli.ok(&format!("apply {} --dry-run", path.display()))?;
+    ensure!(
+        dry.contains("replaces changes made by command") && dry.contains("enabled"),
+        "{dry}"
+    );
+    let pending = cli.json("status")?["config"]["pending"].clone();
+    assert_eq!(pending.as_array().map(Vec::len), Some(2), "{pending}");
+    site.daemon.kill()?;
+    fs::remove_file(site.daemon.state_dir().join("journal"))?;
+    site.daemon.start()?;
+    load.wait_rounds(ROUNDS)?;
+    assert_eq!(
+        cli.backend("web", "b0")?["admin"],
+        "enabled",
+        "{mode}: the file has changed"
+    );
+    let events = cli.ok("events")?;
+    ensure!(events.contains("replaces a change made by command"), "{events}");
+    for backend in ["b0", "b1"] {
+        wait_health(&site, "web", backend, "up")?;
+    }
+    load.wait_rounds(ROUNDS)?;
+    load.stop()?.ensure_flawless()
+}
+
+/// A reload with the same file is no order either, and one that is refused is told until one is taken.
+#[test]
+fn a_reload_that_changes_nothing_keeps_commands_and_a_refused_one_is_told() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = Site::new(Shape::OneArmed, 2)?;
+    let web = site.web(Family::V4, &[1, 1]);
+    let good = file(std::slice::from_ref(&web));
+    let site = site.start(&[web])?;
+    let cli = site.daemon.cli();
+    cli.ok("backend drain web4 b0")?;
+    site.daemon.signal(libc::SIGHUP)?;
+    wait::until_true("the daemon has reloaded", SOON, || {
+        Ok(site.daemon.log().contains("reloaded"))
+    })?;
+    assert_eq!(cli.backend("web4", "b0")?["admin"], "draining");
+
+    for (bad, word) in [("[[service]]\nname = 1\n", "1 error"), ("", "no services")] {
+        site.daemon.write_config(bad)?;
+        site.daemon.signal(libc::SIGHUP)?;
+        wait::until_true("status tells of the refused file", SOON, || {
+            let status = cli.ok("status")?;
+            Ok(status.contains("refused") && status.contains(word) && status.contains("lb.toml"))
+        })?;
+        assert_eq!(cli.json("service list")?.as_array().map(Vec::len), Some(1));
+        assert_eq!(
+            site.daemon.metrics()?.sum("lb_config_last_apply_success", &[]),
+            0.0
+        );
+    }
+    let empty = site.daemon.dir().write("empty.toml", "")?;
+    let stderr = cli.fails(1, &format!("apply {}", empty.display()))?;
+    ensure!(
+        stderr.contains("no services") && stderr.contains("--empty"),
+        "{stderr}"
+    );
+
+    site.daemon.write_config(&good)?;
+    site.daemon.signal(libc::SIGHUP)?;
+    wait::until_true("all is well again", SOON, || {
+        Ok(cli.json("status")?["problems"]
+            .as_array()
+            .is_some_and(Vec::is_empty))
+    })?;
+    assert_eq!(
+        cli.backend("web4", "b0")?["admin"],
+        "draining",
+        "the file is what it was"
+    );
+    cli.ok(&format!("apply {} --empty", empty.display()))?;
+    assert_eq!(cli.json("service list")?.as_array().map(Vec::len), Some(0));
+    Ok(())
+}
+
+/// After a mistake in the file and a reboot a machine must go on with what it had.
+#[test]
+fn a_file_that_is_wrong_at_a_restart_leaves_the_last_good_state_in_force() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = Site::new(Shape::OneArmed, 1)?;
+    let web = site.web(Family::V4, &[1]);
+    let good = file(std::slice::from_ref(&web));
+    let mut site = site.start(&[web])?;
+    let (cli, target) = (site.daemon.cli(), site.service_address(Family::V4));
+    for (bad, word) in [
+        (good.clone() + "rubbish\n", "1 error"),
+        (String::new(), "no services"),
+    ] {
+        site.daemon.write_config(&bad)?;
+        site.daemon.kill()?;
+        site.daemon.start()?;
+        http_requests(&site.net.client.ns, target, 20_000, 20, 4)?.ensure_complete(20)?;
+        let status = cli.ok("status")?;
+        ensure!(
+            status.contains("last good state") && status.contains(word),
+            "{status}"
+        );
+        ensure!(cli.ok("events")?.contains("last good state"));
+        ensure!(site.daemon.log().contains("last good state"));
+        assert_eq!(
+            site.daemon.metrics()?.sum("lb_config_last_apply_success", &[]),
+            0.0
+        );
+    }
+    site.daemon.write_config(&good)?;
+    site.daemon.signal(libc::SIGHUP)?;
+    wait::until_true("the mended file is taken", SOON, || {
+        Ok(!cli.ok("status")?.contains("last good state"))
+    })
+}
+
+/// What a start with a file cannot read it sets aside, and what it cannot write it does without.
+#[test]
+fn a_state_that_cannot_be_used_does_not_stop_a_start_with_a_file() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = Site::new(Shape::OneArmed, 1)?;
+    let web = site.web(Family::V4, &[1]);
+    let mut site = site.start(&[web])?;
+    let (cli, target) = (site.daemon.cli(), site.service_address(Family::V4));
+    let (dir, ns) = (site.daemon.state_dir(), site.net.client.ns.clone());
+    let state = dir.join("state.toml");
+    let serves = |port| http_requests(&ns, target, port, 20, 4)?.ensure_complete(20);
+    site.daemon.stop()?;
+    let whole = fs::read(&state)?;
+    let later = String::from_utf8_lossy(&whole).replacen("lb-state 1", "lb-state 99", 1);
+    for (what, content) in [
+        ("cut short", &whole[..whole.len() / 2]),
+        ("empty", &[][..]),
+        ("foreign", b"PNG not ours\n"),
+        ("later", later.as_bytes()),
+    ] {
+        fs::write(&state, content)?;
+        site.daemon.start()?;
+        serves(20_000)?;
+        let aside = fs::read_dir(&dir)?.flatten().map(|entry| entry.path());
+        let aside: Vec<_> = aside
+            .filter(|path| path.display().to_string().contains("set-aside"))
+            .collect();
+        assert_eq!(aside.len(), 1, "{what}");
+        assert_eq!(fs::read(&aside[0])?, content, "{what}: kept as it was");
+        let status = cli.ok("status")?;
+        ensure!(
+            status.contains(&aside[0].display().to_string()),
+            "{what}: {status}"
+        );
+        ensure!(cli.ok("events")?.contains("set aside"), "{what}");
+        fs::remove_file(&aside[0])?;
+        ensure!(!cli.ok("status")?.contains("set aside"), "{what}");
+        site.daemon.stop()?;
+    }
+
+    let mount = |args: &[&str]| checked(Command::new("mount").args(args).arg(&dir));
+    mount(&["--bind", &dir.display().to_string()])?;
+    mount(&["-o", "remount,ro,bind"])?;
+    site.daemon.start()?;
+    serves(21_000)?;
+    let status = cli.ok("status")?;
+    ensure!(
+        status.contains("not saved") && status.contains(&dir.display().to_string()),
+        "{status}"
+    );
+    ensure!(cli.ok("backend set web4 b0 --weight 7")?.contains("not saved"));
+    assert_eq!(site.daemon.metrics()?.sum("lb_state_saved", &[]), 0.0);
+    // Nobody who unmounts a broken disk has to stop the daemon first. Below is the directory itself, which can be written.
+    checked(Command::new("umount").arg(&dir))?;
+    wait::until_true("the state is saved", SOON, || {
+        Ok(site.daemon.metrics()?.sum("lb_state_saved", &[]) == 1.0)
+    })?;
+    ensure!(!cli.ok("status")?.contains("not saved"));
+    site.daemon.kill()?;
+    site.daemon.start()?;
+    assert_eq!(cli.backend("web4", "b0")?["weight"], 7);
+    Ok(())
+}
+
+/// A backend whose machine answers for its address and nothing else: whoever is sent there waits.
+#[test]
+fn a_fresh_start_sends_no_client_to_a_dead_backend() -> Result<()> {
+    let _lane = Lane::alone()?;
+    let family = Family::V4;
+    let site = Site::new(Shape::TwoArmed, 3)?;
+    let target = site.service_address(family);
+    let service = Service::tcp("web", target).health("kind = \"tcp\"");
+    let service = site.with_backends(service, family, HTTP_PORT, &[1, 1, 1]);
+    site.net.backends[2]
+        .ns
+        .ip("route add blackhole default table 7\nrule add priority 1 table 7")?;
+    let dead = site.net.backends[2].socket(family, HTTP_PORT);
+    let mut site = site;
+    site.daemon = site.daemon.config(&file(&[service]))?;
+    let to_dead = Capture::start(&site.net.middle, "lb", move |frame| {
+        frame.destination == dead && frame.is_syn() && frame.source.port() <= 32_767
+    })?;
+    site.daemon.start()?;
+    http_requests(&site.net.client.ns, target, 20_000, 200, 8)?.ensure_complete(200)?;
+    wait_health(&site, "web", "b2", "down")?;
+    assert_eq!(to_dead.stop()?.len(), 0);
+    Ok(())
+}
+
+/// Reports hold for as long as they say, and a backend that fell too often has to prove itself.
+#[test]
+fn reports_and_damping_outlive_the_daemon() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let family = Family::V4;
+    let site = Site::new(Shape::OneArmed, 2)?;
+    let push = Service::tcp("push", site.service_address(family)).health("kind = \"push\"\nttl = \"1s\"");
+    let push = site.with_backends(push, family, HTTP_PORT, &[1, 1]);
+    let other = (site.net.vip(family, 11), SERVICE_PORT).into();
+    let flaps = Service::tcp("flaps", other).health(&format!(
+        "{OFTEN}\nfall = 1\nrise = 1\nflap_limit = 1\nflap_window = \"10m\"\nflap_hold = \"10m\""
+    ));
+    let flaps = site.with_backends(flaps, family, NGINX_PORT, &[1, 1]);
+    let mut servers = site.nginx(family)?;
+    let mut site = site.start(&[push, flaps])?;
+    let cli = site.daemon.cli();
+    cli.ok("backend report push b0 up --ttl 600s")?;
+    for backend in ["b0", "b1"] {
+        wait_health(&site, "flaps", backend, "up")?;
+    }
+    servers[0].kill()?;
+    wait_health(&site, "flaps", "b0", "down")?;
+    servers[0].restart()?;
+    wait_health(&site, "push", "b0", "up")?;
+    site.daemon.kill()?;
+    site.daemon.start()?;
+    // Longer than a report holds that says nothing else, and than it takes to be up again undamped.
+    let checks = |cli: &lb_tests::lb_cli::LbCli| {
+        Ok::<_, anyhow::Error>(cli.backend("flaps", "b0")?["last_check"]["at"].clone())
+    };
+    let begin = std::time::Instant::now();
+    let mut seen = std::collections::BTreeSet::new();
+    wait::until_true("checks succeed for a while", SOON, || {
+        seen.insert(checks(&cli)?.to_string());
+        Ok(seen.len() > 5 && begin.elapsed() > Duration::from_secs(2))
+    })?;
+    let b0 = cli.backend("flaps", "b0")?;
+    assert_eq!(
+        (&b0["health"], &b0["damped"]),
+        (&"down".into(), &true.into()),
+        "{b0}"
+    );
+    assert_eq!(b0["last_check"]["ok"], true, "{b0}");
+    assert_eq!(cli.backend("push", "b0")?["health"], "up");
+    assert_eq!(
+        cli.backend("push", "b1")?["health"],
+        "unchecked",
+        "it never reported"
+    );
+    Ok(())
+}
