@@ -67,6 +67,16 @@ impl NetAddr {
 }
 
 impl NetV4 {
+    /// Whether no packet may come from the address: this network, loopback, multicast, broadcast (RFC 1122 section 3.2.1.3).
+    /// Not the rest of the reserved 240.0.0.0/4, which some networks use.
+    #[inline(always)]
+    pub const fn is_martian(self) -> bool {
+        // 0 if any factor is: one branch for the verifier to follow, and not five.
+        let [first, ..] = self.0.to_ne_bytes();
+        let first = first as u64;
+        first * (first ^ 127) * ((first & 0xf0) ^ 224) * !self.0 as u64 == 0
+    }
+
     /// The address as the standard library knows it.
     pub const fn to_std(self) -> Ipv4Addr {
         Ipv4Addr::from_bits(u32::from_be(self.0))
@@ -74,6 +84,14 @@ impl NetV4 {
 }
 
 impl NetV6 {
+    /// Whether no packet may come from the address: unspecified, loopback, multicast (RFC 4291 section 2.5 to 2.7).
+    #[inline(always)]
+    pub const fn is_martian(self) -> bool {
+        const LOOPBACK: u32 = 1_u32.to_be();
+        let [a, b, c, d] = self.0;
+        a.to_ne_bytes()[0] == 0xff || (a | b | c == 0 && (d == 0 || d == LOOPBACK))
+    }
+
     /// The address as the standard library knows it.
     pub const fn to_std(self) -> Ipv6Addr {
         let [a, b, c, d] = self.0;
@@ -115,6 +133,39 @@ plain_data!(NetPort, NetV4, NetV6, NetAddr);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn addresses_that_no_packet_may_come_from() {
+        for (text, is_martian) in [
+            ("0.0.0.0", true),
+            ("0.255.255.255", true),
+            ("1.0.0.0", false),
+            ("10.1.0.2", false),
+            ("126.255.255.255", false),
+            ("127.0.0.1", true),
+            ("127.255.255.255", true),
+            ("128.0.0.1", false),
+            ("223.255.255.255", false),
+            ("224.0.0.5", true),
+            ("239.255.255.255", true),
+            ("240.0.0.1", false),
+            ("255.255.255.254", false),
+            ("255.255.255.255", true),
+            ("::", true),
+            ("::1", true),
+            ("::2", false),
+            ("1::", false),
+            ("fe80::1", false),
+            ("ff02::1", true),
+            ("2001:db8::1", false),
+        ] {
+            let found = match text.parse().unwrap() {
+                IpAddr::V4(address) => NetV4::from(address).is_martian(),
+                IpAddr::V6(address) => NetV6::from(address).is_martian(),
+            };
+            assert_eq!(found, is_martian, "{text}");
+        }
+    }
 
     #[test]
     fn addresses_survive_the_way_through_a_packet_word() {

@@ -14,8 +14,8 @@ use crate::{
     addr::{NetPort, NetV4, NetV6},
     backend::{BackendId, Generation},
     limits::{
-        TCP_CLOSED_IDLE_SECS, TCP_ESTABLISHED_IDLE_SECS, TCP_OPENING_IDLE_SECS, UDP_IDLE_SECS,
-        UDP_OPENING_IDLE_SECS,
+        TCP_CLOSED_IDLE_SECS, TCP_ESTABLISHED_IDLE_SECS, TCP_OPENING_IDLE_SECS, TCP_RESET_IDLE_SECS,
+        UDP_IDLE_SECS, UDP_OPENING_IDLE_SECS,
     },
     plain_data,
     service::{ServiceId, TCP},
@@ -102,8 +102,6 @@ pub struct LastHop {
     pub ifindex: u32,
     /// VLANs it came in.
     pub vlans: Vlans,
-    /// Zero.
-    pub pad: u32,
 }
 
 /// The flow entry of the client's direction.
@@ -113,12 +111,24 @@ pub const REPLY: u8 = 2;
 /// The backend's direction where no flow is recorded: replies go by the kernel's routes. In no entry of the table.
 pub const ROUTED: u8 = 3;
 
-/// A packet found this direction's entry: the client has sent a second packet, or the backend has answered.
+/// The end of this direction is there. The backend's: it has answered, with more than a RST. A TCP client's: it has
+/// acknowledged the backend's SYN-ACK, which a forged source never sees. A UDP client's: it has sent a second datagram.
 pub const PROVEN: u8 = 1 << 0;
-/// This direction has sent a FIN.
+/// This direction has sent a FIN, and no SYN since.
 pub const FIN: u8 = 1 << 1;
-/// This direction has sent a RST.
+/// The last packet of this direction was a RST. Forged ones are cleared by what the real end sends next.
 pub const RST: u8 = 1 << 2;
+
+/// How far above the first expected number the acknowledgement may be that proves a client: a server may send as much
+/// before it. RFC 6928 section 2 allows ten segments; a guess hits it once in 65,536 times.
+const PROVES_WITHIN: u32 = 1 << 16;
+
+/// Whether an acknowledgement number proves that the client has seen the SYN-ACK after which `expected` is the next
+/// number.
+#[inline(always)]
+pub const fn proves(acknowledged: u32, expected: u32) -> bool {
+    acknowledged.wrapping_sub(expected) < PROVES_WITHIN
+}
 
 /// Value of a NAT flow. `A` is [`NetV4`] or [`NetV6`]. Aligned as [`Tuple`] is.
 #[repr(C, align(8))]
@@ -155,6 +165,10 @@ pub struct NatFlow<A> {
     /// In the [`REPLY`] entry: the way back to the client. In the [`FORWARD`] entry: the same, so that a packet that
     /// comes another way is noticed without a look at the other entry.
     pub last_hop: LastHop,
+    /// In the [`REPLY`] entry of a TCP flow: the number that follows the backend's last SYN-ACK, see [`proves`]; 0 before
+    /// that. In the [`FORWARD`] entry: CLOCK_MONOTONIC in milliseconds, modulo 2^32, when a SYN of the client last came
+    /// that may be told about, see [`crate::limits::SYN_REPEAT_MILLIS`].
+    pub handshake: u32,
 }
 
 /// An IPv4 NAT flow, 56 bytes.
@@ -177,7 +191,7 @@ pub struct IdleTimeouts {
     pub established: u32,
     /// One direction alone has.
     pub half_open: u32,
-    /// TCP: both ends have sent a FIN, or one a RST.
+    /// TCP: both ends have ended the flow, by FIN or RST, or it was reset before it was established.
     pub closed: u32,
 }
 
@@ -203,15 +217,37 @@ impl IdleTimeouts {
     /// The time of a flow with these states of its two directions.
     #[inline(always)]
     pub const fn secs(&self, protocol: u8, forward: u8, reply: u8) -> u32 {
-        let closed = (forward | reply) & RST != 0 || (forward & FIN != 0 && reply & FIN != 0);
-        if protocol == TCP && closed {
-            self.closed
-        } else if forward & PROVEN != 0 && reply & PROVEN != 0 {
-            self.established
+        let established = if protocol == TCP {
+            is_open(forward, reply)
         } else {
+            // Answered: whether the client goes on does not matter to a server that does.
+            reply & PROVEN != 0
+        };
+        if protocol == TCP && is_closed(forward, reply) {
+            self.closed
+        } else if !established {
             self.half_open
+        } else if protocol == TCP && (forward | reply) & RST != 0 && self.established > TCP_RESET_IDLE_SECS {
+            TCP_RESET_IDLE_SECS
+        } else {
+            self.established
         }
     }
+}
+
+/// Whether a TCP flow with these states was established.
+#[inline(always)]
+const fn is_open(forward: u8, reply: u8) -> bool {
+    forward & reply & PROVEN != 0
+}
+
+/// Whether a TCP flow with these states is over, by what both of its ends have sent. A RST that one of them has sent into
+/// an established flow may be forged, and the other end may have ignored it (RFC 5961 section 3): alone it ends nothing.
+#[inline(always)]
+pub const fn is_closed(forward: u8, reply: u8) -> bool {
+    const ENDS: u8 = FIN | RST;
+    let reset = (forward | reply) & RST != 0;
+    (forward & ENDS != 0 && reply & ENDS != 0) || (reset && !is_open(forward, reply))
 }
 
 const _: () = assert!(size_of::<TupleV4>() == 16);
@@ -244,6 +280,7 @@ mod tests {
             state: 0,
             last_seen: 0,
             last_hop: LastHop::default(),
+            handshake: 0,
         };
         assert_eq!(translated(&backend, FORWARD).peer(TCP), backend);
         assert_eq!(translated(&client, REPLY).peer(TCP), client);
@@ -252,15 +289,20 @@ mod tests {
 
     #[test]
     fn a_flow_is_forgotten_no_sooner_than_its_state_allows() {
-        const CASES: [(u8, u8, u8, u32); 9] = [
+        const CASES: [(u8, u8, u8, u32); 14] = [
             (TCP, 0, 0, TCP_OPENING_IDLE_SECS),
             (TCP, PROVEN, 0, TCP_OPENING_IDLE_SECS),
             (TCP, PROVEN, PROVEN, TCP_ESTABLISHED_IDLE_SECS),
             (TCP, PROVEN | FIN, PROVEN, TCP_ESTABLISHED_IDLE_SECS),
             (TCP, PROVEN | FIN, PROVEN | FIN, TCP_CLOSED_IDLE_SECS),
-            (TCP, PROVEN, PROVEN | RST, TCP_CLOSED_IDLE_SECS),
+            (TCP, PROVEN | RST, PROVEN, TCP_RESET_IDLE_SECS),
+            (TCP, PROVEN, PROVEN | RST, TCP_RESET_IDLE_SECS),
+            (TCP, PROVEN | RST, PROVEN | RST, TCP_CLOSED_IDLE_SECS),
+            (TCP, PROVEN | RST, PROVEN | FIN, TCP_CLOSED_IDLE_SECS),
             (TCP, RST, 0, TCP_CLOSED_IDLE_SECS),
-            (crate::service::UDP, 0, PROVEN, UDP_OPENING_IDLE_SECS),
+            (TCP, PROVEN, RST, TCP_CLOSED_IDLE_SECS),
+            (crate::service::UDP, PROVEN, 0, UDP_OPENING_IDLE_SECS),
+            (crate::service::UDP, 0, PROVEN, UDP_IDLE_SECS),
             (crate::service::UDP, PROVEN, PROVEN, UDP_IDLE_SECS),
         ];
         for (protocol, forward, reply, seconds) in CASES {
@@ -269,6 +311,19 @@ mod tests {
                 seconds,
                 "{protocol} {forward:03b} {reply:03b}"
             );
+        }
+    }
+    #[test]
+    fn only_who_saw_the_answer_can_acknowledge_it() {
+        for (acknowledged, expected, proves_it) in [
+            (1_000, 1_000, true),
+            (1_000 + 14_600, 1_000, true),
+            (999, 1_000, false),
+            (0, 1_000, false),
+            (1_000 + PROVES_WITHIN, 1_000, false),
+            (5, u32::MAX - 4, true),
+        ] {
+            assert_eq!(proves(acknowledged, expected), proves_it, "{acknowledged}");
         }
     }
 }

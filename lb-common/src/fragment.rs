@@ -65,8 +65,8 @@ pub struct Went<A> {
     pub kind: u8,
     /// Zero.
     pub pad: u8,
-    /// Zero.
-    pub pad_end: u32,
+    /// Zero. A multiple of 8 bytes without a hole.
+    pub pad_end: [u32; 2],
 }
 
 /// An IPv4 datagram's way, 56 bytes.

@@ -99,9 +99,20 @@ pub const TCP_ESTABLISHED_IDLE_SECS: u32 = 7_440;
 /// Seconds a TCP flow stays known that has not been answered yet, or only half opened.
 pub const TCP_OPENING_IDLE_SECS: u32 = 60;
 
-/// Seconds a TCP flow stays known after a FIN from both sides or a RST: long enough for the last segments, short
-/// enough that ports come back (RFC 7857 section 2 leaves the time after an RST to the implementation).
+/// Seconds a TCP flow stays known that both sides have ended, by FIN or RST, or that was reset before it was established:
+/// long enough for the last segments, short enough that ports come back.
 pub const TCP_CLOSED_IDLE_SECS: u32 = 10;
+
+/// Seconds an established TCP flow stays known after a RST that came from one side alone, and after which nothing came: it
+/// may be forged (RFC 7857 section 2.2 asks for 4 min).
+pub const TCP_RESET_IDLE_SECS: u32 = 240;
+
+/// Milliseconds after a SYN that the same one may come again because there was no answer: RFC 6298 section 2 asks a client
+/// to wait for 1 s, of which the network may eat a little. What comes earlier tells nothing about the backend.
+pub const SYN_REPEAT_MILLIS: u32 = 900;
+
+/// Seconds within which SYNs that are repeated by two clients tell on a backend: one client alone proves nothing.
+pub const SYN_REPEAT_SECS: u32 = 10;
 
 /// Seconds a UDP flow stays known after its last packet (RFC 4787 REQ-5: at least 2 min, recommended 5).
 pub const UDP_IDLE_SECS: u32 = 300;

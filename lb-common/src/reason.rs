@@ -127,6 +127,9 @@ reasons! {
     NewFlowRate = 47, Drop, "new_flow_rate", "More flows begin than the guard of the service lets begin.", "Look for a flood; else raise `new_flows` of the service's guard.";
     Internal = 48, Aborted, "internal", "A helper of the kernel failed where it should not.", "Report it with the kernel's version.";
     SourceRate = 49, Drop, "source_rate", "More flows of one source begin than the guard of the service lets begin.", "Look for a flood; else raise `source_new_flows` of the service's guard.";
+    MartianSource = 50, Drop, "martian_source", "To a service, from an address that no packet may come from: loopback, 0.0.0.0/8, multicast, broadcast, the unspecified address, or the service's own.", "Nothing to do: the sender is forged (RFC 1122 section 3.2.1.3). `lb_xdp_packets_total` says on which interface they come.";
+    NoFlow = 51, Drop, "no_flow", "A TCP reset, or a fragment, of a connection of mode nat that is not known.", "Nothing to do: left-overs, scans and backscatter are normal.";
+    NoFlowReset = 52, Tx, "no_flow_reset", "A TCP segment in mode nat that neither opens a connection nor belongs to a known one: answered with a TCP reset.", "Nothing to do; many of them are a flood, or clients whose connections were idle for too long.";
 }
 
 #[cfg(test)]

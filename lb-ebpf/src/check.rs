@@ -8,7 +8,7 @@ use lb_common::{
     addr::{NetPort, NetV4, NetV6},
     backend::{Backend, BackendId, IN_USE},
     check::{self, PathCheck},
-    flow::{FORWARD, NatFlow, REPLY, Tuple},
+    flow::{FORWARD, NatFlow, PROVEN, REPLY, Tuple},
     reason::Reason,
     service::{Mode, Service, TCP, UDP},
 };
@@ -24,7 +24,7 @@ use crate::{
     open,
     packet::Packet,
     parse::{self, Network, Protocol, TcpFlags},
-    service,
+    progress, service,
     track::{self, UNPROVEN},
     verdict::{self, Verdict},
 };
@@ -52,10 +52,10 @@ fn try_send<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
         return Err(Reason::Fragment);
     }
     let (protocol, flags) = match ip.protocol {
-        Protocol::Tcp => (TCP, Some(parse::tcp(packet, &ip)?)),
+        Protocol::Tcp => (TCP, parse::tcp(packet, &ip)?),
         Protocol::Udp => {
             parse::udp::<A>(packet, &ip)?;
-            (UDP, None)
+            (UDP, TcpFlags::NONE)
         }
         Protocol::Icmp => return Err(Reason::OtherProtocol),
     };
@@ -81,7 +81,7 @@ fn try_send<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
     } else {
         (A::from_record(check.vip), check.port)
     };
-    let opens = flags.is_some_and(TcpFlags::opens);
+    let opens = flags.opens();
     if !knows(packet, &mut *room, id, backend, to, opens)? {
         begin(packet, &mut *room, id, backend, check, to)?;
     }
@@ -98,7 +98,9 @@ fn try_send<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
         return Err(Reason::BackendMissing);
     }
     if let Some(entry) = track::find(tuple, flow) {
-        entry.touch(flow, flags);
+        // The daemon's own sockets forge nothing.
+        entry.set_state(progress::state_after(flow.state, flags, PROVEN));
+        entry.touch(flow);
     }
     if translates {
         let next_hop = NextHop::towards(packet, &ip, backend, &flow.src, &flow.dst, limit)?;
@@ -188,6 +190,7 @@ fn begin<A: Family>(
     (reply.direction, reply.state) = (REPLY, UNPROVEN);
     reply.last_seen = forward.last_seen;
     reply.last_hop = forward.last_hop;
+    (forward.handshake, reply.handshake) = (track::now_millis(), 0);
     open::take_port::<A>()?;
     open::record(room, replaces)?;
     track::find(&room.tuple, &mut room.known).ok_or(Reason::Internal)?;

@@ -61,6 +61,8 @@ pub(crate) trait Family:
     fn to_record(self) -> NetAddr;
     /// Whether the address is one host's.
     fn is_host(self) -> bool;
+    /// Whether no packet may come from the address.
+    fn is_martian(self) -> bool;
     /// Whether an ICMP message of this type is an echo request.
     fn is_echo_request(kind: u8) -> bool;
     /// Whether it is no address.
@@ -147,6 +149,11 @@ impl Family for NetV4 {
     fn is_host(self) -> bool {
         // This network, loopback, and from 224.0.0.0 on multicast, reserved and broadcast.
         !matches!(self.0.to_ne_bytes()[0], 0 | 127 | 224..)
+    }
+
+    #[inline(always)]
+    fn is_martian(self) -> bool {
+        Self::is_martian(self)
     }
 
     #[inline(always)]
@@ -300,6 +307,11 @@ impl Family for NetV6 {
         let [a, b, c, d] = self.0;
         // Multicast; the unspecified address, loopback.
         a.to_ne_bytes()[0] != 0xff && !(a | b | c == 0 && (d == 0 || d == LOOPBACK))
+    }
+
+    #[inline(always)]
+    fn is_martian(self) -> bool {
+        Self::is_martian(self)
     }
 
     #[inline(always)]

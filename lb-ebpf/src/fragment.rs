@@ -210,7 +210,7 @@ fn begin<A: Fragmented>(packet: &Packet, part: &Part, key: &mut Datagram<A>, wen
     let _ = set_key(packet, part, key);
     went.kind = kind;
     went.seen = now_secs();
-    (went.pad, went.pad_end) = (0, 0);
+    (went.pad, went.pad_end) = (0, [0; 2]);
 }
 
 #[inline(always)]

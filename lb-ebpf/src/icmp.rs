@@ -110,7 +110,7 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
         (room.ip, room.named) = (*ip, BackendId::NONE);
         return Ok(Way::AsIs);
     }
-    signals::error_about::<A>(message.type_, message.code);
+    signals::error_about::<A>(message.type_, message.code, packet.ifindex());
     *header = *ip;
     // One that is too big is counted by whom it names here.
     service.id = flow.service;

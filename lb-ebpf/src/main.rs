@@ -40,11 +40,15 @@ mod parse;
 #[cfg(target_arch = "bpf")]
 mod pick;
 #[cfg(target_arch = "bpf")]
+mod progress;
+#[cfg(target_arch = "bpf")]
 mod quic;
 #[cfg(target_arch = "bpf")]
 mod quote;
 #[cfg(target_arch = "bpf")]
 mod reply;
+#[cfg(target_arch = "bpf")]
+mod reset;
 #[cfg(target_arch = "bpf")]
 mod service;
 #[cfg(target_arch = "bpf")]

@@ -12,6 +12,7 @@ mod services;
 use core::{
     cell::Cell,
     ops::{Deref, DerefMut},
+    ptr,
 };
 
 use aya_ebpf::{
@@ -42,7 +43,7 @@ pub(crate) use self::{
     replies::ReplyTable,
     services::{Found, ServiceTable},
 };
-use crate::{forward::dnat::Chosen, fragment::Part, next_hop::Route, parse::Ip};
+use crate::{forward::dnat::Chosen, fragment::Part, next_hop::Route, parse::Ip, track::now_secs};
 
 /// Flow tables allocate an entry when a flow begins: a million idle entries of two families would cost 300 MB.
 const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
@@ -80,6 +81,11 @@ static SCRATCH_V6: PerCpuArray<Scratch<NetV6>, 1> = PerCpuArray::new();
 /// Where the search for a source port towards a backend goes on. Not pinned: where it begins does not matter.
 #[btf_map]
 static SCRATCH_PORT_CURSORS: Array<u64, { MAX_BACKENDS as usize }> = Array::new();
+
+/// Who last repeated a SYN to a backend that had not answered: a hash of the address, and the time in seconds. Not pinned:
+/// it matters for seconds.
+#[btf_map]
+static SCRATCH_REPEATERS: Array<u64, { MAX_BACKENDS as usize }> = Array::new();
 
 /// Whose turn it is among the slots of a service. Not pinned: where it begins does not matter.
 #[btf_map]
@@ -208,6 +214,22 @@ pub(crate) fn port_turn(backend: BackendId) -> Result<u64, Reason> {
     let start = u64::from(unsafe { bpf_get_prandom_u32() });
     // SAFETY: as above.
     Ok(unsafe { fetch_add(cursor, start) } + start - 1)
+}
+
+/// Remembers that a client of a backend repeats its SYN. Returns whether another one did within the last `secs` seconds.
+#[inline(always)]
+pub(crate) fn follows_another(backend: BackendId, client: u32, secs: u32) -> bool {
+    let Some(last) = SCRATCH_REPEATERS.get_ptr_mut(u32::from(backend.0)) else {
+        return false;
+    };
+    let now = now_secs();
+    // SAFETY: from the map's look-up. What CPUs overwrite of each other counts for nothing.
+    let before = unsafe { ptr::read_volatile(last) };
+    // SAFETY: as above.
+    unsafe { ptr::write_volatile(last, u64::from(now) << 32 | u64::from(client)) };
+    #[expect(clippy::cast_possible_truncation, reason = "the half that it is")]
+    let (at, who) = ((before >> 32) as u32, before as u32);
+    who != client && now.wrapping_sub(at) < secs
 }
 
 /// The next turn of a service's new flows. CPUs never get the same one.

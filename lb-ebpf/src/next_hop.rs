@@ -216,6 +216,5 @@ pub(crate) fn set_last_hop(packet: &Packet, last_hop: &mut LastHop) -> Result<()
     unsafe { macs.write(ptr::from_mut(last_hop).cast()) };
     last_hop.ifindex = packet.ifindex();
     last_hop.vlans = Vlans::of_tags(packet.tags);
-    last_hop.pad = 0;
     Ok(())
 }

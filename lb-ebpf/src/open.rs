@@ -10,16 +10,20 @@ use lb_common::{
     flow::{FORWARD, NatFlow, PROVEN, REPLY, Tuple},
     limits::{SNAT_PORT_DRAWS, SNAT_PORT_TURNS},
     reason::Reason,
-    service::Service,
+    service::{Service, TCP},
     vlan::Tags,
 };
 
 use crate::{
     family::Family,
+    guard,
     maps::{self, Opening, Refused, Scratch},
     next_hop,
     packet::Packet,
+    parse::TcpFlags,
     pick::{self, Choice},
+    progress,
+    service::is_martian,
     track::{self, UNPROVEN},
 };
 
@@ -54,11 +58,16 @@ extern "C" fn open_v4(
     ctx: *mut xdp_md,
     tags: u64,
     service: *const Service,
-    state: u8,
+    flags: u32,
     replaces: bool,
 ) -> u32 {
     let packet = Packet::untagged(ctx, Tags(tags));
-    status(open::<NetV4>(&packet, service, state, replaces))
+    status(open::<NetV4>(
+        &packet,
+        service,
+        TcpFlags::from_word(flags),
+        replaces,
+    ))
 }
 
 /// [`open_in`].
@@ -68,11 +77,16 @@ extern "C" fn open_v6(
     ctx: *mut xdp_md,
     tags: u64,
     service: *const Service,
-    state: u8,
+    flags: u32,
     replaces: bool,
 ) -> u32 {
     let packet = Packet::untagged(ctx, Tags(tags));
-    status(open::<NetV6>(&packet, service, state, replaces))
+    status(open::<NetV6>(
+        &packet,
+        service,
+        TcpFlags::from_word(flags),
+        replaces,
+    ))
 }
 
 /// [`try_port`].
@@ -103,8 +117,8 @@ extern "C" fn take_port_v6() -> u32 {
     search_port(try_port_v6)
 }
 
-/// Opens a flow for the client's packet: picks a backend, takes a source port, records both directions. `state` is
-/// the client's after this packet; `replaces` says that a flow stands under this tuple that has ended.
+/// Opens a flow for the client's packet, if it may open one: picks a backend, takes a source port, records both directions.
+/// `replaces` says that a flow stands under this tuple that has ended.
 ///
 /// Takes the tuple from the room and leaves the client's entry in it. If another CPU has just opened a flow for the
 /// same tuple, that one counts.
@@ -112,23 +126,39 @@ extern "C" fn take_port_v6() -> u32 {
 pub(crate) fn open_in<A: Family>(
     packet: &Packet,
     service: &Service,
-    state: u8,
+    flags: TcpFlags,
     replaces: bool,
 ) -> Result<(), Reason> {
     let open = if A::IS_V6 { open_v6 } else { open_v4 };
-    outcome(open(packet.context(), packet.tags.0, service, state, replaces))
+    let flags = flags.to_word();
+    outcome(open(packet.context(), packet.tags.0, service, flags, replaces))
 }
 
 #[inline(always)]
 fn open<A: Family>(
     packet: &Packet,
     service: *const Service,
-    state: u8,
+    flags: TcpFlags,
     replaces: bool,
 ) -> Result<(), Reason> {
     // SAFETY: the verifier sees to it that callers pass a whole record, or nothing.
     let service = unsafe { service.as_ref() }.ok_or(Reason::Internal)?;
     let mut room = A::room()?;
+    if is_martian(&room.tuple) {
+        return Err(Reason::MartianSource);
+    }
+    if flags.are_some() && (flags.rst() || !(flags.opens() || replaces)) {
+        return Err(Reason::NoFlow);
+    }
+    // Whatever would open a flow, not its first packet alone: each asks for room.
+    guard::admit_flow(service, room.tuple.src)?;
+    // A flow that moves from a dead backend goes on as what it was.
+    let proof = if replaces {
+        room.known.state & PROVEN
+    } else {
+        UNPROVEN
+    };
+    let state = progress::state_after(UNPROVEN, flags, proof);
     // Steps that are not inlined: one after the other they share a stack.
     choose(packet, &mut *room, service, state)?;
     take_port::<A>()?;
@@ -150,7 +180,12 @@ fn choose<A: Family>(
         ..
     } = room;
     let Opening { forward, reply, .. } = opening;
-    let Choice { id, backend } = pick::pick(service, tuple, state & PROVEN == 0, *named)?;
+    let Choice { id, backend } = pick::pick(
+        service,
+        tuple,
+        tuple.protocol == TCP && state & PROVEN == 0,
+        *named,
+    )?;
     if !pick::translates::<A>(backend) {
         return Err(Reason::ModeMissing);
     }
@@ -169,6 +204,7 @@ fn choose<A: Family>(
     forward.direction = FORWARD;
     forward.state = state;
     forward.last_seen = track::now_secs();
+    forward.handshake = track::now_millis();
     next_hop::set_last_hop(packet, &mut forward.last_hop)?;
     reply.src = tuple.dst;
     reply.dst = tuple.src;
@@ -181,6 +217,7 @@ fn choose<A: Family>(
     reply.state = UNPROVEN;
     reply.last_seen = forward.last_seen;
     reply.last_hop = forward.last_hop;
+    reply.handshake = 0;
     Ok(())
 }
 

@@ -65,18 +65,10 @@ impl Ip {
     }
 }
 
-/// TCP flags a flow's state depends on.
+/// The byte of a TCP header that has the flags (RFC 9293 section 3.1), or that there is none. As large as a reason, so that
+/// no word of a `Result` of the two is ever unset, as in [`crate::verdict::Verdict`].
 #[derive(Clone, Copy)]
-pub(crate) struct TcpFlags {
-    /// Opens a connection, or answers that together with `ack`.
-    pub(crate) syn: bool,
-    /// Acknowledges something.
-    pub(crate) ack: bool,
-    /// Closes this direction.
-    pub(crate) fin: bool,
-    /// Ends the connection.
-    pub(crate) rst: bool,
-}
+pub(crate) struct TcpFlags(u32);
 
 /// Which fragments are welcome.
 #[derive(Clone, Copy)]
@@ -99,10 +91,71 @@ impl Fragments {
 }
 
 impl TcpFlags {
+    const FIN: u32 = 1 << 0;
+    const SYN: u32 = 1 << 1;
+    const RST: u32 = 1 << 2;
+    const ACK: u32 = 1 << 4;
+    /// Of a packet of another protocol.
+    pub(crate) const NONE: Self = Self(1 << 8);
+
+    /// Closes this direction.
+    #[inline(always)]
+    pub(crate) const fn fin(self) -> bool {
+        self.0 & Self::FIN != 0
+    }
+
+    /// Opens a connection, or answers that together with ACK.
+    #[inline(always)]
+    pub(crate) const fn syn(self) -> bool {
+        self.0 & Self::SYN != 0
+    }
+
+    /// Ends the connection.
+    #[inline(always)]
+    pub(crate) const fn rst(self) -> bool {
+        self.0 & Self::RST != 0
+    }
+
+    /// Acknowledges something.
+    #[inline(always)]
+    pub(crate) const fn ack(self) -> bool {
+        self.0 & Self::ACK != 0
+    }
+
     /// Whether the packet opens a connection.
     #[inline(always)]
-    pub(crate) fn opens(self) -> bool {
-        self.syn && !self.ack
+    pub(crate) const fn opens(self) -> bool {
+        self.0 & (Self::SYN | Self::ACK) == Self::SYN
+    }
+
+    /// Whether the packet answers one that opens a connection.
+    #[inline(always)]
+    pub(crate) const fn answers(self) -> bool {
+        self.0 & (Self::SYN | Self::ACK) == Self::SYN | Self::ACK
+    }
+
+    /// Whether the packet neither opens nor ends anything.
+    #[inline(always)]
+    pub(crate) const fn is_plain(self) -> bool {
+        self.0 & (Self::SYN | Self::FIN | Self::RST) == 0
+    }
+
+    /// Whether they are those of a TCP segment.
+    #[inline(always)]
+    pub(crate) const fn are_some(self) -> bool {
+        self.0 & Self::NONE.0 == 0
+    }
+
+    /// As a word, for calls that take no structures.
+    #[inline(always)]
+    pub(crate) const fn to_word(self) -> u32 {
+        self.0
+    }
+
+    /// The flags of [`Self::to_word`].
+    #[inline(always)]
+    pub(crate) const fn from_word(word: u32) -> Self {
+        Self(word)
     }
 }
 
@@ -309,22 +362,12 @@ pub(crate) fn tuple<A: Family>(
 /// Checks a TCP header that is for us, and tells its flags.
 #[inline(always)]
 pub(crate) fn tcp(packet: &Packet, ip: &Ip) -> Result<TcpFlags, Reason> {
-    const FIN: u8 = 1 << 0;
-    const SYN: u8 = 1 << 1;
-    const RST: u8 = 1 << 2;
-    const ACK: u8 = 1 << 4;
     let header: [u8; TcpHdr::LEN] = packet.read(ip.payload).ok_or(Reason::BadLength)?;
     let header_len = (header[12] >> 4) as usize * 4;
     if header_len < TcpHdr::LEN || header_len > ip.payload_len() {
         return Err(Reason::BadLength);
     }
-    let flags = header[13];
-    Ok(TcpFlags {
-        syn: flags & SYN != 0,
-        ack: flags & ACK != 0,
-        fin: flags & FIN != 0,
-        rst: flags & RST != 0,
-    })
+    Ok(TcpFlags(header[13].into()))
 }
 
 /// Checks a UDP header that is for us. The length is that of the whole datagram, whose end may lie in other fragments.

@@ -1,7 +1,6 @@
 //! Which backend takes a new flow.
 
 use lb_common::{
-    addr::{NetV4, NetV6},
     backend::{ALIVE, Backend, BackendId, IN_USE, IPV6},
     flow::{NatFlow, Tuple},
     reason::Reason,
@@ -97,44 +96,6 @@ pub(crate) fn choice(service: &Service, id: BackendId) -> Result<Choice, Reason>
 #[inline(always)]
 pub(crate) fn translates<A: Family>(backend: &Backend) -> bool {
     backend.mode == Mode::Nat as u8 && backend.has(IPV6) == A::IS_V6
-}
-
-/// Whether the backend of the known flow in the room is the one that a new flow of its tuple would get.
-#[inline(always)]
-pub(crate) fn is_first_choice<A: Family>(service: &Service) -> bool {
-    let is_first = if A::IS_V6 {
-        first_choice_v6
-    } else {
-        first_choice_v4
-    };
-    // As in `open::outcome`.
-    core::hint::black_box(is_first(service)) != 0
-}
-
-/// [`is_first_choice`]. For the verifier a global function (see [`crate::open`]), as below.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn first_choice_v4(service: *const Service) -> u32 {
-    first_choice::<NetV4>(service).into()
-}
-
-/// [`is_first_choice`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn first_choice_v6(service: *const Service) -> u32 {
-    first_choice::<NetV6>(service).into()
-}
-
-#[inline(always)]
-fn first_choice<A: Family>(service: *const Service) -> bool {
-    // SAFETY: the verifier sees to it that callers pass a whole record, or nothing.
-    let (Some(service), Ok(room)) = (unsafe { service.as_ref() }, A::room()) else {
-        return false;
-    };
-    // Where flows take turns, no ring says where this one would go.
-    !service.has(IN_TURN)
-        && pick(service, &room.tuple, true, BackendId::NONE)
-            .is_ok_and(|choice| choice.id == room.known.backend)
 }
 
 /// The backend that owns a recorded flow; `None` if it is dead, or its number is in other hands.

@@ -16,7 +16,6 @@ use network_types::{
     eth::{EthHdr, EtherType},
     icmp::Icmpv4Hdr,
     ip::{IpProto, Ipv4Hdr, Ipv6Hdr},
-    tcp::TcpHdr,
 };
 
 use crate::{
@@ -24,8 +23,8 @@ use crate::{
     family::Family,
     maps::{self, Scratch},
     packet::{MACS_LEN, Macs, Packet},
-    parse::{self, Ip, Protocol},
-    service,
+    parse::Protocol,
+    reset, service,
 };
 
 /// Answers a packet of a service that has no backend, and counts that for the service. Returns what has become of it.
@@ -79,14 +78,14 @@ fn try_reject<A: Reply>(packet: &Packet, service: ServiceId) -> Result<Reason, R
         // How long the segment is, and so what a reset would acknowledge, the other fragments know.
         Protocol::Tcp if A::is_fragment(packet, &ip) => Err(Reason::NoBackend),
         Protocol::Tcp => {
-            reset::<A>(packet, &ip)?;
+            reset::answer::<A>(packet, &ip)?;
             Ok(Reason::RejectedReset)
         }
         Protocol::Udp => {
             if !budget::admit_message(service)? {
                 return Err(Reason::UnreachableRate);
             }
-            send_error::<A>(packet, A::PORT_UNREACHABLE, 0)?;
+            send_error::<A>(packet, ip.len(), A::PORT_UNREACHABLE, 0)?;
             Ok(Reason::RejectedUnreachable)
         }
         Protocol::Icmp => Err(Reason::Internal),
@@ -144,61 +143,14 @@ fn try_too_big<A: Reply>(packet: &Packet, room: &Scratch<A>) -> Result<Reason, R
     Ok(Reason::TooBigAnswered)
 }
 
-/// Turns a TCP segment into the reset that answers it as if there was no connection (RFC 9293 section 3.10.7.1). A reset
-/// gets none.
-#[inline(always)]
-fn reset<A: Reply>(packet: &Packet, ip: &Ip) -> Result<(), Reason> {
-    const RST: u32 = 1 << 18;
-    const ACK: u32 = 1 << 20;
-    const WORDS: u32 = 5 << 28;
-    const { assert!(TcpHdr::LEN == 5 * 4) };
-    let flags = parse::tcp(packet, ip)?;
-    if flags.rst {
-        return Err(Reason::NoBackend);
-    }
-    let [_, seq, ack, offset, ..]: [[u8; 4]; 5] = packet.read(ip.payload).ok_or(Reason::Internal)?;
-    let data = ip.payload_len() - usize::from(offset[0] >> 4) * 4;
-    #[expect(clippy::cast_possible_truncation, reason = "less than 64 KiB")]
-    let length = data as u32 + u32::from(flags.syn) + u32::from(flags.fin);
-    let (seq, ack, flags) = if flags.ack {
-        (u32::from_ne_bytes(ack), 0, RST)
-    } else {
-        let next = u32::from_be_bytes(seq).wrapping_add(length);
-        (0, next.to_be(), RST | ACK)
-    };
-
-    let tuple = &A::room()?.tuple;
-    let [a, b] = tuple.dst_port.0.to_ne_bytes();
-    let [c, d] = tuple.src_port.0.to_ne_bytes();
-    let mut words = [
-        u32::from_ne_bytes([a, b, c, d]),
-        seq,
-        ack,
-        (WORDS | flags).to_be(),
-        0,
-    ];
-    let sum = pseudo(tuple, IpProto::Tcp, TcpHdr::LEN);
-    let [check_low, check_high] = (!sum_of(sum, &words).fold()).to_ne_bytes();
-    words[4] = u32::from_ne_bytes([check_low, check_high, 0, 0]);
-
-    let macs = packet.macs().ok_or(Reason::Internal)?;
-    let l4 = EthHdr::LEN + A::LEN;
-    if !packet.cut(packet.frame_len as usize, l4 + TcpHdr::LEN) {
-        return Err(Reason::Internal);
-    }
-    ethernet::<A>(packet, macs)?;
-    A::write_header(packet, tuple, IpProto::Tcp, TcpHdr::LEN)?;
-    packet.put(l4, words).ok_or(Reason::Internal)
-}
-
-/// Turns a packet into an ICMP error about it, which quotes as much of it as may be. `kind` is type and code, `rest` the
+/// Turns a packet of `ip_len` bytes into an ICMP error about it, which quotes as much of it as may be. `kind` is type and code, `rest` the
 /// second word of the ICMP header as it stands in memory.
 #[inline(always)]
-fn send_error<A: Reply>(packet: &Packet, kind: [u8; 2], rest: u32) -> Result<(), Reason> {
+fn send_error<A: Reply>(packet: &Packet, ip_len: usize, kind: [u8; 2], rest: u32) -> Result<(), Reason> {
     let error = if A::IS_V6 { error_v6 } else { error_v4 };
     let kind = u32::from(u16::from_ne_bytes(kind));
     // As in `open::outcome`.
-    let reason = core::hint::black_box(error(packet.context(), kind, rest));
+    let reason = core::hint::black_box(error(packet.context(), ip_len, kind, rest));
     match Reason::from_number(reason) {
         Some(SENT) => Ok(()),
         Some(reason) => Err(reason),
@@ -212,26 +164,21 @@ const SENT: Reason = Reason::SentBack;
 /// [`send_error`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn error_v4(ctx: *mut xdp_md, kind: u32, rest: u32) -> u32 {
-    parsed::<NetV4>(&Packet::new(ctx), kind, rest).map_or_else(|reason| reason, |()| SENT) as u32
+extern "C" fn error_v4(ctx: *mut xdp_md, ip_len: usize, kind: u32, rest: u32) -> u32 {
+    error::<NetV4>(&Packet::new(ctx), ip_len, kind, rest).map_or_else(|reason| reason, |()| SENT) as u32
 }
 
 /// [`send_error`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn error_v6(ctx: *mut xdp_md, kind: u32, rest: u32) -> u32 {
-    parsed::<NetV6>(&Packet::new(ctx), kind, rest).map_or_else(|reason| reason, |()| SENT) as u32
-}
-
-#[inline(always)]
-fn parsed<A: Reply>(packet: &Packet, kind: u32, rest: u32) -> Result<(), Reason> {
-    error::<A>(packet, A::parse(packet)?.len(), kind, rest)
+extern "C" fn error_v6(ctx: *mut xdp_md, ip_len: usize, kind: u32, rest: u32) -> u32 {
+    error::<NetV6>(&Packet::new(ctx), ip_len, kind, rest).map_or_else(|reason| reason, |()| SENT) as u32
 }
 
 /// Bytes of the header of an ICMP error.
 const ICMP: usize = Icmpv4Hdr::LEN;
 
-/// [`send_error`] about an IP packet of so many bytes.
+/// [`send_error`].
 #[inline(always)]
 fn error<A: Reply>(packet: &Packet, ip_len: usize, kind: u32, rest: u32) -> Result<(), Reason> {
     let linear = packet.linear_len() - EthHdr::LEN;
@@ -314,7 +261,7 @@ fn add<const N: usize>(packet: &Packet, at: usize, len: usize, seed: u32) -> Opt
 
 /// Back to the station that the packet came from.
 #[inline(always)]
-fn ethernet<A: Reply>(packet: &Packet, macs: Macs) -> Result<(), Reason> {
+pub(crate) fn ethernet<A: Reply>(packet: &Packet, macs: Macs) -> Result<(), Reason> {
     packet.set_macs(macs.swapped()).ok_or(Reason::Internal)?;
     *packet.at::<[u8; 2]>(MACS_LEN).ok_or(Reason::Internal)? = A::ETHER_TYPE.to_ne_bytes();
     Ok(())
@@ -322,7 +269,7 @@ fn ethernet<A: Reply>(packet: &Packet, macs: Macs) -> Result<(), Reason> {
 
 /// The sum of the pseudo header of a packet that answers the one of `tuple`.
 #[inline(always)]
-fn pseudo<A: Family>(tuple: &Tuple<A>, protocol: IpProto, len: usize) -> Sum {
+pub(crate) fn pseudo<A: Family>(tuple: &Tuple<A>, protocol: IpProto, len: usize) -> Sum {
     #[expect(clippy::cast_possible_truncation, reason = "a packet of ours")]
     let len = (len as u16).to_be();
     let sum = tuple.src.add_to(tuple.dst.add_to(Sum::ZERO));
@@ -330,12 +277,12 @@ fn pseudo<A: Family>(tuple: &Tuple<A>, protocol: IpProto, len: usize) -> Sum {
 }
 
 #[inline(always)]
-fn sum_of<const N: usize>(sum: Sum, words: &[u32; N]) -> Sum {
+pub(crate) fn sum_of<const N: usize>(sum: Sum, words: &[u32; N]) -> Sum {
     words.iter().fold(sum, |sum, word| sum.add32(*word))
 }
 
 /// What a family's own packets look like.
-trait Reply: Family {
+pub(crate) trait Reply: Family {
     /// Of the frame.
     const ETHER_TYPE: u16;
     /// Bytes of a header without options or extensions.

@@ -31,7 +31,8 @@ use crate::{
     packet::{Packet, load64, store64},
     parse::{self, Ip, Protocol, TcpFlags},
     pick::{self, Choice},
-    quic, short, signals,
+    progress::{self, Course},
+    quic, reset, short,
     track::{self, Entry},
     verdict::{self, Verdict},
 };
@@ -124,7 +125,7 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
     let replaces = entry.is_some();
     let entry = entry.filter(|_| !(service.has(QUIC) && quic::leaves(&room)));
     if entry.is_none() && service.has(FORWARDS) {
-        let opens = check_ours::<A>(packet, &ip)?.is_some_and(TcpFlags::opens);
+        let opens = check_ours::<A>(packet, &ip)?.opens();
         if let Err(refused) = guard::admit_client(&service, room.tuple.src) {
             return Ok(ends(service.id, Err(refused)));
         }
@@ -275,12 +276,12 @@ pub(crate) fn count_drop(service: ServiceId, reason: Reason) {
 
 /// Checks what only matters once a packet is ours, and reads what a flow's state depends on.
 #[inline(always)]
-pub(crate) fn check_ours<A: Family>(packet: &Packet, ip: &Ip) -> Result<Option<TcpFlags>, Reason> {
+pub(crate) fn check_ours<A: Family>(packet: &Packet, ip: &Ip) -> Result<TcpFlags, Reason> {
     let flags = match ip.protocol {
-        Protocol::Tcp => Some(parse::tcp(packet, ip)?),
+        Protocol::Tcp => parse::tcp(packet, ip)?,
         Protocol::Udp | Protocol::Icmp => {
             parse::udp::<A>(packet, ip)?;
-            None
+            TcpFlags::NONE
         }
     };
     Ok(flags)
@@ -306,13 +307,16 @@ fn try_forward_as_is<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
     } = &*room;
     let flags = match ip.protocol {
         // An error about a packet of the backend's, which is quoted under the tuple.
-        Protocol::Icmp => Ok(None),
+        Protocol::Icmp => Ok(TcpFlags::NONE),
         Protocol::Tcp | Protocol::Udp => check_ours::<A>(packet, ip),
     };
     let sent = flags.and_then(|flags| {
         guard::admit_client(service, tuple.src)?;
+        if is_martian(tuple) {
+            return Err(Reason::MartianSource);
+        }
         let hash = A::hash(tuple);
-        let opens = flags.is_some_and(TcpFlags::opens);
+        let opens = flags.opens();
         if opens {
             guard::admit_flow(service, tuple.src)?;
         }
@@ -370,28 +374,30 @@ fn from_client<A: Family>(
     if let Some(entry) = entry
         && let Some(owner) = pick::living_owner(&room.known)
     {
-        let reopens = track::closed_by_client(&room.known) && flags.is_some_and(TcpFlags::opens);
-        // A client that uses its port again keeps ours, where the ring agrees: a backend that remembers the closed
-        // connection in TIME_WAIT takes a SYN of the same client, and refuses another client's as an old segment.
-        if !reopens || pick::is_first_choice::<A>(service) {
+        let course = progress::from_client(packet, &room.known, service, flags);
+        if course != Course::Replaces {
+            let reopens = course == Course::Reopens;
             if reopens {
                 guard::admit_flow(service, room.tuple.src)?;
             }
-            entry.touch(&mut room.known, flags);
+            entry.touch(&mut room.known);
             track::follow_client(room, packet)?;
-            if !reopens && flags.is_some_and(TcpFlags::opens) {
-                signals::repeated::<A>();
-            }
             return forward(packet, ip, &room.known, owner, reopens, &room.limit);
         }
     }
-    // Whatever would open a flow, not its first packet alone: each asks for room.
-    guard::admit_flow(service, room.tuple.src)?;
-    let state = track::state_after(track::UNPROVEN, flags);
-    open::open_in::<A>(packet, service, state, replaces)?;
+    match open::open_in::<A>(packet, service, flags, replaces) {
+        Err(Reason::NoFlow) => return Err(reset::no_flow::<A>(packet)),
+        opened => opened?,
+    }
     let flow = &room.opening.forward;
     let owner = pick::living_owner(flow).ok_or(Reason::NoBackend)?;
     forward(packet, ip, flow, owner, true, &room.limit)
+}
+
+/// Whether a packet comes from an address that none may come from, or from the service itself.
+#[inline(always)]
+pub(crate) fn is_martian<A: Family>(tuple: &Tuple<A>) -> bool {
+    tuple.src.is_martian() || tuple.src == tuple.dst
 }
 
 /// Counts and sends a client's packet to its flow's backend.
@@ -419,8 +425,8 @@ fn from_backend<A: Family>(
 ) -> Result<Verdict, Reason> {
     let flags = check_ours::<A>(packet, ip)?;
     nat::may_route(ip)?;
-    signals::answered::<A>(flags);
-    entry.touch(flow, flags);
+    progress::from_backend(packet, flow, flags);
+    entry.touch(flow);
     maps::count_reply(flow.service, flow.backend, u64::from(packet.frame_len));
     nat::translate(packet, ip, flow, &NextHop::back(&flow.last_hop))
 }

@@ -17,7 +17,7 @@ use crate::{
     maps::{self, Room, Scratch},
     next_hop::NextHop,
     packet::Packet,
-    parse::{Ip, TcpFlags},
+    parse::Ip,
     service, verdict,
 };
 
@@ -38,7 +38,11 @@ pub(crate) fn forward<A: Family>(packet: &Packet, ip: &Ip, room: Room<A>) -> Opt
     let ready = backend.has(IN_USE | ALIVE | RESOLVED) && backend.vlans == Vlans::NONE;
     let overhead = overhead::<A>(backend)?;
     // An aggregate that does not fit as a whole, and an MTU that is not known, are looked at on the long way.
-    if !ready || backend.service != service.id || ip.len() + overhead > usize::from(backend.mtu) {
+    if !ready
+        || service::is_martian(tuple)
+        || backend.service != service.id
+        || ip.len() + overhead > usize::from(backend.mtu)
+    {
         return None;
     }
     let sent = if overhead == 0 {
@@ -51,7 +55,7 @@ pub(crate) fn forward<A: Family>(packet: &Packet, ip: &Ip, room: Room<A>) -> Opt
     if let Err(reason) = sent {
         service::count_drop(service.id, reason);
     } else {
-        let opens = flags.is_some_and(TcpFlags::opens);
+        let opens = flags.opens();
         maps::count_forward(service.id, owner, u64::from(packet.frame_len), opens);
     }
     Some(verdict::reason(sent))

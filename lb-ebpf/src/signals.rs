@@ -5,91 +5,77 @@
 
 use lb_common::{
     addr::{NetV4, NetV6},
-    flow::{PROVEN, REPLY},
+    backend::RESOLVED,
+    flow::{NatFlow, PROVEN, REPLY, RST, Tuple},
+    limits::{SYN_REPEAT_MILLIS, SYN_REPEAT_SECS},
 };
 
 use crate::{
     family::Family,
-    maps::{self, Scratch},
-    parse::TcpFlags,
-    pick, track,
+    maps, pick,
+    track::{self, Entry},
 };
 
-/// What a packet may tell.
-const RESET: u32 = 0;
-const UNREACHABLE: u32 = 1;
-const REPEATED: u32 = 2;
-
-/// A backend's packet of the flow in the room, whose entry it has not touched yet: a reset that is its first one refuses
+/// A backend resets the flow `known`, whose entry its packet has not touched yet: where it is its first answer, it refuses
 /// the flow.
 #[inline(always)]
-pub(crate) fn answered<A: Family>(flags: Option<TcpFlags>) {
-    if flags.is_some_and(|flags| flags.rst) {
-        tell::<A>(RESET);
+pub(crate) fn reset<A>(known: &NatFlow<A>) {
+    if known.state & (PROVEN | RST) == 0 && pick::living_owner(known).is_some() {
+        maps::count_signal(known.backend, |signals| signals.refused += 1);
     }
 }
 
-/// An ICMP error of this type and code about the flow in the room.
+/// An ICMP error of this type and code about the flow in the room, that came in by interface `ifindex`.
 #[inline(always)]
-pub(crate) fn error_about<A: Family>(kind: u8, code: u8) {
+pub(crate) fn error_about<A: Family>(kind: u8, code: u8, ifindex: u32) {
     if A::is_unreachable(kind, code) {
-        tell::<A>(UNREACHABLE);
+        let unreachable = if A::IS_V6 { unreachable_v6 } else { unreachable_v4 };
+        unreachable(ifindex);
     }
 }
 
-/// The client of the flow in the room repeats its SYN.
+/// The client of the flow `known` repeats its SYN, and the backend has not answered. It counts where it may be for want of
+/// an answer, and where another client does the same: one alone may send what the backend has reason not to answer.
 #[inline(always)]
-pub(crate) fn repeated<A: Family>() {
-    tell::<A>(REPEATED);
+pub(crate) fn repeated<A: Family>(tuple: &Tuple<A>, known: &NatFlow<A>, entry: Entry<A>) {
+    let now = track::now_millis();
+    if now.wrapping_sub(known.handshake) < SYN_REPEAT_MILLIS {
+        return;
+    }
+    entry.set_handshake(now);
+    if pick::living_owner(known).is_none() {
+        return;
+    }
+    if maps::follows_another(known.backend, A::source_hash(tuple), SYN_REPEAT_SECS) {
+        maps::count_signal(known.backend, |signals| signals.unanswered += 1);
+    }
 }
 
-#[inline(always)]
-fn tell<A: Family>(what: u32) {
-    let tell = if A::IS_V6 { tell_v6 } else { tell_v4 };
-    tell(what);
-}
-
-/// [`told`]
+/// [`unreachable`]
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tell_v4(what: u32) -> u32 {
-    told::<NetV4>(what)
+extern "C" fn unreachable_v4(ifindex: u32) -> u32 {
+    unreachable::<NetV4>(ifindex)
 }
 
-/// [`told`]
+/// [`unreachable`]
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn tell_v6(what: u32) -> u32 {
-    told::<NetV6>(what)
+extern "C" fn unreachable_v6(ifindex: u32) -> u32 {
+    unreachable::<NetV6>(ifindex)
 }
 
-/// Counts for the backend of the flow in the room what a packet of it tells, unless the backend's id is another one's by
-/// now. Returns 0.
+/// Counts an error about a packet to the backend of the flow in the room, if it came by the interface towards the backend:
+/// who is on another side of the balancer knows nothing of the way to it. Returns 0.
 #[inline(always)]
-fn told<A: Family>(what: u32) -> u32 {
-    let Ok(mut room) = A::room() else { return 0 };
-    let Scratch {
-        tuple,
-        known,
-        spare_key,
-        spare,
-        ..
-    } = &mut *room;
-    let unproven = known.state & PROVEN == 0;
-    let speaks = match what {
-        RESET => unproven,
-        UNREACHABLE => known.direction == REPLY,
-        _ => {
-            *spare_key = known.peer(tuple.protocol);
-            track::find_reply(spare_key, spare, tuple) && spare.state & PROVEN == 0
-        }
-    };
-    if speaks && pick::living_owner(known).is_some() {
-        maps::count_signal(known.backend, |signals| match what {
-            RESET => signals.refused += 1,
-            UNREACHABLE => signals.unreachable += 1,
-            _ => signals.unanswered += 1,
-        });
+fn unreachable<A: Family>(ifindex: u32) -> u32 {
+    let Ok(room) = A::room() else { return 0 };
+    let known = &room.known;
+    if let Some(owner) = pick::living_owner(known)
+        && known.direction == REPLY
+        && (!owner.has(RESOLVED) || owner.ifindex == ifindex)
+    {
+        maps::count_signal(known.backend, |signals| signals.unreachable += 1);
     }
     0
 }

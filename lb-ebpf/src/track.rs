@@ -9,7 +9,7 @@ use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_ktime_get_coarse_ns};
 use lb_common::{
     addr::{NetV4, NetV6},
     csum::Sum,
-    flow::{FIN, NatFlow, PROVEN, REPLY, RST, Tuple},
+    flow::{FIN, NatFlow, REPLY, RST, Tuple},
     reason::Reason,
     vlan::Tags,
 };
@@ -19,40 +19,34 @@ use crate::{
     maps::{Room, Scratch},
     next_hop, open,
     packet::Packet,
-    parse::TcpFlags,
 };
 
 /// CLOCK_MONOTONIC in whole seconds, a few milliseconds late at most.
 #[inline(always)]
 pub(crate) fn now_secs() -> u32 {
     const NANOS_PER_SEC: u64 = 1_000_000_000;
-    // SAFETY: takes no arguments.
-    let nanos = unsafe { bpf_ktime_get_coarse_ns() };
     #[expect(clippy::cast_possible_truncation, reason = "136 years")]
-    let seconds = (nanos / NANOS_PER_SEC) as u32;
+    let seconds = (coarse_nanos() / NANOS_PER_SEC) as u32;
     seconds
+}
+
+/// CLOCK_MONOTONIC in milliseconds modulo 2^32, a few late at most.
+#[inline(always)]
+pub(crate) fn now_millis() -> u32 {
+    const NANOS_PER_MILLI: u64 = 1_000_000;
+    #[expect(clippy::cast_possible_truncation, reason = "the modulus")]
+    let millis = (coarse_nanos() / NANOS_PER_MILLI) as u32;
+    millis
+}
+
+#[inline(always)]
+fn coarse_nanos() -> u64 {
+    // SAFETY: takes no arguments.
+    unsafe { bpf_ktime_get_coarse_ns() }
 }
 
 /// State bits of a direction before its first packet.
 pub(crate) const UNPROVEN: u8 = 0;
-
-/// State bits of a direction after a packet; `flags` of TCP only.
-#[inline(always)]
-pub(crate) fn state_after(state: u8, flags: Option<TcpFlags>) -> u8 {
-    let Some(flags) = flags else { return state | PROVEN };
-    // A SYN begins the direction anew. Alone, however often it comes, it proves nothing about the client.
-    let mut state = if flags.syn { UNPROVEN } else { state };
-    if !flags.syn || flags.ack {
-        state |= PROVEN;
-    }
-    if flags.fin {
-        state |= FIN;
-    }
-    if flags.rst {
-        state |= RST;
-    }
-    state
-}
 
 /// The place of a flow found in the table.
 #[derive(Clone, Copy)]
@@ -68,6 +62,12 @@ pub(crate) fn find<A: Family>(tuple: &Tuple<A>, flow: &mut NatFlow<A>) -> Option
     // SAFETY: as above. Read again after all else, see `NatFlow::check`.
     let check = unsafe { ptr::read_volatile(&raw const (*entry).check) };
     (check == A::check(tuple)).then_some(Entry(entry))
+}
+
+/// The place of the flow under this tuple, where one stands.
+#[inline(always)]
+pub(crate) fn entry<A: Family>(tuple: &Tuple<A>) -> Option<Entry<A>> {
+    A::find(tuple).map(Entry)
 }
 
 /// Copies a table's entry word by word: as a whole it would be copied by memmove, byte by byte.
@@ -89,20 +89,36 @@ impl<A: Family> Entry<A> {
     /// Records that a packet came, in the table and in `flow`, which is what the entry held. The table is written only
     /// where something changes, so that a busy flow's line stays shared.
     #[inline(always)]
-    pub(crate) fn touch(self, flow: &mut NatFlow<A>, flags: Option<TcpFlags>) {
+    pub(crate) fn touch(self, flow: &mut NatFlow<A>) {
         let now = now_secs();
-        let state = state_after(flow.state, flags);
         // SAFETY: from the map's look-up; torn or lost writes cost a second of the time-out at most.
         unsafe {
             if flow.last_seen != now {
                 flow.last_seen = now;
                 (*self.0).last_seen = now;
             }
-            if flow.state != state {
-                flow.state = state;
-                (*self.0).state = state;
-            }
         }
+    }
+
+    /// Sets the state bits.
+    #[inline(always)]
+    pub(crate) fn set_state(self, state: u8) {
+        // SAFETY: as above.
+        unsafe { (*self.0).state = state };
+    }
+
+    /// Sets what [`NatFlow::handshake`] is.
+    #[inline(always)]
+    pub(crate) fn set_handshake(self, handshake: u32) {
+        // SAFETY: as above.
+        unsafe { (*self.0).handshake = handshake };
+    }
+
+    /// Has a direction begin anew.
+    #[inline(always)]
+    pub(crate) fn begin_anew(self, handshake: u32) {
+        self.set_state(UNPROVEN);
+        self.set_handshake(handshake);
     }
 }
 
@@ -130,7 +146,7 @@ extern "C" fn turn_v6(ctx: *mut xdp_md, tags: u64) -> u32 {
     open::status(turn_replies::<NetV6>(&Packet::untagged(ctx, Tags(tags))))
 }
 
-/// Whether the client has closed this flow of its. Its next SYN opens another one.
+/// Whether the client has closed this flow of its.
 #[inline(always)]
 pub(crate) fn closed_by_client<A>(flow: &NatFlow<A>) -> bool {
     flow.state & (FIN | RST) != 0

@@ -270,7 +270,11 @@ pub fn connect_from(source: SocketAddr, target: SocketAddr) -> io::Result<TcpStr
     connect_as(source, target, ANSWER_TIMEOUT)
 }
 
-fn connect_as(source: SocketAddr, target: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
+/// As [`connect_within`], from one of the namespace's own addresses.
+///
+/// # Errors
+/// As [`connect`].
+pub fn connect_as(source: SocketAddr, target: SocketAddr, limit: Duration) -> io::Result<TcpStream> {
     let socket = socket2::Socket::new(socket2::Domain::for_address(target), socket2::Type::STREAM, None)?;
     if source.port() != 0 || !source.ip().is_unspecified() {
         // A port may still be in TIME_WAIT towards another server.

@@ -705,6 +705,7 @@ fn flow(port: u16, generation: u16, idle: u32) -> [(TupleV4, NatFlowV4); 2] {
         state: 0,
         last_seen: monotonic_seconds() - idle,
         last_hop: LastHop::default(),
+        handshake: 0,
     };
     let reply = NatFlowV4 {
         check: 0,

@@ -1,12 +1,15 @@
 //! What clients suffer tells the balancer about a backend before its checks do.
 
-use std::time::Duration;
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
 use lb_tests::{
     client::run_many,
     config::Service,
-    http::{connect, connect_within, exchange},
+    http::{connect, connect_as, exchange},
     lane::Lane,
     nginx::Nginx,
     site::{NGINX_PORT, Site},
@@ -17,6 +20,14 @@ use serde_json::Value;
 
 /// For what takes seconds when all goes well.
 const LIMIT: Duration = Duration::from_secs(60);
+/// A second address of the client's: what one client alone suffers proves nothing about a backend.
+const SECOND: [(IpAddr, &str); 2] = [
+    (IpAddr::V4(Ipv4Addr::new(10, 1, 0, 77)), "10.1.0.77/24"),
+    (
+        IpAddr::V6(Ipv6Addr::new(0xfd01, 0, 0, 0, 0, 0, 0, 0x77)),
+        "fd01::77/64 nodad",
+    ),
+];
 /// Longer than a client waits before it repeats its SYN.
 const PATIENCE: Duration = Duration::from_millis(1_500);
 
@@ -30,6 +41,12 @@ impl Rig {
     /// Two real servers behind a service whose checks come once an hour, but for `health`.
     fn start(family: Family, health: &str) -> Result<Self> {
         let site = Site::new(Shape::TwoArmed, 2)?;
+        for (_, address) in SECOND {
+            site.net
+                .client
+                .ns
+                .ip(&format!("address add {address} dev eth0"))?;
+        }
         let health = format!("kind = \"tcp\"\ninterval = \"1h\"\ndown_interval_max = \"1h\"\n{health}");
         let service = Service::tcp("web", site.service_address(family)).health(&health);
         let service = site.with_backends(service, family, NGINX_PORT, &[1, 1]);
@@ -59,8 +76,15 @@ impl Rig {
         let (ns, target) = (&self.site.net.client.ns, self.site.service_address(self.family));
         self.wait_for(what, "b0", |backend| {
             // An error is one that the clients have.
-            let _ = run_many(ns, 16, 8, |_| {
-                let answer = connect_within(target, 0, PATIENCE)
+            let _ = run_many(ns, 16, 8, |n| {
+                let second = SECOND.iter().find(|(ip, _)| ip.is_ipv4() == target.is_ipv4());
+                let any = if target.is_ipv4() {
+                    Ipv4Addr::UNSPECIFIED.into()
+                } else {
+                    Ipv6Addr::UNSPECIFIED.into()
+                };
+                let source = second.filter(|_| n % 2 == 1).map_or(any, |(ip, _)| *ip);
+                let answer = connect_as(SocketAddr::new(source, 0), target, PATIENCE)
                     .and_then(|mut stream| exchange(&mut stream, "/", true));
                 Ok(answer.map(|answer| answer.body).unwrap_or_default())
             });

@@ -328,7 +328,8 @@ fn packets_of_a_service_go_where_the_program_would_send_them() {
             false,
         ),
         (Tables::nat(stable), true, Redirected, Some(1), false),
-        (Tables::nat(moved), false, Redirected, Some(2), false),
+        (Tables::nat(moved), true, Redirected, Some(2), false),
+        (Tables::nat(moved), false, Reason::NoFlowReset, None, false),
         (
             Tables::nat(stable).known(B, false, PROVEN),
             true,
@@ -400,6 +401,20 @@ fn packets_of_a_service_go_where_the_program_would_send_them() {
 }
 
 #[test]
+fn sources_that_cannot_be_are_said_to_be_forged() {
+    let stable = RingSlot::stable(A);
+    for tables in [Tables::nat(stable), Tables::l2dsr(stable)] {
+        for source in ["127.0.0.1:4000", "255.255.255.255:4000", WEB] {
+            let told = tables.answer(&Question {
+                source: source.parse().unwrap(),
+                ..question(WEB, true)
+            });
+            assert_eq!(told.reason, Reason::MartianSource, "{source}: {told:#?}");
+        }
+    }
+}
+
+#[test]
 fn packets_of_no_service_are_told_from_answers() {
     let stable = RingSlot::stable(A);
     for (tables, destination, reason) in [
@@ -426,7 +441,7 @@ fn packets_of_no_service_are_told_from_answers() {
             Reason::Redirected,
         ),
     ] {
-        let told = tables.ask(destination, false);
+        let told = tables.ask(destination, true);
         assert_eq!(told.reason, reason, "{told:#?}");
     }
 }
@@ -465,7 +480,7 @@ fn a_connection_id_is_read_as_the_program_reads_it() {
                 .with(|t| t.backends.get_mut(&B).unwrap().flags &= !change);
             let question = Question {
                 connection_id: id.to_vec(),
-                ..question(WEB, false)
+                ..question(WEB, true)
             };
             let told = tables.answer(&question);
             let address = SocketAddr::from(([10, 0, 1, backend], 8080));

@@ -4,7 +4,7 @@ use std::{io, net::IpAddr};
 
 use lb_common::{
     backend::{ALIVE, Backend, BackendId, IN_USE, IPV6, RESOLVED},
-    flow::{FIN, RST},
+    flow::{FIN, RST, is_closed},
     reason::Reason,
     service::{FORWARDS, GUARDS_CLIENTS, IN_TURN, Mode, Service, TRANSLATES},
     settings::{HAS_DNAT, HAS_WILDCARD, Settings},
@@ -14,7 +14,10 @@ use lb_common::{
 use super::{AnyTuple, Explanation, Question, ReadTables, Translated, words};
 use crate::{
     control::ControlView,
-    state::{service::ServiceKey, words::Word as _},
+    state::{
+        service::{Protocol, ServiceKey},
+        words::Word as _,
+    },
 };
 
 /// Other services of an address that are named.
@@ -73,6 +76,9 @@ impl Walk<'_> {
         if let Some(service) = service.filter(|service| !service.has(TRANSLATES)) {
             if self.is_denied(&service)? {
                 return Ok(Reason::ClientDenied);
+            }
+            if self.is_martian() {
+                return Ok(Reason::MartianSource);
             }
             return self.as_is(&service);
         }
@@ -137,6 +143,23 @@ impl Walk<'_> {
         }
         self.say("it is not ours: the kernel gets it");
         Ok(Reason::NotOurs)
+    }
+
+    /// Whether the packet comes from where none may come from.
+    fn is_martian(&mut self) -> bool {
+        let (source, own) = match self.tuple {
+            AnyTuple::V4(tuple) => (tuple.src.is_martian(), tuple.src == tuple.dst),
+            AnyTuple::V6(tuple) => (tuple.src.is_martian(), tuple.src == tuple.dst),
+        };
+        let client = self.question.source.ip();
+        if own {
+            self.say(format!(
+                "{client} is the service's own address: no packet to it may come from there"
+            ));
+        } else if source {
+            self.say(format!("no packet may come from {client}: the sender is forged"));
+        }
+        source || own
     }
 
     fn is_denied(&mut self, service: &Service) -> io::Result<bool> {
@@ -236,12 +259,22 @@ impl Walk<'_> {
             record.filter(|record| record.has(IN_USE | ALIVE) && record.generation == known.generation);
         let Some(owner) = owner else {
             self.say("its flow is recorded, but for a backend that is dead or gone: it counts as a new one");
-            return self.unknown(service, settings);
+            return self.new_flow(service, settings);
         };
         if known.state & (FIN | RST) != 0 && self.question.opens {
+            let answers = Question {
+                source: known.destination,
+                destination: known.source,
+                ..self.question.clone()
+            };
+            let answers = answers.tuple().map(|tuple| self.tables.translated(&tuple));
+            let closed = answers
+                .transpose()?
+                .flatten()
+                .is_some_and(|reply| is_closed(known.state, reply.state));
             let same = !service.has(IN_TURN) && self.pick(service)?.is_ok_and(|(id, _)| id == known.backend);
             self.say("the client has closed the flow that is recorded, and opens another one");
-            if !same {
+            if closed && !same {
                 return self.new_flow(service, settings);
             }
         }
@@ -267,6 +300,13 @@ impl Walk<'_> {
             return self.as_is(service);
         }
         self.say("no flow of mode nat is recorded for it");
+        if self.is_martian() {
+            return Ok(Reason::MartianSource);
+        }
+        if self.question.protocol == Protocol::Tcp && !self.question.opens {
+            self.say("only a SYN opens one: it is answered with a reset");
+            return Ok(Reason::NoFlowReset);
+        }
         self.new_flow(service, settings)
     }
 

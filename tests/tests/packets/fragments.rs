@@ -150,6 +150,7 @@ fn fragments_are_translated_as_their_first_one_is() -> Result<()> {
         bench.one_port(3000)?;
         let payload: Vec<u8> = (0..90).collect();
         let (client, snat) = (side.client(40_000), side.snat(3000));
+        bench.run(&Frame::tcp(client, side.vip(80), SYN, 64, b""))?;
         let mut ids = Vec::new();
         for id in [1, 2, 0xffff, 1] {
             let sent = datagram(side, 53, 40_000);

@@ -306,10 +306,10 @@ fn what_would_open_a_flow_is_charged_and_what_goes_on_with_one_is_not() -> Resul
         // Two flows have begun; at one a second, not all of these find room.
         let mut refused = 0;
         for port in 41_000..41_000 + PACKETS {
-            let (_, _, reason) = send(port, ACK)?;
+            let (_, _, reason) = send(port, SYN)?;
             refused += u32::from(reason == Reason::NewFlowRate);
         }
-        ensure!(refused > 0, "a packet in the middle of no flow opens one");
+        ensure!(refused > 0, "every SYN opens a flow");
         expect(40_000, ACK, Reason::SentBack)?;
     }
     Ok(())

@@ -79,6 +79,15 @@ impl Kind {
         Self::new("plain", protocol, 11, Change::Nothing)
     }
 
+    /// A flow's first packet.
+    pub(crate) fn first(protocol: Protocol) -> Self {
+        let mut kind = Self::plain(protocol);
+        if protocol == Protocol::Tcp {
+            (kind.flags, kind.payload) = (SYN, 0);
+        }
+        kind
+    }
+
     /// One that is long enough for several fragments.
     pub(crate) fn fragmented(protocol: Protocol) -> Self {
         Self::new("fragmented", protocol, 90, Change::Nothing)

@@ -128,7 +128,7 @@ impl Matrix<'_> {
         let flow = self.flow(protocol)?;
         let (action, ..) = self
             .bench
-            .run(&Kind::plain(protocol).build(flow.client, flow.vip, 64))?;
+            .run(&Kind::first(protocol).build(flow.client, flow.vip, 64))?;
         ensure!(action == TX, "{}: not opened", self.name);
         Ok(flow)
     }
@@ -224,11 +224,17 @@ impl Matrix<'_> {
 
     /// A client's packet, and once more where the first one opens a flow for the second.
     fn forwarded(&mut self, kind: &Kind) -> Result<()> {
-        let flow = self.flow(kind.protocol)?;
+        let nat = matches!(self.mode, Mode::Nat);
+        // In mode nat, only a SYN opens a flow.
+        let known = nat && kind.protocol == Protocol::Tcp && !kind.opens();
+        let flow = if known {
+            self.open(kind.protocol)?
+        } else {
+            self.flow(kind.protocol)?
+        };
         let sent = kind.build(flow.client, flow.vip, 64);
         let wanted = self.to_backend(&flow, kind, 64)?;
-        let nat = matches!(self.mode, Mode::Nat);
-        let first = Outcome::forward(nat || kind.opens());
+        let first = Outcome::forward((nat || kind.opens()) && !known);
         self.check(&kind.name, &flow, &sent, |_| Ok(wanted.clone()), &first)?;
         if nat {
             let name = format!("{}, once more", kind.name);
@@ -286,9 +292,13 @@ impl Matrix<'_> {
 
     /// One and two tags: off on the way to a backend without a VLAN.
     fn tagged(&mut self, protocol: Protocol) -> Result<()> {
-        let kind = Kind::plain(protocol);
         for (name, tags, back) in TAGS {
             let flow = self.flow(protocol)?;
+            let kind = if let Mode::Nat = self.mode {
+                Kind::first(protocol)
+            } else {
+                Kind::plain(protocol)
+            };
             let wanted = self.to_backend(&flow, &kind, 64)?;
             let sent = kind.build(flow.client, flow.vip, 64).tagged(tags);
             let name = format!("{protocol:?}, {name}");

@@ -31,7 +31,7 @@ fn open(runner: &mut Runner<'_>, client_port: u16) -> Result<Option<u16>> {
 }
 
 impl Bench {
-    fn flows(&self) -> Result<HashMap<aya::maps::MapData, TupleV4, NatFlowV4>> {
+    pub(super) fn flows(&self) -> Result<HashMap<aya::maps::MapData, TupleV4, NatFlowV4>> {
         Ok(HashMap::try_from(self.map(map_names::FLOWS_V4)?)?)
     }
 
@@ -43,7 +43,8 @@ impl Bench {
         Ok(flows.remove(&flow.peer(tuple.protocol))?)
     }
 
-    fn entry(&self, client_port: u16) -> Result<(TupleV4, NatFlowV4)> {
+    /// The client's entry of the IPv4 flow from a client's port.
+    pub(super) fn entry(&self, client_port: u16) -> Result<(TupleV4, NatFlowV4)> {
         let entries = self.flows()?.iter().collect::<Result<Vec<_>, _>>()?;
         let mut entries = entries.into_iter();
         entries

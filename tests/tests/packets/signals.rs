@@ -1,7 +1,18 @@
 //! What flows tell about their backends.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
 use anyhow::{Result, ensure};
-use lb_common::counters::Signals;
+use aya::{
+    Pod,
+    maps::{HashMap, Map},
+};
+use lb_common::{
+    counters::Signals,
+    flow::{FORWARD, NatFlowV4, NatFlowV6, TupleV4, TupleV6},
+    limits::SYN_REPEAT_MILLIS,
+    map_names,
+};
 
 use super::{
     ACK, FAMILIES, SYN,
@@ -41,8 +52,12 @@ fn only_a_backend_that_fails_its_flows_is_told_on() -> Result<()> {
         };
         let cases = [
             ("a first SYN", 0, from_client(0, SYN), (0, 0, 0)),
-            ("it is repeated", 0, from_client(0, SYN), (1, 0, 0)),
-            ("and again", 0, from_client(0, SYN), (1, 0, 0)),
+            (
+                "it is repeated before an answer can be there",
+                0,
+                from_client(0, SYN),
+                (0, 0, 0),
+            ),
             ("the answer", 0, from_backend(0, SYN | ACK), (0, 0, 0)),
             ("a SYN that crossed with it", 0, from_client(0, SYN), (0, 0, 0)),
             ("data", 0, from_client(0, ACK), (0, 0, 0)),
@@ -89,6 +104,65 @@ fn only_a_backend_that_fails_its_flows_is_told_on() -> Result<()> {
                 "{name}, {vip}: {added:?}"
             );
         }
+    }
+    Ok(())
+}
+
+/// Forgets how long ago the SYNs of all flows are: more than a client waits before it repeats one.
+fn wait_for_a_repetition(bench: &Bench) -> Result<()> {
+    fn age<K: Pod, V: Pod>(map: Map, change: impl Fn(&mut V)) -> Result<()> {
+        let mut flows: HashMap<_, K, V> = HashMap::try_from(map)?;
+        for (tuple, mut flow) in flows.iter().collect::<Result<Vec<_>, _>>()? {
+            change(&mut flow);
+            flows.insert(tuple, flow, 0)?;
+        }
+        Ok(())
+    }
+    let earlier = |direction, handshake: &mut u32| {
+        if direction == FORWARD {
+            *handshake = handshake.wrapping_sub(SYN_REPEAT_MILLIS);
+        }
+    };
+    age::<TupleV4, NatFlowV4>(bench.map(map_names::FLOWS_V4)?, |flow| {
+        earlier(flow.direction, &mut flow.handshake)
+    })?;
+    age::<TupleV6, NatFlowV6>(bench.map(map_names::FLOWS_V6)?, |flow| {
+        earlier(flow.direction, &mut flow.handshake)
+    })
+}
+
+/// RFC 6298: a client waits for a second. One alone may have been refused for its own sake, or lie.
+#[test]
+fn a_repeated_syn_counts_after_a_timeout_and_from_several_clients() -> Result<()> {
+    let bench = Bench::new()?;
+    bench.ports(3000..=3999)?;
+    for side in FAMILIES {
+        let neighbour = |port| match side.client(port).ip() {
+            IpAddr::V4(ip) => SocketAddr::from((Ipv4Addr::from_bits(ip.to_bits() ^ 1), port)),
+            IpAddr::V6(ip) => SocketAddr::from((Ipv6Addr::from_bits(ip.to_bits() ^ 1), port)),
+        };
+        let one = |n: u16| Frame::tcp(side.client(41_000 + n), side.vip(80), SYN, 64, b"");
+        let other = |n: u16| Frame::tcp(neighbour(41_000 + n), side.vip(80), SYN, 64, b"");
+        for n in 0..20 {
+            bench.run(&one(n))?;
+            bench.run(&other(n))?;
+        }
+        let repeat = |frames: &[Frame]| -> Result<u64> {
+            let before = told(&bench)?.unanswered;
+            for frame in frames {
+                bench.run(frame)?;
+            }
+            Ok(told(&bench)?.unanswered - before)
+        };
+        let all: Vec<Frame> = (0..20).flat_map(|n| [one(n), other(n)]).collect();
+        ensure!(repeat(&all)? == 0, "nobody has waited");
+        wait_for_a_repetition(&bench)?;
+        let alone: Vec<Frame> = (0..20).map(one).collect();
+        ensure!(repeat(&alone)? == 0, "one client alone");
+        ensure!(repeat(&[other(0)])? == 1, "a second client");
+        ensure!(repeat(&[other(0)])? == 0, "once for each timeout");
+        wait_for_a_repetition(&bench)?;
+        ensure!(repeat(&all)? >= 39, "several clients");
     }
     Ok(())
 }

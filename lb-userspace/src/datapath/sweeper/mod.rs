@@ -39,6 +39,10 @@ const REST: u32 = 19;
 /// and its clock and ours tick apart.
 const ORPHAN_SECS: u32 = 10;
 
+/// Seconds for which packets of one side may go on after a RST of the other: they were under way. What comes later shows that
+/// the RST was not believed.
+const UNDER_WAY_SECS: u32 = 2;
+
 /// Flows as a sweep found them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct FlowCounts {
@@ -108,6 +112,18 @@ struct Half {
 }
 
 impl Half {
+    /// The same without a RST that the other side has not believed.
+    const fn as_believed_by(self, other: Self) -> Self {
+        if other.last_seen > self.last_seen.saturating_add(UNDER_WAY_SECS) {
+            Self {
+                state: self.state & !RST,
+                ..self
+            }
+        } else {
+            self
+        }
+    }
+
     /// The same before its first packet.
     const fn unproven(self) -> Self {
         Self { state: 0, ..self }
@@ -140,6 +156,7 @@ fn decide(
     let Some(reply) = reply.filter(|_| owned) else {
         return Verdict::Remove;
     };
+    let (forward, reply) = (forward.as_believed_by(reply), reply.as_believed_by(forward));
     // A packet may have been seen after `now` was read.
     let idle = now
         .saturating_sub(forward.last_seen)
@@ -309,8 +326,8 @@ mod tests {
     use lb_common::{
         flow::PROVEN,
         limits::{
-            TCP_CLOSED_IDLE_SECS, TCP_ESTABLISHED_IDLE_SECS, TCP_OPENING_IDLE_SECS, UDP_IDLE_SECS,
-            UDP_OPENING_IDLE_SECS,
+            TCP_CLOSED_IDLE_SECS, TCP_ESTABLISHED_IDLE_SECS, TCP_OPENING_IDLE_SECS, TCP_RESET_IDLE_SECS,
+            UDP_IDLE_SECS, UDP_OPENING_IDLE_SECS,
         },
         service::UDP,
     };
@@ -388,6 +405,34 @@ mod tests {
                 half(open, 1),
                 half(open | RST, 1),
                 Closed,
+            ),
+            (
+                "reset by one side, which may be forged",
+                TCP,
+                half(open | RST, TCP_CLOSED_IDLE_SECS),
+                half(open, TCP_CLOSED_IDLE_SECS),
+                Closed,
+            ),
+            (
+                "reset by one side, and quiet since",
+                TCP,
+                half(open | RST, TCP_RESET_IDLE_SECS),
+                half(open, TCP_RESET_IDLE_SECS),
+                Remove,
+            ),
+            (
+                "reset by one side, and the other goes on",
+                TCP,
+                half(open | RST, TCP_RESET_IDLE_SECS + 10),
+                half(open, TCP_RESET_IDLE_SECS),
+                Active,
+            ),
+            (
+                "reset by both sides",
+                TCP,
+                half(open | RST, TCP_CLOSED_IDLE_SECS),
+                half(open | RST, TCP_CLOSED_IDLE_SECS),
+                Remove,
             ),
             (
                 "unanswered datagrams",
