@@ -30,6 +30,7 @@ pub mod ring_slot;
 pub mod service;
 pub mod service_place;
 pub mod settings;
+pub mod share;
 pub mod track;
 pub mod tunnel;
 pub mod vlan;

@@ -90,6 +90,17 @@ pub const SNAT_PORT_TURNS: u32 = 32;
 /// side by side, before the flow is dropped with `snat_ports_exhausted`.
 pub const SNAT_PORT_DRAWS: u32 = 32;
 
+/// Ports looked at, one after the other in turn, for a half-open flow that gives way when its service is over its share of the
+/// flow table, or the table is full. In turn, the oldest comes first.
+pub const GIVING_WAY_TURNS: u32 = 16;
+
+/// Of [`SNAT_PORT_TURNS`], those at which only a half-open flow gives way that is idle for [`GIVING_WAY_IDLE_SECS`]: where
+/// ports are not scarce, a free one comes soon.
+pub const GIVING_WAY_PATIENCE: u32 = 4;
+
+/// Seconds for which a half-open flow is idle that gives way at once: its client sends a SYN again sooner than that.
+pub const GIVING_WAY_IDLE_SECS: u32 = 2;
+
 /// IPv6 extension headers walked before a packet counts as not understood.
 pub const MAX_EXTENSION_HEADERS: u32 = 6;
 

@@ -30,6 +30,10 @@ pub const SNAT_ADDRESSES: &str = "SNAT_ADDRESSES";
 pub const FLOWS_V4: &str = "FLOWS_V4";
 /// [`crate::flow::TupleV6`] to [`crate::flow::NatFlowV6`]. Written by the XDP program, swept by the daemon.
 pub const FLOWS_V6: &str = "FLOWS_V6";
+/// Service id to [`crate::share::FlowUse`]. Written by the XDP program.
+pub const FLOW_USES: &str = "FLOW_USES";
+/// Service id to what [`crate::share::FlowUse::opened`] may come to; 0: anything. Written by the daemon.
+pub const FLOW_SHARES: &str = "FLOW_SHARES";
 /// [`crate::flow::TupleV4`] to [`crate::track::FlowRecord`]: [`crate::track::Table::Tracked`]. Written by the XDP
 /// program, swept by the daemon; so are the five below.
 pub const TRACKED_V4: &str = "TRACKED_V4";
@@ -86,7 +90,7 @@ pub const OF_FLOWS: [&str; 8] = [
 ];
 
 /// Every map that is pinned and survives the daemon.
-pub const PINNED: [&str; 35] = [
+pub const PINNED: [&str; 37] = [
     SETTINGS,
     SERVICES_V4,
     SERVICES_V6,
@@ -101,6 +105,8 @@ pub const PINNED: [&str; 35] = [
     SNAT_ADDRESSES,
     FLOWS_V4,
     FLOWS_V6,
+    FLOW_USES,
+    FLOW_SHARES,
     TRACKED_V4,
     TRACKED_V6,
     OPENING_V4,

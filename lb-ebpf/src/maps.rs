@@ -8,6 +8,7 @@ pub(crate) mod quic;
 mod records;
 mod replies;
 mod services;
+pub(crate) mod shares;
 
 use core::{
     cell::Cell,

@@ -8,7 +8,7 @@ use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_get_prandom_u32};
 use lb_common::{
     addr::{NetPort, NetV4, NetV6},
     flow::{FORWARD, NatFlow, PROVEN, REPLY, Tuple},
-    limits::{SNAT_PORT_DRAWS, SNAT_PORT_TURNS},
+    limits::{GIVING_WAY_TURNS, SNAT_PORT_DRAWS, SNAT_PORT_TURNS},
     reason::Reason,
     service::{Service, TCP},
     vlan::Tags,
@@ -16,7 +16,7 @@ use lb_common::{
 
 use crate::{
     family::Family,
-    guard,
+    give_way, guard,
     maps::{self, Opening, Refused, Scratch},
     next_hop,
     packet::Packet,
@@ -27,10 +27,11 @@ use crate::{
     track::{self, UNPROVEN},
 };
 
-/// What a global function returns instead of `Ok`, an error, and a port that another flow has.
+/// What a global function returns instead of `Ok`, an error, a port that another flow has, and where the table is full.
 const DONE: u32 = 0;
 const FIRST_REASON: u32 = 1;
 const TAKEN: u32 = u32::MAX;
+const FULL: u32 = u32::MAX - 1;
 
 /// What a global function returns for an outcome.
 #[inline(always)]
@@ -103,18 +104,46 @@ extern "C" fn try_port_v6(tried: u32) -> u32 {
     try_port::<NetV6>(tried)
 }
 
+/// [`insert_port`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn insert_port_v4() -> u32 {
+    insert_port::<NetV4>()
+}
+
+/// [`insert_port`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn insert_port_v6() -> u32 {
+    insert_port::<NetV6>()
+}
+
 /// [`take_port`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn take_port_v4() -> u32 {
-    search_port(try_port_v4)
+    search_port::<NetV4>(try_port_v4, insert_port_v4)
 }
 
 /// [`take_port`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn take_port_v6() -> u32 {
-    search_port(try_port_v6)
+    search_port::<NetV6>(try_port_v6, insert_port_v6)
+}
+
+/// [`take_over_port`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn take_over_port_v4() -> u32 {
+    search_holder::<NetV4>(try_port_v4, insert_port_v4)
+}
+
+/// [`take_over_port`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn take_over_port_v6() -> u32 {
+    search_holder::<NetV6>(try_port_v6, insert_port_v6)
 }
 
 /// Opens a flow for the client's packet, if it may open one: picks a backend, takes a source port, records both directions.
@@ -161,8 +190,19 @@ fn open<A: Family>(
     let state = progress::state_after(UNPROVEN, flags, proof);
     // Steps that are not inlined: one after the other they share a stack.
     choose(packet, &mut *room, service, state)?;
-    take_port::<A>()?;
-    record(&mut *room, replaces)
+    let is_over = maps::shares::is_over(service.id);
+    if !is_over || take_over_port::<A>().is_err() {
+        take_port::<A>()?;
+    }
+    let mut recorded = record(&mut *room, replaces);
+    if recorded == Err(Reason::FlowTableFull) && take_over_port::<A>().is_ok() {
+        // That has made room for two entries, of which it has filled one.
+        recorded = record(&mut *room, replaces);
+    }
+    if recorded.is_ok() && !replaces {
+        maps::shares::count_opened(service.id);
+    }
+    recorded
 }
 
 /// Fills both entries but for what depends on the source port. The client's has the backend's own source address.
@@ -221,38 +261,88 @@ fn choose<A: Family>(
     Ok(())
 }
 
-/// Finds a free source port and completes both entries with it.
+/// Finds a source port that is free, or that a half-open flow gives way for, and completes both entries with it.
 #[inline(always)]
 pub(crate) fn take_port<A: Family>() -> Result<(), Reason> {
     let take_port = if A::IS_V6 { take_port_v6 } else { take_port_v4 };
     outcome(take_port())
 }
 
+/// As [`take_port`], but only a port for which a half-open flow gives way.
 #[inline(always)]
-fn search_port(try_port: extern "C" fn(u32) -> u32) -> u32 {
+fn take_over_port<A: Family>() -> Result<(), Reason> {
+    let take_over = if A::IS_V6 {
+        take_over_port_v6
+    } else {
+        take_over_port_v4
+    };
+    outcome(take_over())
+}
+
+#[inline(always)]
+fn search_port<A: Family>(try_port: extern "C" fn(u32) -> u32, insert: extern "C" fn() -> u32) -> u32 {
+    let mut found = status(Err(Reason::SnatPortsExhausted));
     for tried in 0..SNAT_PORT_TURNS + SNAT_PORT_DRAWS {
-        match try_port(tried) {
+        let port = try_port(tried);
+        if port != DONE {
+            return port;
+        }
+        match insert() {
             TAKEN => {}
+            FULL => found = status(Err(Reason::FlowTableFull)),
             other => return other,
         }
+        if give_way::end_holder::<A>(tried) {
+            // Unless another CPU was faster.
+            match insert() {
+                TAKEN | FULL => {}
+                other => return other,
+            }
+        }
     }
-    status(Err(Reason::SnatPortsExhausted))
+    found
 }
 
-/// Takes the source port whose turn it is, or after so many that were `tried` any one, if it is free: if this program can
-/// insert the reply entry. Completes both entries with it.
+#[inline(always)]
+fn search_holder<A: Family>(try_port: extern "C" fn(u32) -> u32, insert: extern "C" fn() -> u32) -> u32 {
+    for _ in 0..GIVING_WAY_TURNS {
+        // In turn, and the oldest flow, however young it is.
+        let port = try_port(give_way::ANY);
+        if port != DONE {
+            return port;
+        }
+        if give_way::end_holder::<A>(give_way::ANY) {
+            match insert() {
+                TAKEN | FULL => {}
+                other => return other,
+            }
+        }
+    }
+    status(Err(Reason::FlowTableFull))
+}
+
+/// Completes both entries with the source port whose turn it is, or after so many that were `tried` with any one.
 #[inline(always)]
 fn try_port<A: Family>(tried: u32) -> u32 {
-    match take::<A>(tried) {
-        Ok(true) => DONE,
-        Ok(false) => TAKEN,
-        Err(reason) => status(Err(reason)),
+    status(set_port::<A>(tried))
+}
+
+/// Takes the port of both entries, if it is free: if this program can insert the reply entry.
+#[inline(always)]
+fn insert_port<A: Family>() -> u32 {
+    let Ok(room) = A::room() else {
+        return status(Err(Reason::Internal));
+    };
+    match A::insert(&room.opening.reply_key, &room.opening.reply) {
+        Ok(()) => DONE,
+        Err(Refused::Exists) => TAKEN,
+        Err(Refused::Full) => FULL,
+        Err(Refused::Unexpected) => status(Err(Reason::Internal)),
     }
 }
 
-/// Whether the port was free.
 #[inline(always)]
-fn take<A: Family>(tried: u32) -> Result<bool, Reason> {
+fn set_port<A: Family>(tried: u32) -> Result<(), Reason> {
     let mut room = A::room()?;
     let Scratch { tuple, opening, .. } = &mut *room;
     let Opening {
@@ -290,12 +380,7 @@ fn take<A: Family>(tried: u32) -> Result<bool, Reason> {
     reply.check = A::check(reply_key);
     reply.ip_delta = !forward.ip_delta;
     reply.l4_delta = !forward.l4_delta;
-    match A::insert(reply_key, reply) {
-        Ok(()) => Ok(true),
-        Err(Refused::Exists) => Ok(false),
-        Err(Refused::Full) => Err(Reason::FlowTableFull),
-        Err(Refused::Unexpected) => Err(Reason::Internal),
-    }
+    Ok(())
 }
 
 /// Writes the client's entry. The backend's stands since the port was taken.

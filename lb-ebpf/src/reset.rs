@@ -48,7 +48,7 @@ fn try_no_flow<A: Reply>(packet: &Packet) -> Result<Reason, Reason> {
     let room = A::room()?;
     let ip = room.ip;
     // As in `crate::reply`.
-    if packet.is_multicast() || !room.tuple.src.is_host() || A::is_fragment(packet, &ip) {
+    if !room.tuple.src.is_host() || A::is_fragment(packet, &ip) {
         return Err(Reason::NoFlow);
     }
     answer::<A>(packet, &ip).map_err(|reason| match reason {

@@ -16,7 +16,8 @@ use lb_common::{
 
 use crate::{
     family::Family,
-    maps::{Room, Scratch},
+    give_way,
+    maps::{self, Room, Scratch},
     next_hop, open,
     packet::Packet,
 };
@@ -97,6 +98,20 @@ impl<A: Family> Entry<A> {
                 flow.last_seen = now;
                 (*self.0).last_seen = now;
             }
+        }
+    }
+
+    /// Takes the entry from all packets, if it is as in `flow` still, and nobody else has taken it; whether that is so. Who
+    /// takes it removes it.
+    #[inline(always)]
+    pub(crate) fn claim(self, flow: &NatFlow<A>) -> bool {
+        const DIRECTION: u32 = 16;
+        let at = const { give_way::word_at::<A>() };
+        // SAFETY: within the entry, and within `flow`; aligned, as both are.
+        unsafe {
+            let seen = ptr::read_volatile(ptr::from_ref(flow).cast::<u8>().add(at).cast::<u64>());
+            let taken = seen & !(0xff << DIRECTION);
+            maps::compare_exchange(self.0.cast::<u8>().add(at).cast(), seen, taken)
         }
     }
 

@@ -165,7 +165,7 @@ fn what_cannot_be_forwarded_is_dropped_for_its_own_reason() -> Result<()> {
         let bench = Bench::new()?;
         bench.one_port(3000)?;
         let forwarded = Frame::tcp(side.snat(3000), side.backend(8080), SYN, 63, b"").lb_to_backend();
-        bench.expect("first", &syn(40_000), TX, &forwarded, Reason::SentBack)?;
+        forged::establish(&bench, side, 40_000, 3000)?;
         // One port towards one backend carries one flow; the flow that has it is not disturbed.
         bench.dropped("port taken", &syn(40_001), Reason::SnatPortsExhausted)?;
         bench.expect("first again", &syn(40_000), TX, &forwarded, Reason::SentBack)?;

@@ -227,6 +227,11 @@ impl Picture {
             packets: traffic.packets,
             bytes: traffic.bytes,
             new_flows: traffic.new_flows,
+            flows_give_way: self
+                .seen
+                .gave_way
+                .get(&service.name)
+                .is_some_and(|gave_way| gave_way.lately),
             active_flows: backends.iter().map(|backend| backend.active_flows).sum(),
             reply_packets: traffic.reply_packets,
             reply_bytes: traffic.reply_bytes,

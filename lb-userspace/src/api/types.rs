@@ -155,6 +155,9 @@ pub struct Service {
     pub bytes: u64,
     /// Flows that began.
     pub new_flows: u64,
+    /// Whether half-open flows give way to new ones right now, for want of source ports or of room in the flow table.
+    #[serde(default)]
+    pub flows_give_way: bool,
     /// Flows under way.
     pub active_flows: u64,
     /// Packets from backends.

@@ -27,6 +27,7 @@ use lb_common::{
     service::{AddressServices, Service, ServiceKeyV4, ServiceKeyV6},
     service_place::ServiceRecord,
     settings::Settings,
+    share::FlowUse,
     track::{self, FlowRecord},
 };
 
@@ -314,6 +315,8 @@ pub(super) struct Maps {
     pub(super) snat_addresses: Table<u32, NetAddr>,
     pub(super) flows_v4: Table<TupleV4, NatFlowV4>,
     pub(super) flows_v6: Table<TupleV6, NatFlowV6>,
+    pub(super) flow_uses: Table<u32, FlowUse>,
+    pub(super) flow_shares: Table<u32, u64>,
     pub(super) flow_records_v4: RecordTables<TupleV4>,
     pub(super) flow_records_v6: RecordTables<TupleV6>,
     pub(super) verdicts: Table<u32, PacketCount>,
@@ -348,6 +351,8 @@ impl Maps {
             snat_addresses: Table::open(pins, map_names::SNAT_ADDRESSES, 1)?,
             flows_v4: Table::open(pins, map_names::FLOWS_V4, 1)?,
             flows_v6: Table::open(pins, map_names::FLOWS_V6, 1)?,
+            flow_uses: Table::open(pins, map_names::FLOW_USES, 1)?,
+            flow_shares: Table::open(pins, map_names::FLOW_SHARES, 1)?,
             flow_records_v4: RecordTables {
                 tracked: Table::open(pins, map_names::TRACKED_V4, 1)?,
                 opening: Table::open(pins, map_names::OPENING_V4, 1)?,

@@ -65,7 +65,7 @@ pub use self::{
     left::{LeftForwarding, left_forwarding},
     live::LiveTables,
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
-    snapshot::{BackendSignals, BackendStats, InterfaceStats, MapUse, Snapshot},
+    snapshot::{BackendSignals, BackendStats, GaveWay, InterfaceStats, MapUse, Snapshot},
     stats::StatsReader,
     writer::{ProgramReport, WriterHandle, WriterTask},
 };

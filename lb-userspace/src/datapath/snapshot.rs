@@ -18,12 +18,23 @@ pub struct Snapshot {
     pub services: BTreeMap<ServiceKey, Traffic>,
     /// Of programmed backends.
     pub backends: BTreeMap<(ServiceKey, SocketAddr), BackendStats>,
+    /// Half-open flows of programmed services that gave way to new ones, without those that are 0.
+    pub gave_way: BTreeMap<ServiceKey, GaveWay>,
     /// Drops of programmed services, without those that are 0.
     pub service_drops: BTreeMap<(ServiceKey, Reason), u64>,
     /// How full the maps are.
     pub maps: Vec<MapUse>,
     /// When the count of flows behind `active_flows` and `maps` began; `None` before the first count.
     pub flows_counted_at: Option<Instant>,
+}
+
+/// Half-open flows of a service that gave way to new ones, for want of source ports or of room in the flow table.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct GaveWay {
+    /// So far.
+    pub total: u64,
+    /// Whether some did between the last two looks at the flow table.
+    pub lately: bool,
 }
 
 /// One interface and the verdicts on it.

@@ -13,8 +13,8 @@ use lb_common::{
 use tokio::sync::watch;
 
 use super::{
-    BackendSignals, BackendStats, DatapathError, Interface, InterfaceStats, Interfaces, LinkOperation,
-    MapUse, Snapshot,
+    BackendSignals, BackendStats, DatapathError, GaveWay, Interface, InterfaceStats, Interfaces,
+    LinkOperation, MapUse, Snapshot,
     directory::Directory,
     maps::{Counters, Maps, Table},
     sweeper::FlowCounts,
@@ -90,7 +90,15 @@ impl StatsReader {
             stats.active_flows += active.copied().unwrap_or_default();
         }
 
+        let uses = by_id(&maps.flow_uses, &service_ids, |_, uses| *uses)?;
+        let gave_way = directory.services.iter().filter_map(|(id, key)| {
+            let total = uses.get(&u32::from(id.0))?.gave_way;
+            let lately = counts.gave_way.get(id).is_some_and(|count| count.lately > 0);
+            (total > 0).then_some((*key, GaveWay { total, lately }))
+        });
+
         Ok(Snapshot {
+            gave_way: gave_way.collect(),
             interfaces,
             services,
             backends,
@@ -268,7 +276,7 @@ fn add_reasons(mut sum: ReasonCounts, counts: &ReasonCounts) -> ReasonCounts {
 }
 
 const _: () = assert!(
-    map_names::PINNED.len() == 35,
+    map_names::PINNED.len() == 37,
     "a new map needs its place in `map_uses`, or needs none"
 );
 

@@ -15,7 +15,9 @@ use lb_common::{
 use super::ledger::Ledger;
 use crate::{
     control::ControlView,
-    datapath::{BackendStats, DatapathError, InterfaceStats, MapUse, NextHops, Snapshot, WriterHandle},
+    datapath::{
+        BackendStats, DatapathError, GaveWay, InterfaceStats, MapUse, NextHops, Snapshot, WriterHandle,
+    },
     state::{
         names::{BackendName, ServiceName},
         service::ServiceKey,
@@ -59,6 +61,8 @@ pub struct Observation {
     pub interfaces: Vec<InterfaceStats>,
     /// Of all services.
     pub services: BTreeMap<ServiceName, Traffic>,
+    /// Half-open flows of services that gave way to new ones.
+    pub gave_way: BTreeMap<ServiceName, GaveWay>,
     /// Drops of services.
     pub drops: BTreeMap<(ServiceName, Reason), u64>,
     /// Of all backends by name, also removed ones that finish their flows.
@@ -89,6 +93,7 @@ pub struct Observer {
 #[derive(Default)]
 struct Ledgers {
     services: Ledger<ServiceName, ServiceKey, Traffic>,
+    gave_way: Ledger<ServiceName, ServiceKey, u64>,
     drops: Ledger<(ServiceName, Reason), ServiceKey, u64>,
     backends: Ledger<BackendId, (ServiceKey, SocketAddr), Traffic>,
     signals: Ledger<BackendId, (ServiceKey, SocketAddr), Signals>,
@@ -125,6 +130,10 @@ impl Observer {
                 .services
                 .note(name, key, snapshot.services.get(&key).copied());
             seen.services.insert(name.clone(), ledgers.services.total(name));
+            let now = snapshot.gave_way.get(&key).copied().unwrap_or_default();
+            ledgers.gave_way.note(name, key, Some(now.total));
+            let total = ledgers.gave_way.total(name);
+            seen.gave_way.insert(name.clone(), GaveWay { total, ..now });
             for reason in Reason::ALL {
                 let id = (name.clone(), *reason);
                 let now = snapshot.service_drops.get(&(key, *reason)).copied();
@@ -153,6 +162,7 @@ impl Observer {
         let known = |name: &ServiceName| key_of(name).is_some();
         let is_key = |name: &ServiceName, key: &ServiceKey| key_of(name) == Some(*key);
         ledgers.services.keep(known, is_key);
+        ledgers.gave_way.keep(known, is_key);
         ledgers
             .drops
             .keep(|(name, _)| known(name), |(name, _), key| is_key(name, key));

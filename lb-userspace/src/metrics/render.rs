@@ -169,6 +169,14 @@ fn services(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
     let mut family = text.family("lb_service_new_flows_total", Kind::Counter, "Flows that began");
     traffic().for_each(|(labels, traffic)| family.sample(&labels, traffic.new_flows));
     let mut family = text.family(
+        "lb_service_flows_gave_way_total",
+        Kind::Counter,
+        "Half-open flows that gave way to new ones, for want of source ports or room in the flow table",
+    );
+    for (name, gave_way) in &seen.gave_way {
+        family.sample(&[("service", name.as_str())], gave_way.total);
+    }
+    let mut family = text.family(
         "lb_service_reply_packets_total",
         Kind::Counter,
         "Packets from backends that were sent back",

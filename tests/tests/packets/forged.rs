@@ -13,7 +13,7 @@ use lb_common::{
 use super::{
     ACK, FAMILIES, SYN, TX,
     bench::{Bench, DNAT, GUE_V4, IPIP_V6, L2DSR},
-    build::{Frame, V4},
+    build::{Frame, Side, V4},
 };
 
 const FIN: u8 = 1;
@@ -40,6 +40,29 @@ struct Flow<'a> {
     bench: &'a Bench,
     port: u16,
     snat: u16,
+}
+
+/// Establishes a flow of service 80 from a client's port; the balancer's port is the only one that is free.
+pub(crate) fn establish(bench: &Bench, side: Side, port: u16, snat: u16) -> Result<()> {
+    let (client, vip) = (side.client(port), side.vip(80));
+    let [a, b, c, d] = (SEQ + 1).to_be_bytes();
+    let at = if vip.is_ipv4() {
+        ACKNOWLEDGED
+    } else {
+        ACKNOWLEDGED + 20
+    };
+    let frames = [
+        Frame::tcp(client, vip, SYN, 64, b""),
+        Frame::tcp(side.backend(8080), side.snat(snat), SYN | ACK, 64, b"").backend_to_lb(),
+        Frame::tcp(client, vip, ACK, 64, b"")
+            .set16(at, u16::from_be_bytes([a, b]))
+            .set16(at + 2, u16::from_be_bytes([c, d])),
+    ];
+    for frame in frames {
+        let (action, _, reason) = bench.run(&frame)?;
+        ensure!(action == TX, "{}", reason.name());
+    }
+    Ok(())
 }
 
 impl<'a> Flow<'a> {

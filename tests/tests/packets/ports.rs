@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Context, Result, ensure};
-use aya::maps::HashMap;
+use aya::maps::{Array, HashMap};
 use lb_common::{
     flow::{FIN, FORWARD, LastHop, NatFlowV4, REPLY, TupleV4},
     map_names,
@@ -12,9 +12,10 @@ use lb_common::{
 use lb_tests::test_run::Runner;
 
 use super::{
-    ACK, SYN, TX,
+    ACK, FAMILIES, SYN, TX,
     bench::Bench,
     build::{Frame, V4},
+    forged,
 };
 
 const FIN_FLAG: u8 = 1;
@@ -150,5 +151,64 @@ fn a_flow_that_closes_on_another_way_is_known_as_closing_and_answered_there() ->
             "answers go to {peer_mac:02x?}, where the client is no more"
         );
     }
+    Ok(())
+}
+
+/// A flood of SYNs costs those that only sent a SYN their port, the oldest first, and nobody else anything.
+#[test]
+fn half_open_flows_give_their_ports_to_new_ones_and_established_ones_never_do() -> Result<()> {
+    const PORTS: u16 = 8;
+    for side in FAMILIES {
+        let bench = Bench::new()?;
+        for n in 0..2 {
+            bench.one_port(3000 + n)?;
+            forged::establish(&bench, side, 40_000 + n, 3000 + n)?;
+        }
+        bench.ports(3000..=2999 + PORTS)?;
+        let before = bench.recorded()?;
+        for n in 0..200 {
+            let syn = Frame::tcp(side.client(50_000 + n), side.vip(80), SYN, 64, b"");
+            let (_, _, reason) = bench.run(&syn)?;
+            ensure!(reason == Reason::SentBack, "SYN {n}: {}", reason.name());
+        }
+        let more = bench.recorded()? - before;
+        ensure!(
+            more == 2 * usize::from(PORTS - 2),
+            "{more} entries for {} ports",
+            PORTS - 2
+        );
+        for n in 0..2 {
+            let data = Frame::tcp(side.backend(8080), side.snat(3000 + n), ACK, 64, b"data").backend_to_lb();
+            let wanted = Frame::tcp(side.vip(80), side.client(40_000 + n), ACK, 63, b"data").lb_to_client();
+            bench.expect("an established flow", &data, TX, &wanted, Reason::SentBack)?;
+        }
+        let gave_way: u64 = bench
+            .snapshot()?
+            .gave_way
+            .values()
+            .map(|gave_way| gave_way.total)
+            .sum();
+        ensure!(gave_way == 200 - u64::from(PORTS - 2), "{gave_way} are counted");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_service_over_its_share_of_the_table_opens_flows_in_place_of_its_own() -> Result<()> {
+    const SHARE: u16 = 20;
+    let bench = Bench::new()?;
+    bench.ports(3000..=3999)?;
+    let mut shares: Array<_, u64> = Array::try_from(bench.map(map_names::FLOW_SHARES)?)?;
+    for service in 0..shares.len() {
+        shares.set(service, u64::from(SHARE), 0)?;
+    }
+    for n in 0..2_000 {
+        let syn = Frame::tcp(V4.client(20_000 + n), V4.vip(80), SYN, 64, b"");
+        let (_, _, reason) = bench.run(&syn)?;
+        ensure!(reason == Reason::SentBack, "SYN {n}: {}", reason.name());
+    }
+    let flows = bench.recorded()? / 2;
+    // The search is short, so that some find none that could give way.
+    ensure!(flows < 400, "{flows} flows");
     Ok(())
 }

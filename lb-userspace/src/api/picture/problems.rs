@@ -101,6 +101,12 @@ impl Picture {
             );
             problems.push(about(None, message, Some(&hint)));
         }
+        if service.flows_give_way {
+            let message = "half-open flows give way to new ones: source ports or the flow table run out";
+            let hint =
+                "look for a SYN flood; established flows are safe; else add snat_addresses or backends";
+            problems.push(about(None, message.into(), Some(hint)));
+        }
         let overruled =
             |backend: &&types::Backend| backend.health == types::Health::Down && backend.effective_weight > 0;
         let overruled: Vec<&str> = service

@@ -1,6 +1,7 @@
 //! Removing flows that ended, and counting those that go on.
 
 mod records;
+mod shares;
 
 use std::{
     collections::BTreeMap,
@@ -13,8 +14,10 @@ use aya::Pod;
 use lb_common::{
     backend::{BackendId, Generation, IN_USE},
     check::{self, Ends},
-    flow::{FIN, FORWARD, IdleTimeouts, NatFlow, RST, Tuple},
-    service::{TCP, UDP},
+    flow::{FIN, FORWARD, IdleTimeouts, NatFlow, PROVEN, RST, Tuple},
+    limits::TCP_OPENING_IDLE_SECS,
+    service::{ServiceId, TCP, UDP},
+    share::FlowUse,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +38,12 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// number of flows.
 const REST: u32 = 19;
 
+/// Time between sweeps while a table is at least half full: room is what new flows wait for.
+const SHORT_PERIOD: Duration = Duration::from_millis(50);
+
+/// Seconds that half-open flows stay at least, however full the table is: a client whose SYN was lost sends it again sooner.
+const OPENING_LEAST_SECS: u32 = 5;
+
 /// Seconds for which one direction of a flow may stand without the other: the program writes them one after the other,
 /// and its clock and ours tick apart.
 const ORPHAN_SECS: u32 = 10;
@@ -50,8 +59,36 @@ pub(super) struct FlowCounts {
     pub(super) active: BTreeMap<(BackendId, Generation), u64>,
     /// Entries of the tables, by the map's name.
     pub(super) entries: BTreeMap<&'static str, u64>,
+    /// Half-open flows that gave way, by service.
+    pub(super) gave_way: BTreeMap<ServiceId, GaveWayCount>,
     /// When the count began; `None` before the first sweep.
     pub(super) at: Option<Instant>,
+}
+
+/// Half-open flows of a service that gave way.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct GaveWayCount {
+    /// When this sweep began.
+    total: u64,
+    /// Since the sweep before.
+    pub(super) lately: u64,
+}
+
+impl FlowCounts {
+    /// How much of a flow table is in use: 256ths.
+    fn fill<K: Pod + Default, V: Pod>(&self, table: &Table<K, V>) -> u32 {
+        let entries = self.entries.get(table.name()).copied().unwrap_or_default();
+        u32::try_from(entries * 256 / u64::from(table.capacity().max(1))).unwrap_or(256)
+    }
+}
+
+/// Seconds that half-open flows stay in a table of which so many 256ths are in use: all of their time up to one half, and less
+/// and less from there on.
+fn opening_secs(fill: u32) -> u32 {
+    const HALF: u32 = 128;
+    const NEARLY_FULL: u32 = 224;
+    let over = fill.clamp(HALF, NEARLY_FULL) - HALF;
+    TCP_OPENING_IDLE_SECS - (TCP_OPENING_IDLE_SECS - OPENING_LEAST_SECS) * over / (NEARLY_FULL - HALF)
 }
 
 /// Sweeps until `cancel`, or until the writer has ended. Cancel-safe: a sweep under way on its thread goes on to its
@@ -72,9 +109,10 @@ pub(super) async fn run(
         // Without slots that wait for a sweep there is nothing to walk for, unless records of theirs are left.
         let is_needed = round.is_needed() || records > 0 || counts.borrow().at.is_none();
         let round = is_needed.then_some(round);
-        let (maps, directory) = (maps.clone(), directory.clone());
+        let (swept_maps, directory) = (maps.clone(), directory.clone());
+        let before = counts.borrow().clone();
         let swept = tokio::task::spawn_blocking(move || {
-            Sweep::new(&maps, &directory, monotonic()).run(round.as_ref())
+            Sweep::new(&swept_maps, &directory, monotonic(), before).run(round.as_ref())
         });
         match swept.await {
             Ok(Ok((new, walked))) => {
@@ -89,7 +127,15 @@ pub(super) async fn run(
             // The runtime is going down.
             Err(_) => return,
         }
-        let rest = PERIOD.max(start.elapsed() * REST);
+        let fill = {
+            let counts = counts.borrow();
+            counts.fill(&maps.flows_v4).max(counts.fill(&maps.flows_v6))
+        };
+        let rest = if opening_secs(fill) < TCP_OPENING_IDLE_SECS {
+            SHORT_PERIOD
+        } else {
+            PERIOD.max(start.elapsed() * REST)
+        };
         tokio::select! {
             () = cancel.cancelled() => return,
             () = tokio::time::sleep(rest) => {}
@@ -145,6 +191,7 @@ enum Verdict {
 /// gone leads nowhere: both go at once.
 ///
 /// `timeouts` are those of its service; where they are not known yet, a flow that is only idle stays.
+/// `opening_secs`: half-open flows stay no longer than that.
 fn decide(
     now: u32,
     protocol: u8,
@@ -152,6 +199,7 @@ fn decide(
     reply: Option<Half>,
     owned: bool,
     timeouts: Option<IdleTimeouts>,
+    opening_secs: u32,
 ) -> Verdict {
     let Some(reply) = reply.filter(|_| owned) else {
         return Verdict::Remove;
@@ -162,6 +210,8 @@ fn decide(
         .saturating_sub(forward.last_seen)
         .min(now.saturating_sub(reply.last_seen));
     let limit = timeouts.map(|timeouts| timeouts.secs(protocol, forward.state, reply.state));
+    let half_open = forward.state & PROVEN == 0 && opening_secs < TCP_OPENING_IDLE_SECS;
+    let limit = limit.map(|limit| if half_open { limit.min(opening_secs) } else { limit });
     if limit.is_some_and(|limit| idle >= limit) {
         return Verdict::Remove;
     }
@@ -179,28 +229,84 @@ struct Sweep<'a> {
     /// Seconds on [`monotonic`]'s clock, which a flow counts modulo 136 years.
     now: u32,
     counts: FlowCounts,
+    /// What the sweep before has found.
+    before: Arc<FlowCounts>,
+    /// Flows that stay, by service.
+    used: BTreeMap<ServiceId, u64>,
+    /// Seconds that half-open flows of the table at hand stay.
+    opening_secs: u32,
 }
 
 impl<'a> Sweep<'a> {
-    fn new(maps: &'a Maps, directory: &'a watch::Receiver<Arc<Directory>>, now: Duration) -> Self {
+    fn new(
+        maps: &'a Maps,
+        directory: &'a watch::Receiver<Arc<Directory>>,
+        now: Duration,
+        before: Arc<FlowCounts>,
+    ) -> Self {
         Self {
             maps,
             directory,
             now: u32::try_from(now.as_secs()).unwrap_or(u32::MAX),
             counts: FlowCounts::default(),
+            before,
+            used: BTreeMap::new(),
+            opening_secs: TCP_OPENING_IDLE_SECS,
         }
     }
 
     fn run(mut self, round: Option<&Round>) -> io::Result<(FlowCounts, Walks)> {
         // The beginning: only flows that were recorded before it are sure to be counted.
         self.counts.at = Some(Instant::now());
+        let uses = self.uses()?;
         self.family(&self.maps.flows_v4)?;
         self.family(&self.maps.flows_v6)?;
+        self.share_out(&uses)?;
         let walked = match round {
             Some(round) => records::walk(self.maps, self.directory, round, &mut self.counts)?,
             None => Walks::default(),
         };
         Ok((self.counts, walked))
+    }
+
+    /// What services use of the flow tables, as the program counts it. Notes what gave way.
+    fn uses(&mut self) -> io::Result<BTreeMap<ServiceId, FlowUse>> {
+        let directory = self.directory.borrow().clone();
+        let mut uses = BTreeMap::new();
+        for (id, _) in directory.services.iter() {
+            let of_service = self.maps.flow_uses.get(&u32::from(id.0))?.unwrap_or_default();
+            let total = of_service.gave_way;
+            // What an earlier daemon has seen is no news.
+            let before = self.before.gave_way.get(id).map_or(total, |count| count.total);
+            let lately = total.saturating_sub(before);
+            self.counts.gave_way.insert(*id, GaveWayCount { total, lately });
+            uses.insert(*id, of_service);
+        }
+        Ok(uses)
+    }
+
+    /// Says how many flows each service may open from here on.
+    fn share_out(&self, uses: &BTreeMap<ServiceId, FlowUse>) -> io::Result<()> {
+        let directory = self.directory.borrow().clone();
+        for v4 in [true, false] {
+            let of_family = directory
+                .services
+                .iter()
+                .filter(|(_, key)| key.address.is_ipv4() == v4);
+            let ids: Vec<ServiceId> = of_family.map(|(id, _)| *id).collect();
+            let used: Vec<u64> = ids
+                .iter()
+                .map(|id| self.used.get(id).copied().unwrap_or_default())
+                .collect();
+            for (id, more) in ids.iter().zip(shares::allowances(&used)) {
+                if let Some(uses) = uses.get(id) {
+                    // 0 would be no limit.
+                    let until = uses.opened.wrapping_add(more).max(1);
+                    self.maps.flow_shares.set(&u32::from(id.0), until)?;
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Sweeps one table and counts how many entries stay.
@@ -210,6 +316,7 @@ impl<'a> Sweep<'a> {
         NatFlow<A>: Pod + Default + PartialEq,
     {
         let mut entries = 0;
+        self.opening_secs = opening_secs(self.before.fill(table));
         table.for_each_chunk(|tuples, flows| {
             let directory = self.directory.borrow().clone();
             for (tuple, flow) in tuples.iter().zip(flows) {
@@ -219,6 +326,9 @@ impl<'a> Sweep<'a> {
                     self.reply(table, tuple, flow)?
                 };
                 entries += u64::from(!removed);
+                if flow.direction == FORWARD && !removed {
+                    *self.used.entry(flow.service).or_default() += 1;
+                }
             }
             Ok(())
         })?;
@@ -250,7 +360,15 @@ impl<'a> Sweep<'a> {
             (ours, theirs) = (ours.unproven(), theirs.map(Half::unproven));
         }
         let timeouts = directory.idle(flow.service, tuple.protocol);
-        match decide(self.now, tuple.protocol, ours, theirs, owned, timeouts) {
+        match decide(
+            self.now,
+            tuple.protocol,
+            ours,
+            theirs,
+            owned,
+            timeouts,
+            self.opening_secs,
+        ) {
             // The balancer's own are no client's.
             Verdict::Active if check::is_check(tuple) => Ok(false),
             Verdict::Active => {
@@ -452,7 +570,15 @@ mod tests {
         for (name, protocol, forward, reply, verdict) in cases {
             let timeouts = Some(IdleTimeouts::of(protocol));
             assert_eq!(
-                decide(NOW, protocol, forward, Some(reply), true, timeouts),
+                decide(
+                    NOW,
+                    protocol,
+                    forward,
+                    Some(reply),
+                    true,
+                    timeouts,
+                    TCP_OPENING_IDLE_SECS
+                ),
                 verdict,
                 "{name}"
             );
@@ -476,7 +602,15 @@ mod tests {
         ] {
             let idle = |secs, timeouts| {
                 let (forward, reply) = (half(forward, secs), half(reply, secs));
-                decide(NOW, protocol, forward, Some(reply), true, timeouts)
+                decide(
+                    NOW,
+                    protocol,
+                    forward,
+                    Some(reply),
+                    true,
+                    timeouts,
+                    TCP_OPENING_IDLE_SECS,
+                )
             };
             assert_ne!(idle(limit - 1, Some(OWN)), Verdict::Remove, "{forward} {reply}");
             assert_eq!(idle(limit, Some(OWN)), Verdict::Remove, "{forward} {reply}");
@@ -487,8 +621,14 @@ mod tests {
     #[test]
     fn flows_without_owner_or_answer_go_at_once() {
         let fresh = half(PROVEN, 0);
-        assert_eq!(decide(NOW, TCP, fresh, Some(fresh), false, None), Verdict::Remove);
-        assert_eq!(decide(NOW, TCP, fresh, None, true, None), Verdict::Remove);
+        assert_eq!(
+            decide(NOW, TCP, fresh, Some(fresh), false, None, TCP_OPENING_IDLE_SECS),
+            Verdict::Remove
+        );
+        assert_eq!(
+            decide(NOW, TCP, fresh, None, true, None, TCP_OPENING_IDLE_SECS),
+            Verdict::Remove
+        );
     }
 
     #[test]
@@ -499,8 +639,41 @@ mod tests {
         };
         let timeouts = Some(IdleTimeouts::of(TCP));
         assert_eq!(
-            decide(NOW, TCP, ahead, Some(ahead), true, timeouts),
+            decide(
+                NOW,
+                TCP,
+                ahead,
+                Some(ahead),
+                true,
+                timeouts,
+                TCP_OPENING_IDLE_SECS
+            ),
             Verdict::Active
+        );
+    }
+
+    #[test]
+    fn half_open_flows_stay_for_less_and_less_as_the_table_fills() {
+        for (fill, secs) in [(0, 60), (128, 60), (176, 33), (224, 5), (256, 5)] {
+            assert_eq!(opening_secs(fill), secs, "{fill}");
+        }
+        let idle = |state| half(state, OPENING_LEAST_SECS);
+        let decided = |state| {
+            decide(
+                NOW,
+                TCP,
+                idle(state),
+                Some(idle(PROVEN)),
+                true,
+                Some(IdleTimeouts::of(TCP)),
+                OPENING_LEAST_SECS,
+            )
+        };
+        assert_eq!(decided(0), Verdict::Remove);
+        assert_eq!(
+            decided(PROVEN),
+            Verdict::Active,
+            "an established flow loses nothing"
         );
     }
 }
