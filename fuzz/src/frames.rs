@@ -14,7 +14,7 @@ use lb_common::{
 use crate::{
     family::Family,
     packet::Packet,
-    parse::{self, Fragments, Ip, Network, Protocol},
+    parse::{self, Fragments, Ip, Network, Protocol, TcpFlags},
 };
 
 /// Where the IP header begins.
@@ -92,11 +92,20 @@ fn told<A: Family + Copy + Default>(
     parse::tuple(packet, &ip, protocol, &mut tuple)?;
     if protocol == TCP {
         let flags = parse::tcp(packet, &ip)?;
-        assert!(flags.opens() == (flags.syn && !flags.ack));
+        assert!(flags.opens() == (flags.syn() && !flags.ack()));
         // The byte that has them.
         let [byte] = packet.read(ip.payload + 13).unwrap_or([0]);
-        let bits = [(flags.fin, 1), (flags.syn, 2), (flags.rst, 4), (flags.ack, 16)];
+        let bits = [
+            (flags.fin(), 1),
+            (flags.syn(), 2),
+            (flags.rst(), 4),
+            (flags.ack(), 16),
+        ];
         assert!(bits.iter().all(|(flag, bit)| *flag == (byte & bit != 0)));
+        assert!(flags.answers() == (flags.syn() && flags.ack()));
+        assert!(flags.is_plain() == (byte & 7 == 0));
+        assert!(flags.are_some() && !TcpFlags::NONE.are_some());
+        assert!(TcpFlags::from_word(flags.to_word()).to_word() == flags.to_word());
     } else {
         parse::udp::<A>(packet, &ip)?;
     }
