@@ -7,6 +7,7 @@ mod named;
 mod pick;
 #[cfg(test)]
 mod tests;
+mod transmit;
 mod walk;
 mod words;
 

@@ -1,0 +1,74 @@
+//! How a packet leaves: its TTL, its size and its next hop, as `lb-ebpf/src/next_hop.rs` decides.
+
+use lb_common::{
+    backend::{Backend, IPV6, RESOLVED},
+    reason::Reason,
+    service::Mode,
+    tunnel,
+};
+
+use super::{walk::Walk, words};
+
+impl Walk<'_> {
+    /// Whether a mode that routes goes no further with the packet.
+    pub(super) fn expires(&mut self) -> bool {
+        let ttl = self.question.ttl;
+        if ttl <= 1 {
+            self.say(format!("its TTL of {ttl} is used up here: this mode routes"));
+        }
+        ttl <= 1
+    }
+
+    /// Whether the packet, and what is put before it, fits the way to a backend.
+    fn fits(&mut self, backend: &Backend) -> bool {
+        let overhead = match Mode::from_u8(backend.mode) {
+            Some(mode @ (Mode::Ipip | Mode::Gue)) => tunnel::overhead(backend.has(IPV6), mode == Mode::Gue),
+            Some(Mode::Nat | Mode::Dnat | Mode::L2dsr) | None => 0,
+        };
+        let (mtu, length) = (usize::from(backend.mtu), usize::from(self.question.length));
+        if mtu == 0 {
+            return true;
+        }
+        let most = mtu.saturating_sub(overhead);
+        if length > most {
+            self.say(format!(
+                "its {length} bytes do not fit, and its sender is told that {most} would (unless too many were told \
+                 already): the MTU is {mtu}, and the mode's headers take {overhead}"
+            ));
+            return false;
+        }
+        self.say(format!("packets of up to {most} bytes fit the way to it"));
+        true
+    }
+
+    /// How a backend is reached, and the reason that follows.
+    pub(super) fn way(&mut self, backend: &Backend) -> Reason {
+        if !self.fits(backend) {
+            return Reason::TooBigAnswered;
+        }
+        let address = backend.address.to_ip();
+        let state = self.tables.next_hop(address);
+        if backend.has(RESOLVED) {
+            let mac = words::mac(backend.next_hop_mac);
+            let trouble = state.and_then(|state| state.error());
+            let trouble = trouble.map(|error| format!(" ({error})")).unwrap_or_default();
+            self.say(format!("the next hop towards {address} is {mac}{trouble}"));
+            return self.leaves(backend.ifindex);
+        }
+        let error = state.and_then(|state| state.error());
+        let error = error.unwrap_or_else(|| "its neighbour entry is not there yet".to_owned());
+        self.say(format!(
+            "the way to {address} is not resolved: {error}; the kernel's routes are asked for each packet"
+        ));
+        Reason::NoNextHop
+    }
+
+    pub(super) fn leaves(&mut self, ifindex: u32) -> Reason {
+        self.told.ifindex = Some(ifindex);
+        if ifindex == self.question.ifindex {
+            Reason::SentBack
+        } else {
+            Reason::Redirected
+        }
+    }
+}
