@@ -17,15 +17,8 @@ use crate::{
     },
     plan::Programmed,
     state::{
-        agents,
-        backend::Backend,
-        desired::Desired,
-        down_grace::DownGrace,
-        effective::HealthView,
-        ring_sizes::RingSizes,
-        service::{Service, ServiceKey},
-        slow_start::SlowStart,
-        store::Record,
+        agents, desired::Desired, down_grace::DownGrace, effective::HealthView, ring_sizes::RingSizes,
+        service::ServiceKey, slow_start::SlowStart, store::Record,
     },
 };
 
@@ -65,6 +58,7 @@ pub fn inherit(
     said.retain(|id, _| agents::wants(desired, id));
     let now = Instant::now();
     let is_fresh = programmed.services.is_empty();
+    let there = in_maps(desired, programmed);
     let memories = memories(desired, known, is_fresh);
     let verdicts = memories
         .iter()
@@ -84,10 +78,13 @@ pub fn inherit(
         memories,
         agents: said,
         lingering: lingering(desired, programmed, known, now),
-        slow_start: slow_start(desired, programmed, now),
-        down: down_grace(desired, programmed, now),
+        slow_start: slow_start(desired, &there, now),
+        down: down_grace(desired, &there, now),
         ring_sizes: ring_sizes(programmed),
-        standings: standings(desired, programmed),
+        standings: there
+            .into_iter()
+            .map(|(place, found)| (place, found.takes_flows))
+            .collect(),
     }
 }
 
@@ -165,19 +162,12 @@ pub fn still_needed(desired: &Desired, known: Vec<Record>) -> Vec<Record> {
     known.into_iter().filter(is_needed).collect()
 }
 
-fn standings(desired: &Desired, programmed: &Programmed) -> Standings {
-    let there = |(_, service, backend): (CheckId, &Service, &Backend)| {
-        let found = found(programmed, service, backend)?;
-        Some(((service.key, backend.address), found.takes_flows))
-    };
-    backends(desired).filter_map(there).collect()
-}
-
 /// Backends that take new flows, with what is held back from them.
-fn slow_start(desired: &Desired, programmed: &Programmed, now: Instant) -> SlowStart {
+fn slow_start(desired: &Desired, there: &InMaps, now: Instant) -> SlowStart {
     let mut known = SlowStart::default();
     for (_, service, backend) in backends(desired).filter(|(_, service, _)| !service.slow_start.is_zero()) {
-        if let Some(found) = found(programmed, service, backend).filter(|found| found.takes_flows) {
+        let found = there.get(&(service.key, backend.address));
+        if let Some(found) = found.filter(|found| found.takes_flows) {
             known.inherit(service, backend.address, found.held_back, now);
         }
     }
@@ -185,10 +175,11 @@ fn slow_start(desired: &Desired, programmed: &Programmed, now: Instant) -> SlowS
 }
 
 /// Backends that have their flows. Those of them that are down keep them for their time, which begins anew.
-fn down_grace(desired: &Desired, programmed: &Programmed, now: Instant) -> DownGrace {
+fn down_grace(desired: &Desired, there: &InMaps, now: Instant) -> DownGrace {
     let mut known = DownGrace::default();
     for (_, service, backend) in backends(desired).filter(|(_, service, _)| is_checked(service)) {
-        if found(programmed, service, backend).is_some_and(|found| found.alive) {
+        let found = there.get(&(service.key, backend.address));
+        if found.is_some_and(|found| found.alive) {
             known.inherit(service, backend.address, now);
         }
     }
@@ -202,18 +193,38 @@ struct Found {
     held_back: u8,
 }
 
-fn found(programmed: &Programmed, service: &Service, backend: &Backend) -> Option<Found> {
-    let record = programmed.services.get(&service.key)?;
-    let (number, there) = programmed
-        .backends
-        .iter()
-        .find(|(_, there)| there.service == record.id && there.address == backend.address)?;
-    let ring = programmed.rings.get(&record.ring);
-    Some(Found {
-        takes_flows: ring.is_some_and(|slots| slots.iter().any(|slot| slot.current == *number)),
-        alive: there.alive,
-        held_back: there.held_back,
-    })
+/// Desired backends in the maps, by service and address.
+type InMaps = BTreeMap<(ServiceKey, SocketAddr), Found>;
+
+/// Finds the desired backends in the maps, each map read once: there may be thousands of services and backends.
+fn in_maps(desired: &Desired, programmed: &Programmed) -> InMaps {
+    let mut numbers = BTreeMap::new();
+    for (number, there) in &programmed.backends {
+        numbers.insert((there.service, there.address), (number, there));
+    }
+    let mut found = InMaps::new();
+    for service in desired.services.values() {
+        let Some(record) = programmed.services.get(&service.key) else {
+            continue;
+        };
+        let slots = programmed
+            .rings
+            .get(&record.ring)
+            .into_iter()
+            .flat_map(|slots| slots.iter());
+        let takes_flows: BTreeSet<_> = slots.map(|slot| slot.current).collect();
+        for backend in &service.backends {
+            if let Some((number, there)) = numbers.get(&(record.id, backend.address)) {
+                let there = Found {
+                    takes_flows: takes_flows.contains(number),
+                    alive: there.alive,
+                    held_back: there.held_back,
+                };
+                found.insert((service.key, backend.address), there);
+            }
+        }
+    }
+    found
 }
 
 /// Backends that still have a right to their flows but are not desired any more. The time of those that nobody wrote down
