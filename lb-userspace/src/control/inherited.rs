@@ -68,6 +68,10 @@ pub fn inherit(
         .collect();
     let checked = backends(desired).filter(|(_, service, _)| finds_out(service));
     let unverified = checked.map(|(id, ..)| id).filter(|id| !health.contains_key(id));
+    let mut down = down_grace(desired, &there, now);
+    for (id, (_, memory)) in &memories {
+        down.note_breaker(id, memory.is_down_by_breaker());
+    }
     Inherited {
         unverified: if is_fresh {
             unverified.collect()
@@ -79,7 +83,7 @@ pub fn inherit(
         agents: said,
         lingering: lingering(desired, programmed, known, now),
         slow_start: slow_start(desired, &there, now),
-        down: down_grace(desired, &there, now),
+        down,
         ring_sizes: ring_sizes(programmed),
         standings: there
             .into_iter()

@@ -52,6 +52,11 @@ impl Memory {
         }
     }
 
+    /// Whether its breaker alone calls it down.
+    pub fn is_down_by_breaker(&self) -> bool {
+        self.breaker == BreakerState::Open && self.health != Health::Down
+    }
+
     /// What is left of it when nothing was forwarded meanwhile: who was up or down has to show how it is now. What holds
     /// for a time goes on holding.
     #[must_use]

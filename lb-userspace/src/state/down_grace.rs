@@ -1,7 +1,14 @@
 //! Established flows of a backend that went down stay with it for a while (`on_down_after`): most outages that two fast
 //! checks notice are blips, and a connection that was reset for one does not come back. New flows go elsewhere at once.
+//! A backend that only its circuit breaker takes out keeps them for as long as it is open: its checks succeed, and what
+//! opened the breaker are packets that clients send.
 
-use std::{collections::BTreeMap, mem, net::SocketAddr, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+    net::SocketAddr,
+    time::Instant,
+};
 
 use super::{
     backend::Admin,
@@ -9,7 +16,10 @@ use super::{
     effective::HealthView,
     service::{OnDown, Service, ServiceKey},
 };
-use crate::{health::Health, plan::Target};
+use crate::{
+    health::{CheckId, Health},
+    plan::Target,
+};
 
 /// Where a backend stands in the data plane.
 type Place = (ServiceKey, SocketAddr);
@@ -18,6 +28,8 @@ type Place = (ServiceKey, SocketAddr);
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct DownGrace {
     since: BTreeMap<Place, Instant>,
+    /// Those that are down by their breaker alone.
+    by_breaker: BTreeSet<CheckId>,
     next: Option<Instant>,
 }
 
@@ -25,6 +37,15 @@ impl DownGrace {
     /// Takes over a backend that is down and that an earlier daemon left its flows: its time begins anew.
     pub fn inherit(&mut self, service: &Service, address: SocketAddr, now: Instant) {
         self.since.insert((service.key, address), now);
+    }
+
+    /// Takes note of whether a backend is down by its breaker alone. Returns whether that is new.
+    pub fn note_breaker(&mut self, id: &CheckId, alone: bool) -> bool {
+        if alone {
+            self.by_breaker.insert(id.clone())
+        } else {
+            self.by_breaker.remove(id)
+        }
     }
 
     /// Leaves backends their established flows that went down less than `on_down_after` ago. `health` are the verdicts
@@ -40,6 +61,7 @@ impl DownGrace {
     ) -> Target {
         let mut known = mem::take(&mut self.since);
         self.next = None;
+        self.by_breaker.retain(|id| health.get(id) == Some(&Health::Down));
         let down = health.iter().filter(|(_, health)| **health == Health::Down);
         for (id, _) in down {
             let (Ok(service), Ok(backend)) = (desired.service(&id.0), desired.backend(&id.0, &id.1)) else {
@@ -53,16 +75,21 @@ impl DownGrace {
             let Some(since) = known.remove(&place).or(had_flows) else {
                 continue;
             };
+            // The time of one whose breaker is open has not begun.
+            let by_breaker = self.by_breaker.contains(id);
+            let since = if by_breaker { now } else { since };
             let until = since.checked_add(service.on_down_after).unwrap_or(since);
             self.since.insert(place, since);
-            if until <= now || is_alive(Some(&target), &place) {
+            if (until <= now && !by_breaker) || is_alive(Some(&target), &place) {
                 continue;
             }
             if let Some(service) = target.services.get_mut(&place.0)
                 && let Some(there) = service.backends.get_mut(&place.1)
             {
                 there.alive = true;
-                self.next = Some(self.next.map_or(until, |next| next.min(until)));
+                if !by_breaker {
+                    self.next = Some(self.next.map_or(until, |next| next.min(until)));
+                }
             }
         }
         target
@@ -168,6 +195,19 @@ mod tests {
         assert_eq!(disabled.at(1, Health::Down), (false, true));
         disabled.desired = Site::new(|service| service.backends[1].admin = Admin::Disabled).desired;
         assert_eq!(disabled.at(2, Health::Down), (false, false));
+    }
+
+    #[test]
+    fn an_open_breaker_moves_no_flow_until_checks_fail_too() {
+        let mut site = Site::new(|service| service.on_down_after = Duration::ZERO);
+        assert_eq!(site.at(0, Health::Up), (true, true));
+        let id = testing::id("web", "b");
+        assert!(site.grace.note_breaker(&id, true));
+        assert_eq!(site.at(1, Health::Down), (false, true));
+        assert_eq!(site.at(60_000, Health::Down), (false, true));
+        assert_eq!(site.grace.next(), None);
+        assert!(site.grace.note_breaker(&id, false));
+        assert_eq!(site.at(60_001, Health::Down), (false, false));
     }
 
     #[test]

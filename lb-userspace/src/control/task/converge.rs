@@ -79,10 +79,11 @@ impl<P: ProgramTarget> ControlTask<P> {
         if !verdicts::wants(&self.desired, &id) {
             return false;
         }
+        let news = self.pace.down.note_breaker(&id, memory.is_down_by_breaker());
         records.push(Record::check(&id, target, memory));
         // The engine repeats what it thinks is not known here yet.
         if self.health.get(&id).copied().unwrap_or_default() == health {
-            return false;
+            return news;
         }
         self.unverified.remove(&id);
         let message = match health {
