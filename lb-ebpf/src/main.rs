@@ -140,6 +140,7 @@ mod entry {
             Way::Ends(reason) => reason,
             Way::AsIs => service::forward_as_is::<A>(packet),
             Way::Reply => dnat::reply::<A>(packet),
+            Way::NoFlow => service::refuse_unknown::<A>(packet),
             // Asked once.
             Way::Flow | Way::Icmp => Reason::Internal,
         };

@@ -80,11 +80,19 @@ pub(crate) fn from_client<A: Family>(
         return Course::GoesOn;
     }
     let noted = if A::IS_V6 { client_v6 } else { client_v4 };
-    // As in `open::outcome`.
-    match core::hint::black_box(noted(packet.context(), service, flags.to_word())) {
-        GOES_ON => Course::GoesOn,
-        REOPENS => Course::Reopens,
-        _ => Course::Replaces,
+    let keeps = if A::IS_V6 { keeps_v6 } else { keeps_v4 };
+    let course = |kept| {
+        // As in `open::outcome`.
+        match core::hint::black_box(noted(packet.context(), flags.to_word(), kept)) {
+            GOES_ON => Course::GoesOn,
+            REOPENS => Course::Reopens,
+            _ => Course::Replaces,
+        }
+    };
+    // Rare, and a function beside the other one: together they would not fit the stack.
+    match course(false) {
+        Course::Replaces if core::hint::black_box(keeps(service)) => course(true),
+        course @ (Course::GoesOn | Course::Reopens | Course::Replaces) => course,
     }
 }
 
@@ -100,15 +108,29 @@ pub(crate) fn from_backend<A: Family>(packet: &Packet, known: &NatFlow<A>, flags
 /// [`from_client`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn client_v4(ctx: *mut xdp_md, service: *const Service, flags: u32) -> u32 {
-    of_client::<NetV4>(&Packet::linear(ctx), service, TcpFlags::from_word(flags)) as u32
+extern "C" fn client_v4(ctx: *mut xdp_md, flags: u32, kept: bool) -> u32 {
+    of_client::<NetV4>(&Packet::linear(ctx), TcpFlags::from_word(flags), kept) as u32
 }
 
 /// [`from_client`].
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn client_v6(ctx: *mut xdp_md, service: *const Service, flags: u32) -> u32 {
-    of_client::<NetV6>(&Packet::linear(ctx), service, TcpFlags::from_word(flags)) as u32
+extern "C" fn client_v6(ctx: *mut xdp_md, flags: u32, kept: bool) -> u32 {
+    of_client::<NetV6>(&Packet::linear(ctx), TcpFlags::from_word(flags), kept) as u32
+}
+
+/// [`keeps`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn keeps_v4(service: *const Service) -> bool {
+    keeps::<NetV4>(service)
+}
+
+/// [`keeps`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn keeps_v6(service: *const Service) -> bool {
+    keeps::<NetV6>(service)
 }
 
 /// [`from_backend`].
@@ -126,9 +148,8 @@ extern "C" fn backend_v6(ctx: *mut xdp_md, flags: u32) -> u32 {
 }
 
 #[inline(always)]
-fn of_client<A: Family>(packet: &Packet, service: *const Service, flags: TcpFlags) -> Course {
-    // SAFETY: the verifier sees to it that callers pass a whole record, or nothing.
-    let (Some(service), Ok(mut room)) = (unsafe { service.as_ref() }, A::room()) else {
+fn of_client<A: Family>(packet: &Packet, flags: TcpFlags, kept: bool) -> Course {
+    let Ok(mut room) = A::room() else {
         return Course::GoesOn;
     };
     let Scratch {
@@ -155,7 +176,7 @@ fn of_client<A: Family>(packet: &Packet, service: *const Service, flags: TcpFlag
             } else if !is_closed(known.state, spare.state) {
                 // The backend knows whether it is true that the client has ended its connection.
                 course = Course::Reopens;
-            } else if !keeps(service, tuple, known) {
+            } else if !kept {
                 return Course::Replaces;
             } else {
                 course = Course::Reopens;
@@ -177,13 +198,18 @@ fn of_client<A: Family>(packet: &Packet, service: *const Service, flags: TcpFlag
     course
 }
 
-/// Whether a client that uses its port again keeps ours: where the ring agrees, since a backend that remembers the closed
+/// Whether a client that uses its port again keeps ours, with its packet and flow in the room: where the ring agrees, since a backend that remembers the closed
 /// connection in TIME_WAIT takes a SYN of the same client, and refuses another client's as an old segment. Where flows take
 /// turns, no ring says where this one would go.
 #[inline(always)]
-fn keeps<A: Family>(service: &Service, tuple: &flow::Tuple<A>, known: &NatFlow<A>) -> bool {
+fn keeps<A: Family>(service: *const Service) -> bool {
+    // SAFETY: the verifier sees to it that callers pass a whole record, or nothing.
+    let (Some(service), Ok(room)) = (unsafe { service.as_ref() }, A::room()) else {
+        return false;
+    };
     !service.has(IN_TURN)
-        && pick::pick(service, tuple, true, BackendId::NONE).is_ok_and(|choice| choice.id == known.backend)
+        && pick::pick(service, &room.tuple, true, BackendId::NONE)
+            .is_ok_and(|choice| choice.id == room.known.backend)
 }
 
 /// Returns 0.

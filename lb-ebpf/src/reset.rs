@@ -51,9 +51,12 @@ fn try_no_flow<A: Reply>(packet: &Packet) -> Result<Reason, Reason> {
     if !room.tuple.src.is_host() || A::is_fragment(packet, &ip) {
         return Err(Reason::NoFlow);
     }
-    answer::<A>(packet, &ip).map_err(|reason| match reason {
-        Reason::NoBackend => Reason::NoFlow,
-        other => other,
+    answer::<A>(packet, &ip).map_err(|reason| {
+        if reason == Reason::NoBackend {
+            Reason::NoFlow
+        } else {
+            reason
+        }
     })?;
     maps::count_service_drop(room.service.id, Reason::NoFlowReset);
     Ok(Reason::NoFlowReset)

@@ -49,6 +49,8 @@ pub(crate) enum Way {
     AsIs,
     /// [`dnat::reply`], with the packet in the room: it is for nobody, unless it is a reply.
     Reply,
+    /// [`refuse_unknown`], with packet and service in the room.
+    NoFlow,
 }
 
 /// Finds out whose packet it is. Whoever has a function of his own for it finds it in the room: ahead of those, the
@@ -134,10 +136,21 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
             return Ok(Way::AsIs);
         }
     }
-    Ok(ends(
-        service.id,
-        from_client(packet, &ip, room, &service, entry, replaces),
-    ))
+    match from_client(packet, &ip, room, &service, entry, replaces) {
+        Err(Reason::NoFlow) => Ok(Way::NoFlow),
+        outcome => Ok(ends(service.id, outcome)),
+    }
+}
+
+/// Answers a segment that belongs to no flow, and counts it for its service.
+// Called from the entry, so that the stack of `handle` is not below it.
+#[inline(always)]
+pub(crate) fn refuse_unknown<A: Family>(packet: &Packet) -> Reason {
+    let refused = reset::no_flow::<A>(packet);
+    match A::room() {
+        Ok(room) => verdict::reason(counted(room.service.id, Err(refused))),
+        Err(reason) => reason,
+    }
 }
 
 /// A packet for nobody; where there are replies without a flow, perhaps one of them.
@@ -385,10 +398,7 @@ fn from_client<A: Family>(
             return forward(packet, ip, &room.known, owner, reopens, &room.limit);
         }
     }
-    match open::open_in::<A>(packet, service, flags, replaces) {
-        Err(Reason::NoFlow) => return Err(reset::no_flow::<A>(packet)),
-        opened => opened?,
-    }
+    open::open_in::<A>(packet, service, flags, replaces)?;
     let flow = &room.opening.forward;
     let owner = pick::living_owner(flow).ok_or(Reason::NoBackend)?;
     forward(packet, ip, flow, owner, true, &room.limit)
