@@ -109,6 +109,9 @@ fn family<A: Address>(flows: u32) -> Result<()> {
         replies.len()
     );
 
+    // Until a client has acknowledged the SYN-ACK, each packet of its flow is looked at closely.
+    bench.fill(&frames(&replies, SYN | ACK))?;
+    bench.run(Program::Lb, flows)?;
     packets::shuffle(&mut clients);
     bench.fill(&frames(&clients, ACK))?;
     bench.run(Program::Lb, REPEAT.max(flows))?;

@@ -119,14 +119,15 @@ impl Address for NetV6 {
     }
 }
 
-/// Ethernet, the IP header, TCP, and zeros. Checksums are only ever updated, so any value does.
+/// Ethernet, the IP header, TCP, and zeros. Checksums are only ever updated, so any value does. Each packet acknowledges
+/// what a SYN of the other end takes, so that a handshake of such packets is complete.
 fn assemble<A>(ether_type: [u8; 2], ip: &[u8], tuple: &Tuple<A>, flags: u8) -> Frame {
     let mut bytes = [OWN_MAC, CLIENT_MAC].concat();
     bytes.extend(ether_type);
     bytes.extend(ip);
     bytes.extend(tuple.src_port.0.to_ne_bytes());
     bytes.extend(tuple.dst_port.0.to_ne_bytes());
-    bytes.extend([0, 0, 0, 1, 0, 0, 0, 1, 0x50, flags, 0x10, 0, 0x12, 0x34, 0, 0]);
+    bytes.extend([0, 0, 0, 1, 0, 0, 0, 2, 0x50, flags, 0x10, 0, 0x12, 0x34, 0, 0]);
     words(bytes)
 }
 

@@ -24,7 +24,8 @@ use lb_common::{
     ring_page::{self, RingPage},
     ring_slot::RingSlot,
     service::{
-        FORWARDS, Mode, OnEmpty, RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, TRANSLATES,
+        AddressServices, FORWARDS, Mode, OnEmpty, RingId, Service, ServiceId, ServiceKeyV4, ServiceKeyV6,
+        TCP, TRANSLATES,
     },
     service_place::{Holder, Place, ServiceRecord},
     settings::Settings,
@@ -228,9 +229,10 @@ impl Bench {
 
     /// Makes the service's address known as one, for what has no ports.
     pub(crate) fn announce<A: Address>(&mut self) -> Result<()> {
-        let mut map: HashMap<_, NetAddr, ServiceId> =
+        let mut map: HashMap<_, NetAddr, AddressServices> =
             map_mut(&mut self.lb, map_names::ADDRESSES)?.try_into()?;
-        Ok(map.insert(NetAddr::from(A::VIP), ServiceId(1), 0)?)
+        let services = AddressServices::NONE.with(TCP, Some(ServiceId(1)));
+        Ok(map.insert(NetAddr::from(A::VIP), services, 0)?)
     }
 
     /// Lets the wrapper give the service its budgets of messages again, before each packet.
