@@ -17,6 +17,8 @@ pub mod health;
 pub mod metrics;
 pub mod parts;
 pub mod plan;
+#[cfg(test)]
+mod reference;
 pub mod ring;
 pub mod serve;
 pub mod state;

@@ -7,6 +7,7 @@ mod build;
 mod bundle;
 mod demo;
 mod dist;
+mod docs;
 mod fuzz;
 mod packages;
 mod progress;
@@ -52,6 +53,8 @@ enum Command {
     Bench(bench::Options),
     /// Check the rules of the code that no compiler checks
     Tidy(tidy::Options),
+    /// Write the documents that are generated from the code
+    Docs(docs::Options),
     /// Load the XDP program and hold its verified instructions and stack against the budget
     Verifier(verifier::Options),
     /// Try to break the parser and the slot logic on the host, under libFuzzer
@@ -80,6 +83,7 @@ fn run(command: Command) -> Result<()> {
         Command::Demo(options) => demo::command(&workspace, &options),
         Command::Bench(options) => bench::command(&workspace, &options),
         Command::Tidy(options) => tidy::command(&workspace, &options),
+        Command::Docs(options) => docs::command(&workspace, &options),
         Command::Verifier(options) => verifier::command(&workspace, &options),
         Command::Fuzz(options) => fuzz::command(&workspace, &options),
         Command::Dist(options) => dist::command(&workspace, &options),

@@ -5,7 +5,7 @@
  * program: what cannot be done gives a code. Checks in flight have a descriptor each, and HTTP checks keep one for
  * each target, so raise RLIMIT_NOFILE for many targets.
  *
- * Written by `cargo xtask tidy --fix` from lb-userspace/capi/src; link with -llb_health.
+ * Written by `cargo xtask docs` from lb-userspace/capi/src; link with -llb_health.
  */
 
 #ifndef LB_HEALTH_H

@@ -1,6 +1,6 @@
 //! `lb_health.h`: health checks for programs that call C. Monitors are numbers, so that a call with one that was freed is
 //! an error and no crash; all of them are checked on one thread of the process, which the first start makes. The header is
-//! written from this file by `cargo xtask tidy --fix`.
+//! written from this file by `cargo xtask docs`.
 
 mod code;
 mod monitor;

@@ -2,6 +2,7 @@
 
 use super::{
     error::Reporter,
+    keys,
     table::{Spans, Table},
     values::ValueError,
 };
@@ -17,11 +18,10 @@ const STEPS: &str = "steps";
 
 /// The steps of a health table; none where it has no dialogue.
 pub(super) fn read(reporter: &mut Reporter<'_>, table: &mut Table<'_>, spans: &Spans) -> Vec<DialogueStep> {
-    const HEADER: &str = "[[service.health.steps]]";
     let alone = step(reporter, table, spans);
-    let tables = table.tables(reporter, STEPS, HEADER);
+    let tables = table.tables(reporter, STEPS, &keys::STEP);
     let steps = tables.into_iter().map(|(table, span)| {
-        let mut table = Table::new(table, span, HEADER);
+        let mut table = Table::new(table, span, &keys::STEP);
         let spans = table.spans();
         let step = step(reporter, &mut table, &spans);
         table.finish(reporter);

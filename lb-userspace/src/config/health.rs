@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::{
     dialogue,
     error::Reporter,
+    keys::{self, MAY_HAVE_TLS, TLS},
     table::{Spans, Table},
     values::{self, ValueError},
 };
@@ -20,69 +21,6 @@ use crate::{
 pub const KINDS: [&str; 12] = [
     "none", "tcp", "http", "https", "tls", "http2", "grpc", "dns", "udp", "icmp", "push", "exec",
 ];
-
-/// Kinds that have a key, where not all do.
-const KEYS_OF_KINDS: [(&str, &[&str]); 37] = [
-    ("port", PORT),
-    ("rise", SAMPLES),
-    ("fall", SAMPLES),
-    ("timeout", SAMPLES),
-    ("ttl", &["push"]),
-    ("half_open", &["tcp"]),
-    ("send", &["tcp"]),
-    ("send_hex", &["tcp"]),
-    ("expect", &["tcp"]),
-    ("expect_hex", &["tcp"]),
-    ("expect_regex", &["tcp"]),
-    ("steps", &["tcp"]),
-    ("send_proxy", CONNECTING),
-    ("method", HTTP),
-    ("path", HTTP),
-    ("host", &["http", "https", "http2", "grpc"]),
-    ("headers", HTTP),
-    ("expect_status", HTTP),
-    ("expect_body", HTTP),
-    ("max_body", HTTP),
-    ("keep_alive", &["http", "https", "http2", "grpc"]),
-    ("service", &["grpc"]),
-    ("tls", MAY_HAVE_TLS),
-    ("verify", TLS),
-    ("server_name", TLS),
-    ("ca_file", TLS),
-    ("cert_file", TLS),
-    ("key_file", TLS),
-    ("alpn", &["tls"]),
-    ("warn_before", TLS),
-    ("name", &["dns"]),
-    ("record", &["dns"]),
-    ("transport", &["dns"]),
-    ("expect_answer", &["dns"]),
-    ("payload", &["udp"]),
-    ("expect_reply", &["udp"]),
-    ("command", &["exec"]),
-];
-
-/// Kinds whose results are samples, of which it takes some to make a verdict.
-const SAMPLES: &[&str] = &[
-    "none", "tcp", "http", "https", "tls", "http2", "grpc", "dns", "udp", "icmp", "exec",
-];
-
-/// Kinds that talk to a port.
-const PORT: &[&str] = &[
-    "none", "tcp", "http", "https", "tls", "http2", "grpc", "dns", "udp", "exec",
-];
-
-/// Kinds that establish TCP connections.
-const CONNECTING: &[&str] = &["tcp", "http", "https", "tls", "http2", "grpc", "dns"];
-
-/// Kinds of HTTP.
-const HTTP: &[&str] = &["http", "https", "http2"];
-
-/// Kinds with TLS.
-const TLS: &[&str] = &["tls", "https", "http2", "grpc"];
-
-/// Kinds that use TLS where `tls = true` says so.
-const MAY_HAVE_TLS: &[&str] = &["http2", "grpc"];
 
 /// The check of a kind's word, with its own settings at their defaults.
 ///
@@ -157,10 +95,9 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSe
 
 /// The checks that are made together with the main one.
 fn also(reporter: &mut Reporter<'_>, table: &mut Table<'_>) -> Vec<FurtherCheck> {
-    const HEADER: &str = "[[service.health.also]]";
-    let tables = table.tables(reporter, "also", HEADER);
+    let tables = table.tables(reporter, "also", &keys::ALSO);
     let read = |(table, span)| {
-        let mut table = Table::new(table, span, HEADER);
+        let mut table = Table::new(table, span, &keys::ALSO);
         table.require(reporter, "kind", "\"tcp\"");
         let spans = table.spans();
         let kind = table.text(reporter, "kind", kind);
@@ -237,12 +174,13 @@ fn of_kind(
 /// Reports keys that only checks of other kinds have.
 fn refuse_foreign_keys(reporter: &mut Reporter<'_>, spans: &Spans, kind: &CheckKind) {
     let word = words::kind(kind);
-    for (key, kinds) in KEYS_OF_KINDS {
-        if spans.has(key) && !kinds.contains(&word) {
+    for key in keys::HEALTH.keys.iter().filter(|key| !key.kinds.is_empty()) {
+        let keys::Key { name, kinds, .. } = key;
+        if spans.has(name) && !kinds.contains(&word) {
             let kinds: Vec<_> = kinds.iter().map(|kind| format!("\"{kind}\"")).collect();
             reporter.error(
-                spans.of(key),
-                format!("{key} means nothing to a check of kind {word}"),
+                spans.of(name),
+                format!("{name} means nothing to a check of kind {word}"),
                 Some(format!("remove it, or set kind = {}", kinds.join(" or "))),
             );
         }
@@ -266,8 +204,8 @@ fn refuse_beside_half_open(reporter: &mut Reporter<'_>, spans: &Spans) {
 
 /// Reports keys that mean nothing to a kind that could use TLS and does not.
 fn refuse_keys_of_tls(reporter: &mut Reporter<'_>, spans: &Spans) {
-    let keys = KEYS_OF_KINDS.iter().filter(|(_, kinds)| *kinds == TLS);
-    for (key, _) in keys.filter(|(key, _)| spans.has(key)) {
+    let keys = keys::HEALTH.keys.iter().filter(|key| key.kinds == TLS);
+    for key in keys.map(|key| key.name).filter(|key| spans.has(key)) {
         reporter.error(
             spans.of(key),
             format!("{key} means nothing without TLS"),

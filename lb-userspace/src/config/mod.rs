@@ -12,6 +12,7 @@ pub mod export;
 pub mod fields;
 mod guard;
 pub mod health;
+pub mod keys;
 pub mod quic;
 mod service;
 mod table;
@@ -67,8 +68,8 @@ pub fn parse_daemon(text: &str) -> Option<DaemonSettings> {
         return None;
     }
     let mut reporter = Reporter::new(text, "");
-    let mut root = Table::new(document.get_ref(), document.span(), "the file");
-    let lb = root.table(&mut reporter, "lb", "[lb]")?;
+    let mut root = Table::new(document.get_ref(), document.span(), &keys::FILE);
+    let lb = root.table(&mut reporter, "lb", &keys::LB)?;
     let (daemon, ..) = daemon::read(&mut reporter, lb);
     reporter.check().ok().map(|()| daemon)
 }
@@ -85,14 +86,14 @@ pub fn parse_beside(text: &str, file: &str, known: &Desired) -> Result<Config, V
     }
     reporter.check()?;
 
-    let mut root = Table::new(document.get_ref(), document.span(), "the file");
-    let lb = root.table(&mut reporter, "lb", "[lb]");
+    let mut root = Table::new(document.get_ref(), document.span(), &keys::FILE);
+    let lb = root.table(&mut reporter, "lb", &keys::LB);
     let (daemon, settings, settings_spans) = match lb {
         Some(table) => daemon::read(&mut reporter, table),
         None => (DaemonSettings::default(), Settings::default(), BTreeMap::new()),
     };
     let mut services = Vec::new();
-    let tables = root.tables(&mut reporter, "service", "[[service]]");
+    let tables = root.tables(&mut reporter, "service", &keys::SERVICE);
     let most = MAX_SERVICES as usize;
     if let Some((_, span)) = tables.get(most) {
         let what = format!("{} services are more than the {most} that fit", tables.len());
@@ -102,7 +103,7 @@ pub fn parse_beside(text: &str, file: &str, known: &Desired) -> Result<Config, V
     for (table, span) in tables.into_iter().take(most) {
         services.extend(service::read(
             &mut reporter,
-            Table::new(table, span, "[[service]]"),
+            Table::new(table, span, &keys::SERVICE),
             known,
         ));
     }
@@ -155,7 +156,7 @@ pub fn parse_check(text: &str, file: &str) -> Result<CheckSettings, Vec<ConfigEr
         reporter.error(error.span().unwrap_or_default(), error.message(), None);
     }
     reporter.check()?;
-    let table = Table::new(document.get_ref(), document.span(), "the settings of a check");
+    let table = Table::new(document.get_ref(), document.span(), &keys::CHECK);
     let spans = table.spans();
     let settings = health::read(&mut reporter, table);
     for problem in check::health_problems(&settings) {

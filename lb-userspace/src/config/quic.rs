@@ -4,6 +4,7 @@ use std::str::FromStr;
 
 use super::{
     error::Reporter,
+    keys,
     table::{Spans, Table},
     values::{self, ValueError},
 };
@@ -48,10 +49,9 @@ pub(super) fn read(
     service: &mut Table<'_>,
     known: &Desired,
 ) -> (Vec<QuicSettings>, Vec<Spans>) {
-    const NAME: &str = "[[service.quic]]";
     let mut tables: Vec<(QuicSettings, Spans)> = Vec::new();
-    for (table, span) in service.tables(reporter, "quic", NAME) {
-        let table = Table::new(table, span, NAME);
+    for (table, span) in service.tables(reporter, "quic", &keys::QUIC) {
+        let table = Table::new(table, span, &keys::QUIC);
         let spans = table.spans();
         tables.extend(one(reporter, table, known).map(|settings| (settings, spans)));
     }

@@ -3,7 +3,7 @@
 use super::{
     agent,
     error::Reporter,
-    guard, health, quic,
+    guard, health, keys, quic,
     table::{Spans, Table},
     values,
 };
@@ -86,21 +86,21 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
         half_open: table.duration(reporter, "half_open_timeout"),
         closed: table.duration(reporter, "closed_timeout"),
     };
-    let (guard, guard_spans) = match table.table(reporter, "guard", "[service.guard]") {
+    let (guard, guard_spans) = match table.table(reporter, "guard", &keys::GUARD) {
         Some(table) => {
             let spans = table.spans();
             (guard::read(reporter, table), spans)
         }
         None => (Guard::default(), Spans::default()),
     };
-    let (checks, health_spans) = match table.table(reporter, "health", "[service.health]") {
+    let (checks, health_spans) = match table.table(reporter, "health", &keys::HEALTH) {
         Some(table) => {
             let spans = table.spans();
             (health::read(reporter, table), spans)
         }
         None => (CheckSettings::default(), Spans::default()),
     };
-    let (agent, agent_spans) = match table.table(reporter, "agent", "[service.agent]") {
+    let (agent, agent_spans) = match table.table(reporter, "agent", &keys::AGENT) {
         Some(table) => {
             let spans = table.spans();
             (Some(agent::read(reporter, table)), spans)
@@ -109,8 +109,8 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
     };
     let (quic, quic_spans) = quic::read(reporter, &mut table, known);
     let (mut backends, mut backend_spans) = (Vec::new(), Vec::new());
-    for (table, span) in table.tables(reporter, "backend", "[[service.backend]]") {
-        let table = Table::new(table, span, "[[service.backend]]");
+    for (table, span) in table.tables(reporter, "backend", &keys::BACKEND) {
+        let table = Table::new(table, span, &keys::BACKEND);
         let spans = table.spans();
         if let Some(backend) = backend(reporter, table) {
             backends.push(backend);

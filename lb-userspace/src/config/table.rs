@@ -15,6 +15,7 @@ use toml::{
 use super::{
     Span,
     error::Reporter,
+    keys::KeyTable,
     type_name,
     values::{self, ValueError},
 };
@@ -39,16 +40,16 @@ impl Spans {
 pub(super) struct Table<'a> {
     table: &'a DeTable<'a>,
     span: Span,
-    name: &'static str,
+    keys: &'static KeyTable,
     asked: Vec<&'static str>,
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn new(table: &'a DeTable<'a>, span: Span, name: &'static str) -> Self {
+    pub(super) fn new(table: &'a DeTable<'a>, span: Span, keys: &'static KeyTable) -> Self {
         Self {
             table,
             span,
-            name,
+            keys,
             asked: Vec::new(),
         }
     }
@@ -249,13 +250,13 @@ impl<'a> Table<'a> {
         &mut self,
         reporter: &mut Reporter<'_>,
         key: &'static str,
-        name: &'static str,
+        keys: &'static KeyTable,
     ) -> Option<Table<'a>> {
         let value = self.value(key)?;
         let DeValue::Table(table) = value.get_ref() else {
             return report(reporter, key, value, Err(wrong_type("a table", value.get_ref())));
         };
-        Some(Table::new(table, value.span(), name))
+        Some(Table::new(table, value.span(), keys))
     }
 
     /// The tables of an array of tables.
@@ -263,7 +264,7 @@ impl<'a> Table<'a> {
         &mut self,
         reporter: &mut Reporter<'_>,
         key: &'static str,
-        header: &str,
+        keys: &KeyTable,
     ) -> Vec<(&'a DeTable<'a>, Span)> {
         let Some(value) = self.value(key) else {
             return Vec::new();
@@ -271,7 +272,7 @@ impl<'a> Table<'a> {
         let wrong = |found: &DeValue<'_>| {
             ValueError::new(
                 format!("expected a list of tables, found {}", type_name(found)),
-                format!("write {header} above each"),
+                format!("write {} above each", keys.header),
             )
         };
         let DeValue::Array(items) = value.get_ref() else {
@@ -291,7 +292,7 @@ impl<'a> Table<'a> {
     /// Reports a required key that is not there.
     pub(super) fn require(&self, reporter: &mut Reporter<'_>, key: &str, example: &str) {
         if !self.table.iter().any(|(name, _)| name.get_ref() == key) {
-            let message = format!("{} has no {key}", self.name);
+            let message = format!("{} has no {key}", self.keys.header);
             reporter.error(self.span.clone(), message, Some(format!("add {key} = {example}")));
         }
     }
@@ -305,11 +306,11 @@ impl<'a> Table<'a> {
         {
             let hint = match values::nearest(key.get_ref(), self.asked.iter().copied()) {
                 Some(known) => format!("did you mean {known}?"),
-                None => format!("{} has: {}", self.name, self.asked.join(", ")),
+                None => format!("{} has: {}", self.keys.header, self.asked.join(", ")),
             };
             reporter.error(
                 key.span(),
-                format!("unknown key {} in {}", key.get_ref(), self.name),
+                format!("unknown key {} in {}", key.get_ref(), self.keys.header),
                 Some(hint),
             );
         }

@@ -1,41 +1,16 @@
 //! Files and what they become.
 
-mod example;
 mod ports;
 mod tunnel;
 
 use proptest::prelude::*;
-use utoipa::PartialSchema;
 
 use super::{fields::Keys, *};
 use crate::{
-    api::requests::{AgentSpec, BackendSpec, GuardSpec, HealthSpec, QuicSpec, ServiceSpec},
     datapath::XdpModeChoice,
     health::settings::{CheckKind, CheckSettings},
     state::testing,
 };
-
-#[test]
-fn the_example_is_valid_and_shows_every_key() {
-    let text = include_str!("../../../docs/example.toml");
-    let config = parse(text, "example.toml").unwrap_or_else(|errors| panic!("{errors:#?}"));
-    assert_eq!(config.desired.services.len(), 3);
-    let specs = [
-        serde_json::to_value(<ServiceSpec as PartialSchema>::schema()),
-        serde_json::to_value(<HealthSpec as PartialSchema>::schema()),
-        serde_json::to_value(<GuardSpec as PartialSchema>::schema()),
-        serde_json::to_value(<AgentSpec as PartialSchema>::schema()),
-        serde_json::to_value(<QuicSpec as PartialSchema>::schema()),
-        serde_json::to_value(<BackendSpec as PartialSchema>::schema()),
-    ];
-    for schema in specs {
-        let schema = schema.unwrap();
-        for key in schema["properties"].as_object().unwrap().keys() {
-            let word = regex::Regex::new(&format!(r"\b{key}\b")).unwrap();
-            assert!(word.is_match(text), "{key} is not in the example");
-        }
-    }
-}
 
 /// Kinds of checks that the example only tells about, as it tells.
 #[test]

@@ -41,7 +41,7 @@ impl HealthMetrics {
             checks: IntCounterVec::new(
                 Opts::new(
                     "lb_health_checks_total",
-                    "Checks by result; local_error: could not be made",
+                    "Checks by result; local_error: the check could not be made",
                 ),
                 &["service", "result"],
             )?,
@@ -56,14 +56,14 @@ impl HealthMetrics {
             transitions: IntCounterVec::new(
                 Opts::new(
                     "lb_health_transitions_total",
-                    "Changes of a backend's verdict by the new one",
+                    "Changes of a backend's health state, by the new state",
                 ),
                 &["service", "to"],
             )?,
             breaker: IntCounterVec::new(
                 Opts::new(
                     "lb_health_breaker_transitions_total",
-                    "Changes of a backend's circuit breaker by its new state",
+                    "Changes of a backend's circuit breaker, by the new state",
                 ),
                 &["service", "to"],
             )?,
@@ -71,7 +71,7 @@ impl HealthMetrics {
             lag: Histogram::with_opts(
                 HistogramOpts::new(
                     "lb_health_scheduler_lag_seconds",
-                    "How late checks start, by waiting for others or for the processor",
+                    "Delay between the planned and the real start of a check",
                 )
                 .buckets(LAG_BUCKETS.to_vec()),
             )?,
@@ -84,6 +84,12 @@ impl HealthMetrics {
         registry.register(Box::new(metrics.lag.clone()))?;
         registry.register(Box::new(metrics.in_flight.clone()))?;
         Ok(metrics)
+    }
+
+    /// Shows every series of a service from zero.
+    pub fn show(&self, service: &ServiceName) {
+        self.service(service);
+        self.agents.show(service);
     }
 
     /// The metrics of one service, looked up once so that a check pays no look-up.

@@ -24,7 +24,7 @@ pub(super) fn render(text: &mut Text, agents: &BTreeMap<CheckId, AgentStatus>) {
     let mut family = text.family(
         "lb_backend_agent_admin",
         Kind::Gauge,
-        "0: ready, 1: drain, takes no new flows, 2: maint, takes none",
+        "State that the agent asks for; 0: ready, 1: drain (no new flows), 2: maint (no flows)",
     );
     for (id, agent) in agents {
         let number = match agent.said.word.admin {
@@ -37,7 +37,7 @@ pub(super) fn render(text: &mut Text, agents: &BTreeMap<CheckId, AgentStatus>) {
     let mut family = text.family(
         "lb_backend_agent_up",
         Kind::Gauge,
-        "1: the agent says that the backend is up, 0: that it is down, stopped or fails",
+        "1: the agent reports the backend up, 0: down, stopped or failed",
     );
     for (id, agent) in agents {
         family.sample(&labels(id), u8::from(agent.said.word.state.is_up()));
@@ -45,7 +45,7 @@ pub(super) fn render(text: &mut Text, agents: &BTreeMap<CheckId, AgentStatus>) {
     let mut family = text.family(
         "lb_backend_agent_lost",
         Kind::Gauge,
-        "1: the agent does not answer, what it said stands",
+        "1: the agent does not answer; its last report stays in force",
     );
     for (id, agent) in agents {
         family.sample(&labels(id), u8::from(agent.said.lost.is_some()));

@@ -13,7 +13,7 @@ pub(super) fn render(text: &mut Text, checks: &CheckStatuses, seen: &Observation
     let mut family = text.family(
         "lb_backend_signals_total",
         Kind::Counter,
-        "What flows of mode nat tell against a backend: SYNs that clients repeat, resets in answer, ICMP unreachable",
+        "Failed flows of a backend in mode nat, by signal: SYNs that clients repeat, resets in answer, ICMP unreachable",
     );
     for ((service, backend), stats) in &seen.backends {
         let told = stats.signals;
@@ -33,7 +33,7 @@ pub(super) fn render(text: &mut Text, checks: &CheckStatuses, seen: &Observation
     let mut family = text.family(
         "lb_backend_damped",
         Kind::Gauge,
-        "1: held down for having fallen too often",
+        "1: held down because it went down too often (flap_limit)",
     );
     for (id, status) in checks.iter() {
         family.sample(&labels(id), u8::from(status.judgement.damped));
@@ -41,7 +41,7 @@ pub(super) fn render(text: &mut Text, checks: &CheckStatuses, seen: &Observation
     let mut family = text.family(
         "lb_backend_suspect",
         Kind::Gauge,
-        "1: its flows failed since the latest success of a check",
+        "1: flows have failed since the last check that succeeded",
     );
     for (id, status) in checks.iter() {
         family.sample(&labels(id), u8::from(status.judgement.suspect));
@@ -49,7 +49,7 @@ pub(super) fn render(text: &mut Text, checks: &CheckStatuses, seen: &Observation
     let mut family = text.family(
         "lb_backend_certificate_expiry_seconds",
         Kind::Gauge,
-        "When the certificate that checks saw last expires, in seconds since 1970",
+        "Expiry of the certificate that checks saw last, in seconds since 1970",
     );
     for (id, status) in checks.iter() {
         let certificate = status.last_check.as_ref().and_then(|last| last.certificate);
@@ -61,7 +61,7 @@ pub(super) fn render(text: &mut Text, checks: &CheckStatuses, seen: &Observation
     let mut family = text.family(
         "lb_backend_breaker",
         Kind::Gauge,
-        "0: closed, 1: half-open, takes flows on trial, 2: open, takes none",
+        "Circuit breaker; 0: closed, 1: half-open (flows on trial), 2: open (no flows)",
     );
     for (id, status) in checks.iter() {
         let state = match status.judgement.breaker {

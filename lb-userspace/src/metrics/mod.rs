@@ -17,3 +17,6 @@ pub use self::{
     render::{is_drop, render},
     server::{Endpoint, MAX_CONNECTIONS, ServeError, bind, limits, serve},
 };
+
+#[cfg(test)]
+pub(crate) use self::tests::every_family;

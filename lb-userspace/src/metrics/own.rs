@@ -34,11 +34,11 @@ impl ApplyMetrics {
             revision: IntGauge::new("lb_config_revision", "Revision of the desired state in force")?,
             last_apply: IntGauge::new(
                 "lb_config_last_apply_success",
-                "Whether the latest change that was asked for is in force",
+                "Whether the last requested change is in force",
             )?,
             saved: IntGauge::new(
                 "lb_state_saved",
-                "Whether what is in force is stored, so that a restart knows it",
+                "Whether the state in force is stored, so that a restart keeps it",
             )?,
             seconds: Histogram::with_opts(
                 HistogramOpts::new("lb_apply_seconds", "Time to program a changed state")

@@ -36,7 +36,7 @@ pub fn render(
     text.family(
         "lb_ready",
         Kind::Gauge,
-        "Whether the data plane does what is desired, on all its interfaces",
+        "Whether the desired state is programmed on all interfaces",
     )
     .sample(&[], u8::from(ready));
     interfaces(&mut text, seen);
@@ -101,7 +101,7 @@ fn interfaces(text: &mut Text, seen: &Observation) {
     let mut family = text.family(
         "lb_xdp_packets_total",
         Kind::Counter,
-        "Packets received on an interface, by what became of them",
+        "Packets received on an interface, by XDP action",
     );
     for (interface, action, sum) in &by_action {
         family.sample(&labels(*interface, action), sum.packets);
@@ -109,7 +109,7 @@ fn interfaces(text: &mut Text, seen: &Observation) {
     let mut family = text.family(
         "lb_xdp_bytes_total",
         Kind::Counter,
-        "Bytes of frames received on an interface, by what became of them",
+        "Bytes of frames received on an interface, by XDP action",
     );
     for (interface, action, sum) in &by_action {
         family.sample(&labels(*interface, action), sum.bytes);
@@ -166,12 +166,12 @@ fn services(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
         "Bytes of frames from clients that were forwarded",
     );
     traffic().for_each(|(labels, traffic)| family.sample(&labels, traffic.bytes));
-    let mut family = text.family("lb_service_new_flows_total", Kind::Counter, "Flows that began");
+    let mut family = text.family("lb_service_new_flows_total", Kind::Counter, "New flows");
     traffic().for_each(|(labels, traffic)| family.sample(&labels, traffic.new_flows));
     let mut family = text.family(
         "lb_service_flows_gave_way_total",
         Kind::Counter,
-        "Half-open flows that gave way to new ones, for want of source ports or room in the flow table",
+        "Half-open flows that were given up for new ones, because source ports or the flow table ran out",
     );
     for (name, gave_way) in &seen.gave_way {
         family.sample(&[("service", name.as_str())], gave_way.total);
@@ -179,13 +179,13 @@ fn services(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
     let mut family = text.family(
         "lb_service_reply_packets_total",
         Kind::Counter,
-        "Packets from backends that were sent back",
+        "Packets from backends that were sent to clients",
     );
     traffic().for_each(|(labels, traffic)| family.sample(&labels, traffic.reply_packets));
     let mut family = text.family(
         "lb_service_reply_bytes_total",
         Kind::Counter,
-        "Bytes of frames from backends that were sent back",
+        "Bytes of frames from backends that were sent to clients",
     );
     traffic().for_each(|(labels, traffic)| family.sample(&labels, traffic.reply_bytes));
     let mut family = text.family(
@@ -229,7 +229,7 @@ fn services(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
     let mut family = text.family(
         "lb_service_broken",
         Kind::Gauge,
-        "1: no flow of it can work, whatever its checks say; `lb status` says why",
+        "1: none of its flows can work, whatever its checks say; `lb status` gives the reason",
     );
     for (name, service) in &view.desired.services {
         let why = broken(&view.desired, service, &seen.next_hops);
@@ -243,7 +243,7 @@ fn services(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
     let mut family = text.family(
         "lb_service_serving_backups",
         Kind::Gauge,
-        "Backups that take new flows, since too few other backends can",
+        "Backups that take new flows because too few other backends can",
     );
     for name in view.desired.services.keys() {
         let backups = serving.get(name).copied().unwrap_or_default();
@@ -253,7 +253,7 @@ fn services(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
     let mut family = text.family(
         "lb_service_overruled_backends",
         Kind::Gauge,
-        "Backends that are down and take new flows all the same, since too many are down",
+        "Backends that are down and take new flows because too many are down (panic mode)",
     );
     for name in view.desired.services.keys() {
         let backends = overruled.get(name).map_or(0, Vec::len);
@@ -285,25 +285,25 @@ fn backends(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
     let mut family = text.family(
         "lb_backend_new_flows_total",
         Kind::Counter,
-        "Flows that began at a backend",
+        "New flows of a backend",
     );
     stats().for_each(|(labels, stats)| family.sample(&labels, stats.traffic.new_flows));
     let mut family = text.family(
         "lb_backend_reply_packets_total",
         Kind::Counter,
-        "Packets of a backend that were sent back",
+        "Packets from a backend that were sent to clients",
     );
     stats().for_each(|(labels, stats)| family.sample(&labels, stats.traffic.reply_packets));
     let mut family = text.family(
         "lb_backend_reply_bytes_total",
         Kind::Counter,
-        "Bytes of frames of a backend that were sent back",
+        "Bytes of frames from a backend that were sent to clients",
     );
     stats().for_each(|(labels, stats)| family.sample(&labels, stats.traffic.reply_bytes));
     let mut family = text.family(
         "lb_active_connections",
         Kind::Gauge,
-        "Flows under way, when last counted",
+        "Active flows at the last count",
     );
     stats().for_each(|(labels, stats)| family.sample(&labels, stats.active_flows));
 
@@ -341,7 +341,7 @@ fn backends(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
     let mut family = text.family(
         "lb_backend_reachable",
         Kind::Gauge,
-        "0: nothing can be sent to it (no route, an address of this machine, not Ethernet), so it takes no new flows",
+        "0: nothing can be sent to it (no route, an address of this machine, no Ethernet), so it takes no new flows",
     );
     for (id, (_, blocked)) in &desired {
         family.sample(
@@ -365,7 +365,11 @@ fn maps(text: &mut Text, seen: &Observation) {
     for map in &seen.maps {
         family.sample(&[("map", map.name)], map.entries);
     }
-    let mut family = text.family("lb_map_capacity", Kind::Gauge, "Entries of a map at most");
+    let mut family = text.family(
+        "lb_map_capacity",
+        Kind::Gauge,
+        "Largest number of entries of a map",
+    );
     for map in &seen.maps {
         family.sample(&[("map", map.name)], map.capacity);
     }

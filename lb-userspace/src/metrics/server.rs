@@ -163,14 +163,19 @@ fn text(endpoint: &Endpoint) -> Result<String, MetricsError> {
     agent::render(&mut judged, &agents);
     let ready = view.not_ready(&endpoint.interfaces.borrow()).is_none();
     let text = render(&endpoint.registry, ready, &view, &health, &seen)?;
-    let missing = endpoint.parts.missing();
-    let mut family = judged.family(
+    parts(&mut judged, &endpoint.parts);
+    Ok(text + &judged.into_string())
+}
+
+/// Which parts of the daemon are missing.
+pub(super) fn parts(text: &mut Text, parts: &PartBoard) {
+    let missing = parts.missing();
+    let mut family = text.family(
         "lb_part_missing",
         Kind::Gauge,
-        "Whether a part that the daemon can do without does not work",
+        "1: this part of the daemon does not work; it forwards without",
     );
     for part in Part::ALL {
         family.sample(&[("part", part.name())], u8::from(missing.contains_key(&part)));
     }
-    Ok(text + &judged.into_string())
 }

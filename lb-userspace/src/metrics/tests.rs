@@ -1,6 +1,8 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
+    sync::Arc,
+    time::{Duration, UNIX_EPOCH},
 };
 
 use lb_common::{
@@ -10,11 +12,16 @@ use lb_common::{
 };
 use prometheus::Registry;
 
-use super::{ApplyMetrics, render};
+use super::{ApplyMetrics, agent, judgement, render, server, text::Text};
 use crate::{
     control::{Change, Inherited, testing::Rig},
     datapath::{BackendStats, InterfaceStats, MapUse},
-    health::Health,
+    health::{
+        Certificate, CheckStatus, CheckStatuses, Health, HealthMetrics, Judgement, LastCheck,
+        agent::AgentStatus,
+    },
+    parts::PartBoard,
+    serve::ServerMetrics,
     state::{
         backend::Admin,
         change::BackendChange,
@@ -86,6 +93,47 @@ fn text(rig: &Rig) -> String {
     let health = HealthView::from([(id("web", "b"), Health::Down)]);
     let seen = rig.observer.observe(&view).unwrap();
     render(&registry, view.is_programmed(), &view, &health, &seen).unwrap()
+}
+
+/// A scrape that shows every family with its labels.
+pub(crate) async fn every_family() -> String {
+    let rig = rig().await;
+    count(&rig, A, 40);
+    let registry = Registry::new();
+    ApplyMetrics::register(&registry).unwrap();
+    let checks = HealthMetrics::register(&registry).unwrap();
+    checks.show(&"web".parse().unwrap());
+    ServerMetrics::register(&registry).unwrap().listener("api");
+    let view = rig.control.view();
+    let seen = rig.observer.observe(&view).unwrap();
+    let backend = id("web", "b");
+    let health = HealthView::from([(backend.clone(), Health::Down)]);
+    let status = CheckStatus {
+        health: Health::Down,
+        since: UNIX_EPOCH,
+        last_check: Some(LastCheck {
+            outcome: Ok(()),
+            latency: Duration::ZERO,
+            at: UNIX_EPOCH,
+            parts: Arc::default(),
+            certificate: Some(Certificate {
+                warn_from: UNIX_EPOCH,
+                expires: UNIX_EPOCH,
+            }),
+            serves_one: false,
+        }),
+        judgement: Judgement::default(),
+        shared: None,
+    };
+    let mut rest = Text::default();
+    judgement::render(
+        &mut rest,
+        &CheckStatuses::from(BTreeMap::from([(backend.clone(), status)])),
+        &seen,
+    );
+    agent::render(&mut rest, &BTreeMap::from([(backend, AgentStatus::default())]));
+    server::parts(&mut rest, &PartBoard::new(Arc::default()));
+    render(&registry, true, &view, &health, &seen).unwrap() + &rest.into_string()
 }
 
 /// Series and values, with every rule of the format that Prometheus insists on checked.

@@ -29,7 +29,7 @@ const HEAD: &str = "\
  * program: what cannot be done gives a code. Checks in flight have a descriptor each, and HTTP checks keep one for
  * each target, so raise RLIMIT_NOFILE for many targets.
  *
- * Written by `cargo xtask tidy --fix` from lb-userspace/capi/src; link with -llb_health.
+ * Written by `cargo xtask docs` from lb-userspace/capi/src; link with -llb_health.
  */";
 
 /// Compares the header with the code.
@@ -43,7 +43,7 @@ fn finding(found: Option<&str>, right: &str) -> Option<Finding> {
     (found != Some(right)).then(|| Finding {
         path: PATH.to_owned(),
         line: 0,
-        message: "is not what lb-userspace/capi/src says: `cargo xtask tidy --fix` writes it anew".to_owned(),
+        message: "is not what lb-userspace/capi/src says: `cargo xtask docs` writes it anew".to_owned(),
     })
 }
 

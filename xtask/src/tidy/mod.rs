@@ -16,11 +16,7 @@ use crate::workspace::Workspace;
 
 /// Options of `cargo xtask tidy`.
 #[derive(clap::Args)]
-pub(crate) struct Options {
-    /// Write the generated documents anew
-    #[arg(long)]
-    fix: bool,
-}
+pub(crate) struct Options {}
 
 /// A text of the checkout.
 struct Source {
@@ -61,17 +57,23 @@ impl fmt::Display for Finding {
 }
 
 /// Runs `cargo xtask tidy`.
-pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
-    if options.fix {
-        for (path, text) in [
-            (reasons::PATH, reasons::document()),
-            (header::PATH, header::document(&workspace.root)?),
-        ] {
-            let path = workspace.root.join(path);
-            fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-        }
-    }
+pub(crate) fn command(workspace: &Workspace, Options {}: &Options) -> Result<()> {
     check(workspace)
+}
+
+/// Writes the files that rules compare with the code.
+///
+/// # Errors
+/// When a file cannot be made or written.
+pub(crate) fn write(workspace: &Workspace) -> Result<()> {
+    for (path, text) in [
+        (reasons::PATH, reasons::document()),
+        (header::PATH, header::document(&workspace.root)?),
+    ] {
+        let path = workspace.root.join(path);
+        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
+    }
+    Ok(())
 }
 
 /// Checks every rule.

@@ -15,7 +15,7 @@ pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
     if found.is_some_and(|source| source.text == document()) {
         return Vec::new();
     }
-    let message = "is not what lb_common::reason says: `cargo xtask tidy --fix` writes it anew".to_owned();
+    let message = "is not what lb_common::reason says: `cargo xtask docs` writes it anew".to_owned();
     vec![Finding {
         path: PATH.to_owned(),
         line: 0,
@@ -28,7 +28,7 @@ pub(super) fn document() -> String {
     let mut text = String::from(
         "# Reasons\n\nEvery packet that `lb` sees is counted for exactly one reason. Each reason ends in one action: `tx` and \
          `redirect` forward,\n`pass` gives the packet to the kernel unchanged, `drop` and `aborted` discard it. The names are those of the \
-         `reason` label in\nmetrics. This page is generated from `lb-common/src/reason.rs` by `cargo xtask tidy --fix`.\n\n\
+         `reason` label in\nmetrics. This page is generated from `lb-common/src/reason.rs` by `cargo xtask docs`.\n\n\
          | reason | action | meaning | what to do |\n|---|---|---|---|\n",
     );
     for reason in Reason::ALL {

@@ -18,10 +18,19 @@ pub(in crate::health) struct AgentMetrics {
 impl AgentMetrics {
     /// Metrics that `registry` shows.
     pub(in crate::health) fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let polls = Opts::new("lb_agent_polls_total", "Questions to agents by result");
+        let polls = Opts::new("lb_agent_polls_total", "Polls of agents, by result");
         let polls = IntCounterVec::new(polls, &["service", "result"])?;
         registry.register(Box::new(polls.clone()))?;
         Ok(Self { polls })
+    }
+
+    /// Shows every series of a service from zero.
+    pub(in crate::health) fn show(&self, service: &ServiceName) {
+        for result in [ANSWER, FAILURE] {
+            self.polls
+                .with_label_values(&[service.as_str(), result])
+                .inc_by(0);
+        }
     }
 
     pub(super) fn count(&self, service: &ServiceName, answered: bool) {

@@ -1,0 +1,256 @@
+//! Keys of `[service.health]`: those of every check, then those of some kinds.
+
+use super::{
+    ADDRESS, BOOLEAN, DURATION, FILE_PATH, Key, KeyTable, NUMBER, PORT, REGEX, TEXT, Value, default, one_of,
+    optional, required, table,
+};
+use crate::{
+    config::health::KINDS,
+    health::settings::{ProxyVersion, RecordType, Require, Through, Transport},
+};
+
+/// Kinds whose results are samples, of which a verdict takes several.
+const SAMPLED: &[&str] = &[
+    "none", "tcp", "http", "https", "tls", "http2", "grpc", "dns", "udp", "icmp", "exec",
+];
+/// Kinds that talk to a port.
+const WITH_PORT: &[&str] = &[
+    "none", "tcp", "http", "https", "tls", "http2", "grpc", "dns", "udp", "exec",
+];
+/// Kinds that establish TCP connections.
+const CONNECTING: &[&str] = &["tcp", "http", "https", "tls", "http2", "grpc", "dns"];
+const HTTP: &[&str] = &["http", "https", "http2"];
+const HTTP_AND_GRPC: &[&str] = &["http", "https", "http2", "grpc"];
+/// Kinds with TLS; `http2` and `grpc` with `tls = true`.
+pub(in crate::config) const TLS: &[&str] = &["tls", "https", "http2", "grpc"];
+/// Kinds that use TLS where `tls = true` says so.
+pub(in crate::config) const MAY_HAVE_TLS: &[&str] = &["http2", "grpc"];
+const TCP: &[&str] = &["tcp"];
+const DNS: &[&str] = &["dns"];
+const UDP: &[&str] = &["udp"];
+
+const HEX: Value = Value::Is("hexadecimal text");
+
+const KIND: Key = required(
+    "kind",
+    Value::OneOf(|| KINDS.to_vec()),
+    "\"http\"",
+    "Kind of check",
+);
+const CHECK_PORT: Key = optional("port", PORT, ("the backend's own", "8081"), "Port to check").of(WITH_PORT);
+const SEND_PROXY: Key = optional(
+    "send_proxy",
+    one_of::<ProxyVersion>(),
+    ("none", "\"v2\""),
+    "PROXY header that connections begin with",
+)
+.more("For servers that take no connection without one. Version 2 says LOCAL; version 1 names the ends of the connection.")
+.of(CONNECTING);
+
+const SEND: Key = optional(
+    "send",
+    TEXT,
+    ("nothing", "\"info replication\\r\\n\""),
+    "Text to send",
+)
+.of(TCP);
+const SEND_HEX: Key = optional(
+    "send_hex",
+    HEX,
+    ("nothing", "\"50 49 4e 47 0d 0a\""),
+    "Bytes to send",
+)
+.of(TCP);
+const EXPECT: Key = optional(
+    "expect",
+    TEXT,
+    ("nothing", "\"role:master\""),
+    "Text that the answer must contain",
+)
+.of(TCP);
+const EXPECT_HEX: Key = optional(
+    "expect_hex",
+    HEX,
+    ("nothing", "\"2b 50 4f 4e 47\""),
+    "Bytes that the answer must contain",
+)
+.of(TCP);
+const EXPECT_REGEX: Key = optional(
+    "expect_regex",
+    REGEX,
+    ("nothing", "\"^SSH-2\""),
+    "Expression that the answer must match",
+)
+.of(TCP);
+
+macro_rules! with_own_keys {
+    ($($key:expr),* $(,)?) => {
+        &[
+            $($key,)*
+            CHECK_PORT,
+            SEND_PROXY,
+            default("half_open", BOOLEAN, "false", "Only begin connections, which the server never sees").of(TCP),
+            SEND,
+            SEND_HEX,
+            EXPECT,
+            EXPECT_HEX,
+            EXPECT_REGEX,
+            optional(
+                "steps",
+                Value::Tables(STEP.header),
+                ("one step: `send` and `expect`", "[{ expect = \"220\" }, { send = \"QUIT\\r\\n\", expect = \"221\" }]"),
+                "A dialogue of up to 32 steps on one connection, within one timeout",
+            )
+            .more("Each step has `send`, `send_hex`, `expect`, `expect_hex` or `expect_regex`.")
+            .of(TCP),
+            default("method", TEXT, "\"GET\"", "Request method").of(HTTP),
+            default("path", TEXT, "\"/\"", "Request path").of(HTTP),
+            optional("host", TEXT, ("the backend's address", "\"www.example.org\""), "Host header; of grpc the authority")
+                .of(HTTP_AND_GRPC),
+            optional(
+                "headers",
+                Value::Is("table of texts"),
+                ("none", "{ Accept = \"application/json\", X-Check = \"lb\" }"),
+                "Further request headers",
+            )
+            .of(HTTP),
+            default(
+                "expect_status",
+                Value::Is("a status, a class (`\"2xx\"`), a range, or a list of these"),
+                "200",
+                "Statuses that count as success",
+            )
+            .of(HTTP),
+            optional(
+                "expect_body",
+                REGEX,
+                ("the body is not read", "'\"status\": *\"ok\"'"),
+                "Expression that the body must match",
+            )
+            .more("Without it the head of the answer decides.")
+            .of(HTTP),
+            default("max_body", Value::Is("1 to 1048576"), "65536", "Bytes of the body that are searched").of(HTTP),
+            default("keep_alive", BOOLEAN, "true", "Keep the connection for up to 10 checks")
+                .more(
+                    "Used where the server answers a second connection beside it. `false` closes the connection after each \
+                     check, for servers with few workers.",
+                )
+                .of(HTTP_AND_GRPC),
+            default("service", TEXT, "\"\"", "Service that grpc.health.v1.Health is asked about; empty: the server").of(&["grpc"]),
+            default("tls", BOOLEAN, "false", "Use TLS; http2 without it uses prior knowledge (h2c)").of(MAY_HAVE_TLS),
+            default("verify", BOOLEAN, "true", "Require a valid certificate")
+                .more("`false` accepts any certificate whose key the server holds.")
+                .of(TLS),
+            optional(
+                "server_name",
+                TEXT,
+                ("`host`, else the backend's address", "\"www.example.org\""),
+                "Name that the certificate must have",
+            )
+            .of(TLS),
+            optional(
+                "ca_file",
+                FILE_PATH,
+                ("the CAs that this machine trusts", "\"/etc/lb/ca.pem\""),
+                "The only CAs to trust, PEM; also the server's own certificate",
+            )
+            .of(TLS),
+            optional("cert_file", FILE_PATH, ("none", "\"/etc/lb/check.pem\""), "Client certificate, PEM").of(TLS),
+            optional("key_file", FILE_PATH, ("none", "\"/etc/lb/check.key\""), "Key of the client certificate, PEM").of(TLS),
+            default("alpn", Value::Is("list of texts"), "[]", "Protocols of which the server must take one").of(&["tls"]),
+            default(
+                "warn_before",
+                Value::Is("duration"),
+                "\"14d\"",
+                "Time before the end of a certificate from which on a warning is given",
+            )
+            .of(TLS),
+            required("name", TEXT, "\"www.example.org\"", "Name to ask for").of(DNS),
+            default("record", one_of::<RecordType>(), "\"A\"", "Type of record").of(DNS),
+            default("transport", one_of::<Transport>(), "\"udp\"", "Transport of the question").of(DNS),
+            optional("expect_answer", TEXT, ("any answer", "\"192.0.2.10\""), "What one of the records must hold").of(DNS),
+            required("payload", TEXT, "\"ping\"", "Datagram to send").of(UDP),
+            optional(
+                "expect_reply",
+                REGEX,
+                ("silence counts as success", "\"pong\""),
+                "Expression that the reply must match",
+            )
+            .of(UDP),
+            required("command", Value::Is("list of texts"), "[\"/usr/local/bin/check\", \"--fast\"]", "Program and arguments")
+                .more(
+                    "It gets `LB_ADDRESS`, `LB_PORT`, `PATH` and `LANG`, has no capabilities, and succeeds by exiting with 0.",
+                )
+                .of(&["exec"]),
+            default("ttl", DURATION, "\"30s\"", "How long a report holds; then the backend is down").of(&["push"]),
+        ]
+    };
+}
+
+/// `[service.health]`.
+pub const HEALTH: KeyTable = KeyTable {
+    header: "[service.health]",
+    about: "How backends are checked. Without the table they count as unchecked and take flows.",
+    keys: with_own_keys![
+        KIND,
+        default("interval", DURATION, "\"2s\"", "Time between checks; from 1ms"),
+        default("fast_interval", DURATION, "\"500ms\"", "Time between checks while results contradict the health state"),
+        default("down_interval_max", DURATION, "\"20s\"", "Longest time between checks while the backend is down"),
+        default("timeout", DURATION, "\"1s\"", "Time after which a check without a result has failed").of(SAMPLED),
+        default("rise", Value::Is("from 1"), "2", "Consecutive successes that make a backend up").of(SAMPLED),
+        default("fall", Value::Is("from 1"), "3", "Consecutive failures that make a backend down").of(SAMPLED),
+        default("jitter", Value::Is("0 to 1"), "0.1", "Share of the interval by which checks move at random").more(
+            "Several balancers do not check a backend in step, and one does not check all at once, not even after a restart.",
+        ),
+        default(
+            "flap_limit",
+            Value::Is("0 to 100"),
+            "0",
+            "Falls within flap_window after which a backend is held down; 0: never",
+        )
+        .more("It is up again when its checks have succeeded for `flap_hold` without a failure, beside `rise`."),
+        default("flap_window", DURATION, "\"10m\"", "Time in which the falls of flap_limit lie"),
+        default("flap_hold", DURATION, "\"1m\"", "Time for which checks must succeed before a flapping backend is up"),
+        default("passive", BOOLEAN, "true", "Check a backend at once when its flows fail").more(
+            "Mode `nat` counts SYNs that a client repeats before any answer, resets as first answer, and ICMP unreachable. Such a \
+             backend is suspect, and checked at `fast_interval` until a check succeeds.",
+        ),
+        default(
+            "breaker_failures",
+            Value::Is("0 to 1000"),
+            "0",
+            "Failed flows within breaker_window that take a backend out at once (circuit breaker); 0: never",
+        )
+        .more("A check that succeeds lets it back. If no check has a result for `breaker_open`, it takes flows on trial."),
+        default("breaker_window", DURATION, "\"10s\"", "Time in which the failures of breaker_failures lie"),
+        default("breaker_open", DURATION, "\"30s\"", "Time after which a backend that was taken out takes flows on trial"),
+        default("through", one_of::<Through>(), "\"backend\"", "Where checks go").more(
+            "`backend`: to the backend's address. `vip`: to the service's address, through the forwarding path: \
+             [through.md](through.md).",
+        ),
+        optional("source", ADDRESS, ("the kernel's choice", "\"10.0.0.1\""), "Source address of checks"),
+        optional("mark", NUMBER, ("none", "7"), "Mark (SO_MARK) of the packets of checks"),
+        table("also", ALSO.header, "Up to 7 further checks, made together with this one"),
+        default("require", one_of::<Require>(), "\"all\"", "How many of several checks must succeed"),
+    ],
+};
+
+/// Settings of a check alone, of programs that balance nothing: the keys of [`HEALTH`].
+pub const CHECK: KeyTable = KeyTable {
+    header: "the settings of a check",
+    ..HEALTH
+};
+
+/// `[[service.health.also]]`.
+pub const ALSO: KeyTable = KeyTable {
+    header: "[[service.health.also]]",
+    about: "A further check, made at the same times as the main one: `kind`, `port` and the keys of its kind.",
+    keys: with_own_keys![KIND],
+};
+
+/// `[[service.health.steps]]`.
+pub const STEP: KeyTable = KeyTable {
+    header: "[[service.health.steps]]",
+    about: "A step of a dialogue.",
+    keys: &[SEND, SEND_HEX, EXPECT, EXPECT_HEX, EXPECT_REGEX],
+};

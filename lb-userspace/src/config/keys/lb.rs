@@ -1,0 +1,91 @@
+//! Keys of `[lb]`.
+
+use super::{ABSOLUTE, BOOLEAN, DURATION, KeyTable, PORT, PREFIXES, Value, default, one_of};
+use crate::{config::daemon::OnExit, datapath::XdpModeChoice};
+
+/// `[lb]`: the balancer as a whole.
+pub const LB: KeyTable = KeyTable {
+    header: "[lb]",
+    about: "Settings of the balancer as a whole. The last five can change while the daemon runs; the others are read at its \
+            start, where options of `lb run` override them.",
+    keys: &[
+        default(
+            "interfaces",
+            Value::Is("list of interface names, up to 16"),
+            "[]",
+            "Interfaces that receive clients' packets and backends' replies",
+        )
+        .more("`--iface` adds to them. An alternative name (`ip link property add dev eth0 altname uplink`) works like the name."),
+        default(
+            "wait_for_interfaces",
+            BOOLEAN,
+            "false",
+            "Start although an interface is missing, and attach to it when it appears",
+        )
+        .more(
+            "Until then `lb status`, `/readyz` and `lb_interface_attached` report what is missing. With `false`, a missing \
+             interface is an error at start.",
+        ),
+        default("xdp_mode", one_of::<XdpModeChoice>(), "\"auto\"", "XDP mode to attach in").more(
+            "`native` runs in the driver, `generic` in the kernel's stack and is slower. `auto` takes native where it works, \
+             else generic, with a warning.",
+        ),
+        default("socket", ABSOLUTE, "\"/run/lb/lb.sock\"", "Unix socket of the admin API, mode 0660"),
+        default(
+            "state_dir",
+            ABSOLUTE,
+            "\"/var/lib/lb\"",
+            "Directory that keeps the desired state and health results over restarts",
+        ),
+        default(
+            "metrics",
+            Value::Is("address and port"),
+            "\"127.0.0.1:9900\"",
+            "Address that serves /metrics, /healthz and /readyz",
+        ),
+        default(
+            "pin_dir",
+            ABSOLUTE,
+            "\"/sys/fs/bpf/lb\"",
+            "Directory in which programs and maps are pinned",
+        )
+        .more("They stay there while no daemon runs. The daemon mounts a BPF file system where there is none."),
+        default("on_exit", one_of::<OnExit>(), "\"detach\"", "What happens to the program when the daemon exits").more(
+            "`detach` takes it off the interfaces; with `keep` it goes on forwarding.",
+        ),
+        default(
+            "snat_addresses",
+            Value::Is("list of IP addresses, up to 16 of each family"),
+            "[]",
+            "Source addresses of mode nat",
+        )
+        .more(
+            "They must be routed to this machine. If the list is empty, each backend gets the source address that the \
+             kernel's route to it prefers.",
+        ),
+        default("snat_ports", Value::Is("range of ports"), "\"1024-32767\"", "Source ports of mode nat").more(
+            "Keep them clear of `net.ipv4.ip_local_port_range` (32768-60999 unless changed), from which this machine's own \
+             connections take theirs.",
+        ),
+        default(
+            "tunnel_sources",
+            PREFIXES,
+            "[]",
+            "Prefixes, one for each family, that give each flow of modes ipip and gue an outer source address",
+        )
+        .more(
+            "Flows then spread over the receive queues of backends and the paths to them. Route the prefixes to this machine, \
+             and allow them on backends (`lb decap --from`). If the list is empty, all outer packets have the one address that \
+             the kernel's route to the backend prefers.",
+        ),
+        default("gue_port", PORT, "6080", "UDP destination port of mode gue").more(
+            "Backends must expect the packets there (`lb decap --gue-port`).",
+        ),
+        default(
+            "transition",
+            DURATION,
+            "\"10m\"",
+            "Time in which flows of a removed backend may finish; from 1s",
+        ),
+    ],
+};

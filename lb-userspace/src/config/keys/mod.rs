@@ -1,0 +1,150 @@
+//! The keys of the configuration file: name, value, default, meaning and example of each, declared once.
+//!
+//! The parser reads exactly these keys and takes from here which kinds of check have which ones. `docs/configuration.md` and
+//! `docs/example.toml` are generated from here ([`crate::reference`]).
+
+mod health;
+mod lb;
+mod service;
+
+pub(super) use self::health::{MAY_HAVE_TLS, TLS};
+pub use self::{
+    health::{ALSO, CHECK, HEALTH, STEP},
+    lb::LB,
+    service::{AGENT, BACKEND, GUARD, QUIC, SERVICE},
+};
+use crate::state::words::Word;
+
+/// A key of a table.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// As it is written in the file.
+    pub name: &'static str,
+    /// What it may be.
+    pub value: Value,
+    /// What holds where the key is absent.
+    pub absent: Absent,
+    /// Its meaning in one line: lower case words follow an initial capital, no full stop.
+    pub help: &'static str,
+    /// Further sentences for the reference; may be empty.
+    pub more: &'static str,
+    /// Kinds of check that have the key; empty: all of them, and every other table.
+    pub kinds: &'static [&'static str],
+}
+
+/// Values that a key takes.
+#[derive(Clone, Copy, Debug)]
+pub enum Value {
+    /// As described.
+    Is(&'static str),
+    /// One of these words.
+    OneOf(fn() -> Vec<&'static str>),
+    /// A table or tables of this header.
+    Tables(&'static str),
+}
+
+/// What an absent key means.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Absent {
+    /// It may not be absent; an example value in TOML.
+    Required(&'static str),
+    /// The default, in TOML.
+    Default(&'static str),
+    /// The default in words, and an example value in TOML.
+    Otherwise(&'static str, &'static str),
+}
+
+/// The keys of one table.
+#[derive(Clone, Copy, Debug)]
+pub struct KeyTable {
+    /// How the table is named in messages: its header, where it has one.
+    pub header: &'static str,
+    /// What the table is for.
+    pub about: &'static str,
+    /// Its keys, in the order of the documents.
+    pub keys: &'static [Key],
+}
+
+impl KeyTable {
+    /// The key of a name.
+    pub fn key(&self, name: &str) -> Option<&'static Key> {
+        self.keys.iter().find(|key| key.name == name)
+    }
+}
+
+/// The file itself.
+pub const FILE: KeyTable = KeyTable {
+    header: "the file",
+    about: "",
+    keys: &[
+        table("lb", LB.header, "Settings of the balancer as a whole"),
+        table("service", SERVICE.header, "Services; one table for each"),
+    ],
+};
+
+/// Every table with a header of its own, in the order of the documents.
+pub const TABLES: [&KeyTable; 8] = [&LB, &SERVICE, &GUARD, &HEALTH, &ALSO, &AGENT, &QUIC, &BACKEND];
+
+/// A key that must be there.
+const fn required(name: &'static str, value: Value, example: &'static str, help: &'static str) -> Key {
+    new(name, value, Absent::Required(example), help)
+}
+
+/// A key with a default value.
+const fn default(name: &'static str, value: Value, default: &'static str, help: &'static str) -> Key {
+    new(name, value, Absent::Default(default), help)
+}
+
+/// A key without which something else holds than a value of it.
+const fn optional(
+    name: &'static str,
+    value: Value,
+    (otherwise, example): (&'static str, &'static str),
+    help: &'static str,
+) -> Key {
+    new(name, value, Absent::Otherwise(otherwise, example), help)
+}
+
+/// A key that holds tables.
+const fn table(name: &'static str, header: &'static str, help: &'static str) -> Key {
+    new(name, Value::Tables(header), Absent::Otherwise("none", ""), help)
+}
+
+const fn new(name: &'static str, value: Value, absent: Absent, help: &'static str) -> Key {
+    Key {
+        name,
+        value,
+        absent,
+        help,
+        more: "",
+        kinds: &[],
+    }
+}
+
+impl Key {
+    const fn more(mut self, more: &'static str) -> Self {
+        self.more = more;
+        self
+    }
+
+    const fn of(mut self, kinds: &'static [&'static str]) -> Self {
+        self.kinds = kinds;
+        self
+    }
+}
+
+/// One of the words of a type.
+const fn one_of<W: Word>() -> Value {
+    Value::OneOf(|| W::WORDS.iter().map(|(_, word)| *word).collect())
+}
+
+const BOOLEAN: Value = Value::Is("`true` or `false`");
+const DURATION: Value = Value::Is("duration, up to `1d`");
+const TEXT: Value = Value::Is("text");
+const PORT: Value = Value::Is("0 to 65535");
+const ADDRESS: Value = Value::Is("IP address");
+const PREFIXES: Value = Value::Is("list of prefixes");
+const NUMBER: Value = Value::Is("0 to 4294967295");
+const REGEX: Value = Value::Is("regular expression");
+const FILE_PATH: Value = Value::Is("path of a file");
+const ABSOLUTE: Value = Value::Is("absolute path");

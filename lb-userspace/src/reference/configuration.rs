@@ -1,0 +1,124 @@
+//! `docs/configuration.md`: every key of the configuration file.
+
+use clap::{Command, CommandFactory};
+
+use super::{cell, check};
+use crate::{
+    cli::Cli,
+    config::keys::{self, Absent, Key, KeyTable, Value},
+};
+
+const INTRODUCTION: &str = "\
+# Configuration reference
+
+Generated from `lb-userspace/src/config/keys` by `cargo xtask docs`. [example.toml](example.toml) shows every key in a file.
+`lb check-config FILE` names every error at once, with line, column and a hint; [restarts.md](restarts.md) says when a file
+takes effect.
+
+Durations are written as `\"500ms\"`, `\"2s\"`, `\"10m\"`, `\"2h4m\"` or `\"1d\"`. *Option* is the option of `lb run`, `lb service add`
+and `set`, or `lb backend add` and `set` that sets the same.
+";
+
+/// The command whose options set the keys of a table, and what the options' names begin with.
+fn command_of(table: &KeyTable) -> Option<(&'static [&'static str], &'static str)> {
+    const SERVICE: &[&str] = &["service", "add"];
+    match table.header {
+        header if header == keys::LB.header => Some((&["run"], "")),
+        header if header == keys::SERVICE.header || header == keys::GUARD.header => Some((SERVICE, "")),
+        header if header == keys::HEALTH.header => Some((SERVICE, "check-")),
+        header if header == keys::AGENT.header => Some((SERVICE, "agent-")),
+        header if header == keys::BACKEND.header => Some((&["backend", "add"], "")),
+        _ => None,
+    }
+}
+
+#[test]
+fn the_configuration_reference_is_what_the_keys_say() {
+    let mut lb = Cli::command();
+    lb.build();
+    let mut page = INTRODUCTION.to_owned();
+    for table in keys::TABLES {
+        page.push_str(&format!("\n## `{}`\n\n{}\n", table.header, table.about));
+        if table.header == keys::ALSO.header {
+            continue;
+        }
+        let of_kinds = |key: &&Key| keys::ALSO.key(key.name).is_some() && key.name != "kind";
+        let is_health = table.header == keys::HEALTH.header;
+        let (own, common): (Vec<&Key>, Vec<&Key>) =
+            table.keys.iter().partition(|key| is_health && of_kinds(key));
+        let rows = |keys: &[&Key], page: &mut String| {
+            for key in keys {
+                page.push_str(&row(key, &option(&lb, table, key), is_health && of_kinds(key)));
+            }
+        };
+        page.push_str("\n| key | value | default | meaning | option |\n|---|---|---|---|---|\n");
+        rows(&common, &mut page);
+        if !own.is_empty() {
+            page.push_str("\nKeys of some kinds of check:\n\n");
+            page.push_str(
+                "| key | kinds | value | default | meaning | option |\n|---|---|---|---|---|---|\n",
+            );
+            rows(&own, &mut page);
+        }
+    }
+    check("configuration.md", page.trim_end());
+}
+
+fn row(key: &Key, option: &str, with_kinds: bool) -> String {
+    let value = match key.value {
+        Value::Is(text) => text.to_owned(),
+        Value::OneOf(words) => {
+            let words: Vec<String> = words().iter().map(|word| format!("`{word}`")).collect();
+            words.join(", ")
+        }
+        Value::Tables(header) => format!("`{header}`"),
+    };
+    let default = match key.absent {
+        Absent::Required(_) => "required".to_owned(),
+        Absent::Default(text) => format!("`{text}`"),
+        Absent::Otherwise(words, _) => words.to_owned(),
+    };
+    let kinds = if with_kinds {
+        format!("{} | ", key.kinds.join(", "))
+    } else {
+        String::new()
+    };
+    let meaning = format!("{}. {}", key.help, key.more);
+    format!(
+        "| `{}` | {kinds}{} | {} | {} | {option} |\n",
+        key.name,
+        cell(&value),
+        cell(&default),
+        cell(meaning.trim_end()),
+    )
+}
+
+/// The option that sets a key.
+fn option(lb: &Command, table: &KeyTable, key: &Key) -> String {
+    let Some((path, prefix)) = command_of(table) else {
+        return String::new();
+    };
+    if table.header == keys::SERVICE.header && matches!(key.value, Value::Tables(_)) {
+        return String::new();
+    }
+    let command = path
+        .iter()
+        .try_fold(lb, |command, name| command.find_subcommand(name))
+        .unwrap();
+    let name = key.name.replace('_', "-");
+    // An option that is given once for each item has the name of one of them.
+    let one = name.trim_end_matches('s');
+    let names = match (table.header, key.name) {
+        ("[service.health]", "kind") => ["check".to_owned(), String::new()],
+        ("[service.agent]", "enabled") => ["agent".to_owned(), String::new()],
+        ("[lb]", "interfaces") => ["iface".to_owned(), String::new()],
+        _ => [format!("{prefix}{name}"), format!("{prefix}{one}")],
+    };
+    let known = |name: &&String| {
+        command
+            .get_arguments()
+            .any(|argument| argument.get_long() == Some(name.as_str()))
+    };
+    let found = names.iter().find(known);
+    found.map_or_else(String::new, |name| format!("`--{name}`"))
+}

@@ -1,0 +1,32 @@
+//! `cargo xtask docs`: writes the pages that are generated from the code. Tests and `cargo xtask tidy` compare them.
+
+use anyhow::Result;
+
+use crate::{
+    tidy,
+    workspace::{Workspace, run},
+};
+
+/// Options of `cargo xtask docs`.
+#[derive(clap::Args)]
+pub(crate) struct Options {}
+
+/// Runs `cargo xtask docs`.
+///
+/// # Errors
+/// When a page cannot be made or written.
+pub(crate) fn command(workspace: &Workspace, Options {}: &Options) -> Result<()> {
+    tidy::write(workspace)?;
+    // The tests know everything that the pages show; the binary that users get has no part in it.
+    run(workspace
+        .cargo()
+        .args([
+            "test",
+            "--quiet",
+            "--package",
+            "lb-userspace",
+            "--lib",
+            "reference::",
+        ])
+        .env("LB_WRITE_DOCS", "1"))
+}
