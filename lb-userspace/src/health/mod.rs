@@ -26,6 +26,7 @@ mod schedule;
 pub mod settings;
 mod status;
 mod task;
+pub mod word;
 
 pub use board::CheckStatuses;
 pub use breaker::{BreakerState, MAX_BREAKER_FAILURES};

@@ -10,7 +10,8 @@ use std::{
 
 use lb_common::service::Mode;
 
-use crate::state::{service::ServiceKey, words::Word as _};
+use super::word::Word as _;
+use crate::state::service::ServiceKey;
 
 /// A way through the forwarding path: from a service to one of its backends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

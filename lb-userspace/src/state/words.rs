@@ -1,81 +1,19 @@
-//! The words of the configuration, the command line and the API for values that are one of a few.
-
-use lb_common::service::Mode;
+//! The words of values that are one of a few; those of checks are in [`crate::health::word`].
 
 use super::{
     backend::Admin,
     service::{Affinity, Algorithm, OnDown, OnEmpty, Protocol, Tracking},
 };
-use crate::{
-    datapath::XdpModeChoice,
-    health::settings::{CheckKind, ProxyVersion, RecordType, Require, Through, Transport},
-};
+use crate::datapath::XdpModeChoice;
+pub use crate::health::word::{Word, kind};
 
-/// A value that has a word.
-pub trait Word: Copy + PartialEq + 'static {
-    /// The configuration key whose value it is.
-    const KEY: &'static str;
-    /// Every value with its word, the default first.
-    const WORDS: &'static [(Self, &'static str)];
-
-    /// The value's word.
-    fn word(self) -> &'static str {
-        Self::WORDS
-            .iter()
-            .find(|(value, _)| *value == self)
-            .map_or("", |(_, word)| word)
-    }
-
-    /// The value of a word.
-    fn from_word(word: &str) -> Option<Self> {
-        Self::WORDS
-            .iter()
-            .find(|(_, known)| *known == word)
-            .map(|(value, _)| *value)
-    }
-}
-
-macro_rules! words {
-    ($($type:ty, $key:literal: $($value:path = $word:literal),+;)+) => {$(
-        impl Word for $type {
-            const KEY: &'static str = $key;
-            const WORDS: &'static [(Self, &'static str)] = &[$(($value, $word)),+];
-        }
-    )+};
-}
-
-words! {
+crate::words! {
     Protocol, "protocol": Protocol::Tcp = "tcp", Protocol::Udp = "udp";
-    Mode, "mode": Mode::Nat = "nat", Mode::Dnat = "dnat", Mode::L2dsr = "l2dsr", Mode::Ipip = "ipip", Mode::Gue = "gue";
     Algorithm, "algorithm": Algorithm::Maglev = "maglev", Algorithm::RoundRobin = "round-robin";
     Affinity, "affinity": Affinity::None = "none", Affinity::Source = "source";
     Tracking, "tracking": Tracking::JustEnough = "just-enough", Tracking::Full = "full";
     OnEmpty, "on_empty": OnEmpty::Drop = "drop", OnEmpty::Reject = "reject", OnEmpty::All = "all";
     OnDown, "on_down": OnDown::Move = "move", OnDown::Keep = "keep";
     Admin, "admin": Admin::Enabled = "enabled", Admin::Draining = "draining", Admin::Disabled = "disabled";
-    RecordType, "record": RecordType::A = "A", RecordType::Aaaa = "AAAA", RecordType::Cname = "CNAME", RecordType::Mx = "MX",
-        RecordType::Ns = "NS", RecordType::Ptr = "PTR", RecordType::Soa = "SOA", RecordType::Srv = "SRV", RecordType::Txt = "TXT";
-    Transport, "transport": Transport::Udp = "udp", Transport::Tcp = "tcp";
-    Require, "require": Require::All = "all", Require::Any = "any";
-    ProxyVersion, "send_proxy": ProxyVersion::V1 = "v1", ProxyVersion::V2 = "v2";
-    Through, "through": Through::Backend = "backend", Through::Vip = "vip";
     XdpModeChoice, "xdp_mode": XdpModeChoice::Auto = "auto", XdpModeChoice::Native = "native", XdpModeChoice::Generic = "generic";
-}
-
-/// The word of a check's kind.
-pub const fn kind(kind: &CheckKind) -> &'static str {
-    match kind {
-        CheckKind::None => "none",
-        CheckKind::Tcp | CheckKind::Dialogue(_) | CheckKind::TcpHalfOpen => "tcp",
-        CheckKind::Tls(_) => "tls",
-        CheckKind::Http(http) if http.tls.is_some() => "https",
-        CheckKind::Http(_) => "http",
-        CheckKind::Http2(_) => "http2",
-        CheckKind::Grpc(_) => "grpc",
-        CheckKind::Dns(_) => "dns",
-        CheckKind::Udp(_) => "udp",
-        CheckKind::Icmp => "icmp",
-        CheckKind::Push(_) => "push",
-        CheckKind::Exec(_) => "exec",
-    }
 }

@@ -14,8 +14,8 @@ use super::{
 use crate::health::{
     error::{CheckError, Latency, Stage},
     settings::{DnsCheck, RecordType, Transport},
+    word::Word as _,
 };
-use crate::state::words::Word;
 
 /// Datagrams that are looked at for the reply to one question.
 const MAX_REPLIES: usize = 64;

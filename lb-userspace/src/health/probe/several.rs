@@ -10,8 +10,8 @@ use crate::health::{
     path::{CheckPath, Paths},
     settings::{CheckSettings, Require, Through as Way},
     status::{Certificate, PartResult},
+    word,
 };
-use crate::state::words;
 
 /// What a check found, and where it is made of several, what each of them did.
 #[derive(Clone, PartialEq, Debug)]
@@ -103,14 +103,14 @@ impl Probes {
         };
         let (first, through) = probe(settings);
         let first = Part {
-            what: words::kind(&settings.kind).into(),
+            what: word::kind(&settings.kind).into(),
             // Of a path, the port is the service's, but where that is any.
             port: settings.port.filter(|_| through.is_some()),
             probe: first,
             through,
         };
         let also = settings.also.iter().map(|further| {
-            let what = words::kind(&further.kind);
+            let what = word::kind(&further.kind);
             let alone = CheckSettings {
                 kind: further.kind.clone(),
                 send_proxy: further.send_proxy,
