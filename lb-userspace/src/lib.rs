@@ -7,7 +7,6 @@
 pub mod api;
 pub mod app;
 pub mod cli;
-mod clock;
 pub mod config;
 pub mod control;
 pub mod datapath;
@@ -23,3 +22,5 @@ pub mod ring;
 pub mod serve;
 pub mod state;
 pub mod transition;
+
+use health::clock;

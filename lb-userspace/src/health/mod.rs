@@ -8,6 +8,7 @@
 pub mod agent;
 mod board;
 mod breaker;
+pub mod clock;
 mod damping;
 mod engine;
 mod error;

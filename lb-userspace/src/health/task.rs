@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     agent::{AgentHandle, AgentTask},
     board::{CheckStatuses, StatusBoard},
+    clock,
     engine::{CheckNo, Engine},
     error::{CheckError, LocalError},
     memory::Memory,
@@ -32,7 +33,6 @@ use super::{
     report::{Report, Reports},
     status::{CheckId, CheckSpec, Health, HealthEvent, LastCheck},
 };
-use crate::clock;
 
 /// Depth of the event channel. When it is full, the latest verdict of each backend waits outside it: no verdict is
 /// lost, only intermediate ones of a receiver that does not keep up.

@@ -18,9 +18,9 @@ use super::{
     engine::{AgentEngine, AgentNo},
 };
 use crate::{
-    clock::{now, until},
     health::{
         board::Board,
+        clock::{now, until},
         error::{CheckError, LocalError},
         phase::Moment,
         status::CheckId,

@@ -5,12 +5,12 @@ use std::time::Instant;
 use tokio::time;
 
 /// The time on it.
-pub(crate) fn now() -> Instant {
+pub fn now() -> Instant {
     time::Instant::now().into_std()
 }
 
 /// Waits until then; without a deadline, for ever.
-pub(crate) async fn until(deadline: Option<Instant>) {
+pub async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => time::sleep_until(deadline.into()).await,
         None => std::future::pending().await,
