@@ -77,7 +77,8 @@ fn path(service: &Service, backend: SocketAddr, mode: Mode) -> Option<CheckPath>
     match service.health.through {
         Through::Backend => None,
         Through::Vip => Some(CheckPath {
-            service: service.key,
+            vip: SocketAddr::new(service.key.address, service.key.port),
+            protocol: service.key.protocol.number(),
             backend,
             mode,
         }),

@@ -7,7 +7,7 @@ use std::{
 
 use lb_common::{
     addr::{NetAddr, NetPort},
-    service::{AddressServices, FilterBit, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
+    service::{AddressServices, FilterBit, Service, ServiceId, ServiceKeyV4, ServiceKeyV6},
     service_place::{Place, ServiceRecord},
 };
 
@@ -15,7 +15,7 @@ use super::{
     maps::Maps,
     places::{Kernel, Places},
 };
-use crate::state::service::{Protocol, ServiceKey};
+use crate::state::service::ServiceKey;
 
 /// A key in the table of its family.
 pub(super) enum MapKey {
@@ -77,7 +77,7 @@ pub(super) fn remove(
 fn set_address(maps: &Maps, key: &ServiceKey, service: Option<ServiceId>) -> io::Result<()> {
     let address = NetAddr::from(key.address);
     let before = maps.addresses.get(&address)?.unwrap_or_default();
-    match before.with(number(key.protocol), service) {
+    match before.with(key.protocol.number(), service) {
         AddressServices::NONE => maps.addresses.delete(&address).map(drop),
         services => maps.addresses.set(&address, services),
     }
@@ -88,7 +88,7 @@ pub(super) fn reconcile(maps: &Maps, services: &BTreeMap<ServiceKey, Service>) -
     let mut wanted: BTreeMap<NetAddr, AddressServices> = BTreeMap::new();
     for (key, service) in services {
         let of_address = wanted.entry(key.address.into()).or_default();
-        *of_address = of_address.with(number(key.protocol), Some(service.id));
+        *of_address = of_address.with(key.protocol.number(), Some(service.id));
     }
     let (mut stale, mut there) = (Vec::new(), BTreeMap::new());
     maps.addresses.for_each_chunk(|addresses, values| {
@@ -140,7 +140,7 @@ pub(super) fn change_filter(
 /// A key as the map of its family has it.
 pub(super) fn map_key(key: &ServiceKey) -> MapKey {
     let port = NetPort::new(key.port);
-    let protocol = number(key.protocol);
+    let protocol = key.protocol.number();
     match key.address {
         std::net::IpAddr::V4(v4) => MapKey::V4(ServiceKeyV4 {
             address: v4.into(),
@@ -154,12 +154,5 @@ pub(super) fn map_key(key: &ServiceKey) -> MapKey {
             protocol,
             pad: 0,
         }),
-    }
-}
-
-const fn number(protocol: Protocol) -> u8 {
-    match protocol {
-        Protocol::Tcp => TCP,
-        Protocol::Udp => UDP,
     }
 }

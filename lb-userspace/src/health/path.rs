@@ -11,13 +11,14 @@ use std::{
 use lb_common::service::Mode;
 
 use super::word::Word as _;
-use crate::state::service::ServiceKey;
 
 /// A way through the forwarding path: from a service to one of its backends.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CheckPath {
-    /// The service.
-    pub service: ServiceKey,
+    /// The service's address, and its port; 0 is any.
+    pub vip: SocketAddr,
+    /// The service's protocol, by its number in IP headers.
+    pub protocol: u8,
     /// The backend.
     pub backend: SocketAddr,
     /// How packets reach it.
@@ -27,11 +28,11 @@ pub struct CheckPath {
 impl CheckPath {
     /// What is checked: the service's address, and its port unless that is any; then the one given.
     pub(super) fn target(&self, port: Option<u16>) -> SocketAddr {
-        let port = match self.service.port {
+        let port = match self.vip.port() {
             0 => port.unwrap_or(self.backend.port()),
             port => port,
         };
-        SocketAddr::new(self.service.address, port)
+        SocketAddr::new(self.vip.ip(), port)
     }
 }
 

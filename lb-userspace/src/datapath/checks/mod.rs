@@ -25,10 +25,7 @@ use tokio::{
 pub(super) use self::device::remove_leftovers;
 use self::{device::Device, source::Sources};
 use super::{Interfaces, directory::Directory, maps::Maps};
-use crate::{
-    health::{CheckPath, Entrance, Opening, Paths},
-    state::service::ServiceKey,
-};
+use crate::health::{CheckPath, Entrance, Opening, Paths};
 
 /// Time after which what could not be made is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -53,8 +50,8 @@ impl fmt::Debug for CheckPaths {
 #[derive(Default)]
 pub(super) struct State {
     entry: Entry,
-    /// Numbers of backends, as this directory has them.
-    numbers: HashMap<(ServiceKey, SocketAddr), (BackendId, Generation)>,
+    /// Numbers of backends by their service (address, port and protocol) and their address, as this directory has them.
+    numbers: HashMap<(SocketAddr, u8, SocketAddr), (BackendId, Generation)>,
     of: Option<Arc<Directory>>,
     sources: Sources,
 }
@@ -105,7 +102,7 @@ impl CheckPaths {
         let (Entry::Made(made), Some(directory)) = (entry, of) else {
             return Err("it is not there".to_owned());
         };
-        let known = numbers.get(&(path.service, path.backend)).copied();
+        let known = numbers.get(&(path.vip, path.protocol, path.backend)).copied();
         let (id, generation) = known.ok_or("the backend is not programmed")?;
         let read = |e: io::Error| format!("cannot read the backend's record: {e}");
         let record = self.maps.backends.get(&u32::from(id.0)).map_err(read)?;
@@ -117,11 +114,11 @@ impl CheckPaths {
             }
         };
         let check = PathCheck {
-            vip: path.service.address.into(),
+            vip: path.vip.ip().into(),
             source: source.map_or_else(NetAddr::default, NetAddr::from),
             port: NetPort::new(port),
             generation,
-            flags: if path.service.address.is_ipv6() { IPV6 } else { 0 },
+            flags: if path.vip.ip().is_ipv6() { IPV6 } else { 0 },
         };
         let device = &made.device;
         if made.told.get(&id) != Some(&check) {
@@ -131,7 +128,7 @@ impl CheckPaths {
             made.told.insert(id, check);
         }
         Ok(Entrance {
-            address: if path.service.address.is_ipv4() {
+            address: if path.vip.ip().is_ipv4() {
                 SocketAddrV4::new(NetV4::FAR.to_std(), id.0).into()
             } else {
                 SocketAddrV6::new(NetV6::FAR.to_std(), id.0, 0, device.ifindex).into()
@@ -181,7 +178,14 @@ impl State {
         }
         let entries = directory.backends.iter();
         self.numbers = entries
-            .map(|entry| ((entry.service, entry.address), (entry.id, entry.generation)))
+            .map(|entry| {
+                let key = entry.service;
+                let vip = SocketAddr::new(key.address, key.port);
+                (
+                    (vip, key.protocol.number(), entry.address),
+                    (entry.id, entry.generation),
+                )
+            })
             .collect();
         self.of = Some(Arc::clone(directory));
     }

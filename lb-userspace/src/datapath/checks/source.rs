@@ -38,7 +38,7 @@ impl Sources {
         directory: &Directory,
     ) -> Result<Option<IpAddr>, String> {
         let serves = is_served(interfaces, record.ifindex);
-        let same_family = record.has(IPV6) == path.service.address.is_ipv6();
+        let same_family = record.has(IPV6) == path.vip.ip().is_ipv6();
         let is_its_own = record.source_bits() == 0;
         if matches!(path.mode, Mode::Nat | Mode::Dnat) || (serves && same_family && is_its_own) {
             return Ok(None);
@@ -47,12 +47,12 @@ impl Sources {
             self.addresses = read(interfaces).map_err(|e| format!("cannot list addresses: {e}"))?;
             self.read = Some(Instant::now());
         }
-        choose(&self.addresses, path.service.address, record.ifindex, |address| {
+        choose(&self.addresses, path.vip.ip(), record.ifindex, |address| {
             directory.services.iter().any(|(_, key)| key.address == address)
         })
         .map(Some)
         .ok_or_else(|| {
-            let family = if path.service.address.is_ipv4() {
+            let family = if path.vip.ip().is_ipv4() {
                 "IPv4"
             } else {
                 "IPv6"
