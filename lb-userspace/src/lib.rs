@@ -12,7 +12,7 @@ pub mod control;
 pub mod datapath;
 pub mod events;
 pub mod explain;
-pub mod health;
+mod health_core;
 pub mod metrics;
 pub mod parts;
 pub mod plan;
@@ -23,4 +23,5 @@ pub mod serve;
 pub mod state;
 pub mod transition;
 
-use health::clock;
+pub use health_core as health;
+use health_core::clock;
