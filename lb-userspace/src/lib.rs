@@ -12,6 +12,7 @@ pub mod control;
 pub mod datapath;
 pub mod events;
 pub mod explain;
+pub mod health;
 mod health_core;
 pub mod metrics;
 pub mod parts;
@@ -23,5 +24,4 @@ pub mod serve;
 pub mod state;
 pub mod transition;
 
-pub use health_core as health;
-use health_core::clock;
+use health::clock;

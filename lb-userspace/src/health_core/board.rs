@@ -5,42 +5,51 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use super::status::{CheckId, CheckStatus};
+use super::{status::CheckStatus, target::TargetId};
 
 /// The status of each check by backend, in the order of their names.
 ///
 /// Names stand apart from what changes all the time: who knows the place of a status needs no search to write it, and a copy has
 /// the same names.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct CheckStatuses {
-    ids: Arc<[CheckId]>,
+#[derive(Clone, PartialEq, Debug)]
+pub struct CheckStatuses<I> {
+    ids: Arc<[I]>,
     /// In the same places.
-    statuses: Vec<CheckStatus>,
+    statuses: Vec<CheckStatus<I>>,
 }
 
-impl CheckStatuses {
+impl<I> Default for CheckStatuses<I> {
+    fn default() -> Self {
+        Self {
+            ids: Arc::default(),
+            statuses: Vec::new(),
+        }
+    }
+}
+
+impl<I: TargetId> CheckStatuses<I> {
     /// That of a backend.
-    pub fn get(&self, id: &CheckId) -> Option<&CheckStatus> {
+    pub fn get(&self, id: &I) -> Option<&CheckStatus<I>> {
         self.statuses.get(self.place(id)?)
     }
 
     /// Whether there is one of a backend.
-    pub fn contains_key(&self, id: &CheckId) -> bool {
+    pub fn contains_key(&self, id: &I) -> bool {
         self.place(id).is_some()
     }
 
     /// All, with whose they are.
-    pub fn iter(&self) -> impl Iterator<Item = (&CheckId, &CheckStatus)> {
+    pub fn iter(&self) -> impl Iterator<Item = (&I, &CheckStatus<I>)> {
         self.ids.iter().zip(&self.statuses)
     }
 
     /// Whose they are.
-    pub fn keys(&self) -> impl Iterator<Item = &CheckId> {
+    pub fn keys(&self) -> impl Iterator<Item = &I> {
         self.ids.iter()
     }
 
     /// All of them.
-    pub fn values(&self) -> impl Iterator<Item = &CheckStatus> {
+    pub fn values(&self) -> impl Iterator<Item = &CheckStatus<I>> {
         self.statuses.iter()
     }
 
@@ -54,19 +63,19 @@ impl CheckStatuses {
         self.statuses.is_empty()
     }
 
-    fn place(&self, id: &CheckId) -> Option<usize> {
+    fn place(&self, id: &I) -> Option<usize> {
         self.ids.binary_search(id).ok()
     }
 
     /// That which stands in a place, counted in the order of names.
-    pub(super) fn at(&mut self, place: usize) -> Option<&mut CheckStatus> {
+    pub(super) fn at(&mut self, place: usize) -> Option<&mut CheckStatus<I>> {
         self.statuses.get_mut(place)
     }
 }
 
-impl From<BTreeMap<CheckId, CheckStatus>> for CheckStatuses {
-    fn from(statuses: BTreeMap<CheckId, CheckStatus>) -> Self {
-        let (ids, statuses): (Vec<CheckId>, Vec<CheckStatus>) = statuses.into_iter().unzip();
+impl<I> From<BTreeMap<I, CheckStatus<I>>> for CheckStatuses<I> {
+    fn from(statuses: BTreeMap<I, CheckStatus<I>>) -> Self {
+        let (ids, statuses): (Vec<I>, Vec<CheckStatus<I>>) = statuses.into_iter().unzip();
         Self {
             ids: ids.into(),
             statuses,
@@ -75,18 +84,18 @@ impl From<BTreeMap<CheckId, CheckStatus>> for CheckStatuses {
 }
 
 #[cfg(test)]
-impl std::ops::Index<&CheckId> for CheckStatuses {
-    type Output = CheckStatus;
+impl<I: TargetId> std::ops::Index<&I> for CheckStatuses<I> {
+    type Output = CheckStatus<I>;
 
     /// Panics where there is none.
-    fn index(&self, id: &CheckId) -> &CheckStatus {
+    fn index(&self, id: &I) -> &CheckStatus<I> {
         let place = self.place(id).unwrap_or(usize::MAX);
         &self.statuses[place]
     }
 }
 
 /// Status of all checks.
-pub(super) type StatusBoard = Board<CheckStatuses>;
+pub(super) type StatusBoard<I> = Board<CheckStatuses<I>>;
 
 /// What is known, shared by a task, which writes, and its handles, which read.
 ///

@@ -21,9 +21,9 @@ use super::{
     phase::{Moment, Phases},
     schedule::{Due, Scheduler},
     settings::CheckSettings,
-    status::{CheckId, CheckSpec, CheckStatus, Health, HealthEvent},
+    status::{CheckSpec, CheckStatus, Health, HealthEvent},
+    target::TargetId,
 };
-use crate::state::names::ServiceName;
 
 /// Time between the first checks of targets that have no verdict yet, so that thousands of them make no burst.
 pub(super) const START_SPACING: Duration = Duration::from_millis(1);
@@ -43,21 +43,32 @@ pub(super) struct NewCheck {
 }
 
 /// What an update changed.
-#[derive(Debug, Default)]
-pub(super) struct Changes {
+#[derive(Debug)]
+pub(super) struct Changes<I> {
     pub(super) started: Vec<NewCheck>,
     pub(super) stopped: Vec<CheckNo>,
-    pub(super) events: Vec<HealthEvent>,
+    pub(super) events: Vec<HealthEvent<I>>,
     /// Verdicts that did not change but are not what the specs say: who asked has not heard of them yet, or has
     /// removed and added the backend faster than the engine saw.
-    pub(super) reminders: Vec<HealthEvent>,
+    pub(super) reminders: Vec<HealthEvent<I>>,
 }
 
-impl Changes {
+impl<I> Default for Changes<I> {
+    fn default() -> Self {
+        Self {
+            started: Vec::new(),
+            stopped: Vec::new(),
+            events: Vec::new(),
+            reminders: Vec::new(),
+        }
+    }
+}
+
+impl<I: TargetId> Changes<I> {
     /// Notes the verdict `health` that `spec` got, where it was `known` before, if there is someone to be told.
     fn tell(
         &mut self,
-        spec: &CheckSpec,
+        spec: &CheckSpec<I>,
         known: Option<Health>,
         health: Health,
         memory: Memory,
@@ -84,7 +95,7 @@ impl Changes {
 
 /// One target with one set of settings, for all who asked for just that.
 #[derive(Debug)]
-struct Check {
+struct Check<I: TargetId> {
     target: SocketAddr,
     path: Option<CheckPath>,
     settings: CheckSettings,
@@ -97,14 +108,14 @@ struct Check {
     /// What others were told to remember.
     told: Known,
     /// Who asked, and where the status of each stands on the board.
-    ids: BTreeMap<CheckId, usize>,
-    services: BTreeMap<ServiceName, ServiceMetrics>,
+    ids: BTreeMap<I, usize>,
+    services: BTreeMap<I::Service, ServiceMetrics>,
 }
 
-impl Check {
+impl<I: TargetId> Check<I> {
     /// Whether it does what `spec`, whose target it has, asks for. Which key the target's port comes from does not matter, but
     /// for a path, whose port is the service's.
-    fn is_of(&self, spec: &CheckSpec) -> bool {
+    fn is_of(&self, spec: &CheckSpec<I>) -> bool {
         if self.path != spec.path {
             return false;
         }
@@ -122,28 +133,33 @@ impl Check {
 
 /// All checks.
 #[derive(Debug)]
-pub(super) struct Engine {
-    checks: BTreeMap<CheckNo, Check>,
+pub(super) struct Engine<I: TargetId> {
+    checks: BTreeMap<CheckNo, Check<I>>,
     /// Backend address of each id, by which an update tells the same server from another one.
-    targets: BTreeMap<CheckId, SocketAddr>,
+    targets: BTreeMap<I, SocketAddr>,
     /// The check of each id that is checked.
-    numbers: BTreeMap<CheckId, CheckNo>,
+    numbers: BTreeMap<I, CheckNo>,
     /// When breakers go on by themselves.
     breakers: BTreeSet<(Instant, CheckNo)>,
-    services: BTreeMap<ServiceName, ServiceMetrics>,
+    services: BTreeMap<I::Service, ServiceMetrics>,
     /// What an earlier process knew about targets that are not checked yet.
-    recalled: BTreeMap<CheckId, (SocketAddr, Memory)>,
+    recalled: BTreeMap<I, (SocketAddr, Memory)>,
     /// What is to be remembered although no verdict changed.
-    memos: Vec<HealthEvent>,
+    memos: Vec<HealthEvent<I>>,
     next_no: CheckNo,
     scheduler: Scheduler<CheckNo>,
     phases: Phases,
     metrics: HealthMetrics,
-    board: StatusBoard,
+    board: StatusBoard<I>,
 }
 
-impl Engine {
-    pub(super) fn new(max_in_flight: usize, seed: u64, metrics: HealthMetrics, board: StatusBoard) -> Self {
+impl<I: TargetId> Engine<I> {
+    pub(super) fn new(
+        max_in_flight: usize,
+        seed: u64,
+        metrics: HealthMetrics,
+        board: StatusBoard<I>,
+    ) -> Self {
         Self {
             checks: BTreeMap::new(),
             targets: BTreeMap::new(),
@@ -161,18 +177,18 @@ impl Engine {
     }
 
     /// Has checks that begin with the next update go on from what an earlier process knew about these targets.
-    pub(super) fn recall(&mut self, recalled: BTreeMap<CheckId, (SocketAddr, Memory)>) {
+    pub(super) fn recall(&mut self, recalled: BTreeMap<I, (SocketAddr, Memory)>) {
         self.recalled = recalled;
     }
 
     /// What is to be remembered although no verdict changed, since the last call.
-    pub(super) fn memos(&mut self) -> Vec<HealthEvent> {
+    pub(super) fn memos(&mut self) -> Vec<HealthEvent<I>> {
         mem::take(&mut self.memos)
     }
 
     /// Makes the checks equal to `specs`. Checks that stay as they are are not disturbed; a backend that is checked
     /// in another way from now on keeps its verdict, one with another address begins with the verdict of its spec.
-    pub(super) fn update(&mut self, specs: Vec<CheckSpec>, now: Moment) -> Changes {
+    pub(super) fn update(&mut self, specs: Vec<CheckSpec<I>>, now: Moment) -> Changes<I> {
         let mut changes = Changes::default();
         let old_statuses = self.board.snapshot();
         let old_targets = mem::take(&mut self.targets);
@@ -186,7 +202,7 @@ impl Engine {
 
         let first_new = self.next_no;
         let mut statuses = BTreeMap::new();
-        let wanted: BTreeMap<CheckId, CheckSpec> =
+        let wanted: BTreeMap<I, CheckSpec<I>> =
             specs.into_iter().map(|spec| (spec.id.clone(), spec)).collect();
         // Statuses stand in this order.
         for (place, (id, spec)) in wanted.into_iter().enumerate() {
@@ -221,7 +237,7 @@ impl Engine {
         }
         drop(old_statuses);
         for check in self.checks.values().filter(|check| check.ids.len() > 1) {
-            let shared: Arc<[CheckId]> = check.ids.keys().cloned().collect();
+            let shared: Arc<[I]> = check.ids.keys().cloned().collect();
             for id in check.ids.keys() {
                 if let Some(status) = statuses.get_mut(id) {
                     status.shared = Some(Arc::clone(&shared));
@@ -230,12 +246,12 @@ impl Engine {
         }
         self.board.write(|board| *board = CheckStatuses::from(statuses));
 
-        let services: BTreeSet<&ServiceName> = self.targets.keys().map(|id| &id.0).collect();
+        let services: BTreeSet<&I::Service> = self.targets.keys().map(|id| id.service()).collect();
         for (gone, _) in self
             .services
             .extract_if(.., |service, _| !services.contains(service))
         {
-            self.metrics.forget(&gone);
+            self.metrics.forget(gone.as_ref());
         }
         changes.stopped = self
             .checks
@@ -258,9 +274,9 @@ impl Engine {
     /// Adds `id`, whose status has its `place`, to the check it shares with others, or to a new one. Returns its number.
     fn join(
         &mut self,
-        id: &CheckId,
+        id: &I,
         place: usize,
-        spec: &CheckSpec,
+        spec: &CheckSpec<I>,
         verdict: Health,
         (first_new, now): (CheckNo, Moment),
         by_target: &mut BTreeMap<SocketAddr, Vec<CheckNo>>,
@@ -304,19 +320,19 @@ impl Engine {
         let metrics = &self.metrics;
         let service = self
             .services
-            .entry(id.0.clone())
-            .or_insert_with(|| metrics.service(&id.0));
+            .entry(id.service().clone())
+            .or_insert_with(|| metrics.service(id.service().as_ref()));
         check
             .services
-            .entry(id.0.clone())
+            .entry(id.service().clone())
             .or_insert_with(|| service.clone());
         no
     }
 
     /// Schedules the checks from number `first_new` on: those without a verdict soon, since clients wait for it, the
     /// others in their phase.
-    fn start(&mut self, first_new: CheckNo, now: Moment, changes: &mut Changes) {
-        let new: Vec<(&CheckNo, &Check)> = self.checks.range(first_new..).collect();
+    fn start(&mut self, first_new: CheckNo, now: Moment, changes: &mut Changes<I>) {
+        let new: Vec<(&CheckNo, &Check<I>)> = self.checks.range(first_new..).collect();
         let hurry = START_SPACING.saturating_mul(u32::try_from(new.len()).unwrap_or(u32::MAX));
         let mut hurried = Vec::new();
         for (no, check) in &new {

@@ -7,7 +7,6 @@ use prometheus::{
 };
 
 use super::{agent::AgentMetrics, breaker::BreakerState, machine::Outcome, status::Health};
-use crate::state::names::ServiceName;
 
 /// Upper bounds of the latency buckets, in seconds: from a kept connection on the same segment to long time-outs.
 const LATENCY_BUCKETS: [f64; 13] = [
@@ -87,14 +86,13 @@ impl HealthMetrics {
     }
 
     /// Shows every series of a service from zero.
-    pub fn show(&self, service: &ServiceName) {
+    pub fn show(&self, service: &str) {
         self.service(service);
         self.agents.show(service);
     }
 
     /// The metrics of one service, looked up once so that a check pays no look-up.
-    pub(super) fn service(&self, service: &ServiceName) -> ServiceMetrics {
-        let name = service.as_str();
+    pub(super) fn service(&self, name: &str) -> ServiceMetrics {
         ServiceMetrics {
             success: self.checks.with_label_values(&[name, "success"]),
             failure: self.checks.with_label_values(&[name, "failure"]),
@@ -107,8 +105,7 @@ impl HealthMetrics {
     }
 
     /// Forgets a service that is checked no more.
-    pub(super) fn forget(&self, service: &ServiceName) {
-        let name = service.as_str();
+    pub(super) fn forget(&self, name: &str) {
         // An error only says that the series was never there.
         for result in ["success", "failure", "local_error"] {
             let _ = self.checks.remove_label_values(&[name, result]);

@@ -26,7 +26,10 @@ mod report;
 mod schedule;
 pub mod settings;
 mod status;
+mod target;
 mod task;
+#[cfg(test)]
+mod testing;
 pub mod word;
 
 pub use board::CheckStatuses;
@@ -47,8 +50,9 @@ pub use random::stable_hash;
 pub use report::Report;
 pub use schedule::{Due, Scheduler};
 pub use status::{
-    Certificate, CheckId, CheckSpec, CheckStatus, Health, HealthEvent, Judgement, LastCheck, OK, PartResult,
+    Certificate, CheckSpec, CheckStatus, Health, HealthEvent, Judgement, LastCheck, OK, PartResult,
 };
+pub use target::TargetId;
 pub use task::{
     EVENT_DEPTH, HealthConfig, HealthHandle, HealthTask, MAX_IN_FLIGHT, NotTold, Recalled, SIGNAL_DEPTH,
     SpawnError,

@@ -13,11 +13,6 @@ use serde::{Deserialize, Serialize};
 use super::{
     breaker::BreakerState, error::CheckError, memory::Memory, path::CheckPath, settings::CheckSettings,
 };
-use crate::state::names::{BackendName, ServiceName};
-
-/// Whose verdict it is: a backend of a service.
-#[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
-pub struct CheckId(pub ServiceName, pub BackendName);
 
 /// The verdict of checks about a backend. What the operator says (drain, disable) is another matter.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
@@ -51,9 +46,9 @@ impl fmt::Display for Health {
 
 /// A check that should go on.
 #[derive(Clone, PartialEq, Debug)]
-pub struct CheckSpec {
+pub struct CheckSpec<I> {
     /// Whose verdict it makes.
-    pub id: CheckId,
+    pub id: I,
     /// The backend's address; `settings.port` replaces its port.
     pub target: SocketAddr,
     /// The path that the check goes through, if it goes through one.
@@ -68,9 +63,9 @@ pub struct CheckSpec {
 /// A verdict changed, or is another than the `initial` of the latest spec; or something changed that is to be remembered,
 /// and the verdict is what it was.
 #[derive(Clone, PartialEq, Debug)]
-pub struct HealthEvent {
+pub struct HealthEvent<I> {
     /// Whose.
-    pub id: CheckId,
+    pub id: I,
     /// The verdict from now on.
     pub health: Health,
     /// Why, in words a person can act on.
@@ -83,7 +78,7 @@ pub struct HealthEvent {
 
 /// What is known about a check.
 #[derive(Clone, PartialEq, Debug)]
-pub struct CheckStatus {
+pub struct CheckStatus<I> {
     /// The verdict.
     pub health: Health,
     /// Since when the verdict holds; for one that was handed in, since then.
@@ -93,7 +88,7 @@ pub struct CheckStatus {
     /// What bears on the verdict beside results.
     pub judgement: Judgement,
     /// All whose verdict this check makes, where there are several: their target is the same, and so are their settings.
-    pub shared: Option<Arc<[CheckId]>>,
+    pub shared: Option<Arc<[I]>>,
 }
 
 /// What bears on a verdict beside the results of checks.

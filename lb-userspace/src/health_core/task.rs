@@ -31,7 +31,8 @@ use super::{
     priority,
     probe::Found,
     report::{Report, Reports},
-    status::{CheckId, CheckSpec, Health, HealthEvent, LastCheck},
+    status::{CheckSpec, Health, HealthEvent, LastCheck},
+    target::TargetId,
 };
 
 /// Depth of the event channel. When it is full, the latest verdict of each backend waits outside it: no verdict is
@@ -77,39 +78,39 @@ pub enum SpawnError {
 
 /// Asks the engine and reads its results. Dropping all handles stops it.
 #[derive(Clone, Debug)]
-pub struct HealthHandle {
-    specs: watch::Sender<Vec<CheckSpec>>,
-    signals: mpsc::Sender<Told>,
-    board: StatusBoard,
+pub struct HealthHandle<I: TargetId> {
+    specs: watch::Sender<Vec<CheckSpec<I>>>,
+    signals: mpsc::Sender<Told<I>>,
+    board: StatusBoard<I>,
     reports: Reports,
     paths: Arc<OnceLock<Arc<dyn Paths>>>,
-    recalled: Arc<Mutex<Recalled>>,
-    agents: AgentHandle,
+    recalled: Arc<Mutex<Recalled<I>>>,
+    agents: AgentHandle<I>,
 }
 
 /// What an earlier process knew, by backend and its address.
-pub type Recalled = BTreeMap<CheckId, (SocketAddr, Memory)>;
+pub type Recalled<I> = BTreeMap<I, (SocketAddr, Memory)>;
 
 /// What flows tell about backends.
-type Told = Vec<(CheckId, Signals)>;
+type Told<I> = Vec<(I, Signals)>;
 
 /// The engine has not taken what flows tell: it is busy with what it was told before, or has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the engine of health checks does not listen")]
 pub struct NotTold;
 
-impl HealthHandle {
+impl<I: TargetId> HealthHandle<I> {
     /// Makes the checks equal to `specs`, soon after the call. Checks that did not change go on undisturbed with their
     /// verdict; changed ones keep the verdict and begin a new schedule, unless the address changed too: then `initial`
     /// counts; those not in `specs` stop. Only the latest call matters. Events of checks that were removed may still
     /// be on their way.
-    pub fn update(&self, specs: Vec<CheckSpec>) {
+    pub fn update(&self, specs: Vec<CheckSpec<I>>) {
         self.specs.send_replace(specs);
     }
 
     /// Has the checks that are asked for first go on from what an earlier process knew. To be called before
     /// [`Self::update`].
-    pub fn recall(&self, recalled: Recalled) {
+    pub fn recall(&self, recalled: Recalled<I>) {
         *self.recalled.lock().unwrap_or_else(PoisonError::into_inner) = recalled;
     }
 
@@ -124,7 +125,7 @@ impl HealthHandle {
     ///
     /// # Errors
     /// [`NotTold`]: tell it again, with what comes next.
-    pub fn tell(&self, told: Vec<(CheckId, Signals)>) -> Result<(), NotTold> {
+    pub fn tell(&self, told: Vec<(I, Signals)>) -> Result<(), NotTold> {
         self.signals.try_send(told).map_err(|_| NotTold)
     }
 
@@ -134,12 +135,12 @@ impl HealthHandle {
     }
 
     /// Agents that say how backends want to be used.
-    pub fn agents(&self) -> &AgentHandle {
+    pub fn agents(&self) -> &AgentHandle<I> {
         &self.agents
     }
 
     /// The state of all checks now: one allocation, no copy.
-    pub fn snapshot(&self) -> Arc<CheckStatuses> {
+    pub fn snapshot(&self) -> Arc<CheckStatuses<I>> {
         self.board.snapshot()
     }
 
@@ -154,19 +155,19 @@ impl HealthHandle {
 pub struct HealthTask;
 
 /// The engine's loop.
-struct Runner<O: Outside> {
+struct Runner<I: TargetId, O: Outside> {
     outside: O,
-    engine: Engine,
-    specs: watch::Receiver<Vec<CheckSpec>>,
-    signals: mpsc::Receiver<Told>,
-    events: mpsc::Sender<HealthEvent>,
-    outbox: BTreeMap<CheckId, HealthEvent>,
+    engine: Engine<I>,
+    specs: watch::Receiver<Vec<CheckSpec<I>>>,
+    signals: mpsc::Receiver<Told<I>>,
+    events: mpsc::Sender<HealthEvent<I>>,
+    outbox: BTreeMap<I, HealthEvent<I>>,
     probes: HashMap<CheckNo, (SocketAddr, Duration, Arc<O::Check>)>,
     running: JoinSet<Finished>,
     aborts: HashMap<CheckNo, AbortHandle>,
     started: HashMap<Id, (CheckNo, Instant)>,
     reports: Reports,
-    recalled: Arc<Mutex<Recalled>>,
+    recalled: Arc<Mutex<Recalled<I>>>,
 }
 
 /// A check that ended.
@@ -182,11 +183,11 @@ impl HealthTask {
     ///
     /// # Errors
     /// When the thread or its event loop cannot be made.
-    pub fn spawn(
+    pub fn spawn<I: TargetId>(
         config: HealthConfig,
         metrics: HealthMetrics,
         cancel: CancellationToken,
-    ) -> Result<(HealthHandle, mpsc::Receiver<HealthEvent>), SpawnError> {
+    ) -> Result<(HealthHandle<I>, mpsc::Receiver<HealthEvent<I>>), SpawnError> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -208,13 +209,13 @@ impl HealthTask {
     }
 }
 
-impl<O: Outside> Runner<O> {
+impl<I: TargetId, O: Outside> Runner<I, O> {
     fn new(
         config: HealthConfig,
         metrics: HealthMetrics,
         outside: O,
-        agents: AgentHandle,
-    ) -> (Self, HealthHandle, mpsc::Receiver<HealthEvent>) {
+        agents: AgentHandle<I>,
+    ) -> (Self, HealthHandle<I>, mpsc::Receiver<HealthEvent<I>>) {
         let board = StatusBoard::default();
         let (sender, specs) = watch::channel(Vec::new());
         let (events, receiver) = mpsc::channel(EVENT_DEPTH);
@@ -384,9 +385,9 @@ impl<O: Outside> Runner<O> {
         self.publish(events);
     }
 
-    fn publish(&mut self, events: Vec<HealthEvent>) {
+    fn publish(&mut self, events: Vec<HealthEvent<I>>) {
         for event in events {
-            let CheckId(service, backend) = &event.id;
+            let (service, backend) = (event.id.service().as_ref(), event.id.backend());
             match event.health {
                 Health::Up | Health::Unchecked => {
                     tracing::info!(%service, %backend, health = %event.health, detail = event.detail, "health changed");
@@ -422,7 +423,7 @@ impl<O: Outside> Runner<O> {
 }
 
 /// Until the channel takes another event, or nobody listens any more.
-async fn room(events: &mpsc::Sender<HealthEvent>) {
+async fn room<T>(events: &mpsc::Sender<T>) {
     let _ = events.reserve().await;
 }
 

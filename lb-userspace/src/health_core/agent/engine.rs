@@ -11,15 +11,12 @@ use super::{
     AgentSaid, AgentSettings, AgentSpec, AgentStatus, AgentView, LOST_AFTER, LastAsked, MAX_ASKED,
     answer::{self, Answer},
 };
-use crate::{
-    health::{
-        engine::START_SPACING,
-        error::CheckError,
-        phase::{Moment, Phases},
-        schedule::Scheduler,
-        status::CheckId,
-    },
-    state::names::ServiceName,
+use crate::health_core::{
+    engine::START_SPACING,
+    error::CheckError,
+    phase::{Moment, Phases},
+    schedule::Scheduler,
+    target::TargetId,
 };
 
 /// Part of the interval by which the time between two questions differs from it at random.
@@ -30,10 +27,10 @@ pub(super) type AgentNo = u64;
 
 /// An agent, for all whose it is.
 #[derive(Debug)]
-pub(super) struct Agent {
+pub(super) struct Agent<I> {
     pub(super) target: SocketAddr,
     pub(super) settings: AgentSettings,
-    pub(super) ids: BTreeSet<CheckId>,
+    pub(super) ids: BTreeSet<I>,
     /// Failures since the latest answer.
     failures: u32,
     status: AgentStatus,
@@ -41,14 +38,14 @@ pub(super) struct Agent {
 
 /// All agents.
 #[derive(Debug)]
-pub(super) struct AgentEngine {
-    agents: BTreeMap<AgentNo, Agent>,
+pub(super) struct AgentEngine<I> {
+    agents: BTreeMap<AgentNo, Agent<I>>,
     next_no: AgentNo,
     scheduler: Scheduler<AgentNo>,
     phases: Phases,
 }
 
-impl AgentEngine {
+impl<I: TargetId> AgentEngine<I> {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             agents: BTreeMap::new(),
@@ -60,7 +57,7 @@ impl AgentEngine {
 
     /// Makes the agents equal to `specs` and returns those that are gone. Agents that stay go on undisturbed; two
     /// backends at one address share one.
-    pub(super) fn update(&mut self, specs: Vec<AgentSpec>, now: Instant) -> Vec<AgentNo> {
+    pub(super) fn update(&mut self, specs: Vec<AgentSpec<I>>, now: Instant) -> Vec<AgentNo> {
         let mut known: BTreeMap<(SocketAddr, AgentSettings), AgentNo> = BTreeMap::new();
         for (&no, agent) in &mut self.agents {
             agent.ids.clear();
@@ -102,7 +99,7 @@ impl AgentEngine {
             self.scheduler.remove(*no);
         }
         // All that are new are asked soon, and not at once.
-        let new: Vec<(&AgentNo, &Agent)> = self.agents.range(first_new..).collect();
+        let new: Vec<(&AgentNo, &Agent<I>)> = self.agents.range(first_new..).collect();
         let hurry = START_SPACING.saturating_mul(u32::try_from(new.len()).unwrap_or(u32::MAX));
         let new: Vec<(AgentNo, Duration)> = new
             .into_iter()
@@ -118,7 +115,7 @@ impl AgentEngine {
     }
 
     /// The next agent that must be asked now.
-    pub(super) fn start_due(&mut self, now: Instant) -> Option<(AgentNo, &Agent)> {
+    pub(super) fn start_due(&mut self, now: Instant) -> Option<(AgentNo, &Agent<I>)> {
         let due = self.scheduler.start_due(now)?;
         Some((due.key, self.agents.get(&due.key)?))
     }
@@ -130,7 +127,7 @@ impl AgentEngine {
         started: Instant,
         found: Result<Vec<u8>, CheckError>,
         now: Moment,
-    ) -> Option<&Agent> {
+    ) -> Option<&Agent<I>> {
         let agent = self.agents.get_mut(&no)?;
         let interval = agent.settings.interval;
         let shift = interval / JITTER;
@@ -175,8 +172,8 @@ impl AgentEngine {
     }
 
     /// What is known about all agents.
-    pub(super) fn statuses(&self) -> BTreeMap<CheckId, AgentStatus> {
-        let of = |agent: &Agent| -> Vec<(CheckId, AgentStatus)> {
+    pub(super) fn statuses(&self) -> BTreeMap<I, AgentStatus> {
+        let of = |agent: &Agent<I>| -> Vec<(I, AgentStatus)> {
             let ids = agent.ids.iter();
             ids.map(|id| (id.clone(), agent.status.clone())).collect()
         };
@@ -184,8 +181,8 @@ impl AgentEngine {
     }
 
     /// What all agents said.
-    pub(super) fn said(&self) -> AgentView {
-        let of = |agent: &Agent| -> Vec<(CheckId, AgentSaid)> {
+    pub(super) fn said(&self) -> AgentView<I> {
+        let of = |agent: &Agent<I>| -> Vec<(I, AgentSaid)> {
             let ids = agent.ids.iter();
             ids.map(|id| (id.clone(), agent.status.said.clone())).collect()
         };
@@ -193,21 +190,21 @@ impl AgentEngine {
     }
 
     /// Services that have agents.
-    pub(super) fn services(&self) -> BTreeSet<ServiceName> {
+    pub(super) fn services(&self) -> BTreeSet<I::Service> {
         let ids = self.agents.values().flat_map(|agent| &agent.ids);
-        ids.map(|id| id.0.clone()).collect()
+        ids.map(|id| id.service().clone()).collect()
     }
 }
 
-impl Agent {
+impl<I: TargetId> Agent<I> {
     /// What is known about it.
     pub(super) fn status(&self) -> &AgentStatus {
         &self.status
     }
 
     /// Services that it belongs to.
-    pub(super) fn services(&self) -> BTreeSet<&ServiceName> {
-        self.ids.iter().map(|id| &id.0).collect()
+    pub(super) fn services(&self) -> BTreeSet<&I::Service> {
+        self.ids.iter().map(|id| id.service()).collect()
     }
 }
 

@@ -4,8 +4,6 @@ use std::collections::BTreeSet;
 
 use prometheus::{IntCounterVec, Opts, Registry};
 
-use crate::state::names::ServiceName;
-
 const ANSWER: &str = "answer";
 const FAILURE: &str = "failure";
 
@@ -25,25 +23,25 @@ impl AgentMetrics {
     }
 
     /// Shows every series of a service from zero.
-    pub(in crate::health) fn show(&self, service: &ServiceName) {
+    pub(in crate::health_core) fn show(&self, service: &str) {
         for result in [ANSWER, FAILURE] {
             self.polls
-                .with_label_values(&[service.as_str(), result])
+                .with_label_values(&[service, result])
                 .inc_by(0);
         }
     }
 
-    pub(super) fn count(&self, service: &ServiceName, answered: bool) {
+    pub(super) fn count(&self, service: &str, answered: bool) {
         let result = if answered { ANSWER } else { FAILURE };
-        self.polls.with_label_values(&[service.as_str(), result]).inc();
+        self.polls.with_label_values(&[service, result]).inc();
     }
 
     /// Forgets services that have agents no more.
-    pub(super) fn forget<'a>(&self, gone: impl Iterator<Item = &'a ServiceName>) {
+    pub(super) fn forget<'a>(&self, gone: impl Iterator<Item = &'a str>) {
         for service in gone.collect::<BTreeSet<_>>() {
             for result in [ANSWER, FAILURE] {
                 // An error only says that the series was never there.
-                let _ = self.polls.remove_label_values(&[service.as_str(), result]);
+                let _ = self.polls.remove_label_values(&[service, result]);
             }
         }
     }

@@ -18,9 +18,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+#[cfg(test)]
+pub(super) use self::engine::AgentEngine;
 pub use self::task::AgentHandle;
 pub(super) use self::{metrics::AgentMetrics, task::AgentTask};
-use super::status::CheckId;
 
 /// Agents that are asked at the same time at most.
 pub const MAX_ASKED: usize = 256;
@@ -179,9 +180,9 @@ impl fmt::Display for AgentWord {
 
 /// An agent that should be asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct AgentSpec {
+pub struct AgentSpec<I> {
     /// Whose agent it is.
-    pub id: CheckId,
+    pub id: I,
     /// Where it listens.
     pub target: SocketAddr,
     /// How it is asked; its port is that of the target already.
@@ -202,7 +203,7 @@ pub struct AgentSaid {
 }
 
 /// By whom what was said.
-pub type AgentView = BTreeMap<CheckId, AgentSaid>;
+pub type AgentView<I> = BTreeMap<I, AgentSaid>;
 
 /// What is known about an agent.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

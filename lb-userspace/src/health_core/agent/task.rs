@@ -17,29 +17,26 @@ use super::{
     ask::ask,
     engine::{AgentEngine, AgentNo},
 };
-use crate::{
-    health::{
-        board::Board,
-        clock::{now, until},
-        error::{CheckError, LocalError},
-        phase::Moment,
-        status::CheckId,
-    },
-    state::names::ServiceName,
+use crate::health_core::{
+    board::Board,
+    clock::{now, until},
+    error::{CheckError, LocalError},
+    phase::Moment,
+    target::TargetId,
 };
 
 /// Says whose agents are asked and reads what they say. Dropping all handles stops it.
 #[derive(Clone, Debug)]
-pub struct AgentHandle {
-    specs: watch::Sender<Vec<AgentSpec>>,
-    said: watch::Receiver<AgentView>,
-    board: Board<BTreeMap<CheckId, AgentStatus>>,
+pub struct AgentHandle<I: TargetId> {
+    specs: watch::Sender<Vec<AgentSpec<I>>>,
+    said: watch::Receiver<AgentView<I>>,
+    board: Board<BTreeMap<I, AgentStatus>>,
 }
 
-impl AgentHandle {
+impl<I: TargetId> AgentHandle<I> {
     /// Makes the agents equal to `specs`, soon after the call. Those that did not change go on undisturbed. Only the
     /// latest call matters.
-    pub fn update(&self, specs: Vec<AgentSpec>) {
+    pub fn update(&self, specs: Vec<AgentSpec<I>>) {
         // A balancer without agents wakes nobody.
         self.specs.send_if_modified(|present| {
             let changed = *present != specs;
@@ -49,32 +46,32 @@ impl AgentHandle {
     }
 
     /// What agents said; changes when a word does, or when an agent is lost or found.
-    pub fn said(&self) -> watch::Receiver<AgentView> {
+    pub fn said(&self) -> watch::Receiver<AgentView<I>> {
         self.said.clone()
     }
 
     /// What is known about all agents now: one allocation, no copy.
-    pub fn snapshot(&self) -> Arc<BTreeMap<CheckId, AgentStatus>> {
+    pub fn snapshot(&self) -> Arc<BTreeMap<I, AgentStatus>> {
         self.board.snapshot()
     }
 }
 
 /// The loop.
-pub(in crate::health_core) struct AgentTask {
-    engine: AgentEngine,
+pub(in crate::health_core) struct AgentTask<I: TargetId> {
+    engine: AgentEngine<I>,
     metrics: AgentMetrics,
-    specs: watch::Receiver<Vec<AgentSpec>>,
-    said: watch::Sender<AgentView>,
-    board: Board<BTreeMap<CheckId, AgentStatus>>,
-    services: BTreeSet<ServiceName>,
+    specs: watch::Receiver<Vec<AgentSpec<I>>>,
+    said: watch::Sender<AgentView<I>>,
+    board: Board<BTreeMap<I, AgentStatus>>,
+    services: BTreeSet<I::Service>,
     running: JoinSet<Result<Vec<u8>, CheckError>>,
     aborts: HashMap<AgentNo, AbortHandle>,
     started: HashMap<Id, (AgentNo, Instant)>,
 }
 
-impl AgentTask {
+impl<I: TargetId> AgentTask<I> {
     /// A task without agents, whose schedule `seed` decides about.
-    pub(in crate::health_core) fn new(seed: u64, metrics: AgentMetrics) -> (Self, AgentHandle) {
+    pub(in crate::health_core) fn new(seed: u64, metrics: AgentMetrics) -> (Self, AgentHandle<I>) {
         let (specs_sender, specs) = watch::channel(Vec::new());
         let (said_sender, said) = watch::channel(AgentView::new());
         let board = Board::default();
@@ -128,7 +125,8 @@ impl AgentTask {
             }
         }
         let services = self.engine.services();
-        self.metrics.forget(self.services.difference(&services));
+        self.metrics
+            .forget(self.services.difference(&services).map(AsRef::as_ref));
         self.services = services;
         self.board.write(|board| *board = self.engine.statuses());
         let said = self.engine.said();
@@ -175,7 +173,7 @@ impl AgentTask {
             return;
         };
         for service in agent.services() {
-            self.metrics.count(service, answered);
+            self.metrics.count(service.as_ref(), answered);
         }
         self.board.write(|board| {
             for id in &agent.ids {

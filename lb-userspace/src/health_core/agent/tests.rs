@@ -11,9 +11,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{ask::ask, *};
-use crate::{
-    health::error::{CheckError, Stage},
-    state::testing,
+use crate::health_core::{
+    error::{CheckError, Stage},
+    testing::{self, AgentSpec, AgentView},
 };
 
 /// No test waits longer.

@@ -15,10 +15,11 @@ use crate::health_core::{
     memory::{Known, Memory},
     phase::{Moment, Phases},
     settings::Damping,
-    status::{CheckId, Health, HealthEvent, Judgement, LastCheck},
+    status::{Health, HealthEvent, Judgement, LastCheck},
+    target::TargetId,
 };
 
-impl Engine {
+impl<I: TargetId> Engine<I> {
     /// A check ended. Returns the verdicts that changed by it.
     pub(crate) fn finish(
         &mut self,
@@ -26,7 +27,7 @@ impl Engine {
         started: Instant,
         last: LastCheck,
         now: Moment,
-    ) -> Vec<HealthEvent> {
+    ) -> Vec<HealthEvent<I>> {
         let Some(check) = self.checks.get_mut(&no) else {
             return Vec::new();
         };
@@ -58,7 +59,7 @@ impl Engine {
 
     /// Takes what flows tell about backends: each is suspect until a check succeeds, and is checked as soon as the fast
     /// interval allows; and its breaker may open. One that is down is known to be so. Returns the verdicts that changed.
-    pub(crate) fn tell(&mut self, told: Vec<(CheckId, Signals)>, now: Moment) -> Vec<HealthEvent> {
+    pub(crate) fn tell(&mut self, told: Vec<(I, Signals)>, now: Moment) -> Vec<HealthEvent<I>> {
         let mut events = Vec::new();
         for (id, signals) in told {
             let Some((&no, check)) = self
@@ -96,7 +97,7 @@ impl Engine {
     }
 
     /// Has breakers go on whose time has come. Returns the verdicts that changed.
-    pub(crate) fn pass(&mut self, now: Moment) -> Vec<HealthEvent> {
+    pub(crate) fn pass(&mut self, now: Moment) -> Vec<HealthEvent<I>> {
         let mut events = Vec::new();
         while let Some((at, no)) = self
             .breakers
@@ -126,11 +127,15 @@ impl Engine {
 }
 
 /// Remembers when the breaker of a check goes on by itself. Deadlines that are not in force any more are passed over.
-pub(super) fn note_breaker(breakers: &mut BTreeSet<(Instant, CheckNo)>, no: CheckNo, check: &Check) {
+pub(super) fn note_breaker<I: TargetId>(
+    breakers: &mut BTreeSet<(Instant, CheckNo)>,
+    no: CheckNo,
+    check: &Check<I>,
+) {
     breakers.extend(check.breaker.deadline().map(|at| (at, no)));
 }
 
-impl Check {
+impl<I: TargetId> Check<I> {
     /// What is to be remembered.
     pub(super) fn known(&self) -> Known {
         let mut known = Known {
@@ -153,7 +158,7 @@ impl Check {
     }
 
     /// Notes what is to be remembered, if that has changed and none of `events` says it.
-    fn remember(&mut self, events: &[HealthEvent], now: Moment, memos: &mut Vec<HealthEvent>) {
+    fn remember(&mut self, events: &[HealthEvent<I>], now: Moment, memos: &mut Vec<HealthEvent<I>>) {
         let known = self.known();
         if known == self.told {
             return;
@@ -243,14 +248,14 @@ impl Check {
     }
 
     /// Events for all who asked if the verdict is not what it was `before`, counted.
-    fn judged(&self, before: Health, detail: String, at: SystemTime, now: Moment) -> Vec<HealthEvent> {
+    fn judged(&self, before: Health, detail: String, at: SystemTime, now: Moment) -> Vec<HealthEvent<I>> {
         let health = self.verdict();
         if health == before {
             return Vec::new();
         }
         let memory = self.known().memory(now);
-        let event = |id: &CheckId| {
-            if let Some(service) = self.services.get(&id.0) {
+        let event = |id: &I| {
+            if let Some(service) = self.services.get(id.service()) {
                 service.count_transition(health);
             }
             HealthEvent {
@@ -265,7 +270,7 @@ impl Check {
     }
 
     /// Shows how things stand, and the result that has just come, if any.
-    fn show(&self, before: Health, at: SystemTime, last: Option<&LastCheck>, board: &mut CheckStatuses) {
+    fn show(&self, before: Health, at: SystemTime, last: Option<&LastCheck>, board: &mut CheckStatuses<I>) {
         for place in self.ids.values() {
             let Some(status) = board.at(*place) else {
                 continue;

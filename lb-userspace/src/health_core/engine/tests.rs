@@ -15,6 +15,7 @@ use crate::health_core::breaker::BreakerState;
 use crate::health_core::error::{CheckError, LocalError};
 use crate::health_core::settings::{BreakerSettings, CheckKind, Damping};
 use crate::health_core::status::{Judgement, LastCheck};
+use crate::health_core::testing::{Changes, CheckId, CheckSpec, Engine, HealthEvent, StatusBoard, id};
 
 const MS: Duration = Duration::from_millis(1);
 
@@ -30,10 +31,6 @@ fn settings() -> CheckSettings {
         jitter: 0.1,
         ..CheckSettings::default()
     }
-}
-
-fn id(service: &str, backend: &str) -> CheckId {
-    CheckId(service.parse().unwrap(), backend.parse().unwrap())
 }
 
 fn target(host: u8) -> SocketAddr {

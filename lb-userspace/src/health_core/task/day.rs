@@ -20,6 +20,7 @@ use crate::health_core::{
     probe::Checker,
     random::Random,
     settings::{CheckKind, CheckSettings},
+    testing::{self, CheckId, CheckSpec},
 };
 
 const MS: Duration = Duration::from_millis(1);
@@ -192,7 +193,7 @@ impl io::Write for Log {
 }
 
 fn id(host: u8) -> CheckId {
-    CheckId("web".parse().unwrap(), format!("b{host}").parse().unwrap())
+    testing::id("web", &format!("b{host}"))
 }
 
 fn settings() -> CheckSettings {

@@ -3,7 +3,10 @@ use std::{net::TcpListener, time::SystemTime};
 use prometheus::Registry;
 
 use super::*;
-use crate::health_core::settings::{CheckKind, CheckSettings, PushCheck};
+use crate::health_core::{
+    settings::{CheckKind, CheckSettings, PushCheck},
+    testing::{self, CheckId, CheckSpec, HealthEvent, HealthHandle},
+};
 
 /// Longer than any stall of the machine.
 const PLENTY: Duration = Duration::from_secs(60);
@@ -21,7 +24,7 @@ fn quick() -> CheckSettings {
 }
 
 fn id(backend: &str) -> CheckId {
-    CheckId("web".parse().unwrap(), backend.parse().unwrap())
+    testing::id("web", backend)
 }
 
 fn spec(backend: &str, target: SocketAddr, initial: Health) -> CheckSpec {

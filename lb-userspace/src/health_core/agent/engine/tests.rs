@@ -3,9 +3,10 @@
 use std::time::SystemTime;
 
 use super::*;
-use crate::{
-    health::{agent::AgentWord, error::LocalError},
-    state::testing,
+use crate::health_core::{
+    agent::AgentWord,
+    error::LocalError,
+    testing::{self, AgentEngine, AgentSpec, CheckId},
 };
 
 const MS: Duration = Duration::from_millis(1);
