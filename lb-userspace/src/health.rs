@@ -1,10 +1,9 @@
 //! Checks and agents of backends: the library of health checks, with the names of services and backends as its ids.
 
-pub use crate::health_core::*;
-use crate::{
-    health_core::{self as core},
-    state::names::{BackendName, ServiceName},
-};
+use lb_health_core as core;
+pub use lb_health_core::*;
+
+use crate::state::names::{BackendName, ServiceName};
 
 /// Whose verdict it is: a backend of a service.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -38,7 +37,7 @@ pub type Recalled = core::Recalled<CheckId>;
 /// Agents of backends.
 pub mod agent {
     use super::{CheckId, core};
-    pub use crate::health_core::agent::*;
+    pub use lb_health_core::agent::*;
 
     /// Says whose agents are asked and reads what they say.
     pub type AgentHandle = core::agent::AgentHandle<CheckId>;

@@ -13,7 +13,6 @@ pub mod datapath;
 pub mod events;
 pub mod explain;
 pub mod health;
-mod health_core;
 pub mod metrics;
 pub mod parts;
 pub mod plan;

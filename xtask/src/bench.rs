@@ -19,8 +19,9 @@ pub(crate) struct Options {
 }
 
 /// Packages with benchmarks, their directories, and whether these need root.
-const SUITES: [(&str, &str, bool); 3] = [
+const SUITES: [(&str, &str, bool); 4] = [
     ("lb-userspace", "lb-userspace/benches", false),
+    ("lb-health-core", "lb-userspace/crates/health/benches", false),
     ("lb-health", "lb-userspace/capi/benches", false),
     ("lb-tests", "tests/benches", true),
 ];

@@ -12,7 +12,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use lb_userspace::health::MAX_IN_FLIGHT;
+use lb_health_core::MAX_IN_FLIGHT;
 
 pub use code::LbCode;
 use code::{code, number};

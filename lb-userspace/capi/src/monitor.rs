@@ -7,13 +7,11 @@ use std::{
     time::Duration,
 };
 
-use lb_userspace::{
-    config,
-    health::{
-        CheckError, Checker, Checkers, ConfiguredChecker, Health, HealthCheckMonitor, Latency, MAX_IN_FLIGHT,
-        MonitorConfig,
-    },
+use lb_health_core::{
+    CheckError, Checker, Checkers, ConfiguredChecker, Health, HealthCheckMonitor, Latency, MAX_IN_FLIGHT,
+    MonitorConfig,
 };
+use lb_userspace::config;
 use tokio::sync::Semaphore;
 
 use crate::{LbHealth, LbStatus, code::LbCode};

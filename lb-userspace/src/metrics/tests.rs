@@ -102,7 +102,7 @@ pub(crate) async fn every_family() -> String {
     let registry = Registry::new();
     ApplyMetrics::register(&registry).unwrap();
     let checks = HealthMetrics::register(&registry).unwrap();
-    checks.show(&"web".parse().unwrap());
+    checks.show("web");
     ServerMetrics::register(&registry).unwrap().listener("api");
     let view = rig.control.view();
     let seen = rig.observer.observe(&view).unwrap();

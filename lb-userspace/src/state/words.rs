@@ -7,7 +7,7 @@ use super::{
 use crate::datapath::XdpModeChoice;
 pub use crate::health::word::{Word, kind};
 
-crate::words! {
+lb_health_core::words! {
     Protocol, "protocol": Protocol::Tcp = "tcp", Protocol::Udp = "udp";
     Algorithm, "algorithm": Algorithm::Maglev = "maglev", Algorithm::RoundRobin = "round-robin";
     Affinity, "affinity": Affinity::None = "none", Affinity::Source = "source";

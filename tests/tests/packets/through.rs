@@ -13,7 +13,7 @@ use lb_tests::test_run::Program;
 use lb_userspace::{
     datapath::CheckPaths,
     health::{CheckPath, Paths as _},
-    state::service::{Protocol, ServiceKey},
+    state::service::Protocol,
 };
 use serde_json::Value;
 
@@ -201,11 +201,8 @@ fn open(bench: &Bench, paths: &CheckPaths, side: Side, way: Way, protocol: Proto
     let [port, backend_port] = way.ports(protocol);
     let vip = side.vip(port);
     let path = CheckPath {
-        service: ServiceKey {
-            address: vip.ip(),
-            port,
-            protocol,
-        },
+        vip,
+        protocol: protocol.number(),
         backend: way.outer.backend(backend_port),
         mode: way.mode,
     };

@@ -22,8 +22,8 @@ const PURE: [&str; 7] = [
     "lb-userspace/src/plan",
     "lb-userspace/src/state/effective",
     "lb-userspace/src/state/diff",
-    "lb-userspace/src/health/machine",
-    "lb-userspace/src/health/schedule",
+    "lb-userspace/crates/health/src/machine",
+    "lb-userspace/crates/health/src/schedule",
 ];
 
 /// The bounded wait of the test harness, the only place of the tests that may sleep.
@@ -241,19 +241,19 @@ mod tests {
             ),
             ("tests/src/packet.rs", "//! Doc.\nuse aya::Ebpf;\n", &[]),
             (
-                "lb-userspace/src/health/machine.rs",
+                "lb-userspace/crates/health/src/machine.rs",
                 "//! Doc.\nlet now = Instant::now();\n",
                 &[2],
             ),
             (
-                "lb-userspace/src/health/task.rs",
+                "lb-userspace/crates/health/src/task.rs",
                 "//! Doc.\nlet now = Instant::now();\n",
                 &[],
             ),
             ("tests/tests/netns.rs", "//! Doc.\nthread::sleep(SECOND);\n", &[2]),
             ("lb-userspace/src/a/tests.rs", &long, &[]),
             (
-                "lb-userspace/src/health/machine/tests.rs",
+                "lb-userspace/crates/health/src/machine/tests.rs",
                 "use super::*;\nlet now = Instant::now();\n",
                 &[],
             ),

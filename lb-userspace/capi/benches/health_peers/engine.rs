@@ -9,9 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
-use lb_userspace::health::{
-    CheckId, CheckSpec, Health, HealthConfig, HealthMetrics, HealthTask, settings::CheckSettings,
-};
+use lb_health_core::{CheckSpec, Health, HealthConfig, HealthMetrics, HealthTask, settings::CheckSettings};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
@@ -35,7 +33,7 @@ pub(crate) fn measure(kind: Kind, web: SocketAddr) -> Result<f64> {
     let spec = |n: u32| {
         let [_, _, high, low] = n.to_be_bytes();
         Ok(CheckSpec {
-            id: CheckId("s".parse()?, format!("b{n}").parse()?),
+            id: ("s", format!("b{n}")),
             target: (IpAddr::from([127, 9, high, low]), web.port()).into(),
             path: None,
             settings: settings.clone(),

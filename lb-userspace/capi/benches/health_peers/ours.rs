@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration, time::Instant};
 
 use anyhow::{Context as _, Result};
-use lb_userspace::health::{
+use lb_health_core::{
     CheckError, Checker, DnsChecker, HttpChecker, Latency, Route, TcpProbe, check_all,
     settings::{CheckKind, DnsCheck, HttpCheck},
 };

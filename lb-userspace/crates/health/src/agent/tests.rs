@@ -1,0 +1,166 @@
+//! Agents over real sockets.
+
+use std::{io::Write, time::Duration};
+
+use prometheus::Registry;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{ask::ask, *};
+use crate::{
+    error::{CheckError, Stage},
+    testing::{self, AgentSpec, AgentView},
+};
+
+/// No test waits longer.
+const PLENTY: Duration = Duration::from_secs(60);
+
+async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+/// Answers of agents, whole and broken, and what is made of them.
+#[tokio::test]
+async fn a_line_is_read_to_its_end_and_no_further() {
+    let endless = vec![b'x'; MAX_LINE + 1];
+    type Failure = fn(SocketAddr) -> CheckError;
+    let within_the_line: Failure = |target| CheckError::Closed {
+        target,
+        stage: Stage::Line,
+    };
+    let before_it: Failure = |target| CheckError::Closed {
+        target,
+        stage: Stage::Request,
+    };
+    let too_long: Failure = |target| CheckError::Answer {
+        target,
+        reason: "no end of line within 1024 bytes".into(),
+    };
+    for (answer, expected) in [
+        (&b"up 50%\n"[..], Ok(&b"up 50%"[..])),
+        (b"up\r\n", Ok(b"up")),
+        (b"\n", Ok(b"")),
+        (b"drain\ndown\n", Ok(b"drain")),
+        (b"down", Err(within_the_line)),
+        (b"", Err(before_it)),
+        (&endless, Err(too_long)),
+    ] {
+        let (listener, target) = listen().await;
+        let agent = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            // The other end may have read enough.
+            let _ = stream.write_all(answer).await;
+        };
+        let (found, ()) = tokio::join!(ask(target, "", PLENTY), agent);
+        let expected = expected.map(<[u8]>::to_vec).map_err(|failure| failure(target));
+        assert_eq!(found, expected);
+    }
+}
+
+#[tokio::test]
+async fn an_agent_hears_what_it_wants_to_be_sent() {
+    let (listener, target) = listen().await;
+    let agent = async {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut sent = [0; 6];
+        stream.read_exact(&mut sent).await.unwrap();
+        assert_eq!(&sent, b"state\n");
+        stream.write_all(b"maint\n").await.unwrap();
+    };
+    let (found, ()) = tokio::join!(ask(target, "state\n", PLENTY), agent);
+    assert_eq!(found.unwrap(), b"maint");
+}
+
+#[tokio::test]
+async fn silence_ends_with_the_time_out() {
+    let (listener, target) = listen().await;
+    let error = ask(target, "", Duration::from_millis(30)).await.unwrap_err();
+    drop(listener);
+    // A machine that was too busy to tell says so.
+    let words = error.to_string();
+    assert!(
+        words.contains("no answer within 30ms") || error.is_local(),
+        "{words}"
+    );
+}
+
+/// An agent in a thread, that says what it is told to.
+fn agent() -> (SocketAddr, Arc<std::sync::Mutex<String>>) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let line = Arc::new(std::sync::Mutex::new("up\n".to_owned()));
+    let says = Arc::clone(&line);
+    std::thread::spawn(move || {
+        for stream in listener.incoming() {
+            let line = says.lock().unwrap().clone();
+            let _ = stream.and_then(|mut stream| stream.write_all(line.as_bytes()));
+        }
+    });
+    (address, line)
+}
+
+#[tokio::test]
+async fn words_reach_those_who_act_on_them_and_end_with_the_agent() {
+    let (target, line) = agent();
+    let registry = Registry::new();
+    let metrics = AgentMetrics::register(&registry).unwrap();
+    let (task, handle) = AgentTask::new(1, metrics);
+    let cancel = CancellationToken::new();
+    let running = tokio::spawn(task.run(cancel.clone()));
+    let id = testing::id("web", "a");
+    let settings = AgentSettings {
+        interval: Duration::from_millis(5),
+        timeout: PLENTY,
+        ..AgentSettings::default()
+    };
+    handle.update(vec![AgentSpec {
+        id: id.clone(),
+        target,
+        settings,
+        initial: AgentWord {
+            percent: 30,
+            ..AgentWord::default()
+        },
+    }]);
+    let mut said = handle.said();
+    for (answer, expected) in [
+        ("up\n", "30%"),
+        ("drain 50%\n", "drain, 50%"),
+        ("ready down #disk\n", "down, 50%"),
+        ("up 100%\n", "ready"),
+    ] {
+        answer.clone_into(&mut line.lock().unwrap());
+        let is = |view: &AgentView| {
+            view.get(&id)
+                .is_some_and(|said| said.word.to_string() == expected)
+        };
+        timeout(PLENTY, said.wait_for(is)).await.unwrap().unwrap();
+    }
+    let text = || {
+        prometheus::TextEncoder::new()
+            .encode_to_string(&registry.gather())
+            .unwrap()
+    };
+    assert!(
+        text().contains("lb_agent_polls_total{result=\"answer\",service=\"web\"}"),
+        "{}",
+        text()
+    );
+    assert!(handle.snapshot()[&id].last.is_some());
+
+    handle.update(Vec::new());
+    timeout(PLENTY, said.wait_for(BTreeMap::is_empty))
+        .await
+        .unwrap()
+        .unwrap();
+    assert_eq!(handle.snapshot().len(), 0);
+    assert!(!text().contains("lb_agent_polls_total{"), "{}", text());
+    cancel.cancel();
+    timeout(PLENTY, running).await.unwrap().unwrap();
+}

@@ -1,0 +1,62 @@
+//! Health checks and agents, for programs with or without a balancer; needs neither BPF nor root.
+//!
+//! Results travel `probe` (sockets) -> `machine` (pure: results to a verdict and the time of the next check) ->
+//! [`HealthEvent`]. `schedule` (pure) says which check starts when; `engine` (pure) joins the two and keeps the
+//! verdicts when settings change; `task` drives it all on a thread of its own. `monitor` is the same machine for one
+//! target.
+//!
+//! What a target is called is the caller's matter ([`TargetId`]). This crate must not know services, backends or the
+//! desired state, and links neither BPF, HTTP servers nor a command line.
+
+pub mod agent;
+mod board;
+mod breaker;
+pub mod clock;
+mod damping;
+mod engine;
+mod error;
+mod machine;
+mod memory;
+mod metrics;
+mod monitor;
+mod outside;
+mod path;
+mod phase;
+mod priority;
+mod probe;
+mod random;
+mod report;
+mod schedule;
+pub mod settings;
+mod status;
+mod target;
+mod task;
+#[cfg(test)]
+mod testing;
+pub mod word;
+
+pub use board::CheckStatuses;
+pub use breaker::{BreakerState, MAX_BREAKER_FAILURES};
+pub use damping::MAX_FLAP_LIMIT;
+pub use error::{CertificateProblem, CheckError, GrpcProblem, Http2Problem, Latency, LocalError, Stage};
+pub use machine::{Decision, MAX_INTERVAL, MIN_INTERVAL, Machine, Outcome, Policy};
+pub use memory::{Memory, millis, wall};
+pub use metrics::HealthMetrics;
+pub use monitor::{HealthCheckMonitor, MonitorConfig, MonitorStats, StartError};
+pub use path::{CheckPath, Entrance, Opening, Paths};
+pub use probe::{
+    Checker, Checkers, ConfiguredChecker, DialogueChecker, DnsChecker, ExecChecker, FRESH_EVERY, GrpcChecker,
+    Http2Checker, HttpChecker, IcmpChecker, MAX_BODY_LIMIT, NoCheck, ProbeError, Route, TcpChecker, TcpProbe,
+    TlsChecker, UdpChecker, check_all, problems,
+};
+pub use random::stable_hash;
+pub use report::Report;
+pub use schedule::{Due, Scheduler};
+pub use status::{
+    Certificate, CheckSpec, CheckStatus, Health, HealthEvent, Judgement, LastCheck, OK, PartResult,
+};
+pub use target::TargetId;
+pub use task::{
+    EVENT_DEPTH, HealthConfig, HealthHandle, HealthTask, MAX_IN_FLIGHT, NotTold, Recalled, SIGNAL_DEPTH,
+    SpawnError,
+};

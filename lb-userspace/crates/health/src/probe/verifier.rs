@@ -1,0 +1,250 @@
+//! What the certificate of a server must be, and the proof that the server holds its key.
+//!
+//! The TLS library reads certificates of version 3 only, and wants a key that its own algorithms can use. Neither matters
+//! where the certificate is not verified, or is trusted as it is; so the proof is made of the bare key here.
+
+use std::{sync::Arc, time::SystemTime};
+
+use rustls::{
+    CertificateError, DigitallySignedStruct, Error, OtherError, PeerMisbehaved, RootCertStore,
+    SignatureScheme,
+    client::{
+        VerifierBuilderError, WebPkiServerVerifier,
+        danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
+        verify_server_name,
+    },
+    crypto::CryptoProvider,
+    pki_types::{CertificateDer, ServerName, UnixTime},
+    server::ParsedCertificate,
+};
+
+use super::certificate::{outline, rsa_bits};
+
+/// Bits of RSA keys whose signatures can be verified.
+const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+
+/// Schemes that servers with keys of these kinds sign by, and whose signatures cannot be verified.
+const UNVERIFIABLE: [SignatureScheme; 2] = [SignatureScheme::ECDSA_NISTP521_SHA512, SignatureScheme::ED448];
+
+/// Why a certificate cannot be verified, or a server has not proved that it is its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    /// The signature is by another key.
+    #[error("does not belong to the key that the server has")]
+    Foreign,
+    /// Version 1 or 2, which have no extensions.
+    #[error(
+        "is not of X.509 version 3 and so has no names to verify (in ca_file, or with verify = false, it is taken)"
+    )]
+    Version,
+    /// No certificate, or one in another encoding.
+    #[error("cannot be read")]
+    Unreadable,
+    /// Too short to be safe, or too long.
+    #[error("has an RSA key of {0} bits, and only 2048 to 8192 can be verified (verify = false takes it)")]
+    Size(usize),
+    /// A kind of key that the library does not know.
+    #[error(
+        "has a key that cannot be verified: RSA, ECDSA of P-256 and P-384 and Ed25519 can (verify = false takes it)"
+    )]
+    Kind,
+}
+
+impl From<Fault> for Error {
+    fn from(problem: Fault) -> Self {
+        CertificateError::Other(OtherError(Arc::new(problem))).into()
+    }
+}
+
+/// Whether `signed` is a signature of `message` by the key of the certificate.
+fn proof(
+    provider: &CryptoProvider,
+    message: &[u8],
+    certificate: &CertificateDer<'_>,
+    signed: &DigitallySignedStruct,
+) -> Result<(), Fault> {
+    let key = outline(certificate).ok_or(Fault::Unreadable)?.key;
+    let known = provider.signature_verification_algorithms.mapping.iter();
+    let (_, algorithms) = known
+        .clone()
+        .find(|(scheme, _)| *scheme == signed.scheme)
+        .ok_or(Fault::Kind)?;
+    if algorithms.iter().any(|algorithm| {
+        algorithm
+            .verify_signature(key, message, signed.signature())
+            .is_ok()
+    }) {
+        return Ok(());
+    }
+    match rsa_bits(key) {
+        Some(bits) if !RSA_BITS.contains(&bits) => Err(Fault::Size(bits)),
+        Some(_) | None => Err(Fault::Foreign),
+    }
+}
+
+/// Whether TLS 1.3 has no such signatures (RFC 8446 section 4.2.3).
+fn is_old(scheme: SignatureScheme) -> bool {
+    [
+        SignatureScheme::RSA_PKCS1_SHA256,
+        SignatureScheme::RSA_PKCS1_SHA384,
+        SignatureScheme::RSA_PKCS1_SHA512,
+    ]
+    .contains(&scheme)
+}
+
+/// Accepts any certificate; the server must still hold its key, where its signatures can be verified.
+#[derive(Debug)]
+pub(super) struct Unverified(pub(super) Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        match proof(&self.0, message, certificate, signed) {
+            // Anybody could show a certificate of their own here: the proof finds out servers that are set up wrongly, and
+            // none of these keys is a sign of that.
+            Ok(()) | Err(Fault::Size(_) | Fault::Kind) => Ok(HandshakeSignatureValid::assertion()),
+            Err(problem @ (Fault::Foreign | Fault::Unreadable | Fault::Version)) => Err(problem.into()),
+        }
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if is_old(signed.scheme) {
+            return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
+        }
+        self.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        let mut schemes = self.0.signature_verification_algorithms.supported_schemes();
+        schemes.extend(UNVERIFIABLE);
+        schemes
+    }
+}
+
+/// Accepts certificates that a trusted CA has signed, and those that are trusted themselves.
+#[derive(Debug)]
+pub(super) struct Verified {
+    /// Absent where no certificate of the file can be that of a CA.
+    chain: Option<Arc<WebPkiServerVerifier>>,
+    pinned: Vec<CertificateDer<'static>>,
+    provider: Arc<CryptoProvider>,
+}
+
+impl Verified {
+    /// Trusts the CAs in `roots` and, whoever has signed them, the certificates in `pinned`.
+    ///
+    /// # Errors
+    /// When the library cannot use the CAs.
+    pub(super) fn new(
+        roots: Arc<RootCertStore>,
+        pinned: Vec<CertificateDer<'static>>,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Self, VerifierBuilderError> {
+        let chain = if roots.is_empty() {
+            None
+        } else {
+            Some(WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build()?)
+        };
+        Ok(Self {
+            chain,
+            pinned,
+            provider,
+        })
+    }
+}
+
+/// Whether a certificate that is trusted itself is valid now and has the name. One without names, as of version 1, is for
+/// any: no name says more than the certificate itself.
+fn check_pinned(certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<(), Error> {
+    let outline = outline(certificate).ok_or(Fault::Unreadable)?;
+    let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now.as_secs());
+    if outline.not_before.is_some_and(|begin| now < begin) {
+        return Err(CertificateError::NotValidYet.into());
+    }
+    if outline.not_after.is_some_and(|end| end < now) {
+        return Err(CertificateError::Expired.into());
+    }
+    let Ok(parsed) = ParsedCertificate::try_from(certificate) else {
+        return Ok(());
+    };
+    match verify_server_name(&parsed, name) {
+        Err(Error::InvalidCertificate(CertificateError::NotValidForNameContext { presented, .. }))
+            if presented.is_empty() =>
+        {
+            Ok(())
+        }
+        verified => verified,
+    }
+}
+
+impl ServerCertVerifier for Verified {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, Error> {
+        if self.pinned.iter().any(|pinned| pinned == certificate) {
+            check_pinned(certificate, name, now)?;
+            return Ok(ServerCertVerified::assertion());
+        }
+        // The library would call its encoding wrong.
+        if outline(certificate).is_some_and(|outline| outline.version < 3) {
+            return Err(Fault::Version.into());
+        }
+        match &self.chain {
+            Some(chain) => chain.verify_server_cert(certificate, intermediates, name, ocsp, now),
+            None => Err(CertificateError::UnknownIssuer.into()),
+        }
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        proof(&self.provider, message, certificate, signed)?;
+        Ok(HandshakeSignatureValid::assertion())
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, Error> {
+        if is_old(signed.scheme) {
+            return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
+        }
+        self.verify_tls12_signature(message, certificate, signed)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider
+            .signature_verification_algorithms
+            .supported_schemes()
+    }
+}
