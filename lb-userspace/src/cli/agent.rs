@@ -2,24 +2,23 @@
 
 use clap::Args;
 
-use crate::api::{requests::AgentSpec, types::Agent};
+use super::help::help;
+use crate::{
+    api::{requests::AgentSpec, types::Agent},
+    config::keys,
+};
 
 #[derive(Args, Debug)]
 pub(super) struct AgentOptions {
-    /// Ask agents of backends how they want to be used [default: true where an option about agents is given]
-    #[arg(long, value_name = "BOOL")]
+    #[arg(long, value_name = "BOOL", help = help(&keys::AGENT, "enabled"))]
     agent: Option<bool>,
-    /// Port of agents whose backends name none of their own
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = help(&keys::AGENT, "port"))]
     agent_port: Option<u16>,
-    /// What is sent to agents first [default: nothing]
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", help = help(&keys::AGENT, "send"))]
     agent_send: Option<String>,
-    /// Time between two questions to an agent [default: 2s]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help = help(&keys::AGENT, "interval"))]
     agent_interval: Option<String>,
-    /// Time after which a question to an agent has failed [default: 1s]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help = help(&keys::AGENT, "timeout"))]
     agent_timeout: Option<String>,
 }
 

@@ -11,6 +11,7 @@ use hyper::Method;
 use super::{
     client::Client,
     error::{CliError, Exit},
+    help::{help, several},
     output::{Context, Output, Watch, print},
     service::{ChangeFlags, changed_text},
     tables::{backend_table, backends_of_one},
@@ -20,7 +21,10 @@ use crate::{
         requests::{BackendPatch, BackendSpec, Changed, ReportSpec, ReportTaken, Reported},
         types::{Admin, Backend, Service},
     },
-    config::values::{self, duration},
+    config::{
+        keys,
+        values::{self, duration},
+    },
     state::names::{BackendName, ServiceName},
 };
 
@@ -42,8 +46,7 @@ pub(super) enum BackendCommand {
         service: ServiceName,
         /// Name of the backend
         name: BackendName,
-        /// Where packets go; without a port, or with port 0, they keep theirs
-        #[arg(long, value_name = "IP[:PORT]", value_parser = values::backend_address)]
+        #[arg(long, value_name = "IP[:PORT]", value_parser = values::backend_address, help = help(&keys::BACKEND, "address"))]
         address: SocketAddr,
         #[command(flatten)]
         keys: Keys,
@@ -56,8 +59,7 @@ pub(super) enum BackendCommand {
         service: ServiceName,
         /// Name of the backend
         name: BackendName,
-        /// Where packets go
-        #[arg(long, value_name = "IP[:PORT]", value_parser = values::backend_address)]
+        #[arg(long, value_name = "IP[:PORT]", value_parser = values::backend_address, help = help(&keys::BACKEND, "address"))]
         address: Option<SocketAddr>,
         #[command(flatten)]
         keys: Keys,
@@ -129,20 +131,15 @@ pub(super) enum BackendCommand {
 /// What a backend is but for its address.
 #[derive(Debug, Args)]
 pub(super) struct Keys {
-    /// Share of new flows, relative to the other backends; 0 takes none [default of a new one: 100]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = help(&keys::BACKEND, "weight"))]
     weight: Option<u16>,
-    /// Mode of its own [default of a new one: the service's]
-    #[arg(long, value_name = "MODE")]
+    #[arg(long, value_name = "MODE", help = help(&keys::BACKEND, "mode"))]
     mode: Option<String>,
-    /// What connection ids of QUIC name it by, in hexadecimal; may be given several times
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", help = several(help(&keys::BACKEND, "server_ids")))]
     server_id: Vec<String>,
-    /// Port of its agent; 0: it has none [default of a new one: that of the service's agents]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = help(&keys::BACKEND, "agent_port"))]
     agent_port: Option<u16>,
-    /// Take new flows only while fewer other backends can than the service's backup-below [default of a new one: false]
-    #[arg(long, value_name = "BOOL")]
+    #[arg(long, value_name = "BOOL", help = help(&keys::BACKEND, "backup"))]
     backup: Option<bool>,
 }
 

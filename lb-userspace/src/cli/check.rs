@@ -3,7 +3,11 @@
 use clap::Args;
 use serde::{Deserialize, de::DeserializeOwned};
 
-use crate::api::requests::{HealthSpec, StatusSpec, StatusesSpec, StepSpec};
+use super::help::{help, remark, several};
+use crate::{
+    api::requests::{HealthSpec, StatusSpec, StatusesSpec, StepSpec},
+    config::keys,
+};
 
 /// All of them.
 #[derive(Args, Debug)]
@@ -18,68 +22,47 @@ pub(super) struct CheckOptions {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Checks")]
 struct AnyKind {
-    /// How backends are checked: none, tcp, tls, http, https, http2, grpc, dns, udp, icmp, push or exec [default: none]
-    #[arg(long, value_name = "KIND")]
+    #[arg(long, value_name = "KIND", help = help(&keys::HEALTH, "kind"))]
     check: Option<String>,
-    /// Time between checks [default: 2s]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help = help(&keys::HEALTH, "interval"))]
     check_interval: Option<String>,
-    /// Time between checks while changing state [default: 500ms]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help = help(&keys::HEALTH, "fast_interval"))]
     check_fast_interval: Option<String>,
-    /// Longest time between checks while down [default: 20s]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help = help(&keys::HEALTH, "down_interval_max"))]
     check_down_interval_max: Option<String>,
-    /// Time after which a check has failed [default: 1s]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help = help(&keys::HEALTH, "timeout"))]
     check_timeout: Option<String>,
-    /// Successes that make a backend up [default: 2]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = help(&keys::HEALTH, "rise"))]
     check_rise: Option<u32>,
-    /// Failures that make a backend down [default: 3]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = help(&keys::HEALTH, "fall"))]
     check_fall: Option<u32>,
-    /// Share of the interval by which checks move at random [default: 0.1]
-    #[arg(long, value_name = "SHARE")]
+    #[arg(long, value_name = "SHARE", help = help(&keys::HEALTH, "jitter"))]
     check_jitter: Option<f64>,
-    /// Falls within the window after which a backend is held down; 0: never [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = help(&keys::HEALTH, "flap_limit"))]
     check_flap_limit: Option<u32>,
-    /// The time that these falls lie in [default: 10m]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help = help(&keys::HEALTH, "flap_window"))]
     check_flap_window: Option<String>,
-    /// Time for which its checks must succeed then [default: 1m]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help = help(&keys::HEALTH, "flap_hold"))]
     check_flap_hold: Option<String>,
-    /// Listen to what flows tell about backends [default: true]
-    #[arg(long, value_name = "BOOL")]
+    #[arg(long, value_name = "BOOL", help = help(&keys::HEALTH, "passive"))]
     check_passive: Option<bool>,
-    /// Failed flows within the window that take a backend out; 0: never [default: 0]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = help(&keys::HEALTH, "breaker_failures"))]
     check_breaker_failures: Option<u32>,
-    /// The time that these lie in [default: 10s]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help = help(&keys::HEALTH, "breaker_window"))]
     check_breaker_window: Option<String>,
-    /// Time after which it takes flows on trial [default: 30s]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help = help(&keys::HEALTH, "breaker_open"))]
     check_breaker_open: Option<String>,
-    /// backend, to its address, or vip, through the forwarding path [default: backend]
-    #[arg(long, value_name = "WAY")]
+    #[arg(long, value_name = "WAY", help = help(&keys::HEALTH, "through"))]
     check_through: Option<String>,
-    /// Port to check [default: the backend's own]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = help(&keys::HEALTH, "port"))]
     check_port: Option<u16>,
-    /// Source address of checks [default: the kernel's choice]
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", help = help(&keys::HEALTH, "source"))]
     check_source: Option<String>,
-    /// Mark of the packets of checks [default: none]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = help(&keys::HEALTH, "mark"))]
     check_mark: Option<u32>,
-    /// A further check as in the file, for example '{ kind = "tcp", port = 9090 }'; may be given several times, and replaces those there are; none: no further ones
-    #[arg(long, value_name = "TABLE", value_parser = table)]
+    #[arg(long, value_name = "TABLE", value_parser = table, help = remark(help(&keys::HEALTH, "also"), "each as in the file: '{ kind = \"tcp\", port = 9090 }'; replaces those there are; none: no further ones"))]
     check_also: Vec<Also>,
-    /// How many of several checks must succeed: all or any [default: all]
-    #[arg(long, value_name = "HOW_MANY")]
+    #[arg(long, value_name = "HOW_MANY", help = help(&keys::HEALTH, "require"))]
     check_require: Option<String>,
 }
 
@@ -87,104 +70,71 @@ struct AnyKind {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Checks of some kinds")]
 struct OfKinds {
-    /// Kinds over TCP: begin connections with a PROXY header, v1 or v2 [default: none]
-    #[arg(long, value_name = "VERSION")]
+    #[arg(long, value_name = "VERSION", help = help(&keys::HEALTH, "send_proxy"))]
     check_send_proxy: Option<String>,
-    /// tcp: only begin connections [default: false]
-    #[arg(long, value_name = "BOOL")]
+    #[arg(long, value_name = "BOOL", help = help(&keys::HEALTH, "half_open"))]
     check_half_open: Option<bool>,
-    /// tcp: what is sent
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", help = help(&keys::HEALTH, "send"))]
     check_send: Option<String>,
-    /// tcp: the same in hexadecimal
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", help = help(&keys::HEALTH, "send_hex"))]
     check_send_hex: Option<String>,
-    /// tcp: text that must come
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", help = help(&keys::HEALTH, "expect"))]
     check_expect: Option<String>,
-    /// tcp: bytes that must come, in hexadecimal
-    #[arg(long, value_name = "HEX")]
+    #[arg(long, value_name = "HEX", help = help(&keys::HEALTH, "expect_hex"))]
     check_expect_hex: Option<String>,
-    /// tcp: what the answer must match
-    #[arg(long, value_name = "REGEX")]
+    #[arg(long, value_name = "REGEX", help = help(&keys::HEALTH, "expect_regex"))]
     check_expect_regex: Option<String>,
-    /// tcp: a step of a dialogue as in the file, for example '{ send = "QUIT\r\n", expect = "221" }'; may be given several times, and replaces those there are
-    #[arg(long, value_name = "TABLE", value_parser = step)]
+    #[arg(long, value_name = "TABLE", value_parser = step, help = remark(help(&keys::HEALTH, "steps"), "each as in the file: '{ send = \"QUIT\\r\\n\", expect = \"221\" }'; replaces those there are"))]
     check_steps: Vec<StepSpec>,
-    /// HTTP: method [default: GET]
-    #[arg(long, value_name = "METHOD")]
+    #[arg(long, value_name = "METHOD", help = help(&keys::HEALTH, "method"))]
     check_method: Option<String>,
-    /// HTTP: path [default: /]
-    #[arg(long, value_name = "PATH")]
+    #[arg(long, value_name = "PATH", help = help(&keys::HEALTH, "path"))]
     check_path: Option<String>,
-    /// HTTP: Host header; grpc: authority [default: the backend's address]
-    #[arg(long, value_name = "HOST")]
+    #[arg(long, value_name = "HOST", help = help(&keys::HEALTH, "host"))]
     check_host: Option<String>,
-    /// HTTP: a further header; may be given several times
-    #[arg(long, value_name = "NAME: VALUE", value_parser = header)]
+    #[arg(long, value_name = "NAME: VALUE", value_parser = header, help = several(help(&keys::HEALTH, "headers")))]
     check_headers: Vec<(String, String)>,
-    /// HTTP: statuses that are good, for example 204, 2xx or 200,300-399 [default: 200]
-    #[arg(long, value_name = "STATUSES", value_delimiter = ',')]
+    #[arg(long, value_name = "STATUSES", value_delimiter = ',', help = help(&keys::HEALTH, "expect_status"))]
     check_expect_status: Vec<String>,
-    /// HTTP: what the body must match
-    #[arg(long, value_name = "REGEX")]
+    #[arg(long, value_name = "REGEX", help = help(&keys::HEALTH, "expect_body"))]
     check_expect_body: Option<String>,
-    /// HTTP: bytes of the body that are read at most [default: 65536]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", help = help(&keys::HEALTH, "max_body"))]
     check_max_body: Option<u32>,
-    /// HTTP and grpc: keep the connection for the next checks [default: true]
-    #[arg(long, value_name = "BOOL")]
+    #[arg(long, value_name = "BOOL", help = help(&keys::HEALTH, "keep_alive"))]
     check_keep_alive: Option<bool>,
-    /// grpc: service asked about [default: the server as a whole]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = help(&keys::HEALTH, "service"))]
     check_service: Option<String>,
-    /// http2 and grpc: use TLS [default: false]
-    #[arg(long, value_name = "BOOL")]
+    #[arg(long, value_name = "BOOL", help = help(&keys::HEALTH, "tls"))]
     check_tls: Option<bool>,
-    /// TLS: the certificate must be valid [default: true]
-    #[arg(long, value_name = "BOOL")]
+    #[arg(long, value_name = "BOOL", help = help(&keys::HEALTH, "verify"))]
     check_verify: Option<bool>,
-    /// TLS: name in the certificate [default: the host, else the backend's address]
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = help(&keys::HEALTH, "server_name"))]
     check_server_name: Option<String>,
-    /// TLS: the only CAs to trust, PEM [default: those of the machine]
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help = help(&keys::HEALTH, "ca_file"))]
     check_ca_file: Option<String>,
-    /// TLS: certificate of the client, PEM
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help = help(&keys::HEALTH, "cert_file"))]
     check_cert_file: Option<String>,
-    /// TLS: key of the client, PEM
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", help = help(&keys::HEALTH, "key_file"))]
     check_key_file: Option<String>,
-    /// tls: protocols of which the server must take one, for example h2,http/1.1
-    #[arg(long, value_name = "PROTOCOL", value_delimiter = ',')]
+    #[arg(long, value_name = "PROTOCOL", value_delimiter = ',', help = help(&keys::HEALTH, "alpn"))]
     check_alpn: Vec<String>,
-    /// TLS: time before the end of a certificate from which on that is told [default: 14d]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help = help(&keys::HEALTH, "warn_before"))]
     check_warn_before: Option<String>,
-    /// dns: name asked for
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", help = help(&keys::HEALTH, "name"))]
     check_name: Option<String>,
-    /// dns: type of record [default: A]
-    #[arg(long, value_name = "TYPE")]
+    #[arg(long, value_name = "TYPE", help = help(&keys::HEALTH, "record"))]
     check_record: Option<String>,
-    /// dns: udp or tcp [default: udp]
-    #[arg(long, value_name = "PROTOCOL")]
+    #[arg(long, value_name = "PROTOCOL", help = help(&keys::HEALTH, "transport"))]
     check_transport: Option<String>,
-    /// dns: what one of the records must hold
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", help = help(&keys::HEALTH, "expect_answer"))]
     check_expect_answer: Option<String>,
-    /// udp: what is sent
-    #[arg(long, value_name = "TEXT")]
+    #[arg(long, value_name = "TEXT", help = help(&keys::HEALTH, "payload"))]
     check_payload: Option<String>,
-    /// udp: what the reply must match
-    #[arg(long, value_name = "REGEX")]
+    #[arg(long, value_name = "REGEX", help = help(&keys::HEALTH, "expect_reply"))]
     check_expect_reply: Option<String>,
-    /// exec: path of the program and, given again for each, its arguments
-    #[arg(long, value_name = "WORD", allow_hyphen_values = true)]
+    #[arg(long, value_name = "WORD", allow_hyphen_values = true, help = several(help(&keys::HEALTH, "command")))]
     check_command: Vec<String>,
-    /// push: how long a report holds [default: 30s]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help = help(&keys::HEALTH, "ttl"))]
     check_ttl: Option<String>,
 }
 

@@ -2,7 +2,11 @@
 
 use clap::Args;
 
-use crate::api::{requests::GuardSpec, types::Guard};
+use super::help::{help, remark};
+use crate::{
+    api::{requests::GuardSpec, types::Guard},
+    config::keys,
+};
 
 /// Stands for an empty list.
 const NONE: &str = "none";
@@ -10,26 +14,19 @@ const NONE: &str = "none";
 /// What `lb service add` and `lb service set` know of guards.
 #[derive(Args, Debug)]
 pub(super) struct GuardOptions {
-    /// Prefixes of clients that may send, and none but them; `none`: all may
-    #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
+    #[arg(long, value_name = "PREFIX", value_delimiter = ',', help = remark(help(&keys::GUARD, "allow"), "none: no list"))]
     allow: Option<Vec<String>>,
-    /// Prefixes of clients that may not send; `none`: all may
-    #[arg(long, value_name = "PREFIX", value_delimiter = ',')]
+    #[arg(long, value_name = "PREFIX", value_delimiter = ',', help = remark(help(&keys::GUARD, "deny"), "none: no list"))]
     deny: Option<Vec<String>>,
-    /// New flows a second that may begin; 0: no limit
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = help(&keys::GUARD, "new_flows"))]
     new_flows: Option<u32>,
-    /// New flows that may begin at once; 0: as many as in a second
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = help(&keys::GUARD, "new_flows_burst"))]
     new_flows_burst: Option<u32>,
-    /// New flows a second that each source may begin; 0: no limit
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = help(&keys::GUARD, "source_new_flows"))]
     source_new_flows: Option<u32>,
-    /// New flows that each source may begin at once; 0: as many as in a second
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = help(&keys::GUARD, "source_new_flows_burst"))]
     source_new_flows_burst: Option<u32>,
-    /// First bits of a client's address that make it a source; 0: 32 of IPv4, 64 of IPv6
-    #[arg(long, value_name = "BITS")]
+    #[arg(long, value_name = "BITS", help = help(&keys::GUARD, "source_bits"))]
     source_bits: Option<u8>,
 }
 

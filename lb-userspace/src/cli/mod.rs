@@ -14,6 +14,7 @@ mod events;
 mod explain;
 mod export;
 mod guard;
+mod help;
 mod man;
 mod output;
 mod run;

@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::{
     error::{CliError, Exit},
+    help::{help, several},
     output::Context,
 };
 use crate::{
@@ -13,7 +14,7 @@ use crate::{
         self, RunError,
         settings::{FileError, Flags},
     },
-    config::{daemon, daemon::OnExit, values},
+    config::{daemon, daemon::OnExit, keys, values},
     control::chain,
     datapath::XdpModeChoice,
 };
@@ -23,26 +24,19 @@ pub(super) struct Run {
     /// Configuration file; without it, what was stored last is in force
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Interface to attach to, beside those of the file; may be given several times
-    #[arg(long = "iface", value_name = "IFACE", value_parser = daemon::interface)]
+    #[arg(long = "iface", value_name = "IFACE", value_parser = daemon::interface, help = several(help(&keys::LB, "interfaces")))]
     interfaces: Vec<String>,
-    /// Start also where an interface is missing, and attach to it when it appears
-    #[arg(long)]
+    #[arg(long, help = help(&keys::LB, "wait_for_interfaces"))]
     wait_for_interfaces: bool,
-    /// auto, native or generic [default: auto]
-    #[arg(long, value_name = "MODE", value_parser = values::word::<XdpModeChoice>)]
+    #[arg(long, value_name = "MODE", value_parser = values::word::<XdpModeChoice>, help = help(&keys::LB, "xdp_mode"))]
     xdp_mode: Option<XdpModeChoice>,
-    /// Where the desired state is kept [default: /var/lib/lb]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help = help(&keys::LB, "state_dir"))]
     state_dir: Option<PathBuf>,
-    /// Where metrics are served [default: 127.0.0.1:9900]
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", help = help(&keys::LB, "metrics"))]
     metrics: Option<SocketAddr>,
-    /// Where program and maps are pinned [default: /sys/fs/bpf/lb]
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", help = help(&keys::LB, "pin_dir"))]
     pin_dir: Option<PathBuf>,
-    /// detach, or keep: go on forwarding without the daemon [default: detach]
-    #[arg(long, value_name = "WHAT", value_parser = values::word::<OnExit>)]
+    #[arg(long, value_name = "WHAT", value_parser = values::word::<OnExit>, help = help(&keys::LB, "on_exit"))]
     on_exit: Option<OnExit>,
     /// Remove what an earlier daemon left, with its flows, before starting
     #[arg(long)]

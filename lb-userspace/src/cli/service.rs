@@ -10,6 +10,7 @@ use super::{
     check::CheckOptions,
     error::{CliError, Exit},
     guard::{self, GuardOptions},
+    help::{help, remark},
     output::{Context, Watch},
     table::bytes,
     tables::{backend_table, endpoint, service_table},
@@ -19,6 +20,7 @@ use crate::{
         requests::{Changed, PortsSpec, RingSizeSpec, ServiceSpec},
         types::Service,
     },
+    config::keys,
     state::names::ServiceName,
 };
 
@@ -71,14 +73,11 @@ impl ChangeFlags {
 pub(super) struct Add {
     /// Name of the service
     name: ServiceName,
-    /// Address clients connect to (VIP)
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", help = help(&keys::SERVICE, "address"))]
     address: IpAddr,
-    /// Port clients connect to; 0 is every port
-    #[arg(long, value_name = "N", required_unless_present = "ports")]
+    #[arg(long, value_name = "N", required_unless_present = "ports", help = help(&keys::SERVICE, "port"))]
     port: Option<u16>,
-    /// Several ports and ranges of them, for example 80,443,8000-8100
-    #[arg(long, value_name = "PORTS", value_delimiter = ',', conflicts_with = "port")]
+    #[arg(long, value_name = "PORTS", value_delimiter = ',', conflicts_with = "port", help = remark(help(&keys::SERVICE, "ports"), "for example 80,443,8000-8100"))]
     ports: Option<Vec<String>>,
     #[command(flatten)]
     options: Options,
@@ -90,14 +89,11 @@ pub(super) struct Add {
 pub(super) struct Set {
     /// Name of the service
     name: ServiceName,
-    /// Address clients connect to (VIP)
-    #[arg(long, value_name = "IP")]
+    #[arg(long, value_name = "IP", help = help(&keys::SERVICE, "address"))]
     address: Option<IpAddr>,
-    /// Port clients connect to; 0 is every port
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = help(&keys::SERVICE, "port"))]
     port: Option<u16>,
-    /// Several ports and ranges of them, for example 80,443,8000-8100
-    #[arg(long, value_name = "PORTS", value_delimiter = ',', conflicts_with = "port")]
+    #[arg(long, value_name = "PORTS", value_delimiter = ',', conflicts_with = "port", help = remark(help(&keys::SERVICE, "ports"), "for example 80,443,8000-8100"))]
     ports: Option<Vec<String>>,
     #[command(flatten)]
     options: Options,
@@ -108,50 +104,35 @@ pub(super) struct Set {
 /// What `add` and `set` share. The daemon knows the defaults and the words.
 #[derive(Args, Debug)]
 struct Options {
-    /// tcp or udp [default: tcp]
-    #[arg(long, value_name = "PROTOCOL")]
+    #[arg(long, value_name = "PROTOCOL", help = help(&keys::SERVICE, "protocol"))]
     protocol: Option<String>,
-    /// How packets reach the backends [default: nat]
-    #[arg(long, value_name = "MODE")]
+    #[arg(long, value_name = "MODE", help = help(&keys::SERVICE, "mode"))]
     mode: Option<String>,
-    /// maglev or round-robin [default: maglev]
-    #[arg(long, value_name = "ALGORITHM")]
+    #[arg(long, value_name = "ALGORITHM", help = help(&keys::SERVICE, "algorithm"))]
     algorithm: Option<String>,
-    /// none or source [default: none]
-    #[arg(long, value_name = "AFFINITY")]
+    #[arg(long, value_name = "AFFINITY", help = help(&keys::SERVICE, "affinity"))]
     affinity: Option<String>,
-    /// just-enough or full [default: just-enough]
-    #[arg(long, value_name = "TRACKING")]
+    #[arg(long, value_name = "TRACKING", help = help(&keys::SERVICE, "tracking"))]
     tracking: Option<String>,
-    /// auto, or a prime from 251 to 131071 [default: auto]
-    #[arg(long, value_name = "SLOTS")]
+    #[arg(long, value_name = "SLOTS", help = help(&keys::SERVICE, "ring_size"))]
     ring_size: Option<String>,
-    /// drop, reject or all [default: drop]
-    #[arg(long, value_name = "POLICY")]
+    #[arg(long, value_name = "POLICY", help = help(&keys::SERVICE, "on_empty"))]
     on_empty: Option<String>,
-    /// move or keep [default: move]
-    #[arg(long, value_name = "POLICY")]
+    #[arg(long, value_name = "POLICY", help = help(&keys::SERVICE, "on_down"))]
     on_down: Option<String>,
-    /// Time for which a backend that went down keeps its established flows [default: 3s]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help = help(&keys::SERVICE, "on_down_after"))]
     on_down_after: Option<String>,
-    /// Share of the weight that checks alone may take out, in percent [default: 100]
-    #[arg(long, value_name = "PERCENT")]
+    #[arg(long, value_name = "PERCENT", help = help(&keys::SERVICE, "max_removed_percent"))]
     max_removed_percent: Option<u8>,
-    /// Backups take flows while fewer of the other backends can [default: 1]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", help = help(&keys::SERVICE, "backup_below"))]
     backup_below: Option<u32>,
-    /// Time over which a new backend's weight rises [default: 0s]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help = help(&keys::SERVICE, "slow_start"))]
     slow_start: Option<String>,
-    /// Time without packets after which a flow is forgotten [default: TCP 2h4m, UDP 5m]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help = help(&keys::SERVICE, "idle_timeout"))]
     idle_timeout: Option<String>,
-    /// The same of a flow with packets in one direction alone [default: 1m]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help = help(&keys::SERVICE, "half_open_timeout"))]
     half_open_timeout: Option<String>,
-    /// The same of a TCP connection that was closed or reset [default: 10s]
-    #[arg(long, value_name = "DURATION")]
+    #[arg(long, value_name = "DURATION", help = help(&keys::SERVICE, "closed_timeout"))]
     closed_timeout: Option<String>,
     #[command(flatten)]
     guard: GuardOptions,

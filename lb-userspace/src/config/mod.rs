@@ -74,7 +74,7 @@ pub fn parse_daemon(text: &str) -> Option<DaemonSettings> {
     reporter.check().ok().map(|()| daemon)
 }
 
-/// As [`parse`]; fingerprints of keys that `known` has stand for them, as [`export`] writes them.
+/// As [`parse`]; fingerprints of keys that `known` has stand for them, as [`export()`] writes them.
 ///
 /// # Errors
 /// As [`parse`].

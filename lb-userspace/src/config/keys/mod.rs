@@ -1,7 +1,7 @@
 //! The keys of the configuration file: name, value, default, meaning and example of each, declared once.
 //!
 //! The parser reads exactly these keys and takes from here which kinds of check have which ones. `docs/configuration.md` and
-//! `docs/example.toml` are generated from here ([`crate::reference`]).
+//! `docs/example.toml` are generated from here.
 
 mod health;
 mod lb;
