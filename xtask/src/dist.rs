@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What goes into the archive besides the binary: place in the checkout, place in the archive.
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 16] = [
     ("lb-userspace/capi/include/lb_health.h", "lb_health.h"),
     ("dist/lb.service", "lb.service"),
     ("dist/lb-decap@.service", "lb-decap@.service"),
@@ -19,6 +19,11 @@ const FILES: [(&str, &str); 11] = [
     ("dist/INSTALL.md", "INSTALL.md"),
     ("README.md", "README.md"),
     ("CHANGELOG.md", "CHANGELOG.md"),
+    ("docs/commands.md", "docs/commands.md"),
+    ("docs/configuration.md", "docs/configuration.md"),
+    ("docs/example.toml", "docs/example.toml"),
+    ("docs/metrics.md", "docs/metrics.md"),
+    ("docs/operations.md", "docs/operations.md"),
     ("docs/reasons.md", "docs/reasons.md"),
     ("LICENSE-MIT", "LICENSE-MIT"),
     ("LICENSE-APACHE", "LICENSE-APACHE"),

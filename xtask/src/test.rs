@@ -68,6 +68,7 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
         summary.check("fmt", || run(workspace.cargo().args(["fmt", "--all", "--check"])));
         summary.check("clippy", || clippy(workspace));
         summary.check("clippy-bpf", || clippy_bpf(workspace, toolchain.as_ref()));
+        summary.check("rustdoc", || rustdoc(workspace));
         summary.check("verifier", || verifier::check(workspace));
         summary.check("examples", || examples(workspace));
     }
@@ -116,6 +117,21 @@ fn clippy(workspace: &Workspace) -> Result<()> {
         .args(["--", "-D", "warnings"]))
 }
 
+/// Builds the documentation of the host's crates: links that lead nowhere fail.
+fn rustdoc(workspace: &Workspace) -> Result<()> {
+    run(workspace
+        .cargo()
+        .args([
+            "doc",
+            "--quiet",
+            "--workspace",
+            "--exclude",
+            "lb-ebpf",
+            "--no-deps",
+        ])
+        .env("RUSTDOCFLAGS", "-D warnings"))
+}
+
 /// Lints the XDP program as BPF code, with the clippy of the compiler that builds it.
 fn clippy_bpf(workspace: &Workspace, toolchain: Option<&Toolchain>) -> Result<()> {
     let toolchain = toolchain.context("no BPF toolchain")?;
@@ -133,17 +149,32 @@ fn clippy_bpf(workspace: &Workspace, toolchain: Option<&Toolchain>) -> Result<()
     .with_context(|| format!("clippy for {BPF_TARGET}"))
 }
 
-/// Has `lb` judge the configurations that users copy: the one of the release, and the first one of the README.
+/// Has `lb` judge the configurations that users copy: the one of the release, and those of the README and the other documents.
 fn examples(workspace: &Workspace) -> Result<()> {
-    let shipped = workspace.root.join("dist/lb.toml");
-    let readme = fs::read_to_string(workspace.root.join("README.md")).context("cannot read README.md")?;
-    let text = readme
-        .split("```toml\n")
-        .nth(1)
-        .and_then(|rest| rest.split("```").next());
-    let from_readme = workspace.target.join("README.toml");
-    fs::write(&from_readme, text.context("README.md shows no configuration")?)?;
-    for file in [shipped, from_readme] {
+    let mut files = vec![
+        workspace.root.join("dist/lb.toml"),
+        workspace.root.join("docs/example.toml"),
+    ];
+    let mut pages = vec![workspace.root.join("README.md")];
+    for entry in fs::read_dir(workspace.root.join("docs")).context("cannot read docs")? {
+        pages.push(entry?.path());
+    }
+    pages.retain(|page| page.extension().is_some_and(|extension| extension == "md"));
+    pages.sort();
+    for page in pages {
+        let text = fs::read_to_string(&page).with_context(|| format!("cannot read {}", page.display()))?;
+        let name = page
+            .file_stem()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into_owned();
+        for (number, block) in (1..).zip(text.split("```toml\n").skip(1)) {
+            let file = workspace.target.join(format!("{name}-{number}.toml"));
+            fs::write(&file, block.split("```").next().unwrap_or_default())?;
+            files.push(file);
+        }
+    }
+    for file in files {
         run(Command::new(workspace.lb(Profile::Release.dir()))
             .arg("check-config")
             .arg(file))?;
