@@ -1,5 +1,10 @@
 //! Bounded waiting: the only place of the harness that sleeps.
 
+#![expect(
+    clippy::disallowed_methods,
+    reason = "this is the bounded wait that all others use"
+)]
+
 use std::{
     io, thread,
     time::{Duration, Instant},

@@ -26,9 +26,6 @@ const PURE: [&str; 7] = [
     "lb-userspace/crates/health/src/schedule",
 ];
 
-/// The bounded wait of the test harness, the only place of the tests that may sleep.
-const BOUNDED_WAIT: &str = "tests/src/wait.rs";
-
 /// What stands nowhere, and why. Written in two parts so that this file may name it.
 const NOWHERE: [(&str, &str); 6] = [
     (
@@ -57,7 +54,6 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
         findings.extend(packet_pointers(source));
         findings.extend(aya(source));
         findings.extend(clocks(source));
-        findings.extend(sleeps(source));
     }
     findings
 }
@@ -137,19 +133,6 @@ fn clocks(source: &Source) -> Vec<Finding> {
         product_lines(source),
         &["Instant::now", "SystemTime::now"],
         "a pure module reads no clock: have the time passed in",
-    )
-}
-
-/// Tests wait for what they need, not for a time that is long enough on one machine.
-fn sleeps(source: &Source) -> Vec<Finding> {
-    if !source.path.starts_with("tests/") || source.path == BOUNDED_WAIT {
-        return Vec::new();
-    }
-    naming(
-        source,
-        all_lines(source),
-        &["sleep("],
-        &format!("tests wait for a condition, with {BOUNDED_WAIT}"),
     )
 }
 
@@ -250,14 +233,12 @@ mod tests {
                 "//! Doc.\nlet now = Instant::now();\n",
                 &[],
             ),
-            ("tests/tests/netns.rs", "//! Doc.\nthread::sleep(SECOND);\n", &[2]),
             ("lb-userspace/src/a/tests.rs", &long, &[]),
             (
                 "lb-userspace/crates/health/src/machine/tests.rs",
                 "use super::*;\nlet now = Instant::now();\n",
                 &[],
             ),
-            ("tests/src/wait.rs", "//! Doc.\nthread::sleep(POLL);\n", &[]),
             ("lb-common/src/hash.rs", &todo, &[2]),
             ("README.md", &path, &[1]),
             ("tests/tests/cli.rs", &ignored, &[2]),
