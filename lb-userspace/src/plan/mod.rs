@@ -1,5 +1,7 @@
 //! The pure way from what should be in the maps to the ordered steps that get it there.
 
+#![warn(clippy::disallowed_methods)]
+
 mod build;
 mod guard;
 mod ids;

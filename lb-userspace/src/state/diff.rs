@@ -1,5 +1,7 @@
 //! What a change would change, for people and programs to read.
 
+#![warn(clippy::disallowed_methods)]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,

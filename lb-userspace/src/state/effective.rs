@@ -1,5 +1,7 @@
 //! From desired state and health to what should be programmed.
 
+#![warn(clippy::disallowed_methods)]
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},

@@ -15,17 +15,6 @@ const AYA_PLACES: [&str; 3] = [
     "lb-common/src/lib.rs",
 ];
 
-/// Modules that decide: time is given to them.
-const PURE: [&str; 7] = [
-    "lb-common/",
-    "lb-userspace/src/ring",
-    "lb-userspace/src/plan",
-    "lb-userspace/src/state/effective",
-    "lb-userspace/src/state/diff",
-    "lb-userspace/crates/health/src/machine",
-    "lb-userspace/crates/health/src/schedule",
-];
-
 /// What stands nowhere, and why. Written in two parts so that this file may name it.
 const NOWHERE: [(&str, &str); 6] = [
     (
@@ -53,7 +42,6 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
         findings.extend(length(source));
         findings.extend(packet_pointers(source));
         findings.extend(aya(source));
-        findings.extend(clocks(source));
     }
     findings
 }
@@ -120,19 +108,6 @@ fn aya(source: &Source) -> Vec<Finding> {
         product_lines(source),
         &["aya::", "aya_obj::", "aya_log::", "use aya"],
         "aya is named only in lb-userspace/src/datapath",
-    )
-}
-
-/// What decides is given the time.
-fn clocks(source: &Source) -> Vec<Finding> {
-    if !PURE.iter().any(|place| source.path.starts_with(place)) {
-        return Vec::new();
-    }
-    naming(
-        source,
-        product_lines(source),
-        &["Instant::now", "SystemTime::now"],
-        "a pure module reads no clock: have the time passed in",
     )
 }
 
@@ -223,22 +198,7 @@ mod tests {
                 &[],
             ),
             ("tests/src/packet.rs", "//! Doc.\nuse aya::Ebpf;\n", &[]),
-            (
-                "lb-userspace/crates/health/src/machine.rs",
-                "//! Doc.\nlet now = Instant::now();\n",
-                &[2],
-            ),
-            (
-                "lb-userspace/crates/health/src/task.rs",
-                "//! Doc.\nlet now = Instant::now();\n",
-                &[],
-            ),
             ("lb-userspace/src/a/tests.rs", &long, &[]),
-            (
-                "lb-userspace/crates/health/src/machine/tests.rs",
-                "use super::*;\nlet now = Instant::now();\n",
-                &[],
-            ),
             ("lb-common/src/hash.rs", &todo, &[2]),
             ("README.md", &path, &[1]),
             ("tests/tests/cli.rs", &ignored, &[2]),

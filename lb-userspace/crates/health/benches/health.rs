@@ -1,5 +1,7 @@
 //! Time of single checks, of concurrent ones, and of the library calls around them, all on loopback. Prints only.
 
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
+
 use std::{
     future::Future,
     hint::black_box,

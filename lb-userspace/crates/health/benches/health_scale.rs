@@ -5,6 +5,8 @@
 //!
 //!     cargo bench -p lb-health-core --bench health_scale
 
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
+
 use std::{
     collections::BTreeMap,
     fs,

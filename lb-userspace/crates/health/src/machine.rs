@@ -1,5 +1,7 @@
 //! From results to a verdict, and to the time of the next check. Pure: time is handed in.
 
+#![warn(clippy::disallowed_methods)]
+
 use std::{
     mem,
     time::{Duration, Instant},

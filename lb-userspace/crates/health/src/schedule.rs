@@ -1,5 +1,7 @@
 //! Which check starts when. Pure: time is handed in, randomness comes from a seed.
 
+#![warn(clippy::disallowed_methods)]
+
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},

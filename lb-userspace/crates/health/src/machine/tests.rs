@@ -1,3 +1,5 @@
+#![allow(clippy::disallowed_methods, reason = "tests begin at some time")]
+
 use proptest::prelude::*;
 
 use super::*;
