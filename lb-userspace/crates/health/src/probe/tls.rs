@@ -31,7 +31,7 @@ use super::{
     connection::Connection,
     identity::Identity,
     problem::ProbeError,
-    verifier::{Unverified, Verified},
+    verifier::Verifier,
 };
 use crate::{
     error::{CERTIFICATE_WANTED, CertificateProblem, CheckError, Latency, LocalError, Stage, words},
@@ -298,10 +298,10 @@ fn load(settings: &TlsCheck) -> Result<Base, String> {
         .map_err(|error| error.to_string())?;
     let verifier: Arc<dyn ServerCertVerifier> = if settings.verify {
         let Trusted { roots, pinned } = trusted(settings.ca_file.as_deref())?;
-        let verified = Verified::new(roots, pinned, Arc::clone(&provider));
+        let verified = Verifier::new(roots, pinned, Arc::clone(&provider));
         Arc::new(verified.map_err(|error| error.to_string())?)
     } else {
-        Arc::new(Unverified(Arc::clone(&provider)))
+        Arc::new(Verifier::of_any(Arc::clone(&provider)))
     };
     let shown = match (&settings.cert_file, &settings.key_file) {
         (Some(chain), Some(key)) => {

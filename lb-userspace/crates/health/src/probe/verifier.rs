@@ -92,65 +92,35 @@ fn is_old(scheme: SignatureScheme) -> bool {
     .contains(&scheme)
 }
 
-/// Accepts any certificate; the server must still hold its key, where its signatures can be verified.
+/// Which certificates are accepted.
 #[derive(Debug)]
-pub(super) struct Unverified(pub(super) Arc<CryptoProvider>);
-
-impl ServerCertVerifier for Unverified {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        match proof(&self.0, message, certificate, signed) {
-            // Anybody could show a certificate of their own here: the proof finds out servers that are set up wrongly, and
-            // none of these keys is a sign of that.
-            Ok(()) | Err(Fault::Size(_) | Fault::Kind) => Ok(HandshakeSignatureValid::assertion()),
-            Err(problem @ (Fault::Foreign | Fault::Unreadable | Fault::Version)) => Err(problem.into()),
-        }
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        if is_old(signed.scheme) {
-            return Err(PeerMisbehaved::SignedHandshakeWithUnadvertisedSigScheme.into());
-        }
-        self.verify_tls12_signature(message, certificate, signed)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        let mut schemes = self.0.signature_verification_algorithms.supported_schemes();
-        schemes.extend(UNVERIFIABLE);
-        schemes
-    }
+enum Trust {
+    /// Any.
+    Any,
+    /// Those that a trusted CA has signed, and those that are trusted themselves.
+    Some {
+        /// Absent where no certificate of the file can be that of a CA.
+        chain: Option<Arc<WebPkiServerVerifier>>,
+        pinned: Vec<CertificateDer<'static>>,
+    },
 }
 
-/// Accepts certificates that a trusted CA has signed, and those that are trusted themselves.
+/// Accepts certificates; the server must hold the key of the one that it shows.
 #[derive(Debug)]
-pub(super) struct Verified {
-    /// Absent where no certificate of the file can be that of a CA.
-    chain: Option<Arc<WebPkiServerVerifier>>,
-    pinned: Vec<CertificateDer<'static>>,
+pub(super) struct Verifier {
+    trust: Trust,
     provider: Arc<CryptoProvider>,
 }
 
-impl Verified {
+impl Verifier {
+    /// Accepts any certificate, also those whose signatures cannot be verified.
+    pub(super) fn of_any(provider: Arc<CryptoProvider>) -> Self {
+        Self {
+            trust: Trust::Any,
+            provider,
+        }
+    }
+
     /// Trusts the CAs in `roots` and, whoever has signed them, the certificates in `pinned`.
     ///
     /// # Errors
@@ -166,8 +136,7 @@ impl Verified {
             Some(WebPkiServerVerifier::builder_with_provider(roots, Arc::clone(&provider)).build()?)
         };
         Ok(Self {
-            chain,
-            pinned,
+            trust: Trust::Some { chain, pinned },
             provider,
         })
     }
@@ -197,7 +166,7 @@ fn check_pinned(certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: Un
     }
 }
 
-impl ServerCertVerifier for Verified {
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         certificate: &CertificateDer<'_>,
@@ -206,7 +175,11 @@ impl ServerCertVerifier for Verified {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        if self.pinned.iter().any(|pinned| pinned == certificate) {
+        let (chain, pinned) = match &self.trust {
+            Trust::Any => return Ok(ServerCertVerified::assertion()),
+            Trust::Some { chain, pinned } => (chain, pinned),
+        };
+        if pinned.iter().any(|pinned| pinned == certificate) {
             check_pinned(certificate, name, now)?;
             return Ok(ServerCertVerified::assertion());
         }
@@ -214,7 +187,7 @@ impl ServerCertVerifier for Verified {
         if outline(certificate).is_some_and(|outline| outline.version < 3) {
             return Err(Fault::Version.into());
         }
-        match &self.chain {
+        match chain {
             Some(chain) => chain.verify_server_cert(certificate, intermediates, name, ocsp, now),
             None => Err(CertificateError::UnknownIssuer.into()),
         }
@@ -226,8 +199,14 @@ impl ServerCertVerifier for Verified {
         certificate: &CertificateDer<'_>,
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        proof(&self.provider, message, certificate, signed)?;
-        Ok(HandshakeSignatureValid::assertion())
+        match (proof(&self.provider, message, certificate, signed), &self.trust) {
+            // Anybody could show a certificate of their own there: the proof finds out servers that are set up wrongly, and
+            // none of these keys is a sign of that.
+            (Ok(()), _) | (Err(Fault::Size(_) | Fault::Kind), Trust::Any) => {
+                Ok(HandshakeSignatureValid::assertion())
+            }
+            (Err(problem), Trust::Any | Trust::Some { .. }) => Err(problem.into()),
+        }
     }
 
     fn verify_tls13_signature(
@@ -243,8 +222,14 @@ impl ServerCertVerifier for Verified {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider
+        let mut schemes = self
+            .provider
             .signature_verification_algorithms
-            .supported_schemes()
+            .supported_schemes();
+        match self.trust {
+            Trust::Any => schemes.extend(UNVERIFIABLE),
+            Trust::Some { .. } => {}
+        }
+        schemes
     }
 }
