@@ -140,13 +140,20 @@ mod tests {
         /// Programs what follows from the second backend's health after so many milliseconds: does it take new flows,
         /// and does it keep those it has?
         fn at(&mut self, millis: u64, health: Health) -> (bool, bool) {
+            self.both_at(millis, [Health::Unchecked, health])
+        }
+
+        /// The same for the second backend, where the first one is judged, too.
+        fn both_at(&mut self, millis: u64, health: [Health; 2]) -> (bool, bool) {
             let now = self.start + Duration::from_millis(millis);
             let Some(service) = self.desired.services.values().next() else {
                 panic!("no service");
             };
             let (key, backend) = (service.key, service.backends[1].clone());
-            let id = crate::health::CheckId(service.name.clone(), backend.name.clone());
-            let view = HealthView::from([(id, health)]);
+            let view: HealthView = [testing::id("web", "a"), testing::id("web", "b")]
+                .into_iter()
+                .zip(health)
+                .collect();
             let target = effective::target(&self.desired, &view, &Lingering::new());
             let target = self
                 .grace
@@ -175,6 +182,17 @@ mod tests {
     }
 
     #[test]
+    fn of_several_backends_the_first_one_decides_when_flows_move_next() {
+        let mut site = Site::new(|_| ());
+        site.both_at(0, [Health::Up, Health::Up]);
+        site.both_at(1_000, [Health::Down, Health::Up]);
+        assert_eq!(site.both_at(2_000, [Health::Down, Health::Down]), (false, true));
+        assert_eq!(site.grace.next(), Some(site.start + Duration::from_millis(4_000)));
+        assert_eq!(site.both_at(4_000, [Health::Down, Health::Down]), (false, true));
+        assert_eq!(site.grace.next(), Some(site.start + Duration::from_millis(5_000)));
+    }
+
+    #[test]
     fn a_backend_without_flows_gets_none_back() {
         let mut site = Site::new(|_| ());
         assert_eq!(site.at(0, Health::Down), (false, false));
@@ -190,6 +208,10 @@ mod tests {
         keep.at(0, Health::Up);
         assert_eq!(keep.at(1, Health::Down), (false, true));
         assert_eq!(keep.at(10_000, Health::Down), (false, true));
+        // Another policy gives a backend that is down its time from there on.
+        keep.desired = Site::new(|_| ()).desired;
+        assert_eq!(keep.at(10_001, Health::Down), (false, true));
+        assert_eq!(keep.at(13_001, Health::Down), (false, false));
         let mut disabled = Site::new(|_| ());
         disabled.at(0, Health::Up);
         assert_eq!(disabled.at(1, Health::Down), (false, true));
@@ -199,15 +221,23 @@ mod tests {
 
     #[test]
     fn an_open_breaker_moves_no_flow_until_checks_fail_too() {
-        let mut site = Site::new(|service| service.on_down_after = Duration::ZERO);
-        assert_eq!(site.at(0, Health::Up), (true, true));
         let id = testing::id("web", "b");
-        assert!(site.grace.note_breaker(&id, true));
-        assert_eq!(site.at(1, Health::Down), (false, true));
-        assert_eq!(site.at(60_000, Health::Down), (false, true));
-        assert_eq!(site.grace.next(), None);
-        assert!(site.grace.note_breaker(&id, false));
-        assert_eq!(site.at(60_001, Health::Down), (false, false));
+        for after in [Duration::ZERO, AFTER] {
+            let mut site = Site::new(|service| service.on_down_after = after);
+            assert_eq!(site.at(0, Health::Up), (true, true));
+            assert!(site.grace.note_breaker(&id, true));
+            assert_eq!(site.at(1, Health::Down), (false, true));
+            assert_eq!(site.at(60_000, Health::Down), (false, true));
+            assert_eq!(site.grace.next(), None);
+            assert!(site.grace.note_breaker(&id, false));
+            let keeps = (false, !after.is_zero());
+            assert_eq!(site.at(60_001, Health::Down), keeps, "its time begins now");
+            assert_eq!(site.at(63_000, Health::Down), (false, false));
+        }
+        let mut site = Site::new(|_| ());
+        site.grace.note_breaker(&id, true);
+        site.at(0, Health::Up);
+        assert!(site.grace.by_breaker.is_empty(), "who is up is forgotten");
     }
 
     #[test]

@@ -72,6 +72,14 @@ mod tests {
         ] {
             assert_eq!(size(&mut sizes, backends), expected, "{backends}");
         }
+        let none = testing::desired([]);
+        let target = effective::target(&none, &HealthView::new(), &Lingering::new());
+        sizes.keep(target, &none);
+        assert_eq!(
+            sizes,
+            RingSizes::default(),
+            "one of a service that is gone is forgotten"
+        );
         // The next daemon goes on with what it finds.
         let key = testing::service("web", 1, &[]).key;
         assert_eq!(size(&mut RingSizes::inherited([(key, 4_093)]), 10), 4_093);

@@ -232,5 +232,13 @@ mod tests {
                 .replaced_by(&first)
                 .is_empty()
         );
+        // The name of one service begins with that of another.
+        let two = |weight| {
+            let web = testing::service("web", 1, &[("a", 10)]);
+            testing::desired([web, testing::service("web2", 2, &[("b", weight)])])
+        };
+        let state = stored(Some(&two(20)), two(70));
+        let left = testing::desired([testing::service("web2", 2, &[("b", 70)])]);
+        assert_eq!(lines(state.replaced_by(&left)), [""; 0]);
     }
 }

@@ -333,6 +333,14 @@ mod tests {
             journal.append(&[check("b", Health::Up)]).unwrap();
             assert_eq!(journal.recall().unwrap().0[1], check("b", Health::Up), "at {cut}");
         }
+        let text = String::from_utf8(whole).unwrap();
+        fs::write(&file, text.replace("down", "up")).unwrap();
+        let altered = Journal::new(dir.path()).recall().unwrap();
+        assert_eq!(
+            altered,
+            (vec![check("a", Health::Up)], 1),
+            "its checksum is another"
+        );
         fs::write(&file, b"\0\xff\n{}\n00000000 {}\nlb\n").unwrap();
         assert_eq!(Journal::new(dir.path()).recall().unwrap(), (Vec::new(), 4));
     }
@@ -353,6 +361,15 @@ mod tests {
         let size = fs::metadata(dir.path().join(JOURNAL_FILE)).unwrap().len();
         assert!(size <= REWRITE_FROM + 2_000, "{size} bytes");
         assert_eq!(journal.recall().unwrap().0.len(), 7);
+    }
+
+    /// The directory in the journal's place stands for a disk that is full.
+    #[test]
+    fn a_journal_that_cannot_be_written_anew_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::create_dir(dir.path().join(JOURNAL_FILE)).unwrap();
+        Journal::new(dir.path()).rewrite(&[report(1)]).unwrap_err();
+        assert!(!dir.path().join(NEW_FILE).exists());
     }
 
     #[test]

@@ -30,7 +30,6 @@ impl LenientStore {
     pub fn open(dir: &Path, has_file: bool) -> Result<Self, StoreError> {
         let (files, failure) = match FileStore::open(dir) {
             Ok(files) => (Some(files), None),
-            Err(error @ StoreError::InUse { .. }) => return Err(error),
             Err(error) => match FileStore::open_to_read(dir)? {
                 None if !has_file => return Err(error),
                 files => (files, Some(error)),
@@ -189,6 +188,47 @@ mod tests {
             .save(&state(3))
             .expect_err("what was saved once is not given up in silence");
         assert_eq!(store.unsaved(), None);
+    }
+
+    /// What checks found out since is newer than what the directory knows.
+    #[test]
+    fn a_directory_that_comes_back_has_no_say_about_health() {
+        let parent = tempfile::tempdir().unwrap();
+        let [dir, away] = ["state", "away"].map(|name| parent.path().join(name));
+        let known = [Record::Report {
+            target: "10.0.0.1:80".parse().unwrap(),
+            down: None,
+            at: 1,
+            ttl: 1,
+        }];
+        let first = LenientStore::open(&dir, true).unwrap();
+        first.remember(&known);
+        assert_eq!(first.recall(), known);
+        drop(first);
+        fs::rename(&dir, &away).unwrap();
+        fs::write(&dir, "").unwrap();
+        let store = LenientStore::open(&dir, true).unwrap();
+        fs::remove_file(&dir).unwrap();
+        fs::rename(&away, &dir).unwrap();
+        store.save(&state(1)).unwrap();
+        assert_eq!(store.recall(), []);
+    }
+
+    #[test]
+    fn a_journal_that_cannot_be_written_is_a_problem_until_it_can() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = LenientStore::open(dir.path(), true).unwrap();
+        let in_the_way = dir.path().join("journal");
+        fs::create_dir(&in_the_way).unwrap();
+        store.forget_all_but(&[]);
+        let problems = store.problems();
+        assert!(
+            problems.len() == 1 && problems[0].message.contains("what checks know is not stored"),
+            "{problems:?}"
+        );
+        fs::remove_dir(&in_the_way).unwrap();
+        store.forget_all_but(&[]);
+        assert_eq!(store.problems(), []);
     }
 
     #[test]

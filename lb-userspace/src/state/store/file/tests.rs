@@ -213,8 +213,10 @@ fn a_second_daemon_is_refused_until_the_first_has_gone() {
     let first = FileStore::open(dir.path()).unwrap();
     let error = FileStore::open(dir.path()).expect_err("refused");
     assert!(matches!(error, StoreError::InUse { .. }), "{error}");
+    FileStore::open_to_read(dir.path()).expect_err("refused, too");
     drop(first);
-    FileStore::open(dir.path()).unwrap();
+    let _reader = FileStore::open_to_read(dir.path()).unwrap().unwrap();
+    FileStore::open(dir.path()).expect("one that only reads holds up nobody");
 }
 
 /// What lies in the file's place, and a word of the error and of its hint.
