@@ -1,19 +1,17 @@
 //! Backups as the control task drives them: verdicts, events, starts.
 
-use lb_common::{
-    backend::{BackendId, Generation},
-    ring_slot::RingSlot,
-    service::{Mode, RingId, Service as Record, ServiceId, TCP},
+use super::{
+    Inherited, inherit,
+    testing::{Rig, left_behind},
 };
-
-use super::{Inherited, inherit, testing::Rig};
 use crate::{
     events::EventKind,
     health::{Health, agent::AgentView, settings::CheckKind},
-    plan::{Programmed, ProgrammedBackend},
+    plan::Programmed,
     state::{
         desired::Desired,
         effective::HealthView,
+        stored::Stored,
         testing::{self, id},
     },
 };
@@ -76,10 +74,11 @@ async fn a_backup_serves_while_no_other_can_and_everyone_is_told() {
 }
 
 /// At a start the backup's check may end before that of the others: clients must not meet the sorry server for that.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_backup_that_is_checked_first_takes_no_flows_for_that() {
-    let rig = Rig::start(desired(), Inherited::default()).await;
-    rig.verdict(id("web", "x"), Health::Up).await;
+    let inherited = inherit(&desired(), &Programmed::default(), &[], AgentView::new());
+    let first = vec![(id("web", "x"), Health::Up)];
+    let rig = Rig::starting(Stored::by_command(desired()), inherited, first).await;
     assert_eq!(
         (rig.programmed(A), rig.programmed(X)),
         (Some((10, true)), Some((0, true)))
@@ -96,32 +95,8 @@ async fn a_backup_that_is_checked_first_takes_no_flows_for_that() {
 fn a_daemon_that_is_restarted_takes_no_backup_in_reserve_for_down() {
     for alive in [true, false] {
         let desired = desired();
-        let mut programmed = Programmed::default();
-        let record = Record {
-            ring_size: 1,
-            ring: RingId(4),
-            id: ServiceId(3),
-            mode: Mode::Nat as u8,
-            ..Record::default()
-        };
         let key = desired.services.values().next().unwrap().key;
-        programmed.services.insert(key, record);
-        for (number, address, alive) in [(1, A, true), (2, X, alive)] {
-            let there = ProgrammedBackend {
-                address: address.parse().unwrap(),
-                service: ServiceId(3),
-                generation: Generation(1),
-                mode: Mode::Nat,
-                protocol: TCP,
-                alive,
-                held_back: 0,
-                tunnel_source: None,
-            };
-            programmed.backends.insert(BackendId(number), there);
-        }
-        programmed
-            .rings
-            .insert(RingId(4), [RingSlot::stable(BackendId(1))].into());
+        let programmed = left_behind(key, &[(A, true), (X, alive)]);
         let inherited = inherit(&desired, &programmed, &[], AgentView::new());
         assert!(inherited.health.is_empty(), "alive: {alive}");
     }

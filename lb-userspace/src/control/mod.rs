@@ -24,6 +24,8 @@ mod reach;
 mod reach_tests;
 #[cfg(test)]
 mod slow_start_tests;
+#[cfg(test)]
+mod start_tests;
 mod task;
 #[cfg(test)]
 pub(crate) mod testing;

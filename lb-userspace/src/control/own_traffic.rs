@@ -188,12 +188,15 @@ mod tests {
         }
         assert_eq!(range("all of them"), None);
         service.mode = Mode::L2dsr;
-        let others = testing::desired([service]);
-        assert_eq!(
-            of_ports(&others, &(1..=u16::MAX)),
-            None,
-            "no port of the range is used"
-        );
+        for (backend, found) in [(None, false), (Some(Mode::Nat), true)] {
+            service.backends[0].mode = backend;
+            let conflict = of_ports(&testing::desired([service.clone()]), &(1..=u16::MAX));
+            assert_eq!(
+                conflict.is_some(),
+                found,
+                "a port of the range is used: {backend:?}"
+            );
+        }
     }
 
     #[test]

@@ -126,7 +126,7 @@ pub(super) fn refuse_own_backends(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::testing;
+    use crate::state::{service::Service, testing};
 
     fn ways(ways: &[(&str, NextHopState)]) -> NextHops {
         let ways = ways.iter();
@@ -181,6 +181,23 @@ mod tests {
     }
 
     #[test]
+    fn another_reason_counts_and_is_told_at_once() {
+        let (mut reach, start) = (Reach::default(), crate::clock::now());
+        let far: IpAddr = "10.0.0.2".parse().unwrap();
+        let lost = ways(&[("10.0.0.2", NextHopState::Unreachable)]);
+        let own = ways(&[("10.0.0.2", NextHopState::Local)]);
+        assert_eq!(reach.update(&lost, start), []);
+        for ways in [own, lost] {
+            let told = reach.update(&ways, start);
+            assert!(
+                matches!(&told[..], [News::Blocked(address, _)] if *address == far),
+                "{told:?}"
+            );
+            assert_eq!(reach.blocked(start), Blocked::from([far]));
+        }
+    }
+
+    #[test]
     fn a_backend_at_an_own_address_is_refused_by_name_unless_it_is_there_already() {
         let old = testing::desired([testing::service("web", 1, &[("a", 1)])]);
         let new = testing::desired([testing::service("web", 1, &[("a", 1), ("b", 1)])]);
@@ -192,7 +209,18 @@ mod tests {
             message.contains("web/b") && message.contains(&address(1).to_string()),
             "{message}"
         );
-        assert!(refuse_own_backends(&new, &new, &host(1)).is_ok());
+        let with = |change: &dyn Fn(&mut Service)| {
+            let mut service = testing::service("web", 1, &[("a", 1), ("b", 1)]);
+            change(&mut service);
+            testing::desired([service])
+        };
+        let weighs = with(&|service| service.backends[1].weight = 9);
+        assert!(refuse_own_backends(&new, &weighs, &host(1)).is_ok());
+        let elsewhere = with(&|service| service.backends[1].address.set_ip("10.0.1.9".parse().unwrap()));
+        assert!(
+            refuse_own_backends(&elsewhere, &new, &host(1)).is_err(),
+            "it moves there"
+        );
         assert!(refuse_own_backends(&old, &new, &HostAddresses::default()).is_ok());
         let loopback: IpAddr = "127.1.2.3".parse().unwrap();
         assert!(HostAddresses::default().is_own(loopback));

@@ -69,6 +69,11 @@ async fn a_backend_on_the_own_host_takes_no_flows_until_it_is_elsewhere() {
         "{told:?}"
     );
     assert_eq!(told[1..], ["a can be reached again"]);
+    // Nothing is known of its way any more.
+    a_is(&rig, &NextHopState::Local);
+    rig.until(a_weighs(0)).await;
+    rig.ways.send_replace(Arc::default());
+    rig.until(a_weighs(10)).await;
 }
 
 #[tokio::test(start_paused = true)]

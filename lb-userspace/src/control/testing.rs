@@ -6,6 +6,11 @@ use std::{
     time::Duration,
 };
 
+use lb_common::{
+    backend::{BackendId, Generation},
+    ring_slot::RingSlot,
+    service::{Mode, RingId, Service, ServiceId, TCP, TRANSLATES},
+};
 use prometheus::Registry;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
@@ -22,9 +27,10 @@ use crate::{
         agent::{AgentSaid, AgentSpec, AgentView},
     },
     metrics::{ApplyMetrics, Observer, ReadCounters, Reading},
-    plan::Target,
+    plan::{Programmed, ProgrammedBackend, Target},
     state::{
         desired::Desired,
+        service::ServiceKey,
         store::{Record, Store, StoreError, StoreProblem},
         stored::Stored,
     },
@@ -46,8 +52,14 @@ pub(crate) struct World {
     pub(crate) remembered: Vec<Record>,
     /// What is programmed.
     pub(crate) programmed: Option<Target>,
+    /// What was programmed first.
+    pub(crate) first_programmed: Option<Target>,
     /// The state directory cannot be written.
     pub(crate) save_fails: bool,
+    /// The next write beside the state ends when the other end is gone.
+    pub(crate) hangs: Option<std::sync::mpsc::Receiver<()>>,
+    /// What is in force is not what is saved.
+    pub(crate) unsaved: bool,
     /// The data plane refuses.
     pub(crate) program_fails: bool,
     /// Agents that are asked.
@@ -78,6 +90,7 @@ impl ProgramTarget for Shared {
         if world.program_fails {
             return Err(ProgramError::Plan("no room".into()));
         }
+        world.first_programmed.get_or_insert_with(|| target.clone());
         world.programmed = Some(target);
         Ok(ProgramReport {
             steps: 1,
@@ -100,6 +113,10 @@ impl Store for Shared {
     }
 
     fn remember(&self, records: &[Record]) {
+        let hangs = self.lock().hangs.take();
+        if let Some(hangs) = hangs {
+            let _ = hangs.recv();
+        }
         let mut world = self.lock();
         world.log.push(format!("remember {}", records.len()));
         world.remembered.extend_from_slice(records);
@@ -110,7 +127,11 @@ impl Store for Shared {
     }
 
     fn unsaved(&self) -> Option<StoreProblem> {
-        None
+        let unsaved = self.lock().unsaved;
+        unsaved.then(|| StoreProblem {
+            message: "the state is not saved".into(),
+            hint: String::new(),
+        })
     }
 
     fn problems(&self) -> Vec<StoreProblem> {
@@ -163,6 +184,37 @@ fn verdict(id: CheckId, health: Health) -> HealthEvent {
             ..Memory::default()
         },
     }
+}
+
+/// Maps of an earlier daemon in which the first of these backends takes new flows; each has its flows if it is alive.
+pub(crate) fn left_behind(key: ServiceKey, backends: &[(&str, bool)]) -> Programmed {
+    let mut programmed = Programmed::default();
+    let record = Service {
+        ring_size: 1,
+        ring: RingId(4),
+        id: ServiceId(3),
+        mode: Mode::Nat as u8,
+        on_empty: 1,
+        flags: TRANSLATES,
+        ..Service::default()
+    };
+    programmed.services.insert(key, record);
+    for (number, (address, alive)) in (1..).zip(backends) {
+        let there = ProgrammedBackend {
+            address: address.parse().unwrap(),
+            service: record.id,
+            generation: Generation(1),
+            mode: Mode::Nat,
+            protocol: TCP,
+            alive: *alive,
+            held_back: 0,
+            tunnel_source: None,
+        };
+        programmed.backends.insert(BackendId(number), there);
+    }
+    let ring = [RingSlot::stable(BackendId(1))].into();
+    programmed.rings.insert(record.ring, ring);
+    programmed
 }
 
 /// A running control task among stand-ins.

@@ -1,31 +1,27 @@
 use std::time::{Duration, SystemTime};
 
-use lb_common::{
-    backend::{BackendId, Generation},
-    ring_slot::RingSlot,
-    service::{Mode, RingId, Service as Record, ServiceId},
-};
 use tokio::time::Instant;
 
 use super::{
-    testing::{Rig, pass},
+    testing::{Rig, left_behind as maps_of, pass},
     *,
 };
 use crate::{
     api::requests::{HealthSpec, RingSizeSpec, ServiceSpec},
     config::Config,
     datapath::BackendStats,
-    events::EventKind,
+    events::{EventKind, EventLog},
     health::{
         Health, Memory,
         agent::{AgentAdmin, AgentSaid, AgentSettings, AgentView, AgentWord},
         settings::{CheckKind, PushCheck},
     },
-    plan::{Programmed, ProgrammedBackend},
+    plan::Programmed,
     state::{
         backend::Admin,
         change::BackendChange,
         desired::Desired,
+        diff::diff,
         effective::HealthView,
         names::BackendName,
         service::{ON_DOWN_AFTER, OnDown, Service},
@@ -676,37 +672,7 @@ fn values_that_make_no_sense_are_refused_with_a_hint() {
 /// at 10.0.1.7 was removed.
 fn left_behind(desired: &Desired, b_alive: bool) -> Programmed {
     let key = desired.services[&web()].key;
-    let record = Record {
-        ring_size: 1,
-        ring: RingId(4),
-        id: ServiceId(3),
-        mode: Mode::Nat as u8,
-        on_empty: 1,
-        flags: lb_common::service::TRANSLATES,
-        alias: 0,
-        pad: [0; 3],
-    };
-    let backend = |address: &str, alive| ProgrammedBackend {
-        address: address.parse().unwrap(),
-        service: ServiceId(3),
-        generation: Generation(1),
-        mode: Mode::Nat,
-        protocol: 6,
-        alive,
-        held_back: 0,
-        tunnel_source: None,
-    };
-    let mut programmed = Programmed::default();
-    programmed.services.insert(key, record);
-    programmed.backends.insert(BackendId(1), backend(A, true));
-    programmed.backends.insert(BackendId(2), backend(B, b_alive));
-    programmed
-        .backends
-        .insert(BackendId(5), backend("10.0.1.7:8080", true));
-    programmed
-        .rings
-        .insert(RingId(4), [RingSlot::stable(BackendId(1))].into());
-    programmed
+    maps_of(key, &[(A, true), (B, b_alive), ("10.0.1.7:8080", true)])
 }
 
 /// What checks knew of a backend of service web.
@@ -788,6 +754,92 @@ async fn what_checks_say_is_stored_before_it_is_programmed() {
     assert_eq!(rig.world.take_log(), ["remember 1", "program"]);
     let remembered = rig.world.lock().remembered.clone();
     assert_eq!(remembered, [knew("a", A, Health::Down)]);
+}
+
+/// The verdict waits in the journal for as long as the disk does; the flows must not.
+#[tokio::test]
+async fn a_disk_that_hangs_holds_no_verdict_up() {
+    let rig = Rig::start(checked(two_backends()), both_up()).await;
+    let (disk, hangs) = std::sync::mpsc::channel();
+    rig.world.lock().hangs = Some(hangs);
+    let verdict = rig.verdict(id("web", "a"), Health::Down);
+    tokio::time::timeout(Duration::from_secs(30), verdict)
+        .await
+        .unwrap();
+    assert_eq!(rig.programmed(A), Some((0, true)));
+    drop(disk);
+}
+
+#[tokio::test]
+async fn a_verdict_that_is_said_twice_is_told_once() {
+    let stored = Stored::by_command(checked(two_backends()));
+    let again = vec![(id("web", "a"), Health::Up); 2];
+    let rig = Rig::starting(stored, both_up(), again).await;
+    rig.verdict(id("web", "b"), Health::Down).await;
+    let told = rig.events.list(0, None).into_iter();
+    let told: Vec<_> = told.filter(|event| event.kind == EventKind::Health).collect();
+    assert!(
+        told.len() == 1 && told[0].backend.as_deref() == Some("b"),
+        "{told:?}"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_state_that_is_not_saved_is_saved_again() {
+    let rig = Rig::start(two_backends(), Inherited::default()).await;
+    rig.world.lock().unsaved = true;
+    rig.control.change(weight(30), None, false).await.unwrap();
+    rig.world.take_log();
+    pass(Duration::from_secs(11)).await;
+    assert_eq!(rig.world.take_log(), ["save 1", "save 1"]);
+    rig.world.lock().unsaved = false;
+    pass(Duration::from_secs(60)).await;
+    assert_eq!(rig.world.take_log(), ["save 1"]);
+}
+
+#[tokio::test]
+async fn a_ring_keeps_its_size_while_a_backend_comes_and_goes() {
+    let names: Vec<String> = (1..=10).map(|n| format!("b{n}")).collect();
+    let backends: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
+    let desired = testing::desired([testing::service("web", 1, &backends)]);
+    let rig = Rig::start(desired, Inherited::default()).await;
+    let size = || {
+        let world = rig.world.lock();
+        let mut services = world
+            .programmed
+            .iter()
+            .flat_map(|target| target.services.values());
+        services.next().map(|service| service.ring_size)
+    };
+    assert_eq!(size(), Some(1_021));
+    let new = testing::backend(1, 11, "b11", 1);
+    rig.control
+        .change(Change::AddBackend(web(), new), None, false)
+        .await
+        .unwrap();
+    assert_eq!(size(), Some(4_093));
+    let remove = Change::RemoveBackend {
+        service: web(),
+        backend: name("b11"),
+        now: true,
+    };
+    rig.control.change(remove, None, false).await.unwrap();
+    assert_eq!(size(), Some(4_093));
+}
+
+#[test]
+fn of_many_changes_that_a_file_replaces_the_first_are_told_and_the_rest_is_counted() {
+    let state = |weight| {
+        let names: Vec<String> = (0..150).map(|n| format!("b{n}")).collect();
+        let backends: Vec<_> = names.iter().map(|name| (name.as_str(), weight)).collect();
+        testing::desired([testing::service("web", 1, &backends)])
+    };
+    let events = EventLog::default();
+    tell_replaced(&events, Revision(1), &diff(&state(1), &state(2)));
+    let told = events.list(0, None);
+    assert_eq!(told.len(), 101);
+    let last = &told.last().unwrap().message;
+    assert_eq!(last, "and 50 more changes made by command");
 }
 
 #[tokio::test]
