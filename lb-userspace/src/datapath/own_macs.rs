@@ -197,6 +197,8 @@ mod tests {
         assert_eq!(on(&macs, 9), [9]);
         let first = macs.first.map(|mac| mac.0 >> 40);
         assert_eq!(first[..5], [3, 0, 9, 0, 8]);
+        let bridge = OwnMacs::of(&Served::from([(5, 0)]), &links);
+        assert_eq!((bridge.all.len(), on(&bridge, 5)), (3, vec![5, 6, 7]));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use axum::{
     body::{Body, Bytes},
     routing::{get, post},
 };
-use http_body_util::channel::Channel;
+use http_body_util::{BodyExt, channel::Channel};
 use prometheus::Registry;
 use tokio::{
     io::{AsyncReadExt, DuplexStream, duplex},
@@ -71,6 +71,24 @@ impl Running {
             .route("/", get(async || "ok"))
             .route("/large", get(async || "x".repeat(100 * PIPE)))
             .route("/body", post(async |bytes: Bytes| bytes.len().to_string()))
+            .route(
+                "/thinks",
+                post(async |body: Body| {
+                    let mut body = body;
+                    while body.frame().await.is_some() {}
+                    time::sleep(2 * LIMITS.body).await;
+                    drop(body);
+                }),
+            )
+            .route(
+                "/skips",
+                post(async |body: Body| {
+                    let mut body = body;
+                    body.frame().await.unwrap().unwrap();
+                    drop(body);
+                    time::sleep(2 * LIMITS.body).await;
+                }),
+            )
             .route(
                 "/held",
                 get(async move || {
@@ -176,12 +194,14 @@ async fn bytes_that_trickle_in_do_not_prolong_a_request() {
 async fn a_client_that_does_not_read_is_ended_and_one_that_reads_gets_all() {
     let server = Running::start();
     let large = "GET /large HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+    let began = Instant::now();
     let asleep = server.client(large).await;
     let awake = rest(server.client(large).await).await;
     assert!(awake.ends_with(&"x".repeat(100 * PIPE)));
     while server.open() > 0 {
         time::sleep(Duration::from_millis(100)).await;
     }
+    assert!(began.elapsed() <= 2 * LIMITS.stall);
     assert_eq!(server.ended(Ended::SlowReader), 1);
     assert!(!rest(asleep).await.ends_with(&"x".repeat(100 * PIPE)));
     // One that takes a little now and then has its time for the whole.
@@ -191,6 +211,57 @@ async fn a_client_that_does_not_read_is_ended_and_one_that_reads_gets_all() {
         Some(began.elapsed().as_secs()),
         LIMITS.answer.map(|time| time.as_secs())
     );
+}
+
+/// The last bytes of an answer have no time of their own.
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_comes_late_has_what_is_left_of_its_time() {
+    let server = Running::start();
+    let mut client = server.client("GET /held HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    time::sleep(Duration::from_secs(50)).await;
+    let held = server.held.lock().unwrap().pop_front().unwrap();
+    held.send(()).unwrap();
+    while client.read_u8().await.is_ok() {
+        time::sleep(Duration::from_millis(500)).await;
+    }
+    assert_eq!(server.ended(Ended::SlowReader), 1);
+}
+
+/// The time for a body ends with it, whether it was read to its end or not: a handler may take longer.
+#[tokio::test(start_paused = true)]
+async fn a_handler_that_takes_longer_than_a_body_may_is_waited_for() {
+    let server = Running::start();
+    for path in ["/thinks", "/skips"] {
+        let request = format!("POST {path} HTTP/1.1\r\nhost: a\r\ncontent-length: 10\r\n\r\nten bytes");
+        let mut client = server.client(&request).await;
+        time::sleep(Duration::from_secs(1)).await;
+        client.write_all(b"!").await.unwrap();
+        assert!(first_line(&mut client).await.contains("200"), "{path}");
+    }
+    assert_eq!(server.ended(Ended::SlowRequest), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_that_cannot_be_accepted_costs_itself_alone() {
+    for (error, wait) in [(libc::ECONNABORTED, Duration::ZERO), (libc::EIO, ACCEPT_RETRY)] {
+        let server = Running::start();
+        let began = Instant::now();
+        let error = io::Error::from_raw_os_error(error);
+        server.accepts.send(Err(error)).unwrap();
+        let mut client = server.client(WHOLE).await;
+        assert!(first_line(&mut client).await.contains("200"));
+        assert_eq!(began.elapsed().as_millis() / 10, wait.as_millis() / 10);
+    }
+}
+
+#[test]
+fn memory_is_given_back_when_most_of_many_connections_have_gone() {
+    for (connections, told) in [(MANY, &[MANY / 2][..]), (MANY - 1, &[])] {
+        let all = Connections::default();
+        let entries: Vec<u64> = (0..connections).map(|_| all.enter().1).collect();
+        let gone = (1..).zip(entries).filter(|(_, entry)| all.leave(*entry));
+        assert_eq!(gone.map(|(gone, _)| gone).collect::<Vec<_>>(), told);
+    }
 }
 
 /// However many connections are idle, whoever has a request gets an answer.
@@ -256,9 +327,11 @@ async fn the_end_of_the_daemon_ends_idle_connections() {
     let idle = server.client("").await;
     let mut kept = server.client(WHOLE).await;
     first_line(&mut kept).await;
+    let began = Instant::now();
     server.cancel.cancel();
     assert_eq!(rest(idle).await, "");
     server.task.await.unwrap();
+    assert!(began.elapsed() < LIMITS.idle, "their time-out is not waited for");
     let families = server.registry.gather();
     let named = |name: &str| families.iter().any(|family| family.name() == name);
     assert!(named("lb_listener_connections") && named("lb_listener_ended_total"));

@@ -33,6 +33,14 @@ mod tests {
         assert_eq!(allowances(&[CAPACITY]), [0]);
     }
 
+    #[test]
+    fn services_over_their_share_share_what_is_free() {
+        let over = FOR_ALL / 10 + 1;
+        let used = [over, over, over, over, over, over, over, over, 0, 0];
+        let more: u64 = allowances(&used)[..8].iter().sum();
+        assert!(8 * over + more <= FOR_ALL, "{more}");
+    }
+
     /// Whatever some use, what others are sure of is left for them.
     #[test]
     fn services_with_few_flows_always_find_room() {

@@ -61,7 +61,10 @@ pub(super) fn changes(before: &Interface, after: &Interface, judgement: &Judgeme
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::{Attachment, InterfaceProblem, XdpMode};
+    use crate::datapath::{
+        Attachment, InterfaceProblem, XdpMode,
+        netlink::{LinkState, Stacking},
+    };
 
     fn attached() -> Interface {
         Interface {
@@ -76,6 +79,26 @@ mod tests {
             }),
             absence: None,
             ..Interface::missing("front")
+        }
+    }
+
+    /// Program 99 was found on the interface, by our link.
+    fn taken_back() -> Judgement {
+        Judgement::TakeBack {
+            link: LinkState {
+                ifindex: 2,
+                name: "front".to_owned(),
+                framed: true,
+                mac: None,
+                mtu: 1500,
+                vlan: None,
+                stacking: Stacking::default(),
+                xdp: None,
+                alias: None,
+                altnames: Vec::new(),
+                operation: LinkOperation::Up,
+            },
+            program_id: 99,
         }
     }
 
@@ -111,13 +134,19 @@ mod tests {
             operation: LinkOperation::Up,
             ..gone.clone()
         };
-        let cases: [(&str, &Interface, &Interface, &[&str]); 9] = [
+        let cases: [(&str, &Interface, &Interface, &[&str]); 10] = [
             ("nothing", &same, &same, &[]),
             (
                 "gone",
                 &same,
                 &gone,
                 &["Detached interface front is missing: nothing of it is forwarded"],
+            ),
+            (
+                "gone under another name",
+                &renamed,
+                &gone,
+                &["Detached interface old is missing: nothing of it is forwarded"],
             ),
             ("still gone", &gone, &gone, &[]),
             (
@@ -162,5 +191,15 @@ mod tests {
             told(&gone, &refused, &Judgement::Missing),
             ["Changed interface front has no program: why"]
         );
+        let taken = |after| told(&same, after, &taken_back());
+        let other = "Detached program 99 was in the place of the balancer's on front";
+        assert_eq!(
+            taken(&made_anew),
+            [
+                &format!("{other}; it is back"),
+                "Attached attached to front, XDP native"
+            ]
+        );
+        assert_eq!(taken(&same), [other]);
     }
 }
