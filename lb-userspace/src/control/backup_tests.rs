@@ -76,18 +76,25 @@ async fn a_backup_serves_while_no_other_can_and_everyone_is_told() {
 /// At a start the backup's check may end before that of the others: clients must not meet the sorry server for that.
 #[tokio::test(start_paused = true)]
 async fn a_backup_that_is_checked_first_takes_no_flows_for_that() {
-    let inherited = inherit(&desired(), &Programmed::default(), &[], AgentView::new());
-    let first = vec![(id("web", "x"), Health::Up)];
-    let rig = Rig::starting(Stored::by_command(desired()), inherited, first).await;
-    assert_eq!(
-        (rig.programmed(A), rig.programmed(X)),
-        (Some((10, true)), Some((0, true)))
-    );
-    rig.verdict(id("web", "a"), Health::Down).await;
-    assert_eq!(
-        (rig.programmed(A), rig.programmed(X)),
-        (Some((0, false)), Some((20, true)))
-    );
+    // Where it serves beside the others, it says nothing against them either.
+    for (below, serves) in [(1, 0), (2, 20)] {
+        let mut desired = desired();
+        for service in desired.services.values_mut() {
+            service.backup_below = below;
+        }
+        let inherited = inherit(&desired, &Programmed::default(), &[], AgentView::new());
+        let first = vec![(id("web", "x"), Health::Up)];
+        let rig = Rig::starting(Stored::by_command(desired), inherited, first).await;
+        assert_eq!(
+            (rig.programmed(A), rig.programmed(X)),
+            (Some((10, true)), Some((serves, true)))
+        );
+        rig.verdict(id("web", "a"), Health::Down).await;
+        assert_eq!(
+            (rig.programmed(A), rig.programmed(X)),
+            (Some((0, false)), Some((20, true)))
+        );
+    }
 }
 
 /// A backup in reserve has no slot in the ring, which says nothing against it: its flows stay over a restart.
