@@ -687,6 +687,11 @@ fn what_does_not_fit_is_refused_whole() {
         },
     )]);
     let services = target((0..4_097).map(|port| (key(1, port), service(251, []))));
+    let several_ports = TargetService {
+        more_ports: (1..=4_096).collect(),
+        ..service(251, [])
+    };
+    let ports = target([(key(1, 0), several_ports)]);
     let snat = Target {
         snat_addresses: (0..17).map(|n| IpAddr::from([10, 0, 0, n])).collect(),
         ..target([])
@@ -695,6 +700,7 @@ fn what_does_not_fit_is_refused_whole() {
     for (target, error) in [
         (backends, PlanError::TooManyBackends(65_536)),
         (services, PlanError::TooManyServices(4_097)),
+        (ports, PlanError::TooManyServices(4_097)),
         (snat, PlanError::TooManySnatAddresses(17)),
         (
             size,

@@ -43,4 +43,17 @@ fn prefixes_that_no_tunnel_can_come_from_are_refused_with_their_reason() {
     }
     let fine = "tunnel_sources = [\"10.1.0.0/24\", \"fd00:1::/64\"]\ngue_port = 5555";
     assert_eq!(errors(fine), [""; 0]);
+    // A backend that no tunnel leads to may be in the prefix.
+    for (service, backend, found) in [
+        ("nat", "", 0),
+        ("nat", "mode = \"gue\"", 1),
+        ("ipip", "mode = \"nat\"", 0),
+    ] {
+        let text = format!(
+            "[lb]\ntunnel_sources = [\"10.0.0.0/24\"]\n[[service]]\nname = \"a\"\naddress = \"192.0.2.1\"\nport = 80\n\
+             mode = \"{service}\"\n[[service.backend]]\nname = \"b\"\naddress = \"10.0.0.9:80\"\n{backend}\n"
+        );
+        let errors = parse(&text, "lb.toml").map_or_else(|errors| errors.len(), |_| 0);
+        assert_eq!(errors, found, "{service}, {backend}");
+    }
 }

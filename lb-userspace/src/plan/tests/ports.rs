@@ -99,3 +99,15 @@ fn a_port_that_moves_between_services_is_of_one_of_them_at_any_time() {
         );
     }
 }
+
+/// What has not changed is not looked at again: its ports must not go for that.
+#[test]
+fn a_service_that_is_the_same_keeps_its_ports() {
+    let (mut planner, mut programmed) = (Planner::default(), Programmed::default());
+    let same = target([with_ports(80, &[443])]);
+    for _ in 0..3 {
+        let steps = planner.plan(&same, &programmed).unwrap();
+        steps.iter().for_each(|step| programmed.apply(step));
+        assert_eq!(programmed.aliases.len(), 1, "{steps:?}");
+    }
+}

@@ -102,7 +102,7 @@ async fn a_server_that_says_what_is_expected_is_well() {
 #[tokio::test]
 async fn what_came_before_a_step_sends_is_no_answer_to_it() {
     let (target, _) = server(&[Act::Say(b"ok ok"), Act::Hear(1), Act::Say(b"no"), Act::Close]).await;
-    let steps = vec![step(None, Some("ok ok")), step(Some("?"), Some("ok"))];
+    let steps = vec![step(None, Some("ok ")), step(Some("?"), Some("ok"))];
     let error = checker(steps)
         .check(target, PLENTY)
         .await
