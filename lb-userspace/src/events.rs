@@ -10,6 +10,8 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
+pub use crate::config::values::rfc3339;
+
 /// Events kept; the oldest goes when a new one comes.
 pub const EVENTS_KEPT: usize = 4_096;
 
@@ -163,11 +165,6 @@ impl EventLog {
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// A point in time as RFC 3339 text in UTC with milliseconds.
-pub fn rfc3339(at: SystemTime) -> String {
-    humantime::format_rfc3339_millis(at).to_string()
 }
 
 #[cfg(test)]

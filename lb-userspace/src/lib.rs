@@ -11,6 +11,7 @@
 
 pub mod api;
 pub mod app;
+mod chain;
 pub mod cli;
 pub mod config;
 pub mod control;

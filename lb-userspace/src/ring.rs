@@ -11,6 +11,8 @@ use std::{cmp::Reverse, collections::BinaryHeap, net::SocketAddr};
 
 use lb_common::limits::{RING_SIZE_MAX, RING_SIZE_MIN};
 
+use crate::state::primes::is_prime;
+
 /// What a ring needs to know of a backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Share {
@@ -171,23 +173,6 @@ pub fn auto_size(backends: usize, current: Option<u32>) -> u32 {
         Some(current) if current > size && fitting(backends + backends.div_ceil(2)) >= current => current,
         Some(_) | None => size,
     }
-}
-
-/// Whether a ring may have this size.
-pub fn is_prime(size: u32) -> bool {
-    size >= 2
-        && (2..)
-            .take_while(|d| d * d <= size)
-            .all(|d| !size.is_multiple_of(d))
-}
-
-/// The primes that can be ring sizes nearest to `size`, below and above; the same number twice where `size` can be
-/// one itself.
-pub fn nearest_primes(size: u32) -> (u32, u32) {
-    let size = size.clamp(RING_SIZE_MIN, RING_SIZE_MAX);
-    let below = (RING_SIZE_MIN..=size).rev().find(|n| is_prime(*n));
-    let above = (size..=RING_SIZE_MAX).find(|n| is_prime(*n));
-    (below.unwrap_or(RING_SIZE_MIN), above.unwrap_or(RING_SIZE_MAX))
 }
 
 #[cfg(test)]
@@ -369,18 +354,6 @@ mod tests {
                 size,
                 "{backends} after {current}"
             );
-        }
-    }
-
-    #[test]
-    fn nearest_primes_enclose_a_size() {
-        for (size, expected) in [
-            (1_000, (997, 1_009)),
-            (1_009, (1_009, 1_009)),
-            (1, (251, 251)),
-            (1 << 20, (131_071, 131_071)),
-        ] {
-            assert_eq!(nearest_primes(size), expected);
         }
     }
 

@@ -9,8 +9,9 @@ use axum::{
 
 use super::requests::{ErrorBody, ErrorCode, ErrorDetail, PlacedError};
 use crate::{
+    chain::chain,
     config::{ConfigError, values::ValueError},
-    control::{ControlError, chain},
+    control::ControlError,
     datapath::DatapathError,
     state::change::ChangeError,
 };

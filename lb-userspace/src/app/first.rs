@@ -4,8 +4,9 @@ use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
 use super::{RunError, settings::FileError};
 use crate::{
+    chain::chain,
     config::Config,
-    control::{Change, ControlError, RefusedFile, chain, tell_replaced},
+    control::{Change, ControlError, RefusedFile, tell_replaced},
     events::{EventKind, EventLog, NewEvent},
     state::{
         diff::Diff,

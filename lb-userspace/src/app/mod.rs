@@ -48,10 +48,10 @@ use self::{
 };
 use crate::{
     api::{self, Api, FileParser, socket::Socket},
+    chain::chain,
     config::{Config, DaemonSettings, daemon::OnExit},
     control::{
-        ControlHandle, ControlTask, Parts, certificates, chain, inherit, own_traffic, passive, said,
-        still_needed,
+        ControlHandle, ControlTask, Parts, certificates, inherit, own_traffic, passive, said, still_needed,
     },
     datapath::{AttachOptions, CheckPaths, Datapath, Interface, WriterHandle, WriterTask},
     events::{EventKind, EventLog, NewEvent},

@@ -7,10 +7,7 @@ use super::{
     first::with_details,
     settings::{self, FileError},
 };
-use crate::{
-    control::{Change, chain},
-    state::stored::FileOrder,
-};
+use crate::{chain::chain, control::Change, state::stored::FileOrder};
 
 impl Daemon {
     /// Makes the file's content the desired state. A bad file changes nothing and says so.

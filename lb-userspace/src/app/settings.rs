@@ -11,8 +11,8 @@ use std::{
 use super::first;
 use crate::{
     config::{self, Config, ConfigError, DaemonSettings, daemon::OnExit},
-    datapath::XdpModeChoice,
     state::store::FileStore,
+    state::xdp_mode::XdpModeChoice,
 };
 
 /// Flags of `lb run`; what is absent comes from the file, else from the defaults.

@@ -12,7 +12,7 @@ use super::{
 use crate::{
     api::requests::PlacedError,
     app::settings::{self, FileError},
-    control::chain,
+    chain::chain,
 };
 
 #[derive(Args, Debug)]

@@ -24,8 +24,8 @@ use crate::{
     api::types::Service,
     config::daemon::OnExit,
     config::health::KINDS,
-    datapath::XdpModeChoice,
     health::settings::{RecordType, Require, Through, Transport},
+    state::xdp_mode::XdpModeChoice,
     state::{
         service::{Affinity, Algorithm, OnDown, OnEmpty, Protocol, Tracking},
         words::Word,

@@ -13,12 +13,13 @@ use super::{
 };
 use crate::{
     app,
+    chain::chain,
     config::{
         daemon::{self, OnExit},
         values,
     },
-    control::chain,
-    datapath::{DEFAULT_PIN_DIR, DatapathError, Decap as Running, DecapOptions, XdpModeChoice},
+    datapath::{DEFAULT_PIN_DIR, DatapathError, Decap as Running, DecapOptions},
+    state::xdp_mode::XdpModeChoice,
 };
 
 /// Time between looks whether the program still runs.

@@ -13,7 +13,7 @@ use super::{
     output::Context,
 };
 use crate::{
-    control::chain,
+    chain::chain,
     datapath::{self, DEFAULT_PIN_DIR, DatapathError, LeftForwarding, left_forwarding},
 };
 

@@ -14,9 +14,9 @@ use crate::{
         self, RunError,
         settings::{FileError, Flags},
     },
+    chain::chain,
     config::{daemon, daemon::OnExit, keys, values},
-    control::chain,
-    datapath::XdpModeChoice,
+    state::xdp_mode::XdpModeChoice,
 };
 
 #[derive(Args, Debug)]

@@ -15,7 +15,7 @@ use super::{
     values::{self, ValueError},
 };
 use crate::{
-    datapath::XdpModeChoice,
+    state::xdp_mode::XdpModeChoice,
     state::{desired::Settings, words::Word},
 };
 

@@ -8,21 +8,18 @@ use lb_common::service::Mode;
 use toml::Value;
 
 pub use self::health::health;
-use super::{DaemonSettings, duration, quic::DEFAULT_NONCE_LENGTH, service::DEFAULT_WEIGHT};
+use super::{DaemonSettings, duration, quic::DEFAULT_NONCE_LENGTH, service::DEFAULT_WEIGHT, values::rfc3339};
 pub use super::{
     agent::{AGENT, fields as agent},
     guard::{GUARD, fields as guard},
 };
-use crate::{
-    events::rfc3339,
-    state::{
-        backend::{Admin, Backend},
-        desired::Settings,
-        ports::PortRange,
-        quic::QuicSettings,
-        service::{IdleSettings, RingSize, Service, ServiceKey},
-        words::Word,
-    },
+use crate::state::{
+    backend::{Admin, Backend},
+    desired::Settings,
+    ports::PortRange,
+    quic::QuicSettings,
+    service::{IdleSettings, RingSize, Service, ServiceKey},
+    words::Word,
 };
 
 /// A key and its value.

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 
 use super::{fields::Keys, *};
 use crate::{
-    datapath::XdpModeChoice,
     health::settings::{CheckKind, CheckSettings},
     state::testing,
+    state::xdp_mode::XdpModeChoice,
 };
 
 /// Kinds of checks that the example only tells about, as it tells.
@@ -368,8 +368,11 @@ fn agents_that_cannot_be_asked_are_refused_at_their_place() {
         ("", "", None),
     ] {
         let desired = file(agent, backend).unwrap();
-        let specs = crate::state::agents::specs(&desired, &Default::default());
-        let targets: Vec<String> = specs.iter().map(|spec| spec.target.to_string()).collect();
+        let agents = desired.services.values().flat_map(|service| {
+            let backends = service.backends.iter();
+            backends.filter_map(|backend| service.agent_of(backend))
+        });
+        let targets: Vec<String> = agents.map(|agent| agent.to_string()).collect();
         assert_eq!(targets, Vec::from_iter(asked), "{agent} {backend}");
         let again = parse(&export(&desired, Keys::Whole), "again").unwrap().desired;
         assert_eq!(again.services, desired.services);

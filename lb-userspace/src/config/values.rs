@@ -227,6 +227,11 @@ pub fn moment(text: &str) -> Result<SystemTime, ValueError> {
     })
 }
 
+/// A moment as RFC 3339 text in UTC with milliseconds, as [`moment`] reads it.
+pub fn rfc3339(at: SystemTime) -> String {
+    humantime::format_rfc3339_millis(at).to_string()
+}
+
 /// A moment without what is written down of no moment: parts of a millisecond. `None` before 1970.
 pub fn whole_millis(moment: SystemTime) -> Option<SystemTime> {
     let since = moment.duration_since(SystemTime::UNIX_EPOCH).ok()?;

@@ -41,7 +41,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 pub use self::{
     broken::broken,
     change::Change,
-    error::{ControlError, chain},
+    error::ControlError,
     inherited::{Inherited, inherit, said, still_needed},
     task::{ControlTask, Parts, tell_replaced},
     view::ControlView,

@@ -6,8 +6,9 @@ use lb_common::{counters::Signals, service::Mode};
 use tokio::{task, time};
 use tokio_util::sync::CancellationToken;
 
-use super::{ControlHandle, error::chain};
+use super::ControlHandle;
 use crate::{
+    chain::chain,
     datapath::{BackendSignals, DatapathError, StatsReader},
     health::{CheckId, HealthHandle, NotTold},
     state::{

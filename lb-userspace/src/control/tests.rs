@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     api::requests::{HealthSpec, RingSizeSpec, ServiceSpec},
+    chain::chain,
     config::Config,
     datapath::BackendStats,
     events::{EventKind, EventLog},

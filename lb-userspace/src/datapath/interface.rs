@@ -5,21 +5,10 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 
 use super::netlink::LinkState;
+use crate::state::xdp_mode::XdpModeChoice;
 
 /// What is wrong with an interface that is not there.
 const MISSING: &str = "is missing: nothing of it is forwarded";
-
-/// Which XDP modes may be used.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum XdpModeChoice {
-    /// Native where the driver takes it, else generic with a note that says why.
-    #[default]
-    Auto,
-    /// Native or nothing.
-    Native,
-    /// Generic, in the kernel's network stack.
-    Generic,
-}
 
 /// The XDP mode a program really runs in, as the kernel reports it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -60,7 +60,7 @@ pub use self::{
     host::HostAddresses,
     interface::{
         AttachOptions, Attachment, Interface, InterfaceChange, InterfaceChangeKind, InterfaceProblem,
-        Interfaces, LinkOperation, XdpMode, XdpModeChoice, missing,
+        Interfaces, LinkOperation, XdpMode, missing,
     },
     left::{LeftForwarding, left_forwarding},
     live::LiveTables,

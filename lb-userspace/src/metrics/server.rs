@@ -19,7 +19,8 @@ use super::{
     text::{Kind, Text},
 };
 use crate::{
-    control::{ControlHandle, chain},
+    chain::chain,
+    control::ControlHandle,
     datapath::{DatapathError, Interfaces},
     health::{Health, HealthHandle},
     parts::{MissingPart, Part, PartBoard, RETRY},

@@ -1,24 +1,12 @@
 //! What agents say about backends, laid over what the operator and the checks say. Pure.
 
-use std::{borrow::Cow, collections::BTreeMap, net::SocketAddr};
+use std::{borrow::Cow, collections::BTreeMap};
 
-use super::{
-    backend::{Admin, Backend},
-    desired::Desired,
-    effective::HealthView,
-    service::Service,
-};
+use super::{backend::Admin, desired::Desired, effective::HealthView};
 use crate::health::{
     CheckId, Health,
     agent::{AgentAdmin, AgentSettings, AgentSpec, AgentView, AgentWord},
 };
-
-/// Where the agent of a backend is asked, if it is.
-pub fn target(service: &Service, backend: &Backend) -> Option<SocketAddr> {
-    let settings = service.agent.as_ref().filter(|settings| settings.enabled)?;
-    let port = backend.agent_port.or(settings.port).filter(|port| *port != 0)?;
-    Some(SocketAddr::new(backend.address.ip(), port))
-}
 
 /// Whether a word about `id` matters.
 pub fn wants(desired: &Desired, CheckId(service, backend): &CheckId) -> bool {
@@ -26,7 +14,7 @@ pub fn wants(desired: &Desired, CheckId(service, backend): &CheckId) -> bool {
         return false;
     };
     let backend = desired.backend(service, backend);
-    backend.is_ok_and(|backend| target(there, backend).is_some())
+    backend.is_ok_and(|backend| there.agent_of(backend).is_some())
 }
 
 /// The agents of a desired state. Those of backends that are disabled are asked too, so that their word is known when
@@ -35,7 +23,7 @@ pub fn specs(desired: &Desired, said: &AgentView) -> Vec<AgentSpec> {
     let mut specs = Vec::new();
     for service in desired.services.values() {
         for backend in &service.backends {
-            let Some(target) = target(service, backend) else {
+            let Some(target) = service.agent_of(backend) else {
                 continue;
             };
             let id = CheckId(service.name.clone(), backend.name.clone());

@@ -33,7 +33,7 @@ pub struct Backend {
     pub server_ids: Vec<ServerId>,
     /// Port of its agent; 0: it has none. That of the service's agents where absent.
     pub agent_port: Option<u16>,
-    /// Whether it takes new flows only while too few others can; see [`super::backups`].
+    /// Whether it takes new flows only while too few others can; see `backup` in docs/configuration.md.
     pub backup: bool,
     /// The operator's word.
     pub admin: Admin,

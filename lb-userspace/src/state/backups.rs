@@ -23,9 +23,6 @@ use super::{
 };
 use crate::{health::Health, plan::Target};
 
-/// Other backends below which backups take flows, unless the service says otherwise: the last one is gone.
-pub const DEFAULT_BACKUP_BELOW: u32 = 1;
-
 /// How many backends that are no backups can take new flows, and how many there are.
 pub fn others(service: &Service, health: &HealthView, blocked: &Blocked) -> (usize, usize) {
     let can = |backend: &&Backend| {

@@ -11,8 +11,10 @@ pub mod down_grace;
 pub mod effective;
 pub mod endpoints;
 pub mod guard;
+pub mod moves;
 pub mod names;
 pub mod ports;
+pub mod primes;
 pub mod quic;
 pub mod removal;
 pub mod ring_sizes;
@@ -24,3 +26,4 @@ pub mod stored;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod words;
+pub mod xdp_mode;

@@ -8,15 +8,12 @@ use super::{
     desired::Desired,
     effective::{HealthView, health_of},
     names::{BackendName, ServiceName},
-    service::Service,
+    service::{ALL_PERCENT, Service},
 };
 use crate::{
     health::{CheckId, Health},
     plan::Target,
 };
-
-/// Percent of a service's weight that checks may take out unless it says otherwise: all of it.
-pub const ALL_PERCENT: u8 = 100;
 
 /// The backends that are down and take flows all the same, since `max_removed_percent` of the weight is out already.
 ///

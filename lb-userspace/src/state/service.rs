@@ -1,6 +1,10 @@
 //! A service as the operator wants it.
 
-use std::{fmt, net::IpAddr, time::Duration};
+use std::{
+    fmt,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use lb_common::{
     flow::IdleTimeouts,
@@ -8,10 +12,16 @@ use lb_common::{
 };
 
 use super::{
-    backend::Backend, backups::DEFAULT_BACKUP_BELOW, guard::Guard, names::ServiceName, ports::PortRange,
-    quic::QuicSettings, removal::ALL_PERCENT, words::Word as _,
+    backend::Backend, guard::Guard, names::ServiceName, ports::PortRange, quic::QuicSettings,
+    words::Word as _,
 };
 use crate::health::{agent::AgentSettings, settings::CheckSettings};
+
+/// Percent of a service's weight that checks may take out unless it says otherwise: all of it.
+pub const ALL_PERCENT: u8 = 100;
+
+/// Other backends below which backups take flows, unless the service says otherwise: the last one is gone.
+pub const DEFAULT_BACKUP_BELOW: u32 = 1;
 
 /// Transport protocol of a service.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -169,12 +179,11 @@ pub struct Service {
     pub on_empty: OnEmpty,
     /// Policy for flows of a backend that went down.
     pub on_down: OnDown,
-    /// With [`OnDown::Move`], time for which a backend that went down keeps its established flows; see
-    /// [`super::down_grace`].
+    /// With [`OnDown::Move`], time for which a backend that went down keeps its established flows.
     pub on_down_after: Duration,
-    /// Share of the backends' weight that checks alone may take out, in percent; see [`super::removal`].
+    /// Share of the backends' weight that checks alone may take out, in percent; see `max_removed_percent` in docs/configuration.md.
     pub max_removed_percent: u8,
-    /// Backups take flows while fewer of the other backends than this can; from 1. See [`super::backups`].
+    /// Backups take flows while fewer of the other backends than this can; from 1.
     pub backup_below: u32,
     /// Time over which a new or recovered backend's weight rises to its full value.
     pub slow_start: Duration,
@@ -213,6 +222,13 @@ impl Service {
     /// Whether packets to a port of its address are its own, as far as no other service has the port.
     pub fn has_port(&self, port: u16) -> bool {
         self.key.port == 0 || self.all_ports().any(|own| own == port)
+    }
+
+    /// Where the agent of a backend is asked, if it is.
+    pub fn agent_of(&self, backend: &Backend) -> Option<SocketAddr> {
+        let settings = self.agent.as_ref().filter(|settings| settings.enabled)?;
+        let port = backend.agent_port.or(settings.port).filter(|port| *port != 0)?;
+        Some(SocketAddr::new(backend.address.ip(), port))
     }
 
     /// A service without backends, with every setting at its default.

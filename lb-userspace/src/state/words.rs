@@ -3,8 +3,8 @@
 use super::{
     backend::Admin,
     service::{Affinity, Algorithm, OnDown, OnEmpty, Protocol, Tracking},
+    xdp_mode::XdpModeChoice,
 };
-use crate::datapath::XdpModeChoice;
 pub use crate::health::word::{Word, kind};
 
 lb_health_core::words! {

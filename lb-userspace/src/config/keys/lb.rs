@@ -1,7 +1,7 @@
 //! Keys of `[lb]`.
 
 use super::{ABSOLUTE, BOOLEAN, DURATION, KeyTable, PORT, PREFIXES, Value, default, one_of};
-use crate::{config::daemon::OnExit, datapath::XdpModeChoice};
+use crate::{config::daemon::OnExit, state::xdp_mode::XdpModeChoice};
 
 /// `[lb]`: the balancer as a whole.
 pub const LB: KeyTable = KeyTable {

@@ -15,11 +15,11 @@ use super::{
     timers::is_named,
 };
 use crate::{
+    chain::chain,
     clock::now,
     control::{
         Change, ControlError, Moved, Outcome,
         ability::ProgramTarget,
-        error::chain,
         lingering::{self, Lingering, removed_record},
         reach::refuse_own_backends,
         verdicts,
@@ -30,7 +30,8 @@ use crate::{
         agents,
         backend::Backend,
         desired::Revision,
-        diff::{self, Diff, Moves},
+        diff::{self, Diff},
+        moves::{self, Moves},
         names::ServiceName,
         store::Record,
         stored::Stored,
@@ -75,7 +76,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         };
         let judged = agents::judged(&self.health, &self.agents);
         let in_force = |desired| agents::in_force(desired, &self.agents);
-        let moved = diff::moves(
+        let moved = moves::moves(
             &in_force(&self.desired),
             &in_force(&next.desired),
             &judged,

@@ -9,10 +9,10 @@ use tokio::task;
 
 use super::{ControlTask, RETRY_FIRST, RETRY_MAX, Retry};
 use crate::{
+    chain::chain,
     clock::now,
     control::{
         ability::ProgramTarget,
-        error::chain,
         lingering::Lingering,
         verdicts::{self, Before},
     },

@@ -4,11 +4,11 @@ use std::time::{Instant, SystemTime};
 
 use super::{ControlTask, Deadline, RETRY_FIRST};
 use crate::{
+    chain::chain,
     clock::now,
     control::{
         Change,
         ability::ProgramTarget,
-        error::chain,
         lingering::{FLOW_POLL, Lingering, removed_record},
         verdicts,
     },

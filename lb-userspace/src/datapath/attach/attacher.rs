@@ -4,7 +4,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::{
     super::{
-        Attachment, DatapathError, Interface, XdpMode, XdpModeChoice,
+        Attachment, DatapathError, Interface, XdpMode,
         load::{Loader, Program, take_over},
         maps,
         netlink::{Client, LinkState},
@@ -17,6 +17,7 @@ use super::{
     foreign::foreign,
     modes,
 };
+use crate::state::xdp_mode::XdpModeChoice;
 
 /// The interfaces, and the links of those that are there, held open, so that a daemon elsewhere can tell whose they are.
 pub(in super::super) struct Attached {

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use lb_common::limits::MAX_INTERFACES;
 
-use super::super::{XdpMode, XdpModeChoice, netlink::XdpState, sys};
+use super::super::{XdpMode, netlink::XdpState, sys};
+use crate::state::xdp_mode::XdpModeChoice;
 
 /// What is to be done for one interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

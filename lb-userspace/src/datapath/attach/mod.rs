@@ -16,7 +16,8 @@ pub(super) use self::{
     foreign::foreign,
     keeper::{Keeper, KeeperHandle},
 };
-use super::{XdpMode, XdpModeChoice};
+use super::XdpMode;
+use crate::state::xdp_mode::XdpModeChoice;
 
 /// The modes to try, best first.
 pub(super) const fn modes(choice: XdpModeChoice) -> &'static [XdpMode] {

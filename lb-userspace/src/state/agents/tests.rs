@@ -3,7 +3,7 @@
 use super::*;
 use crate::{
     health::agent::{AgentSaid, AgentState},
-    state::{effective, testing},
+    state::{effective, service::Service, testing},
 };
 
 fn says(admin: AgentAdmin, state: AgentState, percent: u16) -> AgentSaid {

@@ -15,13 +15,12 @@ use super::{Findings, LONGEST, Place, unusable};
 use crate::{
     config::duration::text,
     health::settings::CheckKind,
-    ring,
     state::{
         backend::{Admin, Backend},
         names::BackendName,
         ports::MAX_PORTS,
-        removal::ALL_PERCENT,
-        service::{Affinity, Algorithm, IdleSettings, Protocol, RingSize, Service, Tracking},
+        primes,
+        service::{ALL_PERCENT, Affinity, Algorithm, IdleSettings, Protocol, RingSize, Service, Tracking},
         words::{self, Word},
     },
 };
@@ -151,7 +150,7 @@ impl Findings {
     }
 
     fn ring_size(&mut self, place: Place, size: u32, backends: usize) {
-        let (below, above) = ring::nearest_primes(size);
+        let (below, above) = primes::nearest_primes(size);
         if !(RING_SIZE_MIN..=RING_SIZE_MAX).contains(&size) || below != above {
             let what = format!("ring_size {size} is not a prime from {RING_SIZE_MIN} to {RING_SIZE_MAX}");
             let hint = if below == above {

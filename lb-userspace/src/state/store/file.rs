@@ -24,7 +24,7 @@ use super::{
     format::{Texts, decode, header},
     journal::Journal,
 };
-use crate::{events::rfc3339, state::stored::Stored};
+use crate::{config::values::rfc3339, state::stored::Stored};
 
 const STATE_FILE: &str = "state.toml";
 /// The state before the last change, for people to look at.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{FileStore, Record, Store, StoreError, StoreProblem};
-use crate::{control::chain, state::stored::Stored};
+use crate::{chain::chain, state::stored::Stored};
 
 /// A directory if it can be used, else memory. Each save looks again.
 #[derive(Debug)]

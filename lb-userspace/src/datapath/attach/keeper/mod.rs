@@ -21,7 +21,6 @@ use self::{
 use super::{
     super::{
         DatapathError, Interface, InterfaceChange, InterfaceProblem, Interfaces, LinkOperation,
-        XdpModeChoice,
         load::Loader,
         netlink::{Client, LinkState},
         object,
@@ -30,6 +29,7 @@ use super::{
     },
     Attached, Attacher, foreign,
 };
+use crate::state::xdp_mode::XdpModeChoice;
 
 /// Time to the next attempt after one that failed, doubled each time up to the second: an attempt may load the program,
 /// which takes a good part of a second of one CPU.
