@@ -13,20 +13,17 @@ pub mod api;
 pub mod app;
 mod chain;
 pub mod cli;
-pub mod config;
 pub mod control;
 pub mod datapath;
 pub mod events;
 pub mod explain;
-pub mod health;
 pub mod metrics;
 pub mod parts;
-pub mod plan;
 #[cfg(test)]
 mod reference;
-pub mod ring;
 pub mod serve;
 pub mod state;
-pub mod transition;
 
-use health::clock;
+use lb_health_core::clock;
+pub use lb_model::{config, health};
+pub use lb_plan::{self as plan, ring, transition};

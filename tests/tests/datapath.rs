@@ -33,12 +33,13 @@ use lb_tests::{
 use lb_userspace::{
     datapath::{
         AttachOptions, Attachment, Datapath, DatapathError, Interface, NextHopState, ProgramError,
-        WriterHandle, WriterTask, XdpMode, XdpModeChoice, detach_leftovers,
+        WriterHandle, WriterTask, XdpMode, detach_leftovers,
     },
     plan::{Programmed, Target, TargetBackend, TargetService},
     state::{
         guard::Guard,
         service::{Affinity, Algorithm, OnEmpty, Protocol, ServiceKey, Tracking},
+        xdp_mode::XdpModeChoice,
     },
 };
 use tokio_util::sync::CancellationToken;

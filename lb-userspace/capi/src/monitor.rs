@@ -11,7 +11,7 @@ use lb_health_core::{
     CheckError, Checker, Checkers, ConfiguredChecker, Health, HealthCheckMonitor, Latency, MAX_IN_FLIGHT,
     MonitorConfig,
 };
-use lb_userspace::config;
+use lb_model::config;
 use tokio::sync::Semaphore;
 
 use crate::{LbHealth, LbStatus, code::LbCode};

@@ -11,7 +11,7 @@ use crate::{
 const INTRODUCTION: &str = "\
 # Configuration reference
 
-Generated from `lb-userspace/src/config/keys` by `cargo xtask docs`. [example.toml](example.toml) shows every key in a file.
+Generated from `lb-userspace/crates/model/src/config/keys` by `cargo xtask docs`. [example.toml](example.toml) shows every key in a file.
 `lb check-config FILE` names every error at once, with line, column and a hint; [restarts.md](restarts.md) says when a file
 takes effect.
 

@@ -29,11 +29,12 @@ use lb_tests::{
     test_run::{Program, Runner},
 };
 use lb_userspace::{
-    datapath::{AttachOptions, BackendSignals, CheckPaths, Datapath, Snapshot, WriterTask, XdpModeChoice},
+    datapath::{AttachOptions, BackendSignals, CheckPaths, Datapath, Snapshot, WriterTask},
     plan::{Target, TargetBackend, TargetService},
     state::{
         guard::Guard,
         service::{Affinity, Algorithm, OnEmpty, Protocol, ServiceKey, Tracking},
+        xdp_mode::XdpModeChoice,
     },
 };
 use tokio_util::sync::CancellationToken;

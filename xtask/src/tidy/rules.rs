@@ -191,7 +191,11 @@ mod tests {
                 "//! Doc.\nlet end = ctx.data_end();\n",
                 &[],
             ),
-            ("lb-userspace/src/plan/mod.rs", "//! Doc.\nuse aya::Ebpf;\n", &[2]),
+            (
+                "lb-userspace/crates/plan/src/lib.rs",
+                "//! Doc.\nuse aya::Ebpf;\n",
+                &[2],
+            ),
             (
                 "lb-userspace/src/datapath/load.rs",
                 "//! Doc.\nuse aya::Ebpf;\n",

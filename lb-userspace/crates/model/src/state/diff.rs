@@ -1,7 +1,5 @@
 //! What a change would change, for people and programs to read.
 
-#![warn(clippy::disallowed_methods)]
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,

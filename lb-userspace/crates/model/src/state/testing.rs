@@ -1,5 +1,10 @@
 //! Desired states for tests.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a text that is no name fails the test that wrote it"
+)]
+
 use std::{
     collections::BTreeSet,
     net::IpAddr,
@@ -22,12 +27,13 @@ use crate::health::{CheckId, agent::AgentSettings};
 
 mod checks;
 
-pub(crate) fn id(service: &str, backend: &str) -> CheckId {
+/// The id of a backend.
+pub fn id(service: &str, backend: &str) -> CheckId {
     CheckId(service.parse().unwrap(), backend.parse().unwrap())
 }
 
 /// A backend at 10.0.`service`.`number`:8080.
-pub(crate) fn backend(service: u8, number: u8, name: &str, weight: u16) -> Backend {
+pub fn backend(service: u8, number: u8, name: &str, weight: u16) -> Backend {
     Backend {
         name: name.parse().unwrap(),
         address: (IpAddr::from([10, 0, service, number]), 8080).into(),
@@ -42,7 +48,7 @@ pub(crate) fn backend(service: u8, number: u8, name: &str, weight: u16) -> Backe
 }
 
 /// A service on TCP port 80 of 192.0.2.`number` with everything else at its default.
-pub(crate) fn service(name: &str, number: u8, backends: &[(&str, u16)]) -> Service {
+pub fn service(name: &str, number: u8, backends: &[(&str, u16)]) -> Service {
     let backends = (1..)
         .zip(backends)
         .map(|(n, (name, weight))| backend(number, n, name, *weight))
@@ -58,7 +64,8 @@ pub(crate) fn service(name: &str, number: u8, backends: &[(&str, u16)]) -> Servi
     }
 }
 
-pub(crate) fn desired(services: impl IntoIterator<Item = Service>) -> Desired {
+/// A desired state of these services.
+pub fn desired(services: impl IntoIterator<Item = Service>) -> Desired {
     Desired {
         services: services
             .into_iter()
@@ -230,7 +237,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
 }
 
 /// Valid desired states.
-pub(crate) fn any_desired() -> impl Strategy<Value = Desired> {
+pub fn any_desired() -> impl Strategy<Value = Desired> {
     let services = proptest::collection::btree_set(1..10_u8, 0..4)
         .prop_flat_map(|numbers| numbers.into_iter().map(any_service).collect::<Vec<_>>());
     let snat = proptest::collection::btree_set(1..250_u8, 0..3);

@@ -17,8 +17,8 @@ use super::{
     service::{OnDown, Service, ServiceKey},
 };
 use crate::{
+    Target,
     health::{CheckId, Health},
-    plan::Target,
 };
 
 /// Where a backend stands in the data plane.
@@ -112,7 +112,10 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::state::{effective, effective::Lingering, testing};
+    use crate::{
+        state::testing,
+        target::effective::{self, Lingering},
+    };
 
     const AFTER: Duration = Duration::from_secs(3);
 

@@ -21,7 +21,7 @@ use super::{
     names::{BackendName, ServiceName},
     service::Service,
 };
-use crate::{health::Health, plan::Target};
+use crate::{Target, health::Health};
 
 /// How many backends that are no backups can take new flows, and how many there are.
 pub fn others(service: &Service, health: &HealthView, blocked: &Blocked) -> (usize, usize) {

@@ -10,7 +10,7 @@ use lb_common::{
 use super::desired::Desired;
 
 /// Bytes in hexadecimal, two digits each; `None` for anything else.
-pub(crate) fn bytes(text: &str) -> Option<Vec<u8>> {
+pub fn bytes(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text
         .chars()
         .map(|digit| digit.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))

@@ -11,8 +11,8 @@ use super::{
     service::{ALL_PERCENT, Service},
 };
 use crate::{
+    Target,
     health::{CheckId, Health},
-    plan::Target,
 };
 
 /// The backends that are down and take flows all the same, since `max_removed_percent` of the weight is out already.

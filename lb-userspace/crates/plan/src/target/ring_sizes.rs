@@ -6,7 +6,7 @@ use super::{
     desired::Desired,
     service::{RingSize, ServiceKey},
 };
-use crate::{plan::Target, ring};
+use crate::{Target, ring};
 
 /// The sizes of automatic rings, by service.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -42,9 +42,9 @@ impl RingSizes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{
-        effective::{self, HealthView, Lingering},
-        testing,
+    use crate::{
+        state::testing,
+        target::effective::{self, HealthView, Lingering},
     };
 
     /// How many backends there are, and the size of the ring then.

@@ -19,10 +19,7 @@ use super::{
     effective::{HealthView, health_of},
     service::{Service, ServiceKey},
 };
-use crate::{
-    health::Health,
-    plan::{Target, TargetService},
-};
+use crate::{Target, TargetService, health::Health};
 
 /// Parts of a weight. One is what a rise begins with.
 pub const TENTHS: u8 = lb_common::backend::TENTHS;

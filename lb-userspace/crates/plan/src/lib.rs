@@ -1,6 +1,13 @@
-//! The pure way from what should be in the maps to the ordered steps that get it there.
+//! From what the operator wants, and what checks and agents say, to ordered writes of the data plane's tables. Pure: time is
+//! handed in.
+//!
+//! [`target`] lays health, agents and drains over the desired state; [`plan`] compares the [`Target`] with what is
+//! [`Programmed`] and gives the [`Step`]s. [`ring`] and [`transition`] say who owns a slot and how it changes hands.
+//!
+//! This crate must not know maps, sockets, files or clocks, nor who asks; it links neither BPF, HTTP servers nor a command
+//! line.
 
-#![warn(clippy::disallowed_methods)]
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests begin at some time"))]
 
 mod build;
 mod guard;
@@ -9,9 +16,12 @@ mod mirror;
 mod planner;
 mod quic;
 mod replies;
+pub mod ring;
 mod settled;
+pub mod target;
 #[cfg(test)]
 mod tests;
+pub mod transition;
 
 use std::{
     collections::BTreeMap,
@@ -34,14 +44,17 @@ pub use self::{
     planner::{Planner, plan},
     quic::{ProgrammedQuic, QuicStep, TargetQuic},
 };
-use crate::{
-    ring::RingError,
+use lb_model::{
+    health,
     state::{
+        self,
         guard::{Guard, Prefix},
         service::{Affinity, Algorithm, OnEmpty, ServiceKey, Tracking},
         shared::Shared,
     },
 };
+
+use self::ring::RingError;
 
 /// Why a target cannot be programmed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]

@@ -16,7 +16,7 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    plan::TargetService,
+    TargetService,
     ring::{self, Share},
 };
 

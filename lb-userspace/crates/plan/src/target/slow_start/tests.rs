@@ -2,13 +2,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    plan::{Programmed, Step, plan},
+    Programmed, Step, plan,
     state::{
         backend::Admin,
-        effective::{self, Lingering},
         service::OnEmpty,
         testing::{self, id},
     },
+    target::effective::{self, Lingering},
 };
 
 /// One step of a rise.

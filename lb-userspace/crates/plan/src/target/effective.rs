@@ -1,7 +1,5 @@
 //! From desired state and health to what should be programmed.
 
-#![warn(clippy::disallowed_methods)]
-
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
@@ -22,8 +20,8 @@ use super::{
     shared::Shared,
 };
 use crate::{
+    Target, TargetBackend, TargetQuic, TargetService,
     health::{CheckId, Health},
-    plan::{Target, TargetBackend, TargetQuic, TargetService},
     ring,
 };
 

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    plan::{Target, TargetService, plan},
+    Target, TargetService, plan,
     state::service::{Affinity, Algorithm, OnEmpty, Protocol, ServiceKey, Tracking},
 };
 

@@ -3,7 +3,8 @@
 use super::*;
 use crate::{
     health::agent::{AgentSaid, AgentState},
-    state::{effective, service::Service, testing},
+    state::{service::Service, testing},
+    target::effective,
 };
 
 fn says(admin: AgentAdmin, state: AgentState, percent: u16) -> AgentSaid {

@@ -4,15 +4,17 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::{
+    TargetBackend,
     health::agent::{AgentAdmin, AgentSaid, AgentState, AgentView, AgentWord},
-    plan::TargetBackend,
     state::{
+        service::{OnDown, OnEmpty},
+        testing::{self, id},
+    },
+    target::{
         agents,
         effective::{self, Blocked, Lingering},
         removal,
-        service::{OnDown, OnEmpty},
         slow_start::SlowStart,
-        testing::{self, id},
     },
 };
 

@@ -5,8 +5,6 @@
 //! comes at time `(k + 1/2) / w`, so at any time each backend has had its share of the turns to within one (the
 //! rounding of Webster and Sainte-Laguë), and taking a backend out leaves the order of all other turns as it was.
 
-#![warn(clippy::disallowed_methods)]
-
 use std::{cmp::Reverse, collections::BinaryHeap, net::SocketAddr};
 
 use lb_common::limits::{RING_SIZE_MAX, RING_SIZE_MIN};

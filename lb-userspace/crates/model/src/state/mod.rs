@@ -1,0 +1,19 @@
+//! The desired state: its parts, what they must satisfy, and how two of them differ.
+
+pub mod backend;
+pub mod change;
+pub mod check;
+pub mod desired;
+pub mod diff;
+pub mod endpoints;
+pub mod guard;
+pub mod names;
+pub mod ports;
+pub mod primes;
+pub mod quic;
+pub mod service;
+pub mod shared;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
+pub mod words;
+pub mod xdp_mode;
