@@ -2,6 +2,8 @@
 //! HAProxy's; and calls of `lb_health.h` from C and Go. Real peers answer: nginx and dnsmasq. Prints only; needs `cc`, `go`,
 //! `nginx`, `dnsmasq` and `haproxy` in `PATH`, which `cargo xtask bench health` sees to.
 
+#![allow(clippy::disallowed_methods, reason = "it measures time")]
+
 #[path = "health_peers/callers.rs"]
 mod callers;
 #[path = "health_peers/engine.rs"]
