@@ -23,6 +23,7 @@ use crate::{
         dnat,
         nat::{self, Hops},
     },
+    host_socket,
     maps::{self, Scratch},
     next_hop::NextHop,
     packet::{Packet, Ports},
@@ -99,6 +100,9 @@ fn try_handle<A: Family>(packet: &Packet) -> Result<Way, Reason> {
         let Scratch {
             ip: header, service, ..
         } = &mut *room;
+        if host_socket::expects::<A>(packet, service) {
+            return Err(Reason::HostSocket);
+        }
         let is_service = service.is_some();
         if !is_service && dnat::may_be_reply() {
             *header = *ip;

@@ -24,7 +24,7 @@ use crate::{
         dnat::{self, Chosen},
         nat,
     },
-    fragment, guard,
+    fragment, guard, host_socket,
     maps::{self, Found, Room, Scratch},
     next_hop::NextHop,
     open,
@@ -76,6 +76,9 @@ fn try_begin<A: Family>(packet: &Packet) -> Result<Way, Reason> {
     find(room);
     if let Some(reason) = short::forward(packet, &ip, room) {
         return Ok(Way::Ends(reason));
+    }
+    if host_socket::expects::<A>(packet, &room.service) {
+        return Err(host_socket::reason::<A>(packet, &ip));
     }
     let is_service = room.service.is_some();
     if !is_service && !is_snat_port(room.tuple.dst_port)? && !dnat::may_be_reply() {

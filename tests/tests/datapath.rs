@@ -126,6 +126,7 @@ fn target(services: &[(&str, u16, &[&str])]) -> Result<Target> {
             .collect::<Result<BTreeMap<SocketAddr, _>>>()?;
         let service = TargetService {
             more_ports: Vec::new(),
+            shares_address: false,
             quic: None,
             mode: Mode::Nat,
             on_empty: OnEmpty::Drop,

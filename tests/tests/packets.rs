@@ -22,6 +22,8 @@ mod fragments;
 mod fuzz;
 #[path = "packets/guard.rs"]
 mod guard;
+#[path = "packets/host_sockets.rs"]
+mod host_sockets;
 #[path = "packets/kinds.rs"]
 mod kinds;
 #[path = "packets/matrix.rs"]

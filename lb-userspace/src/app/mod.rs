@@ -255,8 +255,7 @@ impl Daemon {
             control.clone(),
             cancel.clone(),
         ));
-        let ways = writer.next_hops();
-        let own = own_traffic::watch(control.clone(), ways, Arc::clone(&events), cancel.clone());
+        let own = own_traffic::watch(control.clone(), Arc::clone(&events), cancel.clone());
         tracker.spawn(own);
         tracker.spawn(certificates::watch(
             health.clone(),

@@ -1,27 +1,21 @@
-//! Connections of this machine that the program takes for those of clients: its checks are among them, and whatever an
-//! operator works by.
+//! Connections of this machine whose answers the program would take for those of backends: its checks are among them, and
+//! whatever an operator works by.
 
 use std::{
     fs,
-    net::IpAddr,
     ops::RangeInclusive,
     sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use lb_common::service::Mode;
-use tokio::{sync::watch, time};
+use tokio::time;
 use tokio_util::sync::CancellationToken;
 
 use super::ControlHandle;
 use crate::{
-    datapath::{NextHopState, NextHops},
     events::{EventKind, EventLog, NewEvent},
-    state::{
-        desired::Desired,
-        names::ServiceName,
-        service::{Protocol, Service},
-    },
+    state::{desired::Desired, service::Service},
 };
 
 /// Time between two looks at the kernel's settings, of whose changes nothing tells.
@@ -33,20 +27,19 @@ const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// Why answers to connections of this machine may not arrive.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Conflict {
-    /// The service that takes them, where it is one.
-    pub service: Option<ServiceName>,
     /// What is so.
     pub message: String,
     /// What to do.
     pub hint: &'static str,
 }
 
-/// All conflicts between what is desired and this machine's own connections, as the kernel is set now.
-pub fn conflicts(desired: &Desired, ways: &NextHops) -> Vec<Conflict> {
-    let ports = fs::read_to_string(LOCAL_PORTS).ok();
-    let local = ports.as_deref().and_then(range);
-    let ports = local.and_then(|local| of_ports(desired, &local));
-    ports.into_iter().chain(of_addresses(desired, ways)).collect()
+/// The conflict between what is desired and this machine's own connections, as the kernel is set now.
+pub fn conflict(desired: &Desired) -> Option<Conflict> {
+    of_ports(desired, &local_ports()?)
+}
+
+fn local_ports() -> Option<RangeInclusive<u16>> {
+    range(&fs::read_to_string(LOCAL_PORTS).ok()?)
 }
 
 /// Both ends of a range as the kernel shows it.
@@ -67,7 +60,6 @@ fn of_ports(desired: &Desired, local: &RangeInclusive<u16>) -> Option<Conflict> 
     };
     let used = desired.services.values().any(|service| translates(service));
     (overlap && used).then(|| Conflict {
-        service: None,
         message: format!(
             "snat_ports {}-{} overlap net.ipv4.ip_local_port_range {}-{}: answers to connections of this machine, its \
              checks among them, may go to clients",
@@ -80,50 +72,9 @@ fn of_ports(desired: &Desired, local: &RangeInclusive<u16>) -> Option<Conflict> 
     })
 }
 
-/// Services on every port of an address that this machine's own connections leave from.
-fn of_addresses(desired: &Desired, ways: &NextHops) -> Vec<Conflict> {
-    let sources: Vec<IpAddr> = ways.values().filter_map(source).collect();
-    let given = &desired.settings.snat_addresses;
-    let takes_all = |service: &Service| {
-        let address = service.key.address;
-        service.key.port == 0 && (sources.contains(&address) || given.contains(&address))
-    };
-    let services = desired.services.values().filter(|service| takes_all(service));
-    let conflict = |service: &Service| Conflict {
-        service: Some(service.name.clone()),
-        message: format!(
-            "takes every {} port of {}, an address of this machine that its own connections leave from: answers to \
-             them, checks among them, go to the backends",
-            if service.key.protocol == Protocol::Tcp {
-                "TCP"
-            } else {
-                "UDP"
-            },
-            service.key.address
-        ),
-        hint: "give the service an address of its own, or name its ports",
-    };
-    services.map(|service| conflict(service)).collect()
-}
-
-fn source(way: &NextHopState) -> Option<IpAddr> {
-    match way {
-        NextHopState::Reached { source, .. } | NextHopState::Waiting { source, .. } => *source,
-        NextHopState::Local
-        | NextHopState::Unreachable
-        | NextHopState::NotEthernet { .. }
-        | NextHopState::TooManyTags { .. } => None,
-    }
-}
-
-/// Says in events and log which conflicts arise and end, until `cancel`. Cancel-safe.
-pub async fn watch(
-    control: ControlHandle,
-    mut ways: watch::Receiver<Arc<NextHops>>,
-    events: Arc<EventLog>,
-    cancel: CancellationToken,
-) {
-    let mut known = Vec::new();
+/// Says in events and log when a conflict arises and ends, until `cancel`. Cancel-safe.
+pub async fn watch(control: ControlHandle, events: Arc<EventLog>, cancel: CancellationToken) {
+    let mut known: Option<Conflict> = None;
     let mut views = control.views();
     let mut ticks = time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
@@ -133,32 +84,28 @@ pub async fn watch(
             () = cancel.cancelled() => return,
             _ = ticks.tick() => {}
             Ok(()) = views.changed() => {}
-            Ok(()) = ways.changed() => {}
         }
         let desired = Arc::clone(&views.borrow_and_update().desired);
-        let now = conflicts(&desired, &ways.borrow_and_update());
-        let event = |conflict: &Conflict, message: String| {
+        let now = conflict(&desired);
+        if now == known {
+            continue;
+        }
+        let event = |message: String| {
             let event = NewEvent {
                 kind: EventKind::OwnTraffic,
-                service: conflict.service.as_ref().map(ToString::to_string),
+                service: None,
                 backend: None,
                 revision: desired.revision.0,
                 message,
             };
             events.push(event, SystemTime::now());
         };
-        for conflict in now.iter().filter(|conflict| !known.contains(*conflict)) {
-            let Conflict {
-                service,
-                message,
-                hint,
-            } = conflict;
-            let service = service.as_ref().map(ServiceName::as_str).unwrap_or_default();
-            tracing::warn!(service, hint, "{message}");
-            event(conflict, message.clone());
+        if let Some(ended) = known {
+            event(format!("no longer: {}", ended.message));
         }
-        for conflict in known.iter().filter(|conflict| !now.contains(*conflict)) {
-            event(conflict, format!("no longer: {}", conflict.message));
+        if let Some(Conflict { message, hint }) = &now {
+            tracing::warn!(hint, "{message}");
+            event(message.clone());
         }
         known = now;
     }
@@ -197,32 +144,5 @@ mod tests {
                 "a port of the range is used: {backend:?}"
             );
         }
-    }
-
-    #[test]
-    fn a_service_on_every_port_of_an_own_source_is_found() {
-        let mut service = testing::service("all", 1, &[("a", 1)]);
-        let (own, backend) = (service.key.address, service.backends[0].address.ip());
-        let ways = |source| {
-            let way = NextHopState::Waiting {
-                via: backend,
-                interface: "eth0".to_owned(),
-                source: Some(source),
-            };
-            NextHops::from([(backend, way)])
-        };
-        let found = |service: &Service, source| {
-            of_addresses(&testing::desired([service.clone()]), &ways(source)).len()
-        };
-        assert_eq!(found(&service, own), 0, "one port alone");
-        service.key.port = 0;
-        assert_eq!((found(&service, own), found(&service, backend)), (1, 0));
-        let mut desired = testing::desired([service]);
-        desired.settings.snat_addresses = vec![own];
-        assert_eq!(
-            of_addresses(&desired, &ways(backend)).len(),
-            1,
-            "a source that was given"
-        );
     }
 }

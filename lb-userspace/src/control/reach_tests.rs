@@ -111,3 +111,22 @@ async fn a_change_that_brings_a_backend_on_the_own_host_is_refused() {
     backend.address = "10.0.1.8:80".parse().unwrap();
     rig.control.change(add(backend), None, false).await.unwrap();
 }
+
+#[tokio::test]
+async fn a_service_on_every_port_shares_its_address_while_that_is_the_own_hosts() {
+    let mut all = testing::service("all", 1, &[("a", 10)]);
+    all.key.port = 0;
+    let one = testing::service("one", 2, &[("b", 10)]);
+    let addresses = [all.key.address, one.key.address];
+    let rig = Rig::start(testing::desired([all, one]), Inherited::default()).await;
+    let shared = |view: &Arc<ControlView>| {
+        let services = view.programmed.iter().flat_map(|target| target.services.iter());
+        let shared = services.filter(|(_, service)| service.shares_address);
+        shared.map(|(key, _)| (key.address, key.port)).collect::<Vec<_>>()
+    };
+    assert_eq!(shared(&rig.control.view()), []);
+    rig.host.send_replace(Arc::new(HostAddresses::of(addresses)));
+    rig.until(|view| shared(view) == [(addresses[0], 0)]).await;
+    rig.host.send_replace(Arc::new(HostAddresses::default()));
+    rig.until(|view| shared(view).is_empty()).await;
+}

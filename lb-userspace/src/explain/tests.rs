@@ -5,7 +5,7 @@ use lb_common::{
     backend::{ALIVE, IN_USE, IPV6, RESOLVED},
     flow::{FIN, PROVEN},
     quic::HALF_READ,
-    service::{FORWARDS, GUARDS_CLIENTS, IN_TURN, OnEmpty, QUIC, TRACKS_ALL, TRANSLATES},
+    service::{FORWARDS, GUARDS_CLIENTS, IN_TURN, OnEmpty, QUIC, SHARES_ADDRESS, TRACKS_ALL, TRANSLATES},
     settings::{HAS_DNAT, HAS_WILDCARD},
     track::Tick,
 };
@@ -454,6 +454,16 @@ fn a_connection_id_may_lead_elsewhere_and_that_is_said() {
     };
     assert!(steps(QUIC).contains("QUIC connection id"));
     assert!(!steps(0).contains("QUIC"));
+}
+
+#[test]
+fn an_address_that_is_shared_with_the_machine_is_named_as_such() {
+    let steps = |flags| {
+        let tables = Tables::nat(RingSlot::stable(A)).with(|t| t.service.flags |= flags);
+        tables.ask(WEB, true).steps.join("\n")
+    };
+    assert!(steps(SHARES_ADDRESS).contains("own sockets"));
+    assert!(!steps(0).contains("own sockets"));
 }
 
 #[test]

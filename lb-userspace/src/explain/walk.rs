@@ -6,7 +6,7 @@ use lb_common::{
     backend::{ALIVE, Backend, BackendId, IN_USE, IPV6},
     flow::{FIN, RST, is_closed},
     reason::Reason,
-    service::{FORWARDS, GUARDS_CLIENTS, IN_TURN, Mode, Service, TRANSLATES},
+    service::{FORWARDS, GUARDS_CLIENTS, IN_TURN, Mode, SHARES_ADDRESS, Service, TRANSLATES},
     settings::{HAS_DNAT, HAS_WILDCARD, Settings},
 };
 
@@ -192,6 +192,11 @@ impl Walk<'_> {
                 self.told.service = Some(own);
                 let name = self.service_name(&own);
                 self.say(format!("{key} is service {name}"));
+                if service.has(SHARES_ADDRESS) {
+                    self.say(
+                        "the address is this machine's: what its own sockets expect passes to them, all else goes on:",
+                    );
+                }
                 self.read_connection_id(&service)?;
                 return Ok(Some(service));
             }

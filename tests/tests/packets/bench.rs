@@ -350,6 +350,7 @@ pub(crate) const DNAT_UDP: u16 = 9221;
 fn empty(mode: Mode) -> TargetService {
     TargetService {
         more_ports: Vec::new(),
+        shares_address: false,
         quic: None,
         mode,
         on_empty: OnEmpty::Drop,

@@ -11,8 +11,8 @@ use lb_common::{
     limits::{MAX_RINGS, MAX_SERVICES},
     ring_slot::RingSlot,
     service::{
-        BY_SOURCE, FORWARDS, IN_TURN, Mode, OnEmpty as EmptyRecord, QUIC, RingId, Service as ServiceRecord,
-        ServiceId, TCP, TRACKS_ALL, TRANSLATES, UDP,
+        BY_SOURCE, FORWARDS, IN_TURN, Mode, OnEmpty as EmptyRecord, QUIC, RingId, SHARES_ADDRESS,
+        Service as ServiceRecord, ServiceId, TCP, TRACKS_ALL, TRANSLATES, UDP,
     },
 };
 
@@ -403,7 +403,10 @@ fn flags(service: &TargetService) -> u16 {
         Algorithm::Maglev => 0,
         Algorithm::RoundRobin => IN_TURN,
     };
-    by_mode.fold(all | quic | by_source | in_turn, |flags, flag| flags | flag)
+    let shares = if service.shares_address { SHARES_ADDRESS } else { 0 };
+    by_mode.fold(all | quic | by_source | in_turn | shares, |flags, flag| {
+        flags | flag
+    })
 }
 
 /// Whether recorded flows may go to a backend.

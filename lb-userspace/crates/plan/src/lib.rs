@@ -142,6 +142,8 @@ pub struct TargetService {
     pub guard: Guard,
     /// Slots of the ring.
     pub ring_size: u32,
+    /// Whether it has every port of an address of this machine, so that packets for the machine's own sockets pass.
+    pub shares_address: bool,
     /// How connection ids of QUIC name its backends, if they do.
     pub quic: Option<TargetQuic>,
     /// Backends by address.

@@ -38,6 +38,7 @@ fn backend(weight: u32) -> TargetBackend {
 fn service(ring_size: u32, backends: impl IntoIterator<Item = (u8, TargetBackend)>) -> TargetService {
     TargetService {
         more_ports: Vec::new(),
+        shares_address: false,
         quic: None,
         mode: Mode::Nat,
         on_empty: OnEmpty::Drop,

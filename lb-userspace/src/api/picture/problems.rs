@@ -48,10 +48,9 @@ impl Picture {
     }
 
     /// What may take answers to this machine's own connections.
-    pub(super) fn own_traffic(&self) -> impl Iterator<Item = Problem> + use<> {
-        let found = own_traffic::conflicts(&self.view.desired, &self.seen.next_hops);
-        found.into_iter().map(|conflict| Problem {
-            service: conflict.service.map(|name| name.to_string()),
+    pub(super) fn own_traffic(&self) -> Option<Problem> {
+        own_traffic::conflict(&self.view.desired).map(|conflict| Problem {
+            service: None,
             backend: None,
             message: conflict.message,
             hint: Some(conflict.hint.to_owned()),

@@ -176,10 +176,12 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.save(stored).await?;
         let mut pace = self.pace.clone();
         let blocked = self.reach.blocked(now());
+        let host = Arc::clone(&self.host.borrow());
         let told = Told {
             health: &health,
             agents: &said,
             blocked: &blocked,
+            host: &host,
         };
         let wanted = target(&next, told, &lingering, self.before(), &mut pace);
         if let Err(program) = self.program(wanted).await {

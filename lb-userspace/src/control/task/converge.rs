@@ -16,7 +16,7 @@ use crate::{
         lingering::Lingering,
         verdicts::{self, Before},
     },
-    datapath::ProgramError,
+    datapath::{HostAddresses, ProgramError},
     events::{EventKind, NewEvent},
     health::{Health, HealthEvent, OK, agent::AgentView},
     metrics::Observation,
@@ -113,10 +113,12 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
         let mut pace = self.pace.clone();
         let blocked = self.reach.blocked(now());
+        let host = Arc::clone(&self.host.borrow());
         let told = Told {
             health: &self.health,
             agents: &self.agents,
             blocked: &blocked,
+            host: &host,
         };
         let wanted = target(&self.desired, told, &self.lingering, self.before(), &mut pace);
         if self.programmed.as_ref() == Some(&wanted) {
@@ -213,7 +215,7 @@ impl<P: ProgramTarget> ControlTask<P> {
     }
 }
 
-/// What others say about backends.
+/// What a target depends on beside the desired state.
 #[derive(Clone, Copy)]
 pub(super) struct Told<'a> {
     /// The verdicts of checks.
@@ -222,6 +224,8 @@ pub(super) struct Told<'a> {
     pub(super) agents: &'a AgentView,
     /// Where nothing can be sent to.
     pub(super) blocked: &'a Blocked,
+    /// The addresses of this machine.
+    pub(super) host: &'a HostAddresses,
 }
 
 /// What a target takes from those before it, and what changes it as time passes.
@@ -267,6 +271,7 @@ pub(super) fn target(
         told.blocked,
     );
     effective::hold(&mut wanted, &verdicts::held(desired, health, before));
+    effective::share_addresses(&mut wanted, |address| told.host.is_own(address));
     let now = now();
     let wanted = pace.ring_sizes.keep(wanted, desired);
     let wanted = pace

@@ -41,10 +41,12 @@ impl<P: ProgramTarget> ControlTask<P> {
             self.first_verdicts().await;
         }
         let mut pace = self.pace.clone();
+        let host = Arc::clone(&self.host.borrow());
         let told = Told {
             health: &self.health,
             agents: &self.agents,
             blocked: &Blocked::new(),
+            host: &host,
         };
         let wanted = target(&self.desired, told, &self.lingering, self.before(), &mut pace);
         self.program(wanted).await?;

@@ -92,6 +92,8 @@ enum ControlEvent {
     Said,
     /// Backends are reached otherwise.
     Ways,
+    /// This machine has other addresses.
+    Host,
     /// A deadline has passed.
     Timer,
     /// The daemon leaves.
@@ -289,6 +291,10 @@ impl<P: ProgramTarget> ControlTask<P> {
                 ControlEvent::Health(event) => self.judge(event).await,
                 ControlEvent::Said => self.hear().await,
                 ControlEvent::Ways => self.follow_ways().await,
+                ControlEvent::Host => {
+                    self.converge().await;
+                    self.publish();
+                }
                 ControlEvent::Timer => self.timer().await,
                 ControlEvent::Stop => return,
             }
@@ -303,6 +309,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             Some(event) = self.verdicts.recv() => ControlEvent::Health(event),
             Ok(()) = self.said.changed() => ControlEvent::Said,
             Ok(()) = self.ways.changed() => ControlEvent::Ways,
+            Ok(()) = self.host.changed() => ControlEvent::Host,
             request = self.requests.recv() => request.map_or(ControlEvent::Stop, ControlEvent::Request),
             () = until(deadline) => ControlEvent::Timer,
         }

@@ -38,6 +38,7 @@ const V4: ServiceKey = ServiceKey {
 fn target(guards: impl IntoIterator<Item = (ServiceKey, Guard)>) -> Target {
     let service = |guard| TargetService {
         more_ports: Vec::new(),
+        shares_address: false,
         quic: None,
         mode: Mode::Nat,
         on_empty: OnEmpty::Drop,

@@ -93,6 +93,15 @@ pub fn hold(target: &mut Target, held: &[(ServiceKey, SocketAddr)]) {
     }
 }
 
+/// Has services on every port of an address of this machine, as `is_own` tells, leave it what its own sockets expect.
+pub fn share_addresses(target: &mut Target, is_own: impl Fn(IpAddr) -> bool) {
+    for (key, service) in &mut target.services {
+        if key.port == 0 && is_own(key.address) {
+            service.shares_address = true;
+        }
+    }
+}
+
 /// The verdict about a backend.
 pub fn health_of(service: &Service, backend: &Backend, health: &HealthView) -> Health {
     if health.is_empty() {
@@ -174,6 +183,7 @@ fn target_service(
     let quic = quic(service);
     TargetService {
         more_ports: service.more_ports().collect(),
+        shares_address: false,
         quic,
         mode: service.mode,
         on_empty: service.on_empty,

@@ -30,6 +30,7 @@ fn quic(backends: &[u8], named: &[u8], ids: &[u8]) -> Target {
         key(1, 80),
         TargetService {
             more_ports: Vec::new(),
+            shares_address: false,
             quic: (!ids.is_empty()).then_some(TargetQuic { configs, servers }),
             ..service(251, backends.iter().map(|last| (*last, backend(1))))
         },

@@ -19,7 +19,7 @@ pub const SERVICE: KeyTable = KeyTable {
         required("name", TEXT, "\"web\"", "Unique name of the service"),
         required("address", ADDRESS, "\"192.0.2.10\"", "Address that clients connect to (VIP)"),
         required("port", PORT, "80", "Port that clients connect to")
-            .more("0 is every port that no other service of the address has. Needed unless `ports` is set."),
+            .more("0 is every port that no other service of the address has; on an address of this machine, its own sockets go before. Needed unless `ports` is set."),
         optional(
             "ports",
             Value::Is("list of ports and ranges, up to 1,024 ports"),
