@@ -1,6 +1,10 @@
 //! A service on every port of an address of the balancer's machine leaves the machine its own connections and servers.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener, UdpSocket},
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use lb_tests::{
@@ -87,5 +91,63 @@ fn an_address_is_shared_with_the_machine_for_as_long_as_it_has_it() -> Result<()
     answers("machine")?;
     lb.ip(&format!("addr del {vip}/32 dev lo"))?;
     answers("backend")?;
+    daemon.stop()
+}
+
+/// What connections of the machine leave from, and what mode `nat` has of it.
+const LOCAL: (u16, u16) = (2_000, 2_099);
+const SNAT: (u16, u16) = (2_000, 2_079);
+/// Checks of each kind. If they left from any port of the machine, one of so many would meet the other range for sure.
+const CHECKS: usize = 24;
+
+#[test]
+fn checks_never_leave_from_ports_of_mode_nat() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let net = Topology::new(Shape::OneArmed, 1)?;
+    let (lb, backend) = (&net.lb.ns, &net.backends[0]);
+    lb.sysctl(
+        "net/ipv4/ip_local_port_range",
+        &format!("{} {}", LOCAL.0, LOCAL.1),
+    )?;
+    let mut services = Vec::new();
+    let mut servers = Vec::new();
+    for family in Family::BOTH {
+        let address = backend.socket(family, CLIENTS);
+        let (listener, datagrams) = backend
+            .ns
+            .enter(|| -> io::Result<_> { Ok((TcpListener::bind(address)?, UdpSocket::bind(address)?)) })??;
+        listener.set_nonblocking(true)?;
+        datagrams.set_nonblocking(true)?;
+        servers.push((listener, datagrams));
+        let vip = SocketAddr::new(net.vip(family, 10), CLIENTS);
+        let health = "interval = \"100ms\"\nfast_interval = \"100ms\"\ndown_interval_max = \"100ms\"";
+        let tcp = Service::tcp(&format!("tcp-{family:?}"), vip)
+            .health(&format!("kind = \"http\"\nkeep_alive = false\n{health}"));
+        let udp = Service::udp(&format!("udp-{family:?}"), vip)
+            .health(&format!("kind = \"udp\"\npayload = \"ping\"\n{health}"));
+        services.extend([tcp, udp].map(|service| service.backend("b0", address, 1)));
+    }
+    let snat = format!("[lb]\nsnat_ports = \"{}-{}\"\n", SNAT.0, SNAT.1);
+    let mut daemon = Daemon::new(lb, net.lb_interfaces())?.config(&(snat + &file(&services)))?;
+    daemon.start()?;
+    let mut buffer = [0; 64];
+    for (listener, datagrams) in &servers {
+        let (mut connections, mut datagrams_from) = (Vec::new(), Vec::new());
+        wait::until_true("checks come", PATIENCE, || {
+            // Those that fail come, too.
+            while let Ok((_, peer)) = listener.accept() {
+                connections.push(peer.port());
+            }
+            while let Ok((_, peer)) = datagrams.recv_from(&mut buffer) {
+                datagrams_from.push(peer.port());
+                datagrams.send_to(b"pong", peer)?;
+            }
+            Ok(connections.len() >= CHECKS && datagrams_from.len() >= CHECKS)
+        })?;
+        for ports in [connections, datagrams_from] {
+            let wrong = ports.iter().find(|port| !(SNAT.1 + 1..=LOCAL.1).contains(port));
+            assert_eq!(wrong, None, "{ports:?}");
+        }
+    }
     daemon.stop()
 }

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::ControlHandle;
 use crate::{
     events::{EventKind, EventLog, NewEvent},
+    health::source_ports,
     state::{desired::Desired, service::Service},
 };
 
@@ -38,8 +39,31 @@ pub fn conflict(desired: &Desired) -> Option<Conflict> {
     of_ports(desired, &local_ports()?)
 }
 
+/// Has checks leave from ports that are not those of mode `nat`, as far as the kernel has others.
+pub fn keep_checks_apart(desired: &Desired) {
+    let local = local_ports().filter(|local| of_ports(desired, local).is_some());
+    let apart = local.and_then(|local| without(&local, &desired.settings.snat_ports));
+    source_ports::limit_to(apart.as_ref());
+}
+
 fn local_ports() -> Option<RangeInclusive<u16>> {
     range(&fs::read_to_string(LOCAL_PORTS).ok()?)
+}
+
+/// The larger part of a range that is left without another one.
+fn without(local: &RangeInclusive<u16>, taken: &RangeInclusive<u16>) -> Option<RangeInclusive<u16>> {
+    let below = taken
+        .start()
+        .checked_sub(1)
+        .map(|last| *local.start()..=last.min(*local.end()));
+    let above = taken
+        .end()
+        .checked_add(1)
+        .map(|first| first.max(*local.start())..=*local.end());
+    let parts = [below, above].into_iter().flatten();
+    parts
+        .filter(|part| !part.is_empty())
+        .max_by_key(ExactSizeIterator::len)
 }
 
 /// Both ends of a range as the kernel shows it.
@@ -86,6 +110,7 @@ pub async fn watch(control: ControlHandle, events: Arc<EventLog>, cancel: Cancel
             Ok(()) = views.changed() => {}
         }
         let desired = Arc::clone(&views.borrow_and_update().desired);
+        keep_checks_apart(&desired);
         let now = conflict(&desired);
         if now == known {
             continue;
@@ -143,6 +168,20 @@ mod tests {
                 found,
                 "a port of the range is used: {backend:?}"
             );
+        }
+    }
+
+    #[test]
+    fn what_is_left_of_a_range_is_its_larger_part() {
+        for (local, taken, left) in [
+            (32_768..=60_999, 1_024..=32_767, Some(32_768..=60_999)),
+            (1_024..=65_535, 1_024..=32_767, Some(32_768..=65_535)),
+            (2_000..=2_099, 2_020..=2_029, Some(2_030..=2_099)),
+            (2_000..=2_099, 2_050..=65_535, Some(2_000..=2_049)),
+            (2_000..=2_099, 2_000..=2_099, None),
+            (2_000..=2_099, 1..=65_535, None),
+        ] {
+            assert_eq!(without(&local, &taken), left, "{local:?} without {taken:?}");
         }
     }
 }

@@ -33,6 +33,7 @@ mod random;
 mod report;
 mod schedule;
 pub mod settings;
+pub mod source_ports;
 mod status;
 mod target;
 mod task;

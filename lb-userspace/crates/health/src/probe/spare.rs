@@ -16,6 +16,7 @@ use super::{
     connect::{Route, set_on},
     through,
 };
+use crate::source_ports;
 
 /// Sockets that a thread keeps at most: more are only in use at once where a burst of checks waits for far targets.
 const MAX_SPARE: usize = 64;
@@ -49,7 +50,11 @@ pub(super) fn take(target: SocketAddr, route: Route) -> io::Result<Socket> {
         Some(spare.swap_remove(place).socket)
     });
     // A thread that ends has none.
-    found.ok().flatten().map_or_else(|| open(target, route), Ok)
+    let Some(socket) = found.ok().flatten() else {
+        return open(target, route);
+    };
+    source_ports::apply(&socket)?;
+    Ok(socket)
 }
 
 /// Keeps a socket that [`take`] gave for `target` and `route`, and that is not connected.
@@ -79,6 +84,7 @@ pub(super) fn open(target: SocketAddr, route: Route) -> io::Result<Socket> {
     let socket = Socket::new(domain, Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
     socket.set_linger(Some(std::time::Duration::ZERO))?;
     route.mark(&socket)?;
+    source_ports::apply(&socket)?;
     if let Some(source) = route.source_for(target)? {
         // The port is chosen at connect, when the target is known: one source port serves many targets. That is Linux's
         // IP_BIND_ADDRESS_NO_PORT (ip(7)), for both families.

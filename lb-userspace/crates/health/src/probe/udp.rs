@@ -8,6 +8,7 @@ use std::{
 };
 
 use regex::bytes::Regex;
+use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
 use super::{
@@ -19,6 +20,7 @@ use super::{
 use crate::{
     error::{CheckError, Latency, Stage},
     settings::UdpCheck,
+    source_ports,
 };
 
 /// Longest datagram that is looked at.
@@ -111,7 +113,15 @@ pub(super) async fn connect(target: SocketAddr, route: Route) -> io::Result<UdpS
         SocketAddr::V6(_) => IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     };
     let source = route.source_for(target)?.unwrap_or(any);
-    let socket = UdpSocket::bind((source, 0)).await?;
+    let socket = Socket::new(
+        Domain::for_address(target),
+        Type::DGRAM.nonblocking(),
+        Some(Protocol::UDP),
+    )?;
+    // The port is chosen now.
+    source_ports::apply(&socket)?;
+    socket.bind(&SocketAddr::new(source, 0).into())?;
+    let socket = UdpSocket::from_std(socket.into())?;
     route.mark(&socket)?;
     socket.connect(through::enter(&socket, target)?).await?;
     Ok(socket)
