@@ -59,6 +59,8 @@ pub enum EventKind {
     PartMissing,
     /// That part works again.
     PartRecovered,
+    /// Half-open flows of a service give way to new ones, for want of source ports or of room; or that is over.
+    FlowsGiveWay,
     /// A removed backend kept its flows and is now gone.
     Released,
     /// The effective state could not be programmed; it is tried again.

@@ -51,7 +51,8 @@ use crate::{
     chain::chain,
     config::{Config, DaemonSettings, daemon::OnExit},
     control::{
-        ControlHandle, ControlTask, Parts, certificates, inherit, own_traffic, passive, said, still_needed,
+        ControlHandle, ControlTask, Parts, certificates, inherit, own_traffic, passive, pressure, said,
+        still_needed,
     },
     datapath::{AttachOptions, CheckPaths, Datapath, Interface, WriterHandle, WriterTask},
     events::{EventKind, EventLog, NewEvent},
@@ -164,6 +165,7 @@ impl Daemon {
             max_in_flight: descriptors::checks_allowed(descriptors),
             ..HealthConfig::new(node::number(&settings.state_dir))
         };
+        own_traffic::keep_checks_apart(&stored.desired);
         let (health, verdicts) =
             HealthTask::spawn(checks, HealthMetrics::register(&registry)?, cancel.clone())?;
 
@@ -257,6 +259,12 @@ impl Daemon {
         ));
         let own = own_traffic::watch(control.clone(), Arc::clone(&events), cancel.clone());
         tracker.spawn(own);
+        tracker.spawn(pressure::watch(
+            writer.stats(),
+            control.clone(),
+            Arc::clone(&events),
+            cancel.clone(),
+        ));
         tracker.spawn(certificates::watch(
             health.clone(),
             control.clone(),

@@ -19,6 +19,7 @@ mod inherited;
 pub mod lingering;
 pub mod own_traffic;
 pub mod passive;
+pub mod pressure;
 mod reach;
 #[cfg(test)]
 mod reach_tests;

@@ -8,6 +8,7 @@ use lb_common::{
     reason::{REASON_SLOTS, Reason},
     ring_page,
     ring_slot::RingSlot,
+    service::ServiceId,
     track,
 };
 use tokio::sync::watch;
@@ -19,6 +20,7 @@ use super::{
     maps::{Counters, Maps, Table},
     sweeper::FlowCounts,
 };
+use crate::state::service::ServiceKey;
 
 /// Ids that lie no further apart than this are read in one go: reading a few for nothing is cheaper than a call.
 const GAP: u32 = 16;
@@ -106,6 +108,21 @@ impl StatsReader {
             maps: self.map_uses(&directory, &counts),
             flows_counted_at: counts.at,
         })
+    }
+
+    /// Half-open flows that gave way so far, by service.
+    ///
+    /// # Errors
+    /// As [`Self::snapshot`].
+    pub fn gave_way(&self) -> Result<BTreeMap<ServiceKey, u64>, DatapathError> {
+        let directory = self.directory.borrow().clone();
+        let ids: Vec<u32> = directory.services.iter().map(|(id, _)| u32::from(id.0)).collect();
+        let uses = by_id(&self.maps.flow_uses, &ids, |_, uses| *uses)?;
+        let count = |(id, key): &(ServiceId, ServiceKey)| {
+            let uses = uses.get(&u32::from(id.0)).copied().unwrap_or_default();
+            (*key, uses.gave_way)
+        };
+        Ok(directory.services.iter().map(count).collect())
     }
 
     /// What flows tell about backends, as counted now: those that are programmed and were ever told about.
