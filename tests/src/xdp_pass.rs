@@ -143,13 +143,21 @@ fn create(ifindex: u32) -> io::Result<OwnedFd> {
 }
 
 fn load() -> io::Result<OwnedFd> {
+    load_program(&PASS)
+}
+
+/// Loads an XDP program of these instructions.
+///
+/// # Errors
+/// When the kernel refuses it.
+pub(crate) fn load_program(instructions: &[u64]) -> io::Result<OwnedFd> {
     let license = CString::from(c"GPL");
     bpf(
         BPF_PROG_LOAD,
         &ProgLoad {
             prog_type: BPF_PROG_TYPE_XDP,
-            insn_cnt: 2,
-            insns: PASS.as_ptr() as u64,
+            insn_cnt: u32::try_from(instructions.len()).map_err(io::Error::other)?,
+            insns: instructions.as_ptr() as u64,
             license: license.as_ptr() as u64,
             log_level: 0,
             log_size: 0,

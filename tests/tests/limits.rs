@@ -7,6 +7,7 @@ use lb_tests::{
     client::{KeepAlive, run_many},
     config::{Service, file},
     flood,
+    flooded::{self, Outcome, Plan},
     http::{connect, exchange},
     lane::Lane,
     site::{ECHO_PORT, Site},
@@ -118,4 +119,24 @@ fn a_flooded_service_leaves_the_others_their_room_in_the_flow_table() -> Result<
     site.daemon.cli().ok("service remove flooded")?;
     load.wait_rounds(3)?;
     load.stop()?.ensure_flawless()
+}
+
+#[test]
+fn a_flood_of_forged_syns_loses_no_flow_that_stands_and_no_new_one_of_other_services() -> Result<()> {
+    const PLAN: Plan = Plan {
+        time: Duration::from_secs(5),
+        connections: 300,
+    };
+    let _lane = Lane::alone()?;
+    let outcome = flooded::run(PLAN)?;
+    println!("{outcome}");
+    let Outcome { flooded, other, .. } = &outcome;
+    other.established.ensure_flawless()?;
+    flooded.established.ensure_flawless()?;
+    other.new.ensure_complete(PLAN.connections.into())?;
+    let failed = &flooded.new.errors;
+    // Less than one in a hundred.
+    ensure!(failed.len() * 100 < PLAN.connections as usize, "{failed:?}");
+    ensure!(outcome.gave_way > 0 && outcome.events.len() == 1, "{outcome}");
+    Ok(())
 }
