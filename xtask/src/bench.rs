@@ -61,7 +61,7 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
         packages::ensure_peers()?;
     }
     build::bpf(workspace, &toolchain)?;
-    build::lb(workspace, Profile::Release)?;
+    build::lb(workspace, Profile::Shipped)?;
     for (package, name, root) in found {
         let mut command = workspace.cargo();
         if root {
@@ -69,6 +69,7 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
         } else {
             packages::in_path(&mut command)?;
         }
+        command.env("LB_BIN", workspace.lb(Profile::Shipped.dir()));
         run(command.args(["bench", "--package", package, "--bench", &name]))?;
     }
     Ok(())

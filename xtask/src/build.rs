@@ -38,8 +38,10 @@ const OBJECTS: [(&str, &str); 3] = [
 /// How `lb` is built. The XDP program always has the profile `bpf`.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Profile {
-    /// Optimised, for use.
+    /// Optimised, for use from the checkout.
     Release,
+    /// Optimised as a whole, which takes minutes: what a release has.
+    Shipped,
     /// Quick to build, for tests.
     Debug,
 }
@@ -54,6 +56,7 @@ impl Profile {
     pub(crate) fn dir(self) -> &'static str {
         match self {
             Self::Release => "release",
+            Self::Shipped => "shipped",
             Self::Debug => "debug",
         }
     }
@@ -88,6 +91,7 @@ pub(crate) fn lb(workspace: &Workspace, profile: Profile) -> Result<()> {
     command.args(["build", "--package", "lb-userspace", "--bin", "lb"]);
     match profile {
         Profile::Release => command.arg("--release"),
+        Profile::Shipped => command.args(["--profile", Profile::Shipped.dir()]),
         Profile::Debug => &mut command,
     };
     run(&mut command).context("building lb")
@@ -97,10 +101,13 @@ pub(crate) fn lb(workspace: &Workspace, profile: Profile) -> Result<()> {
 pub(crate) fn health_library(workspace: &Workspace) -> Result<PathBuf> {
     run(workspace
         .cargo()
-        .args(["rustc", "--release", "--package", "lb-health", "--lib"])
-        .args(["--crate-type", "cdylib"]))
+        .args(["rustc", "--profile", Profile::Shipped.dir()])
+        .args(["--package", "lb-health", "--lib", "--crate-type", "cdylib"]))
     .context("building liblb_health.so")?;
-    Ok(workspace.target.join("release/liblb_health.so"))
+    Ok(workspace
+        .target
+        .join(Profile::Shipped.dir())
+        .join("liblb_health.so"))
 }
 
 /// Copies a file unless the copy is there already, so that its time stamp, and with it all that is built from it,

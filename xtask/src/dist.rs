@@ -42,7 +42,7 @@ pub(crate) struct Options {
 pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     let toolchain = setup::ensure(options.yes)?;
     build::bpf(workspace, &toolchain)?;
-    build::lb(workspace, Profile::Release)?;
+    build::lb(workspace, Profile::Shipped)?;
     let library = build::health_library(workspace)?;
 
     let name = format!(
@@ -55,7 +55,7 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     if dir.exists() {
         fs::remove_dir_all(&dir).with_context(|| format!("cannot remove {}", dir.display()))?;
     }
-    copy(&workspace.lb(Profile::Release.dir()), &dir.join("lb"))?;
+    copy(&workspace.lb(Profile::Shipped.dir()), &dir.join("lb"))?;
     copy(&library, &dir.join("liblb_health.so"))?;
     for (from, to) in FILES {
         copy(&workspace.root.join(from), &dir.join(to))?;

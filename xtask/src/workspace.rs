@@ -44,7 +44,7 @@ impl Workspace {
         self.target.join("bpf/lb-ebpf.o")
     }
 
-    /// The `lb` binary of a profile's directory, `debug` or `release`.
+    /// The `lb` binary of a profile's directory.
     pub(crate) fn lb(&self, profile_dir: &str) -> PathBuf {
         self.target.join(profile_dir).join("lb")
     }
