@@ -8,22 +8,19 @@ use std::{
 
 use super::{
     lingering::{Lingering, is_about},
-    verdicts::{backends, finds_out, is_checked, wants},
+    verdicts::{backends, finds_out, wants},
 };
 use crate::{
     health::{
         CheckId, Health, Recalled,
         agent::{AgentAdmin, AgentSaid, AgentState, AgentView, AgentWord, MAX_PERCENT},
     },
-    plan::Programmed,
+    plan::{Programmed, target::Standings},
     state::{
         agents, desired::Desired, down_grace::DownGrace, effective::HealthView, ring_sizes::RingSizes,
         service::ServiceKey, slow_start::SlowStart, store::Record,
     },
 };
-
-/// Whether backends took new flows in the maps of an earlier daemon, by service and address.
-pub(super) type Standings = BTreeMap<(ServiceKey, SocketAddr), bool>;
 
 /// What an earlier daemon left.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -181,7 +178,7 @@ fn slow_start(desired: &Desired, there: &InMaps, now: Instant) -> SlowStart {
 /// Backends that have their flows. Those of them that are down keep them for their time, which begins anew.
 fn down_grace(desired: &Desired, there: &InMaps, now: Instant) -> DownGrace {
     let mut known = DownGrace::default();
-    for (_, service, backend) in backends(desired).filter(|(_, service, _)| is_checked(service)) {
+    for (_, service, backend) in backends(desired).filter(|(_, service, _)| service.is_checked()) {
         let found = there.get(&(service.key, backend.address));
         if found.is_some_and(|found| found.alive) {
             known.inherit(service, backend.address, now);

@@ -8,12 +8,7 @@ use std::{
 
 use tokio::{task, time::timeout};
 
-use super::{
-    ControlTask,
-    converge::{Told, target},
-    deadlines,
-    timers::is_named,
-};
+use super::{ControlTask, converge::target, deadlines, timers::is_named};
 use crate::{
     chain::chain,
     clock::now,
@@ -26,6 +21,7 @@ use crate::{
     },
     events::EventKind,
     health::CheckId,
+    plan::target::Inputs,
     state::{
         agents,
         backend::Backend,
@@ -177,11 +173,11 @@ impl<P: ProgramTarget> ControlTask<P> {
         let mut pace = self.pace.clone();
         let blocked = self.reach.blocked(now());
         let host = Arc::clone(&self.host.borrow());
-        let told = Told {
+        let told = Inputs {
             health: &health,
             agents: &said,
             blocked: &blocked,
-            host: &host,
+            is_own: &|address| host.is_own(address),
         };
         let wanted = target(&next, told, &lingering, self.before(), &mut pace);
         if let Err(program) = self.program(wanted).await {

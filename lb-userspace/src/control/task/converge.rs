@@ -1,9 +1,6 @@
 //! From what is wanted to what is programmed.
 
-use std::{
-    sync::Arc,
-    time::{Instant, SystemTime},
-};
+use std::{sync::Arc, time::SystemTime};
 
 use tokio::task;
 
@@ -11,27 +8,16 @@ use super::{ControlTask, RETRY_FIRST, RETRY_MAX, Retry};
 use crate::{
     chain::chain,
     clock::now,
-    control::{
-        ability::ProgramTarget,
-        lingering::Lingering,
-        verdicts::{self, Before},
-    },
-    datapath::{HostAddresses, ProgramError},
+    control::{ability::ProgramTarget, lingering::Lingering, verdicts},
+    datapath::ProgramError,
     events::{EventKind, NewEvent},
-    health::{Health, HealthEvent, OK, agent::AgentView},
+    health::{Health, HealthEvent, OK},
     metrics::Observation,
-    plan::Target,
-    state::{
-        agents, backups,
-        desired::Desired,
-        down_grace::DownGrace,
-        effective::{self, Blocked, HealthView},
-        names::ServiceName,
-        removal,
-        ring_sizes::RingSizes,
-        slow_start::SlowStart,
-        store::Record,
+    plan::{
+        Target,
+        target::{self, Before, Inputs, Pace},
     },
+    state::{desired::Desired, names::ServiceName, store::Record},
 };
 
 impl<P: ProgramTarget> ControlTask<P> {
@@ -114,11 +100,11 @@ impl<P: ProgramTarget> ControlTask<P> {
         let mut pace = self.pace.clone();
         let blocked = self.reach.blocked(now());
         let host = Arc::clone(&self.host.borrow());
-        let told = Told {
+        let told = Inputs {
             health: &self.health,
             agents: &self.agents,
             blocked: &blocked,
-            host: &host,
+            is_own: &|address| host.is_own(address),
         };
         let wanted = target(&self.desired, told, &self.lingering, self.before(), &mut pace);
         if self.programmed.as_ref() == Some(&wanted) {
@@ -215,75 +201,6 @@ impl<P: ProgramTarget> ControlTask<P> {
     }
 }
 
-/// What a target depends on beside the desired state.
-#[derive(Clone, Copy)]
-pub(super) struct Told<'a> {
-    /// The verdicts of checks.
-    pub(super) health: &'a HealthView,
-    /// What agents said.
-    pub(super) agents: &'a AgentView,
-    /// Where nothing can be sent to.
-    pub(super) blocked: &'a Blocked,
-    /// The addresses of this machine.
-    pub(super) host: &'a HostAddresses,
-}
-
-/// What a target takes from those before it, and what changes it as time passes.
-#[derive(Clone, Default)]
-pub(super) struct Pace {
-    /// Weights that rise.
-    pub(super) slow_start: SlowStart,
-    /// Flows of backends that just went down.
-    pub(super) down: DownGrace,
-    /// Rings that keep their size.
-    pub(super) ring_sizes: RingSizes,
-}
-
-impl Pace {
-    /// When the target changes next.
-    pub(super) fn next(&self) -> Option<Instant> {
-        [self.slow_start.next(), self.down.next()]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-}
-
-/// What should be programmed.
-pub(super) fn target(
-    desired: &Desired,
-    told: Told<'_>,
-    lingering: &[Lingering],
-    before: Before<'_>,
-    pace: &mut Pace,
-) -> Arc<Target> {
-    let desired = &*agents::in_force(desired, told.agents);
-    let health = &*agents::judged(told.health, told.agents);
-    let desired = &*backups::in_force(desired, health, told.blocked);
-    let lingering = lingering
-        .iter()
-        .map(|gone| ((gone.key, gone.address), gone.mode))
-        .collect();
-    let mut wanted = effective::target_without(
-        desired,
-        &removal::limited(desired, health),
-        &lingering,
-        told.blocked,
-    );
-    effective::hold(&mut wanted, &verdicts::held(desired, health, before));
-    effective::share_addresses(&mut wanted, |address| told.host.is_own(address));
-    let now = now();
-    let wanted = pace.ring_sizes.keep(wanted, desired);
-    let wanted = pace
-        .down
-        .keep_flows(wanted, desired, health, before.programmed, now);
-    let mut wanted = pace.slow_start.hold_back(wanted, desired, health, now);
-    if let Some(programmed) = before.programmed {
-        wanted.share_with(programmed);
-    }
-    Arc::new(wanted)
-}
-
 /// Whether `new` gives up ids that `old` has, and with them their counters.
 pub(super) fn loses_counters(old: &Target, new: &Target) -> bool {
     old.services.iter().any(|(key, old)| match new.services.get(key) {
@@ -294,4 +211,19 @@ pub(super) fn loses_counters(old: &Target, new: &Target) -> bool {
             .any(|address| !new.backends.contains_key(address)),
         None => true,
     })
+}
+
+/// What should be programmed now.
+pub(super) fn target(
+    desired: &Desired,
+    inputs: Inputs<'_>,
+    lingering: &[Lingering],
+    before: Before<'_>,
+    pace: &mut Pace,
+) -> Arc<Target> {
+    let lingering = lingering
+        .iter()
+        .map(|gone| ((gone.key, gone.address), gone.mode))
+        .collect();
+    target::compute(desired, inputs, &lingering, before, pace, now())
 }

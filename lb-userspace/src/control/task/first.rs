@@ -10,15 +10,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    ControlTask,
-    converge::{Told, target},
-};
+use super::{ControlTask, converge::target};
 use crate::{
     clock::{now, until},
     control::{ability::ProgramTarget, verdicts},
     datapath::ProgramError,
     health::{CheckId, Health, settings::Through},
+    plan::target::Inputs,
     state::{
         backend::{Admin, Backend},
         effective::{self, Blocked},
@@ -42,11 +40,11 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
         let mut pace = self.pace.clone();
         let host = Arc::clone(&self.host.borrow());
-        let told = Told {
+        let told = Inputs {
             health: &self.health,
             agents: &self.agents,
             blocked: &Blocked::new(),
-            host: &host,
+            is_own: &|address| host.is_own(address),
         };
         let wanted = target(&self.desired, told, &self.lingering, self.before(), &mut pace);
         self.program(wanted).await?;

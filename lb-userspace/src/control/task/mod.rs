@@ -17,12 +17,10 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::converge::Pace;
 pub use self::report::tell_replaced;
 use super::{
     ControlHandle, ControlView, Inherited, REQUEST_DEPTH, RefusedFile, Request,
     ability::{AskAgents, ProgramTarget, RunChecks},
-    inherited::Standings,
     lingering::{FLOW_POLL, Lingering},
     reach::Reach,
     verdicts,
@@ -34,7 +32,10 @@ use crate::{
     events::EventLog,
     health::{CheckId, HealthEvent, agent::AgentView},
     metrics::{ApplyMetrics, Observer},
-    plan::Target,
+    plan::{
+        Target,
+        target::{Pace, Standings},
+    },
     state::{
         agents,
         desired::Desired,

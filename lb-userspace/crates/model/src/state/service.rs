@@ -224,6 +224,11 @@ impl Service {
         self.key.port == 0 || self.all_ports().any(|own| own == port)
     }
 
+    /// Whether its backends are checked.
+    pub fn is_checked(&self) -> bool {
+        self.health.kind.is_check()
+    }
+
     /// Where the agent of a backend is asked, if it is.
     pub fn agent_of(&self, backend: &Backend) -> Option<SocketAddr> {
         let settings = self.agent.as_ref().filter(|settings| settings.enabled)?;

@@ -1,16 +1,4 @@
 //! Backup backends: they take new flows while fewer than `backup_below` other backends of their service can. Pure.
-//!
-//! This is one of several layers over the desired state, in this order:
-//!
-//! 1. the operator, then agents ([`super::agents`]): drains, maintenance, weights. A backend that drains, is disabled or has
-//!    weight 0 cannot take flows, so draining the last of the others calls the backups;
-//! 2. verdicts of checks and agents: a backend that is down, or that cannot be reached, cannot take flows; one that was
-//!    never checked can;
-//! 3. backups, here: those in reserve have weight 0 and keep the flows that they have, as any backend that drains;
-//! 4. panic mode ([`super::removal`]): only the others count for `max_removed_percent`. A backend that takes flows by panic
-//!    mode alone does not count as one that can: the backups serve beside it;
-//! 5. `on_empty = "all"`: with nobody left, enabled backends take flows, backups among them;
-//! 6. slow start ([`super::slow_start`]): a backup that is called helps with its whole weight at once.
 
 use std::borrow::Cow;
 

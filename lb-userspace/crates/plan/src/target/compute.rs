@@ -1,0 +1,80 @@
+//! All layers, one over the other.
+
+use std::{net::IpAddr, sync::Arc, time::Instant};
+
+use super::{
+    agents, backups,
+    caution::{self, Before},
+    desired::Desired,
+    down_grace::DownGrace,
+    effective::{self, Blocked, HealthView, Lingering},
+    removal,
+    ring_sizes::RingSizes,
+    slow_start::SlowStart,
+};
+use crate::{Target, health::agent::AgentView};
+
+/// What a target depends on beside the desired state.
+#[derive(Clone, Copy)]
+pub struct Inputs<'a> {
+    /// The verdicts of checks.
+    pub health: &'a HealthView,
+    /// What agents said.
+    pub agents: &'a AgentView,
+    /// Where nothing can be sent to.
+    pub blocked: &'a Blocked,
+    /// Whether an address is one of this machine's.
+    pub is_own: &'a dyn Fn(IpAddr) -> bool,
+}
+
+/// What a target takes from those before it, and what changes it as time passes.
+#[derive(Clone, Default)]
+pub struct Pace {
+    /// Weights that rise.
+    pub slow_start: SlowStart,
+    /// Flows of backends that just went down.
+    pub down: DownGrace,
+    /// Rings that keep their size.
+    pub ring_sizes: RingSizes,
+}
+
+impl Pace {
+    /// When the target changes next.
+    pub fn next(&self) -> Option<Instant> {
+        [self.slow_start.next(), self.down.next()]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+}
+
+/// What should be programmed.
+pub fn compute(
+    desired: &Desired,
+    inputs: Inputs<'_>,
+    lingering: &Lingering,
+    before: Before<'_>,
+    pace: &mut Pace,
+    now: Instant,
+) -> Arc<Target> {
+    let desired = &*agents::in_force(desired, inputs.agents);
+    let health = &*agents::judged(inputs.health, inputs.agents);
+    let desired = &*backups::in_force(desired, health, inputs.blocked);
+    let mut wanted = effective::target_without(
+        desired,
+        &removal::limited(desired, health),
+        lingering,
+        inputs.blocked,
+    );
+    effective::hold(&mut wanted, &caution::held(desired, health, before));
+    effective::share_addresses(&mut wanted, inputs.is_own);
+    let wanted = pace.ring_sizes.keep(wanted, desired);
+    let wanted = pace
+        .down
+        .keep_flows(wanted, desired, health, before.programmed, now);
+    let mut wanted = pace.slow_start.hold_back(wanted, desired, health, now);
+    if let Some(programmed) = before.programmed {
+        wanted.share_with(programmed);
+    }
+    Arc::new(wanted)
+}
