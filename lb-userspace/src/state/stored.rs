@@ -4,7 +4,8 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use super::{
     desired::Desired,
-    diff::{self, Change, Diff, Item},
+    diff::{self, Change, Diff, Item, Subject},
+    names::ServiceName,
 };
 use crate::config::Config;
 
@@ -121,13 +122,9 @@ fn overlap(commands: &Diff, change: Diff) -> Diff {
 }
 
 /// Whether `item` is about `what`, or removes the service that it is part of.
-fn is_about(item: &Item, what: &str) -> bool {
-    let part = || {
-        let service = item.what.strip_prefix("service ")?;
-        let (_, name) = what.split_once(' ')?;
-        name.strip_prefix(service)
-    };
-    item.what == what || (item.change == Change::Removed && part().is_some_and(|rest| rest.starts_with('/')))
+fn is_about(item: &Item, what: &Subject) -> bool {
+    let is_its_service = |service: &ServiceName| item.what == Subject::Service(service.clone());
+    item.what == *what || (item.change == Change::Removed && what.part_of().is_some_and(is_its_service))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@ use crate::{
     state::{
         agents, backups,
         desired::Revision,
-        diff,
+        diff::{self, Subject},
         names::{BackendName, ServiceName},
         removal,
     },
@@ -215,7 +215,7 @@ pub fn tell_replaced(events: &EventLog, revision: Revision, replaced: &diff::Dif
     for item in &replaced.items {
         let change = sentence(item);
         tracing::warn!(
-            what = item.what,
+            what = %item.what,
             change,
             "the configuration file replaces a change made by command"
         );
@@ -252,19 +252,15 @@ fn sentence(item: &diff::Item) -> String {
     }
 }
 
-/// Whom a line of a diff is about: `service web`, `backend web/web-1` or `settings`.
-fn subject(what: &str) -> (EventKind, Option<(ServiceName, Option<BackendName>)>) {
-    if let Some(name) = what.strip_prefix("service ") {
-        return (EventKind::Service, name.parse().ok().map(|name| (name, None)));
+/// Whom an event about a difference names.
+fn subject(what: &Subject) -> (EventKind, Option<(ServiceName, Option<BackendName>)>) {
+    match what {
+        Subject::Settings => (EventKind::Applied, None),
+        Subject::Service(service) | Subject::Quic(service, _) => {
+            (EventKind::Service, Some((service.clone(), None)))
+        }
+        Subject::Backend(service, backend) => {
+            (EventKind::Backend, Some((service.clone(), Some(backend.clone()))))
+        }
     }
-    let backend = what
-        .strip_prefix("backend ")
-        .and_then(|name| name.split_once('/'));
-    let names = backend.and_then(|(service, name)| Some((service.parse().ok()?, Some(name.parse().ok()?))));
-    let kind = if names.is_some() {
-        EventKind::Backend
-    } else {
-        EventKind::Applied
-    };
-    (kind, names)
 }

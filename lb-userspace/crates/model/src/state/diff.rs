@@ -5,12 +5,12 @@ use std::{
     fmt,
 };
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::{
     backend::Backend,
     desired::{Desired, Settings},
-    names::ServiceName,
+    names::{BackendName, ServiceName},
     quic::QuicSettings,
     service::Service,
 };
@@ -26,12 +26,52 @@ pub struct Diff {
 /// One thing that is different.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Item {
-    /// What it is: `settings`, `service web` or `backend web/web-1`.
-    pub what: String,
+    /// What it is.
+    pub what: Subject,
     /// What happens to it.
     pub change: Change,
     /// Its keys: those that differ, or those of an added thing that are not at their default.
     pub fields: Vec<FieldChange>,
+}
+
+/// What a difference is about; `settings`, `service web`, `quic web/2` or `backend web/web-1` for people and programs.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Subject {
+    /// The settings of the balancer as a whole.
+    Settings,
+    /// A service.
+    Service(ServiceName),
+    /// The QUIC connection ids of this configuration of a service.
+    Quic(ServiceName, u8),
+    /// A backend of a service.
+    Backend(ServiceName, BackendName),
+}
+
+impl Subject {
+    /// The service that it is a part of; none of a service itself.
+    pub fn part_of(&self) -> Option<&ServiceName> {
+        match self {
+            Self::Settings | Self::Service(_) => None,
+            Self::Quic(service, _) | Self::Backend(service, _) => Some(service),
+        }
+    }
+}
+
+impl fmt::Display for Subject {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Settings => f.write_str("settings"),
+            Self::Service(service) => write!(f, "service {service}"),
+            Self::Quic(service, config) => write!(f, "quic {service}/{config}"),
+            Self::Backend(service, backend) => write!(f, "backend {service}/{backend}"),
+        }
+    }
+}
+
+impl Serialize for Subject {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
 }
 
 /// What happens to a thing.
@@ -63,7 +103,7 @@ impl Diff {
         self.items.is_empty()
     }
 
-    fn push(&mut self, what: String, old: Option<Fields>, new: Option<Fields>) {
+    fn push(&mut self, what: Subject, old: Option<Fields>, new: Option<Fields>) {
         let change = match (&old, &new) {
             (None, _) => Change::Added,
             (_, None) => Change::Removed,
@@ -140,7 +180,7 @@ pub fn diff(old: &Desired, new: &Desired) -> Diff {
     let mut diff = Diff::default();
     let settings = |settings: &Settings| Some(fields::settings(settings));
     diff.push(
-        "settings".to_owned(),
+        Subject::Settings,
         settings(&old.settings),
         settings(&new.settings),
     );
@@ -160,7 +200,7 @@ pub fn diff(old: &Desired, new: &Desired) -> Diff {
             ]
             .concat()
         };
-        diff.push(format!("service {name}"), before.map(own), after.map(own));
+        diff.push(Subject::Service(name.clone()), before.map(own), after.map(own));
         if after.is_some() {
             quic(&mut diff, name, before, after);
             backends(&mut diff, name, before, after);
@@ -177,9 +217,9 @@ fn quic(diff: &mut Diff, service: &ServiceName, old: Option<&Service>, new: Opti
     };
     let (old, new) = (by_id(old), by_id(new));
     let ids: BTreeSet<_> = old.keys().chain(new.keys()).collect();
-    for id in ids {
-        let what = format!("quic {service}/{id}");
-        diff.push(what, old.get(id).cloned(), new.get(id).cloned());
+    for &id in ids {
+        let what = Subject::Quic(service.clone(), id);
+        diff.push(what, old.get(&id).cloned(), new.get(&id).cloned());
     }
 }
 
@@ -197,7 +237,8 @@ fn backends(diff: &mut Diff, service: &ServiceName, old: Option<&Service>, new: 
     let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
     for name in names {
         let of = |backends: &BTreeMap<_, Backend>| backends.get(name).map(fields::backend);
-        diff.push(format!("backend {service}/{name}"), of(&old), of(&new));
+        let what = Subject::Backend(service.clone(), name.clone());
+        diff.push(what, of(&old), of(&new));
     }
 }
 
