@@ -25,11 +25,9 @@ use super::{
     directory::Directory,
     maps::Maps,
     services::{MapKey, map_key},
+    tables::{Answers, AnyTuple, ReadTables, Translated},
 };
-use crate::{
-    explain::{Answers, AnyTuple, ReadTables, Translated},
-    state::service::ServiceKey,
-};
+use crate::state::service::ServiceKey;
 
 /// Reads the tables of a running data plane; rings as they were written last, since the kernel hands those out by number
 /// to the almighty only.

@@ -36,6 +36,7 @@ mod snapshot;
 mod stats;
 mod sweeper;
 mod sys;
+mod tables;
 mod writer;
 
 use std::{fmt, io, mem, path::Path, sync::Arc};
@@ -67,6 +68,7 @@ pub use self::{
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
     snapshot::{BackendSignals, BackendStats, GaveWay, InterfaceStats, MapUse, Snapshot},
     stats::StatsReader,
+    tables::{Answers, AnyTuple, ReadTables, Translated},
     writer::{ProgramReport, WriterHandle, WriterTask},
 };
 use crate::plan::Programmed;

@@ -18,21 +18,15 @@ use std::{
 
 use lb_common::{
     addr::{NetPort, NetV4, NetV6},
-    backend::{Backend, BackendId, Generation},
-    flow::{Tuple, TupleV4, TupleV6},
-    hash,
-    quic::{Config, ConfigKey, ServerKey},
+    flow::Tuple,
     reason::Reason,
-    ring_slot::RingSlot,
-    service::{Mode, RingId, Service, ServiceId, TCP, UDP},
-    settings::Settings,
-    track::{FlowRecord, Table},
+    service::{Mode, TCP, UDP},
 };
 
 use self::walk::Walk;
+pub use crate::datapath::{Answers, AnyTuple, ReadTables, Translated};
 use crate::{
     control::ControlView,
-    datapath::NextHopState,
     state::service::{Protocol, ServiceKey},
 };
 
@@ -60,15 +54,6 @@ pub struct Question {
 impl Question {
     /// TTL of an ordinary packet.
     pub const TTL: u8 = 64;
-}
-
-/// The tuple of a question.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum AnyTuple {
-    /// IPv4.
-    V4(TupleV4),
-    /// IPv6.
-    V6(TupleV6),
 }
 
 impl Question {
@@ -100,104 +85,6 @@ impl Question {
             (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => None,
         }
     }
-}
-
-impl AnyTuple {
-    fn hash(&self, by_source: bool) -> u32 {
-        match (self, by_source) {
-            (Self::V4(tuple), false) => hash::tuple_v4(tuple),
-            (Self::V4(tuple), true) => hash::source_v4(tuple),
-            (Self::V6(tuple), false) => hash::tuple_v6(tuple),
-            (Self::V6(tuple), true) => hash::source_v6(tuple),
-        }
-    }
-}
-
-/// A flow of mode `nat` in the table, in the direction that was asked for.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Translated {
-    /// The packet is a backend's answer.
-    pub is_reply: bool,
-    /// What its source becomes.
-    pub source: SocketAddr,
-    /// What its destination becomes.
-    pub destination: SocketAddr,
-    /// The backend that owns the flow.
-    pub backend: BackendId,
-    /// Its generation when the flow began.
-    pub generation: Generation,
-    /// The flow's service.
-    pub service: ServiceId,
-    /// Bits of [`lb_common::flow`].
-    pub state: u8,
-    /// Where answers leave.
-    pub ifindex: u32,
-}
-
-/// What becomes of packets from an endpoint, in mode `dnat`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Answers {
-    /// What their source becomes; port 0 keeps the packet's own.
-    pub source: SocketAddr,
-    /// The service.
-    pub service: ServiceId,
-    /// The backend.
-    pub backend: BackendId,
-}
-
-/// Reads the tables of a running data plane. Blocks for as long as the system calls take.
-pub trait ReadTables: Send + Sync {
-    /// What holds for all services.
-    ///
-    /// # Errors
-    /// When the kernel refuses to read, as all of these.
-    fn settings(&self) -> io::Result<Settings>;
-    /// The service of this key.
-    ///
-    /// # Errors
-    /// As above.
-    fn service(&self, key: &ServiceKey) -> io::Result<Option<Service>>;
-    /// The key of a service's number.
-    fn service_key(&self, id: ServiceId) -> Option<ServiceKey>;
-    /// A slot of a ring.
-    fn slot(&self, ring: RingId, index: u32) -> Option<RingSlot>;
-    /// The record of a number.
-    ///
-    /// # Errors
-    /// As above.
-    fn backend(&self, id: BackendId) -> io::Result<Option<Backend>>;
-    /// Whether the guard of a service refuses a client.
-    ///
-    /// # Errors
-    /// As above.
-    fn denies(&self, service: ServiceId, client: IpAddr) -> io::Result<bool>;
-    /// Whose answers of mode `dnat` come from an endpoint, and the address that they get.
-    ///
-    /// # Errors
-    /// As above.
-    fn answers_from(&self, endpoint: &ServiceKey) -> io::Result<Option<Answers>>;
-    /// The flow of mode `nat` whose packets carry this tuple.
-    ///
-    /// # Errors
-    /// As above.
-    fn translated(&self, tuple: &AnyTuple) -> io::Result<Option<Translated>>;
-    /// The record of a flow of other modes.
-    ///
-    /// # Errors
-    /// As above.
-    fn record(&self, tuple: &AnyTuple, table: Table) -> io::Result<Option<FlowRecord>>;
-    /// How connection ids of QUIC are read that begin as the key says.
-    ///
-    /// # Errors
-    /// As above.
-    fn quic_config(&self, key: &ConfigKey) -> io::Result<Option<Config>>;
-    /// Whom a server id in them names.
-    ///
-    /// # Errors
-    /// As above.
-    fn quic_server(&self, key: &ServerKey) -> io::Result<Option<BackendId>>;
-    /// How an address is reached.
-    fn next_hop(&self, address: IpAddr) -> Option<NextHopState>;
 }
 
 /// What would become of the packet.

@@ -2,16 +2,21 @@ use std::collections::BTreeMap;
 
 use lb_common::{
     addr::NetAddr,
-    backend::{ALIVE, IN_USE, IPV6, RESOLVED},
+    backend::{ALIVE, Backend, BackendId, Generation, IN_USE, IPV6, RESOLVED},
     flow::{FIN, PROVEN},
-    quic::HALF_READ,
-    service::{FORWARDS, GUARDS_CLIENTS, IN_TURN, OnEmpty, QUIC, SHARES_ADDRESS, TRACKS_ALL, TRANSLATES},
-    settings::{HAS_DNAT, HAS_WILDCARD},
-    track::Tick,
+    quic::{Config, ConfigKey, HALF_READ, ServerKey},
+    ring_slot::RingSlot,
+    service::{
+        FORWARDS, GUARDS_CLIENTS, IN_TURN, OnEmpty, QUIC, RingId, SHARES_ADDRESS, Service, ServiceId,
+        TRACKS_ALL, TRANSLATES,
+    },
+    settings::{HAS_DNAT, HAS_WILDCARD, Settings},
+    track::{FlowRecord, Table, Tick},
 };
 
 use super::*;
 use crate::{
+    datapath::NextHopState,
     plan::Target,
     state::{
         effective::{self, HealthView, Lingering},
