@@ -91,45 +91,45 @@ macro_rules! reasons {
 }
 
 reasons! {
-    SentBack = 0, Tx, "forwarded_tx", "Forwarded out of the interface it came in on.", "Nothing to do.";
+    SentBack = 0, Tx, "forwarded_tx", "Forwarded out of the interface on which it arrived.", "Nothing to do.";
     Redirected = 1, Redirect, "forwarded_redirect", "Forwarded out of another interface.", "Nothing to do.";
     NotOurs = 2, Pass, "not_ours", "Neither a service nor a known flow.", "Nothing to do; the kernel handles it.";
     NotIp = 3, Pass, "not_ip", "Not IPv4 or IPv6, for example ARP.", "Nothing to do; the kernel handles it.";
     OtherProtocol = 4, Pass, "other_protocol", "Neither TCP, UDP nor an ICMP error about a known flow.", "Nothing to do; the kernel handles it.";
     Vlan = 5, Pass, "vlan", "Carries more than two VLAN tags, or no IP packet behind them.", "Nothing to do; ARP in a VLAN counts here, too.";
-    Truncated = 6, Pass, "truncated", "Ends before its headers do, so nobody can say whose it is.", "Look for a broken sender or link.";
+    Truncated = 6, Pass, "truncated", "Ends before its headers do, so it cannot be classified.", "Look for a broken sender or link.";
     Malformed = 7, Pass, "malformed", "A header contradicts itself or the frame, before a service was found.", "Look for a broken sender.";
     Fragment = 8, Pass, "fragment", "A fragment of a datagram that is for no service.", "Nothing to do.";
     ExtensionHeaders = 9, Pass, "extension_headers", "More IPv6 extension headers than are walked.", "Look for a broken or hostile sender.";
-    ReplyByKernel = 10, Pass, "reply_by_kernel", "A reply in mode dnat that the kernel has to do with: translated, where the next hop's link-layer address is not known yet or fragments must be made; as it came, where the backend is to be told that it is too big.", "Nothing to do. If clients miss such replies, set net.ipv4.conf.*.accept_local to 1 and rp_filter to 0 or 2 on the way to the backends.";
-    ForwardingDisabled = 11, Pass, "forwarding_disabled", "From a backend of mode dnat, on an interface from which this machine does not forward: passed as it came.", "Set net.ipv4.ip_forward and net.ipv6.conf.all.forwarding to 1.";
-    OtherHost = 12, Pass, "other_host", "To the link-layer address of another machine: a switch floods, or the interface is promiscuous.", "Nothing to do. If services are not reached, compare the destination with `ip link`: addresses of the interface and of devices above it are taken.";
+    ReplyByKernel = 10, Pass, "reply_by_kernel", "A reply in mode dnat that the kernel handles. Translated: the next hop's link-layer address is not known yet, or the packet must be fragmented. Unchanged: the kernel tells the backend that it is too big.", "Nothing to do. If clients miss such replies, set net.ipv4.conf.*.accept_local to 1 and rp_filter to 0 or 2 on the way to the backends.";
+    ForwardingDisabled = 11, Pass, "forwarding_disabled", "From a backend of mode dnat, on an interface from which this machine does not forward: passed unchanged.", "Set net.ipv4.ip_forward and net.ipv6.conf.all.forwarding to 1.";
+    OtherHost = 12, Pass, "other_host", "To the link-layer address of another machine: a switch floods, or the interface is promiscuous.", "Nothing to do. If services cannot be reached, compare the destination with `ip link`: the program accepts the addresses of the interface and of devices above it.";
     HostSocket = 13, Pass, "host_socket", "To a service on every port of an address of this machine, and expected by a socket of this machine: a connection of its own, or a server on the port.", "Nothing to do. If the service is to have a port that a server of this machine listens on, name that port in a service (`port` or `ports`).";
     NoBackend = 16, Drop, "no_backend", "The service has no backend that takes new flows.", "Check the backends' health with `lb backend list`.";
-    RingMissing = 17, Drop, "ring_missing", "The service's ring is not there.", "Report it; `lb status` shows what is not programmed.";
-    BackendMissing = 18, Drop, "backend_missing", "A slot names a backend that is not there.", "Report it; `lb status` shows what is not programmed.";
-    FlowTableFull = 19, Drop, "flow_table_full", "No room for a new flow.", "Look for a flood; compare `lb_flows` with `lb_map_capacity`.";
+    RingMissing = 17, Drop, "ring_missing", "The service's ring is missing.", "Report it; `lb status` shows what is not programmed.";
+    BackendMissing = 18, Drop, "backend_missing", "A slot names a missing backend.", "Report it; `lb status` shows what is not programmed.";
+    FlowTableFull = 19, Drop, "flow_table_full", "The flow table is full.", "Look for a flood; compare `lb_flows` with `lb_map_capacity`.";
     SnatPortsExhausted = 20, Drop, "snat_ports_exhausted", "No free source port towards the backend.", "Add `snat_addresses`, widen `snat_ports`, or add backends.";
     NoSnatAddress = 21, Drop, "no_snat_address", "No source address of the backend's family.", "Give the interface an address of that family or set `snat_addresses`.";
-    NoNextHop = 22, Drop, "no_next_hop", "Neither the daemon nor the kernel knows the way to the next hop.", "Check route and neighbour entry with `ip route get` and `ip neigh`.";
+    NoNextHop = 22, Drop, "no_next_hop", "Neither the daemon nor the kernel has a next hop.", "Check route and neighbour entry with `ip route get` and `ip neigh`.";
     TtlExpired = 23, Drop, "ttl_expired", "The TTL or hop limit would reach 0.", "Look for a routing loop, or a traceroute.";
     BadLength = 24, Drop, "bad_length", "Addressed to a service, but its lengths contradict the frame.", "Look for a broken or hostile sender.";
-    TooBig = 25, Drop, "too_big", "Does not fit the MTU of the way out, and its sender was not told: the limit of such messages is reached, or it is an ICMP error itself.", "Make the MTUs of the paths equal.";
-    ModeMissing = 26, Drop, "mode_missing", "The backend asks for a mode that this program does not have.", "Start the daemon and the program of one version.";
-    NoHeadroom = 27, Drop, "no_headroom", "The driver left no room before the frame for the headers of a tunnel.", "Use mode nat, dnat or l2dsr, or `--xdp-mode generic`.";
-    TooBigAnswered = 28, Tx, "too_big_answered", "Does not fit the MTU of the way to the backend: its sender was told which size does.", "Nothing to do; senders lower their size. A tunnel's headers count, so a larger MTU towards the backends avoids it.";
+    TooBig = 25, Drop, "too_big", "Does not fit the MTU of the path, and its sender gets no message: their limit is reached, or the packet is an ICMP error itself.", "Make the MTUs of the paths equal.";
+    ModeMissing = 26, Drop, "mode_missing", "The backend has a mode that this program does not know.", "Start the daemon and the program of one version.";
+    NoHeadroom = 27, Drop, "no_headroom", "The driver left no headroom for the headers of a tunnel.", "Use mode nat, dnat or l2dsr, or `--xdp-mode generic`.";
+    TooBigAnswered = 28, Tx, "too_big_answered", "Does not fit the MTU of the path to the backend: its sender got an ICMP message with the size that does.", "Nothing to do; senders lower their size. A tunnel's headers count, so a larger MTU towards the backends avoids it.";
     RejectedReset = 40, Tx, "rejected_reset", "The service has no backend that takes new flows: answered with a TCP reset.", "Check the backends' health with `lb backend list`.";
     RejectedUnreachable = 41, Tx, "rejected_unreachable", "The service has no backend that takes new flows: answered with an ICMP port unreachable.", "Check the backends' health with `lb backend list`.";
-    UnreachableRate = 42, Drop, "unreachable_rate", "The service has no backend that takes new flows, and the limit of ICMP messages that say so is reached.", "Check the backends' health with `lb backend list`.";
+    UnreachableRate = 42, Drop, "unreachable_rate", "The service has no backend that takes new flows, and the limit of ICMP messages is reached.", "Check the backends' health with `lb backend list`.";
     EchoAnswered = 43, Tx, "echo_answered", "An echo request (ping) to the address of a service: answered.", "Nothing to do.";
-    EchoRate = 44, Drop, "echo_rate", "An echo request to the address of a service, beyond the limit of answers.", "Look for who floods; the limit protects everybody else.";
+    EchoRate = 44, Drop, "echo_rate", "An echo request to the address of a service, beyond the limit of answers.", "Identify the flooding source; the limit protects the other clients.";
     FragmentAlone = 45, Drop, "fragment_alone", "A later fragment to the address of a service, before the first one of its datagram or long after.", "Look for paths that reorder packets; lower the sender's datagram size or raise the path's MTU.";
-    ClientDenied = 46, Drop, "client_denied", "The service does not serve this client: a prefix denies it, or none allows it.", "Nothing to do; else change `allow` and `deny` of the service's guard.";
-    NewFlowRate = 47, Drop, "new_flow_rate", "More flows begin than the guard of the service lets begin.", "Look for a flood; else raise `new_flows` of the service's guard.";
-    Internal = 48, Aborted, "internal", "A helper of the kernel failed where it should not.", "Report it with the kernel's version.";
-    SourceRate = 49, Drop, "source_rate", "More flows of one source begin than the guard of the service lets begin.", "Look for a flood; else raise `source_new_flows` of the service's guard.";
-    MartianSource = 50, Drop, "martian_source", "To a service, from an address that no packet may come from: loopback, 0.0.0.0/8, multicast, broadcast, the unspecified address, or the service's own.", "Nothing to do: the sender is forged (RFC 1122 section 3.2.1.3). `lb_xdp_packets_total` says on which interface they come.";
-    NoFlow = 51, Drop, "no_flow", "A TCP reset, or a fragment, of a connection of mode nat that is not known.", "Nothing to do: left-overs, scans and backscatter are normal.";
+    ClientDenied = 46, Drop, "client_denied", "The service does not serve this client: a prefix denies it, or none allows it.", "Nothing to do, or change `allow` and `deny` of `[service.guard]`.";
+    NewFlowRate = 47, Drop, "new_flow_rate", "More new flows than the rate limit of the service allows.", "Look for a flood, or raise `new_flows` of `[service.guard]`.";
+    Internal = 48, Aborted, "internal", "A kernel helper failed unexpectedly.", "Report it with the kernel's version.";
+    SourceRate = 49, Drop, "source_rate", "More new flows of one source than the rate limit of the service allows.", "Look for a flood, or raise `source_new_flows` of `[service.guard]`.";
+    MartianSource = 50, Drop, "martian_source", "To a service, from an address that is no valid source: loopback, 0.0.0.0/8, multicast, broadcast, the unspecified address, or the service's own.", "Nothing to do: the sender is forged (RFC 1122 section 3.2.1.3). `lb_xdp_packets_total` names the interface.";
+    NoFlow = 51, Drop, "no_flow", "A TCP reset, or a fragment, of an unknown connection of mode nat.", "Nothing to do: left-overs, scans and backscatter are normal.";
     NoFlowReset = 52, Tx, "no_flow_reset", "A TCP segment in mode nat that neither opens a connection nor belongs to a known one: answered with a TCP reset.", "Nothing to do; many of them are a flood, or clients whose connections were idle for too long.";
 }
 

@@ -179,7 +179,7 @@ fn an_agent_sets_weight_drain_and_state_and_the_operator_has_the_last_word() -> 
 
         let events = rig.events()?;
         for message in [
-            "agent does not answer, what it said stands: connection refused by",
+            "agent does not answer, its last report stays in force: connection refused by",
             "agent answers again",
             "agent: down (disk full)",
         ] {

@@ -70,7 +70,7 @@ fn call_and_dismiss(cli: &LbCli, client: &Netns, target: std::net::SocketAddr) -
     only(12_000, "b0")?;
     let events = cli.ok("events")?;
     ensure!(
-        events.contains("backup takes no new flows any more: 1 of 1"),
+        events.contains("backup takes no more new flows: 1 of 1"),
         "{events}"
     );
     let report = load.stop()?;

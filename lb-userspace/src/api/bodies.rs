@@ -73,7 +73,7 @@ pub(super) async fn within_budget(
     let units = u32::try_from(length.div_ceil(UNIT)).unwrap_or(u32::MAX);
     let granted = Arc::clone(&bodies.budget).acquire_many_owned(units);
     let Ok(Ok(permit)) = time::timeout(PATIENCE, granted).await else {
-        let what = "too many large requests are under way: try again later";
+        let what = "too many large requests in progress: try again later";
         return ApiError::new(ErrorCode::Unavailable, what, None).into_response();
     };
     let held: Held = Arc::new(permit);

@@ -20,7 +20,7 @@ pub(super) fn recall(state_dir: &Path) -> Vec<Record> {
         Ok(text) => text.lines().filter_map(parse).collect(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Vec::new(),
         Err(error) => {
-            tracing::warn!(%error, file = %file.display(), "cannot read what agents said to an earlier daemon");
+            tracing::warn!(%error, file = %file.display(), "cannot read the stored agent reports");
             Vec::new()
         }
     }

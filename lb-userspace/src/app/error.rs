@@ -48,7 +48,7 @@ pub enum RunError {
     #[error("cannot program the data plane")]
     Program(#[from] ProgramError),
     /// A part of the daemon ended on its own; forwarding goes on.
-    #[error("the {0} task ended unexpectedly; forwarding goes on without the daemon")]
+    #[error("the {0} task ended unexpectedly; the kernel forwards on without the daemon")]
     Died(&'static str),
 }
 

@@ -76,7 +76,7 @@ pub(super) fn first_state(
     let refused = |why: String| {
         Some(RefusedFile {
             why: format!(
-                "{why}; the last good state goes on, revision {}",
+                "{why}; keeping the last good state, revision {}",
                 first.stored.desired.revision.0
             ),
             at: SystemTime::now(),

@@ -12,7 +12,7 @@ pub(super) async fn leave(writer: &WriterHandle, on_exit: OnExit) -> Result<(), 
         }
         OnExit::Keep => {
             writer.keep().await;
-            tracing::info!("forwarding goes on without the daemon; `lb detach` ends it");
+            tracing::info!("the kernel forwards on without the daemon; `lb detach` ends it");
         }
     }
     Ok(())

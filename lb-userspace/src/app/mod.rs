@@ -101,7 +101,7 @@ async fn daemon(
     tokio::select! {
         result = daemon.stop(reason) => result,
         () = signals.end() => {
-            tracing::warn!("second signal: leaving at once");
+            tracing::warn!("second signal: exiting at once");
             process::exit(EXIT_AT_ONCE)
         }
     }
@@ -378,7 +378,7 @@ impl Daemon {
         let died = match reason {
             Reason::Signal => {
                 if self.control_task.await.is_err() {
-                    tracing::error!("the control task failed at the end");
+                    tracing::error!("the control task failed during shutdown");
                 }
                 None
             }

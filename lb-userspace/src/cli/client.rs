@@ -140,5 +140,5 @@ fn nonsense(error: &dyn std::error::Error) -> CliError {
 
 fn broken(error: &dyn std::error::Error) -> CliError {
     CliError::new(Exit::Unreachable, format!("the daemon hung up: {error}"))
-        .hint("its log says why; forwarding goes on without it")
+        .hint("see its log; the kernel forwards on without it")
 }

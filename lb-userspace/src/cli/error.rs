@@ -124,7 +124,7 @@ impl CliError {
             )
         } else if kind == io::ErrorKind::ConnectionRefused {
             (
-                "nobody listens".to_owned(),
+                "no daemon listens".to_owned(),
                 "the daemon that made this socket is gone; start one with `lb run --iface IFACE`",
             )
         } else if kind == io::ErrorKind::PermissionDenied {

@@ -240,9 +240,9 @@ pub(super) fn changed_text(changed: &Changed) -> String {
     }
     for moved in &changed.moved {
         let under_way = match moved.flows {
-            0 => "no flow under way is moved".to_owned(),
-            1 => "1 flow under way is moved".to_owned(),
-            flows => format!("{flows} flows under way are moved"),
+            0 => "no established flow moves".to_owned(),
+            1 => "1 established flow moves".to_owned(),
+            flows => format!("{flows} established flows move"),
         };
         text.push_str(&format!(
             "{}: {:.1} % of new flows go elsewhere, {under_way}\n",
@@ -260,7 +260,7 @@ pub(super) fn changed_text(changed: &Changed) -> String {
         text.push_str(&format!("warning: {warning}\n"));
     }
     text.push_str(&match (changed.dry_run, changed.changed) {
-        (true, true) => "nothing was done (dry run)\n".to_owned(),
+        (true, true) => "nothing was changed (dry run)\n".to_owned(),
         (_, false) => format!("no change, revision {}\n", changed.revision),
         (false, true) => format!("done, revision {}\n", changed.revision),
     });
@@ -307,7 +307,7 @@ fn show(service: &Service, context: &Context) -> String {
         ));
     }
     text.push_str(&format!(
-        "  {:<10} {} flows under way, {} new, {} packets ({}), {} replies ({})\n",
+        "  {:<10} {} active flows, {} new, {} packets ({}), {} replies ({})\n",
         "traffic",
         service.active_flows,
         service.new_flows,

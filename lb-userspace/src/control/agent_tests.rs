@@ -107,7 +107,7 @@ async fn what_an_agent_says_is_programmed_and_told() {
             "a agent: 50%",
             "a agent: fail, 50% (disk full)",
             "a agent: ready",
-            "a agent does not answer, what it said stands: connection refused by 10.0.1.1:9",
+            "a agent does not answer, its last report stays in force: connection refused by 10.0.1.1:9",
             "b agent: drain",
         ]
     );

@@ -68,7 +68,7 @@ async fn a_backup_serves_while_no_other_can_and_everyone_is_told() {
         told(&rig),
         [
             "x backup takes new flows: 0 of 1 other backends can, and backup_below is 1",
-            "x backup takes no new flows any more: 1 of 1 other backends can, and backup_below is 1",
+            "x backup takes no more new flows: 1 of 1 other backends can, and backup_below is 1",
         ]
     );
 }

@@ -53,7 +53,7 @@ pub enum ControlError {
     #[error("cannot program the data plane")]
     Program(#[from] ProgramError),
     /// It could not be programmed, and what was saved could not be taken back: a restart would try it again.
-    #[error("cannot program the data plane: {program}; and cannot take back what was saved")]
+    #[error("cannot program the data plane: {program}; cannot undo the saved change either")]
     NotTakenBack {
         /// Why it could not be programmed.
         program: ProgramError,

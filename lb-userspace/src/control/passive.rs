@@ -82,7 +82,7 @@ pub async fn listen(
                 if !failed {
                     tracing::warn!(
                         error = chain(&error),
-                        "cannot read what flows tell, will try again"
+                        "cannot read passive health counters, retrying"
                     );
                 }
                 failed = true;

@@ -75,7 +75,7 @@ async fn a_recovered_backend_gets_its_weight_in_steps_and_everyone_is_told() {
     );
     let told = told(&rig);
     assert!(
-        told[0].starts_with("b begins slowly, has its whole weight at "),
+        told[0].starts_with("b starts slowly, full weight at "),
         "{told:?}"
     );
     assert_eq!(told[1..], ["b has its whole weight"]);

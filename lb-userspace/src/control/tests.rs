@@ -239,7 +239,7 @@ async fn checks_take_out_no_more_than_they_may_and_everyone_is_told() {
         told,
         [
             "too many backends are down: flows still go to b",
-            "no backend that is down takes flows any more"
+            "panic mode ended: no backend that is down takes flows"
         ]
     );
 }

@@ -127,7 +127,9 @@ impl DatapathError {
             Self::Capabilities(_) => "run as root, or grant them, for example in the systemd unit",
             Self::PinDirBusy { .. } => "stop that daemon, or give this one its own interfaces and --pin-dir",
             Self::ForeignProgram { pid: Some(pid), .. } => {
-                return Some(format!("stop process {pid}, or have it let go of the interface"));
+                return Some(format!(
+                    "stop process {pid}, or have it detach its program from the interface"
+                ));
             }
             Self::ForeignProgram { interface, .. } => {
                 return Some(format!(

@@ -133,11 +133,11 @@ impl Interface {
         let name = &self.name;
         match self.operation {
             LinkOperation::Down => problem(
-                "is down: no packet comes in or goes out",
+                "is down: it receives and sends no packets",
                 &format!("`ip link set dev {name} up`"),
             ),
             LinkOperation::NoCarrier => problem(
-                "has no carrier: no packet comes in or goes out",
+                "has no carrier: it receives and sends no packets",
                 "look at its cable, its switch port or its peer",
             ),
             LinkOperation::Up | LinkOperation::Missing if self.is_renamed() => problem(

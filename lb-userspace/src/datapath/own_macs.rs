@@ -59,7 +59,7 @@ impl OwnMacs {
             if macs.all.len() + found.len() > MAX_OWN_MACS as usize {
                 tracing::warn!(
                     interface = link.name,
-                    "more devices above the interface than are told apart: it takes frames for other machines, too"
+                    "too many devices above the interface to tell apart: it accepts frames for other machines, too"
                 );
                 continue;
             }

@@ -220,11 +220,7 @@ mod tests {
         let record = record(&backend, Some(&hop));
         assert_eq!(tunnel_source(&record), backend.tunnel_source);
         let known = NextHop { source: None, ..hop };
-        assert_eq!(
-            next_hop(&record),
-            known,
-            "the prefix is none of the host's addresses"
-        );
+        assert_eq!(next_hop(&record), known, "the prefix is no address of the host");
         let plain = self::record(&self::backend("10.0.0.11:8080", true), Some(&hop));
         assert_eq!(tunnel_source(&plain), None);
     }

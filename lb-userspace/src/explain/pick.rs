@@ -25,7 +25,7 @@ impl Walk<'_> {
             return Ok(Ok((id, backend)));
         }
         let Some((index, slot)) = self.slot(service) else {
-            self.say("the service has no ring: no backend takes new flows, and none has any");
+            self.say("the service has no ring: no backend takes or has flows");
             return Ok(self.nobody(service));
         };
         self.told.slot = Some(index);
@@ -36,16 +36,16 @@ impl Walk<'_> {
         };
         let current = self.name_of(slot.current)?;
         let phase = match slot.phase() {
-            Phase::Stable => format!("stable, {current}'s"),
-            Phase::Pinned if slot.current == BackendId::NONE => "nobody's for new flows".to_owned(),
-            Phase::Pinned => format!("{current}'s, but for recorded flows of others"),
+            Phase::Stable => format!("stable, owned by {current}"),
+            Phase::Pinned if slot.current == BackendId::NONE => "without an owner for new flows".to_owned(),
+            Phase::Pinned => format!("owned by {current}, except for recorded flows of others"),
             Phase::Transition => {
                 let previous = self.name_of(slot.previous)?;
-                format!("in transition from {previous}, which keeps older flows, to {current}")
+                format!("in transition to {current}; older flows stay with {previous}")
             }
         };
         self.say(format!(
-            "{by} leads to slot {index} of {}: {phase}",
+            "the hash of {by} selects slot {index} of {}: {phase}",
             service.ring_size
         ));
         let (_, known) = self.recorded()?;
@@ -57,13 +57,13 @@ impl Walk<'_> {
             Ok((_, backend)) => {
                 self.name_backend(backend);
                 let name = self.backend_name().unwrap_or_default();
-                self.say(format!("it goes to {name}"));
+                self.say(format!("selected backend: {name}"));
                 self.say_backup();
             }
-            Err(Reason::BackendMissing) => self.say("the slot names a backend that is not there"),
+            Err(Reason::BackendMissing) => self.say("the slot names a missing backend"),
             Err(_) => {
                 let policy = if service.on_empty == OnEmpty::Reject as u8 {
-                    "it is answered with a refusal"
+                    "it is rejected with an answer"
                 } else {
                     "it is dropped"
                 };
@@ -93,7 +93,7 @@ impl Walk<'_> {
                 service.backup_below
             )
         } else {
-            "that is a backup in reserve: it keeps the flows it has, and takes no new ones".to_owned()
+            "that is a backup in reserve: it keeps its flows and takes no new ones".to_owned()
         });
     }
 
@@ -109,11 +109,11 @@ impl Walk<'_> {
         } = service.idle;
         let text = |seconds: u32| duration::text(Duration::from_secs(seconds.into()));
         let closed = match self.question.protocol {
-            Protocol::Tcp => format!(", {} once it is closed", text(closed)),
+            Protocol::Tcp => format!(", {} after it closed", text(closed)),
             Protocol::Udp => String::new(),
         };
         self.say(format!(
-            "it is forgotten after {} without a packet, {} while only one end has sent any{closed}",
+            "it is forgotten after {} without a packet, {} while half-open{closed}",
             text(established),
             text(half_open)
         ));
@@ -123,7 +123,7 @@ impl Walk<'_> {
         let text = match known {
             Known::Proven(id) | Known::Unproven(id) => {
                 self.told.tracked = true;
-                format!("its flow is recorded, and belongs to {}", self.name_of(id)?)
+                format!("its flow is recorded and belongs to {}", self.name_of(id)?)
             }
             Known::Unknown if self.question.protocol == Protocol::Tcp && self.question.opens => {
                 "its flow is not recorded, and a SYN opens a new one".to_owned()

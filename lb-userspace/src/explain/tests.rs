@@ -590,9 +590,9 @@ fn a_step_names_who_is_meant() {
     let steps = told.steps.join("\n");
     for part in [
         "192.0.2.1:80/tcp is service web",
-        "in transition from a (10.0.1.1:8080), which keeps older flows, to b (10.0.1.2:8080)",
+        "in transition to b (10.0.1.2:8080); older flows stay with a (10.0.1.1:8080)",
         "a SYN opens a new one",
-        "it goes to b (10.0.1.2:8080)",
+        "selected backend: b (10.0.1.2:8080)",
         "mode l2dsr",
         "the next hop towards 10.0.1.2 is 00:00:00:00:00:00",
     ] {

@@ -14,7 +14,7 @@ impl Walk<'_> {
     pub(super) fn expires(&mut self) -> bool {
         let ttl = self.question.ttl;
         if ttl <= 1 {
-            self.say(format!("its TTL of {ttl} is used up here: this mode routes"));
+            self.say(format!("its TTL of {ttl} would reach 0: this mode routes"));
         }
         ttl <= 1
     }
@@ -37,7 +37,7 @@ impl Walk<'_> {
             ));
             return false;
         }
-        self.say(format!("packets of up to {most} bytes fit the way to it"));
+        self.say(format!("packets of up to {most} bytes fit the path to it"));
         true
     }
 
@@ -56,9 +56,9 @@ impl Walk<'_> {
             return self.leaves(backend.ifindex);
         }
         let error = state.and_then(|state| state.error());
-        let error = error.unwrap_or_else(|| "its neighbour entry is not there yet".to_owned());
+        let error = error.unwrap_or_else(|| "its neighbour entry is missing".to_owned());
         self.say(format!(
-            "the way to {address} is not resolved: {error}; the kernel's routes are asked for each packet"
+            "the next hop towards {address} is not resolved: {error}; the kernel's routes are looked up for each packet"
         ));
         Reason::NoNextHop
     }

@@ -84,7 +84,7 @@ impl Walk<'_> {
         let port = self.question.destination.port();
         let reply_port = port.wrapping_sub(settings.reply_port_first) < settings.reply_port_count;
         if service.is_none() && !reply_port {
-            self.say("the port is not one that answers of mode nat come to");
+            self.say("the port is outside the source ports of mode nat");
             return self.foreign(&settings);
         }
         let mut known = self.tables.translated(&self.tuple)?;
@@ -92,7 +92,7 @@ impl Walk<'_> {
             return self.reply(&known);
         }
         let Some(service) = service else {
-            self.say("answers of mode nat come to this port, but no flow is recorded for this one");
+            self.say("the port is a source port of mode nat, but no flow is recorded for this packet");
             return self.foreign(&settings);
         };
         if self.is_denied(&service)? {
@@ -100,7 +100,7 @@ impl Walk<'_> {
         }
         let leaves = |known: &Translated| self.named.is_some_and(|(id, _)| id != known.backend);
         if known.as_ref().is_some_and(leaves) {
-            self.say("the flow that is recorded under its tuple is with another backend, and is left");
+            self.say("the recorded flow of this tuple belongs to another backend and is left alone");
             known = None;
         }
         match known {
@@ -129,18 +129,18 @@ impl Walk<'_> {
             }
             let name = self.backend_name().unwrap_or_default();
             self.say(format!(
-                "an answer of {name}, in mode dnat: its source becomes {}",
+                "a reply from {name} in mode dnat: its source becomes {}",
                 answers.source
             ));
             self.say(
-                "the kernel's routes decide where it leaves; what they lead to this machine stays as it is",
+                "the kernel's routes decide where it leaves; a packet that they lead to this machine stays unchanged",
             );
             if self.expires() {
                 return Ok(Reason::TtlExpired);
             }
             return Ok(Reason::Redirected);
         }
-        self.say("it is not ours: the kernel gets it");
+        self.say("it matches no service and no flow: the kernel gets it unchanged");
         Ok(Reason::NotOurs)
     }
 
@@ -153,10 +153,12 @@ impl Walk<'_> {
         let client = self.question.source.ip();
         if own {
             self.say(format!(
-                "{client} is the service's own address: no packet to it may come from there"
+                "{client} is the service's own address, which no client can have: dropped"
             ));
         } else if source {
-            self.say(format!("no packet may come from {client}: the sender is forged"));
+            self.say(format!(
+                "{client} is no valid source address: the sender is forged"
+            ));
         }
         source || own
     }
@@ -168,7 +170,7 @@ impl Walk<'_> {
         let client = self.question.source.ip();
         let denied = self.tables.denies(service.id, client)?;
         let verb = if denied { "denies" } else { "admits" };
-        self.say(format!("the service's guard {verb} {client}"));
+        self.say(format!("the service's ACL {verb} {client}"));
         Ok(denied)
     }
 
@@ -243,13 +245,13 @@ impl Walk<'_> {
             .backend_name()
             .unwrap_or_else(|| "a backend that is gone".to_owned());
         self.say(format!(
-            "an answer of {from}: it becomes {} to {}",
+            "a reply from {from}: rewritten to {} to {}",
             known.source, known.destination
         ));
         if self.expires() {
             return Ok(Reason::TtlExpired);
         }
-        self.say("it leaves the way the client's last packet came");
+        self.say("it leaves by the interface on which the client's last packet arrived");
         Ok(self.leaves(known.ifindex))
     }
 
@@ -262,7 +264,7 @@ impl Walk<'_> {
         let owner =
             record.filter(|record| record.has(IN_USE | ALIVE) && record.generation == known.generation);
         let Some(owner) = owner else {
-            self.say("its flow is recorded, but for a backend that is dead or gone: it counts as a new one");
+            self.say("its flow is recorded for a backend that is dead or gone: it counts as a new flow");
             return self.new_flow(service, settings);
         };
         if known.state & (FIN | RST) != 0 && self.question.opens {
@@ -277,7 +279,7 @@ impl Walk<'_> {
                 .flatten()
                 .is_some_and(|reply| is_closed(known.state, reply.state));
             let same = !service.has(IN_TURN) && self.pick(service)?.is_ok_and(|(id, _)| id == known.backend);
-            self.say("the client has closed the flow that is recorded, and opens another one");
+            self.say("the client has closed the recorded flow and opens a new one");
             if closed && !same {
                 return self.new_flow(service, settings);
             }
@@ -285,10 +287,10 @@ impl Walk<'_> {
         self.told.tracked = true;
         self.name_backend(&owner);
         let name = self.backend_name().unwrap_or_default();
-        self.say(format!("its flow is recorded, and belongs to {name}"));
+        self.say(format!("its flow is recorded and belongs to {name}"));
         self.say_backup();
         self.say(format!(
-            "mode nat: it becomes {} to {}",
+            "mode nat: rewritten to {} to {}",
             known.source, known.destination
         ));
         self.say_idle();
@@ -308,7 +310,7 @@ impl Walk<'_> {
             return Ok(Reason::MartianSource);
         }
         if self.question.protocol == Protocol::Tcp && !self.question.opens {
-            self.say("only a SYN opens one: it is answered with a reset");
+            self.say("only a SYN opens a flow: answered with a reset");
             return Ok(Reason::NoFlowReset);
         }
         self.new_flow(service, settings)
@@ -319,7 +321,7 @@ impl Walk<'_> {
             return Ok(Reason::TtlExpired);
         }
         if service.has(IN_TURN) && service.ring_size != 0 && self.named.is_none() {
-            self.say("its flow gets the slot whose turn it is: nobody can say before which backend that is");
+            self.say("round-robin: its flow gets the next slot, which cannot be predicted");
             self.told.mode = Mode::from_u8(service.mode);
             return Ok(Reason::Redirected);
         }
@@ -328,7 +330,7 @@ impl Walk<'_> {
             Err(reason) => return Ok(reason),
         };
         if !self.translates(&backend) {
-            self.say("it cannot be translated to a backend of this mode and family");
+            self.say("a backend of this mode and family cannot take it");
             return Ok(Reason::ModeMissing);
         }
         let listed = match self.tuple {
@@ -351,7 +353,7 @@ impl Walk<'_> {
         };
         let last = settings.snat_port_first + (settings.snat_port_count - 1);
         self.say(format!(
-            "mode nat: it gets {from} and a free port of {}-{last} as its source, and is recorded",
+            "mode nat: its source becomes {from} and a free port of {}-{last}, and the flow is recorded",
             settings.snat_port_first
         ));
         self.say_idle();
@@ -408,12 +410,12 @@ impl Walk<'_> {
 
     pub(super) fn name_of(&self, id: BackendId) -> io::Result<String> {
         if id == BackendId::NONE {
-            return Ok("nobody".to_owned());
+            return Ok("no backend".to_owned());
         }
         let record = self.tables.backend(id)?.filter(|record| record.has(IN_USE));
         Ok(match (record, self.told.service) {
             (Some(record), Some(key)) => words::backend(self.view, &key, words::address(&record)),
-            (Some(_), None) | (None, _) => "a backend that is not there".to_owned(),
+            (Some(_), None) | (None, _) => "a missing backend".to_owned(),
         })
     }
 }

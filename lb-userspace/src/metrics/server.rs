@@ -69,7 +69,7 @@ impl From<ServeError> for MissingPart {
         Self {
             message: error.to_string(),
             hint: format!(
-                "`ss -ltnp 'sport = :{port}'` names who has the address; it is tried again every {} s",
+                "`ss -ltnp 'sport = :{port}'` names the owner of the address; retried every {} s",
                 RETRY.as_secs()
             ),
         }

@@ -174,7 +174,7 @@ pub enum CheckError {
         after: Duration,
     },
     /// A router, or the target itself, says by ICMP that echo requests do not get there.
-    #[error("{words}, says {from}, on the way to {target}")]
+    #[error("{words}, reported by {from} on the path to {target}")]
     IcmpError {
         /// The checked address.
         target: IpAddr,
@@ -283,7 +283,7 @@ pub enum LocalError {
     #[error("the mark of packets needs CAP_NET_ADMIN")]
     Mark,
     /// There is no way into the forwarding path.
-    #[error("no way into the forwarding path: {0}")]
+    #[error("cannot enter the forwarding path: {0}")]
     Path(Arc<str>),
     /// The kernel does not speak the target's address family.
     #[error("this machine does not support the target's address family")]

@@ -43,7 +43,7 @@ impl Picture {
             service: None,
             backend: None,
             message: format!("not programmed as desired: {failure}"),
-            hint: Some("it is tried again by itself; the daemon's log says more".into()),
+            hint: Some("retried automatically; see the daemon's log".into()),
         })
     }
 

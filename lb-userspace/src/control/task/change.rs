@@ -232,7 +232,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         let store = Arc::clone(&self.store);
         let written = task::spawn_blocking(move || store.remember(&records));
         if timeout(REMEMBER_PATIENCE, written).await.is_err() {
-            tracing::warn!("the disk is slow: what is known is in force before it is written");
+            tracing::warn!("the disk is slow: health states take effect before they are stored");
         }
     }
 

@@ -126,10 +126,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             }
             Err(error) => {
                 if !failed_before {
-                    tracing::error!(
-                        error = chain(&error),
-                        "cannot program the data plane, will try again"
-                    );
+                    tracing::error!(error = chain(&error), "cannot program the data plane, retrying");
                     self.event(EventKind::ProgramFailed, None, chain(&error));
                 }
                 self.failure = Some(chain(&error));

@@ -100,7 +100,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
         match (&before.lost, &said.lost) {
             (None, Some(why)) => {
-                let message = format!("agent does not answer, what it said stands: {why}");
+                let message = format!("agent does not answer, its last report stays in force: {why}");
                 tracing::warn!(%service, %backend, "{message}");
                 self.event(EventKind::Agent, subject(), message);
             }

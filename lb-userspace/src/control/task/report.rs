@@ -95,8 +95,8 @@ impl<P: ProgramTarget> ControlTask<P> {
             self.event(EventKind::Overruled, Some((name.clone(), None)), message);
         }
         for name in before.keys().filter(|name| !self.overruled.contains_key(*name)) {
-            tracing::info!(service = %name, "no backend that is down takes flows any more");
-            let message = "no backend that is down takes flows any more".to_owned();
+            tracing::info!(service = %name, "panic mode ended: no backend that is down takes flows");
+            let message = "panic mode ended: no backend that is down takes flows".to_owned();
             self.event(EventKind::Overruled, Some((name.clone(), None)), message);
         }
     }
@@ -129,7 +129,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             let message = if serves {
                 format!("backup takes new flows: {why}")
             } else {
-                format!("backup takes no new flows any more: {why}")
+                format!("backup takes no more new flows: {why}")
             };
             if serves {
                 tracing::warn!(%service, %backend, "{message}");
@@ -167,7 +167,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             }
         }
         for (id, at) in whole_at.iter().filter(|(id, _)| !self.whole_at.contains_key(*id)) {
-            let message = format!("begins slowly, has its whole weight at {}", rfc3339(*at));
+            let message = format!("starts slowly, full weight at {}", rfc3339(*at));
             let subject = Some((id.0.clone(), Some(id.1.clone())));
             self.event(EventKind::SlowStart, subject, message);
         }

@@ -65,7 +65,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             };
             let change = Change::SetBackend(service.clone(), name.clone(), disable);
             if let Err(error) = self.change(&change, None, false).await {
-                tracing::error!(%service, backend = %name, error = chain(&error), "cannot end a drain, will try again");
+                tracing::error!(%service, backend = %name, error = chain(&error), "cannot end a drain, retrying");
                 let at = now() + RETRY_FIRST;
                 self.deadlines
                     .entry((service, name))

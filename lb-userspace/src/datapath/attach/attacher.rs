@@ -165,7 +165,7 @@ impl<'a> Attacher<'a> {
             Ok(()) => Ok(Some(frags_note(&refused))),
             Err(reason) => Err(DatapathError::Attach {
                 interface: link.name.clone(),
-                reason: format!("the link of the daemon before cannot be taken over: {reason}"),
+                reason: format!("the link of the previous daemon cannot be taken over: {reason}"),
             }),
         }
     }
@@ -296,5 +296,5 @@ impl<'a> Attacher<'a> {
 }
 
 fn frags_note(reason: &str) -> String {
-    format!("packets of several buffers (jumbo frames, large receive offload) are not taken ({reason})")
+    format!("multi-buffer packets (jumbo frames, large receive offload) are not accepted ({reason})")
 }

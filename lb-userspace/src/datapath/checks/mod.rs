@@ -124,7 +124,7 @@ impl CheckPaths {
         if made.told.get(&id) != Some(&check) {
             device
                 .put(id.0, check)
-                .map_err(|e| format!("cannot tell the program: {e}"))?;
+                .map_err(|e| format!("cannot update the program: {e}"))?;
             made.told.insert(id, check);
         }
         Ok(Entrance {
@@ -162,7 +162,7 @@ impl CheckPaths {
                 Ok(())
             }
             Err(why) => {
-                tracing::error!("no way for health checks into the forwarding path: {why}");
+                tracing::error!("health checks cannot enter the forwarding path: {why}");
                 *entry = Entry::Failed(why.clone(), Instant::now());
                 Err(why)
             }

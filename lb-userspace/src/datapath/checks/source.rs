@@ -53,9 +53,7 @@ impl Sources {
         .map(Some)
         .ok_or_else(|| {
             let family = if path.vip.ip().is_ipv4() { "IPv4" } else { "IPv6" };
-            format!(
-                "the balancer's interfaces have no {family} address for checks to come from: set `source`"
-            )
+            format!("the balancer's interfaces have no {family} address as a source of checks: set `source`")
         })
     }
 }

@@ -316,7 +316,7 @@ impl NeighbourTask {
                         changed.insert(address, *way.hop());
                     }
                 }
-                Err(e) => tracing::warn!(%address, error = %e, "cannot look up the way to a backend"),
+                Err(e) => tracing::warn!(%address, error = %e, "cannot look up the next hop of a backend"),
             }
         }
         let gone = self.states.borrow().len() != self.ways.len();

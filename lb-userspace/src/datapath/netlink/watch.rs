@@ -165,13 +165,13 @@ impl Notices {
             Ok(watch) => {
                 self.watch = Some(watch);
                 if std::mem::take(&mut self.failing) {
-                    tracing::info!("the kernel's notices of changes are heard again");
+                    tracing::info!("netlink notifications are received again");
                 }
             }
             Err(error) => {
                 self.at = Instant::now() + RETRY;
                 if !std::mem::replace(&mut self.failing, true) {
-                    tracing::error!(%error, "cannot hear the kernel's notices of changes, retrying; changes are seen later");
+                    tracing::error!(%error, "cannot receive netlink notifications, retrying; changes are seen late");
                 }
             }
         }

@@ -33,7 +33,7 @@ pub enum GrpcProblem {
     #[error("is SERVICE_UNKNOWN to the server")]
     ServiceUnknown,
     /// A number that the protocol does not have.
-    #[error("has the status {0}, which nobody knows")]
+    #[error("has the unknown status {0}")]
     Undefined(u64),
     /// The call's status is `UNIMPLEMENTED`: the server has no health service.
     #[error("cannot be asked: the server has no grpc.health.v1.Health (UNIMPLEMENTED)")]

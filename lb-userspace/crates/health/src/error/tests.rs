@@ -51,7 +51,7 @@ fn failures_read_as_sentences() {
                 from: "10.0.0.1".parse().unwrap(),
                 words: "host unreachable".into(),
             },
-            "host unreachable, says 10.0.0.1, on the way to 10.0.0.11",
+            "host unreachable, reported by 10.0.0.1 on the path to 10.0.0.11",
         ),
         (
             CheckError::Reset {

@@ -38,7 +38,7 @@ pub(super) fn verdict(body: &[u8]) -> Result<(), GrpcProblem> {
         .ok_or(wrong("the answer has no message"))?;
     let [compressed, length @ ..] = *prefix;
     if compressed != 0 {
-        return Err(wrong("the answer is compressed, which nobody asked for"));
+        return Err(wrong("the answer is compressed, which was not requested"));
     }
     if u32::from_be_bytes(length) as usize != message.len() {
         return Err(wrong("the answer is not one message"));
@@ -123,7 +123,7 @@ mod tests {
             (b"\0\0\0\0", wrong("the answer has no message")),
             (
                 b"\x01\0\0\0\0",
-                wrong("the answer is compressed, which nobody asked for"),
+                wrong("the answer is compressed, which was not requested"),
             ),
             (b"\0\0\0\0\x02\x08", wrong("the answer is not one message")),
             (b"\0\0\0\0\x01\x08", wrong(no_message)),

@@ -32,7 +32,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, table: &mut Table<'_>, spans: &S
     if let Some(other) = other.filter(|_| spans.has(STEPS)) {
         reporter.error(
             spans.of(other),
-            format!("{other} stands beside steps"),
+            format!("{other} cannot be combined with steps"),
             Some("make it a step of its own".to_owned()),
         );
     }
@@ -82,7 +82,7 @@ fn one<T, const N: usize>(
     if let Some((second, _)) = found.next() {
         reporter.error(
             spans.of(second),
-            format!("{second} stands beside {first}"),
+            format!("{second} cannot be combined with {first}"),
             Some("remove one of them, or make it a step of its own".to_owned()),
         );
     }

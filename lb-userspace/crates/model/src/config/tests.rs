@@ -140,7 +140,7 @@ fn settings_that_make_no_check_are_refused_with_their_reason() {
         ),
         (
             "kind = \"none\"\nalso = [{ kind = \"tcp\" }]",
-            "a check of kind none has no others beside it",
+            "a check of kind none cannot be combined with others",
         ),
         (
             "kind = \"tcp\"\n[[service.health.also]]\nkind = \"tcp\"\nport = 0",
@@ -158,16 +158,16 @@ fn settings_that_make_no_check_are_refused_with_their_reason() {
         ("kind = \"tcp\"\nsend = \"\"", "send must have from 1 to"),
         (
             "kind = \"tcp\"\nsend = \"a\"\nsend_hex = \"61\"",
-            "send_hex stands beside send",
+            "send_hex cannot be combined with send",
         ),
         (
             "kind = \"tcp\"\nexpect = \"a\"\nexpect_regex = \"a\"",
-            "expect_regex stands beside expect",
+            "expect_regex cannot be combined with expect",
         ),
         ("kind = \"tcp\"\nexpect_regex = \"(\"", "no regular expression"),
         (
             "kind = \"tcp\"\nsend = \"a\"\nsteps = [{ expect = \"b\" }]",
-            "send stands beside steps",
+            "send cannot be combined with steps",
         ),
         (
             "kind = \"tcp\"\nsteps = [{ send = \"a\" }, {}]",
@@ -259,7 +259,7 @@ fn checks_that_cannot_go_through_the_path_are_refused_with_their_reason() {
         (
             tcp,
             "kind = \"tcp\"\nsource = \"fd00::1\"",
-            "cannot come from fd00::1",
+            "cannot have the source fd00::1",
         ),
         (
             tcp,

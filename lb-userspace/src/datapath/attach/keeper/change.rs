@@ -19,12 +19,12 @@ pub(super) fn changes(before: &Interface, after: &Interface, judgement: &Judgeme
         let done = if put_back { "; it is back" } else { "" };
         tell(
             Detached,
-            format!("program {program_id} was in the place of the balancer's on {name}{done}"),
+            format!("program {program_id} had replaced the balancer's on {name}{done}"),
         );
     } else if before.attached.is_some() && (after.attached.is_none() || put_back) {
         let why = match &after.absence {
             Some(absence) => format!("interface {old} {}", absence.message),
-            None => format!("the program was not on {name} any more"),
+            None => format!("the program was no longer attached to {name}"),
         };
         tell(Detached, why);
     } else if before.absence != after.absence
@@ -160,7 +160,7 @@ mod tests {
                 &same,
                 &made_anew,
                 &[
-                    "Detached the program was not on front any more",
+                    "Detached the program was no longer attached to front",
                     "Attached attached to front, XDP native",
                 ],
             ),

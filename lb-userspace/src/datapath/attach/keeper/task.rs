@@ -149,7 +149,7 @@ async fn look(mut keeper: Keeper) -> Option<(Keeper, Vec<InterfaceChange>)> {
             Some((keeper, changes))
         }
         Err(error) => {
-            tracing::warn!(%error, "cannot look at the interfaces, retrying");
+            tracing::warn!(%error, "cannot inspect the interfaces, retrying");
             // The next look may do better with a socket of its own.
             if let Ok(client) = Client::new() {
                 keeper.client = client;

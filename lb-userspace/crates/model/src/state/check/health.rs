@@ -72,7 +72,7 @@ impl Findings {
             self.invalid(
                 at("fast_interval"),
                 what,
-                "checks come faster while a verdict changes: make it the shorter one",
+                "checks are faster while the health state changes: make it the shorter one",
             );
         }
         if down_interval_max < interval {
@@ -84,7 +84,7 @@ impl Findings {
             self.invalid(
                 at("down_interval_max"),
                 what,
-                "checks come slower while a backend is down: make it the longer one",
+                "checks are slower while a backend is down: make it the longer one",
             );
         }
         for (key, value) in [("rise", *rise), ("fall", *fall)] {
@@ -166,7 +166,7 @@ impl Findings {
             let word = words::kind(&health.kind);
             self.invalid(
                 at,
-                format!("a check of kind {word} has no others beside it"),
+                format!("a check of kind {word} cannot be combined with others"),
                 "remove also",
             );
         }
@@ -228,7 +228,7 @@ impl Findings {
         if !health.passive {
             self.invalid(
                 place,
-                "breaker_failures means nothing with passive = false: nobody looks at what flows tell",
+                "breaker_failures has no effect with passive = false: failures of flows are not counted",
                 "remove one of them",
             );
         }

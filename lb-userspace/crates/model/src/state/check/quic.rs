@@ -48,7 +48,11 @@ impl Findings {
         } = settings;
         if *config_id > MAX_CONFIG_ID {
             let what = format!("config_id {config_id} is above {MAX_CONFIG_ID}");
-            self.invalid(at("config_id"), what, "7 is for connection ids that name nobody");
+            self.invalid(
+                at("config_id"),
+                what,
+                "7 marks connection ids that name no backend",
+            );
         } else if settings.config().is_none() {
             let what = format!(
                 "server_id_length {server_id_length} and nonce_length {nonce_length} make no connection id"

@@ -62,7 +62,7 @@ impl Findings {
             self.invalid(
                 at("max_removed_percent"),
                 format!("max_removed_percent {max_removed_percent} is more than all"),
-                "from 0, which lets checks take out nobody, to 100",
+                "use 0, which lets checks take out no backend, to 100",
             );
         }
         if *backup_below == 0 {

@@ -26,7 +26,7 @@ fn transport(kind: &CheckKind) -> Result<Protocol, &'static str> {
         CheckKind::Udp(_) => Ok(Protocol::Udp),
         CheckKind::None => Err("nothing is checked"),
         CheckKind::Icmp => Err("the balancer answers pings to services itself"),
-        CheckKind::Push(_) => Err("its reports come to the balancer"),
+        CheckKind::Push(_) => Err("its reports are sent to the balancer"),
         CheckKind::Exec(_) => Err("its program makes connections of its own"),
     }
 }
@@ -91,7 +91,7 @@ impl Findings {
         {
             self.invalid(
                 at("source"),
-                format!("a check through {} cannot come from {source}", vip.address),
+                format!("a check through {} cannot have the source {source}", vip.address),
                 "use an address of the service's family",
             );
         }

@@ -20,7 +20,7 @@ impl Findings {
             if let Some(why) = unusable(prefix.address()) {
                 self.invalid(
                     place,
-                    format!("packets cannot come from {prefix}: its first address {why}"),
+                    format!("{prefix} is no source of packets: its first address {why}"),
                     "use a prefix that is routed to this machine",
                 );
             }
