@@ -59,6 +59,15 @@ impl Sum {
 /// Wrong where all covered words are zero afterwards: it gives 0 there, and receivers want 0xffff. An IPv4 header (version)
 /// and a TCP or ICMPv6 packet (protocol number in the pseudo header) always have a word that is not zero; for other data
 /// there is [`update_not_zero`].
+///
+/// ```
+/// use lb_common::csum::{Sum, update};
+///
+/// // Two words are covered; then the second one changes from 0x0800 to 0x0050.
+/// let before = !Sum::ZERO.add(0x4500).add(0x0800).fold();
+/// let delta = Sum::ZERO.add(0x0050).sub(0x0800).fold();
+/// assert_eq!(update(before, delta), !Sum::ZERO.add(0x4500).add(0x0050).fold());
+/// ```
 #[inline(always)]
 pub const fn update(field: u16, delta: u16) -> u16 {
     !Sum::ZERO.add(!field).add(delta).fold()

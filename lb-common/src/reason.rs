@@ -1,5 +1,14 @@
 //! Why a packet was forwarded, passed or dropped. One list for the XDP program, the metrics, the command line and the
 //! documentation.
+//!
+//! ```
+//! use lb_common::reason::{Action, Reason};
+//!
+//! let reason = Reason::NoBackend;
+//! assert_eq!((reason.name(), reason.action()), ("no_backend", Action::Drop));
+//! // The number in the counter maps; it is never reused.
+//! assert_eq!(Reason::from_number(reason as u32), Some(reason));
+//! ```
 
 /// Slots reserved for reasons in counter maps; numbers stay below it.
 pub const REASON_SLOTS: u32 = 64;

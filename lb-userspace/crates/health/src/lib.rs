@@ -5,6 +5,30 @@
 //! verdicts when settings change; `task` drives it all on a thread of its own. `monitor` is the same machine for one
 //! target.
 //!
+//! One check, and a monitor that goes on checking:
+//!
+//! ```
+//! use std::{net::TcpListener, time::Duration};
+//!
+//! use lb_health_core::{
+//!     Checker, HealthCheckMonitor, MonitorConfig, TcpChecker, settings::CheckSettings,
+//! };
+//!
+//! # let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+//! # runtime.block_on(async {
+//! let server = TcpListener::bind("127.0.0.1:0")?;
+//! let target = server.local_addr()?;
+//! TcpChecker.check(target, Duration::from_secs(1)).await?;
+//!
+//! let settings = CheckSettings { interval: Duration::from_secs(5), ..CheckSettings::default() };
+//! let monitor = HealthCheckMonitor::new(TcpChecker, MonitorConfig::new(target, &settings));
+//! assert!(!monitor.is_healthy(), "it has not checked yet");
+//! monitor.start()?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! # })?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
 //! What a target is called is the caller's matter ([`TargetId`]). This crate must not know services, backends or the
 //! desired state, and links neither BPF, HTTP servers nor a command line.
 
