@@ -16,23 +16,23 @@ use crate::api::{
     types::{Admin, Backend, Service},
 };
 
-/// What a service's `check` says when there is none.
+/// `check` of a service without health checks.
 const NO_CHECK: &str = "none";
 
-/// How often `--wait` looks.
+/// Time between two looks of `--wait`.
 const WAIT_POLL: Duration = Duration::from_millis(200);
 
 #[derive(Args, Debug)]
 pub(super) struct Apply {
     /// Configuration file
     file: PathBuf,
-    /// Print what would change, and change nothing
+    /// Print what would change without changing it
     #[arg(long)]
     dry_run: bool,
-    /// Remove every service where the file has none; without this, such a file is refused
+    /// Accept a file without services, which removes all of them
     #[arg(long)]
     empty: bool,
-    /// Return when every service is programmed and every enabled backend has been checked
+    /// Return when every service is programmed and every enabled backend has been checked once
     #[arg(long)]
     wait: bool,
     #[command(flatten)]
@@ -61,7 +61,7 @@ impl Apply {
     }
 }
 
-/// Waits until the data plane does what is desired and checks have spoken about every backend that may take flows.
+/// Waits until the desired state is programmed and every backend that may take flows has a health state.
 async fn settled(client: &Client) -> Result<(), CliError> {
     loop {
         let services: Vec<Service> = client.get("/v1/services").await?;

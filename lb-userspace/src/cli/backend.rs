@@ -28,14 +28,14 @@ use crate::{
     state::names::{BackendName, ServiceName},
 };
 
-/// How often `drain --wait` looks whether the flows are gone.
+/// Time between two looks of `drain --wait`.
 const DRAIN_POLL: Duration = Duration::from_millis(500);
 
 #[derive(Subcommand, Debug)]
 pub(super) enum BackendCommand {
     /// List backends
     List {
-        /// Only of this service
+        /// Only those of this service
         service: Option<ServiceName>,
         #[command(flatten)]
         watch: Watch,
@@ -53,7 +53,7 @@ pub(super) enum BackendCommand {
         #[command(flatten)]
         change: ChangeFlags,
     },
-    /// Change a backend; what is not named stays
+    /// Change a backend; options that are not given keep their value
     Set {
         /// Name of the service
         service: ServiceName,
@@ -66,22 +66,22 @@ pub(super) enum BackendCommand {
         #[command(flatten)]
         change: ChangeFlags,
     },
-    /// Give a backend no new flows and let it keep the ones it has
+    /// Stop new flows to a backend; established flows stay
     Drain {
         /// Name of the service
         service: ServiceName,
         /// Name of the backend
         name: BackendName,
-        /// Disable it after this time, whatever flows it still has, for example 5m
+        /// Disable it after this time even if it still has flows, for example 5m
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         deadline: Option<Duration>,
-        /// Return when its last flow has ended
+        /// Wait until its last flow has ended
         #[arg(long)]
         wait: bool,
         #[command(flatten)]
         change: ChangeFlags,
     },
-    /// Take all flows from a backend at once
+    /// Move all flows of a backend at once
     Disable {
         /// Name of the service
         service: ServiceName,
@@ -90,7 +90,7 @@ pub(super) enum BackendCommand {
         #[command(flatten)]
         change: ChangeFlags,
     },
-    /// Let a drained or disabled backend take flows again
+    /// Bring back a drained or disabled backend
     Enable {
         /// Name of the service
         service: ServiceName,
@@ -99,18 +99,18 @@ pub(super) enum BackendCommand {
         #[command(flatten)]
         change: ChangeFlags,
     },
-    /// Report how a backend is, for services with checks of kind push
+    /// Report the health of a backend, for checks of kind push
     Report {
         /// Name of the service
         service: ServiceName,
         /// Name of the backend
         name: BackendName,
-        /// How it is
+        /// Its health
         health: ReportedHealth,
-        /// How long that holds [default: ttl of the service's check]
+        /// How long the report holds [default: ttl of the service's check]
         #[arg(long, value_name = "DURATION", value_parser = duration)]
         ttl: Option<Duration>,
-        /// What is wrong, shown with down
+        /// Reason, shown with down
         #[arg(long, value_name = "TEXT")]
         detail: Option<String>,
     },
@@ -128,7 +128,7 @@ pub(super) enum BackendCommand {
     },
 }
 
-/// What a backend is but for its address.
+/// Keys of a backend except its address.
 #[derive(Debug, Args)]
 pub(super) struct Keys {
     #[arg(long, value_name = "N", help = help(&keys::BACKEND, "weight"))]
@@ -146,9 +146,9 @@ pub(super) struct Keys {
 /// What can be reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(super) enum ReportedHealth {
-    /// It is well
+    /// The backend works
     Up,
-    /// It is not
+    /// The backend does not work
     Down,
 }
 
@@ -301,7 +301,7 @@ async fn list(context: &Context, service: Option<ServiceName>, watch: Watch) -> 
     }
 }
 
-/// Waits until the backend has no flow left or its drain has ended another way.
+/// Waits until the backend has no flows or its drain has ended otherwise.
 async fn drained(
     context: &Context,
     client: &Client,

@@ -22,7 +22,7 @@ use crate::{
     state::xdp_mode::XdpModeChoice,
 };
 
-/// Time between looks whether the program still runs.
+/// Time between two looks at the program.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 #[derive(Args, Debug)]
@@ -30,7 +30,7 @@ pub(super) struct Decap {
     /// Interface that tunnels arrive on
     #[arg(long = "iface", value_name = "IFACE", value_parser = daemon::interface)]
     interface: String,
-    /// Where balancers send from: their addresses, or their tunnel_sources; may be given several times
+    /// Addresses or prefixes of the balancers, or their tunnel_sources; may be given several times
     #[arg(long = "from", value_name = "PREFIX", required = true, value_parser = prefix)]
     sources: Vec<IpNet>,
     /// UDP port of GUE packets: the balancers' gue_port
@@ -42,7 +42,7 @@ pub(super) struct Decap {
     /// Where the program is pinned
     #[arg(long, value_name = "DIR", default_value = DEFAULT_PIN_DIR)]
     pin_dir: PathBuf,
-    /// detach, or keep: go on without the command
+    /// What happens to the program at the end: detach, keep
     #[arg(long, value_name = "WHAT", default_value = "detach", value_parser = values::word::<OnExit>)]
     on_exit: OnExit,
 }
@@ -117,7 +117,7 @@ fn greet(running: &Running, options: &DecapOptions, on_exit: OnExit) {
     ));
 }
 
-/// Puts the program back where its interface was made anew, or where somebody took the program away.
+/// Attaches the program again where its interface was recreated or the program was removed.
 fn keep(running: &mut Option<Running>, options: &DecapOptions, missing: &mut bool) {
     if let Some(there) = running {
         match there.look() {

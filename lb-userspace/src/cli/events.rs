@@ -18,10 +18,10 @@ const RECONNECT: Duration = Duration::from_millis(500);
 
 #[derive(Args, Debug)]
 pub(super) struct Events {
-    /// Stay and show events as they come
+    /// Keep running and show new events
     #[arg(short, long)]
     follow: bool,
-    /// Only events of the last so long, for example 10m
+    /// Only events of this last time, for example 10m
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     since: Option<Duration>,
 }

@@ -25,25 +25,25 @@ pub(super) struct Explain {
     /// tcp or udp, or the name of a reason
     #[arg(value_name = "tcp|udp|REASON")]
     what: Option<String>,
-    /// Who sends the packet
+    /// Source of the packet
     #[arg(value_name = "SRC:PORT", requires = "destination")]
     source: Option<SocketAddr>,
-    /// Where it is addressed to
+    /// Destination of the packet
     #[arg(value_name = "DST:PORT")]
     destination: Option<SocketAddr>,
-    /// A TCP packet from the middle of a connection, instead of the SYN that opens one
+    /// A TCP packet of an existing connection, instead of a SYN
     #[arg(long)]
     established: bool,
-    /// Where it comes in [default: the first interface]
+    /// Interface on which it arrives [default: the first one]
     #[arg(long, value_name = "IFACE")]
     iface: Option<String>,
-    /// Its TTL or hop limit [default: 64]
+    /// TTL or hop limit [default: 64]
     #[arg(long, value_name = "N")]
     ttl: Option<u8>,
-    /// Bytes of the IP packet [default: it fits everywhere]
+    /// Length of the IP packet in bytes [default: one that fits everywhere]
     #[arg(long, value_name = "BYTES")]
     length: Option<u16>,
-    /// The QUIC connection id that it is sent to, in hexadecimal
+    /// Destination connection id of QUIC, in hexadecimal
     #[arg(long, value_name = "HEX")]
     quic_id: Option<String>,
 }

@@ -74,13 +74,13 @@ pub struct Cli {
 enum Command {
     /// Attach to interfaces and balance, in the foreground
     Run(Box<run::Run>),
-    /// Make the desired state equal to a file
+    /// Replace the desired state by a file
     Apply(apply::Apply),
-    /// Find every error of a configuration file
+    /// Check a configuration file and show every error
     CheckConfig(check_config::CheckConfig),
     /// Print the desired state as a configuration file
     Export(export::Export),
-    /// Show the daemon, its interfaces, services and backends, and what is wrong
+    /// Show the daemon, its interfaces, services and backends, and problems
     Status(status::StatusCommand),
     /// List and change services
     #[command(subcommand, visible_alias = "svc")]
@@ -88,13 +88,13 @@ enum Command {
     /// List and change the backends of services
     #[command(subcommand)]
     Backend(backend::BackendCommand),
-    /// Show what happened
+    /// Show events
     Events(events::Events),
-    /// Tell what would happen to a packet and why, or what a reason means
+    /// Explain what would happen to a packet, or what a reason means
     Explain(explain::Explain),
-    /// Remove program, links and pins left by a kept or killed daemon
+    /// Remove programs, links and pins that a kept or killed daemon left
     Detach(detach::Detach),
-    /// End tunnels of modes ipip and gue on a backend, in the foreground
+    /// Decapsulate tunnels of modes ipip and gue on a backend, in the foreground
     Decap(decap::Decap),
     /// Print a completion script for a shell
     Completions(completions::Completions),
@@ -103,7 +103,7 @@ enum Command {
 }
 
 impl Cli {
-    /// Does what was asked.
+    /// Runs the command.
     pub fn execute(self) -> Result<(), CliError> {
         let context = Context::new(self.socket, self.output, !self.no_headers);
         match self.command {

@@ -35,7 +35,7 @@ pub(super) enum Output {
 /// `--watch` of reading commands.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct Watch {
-    /// Show again every so often until interrupted [default interval: 1s]
+    /// Repeat at this interval until interrupted [default: 1s]
     #[arg(long, value_name = "INTERVAL", num_args = 0..=1, require_equals = true,
           default_missing_value = "1s", value_parser = duration)]
     watch: Option<Duration>,

@@ -21,7 +21,7 @@ use crate::{
 
 #[derive(Args, Debug)]
 pub(super) struct Run {
-    /// Configuration file; without it, what was stored last is in force
+    /// Configuration file; without one, the stored state is in force
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     #[arg(long = "iface", value_name = "IFACE", value_parser = daemon::interface, help = several(help(&keys::LB, "interfaces")))]
@@ -38,7 +38,7 @@ pub(super) struct Run {
     pin_dir: Option<PathBuf>,
     #[arg(long, value_name = "WHAT", value_parser = values::word::<OnExit>, help = help(&keys::LB, "on_exit"))]
     on_exit: Option<OnExit>,
-    /// Remove what an earlier daemon left, with its flows, before starting
+    /// Remove what an earlier daemon left, including its flows, before starting
     #[arg(long)]
     reset: bool,
 }

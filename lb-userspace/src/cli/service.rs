@@ -40,7 +40,7 @@ pub(super) enum ServiceCommand {
     },
     /// Add a service
     Add(Add),
-    /// Change a service; what is not named stays
+    /// Change a service; options that are not given keep their value
     Set(Set),
     /// Remove a service and its backends
     Remove {
@@ -54,7 +54,7 @@ pub(super) enum ServiceCommand {
 /// Flags of commands that change the desired state.
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct ChangeFlags {
-    /// Refuse when the desired state is not at this revision any more
+    /// Refuse unless the desired state is at this revision
     #[arg(long, value_name = "N")]
     revision: Option<u64>,
 }

@@ -1,6 +1,7 @@
 //! `cargo xtask tidy`: rules of the code that no compiler checks. ARCHITECTURE.md says why each is there.
 
 mod header;
+mod links;
 mod maps;
 mod reasons;
 mod rules;
@@ -83,6 +84,7 @@ pub(crate) fn write(workspace: &Workspace) -> Result<()> {
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let sources = sources(&workspace.root)?;
     let mut findings: Vec<Finding> = sources.iter().flat_map(rules::check).collect();
+    findings.extend(links::check(&workspace.root, &sources));
     findings.extend(maps::check(&sources));
     findings.extend(reasons::check(&sources));
     findings.extend(header::check(&workspace.root, &sources)?);

@@ -233,7 +233,7 @@ fn checks_that_cannot_go_through_the_path_are_refused_with_their_reason() {
             "the balancer answers pings to services itself",
         ),
         (tcp, "kind = \"none\"", "nothing is checked"),
-        (tcp, "kind = \"push\"", "reports come to the balancer"),
+        (tcp, "kind = \"push\"", "reports are sent to the balancer"),
         (
             tcp,
             "kind = \"exec\"\ncommand = [\"/bin/true\"]",
