@@ -192,7 +192,7 @@ mod tests {
             ["Changed interface front has no program: why"]
         );
         let taken = |after| told(&same, after, &taken_back());
-        let other = "Detached program 99 was in the place of the balancer's on front";
+        let other = "Detached program 99 had replaced the balancer's on front";
         assert_eq!(
             taken(&made_anew),
             [
