@@ -8,8 +8,10 @@ use super::{Finding, Source};
 const CONTRIBUTING: &str = "CONTRIBUTING.md";
 
 /// Where the paths of [`CONTRIBUTING`] begin, after what stands before them.
-const BASES: [(&str, &str); 4] = [
+const BASES: [(&str, &str); 6] = [
     ("health:", "lb-userspace/crates/health/src"),
+    ("model:", "lb-userspace/crates/model/src"),
+    ("plan:", "lb-userspace/crates/plan/src"),
     ("", "lb-userspace/src"),
     ("", "lb-ebpf/src"),
     ("", ""),

@@ -53,7 +53,7 @@ const TURN_UNIT: u64 = 1 << 44;
 /// slots: 0.5 to 2.5 % in the mean, most with few backends in a small ring.
 ///
 /// ```
-/// use lb_userspace::ring::{Share, identity, maglev};
+/// use lb_plan::ring::{Share, identity, maglev};
 ///
 /// let share = |address: &str, weight| Share { identity: identity(address.parse().unwrap()), weight };
 /// let ring = maglev(&[share("10.0.0.1:80", 1), share("10.0.0.2:80", 3)], 251).unwrap();
