@@ -198,7 +198,9 @@ impl ReadTables for Tables {
 }
 
 fn view() -> ControlView {
-    let desired = testing::desired([testing::service("web", 1, &[("a", 1), ("b", 1)])]);
+    let mut web = testing::service("web", 1, &[("a", 1), ("b", 1)]);
+    web.ports = ["80", "8000-8100"].map(|range| range.parse().unwrap()).to_vec();
+    let desired = testing::desired([web]);
     let target: Target = effective::target(&desired, &HealthView::new(), &Lingering::new());
     ControlView {
         desired: desired.into(),
@@ -459,6 +461,13 @@ fn a_connection_id_may_lead_elsewhere_and_that_is_said() {
     };
     assert!(steps(QUIC).contains("QUIC connection id"));
     assert!(!steps(0).contains("QUIC"));
+}
+
+#[test]
+fn a_packet_to_an_unserved_port_is_told_all_ports_of_the_address() {
+    let told = Tables::nat(RingSlot::stable(A)).ask("192.0.2.1:81", true);
+    let steps = told.steps.join("\n");
+    assert!(steps.contains("80,8000-8100/tcp (web)"), "{steps}");
 }
 
 #[test]

@@ -215,12 +215,15 @@ impl Walk<'_> {
         services.sort_unstable_by_key(|service| (service.key.port, service.key.protocol));
         let shown = services.iter().take(OTHER_PORTS).map(|service| {
             let ServiceKey { port, protocol, .. } = service.key;
-            let port = if port == 0 {
+            let several: Vec<String> = service.ports.iter().map(ToString::to_string).collect();
+            let ports = if !several.is_empty() {
+                several.join(",")
+            } else if port == 0 {
                 "every other port".to_owned()
             } else {
                 port.to_string()
             };
-            format!("{port}/{} ({})", protocol.word(), service.name)
+            format!("{ports}/{} ({})", protocol.word(), service.name)
         });
         let mut shown: Vec<String> = shown.collect();
         if shown.is_empty() {

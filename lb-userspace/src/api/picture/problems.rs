@@ -106,8 +106,12 @@ impl Picture {
                 "look for a SYN flood; established flows are safe; else add snat_addresses or backends";
             problems.push(about(None, message.into(), Some(hint)));
         }
-        let overruled =
-            |backend: &&types::Backend| backend.health == types::Health::Down && backend.effective_weight > 0;
+        let is_blocked = |backend: &types::Backend| backend.next_hop.as_ref().is_some_and(|hop| hop.blocked);
+        // One that cannot be reached is about to lose its weight, and is named as such below.
+        let overruled = |backend: &&types::Backend| {
+            let takes_flows = backend.health == types::Health::Down && backend.effective_weight > 0;
+            takes_flows && !is_blocked(backend)
+        };
         let overruled: Vec<&str> = service
             .backends
             .iter()
@@ -123,7 +127,7 @@ impl Picture {
             problems.push(about(None, message, Some(hint)));
         }
         for backend in service.backends.iter().filter(|backend| !backend.removed) {
-            let blocked = backend.next_hop.as_ref().is_some_and(|hop| hop.blocked);
+            let blocked = is_blocked(backend);
             if let Some((message, hint)) = withheld(service, backend) {
                 problems.push(about(Some(backend), message.to_owned(), Some(&hint)));
             }
