@@ -8,7 +8,7 @@ use crate::{
     config::{self, Config, fields::Keys},
     state::{
         backend::Backend,
-        change::{BackendChange, ServiceChange},
+        change::BackendChange,
         desired::{Desired, Revision},
         names::{BackendName, ServiceName},
         service::Service,
@@ -122,8 +122,8 @@ fn add_service(desired: &Desired, spec: &ServiceSpec) -> Result<Desired, Control
     Ok(desired.add_service(service)?)
 }
 
-/// Lays the new values over the service as the configuration file would have it, so that one grammar and one set of
-/// rules hold for both.
+/// Merges the new values into the service as the configuration file would have it, so that one grammar and one set of rules
+/// hold for both, and replaces it.
 fn set_service(desired: &Desired, name: &ServiceName, spec: &ServiceSpec) -> Result<Desired, ControlError> {
     let mut alone = Desired::default();
     alone
@@ -154,49 +154,7 @@ fn set_service(desired: &Desired, name: &ServiceName, spec: &ServiceSpec) -> Res
             }
         }
     }
-    let Service {
-        name: _,
-        key,
-        ports,
-        mode,
-        algorithm,
-        affinity,
-        tracking,
-        ring_size,
-        on_empty,
-        on_down,
-        on_down_after,
-        max_removed_percent,
-        backup_below,
-        slow_start,
-        idle,
-        guard,
-        health,
-        agent,
-        quic,
-        backends: _,
-    } = parse(&merged, desired)?;
-    let change = ServiceChange {
-        key: Some(key),
-        ports: Some(ports),
-        mode: Some(mode),
-        algorithm: Some(algorithm),
-        affinity: Some(affinity),
-        tracking: Some(tracking),
-        ring_size: Some(ring_size),
-        on_empty: Some(on_empty),
-        on_down: Some(on_down),
-        on_down_after: Some(on_down_after),
-        max_removed_percent: Some(max_removed_percent),
-        backup_below: Some(backup_below),
-        slow_start: Some(slow_start),
-        idle: Some(idle),
-        guard: Some(guard),
-        health: Some(health),
-        agent: Some(agent),
-        quic: Some(quic),
-    };
-    Ok(desired.set_service(name, change)?)
+    Ok(desired.set_service(parse(&merged, desired)?)?)
 }
 
 /// Another kind of check starts from the defaults: an HTTP path has no meaning for TCP.

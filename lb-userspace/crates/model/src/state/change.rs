@@ -1,12 +1,7 @@
 //! Changes of the desired state, one function each. All leave their input alone and return the next state; its
 //! revision is higher only if something really changed.
 
-use std::{
-    fmt,
-    net::SocketAddr,
-    ptr,
-    time::{Duration, SystemTime},
-};
+use std::{fmt, net::SocketAddr, ptr, time::SystemTime};
 
 use lb_common::service::Mode;
 
@@ -14,13 +9,10 @@ use super::{
     backend::{Admin, Backend},
     check::{self, Problem, ProblemKind},
     desired::{Desired, Revision},
-    guard::Guard,
     names::{BackendName, ServiceName},
-    ports::PortRange,
-    quic::{QuicSettings, ServerId},
-    service::{Affinity, Algorithm, IdleSettings, OnDown, OnEmpty, RingSize, Service, ServiceKey, Tracking},
+    quic::ServerId,
+    service::Service,
 };
-use crate::health::{agent::AgentSettings, settings::CheckSettings};
 
 /// What a name that was not found should have named.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,47 +91,6 @@ impl From<Problem> for ChangeError {
     }
 }
 
-/// New values of a service; `None` leaves what is there.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct ServiceChange {
-    /// Address, port and protocol.
-    pub key: Option<ServiceKey>,
-    /// All ports, that of the key first, where it has several.
-    pub ports: Option<Vec<PortRange>>,
-    /// How packets reach backends.
-    pub mode: Option<Mode>,
-    /// How backends are chosen.
-    pub algorithm: Option<Algorithm>,
-    /// What decides about the backend.
-    pub affinity: Option<Affinity>,
-    /// Which flows are recorded.
-    pub tracking: Option<Tracking>,
-    /// Size of the ring.
-    pub ring_size: Option<RingSize>,
-    /// Policy without backends.
-    pub on_empty: Option<OnEmpty>,
-    /// Policy for flows of a backend that went down.
-    pub on_down: Option<OnDown>,
-    /// Time for which a backend that went down keeps its established flows.
-    pub on_down_after: Option<Duration>,
-    /// Share of the weight that checks alone may take out, in percent.
-    pub max_removed_percent: Option<u8>,
-    /// Backups take flows while fewer of the others can.
-    pub backup_below: Option<u32>,
-    /// Time over which weights rise.
-    pub slow_start: Option<Duration>,
-    /// When idle flows are forgotten.
-    pub idle: Option<IdleSettings>,
-    /// Who may send to it.
-    pub guard: Option<Guard>,
-    /// How backends are checked.
-    pub health: Option<CheckSettings>,
-    /// `Some(None)`: agents are not asked any more.
-    pub agent: Option<Option<AgentSettings>>,
-    /// Empty: connection ids name nobody.
-    pub quic: Option<Vec<QuicSettings>>,
-}
-
 /// New values of a backend; `None` leaves what is there.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BackendChange {
@@ -177,53 +128,13 @@ impl Desired {
         }
     }
 
-    /// Changes a service.
+    /// Replaces the service of this name, with its backends.
     ///
     /// # Errors
     /// Not found; conflict with another service; invalid content.
-    pub fn set_service(&self, name: &ServiceName, change: ServiceChange) -> Result<Self, ChangeError> {
-        let old = self.service(name)?.clone();
-        let ServiceChange {
-            key,
-            ports,
-            mode,
-            algorithm,
-            affinity,
-            tracking,
-            ring_size,
-            on_empty,
-            on_down,
-            on_down_after,
-            max_removed_percent,
-            backup_below,
-            slow_start,
-            idle,
-            guard,
-            health,
-            agent,
-            quic,
-        } = change;
-        self.with_service(Service {
-            key: key.unwrap_or(old.key),
-            ports: ports.unwrap_or(old.ports),
-            mode: mode.unwrap_or(old.mode),
-            algorithm: algorithm.unwrap_or(old.algorithm),
-            affinity: affinity.unwrap_or(old.affinity),
-            tracking: tracking.unwrap_or(old.tracking),
-            ring_size: ring_size.unwrap_or(old.ring_size),
-            on_empty: on_empty.unwrap_or(old.on_empty),
-            on_down: on_down.unwrap_or(old.on_down),
-            on_down_after: on_down_after.unwrap_or(old.on_down_after),
-            max_removed_percent: max_removed_percent.unwrap_or(old.max_removed_percent),
-            backup_below: backup_below.unwrap_or(old.backup_below),
-            slow_start: slow_start.unwrap_or(old.slow_start),
-            idle: idle.unwrap_or(old.idle),
-            guard: guard.unwrap_or(old.guard),
-            health: health.unwrap_or(old.health),
-            agent: agent.unwrap_or(old.agent),
-            quic: quic.unwrap_or(old.quic),
-            ..old
-        })
+    pub fn set_service(&self, service: Service) -> Result<Self, ChangeError> {
+        self.service(&service.name)?;
+        self.with_service(service)
     }
 
     /// Removes a service and its backends.

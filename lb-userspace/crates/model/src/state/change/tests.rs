@@ -5,7 +5,10 @@ use std::net::IpAddr;
 use proptest::prelude::*;
 
 use super::*;
-use crate::state::{service::Protocol, testing};
+use crate::state::{
+    service::{OnEmpty, Protocol, ServiceKey},
+    testing,
+};
 
 fn web() -> Desired {
     Desired {
@@ -18,16 +21,18 @@ fn name<N: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> N {
     text.parse().unwrap()
 }
 
+/// A service as it is, but for a change.
+fn changed(desired: &Desired, service: &str, change: impl FnOnce(&mut Service)) -> Service {
+    let mut service = desired.service(&name(service)).unwrap().clone();
+    change(&mut service);
+    service
+}
+
 /// Each change with the state it makes of [`web`], seen through its one effect.
 #[test]
 fn every_change_does_what_it_says_and_raises_the_revision_once() {
     type Effect = fn(&Desired) -> bool;
-    let key = ServiceKey {
-        address: IpAddr::from([192, 0, 2, 9]),
-        port: 53,
-        protocol: Protocol::Udp,
-    };
-    let set = |change| web().set_service(&name("web"), change);
+    let set = |change: fn(&mut Service)| web().set_service(changed(&web(), "web", change));
     let set_a = |change| web().set_backend(&name("web"), &name("a"), change);
     let cases: [(Result<Desired, ChangeError>, Effect); 11] = [
         (web().add_service(testing::service("api", 2, &[])), |d| {
@@ -35,9 +40,12 @@ fn every_change_does_what_it_says_and_raises_the_revision_once() {
         }),
         (web().remove_service(&name("web")), |d| d.services.is_empty()),
         (
-            set(ServiceChange {
-                key: Some(key),
-                ..Default::default()
+            set(|service| {
+                service.key = ServiceKey {
+                    address: IpAddr::from([192, 0, 2, 9]),
+                    port: 53,
+                    protocol: Protocol::Udp,
+                }
             }),
             |d| {
                 d.services
@@ -45,17 +53,11 @@ fn every_change_does_what_it_says_and_raises_the_revision_once() {
                     .all(|service| service.key.port == 53 && service.backends.len() == 2)
             },
         ),
-        (
-            set(ServiceChange {
-                on_empty: Some(OnEmpty::All),
-                ..Default::default()
-            }),
-            |d| {
-                d.services
-                    .values()
-                    .all(|service| service.on_empty == OnEmpty::All && service.key.port == 80)
-            },
-        ),
+        (set(|service| service.on_empty = OnEmpty::All), |d| {
+            d.services
+                .values()
+                .all(|service| service.on_empty == OnEmpty::All && service.key.port == 80)
+        }),
         (
             web().add_backend(&name("web"), testing::backend(1, 3, "c", 1)),
             |d| d.services.values().all(|service| service.backends.len() == 3),
@@ -130,13 +132,7 @@ fn what_is_so_already_succeeds_and_changes_nothing() {
     for result in [
         web().add_service(service),
         web().add_backend(&name("web"), backend),
-        web().set_service(
-            &name("web"),
-            ServiceChange {
-                mode: Some(Mode::Nat),
-                ..Default::default()
-            },
-        ),
+        web().set_service(changed(&web(), "web", |service| service.mode = Mode::Nat)),
         web().set_backend(&name("web"), &name("a"), same),
         web().replace(Desired {
             revision: Revision(99),
@@ -161,11 +157,10 @@ fn refused_changes_say_what_stands_against_them() {
     let (here, there): (ServiceName, ServiceName) = (name("web"), name("nope"));
     let (a, none): (BackendName, BackendName) = (name("a"), name("none"));
     let two = web().add_service(testing::service("api", 2, &[])).unwrap();
-    let taken = testing::service("web", 1, &[]).key;
 
     assert!(missing(web().remove_service(&there), Kind::Service, "nope"));
     assert!(missing(
-        web().set_service(&there, ServiceChange::default()),
+        web().set_service(testing::service("nope", 1, &[])),
         Kind::Service,
         "nope"
     ));
@@ -193,13 +188,9 @@ fn refused_changes_say_what_stands_against_them() {
         conflict(web().add_service(testing::service("api", 1, &[]))),
         "endpoint taken"
     );
-    assert!(conflict(two.set_service(
-        &name("api"),
-        ServiceChange {
-            key: Some(taken),
-            ..Default::default()
-        }
-    )));
+    assert!(conflict(two.set_service(changed(&two, "api", |service| {
+        service.key = testing::service("web", 1, &[]).key;
+    }))));
     assert!(
         conflict(web().add_backend(&here, testing::backend(1, 3, "a", 1))),
         "name taken"
