@@ -100,7 +100,7 @@ pub(crate) fn ensure() -> Result<()> {
 /// Sees to it that what health checks are compared with is there.
 ///
 /// # Errors
-/// As [`ensure`].
+/// As [`ensure()`].
 pub(crate) fn ensure_peers() -> Result<()> {
     ensure_bundle(&PEERS)
 }
@@ -108,7 +108,7 @@ pub(crate) fn ensure_peers() -> Result<()> {
 /// Sees to it that virtual machines can run, with a kernel for them.
 ///
 /// # Errors
-/// As [`ensure`].
+/// As [`ensure()`].
 pub(crate) fn ensure_vm() -> Result<()> {
     ensure_bundle(&TESTS)?;
     ensure_bundle(&VM)?;
