@@ -211,7 +211,7 @@ impl Daemon {
     /// Waits for a notification that has `word` among its lines.
     ///
     /// # Errors
-    /// When the daemon ends before, or after [`PATIENCE`]; with its log.
+    /// When the daemon ends before, or after `PATIENCE`; with its log.
     pub fn wait_for(&mut self, word: &str) -> Result<()> {
         self.notify.set_read_timeout(Some(Duration::from_millis(20)))?;
         let end = Instant::now() + PATIENCE;
@@ -281,7 +281,7 @@ impl Daemon {
     /// Waits for its end.
     ///
     /// # Errors
-    /// After [`PATIENCE`].
+    /// After `PATIENCE`.
     pub fn wait_exit(&mut self) -> Result<ExitStatus> {
         let child = self.child.as_mut().context("the daemon does not run")?;
         let status = wait::until("lb run ends", PATIENCE, || Ok(child.try_wait()?));

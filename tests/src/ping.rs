@@ -21,7 +21,7 @@ const fn request(kind: u8) -> [u8; 16] {
 /// Sends an echo request and waits for the answer.
 ///
 /// # Errors
-/// When none comes within [`TIMEOUT`], or an ICMP error does.
+/// When none comes within `TIMEOUT`, or an ICMP error does.
 pub fn ping(from: &Netns, to: IpAddr) -> Result<()> {
     from.sysctl("net/ipv4/ping_group_range", "0 0")?;
     from.enter(|| exchange(to))?

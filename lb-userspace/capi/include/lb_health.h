@@ -34,7 +34,7 @@ enum lb_code
   LB_CODE_NOT_UTF8 = -2,
   // The settings make no check; lb_monitor_new says why.
   LB_CODE_BAD_SETTINGS = -3,
-  // The address is not of the form 10.0.0.11:8080 or [2001:db8::1]:8080.
+  // The address is not of the form `10.0.0.11:8080` or `[2001:db8::1]:8080`.
   LB_CODE_BAD_ADDRESS = -4,
   // No such monitor: never made, or freed.
   LB_CODE_NO_MONITOR = -5,
@@ -128,7 +128,7 @@ lb_code lb_monitor_new(const char *settings,
 // Stops all checks of a monitor and forgets it. Calls with it that other threads are in end as if it were there.
 lb_code lb_monitor_free(lb_monitor monitor);
 
-// Adds a target, of the form 10.0.0.11:8080 or [2001:db8::1]:8080, and writes its number to `target`, unless that is
+// Adds a target, of the form `10.0.0.11:8080` or `[2001:db8::1]:8080`, and writes its number to `target`, unless that is
 // null. One that the monitor has already keeps its number. It is checked at once where the monitor runs.
 //
 // `address` is null or a text with its end; `target` is null or can be written.

@@ -17,7 +17,7 @@ pub enum LbCode {
     NotUtf8 = -2,
     /// The settings make no check; lb_monitor_new says why.
     BadSettings = -3,
-    /// The address is not of the form 10.0.0.11:8080 or [2001:db8::1]:8080.
+    /// The address is not of the form `10.0.0.11:8080` or `[2001:db8::1]:8080`.
     BadAddress = -4,
     /// No such monitor: never made, or freed.
     NoMonitor = -5,
@@ -53,7 +53,7 @@ impl LbCode {
             Self::NullPointer => c"a pointer is null",
             Self::NotUtf8 => c"a text is not UTF-8",
             Self::BadSettings => c"the settings make no check",
-            Self::BadAddress => c"the address is not of the form 10.0.0.11:8080 or [2001:db8::1]:8080",
+            Self::BadAddress => c"the address is not of the form `10.0.0.11:8080` or `[2001:db8::1]:8080`",
             Self::NoMonitor => c"no such monitor",
             Self::NoTarget => c"the monitor has no such target",
             Self::NoThread => c"the thread of health checks cannot be started",

@@ -143,7 +143,7 @@ pub extern "C" fn lb_monitor_free(monitor: LbMonitor) -> LbCode {
     })
 }
 
-/// Adds a target, of the form 10.0.0.11:8080 or [2001:db8::1]:8080, and writes its number to `target`, unless that is
+/// Adds a target, of the form `10.0.0.11:8080` or `[2001:db8::1]:8080`, and writes its number to `target`, unless that is
 /// null. One that the monitor has already keeps its number. It is checked at once where the monitor runs.
 ///
 /// # Safety
