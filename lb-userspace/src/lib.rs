@@ -14,7 +14,6 @@ pub mod app;
 mod chain;
 pub mod cli;
 pub mod control;
-pub mod datapath;
 pub mod events;
 pub mod explain;
 pub mod metrics;
@@ -24,6 +23,7 @@ mod reference;
 pub mod serve;
 pub mod state;
 
+pub use lb_datapath as datapath;
 use lb_health_core::clock;
 pub use lb_model::{config, health};
 pub use lb_plan::{self as plan, ring, transition};

@@ -8,13 +8,6 @@ const MAX_LINES: usize = 450;
 /// The only file of the XDP program with packet pointers.
 const PACKET: &str = "lb-ebpf/src/packet.rs";
 
-/// Where `aya` may be named on the host side of the product.
-const AYA_PLACES: [&str; 3] = [
-    "lb-userspace/src/datapath/",
-    "lb-userspace/src/datapath.rs",
-    "lb-common/src/lib.rs",
-];
-
 /// What stands nowhere, and why. Written in two parts so that this file may name it.
 const NOWHERE: [(&str, &str); 6] = [
     (
@@ -41,7 +34,6 @@ pub(super) fn check(source: &Source) -> Vec<Finding> {
         findings.extend(module_docs(source));
         findings.extend(length(source));
         findings.extend(packet_pointers(source));
-        findings.extend(aya(source));
     }
     findings
 }
@@ -94,20 +86,6 @@ fn packet_pointers(source: &Source) -> Vec<Finding> {
         product_lines(source),
         &["data_end"],
         &format!("packet pointers live in {PACKET}"),
-    )
-}
-
-/// One place talks to the kernel's BPF.
-fn aya(source: &Source) -> Vec<Finding> {
-    let product = source.path.starts_with("lb-userspace/") || source.path.starts_with("lb-common/");
-    if !product || AYA_PLACES.iter().any(|place| source.path.starts_with(place)) {
-        return Vec::new();
-    }
-    naming(
-        source,
-        product_lines(source),
-        &["aya::", "aya_obj::", "aya_log::", "use aya"],
-        "aya is named only in lb-userspace/src/datapath",
     )
 }
 
@@ -191,17 +169,6 @@ mod tests {
                 "//! Doc.\nlet end = ctx.data_end();\n",
                 &[],
             ),
-            (
-                "lb-userspace/crates/plan/src/lib.rs",
-                "//! Doc.\nuse aya::Ebpf;\n",
-                &[2],
-            ),
-            (
-                "lb-userspace/src/datapath/load.rs",
-                "//! Doc.\nuse aya::Ebpf;\n",
-                &[],
-            ),
-            ("tests/src/packet.rs", "//! Doc.\nuse aya::Ebpf;\n", &[]),
             ("lb-userspace/src/a/tests.rs", &long, &[]),
             ("lb-common/src/hash.rs", &todo, &[2]),
             ("README.md", &path, &[1]),

@@ -141,7 +141,7 @@ impl<'a> Links<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::{LinkOperation, netlink::Stacking};
+    use crate::{LinkOperation, netlink::Stacking};
 
     fn link(ifindex: u32, below: Option<u32>, controller: Option<u32>) -> LinkState {
         LinkState {

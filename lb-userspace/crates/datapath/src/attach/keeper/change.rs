@@ -1,7 +1,7 @@
 //! What people are told of interfaces.
 
 use super::{super::super::LinkOperation, Judgement};
-use crate::datapath::{Interface, InterfaceChange, InterfaceChangeKind};
+use crate::{Interface, InterfaceChange, InterfaceChangeKind};
 
 /// What is to be told of an interface after a look.
 pub(super) fn changes(before: &Interface, after: &Interface, judgement: &Judgement) -> Vec<InterfaceChange> {
@@ -61,7 +61,7 @@ pub(super) fn changes(before: &Interface, after: &Interface, judgement: &Judgeme
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::datapath::{
+    use crate::{
         Attachment, InterfaceProblem, XdpMode,
         netlink::{LinkState, Stacking},
     };

@@ -18,7 +18,7 @@ use lb_common::{
 };
 
 use super::Table;
-use crate::datapath::{loading, object::MapShape, sys};
+use crate::{loading, object::MapShape, sys};
 
 /// `BPF_MAP_TYPE_ARRAY`.
 const PAGE_MAP_TYPE: u32 = 2;
@@ -38,11 +38,11 @@ const WRITERS: usize = 64;
 const SHARE: usize = 8;
 
 /// The map of rings, each in entries of its own.
-pub(in crate::datapath) struct Rings(pub(super) Table<u32, u32>);
+pub(crate) struct Rings(pub(super) Table<u32, u32>);
 
 impl Rings {
     /// Puts rings in place, each slot at once, and waits until no packet sees an old one any more.
-    pub(in crate::datapath) fn set(&self, rings: &[(RingId, &[RingSlot])]) -> io::Result<()> {
+    pub(crate) fn set(&self, rings: &[(RingId, &[RingSlot])]) -> io::Result<()> {
         let mut pages = rings
             .iter()
             .flat_map(|(ring, slots)| (first_entry(*ring)..).zip(RingPage::of_ring(slots)));
@@ -58,7 +58,7 @@ impl Rings {
     }
 
     /// Takes rings away that nothing refers to any more, each of so many pages.
-    pub(in crate::datapath) fn remove(&self, rings: impl Iterator<Item = (RingId, u32)>) -> io::Result<()> {
+    pub(crate) fn remove(&self, rings: impl Iterator<Item = (RingId, u32)>) -> io::Result<()> {
         let none = build_page(NO_RING_NAME, RingPage::default())?;
         let entries = rings.flat_map(|(ring, pages)| {
             let first = first_entry(ring);
@@ -107,7 +107,7 @@ impl Rings {
     }
 
     /// Ids that hold a ring, or have held one.
-    pub(in crate::datapath) fn present(&self) -> io::Result<Vec<RingId>> {
+    pub(crate) fn present(&self) -> io::Result<Vec<RingId>> {
         // One by one: whether a batch passes over empty entries depends on the kernel's version.
         let mut present = Vec::new();
         for ring in (0..).take(MAX_RINGS as usize).map(RingId) {
@@ -120,7 +120,7 @@ impl Rings {
 
     /// The slots of a ring; nothing where it was taken away. Needs CAP_SYS_ADMIN, as the kernel hands out maps by id only to
     /// it.
-    pub(in crate::datapath) fn read(&self, ring: RingId) -> io::Result<Option<Vec<RingSlot>>> {
+    pub(crate) fn read(&self, ring: RingId) -> io::Result<Option<Vec<RingSlot>>> {
         let first = self.read_page(first_entry(ring))?;
         let behind = 1..first.ring_pages().min(RING_PAGES);
         if first == RingPage::default() {
@@ -155,7 +155,7 @@ impl Rings {
     }
 
     /// The map itself, for what is counted about it.
-    pub(in crate::datapath) const fn table(&self) -> &Table<u32, u32> {
+    pub(crate) const fn table(&self) -> &Table<u32, u32> {
         &self.0
     }
 }

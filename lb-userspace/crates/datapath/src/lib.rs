@@ -1,8 +1,15 @@
-//! The only place that talks to the kernel's BPF: loading, pins, links, maps, counters, neighbours.
+//! The data plane, and the only crate that talks to the kernel's BPF: loading, pins, links, maps, counters, neighbours.
 //!
 //! [`Datapath::open`] brings the program onto the interfaces, or takes over what an earlier daemon left there.
 //! [`WriterTask`] then owns the maps and executes plans; [`StatsReader`] reads counters beside it. What stays in the
 //! kernel when the daemon goes, by [`WriterHandle::keep`] or by a kill, goes on forwarding.
+//!
+//! This crate must not know files, the API, commands or metrics, nor decide what should be programmed.
+
+#![allow(
+    clippy::disallowed_methods,
+    reason = "it drives sockets and maps, and what decides in it is handed the time"
+)]
 
 mod attach;
 mod capabilities;
@@ -71,7 +78,11 @@ pub use self::{
     tables::{Answers, AnyTuple, ReadTables, Translated},
     writer::{ProgramReport, WriterHandle, WriterTask},
 };
-use crate::plan::Programmed;
+use lb_health_core as health;
+use lb_model::state;
+use lb_plan::{self as plan, transition};
+
+use self::plan::Programmed;
 
 /// Where pins go unless `--pin-dir` says otherwise.
 pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/lb";

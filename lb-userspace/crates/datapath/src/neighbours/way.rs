@@ -278,7 +278,7 @@ mod tests {
     use lb_common::vlan::Vlan;
 
     use super::*;
-    use crate::datapath::{
+    use crate::{
         LinkOperation,
         netlink::{Stacking, VlanLink},
     };

@@ -14,21 +14,19 @@ use tokio::sync::watch;
 
 use super::{FlowCounts, remove_unchanged};
 use crate::{
-    datapath::{
-        directory::Directory,
-        kernel_clock::monotonic,
-        maps::{Maps, Table},
-        slots::{Round, Subject},
-    },
+    directory::Directory,
+    kernel_clock::monotonic,
+    maps::{Maps, Table},
+    slots::{Round, Subject},
     state::service::{Protocol, ServiceKey},
     transition::{Fate, Sweep, Walked},
 };
 
 /// What a round has found.
 #[derive(Debug, Default)]
-pub(in crate::datapath) struct Walks {
+pub(crate) struct Walks {
     /// Of each ring.
-    pub(in crate::datapath) rings: Vec<(RingId, Walked)>,
+    pub(crate) rings: Vec<(RingId, Walked)>,
     /// Records that are left.
     pub(super) records: u64,
 }
