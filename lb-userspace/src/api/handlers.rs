@@ -276,7 +276,7 @@ pub(super) async fn add_backend(
     } = body?.0;
     let backend = Backend {
         name: values::name(&name)?,
-        address: values::backend_address(&address)?,
+        address: values::backend_ip(&address)?,
         weight: weight.unwrap_or(config::DEFAULT_WEIGHT),
         mode: mode.as_deref().map(values::word).transpose()?,
         server_ids: hex_list(&server_ids.unwrap_or_default())?,
@@ -284,6 +284,7 @@ pub(super) async fn add_backend(
         backup: backup.unwrap_or(false),
         admin: Admin::default(),
         drain_until: None,
+        discovered_by: None,
     };
     change(
         &api,

@@ -46,7 +46,7 @@ pub(super) enum BackendCommand {
         service: ServiceName,
         /// Name of the backend
         name: BackendName,
-        #[arg(long, value_name = "IP[:PORT]", value_parser = values::backend_address, help = help(&keys::BACKEND, "address"))]
+        #[arg(long, value_name = "IP[:PORT]", value_parser = values::backend_ip, help = help(&keys::BACKEND, "address"))]
         address: SocketAddr,
         #[command(flatten)]
         keys: Keys,
@@ -59,7 +59,7 @@ pub(super) enum BackendCommand {
         service: ServiceName,
         /// Name of the backend
         name: BackendName,
-        #[arg(long, value_name = "IP[:PORT]", value_parser = values::backend_address, help = help(&keys::BACKEND, "address"))]
+        #[arg(long, value_name = "IP[:PORT]", value_parser = values::backend_ip, help = help(&keys::BACKEND, "address"))]
         address: Option<SocketAddr>,
         #[command(flatten)]
         keys: Keys,

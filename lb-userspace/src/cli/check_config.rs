@@ -34,18 +34,19 @@ impl CheckConfig {
         match settings::read(&self.file) {
             Ok(config) => {
                 let services = config.desired.services.len();
-                let backends: usize = config
-                    .desired
-                    .services
-                    .values()
-                    .map(|service| service.backends.len())
-                    .sum();
+                let all = config.desired.services.values();
+                let backends: usize = all.clone().map(|service| service.backends.len()).sum();
+                let hosts: usize = all.map(|service| service.hosts.len()).sum();
+                let by_name = match hosts {
+                    0 => String::new(),
+                    hosts => format!(", {hosts} host names of backends"),
+                };
                 let report = Report {
                     ok: true,
                     errors: Vec::new(),
                 };
                 let text = format!(
-                    "{}: ok, {services} services, {backends} backends\n",
+                    "{}: ok, {services} services, {backends} backends{by_name}\n",
                     self.file.display()
                 );
                 context.show(&report, |_| text)

@@ -1,6 +1,6 @@
 //! What can be asked of the desired state, and the pure way from there to the next one.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use super::error::ControlError;
 use crate::{
@@ -8,8 +8,9 @@ use crate::{
     config::{self, Config, fields::Keys},
     state::{
         backend::Backend,
-        change::BackendChange,
+        change::{BackendChange, ChangeError},
         desired::{Desired, Revision},
+        discovered,
         names::{BackendName, ServiceName},
         service::Service,
         shared::Shared,
@@ -39,8 +40,21 @@ pub enum Change {
         /// Its flows move at once.
         now: bool,
     },
+    /// Host names were answered.
+    Discovered(Vec<Discovered>),
     /// A configuration file comes.
     File(Arc<Config>, FileOrder),
+}
+
+/// The addresses that a host name has now.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Discovered {
+    /// The service.
+    pub service: ServiceName,
+    /// The host name's `[[service.backend]]` table.
+    pub host: BackendName,
+    /// Its addresses; at least one.
+    pub addresses: BTreeSet<IpAddr>,
 }
 
 impl Change {
@@ -89,6 +103,24 @@ impl Change {
                 backend,
                 now: _,
             } => desired.remove_backend(service, backend)?,
+            Self::Discovered(answers) => {
+                let mut next = desired.clone();
+                for Discovered {
+                    service,
+                    host,
+                    addresses,
+                } in answers
+                {
+                    match discovered::answered(&next, service, host, addresses) {
+                        Ok((after, _)) => next = after,
+                        // It went while it was looked up.
+                        Err(ChangeError::NotFound { .. }) => {}
+                        Err(error) => return Err(error.into()),
+                    }
+                }
+                // One change makes one revision.
+                desired.replace(next)?
+            }
             Self::File(config, _) => desired.replace(config.desired.clone())?,
         };
         Ok(next)
@@ -108,6 +140,7 @@ impl Change {
             | Self::RemoveService(_)
             | Self::AddBackend(..)
             | Self::SetBackend(..)
+            | Self::Discovered(_)
             | Self::File(..) => None,
         }
     }
@@ -118,6 +151,7 @@ fn add_service(desired: &Desired, spec: &ServiceSpec) -> Result<Desired, Control
     let mut service = parse(&table(spec)?, desired)?;
     if let Some(there) = desired.services.get(&service.name) {
         service.backends.clone_from(&there.backends);
+        service.hosts.clone_from(&there.hosts);
     }
     Ok(desired.add_service(service)?)
 }

@@ -922,3 +922,44 @@ async fn a_fresh_start_waits_for_no_reports_and_for_nobody_without_checks() {
         assert_eq!(rig.programmed(B), Some((20, true)), "it may never report");
     }
 }
+
+/// Flows of an address that a host name loses end where they began.
+#[tokio::test(start_paused = true)]
+async fn addresses_that_a_host_name_loses_linger_for_their_flows() {
+    let mut service = testing::service("web", 1, &[("a", 10)]);
+    service.hosts.push(testing::host("app", "app.example.org"));
+    let rig = Rig::start(testing::desired([service]), Inherited::default()).await;
+    let found = |addresses: &[&str]| {
+        Change::Discovered(vec![crate::control::change::Discovered {
+            service: web(),
+            host: name("app"),
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        }])
+    };
+    let change = |change| rig.control.change(change, None, false);
+    let first = change(found(&["10.0.0.1", "10.0.0.2"])).await.unwrap();
+    assert_eq!(first.diff.len(), 2, "{first:?}");
+    let disable = BackendChange {
+        admin: Some(Admin::Draining),
+        ..BackendChange::default()
+    };
+    change(Change::SetBackend(web(), name("app-10.0.0.2"), disable))
+        .await
+        .unwrap();
+    let second = change(found(&["10.0.0.2", "10.0.0.3"])).await.unwrap();
+    assert_eq!(second.revision.0, first.revision.0 + 2);
+    let view = rig.control.view();
+    let lingering: Vec<&str> = view.lingering.iter().map(|one| one.name.as_str()).collect();
+    assert_eq!(lingering, ["app-10.0.0.1"]);
+    let stays = view.desired.backend(&web(), &name("app-10.0.0.2")).unwrap();
+    assert_eq!(stays.admin, Admin::Draining);
+    let again = change(found(&["10.0.0.3", "10.0.0.2"])).await.unwrap();
+    assert_eq!((again.changed, again.revision), (false, second.revision));
+    // A host name that is gone by the time that it is answered changes nothing.
+    let gone = Change::Discovered(vec![crate::control::change::Discovered {
+        service: web(),
+        host: name("other"),
+        addresses: std::collections::BTreeSet::from(["10.0.0.9".parse().unwrap()]),
+    }]);
+    assert!(!change(gone).await.unwrap().changed);
+}

@@ -134,10 +134,15 @@ fn with(table: &KeyTable, key: &Key, value: Option<&str>) -> Config {
     } else {
         ""
     };
+    let host = if key.name == "discovered_by" {
+        "[[service.backend]]\nname = \"app\"\naddress = \"app.example.org:80\""
+    } else {
+        ""
+    };
     let text = format!(
         "[lb]\n[[service]]\nname = \"web\"\naddress = \"192.0.2.10\"\nport = 80\n{mode}\n[service.guard]\n\
          [service.health]\nkind = \"{kind}\"\n{needs}\n[service.agent]\nport = 1\n{quic}\n\
-         [[service.backend]]\nname = \"a\"\naddress = \"10.0.0.1:80\"\n{admin}\n"
+         [[service.backend]]\nname = \"a\"\naddress = \"10.0.0.1:80\"\n{admin}\n{host}\n"
     );
     let mut file: toml::Table = text.parse().unwrap();
     let mut place = &mut file;
@@ -232,7 +237,7 @@ fn the_schema_of_the_api_has_these_keys() {
         (&keys::BACKEND, BackendSpec::schema()),
     ];
     // Commands and the API have verbs of their own for these.
-    let elsewhere = ["backend", "admin", "drain_until"];
+    let elsewhere = ["backend", "admin", "drain_until", "discovered_by"];
     for (table, schema) in schemas {
         let schema = serde_json::to_value(schema).unwrap();
         let properties = schema["properties"].as_object().unwrap();

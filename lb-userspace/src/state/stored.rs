@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use super::{
     desired::Desired,
     diff::{self, Change, Diff, Item, Subject},
+    discovered,
     names::ServiceName,
 };
 use crate::config::Config;
@@ -29,11 +30,11 @@ impl Stored {
         }
     }
 
-    /// What commands have changed since the file was applied; empty where no file was.
+    /// What commands have changed since the file was applied; empty where no file was. What host names found is no change.
     pub fn by_commands(&self) -> Diff {
         let applied = self.applied.as_ref();
         applied
-            .map(|applied| diff::diff(&applied.desired, &self.desired))
+            .map(|applied| diff::diff(&discovered::carry(&applied.desired, &self.desired), &self.desired))
             .unwrap_or_default()
     }
 
@@ -63,7 +64,7 @@ pub struct NoServices {
     pub services: usize,
 }
 
-/// The content that `stored` gets by `file`; its revision does not count.
+/// The content that `stored` gets by `file`, with what host names found; its revision does not count.
 ///
 /// # Errors
 /// [`NoServices`], unless that is ordered. A file that had no services before either has no say about those that
@@ -79,7 +80,7 @@ pub fn content_by_file(stored: &Stored, file: &Desired, order: FileOrder) -> Res
         return Ok((**present).clone());
     }
     if !file.services.is_empty() || present.services.is_empty() || empty {
-        return Ok(file.clone());
+        return Ok(discovered::carry(file, present));
     }
     if reload && applied.is_some_and(|applied| applied.services.is_empty()) {
         return Ok(Desired {
@@ -171,6 +172,40 @@ mod tests {
         let unknown = stored(None, changed(first.clone()));
         let next = content_by_file(&unknown, &first, FileOrder::Reload).unwrap();
         assert_eq!(next, first, "nobody knows what the file said: it wins");
+    }
+
+    #[test]
+    fn the_same_file_again_loses_nothing_that_host_names_found() {
+        let mut service = testing::service("web", 1, &[("a", 10)]);
+        service.hosts.push(testing::host("app", "app.example.org"));
+        let file = testing::desired([service]);
+        let (web, app) = ("web".parse().unwrap(), "app".parse().unwrap());
+        let addresses = ["10.0.0.1", "10.0.0.2"].map(|address| address.parse().unwrap());
+        let (found, _) = discovered::answered(&file, &web, &app, &addresses.into()).unwrap();
+        let apply = FileOrder::Apply { empty: false };
+        for order in [FileOrder::Reload, apply] {
+            let next = content_by_file(&stored(Some(&file), found.clone()), &file, order).unwrap();
+            assert_eq!(found.replace(next).unwrap(), found, "{order:?}");
+        }
+        assert!(stored(Some(&file), found.clone()).by_commands().is_empty());
+        let mut drained = found;
+        for service in drained.services.values_mut() {
+            service.backends[1].admin = Admin::Draining;
+        }
+        let state = stored(Some(&file), drained);
+        let by_commands = state.by_commands().to_string();
+        assert!(
+            by_commands.starts_with("~ backend web/app-10.0.0.1: admin"),
+            "{by_commands}"
+        );
+        assert_eq!(by_commands.lines().count(), 1);
+        let next = content_by_file(&state, &file, apply).unwrap();
+        let replaced = state.replaced_by(&next).to_string();
+        assert_eq!(
+            replaced.lines().count(),
+            1,
+            "an operator's file undoes it: {replaced}"
+        );
     }
 
     #[test]

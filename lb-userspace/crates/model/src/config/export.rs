@@ -74,9 +74,12 @@ pub fn service(service: &Service, keys: Keys) -> String {
             &lines("  ", &fields::quic(quic, keys)),
         );
     }
-    for backend in &service.backends {
-        let mut own = vec![name(backend.name.as_str())];
-        own.extend(fields::backend(backend));
+    let hosts = service.hosts.iter().map(|host| (&host.name, fields::host(host)));
+    let backends = service.backends.iter();
+    let backends = backends.map(|backend| (&backend.name, fields::backend(backend)));
+    for (of, fields) in hosts.chain(backends) {
+        let mut own = vec![name(of.as_str())];
+        own.extend(fields);
         push(&mut text, "  [[service.backend]]", &lines("  ", &own));
     }
     text

@@ -2,7 +2,7 @@
 
 mod health;
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use lb_common::service::Mode;
 use toml::Value;
@@ -16,6 +16,7 @@ pub use super::{
 use crate::state::{
     backend::{Admin, Backend},
     desired::Settings,
+    hosts::HostBackend,
     ports::PortRange,
     quic::QuicSettings,
     service::{IdleSettings, RingSize, Service, ServiceKey},
@@ -188,6 +189,7 @@ pub fn service(service: &Service) -> Fields {
         agent: _,
         quic: _,
         backends: _,
+        hosts: _,
     } = service;
     let mut fields = vec![
         always("address", address.to_string()),
@@ -259,9 +261,25 @@ pub fn quic(settings: &QuicSettings, keys: Keys) -> Fields {
 
 /// A backend. The name is not among them.
 pub fn backend(backend: &Backend) -> Fields {
+    let discovered_by = backend.discovered_by.as_ref();
+    let discovered_by = optional("discovered_by", discovered_by, |name| Value::from(name.as_str()));
+    backend_at(&backend.address.to_string(), backend)
+        .into_iter()
+        .chain(discovered_by)
+        .collect()
+}
+
+/// A host name that stands for backends. The name is not among them.
+pub fn host(host: &HostBackend) -> Fields {
+    // Any address does: the host stands in its place.
+    backend_at(&host.address(), &host.at(Ipv4Addr::UNSPECIFIED.into()))
+}
+
+/// A backend, at an address as the file writes it.
+fn backend_at(address: &str, backend: &Backend) -> Fields {
     let Backend {
         name: _,
-        address,
+        address: _,
         weight,
         mode,
         server_ids,
@@ -269,9 +287,10 @@ pub fn backend(backend: &Backend) -> Fields {
         backup,
         admin,
         drain_until,
+        discovered_by: _,
     } = backend;
     let mut fields = vec![
-        always("address", address.to_string()),
+        always("address", address),
         number("weight", *weight, DEFAULT_WEIGHT),
     ];
     fields.extend(optional(Mode::KEY, mode.as_ref(), |mode| {

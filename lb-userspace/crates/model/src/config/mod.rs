@@ -126,6 +126,7 @@ pub fn parse_beside(text: &str, file: &str, known: &Desired) -> Result<Config, V
             Place::Guard(index, key) => services[index].guard.of(key),
             Place::Quic(index, table, key) => services[index].quic[table].of(key),
             Place::Backend(index, backend, key) => services[index].backends[backend].of(key),
+            Place::Host(index, host, key) => services[index].hosts[host].of(key),
         };
         reporter.error(span, what, hint);
     }

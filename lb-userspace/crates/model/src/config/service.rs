@@ -5,7 +5,7 @@ use super::{
     error::Reporter,
     guard, health, keys, quic,
     table::{Spans, Table},
-    values,
+    values::{self, BackendAddress},
 };
 use crate::{
     health::settings::CheckSettings,
@@ -13,6 +13,7 @@ use crate::{
         backend::{Admin, Backend},
         desired::Desired,
         guard::Guard,
+        hosts::HostBackend,
         service::{IdleSettings, Protocol, Service, ServiceKey},
     },
 };
@@ -26,6 +27,7 @@ pub(super) struct Located {
     pub(super) agent: Spans,
     pub(super) quic: Vec<Spans>,
     pub(super) backends: Vec<Spans>,
+    pub(super) hosts: Vec<Spans>,
 }
 
 /// Weight of a backend that does not say another.
@@ -109,12 +111,20 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
     };
     let (quic, quic_spans) = quic::read(reporter, &mut table, known);
     let (mut backends, mut backend_spans) = (Vec::new(), Vec::new());
+    let (mut hosts, mut host_spans) = (Vec::new(), Vec::new());
     for (table, span) in table.tables(reporter, "backend", &keys::BACKEND) {
         let table = Table::new(table, span, &keys::BACKEND);
         let spans = table.spans();
-        if let Some(backend) = backend(reporter, table) {
-            backends.push(backend);
-            backend_spans.push(spans);
+        match backend(reporter, table, &spans) {
+            Some(Entry::Backend(backend)) => {
+                backends.push(backend);
+                backend_spans.push(spans);
+            }
+            Some(Entry::Host(host)) => {
+                hosts.push(host);
+                host_spans.push(spans);
+            }
+            None => {}
         }
     }
     table.finish(reporter);
@@ -146,6 +156,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
         agent,
         quic,
         backends,
+        hosts,
         ..default
     };
     Some(Located {
@@ -156,10 +167,17 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
         agent: agent_spans,
         quic: quic_spans,
         backends: backend_spans,
+        hosts: host_spans,
     })
 }
 
-fn backend(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<Backend> {
+/// What a `[[service.backend]]` table stands for.
+enum Entry {
+    Backend(Backend),
+    Host(HostBackend),
+}
+
+fn backend(reporter: &mut Reporter<'_>, mut table: Table<'_>, spans: &Spans) -> Option<Entry> {
     table.require(reporter, "name", "\"web-1\"");
     table.require(reporter, "address", "\"10.0.0.11:8080\"");
     let name = table.text(reporter, "name", values::name);
@@ -175,16 +193,46 @@ fn backend(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Option<Backend>
         .text(reporter, "admin", values::word)
         .unwrap_or(Admin::Enabled);
     let drain_until = table.text(reporter, "drain_until", values::moment);
+    let discovered_by = table.text(reporter, "discovered_by", values::name);
     table.finish(reporter);
-    Some(Backend {
-        name: name?,
-        address: address?,
-        weight,
-        mode,
-        server_ids: server_ids.unwrap_or_default(),
-        agent_port,
-        backup,
-        admin,
-        drain_until,
-    })
+    match address? {
+        BackendAddress::Ip(address) => Some(Entry::Backend(Backend {
+            name: name?,
+            address,
+            weight,
+            mode,
+            server_ids: server_ids.unwrap_or_default(),
+            agent_port,
+            backup,
+            admin,
+            drain_until,
+            discovered_by,
+        })),
+        BackendAddress::Host(host, port) => {
+            for (key, why) in [
+                (
+                    "server_ids",
+                    "each address of a host name would have the same ones",
+                ),
+                ("discovered_by", "it names the host of an address"),
+            ] {
+                if spans.has(key) {
+                    let what = format!("{key} does not go with a host name: {why}");
+                    let hint = "remove it, or write the backends by their addresses";
+                    reporter.error(spans.of(key), what, Some(hint.to_owned()));
+                }
+            }
+            Some(Entry::Host(HostBackend {
+                name: name?,
+                host,
+                port,
+                weight,
+                mode,
+                agent_port,
+                backup,
+                admin,
+                drain_until,
+            }))
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! Files and what they become.
 
+mod hosts;
 mod ports;
 mod tunnel;
 

@@ -10,6 +10,7 @@ use std::{
 use super::duration;
 use crate::state::{
     guard::{Prefix, PrefixError},
+    hosts::{HostName, HostNameError},
     names::NameError,
     ports::{PortRange, PortRangeError},
     service::RingSize,
@@ -97,10 +98,7 @@ pub fn endpoint(text: &str) -> Result<SocketAddr, ValueError> {
             let hint = match text.parse::<IpAddr>() {
                 Ok(IpAddr::V4(v4)) => format!("add the port, for example \"{v4}:8080\""),
                 Ok(IpAddr::V6(v6)) => format!("add brackets and the port, for example \"[{v6}]:8080\""),
-                Err(_) => {
-                    "for example \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"; names are not looked up"
-                        .to_owned()
-                }
+                Err(_) => "for example \"10.0.0.11:8080\" or \"[2001:db8::11]:8080\"".to_owned(),
             };
             Err(ValueError::new(
                 format!("{text:?} is no address with a port"),
@@ -133,14 +131,74 @@ pub fn port_range(text: &str) -> Result<PortRange, ValueError> {
     })
 }
 
-/// The address of a backend: without a port, or with port 0, packets keep theirs.
+/// Where a backend is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum BackendAddress {
+    /// At an address.
+    Ip(SocketAddr),
+    /// At every address of a host name, on this port.
+    Host(HostName, u16),
+}
+
+/// The address of a backend: without a port, or with port 0, packets keep theirs. A host name needs a port.
 ///
 /// # Errors
 /// What is wrong with the text.
-pub fn backend_address(text: &str) -> Result<SocketAddr, ValueError> {
-    match text.parse::<IpAddr>() {
-        Ok(address) => Ok(SocketAddr::new(address, 0)),
-        Err(_) => endpoint(text),
+pub fn backend_address(text: &str) -> Result<BackendAddress, ValueError> {
+    if let Ok(address) = text.parse::<IpAddr>() {
+        return Ok(BackendAddress::Ip(SocketAddr::new(address, 0)));
+    }
+    let no_address = match endpoint(text) {
+        Ok(endpoint) => return Ok(BackendAddress::Ip(endpoint)),
+        Err(error) => error,
+    };
+    let (host, given) = match text.rsplit_once(':') {
+        Some((host, given)) => (host, Some(given)),
+        None => (text, None),
+    };
+    // What has brackets or further colons is meant as an IPv6 address.
+    if host.contains([':', '[', ']', '/']) {
+        return Err(no_address);
+    }
+    match host.parse::<HostName>() {
+        Ok(name) => match given.map(str::parse) {
+            Some(Ok(port)) => Ok(BackendAddress::Host(name, port)),
+            Some(Err(_)) => Err(ValueError::new(
+                format!("{text:?} has no port that can be used"),
+                format!("a port is from 0 to 65535, for example \"{name}:8080\""),
+            )),
+            None => Err(ValueError::new(
+                format!("{text:?} is a host name without a port"),
+                format!("add the port, for example \"{name}:8080\""),
+            )),
+        },
+        Err(HostNameError::Number) => Err(no_address),
+        Err(error) => {
+            let hint = match error {
+                HostNameError::NotAscii => "write the name's A-label, which begins with \"xn--\"",
+                HostNameError::Number | HostNameError::TooLong | HostNameError::Label => {
+                    "for example \"10.0.0.11:8080\", \"[2001:db8::11]:8080\" or \"app.example.org:8080\""
+                }
+            };
+            Err(ValueError::new(
+                format!("{text:?} is neither an address nor a host name with a port: {error}"),
+                hint,
+            ))
+        }
+    }
+}
+
+/// As [`backend_address`], where only an IP address will do.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn backend_ip(text: &str) -> Result<SocketAddr, ValueError> {
+    match backend_address(text)? {
+        BackendAddress::Ip(address) => Ok(address),
+        BackendAddress::Host(..) => Err(ValueError::new(
+            format!("{text:?} is a host name, which only the configuration file may give a backend"),
+            "write it to a [[service.backend]] table of the file, then `lb apply FILE`",
+        )),
     }
 }
 

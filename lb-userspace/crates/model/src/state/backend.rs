@@ -39,4 +39,6 @@ pub struct Backend {
     pub admin: Admin,
     /// When a drain ends by itself, and the backend is disabled; in whole milliseconds, as it is written down.
     pub drain_until: Option<SystemTime>,
+    /// The host name of the service that has this address; see [`super::discovered`].
+    pub discovered_by: Option<BackendName>,
 }

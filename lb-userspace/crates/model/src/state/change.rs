@@ -9,6 +9,7 @@ use super::{
     backend::{Admin, Backend},
     check::{self, Problem, ProblemKind},
     desired::{Desired, Revision},
+    hosts::found_by_host,
     names::{BackendName, ServiceName},
     quic::ServerId,
     service::Service,
@@ -21,6 +22,8 @@ pub enum Kind {
     Service,
     /// A backend.
     Backend,
+    /// A host name that stands for backends.
+    Host,
 }
 
 impl fmt::Display for Kind {
@@ -28,6 +31,7 @@ impl fmt::Display for Kind {
         f.write_str(match self {
             Self::Service => "service",
             Self::Backend => "backend",
+            Self::Host => "host name of a backend",
         })
     }
 }
@@ -71,6 +75,7 @@ impl ChangeError {
             Self::NotFound {
                 kind: Kind::Backend, ..
             } => Some("`lb backend list` shows what there is"),
+            Self::NotFound { kind: Kind::Host, .. } => Some("`lb service show` shows what there is"),
             Self::Conflict { hint, .. } | Self::Invalid { hint, .. } => hint.as_deref(),
         }
     }
@@ -110,6 +115,27 @@ pub struct BackendChange {
     pub admin: Option<Admin>,
     /// With a word that begins a drain: when it ends by itself. Any word without it ends no drain by itself.
     pub drain_until: Option<SystemTime>,
+}
+
+impl BackendChange {
+    /// Whether it changes nothing but what an operator may set of a backend that a host name found.
+    fn is_by_hand(&self) -> bool {
+        let Self {
+            address,
+            weight: _,
+            mode,
+            server_ids,
+            agent_port,
+            backup,
+            admin: _,
+            drain_until: _,
+        } = self;
+        address.is_none()
+            && mode.is_none()
+            && server_ids.is_none()
+            && agent_port.is_none()
+            && backup.is_none()
+    }
 }
 
 impl Desired {
@@ -164,7 +190,13 @@ impl Desired {
                 )),
             }),
             None => {
-                changed.backends.push(backend);
+                // Those that host names found stay last.
+                let found = changed
+                    .backends
+                    .iter()
+                    .position(|there| there.discovered_by.is_some());
+                let place = found.unwrap_or(changed.backends.len());
+                changed.backends.insert(place, backend);
                 self.with_service(changed)
             }
         }
@@ -180,7 +212,14 @@ impl Desired {
         name: &BackendName,
         change: BackendChange,
     ) -> Result<Self, ChangeError> {
-        self.backend(service, name)?;
+        let there = self.backend(service, name)?;
+        if there.discovered_by.is_some() && !change.is_by_hand() {
+            return Err(found_by_host(
+                service,
+                there,
+                "only its weight and its state can be set",
+            ));
+        }
         let mut changed = self.service(service)?.clone();
         let BackendChange {
             address,
@@ -218,7 +257,14 @@ impl Desired {
     /// # Errors
     /// Not found.
     pub fn remove_backend(&self, service: &ServiceName, name: &BackendName) -> Result<Self, ChangeError> {
-        self.backend(service, name)?;
+        let there = self.backend(service, name)?;
+        if there.discovered_by.is_some() {
+            return Err(found_by_host(
+                service,
+                there,
+                "it goes when the name loses its address",
+            ));
+        }
         let mut changed = self.service(service)?.clone();
         changed.backends.retain(|backend| backend.name != *name);
         self.with_service(changed)
@@ -254,14 +300,22 @@ impl Desired {
     /// # Errors
     /// Service or backend not found.
     pub fn backend(&self, service: &ServiceName, name: &BackendName) -> Result<&Backend, ChangeError> {
-        self.service(service)?
-            .backends
-            .iter()
-            .find(|backend| backend.name == *name)
-            .ok_or_else(|| ChangeError::NotFound {
+        let of = self.service(service)?;
+        let backend = of.backends.iter().find(|backend| backend.name == *name);
+        backend.ok_or_else(|| match of.host(name) {
+            Ok(host) => ChangeError::Conflict {
+                what: format!("{service}/{name} is the host name {}, not a backend", host.host),
+                hint: Some(
+                    "change it in the configuration file and apply that; its backends can be drained, disabled and given \
+                     weights one by one"
+                        .to_owned(),
+                ),
+            },
+            Err(_) => ChangeError::NotFound {
                 kind: Kind::Backend,
                 name: format!("{service}/{name}"),
-            })
+            },
+        })
     }
 
     fn with_service(&self, service: Service) -> Result<Self, ChangeError> {

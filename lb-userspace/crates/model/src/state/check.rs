@@ -5,6 +5,7 @@ mod agent;
 mod endpoints;
 mod guard;
 mod health;
+mod hosts;
 mod quic;
 mod service;
 mod through;
@@ -41,6 +42,8 @@ pub enum Place {
     Quic(usize, usize, &'static str),
     /// A key of a backend.
     Backend(usize, usize, &'static str),
+    /// A key of a host name that stands for backends.
+    Host(usize, usize, &'static str),
 }
 
 /// Whether a problem lies in a value itself or between two things.
@@ -97,6 +100,7 @@ pub fn problems_of(
         found.agent(index, service);
         found.quic(index, service);
         found.backends(index, service);
+        found.hosts(index, service);
     }
     found.problems
 }

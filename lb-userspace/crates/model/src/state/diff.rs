@@ -203,6 +203,7 @@ pub fn diff(old: &Desired, new: &Desired) -> Diff {
         diff.push(Subject::Service(name.clone()), before.map(own), after.map(own));
         if after.is_some() {
             quic(&mut diff, name, before, after);
+            hosts(&mut diff, name, before, after);
             backends(&mut diff, name, before, after);
         }
     }
@@ -220,6 +221,21 @@ fn quic(diff: &mut Diff, service: &ServiceName, old: Option<&Service>, new: Opti
     for &id in ids {
         let what = Subject::Quic(service.clone(), id);
         diff.push(what, old.get(&id).cloned(), new.get(&id).cloned());
+    }
+}
+
+fn hosts(diff: &mut Diff, service: &ServiceName, old: Option<&Service>, new: Option<&Service>) {
+    let by_name = |service: Option<&Service>| -> BTreeMap<BackendName, Fields> {
+        let hosts = service.iter().flat_map(|service| &service.hosts);
+        hosts
+            .map(|host| (host.name.clone(), fields::host(host)))
+            .collect()
+    };
+    let (old, new) = (by_name(old), by_name(new));
+    let names: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    for name in names {
+        let what = Subject::Backend(service.clone(), name.clone());
+        diff.push(what, old.get(name).cloned(), new.get(name).cloned());
     }
 }
 

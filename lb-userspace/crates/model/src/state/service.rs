@@ -12,8 +12,8 @@ use lb_common::{
 };
 
 use super::{
-    backend::Backend, guard::Guard, names::ServiceName, ports::PortRange, quic::QuicSettings,
-    words::Word as _,
+    backend::Backend, guard::Guard, hosts::HostBackend, names::ServiceName, ports::PortRange,
+    quic::QuicSettings, words::Word as _,
 };
 use crate::health::{agent::AgentSettings, settings::CheckSettings};
 
@@ -197,8 +197,10 @@ pub struct Service {
     pub agent: Option<AgentSettings>,
     /// How connection ids of QUIC name backends, by configuration id; empty if they do not.
     pub quic: Vec<QuicSettings>,
-    /// In the order of the file.
+    /// In the order of the file; those that host names found stand last.
     pub backends: Vec<Backend>,
+    /// Host names whose addresses are backends, in the order of the file.
+    pub hosts: Vec<HostBackend>,
 }
 
 impl Service {
@@ -259,6 +261,7 @@ impl Service {
             agent: None,
             quic: Vec::new(),
             backends: Vec::new(),
+            hosts: Vec::new(),
         }
     }
 }

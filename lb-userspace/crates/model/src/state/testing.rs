@@ -18,6 +18,7 @@ use super::{
     backend::{Admin, Backend},
     desired::{Desired, Revision, Settings},
     guard::{Guard, Prefix, Rate},
+    hosts::HostBackend,
     quic::{QuicKey, QuicSettings},
     service::{
         Affinity, Algorithm, IdleSettings, OnDown, OnEmpty, Protocol, RingSize, Service, ServiceKey, Tracking,
@@ -40,6 +41,22 @@ pub fn backend(service: u8, number: u8, name: &str, weight: u16) -> Backend {
         weight,
         mode: None,
         server_ids: Vec::new(),
+        agent_port: None,
+        backup: false,
+        admin: Admin::Enabled,
+        drain_until: None,
+        discovered_by: None,
+    }
+}
+
+/// A host name on port 8080 with everything else at its default.
+pub fn host(name: &str, host: &str) -> HostBackend {
+    HostBackend {
+        name: name.parse().unwrap(),
+        host: host.parse().unwrap(),
+        port: 8080,
+        weight: 100,
+        mode: None,
         agent_port: None,
         backup: false,
         admin: Admin::Enabled,

@@ -252,11 +252,15 @@ pub const BACKEND: KeyTable = KeyTable {
         required("name", TEXT, "\"web-1\"", "Name of the backend, unique within the service"),
         required(
             "address",
-            Value::Is("IP address, with or without a port"),
+            Value::Is("IP address, with or without a port, or host name with a port"),
             "\"10.0.0.11:8080\"",
             "Where packets go",
         )
-        .more("Without a port, or with port 0, packets keep theirs: for services on port 0, or with several ports."),
+        .more(
+            "Without a port, or with port 0, packets keep theirs: for services on port 0, or with several ports. A host name \
+             (`\"app.example.org:8080\"`) is looked up for as long as the daemon runs, and each of its addresses is a backend with \
+             the values of this table: [operations.md](operations.md#backends-by-host-name).",
+        ),
         default(
             "weight",
             Value::Is("0 to 65535"),
@@ -292,5 +296,12 @@ pub const BACKEND: KeyTable = KeyTable {
             "When a drain ends and the backend is disabled",
         )
         .more("Needs `admin = \"draining\"`."),
+        optional(
+            "discovered_by",
+            TEXT,
+            ("the backend is written by hand", "\"app\""),
+            "The backend with a host name that this one is an address of",
+        )
+        .more("Written by `lb export`: a daemon that starts with it has backends before the name is looked up."),
     ],
 };

@@ -16,49 +16,54 @@ impl Findings {
     pub(super) fn endpoints(&mut self, services: &[&Service]) {
         // Endpoints of an address, by port, with the first service that has each.
         let mut taken: HashMap<(IpAddr, Protocol), BTreeMap<u16, &Service>> = HashMap::new();
-        for (index, service) in services.iter().enumerate() {
-            for (place, backend) in service.backends.iter().enumerate() {
-                let Some(endpoint) = endpoints::endpoint(service, backend) else {
-                    continue;
-                };
-                let at = Place::Backend(index, place, "address");
-                if !service.ports.is_empty() {
-                    let what = format!(
-                        "backend {}/{} is in mode dnat, and its service has several ports: replies would not tell which one \
-                         they are of",
-                        service.name, backend.name
-                    );
-                    self.invalid(at, what, "use one service for each port, port 0, or mode nat");
-                }
-                if service.key.port == 0 && endpoint.port() != 0 {
-                    let what = format!(
-                        "backend {}/{} has a port, and its service has every port: in mode dnat its replies would not tell \
-                         which one they are of",
-                        service.name, backend.name
-                    );
-                    self.invalid(
-                        at,
-                        what,
-                        "give it port 0, which keeps the packet's own, or use mode nat",
-                    );
-                }
-                let ports = taken.entry((endpoint.ip(), service.key.protocol)).or_default();
-                let other = if endpoint.port() == 0 {
-                    ports.values().find(|other| other.name != service.name)
-                } else {
-                    let same = ports.get(&endpoint.port()).into_iter().chain(ports.get(&0));
-                    same.into_iter().find(|other| other.name != service.name)
-                };
-                if let Some(other) = other {
-                    let what = format!(
-                        "backend {}/{} shares {endpoint} with service {}: in mode dnat a reply from there could belong to \
-                         either",
-                        service.name, backend.name, other.name
-                    );
-                    self.conflict(at, what, "use mode nat, or another port");
-                }
-                ports.entry(endpoint.port()).or_insert(service);
+        let all = services.iter().enumerate().flat_map(|(index, service)| {
+            let backends = service.backends.iter().enumerate();
+            backends.map(move |(place, backend)| (index, *service, place, backend))
+        });
+        // A backend that a host name found gives way to one that is written.
+        let (written, found): (Vec<_>, Vec<_>) =
+            all.partition(|(_, _, _, backend)| backend.discovered_by.is_none());
+        for (index, service, place, backend) in written.into_iter().chain(found) {
+            let Some(endpoint) = endpoints::endpoint(service, backend) else {
+                continue;
+            };
+            let at = Place::Backend(index, place, "address");
+            if !service.ports.is_empty() {
+                let what = format!(
+                    "backend {}/{} is in mode dnat, and its service has several ports: replies would not tell which one \
+                     they are of",
+                    service.name, backend.name
+                );
+                self.invalid(at, what, "use one service for each port, port 0, or mode nat");
             }
+            if service.key.port == 0 && endpoint.port() != 0 {
+                let what = format!(
+                    "backend {}/{} has a port, and its service has every port: in mode dnat its replies would not tell \
+                     which one they are of",
+                    service.name, backend.name
+                );
+                self.invalid(
+                    at,
+                    what,
+                    "give it port 0, which keeps the packet's own, or use mode nat",
+                );
+            }
+            let ports = taken.entry((endpoint.ip(), service.key.protocol)).or_default();
+            let other = if endpoint.port() == 0 {
+                ports.values().find(|other| other.name != service.name)
+            } else {
+                let same = ports.get(&endpoint.port()).into_iter().chain(ports.get(&0));
+                same.into_iter().find(|other| other.name != service.name)
+            };
+            if let Some(other) = other {
+                let what = format!(
+                    "backend {}/{} shares {endpoint} with service {}: in mode dnat a reply from there could belong to \
+                     either",
+                    service.name, backend.name, other.name
+                );
+                self.conflict(at, what, "use mode nat, or another port");
+            }
+            ports.entry(endpoint.port()).or_insert(service);
         }
     }
 }

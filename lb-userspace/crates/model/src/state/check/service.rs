@@ -120,10 +120,9 @@ impl Findings {
     }
 
     fn round_robin(&mut self, place: Place, service: &Service) {
-        let modes = service
-            .backends
-            .iter()
-            .map(|backend| backend.mode.unwrap_or(service.mode));
+        let hosts = service.hosts.iter().map(|host| host.mode);
+        let modes = service.backends.iter().map(|backend| backend.mode);
+        let modes = modes.chain(hosts).map(|mode| mode.unwrap_or(service.mode));
         let (nat, others): (Vec<Mode>, Vec<Mode>) =
             modes.chain([service.mode]).partition(|mode| *mode == Mode::Nat);
         if !others.is_empty() && service.tracking == Tracking::JustEnough {
