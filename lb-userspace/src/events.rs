@@ -67,6 +67,8 @@ pub enum EventKind {
     ProgramFailed,
     /// What could not be programmed now is.
     ProgramRecovered,
+    /// A host name cannot be looked up, or has addresses that cannot be used; or that is over.
+    Discovery,
 }
 
 /// One thing that happened.

@@ -39,6 +39,7 @@ use crate::{
     config::DaemonSettings,
     control::ControlHandle,
     datapath::Interfaces,
+    discovery,
     events::EventLog,
     explain::ReadTables,
     health::{CheckId, CheckStatuses, HealthHandle, Report, agent::AgentStatus},
@@ -122,6 +123,8 @@ pub struct Api {
     pub config: Option<Arc<ConfigFile>>,
     /// Interfaces that are to have the program.
     pub interfaces: Interfaces,
+    /// How host names of backends do.
+    pub hosts: discovery::Hosts,
     /// What the daemon does without.
     pub parts: PartBoard,
     /// What the daemon was started with.

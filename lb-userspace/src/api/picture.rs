@@ -2,6 +2,7 @@
 
 mod backend;
 mod config;
+mod host;
 mod problems;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -19,6 +20,7 @@ use crate::{
     config::duration,
     control::{self, ControlView},
     datapath,
+    discovery::HostStatuses,
     events::rfc3339,
     health::{CheckId, CheckStatuses, agent::AgentStatus},
     metrics::{Observation, is_drop},
@@ -39,6 +41,7 @@ pub(super) struct Picture {
     seen: Observation,
     checks: Arc<CheckStatuses>,
     agents: Arc<BTreeMap<CheckId, AgentStatus>>,
+    hosts: Arc<HostStatuses>,
     config: types::ConfigState,
     /// What is wrong with the configuration file and with the store.
     of_config: Vec<types::Problem>,
@@ -62,6 +65,7 @@ impl Picture {
             of_config,
             checks: api.checks.checks(),
             agents: api.checks.agents(),
+            hosts: Arc::clone(&api.hosts.borrow()),
         })
     }
 
@@ -244,6 +248,11 @@ impl Picture {
                 .filter(|backend| backend.effective_weight > 0)
                 .count(),
             backends,
+            hosts: service
+                .hosts
+                .iter()
+                .map(|host| self.host(service, host))
+                .collect(),
             programmed,
             error: if programmed {
                 None

@@ -162,6 +162,7 @@ impl Server {
             store: Arc::new(rig.world.clone()),
             config: config.map(Arc::new),
             interfaces: interfaces.subscribe(),
+            hosts: tokio::sync::watch::channel(Arc::default()).1,
             parts: PartBoard::new(Arc::clone(&rig.events)),
             settings: DaemonSettings::default(),
             started: SystemTime::UNIX_EPOCH,

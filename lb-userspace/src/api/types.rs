@@ -2,6 +2,7 @@
 
 mod config;
 mod explain;
+mod host;
 mod interface;
 
 use std::net::{IpAddr, SocketAddr};
@@ -12,6 +13,7 @@ use utoipa::ToSchema;
 pub use self::{
     config::ConfigState,
     explain::{Explanation, Output},
+    host::Host,
     interface::{Interface, XdpMode},
 };
 
@@ -177,8 +179,11 @@ pub struct Service {
     pub broken: Option<String>,
     /// Backends that take new flows.
     pub healthy_backends: usize,
-    /// Its backends in the order of the file, then removed ones that still finish their flows.
+    /// Its backends in the order of the file, then those that host names found, then removed ones that still finish their flows.
     pub backends: Vec<Backend>,
+    /// Host names whose addresses are backends.
+    #[serde(default)]
+    pub hosts: Vec<Host>,
     /// Whether the data plane does what is desired.
     pub programmed: bool,
     /// Why not.
@@ -215,6 +220,9 @@ pub struct Backend {
     /// Where packets go.
     #[schema(value_type = String)]
     pub address: SocketAddr,
+    /// The host name of the service that has this address.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub discovered_by: Option<String>,
     /// The weight asked for.
     pub weight: u16,
     /// The weight in force: 0 while it takes no new flows, a part of it while it begins slowly.

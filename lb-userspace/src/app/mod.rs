@@ -32,7 +32,7 @@ use std::{
 
 use prometheus::Registry;
 use tokio::{
-    sync::{Notify, Semaphore},
+    sync::{Notify, Semaphore, watch},
     task::JoinHandle,
     time,
 };
@@ -55,6 +55,7 @@ use crate::{
         still_needed,
     },
     datapath::{AttachOptions, CheckPaths, Datapath, Interface, WriterHandle, WriterTask},
+    discovery::{self, SystemResolver},
     events::{EventKind, EventLog, NewEvent},
     health::{HealthConfig, HealthHandle, HealthMetrics, HealthTask},
     metrics::{self, ApplyMetrics, Endpoint, Observer},
@@ -227,8 +228,18 @@ impl Daemon {
         let control_cancel = CancellationToken::new();
         let control_task = tokio::spawn(task.run(control_cancel.clone()));
         let tracker = TaskTracker::new();
+        let (publish_hosts, hosts) = watch::channel(Arc::default());
+        tracker.spawn(discovery::run(
+            SystemResolver,
+            control.clone(),
+            writer.host_addresses(),
+            Arc::clone(&events),
+            publish_hosts,
+            cancel.clone(),
+        ));
         let endpoint = Endpoint {
             registry,
+            hosts: hosts.clone(),
             observer: Arc::clone(&observer),
             control: control.clone(),
             health: health.clone(),
@@ -287,6 +298,7 @@ impl Daemon {
             store,
             config,
             interfaces: interfaces.clone(),
+            hosts,
             parts: board.clone(),
             settings: settings.clone(),
             started: SystemTime::now(),

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     api::{
         requests::{Changed, PortsSpec, RingSizeSpec, ServiceSpec},
-        types::Service,
+        types::{Host, Service},
     },
     config::keys,
     state::names::ServiceName,
@@ -304,6 +304,23 @@ fn show(service: &Service, context: &Context) -> String {
         text.push_str(&format!(
             "  {:<10} config {}, server id of {} bytes, nonce of {}, {key}\n",
             "quic", quic.config_id, quic.server_id_length, quic.nonce_length
+        ));
+    }
+    for host in &service.hosts {
+        let state = match &host.error {
+            Some(error) => format!("cannot be looked up: {error}"),
+            None if host.resolved => "resolved".to_owned(),
+            None => "not looked up yet".to_owned(),
+        };
+        let Host {
+            name,
+            address,
+            backends,
+            ..
+        } = host;
+        text.push_str(&format!(
+            "  {:<10} {name}: {address}, {backends} addresses, {state}\n",
+            "host name"
         ));
     }
     text.push_str(&format!(

@@ -156,6 +156,7 @@ fn columns(service: bool, context: &Context) -> Vec<(&'static str, Align)> {
             ("REPLY PACKETS", Align::Right),
             ("SINCE", Align::Left),
             ("CHECKED WITH", Align::Left),
+            ("HOST NAME OF", Align::Left),
         ]);
     }
     columns.push(("LAST CHECK", Align::Left));
@@ -209,6 +210,7 @@ fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
             count(backend.reply_packets).into(),
             backend.since.clone().unwrap_or_default().into(),
             checked_with(backend).into(),
+            backend.discovered_by.clone().unwrap_or_default().into(),
         ]);
     }
     row.push(last_check(backend, context.output == Output::Wide));

@@ -1,6 +1,7 @@
 //! Metrics: what the daemon counts itself, what the maps count, and the HTTP endpoint that shows both.
 
 mod agent;
+mod hosts;
 mod judgement;
 mod ledger;
 mod observe;

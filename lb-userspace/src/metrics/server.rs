@@ -13,7 +13,7 @@ use prometheus::Registry;
 use tokio::{net::TcpListener, sync::Mutex, task};
 
 use super::{
-    agent, judgement,
+    agent, hosts, judgement,
     observe::Observer,
     render::render,
     text::{Kind, Text},
@@ -22,6 +22,7 @@ use crate::{
     chain::chain,
     control::ControlHandle,
     datapath::{DatapathError, Interfaces},
+    discovery::Hosts,
     health::{Health, HealthHandle},
     parts::{MissingPart, Part, PartBoard, RETRY},
     serve::{Limits, Server},
@@ -97,6 +98,8 @@ pub struct Endpoint {
     pub control: ControlHandle,
     /// Verdicts.
     pub health: HealthHandle,
+    /// How host names of backends do.
+    pub hosts: Hosts,
     /// Whether the program runs where it is to.
     pub interfaces: Interfaces,
     /// What the daemon does without.
@@ -162,6 +165,7 @@ fn text(endpoint: &Endpoint) -> Result<String, MetricsError> {
     let mut judged = Text::default();
     judgement::render(&mut judged, &checks, &seen);
     agent::render(&mut judged, &agents);
+    hosts::render(&mut judged, &endpoint.hosts.borrow());
     let ready = view.not_ready(&endpoint.interfaces.borrow()).is_none();
     let text = render(&endpoint.registry, ready, &view, &health, &seen)?;
     parts(&mut judged, &endpoint.parts);

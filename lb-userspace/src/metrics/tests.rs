@@ -12,10 +12,11 @@ use lb_common::{
 };
 use prometheus::Registry;
 
-use super::{ApplyMetrics, agent, judgement, render, server, text::Text};
+use super::{ApplyMetrics, agent, hosts, judgement, render, server, text::Text};
 use crate::{
     control::{Change, Inherited, testing::Rig},
     datapath::{BackendStats, InterfaceStats, MapUse},
+    discovery::HostStatus,
     health::{
         Certificate, CheckStatus, CheckStatuses, Health, HealthMetrics, Judgement, LastCheck,
         agent::AgentStatus,
@@ -132,6 +133,8 @@ pub(crate) async fn every_family() -> String {
         &seen,
     );
     agent::render(&mut rest, &BTreeMap::from([(backend, AgentStatus::default())]));
+    let host = ("web".parse().unwrap(), "app".parse().unwrap());
+    hosts::render(&mut rest, &BTreeMap::from([(host, HostStatus::default())]));
     server::parts(&mut rest, &PartBoard::new(Arc::default()));
     render(&registry, true, &view, &health, &seen).unwrap() + &rest.into_string()
 }

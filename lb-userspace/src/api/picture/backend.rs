@@ -55,6 +55,7 @@ impl Picture {
             health,
             admin,
             server_ids: backend.server_ids.iter().map(ToString::to_string).collect(),
+            discovered_by: backend.discovered_by.as_ref().map(ToString::to_string),
             drain_deadline: drain_until.clone(),
             drain_until,
             slow_start: self.view.whole_at.get(&place).map(|at| types::SlowStart {
@@ -132,6 +133,7 @@ impl Picture {
             removed: false,
             mode: mode.map(|mode| mode.word().to_owned()).unwrap_or_default(),
             server_ids: Vec::new(),
+            discovered_by: None,
             next_hop: self.seen.next_hops.get(&address.ip()).map(next_hop),
             packets: stats.traffic.packets,
             bytes: stats.traffic.bytes,

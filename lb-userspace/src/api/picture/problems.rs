@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::Picture;
+use super::{Picture, host};
 use crate::{
     api::types::{self, Problem},
     control::own_traffic,
@@ -66,8 +66,13 @@ impl Picture {
             message,
             hint: hint.map(str::to_owned),
         };
+        problems.extend(host::problems(service));
         if service.backends.is_empty() {
-            let hint = format!("lb backend add {} NAME --address IP:PORT", service.name);
+            let hint = if service.hosts.is_empty() {
+                format!("lb backend add {} NAME --address IP:PORT", service.name)
+            } else {
+                "its host names have no addresses that are known".to_owned()
+            };
             problems.push(about(
                 None,
                 "has no backends: its packets are dropped".into(),
