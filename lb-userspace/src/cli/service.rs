@@ -21,6 +21,7 @@ use crate::{
         types::{Host, Service},
     },
     config::keys,
+    discovery::addresses,
     state::names::ServiceName,
 };
 
@@ -318,8 +319,9 @@ fn show(service: &Service, context: &Context) -> String {
             backends,
             ..
         } = host;
+        let backends = addresses(*backends);
         text.push_str(&format!(
-            "  {:<10} {name}: {address}, {backends} addresses, {state}\n",
+            "  {:<10} {name}: {address}, {backends}, {state}\n",
             "host name"
         ));
     }

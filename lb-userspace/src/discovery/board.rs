@@ -149,7 +149,7 @@ impl Board {
                         format!("{host} has {count} addresses, of which the first {MAX_ADDRESSES} are used"),
                     )
                 } else if failed || first {
-                    (false, format!("{host} is resolved: {count} addresses"))
+                    (false, format!("{host} is resolved: {}", super::addresses(count)))
                 } else {
                     self.schedule(now, false);
                     return None;
@@ -240,11 +240,11 @@ impl Board {
             }
             if left_out != known.status.left_out {
                 if let Some(first) = left_out.first() {
-                    let count = left_out.len();
+                    let count = super::addresses(left_out.len());
                     news.push(News {
                         id: id.clone(),
                         bad: true,
-                        message: format!("{count} addresses of {} are not used: {}", known.host, first.why),
+                        message: format!("{count} of {} not used: {}", known.host, first.why),
                     });
                 }
                 known.status.left_out = left_out;

@@ -112,6 +112,14 @@ impl HostStatus {
     }
 }
 
+/// `1 address`, `2 addresses`.
+pub fn addresses(count: usize) -> String {
+    match count {
+        1 => "1 address".to_owned(),
+        count => format!("{count} addresses"),
+    }
+}
+
 /// How all host names do.
 pub type HostStatuses = BTreeMap<HostId, HostStatus>;
 

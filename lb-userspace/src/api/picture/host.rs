@@ -3,7 +3,7 @@
 use super::Picture;
 use crate::{
     api::types::{self, Problem},
-    discovery::MAX_ADDRESSES,
+    discovery::{MAX_ADDRESSES, addresses},
     events::rfc3339,
     state::{discovered, hosts::HostBackend, service::Service},
 };
@@ -43,7 +43,7 @@ pub(super) fn problems(service: &types::Service) -> impl Iterator<Item = Problem
             let since = host.failing_since.as_deref().unwrap_or_default();
             let effect = match host.backends {
                 0 => "it has no backends yet".to_owned(),
-                count => format!("the {count} addresses of its last answer stay in force"),
+                count => format!("its last answer stays in force: {}", addresses(count)),
             };
             (
                 format!("{name} cannot be looked up since {since}: {error}; {effect}"),
@@ -61,7 +61,10 @@ pub(super) fn problems(service: &types::Service) -> impl Iterator<Item = Problem
                 1 => format!("an address of {name} is not used: {why}"),
                 count => format!("{count} addresses of {name} are not used: {why}"),
             };
-            (message, "`lb service show -o json` lists them all".to_owned())
+            (
+                message,
+                format!("`lb service show {} -o json` lists them all", service.name),
+            )
         });
         let refused = host.refused.as_ref().map(|why| {
             (

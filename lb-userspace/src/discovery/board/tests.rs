@@ -136,7 +136,7 @@ fn look_ups_that_fail_keep_the_last_answer_and_are_told_once() {
     rig.pass(30_000);
     assert_eq!(
         rig.answer(&Ok(&["10.0.0.2"])),
-        ["app.example.org is resolved: 1 addresses"]
+        ["app.example.org is resolved: 1 address"]
     );
     rig.pass(1_000);
     rig.change();
