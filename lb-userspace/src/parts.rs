@@ -20,11 +20,30 @@ pub enum Part {
     Metrics,
     /// The service manager, which waits to be told that the daemon is ready.
     ServiceManager,
+    /// The kernel's notices about interfaces that have the program.
+    LinkNotices,
+    /// Inspection of those interfaces.
+    Links,
+    /// The kernel's notices about routes and neighbours.
+    RouteNotices,
+    /// Look-ups of the next hops of backends.
+    NextHops,
+    /// The IP and link-layer addresses of this machine.
+    OwnAddresses,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::AdminSocket, Self::Metrics, Self::ServiceManager];
+    pub const ALL: [Self; 8] = [
+        Self::AdminSocket,
+        Self::Metrics,
+        Self::ServiceManager,
+        Self::LinkNotices,
+        Self::Links,
+        Self::RouteNotices,
+        Self::NextHops,
+        Self::OwnAddresses,
+    ];
 
     /// Its label in metrics.
     pub const fn name(self) -> &'static str {
@@ -32,6 +51,11 @@ impl Part {
             Self::AdminSocket => "admin_socket",
             Self::Metrics => "metrics",
             Self::ServiceManager => "service_manager",
+            Self::LinkNotices => "link_notices",
+            Self::Links => "links",
+            Self::RouteNotices => "route_notices",
+            Self::NextHops => "next_hops",
+            Self::OwnAddresses => "own_addresses",
         }
     }
 }

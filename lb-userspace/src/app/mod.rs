@@ -4,6 +4,7 @@
 //! last. Shutdown ends the tasks that others talk to, then control, then the writer, which detaches or keeps.
 
 mod agents;
+mod datapath_parts;
 mod descriptors;
 mod error;
 mod first;
@@ -179,6 +180,7 @@ impl Daemon {
         })?;
         let interfaces = datapath.interfaces();
         let changes = datapath.changes();
+        let datapath_parts = datapath.parts();
         let check_paths = Arc::new(datapath.check_paths());
         health.lead(check_paths.clone());
         let known = [agents::recall(&settings.state_dir), store.recall()].concat();
@@ -343,6 +345,11 @@ impl Daemon {
             daemon.control.clone(),
             daemon.cancel.clone(),
         ));
+        daemon.tracker.spawn(datapath_parts::follow(
+            datapath_parts,
+            daemon.parts.clone(),
+            daemon.cancel.clone(),
+        ));
         let view = daemon.control.view();
         let missing = daemon.parts.missing();
         let greeting = greeting::text(&daemon.settings, &interfaces, &missing, &view, &notes);
@@ -368,7 +375,7 @@ impl Daemon {
                 },
                 _ = &mut self.control_task => return Reason::Died("control"),
                 () = self.health.stopped() => return Reason::Died("health check"),
-                () = self.writer.stopped() => return Reason::Died("writer"),
+                task = self.writer.stopped() => return Reason::Died(task),
             }
             self.reload(config).await;
         }

@@ -18,6 +18,7 @@ mod decap;
 mod directory;
 mod error;
 mod execute;
+mod faults;
 mod host;
 mod interface;
 mod kept;
@@ -54,6 +55,7 @@ use self::{
     attach::{Attacher, Keeper},
     directory::Directory,
     execute::Executor,
+    faults::PartReporter,
     load::Loader,
     maps::Maps,
     netlink::Client,
@@ -65,6 +67,7 @@ pub use self::{
     checks::CheckPaths,
     decap::{Decap, DecapOptions},
     error::{DatapathError, ProgramError},
+    faults::{DatapathPart, PartChange, PartState},
     host::HostAddresses,
     interface::{
         AttachOptions, Attachment, Interface, InterfaceChange, InterfaceChangeKind, InterfaceProblem,
@@ -101,6 +104,8 @@ pub struct Datapath {
     stats: StatsReader,
     told: mpsc::Sender<InterfaceChange>,
     changes: mpsc::Receiver<InterfaceChange>,
+    reporter: PartReporter,
+    parts: mpsc::Receiver<PartChange>,
 }
 
 /// Changes of interfaces that may wait to be told.
@@ -173,6 +178,7 @@ impl Datapath {
 
         let keeper = Keeper::new(keeper_client, pins, options.xdp_mode, attached);
         let (told, changes) = mpsc::channel(CHANGES);
+        let (reporter, parts) = PartReporter::new();
         let directory = watch::Sender::new(Arc::new(Directory::of(&programmed)));
         let flow_counts = watch::Sender::new(Arc::new(FlowCounts::default()));
         let stats = StatsReader {
@@ -193,6 +199,8 @@ impl Datapath {
             stats,
             told,
             changes,
+            reporter,
+            parts,
         })
     }
 
@@ -204,6 +212,11 @@ impl Datapath {
     /// What will happen to the interfaces; to be taken once, before the writer runs.
     pub fn changes(&mut self) -> mpsc::Receiver<InterfaceChange> {
         mem::replace(&mut self.changes, mpsc::channel(1).1)
+    }
+
+    /// Parts that fail and recover; to be taken once, before the writer runs.
+    pub fn parts(&mut self) -> mpsc::Receiver<PartChange> {
+        mem::replace(&mut self.parts, mpsc::channel(1).1)
     }
 
     /// What the maps held when this was opened.

@@ -17,6 +17,7 @@ use super::{
     attach::KeeperHandle,
     directory::Directory,
     execute::Executor,
+    faults::DatapathPart,
     kernel_clock::monotonic,
     neighbours::{NeighbourTask, NextHop, Wanted},
     netlink::{Notices, Watch},
@@ -99,14 +100,17 @@ impl WriterTask {
             watch: notices,
             told,
             changes: _,
+            reporter,
+            parts: _,
             stats: _,
         } = datapath;
         let interfaces = keeper.interfaces();
-        let keeper = KeeperHandle::spawn(keeper, told, cancel.clone());
+        let keeper = KeeperHandle::spawn(keeper, told, reporter.clone(), cancel.clone());
         let (commands, queue) = mpsc::channel(QUEUE);
         let wanted = NeighbourTask::spawn(
             netlink,
-            Notices::of(notices, Watch::new),
+            Notices::of(notices, Watch::new, DatapathPart::RouteNotices, reporter.clone()),
+            reporter,
             interfaces,
             executor.next_hops(),
             commands.downgrade(),
@@ -290,9 +294,13 @@ impl WriterHandle {
         self.keeper.interfaces()
     }
 
-    /// Returns when the writer has ended, whether it was asked to or not.
-    pub async fn stopped(&self) {
-        self.commands.closed().await;
+    /// Returns when the writer or one of the tasks that follow interfaces and next hops has ended, asked to or not; says which.
+    pub async fn stopped(&self) -> &'static str {
+        tokio::select! {
+            () = self.commands.closed() => "writer",
+            () = self.keeper.stopped() => "interface",
+            () = self.wanted.stopped() => "next hop",
+        }
     }
 
     /// How each backend address is reached, kept current; an address is missing until it was looked at.

@@ -21,6 +21,7 @@ use self::way::{Exit, Last, Way, way};
 pub use self::way::{NextHop, NextHopState};
 use super::{
     HostAddresses, Interfaces,
+    faults::{DatapathPart, PartReporter},
     netlink::{Client, LinkState, Neighbour, Notice, Notices, Route},
     own_macs::{OwnMacs, served},
     writer::Command,
@@ -80,6 +81,11 @@ impl Wanted {
         let _ = timeout(FIRST_ANSWER_WAIT, settled).await;
     }
 
+    /// Returns when the task has ended, whether it was asked to or not.
+    pub(super) async fn stopped(&self) {
+        self.addresses.closed().await;
+    }
+
     pub(super) fn host_addresses(&self) -> watch::Receiver<Arc<HostAddresses>> {
         self.host.clone()
     }
@@ -92,6 +98,9 @@ impl Wanted {
 /// Follows the ways to the wanted addresses and tells the writer of each change.
 pub(super) struct NeighbourTask {
     client: Client,
+    reporter: PartReporter,
+    /// Parts that failed at their latest attempt.
+    failing: BTreeSet<Lookup>,
     wanted: watch::Receiver<BTreeSet<IpAddr>>,
     states: watch::Sender<Arc<NextHops>>,
     /// Weak, so that the writer ends when its users are gone.
@@ -115,6 +124,13 @@ struct Seen {
     neighbours: BTreeMap<(u32, IpAddr), Option<Neighbour>>,
 }
 
+/// What is read from the kernel.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Lookup {
+    NextHops,
+    OwnAddresses,
+}
+
 /// Which ways to look at.
 enum Scope {
     All,
@@ -126,6 +142,7 @@ impl NeighbourTask {
     pub(super) fn spawn(
         mut client: Client,
         notices: Notices,
+        reporter: PartReporter,
         interfaces: Interfaces,
         known: &BTreeMap<IpAddr, NextHop>,
         writer: mpsc::WeakSender<Command>,
@@ -146,11 +163,13 @@ impl NeighbourTask {
         let (addresses, wanted) = watch::channel(known.keys().copied().collect());
         let (states, state_receiver) = watch::channel(Arc::new(NextHops::new()));
         let own = client.addresses();
-        // What cannot be read now is read again after the first notice.
+        // What cannot be read now is read again within [`RETRY`].
         let addresses_changed = own.is_err();
         let (host, host_receiver) = watch::channel(Arc::new(HostAddresses::of(own.unwrap_or_default())));
         let task = Self {
             client,
+            reporter,
+            failing: BTreeSet::new(),
             wanted,
             states,
             writer,
@@ -207,6 +226,7 @@ impl NeighbourTask {
                 }
                 _ = keep_alive.tick() => self.look(Scope::All, true).await,
                 _ = retry.tick() => {
+                    self.look_at_host().await;
                     let silent = self.ways.iter().filter(|(_, way)| way.is_silent());
                     let silent: BTreeSet<IpAddr> = silent.map(|(address, _)| *address).collect();
                     if !silent.is_empty() {
@@ -261,6 +281,10 @@ impl NeighbourTask {
 
     /// Reads the addresses of this machine anew, where they may have changed.
     async fn look_at_host(&mut self) {
+        if !self.links_changed && !self.addresses_changed {
+            return;
+        }
+        let mut failed = None;
         if mem::take(&mut self.links_changed) {
             match self.client.links() {
                 Ok(links) => {
@@ -272,7 +296,7 @@ impl NeighbourTask {
                 }
                 Err(e) => {
                     self.links_changed = true;
-                    tracing::warn!(error = %e, "cannot list interfaces");
+                    failed = Some(format!("cannot list the interfaces of this machine: {e}"));
                 }
             }
         }
@@ -288,9 +312,34 @@ impl NeighbourTask {
                 }
                 Err(e) => {
                     self.addresses_changed = true;
-                    tracing::warn!(error = %e, "cannot list addresses");
+                    failed = Some(format!("cannot list the addresses of this machine: {e}"));
                 }
             }
+        }
+        self.report(Lookup::OwnAddresses, failed);
+    }
+
+    /// Reports whether the latest attempt of a look-up failed. The next one has a socket of its own.
+    fn report(&mut self, lookup: Lookup, failed: Option<String>) {
+        let (part, works) = match lookup {
+            Lookup::NextHops => (
+                DatapathPart::NextHops,
+                "next hops of backends are looked up again",
+            ),
+            Lookup::OwnAddresses => (
+                DatapathPart::OwnAddresses,
+                "the addresses of this machine are read again",
+            ),
+        };
+        if let Some(message) = failed {
+            self.failing.insert(lookup);
+            let hint = "look for a limit on memory or a seccomp filter; restart the daemon if it lasts";
+            self.reporter.failed(part, message, hint);
+            if let Ok(client) = Client::new() {
+                self.client = client;
+            }
+        } else if self.failing.remove(&lookup) {
+            self.reporter.works(part, works);
         }
     }
 
@@ -304,6 +353,8 @@ impl NeighbourTask {
         let mut seen = Seen::default();
         let mut changed = BTreeMap::new();
         let mut published = false;
+        let everything = addresses.len() >= self.ways.len();
+        let mut failed = None;
         for (turn, address) in addresses.into_iter().enumerate() {
             if turn % TURN == TURN - 1 {
                 tokio::task::yield_now().await;
@@ -316,8 +367,16 @@ impl NeighbourTask {
                         changed.insert(address, *way.hop());
                     }
                 }
-                Err(e) => tracing::warn!(%address, error = %e, "cannot look up the next hop of a backend"),
+                Err(e) => {
+                    failed.get_or_insert_with(|| {
+                        format!("cannot look up the next hop of backend address {address}: {e}")
+                    });
+                }
             }
+        }
+        // Where only some were looked at, others may still fail.
+        if failed.is_some() || everything {
+            self.report(Lookup::NextHops, failed);
         }
         let gone = self.states.borrow().len() != self.ways.len();
         if !changed.is_empty()

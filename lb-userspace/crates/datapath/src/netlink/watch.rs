@@ -22,7 +22,10 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::messages;
+use super::{
+    super::faults::{DatapathPart, PartReporter},
+    messages,
+};
 
 /// Time between attempts to open a socket that hears of changes.
 const RETRY: Duration = Duration::from_secs(1);
@@ -112,22 +115,35 @@ pub(in super::super) struct Notices {
     /// When to open the socket.
     at: Instant,
     failing: bool,
+    part: DatapathPart,
+    reporter: PartReporter,
 }
 
 impl Notices {
-    /// Notices of the sockets that `open` opens.
-    pub(in super::super) fn new(open: fn() -> io::Result<Watch>) -> Self {
+    /// Notices of the sockets that `open` opens. A failure is reported as one of `part`.
+    pub(in super::super) fn new(
+        open: fn() -> io::Result<Watch>,
+        part: DatapathPart,
+        reporter: PartReporter,
+    ) -> Self {
         Self {
             open,
             watch: None,
             at: Instant::now(),
             failing: false,
+            part,
+            reporter,
         }
     }
 
     /// Begins with a socket that is open already. Must be called within a runtime.
-    pub(in super::super) fn of(watch: io::Result<Watch>, open: fn() -> io::Result<Watch>) -> Self {
-        let mut notices = Self::new(open);
+    pub(in super::super) fn of(
+        watch: io::Result<Watch>,
+        open: fn() -> io::Result<Watch>,
+        part: DatapathPart,
+        reporter: PartReporter,
+    ) -> Self {
+        let mut notices = Self::new(open, part, reporter);
         notices.take(watch);
         notices
     }
@@ -165,15 +181,30 @@ impl Notices {
             Ok(watch) => {
                 self.watch = Some(watch);
                 if std::mem::take(&mut self.failing) {
-                    tracing::info!("netlink notifications are received again");
+                    self.reporter.works(
+                        self.part,
+                        &format!("notices about {} are received again", self.subject()),
+                    );
                 }
             }
             Err(error) => {
                 self.at = Instant::now() + RETRY;
-                if !std::mem::replace(&mut self.failing, true) {
-                    tracing::error!(%error, "cannot receive netlink notifications, retrying; changes are seen late");
-                }
+                self.failing = true;
+                let message = format!(
+                    "cannot receive the kernel's notices about {}, changes are seen up to 10 s late: {error}",
+                    self.subject()
+                );
+                let hint = "look for a limit on file descriptors or a seccomp filter; restart the daemon if it lasts";
+                self.reporter.failed(self.part, message, hint);
             }
+        }
+    }
+
+    const fn subject(&self) -> &'static str {
+        match self.part {
+            DatapathPart::LinkNotices | DatapathPart::Links => "interfaces",
+            DatapathPart::RouteNotices | DatapathPart::NextHops => "routes and neighbours",
+            DatapathPart::OwnAddresses => "addresses",
         }
     }
 }
@@ -197,5 +228,43 @@ fn notice(message: NetlinkMessage<RouteNetlinkMessage>) -> Option<Notice> {
         RouteNetlinkMessage::NewLink(_) | RouteNetlinkMessage::DelLink(_) => Some(Notice::Link),
         RouteNetlinkMessage::NewAddress(_) | RouteNetlinkMessage::DelAddress(_) => Some(Notice::Address),
         _ => Some(Notice::Route),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::{
+        super::super::faults::{PartChange, PartState},
+        *,
+    };
+
+    static ATTEMPTS: AtomicU32 = AtomicU32::new(0);
+
+    fn works_the_third_time() -> io::Result<Watch> {
+        match ATTEMPTS.fetch_add(1, Ordering::Relaxed) {
+            0 | 1 => Err(io::ErrorKind::PermissionDenied.into()),
+            _ => Watch::of_links(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_socket_that_fails_is_reported_and_opened_again_and_everything_is_read_anew() {
+        let (reporter, mut changes) = PartReporter::new();
+        let failed = Err(io::ErrorKind::OutOfMemory.into());
+        let part = DatapathPart::RouteNotices;
+        let mut notices = Notices::of(failed, works_the_third_time, part, reporter);
+        assert_eq!(
+            notices.next().await,
+            [Notice::Link],
+            "anything may have changed meanwhile"
+        );
+        let mut said = Vec::new();
+        while let Ok(PartChange { part, state }) = changes.try_recv() {
+            assert_eq!(part, DatapathPart::RouteNotices);
+            said.push(matches!(state, PartState::Works(_)));
+        }
+        assert_eq!(said, [false, false, false, true]);
     }
 }

@@ -1,7 +1,7 @@
 //! Looks when the kernel tells of a change, and now and then by itself, since it tells of some changes to nobody.
 
 use std::{
-    fmt,
+    fmt, io, mem,
     time::{Duration, Instant},
 };
 
@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::super::{
         DatapathError, InterfaceChange, Interfaces,
+        faults::{DatapathPart, PartReporter},
         netlink::{Client, Notices, Watch},
     },
     Keeper,
@@ -53,6 +54,7 @@ impl KeeperHandle {
     pub(in super::super::super) fn spawn(
         keeper: Keeper,
         told: mpsc::Sender<InterfaceChange>,
+        reporter: PartReporter,
         cancel: CancellationToken,
     ) -> Self {
         let (commands, queue) = mpsc::channel(QUEUE);
@@ -60,10 +62,15 @@ impl KeeperHandle {
         tokio::spawn(async move {
             tokio::select! {
                 () = cancel.cancelled() => {}
-                () = run(keeper, queue, told) => {}
+                () = run(keeper, queue, told, reporter) => {}
             }
         });
         Self { commands, interfaces }
+    }
+
+    /// Returns when the keeper has ended, whether it was asked to or not.
+    pub(in super::super::super) async fn stopped(&self) {
+        self.commands.closed().await;
     }
 
     /// The interfaces, kept current.
@@ -91,8 +98,14 @@ impl KeeperHandle {
 }
 
 /// Cancel-safe: all state is in the kernel.
-async fn run(mut keeper: Keeper, mut commands: mpsc::Receiver<Command>, told: mpsc::Sender<InterfaceChange>) {
-    let mut notices = Notices::new(Watch::of_links);
+async fn run(
+    mut keeper: Keeper,
+    mut commands: mpsc::Receiver<Command>,
+    told: mpsc::Sender<InterfaceChange>,
+    reporter: PartReporter,
+) {
+    let mut notices = Notices::new(Watch::of_links, DatapathPart::LinkNotices, reporter.clone());
+    let mut failing = false;
     let mut ticks = interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut due: Option<time::Instant> = None;
@@ -121,10 +134,26 @@ async fn run(mut keeper: Keeper, mut commands: mpsc::Receiver<Command>, told: mp
             _ = ticks.tick() => {}
         }
         due = None;
-        let Some((same, changes)) = look(keeper).await else {
+        let Some((same, looked)) = look(keeper).await else {
             return;
         };
         keeper = same;
+        let part = DatapathPart::Links;
+        let changes = match looked {
+            Ok(changes) => {
+                if mem::take(&mut failing) {
+                    reporter.works(part, "interfaces are inspected again");
+                }
+                changes
+            }
+            Err(error) => {
+                failing = true;
+                let message = format!("cannot inspect the interfaces: {error}");
+                let hint = "an interface that loses its program does not get it back; restart the daemon if it lasts";
+                reporter.failed(part, message, hint);
+                continue;
+            }
+        };
         for change in changes {
             tracing::info!("{}", change.message);
             // An error means that nobody listens.
@@ -134,27 +163,26 @@ async fn run(mut keeper: Keeper, mut commands: mpsc::Receiver<Command>, told: mp
 }
 
 /// One look and what follows from it; nothing when the runtime ends.
-async fn look(mut keeper: Keeper) -> Option<(Keeper, Vec<InterfaceChange>)> {
+async fn look(mut keeper: Keeper) -> Option<(Keeper, io::Result<Vec<InterfaceChange>>)> {
     let now = Instant::now();
     match keeper.look() {
         Ok(judgements) if keeper.is_work(&judgements, now) => {
             let work = move || {
                 let changes = keeper.act(&judgements, now);
-                (keeper, changes)
+                (keeper, Ok(changes))
             };
             task::spawn_blocking(work).await.ok()
         }
         Ok(judgements) => {
             let changes = keeper.act(&judgements, now);
-            Some((keeper, changes))
+            Some((keeper, Ok(changes)))
         }
         Err(error) => {
-            tracing::warn!(%error, "cannot inspect the interfaces, retrying");
             // The next look may do better with a socket of its own.
             if let Ok(client) = Client::new() {
                 keeper.client = client;
             }
-            Some((keeper, Vec::new()))
+            Some((keeper, Err(error)))
         }
     }
 }
