@@ -30,11 +30,13 @@ pub enum Part {
     NextHops,
     /// The IP and link-layer addresses of this machine.
     OwnAddresses,
+    /// The pins, by which the next daemon finds maps, links and flows.
+    Pins,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::AdminSocket,
         Self::Metrics,
         Self::ServiceManager,
@@ -43,6 +45,7 @@ impl Part {
         Self::RouteNotices,
         Self::NextHops,
         Self::OwnAddresses,
+        Self::Pins,
     ];
 
     /// Its label in metrics.
@@ -56,6 +59,7 @@ impl Part {
             Self::RouteNotices => "route_notices",
             Self::NextHops => "next_hops",
             Self::OwnAddresses => "own_addresses",
+            Self::Pins => "pins",
         }
     }
 }

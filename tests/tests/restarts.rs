@@ -1,8 +1,14 @@
 //! The daemon restarts: what an operator did by command, what checks knew and what clients have open is as before.
 
-use std::{fs, process::Command, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
 
 use anyhow::{Result, ensure};
+use lb_common::limits::LAYOUT_VERSION;
 use lb_tests::{
     capture::Capture,
     client::{KeepAlive, http_requests, new_flows},
@@ -108,6 +114,66 @@ fn survive_a_crash(mode: &str) -> Result<()> {
     for backend in ["b0", "b1"] {
         wait_health(&site, "web", backend, "up")?;
     }
+    load.wait_rounds(ROUNDS)?;
+    load.stop()?.ensure_flawless()
+}
+
+/// Whatever somebody removes from the pin directory is there again, and the next daemon finds flows and links by it.
+#[test]
+fn pins_that_somebody_removes_are_made_again_and_no_flow_is_lost_at_a_restart() -> Result<()> {
+    let _lane = Lane::alone()?;
+    let family = Family::V4;
+    let mut site = Site::new(Shape::TwoArmed, 2)?;
+    let mount = site.daemon.dir().join("bpf");
+    fs::create_dir(&mount)?;
+    checked(Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&mount))?;
+    site.daemon = site.daemon.pins_in(mount.join("lb"));
+    let _servers = site.nginx(family)?;
+    let target = site.service_address(family);
+    let web = Service::tcp("web", target).health(RARE);
+    let web = site.with_backends(web, family, NGINX_PORT, &[1, 1]);
+    let mut site = site.start(&[web])?;
+    let load = KeepAlive::start(&site.net.client.ns.clone(), target, 40)?;
+    load.wait_rounds(ROUNDS)?;
+    let base = site.daemon.pin_dir();
+    let layout = base.join(format!("v{LAYOUT_VERSION}"));
+    let pins = || -> Result<Vec<PathBuf>> {
+        let mut all = Vec::new();
+        for directory in [layout.clone(), layout.join("links")] {
+            for entry in fs::read_dir(directory)? {
+                all.push(entry?.path());
+            }
+        }
+        all.sort_unstable();
+        Ok(all)
+    };
+    let before = pins()?;
+    let remove = |path: &Path| format!("rm -r {}", path.display());
+    let removals = [
+        remove(&layout.join("FLOWS_V4")),
+        remove(&layout.join("links/0")),
+        remove(&layout),
+        remove(&base),
+        format!("umount -l {}", mount.display()),
+    ];
+    for (round, removal) in removals.iter().enumerate() {
+        checked(Command::new("sh").args(["-c", removal]))?;
+        wait::until_true(&format!("after {removal} all is pinned again"), SOON, || {
+            let events = site.daemon.cli().ok("events")?;
+            Ok(pins().is_ok_and(|now| now == before) && events.matches("pinned again").count() > round)
+        })?;
+        let events = site.daemon.cli().ok("events")?;
+        ensure!(
+            events.matches("were removed from").count() == round + 1,
+            "{events}"
+        );
+        assert_eq!(
+            site.daemon.cli().json("status")?["problems"],
+            serde_json::json!([])
+        );
+    }
+    site.daemon.kill()?;
+    site.daemon.start()?;
     load.wait_rounds(ROUNDS)?;
     load.stop()?.ensure_flawless()
 }

@@ -28,6 +28,7 @@ pub(super) async fn follow(
             DatapathPart::RouteNotices => Part::RouteNotices,
             DatapathPart::NextHops => Part::NextHops,
             DatapathPart::OwnAddresses => Part::OwnAddresses,
+            DatapathPart::Pins => Part::Pins,
         };
         match state {
             PartState::Failed { message, hint } => board.lost(part, MissingPart { message, hint }),

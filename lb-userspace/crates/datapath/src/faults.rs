@@ -18,6 +18,8 @@ pub enum DatapathPart {
     NextHops,
     /// The IP and link-layer addresses of this machine.
     OwnAddresses,
+    /// The pins, by which the next daemon finds maps, links and flows.
+    Pins,
 }
 
 /// What happened to a part.

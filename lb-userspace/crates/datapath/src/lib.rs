@@ -19,6 +19,7 @@ mod directory;
 mod error;
 mod execute;
 mod faults;
+mod held;
 mod host;
 mod interface;
 mod kept;
@@ -56,6 +57,7 @@ use self::{
     directory::Directory,
     execute::Executor,
     faults::PartReporter,
+    held::HeldMaps,
     load::Loader,
     maps::Maps,
     netlink::Client,
@@ -176,9 +178,16 @@ impl Datapath {
             })?;
         let executor = Executor::new(maps.clone(), &programmed)?;
 
-        let keeper = Keeper::new(keeper_client, pins, options.xdp_mode, attached);
         let (told, changes) = mpsc::channel(CHANGES);
         let (reporter, parts) = PartReporter::new();
+        let held = HeldMaps::open(&pins)?;
+        let keeper = Keeper::new(
+            keeper_client,
+            (pins, held),
+            options.xdp_mode,
+            attached,
+            reporter.clone(),
+        );
         let directory = watch::Sender::new(Arc::new(Directory::of(&programmed)));
         let flow_counts = watch::Sender::new(Arc::new(FlowCounts::default()));
         let stats = StatsReader {

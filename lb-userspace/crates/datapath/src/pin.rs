@@ -45,7 +45,7 @@ const PROGRAMS: &str = "programs";
 #[derive(Debug)]
 pub(super) struct Pins {
     base: PathBuf,
-    _lock: File,
+    lock: File,
 }
 
 /// A link found pinned.
@@ -99,7 +99,7 @@ impl Pins {
         match result {
             Ok(()) => Ok(Self {
                 base: base.to_owned(),
-                _lock: lock,
+                lock,
             }),
             Err(TryLockError::WouldBlock) => Err(DatapathError::PinDirBusy {
                 dir: base.display().to_string(),
@@ -142,6 +142,26 @@ impl Pins {
                     reason: e.to_string(),
                 })
             })
+    }
+
+    /// Whether the directory is still the one that is locked: somebody may have removed it, or unmounted its file system.
+    pub(super) fn is_in_place(&self) -> bool {
+        let inode =
+            |metadata: io::Result<fs::Metadata>| Some((metadata.as_ref().ok()?.dev(), metadata.ok()?.ino()));
+        let now = inode(fs::metadata(&self.base));
+        now.is_some() && now == inode(self.lock.metadata())
+    }
+
+    /// Makes and locks the directories again where somebody removed them.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub(super) fn make_again(&mut self) -> Result<(), DatapathError> {
+        if !self.is_in_place() {
+            make(&self.base)?;
+            *self = Self::lock(&self.base, Duration::ZERO)?;
+        }
+        self.make_current()
     }
 
     /// The directory of another version, if there is one.

@@ -205,6 +205,7 @@ impl Notices {
             DatapathPart::LinkNotices | DatapathPart::Links => "interfaces",
             DatapathPart::RouteNotices | DatapathPart::NextHops => "routes and neighbours",
             DatapathPart::OwnAddresses => "addresses",
+            DatapathPart::Pins => "pins",
         }
     }
 }

@@ -3,6 +3,7 @@
 
 mod change;
 mod judge;
+mod pins;
 mod task;
 
 use std::{
@@ -21,6 +22,8 @@ use self::{
 use super::{
     super::{
         DatapathError, Interface, InterfaceChange, InterfaceProblem, Interfaces, LinkOperation,
+        faults::PartReporter,
+        held::HeldMaps,
         load::Loader,
         netlink::{Client, LinkState},
         object,
@@ -40,9 +43,13 @@ const RETRY_MAX: Duration = Duration::from_secs(10);
 pub(in super::super) struct Keeper {
     client: Client,
     pins: Pins,
+    held: HeldMaps,
     choice: XdpModeChoice,
     entries: Vec<Entry>,
     shown: watch::Sender<std::sync::Arc<[Interface]>>,
+    reporter: PartReporter,
+    /// Pins could not be made again at the latest attempt.
+    lacks_pins: bool,
 }
 
 /// An interface that is to have the program.
@@ -70,9 +77,10 @@ impl Keeper {
     /// Keeps what was attached at the start. `client` asks the network namespace of the interfaces.
     pub(in super::super) fn new(
         client: Client,
-        pins: Pins,
+        (pins, held): (Pins, HeldMaps),
         choice: XdpModeChoice,
         attached: Attached,
+        reporter: PartReporter,
     ) -> Self {
         let Attached { interfaces, links } = attached;
         let shown = watch::Sender::new(interfaces.clone().into());
@@ -86,9 +94,12 @@ impl Keeper {
         Self {
             client,
             pins,
+            held,
             choice,
             entries: entries.collect(),
             shown,
+            reporter,
+            lacks_pins: false,
         }
     }
 
@@ -137,6 +148,7 @@ impl Keeper {
     fn is_work(&self, judgements: &[Judgement], now: Instant) -> bool {
         let mut both = self.entries.iter().zip(judgements);
         both.any(|(entry, judgement)| entry.is_due(judgement, now) || entry.gives_up(judgement))
+            || self.lacks_pins(judgements)
     }
 
     /// Does what was judged and shows what came of it; returns what people are to be told.
@@ -147,6 +159,8 @@ impl Keeper {
                 entry.give_up(&self.pins);
             }
         }
+        // Before anything is attached: a program that finds no pins would get maps of its own.
+        self.restore_pins(judgements);
         let due: Vec<bool> = self
             .entries
             .iter()

@@ -1,0 +1,43 @@
+//! Descriptors of the pinned maps, from which pins that somebody removes are made again.
+
+use std::{
+    os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    path::PathBuf,
+};
+
+use lb_common::map_names;
+
+use super::{DatapathError, pin::Pins, sys};
+
+/// The pinned maps, held open for as long as the daemon runs.
+pub(super) struct HeldMaps(Vec<(&'static str, OwnedFd)>);
+
+/// A pin and the object that it must name.
+pub(super) type Pin<'a> = (PathBuf, BorrowedFd<'a>);
+
+impl HeldMaps {
+    /// Opens all maps that are pinned below `pins`.
+    ///
+    /// # Errors
+    /// [`DatapathError::Map`] for the first one that is not there.
+    pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
+        let open = |name| {
+            let error = |reason: String| DatapathError::Map { map: name, reason };
+            let map = sys::pinned(&pins.current().join(name)).map_err(|e| error(e.to_string()))?;
+            Ok((name, map.ok_or_else(|| error("is not pinned".to_owned()))?))
+        };
+        map_names::PINNED
+            .into_iter()
+            .map(open)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// The pins that must be there.
+    pub(super) fn pins(&self, pins: &Pins) -> Vec<Pin<'_>> {
+        let directory = pins.current();
+        let maps = self.0.iter();
+        maps.map(|(name, map)| (directory.join(name), map.as_fd()))
+            .collect()
+    }
+}
