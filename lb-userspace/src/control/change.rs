@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 use super::error::ControlError;
 use crate::{
     api::requests::ServiceSpec,
-    config::{self, Config, fields::Keys},
+    config::{self, Config, fields::Keys, health},
     state::{
         backend::Backend,
         change::{BackendChange, ChangeError},
@@ -181,6 +181,14 @@ fn set_service(desired: &Desired, name: &ServiceName, spec: &ServiceSpec) -> Res
     for (key, value) in table(spec)? {
         match (merged.get_mut(&key), value) {
             (Some(toml::Value::Table(old)), toml::Value::Table(new)) if same_kind(old, &new) => {
+                if key == "health" {
+                    for excluded in new
+                        .iter()
+                        .flat_map(|(key, value)| health::excluded_by(key, value))
+                    {
+                        old.remove(excluded);
+                    }
+                }
                 old.extend(new)
             }
             (_, value) => {
@@ -219,4 +227,81 @@ fn parse(service: &toml::Table, desired: &Desired) -> Result<Service, ControlErr
 
 fn internal(error: &dyn std::fmt::Display) -> ControlError {
     ControlError::Internal(error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{config::fields, state::testing};
+
+    fn spec(health: &str) -> Box<ServiceSpec> {
+        Box::new(toml::from_str(&format!("[health]\n{health}")).unwrap())
+    }
+
+    /// The keys of a check, the new ones of a command, and those that follow.
+    #[test]
+    fn a_key_that_excludes_others_replaces_them() {
+        let name: ServiceName = "web".parse().unwrap();
+        for (before, new, after) in [
+            (r#"send = "a""#, r#"send_hex = "62""#, r#"send_hex = "62""#),
+            (r#"send_hex = "62""#, r#"send = "a""#, r#"send = "a""#),
+            (
+                "send = \"a\"\nexpect = \"x\"",
+                r#"expect_regex = "^y""#,
+                "send = \"a\"\nexpect_regex = \"^y\"",
+            ),
+            (
+                r#"expect_regex = "^y""#,
+                r#"expect_hex = "2b""#,
+                r#"expect_hex = "2b""#,
+            ),
+            (
+                "send = \"a\"\nexpect = \"x\"",
+                r#"steps = [{ send = "a" }, { expect = "b" }]"#,
+                r#"steps = [{ send = "a" }, { expect = "b" }]"#,
+            ),
+            (
+                r#"steps = [{ send = "a" }, { expect = "b" }]"#,
+                r#"send = "a""#,
+                r#"send = "a""#,
+            ),
+            (
+                "send = \"a\"\nsend_proxy = \"v2\"",
+                "half_open = true",
+                "half_open = true",
+            ),
+            ("half_open = true", r#"expect = "x""#, r#"expect = "x""#),
+            ("half_open = true", r#"send_proxy = "v1""#, r#"send_proxy = "v1""#),
+            ("half_open = true", "rise = 7", "half_open = true\nrise = 7"),
+        ] {
+            let check = |keys: &str| {
+                let spec = spec(&format!("kind = \"tcp\"\n{keys}"));
+                let state = testing::desired([testing::service("web", 1, &[("a", 1)])]);
+                set_service(&state, &name, &spec).unwrap()
+            };
+            let changed = set_service(&check(before), &name, &spec(new)).unwrap();
+            let health = |desired: &Desired| desired.services[&name].health.clone();
+            assert_eq!(health(&changed), health(&check(after)), "{before} and then {new}");
+        }
+    }
+
+    #[test]
+    fn a_check_that_gives_up_tls_gives_up_its_keys() {
+        let name: ServiceName = "web".parse().unwrap();
+        let state = testing::desired([testing::service("web", 1, &[("a", 1)])]);
+        let secure = spec("kind = \"http2\"\ntls = true\nverify = false\nserver_name = \"a.example\"");
+        let secure = set_service(&state, &name, &secure).unwrap();
+        let plain = set_service(&secure, &name, &spec("tls = false")).unwrap();
+        let written = fields::health(&plain.services[&name].health);
+        assert!(written.iter().all(|field| field.key != "health.server_name"));
+    }
+
+    #[test]
+    fn keys_that_exclude_each_other_are_refused_in_one_command() {
+        let name: ServiceName = "web".parse().unwrap();
+        let state = testing::desired([testing::service("web", 1, &[("a", 1)])]);
+        let both = spec("kind = \"tcp\"\nsend = \"a\"\nsend_hex = \"62\"");
+        let error = set_service(&state, &name, &both).unwrap_err();
+        assert!(error.to_string().contains("cannot be combined"), "{error}");
+    }
 }

@@ -14,7 +14,27 @@ use crate::{
 /// Keys of a health table that make a dialogue.
 pub(super) const KEYS: [&str; 6] = ["send", "send_hex", "expect", "expect_hex", "expect_regex", STEPS];
 
+const SENDS: [&str; 2] = ["send", "send_hex"];
+const EXPECTS: [&str; 3] = ["expect", "expect_hex", "expect_regex"];
 const STEPS: &str = "steps";
+
+/// The other keys of dialogues that a table with `key` cannot have; nothing for keys of other things.
+pub(super) fn excluded_by(key: &str) -> Vec<&'static str> {
+    let others = |group: &[&'static str]| group.iter().copied().filter(|other| *other != key).collect();
+    let beside_steps = |mut others: Vec<_>| {
+        others.push(STEPS);
+        others
+    };
+    if key == STEPS {
+        others(&KEYS)
+    } else if SENDS.contains(&key) {
+        beside_steps(others(&SENDS))
+    } else if EXPECTS.contains(&key) {
+        beside_steps(others(&EXPECTS))
+    } else {
+        Vec::new()
+    }
+}
 
 /// The steps of a health table; none where it has no dialogue.
 pub(super) fn read(reporter: &mut Reporter<'_>, table: &mut Table<'_>, spans: &Spans) -> Vec<DialogueStep> {

@@ -22,6 +22,9 @@ pub const KINDS: [&str; 12] = [
     "none", "tcp", "http", "https", "tls", "http2", "grpc", "dns", "udp", "icmp", "push", "exec",
 ];
 
+const HALF_OPEN: &str = "half_open";
+const SEND_PROXY: &str = "send_proxy";
+
 /// The check of a kind's word, with its own settings at their defaults.
 ///
 /// # Errors
@@ -45,6 +48,31 @@ pub fn kind(text: &str) -> Result<CheckKind, ValueError> {
         "grpc" => Ok(CheckKind::Grpc(GrpcCheck::default())),
         _ => Err(values::unknown_word("kind", text, KINDS.into_iter())),
     }
+}
+
+/// Keys of a health table that mean nothing beside `key` with this value, so that a change which sets it removes them.
+pub fn excluded_by(key: &str, value: &toml::Value) -> Vec<&'static str> {
+    let mut excluded = dialogue::excluded_by(key);
+    if !excluded.is_empty() || key == SEND_PROXY {
+        excluded.push(HALF_OPEN);
+    }
+    match value.as_bool() {
+        Some(true) if key == HALF_OPEN => excluded.extend(without_half_open()),
+        Some(false) if key == "tls" => excluded.extend(keys_of_tls()),
+        Some(_) | None => {}
+    }
+    excluded
+}
+
+/// Keys that need a whole connection.
+fn without_half_open() -> impl Iterator<Item = &'static str> {
+    dialogue::KEYS.into_iter().chain([SEND_PROXY])
+}
+
+/// Keys that need TLS.
+fn keys_of_tls() -> impl Iterator<Item = &'static str> {
+    let keys = keys::HEALTH.keys.iter().filter(|key| key.kinds == TLS);
+    keys.map(|key| key.name)
 }
 
 /// Reads the table; what is wrong keeps its default.
@@ -79,7 +107,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSe
             .text(reporter, "through", values::word)
             .unwrap_or(default.through),
         port: table.number(reporter, "port", values::port),
-        send_proxy: table.text(reporter, "send_proxy", values::word),
+        send_proxy: table.text(reporter, SEND_PROXY, values::word),
         source: table.text(reporter, "source", values::address),
         mark: table.number(reporter, "mark", values::count),
         also: also(reporter, &mut table),
@@ -103,7 +131,7 @@ fn also(reporter: &mut Reporter<'_>, table: &mut Table<'_>) -> Vec<FurtherCheck>
         let kind = table.text(reporter, "kind", kind);
         FurtherCheck {
             port: table.number(reporter, "port", values::port),
-            send_proxy: table.text(reporter, "send_proxy", values::word),
+            send_proxy: table.text(reporter, SEND_PROXY, values::word),
             kind: of_kind(reporter, table, &spans, kind),
         }
     };
@@ -117,7 +145,7 @@ fn of_kind(
     spans: &Spans,
     kind: Option<CheckKind>,
 ) -> CheckKind {
-    let half_open = table.boolean(reporter, "half_open").unwrap_or(false);
+    let half_open = table.boolean(reporter, HALF_OPEN).unwrap_or(false);
     let steps = dialogue::read(reporter, &mut table, spans);
     let (dns, udp, exec) = (
         dns(reporter, &mut table),
@@ -189,11 +217,7 @@ fn refuse_foreign_keys(reporter: &mut Reporter<'_>, spans: &Spans, kind: &CheckK
 
 /// Reports keys that need a whole connection.
 fn refuse_beside_half_open(reporter: &mut Reporter<'_>, spans: &Spans) {
-    for key in dialogue::KEYS
-        .iter()
-        .chain(&["send_proxy"])
-        .filter(|key| spans.has(key))
-    {
+    for key in without_half_open().filter(|key| spans.has(key)) {
         reporter.error(
             spans.of(key),
             format!("{key} means nothing with half_open = true: the server sees no connection"),
@@ -204,8 +228,7 @@ fn refuse_beside_half_open(reporter: &mut Reporter<'_>, spans: &Spans) {
 
 /// Reports keys that mean nothing to a kind that could use TLS and does not.
 fn refuse_keys_of_tls(reporter: &mut Reporter<'_>, spans: &Spans) {
-    let keys = keys::HEALTH.keys.iter().filter(|key| key.kinds == TLS);
-    for key in keys.map(|key| key.name).filter(|key| spans.has(key)) {
+    for key in keys_of_tls().filter(|key| spans.has(key)) {
         reporter.error(
             spans.of(key),
             format!("{key} means nothing without TLS"),
