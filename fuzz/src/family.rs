@@ -3,9 +3,11 @@
 use lb_common::addr::{NetV4, NetV6};
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
-use crate::{packet::Packet, parse::Ip};
+use crate::{header::Ip, packet::Packet};
 
-pub(crate) trait Family: Sized {
+pub(crate) trait Family: Sized + Copy + PartialEq {
+    /// Whether no packet may come from the address.
+    fn is_martian(self) -> bool;
     /// Copies source and destination address of the header at `offset`.
     fn addresses(packet: &Packet, offset: usize, src: &mut Self, dst: &mut Self) -> Option<()>;
     /// Whether the packet is a fragment.
@@ -13,6 +15,10 @@ pub(crate) trait Family: Sized {
 }
 
 impl Family for NetV4 {
+    fn is_martian(self) -> bool {
+        Self::is_martian(self)
+    }
+
     fn addresses(packet: &Packet, offset: usize, src: &mut Self, dst: &mut Self) -> Option<()> {
         let header: Ipv4Hdr = packet.read(offset)?;
         (src.0, dst.0) = (
@@ -29,6 +35,10 @@ impl Family for NetV4 {
 }
 
 impl Family for NetV6 {
+    fn is_martian(self) -> bool {
+        Self::is_martian(self)
+    }
+
     fn addresses(packet: &Packet, offset: usize, src: &mut Self, dst: &mut Self) -> Option<()> {
         let header: Ipv6Hdr = packet.read(offset)?;
         (*src, *dst) = (header.src_addr().into(), header.dst_addr().into());

@@ -13,8 +13,10 @@ use lb_common::{
 
 use crate::{
     family::Family,
+    header::{Fragments, Ip, Network, Protocol, TcpFlags},
+    next_stage::NextStage,
     packet::Packet,
-    parse::{self, Fragments, Ip, Network, Protocol, TcpFlags},
+    parse, transport, walk,
 };
 
 /// Where the IP header begins.
@@ -41,7 +43,7 @@ pub(crate) fn check(frame: &[u8]) {
             IpAddr::from(word.to_ne_bytes())
         }),
         Ok(Network::V6) => {
-            let at = parse::fragment_header(&packet);
+            let at = walk::fragment_header(&packet);
             let ip = parse::ipv6(&packet);
             if let Ok(ip) = &ip {
                 // Of those that are walked; 0: there is none.
@@ -49,9 +51,9 @@ pub(crate) fn check(frame: &[u8]) {
             }
             told(&packet, ip, |address: NetV6| address.to_std().into())
         }
-        Err(reason) => Err(reason),
+        Err(next) => Err(next),
     };
-    match (ours, theirs(frame)) {
+    match (ours.map_err(NextStage::reason), theirs(frame)) {
         (Ok(Some(ours)), Some(theirs)) => assert_eq!(ours, theirs),
         // It knows fewer protocols, or one of its lengths lies about what is not asked for here.
         (Ok(_), None) | (Err(_), None) => {}
@@ -77,9 +79,9 @@ pub(crate) fn check(frame: &[u8]) {
 /// What our parser says; `None` for ICMP, which has no ports.
 fn told<A: Family + Copy + Default>(
     packet: &Packet,
-    ip: Result<Ip, Reason>,
+    ip: Result<Ip, NextStage>,
     address: impl Fn(A) -> IpAddr,
-) -> Result<Option<Parsed>, Reason> {
+) -> Result<Option<Parsed>, NextStage> {
     let ip = ip?;
     assert!(ip.header == IP && ip.payload > IP && ip.payload <= ip.end);
     assert!(ip.end <= packet.frame_len as usize && ip.payload_len() < ip.len());
@@ -89,10 +91,10 @@ fn told<A: Family + Copy + Default>(
         Protocol::Icmp => return Ok(None),
     };
     let mut tuple = Tuple::<A>::default();
-    parse::tuple(packet, &ip, protocol, &mut tuple)?;
+    transport::tuple(packet, &ip, protocol, &mut tuple)?;
     if protocol == TCP {
-        let flags = parse::tcp(packet, &ip)?;
-        assert!(flags.opens() == (flags.syn() && !flags.ack()));
+        let flags = transport::tcp(packet, &ip)?;
+        assert!(flags.is_syn() == (flags.syn() && !flags.ack()));
         // The byte that has them.
         let [byte] = packet.read(ip.payload + 13).unwrap_or([0]);
         let bits = [
@@ -102,12 +104,12 @@ fn told<A: Family + Copy + Default>(
             (flags.ack(), 16),
         ];
         assert!(bits.iter().all(|(flag, bit)| *flag == (byte & bit != 0)));
-        assert!(flags.answers() == (flags.syn() && flags.ack()));
+        assert!(flags.is_syn_ack() == (flags.syn() && flags.ack()));
         assert!(flags.is_plain() == (byte & 7 == 0));
         assert!(flags.are_some() && !TcpFlags::NONE.are_some());
         assert!(TcpFlags::from_word(flags.to_word()).to_word() == flags.to_word());
     } else {
-        parse::udp::<A>(packet, &ip)?;
+        transport::udp::<A>(packet, &ip)?;
     }
     Ok(Some(Parsed {
         source: address(tuple.src),

@@ -6,12 +6,22 @@ mod connection_ids;
 mod extension;
 mod family;
 mod frames;
-mod packet;
 /// The XDP program's own parser, over a frame in memory.
+#[path = "../../lb-ebpf/src/header.rs"]
+mod header;
+#[expect(dead_code, reason = "parsing names few of the stages")]
+#[path = "../../lb-ebpf/src/next_stage.rs"]
+mod next_stage;
+mod packet;
 #[path = "../../lb-ebpf/src/parse.rs"]
 mod parse;
 mod slot;
 mod tags;
+#[expect(dead_code, reason = "what is not parsing")]
+#[path = "../../lb-ebpf/src/transport.rs"]
+mod transport;
+#[path = "../../lb-ebpf/src/walk.rs"]
+mod walk;
 
 /// Parses a frame as the XDP program does, and as etherparse does: who is sure about a packet's ports agrees with the other.
 pub fn parse(frame: &[u8]) {

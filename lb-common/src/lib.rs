@@ -31,6 +31,7 @@ pub mod service;
 pub mod service_place;
 pub mod settings;
 pub mod share;
+pub mod stage;
 pub mod track;
 pub mod tunnel;
 pub mod vlan;

@@ -84,6 +84,10 @@ pub const GUARD_SOURCES: &str = "GUARD_SOURCES";
 /// Backend id to [`crate::check::PathCheck`]. Written by the daemon that makes the checks; not pinned.
 pub const CHECKS: &str = "SCRATCH_CHECKS";
 
+/// The programs of [`crate::stage::Stage`], by slot. Filled by the daemon; it belongs to the entry program, and has a pin beside
+/// that one's.
+pub const STAGES: &str = "STAGES";
+
 /// Maps that hold flows.
 pub const OF_FLOWS: [&str; 8] = [
     FLOWS_V4, FLOWS_V6, TRACKED_V4, TRACKED_V6, OPENING_V4, OPENING_V6, SEEN_V4, SEEN_V6,

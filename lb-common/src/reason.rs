@@ -140,6 +140,7 @@ reasons! {
     MartianSource = 50, Drop, "martian_source", "To a service, from an address that is no valid source: loopback, 0.0.0.0/8, multicast, broadcast, the unspecified address, or the service's own.", "Nothing to do: the sender is forged (RFC 1122 section 3.2.1.3). `lb_xdp_packets_total` names the interface.";
     NoFlow = 51, Drop, "no_flow", "A TCP reset, or a fragment, of an unknown connection of mode nat.", "Nothing to do: left-overs, scans and backscatter are normal.";
     NoFlowReset = 52, Tx, "no_flow_reset", "A TCP segment in mode nat that neither opens a connection nor belongs to a known one: answered with a TCP reset.", "Nothing to do; many of them are a flood, or clients whose connections were idle for too long.";
+    StageMissing = 53, Aborted, "stage_missing", "The part of the program that this packet needs is not loaded.", "Restart the daemon, which loads it; somebody has removed its pin, or the kernel has refused it: see the log.";
 }
 
 #[cfg(test)]

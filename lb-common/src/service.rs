@@ -17,6 +17,11 @@ pub const UDP: u8 = 17;
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct ServiceId(pub u16);
 
+impl ServiceId {
+    /// No service: out of the range of all maps.
+    pub const NONE: Self = Self(u16::MAX);
+}
+
 /// Number of a ring; index into the map of rings.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]

@@ -10,7 +10,7 @@ use lb_common::{
     service::ServiceId,
 };
 
-use crate::maps;
+use crate::maps::{atomic::compare_exchange, guards};
 
 /// Times that a CPU tries to take from a bucket while others do. All of them lost: that many others were admitted.
 const TAKE_TRIES: u32 = 8;
@@ -19,7 +19,7 @@ const TAKE_TRIES: u32 = 8;
 #[inline(always)]
 pub(crate) fn admit_message(service: ServiceId) -> Result<bool, Reason> {
     const BUDGET: Budget = Budget::new(MESSAGE_RATE, MESSAGE_BURST);
-    let buckets = maps::guards::buckets(service)?;
+    let buckets = guards::buckets(service)?;
     // SAFETY: a field of the map's value.
     Ok(unsafe { take_from(&raw mut (*buckets).messages, coarse_now(), BUDGET) })
 }
@@ -28,7 +28,7 @@ pub(crate) fn admit_message(service: ServiceId) -> Result<bool, Reason> {
 #[inline(always)]
 pub(crate) fn admit_echo(service: ServiceId) -> Result<bool, Reason> {
     const BUDGET: Budget = Budget::new(ECHO_RATE, ECHO_BURST);
-    let buckets = maps::guards::buckets(service)?;
+    let buckets = guards::buckets(service)?;
     // SAFETY: a field of the map's value.
     Ok(unsafe { take_from(&raw mut (*buckets).echoes, coarse_now(), BUDGET) })
 }
@@ -47,7 +47,7 @@ pub(crate) unsafe fn take_from(bucket: *mut u64, now: u64, budget: Budget) -> bo
             return false;
         };
         // SAFETY: by the contract.
-        if unsafe { maps::compare_exchange(bucket, full_at, next) } {
+        if unsafe { compare_exchange(bucket, full_at, next) } {
             return true;
         }
     }

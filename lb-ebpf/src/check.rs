@@ -4,8 +4,10 @@
 //!
 //! It passes over what says whether the backend may take clients (ring, health, guard): that is what checks decide about.
 
+use core::sync::atomic::{Ordering, compiler_fence};
+
 use lb_common::{
-    addr::{NetPort, NetV4, NetV6},
+    addr::NetPort,
     backend::{Backend, BackendId, IN_USE},
     check::{self, PathCheck},
     flow::{FORWARD, NatFlow, PROVEN, REPLY, Tuple},
@@ -14,88 +16,85 @@ use lb_common::{
 };
 
 use crate::{
+    clock,
     family::Family,
     forward::{
         direct,
-        nat::{self, Hops},
+        rewrite::{self, TtlAction},
     },
-    maps::{self, Opening, Scratch},
-    next_hop::{self, NextHop},
-    open,
+    header::{Protocol, TcpFlags},
+    lookup,
+    maps::{checks, tables},
+    nat::{
+        new_flow, port, progress,
+        track::{self, UNPROVEN},
+    },
+    next_hop,
+    next_stage::NextStage,
     packet::Packet,
-    parse::{self, Network, Protocol, TcpFlags},
-    progress, service,
-    track::{self, UNPROVEN},
+    scratch::{NewFlow, NextHop, Scratch},
+    transport,
     verdict::{self, Verdict},
 };
 
-/// The way of a frame on the checks' interface. Only one that was sent leaves it.
+/// Sends a check's packet to its backend.
 #[inline(always)]
-pub(crate) fn handle(frame: &Packet) -> Reason {
-    match parse::ethernet(frame) {
-        Ok(Network::V4) => send::<NetV4>(frame),
-        Ok(Network::V6) => send::<NetV6>(frame),
-        Err(reason) => reason,
-    }
-}
-
-// Not inlined: each family has a stack of its own.
-#[inline(never)]
-fn send<A: Family>(packet: &Packet) -> Reason {
-    verdict::reason(try_send::<A>(packet))
+pub(crate) fn stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> NextStage {
+    verdict::next(send(packet, scratch))
 }
 
 #[inline(always)]
-fn try_send<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
+fn send<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Verdict, NextStage> {
     let ip = A::parse(packet)?;
     if A::is_fragment(packet, &ip) {
-        return Err(Reason::Fragment);
+        return Err(Reason::Fragment.into());
     }
     let (protocol, flags) = match ip.protocol {
-        Protocol::Tcp => (TCP, parse::tcp(packet, &ip)?),
+        Protocol::Tcp => (TCP, transport::tcp(packet, &ip)?),
         Protocol::Udp => {
-            parse::udp::<A>(packet, &ip)?;
+            transport::udp::<A>(packet, &ip)?;
             (UDP, TcpFlags::NONE)
         }
-        Protocol::Icmp => return Err(Reason::OtherProtocol),
+        Protocol::Icmp => return Err(Reason::OtherProtocol.into()),
     };
-    let mut room = A::room()?;
-    parse::tuple(packet, &ip, protocol, &mut room.tuple)?;
-    let number = room.tuple.dst_port.get();
-    let check = maps::path_check(number).ok_or(Reason::NotOurs)?;
+    transport::tuple(packet, &ip, protocol, &mut scratch.tuple)?;
+    let number = scratch.tuple.dst_port.get();
+    let check = checks::path_check(number).ok_or(Reason::NotOurs)?;
     let id = BackendId(number);
-    let backend = maps::backend(id)?;
+    let backend = tables::backend(id)?;
     let is_v6 = check.flags & check::IPV6 != 0;
-    if room.tuple.dst != A::FAR || is_v6 != A::IS_V6 {
-        return Err(Reason::NotOurs);
+    if scratch.tuple.dst != A::FAR || is_v6 != A::IS_V6 {
+        return Err(Reason::NotOurs.into());
     }
     if !backend.has(IN_USE) || backend.generation != check.generation {
-        return Err(Reason::BackendMissing);
+        return Err(Reason::BackendMissing.into());
     }
     let translates = backend.mode == Mode::Nat as u8 || backend.mode == Mode::Dnat as u8;
     if translates && backend.has(lb_common::backend::IPV6) != A::IS_V6 {
-        return Err(Reason::ModeMissing);
+        return Err(Reason::ModeMissing.into());
     }
     let to = if translates {
-        (A::from_record(backend.address), own_or(backend.port, check.port))
+        (A::from_record(&backend.address), own_or(backend.port, check.port))
     } else {
-        (A::from_record(check.vip), check.port)
+        (A::from_record(&check.vip), check.port)
     };
-    let opens = flags.opens();
-    if !knows(packet, &mut *room, id, backend, to, opens)? {
-        begin(packet, &mut *room, id, backend, check, to)?;
+    if !knows(packet, scratch, id, backend, to, flags.is_syn())? {
+        begin(packet, scratch, id, backend, check, to)?;
     }
+    // As in `slow_path`: the verifier walks what follows once.
+    compiler_fence(Ordering::SeqCst);
     let Scratch {
         tuple,
-        known: flow,
-        spare_key: client,
-        limit,
+        flow,
+        peer_key: client,
+        exit,
+        fragments,
         ..
-    } = &mut *room;
+    } = scratch;
     let service = find_service(client, flow, check, protocol);
     let is_programmed = service.is_some() && service.id == backend.service;
     if !is_programmed {
-        return Err(Reason::BackendMissing);
+        return Err(Reason::BackendMissing.into());
     }
     if let Some(entry) = track::find(tuple, flow) {
         // The daemon's own sockets forge nothing.
@@ -103,11 +102,13 @@ fn try_send<A: Family>(packet: &Packet) -> Result<Verdict, Reason> {
         entry.touch(flow);
     }
     if translates {
-        let next_hop = NextHop::towards(packet, &ip, backend, &flow.src, &flow.dst, limit)?;
-        return nat::translate(packet, &ip, flow, &next_hop);
+        exit.hop = NextHop::towards(packet, &ip, backend, &flow.src, &flow.dst, exit)?;
+        rewrite::translate(packet, &ip, flow, fragments, TtlAction::Decrement)?;
+        return Ok(exit.leave(packet)?);
     }
-    nat::rewrite(packet, &ip, flow, Hops::Same)?;
-    direct::send::<A>(packet, &ip, backend, A::hash(client), limit)
+    rewrite::translate(packet, &ip, flow, fragments, TtlAction::Keep)?;
+    direct::prepare::<A>(packet, &ip, backend, A::hash(client), exit)?;
+    Ok(exit.leave(packet)?)
 }
 
 #[inline(always)]
@@ -125,25 +126,27 @@ fn find_service<A: Family>(
 ) -> Service {
     *client = Tuple::new(
         flow.src,
-        A::from_record(check.vip),
+        A::from_record(&check.vip),
         flow.src_port,
         check.port,
         protocol,
     );
-    service::in_table(client)
+    lookup::in_table(client)
 }
 
-/// Whether the packet's flow is known, and leads where the check does. It is left in the room.
+/// Whether the packet's flow is known, and leads where the check does. It is left in the scratch.
 #[inline(always)]
 fn knows<A: Family>(
     packet: &Packet,
-    room: &mut Scratch<A>,
+    scratch: &mut Scratch<A>,
     id: BackendId,
     backend: &Backend,
     to: (A, NetPort),
-    opens: bool,
+    is_syn: bool,
 ) -> Result<bool, Reason> {
-    let Scratch { tuple, known, .. } = room;
+    let Scratch {
+        tuple, flow: known, ..
+    } = scratch;
     if track::find(tuple, known).is_none() || known.direction != FORWARD {
         return Ok(false);
     }
@@ -151,28 +154,31 @@ fn knows<A: Family>(
     let leads_there = (known.dst, known.dst_port) == to;
     // Flows of an earlier daemon's checks came by another interface.
     let stands = same && leads_there && next_hop::arrived_by(packet, &known.last_hop)?;
-    Ok(stands && !(opens && track::closed_by_client(known)))
+    Ok(stands && !(is_syn && track::closed_by_client(known)))
 }
 
-/// Opens a flow for the check's packet: as [`open::open_in`] does for a client's, but to the backend that is checked. It is
-/// left in the room.
+/// Sets a flow up for the check's packet: as [`new_flow`] does for a client's, but to the backend that is checked. It is left in
+/// the scratch.
 #[inline(always)]
 fn begin<A: Family>(
     packet: &Packet,
-    room: &mut Scratch<A>,
+    scratch: &mut Scratch<A>,
     id: BackendId,
     backend: &Backend,
     check: &PathCheck,
     to: (A, NetPort),
 ) -> Result<(), Reason> {
-    let replaces = track::find(&room.tuple, &mut room.known).is_some();
-    let Scratch { tuple, opening, .. } = room;
-    let Opening { forward, reply, .. } = opening;
-    let source = A::from_record(check.source);
+    let replaces = track::find(&scratch.tuple, &mut scratch.flow).is_some();
+    let Scratch {
+        tuple,
+        new_flow: NewFlow { forward, reply, .. },
+        ..
+    } = &mut *scratch;
+    let source = A::from_record(&check.source);
     // Field by field: a temporary would fill the stack.
-    forward.check = A::check(tuple);
+    forward.check = A::tuple_check(tuple);
     forward.src = if source.is_unspecified() {
-        A::from_record(backend.source)
+        A::from_record(&backend.source)
     } else {
         source
     };
@@ -180,7 +186,7 @@ fn begin<A: Family>(
     (forward.backend, forward.generation) = (id, backend.generation);
     forward.service = backend.service;
     (forward.direction, forward.state) = (FORWARD, UNPROVEN);
-    forward.last_seen = track::now_secs();
+    forward.last_seen = clock::now_secs();
     next_hop::set_last_hop(packet, &mut forward.last_hop)?;
     (reply.src, reply.dst) = (tuple.dst, tuple.src);
     (reply.src_port, reply.dst_port) = (tuple.dst_port, tuple.src_port);
@@ -190,9 +196,9 @@ fn begin<A: Family>(
     (reply.direction, reply.state) = (REPLY, UNPROVEN);
     reply.last_seen = forward.last_seen;
     reply.last_hop = forward.last_hop;
-    (forward.handshake, reply.handshake) = (track::now_millis(), 0);
-    open::take_port::<A>()?;
-    open::record(room, replaces)?;
-    track::find(&room.tuple, &mut room.known).ok_or(Reason::Internal)?;
+    (forward.handshake, reply.handshake) = (clock::now_millis(), 0);
+    port::take(scratch)?;
+    new_flow::record(scratch, replaces)?;
+    track::find(&scratch.tuple, &mut scratch.flow).ok_or(Reason::Internal)?;
     Ok(())
 }

@@ -7,7 +7,7 @@ use lb_common::{
     reason::Reason,
 };
 
-use crate::{maps, packet::Packet, verdict};
+use crate::{maps::own_macs, packet::Packet, verdict};
 
 /// What [`destination`] returns: for this machine, for several stations, for another one.
 const OURS: u32 = 0;
@@ -17,10 +17,10 @@ const GROUP: u32 = 1;
 #[inline(always)]
 pub(crate) fn check(packet: &Packet) -> Result<(), Reason> {
     let mac = packet.destination().ok_or(Reason::Truncated)?;
-    if maps::own_mac(verdict::interface_slot(packet)) == mac {
+    if own_macs::own_mac(verdict::interface_slot(packet)) == mac {
         return Ok(());
     }
-    // As in `open::outcome`.
+    // Of a global function nobody may know anything, see `crate::global`.
     match core::hint::black_box(destination(packet.context())) {
         OURS => Ok(()),
         GROUP => Err(Reason::NotOurs),
@@ -28,21 +28,21 @@ pub(crate) fn check(packet: &Packet) -> Result<(), Reason> {
     }
 }
 
-/// Whom a frame is for that does not have its interface's first address. For the verifier a global function (see
-/// [`crate::open`]).
+/// Whom a frame is for that does not have its interface's first address. A global function (see [`crate::global`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn destination(ctx: *mut xdp_md) -> u32 {
     const OTHER: u32 = 2;
-    let packet = &Packet::linear(ctx);
+    // SAFETY: the caller's context.
+    let packet = &unsafe { Packet::linear(ctx) };
     let Some(mac) = packet.destination() else {
         return OTHER;
     };
     if mac.is_group() {
         return GROUP;
     }
-    let takes_all = maps::own_mac(verdict::interface_slot(packet)) == Mac::ANY;
-    if takes_all || maps::is_own_mac(&OwnMac::new(mac, packet.ifindex())) {
+    let takes_all = own_macs::own_mac(verdict::interface_slot(packet)) == Mac::ANY;
+    if takes_all || own_macs::is_own_mac(&OwnMac::new(mac, packet.ifindex())) {
         OURS
     } else {
         OTHER

@@ -1,20 +1,16 @@
-//! Extension headers of IPv6, walked in a function of its own. For the verifier it is a global one (see [`crate::open`]):
-//! packets with such headers are rare, and both outer and quoted ones are parsed.
+//! Extension headers of IPv6, walked in functions that the verifier checks once: packets with such headers are rare.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::reason::Reason;
 
-use crate::{
-    packet::Packet,
-    parse::{self, Protocol},
-};
+use crate::{header::Protocol, next_stage::NextStage, packet::Packet, walk};
 
-/// As [`parse::extension_headers`].
+/// As [`walk::extension_headers`].
 #[inline(always)]
-pub(crate) fn headers(packet: &Packet, first: u8, offset: usize) -> Result<(Protocol, usize), Reason> {
+pub(crate) fn headers(packet: &Packet, first: u8, offset: usize) -> Result<(Protocol, usize), NextStage> {
     #[expect(clippy::cast_possible_truncation, reason = "an offset into a packet")]
     let offset = offset as u32;
-    // As in `open::outcome`.
+    // Of a global function nobody may know anything, see `crate::global`.
     let [end, what] = halves(core::hint::black_box(skip_headers(
         packet.context(),
         u32::from(first),
@@ -24,7 +20,8 @@ pub(crate) fn headers(packet: &Packet, first: u8, offset: usize) -> Result<(Prot
         ENDS_IN_TCP => Ok((Protocol::Tcp, end as usize)),
         ENDS_IN_UDP => Ok((Protocol::Udp, end as usize)),
         ENDS_IN_ICMP => Ok((Protocol::Icmp, end as usize)),
-        _ => Err(Reason::from_number(end).unwrap_or(Reason::Internal)),
+        IS_FRAGMENT => Err(NextStage::Fragment),
+        _ => Err(Reason::from_number(end).unwrap_or(Reason::Internal).into()),
     }
 }
 
@@ -32,7 +29,8 @@ pub(crate) fn headers(packet: &Packet, first: u8, offset: usize) -> Result<(Prot
 const ENDS_IN_TCP: u32 = 0;
 const ENDS_IN_UDP: u32 = 1;
 const ENDS_IN_ICMP: u32 = 2;
-const REFUSED: u32 = 3;
+const IS_FRAGMENT: u32 = 3;
+const REFUSED: u32 = 4;
 
 #[inline(always)]
 #[expect(
@@ -49,7 +47,9 @@ const fn halves(both: u64) -> [u32; 2] {
 extern "C" fn skip_headers(ctx: *mut xdp_md, first: u32, offset: u32) -> u64 {
     #[expect(clippy::cast_possible_truncation, reason = "made of a byte")]
     let first = first as u8;
-    let (low, high) = match parse::extension_headers(&Packet::new(ctx), first, offset as usize) {
+    // SAFETY: the caller's context, as in all functions that are called with one.
+    let packet = unsafe { Packet::new(ctx) };
+    let (low, high) = match walk::extension_headers(&packet, first, offset as usize) {
         #[expect(clippy::cast_possible_truncation, reason = "an offset into a packet")]
         Ok((protocol, end)) => (
             end as u32,
@@ -59,7 +59,29 @@ extern "C" fn skip_headers(ctx: *mut xdp_md, first: u32, offset: u32) -> u64 {
                 Protocol::Icmp => ENDS_IN_ICMP,
             },
         ),
-        Err(reason) => (reason as u32, REFUSED),
+        Err(NextStage::Done(reason)) => (reason as u32, REFUSED),
+        Err(_) => (0, IS_FRAGMENT),
     };
     u64::from(high) << 32 | u64::from(low)
+}
+
+/// Whether a packet with extension headers, which IPv6 packets seldom have, is a fragment.
+#[inline(always)]
+pub(crate) fn has_fragment_header(packet: &Packet) -> bool {
+    // As above.
+    core::hint::black_box(find_fragment_header(packet.context())) != 0
+}
+
+/// [`has_fragment_header`].
+#[unsafe(no_mangle)]
+#[inline(never)]
+extern "C" fn find_fragment_header(ctx: *mut xdp_md) -> u32 {
+    const OFFSET_AND_MORE: u16 = 0xfff9;
+    // SAFETY: as above.
+    let packet = unsafe { Packet::new(ctx) };
+    let at = walk::fragment_header(&packet);
+    let header = packet.read::<[u8; 4]>(at).filter(|_| at != 0);
+    header.map_or(0, |[_, _, high, low]| {
+        u32::from(u16::from_be_bytes([high, low]) & OFFSET_AND_MORE != 0)
+    })
 }

@@ -10,21 +10,27 @@ use lb_common::{
     flow::Tuple,
     hash,
     limits::MAX_SNAT_ADDRESSES,
-    reason::Reason,
     settings::Settings,
 };
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
-    fragment,
-    maps::{FlowTable, FragmentTable, RecordTables, ReplyTable, ServiceTable},
+    extension,
+    header::{Fragments, Ip},
+    maps::{
+        flows::FlowTable, fragments::FragmentTable, records::RecordTables, replies::ReplyTable,
+        services::ServiceTable,
+    },
+    next_stage::NextStage,
     packet::{Packet, load32, load64, store32, store64},
-    parse::{self, Fragments, Ip},
+    parse,
+    scratch::ScratchSpace,
 };
 
-/// An address family, told by its address.
+/// An address family, which its address stands for.
 pub(crate) trait Family:
     Ends
+    + ScratchSpace
     + FlowTable
     + RecordTables
     + FragmentTable
@@ -45,18 +51,17 @@ pub(crate) trait Family:
     type Header;
 
     /// The IP header after the Ethernet header.
-    fn parse(packet: &Packet) -> Result<Ip, Reason>;
+    fn parse(packet: &Packet) -> Result<Ip, NextStage>;
     /// The IP header of a packet quoted at `offset`, which may end outside the frame.
-    fn parse_quoted(packet: &Packet, offset: usize) -> Result<Ip, Reason>;
-    /// Whether the packet is a fragment. Told anew each time: as a part of [`Ip`] it would have the verifier walk all of the
-    /// program twice.
+    fn parse_quoted(packet: &Packet, offset: usize) -> Result<Ip, NextStage>;
+    /// Whether the packet is a fragment. Found out each time: as a part of [`Ip`] the verifier would walk everything twice.
     fn is_fragment(packet: &Packet, ip: &Ip) -> bool;
     /// Whether an ICMP message of this type is an error about the packet it quotes.
     fn is_icmp_error(kind: u8) -> bool;
     /// Whether an ICMP message of this type and code says that its packet cannot reach its end, whatever its size.
     fn is_unreachable(kind: u8, code: u8) -> bool;
     /// The address of this family in a record.
-    fn from_record(address: NetAddr) -> Self;
+    fn from_record(address: &NetAddr) -> Self;
     /// This address in a record.
     fn to_record(self) -> NetAddr;
     /// Whether the address is one host's.
@@ -73,8 +78,6 @@ pub(crate) trait Family:
     fn hash(tuple: &Tuple<Self>) -> u32;
     /// A hash of the source address alone.
     fn source_hash(tuple: &Tuple<Self>) -> u32;
-    /// [`lb_common::flow::TupleV4::check`].
-    fn check(tuple: &Tuple<Self>) -> u32;
     /// Adds the address to a checksum's sum.
     fn add_to(self, sum: Sum) -> Sum;
     /// Takes the address from a checksum's sum.
@@ -90,8 +93,12 @@ pub(crate) trait Family:
     /// Copies source and destination address of the header at `offset`.
     fn addresses(packet: &Packet, offset: usize, src: &mut Self, dst: &mut Self) -> Option<()>;
     /// The header at `offset`.
+    ///
+    /// # Safety
+    ///
+    /// As [`Packet::at`].
     #[expect(clippy::mut_from_ref, reason = "as `Packet::at`")]
-    fn header(packet: &Packet, offset: usize) -> Option<&mut Self::Header>;
+    unsafe fn header(packet: &Packet, offset: usize) -> Option<&mut Self::Header>;
     /// The header's own checksum; 0 where it has none.
     fn header_checksum(header: &Self::Header) -> u16;
     /// Addresses of a look-up in the kernel's routes.
@@ -105,12 +112,12 @@ impl Family for NetV4 {
     type Header = Ipv4Hdr;
 
     #[inline(always)]
-    fn parse(packet: &Packet) -> Result<Ip, Reason> {
+    fn parse(packet: &Packet) -> Result<Ip, NextStage> {
         parse::ipv4(packet)
     }
 
     #[inline(always)]
-    fn parse_quoted(packet: &Packet, offset: usize) -> Result<Ip, Reason> {
+    fn parse_quoted(packet: &Packet, offset: usize) -> Result<Ip, NextStage> {
         parse::ipv4_header(packet, offset, Fragments::First)
     }
 
@@ -136,7 +143,7 @@ impl Family for NetV4 {
     }
 
     #[inline(always)]
-    fn from_record(address: NetAddr) -> Self {
+    fn from_record(address: &NetAddr) -> Self {
         address.v4()
     }
 
@@ -183,11 +190,6 @@ impl Family for NetV4 {
     }
 
     #[inline(always)]
-    fn check(tuple: &Tuple<Self>) -> u32 {
-        tuple.check()
-    }
-
-    #[inline(always)]
     fn add_to(self, sum: Sum) -> Sum {
         sum.add32(self.0)
     }
@@ -227,7 +229,8 @@ impl Family for NetV4 {
 
     #[inline(always)]
     fn addresses(packet: &Packet, offset: usize, src: &mut Self, dst: &mut Self) -> Option<()> {
-        let header = Self::header(packet, offset)?;
+        // SAFETY: only read, and not beyond this function.
+        let header = unsafe { Self::header(packet, offset) }?;
         // SAFETY: 4 bytes each.
         let words = unsafe {
             [
@@ -242,8 +245,9 @@ impl Family for NetV4 {
     }
 
     #[inline(always)]
-    fn header(packet: &Packet, offset: usize) -> Option<&mut Ipv4Hdr> {
-        packet.at(offset)
+    unsafe fn header(packet: &Packet, offset: usize) -> Option<&mut Ipv4Hdr> {
+        // SAFETY: by the contract.
+        unsafe { packet.at(offset) }
     }
 
     #[inline(always)]
@@ -265,18 +269,18 @@ impl Family for NetV6 {
     type Header = Ipv6Hdr;
 
     #[inline(always)]
-    fn parse(packet: &Packet) -> Result<Ip, Reason> {
+    fn parse(packet: &Packet) -> Result<Ip, NextStage> {
         parse::ipv6(packet)
     }
 
     #[inline(always)]
-    fn parse_quoted(packet: &Packet, offset: usize) -> Result<Ip, Reason> {
+    fn parse_quoted(packet: &Packet, offset: usize) -> Result<Ip, NextStage> {
         parse::ipv6_header(packet, offset)
     }
 
     #[inline(always)]
     fn is_fragment(packet: &Packet, ip: &Ip) -> bool {
-        ip.payload != ip.header + Ipv6Hdr::LEN && fragment::has_header(packet)
+        ip.payload != ip.header + Ipv6Hdr::LEN && extension::has_fragment_header(packet)
     }
 
     #[inline(always)]
@@ -292,8 +296,13 @@ impl Family for NetV6 {
     }
 
     #[inline(always)]
-    fn from_record(address: NetAddr) -> Self {
-        address.v6()
+    fn from_record(address: &NetAddr) -> Self {
+        let words = address.0.as_ptr();
+        // Volatile, or it becomes a call of memmove, which goes byte by byte.
+        // SAFETY: the words of the address.
+        NetV6(core::array::from_fn(|word| unsafe {
+            ptr::read_volatile(words.add(word))
+        }))
     }
 
     #[inline(always)]
@@ -343,11 +352,6 @@ impl Family for NetV6 {
     }
 
     #[inline(always)]
-    fn check(tuple: &Tuple<Self>) -> u32 {
-        tuple.check()
-    }
-
-    #[inline(always)]
     fn add_to(self, sum: Sum) -> Sum {
         let [a, b, c, d] = self.0;
         sum.add32(a).add32(b).add32(c).add32(d)
@@ -394,7 +398,8 @@ impl Family for NetV6 {
 
     #[inline(always)]
     fn addresses(packet: &Packet, offset: usize, src: &mut Self, dst: &mut Self) -> Option<()> {
-        let header = Self::header(packet, offset)?;
+        // SAFETY: as in IPv4.
+        let header = unsafe { Self::header(packet, offset) }?;
         // SAFETY: 16 bytes each.
         unsafe {
             copy((&raw const header.src_addr).cast(), (&raw mut *src).cast());
@@ -404,8 +409,9 @@ impl Family for NetV6 {
     }
 
     #[inline(always)]
-    fn header(packet: &Packet, offset: usize) -> Option<&mut Ipv6Hdr> {
-        packet.at(offset)
+    unsafe fn header(packet: &Packet, offset: usize) -> Option<&mut Ipv6Hdr> {
+        // SAFETY: by the contract.
+        unsafe { packet.at(offset) }
     }
 
     #[inline(always)]

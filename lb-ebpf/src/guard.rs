@@ -1,7 +1,7 @@
 //! Guards of services: whose packets are refused, and which would begin a flow too many.
 //!
-//! What is at work is a global function for the verifier (see [`crate::open`]), one for both families, since it knows
-//! addresses only as records have them. A service without a guard costs its packets one test of a flag.
+//! The functions at work are global to the verifier (see [`crate::global`]), one for both families, since they know addresses
+//! only as records have them. A service without a guard costs its packets one test of a flag.
 
 use core::{hint::black_box, mem::transmute, ptr};
 

@@ -1,22 +1,31 @@
-//! The XDP data plane of `lb`: parse, find the service or the flow, pick a backend, translate, count, send.
+//! The XDP data plane of `lb`: one small entry program, and stages that are programs of their own.
 //!
-//! [`handle`] is the way of a packet; [`verdict::finish`] is the one way out.
+//! [`programs::lb`] is where a packet begins: its service, and the fast path. What that does not end goes on in the stage that
+//! [`next_stage::NextStage`] names; [`stage::dispatch`] enters it, and [`verdict::finish`] is the one way out.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 // The daemon's build of the workspace sees an empty program.
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code, unused))]
 
 #[cfg(target_arch = "bpf")]
+mod answer;
+#[cfg(target_arch = "bpf")]
 mod budget;
 #[cfg(target_arch = "bpf")]
 mod check;
 #[cfg(target_arch = "bpf")]
+mod classify;
+#[cfg(target_arch = "bpf")]
+mod clock;
+#[cfg(target_arch = "bpf")]
 mod destination;
 #[cfg(target_arch = "bpf")]
-mod echo;
+mod dnat;
 #[cfg(target_arch = "bpf")]
 mod extension;
 #[cfg(target_arch = "bpf")]
 mod family;
+#[cfg(target_arch = "bpf")]
+mod fast_path;
 #[cfg(target_arch = "bpf")]
 mod follow;
 #[cfg(target_arch = "bpf")]
@@ -24,50 +33,50 @@ mod forward;
 #[cfg(target_arch = "bpf")]
 mod fragment;
 #[cfg(target_arch = "bpf")]
-mod give_way;
+mod global;
 #[cfg(target_arch = "bpf")]
 mod guard;
+#[cfg(target_arch = "bpf")]
+mod header;
 #[cfg(target_arch = "bpf")]
 mod host_socket;
 #[cfg(target_arch = "bpf")]
 mod icmp;
 #[cfg(target_arch = "bpf")]
+mod lookup;
+#[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(target_arch = "bpf")]
+mod nat;
 #[cfg(target_arch = "bpf")]
 mod next_hop;
 #[cfg(target_arch = "bpf")]
-mod open;
+mod next_stage;
 #[cfg(target_arch = "bpf")]
 mod packet;
 #[cfg(target_arch = "bpf")]
 mod parse;
 #[cfg(target_arch = "bpf")]
-mod pick;
-#[cfg(target_arch = "bpf")]
-mod progress;
-#[cfg(target_arch = "bpf")]
 mod quic;
 #[cfg(target_arch = "bpf")]
-mod quote;
+mod scratch;
 #[cfg(target_arch = "bpf")]
-mod reply;
+mod select;
 #[cfg(target_arch = "bpf")]
-mod reset;
+mod slow_path;
 #[cfg(target_arch = "bpf")]
-mod service;
+mod stage;
 #[cfg(target_arch = "bpf")]
-mod short;
-#[cfg(target_arch = "bpf")]
-mod signals;
-#[cfg(target_arch = "bpf")]
-mod track;
+mod transport;
 #[cfg(target_arch = "bpf")]
 mod verdict;
 #[cfg(target_arch = "bpf")]
 mod vlan;
+#[cfg(target_arch = "bpf")]
+mod walk;
 
 #[cfg(target_arch = "bpf")]
-mod entry {
+mod programs {
     use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
     use lb_common::{
         addr::{NetV4, NetV6},
@@ -75,15 +84,9 @@ mod entry {
     };
 
     use crate::{
-        check, destination,
-        family::Family,
-        forward::dnat,
-        fragment, icmp,
-        packet::Packet,
-        parse::{self, Network},
-        pick, reply,
-        service::{self, Way},
-        verdict, vlan,
+        answer, check, classify, destination, dnat, family::Family, fast_path, fragment, header::Network,
+        host_socket, icmp, nat, next_stage::NextStage, packet::Packet, parse, quic, scratch::Scratch,
+        slow_path, stage, verdict, vlan,
     };
 
     /// What the kernel demands to see before it lends helpers that are under the GPL.
@@ -91,74 +94,132 @@ mod entry {
     #[unsafe(link_section = "license")]
     static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
-    /// The program.
+    /// The entry program, which interfaces run.
     #[xdp(frags)]
     pub(crate) fn lb(ctx: XdpContext) -> u32 {
-        let mut packet = Packet::new(ctx.ctx);
-        let reason = handle(&mut packet);
-        verdict::finish(&packet, reason)
+        // SAFETY: the context of this run.
+        let packet = unsafe { Packet::new(ctx.ctx) };
+        match parse::ethernet(&packet) {
+            // SAFETY: this program's main function; one of the two.
+            Ok(Network::V4) => unsafe { begin::<NetV4>(&packet) },
+            // SAFETY: as above.
+            Ok(Network::V6) => unsafe { begin::<NetV6>(&packet) },
+            Err(next) => stage::dispatch::<NetV4>(&packet, next),
+        }
+    }
+
+    /// The entry of frames with VLAN tags. They have no fast path.
+    #[xdp(frags)]
+    pub(crate) fn vlan(ctx: XdpContext) -> u32 {
+        // SAFETY: the context of this run.
+        let tagged = unsafe { Packet::new(ctx.ctx) };
+        let Some(tags) = vlan::take_tags(&tagged) else {
+            return verdict::finish(&tagged, Reason::Vlan);
+        };
+        // SAFETY: the context of this run.
+        let packet = unsafe { Packet::resume(ctx.ctx, tags, tagged.frame_len - tags.len()) };
+        match parse::ethernet(&packet) {
+            // SAFETY: this program's main function; one of the two.
+            Ok(Network::V4) => unsafe { stage::run_on(&packet, untagged::<NetV4>) },
+            // SAFETY: as above.
+            Ok(Network::V6) => unsafe { stage::run_on(&packet, untagged::<NetV6>) },
+            Err(next) => verdict::finish(&packet, next.reason()),
+        }
+    }
+
+    /// Classifies a frame whose tags were taken off.
+    #[inline(always)]
+    fn untagged<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> NextStage {
+        let mut classified = || {
+            destination::check(packet)?;
+            let ip = classify::read(packet, scratch)?;
+            classify::next(packet, &ip, scratch)
+        };
+        let (Ok(next) | Err(next)) = classified();
+        next
+    }
+
+    /// A packet's begin: its service, and the fast path.
+    ///
+    /// # Safety
+    ///
+    /// As [`stage::run`].
+    #[inline(always)]
+    unsafe fn begin<A: Family>(packet: &Packet) -> u32 {
+        let classified = || {
+            destination::check(packet)?;
+            // SAFETY: by the contract.
+            let scratch = unsafe { A::scratch() }?;
+            let ip = classify::read(packet, scratch)?;
+            if let Some(reason) = fast_path::forward(packet, &ip, scratch) {
+                return Ok(NextStage::Done(reason));
+            }
+            classify::next(packet, &ip, scratch)
+        };
+        let (Ok(next) | Err(next)) = classified();
+        stage::dispatch::<A>(packet, next)
+    }
+
+    /// Defines the programs of stages, one for each family.
+    macro_rules! stages {
+        ($($v4:ident, $v6:ident: $stage:path;)+) => {$(
+            #[xdp(frags)]
+            pub(crate) fn $v4(ctx: XdpContext) -> u32 {
+                // SAFETY: this program's main function.
+                unsafe { stage::run::<NetV4>(ctx.ctx, $stage) }
+            }
+
+            #[xdp(frags)]
+            pub(crate) fn $v6(ctx: XdpContext) -> u32 {
+                // SAFETY: this program's main function.
+                unsafe { stage::run::<NetV6>(ctx.ctx, $stage) }
+            }
+        )+};
+    }
+
+    stages! {
+        host_socket_v4, host_socket_v6: host_socket::stage;
+        quic_v4, quic_v6: quic::stage;
+        slow_path_v4, slow_path_v6: slow_path::stage;
+        nat_v4, nat_v6: nat::known::stage;
+        new_flow_v4, new_flow_v6: nat::new_flow::stage;
+        no_flow_v4, no_flow_v6: answer::reject::no_flow;
+        dnat_v4, dnat_v6: dnat::send::stage;
+        dnat_reply_v4, dnat_reply_v6: dnat::reply::stage;
+        icmp_v4, icmp_v6: icmp::stage;
+        echo_v4, echo_v6: answer::echo::stage;
+        fragment_v4, fragment_v6: fragment::follow::stage;
+        reject_v4, reject_v6: answer::reject::stage;
+        too_big_v4, too_big_v6: answer::too_big::stage;
     }
 
     /// The program of health checks through the path, which the daemon loads when there are any.
     #[xdp]
     pub(crate) fn lb_check(ctx: XdpContext) -> u32 {
-        let frame = Packet::new(ctx.ctx);
-        match check::handle(&frame).action() {
+        // SAFETY: the context of this run.
+        let packet = unsafe { Packet::new(ctx.ctx) };
+        let next = match parse::ethernet(&packet) {
+            Ok(Network::V4) => check::<NetV4>(&packet),
+            Ok(Network::V6) => check::<NetV6>(&packet),
+            Err(next) => next,
+        };
+        match next.reason().action() {
             Action::Tx | Action::Redirect => xdp_action::XDP_REDIRECT,
             Action::Pass | Action::Drop | Action::Aborted => xdp_action::XDP_DROP,
         }
     }
 
-    /// The way of a frame.
-    #[inline(always)]
-    fn handle(packet: &mut Packet) -> Reason {
-        let mut network = parse::ethernet(packet);
-        if let Err(Reason::Vlan) = network {
-            *packet = vlan::take_tags(packet);
-            network = parse::ethernet(packet);
+    // Not inlined: each family has a stack of its own.
+    #[inline(never)]
+    fn check<A: Family>(packet: &Packet) -> NextStage {
+        // SAFETY: of its family, this is called once in a run.
+        match unsafe { A::scratch() } {
+            Ok(scratch) => {
+                let next = check::stage(packet, scratch);
+                scratch.forget(next)
+            }
+            Err(reason) => reason.into(),
         }
-        let reason = match network {
-            Ok(Network::V4) => handle_ip::<NetV4>(packet),
-            Ok(Network::V6) => handle_ip::<NetV6>(packet),
-            Err(reason) => reason,
-        };
-        vlan::restore(packet, reason)
-    }
-
-    /// Ways that are not translation begin here and not within [`service::handle`], so that they never share a stack.
-    #[inline(always)]
-    fn handle_ip<A: Family>(packet: &Packet) -> Reason {
-        if let Err(reason) = destination::check(packet) {
-            return reason;
-        }
-        let mut way = service::begin::<A>(packet);
-        if let Way::Flow = way {
-            way = service::handle::<A>(packet);
-        }
-        if let Way::Icmp = way {
-            way = icmp::handle::<A>(packet);
-        }
-        let mut reason = match way {
-            Way::Ends(reason) => reason,
-            Way::AsIs => service::forward_as_is::<A>(packet),
-            Way::Reply => dnat::reply::<A>(packet),
-            Way::NoFlow => service::refuse_unknown::<A>(packet),
-            // Asked once.
-            Way::Flow | Way::Icmp => Reason::Internal,
-        };
-        if reason == dnat::CHOSEN {
-            reason = dnat::send::<A>(packet);
-        }
-        if reason == Reason::Fragment {
-            return fragment::follow::<A>(packet);
-        }
-        if reason == pick::REJECT {
-            return reply::reject::<A>(packet);
-        }
-        if reason == Reason::TooBig {
-            return reply::too_big::<A>(packet);
-        }
-        reason
     }
 }
 

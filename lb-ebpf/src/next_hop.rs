@@ -1,12 +1,17 @@
 //! Where a frame goes on layer 2, and sending it there.
 
-use core::{cell::Cell, mem::offset_of, ptr};
+use core::{
+    mem::offset_of,
+    ptr,
+    sync::atomic::{Ordering, compiler_fence},
+};
 
 use aya_ebpf::{
     bindings::{BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup},
     helpers::generated::{bpf_fib_lookup as fib_lookup, bpf_redirect},
 };
 use lb_common::{
+    addr::{NetV4, NetV6},
     backend::{Backend, IPV6, RESOLVED},
     flow::LastHop,
     reason::Reason,
@@ -15,23 +20,13 @@ use lb_common::{
 
 use crate::{
     family::Family,
-    forward::direct,
+    header::Ip,
+    next_stage::NextStage,
     packet::{Macs, Packet},
-    parse::Ip,
+    scratch::{Exit, NextHop},
     verdict::Verdict,
     vlan,
 };
-
-/// The way out.
-#[derive(Clone, Copy)]
-pub(crate) struct NextHop {
-    /// Index of the interface.
-    ifindex: u32,
-    /// Addresses of the frame.
-    macs: Macs,
-    /// VLANs of the frame.
-    vlans: Vlans,
-}
 
 impl NextHop {
     /// Back the way a client's packet came.
@@ -45,8 +40,7 @@ impl NextHop {
     }
 
     /// Towards a backend for a packet that was translated to `src` and `dst`: as the daemon has resolved it, else as
-    /// the kernel's routes and neighbours say. Refuses a packet that does not fit, with the size that
-    /// does in `limit`.
+    /// the kernel's routes and neighbours say. A packet that does not fit is told so, with the size that does in `exit`.
     #[inline(always)]
     pub(crate) fn towards<A: Family>(
         packet: &Packet,
@@ -54,25 +48,35 @@ impl NextHop {
         backend: &Backend,
         src: &A,
         dst: &A,
-        limit: &Cell<u32>,
-    ) -> Result<Self, Reason> {
-        direct::fits(packet, ip, backend, 0, limit)?;
+        exit: &mut Exit,
+    ) -> Result<Self, NextStage> {
+        fits(packet, ip, backend, 0, exit)?;
         if backend.has(RESOLVED) {
             return Ok(Self::resolved(backend));
         }
-        Self::ask_kernel(packet, src, dst)
+        Ok(Self::ask_kernel(packet, exit, src, dst)?)
     }
 
     /// Towards a backend's own address: as the daemon has resolved it, else as the kernel says.
     #[inline(always)]
-    pub(crate) fn to_backend(packet: &Packet, backend: &Backend) -> Result<Self, Reason> {
+    pub(crate) fn to_backend(packet: &Packet, backend: &Backend, exit: &mut Exit) -> Result<Self, Reason> {
         if backend.has(RESOLVED) {
             return Ok(Self::resolved(backend));
         }
         if backend.has(IPV6) {
-            Self::ask_kernel(packet, &backend.source.v6(), &backend.address.v6())
+            Self::ask_kernel(
+                packet,
+                exit,
+                &NetV6::from_record(&backend.source),
+                &NetV6::from_record(&backend.address),
+            )
         } else {
-            Self::ask_kernel(packet, &backend.source.v4(), &backend.address.v4())
+            Self::ask_kernel(
+                packet,
+                exit,
+                &NetV4::from_record(&backend.source),
+                &NetV4::from_record(&backend.address),
+            )
         }
     }
 
@@ -89,12 +93,12 @@ impl NextHop {
 
     /// What the kernel's routes and neighbours say.
     #[inline(always)]
-    fn ask_kernel<A: Family>(packet: &Packet, src: &A, dst: &A) -> Result<Self, Reason> {
+    fn ask_kernel<A: Family>(packet: &Packet, exit: &mut Exit, src: &A, dst: &A) -> Result<Self, Reason> {
         // No route, no neighbour yet, forwarding disabled.
-        if ask_kernel(packet, src, dst) != BPF_FIB_LKUP_RET_SUCCESS {
+        if exit.ask(packet, src, dst, 0) != BPF_FIB_LKUP_RET_SUCCESS {
             return Err(Reason::NoNextHop);
         }
-        Ok(A::room()?.route.next_hop(packet))
+        Ok(exit.next_hop(packet))
     }
 
     /// Writes the frame's addresses and sends it.
@@ -125,26 +129,40 @@ impl NextHop {
     }
 }
 
-/// Asks for the way from `src` to `dst`, into the room. Returns what [`Route::ask`] does.
-// Not inlined: a rare case.
-#[inline(never)]
-fn ask_kernel<A: Family>(packet: &Packet, src: &A, dst: &A) -> u32 {
-    match A::room() {
-        Ok(mut room) => room.route.ask(packet, src, dst, 0),
-        Err(_) => u32::MAX,
+/// Whether the packet and what is put before it fit the way to the backend.
+#[inline(always)]
+pub(crate) fn fits(
+    packet: &Packet,
+    ip: &Ip,
+    backend: &Backend,
+    overhead: usize,
+    exit: &mut Exit,
+) -> Result<(), NextStage> {
+    let mtu = usize::from(backend.mtu);
+    // A frame of several buffers may be an aggregate of segments that each fit.
+    if mtu != 0 && ip.len() + overhead > mtu && packet.is_linear() {
+        #[expect(clippy::cast_possible_truncation, reason = "an MTU")]
+        let limit = mtu.saturating_sub(overhead) as u32;
+        exit.limit = limit;
+        return Err(NextStage::TooBig);
     }
+    Ok(())
 }
 
-/// A look-up in the kernel's routes and neighbours. It stands in the room: the stack has none for it.
-#[repr(transparent)]
-pub(crate) struct Route(bpf_fib_lookup);
+impl Exit {
+    /// Sends the frame to `hop`. Through memory, of which the verifier knows nothing: so it walks what follows once, whatever came
+    /// before.
+    #[inline(always)]
+    pub(crate) fn leave(&self, packet: &Packet) -> Result<Verdict, Reason> {
+        compiler_fence(Ordering::SeqCst);
+        self.hop.send(packet)
+    }
 
-impl Route {
     /// Asks for the way of a packet of `len` bytes, 0 where its length does not count. Returns one of the kernel's
     /// `BPF_FIB_LKUP_RET_*`: only success leaves a next hop.
     #[inline(always)]
     pub(crate) fn ask<A: Family>(&mut self, packet: &Packet, src: &A, dst: &A, len: usize) -> u32 {
-        let params = &mut self.0;
+        let params = &mut self.route;
         for word in 0..size_of::<bpf_fib_lookup>() / size_of::<u32>() {
             // Volatile, or it becomes a call of memset, which goes byte by byte.
             // SAFETY: that many words fit.
@@ -167,18 +185,18 @@ impl Route {
     /// The interface that the packet leaves by.
     #[inline(always)]
     pub(crate) const fn ifindex(&self) -> u32 {
-        self.0.ifindex
+        self.route.ifindex
     }
 
     /// The next hop that was found for the packet.
     #[inline(always)]
     pub(crate) fn next_hop(&self, packet: &Packet) -> NextHop {
         NextHop {
-            ifindex: self.0.ifindex,
+            ifindex: self.route.ifindex,
             // SAFETY: the two addresses follow each other, within the parameters.
-            macs: unsafe { Macs::at((&raw const self.0.smac).cast()) }.swapped(),
+            macs: unsafe { Macs::at((&raw const self.route.smac).cast()) }.swapped(),
             // The kernel does not tell. On the same link, the packet's own are the best guess.
-            vlans: if self.0.ifindex == packet.ifindex() {
+            vlans: if self.route.ifindex == packet.ifindex() {
                 Vlans::of_tags(packet.tags)
             } else {
                 Vlans::NONE

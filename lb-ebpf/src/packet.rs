@@ -147,42 +147,38 @@ pub(crate) struct Ports {
     pub(crate) destination: [u8; 2],
 }
 
-// SAFETY: all are `#[repr(C)]` over integers and byte arrays, without padding.
-unsafe impl Wire for EthHdr {}
-// SAFETY: as above.
-unsafe impl Wire for Ipv4Hdr {}
-// SAFETY: as above.
-unsafe impl Wire for Ipv6Hdr {}
-// SAFETY: as above.
-unsafe impl Wire for Ports {}
-// SAFETY: as above.
-unsafe impl Wire for TcpHdr {}
-// SAFETY: as above.
-unsafe impl Wire for UdpHdr {}
-// SAFETY: as above; ICMPv6 shares the layout of its first 8 bytes.
-unsafe impl Wire for Icmpv4Hdr {}
-// SAFETY: an array of bytes.
+/// Implements [`Wire`].
+macro_rules! wire {
+    ($($header:ty)+) => {$(
+        // SAFETY: `#[repr(C)]` over integers and byte arrays, without padding. ICMPv6 shares the first 8 bytes of ICMP.
+        unsafe impl Wire for $header {}
+    )+};
+}
+wire! { EthHdr Ipv4Hdr Ipv6Hdr Ports TcpHdr UdpHdr Icmpv4Hdr }
+// SAFETY: bytes.
 unsafe impl<const N: usize> Wire for [u8; N] {}
-// SAFETY: as above.
+// SAFETY: bytes.
 unsafe impl<const N: usize> Wire for [[u8; 4]; N] {}
 
 /// A received frame. Headers are read and written in its linear part, where drivers place them; a frame of several
 /// buffers has its payload elsewhere, which is never touched.
-#[derive(Clone, Copy)]
 pub(crate) struct Packet {
     ctx: *mut xdp_md,
     /// Tags that were taken off the frame.
     pub(crate) tags: Tags,
-    /// Bytes of the whole frame without those tags, over all buffers, from the Ethernet header on, before anything was done
-    /// to it.
+    /// Bytes of the whole frame without those tags, over all buffers, from the Ethernet header on, as it came.
     pub(crate) frame_len: u32,
 }
 
 impl Packet {
     /// The frame of this run of the program.
+    ///
+    /// # Safety
+    ///
+    /// `ctx` is the context this run was called with.
     #[inline(always)]
-    pub(crate) fn new(ctx: *mut xdp_md) -> Self {
-        // SAFETY: `ctx` is the context this run was called with.
+    pub(crate) unsafe fn new(ctx: *mut xdp_md) -> Self {
+        // SAFETY: by the contract.
         let frame_len = unsafe { bpf_xdp_get_buff_len(ctx) };
         Self {
             ctx,
@@ -192,13 +188,14 @@ impl Packet {
         }
     }
 
-    /// The frame of this run, off which these tags were taken.
+    /// The frame of this run, of which another program or function has found out the rest.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::new`].
     #[inline(always)]
-    pub(crate) fn untagged(ctx: *mut xdp_md, tags: Tags) -> Self {
-        Self {
-            tags,
-            ..Self::new(ctx)
-        }
+    pub(crate) unsafe fn resume(ctx: *mut xdp_md, tags: Tags, frame_len: u32) -> Self {
+        Self { ctx, tags, frame_len }
     }
 
     /// Bytes of the frame as received.
@@ -207,10 +204,13 @@ impl Packet {
         self.frame_len + self.tags.len()
     }
 
-    /// The frame of this run, which is known to lie in one buffer and to have no tags, or of which nothing else matters: its
-    /// length without a call.
+    /// The frame of this run, if it lies in one buffer and has no tags, or nothing else matters: its length without a call.
+    ///
+    /// # Safety
+    ///
+    /// As [`Self::new`].
     #[inline(always)]
-    pub(crate) fn linear(ctx: *mut xdp_md) -> Self {
+    pub(crate) unsafe fn linear(ctx: *mut xdp_md) -> Self {
         let mut packet = Self {
             ctx,
             tags: Tags::NONE,
@@ -235,7 +235,7 @@ impl Packet {
         unsafe { (*self.ctx).ingress_ifindex }
     }
 
-    /// Whether the frame lies in one buffer. One that does not may be an aggregate of segments that each fit an MTU.
+    /// Whether the frame lies in one buffer. If not, it may be an aggregate of segments that each fit an MTU.
     #[inline(always)]
     pub(crate) fn is_linear(&self) -> bool {
         self.linear_len() == self.frame_len as usize
@@ -308,13 +308,16 @@ impl Packet {
 
     /// The header `offset` bytes into the frame, to be changed in place; `None` if it does not lie in the linear part.
     ///
-    /// References to overlapping headers must not be held at once.
+    /// # Safety
+    ///
+    /// While the reference is in use, no other one to the same bytes is, no method of this frame touches them, and the frame
+    /// neither grows nor is cut.
     #[inline(always)]
     #[expect(
         clippy::mut_from_ref,
         reason = "packet memory is not behind `self`; see above"
     )]
-    pub(crate) fn at<T: Wire>(&self, offset: usize) -> Option<&mut T> {
+    pub(crate) unsafe fn at<T: Wire>(&self, offset: usize) -> Option<&mut T> {
         const { assert!(align_of::<T>() == 1, "headers stand at any address") };
         let pointer = self.pointer::<T>(offset)?;
         // SAFETY: in bounds, as just checked; `Wire` admits every bit pattern; the alignment is 1.
@@ -384,8 +387,7 @@ impl Packet {
         Some(words.map(|word| u32::from_be(word as u32)))
     }
 
-    /// 32-bit words from an even `offset` on, as they stand in memory: one load each, as in [`Self::put`]. `None` if they do
-    /// not lie in the linear part.
+    /// 32-bit words from an even `offset` on, as they stand in memory: one load each, as in [`Self::put`].
     #[inline(always)]
     pub(crate) fn raw_words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
         let start = self.pointer::<[u32; N]>(offset)?.cast::<u32>();

@@ -1,57 +1,57 @@
 //! The backend that a QUIC connection id names, for services that ask for it.
 //!
-//! The functions that are not generic are what the verifier calls global, as in [`crate::open`].
+//! A step of its cipher is global to the verifier (see [`crate::global`]).
 
-use core::hint::black_box;
-
-use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     backend::{ALIVE, BackendId, IN_USE},
     quic::{self, Config, ConfigKey, Halves},
-    service::ServiceId,
+    service::{ServiceId, TRANSLATES},
 };
 use network_types::udp::UdpHdr;
 
 use crate::{
-    maps::{self, Scratch},
+    family::Family,
+    maps::{quic as connection_ids, tables},
+    next_stage::NextStage,
     packet::Packet,
-    parse::Ip,
+    scratch::Scratch,
 };
 
-/// Takes a step with the connection id in this CPU's room.
+/// Takes a step with the connection id in this CPU's scratch.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn quic_step(config: *const Config, number: u32) -> u32 {
-    // SAFETY: the verifier sees to it that callers pass a whole configuration, or nothing.
-    if let (Some(config), Some(halves)) = (unsafe { config.as_ref() }, maps::quic::halves()) {
+    // SAFETY: the verifier sees to it that callers pass a whole configuration, or nothing; the caller uses the halves only
+    // before and after.
+    if let (Some(config), Some(halves)) = (unsafe { config.as_ref() }, unsafe { connection_ids::halves() }) {
         config.step(halves, number);
     }
     0
 }
 
-/// [`owner`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn quic_owner(ctx: *mut xdp_md, service: u16, udp: u32, end: u32) -> u32 {
-    let packet = Packet::linear(ctx);
-    find(&packet, ServiceId(service), udp as usize, end as usize).map_or(0, |id| u32::from(id.0))
-}
-
-/// The living backend that the connection id of a packet names; [`BackendId::NONE`] where none is named, so that the
-/// tuple decides: a client's own id, one of another configuration, or of a server that is not there.
+/// Leaves in the scratch the living backend that the connection id of a packet names; [`BackendId::NONE`] where none is named, so
+/// that the tuple decides: a client's own id, one of another configuration, or of a server that is not there.
 #[inline(always)]
-pub(crate) fn owner(packet: &Packet, ip: &Ip, service: ServiceId) -> BackendId {
-    #[expect(clippy::cast_possible_truncation, reason = "offsets into a packet")]
-    let number = quic_owner(packet.context(), service.0, ip.payload as u32, ip.end as u32);
-    // The verifier knows nothing about what a global function returns, so the compiler must not either.
-    BackendId(u16::try_from(black_box(number)).unwrap_or_default())
+pub(crate) fn stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> NextStage {
+    let Scratch {
+        ip,
+        service,
+        cid_backend,
+        ..
+    } = scratch;
+    *cid_backend = find(packet, service.id, ip.payload, ip.end).unwrap_or(BackendId::NONE);
+    if service.has(TRANSLATES) {
+        NextStage::Nat
+    } else {
+        NextStage::SlowPath
+    }
 }
 
 /// Whether a packet names another backend than the one its flow is with: it belongs to another connection, or a client
 /// that has moved brings its own to a tuple that was another's.
 #[inline(always)]
-pub(crate) fn leaves<A>(room: &Scratch<A>) -> bool {
-    room.named != BackendId::NONE && room.named != room.known.backend
+pub(crate) fn cid_overrides_flow<A>(scratch: &Scratch<A>) -> bool {
+    scratch.cid_backend != BackendId::NONE && scratch.cid_backend != scratch.flow.backend
 }
 
 #[inline(always)]
@@ -62,7 +62,7 @@ fn find(packet: &Packet, service: ServiceId, udp: usize, end: usize) -> Option<B
     let (at, length) = quic::id_at(packet.read(quic)?);
     let id = quic + at;
     let [first] = packet.read(id)?;
-    let config = maps::quic::config(ConfigKey::of(service, first)?)?;
+    let config = connection_ids::config(ConfigKey::of(service, first)?)?;
     let block = id + 1;
     if length < config.id_length() || id + config.id_length() > end {
         return None;
@@ -72,13 +72,15 @@ fn find(packet: &Packet, service: ServiceId, udp: usize, end: usize) -> Option<B
         config.server(service, &halves)
     } else {
         // Where the steps find them.
-        *maps::quic::halves()? = halves;
+        // SAFETY: only until the end of the statement.
+        unsafe { *connection_ids::halves()? = halves };
         for number in config.steps() {
             quic_step(config, *number);
         }
-        config.server(service, maps::quic::halves()?)
+        // SAFETY: as above.
+        config.server(service, unsafe { connection_ids::halves() }?)
     };
-    let id = maps::quic::server(&key)?.backend;
-    let backend = maps::backend(id).ok()?;
+    let id = connection_ids::server(&key)?.backend;
+    let backend = tables::backend(id).ok()?;
     (backend.has(IN_USE | ALIVE) && backend.service == service).then_some(id)
 }

@@ -9,7 +9,7 @@ use lb_common::{
     reason::{Action, Reason},
 };
 
-use crate::{maps, packet::Packet};
+use crate::{maps::counters, next_stage::NextStage, packet::Packet};
 
 /// Where the packets of each of the daemon's interfaces are counted; set by the loader.
 #[unsafe(no_mangle)]
@@ -61,10 +61,19 @@ pub(crate) fn reason(outcome: Result<Verdict, Reason>) -> Reason {
     }
 }
 
+/// What comes after an outcome.
+#[inline(always)]
+pub(crate) fn next(outcome: Result<Verdict, NextStage>) -> NextStage {
+    match outcome {
+        Ok(Verdict(reason)) => NextStage::Done(reason),
+        Err(next) => next,
+    }
+}
+
 /// Counts the packet and returns the XDP action.
 #[inline(always)]
 pub(crate) fn finish(packet: &Packet, reason: Reason) -> u32 {
-    maps::count_verdict(interface_slot(packet), reason, u64::from(packet.received_len()));
+    counters::count_verdict(interface_slot(packet), reason, u64::from(packet.received_len()));
     #[cfg(feature = "trace")]
     trace(packet, reason);
     match reason.action() {

@@ -1,6 +1,8 @@
-//! VLAN tags: off before all else, on again at the end. Between, a frame is one without tags.
+//! VLAN tags: taken off first, put on again at the end. Between, no stage sees any.
 //!
-//! The functions that are not generic are what the verifier calls global, as in [`crate::open`]: most frames have no tags.
+//! [`put_tags`] is global to the verifier (see [`crate::global`]): most frames have no tags.
+
+use core::hint::black_box;
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
@@ -15,24 +17,15 @@ use crate::packet::{MACS_LEN, Packet};
 const SECOND: usize = MACS_LEN + TAG_LEN as usize;
 const THIRD: usize = SECOND + TAG_LEN as usize;
 
-/// What a global function returns: done, or not.
+/// What [`put`] returns.
 const DONE: u32 = 0;
 const FAILED: u32 = 1;
-
-/// Takes the tags off a frame that carries an IP packet behind one or two of them. Any other stays as it is.
-#[inline(always)]
-pub(crate) fn take_tags(frame: &Packet) -> Packet {
-    Packet::untagged(
-        frame.context(),
-        Tags(core::hint::black_box(take(frame.context()))),
-    )
-}
 
 /// Puts tags on a frame without any.
 #[inline(always)]
 pub(crate) fn put_tags(packet: &Packet, tags: Tags) -> Result<(), Reason> {
-    // As in `open::outcome`.
-    match core::hint::black_box(put(packet.context(), tags.0)) {
+    // Of a global function nobody may know anything, see `crate::global`.
+    match black_box(put(packet.context(), tags.0)) {
         DONE => Ok(()),
         _ => Err(Reason::NoHeadroom),
     }
@@ -51,25 +44,21 @@ pub(crate) fn restore(packet: &Packet, reason: Reason) -> Reason {
     }
 }
 
-/// [`take_tags`]. Returns the tags.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn take(ctx: *mut xdp_md) -> u64 {
-    try_take(&Packet::new(ctx)).unwrap_or(Tags::NONE).0
-}
-
 /// [`put_tags`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn put(ctx: *mut xdp_md, tags: u64) -> u32 {
-    match try_put(&Packet::new(ctx), Tags(tags)) {
+    // SAFETY: the caller's context; of a frame without its length, nobody asks for that.
+    let packet = unsafe { Packet::resume(ctx, Tags::NONE, 0) };
+    match try_put(&packet, Tags(tags)) {
         Some(()) => DONE,
         None => FAILED,
     }
 }
 
+/// Takes the tags off a frame that carries an IP packet behind one or two of them. Any other stays as it is.
 #[inline(always)]
-fn try_take(packet: &Packet) -> Option<Tags> {
+pub(crate) fn take_tags(packet: &Packet) -> Option<Tags> {
     let outer = packet.word(MACS_LEN)?;
     let mut tags = Tags::new(outer, 0);
     let (mut kind, mut bytes) = (packet.word(SECOND)?, TAG_LEN);

@@ -25,6 +25,7 @@ pub mod ping;
 pub mod prometheus;
 pub mod scratch;
 pub mod site;
+pub mod stages;
 pub mod syn_flood;
 pub mod test_run;
 pub mod topology;

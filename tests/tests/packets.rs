@@ -46,6 +46,8 @@ mod signals;
 mod slots;
 #[path = "packets/sources.rs"]
 mod sources;
+#[path = "packets/stages.rs"]
+mod stages;
 #[path = "packets/through.rs"]
 mod through;
 #[path = "packets/vlan.rs"]

@@ -9,6 +9,7 @@ mod demo;
 mod dist;
 mod docs;
 mod fuzz;
+mod graph;
 mod packages;
 mod progress;
 mod run;
@@ -57,6 +58,8 @@ enum Command {
     Docs(docs::Options),
     /// Load the XDP program and hold its verified instructions and stack against the budget
     Verifier(verifier::Options),
+    /// Print which files of a crate use which, and fail if any use each other in a circle
+    Graph(graph::Options),
     /// Try to break the parser and the slot logic on the host, under libFuzzer
     Fuzz(fuzz::Options),
     /// Pack a release: binary, unit file, example configuration, licences
@@ -85,6 +88,7 @@ fn run(command: Command) -> Result<()> {
         Command::Tidy(options) => tidy::command(&workspace, &options),
         Command::Docs(options) => docs::command(&workspace, &options),
         Command::Verifier(options) => verifier::command(&workspace, &options),
+        Command::Graph(options) => graph::command(&workspace, &options),
         Command::Fuzz(options) => fuzz::command(&workspace, &options),
         Command::Dist(options) => dist::command(&workspace, &options),
     }

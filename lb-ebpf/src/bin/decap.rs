@@ -58,7 +58,9 @@ mod entry {
     /// The program.
     #[xdp(frags)]
     pub(crate) fn decap(ctx: XdpContext) -> u32 {
-        let outcome = match open(&Packet::new(ctx.ctx)) {
+        // SAFETY: the context of this run.
+        let packet = unsafe { Packet::new(ctx.ctx) };
+        let outcome = match open(&packet) {
             Ok(()) => Outcome::Decapsulated,
             Err(outcome) => outcome,
         };
@@ -137,7 +139,8 @@ mod entry {
         #[expect(clippy::cast_possible_truncation, reason = "headers of some dozen bytes")]
         packet.grow(-(taken as i32)).ok_or(Outcome::Failed)?;
         packet.set_macs(macs).ok_or(Outcome::Failed)?;
-        let ether_type: &mut [u8; 2] = packet.at(MACS_LEN).ok_or(Outcome::Failed)?;
+        // SAFETY: in use in the next statement alone.
+        let ether_type: &mut [u8; 2] = unsafe { packet.at(MACS_LEN) }.ok_or(Outcome::Failed)?;
         *ether_type = (kind as u16).to_ne_bytes();
         Ok(())
     }
@@ -209,7 +212,8 @@ mod entry {
 
     #[inline(always)]
     fn inner_v4(packet: &Packet, at: usize, outer: &Outer) -> Result<(), Outcome> {
-        let header: &mut Ipv4Hdr = packet.at(at).ok_or(Outcome::Malformed)?;
+        // SAFETY: in use until the end of this function, which touches no other bytes.
+        let header: &mut Ipv4Hdr = unsafe { packet.at(at) }.ok_or(Outcome::Malformed)?;
         let whole = at + u16::from_be_bytes(header.tot_len) as usize <= outer.end;
         if header.vihl >> 4 != 4 || header.vihl & 0x0f < 5 || !whole {
             return Err(Outcome::Malformed);
@@ -226,7 +230,8 @@ mod entry {
 
     #[inline(always)]
     fn inner_v6(packet: &Packet, at: usize, outer: &Outer) -> Result<(), Outcome> {
-        let header: &mut Ipv6Hdr = packet.at(at).ok_or(Outcome::Malformed)?;
+        // SAFETY: as in IPv4.
+        let header: &mut Ipv6Hdr = unsafe { packet.at(at) }.ok_or(Outcome::Malformed)?;
         let whole = at + Ipv6Hdr::LEN + u16::from_be_bytes(header.payload_len) as usize <= outer.end;
         if header.vcf[0] >> 4 != 6 || !whole {
             return Err(Outcome::Malformed);

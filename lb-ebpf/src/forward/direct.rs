@@ -1,7 +1,5 @@
 //! The modes in which a backend gets the client's packet as it is, and answers the client itself.
 
-use core::cell::Cell;
-
 use lb_common::{
     backend::{Backend, IPV6},
     reason::Reason,
@@ -9,63 +7,36 @@ use lb_common::{
     tunnel,
 };
 
+use super::tunnel as outer;
 use crate::{
-    family::Family, forward::tunnel as outer, next_hop::NextHop, packet::Packet, parse::Ip, verdict::Verdict,
+    family::Family,
+    header::Ip,
+    next_hop::fits,
+    next_stage::NextStage,
+    packet::Packet,
+    scratch::{Exit, NextHop},
 };
 
-/// Sends a packet to its backend in the backend's mode. Refuses one that does not fit, with the size that does in `limit`.
+/// Prepares a packet for its way to its backend in the backend's mode: [`Exit::leave`] sends it. One that does not fit is told so, with the size
+/// that does in `exit`.
 #[inline(always)]
-pub(crate) fn send<A: Family>(
+pub(crate) fn prepare<A: Family>(
     packet: &Packet,
     ip: &Ip,
     backend: &Backend,
     hash: u32,
-    limit: &Cell<u32>,
-) -> Result<Verdict, Reason> {
-    match Mode::from_u8(backend.mode) {
-        Some(Mode::L2dsr) => {
-            fits(packet, ip, backend, 0, limit)?;
-            NextHop::to_backend(packet, backend)?.send(packet)
-        }
-        Some(Mode::Ipip) => {
-            fits(
-                packet,
-                ip,
-                backend,
-                tunnel::overhead(backend.has(IPV6), false),
-                limit,
-            )?;
-            outer::send::<A>(packet, ip, backend, false, hash)
-        }
-        Some(Mode::Gue) => {
-            fits(
-                packet,
-                ip,
-                backend,
-                tunnel::overhead(backend.has(IPV6), true),
-                limit,
-            )?;
-            outer::send::<A>(packet, ip, backend, true, hash)
-        }
-        Some(Mode::Nat | Mode::Dnat) | None => Err(Reason::ModeMissing),
-    }
-}
-
-/// Whether the packet and what is put before it fit the way to the backend.
-#[inline(always)]
-pub(crate) fn fits(
-    packet: &Packet,
-    ip: &Ip,
-    backend: &Backend,
-    overhead: usize,
-    limit: &Cell<u32>,
-) -> Result<(), Reason> {
-    let mtu = usize::from(backend.mtu);
-    // A frame of several buffers may be an aggregate of segments that each fit.
-    if mtu != 0 && ip.len() + overhead > mtu && packet.is_linear() {
-        #[expect(clippy::cast_possible_truncation, reason = "an MTU")]
-        limit.set(mtu.saturating_sub(overhead) as u32);
-        return Err(Reason::TooBig);
+    exit: &mut Exit,
+) -> Result<(), NextStage> {
+    let (overhead, gue) = match Mode::from_u8(backend.mode) {
+        Some(Mode::L2dsr) => (0, false),
+        Some(Mode::Ipip) => (tunnel::overhead(backend.has(IPV6), false), false),
+        Some(Mode::Gue) => (tunnel::overhead(backend.has(IPV6), true), true),
+        Some(Mode::Nat | Mode::Dnat) | None => return Err(Reason::ModeMissing.into()),
+    };
+    fits(packet, ip, backend, overhead, exit)?;
+    exit.hop = NextHop::to_backend(packet, backend, exit)?;
+    if overhead != 0 {
+        outer::put::<A>(packet, ip, backend, gue, hash)?;
     }
     Ok(())
 }

@@ -1,6 +1,6 @@
-//! How a packet reaches its backend, one module a mode.
+//! How a packet reaches its backend: what each mode writes.
 
 pub(crate) mod direct;
-pub(crate) mod dnat;
-pub(crate) mod nat;
+pub(crate) mod quote;
+pub(crate) mod rewrite;
 pub(crate) mod tunnel;

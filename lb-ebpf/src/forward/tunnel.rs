@@ -19,10 +19,10 @@ use network_types::{
 
 use crate::{
     family::Family,
-    maps,
-    next_hop::NextHop,
+    header::{Ip, Protocol},
+    maps::tables,
     packet::Packet,
-    parse::{Ip, Protocol},
+    scratch::NextHop,
     verdict::Verdict,
 };
 
@@ -42,16 +42,15 @@ struct Outer {
     gue: bool,
 }
 
-/// Sends a packet to its backend within another.
+/// Puts another packet, to the backend, around a packet.
 #[inline(always)]
-pub(crate) fn send<A: Family>(
+pub(crate) fn put<A: Family>(
     packet: &Packet,
     ip: &Ip,
     backend: &Backend,
     gue: bool,
     hash: u32,
-) -> Result<Verdict, Reason> {
-    let next_hop = NextHop::to_backend(packet, backend)?;
+) -> Result<(), Reason> {
     let outer = Outer {
         len: ip.len(),
         traffic_class: traffic_class::<A>(packet, ip)?,
@@ -60,14 +59,13 @@ pub(crate) fn send<A: Family>(
     };
     if backend.has(IPV6) {
         let sum = if gue { packet_sum::<A>(packet, ip) } else { None };
-        outer_v6(packet, backend, outer, || hash, sum)?;
+        outer_v6(packet, backend, outer, || hash, sum)
     } else {
-        outer_v4(packet, backend, outer, || hash)?;
+        outer_v4(packet, backend, outer, || hash)
     }
-    next_hop.send(packet)
 }
 
-/// [`send`] where the daemon knows the way, which has no VLANs; within the packet's own family, and without GUE's checksum.
+/// [`put`], and sending it, where the daemon knows the way, which has no VLANs; within the packet's own family, and without GUE's checksum.
 #[inline(always)]
 pub(crate) fn send_plain<A: Family>(
     packet: &Packet,
@@ -212,7 +210,7 @@ fn outer_v6(
 /// The port that GUE packets go to. Read where it is written: nothing has to be kept on the stack until then.
 #[inline(always)]
 fn gue_port() -> Result<u16, Reason> {
-    maps::settings().map(|settings| settings.gue_port)
+    tables::settings().map(|settings| settings.gue_port)
 }
 
 /// GUE's UDP header with this checksum.
@@ -266,7 +264,7 @@ fn packet_sum<A: Family>(packet: &Packet, ip: &Ip) -> Option<Sum> {
             len,
         ))
     } else {
-        let header: &Ipv4Hdr = packet.at(ip.header)?;
+        let header: Ipv4Hdr = packet.read(ip.header)?;
         let addresses = Sum::ZERO
             .add32(u32::from_ne_bytes(header.src_addr))
             .add32(u32::from_ne_bytes(header.dst_addr));

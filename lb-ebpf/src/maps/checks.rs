@@ -1,9 +1,9 @@
 //! Backends that are checked through the path.
 
-use aya_ebpf::{bindings::BPF_F_NO_PREALLOC, btf_maps::HashMap, macros::btf_map};
+use aya_ebpf::{btf_maps::HashMap, macros::btf_map};
 use lb_common::check::{MAX_CHECKS, PathCheck};
 
-const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+use super::atomic::NO_PREALLOC;
 
 /// Not pinned: it belongs to the daemon that makes the checks.
 #[btf_map]

@@ -1,7 +1,6 @@
 //! How QUIC connection ids are read, and whom they name.
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
     btf_maps::{HashMap, PerCpuArray},
     macros::btf_map,
 };
@@ -10,7 +9,7 @@ use lb_common::{
     quic::{Config, ConfigKey, Halves, Server, ServerKey},
 };
 
-const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+use super::atomic::NO_PREALLOC;
 
 #[btf_map]
 static QUIC_CONFIGS: HashMap<ConfigKey, Config, { MAX_QUIC_CONFIGS as usize }, NO_PREALLOC> = HashMap::new();
@@ -19,11 +18,15 @@ static QUIC_SERVERS: HashMap<ServerKey, Server, { MAX_QUIC_SERVERS as usize }, N
 #[btf_map]
 static SCRATCH_QUIC: PerCpuArray<Halves, 1> = PerCpuArray::new();
 
-/// Room of this CPU for a connection id, as [`super::Scratch`]. References to it end before the next one is taken.
+/// Where this CPU decrypts a connection id.
+///
+/// # Safety
+///
+/// No other reference to it is in use.
 #[inline(always)]
-pub(crate) fn halves() -> Option<&'static mut Halves> {
+pub(crate) unsafe fn halves() -> Option<&'static mut Halves> {
     let halves = SCRATCH_QUIC.get_ptr_mut(0)?;
-    // SAFETY: from the map's look-up; a CPU runs one XDP program at a time.
+    // SAFETY: from the map's look-up; a CPU runs one XDP program at a time, and by the contract no other reference is used.
     Some(unsafe { &mut *halves })
 }
 

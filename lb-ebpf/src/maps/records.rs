@@ -3,7 +3,7 @@
 use core::ptr;
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_F_NO_PREALLOC},
+    bindings::BPF_ANY,
     btf_maps::{HashMap, LruHashMap},
     macros::btf_map,
 };
@@ -15,9 +15,7 @@ use lb_common::{
     track::{FlowRecord, FlowTables, Table, Tick, fold},
 };
 
-use crate::family::Family;
-
-const NO_PREALLOC: usize = BPF_F_NO_PREALLOC as usize;
+use super::{atomic::NO_PREALLOC, tables};
 
 #[btf_map]
 static TRACKED_V4: HashMap<TupleV4, FlowRecord, { MAX_TRACKED as usize }, NO_PREALLOC> = HashMap::new();
@@ -34,6 +32,8 @@ static SEEN_V6: LruHashMap<TupleV6, FlowRecord, { MAX_SEEN as usize }> = LruHash
 
 /// The record tables of a family: written by this program, swept by the daemon. Implemented by the family's address.
 pub(crate) trait RecordTables: Sized {
+    /// [`TupleV4::check`].
+    fn tuple_check(tuple: &Tuple<Self>) -> u32;
     /// The record of a tuple. Its memory may pass to another tuple once it is removed.
     fn record(table: Table, tuple: &Tuple<Self>) -> Option<*mut FlowRecord>;
     /// Writes a record, whether one stands there or not; whether there was room.
@@ -45,6 +45,11 @@ pub(crate) trait RecordTables: Sized {
 macro_rules! record_tables {
     ($address:ty, $tracked:ident, $opening:ident, $seen:ident) => {
         impl RecordTables for $address {
+            #[inline(always)]
+            fn tuple_check(tuple: &Tuple<Self>) -> u32 {
+                tuple.check()
+            }
+
             #[inline(always)]
             fn record(table: Table, tuple: &Tuple<Self>) -> Option<*mut FlowRecord> {
                 match table {
@@ -85,7 +90,7 @@ record_tables!(NetV6, TRACKED_V6, OPENING_V6, SEEN_V6);
 // Not inlined: it is asked in many places, none of which is on the way of most packets.
 #[inline(never)]
 fn generation(backend: BackendId) -> u32 {
-    match super::backend(backend) {
+    match tables::backend(backend) {
         Ok(backend) if backend.has(IN_USE | ALIVE) => u32::from(backend.generation.0),
         _ => DEAD,
     }
@@ -97,14 +102,14 @@ const DEAD: u32 = u32::MAX;
 /// The record tables as a packet with this tuple sees them.
 pub(crate) struct Records<'a, A>(pub(crate) &'a Tuple<A>);
 
-impl<A: Family> Records<'_, A> {
+impl<A: RecordTables> Records<'_, A> {
     #[inline(always)]
     fn check(&self) -> u16 {
-        fold(A::check(self.0))
+        fold(A::tuple_check(self.0))
     }
 }
 
-impl<A: Family> FlowTables for Records<'_, A> {
+impl<A: RecordTables> FlowTables for Records<'_, A> {
     #[inline(always)]
     fn living(&self, backend: BackendId) -> Option<Generation> {
         match generation(backend) {

@@ -11,7 +11,7 @@ use lb_common::{
     service::{FILTER_WORDS, FilterBit, ServiceKeyV4, ServiceKeyV6},
 };
 
-use super::NO_PREALLOC;
+use super::atomic::NO_PREALLOC;
 
 #[btf_map]
 static REPLIES_V4: HashMap<ServiceKeyV4, ReplyAsV4, { MAX_BACKENDS as usize }, NO_PREALLOC> = HashMap::new();
@@ -25,7 +25,7 @@ static REPLY_FILTER: Array<u64, { FILTER_WORDS as usize }> = Array::new();
 /// Whether an endpoint may have the key with this bit. Written by the daemon, before the endpoint. Spares most packets that
 /// are no replies a look-up ten times as long.
 #[inline(always)]
-fn may_be_reply(bit: FilterBit) -> bool {
+fn is_in_filter(bit: FilterBit) -> bool {
     REPLY_FILTER
         .get(bit.word())
         .is_some_and(|word| word & bit.mask() != 0)
@@ -35,6 +35,8 @@ fn may_be_reply(bit: FilterBit) -> bool {
 pub(crate) trait ReplyTable: Sized {
     /// What packets from an endpoint are sent on as. Written by the daemon; missing: nobody's replies.
     fn reply_as(address: Self, port: NetPort, protocol: u8) -> Option<ReplyAs<Self>>;
+    /// Whether there may be such an endpoint: `false` is certain, and costs a tenth of the look-up.
+    fn may_be_reply(address: Self, port: NetPort, protocol: u8) -> bool;
 }
 
 macro_rules! reply_table {
@@ -48,11 +50,19 @@ macro_rules! reply_table {
                     protocol,
                     pad: 0,
                 };
-                if !may_be_reply(key.filter_bit()) {
-                    return None;
-                }
                 // SAFETY: copied out at once; the daemon replaces entries as a whole.
                 unsafe { $map.get(&key) }.copied()
+            }
+
+            #[inline(always)]
+            fn may_be_reply(address: Self, port: NetPort, protocol: u8) -> bool {
+                let key = $key {
+                    address,
+                    port,
+                    protocol,
+                    pad: 0,
+                };
+                is_in_filter(key.filter_bit())
             }
         }
     };

@@ -48,7 +48,7 @@ fn find(place: Place, is_its: impl FnOnce(&ServiceRecord) -> bool) -> Found {
         .get(place.word())
         .map_or(Holder::NONE, |word| place.holder(*word));
     let record = SERVICE_RECORDS.get(holder.record());
-    // The key is read anew: the stack has no room for it.
+    // The key is read again: the stack has no space for it.
     compiler_fence(Ordering::SeqCst);
     match record {
         _ if holder.is_none() => Found::None,

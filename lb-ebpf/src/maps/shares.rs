@@ -3,7 +3,7 @@
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use lb_common::{limits::MAX_SERVICES, service::ServiceId, share::FlowUse};
 
-use super::fetch_add;
+use super::atomic::fetch_add;
 
 #[btf_map]
 static FLOW_USES: Array<FlowUse, { MAX_SERVICES as usize }> = Array::new();

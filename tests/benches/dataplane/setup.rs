@@ -31,6 +31,8 @@ use lb_common::{
     settings::Settings,
 };
 
+use lb_tests::stages;
+
 use crate::{
     batch,
     packets::{Address, Frame, OWN_MAC, PORT, shuffle},
@@ -121,11 +123,10 @@ impl Bench {
             .override_global("LONG_FRAME", &long_frame, true)
             .load_file(object("lb-ebpf-bench.o")?)
             .context("load lb-ebpf-bench.o: build it with `cargo xtask bench dataplane`")?;
-        for ebpf in [&mut lb, &mut wrapper] {
-            for (_, program) in ebpf.programs_mut() {
-                let program: &mut Xdp = program.try_into()?;
-                program.load()?;
-            }
+        stages::load(&mut lb)?;
+        for (_, program) in wrapper.programs_mut() {
+            let program: &mut Xdp = program.try_into()?;
+            program.load()?;
         }
         let mut bench = Self {
             lb,

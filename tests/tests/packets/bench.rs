@@ -1,6 +1,13 @@
 //! The program with a service of each kind, and single packets through it.
 
-use std::{collections::BTreeMap, net::SocketAddr, ops::RangeInclusive, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    net::SocketAddr,
+    ops::RangeInclusive,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::{
@@ -42,6 +49,7 @@ use tokio_util::sync::CancellationToken;
 use super::build::{BACKEND_MAC, Frame, LB_MAC, Side, V4, V6};
 
 /// XDP actions (`enum xdp_action` of linux/bpf.h).
+pub(crate) const ABORTED: u32 = 0;
 pub(crate) const DROP: u32 = 1;
 pub(crate) const PASS: u32 = 2;
 pub(crate) const TX: u32 = 3;
@@ -76,13 +84,7 @@ impl Bench {
             "link add va address {mac} type veth peer name vb\nlink add ra type veth peer name rb"
         ))?;
         let pins = scratch.join("bpf");
-        let options = AttachOptions {
-            interfaces: ["va", "ra"].map(str::to_owned).into(),
-            wait_for_interfaces: false,
-            xdp_mode: XdpModeChoice::Auto,
-            pin_dir: pins.clone(),
-            reset: false,
-        };
+        let options = options(&pins);
         let datapath = ns.enter(|| -> Result<Datapath> {
             let first = Datapath::open(&options)?;
             let runtime = tokio::runtime::Builder::new_current_thread()
@@ -119,6 +121,47 @@ impl Bench {
             backend.source = side.snat(0).ip().into();
         })?;
         Ok(bench)
+    }
+
+    /// As the next daemon finds it.
+    pub(crate) fn reopened(self) -> Result<Self> {
+        let Self {
+            datapath,
+            pins,
+            ns,
+            _scratch,
+            _lane,
+            ..
+        } = self;
+        drop(datapath);
+        let base = pins.parent().context("no directory of pins")?.to_owned();
+        let datapath = ns.enter(move || Datapath::open(&options(&base)))??;
+        let id = datapath.interfaces().borrow()[0]
+            .attached
+            .as_ref()
+            .map_or(0, |attached| attached.program_id);
+        Ok(Self {
+            program: Program::by_id(id)?,
+            datapath,
+            pins,
+            ns,
+            _scratch,
+            _lane,
+        })
+    }
+
+    /// The pin of the map of stages.
+    pub(crate) fn stages_pin(&self) -> Result<PathBuf> {
+        let is_of_stages = |path: &PathBuf| {
+            path.file_name()
+                .is_some_and(|name| name.to_string_lossy().starts_with("lb_stages-"))
+        };
+        let pins = fs::read_dir(self.pins.join("programs"))?.map(|entry| Ok(entry?.path()));
+        let pins: Vec<PathBuf> = pins.collect::<Result<_>>()?;
+        let [only] = &pins.into_iter().filter(is_of_stages).collect::<Vec<_>>()[..] else {
+            bail!("not one map of stages");
+        };
+        Ok(only.clone())
     }
 
     /// Where it lives.
@@ -305,6 +348,16 @@ impl Bench {
     /// Dropped, and untouched until then.
     pub(crate) fn dropped(&self, name: &str, sent: &Frame, reason: Reason) -> Result<()> {
         self.expect(name, sent, DROP, sent, reason)
+    }
+}
+
+fn options(pins: &Path) -> AttachOptions {
+    AttachOptions {
+        interfaces: ["va", "ra"].map(str::to_owned).into(),
+        wait_for_interfaces: false,
+        xdp_mode: XdpModeChoice::Auto,
+        pin_dir: pins.to_owned(),
+        reset: false,
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::workspace::Workspace;
+use crate::{graph, workspace::Workspace};
 
 /// Options of `cargo xtask tidy`.
 #[derive(clap::Args)]
@@ -88,6 +88,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     findings.extend(maps::check(&sources));
     findings.extend(reasons::check(&sources));
     findings.extend(header::check(&workspace.root, &sources)?);
+    graph::check(workspace)?;
     if findings.is_empty() {
         println!("{} files, no rule broken", sources.len());
         return Ok(());

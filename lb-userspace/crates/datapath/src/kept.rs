@@ -17,6 +17,10 @@ use lb_common::map_names;
 
 use super::{object, sys};
 
+/// What follows a program's name in that of its pin, and in that of the map of its stages.
+const PROGRAM: &str = "";
+const STAGES: &str = "_stages";
+
 /// Where programs are kept, and which of them is ours.
 pub(super) struct Kept {
     /// Its name, with which that of its pins begins.
@@ -53,34 +57,68 @@ impl Kept {
 
     /// The program that would be loaded, with or without packets of several buffers, if it is kept.
     pub(super) fn find(&self, frags: bool) -> Option<OwnedFd> {
-        sys::pinned(&self.pin(frags)?).ok().flatten()
+        sys::pinned(&self.pin_of(PROGRAM, frags)?).ok().flatten()
+    }
+
+    /// The map of its stages, if it is kept.
+    pub(super) fn find_stages(&self, frags: bool) -> Option<OwnedFd> {
+        sys::pinned(&self.pin_of(STAGES, frags)?).ok().flatten()
     }
 
     /// The map `name` that the kept program has for itself: one that is not pinned.
     pub(super) fn own_map(&self, frags: bool, name: &str) -> Option<OwnedFd> {
-        let ids = ProgramInfo::from_pin(self.pin(frags)?).ok()?.map_ids().ok()??;
+        let ids = ProgramInfo::from_pin(self.pin_of(PROGRAM, frags)?)
+            .ok()?
+            .map_ids()
+            .ok()??;
         let maps = ids.into_iter().filter_map(|id| MapInfo::from_id(id).ok());
         let map = maps.into_iter().find(|map| map.name_as_str() == Some(name))?;
         map.fd().ok()?.as_fd().try_clone_to_owned().ok()
     }
 
-    /// Keeps a program that was just loaded, and no other of its name but its variant.
-    pub(super) fn keep(&self, program: BorrowedFd<'_>, frags: bool) -> io::Result<()> {
+    /// Keeps a program that was just loaded, and the map of its stages.
+    pub(super) fn keep(
+        &self,
+        program: BorrowedFd<'_>,
+        stages: Option<BorrowedFd<'_>>,
+        frags: bool,
+    ) -> io::Result<()> {
         let no_maps = || io::Error::other("its maps are not pinned");
-        let pin = self.pin(frags).ok_or_else(no_maps)?;
-        let variant = self.pin(!frags).ok_or_else(no_maps)?;
+        let pins = [(Some(program), PROGRAM), (stages, STAGES)];
+        for (object, suffix) in pins {
+            let Some(object) = object else { continue };
+            let path = self.pin_of(suffix, frags).ok_or_else(no_maps)?;
+            // What stands there is not complete, or it would have been found.
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
+                Ok(()) | Err(_) => sys::pin(object, &path)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes the pins of other programs of its name but those that are `in_use`, by the kernel's number; its variants stay.
+    pub(super) fn forget_others(&self, in_use: &[u32]) -> io::Result<()> {
+        let own: Vec<PathBuf> = [(PROGRAM, true), (PROGRAM, false), (STAGES, true), (STAGES, false)]
+            .into_iter()
+            .filter_map(|(suffix, frags)| self.pin_of(suffix, frags))
+            .collect();
         for entry in fs::read_dir(&self.programs)? {
             let path = entry?.path();
-            if path != variant && self.is_of_program(&path) {
+            let Some(program) = self.program_of(&path) else {
+                continue;
+            };
+            let runs = ProgramInfo::from_pin(program).is_ok_and(|info| in_use.contains(&info.id()));
+            if !own.contains(&path) && !runs {
                 fs::remove_file(path)?;
             }
         }
-        sys::pin(program, &pin)
+        Ok(())
     }
 
-    /// Where a program is pinned that is made of this binary's object, these globals and the pinned maps; `None` where one of
-    /// those is missing.
-    fn pin(&self, frags: bool) -> Option<PathBuf> {
+    /// Where a program is pinned that is made of this binary's object, these globals and the pinned maps, or its stages; `None`
+    /// where one of the maps is missing.
+    fn pin_of(&self, suffix: &str, frags: bool) -> Option<PathBuf> {
         let mut hasher = self.object.clone();
         hasher.write(&self.globals);
         hasher.write_u8(frags.into());
@@ -89,15 +127,16 @@ impl Kept {
         }
         Some(
             self.programs
-                .join(format!("{}-{:016x}", self.program, hasher.finish())),
+                .join(format!("{}{suffix}-{:016x}", self.program, hasher.finish())),
         )
     }
 
-    /// Whether a pin is one of the program's, of whatever it was made.
-    fn is_of_program(&self, pin: &Path) -> bool {
-        let name = pin.file_name().and_then(|name| name.to_str());
-        name.and_then(|name| name.split_once('-'))
-            .is_some_and(|(program, _)| program == self.program)
+    /// The pin of the program that a pin belongs to: of one of this name, of whatever it was made.
+    fn program_of(&self, pin: &Path) -> Option<PathBuf> {
+        let (name, made_of) = pin.file_name()?.to_str()?.split_once('-')?;
+        let suffix = name.strip_prefix(self.program)?;
+        let is_ours = suffix == PROGRAM || suffix == STAGES;
+        is_ours.then(|| pin.with_file_name(format!("{}-{made_of}", self.program)))
     }
 }
 

@@ -5,11 +5,10 @@ use aya::{
     maps::{HashMap, Map, MapData},
     programs::loaded_programs,
 };
-use lb_common::{map_names, service::Service};
+use lb_common::{map_names, service::Service, stage::ENTRY};
 
 use super::{
     XdpMode,
-    load::PROGRAM,
     netlink::Client,
     programmed::{key_v4, key_v6},
 };
@@ -29,7 +28,7 @@ pub fn left_forwarding() -> LeftForwarding {
     let ours = |id: u32| {
         loaded_programs()
             .filter_map(Result::ok)
-            .find(|program| program.id() == id && program.name_as_str() == Some(PROGRAM))
+            .find(|program| program.id() == id && program.name_as_str() == Some(ENTRY))
     };
     let links = Client::new().and_then(|mut client| client.links());
     let mut left = LeftForwarding::default();

@@ -35,6 +35,7 @@ mod object;
 mod own_macs;
 mod pin;
 mod places;
+mod prepare;
 mod programmed;
 mod quic;
 mod records;

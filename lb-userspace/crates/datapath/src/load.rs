@@ -1,46 +1,62 @@
-//! Loading the object: maps from their pins, the program once for all interfaces.
+//! Loading the programs: the entry and its stages once for all interfaces, side by side; and that of health checks.
 
 use std::{
-    cmp,
     collections::HashMap,
-    io,
-    num::NonZero,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     rc::Rc,
-    sync::atomic::{AtomicUsize, Ordering},
-    thread,
 };
 
-use aya_obj::{EbpfSectionKind, Function, Map, Object, btf::BtfFeatures};
-use lb_common::{interfaces::InterfaceSlots, map_names};
+use aya_obj::Object;
+use lb_common::{
+    interfaces::InterfaceSlots,
+    map_names,
+    stage::{ENTRY, STAGE_SLOTS, Stage},
+};
 
 use super::{
-    DatapathError, error,
+    DatapathError,
     kept::Kept,
-    loading::{self, MapTypes, NewProgram, Records, Refusal},
+    loading::{self, NewProgram, Refusal},
     object::MapShape,
     pin::Pins,
+    prepare::{Prepared, Ready, bad, on_all_cpus, prepare},
     sys,
 };
 
 /// The program of health checks through the path, which has no read-only globals.
 const CHECKS_PROGRAM: &str = "lb_check";
 
-/// The program and its read-only global in the object.
-pub(super) const PROGRAM: &str = "lb";
+/// The read-only global of the programs.
 const SLOTS_GLOBAL: &str = "INTERFACE_SLOTS";
 
 /// Lines of the verifier's log that an error shows: the last ones say what it objects to.
 const VERIFIER_LINES: usize = 8;
 
-/// Threads at most that create maps.
-const MAP_WORKERS: usize = 4;
+/// Type of the map of programs (`BPF_MAP_TYPE_PROG_ARRAY`), and how an instruction names a map (`BPF_LD | BPF_IMM | BPF_DW` with
+/// `BPF_PSEUDO_MAP_FD`).
+const PROG_ARRAY: u32 = 3;
+const LOAD_WORD: u8 = 0x18;
+const MAP_FD: u8 = 1;
 
-/// A program in the kernel, for all interfaces of one daemon.
-pub(super) type Program = Rc<OwnedFd>;
+/// The entry program and the map of its stages, for all interfaces of one daemon.
+///
+/// The kernel empties a map of programs when nobody outside of programs refers to it: this, and its pin, do.
+pub(super) struct Loaded {
+    entry: OwnedFd,
+    _stages: OwnedFd,
+}
 
-/// Loads the program for the interfaces of one daemon, at most once with and once without packets of several buffers.
+impl AsFd for Loaded {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.entry.as_fd()
+    }
+}
+
+/// [`Loaded`], in the hands of several.
+pub(super) type Program = Rc<Loaded>;
+
+/// Loads the programs for the interfaces of one daemon, at most once with and once without packets of several buffers.
 pub(super) struct Loader {
     object: Object,
     pins: PathBuf,
@@ -50,23 +66,13 @@ pub(super) struct Loader {
     loaded: [Option<Result<Program, String>>; 2],
 }
 
-/// What is needed to load the program, once its maps are there.
-struct Ready {
-    btf: OwnedFd,
-    function: Function,
-    functions: Records,
-    lines: Records,
-    /// Held until the program holds them.
-    maps: Vec<(String, OwnedFd)>,
-}
-
 impl Loader {
     /// A loader whose maps and programs stand among `pins`; maps that are missing there are created by the first load.
     pub(super) fn new(object: Object, pins: &Pins) -> Self {
         Self {
             object,
             pins: pins.current(),
-            kept: Kept::new(PROGRAM, pins.current(), pins.programs()),
+            kept: Kept::new(ENTRY, pins.current(), pins.programs()),
             ready: None,
             loaded: [None, None],
         }
@@ -82,45 +88,145 @@ impl Loader {
         self.object.patch_map_data(globals).map_err(|e| bad(&e))
     }
 
-    /// The program, with or without packets of several buffers: the one that an earlier daemon has left, where this would be
-    /// the same.
+    /// The programs, with or without packets of several buffers: those that an earlier daemon has left, where these would be the
+    /// same.
     pub(super) fn load(&mut self, frags: bool) -> Result<Program, DatapathError> {
         let variant = usize::from(!frags);
-        if let Some(loaded) = &self.loaded[variant] {
-            let refused = |reason: &String| DatapathError::Load {
-                reason: reason.clone(),
-            };
-            return loaded.clone().map_err(|reason| refused(&reason));
-        }
-        if let Some(program) = self.kept.find(frags).map(Rc::new) {
-            self.loaded[variant] = Some(Ok(program.clone()));
-            return Ok(program);
-        }
-        if self.ready.is_none() {
-            self.ready = Some(prepare(&mut self.object, PROGRAM, &self.pins)?);
-        }
-        let Some(ready) = &self.ready else {
-            return Err(DatapathError::BadObject("it is not ready".to_owned()));
+        let result = match &self.loaded[variant] {
+            Some(loaded) => loaded.clone(),
+            None => match self.find(frags) {
+                Some(program) => Ok(Rc::new(program)),
+                None => self.load_new(frags)?.map(Rc::new),
+            },
         };
-        let result = loading::load_program(&NewProgram {
-            name: PROGRAM,
-            license: &self.object.license,
-            instructions: &ready.function.instructions,
-            btf: ready.btf.as_fd(),
-            functions: &ready.functions,
-            lines: &ready.lines,
-            frags,
-        })
-        .map(Rc::new)
-        .map_err(|refusal| words(&refusal));
-        if let Ok(program) = &result
-            && let Err(error) = self.kept.keep(program.as_fd(), frags)
-        {
-            tracing::warn!(%error, "the program cannot be pinned: the next start takes longer");
-        }
         self.loaded[variant] = Some(result.clone());
         result.map_err(|reason| DatapathError::Load { reason })
     }
+
+    /// What an earlier daemon has left, if it is complete.
+    fn find(&self, frags: bool) -> Option<Loaded> {
+        let (entry, stages) = self.kept.find(frags).zip(self.kept.find_stages(frags))?;
+        let is_there = |slot: u32| sys::lookup(stages.as_fd(), &slot, &mut [0u32]).unwrap_or(false);
+        slots().all(|(slot, _)| is_there(slot)).then_some(Loaded {
+            entry,
+            _stages: stages,
+        })
+    }
+
+    /// Loads all programs, and pins the entry and the map of stages. The inner error says why the kernel refuses one.
+    fn load_new(&mut self, frags: bool) -> Result<Result<Loaded, String>, DatapathError> {
+        let ready = match self.ready.take() {
+            Some(ready) => ready,
+            None => prepare(&mut self.object, &programs(), &self.pins)?,
+        };
+        let loaded = self.load_prepared(&ready, frags);
+        self.ready = Some(ready);
+        loaded
+    }
+
+    fn load_prepared(&self, ready: &Ready, frags: bool) -> Result<Result<Loaded, String>, DatapathError> {
+        let io = |what: &str| {
+            let what = what.to_owned();
+            move |source| DatapathError::Io { what, source }
+        };
+        let shape = MapShape {
+            map_type: PROG_ARRAY,
+            key_size: 4,
+            value_size: 4,
+            max_entries: STAGE_SLOTS,
+            flags: 0,
+        };
+        // One for each variant: the kernel lets no program enter one of the other.
+        let stages = loading::create_map(map_names::STAGES, &shape, None, None)
+            .map_err(io("cannot create the map of stages"))?;
+        let named = ready.map(map_names::STAGES)?.as_raw_fd();
+        let license = &self.object.license;
+        let load = |program: &Prepared| {
+            loading::load_program(&NewProgram {
+                name: program.name,
+                license,
+                instructions: &with_map(&program.instructions, named, stages.as_raw_fd()),
+                btf: ready.btf.as_fd(),
+                functions: &program.functions,
+                lines: &program.lines,
+                frags,
+            })
+        };
+        let mut fds = HashMap::new();
+        for (program, result) in ready
+            .programs
+            .iter()
+            .zip(on_all_cpus(ready.programs.len(), |index| {
+                load(&ready.programs[index])
+            })?)
+        {
+            match result {
+                Ok(fd) => _ = fds.insert(program.name, fd),
+                Err(refusal) => return Ok(Err(refused(&refusal))),
+            }
+        }
+        for (slot, name) in slots() {
+            if let Some(fd) = fds.get(name) {
+                sys::update(stages.as_fd(), &slot, &[fd.as_raw_fd()])
+                    .map_err(io("cannot fill the map of stages"))?;
+            }
+        }
+        let entry = fds
+            .remove(ENTRY)
+            .ok_or_else(|| DatapathError::BadObject(format!("it has no XDP program \"{ENTRY}\"")))?;
+        self.kept
+            .keep(entry.as_fd(), Some(stages.as_fd()), frags)
+            .map_err(io("cannot pin the program"))?;
+        Ok(Ok(Loaded {
+            entry,
+            _stages: stages,
+        }))
+    }
+
+    /// Removes the pins of other programs, once none of the links runs one of them. In between, a packet that an old entry has
+    /// taken finds its stages.
+    pub(super) fn forget_others(&self, pins: &Pins) -> Result<(), DatapathError> {
+        let in_use: Vec<u32> = pins.links()?.iter().map(|link| link.info.program_id).collect();
+        let removed = sys::GracePeriod::new()
+            .and_then(|grace| grace.wait())
+            .and_then(|()| self.kept.forget_others(&in_use));
+        if let Err(error) = removed {
+            tracing::warn!(%error, "programs of an earlier daemon cannot be removed");
+        }
+        Ok(())
+    }
+}
+
+/// The slots of the map of stages, and the programs in them.
+fn slots() -> impl Iterator<Item = (u32, &'static str)> {
+    Stage::ALL.iter().flat_map(|stage| {
+        let [v4, v6] = stage.programs();
+        [(stage.slot(false), v4), (stage.slot(true), v6)]
+    })
+}
+
+/// All programs of the packet path, the largest first, so that no CPU is left with one of them at the end.
+fn programs() -> Vec<&'static str> {
+    let mut programs: Vec<_> = slots().map(|(_, name)| name).collect();
+    programs.push(ENTRY);
+    programs.sort_unstable();
+    programs.dedup();
+    programs
+}
+
+/// Instructions that name another map.
+fn with_map(
+    instructions: &[aya_obj::generated::bpf_insn],
+    old: i32,
+    new: i32,
+) -> Vec<aya_obj::generated::bpf_insn> {
+    let mut instructions = instructions.to_vec();
+    for instruction in &mut instructions {
+        if instruction.code == LOAD_WORD && instruction.src_reg() == MAP_FD && instruction.imm == old {
+            instruction.imm = new;
+        }
+    }
+    instructions
 }
 
 /// Loads the program of health checks, which shares the maps pinned below `pins`, or finds the one that an earlier daemon has
@@ -135,24 +241,32 @@ pub(super) fn checks(
     if let Some((program, checks)) = found {
         return Ok([program, checks]);
     }
-    let ready = prepare(&mut object, CHECKS_PROGRAM, pins)?;
+    let ready = prepare(&mut object, &[CHECKS_PROGRAM], pins)?;
+    let [prepared] = &ready.programs[..] else {
+        return Err(DatapathError::BadObject(
+            "it has no program of health checks".to_owned(),
+        ));
+    };
     let program = loading::load_program(&NewProgram {
         name: CHECKS_PROGRAM,
         license: &object.license,
-        instructions: &ready.function.instructions,
+        instructions: &prepared.instructions,
         btf: ready.btf.as_fd(),
-        functions: &ready.functions,
-        lines: &ready.lines,
+        functions: &prepared.functions,
+        lines: &prepared.lines,
         frags: false,
     })
     .map_err(|refusal| DatapathError::Load {
-        reason: words(&refusal),
+        reason: refused(&refusal),
     })?;
     let mut maps = ready.maps.into_iter();
     let (_, checks) = maps
         .find(|(name, _)| name == map_names::CHECKS)
         .ok_or_else(|| DatapathError::BadObject(format!("it has no map {}", map_names::CHECKS)))?;
-    if let Err(error) = kept.keep(program.as_fd(), false) {
+    let pinned = kept
+        .keep(program.as_fd(), None, false)
+        .and_then(|()| kept.forget_others(&[]));
+    if let Err(error) = pinned {
         tracing::warn!(%error, "the program of health checks cannot be pinned: the next start takes longer");
     }
     Ok([program, checks])
@@ -164,137 +278,8 @@ pub(super) fn take_over(program: &Program, pin: &Path) -> Result<(), String> {
     loading::update_link(&link, program.as_fd()).map_err(|e| e.to_string())
 }
 
-/// Brings types and maps into the kernel and relocates the program.
-fn prepare(object: &mut Object, program: &str, pins: &Path) -> Result<Ready, DatapathError> {
-    // Linux 6.0 brought the last of them.
-    let all = BtfFeatures::new(true, true, true, true, true, true, true, true);
-    let types = object
-        .fixup_and_sanitize_btf(&all)
-        .map_err(|e| bad(&e))?
-        .ok_or_else(|| DatapathError::BadObject("it has no type information".to_owned()))?
-        .to_bytes();
-    let btf = loading::load_types(&types).map_err(|source| DatapathError::Io {
-        what: "cannot load type information".to_owned(),
-        source,
-    })?;
-    let maps = maps(object, pins, btf.as_fd())?;
-
-    let text = object.functions.keys().map(|(section, _)| *section).collect();
-    let descriptors = maps
-        .iter()
-        .map(|(name, fd, map)| (name.as_str(), fd.as_raw_fd(), map));
-    object.relocate_maps(descriptors, &text).map_err(|e| bad(&e))?;
-    object.relocate_calls(&text).map_err(|e| bad(&e))?;
-    let function = object
-        .programs
-        .get(program)
-        .and_then(|program| object.functions.get(&program.function_key()))
-        .ok_or_else(|| DatapathError::BadObject(format!("it has no XDP program \"{program}\"")))?
-        .clone();
-    Ok(Ready {
-        btf,
-        functions: Records {
-            bytes: function.func_info.func_info_bytes(),
-            size: function.func_info_rec_size,
-            count: function.func_info.len(),
-        },
-        lines: Records {
-            bytes: function.line_info.line_info_bytes(),
-            size: function.line_info_rec_size,
-            count: function.line_info.len(),
-        },
-        function,
-        maps: maps.into_iter().map(|(name, fd, _)| (name, fd)).collect(),
-    })
-}
-
-/// Opens the maps that are pinned and creates all others, on all CPUs: the kernel clears the large ones.
-fn maps(
-    object: &mut Object,
-    pins: &Path,
-    btf: BorrowedFd<'_>,
-) -> Result<Vec<(String, OwnedFd, Map)>, DatapathError> {
-    let mut all: Vec<(String, Map)> = object.maps.drain().collect();
-    // The large ones first, so that no CPU is left with one of them at the end.
-    all.sort_by_key(|(_, map)| cmp::Reverse(map.max_entries()));
-    let workers = thread::available_parallelism()
-        .map_or(1, NonZero::get)
-        .min(MAP_WORKERS);
-    let next = AtomicUsize::new(0);
-    let work = || -> Vec<(usize, io::Result<OwnedFd>)> {
-        let mut done = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            let Some((name, map)) = all.get(index) else {
-                return done;
-            };
-            done.push((index, open_or_create(name, map, pins, btf)));
-        }
-    };
-    let mut results = thread::scope(|scope| {
-        // Where no thread can be started, this one does all of it.
-        let start = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
-        let threads: Vec<_> = (1..workers).filter_map(start).collect();
-        let mut results = work();
-        for thread in threads {
-            let died = |_| DatapathError::BadObject("a thread that creates its maps died".to_owned());
-            results.extend(thread.join().map_err(died)?);
-        }
-        Ok(results)
-    })?;
-    results.sort_unstable_by_key(|(index, _)| *index);
-    all.into_iter()
-        .zip(results)
-        .map(|((name, map), (_, fd))| match fd {
-            Ok(fd) => Ok((name, fd, map)),
-            Err(source) => Err(DatapathError::Io {
-                what: format!("cannot create map {name}"),
-                source,
-            }),
-        })
-        .collect()
-}
-
-fn open_or_create(name: &str, map: &Map, pins: &Path, btf: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let pin = map_names::PINNED.contains(&name).then(|| pins.join(name));
-    if let Some(pin) = &pin
-        && let Some(fd) = sys::pinned(pin)?
-    {
-        return Ok(fd);
-    }
-    let types = if let Map::Btf(map) = map {
-        Some(MapTypes {
-            btf,
-            key: map.def.btf_key_type_id,
-            value: map.def.btf_value_type_id,
-        })
-    } else {
-        None
-    };
-    let fd = if let Some(inner) = map.inner() {
-        let inner = loading::create_map(name, &MapShape::of(&inner), None, None)?;
-        loading::create_map(name, &MapShape::of(map), Some(inner.as_fd()), None)?
-    } else {
-        loading::create_map(name, &MapShape::of(map), None, types)?
-    };
-    if !map.data().is_empty() {
-        sys::update(fd.as_fd(), &0u32, map.data())?;
-    }
-    if map.section_kind() == EbpfSectionKind::Rodata {
-        loading::freeze(fd.as_fd())?;
-    }
-    if let Some(pin) = &pin {
-        sys::pin(fd.as_fd(), pin)?;
-    }
-    Ok(fd)
-}
-
-fn bad(e: &dyn std::error::Error) -> DatapathError {
-    DatapathError::BadObject(error::chain(e))
-}
-
 /// What the kernel said, without the thousands of lines that a verifier's log may have.
-fn words(refusal: &Refusal) -> String {
+fn refused(refusal: &Refusal) -> String {
     let lines: Vec<&str> = refusal
         .log
         .lines()

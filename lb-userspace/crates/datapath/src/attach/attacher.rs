@@ -101,6 +101,7 @@ impl<'a> Attacher<'a> {
             attached.interfaces.push(interface);
             attached.links.push(link);
         }
+        self.finish()?;
         Ok(attached)
     }
 
@@ -147,6 +148,11 @@ impl<'a> Attacher<'a> {
         // In whatever order they are asked for, the program is the same.
         slots.sort_unstable_by_key(|(_, slot)| *slot);
         self.loader.serve(&slots)
+    }
+
+    /// Removes the pins of programs that no link runs any more. To be called after all else.
+    pub(super) fn finish(&self) -> Result<(), DatapathError> {
+        self.loader.forget_others(self.pins)
     }
 
     /// Replaces the program of the pinned link; returns what to tell about it.

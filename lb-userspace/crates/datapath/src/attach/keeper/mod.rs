@@ -224,7 +224,7 @@ impl Keeper {
                 | Judgement::Missing => {}
             }
         }
-        Ok(())
+        attacher.finish()
     }
 
     /// Takes programs, links and maps out of the kernel.

@@ -1,6 +1,6 @@
-//! The short way of most packets that a backend gets as they are: the service asks for nothing but the hash, the slot is
-//! stable, and the daemon knows the way to the backend. It is a part of the program: the call of a function would take a
-//! fifth of a packet's time. Whatever is not so goes the way of [`crate::service::forward_as_is`], from its beginning.
+//! The fast path of most packets that a backend gets as they are: the service asks for nothing but the hash, the slot is
+//! stable, and the daemon knows the way to the backend. It is a part of the entry program. What is not so goes the slow path,
+//! from its beginning.
 
 use lb_common::{
     backend::{ALIVE, Backend, IN_USE, IPV6, RESOLVED},
@@ -14,32 +14,38 @@ use lb_common::{
 use crate::{
     family::Family,
     forward::tunnel as outer,
-    maps::{self, Room, Scratch},
-    next_hop::NextHop,
+    header::Ip,
+    maps::{counters, tables},
     packet::Packet,
-    parse::Ip,
-    service, verdict,
+    scratch::{NextHop, Scratch},
+    transport::{self, is_martian},
+    verdict,
 };
 
-/// Sends a packet to its backend, and counts it; `None` if it has to go the long way, and nothing is done to it.
+/// Sends a packet to its backend, and counts it; `None` if it has to go the slow path: nothing was done to it.
 #[inline(always)]
-pub(crate) fn forward<A: Family>(packet: &Packet, ip: &Ip, room: Room<A>) -> Option<Reason> {
-    let Scratch { tuple, service, .. } = &*room;
+pub(crate) fn forward<A: Family>(packet: &Packet, ip: &Ip, scratch: &Scratch<A>) -> Option<Reason> {
+    let Scratch {
+        tuple,
+        service,
+        hash: kept_hash,
+        ..
+    } = scratch;
     if !may_serve::<A>(service) || A::is_fragment(packet, ip) {
         return None;
     }
-    let flags = service::check_ours::<A>(packet, ip).ok()?;
+    let flags = transport::check::<A>(packet, ip).ok()?;
     let hash = A::hash(tuple);
-    let slot = maps::ring_slot(service.ring, ring_slot::index(hash, service.ring_size)).ok()?;
+    let slot = tables::ring_slot(service.ring, ring_slot::index(hash, service.ring_size)).ok()?;
     let Pick::Owner(owner) = slot.pick() else {
         return None;
     };
-    let backend = maps::backend(owner).ok()?;
+    let backend = tables::backend(owner).ok()?;
     let ready = backend.has(IN_USE | ALIVE | RESOLVED) && backend.vlans == Vlans::NONE;
     let overhead = overhead::<A>(backend)?;
-    // An aggregate that does not fit as a whole, and an MTU that is not known, are looked at on the long way.
+    // An aggregate that does not fit as a whole, and an MTU that is not known, are left to the slow path.
     if !ready
-        || service::is_martian(tuple)
+        || is_martian(tuple)
         || backend.service != service.id
         || ip.len() + overhead > usize::from(backend.mtu)
     {
@@ -49,14 +55,14 @@ pub(crate) fn forward<A: Family>(packet: &Packet, ip: &Ip, room: Room<A>) -> Opt
         NextHop::resolved(backend).send_untagged(packet)
     } else {
         // Kept there, and not on the stack, while the frame grows.
-        room.hash.set(hash);
-        outer::send_plain::<A>(packet, ip, backend, is_gue(backend), &room.hash)
+        kept_hash.set(hash);
+        outer::send_plain::<A>(packet, ip, backend, is_gue(backend), kept_hash)
     };
     if let Err(reason) = sent {
-        service::count_drop(service.id, reason);
+        counters::count_drop(service.id, reason);
     } else {
-        let opens = flags.opens();
-        maps::count_forward(service.id, owner, u64::from(packet.frame_len), opens);
+        let is_syn = flags.is_syn();
+        counters::count_forward(service.id, owner, u64::from(packet.frame_len), is_syn);
     }
     Some(verdict::reason(sent))
 }

@@ -1,18 +1,14 @@
-//! Which backend takes a new flow.
+//! Which backend a packet goes to.
 
 use lb_common::{
     backend::{ALIVE, Backend, BackendId, IN_USE, IPV6},
     flow::{NatFlow, Tuple},
     reason::Reason,
     ring_slot::{self, Pick, RingSlot},
-    service::{BY_SOURCE, FORWARDS, IN_TURN, Mode, OnEmpty, Service},
+    service::{BY_SOURCE, FORWARDS, Mode, OnEmpty, Service},
 };
 
-use crate::{family::Family, follow, maps};
-
-/// Stands for a packet of a service without a backend that is to be rejected, until [`crate::reply`] has done so. Nothing
-/// counts a drop for it.
-pub(crate) const REJECT: Reason = Reason::RejectedReset;
+use crate::{family::Family, follow, maps::tables, next_stage::NextStage};
 
 /// A backend that may be sent to.
 #[derive(Clone, Copy)]
@@ -34,60 +30,46 @@ pub(crate) fn slot<A: Family>(service: &Service, tuple: &Tuple<A>, hash: u32) ->
     } else {
         hash
     };
-    maps::ring_slot(service.ring, ring_slot::index(hash, service.ring_size))
+    tables::ring_slot(service.ring, ring_slot::index(hash, service.ring_size))
 }
 
-/// The slot for a new flow: the next one, where the service's flows take turns, else `slot`.
+/// The backend for a packet that mode `nat` does not know. `is_syn`: it is a TCP SYN without ACK. `cid_backend`: the
+/// backend that its connection id names, if any. Nothing is recorded.
 #[inline(always)]
-pub(crate) fn in_turn(service: &Service, slot: RingSlot) -> RingSlot {
-    if !service.has(IN_TURN) || service.ring_size == 0 {
-        return slot;
-    }
-    let Ok(turn) = maps::service_turn(service.id) else {
-        return slot;
-    };
-    #[expect(clippy::cast_possible_truncation, reason = "less than the ring's size")]
-    let index = (turn % u64::from(service.ring_size)) as u32;
-    maps::ring_slot(service.ring, index).unwrap_or(slot)
-}
-
-/// The backend for a packet that mode `nat` does not know. `opens`: it is a TCP SYN without ACK. `named`: the
-/// backend that it names itself, if any. Nothing is recorded.
-#[inline(always)]
-pub(crate) fn pick<A: Family>(
+pub(crate) fn select_backend<A: Family>(
     service: &Service,
-    tuple: &Tuple<A>,
-    opens: bool,
-    named: BackendId,
-) -> Result<Choice, Reason> {
-    if named != BackendId::NONE {
-        return choice(service, named);
+    tuple: &mut Tuple<A>,
+    is_syn: bool,
+    cid_backend: BackendId,
+) -> Result<Choice, NextStage> {
+    if cid_backend != BackendId::NONE {
+        return usable(service, cid_backend);
     }
-    let slot = in_turn(service, slot(service, tuple, A::hash(tuple))?);
+    let slot = follow::in_turn(service, slot(service, tuple, A::hash(tuple))?);
     let id = match slot.pick() {
-        Pick::LookUp if service.has(FORWARDS) => follow::asked_in::<A>(slot, opens),
+        Pick::LookUp if service.has(FORWARDS) => follow::recorded_owner(tuple, slot, is_syn),
         Pick::LookUp | Pick::Owner(_) => slot.current,
     };
-    choice(service, id)
+    usable(service, id)
 }
 
 /// A backend of the service that packets may be sent to.
 #[inline(always)]
-pub(crate) fn choice(service: &Service, id: BackendId) -> Result<Choice, Reason> {
+pub(crate) fn usable(service: &Service, id: BackendId) -> Result<Choice, NextStage> {
     if id == BackendId::NONE {
         return Err(if service.on_empty == OnEmpty::Reject as u8 {
-            REJECT
+            NextStage::Reject
         } else {
-            Reason::NoBackend
+            Reason::NoBackend.into()
         });
     }
-    let backend = maps::backend(id)?;
+    let backend = tables::backend(id)?;
     if !backend.has(IN_USE) || backend.service != service.id {
-        return Err(Reason::BackendMissing);
+        return Err(Reason::BackendMissing.into());
     }
     // Between the moment a backend is declared dead and the ring that leaves it out.
     if !backend.has(ALIVE) {
-        return Err(Reason::NoBackend);
+        return Err(Reason::NoBackend.into());
     }
     Ok(Choice { id, backend })
 }
@@ -101,6 +83,6 @@ pub(crate) fn translates<A: Family>(backend: &Backend) -> bool {
 /// The backend that owns a recorded flow; `None` if it is dead, or its number is in other hands.
 #[inline(always)]
 pub(crate) fn living_owner<A>(flow: &NatFlow<A>) -> Option<&'static Backend> {
-    let backend = maps::backend(flow.backend).ok()?;
+    let backend = tables::backend(flow.backend).ok()?;
     (backend.has(IN_USE | ALIVE) && backend.generation == flow.generation).then_some(backend)
 }

@@ -4,11 +4,8 @@
 //!
 //! Ports are given out in turn, so the first one that the turn comes to again is the oldest.
 
-use core::mem::offset_of;
-
 use lb_common::{
-    addr::{NetV4, NetV6},
-    flow::{FORWARD, NatFlow, PROVEN, REPLY, RST},
+    flow::{FORWARD, PROVEN, REPLY, RST},
     limits::{
         GIVING_WAY_IDLE_SECS, GIVING_WAY_PATIENCE, SNAT_PORT_TURNS, TCP_CLOSED_IDLE_SECS,
         UDP_OPENING_IDLE_SECS,
@@ -16,48 +13,27 @@ use lb_common::{
     service::UDP,
 };
 
-use crate::{
-    family::Family,
-    maps::{self, Scratch},
-    track::{self, now_secs},
-};
+use super::track;
+use crate::{clock::now_secs, family::Family, global::global, maps::shares, scratch::Scratch};
 
 /// The search for a port has looked at none yet that it would rather have free.
 pub(crate) const ANY: u32 = GIVING_WAY_PATIENCE;
 
-/// Ends the flow that holds the port of the flow that is being opened in the room, if it may give way. `tried` is the number
-/// of ports that were looked at before; the longer the search, the less it asks. Returns whether the port is free now.
-#[inline(always)]
-pub(crate) fn end_holder<A: Family>(tried: u32) -> bool {
-    let end = if A::IS_V6 { end_holder_v6 } else { end_holder_v4 };
-    // As in `open::outcome`.
-    core::hint::black_box(end(tried)) != 0
-}
-
-/// [`end_holder`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn end_holder_v4(tried: u32) -> u32 {
-    end::<NetV4>(tried).into()
-}
-
-/// [`end_holder`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn end_holder_v6(tried: u32) -> u32 {
-    end::<NetV6>(tried).into()
+global! {
+    /// Ends the flow that holds the port of the flow that begins, if it may give way. `tried` is the number of ports that were
+    /// looked at before; the longer the search, the less it asks. Returns whether the port is free now.
+    fn end_holder(&mut Scratch, tried: u32) -> bool = end_holder_v4, end_holder_v6: end
 }
 
 #[inline(always)]
-fn end<A: Family>(tried: u32) -> bool {
-    let Ok(mut room) = A::room() else { return false };
+fn end<A: Family>(scratch: &mut Scratch<A>, tried: u32) -> bool {
     let Scratch {
-        opening,
-        spare_key: key,
-        spare: flow,
+        new_flow,
+        peer_key: key,
+        peer: flow,
         ..
-    } = &mut *room;
-    let reply_key = &opening.reply_key;
+    } = scratch;
+    let reply_key = &new_flow.reply_key;
     if track::find(reply_key, flow).is_none() || flow.direction != REPLY {
         return false;
     }
@@ -87,19 +63,6 @@ fn end<A: Family>(tried: u32) -> bool {
     }
     A::remove(key);
     A::remove(reply_key);
-    maps::shares::count_gave_way(flow.service);
+    shares::count_gave_way(flow.service);
     true
-}
-
-/// Where the word of an entry stands that tells of each packet, and of who has claimed it.
-pub(crate) const fn word_at<A>() -> usize {
-    let at = offset_of!(NatFlow<A>, service);
-    assert!(
-        at.is_multiple_of(8)
-            && offset_of!(NatFlow<A>, direction) == at + 2
-            && offset_of!(NatFlow<A>, state) == at + 3
-            && offset_of!(NatFlow<A>, last_seen) == at + 4,
-        "one word is compared and swapped"
-    );
-    at
 }

@@ -1,50 +1,27 @@
 //! The flow table: looking flows up and keeping them fresh.
 
 use core::{
+    mem::offset_of,
     ptr,
     sync::atomic::{Ordering, compiler_fence},
 };
 
-use aya_ebpf::{bindings::xdp_md, helpers::generated::bpf_ktime_get_coarse_ns};
+use aya_ebpf::bindings::xdp_md;
 use lb_common::{
-    addr::{NetV4, NetV6},
     csum::Sum,
     flow::{FIN, NatFlow, REPLY, RST, Tuple},
     reason::Reason,
-    vlan::Tags,
 };
 
 use crate::{
+    clock::now_secs,
     family::Family,
-    give_way,
-    maps::{self, Room, Scratch},
-    next_hop, open,
+    global::{self, global},
+    maps::atomic::compare_exchange,
+    next_hop,
     packet::Packet,
+    scratch::Scratch,
 };
-
-/// CLOCK_MONOTONIC in whole seconds, a few milliseconds late at most.
-#[inline(always)]
-pub(crate) fn now_secs() -> u32 {
-    const NANOS_PER_SEC: u64 = 1_000_000_000;
-    #[expect(clippy::cast_possible_truncation, reason = "136 years")]
-    let seconds = (coarse_nanos() / NANOS_PER_SEC) as u32;
-    seconds
-}
-
-/// CLOCK_MONOTONIC in milliseconds modulo 2^32, a few late at most.
-#[inline(always)]
-pub(crate) fn now_millis() -> u32 {
-    const NANOS_PER_MILLI: u64 = 1_000_000;
-    #[expect(clippy::cast_possible_truncation, reason = "the modulus")]
-    let millis = (coarse_nanos() / NANOS_PER_MILLI) as u32;
-    millis
-}
-
-#[inline(always)]
-fn coarse_nanos() -> u64 {
-    // SAFETY: takes no arguments.
-    unsafe { bpf_ktime_get_coarse_ns() }
-}
 
 /// State bits of a direction before its first packet.
 pub(crate) const UNPROVEN: u8 = 0;
@@ -62,7 +39,7 @@ pub(crate) fn find<A: Family>(tuple: &Tuple<A>, flow: &mut NatFlow<A>) -> Option
     compiler_fence(Ordering::SeqCst);
     // SAFETY: as above. Read again after all else, see `NatFlow::check`.
     let check = unsafe { ptr::read_volatile(&raw const (*entry).check) };
-    (check == A::check(tuple)).then_some(Entry(entry))
+    (check == A::tuple_check(tuple)).then_some(Entry(entry))
 }
 
 /// The place of the flow under this tuple, where one stands.
@@ -106,12 +83,12 @@ impl<A: Family> Entry<A> {
     #[inline(always)]
     pub(crate) fn claim(self, flow: &NatFlow<A>) -> bool {
         const DIRECTION: u32 = 16;
-        let at = const { give_way::word_at::<A>() };
+        let at = const { word_at::<A>() };
         // SAFETY: within the entry, and within `flow`; aligned, as both are.
         unsafe {
             let seen = ptr::read_volatile(ptr::from_ref(flow).cast::<u8>().add(at).cast::<u64>());
             let taken = seen & !(0xff << DIRECTION);
-            maps::compare_exchange(self.0.cast::<u8>().add(at).cast(), seen, taken)
+            compare_exchange(self.0.cast::<u8>().add(at).cast(), seen, taken)
         }
     }
 
@@ -137,28 +114,25 @@ impl<A: Family> Entry<A> {
     }
 }
 
-/// Makes replies to the client's known flow in `room` go back the way its packet has just come, if that changed.
+/// Makes replies to the client's flow in the scratch go back the way its packet has just come, if that changed.
 #[inline(always)]
-pub(crate) fn follow_client<A: Family>(room: Room<A>, packet: &Packet) -> Result<(), Reason> {
-    if next_hop::arrived_by(packet, &room.known.last_hop)? {
+pub(crate) fn follow_client<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<(), Reason> {
+    if next_hop::arrived_by(packet, &scratch.flow.last_hop)? {
         return Ok(());
     }
-    let turn = if A::IS_V6 { turn_v6 } else { turn_v4 };
-    open::outcome(turn(packet.context(), packet.tags.0))
+    global::decode(turn(scratch, packet.context()))
 }
 
-/// [`turn_replies`]. For the verifier a global function (see [`crate::open`]), as below.
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn turn_v4(ctx: *mut xdp_md, tags: u64) -> u32 {
-    open::status(turn_replies::<NetV4>(&Packet::untagged(ctx, Tags(tags))))
+global! {
+    /// [`turn_replies`].
+    fn turn(&mut Scratch, ctx: *mut xdp_md) -> u32 = turn_v4, turn_v6: turned
 }
 
-/// [`turn_replies`].
-#[unsafe(no_mangle)]
-#[inline(never)]
-extern "C" fn turn_v6(ctx: *mut xdp_md, tags: u64) -> u32 {
-    open::status(turn_replies::<NetV6>(&Packet::untagged(ctx, Tags(tags))))
+#[inline(always)]
+fn turned<A: Family>(scratch: &mut Scratch<A>, ctx: *mut xdp_md) -> u32 {
+    // SAFETY: the caller's context.
+    let packet = unsafe { Packet::resume(ctx, scratch.tags, scratch.frame_len) };
+    global::encode(turn_replies(&packet, scratch))
 }
 
 /// Whether the client has closed this flow of its.
@@ -167,23 +141,22 @@ pub(crate) fn closed_by_client<A>(flow: &NatFlow<A>) -> bool {
     flow.state & (FIN | RST) != 0
 }
 
-/// Makes replies to the client's known flow in `room` go back the way `packet` has come. Entries are replaced as a
+/// Makes replies to the client's flow in the scratch go back the way `packet` has come. Entries are replaced as a
 /// whole: a reply under way sees the old way or the new one. Failing that, the old way stays, and the client's next
 /// packet tries again.
 #[inline(always)]
-fn turn_replies<A: Family>(packet: &Packet) -> Result<(), Reason> {
-    let mut room = A::room()?;
+fn turn_replies<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<(), Reason> {
     let Scratch {
         tuple,
-        known,
-        spare_key,
-        spare,
+        flow: known,
+        peer_key,
+        peer,
         ..
-    } = &mut *room;
-    *spare_key = known.peer(tuple.protocol);
-    if find_reply(spare_key, spare, tuple) {
-        next_hop::set_last_hop(packet, &mut spare.last_hop)?;
-        if A::replace(spare_key, spare).is_err() {
+    } = scratch;
+    *peer_key = known.peer(tuple.protocol);
+    if find_reply(peer_key, peer, tuple) {
+        next_hop::set_last_hop(packet, &mut peer.last_hop)?;
+        if A::replace(peer_key, peer).is_err() {
             return Ok(());
         }
     }
@@ -213,4 +186,25 @@ pub(crate) fn port_change<A>(sum: Sum, tuple: &Tuple<A>, flow: &NatFlow<A>) -> S
         .sub(tuple.dst_port.0)
         .add(flow.src_port.0)
         .add(flow.dst_port.0)
+}
+
+/// Where the word of an entry stands that tells of each packet, and of who has claimed it.
+const fn word_at<A>() -> usize {
+    let at = offset_of!(NatFlow<A>, service);
+    assert!(
+        at.is_multiple_of(8)
+            && offset_of!(NatFlow<A>, direction) == at + 2
+            && offset_of!(NatFlow<A>, state) == at + 3
+            && offset_of!(NatFlow<A>, last_seen) == at + 4,
+        "one word is compared and swapped"
+    );
+    at
+}
+
+/// What the translation from `tuple` to `flow` adds to checksums.
+#[inline(always)]
+pub(crate) fn set_deltas<A: Family>(tuple: &Tuple<A>, flow: &mut NatFlow<A>) {
+    let addresses = address_change(tuple, flow);
+    flow.ip_delta = A::header_delta(addresses);
+    flow.l4_delta = port_change(addresses, tuple, flow).fold();
 }

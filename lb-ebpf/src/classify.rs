@@ -1,0 +1,106 @@
+//! From a frame to its service, and to the stage that goes on with it.
+
+use lb_common::{
+    addr::NetPort,
+    backend::BackendId,
+    flow::Tuple,
+    reason::Reason,
+    service::{QUIC, SHARES_ADDRESS, TCP, TRANSLATES, UDP},
+    settings::{HAS_DNAT, HAS_WILDCARD},
+};
+
+use crate::{
+    family::Family,
+    header::{Ip, Protocol},
+    lookup,
+    maps::tables,
+    next_stage::NextStage,
+    packet::Packet,
+    scratch::Scratch,
+    transport,
+};
+
+/// Reads header and tuple, and looks the service up. All but the header is left in the scratch; that of an ICMP message is,
+/// too, before its stage.
+#[inline(always)]
+pub(crate) fn read<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Ip, NextStage> {
+    (scratch.tags, scratch.frame_len) = (packet.tags, packet.frame_len);
+    let ip = A::parse(packet)?;
+    let protocol = match ip.protocol {
+        Protocol::Tcp => TCP,
+        Protocol::Udp => UDP,
+        Protocol::Icmp => {
+            scratch.ip = ip;
+            return Err(NextStage::Icmp);
+        }
+    };
+    transport::tuple(packet, &ip, protocol, &mut scratch.tuple)?;
+    lookup::find(scratch);
+    Ok(ip)
+}
+
+/// The stage of a TCP or UDP packet that [`read`] has read.
+#[inline(always)]
+pub(crate) fn next<A: Family>(
+    packet: &Packet,
+    ip: &Ip,
+    scratch: &mut Scratch<A>,
+) -> Result<NextStage, NextStage> {
+    if scratch.service.has(SHARES_ADDRESS) {
+        scratch.ip = *ip;
+        return Ok(NextStage::HostSocket);
+    }
+    next_of_service(packet, ip, scratch)
+}
+
+/// As [`next`], of a packet that no socket of this machine expects.
+#[inline(always)]
+pub(crate) fn next_of_service<A: Family>(
+    packet: &Packet,
+    ip: &Ip,
+    scratch: &mut Scratch<A>,
+) -> Result<NextStage, NextStage> {
+    let is_service = scratch.service.is_some();
+    if !is_service && !is_snat_port(scratch.tuple.dst_port)? {
+        if !may_be_reply(&scratch.tuple)? {
+            return Err(unmatched::<A>(packet, ip));
+        }
+        scratch.ip = *ip;
+        return Ok(NextStage::DnatReply);
+    }
+    scratch.ip = *ip;
+    scratch.cid_backend = BackendId::NONE;
+    Ok(if scratch.service.has(QUIC) {
+        NextStage::Quic
+    } else if !is_service || scratch.service.has(TRANSLATES) {
+        NextStage::Nat
+    } else {
+        NextStage::SlowPath
+    })
+}
+
+/// A TCP or UDP packet that is for nobody here. The stage of fragments remembers that of a first one.
+#[inline(always)]
+pub(crate) fn unmatched<A: Family>(packet: &Packet, ip: &Ip) -> NextStage {
+    if A::is_fragment(packet, ip) {
+        NextStage::Fragment
+    } else {
+        Reason::NotOurs.into()
+    }
+}
+
+/// Whether answers may come to this port. Cheap, and where most packets end that are not ours.
+#[inline(always)]
+pub(crate) fn is_snat_port(port: NetPort) -> Result<bool, Reason> {
+    let settings = tables::settings()?;
+    Ok(port.get().wrapping_sub(settings.reply_port_first) < settings.reply_port_count)
+}
+
+/// Whether a packet may come from a backend of mode `dnat`.
+#[inline(always)]
+fn may_be_reply<A: Family>(tuple: &Tuple<A>) -> Result<bool, Reason> {
+    let flags = tables::settings()?.flags;
+    Ok(flags & HAS_DNAT != 0
+        && (A::may_be_reply(tuple.src, tuple.src_port, tuple.protocol)
+            || (flags & HAS_WILDCARD != 0 && A::may_be_reply(tuple.src, NetPort(0), tuple.protocol))))
+}

@@ -1,0 +1,68 @@
+//! Functions that the verifier checks once, on their own ("global" to it), and not again for each state in which they are
+//! called. They return numbers, of which neither the verifier nor, therefore, the compiler may know anything.
+
+use core::hint::black_box;
+
+use lb_common::reason::Reason;
+
+/// What stands for `Ok`; an error is its reason's number and one.
+const OK: u32 = 0;
+
+/// What a global function returns for a result.
+#[inline(always)]
+pub(crate) fn encode(result: Result<(), Reason>) -> u32 {
+    match result {
+        Ok(()) => OK,
+        Err(reason) => 1 + reason as u32,
+    }
+}
+
+/// The result that a global function has returned.
+#[inline(always)]
+pub(crate) fn decode(number: u32) -> Result<(), Reason> {
+    match black_box(number) {
+        OK => Ok(()),
+        reason => Err(Reason::from_number(reason - 1).unwrap_or(Reason::Internal)),
+    }
+}
+
+/// Defines a generic function, and for each family a global one that does its work, which is `$body`. The first argument is a
+/// part of the scratch; the others, and the result, are numbers or pointers. Where the kernel calls without that part, which it
+/// never does, the result is 0.
+macro_rules! global {
+    (
+        $(#[$meta:meta])*
+        fn $name:ident(&mut $subject:ident $(, $argument:ident: $type:ty)*) -> $result:ty
+            = $v4:ident, $v6:ident: $body:ident
+    ) => {
+        $(#[$meta])*
+        #[inline(always)]
+        pub(crate) fn $name<A: $crate::family::Family>(
+            subject: &mut $subject<A>
+            $(, $argument: $type)*
+        ) -> $result {
+            let subject = core::ptr::from_mut(subject);
+            core::hint::black_box(if A::IS_V6 {
+                $v6(subject.cast() $(, $argument)*)
+            } else {
+                $v4(subject.cast() $(, $argument)*)
+            })
+        }
+
+        $crate::global::global!(@one $v4, lb_common::addr::NetV4, $subject, ($($argument: $type),*), $result, $body);
+        $crate::global::global!(@one $v6, lb_common::addr::NetV6, $subject, ($($argument: $type),*), $result, $body);
+    };
+    (@one $name:ident, $family:ty, $subject:ident, ($($argument:ident: $type:ty),*), $result:ty, $body:ident) => {
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name(subject: *mut $subject<$family> $(, $argument: $type)*) -> $result {
+            // SAFETY: the verifier sees to it that the caller passes all of it or nothing; the caller's own reference rests.
+            match unsafe { subject.as_mut() } {
+                Some(subject) => $body::<$family>(subject $(, $argument)*),
+                None => Default::default(),
+            }
+        }
+    };
+}
+
+pub(crate) use global;

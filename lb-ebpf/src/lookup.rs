@@ -1,0 +1,75 @@
+//! The service that a packet is addressed to.
+
+use core::{
+    ptr,
+    sync::atomic::{Ordering, compiler_fence},
+};
+
+use lb_common::{addr::NetPort, flow::Tuple, service::Service};
+
+use crate::{
+    family::Family,
+    global::global,
+    maps::{services::Found, tables},
+    packet::{load64, store64},
+    scratch::Scratch,
+};
+
+/// Copies the service that the tuple is addressed to into the scratch: by its port, else the wildcard; or what is none.
+#[inline(always)]
+pub(crate) fn find<A: Family>(scratch: &mut Scratch<A>) {
+    find_on(scratch, scratch.tuple.dst_port);
+    if !scratch.service.is_some() && tables::has_wildcard() {
+        find_on(scratch, NetPort(0));
+    }
+    // Or the compiler makes a program of its own of each way to get here, and the verifier walks them all.
+    compiler_fence(Ordering::SeqCst);
+}
+
+#[inline(always)]
+fn find_on<A: Family>(scratch: &mut Scratch<A>, port: NetPort) {
+    match A::find_service(&scratch.tuple, port) {
+        Found::None => set(&mut scratch.service, [0; 2]),
+        Found::Record(record) => {
+            let from = (&raw const record.service).cast();
+            // SAFETY: 16 bytes.
+            set(&mut scratch.service, unsafe {
+                [load64::<0>(from), load64::<8>(from)]
+            });
+        }
+        Found::Table => _ = find_by_key(scratch, port.0),
+    }
+}
+
+/// Writes a record in words: as a whole, it is copied by a call of memmove, byte by byte.
+#[inline(always)]
+fn set(service: &mut Service, [first, second]: [u64; 2]) {
+    const { assert!(size_of::<Service>() == 16) };
+    let to = ptr::from_mut(service).cast();
+    // SAFETY: 16 bytes.
+    unsafe {
+        store64::<0>(to, first);
+        store64::<8>(to, second);
+    }
+}
+
+global! {
+    /// [`find_on`] the table by key.
+    fn find_by_key(&mut Scratch, port: u16) -> u32 = shared_v4, shared_v6: by_key
+}
+
+#[inline(always)]
+fn by_key<A: Family>(scratch: &mut Scratch<A>, port: u16) -> u32 {
+    scratch.service = A::service(&scratch.tuple, NetPort(port));
+    0
+}
+
+/// As [`find`], of any tuple, by the tables by key: for what is rare.
+#[inline(always)]
+pub(crate) fn in_table<A: Family>(tuple: &Tuple<A>) -> Service {
+    let exact = A::service(tuple, tuple.dst_port);
+    if exact.is_some() || !tables::has_wildcard() {
+        return exact;
+    }
+    A::service(tuple, NetPort(0))
+}

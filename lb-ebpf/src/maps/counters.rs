@@ -1,0 +1,104 @@
+//! Counters.
+
+use aya_ebpf::{
+    btf_maps::{Array, PerCpuArray},
+    helpers::generated::bpf_get_smp_processor_id,
+    macros::btf_map,
+};
+use lb_common::{
+    backend::BackendId,
+    counters::{PacketCount, ReasonCounts, Signals, Traffic, VERDICT_SLOTS, backend_slot, verdict_slot},
+    limits::{MAX_BACKENDS, MAX_SERVICES},
+    reason::{Action, REASON_SLOTS, Reason},
+    service::ServiceId,
+};
+
+#[btf_map]
+static VERDICTS: PerCpuArray<PacketCount, { VERDICT_SLOTS as usize }> = PerCpuArray::new();
+#[btf_map]
+static SERVICE_TRAFFIC: PerCpuArray<Traffic, { MAX_SERVICES as usize }> = PerCpuArray::new();
+#[btf_map]
+static BACKEND_TRAFFIC: Array<Traffic, { MAX_BACKENDS as usize }> = Array::new();
+#[btf_map]
+static BACKEND_SIGNALS: Array<Signals, { MAX_BACKENDS as usize }> = Array::new();
+#[btf_map]
+static SERVICE_DROPS: PerCpuArray<ReasonCounts, { MAX_SERVICES as usize }> = PerCpuArray::new();
+
+/// Counts a packet of `bytes` for `reason` on the interface in `interface_slot`. A slot out of range counts nowhere;
+/// the loader sets it within.
+#[inline(always)]
+pub(crate) fn count_verdict(interface_slot: u32, reason: Reason, bytes: u64) {
+    if let Some(count) = VERDICTS.get_ptr_mut(verdict_slot(interface_slot, reason as u32)) {
+        // SAFETY: from the map's look-up; a CPU runs one XDP program at a time.
+        unsafe {
+            (*count).packets += 1;
+            (*count).bytes += bytes;
+        }
+    }
+}
+
+/// Applies `count` to the traffic of a service and of a backend.
+#[inline(always)]
+fn count_traffic(service: ServiceId, backend: BackendId, count: impl Fn(&mut Traffic)) {
+    if let Some(traffic) = SERVICE_TRAFFIC.get_ptr_mut(u32::from(service.0)) {
+        // SAFETY: from the map's look-up; a CPU runs one XDP program at a time.
+        count(unsafe { &mut *traffic });
+    }
+    // SAFETY: takes no arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if let Some(traffic) = BACKEND_TRAFFIC.get_ptr_mut(backend_slot(cpu, u32::from(backend.0))) {
+        // SAFETY: as above, and each CPU has a row of its own.
+        count(unsafe { &mut *traffic });
+    }
+}
+
+/// Counts a packet of `bytes` from a client to its backend, and the flow if it begins one.
+#[inline(always)]
+pub(crate) fn count_forward(service: ServiceId, backend: BackendId, bytes: u64, new_flow: bool) {
+    count_traffic(service, backend, |traffic| {
+        traffic.packets += 1;
+        traffic.bytes += bytes;
+        traffic.new_flows += u64::from(new_flow);
+    });
+}
+
+/// Counts a packet of `bytes` from a backend to its client.
+#[inline(always)]
+pub(crate) fn count_reply(service: ServiceId, backend: BackendId, bytes: u64) {
+    count_traffic(service, backend, |traffic| {
+        traffic.reply_packets += 1;
+        traffic.reply_bytes += bytes;
+    });
+}
+
+/// Applies `count` to what flows tell about a backend.
+#[inline(always)]
+pub(crate) fn count_signal(backend: BackendId, count: impl Fn(&mut Signals)) {
+    // SAFETY: takes no arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if let Some(signals) = BACKEND_SIGNALS.get_ptr_mut(backend_slot(cpu, u32::from(backend.0))) {
+        // SAFETY: as in `count_traffic`.
+        count(unsafe { &mut *signals });
+    }
+}
+
+/// Counts a packet of a service that is dropped, or that we answer ourselves.
+#[inline(always)]
+pub(crate) fn count_service_drop(service: ServiceId, reason: Reason) {
+    if let Some(drops) = SERVICE_DROPS.get_ptr_mut(u32::from(service.0)) {
+        // The compiler knows that reasons are below the array's length, and would leave out the bound that the
+        // verifier asks for.
+        let slot = core::hint::black_box(reason as u32) % REASON_SLOTS;
+        // SAFETY: from the map's look-up; a CPU runs one XDP program at a time; the bound is just above.
+        unsafe { *(*drops).0.as_mut_ptr().add(slot as usize) += 1 };
+    }
+}
+
+/// Counts a drop for the service, if it is one.
+#[inline(always)]
+pub(crate) fn count_drop(service: ServiceId, reason: Reason) {
+    match reason.action() {
+        Action::Drop | Action::Aborted => count_service_drop(service, reason),
+        Action::Tx | Action::Redirect | Action::Pass => {}
+    }
+}

@@ -1,0 +1,173 @@
+//! What is too large for the stack, and what one stage leaves to the next: a record of each CPU for the packet under work.
+
+use core::{cell::Cell, ptr};
+
+use aya_ebpf::{bindings::bpf_fib_lookup, btf_maps::PerCpuArray, macros::btf_map};
+use lb_common::{
+    addr::{NetV4, NetV6},
+    backend::BackendId,
+    flow::{NatFlow, Tuple},
+    fragment::{Datagram, Went},
+    reason::Reason,
+    service::{Service, ServiceId},
+    vlan::{Tags, Vlans},
+};
+
+use crate::{header::Ip, next_stage::NextStage, packet::Macs};
+
+#[btf_map]
+static SCRATCH_V4: PerCpuArray<Scratch<NetV4>, 1> = PerCpuArray::new();
+#[btf_map]
+static SCRATCH_V6: PerCpuArray<Scratch<NetV6>, 1> = PerCpuArray::new();
+
+/// The scratch of one CPU and family. Its fields hold what this packet's stages have put there, else what a packet before has
+/// left, or zeroes: all of that is valid for their types.
+#[repr(C)]
+pub(crate) struct Scratch<A> {
+    /// Tags that were taken off the frame.
+    pub(crate) tags: Tags,
+    /// Bytes of the frame without them, as it came.
+    pub(crate) frame_len: u32,
+    /// What comes next, as [`Scratch::forget`] has it.
+    next: NextStage,
+    /// The service that a drop counts for, too, if any.
+    pub(crate) drop_counts_for: ServiceId,
+    /// Whether a flow stands under the tuple whose place the new one takes.
+    pub(crate) replaces: u32,
+    /// The packet's header.
+    pub(crate) ip: Ip,
+    /// Its service, or none.
+    pub(crate) service: Service,
+    /// The backend of mode `dnat` that was selected.
+    pub(crate) selected: Selected,
+    /// The flow's hash, for the outer headers of tunnels. Read again once the frame has grown, and not kept on the stack.
+    pub(crate) hash: Cell<u32>,
+    /// The way out.
+    pub(crate) exit: Exit,
+    /// The backend that a QUIC connection id names; [`BackendId::NONE`] where none is named.
+    pub(crate) cid_backend: BackendId,
+    /// The packet's tuple.
+    pub(crate) tuple: Tuple<A>,
+    /// The flow table's entry under it.
+    pub(crate) flow: NatFlow<A>,
+    /// A flow that begins.
+    pub(crate) new_flow: NewFlow<A>,
+    /// The tuple of the flow's other direction, or the addresses of a packet that quotes the one under `tuple`.
+    pub(crate) peer_key: Tuple<A>,
+    /// The flow table's entry under that.
+    pub(crate) peer: NatFlow<A>,
+    /// A fragment.
+    pub(crate) fragments: FragmentScratch<A>,
+}
+
+/// A fragment and what is known about it.
+#[repr(C)]
+pub(crate) struct FragmentScratch<A> {
+    /// The fragment.
+    pub(crate) fragment: Fragment,
+    /// Its datagram.
+    pub(crate) datagram: Datagram<A>,
+    /// Where its first one went.
+    pub(crate) went: Went<A>,
+}
+
+impl<A> Scratch<A> {
+    /// Returns `next` as the verifier knows nothing about it: it would walk the end of the program once for each of all values,
+    /// and for each way to get to it.
+    #[inline(always)]
+    pub(crate) fn forget(&mut self, next: NextStage) -> NextStage {
+        // SAFETY: a field, which holds what is written here.
+        unsafe {
+            ptr::write_volatile(&raw mut self.next, next);
+            ptr::read_volatile(&raw const self.next)
+        }
+    }
+}
+
+/// The entries of a flow that begins.
+#[repr(C)]
+pub(crate) struct NewFlow<A> {
+    /// The client's entry.
+    pub(crate) forward: NatFlow<A>,
+    /// The backend's entry.
+    pub(crate) reply: NatFlow<A>,
+    /// The backend's tuple.
+    pub(crate) reply_key: Tuple<A>,
+}
+
+/// A backend that was selected for a packet.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct Selected {
+    /// Its number.
+    pub(crate) backend: BackendId,
+    /// Whether the packet is a TCP SYN without ACK.
+    pub(crate) is_syn: u16,
+}
+
+/// What is asked about a packet's way out.
+#[repr(C)]
+pub(crate) struct Exit {
+    /// The largest packet that would have fit, where one was refused as too big.
+    pub(crate) limit: u32,
+    /// Where the frame goes.
+    pub(crate) hop: NextHop,
+    /// A look-up in the kernel's routes and neighbours.
+    pub(crate) route: bpf_fib_lookup,
+}
+
+/// Where a frame goes on layer 2.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub(crate) struct NextHop {
+    /// Index of the interface.
+    pub(crate) ifindex: u32,
+    /// VLANs of the frame.
+    pub(crate) vlans: Vlans,
+    /// Addresses of the frame.
+    pub(crate) macs: Macs,
+}
+
+/// A fragment, as far as its way depends on it.
+#[repr(C)]
+pub(crate) struct Fragment {
+    /// Its header. What it carries is known of the first one only.
+    pub(crate) ip: Ip,
+    /// Whether it is the first.
+    pub(crate) first: bool,
+    /// Where the identification stands: 16 bits in IPv4, 32 in IPv6.
+    pub(crate) id_at: usize,
+    /// As in [`Datagram`].
+    pub(crate) id: u32,
+    /// As in [`Datagram`].
+    pub(crate) protocol: u32,
+    /// What it carries, by the number in this fragment's header: in IPv6 perhaps an extension header.
+    pub(crate) carries: u8,
+}
+
+/// The scratch of a family. Implemented by the family's address.
+pub(crate) trait ScratchSpace: Sized + 'static {
+    /// This CPU's scratch.
+    ///
+    /// # Safety
+    ///
+    /// A program takes it once for each packet, and hands it down by reference: nothing else may refer to it.
+    unsafe fn scratch() -> Result<&'static mut Scratch<Self>, Reason>;
+}
+
+macro_rules! scratch_space {
+    ($address:ty, $map:ident) => {
+        impl ScratchSpace for $address {
+            #[inline(always)]
+            unsafe fn scratch() -> Result<&'static mut Scratch<Self>, Reason> {
+                let scratch = $map.get_ptr_mut(0).ok_or(Reason::Internal)?;
+                // SAFETY: from the map's look-up; a CPU runs one XDP program at a time, and by the contract no other reference
+                // lives.
+                Ok(unsafe { &mut *scratch })
+            }
+        }
+    };
+}
+
+scratch_space!(NetV4, SCRATCH_V4);
+scratch_space!(NetV6, SCRATCH_V6);

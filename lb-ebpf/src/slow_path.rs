@@ -1,0 +1,110 @@
+//! The slow path of packets that backends get as they are, or with another destination: all that the fast path does not do.
+//! Nothing is looked up but the slot, as long as that says all. A flow begins with its SYN; of other protocols nobody knows.
+
+use core::sync::atomic::{Ordering, compiler_fence};
+
+use lb_common::{
+    backend::BackendId,
+    reason::Reason,
+    ring_slot::Pick,
+    service::{Mode, TRACKS_ALL},
+};
+
+use crate::{
+    family::Family,
+    follow,
+    forward::direct,
+    fragment::record,
+    guard,
+    header::{Protocol, TcpFlags},
+    maps::counters,
+    next_stage::NextStage,
+    packet::Packet,
+    scratch::{Scratch, Selected},
+    select::{self, Choice},
+    transport,
+    verdict::{self, Verdict},
+};
+
+/// Sends a packet whose service is in the scratch.
+#[inline(always)]
+pub(crate) fn stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> NextStage {
+    scratch.drop_counts_for = scratch.service.id;
+    if let Err(next) = select(packet, scratch) {
+        return next;
+    }
+    // All that is known goes through memory, of which the verifier knows nothing: so it walks what follows once.
+    compiler_fence(Ordering::SeqCst);
+    verdict::next(send(packet, scratch))
+}
+
+/// Selects the backend, and leaves it in the scratch with what else sending asks for.
+#[inline(always)]
+fn select<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<(), NextStage> {
+    let Scratch {
+        tuple,
+        ip,
+        service,
+        cid_backend,
+        selected,
+        hash: kept_hash,
+        ..
+    } = scratch;
+    let flags = match ip.protocol {
+        // An error about a packet of the backend's, which is quoted under the tuple.
+        Protocol::Icmp => TcpFlags::NONE,
+        Protocol::Tcp | Protocol::Udp => transport::check::<A>(packet, ip)?,
+    };
+    guard::admit_client(service, tuple.src)?;
+    if transport::is_martian(tuple) {
+        return Err(Reason::MartianSource.into());
+    }
+    let hash = A::hash(tuple);
+    let is_syn = flags.is_syn();
+    if is_syn {
+        guard::admit_flow(service, tuple.src)?;
+    }
+    kept_hash.set(hash);
+    selected.is_syn = u16::from(is_syn);
+    selected.backend = if *cid_backend == BackendId::NONE {
+        let slot = select::slot(service, tuple, hash)?;
+        match slot.pick() {
+            Pick::Owner(owner) if !service.has(TRACKS_ALL) => owner,
+            // An error only asks about the flow.
+            Pick::Owner(_) | Pick::LookUp if ip.protocol == Protocol::Icmp => {
+                follow::recorded_owner(tuple, slot, false)
+            }
+            Pick::Owner(_) | Pick::LookUp => follow::owner(tuple, service, slot, is_syn),
+        }
+    } else {
+        *cid_backend
+    };
+    Ok(())
+}
+
+#[inline(always)]
+fn send<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Verdict, NextStage> {
+    let Scratch {
+        ip,
+        service,
+        selected,
+        hash,
+        exit,
+        fragments,
+        ..
+    } = scratch;
+    let Selected {
+        backend: owner,
+        is_syn,
+    } = *selected;
+    let Choice { id, backend } = select::usable(service, owner)?;
+    if backend.mode == Mode::Dnat as u8 {
+        return Err(NextStage::Dnat);
+    }
+    if A::is_fragment(packet, ip) {
+        record::as_is(packet, fragments, service.id, id, backend, hash.get());
+    }
+    direct::prepare::<A>(packet, ip, backend, hash.get(), exit)?;
+    counters::count_forward(service.id, id, u64::from(packet.frame_len), is_syn != 0);
+    Ok(exit.leave(packet)?)
+}

@@ -1,0 +1,118 @@
+//! From one stage to the next: the one place that dispatches, and the one way out.
+
+use aya_ebpf::{bindings::xdp_md, btf_maps::ProgramArray, macros::btf_map};
+use lb_common::{
+    addr::NetV4,
+    reason::Reason,
+    service::ServiceId,
+    stage::{STAGE_SLOTS, Stage},
+};
+
+use crate::{
+    family::Family, maps::counters, next_stage::NextStage, packet::Packet, scratch::Scratch, verdict, vlan,
+};
+
+/// The programs of all stages, by [`Stage::slot`]. Filled by the daemon: a stage before what leads to it.
+#[btf_map]
+static STAGES: ProgramArray<{ STAGE_SLOTS as usize }> = ProgramArray::new();
+
+/// Runs a stage: takes the packet up where the stage before left it, and goes on to what comes next.
+///
+/// # Safety
+///
+/// A program's main function calls it, as all that it does, with its context.
+#[inline(always)]
+pub(crate) unsafe fn run<A: Family>(
+    ctx: *mut xdp_md,
+    stage: impl FnOnce(&Packet, &mut Scratch<A>) -> NextStage,
+) -> u32 {
+    // SAFETY: by the contract, this is the one place of the program that takes the scratch, and takes it once.
+    match unsafe { A::scratch() } {
+        Ok(scratch) => {
+            // SAFETY: by the contract.
+            let packet = unsafe { Packet::resume(ctx, scratch.tags, scratch.frame_len) };
+            go_on(&packet, scratch, stage)
+        }
+        // SAFETY: by the contract.
+        Err(reason) => verdict::finish(&unsafe { Packet::new(ctx) }, reason),
+    }
+}
+
+/// As [`run`], of a packet that no stage before has taken up.
+///
+/// # Safety
+///
+/// As [`run`].
+#[inline(always)]
+pub(crate) unsafe fn run_on<A: Family>(
+    packet: &Packet,
+    stage: impl FnOnce(&Packet, &mut Scratch<A>) -> NextStage,
+) -> u32 {
+    // SAFETY: as in `run`.
+    match unsafe { A::scratch() } {
+        Ok(scratch) => go_on(packet, scratch, stage),
+        Err(reason) => verdict::finish(packet, reason),
+    }
+}
+
+#[inline(always)]
+fn go_on<A: Family>(
+    packet: &Packet,
+    scratch: &mut Scratch<A>,
+    stage: impl FnOnce(&Packet, &mut Scratch<A>) -> NextStage,
+) -> u32 {
+    scratch.drop_counts_for = ServiceId::NONE;
+    let next = stage(packet, scratch);
+    let next = scratch.forget(next);
+    if let NextStage::Done(reason) = next
+        && scratch.drop_counts_for != ServiceId::NONE
+    {
+        counters::count_drop(scratch.drop_counts_for, reason);
+    }
+    dispatch::<A>(packet, next)
+}
+
+/// Enters the next stage, or ends the packet's way: counts it, and returns the XDP action.
+#[inline(always)]
+pub(crate) fn dispatch<A: Family>(packet: &Packet, next: NextStage) -> u32 {
+    match next {
+        NextStage::Done(reason) => return verdict::finish(packet, vlan::restore(packet, reason)),
+        NextStage::Vlan => enter::<NetV4, { Stage::Vlan as u32 }>(packet),
+        NextStage::HostSocket => enter::<A, { Stage::HostSocket as u32 }>(packet),
+        NextStage::Quic => enter::<A, { Stage::Quic as u32 }>(packet),
+        NextStage::SlowPath => enter::<A, { Stage::SlowPath as u32 }>(packet),
+        NextStage::Nat => enter::<A, { Stage::Nat as u32 }>(packet),
+        NextStage::NewFlow => enter::<A, { Stage::NewFlow as u32 }>(packet),
+        NextStage::NoFlow => enter::<A, { Stage::NoFlow as u32 }>(packet),
+        NextStage::Dnat => enter::<A, { Stage::Dnat as u32 }>(packet),
+        NextStage::DnatReply => enter::<A, { Stage::DnatReply as u32 }>(packet),
+        NextStage::Icmp => enter::<A, { Stage::Icmp as u32 }>(packet),
+        NextStage::Echo => enter::<A, { Stage::Echo as u32 }>(packet),
+        NextStage::Fragment => enter::<A, { Stage::Fragment as u32 }>(packet),
+        NextStage::Reject => enter::<A, { Stage::Reject as u32 }>(packet),
+        NextStage::TooBig => enter::<A, { Stage::TooBig as u32 }>(packet),
+    }
+    verdict::finish(packet, vlan::restore(packet, Reason::StageMissing))
+}
+
+/// Enters the program of a stage; comes back only if there is none. The slot is a constant of the instruction, and each call
+/// differs from all others: so the compiler cannot make one of several, and the kernel makes a direct jump of each.
+#[inline(always)]
+fn enter<A: Family, const STAGE: u32>(packet: &Packet) {
+    // SAFETY: the context of this run and a map of programs, in the registers of bpf_tail_call (helper 12). No reference lives on
+    // in a program that was left, and nothing needs to be dropped.
+    unsafe {
+        core::arch::asm!(
+            "r3 = {slot}",
+            "call 12",
+            slot = const { 2 * STAGE + A::IS_V6 as u32 },
+            inout("r1") packet.context() => _,
+            inout("r2") &raw const STAGES => _,
+            out("r0") _,
+            out("r3") _,
+            out("r4") _,
+            out("r5") _,
+            options(nostack)
+        );
+    }
+}
