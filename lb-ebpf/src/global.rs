@@ -41,12 +41,16 @@ macro_rules! global {
             subject: &mut $subject<A>
             $(, $argument: $type)*
         ) -> $result {
-            let subject = core::ptr::from_mut(subject);
-            core::hint::black_box(if A::IS_V6 {
-                $v6(subject.cast() $(, $argument)*)
+            // The function finds it by itself: kernels before 6.2 take no map's key from a pointer that was handed over. What the
+            // compiler has in registers goes to memory first.
+            core::hint::black_box(core::ptr::from_mut(subject));
+            let result = core::hint::black_box(if A::IS_V6 {
+                $v6($($argument),*)
             } else {
-                $v4(subject.cast() $(, $argument)*)
-            })
+                $v4($($argument),*)
+            });
+            core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
+            result
         }
 
         $crate::global::global!(@one $v4, lb_common::addr::NetV4, $subject, ($($argument: $type),*), $result, $body);
@@ -55,11 +59,11 @@ macro_rules! global {
     (@one $name:ident, $family:ty, $subject:ident, ($($argument:ident: $type:ty),*), $result:ty, $body:ident) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $name(subject: *mut $subject<$family> $(, $argument: $type)*) -> $result {
-            // SAFETY: the verifier sees to it that the caller passes all of it or nothing; the caller's own reference rests.
-            match unsafe { subject.as_mut() } {
-                Some(subject) => $body::<$family>(subject $(, $argument)*),
-                None => Default::default(),
+        extern "C" fn $name($($argument: $type),*) -> $result {
+            // SAFETY: the caller's own reference rests until this returns.
+            match unsafe { <$family as $crate::scratch::ScratchSpace>::scratch() } {
+                Ok(scratch) => $body::<$family>($crate::scratch::Part::<$subject<$family>>::part(scratch) $(, $argument)*),
+                Err(_) => Default::default(),
             }
         }
     };

@@ -171,3 +171,30 @@ macro_rules! scratch_space {
 
 scratch_space!(NetV4, SCRATCH_V4);
 scratch_space!(NetV6, SCRATCH_V6);
+
+/// A part of the scratch that a global function works on.
+pub(crate) trait Part<T> {
+    /// The part.
+    fn part(&mut self) -> &mut T;
+}
+
+impl<A> Part<Self> for Scratch<A> {
+    #[inline(always)]
+    fn part(&mut self) -> &mut Self {
+        self
+    }
+}
+
+impl<A> Part<Tuple<A>> for Scratch<A> {
+    #[inline(always)]
+    fn part(&mut self) -> &mut Tuple<A> {
+        &mut self.tuple
+    }
+}
+
+impl<A> Part<FragmentScratch<A>> for Scratch<A> {
+    #[inline(always)]
+    fn part(&mut self) -> &mut FragmentScratch<A> {
+        &mut self.fragments
+    }
+}
