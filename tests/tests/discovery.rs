@@ -113,6 +113,8 @@ fn names_are_followed_and_a_resolver_that_fails_costs_nothing() -> Result<()> {
     let ns = site.net.lb.ns.clone();
     let holder = with_resolver(&ns, &scratch)?;
     let mounts = format!("--mount=/proc/{}/ns/mnt", holder.0.id());
+    // Also where the tests run in a root of their own.
+    let root = format!("--root=/proc/{}/root", holder.0.id());
     let target = site.service_address(family);
     let at: Vec<SocketAddr> = site
         .net
@@ -123,7 +125,7 @@ fn names_are_followed_and_a_resolver_that_fails_costs_nothing() -> Result<()> {
     let ip = |which: &[usize]| -> Vec<IpAddr> { which.iter().map(|i| at[*i].ip()).collect() };
     let text = file(&[Service::tcp("web", target).health(OFTEN)])
         + &format!("[[service.backend]]\nname = \"app\"\naddress = \"{HOST}:{HTTP_PORT}\"\n");
-    site.daemon = site.daemon.through(&["nsenter", &mounts]).config(&text)?;
+    site.daemon = site.daemon.through(&["nsenter", &mounts, &root]).config(&text)?;
 
     // The name is not known yet: the service says so.
     site.daemon.start()?;
