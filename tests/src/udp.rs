@@ -22,6 +22,9 @@ use crate::{
 /// Longest wait for an echo; nothing is sent twice, so a lost datagram is a failure.
 pub const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Longest wait for a port to be free.
+const PORT_FREE: Duration = Duration::from_secs(5);
+
 /// Bytes of a datagram at most.
 const LARGEST: usize = 1 << 16;
 
@@ -116,10 +119,23 @@ pub fn open(target: SocketAddr, source_port: u16) -> io::Result<UdpSocket> {
         SocketAddr::V4(_) => ([0, 0, 0, 0], source_port).into(),
         SocketAddr::V6(_) => ([0u16; 8], source_port).into(),
     };
-    let socket = UdpSocket::bind(any)?;
+    let socket = bind(any).map_err(io::Error::other)?;
     socket.connect(target)?;
     socket.set_read_timeout(Some(ECHO_TIMEOUT))?;
     Ok(socket)
+}
+
+/// A socket on this address. A program that another test starts holds copies of sockets that are closed here, until it runs.
+fn bind(address: SocketAddr) -> Result<UdpSocket> {
+    wait::until(
+        &format!("{address} is free"),
+        PORT_FREE,
+        || match UdpSocket::bind(address) {
+            Ok(socket) => Ok(Some(socket)),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse => Ok(None),
+            Err(error) => Err(error.into()),
+        },
+    )
 }
 
 /// Sends one datagram and gives the name of who echoed it.
