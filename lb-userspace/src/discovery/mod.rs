@@ -1,6 +1,6 @@
 //! Backends by host name: looks names up for as long as the daemon runs, and has their addresses put in force as backends.
 //!
-//! [`Board`] decides, by the time that it is given: what is asked when, and what becomes of an answer. [`task`] asks a
+//! `Board` decides, by the time that it is given: what is asked when, and what becomes of an answer. `task` asks a
 //! [`Provider`], of which the resolver of this machine is the first; others (files, HTTP) fit the same trait. A source that
 //! fails, or says nothing, changes nothing.
 
