@@ -79,7 +79,7 @@ pub(crate) fn next_of_service<A: Family>(
     })
 }
 
-/// A TCP or UDP packet that is for nobody here. The stage of fragments remembers that of a first one.
+/// A TCP or UDP packet for no service and no flow. The stage of fragments remembers a first one.
 #[inline(always)]
 pub(crate) fn unmatched<A: Family>(packet: &Packet, ip: &Ip) -> NextStage {
     if A::is_fragment(packet, ip) {

@@ -20,7 +20,7 @@ pub(crate) fn check(packet: &Packet) -> Result<(), Reason> {
     if own_macs::own_mac(verdict::interface_slot(packet)) == mac {
         return Ok(());
     }
-    // Of a global function nobody may know anything, see `crate::global`.
+    // The verifier knows nothing of what a global function returns, see `crate::global`.
     match core::hint::black_box(destination(packet.context())) {
         OURS => Ok(()),
         GROUP => Err(Reason::NotOurs),

@@ -10,7 +10,7 @@ use crate::{header::Protocol, next_stage::NextStage, packet::Packet, walk};
 pub(crate) fn headers(packet: &Packet, first: u8, offset: usize) -> Result<(Protocol, usize), NextStage> {
     #[expect(clippy::cast_possible_truncation, reason = "an offset into a packet")]
     let offset = offset as u32;
-    // Of a global function nobody may know anything, see `crate::global`.
+    // The verifier knows nothing of what a global function returns, see `crate::global`.
     let [end, what] = halves(core::hint::black_box(skip_headers(
         packet.context(),
         u32::from(first),

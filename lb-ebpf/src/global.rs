@@ -26,9 +26,9 @@ pub(crate) fn decode(number: u32) -> Result<(), Reason> {
     }
 }
 
-/// Defines a generic function, and for each family a global one that does its work, which is `$body`. The first argument is a
-/// part of the scratch; the others, and the result, are numbers or pointers. Where the kernel calls without that part, which it
-/// never does, the result is 0.
+/// Defines a generic function, and for each family a global one that does its work, which is `$body`. The first argument must be
+/// that part of this CPU's scratch: it lends the part, and the global function finds it by itself, so that another value of the
+/// type would be ignored. The other arguments and the result are numbers or pointers. Without a scratch the result is 0.
 macro_rules! global {
     (
         $(#[$meta:meta])*

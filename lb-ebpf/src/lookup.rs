@@ -15,7 +15,7 @@ use crate::{
     scratch::Scratch,
 };
 
-/// Copies the service that the tuple is addressed to into the scratch: by its port, else the wildcard; or what is none.
+/// Copies the service that the tuple is addressed to into the scratch: by its port, else the wildcard, else none.
 #[inline(always)]
 pub(crate) fn find<A: Family>(scratch: &mut Scratch<A>) {
     find_on(scratch, scratch.tuple.dst_port);

@@ -19,7 +19,7 @@ pub(crate) struct Choice {
     pub(crate) backend: &'static Backend,
 }
 
-/// The slot that a packet's flow leads to; one that picks nobody while the service has no ring.
+/// The slot that a packet's flow leads to; one that names no backend while the service has no ring.
 #[inline(always)]
 pub(crate) fn slot<A: Family>(service: &Service, tuple: &Tuple<A>, hash: u32) -> Result<RingSlot, Reason> {
     if service.ring_size == 0 {

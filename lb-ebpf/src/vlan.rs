@@ -24,7 +24,7 @@ const FAILED: u32 = 1;
 /// Puts tags on a frame without any.
 #[inline(always)]
 pub(crate) fn put_tags(packet: &Packet, tags: Tags) -> Result<(), Reason> {
-    // Of a global function nobody may know anything, see `crate::global`.
+    // The verifier knows nothing of what a global function returns, see `crate::global`.
     match black_box(put(packet.context(), tags.0)) {
         DONE => Ok(()),
         _ => Err(Reason::NoHeadroom),

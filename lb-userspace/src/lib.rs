@@ -11,7 +11,6 @@
 
 pub mod api;
 pub mod app;
-mod chain;
 pub mod cli;
 pub mod control;
 pub mod discovery;
@@ -26,5 +25,5 @@ pub mod state;
 
 pub use lb_datapath as datapath;
 use lb_health_core::clock;
-pub use lb_model::{config, health};
+pub use lb_model::{chain, config, health};
 pub use lb_plan::{self as plan, ring, transition};

@@ -16,7 +16,7 @@ pub(crate) fn stage<A: Reply>(packet: &Packet, scratch: &mut Scratch<A>) -> Next
     NextStage::Done(reason)
 }
 
-/// Whether or not an IPv4 packet has DF: nobody here fragments it, and its sender can.
+/// Whether or not an IPv4 packet has DF: the balancer does not fragment it, and its sender can.
 #[inline(always)]
 fn answer<A: Reply>(packet: &Packet, scratch: &Scratch<A>) -> Result<Reason, Reason> {
     let limit = scratch.exit.limit;

@@ -25,12 +25,12 @@ use crate::{
     verdict::{self, Verdict},
 };
 
-/// Sends a fragment where the first one of its datagram went; one that is for nobody here passes.
+/// Sends a fragment where the first one of its datagram went. One for no service passes.
 #[inline(always)]
 pub(crate) fn stage<A: Fragmented>(packet: &Packet, scratch: &mut Scratch<A>) -> NextStage {
     match follow(packet, scratch) {
         Ok(verdict) => verdict::next(Ok(verdict)),
-        // The sender of one that is too big is not told: the message would quote no ports.
+        // No message goes to the sender of one that is too big: it would quote no ports.
         Err(next) => next.reason().into(),
     }
 }

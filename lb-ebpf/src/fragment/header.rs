@@ -112,7 +112,7 @@ impl Fragmented for NetV6 {
         }
         let [carries, _, high, low, a, b, c, d]: [u8; 8] = packet.read(at).ok_or(Reason::Truncated)?;
         let header: Ipv6Hdr = packet.read(EthHdr::LEN).ok_or(Reason::Internal)?;
-        // Known of the first alone, and nobody asks.
+        // Known of the first one only, and never read.
         fragment.ip.protocol = Protocol::Udp;
         fragment.ip.hop_limit = header.hop_limit;
         fragment.ip.header = EthHdr::LEN;

@@ -2,6 +2,8 @@
 
 use std::{io, path::PathBuf};
 
+pub(super) use lb_model::chain::chain;
+
 use crate::plan::{QuicStep, Step};
 
 /// Why the data plane could not be opened, or what is left of it not removed.
@@ -217,20 +219,4 @@ fn describe(step: &Step) -> String {
         Step::RemoveRing { ring } => format!("cannot remove ring {}", ring.0),
         Step::FreeBackend { id } => format!("cannot free backend id {}", id.0),
     }
-}
-
-/// An error and its causes on one line; libraries keep the words of the kernel in the causes.
-pub(super) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let words = error.to_string();
-        // Many errors repeat their cause in their own text.
-        if !text.ends_with(&words) {
-            text.push_str(": ");
-            text.push_str(&words);
-        }
-        cause = error.source();
-    }
-    text
 }

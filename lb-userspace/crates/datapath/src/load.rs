@@ -205,7 +205,7 @@ fn slots() -> impl Iterator<Item = (u32, &'static str)> {
     })
 }
 
-/// All programs of the packet path, the largest first, so that no CPU is left with one of them at the end.
+/// All programs of the packet path, each once.
 fn programs() -> Vec<&'static str> {
     let mut programs: Vec<_> = slots().map(|(_, name)| name).collect();
     programs.push(ENTRY);

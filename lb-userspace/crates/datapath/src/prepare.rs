@@ -80,10 +80,12 @@ pub(super) fn prepare(
         .map(|(name, fd, map)| (name.as_str(), fd.as_raw_fd(), map));
     object.relocate_maps(descriptors, &text).map_err(|e| bad(&e))?;
     object.relocate_calls(&text).map_err(|e| bad(&e))?;
-    let programs = names
+    let mut programs = names
         .iter()
         .map(|name| prepared(object, name))
-        .collect::<Result<_, _>>()?;
+        .collect::<Result<Vec<_>, _>>()?;
+    // The longest first, so that no CPU is left with one of them at the end.
+    programs.sort_by_key(|program| cmp::Reverse(program.instructions.len()));
     Ok(Ready {
         btf,
         programs,

@@ -8,6 +8,7 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests begin at some time"))]
 
+pub mod chain;
 pub mod config;
 pub mod health;
 pub mod state;

@@ -1,7 +1,7 @@
 //! Errors with their causes, in one line.
 
 /// An error with all its causes: `what: why: why`. A cause that the text before it names already is left out.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
+pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {
