@@ -12,6 +12,8 @@ use anyhow::{Context, Result};
 
 const BPF_PROG_TEST_RUN: c_long = 10;
 const BPF_PROG_GET_FD_BY_ID: c_long = 13;
+/// The loopback device of every namespace.
+const LOOPBACK: u32 = 1;
 /// Longest frame that a program may make of another.
 const OUTPUT: usize = 4_096;
 
@@ -33,8 +35,14 @@ impl Program {
 
     /// Runs it on one packet after the other; in the namespace whose loopback device they are to come in on.
     pub fn runner(&self) -> Runner<'_> {
+        self.runner_on(LOOPBACK)
+    }
+
+    /// Runs it on one packet after the other that come in on this device of the namespace that it is called in.
+    pub fn runner_on(&self, ifindex: u32) -> Runner<'_> {
         Runner {
             program: &self.0,
+            ifindex,
             output: vec![0; OUTPUT],
         }
     }
@@ -43,6 +51,7 @@ impl Program {
 /// Runs a program, one packet at a time.
 pub struct Runner<'a> {
     program: &'a OwnedFd,
+    ifindex: u32,
     output: Vec<u8>,
 }
 
@@ -54,12 +63,17 @@ impl Runner<'_> {
     pub fn run(&mut self, frame: &[u8]) -> Result<(u32, &[u8])> {
         let low = |value: usize| u64::try_from(value);
         let mut attr = [0_u64; 16];
-        // prog_fd, retval | data_size_in, data_size_out | data_in | data_out | repeat, duration
+        // prog_fd, retval | data_size_in, data_size_out | data_in | data_out | repeat, duration | ctx_size_in, ctx_size_out |
+        // ctx_in
         attr[0] = u64::try_from(self.program.as_raw_fd())?;
         attr[1] = low(frame.len())? | (low(self.output.len())? << 32);
         attr[2] = frame.as_ptr() as u64;
         attr[3] = self.output.as_mut_ptr() as u64;
         attr[4] = 1;
+        // data, data_end, data_meta, ingress_ifindex, rx_queue_index, egress_ifindex (struct xdp_md)
+        let context = [0, u32::try_from(frame.len())?, 0, self.ifindex, 0, 0];
+        attr[5] = low(size_of_val(&context))?;
+        attr[6] = context.as_ptr() as u64;
         bpf(BPF_PROG_TEST_RUN, &mut attr)?;
         let length = usize::try_from(attr[1] >> 32)?;
         let output = self.output.get(..length).context("output longer than its room")?;

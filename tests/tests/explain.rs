@@ -1,11 +1,16 @@
 //! `lb explain` says where a packet would go, and that is where it goes.
 
-use anyhow::{Context, Result, ensure};
+use std::net::{IpAddr, SocketAddr};
+
+use anyhow::{Context, Result, bail, ensure};
+use etherparse::PacketBuilder;
 use lb_tests::{
     client::{KeepAlive, http_requests},
+    config::Service,
     direct::Direct,
     lane::Lane,
-    site::Site,
+    site::{HTTP_PORT, Site},
+    test_run::Program,
     topology::{Family, Shape},
 };
 use serde_json::Value;
@@ -117,6 +122,110 @@ fn bracketed(ip: std::net::IpAddr) -> String {
         std::net::IpAddr::V4(v4) => v4.to_string(),
         std::net::IpAddr::V6(v6) => format!("[{v6}]"),
     }
+}
+
+/// Modes, and whether a packet of one family can go to a backend of the other.
+const MODES: [(&str, bool); 5] = [
+    ("nat", false),
+    ("dnat", false),
+    ("l2dsr", false),
+    ("ipip", true),
+    ("gue", true),
+];
+/// XDP_TX and XDP_REDIRECT.
+const LEAVES: [u32; 2] = [3, 4];
+/// Offsets of the source port in a frame, and of TCP's checksum, in mode `nat` by family.
+const PORT_AND_CHECKSUM: [[usize; 2]; 2] = [[34, 50], [54, 70]];
+
+#[test]
+fn the_frame_that_explain_shows_is_what_the_program_makes() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = Site::new(Shape::TwoArmed, 1)?;
+    let mut services = Vec::new();
+    let mut cases = Vec::new();
+    for (family, to, (mode, crosses)) in Family::BOTH
+        .into_iter()
+        .flat_map(|family| Family::BOTH.map(|to| (family, to)))
+        .flat_map(|(family, to)| MODES.map(|mode| (family, to, mode)))
+    {
+        if family != to && !crosses {
+            continue;
+        }
+        let name = format!("{mode}-{}-{}", family.keyword(), to.keyword());
+        let port = 1_000 + u16::try_from(cases.len())?;
+        let target = SocketAddr::new(site.net.vip(family, 10), port);
+        let keeps = if ["nat", "dnat"].contains(&mode) {
+            HTTP_PORT
+        } else {
+            port
+        };
+        let service = Service::tcp(&name, target)
+            .keys(&format!("mode = \"{mode}\""))
+            .health("kind = \"none\"");
+        services.push(service.backend("b0", site.net.backends[0].socket(to, keeps), 1));
+        cases.push((family, mode, target));
+    }
+    site.net.forward_in_kernel()?;
+    let site = site.start(&services)?;
+    let (cli, front) = (site.daemon.cli(), site.net.lb_interfaces()[0]);
+    let id = cli.json("status")?["interfaces"][0]["program_id"].as_u64();
+    let program = Program::by_id(id.context("no program")?.try_into()?)?;
+    let (own, ifindex) = (site.net.lb.ns.mac(front)?, site.net.lb.ns.ifindex(front)?);
+    for (index, (family, mode, target)) in cases.into_iter().enumerate() {
+        // Opening and not; the first opens the flow of mode nat that the second belongs to.
+        for (opens, more) in [(true, ""), (false, "--established --ttl 9 --length 100")] {
+            let source = SocketAddr::new(site.net.client.ip(family), 30_000 + u16::try_from(index)?);
+            let told = cli.json(&format!("explain tcp {source} {target} --iface {front} {more}"))?;
+            let mut shown = unhex(
+                told["output"]["packet_hex"]
+                    .as_str()
+                    .with_context(|| format!("{told}"))?,
+            )?;
+            let frame = incoming(own, source, target, opens)?;
+            let (action, mut made) = site.net.lb.ns.enter(|| {
+                let mut runner = program.runner_on(ifindex);
+                runner.run(&frame).map(|(action, frame)| (action, frame.to_vec()))
+            })??;
+            ensure!(LEAVES.contains(&action), "action {action}: {told}");
+            if mode == "nat" && opens {
+                // The port is chosen when the packet comes, and explain shows 0.
+                for at in PORT_AND_CHECKSUM[usize::from(target.is_ipv6())] {
+                    for frame in [&mut shown, &mut made] {
+                        frame[at..at + 2].fill(0);
+                    }
+                }
+            }
+            ensure!(shown == made, "{told}\nshown {shown:02x?}\nmade  {made:02x?}");
+        }
+    }
+    Ok(())
+}
+
+/// A frame as a client on the link sends it; one that opens no flow is 100 bytes long and has TTL 9.
+fn incoming(own: [u8; 6], source: SocketAddr, target: SocketAddr, opens: bool) -> Result<Vec<u8>> {
+    let ttl = if opens { 64 } else { 9 };
+    let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], own);
+    let (builder, headers) = match (source.ip(), target.ip()) {
+        (IpAddr::V4(from), IpAddr::V4(to)) => (ethernet.ipv4(from.octets(), to.octets(), ttl), 40),
+        (IpAddr::V6(from), IpAddr::V6(to)) => (ethernet.ipv6(from.octets(), to.octets(), ttl), 60),
+        (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => bail!("two families"),
+    };
+    let tcp = builder.tcp(source.port(), target.port(), 0, u16::MAX);
+    let (tcp, payload) = if opens {
+        (tcp.syn(), Vec::new())
+    } else {
+        (tcp.ack(0), vec![0; 100 - headers])
+    };
+    let mut frame = Vec::new();
+    tcp.write(&mut frame, &payload)?;
+    Ok(frame)
+}
+
+fn unhex(text: &str) -> Result<Vec<u8>> {
+    let digits = text.as_bytes().chunks(2);
+    digits
+        .map(|two| Ok(u8::from_str_radix(std::str::from_utf8(two)?, 16)?))
+        .collect()
 }
 
 #[test]

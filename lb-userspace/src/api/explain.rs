@@ -92,6 +92,7 @@ pub(super) async fn explain(
         slot,
         tracked,
         ifindex,
+        frame,
         steps,
     } = told;
     let verdict = verdict(reason);
@@ -115,10 +116,15 @@ pub(super) async fn explain(
         tracked,
         output: (verdict == FORWARD).then(|| Output {
             interface: ifindex.map(|index| interface_name(&api, index)),
-            packet_hex: None,
+            packet_hex: frame.as_deref().map(hex),
         }),
         steps,
     }))
+}
+
+/// Bytes in hexadecimal, two digits each.
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 const FORWARD: &str = "forward";

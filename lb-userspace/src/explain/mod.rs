@@ -3,6 +3,7 @@
 //! The steps are those of `lb-ebpf/src/service.rs` and take their rules from `lb-common`, as the program does. Nothing is
 //! written, so nothing changes for any flow.
 
+mod frame;
 mod named;
 mod pick;
 #[cfg(test)]
@@ -104,6 +105,8 @@ pub struct Explanation {
     pub tracked: bool,
     /// Where it would leave.
     pub ifindex: Option<u32>,
+    /// The frame that would leave, where the tables say all of it.
+    pub frame: Option<Vec<u8>>,
     /// How that comes about, one sentence each.
     pub steps: Vec<String>,
 }

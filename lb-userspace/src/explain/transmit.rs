@@ -7,7 +7,7 @@ use lb_common::{
     tunnel,
 };
 
-use super::{walk::Walk, words};
+use super::{frame::Carried, walk::Walk, words};
 
 impl Walk<'_> {
     /// Whether a mode that routes goes no further with the packet.
@@ -53,6 +53,14 @@ impl Walk<'_> {
             let trouble = state.and_then(|state| state.error());
             let trouble = trouble.map(|error| format!(" ({error})")).unwrap_or_default();
             self.say(format!("the next hop towards {address} is {mac}{trouble}"));
+            self.told.frame = Carried {
+                question: self.question,
+                rewritten: self.rewritten,
+                backend,
+                hash: self.tuple.hash(false),
+                gue_port: self.gue_port,
+            }
+            .frame();
             return self.leaves(backend.ifindex);
         }
         let error = state.and_then(|state| state.error());

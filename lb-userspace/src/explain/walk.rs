@@ -1,6 +1,9 @@
 //! The steps of one packet, as `lb-ebpf/src/service.rs` takes them.
 
-use std::{io, net::IpAddr};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+};
 
 use lb_common::{
     backend::{ALIVE, Backend, BackendId, IN_USE, IPV6},
@@ -31,6 +34,10 @@ pub(super) struct Walk<'a> {
     pub(super) told: Explanation,
     /// The backend that its connection id names.
     pub(super) named: Option<(BackendId, Backend)>,
+    /// Its source and destination on the way to the backend, in modes that rewrite them.
+    pub(super) rewritten: Option<(SocketAddr, SocketAddr)>,
+    /// UDP port of GUE.
+    pub(super) gue_port: u16,
 }
 
 impl<'a> Walk<'a> {
@@ -49,6 +56,7 @@ impl<'a> Walk<'a> {
             slot: None,
             tracked: false,
             ifindex: None,
+            frame: None,
             steps: Vec::new(),
         };
         Self {
@@ -58,6 +66,8 @@ impl<'a> Walk<'a> {
             view,
             told,
             named: None,
+            rewritten: None,
+            gue_port: 0,
         }
     }
 
@@ -71,6 +81,7 @@ impl<'a> Walk<'a> {
 impl Walk<'_> {
     fn packet(&mut self) -> io::Result<Reason> {
         let settings = self.tables.settings()?;
+        self.gue_port = settings.gue_port;
         let service = self.service(&settings)?;
         if let Some(service) = service.filter(|service| !service.has(TRANSLATES)) {
             if self.is_denied(&service)? {
@@ -297,6 +308,7 @@ impl Walk<'_> {
             known.source, known.destination
         ));
         self.say_idle();
+        self.rewritten = Some((known.source, known.destination));
         Ok(self.way(&owner))
     }
 
@@ -360,6 +372,9 @@ impl Walk<'_> {
             settings.snat_port_first
         ));
         self.say_idle();
+        // Which port is free, and which of several addresses is taken, is decided when the packet comes.
+        let ends = (SocketAddr::new(source, 0), self.destination_at(&backend));
+        self.rewritten = (listed == 0).then_some(ends);
         Ok(self.way(&backend))
     }
 
@@ -372,6 +387,8 @@ impl Walk<'_> {
                     Some(Mode::Dnat) if !self.same_family(&backend) => return Ok(Reason::ModeMissing),
                     Some(Mode::Dnat) if self.expires() => return Ok(Reason::TtlExpired),
                     Some(mode @ (Mode::Dnat | Mode::L2dsr | Mode::Ipip | Mode::Gue)) => {
+                        let ends = (self.question.source, self.destination_at(&backend));
+                        self.rewritten = (mode == Mode::Dnat).then_some(ends);
                         self.say(words::carriage(mode, &backend, self.tuple.hash(false)));
                     }
                 }
@@ -383,6 +400,15 @@ impl Walk<'_> {
 
     fn translates(&self, backend: &Backend) -> bool {
         backend.mode == Mode::Nat as u8 && self.same_family(backend)
+    }
+
+    /// A backend's address and port, where it keeps the packet's own port that one.
+    fn destination_at(&self, backend: &Backend) -> SocketAddr {
+        let mut to = words::address(backend);
+        if to.port() == 0 {
+            to.set_port(self.question.destination.port());
+        }
+        to
     }
 
     fn same_family(&self, backend: &Backend) -> bool {

@@ -33,6 +33,9 @@ pub struct Explanation {
 pub struct Output {
     /// The interface; `null` where nobody can say before the packet comes.
     pub interface: Option<String>,
-    /// The frame. Always `null` so far: only its addresses are known, from the steps.
+    /// The frame in hexadecimal, from the destination MAC address on: of a packet without payload (with zeros where a
+    /// length is asked for), TCP sequence number 0. The source port of a new flow of mode `nat` is 0, since a free one is chosen
+    /// when the packet comes. `null` where the tables do not say all of it: replies, a next hop that is not resolved, the
+    /// next turn of round-robin, one of several source addresses.
     pub packet_hex: Option<String>,
 }
