@@ -3,16 +3,16 @@
 use super::types;
 use crate::{
     events::rfc3339,
-    health::agent::{AgentSaid, AgentSettings, AgentStatus, AgentWord, LastAsked},
+    health::agent::{AgentAnswer, AgentReport, AgentSettings, AgentStatus, LastAsked},
 };
 
 /// An agent as it is shown.
 pub(super) fn shown(status: &AgentStatus) -> types::Agent {
     let AgentStatus {
         said:
-            AgentSaid {
+            AgentReport {
                 word:
-                    AgentWord {
+                    AgentAnswer {
                         admin,
                         state,
                         percent,

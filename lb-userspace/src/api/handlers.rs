@@ -22,11 +22,11 @@ use super::{
     Api,
     bodies::Held,
     error::ApiError,
-    picture::Picture,
     requests::{
         ApplyRequest, BackendPatch, BackendSpec, Changed, ErrorBody, ErrorCode, EventsQuery, Expected, Moved,
         RemoveQuery, ServiceSpec,
     },
+    snapshot::StatusSnapshot,
     stream,
     types::{self, Status},
 };
@@ -61,9 +61,9 @@ const STREAM_DEPTH: usize = 64;
 /// The daemon, its interfaces, services and backends, and what is wrong.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
 pub(super) async fn status(State(api): Shared) -> Result<Response, ApiError> {
-    let picture = Picture::take(&api).await?;
-    let status = picture.status(&api);
-    stream::status(picture, status).map_err(|error| {
+    let snapshot = StatusSnapshot::take(&api).await?;
+    let status = snapshot.status(&api);
+    stream::status(snapshot, status).map_err(|error| {
         let what = format!("the answer cannot be written: {error}");
         ApiError::new(ErrorCode::Unavailable, what, None)
     })
@@ -179,7 +179,7 @@ async fn send_events(api: Arc<Api>, mut sender: Sender<Bytes>, since: Option<Sys
 /// All services.
 #[utoipa::path(get, path = "/v1/services", responses((status = 200, body = [types::Service])))]
 pub(super) async fn list_services(State(api): Shared) -> Result<Response, ApiError> {
-    Ok(stream::services(Picture::take(&api).await?))
+    Ok(stream::services(StatusSnapshot::take(&api).await?))
 }
 
 /// Adds a service. Adding one that is there with the same settings succeeds.
@@ -198,7 +198,7 @@ pub(super) async fn add_service(
     (status = 200, body = types::Service), (status = 404, body = ErrorBody)))]
 pub(super) async fn show_service(State(api): Shared, Path(name): Path<String>) -> Answer<types::Service> {
     let name: ServiceName = values::name(&name)?;
-    Ok(Json(Picture::take(&api).await?.service(&name)?))
+    Ok(Json(StatusSnapshot::take(&api).await?.service(&name)?))
 }
 
 /// Changes a service; what is absent stays.
@@ -252,7 +252,7 @@ pub(super) async fn list_backends(
     Path(name): Path<String>,
 ) -> Answer<Vec<types::Backend>> {
     let name: ServiceName = values::name(&name)?;
-    Ok(Json(Picture::take(&api).await?.service(&name)?.backends))
+    Ok(Json(StatusSnapshot::take(&api).await?.service(&name)?.backends))
 }
 
 /// Adds a backend. Adding one that is there with the same settings succeeds.
@@ -303,7 +303,7 @@ pub(super) async fn show_backend(
     Path((service, name)): Path<(String, String)>,
 ) -> Answer<types::Backend> {
     let (service, name): (ServiceName, BackendName) = (values::name(&service)?, values::name(&name)?);
-    Ok(Json(Picture::take(&api).await?.backend(&service, &name)?))
+    Ok(Json(StatusSnapshot::take(&api).await?.backend(&service, &name)?))
 }
 
 /// Changes a backend: its values, or `admin` to drain, disable or enable it. What is absent stays.

@@ -8,10 +8,10 @@ mod explain;
 mod guard;
 mod handlers;
 mod parser;
-mod picture;
 mod reports;
 pub mod requests;
 pub mod service_state;
+mod snapshot;
 pub mod socket;
 mod stream;
 #[cfg(test)]

@@ -12,7 +12,7 @@ use hyper::body::Bytes;
 use serde::Serialize;
 
 use super::{
-    picture::Picture,
+    snapshot::StatusSnapshot,
     types::{ConfigState, Interface, MapUse, Problem, Status},
 };
 
@@ -40,16 +40,16 @@ struct Behind {
     problems: Vec<Problem>,
 }
 
-/// All services of a picture, as a list.
-pub(super) fn services(picture: Picture) -> Response {
-    answer(picture, b"[".to_vec(), |_| Ok(b"]".to_vec()))
+/// All services of a snapshot, as a list.
+pub(super) fn services(snapshot: StatusSnapshot) -> Response {
+    answer(snapshot, b"[".to_vec(), |_| Ok(b"]".to_vec()))
 }
 
-/// A status, whose services and their problems are those of a picture.
+/// A status, whose services and their problems are those of a snapshot.
 ///
 /// # Errors
 /// It is no JSON.
-pub(super) fn status(picture: Picture, status: Status) -> serde_json::Result<Response> {
+pub(super) fn status(snapshot: StatusSnapshot, status: Status) -> serde_json::Result<Response> {
     let Status {
         version,
         pid,
@@ -84,13 +84,13 @@ pub(super) fn status(picture: Picture, status: Status) -> serde_json::Result<Res
         })?;
         Ok([b"],", behind.get(1..).unwrap_or_default()].concat())
     };
-    Ok(answer(picture, before, behind))
+    Ok(answer(snapshot, before, behind))
 }
 
 /// An answer of JSON: `before`, the services with commas between them, and what `behind` makes of their problems. It ends
 /// early when the reader leaves.
 fn answer(
-    picture: Picture,
+    snapshot: StatusSnapshot,
     before: Vec<u8>,
     behind: impl FnOnce(Vec<Problem>) -> serde_json::Result<Vec<u8>> + Send + 'static,
 ) -> Response {
@@ -101,7 +101,7 @@ fn answer(
             piece: before,
         };
         // Whoever does not get the end of an answer must see that it is cut short.
-        if let Err(error) = pieces.send_all(&picture, behind).await {
+        if let Err(error) = pieces.send_all(&snapshot, behind).await {
             pieces.sender.abort(error);
         }
     });
@@ -117,17 +117,17 @@ struct Pieces {
 impl Pieces {
     async fn send_all(
         &mut self,
-        picture: &Picture,
+        snapshot: &StatusSnapshot,
         behind: impl FnOnce(Vec<Problem>) -> serde_json::Result<Vec<u8>>,
     ) -> io::Result<()> {
         let mut problems = Vec::new();
-        for (place, service) in picture.desired().services.values().enumerate() {
+        for (place, service) in snapshot.desired().services.values().enumerate() {
             if place > 0 {
                 self.piece.push(b',');
             }
-            let service = picture.describe(service);
+            let service = snapshot.describe(service);
             serde_json::to_writer(&mut self.piece, &service)?;
-            problems.extend(Picture::problems_of(&service));
+            problems.extend(StatusSnapshot::problems_of(&service));
             if self.piece.len() >= PIECE {
                 self.flush().await?;
             }

@@ -5,7 +5,7 @@ use std::{fs, io, path::Path};
 use crate::{
     health::{
         CheckId,
-        agent::{AgentAdmin, AgentState, AgentWord, MAX_PERCENT},
+        agent::{AgentAdmin, AgentAnswer, AgentState, MAX_PERCENT},
     },
     state::store::Record,
 };
@@ -35,7 +35,7 @@ pub(super) fn forget(state_dir: &Path) {
 fn parse(line: &str) -> Option<Record> {
     let mut words = line.split(' ');
     let (service, backend) = words.next()?.split_once('/')?;
-    let word = AgentWord {
+    let word = AgentAnswer {
         admin: AgentAdmin::from_word(words.next()?)?,
         state: AgentState::from_word(words.next()?)?,
         percent: words
@@ -59,10 +59,10 @@ mod tests {
         assert_eq!(recall(dir.path()), []);
         fs::write(dir.path().join(FILE), "web/a drain up 50\nhalf a l").unwrap();
         let said = said(&recall(dir.path()));
-        let word = AgentWord {
+        let word = AgentAnswer {
             admin: AgentAdmin::Drain,
             percent: 50,
-            ..AgentWord::default()
+            ..AgentAnswer::default()
         };
         assert_eq!(said.len(), 1, "a line that is none costs only itself");
         assert_eq!(said[&id("web", "a")].word, word);

@@ -4,12 +4,12 @@
 //! last. Shutdown ends the tasks that others talk to, then control, then the writer, which detaches or keeps.
 
 mod agents;
+mod banner;
 mod datapath_parts;
 mod descriptors;
 mod error;
 mod first;
 mod foreground;
-mod greeting;
 mod had;
 mod interfaces;
 mod leave;
@@ -45,7 +45,7 @@ use self::{
     leave::leave,
     notify::{Notice, notify},
     settings::{ConfigFile, FileError, Flags},
-    signals::{Signals, Wish},
+    signals::{SignalAction, Signals},
 };
 use crate::{
     api::{self, Api, FileParser, socket::Socket},
@@ -352,7 +352,7 @@ impl Daemon {
         ));
         let view = daemon.control.view();
         let missing = daemon.parts.missing();
-        let greeting = greeting::text(&daemon.settings, &interfaces, &missing, &view, &notes);
+        let greeting = banner::text(&daemon.settings, &interfaces, &missing, &view, &notes);
         // Nobody may read it; the daemon goes on.
         let _ = std::io::stdout().lock().write_all(greeting.as_bytes());
         Ok(daemon)
@@ -370,8 +370,8 @@ impl Daemon {
         loop {
             tokio::select! {
                 signal = signals.next() => match signal {
-                    Wish::End => return Reason::Signal,
-                    Wish::Reload => {}
+                    SignalAction::End => return Reason::Signal,
+                    SignalAction::Reload => {}
                 },
                 _ = &mut self.control_task => return Reason::Died("control"),
                 () = self.health.stopped() => return Reason::Died("health check"),

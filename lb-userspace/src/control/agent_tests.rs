@@ -11,7 +11,7 @@ use crate::{
     events::EventKind,
     health::{
         Health,
-        agent::{AgentAdmin, AgentSaid, AgentSettings, AgentState, AgentView, AgentWord},
+        agent::{AgentAdmin, AgentAnswer, AgentReport, AgentSettings, AgentState, AgentView},
         settings::CheckKind,
     },
     state::{
@@ -34,18 +34,18 @@ fn desired() -> Desired {
     testing::desired([service])
 }
 
-fn word(admin: AgentAdmin, state: AgentState, percent: u16) -> AgentSaid {
-    AgentSaid {
-        word: AgentWord {
+fn word(admin: AgentAdmin, state: AgentState, percent: u16) -> AgentReport {
+    AgentReport {
+        word: AgentAnswer {
             admin,
             state,
             percent,
         },
-        ..AgentSaid::default()
+        ..AgentReport::default()
     }
 }
 
-fn percent(percent: u16) -> AgentSaid {
+fn percent(percent: u16) -> AgentReport {
     word(AgentAdmin::Ready, AgentState::Up, percent)
 }
 
@@ -79,7 +79,7 @@ async fn what_an_agent_says_is_programmed_and_told() {
         (word(AgentAdmin::Maint, AgentState::Up, 50), (0, false)),
         (percent(50), (50, true)),
         (
-            AgentSaid {
+            AgentReport {
                 reason: "disk full".into(),
                 ..word(AgentAdmin::Ready, AgentState::Fail, 50)
             },
@@ -91,7 +91,7 @@ async fn what_an_agent_says_is_programmed_and_told() {
         until_programmed(&rig, A, expected).await;
     }
     assert_eq!(rig.programmed(B), Some((100, true)));
-    let lost = AgentSaid {
+    let lost = AgentReport {
         lost: Some("connection refused by 10.0.1.1:9".into()),
         ..percent(100)
     };
@@ -214,7 +214,7 @@ async fn a_restart_goes_on_with_what_agents_had_said() {
         (rig.programmed(A), rig.programmed(B)),
         (Some((30, true)), Some((0, true)))
     );
-    let handed: Vec<AgentWord> = rig.world.lock().asked.iter().map(|spec| spec.initial).collect();
+    let handed: Vec<AgentAnswer> = rig.world.lock().asked.iter().map(|spec| spec.initial).collect();
     assert_eq!(
         handed,
         [agents[&id("web", "a")].word, agents[&id("web", "b")].word]

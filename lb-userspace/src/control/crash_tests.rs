@@ -11,7 +11,7 @@ use prometheus::Registry;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{ability::ProgramTarget, testing::Shared, *};
+use super::{ports::ProgramTarget, testing::Shared, *};
 use crate::{
     datapath::{ProgramError, ProgramReport},
     events::EventLog,

@@ -7,13 +7,13 @@ use std::{
 };
 
 use super::{
-    lingering::{Lingering, is_about},
+    removed::{RemovedBackend, is_about},
     verdicts::{backends, finds_out, wants},
 };
 use crate::{
     health::{
         CheckId, Health, Recalled,
-        agent::{AgentAdmin, AgentSaid, AgentState, AgentView, AgentWord, MAX_PERCENT},
+        agent::{AgentAdmin, AgentAnswer, AgentReport, AgentState, AgentView, MAX_PERCENT},
     },
     plan::{Programmed, target::Standings},
     state::{
@@ -32,7 +32,7 @@ pub struct Inherited {
     /// What agents had said.
     pub agents: AgentView,
     /// Backends that are not desired any more and may finish their flows.
-    pub lingering: Vec<Lingering>,
+    pub lingering: Vec<RemovedBackend>,
     /// How far backends had come that begin slowly.
     pub slow_start: SlowStart,
     /// Backends that are down and still have their flows.
@@ -133,14 +133,14 @@ pub fn said(known: &[Record]) -> AgentView {
         else {
             return None;
         };
-        let word = AgentWord {
+        let word = AgentAnswer {
             admin: AgentAdmin::from_word(admin)?,
             state: AgentState::from_word(state)?,
             percent: *percent.min(&MAX_PERCENT),
         };
-        let said = AgentSaid {
+        let said = AgentReport {
             word,
-            ..AgentSaid::default()
+            ..AgentReport::default()
         };
         Some((Record::id(service, backend)?, said))
     };
@@ -230,7 +230,12 @@ fn in_maps(desired: &Desired, programmed: &Programmed) -> InMaps {
 
 /// Backends that still have a right to their flows but are not desired any more. The time of those that nobody wrote down
 /// begins anew.
-fn lingering(desired: &Desired, programmed: &Programmed, known: &[Record], now: Instant) -> Vec<Lingering> {
+fn lingering(
+    desired: &Desired,
+    programmed: &Programmed,
+    known: &[Record],
+    now: Instant,
+) -> Vec<RemovedBackend> {
     let wall = SystemTime::now();
     let mut found = Vec::new();
     for service in desired.services.values() {
@@ -244,7 +249,7 @@ fn lingering(desired: &Desired, programmed: &Programmed, known: &[Record], now: 
             .filter(|there| there.service == record.id && there.alive && !kept.contains(&there.address));
         found.extend(left.filter_map(|there| {
             let transition = desired.settings.transition;
-            let found = Lingering::found(
+            let found = RemovedBackend::found(
                 service.name.clone(),
                 service.key,
                 there.address,

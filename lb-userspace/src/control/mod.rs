@@ -4,7 +4,6 @@
 //! A change is validated, saved, programmed and only then answered. Where programming fails, the saved state is taken
 //! back and the caller gets the reason. A health result that cannot be programmed is tried again.
 
-pub mod ability;
 #[cfg(test)]
 mod agent_tests;
 #[cfg(test)]
@@ -16,13 +15,14 @@ pub mod change;
 mod crash_tests;
 pub mod error;
 mod inherited;
-pub mod lingering;
 pub mod own_traffic;
 pub mod passive;
+pub mod ports;
 pub mod pressure;
 mod reach;
 #[cfg(test)]
 mod reach_tests;
+pub mod removed;
 #[cfg(test)]
 mod slow_start_tests;
 #[cfg(test)]

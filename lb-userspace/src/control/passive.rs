@@ -10,7 +10,7 @@ use super::ControlHandle;
 use crate::{
     chain::chain,
     datapath::{BackendSignals, DatapathError, StatsReader},
-    health::{CheckId, HealthHandle, NotTold},
+    health::{CheckId, HealthHandle, NotTaken},
     state::{
         backend::Backend,
         desired::Desired,
@@ -42,12 +42,12 @@ pub trait TakeSignals: Send + Sync + 'static {
     /// Takes what was told since the last time.
     ///
     /// # Errors
-    /// [`NotTold`]: not now.
-    fn take(&self, told: Vec<(CheckId, Signals)>) -> Result<(), NotTold>;
+    /// [`NotTaken`]: not now.
+    fn take(&self, told: Vec<(CheckId, Signals)>) -> Result<(), NotTaken>;
 }
 
 impl TakeSignals for HealthHandle {
-    fn take(&self, told: Vec<(CheckId, Signals)>) -> Result<(), NotTold> {
+    fn take(&self, told: Vec<(CheckId, Signals)>) -> Result<(), NotTaken> {
         self.tell(told)
     }
 }

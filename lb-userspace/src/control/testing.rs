@@ -17,14 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ControlHandle, ControlTask, Inherited, Parts,
-    ability::{AskAgents, ProgramTarget, RunChecks},
+    ports::{AskAgents, ProgramTarget, RunChecks},
 };
 use crate::{
     datapath::{DatapathError, HostAddresses, NextHops, ProgramError, ProgramReport, Snapshot},
     events::EventLog,
     health::{
         CheckId, CheckSpec, Health, HealthEvent, Memory,
-        agent::{AgentSaid, AgentSpec, AgentView},
+        agent::{AgentReport, AgentSpec, AgentView},
     },
     metrics::{ApplyMetrics, Observer, ReadCounters, Reading},
     plan::{Programmed, ProgrammedBackend, Target},
@@ -306,7 +306,7 @@ impl Rig {
     }
 
     /// An agent says something.
-    pub(crate) fn says(&self, id: CheckId, said: AgentSaid) {
+    pub(crate) fn says(&self, id: CheckId, said: AgentReport) {
         self.said.send_modify(|view| {
             view.insert(id, said);
         });

@@ -14,7 +14,7 @@ use crate::{
     events::{EventKind, EventLog},
     health::{
         Health, Memory,
-        agent::{AgentAdmin, AgentSaid, AgentSettings, AgentView, AgentWord},
+        agent::{AgentAdmin, AgentAnswer, AgentReport, AgentSettings, AgentView},
         settings::{CheckKind, PushCheck},
     },
     plan::Programmed,
@@ -846,12 +846,12 @@ fn of_many_changes_that_a_file_replaces_the_first_are_told_and_the_rest_is_count
 #[tokio::test]
 async fn what_an_agent_said_stands_and_unknown_agents_are_forgotten() {
     let desired = two_backends();
-    let said = AgentSaid {
-        word: AgentWord {
+    let said = AgentReport {
+        word: AgentAnswer {
             admin: AgentAdmin::Drain,
-            ..AgentWord::default()
+            ..AgentAnswer::default()
         },
-        ..AgentSaid::default()
+        ..AgentReport::default()
     };
     let view = AgentView::from([(id("web", "b"), said)]);
     let mut asked = desired.clone();

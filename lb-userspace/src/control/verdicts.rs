@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use lb_common::service::Mode;
 
-use super::lingering::Lingering;
+use super::removed::RemovedBackend;
 use crate::{
     health::{CheckId, CheckPath, CheckSpec, Health, settings::Through},
     state::{backend::Backend, desired::Desired, effective::HealthView, service::Service},
@@ -27,7 +27,7 @@ pub(super) fn backends(desired: &Desired) -> impl Iterator<Item = (CheckId, &Ser
 
 /// Whether checks find out by themselves how a backend of a service is. One of kind push may never report.
 pub(super) fn finds_out(service: &Service) -> bool {
-    service.is_checked() && !service.health.kind.is_told()
+    service.is_checked() && !service.health.kind.is_reported()
 }
 
 /// Whether a verdict about `id` matters.
@@ -37,7 +37,7 @@ pub(super) fn wants(desired: &Desired, id: &CheckId) -> bool {
 
 /// The checks of a desired state, and of `lingering` backends: one that dies has to give its flows away. Disabled backends
 /// are checked too, so that their health is known when they return.
-pub(super) fn specs(desired: &Desired, health: &HealthView, lingering: &[Lingering]) -> Vec<CheckSpec> {
+pub(super) fn specs(desired: &Desired, health: &HealthView, lingering: &[RemovedBackend]) -> Vec<CheckSpec> {
     let desired_ones = backends(desired)
         .filter(|(_, service, _)| service.is_checked())
         .map(|(id, service, backend)| CheckSpec {

@@ -1,8 +1,8 @@
-//! What the control task publishes: one consistent picture for the API, the metrics and start-up.
+//! What the control task publishes: one consistent snapshot for the API, the metrics and start-up.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
 
-use super::{RefusedFile, lingering::Lingering};
+use super::{RefusedFile, removed::RemovedBackend};
 use crate::{
     config::Config,
     datapath::{self, Interface},
@@ -27,7 +27,7 @@ pub struct ControlView {
     /// Why `programmed` is not `wanted`.
     pub failure: Option<String>,
     /// Removed backends that finish their flows.
-    pub lingering: Vec<Lingering>,
+    pub lingering: Vec<RemovedBackend>,
     /// When drains end by themselves.
     pub drain_deadlines: BTreeMap<(ServiceName, BackendName), SystemTime>,
     /// When backends that begin slowly have their whole weight.
@@ -92,7 +92,7 @@ impl ControlView {
     }
 
     /// Removed backends of a service that finish their flows.
-    pub fn lingering_of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a Lingering> {
+    pub fn lingering_of<'a>(&'a self, service: &'a Service) -> impl Iterator<Item = &'a RemovedBackend> {
         self.lingering
             .iter()
             .filter(move |lingering| lingering.key == service.key)

@@ -19,7 +19,7 @@ use crate::{
     datapath::NextHopState,
     plan::Target,
     state::{
-        effective::{self, HealthView, Lingering},
+        effective::{self, HealthView, RemovedBackends},
         testing,
     },
 };
@@ -201,7 +201,7 @@ fn view() -> ControlView {
     let mut web = testing::service("web", 1, &[("a", 1), ("b", 1)]);
     web.ports = ["80", "8000-8100"].map(|range| range.parse().unwrap()).to_vec();
     let desired = testing::desired([web]);
-    let target: Target = effective::target(&desired, &HealthView::new(), &Lingering::new());
+    let target: Target = effective::target(&desired, &HealthView::new(), &RemovedBackends::new());
     ControlView {
         desired: desired.into(),
         wanted: target.into(),

@@ -56,15 +56,15 @@ pub(super) fn render(text: &mut Text, agents: &BTreeMap<CheckId, AgentStatus>) {
 mod tests {
     use super::*;
     use crate::{
-        health::agent::{AgentSaid, AgentState, AgentWord},
+        health::agent::{AgentAnswer, AgentReport, AgentState},
         state::testing,
     };
 
     #[test]
     fn what_agents_say_is_seen() {
         let status = AgentStatus {
-            said: AgentSaid {
-                word: AgentWord {
+            said: AgentReport {
+                word: AgentAnswer {
                     admin: AgentAdmin::Maint,
                     state: AgentState::Stopped,
                     percent: 75,

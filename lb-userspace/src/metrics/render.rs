@@ -249,7 +249,7 @@ fn services(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
         let backups = serving.get(name).copied().unwrap_or_default();
         family.sample(&[("service", name.as_str())], backups);
     }
-    let overruled = removal::overruled(&view.desired, health, programmed);
+    let overruled = removal::panic_mode(&view.desired, health, programmed);
     let mut family = text.family(
         "lb_service_overruled_backends",
         Kind::Gauge,

@@ -17,8 +17,8 @@ use super::{
     machine::{Machine, Policy},
     memory::{Known, Memory},
     metrics::{HealthMetrics, ServiceMetrics},
-    path::CheckPath,
     phase::{Moment, Phases},
+    probe_route::CheckPath,
     schedule::{Due, Scheduler},
     settings::CheckSettings,
     status::{CheckSpec, CheckStatus, Health, HealthEvent},
@@ -387,7 +387,7 @@ impl<I: TargetId> Engine<I> {
     /// Has checks that look at reports start now where there is one about their target.
     pub(super) fn hasten(&mut self, targets: &BTreeSet<SocketAddr>, now: Instant) {
         for (no, check) in &self.checks {
-            if check.settings.kind.is_told() && targets.contains(&check.target) {
+            if check.settings.kind.is_reported() && targets.contains(&check.target) {
                 self.scheduler.hasten(*no, now);
             }
         }

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use super::{path::CheckPath, probe::TooMuch};
+use super::{probe::TooMuch, probe_route::CheckPath};
 
 mod http2;
 mod tls;

@@ -43,16 +43,16 @@ mod breaker;
 pub mod clock;
 mod damping;
 mod engine;
+mod environment;
 mod error;
 mod machine;
 mod memory;
 mod metrics;
 mod monitor;
-mod outside;
-mod path;
 mod phase;
 mod priority;
 mod probe;
+mod probe_route;
 mod random;
 mod report;
 mod schedule;
@@ -73,12 +73,12 @@ pub use machine::{Decision, MAX_INTERVAL, MIN_INTERVAL, Machine, Outcome, Policy
 pub use memory::{Memory, millis, wall};
 pub use metrics::HealthMetrics;
 pub use monitor::{HealthCheckMonitor, MonitorConfig, MonitorStats, StartError};
-pub use path::{CheckPath, Entrance, Opening, Paths};
 pub use probe::{
     Checker, Checkers, ConfiguredChecker, DialogueChecker, DnsChecker, ExecChecker, FRESH_EVERY, GrpcChecker,
     Http2Checker, HttpChecker, IcmpChecker, MAX_BODY_LIMIT, NoCheck, ProbeError, Route, TcpChecker, TcpProbe,
     TlsChecker, UdpChecker, check_all, problems,
 };
+pub use probe_route::{CheckPath, Paths, ProbeRoute, RouteFuture};
 pub use random::stable_hash;
 pub use report::Report;
 pub use schedule::{Due, Scheduler};
@@ -87,6 +87,6 @@ pub use status::{
 };
 pub use target::TargetId;
 pub use task::{
-    EVENT_DEPTH, HealthConfig, HealthHandle, HealthTask, MAX_IN_FLIGHT, NotTold, Recalled, SIGNAL_DEPTH,
+    EVENT_DEPTH, HealthConfig, HealthHandle, HealthTask, MAX_IN_FLIGHT, NotTaken, Recalled, SIGNAL_DEPTH,
     SpawnError,
 };

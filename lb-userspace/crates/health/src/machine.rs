@@ -39,7 +39,7 @@ impl Policy {
     /// remembered, and times of damping and breaker of [`MAX_INTERVAL`] at most.
     pub fn new(settings: &CheckSettings) -> Self {
         let interval = settings.interval.clamp(MIN_INTERVAL, MAX_INTERVAL);
-        let told = settings.kind.is_told();
+        let told = settings.kind.is_reported();
         Self {
             interval,
             fast_interval: settings.fast_interval.clamp(MIN_INTERVAL, interval),

@@ -40,7 +40,7 @@ impl CheckKind {
     }
 
     /// Whether results are verdicts of others, of which one is enough, and not samples.
-    pub fn is_told(&self) -> bool {
+    pub fn is_reported(&self) -> bool {
         matches!(self, Self::Push(_))
     }
 }

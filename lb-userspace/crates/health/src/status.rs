@@ -11,7 +11,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::{
-    breaker::BreakerState, error::CheckError, memory::Memory, path::CheckPath, settings::CheckSettings,
+    breaker::BreakerState, error::CheckError, memory::Memory, probe_route::CheckPath, settings::CheckSettings,
 };
 
 /// The verdict of checks about a backend. What the operator says (drain, disable) is another matter.

@@ -22,14 +22,14 @@ use super::{
     board::{CheckStatuses, StatusBoard},
     clock,
     engine::{CheckNo, Engine},
+    environment::{Check as _, Environment, RealEnvironment},
     error::{CheckError, LocalError},
     memory::Memory,
     metrics::HealthMetrics,
-    outside::{Check as _, Outside, World},
-    path::Paths,
     phase::Moment,
     priority,
     probe::Found,
+    probe_route::Paths,
     report::{Report, Reports},
     status::{CheckSpec, Health, HealthEvent, LastCheck},
     target::TargetId,
@@ -80,7 +80,7 @@ pub enum SpawnError {
 #[derive(Clone, Debug)]
 pub struct HealthHandle<I: TargetId> {
     specs: watch::Sender<Vec<CheckSpec<I>>>,
-    signals: mpsc::Sender<Told<I>>,
+    signals: mpsc::Sender<BackendSignals<I>>,
     board: StatusBoard<I>,
     reports: Reports,
     paths: Arc<OnceLock<Arc<dyn Paths>>>,
@@ -92,12 +92,12 @@ pub struct HealthHandle<I: TargetId> {
 pub type Recalled<I> = BTreeMap<I, (SocketAddr, Memory)>;
 
 /// What flows tell about backends.
-type Told<I> = Vec<(I, Signals)>;
+type BackendSignals<I> = Vec<(I, Signals)>;
 
 /// The engine has not taken what flows tell: it is busy with what it was told before, or has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the engine of health checks does not listen")]
-pub struct NotTold;
+pub struct NotTaken;
 
 impl<I: TargetId> HealthHandle<I> {
     /// Makes the checks equal to `specs`, soon after the call. Checks that did not change go on undisturbed with their
@@ -124,9 +124,9 @@ impl<I: TargetId> HealthHandle<I> {
     /// Tells what flows have told about backends since the last call. Backends that are not checked are passed over.
     ///
     /// # Errors
-    /// [`NotTold`]: tell it again, with what comes next.
-    pub fn tell(&self, told: Vec<(I, Signals)>) -> Result<(), NotTold> {
-        self.signals.try_send(told).map_err(|_| NotTold)
+    /// [`NotTaken`]: tell it again, with what comes next.
+    pub fn tell(&self, told: Vec<(I, Signals)>) -> Result<(), NotTaken> {
+        self.signals.try_send(told).map_err(|_| NotTaken)
     }
 
     /// Takes a report about `target`, the address that a check of kind push has as its target. It is looked at at once.
@@ -155,11 +155,11 @@ impl<I: TargetId> HealthHandle<I> {
 pub struct HealthTask;
 
 /// The engine's loop.
-struct Runner<I: TargetId, O: Outside> {
-    outside: O,
+struct Runner<I: TargetId, O: Environment> {
+    environment: O,
     engine: Engine<I>,
     specs: watch::Receiver<Vec<CheckSpec<I>>>,
-    signals: mpsc::Receiver<Told<I>>,
+    signals: mpsc::Receiver<BackendSignals<I>>,
     events: mpsc::Sender<HealthEvent<I>>,
     outbox: BTreeMap<I, HealthEvent<I>>,
     probes: HashMap<CheckNo, (SocketAddr, Duration, Arc<O::Check>)>,
@@ -192,10 +192,10 @@ impl HealthTask {
             .enable_all()
             .build()
             .map_err(SpawnError::EventLoop)?;
-        let world = World::default();
-        let paths = Arc::clone(&world.paths);
+        let environment = RealEnvironment::default();
+        let paths = Arc::clone(&environment.paths);
         let (agents, agent_handle) = AgentTask::new(config.seed, metrics.agents.clone());
-        let (task, handle, receiver) = Runner::new(config, metrics, world, agent_handle);
+        let (task, handle, receiver) = Runner::new(config, metrics, environment, agent_handle);
         let handle = HealthHandle { paths, ..handle };
         let both = async move { tokio::join!(task.run(cancel.clone()), agents.run(cancel)) };
         thread::Builder::new()
@@ -209,11 +209,11 @@ impl HealthTask {
     }
 }
 
-impl<I: TargetId, O: Outside> Runner<I, O> {
+impl<I: TargetId, O: Environment> Runner<I, O> {
     fn new(
         config: HealthConfig,
         metrics: HealthMetrics,
-        outside: O,
+        environment: O,
         agents: AgentHandle<I>,
     ) -> (Self, HealthHandle<I>, mpsc::Receiver<HealthEvent<I>>) {
         let board = StatusBoard::default();
@@ -221,7 +221,7 @@ impl<I: TargetId, O: Outside> Runner<I, O> {
         let (events, receiver) = mpsc::channel(EVENT_DEPTH);
         let (teller, signals) = mpsc::channel(SIGNAL_DEPTH);
         let task = Self {
-            outside,
+            environment,
             engine: Engine::new(config.max_in_flight, config.seed, metrics, board.clone()),
             specs,
             signals,
@@ -299,7 +299,7 @@ impl<I: TargetId, O: Outside> Runner<I, O> {
                 check.abort();
             }
         }
-        let checks = self.outside.checks(&changes.started, &self.reports);
+        let checks = self.environment.checks(&changes.started, &self.reports);
         for (new, check) in changes.started.iter().zip(checks) {
             let probe = (new.target, new.settings.timeout, Arc::new(check));
             self.probes.insert(new.no, probe);
@@ -417,7 +417,7 @@ impl<I: TargetId, O: Outside> Runner<I, O> {
     fn moment(&self) -> Moment {
         Moment {
             instant: clock::now(),
-            wall: self.outside.wall(),
+            wall: self.environment.wall(),
         }
     }
 }
@@ -428,8 +428,8 @@ async fn room<T>(events: &mpsc::Sender<T>) {
 }
 
 #[cfg(test)]
-mod day;
-#[cfg(test)]
 mod memory;
+#[cfg(test)]
+mod soak;
 #[cfg(test)]
 mod tests;

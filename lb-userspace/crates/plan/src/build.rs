@@ -20,9 +20,9 @@ use super::{
     PlanError, Programmed, ProgrammedBackend, Step, Target, TargetBackend, TargetService,
     guard::Guards,
     ids::{FreeBackends, FreeIds},
+    plan_cache::PlannedService,
     quic,
     replies::Replies,
-    settled::Settled,
 };
 use crate::{
     ring::{self, Share},
@@ -103,7 +103,7 @@ impl<'a> Draft<'a> {
     }
 
     /// Takes up a service that needs nothing; false if another one has its ring.
-    pub(super) fn keep(&mut self, key: ServiceKey, settled: &Settled) -> bool {
+    pub(super) fn keep(&mut self, key: ServiceKey, settled: &PlannedService) -> bool {
         if !self.kept_rings.insert(settled.record.ring) {
             return false;
         }
@@ -132,7 +132,7 @@ impl<'a> Draft<'a> {
         &mut self,
         key: ServiceKey,
         target: &Shared<TargetService>,
-    ) -> Result<Option<Settled>, PlanError> {
+    ) -> Result<Option<PlannedService>, PlanError> {
         let (writes, stops) = (self.write_backends.len(), self.stop_backends.len());
         let old = self.programmed.services.get(&key);
         let id = match old {
@@ -184,7 +184,7 @@ impl<'a> Draft<'a> {
                 None
             }
         });
-        Ok(built.filter(|_| alone).map(|(_, ring)| Settled {
+        Ok(built.filter(|_| alone).map(|(_, ring)| PlannedService {
             target: target.clone(),
             record,
             ring,

@@ -9,15 +9,15 @@
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests begin at some time"))]
 
+mod apply;
 mod build;
 mod guard;
 mod ids;
-mod mirror;
+mod plan_cache;
 mod planner;
 mod quic;
 mod replies;
 pub mod ring;
-mod settled;
 pub mod target;
 #[cfg(test)]
 mod tests;

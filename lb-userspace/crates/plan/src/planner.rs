@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use lb_common::limits::{MAX_BACKENDS, MAX_GUARD_PREFIXES, MAX_SERVICES, MAX_SNAT_ADDRESSES};
 
-use super::{PlanError, Programmed, Step, Target, build::Draft, quic, settled::SettledServices};
+use super::{PlanError, Programmed, Step, Target, build::Draft, plan_cache::SettledServices, quic};
 
 /// Plans one target after the other. Gives the same steps as [`plan`], sooner.
 #[derive(Debug, Default)]

@@ -14,9 +14,9 @@ use crate::{
     clock::now,
     control::{
         Change, ControlError, Moved, Outcome,
-        ability::ProgramTarget,
-        lingering::{self, Lingering, removed_record},
+        ports::ProgramTarget,
         reach::refuse_own_backends,
+        removed::{self, RemovedBackend, removed_record},
         verdicts,
     },
     events::EventKind,
@@ -158,7 +158,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         let said = agents::after(&self.desired, &next, &self.agents);
         let mut lingering = self.lingering.clone();
         if let Some(programmed) = &self.programmed {
-            lingering.extend(lingering::removed(
+            lingering.extend(removed::removed(
                 &self.desired,
                 &next,
                 programmed,
@@ -209,7 +209,7 @@ impl<P: ProgramTarget> ControlTask<P> {
     }
 
     /// What the next daemon has to know about backends that begin to linger by a change, or that do not.
-    fn removals(&self, lingering: &[Lingering], change: &Change) -> Vec<Record> {
+    fn removals(&self, lingering: &[RemovedBackend], change: &Change) -> Vec<Record> {
         let (now, wall) = (now(), SystemTime::now());
         let new = lingering
             .iter()

@@ -8,7 +8,7 @@ use super::{ControlTask, RETRY_FIRST, RETRY_MAX, Retry};
 use crate::{
     chain::chain,
     clock::now,
-    control::{ability::ProgramTarget, lingering::Lingering, verdicts},
+    control::{ports::ProgramTarget, removed::RemovedBackend, verdicts},
     datapath::ProgramError,
     events::{EventKind, NewEvent},
     health::{Health, HealthEvent, OK},
@@ -214,7 +214,7 @@ pub(super) fn loses_counters(old: &Target, new: &Target) -> bool {
 pub(super) fn target(
     desired: &Desired,
     inputs: Inputs<'_>,
-    lingering: &[Lingering],
+    lingering: &[RemovedBackend],
     before: Before<'_>,
     pace: &mut Pace,
 ) -> Arc<Target> {

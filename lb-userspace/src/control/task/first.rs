@@ -13,7 +13,7 @@ use std::{
 use super::{ControlTask, converge::target};
 use crate::{
     clock::{now, until},
-    control::{ability::ProgramTarget, verdicts},
+    control::{ports::ProgramTarget, verdicts},
     datapath::ProgramError,
     health::{CheckId, Health, settings::Through},
     plan::target::Inputs,
@@ -72,7 +72,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             return Ok(());
         }
         let keys: BTreeSet<ServiceKey> = places.iter().map(|(key, _)| *key).collect();
-        let mut wanted = effective::target(&self.desired, &self.health, &effective::Lingering::new());
+        let mut wanted = effective::target(&self.desired, &self.health, &effective::RemovedBackends::new());
         wanted.services.retain(|key, _| keys.contains(key));
         effective::hold(&mut wanted, &places);
         self.program(Arc::new(wanted)).await?;

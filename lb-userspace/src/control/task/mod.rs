@@ -1,9 +1,9 @@
 //! The control task's loop.
 
+mod agent_updates;
 mod change;
 mod converge;
 mod first;
-mod hearing;
 mod report;
 mod timers;
 mod ways;
@@ -20,9 +20,9 @@ use tokio_util::sync::CancellationToken;
 pub use self::report::tell_replaced;
 use super::{
     ControlHandle, ControlView, Inherited, REQUEST_DEPTH, RefusedFile, Request,
-    ability::{AskAgents, ProgramTarget, RunChecks},
-    lingering::{FLOW_POLL, Lingering},
+    ports::{AskAgents, ProgramTarget, RunChecks},
     reach::Reach,
+    removed::{FLOW_POLL, RemovedBackend},
     verdicts,
 };
 use crate::{
@@ -147,7 +147,7 @@ pub struct ControlTask<P> {
     agents_done: Option<Instant>,
     /// Weights by agents as last told, in percent.
     told_percent: BTreeMap<CheckId, u16>,
-    lingering: Vec<Lingering>,
+    lingering: Vec<RemovedBackend>,
     /// When the flows of removed backends are looked at again.
     next_poll: Instant,
     deadlines: Deadlines,
@@ -197,7 +197,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             ring_sizes,
         };
         let health = verdicts::carried_over(&desired, &health);
-        let nothing = effective::target(&Desired::default(), &health, &effective::Lingering::new());
+        let nothing = effective::target(&Desired::default(), &health, &effective::RemovedBackends::new());
         let nothing = Arc::new(nothing);
         let first = ControlView {
             desired: Arc::clone(&desired),

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, mem, sync::Arc, time::SystemTime};
 use super::ControlTask;
 use crate::{
     clock::now,
-    control::{ControlView, RefusedFile, ability::ProgramTarget, verdicts},
+    control::{ControlView, RefusedFile, ports::ProgramTarget, verdicts},
     events::{EventKind, EventLog, NewEvent, rfc3339},
     health::CheckId,
     state::{
@@ -75,8 +75,8 @@ impl<P: ProgramTarget> ControlTask<P> {
     }
 
     /// Tells which services use backends although checks call them down, when that changes.
-    fn tell_overruled(&mut self) {
-        let now = removal::overruled(
+    fn report_panic_mode(&mut self) {
+        let now = removal::panic_mode(
             &self.desired,
             &agents::judged(&self.health, &self.agents),
             &self.wanted,
@@ -175,7 +175,7 @@ impl<P: ProgramTarget> ControlTask<P> {
     }
 
     pub(super) fn publish(&mut self) {
-        self.tell_overruled();
+        self.report_panic_mode();
         self.tell_backups();
         self.tell_slow_start();
         self.metrics.revision(self.desired.revision);

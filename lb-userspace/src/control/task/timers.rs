@@ -8,8 +8,8 @@ use crate::{
     clock::now,
     control::{
         Change,
-        ability::ProgramTarget,
-        lingering::{FLOW_POLL, Lingering, removed_record},
+        ports::ProgramTarget,
+        removed::{FLOW_POLL, RemovedBackend, removed_record},
         verdicts,
     },
     events::EventKind,
@@ -113,7 +113,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         if verdicts::wants(&self.desired, &event.id) {
             return false;
         }
-        let is_meant = |gone: &&mut Lingering| gone.check_id().as_ref() == Some(&event.id);
+        let is_meant = |gone: &&mut RemovedBackend| gone.check_id().as_ref() == Some(&event.id);
         let Some(gone) = self.lingering.iter_mut().find(is_meant) else {
             return false;
         };
@@ -137,7 +137,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         if !lingers || self.desired.backend(service, name).is_ok() {
             return false;
         }
-        let named = |lingering: &Lingering| is_named(lingering, Some((service, name)));
+        let named = |lingering: &RemovedBackend| is_named(lingering, Some((service, name)));
         let records = self
             .lingering
             .iter()
@@ -159,7 +159,7 @@ impl<P: ProgramTarget> ControlTask<P> {
 }
 
 /// What the next daemon has to know of a removed backend that does not linger any more.
-fn gone(lingering: &Lingering) -> Record {
+fn gone(lingering: &RemovedBackend) -> Record {
     removed_record(
         lingering.key,
         &lingering.name,
@@ -169,6 +169,6 @@ fn gone(lingering: &Lingering) -> Record {
 }
 
 /// Whether a removed backend is the one of these names.
-pub(super) fn is_named(lingering: &Lingering, names: Option<(&ServiceName, &BackendName)>) -> bool {
+pub(super) fn is_named(lingering: &RemovedBackend, names: Option<(&ServiceName, &BackendName)>) -> bool {
     names == Some((&lingering.service, &lingering.name))
 }

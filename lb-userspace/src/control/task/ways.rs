@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::ControlTask;
 use crate::{
     clock::now,
-    control::{ability::ProgramTarget, reach::News, verdicts},
+    control::{ports::ProgramTarget, reach::News, verdicts},
     events::EventKind,
     health::CheckId,
 };

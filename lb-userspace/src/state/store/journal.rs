@@ -21,7 +21,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    health::{CheckId, Memory, agent::AgentWord},
+    health::{CheckId, Memory, agent::AgentAnswer},
     state::names::{BackendName, ServiceName},
 };
 
@@ -107,8 +107,8 @@ impl Record {
     }
 
     /// What an agent said last.
-    pub fn agent(CheckId(service, backend): &CheckId, word: AgentWord) -> Self {
-        let AgentWord {
+    pub fn agent(CheckId(service, backend): &CheckId, word: AgentAnswer) -> Self {
+        let AgentAnswer {
             admin,
             state,
             percent,

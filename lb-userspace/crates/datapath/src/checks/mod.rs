@@ -25,7 +25,7 @@ use tokio::{
 pub(super) use self::device::remove_leftovers;
 use self::{device::Device, source::Sources};
 use super::{Interfaces, directory::Directory, maps::Maps};
-use crate::health::{CheckPath, Entrance, Opening, Paths};
+use crate::health::{CheckPath, Paths, ProbeRoute, RouteFuture};
 
 /// Time after which what could not be made is tried again.
 const RETRY: Duration = Duration::from_secs(5);
@@ -76,7 +76,7 @@ struct Made {
 }
 
 impl Paths for CheckPaths {
-    fn open<'a>(&'a self, path: &'a CheckPath, port: u16, source: Option<IpAddr>) -> Opening<'a> {
+    fn open<'a>(&'a self, path: &'a CheckPath, port: u16, source: Option<IpAddr>) -> RouteFuture<'a> {
         Box::pin(self.enter(path, port, source))
     }
 }
@@ -89,7 +89,7 @@ impl CheckPaths {
         let _ = task::spawn_blocking(move || drop(entry)).await;
     }
 
-    async fn enter(&self, path: &CheckPath, port: u16, source: Option<IpAddr>) -> Result<Entrance, String> {
+    async fn enter(&self, path: &CheckPath, port: u16, source: Option<IpAddr>) -> Result<ProbeRoute, String> {
         let mut state = self.state.lock().await;
         self.make(&mut state.entry).await?;
         state.learn(&self.directory.borrow());
@@ -127,7 +127,7 @@ impl CheckPaths {
                 .map_err(|e| format!("cannot update the program: {e}"))?;
             made.told.insert(id, check);
         }
-        Ok(Entrance {
+        Ok(ProbeRoute {
             address: if path.vip.ip().is_ipv4() {
                 SocketAddrV4::new(NetV4::FAR.to_std(), id.0).into()
             } else {

@@ -1,7 +1,7 @@
 //! An agent's answer: words of a line to what they change (HAProxy's configuration manual, section 5.2, `agent-check`).
 //! Pure.
 
-use super::{AgentAdmin, AgentState, AgentWord, MAX_PERCENT};
+use super::{AgentAdmin, AgentAnswer, AgentState, MAX_PERCENT};
 
 /// What a line says; what it does not mention stays.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -81,8 +81,8 @@ impl Answer {
     }
 
     /// What stands after this answer.
-    pub(super) fn after(&self, before: AgentWord) -> AgentWord {
-        AgentWord {
+    pub(super) fn after(&self, before: AgentAnswer) -> AgentAnswer {
+        AgentAnswer {
             admin: self.admin.unwrap_or(before.admin),
             state: self.state.unwrap_or(before.state),
             percent: self.percent.unwrap_or(before.percent),
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn what_is_not_mentioned_stays() {
         let word = |line: &str, before| parse(line.as_bytes()).after(before);
-        let mut standing = AgentWord::default();
+        let mut standing = AgentAnswer::default();
         for (line, expected) in [
             ("50%", "50%"),
             ("drain", "drain, 50%"),

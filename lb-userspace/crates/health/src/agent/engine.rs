@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    AgentSaid, AgentSettings, AgentSpec, AgentStatus, AgentView, LOST_AFTER, LastAsked, MAX_ASKED,
+    AgentReport, AgentSettings, AgentSpec, AgentStatus, AgentView, LOST_AFTER, LastAsked, MAX_ASKED,
     answer::{self, Answer},
 };
 use crate::{
@@ -83,9 +83,9 @@ impl<I: TargetId> AgentEngine<I> {
                 ids: BTreeSet::new(),
                 failures: 0,
                 status: AgentStatus {
-                    said: AgentSaid {
+                    said: AgentReport {
                         word: initial,
-                        ..AgentSaid::default()
+                        ..AgentReport::default()
                     },
                     last: None,
                 },
@@ -182,7 +182,7 @@ impl<I: TargetId> AgentEngine<I> {
 
     /// What all agents said.
     pub(super) fn said(&self) -> AgentView<I> {
-        let of = |agent: &Agent<I>| -> Vec<(I, AgentSaid)> {
+        let of = |agent: &Agent<I>| -> Vec<(I, AgentReport)> {
             let ids = agent.ids.iter();
             ids.map(|id| (id.clone(), agent.status.said.clone())).collect()
         };

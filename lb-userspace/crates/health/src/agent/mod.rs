@@ -2,7 +2,7 @@
 //!
 //! An agent is asked over TCP, by the schedule that checks have, too, and answers with one line of words (`answer`). What
 //! it does not mention stays as it was, and so does everything while it does not answer: whether a backend works is for
-//! checks to find out. What stands of all answers is an [`AgentWord`]; `engine` (pure) keeps those, `task` asks.
+//! checks to find out. What stands of all answers is an [`AgentAnswer`]; `engine` (pure) keeps those, `task` asks.
 
 mod answer;
 mod ask;
@@ -91,7 +91,7 @@ pub enum AgentState {
 
 /// What stands of all that an agent has said.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct AgentWord {
+pub struct AgentAnswer {
     /// How its backend wants to be used.
     pub admin: AgentAdmin,
     /// How it is.
@@ -100,7 +100,7 @@ pub struct AgentWord {
     pub percent: u16,
 }
 
-impl Default for AgentWord {
+impl Default for AgentAnswer {
     fn default() -> Self {
         Self {
             admin: AgentAdmin::Ready,
@@ -154,7 +154,7 @@ impl AgentState {
 }
 
 /// `maint, down, 50%`: what is not as it would be without an agent; `ready` where nothing is.
-impl fmt::Display for AgentWord {
+impl fmt::Display for AgentAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
             admin,
@@ -186,14 +186,14 @@ pub struct AgentSpec<I> {
     /// How it is asked; its port is that of the target already.
     pub settings: AgentSettings,
     /// What it said to an earlier daemon, or what stood before it was asked in another way.
-    pub initial: AgentWord,
+    pub initial: AgentAnswer,
 }
 
 /// What others do by an agent's word.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct AgentSaid {
+pub struct AgentReport {
     /// What stands.
-    pub word: AgentWord,
+    pub word: AgentAnswer,
     /// Why, in the agent's words, where it gave any with the state.
     pub reason: Arc<str>,
     /// Why it counts as lost.
@@ -201,13 +201,13 @@ pub struct AgentSaid {
 }
 
 /// By whom what was said.
-pub type AgentView<I> = BTreeMap<I, AgentSaid>;
+pub type AgentView<I> = BTreeMap<I, AgentReport>;
 
 /// What is known about an agent.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AgentStatus {
     /// What stands, and whether the agent is lost.
-    pub said: AgentSaid,
+    pub said: AgentReport,
     /// The latest question; none before the first.
     pub last: Option<LastAsked>,
 }

@@ -123,9 +123,9 @@ async fn words_reach_those_who_act_on_them_and_end_with_the_agent() {
         id: id.clone(),
         target,
         settings,
-        initial: AgentWord {
+        initial: AgentAnswer {
             percent: 30,
-            ..AgentWord::default()
+            ..AgentAnswer::default()
         },
     }]);
     let mut said = handle.said();

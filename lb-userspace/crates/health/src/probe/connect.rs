@@ -16,7 +16,7 @@ use tokio::{
     time::{self, Instant},
 };
 
-use super::{connection::Connection, proxy, spare, through};
+use super::{connection::Connection, proxy, socket_pool, through};
 use crate::{
     error::{CheckError, LocalError, Stage},
     machine::MAX_INTERVAL,
@@ -137,7 +137,7 @@ impl Budget {
     /// Connects by `route`, and sends the PROXY header that it asks for. The connection closes by reset, so that no check leaves
     /// a port in TIME_WAIT behind.
     pub(crate) async fn connect(&mut self, route: Route) -> Result<Connection, CheckError> {
-        let dialed = spare::open(self.target, route).and_then(|socket| {
+        let dialed = socket_pool::open(self.target, route).and_then(|socket| {
             socket.set_tcp_nodelay(true)?;
             let address = through::enter(&socket, self.target)?.into();
             Ok((begin(&socket, &address)?, socket, address))
@@ -156,9 +156,9 @@ impl Budget {
     /// Sees whether someone listens, by `route`, whose PROXY header is not sent. With `half` no more is done than needed for
     /// that: the third packet of the handshake is held back, and the reset that ends the connection takes its place.
     pub(super) async fn knock(&mut self, route: Route, half: bool) -> Result<(), CheckError> {
-        let taken = spare::take(self.target, route).and_then(|socket| {
+        let taken = socket_pool::take(self.target, route).and_then(|socket| {
             if half {
-                spare::hold_acknowledgement(&socket)?;
+                socket_pool::hold_acknowledgement(&socket)?;
             }
             let address = through::enter(&socket, self.target)?.into();
             Ok((socket, address))
@@ -173,14 +173,14 @@ impl Budget {
             }
             Err(error) => {
                 if error.raw_os_error() == Some(libc::ECONNREFUSED) {
-                    spare::put_back(socket, self.target, route);
+                    socket_pool::put_back(socket, self.target, route);
                 }
                 return Err(self.cannot_connect(&error));
             }
         }
         let ours = self.is_not_ours(socket.local_addr());
-        if spare::hang_up(&socket).is_ok() {
-            spare::put_back(socket, self.target, route);
+        if socket_pool::hang_up(&socket).is_ok() {
+            socket_pool::put_back(socket, self.target, route);
         }
         ours
     }

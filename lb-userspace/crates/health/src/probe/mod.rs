@@ -1,6 +1,8 @@
 //! Checkers: each makes one kind of check over real sockets.
 
+mod batch;
 mod certificate;
+mod composite;
 mod configured;
 mod connect;
 mod connection;
@@ -15,14 +17,12 @@ mod http2;
 mod icmp;
 mod identity;
 mod keeping;
-mod many;
 mod problem;
 mod proxy;
 mod push;
 mod request;
 mod response;
-mod several;
-mod spare;
+mod socket_pool;
 mod stream;
 mod tcp;
 mod through;
@@ -32,6 +32,8 @@ mod verifier;
 
 use std::{future::Future, net::SocketAddr, sync::Arc, time::Duration};
 
+pub use batch::check_all;
+pub(super) use composite::{Found, Probes};
 pub use configured::{Checkers, ConfiguredChecker, NoCheck};
 pub(super) use connect::Budget;
 pub use connect::Route;
@@ -44,10 +46,8 @@ pub use http::HttpChecker;
 pub use http2::Http2Checker;
 pub use icmp::IcmpChecker;
 pub use keeping::FRESH_EVERY;
-pub use many::check_all;
 pub use problem::{MAX_BODY_LIMIT, ProbeError};
 pub(super) use push::PushChecker;
-pub(super) use several::{Found, Probes};
 pub use tcp::{TcpChecker, TcpProbe};
 pub use tls::TlsChecker;
 pub use udp::UdpChecker;

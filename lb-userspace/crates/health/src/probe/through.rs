@@ -16,12 +16,12 @@ use tokio::task_local;
 
 use crate::{
     error::{CheckError, LocalError},
-    path::{CheckPath, Entrance, Paths},
+    probe_route::{CheckPath, Paths, ProbeRoute},
 };
 
 task_local! {
     /// Where the check of this task enters the path.
-    static ENTRANCE: Entrance;
+    static ENTRANCE: ProbeRoute;
 }
 
 /// Leads one check through the path.
@@ -76,7 +76,7 @@ pub(super) fn is_led() -> bool {
 
 /// Where a new socket to `target` connects to: there, or where the path begins. Then it leaves by that.
 pub(super) fn enter(socket: &impl AsFd, target: SocketAddr) -> io::Result<SocketAddr> {
-    let Ok(Entrance { address, device }) = ENTRANCE.try_with(Entrance::clone) else {
+    let Ok(ProbeRoute { address, device }) = ENTRANCE.try_with(ProbeRoute::clone) else {
         return Ok(target);
     };
     SockRef::from(socket).bind_device(Some(device.as_bytes()))?;

@@ -209,7 +209,7 @@ async fn a_full_channel_keeps_the_latest_verdict() {
     let metrics = HealthMetrics::register(&Registry::new()).unwrap();
     let (_, agents) = AgentTask::new(1, metrics.agents.clone());
     let (mut task, _handle, mut events) =
-        Runner::new(HealthConfig::new(1), metrics, World::default(), agents);
+        Runner::new(HealthConfig::new(1), metrics, RealEnvironment::default(), agents);
     let event = |backend: &str, health| HealthEvent {
         id: id(backend),
         health,

@@ -5,7 +5,7 @@ use std::{borrow::Cow, collections::BTreeMap};
 use super::{backend::Admin, desired::Desired, effective::HealthView};
 use crate::health::{
     CheckId, Health,
-    agent::{AgentAdmin, AgentSettings, AgentSpec, AgentView, AgentWord},
+    agent::{AgentAdmin, AgentAnswer, AgentSettings, AgentSpec, AgentView},
 };
 
 /// Whether a word about `id` matters.
@@ -57,12 +57,12 @@ pub fn after(old: &Desired, new: &Desired, said: &AgentView) -> AgentView {
 pub fn in_force<'a>(desired: &'a Desired, said: &AgentView) -> Cow<'a, Desired> {
     let mut words = BTreeMap::new();
     for (CheckId(service, backend), said) in said {
-        let AgentWord {
+        let AgentAnswer {
             admin,
             state: _,
             percent,
         } = said.word;
-        let default = AgentWord::default();
+        let default = AgentAnswer::default();
         if admin != default.admin || percent != default.percent {
             words
                 .entry(service)

@@ -7,7 +7,7 @@ use super::{
     caution::{self, Before},
     desired::Desired,
     down_grace::DownGrace,
-    effective::{self, Blocked, HealthView, Lingering},
+    effective::{self, Blocked, HealthView, RemovedBackends},
     removal,
     ring_sizes::RingSizes,
     slow_start::SlowStart,
@@ -52,7 +52,7 @@ impl Pace {
 pub fn compute(
     desired: &Desired,
     inputs: Inputs<'_>,
-    lingering: &Lingering,
+    lingering: &RemovedBackends,
     before: Before<'_>,
     pace: &mut Pace,
     now: Instant,

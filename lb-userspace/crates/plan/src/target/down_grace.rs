@@ -114,7 +114,7 @@ mod tests {
     use super::*;
     use crate::{
         state::testing,
-        target::effective::{self, Lingering},
+        target::effective::{self, RemovedBackends},
     };
 
     const AFTER: Duration = Duration::from_secs(3);
@@ -157,7 +157,7 @@ mod tests {
                 .into_iter()
                 .zip(health)
                 .collect();
-            let target = effective::target(&self.desired, &view, &Lingering::new());
+            let target = effective::target(&self.desired, &view, &RemovedBackends::new());
             let target = self
                 .grace
                 .keep_flows(target, &self.desired, &view, self.programmed.as_ref(), now);

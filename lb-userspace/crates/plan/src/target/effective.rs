@@ -29,13 +29,13 @@ use crate::{
 pub type HealthView = BTreeMap<CheckId, Health>;
 
 /// Backends that were removed and still finish their flows, with their mode, by the service they belonged to.
-pub type Lingering = BTreeMap<(ServiceKey, SocketAddr), Mode>;
+pub type RemovedBackends = BTreeMap<(ServiceKey, SocketAddr), Mode>;
 
 /// Addresses of backends to which the program cannot send anything.
 pub type Blocked = BTreeSet<IpAddr>;
 
 /// As [`target_without`], where every backend can be reached.
-pub fn target(desired: &Desired, health: &HealthView, lingering: &Lingering) -> Target {
+pub fn target(desired: &Desired, health: &HealthView, lingering: &RemovedBackends) -> Target {
     target_without(desired, health, lingering, &Blocked::new())
 }
 
@@ -49,7 +49,7 @@ pub fn target(desired: &Desired, health: &HealthView, lingering: &Lingering) -> 
 pub fn target_without(
     desired: &Desired,
     health: &HealthView,
-    lingering: &Lingering,
+    lingering: &RemovedBackends,
     blocked: &Blocked,
 ) -> Target {
     let mut services: BTreeMap<ServiceKey, Shared<TargetService>> = desired
@@ -302,7 +302,7 @@ mod tests {
             desired.services.values().next().unwrap().backends[0].address,
             "10.9.9.9:80".parse().unwrap(),
         );
-        let lingering = Lingering::from([((key, there), Mode::Nat), ((key, gone), Mode::Nat)]);
+        let lingering = RemovedBackends::from([((key, there), Mode::Nat), ((key, gone), Mode::Nat)]);
         let backends = &target(&desired, &HealthView::new(), &lingering).services[&key].backends;
         assert_eq!(
             backends[&gone],

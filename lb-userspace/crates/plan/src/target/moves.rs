@@ -8,7 +8,7 @@ use super::{
     backend::Backend,
     backups,
     desired::Desired,
-    effective::{self, Blocked, HealthView, Lingering},
+    effective::{self, Blocked, HealthView, RemovedBackends},
     names::{BackendName, ServiceName},
     removal,
     ring_sizes::RingSizes,
@@ -39,7 +39,7 @@ pub fn moves(
     at_once: Option<(&ServiceName, &BackendName)>,
     sizes: &RingSizes,
 ) -> BTreeMap<ServiceName, Moves> {
-    let lingering = Lingering::new();
+    let lingering = RemovedBackends::new();
     let stay = old
         .services
         .keys()

@@ -59,7 +59,7 @@ pub fn limited(desired: &Desired, health: &HealthView) -> HealthView {
 }
 
 /// The backends that are down and take flows all the same in `target`, for whichever policy, by service.
-pub fn overruled(
+pub fn panic_mode(
     desired: &Desired,
     health: &HealthView,
     target: &Target,

@@ -44,7 +44,7 @@ mod tests {
     use super::*;
     use crate::{
         state::testing,
-        target::effective::{self, HealthView, Lingering},
+        target::effective::{self, HealthView, RemovedBackends},
     };
 
     /// How many backends there are, and the size of the ring then.
@@ -57,7 +57,7 @@ mod tests {
         };
         let size = |sizes: &mut RingSizes, backends| {
             let desired = desired(backends);
-            let target = effective::target(&desired, &HealthView::new(), &Lingering::new());
+            let target = effective::target(&desired, &HealthView::new(), &RemovedBackends::new());
             let kept = sizes.keep(target, &desired);
             kept.services.values().next().unwrap().ring_size
         };
@@ -73,7 +73,7 @@ mod tests {
             assert_eq!(size(&mut sizes, backends), expected, "{backends}");
         }
         let none = testing::desired([]);
-        let target = effective::target(&none, &HealthView::new(), &Lingering::new());
+        let target = effective::target(&none, &HealthView::new(), &RemovedBackends::new());
         sizes.keep(target, &none);
         assert_eq!(
             sizes,

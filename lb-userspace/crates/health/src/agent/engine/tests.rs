@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::{
-    agent::AgentWord,
+    agent::AgentAnswer,
     error::LocalError,
     testing::{self, AgentSpec, CheckId},
 };
@@ -18,7 +18,7 @@ fn spec(backend: &str, target: &str) -> AgentSpec {
         id: testing::id("web", backend),
         target: target.parse().unwrap(),
         settings: AgentSettings::default(),
-        initial: AgentWord::default(),
+        initial: AgentAnswer::default(),
     }
 }
 
@@ -54,7 +54,7 @@ impl World {
         (self.now, ids)
     }
 
-    fn said(&self, backend: &str) -> AgentSaid {
+    fn said(&self, backend: &str) -> AgentReport {
         self.engine.said()[&testing::id("web", backend)].clone()
     }
 }
@@ -169,9 +169,9 @@ fn backends_at_one_address_share_an_agent_and_others_go_on_undisturbed() {
     );
     let due = world.engine.next_deadline();
     let moved = AgentSpec {
-        initial: AgentWord {
+        initial: AgentAnswer {
             percent: 7,
-            ..AgentWord::default()
+            ..AgentAnswer::default()
         },
         ..spec("c", "10.0.0.3:9")
     };

@@ -2,19 +2,19 @@
 
 use super::*;
 use crate::{
-    health::agent::{AgentSaid, AgentState},
+    health::agent::{AgentReport, AgentState},
     state::{service::Service, testing},
     target::effective,
 };
 
-fn says(admin: AgentAdmin, state: AgentState, percent: u16) -> AgentSaid {
-    AgentSaid {
-        word: AgentWord {
+fn says(admin: AgentAdmin, state: AgentState, percent: u16) -> AgentReport {
+    AgentReport {
+        word: AgentAnswer {
             admin,
             state,
             percent,
         },
-        ..AgentSaid::default()
+        ..AgentReport::default()
     }
 }
 
@@ -62,7 +62,7 @@ fn the_operators_word_counts_more_and_each_can_take_a_backend_out() {
         let target = effective::target(
             &in_force(&desired, &said),
             &judged(&health, &said),
-            &effective::Lingering::new(),
+            &effective::RemovedBackends::new(),
         );
         let there = target.services[&key].backends[&address];
         assert_eq!(
@@ -101,7 +101,7 @@ fn agents_do_not_change_the_size_of_a_ring() {
         let target = effective::target(
             &in_force(&desired, said),
             &HealthView::new(),
-            &effective::Lingering::new(),
+            &effective::RemovedBackends::new(),
         );
         target.services.values().next().unwrap().ring_size
     };

@@ -5,14 +5,14 @@ use std::time::{Duration, Instant};
 use super::*;
 use crate::{
     TargetBackend,
-    health::agent::{AgentAdmin, AgentSaid, AgentState, AgentView, AgentWord},
+    health::agent::{AgentAdmin, AgentAnswer, AgentReport, AgentState, AgentView},
     state::{
         service::{OnDown, OnEmpty},
         testing::{self, id},
     },
     target::{
         agents,
-        effective::{self, Blocked, Lingering},
+        effective::{self, Blocked, RemovedBackends},
         removal,
         slow_start::SlowStart,
     },
@@ -34,7 +34,7 @@ fn target(service: &Service, health: &HealthView, said: &AgentView) -> Vec<Targe
     let health = agents::judged(health, said);
     let desired = in_force(&desired, &health, &Blocked::new());
     let limited = removal::limited(&desired, &health);
-    let target = effective::target(&desired, &limited, &Lingering::new());
+    let target = effective::target(&desired, &limited, &RemovedBackends::new());
     let target = SlowStart::default().hold_back(target, &desired, &health, Instant::now());
     let there = &target.services[&service.key].backends;
     service
@@ -88,28 +88,28 @@ fn backends_that_the_operator_or_an_agent_takes_out_cannot_take_flows() {
     drained.backends[3].admin = Admin::Draining;
     assert_eq!(weights(&drained, &HealthView::new(), &none), [0, 0, 0, 0, 1]);
 
-    let said = |word: AgentWord| -> AgentView {
-        let said = AgentSaid {
+    let said = |word: AgentAnswer| -> AgentView {
+        let said = AgentReport {
             word,
-            ..AgentSaid::default()
+            ..AgentReport::default()
         };
         ["a", "b", "c"]
             .iter()
             .map(|name| (id("web", name), said.clone()))
             .collect()
     };
-    let ready = AgentWord::default();
+    let ready = AgentAnswer::default();
     for word in [
-        AgentWord {
+        AgentAnswer {
             admin: AgentAdmin::Drain,
             ..ready
         },
-        AgentWord {
+        AgentAnswer {
             admin: AgentAdmin::Maint,
             ..ready
         },
-        AgentWord { percent: 0, ..ready },
-        AgentWord {
+        AgentAnswer { percent: 0, ..ready },
+        AgentAnswer {
             state: AgentState::Down,
             ..ready
         },
@@ -120,7 +120,7 @@ fn backends_that_the_operator_or_an_agent_takes_out_cannot_take_flows() {
             "{word}"
         );
     }
-    let half = AgentWord { percent: 50, ..ready };
+    let half = AgentAnswer { percent: 50, ..ready };
     assert_eq!(
         weights(&service(), &HealthView::new(), &said(half)),
         [5, 5, 5, 0, 0]
@@ -210,7 +210,7 @@ fn a_called_backup_has_its_whole_weight_at_once() {
     let mut held_back = |failed: &[&str], seconds| -> Vec<u8> {
         let health = down(failed);
         let desired = in_force(&desired, &health, &Blocked::new());
-        let target = effective::target(&desired, &health, &Lingering::new());
+        let target = effective::target(&desired, &health, &RemovedBackends::new());
         let target = slow.hold_back(target, &desired, &health, start + Duration::from_secs(seconds));
         let there = &target.services[&service.key].backends;
         service
@@ -234,7 +234,7 @@ fn the_ring_keeps_its_size_and_only_services_with_backups_in_reserve_change() {
     let serving = in_force(&desired, &down(&["a", "b", "c"]), &Blocked::new());
     assert!(matches!(serving, Cow::Borrowed(_)));
     let size = |desired: &Desired| {
-        let target = effective::target(desired, &HealthView::new(), &Lingering::new());
+        let target = effective::target(desired, &HealthView::new(), &RemovedBackends::new());
         target.services[&service().key].ring_size
     };
     assert_eq!(size(&in_reserve), size(&serving));

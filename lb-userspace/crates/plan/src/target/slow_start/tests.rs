@@ -8,7 +8,7 @@ use crate::{
         service::OnEmpty,
         testing::{self, id},
     },
-    target::effective::{self, Lingering},
+    target::effective::{self, RemovedBackends},
 };
 
 /// One step of a rise.
@@ -49,7 +49,7 @@ impl Scene {
 
     /// Tenths of each backend's weight at so many seconds from the start; 0 for those without new flows.
     fn at(&mut self, seconds: u64) -> Vec<u8> {
-        let target = effective::target(&self.desired, &self.health, &Lingering::new());
+        let target = effective::target(&self.desired, &self.health, &RemovedBackends::new());
         let now = self.start + Duration::from_secs(seconds);
         let target = self.slow.hold_back(target, &self.desired, &self.health, now);
         let service = self.desired.services.values().next().unwrap();

@@ -4,13 +4,13 @@ use std::time::{Duration, SystemTime};
 
 use lb_common::{backend::TENTHS, counters};
 
-use super::Picture;
+use super::StatusSnapshot;
 use crate::{
     api::{
         agent::shown,
         types::{self, CheckPart, LastCheck},
     },
-    control::lingering::Lingering,
+    control::removed::RemovedBackend,
     datapath::{BackendStats, NextHopState},
     events::rfc3339,
     health::{Certificate, CheckId, CheckStatus, Health, PartResult, settings::Through},
@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-impl Picture {
+impl StatusSnapshot {
     pub(super) fn present(&self, service: &Service, backend: &Backend) -> types::Backend {
         let id = CheckId(service.name.clone(), backend.name.clone());
         let check = self.checks.get(&id);
@@ -91,7 +91,7 @@ impl Picture {
         }
     }
 
-    pub(super) fn finishing(&self, lingering: &Lingering) -> types::Backend {
+    pub(super) fn finishing(&self, lingering: &RemovedBackend) -> types::Backend {
         let stats = self.seen.at(&lingering.key, lingering.address);
         let check = lingering.check_id().and_then(|id| self.checks.get(&id));
         types::Backend {

@@ -1,4 +1,4 @@
-//! One consistent picture of everything that is known, as the API shows it.
+//! One consistent snapshot of everything that is known, as the API shows it.
 
 mod backend;
 mod config;
@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// State, counters and checks at one moment.
-pub(super) struct Picture {
+pub(super) struct StatusSnapshot {
     view: Arc<ControlView>,
     seen: Observation,
     checks: Arc<CheckStatuses>,
@@ -47,7 +47,7 @@ pub(super) struct Picture {
     of_config: Vec<types::Problem>,
 }
 
-impl Picture {
+impl StatusSnapshot {
     /// Reads everything.
     pub(super) async fn take(api: &Arc<Api>) -> Result<Self, ApiError> {
         let view = api.control.view();

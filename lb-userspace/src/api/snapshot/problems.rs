@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Picture, host};
+use super::{StatusSnapshot, host};
 use crate::{
     api::types::{self, Problem},
     control::own_traffic,
@@ -36,7 +36,7 @@ pub(super) fn of_parts(missing: BTreeMap<Part, MissingPart>) -> impl Iterator<It
         })
 }
 
-impl Picture {
+impl StatusSnapshot {
     /// Why the data plane does not do what is desired.
     pub(super) fn failure(&self) -> Option<Problem> {
         self.view.failure.as_ref().map(|failure| Problem {

@@ -16,7 +16,7 @@ use super::{memory::held, *};
 use crate::{
     Latency, Stage,
     engine::NewCheck,
-    outside::Check,
+    environment::Check,
     probe::Checker,
     random::Random,
     settings::{CheckKind, CheckSettings},
@@ -84,7 +84,7 @@ impl Script {
     }
 }
 
-/// The world of the script: each check takes a "connection" for as long as it lasts.
+/// The environment of the script: each check takes a "connection" for as long as it lasts.
 #[derive(Debug)]
 struct Scene {
     began: time::Instant,
@@ -162,7 +162,7 @@ impl Check for Play {
     }
 }
 
-impl Outside for Play {
+impl Environment for Play {
     type Check = Self;
 
     fn checks(&mut self, new: &[NewCheck], _reports: &Reports) -> Vec<Self> {

@@ -1,4 +1,4 @@
-//! What the engine's loop needs of the world, so that a test can stand in for it.
+//! What the engine's loop needs of the environment, so that a test can stand in for it.
 
 use std::{
     future::Future,
@@ -9,8 +9,8 @@ use std::{
 
 use super::{
     engine::NewCheck,
-    path::Paths,
     probe::{Found, Probe, ProbeCache, Probes, PushChecker},
+    probe_route::Paths,
     report::Reports,
     settings::CheckKind,
     status::Health,
@@ -36,7 +36,7 @@ impl Check for Probes {
 }
 
 /// Makes checks, and tells people's time.
-pub(super) trait Outside: Send + 'static {
+pub(super) trait Environment: Send + 'static {
     /// What checks a target.
     type Check: Check;
 
@@ -47,14 +47,14 @@ pub(super) trait Outside: Send + 'static {
     fn wall(&self) -> SystemTime;
 }
 
-/// The world as it is.
+/// The environment as it is.
 #[derive(Debug, Default)]
-pub(super) struct World {
+pub(super) struct RealEnvironment {
     /// Leads checks into the forwarding path, once it is there.
     pub(super) paths: Arc<OnceLock<Arc<dyn Paths>>>,
 }
 
-impl Outside for World {
+impl Environment for RealEnvironment {
     type Check = Probes;
 
     fn checks(&mut self, new: &[NewCheck], reports: &Reports) -> Vec<Probes> {

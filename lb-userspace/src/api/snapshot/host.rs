@@ -1,6 +1,6 @@
 //! Host names of backends, as the API shows them.
 
-use super::Picture;
+use super::StatusSnapshot;
 use crate::{
     api::types::{self, Problem},
     discovery::{MAX_ADDRESSES, addresses},
@@ -8,7 +8,7 @@ use crate::{
     state::{discovered, hosts::HostBackend, service::Service},
 };
 
-impl Picture {
+impl StatusSnapshot {
     pub(super) fn host(&self, service: &Service, host: &HostBackend) -> types::Host {
         let id = (service.name.clone(), host.name.clone());
         let status = self.hosts.get(&id).cloned().unwrap_or_default();

@@ -10,7 +10,7 @@ use crate::state::{service::ServiceKey, shared::Shared};
 
 /// A service as it stands when the plan that saw it last is carried out.
 #[derive(Debug)]
-pub(super) struct Settled {
+pub(super) struct PlannedService {
     /// What it was planned for.
     pub(super) target: Shared<TargetService>,
     /// Its record.
@@ -26,7 +26,7 @@ pub(super) struct Settled {
 /// All services that were planned and have nothing that is planned for several services together.
 #[derive(Debug, Default)]
 pub(super) struct SettledServices {
-    services: BTreeMap<ServiceKey, Settled>,
+    services: BTreeMap<ServiceKey, PlannedService>,
 }
 
 impl SettledServices {
@@ -36,7 +36,7 @@ impl SettledServices {
         key: &ServiceKey,
         target: &Shared<TargetService>,
         programmed: &Programmed,
-    ) -> Option<&Settled> {
+    ) -> Option<&PlannedService> {
         let known = self.services.get_mut(key)?;
         let ring = programmed.rings.get(&known.record.ring);
         let stands = known.target.is_same(target)
@@ -55,7 +55,7 @@ impl SettledServices {
     }
 
     /// Takes note of what was planned for a service.
-    pub(super) fn set(&mut self, key: ServiceKey, settled: Option<Settled>) {
+    pub(super) fn set(&mut self, key: ServiceKey, settled: Option<PlannedService>) {
         match settled {
             Some(settled) => drop(self.services.insert(key, settled)),
             None => drop(self.services.remove(&key)),

@@ -27,7 +27,7 @@ pub const FLOW_POLL: Duration = Duration::from_secs(1);
 
 /// A backend that the operator removed. It takes no new flows and is gone when its last flow is, or at a deadline.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Lingering {
+pub struct RemovedBackend {
     /// Its service.
     pub service: ServiceName,
     /// What the service answers on.
@@ -54,7 +54,7 @@ pub fn removed(
     programmed: &Target,
     at_once: Option<(&ServiceName, &BackendName)>,
     now: Instant,
-) -> Vec<Lingering> {
+) -> Vec<RemovedBackend> {
     let mut gone = Vec::new();
     let by_key: BTreeMap<ServiceKey, _> = new.services.values().map(|new| (new.key, new)).collect();
     for (service, old) in &old.services {
@@ -72,7 +72,7 @@ pub fn removed(
                 .filter(|there| there.alive);
             let Some(there) = there else { continue };
             if !kept.contains(&backend.address) && at_once != Some((service, &backend.name)) {
-                gone.push(Lingering {
+                gone.push(RemovedBackend {
                     service: service.clone(),
                     key: old.key,
                     name: backend.name.clone(),
@@ -88,7 +88,7 @@ pub fn removed(
     gone
 }
 
-impl Lingering {
+impl RemovedBackend {
     /// One that was found in the maps of an earlier daemon, whose name nobody knows: its address stands in, and its time
     /// begins anew.
     pub fn found(
@@ -233,7 +233,7 @@ mod tests {
             protocol: crate::state::service::Protocol::Tcp,
         };
         let new = |mode| {
-            Lingering::found(
+            RemovedBackend::found(
                 "web".parse().unwrap(),
                 key,
                 "[2001:db8::1]:80".parse().unwrap(),
@@ -276,7 +276,7 @@ mod tests {
             let mut other = testing::service("api", 2, &[("b", 1)]);
             other.mode = others;
             other.backends[0].address = ([10, 9, 9, 9], port).into();
-            let lingering = Lingering::found(
+            let lingering = RemovedBackend::found(
                 own.name.clone(),
                 own.key,
                 ([10, 9, 9, 9], 80).into(),

@@ -5,11 +5,11 @@ use std::time::Duration;
 use super::ControlTask;
 use crate::{
     clock::now,
-    control::ability::ProgramTarget,
+    control::ports::ProgramTarget,
     events::EventKind,
     health::{
         CheckId,
-        agent::{AgentSaid, AgentView, AgentWord},
+        agent::{AgentAnswer, AgentReport, AgentView},
     },
     state::{agents, store::Record},
 };
@@ -68,16 +68,16 @@ impl<P: ProgramTarget> ControlTask<P> {
     }
 
     /// Tells what is new. Of weights only what matters.
-    fn tell_said(&mut self, id: &CheckId, before: &AgentSaid, said: &AgentSaid) {
+    fn tell_said(&mut self, id: &CheckId, before: &AgentReport, said: &AgentReport) {
         let CheckId(service, backend) = id;
         let subject = || Some((service.clone(), Some(backend.clone())));
-        let AgentWord {
+        let AgentAnswer {
             admin,
             state,
             percent,
         } = said.word;
         let known = self.told_percent.entry(id.clone()).or_insert(before.word.percent);
-        let special = |percent: u16| percent == 0 || percent == AgentWord::default().percent;
+        let special = |percent: u16| percent == 0 || percent == AgentAnswer::default().percent;
         let weighs = percent != *known
             && (percent.abs_diff(*known) >= TOLD_FROM || special(percent) || special(*known));
         if weighs {

@@ -44,7 +44,7 @@ impl fmt::Display for CheckPath {
 
 /// Where a check enters the path.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Entrance {
+pub struct ProbeRoute {
     /// The address to connect to in the place of the service's.
     pub address: SocketAddr,
     /// The interface to leave by.
@@ -52,11 +52,11 @@ pub struct Entrance {
 }
 
 /// The entrance, or why there is none on this machine.
-pub type Opening<'a> = Pin<Box<dyn Future<Output = Result<Entrance, String>> + Send + 'a>>;
+pub type RouteFuture<'a> = Pin<Box<dyn Future<Output = Result<ProbeRoute, String>> + Send + 'a>>;
 
 /// Leads checks into the forwarding path.
 pub trait Paths: fmt::Debug + Send + Sync {
     /// The entrance of a path for a check of `port`, from the address `source` if one is set. What it takes is made first,
     /// or mended. Cancel-safe.
-    fn open<'a>(&'a self, path: &'a CheckPath, port: u16, source: Option<IpAddr>) -> Opening<'a>;
+    fn open<'a>(&'a self, path: &'a CheckPath, port: u16, source: Option<IpAddr>) -> RouteFuture<'a>;
 }

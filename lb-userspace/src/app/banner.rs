@@ -95,13 +95,13 @@ mod tests {
         plan::Target,
         state::{
             desired::Desired,
-            effective::{self, HealthView, Lingering},
+            effective::{self, HealthView, RemovedBackends},
             testing,
         },
     };
 
     fn view(desired: Desired) -> ControlView {
-        let target: Target = effective::target(&desired, &HealthView::new(), &Lingering::new());
+        let target: Target = effective::target(&desired, &HealthView::new(), &RemovedBackends::new());
         ControlView {
             desired: Arc::new(desired),
             wanted: Arc::new(target),

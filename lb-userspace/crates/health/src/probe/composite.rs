@@ -7,7 +7,7 @@ use tokio::{task::JoinSet, time::Instant};
 use super::{Checker, Probe, ProbeCache, through::Through};
 use crate::{
     error::{CheckError, LocalError},
-    path::{CheckPath, Paths},
+    probe_route::{CheckPath, Paths},
     settings::{CheckSettings, Require, Through as Way},
     status::{Certificate, PartResult},
     word,
