@@ -2,9 +2,53 @@
 //! no per-node seed.
 
 use crate::{
-    addr::{NetV4, NetV6},
+    addr::{NetPort, NetV4, NetV6},
     flow::Tuple,
+    service::{BY_PORT, BY_SOURCE, Service},
 };
+
+/// What of a tuple decides about its slot.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum HashBy {
+    /// All of it.
+    Tuple,
+    /// The client's address.
+    Source,
+    /// The destination port.
+    Port,
+}
+
+impl HashBy {
+    /// What decides for packets of a service.
+    #[inline(always)]
+    pub const fn of(service: &Service) -> Self {
+        if service.has(BY_SOURCE) {
+            Self::Source
+        } else if service.has(BY_PORT) {
+            Self::Port
+        } else {
+            Self::Tuple
+        }
+    }
+
+    /// The hash that selects the slot of an IPv4 tuple.
+    pub const fn hash_v4(self, tuple: &Tuple<NetV4>) -> u32 {
+        match self {
+            Self::Tuple => tuple_v4(tuple),
+            Self::Source => source_v4(tuple),
+            Self::Port => port(tuple.dst_port),
+        }
+    }
+
+    /// As [`Self::hash_v4`], of IPv6.
+    pub const fn hash_v6(self, tuple: &Tuple<NetV6>) -> u32 {
+        match self {
+            Self::Tuple => tuple_v6(tuple),
+            Self::Source => source_v6(tuple),
+            Self::Port => port(tuple.dst_port),
+        }
+    }
+}
 
 const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
 
@@ -59,4 +103,10 @@ pub const fn source_v6(tuple: &Tuple<NetV6>) -> u32 {
     let [a, b, c, d] = tuple.src.0;
     let state = mix(0, ((a as u64) << 32) | b as u64);
     finish(mix(state, ((c as u64) << 32) | d as u64))
+}
+
+/// Hash of a port, 32 bits: the same for all flows to it, of both families and protocols.
+#[inline(always)]
+pub const fn port(port: NetPort) -> u32 {
+    finish(mix(0, port.get() as u64))
 }

@@ -257,6 +257,8 @@ pub const QUIC: u16 = 1 << 6;
 pub const GUARDS_FLOWS: u16 = 1 << 7;
 /// The service has every port of an address of this machine, whose own sockets go before: what one of them expects passes.
 pub const SHARES_ADDRESS: u16 = 1 << 8;
+/// The destination port alone decides about the slot.
+pub const BY_PORT: u16 = 1 << 9;
 
 /// Value of a service. Replaced as a whole (hash map), so a packet sees the old one or the new one.
 #[repr(C)]
@@ -273,7 +275,7 @@ pub struct Service {
     /// An [`OnEmpty`].
     pub on_empty: u8,
     /// Bits: [`TRANSLATES`], [`FORWARDS`], [`TRACKS_ALL`], [`BY_SOURCE`], [`IN_TURN`], [`GUARDS_CLIENTS`],
-    /// [`QUIC`], [`GUARDS_FLOWS`], [`SHARES_ADDRESS`].
+    /// [`QUIC`], [`GUARDS_FLOWS`], [`SHARES_ADDRESS`], [`BY_PORT`].
     pub flags: u16,
     /// 1 in the record of a further port of a service that has several; 0 in that of its own key. For daemons alone: the
     /// program treats both the same.

@@ -3,9 +3,10 @@
 use lb_common::{
     backend::{ALIVE, Backend, BackendId, IN_USE, IPV6},
     flow::{NatFlow, Tuple},
+    hash::{self, HashBy},
     reason::Reason,
     ring_slot::{self, Pick, RingSlot},
-    service::{BY_SOURCE, FORWARDS, Mode, OnEmpty, Service},
+    service::{FORWARDS, Mode, OnEmpty, Service},
 };
 
 use crate::{family::Family, follow, maps::tables, next_stage::NextStage};
@@ -25,10 +26,10 @@ pub(crate) fn slot<A: Family>(service: &Service, tuple: &Tuple<A>, hash: u32) ->
     if service.ring_size == 0 {
         return Ok(RingSlot::pinned(BackendId::NONE));
     }
-    let hash = if service.has(BY_SOURCE) {
-        A::source_hash(tuple)
-    } else {
-        hash
+    let hash = match HashBy::of(service) {
+        HashBy::Tuple => hash,
+        HashBy::Source => A::source_hash(tuple),
+        HashBy::Port => hash::port(tuple.dst_port),
     };
     tables::ring_slot(service.ring, ring_slot::index(hash, service.ring_size))
 }

@@ -1,14 +1,15 @@
 //! A service with several ports, from its configuration to its connections.
 
-use std::net::SocketAddr;
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use anyhow::{Result, ensure};
 use lb_tests::{
     client::{KeepAlive, http_requests},
     http::HttpServer,
     lane::Lane,
-    site::{HTTP_PORT, Site},
+    site::{ECHO_PORT, HTTP_PORT, Site},
     topology::{Family, Shape},
+    udp::udp_flows,
 };
 use serde_json::json;
 
@@ -98,4 +99,70 @@ fn connections_to_each_port_reach_that_port_of_a_backend_and_outlive_changes_of_
     ensure!(overlaps.contains("overlaps service"), "{overlaps}");
     ensure!(stays.failed() == 0);
     stays.stop()?.ensure_flawless()
+}
+
+/// First and last of the ports that media goes to, as where VoIP and TURN servers share one address.
+const MEDIA: (u16, u16) = (10_000, 10_015);
+
+#[test]
+fn all_flows_to_a_port_share_a_backend_where_the_port_decides() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let mut site = Site::new(Shape::TwoArmed, 3)?;
+    let mut text = String::new();
+    for (name, family) in [("media4", Family::V4), ("media6", Family::V6)] {
+        text.push_str(&format!(
+            "[[service]]\nname = \"{name}\"\naddress = \"{}\"\nports = [\"{}-{}\"]\nprotocol = \"udp\"\n\
+             affinity = \"port\"\n",
+            site.net.vip(family, 10),
+            MEDIA.0,
+            MEDIA.1
+        ));
+        for (i, host) in site.net.backends.iter().enumerate() {
+            text.push_str(&format!(
+                "[[service.backend]]\nname = \"b{i}\"\naddress = \"{}\"\n",
+                host.socket(family, ECHO_PORT)
+            ));
+        }
+    }
+    site.daemon = site.daemon.config(&text)?;
+    site.daemon.start()?;
+    let (client, cli) = (&site.net.client, site.daemon.cli());
+    // Who has a port; all of 20 flows must be with it.
+    let owner = |family, port: u16, first| -> Result<String> {
+        let target = SocketAddr::new(site.net.vip(family, 10), port);
+        let report = udp_flows(&client.ns, target, first, 20, 8)?;
+        report.ensure_complete(20)?;
+        let names = (0..3).map(|i| format!("b{i}"));
+        let owners: Vec<String> = names.filter(|name| report.answers_of(name) == 20).collect();
+        ensure!(owners.len() == 1, "the flows to port {port} are not together");
+        Ok(owners[0].clone())
+    };
+    for (name, family) in [("media4", Family::V4), ("media6", Family::V6)] {
+        let ports = MEDIA.0..=MEDIA.1;
+        let before: Vec<String> = ports
+            .clone()
+            .map(|port| owner(family, port, 20_000))
+            .collect::<Result<_>>()?;
+        let all: BTreeSet<&String> = before.iter().collect();
+        ensure!(all.len() == 3, "16 ports are at {all:?} alone");
+        let explained = cli.json(&format!(
+            "explain udp {} {}",
+            SocketAddr::new(client.ip(family), 50_000),
+            SocketAddr::new(site.net.vip(family, 10), MEDIA.0)
+        ))?;
+        ensure!(explained["backend"] == before[0].as_str(), "{explained}");
+        ensure!(
+            explained["steps"].to_string().contains("its destination port"),
+            "{explained}"
+        );
+        cli.ok(&format!("backend drain {name} b1"))?;
+        let after: Vec<String> = ports
+            .map(|port| owner(family, port, 30_000))
+            .collect::<Result<_>>()?;
+        ensure!(!after.contains(&"b1".to_owned()), "{after:?}");
+        let others = before.iter().zip(&after).filter(|(before, _)| *before != "b1");
+        let (stay, move_on): (Vec<_>, Vec<_>) = others.partition(|(before, after)| before == after);
+        ensure!(stay.len() > 2 * move_on.len(), "{before:?} became {after:?}");
+    }
+    Ok(())
 }

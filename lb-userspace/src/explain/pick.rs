@@ -5,9 +5,10 @@ use std::{io, time::Duration};
 use lb_common::{
     backend::{ALIVE, Backend, BackendId, IN_USE},
     flow::IdleTimeouts,
+    hash::HashBy,
     reason::Reason,
     ring_slot::{self, Known, Phase, Pick, RingSlot},
-    service::{BY_SOURCE, FORWARDS, OnEmpty, Service, TRACKS_ALL},
+    service::{FORWARDS, OnEmpty, Service, TRACKS_ALL},
     track::Table,
 };
 
@@ -29,10 +30,10 @@ impl Walk<'_> {
             return Ok(self.nobody(service));
         };
         self.told.slot = Some(index);
-        let by = if service.has(BY_SOURCE) {
-            "its source address"
-        } else {
-            "its tuple"
+        let by = match HashBy::of(service) {
+            HashBy::Tuple => "its tuple",
+            HashBy::Source => "its source address",
+            HashBy::Port => "its destination port",
         };
         let current = self.name_of(slot.current)?;
         let phase = match slot.phase() {
@@ -184,7 +185,7 @@ impl Walk<'_> {
         if service.ring_size == 0 {
             return None;
         }
-        let index = ring_slot::index(self.tuple.hash(service.has(BY_SOURCE)), service.ring_size);
+        let index = ring_slot::index(self.tuple.hash(HashBy::of(service)), service.ring_size);
         Some((index, self.tables.slot(service.ring, index)?))
     }
 

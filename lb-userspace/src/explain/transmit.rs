@@ -2,6 +2,7 @@
 
 use lb_common::{
     backend::{Backend, IPV6, RESOLVED},
+    hash::HashBy,
     reason::Reason,
     service::Mode,
     tunnel,
@@ -57,7 +58,7 @@ impl Walk<'_> {
                 question: self.question,
                 rewritten: self.rewritten,
                 backend,
-                hash: self.tuple.hash(false),
+                hash: self.tuple.hash(HashBy::Tuple),
                 gue_port: self.gue_port,
             }
             .frame();

@@ -8,6 +8,7 @@ use std::{
 use lb_common::{
     backend::{ALIVE, Backend, BackendId, IN_USE, IPV6},
     flow::{FIN, RST, is_closed},
+    hash::HashBy,
     reason::Reason,
     service::{FORWARDS, GUARDS_CLIENTS, IN_TURN, Mode, SHARES_ADDRESS, Service, TRANSLATES},
     settings::{HAS_DNAT, HAS_WILDCARD, Settings},
@@ -389,7 +390,7 @@ impl Walk<'_> {
                     Some(mode @ (Mode::Dnat | Mode::L2dsr | Mode::Ipip | Mode::Gue)) => {
                         let ends = (self.question.source, self.destination_at(&backend));
                         self.rewritten = (mode == Mode::Dnat).then_some(ends);
-                        self.say(words::carriage(mode, &backend, self.tuple.hash(false)));
+                        self.say(words::carriage(mode, &backend, self.tuple.hash(HashBy::Tuple)));
                     }
                 }
                 Ok(self.way(&backend))

@@ -1,7 +1,11 @@
 //! Which backend a packet goes to while slots change hands, and what is recorded: the table in
 //! `docs/flow-tracking.md`, row by row, and services that record every flow.
 
-use std::net::{IpAddr, SocketAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, SocketAddr},
+    ops::RangeInclusive,
+};
 
 use anyhow::{Context, Result, ensure};
 use aya::{
@@ -12,12 +16,13 @@ use lb_common::{
     addr::NetPort,
     backend::{ALIVE, Backend, BackendId, Generation, IN_USE, IPV6, RESOLVED},
     flow::{TupleV4, TupleV6},
-    map_names,
+    hash, map_names,
     reason::Reason,
-    ring_slot::RingSlot,
+    ring_slot::{self, RingSlot},
     service::{IN_TURN, Mode, Service, ServiceKeyV4, ServiceKeyV6, TCP, TRACKS_ALL, UDP},
     track::{FlowRecord, Tick, fold},
 };
+use lb_userspace::state::service::Affinity;
 
 use super::{
     ACK, SYN, TX,
@@ -369,4 +374,54 @@ fn turns<K: Key>() -> Result<()> {
 fn new_flows_take_turns_and_their_packets_do_not() -> Result<()> {
     turns::<TupleV4>()?;
     turns::<TupleV6>()
+}
+
+/// Ports beside its own of a service whose flows are spread by port.
+const MORE_PORTS: RangeInclusive<u16> = 30_000..=30_029;
+
+fn by_port<K: Key>() -> Result<()> {
+    let bench = Bench::with(|key, service| {
+        if key.port == L2DSR {
+            service.more_ports = MORE_PORTS.collect();
+            service.affinity = Affinity::Port;
+        }
+    })?;
+    let slots = Slots {
+        bench,
+        next_port: 20_000,
+    };
+    let owners = [A, B, C];
+    for protocol in [TCP, UDP] {
+        slots.set::<K>(protocol, |index| RingSlot::stable(owners[index as usize % 3]), 0)?;
+        let mut met = BTreeSet::new();
+        for port in MORE_PORTS.chain([L2DSR]) {
+            let index = ring_slot::index(hash::port(NetPort::new(port)), 251);
+            let wanted = owners[index as usize % 3];
+            for client in 40_000..40_008 {
+                let (client, vip) = (K::SIDE.client(client), K::SIDE.vip(port));
+                let sent = match protocol {
+                    TCP => Frame::tcp(client, vip, SYN, 64, b""),
+                    _ => Frame::udp(client, vip, 64, b"x"),
+                };
+                let (action, out, reason) = slots.bench.run(&sent)?;
+                ensure!(
+                    (action, reason) == (TX, Reason::SentBack),
+                    "port {port}: {reason:?}"
+                );
+                ensure!(
+                    out.bytes().starts_with(&mac(wanted)),
+                    "{client} to port {port}: not to {wanted:?}"
+                );
+            }
+            met.insert(wanted);
+        }
+        ensure!(met.len() == 3, "31 ports lead to {met:?} alone");
+    }
+    Ok(())
+}
+
+#[test]
+fn where_the_port_decides_flows_of_all_clients_to_a_port_share_a_backend() -> Result<()> {
+    by_port::<TupleV4>()?;
+    by_port::<TupleV6>()
 }

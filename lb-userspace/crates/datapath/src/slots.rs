@@ -6,7 +6,7 @@ use lb_common::{ring_slot::RingSlot, service::RingId, track::Table};
 
 use crate::{
     plan::{Programmed, Step, Target},
-    state::service::{Affinity, ServiceKey},
+    state::service::ServiceKey,
     transition::{Ages, Rules, Walked},
 };
 
@@ -71,9 +71,14 @@ impl Slots {
         let rules = target.services.iter().filter(|(_, service)| service.records());
         self.rules = rules
             .map(|(key, service)| {
-                let by_source = service.affinity == Affinity::Source;
                 let (transition, idle) = (target.transition, service.idle);
-                let rules = Rules::new(key.protocol, transition, idle, service.records_all(), by_source);
+                let rules = Rules::new(
+                    key.protocol,
+                    transition,
+                    idle,
+                    service.records_all(),
+                    service.affinity.hash_by(),
+                );
                 (*key, rules)
             })
             .collect();

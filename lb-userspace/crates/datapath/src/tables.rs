@@ -8,7 +8,7 @@ use std::{
 use lb_common::{
     backend::{Backend, BackendId, Generation},
     flow::{TupleV4, TupleV6},
-    hash,
+    hash::HashBy,
     quic::{Config, ConfigKey, ServerKey},
     ring_slot::RingSlot,
     service::{RingId, Service, ServiceId},
@@ -29,13 +29,11 @@ pub enum AnyTuple {
 }
 
 impl AnyTuple {
-    /// The hash that decides about its slot: of all of it, or of the client's address alone.
-    pub fn hash(&self, by_source: bool) -> u32 {
-        match (self, by_source) {
-            (Self::V4(tuple), false) => hash::tuple_v4(tuple),
-            (Self::V4(tuple), true) => hash::source_v4(tuple),
-            (Self::V6(tuple), false) => hash::tuple_v6(tuple),
-            (Self::V6(tuple), true) => hash::source_v6(tuple),
+    /// The hash that decides about its slot.
+    pub fn hash(&self, by: HashBy) -> u32 {
+        match self {
+            Self::V4(tuple) => by.hash_v4(tuple),
+            Self::V6(tuple) => by.hash_v6(tuple),
         }
     }
 }

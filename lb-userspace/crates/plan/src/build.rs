@@ -11,7 +11,7 @@ use lb_common::{
     limits::{MAX_RINGS, MAX_SERVICES},
     ring_slot::RingSlot,
     service::{
-        BY_SOURCE, FORWARDS, IN_TURN, Mode, OnEmpty as EmptyRecord, QUIC, RingId, SHARES_ADDRESS,
+        BY_PORT, BY_SOURCE, FORWARDS, IN_TURN, Mode, OnEmpty as EmptyRecord, QUIC, RingId, SHARES_ADDRESS,
         Service as ServiceRecord, ServiceId, TCP, TRACKS_ALL, TRANSLATES, UDP,
     },
 };
@@ -395,18 +395,17 @@ fn flags(service: &TargetService) -> u16 {
     });
     let all = if service.records_all() { TRACKS_ALL } else { 0 };
     let quic = if service.quic.is_some() { QUIC } else { 0 };
-    let by_source = match service.affinity {
+    let by = match service.affinity {
         Affinity::None => 0,
         Affinity::Source => BY_SOURCE,
+        Affinity::Port => BY_PORT,
     };
     let in_turn = match service.algorithm {
         Algorithm::Maglev => 0,
         Algorithm::RoundRobin => IN_TURN,
     };
     let shares = if service.shares_address { SHARES_ADDRESS } else { 0 };
-    by_mode.fold(all | quic | by_source | in_turn | shares, |flags, flag| {
-        flags | flag
-    })
+    by_mode.fold(all | quic | by | in_turn | shares, |flags, flag| flags | flag)
 }
 
 /// Whether recorded flows may go to a backend.

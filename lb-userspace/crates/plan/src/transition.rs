@@ -16,6 +16,7 @@ use std::{
 use lb_common::{
     backend::BackendId,
     flow::IdleTimeouts,
+    hash::HashBy,
     ring_slot::{Phase, RingSlot},
     track::{FlowRecord, TICK_SECS, Tick},
 };
@@ -125,8 +126,8 @@ pub struct Rules {
     pub half_open: Duration,
     /// Whether every flow is recorded, not only those whose slot needs it.
     pub all: bool,
-    /// Whether the client's address alone leads to the slot.
-    pub by_source: bool,
+    /// What of a flow leads to the slot.
+    pub hash_by: HashBy,
 }
 
 impl Rules {
@@ -137,7 +138,7 @@ impl Rules {
         transition: Duration,
         idle: IdleTimeouts,
         all: bool,
-        by_source: bool,
+        hash_by: HashBy,
     ) -> Self {
         let window = window(protocol, transition);
         let established = if all { u64::from(idle.established) } else { 0 };
@@ -146,7 +147,7 @@ impl Rules {
             keep: (window * RECORD_WINDOWS).max(Duration::from_secs(established)),
             half_open: Duration::from_secs(idle.half_open.into()),
             all,
-            by_source,
+            hash_by,
         }
     }
 }
@@ -254,7 +255,7 @@ mod tests {
         keep: Duration::from_secs(300),
         half_open: Duration::from_secs(60),
         all: false,
-        by_source: false,
+        hash_by: HashBy::Tuple,
     };
 
     const fn at(secs: u64) -> Duration {

@@ -4,6 +4,7 @@ use std::{collections::HashMap, time::Duration};
 
 use lb_common::{
     backend::{BackendId, Generation},
+    hash::HashBy,
     ring_slot::{self, Pick, RingSlot},
     track::{self, FlowRecord, FlowTables, Table, Tick},
 };
@@ -133,7 +134,7 @@ impl JustEnough {
             half_open: Duration::from_secs(60),
             keep: self.window * transition::RECORD_WINDOWS,
             all: false,
-            by_source: false,
+            hash_by: HashBy::Tuple,
         }
     }
 

@@ -6,7 +6,8 @@ use aya::Pod;
 use lb_common::{
     backend::{ALIVE, IN_USE},
     flow::{Tuple, TupleV4, TupleV6},
-    hash, ring_slot,
+    hash::HashBy,
+    ring_slot,
     service::{RingId, TCP},
     track::{self, FlowRecord, Tick},
 };
@@ -66,18 +67,14 @@ pub(super) fn walk(
 /// What a walk needs of a family's tuples.
 trait Recorded {
     /// What leads to the slot.
-    fn hash(&self, by_source: bool) -> u32;
+    fn hash(&self, by: HashBy) -> u32;
     /// Address, port and protocol that it goes to.
     fn destination(&self) -> (IpAddr, u16, u8);
 }
 
 impl Recorded for TupleV4 {
-    fn hash(&self, by_source: bool) -> u32 {
-        if by_source {
-            hash::source_v4(self)
-        } else {
-            hash::tuple_v4(self)
-        }
+    fn hash(&self, by: HashBy) -> u32 {
+        by.hash_v4(self)
     }
     fn destination(&self) -> (IpAddr, u16, u8) {
         (self.dst.to_std().into(), self.dst_port.get(), self.protocol)
@@ -85,12 +82,8 @@ impl Recorded for TupleV4 {
 }
 
 impl Recorded for TupleV6 {
-    fn hash(&self, by_source: bool) -> u32 {
-        if by_source {
-            hash::source_v6(self)
-        } else {
-            hash::tuple_v6(self)
-        }
+    fn hash(&self, by: HashBy) -> u32 {
+        by.hash_v6(self)
     }
     fn destination(&self) -> (IpAddr, u16, u8) {
         (self.dst.to_std().into(), self.dst_port.get(), self.protocol)
@@ -121,7 +114,7 @@ impl Walk<'_> {
                     Some((subject, sweep)) => {
                         let idle = Duration::from_secs(u64::from(record.last_seen.secs_until(now)));
                         counts = lives && idle <= subject.counts_for(kind);
-                        let slot = ring_slot::index(tuple.hash(subject.rules.by_source), subject.size());
+                        let slot = ring_slot::index(tuple.hash(subject.rules.hash_by), subject.size());
                         sweep.flow(slot, *record, lives, now)
                     }
                     // A service that came after the round began, or none at all: then its backends are dead.

@@ -8,6 +8,7 @@ use std::{
 
 use lb_common::{
     flow::IdleTimeouts,
+    hash::HashBy,
     service::{Mode, TCP, UDP},
 };
 
@@ -84,6 +85,19 @@ pub enum Affinity {
     None,
     /// The client's address: all flows of a client share a backend.
     Source,
+    /// The port that the client sends to: all flows to a port share a backend.
+    Port,
+}
+
+impl Affinity {
+    /// What of a tuple selects the slot.
+    pub const fn hash_by(self) -> HashBy {
+        match self {
+            Self::None => HashBy::Tuple,
+            Self::Source => HashBy::Source,
+            Self::Port => HashBy::Port,
+        }
+    }
 }
 
 /// Which flows are recorded.

@@ -10,7 +10,7 @@ pub use crate::health::word::{Word, kind};
 lb_health_core::words! {
     Protocol, "protocol": Protocol::Tcp = "tcp", Protocol::Udp = "udp";
     Algorithm, "algorithm": Algorithm::Maglev = "maglev", Algorithm::RoundRobin = "round-robin";
-    Affinity, "affinity": Affinity::None = "none", Affinity::Source = "source";
+    Affinity, "affinity": Affinity::None = "none", Affinity::Source = "source", Affinity::Port = "port";
     Tracking, "tracking": Tracking::JustEnough = "just-enough", Tracking::Full = "full";
     OnEmpty, "on_empty": OnEmpty::Drop = "drop", OnEmpty::Reject = "reject", OnEmpty::All = "all";
     OnDown, "on_down": OnDown::Move = "move", OnDown::Keep = "keep";

@@ -33,8 +33,9 @@ pub const SERVICE: KeyTable = KeyTable {
             "`maglev` is consistent hashing: a change of backends moves few flows. `round-robin` gives new flows to the backends \
              in turn; it needs mode `nat` or `tracking = \"full\"`.",
         ),
-        default("affinity", one_of::<Affinity>(), "\"none\"", "What keeps flows of a client together").more(
-            "`none`: each flow on its own. `source`: all flows of a client address go to one backend.",
+        default("affinity", one_of::<Affinity>(), "\"none\"", "What keeps flows together at one backend").more(
+            "`none`: each flow on its own. `source`: all flows of a client address. `port`: all flows to a port of the service, of \
+             whatever client (VoIP, TURN); it needs several ports.",
         ),
         default("tracking", one_of::<Tracking>(), "\"just-enough\"", "Which flows are recorded").more(
             "`just-enough`: only flows that a change would move; `full`: all. Mode `nat` records all flows in any case.",

@@ -107,3 +107,32 @@ fn what_is_true_of_one_port_is_true_of_each() {
         "{other:#?}"
     );
 }
+
+#[test]
+fn affinity_by_port_needs_ports_to_spread_over() {
+    for (service, expected) in [
+        ("port = 0\naffinity = \"port\"", None),
+        ("ports = [\"3478-3481\"]\naffinity = \"port\"", None),
+        (
+            "port = 80\naffinity = \"port\"",
+            Some("which has one port, to one backend"),
+        ),
+        (
+            "port = 0\naffinity = \"port\"\nalgorithm = \"round-robin\"",
+            Some("each flow to a port another backend"),
+        ),
+    ] {
+        match (config(service, "10.0.0.1:8080"), expected) {
+            (Ok(config), None) => {
+                let text = export(&config.desired, Keys::Whole);
+                assert!(text.contains("affinity = \"port\""), "{text}");
+                assert_eq!(parse(&text, "lb.toml").unwrap().desired, config.desired);
+            }
+            (Err(errors), Some(expected)) => assert!(
+                errors.len() == 1 && errors[0].contains(expected),
+                "{service}: {errors:#?}"
+            ),
+            (outcome, _) => panic!("{service}: {outcome:?}"),
+        }
+    }
+}

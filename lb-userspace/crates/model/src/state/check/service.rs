@@ -35,6 +35,7 @@ impl Findings {
             name,
             key,
             algorithm,
+            affinity,
             ring_size,
             on_down_after,
             max_removed_percent,
@@ -114,6 +115,13 @@ impl Findings {
         if *algorithm == Algorithm::RoundRobin {
             self.round_robin(at("algorithm"), service);
         }
+        if *affinity == Affinity::Port && key.port != 0 && ports == 1 {
+            self.invalid(
+                at("affinity"),
+                format!("affinity = \"port\" gives all flows of service {name}, which has one port, to one backend"),
+                "give the service several ports (ports, or port = 0), or use \"source\"",
+            );
+        }
         if let RingSize::Slots(size) = *ring_size {
             self.ring_size(at("ring_size"), size, service.backends.len());
         }
@@ -139,13 +147,16 @@ impl Findings {
                 "give all backends one mode, or use \"maglev\"",
             );
         }
-        if service.affinity == Affinity::Source {
-            self.invalid(
-                place,
-                "round-robin gives each flow of a client another backend, affinity = \"source\" the same",
-                "choose one of them",
-            );
-        }
+        let (flows, affinity) = match service.affinity {
+            Affinity::None => return,
+            Affinity::Source => ("flow of a client", service.affinity.word()),
+            Affinity::Port => ("flow to a port", service.affinity.word()),
+        };
+        self.invalid(
+            place,
+            format!("round-robin gives each {flows} another backend, affinity = \"{affinity}\" the same"),
+            "choose one of them",
+        );
     }
 
     fn ring_size(&mut self, place: Place, size: u32, backends: usize) {
