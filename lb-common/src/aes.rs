@@ -47,15 +47,8 @@ const fn product(mut a: u8, mut b: u8) -> u8 {
     sum
 }
 
-/// The substitution of a byte, by its definition (FIPS 197 section 5.1.1).
-const fn substituted(value: u8) -> u8 {
-    // The inverse is the 254th power; of 0 it is 0.
-    let mut inverse = 1;
-    let mut power = 0;
-    while power < 254 {
-        inverse = product(inverse, value);
-        power += 1;
-    }
+/// The substitution of a byte whose inverse in the field is known (FIPS 197 section 5.1.1).
+const fn substituted(inverse: u8) -> u8 {
     inverse
         ^ inverse.rotate_left(1)
         ^ inverse.rotate_left(2)
@@ -64,13 +57,19 @@ const fn substituted(value: u8) -> u8 {
         ^ 0x63
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "below 256")]
+/// Every value but 0 is a power of 3, so each value and its inverse are found side by side. Each build evaluates this, and to
+/// compute every inverse by itself would take it seconds.
 const fn sbox() -> [u8; 256] {
-    let mut table = [0; 256];
-    let mut value = 0;
-    while value < table.len() {
-        table[value] = substituted(value as u8);
-        value += 1;
+    // 0xf6 is the inverse of 3.
+    let (mut value, mut inverse) = (1, 1);
+    // 0 has no inverse; its own stands in for it.
+    let mut table = [substituted(0); 256];
+    let mut power = 0;
+    while power < 255 {
+        table[value as usize] = substituted(inverse);
+        value = product(value, 3);
+        inverse = product(inverse, 0xf6);
+        power += 1;
     }
     table
 }
@@ -236,6 +235,16 @@ mod tests {
         let bytes = hex.to_be_bytes();
         let (words, _) = bytes.as_chunks();
         [0, 1, 2, 3].map(|at| u32::from_be_bytes(words[at]))
+    }
+
+    /// The inverse of a byte is its 254th power (FIPS 197 section 5.1.1); of 0 it is 0.
+    #[test]
+    fn every_byte_is_substituted_by_the_definition() {
+        for value in 0..=u8::MAX {
+            let inverse = (0..254).fold(1, |power, _| product(power, value));
+            assert_eq!(SBOX[usize::from(value)], substituted(inverse), "{value}");
+            assert_eq!(INVERSE_SBOX[usize::from(SBOX[usize::from(value)])], value);
+        }
     }
 
     /// FIPS 197 appendices B and C.1; NIST SP 800-38A appendix F.1.1, two blocks; QUIC-LB's example of section 5.4.2.
