@@ -1,6 +1,5 @@
 //! `cargo xtask tidy`: rules of the code that no compiler checks. ARCHITECTURE.md says why each is there.
 
-mod header;
 mod links;
 mod maps;
 mod reasons;
@@ -65,16 +64,10 @@ pub(crate) fn command(workspace: &Workspace, Options {}: &Options) -> Result<()>
 /// Writes the files that rules compare with the code.
 ///
 /// # Errors
-/// When a file cannot be made or written.
+/// When a file cannot be written.
 pub(crate) fn write(workspace: &Workspace) -> Result<()> {
-    for (path, text) in [
-        (reasons::PATH, reasons::document()),
-        (header::PATH, header::document(&workspace.root)?),
-    ] {
-        let path = workspace.root.join(path);
-        fs::write(&path, text).with_context(|| format!("cannot write {}", path.display()))?;
-    }
-    Ok(())
+    let path = workspace.root.join(reasons::PATH);
+    fs::write(&path, reasons::document()).with_context(|| format!("cannot write {}", path.display()))
 }
 
 /// Checks every rule.
@@ -87,7 +80,6 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     findings.extend(links::check(&workspace.root, &sources));
     findings.extend(maps::check(&sources));
     findings.extend(reasons::check(&sources));
-    findings.extend(header::check(&workspace.root, &sources)?);
     graph::check(workspace)?;
     if findings.is_empty() {
         println!("{} files, no rule broken", sources.len());
