@@ -21,6 +21,7 @@ pub mod parts;
 #[cfg(test)]
 mod reference;
 pub mod serve;
+pub mod spec;
 pub mod state;
 
 pub use lb_datapath as datapath;

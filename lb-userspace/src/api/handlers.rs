@@ -23,23 +23,23 @@ use super::{
     bodies::Held,
     error::ApiError,
     requests::{
-        ApplyRequest, BackendPatch, BackendSpec, Changed, ErrorBody, ErrorCode, EventsQuery, Expected, Moved,
-        RemoveQuery, ServiceSpec,
+        ApplyRequest, BackendPatch, Changed, ErrorBody, ErrorCode, EventsQuery, Expected, Moved, RemoveQuery,
     },
     snapshot::StatusSnapshot,
     stream,
     types::{self, Status},
 };
 use crate::{
-    app::settings::needs_restart,
     config::{
         self,
+        daemon::needs_restart,
         fields::Keys,
         quic,
         values::{self, ValueError},
     },
     control::{Change, Outcome},
     events::Event,
+    spec::{BackendSpec, ServiceSpec},
     state::{
         backend::{Admin, Backend},
         change::BackendChange,

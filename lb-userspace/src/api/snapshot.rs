@@ -18,12 +18,12 @@ use super::{
 };
 use crate::{
     config::duration,
-    control::{self, ControlView},
+    control::{self, ControlView, Observation},
     datapath,
     discovery::HostStatuses,
     events::rfc3339,
     health::{CheckId, CheckStatuses, agent::AgentStatus},
-    metrics::{Observation, is_drop},
+    metrics::is_drop,
     parts::Part,
     state::{
         change::{ChangeError, Kind},

@@ -36,6 +36,7 @@ use crate::{
     events::Event,
     explain::{Answers, AnyTuple, ReadTables, Translated},
     serve::ServerMetrics,
+    spec::{BackendSpec, HealthSpec, ServiceSpec},
     state::{service::ServiceKey, stored::FileOrder, testing},
 };
 

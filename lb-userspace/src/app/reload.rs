@@ -7,7 +7,7 @@ use super::{
     first::with_details,
     settings::{self, FileError},
 };
-use crate::{chain::chain, control::Change, state::stored::FileOrder};
+use crate::{chain::chain, config::daemon::needs_restart, control::Change, state::stored::FileOrder};
 
 impl Daemon {
     /// Makes the file's content the desired state. A bad file changes nothing and says so.
@@ -37,7 +37,7 @@ impl Daemon {
                 return self.control.refused(why).await;
             }
         };
-        for warning in settings::needs_restart(&self.settings, &config.daemon) {
+        for warning in needs_restart(&self.settings, &config.daemon) {
             tracing::warn!("{warning}");
         }
         let change = Change::File(Arc::new(config), FileOrder::Reload);

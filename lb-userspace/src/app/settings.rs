@@ -176,53 +176,6 @@ impl ConfigFile {
     }
 }
 
-/// What a file asks for that only a start of the daemon reads and that is not as it runs. What the file leaves at its
-/// default may have been set by a flag and is not compared.
-pub fn needs_restart(running: &DaemonSettings, file: &DaemonSettings) -> Vec<String> {
-    let default = DaemonSettings::default();
-    let DaemonSettings {
-        interfaces,
-        // Whoever waits already may as well go on.
-        wait_for_interfaces: _,
-        xdp_mode,
-        socket,
-        state_dir,
-        metrics,
-        pin_dir,
-        on_exit,
-    } = file;
-    let differs = [
-        (
-            "interfaces",
-            !interfaces.iter().all(|name| running.interfaces.contains(name)),
-        ),
-        (
-            "xdp_mode",
-            *xdp_mode != default.xdp_mode && *xdp_mode != running.xdp_mode,
-        ),
-        ("socket", *socket != default.socket && *socket != running.socket),
-        (
-            "state_dir",
-            *state_dir != default.state_dir && *state_dir != running.state_dir,
-        ),
-        (
-            "metrics",
-            *metrics != default.metrics && *metrics != running.metrics,
-        ),
-        (
-            "pin_dir",
-            *pin_dir != default.pin_dir && *pin_dir != running.pin_dir,
-        ),
-        (
-            "on_exit",
-            *on_exit != default.on_exit && *on_exit != running.on_exit,
-        ),
-    ];
-    let keys = differs.into_iter().filter(|(_, differs)| *differs);
-    keys.map(|(key, _)| format!("`{key}` of [lb] is read at the start of the daemon only"))
-        .collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -313,23 +266,5 @@ mod tests {
         assert!(file.content().is_err());
         fs::remove_file(&path).unwrap();
         assert!(file.content().is_err());
-    }
-
-    #[test]
-    fn only_what_a_file_really_asks_for_needs_a_restart() {
-        let running = DaemonSettings {
-            interfaces: vec!["eth0".into(), "eth1".into()],
-            ..DaemonSettings::default()
-        };
-        assert_eq!(
-            needs_restart(&running, &DaemonSettings::default()),
-            Vec::<String>::new()
-        );
-        let file = DaemonSettings {
-            interfaces: vec!["eth2".into()],
-            state_dir: "/elsewhere".into(),
-            ..DaemonSettings::default()
-        };
-        assert_eq!(needs_restart(&running, &file).len(), 2);
     }
 }

@@ -3,10 +3,7 @@
 use clap::Args;
 
 use super::help::help;
-use crate::{
-    api::{requests::AgentSpec, types::Agent},
-    config::keys,
-};
+use crate::{api::types::Agent, config::keys, spec::AgentSpec};
 
 #[derive(Args, Debug)]
 pub(super) struct AgentOptions {

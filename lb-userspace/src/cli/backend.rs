@@ -18,13 +18,14 @@ use super::{
 };
 use crate::{
     api::{
-        requests::{BackendPatch, BackendSpec, Changed, ReportSpec, ReportTaken, Reported},
+        requests::{BackendPatch, Changed, ReportSpec, ReportTaken, Reported},
         types::{Admin, Backend, Service},
     },
     config::{
         keys,
         values::{self, duration},
     },
+    spec::BackendSpec,
     state::names::{BackendName, ServiceName},
 };
 

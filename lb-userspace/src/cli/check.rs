@@ -5,8 +5,8 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::help::{help, remark, several};
 use crate::{
-    api::requests::{HealthSpec, StatusSpec, StatusesSpec, StepSpec},
     config::keys,
+    spec::{HealthSpec, StatusSpec, StatusesSpec, StepSpec},
 };
 
 /// All of them.

@@ -3,10 +3,7 @@
 use clap::Args;
 
 use super::help::{help, remark};
-use crate::{
-    api::{requests::GuardSpec, types::Guard},
-    config::keys,
-};
+use crate::{api::types::Guard, config::keys, spec::GuardSpec};
 
 /// Stands for an empty list.
 const NONE: &str = "none";

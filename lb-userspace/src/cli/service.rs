@@ -17,11 +17,12 @@ use super::{
 };
 use crate::{
     api::{
-        requests::{Changed, PortsSpec, RingSizeSpec, ServiceSpec},
+        requests::Changed,
         types::{Host, Service},
     },
     config::keys,
     discovery::addresses,
+    spec::{PortsSpec, RingSizeSpec, ServiceSpec},
     state::names::ServiceName,
 };
 

@@ -198,7 +198,7 @@ pub(super) fn option_names(command: &[&str], prefix: &str) -> Vec<String> {
 /// What the file can say about agents, the command line can.
 #[test]
 fn every_key_of_agents_has_its_option() {
-    use crate::api::requests::AgentSpec;
+    use crate::spec::AgentSpec;
 
     let schema = serde_json::to_value(<AgentSpec as utoipa::PartialSchema>::schema()).unwrap();
     let keys = schema["properties"].as_object().unwrap().keys();

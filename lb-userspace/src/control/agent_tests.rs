@@ -7,13 +7,13 @@ use super::{
     testing::{Rig, pass},
 };
 use crate::{
-    api::requests::{AgentSpec, ServiceSpec},
     events::EventKind,
     health::{
         Health,
         agent::{AgentAdmin, AgentAnswer, AgentReport, AgentSettings, AgentState, AgentView},
         settings::CheckKind,
     },
+    spec::{AgentSpec, ServiceSpec},
     state::{
         backend::Admin,
         change::BackendChange,

@@ -4,8 +4,8 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
 use super::error::ControlError;
 use crate::{
-    api::requests::ServiceSpec,
     config::{self, Config, fields::Keys, health},
+    spec::ServiceSpec,
     state::{
         backend::Backend,
         change::{BackendChange, ChangeError},

@@ -16,7 +16,6 @@ use crate::{
     datapath::{ProgramError, ProgramReport},
     events::EventLog,
     health::{Health, HealthEvent, Memory, agent::AgentView, settings::CheckKind},
-    metrics::{ApplyMetrics, Observer},
     plan::{Programmed, Target, plan},
     state::{
         backend::Admin,

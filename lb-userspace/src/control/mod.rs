@@ -15,6 +15,9 @@ pub mod change;
 mod crash_tests;
 pub mod error;
 mod inherited;
+mod ledger;
+mod metrics;
+mod observe;
 pub mod own_traffic;
 pub mod passive;
 pub mod ports;
@@ -44,6 +47,8 @@ pub use self::{
     change::Change,
     error::ControlError,
     inherited::{Inherited, inherit, said, still_needed},
+    metrics::ApplyMetrics,
+    observe::{Observation, Observer, ReadCounters, Reading},
     task::{ControlTask, Parts, tell_replaced},
     view::ControlView,
 };

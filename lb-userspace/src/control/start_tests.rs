@@ -9,7 +9,6 @@ use super::{
     testing::{Rig, left_behind, pass},
 };
 use crate::{
-    api::requests::{HealthSpec, ServiceSpec},
     health::{
         BreakerState, Health, Memory,
         agent::AgentView,
@@ -17,6 +16,7 @@ use crate::{
         settings::{CheckKind, PushCheck, Through},
     },
     plan::Programmed,
+    spec::{HealthSpec, ServiceSpec},
     state::{
         backend::Admin,
         desired::Desired,

@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    ControlHandle, ControlTask, Inherited, Parts,
+    ApplyMetrics, ControlHandle, ControlTask, Inherited, Observer, Parts, ReadCounters, Reading,
     ports::{AskAgents, ProgramTarget, RunChecks},
 };
 use crate::{
@@ -26,7 +26,6 @@ use crate::{
         CheckId, CheckSpec, Health, HealthEvent, Memory,
         agent::{AgentReport, AgentSpec, AgentView},
     },
-    metrics::{ApplyMetrics, Observer, ReadCounters, Reading},
     plan::{Programmed, ProgrammedBackend, Target},
     state::{
         desired::Desired,

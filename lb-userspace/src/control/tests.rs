@@ -7,7 +7,6 @@ use super::{
     *,
 };
 use crate::{
-    api::requests::{HealthSpec, RingSizeSpec, ServiceSpec},
     chain::chain,
     config::Config,
     datapath::BackendStats,
@@ -18,6 +17,7 @@ use crate::{
         settings::{CheckKind, PushCheck},
     },
     plan::Programmed,
+    spec::{HealthSpec, RingSizeSpec, ServiceSpec},
     state::{
         backend::Admin,
         change::BackendChange,

@@ -2,11 +2,11 @@
 
 use std::time::UNIX_EPOCH;
 
-use super::{
-    observe::Observation,
-    text::{Kind, Text},
+use super::text::{Kind, Text};
+use crate::{
+    control::Observation,
+    health::{BreakerState, CheckId, CheckStatuses},
 };
-use crate::health::{BreakerState, CheckId, CheckStatuses};
 
 /// The families of all checks, and what flows tell.
 pub(super) fn render(text: &mut Text, checks: &CheckStatuses, seen: &Observation) {

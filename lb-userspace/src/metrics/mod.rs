@@ -1,11 +1,8 @@
-//! Metrics: what the daemon counts itself, what the maps count, and the HTTP endpoint that shows both.
+//! Metrics: what the daemon counts itself and what the maps count, as text, and the HTTP endpoint that shows it.
 
 mod agent;
 mod hosts;
 mod judgement;
-mod ledger;
-mod observe;
-mod own;
 mod render;
 mod server;
 #[cfg(test)]
@@ -13,8 +10,6 @@ mod tests;
 mod text;
 
 pub use self::{
-    observe::{Observation, Observer, ReadCounters, Reading},
-    own::ApplyMetrics,
     render::{is_drop, render},
     server::{Endpoint, MAX_CONNECTIONS, ServeError, bind, limits, serve},
 };

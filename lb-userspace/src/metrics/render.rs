@@ -9,12 +9,9 @@ use lb_common::{
 };
 use prometheus::{Registry, TextEncoder};
 
-use super::{
-    observe::Observation,
-    text::{Kind, Text},
-};
+use super::text::{Kind, Text};
 use crate::{
-    control::{ControlView, broken},
+    control::{ControlView, Observation, broken},
     datapath::NextHopState,
     health::{CheckId, Health},
     plan::TargetBackend,

@@ -14,13 +14,12 @@ use tokio::{net::TcpListener, sync::Mutex, task};
 
 use super::{
     agent, hosts, judgement,
-    observe::Observer,
     render::render,
     text::{Kind, Text},
 };
 use crate::{
     chain::chain,
-    control::ControlHandle,
+    control::{ControlHandle, Observer},
     datapath::{DatapathError, Interfaces},
     discovery::Hosts,
     health::{Health, HealthHandle},

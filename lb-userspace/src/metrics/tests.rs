@@ -12,9 +12,9 @@ use lb_common::{
 };
 use prometheus::Registry;
 
-use super::{ApplyMetrics, agent, hosts, judgement, render, server, text::Text};
+use super::{agent, hosts, judgement, render, server, text::Text};
 use crate::{
-    control::{Change, Inherited, testing::Rig},
+    control::{ApplyMetrics, Change, Inherited, testing::Rig},
     datapath::{BackendStats, InterfaceStats, MapUse},
     discovery::HostStatus,
     health::{

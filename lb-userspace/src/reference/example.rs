@@ -6,11 +6,11 @@ use utoipa::PartialSchema;
 
 use super::check;
 use crate::{
-    api::requests::{AgentSpec, BackendSpec, GuardSpec, HealthSpec, QuicSpec, ServiceSpec},
     config::{
         self, Config,
         keys::{self, Absent, Key, KeyTable, Value},
     },
+    spec::{AgentSpec, BackendSpec, GuardSpec, HealthSpec, QuicSpec, ServiceSpec},
 };
 
 const INTRODUCTION: &str = "\

@@ -8,11 +8,10 @@ use super::{ControlTask, RETRY_FIRST, RETRY_MAX, Retry};
 use crate::{
     chain::chain,
     clock::now,
-    control::{ports::ProgramTarget, removed::RemovedBackend, verdicts},
+    control::{Observation, ports::ProgramTarget, removed::RemovedBackend, verdicts},
     datapath::ProgramError,
     events::{EventKind, NewEvent},
     health::{Health, HealthEvent, OK},
-    metrics::Observation,
     plan::{
         Target,
         target::{self, Before, Inputs, Pace},

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use self::report::tell_replaced;
 use super::{
-    ControlHandle, ControlView, Inherited, REQUEST_DEPTH, RefusedFile, Request,
+    ApplyMetrics, ControlHandle, ControlView, Inherited, Observer, REQUEST_DEPTH, RefusedFile, Request,
     ports::{AskAgents, ProgramTarget, RunChecks},
     reach::Reach,
     removed::{FLOW_POLL, RemovedBackend},
@@ -31,7 +31,6 @@ use crate::{
     datapath::{HostAddresses, NextHops, ProgramError},
     events::EventLog,
     health::{CheckId, HealthEvent, agent::AgentView},
-    metrics::{ApplyMetrics, Observer},
     plan::{
         Target,
         target::{Pace, Standings},

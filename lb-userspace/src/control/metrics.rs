@@ -1,4 +1,4 @@
-//! Metrics of the daemon itself, in the registry of the client library.
+//! What the control task counts, beside the metrics of the process, in the registry of the client library.
 
 use prometheus::{
     Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts, Registry, process_collector::ProcessCollector,

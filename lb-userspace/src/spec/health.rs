@@ -220,8 +220,8 @@ mod tests {
     use proptest::prelude::*;
 
     use crate::{
-        api::requests::ServiceSpec,
         config::{export, fields::Keys},
+        spec::ServiceSpec,
         state::testing,
     };
 

@@ -12,9 +12,8 @@ use lb_common::{
     reason::Reason,
 };
 
-use super::ledger::Ledger;
+use super::{ControlView, ledger::Ledger};
 use crate::{
-    control::ControlView,
     datapath::{
         BackendStats, DatapathError, GaveWay, InterfaceStats, MapUse, NextHops, Snapshot, WriterHandle,
     },
