@@ -1,6 +1,6 @@
-//! `cargo xtask graph`: which file of a crate uses which other file of it, and whether any two use each other.
+//! `cargo xtask graph`: which file or folder of a crate uses which other one of it, and whether any two use each other.
 //!
-//! A cycle means that none of its files can be read, tested or moved without all others. Crates that have none keep it so.
+//! A cycle means that none of its parts can be read, tested or moved without all others. Crates that have none keep it so.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -12,8 +12,21 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
 
-/// Crates whose files never use each other in a circle, by their directories.
-const ACYCLIC: [&str; 1] = ["lb-ebpf"];
+/// What must not use each other in a circle.
+#[derive(Clone, Copy)]
+enum Parts {
+    /// The files of a crate.
+    Files,
+    /// Its top folders, and the files beside them. Within a folder, files may use that of their parent.
+    Folders,
+}
+
+/// Crates without cycles, by their directories.
+const ACYCLIC: [(&str, Parts); 3] = [
+    ("lb-ebpf", Parts::Files),
+    ("lb-userspace", Parts::Folders),
+    ("lb-userspace/crates/plan", Parts::Folders),
+];
 
 /// Options of `cargo xtask graph`.
 #[derive(clap::Args)]
@@ -21,6 +34,9 @@ pub(crate) struct Options {
     /// Directory of a crate, below the top of the checkout
     #[arg(default_value = "lb-ebpf")]
     krate: String,
+    /// Join the files of each folder
+    #[arg(long)]
+    folders: bool,
 }
 
 /// Modules by their paths (`nat::track`), and the modules that each uses.
@@ -31,7 +47,12 @@ type Graph = BTreeMap<String, BTreeSet<String>>;
 /// # Errors
 /// When the crate cannot be read, or its files use each other in a circle.
 pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
-    let graph = of_crate(&workspace.root.join(&options.krate))?;
+    let parts = if options.folders {
+        Parts::Folders
+    } else {
+        Parts::Files
+    };
+    let graph = of_crate(&workspace.root.join(&options.krate), parts)?;
     for (module, uses) in &graph {
         let uses: Vec<&str> = uses.iter().map(String::as_str).collect();
         println!("{module}: {}", uses.join(" "));
@@ -44,8 +65,8 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
 /// # Errors
 /// As [`command`].
 pub(crate) fn check(workspace: &Workspace) -> Result<()> {
-    ACYCLIC.iter().try_for_each(|krate| {
-        let graph = of_crate(&workspace.root.join(krate))?;
+    ACYCLIC.iter().try_for_each(|(krate, parts)| {
+        let graph = of_crate(&workspace.root.join(krate), *parts)?;
         fail_on_cycles(krate, &graph)
     })
 }
@@ -57,13 +78,13 @@ fn fail_on_cycles(krate: &str, graph: &Graph) -> Result<()> {
     }
     let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
     bail!(
-        "{krate}: these files use each other in a circle: {}; move what both sides need to a file below them",
+        "{krate}: these use each other in a circle: {}; move what both sides need to a file below them",
         rest.join(", ")
     )
 }
 
 /// The graph of a crate's files below `src`, without its binaries and tests.
-fn of_crate(krate: &Path) -> Result<Graph> {
+fn of_crate(krate: &Path, parts: Parts) -> Result<Graph> {
     let src = krate.join("src");
     let mut files = Vec::new();
     collect(&src, &mut files)?;
@@ -71,7 +92,7 @@ fn of_crate(krate: &Path) -> Result<Graph> {
         .into_iter()
         .map(|file| (module_of(&src, &file), file))
         .collect();
-    modules
+    let files = modules
         .iter()
         .map(|(module, file)| {
             let text = fs::read_to_string(file).with_context(|| format!("cannot read {}", file.display()))?;
@@ -82,7 +103,24 @@ fn of_crate(krate: &Path) -> Result<Graph> {
                 .collect();
             Ok((module.clone(), uses))
         })
-        .collect()
+        .collect::<Result<Graph>>()?;
+    Ok(match parts {
+        Parts::Files => files,
+        Parts::Folders => folders(&files),
+    })
+}
+
+/// The graph of the first parts of the modules' paths, without the crate's root, which declares them.
+fn folders(files: &Graph) -> Graph {
+    let first = |module: &str| module.split("::").next().unwrap_or_default().to_owned();
+    let mut graph = Graph::new();
+    for (module, uses) in files.iter().filter(|(module, _)| !module.is_empty()) {
+        let folder = first(module);
+        let uses = uses.iter().map(|used| first(used));
+        let others: Vec<String> = uses.filter(|used| *used != folder).collect();
+        graph.entry(folder).or_default().extend(others);
+    }
+    graph
 }
 
 fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
@@ -230,5 +268,22 @@ mod tests {
         .map(|(module, uses)| (module.to_owned(), uses))
         .into();
         assert_eq!(in_cycles(&graph), set(&["b", "c"]));
+    }
+
+    #[test]
+    fn files_of_a_folder_count_as_one() {
+        let files: Graph = [
+            ("", set(&["a", "b"])),
+            ("a", set(&["a::x"])),
+            ("a::x", set(&["a", "b::y"])),
+            ("b::y", set(&["b"])),
+            ("b", set(&[])),
+        ]
+        .map(|(module, uses)| (module.to_owned(), uses))
+        .into();
+        let expected: Graph = [("a", set(&["b"])), ("b", set(&[]))]
+            .map(|(module, uses)| (module.to_owned(), uses))
+            .into();
+        assert_eq!(folders(&files), expected);
     }
 }
