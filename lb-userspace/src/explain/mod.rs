@@ -6,6 +6,7 @@
 mod frame;
 mod named;
 mod pick;
+mod service;
 #[cfg(test)]
 mod tests;
 mod transmit;

@@ -1,30 +1,21 @@
 //! The steps of one packet, as `lb-ebpf/src/service.rs` takes them.
 
-use std::{
-    io,
-    net::{IpAddr, SocketAddr},
-};
+use std::{io, net::SocketAddr};
 
 use lb_common::{
     backend::{ALIVE, Backend, BackendId, IN_USE, IPV6},
     flow::{FIN, RST, is_closed},
     hash::HashBy,
     reason::Reason,
-    service::{FORWARDS, GUARDS_CLIENTS, IN_TURN, Mode, SHARES_ADDRESS, Service, TRANSLATES},
+    service::{FORWARDS, GUARDS_CLIENTS, IN_TURN, Mode, Service, TRANSLATES},
     settings::{HAS_DNAT, HAS_WILDCARD, Settings},
 };
 
 use super::{AnyTuple, Explanation, Question, ReadTables, Translated, words};
 use crate::{
     control::ControlView,
-    state::{
-        service::{Protocol, ServiceKey},
-        words::Word as _,
-    },
+    state::service::{Protocol, ServiceKey},
 };
-
-/// Other services of an address that are named.
-const OTHER_PORTS: usize = 8;
 
 /// The way of one packet, as far as it has been told.
 pub(super) struct Walk<'a> {
@@ -184,67 +175,6 @@ impl Walk<'_> {
         let verb = if denied { "denies" } else { "admits" };
         self.say(format!("the service's ACL {verb} {client}"));
         Ok(denied)
-    }
-
-    fn service(&mut self, settings: &Settings) -> io::Result<Option<Service>> {
-        let Question {
-            destination,
-            protocol,
-            ..
-        } = *self.question;
-        let key = |port| ServiceKey {
-            address: destination.ip(),
-            port,
-            protocol,
-        };
-        let wildcard = settings.flags & HAS_WILDCARD != 0;
-        let ports = [Some(destination.port()), wildcard.then_some(0)];
-        for key in ports.into_iter().flatten().map(key) {
-            if let Some(service) = self.tables.service(&key)? {
-                // Of several ports, one is the service's own.
-                let own = self.tables.service_key(service.id).unwrap_or(key);
-                self.told.service = Some(own);
-                let name = self.service_name(&own);
-                self.say(format!("{key} is service {name}"));
-                if service.has(SHARES_ADDRESS) {
-                    self.say(
-                        "the address is this machine's: what its own sockets expect passes to them, all else goes on:",
-                    );
-                }
-                self.read_connection_id(&service)?;
-                return Ok(Some(service));
-            }
-        }
-        self.say(format!("no service on {}", key(destination.port())));
-        self.say_other_ports(destination.ip());
-        Ok(None)
-    }
-
-    /// Which services the address has on other ports.
-    fn say_other_ports(&mut self, address: IpAddr) {
-        let mut services: Vec<_> = self.view.desired.services.values().collect();
-        services.retain(|service| service.key.address == address);
-        services.sort_unstable_by_key(|service| (service.key.port, service.key.protocol));
-        let shown = services.iter().take(OTHER_PORTS).map(|service| {
-            let ServiceKey { port, protocol, .. } = service.key;
-            let several: Vec<String> = service.ports.iter().map(ToString::to_string).collect();
-            let ports = if !several.is_empty() {
-                several.join(",")
-            } else if port == 0 {
-                "every other port".to_owned()
-            } else {
-                port.to_string()
-            };
-            format!("{ports}/{} ({})", protocol.word(), service.name)
-        });
-        let mut shown: Vec<String> = shown.collect();
-        if shown.is_empty() {
-            return;
-        }
-        if services.len() > shown.len() {
-            shown.push(format!("and {} more", services.len() - shown.len()));
-        }
-        self.say(format!("services of {address}: {}", shown.join(", ")));
     }
 
     /// A backend's answer.
@@ -423,14 +353,6 @@ impl Walk<'_> {
     pub(super) fn name_backend(&mut self, record: &Backend) {
         self.told.backend = Some(words::address(record));
         self.told.mode = Mode::from_u8(record.mode);
-    }
-
-    fn service_name(&self, key: &ServiceKey) -> String {
-        let mut services = self.view.desired.services.values();
-        services.find(|service| service.key == *key).map_or_else(
-            || "that is being removed".to_owned(),
-            |service| service.name.to_string(),
-        )
     }
 
     pub(super) fn backend_name(&self) -> Option<String> {
