@@ -1,4 +1,4 @@
-//! What agents said to an earlier version of lb, which kept it in a file of its own.
+//! Agent reports that an earlier version of lb kept in a file of their own.
 
 use std::{fs, io, path::Path};
 
@@ -13,7 +13,7 @@ use crate::{
 /// The file in the state directory: a line for each backend, `web/web-1 drain up 50`.
 const FILE: &str = "agents";
 
-/// What the file says. One that cannot be read costs no more than the time until agents are asked.
+/// The reports in the file. Without a readable file they are missing until agents are polled.
 pub(super) fn recall(state_dir: &Path) -> Vec<Record> {
     let file = state_dir.join(FILE);
     match fs::read_to_string(&file) {
@@ -26,9 +26,9 @@ pub(super) fn recall(state_dir: &Path) -> Vec<Record> {
     }
 }
 
-/// Removes the file: the journal knows what it said.
+/// Removes the file: the journal has its reports.
 pub(super) fn forget(state_dir: &Path) {
-    // One that stays is read again, and what the journal knows counts more.
+    // A file that stays is read again, but the journal takes precedence.
     let _ = fs::remove_file(state_dir.join(FILE));
 }
 
@@ -51,21 +51,21 @@ fn parse(line: &str) -> Option<Record> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{control::said, state::testing::id};
+    use crate::{control::stored_agent_updates, state::testing::id};
 
     #[test]
-    fn what_an_earlier_version_wrote_is_read_once() {
+    fn file_of_an_earlier_version_is_read_once() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(recall(dir.path()), []);
         fs::write(dir.path().join(FILE), "web/a drain up 50\nhalf a l").unwrap();
-        let said = said(&recall(dir.path()));
+        let updates = stored_agent_updates(&recall(dir.path()));
         let word = AgentAnswer {
             admin: AgentAdmin::Drain,
             percent: 50,
             ..AgentAnswer::default()
         };
-        assert_eq!(said.len(), 1, "a line that is none costs only itself");
-        assert_eq!(said[&id("web", "a")].word, word);
+        assert_eq!(updates.len(), 1, "an invalid line loses only itself");
+        assert_eq!(updates[&id("web", "a")].word, word);
         forget(dir.path());
         assert_eq!(recall(dir.path()), []);
     }

@@ -1,4 +1,4 @@
-//! The state that a start begins with: the stored one, or that of a configuration file that has changed since.
+//! The state that a start begins with: the stored one, or the configuration file if it has changed since.
 
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
@@ -6,7 +6,7 @@ use super::{RunError, settings::FileError};
 use crate::{
     chain::chain,
     config::Config,
-    control::{Change, ControlError, RefusedFile, tell_replaced},
+    control::{Change, ControlError, RefusedFile, report_replaced},
     events::{EventKind, EventLog, NewEvent},
     state::{
         diff::Diff,
@@ -15,11 +15,11 @@ use crate::{
     },
 };
 
-/// What a start begins with, and what it has to say about that.
+/// The state that a start begins with, and messages about it.
 #[derive(Debug, Default)]
 pub(super) struct First {
     pub(super) stored: Stored,
-    /// What the file undoes of what commands changed.
+    /// Changes made by command that the file undoes.
     pub(super) replaced: Diff,
     /// Why the file is not in force.
     pub(super) refused: Option<RefusedFile>,
@@ -28,8 +28,8 @@ pub(super) struct First {
 }
 
 impl First {
-    /// Tells in events and log what of file and stored state is not in force, and what the file undoes. Returns it for
-    /// the start's own output.
+    /// Reports as events and in the log which parts of file and stored state are not in force, and which changes the
+    /// file undoes. Returns the messages for the start's own output.
     pub(super) fn tell(&self, store: &dyn Store, events: &EventLog) -> Vec<String> {
         let revision = self.stored.desired.revision;
         let refused = self.refused.as_ref().map(|refused| refused.why.clone());
@@ -47,7 +47,7 @@ impl First {
             };
             events.push(event, SystemTime::now());
         }
-        tell_replaced(events, revision, &self.replaced);
+        report_replaced(events, revision, &self.replaced);
         let undone = self.replaced.to_string();
         let undone = undone.lines();
         notes.extend(undone.map(|line| format!("replaces a change made by command: {line}")));

@@ -1,7 +1,6 @@
-//! The daemon: start-up, signals, shutdown.
-//!
-//! Start-up takes what can be refused first (file, socket, state directory, metrics address) and touches the kernel
-//! last. Shutdown ends the tasks that others talk to, then control, then the writer, which detaches or keeps.
+//! The daemon: start-up, signals, shutdown. Start-up first acquires everything that can be refused (file, socket, state
+//! directory, metrics address) and touches the kernel last. Shutdown ends the tasks that serve clients, then control,
+//! then the writer, which detaches or keeps the program.
 
 mod agents;
 mod banner;
@@ -53,7 +52,7 @@ use crate::{
     config::{Config, DaemonSettings, daemon::OnExit},
     control::{
         ApplyMetrics, ControlHandle, ControlTask, Observer, Parts, certificates, inherit, own_traffic,
-        passive, pressure, said, still_needed,
+        passive, pressure, stored_agent_updates, still_needed,
     },
     datapath::{AttachOptions, CheckPaths, Datapath, Interface, WriterHandle, WriterTask},
     discovery::{self, SystemResolver},
@@ -98,7 +97,7 @@ async fn daemon(
     let mut daemon = Daemon::start(settings, file, config, flags.reset).await?;
     daemon.notify_ready();
     let reason = daemon.serve(&mut signals, flags.config.as_deref()).await;
-    // One that does not listen learns it by the end of the process.
+    // A service manager that does not listen sees the process end.
     let _ = notify(Notice::Stopping);
     tokio::select! {
         result = daemon.stop(reason) => result,
@@ -111,7 +110,7 @@ async fn daemon(
 
 /// Why the daemon stops serving.
 enum Reason {
-    /// It was asked to.
+    /// A signal asked for it.
     Signal,
     /// A task ended that should not have.
     Died(&'static str),
@@ -127,15 +126,15 @@ struct Daemon {
     check_paths: Arc<CheckPaths>,
     events: Arc<EventLog>,
     parser: FileParser,
-    /// Ends what serves others: API, metrics, checks.
+    /// Ends the tasks that serve others: API, metrics, checks.
     cancel: CancellationToken,
-    /// Ends control, when nobody asks for changes any more.
+    /// Ends control, after the tasks that request changes.
     control_cancel: CancellationToken,
-    /// Ends what the writer needs beside it.
+    /// Ends the helpers of the writer.
     writer_cancel: CancellationToken,
     tracker: TaskTracker,
     parts: PartBoard,
-    /// Removes the socket's file when the daemon is gone.
+    /// Removes the socket's file when the daemon ends.
     _socket: Arc<OnceLock<Socket>>,
 }
 
@@ -187,7 +186,12 @@ impl Daemon {
         let known = still_needed(&stored.desired, known);
         store.forget_all_but(&known);
         agents::forget(&settings.state_dir);
-        let inherited = inherit(&stored.desired, datapath.programmed(), &known, said(&known));
+        let inherited = inherit(
+            &stored.desired,
+            datapath.programmed(),
+            &known,
+            stored_agent_updates(&known),
+        );
         health.recall(inherited.memories.clone());
         reports::recall(&health, &known);
         let writer_cancel = CancellationToken::new();
@@ -199,7 +203,7 @@ impl Daemon {
             checks: Box::new(health.clone()),
             verdicts,
             agents: Box::new(health.agents().clone()),
-            said: health.agents().said(),
+            agent_updates: health.agents().said(),
             ways: writer.next_hops(),
             host: writer.host_addresses(),
             observer: Arc::clone(&observer),
@@ -212,7 +216,7 @@ impl Daemon {
         let (task, control) = match ControlTask::start(parts).await {
             Ok(started) => started,
             Err(error) => {
-                // What an earlier daemon left goes on as it was; what this one brought goes with it.
+                // If the start fails, links taken over from an earlier daemon stay, and new ones are detached.
                 let took_over = |interface: &Interface| {
                     let attached = interface.attached.as_ref();
                     attached.is_some_and(|attached| attached.took_over)
@@ -353,12 +357,12 @@ impl Daemon {
         let view = daemon.control.view();
         let missing = daemon.parts.missing();
         let greeting = banner::text(&daemon.settings, &interfaces, &missing, &view, &notes);
-        // Nobody may read it; the daemon goes on.
+        // A closed stdout does not stop the daemon.
         let _ = std::io::stdout().lock().write_all(greeting.as_bytes());
         Ok(daemon)
     }
 
-    /// Tells the service manager that the daemon forwards.
+    /// Notifies the service manager that the daemon forwards.
     fn notify_ready(&self) {
         let notified = notify(Notice::Ready);
         let late = had::Late::new(Part::ServiceManager, notified, &self.parts, &self.cancel);

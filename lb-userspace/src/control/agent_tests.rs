@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    Change, Inherited, said,
+    Change, Inherited, stored_agent_updates,
     testing::{Rig, pass},
 };
 use crate::{
@@ -50,7 +50,7 @@ fn percent(percent: u16) -> AgentReport {
 }
 
 /// Messages of agents' events so far.
-fn told(rig: &Rig) -> Vec<String> {
+fn events_of(rig: &Rig) -> Vec<String> {
     let events = rig.events.list(0, None).into_iter();
     let of_agents = events.filter(|event| event.kind == EventKind::Agent);
     of_agents
@@ -63,7 +63,7 @@ async fn until_programmed(rig: &Rig, address: &str, expected: (u32, bool)) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_an_agent_says_is_programmed_and_told() {
+async fn agent_updates_are_programmed_and_reported() {
     let rig = Rig::start(desired(), Inherited::default()).await;
     let asked: Vec<String> = rig
         .world
@@ -73,7 +73,7 @@ async fn what_an_agent_says_is_programmed_and_told() {
         .map(|spec| spec.target.to_string())
         .collect();
     assert_eq!(asked, ["10.0.1.1:9", "10.0.1.2:9"]);
-    for (said, expected) in [
+    for (update, expected) in [
         (percent(50), (50, true)),
         (word(AgentAdmin::Drain, AgentState::Up, 50), (0, true)),
         (word(AgentAdmin::Maint, AgentState::Up, 50), (0, false)),
@@ -87,7 +87,7 @@ async fn what_an_agent_says_is_programmed_and_told() {
         ),
         (percent(100), (100, true)),
     ] {
-        rig.says(id("web", "a"), said);
+        rig.agent_reports(id("web", "a"), update);
         until_programmed(&rig, A, expected).await;
     }
     assert_eq!(rig.programmed(B), Some((100, true)));
@@ -95,11 +95,11 @@ async fn what_an_agent_says_is_programmed_and_told() {
         lost: Some("connection refused by 10.0.1.1:9".into()),
         ..percent(100)
     };
-    rig.says(id("web", "a"), lost);
-    rig.says(id("web", "b"), word(AgentAdmin::Drain, AgentState::Up, 100));
+    rig.agent_reports(id("web", "a"), lost);
+    rig.agent_reports(id("web", "b"), word(AgentAdmin::Drain, AgentState::Up, 100));
     until_programmed(&rig, B, (0, true)).await;
     assert_eq!(
-        told(&rig),
+        events_of(&rig),
         [
             "a agent: weight 50%",
             "a agent: drain, 50%",
@@ -120,33 +120,33 @@ async fn what_an_agent_says_is_programmed_and_told() {
 
 /// Load goes up and down all the time: rings are not built, nor events written, for each little change.
 #[tokio::test(start_paused = true)]
-async fn small_changes_of_weights_wait_for_each_other_and_are_not_told() {
+async fn small_weight_changes_are_batched_and_not_reported() {
     let rig = Rig::start(desired(), Inherited::default()).await;
-    rig.says(id("web", "a"), percent(90));
+    rig.agent_reports(id("web", "a"), percent(90));
     until_programmed(&rig, A, (90, true)).await;
     rig.world.take_log();
     for weight in [88, 86, 84, 82] {
-        rig.says(id("web", "a"), percent(weight));
-        rig.says(id("web", "b"), percent(weight));
+        rig.agent_reports(id("web", "a"), percent(weight));
+        rig.agent_reports(id("web", "b"), percent(weight));
         pass(Duration::from_millis(10)).await;
     }
     let log = rig.world.take_log();
     assert!(log.iter().all(|line| line.starts_with("remember")), "{log:?}");
     until_programmed(&rig, B, (82, true)).await;
     assert_eq!(rig.world.take_log(), ["program"], "all of them at once");
-    let remembered = said(&rig.world.lock().remembered);
+    let remembered = stored_agent_updates(&rig.world.lock().remembered);
     assert_eq!(
         remembered[&id("web", "a")].word.percent,
         82,
         "a restart goes on from there"
     );
-    // What does not wait takes the others with it.
-    rig.says(id("web", "a"), percent(81));
-    rig.says(id("web", "b"), word(AgentAdmin::Drain, AgentState::Up, 80));
+    // A change that does not wait applies the waiting weights, too.
+    rig.agent_reports(id("web", "a"), percent(81));
+    rig.agent_reports(id("web", "b"), word(AgentAdmin::Drain, AgentState::Up, 80));
     until_programmed(&rig, B, (0, true)).await;
     assert_eq!(rig.programmed(A), Some((81, true)));
     assert_eq!(
-        told(&rig),
+        events_of(&rig),
         [
             "a agent: weight 90%",
             "b agent: weight 88%",
@@ -169,8 +169,8 @@ async fn the_operator_is_not_overruled_and_ends_it_all() {
         .change(set(Admin::Disabled), None, false)
         .await
         .unwrap();
-    rig.says(id("web", "a"), percent(70));
-    rig.says(id("web", "b"), word(AgentAdmin::Drain, AgentState::Up, 100));
+    rig.agent_reports(id("web", "a"), percent(70));
+    rig.agent_reports(id("web", "b"), word(AgentAdmin::Drain, AgentState::Up, 100));
     until_programmed(&rig, B, (0, true)).await;
     assert_eq!(rig.programmed(A), Some((0, false)));
     rig.control
@@ -193,14 +193,14 @@ async fn the_operator_is_not_overruled_and_ends_it_all() {
     );
     assert_eq!(rig.world.lock().asked, []);
     // Still on its way from before.
-    rig.says(id("web", "b"), word(AgentAdmin::Maint, AgentState::Up, 100));
-    rig.says(id("web", "a"), percent(1));
+    rig.agent_reports(id("web", "b"), word(AgentAdmin::Maint, AgentState::Up, 100));
+    rig.agent_reports(id("web", "a"), percent(1));
     rig.control.change(set(Admin::Enabled), None, true).await.unwrap();
     assert_eq!(rig.programmed(B), Some((100, true)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_restart_goes_on_with_what_agents_had_said() {
+async fn restart_keeps_agent_updates() {
     let agents = AgentView::from([
         (id("web", "a"), percent(30)),
         (id("web", "b"), word(AgentAdmin::Drain, AgentState::Up, 100)),
@@ -219,11 +219,11 @@ async fn a_restart_goes_on_with_what_agents_had_said() {
         handed,
         [agents[&id("web", "a")].word, agents[&id("web", "b")].word]
     );
-    // What the engine begins with is no news.
-    rig.says(id("web", "a"), percent(30));
-    rig.says(id("web", "b"), percent(100));
+    // The engine's first report equals the stored one, so no event.
+    rig.agent_reports(id("web", "a"), percent(30));
+    rig.agent_reports(id("web", "b"), percent(100));
     until_programmed(&rig, B, (100, true)).await;
-    assert_eq!(told(&rig), ["b agent: ready"]);
+    assert_eq!(events_of(&rig), ["b agent: ready"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -234,11 +234,11 @@ async fn checks_and_agent_must_both_call_a_backend_up() {
     for backend in ["a", "b"] {
         rig.verdict(id("web", backend), Health::Up).await;
     }
-    rig.says(id("web", "a"), word(AgentAdmin::Ready, AgentState::Down, 100));
+    rig.agent_reports(id("web", "a"), word(AgentAdmin::Ready, AgentState::Down, 100));
     until_programmed(&rig, A, (0, false)).await;
     rig.verdict(id("web", "a"), Health::Down).await;
-    rig.says(id("web", "a"), percent(100));
-    rig.says(id("web", "b"), percent(0));
+    rig.agent_reports(id("web", "a"), percent(100));
+    rig.agent_reports(id("web", "b"), percent(0));
     until_programmed(&rig, B, (0, true)).await;
     assert_eq!(rig.programmed(A), Some((0, false)), "its checks fail");
     rig.verdict(id("web", "a"), Health::Up).await;

@@ -38,7 +38,7 @@ async fn both_up() -> Rig {
     Rig::start(desired(), inherited).await
 }
 
-fn told(rig: &Rig) -> Vec<String> {
+fn events_of(rig: &Rig) -> Vec<String> {
     let events = rig.events.list(0, None).into_iter();
     let backup = events.filter(|event| event.kind == EventKind::Backup);
     backup
@@ -47,7 +47,7 @@ fn told(rig: &Rig) -> Vec<String> {
 }
 
 #[tokio::test]
-async fn a_backup_serves_while_no_other_can_and_everyone_is_told() {
+async fn backup_serves_while_no_other_can_and_is_reported() {
     let rig = both_up().await;
     assert_eq!(
         (rig.programmed(A), rig.programmed(X)),
@@ -65,7 +65,7 @@ async fn a_backup_serves_while_no_other_can_and_everyone_is_told() {
         "the backup keeps its flows"
     );
     assert_eq!(
-        told(&rig),
+        events_of(&rig),
         [
             "x backup takes new flows: 0 of 1 other backends can, and backup_below is 1",
             "x backup takes no more new flows: 1 of 1 other backends can, and backup_below is 1",
@@ -73,10 +73,10 @@ async fn a_backup_serves_while_no_other_can_and_everyone_is_told() {
     );
 }
 
-/// At a start the backup's check may end before that of the others: clients must not meet the sorry server for that.
+/// At a start the backup's check may finish first: clients must still not reach the backup.
 #[tokio::test(start_paused = true)]
 async fn a_backup_that_is_checked_first_takes_no_flows_for_that() {
-    // Where it serves beside the others, it says nothing against them either.
+    // A backup that serves beside the others does not count against them.
     for (below, serves) in [(1, 0), (2, 20)] {
         let mut desired = desired();
         for service in desired.services.values_mut() {
@@ -97,7 +97,7 @@ async fn a_backup_that_is_checked_first_takes_no_flows_for_that() {
     }
 }
 
-/// A backup in reserve has no slot in the ring, which says nothing against it: its flows stay over a restart.
+/// An idle backup has no slot in the ring. That is no sign of a failure: its flows stay over a restart.
 #[test]
 fn a_daemon_that_is_restarted_takes_no_backup_in_reserve_for_down() {
     for alive in [true, false] {

@@ -1,4 +1,4 @@
-//! Why a service cannot work at all, whatever its checks say.
+//! Why a service cannot work at all, even if its checks succeed.
 
 use std::{fs, net::IpAddr};
 
@@ -13,14 +13,14 @@ use crate::{
     },
 };
 
-/// Why no packet of the service can reach a backend, or no reply its client; `None` if one can, as far as is known, or if
-/// no backend is to take new flows.
+/// Why no packet of the service can reach a backend, or no reply its client. `None` if a packet can, as far as is
+/// known, or if no backend should take new flows.
 pub fn broken(desired: &Desired, service: &Service, ways: &NextHops) -> Option<String> {
     let reason = |backend: &Backend| reason(desired, service, backend, ways, forwards);
     of_all(service, reason)
 }
 
-/// The first reason, where every backend that is to take new flows has one.
+/// The first reason, if every backend that should take new flows has one.
 fn of_all(service: &Service, reason: impl Fn(&Backend) -> Option<String>) -> Option<String> {
     let wanted = |backend: &&Backend| backend.admin == Admin::Enabled && backend.weight > 0;
     let mut first = None;
@@ -71,7 +71,7 @@ fn reason(
     }
 }
 
-/// Whether packets to an address may have this source: one of the link alone leaves no link.
+/// Whether packets to an address may have this source: a link-local source does not leave the link.
 fn is_usable(source: IpAddr, address: IpAddr) -> bool {
     let of_link = |address: IpAddr| match address {
         IpAddr::V4(v4) => v4.is_link_local(),
@@ -85,7 +85,8 @@ fn forwarding_key(interface: &str, address: IpAddr) -> String {
     format!("net/{family}/conf/{interface}/forwarding")
 }
 
-/// Whether the kernel forwards what comes in on an interface. What cannot be read is no reason to call a service broken.
+/// Whether the kernel forwards packets that come in on an interface. True if the setting cannot be read, so that a
+/// service is not called broken for that.
 fn forwards(interface: &str, address: IpAddr) -> bool {
     let key = forwarding_key(interface, address);
     fs::read_to_string(format!("/proc/sys/{key}")).map_or(true, |value| value.trim() != "0")
@@ -106,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_is_broken_where_none_of_its_backends_can_work_and_its_state_says_why() {
+    fn broken_service_is_reported_with_its_reason() {
         let source = "10.0.0.1";
         for (name, mode, way, forwards, expected) in [
             ("all is well", Mode::Nat, way(Some(source)), false, None),

@@ -1,5 +1,5 @@
-//! What checks have seen of backends and is told once: certificates whose end comes near, and servers that serve one
-//! connection at a time.
+//! Reports findings of checks once each: certificates that expire soon, and servers that serve one connection at a
+//! time.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,17 +16,17 @@ use crate::{
     health::{Certificate, CheckId, CheckStatuses, HealthHandle},
 };
 
-/// Time between two looks at what checks have seen.
+/// Interval of reading the results of checks.
 pub const CERTIFICATE_POLL: Duration = Duration::from_secs(2);
 
-/// Tells in events and log what is new, until `cancel`. Cancel-safe.
+/// Reports new findings as events and in the log, until `cancel`. Cancel-safe.
 pub async fn watch(
     checks: HealthHandle,
     control: ControlHandle,
     events: Arc<EventLog>,
     cancel: CancellationToken,
 ) {
-    let mut watchman = Watchman::default();
+    let mut reporter = Reporter::default();
     let mut ticks = time::interval(CERTIFICATE_POLL);
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
     loop {
@@ -36,7 +36,7 @@ pub async fn watch(
             _ = ticks.tick() => {}
         }
         let now = SystemTime::now();
-        for (CheckId(service, backend), news) in watchman.news(&checks.snapshot(), now) {
+        for (CheckId(service, backend), news) in reporter.news(&checks.snapshot(), now) {
             let message = news.words(now);
             match news {
                 News::Near(_) | News::ServesOne => tracing::warn!(%service, %backend, "{message}"),
@@ -54,12 +54,12 @@ pub async fn watch(
     }
 }
 
-/// What is to be told about a backend.
+/// A finding about a backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum News {
-    /// It ends then, which is soon or was already.
+    /// The certificate expires then: soon, or it has expired.
     Near(SystemTime),
-    /// Its end, which was near, is far again.
+    /// The certificate was renewed and expires then.
     Renewed(SystemTime),
     /// It answers on one connection at a time only.
     ServesOne,
@@ -98,17 +98,17 @@ fn text(left: Duration) -> String {
     humantime::format_duration(Duration::from_secs(coarse)).to_string()
 }
 
-/// What was told, by whose it is.
+/// The findings reported so far, by check.
 #[derive(Debug, Default)]
-struct Watchman {
-    told: BTreeMap<CheckId, SystemTime>,
+struct Reporter {
+    reported: BTreeMap<CheckId, SystemTime>,
     serve_one: BTreeSet<CheckId>,
 }
 
-impl Watchman {
-    /// What is new since the last look.
+impl Reporter {
+    /// The findings since the last call.
     fn news(&mut self, checks: &CheckStatuses, now: SystemTime) -> Vec<(CheckId, News)> {
-        self.told.retain(|id, _| checks.contains_key(id));
+        self.reported.retain(|id, _| checks.contains_key(id));
         self.serve_one.retain(|id| checks.contains_key(id));
         let mut news = Vec::new();
         for (id, status) in checks.iter() {
@@ -123,12 +123,12 @@ impl Watchman {
             let Some(Certificate { warn_from, expires }) = last.and_then(|last| last.certificate) else {
                 continue;
             };
-            let told = self.told.get(id).copied();
-            if now >= warn_from && told != Some(expires) {
-                self.told.insert(id.clone(), expires);
+            let reported = self.reported.get(id).copied();
+            if now >= warn_from && reported != Some(expires) {
+                self.reported.insert(id.clone(), expires);
                 news.push((id.clone(), News::Near(expires)));
-            } else if now < warn_from && told.is_some() {
-                self.told.remove(id);
+            } else if now < warn_from && reported.is_some() {
+                self.reported.remove(id);
                 news.push((id.clone(), News::Renewed(expires)));
             }
         }
@@ -164,9 +164,9 @@ mod tests {
     }
 
     #[test]
-    fn a_server_of_one_connection_is_told_once_each_time() {
-        let mut watchman = Watchman::default();
-        for (serves_one, told) in [
+    fn single_connection_server_is_reported_once_per_episode() {
+        let mut reporter = Reporter::default();
+        for (serves_one, reported) in [
             (false, false),
             (true, true),
             (true, false),
@@ -178,17 +178,17 @@ mod tests {
                 last.serves_one = serves_one;
             }
             let checks = CheckStatuses::from(BTreeMap::from([(id("web", "a"), status)]));
-            let news = watchman.news(&checks, SystemTime::UNIX_EPOCH);
-            let expected = told.then(|| (id("web", "a"), News::ServesOne));
+            let news = reporter.news(&checks, SystemTime::UNIX_EPOCH);
+            let expected = reported.then(|| (id("web", "a"), News::ServesOne));
             assert_eq!(news, Vec::from_iter(expected));
         }
     }
 
-    /// One certificate over the days, with 14 days of warning: the day, the day on which it ends, and what is told.
+    /// One certificate over time, with 14 days of warning: the day, the day of expiry, and the expected report.
     #[test]
-    fn an_end_that_comes_near_is_told_once() {
+    fn approaching_expiry_is_reported_once() {
         let day = |n: u32| SystemTime::UNIX_EPOCH + n * DAY;
-        let mut watchman = Watchman::default();
+        let mut reporter = Reporter::default();
         for (now, end, expected) in [
             (100, None, None),
             (100, Some(130), None),
@@ -210,14 +210,14 @@ mod tests {
             });
             let checks = CheckStatuses::from(BTreeMap::from([(id("web", "a"), seen(certificate))]));
             let expected = Vec::from_iter(expected.map(|news| (id("web", "a"), news)));
-            assert_eq!(watchman.news(&checks, day(now)), expected, "on day {now}");
+            assert_eq!(reporter.news(&checks, day(now)), expected, "on day {now}");
         }
-        assert_eq!(watchman.news(&CheckStatuses::default(), day(210)), []);
-        assert_eq!(watchman.told.len(), 0, "who is gone is forgotten");
+        assert_eq!(reporter.news(&CheckStatuses::default(), day(210)), []);
+        assert_eq!(reporter.reported.len(), 0, "a removed check is forgotten");
     }
 
     #[test]
-    fn words_say_how_long() {
+    fn certificate_report_shows_the_time_left() {
         let now = SystemTime::UNIX_EPOCH + 20_000 * DAY;
         for (left, expected) in [
             (

@@ -1,4 +1,4 @@
-//! What can be asked of the desired state, and the pure way from there to the next one.
+//! Changes of the desired state, and the pure function that applies one.
 
 use std::{collections::BTreeSet, net::IpAddr, sync::Arc};
 
@@ -74,7 +74,7 @@ impl Change {
         // Services that are alike are shared, so that later comparisons end at once.
         let known = stored.applied.as_ref().map(|applied| &applied.daemon);
         let applied = Config {
-            // An operator may apply an export, which has nothing of that: a start reads another file.
+            // An operator may apply an export, which lacks these keys: a start reads another file.
             daemon: match order {
                 FileOrder::Apply { .. } => known.unwrap_or(&config.daemon).clone(),
                 FileOrder::Reload => config.daemon.clone(),
@@ -146,7 +146,7 @@ impl Change {
     }
 }
 
-/// Adding what is there with the same settings succeeds, whatever backends it has got since.
+/// Adding a service that exists with the same settings succeeds, whatever backends it has by now.
 fn add_service(desired: &Desired, spec: &ServiceSpec) -> Result<Desired, ControlError> {
     let mut service = parse(&table(spec)?, desired)?;
     if let Some(there) = desired.services.get(&service.name) {

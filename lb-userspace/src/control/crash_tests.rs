@@ -35,7 +35,7 @@ const B: &str = "10.0.1.2:8080";
 struct Fuse {
     left: Mutex<Option<usize>>,
     killed: Condvar,
-    /// Told when a write waits for the kill.
+    /// Notified when a write waits for the kill.
     burnt: Notify,
 }
 
@@ -77,7 +77,7 @@ impl Fuse {
     }
 }
 
-/// The real store, whose writes burn the fuse.
+/// The real store; each write counts towards the kill.
 struct Disk {
     store: LenientStore,
     fuse: Arc<Fuse>,
@@ -156,7 +156,7 @@ struct Daemon {
     store: Arc<Disk>,
     inherited: Inherited,
     task: tokio::task::JoinHandle<()>,
-    _said: watch::Sender<AgentView>,
+    _agent_updates: watch::Sender<AgentView>,
 }
 
 impl Daemon {
@@ -169,7 +169,7 @@ impl Daemon {
         let known = still_needed(&stored.desired, store.recall());
         let inherited = inherit(&stored.desired, &kernel.maps(), &known, AgentView::new());
         let (verdicts, receiver) = mpsc::channel(16);
-        let (said, hears) = watch::channel(AgentView::new());
+        let (agent_updates, updates) = watch::channel(AgentView::new());
         let stand_in = Shared::default();
         let parts = Parts {
             writer: kernel.clone(),
@@ -177,7 +177,7 @@ impl Daemon {
             checks: Box::new(stand_in.clone()),
             verdicts: receiver,
             agents: Box::new(stand_in.clone()),
-            said: hears,
+            agent_updates: updates,
             ways: watch::channel(Arc::default()).1,
             host: watch::channel(Arc::default()).1,
             observer: Arc::new(Observer::new(Box::new(stand_in))),
@@ -194,7 +194,7 @@ impl Daemon {
             store,
             inherited,
             task: tokio::spawn(task.run(CancellationToken::new())),
-            _said: said,
+            _agent_updates: agent_updates,
         }
     }
 
@@ -253,7 +253,7 @@ fn backend_change(change: BackendChange) -> Change {
     Change::SetBackend("web".parse().unwrap(), "b".parse().unwrap(), change)
 }
 
-/// What someone does to backend b.
+/// An operator's change of backend b.
 #[derive(Clone, Copy, PartialEq, Debug)]
 enum Act {
     Drain,

@@ -20,9 +20,9 @@ pub enum ControlError {
     /// The caller has seen another state than the present one.
     #[error("the desired state is at revision {}, not at {}", present.0, expected.0)]
     Moved {
-        /// What the caller expected.
+        /// The revision that the caller expected.
         expected: Revision,
-        /// What there is.
+        /// The revision in force.
         present: Revision,
     },
     /// It cannot be made of the desired state.
@@ -52,7 +52,8 @@ pub enum ControlError {
     /// It could not be programmed.
     #[error("cannot program the data plane")]
     Program(#[from] ProgramError),
-    /// It could not be programmed, and what was saved could not be taken back: a restart would try it again.
+    /// The change could not be programmed, and the saved state could not be restored: a restart would try the change
+    /// again.
     #[error("cannot program the data plane: {program}; cannot undo the saved change either")]
     NotTakenBack {
         /// Why it could not be programmed.
@@ -70,12 +71,10 @@ pub enum ControlError {
 }
 
 impl ControlError {
-    /// What to do about it.
+    /// The remedy.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::Moved { .. } => {
-                Some("look at what changed, then try again with the present revision".into())
-            }
+            Self::Moved { .. } => Some("check what has changed, then retry with the present revision".into()),
             Self::Change(error) => error.hint().map(str::to_owned),
             Self::NoServices(_) => Some("`lb apply FILE --empty` removes them all".into()),
             Self::Values(errors) => errors.iter().find_map(|error| error.hint.clone()),
@@ -84,7 +83,7 @@ impl ControlError {
             }
             Self::Save(error) | Self::NotTakenBack { save: error, .. } => Some(error.hint()),
             Self::Program(_) => Some("nothing was changed; `lb status` shows what is programmed".into()),
-            Self::Internal(_) => Some("the daemon's log says more".into()),
+            Self::Internal(_) => Some("see the daemon's log".into()),
             Self::Closed => None,
         }
     }

@@ -1,4 +1,4 @@
-//! What an earlier daemon left in its maps and in the store: a restart goes on from there.
+//! State that an earlier daemon left in its maps and in the store, from which a restart continues.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,37 +22,38 @@ use crate::{
     },
 };
 
-/// What an earlier daemon left.
+/// State of an earlier daemon.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Inherited {
-    /// Verdicts of its checks that still hold.
+    /// Health states that still hold.
     pub health: HealthView,
-    /// What its checks knew, for those that go on.
+    /// Memories of its checks, for the checks that continue.
     pub memories: Recalled,
-    /// What agents had said.
+    /// The last reports of agents.
     pub agents: AgentView,
     /// Backends that are not desired any more and may finish their flows.
     pub lingering: Vec<RemovedBackend>,
-    /// How far backends had come that begin slowly.
+    /// Progress of backends in slow start.
     pub slow_start: SlowStart,
     /// Backends that are down and still have their flows.
     pub down: DownGrace,
     /// Sizes of the rings.
     pub ring_sizes: RingSizes,
-    /// What its maps say about desired backends. Never a verdict: one that is drained takes no flows either.
+    /// The state of desired backends in its maps. Never a health state, since a drained backend takes no flows either.
     pub standings: Standings,
-    /// Backends that nothing was forwarded to before this start, until a check has spoken about them.
+    /// Backends that got no packets before this start, until their first health state.
     pub unverified: BTreeSet<CheckId>,
 }
 
-/// Goes on from what an earlier daemon `programmed`, from what was `known` beside that, and from what agents had `said`.
+/// Continues from the state that an earlier daemon `programmed`, the records that it stored (`known`), and the last
+/// reports of agents (`reports`).
 pub fn inherit(
     desired: &Desired,
     programmed: &Programmed,
     known: &[Record],
-    mut said: AgentView,
+    mut reports: AgentView,
 ) -> Inherited {
-    said.retain(|id, _| agents::wants(desired, id));
+    reports.retain(|id, _| agents::wants(desired, id));
     let now = Instant::now();
     let is_fresh = programmed.services.is_empty();
     let there = in_maps(desired, programmed);
@@ -77,7 +78,7 @@ pub fn inherit(
         },
         health,
         memories,
-        agents: said,
+        agents: reports,
         lingering: lingering(desired, programmed, known, now),
         slow_start: slow_start(desired, &there, now),
         down,
@@ -98,8 +99,8 @@ fn ring_sizes(programmed: &Programmed) -> RingSizes {
     RingSizes::inherited(sizes.filter(|(_, size)| *size > 0))
 }
 
-/// What checks knew about backends that are checked and stand where they stood. Where nothing was forwarded meanwhile,
-/// nobody knows for how long, so that only what holds for a time is left of it.
+/// Memories of checks of backends that still exist at the same address. If nothing was forwarded meanwhile, their age
+/// is unknown, so only the parts with an expiry are kept.
 fn memories(desired: &Desired, known: &[Record], is_fresh: bool) -> Recalled {
     let of = |record: &Record| {
         let Record::Check {
@@ -120,8 +121,8 @@ fn memories(desired: &Desired, known: &[Record], is_fresh: bool) -> Recalled {
     known.iter().filter_map(of).collect()
 }
 
-/// What agents had said, of what is `known`. Words that this version does not know are passed over.
-pub fn said(known: &[Record]) -> AgentView {
+/// The reports of agents among the records `known`. Unknown words are ignored.
+pub fn stored_agent_updates(known: &[Record]) -> AgentView {
     let of = |record: &Record| {
         let Record::Agent {
             service,
@@ -138,16 +139,16 @@ pub fn said(known: &[Record]) -> AgentView {
             state: AgentState::from_word(state)?,
             percent: *percent.min(&MAX_PERCENT),
         };
-        let said = AgentReport {
+        let updates = AgentReport {
             word,
             ..AgentReport::default()
         };
-        Some((Record::id(service, backend)?, said))
+        Some((Record::id(service, backend)?, updates))
     };
     known.iter().filter_map(of).collect()
 }
 
-/// Of what is `known`, what a next start may need.
+/// The records of `known` that a next start may need.
 pub fn still_needed(desired: &Desired, known: Vec<Record>) -> Vec<Record> {
     let addresses: BTreeSet<SocketAddr> = backends(desired).map(|(_, _, backend)| backend.address).collect();
     let is_needed = |record: &Record| match record {
@@ -163,7 +164,7 @@ pub fn still_needed(desired: &Desired, known: Vec<Record>) -> Vec<Record> {
     known.into_iter().filter(is_needed).collect()
 }
 
-/// Backends that take new flows, with what is held back from them.
+/// Backends that take new flows, with the weight withheld from them.
 fn slow_start(desired: &Desired, there: &InMaps, now: Instant) -> SlowStart {
     let mut known = SlowStart::default();
     for (_, service, backend) in backends(desired).filter(|(_, service, _)| !service.slow_start.is_zero()) {
@@ -175,7 +176,7 @@ fn slow_start(desired: &Desired, there: &InMaps, now: Instant) -> SlowStart {
     known
 }
 
-/// Backends that have their flows. Those of them that are down keep them for their time, which begins anew.
+/// Backends that have their flows. Those that are down keep them for the full time again.
 fn down_grace(desired: &Desired, there: &InMaps, now: Instant) -> DownGrace {
     let mut known = DownGrace::default();
     for (_, service, backend) in backends(desired).filter(|(_, service, _)| service.is_checked()) {
@@ -228,8 +229,7 @@ fn in_maps(desired: &Desired, programmed: &Programmed) -> InMaps {
     found
 }
 
-/// Backends that still have a right to their flows but are not desired any more. The time of those that nobody wrote down
-/// begins anew.
+/// Removed backends whose flows may still finish. Without a record their time starts over.
 fn lingering(
     desired: &Desired,
     programmed: &Programmed,

@@ -1,8 +1,8 @@
-//! The owner of the desired state: takes changes and health results, decides what should be programmed, has it saved
-//! and programmed, and publishes the outcome.
+//! The owner of the desired state. It takes changes and health results, computes the target, has it saved and programmed,
+//! and publishes the outcome.
 //!
-//! A change is validated, saved, programmed and only then answered. Where programming fails, the saved state is taken
-//! back and the caller gets the reason. A health result that cannot be programmed is tried again.
+//! A change is validated, saved, programmed and only then answered. If programming fails, the saved state is restored and
+//! the caller gets the reason. A health result that cannot be programmed is retried.
 
 #[cfg(test)]
 mod agent_tests;
@@ -46,10 +46,10 @@ pub use self::{
     broken::broken,
     change::Change,
     error::ControlError,
-    inherited::{Inherited, inherit, said, still_needed},
+    inherited::{Inherited, inherit, stored_agent_updates, still_needed},
     metrics::ApplyMetrics,
     observe::{Observation, Observer, ReadCounters, Reading},
-    task::{ControlTask, Parts, tell_replaced},
+    task::{ControlTask, Parts, report_replaced},
     view::ControlView,
 };
 use crate::state::{desired::Revision, names::ServiceName};
@@ -57,22 +57,22 @@ use crate::state::{desired::Revision, names::ServiceName};
 /// Changes that may wait for the one in progress; further callers wait for room.
 pub const REQUEST_DEPTH: usize = 64;
 
-/// What a change did, or would do.
+/// The effect of a change, made or simulated.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Outcome {
     /// Revision in force now.
     pub revision: Revision,
     /// Whether anything is different from before.
     pub changed: bool,
-    /// What is different, one line each.
+    /// The differences, one line each.
     pub diff: Vec<String>,
-    /// What happens to flows of services that stay, where anything does.
+    /// The effect on flows of services that stay; empty without an effect.
     pub moved: Vec<Moved>,
-    /// Of `diff`, what undoes changes made by command since a configuration file was applied.
+    /// The lines of `diff` that undo changes made by command since a configuration file was applied.
     pub replaced: Vec<String>,
 }
 
-/// What a change does to the flows of a service.
+/// The effect of a change on the flows of a service.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Moved {
     /// The service.
@@ -113,8 +113,8 @@ pub struct ControlHandle {
 }
 
 impl ControlHandle {
-    /// Makes a change, or with `dry_run` only says what it would do. With `expected`, only if that is still the
-    /// revision. Returns when the change is saved and programmed.
+    /// Makes a change, or with `dry_run` only computes its effect. With `expected`, only if that is still the revision.
+    /// Returns when the change is saved and programmed.
     ///
     /// # Errors
     /// [`ControlError`]; the state is then as before.
@@ -138,9 +138,9 @@ impl ControlHandle {
         answer.await.map_err(|_| ControlError::Closed)?
     }
 
-    /// Makes it known that a configuration file was refused, until one is taken.
+    /// Publishes that a configuration file was refused, until one is accepted.
     pub async fn refused(&self, why: String) {
-        // A daemon that leaves has nobody to tell.
+        // No receiver while the daemon exits.
         let _ = self.requests.send(Request::Refused(why)).await;
     }
 

@@ -1,5 +1,5 @@
-//! Connections of this machine whose answers the program would take for those of backends: its checks are among them, and
-//! whatever an operator works by.
+//! Detects that connections of this machine use ports of `snat_ports`: the program would take their answers for replies
+//! of backends. Checks and SSH sessions are among them.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ use crate::{
     state::{desired::Desired, service::Service},
 };
 
-/// Time between two looks at the kernel's settings, of whose changes nothing tells.
+/// Interval of reading the kernel's settings, which send no notice when they change.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Where the kernel keeps the ports that connections of this machine leave from, of both families.
@@ -28,18 +28,18 @@ const LOCAL_PORTS: &str = "/proc/sys/net/ipv4/ip_local_port_range";
 /// Why answers to connections of this machine may not arrive.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Conflict {
-    /// What is so.
+    /// The conflict.
     pub message: String,
-    /// What to do.
+    /// The remedy.
     pub hint: &'static str,
 }
 
-/// The conflict between what is desired and this machine's own connections, as the kernel is set now.
+/// The conflict between the desired state and this machine's own connections, by the kernel's present settings.
 pub fn conflict(desired: &Desired) -> Option<Conflict> {
     of_ports(desired, &local_ports()?)
 }
 
-/// Has checks leave from ports that are not those of mode `nat`, as far as the kernel has others.
+/// Makes checks leave from ports outside `snat_ports`, if the kernel's range has any.
 pub fn keep_checks_apart(desired: &Desired) {
     let local = local_ports().filter(|local| of_ports(desired, local).is_some());
     let apart = local.and_then(|local| without(&local, &desired.settings.snat_ports));
@@ -50,7 +50,7 @@ fn local_ports() -> Option<RangeInclusive<u16>> {
     range(&fs::read_to_string(LOCAL_PORTS).ok()?)
 }
 
-/// The larger part of a range that is left without another one.
+/// The larger part of a range that remains without another range.
 fn without(local: &RangeInclusive<u16>, taken: &RangeInclusive<u16>) -> Option<RangeInclusive<u16>> {
     let below = taken
         .start()
@@ -96,7 +96,7 @@ fn of_ports(desired: &Desired, local: &RangeInclusive<u16>) -> Option<Conflict> 
     })
 }
 
-/// Says in events and log when a conflict arises and ends, until `cancel`. Cancel-safe.
+/// Reports the begin and end of a conflict as events and in the log, until `cancel`. Cancel-safe.
 pub async fn watch(control: ControlHandle, events: Arc<EventLog>, cancel: CancellationToken) {
     let mut known: Option<Conflict> = None;
     let mut views = control.views();
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_left_of_a_range_is_its_larger_part() {
+    fn larger_remainder_of_a_range_is_used() {
         for (local, taken, left) in [
             (32_768..=60_999, 1_024..=32_767, Some(32_768..=60_999)),
             (1_024..=65_535, 1_024..=32_767, Some(32_768..=65_535)),

@@ -1,4 +1,4 @@
-//! What flows tell about their backends, carried from the data plane's counters to the checks.
+//! Passive checks: carries failures of clients' flows from the data plane's counters to the health checks.
 
 use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
 
@@ -19,12 +19,12 @@ use crate::{
     },
 };
 
-/// Time between two looks at the counters, which is how late a signal may be.
+/// Interval of reading the counters: a signal is at most this late.
 pub const SIGNAL_POLL: Duration = Duration::from_millis(250);
 
-/// Reads what flows tell.
+/// Reads passive signals.
 pub trait ReadSignals: Clone + Send + Sync + 'static {
-    /// All that was told so far. Blocks for the time of some system calls.
+    /// All signals so far. Blocks for the time of some system calls.
     ///
     /// # Errors
     /// The kernel refuses.
@@ -37,30 +37,30 @@ impl ReadSignals for StatsReader {
     }
 }
 
-/// Takes what flows tell.
+/// Takes passive signals.
 pub trait TakeSignals: Send + Sync + 'static {
-    /// Takes what was told since the last time.
+    /// Takes the signals since the last call.
     ///
     /// # Errors
     /// [`NotTaken`]: not now.
-    fn take(&self, told: Vec<(CheckId, Signals)>) -> Result<(), NotTaken>;
+    fn take(&self, signals: Vec<(CheckId, Signals)>) -> Result<(), NotTaken>;
 }
 
 impl TakeSignals for HealthHandle {
-    fn take(&self, told: Vec<(CheckId, Signals)>) -> Result<(), NotTaken> {
-        self.tell(told)
+    fn take(&self, signals: Vec<(CheckId, Signals)>) -> Result<(), NotTaken> {
+        self.tell(signals)
     }
 }
 
-/// Looks at the counters every [`SIGNAL_POLL`] while there is a backend whose flows are listened to, until `cancel`.
-/// Cancel-safe: what was not told yet is told by the next daemon, if it still matters then.
+/// Reads the counters every [`SIGNAL_POLL`] while a backend has passive checks, until `cancel`. Cancel-safe: the next
+/// daemon detects failures that continue.
 pub async fn listen(
     reader: impl ReadSignals,
     checks: impl TakeSignals,
     control: ControlHandle,
     cancel: CancellationToken,
 ) {
-    let mut ear = Ear::default();
+    let mut reported = Reported::default();
     let mut failed = false;
     let mut ticks = time::interval(SIGNAL_POLL);
     ticks.set_missed_tick_behavior(time::MissedTickBehavior::Delay);
@@ -71,8 +71,8 @@ pub async fn listen(
             _ = ticks.tick() => {}
         }
         let view = control.view();
-        if listened_to(&view.desired).next().is_none() {
-            ear.heard = None;
+        if with_passive_checks(&view.desired).next().is_none() {
+            reported.last = None;
             continue;
         }
         let reader = reader.clone();
@@ -91,30 +91,30 @@ pub async fn listen(
             Err(_) => return,
         };
         failed = false;
-        let told = ear.news(&view.desired, &now);
-        if told.is_empty() || checks.take(told).is_ok() {
-            ear.heard = Some(now);
+        let signals = reported.news(&view.desired, &now);
+        if signals.is_empty() || checks.take(signals).is_ok() {
+            reported.last = Some(now);
         }
     }
 }
 
-/// What was heard so far.
+/// The signals reported so far.
 #[derive(Debug, Default)]
-struct Ear {
-    /// `None` before the first look: what an earlier daemon heard is no news.
-    heard: Option<BackendSignals>,
+struct Reported {
+    /// `None` before the first reading: an earlier daemon has reported these.
+    last: Option<BackendSignals>,
 }
 
-impl Ear {
-    /// What is new in `now`.
+impl Reported {
+    /// The signals in `now` that were not reported yet.
     fn news(&self, desired: &Desired, now: &BackendSignals) -> Vec<(CheckId, Signals)> {
-        let Some(heard) = &self.heard else {
+        let Some(last) = &self.last else {
             return Vec::new();
         };
         let mut news = BTreeMap::new();
-        for (place, told) in now {
-            let before = heard.get(place).copied().unwrap_or_default();
-            let new = since(before, *told);
+        for (place, signals) in now {
+            let before = last.get(place).copied().unwrap_or_default();
+            let new = since(before, *signals);
             if new.total() > 0 {
                 news.insert(*place, new);
             }
@@ -122,13 +122,13 @@ impl Ear {
         if news.is_empty() {
             return Vec::new();
         }
-        listened_to(desired)
+        with_passive_checks(desired)
             .filter_map(|(id, place)| Some((id, *news.get(&place)?)))
             .collect()
     }
 }
 
-/// What was told after `before`; all of `now` where counting began anew in between.
+/// The signals after `before`; all of `now` if the counters were reset in between.
 fn since(before: Signals, now: Signals) -> Signals {
     let Signals {
         unanswered,
@@ -145,8 +145,8 @@ fn since(before: Signals, now: Signals) -> Signals {
     less().unwrap_or(now)
 }
 
-/// Backends whose flows tell something that checks want to know.
-fn listened_to(desired: &Desired) -> impl Iterator<Item = (CheckId, (ServiceKey, SocketAddr))> {
+/// Backends with passive checks.
+fn with_passive_checks(desired: &Desired) -> impl Iterator<Item = (CheckId, (ServiceKey, SocketAddr))> {
     let listens = |service: &&Shared<Service>| service.health.passive && service.health.kind.is_check();
     desired.services.values().filter(listens).flat_map(|service| {
         let translates = |backend: &&Backend| backend.mode.unwrap_or(service.mode) == Mode::Nat;
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn only_news_of_checked_backends_in_mode_nat_is_told() {
+    fn only_new_signals_of_checked_nat_backends_are_reported() {
         let desired = testing::desired([
             service("nat", 1, &[("a", 1), ("b", 1), ("c", 1)], |_| {}),
             service("deaf", 2, &[("a", 1)], |service| service.health.passive = false),
@@ -187,7 +187,7 @@ mod tests {
             }),
             service("dsr", 4, &[("a", 1)], |service| service.mode = Mode::L2dsr),
         ]);
-        let told = |counts: &[(&str, usize, u64)]| -> BackendSignals {
+        let signals = |counts: &[(&str, usize, u64)]| -> BackendSignals {
             let place = |name: &str, n: usize| {
                 let service = &desired.services[&name.parse().unwrap()];
                 (service.key, service.backends[n].address)
@@ -197,11 +197,15 @@ mod tests {
                 .map(|(name, n, count)| (place(name, *n), refused(*count)))
                 .collect()
         };
-        let mut ear = Ear::default();
-        let first = told(&[("nat", 0, 100)]);
-        assert_eq!(ear.news(&desired, &first), [], "what an earlier daemon heard");
-        ear.heard = Some(first);
-        let all = told(&[
+        let mut reported = Reported::default();
+        let first = signals(&[("nat", 0, 100)]);
+        assert_eq!(
+            reported.news(&desired, &first),
+            [],
+            "signals that an earlier daemon reported"
+        );
+        reported.last = Some(first);
+        let all = signals(&[
             ("nat", 0, 100),
             ("nat", 1, 2),
             ("deaf", 0, 3),
@@ -209,15 +213,15 @@ mod tests {
             ("dsr", 0, 5),
         ]);
         let news = [(testing::id("nat", "b"), refused(2))];
-        assert_eq!(ear.news(&desired, &all), news);
-        assert_eq!(ear.news(&desired, &all), news, "until it was taken");
-        ear.heard = Some(all);
-        // The id of a has gone to c in between.
-        let anew = told(&[("nat", 0, 1), ("nat", 1, 2), ("nat", 2, 7)]);
+        assert_eq!(reported.news(&desired, &all), news);
+        assert_eq!(reported.news(&desired, &all), news, "until it was taken");
+        reported.last = Some(all);
+        // Backend c has got the id of a in between.
+        let anew = signals(&[("nat", 0, 1), ("nat", 1, 2), ("nat", 2, 7)]);
         let news = [
             (testing::id("nat", "a"), refused(1)),
             (testing::id("nat", "c"), refused(7)),
         ];
-        assert_eq!(ear.news(&desired, &anew), news);
+        assert_eq!(reported.news(&desired, &anew), news);
     }
 }

@@ -1,4 +1,4 @@
-//! What the control task needs of others, each by the one thing it can do, so that tests can stand in.
+//! Traits through which the control task reaches other modules, one each, so that tests can replace them.
 
 use std::future::Future;
 
@@ -11,9 +11,9 @@ use crate::{
     plan::Target,
 };
 
-/// Makes the data plane do what a target says.
+/// Programs the data plane.
 pub trait ProgramTarget: Send + Sync + 'static {
-    /// Programs `target`; on error what was programmed before stays in effect.
+    /// Programs `target`; on error the state programmed before stays in effect.
     fn program(&self, target: Target) -> impl Future<Output = Result<ProgramReport, ProgramError>> + Send;
 }
 
@@ -35,9 +35,9 @@ impl RunChecks for HealthHandle {
     }
 }
 
-/// Asks agents.
+/// Polls agents.
 pub trait AskAgents: Send + Sync + 'static {
-    /// Makes the agents that are asked equal to `agents`.
+    /// Sets the agents to poll to `agents`.
     fn ask(&self, agents: Vec<AgentSpec>);
 }
 

@@ -1,5 +1,5 @@
-//! Services whose half-open flows give way to new ones, for want of source ports or of room in the flow table: one event when
-//! that begins, one when it has ended.
+//! Services whose half-open flows give way to new ones because source ports or flow table entries run out: one event at
+//! the begin, one at the end.
 
 use std::{
     collections::BTreeMap,
@@ -19,7 +19,7 @@ use crate::{
     state::service::ServiceKey,
 };
 
-/// Time between two looks at the counters.
+/// Interval of reading the counters.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Time without a flow that gives way after which an episode is over.
 const OVER_AFTER: Duration = Duration::from_secs(30);
@@ -42,12 +42,12 @@ impl ReadGaveWay for StatsReader {
     }
 }
 
-/// What became of a service.
+/// Begin or end of an episode of a service.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum News {
     /// Its flows begin to give way.
     Began,
-    /// None has for [`OVER_AFTER`]; so many had.
+    /// No flow has given way for [`OVER_AFTER`]; the number of flows that had.
     Ended(u64),
 }
 
@@ -55,19 +55,19 @@ enum News {
 #[derive(Clone, Copy, Debug)]
 struct Count {
     total: u64,
-    /// The total before the episode, and when the last flow gave way, while one goes on.
+    /// During an episode: the total before it, and when the last flow gave way.
     episode: Option<(u64, Instant)>,
 }
 
 /// The counts of all services.
 #[derive(Debug, Default)]
 struct Episodes {
-    /// `None` before the first look: what an earlier daemon saw is no news.
+    /// `None` before the first reading: an earlier daemon has reported these.
     counts: Option<BTreeMap<ServiceKey, Count>>,
 }
 
 impl Episodes {
-    /// Takes up the totals at `now`; returns what became of which service.
+    /// Takes the totals at `now`; returns the services whose episode began or ended.
     fn update(&mut self, totals: &GaveWayTotals, now: Instant) -> Vec<(ServiceKey, News)> {
         let known = self.counts.take();
         let mut news = Vec::new();
@@ -100,7 +100,7 @@ impl Episodes {
     }
 }
 
-/// Says in events and log when flows of a service begin to give way, and when that has ended, until `cancel`. Cancel-safe.
+/// Reports as events and in the log when flows of a service begin and cease to give way, until `cancel`. Cancel-safe.
 pub async fn watch(
     reader: impl ReadGaveWay,
     control: ControlHandle,
@@ -171,7 +171,7 @@ mod tests {
             );
             news.into_iter().map(|(_, news)| news).collect::<Vec<_>>()
         };
-        assert_eq!(at(0, 7), [], "what an earlier daemon saw");
+        assert_eq!(at(0, 7), [], "flows that an earlier daemon reported");
         assert_eq!(at(1, 7), []);
         assert_eq!(at(2, 9), [News::Began]);
         for (secs, total) in [(3, 10), (20, 10), (25, 11), (50, 11), (54, 12), (83, 12)] {
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_service_that_comes_later_is_heard_of() {
+    fn later_service_is_reported() {
         let key = testing::service("web", 1, &[]).key;
         let mut episodes = Episodes::default();
         assert_eq!(episodes.update(&GaveWayTotals::new(), now()), []);

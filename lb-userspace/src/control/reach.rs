@@ -1,5 +1,5 @@
-//! Which backends cannot be reached at all, whatever their checks say: a check may go over loopback, or past the
-//! interfaces that the program runs on.
+//! Which backends cannot be reached, even if their checks succeed: a check may go over loopback, or by other interfaces
+//! than the program's.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use crate::{
 /// no ring.
 pub(super) const ROUTE_LOST_AFTER: Duration = Duration::from_secs(2);
 
-/// What became of a way.
+/// A change of reachability.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum News {
     /// Nothing can be sent to the address, and why.
@@ -41,12 +41,12 @@ struct Block {
 }
 
 impl Reach {
-    /// Takes up how addresses are reached at `now`; returns what became of which.
+    /// Takes the next hops of addresses at `now`; returns the changes.
     pub(super) fn update(&mut self, ways: &NextHops, now: Instant) -> Vec<News> {
         let mut news = Vec::new();
         self.0.retain(|address, block| {
             let blocked = ways.get(address).is_some_and(NextHopState::is_blocked);
-            // An address that nobody asks for any more is no news.
+            // No report for an address that is not resolved any more.
             if !blocked && block.reported && ways.contains_key(address) {
                 news.push(News::Free(*address));
             }
@@ -151,15 +151,15 @@ mod tests {
             ("10.0.0.1", NextHopState::Local),
             ("10.0.0.2", NextHopState::Unreachable),
         ]);
-        let told = reach.update(&lost, start);
+        let reported = reach.update(&lost, start);
         assert!(
-            matches!(&told[..], [News::Blocked(address, _)] if *address == own),
-            "{told:?}"
+            matches!(&reported[..], [News::Blocked(address, _)] if *address == own),
+            "{reported:?}"
         );
         assert_eq!(reach.blocked(start), Blocked::from([own]));
         assert_eq!(reach.next(), Some(start + ROUTE_LOST_AFTER));
 
-        // Back in time: nobody hears of it.
+        // Back in time: no report.
         let back = ways(&[("10.0.0.1", NextHopState::Local), ("10.0.0.2", reached())]);
         assert_eq!(reach.update(&back, start + ROUTE_LOST_AFTER / 2), []);
         assert_eq!(reach.next(), None);
@@ -181,17 +181,17 @@ mod tests {
     }
 
     #[test]
-    fn another_reason_counts_and_is_told_at_once() {
+    fn changed_reason_is_reported_at_once() {
         let (mut reach, start) = (Reach::default(), crate::clock::now());
         let far: IpAddr = "10.0.0.2".parse().unwrap();
         let lost = ways(&[("10.0.0.2", NextHopState::Unreachable)]);
         let own = ways(&[("10.0.0.2", NextHopState::Local)]);
         assert_eq!(reach.update(&lost, start), []);
         for ways in [own, lost] {
-            let told = reach.update(&ways, start);
+            let reported = reach.update(&ways, start);
             assert!(
-                matches!(&told[..], [News::Blocked(address, _)] if *address == far),
-                "{told:?}"
+                matches!(&reported[..], [News::Blocked(address, _)] if *address == far),
+                "{reported:?}"
             );
             assert_eq!(reach.blocked(start), Blocked::from([far]));
         }

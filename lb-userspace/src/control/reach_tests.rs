@@ -44,7 +44,7 @@ fn a_weighs(weight: u32) -> impl Fn(&Arc<ControlView>) -> bool {
     }
 }
 
-fn told(rig: &Rig) -> Vec<String> {
+fn events_of(rig: &Rig) -> Vec<String> {
     let events = rig.events.list(0, None).into_iter();
     let of_ways = events.filter(|event| event.kind == EventKind::Reach);
     of_ways
@@ -63,13 +63,13 @@ async fn a_backend_on_the_own_host_takes_no_flows_until_it_is_elsewhere() {
     );
     a_is(&rig, &reached());
     rig.until(a_weighs(10)).await;
-    let told = told(&rig);
+    let events = events_of(&rig);
     assert!(
-        told[0].starts_with("a cannot be reached: the address is one of this host"),
-        "{told:?}"
+        events[0].starts_with("a cannot be reached: the address is one of this host"),
+        "{events:?}"
     );
-    assert_eq!(told[1..], ["a can be reached again"]);
-    // Nothing is known of its way any more.
+    assert_eq!(events[1..], ["a can be reached again"]);
+    // Its next hop is unknown now.
     a_is(&rig, &NextHopState::Local);
     rig.until(a_weighs(0)).await;
     rig.ways.send_replace(Arc::default());
@@ -77,7 +77,7 @@ async fn a_backend_on_the_own_host_takes_no_flows_until_it_is_elsewhere() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_route_that_is_lost_for_a_moment_changes_nothing() {
+async fn briefly_lost_route_changes_nothing() {
     let rig = Rig::start(desired(), Inherited::default()).await;
     a_is(&rig, &NextHopState::Unreachable);
     pass(ROUTE_LOST_AFTER / 2).await;
@@ -89,7 +89,7 @@ async fn a_route_that_is_lost_for_a_moment_changes_nothing() {
     assert_eq!(rig.programmed(A), Some((10, true)));
     pass(ROUTE_LOST_AFTER).await;
     assert_eq!(rig.programmed(A), Some((0, true)));
-    assert_eq!(told(&rig), ["a cannot be reached: no route to it"]);
+    assert_eq!(events_of(&rig), ["a cannot be reached: no route to it"]);
 }
 
 #[tokio::test]

@@ -22,15 +22,15 @@ use crate::{
     },
 };
 
-/// How often the flows of removed backends are looked at.
+/// Interval of counting the flows of removed backends.
 pub const FLOW_POLL: Duration = Duration::from_secs(1);
 
-/// A backend that the operator removed. It takes no new flows and is gone when its last flow is, or at a deadline.
+/// A backend that the operator removed. It takes no new flows, and is dropped after its last flow, or at a deadline.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct RemovedBackend {
     /// Its service.
     pub service: ServiceName,
-    /// What the service answers on.
+    /// Address, port and protocol of the service.
     pub key: ServiceKey,
     /// The name it had.
     pub name: BackendName,
@@ -38,16 +38,16 @@ pub struct RemovedBackend {
     pub address: SocketAddr,
     /// How they get there.
     pub mode: Mode,
-    /// When it is gone whatever flows it has.
+    /// When it is dropped even with flows.
     pub until: Instant,
-    /// When it stopped to take new flows.
+    /// When it stopped taking new flows.
     since: Instant,
-    /// Since when its checks call it down.
+    /// Since when it is down.
     pub down_since: Option<Instant>,
 }
 
-/// Who begins to linger when `new` follows `old`: backends whose flows `programmed` keeps alive and that `new` no
-/// longer has, while their service stays. `at_once` is one that the operator does not want to wait for.
+/// The backends that begin to drain when `new` replaces `old`: `programmed` keeps their flows, and `new` lacks them but
+/// has their service. `at_once` is a backend that the operator removes without waiting.
 pub fn removed(
     old: &Desired,
     new: &Desired,
@@ -89,8 +89,8 @@ pub fn removed(
 }
 
 impl RemovedBackend {
-    /// One that was found in the maps of an earlier daemon, whose name nobody knows: its address stands in, and its time
-    /// begins anew.
+    /// A removed backend found in the maps of an earlier daemon, without its name: the address replaces it, and its
+    /// time starts over.
     pub fn found(
         service: ServiceName,
         key: ServiceKey,
@@ -119,12 +119,12 @@ impl RemovedBackend {
             .map(|service| &**service)
     }
 
-    /// What its checks are known by. Another backend may have its name by now, so its address stands in.
+    /// The id of its checks, made from its address, since another backend may have its name by now.
     pub fn check_id(&self) -> Option<CheckId> {
         Some(CheckId(self.service.clone(), stand_in(self.address)?))
     }
 
-    /// The same with name and time that an earlier daemon wrote down; `None` if its time is over by `wall`.
+    /// The same with the name and time that an earlier daemon stored; `None` if its time is over by `wall`.
     #[must_use]
     pub fn recalled(self, record: &Record, now: Instant, wall: SystemTime) -> Option<Self> {
         let Record::Removed { backend, until, .. } = record else {
@@ -141,14 +141,14 @@ impl RemovedBackend {
         })
     }
 
-    /// What the next daemon has to know.
+    /// The record for the next daemon.
     pub fn record(&self, now: Instant, wall: SystemTime) -> Record {
         let left = self.until.saturating_duration_since(now);
         removed_record(self.key, &self.name, self.address, wall + left)
     }
 
-    /// Whether `desired` has given the address a backend again, or has dropped the service. In mode `dnat` also where
-    /// another service has it now: replies from there are that one's.
+    /// Whether `desired` has a backend at the address again, or lacks the service. In mode `dnat` also whether another
+    /// service has the address now, since its replies belong to that service.
     pub fn overtaken(&self, desired: &Desired) -> bool {
         if self.mode == Mode::Dnat && endpoints::is_of_another(desired, self.key, self.address) {
             return true;
@@ -175,8 +175,8 @@ impl RemovedBackend {
             .is_some_and(|(down, patience)| down >= patience)
     }
 
-    /// Whether it can go: its time is over, or a count that began after it took its last flow found none. Modes without
-    /// translation record only flows that sent something since, so there a count of none says nothing.
+    /// Whether it can be dropped: its time is over, or a count that began after its last new flow found none. Modes
+    /// without translation record only some flows, so there a count of zero proves nothing.
     pub fn finished(&self, active_flows: u64, counted_at: Option<Instant>, now: Instant) -> bool {
         let counted = self.mode == Mode::Nat && counted_at.is_some_and(|at| at > self.since);
         now >= self.until || (active_flows == 0 && counted)
@@ -189,7 +189,7 @@ fn stand_in(address: SocketAddr) -> Option<BackendName> {
     name.parse().ok()
 }
 
-/// A record about a removed backend that is gone `until`.
+/// A record about a removed backend that is dropped at `until`.
 pub fn removed_record(key: ServiceKey, name: &BackendName, target: SocketAddr, until: SystemTime) -> Record {
     Record::Removed {
         service: SocketAddr::new(key.address, key.port),
@@ -262,7 +262,7 @@ mod tests {
         }
     }
 
-    /// Mode of the one that lingers, the other service's mode, and the port of its backend at the same address.
+    /// Mode of the removed backend, the other service's mode, and the port of its backend at the same address.
     #[test]
     fn replies_of_a_removed_backend_are_not_another_services() {
         for (mode, others, port, gone) in [

@@ -48,7 +48,7 @@ async fn b_is_down() -> Rig {
     rig
 }
 
-fn told(rig: &Rig) -> Vec<String> {
+fn events_of(rig: &Rig) -> Vec<String> {
     let events = rig.events.list(0, None).into_iter();
     let slow = events.filter(|event| event.kind == EventKind::SlowStart);
     slow.map(|event| format!("{} {}", event.backend.unwrap_or_default(), event.message))
@@ -56,7 +56,7 @@ fn told(rig: &Rig) -> Vec<String> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_recovered_backend_gets_its_weight_in_steps_and_everyone_is_told() {
+async fn recovered_backend_gets_its_weight_in_reported_steps() {
     let rig = b_is_down().await;
     assert_eq!((rig.held_back(A), rig.programmed(B)), (0, Some((0, false))));
     let begin = Instant::now();
@@ -73,16 +73,16 @@ async fn a_recovered_backend_gets_its_weight_in_steps_and_everyone_is_told() {
         ["program"; 9],
         "one write for each step, none else"
     );
-    let told = told(&rig);
+    let events = events_of(&rig);
     assert!(
-        told[0].starts_with("b starts slowly, full weight at "),
-        "{told:?}"
+        events[0].starts_with("b starts slowly, full weight at "),
+        "{events:?}"
     );
-    assert_eq!(told[1..], ["b has its whole weight"]);
+    assert_eq!(events[1..], ["b has its whole weight"]);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_backend_that_fails_while_it_rises_begins_anew() {
+async fn backend_that_fails_in_slow_start_starts_over() {
     let rig = b_is_down().await;
     rig.verdict(id("web", "b"), Health::Up).await;
     pass(OVER / 2).await;
@@ -93,7 +93,7 @@ async fn a_backend_that_fails_while_it_rises_begins_anew() {
     rig.verdict(id("web", "b"), Health::Up).await;
     assert_eq!(rig.held_back(B), 9);
     assert_eq!(
-        told(&rig).len(),
+        events_of(&rig).len(),
         2,
         "it began twice and never came to its whole weight"
     );
@@ -113,7 +113,7 @@ async fn a_rise_begins_when_it_is_programmed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_daemon_that_is_restarted_goes_on_with_the_rise() {
+async fn restart_continues_slow_start() {
     let desired = desired();
     let key = desired.services.values().next().unwrap().key;
     let mut programmed = Programmed::default();

@@ -1,4 +1,4 @@
-//! Starts, fresh ones and those in the middle of a daemon's life: whom they wait for, and what they take over.
+//! Fresh starts and take-overs: which checks they wait for, and which state they inherit.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ fn web(change: impl FnOnce(&mut Service)) -> Service {
     service
 }
 
-/// A start where nothing was programmed and nothing is known, during which checks give these verdicts.
+/// A start without programmed or stored state, during which checks report these health states.
 async fn fresh(desired: Desired, first: &[(&str, Health)]) -> Rig {
     let inherited = inherit(&desired, &Programmed::default(), &[], AgentView::new());
     let first = first.iter().map(|(name, health)| (id("web", name), *health));
@@ -46,7 +46,7 @@ async fn fresh(desired: Desired, first: &[(&str, Health)]) -> Rig {
 
 /// Checks through the forwarding path need their service there, but no client must find it yet.
 #[tokio::test(start_paused = true)]
-async fn a_service_that_is_checked_by_its_path_serves_nobody_before() {
+async fn service_checked_through_the_vip_serves_no_client_before() {
     let by_path = web(|service| service.health.through = Through::Vip);
     let other = testing::service("other", 2, &[("c", 10)]);
     let desired = testing::desired([by_path.clone(), other]);
@@ -61,12 +61,12 @@ async fn a_service_that_is_checked_by_its_path_serves_nobody_before() {
     assert_eq!(
         (rig.programmed(A), rig.programmed(B)),
         (Some((10, true)), Some((0, false))),
-        "what is down has no flows to keep"
+        "a backend that is down has no flows to keep"
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fresh_start_waits_for_nobody_who_takes_no_flows_or_never_speaks() {
+async fn fresh_start_waits_only_for_checked_backends_that_take_flows() {
     let mut push = testing::service("push", 2, &[("c", 10)]);
     push.health.kind = CheckKind::Push(PushCheck::default());
     for desired in [
@@ -88,7 +88,7 @@ fn knew(name: &str, address: &str, memory: Memory) -> Known {
     Known::check(&id("web", name), address.parse().unwrap(), memory)
 }
 
-/// The flows of a backend that just went down, or whose breaker is open, must not pay for a restart.
+/// A restart must not move flows of a backend that just went down, or whose breaker is open.
 #[tokio::test(start_paused = true)]
 async fn a_backend_that_is_down_keeps_its_flows_over_a_restart_as_without_one() {
     let down = Memory {
@@ -125,9 +125,9 @@ async fn a_backend_that_is_down_keeps_its_flows_over_a_restart_as_without_one() 
     }
 }
 
-/// That nothing was forwarded to a backend before a start counts no more once its checks were off.
+/// A backend is no longer unverified once its checks were off.
 #[tokio::test(start_paused = true)]
-async fn checks_that_were_off_begin_anew_for_backends_of_a_fresh_start() {
+async fn re_enabled_checks_start_over_after_a_fresh_start() {
     let rig = fresh(testing::desired([web(|_| ())]), &[]).await;
     for kind in ["none", "tcp"] {
         let spec = ServiceSpec {

@@ -1,4 +1,4 @@
-//! Stand-ins for what the control task needs of others.
+//! Test doubles for the ports of the control task.
 
 use std::{
     path::PathBuf,
@@ -35,35 +35,35 @@ use crate::{
     },
 };
 
-/// Lets simulated time pass, and everything happen that is due in it. For tests with a paused clock, which wait for nothing.
+/// Advances simulated time and runs everything due in it. For tests with a paused clock.
 pub(crate) async fn pass(time: Duration) {
     tokio::time::sleep(time).await;
 }
 
-/// What the stand-ins were asked, and how they answer.
+/// The calls of the test doubles, and their answers.
 #[derive(Default)]
 pub(crate) struct World {
-    /// What happened, in order: `save 7`, `program`, `check 2`.
+    /// The calls, in order: `save 7`, `program`, `check 2`.
     pub(crate) log: Vec<String>,
-    /// What is saved.
+    /// The saved state.
     pub(crate) saved: Option<Stored>,
-    /// What is known beside it.
+    /// The records stored beside it.
     pub(crate) remembered: Vec<Record>,
-    /// What is programmed.
+    /// The programmed state.
     pub(crate) programmed: Option<Target>,
-    /// What was programmed first.
+    /// The first programmed state.
     pub(crate) first_programmed: Option<Target>,
     /// The state directory cannot be written.
     pub(crate) save_fails: bool,
-    /// The next write beside the state ends when the other end is gone.
+    /// The next write of records waits until the sender is dropped.
     pub(crate) hangs: Option<std::sync::mpsc::Receiver<()>>,
-    /// What is in force is not what is saved.
+    /// The state in force differs from the saved one.
     pub(crate) unsaved: bool,
     /// The data plane refuses.
     pub(crate) program_fails: bool,
-    /// Agents that are asked.
+    /// The agents to poll.
     pub(crate) asked: Vec<AgentSpec>,
-    /// What counters say.
+    /// The counters.
     pub(crate) snapshot: Snapshot,
 }
 
@@ -76,7 +76,7 @@ impl Shared {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What happened since the last call.
+    /// The calls since the last one.
     pub(crate) fn take_log(&self) -> Vec<String> {
         std::mem::take(&mut self.lock().log)
     }
@@ -223,7 +223,7 @@ pub(crate) struct Rig {
     pub(crate) events: Arc<EventLog>,
     pub(crate) observer: Arc<Observer>,
     verdicts: mpsc::Sender<HealthEvent>,
-    said: watch::Sender<AgentView>,
+    agent_updates: watch::Sender<AgentView>,
     /// How backends are reached.
     pub(crate) ways: watch::Sender<Arc<NextHops>>,
     /// The balancer's own addresses.
@@ -258,7 +258,7 @@ impl Rig {
         for (id, health) in first {
             verdicts.send(verdict(id, health)).await.unwrap();
         }
-        let (said, hears) = watch::channel(AgentView::new());
+        let (agent_updates, updates) = watch::channel(AgentView::new());
         let (ways, follows) = watch::channel(Arc::new(NextHops::new()));
         let (host, lives_at) = watch::channel(Arc::new(HostAddresses::default()));
         let events = Arc::new(EventLog::default());
@@ -269,7 +269,7 @@ impl Rig {
             checks: Box::new(world.clone()),
             verdicts: receiver,
             agents: Box::new(world.clone()),
-            said: hears,
+            agent_updates: updates,
             ways: follows,
             host: lives_at,
             observer: Arc::clone(&observer),
@@ -289,7 +289,7 @@ impl Rig {
             events,
             observer,
             verdicts,
-            said,
+            agent_updates,
             ways,
             host,
             cancel,
@@ -304,10 +304,10 @@ impl Rig {
         view.changed().await.unwrap();
     }
 
-    /// An agent says something.
-    pub(crate) fn says(&self, id: CheckId, said: AgentReport) {
-        self.said.send_modify(|view| {
-            view.insert(id, said);
+    /// An agent reports.
+    pub(crate) fn agent_reports(&self, id: CheckId, update: AgentReport) {
+        self.agent_updates.send_modify(|view| {
+            view.insert(id, update);
         });
     }
 

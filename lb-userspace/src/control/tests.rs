@@ -114,7 +114,7 @@ async fn a_change_is_saved_before_it_is_programmed_and_then_published() {
 }
 
 #[tokio::test]
-async fn the_same_again_changes_nothing_and_succeeds() {
+async fn repeated_change_succeeds_without_effect() {
     let rig = Rig::start(two_backends(), Inherited::default()).await;
     for _ in 0..2 {
         rig.control.change(weight(10), None, false).await.unwrap();
@@ -130,7 +130,7 @@ async fn the_same_again_changes_nothing_and_succeeds() {
 }
 
 #[tokio::test]
-async fn a_dry_run_says_what_it_would_do_and_does_nothing() {
+async fn dry_run_reports_the_effect_and_changes_nothing() {
     let rig = Rig::start(two_backends(), Inherited::default()).await;
     let outcome = rig.control.change(weight(30), None, true).await.unwrap();
     assert!(outcome.changed && outcome.diff.len() == 1);
@@ -165,7 +165,7 @@ async fn a_caller_that_saw_another_revision_is_refused() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_saved_is_not_programmed() {
+async fn unsaved_change_is_not_programmed() {
     let rig = Rig::start(two_backends(), Inherited::default()).await;
     rig.world.lock().save_fails = true;
     let error = rig.control.change(weight(30), None, false).await.unwrap_err();
@@ -176,7 +176,7 @@ async fn what_cannot_be_saved_is_not_programmed() {
 }
 
 #[tokio::test]
-async fn what_cannot_be_programmed_is_taken_back_and_the_caller_hears_why() {
+async fn failed_programming_is_rolled_back_and_reported() {
     let rig = Rig::start(two_backends(), Inherited::default()).await;
     rig.world.lock().program_fails = true;
     let error = rig.control.change(weight(30), None, false).await.unwrap_err();
@@ -212,7 +212,7 @@ async fn a_backend_that_checks_call_down_takes_no_flows_until_it_is_up_again() {
 }
 
 #[tokio::test]
-async fn checks_take_out_no_more_than_they_may_and_everyone_is_told() {
+async fn max_ejection_is_respected_and_reported() {
     let mut desired = checked(two_backends());
     for service in desired.services.values_mut() {
         service.max_removed_percent = 50;
@@ -228,7 +228,7 @@ async fn checks_take_out_no_more_than_they_may_and_everyone_is_told() {
     assert_eq!(rig.programmed(A), Some((0, true)), "a fits into the half");
     assert_eq!(rig.programmed(B), Some((20, true)));
     rig.verdict(id("web", "b"), Health::Up).await;
-    let told: Vec<_> = rig
+    let events: Vec<_> = rig
         .events
         .list(0, None)
         .into_iter()
@@ -236,7 +236,7 @@ async fn checks_take_out_no_more_than_they_may_and_everyone_is_told() {
         .map(|event| event.message)
         .collect();
     assert_eq!(
-        told,
+        events,
         [
             "too many backends are down: flows still go to b",
             "panic mode ended: no backend that is down takes flows"
@@ -258,7 +258,7 @@ async fn a_new_backend_waits_for_its_first_check_where_another_is_up() {
 }
 
 #[tokio::test]
-async fn a_new_service_sends_nobody_to_who_does_not_answer_once_another_does() {
+async fn new_service_avoids_unanswered_backends_once_one_is_up() {
     let rig = Rig::start(Desired::default(), Inherited::default()).await;
     let service = checked(two_backends()).services.remove(&web()).unwrap();
     let config = Config {
@@ -378,7 +378,7 @@ async fn a_removed_backend_keeps_its_flows_until_they_have_ended() {
     );
 }
 
-/// A sender with a fixed port would talk to nobody for the rest of `transition`.
+/// Otherwise a sender with a fixed port would reach no backend for the rest of `transition`.
 #[tokio::test(start_paused = true)]
 async fn a_removed_backend_that_dies_gives_its_flows_away() {
     for on_down in [OnDown::Move, OnDown::Keep] {
@@ -417,7 +417,7 @@ async fn a_removed_backend_that_dies_gives_its_flows_away() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_removed_backend_is_gone_when_its_time_is_over() {
+async fn removed_backend_is_dropped_after_transition() {
     let rig = Rig::start(two_backends(), Inherited::default()).await;
     let begin = Instant::now();
     rig.control.change(remove(false), None, false).await.unwrap();
@@ -428,7 +428,7 @@ async fn a_removed_backend_is_gone_when_its_time_is_over() {
 }
 
 #[tokio::test]
-async fn removal_at_once_and_return_leave_nobody_lingering() {
+async fn immediate_removal_and_return_leave_no_draining_backend() {
     let rig = Rig::start(two_backends(), Inherited::default()).await;
     let backend = rig.control.view().desired.services[&web()].backends[0].clone();
     rig.control.change(remove(true), None, false).await.unwrap();
@@ -447,7 +447,11 @@ async fn removal_at_once_and_return_leave_nobody_lingering() {
     assert_eq!(rig.programmed(A), Some((10, true)));
     rig.control.change(remove(false), None, false).await.unwrap();
     rig.control.change(remove(true), None, false).await.unwrap();
-    assert_eq!(rig.programmed(A), None, "impatience after a removal is heard");
+    assert_eq!(
+        rig.programmed(A),
+        None,
+        "a second removal with --now takes effect"
+    );
     rig.control.change(remove(true), None, false).await.unwrap_err();
 }
 
@@ -477,7 +481,7 @@ async fn a_drain_ends_at_its_deadline_and_one_without_does_not() {
     assert_eq!(rig.programmed(A), Some((0, true)));
 }
 
-/// The deadline is part of what is saved, so a start knows of it, also of one that passed meanwhile.
+/// The deadline is saved, so a start knows it, also if it passed meanwhile.
 #[tokio::test(start_paused = true)]
 async fn a_drain_ends_at_its_deadline_also_after_a_restart() {
     for left in [Some(Duration::from_secs(60)), None] {
@@ -514,13 +518,13 @@ fn with_weight(weight: u16) -> impl Fn(&mut Desired) {
 }
 
 #[tokio::test]
-async fn a_reload_undoes_what_commands_did_only_if_the_file_has_changed() {
+async fn reload_undoes_commands_only_if_the_file_has_changed() {
     let rig = Rig::start(two_backends(), Inherited::default()).await;
     rig.control.change(file(|_| {}), None, false).await.unwrap();
     assert_eq!(
         rig.world.take_log(),
         ["save 0"],
-        "what the file said is remembered"
+        "the content of the file is stored"
     );
     rig.control
         .change(admin(Admin::Draining, None), None, false)
@@ -542,18 +546,20 @@ async fn a_reload_undoes_what_commands_did_only_if_the_file_has_changed() {
     assert_eq!(changed.diff.len(), 2);
     assert_eq!(rig.programmed(A), Some((10, true)));
     let events = rig.events.list(0, None);
-    let told: Vec<_> = events
+    let events: Vec<_> = events
         .iter()
         .filter(|event| event.kind == EventKind::Replaced)
         .collect();
     assert!(
-        told.len() == 1 && told[0].backend.as_deref() == Some("a") && told[0].message.contains("enabled"),
-        "{told:?}"
+        events.len() == 1
+            && events[0].backend.as_deref() == Some("a")
+            && events[0].message.contains("enabled"),
+        "{events:?}"
     );
 }
 
 #[tokio::test]
-async fn a_refused_file_is_known_until_one_is_taken() {
+async fn refused_file_is_reported_until_one_is_accepted() {
     let rig = Rig::start(two_backends(), Inherited::default()).await;
     rig.control.refused("lb.toml: 1 error".into()).await;
     rig.until(|view| view.refused.is_some()).await;
@@ -609,7 +615,7 @@ fn a_service_is_added_and_changed_in_the_words_of_the_file() {
     let again = change(Change::AddService(Box::new(spec(Some(http)))), &with_backend);
     assert_eq!(
         again, with_backend,
-        "adding it again succeeds, whatever backends it has got since"
+        "adding it again succeeds, whatever backends it has by now"
     );
 
     let only_rise = ServiceSpec {
@@ -676,7 +682,7 @@ fn left_behind(desired: &Desired, b_alive: bool) -> Programmed {
     maps_of(key, &[(A, true), (B, b_alive), ("10.0.1.7:8080", true)])
 }
 
-/// What checks knew of a backend of service web.
+/// The memory of checks of a backend of service web.
 fn knew(name: &str, address: &str, health: Health) -> Known {
     let memory = Memory {
         health,
@@ -685,20 +691,20 @@ fn knew(name: &str, address: &str, health: Health) -> Known {
     Known::check(&id("web", name), address.parse().unwrap(), memory)
 }
 
-/// Health is remembered as health: whether a backend takes flows in the maps says nothing about it.
+/// Health states are stored as such: whether a backend takes flows in the maps does not show its health.
 #[tokio::test]
-async fn a_restart_goes_on_with_the_verdicts_that_were_stored() {
+async fn restart_keeps_stored_health_states() {
     let mut desired = checked(two_backends());
     for service in desired.services.values_mut() {
         service.on_down_after = Duration::ZERO;
     }
-    // b was drained, weighed nothing or was disabled under the last daemon, unless it was down.
+    // Under the last daemon b was drained, disabled, or of weight 0, unless it was down.
     for (b, alive, expected) in [
         (Some(Health::Up), true, (20, true)),
         (Some(Health::Up), false, (20, true)),
         (Some(Health::Down), true, (0, false)),
         (Some(Health::Down), false, (0, false)),
-        // Nobody knows: its flows stay with it, others go where they went, until a check has spoken.
+        // Its health is unknown: its flows stay, and new ones go where they went before, until the first health state.
         (None, true, (0, true)),
         (None, false, (0, true)),
     ] {
@@ -709,13 +715,13 @@ async fn a_restart_goes_on_with_the_verdicts_that_were_stored() {
         assert_eq!(
             rig.programmed(A),
             Some((10, true)),
-            "{b:?}: it took flows and goes on"
+            "{b:?}: it took flows and still does"
         );
         assert_eq!(rig.programmed(B), Some(expected), "{b:?}, alive {alive}");
         assert_eq!(
             rig.programmed("10.0.1.7:8080"),
             Some((0, true)),
-            "a removed backend goes on finishing its flows"
+            "flows of a removed backend still finish"
         );
         rig.verdict(
             id("web", "b"),
@@ -747,9 +753,9 @@ async fn another_server_of_the_same_name_has_no_verdict() {
     assert_eq!(still_needed(&desired, known.to_vec()), [known[0].clone()]);
 }
 
-/// A verdict that was in force but not stored would come back as what it was before.
+/// A health state in force but not stored would be lost by a restart.
 #[tokio::test]
-async fn what_checks_say_is_stored_before_it_is_programmed() {
+async fn health_state_is_stored_before_it_is_programmed() {
     let rig = Rig::start(checked(two_backends()), both_up()).await;
     rig.verdict(id("web", "a"), Health::Down).await;
     assert_eq!(rig.world.take_log(), ["remember 1", "program"]);
@@ -772,16 +778,16 @@ async fn a_disk_that_hangs_holds_no_verdict_up() {
 }
 
 #[tokio::test]
-async fn a_verdict_that_is_said_twice_is_told_once() {
+async fn repeated_health_state_is_reported_once() {
     let stored = Stored::by_command(checked(two_backends()));
     let again = vec![(id("web", "a"), Health::Up); 2];
     let rig = Rig::starting(stored, both_up(), again).await;
     rig.verdict(id("web", "b"), Health::Down).await;
-    let told = rig.events.list(0, None).into_iter();
-    let told: Vec<_> = told.filter(|event| event.kind == EventKind::Health).collect();
+    let events = rig.events.list(0, None).into_iter();
+    let events: Vec<_> = events.filter(|event| event.kind == EventKind::Health).collect();
     assert!(
-        told.len() == 1 && told[0].backend.as_deref() == Some("b"),
-        "{told:?}"
+        events.len() == 1 && events[0].backend.as_deref() == Some("b"),
+        "{events:?}"
     );
 }
 
@@ -829,31 +835,31 @@ async fn a_ring_keeps_its_size_while_a_backend_comes_and_goes() {
 }
 
 #[test]
-fn of_many_changes_that_a_file_replaces_the_first_are_told_and_the_rest_is_counted() {
+fn first_replaced_changes_are_listed_and_the_rest_counted() {
     let state = |weight| {
         let names: Vec<String> = (0..150).map(|n| format!("b{n}")).collect();
         let backends: Vec<_> = names.iter().map(|name| (name.as_str(), weight)).collect();
         testing::desired([testing::service("web", 1, &backends)])
     };
     let events = EventLog::default();
-    tell_replaced(&events, Revision(1), &diff(&state(1), &state(2)));
-    let told = events.list(0, None);
-    assert_eq!(told.len(), 101);
-    let last = &told.last().unwrap().message;
+    report_replaced(&events, Revision(1), &diff(&state(1), &state(2)));
+    let events = events.list(0, None);
+    assert_eq!(events.len(), 101);
+    let last = &events.last().unwrap().message;
     assert_eq!(last, "and 50 more changes made by command");
 }
 
 #[tokio::test]
-async fn what_an_agent_said_stands_and_unknown_agents_are_forgotten() {
+async fn agent_update_stays_and_unknown_agents_are_forgotten() {
     let desired = two_backends();
-    let said = AgentReport {
+    let update = AgentReport {
         word: AgentAnswer {
             admin: AgentAdmin::Drain,
             ..AgentAnswer::default()
         },
         ..AgentReport::default()
     };
-    let view = AgentView::from([(id("web", "b"), said)]);
+    let view = AgentView::from([(id("web", "b"), update)]);
     let mut asked = desired.clone();
     asked.services.get_mut(&web()).unwrap().agent = Some(AgentSettings {
         port: Some(9),
@@ -864,9 +870,9 @@ async fn what_an_agent_said_stands_and_unknown_agents_are_forgotten() {
     assert_eq!(inherit(&desired, &programmed, &[], view).agents, AgentView::new());
 }
 
-/// A start on a machine where nothing was forwarded: checks speak first.
+/// A fresh start: checks run first.
 #[tokio::test(start_paused = true)]
-async fn a_fresh_start_sends_nobody_to_a_backend_that_has_not_answered() {
+async fn fresh_start_avoids_backends_that_have_not_answered() {
     let desired = checked(two_backends());
     let known = [knew("a", A, Health::Up), knew("b", B, Health::Up)];
     let inherited = inherit(&desired, &Programmed::default(), &known, AgentView::new());
@@ -882,14 +888,14 @@ async fn a_fresh_start_sends_nobody_to_a_backend_that_has_not_answered() {
     assert_eq!(
         rig.programmed(B),
         Some((0, true)),
-        "what it was before says nothing"
+        "its state before does not count"
     );
     rig.verdict(id("web", "b"), Health::Up).await;
     assert_eq!(rig.programmed(B), Some((20, true)));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fresh_start_tries_everybody_where_nobody_answers_in_time() {
+async fn fresh_start_uses_all_backends_if_none_answers_in_time() {
     let desired = checked(two_backends());
     let inherited = inherit(&desired, &Programmed::default(), &[], AgentView::new());
     let begin = Instant::now();
@@ -902,7 +908,7 @@ async fn a_fresh_start_tries_everybody_where_nobody_answers_in_time() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fresh_start_waits_for_no_reports_and_for_nobody_without_checks() {
+async fn fresh_start_waits_neither_for_reports_nor_for_unchecked_backends() {
     let mut push = two_backends();
     for service in push.services.values_mut() {
         service.health.kind = CheckKind::Push(PushCheck::default());
@@ -955,7 +961,7 @@ async fn addresses_that_a_host_name_loses_linger_for_their_flows() {
     assert_eq!(stays.admin, Admin::Draining);
     let again = change(found(&["10.0.0.3", "10.0.0.2"])).await.unwrap();
     assert_eq!((again.changed, again.revision), (false, second.revision));
-    // A host name that is gone by the time that it is answered changes nothing.
+    // An answer for a host name that was removed meanwhile changes nothing.
     let gone = Change::Discovered(vec![crate::control::change::Discovered {
         service: web(),
         host: name("other"),

@@ -35,8 +35,8 @@ pub(super) fn wants(desired: &Desired, id: &CheckId) -> bool {
     desired.service(&id.0).is_ok_and(Service::is_checked) && desired.backend(&id.0, &id.1).is_ok()
 }
 
-/// The checks of a desired state, and of `lingering` backends: one that dies has to give its flows away. Disabled backends
-/// are checked too, so that their health is known when they return.
+/// The checks of a desired state and of removed backends (`lingering`), whose flows must move if they die. Disabled
+/// backends are checked too, so that their health is known when they return.
 pub(super) fn specs(desired: &Desired, health: &HealthView, lingering: &[RemovedBackend]) -> Vec<CheckSpec> {
     let desired_ones = backends(desired)
         .filter(|(_, service, _)| service.is_checked())

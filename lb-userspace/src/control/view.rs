@@ -1,4 +1,4 @@
-//! What the control task publishes: one consistent snapshot for the API, the metrics and start-up.
+//! The consistent snapshot that the control task publishes for the API, the metrics and start-up.
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
 
@@ -18,11 +18,11 @@ use crate::{
 /// Desired against programmed at one moment.
 #[derive(Clone, Debug)]
 pub struct ControlView {
-    /// What the operator asked for.
+    /// The desired state.
     pub desired: Arc<Desired>,
-    /// What should be programmed.
+    /// The wanted target.
     pub wanted: Arc<Target>,
-    /// What is programmed; `None` before the first success.
+    /// The programmed target; `None` before the first success.
     pub programmed: Option<Arc<Target>>,
     /// Why `programmed` is not `wanted`.
     pub failure: Option<String>,
@@ -32,7 +32,7 @@ pub struct ControlView {
     pub drain_deadlines: BTreeMap<(ServiceName, BackendName), SystemTime>,
     /// When backends that begin slowly have their whole weight.
     pub whole_at: BTreeMap<(ServiceName, BackendName), SystemTime>,
-    /// Whether the latest change that was asked for is in force.
+    /// Whether the latest requested change is in force.
     pub last_apply_ok: bool,
     /// The configuration file that was applied last.
     pub applied: Option<Arc<Config>>,
@@ -41,7 +41,7 @@ pub struct ControlView {
 }
 
 impl ControlView {
-    /// What a restart begins with.
+    /// The state that a restart begins with.
     pub fn stored(&self) -> Stored {
         Stored {
             desired: Arc::clone(&self.desired),
@@ -54,8 +54,8 @@ impl ControlView {
         self.programmed.as_deref() == Some(&*self.wanted)
     }
 
-    /// Why the balancer is not ready: what is wanted is not programmed, or the program does not run on one of its
-    /// interfaces. `None`: it is.
+    /// Why the balancer is not ready: the wanted state is not programmed, or the program is missing on an interface.
+    /// `None`: it is ready.
     pub fn not_ready(&self, interfaces: &[Interface]) -> Option<String> {
         if let Some(failure) = &self.failure {
             return Some(failure.clone());
@@ -66,7 +66,7 @@ impl ControlView {
         datapath::missing(interfaces)
     }
 
-    /// Whether the data plane does what is wanted of one service.
+    /// Whether the wanted state of one service is programmed.
     pub fn service_is_programmed(&self, key: &ServiceKey) -> bool {
         let there = self
             .programmed
@@ -98,8 +98,8 @@ impl ControlView {
             .filter(move |lingering| lingering.key == service.key)
     }
 
-    /// All backends with their place in the data plane, those that are desired first, then removed ones that finish
-    /// their flows. A name comes twice when a backend was moved or replaced.
+    /// All backends with their place in the data plane: desired ones first, then removed ones whose flows finish. A
+    /// name comes twice when a backend was moved or replaced.
     pub fn backends(&self) -> impl Iterator<Item = ((ServiceName, BackendName), ServiceKey, SocketAddr)> {
         let desired = self.desired.services.values().flat_map(|service| {
             service.backends.iter().map(|backend| {

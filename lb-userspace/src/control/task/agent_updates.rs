@@ -1,4 +1,4 @@
-//! What agents say, taken up.
+//! Applies agent updates.
 
 use std::time::Duration;
 
@@ -14,22 +14,22 @@ use crate::{
     state::{agents, store::Record},
 };
 
-/// Least time between two times that weights by agents are put in force: where thousands of agents each say another
-/// weight every other second, rings are built once a second, and not for each.
+/// Minimum time between two applications of agents' weights: with thousands of agents that change weights every other
+/// second, rings are built once a second, not for each update.
 pub(in crate::control) const WEIGHTS_EVERY: Duration = Duration::from_secs(1);
 
-/// Change of a weight by an agent, in points of percent, that is told: load goes up and down all the time.
-const TOLD_FROM: u16 = 10;
+/// Change of an agent's weight, in percentage points, that makes an event: load varies all the time.
+const REPORTED_FROM: u16 = 10;
 
 impl<P: ProgramTarget> ControlTask<P> {
-    /// Takes up what agents say: at once, but for weights alone, which wait for others.
+    /// Applies agent updates: weights once per interval, everything else at once.
     pub(super) async fn hear(&mut self) {
-        let said = self.said.borrow_and_update().clone();
-        let records = self.note_said(said);
+        let updates = self.agent_updates.borrow_and_update().clone();
+        let records = self.record_agent_updates(updates);
         if records.is_empty() {
             return;
         }
-        // Only agents can take back what they said, so the next daemon must know of it, whenever it comes.
+        // Only an agent can revoke its report, so the next daemon needs it, whenever it starts.
         self.remember(records).await;
         if self.agents_due.is_none_or(|due| due <= now()) {
             self.converge().await;
@@ -37,23 +37,23 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
     }
 
-    /// Takes note of what agents say. Returns what has changed, which is to be put in force: `agents_due` says when.
-    fn note_said(&mut self, said: AgentView) -> Vec<Record> {
+    /// Records agent updates. Returns the changes to apply, at the time in `agents_due`.
+    fn record_agent_updates(&mut self, updates: AgentView) -> Vec<Record> {
         let (mut records, mut urgent) = (Vec::new(), false);
-        for (id, said) in said {
-            // What was said about a backend that has been removed meanwhile, or that has no agent any more.
+        for (id, update) in updates {
+            // Drop updates for a backend that was removed meanwhile, or that has no agent any more.
             if !agents::wants(&self.desired, &id) {
                 continue;
             }
             let before = self.agents.get(&id).cloned().unwrap_or_default();
-            let (old, new) = (before.word, said.word);
+            let (old, new) = (before.word, update.word);
             if old != new {
                 records.push(Record::agent(&id, new));
             }
             urgent |=
                 old.admin != new.admin || old.state != new.state || (old.percent == 0) != (new.percent == 0);
-            self.tell_said(&id, &before, &said);
-            self.agents.insert(id, said);
+            self.report_agent_update(&id, &before, &update);
+            self.agents.insert(id, update);
         }
         let waits = self
             .agents_done
@@ -67,27 +67,31 @@ impl<P: ProgramTarget> ControlTask<P> {
         records
     }
 
-    /// Tells what is new. Of weights only what matters.
-    fn tell_said(&mut self, id: &CheckId, before: &AgentReport, said: &AgentReport) {
+    /// Makes events of changes; of weights only large ones.
+    fn report_agent_update(&mut self, id: &CheckId, before: &AgentReport, update: &AgentReport) {
         let CheckId(service, backend) = id;
         let subject = || Some((service.clone(), Some(backend.clone())));
         let AgentAnswer {
             admin,
             state,
             percent,
-        } = said.word;
-        let known = self.told_percent.entry(id.clone()).or_insert(before.word.percent);
+        } = update.word;
+        let known = self
+            .reported_percent
+            .entry(id.clone())
+            .or_insert(before.word.percent);
         let special = |percent: u16| percent == 0 || percent == AgentAnswer::default().percent;
         let weighs = percent != *known
-            && (percent.abs_diff(*known) >= TOLD_FROM || special(percent) || special(*known));
+            && (percent.abs_diff(*known) >= REPORTED_FROM || special(percent) || special(*known));
         if weighs {
             *known = percent;
         }
         let stands = admin != before.word.admin || state != before.word.state;
         if stands {
-            let reason = Some(&said.reason).filter(|reason| !reason.is_empty() && state != before.word.state);
+            let reason =
+                Some(&update.reason).filter(|reason| !reason.is_empty() && state != before.word.state);
             let reason = reason.map(|reason| format!(" ({reason})")).unwrap_or_default();
-            let message = format!("agent: {}{reason}", said.word);
+            let message = format!("agent: {}{reason}", update.word);
             if state.is_up() {
                 tracing::info!(%service, %backend, "{message}");
             } else {
@@ -98,7 +102,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             tracing::debug!(%service, %backend, percent, "agent changes the weight");
             self.event(EventKind::Agent, subject(), format!("agent: weight {percent}%"));
         }
-        match (&before.lost, &said.lost) {
+        match (&before.lost, &update.lost) {
             (None, Some(why)) => {
                 let message = format!("agent does not answer, its last report stays in force: {why}");
                 tracing::warn!(%service, %backend, "{message}");

@@ -34,7 +34,7 @@ use crate::{
     },
 };
 
-/// Longest time that what is known waits for a disk before it has its effect.
+/// Longest time that a health state waits for the disk before it takes effect.
 const REMEMBER_PATIENCE: Duration = Duration::from_millis(100);
 /// Time after which a state that could not be saved is saved again.
 const SAVE_AGAIN: Duration = Duration::from_secs(5);
@@ -114,7 +114,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             self.last_apply_ok = true;
             self.report(&diff);
         }
-        // What is asked for is what is there; a file that was refused in between is mended.
+        // The change equals the state in force; a file that was refused in between is right again.
         self.metrics.last_apply(self.last_apply_ok);
         self.publish();
         Ok(outcome)
@@ -127,7 +127,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
     }
 
-    /// What happens to flows, with those under way counted, where anything does.
+    /// The effect on flows, with the number of established flows; empty without an effect.
     async fn counted(&self, moves: BTreeMap<ServiceName, Moves>) -> Vec<Moved> {
         let any_loser = moves.values().any(|moves| !moves.losers.is_empty());
         let seen = if any_loser { self.observe().await } else { None };
@@ -155,7 +155,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             applied,
         } = next;
         let health = verdicts::after(&self.desired, &next, &self.health);
-        let said = agents::after(&self.desired, &next, &self.agents);
+        let updates = agents::after(&self.desired, &next, &self.agents);
         let mut lingering = self.lingering.clone();
         if let Some(programmed) = &self.programmed {
             lingering.extend(removed::removed(
@@ -167,19 +167,19 @@ impl<P: ProgramTarget> ControlTask<P> {
             ));
         }
         lingering.retain(|lingering| !lingering.overtaken(&next) && !is_named(lingering, change.at_once()));
-        // Written first: of a backend that is still desired it says nothing.
+        // Stored first: the record of a backend that is still desired has no effect.
         self.remember(self.removals(&lingering, change)).await;
         self.save(stored).await?;
         let mut pace = self.pace.clone();
         let blocked = self.reach.blocked(now());
         let host = Arc::clone(&self.host.borrow());
-        let told = Inputs {
+        let inputs = Inputs {
             health: &health,
-            agents: &said,
+            agents: &updates,
             blocked: &blocked,
             is_own: &|address| host.is_own(address),
         };
-        let wanted = target(&next, told, &lingering, self.before(), &mut pace);
+        let wanted = target(&next, inputs, &lingering, self.before(), &mut pace);
         if let Err(program) = self.program(wanted).await {
             return Err(match self.save(self.stored()).await {
                 Ok(()) => ControlError::Program(program),
@@ -187,7 +187,8 @@ impl<P: ProgramTarget> ControlTask<P> {
                 Err(error) => error,
             });
         }
-        // Nothing was forwarded to who is new: once another of its service answers, it has to.
+        // A new backend got no packets yet: once another backend of its service is up, it takes flows only after its
+        // own check.
         let is_there = |id: &CheckId, backend: &Backend| {
             let there = self.desired.backend(&id.0, &id.1);
             there.is_ok_and(|there| there.address == backend.address)
@@ -198,8 +199,8 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.unverified.retain(|id| verdicts::wants(&next, id));
         (self.desired, self.applied) = (next, applied);
         self.health = health;
-        self.agents = said;
-        self.told_percent.retain(|id, _| self.agents.contains_key(id));
+        self.agents = updates;
+        self.reported_percent.retain(|id, _| self.agents.contains_key(id));
         self.lingering = lingering;
         self.pace = pace;
         self.deadlines = deadlines(&self.desired, &self.deadlines);
@@ -208,7 +209,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         Ok(())
     }
 
-    /// What the next daemon has to know about backends that begin to linger by a change, or that do not.
+    /// Records for the next daemon about backends that a change removes, or takes back.
     fn removals(&self, lingering: &[RemovedBackend], change: &Change) -> Vec<Record> {
         let (now, wall) = (now(), SystemTime::now());
         let new = lingering
@@ -224,7 +225,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             .collect()
     }
 
-    /// Has records written before what they are about has an effect. A disk that hangs holds that up for a moment only.
+    /// Stores records before their subject takes effect. A hanging disk delays the effect only briefly.
     pub(super) async fn remember(&self, records: Vec<Record>) {
         if records.is_empty() {
             return;
@@ -244,7 +245,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         Ok(())
     }
 
-    /// Takes note of whether what is in force is saved, and when that is tried again.
+    /// Records whether the state in force is saved, and when to retry.
     pub(super) fn note_unsaved(&mut self) {
         let unsaved = self.store.unsaved();
         self.metrics.saved(unsaved.is_none());

@@ -1,4 +1,4 @@
-//! From what is wanted to what is programmed.
+//! From the wanted to the programmed state.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -22,7 +22,7 @@ use crate::{
 impl<P: ProgramTarget> ControlTask<P> {
     /// Takes a verdict, and all others that wait, then programs once.
     pub(super) async fn judge(&mut self, event: HealthEvent) {
-        if self.hear_checks(event).await {
+        if self.on_health_event(event).await {
             self.converge().await;
             self.publish();
         }
@@ -30,7 +30,7 @@ impl<P: ProgramTarget> ControlTask<P> {
 
     /// Takes note of a verdict and of all others that wait, and has them remembered before they have an effect. Returns
     /// whether any is news.
-    pub(super) async fn hear_checks(&mut self, event: HealthEvent) -> bool {
+    pub(super) async fn on_health_event(&mut self, event: HealthEvent) -> bool {
         let mut records = Vec::new();
         let mut news = self.note(event, &mut records);
         while let Ok(event) = self.verdicts.try_recv() {
@@ -66,7 +66,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
         let news = self.pace.down.note_breaker(&id, memory.is_down_by_breaker());
         records.push(Record::check(&id, target, memory));
-        // The engine repeats what it thinks is not known here yet.
+        // The engine may repeat a health state that is known here.
         if self.health.get(&id).copied().unwrap_or_default() == health {
             return news;
         }
@@ -90,8 +90,8 @@ impl<P: ProgramTarget> ControlTask<P> {
         true
     }
 
-    /// Programs what follows from desired state, verdicts and removed backends now, and tries again later if that
-    /// fails: nobody waits for the answer.
+    /// Programs the target that follows from desired state, health states and removed backends, and retries later on
+    /// failure: no caller waits for the result.
     pub(super) async fn converge(&mut self) {
         if self.agents_due.take().is_some() {
             self.agents_done = Some(now());
@@ -99,13 +99,13 @@ impl<P: ProgramTarget> ControlTask<P> {
         let mut pace = self.pace.clone();
         let blocked = self.reach.blocked(now());
         let host = Arc::clone(&self.host.borrow());
-        let told = Inputs {
+        let inputs = Inputs {
             health: &self.health,
             agents: &self.agents,
             blocked: &blocked,
             is_own: &|address| host.is_own(address),
         };
-        let wanted = target(&self.desired, told, &self.lingering, self.before(), &mut pace);
+        let wanted = target(&self.desired, inputs, &self.lingering, self.before(), &mut pace);
         if self.programmed.as_ref() == Some(&wanted) {
             self.pace = pace;
             self.wanted = wanted;
@@ -138,7 +138,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
     }
 
-    /// What is in force before a change.
+    /// The state in force before a change.
     pub(super) fn before(&self) -> Before<'_> {
         Before {
             programmed: self.programmed.as_deref(),
@@ -147,7 +147,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
     }
 
-    /// Programs `wanted`. On success it is what is wanted and programmed.
+    /// Programs `wanted`. On success it is the wanted and the programmed state.
     pub(super) async fn program(&mut self, wanted: Arc<Target>) -> Result<(), ProgramError> {
         if self
             .programmed
@@ -166,7 +166,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         Ok(())
     }
 
-    /// Checks what is to be checked, and nothing else.
+    /// Sets the checks to those of the desired state and of removed backends.
     pub(super) fn run_checks(&self) {
         let specs = verdicts::specs(&self.desired, &self.health, &self.lingering);
         self.checks.run(specs);
@@ -182,7 +182,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         service.is_some_and(|service| service.backends.values().any(|backend| backend.weight > 0))
     }
 
-    /// Reads all counters, so that the ledgers know them before they are gone.
+    /// Reads all counters into the ledgers before their entries are deleted.
     pub(super) async fn observe(&self) -> Option<Observation> {
         let observer = Arc::clone(&self.observer);
         let view = Arc::clone(&self.publisher.borrow());
@@ -209,7 +209,7 @@ pub(super) fn loses_counters(old: &Target, new: &Target) -> bool {
     })
 }
 
-/// What should be programmed now.
+/// The target of the present state.
 pub(super) fn target(
     desired: &Desired,
     inputs: Inputs<'_>,

@@ -1,7 +1,5 @@
-//! The first state that a start programs.
-//!
-//! A start that takes over what forwards programs at once. One that begins anew knows of no backend whether it works, and
-//! nothing is lost by waiting a moment: it lets checks speak first, so that nobody is sent to a dead backend.
+//! The first state that a start programs. A take-over programs at once. A fresh start does not know which backends work
+//! and interrupts no traffic by waiting, so it runs checks first and sends no client to a dead backend.
 
 use std::{
     collections::BTreeSet,
@@ -40,13 +38,13 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
         let mut pace = self.pace.clone();
         let host = Arc::clone(&self.host.borrow());
-        let told = Inputs {
+        let inputs = Inputs {
             health: &self.health,
             agents: &self.agents,
             blocked: &Blocked::new(),
             is_own: &|address| host.is_own(address),
         };
-        let wanted = target(&self.desired, told, &self.lingering, self.before(), &mut pace);
+        let wanted = target(&self.desired, inputs, &self.lingering, self.before(), &mut pace);
         self.program(wanted).await?;
         self.pace = pace;
         if !waits {
@@ -55,7 +53,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         Ok(())
     }
 
-    /// Checks through the forwarding path need their services there. Nobody takes new flows yet.
+    /// Checks through the VIP need their services programmed. No backend takes new flows yet.
     async fn program_for_checks(&mut self) -> Result<(), ProgramError> {
         let by_path = |service: &&Service| service.health.through == Through::Vip;
         let services = self.desired.services.values().map(|service| &**service);
@@ -76,18 +74,18 @@ impl<P: ProgramTarget> ControlTask<P> {
         wanted.services.retain(|key, _| keys.contains(key));
         effective::hold(&mut wanted, &places);
         self.program(Arc::new(wanted)).await?;
-        // That was for checks alone: what takes flows is decided as if nothing were programmed.
+        // That state was for checks alone: the first real target is computed as if nothing were programmed.
         self.programmed = None;
         Ok(())
     }
 
-    /// Takes verdicts until enough is known, or for as long as a start may wait.
+    /// Collects health states until enough are known, or for as long as a start may wait.
     async fn first_verdicts(&mut self) {
         let began = now();
         while let Some(deadline) = self.waits_until(began) {
             tokio::select! {
                 event = self.verdicts.recv() => match event {
-                    Some(event) => drop(self.hear_checks(event).await),
+                    Some(event) => drop(self.on_health_event(event).await),
                     None => return,
                 },
                 () = until(Some(deadline)) => {}
@@ -95,8 +93,8 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
     }
 
-    /// Until when a start that `began` to wait goes on with it; `None`: no longer. Reports of kind push are not waited
-    /// for: a backend may report whenever it likes.
+    /// Until when a start that `began` to wait keeps waiting; `None`: no longer. It does not wait for reports of kind
+    /// push, which may come at any time.
     fn waits_until(&self, began: Instant) -> Option<Instant> {
         let takes_part = |backend: &&Backend| backend.admin == Admin::Enabled && backend.weight > 0;
         let verdict = |service: &Service, backend: &Backend| {

@@ -17,7 +17,7 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use self::report::tell_replaced;
+pub use self::report::report_replaced;
 use super::{
     ApplyMetrics, ControlHandle, ControlView, Inherited, Observer, REQUEST_DEPTH, RefusedFile, Request,
     ports::{AskAgents, ProgramTarget, RunChecks},
@@ -50,7 +50,7 @@ pub(super) const RETRY_FIRST: Duration = Duration::from_secs(1);
 /// Longest time between two tries.
 pub(super) const RETRY_MAX: Duration = Duration::from_secs(30);
 
-/// What the task is made of.
+/// The parts of the task.
 pub struct Parts<P> {
     /// Programs the data plane.
     pub writer: P,
@@ -58,12 +58,12 @@ pub struct Parts<P> {
     pub store: Arc<dyn Store + Send + Sync>,
     /// Checks backends.
     pub checks: Box<dyn RunChecks>,
-    /// What checks say.
+    /// Results of checks.
     pub verdicts: mpsc::Receiver<HealthEvent>,
-    /// Asks agents.
+    /// Polls agents.
     pub agents: Box<dyn AskAgents>,
-    /// What agents say.
-    pub said: watch::Receiver<AgentView>,
+    /// Updates of agents.
+    pub agent_updates: watch::Receiver<AgentView>,
     /// How backends are reached.
     pub ways: watch::Receiver<Arc<NextHops>>,
     /// The addresses of this machine.
@@ -78,18 +78,18 @@ pub struct Parts<P> {
     pub stored: Stored,
     /// Why the configuration file of this start is not in force.
     pub refused: Option<RefusedFile>,
-    /// What an earlier daemon left in the maps.
+    /// State that an earlier daemon left in the maps.
     pub inherited: Inherited,
 }
 
 /// Everything that can happen to the task.
 enum ControlEvent {
-    /// Someone asks for a change.
+    /// A change was requested.
     Request(Request),
     /// A verdict changed.
     Health(HealthEvent),
-    /// Agents said something.
-    Said,
+    /// Agents reported.
+    AgentUpdates,
     /// Backends are reached otherwise.
     Ways,
     /// This machine has other addresses.
@@ -124,7 +124,7 @@ pub struct ControlTask<P> {
     checks: Box<dyn RunChecks>,
     verdicts: mpsc::Receiver<HealthEvent>,
     ask: Box<dyn AskAgents>,
-    said: watch::Receiver<AgentView>,
+    agent_updates: watch::Receiver<AgentView>,
     ways: watch::Receiver<Arc<NextHops>>,
     host: watch::Receiver<Arc<HostAddresses>>,
     observer: Arc<Observer>,
@@ -136,7 +136,7 @@ pub struct ControlTask<P> {
     applied: Option<Arc<Config>>,
     refused: Option<RefusedFile>,
     health: HealthView,
-    /// What agents said about backends.
+    /// The last agent update of each backend.
     agents: AgentView,
     /// Backends that cannot be reached.
     reach: Reach,
@@ -144,22 +144,22 @@ pub struct ControlTask<P> {
     agents_due: Option<Instant>,
     /// When that was done last.
     agents_done: Option<Instant>,
-    /// Weights by agents as last told, in percent.
-    told_percent: BTreeMap<CheckId, u16>,
+    /// Weights by agents as last reported in events, in percent.
+    reported_percent: BTreeMap<CheckId, u16>,
     lingering: Vec<RemovedBackend>,
     /// When the flows of removed backends are looked at again.
     next_poll: Instant,
     deadlines: Deadlines,
     pace: Pace,
-    /// What an earlier daemon had programmed of desired backends.
+    /// The state that an earlier daemon had programmed for desired backends.
     standings: Standings,
-    /// Backends that nothing was forwarded to before this start and that no check has spoken about.
+    /// Backends that got no packets before this start and have no health state yet.
     unverified: BTreeSet<CheckId>,
-    /// Backends that take flows although they are down, as last told.
+    /// Backends that take flows although they are down, as last reported.
     overruled: BTreeMap<ServiceName, Vec<BackendName>>,
-    /// Backups that take new flows, as last told.
+    /// Backups that take new flows, as last reported.
     backups: BTreeSet<(ServiceName, BackendName)>,
-    /// When backends that begin slowly have their whole weight, as last told.
+    /// When backends in slow start reach their whole weight, as last reported.
     whole_at: BTreeMap<(ServiceName, BackendName), SystemTime>,
     wanted: Arc<Target>,
     programmed: Option<Arc<Target>>,
@@ -217,7 +217,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             checks: parts.checks,
             verdicts: parts.verdicts,
             ask: parts.agents,
-            said: parts.said,
+            agent_updates: parts.agent_updates,
             ways: parts.ways,
             host: parts.host,
             observer: parts.observer,
@@ -230,9 +230,9 @@ impl<P: ProgramTarget> ControlTask<P> {
             last_apply_ok: parts.refused.is_none(),
             refused: parts.refused,
             health,
-            told_percent: agents
+            reported_percent: agents
                 .iter()
-                .map(|(id, said)| (id.clone(), said.word.percent))
+                .map(|(id, update)| (id.clone(), update.word.percent))
                 .collect(),
             agents,
             reach: Reach::default(),
@@ -255,7 +255,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         };
         task.metrics.last_apply(task.last_apply_ok);
         task.note_unsaved();
-        // What is known of ways by then comes as news.
+        // The next hops known by then arrive as the first change.
         task.ways.mark_changed();
         task.first_program().await?;
         task.ask.ask(agents::specs(&task.desired, &task.agents));
@@ -267,7 +267,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         Ok((task, handle))
     }
 
-    /// Runs until `cancel`, or until nobody can ask any more.
+    /// Runs until `cancel`, or until the last handle is dropped.
     pub async fn run(mut self, cancel: CancellationToken) {
         loop {
             match self.next(&cancel).await {
@@ -285,11 +285,11 @@ impl<P: ProgramTarget> ControlTask<P> {
                         }
                     };
                     let outcome = self.change(&change, expected, dry_run).await;
-                    // Whoever asked may have gone; the change stands all the same.
+                    // The caller may be gone; the change stays.
                     let _ = reply.send(outcome);
                 }
                 ControlEvent::Health(event) => self.judge(event).await,
-                ControlEvent::Said => self.hear().await,
+                ControlEvent::AgentUpdates => self.hear().await,
                 ControlEvent::Ways => self.follow_ways().await,
                 ControlEvent::Host => {
                     self.converge().await;
@@ -307,7 +307,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             biased;
             () = cancel.cancelled() => ControlEvent::Stop,
             Some(event) = self.verdicts.recv() => ControlEvent::Health(event),
-            Ok(()) = self.said.changed() => ControlEvent::Said,
+            Ok(()) = self.agent_updates.changed() => ControlEvent::AgentUpdates,
             Ok(()) = self.ways.changed() => ControlEvent::Ways,
             Ok(()) = self.host.changed() => ControlEvent::Host,
             request = self.requests.recv() => request.map_or(ControlEvent::Stop, ControlEvent::Request),
@@ -329,8 +329,7 @@ impl<P: ProgramTarget> ControlTask<P> {
     }
 }
 
-/// When drains end by themselves, by both clocks; one that stands already keeps its place on the clock that only goes
-/// forward.
+/// When drains end by themselves, by both clocks; a known deadline keeps its time on the monotonic clock.
 fn deadlines(desired: &Desired, known: &Deadlines) -> Deadlines {
     let mut deadlines = Deadlines::new();
     for (id, _, backend) in verdicts::backends(desired) {

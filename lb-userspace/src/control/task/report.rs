@@ -17,7 +17,7 @@ use crate::{
     },
 };
 
-/// Events that one change makes at most, beside the one that names its revision.
+/// Maximum events of one change, besides the event with its revision.
 const EVENTS_PER_CHANGE: usize = 100;
 
 impl<P: ProgramTarget> ControlTask<P> {
@@ -41,13 +41,13 @@ impl<P: ProgramTarget> ControlTask<P> {
 
     /// Tells which changes made by command a configuration file has undone.
     pub(super) fn report_replaced(&self, replaced: &diff::Diff) {
-        tell_replaced(&self.events, self.desired.revision, replaced);
+        report_replaced(&self.events, self.desired.revision, replaced);
     }
 
     /// Takes note that a configuration file was refused.
     pub(super) fn refuse(&mut self, why: String) {
         tracing::error!("{why}");
-        // Nobody waits for an answer, so an alert must be able to see it.
+        // No caller waits for the result, so an alert must be able to see it.
         self.metrics.last_apply(false);
         self.event(EventKind::Refused, None, why.clone());
         self.refused = Some(RefusedFile {
@@ -74,7 +74,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.events.push(event, SystemTime::now());
     }
 
-    /// Tells which services use backends although checks call them down, when that changes.
+    /// Reports changes of the services that use backends which are down (panic mode).
     fn report_panic_mode(&mut self) {
         let now = removal::panic_mode(
             &self.desired,
@@ -101,8 +101,8 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
     }
 
-    /// Tells which backups begin to take new flows, and which take none any more.
-    fn tell_backups(&mut self) {
+    /// Reports which backups begin and cease to take new flows.
+    fn report_backups(&mut self) {
         let serving = backups::serving(&self.desired, &self.wanted);
         let serving = serving.map(|(service, backend)| (service.clone(), backend.clone()));
         let before = mem::replace(&mut self.backups, serving.collect());
@@ -144,8 +144,8 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
     }
 
-    /// Tells which backends begin slowly, and which of them have come to their whole weight.
-    fn tell_slow_start(&mut self) {
+    /// Reports which backends begin slow start, and which reach their whole weight.
+    fn report_slow_start(&mut self) {
         let (instant, wall) = (now(), SystemTime::now());
         let mut whole_at = BTreeMap::new();
         // Most balancers have none.
@@ -176,8 +176,8 @@ impl<P: ProgramTarget> ControlTask<P> {
 
     pub(super) fn publish(&mut self) {
         self.report_panic_mode();
-        self.tell_backups();
-        self.tell_slow_start();
+        self.report_backups();
+        self.report_slow_start();
         self.metrics.revision(self.desired.revision);
         let drain_deadlines = self
             .deadlines
@@ -200,7 +200,7 @@ impl<P: ProgramTarget> ControlTask<P> {
 }
 
 /// Tells which changes made by command a configuration file has undone.
-pub fn tell_replaced(events: &EventLog, revision: Revision, replaced: &diff::Diff) {
+pub fn report_replaced(events: &EventLog, revision: Revision, replaced: &diff::Diff) {
     let tell = |subject: Option<(ServiceName, Option<BackendName>)>, message: String| {
         let (service, backend) = subject.map_or((None, None), |(service, backend)| (Some(service), backend));
         let event = NewEvent {

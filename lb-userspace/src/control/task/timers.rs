@@ -1,4 +1,4 @@
-//! What happens when time has passed: drains end, weights rise, removed backends go, failures are tried again.
+//! Timed work: drains end, weights rise, removed backends are dropped, failures are retried.
 
 use std::time::{Instant, SystemTime};
 
@@ -74,7 +74,8 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
     }
 
-    /// Lets removed backends go that have no flows left, or that are dead: then their flows move as those of any other.
+    /// Drops removed backends that have no flows left, or that are dead: then their flows move like those of any dead
+    /// backend.
     pub(super) async fn release(&mut self) {
         if self.lingering.is_empty() {
             return;
@@ -124,8 +125,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         true
     }
 
-    /// Lets a backend go that was removed before and still finishes its flows; false if `change` asks for nothing of
-    /// the kind.
+    /// Drops a removed backend whose flows still finish; false unless `change` asks for that.
     pub(super) async fn release_at_once(&mut self, change: &Change) -> bool {
         let Some((service, name)) = change.at_once() else {
             return false;
@@ -158,7 +158,7 @@ impl<P: ProgramTarget> ControlTask<P> {
     }
 }
 
-/// What the next daemon has to know of a removed backend that does not linger any more.
+/// The record for the next daemon about a removed backend that is dropped.
 fn gone(lingering: &RemovedBackend) -> Record {
     removed_record(
         lingering.key,
