@@ -1,4 +1,4 @@
-//! `lb`: parses the command line, does what it says, and ends with the exit code that says how it went.
+//! `lb`: parses the command line, runs the command, and exits with its code.
 
 use std::process::ExitCode;
 

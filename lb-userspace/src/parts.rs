@@ -1,4 +1,4 @@
-//! Parts of the daemon that do not work: it forwards without them, says so, and tries again.
+//! Parts of the daemon that do not work: it forwards without them, reports them, and retries.
 
 use std::{
     collections::BTreeMap,
@@ -18,7 +18,7 @@ pub enum Part {
     AdminSocket,
     /// The address of metrics, `/healthz` and `/readyz`.
     Metrics,
-    /// The service manager, which waits to be told that the daemon is ready.
+    /// The service manager, which waits for the daemon's readiness.
     ServiceManager,
     /// The kernel's notices about interfaces that have the program.
     LinkNotices,
@@ -69,7 +69,7 @@ impl Part {
 pub struct MissingPart {
     /// Why, in words.
     pub message: String,
-    /// What to do about it.
+    /// The remedy.
     pub hint: String,
 }
 
@@ -81,7 +81,7 @@ pub struct PartBoard {
 }
 
 impl PartBoard {
-    /// None is missing. What changes becomes an event.
+    /// A board without missing parts. Changes become events.
     pub fn new(events: Arc<EventLog>) -> Self {
         Self {
             missing: Arc::default(),
@@ -89,7 +89,7 @@ impl PartBoard {
         }
     }
 
-    /// A part is missing. Said once, however often it is tried again in vain for the same reason.
+    /// Records that a part is missing. Reports it once, even if retries fail for the same reason.
     pub fn lost(&self, part: Part, missing: MissingPart) {
         let before = self.lock().insert(part, missing.clone());
         if before.as_ref() != Some(&missing) {
@@ -98,7 +98,7 @@ impl PartBoard {
         }
     }
 
-    /// A part works; `how` says what that means. Nothing is said where it was not missing.
+    /// Records that a part works; `how` describes it. Reports it only if the part was missing.
     pub fn found(&self, part: Part, how: String) {
         if self.lock().remove(&part).is_some() {
             tracing::info!("{how}");
@@ -106,7 +106,7 @@ impl PartBoard {
         }
     }
 
-    /// Those that are missing, with the reason.
+    /// The missing parts, with their reasons.
     pub fn missing(&self) -> BTreeMap<Part, MissingPart> {
         self.lock().clone()
     }
@@ -133,7 +133,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_part_is_said_once_and_its_return_too() {
+    fn missing_part_and_its_return_are_reported_once() {
         let events = Arc::new(EventLog::default());
         let parts = PartBoard::new(Arc::clone(&events));
         let missing = |message: &str| MissingPart {

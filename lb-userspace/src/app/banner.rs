@@ -1,4 +1,4 @@
-//! What `lb run` prints when it forwards: short, and what to type next.
+//! The output of `lb run` when it forwards: the state in short, and what to type next.
 
 use std::{collections::BTreeMap, fmt::Write};
 
@@ -9,7 +9,7 @@ use crate::{
     parts::{MissingPart, Part},
 };
 
-/// The text for a daemon that has just become ready. `notes` say what of file and stored state is not in force.
+/// The text for a daemon that has just become ready. `notes` list parts of file and stored state that are not in force.
 pub(super) fn text(
     settings: &DaemonSettings,
     interfaces: &[Interface],
@@ -117,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn a_new_user_reads_what_runs_and_what_to_type_next() {
+    fn banner_shows_the_state_and_the_next_commands() {
         let interface = |name: &str, attached| Interface {
             configured: name.to_owned(),
             name: name.to_owned(),

@@ -1,4 +1,4 @@
-//! Open files: how many this process may have, and what that allows.
+//! Open files: how many this process may have, and how many checks that allows.
 //!
 //! Each check in flight holds a descriptor, and so do kept connections, the API's clients and the kernel objects. The
 //! usual soft limit of 1,024 is a default for programs that use `select`; the hard limit is what the operator grants.
@@ -46,8 +46,8 @@ fn raise_limit() -> io::Result<u64> {
     Ok(limit.rlim_cur)
 }
 
-/// Checks in flight that `descriptors` allow: [`MAX_IN_FLIGHT`] where there is room. Half of what is left beside the
-/// reserve, since a target whose connection is kept holds a descriptor between its checks too.
+/// Checks in flight that `descriptors` allow, at most [`MAX_IN_FLIGHT`]: half of the descriptors without the reserve,
+/// since a target with a kept connection holds a descriptor between its checks too.
 pub(super) fn checks_allowed(descriptors: u64) -> usize {
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
     (descriptors.saturating_sub(RESERVED) / 2).clamp(LEAST_IN_FLIGHT, MAX_IN_FLIGHT)
@@ -75,7 +75,7 @@ mod tests {
             rlim_cur: 0,
             rlim_max: 0,
         };
-        // SAFETY: as above.
+        // SAFETY: the kernel writes one `rlimit` to `now`, which is one.
         assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut now) }, 0);
         assert_eq!((limit, now.rlim_cur), (now.rlim_max, now.rlim_max));
     }

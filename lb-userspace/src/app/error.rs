@@ -47,13 +47,13 @@ pub enum RunError {
     /// The desired state cannot be programmed.
     #[error("cannot program the data plane")]
     Program(#[from] ProgramError),
-    /// A part of the daemon ended on its own; forwarding goes on.
+    /// A part of the daemon ended on its own; the kernel forwards on.
     #[error("the {0} task ended unexpectedly; the kernel forwards on without the daemon")]
     Died(&'static str),
 }
 
 impl RunError {
-    /// What to do about it.
+    /// The remedy.
     pub fn hint(&self) -> Option<String> {
         match self {
             Self::File(FileError::Read { .. }) => Some("name a file that exists with --config".into()),
@@ -65,7 +65,7 @@ impl RunError {
             Self::Socket(error) => Some(error.hint().into()),
             Self::Store(error) => Some(error.hint()),
             Self::Desired(error) => error.hint(),
-            Self::Died(_) => Some("start it again: it takes over what forwards".into()),
+            Self::Died(_) => Some("start it again: it takes over without losing a packet".into()),
             Self::Datapath(error) => error.hint(),
             Self::Threads(_) => Some(
                 "raise the limit of tasks: TasksMax of the unit, pids.max of the cgroup, or `ulimit -u`"

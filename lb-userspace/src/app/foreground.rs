@@ -9,7 +9,7 @@ use super::{
     signals::Signals,
 };
 
-/// Tells the service manager that a command works, and does `work` from time to time until the signal that ends it.
+/// Notifies the service manager that the command is ready, and does `work` every so often until a signal ends it.
 ///
 /// # Errors
 /// Signals cannot be received.
@@ -29,7 +29,7 @@ pub fn work_until_end(every: Duration, mut work: impl FnMut()) -> io::Result<()>
                 _ = ticks.tick() => work(),
             }
         }
-        // One that does not listen learns it by the end of the process.
+        // A service manager that does not listen sees the process end.
         let _ = notify(Notice::Stopping);
         Ok(())
     })

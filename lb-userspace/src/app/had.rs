@@ -21,7 +21,7 @@ use crate::{
     serve::Server,
 };
 
-/// What the first attempt to have a part brought, or nothing where it failed.
+/// A part of the daemon that may become available later: the result of the first attempt, `None` if it failed.
 pub(super) struct Late<T> {
     part: Part,
     first: Option<T>,
@@ -30,7 +30,7 @@ pub(super) struct Late<T> {
 }
 
 impl<T> Late<T> {
-    /// Takes up the first attempt; what went wrong is said.
+    /// Takes the result of the first attempt, and reports its error.
     pub(super) fn new<E: Into<MissingPart>>(
         part: Part,
         first: Result<T, E>,
@@ -46,7 +46,7 @@ impl<T> Late<T> {
         }
     }
 
-    /// Tries again until it can be had; nothing if the daemon ends before. `works` is said then.
+    /// Retries until the part is available, then reports `works`; `None` if the daemon ends before.
     async fn have<E, F>(&mut self, mut again: impl FnMut() -> F, works: &str) -> Option<T>
     where
         E: Into<MissingPart>,
@@ -100,7 +100,7 @@ pub(super) async fn serve_api(
     }
 }
 
-/// Tells the service manager that the daemon is ready.
+/// Notifies the service manager that the daemon is ready.
 pub(super) async fn notify_ready(mut late: Late<()>) {
     let again = || std::future::ready(notify(Notice::Ready));
     late.have::<io::Error, _>(again, "the service manager was notified")

@@ -1,4 +1,4 @@
-//! Tells of what happens to interfaces.
+//! Reports changes of interfaces.
 
 use std::{sync::Arc, time::SystemTime};
 

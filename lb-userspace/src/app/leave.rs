@@ -1,4 +1,4 @@
-//! What becomes of the data plane when the daemon ends.
+//! The data plane at the end of the daemon: detached or kept.
 
 use super::RunError;
 use crate::{config::daemon::OnExit, datapath::WriterHandle};

@@ -7,11 +7,11 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control::ControlHandle;
 
-/// Arenas of the allocator at most. It would take one for each thread that allocates, and each keeps what was given back.
+/// Maximum arenas of the allocator. By default each thread that allocates has one, and each keeps freed memory.
 #[cfg(target_env = "gnu")]
 const ARENAS: libc::c_int = 2;
 
-/// Time from a reason to giving memory back: what follows closely needs it again.
+/// Delay before memory is given back, since work that follows closely needs it again.
 const AFTER: Duration = Duration::from_secs(1);
 
 /// Gives memory back after the start, some time after changes of the desired state (a file of thousands of services takes
@@ -49,7 +49,7 @@ pub(super) async fn give_back(control: ControlHandle, released: Arc<Notify>, can
 /// Limits the allocator's arenas. To be called before there are threads.
 pub(super) fn limit_arenas() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: the call takes two numbers; what it refuses stays as it was.
+    // SAFETY: the call takes two numbers; a refused setting stays unchanged.
     unsafe {
         libc::mallopt(libc::M_ARENA_MAX, ARENAS);
     }
@@ -57,7 +57,7 @@ pub(super) fn limit_arenas() {
 
 fn trim() {
     #[cfg(target_env = "gnu")]
-    // SAFETY: the call takes a number, and locks what it looks at.
+    // SAFETY: the call takes a number, and locks the arenas that it reads.
     unsafe {
         libc::malloc_trim(0);
     }

@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-/// What the service manager is told.
+/// A notice for the service manager.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Notice {
     /// It forwards; start-up is over, or reloading is.
@@ -22,7 +22,7 @@ pub(super) enum Notice {
     Stopping,
 }
 
-/// Sends a notice where a service manager wants one; without one, nothing happens.
+/// Sends a notice to the service manager, if there is one.
 ///
 /// # Errors
 /// It does not listen.
@@ -51,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_service_manager_hears_it_by_path_and_by_abstract_name() {
+    fn service_manager_is_notified_by_path_and_by_abstract_name() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let abstract_name = format!("lb-test-{}", std::process::id());

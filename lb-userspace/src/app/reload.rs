@@ -10,7 +10,7 @@ use super::{
 use crate::{chain::chain, config::daemon::needs_restart, control::Change, state::stored::FileOrder};
 
 impl Daemon {
-    /// Makes the file's content the desired state. A bad file changes nothing and says so.
+    /// Makes the file's content the desired state. A bad file changes nothing and is reported.
     pub(super) async fn reload(&self, config: Option<&Path>) {
         let Some(path) = config else {
             tracing::warn!("SIGHUP: nothing to reload, since the daemon was started without --config");

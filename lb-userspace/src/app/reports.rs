@@ -1,4 +1,4 @@
-//! Reports for checks of kind push, from an earlier daemon: one that holds for an hour does so over a restart.
+//! Reports of kind push from an earlier daemon, which stay valid over a restart until their expiry.
 
 use std::time::{Duration, SystemTime};
 
@@ -9,7 +9,7 @@ use crate::{
     state::store::Record,
 };
 
-/// Hands in what was reported to an earlier daemon.
+/// Restores the reports of an earlier daemon.
 pub(super) fn recall(health: &HealthHandle, known: &[Record]) {
     let (instant, now) = (Instant::now(), SystemTime::now());
     for record in known {
@@ -25,8 +25,8 @@ pub(super) fn recall(health: &HealthHandle, known: &[Record]) {
     }
 }
 
-/// A report of an earlier daemon, as if it had come to this one. One that is older than the machine's clock can say has
-/// expired; a clock that was set back gives none more time than it asked for.
+/// A report of an earlier daemon, as if this daemon had received it. A report from before the start of the monotonic
+/// clock has expired; a clock that was set back extends no report beyond its `ttl`.
 fn report(down: Option<&str>, at: u64, ttl: u64, instant: Instant, now: SystemTime) -> Report {
     let ago = now.duration_since(wall(at)).unwrap_or_default();
     let (at, ttl) = match instant.checked_sub(ago) {

@@ -1,4 +1,4 @@
-//! What the daemon is started with: the file, with the flags of `lb run` over it.
+//! The start settings of the daemon: the file, overridden by the flags of `lb run`.
 
 use std::{
     fs, io,
@@ -15,12 +15,12 @@ use crate::{
     state::xdp_mode::XdpModeChoice,
 };
 
-/// Flags of `lb run`; what is absent comes from the file, else from the defaults.
+/// Flags of `lb run`; absent ones come from the file, else from the defaults.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Flags {
     /// Configuration file.
     pub config: Option<PathBuf>,
-    /// Interfaces, beside those of the file.
+    /// Interfaces, in addition to the file's.
     pub interfaces: Vec<String>,
     /// Start also where one of them is missing.
     pub wait_for_interfaces: bool,
@@ -34,9 +34,9 @@ pub struct Flags {
     pub metrics: Option<SocketAddr>,
     /// Where programs and maps are pinned.
     pub pin_dir: Option<PathBuf>,
-    /// What becomes of the program in the end.
+    /// Whether the program stays at the exit.
     pub on_exit: Option<OnExit>,
-    /// Removes what an earlier daemon left, with its flows, before starting.
+    /// Removes the pins of an earlier daemon, with its flows, before starting.
     pub reset: bool,
 }
 
@@ -78,9 +78,9 @@ pub fn read(file: &Path) -> Result<Config, FileError> {
 }
 
 impl Flags {
-    /// The settings to start with, and the configuration file where there is one. A file that cannot be used does not stop
-    /// a start that has a stored state: the settings are then those of its `[lb]` table, else those that it had when it
-    /// was applied last.
+    /// The settings to start with, and the configuration file where there is one. A file that cannot be used does not
+    /// stop a start that has a stored state: the settings then come from its `[lb]` table, else from the file that was
+    /// applied last.
     ///
     /// # Errors
     /// [`FileError`] where no state is stored.
@@ -98,7 +98,7 @@ impl Flags {
         Ok((self.over(file), config))
     }
 
-    /// The settings of a start whose configuration file `path` cannot be used; `None` where no state is stored.
+    /// The settings of a start whose configuration file `path` cannot be used; `None` if no state is stored.
     fn last_good(&self, path: &Path) -> Option<DaemonSettings> {
         let text = fs::read_to_string(path).unwrap_or_default();
         let own = config::parse_daemon(&text);
@@ -138,7 +138,7 @@ pub struct ConfigFile {
     seen: Mutex<Option<(Stamp, Content)>>,
 }
 
-/// What a configuration file says, or why it cannot be used.
+/// The content of a configuration file, or why it cannot be used.
 pub type Content = Arc<Result<Config, String>>;
 
 /// Inode, size in bytes and time of the last change of a file, in nanoseconds.
@@ -158,7 +158,7 @@ impl ConfigFile {
         &self.path
     }
 
-    /// What it says now. Blocks while it is read.
+    /// Its present content. Blocks while it is read.
     pub fn content(&self) -> Content {
         let stamp = |of: fs::Metadata| {
             let changed = i128::from(of.ctime()) * 1_000_000_000 + i128::from(of.ctime_nsec());
@@ -245,7 +245,7 @@ mod tests {
         let goes_on = (vec!["eth0".to_owned()], false);
         assert_eq!(start(&broken_service, false).unwrap(), goes_on);
         assert_eq!(start(broken, true).unwrap(), goes_on);
-        assert!(start(broken, false).is_err(), "nobody knows where the state is");
+        assert!(start(broken, false).is_err(), "the state directory is unknown");
     }
 
     #[test]

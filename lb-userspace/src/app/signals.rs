@@ -35,7 +35,7 @@ impl Signals {
     }
 }
 
-/// What a signal asks for.
+/// The effect of a signal.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum SignalAction {
     /// SIGTERM, SIGINT.

@@ -8,7 +8,7 @@ use std::{
 use tracing::{Level, Metadata};
 use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
 
-/// What is logged: filter directives as of `tracing_subscriber`, for example `debug`.
+/// Environment variable with filter directives of `tracing_subscriber`, for example `debug`.
 const FILTER: &str = "LB_LOG";
 
 /// Starts logging. Called once; a second call changes nothing.
@@ -33,8 +33,8 @@ pub(super) fn start() {
     };
 }
 
-/// Whether stderr leads to systemd's journal, also by way of a pipe: `JOURNAL_STREAM` is set (systemd.exec(5)), and
-/// nobody looks on.
+/// Whether stderr leads to systemd's journal, also through a pipe: `JOURNAL_STREAM` is set (systemd.exec(5)), and
+/// stderr is no terminal.
 pub(crate) fn to_journal() -> bool {
     env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal()
 }
@@ -65,7 +65,7 @@ impl<'a> MakeWriter<'a> for Journal {
     }
 }
 
-/// Writes what happened at a level.
+/// Writes log lines of one level.
 struct JournalLine(Level);
 
 impl Write for JournalLine {

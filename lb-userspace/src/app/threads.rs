@@ -1,4 +1,4 @@
-//! Threads of the daemon: had at the start or not at all, so that a limit which is reached later stops nothing.
+//! Threads of the daemon: started at the start or not at all, so that a limit reached later stops nothing.
 
 use std::{
     io,
@@ -13,9 +13,9 @@ use tokio::runtime::{Builder, Runtime};
 const WORKERS: usize = 2;
 /// Threads for work that blocks, at most: the writer, reading maps, writing files.
 const BLOCKING_THREADS: usize = 8;
-/// Of these, threads that are started with the daemon and stay: the writer's, and those that commands and metrics need.
+/// Of these, threads that start with the daemon and stay: for the writer, commands and metrics.
 const KEPT_THREADS: usize = 4;
-/// Threads beside those of the runtime: that of health checks.
+/// Threads besides the runtime's: one for health checks.
 const OTHERS: usize = 1;
 /// Stack of each thread, in bytes.
 const STACK: usize = 1 << 20;
@@ -43,7 +43,7 @@ pub(super) fn runtime() -> io::Result<Runtime> {
     Ok(runtime)
 }
 
-/// Whether so many threads can be started beside each other.
+/// Whether this many threads can run at the same time.
 fn can_start(threads: usize) -> io::Result<()> {
     let gate = Arc::new(Mutex::new(()));
     let closed = gate.lock().unwrap_or_else(PoisonError::into_inner);
@@ -70,7 +70,7 @@ fn start_kept(runtime: &Runtime) {
     for _ in 0..KEPT_THREADS {
         let (gate, runs) = (Arc::clone(&gate), runs.clone());
         drop(runtime.spawn_blocking(move || {
-            // An error means that nobody waits any more.
+            // An error means that the receiver is gone.
             let _ = runs.send(());
             drop(gate.read());
         }));
@@ -87,7 +87,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn as_many_threads_as_are_asked_for_run_beside_each_other() {
+    fn requested_number_of_threads_runs_concurrently() {
         can_start(16).unwrap();
         let _runtime = runtime().unwrap();
         let threads = std::fs::read_dir("/proc/self/task").unwrap();

@@ -1,4 +1,4 @@
-//! What is asked when, and what an answer changes. Reads no clock and touches no socket.
+//! Decides when to look names up, and how an answer changes the desired state. Reads no clock and touches no socket.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,20 +25,20 @@ use crate::{
 pub(super) struct Question {
     /// Whose it is.
     pub(super) id: HostId,
-    /// What is looked up.
+    /// The name to look up.
     pub(super) host: HostName,
     /// Addresses of which families.
     pub(super) families: Families,
 }
 
-/// What is told about a host name, once.
+/// A one-time report about a host name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct News {
     /// Whose it is.
     pub(super) id: HostId,
     /// Whether it is bad.
     pub(super) bad: bool,
-    /// What happened.
+    /// The message.
     pub(super) message: String,
 }
 
@@ -46,7 +46,7 @@ pub(super) struct News {
 struct Known {
     host: HostName,
     families: Families,
-    /// `None` while the question is asked.
+    /// `None` while a look-up is in flight.
     due: Option<Instant>,
     failures: u32,
     answer: Option<BTreeSet<IpAddr>>,
@@ -58,14 +58,14 @@ struct Known {
 pub(super) struct Board {
     known: BTreeMap<HostId, Known>,
     desired: Arc<Desired>,
-    /// When answers that differ from what is desired are put in force.
+    /// When to apply answers that differ from the desired state.
     change_at: Option<Instant>,
     /// Before which no further change is made.
     not_before: Option<Instant>,
 }
 
 impl Board {
-    /// Takes up what is desired now.
+    /// Follows the desired state.
     pub(super) fn follow(&mut self, desired: &Arc<Desired>, now: Instant) {
         if Arc::ptr_eq(desired, &self.desired) {
             return;
@@ -90,7 +90,7 @@ impl Board {
             }
         }
         self.known = known;
-        // What was left out may fit by now.
+        // An address that was left out may fit by now.
         let left_out = self.known.values().any(|known| !known.status.left_out.is_empty());
         self.schedule(now, left_out);
     }
@@ -118,7 +118,7 @@ impl Board {
         MAX_LOOKUPS.saturating_sub(asked)
     }
 
-    /// Takes up an answer; returns what is new about the host.
+    /// Takes an answer; returns the report about the host, if any.
     pub(super) fn heard(
         &mut self,
         question: &Question,
@@ -178,7 +178,7 @@ impl Board {
         })
     }
 
-    /// Puts a change on the calendar where an answer differs from what is desired, or `anyhow`.
+    /// Schedules a change if an answer differs from the desired state, or `anyhow`.
     fn schedule(&mut self, now: Instant, anyhow: bool) {
         let differs = || self.known.iter().any(|(id, known)| self.differs(id, known));
         if self.change_at.is_none() && (anyhow || differs()) {
@@ -204,8 +204,8 @@ impl Board {
         usable.collect::<BTreeSet<_>>() != found
     }
 
-    /// The answers to put in force now, and addresses that are left out for the first time. `is_own` tells the addresses of
-    /// this machine, which its program cannot send to.
+    /// The answers to apply now, and addresses that are left out for the first time. `is_own` recognises addresses of
+    /// this machine, to which the program cannot send.
     pub(super) fn changes(
         &mut self,
         now: Instant,
@@ -234,7 +234,7 @@ impl Board {
                         changed = next.revision != desired.revision;
                         known.status.refused = None;
                     }
-                    // The change itself is refused for the same reason, and says so.
+                    // The change itself is refused for the same reason, and reports it.
                     Err(_) => changed = true,
                 }
             }
@@ -263,7 +263,7 @@ impl Board {
         (changes, news)
     }
 
-    /// Takes note that a change was refused: it is tried again later. Returns what is new.
+    /// Records that a change was refused, and schedules a retry. Returns the reports.
     pub(super) fn refused(&mut self, changes: &[Discovered], why: &str, now: Instant) -> Vec<News> {
         self.not_before = Some(now + RETRY);
         self.change_at = Some(now + RETRY);

@@ -1,8 +1,7 @@
-//! Backends by host name: looks names up for as long as the daemon runs, and has their addresses put in force as backends.
-//!
-//! `Board` decides, by the time that it is given: what is asked when, and what becomes of an answer. `task` asks a
-//! [`Provider`], of which the resolver of this machine is the first; others (files, HTTP) fit the same trait. A source that
-//! fails, or says nothing, changes nothing.
+//! Backends by host name: looks names up while the daemon runs, and applies their addresses as backends. `Board`
+//! decides when to look a name up and how an answer changes the desired state; it gets the time passed in. `task` asks
+//! a [`Provider`]; the resolver of this machine is one, and others (files, HTTP) fit the same trait. A source that
+//! fails or has no answer changes nothing.
 
 mod board;
 mod resolver;
@@ -45,10 +44,10 @@ pub const MAX_LOOKUPS: usize = 64;
 /// Time for one look-up with all its retries.
 pub const LOOKUP_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A host name of a service: the service's name and that of the `[[service.backend]]` table.
+/// A host name of a service: names of the service and of the `[[service.backend]]` table.
 pub type HostId = (ServiceName, BackendName);
 
-/// Addresses of which family are asked for.
+/// The address families to look up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Families {
     /// A records.
@@ -58,7 +57,7 @@ pub struct Families {
 }
 
 impl Families {
-    /// Those that backends of a host can have: a tunnel carries packets of either family, other modes only the service's.
+    /// The families that backends of a host can have: tunnels carry either family, other modes only the service's.
     pub fn of(service: &Service, host: &HostBackend) -> Self {
         let v4 = service.key.address.is_ipv4();
         match host.mode.unwrap_or(service.mode) {
@@ -68,7 +67,7 @@ impl Families {
     }
 }
 
-/// What a source says.
+/// The answer of a source.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Answer {
     /// The addresses; at least one.
@@ -123,5 +122,5 @@ pub fn addresses(count: usize) -> String {
 /// How all host names do.
 pub type HostStatuses = BTreeMap<HostId, HostStatus>;
 
-/// What the API and the metrics read.
+/// The view of host names for the API and the metrics.
 pub type Hosts = tokio::sync::watch::Receiver<Arc<HostStatuses>>;

@@ -67,7 +67,7 @@ impl Provider for SystemResolver {
     }
 }
 
-/// What one question brought.
+/// The result of one query.
 #[derive(Default)]
 struct Records {
     addresses: Vec<IpAddr>,

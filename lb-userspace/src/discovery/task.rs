@@ -1,4 +1,4 @@
-//! The task that asks and has answers put in force.
+//! The task that looks names up and applies the answers.
 
 use std::{sync::Arc, time::SystemTime};
 

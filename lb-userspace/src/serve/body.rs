@@ -1,4 +1,4 @@
-//! Bodies of requests and answers, which tell their connection when they begin and end.
+//! Bodies of requests and answers, which report their begin and end to their connection.
 
 use std::{
     pin::Pin,

@@ -29,7 +29,7 @@ use super::{
     metrics::Ended,
 };
 
-/// What a connection is doing.
+/// The phase of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Phase {
     /// It waits for a request.
@@ -54,7 +54,7 @@ struct State {
 }
 
 impl State {
-    /// When it has lasted too long, and what it is then; `None` where it may last.
+    /// When the phase has lasted too long, and the cause to count then; `None` without a limit.
     fn deadline(&self, limits: &Limits) -> Option<(Instant, Ended)> {
         let phase = match self.phase {
             Phase::Idle => Some((limits.idle, Ended::Idle)),
@@ -101,7 +101,7 @@ impl Connection {
         self.displaced.cancel();
     }
 
-    /// Goes on to `to` from one of the phases `from`; from others nothing happens.
+    /// Moves to `to` from one of the phases `from`; ignored in other phases.
     pub(super) fn go(&self, from: &[Phase], to: Phase) {
         self.state.send_if_modified(|state| {
             let goes = from.contains(&state.phase);
@@ -185,7 +185,7 @@ async fn answer(
     Ok(response.map(|body| Body::new(AnswerBody::new(body, Arc::clone(connection)))))
 }
 
-/// A socket that tells its connection of first bytes, and of a client that does not read.
+/// A socket that reports to its connection the first bytes, and a client that does not read.
 struct WatchedIo<T> {
     io: T,
     connection: Arc<Connection>,

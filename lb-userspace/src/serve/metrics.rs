@@ -74,7 +74,7 @@ impl ServerMetrics {
         Ok(metrics)
     }
 
-    /// Those of the listener `name`.
+    /// The metrics of the listener `name`.
     pub fn listener(&self, name: &'static str) -> ListenerMetrics {
         for cause in Ended::ALL {
             // Shown from the start, so that a rate can be computed when the first one comes.

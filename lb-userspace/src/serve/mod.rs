@@ -38,11 +38,11 @@ const REFUSAL: Duration = Duration::from_secs(1);
 /// Connections that were open at once from which on their memory is worth giving back.
 const MANY: usize = 16;
 
-/// What a client reads when every connection is busy, in the form of the API's errors.
+/// The answer when every connection is busy, in the form of the API's errors.
 const FULL: &str =
     r#"{"error":{"code":"unavailable","message":"every connection of the daemon is busy: try again later"}}"#;
 
-/// What clients of one listener may take.
+/// Limits of the clients of one listener.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Connections at once.
@@ -86,10 +86,10 @@ impl Listener for UnixListener {
     }
 }
 
-/// What serving needs beside a socket and a router.
+/// Everything that serving needs besides a socket and a router.
 #[derive(Clone, Debug)]
 pub struct Server {
-    /// What clients may take.
+    /// Limits of the clients.
     pub limits: Limits,
     /// Counts them.
     pub metrics: ListenerMetrics,
@@ -202,7 +202,7 @@ impl Connections {
         (connection, entry)
     }
 
-    /// Whether most of many connections have gone by now.
+    /// Whether most of many connections have ended by now.
     fn leave(&self, entry: u64) -> bool {
         let mut table = self.lock();
         table.open.remove(&entry);
@@ -244,7 +244,7 @@ impl Reserve {
         }
     }
 
-    /// Takes what is missing; what cannot be had now is tried again with the next connection.
+    /// Refills the reserve; descriptors that are not available now are tried again with the next connection.
     fn fill(&mut self) {
         while self.held.len() < self.size {
             match File::open("/dev/null") {
@@ -254,7 +254,7 @@ impl Reserve {
         }
     }
 
-    /// Gives all up; false where there was nothing to give.
+    /// Releases the reserve; false if it was empty.
     fn release(&mut self) -> bool {
         let some = !self.held.is_empty();
         self.held.clear();

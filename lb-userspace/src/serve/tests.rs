@@ -29,7 +29,7 @@ const LIMITS: Limits = Limits {
 /// Bytes that a pipe holds.
 const PIPE: usize = 64;
 
-/// Gives what it is told to.
+/// Accepts the connections that the test sends.
 struct Pipes(tokio::sync::Mutex<mpsc::UnboundedReceiver<io::Result<DuplexStream>>>);
 
 impl Listener for Pipes {
@@ -191,7 +191,7 @@ async fn bytes_that_trickle_in_do_not_prolong_a_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_client_that_does_not_read_is_ended_and_one_that_reads_gets_all() {
+async fn client_that_does_not_read_is_closed_and_a_reader_gets_all() {
     let server = Running::start();
     let large = "GET /large HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
     let began = Instant::now();
@@ -204,7 +204,7 @@ async fn a_client_that_does_not_read_is_ended_and_one_that_reads_gets_all() {
     assert!(began.elapsed() <= 2 * LIMITS.stall);
     assert_eq!(server.ended(Ended::SlowReader), 1);
     assert!(!rest(asleep).await.ends_with(&"x".repeat(100 * PIPE)));
-    // One that takes a little now and then has its time for the whole.
+    // A slow reader has one time limit for the whole answer.
     let began = Instant::now();
     rest(server.client("GET /endless HTTP/1.1\r\nhost: a\r\n\r\n").await).await;
     assert_eq!(
@@ -215,7 +215,7 @@ async fn a_client_that_does_not_read_is_ended_and_one_that_reads_gets_all() {
 
 /// The last bytes of an answer have no time of their own.
 #[tokio::test(start_paused = true)]
-async fn an_answer_that_comes_late_has_what_is_left_of_its_time() {
+async fn late_answer_has_the_rest_of_its_time_limit() {
     let server = Running::start();
     let mut client = server.client("GET /held HTTP/1.1\r\nhost: a\r\n\r\n").await;
     time::sleep(Duration::from_secs(50)).await;
@@ -255,7 +255,7 @@ async fn a_connection_that_cannot_be_accepted_costs_itself_alone() {
 }
 
 #[test]
-fn memory_is_given_back_when_most_of_many_connections_have_gone() {
+fn memory_is_given_back_after_most_of_many_connections_end() {
     for (connections, told) in [(MANY, &[MANY / 2][..]), (MANY - 1, &[])] {
         let all = Connections::default();
         let entries: Vec<u64> = (0..connections).map(|_| all.enter().1).collect();
@@ -264,9 +264,9 @@ fn memory_is_given_back_when_most_of_many_connections_have_gone() {
     }
 }
 
-/// However many connections are idle, whoever has a request gets an answer.
+/// A client with a request gets an answer, however many connections are idle.
 #[tokio::test(start_paused = true)]
-async fn the_connection_that_was_idle_longest_gives_way() {
+async fn longest_idle_connection_is_closed_first() {
     let server = Running::start();
     let oldest = server.client("").await;
     time::sleep(Duration::from_secs(1)).await;

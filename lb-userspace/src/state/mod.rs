@@ -1,4 +1,4 @@
-//! What the operator wants, what follows from it, and how it is stored.
+//! Desired and effective state, and the store.
 
 pub use lb_model::state::*;
 pub use lb_plan::target::*;

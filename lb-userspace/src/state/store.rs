@@ -1,4 +1,4 @@
-//! Where the state is kept: a trait, a directory that survives a kill at any point, and what becomes of a start where that
+//! The store of the state: a trait, a directory that survives a kill at any point, and a wrapper for starts where that
 //! directory cannot be used.
 
 mod error;
@@ -15,28 +15,28 @@ use super::stored::Stored;
 /// Something about the store that an operator should look at.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct StoreProblem {
-    /// What is wrong.
+    /// The problem.
     pub message: String,
-    /// What to do.
+    /// The remedy.
     pub hint: String,
 }
 
 /// Keeps the state.
 pub trait Store {
-    /// What was saved last; `None` if nothing ever was.
+    /// The state saved last; `None` if there is none.
     ///
     /// # Errors
-    /// It cannot be read, or is not what was written. Nothing is overwritten then.
+    /// It cannot be read, or is damaged. Nothing is overwritten then.
     fn load(&self) -> Result<Option<Stored>, StoreError>;
 
-    /// Saves a state so that it is there after a crash of the machine.
+    /// Saves a state so that it survives a crash of the machine.
     ///
     /// # Errors
-    /// It cannot be written. What was saved before stays.
+    /// It cannot be written. The state saved before stays.
     fn save(&self, stored: &Stored) -> Result<(), StoreError>;
 
-    /// As [`Self::save`], for the first state of a start, which must not fail for want of a disk that can be written: where
-    /// it is not saved, [`Self::unsaved`] says so.
+    /// Like [`Self::save`], for the first state of a start, which must not fail because of a read-only disk: then
+    /// [`Self::unsaved`] reports it.
     ///
     /// # Errors
     /// As [`Self::save`].
@@ -44,25 +44,25 @@ pub trait Store {
         self.save(stored)
     }
 
-    /// Moves what [`Self::load`] refuses out of the way, and keeps it. Returns where it is now.
+    /// Renames a file that [`Self::load`] refuses, and keeps it. Returns its new path.
     ///
     /// # Errors
-    /// It cannot be moved. It is still in its place.
+    /// It cannot be renamed. It stays in its place.
     fn set_aside(&self) -> Result<PathBuf, StoreError>;
 
-    /// What is known beside the desired state, the latest about each thing. What cannot be read is passed over.
+    /// The records stored beside the desired state, the latest of each subject. Unreadable ones are skipped.
     fn recall(&self) -> Vec<Record>;
 
-    /// Notes what is known now, before it has an effect. It outlives the process, and a crash of the machine where
-    /// possible. Where it cannot be written, [`Self::problems`] says so.
+    /// Stores records before they take effect. They outlive the process, and possibly a crash of the machine. If they
+    /// cannot be written, [`Self::problems`] reports it.
     fn remember(&self, records: &[Record]);
 
-    /// Forgets all that is known but `records`.
+    /// Forgets all records except `records`.
     fn forget_all_but(&self, records: &[Record]);
 
-    /// Why what is in force is not saved; `None` if it is.
+    /// Why the state in force is not saved; `None` if it is.
     fn unsaved(&self) -> Option<StoreProblem>;
 
-    /// What is wrong with the store.
+    /// Problems of the store.
     fn problems(&self) -> Vec<StoreProblem>;
 }

@@ -1,4 +1,4 @@
-//! What is stored: the desired state and the configuration file that was applied last.
+//! The stored state: the desired state and the configuration file that was applied last.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -10,14 +10,13 @@ use super::{
 };
 use crate::config::Config;
 
-/// A desired state with the configuration file that it began with, so that a restart can tell a file that has changed
+/// A desired state with the configuration file that it began with, so that a restart can distinguish a changed file
 /// from changes made by command.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Stored {
-    /// What is in force.
+    /// The state in force.
     pub desired: Arc<Desired>,
-    /// The content of the configuration file that was applied last; `None` where there was none, or where it is not
-    /// known.
+    /// The content of the configuration file that was applied last; `None` if there was none, or if it is unknown.
     pub applied: Option<Arc<Config>>,
 }
 
@@ -30,7 +29,8 @@ impl Stored {
         }
     }
 
-    /// What commands have changed since the file was applied; empty where no file was. What host names found is no change.
+    /// Changes made by command since the file was applied; empty without a file. Backends found by host name do not
+    /// count.
     pub fn by_commands(&self) -> Diff {
         let applied = self.applied.as_ref();
         applied
@@ -38,16 +38,16 @@ impl Stored {
             .unwrap_or_default()
     }
 
-    /// What commands have changed and `next` changes again.
+    /// Changes made by command that `next` changes again.
     pub fn replaced_by(&self, next: &Desired) -> Diff {
         overlap(&self.by_commands(), diff::diff(&self.desired, next))
     }
 }
 
-/// Who brings a configuration file.
+/// The occasion on which a configuration file is read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FileOrder {
-    /// An operator: the state becomes what the file says.
+    /// `lb apply`: the state becomes the file's.
     Apply {
         /// Also where the file has no service and the state has some.
         empty: bool,
@@ -64,11 +64,11 @@ pub struct NoServices {
     pub services: usize,
 }
 
-/// The content that `stored` gets by `file`, with what host names found; its revision does not count.
+/// The content that `stored` gets from `file`, with backends found by host name; its revision does not count.
 ///
 /// # Errors
-/// [`NoServices`], unless that is ordered. A file that had no services before either has no say about those that
-/// commands made: a reload takes over its settings.
+/// [`NoServices`], unless that is ordered. A file that never had services does not affect services made by command: a
+/// reload takes only its settings.
 pub fn content_by_file(stored: &Stored, file: &Desired, order: FileOrder) -> Result<Desired, NoServices> {
     let present = &stored.desired;
     let applied = stored.applied.as_ref().map(|applied| &applied.desired);
@@ -98,7 +98,7 @@ pub fn same_content(one: &Desired, other: &Desired) -> bool {
     one.settings == other.settings && one.services == other.services
 }
 
-/// The part of `change` that is about what `commands` changed.
+/// The items of `change` with the same subjects as `commands`.
 fn overlap(commands: &Diff, change: Diff) -> Diff {
     let about = |item: &Item| {
         commands
@@ -122,7 +122,7 @@ fn overlap(commands: &Diff, change: Diff) -> Diff {
     }
 }
 
-/// Whether `item` is about `what`, or removes the service that it is part of.
+/// Whether `item` has the subject `what`, or removes its service.
 fn is_about(item: &Item, what: &Subject) -> bool {
     let is_its_service = |service: &ServiceName| item.what == Subject::Service(service.clone());
     item.what == *what || (item.change == Change::Removed && what.part_of().is_some_and(is_its_service))
@@ -171,11 +171,11 @@ mod tests {
         assert_eq!(order(&first, FileOrder::Apply { empty: false }), first);
         let unknown = stored(None, changed(first.clone()));
         let next = content_by_file(&unknown, &first, FileOrder::Reload).unwrap();
-        assert_eq!(next, first, "nobody knows what the file said: it wins");
+        assert_eq!(next, first, "the applied file is unknown: the file wins");
     }
 
     #[test]
-    fn the_same_file_again_loses_nothing_that_host_names_found() {
+    fn same_file_again_keeps_backends_found_by_host_name() {
         let mut service = testing::service("web", 1, &[("a", 10)]);
         service.hosts.push(testing::host("app", "app.example.org"));
         let file = testing::desired([service]);
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_without_services_removes_none_unless_told_to() {
+    fn file_without_services_removes_none_unless_ordered() {
         use FileOrder::{Apply, Reload};
         let web = file(&[("a", 10), ("b", 20)]);
         let mut settings = Desired::default();
@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_file_replaces_of_commands_is_named_and_nothing_else() {
+    fn only_commands_that_a_file_undoes_are_listed() {
         let first = file(&[("a", 10), ("b", 20)]);
         let state = stored(Some(&first), changed(first.clone()));
         let lines = |diff: Diff| -> Vec<String> { diff.to_string().lines().map(str::to_owned).collect() };
@@ -264,7 +264,7 @@ mod tests {
                 .replaced_by(&first)
                 .is_empty()
         );
-        // The name of one service begins with that of another.
+        // The name of one service is a prefix of the other's.
         let two = |weight| {
             let web = testing::service("web", 1, &[("a", 10)]);
             testing::desired([web, testing::service("web2", 2, &[("b", weight)])])

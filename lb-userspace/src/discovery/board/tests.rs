@@ -15,7 +15,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// Service web with host name app, and whatever `change` makes of it.
+    /// Service web with host name app, modified by `change`.
     fn new(change: impl FnOnce(&mut crate::state::service::Service)) -> Self {
         let mut service = testing::service("web", 1, &[]);
         service.hosts.push(testing::host("app", "app.example.org"));
@@ -33,7 +33,7 @@ impl Rig {
         self.now += Duration::from_millis(millis);
     }
 
-    /// Asks what is due, and gives each question the answer.
+    /// Runs the due look-ups, each with the given answer.
     fn answer(&mut self, answer: &Result<&[&str], &str>) -> Vec<String> {
         let mut news = Vec::new();
         for question in self.board.due(self.now) {
@@ -47,7 +47,7 @@ impl Rig {
         news.into_iter().map(|news| news.message).collect()
     }
 
-    /// Puts in force what is to be; returns how many host names changed.
+    /// Applies due changes; returns how many host names changed.
     fn change(&mut self) -> usize {
         let (changes, _) = self.board.changes(self.now, |_| false);
         let count = changes.len();
@@ -99,7 +99,7 @@ fn changes_are_gathered_and_make_one_revision_in_two_seconds() {
 }
 
 #[test]
-fn look_ups_that_fail_keep_the_last_answer_and_are_told_once() {
+fn failed_look_ups_keep_the_last_answer_and_are_reported_once() {
     let mut rig = Rig::new(|_| {});
     assert_eq!(
         rig.answer(&Ok(&["10.0.0.1", "10.0.0.2"])),
@@ -112,7 +112,7 @@ fn look_ups_that_fail_keep_the_last_answer_and_are_told_once() {
     for _ in 0..600 {
         rig.pass(1_000);
         asked += rig.board.due(rig.now).len();
-        // What was just asked for is answered by the next round of questions.
+        // The next round of look-ups answers the question.
         let question = Question {
             id: ("web".parse().unwrap(), "app".parse().unwrap()),
             host: "app.example.org".parse().unwrap(),
@@ -144,7 +144,7 @@ fn look_ups_that_fail_keep_the_last_answer_and_are_told_once() {
 }
 
 #[test]
-fn names_are_asked_again_when_their_records_end_within_bounds() {
+fn names_are_looked_up_again_after_their_ttl_within_bounds() {
     for (lifetime, after) in [(0, 1), (1, 1), (60, 60), (86_400, 300)] {
         let mut rig = Rig::new(|_| {});
         let question = rig.board.due(rig.now).remove(0);
@@ -188,7 +188,7 @@ fn a_thousand_names_wait_for_each_other_and_a_thousand_addresses_are_enough() {
 }
 
 #[test]
-fn another_host_or_family_is_asked_anew_and_old_answers_do_not_count() {
+fn changed_host_or_family_is_looked_up_again_and_old_answers_are_ignored() {
     let mut rig = Rig::new(|_| {});
     let question = rig.board.due(rig.now).remove(0);
     let mut next = (*rig.desired).clone();

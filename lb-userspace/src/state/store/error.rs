@@ -1,4 +1,4 @@
-//! Why the store cannot be used, and what to do about it.
+//! Why the store cannot be used, with remedies.
 
 use std::{
     io,
@@ -73,13 +73,13 @@ pub enum StoreError {
     Content {
         /// The file.
         file: PathBuf,
-        /// What is wrong with it.
+        /// Its errors.
         errors: Vec<ConfigError>,
     },
 }
 
 impl StoreError {
-    /// What to do about it.
+    /// The remedy.
     pub fn hint(&self) -> String {
         let move_away = |file: &Path, instead: &str| {
             let previous = file.with_file_name(PREVIOUS_FILE);

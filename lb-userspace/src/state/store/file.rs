@@ -1,7 +1,7 @@
 //! The store in a directory.
 //!
-//! A state is written beside the old one, synced, and moved into its place; the directory is synced, too. So at any
-//! time the file is the old state or the new one, whole. A first line says what it is and carries a checksum:
+//! A state is written to a new file, synced, and renamed over the old one; the directory is synced, too. So at any time
+//! the file is the whole old state or the whole new one. The first line has format, revision and checksum:
 //!
 //! ```text
 //! lb-state 1 revision 7 crc32 89abcdef
@@ -31,14 +31,14 @@ const STATE_FILE: &str = "state.toml";
 pub(super) const PREVIOUS_FILE: &str = "state.previous.toml";
 const NEW_FILE: &str = "state.new.toml";
 const LOCK_FILE: &str = "lock";
-/// What names of state files begin with that a start could not use.
+/// Prefix of the names of state files that a start could not use.
 const SET_ASIDE: &str = "state.set-aside-";
 
 /// The desired state in a directory that belongs to this process alone.
 #[derive(Debug)]
 pub struct FileStore {
     dir: PathBuf,
-    /// What services look like in the file, so that a change of one costs writing that one.
+    /// The text of each service in the file, so that a change of one service formats only that one.
     texts: Mutex<Texts>,
     pub(super) journal: Journal,
     /// Locked as long as it is open; the kernel lets go of it when the process ends, however that happens.
@@ -71,8 +71,8 @@ impl FileStore {
         Self::locked(dir, Some(lock))
     }
 
-    /// Opens a directory that can only be read; `None` where there is none. It is not locked, since nothing is written to
-    /// it, and whoever mounted it may unmount it.
+    /// Opens a directory that can only be read; `None` if there is none. It is not locked, since nothing is written to
+    /// it, and so that it can be unmounted.
     ///
     /// # Errors
     /// Another process has it.
@@ -152,7 +152,7 @@ impl FileStore {
         }
     }
 
-    /// State files that were set aside and that nobody has removed yet.
+    /// State files that were set aside and not removed yet.
     pub fn set_aside_in(dir: &Path) -> Vec<StoreProblem> {
         let entries = fs::read_dir(dir).into_iter().flatten().flatten();
         let files = entries.filter(|entry| {
@@ -191,7 +191,7 @@ impl FileStore {
             fs::rename(&new, &state)
         });
         if let Err(error) = replaced {
-            // A full disk gets the space back; what is in the way otherwise is named by the first error.
+            // Frees the space on a full disk; the first error names any other cause.
             let _ = fs::remove_file(&new);
             return Err(error);
         }

@@ -1,5 +1,5 @@
-//! What a state file looks like: a header with a checksum, the state as a configuration file, and, in comments, what
-//! the file that was applied last says otherwise:
+//! Format of a state file: a header with a checksum, the state as a configuration file, and, in comments, where the
+//! file that was applied last differs:
 //!
 //! ```text
 //! lb-state 1 revision 7 crc32 89abcdef
@@ -11,7 +11,7 @@
 //! #without NAME
 //! ```
 //!
-//! An earlier version of lb reads over the comments. Services that state and file have alike are written once.
+//! Earlier versions of lb ignore the comments. Services that are equal in state and file are written once.
 
 use std::{collections::BTreeMap, fmt::Write, path::PathBuf, sync::Arc};
 
@@ -27,11 +27,11 @@ use crate::{
     },
 };
 
-/// Version of the header and of what follows it.
+/// Version of the header and the content.
 pub(super) const FORMAT: u32 = 1;
 const MAGIC: &str = "lb-state";
 
-/// Where what the applied file says begins.
+/// Begin of the part about the applied file.
 const APPLIED: &str = "#applied";
 /// Before each line of the part of the applied file that the state does not share.
 const LINE: &str = "#file";
@@ -67,7 +67,7 @@ impl Texts {
     }
 }
 
-/// Appends what `applied` says otherwise than `desired`.
+/// Appends the differences of `applied` from `desired`.
 fn push_applied(body: &mut String, desired: &Desired, applied: &Config) {
     let mut file = export::lb(&applied.daemon, &applied.desired.settings);
     for (name, service) in &applied.desired.services {
@@ -107,8 +107,7 @@ fn split_applied(body: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The file that was applied last, from what it says otherwise than `desired`; `None` where this version does not
-/// understand it.
+/// The file that was applied last, from its differences to `desired`; `None` if this version cannot parse it.
 fn applied(lines: &str, desired: &Desired) -> Option<Config> {
     let mut text = String::new();
     let mut services = desired.services.clone();
@@ -165,7 +164,7 @@ pub(super) fn decode(file: PathBuf, bytes: &[u8]) -> Result<Stored, StoreError> 
     if format > FORMAT {
         return Err(StoreError::Newer { file, format });
     }
-    // A header of ours that is cut short cannot be checked: what it would have said is then as good as wrong.
+    // A truncated header has no usable checksum, so the file counts as damaged.
     let numbers = match words.as_slice() {
         [_, _, "revision", revision, "crc32", sum] => {
             revision.parse().ok().zip(u32::from_str_radix(sum, 16).ok())

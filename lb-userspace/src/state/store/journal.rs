@@ -1,12 +1,11 @@
-//! What is known beside the desired state: a file to which each change is appended before it has an effect.
-//!
-//! The latest line about a thing counts. Each has a checksum, so that one cut short by a crash is passed over:
+//! The journal of health states, agent updates and the like: each change is appended before it takes effect. The latest
+//! line of a subject counts. Each line has a checksum, so that a line truncated by a crash is skipped:
 //!
 //! ```text
 //! 89abcdef {"check":{"service":"web","backend":"web-1","target":"10.0.0.11:8080","health":"up"}}
 //! ```
 //!
-//! Lines are not synced: what a power cut takes, checks find out again.
+//! Lines are not synced: after a power cut, checks find the state again.
 
 use std::{
     collections::BTreeMap,
@@ -28,10 +27,10 @@ use crate::{
 const JOURNAL_FILE: &str = "journal";
 const NEW_FILE: &str = "journal.new";
 
-/// Bytes from which on a journal is written anew, if it has doubled since.
+/// Size in bytes above which a journal is rewritten, if it has doubled since the last rewrite.
 const REWRITE_FROM: u64 = 1 << 20;
 
-/// Something that is known.
+/// A stored fact.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Record {
@@ -43,22 +42,22 @@ pub enum Record {
         backend: String,
         /// Its address: another server of the same name is another matter.
         target: SocketAddr,
-        /// What they know.
+        /// The memory of the checks.
         #[serde(flatten)]
         memory: Memory,
     },
     /// The latest report about a target, for checks of kind push.
     Report {
-        /// What it is about.
+        /// The checked address.
         target: SocketAddr,
-        /// What is wrong; `None` where it is well.
+        /// The reported failure; `None` if up.
         down: Option<String>,
         /// When it came, in milliseconds since 1970.
         at: u64,
         /// How long it holds, in milliseconds.
         ttl: u64,
     },
-    /// What stands of all that an agent has said, in the words of its protocol.
+    /// The agent state in force, in the words of the protocol.
     Agent {
         /// The service of its backend.
         service: String,
@@ -81,12 +80,12 @@ pub enum Record {
         backend: String,
         /// Its address.
         target: SocketAddr,
-        /// Until when, in milliseconds since 1970; a time that is past: it is gone.
+        /// Until when, in milliseconds since 1970; a past time: the backend was dropped.
         until: u64,
     },
 }
 
-/// What a record is about.
+/// The subject of a record.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 enum Subject {
     Check(String, String),
@@ -106,7 +105,7 @@ impl Record {
         }
     }
 
-    /// What an agent said last.
+    /// The last report of an agent.
     pub fn agent(CheckId(service, backend): &CheckId, word: AgentAnswer) -> Self {
         let AgentAnswer {
             admin,
@@ -157,7 +156,7 @@ struct Inner {
     file: Option<File>,
     /// In bytes.
     size: u64,
-    /// When it was written anew.
+    /// Size at the last rewrite.
     size_then: u64,
 }
 
@@ -169,7 +168,7 @@ impl Journal {
         }
     }
 
-    /// The latest record about each thing, and how many lines were passed over. Where there is no journal, nothing.
+    /// The latest record of each subject, and how many lines were skipped. Empty without a journal.
     pub(super) fn recall(&self) -> io::Result<(Vec<Record>, usize)> {
         let mut bytes = Vec::new();
         let options = OpenOptions::new()
@@ -193,14 +192,14 @@ impl Journal {
 
     /// Replaces the journal by `records`.
     pub(super) fn rewrite(&self, records: &[Record]) -> io::Result<()> {
-        // A panic elsewhere leaves numbers behind that are too small at worst: the file is written anew too late.
+        // After a panic elsewhere the sizes may be too small: the file is rewritten too late at worst.
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         self.rewrite_locked(&mut inner, records)
     }
 
     /// Appends `records` in one piece.
     pub(super) fn append(&self, records: &[Record]) -> io::Result<()> {
-        // What comes after a line that a full disk cut short begins a line of its own.
+        // Starts a new line after one that a full disk truncated.
         let text = [b"\n", lines(records)?.as_slice()].concat();
         let mut inner = self.inner.lock().unwrap_or_else(PoisonError::into_inner);
         let Inner { file, size, .. } = &mut *inner;
@@ -365,7 +364,7 @@ mod tests {
 
     /// The directory in the journal's place stands for a disk that is full.
     #[test]
-    fn a_journal_that_cannot_be_written_anew_leaves_nothing_behind() {
+    fn failed_rewrite_of_the_journal_leaves_no_file() {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join(JOURNAL_FILE)).unwrap();
         Journal::new(dir.path()).rewrite(&[report(1)]).unwrap_err();

@@ -23,7 +23,8 @@ pub struct LenientStore {
 }
 
 impl LenientStore {
-    /// Opens the directory as [`FileStore::open`] does, or to read, or goes on without it where the start `has_file`.
+    /// Opens the directory as [`FileStore::open`] does, else read-only, else continues without it if the start
+    /// `has_file`.
     ///
     /// # Errors
     /// [`StoreError::InUse`]: two daemons must not share a state. Without a file: nothing can be read.
@@ -53,14 +54,14 @@ impl LenientStore {
         self.failure.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Writes to the journal where there is one, and takes note of how that went.
+    /// Writes to the journal, if there is one, and records the result.
     fn note(&self, write: impl FnOnce(&FileStore) -> io::Result<()>) {
         let written = self.files().as_ref().map_or(Ok(()), write);
         let mut forgetful = self.forgetful.lock().unwrap_or_else(PoisonError::into_inner);
         let failed_before = forgetful.is_some();
         *forgetful = written.err().map(|error| error.to_string());
         if let (Some(error), false) = (&*forgetful, failed_before) {
-            tracing::warn!(error, "cannot write down what checks know");
+            tracing::warn!(error, "cannot store health states");
         }
     }
 
@@ -69,7 +70,7 @@ impl LenientStore {
         let mut files = self.files();
         if failed_before && !files.as_ref().is_some_and(FileStore::is_locked) {
             let opened = FileStore::open(&self.dir)?;
-            // What it says is older than what was not written: checks that know nothing are better.
+            // Its records are older than those that were not written: no records are better.
             let _ = opened.journal.rewrite(&[]);
             *files = Some(opened);
         }
@@ -109,12 +110,12 @@ impl Store for LenientStore {
         match recalled {
             Some(Ok((records, damaged))) => {
                 if damaged > 0 {
-                    tracing::warn!(lines = damaged, "passed over damaged lines of the journal");
+                    tracing::warn!(lines = damaged, "skipped damaged lines of the journal");
                 }
                 records
             }
             Some(Err(error)) => {
-                tracing::warn!(%error, "cannot read what checks knew");
+                tracing::warn!(%error, "cannot read stored health states");
                 Vec::new()
             }
             None => Vec::new(),
@@ -134,7 +135,7 @@ impl Store for LenientStore {
     fn unsaved(&self) -> Option<StoreProblem> {
         self.failure().as_ref().map(|error| StoreProblem {
             message: format!(
-                "the state is not saved, a restart loses what commands change: {}",
+                "the state is not saved, a restart loses changes made by command: {}",
                 chain(error)
             ),
             hint: error.hint(),
@@ -145,10 +146,10 @@ impl Store for LenientStore {
         let set_aside = FileStore::set_aside_in(&self.dir);
         let forgetful = self.forgetful.lock().unwrap_or_else(PoisonError::into_inner);
         let forgetful = forgetful.as_ref().map(|error| StoreProblem {
-            message: format!("what checks know is not stored, a restart loses it: {error}"),
+            message: format!("health states are not stored, a restart loses them: {error}"),
             hint: format!("look at the disk of {}", self.dir.display()),
         });
-        // Where nothing is saved, one problem says enough.
+        // If nothing is saved, one problem suffices.
         let unsaved = self.unsaved().or(forgetful);
         unsaved.into_iter().chain(set_aside).collect()
     }
@@ -165,13 +166,13 @@ mod tests {
         Stored::by_command(testing::desired([testing::service("web", 1, &[("a", weight)])]))
     }
 
-    /// A file in the directory's place stands for a disk that cannot be used; root may write whatever its mode.
+    /// A file in the directory's place simulates a disk that cannot be used; root ignores file modes.
     #[test]
-    fn a_directory_that_cannot_be_used_is_used_as_soon_as_it_can() {
+    fn unusable_directory_is_used_once_it_works() {
         let parent = tempfile::tempdir().unwrap();
         let dir = parent.path().join("state");
         fs::write(&dir, "").unwrap();
-        LenientStore::open(&dir, false).expect_err("nobody knows what to forward");
+        LenientStore::open(&dir, false).expect_err("there is nothing to forward");
         let store: Arc<dyn Store> = Arc::new(LenientStore::open(&dir, true).unwrap());
         assert_eq!(store.load().unwrap(), None);
         store.save(&state(1)).unwrap();
@@ -186,13 +187,13 @@ mod tests {
         fs::remove_dir_all(&dir).unwrap();
         store
             .save(&state(3))
-            .expect_err("what was saved once is not given up in silence");
+            .expect_err("a saved state is not dropped silently");
         assert_eq!(store.unsaved(), None);
     }
 
-    /// What checks found out since is newer than what the directory knows.
+    /// Results of checks since then are newer than the directory's records.
     #[test]
-    fn a_directory_that_comes_back_has_no_say_about_health() {
+    fn health_records_of_a_returning_directory_are_ignored() {
         let parent = tempfile::tempdir().unwrap();
         let [dir, away] = ["state", "away"].map(|name| parent.path().join(name));
         let known = [Record::Report {
@@ -223,7 +224,7 @@ mod tests {
         store.forget_all_but(&[]);
         let problems = store.problems();
         assert!(
-            problems.len() == 1 && problems[0].message.contains("what checks know is not stored"),
+            problems.len() == 1 && problems[0].message.contains("health states are not stored"),
             "{problems:?}"
         );
         fs::remove_dir(&in_the_way).unwrap();
@@ -232,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn a_start_goes_on_when_its_first_state_cannot_be_saved() {
+    fn start_continues_if_its_first_state_cannot_be_saved() {
         let dir = tempfile::tempdir().unwrap();
         let store = LenientStore::open(dir.path(), true).unwrap();
         let in_the_way = dir.path().join("state.new.toml");

@@ -188,13 +188,13 @@ pub(super) fn read(
     )
 }
 
-/// What a file asks for that only a start of the daemon reads and that is not as it runs. What the file leaves at its
-/// default may have been set by a flag and is not compared.
+/// Keys of a file that only a start reads and that differ from the running settings. Keys at their default are not
+/// compared, since a flag may have set them.
 pub fn needs_restart(running: &DaemonSettings, file: &DaemonSettings) -> Vec<String> {
     let default = DaemonSettings::default();
     let DaemonSettings {
         interfaces,
-        // Whoever waits already may as well go on.
+        // Needs no restart: a daemon that waits already may go on.
         wait_for_interfaces: _,
         xdp_mode,
         socket,

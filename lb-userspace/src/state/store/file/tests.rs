@@ -1,4 +1,4 @@
-//! What a state file survives, and what it refuses.
+//! Crashes that a state file survives, and files that the store refuses.
 
 use std::{
     error::Error,
@@ -50,9 +50,9 @@ fn encoded(stored: &Stored) -> String {
     header(stored.desired.revision, &body) + &body
 }
 
-/// A change of one service among many writes that one; the others are as they were, and those that went are gone.
+/// A change of one service among many leaves the text of the others, and drops removed ones.
 #[test]
-fn what_is_written_does_not_depend_on_what_was_written_before() {
+fn written_text_does_not_depend_on_earlier_saves() {
     let mut texts = Texts::default();
     let service = |n: u8, weight| testing::service(&format!("s{n}"), n, &[("a", weight)]);
     let mut desired = testing::desired((1..=50).map(|n| service(n, 1)));
@@ -86,7 +86,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
 
     #[test]
-    fn what_was_saved_is_loaded_by_the_next_daemon(first in testing::any_desired(), second in testing::any_desired()) {
+    fn saved_state_is_loaded_by_the_next_daemon(first in testing::any_desired(), second in testing::any_desired()) {
         let _alone = alone();
         let dir = tempfile::tempdir().unwrap();
         let applied = |desired: &Desired| Config {
@@ -110,9 +110,9 @@ proptest! {
     }
 }
 
-/// What services say may look like the lines about the applied file.
+/// Text of services may look like the lines about the applied file.
 #[test]
-fn a_text_that_looks_like_the_applied_file_is_not_taken_for_it() {
+fn text_like_the_applied_file_marker_is_not_mistaken_for_it() {
     let _alone = alone();
     let mut service = testing::service("web", 1, &[("a", 1)]);
     service.health.kind = CheckKind::Exec(ExecCheck {
@@ -131,7 +131,7 @@ fn a_text_that_looks_like_the_applied_file_is_not_taken_for_it() {
 }
 
 #[test]
-fn what_is_set_aside_is_kept_until_someone_removes_it() {
+fn file_set_aside_is_kept_until_removed() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let store = FileStore::open(dir.path()).unwrap();
@@ -173,7 +173,7 @@ fn links_in_the_directory_are_not_followed() {
 
 /// The new file is limited in size, as on a full disk: it does not stay behind.
 #[test]
-fn a_save_that_fails_leaves_nothing_behind() {
+fn failed_save_leaves_no_file() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     FileStore::open(dir.path()).unwrap().save(&state(1)).unwrap();
@@ -187,7 +187,7 @@ fn a_save_that_fails_leaves_nothing_behind() {
 }
 
 #[test]
-fn a_new_directory_is_made_and_holds_nothing() {
+fn missing_directory_is_created_without_a_state() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let store = FileStore::open(&dir.path().join("var/lib/lb")).unwrap();
@@ -207,7 +207,7 @@ fn the_state_before_the_last_change_is_kept() {
 }
 
 #[test]
-fn a_second_daemon_is_refused_until_the_first_has_gone() {
+fn second_daemon_is_refused_until_the_first_ends() {
     let _alone = alone();
     let dir = tempfile::tempdir().unwrap();
     let first = FileStore::open(dir.path()).unwrap();
@@ -216,12 +216,12 @@ fn a_second_daemon_is_refused_until_the_first_has_gone() {
     FileStore::open_to_read(dir.path()).expect_err("refused, too");
     drop(first);
     let _reader = FileStore::open_to_read(dir.path()).unwrap().unwrap();
-    FileStore::open(dir.path()).expect("one that only reads holds up nobody");
+    FileStore::open(dir.path()).expect("a read-only store locks nothing");
 }
 
-/// What lies in the file's place, and a word of the error and of its hint.
+/// Content of the file, and a word of the error and of its hint.
 #[test]
-fn what_is_not_a_whole_state_file_is_refused_and_left_alone() {
+fn damaged_state_file_is_refused_and_left_unchanged() {
     let _alone = alone();
     let good = encoded(&state(7));
     let flipped = good.replacen("weight = 1", "weight = 2", 1);
@@ -296,8 +296,8 @@ fn a_failed_save_leaves_the_old_state() {
     assert_eq!(store.load().unwrap(), Some(state(1)));
 }
 
-/// Not a test of its own: the process that the tests below kill. Prints each revision when it is saved. Does nothing
-/// unless those start it.
+/// No test by itself: the process that the tests below kill. Prints each revision when it is saved. Does nothing unless
+/// they start it.
 #[test]
 fn child_that_saves_until_it_is_killed() {
     let Some(dir) = std::env::var_os(CHILD_DIR) else {
@@ -317,7 +317,7 @@ fn child_that_saves_until_it_is_killed() {
 fn child(dir: &Path, limit: &str) -> Child {
     let test = format!("{}::child_that_saves_until_it_is_killed", module_path!());
     let test = test.split_once("::").unwrap().1;
-    // File sizes are limited in the shell, since a limit holds for what it starts.
+    // The shell limits file sizes, since a limit is inherited.
     Command::new("sh")
         .args(["-c", &format!("{limit} exec \"$0\" \"$@\"")])
         .arg(std::env::current_exe().unwrap())
@@ -329,8 +329,8 @@ fn child(dir: &Path, limit: &str) -> Child {
         .unwrap()
 }
 
-/// Kills the saving process at some moment after each of many saves: what is there is always whole, and at least as
-/// new as the last state it reported.
+/// Kills the saving process at some moment after each of many saves: the file is always whole, and at least as new as
+/// the last reported state.
 #[test]
 fn a_kill_at_any_point_loses_no_saved_state() {
     let _alone = alone();
