@@ -48,7 +48,7 @@ fn poll(last: &LastAsked) -> types::AgentPoll {
     }
 }
 
-/// How the agents of a service are asked, in one line; `None` where they are not.
+/// How agents of a service are polled, in one line; `None` if they are not.
 pub(super) fn settings(settings: Option<&AgentSettings>) -> Option<String> {
     let settings = settings.filter(|settings| settings.enabled)?;
     let port = settings

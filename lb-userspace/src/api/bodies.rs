@@ -37,7 +37,7 @@ pub(super) struct Bodies {
 }
 
 impl Bodies {
-    /// A budget that nobody has used yet. `released` is notified when a large body is gone.
+    /// An unused budget. `released` is notified when a large body is freed.
     pub(super) fn new(released: Arc<Notify>) -> Self {
         Self {
             budget: Arc::new(Semaphore::new(BUDGET / UNIT)),
@@ -91,7 +91,7 @@ pub(super) async fn within_budget(
 
 /// At most `length` bytes, in one place: each frame of a body may keep a larger buffer alive.
 async fn read(mut body: Body, length: usize) -> Result<Bytes, Response> {
-    // Pages that are never written cost nothing, so a client pays with bytes for what it announces.
+    // Unwritten pages cost nothing, so memory grows only with bytes that the client sends.
     let mut bytes = Vec::with_capacity(length);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
@@ -156,7 +156,7 @@ mod tests {
         let (_third, request) = announced(1);
         let refused = router.call(request).await.unwrap();
         assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-        // A client that is done, and one that has gone, give back what they had.
+        // A client that finishes and a client that disconnects both return their budget.
         quick.send_data(Bytes::from(vec![b'x'; 5])).await.unwrap();
         drop(quick);
         assert_eq!(text(second.await.unwrap().unwrap()).await, "5");
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn no_request_is_larger_than_it_may_be_or_says() {
+    async fn request_beyond_its_limit_or_length_is_refused() {
         let (mut router, budget) = router();
         let (_sender, request) = announced(MAX_REQUEST + 1);
         let refused = router.call(request).await.unwrap();

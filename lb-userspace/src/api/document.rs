@@ -1,9 +1,9 @@
-//! The OpenAPI document, completed with what holds for every path.
+//! The OpenAPI document, completed with answers that every path has.
 
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, path::PathItem};
 
-/// `document` with a description of each answer (which OpenAPI requires), and the answer that any path may give when the
-/// daemon cannot do what was asked.
+/// `document` with a description of each answer (which OpenAPI requires), and the failure answer that any path may
+/// give.
 pub(super) fn complete(mut document: OpenApi) -> OpenApi {
     let failure = || {
         let mut response = Response::default();

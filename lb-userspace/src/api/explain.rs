@@ -25,7 +25,7 @@ use crate::{
     state::{quic, service::Protocol, words::Word},
 };
 
-/// What would become of a packet, and why; no packet is sent, and no flow is touched.
+/// What would happen to a packet, and why; no packet is sent, and no flow changes.
 #[utoipa::path(get, path = "/v1/explain", params(ExplainQuery), responses(
     (status = 200, body = types::Explanation), (status = 422, body = ErrorBody)))]
 pub(super) async fn explain(

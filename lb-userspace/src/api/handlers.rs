@@ -58,7 +58,7 @@ type QueryPart<T> = Result<Query<T>, QueryRejection>;
 /// Events on their way to a reader that is slower than they come; then the sender waits.
 const STREAM_DEPTH: usize = 64;
 
-/// The daemon, its interfaces, services and backends, and what is wrong.
+/// The daemon, its interfaces, services and backends, and its problems.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
 pub(super) async fn status(State(api): Shared) -> Result<Response, ApiError> {
     let snapshot = StatusSnapshot::take(&api).await?;
@@ -69,7 +69,7 @@ pub(super) async fn status(State(api): Shared) -> Result<Response, ApiError> {
     })
 }
 
-/// Whether the data plane does what is desired: 200 or 503.
+/// Whether the desired state is programmed: 200 or 503.
 #[utoipa::path(get, path = "/v1/health", responses(
     (status = 200, body = types::Readiness), (status = 503, body = ErrorBody)))]
 pub(super) async fn health(State(api): Shared) -> Answer<types::Readiness> {
@@ -130,7 +130,7 @@ pub(super) async fn apply(
     Ok(Json(Changed { warnings, ..changed }))
 }
 
-/// What happened, one JSON object per line; with `follow` the answer goes on.
+/// Events, one JSON object per line; with `follow` the answer continues.
 #[utoipa::path(get, path = "/v1/events", params(EventsQuery), responses(
     (status = 200, body = Event, content_type = "application/x-ndjson")))]
 pub(super) async fn events(State(api): Shared, query: QueryPart<EventsQuery>) -> Result<Response, ApiError> {
@@ -182,7 +182,7 @@ pub(super) async fn list_services(State(api): Shared) -> Result<Response, ApiErr
     Ok(stream::services(StatusSnapshot::take(&api).await?))
 }
 
-/// Adds a service. Adding one that is there with the same settings succeeds.
+/// Adds a service. Adding one that exists with the same settings succeeds.
 #[utoipa::path(post, path = "/v1/services", params(Expected), request_body = ServiceSpec, responses(
     (status = 200, body = Changed), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn add_service(
@@ -201,7 +201,7 @@ pub(super) async fn show_service(State(api): Shared, Path(name): Path<String>) -
     Ok(Json(StatusSnapshot::take(&api).await?.service(&name)?))
 }
 
-/// Changes a service; what is absent stays.
+/// Changes a service; absent fields stay.
 #[utoipa::path(patch, path = "/v1/services/{service}", params(("service" = String, Path), Expected),
     request_body = ServiceSpec, responses((status = 200, body = Changed), (status = 404, body = ErrorBody),
     (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
@@ -255,7 +255,7 @@ pub(super) async fn list_backends(
     Ok(Json(StatusSnapshot::take(&api).await?.service(&name)?.backends))
 }
 
-/// Adds a backend. Adding one that is there with the same settings succeeds.
+/// Adds a backend. Adding one that exists with the same settings succeeds.
 #[utoipa::path(post, path = "/v1/services/{service}/backends", params(("service" = String, Path), Expected),
     request_body = BackendSpec, responses((status = 200, body = Changed), (status = 404, body = ErrorBody),
     (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
@@ -306,7 +306,7 @@ pub(super) async fn show_backend(
     Ok(Json(StatusSnapshot::take(&api).await?.backend(&service, &name)?))
 }
 
-/// Changes a backend: its values, or `admin` to drain, disable or enable it. What is absent stays.
+/// Changes a backend: its values, or `admin` to drain, disable or enable it. Absent fields stay.
 #[utoipa::path(patch, path = "/v1/services/{service}/backends/{backend}",
     params(("service" = String, Path), ("backend" = String, Path), Expected), request_body = BackendPatch, responses(
     (status = 200, body = Changed), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
@@ -426,7 +426,7 @@ fn changed(api: &Api, outcome: Outcome, dry_run: bool) -> Changed {
 /// Longest time that a drain may be given.
 const LONGEST_DRAIN: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// When a drain ends that may take so many milliseconds from now on.
+/// When a drain ends that may take `deadline_ms` from now.
 fn drain_until(deadline_ms: u64) -> Result<SystemTime, ApiError> {
     let deadline = Some(Duration::from_millis(deadline_ms)).filter(|deadline| *deadline <= LONGEST_DRAIN);
     let until = deadline.and_then(|deadline| values::whole_millis(SystemTime::now() + deadline));

@@ -48,7 +48,7 @@ use crate::{
     state::store::Store,
 };
 
-/// Connections to the socket at once, where there are descriptors for so many.
+/// Connections to the socket at once, if descriptors suffice.
 pub const MAX_CONNECTIONS: usize = 128;
 /// Time that a connection may be without a request.
 const IDLE: Duration = Duration::from_secs(30);
@@ -61,7 +61,7 @@ const STALL: Duration = Duration::from_secs(30);
 /// File descriptors that are held back for commands.
 const RESERVED_DESCRIPTORS: usize = 8;
 
-/// What clients of the socket may take, of `connections` in all.
+/// Limits of the socket's clients, with `connections` in all.
 pub const fn limits(connections: usize) -> Limits {
     Limits {
         connections,
@@ -78,7 +78,7 @@ pub const fn limits(connections: usize) -> Limits {
 /// Largest body of a request, in bytes: a configuration file with as many backends as fit.
 pub const MAX_REQUEST: usize = 64 << 20;
 
-/// Reads what is known about checks, and hands in reports.
+/// Reads the state of checks, and takes reports.
 pub trait ReadChecks: Send + Sync {
     /// All checks by backend.
     fn checks(&self) -> Arc<CheckStatuses>;
@@ -104,9 +104,9 @@ impl ReadChecks for HealthHandle {
     }
 }
 
-/// What the API shows and changes.
+/// Everything that the API shows and changes.
 pub struct Api {
-    /// Asks for changes.
+    /// Requests changes.
     pub control: ControlHandle,
     /// Reads counters.
     pub observer: Arc<Observer>,
@@ -114,7 +114,7 @@ pub struct Api {
     pub checks: Box<dyn ReadChecks>,
     /// Reads the tables that packets meet.
     pub tables: Box<dyn ReadTables>,
-    /// What happened.
+    /// The events.
     pub events: Arc<EventLog>,
     /// Keeps the state.
     pub store: Arc<dyn Store + Send + Sync>,
@@ -124,13 +124,13 @@ pub struct Api {
     pub interfaces: Interfaces,
     /// How host names of backends do.
     pub hosts: discovery::Hosts,
-    /// What the daemon does without.
+    /// Parts that are missing.
     pub parts: PartBoard,
-    /// What the daemon was started with.
+    /// The start settings of the daemon.
     pub settings: DaemonSettings,
     /// When the daemon started.
     pub started: SystemTime,
-    /// Who may follow events at once.
+    /// Permits for clients that follow events.
     pub followers: Arc<Semaphore>,
     /// Parses configuration files.
     pub parser: FileParser,
@@ -174,7 +174,7 @@ fn routes() -> (Router<Arc<Api>>, openapi::OpenApi) {
 fn router(api: Arc<Api>, bodies: Arc<Bodies>) -> Router {
     let (router, _) = routes();
     router
-        // Made when it is asked for, which is seldom: it is larger than all else that a connection needs.
+        // Built on request, which is rare: it is larger than everything else that a connection needs.
         .route(
             "/openapi.json",
             get(async || Json(document::complete(routes().1))),

@@ -28,8 +28,8 @@ impl Default for FileParser {
 }
 
 impl FileParser {
-    /// What `parse` returns, which reads a text of `length` bytes. The next one waits until it is done, also when the
-    /// caller goes away meanwhile.
+    /// Runs `parse` on a text of `length` bytes. The next one waits until it is done, also if the caller disconnects
+    /// meanwhile.
     ///
     /// # Errors
     /// `parse` panicked.

@@ -62,7 +62,7 @@ pub(super) async fn report(
         Reported::Up => Ok(()),
         Reported::Down => Err(words(detail.as_deref()).into()),
     };
-    // Whoever reported does not do so again before its time is over, so a restart must know of it.
+    // The report may not be repeated before its expiry, so a restart needs it.
     let record = Record::Report {
         target: backend.address,
         down: says.as_ref().err().map(|why: &Arc<str>| why.to_string()),

@@ -1,4 +1,4 @@
-//! What the admin API is asked and how it answers changes.
+//! Requests of the admin API, and its answers to changes.
 
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
@@ -36,7 +36,7 @@ pub struct BackendPatch {
     pub deadline_ms: Option<u64>,
 }
 
-/// What a backend, or a script beside it, reports, for services with checks of kind push.
+/// A report of a backend, or of a script beside it, for services with checks of kind push.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ReportSpec {
@@ -45,12 +45,12 @@ pub struct ReportSpec {
     /// Milliseconds for which that holds, up to a day; `ttl` of the service's check where absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ttl_ms: Option<u64>,
-    /// What is wrong, shown with `down`.
+    /// The reason, shown with `down`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub detail: Option<String>,
 }
 
-/// What can be reported.
+/// The states that can be reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Reported {
@@ -75,7 +75,7 @@ pub struct ApplyRequest {
     pub file: String,
     /// Its content.
     pub toml: String,
-    /// Only say what would change.
+    /// Only show what would change.
     #[serde(default)]
     pub dry_run: bool,
     /// Remove all services where the file has none; without it, such a file is refused.
@@ -138,12 +138,12 @@ pub struct EventsQuery {
     /// Stay and send events as they come.
     #[serde(default)]
     pub follow: bool,
-    /// Only events of the last so many milliseconds.
+    /// Only events of this many last milliseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<u64>,
 }
 
-/// What a change did.
+/// The effect of a change.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Changed {
     /// Revision in force now.
@@ -152,13 +152,13 @@ pub struct Changed {
     pub changed: bool,
     /// Whether it was only tried.
     pub dry_run: bool,
-    /// What is different, one line each, beginning with `+`, `-` or `~`.
+    /// The differences, one line each, beginning with `+`, `-` or `~`.
     pub diff: Vec<String>,
-    /// For each changed service, what happens to its flows, where anything does.
+    /// For each changed service, the effect on its flows, if any.
     pub moved: Vec<Moved>,
-    /// What the change cannot do.
+    /// Limits of the change.
     pub warnings: Vec<String>,
-    /// Of `diff`, what undoes changes made by command since a configuration file was applied.
+    /// The lines of `diff` that undo changes made by command since a configuration file was applied.
     #[serde(default)]
     pub replaced: Vec<String>,
 }
@@ -182,7 +182,7 @@ pub struct ErrorBody {
     pub error: ErrorDetail,
 }
 
-/// What is wrong and what to do.
+/// A problem and its remedy.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ErrorDetail {
     /// What kind of failure.

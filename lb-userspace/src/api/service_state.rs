@@ -15,7 +15,7 @@ pub enum ServiceState {
     Down,
     /// There are none.
     NoBackends,
-    /// No packet can arrive, whatever checks say.
+    /// No packet can arrive, even if checks succeed.
     Broken,
     /// The data plane does something else.
     NotProgrammed,

@@ -1,4 +1,4 @@
-//! One consistent snapshot of everything that is known, as the API shows it.
+//! One consistent snapshot of the daemon's whole state, as the API shows it.
 
 mod backend;
 mod config;
@@ -43,7 +43,7 @@ pub(super) struct StatusSnapshot {
     agents: Arc<BTreeMap<CheckId, AgentStatus>>,
     hosts: Arc<HostStatuses>,
     config: types::ConfigState,
-    /// What is wrong with the configuration file and with the store.
+    /// Problems of the configuration file and the store.
     of_config: Vec<types::Problem>,
 }
 
@@ -69,12 +69,12 @@ impl StatusSnapshot {
         })
     }
 
-    /// What is desired.
+    /// The desired state.
     pub(super) fn desired(&self) -> &Desired {
         &self.view.desired
     }
 
-    /// The daemon's status without services and what is wrong with them, of which there may be thousands.
+    /// The daemon's status without services and their problems, of which there may be thousands.
     pub(super) fn status(&self, api: &Api) -> Status {
         let interfaces = api.interfaces.borrow().clone();
         let missing = api.parts.missing();
@@ -153,7 +153,7 @@ impl StatusSnapshot {
         Ok(self.describe(self.view.desired.service(name)?))
     }
 
-    /// A backend, also one that was removed and finishes its flows.
+    /// A backend, also a removed one whose flows finish.
     pub(super) fn backend(
         &self,
         service: &ServiceName,

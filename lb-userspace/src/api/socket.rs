@@ -10,7 +10,7 @@ use tokio::net::{UnixListener, UnixStream};
 
 use crate::parts::MissingPart;
 
-/// Who may talk to the daemon: its user and group.
+/// Mode of the socket: the daemon's user and group may use it.
 pub const SOCKET_MODE: u32 = 0o660;
 
 /// Why the socket cannot be had.
@@ -25,9 +25,9 @@ pub enum SocketError {
     /// A file operation failed.
     #[error("{what} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The failed operation.
         what: &'static str,
-        /// On what.
+        /// The path.
         path: PathBuf,
         /// Why not.
         #[source]
@@ -45,7 +45,7 @@ impl From<SocketError> for MissingPart {
 }
 
 impl SocketError {
-    /// Whether a start must not go on: another daemon runs with this socket, or the path is a file of somebody's.
+    /// Whether the start must fail: another daemon has this socket, or the path is some other file.
     pub const fn is_final(&self) -> bool {
         match self {
             Self::InUse(_) | Self::NotASocket(_) => true,
@@ -53,7 +53,7 @@ impl SocketError {
         }
     }
 
-    /// What to do about it.
+    /// The remedy.
     pub const fn hint(&self) -> &'static str {
         match self {
             Self::InUse(_) => {
@@ -65,14 +65,14 @@ impl SocketError {
     }
 }
 
-/// A listening socket whose file goes with it.
+/// A listening socket whose file is removed when it is dropped.
 #[derive(Debug)]
 pub struct Socket {
     path: PathBuf,
 }
 
 impl Drop for Socket {
-    /// Nobody listens any more: without the file, clients say "no such socket" at once.
+    /// Without the file, clients report "no such socket" at once.
     fn drop(&mut self) {
         if let Err(error) = fs::remove_file(&self.path) {
             tracing::debug!(path = %self.path.display(), %error, "cannot remove the socket");
@@ -80,7 +80,7 @@ impl Drop for Socket {
     }
 }
 
-/// Listens on `path`, whose directory is made where it is missing.
+/// Listens on `path`, and creates its directory if it is missing.
 ///
 /// # Errors
 /// [`SocketError`]
@@ -100,7 +100,7 @@ pub async fn listen(path: &Path) -> Result<(UnixListener, Socket), SocketError> 
             Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {
                 fs::remove_file(path).map_err(failed("cannot replace"))?;
             }
-            Err(error) => return Err(failed("cannot see who has")(error)),
+            Err(error) => return Err(failed("cannot find the owner of")(error)),
             Ok(_) => return Err(SocketError::InUse(path.to_owned())),
         },
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}

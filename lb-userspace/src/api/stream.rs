@@ -21,7 +21,7 @@ const PIECE: usize = 64 * 1024;
 /// Pieces on their way to a reader that is slower than they come; then the writer waits.
 const PIECES: usize = 4;
 
-/// What comes before and behind the services of a [`Status`].
+/// The text before and after the services of a [`Status`].
 #[derive(Serialize)]
 struct Before {
     version: String,
@@ -45,7 +45,7 @@ pub(super) fn services(snapshot: StatusSnapshot) -> Response {
     answer(snapshot, b"[".to_vec(), |_| Ok(b"]".to_vec()))
 }
 
-/// A status, whose services and their problems are those of a snapshot.
+/// A status with the services and problems of a snapshot.
 ///
 /// # Errors
 /// It is no JSON.
@@ -87,8 +87,8 @@ pub(super) fn status(snapshot: StatusSnapshot, status: Status) -> serde_json::Re
     Ok(answer(snapshot, before, behind))
 }
 
-/// An answer of JSON: `before`, the services with commas between them, and what `behind` makes of their problems. It ends
-/// early when the reader leaves.
+/// A JSON answer: `before`, the services separated by commas, and the result of `behind` for their problems. It ends
+/// early if the reader disconnects.
 fn answer(
     snapshot: StatusSnapshot,
     before: Vec<u8>,
@@ -100,7 +100,7 @@ fn answer(
             sender,
             piece: before,
         };
-        // Whoever does not get the end of an answer must see that it is cut short.
+        // The reader must see that the answer is truncated.
         if let Err(error) = pieces.send_all(&snapshot, behind).await {
             pieces.sender.abort(error);
         }
@@ -108,7 +108,7 @@ fn answer(
     ([(CONTENT_TYPE, "application/json")], Body::new(body)).into_response()
 }
 
-/// Sends what is written, in pieces.
+/// Sends written text in pieces.
 struct Pieces {
     sender: Sender<Bytes, io::Error>,
     piece: Vec<u8>,

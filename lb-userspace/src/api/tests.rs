@@ -200,8 +200,7 @@ impl Server {
     }
 }
 
-/// A report must reach the check of the very backend it is about, and nobody may believe that one was taken where no
-/// check waits for it.
+/// A report must reach the check of its backend, and must be refused if no check waits for it.
 #[tokio::test]
 async fn reports_reach_the_check_of_their_backend_or_are_refused() {
     let server = Server::start().await;
@@ -438,7 +437,7 @@ async fn services_and_backends_come_change_and_go() {
 }
 
 #[tokio::test]
-async fn every_refusal_has_its_status_its_exit_code_and_says_why() {
+async fn every_refusal_has_its_status_exit_code_and_reason() {
     let server = Server::start().await;
     let weight = BackendPatch {
         weight: Some(1),
@@ -591,9 +590,9 @@ async fn apply_and_export_are_each_others_reverse() {
     assert_eq!(server.rig.control.view().desired.revision.0, 1);
 }
 
-/// Whoever edits the file must see what a restart would do, and whoever drains by command that it stays.
+/// After an edit of the file the status shows the effect of a restart; after a drain by command, that it stays.
 #[tokio::test]
-async fn status_says_how_the_running_state_stands_to_the_file() {
+async fn status_shows_how_the_running_state_differs_from_the_file() {
     let file = tempfile::NamedTempFile::new().unwrap();
     let write = |text: &str| {
         std::fs::remove_file(file.path()).unwrap();
@@ -667,7 +666,7 @@ async fn status_says_how_the_running_state_stands_to_the_file() {
     );
     assert_eq!(
         now.config.by_command, by_command,
-        "the file is what it was: the command stands"
+        "the file has not changed: the command stays in force"
     );
 }
 
@@ -694,7 +693,7 @@ async fn a_file_without_services_is_no_order_to_remove_all() {
 }
 
 #[tokio::test]
-async fn followers_of_events_see_what_was_and_what_comes() {
+async fn followers_of_events_see_past_and_new_events() {
     let server = Server::start().await;
     let weight = |weight| BackendPatch {
         weight: Some(weight),
@@ -731,7 +730,7 @@ async fn followers_of_events_see_what_was_and_what_comes() {
     assert_eq!(all, 4);
 }
 
-/// A daemon whose every connection follows events could not be asked for its status.
+/// Otherwise followers of events could take every connection, and `lb status` would fail.
 #[tokio::test]
 async fn followers_leave_room_for_commands() {
     let server = Server::start().await;
@@ -799,7 +798,7 @@ async fn the_document_describes_every_route_and_every_type() {
 }
 
 #[tokio::test]
-async fn nobody_reads_ready_while_an_interface_has_no_program() {
+async fn not_ready_while_an_interface_has_no_program() {
     let server = Server::start().await;
     let get = async |path: &str| server.client.get::<Value>(path).await;
     let status = get("/v1/status").await.unwrap();

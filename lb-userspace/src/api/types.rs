@@ -1,4 +1,4 @@
-//! The JSON of the admin API, which is also what `-o json` prints. Adding a field is free, changing one is not.
+//! The JSON of the admin API, which `-o json` prints. Fields may be added, but not changed.
 
 mod config;
 mod explain;
@@ -28,7 +28,7 @@ pub struct Status {
     pub started: String,
     /// Revision of the desired state.
     pub revision: u64,
-    /// Whether it forwards what is desired, on all its interfaces.
+    /// Whether the desired state is programmed on all its interfaces.
     pub ready: bool,
     /// Interfaces that are to have the program.
     pub interfaces: Vec<Interface>,
@@ -41,7 +41,7 @@ pub struct Status {
     /// How the running state stands to the configuration file.
     #[serde(default)]
     pub config: ConfigState,
-    /// What is wrong; empty when all is well.
+    /// Problems; empty if there are none.
     pub problems: Vec<Problem>,
 }
 
@@ -69,7 +69,7 @@ pub struct Problem {
     pub hint: Option<String>,
 }
 
-/// Who may send to a service, and how many flows may begin.
+/// ACLs and rate limits of a service.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(default)]
 pub struct Guard {
@@ -89,7 +89,7 @@ pub struct Guard {
     pub source_bits: u8,
 }
 
-/// A service: what is desired, what is programmed, and what it carries.
+/// A service: its desired and programmed state, and its traffic.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Service {
     /// Its name.
@@ -108,13 +108,13 @@ pub struct Service {
     pub mode: String,
     /// How backends are chosen.
     pub algorithm: String,
-    /// What decides about the backend.
+    /// What selects the backend.
     pub affinity: String,
     /// Which flows are recorded.
     pub tracking: String,
     /// Slots of the ring, as configured.
     pub ring_size: String,
-    /// What happens without a backend.
+    /// What happens to packets without a backend.
     pub on_empty: String,
     /// What happens to flows of a backend that went down.
     pub on_down: String,
@@ -140,12 +140,12 @@ pub struct Service {
     /// The same of a TCP connection that was closed or reset; `null` for UDP.
     #[serde(default)]
     pub closed_timeout: Option<String>,
-    /// Who may send to it.
+    /// Its ACLs and rate limits.
     #[serde(default)]
     pub guard: Guard,
     /// How backends are checked.
     pub check: String,
-    /// How agents of its backends are asked; `null` where they are not.
+    /// How agents of its backends are polled; `null` if they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
     /// How connection ids of QUIC name backends, if they do.
@@ -157,7 +157,7 @@ pub struct Service {
     pub bytes: u64,
     /// Flows that began.
     pub new_flows: u64,
-    /// Whether half-open flows give way to new ones right now, for want of source ports or of room in the flow table.
+    /// Whether half-open flows give way to new ones at present, because source ports or flow table entries run out.
     #[serde(default)]
     pub flows_give_way: bool,
     /// Flows under way.
@@ -174,17 +174,17 @@ pub struct Service {
     /// `ok`, `degraded`, `on backup`, `down`, `no backends`, `broken` or `not programmed`.
     #[serde(default)]
     pub state: String,
-    /// Why no packet of it can arrive, whatever its checks say; `null` where one can.
+    /// Why no packet of it can arrive, even if its checks succeed; `null` if packets can.
     #[serde(default)]
     pub broken: Option<String>,
     /// Backends that take new flows.
     pub healthy_backends: usize,
-    /// Its backends in the order of the file, then those that host names found, then removed ones that still finish their flows.
+    /// Its backends in the order of the file, then backends found by host name, then removed ones whose flows finish.
     pub backends: Vec<Backend>,
     /// Host names whose addresses are backends.
     #[serde(default)]
     pub hosts: Vec<Host>,
-    /// Whether the data plane does what is desired.
+    /// Whether the desired state is programmed.
     pub programmed: bool,
     /// Why not.
     pub error: Option<String>,
@@ -199,7 +199,7 @@ pub struct Quic {
     pub server_id_length: u8,
     /// Bytes of a nonce.
     pub nonce_length: u8,
-    /// What stands for the key; `null` where nothing is encrypted.
+    /// A placeholder for the key; `null` without encryption.
     pub key: Option<String>,
 }
 
@@ -223,7 +223,7 @@ pub struct Backend {
     /// The host name of the service that has this address.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub discovered_by: Option<String>,
-    /// The weight asked for.
+    /// The configured weight.
     pub weight: u16,
     /// The weight in force: 0 while it takes no new flows, a part of it while it begins slowly.
     pub effective_weight: u32,
@@ -233,7 +233,7 @@ pub struct Backend {
     /// How far a backend has come that begins slowly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<SlowStart>,
-    /// Verdict of the checks and of its agent: `down` if either says so.
+    /// Health state by checks and agent: `down` if either reports it.
     pub health: Health,
     /// The operator's word.
     pub admin: Admin,
@@ -266,18 +266,18 @@ pub struct Backend {
     pub reply_packets: u64,
     /// Their bytes.
     pub reply_bytes: u64,
-    /// What its flows tell against it, in mode `nat`.
+    /// Its failed flows, in mode `nat`.
     #[serde(default)]
     pub signals: Signals,
     /// The last check; `null` before the first and without checks.
     pub last_check: Option<LastCheck>,
-    /// Backends, `service/backend`, whose verdict the same check makes: their target is the same, and so are their settings.
+    /// Backends, as `service/backend`, that the same check covers: target and settings are equal.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub check_shared_with: Vec<String>,
-    /// The certificate that its checks saw last; of several, the one whose end comes near first.
+    /// The certificate that its checks saw last; of several, the first to expire.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate: Option<Certificate>,
-    /// What its agent says, if it has one.
+    /// The state that its agent reports, if it has one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<Agent>,
     /// Whether it is held down for having fallen too often.
@@ -289,7 +289,7 @@ pub struct Backend {
     /// Its circuit breaker: `closed`, `open` or `half-open`; `null` where it has none.
     #[serde(default)]
     pub breaker: Option<String>,
-    /// Since when the health is what it is, RFC 3339.
+    /// Since when the health state holds, RFC 3339.
     pub since: Option<String>,
 }
 
@@ -311,31 +311,31 @@ pub struct Certificate {
     pub expires_soon: bool,
 }
 
-/// What the agent of a backend says.
+/// The report of a backend's agent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Agent {
-    /// How the backend is to be used: `ready`, `drain` or `maint`. What the operator says counts more.
+    /// The wanted use of the backend: `ready`, `drain` or `maint`. The operator's setting takes precedence.
     pub admin: String,
     /// How it is: `up`, `down`, `stopped` or `fail`.
     pub state: String,
     /// Share of the configured weight, in percent.
     pub weight_percent: u16,
-    /// Why the state is what it is, in the agent's words.
+    /// The reason for the state, in the agent's words.
     pub reason: Option<String>,
-    /// Whether it has not answered some times in a row; what it said stands.
+    /// Whether it failed to answer several times in a row; its last report stays in force.
     pub lost: bool,
     /// The latest question; `null` before the first.
     pub last_poll: Option<AgentPoll>,
 }
 
-/// What became of a question to an agent.
+/// The result of polling an agent.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct AgentPoll {
     /// The line it answered.
     pub answer: Option<String>,
     /// Why there is none.
     pub error: Option<String>,
-    /// What of the line was passed over.
+    /// The part of the line that was ignored.
     pub note: Option<String>,
     /// How long it took, microseconds.
     pub latency_us: u64,
@@ -343,14 +343,14 @@ pub struct AgentPoll {
     pub at: String,
 }
 
-/// What flows tell against a backend.
+/// Failed flows of a backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct Signals {
     /// SYNs that clients repeated since it had not answered.
     pub unanswered: u64,
     /// Flows whose first answer was a reset.
     pub refused: u64,
-    /// ICMP errors that say that a packet cannot reach it.
+    /// ICMP errors that report it unreachable.
     pub unreachable: u64,
 }
 
@@ -371,7 +371,7 @@ pub struct NextHop {
     pub via: Option<IpAddr>,
     /// The interface towards it.
     pub interface: Option<String>,
-    /// What is wrong with it.
+    /// Its problem.
     pub error: Option<String>,
     /// Whether nothing can be sent to the backend.
     #[serde(default)]
@@ -437,7 +437,7 @@ pub enum Admin {
 /// `GET /v1/health`
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Readiness {
-    /// Whether the data plane does what is desired.
+    /// Whether the desired state is programmed.
     pub ready: bool,
     /// Revision of the desired state.
     pub revision: u64,

@@ -32,7 +32,7 @@ impl AgentOptions {
     }
 }
 
-/// `drain 50%, lost`: what an agent says that is not the default; `ready` where all is.
+/// `drain 50%, lost`: the parts of an agent's report that differ from the default; `ready` if none does.
 pub(super) fn words(agent: &Agent) -> String {
     let weight = format!("{}%", agent.weight_percent);
     let words = [

@@ -144,7 +144,7 @@ pub(super) struct Keys {
     backup: Option<bool>,
 }
 
-/// What can be reported.
+/// The states that can be reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(super) enum ReportedHealth {
     /// The backend works
@@ -313,7 +313,7 @@ async fn drained(
     let began = Instant::now();
     loop {
         let backend: Backend = client.get(&path).await?;
-        // A count from before the drain says nothing about flows that came since.
+        // A count from before the drain misses later flows.
         let counted = backend.flows_counted_ms_ago.map(Duration::from_millis);
         if backend.active_flows == 0 && counted.is_some_and(|ago| ago < began.elapsed()) {
             return say(context, &format!("{service}/{name} has no flows left\n"));

@@ -179,7 +179,7 @@ fn some<T>(list: Vec<T>) -> Option<Vec<T>> {
 }
 
 impl CheckOptions {
-    /// What is asked for, if anything is.
+    /// The requested settings, if any.
     pub(super) fn spec(self) -> Option<HealthSpec> {
         let Self { any, own } = self;
         let also = some(any.check_also).map(|further| {
@@ -272,7 +272,7 @@ mod tests {
         Ok(parsed.options.spec())
     }
 
-    /// What the file can say, the command line can.
+    /// The command line can set every key of the file.
     #[test]
     fn every_key_of_a_check_has_its_option() {
         let schema = serde_json::to_value(<HealthSpec as utoipa::PartialSchema>::schema()).unwrap();

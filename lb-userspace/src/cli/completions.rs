@@ -1,8 +1,6 @@
-//! `lb completions`, and what a shell is offered: words of the configuration, and live names of services, backends and
-//! interfaces.
-//!
-//! The script of a shell calls `lb` with [`VARIABLE`] set, and what stands on the line behind `--`. What a value may be is
-//! found by the name of its option, so that one table serves all commands.
+//! `lb completions`, and its candidates: words of the configuration, and live names of services, backends and
+//! interfaces. The script of a shell calls `lb` with [`VARIABLE`] set, and the command line behind `--`. The name of an
+//! option decides its candidates, so that one table serves all commands.
 
 use std::{env, ffi::OsString, fs, io, path::PathBuf, time::Duration};
 
@@ -67,7 +65,7 @@ pub fn answer_shell() {
     CompleteEnv::with_factory(command).var(VARIABLE).complete();
 }
 
-/// The command line with what its values may be.
+/// The command line with the candidates of its values.
 fn command() -> Command {
     with_candidates(Cli::command(), "")
 }
@@ -85,7 +83,7 @@ fn with_candidates(command: Command, group: &str) -> Command {
         .mut_subcommands(move |command| with_candidates(command, &below))
 }
 
-/// What the values of an argument may be; `None` where nobody can say.
+/// Candidates for the values of an argument; `None` if there are none.
 fn candidates(arg: &Arg, group: &str, command: &str) -> Option<ArgValueCandidates> {
     let candidates = match arg.get_id().as_str() {
         "protocol" => words::<Protocol>(),
@@ -106,7 +104,7 @@ fn candidates(arg: &Arg, group: &str, command: &str) -> Option<ArgValueCandidate
         "interfaces" | "interface" | "iface" => ArgValueCandidates::new(interfaces),
         "what" if command == "explain" => words::<Protocol>(),
         "service" => ArgValueCandidates::new(services),
-        // The name of what is added is the user's to choose.
+        // A new name has no candidates.
         "name" if group == "service" && command != "add" => ArgValueCandidates::new(services),
         "name" if group == "backend" && command != "add" => ArgValueCandidates::new(backends),
         _ if has_value(arg, "BOOL") => list(&["true", "false"]),
@@ -171,7 +169,7 @@ fn line() -> impl Iterator<Item = String> {
     words.filter_map(|word| word.into_string().ok())
 }
 
-/// What the daemon has; nothing where it does not answer soon.
+/// The daemon's services; empty if it does not answer soon.
 fn live() -> Vec<Service> {
     let fetch = || -> io::Result<Vec<Service>> {
         let runtime = tokio::runtime::Builder::new_current_thread()

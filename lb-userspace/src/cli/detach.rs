@@ -17,7 +17,7 @@ use crate::{
     datapath::{self, DEFAULT_PIN_DIR, DatapathError, LeftForwarding, left_forwarding},
 };
 
-/// What helps a user who may not.
+/// The remedy for missing privileges.
 const AS_ROOT: &str = "run as root, for example with sudo";
 
 #[derive(Args, Debug)]
@@ -58,12 +58,12 @@ impl Detach {
     }
 }
 
-/// What helps someone who wants the program gone.
+/// The remedy when the program cannot be removed.
 fn hint(error: &DatapathError) -> Option<String> {
     if let DatapathError::PinDirBusy { pid, .. } = error {
         let stop = pid.map_or_else(|| "stop it".to_owned(), |pid| format!("stop it, `kill {pid}`"));
         return Some(format!(
-            "{stop} or `systemctl stop lb`; what it leaves then, `lb detach` removes"
+            "{stop} or `systemctl stop lb`; then `lb detach` removes the rest"
         ));
     }
     if let DatapathError::Io { source, .. } = error
@@ -74,7 +74,7 @@ fn hint(error: &DatapathError) -> Option<String> {
     error.hint()
 }
 
-/// There is nothing in the directory, but the program may be pinned in another one.
+/// The directory is empty, but the program may be pinned in another one.
 fn nothing(pin_dir: &Path, elsewhere: &LeftForwarding) -> String {
     let mut text = format!("nothing to remove in {}\n", pin_dir.display());
     if !elsewhere.interfaces.is_empty() {

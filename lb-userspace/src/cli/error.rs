@@ -39,15 +39,15 @@ impl From<Exit> for ExitCode {
 /// Why a command failed.
 #[derive(Debug, thiserror::Error)]
 pub struct CliError {
-    /// What the process answers to its parent.
+    /// The exit code of the process.
     pub exit: Exit,
     /// `what: why`.
     pub message: String,
-    /// What to do.
+    /// The remedy.
     pub hint: Option<String>,
     /// Errors of a file, with the file's name.
     pub details: Option<(String, Vec<PlacedError>)>,
-    /// Whether the command is one that a service manager runs, and reads.
+    /// Whether a service manager runs the command, and reads its output.
     pub by_daemon: bool,
 }
 
@@ -96,7 +96,7 @@ impl CliError {
         }
     }
 
-    /// What the daemon answered.
+    /// The error that the daemon answered.
     pub fn answered(body: ErrorBody) -> Self {
         let error = body.error;
         let exit = match error.code {
@@ -125,7 +125,7 @@ impl CliError {
         } else if kind == io::ErrorKind::ConnectionRefused {
             (
                 "no daemon listens".to_owned(),
-                "the daemon that made this socket is gone; start one with `lb run --iface IFACE`",
+                "the daemon of this socket has ended; start one with `lb run --iface IFACE`",
             )
         } else if kind == io::ErrorKind::PermissionDenied {
             (
@@ -147,7 +147,7 @@ impl CliError {
 }
 
 impl CliError {
-    /// Writes it to stderr, whether or not anybody reads it. From a daemon, the journal gets its priority.
+    /// Writes it to stderr, and ignores a closed stderr. From a daemon, the journal gets its priority.
     pub fn print(&self) {
         let text = if self.by_daemon && telemetry::to_journal() {
             telemetry::with_priority(Level::ERROR, &self.to_string())

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{config::values::duration, events::Event};
 
-/// Time between attempts to reach a daemon that has gone away.
+/// Time between attempts to reach a daemon that does not answer.
 const RECONNECT: Duration = Duration::from_millis(500);
 
 #[derive(Args, Debug)]
@@ -34,7 +34,7 @@ impl Events {
         loop {
             let mut path = format!("/v1/events?follow={}", self.follow);
             if let Some(since) = self.since {
-                // What happened since the command began is wanted also when it comes late.
+                // Includes events since the command began, also after a reconnect.
                 path.push_str(&format!("&since_ms={}", (since + began.elapsed()).as_millis()));
             }
             let show = |line: &str| {

@@ -87,7 +87,7 @@ impl Explain {
                 let told: Explanation = context.client().get(&path).await?;
                 context.show(&told, text)
             }
-            (Some(_), None) => Err(CliError::new(Exit::Usage, "whose packet, and where to?")
+            (Some(_), None) => Err(CliError::new(Exit::Usage, "source and destination are missing")
                 .hint(format!("lb explain {what} 198.51.100.7:40000 192.0.2.10:80"))),
             (None, _) => {
                 let named = meanings().into_iter().find(|meaning| meaning.reason == what);

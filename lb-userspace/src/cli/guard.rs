@@ -8,7 +8,7 @@ use crate::{api::types::Guard, config::keys, spec::GuardSpec};
 /// Stands for an empty list.
 const NONE: &str = "none";
 
-/// What `lb service add` and `lb service set` know of guards.
+/// Options of `lb service add` and `lb service set` for ACLs and rate limits.
 #[derive(Args, Debug)]
 pub(super) struct GuardOptions {
     #[arg(long, value_name = "PREFIX", value_delimiter = ',', help = remark(help(&keys::GUARD, "allow"), "none: no list"))]
@@ -28,7 +28,7 @@ pub(super) struct GuardOptions {
 }
 
 impl GuardOptions {
-    /// What was named, if anything.
+    /// The given settings, if any.
     pub(super) fn spec(self) -> Option<GuardSpec> {
         let Self {
             allow,
@@ -56,7 +56,7 @@ fn list(prefixes: Vec<String>) -> Vec<String> {
     if prefixes == [NONE] { Vec::new() } else { prefixes }
 }
 
-/// What a service's guard says, a line for each setting, as `lb service show` has them.
+/// ACLs and rate limits of a service, a line for each setting, as `lb service show` prints them.
 pub(super) fn lines(guard: &Guard) -> Vec<(&'static str, String)> {
     let Guard {
         allow,

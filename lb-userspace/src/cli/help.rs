@@ -28,7 +28,7 @@ pub(super) fn help(table: &'static KeyTable, name: &str) -> String {
     }
     match absent {
         Absent::Required(_) => {}
-        // Empty lists and texts are no default that helps anybody.
+        // An empty list or text as a default would not help the reader.
         Absent::Default("[]" | "\"\"") => {}
         Absent::Default(value) => text.push_str(&format!(" [default: {}]", value.trim_matches('"'))),
         Absent::Otherwise(words, _) => text.push_str(&format!(" [default: {}]", words.replace('`', ""))),

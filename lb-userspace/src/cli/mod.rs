@@ -33,7 +33,7 @@ use self::{
     output::{Context, Output},
 };
 
-/// Where the daemon's socket is unless a flag, the environment or the configuration file says otherwise.
+/// Path of the daemon's socket unless a flag, the environment or the configuration file sets another.
 pub const DEFAULT_SOCKET: &str = "/run/lb/lb.sock";
 
 /// Layer 4 load balancer: XDP data plane, health checks, metrics, in one program.

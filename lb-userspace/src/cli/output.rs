@@ -1,4 +1,4 @@
-//! What commands share: the daemon's socket, the format of the output, and looking again and again.
+//! Parts that commands share: the daemon's socket, the format of the output, and repeated output (`--watch`).
 
 use std::{
     env,
@@ -41,7 +41,7 @@ pub(super) struct Watch {
     watch: Option<Duration>,
 }
 
-/// What every command knows.
+/// The context of every command.
 #[derive(Debug)]
 pub(super) struct Context {
     socket: Option<PathBuf>,
@@ -88,7 +88,7 @@ impl Context {
             .block_on(command)
     }
 
-    /// Prints `value` as JSON or as what `table` makes of it.
+    /// Prints `value` as JSON, or as a table by `table`.
     pub(super) fn show<T: Serialize>(
         &self,
         value: &T,
@@ -118,10 +118,10 @@ impl Context {
                 continue;
             };
             let text = match self.output {
-                // One line each, so that a reader of the stream can tell them apart.
+                // One line each, so that a reader of the stream can separate them.
                 Output::Json => json(&value, false)?,
                 Output::Table | Output::Wide if io::stdout().is_terminal() => {
-                    // Home, the new text, then clear what was longer before: no flicker.
+                    // Home, the new text, then clear the rest of longer lines: no flicker.
                     let text = table(&value).replace('\n', "\x1b[K\n");
                     format!("\x1b[H{text}\x1b[J")
                 }
@@ -134,10 +134,10 @@ impl Context {
     }
 }
 
-/// Time that a command which watches waits for a daemon that has gone away: longer than an upgrade takes.
+/// Time that `--watch` waits for a daemon that does not answer: longer than an upgrade takes.
 const LONGEST_OUTAGE: Duration = Duration::from_secs(60);
 
-/// What a command that watches does while the daemon is away: it waits, and says so once.
+/// Waiting of `--watch` while the daemon is away, reported once.
 #[derive(Debug, Default)]
 pub(super) struct Outage {
     seen: bool,
@@ -197,12 +197,12 @@ pub(super) fn json(value: &impl Serialize, pretty: bool) -> Result<String, CliEr
     }
 }
 
-/// Writes to stdout. A reader that has gone away (`lb status | head`) is no failure: the command goes on without it.
+/// Writes to stdout. A closed pipe (`lb status | head`) is no failure: the command continues without it.
 pub(super) fn print(text: &str) -> Result<(), CliError> {
     print_while_read(text).map(drop)
 }
 
-/// As [`print`], for output without an end: breaks when the reader has gone away.
+/// Like [`print`], for endless output: breaks when the reader has closed the pipe.
 pub(super) fn print_while_read(text: &str) -> Result<ControlFlow<()>, CliError> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
@@ -212,7 +212,7 @@ pub(super) fn print_while_read(text: &str) -> Result<ControlFlow<()>, CliError> 
     }
 }
 
-/// Writes a remark to stderr, whether or not anybody reads it.
+/// Writes a remark to stderr, and ignores a closed stderr.
 pub(super) fn remark(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
 }

@@ -103,7 +103,7 @@ pub(super) struct Set {
     change: ChangeFlags,
 }
 
-/// What `add` and `set` share. The daemon knows the defaults and the words.
+/// Options that `add` and `set` share. The daemon has the defaults and the words.
 #[derive(Args, Debug)]
 struct Options {
     #[arg(long, value_name = "PROTOCOL", help = help(&keys::SERVICE, "protocol"))]
@@ -233,7 +233,7 @@ impl ServiceCommand {
     }
 }
 
-/// What a change did, for people.
+/// The effect of a change, as text.
 pub(super) fn changed_text(changed: &Changed) -> String {
     let mut text = String::new();
     for line in &changed.diff {

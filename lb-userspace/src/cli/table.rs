@@ -9,7 +9,7 @@ pub(super) enum Align {
     Right,
 }
 
-/// What a cell's content means to whoever reads it.
+/// Meaning of a cell's content, shown by its colour.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Tone {
     /// Neither.

@@ -255,7 +255,7 @@ fn checked_with(backend: &Backend) -> String {
     }
 }
 
-/// What its agent says.
+/// The report of its agent.
 fn agent(backend: &Backend) -> Cell {
     match &backend.agent {
         None => Cell::from(""),

@@ -96,7 +96,7 @@ fn wrong_usage_is_exit_2() {
 }
 
 #[test]
-fn a_backend_is_not_set_to_nothing() {
+fn backend_set_without_options_is_refused() {
     let error = parse("lb --socket /nowhere backend set web a")
         .unwrap()
         .execute()
@@ -123,7 +123,7 @@ fn without_a_daemon_clients_end_with_exit_5() {
 }
 
 #[test]
-fn run_without_an_interface_says_how_to_name_one() {
+fn run_without_an_interface_explains_how_to_name_one() {
     let error = parse("lb run").unwrap().execute().unwrap_err();
     assert_eq!(error.exit, error::Exit::Failed);
     assert!(error.to_string().contains("--iface"), "{error}");
@@ -195,7 +195,7 @@ pub(super) fn option_names(command: &[&str], prefix: &str) -> Vec<String> {
     names
 }
 
-/// What the file can say about agents, the command line can.
+/// The command line can set every key of agents.
 #[test]
 fn every_key_of_agents_has_its_option() {
     use crate::spec::AgentSpec;

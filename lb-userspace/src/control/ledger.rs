@@ -1,7 +1,7 @@
-//! Counters that never go back: what the maps count under ids, carried over to what the operator calls by name.
+//! Counters that never decrease: counts of the maps by id, carried over to the operator's names.
 //!
 //! A backend that moves to another address gets another id, whose counters begin at 0; a service that moves to
-//! another port likewise. The ledger keeps what the name had counted before and adds to it.
+//! another port likewise. The ledger keeps the earlier count of the name and adds to it.
 
 use std::{collections::BTreeMap, mem};
 
@@ -11,8 +11,8 @@ use lb_common::counters::{Signals, Traffic};
 pub(super) trait Count: Copy + Default + PartialEq {
     /// The sum.
     fn plus(self, other: Self) -> Self;
-    /// Whether this is less than `before`, so that counting began anew in between.
-    fn began_anew(&self, before: &Self) -> bool;
+    /// Whether this is less than `before`: the counter was reset in between.
+    fn was_reset(&self, before: &Self) -> bool;
 }
 
 impl Count for u64 {
@@ -20,7 +20,7 @@ impl Count for u64 {
         self + other
     }
 
-    fn began_anew(&self, before: &Self) -> bool {
+    fn was_reset(&self, before: &Self) -> bool {
         self < before
     }
 }
@@ -43,7 +43,7 @@ impl Count for Traffic {
         }
     }
 
-    fn began_anew(&self, before: &Self) -> bool {
+    fn was_reset(&self, before: &Self) -> bool {
         self.packets < before.packets
             || self.new_flows < before.new_flows
             || self.reply_packets < before.reply_packets
@@ -64,13 +64,13 @@ impl Count for Signals {
         }
     }
 
-    fn began_anew(&self, before: &Self) -> bool {
+    fn was_reset(&self, before: &Self) -> bool {
         self.total() < before.total()
     }
 }
 
-/// Counters by name. `N` is the name, `I` what the kernel counts under; a name may have several at a time, while a
-/// backend that moved still finishes flows at its old address.
+/// Counters by name. `N` is the name, `I` the kernel's identity; a name may have several at a time, while flows of a
+/// moved backend finish at its old address.
 #[derive(Debug)]
 pub(super) struct Ledger<N, I, C> {
     accounts: BTreeMap<N, Account<I, C>>,
@@ -78,10 +78,9 @@ pub(super) struct Ledger<N, I, C> {
 
 #[derive(Debug)]
 struct Account<I, C> {
-    /// What is not counted any more.
+    /// The sum of identities that are not counted any more.
     past: C,
-    /// What the kernel had counted when last seen.
-    /// One, but for a short time: a map of its own for each name would take ten times the room.
+    /// The kernel's last counts. Nearly always one element: a map for each name would take ten times the memory.
     present: Vec<(I, C)>,
 }
 
@@ -94,11 +93,11 @@ impl<N, I, C> Default for Ledger<N, I, C> {
 }
 
 impl<N: Ord + Clone, I: PartialEq, C: Count> Ledger<N, I, C> {
-    /// Notes what the kernel counts for `name` under `identity` now; `None` where it does not, for the moment.
+    /// Records the kernel's present count for `name` under `identity`; `None` if it has none at present.
     pub(super) fn note(&mut self, name: &N, identity: I, now: Option<C>) {
         let account = match self.accounts.get_mut(name) {
             Some(account) => account,
-            // Most of what could be counted never is.
+            // Most possible counters are never used.
             None if now.is_none_or(|now| now == C::default()) => return,
             None => self.accounts.entry(name.clone()).or_insert_with(|| Account {
                 past: C::default(),
@@ -110,7 +109,7 @@ impl<N: Ord + Clone, I: PartialEq, C: Count> Ledger<N, I, C> {
         match known {
             Some((_, last)) => {
                 let last = mem::replace(last, now);
-                if now.began_anew(&last) {
+                if now.was_reset(&last) {
                     account.past = account.past.plus(last);
                 }
             }
@@ -129,8 +128,8 @@ impl<N: Ord + Clone, I: PartialEq, C: Count> Ledger<N, I, C> {
         present.iter().fold(*past, |sum, (_, count)| sum.plus(*count))
     }
 
-    /// Settles what is counted under identities that are not `present` any more, and forgets names that are not
-    /// `known`. A name that comes back later starts at 0, as a new series does.
+    /// Adds up counts of identities that are no longer `present`, and forgets names that are not `known`. A name that
+    /// returns later starts at 0, like a new series.
     pub(super) fn keep(&mut self, known: impl Fn(&N) -> bool, present: impl Fn(&N, &I) -> bool) {
         self.accounts.retain(|name, _| known(name));
         for (name, account) in &mut self.accounts {
@@ -159,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_total_goes_on_when_the_kernel_counts_anew() {
+    fn total_continues_when_the_kernel_counter_resets() {
         let mut ledger = Ledger::default();
         // (identity, what the kernel counts, whether the other identity is settled, what the operator sees)
         for (identity, now, settle, total) in [

@@ -11,7 +11,7 @@ const APPLY_BUCKETS: [f64; 12] = [
     0.000_25, 0.000_5, 0.001, 0.002_5, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0,
 ];
 
-/// What the control task counts.
+/// Counters of the control task.
 #[derive(Clone, Debug)]
 pub struct ApplyMetrics {
     revision: IntGauge,
@@ -21,10 +21,10 @@ pub struct ApplyMetrics {
 }
 
 impl ApplyMetrics {
-    /// Metrics that `registry` shows, with `lb_build_info` and those of the process beside them.
+    /// Registers these metrics in `registry`, with `lb_build_info` and the `process_*` metrics.
     ///
     /// # Errors
-    /// When `registry` has metrics of these names already.
+    /// `registry` has metrics of these names already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let build = IntGaugeVec::new(Opts::new("lb_build_info", "Version of the daemon"), &["version"])?;
         build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
@@ -64,7 +64,7 @@ impl ApplyMetrics {
         self.last_apply.set(ok.into());
     }
 
-    /// Whether what is in force is stored.
+    /// Whether the state in force is stored.
     pub fn saved(&self, saved: bool) {
         self.saved.set(saved.into());
     }

@@ -23,7 +23,7 @@ use crate::{
     },
 };
 
-/// What can be read of a running data plane.
+/// A reading of a running data plane.
 #[derive(Clone, Debug, Default)]
 pub struct Reading {
     /// All counters.
@@ -64,9 +64,9 @@ pub struct Observation {
     pub gave_way: BTreeMap<ServiceName, GaveWay>,
     /// Drops of services.
     pub drops: BTreeMap<(ServiceName, Reason), u64>,
-    /// Of all backends by name, also removed ones that finish their flows.
+    /// Of all backends by name, also removed ones whose flows finish.
     pub backends: BTreeMap<BackendId, BackendStats>,
-    /// What the kernel counts now, by the backend's place in the data plane.
+    /// The kernel's present counts, by the backend's place in the data plane.
     places: BTreeMap<(ServiceKey, SocketAddr), BackendStats>,
     /// How full the maps are.
     pub maps: Vec<MapUse>,
@@ -77,13 +77,13 @@ pub struct Observation {
 }
 
 impl Observation {
-    /// What the kernel counts now for the backend at a place.
+    /// The kernel's present counts for the backend at a place.
     pub fn at(&self, key: &ServiceKey, address: SocketAddr) -> BackendStats {
         self.places.get(&(*key, address)).copied().unwrap_or_default()
     }
 }
 
-/// Reads counters and remembers what ids that are gone had counted.
+/// Reads counters and keeps the counts of removed ids.
 pub struct Observer {
     reader: Box<dyn ReadCounters>,
     ledgers: Mutex<Ledgers>,
@@ -99,7 +99,7 @@ struct Ledgers {
 }
 
 impl Observer {
-    /// An observer that has seen nothing.
+    /// A new observer.
     pub fn new(reader: Box<dyn ReadCounters>) -> Self {
         Self {
             reader,

@@ -1,4 +1,4 @@
-//! What agents say, as families of their own.
+//! Metric families of agents.
 
 use std::collections::BTreeMap;
 
@@ -61,7 +61,7 @@ mod tests {
     };
 
     #[test]
-    fn what_agents_say_is_seen() {
+    fn agent_reports_are_exported() {
         let status = AgentStatus {
             said: AgentReport {
                 word: AgentAnswer {

@@ -1,4 +1,4 @@
-//! What bears on verdicts beside the results of checks, as families of their own.
+//! Metric families of inputs to health states other than check results.
 
 use std::time::UNIX_EPOCH;
 
@@ -8,7 +8,7 @@ use crate::{
     health::{BreakerState, CheckId, CheckStatuses},
 };
 
-/// The families of all checks, and what flows tell.
+/// The families of all checks, and passive signals.
 pub(super) fn render(text: &mut Text, checks: &CheckStatuses, seen: &Observation) {
     let mut family = text.family(
         "lb_backend_signals_total",
@@ -95,7 +95,7 @@ mod tests {
     };
 
     #[test]
-    fn what_bears_on_a_verdict_is_seen() {
+    fn inputs_to_health_states_are_exported() {
         let status = |damped: bool| CheckStatus {
             health: Health::Down,
             since: SystemTime::UNIX_EPOCH,

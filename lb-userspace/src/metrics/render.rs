@@ -75,7 +75,7 @@ fn interfaces(text: &mut Text, seen: &Observation) {
         "Times the program was put back on an interface",
     );
     each().for_each(|(labels, interface)| family.sample(&labels, interface.repairs));
-    // Each interface and action with its sum, in a stable order, also where nothing was counted.
+    // Each interface and action with its sum, in a stable order, including zeros.
     let mut by_action: Vec<(&str, Action, PacketCount)> = Vec::new();
     let mut by_reason: BTreeMap<u32, u64> = BTreeMap::new();
     for interface in &seen.interfaces {
@@ -137,7 +137,7 @@ fn interfaces(text: &mut Text, seen: &Observation) {
     }
 }
 
-/// Whether a packet is gone.
+/// Whether the action discards the packet.
 pub fn is_drop(action: Action) -> bool {
     match action {
         Action::Drop | Action::Aborted => true,

@@ -28,7 +28,7 @@ use crate::{
     state::effective::HealthView,
 };
 
-/// Connections at once, where there are descriptors for so many.
+/// Connections at once, if descriptors suffice.
 pub const MAX_CONNECTIONS: usize = 64;
 /// Time that a connection may be without a request: longer than the usual interval of scrapes.
 const IDLE: Duration = Duration::from_secs(30);
@@ -41,7 +41,7 @@ const STALL: Duration = Duration::from_secs(10);
 /// Time for an answer to be made and read.
 const ANSWER: Duration = Duration::from_secs(60);
 
-/// What clients of the endpoint may take, of `connections` in all.
+/// Limits of the endpoint's clients, with `connections` in all.
 pub const fn limits(connections: usize) -> Limits {
     Limits {
         connections,
@@ -87,7 +87,7 @@ enum MetricsError {
     Encode(#[from] prometheus::Error),
 }
 
-/// What the endpoint shows.
+/// Everything that the endpoint shows.
 pub struct Endpoint {
     /// Metrics of the daemon itself.
     pub registry: Registry,
@@ -101,7 +101,7 @@ pub struct Endpoint {
     pub hosts: Hosts,
     /// Whether the program runs where it is to.
     pub interfaces: Interfaces,
-    /// What the daemon does without.
+    /// Parts that are missing.
     pub parts: PartBoard,
 }
 
@@ -115,7 +115,7 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
         .map_err(|source| ServeError { address, source })
 }
 
-/// What the endpoint shows, to one client after the other: threads that read maps have other work, too.
+/// The state of the endpoint, which serves one client after the other: threads that read maps have other work, too.
 type Shown = State<Arc<(Endpoint, Mutex<()>)>>;
 
 /// Serves until cancelled. Cancel-safe.
@@ -128,7 +128,7 @@ pub async fn serve(listener: TcpListener, server: Server, endpoint: Endpoint) {
     server.run(listener, router).await;
 }
 
-/// 200 while the data plane does what is desired on all its interfaces.
+/// 200 while the desired state is programmed on all its interfaces.
 async fn ready(State(shown): Shown) -> (StatusCode, String) {
     let endpoint = &shown.0;
     match endpoint.control.view().not_ready(&endpoint.interfaces.borrow()) {

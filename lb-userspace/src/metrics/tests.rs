@@ -171,7 +171,7 @@ fn parse(text: &str) -> BTreeMap<String, f64> {
 }
 
 #[tokio::test]
-async fn the_text_is_well_formed_and_says_what_the_maps_say() {
+async fn metrics_text_is_well_formed_and_matches_the_maps() {
     let rig = rig().await;
     count(&rig, A, 40);
     let series = parse(&text(&rig));
@@ -244,7 +244,7 @@ async fn the_text_is_well_formed_and_says_what_the_maps_say() {
 }
 
 #[tokio::test]
-async fn a_backends_total_goes_on_when_it_moves_and_ends_when_it_is_removed() {
+async fn backend_total_survives_a_move_and_ends_with_removal() {
     let rig = rig().await;
     count(&rig, A, 40);
     let total = |rig: &Rig| {
@@ -257,7 +257,7 @@ async fn a_backends_total_goes_on_when_it_moves_and_ends_when_it_is_removed() {
     assert_eq!(total(&rig), Some(40.0));
     count(&rig, A, 45);
     let changes = [
-        // Its flows move at once, so nothing of its old address is left after it has moved.
+        // Its flows move at once, so its old address has no flows after the move.
         BackendChange {
             admin: Some(Admin::Disabled),
             ..BackendChange::default()
@@ -268,7 +268,7 @@ async fn a_backends_total_goes_on_when_it_moves_and_ends_when_it_is_removed() {
         },
     ];
     for change in changes {
-        // Nobody scrapes between the last packets and the change: they count all the same.
+        // Packets between the last scrape and the change count, too.
         let change = Change::SetBackend(web(), a(), change);
         rig.control.change(change, None, false).await.unwrap();
     }

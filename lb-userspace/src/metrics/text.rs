@@ -84,7 +84,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn families_read_as_the_format_asks() {
+    fn families_follow_the_text_format() {
         let mut text = Text::default();
         text.family("lb_ready", Kind::Gauge, "Whether it forwards.")
             .sample(&[], 1);

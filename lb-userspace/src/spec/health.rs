@@ -1,4 +1,4 @@
-//! How checks are asked for.
+//! Health checks in requests.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct HealthSpec {
-    /// What is done: `none`, `tcp`, `http` and so on.
+    /// Kind: `none`, `tcp`, `http` and so on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<String>,
     /// Time between checks.
@@ -42,7 +42,7 @@ pub struct HealthSpec {
     /// Time for which its checks must succeed before it is up again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub flap_hold: Option<String>,
-    /// Whether what its flows tell makes a backend suspect.
+    /// Whether failed flows make a backend suspect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub passive: Option<bool>,
     /// Failed flows within `breaker_window` that take a backend out; 0: never.
@@ -66,7 +66,7 @@ pub struct HealthSpec {
     /// Mark of the packets of checks.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mark: Option<u32>,
-    /// What is done together with it, each time: kinds with their keys, and ports.
+    /// Further checks made together with it: kinds with their keys, and ports.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(no_recursion)]
     pub also: Option<Vec<HealthSpec>>,
@@ -79,7 +79,7 @@ pub struct HealthSpec {
     /// Whether connections are only begun, for `tcp`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub half_open: Option<bool>,
-    /// What is sent, for `tcp`.
+    /// Text to send, for `tcp`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub send: Option<String>,
     /// The same in hexadecimal.
@@ -145,7 +145,7 @@ pub struct HealthSpec {
     /// Protocols of which the server must take one, for `tls`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alpn: Option<Vec<String>>,
-    /// Time before the end of a certificate from which on that is told.
+    /// Time before the expiry of a certificate from which on it is reported.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub warn_before: Option<String>,
     /// Name asked for, for `dns`.
@@ -157,10 +157,10 @@ pub struct HealthSpec {
     /// `udp` or `tcp`, for `dns`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub transport: Option<String>,
-    /// What one of the records must hold, for `dns`.
+    /// Content that one of the records must have, for `dns`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expect_answer: Option<String>,
-    /// What is sent, for `udp`.
+    /// Payload to send, for `udp`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub payload: Option<String>,
     /// Regular expression that the reply must match, for `udp`.
@@ -174,11 +174,11 @@ pub struct HealthSpec {
     pub ttl: Option<String>,
 }
 
-/// A step of a dialogue: it sends, then it waits for what is expected.
+/// A step of a dialogue: send, then wait for the expected answer.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct StepSpec {
-    /// What is sent.
+    /// Text to send.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub send: Option<String>,
     /// The same in hexadecimal.
@@ -226,7 +226,7 @@ mod tests {
     };
 
     proptest! {
-        /// Whatever a file can say about a service, a request can: every key has its field, with the file's type.
+        /// A request can set every key of a service: each key has its field, with the file's type.
         #[test]
         fn a_service_of_a_file_is_a_request(desired in testing::any_desired()) {
             let document: toml::Table = export(&desired, Keys::Whole).parse().unwrap();

@@ -155,7 +155,7 @@ impl StatusSnapshot {
     }
 }
 
-/// The others whose verdict a check makes.
+/// The other backends whose health state a check decides.
 fn shared_with(check: &CheckStatus, own: &(ServiceName, BackendName)) -> Vec<String> {
     let others = check.shared.iter().flat_map(|all| all.iter());
     let others = others.filter(|CheckId(service, backend)| (service, backend) != (&own.0, &own.1));

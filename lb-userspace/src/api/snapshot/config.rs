@@ -1,4 +1,4 @@
-//! How the running state stands to the configuration file and to what is stored.
+//! How the running state differs from the configuration file and the stored state.
 
 use crate::{
     api::{
@@ -16,7 +16,7 @@ use crate::{
 /// Differences that are listed; more are counted.
 const MAX_LINES: usize = 1_000;
 
-/// The state of the configuration and what is wrong with it. Blocks while a file that has changed is read.
+/// The state of the configuration and its problems. Blocks while a changed file is read.
 pub(super) fn state(api: &Api, view: &ControlView) -> (ConfigState, Vec<Problem>) {
     let stored = view.stored();
     let by_command = stored.by_commands();

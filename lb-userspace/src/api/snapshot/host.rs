@@ -35,7 +35,7 @@ impl StatusSnapshot {
     }
 }
 
-/// What is wrong with the host names of a service.
+/// Problems of a service's host names.
 pub(super) fn problems(service: &types::Service) -> impl Iterator<Item = Problem> {
     service.hosts.iter().flat_map(|host| {
         let name = host.address.rsplit_once(':').map_or("", |(name, _)| name);

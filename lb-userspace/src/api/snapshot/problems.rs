@@ -1,4 +1,4 @@
-//! What is wrong.
+//! Problems, as `lb status` lists them.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use crate::{
     parts::{MissingPart, Part},
 };
 
-/// What is wrong with interfaces.
+/// Problems of interfaces.
 pub(super) fn of_interfaces(interfaces: &[Interface]) -> impl Iterator<Item = Problem> {
     interfaces.iter().filter_map(|interface| {
         let problem = interface.problem()?;
@@ -24,7 +24,7 @@ pub(super) fn of_interfaces(interfaces: &[Interface]) -> impl Iterator<Item = Pr
     })
 }
 
-/// What the daemon does without.
+/// Problems of missing parts.
 pub(super) fn of_parts(missing: BTreeMap<Part, MissingPart>) -> impl Iterator<Item = Problem> {
     missing
         .into_values()
@@ -37,7 +37,7 @@ pub(super) fn of_parts(missing: BTreeMap<Part, MissingPart>) -> impl Iterator<It
 }
 
 impl StatusSnapshot {
-    /// Why the data plane does not do what is desired.
+    /// Why the desired state is not programmed.
     pub(super) fn failure(&self) -> Option<Problem> {
         self.view.failure.as_ref().map(|failure| Problem {
             service: None,
@@ -47,7 +47,7 @@ impl StatusSnapshot {
         })
     }
 
-    /// What may take answers to this machine's own connections.
+    /// Conflicts that misdirect answers to this machine's own connections.
     pub(super) fn own_traffic(&self) -> Option<Problem> {
         own_traffic::conflict(&self.view.desired).map(|conflict| Problem {
             service: None,
@@ -57,7 +57,7 @@ impl StatusSnapshot {
         })
     }
 
-    /// What keeps traffic of a service from going where it should.
+    /// Problems of a service and its backends.
     pub(in crate::api) fn problems_of(service: &types::Service) -> Vec<Problem> {
         let mut problems = Vec::new();
         let about = |backend: Option<&types::Backend>, message: String, hint: Option<&str>| Problem {
@@ -71,7 +71,7 @@ impl StatusSnapshot {
             let hint = if service.hosts.is_empty() {
                 format!("lb backend add {} NAME --address IP:PORT", service.name)
             } else {
-                "its host names have no addresses that are known".to_owned()
+                "no address of its host names is known".to_owned()
             };
             problems.push(about(
                 None,
@@ -107,12 +107,11 @@ impl StatusSnapshot {
         }
         if service.flows_give_way {
             let message = "half-open flows give way to new ones: source ports or the flow table run out";
-            let hint =
-                "look for a SYN flood; established flows are safe; else add snat_addresses or backends";
+            let hint = "look for a SYN flood, or add snat_addresses or backends; established flows are safe";
             problems.push(about(None, message.into(), Some(hint)));
         }
         let is_blocked = |backend: &types::Backend| backend.next_hop.as_ref().is_some_and(|hop| hop.blocked);
-        // One that cannot be reached is about to lose its weight, and is named as such below.
+        // A backend that cannot be reached is about to lose its weight, and is listed below.
         let overruled = |backend: &&types::Backend| {
             let takes_flows = backend.health == types::Health::Down && backend.effective_weight > 0;
             takes_flows && !is_blocked(backend)
@@ -141,21 +140,21 @@ impl StatusSnapshot {
                     .last_check
                     .as_ref()
                     .map_or("", |check| check.detail.as_str());
-                let hint = backend
-                    .damped
-                    .then_some("it fell too often: it is up when its checks have succeeded for flap_hold");
+                let hint = backend.damped.then_some(
+                    "it went down too often: it is up after its checks have succeeded for flap_hold",
+                );
                 let agent = backend.agent.as_ref().filter(|agent| agent.state != "up");
                 let tripped = backend.breaker.as_deref() == Some(BreakerState::Open.as_str());
                 let (what, hint) = if let Some(agent) = agent {
                     let reason = agent.reason.as_deref().unwrap_or("no reason given");
                     (
                         format!("its agent says {}: {reason}", agent.state),
-                        Some("only its agent can take that back, by \"up\""),
+                        Some("only its agent can revoke that, by reporting \"up\""),
                     )
                 } else if tripped {
                     (
                         "down: circuit breaker open, its flows fail".to_owned(),
-                        Some("it is closed when a check succeeds; lb events says what failed"),
+                        Some("it closes when a check succeeds; `lb events` shows what failed"),
                     )
                 } else {
                     (format!("down: {why}"), hint)
@@ -174,7 +173,7 @@ impl StatusSnapshot {
             if let Some(agent) = backend.agent.as_ref().filter(|agent| agent.lost) {
                 let error = agent.last_poll.as_ref().and_then(|poll| poll.error.as_deref());
                 let message = format!("its agent does not answer: {}", error.unwrap_or_default());
-                let hint = "what it said last stands: see `lb backend list -o wide`";
+                let hint = "its last report stays in force: see `lb backend list -o wide`";
                 problems.push(about(Some(backend), message, Some(hint)));
             }
             if let Some(error) = backend.next_hop.as_ref().and_then(|hop| hop.error.clone()) {
@@ -192,7 +191,7 @@ impl StatusSnapshot {
     }
 }
 
-/// That the operator lets a backend take no new flows, and what to do to have it take some.
+/// The problem of a backend that takes no new flows by the operator's choice, with the remedy.
 fn withheld(service: &types::Service, backend: &types::Backend) -> Option<(&'static str, String)> {
     let (service, name) = (&service.name, &backend.name);
     let enable = || format!("lb backend enable {service} {name}");

@@ -1,4 +1,4 @@
-//! What the API says about the configuration file.
+//! The configuration file in the API.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -9,10 +9,10 @@ use utoipa::ToSchema;
 pub struct ConfigState {
     /// The file that the daemon was started with.
     pub file: Option<String>,
-    /// Whether the running state is just what that file says.
+    /// Whether the running state equals that file.
     pub in_force: bool,
-    /// What commands have changed since a file was applied: it outlives restarts, until a changed file comes.
+    /// Changes made by command since a file was applied. They outlive restarts, until a changed file is read.
     pub by_command: Vec<String>,
-    /// What a restart or SIGHUP would change, since the file has changed after it was applied.
+    /// Changes that a restart or SIGHUP would bring, since the file was edited after it was applied.
     pub pending: Vec<String>,
 }

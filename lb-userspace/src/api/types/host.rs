@@ -20,6 +20,6 @@ pub struct Host {
     pub failing_since: Option<String>,
     /// Addresses of the latest answer that are no backends, each with the reason.
     pub unused: Vec<String>,
-    /// What is wrong with its latest answer as a whole.
+    /// Why its latest answer was refused as a whole.
     pub refused: Option<String>,
 }

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 pub struct Interface {
     /// Its name; where it is missing, the last one.
     pub name: String,
-    /// The name that it was asked for by.
+    /// The configured name.
     #[serde(default)]
     pub configured: String,
     /// Its alternative names.
@@ -28,7 +28,7 @@ pub struct Interface {
     pub reattachments: u64,
     /// Whether the program of an earlier daemon was replaced without a gap.
     pub took_over: bool,
-    /// What is wrong with it, or why the mode is not the one that was asked for.
+    /// Its problem, or why the mode differs from the configured one.
     pub note: Option<String>,
     /// Packets received.
     pub packets: u64,
