@@ -36,7 +36,7 @@ fn refusing(runtime: &Runtime) -> Result<(TcpSocket, SocketAddr)> {
     Ok((socket, address))
 }
 
-/// A server that accepts and drops what comes.
+/// A server that accepts and drops connections.
 fn accepting() -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
@@ -66,7 +66,7 @@ fn answering(connections: usize) -> Result<SocketAddr> {
     Ok(address)
 }
 
-/// A server of DNS: its answer to each question is one address, whatever was asked for.
+/// A DNS server that answers every question with one address.
 fn resolving() -> Result<SocketAddr> {
     // A pointer to the name of the question, type A, class IN, a minute, four bytes (RFC 1035 section 4.1).
     const RECORD: [u8; 16] = [0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 10, 0, 0, 7];
@@ -75,7 +75,7 @@ fn resolving() -> Result<SocketAddr> {
     thread::spawn(move || {
         let mut message = [0; 512];
         while let Ok((length, client)) = socket.recv_from(&mut message) {
-            // Flags: an answer, and the server asks others; counts: one question, one answer.
+            // Flags: an answer, recursion available; counts: one question, one answer.
             message[2..12].copy_from_slice(&[0x81, 0x80, 0, 1, 0, 1, 0, 0, 0, 0]);
             let end = message[12..length]
                 .iter()
@@ -92,7 +92,7 @@ fn http(fresh_every: u32) -> Result<HttpChecker> {
     Ok(HttpChecker::new(&HttpCheck::default())?.with_fresh_every(fresh_every))
 }
 
-/// What the same work costs without any of our code, by blocking calls: checks are quoted as ratios to these.
+/// Cost of the same work by blocking calls, without our code: results are ratios to these.
 fn floors(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
     let (_taken, refused) = refusing(runtime)?;
     let mut stream = TcpStream::connect(answering(1)?)?;
@@ -125,7 +125,7 @@ fn single_checks(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
         route: Route::default(),
         half_open: true,
     };
-    // What is measured must be what the name says.
+    // The measured check must do what its name says.
     runtime.block_on(async {
         anyhow::ensure!(TcpChecker.check(refused, TIMEOUT).await.is_err());
         anyhow::ensure!(dns.check(silent, TIMEOUT).await.is_err());
@@ -214,7 +214,7 @@ fn concurrent_checks(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
     Ok(())
 }
 
-/// Monitors as a program makes and asks them: of its settings, and again when they have checked.
+/// Monitors as a program uses them: made from settings, and read after they have checked.
 fn monitors(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
     let (_taken, refused) = refusing(runtime)?;
     let settings = CheckSettings::default();
@@ -236,7 +236,7 @@ fn monitors(c: &mut Criterion, runtime: &Runtime) -> Result<()> {
         });
     });
     let monitor = HealthCheckMonitor::new(TcpChecker, config);
-    // Outside of a runtime: it checks on a thread of its own. It has an error to tell of.
+    // Outside of a runtime the monitor checks on a thread of its own. It has an error to show.
     monitor.start()?;
     let end = Instant::now() + TIMEOUT;
     while monitor.stats().last_error.is_none() {

@@ -1,7 +1,7 @@
-//! Ten thousand targets on loopback, each checked every second: a thousand let every check run into its time-out, and
-//! a hundred come and go. Prints what that costs, how late checks start and which verdicts are wrong; fails where more
-//! checks run than are allowed, or a target that never answers succeeds. The servers run in this process too: on a busy
-//! machine a good one may really be late.
+//! Ten thousand targets on loopback, each checked every second: a thousand let every check time out, and a hundred
+//! flap. Prints the cost, how late checks start, and which health states are wrong; fails if more checks run than are
+//! allowed, or if a target that never answers succeeds. The servers run in this process, too: on a busy machine a good
+//! one may really be late.
 //!
 //!     cargo bench -p lb-health-core --bench health_scale
 
@@ -37,12 +37,12 @@ const WARM_UP: Duration = Duration::from_secs(10);
 const MEASURED: Duration = Duration::from_secs(30);
 /// Between looks at the number of checks in flight.
 const LOOK: Duration = Duration::from_millis(5);
-/// How long a flapping target stays what it is: long enough for either verdict.
+/// How long a flapping target stays up or down: long enough for either health state.
 const FLAP: Duration = Duration::from_secs(5);
 /// A good target that was not checked for so long was forgotten.
 const STALE: Duration = Duration::from_secs(3);
 
-/// A server on every loopback address that accepts and drops what comes.
+/// A server on every loopback address that accepts and drops connections.
 fn accepting() -> Result<u16> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
@@ -89,7 +89,7 @@ fn flapping() -> Result<u16> {
                 while bound.accept().is_ok() {}
                 thread::sleep(LOOK);
             }
-            // Bound but not listening refuses, and nobody else gets the port.
+            // A bound socket that does not listen refuses connections and reserves the port.
             drop(bound);
             bound = bind(port)?;
             thread::sleep(FLAP);
@@ -120,7 +120,7 @@ fn specs(kind: &str, count: u32, network: u8, port: u16) -> Result<Vec<CheckSpec
     (1..=count).map(spec).collect()
 }
 
-/// What the registry holds at one moment.
+/// A snapshot of the registry.
 #[derive(Default)]
 struct Reading {
     /// Checks started, and how many of them within each bound in seconds.

@@ -1,4 +1,4 @@
-//! What is known at a moment, shared by the task that writes it and the handles that read it.
+//! A snapshot of the present state, shared by the task that writes it and the handles that read it.
 
 use std::{
     collections::BTreeMap,
@@ -7,10 +7,8 @@ use std::{
 
 use super::{status::CheckStatus, target::TargetId};
 
-/// The status of each check by backend, in the order of their names.
-///
-/// Names stand apart from what changes all the time: who knows the place of a status needs no search to write it, and a copy has
-/// the same names.
+/// The status of each check by backend, in the order of their names. Names are stored apart from the statuses, which
+/// change all the time: a status is written by its index, without a search, and copies share the names.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CheckStatuses<I> {
     ids: Arc<[I]>,
@@ -28,7 +26,7 @@ impl<I> Default for CheckStatuses<I> {
 }
 
 impl<I: TargetId> CheckStatuses<I> {
-    /// That of a backend.
+    /// The status of a backend.
     pub fn get(&self, id: &I) -> Option<&CheckStatus<I>> {
         self.statuses.get(self.place(id)?)
     }
@@ -38,12 +36,12 @@ impl<I: TargetId> CheckStatuses<I> {
         self.place(id).is_some()
     }
 
-    /// All, with whose they are.
+    /// All statuses with their backends.
     pub fn iter(&self) -> impl Iterator<Item = (&I, &CheckStatus<I>)> {
         self.ids.iter().zip(&self.statuses)
     }
 
-    /// Whose they are.
+    /// The backends.
     pub fn keys(&self) -> impl Iterator<Item = &I> {
         self.ids.iter()
     }
@@ -97,14 +95,13 @@ impl<I: TargetId> std::ops::Index<&I> for CheckStatuses<I> {
 /// Status of all checks.
 pub(super) type StatusBoard<I> = Board<CheckStatuses<I>>;
 
-/// What is known, shared by a task, which writes, and its handles, which read.
-///
-/// A snapshot is the thing itself, not a copy; the task copies it before its next write only while someone holds one.
+/// State shared by a task, which writes, and its handles, which read. A snapshot is no copy; the task copies the state
+/// before its next write only while a snapshot exists.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Board<T>(Arc<Mutex<Arc<T>>>);
 
 impl<T: Clone> Board<T> {
-    /// What is known at this moment.
+    /// The present state.
     pub(super) fn snapshot(&self) -> Arc<T> {
         // A panic elsewhere cannot leave it half written: each write is one operation.
         Arc::clone(&self.0.lock().unwrap_or_else(PoisonError::into_inner))

@@ -1,4 +1,4 @@
-//! A circuit breaker: takes a target out for what its flows tell, before checks do. Pure: time is handed in.
+//! A circuit breaker: takes a target out for failures of its flows, before checks do. Pure: time is passed in.
 
 use std::{
     collections::VecDeque,
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::settings::BreakerSettings;
 
-/// Most failures that can be asked for, which is what is remembered of each target.
+/// Maximum of `breaker_failures`, which bounds the memory for each target.
 pub const MAX_BREAKER_FAILURES: u32 = 1_000;
 
 /// Where a breaker stands.
@@ -22,7 +22,7 @@ pub enum BreakerState {
     Closed,
     /// Its flows failed: it takes none.
     Open,
-    /// It takes flows on trial: the first one that fails opens the breaker again.
+    /// It takes flows on trial: the first failure opens the breaker again.
     HalfOpen,
 }
 
@@ -86,7 +86,7 @@ impl Breaker {
                 while self.told.front().is_some_and(|first| !recent(first)) {
                     self.told.pop_front();
                 }
-                // Each holds one signal at least, so no more of them are kept than signals are asked for.
+                // Each entry holds at least one signal, so their number is bounded by the limit.
                 let sum = self
                     .told
                     .iter()
@@ -171,7 +171,7 @@ mod tests {
 
     #[derive(Clone, Copy, Debug)]
     enum Step {
-        /// So many flows are refused.
+        /// This many flows are refused.
         Told(u64),
         /// Time is looked at.
         Pass,
@@ -200,7 +200,7 @@ mod tests {
                 &[(0, Told(3), Open), (29, Pass, Open), (30, Pass, HalfOpen)],
             ),
             (
-                "what comes late does not count",
+                "late signals do not count",
                 &[(0, Told(3), Open), (20, Told(9), Open), (30, Pass, HalfOpen)],
             ),
             (
@@ -224,7 +224,7 @@ mod tests {
                 ],
             ),
             (
-                "a success closes it, and starts the count anew",
+                "a success closes it and resets the count",
                 &[
                     (0, Told(3), Open),
                     (1, Close, Closed),
@@ -267,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn no_breaker_unless_asked_for_and_no_memory_without_end() {
+    fn breaker_is_off_by_default_and_its_memory_is_bounded() {
         let told = Signals {
             unanswered: 1,
             ..Signals::default()

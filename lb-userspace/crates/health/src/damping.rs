@@ -7,7 +7,7 @@ use std::{
 
 use super::{memory::Known, settings::Damping};
 
-/// Most falls that can be asked for, which is what is remembered of each target.
+/// Maximum of `flap_limit`, which bounds the memory for each target.
 pub const MAX_FLAP_LIMIT: u32 = 100;
 
 /// The falls of one target.
@@ -23,7 +23,7 @@ pub(super) struct Flaps {
 }
 
 impl Flaps {
-    /// What was known by an earlier process.
+    /// Restores the state of an earlier process.
     pub(super) fn recalled(known: &Known) -> Self {
         Self {
             falls: known.falls.clone(),
@@ -32,7 +32,7 @@ impl Flaps {
         }
     }
 
-    /// Writes down what is to be remembered. Successes in a row matter only while they are waited for.
+    /// Stores its state in `known`. Successes in a row matter only while the target is held down.
     pub(super) fn note(&self, known: &mut Known) {
         known.falls.clone_from(&self.falls);
         known.damped = self.damped;

@@ -1,4 +1,5 @@
-//! Which targets are checked for whom, and what results mean for them. Pure but for the status board it writes.
+//! Decides which targets to check, and the effect of results on their health states. Pure, except for the status board
+//! that it writes.
 
 mod judge;
 
@@ -42,13 +43,13 @@ pub(super) struct NewCheck {
     pub(super) verdict: Health,
 }
 
-/// What an update changed.
+/// The effect of an update.
 #[derive(Debug)]
 pub(super) struct Changes<I> {
     pub(super) started: Vec<NewCheck>,
     pub(super) stopped: Vec<CheckNo>,
     pub(super) events: Vec<HealthEvent<I>>,
-    /// Verdicts that did not change but are not what the specs say: who asked has not heard of them yet, or has
+    /// Health states that did not change but differ from the specs: the caller has not received them yet, or has
     /// removed and added the backend faster than the engine saw.
     pub(super) reminders: Vec<HealthEvent<I>>,
 }
@@ -65,7 +66,7 @@ impl<I> Default for Changes<I> {
 }
 
 impl<I: TargetId> Changes<I> {
-    /// Notes the verdict `health` that `spec` got, where it was `known` before, if there is someone to be told.
+    /// Adds the health state of `spec` to the reminders if it differs from the one that the caller has (`known`).
     fn tell(
         &mut self,
         spec: &CheckSpec<I>,
@@ -93,28 +94,28 @@ impl<I: TargetId> Changes<I> {
     }
 }
 
-/// One target with one set of settings, for all who asked for just that.
+/// One target with one set of settings, shared by all backends with these.
 #[derive(Debug)]
 struct Check<I: TargetId> {
     target: SocketAddr,
     path: Option<CheckPath>,
     settings: CheckSettings,
     machine: Machine,
-    /// When it became suspect by what its flows tell.
+    /// When it became suspect by passive signals.
     suspect: Option<Instant>,
     breaker: Breaker,
     /// When its latest check began.
     started: Option<Instant>,
-    /// What others were told to remember.
+    /// The memory reported last.
     told: Known,
-    /// Who asked, and where the status of each stands on the board.
+    /// Its backends, and the index of each one's status on the board.
     ids: BTreeMap<I, usize>,
     services: BTreeMap<I::Service, ServiceMetrics>,
 }
 
 impl<I: TargetId> Check<I> {
-    /// Whether it does what `spec`, whose target it has, asks for. Which key the target's port comes from does not matter, but
-    /// for a path, whose port is the service's.
+    /// Whether it fits `spec`, which has the same target. It does not matter which key the target's port comes from,
+    /// except for checks through the VIP, whose port is the service's.
     fn is_of(&self, spec: &CheckSpec<I>) -> bool {
         if self.path != spec.path {
             return false;
@@ -135,16 +136,16 @@ impl<I: TargetId> Check<I> {
 #[derive(Debug)]
 pub(super) struct Engine<I: TargetId> {
     checks: BTreeMap<CheckNo, Check<I>>,
-    /// Backend address of each id, by which an update tells the same server from another one.
+    /// Backend address of each id, by which an update distinguishes the same server from another one.
     targets: BTreeMap<I, SocketAddr>,
     /// The check of each id that is checked.
     numbers: BTreeMap<I, CheckNo>,
     /// When breakers go on by themselves.
     breakers: BTreeSet<(Instant, CheckNo)>,
     services: BTreeMap<I::Service, ServiceMetrics>,
-    /// What an earlier process knew about targets that are not checked yet.
+    /// Memories of an earlier process about targets that are not checked yet.
     recalled: BTreeMap<I, (SocketAddr, Memory)>,
-    /// What is to be remembered although no verdict changed.
+    /// Memories to store although no health state changed.
     memos: Vec<HealthEvent<I>>,
     next_no: CheckNo,
     scheduler: Scheduler<CheckNo>,
@@ -176,12 +177,12 @@ impl<I: TargetId> Engine<I> {
         }
     }
 
-    /// Has checks that begin with the next update go on from what an earlier process knew about these targets.
+    /// Lets checks that begin with the next update continue from an earlier process's memories of these targets.
     pub(super) fn recall(&mut self, recalled: BTreeMap<I, (SocketAddr, Memory)>) {
         self.recalled = recalled;
     }
 
-    /// What is to be remembered although no verdict changed, since the last call.
+    /// Memories to store although no health state changed, since the last call.
     pub(super) fn memos(&mut self) -> Vec<HealthEvent<I>> {
         mem::take(&mut self.memos)
     }
@@ -264,14 +265,15 @@ impl<I: TargetId> Engine<I> {
             self.scheduler.remove(*no);
         }
         self.start(first_new, now, &mut changes);
-        // Who asks for checks knows all of them: nobody will ask for the others.
+        // An update names all checks, so other memories are never needed.
         if !self.checks.is_empty() {
             self.recalled.clear();
         }
         changes
     }
 
-    /// Adds `id`, whose status has its `place`, to the check it shares with others, or to a new one. Returns its number.
+    /// Adds `id`, with its status at index `place`, to the check that it shares with others, or to a new one. Returns
+    /// its number.
     fn join(
         &mut self,
         id: &I,
@@ -378,7 +380,7 @@ impl<I: TargetId> Engine<I> {
         Some(key)
     }
 
-    /// Whether its verdict is up and nothing speaks against that.
+    /// Whether it is up, without failures or signals since.
     pub(super) fn is_settled(&self, no: CheckNo) -> bool {
         let check = self.checks.get(&no);
         check.is_some_and(|check| check.machine.is_settled() && check.suspect.is_none())

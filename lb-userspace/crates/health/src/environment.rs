@@ -1,4 +1,4 @@
-//! What the engine's loop needs of the environment, so that a test can stand in for it.
+//! The environment of the engine's loop, which tests replace.
 
 use std::{
     future::Future,
@@ -16,7 +16,7 @@ use super::{
     status::Health,
 };
 
-/// What is done each time that a check is due.
+/// The work of a due check.
 pub(super) trait Check: Send + Sync + 'static {
     /// Checks `target`, as [`super::probe::Checker::check`] does.
     fn check(&self, target: SocketAddr, timeout: Duration) -> impl Future<Output = Found> + Send;
@@ -35,12 +35,12 @@ impl Check for Probes {
     }
 }
 
-/// Makes checks, and tells people's time.
+/// Makes checks, and reads the wall clock.
 pub(super) trait Environment: Send + 'static {
-    /// What checks a target.
+    /// The check of a target.
     type Check: Check;
 
-    /// What each of these checks does, in their order.
+    /// The work of each of these checks, in their order.
     fn checks(&mut self, new: &[NewCheck], reports: &Reports) -> Vec<Self::Check>;
 
     /// The time on the wall.

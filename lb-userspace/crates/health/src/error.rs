@@ -39,12 +39,10 @@ pub enum Stage {
     Line,
 }
 
-/// Why a check failed.
-///
-/// [`CheckError::is_local`] tells apart what says nothing about the target.
+/// Why a check failed. [`CheckError::is_local`] separates errors of this machine from failures of the target.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CheckError {
-    /// Nothing listens there.
+    /// The port is closed.
     #[error("connection refused by {0}")]
     Refused(SocketAddr),
     /// The time-out passed.
@@ -52,7 +50,7 @@ pub enum CheckError {
     TimedOut {
         /// The checked address.
         target: SocketAddr,
-        /// What the check was waiting for.
+        /// The stage in which the check waited.
         stage: Stage,
         /// The time-out.
         after: Duration,
@@ -92,11 +90,11 @@ pub enum CheckError {
     /// The status is none of the expected ones.
     #[error("status {status} from {url}, expected {}", list(.expected))]
     Status {
-        /// What was asked for, with the checked address.
+        /// The request's URL, with the checked address.
         url: Arc<str>,
         /// What came.
         status: u16,
-        /// What would have been good, in order.
+        /// The expected ones, in order.
         expected: Arc<[u16]>,
     },
     /// The answer is no HTTP/1.x.
@@ -120,17 +118,17 @@ pub enum CheckError {
     Http2 {
         /// The checked address.
         target: SocketAddr,
-        /// What it did.
+        /// The problem.
         problem: Http2Problem,
     },
-    /// The health service does not say that all is well.
+    /// The health service does not report SERVING.
     #[error("{} {problem}", asked(.service, .target))]
     Grpc {
         /// The checked address.
         target: SocketAddr,
-        /// The service asked for; empty for the server as a whole.
+        /// The requested service; empty for the server as a whole.
         service: Arc<str>,
-        /// What was said.
+        /// The problem.
         problem: GrpcProblem,
     },
     /// The target speaks no TLS, or none that this check speaks too.
@@ -138,7 +136,7 @@ pub enum CheckError {
     Tls {
         /// The checked address.
         target: SocketAddr,
-        /// What it said or did.
+        /// The problem.
         reason: String,
     },
     /// The certificate is not good.
@@ -154,7 +152,7 @@ pub enum CheckError {
     Protocol {
         /// The checked address.
         target: SocketAddr,
-        /// What was offered.
+        /// The offered protocols.
         offered: Arc<str>,
     },
     /// The answer is understood, or not, and is not the expected one.
@@ -173,22 +171,22 @@ pub enum CheckError {
         /// The time-out.
         after: Duration,
     },
-    /// A router, or the target itself, says by ICMP that echo requests do not get there.
+    /// A router, or the target itself, reports by ICMP that echo requests do not arrive.
     #[error("{words}, reported by {from} on the path to {target}")]
     IcmpError {
         /// The checked address.
         target: IpAddr,
-        /// Who says so; this machine itself where nobody answers for the next hop's address.
+        /// The sender of the report; this machine itself if the next hop does not answer.
         from: IpAddr,
-        /// What it says.
+        /// Its meaning.
         words: Cow<'static, str>,
     },
-    /// Its own report, or one by a script, says that it is not well.
+    /// A report by itself, or by a script, says `down`.
     #[error("reported down: {reason}, by {target}")]
     Reported {
         /// The address it is about.
         target: SocketAddr,
-        /// What the report says.
+        /// The reason in the report.
         reason: Arc<str>,
     },
     /// It has not reported for too long.
@@ -204,13 +202,13 @@ pub enum CheckError {
     Command {
         /// The checked address.
         target: SocketAddr,
-        /// How it ended and what it printed.
+        /// Its exit status and output.
         reason: Arc<str>,
     },
     /// The body does not match the expected pattern.
     #[error("body of {url} does not match \"{pattern}\" in its first {examined} bytes")]
     Body {
-        /// What was asked for, with the checked address.
+        /// The request's URL, with the checked address.
         url: Arc<str>,
         /// The regular expression.
         pattern: Arc<str>,
@@ -222,20 +220,20 @@ pub enum CheckError {
     Through {
         /// The path.
         path: CheckPath,
-        /// As a client would say it.
+        /// The client's error.
         error: Box<Self>,
     },
-    /// The check could not be made; says nothing about the target.
+    /// The check could not be made; does not count against the target.
     #[error("cannot check {target}: {error}")]
     Local {
         /// The address that was to be checked.
         target: SocketAddr,
-        /// What this machine lacks.
+        /// The error of this machine.
         error: LocalError,
     },
 }
 
-/// What is wrong with a certificate.
+/// A problem of a certificate.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CertificateProblem {
     /// Its validity is over.
@@ -247,7 +245,7 @@ pub enum CertificateProblem {
     /// It is for other names.
     #[error("is not for {0}")]
     WrongName(String),
-    /// It is signed by nobody who is trusted.
+    /// Its issuer is not trusted.
     #[error("is signed by an unknown CA")]
     UnknownIssuer,
     /// The check cannot verify such a certificate, or the server does not hold its key.
@@ -288,7 +286,7 @@ pub enum LocalError {
     /// The kernel does not speak the target's address family.
     #[error("this machine does not support the target's address family")]
     Family,
-    /// The result came so late that it tells about this machine only.
+    /// The result came too late to count, because this machine was busy.
     #[error("this machine was too busy, the check ran {0:?} over its time-out")]
     Late(Duration),
     /// The settings make no check.
@@ -300,12 +298,12 @@ pub enum LocalError {
 }
 
 impl CheckError {
-    /// Whether it says nothing about the target and so must not count.
+    /// Whether it is an error of this machine, which must not count against the target.
     pub fn is_local(&self) -> bool {
         matches!(self, Self::Local { .. })
     }
 
-    /// What an I/O error of a connection to `target` means.
+    /// The check error for an I/O error of a connection to `target`.
     pub(super) fn from_io(target: SocketAddr, stage: Stage, error: &io::Error) -> Self {
         let local = |error| Self::Local { target, error };
         if let Some(tls) = error
@@ -399,7 +397,7 @@ fn during(stage: Stage) -> &'static str {
     }
 }
 
-/// What a gRPC health service was asked about.
+/// The subject of a request to a gRPC health service.
 fn asked(service: &str, target: &SocketAddr) -> String {
     if service.is_empty() {
         format!("{target}")

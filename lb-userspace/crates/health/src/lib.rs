@@ -1,11 +1,11 @@
 //! Health checks and agents, for programs with or without a balancer; needs neither BPF nor root.
 //!
 //! Results travel `probe` (sockets) -> `machine` (pure: results to a verdict and the time of the next check) ->
-//! [`HealthEvent`]. `schedule` (pure) says which check starts when; `engine` (pure) joins the two and keeps the
-//! verdicts when settings change; `task` drives it all on a thread of its own. `monitor` is the same machine for one
+//! [`HealthEvent`]. `schedule` (pure) decides which check starts when; `engine` (pure) joins the two and keeps health
+//! states when settings change; `task` drives everything on a thread of its own. `monitor` is the same machine for one
 //! target.
 //!
-//! One check, and a monitor that goes on checking:
+//! One check, and a monitor that checks repeatedly:
 //!
 //! ```
 //! use std::{net::TcpListener, time::Duration};

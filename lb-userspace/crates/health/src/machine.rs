@@ -70,7 +70,7 @@ impl Policy {
         self.fast_interval
     }
 
-    /// When what flows tell takes a target out.
+    /// When passive signals take a target out.
     pub(super) fn breaker(&self) -> BreakerSettings {
         self.breaker
     }
@@ -82,11 +82,10 @@ impl Policy {
     }
 }
 
-/// Beside how many checks over a kept connection one must see whether a new one is taken: as few as the promised time to
-/// find a failure allows, `interval * (1 + jitter) + fall * (fast_interval + timeout)`.
-///
-/// With each n-th, it is found after n intervals, as many time-outs as a verdict needs, and what is between them: the larger
-/// of fast interval and time-out. The smaller one is left over each time, and makes room for further intervals.
+/// After how many checks over a kept connection a new one must be tried: as rarely as the promised detection time,
+/// `interval * (1 + jitter) + fall * (fast_interval + timeout)`, allows. With every n-th check, detection takes n
+/// intervals, `fall` timeouts, and the time between them: the larger of fast interval and timeout. The smaller one is
+/// left over each time, and makes room for further intervals.
 pub(super) fn knock_every(settings: &CheckSettings) -> u32 {
     let policy = Policy::new(settings);
     let (fast, timeout) = (policy.fast_interval, settings.timeout.min(MAX_INTERVAL));
@@ -96,18 +95,18 @@ pub(super) fn knock_every(settings: &CheckSettings) -> u32 {
     u32::try_from(further).unwrap_or(u32::MAX).saturating_add(1)
 }
 
-/// What a check says about its target.
+/// The result of a check for its target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
     /// It works.
     Success,
     /// It does not.
     Failure,
-    /// Nothing: the check failed for reasons of this machine.
+    /// None: the check failed for reasons of this machine.
     Local,
 }
 
-/// What follows from a result.
+/// The consequence of a result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Decision {
     /// The new verdict, if it changed.
@@ -116,15 +115,13 @@ pub struct Decision {
     pub next: Instant,
     /// By how much the next check may be moved, either way.
     pub window: Duration,
-    /// Whether the verdict is up and nothing speaks against it: then `next` may be any time within an interval.
+    /// Whether it is up without failures since: then `next` may be any time within an interval.
     pub settled: bool,
 }
 
-/// The verdict about one target.
-///
-/// Up turns to down after `fall` consecutive failures, down to up after `rise` consecutive successes; while unchecked
-/// the first result decides. Results for reasons of this machine change nothing, not even a count. A target that fell too
-/// often is up only when it has succeeded for a time as well ([`Damping`]).
+/// The health state machine of one target. Up becomes down after `fall` consecutive failures, down becomes up after
+/// `rise` consecutive successes; while unchecked, the first result decides. Local errors change nothing, not even a
+/// count. A target that went down too often must also succeed for a time before it is up ([`Damping`]).
 #[derive(Clone, Debug)]
 pub struct Machine {
     policy: Policy,
@@ -137,7 +134,7 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// A machine whose verdict so far is `health`.
+    /// A machine with the initial health state `health`.
     pub fn new(policy: Policy, health: Health) -> Self {
         Self {
             policy,
@@ -148,7 +145,7 @@ impl Machine {
         }
     }
 
-    /// A machine that goes on from what an earlier one knew.
+    /// A machine that continues from an earlier one's memory.
     pub(super) fn recalled(policy: Policy, known: &Known) -> Self {
         Self {
             flaps: Flaps::recalled(known),
@@ -156,7 +153,7 @@ impl Machine {
         }
     }
 
-    /// Writes down what is to be remembered.
+    /// Stores its state in `known`.
     pub(super) fn note(&self, known: &mut Known) {
         known.health = self.health;
         self.flaps.note(known);
@@ -172,7 +169,7 @@ impl Machine {
         self.flaps.is_damped()
     }
 
-    /// Whether it is up and nothing speaks against that.
+    /// Whether it is up, without failures since.
     pub fn is_settled(&self) -> bool {
         self.health == Health::Up && self.against == 0
     }

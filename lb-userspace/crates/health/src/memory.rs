@@ -1,4 +1,4 @@
-//! What checks know of a target beside their latest result, in a form that outlives the process.
+//! The memory of checks about a target besides their latest result, in a form that outlives the process.
 
 use std::{
     collections::VecDeque,
@@ -9,11 +9,11 @@ use serde::{Deserialize, Serialize};
 
 use super::{breaker::BreakerState, phase::Moment, status::Health};
 
-/// What checks know of a target, by the wall clock: milliseconds since 1970.
+/// The memory of checks about a target, by the wall clock: milliseconds since 1970.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Memory {
-    /// The verdict of checks alone, whatever the breaker says.
+    /// The health state by checks alone, without the breaker.
     pub health: Health,
     /// When it fell, oldest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -30,7 +30,7 @@ pub struct Memory {
     /// Where its circuit breaker stands.
     #[serde(skip_serializing_if = "is_closed")]
     pub breaker: BreakerState,
-    /// When the breaker goes on by itself.
+    /// When the breaker advances by itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub breaker_until: Option<u64>,
 }
@@ -57,8 +57,8 @@ impl Memory {
         self.breaker == BreakerState::Open && self.health != Health::Down
     }
 
-    /// What is left of it when nothing was forwarded meanwhile: who was up or down has to show how it is now. What holds
-    /// for a time goes on holding.
+    /// The part of it that stays valid if nothing was forwarded meanwhile: up and down are dropped, parts with an
+    /// expiry stay.
     #[must_use]
     pub fn after_a_pause(self) -> Self {
         Self {
@@ -105,7 +105,7 @@ impl Known {
         }
     }
 
-    /// Times before the machine started are as long ago as can be; those of a clock that was set back are now.
+    /// Times before the boot become the earliest possible; future times (a clock that was set back) become now.
     pub(super) fn recalled(memory: &Memory, now: Moment) -> Self {
         let past = |at: u64| {
             let ago = now.wall.duration_since(wall(at)).unwrap_or_default();
@@ -130,7 +130,7 @@ pub fn millis(at: SystemTime) -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The time so many milliseconds after the beginning of 1970; the latest that fits where it is later.
+/// The time this many milliseconds after the beginning of 1970; the latest representable one if it is later.
 pub fn wall(millis: u64) -> SystemTime {
     UNIX_EPOCH
         .checked_add(Duration::from_millis(millis))
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_known_comes_back_as_it_was_by_another_clock() {
+    fn memory_is_restored_by_another_clock() {
         let second = Duration::from_secs(1);
         let epoch = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
         let boot = Instant::now();
@@ -163,7 +163,7 @@ mod tests {
         let text = serde_json::to_string(&memory).unwrap();
         let read: Memory = serde_json::from_str(&text).unwrap();
         assert_eq!(read, memory);
-        // Five seconds later in another process, whose clock stands elsewhere.
+        // Five seconds later in another process, with another monotonic clock.
         let after = Moment {
             instant: boot + 5_000 * second,
             wall: epoch + 5 * second,
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pause_leaves_what_holds_for_a_time() {
+    fn pause_keeps_only_parts_with_an_expiry() {
         let up = Memory {
             health: Health::Up,
             breaker: BreakerState::Open,

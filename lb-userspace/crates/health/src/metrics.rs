@@ -106,7 +106,7 @@ impl HealthMetrics {
 
     /// Forgets a service that is checked no more.
     pub(super) fn forget(&self, name: &str) {
-        // An error only says that the series was never there.
+        // An error means that the series never existed.
         for result in ["success", "failure", "local_error"] {
             let _ = self.checks.remove_label_values(&[name, result]);
         }

@@ -26,7 +26,7 @@ use super::{
     status::Health,
 };
 
-/// What a monitor watches and how.
+/// The target of a monitor, and its settings.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub struct MonitorConfig {
     /// The address to check.
@@ -48,10 +48,10 @@ impl MonitorConfig {
     }
 }
 
-/// What a monitor has seen.
+/// Statistics of a monitor.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct MonitorStats {
-    /// Checks that ended; successes, failures, and those that could not be made.
+    /// Finished checks: successes, failures, and local errors.
     pub attempts: u64,
     /// Checks that succeeded.
     pub successes: u64,
@@ -72,9 +72,8 @@ pub struct MonitorStats {
 #[error("cannot start the thread of health monitors")]
 pub struct StartError(#[from] io::Error);
 
-/// Checks a target again and again, from [`HealthCheckMonitor::start`] until it is stopped or dropped.
-///
-/// One that was never started has no memory beside its own: programs that make many and start few pay for few.
+/// Checks a target repeatedly, from [`HealthCheckMonitor::start`] until it is stopped or dropped. A monitor that was
+/// never started allocates nothing: programs that make many and start few pay for few.
 #[derive(Debug)]
 pub struct HealthCheckMonitor<C> {
     config: MonitorConfig,
@@ -84,7 +83,7 @@ pub struct HealthCheckMonitor<C> {
     shared: OnceLock<Arc<Shared<C>>>,
 }
 
-/// What a monitor has in common with its task.
+/// State that a monitor shares with its task.
 #[derive(Debug)]
 struct Shared<C> {
     checker: C,
@@ -102,7 +101,7 @@ struct Seen {
 }
 
 impl<C: Checker> HealthCheckMonitor<C> {
-    /// A monitor at rest. Does no I/O and starts nothing.
+    /// A stopped monitor. Does no I/O and starts nothing.
     pub fn new(checker: C, config: MonitorConfig) -> Self {
         Self {
             config,
@@ -112,7 +111,7 @@ impl<C: Checker> HealthCheckMonitor<C> {
     }
 
     /// Starts checking: on the tokio runtime of the caller, or outside of one on a thread that all monitors of the
-    /// process share. Does nothing if it runs already; a stopped monitor begins again without a verdict.
+    /// process share. Does nothing if it runs already; a stopped monitor starts over without a health state.
     ///
     /// # Errors
     /// When the shared thread cannot be made.
@@ -143,9 +142,9 @@ impl<C: Checker> HealthCheckMonitor<C> {
         Ok(())
     }
 
-    /// What it has in common with its task, made when it is first needed; `None` where that was begun and not ended.
+    /// The state shared with its task, made on first use; `None` if an earlier attempt panicked.
     fn shared(&self) -> Option<&Arc<Shared<C>>> {
-        // Taken first: who comes second finds what the first has made.
+        // Locked first: a second caller finds the state that the first has made.
         let mut checker = self.checker.lock().unwrap_or_else(PoisonError::into_inner);
         match checker.take() {
             Some(checker) => Some(self.shared.get_or_init(|| Arc::new(Shared::new(checker)))),
@@ -175,7 +174,7 @@ impl<C: Checker> HealthCheckMonitor<C> {
         }
     }
 
-    /// What it has seen since it was made.
+    /// Its statistics since it was made.
     pub fn stats(&self) -> MonitorStats {
         let shared = self.shared.get();
         shared.map_or_else(MonitorStats::default, |shared| shared.seen().stats.clone())

@@ -9,8 +9,7 @@ use std::{
 
 use super::random::stable_hash;
 
-/// The same moment on both clocks: deadlines need one that only goes forward; people, and balancers among themselves,
-/// the other.
+/// The same moment on both clocks: deadlines need the monotonic clock; people and other balancers use the wall clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Moment {
     pub(super) instant: Instant,
@@ -70,7 +69,7 @@ mod tests {
         SocketAddr::from(([10, 0, high, low], 80))
     }
 
-    /// A time is in phase whatever the moment at which it is asked for, and never more than an interval away.
+    /// The next time in phase is the same from any moment before it, and never more than an interval away.
     #[test]
     fn a_phase_stays_through_restarts() {
         let interval = 2000 * MS;

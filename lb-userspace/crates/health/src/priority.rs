@@ -1,7 +1,7 @@
 //! The place of health checks among all that wants the processor.
 
-/// What the thread that checks gains in niceness over the rest of the process (setpriority(2)): it needs little, but at
-/// its time, since a check that starts late, or is looked at late, shows its target wrongly.
+/// Priority (niceness) of the checking thread over the rest of the process (setpriority(2)): it needs little CPU time,
+/// but on time, since a check that starts or is read late shows its target wrongly.
 const PREFERENCE: libc::c_int = 10;
 
 /// Has the scheduler prefer the calling thread. Without `CAP_SYS_NICE`, or a limit that allows for it (`RLIMIT_NICE`), all
@@ -11,7 +11,7 @@ pub(super) fn prefer_this_thread() {
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, usual() - PREFERENCE) };
 }
 
-/// Takes the preference from a thread that such a thread has started, and from what it starts.
+/// Removes the priority from the calling thread, which a checking thread has started, and from its children.
 pub(super) fn treat_this_thread_as_usual() {
     // SAFETY: touches no memory. 0 means the calling thread.
     unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, usual()) };

@@ -1,4 +1,4 @@
-//! Checks that go through the forwarding path: what they check, and the seam to whoever can lead them there.
+//! Checks through the VIP: their targets, and the trait that opens their way into the forwarding path.
 
 use std::{
     fmt,
@@ -26,7 +26,7 @@ pub struct CheckPath {
 }
 
 impl CheckPath {
-    /// What is checked: the service's address, and its port unless that is any; then the one given.
+    /// The checked address: the service's, with its port, or with `port` if the service has port 0.
     pub(super) fn target(&self, port: Option<u16>) -> SocketAddr {
         let port = match self.vip.port() {
             0 => port.unwrap_or(self.backend.port()),
@@ -56,7 +56,7 @@ pub type RouteFuture<'a> = Pin<Box<dyn Future<Output = Result<ProbeRoute, String
 
 /// Leads checks into the forwarding path.
 pub trait Paths: fmt::Debug + Send + Sync {
-    /// The entrance of a path for a check of `port`, from the address `source` if one is set. What it takes is made first,
-    /// or mended. Cancel-safe.
+    /// The entrance of a path for a check of `port`, from the address `source` if set. Creates or repairs the
+    /// interfaces first. Cancel-safe.
     fn open<'a>(&'a self, path: &'a CheckPath, port: u16, source: Option<IpAddr>) -> RouteFuture<'a>;
 }

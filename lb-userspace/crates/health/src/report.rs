@@ -1,4 +1,4 @@
-//! What backends, or scripts beside them, report about themselves, for checks of kind push.
+//! Reports of backends, or of scripts beside them, for checks of kind push.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,7 +13,7 @@ use tokio::{sync::Notify, time::Instant};
 /// A report, which holds for a time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Report {
-    /// Well, or what is wrong.
+    /// Up, or the reason for down.
     pub says: Result<(), Arc<str>>,
     /// When it came.
     pub at: Instant,
@@ -21,7 +21,7 @@ pub struct Report {
     pub ttl: Duration,
 }
 
-/// The latest report about each target, shared by those who hand them in and the checks that read them.
+/// The latest report about each target, shared by the API that writes and the checks that read them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Reports(Arc<Shared>);
 
@@ -34,7 +34,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct Known {
     reports: BTreeMap<SocketAddr, Report>,
-    /// Targets with reports that nobody has looked at.
+    /// Targets with unread reports.
     fresh: BTreeSet<SocketAddr>,
 }
 

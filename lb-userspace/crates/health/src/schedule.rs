@@ -19,7 +19,7 @@ pub struct Due<K> {
     pub due: Instant,
 }
 
-/// What the scheduler knows about a check. The deadline tells a heap entry in force from a left-over.
+/// The scheduler's state of a check. The deadline distinguishes a valid heap entry from an outdated one.
 #[derive(Clone, Copy, Debug)]
 enum State {
     Waiting(Instant),
@@ -52,7 +52,7 @@ impl<K: Copy + Ord> Scheduler<K> {
     }
 
     /// Adds checks, each with the window within which its first start may be, and spreads them evenly: the n-th of
-    /// them starts in the n-th part of its window. A key that waits already starts anew; one in flight is left alone.
+    /// them starts in the n-th part of its window. A waiting key is rescheduled; one in flight is left alone.
     pub fn spread(&mut self, checks: &[(K, Duration)], now: Instant) {
         let count = u32::try_from(checks.len()).unwrap_or(u32::MAX);
         for (place, &(key, window)) in (0..count).zip(checks) {
@@ -65,7 +65,7 @@ impl<K: Copy + Ord> Scheduler<K> {
         }
     }
 
-    /// Adds a check that is due at `at`. A key that waits already starts anew; one in flight is left alone.
+    /// Adds a check that is due at `at`. A waiting key is rescheduled; one in flight is left alone.
     pub fn begin(&mut self, key: K, at: Instant) {
         if !matches!(self.checks.get(&key), Some(State::InFlight)) {
             self.wait(key, at);
@@ -86,7 +86,7 @@ impl<K: Copy + Ord> Scheduler<K> {
         }
     }
 
-    /// When the next check can start; `None` while there is nothing to start or no place free.
+    /// When the next check can start; `None` while there is none, or no free place.
     pub fn next_deadline(&mut self) -> Option<Instant> {
         if self.in_flight >= self.max_in_flight {
             return None;
@@ -105,7 +105,7 @@ impl<K: Copy + Ord> Scheduler<K> {
     }
 
     /// A check in flight ended at `now`: its next one is due at `next`, moved at random by up to `window` either way,
-    /// but not in the past. One that was removed meanwhile is not scheduled again.
+    /// but not in the past. A check removed meanwhile is not scheduled again.
     pub fn finish(&mut self, key: K, now: Instant, next: Instant, window: Duration) {
         if matches!(self.checks.get(&key), Some(State::InFlight)) {
             self.in_flight -= 1;

@@ -2,14 +2,14 @@
 
 use std::{net::IpAddr, time::Duration};
 
-/// What a check does.
+/// The kind of a check, with its settings.
 #[derive(Clone, PartialEq, Debug)]
 pub enum CheckKind {
-    /// Nothing: the backend counts as unchecked and takes flows.
+    /// No check: the backend counts as unchecked and takes flows.
     None,
     /// A TCP connection is established.
     Tcp,
-    /// A TCP connection is established, and the server says what is expected.
+    /// A TCP connection is established, and the server answers as expected.
     Dialogue(TcpDialogue),
     /// A TCP connection is begun and reset before the server sees it.
     TcpHalfOpen,
@@ -19,7 +19,7 @@ pub enum CheckKind {
     Http(HttpCheck),
     /// An HTTP request is answered as expected over HTTP/2: by TLS where that is set, else by prior knowledge (h2c).
     Http2(HttpCheck),
-    /// A gRPC server says that it serves.
+    /// A gRPC server reports SERVING.
     Grpc(GrpcCheck),
     /// A DNS question is answered as expected.
     Dns(DnsCheck),
@@ -45,7 +45,7 @@ impl CheckKind {
     }
 }
 
-/// What is said over a TCP connection, and what is expected to come back.
+/// A dialogue over a TCP connection: texts to send and to expect.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct TcpDialogue {
     /// One after the other, on one connection.
@@ -55,13 +55,13 @@ pub struct TcpDialogue {
 /// A step of a dialogue: first it sends, then it waits. One of the two may be absent.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct DialogueStep {
-    /// What is sent.
+    /// Text to send.
     pub send: Option<Bytes>,
-    /// What must come.
+    /// Text that must arrive.
     pub expect: Option<Expected>,
 }
 
-/// What must come in an answer.
+/// Text that must arrive in an answer.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Expected {
     /// These bytes, anywhere in it.
@@ -148,7 +148,7 @@ impl Default for HttpCheck {
 /// A call of `grpc.health.v1.Health/Check` (gRPC health checking protocol); only `SERVING` is success.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GrpcCheck {
-    /// The service asked about; empty for the server as a whole.
+    /// The service to ask about; empty for the server as a whole.
     pub service: String,
     /// Authority of the call; the target's address where absent.
     pub host: Option<String>,
@@ -177,7 +177,7 @@ pub struct TlsCheck {
     /// Name that the certificate must have, sent as SNI. Where absent, the host of an HTTP check, else the target's
     /// address, which needs a certificate for that address.
     pub server_name: Option<String>,
-    /// PEM file of the only CAs to trust; those of this machine where absent.
+    /// PEM file of the only CAs to trust; the machine's CAs if absent.
     pub ca_file: Option<String>,
     /// PEM file of the client's certificate chain.
     pub cert_file: Option<String>,
@@ -203,7 +203,7 @@ impl Default for TlsCheck {
     }
 }
 
-/// Types of DNS records that can be asked for.
+/// Types of DNS records to look up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[expect(missing_docs, reason = "the registry of DNS parameters says what each is")]
 pub enum RecordType {
@@ -235,7 +235,7 @@ impl RecordType {
     }
 }
 
-/// What carries DNS messages.
+/// Transport of DNS messages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Transport {
     /// Datagrams, and TCP where the answer does not fit.
@@ -247,11 +247,11 @@ pub enum Transport {
 /// A DNS question and the answer it wants.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DnsCheck {
-    /// The name asked for; `.` is the root.
+    /// The name to look up; `.` is the root.
     pub name: String,
-    /// The type of records asked for.
+    /// The type of records to look up.
     pub record: RecordType,
-    /// How it is asked.
+    /// UDP or TCP.
     pub transport: Transport,
     /// An address, name or text that one of the records must hold; any record is good where absent.
     pub expect_answer: Option<String>,
@@ -271,7 +271,7 @@ impl Default for DnsCheck {
 /// A datagram and the answer it wants.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct UdpCheck {
-    /// What is sent.
+    /// Text to send.
     pub payload: String,
     /// Regular expression that the answer must match. Where absent, silence is good too.
     pub expect_reply: Option<String>,
@@ -280,7 +280,7 @@ pub struct UdpCheck {
 /// Reports that are waited for.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PushCheck {
-    /// How long a report holds that does not say so itself.
+    /// How long a report without a lifetime holds.
     pub ttl: Duration,
 }
 
@@ -313,7 +313,7 @@ pub enum Require {
 pub struct FurtherCheck {
     /// What is done.
     pub kind: CheckKind,
-    /// Port to check; that of the main check where absent.
+    /// Port to check; the main check's port if absent.
     pub port: Option<u16>,
     /// PROXY header that connections begin with; none where absent.
     pub send_proxy: Option<ProxyVersion>,
@@ -349,7 +349,7 @@ impl Default for Damping {
     }
 }
 
-/// When what flows tell takes a backend out before checks do.
+/// When passive signals take a backend out before checks do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct BreakerSettings {
     /// Failed flows within `window` that take it out; 0: never.
@@ -375,11 +375,11 @@ impl Default for BreakerSettings {
 pub struct CheckSettings {
     /// What is done.
     pub kind: CheckKind,
-    /// What is done together with it, each time; the result is that of all together.
+    /// Checks made together with it; the result combines all.
     pub also: Vec<FurtherCheck>,
     /// How many of the checks must succeed, where there are several.
     pub require: Require,
-    /// Time between checks of a backend whose verdict is settled.
+    /// Time between checks of a backend that is up without failures.
     pub interval: Duration,
     /// Time between checks while the last results contradict the verdict.
     pub fast_interval: Duration,
@@ -393,9 +393,9 @@ pub struct CheckSettings {
     pub fall: u32,
     /// Share of the interval by which the time between two checks differs from it at random, 0 to 1.
     pub jitter: f64,
-    /// What happens to a backend that falls too often.
+    /// Damping of a backend that goes down too often.
     pub damping: Damping,
-    /// Whether what its flows tell makes it suspect: it is checked at once then, and at the fast interval.
+    /// Whether passive signals make it suspect: it is then checked at once, and at the fast interval.
     pub passive: bool,
     /// When that takes it out at once.
     pub breaker: BreakerSettings,

@@ -24,7 +24,7 @@ pub fn limit_to(ports: Option<&RangeInclusive<u16>>) {
     LIMIT.store(limit, Ordering::Relaxed);
 }
 
-/// Puts the limit on a socket whose port is not chosen yet.
+/// Applies the limit to a socket without a source port yet.
 pub(super) fn apply(socket: &impl AsRawFd) -> io::Result<()> {
     let limit = LIMIT.load(Ordering::Relaxed);
     if limit == ALL {

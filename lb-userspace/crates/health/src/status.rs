@@ -1,4 +1,4 @@
-//! What the engine is asked to check and what it tells.
+//! The input and output types of the engine.
 
 use std::{
     borrow::Cow,
@@ -14,7 +14,7 @@ use super::{
     breaker::BreakerState, error::CheckError, memory::Memory, probe_route::CheckPath, settings::CheckSettings,
 };
 
-/// The verdict of checks about a backend. What the operator says (drain, disable) is another matter.
+/// The health state of a backend, by its checks. It is independent of the operator's settings (drain, disable).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Health {
@@ -22,7 +22,7 @@ pub enum Health {
     Up,
     /// Checks fail.
     Down,
-    /// No check has given a result yet, or none is asked for.
+    /// No check has given a result yet, or the backend has no checks.
     #[default]
     Unchecked,
 }
@@ -47,7 +47,7 @@ impl fmt::Display for Health {
 /// A check that should go on.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CheckSpec<I> {
-    /// Whose verdict it makes.
+    /// The backend whose health state it decides.
     pub id: I,
     /// The backend's address; `settings.port` replaces its port.
     pub target: SocketAddr,
@@ -60,8 +60,7 @@ pub struct CheckSpec<I> {
     pub initial: Health,
 }
 
-/// A verdict changed, or is another than the `initial` of the latest spec; or something changed that is to be remembered,
-/// and the verdict is what it was.
+/// A health state changed, or differs from the `initial` of the latest spec; or only the memory to store changed.
 #[derive(Clone, PartialEq, Debug)]
 pub struct HealthEvent<I> {
     /// Whose.
@@ -72,26 +71,26 @@ pub struct HealthEvent<I> {
     pub detail: String,
     /// When.
     pub at: SystemTime,
-    /// What is to be remembered of the target.
+    /// The memory to store.
     pub memory: Memory,
 }
 
-/// What is known about a check.
+/// The status of a check.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CheckStatus<I> {
     /// The verdict.
     pub health: Health,
-    /// Since when the verdict holds; for one that was handed in, since then.
+    /// Since when the health state holds; for an initial one, since it was passed in.
     pub since: SystemTime,
-    /// The latest result, also one that does not count.
+    /// The latest result, also a local error.
     pub last_check: Option<LastCheck>,
-    /// What bears on the verdict beside results.
+    /// Inputs to the health state other than results.
     pub judgement: Judgement,
-    /// All whose verdict this check makes, where there are several: their target is the same, and so are their settings.
+    /// All backends that this check covers, if several: target and settings are equal.
     pub shared: Option<Arc<[I]>>,
 }
 
-/// What bears on a verdict beside the results of checks.
+/// Inputs to a health state other than results of checks.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Judgement {
     /// Whether it is held down for having fallen too often.
@@ -102,13 +101,13 @@ pub struct Judgement {
     pub breaker: BreakerState,
 }
 
-/// What a success says in words.
+/// The text of a success.
 pub const OK: &str = "ok";
 
 /// Until when the certificate of a target is valid.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Certificate {
-    /// From when on it is told that the end comes near.
+    /// From when on the approaching expiry is reported.
     pub warn_from: SystemTime,
     /// The end.
     pub expires: SystemTime,
@@ -125,7 +124,7 @@ pub struct LastCheck {
     pub at: SystemTime,
     /// The result of each check, where there are several.
     pub parts: Arc<[PartResult]>,
-    /// The certificate that was seen last; of several, the one whose end comes near first.
+    /// The certificate seen last; of several, the first to expire.
     pub certificate: Option<Certificate>,
     /// Whether the target answers on one connection at a time only, so that checks close theirs.
     pub serves_one: bool,
@@ -158,7 +157,7 @@ impl LastCheck {
         self.outcome.is_ok()
     }
 
-    /// The result in words; of several checks, what those say that failed.
+    /// The result as text; of a composite check, the failures.
     pub fn detail(&self) -> Cow<'static, str> {
         match &self.outcome {
             Ok(()) => Cow::Borrowed(OK),

@@ -1,13 +1,13 @@
-//! What names a target.
+//! The id of a target.
 
 use std::fmt;
 
-/// Names a target. The library neither makes names nor reads them: whoever asks for checks has a type for them.
+/// The id of a target. The library neither makes nor interprets ids: its user chooses the type.
 pub trait TargetId: Clone + Ord + fmt::Debug + Send + Sync + 'static {
-    /// What its checks are counted under: the label `service` of metrics.
+    /// The service that its checks count for: the label `service` of metrics.
     type Service: Clone + Ord + fmt::Debug + AsRef<str> + Send + Sync + 'static;
 
-    /// What its checks are counted under.
+    /// The service that its checks count for.
     fn service(&self) -> &Self::Service;
 
     /// Its name within that.

@@ -39,7 +39,7 @@ use super::{
 /// lost, only intermediate ones of a receiver that does not keep up.
 pub const EVENT_DEPTH: usize = 1024;
 
-/// Depth of the channel for what flows tell. When it is full, the teller tries again.
+/// Depth of the channel for passive signals. When it is full, the sender retries.
 pub const SIGNAL_DEPTH: usize = 16;
 
 /// Checks in flight at most, unless configured otherwise. Each has a descriptor and some kilobytes at most.
@@ -76,7 +76,7 @@ pub enum SpawnError {
     Thread(#[source] io::Error),
 }
 
-/// Asks the engine and reads its results. Dropping all handles stops it.
+/// Controls the engine and reads its results. Dropping all handles stops the engine.
 #[derive(Clone, Debug)]
 pub struct HealthHandle<I: TargetId> {
     specs: watch::Sender<Vec<CheckSpec<I>>>,
@@ -88,13 +88,13 @@ pub struct HealthHandle<I: TargetId> {
     agents: AgentHandle<I>,
 }
 
-/// What an earlier process knew, by backend and its address.
+/// Memories of an earlier process, by backend and its address.
 pub type Recalled<I> = BTreeMap<I, (SocketAddr, Memory)>;
 
-/// What flows tell about backends.
+/// Passive signals by backend.
 type BackendSignals<I> = Vec<(I, Signals)>;
 
-/// The engine has not taken what flows tell: it is busy with what it was told before, or has ended.
+/// The engine has not taken passive signals: it is busy with earlier ones, or has ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("the engine of health checks does not listen")]
 pub struct NotTaken;
@@ -108,23 +108,21 @@ impl<I: TargetId> HealthHandle<I> {
         self.specs.send_replace(specs);
     }
 
-    /// Has the checks that are asked for first go on from what an earlier process knew. To be called before
-    /// [`Self::update`].
+    /// Lets the first checks continue from an earlier process's memories. Call it before [`Self::update`].
     pub fn recall(&self, recalled: Recalled<I>) {
         *self.recalled.lock().unwrap_or_else(PoisonError::into_inner) = recalled;
     }
 
-    /// Leads checks through the forwarding path from now on. To be called once, before such checks are asked for: they
-    /// cannot be made otherwise.
+    /// Enables checks through the VIP. Call it once, before the first such check: they cannot be made otherwise.
     pub fn lead(&self, paths: Arc<dyn Paths>) {
-        // Whoever comes second finds the way open already.
+        // A second call changes nothing.
         let _ = self.paths.set(paths);
     }
 
-    /// Tells what flows have told about backends since the last call. Backends that are not checked are passed over.
+    /// Sends the passive signals of backends since the last call. Backends without checks are ignored.
     ///
     /// # Errors
-    /// [`NotTaken`]: tell it again, with what comes next.
+    /// [`NotTaken`]: send them again with the next ones.
     pub fn tell(&self, told: Vec<(I, Signals)>) -> Result<(), NotTaken> {
         self.signals.try_send(told).map_err(|_| NotTaken)
     }
@@ -134,7 +132,7 @@ impl<I: TargetId> HealthHandle<I> {
         self.reports.put(target, report);
     }
 
-    /// Agents that say how backends want to be used.
+    /// The agents of backends.
     pub fn agents(&self) -> &AgentHandle<I> {
         &self.agents
     }
@@ -144,7 +142,7 @@ impl<I: TargetId> HealthHandle<I> {
         self.board.snapshot()
     }
 
-    /// Returns when the engine has stopped, whether it was asked to or not.
+    /// Returns when the engine has stopped, by request or not.
     pub async fn stopped(&self) {
         self.specs.closed().await;
     }
@@ -179,7 +177,7 @@ struct Finished {
 
 impl HealthTask {
     /// Starts the engine, without checks, on a thread of its own, so that nothing else in the process delays checks.
-    /// It runs until `cancel`, or until all handles are gone.
+    /// It runs until `cancel`, or until all handles are dropped.
     ///
     /// # Errors
     /// When the thread or its event loop cannot be made.
@@ -408,7 +406,7 @@ impl<I: TargetId, O: Environment> Runner<I, O> {
                     self.outbox.insert(id, event);
                     return;
                 }
-                // Nobody wants events; snapshots still tell.
+                // No receiver of events; snapshots still work.
                 Err(mpsc::error::TrySendError::Closed(_)) => {}
             }
         }
@@ -422,7 +420,7 @@ impl<I: TargetId, O: Environment> Runner<I, O> {
     }
 }
 
-/// Until the channel takes another event, or nobody listens any more.
+/// Waits until the channel takes another event, or has no receiver any more.
 async fn room<T>(events: &mpsc::Sender<T>) {
     let _ = events.reserve().await;
 }

@@ -1,4 +1,4 @@
-//! A name for targets, and what bears it, for the tests of this library.
+//! A target id and targets for the tests of this library.
 
 use crate::{agent, board, engine, status, task};
 

@@ -1,15 +1,15 @@
-//! An agent's answer: words of a line to what they change (HAProxy's configuration manual, section 5.2, `agent-check`).
-//! Pure.
+//! Parses an agent's answer: a line of words and their effects (HAProxy's configuration manual, section 5.2,
+//! `agent-check`). Pure.
 
 use super::{AgentAdmin, AgentAnswer, AgentState, MAX_PERCENT};
 
-/// What a line says; what it does not mention stays.
+/// The content of a line; parts that it does not mention stay unchanged.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Answer {
     pub(super) admin: Option<AgentAdmin>,
     pub(super) state: Option<AgentState>,
     pub(super) percent: Option<u16>,
-    /// Why the state is what it is, where one is given.
+    /// The reason for the state, if given.
     pub(super) reason: String,
     /// The first thing that was passed over.
     pub(super) note: Option<String>,
@@ -21,7 +21,7 @@ pub(super) fn line(bytes: &[u8]) -> Option<&[u8]> {
     bytes.get(..end)
 }
 
-/// A line as text that can be shown: one line, nothing that moves a cursor.
+/// A line as printable text: one line, without control characters.
 pub(super) fn text(line: &[u8]) -> String {
     let text = String::from_utf8_lossy(line);
     let shown = text.chars().map(|c| if c.is_control() { ' ' } else { c });
@@ -80,7 +80,7 @@ impl Answer {
         self.note.get_or_insert_with(|| what.to_owned());
     }
 
-    /// What stands after this answer.
+    /// The agent state in force after this answer.
     pub(super) fn after(&self, before: AgentAnswer) -> AgentAnswer {
         AgentAnswer {
             admin: self.admin.unwrap_or(before.admin),
@@ -96,9 +96,9 @@ mod tests {
 
     use super::*;
 
-    /// Lines, and what HAProxy's `tcpcheck_agent_expect_reply` and `server_parse_weight_change_request` make of them.
+    /// Lines, and their meaning in HAProxy's `tcpcheck_agent_expect_reply` and `server_parse_weight_change_request`.
     #[test]
-    fn words_say_what_they_say_to_haproxy() {
+    fn words_mean_the_same_as_in_haproxy() {
         use AgentAdmin::{Drain, Maint, Ready};
         use AgentState::{Down, Fail, Stopped, Up};
         let says = |admin, state, percent, reason: &str, note: Option<&str>| Answer {
@@ -129,16 +129,16 @@ mod tests {
                 says(None, None, Some(MAX_PERCENT), "", None),
             ),
             ("70000%", says(None, None, Some(MAX_PERCENT), "", None)),
-            // A reason runs to the end, whatever words are in it.
+            // A reason runs to the end of the line.
             (
                 "down #disk full, up 5%",
                 says(None, Some(Down), None, "disk full, up 5%", None),
             ),
             ("fail#no route", says(None, Some(Fail), None, "no route", None)),
-            // One without a state belongs to nothing.
+            // A reason without a state is ignored.
             ("drain #soon", says(Some(Drain), None, None, "", None)),
             ("# up", Answer::default()),
-            // Passed over, and said so once.
+            // Ignored, and reported once.
             (
                 "upp 50%",
                 says(None, None, Some(50), "", Some("unknown word \"upp\"")),
@@ -166,7 +166,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_mentioned_stays() {
+    fn unmentioned_parts_stay() {
         let word = |line: &str, before| parse(line.as_bytes()).after(before);
         let mut standing = AgentAnswer::default();
         for (line, expected) in [
@@ -201,14 +201,14 @@ mod tests {
         fn any_bytes_are_an_answer_of_bounded_size(bytes in proptest::collection::vec(any::<u8>(), 0..super::super::MAX_LINE)) {
             let answer = parse(&bytes);
             prop_assert!(answer.percent.is_none_or(|percent| percent <= MAX_PERCENT));
-            // A byte that is no text becomes three, and what is passed over is quoted.
+            // An invalid byte becomes three, and ignored words are quoted.
             let most = 3 * bytes.len() + 32;
             for shown in [Some(answer.reason), answer.note, Some(text(&bytes))].into_iter().flatten() {
                 prop_assert!(shown.len() <= most && !shown.contains(char::is_control), "{shown:?}");
             }
         }
 
-        /// Whatever the words between them, the last one of each kind counts.
+        /// The last word of each kind counts, whatever words are in between.
         #[test]
         fn the_last_word_of_each_kind_counts(words in proptest::collection::vec(
             prop::sample::select(vec!["up", "DOWN", "Stopped", "fail", "ready", "drain", "maint", "7%", "200%", "junk"]), 0..12)) {

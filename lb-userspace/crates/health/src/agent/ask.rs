@@ -1,4 +1,4 @@
-//! Asking an agent: a connection, what it wants to be sent, and its line.
+//! Polls an agent: connects, sends its text, reads its line.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -13,8 +13,7 @@ use crate::{
 /// The line of the agent at `target`, after `send` was sent to it. Takes at most `timeout` for all of it.
 ///
 /// # Errors
-/// Why there is none. One that is not ended before the connection is does not count, as in HAProxy: the rest of it
-/// may have said otherwise.
+/// Why there is none. A line without its end does not count, as in HAProxy: its rest may have changed the meaning.
 pub(super) async fn ask(target: SocketAddr, send: &str, timeout: Duration) -> Result<Vec<u8>, CheckError> {
     let mut budget = Budget::start(target, timeout);
     let mut stream = budget.connect(Route::default()).await?;

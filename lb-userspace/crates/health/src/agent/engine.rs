@@ -1,4 +1,4 @@
-//! Which agents are asked for whom, when, and what stands of their answers. Pure: time and answers are handed in.
+//! Decides which agents to poll and when, and keeps the state of their answers. Pure: time and answers are passed in.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,7 +25,7 @@ const JITTER: u32 = 10;
 /// Number of an agent, never used twice.
 pub(super) type AgentNo = u64;
 
-/// An agent, for all whose it is.
+/// An agent, shared by all backends that use it.
 #[derive(Debug)]
 pub(super) struct Agent<I> {
     pub(super) target: SocketAddr,
@@ -55,8 +55,8 @@ impl<I: TargetId> AgentEngine<I> {
         }
     }
 
-    /// Makes the agents equal to `specs` and returns those that are gone. Agents that stay go on undisturbed; two
-    /// backends at one address share one.
+    /// Makes the agents equal to `specs` and returns removed ones. Agents that stay are not disturbed; two backends at
+    /// one address share one.
     pub(super) fn update(&mut self, specs: Vec<AgentSpec<I>>, now: Instant) -> Vec<AgentNo> {
         let mut known: BTreeMap<(SocketAddr, AgentSettings), AgentNo> = BTreeMap::new();
         for (&no, agent) in &mut self.agents {
@@ -98,7 +98,7 @@ impl<I: TargetId> AgentEngine<I> {
             self.agents.remove(no);
             self.scheduler.remove(*no);
         }
-        // All that are new are asked soon, and not at once.
+        // New agents are polled soon, but not all at once.
         let new: Vec<(&AgentNo, &Agent<I>)> = self.agents.range(first_new..).collect();
         let hurry = START_SPACING.saturating_mul(u32::try_from(new.len()).unwrap_or(u32::MAX));
         let new: Vec<(AgentNo, Duration)> = new
@@ -109,18 +109,18 @@ impl<I: TargetId> AgentEngine<I> {
         gone
     }
 
-    /// When the next agent can be asked.
+    /// When the next agent can be polled.
     pub(super) fn next_deadline(&mut self) -> Option<Instant> {
         self.scheduler.next_deadline()
     }
 
-    /// The next agent that must be asked now.
+    /// The next agent to poll now.
     pub(super) fn start_due(&mut self, now: Instant) -> Option<(AgentNo, &Agent<I>)> {
         let due = self.scheduler.start_due(now)?;
         Some((due.key, self.agents.get(&due.key)?))
     }
 
-    /// A question ended, which `started` then. Returns the agent, for what else there is to do.
+    /// Records the end of a poll that `started` then. Returns the agent.
     pub(super) fn finish(
         &mut self,
         no: AgentNo,
@@ -152,7 +152,7 @@ impl<I: TargetId> AgentEngine<I> {
             }
             Err(error) => {
                 let why: Arc<str> = error.to_string().into();
-                // What this machine cannot do says nothing about the agent.
+                // A local error does not count against the agent.
                 if !error.is_local() {
                     agent.failures = agent.failures.saturating_add(1);
                 }
@@ -171,7 +171,7 @@ impl<I: TargetId> AgentEngine<I> {
         Some(agent)
     }
 
-    /// What is known about all agents.
+    /// The status of all agents.
     pub(super) fn statuses(&self) -> BTreeMap<I, AgentStatus> {
         let of = |agent: &Agent<I>| -> Vec<(I, AgentStatus)> {
             let ids = agent.ids.iter();
@@ -180,7 +180,7 @@ impl<I: TargetId> AgentEngine<I> {
         self.agents.values().flat_map(of).collect()
     }
 
-    /// What all agents said.
+    /// The reports of all agents.
     pub(super) fn said(&self) -> AgentView<I> {
         let of = |agent: &Agent<I>| -> Vec<(I, AgentReport)> {
             let ids = agent.ids.iter();
@@ -197,7 +197,7 @@ impl<I: TargetId> AgentEngine<I> {
 }
 
 impl<I: TargetId> Agent<I> {
-    /// What is known about it.
+    /// Its status.
     pub(super) fn status(&self) -> &AgentStatus {
         &self.status
     }

@@ -38,7 +38,7 @@ impl AgentMetrics {
     pub(super) fn forget<'a>(&self, gone: impl Iterator<Item = &'a str>) {
         for service in gone.collect::<BTreeSet<_>>() {
             for result in [ANSWER, FAILURE] {
-                // An error only says that the series was never there.
+                // An error means that the series never existed.
                 let _ = self.polls.remove_label_values(&[service, result]);
             }
         }

@@ -1,8 +1,8 @@
-//! Agents: programs beside backends that say how these want to be used, by HAProxy's agent-check protocol.
+//! Agents: programs beside backends that report how to use them, by HAProxy's agent-check protocol.
 //!
-//! An agent is asked over TCP, by the schedule that checks have, too, and answers with one line of words (`answer`). What
-//! it does not mention stays as it was, and so does everything while it does not answer: whether a backend works is for
-//! checks to find out. What stands of all answers is an [`AgentAnswer`]; `engine` (pure) keeps those, `task` asks.
+//! An agent is polled over TCP, with the scheduler of checks, and answers with one line of words (`answer`). An answer
+//! changes only what it mentions, and an agent that does not answer changes nothing: whether a backend works is up to
+//! checks. The sum of all answers is an [`AgentAnswer`]; `engine` (pure) keeps them, `task` polls.
 
 mod answer;
 mod ask;
@@ -21,7 +21,7 @@ use std::{
 pub use self::task::AgentHandle;
 pub(super) use self::{metrics::AgentMetrics, task::AgentTask};
 
-/// Agents that are asked at the same time at most.
+/// Maximum agents polled at the same time.
 pub const MAX_ASKED: usize = 256;
 
 /// Bytes of an answer that are read at most; a longer line is no answer.
@@ -33,17 +33,17 @@ pub const MAX_SEND: usize = 1024;
 /// Largest share of a weight, in percent, that an agent can ask for: as in HAProxy.
 pub const MAX_PERCENT: u16 = 25_600;
 
-/// Failures in a row after which an agent counts as lost, which is told; what it said stands all the same.
+/// Failures in a row after which an agent is reported as lost; its last report stays in force.
 pub const LOST_AFTER: u32 = 3;
 
-/// How agents of a service are asked.
+/// How agents of a service are polled.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct AgentSettings {
-    /// Whether they are asked at all.
+    /// Whether they are polled at all.
     pub enabled: bool,
-    /// Port of agents whose backends name none of their own.
+    /// Port of agents of backends without a port of their own.
     pub port: Option<u16>,
-    /// What is sent to them first; nothing where empty.
+    /// Text sent to them first; nothing if empty.
     pub send: String,
     /// Time between two questions.
     pub interval: Duration,
@@ -63,7 +63,7 @@ impl Default for AgentSettings {
     }
 }
 
-/// How an agent wants its backend to be used, as an operator could say it.
+/// How an agent wants its backend to be used, in an operator's terms.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum AgentAdmin {
     /// As its health allows.
@@ -75,7 +75,7 @@ pub enum AgentAdmin {
     Maint,
 }
 
-/// How an agent says its backend is.
+/// The state of a backend by its agent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum AgentState {
     /// It works.
@@ -89,7 +89,7 @@ pub enum AgentState {
     Fail,
 }
 
-/// What stands of all that an agent has said.
+/// The state in force after all answers of an agent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct AgentAnswer {
     /// How its backend wants to be used.
@@ -120,7 +120,7 @@ macro_rules! words {
                 }
             }
 
-            /// What a word of the protocol says, in whatever case.
+            /// Parses a word of the protocol, in any case.
             pub fn from_word(word: &str) -> Option<Self> {
                 $(if word.eq_ignore_ascii_case($word) {
                     return Some(Self::$variant);
@@ -153,7 +153,7 @@ impl AgentState {
     }
 }
 
-/// `maint, down, 50%`: what is not as it would be without an agent; `ready` where nothing is.
+/// `maint, down, 50%`: the parts that differ from a backend without an agent; `ready` if none does.
 impl fmt::Display for AgentAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
@@ -176,23 +176,23 @@ impl fmt::Display for AgentAnswer {
     }
 }
 
-/// An agent that should be asked.
+/// An agent to poll.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AgentSpec<I> {
-    /// Whose agent it is.
+    /// The backend of the agent.
     pub id: I,
     /// Where it listens.
     pub target: SocketAddr,
-    /// How it is asked; its port is that of the target already.
+    /// How it is polled; the target has its port already.
     pub settings: AgentSettings,
-    /// What it said to an earlier daemon, or what stood before it was asked in another way.
+    /// Its report to an earlier daemon, or before its settings changed.
     pub initial: AgentAnswer,
 }
 
-/// What others do by an agent's word.
+/// An agent's report, for the rest of the daemon.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AgentReport {
-    /// What stands.
+    /// The state in force.
     pub word: AgentAnswer,
     /// Why, in the agent's words, where it gave any with the state.
     pub reason: Arc<str>,
@@ -200,24 +200,24 @@ pub struct AgentReport {
     pub lost: Option<Arc<str>>,
 }
 
-/// By whom what was said.
+/// The reports by backend.
 pub type AgentView<I> = BTreeMap<I, AgentReport>;
 
-/// What is known about an agent.
+/// The status of an agent.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AgentStatus {
-    /// What stands, and whether the agent is lost.
+    /// Its report, and whether the agent is lost.
     pub said: AgentReport,
     /// The latest question; none before the first.
     pub last: Option<LastAsked>,
 }
 
-/// What became of a question.
+/// The result of the last poll.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LastAsked {
     /// The line that came, or why none came.
     pub answer: Result<Arc<str>, Arc<str>>,
-    /// What of the line was passed over.
+    /// The part of the line that was ignored.
     pub note: Option<Arc<str>>,
     /// From the question to its end.
     pub latency: Duration,

@@ -1,4 +1,4 @@
-//! Asks agents: sockets, timers and channels around the engine's decisions.
+//! Polls agents: sockets, timers and channels around the engine's decisions.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -25,7 +25,7 @@ use crate::{
     target::TargetId,
 };
 
-/// Says whose agents are asked and reads what they say. Dropping all handles stops it.
+/// Sets the agents to poll and reads their reports. Dropping all handles stops the task.
 #[derive(Clone, Debug)]
 pub struct AgentHandle<I: TargetId> {
     specs: watch::Sender<Vec<AgentSpec<I>>>,
@@ -34,10 +34,10 @@ pub struct AgentHandle<I: TargetId> {
 }
 
 impl<I: TargetId> AgentHandle<I> {
-    /// Makes the agents equal to `specs`, soon after the call. Those that did not change go on undisturbed. Only the
-    /// latest call matters.
+    /// Makes the agents equal to `specs`, soon after the call. Unchanged ones are not disturbed. Only the latest call
+    /// matters.
     pub fn update(&self, specs: Vec<AgentSpec<I>>) {
-        // A balancer without agents wakes nobody.
+        // Without agents, before and after, the task need not wake.
         self.specs.send_if_modified(|present| {
             let changed = *present != specs;
             *present = specs;
@@ -45,12 +45,12 @@ impl<I: TargetId> AgentHandle<I> {
         });
     }
 
-    /// What agents said; changes when a word does, or when an agent is lost or found.
+    /// The reports of agents; changes with a report, or when an agent is lost or found.
     pub fn said(&self) -> watch::Receiver<AgentView<I>> {
         self.said.clone()
     }
 
-    /// What is known about all agents now: one allocation, no copy.
+    /// The present status of all agents: one allocation, no copy.
     pub fn snapshot(&self) -> Arc<BTreeMap<I, AgentStatus>> {
         self.board.snapshot()
     }
@@ -70,7 +70,7 @@ pub(crate) struct AgentTask<I: TargetId> {
 }
 
 impl<I: TargetId> AgentTask<I> {
-    /// A task without agents, whose schedule `seed` decides about.
+    /// A task without agents, whose schedule is randomised by `seed`.
     pub(crate) fn new(seed: u64, metrics: AgentMetrics) -> (Self, AgentHandle<I>) {
         let (specs_sender, specs) = watch::channel(Vec::new());
         let (said_sender, said) = watch::channel(AgentView::new());
@@ -94,7 +94,7 @@ impl<I: TargetId> AgentTask<I> {
         (task, handle)
     }
 
-    /// Asks until `cancel`, or until all handles are gone.
+    /// Polls until `cancel`, or until all handles are dropped.
     pub(crate) async fn run(mut self, cancel: CancellationToken) {
         loop {
             self.start_due();

@@ -25,7 +25,7 @@ async fn listen() -> (TcpListener, SocketAddr) {
     (listener, address)
 }
 
-/// Answers of agents, whole and broken, and what is made of them.
+/// Whole and broken answers of agents, and their meaning.
 #[tokio::test]
 async fn a_line_is_read_to_its_end_and_no_further() {
     let endless = vec![b'x'; MAX_LINE + 1];
@@ -64,7 +64,7 @@ async fn a_line_is_read_to_its_end_and_no_further() {
 }
 
 #[tokio::test]
-async fn an_agent_hears_what_it_wants_to_be_sent() {
+async fn agent_receives_the_configured_text() {
     let (listener, target) = listen().await;
     let agent = async {
         let (mut stream, _) = listener.accept().await.unwrap();
@@ -82,7 +82,7 @@ async fn silence_ends_with_the_time_out() {
     let (listener, target) = listen().await;
     let error = ask(target, "", Duration::from_millis(30)).await.unwrap_err();
     drop(listener);
-    // A machine that was too busy to tell says so.
+    // A machine that was too busy to measure reports that.
     let words = error.to_string();
     assert!(
         words.contains("no answer within 30ms") || error.is_local(),
@@ -90,7 +90,7 @@ async fn silence_ends_with_the_time_out() {
     );
 }
 
-/// An agent in a thread, that says what it is told to.
+/// An agent in a thread, with the answer that the test sets.
 fn agent() -> (SocketAddr, Arc<std::sync::Mutex<String>>) {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
@@ -106,7 +106,7 @@ fn agent() -> (SocketAddr, Arc<std::sync::Mutex<String>>) {
 }
 
 #[tokio::test]
-async fn words_reach_those_who_act_on_them_and_end_with_the_agent() {
+async fn reports_reach_their_readers_and_end_with_the_agent() {
     let (target, line) = agent();
     let registry = Registry::new();
     let metrics = AgentMetrics::register(&registry).unwrap();

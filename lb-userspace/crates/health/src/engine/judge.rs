@@ -1,4 +1,4 @@
-//! What results of checks, signals of flows and the passing of time mean for a verdict.
+//! The effect of check results, passive signals and time on a health state.
 
 use std::{
     collections::BTreeSet,
@@ -57,8 +57,8 @@ impl<I: TargetId> Engine<I> {
         events
     }
 
-    /// Takes what flows tell about backends: each is suspect until a check succeeds, and is checked as soon as the fast
-    /// interval allows; and its breaker may open. One that is down is known to be so. Returns the verdicts that changed.
+    /// Takes passive signals of backends: each becomes suspect until a check succeeds, is checked as soon as the fast
+    /// interval allows, and its breaker may open. Ignored for targets that are down. Returns changed health states.
     pub(crate) fn tell(&mut self, told: Vec<(I, Signals)>, now: Moment) -> Vec<HealthEvent<I>> {
         let mut events = Vec::new();
         for (id, signals) in told {
@@ -96,7 +96,7 @@ impl<I: TargetId> Engine<I> {
         events
     }
 
-    /// Has breakers go on whose time has come. Returns the verdicts that changed.
+    /// Advances breakers whose time has come. Returns changed health states.
     pub(crate) fn pass(&mut self, now: Moment) -> Vec<HealthEvent<I>> {
         let mut events = Vec::new();
         while let Some((at, no)) = self
@@ -126,7 +126,7 @@ impl<I: TargetId> Engine<I> {
     }
 }
 
-/// Remembers when the breaker of a check goes on by itself. Deadlines that are not in force any more are passed over.
+/// Schedules the next step of a check's breaker. Outdated deadlines are ignored.
 pub(super) fn note_breaker<I: TargetId>(
     breakers: &mut BTreeSet<(Instant, CheckNo)>,
     no: CheckNo,
@@ -136,7 +136,7 @@ pub(super) fn note_breaker<I: TargetId>(
 }
 
 impl<I: TargetId> Check<I> {
-    /// What is to be remembered.
+    /// The memory to store.
     pub(super) fn known(&self) -> Known {
         let mut known = Known {
             suspect_since: self.suspect,
@@ -148,7 +148,7 @@ impl<I: TargetId> Check<I> {
         known
     }
 
-    /// Goes on from what an earlier process knew.
+    /// Continues from an earlier process's memory.
     pub(super) fn recall(&mut self, memory: &Memory, now: Moment) {
         let known = Known::recalled(memory, now);
         self.machine = Machine::recalled(*self.machine.policy(), &known);
@@ -157,7 +157,7 @@ impl<I: TargetId> Check<I> {
         self.told = known;
     }
 
-    /// Notes what is to be remembered, if that has changed and none of `events` says it.
+    /// Adds the memory to the memos, if it has changed and none of `events` carries it.
     fn remember(&mut self, events: &[HealthEvent<I>], now: Moment, memos: &mut Vec<HealthEvent<I>>) {
         let known = self.known();
         if known == self.told {
@@ -177,7 +177,7 @@ impl<I: TargetId> Check<I> {
         self.told = known;
     }
 
-    /// The verdict: that of the checks, unless the breaker is open.
+    /// The health state: by the checks, unless the breaker is open.
     pub(super) fn verdict(&self) -> Health {
         match self.breaker.state() {
             BreakerState::Open => Health::Down,
@@ -185,7 +185,7 @@ impl<I: TargetId> Check<I> {
         }
     }
 
-    /// What bears on the verdict beside results.
+    /// Inputs to the health state other than results.
     pub(super) fn judgement(&self) -> Judgement {
         Judgement {
             damped: self.machine.is_damped(),
@@ -247,7 +247,7 @@ impl<I: TargetId> Check<I> {
         why
     }
 
-    /// Events for all who asked if the verdict is not what it was `before`, counted.
+    /// Counted events for all its backends, if the health state differs from `before`.
     fn judged(&self, before: Health, detail: String, at: SystemTime, now: Moment) -> Vec<HealthEvent<I>> {
         let health = self.verdict();
         if health == before {

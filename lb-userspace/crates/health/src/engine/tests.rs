@@ -47,7 +47,7 @@ fn spec(service: &str, backend: &str, host: u8, settings: CheckSettings) -> Chec
     }
 }
 
-/// How a target answers a check that began at a time: after how long, and what.
+/// The answer of a target to a check that began at a time: delay and result.
 type Peer = Box<dyn Fn(Duration) -> (Duration, Result<(), CheckError>)>;
 
 /// The engine in simulated time.
@@ -63,7 +63,7 @@ struct Simulation {
     checks: BTreeMap<CheckNo, NewCheck>,
     events: VecDeque<(Duration, CheckId, Health)>,
     told: Vec<String>,
-    /// What is to be remembered of `web/a`.
+    /// The memory of `web/a`.
     memory: Memory,
     starts: Vec<(Duration, SocketAddr)>,
     most_in_flight: usize,
@@ -135,7 +135,7 @@ impl Simulation {
         changes
     }
 
-    /// Flows of `web/a` are refused, so many.
+    /// This many flows of `web/a` are refused.
     fn tell(&mut self, refused: u64) {
         let told = Signals {
             refused,
@@ -150,7 +150,7 @@ impl Simulation {
         self.board.snapshot()[&id("web", "a")].judgement
     }
 
-    /// A process after this one, which goes on from what it left, `later`.
+    /// A process that starts `later`, and continues from this one's memory.
     fn restarted(mut self, later: Duration, settings: CheckSettings) -> Self {
         let mut next = Self::new(16, 2);
         next.began.wall = self.moment().wall + later;
@@ -240,7 +240,7 @@ impl Simulation {
 }
 
 #[test]
-fn the_same_check_of_several_services_is_made_once_and_tells_all() {
+fn equal_checks_of_several_services_are_made_once_and_reported_to_all() {
     let mut simulation = Simulation::new(10, 1);
     simulation.peer(1, |_| (MS, Ok(())));
     simulation.update(vec![
@@ -269,7 +269,7 @@ fn the_same_check_of_several_services_is_made_once_and_tells_all() {
 
 /// People must see that one check judges several backends, and not think of each as a check of its own.
 #[test]
-fn a_check_that_is_shared_says_with_whom() {
+fn shared_check_lists_its_backends() {
     let mut simulation = Simulation::new(10, 1);
     simulation.peer(1, |_| (MS, Ok(())));
     let ported = CheckSettings {
@@ -299,7 +299,7 @@ fn a_check_that_is_shared_says_with_whom() {
     assert_eq!(shared(&simulation, &id("admin", "c")), []);
     simulation.run_until(100 * MS);
     assert_eq!(simulation.starts_of(1), 2);
-    // It is that of one alone when the other service goes.
+    // It has one backend when the other service is removed.
     simulation.update(all().split_off(1));
     assert_eq!(shared(&simulation, &both[0]), []);
     assert_eq!(simulation.health(&both[0]), Health::Up);
@@ -335,7 +335,7 @@ fn kind_none_is_never_checked_and_shown_as_unchecked() {
 }
 
 #[test]
-fn an_update_does_not_disturb_what_did_not_change() {
+fn update_does_not_disturb_unchanged_checks() {
     let mut simulation = Simulation::new(10, 1);
     simulation.peer(1, |_| (MS, Ok(())));
     simulation.peer(2, |_| (MS, Ok(())));
@@ -381,7 +381,7 @@ fn an_update_does_not_disturb_what_did_not_change() {
 }
 
 #[test]
-fn another_address_behind_the_same_name_inherits_nothing() {
+fn new_address_of_a_name_inherits_no_state() {
     let mut simulation = Simulation::new(10, 1);
     simulation.peer(1, |_| (MS, Ok(())));
     simulation.update(vec![spec("web", "a", 1, settings())]);
@@ -396,10 +396,10 @@ fn another_address_behind_the_same_name_inherits_nothing() {
     );
 }
 
-/// A backend that is removed and added again before the engine looks keeps its check. Who asked has forgotten the
-/// verdict and would never hear of it again.
+/// A backend that is removed and added again before the engine looks keeps its check. The caller has forgotten the
+/// health state, so the engine must report it again.
 #[test]
-fn a_verdict_that_was_forgotten_is_told_again() {
+fn forgotten_health_state_is_reported_again() {
     let mut simulation = Simulation::new(10, 1);
     simulation.peer(1, |_| (MS, Ok(())));
     let fresh = spec("web", "a", 1, settings());
@@ -432,7 +432,7 @@ fn a_restored_verdict_stays_until_contradicted() {
     simulation.update(vec![up, down]);
     assert_eq!(simulation.health(&id("web", "a")), Health::Up);
     assert_eq!(simulation.health(&id("web", "b")), Health::Down);
-    assert!(simulation.events.is_empty(), "what is known already is no event");
+    assert!(simulation.events.is_empty(), "a known health state is no event");
     simulation.run_until(20_000 * MS);
     assert_eq!(simulation.health(&id("web", "a")), Health::Down);
     assert_eq!(simulation.health(&id("web", "b")), Health::Up);
@@ -473,7 +473,7 @@ fn running_out_of_descriptors_takes_no_backend_out() {
 }
 
 #[test]
-fn black_holes_delay_nobody_within_the_bound() {
+fn black_holes_within_the_bound_delay_no_other_check() {
     let mut simulation = Simulation::new(64, 1);
     let mut specs = Vec::new();
     for host in 0..100 {
@@ -505,8 +505,8 @@ fn black_holes_delay_nobody_within_the_bound() {
     }
 }
 
-/// Whatever happened before: while a target is up, each balancer checks it at a time of its own within each interval, give
-/// or take half the jitter, and again so after a restart with verdicts from before.
+/// While a target is up, each balancer checks it at a time of its own within each interval, give or take half the
+/// jitter, whatever happened before, and also after a restart with stored health states.
 #[test]
 fn a_balancer_keeps_its_phase_over_a_restart() {
     let settled = |node, restarted_after: u32| {
@@ -555,10 +555,10 @@ fn a_balancer_keeps_its_phase_over_a_restart() {
     assert!(in_step < 10, "{in_step} of 20 in step with another balancer");
 }
 
-/// 50 backends at 5 s for 6 hours, with outages: each outage makes exactly one down and one up, nothing else is said,
-/// and no check is left over.
+/// 50 backends at 5 s for 6 hours, with outages: each outage makes exactly one down and one up event, and no check is
+/// left over.
 #[test]
-fn long_run_tells_changes_only() {
+fn long_run_reports_changes_only() {
     let minute = Duration::from_secs(60);
     let settings = CheckSettings {
         interval: Duration::from_secs(5),
@@ -597,9 +597,8 @@ fn long_run_tells_changes_only() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// The promise of the documents: a dead backend is found within
-    /// interval × (1 + jitter) + fall × (fast_interval + timeout); one that is back, within the time to the next
-    /// check while down and `rise` quick ones.
+    /// The documented bounds: a dead backend is found within interval × (1 + jitter) + fall × (fast_interval +
+    /// timeout); a recovered one within the time to the next check while down and `rise` fast checks.
     #[test]
     fn detection_and_recovery_keep_their_bounds(
         interval in 100_u32..5000,
@@ -677,9 +676,9 @@ proptest! {
     }
 }
 
-/// A backend that comes and goes every 20 s is held down, says so, and is back when it has held out.
+/// A backend that flaps every 20 s is held down, reported as damped, and up again after `flap_hold`.
 #[test]
-fn a_flapping_backend_is_held_down_and_told_so() {
+fn flapping_backend_is_held_down_and_reported() {
     let settings = CheckSettings {
         damping: Damping {
             limit: 3,
@@ -752,7 +751,7 @@ fn refused() -> CheckError {
 }
 
 #[test]
-fn a_target_whose_flows_fail_is_checked_at_once_and_found_out_at_the_fast_pace() {
+fn suspect_target_is_checked_at_once_and_at_the_fast_interval() {
     let dead = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&dead);
     let mut simulation = settled(slow(), move |_| {
@@ -781,15 +780,15 @@ fn a_target_whose_flows_fail_is_checked_at_once_and_found_out_at_the_fast_pace()
     simulation.tell(1);
     simulation.run_until(died + 500 * MS * (slow().fall - 1) + 2 * MS);
     assert_eq!(simulation.health(&id("web", "a")), Health::Down);
-    assert!(!simulation.judgement().suspect, "it is known to be down");
-    // What comes late does not disturb the back-off.
+    assert!(!simulation.judgement().suspect, "it is down already");
+    // A late signal does not disturb the back-off.
     let next = simulation.engine.next_deadline();
     simulation.tell(100);
     assert_eq!(simulation.engine.next_deadline(), next);
     assert_eq!(simulation.judgement(), Judgement::default());
 }
 
-/// A daemon that is restarted must not bring a backend back that keeps falling, nor try one whose breaker is open.
+/// A restart must not bring back a flapping backend, nor one whose breaker is open.
 #[test]
 fn damping_suspicion_and_breakers_outlive_a_restart() {
     let hold = Duration::from_secs(60);
@@ -812,7 +811,7 @@ fn damping_suspicion_and_breakers_outlive_a_restart() {
     next.peer(1, |_| (MS, Ok(())));
     assert!(next.judgement().damped);
     assert_eq!(next.health(&id("web", "a")), Health::Down);
-    assert_eq!(next.events, [], "nothing changed");
+    assert_eq!(next.events, [], "no change");
     next.run_until(hold);
     assert_eq!(
         next.health(&id("web", "a")),
@@ -844,12 +843,12 @@ fn damping_suspicion_and_breakers_outlive_a_restart() {
     assert_eq!(
         next.health(&id("web", "a")),
         Health::Up,
-        "what checks said before it opened"
+        "the result of checks before it opened"
     );
 }
 
 #[test]
-fn who_does_not_listen_is_not_told() {
+fn signals_without_passive_checks_are_ignored() {
     let deaf = CheckSettings {
         passive: false,
         ..slow()
@@ -914,7 +913,7 @@ fn a_breaker_that_no_check_judges_tries_again_by_itself() {
     simulation.events.clear();
     simulation.tell(5);
     let second = 1_000 * MS;
-    // Open for 30 s, on trial until it is told on again, open, on trial, and after 10 s without a failure closed.
+    // Open for 30 s, on trial until the next signal, open, on trial, and closed after 10 s without a failure.
     simulation.run_until(mute + second * 35);
     assert_eq!(simulation.judgement().breaker, BreakerState::HalfOpen);
     simulation.tell(1);
@@ -941,8 +940,8 @@ fn a_breaker_that_no_check_judges_tries_again_by_itself() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
 
-    /// Whatever flows tell: a target is down only by `fall` failures of checks or by its open breaker, up again only
-    /// by a check or on trial, and never checked faster than at the fast interval.
+    /// With any signals, a target is down only by `fall` failures of checks or by its open breaker, up again only by a
+    /// check or on trial, and never checked faster than at the fast interval.
     #[test]
     fn signals_never_judge_alone(
         told in prop::collection::vec((1_u32..3_000, 0_u64..4), 1..100),

@@ -1,12 +1,12 @@
-//! What goes wrong with HTTP/2 connections and with gRPC calls on them.
+//! Problems of HTTP/2 connections, and of gRPC calls on them.
 
-/// What a peer does instead of answering a request over HTTP/2 (RFC 9113).
+/// Why a peer did not answer a request over HTTP/2 (RFC 9113).
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum Http2Problem {
     /// It answers in HTTP/1.
     #[error("answers in HTTP/1 and does not speak HTTP/2")]
     Http1,
-    /// What it sends does not begin with SETTINGS (section 3.4).
+    /// Its first frame is not SETTINGS (section 3.4).
     #[error("does not speak HTTP/2: its first frame is not SETTINGS")]
     Garbage,
     /// It gave the connection up, with this code (section 6.8).
@@ -15,7 +15,7 @@ pub enum Http2Problem {
     /// It gave the request up, with this code (section 6.4).
     #[error("gave the request up: RST_STREAM with {0}")]
     Reset(String),
-    /// It does what the protocol forbids; the code is the one that it deserves (section 7).
+    /// It violates the protocol; with the error code of section 7.
     #[error("breaks the rules of HTTP/2: {0}")]
     Violation(String),
 }

@@ -4,7 +4,7 @@ fn target() -> SocketAddr {
     "10.0.0.11:8080".parse().unwrap()
 }
 
-/// The operator reads these in `lb backend list`; each must name the target and what to look at.
+/// Operators read these in `lb backend list`; each must name the target and the place to look.
 #[test]
 fn failures_read_as_sentences() {
     let target = target();
@@ -114,7 +114,7 @@ fn failures_read_as_sentences() {
 /// A backend must not go down because the balancer ran out of something; nor stay up because its failure was
 /// mistaken for ours.
 #[test]
-fn errors_of_this_machine_are_told_from_failures_of_the_target() {
+fn local_errors_are_separate_from_failures_of_the_target() {
     let target = target();
     let local = |error| CheckError::Local { target, error };
     let cases = [

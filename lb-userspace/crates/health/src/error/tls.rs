@@ -1,4 +1,4 @@
-//! What failures of TLS mean, in words: those of the library are names of its types.
+//! Readable texts for failures of TLS; the library's texts are names of its types.
 
 use std::fmt::Debug;
 
@@ -74,7 +74,7 @@ impl CertificateProblem {
         }
     }
 
-    /// What only the name of a kind of error is known of.
+    /// An error of which only the kind's name is known.
     fn unnamed(name: &str) -> Self {
         match name {
             "CaUsedAsEndEntity" => {

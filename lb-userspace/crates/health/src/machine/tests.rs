@@ -32,7 +32,7 @@ fn play(policy: Policy, initial: Health, script: &str) -> Vec<(char, u128)> {
         };
         let decision = machine.on_result(now, outcome);
         let verdict = machine.health();
-        // A transition is told exactly when the verdict changes.
+        // A transition is reported exactly when the health state changes.
         assert_eq!(
             decision.transition,
             (verdict != before).then_some(verdict),
@@ -51,7 +51,8 @@ fn play(policy: Policy, initial: Health, script: &str) -> Vec<(char, u128)> {
     script.chars().map(play_one).collect()
 }
 
-/// What is tried, the verdict before, the results, and after each result the verdict and the time to the next check.
+/// The name, the health state before, the results, and after each result the health state and the time to the next
+/// check.
 type Case = (&'static str, Health, &'static str, &'static [(char, u128)]);
 
 #[test]
@@ -75,7 +76,7 @@ fn every_transition() {
         ),
         ("fall failures", Up, "fff", &[('U', 500), ('U', 500), ('D', 2000)]),
         (
-            "a success between failures starts the count anew",
+            "a success between failures resets the count",
             Up,
             "ffsff",
             &[('U', 500), ('U', 500), ('U', 2000), ('U', 500), ('U', 500)],
@@ -125,7 +126,7 @@ fn every_transition() {
             &[('D', 2000), ('D', 4000), ('D', 8000)],
         ),
         (
-            "back-off begins anew after the next fall",
+            "back-off starts over after the next fall",
             Down,
             "fffssfff",
             &[
@@ -140,7 +141,7 @@ fn every_transition() {
             ],
         ),
         (
-            "after going down, back-off goes on",
+            "after going down, back-off continues",
             Up,
             "ffff",
             &[('U', 500), ('U', 500), ('D', 2000), ('D', 4000)],
@@ -161,7 +162,7 @@ fn every_transition() {
     }
 }
 
-/// Two falls within 20 s, and it must succeed for 3 s: what is tried, the results, and after each the verdict, whether it
+/// Damped after two falls within 20 s, held for 3 s: the name, the results, and after each the health state, whether it
 /// is damped, and the time to the next check.
 type Damped = (&'static str, &'static str, &'static [(char, bool, u128)]);
 
@@ -190,7 +191,7 @@ fn every_transition_of_damping() {
             ],
         ),
         (
-            "a failure starts the time anew, a local error does not",
+            "a failure restarts the time, a local error does not",
             "fssfssfslss",
             &[
                 ('D', false, 2000),
@@ -314,7 +315,7 @@ fn outcome() -> impl Strategy<Value = Outcome> {
 
 proptest! {
     /// Up exactly after `rise` successes in a row, down exactly after `fall` failures in a row, whatever came before
-    /// and whatever local errors come between.
+    /// and with any local errors in between.
     #[test]
     fn verdict_follows_the_last_results_only(
         rise in 1_usize..6,
@@ -386,7 +387,7 @@ proptest! {
             }
             now = decision.next;
         }
-        // It is never held for ever: with nothing but successes it is up within the promise.
+        // It is never held for ever: with successes only, it is up within the promised time.
         let began = now;
         while machine.health() == Health::Down {
             now = machine.on_result(now, Outcome::Success).next;
@@ -395,7 +396,7 @@ proptest! {
         }
     }
 
-    /// The pace never leaves what the settings name, so that neither a storm nor a forgotten backend is possible.
+    /// The pace stays within the settings, so that neither a storm nor a forgotten backend is possible.
     #[test]
     fn pace_stays_within_its_bounds(outcomes in prop::collection::vec(outcome(), 1..100)) {
         let settings = settings();
@@ -413,9 +414,9 @@ proptest! {
         }
     }
 
-    /// A target that dies, or returns, at any moment is found out in the time that the settings promise, whatever the
-    /// jitter and however long each check takes within its time-out: one interval until a check starts after that
-    /// moment, then the checks that the verdict wants, each at its pace or at the end of the one before.
+    /// A death or return of a target is detected within the promised time, with any jitter and any duration of checks
+    /// within the timeout: one interval until the next check starts, then `fall` or `rise` checks, each at its pace or
+    /// at the end of the one before.
     #[test]
     fn a_change_is_found_within_the_promised_time(
         seed in any::<u64>(),

@@ -6,7 +6,7 @@ use super::*;
 
 const PLENTY: Duration = Duration::from_secs(60);
 
-/// A checker whose results the test decides. Each check says that it began and waits for its result.
+/// A checker whose results the test decides. Each check reports its begin and waits for its result.
 struct Scripted {
     begun: mpsc::Sender<()>,
     results: tokio::sync::Mutex<tokio::sync::mpsc::Receiver<Result<Latency, CheckError>>>,
@@ -101,7 +101,7 @@ async fn verdict_and_counts_follow_the_results() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stopped_monitor_claims_nothing_and_checks_nothing() {
+async fn stopped_monitor_has_no_state_and_makes_no_checks() {
     let (monitor, results, begins) = monitor();
     monitor.start().unwrap();
     monitor.start().unwrap();

@@ -18,9 +18,9 @@ type Outcome = Result<Latency, CheckError>;
 
 /// Makes each check once, all at the same time, as [`Checker::check`] does. Returns the results in the order of `checks`.
 ///
-/// The threads of the caller's tokio runtime share them. Each begins one check after the other: one that is answered at once,
-/// as by what is on this machine, is done with then, and only one that has to wait gets a task. Dropping the future ends all
-/// of them. Panics where a check does, and outside of a runtime.
+/// The threads of the caller's tokio runtime share them. Each thread begins one check after the other: a check that is
+/// answered at once, as by a target on this machine, ends there, and only a check that has to wait gets a task.
+/// Dropping the future ends all of them. Panics where a check does, and outside of a runtime.
 pub async fn check_all<C: Checker>(checks: Vec<(Arc<C>, SocketAddr)>, timeout: Duration) -> Vec<Outcome> {
     let threads = Handle::current().metrics().num_workers().max(1);
     let share = checks.len().div_ceil(threads).max(1);
@@ -63,7 +63,7 @@ async fn check_share<C: Checker>(checks: Vec<(Arc<C>, SocketAddr)>, timeout: Dur
     results
 }
 
-/// What stands in the place of results until they come, and stays where the runtime ends before.
+/// Placeholders for the results, which stay if the runtime ends first.
 fn unmade<C>(checks: &[(Arc<C>, SocketAddr)]) -> Vec<Outcome> {
     let unmade = |(_, target): &(Arc<C>, SocketAddr)| {
         Err(CheckError::Local {
@@ -74,7 +74,7 @@ fn unmade<C>(checks: &[(Arc<C>, SocketAddr)]) -> Vec<Outcome> {
     checks.iter().map(unmade).collect()
 }
 
-/// What the next task to end gives.
+/// The result of the next task to end.
 async fn next<T: 'static>(running: &mut JoinSet<T>) -> Option<T> {
     loop {
         match running.join_next().await? {
@@ -96,7 +96,8 @@ mod tests {
 
     const PLENTY: Duration = Duration::from_secs(60);
 
-    /// Succeeds after as many milliseconds as the target's port says, or at once with 0; fails with port 1, panics with 2.
+    /// Succeeds after a number of milliseconds that is the target's port, or at once with 0; fails with port 1, panics
+    /// with 2.
     struct Slow;
 
     impl Checker for Slow {
@@ -151,7 +152,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn checks_end_with_who_waits_for_them() {
+    async fn dropped_future_ends_its_checks() {
         let checker = Arc::new(Slow);
         let checks = vec![(Arc::clone(&checker), target(60_000)); 10];
         let waited = time::timeout(Duration::from_secs(1), check_all(checks, PLENTY)).await;

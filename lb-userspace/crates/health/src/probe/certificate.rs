@@ -1,4 +1,5 @@
-//! What a check reads of a certificate (RFC 5280 section 4.1), from its DER form, whatever its version. Pure.
+//! Reads the fields of a certificate that a check needs (RFC 5280 section 4.1), from its DER form, of any version.
+//! Pure.
 
 use std::time::{Duration, SystemTime};
 
@@ -82,7 +83,7 @@ fn date(der: &[u8]) -> Option<SystemTime> {
     }
 }
 
-/// Tag, content, and what follows the first element.
+/// Tag and content of the first element, and the rest.
 pub(super) fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     let (&tag, rest) = der.split_first()?;
     let (&length, rest) = rest.split_first()?;

@@ -13,20 +13,20 @@ use crate::{
     word,
 };
 
-/// What a check found, and where it is made of several, what each of them did.
+/// The result of a check, and for a composite check, the result of each part.
 #[derive(Clone, PartialEq, Debug)]
 pub(crate) struct Found {
     /// Of all together.
     pub(crate) outcome: Result<(), CheckError>,
     /// Of each; none where there is only one.
     pub(crate) parts: Arc<[PartResult]>,
-    /// The certificate whose end comes near first.
+    /// The first certificate to expire.
     pub(crate) certificate: Option<Certificate>,
     /// Whether the target answers on one connection at a time only.
     pub(crate) serves_one: bool,
 }
 
-/// A check with those that are made beside it.
+/// A check with the checks made together with it.
 #[derive(Debug)]
 pub(crate) struct Probes {
     first: Arc<Part>,
@@ -67,7 +67,7 @@ impl Part {
 }
 
 impl Probes {
-    /// One check, and nothing beside it.
+    /// A single check.
     pub(crate) fn one(probe: Probe) -> Self {
         let part = Part {
             what: "".into(),
@@ -92,7 +92,7 @@ impl Probes {
             None => (cache.probe(settings), None),
             Some((paths, path)) => {
                 let through = Through::new(Arc::clone(paths), path, settings.source);
-                // What it does there is the same; the source is put on the way.
+                // The check itself is the same; the route has the source.
                 let here = CheckSettings {
                     through: Way::Backend,
                     source: None,
@@ -160,7 +160,7 @@ impl Probes {
         }
         let mut results: Vec<PartResult> = parts.iter().map(|part| aborted(part, target)).collect();
         while let Some(joined) = running.join_next().await {
-            // One that panicked keeps its result from above.
+            // A part that panicked keeps its result from above.
             if let Ok((place, result)) = joined {
                 results[place] = result;
             }
@@ -185,8 +185,8 @@ fn aborted(part: &Part, target: SocketAddr) -> PartResult {
     }
 }
 
-/// What results mean together. A check that could not be made decides nothing, and nothing is decided where it could have
-/// tipped the balance.
+/// Combines results. A local error decides nothing, and the whole is a local error if that part could have changed the
+/// result.
 fn together(require: Require, results: &[PartResult]) -> Result<(), CheckError> {
     let errors = || results.iter().filter_map(|part| part.outcome.as_ref().err());
     let failed = errors().find(|error| !error.is_local());
@@ -218,7 +218,7 @@ mod tests {
         let plenty = Duration::from_secs(60);
         let open = TcpListener::bind("127.0.0.1:0").unwrap();
         let target = open.local_addr().unwrap();
-        // Bound and not listening: refuses, and nobody else gets it.
+        // A bound socket that does not listen refuses connections and reserves the port.
         let closed = socket2::Socket::new(Domain::IPV4, Type::STREAM, None).unwrap();
         closed
             .bind(&"127.0.0.1:0".parse::<SocketAddr>().unwrap().into())
@@ -265,7 +265,7 @@ mod tests {
 
     /// All results of two checks by both rules: g good, b bad, l could not be made.
     #[test]
-    fn results_mean_together_what_the_rule_says() {
+    fn results_combine_by_the_rule() {
         let target: SocketAddr = "10.0.0.11:80".parse().unwrap();
         let result = |letter| PartResult {
             what: "tcp".into(),

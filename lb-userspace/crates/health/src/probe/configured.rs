@@ -8,7 +8,7 @@ use crate::{
     settings::CheckSettings,
 };
 
-/// The checker that settings ask for, whatever their kind.
+/// The checker for settings of any kind.
 #[derive(Debug)]
 pub struct ConfiguredChecker(Probe);
 
@@ -22,8 +22,8 @@ impl Checker for ConfiguredChecker {
     }
 }
 
-/// Makes the checkers of many targets with the same settings. Each target needs one of its own, since a checker may keep
-/// a connection; what is prepared, as a compiled expression, is shared.
+/// Makes the checkers of many targets with the same settings. Each target needs its own, since a checker may keep a
+/// connection; prepared parts, such as compiled expressions, are shared.
 #[derive(Debug)]
 pub struct Checkers {
     settings: CheckSettings,
@@ -39,7 +39,7 @@ impl Checkers {
     /// Prepares checkers of `settings`.
     ///
     /// # Errors
-    /// When the settings make no check, or one that only the balancer can make; with the reason.
+    /// When the settings are no check, or one that only the balancer can make; with the reason.
     pub fn new(settings: CheckSettings) -> Result<Self, NoCheck> {
         if !settings.also.is_empty() {
             return Err(NoCheck(
@@ -53,7 +53,7 @@ impl Checkers {
         Ok(Self { settings, cache })
     }
 
-    /// What the checkers do.
+    /// The settings of the checkers.
     pub fn settings(&self) -> &CheckSettings {
         &self.settings
     }

@@ -97,10 +97,8 @@ impl Budget {
         result.map_err(|error| CheckError::from_io(self.target, stage, &error))
     }
 
-    /// Does `work` in the time that is left; `stage` says what it was at when the time was over.
-    ///
-    /// Where this machine was too busy to look in time, the answer may never have had its time: the target gets what was
-    /// lost once more, so that neither it nor this machine is blamed for nothing. That happens once in a check.
+    /// Does `work` in the remaining time; `stage` names its stage at the timeout. If this machine was too busy to look
+    /// in time, the target gets the lost time again, once in a check, so that it does not fail for a busy machine.
     pub(super) async fn limit<T>(
         &mut self,
         stage: impl FnOnce() -> Stage,
@@ -134,8 +132,8 @@ impl Budget {
         }
     }
 
-    /// Connects by `route`, and sends the PROXY header that it asks for. The connection closes by reset, so that no check leaves
-    /// a port in TIME_WAIT behind.
+    /// Connects by `route`, and sends its PROXY header. The connection closes by reset, so that no check leaves a port
+    /// in TIME_WAIT.
     pub(crate) async fn connect(&mut self, route: Route) -> Result<Connection, CheckError> {
         let dialed = socket_pool::open(self.target, route).and_then(|socket| {
             socket.set_tcp_nodelay(true)?;
@@ -153,8 +151,8 @@ impl Budget {
         Ok(Connection::new(stream))
     }
 
-    /// Sees whether someone listens, by `route`, whose PROXY header is not sent. With `half` no more is done than needed for
-    /// that: the third packet of the handshake is held back, and the reset that ends the connection takes its place.
+    /// Tests whether the port is open, by `route`, without its PROXY header. With `half` the third packet of the
+    /// handshake is held back, and the reset that ends the connection replaces it.
     pub(super) async fn knock(&mut self, route: Route, half: bool) -> Result<(), CheckError> {
         let taken = socket_pool::take(self.target, route).and_then(|socket| {
             if half {
@@ -189,8 +187,8 @@ impl Budget {
         CheckError::from_io(self.target, Stage::Connect, error)
     }
 
-    /// A port on this machine that nobody listens on can be drawn as the connection's own source port, and TCP then
-    /// connects it to itself (RFC 9293, simultaneous open): nobody accepted that.
+    /// The kernel can pick a closed port of this machine as the connection's own source port, and TCP then connects it
+    /// to itself (RFC 9293, simultaneous open): no server accepted that.
     fn is_not_ours(&self, local: io::Result<SockAddr>) -> Result<(), CheckError> {
         match local.ok().and_then(|local| local.as_socket()) {
             Some(local) if local == self.target => Err(CheckError::Refused(self.target)),
@@ -202,13 +200,14 @@ impl Budget {
 /// Starts to connect. Returns whether that is done.
 fn begin(socket: &Socket, address: &SockAddr) -> io::Result<bool> {
     match socket.connect(address) {
-        // What is near, on this machine or in a container of it, has answered by now: nothing need be waited for.
+        // A target on this machine or in a container of it has answered by now: no need to wait.
         Err(error) if error.raw_os_error() == Some(libc::EINPROGRESS) => proceed(socket, address),
         result => result.map(|()| true),
     }
 }
 
-/// Asks the kernel how a connection that was begun fares, by asking for it again. Returns whether it is there.
+/// Asks the kernel for the state of a connection in progress, by calling `connect` again. Returns whether it is
+/// established.
 fn proceed(socket: &Socket, address: &SockAddr) -> io::Result<bool> {
     match socket.connect(address) {
         Err(error) if error.raw_os_error() == Some(libc::EALREADY) => Ok(false),
@@ -254,7 +253,7 @@ pub(super) fn set_on(socket: &impl AsRawFd, level: libc::c_int, option: libc::c_
 mod tests {
     use super::*;
 
-    /// A peer that never stops sending must not have more time than one that says nothing.
+    /// A peer that never stops sending must not have more time than a silent one.
     #[tokio::test(start_paused = true)]
     async fn work_that_is_always_ready_ends_at_the_deadline() {
         const TIMEOUT: Duration = Duration::from_secs(1);
@@ -268,7 +267,7 @@ mod tests {
             if let Err(error) = budget.limit(|| Stage::Head, async {}).await {
                 break error;
             }
-            assert!(reads < 1000, "it goes on for ever");
+            assert!(reads < 1000, "it never ends");
         };
         let timed_out = CheckError::TimedOut {
             target,

@@ -20,8 +20,8 @@ pub(super) const READ_LIMIT: usize = 128 * 1024;
 #[error("over {0} bytes read for one answer")]
 pub(crate) struct TooMuch(pub(crate) usize);
 
-/// A connection that fails with [`TooMuch`] when the peer does not stop sending, whatever protocol it speaks: a parser may
-/// pass over interim answers, empty frames or records without end, and each of them costs time.
+/// A connection that fails with [`TooMuch`] when the peer does not stop sending, in any protocol: a parser may skip
+/// interim answers, empty frames or records without end, and each of them costs time.
 #[derive(Debug)]
 pub(crate) struct Connection {
     stream: TcpStream,

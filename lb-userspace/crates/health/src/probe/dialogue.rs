@@ -1,4 +1,4 @@
-//! Does a server say over TCP what it is expected to say?
+//! Checks that a server answers a dialogue over TCP as expected.
 
 use std::{fmt::Write, io, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -57,7 +57,7 @@ fn length_is_fine(bytes: &Bytes) -> bool {
     (1..=MAX_SENT).contains(&bytes.as_bytes().len())
 }
 
-/// What an answer must hold.
+/// A pattern that an answer must contain.
 #[derive(Debug)]
 enum Pattern {
     Bytes(Box<[u8]>),
@@ -83,10 +83,9 @@ struct Step {
     expect: Option<(Pattern, Box<str>)>,
 }
 
-/// Connects, and for each step sends what it has to send and waits for what it expects.
-///
-/// What is expected may stand anywhere in what has come since the last step that sent something, or behind what the step
-/// before was satisfied with. One time-out holds for all of it; the connection ends by a reset.
+/// Connects, and for each step sends its text and waits for its expected answer. The expected text may be anywhere
+/// after the last step that sent something, or after the match of the step before. One timeout holds for the whole
+/// dialogue; the connection ends by a reset.
 #[derive(Clone, Debug)]
 pub struct DialogueChecker {
     steps: Arc<[Step]>,
@@ -174,7 +173,7 @@ impl From<io::Error> for End {
     }
 }
 
-/// How far a dialogue has come. Outlives its future, to say so when the time is over.
+/// The progress of a dialogue. Outlives its future, so that a timeout can report it.
 #[derive(Debug, Default)]
 struct Talk {
     step: usize,
@@ -187,7 +186,7 @@ impl Talk {
             self.step = number;
             stream.expect_answer(0);
             if !send.is_empty() {
-                // What came before is no answer to this.
+                // Earlier bytes are no answer to this.
                 self.answer.clear();
                 stream.write_all(send).await?;
             }
@@ -215,7 +214,7 @@ impl Talk {
         }
     }
 
-    /// What was expected and what came, and `why` that is all.
+    /// The failure with the expected and the received text, and `why` no more came.
     fn failure(&self, target: SocketAddr, steps: &[Step], why: &str) -> CheckError {
         let place = match steps.len() {
             1 => String::new(),

@@ -34,7 +34,7 @@ pub(super) fn problems(settings: &DnsCheck) -> Vec<ProbeError> {
     }
 }
 
-/// Asks a question and compares the answer. A truncated answer is asked for again over TCP (RFC 7766).
+/// Sends a question and compares the answer. After a truncated answer it asks again over TCP (RFC 7766).
 #[derive(Clone, Debug)]
 pub struct DnsChecker {
     name: Arc<[u8]>,
@@ -61,7 +61,7 @@ impl DnsChecker {
         })
     }
 
-    /// Asks by `route`.
+    /// Uses `route`.
     #[must_use]
     pub fn with_route(self, route: Route) -> Self {
         Self { route, ..self }

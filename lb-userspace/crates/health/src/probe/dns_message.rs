@@ -1,4 +1,4 @@
-//! DNS messages (RFC 1035 section 4): a question, and what of the answer a check wants to know. Pure.
+//! DNS messages (RFC 1035 section 4): a question, and the parts of an answer that a check needs. Pure.
 
 use std::{
     fmt::Write as _,
@@ -12,10 +12,10 @@ const CLASS_IN: u16 = 1;
 /// Labels and compression pointers followed in one name; a name has at most 127 labels.
 const MAX_STEPS: usize = 256;
 
-/// What came back.
+/// A reply.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Reply {
-    /// More than fits: to be asked again over TCP.
+    /// The reply is truncated: ask again over TCP.
     pub(super) truncated: bool,
     /// Response code.
     pub(super) code: u8,
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reply_is_refused() {
+    fn invalid_reply_is_refused() {
         let query = query(7, &encode_name("a.example").unwrap(), RecordType::A);
         let good = reply(&query);
         for end in 0..good.len() {

@@ -1,4 +1,4 @@
-//! Does a program of the operator's say that the target is well?
+//! Checks with a program of the operator's.
 
 mod starter;
 
@@ -22,8 +22,8 @@ use crate::{
     settings::ExecCheck,
 };
 
-/// The variables that a program gets beside those of its target: the daemon's own may hold secrets, or change what the
-/// program does.
+/// The variables that a program gets besides its target's: the daemon's own may hold secrets, or change the program's
+/// behaviour.
 const ENVIRONMENT: [(&str, &str); 2] = [
     (
         "PATH",
@@ -53,9 +53,9 @@ pub(super) fn problems(settings: &ExecCheck) -> Vec<ProbeError> {
 
 /// Runs a program, which succeeds with exit code 0.
 ///
-/// It gets the target in `LB_ADDRESS` and `LB_PORT`, `PATH` and `LANG`, nothing else of the daemon's environment and none of
-/// its capabilities, and a process group of its own, which is killed as a whole when the time is up. What it prints is
-/// bounded, and shown when it fails.
+/// It gets the target in `LB_ADDRESS` and `LB_PORT`, `PATH` and `LANG`, no other part of the daemon's environment and
+/// none of its capabilities, and a process group of its own, which is killed at the timeout. Its output is bounded, and
+/// shown when it fails.
 #[derive(Clone, Debug)]
 pub struct ExecChecker {
     command: Arc<[String]>,
@@ -137,7 +137,7 @@ impl Checker for ExecChecker {
 struct Group(Child);
 
 impl Group {
-    /// Its end, and the beginning of what it printed.
+    /// Its exit status, and the beginning of its output.
     async fn finish(&mut self) -> io::Result<(ExitStatus, Vec<u8>)> {
         let (out, err) = (self.0.stdout.take(), self.0.stderr.take());
         let (out, err) = tokio::try_join!(drain(out), drain(err))?;
@@ -148,7 +148,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // Gone from here on once it was waited for: then nothing is killed, and the id may be another's.
+        // No id after the wait: the id may belong to another process then, so nothing is killed.
         let Some(group) = self.0.id().and_then(|id| libc::pid_t::try_from(id).ok()) else {
             return;
         };

@@ -1,4 +1,4 @@
-//! Does a gRPC server say that it serves?
+//! Checks that a gRPC server reports SERVING.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -25,14 +25,14 @@ use crate::{
 
 /// The call (gRPC health checking protocol).
 const METHOD: &str = "/grpc.health.v1.Health/Check";
-/// What requests and answers are; answers may add a suffix or parameters.
+/// Content type of requests and answers; answers may add a suffix or parameters.
 const TYPE: &str = "application/grpc";
 /// Bytes of an answer that are read at most; a good one has 7.
 const MAX_ANSWER: usize = 1024;
 /// Characters of a server's own words that are shown.
 const MAX_MESSAGE: usize = 200;
 
-/// What all checkers of the same settings share.
+/// Data that checkers of the same settings share.
 #[derive(Debug)]
 struct Plan {
     request: Request<()>,
@@ -72,7 +72,7 @@ impl GrpcChecker {
         *request.method_mut() = Method::POST;
         let fields = request.headers_mut();
         fields.insert(CONTENT_TYPE, HeaderValue::from_static(TYPE));
-        // Says that we read trailers, without which many servers refuse.
+        // Announces that we read trailers; many servers refuse requests without this.
         fields.insert(TE, HeaderValue::from_static("trailers"));
         fields.insert(USER_AGENT, HeaderValue::from_static(request::USER_AGENT));
         let plan = Plan {
@@ -96,7 +96,7 @@ impl GrpcChecker {
         self
     }
 
-    /// Begins a new connection beside every so many checks over a kept one; 0 and 1: beside each.
+    /// Begins a new connection beside every n-th check over a kept one; 0 and 1: beside each.
     #[must_use]
     pub fn with_knock_every(mut self, checks: u32) -> Self {
         self.client.keeper.knock_every = checks;
@@ -179,7 +179,7 @@ pub(super) fn problems(settings: &GrpcCheck) -> Vec<ProbeError> {
     problems
 }
 
-/// What an answer with the status 200 says. One that fails may have its status in the headers.
+/// The result of an answer with the status 200. A failing one may have its gRPC status in the headers.
 fn judge(headers: &HeaderMap, body: &[u8], trailers: Option<&HeaderMap>) -> Result<(), GrpcProblem> {
     let text = |fields: &HeaderMap, name| {
         let value = fields.get(name)?.as_bytes();
@@ -226,7 +226,7 @@ fn name_of(code: &str) -> String {
     name.to_owned()
 }
 
-/// Undoes percent-encoding; what is none stays.
+/// Undoes percent-encoding; invalid sequences stay.
 fn unescape(text: &str) -> String {
     let mut bytes = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();

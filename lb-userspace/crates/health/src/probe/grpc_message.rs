@@ -30,7 +30,7 @@ pub(super) fn request(service: &str) -> Bytes {
     framed.into()
 }
 
-/// What the framed answer in `body` says.
+/// The health status in the framed answer `body`.
 pub(super) fn verdict(body: &[u8]) -> Result<(), GrpcProblem> {
     let wrong = GrpcProblem::Message;
     let (prefix, message) = body

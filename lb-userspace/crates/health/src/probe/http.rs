@@ -31,8 +31,8 @@ struct Link {
 }
 
 impl Link {
-    /// Reads what is left of the latest answer, as far as it has come, and waits for nothing. Whether the connection can
-    /// take another request: the answer is complete, and the peer has neither said more nor closed.
+    /// Reads the rest of the latest answer without waiting. Returns whether the connection can take another request:
+    /// the answer is complete, and the peer has neither sent more nor closed.
     async fn is_ready(&mut self) -> bool {
         let mut piece = Vec::with_capacity(READ_SIZE);
         loop {
@@ -66,7 +66,7 @@ pub struct HttpChecker {
     keeper: Keeper<Link>,
 }
 
-/// What is sent, and how.
+/// The requests, and how to send them.
 #[derive(Debug)]
 struct Requests {
     plan: Arc<Plan>,
@@ -77,7 +77,7 @@ impl HttpChecker {
     /// A checker for `settings`.
     ///
     /// # Errors
-    /// When they make no request, or one that no answer can satisfy.
+    /// When they make no valid request, or one that no answer can satisfy.
     pub fn new(settings: &HttpCheck) -> Result<Self, ProbeError> {
         let plan = Arc::new(Plan::new(settings)?);
         let tls = match &settings.tls {
@@ -101,7 +101,7 @@ impl HttpChecker {
         self
     }
 
-    /// Begins a new connection beside every so many checks over a kept one; 0 and 1: beside each.
+    /// Begins a new connection beside every n-th check over a kept one; 0 and 1: beside each.
     #[must_use]
     pub fn with_knock_every(mut self, checks: u32) -> Self {
         self.keeper.knock_every = checks;
@@ -188,7 +188,7 @@ impl Exchange for Requests {
             if let Some(reusable) = reader.done() {
                 break reusable;
             }
-            // The body may come late, or never end: it is not waited for where nothing of it is wanted.
+            // The body may come late, or never end: a check that needs no body does not wait for it.
             if expect.wants_head_only() && reader.in_body() {
                 break reader.may_be_reusable();
             }

@@ -22,18 +22,18 @@ use super::{
 };
 use crate::error::{CheckError, Latency, LocalError, Stage};
 
-/// Longest message that is looked at: headers, an IPv4 header with options, and what was sent.
+/// Longest message that is read: headers, an IPv4 header with options, and the payload.
 const MAX_MESSAGE: usize = 512;
 /// Messages of the target that are looked at for one reply: others that ping it from this machine may have some, where the
 /// socket is raw.
 const MAX_MESSAGES: usize = 1000;
-/// Room for what the kernel says about one ICMP error, see ip(7), `IP_RECVERR`.
+/// Size of the kernel's report of one ICMP error, see ip(7), `IP_RECVERR`.
 const MAX_CONTROL: usize = 256;
 
 /// Sends one echo request and waits for its reply. The target's port has no meaning.
 ///
 /// It uses the kernel's ping socket where `net.ipv4.ping_group_range` has the process's group, else a raw socket, which
-/// needs `CAP_NET_RAW`. A router or the target itself that says by ICMP that there is no way fails the check at once.
+/// needs `CAP_NET_RAW`. An ICMP "unreachable" from a router or the target itself fails the check at once.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct IcmpChecker {
     route: Route,
@@ -54,7 +54,7 @@ impl Checker for IcmpChecker {
             let echo = Echo::new(target.ip());
             let socket = Ping::open(target, self.route)?;
             match socket.send(&echo) {
-                // An ICMP error about an earlier message of ours is reported at whatever comes next.
+                // The kernel reports an ICMP error about an earlier message at the next call.
                 Err(error) => socket.notice()?.map_or(Err(error), |notice| Ok(Err(notice))),
                 Ok(()) => socket.reply(&echo).await,
             }
@@ -105,9 +105,9 @@ impl Ping {
         if let Some(source) = route.source_for(target)? {
             socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
         }
-        // A raw socket would hear every ICMP message of the machine.
+        // An unconnected raw socket would receive every ICMP message of the machine.
         socket.connect(&SockAddr::from(SocketAddr::new(target.ip(), 0)))?;
-        // SAFETY: the socket owns its descriptor, which stays the same and open until the registration is gone.
+        // SAFETY: the socket owns its descriptor, which stays the same and open until the registration is dropped.
         let socket =
             unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE | Interest::ERROR) }?;
         Ok(Self {
@@ -125,7 +125,7 @@ impl Ping {
     async fn reply(&self, echo: &Echo) -> io::Result<Result<(), Notice>> {
         let mut messages = 0;
         while messages < MAX_MESSAGES {
-            // What is ready at once would keep the thread: nothing else here does that a flood lets the others have a turn.
+            // Ready messages would keep the thread: during a flood this lets other tasks run.
             coop::consume_budget().await;
             let mut ready = self.socket.ready(Interest::READABLE | Interest::ERROR).await?;
             if let Some(notice) = self.notice()? {
@@ -173,7 +173,7 @@ impl Ping {
     }
 }
 
-/// Whether the kernel refuses ping sockets to this process, or to everybody.
+/// Whether the kernel refuses ping sockets to this process, or to all.
 fn is_refusal(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

@@ -1,4 +1,4 @@
-//! The certificate that a check shows when the server asks for one, and whether it did.
+//! The certificate that a check shows when the server requests one, and whether the server did.
 
 use std::sync::{
     Arc,
@@ -7,7 +7,7 @@ use std::sync::{
 
 use rustls::{SignatureScheme, client::ResolvesClientCert, sign::CertifiedKey};
 
-/// What one target is shown.
+/// The certificate for one target.
 #[derive(Debug)]
 pub(super) struct Identity {
     shown: Option<Arc<CertifiedKey>>,
@@ -32,7 +32,7 @@ impl Identity {
         self.asked.store(false, Ordering::Relaxed);
     }
 
-    /// Whether the server has asked since the handshake began.
+    /// Whether the server has requested a certificate since the handshake began.
     pub(super) fn was_asked(&self) -> bool {
         self.asked.load(Ordering::Relaxed)
     }

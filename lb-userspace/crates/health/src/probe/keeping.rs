@@ -1,9 +1,7 @@
-//! Connections that are kept between two checks.
-//!
-//! They make checks cheap, and hide two things. A server that serves one connection at a time serves nobody else while one
-//! is kept: so each server is tried, whether it answers on a second connection beside the first. And a server that takes no
-//! new connections goes on with the old ones: so a check over a kept connection also begins a new one, half-open, which
-//! costs little and shows whether anybody listens.
+//! Connections that are kept between two checks. They make checks cheap, but have two risks. A server that serves one
+//! connection at a time is blocked while one is kept: so each server is tested on a second connection beside the first.
+//! And a server that takes no new connections may still serve the old ones: so a check over a kept connection also
+//! begins a new one, half-open, which costs little and shows whether the port is open.
 
 use std::{
     future::Future,
@@ -21,11 +19,11 @@ use tokio::time::{self, Instant};
 use super::connect::{Budget, Route};
 use crate::error::{CheckError, GrpcProblem};
 
-/// Every so many checks use a new connection, so that a network that lets old connections live but no new ones begin
-/// still shows, as does a server that accepts none although its kernel does.
+/// Every n-th check uses a new connection. This detects a network that blocks new connections only, and a server that
+/// accepts none although its kernel does.
 pub const FRESH_EVERY: u32 = 10;
 
-/// Time for the answer on a second connection at least, and as a multiple of what the first one took.
+/// Time for the answer on a second connection: a minimum, and a multiple of the first one's.
 const PATIENCE: Duration = Duration::from_millis(50);
 const PATIENCE_FACTOR: u32 = 10;
 
@@ -48,7 +46,7 @@ pub(super) trait Exchange: Sync {
         last: bool,
     ) -> impl Future<Output = Answered<Self>> + Send;
 
-    /// Whether a kept connection may take another request; waits for nothing.
+    /// Whether a kept connection may take another request, without waiting.
     fn is_ready(&self, link: &mut Self::Link) -> impl Future<Output = bool> + Send;
 
     /// Whether the certificate of a kept connection still holds.
@@ -57,7 +55,7 @@ pub(super) trait Exchange: Sync {
 
 type Answered<E> = Result<(<E as Exchange>::Answer, Option<<E as Exchange>::Link>), CheckError>;
 
-/// What is known about connections beside a kept one.
+/// Whether the server serves a second connection beside a kept one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Beside {
     #[default]
@@ -84,7 +82,7 @@ struct Kept<L> {
 pub(super) struct Keeper<L> {
     /// Checks that a connection serves at most; 0 and 1: one.
     pub(super) fresh_every: u32,
-    /// Every so many checks over a kept connection begin a new one too.
+    /// Every n-th check over a kept connection begins a new one too.
     pub(super) knock_every: u32,
     kept: Mutex<Option<Kept<L>>>,
     beside: Mutex<Beside>,
@@ -93,7 +91,7 @@ pub(super) struct Keeper<L> {
 }
 
 impl<L: Send> Keeper<L> {
-    /// One that keeps connections where that is wanted.
+    /// Keeps connections if `keep_alive`.
     pub(super) fn new(keep_alive: bool) -> Self {
         Self {
             fresh_every: if keep_alive { FRESH_EVERY } else { 1 },
@@ -125,9 +123,8 @@ impl<L: Send> Keeper<L> {
         *self.beside() == Beside::Starved
     }
 
-    /// Asks once, over the kept connection or a new one.
-    ///
-    /// When a kept connection turns out to be dead, the request is sent once more on a new one before it counts.
+    /// Sends the request over the kept connection or a new one. If a kept connection is dead, the request is sent once
+    /// more on a new one before the failure counts.
     pub(super) async fn ask<E: Exchange<Link = L>>(
         &self,
         exchange: &E,
@@ -161,9 +158,9 @@ impl<L: Send> Keeper<L> {
         let started = Instant::now();
         let (answer, link) = match old {
             Some(old) => self.ask_beside(exchange, budget, old, Duration::ZERO).await?,
-            None => match ask_anew(exchange, budget, !keeps).await {
+            None => match ask_on_new_connection(exchange, budget, !keeps).await {
                 Err(error) => {
-                    // What listens there next may be another server.
+                    // The next server on the port may be another one.
                     if matches!(error, CheckError::Refused(_)) {
                         *self.beside() = Beside::Unknown;
                     }
@@ -184,8 +181,8 @@ impl<L: Send> Keeper<L> {
         Ok(answer)
     }
 
-    /// Asks over a new connection beside an `old` one, and finds out whether the server serves both; `usual` is the time
-    /// that an answer takes. The connection is only returned where it does.
+    /// Sends the request over a new connection beside an `old` one, to test whether the server serves both; `usual` is
+    /// the time that an answer takes. Returns the connection only if it does.
     async fn ask_beside<E: Exchange<Link = L>>(
         &self,
         exchange: &E,
@@ -195,7 +192,7 @@ impl<L: Send> Keeper<L> {
     ) -> Answered<E> {
         let patience = (usual * PATIENCE_FACTOR).max(PATIENCE).min(budget.left() / 2);
         let alone = {
-            let mut attempt = pin!(ask_anew(exchange, budget, false));
+            let mut attempt = pin!(ask_on_new_connection(exchange, budget, false));
             match time::timeout(patience, attempt.as_mut()).await {
                 Ok(Ok(answered)) => {
                     *self.beside() = Beside::Served;
@@ -213,7 +210,7 @@ impl<L: Send> Keeper<L> {
         };
         let (answer, _) = match alone {
             Some(answered) => answered?,
-            None => ask_anew(exchange, budget, true).await?,
+            None => ask_on_new_connection(exchange, budget, true).await?,
         };
         let mut beside = self.beside();
         *beside = match *beside {
@@ -236,8 +233,8 @@ impl<L: Send> Keeper<L> {
     }
 }
 
-/// Asks over a new connection.
-async fn ask_anew<E: Exchange>(exchange: &E, budget: &mut Budget, last: bool) -> Answered<E> {
+/// Sends the request over a new connection.
+async fn ask_on_new_connection<E: Exchange>(exchange: &E, budget: &mut Budget, last: bool) -> Answered<E> {
     let link = exchange.connect(budget).await?;
     exchange.ask(budget, link, last).await
 }

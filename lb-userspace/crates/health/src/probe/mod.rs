@@ -66,15 +66,15 @@ pub trait Checker: Send + Sync + 'static {
     /// future ends the check and closes its connection.
     ///
     /// # Errors
-    /// What went wrong; see [`CheckError::is_local`] for what does not speak against the target.
+    /// Why it failed; [`CheckError::is_local`] separates errors that do not count against the target.
     fn check(
         &self,
         target: SocketAddr,
         timeout: Duration,
     ) -> impl Future<Output = Result<Latency, CheckError>> + Send;
 
-    /// Has the next check use a new connection, for checkers that keep one: to be called where something speaks against
-    /// the target, so that the verdict is that of clients who come now.
+    /// Makes the next check use a new connection, for checkers that keep one. Called when the target is suspect or
+    /// fails, so that the check sees what new clients see.
     fn renew(&self) {}
 }
 
@@ -136,7 +136,7 @@ impl Probe {
 
 impl Checker for Probe {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
-        // On the heap one by one, so that a check in flight takes the room of its own kind and not that of the largest.
+        // Boxed one by one, so that a check in flight takes the memory of its own kind, not of the largest.
         match self {
             Self::Tcp(checker) => checker.check(target, timeout).await,
             Self::Dialogue(checker) => Box::pin(checker.check(target, timeout)).await,
@@ -174,7 +174,7 @@ impl Checker for Probe {
     }
 }
 
-/// Makes probes; those of equal settings share what is prepared, as a compiled expression.
+/// Makes probes; those of equal settings share prepared parts, such as compiled expressions.
 #[derive(Debug, Default)]
 pub(super) struct ProbeCache {
     http: Vec<(HttpCheck, HttpChecker)>,
@@ -248,7 +248,7 @@ impl ProbeCache {
     }
 }
 
-/// A checker of `settings`, with what one of the same settings has prepared.
+/// A checker of `settings`, sharing the parts prepared for equal settings.
 fn shared<S: PartialEq + Clone, C>(
     known: &mut Vec<(S, C)>,
     settings: &S,

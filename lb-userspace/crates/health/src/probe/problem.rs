@@ -1,4 +1,4 @@
-//! What makes settings no check.
+//! Why settings are no valid check.
 
 use regex::bytes::Regex;
 
@@ -35,7 +35,7 @@ pub enum ProbeError {
         key: &'static str,
         /// As given.
         pattern: String,
-        /// What is wrong with it.
+        /// The reason.
         reason: String,
     },
     /// Listed again, perhaps in other letters.
@@ -62,10 +62,10 @@ pub enum ProbeError {
     /// No step, or too many.
     #[error("a dialogue has from 1 to {0} steps")]
     Steps(usize),
-    /// A step that does nothing.
+    /// A step that neither sends nor expects.
     #[error("a step of a dialogue sends something, expects something, or both")]
     EmptyStep,
-    /// Nothing, or too much, to send or to expect.
+    /// A text to send or to expect that is empty or too long.
     #[error("{0} must have from 1 to {1} bytes")]
     Sent(&'static str, usize),
     /// More than a datagram takes.

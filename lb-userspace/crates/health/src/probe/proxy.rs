@@ -1,7 +1,7 @@
 //! The PROXY header before a check, for servers that take no connection without one (HAProxy's `proxy-protocol.txt`).
 //!
-//! Version 2 says LOCAL, as the specification has it for health checks: nobody is behind the connection. Version 1 has no
-//! word for that, so it names the ends of the connection itself.
+//! Version 2 sends LOCAL, as the specification demands for health checks without a client. Version 1 has no word for
+//! that, so it names the ends of the connection itself.
 
 use std::{
     io,
@@ -12,7 +12,7 @@ use tokio::{io::AsyncWriteExt, net::TcpStream};
 
 use crate::settings::ProxyVersion;
 
-/// What a header of version 2 begins with.
+/// Signature of a header of version 2.
 const SIGNATURE: &[u8; 12] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Version 2, command LOCAL.
 const LOCAL: u8 = 0x20;

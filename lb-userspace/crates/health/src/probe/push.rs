@@ -1,4 +1,4 @@
-//! Does the latest report about the target say that it is well, and is it young enough?
+//! Checks that the latest report about the target is `up` and not expired.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -22,7 +22,7 @@ pub(super) fn problems(settings: &PushCheck) -> Vec<ProbeError> {
     }
 }
 
-/// Looks at the latest report; asks nobody.
+/// Reads the latest report, without I/O.
 #[derive(Clone, Debug)]
 pub(crate) struct PushChecker {
     reports: Reports,
@@ -77,7 +77,7 @@ mod tests {
         }
     }
 
-    /// A backend that stops reporting must not stay up by its last word, and one that never reported is not down.
+    /// A backend that stops reporting must not stay up, and one that never reported is not down.
     #[tokio::test(start_paused = true)]
     async fn reports_hold_until_they_expire_and_none_is_no_verdict() {
         let reports = Reports::default();

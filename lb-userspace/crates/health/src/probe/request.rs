@@ -1,4 +1,4 @@
-//! What an HTTP check asks and what it wants to hear, whatever the version of HTTP.
+//! Request and expected answer of an HTTP check, for any version of HTTP.
 
 use std::{collections::BTreeSet, net::SocketAddr, sync::Arc};
 
@@ -7,10 +7,10 @@ use regex::bytes::Regex;
 use super::problem::{MAX_BODY_LIMIT, ProbeError, compile};
 use crate::{error::CheckError, settings::HttpCheck};
 
-/// Headers that the check sets itself: they say how the message is framed and for whom it is.
+/// Headers that the check sets itself, for the framing and the host.
 const OUR_HEADERS: [&str; 4] = ["host", "connection", "content-length", "transfer-encoding"];
 
-/// What all checkers of the same settings share.
+/// Data that checkers of the same settings share.
 #[derive(Debug)]
 pub(super) struct Plan {
     pub(super) head_request: bool,
@@ -19,7 +19,7 @@ pub(super) struct Plan {
     host_missing: bool,
     /// Not written behind the host.
     default_port: u16,
-    /// What follows the Host header's value.
+    /// The part after the Host header's value.
     rest: String,
     pub(super) expect: Expectation,
 }
@@ -27,7 +27,7 @@ pub(super) struct Plan {
 /// The answer that a check wants.
 #[derive(Debug)]
 pub(super) struct Expectation {
-    /// Of what was asked for, to name it where the answer is another one.
+    /// Scheme of the URL, for error texts.
     scheme: &'static str,
     path: String,
     status: Arc<[u16]>,
@@ -37,10 +37,10 @@ pub(super) struct Expectation {
 }
 
 impl Expectation {
-    /// What `settings` expect.
+    /// The expectations of `settings`.
     ///
     /// # Errors
-    /// When the pattern is none.
+    /// When the pattern is invalid.
     pub(super) fn new(settings: &HttpCheck) -> Result<Self, ProbeError> {
         let body = match &settings.expect_body {
             Some(pattern) => Some((compile("expect_body", pattern)?, pattern.as_str().into())),
@@ -58,7 +58,7 @@ impl Expectation {
         })
     }
 
-    /// Whether the head of the answer decides, and nothing of its body is needed.
+    /// Whether the head of the answer decides, without its body.
     pub(super) fn wants_head_only(&self) -> bool {
         self.body.is_none()
     }
@@ -83,7 +83,7 @@ impl Expectation {
     }
 }
 
-/// What was asked for, at the address that was checked and not at the host that the request names.
+/// The URL of the request, with the checked address in place of the request's host.
 pub(super) fn url(scheme: &str, target: SocketAddr, path: &str) -> Arc<str> {
     format!("{scheme}://{target}{path}").into()
 }
@@ -140,7 +140,8 @@ impl Plan {
         })
     }
 
-    /// The request as it goes to `target`; says so where it is the `last` one of its connection (RFC 9112 section 9.6).
+    /// The request to `target`; with `Connection: close` if it is the `last` one of its connection (RFC 9112 section
+    /// 9.6).
     pub(super) fn request(&self, target: SocketAddr, last: bool) -> String {
         let mut request = String::with_capacity(self.request.len() + 64 + self.rest.len());
         request.push_str(&self.request);
@@ -155,7 +156,7 @@ impl Plan {
     }
 }
 
-/// Everything that makes `settings` no request, or one that no answer can satisfy.
+/// All errors in `settings`, including answers that cannot exist.
 pub(super) fn problems(settings: &HttpCheck) -> Vec<ProbeError> {
     let HttpCheck {
         method,

@@ -17,19 +17,19 @@ pub(super) struct Malformed(pub(super) &'static str);
 enum State {
     /// Status line and headers.
     Head,
-    /// Body of known length, so many bytes to come.
+    /// Body of known length, with this many bytes to come.
     Length(u64),
     /// Body that ends with the connection.
     UntilClose,
     /// Chunk size so far, if any digit came, and whether the rest of the line does not matter.
     ChunkSize { size: Option<u64>, rest: bool },
-    /// So many bytes of the chunk to come.
+    /// This many bytes of the chunk to come.
     ChunkData(u64),
     /// The line end after a chunk's data.
     ChunkEnd,
     /// Trailer section; whether the current line is empty so far.
     Trailer { empty: bool },
-    /// Nothing more is wanted; whether the connection can take another request.
+    /// No more bytes are needed; whether the connection can take another request.
     Done { reusable: bool },
 }
 
@@ -86,7 +86,7 @@ impl ResponseReader {
         self.state != State::Head
     }
 
-    /// `Some` when nothing more is wanted: whether the connection can take another request.
+    /// `Some` when no more bytes are needed: whether the connection can take another request.
     pub(super) fn done(&self) -> Option<bool> {
         match self.state {
             State::Done { reusable } => Some(reusable),
@@ -149,7 +149,7 @@ impl ResponseReader {
                 State::ChunkSize { .. } | State::ChunkEnd | State::Trailer { .. } => {
                     self.feed_framing(input)?
                 }
-                // What nobody asked for: the connection is out of step.
+                // Unsolicited bytes: the connection is out of sync.
                 State::Done { .. } => {
                     self.state = State::Done { reusable: false };
                     return Ok(());
@@ -295,7 +295,7 @@ impl ResponseReader {
         self.keep_alive = persistent
             && status != 101
             && !values("connection").any(|token| token.eq_ignore_ascii_case(b"close"));
-        // Identity means none (RFC 2616 section 3.6); servers of that time still say so.
+        // Identity means none (RFC 2616 section 3.6); old servers still send it.
         let coding = values("transfer-encoding").rfind(|coding| !coding.eq_ignore_ascii_case(b"identity"));
         let mut length = None;
         for value in values("content-length") {
@@ -327,8 +327,7 @@ impl ResponseReader {
     }
 }
 
-/// Takes what clients have to take (RFC 9112 sections 5.1 and 5.2): lines that go on in the next one, and blanks before the
-/// colon.
+/// Accepts what clients must accept (RFC 9112 sections 5.1 and 5.2): folded lines, and blanks before the colon.
 fn lenient() -> httparse::ParserConfig {
     let mut lenient = httparse::ParserConfig::default();
     lenient

@@ -1,7 +1,6 @@
-//! Sockets that TCP checks use again: to make one and to close it costs about half of what the connection does.
-//!
-//! `connect` to no address dissolves a connection, by a reset, and leaves the socket as good as new (connect(2)). The
-//! sockets of a thread stay with it: no lock, and none is used in another network namespace than the one it was made in.
+//! Sockets that TCP checks reuse: making and closing one costs about half as much as the connection itself. `connect`
+//! to no address (AF_UNSPEC) resets the connection and makes the socket usable again (connect(2)). The sockets of a
+//! thread stay with it: no lock, and none is used in another network namespace than its own.
 
 use std::{
     cell::RefCell,
@@ -25,7 +24,7 @@ thread_local! {
     static SPARE: RefCell<Vec<Spare>> = const { RefCell::new(Vec::new()) };
 }
 
-/// A socket that was used, and what it can be used for.
+/// A used socket, and its properties.
 struct Spare {
     socket: Socket,
     domain: Domain,
@@ -37,7 +36,7 @@ struct Spare {
 /// # Errors
 /// As [`open`].
 pub(super) fn take(target: SocketAddr, route: Route) -> io::Result<Socket> {
-    // One that goes through the forwarding path is of use for nothing else.
+    // A socket of a check through the VIP cannot be reused for others.
     if through::is_led() {
         return open(target, route);
     }

@@ -40,7 +40,7 @@ impl Dialer {
         self.tls.as_ref()?.certificate()
     }
 
-    /// Connects and, where asked for, does the TLS handshake.
+    /// Connects and does the TLS handshake, if configured.
     pub(super) async fn connect(&self, budget: &mut Budget) -> Result<Stream, CheckError> {
         let stream = budget.connect(self.route).await?;
         match &self.tls {
@@ -74,8 +74,8 @@ impl Stream {
         }
     }
 
-    /// Reads what has come, as far as `buffer` has capacity, and waits for nothing: pending where nothing has. No bytes
-    /// mean that the peer has closed.
+    /// Reads received bytes up to the capacity of `buffer`, without waiting: pending if there are none. No bytes mean
+    /// that the peer has closed.
     pub(super) async fn read_now(&mut self, buffer: &mut Vec<u8>) -> Poll<io::Result<usize>> {
         let mut read = pin!(self.read_buf(buffer));
         poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx))).await

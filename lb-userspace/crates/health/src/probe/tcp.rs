@@ -1,4 +1,4 @@
-//! Is there someone who accepts connections?
+//! Checks that a port accepts connections.
 
 use std::{net::SocketAddr, time::Duration};
 

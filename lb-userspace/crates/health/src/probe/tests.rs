@@ -1,5 +1,5 @@
-//! Checkers against real sockets on loopback. Where a time-out must pass, time is simulated: it jumps to the next
-//! timer when nothing else is to do, but not before what is on its way had time to arrive ([`settled`]).
+//! Checkers against real sockets on loopback. Timeouts use simulated time: it jumps to the next timer when there is no
+//! other work, but not before packets in flight had time to arrive ([`settled`]).
 
 use std::{
     fs,
@@ -35,12 +35,12 @@ use crate::{error::Stage, status::LastCheck};
 /// Longer than any stall of the machine, for tests that run in real time.
 const PLENTY: Duration = Duration::from_secs(60);
 const SECOND: Duration = Duration::from_secs(1);
-/// Real time for what is on its way between two sockets of this machine: a busy kernel delivers late.
+/// Real time for packets in flight between two sockets of this machine: a busy kernel delivers late.
 const DELIVERY: Duration = Duration::from_millis(250);
 
 const OK: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
 
-/// What a peer does with one request.
+/// The reaction of a peer to one request.
 #[derive(Clone, Copy, Debug)]
 enum Answer {
     /// Sends it and waits for the next request.
@@ -157,7 +157,7 @@ fn any(_: &mut HttpCheck) {}
 
 #[tokio::test]
 async fn tcp_check_succeeds_without_the_servers_doing() {
-    // Bound and listening, but nobody accepts: the kernel completes the connection.
+    // Bound and listening, but never accepting: the kernel completes the connection.
     let listener = TcpListener::bind("[::1]:0").await.unwrap();
     let latency = TcpChecker
         .check(listener.local_addr().unwrap(), PLENTY)
@@ -180,7 +180,7 @@ fn sockets(port: u16, state: &str) -> usize {
 /// Less than TIME_WAIT lasts.
 const SETTLES: Duration = Duration::from_secs(10);
 
-/// Waits until there are so many: a table read while others use it may miss a socket, or show one twice.
+/// Waits until there are `count`: a table read while it changes may miss a socket, or show one twice.
 async fn settles(port: u16, state: &str, count: usize) {
     let settled = async {
         while sockets(port, state) != count {
@@ -209,12 +209,12 @@ async fn a_half_open_check_never_reaches_the_server() {
     for _ in 0..20 {
         half.check(target, PLENTY).await.unwrap();
     }
-    // What accept would give next is the only connection that was completed.
+    // The next accepted connection is the only completed one.
     let marker = TcpStream::connect(target).await.unwrap();
     let (_accepted, peer) = listener.accept().await.unwrap();
     assert_eq!(peer, marker.local_addr().unwrap());
     settles(target.port(), TIME_WAIT, 0).await;
-    // Both ends of the marker, and nothing of the checks.
+    // Both ends of the marker, and no connection of the checks.
     settles(target.port(), ESTABLISHED, 2).await;
 
     let (_taken, target) = refusing();
@@ -422,7 +422,7 @@ async fn an_endless_body_is_read_to_its_bound_only() {
 }
 
 #[tokio::test]
-async fn request_is_what_the_settings_say() {
+async fn request_follows_the_settings() {
     let peer = Peer::start(&[Answer::Send(OK)]).await;
     let checker = http(|http| {
         http.method = "POST".to_owned();
@@ -468,7 +468,7 @@ async fn connections_are_kept_and_renewed() {
     assert_eq!(peer.connections(), before + 3);
 }
 
-/// What fails is asked again on a new connection: the next verdict must be that of new clients.
+/// After a failure the check uses a new connection, to see what new clients see.
 #[tokio::test]
 async fn a_wrong_status_keeps_no_connection() {
     static ANSWERS: [Answer; 2] = [
@@ -616,7 +616,7 @@ fn settings_that_make_no_check_are_refused() {
 }
 
 #[tokio::test]
-async fn a_check_that_cannot_be_made_says_why_and_does_not_count() {
+async fn impossible_check_is_explained_and_does_not_count() {
     let vip = CheckSettings {
         kind: CheckKind::Tcp,
         through: Through::Vip,

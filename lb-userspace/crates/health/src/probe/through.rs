@@ -1,7 +1,5 @@
-//! The way of a check through the forwarding path.
-//!
-//! Its sockets go another way than those of other checks, whatever they speak: they connect to where the path begins. That
-//! is known to the task that makes the check, for as long as it does.
+//! Checks through the VIP. Their sockets connect to the entrance of the forwarding path, in any protocol. A task-local
+//! variable holds the entrance while the check runs.
 
 use std::{
     future::Future,
@@ -38,7 +36,7 @@ impl Through {
         Self { paths, path, source }
     }
 
-    /// Makes `check` of the address that clients know, through the path. `port` is that of the settings.
+    /// Makes `check` of the service's address, through the path. `port` comes from the settings.
     pub(super) async fn lead<T, F>(
         &self,
         port: Option<u16>,
@@ -57,7 +55,7 @@ impl Through {
         outcome.map_err(|error| self.blame(error))
     }
 
-    /// Names the path in what is said about the backend.
+    /// Names the path in an error about the backend.
     fn blame(&self, error: CheckError) -> CheckError {
         if error.is_local() {
             return error;

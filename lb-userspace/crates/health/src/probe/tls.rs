@@ -56,7 +56,7 @@ pub(super) struct TlsClient {
     expires: AtomicU64,
 }
 
-/// What files and settings give.
+/// The TLS configuration by files and settings.
 #[derive(Clone, Debug)]
 struct Base {
     config: ClientConfig,
@@ -64,7 +64,7 @@ struct Base {
     shown: Option<Arc<CertifiedKey>>,
 }
 
-/// Everything that makes `settings` no check of servers known as `host`, if that is set.
+/// All errors in `settings` for servers with the name `host`, if set.
 pub(super) fn problems(settings: &TlsCheck, host: Option<&str>) -> Vec<ProbeError> {
     let TlsCheck {
         verify,
@@ -121,7 +121,7 @@ fn name_in(host: &str) -> &str {
 }
 
 impl TlsClient {
-    /// A client for a server that is known as `host`.
+    /// A client for a server with the name `host`.
     ///
     /// # Errors
     /// The first of [`problems`].
@@ -239,8 +239,8 @@ impl TlsClient {
         Ok((config.into(), identity))
     }
 
-    /// Waits for what the server says to the certificate that it was shown, or not, if it has asked for one: in TLS 1.3
-    /// it does so when the client takes the handshake for done (RFC 8446 section 4.4.2.4). Silence is consent.
+    /// Waits for the server's reaction to the client certificate, if it requested one: in TLS 1.3 it comes after the
+    /// client has finished the handshake (RFC 8446 section 4.4.2.4). Silence means acceptance.
     async fn wait_for_consent(
         &self,
         budget: &mut Budget,
@@ -276,7 +276,7 @@ fn alert(error: &io::Error) -> Option<AlertDescription> {
     }
 }
 
-/// What a failed handshake means.
+/// The cause of a failed handshake.
 fn failure(target: SocketAddr, identity: &Identity, error: &io::Error) -> CheckError {
     match alert(error) {
         Some(alert) if identity.was_asked() => CheckError::Tls {
@@ -324,7 +324,7 @@ fn load(settings: &TlsCheck) -> Result<Base, String> {
     Ok(Base { config, shown })
 }
 
-/// Whose certificates are accepted.
+/// The trusted certificates.
 struct Trusted {
     roots: Arc<RootCertStore>,
     /// Certificates of a file, each of which may be the server's own.
@@ -340,7 +340,7 @@ fn trusted(ca_file: Option<&str>) -> Result<Trusted, String> {
             if pinned.iter().any(|certificate| outline(certificate).is_none()) {
                 return Err(format!("{file} has a certificate that cannot be read"));
             }
-            // One that can be no CA is of use as the server's own.
+            // A certificate that cannot be a CA may still be the server's own.
             store.add_parsable_certificates(pinned.iter().cloned());
             Ok(Trusted {
                 roots: Arc::new(store),

@@ -25,7 +25,7 @@ use crate::{
 
 /// Longest datagram that is looked at.
 pub(super) const MAX_DATAGRAM: usize = 65_535;
-/// Longest payload: what one datagram takes over IPv4.
+/// Longest payload of one datagram over IPv4.
 const MAX_PAYLOAD: usize = 65_507;
 
 /// Everything that makes `settings` no check.
@@ -106,7 +106,7 @@ impl Checker for UdpChecker {
     }
 }
 
-/// A socket that sends to and hears from `target` only, so that ICMP errors reach it.
+/// A socket connected to `target`, so that ICMP errors reach it.
 pub(super) async fn connect(target: SocketAddr, route: Route) -> io::Result<UdpSocket> {
     let any = match target {
         SocketAddr::V4(_) => IpAddr::V4(Ipv4Addr::UNSPECIFIED),

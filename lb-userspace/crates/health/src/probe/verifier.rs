@@ -1,7 +1,6 @@
-//! What the certificate of a server must be, and the proof that the server holds its key.
-//!
-//! The TLS library reads certificates of version 3 only, and wants a key that its own algorithms can use. Neither matters
-//! where the certificate is not verified, or is trusted as it is; so the proof is made of the bare key here.
+//! Verifies the certificate of a server, and that the server holds its key. The TLS library reads certificates of
+//! version 3 only, and only keys that its algorithms support. Neither matters if the certificate is not verified or is
+//! trusted itself, so this module verifies the bare key.
 
 use std::{sync::Arc, time::SystemTime};
 
@@ -20,10 +19,10 @@ use rustls::{
 
 use super::certificate::{outline, rsa_bits};
 
-/// Bits of RSA keys whose signatures can be verified.
+/// Sizes in bits of RSA keys whose signatures can be verified.
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
-/// Schemes that servers with keys of these kinds sign by, and whose signatures cannot be verified.
+/// Signature schemes that are offered although their signatures cannot be verified.
 const UNVERIFIABLE: [SignatureScheme; 2] = [SignatureScheme::ECDSA_NISTP521_SHA512, SignatureScheme::ED448];
 
 /// Why a certificate cannot be verified, or a server has not proved that it is its own.
@@ -97,15 +96,15 @@ fn is_old(scheme: SignatureScheme) -> bool {
 enum Trust {
     /// Any.
     Any,
-    /// Those that a trusted CA has signed, and those that are trusted themselves.
+    /// Certificates signed by a trusted CA, and certificates that are trusted themselves.
     Some {
-        /// Absent where no certificate of the file can be that of a CA.
+        /// Absent if no certificate of the file can be a CA.
         chain: Option<Arc<WebPkiServerVerifier>>,
         pinned: Vec<CertificateDer<'static>>,
     },
 }
 
-/// Accepts certificates; the server must hold the key of the one that it shows.
+/// Accepts certificates; the server must hold the key of its certificate.
 #[derive(Debug)]
 pub(super) struct Verifier {
     trust: Trust,
@@ -121,7 +120,7 @@ impl Verifier {
         }
     }
 
-    /// Trusts the CAs in `roots` and, whoever has signed them, the certificates in `pinned`.
+    /// Trusts the CAs in `roots` and, with any issuer, the certificates in `pinned`.
     ///
     /// # Errors
     /// When the library cannot use the CAs.
@@ -142,8 +141,8 @@ impl Verifier {
     }
 }
 
-/// Whether a certificate that is trusted itself is valid now and has the name. One without names, as of version 1, is for
-/// any: no name says more than the certificate itself.
+/// Whether a certificate that is trusted itself is valid now and has the name. A certificate without names, as of
+/// version 1, fits any name.
 fn check_pinned(certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<(), Error> {
     let outline = outline(certificate).ok_or(Fault::Unreadable)?;
     let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now.as_secs());
@@ -200,8 +199,8 @@ impl ServerCertVerifier for Verifier {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
         match (proof(&self.provider, message, certificate, signed), &self.trust) {
-            // Anybody could show a certificate of their own there: the proof finds out servers that are set up wrongly, and
-            // none of these keys is a sign of that.
+            // Without verification any certificate is accepted: the proof detects misconfigured servers, and these keys
+            // are no sign of that.
             (Ok(()), _) | (Err(Fault::Size(_) | Fault::Kind), Trust::Any) => {
                 Ok(HandshakeSignatureValid::assertion())
             }

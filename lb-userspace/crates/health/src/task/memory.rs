@@ -23,11 +23,11 @@ pub(super) fn held() -> isize {
 }
 
 fn note(bytes: usize, sign: isize) {
-    // A thread that ends has no cell any more, and nobody who asks.
+    // A thread that ends has no cell any more, and no reader.
     let _ = LIVE.try_with(|live| live.set(live.get() + sign * isize::try_from(bytes).unwrap_or(0)));
 }
 
-// SAFETY: all is left to the system's allocator; counting allocates nothing.
+// SAFETY: the system's allocator does everything; counting allocates nothing.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         note(layout.size(), 1);

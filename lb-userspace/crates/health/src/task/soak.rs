@@ -1,4 +1,4 @@
-//! A day in the life, in simulated time: what 50 backends that fail by a seeded script leave behind.
+//! Soak test: a day in simulated time with 50 backends that fail by a seeded script.
 
 use std::{
     io,
@@ -37,7 +37,7 @@ enum Failure {
     Silent,
 }
 
-/// What happens to one backend in a day: outages, which are long enough to be found, and blips, which are too short.
+/// The failures of one backend in a day: outages, long enough to be detected, and blips, too short for that.
 #[derive(Debug, Default)]
 struct Script {
     outages: Vec<(Duration, Duration, Failure)>,
@@ -204,10 +204,10 @@ fn settings() -> CheckSettings {
     }
 }
 
-/// The log holds changes of state and nothing else, each at its time; every check is counted for what it was; and when the
-/// day is over, tasks, connections and memory are what they were before.
+/// The log has changes of state only, each at its time; every check is counted by its result; and after the day, tasks,
+/// connections and memory are the same as before.
 #[tokio::test(start_paused = true)]
-async fn a_day_leaves_nothing_behind_but_its_changes() {
+async fn soak_leaves_only_state_changes_behind() {
     let log = Log(Arc::new(Mutex::new(Vec::with_capacity(1 << 20))));
     let writer = log.clone();
     let subscriber = tracing_subscriber::fmt()
@@ -215,8 +215,8 @@ async fn a_day_leaves_nothing_behind_but_its_changes() {
         .with_writer(move || writer.clone())
         .with_ansi(false)
         .finish();
-    // While there is one subscriber only, tracing asks whichever thread comes first whether an event is wanted at all, and
-    // another test's has none.
+    // With one subscriber only, tracing caches the interest of whichever thread comes first, and another test's thread
+    // has none.
     let second = tracing_subscriber::fmt().with_writer(io::sink).finish();
     let _second = tracing::Dispatch::new(second);
     let _subscriber = tracing::subscriber::set_default(subscriber);
@@ -323,12 +323,12 @@ async fn a_day_leaves_nothing_behind_but_its_changes() {
             next(Health::Down, *from, detection);
             next(Health::Up, *to, recovery);
         }
-        assert_eq!(told.next(), None, "nothing else");
+        assert_eq!(told.next(), None, "no other event");
     }
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert_eq!(log.lines().count(), changes, "one line for each change");
     assert!(log.lines().all(|line| line.contains("health changed")), "{log}");
     let checks = scene.successes.load(Ordering::Relaxed) + scene.failures.load(Ordering::Relaxed);
-    // All but those of backed-off outages come every 5 s.
+    // Checks come every 5 s, except in backed-off outages.
     assert!((700_000..900_000).contains(&checks), "{checks} checks");
 }

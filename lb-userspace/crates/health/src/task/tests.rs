@@ -58,7 +58,7 @@ async fn next(events: &mut mpsc::Receiver<HealthEvent>) -> HealthEvent {
 }
 
 #[tokio::test]
-async fn a_backend_that_dies_and_returns_is_told_so() {
+async fn backend_that_dies_and_returns_is_reported() {
     let (handle, mut events, cancel, registry) = spawn();
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let target = listener.local_addr().unwrap();
@@ -103,8 +103,8 @@ async fn a_backend_that_dies_and_returns_is_told_so() {
     assert_eq!(events.recv().await, None);
 }
 
-/// Who reports must be believed at once, not at the next interval and not after several reports; who does not report is
-/// down; who never did is neither.
+/// A report takes effect at once, not at the next interval and not after several reports; a backend whose report
+/// expires is down; one that never reported is neither up nor down.
 #[tokio::test]
 async fn reports_make_verdicts_at_once_and_expire() {
     let (handle, mut events, _cancel, _registry) = spawn();
@@ -150,7 +150,7 @@ async fn reports_make_verdicts_at_once_and_expire() {
         let event = next(&mut events).await;
         assert_eq!((event.health, event.detail.as_str()), (health, detail));
     }
-    // Over before anybody looks again: only the interval finds out.
+    // Expires before the next look: only the interval detects it.
     handle.update(vec![CheckSpec {
         initial: Health::Up,
         ..push(Duration::from_millis(20))
@@ -203,7 +203,7 @@ async fn dropping_all_handles_ends_the_engine() {
     assert_eq!(time::timeout(PLENTY, events.recv()).await, Ok(None));
 }
 
-/// A receiver that does not keep up loses what happened in between, never the latest verdict.
+/// A slow receiver loses intermediate events, but never the latest health state.
 #[tokio::test]
 async fn a_full_channel_keeps_the_latest_verdict() {
     let metrics = HealthMetrics::register(&Registry::new()).unwrap();

@@ -40,7 +40,7 @@ impl World {
         }
     }
 
-    /// Goes to where the next agent is asked, and gives it this answer at once.
+    /// Advances to the next poll, and answers it at once.
     fn next(&mut self, answer: Result<&str, CheckError>) -> (Instant, Vec<CheckId>) {
         self.now = self.now.max(self.engine.next_deadline().unwrap());
         let (no, agent) = self.engine.start_due(self.now).unwrap();
@@ -64,7 +64,7 @@ fn refused() -> CheckError {
 }
 
 #[test]
-fn an_agent_that_cannot_be_asked_changes_nothing_and_is_lost_after_some_failures() {
+fn unreachable_agent_changes_nothing_and_is_lost_after_some_failures() {
     let mut world = World::new(vec![spec("a", "10.0.0.1:9")]);
     world.next(Ok("drain 50% down #disk full"));
     let standing = world.said("a");
@@ -82,11 +82,11 @@ fn an_agent_that_cannot_be_asked_changes_nothing_and_is_lost_after_some_failures
         assert_eq!(said.lost.as_deref(), lost, "after {failures}");
     }
     world.next(Ok(""));
-    assert_eq!(world.said("a"), standing, "found again, and it says nothing new");
+    assert_eq!(world.said("a"), standing, "found again, without news");
 }
 
 #[test]
-fn what_came_last_is_shown() {
+fn latest_answer_is_shown() {
     let mut world = World::new(vec![spec("a", "10.0.0.1:9")]);
     let last = |world: &World| {
         let last = world.engine.statuses()[&testing::id("web", "a")]
@@ -105,9 +105,10 @@ fn what_came_last_is_shown() {
     );
 }
 
-/// Thousands of agents must not be asked at once, at the start or later, nor one of them twice within half an interval.
+/// Thousands of agents must not be polled at once, at the start or later, nor one of them twice within half an
+/// interval.
 #[test]
-fn agents_are_asked_at_their_interval_and_never_all_at_once() {
+fn agents_are_polled_at_their_interval_and_never_all_at_once() {
     let count = 500;
     let target = |n: u16| format!("10.0.{}.{}:9", n / 250, n % 250);
     let specs = (0..count).map(|n| spec(&format!("b{n}"), &target(n))).collect();
@@ -178,7 +179,7 @@ fn backends_at_one_address_share_an_agent_and_others_go_on_undisturbed() {
     let gone = world
         .engine
         .update(vec![spec("b", "10.0.0.1:9"), moved], world.now);
-    assert_eq!(gone.len(), 1, "only that of c: b still needs the one it shared");
+    assert_eq!(gone.len(), 1, "only c's agent: b still needs the shared one");
     assert!(world.engine.next_deadline() <= due);
     let words: BTreeMap<CheckId, String> = world
         .engine

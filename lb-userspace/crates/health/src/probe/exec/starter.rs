@@ -1,7 +1,6 @@
-//! The thread that starts the programs of checks. It has no capabilities, so that they have none either.
-//!
-//! Capabilities belong to a thread (capabilities(7)), and what it starts inherits them. To drop them between fork and exec
-//! would need a fork of the whole daemon for each check, on the thread that makes all checks.
+//! The thread that starts the programs of checks. It has no capabilities, so the programs have none either:
+//! capabilities belong to a thread (capabilities(7)), and its children inherit them. Dropping them between fork and
+//! exec would need a fork of the whole daemon for each check, on the thread that makes all checks.
 
 use std::{
     io,
@@ -80,13 +79,13 @@ fn serve(jobs: &mpsc::Receiver<Job>) {
             continue;
         }
         let _inside = runtime.enter();
-        // Where nobody waits any more, the program ends with its group.
+        // If the receiver is gone, the program is killed with its group.
         let _ = started.send(command.spawn().map(Group));
     }
 }
 
-/// Takes all capabilities from the calling thread and what it starts, for good: programs of root or with capabilities of
-/// their own get none either (`PR_SET_NO_NEW_PRIVS`).
+/// Takes all capabilities from the calling thread and its children, for good: setuid programs and files with
+/// capabilities get none either (`PR_SET_NO_NEW_PRIVS`).
 fn drop_privileges() -> io::Result<()> {
     /// `_LINUX_CAPABILITY_VERSION_3` of linux/capability.h.
     const VERSION_3: u32 = 0x2008_0522;

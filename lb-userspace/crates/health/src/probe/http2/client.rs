@@ -37,7 +37,7 @@ struct Requests<'a> {
     judge: &'a Judge<'a>,
 }
 
-/// Says whether an answer is the expected one.
+/// Decides whether an answer is the expected one.
 pub(in crate::probe) type Judge<'a> = dyn Fn(&Answer) -> Result<(), CheckError> + Sync + 'a;
 
 impl Exchange for Requests<'_> {
@@ -80,10 +80,10 @@ impl fmt::Debug for Http2Client {
 }
 
 impl Http2Client {
-    /// A client for servers known as `host`, which keeps connections where that is wanted.
+    /// A client for servers with the name `host`, which keeps connections if wanted.
     ///
     /// # Errors
-    /// When the TLS settings make no handshake.
+    /// When the TLS settings are invalid.
     pub(in crate::probe) fn new(
         tls: Option<&TlsCheck>,
         host: Option<&str>,
@@ -114,7 +114,7 @@ impl Http2Client {
         }
     }
 
-    /// Sends a request with a body, if any, and reads what is `wanted` of the answer, which must please `judge`.
+    /// Sends a request with a body, if any, and reads the `wanted` part of the answer, which `judge` must accept.
     pub(in crate::probe) async fn ask(
         &self,
         budget: &mut Budget,

@@ -1,4 +1,4 @@
-//! Follows the frames of a peer as their bytes arrive (RFC 9113 section 4.1), to say where they stopped. Pure.
+//! Follows the frames of a peer as their bytes arrive (RFC 9113 section 4.1), to report where they stopped. Pure.
 
 /// Bytes of a frame's header.
 const HEADER: usize = 9;
@@ -12,7 +12,7 @@ const SETTINGS: u8 = 4;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 
-/// What a peer speaks instead of HTTP/2.
+/// The protocol that a peer speaks instead of HTTP/2.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Foreign {
     /// HTTP/1.
@@ -29,7 +29,7 @@ pub(super) struct FrameWatch {
     have: usize,
     /// Bytes of the payload to come.
     left: usize,
-    /// Whether the first frame's type is known, and right.
+    /// Whether the first frame's type was read, and is right.
     begun: bool,
     /// Whether header fields have begun and not ended.
     in_head: bool,
@@ -98,7 +98,7 @@ impl FrameWatch {
 mod tests {
     use super::*;
 
-    /// A frame of a type with flags and so many bytes of payload.
+    /// A frame of a type with flags and `payload` bytes of payload.
     fn frame(kind: u8, flags: u8, payload: u8) -> Vec<u8> {
         let mut frame = vec![0, 0, payload, kind, flags, 0, 0, 0, 1];
         frame.extend(vec![7; payload.into()]);

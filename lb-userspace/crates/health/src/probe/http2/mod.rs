@@ -32,7 +32,7 @@ use crate::{
 /// Headers that HTTP/2 does without (RFC 9113 section 8.2.2); the other ones of its list are the check's in any version.
 const FORBIDDEN: [&str; 4] = ["keep-alive", "proxy-connection", "te", "upgrade"];
 
-/// What all checkers of the same settings share.
+/// Data that checkers of the same settings share.
 #[derive(Debug)]
 struct Plan {
     /// Without an authority where that depends on the target.
@@ -57,7 +57,7 @@ impl Http2Checker {
     /// A checker for `settings`.
     ///
     /// # Errors
-    /// When they make no request, or one that no answer can satisfy.
+    /// When they make no valid request, or one that no answer can satisfy.
     pub fn new(settings: &HttpCheck) -> Result<Self, ProbeError> {
         if let Some(problem) = problems(settings).into_iter().next() {
             return Err(problem);
@@ -79,7 +79,7 @@ impl Http2Checker {
         self
     }
 
-    /// Begins a new connection beside every so many checks over a kept one; 0 and 1: beside each.
+    /// Begins a new connection beside every n-th check over a kept one; 0 and 1: beside each.
     #[must_use]
     pub fn with_knock_every(mut self, checks: u32) -> Self {
         self.client.keeper.knock_every = checks;
@@ -176,7 +176,7 @@ impl Plan {
     }
 }
 
-/// Everything that makes `settings` no request over HTTP/2, or one that no answer can satisfy.
+/// All errors in `settings` for a request over HTTP/2, including answers that cannot exist.
 pub(super) fn problems(settings: &HttpCheck) -> Vec<ProbeError> {
     let mut problems = request::problems(settings);
     let forbidden = settings.headers.iter().filter(|(name, _)| {
@@ -210,7 +210,7 @@ fn path_of(path: &str) -> Result<PathAndQuery, ProbeError> {
     }
 }
 
-/// What is asked of `target`.
+/// The URI of the request to `target`.
 pub(super) fn uri(
     scheme: &Scheme,
     host: Option<&Authority>,

@@ -1,7 +1,6 @@
-//! One HTTP/2 connection of a check: its requests, one after the other, and what failures on it mean.
-//!
-//! The connection moves only while a check waits for it. What the peer sends between two checks is read when the next
-//! one begins; no task of its own is needed.
+//! One HTTP/2 connection of a check: its requests, one after the other, and the meaning of its failures. The connection
+//! is polled only while a check waits for it. Bytes that the peer sends between two checks are read when the next one
+//! begins; no separate task is needed.
 
 use std::{
     future::{Future, poll_fn},
@@ -35,19 +34,19 @@ const MAX_FRAME: u32 = 16 * 1024;
 pub(in crate::probe) struct Answer {
     pub(in crate::probe) status: u16,
     pub(in crate::probe) headers: HeaderMap,
-    /// Up to the limit asked for.
+    /// Up to the requested limit.
     pub(in crate::probe) body: Vec<u8>,
     pub(in crate::probe) trailers: Option<HeaderMap>,
     /// Whether that is all of it.
     pub(in crate::probe) whole: bool,
 }
 
-/// What a check looks at of an answer.
+/// The parts of an answer that a check needs.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::probe) enum Wanted {
     /// Status and headers.
     Head,
-    /// So many bytes of the body too, and the trailers.
+    /// This many bytes of the body too, and the trailers.
     Body(usize),
 }
 
@@ -63,7 +62,7 @@ pub(in crate::probe) struct Session {
 }
 
 impl Session {
-    /// Says hello; the peer's hello is read together with its first answer.
+    /// Sends the preface; the peer's SETTINGS are read together with its first answer.
     pub(super) async fn open(budget: &mut Budget, stream: Stream) -> Result<Self, CheckError> {
         let wire = Wire::new(stream);
         let mut builder = Builder::new();
@@ -91,8 +90,7 @@ impl Session {
         self.wire.recheck(dialer, target)
     }
 
-    /// Reads what is left of the latest answer, as far as it has come, and waits for nothing. Whether the connection can
-    /// take another request.
+    /// Reads the rest of the latest answer without waiting. Returns whether the connection can take another request.
     pub(super) async fn is_ready(&mut self) -> bool {
         poll_fn(|cx| {
             let over = self.poll_connection(cx);
@@ -161,7 +159,7 @@ impl Session {
             let over = self.poll_connection(cx);
             match work.as_mut().poll(cx) {
                 Poll::Ready(result) => Poll::Ready(result.map_err(Some)),
-                // Nothing will wake it any more.
+                // No event will wake it again.
                 Poll::Pending if over => Poll::Ready(Err(None)),
                 Poll::Pending => Poll::Pending,
             }
@@ -171,7 +169,7 @@ impl Session {
         result.map_err(|error| explain(&self.wire, budget.target, waiting, error.as_ref(), ending))
     }
 
-    /// Reads and writes what can be; whether the connection is over.
+    /// Reads and writes without waiting; returns whether the connection is over.
     fn poll_connection(&mut self, cx: &mut Context<'_>) -> bool {
         if self.over.is_none()
             && let Poll::Ready(ending) = Pin::new(&mut self.connection).poll(cx)
@@ -182,7 +180,7 @@ impl Session {
     }
 }
 
-/// Throws away what has come of a body. Whether that was its end.
+/// Discards received parts of a body. Returns whether that was its end.
 fn drained(body: &mut RecvStream, cx: &mut Context<'_>) -> bool {
     loop {
         match body.poll_data(cx) {
@@ -213,7 +211,7 @@ async fn read(mut stream: RecvStream, limit: usize, answer: &mut Answer) -> Resu
     Ok(())
 }
 
-/// What a failure means: the peer's own words first, then what the network did, then what the peer did wrong.
+/// The cause of a failure: the peer's own error first, then errors of the network, then protocol violations.
 fn explain(
     wire: &Wire,
     target: SocketAddr,

@@ -1,5 +1,5 @@
-//! The connection under HTTP/2. The library that speaks the protocol owns one handle and keeps no more than the kind of
-//! an I/O error; the other one, ours, knows what really happened and how far the peer had come.
+//! The connection under HTTP/2. The HTTP/2 library owns one handle and keeps only the kind of an I/O error; our handle
+//! has the real error and the peer's progress.
 
 use std::{
     io,
@@ -17,7 +17,7 @@ use crate::{
     probe::stream::{Dialer, Stream},
 };
 
-/// Why nothing more comes.
+/// Why no more bytes come.
 #[derive(Debug)]
 enum Failure {
     /// The peer has closed the connection.
@@ -57,7 +57,7 @@ impl Wire {
         self.inner().stream.expect_answer(body);
     }
 
-    /// What the peer is in the middle of; `waiting` where it is between two frames.
+    /// The stage that the peer is in; `waiting` between two frames.
     pub(super) fn stage(&self, waiting: Stage) -> Stage {
         let inner = self.inner();
         if inner.frames.within_frame() {
@@ -69,7 +69,7 @@ impl Wire {
         }
     }
 
-    /// Why nothing more comes from `target`, if that is so.
+    /// Why no more bytes come from `target`, if so.
     pub(super) fn failure(&self, target: SocketAddr, waiting: Stage) -> Option<CheckError> {
         let stage = self.stage(waiting);
         let foreign = |problem| CheckError::Http2 { target, problem };

@@ -17,7 +17,7 @@ pub(super) enum Family {
     V6,
 }
 
-/// An echo request, known again by random bytes in it.
+/// An echo request with random bytes, by which the reply is recognised.
 #[derive(Clone, Debug)]
 pub(super) struct Echo {
     family: Family,
@@ -74,7 +74,7 @@ fn checksum(message: &[u8]) -> u16 {
     !u16::try_from(sum).unwrap_or(0)
 }
 
-/// What follows the IPv4 header of a packet; nothing where that is not whole.
+/// The part after the IPv4 header of a packet; empty if the header is not whole.
 pub(super) fn without_header(packet: &[u8]) -> &[u8] {
     let length = packet.first().map_or(0, |first| usize::from(first & 0x0f) * 4);
     packet.get(length..).unwrap_or_default()
@@ -83,9 +83,9 @@ pub(super) fn without_header(packet: &[u8]) -> &[u8] {
 /// An ICMP error about a message of ours.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Notice {
-    /// Who sent it.
+    /// Its sender.
     pub(super) from: IpAddr,
-    /// What it says.
+    /// Its meaning.
     pub(super) words: Cow<'static, str>,
 }
 
@@ -96,7 +96,7 @@ const EXTENDED: usize = 16;
 /// `SO_EE_ORIGIN_ICMP` and `SO_EE_ORIGIN_ICMP6`.
 const FROM_NETWORK: [u8; 2] = [2, 3];
 
-/// The ICMP error in the control messages of an error queue, if that is what they tell.
+/// The ICMP error in the control messages of an error queue, if there is one.
 pub(super) fn notice(family: Family, control: &[u8]) -> Option<Notice> {
     let mut rest = control;
     loop {
@@ -132,7 +132,7 @@ fn extended(family: Family, data: &[u8]) -> Option<Notice> {
     Some(Notice { from, words })
 }
 
-/// What an ICMP error says; `None` for those that are no failure.
+/// The meaning of an ICMP error; `None` if it is no failure.
 fn words(family: Family, kind: u8, code: u8) -> Option<Cow<'static, str>> {
     let known = match (family, kind, code) {
         (Family::V4, 3, 0 | 6 | 11) => "network unreachable",
@@ -161,7 +161,7 @@ mod tests {
 
     /// Only the reply to this very request counts, not one to another process, nor the request itself come back.
     #[test]
-    fn a_reply_is_told_from_everything_else() {
+    fn reply_is_distinguished_from_other_messages() {
         for (target, reply) in [(V4, 0), (V6, 129)] {
             let echo = Echo::new(target);
             let request = echo.request();

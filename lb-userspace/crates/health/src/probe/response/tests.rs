@@ -259,7 +259,7 @@ fn the_answer_to_head_has_no_body() {
 }
 
 #[test]
-fn nothing_endless_is_read_for_ever() {
+fn endless_answers_are_not_read_for_ever() {
     let header = b"X: yyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyyy\r\n";
     let cases: [(&str, &[u8], &[u8], &str); 6] = [
         (
@@ -303,7 +303,7 @@ fn nothing_endless_is_read_for_ever() {
 }
 
 proptest! {
-    /// Whatever comes, in whatever pieces: no panic, the same result, and never more body than the bound.
+    /// Any bytes, in any pieces: no panic, the same result, and never more body than the bound.
     #[test]
     fn any_bytes_in_any_pieces(
         head in prop_oneof![

@@ -1,4 +1,4 @@
-//! Certificates of all kinds: what the check takes, and what it says about the others.
+//! Certificates of all kinds: accepted ones, and the errors for others.
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, KeyPair, date_time_ymd};
 use rustls::{
@@ -15,8 +15,7 @@ use super::{
 };
 use crate::{error::CertificateProblem, probe::certificate::element, settings::TlsCheck};
 
-/// A certificate and a key as a server shows them, whether they belong together or not, and whatever the library thinks of
-/// the certificate.
+/// A certificate and a key as a server shows them, even if they do not match or the library refuses the certificate.
 fn showing(certificate: Vec<u8>, key: &KeyPair) -> ServerConfig {
     #[derive(Debug)]
     struct Shown(Arc<CertifiedKey>);
@@ -41,7 +40,8 @@ fn sequence(content: &[u8]) -> Vec<u8> {
     [&[0x30, 0x82], &length[..], content].concat()
 }
 
-/// The certificate as `openssl x509 -req` without extensions would have made it: of version 1. Nobody has signed it.
+/// The certificate as `openssl x509 -req` without extensions would have made it: of version 1. Its signature is
+/// invalid.
 fn version_1(der: &[u8]) -> Vec<u8> {
     const VERSION: u8 = 0xa0;
     const EXTENSIONS: u8 = 0xa3;
@@ -61,7 +61,7 @@ fn version_1(der: &[u8]) -> Vec<u8> {
     sequence(&[sequence(&body.concat()), parts[1].clone(), parts[2].clone()].concat())
 }
 
-/// What certificates are like does not matter where they are not verified; that the server holds the key does.
+/// Without verification any certificate is accepted, but the server must hold its key.
 #[tokio::test]
 async fn any_certificate_of_the_servers_key_is_taken_unverified() {
     let ca = Authority::new();
@@ -87,10 +87,10 @@ async fn any_certificate_of_the_servers_key_is_taken_unverified() {
     }
 }
 
-/// A certificate that the operator names is trusted whoever has signed it.
+/// A certificate that the operator names is trusted with any issuer.
 #[tokio::test]
 async fn a_servers_own_certificate_can_be_its_ca_file() {
-    // As `openssl req -x509` makes it: that of a CA.
+    // As `openssl req -x509` makes it: a CA certificate.
     let own = |names: &[&str], from, to| {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names).unwrap();
@@ -188,7 +188,7 @@ fn pem(der: &[u8]) -> String {
 
 /// The certificate is for the host of the request, and not for the address that happens to be checked.
 #[tokio::test]
-async fn an_address_as_the_host_is_what_the_certificate_is_for() {
+async fn certificate_must_have_the_address_given_as_host() {
     let ca = Authority::new();
     let of = |name: &str| {
         let (certificate, key) = ca.sign_for(name, 2020, 4000);

@@ -21,7 +21,7 @@ async fn answering(answer: Option<&'static [u8]>) -> SocketAddr {
     address
 }
 
-/// A UDP port that nobody has.
+/// A closed UDP port.
 async fn closed() -> SocketAddr {
     UdpSocket::bind("127.0.0.1:0")
         .await
@@ -57,7 +57,7 @@ async fn datagrams_are_answered_as_expected_or_fail_in_their_own_way() {
     );
     assert!(settled(udp(Some("^pong$")).check(pong, SECOND)).await.is_ok());
     assert!(settled(udp(None).check(pong, SECOND)).await.is_ok());
-    // Many services answer only what they understand.
+    // Many services answer only valid requests.
     assert!(settled(udp(None).check(silent, SECOND)).await.is_ok());
     let error = settled(udp(Some("^pong$")).check(silent, SECOND))
         .await
@@ -80,7 +80,7 @@ async fn datagrams_are_answered_as_expected_or_fail_in_their_own_way() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_name_server_that_fails_says_how() {
+async fn failing_name_server_is_reported_with_its_code() {
     let closed = closed().await;
     assert_eq!(
         settled(dns(Transport::Udp).check(closed, SECOND)).await,
@@ -90,7 +90,7 @@ async fn a_name_server_that_fails_says_how() {
         .await
         .unwrap_err();
     assert_eq!(class(&error), "timed out in Request");
-    // Too short for an id: no answer to anybody else either.
+    // Too short for an id, so no answer to another question either.
     let garbage = answering(Some(b"?")).await;
     assert_eq!(
         settled(dns(Transport::Udp).check(garbage, SECOND))
@@ -108,7 +108,7 @@ async fn a_name_server_that_fails_says_how() {
 
 /// Half a frame over TCP, and a frame that never ends.
 #[tokio::test(start_paused = true)]
-async fn a_name_server_that_stops_within_its_answer_says_where() {
+async fn name_server_that_stops_within_its_answer_is_reported() {
     for (answer, close, expected) in [
         (&b""[..], true, "closed in Request"),
         (b"\x00", true, "closed in Request"),

@@ -1,22 +1,22 @@
-//! Dialogues with servers that say too little, too much, the wrong thing or nothing.
+//! Dialogues with servers that send too little, too much, the wrong text or nothing.
 
 use std::sync::Mutex;
 
 use super::*;
 use crate::settings::{Bytes, DialogueStep, Expected, TcpDialogue};
 
-/// What a server does on a connection.
+/// An action of a server on a connection.
 #[derive(Clone, Copy)]
 enum Act {
     Say(&'static [u8]),
-    /// Waits until so many bytes have come.
+    /// Waits until this many bytes have arrived.
     Hear(usize),
-    /// Says the bytes for ever.
+    /// Sends the bytes for ever.
     Flood(&'static [u8]),
     Close,
 }
 
-/// A server that does the same on each connection, and then stays silent. Returns what it has heard, too.
+/// A server that does the same on each connection, and then stays silent. Also returns the bytes that it received.
 async fn server(acts: &'static [Act]) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -60,7 +60,7 @@ fn checker(steps: Vec<DialogueStep>) -> DialogueChecker {
 }
 
 #[tokio::test]
-async fn a_server_that_says_what_is_expected_is_well() {
+async fn server_with_expected_answers_is_up() {
     const SMTP: &[Act] = &[
         Act::Say(b"220-mail.example\r\n"),
         Act::Say(b"220 ready\r\n"),
@@ -91,7 +91,7 @@ async fn a_server_that_says_what_is_expected_is_well() {
         };
         checker(vec![ping]).check(target, PLENTY).await.unwrap();
     }
-    // To send is all that is asked for.
+    // The step only sends.
     checker(vec![step(Some("PING\r\n"), None)])
         .check(target, PLENTY)
         .await
@@ -100,7 +100,7 @@ async fn a_server_that_says_what_is_expected_is_well() {
 
 /// An answer to the last question must not be taken for one to the next.
 #[tokio::test]
-async fn what_came_before_a_step_sends_is_no_answer_to_it() {
+async fn bytes_before_a_step_sends_are_no_answer_to_it() {
     let (target, _) = server(&[Act::Say(b"ok ok"), Act::Hear(1), Act::Say(b"no"), Act::Close]).await;
     let steps = vec![step(None, Some("ok ")), step(Some("?"), Some("ok"))];
     let error = checker(steps)
@@ -117,7 +117,7 @@ async fn what_came_before_a_step_sends_is_no_answer_to_it() {
 }
 
 #[tokio::test]
-async fn a_failure_shows_what_was_expected_and_what_came() {
+async fn failure_shows_expected_and_received_text() {
     let fails = async |acts: &'static [Act], expect: &str| -> String {
         let (target, _) = server(acts).await;
         let error = checker(vec![step(None, Some(expect))])
@@ -177,7 +177,7 @@ async fn the_time_is_one_for_all_steps() {
 }
 
 #[test]
-fn what_is_no_dialogue_is_refused() {
+fn invalid_dialogue_is_refused() {
     for (steps, words) in [
         (vec![], "from 1 to 32 steps"),
         (vec![step(None, None)], "sends something"),

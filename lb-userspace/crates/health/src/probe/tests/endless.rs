@@ -15,13 +15,13 @@ const TIMEOUT: Duration = PLENTY;
 /// Simulated time between two pieces of a slow answer.
 const PACE: Duration = Duration::from_millis(10);
 
-/// An answer that begins with the first bytes and goes on with the others.
+/// An answer that begins with the first bytes and continues with the others.
 type Endless = (&'static str, Vec<u8>, Vec<u8>);
 
-/// A kind of check, what makes its checker, and answers to it.
+/// A kind of check, the constructor of its checker, and answers to it.
 type Kind = (&'static str, fn() -> Probe, Vec<Endless>);
 
-/// Answers whatever comes by `first` and then by `rest` without end, at once or at a `pace`.
+/// Answers any request with `first` and then with `rest` without end, at once or at a `pace`.
 async fn peer(first: Vec<u8>, rest: Vec<u8>, pace: Option<Duration>) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -140,7 +140,7 @@ fn http2_answers() -> Vec<Endless> {
     ]
 }
 
-/// Records that no handshake has so many of.
+/// More records than any handshake has.
 fn tls_answers() -> Vec<Endless> {
     let record = |kind, payload: &[u8]| {
         let length = u8::try_from(payload.len()).unwrap();
@@ -174,7 +174,7 @@ fn tls() -> TlsChecker {
     .unwrap()
 }
 
-/// A checker of each kind that talks over a connection, made anew for each answer, and the answers.
+/// A constructor for each kind of checker that uses a connection, and the answers.
 fn kinds() -> Vec<Kind> {
     let grpc = || Probe::Grpc(GrpcChecker::new(&GrpcCheck::default()).unwrap());
     vec![
@@ -224,7 +224,7 @@ async fn a_trickle_ends_with_the_time_out() {
     }
 }
 
-/// What is encrypted is bounded too.
+/// Encrypted bytes are bounded too.
 #[tokio::test]
 async fn a_flood_within_tls_ends_the_check() {
     let ca = Authority::new();

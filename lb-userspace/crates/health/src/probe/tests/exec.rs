@@ -62,7 +62,7 @@ async fn a_program_that_hangs_is_given_up() {
     assert_eq!(class(&error), "timed out in Request");
 }
 
-/// What a check runs must not be able to do what the balancer may, nor see what its environment holds.
+/// A program of a check must have neither the balancer's privileges nor its environment.
 #[tokio::test]
 async fn a_program_has_no_capabilities_and_no_environment_of_ours() {
     assert!(std::env::vars().count() > 4, "there is something to hide");
@@ -84,7 +84,7 @@ async fn a_program_has_no_capabilities_and_no_environment_of_ours() {
 
 /// Otherwise each time-out leaves a process behind.
 #[tokio::test]
-async fn what_the_program_started_ends_with_the_check() {
+async fn children_of_the_program_end_with_the_check() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("pid");
     let text = format!(

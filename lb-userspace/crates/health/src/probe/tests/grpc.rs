@@ -61,7 +61,7 @@ impl Server {
 async fn talk(stream: impl AsyncRead + AsyncWrite + Unpin, (status, body, call): Canned, requests: Requests) {
     let mut server = h2::server::handshake(stream).await.unwrap();
     while let Some(Ok((mut request, mut respond))) = server.accept().await {
-        // The request is one frame, and the connection moves only with `accept`: what came with it is here already.
+        // The request is one frame, and the connection advances only with `accept`: its bytes are here already.
         let mut message = Vec::new();
         if !request.body().is_end_stream() {
             let first = tokio::select! {
@@ -121,7 +121,7 @@ async fn only_serving_is_success() {
             let error = checker.check(server.address, PLENTY).await.err();
             assert_eq!(error.map(|error| error.to_string()), expected);
         }
-        // One that is kept is tried beside another at first; after a bad word the next check uses a new one.
+        // A kept connection is first tested beside another; after a bad answer the next check uses a new one.
         let (connections, requests) = if expected.is_none() { (2, 4) } else { (3, 3) };
         assert_eq!(server.connections(), connections);
         let asked = (

@@ -8,7 +8,8 @@ use super::{
 /// Where the body does not matter, a server need not end it: streams, and scripts that leave the connection open.
 #[tokio::test]
 async fn the_head_decides_where_no_body_is_wanted() {
-    // What is sent, and whether the connection could be used again if the rest came: then a second one is tried beside it.
+    // The bytes sent, and whether the connection is reusable if the rest arrives: then a second one is tested beside
+    // it.
     let heads: [(&'static [u8], usize); 6] = [
         (b"HTTP/1.1 200 OK\r\n\r\n", 0),
         (b"HTTP/1.1 200 OK\r\n\r\nsome of it", 0),
@@ -31,7 +32,7 @@ async fn the_head_decides_where_no_body_is_wanted() {
             let checker = http(|http| http.max_body = max_body);
             for check in 1..=2 {
                 checker.check(peer.address, PLENTY).await.unwrap();
-                // What is in the middle of an answer cannot be asked again.
+                // A connection in the middle of an answer takes no further request.
                 assert_eq!(peer.connections(), check + beside, "{head:?}");
             }
         }
@@ -63,7 +64,7 @@ async fn a_body_that_comes_later_is_read_by_the_next_check() {
     let stream = &mut streams[1];
     first.unwrap();
     stream.write_all(b"ok\r\n0\r\n\r\n").await.unwrap();
-    // The event loop sees what has come only when the thread rests.
+    // The event loop polls sockets only when the thread is idle.
     spawn_blocking(|| {}).await.unwrap();
     let answer = async {
         assert_ne!(stream.read(&mut [0; 1000]).await.unwrap(), 0);

@@ -1,5 +1,5 @@
-//! HTTP/2 against peers that send frames, half frames and everything else byte by byte. What real servers do is in the
-//! root lanes.
+//! HTTP/2 against peers that send frames, half frames and everything else byte by byte. The root lanes have real
+//! servers.
 
 use super::*;
 
@@ -50,7 +50,7 @@ fn goaway(last: u32, code: u32) -> Vec<u8> {
     frame(GOAWAY, 0, 0, &payload)
 }
 
-/// What a peer does when a request has come.
+/// The reaction of a peer to a request.
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
     Send(Vec<u8>),
@@ -265,7 +265,7 @@ async fn refused_and_black_hole() {
 async fn connections_are_kept_and_renewed() {
     let replies = (0..100_u32).map(|n| {
         let start = if n == 0 { hello() } else { Vec::new() };
-        // In between it asks whether we are there, and changes its mind about settings.
+        // In between it sends a PING, and changes its SETTINGS.
         let between = [frame(PING, 0, 0, b"are you?"), hello()].concat();
         Reply::Send([start, answer(2 * n + 1, STATUS_200, b"ok"), between].concat())
     });
@@ -315,7 +315,7 @@ async fn a_stale_connection_is_replaced_before_it_counts() {
     }
 }
 
-/// A server that keeps to the rules of flow control and whose bodies have so many bytes.
+/// A server that respects flow control and whose bodies have `length` bytes.
 pub(super) async fn long_winded(length: usize) -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -339,7 +339,7 @@ pub(super) async fn long_winded(length: usize) -> (SocketAddr, Arc<AtomicUsize>)
     (address, connections)
 }
 
-/// A body is read to its bound and not further, and what flow control holds back until then is asked for.
+/// A body is read to its bound and not further, and the flow-control window is opened until then.
 #[tokio::test]
 async fn a_long_body_is_read_to_its_bound() {
     let (target, connections) = long_winded(MAX_BODY_LIMIT).await;
@@ -350,7 +350,7 @@ async fn a_long_body_is_read_to_its_bound() {
         })
     };
     let cases = [
-        // What is cut short leaves the connection in the middle of an answer; one that is kept is tried beside another.
+        // A truncated body leaves the connection in the middle of an answer; a kept one is tested beside another.
         (MAX_BODY_LIMIT - 1, 3),
         (MAX_BODY_LIMIT, 2),
         (1, 3),
@@ -374,7 +374,7 @@ async fn a_long_body_is_read_to_its_bound() {
 }
 
 #[tokio::test]
-async fn request_is_what_the_settings_say() {
+async fn request_follows_the_settings() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = listener.local_addr().unwrap();
     let server = tokio::spawn(async move {

@@ -1,4 +1,4 @@
-//! Connections that are kept between checks, and what they must not do or hide.
+//! Connections that are kept between checks: they must neither block a server nor hide failures.
 
 use tokio::{io, task::JoinHandle};
 
@@ -49,7 +49,7 @@ async fn a_server_that_is_replaced_is_tried_again() {
         checker.check(many.address, PLENTY).await.unwrap();
     }
     let (target, _) = one_at_a_time().await;
-    // It is kept twice, as of a server that is known to serve many, and then tried twice.
+    // It is kept twice, as for a server that serves many connections, and then tested twice.
     for _ in 0..4 {
         checker.check(target, PLENTY).await.unwrap();
     }
@@ -80,7 +80,7 @@ async fn no_connection_is_kept_where_none_is_wanted() {
     }
 }
 
-/// Takes connections for another server until it is closed; those that there are go on.
+/// Accepts connections for another server until it is closed; existing ones continue.
 struct Front {
     address: SocketAddr,
     accepting: JoinHandle<()>,
@@ -108,7 +108,7 @@ impl Front {
     }
 }
 
-/// Clients who come now are refused: that the check has an old connection must not hide it.
+/// New clients are refused: the check's old connection must not hide that.
 #[tokio::test]
 async fn a_closed_listener_is_found_by_the_next_check() {
     let ca = Authority::new();

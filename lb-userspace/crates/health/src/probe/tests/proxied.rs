@@ -3,7 +3,7 @@
 use super::*;
 use crate::settings::{DialogueStep, DnsCheck, ProxyVersion, TcpDialogue, TlsCheck, Transport};
 
-/// What a connection of a check of this kind begins with, and who made it.
+/// The first bytes of a connection of this kind of check, and its source.
 async fn beginning(kind: CheckKind, version: Option<ProxyVersion>, length: usize) -> (Vec<u8>, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let target = listener.local_addr().unwrap();

@@ -205,7 +205,7 @@ async fn a_server_that_asks_for_a_certificate_gets_it() {
     let wanted = "it demands a client certificate: set cert_file and key_file";
     let expected = format!("no TLS session with {}: {wanted}", peer.address);
     assert_eq!(error.to_string(), expected);
-    // In TLS 1.3 the server says so only when the client takes the handshake for done.
+    // In TLS 1.3 the server reports it only after the client has finished the handshake.
     assert_eq!(both(&ca.settings(), peer.address).await, Err(error));
     let (certificate, key) = ca.sign(2020, 4000);
     fs::write(ca.file("client.pem"), certificate.pem()).unwrap();
@@ -216,7 +216,7 @@ async fn a_server_that_asks_for_a_certificate_gets_it() {
         ..ca.settings()
     };
     assert_eq!(both(&with, peer.address).await, Ok(()));
-    // One that the server does not trust.
+    // A certificate that the server does not trust.
     let (certificate, key) = Authority::named("another CA").sign(2020, 4000);
     fs::write(ca.file("client.pem"), certificate.pem()).unwrap();
     fs::write(ca.file("client.key"), key.serialize_pem()).unwrap();
@@ -279,7 +279,7 @@ async fn connections_are_kept_and_new_ones_resume_the_session() {
 
 /// Each way to fail before there is a session gives its own error.
 #[tokio::test(start_paused = true)]
-async fn peers_without_tls_are_told_apart() {
+async fn peers_without_tls_are_distinguished() {
     let cases: [(&[u8], bool, &str); 5] = [
         (b"", false, "timed out in Handshake"),
         (b"", true, "closed in Handshake"),

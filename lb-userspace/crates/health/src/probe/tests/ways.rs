@@ -3,10 +3,10 @@
 use super::*;
 use crate::settings::{DnsCheck, GrpcCheck, RecordType, TlsCheck, Transport};
 
-/// What a peer does with a connection.
+/// The behaviour of a peer on a connection.
 #[derive(Clone, Copy, Debug)]
 enum Conduct {
-    /// Reads and says nothing.
+    /// Reads and sends nothing.
     Silent,
     /// Reads the request and closes.
     Closes,
@@ -26,7 +26,7 @@ async fn peer(conduct: Conduct) -> SocketAddr {
                     while stream.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {}
                 })),
                 Conduct::Closes => {
-                    // What came since would make the kernel reset instead.
+                    // Unread bytes would make the kernel send a reset instead.
                     stream.shutdown().await.unwrap();
                     while stream.read(&mut [0; 4096]).await.is_ok_and(|read| read > 0) {}
                 }
@@ -72,7 +72,7 @@ fn kinds() -> Vec<(&'static str, CheckKind, Stage)> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_kind_tells_refusal_silence_end_and_reset_apart() {
+async fn every_kind_distinguishes_refusal_silence_end_and_reset() {
     let (_taken, refusing) = refusing();
     let (_listener, _filler, hole) = black_hole();
     let silent = peer(Conduct::Silent).await;
