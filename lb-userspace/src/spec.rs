@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 
 pub use self::health::{HealthSpec, StatusSpec, StatusesSpec, StepSpec};
 
-/// A service as in the configuration file, with the file's keys, texts and defaults. For a new service `name`,
-/// `address` and `port` (or `ports`) are needed; a change holds what changes.
+/// A service as in the configuration file, with the file's keys, texts and defaults. A new service needs `name`,
+/// `address` and `port` (or `ports`); a change has only the changed fields.
 #[derive(Clone, PartialEq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ServiceSpec {
@@ -24,7 +24,7 @@ pub struct ServiceSpec {
     /// Port; 0 is every port.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
-    /// In place of `port`: several ports and ranges of them. The service is known by the first.
+    /// In place of `port`: several ports and ranges. The first one identifies the service.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ports: Option<Vec<PortsSpec>>,
     /// `tcp` or `udp`.
@@ -107,7 +107,7 @@ pub struct QuicSpec {
     /// Bytes of a nonce.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub nonce_length: Option<u8>,
-    /// Key of AES-128 in hexadecimal, or what stands for one in an export.
+    /// Key of AES-128 in hexadecimal, or its placeholder in an export.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<String>,
 }
@@ -121,7 +121,7 @@ impl fmt::Debug for QuicSpec {
     }
 }
 
-/// Who may send to a service, and how many flows may begin, with the keys of the configuration file.
+/// ACLs and rate limits of a service, with the keys of the configuration file.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct GuardSpec {
@@ -148,7 +148,7 @@ pub struct GuardSpec {
     pub source_bits: Option<u8>,
 }
 
-/// How agents of backends are asked, with the keys of the configuration file.
+/// How agents of backends are polled, with the keys of the configuration file.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentSpec {

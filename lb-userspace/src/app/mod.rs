@@ -52,7 +52,7 @@ use crate::{
     config::{Config, DaemonSettings, daemon::OnExit},
     control::{
         ApplyMetrics, ControlHandle, ControlTask, Observer, Parts, certificates, inherit, own_traffic,
-        passive, pressure, stored_agent_updates, still_needed,
+        passive, pressure, still_needed, stored_agent_updates,
     },
     datapath::{AttachOptions, CheckPaths, Datapath, Interface, WriterHandle, WriterTask},
     discovery::{self, SystemResolver},

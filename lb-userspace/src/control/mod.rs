@@ -46,7 +46,7 @@ pub use self::{
     broken::broken,
     change::Change,
     error::ControlError,
-    inherited::{Inherited, inherit, stored_agent_updates, still_needed},
+    inherited::{Inherited, inherit, still_needed, stored_agent_updates},
     metrics::ApplyMetrics,
     observe::{Observation, Observer, ReadCounters, Reading},
     task::{ControlTask, Parts, report_replaced},

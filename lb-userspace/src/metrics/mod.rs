@@ -1,4 +1,4 @@
-//! Metrics: what the daemon counts itself and what the maps count, as text, and the HTTP endpoint that shows it.
+//! Metrics: counters of the daemon and of the maps, as text, and the HTTP endpoint that serves them.
 
 mod agent;
 mod hosts;

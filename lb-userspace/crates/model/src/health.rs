@@ -31,7 +31,7 @@ pub type CheckStatuses = core::CheckStatuses<CheckId>;
 pub type HealthEvent = core::HealthEvent<CheckId>;
 /// Asks the engine of checks and reads its results.
 pub type HealthHandle = core::HealthHandle<CheckId>;
-/// What an earlier process knew, by backend and its address.
+/// Memories of an earlier process, by backend and its address.
 pub type Recalled = core::Recalled<CheckId>;
 
 /// Agents of backends.

@@ -51,7 +51,7 @@ pub struct DaemonSettings {
     pub metrics: SocketAddr,
     /// Where programs and maps are pinned.
     pub pin_dir: PathBuf,
-    /// What becomes of the program in the end.
+    /// Whether the program stays at the exit.
     pub on_exit: OnExit,
 }
 

@@ -20,7 +20,7 @@ use crate::{
     ring::{self, Share},
 };
 
-/// What a change does to the flows of a service.
+/// The effect of a change on the flows of a service.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Moves {
     /// Share of the hash space (0 to 1) that another backend will own: the share of new flows that go elsewhere.
