@@ -7,9 +7,9 @@ pub const ENTRY: &str = "lb";
 /// Slots of the map of programs.
 pub const STAGE_SLOTS: u32 = 32;
 
-/// Defines the stages: two programs each, one for each family.
+/// Defines the stages: two programs each, one for each family, and the stages that they may enter.
 macro_rules! stages {
-    ($($(#[doc = $meaning:literal])+ $stage:ident = $number:literal, $v4:literal, $v6:literal;)+) => {
+    ($($(#[doc = $meaning:literal])+ $stage:ident = $number:literal, $v4:literal, $v6:literal => [$($next:ident),*];)+) => {
         /// What comes after the entry program.
         #[repr(u32)]
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -27,6 +27,13 @@ macro_rules! stages {
                     $(Self::$stage => [$v4, $v6],)+
                 }
             }
+
+            /// The stages that it may enter: bit `n` is that of number `n`. None of them leads back to it.
+            pub const fn leads_to(self) -> u32 {
+                match self {
+                    $(Self::$stage => 0 $(| Self::$next.bit())*,)+
+                }
+            }
         }
 
         $(const _: () = assert!(Stage::$stage.slot(true) < STAGE_SLOTS);)+
@@ -35,38 +42,134 @@ macro_rules! stages {
 
 stages! {
     /// Takes VLAN tags off a frame, and classifies it. Its families are those of the frame: one program does for both.
-    Vlan = 0, "vlan", "vlan";
+    Vlan = 0, "vlan", "vlan" => [Quic, SlowPath, Nat, DnatReply, Icmp, Fragment, HostSocket];
     /// Reads the connection id of a QUIC packet.
-    Quic = 1, "quic_v4", "quic_v6";
+    Quic = 1, "quic_v4", "quic_v6" => [SlowPath, Nat];
     /// Packets that backends get as they are, or with another destination.
-    SlowPath = 2, "slow_path_v4", "slow_path_v6";
+    SlowPath = 2, "slow_path_v4", "slow_path_v6" => [Dnat, Reject, TooBig];
     /// Flows of mode `nat`.
-    Nat = 3, "nat_v4", "nat_v6";
+    Nat = 3, "nat_v4", "nat_v6" => [SlowPath, NewFlow, DnatReply, Fragment, Reject, TooBig];
     /// New flows of mode `nat`.
-    NewFlow = 4, "new_flow_v4", "new_flow_v6";
+    NewFlow = 4, "new_flow_v4", "new_flow_v6" => [NoFlow, Reject, TooBig];
     /// Segments of mode `nat` that belong to no flow.
-    NoFlow = 5, "no_flow_v4", "no_flow_v6";
+    NoFlow = 5, "no_flow_v4", "no_flow_v6" => [];
     /// Packets to backends of mode `dnat`.
-    Dnat = 6, "dnat_v4", "dnat_v6";
+    Dnat = 6, "dnat_v4", "dnat_v6" => [TooBig];
     /// Replies of mode `dnat`.
-    DnatReply = 7, "dnat_reply_v4", "dnat_reply_v6";
+    DnatReply = 7, "dnat_reply_v4", "dnat_reply_v6" => [Fragment];
     /// ICMP messages.
-    Icmp = 8, "icmp_v4", "icmp_v6";
+    Icmp = 8, "icmp_v4", "icmp_v6" => [SlowPath, DnatReply, Echo, Fragment, TooBig];
     /// Echo requests.
-    Echo = 9, "echo_v4", "echo_v6";
+    Echo = 9, "echo_v4", "echo_v6" => [];
     /// Fragments.
-    Fragment = 10, "fragment_v4", "fragment_v6";
+    Fragment = 10, "fragment_v4", "fragment_v6" => [];
     /// Packets of services without backends that say so.
-    Reject = 11, "reject_v4", "reject_v6";
+    Reject = 11, "reject_v4", "reject_v6" => [];
     /// Packets that do not fit the way to their backend.
-    TooBig = 12, "too_big_v4", "too_big_v6";
+    TooBig = 12, "too_big_v4", "too_big_v6" => [];
     /// Packets to services that share their address with sockets of this machine.
-    HostSocket = 13, "host_socket_v4", "host_socket_v6";
+    HostSocket = 13, "host_socket_v4", "host_socket_v6" => [Quic, SlowPath, Nat, DnatReply, Fragment];
 }
+
+/// The stages that the entry program may enter, as in [`Stage::leads_to`].
+pub const ENTRY_LEADS_TO: u32 = Stage::Vlan.bit() | Stage::Vlan.leads_to();
 
 impl Stage {
     /// The slot of the program of a family.
     pub const fn slot(self, is_v6: bool) -> u32 {
         2 * self as u32 + is_v6 as u32
+    }
+
+    /// Its bit among those of [`Self::leads_to`].
+    pub const fn bit(self) -> u32 {
+        1 << self as u32
+    }
+}
+
+/// Programs of stages, by their slots.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StageSet(u32);
+
+const _: () = assert!(STAGE_SLOTS <= u32::BITS);
+
+impl StageSet {
+    /// None.
+    pub const NONE: Self = Self(0);
+
+    /// All of them.
+    pub fn all() -> Self {
+        Stage::ALL.iter().fold(Self::NONE, |set, stage| {
+            set.with(*stage, false).with(*stage, true)
+        })
+    }
+
+    /// Those that any packet may enter, whatever services there are.
+    pub fn of_any_packet() -> Self {
+        // Its port may be one of source NAT, and what is for no service passes behind these stages.
+        [Stage::Vlan, Stage::Nat, Stage::Icmp, Stage::Echo, Stage::Fragment]
+            .into_iter()
+            .fold(Self::NONE, |set, stage| set.with(stage, false).with(stage, true))
+    }
+
+    /// The program of one slot.
+    pub const fn of_slot(slot: u32) -> Self {
+        Self(1 << slot)
+    }
+
+    /// These, and a stage's program for a family.
+    #[must_use]
+    pub const fn with(self, stage: Stage, is_v6: bool) -> Self {
+        Self(self.0 | 1 << stage.slot(is_v6))
+    }
+
+    /// These and others.
+    #[must_use]
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// These without others.
+    #[must_use]
+    pub const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
+    /// Whether there are none.
+    pub const fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    /// Whether the program of a slot is one of them.
+    pub const fn has(self, slot: u32) -> bool {
+        self.0 & (1 << slot) != 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_stage_leads_back_to_itself() {
+        for stage in Stage::ALL {
+            let mut reached = stage.leads_to();
+            // Each round goes one stage further.
+            for _ in Stage::ALL {
+                let next = Stage::ALL.iter().filter(|next| reached & next.bit() != 0);
+                reached = next.fold(reached, |reached, next| reached | next.leads_to());
+            }
+            assert_eq!(reached & stage.bit(), 0, "{stage:?}");
+        }
+    }
+
+    #[test]
+    fn a_set_holds_what_was_put_in() {
+        let both = StageSet::NONE.with(Stage::Nat, false).with(Stage::Dnat, true);
+        let slots = |set: StageSet| (0..STAGE_SLOTS).filter(|slot| set.has(*slot)).collect::<Vec<_>>();
+        assert_eq!(slots(both), [6, 13]);
+        assert_eq!(slots(both.without(StageSet::NONE.with(Stage::Nat, false))), [13]);
+        assert_eq!(slots(StageSet::all()).len(), 2 * Stage::ALL.len());
+        assert_eq!(StageSet::all().and(both), StageSet::all());
+        assert!(StageSet::NONE.is_empty() && !both.is_empty());
     }
 }

@@ -81,6 +81,7 @@ mod programs {
     use lb_common::{
         addr::{NetV4, NetV6},
         reason::{Action, Reason},
+        stage::{ENTRY_LEADS_TO, Stage},
     };
 
     use crate::{
@@ -104,7 +105,7 @@ mod programs {
             Ok(Network::V4) => unsafe { begin::<NetV4>(&packet) },
             // SAFETY: as above.
             Ok(Network::V6) => unsafe { begin::<NetV6>(&packet) },
-            Err(next) => stage::dispatch::<NetV4>(&packet, next),
+            Err(next) => stage::dispatch::<NetV4, ENTRY_LEADS_TO>(&packet, next),
         }
     }
 
@@ -120,9 +121,13 @@ mod programs {
         let packet = unsafe { Packet::resume(ctx.ctx, tags, tagged.frame_len - tags.len()) };
         match parse::ethernet(&packet) {
             // SAFETY: this program's main function; one of the two.
-            Ok(Network::V4) => unsafe { stage::run_on(&packet, untagged::<NetV4>) },
+            Ok(Network::V4) => unsafe {
+                stage::run_on::<_, { Stage::Vlan.leads_to() }>(&packet, untagged::<NetV4>)
+            },
             // SAFETY: as above.
-            Ok(Network::V6) => unsafe { stage::run_on(&packet, untagged::<NetV6>) },
+            Ok(Network::V6) => unsafe {
+                stage::run_on::<_, { Stage::Vlan.leads_to() }>(&packet, untagged::<NetV6>)
+            },
             Err(next) => verdict::finish(&packet, next.reason()),
         }
     }
@@ -157,40 +162,40 @@ mod programs {
             classify::next(packet, &ip, scratch)
         };
         let (Ok(next) | Err(next)) = classified();
-        stage::dispatch::<A>(packet, next)
+        stage::dispatch::<A, ENTRY_LEADS_TO>(packet, next)
     }
 
     /// Defines the programs of stages, one for each family.
     macro_rules! stages {
-        ($($v4:ident, $v6:ident: $stage:path;)+) => {$(
+        ($($v4:ident, $v6:ident: $which:ident, $stage:path;)+) => {$(
             #[xdp(frags)]
             pub(crate) fn $v4(ctx: XdpContext) -> u32 {
                 // SAFETY: this program's main function.
-                unsafe { stage::run::<NetV4>(ctx.ctx, $stage) }
+                unsafe { stage::run::<NetV4, { Stage::$which.leads_to() }>(ctx.ctx, $stage) }
             }
 
             #[xdp(frags)]
             pub(crate) fn $v6(ctx: XdpContext) -> u32 {
                 // SAFETY: this program's main function.
-                unsafe { stage::run::<NetV6>(ctx.ctx, $stage) }
+                unsafe { stage::run::<NetV6, { Stage::$which.leads_to() }>(ctx.ctx, $stage) }
             }
         )+};
     }
 
     stages! {
-        host_socket_v4, host_socket_v6: host_socket::stage;
-        quic_v4, quic_v6: quic::stage;
-        slow_path_v4, slow_path_v6: slow_path::stage;
-        nat_v4, nat_v6: nat::known::stage;
-        new_flow_v4, new_flow_v6: nat::new_flow::stage;
-        no_flow_v4, no_flow_v6: answer::reject::no_flow;
-        dnat_v4, dnat_v6: dnat::send::stage;
-        dnat_reply_v4, dnat_reply_v6: dnat::reply::stage;
-        icmp_v4, icmp_v6: icmp::stage;
-        echo_v4, echo_v6: answer::echo::stage;
-        fragment_v4, fragment_v6: fragment::follow::stage;
-        reject_v4, reject_v6: answer::reject::stage;
-        too_big_v4, too_big_v6: answer::too_big::stage;
+        host_socket_v4, host_socket_v6: HostSocket, host_socket::stage;
+        quic_v4, quic_v6: Quic, quic::stage;
+        slow_path_v4, slow_path_v6: SlowPath, slow_path::stage;
+        nat_v4, nat_v6: Nat, nat::known::stage;
+        new_flow_v4, new_flow_v6: NewFlow, nat::new_flow::stage;
+        no_flow_v4, no_flow_v6: NoFlow, answer::reject::no_flow;
+        dnat_v4, dnat_v6: Dnat, dnat::send::stage;
+        dnat_reply_v4, dnat_reply_v6: DnatReply, dnat::reply::stage;
+        icmp_v4, icmp_v6: Icmp, icmp::stage;
+        echo_v4, echo_v6: Echo, answer::echo::stage;
+        fragment_v4, fragment_v6: Fragment, fragment::follow::stage;
+        reject_v4, reject_v6: Reject, answer::reject::stage;
+        too_big_v4, too_big_v6: TooBig, answer::too_big::stage;
     }
 
     /// The program of health checks through the path, which the daemon loads when there are any.

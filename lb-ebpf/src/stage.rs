@@ -16,13 +16,14 @@ use crate::{
 #[btf_map]
 static STAGES: ProgramArray<{ STAGE_SLOTS as usize }> = ProgramArray::new();
 
-/// Runs a stage: takes the packet up where the stage before left it, and goes on to what comes next.
+/// Runs a stage: takes the packet up where the stage before left it, and goes on to what comes next, one of `NEXT`
+/// ([`Stage::leads_to`]).
 ///
 /// # Safety
 ///
 /// A program's main function calls it, as all that it does, with its context.
 #[inline(always)]
-pub(crate) unsafe fn run<A: Family>(
+pub(crate) unsafe fn run<A: Family, const NEXT: u32>(
     ctx: *mut xdp_md,
     stage: impl FnOnce(&Packet, &mut Scratch<A>) -> NextStage,
 ) -> u32 {
@@ -31,7 +32,7 @@ pub(crate) unsafe fn run<A: Family>(
         Ok(scratch) => {
             // SAFETY: by the contract.
             let packet = unsafe { Packet::resume(ctx, scratch.tags, scratch.frame_len) };
-            go_on(&packet, scratch, stage)
+            go_on::<A, NEXT>(&packet, scratch, stage)
         }
         // SAFETY: by the contract.
         Err(reason) => verdict::finish(&unsafe { Packet::new(ctx) }, reason),
@@ -44,19 +45,19 @@ pub(crate) unsafe fn run<A: Family>(
 ///
 /// As [`run`].
 #[inline(always)]
-pub(crate) unsafe fn run_on<A: Family>(
+pub(crate) unsafe fn run_on<A: Family, const NEXT: u32>(
     packet: &Packet,
     stage: impl FnOnce(&Packet, &mut Scratch<A>) -> NextStage,
 ) -> u32 {
     // SAFETY: as in `run`.
     match unsafe { A::scratch() } {
-        Ok(scratch) => go_on(packet, scratch, stage),
+        Ok(scratch) => go_on::<A, NEXT>(packet, scratch, stage),
         Err(reason) => verdict::finish(packet, reason),
     }
 }
 
 #[inline(always)]
-fn go_on<A: Family>(
+fn go_on<A: Family, const NEXT: u32>(
     packet: &Packet,
     scratch: &mut Scratch<A>,
     stage: impl FnOnce(&Packet, &mut Scratch<A>) -> NextStage,
@@ -69,36 +70,40 @@ fn go_on<A: Family>(
     {
         counters::count_drop(scratch.drop_counts_for, reason);
     }
-    dispatch::<A>(packet, next)
+    dispatch::<A, NEXT>(packet, next)
 }
 
-/// Enters the next stage, or ends the packet's way: counts it, and returns the XDP action.
+/// Enters the next stage, one of `NEXT`, or ends the packet's way: counts it, and returns the XDP action. Each way to enter a stage
+/// costs time when the program is loaded, and again when the stage is put in its slot.
 #[inline(always)]
-pub(crate) fn dispatch<A: Family>(packet: &Packet, next: NextStage) -> u32 {
+pub(crate) fn dispatch<A: Family, const NEXT: u32>(packet: &Packet, next: NextStage) -> u32 {
     match next {
         NextStage::Done(reason) => return verdict::finish(packet, vlan::restore(packet, reason)),
-        NextStage::Vlan => enter::<NetV4, { Stage::Vlan as u32 }>(packet),
-        NextStage::HostSocket => enter::<A, { Stage::HostSocket as u32 }>(packet),
-        NextStage::Quic => enter::<A, { Stage::Quic as u32 }>(packet),
-        NextStage::SlowPath => enter::<A, { Stage::SlowPath as u32 }>(packet),
-        NextStage::Nat => enter::<A, { Stage::Nat as u32 }>(packet),
-        NextStage::NewFlow => enter::<A, { Stage::NewFlow as u32 }>(packet),
-        NextStage::NoFlow => enter::<A, { Stage::NoFlow as u32 }>(packet),
-        NextStage::Dnat => enter::<A, { Stage::Dnat as u32 }>(packet),
-        NextStage::DnatReply => enter::<A, { Stage::DnatReply as u32 }>(packet),
-        NextStage::Icmp => enter::<A, { Stage::Icmp as u32 }>(packet),
-        NextStage::Echo => enter::<A, { Stage::Echo as u32 }>(packet),
-        NextStage::Fragment => enter::<A, { Stage::Fragment as u32 }>(packet),
-        NextStage::Reject => enter::<A, { Stage::Reject as u32 }>(packet),
-        NextStage::TooBig => enter::<A, { Stage::TooBig as u32 }>(packet),
+        NextStage::Vlan => enter::<NetV4, { Stage::Vlan as u32 }, NEXT>(packet),
+        NextStage::HostSocket => enter::<A, { Stage::HostSocket as u32 }, NEXT>(packet),
+        NextStage::Quic => enter::<A, { Stage::Quic as u32 }, NEXT>(packet),
+        NextStage::SlowPath => enter::<A, { Stage::SlowPath as u32 }, NEXT>(packet),
+        NextStage::Nat => enter::<A, { Stage::Nat as u32 }, NEXT>(packet),
+        NextStage::NewFlow => enter::<A, { Stage::NewFlow as u32 }, NEXT>(packet),
+        NextStage::NoFlow => enter::<A, { Stage::NoFlow as u32 }, NEXT>(packet),
+        NextStage::Dnat => enter::<A, { Stage::Dnat as u32 }, NEXT>(packet),
+        NextStage::DnatReply => enter::<A, { Stage::DnatReply as u32 }, NEXT>(packet),
+        NextStage::Icmp => enter::<A, { Stage::Icmp as u32 }, NEXT>(packet),
+        NextStage::Echo => enter::<A, { Stage::Echo as u32 }, NEXT>(packet),
+        NextStage::Fragment => enter::<A, { Stage::Fragment as u32 }, NEXT>(packet),
+        NextStage::Reject => enter::<A, { Stage::Reject as u32 }, NEXT>(packet),
+        NextStage::TooBig => enter::<A, { Stage::TooBig as u32 }, NEXT>(packet),
     }
     verdict::finish(packet, vlan::restore(packet, Reason::StageMissing))
 }
 
-/// Enters the program of a stage; comes back only if there is none. The slot is a constant of the instruction, and each call
+/// Enters the program of a stage, if it is one of `NEXT`; comes back only if it is not, or there is no such program. The slot is a constant of the instruction, and each call
 /// differs from all others: so the compiler cannot make one of several, and the kernel makes a direct jump of each.
 #[inline(always)]
-fn enter<A: Family, const STAGE: u32>(packet: &Packet) {
+fn enter<A: Family, const STAGE: u32, const NEXT: u32>(packet: &Packet) {
+    if NEXT & (1 << STAGE) == 0 {
+        return;
+    }
     // SAFETY: the context of this run and a map of programs, in the registers of bpf_tail_call (helper 12). No reference lives on
     // in a program that was left, and nothing needs to be dropped.
     unsafe {
