@@ -33,6 +33,7 @@ pub struct Daemon {
     scratch: Scratch,
     args: Vec<String>,
     wrapper: Vec<String>,
+    binary: Option<PathBuf>,
     socket: PathBuf,
     state_dir: PathBuf,
     pin_dir: PathBuf,
@@ -57,6 +58,7 @@ impl Daemon {
             ns: ns.clone(),
             args,
             wrapper: Vec::new(),
+            binary: None,
             socket: scratch.join("lb.sock"),
             state_dir: scratch.join("state"),
             pin_dir: scratch.join("pins"),
@@ -87,6 +89,13 @@ impl Daemon {
     #[must_use]
     pub fn through(mut self, wrapper: &[&str]) -> Self {
         self.wrapper = wrapper.iter().map(|word| (*word).to_owned()).collect();
+        self
+    }
+
+    /// Runs another binary.
+    #[must_use]
+    pub fn binary(mut self, binary: PathBuf) -> Self {
+        self.binary = Some(binary);
         self
     }
 
@@ -175,7 +184,10 @@ impl Daemon {
 
     fn spawn(&mut self) -> Result<()> {
         ensure!(self.child.is_none(), "the daemon runs already");
-        let binary = lb_binary()?;
+        let binary = match &self.binary {
+            Some(binary) => binary.clone(),
+            None => lb_binary()?,
+        };
         let mut words = self.wrapper.iter();
         let mut command = match words.next() {
             Some(program) => {
