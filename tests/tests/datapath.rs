@@ -19,6 +19,7 @@ use lb_common::{
     reason::Reason,
     ring_page::{self, RingPage},
     service::{Mode, ServiceId, TCP},
+    stage::StageSet,
     tunnel::GUE_PORT,
 };
 use lb_tests::{
@@ -54,6 +55,7 @@ fn options(interfaces: &[&str], pin_dir: &Path) -> AttachOptions {
         xdp_mode: XdpModeChoice::Auto,
         pin_dir: pin_dir.to_owned(),
         reset: false,
+        stages: StageSet::all(),
     }
 }
 

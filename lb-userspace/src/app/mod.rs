@@ -12,6 +12,7 @@ mod foreground;
 mod had;
 mod interfaces;
 mod leave;
+mod loading;
 mod memory;
 mod node;
 mod notify;
@@ -42,6 +43,7 @@ pub use self::{error::RunError, foreground::work_until_end};
 use self::{
     first::{First, first_state},
     leave::leave,
+    loading::Loading,
     notify::{Notice, notify},
     settings::{ConfigFile, FileError, Flags},
     signals::{SignalAction, Signals},
@@ -54,7 +56,9 @@ use crate::{
         ApplyMetrics, ControlHandle, ControlTask, Observer, Parts, certificates, inherit, own_traffic,
         passive, pressure, still_needed, stored_agent_updates,
     },
-    datapath::{AttachOptions, CheckPaths, Datapath, Interface, WriterHandle, WriterTask},
+    datapath::{
+        AttachOptions, CheckPaths, Datapath, EarlyStart, Interface, WriterHandle, WriterTask, stages_of,
+    },
     discovery::{self, SystemResolver},
     events::{EventKind, EventLog, NewEvent},
     health::{HealthConfig, HealthHandle, HealthMetrics, HealthTask},
@@ -80,8 +84,9 @@ pub fn run(flags: &Flags) -> Result<(), RunError> {
     }
     memory::limit_arenas();
     telemetry::start();
+    let early = EarlyStart::begin(&settings.pin_dir, flags.reset).map_err(RunError::Threads)?;
     let runtime = threads::runtime().map_err(RunError::Threads)?;
-    let result = runtime.block_on(daemon(flags, settings, file));
+    let result = runtime.block_on(daemon(flags, settings, file, early));
     // A blocking read of a map must not hold up the exit.
     runtime.shutdown_timeout(SHUTDOWN_DEADLINE);
     result
@@ -91,10 +96,11 @@ async fn daemon(
     flags: &Flags,
     settings: DaemonSettings,
     file: Option<Result<Config, FileError>>,
+    early: EarlyStart,
 ) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(RunError::Signals)?;
     let config = flags.config.clone().map(|path| Arc::new(ConfigFile::new(path)));
-    let mut daemon = Daemon::start(settings, file, config, flags.reset).await?;
+    let mut daemon = Daemon::start(settings, file, config, flags.reset, early).await?;
     daemon.notify_ready();
     let reason = daemon.serve(&mut signals, flags.config.as_deref()).await;
     // A service manager that does not listen sees the process end.
@@ -144,6 +150,7 @@ impl Daemon {
         file: Option<Result<Config, FileError>>,
         config: Option<Arc<ConfigFile>>,
         reset: bool,
+        early: EarlyStart,
     ) -> Result<Self, RunError> {
         let events = Arc::new(EventLog::default());
         let board = PartBoard::new(Arc::clone(&events));
@@ -170,13 +177,15 @@ impl Daemon {
         let (health, verdicts) =
             HealthTask::spawn(checks, HealthMetrics::register(&registry)?, cancel.clone())?;
 
-        let mut datapath = Datapath::open(&AttachOptions {
+        let attach_options = AttachOptions {
             interfaces: settings.interfaces.clone(),
             wait_for_interfaces: settings.wait_for_interfaces,
             xdp_mode: settings.xdp_mode,
             pin_dir: settings.pin_dir.clone(),
             reset,
-        })?;
+            stages: stages_of(&stored.desired),
+        };
+        let (mut datapath, attached) = Datapath::begin(&attach_options, early)?;
         let interfaces = datapath.interfaces();
         let changes = datapath.changes();
         let datapath_parts = datapath.parts();
@@ -213,6 +222,10 @@ impl Daemon {
             refused,
             inherited,
         };
+        let mut loading = Loading::new(attached);
+        if loading::checks_need_program(&parts.stored.desired) {
+            loading.done(&check_paths).await?;
+        }
         let (task, control) = match ControlTask::start(parts).await {
             Ok(started) => started,
             Err(error) => {
@@ -231,6 +244,7 @@ impl Daemon {
             }
         };
 
+        loading.done(&check_paths).await?;
         let control_cancel = CancellationToken::new();
         let control_task = tokio::spawn(task.run(control_cancel.clone()));
         let tracker = TaskTracker::new();
@@ -367,6 +381,8 @@ impl Daemon {
         let notified = notify(Notice::Ready);
         let late = had::Late::new(Part::ServiceManager, notified, &self.parts, &self.cancel);
         self.tracker.spawn(had::notify_ready(late));
+        let rest = loading::load_rest(self.writer.clone(), self.cancel.clone());
+        self.tracker.spawn(rest);
     }
 
     /// Serves until a signal or until a task dies. `config` is read again on SIGHUP.

@@ -26,6 +26,7 @@ use lb_common::{
     service::{Mode, Service, TCP},
     service_place::{Holder, Place},
     settings::Settings,
+    stage::StageSet,
     track::FlowRecord,
     tunnel::GUE_PORT,
 };
@@ -351,13 +352,14 @@ impl Bench {
     }
 }
 
-fn options(pins: &Path) -> AttachOptions {
+pub(crate) fn options(pins: &Path) -> AttachOptions {
     AttachOptions {
         interfaces: ["va", "ra"].map(str::to_owned).into(),
         wait_for_interfaces: false,
         xdp_mode: XdpModeChoice::Auto,
         pin_dir: pins.to_owned(),
         reset: false,
+        stages: StageSet::of_any_packet(),
     }
 }
 
@@ -417,7 +419,7 @@ fn empty(mode: Mode) -> TargetService {
     }
 }
 
-fn target(change: impl Fn(&ServiceKey, &mut TargetService)) -> Target {
+pub(crate) fn target(change: impl Fn(&ServiceKey, &mut TargetService)) -> Target {
     let mut target = BTreeMap::new();
     for side in [V4, V6] {
         for (port, protocol, backend) in services(side) {

@@ -1,14 +1,119 @@
 //! Stages that are not there: the kernel, or somebody's hand, can empty the map of stages.
 
-use anyhow::Result;
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
 use aya::maps::{Map, MapData, ProgramArray};
 use lb_common::{reason::Reason, stage::Stage};
+use lb_tests::{lane::Lane, netns::Netns, scratch::Scratch, test_run::Program};
+use lb_userspace::{
+    datapath::{Datapath, WriterTask},
+    plan::{TargetQuic, TargetService},
+    state::service::{Protocol, ServiceKey},
+};
+use tokio_util::sync::CancellationToken;
 
 use super::{
-    SYN,
-    bench::{ABORTED, Bench, L2DSR},
-    build::{Frame, V4},
+    ACK, SYN,
+    bench::{ABORTED, Bench, DNAT_TCP, L2DSR, options, target},
+    build::{Frame, LB_MAC, V4, V6},
+    fragments::split,
 };
+
+/// Packets of every kind to a service, from its backend, and about both.
+fn kinds(key: &ServiceKey) -> Vec<Frame> {
+    let side = if key.address.is_ipv6() { V6 } else { V4 };
+    let (client, vip) = (side.client(1), side.vip(key.port));
+    let whole = match key.protocol {
+        Protocol::Tcp => Frame::tcp(client, vip, SYN, 64, &[7; 40]),
+        Protocol::Udp => Frame::udp(client, vip, 64, &[7; 40]),
+    };
+    let mut frames = vec![
+        whole.clone(),
+        Frame::tcp(side.client(2), vip, ACK, 64, b""),
+        Frame::tcp(client, vip, ACK, 64, &[7; 2_000]),
+        Frame::echo(client, vip, true, 64, b"ping"),
+        Frame::unreachable(side.backend(key.port), client, 64, &whole, 8),
+        Frame::tcp(side.backend(DNAT_TCP), client, ACK, 64, b""),
+        whole.tagged(&[[0x81, 0, 0, 5]]),
+    ];
+    frames.extend(split(&whole, 9));
+    frames
+}
+
+/// Opens the program with no stage but those that any packet may enter, and programs one service after the other. After each of
+/// them, the `frames` of all services so far go through the program. Returns how many packets were counted by reason.
+fn one_service_after_the_other(
+    change: impl Fn(&ServiceKey, &mut TargetService) + Send,
+    frames: impl Fn(&ServiceKey) -> Vec<Frame> + Send,
+) -> Result<BTreeMap<Reason, u64>> {
+    let _lane = Lane::shared()?;
+    let (ns, scratch) = (Netns::new("stages")?, Scratch::new()?);
+    let mac = LB_MAC.map(|byte| format!("{byte:02x}")).join(":");
+    ns.ip(&format!(
+        "link add va address {mac} type veth peer name vb\nlink add ra type veth peer name rb"
+    ))?;
+    let options = options(&scratch.join("bpf"));
+    ns.enter(move || {
+        let datapath = Datapath::open(&options)?;
+        let attached = datapath.interfaces().borrow()[0].attached.clone();
+        let program = Program::by_id(attached.context("nothing is attached")?.program_id)?;
+        let mut runner = program.runner();
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let cancel = CancellationToken::new();
+        let writer = runtime.block_on(async { WriterTask::spawn(datapath, cancel.clone()) });
+        let all = target(change);
+        for count in 1..=all.services.len() {
+            let mut some = all.clone();
+            some.services = all
+                .services
+                .iter()
+                .take(count)
+                .map(|(key, service)| (*key, service.clone()))
+                .collect();
+            let keys: Vec<ServiceKey> = some.services.keys().copied().collect();
+            runtime.block_on(writer.program(some))?;
+            for frame in keys.iter().flat_map(&frames) {
+                runner.run(frame.bytes())?;
+            }
+        }
+        let counted = writer.stats().snapshot()?.interfaces[0].by_reason.clone();
+        cancel.cancel();
+        Ok(counted
+            .iter()
+            .map(|(reason, count)| (*reason, count.packets))
+            .collect())
+    })?
+}
+
+/// A start loads no stage that no service asks for. One that is programmed later, of any mode and feature, never meets a stage that
+/// is missing.
+#[test]
+fn a_stage_is_there_before_the_first_service_that_needs_it() -> Result<()> {
+    let counted = one_service_after_the_other(
+        |key, service| {
+            // The first one reads connection ids of QUIC as soon as it is there, and so on.
+            service.quic = (key.protocol == Protocol::Udp && key.port == 53).then(|| TargetQuic {
+                configs: Vec::new(),
+                servers: BTreeMap::new(),
+            });
+            service.shares_address = key.port == 81;
+        },
+        kinds,
+    )?;
+    assert_eq!(counted[&Reason::StageMissing], 0, "{counted:?}");
+    for reason in [
+        Reason::NoFlowReset,
+        Reason::RejectedReset,
+        Reason::EchoAnswered,
+        Reason::NoBackend,
+    ] {
+        assert_ne!(counted[&reason], 0, "{}: {counted:?}", reason.name());
+    }
+    Ok(())
+}
 
 #[test]
 fn a_packet_whose_stage_is_missing_is_counted_and_others_go_on() -> Result<()> {

@@ -24,6 +24,7 @@ use super::{
     own_macs::OwnMacs,
     places::{Kernel, Places},
     quic, records, replies, services,
+    stages::{self, Stages},
     sys::GracePeriod,
 };
 use crate::plan::{Endpoint, Programmed, ProgrammedBackend, Step};
@@ -33,6 +34,7 @@ pub(super) struct Executor {
     maps: Arc<Maps>,
     grace: GracePeriod,
     places: Places,
+    stages: Stages,
     /// What is known of the ways to backends.
     hops: BTreeMap<IpAddr, NextHop>,
 }
@@ -47,7 +49,11 @@ impl fmt::Debug for Executor {
 
 impl Executor {
     /// Starts from what is programmed: the next hops that its records hold are known.
-    pub(super) fn new(maps: Arc<Maps>, programmed: &Programmed) -> Result<Self, DatapathError> {
+    pub(super) fn new(
+        maps: Arc<Maps>,
+        stages: Stages,
+        programmed: &Programmed,
+    ) -> Result<Self, DatapathError> {
         let mut hops = BTreeMap::new();
         for (id, backend) in &programmed.backends {
             let record = maps
@@ -80,6 +86,7 @@ impl Executor {
             maps,
             grace,
             places,
+            stages,
             hops,
         })
     }
@@ -94,6 +101,14 @@ impl Executor {
         steps: &[Step],
         programmed: &mut Programmed,
     ) -> Result<(), ProgramError> {
+        if let Some(first) = steps.first() {
+            // Before anything leads packets to them.
+            let ensured = self.stages.ensure(stages::of_steps(steps));
+            ensured.map_err(|reason| ProgramError::Step {
+                step: Box::new(first.clone()),
+                reason: format!("a stage of the program cannot be loaded: {reason}"),
+            })?;
+        }
         let mut rest = steps;
         while let Some(first) = rest.first() {
             // Rings wait for a grace period, and so do new backends: those that stand together share one.

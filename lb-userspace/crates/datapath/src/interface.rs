@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, sync::Arc};
 
+use lb_common::stage::StageSet;
 use tokio::sync::watch;
 
 use super::netlink::LinkState;
@@ -43,6 +44,9 @@ pub struct AttachOptions {
     pub pin_dir: PathBuf,
     /// Removes what an earlier daemon left before starting, with all its flows.
     pub reset: bool,
+    /// The stages of the program that are loaded before anything is attached, see [`super::stages_of`]. Others come later, by
+    /// [`super::Datapath::load_rest`] or by what is programmed. A start that takes over has all of them at once.
+    pub stages: StageSet,
 }
 
 /// Whether an interface can carry packets.

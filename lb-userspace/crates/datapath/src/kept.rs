@@ -2,6 +2,7 @@
 //! again finds it there. Checking it is most of what a start takes, and nothing is put in its place on the interfaces.
 
 use std::{
+    cell::OnceCell,
     fs,
     hash::{DefaultHasher, Hasher as _},
     io,
@@ -21,6 +22,13 @@ use super::{object, sys};
 const PROGRAM: &str = "";
 const STAGES: &str = "_stages";
 
+/// A pin of another program, or of the map of its stages.
+pub(super) struct Other {
+    pin: PathBuf,
+    /// The pin of the program.
+    program: PathBuf,
+}
+
 /// Where programs are kept, and which of them is ours.
 pub(super) struct Kept {
     /// Its name, with which that of its pins begins.
@@ -33,6 +41,8 @@ pub(super) struct Kept {
     object: DefaultHasher,
     /// Values of the program's read-only globals.
     globals: Vec<u8>,
+    /// The kernel's numbers of the pinned maps, once all of them are there: asking for them takes a hundred system calls.
+    map_ids: OnceCell<Vec<u32>>,
 }
 
 impl Kept {
@@ -47,6 +57,7 @@ impl Kept {
             programs,
             object: hasher,
             globals: Vec::new(),
+            map_ids: OnceCell::new(),
         }
     }
 
@@ -97,23 +108,30 @@ impl Kept {
         Ok(())
     }
 
-    /// Removes the pins of other programs of its name but those that are `in_use`, by the kernel's number; its variants stay.
-    pub(super) fn forget_others(&self, in_use: &[u32]) -> io::Result<()> {
+    /// The pins of other programs of its name, and what they belong to; its variants are not among them.
+    pub(super) fn others(&self) -> io::Result<Vec<Other>> {
         let own: Vec<PathBuf> = [(PROGRAM, true), (PROGRAM, false), (STAGES, true), (STAGES, false)]
             .into_iter()
             .filter_map(|(suffix, frags)| self.pin_of(suffix, frags))
             .collect();
+        let mut others = Vec::new();
         for entry in fs::read_dir(&self.programs)? {
-            let path = entry?.path();
-            let Some(program) = self.program_of(&path) else {
-                continue;
-            };
-            let runs = ProgramInfo::from_pin(program).is_ok_and(|info| in_use.contains(&info.id()));
-            if !own.contains(&path) && !runs {
-                fs::remove_file(path)?;
+            let pin = entry?.path();
+            if let Some(program) = self.program_of(&pin).filter(|_| !own.contains(&pin)) {
+                others.push(Other { pin, program });
             }
         }
-        Ok(())
+        Ok(others)
+    }
+
+    /// Removes the pins of other programs but those that are `in_use`, by the kernel's number.
+    pub(super) fn forget(others: &[Other], in_use: &[u32]) -> io::Result<()> {
+        let runs = |other: &Other| {
+            ProgramInfo::from_pin(&other.program).is_ok_and(|info| in_use.contains(&info.id()))
+        };
+        // Whose program is gone does not run: so all are asked first.
+        let gone: Vec<&Other> = others.iter().filter(|other| !runs(other)).collect();
+        gone.iter().try_for_each(|other| fs::remove_file(&other.pin))
     }
 
     /// Where a program is pinned that is made of this binary's object, these globals and the pinned maps, or its stages; `None`
@@ -122,13 +140,23 @@ impl Kept {
         let mut hasher = self.object.clone();
         hasher.write(&self.globals);
         hasher.write_u8(frags.into());
-        for name in map_names::PINNED {
-            hasher.write_u32(map_id(&self.maps.join(name))?);
+        for id in self.map_ids()? {
+            hasher.write_u32(*id);
         }
         Some(
             self.programs
                 .join(format!("{}{suffix}-{:016x}", self.program, hasher.finish())),
         )
+    }
+
+    /// The kernel's numbers of all pinned maps; `None` where one is missing.
+    fn map_ids(&self) -> Option<&[u32]> {
+        if self.map_ids.get().is_none() {
+            let pins = map_names::PINNED.iter().map(|name| self.maps.join(name));
+            let ids: Vec<u32> = pins.map(|pin| map_id(&pin)).collect::<Option<_>>()?;
+            return Some(self.map_ids.get_or_init(|| ids));
+        }
+        self.map_ids.get().map(Vec::as_slice)
     }
 
     /// The pin of the program that a pin belongs to: of one of this name, of whatever it was made.

@@ -16,6 +16,7 @@ mod capabilities;
 mod checks;
 mod decap;
 mod directory;
+mod early;
 mod error;
 mod execute;
 mod faults;
@@ -43,32 +44,27 @@ mod replies;
 mod services;
 mod slots;
 mod snapshot;
+mod stages;
 mod stats;
 mod sweeper;
 mod sys;
 mod tables;
 mod writer;
 
-use std::{fmt, io, mem, path::Path, sync::Arc};
-
-use tokio::sync::{Mutex, mpsc, watch};
-
-use self::{
-    attach::{Attacher, Keeper},
-    directory::Directory,
-    execute::Executor,
-    faults::PartReporter,
-    held::HeldMaps,
-    load::Loader,
-    maps::Maps,
-    netlink::Client,
-    own_macs::{OwnMacs, served},
-    pin::Pins,
-    sweeper::FlowCounts,
+use std::{
+    fmt, io, mem,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
+
+use lb_common::stage::StageSet;
+use tokio::sync::{Mutex, mpsc, oneshot, watch};
+
 pub use self::{
+    attach::AttachResult,
     checks::CheckPaths,
     decap::{Decap, DecapOptions},
+    early::EarlyStart,
     error::{DatapathError, ProgramError},
     faults::{DatapathPart, PartChange, PartState},
     host::HostAddresses,
@@ -80,9 +76,24 @@ pub use self::{
     live::LiveTables,
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
     snapshot::{BackendSignals, BackendStats, GaveWay, InterfaceStats, MapUse, Snapshot},
+    stages::stages_of,
     stats::StatsReader,
     tables::{Answers, AnyTuple, ReadTables, Translated},
     writer::{ProgramReport, WriterHandle, WriterTask},
+};
+use self::{
+    attach::{AttachPlan, AttachTask, Keeper, Reserved},
+    directory::Directory,
+    execute::Executor,
+    faults::PartReporter,
+    load::Loader,
+    maps::Maps,
+    netlink::Client,
+    own_macs::{OwnMacs, Served},
+    pin::Pins,
+    prepare::Made,
+    stages::Stages,
+    sweeper::FlowCounts,
 };
 use lb_health_core as health;
 use lb_model::state;
@@ -96,10 +107,15 @@ pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/lb";
 /// The data plane, attached and forwarding what is programmed. Dropping it leaves everything in the kernel, as a kill
 /// would.
 pub struct Datapath {
-    keeper: Keeper,
+    /// The keeper, once all is attached.
+    keeper: oneshot::Receiver<Keeper>,
+    interfaces: Interfaces,
+    /// The directory of pins, in it that of this version, and in that the one of programs.
+    paths: [PathBuf; 3],
     maps: Arc<Maps>,
     programmed: Programmed,
     executor: Executor,
+    stages: Stages,
     directory: watch::Sender<Arc<Directory>>,
     flow_counts: watch::Sender<Arc<FlowCounts>>,
     netlink: Client,
@@ -129,8 +145,25 @@ impl Datapath {
     /// # Errors
     /// [`DatapathError`], with everything that forwarded before still forwarding.
     pub fn open(options: &AttachOptions) -> Result<Self, DatapathError> {
-        let object = object::parse()?;
+        Self::start(options, None).map(|(datapath, _)| datapath)
+    }
+
+    /// As [`Self::open`]; but where nothing forwards yet, programs are loaded and attached on a thread meanwhile, and the maps can
+    /// be programmed. Packets are forwarded once the second value says so; where that is an error, all that was made is gone.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn begin(options: &AttachOptions, early: EarlyStart) -> Result<(Self, AttachResult), DatapathError> {
+        Self::start(options, Some(early))
+    }
+
+    fn start(
+        options: &AttachOptions,
+        early: Option<EarlyStart>,
+    ) -> Result<(Self, AttachResult), DatapathError> {
+        object::check()?;
         capabilities::check()?;
+        let beside = early.is_some();
         let io = |what: &str| {
             let what = what.to_owned();
             move |source| DatapathError::Io { what, source }
@@ -152,14 +185,55 @@ impl Datapath {
         checks::remove_leftovers(&mut client, pins.base()).map_err(io(
             "cannot remove interfaces of an earlier daemon's health checks",
         ))?;
-        let inherits = pins.verify(&object::map_shapes(&object)?)?;
+        let paths = [pins.base().to_owned(), pins.current(), pins.programs()];
 
         // What is on the interfaces is read under the lock, and after a reset.
         let wanted = attach::find(&mut client, options)?;
-        let loader = Loader::new(object, &pins);
-        let attached = Attacher::new(&mut client, loader, &pins, options.xdp_mode).attach(&wanted)?;
-        let keeper_client = Client::new().map_err(io(socket))?;
-        let maps = Arc::new(Maps::open(&pins.current())?);
+        let plan = AttachPlan::new(&wanted, &pins, options.xdp_mode)?;
+        let indices = plan.slots.iter().map(|(ifindex, _)| *ifindex).collect();
+        let reserved = (beside && !plan.takes_over())
+            .then(|| Reserved::begin(indices, options.xdp_mode))
+            .flatten();
+        let (object, made) = match early {
+            Some(early) => early.finish()?,
+            None => (object::parse()?, Made::default()),
+        };
+        let inherits = pins.verify(&object::map_shapes(&object)?)?;
+        let takes_over = inherits || plan.takes_over();
+        let served: Served = plan.slots.iter().copied().collect();
+        let stages = Stages::default();
+        // What forwards already may send packets to any stage.
+        let first = if takes_over {
+            StageSet::all()
+        } else {
+            options.stages
+        };
+        let mut loader = Loader::new((object, made), &pins, first, stages.clone());
+        loader.serve(&plan.slots)?;
+        if !takes_over {
+            loader.prepare()?;
+        }
+        let (reporter, parts) = PartReporter::new();
+        let missing = wanted.iter().map(|wanted| Interface::missing(&wanted.configured));
+        let shown = watch::Sender::new(missing.collect());
+        let interfaces = shown.subscribe();
+        let attaching = AttachTask {
+            client: Client::new().map_err(io(socket))?,
+            loader,
+            pins,
+            choice: options.xdp_mode,
+            wanted,
+            plan,
+            reserved,
+            shown,
+            reporter: reporter.clone(),
+        };
+        let (keeper, attached) = if takes_over || !beside {
+            attaching.run_here()?
+        } else {
+            attaching.run_beside().map_err(io("cannot start a thread"))?
+        };
+        let maps = Arc::new(Maps::open(&paths[1])?);
         let programmed = if inherits {
             let programmed = programmed::read_back(&maps)?;
             services::reconcile(&maps, &programmed.services).map_err(|e| DatapathError::Map {
@@ -171,37 +245,31 @@ impl Datapath {
             Programmed::default()
         };
         let links = client.links().map_err(io("cannot list interfaces"))?;
-        OwnMacs::of(&served(&attached.interfaces), &links)
+        OwnMacs::of(&served, &links)
             .write(&maps)
             .map_err(|e| DatapathError::Map {
                 map: maps.own_macs.name(),
                 reason: e.to_string(),
             })?;
-        let executor = Executor::new(maps.clone(), &programmed)?;
+        let executor = Executor::new(maps.clone(), stages.clone(), &programmed)?;
 
         let (told, changes) = mpsc::channel(CHANGES);
-        let (reporter, parts) = PartReporter::new();
-        let held = HeldMaps::open(&pins)?;
-        let keeper = Keeper::new(
-            keeper_client,
-            (pins, held),
-            options.xdp_mode,
-            attached,
-            reporter.clone(),
-        );
         let directory = watch::Sender::new(Arc::new(Directory::of(&programmed)));
         let flow_counts = watch::Sender::new(Arc::new(FlowCounts::default()));
         let stats = StatsReader {
             maps: maps.clone(),
-            interfaces: keeper.interfaces(),
+            interfaces: interfaces.clone(),
             directory: directory.subscribe(),
             counts: flow_counts.subscribe(),
         };
-        Ok(Self {
+        let datapath = Self {
             keeper,
+            interfaces,
+            paths,
             maps,
             programmed,
             executor,
+            stages,
             directory,
             flow_counts,
             netlink: client,
@@ -211,12 +279,13 @@ impl Datapath {
             changes,
             reporter,
             parts,
-        })
+        };
+        Ok((datapath, attached))
     }
 
     /// The interfaces, in the order they were asked for, kept current once the writer runs.
     pub fn interfaces(&self) -> Interfaces {
-        self.keeper.interfaces()
+        self.interfaces.clone()
     }
 
     /// What will happen to the interfaces; to be taken once, before the writer runs.
@@ -236,9 +305,8 @@ impl Datapath {
 
     /// Ways of health checks into the forwarding path.
     pub fn check_paths(&self) -> CheckPaths {
-        let pins = self.keeper.pins();
         CheckPaths {
-            pins: [pins.base().to_owned(), pins.current(), pins.programs()],
+            pins: self.paths.clone(),
             maps: Arc::clone(&self.maps),
             interfaces: self.interfaces(),
             directory: self.directory.subscribe(),

@@ -2,25 +2,29 @@
 
 use std::{
     collections::HashMap,
+    ffi::CStr,
+    mem,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    rc::Rc,
+    sync::Arc,
 };
 
 use aya_obj::Object;
 use lb_common::{
     interfaces::InterfaceSlots,
     map_names,
-    stage::{ENTRY, STAGE_SLOTS, Stage},
+    stage::{ENTRY, STAGE_SLOTS, Stage, StageSet},
 };
 
 use super::{
     DatapathError,
+    error::chain,
     kept::Kept,
     loading::{self, NewProgram, Refusal},
     object::MapShape,
     pin::Pins,
-    prepare::{Prepared, Ready, bad, on_all_cpus, prepare},
+    prepare::{Made, Prepared, Ready, bad, on_all_cpus, prepare},
+    stages::{Rest, Stages},
     sys,
 };
 
@@ -54,25 +58,35 @@ impl AsFd for Loaded {
 }
 
 /// [`Loaded`], in the hands of several.
-pub(super) type Program = Rc<Loaded>;
+pub(super) type Program = Arc<Loaded>;
 
 /// Loads the programs for the interfaces of one daemon, at most once with and once without packets of several buffers.
 pub(super) struct Loader {
     object: Object,
+    /// What of its types and maps is there already.
+    made: Made,
     pins: PathBuf,
     kept: Kept,
-    ready: Option<Ready>,
+    /// The stages to load.
+    wanted: StageSet,
+    /// Told of each map of stages.
+    stages: Stages,
+    ready: Option<Arc<Ready>>,
     /// With packets of several buffers, and without; why not, where the kernel refused it.
     loaded: [Option<Result<Program, String>>; 2],
 }
 
 impl Loader {
-    /// A loader whose maps and programs stand among `pins`; maps that are missing there are created by the first load.
-    pub(super) fn new(object: Object, pins: &Pins) -> Self {
+    /// A loader of the stages that are `wanted`, whose maps and programs stand among `pins`; maps that are missing there are created
+    /// by the first load.
+    pub(super) fn new((object, made): (Object, Made), pins: &Pins, wanted: StageSet, stages: Stages) -> Self {
         Self {
             object,
+            made,
             pins: pins.current(),
             kept: Kept::new(ENTRY, pins.current(), pins.programs()),
+            wanted,
+            stages,
             ready: None,
             loaded: [None, None],
         }
@@ -95,8 +109,11 @@ impl Loader {
         let result = match &self.loaded[variant] {
             Some(loaded) => loaded.clone(),
             None => match self.find(frags) {
-                Some(program) => Ok(Rc::new(program)),
-                None => self.load_new(frags)?.map(Rc::new),
+                Some(program) => {
+                    self.stages.take_over();
+                    Ok(Arc::new(program))
+                }
+                None => self.load_new(frags)?.map(Arc::new),
             },
         };
         self.loaded[variant] = Some(result.clone());
@@ -113,18 +130,24 @@ impl Loader {
         })
     }
 
-    /// Loads all programs, and pins the entry and the map of stages. The inner error says why the kernel refuses one.
-    fn load_new(&mut self, frags: bool) -> Result<Result<Loaded, String>, DatapathError> {
-        let ready = match self.ready.take() {
-            Some(ready) => ready,
-            None => prepare(&mut self.object, &programs(), &self.pins)?,
-        };
-        let loaded = self.load_prepared(&ready, frags);
-        self.ready = Some(ready);
-        loaded
+    /// Makes the maps, and what else comes before loading. To be called once interfaces are known.
+    pub(super) fn prepare(&mut self) -> Result<Arc<Ready>, DatapathError> {
+        if let Some(ready) = &self.ready {
+            return Ok(Arc::clone(ready));
+        }
+        let ready = Arc::new(prepare(
+            &mut self.object,
+            mem::take(&mut self.made),
+            &programs(),
+            &self.pins,
+        )?);
+        Ok(Arc::clone(self.ready.insert(ready)))
     }
 
-    fn load_prepared(&self, ready: &Ready, frags: bool) -> Result<Result<Loaded, String>, DatapathError> {
+    /// Loads the entry and the wanted stages, and pins the entry and the map of stages. The inner error says why the kernel refuses
+    /// one.
+    fn load_new(&mut self, frags: bool) -> Result<Result<Loaded, String>, DatapathError> {
+        let ready = &self.prepare()?;
         let io = |what: &str| {
             let what = what.to_owned();
             move |source| DatapathError::Io { what, source }
@@ -139,45 +162,30 @@ impl Loader {
         // One for each variant: the kernel lets no program enter one of the other.
         let stages = loading::create_map(map_names::STAGES, &shape, None, None)
             .map_err(io("cannot create the map of stages"))?;
-        let named = ready.map(map_names::STAGES)?.as_raw_fd();
         let license = &self.object.license;
-        let load = |program: &Prepared| {
-            loading::load_program(&NewProgram {
-                name: program.name,
-                license,
-                instructions: &with_map(&program.instructions, named, stages.as_raw_fd()),
-                btf: ready.btf.as_fd(),
-                functions: &program.functions,
-                lines: &program.lines,
-                frags,
-            })
+        let loads = |program: &Prepared| {
+            program.name == ENTRY || slots().any(|(slot, name)| name == program.name && self.wanted.has(slot))
         };
-        let mut fds = HashMap::new();
-        for (program, result) in ready
-            .programs
-            .iter()
-            .zip(on_all_cpus(ready.programs.len(), |index| {
-                load(&ready.programs[index])
-            })?)
-        {
-            match result {
-                Ok(fd) => _ = fds.insert(program.name, fd),
-                Err(refusal) => return Ok(Err(refused(&refusal))),
-            }
-        }
-        for (slot, name) in slots() {
-            if let Some(fd) = fds.get(name) {
-                sys::update(stages.as_fd(), &slot, &[fd.as_raw_fd()])
-                    .map_err(io("cannot fill the map of stages"))?;
-            }
-        }
-        let entry = fds
-            .remove(ENTRY)
+        let fds = match load_into(ready, license, stages.as_fd(), frags, loads) {
+            Ok(fds) => fds,
+            Err(LoadError::Refused(reason)) => return Ok(Err(reason)),
+            Err(LoadError::Failed(error)) => return Err(error),
+        };
+        let mut entries = fds.into_iter().filter(|(name, _)| *name == ENTRY);
+        let (_, entry) = entries
+            .next()
             .ok_or_else(|| DatapathError::BadObject(format!("it has no XDP program \"{ENTRY}\"")))?;
         self.kept
             .keep(entry.as_fd(), Some(stages.as_fd()), frags)
             .map_err(io("cannot pin the program"))?;
-        Ok(Ok(Loaded {
+        let map = stages.try_clone().map_err(io("cannot hold the map of stages"))?;
+        let rest = Rest {
+            ready: Arc::clone(ready),
+            license: license.clone(),
+            maps: vec![(map, frags)],
+            loaded: self.wanted,
+        };
+        Ok(self.stages.add(rest).map(|()| Loaded {
             entry,
             _stages: stages,
         }))
@@ -186,10 +194,16 @@ impl Loader {
     /// Removes the pins of other programs, once none of the links runs one of them. In between, a packet that an old entry has
     /// taken finds its stages.
     pub(super) fn forget_others(&self, pins: &Pins) -> Result<(), DatapathError> {
-        let in_use: Vec<u32> = pins.links()?.iter().map(|link| link.info.program_id).collect();
-        let removed = sys::GracePeriod::new()
-            .and_then(|grace| grace.wait())
-            .and_then(|()| self.kept.forget_others(&in_use));
+        let links = pins.links()?;
+        // Most starts find none, and need not wait.
+        let removed = self.kept.others().and_then(|others| {
+            if others.is_empty() {
+                return Ok(());
+            }
+            let in_use: Vec<u32> = links.iter().map(|link| link.info.program_id).collect();
+            sys::GracePeriod::new()?.wait()?;
+            Kept::forget(&others, &in_use)
+        });
         if let Err(error) = removed {
             tracing::warn!(%error, "programs of an earlier daemon cannot be removed");
         }
@@ -197,8 +211,73 @@ impl Loader {
     }
 }
 
+/// Why programs were not loaded.
+enum LoadError {
+    /// The kernel refuses one.
+    Refused(String),
+    /// Something else went wrong.
+    Failed(DatapathError),
+}
+
+/// Loads the programs that `loads` names, and puts those of stages in their slots as soon as they are there.
+fn load_into(
+    ready: &Ready,
+    license: &CStr,
+    stages: BorrowedFd<'_>,
+    frags: bool,
+    loads: impl Fn(&Prepared) -> bool,
+) -> Result<Vec<(&'static str, OwnedFd)>, LoadError> {
+    let named = ready
+        .map(map_names::STAGES)
+        .map_err(LoadError::Failed)?
+        .as_raw_fd();
+    let programs: Vec<&Prepared> = ready.programs.iter().filter(|program| loads(program)).collect();
+    let load = |program: &Prepared| {
+        let fd = loading::load_program(&NewProgram {
+            name: program.name,
+            license,
+            instructions: &with_map(&program.instructions, named, stages.as_raw_fd()),
+            btf: ready.btf.as_fd(),
+            functions: &program.functions,
+            lines: &program.lines,
+            frags,
+        })
+        .map_err(|refusal| LoadError::Refused(refused(&refusal)))?;
+        // At once: the kernel writes the jump to a stage into each program that was loaded before.
+        for (slot, _) in slots().filter(|(_, name)| *name == program.name) {
+            sys::update(stages, &slot, &[fd.as_raw_fd()]).map_err(|source| {
+                LoadError::Failed(DatapathError::Io {
+                    what: "cannot fill the map of stages".to_owned(),
+                    source,
+                })
+            })?;
+        }
+        Ok((program.name, fd))
+    };
+    on_all_cpus(programs.len(), |index| load(programs[index]))
+        .map_err(LoadError::Failed)?
+        .into_iter()
+        .collect()
+}
+
+/// Loads stages that are missing.
+pub(super) fn fill(rest: &mut Rest, missing: StageSet) -> Result<(), String> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let loads = |program: &Prepared| slots().any(|(slot, name)| name == program.name && missing.has(slot));
+    for (map, frags) in &rest.maps {
+        load_into(&rest.ready, &rest.license, map.as_fd(), *frags, loads).map_err(|error| match error {
+            LoadError::Refused(reason) => reason,
+            LoadError::Failed(error) => chain(&error),
+        })?;
+    }
+    rest.loaded = rest.loaded.and(missing);
+    Ok(())
+}
+
 /// The slots of the map of stages, and the programs in them.
-fn slots() -> impl Iterator<Item = (u32, &'static str)> {
+pub(super) fn slots() -> impl Iterator<Item = (u32, &'static str)> {
     Stage::ALL.iter().flat_map(|stage| {
         let [v4, v6] = stage.programs();
         [(stage.slot(false), v4), (stage.slot(true), v6)]
@@ -241,7 +320,7 @@ pub(super) fn checks(
     if let Some((program, checks)) = found {
         return Ok([program, checks]);
     }
-    let ready = prepare(&mut object, &[CHECKS_PROGRAM], pins)?;
+    let ready = prepare(&mut object, Made::default(), &[CHECKS_PROGRAM], pins)?;
     let [prepared] = &ready.programs[..] else {
         return Err(DatapathError::BadObject(
             "it has no program of health checks".to_owned(),
@@ -265,7 +344,7 @@ pub(super) fn checks(
         .ok_or_else(|| DatapathError::BadObject(format!("it has no map {}", map_names::CHECKS)))?;
     let pinned = kept
         .keep(program.as_fd(), None, false)
-        .and_then(|()| kept.forget_others(&[]));
+        .and_then(|()| Kept::forget(&kept.others()?, &[]));
     if let Err(error) = pinned {
         tracing::warn!(%error, "the program of health checks cannot be pinned: the next start takes longer");
     }

@@ -10,6 +10,8 @@ use std::{
     os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
+use aya_obj::generated::bpf_insn;
+
 use super::{
     object::MapShape,
     sys::{ATTACH_TYPE_XDP, Command, address, bpf, owned, raw},
@@ -172,6 +174,33 @@ pub(super) struct Records {
     pub(super) count: usize,
 }
 
+/// Loads a program that passes all packets.
+pub(super) fn load_pass() -> io::Result<OwnedFd> {
+    const XDP_PASS: i32 = 2;
+    // BPF_ALU64 | BPF_MOV | BPF_K of register 0, and BPF_JMP | BPF_EXIT.
+    let instruction = |code, imm| bpf_insn {
+        code,
+        _bitfield_align_1: [],
+        _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
+        off: 0,
+        imm,
+    };
+    let instructions = [instruction(0xb7, XDP_PASS), instruction(0x95, 0)];
+    let license = c"Dual MIT/GPL";
+    let mut attr = ProgLoadAttr {
+        prog_type: PROG_TYPE_XDP,
+        insn_cnt: length(instructions.len())?,
+        insns: address(instructions.as_ptr()),
+        license: address(license.as_ptr()),
+        prog_flags: XDP_HAS_FRAGS,
+        prog_name: short("lb_reserve"),
+        expected_attach_type: ATTACH_TYPE_XDP,
+        ..Default::default()
+    };
+    // SAFETY: instructions and licence live until the call returns, with the lengths given.
+    unsafe { bpf(Command::ProgLoad, &mut attr) }.map(owned)
+}
+
 /// An XDP program to load.
 pub(super) struct NewProgram<'a> {
     /// Its name.
@@ -179,7 +208,7 @@ pub(super) struct NewProgram<'a> {
     /// Its licence.
     pub(super) license: &'a CStr,
     /// Its instructions, relocated.
-    pub(super) instructions: &'a [aya_obj::generated::bpf_insn],
+    pub(super) instructions: &'a [bpf_insn],
     /// Loaded type information.
     pub(super) btf: BorrowedFd<'a>,
     /// Functions and their types.

@@ -65,9 +65,7 @@ impl MapShape {
 /// # Errors
 /// [`DatapathError::NoObject`] where the daemon was built without one.
 pub(super) fn parse() -> Result<Object, DatapathError> {
-    if OBJECT.is_empty() {
-        return Err(DatapathError::NoObject);
-    }
+    check()?;
     let mut object = Object::parse(OBJECT).map_err(|e| DatapathError::BadObject(super::error::chain(&e)))?;
     let rows = u32::try_from(maps::cpus()?).unwrap_or(u32::MAX);
     for name in [map_names::BACKEND_TRAFFIC, map_names::BACKEND_SIGNALS] {
@@ -76,6 +74,17 @@ pub(super) fn parse() -> Result<Object, DatapathError> {
         }
     }
     Ok(object)
+}
+
+/// Whether there is an object.
+///
+/// # Errors
+/// As [`parse`].
+pub(super) const fn check() -> Result<(), DatapathError> {
+    if OBJECT.is_empty() {
+        return Err(DatapathError::NoObject);
+    }
+    Ok(())
 }
 
 /// The embedded object as it stands in this binary.

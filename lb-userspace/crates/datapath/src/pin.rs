@@ -119,7 +119,7 @@ impl Pins {
 
     /// The pins of this version.
     pub(super) fn current(&self) -> PathBuf {
-        self.base.join(format!("v{LAYOUT_VERSION}"))
+        layout(&self.base)
     }
 
     /// The pin of the link for an interface slot.
@@ -242,6 +242,11 @@ impl Pins {
         layouts.sort_unstable();
         Ok(layouts)
     }
+}
+
+/// Where pins of this version stand below the pin directory.
+pub(super) fn layout(base: &Path) -> PathBuf {
+    base.join(format!("v{LAYOUT_VERSION}"))
 }
 
 /// Makes a directory on a BPF file system, which is mounted where there is none.

@@ -1,7 +1,9 @@
 //! What every program needs before it is loaded: types and maps in the kernel, and instructions that know them.
 
 use std::{
-    cmp, io,
+    cmp,
+    collections::HashMap,
+    io,
     num::NonZero,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::Path,
@@ -21,6 +23,9 @@ use super::{
 
 /// Threads at most that create maps or load programs.
 const MAX_WORKERS: usize = 4;
+
+/// `BPF_MAP_TYPE_PERCPU_ARRAY`.
+const PERCPU_ARRAY: u32 = 6;
 
 /// What is needed to load programs, once their maps are there.
 pub(super) struct Ready {
@@ -55,12 +60,37 @@ impl Ready {
     }
 }
 
-/// Brings types and maps into the kernel and relocates the programs of these names.
-pub(super) fn prepare(
-    object: &mut Object,
-    names: &[&'static str],
-    pins: &Path,
-) -> Result<Ready, DatapathError> {
+/// What of types and maps is in the kernel already.
+#[derive(Default)]
+pub(super) struct Made {
+    btf: Option<OwnedFd>,
+    maps: HashMap<String, OwnedFd>,
+}
+
+/// Entries from which on a map takes the kernel a while to make.
+const MANY: u32 = 1 << 12;
+
+/// Makes types and large maps, none of which is pinned.
+pub(super) fn make_early(object: &mut Object) -> Result<Made, DatapathError> {
+    let btf = types(object)?;
+    let is_large = |map: &Map| map.max_entries() >= MANY && map.inner().is_none();
+    let mut large: Vec<(&String, &Map)> = object.maps.iter().filter(|(_, map)| is_large(map)).collect();
+    large.sort_by_key(|(_, map)| order(map));
+    let fds = on_all_cpus(large.len(), |index| {
+        let (name, map) = large[index];
+        create(name, map, btf.as_fd())
+    })?;
+    let names = large.into_iter().map(|(name, _)| name.clone());
+    // What cannot be made now is tried again, and then told.
+    let maps = names
+        .zip(fds)
+        .filter_map(|(name, fd)| Some((name, fd.ok()?)))
+        .collect();
+    Ok(Made { btf: Some(btf), maps })
+}
+
+/// Loads type information.
+fn types(object: &mut Object) -> Result<OwnedFd, DatapathError> {
     // Linux 6.0 brought the last of them.
     let all = BtfFeatures::new(true, true, true, true, true, true, true, true);
     let types = object
@@ -68,11 +98,31 @@ pub(super) fn prepare(
         .map_err(|e| bad(&e))?
         .ok_or_else(|| DatapathError::BadObject("it has no type information".to_owned()))?
         .to_bytes();
-    let btf = loading::load_types(&types).map_err(|source| DatapathError::Io {
+    loading::load_types(&types).map_err(|source| DatapathError::Io {
         what: "cannot load type information".to_owned(),
         source,
-    })?;
-    let maps = maps(object, pins, btf.as_fd())?;
+    })
+}
+
+/// The order to make maps in: the large ones first, so that no CPU is left with one of them at the end; before them records of each
+/// CPU, which would wait, later, for the kernel to have made the large maps of each CPU.
+fn order(map: &Map) -> (bool, cmp::Reverse<u32>) {
+    let is_record = map.map_type() == PERCPU_ARRAY && map.max_entries() == 1;
+    (!is_record, cmp::Reverse(map.max_entries()))
+}
+
+/// Brings types and maps into the kernel, as far as they are not `made`, and relocates the programs of these names.
+pub(super) fn prepare(
+    object: &mut Object,
+    made: Made,
+    names: &[&'static str],
+    pins: &Path,
+) -> Result<Ready, DatapathError> {
+    let btf = match made.btf {
+        Some(btf) => btf,
+        None => types(object)?,
+    };
+    let maps = maps(object, &made.maps, pins, btf.as_fd())?;
 
     let text = object.functions.keys().map(|(section, _)| *section).collect();
     let descriptors = maps
@@ -118,15 +168,15 @@ fn prepared(object: &Object, name: &'static str) -> Result<Prepared, DatapathErr
 /// Opens the maps that are pinned and creates all others, on all CPUs: the kernel clears the large ones.
 fn maps(
     object: &mut Object,
+    made: &HashMap<String, OwnedFd>,
     pins: &Path,
     btf: BorrowedFd<'_>,
 ) -> Result<Vec<(String, OwnedFd, Map)>, DatapathError> {
     let mut all: Vec<(String, Map)> = object.maps.drain().collect();
-    // The large ones first, so that no CPU is left with one of them at the end.
-    all.sort_by_key(|(_, map)| cmp::Reverse(map.max_entries()));
+    all.sort_by_key(|(_, map)| order(map));
     let results = on_all_cpus(all.len(), |index| {
         let (name, map) = &all[index];
-        open_or_create(name, map, pins, btf)
+        open_or_create(name, map, made.get(name), pins, btf)
     })?;
     all.into_iter()
         .zip(results)
@@ -140,27 +190,22 @@ fn maps(
         .collect()
 }
 
-fn open_or_create(name: &str, map: &Map, pins: &Path, btf: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+fn open_or_create(
+    name: &str,
+    map: &Map,
+    made: Option<&OwnedFd>,
+    pins: &Path,
+    btf: BorrowedFd<'_>,
+) -> io::Result<OwnedFd> {
     let pin = map_names::PINNED.contains(&name).then(|| pins.join(name));
     if let Some(pin) = &pin
         && let Some(fd) = sys::pinned(pin)?
     {
         return Ok(fd);
     }
-    let types = if let Map::Btf(map) = map {
-        Some(MapTypes {
-            btf,
-            key: map.def.btf_key_type_id,
-            value: map.def.btf_value_type_id,
-        })
-    } else {
-        None
-    };
-    let fd = if let Some(inner) = map.inner() {
-        let inner = loading::create_map(name, &MapShape::of(&inner), None, None)?;
-        loading::create_map(name, &MapShape::of(map), Some(inner.as_fd()), None)?
-    } else {
-        loading::create_map(name, &MapShape::of(map), None, types)?
+    let fd = match made {
+        Some(made) => made.try_clone()?,
+        None => create(name, map, btf)?,
     };
     if !map.data().is_empty() {
         sys::update(fd.as_fd(), &0u32, map.data())?;
@@ -172,6 +217,24 @@ fn open_or_create(name: &str, map: &Map, pins: &Path, btf: BorrowedFd<'_>) -> io
         sys::pin(fd.as_fd(), pin)?;
     }
     Ok(fd)
+}
+
+fn create(name: &str, map: &Map, btf: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let types = if let Map::Btf(map) = map {
+        Some(MapTypes {
+            btf,
+            key: map.def.btf_key_type_id,
+            value: map.def.btf_value_type_id,
+        })
+    } else {
+        None
+    };
+    if let Some(inner) = map.inner() {
+        let inner = loading::create_map(name, &MapShape::of(&inner), None, None)?;
+        loading::create_map(name, &MapShape::of(map), Some(inner.as_fd()), None)
+    } else {
+        loading::create_map(name, &MapShape::of(map), None, types)
+    }
 }
 
 /// Does `work` for each index below `count`, on several threads, and gives the results in that order.

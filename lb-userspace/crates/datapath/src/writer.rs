@@ -23,6 +23,7 @@ use super::{
     netlink::{Notices, Watch},
     own_macs::OwnMacs,
     slots::{Round, Slots},
+    stages::Stages,
     sweeper,
 };
 use crate::{
@@ -80,6 +81,7 @@ pub struct WriterHandle {
     wanted: Wanted,
     keeper: KeeperHandle,
     stats: StatsReader,
+    stages: Stages,
     /// What was programmed last: the ways to its backends are followed.
     reached: Arc<Mutex<BTreeMap<ServiceKey, Shared<TargetService>>>>,
 }
@@ -91,9 +93,12 @@ impl WriterTask {
         let stats = datapath.stats();
         let Datapath {
             keeper,
+            interfaces,
+            paths: _,
             maps,
             programmed,
             executor,
+            stages,
             directory,
             flow_counts,
             netlink,
@@ -104,8 +109,7 @@ impl WriterTask {
             parts: _,
             stats: _,
         } = datapath;
-        let interfaces = keeper.interfaces();
-        let keeper = KeeperHandle::spawn(keeper, told, reporter.clone(), cancel.clone());
+        let keeper = KeeperHandle::spawn(keeper, interfaces.clone(), told, reporter.clone(), cancel.clone());
         let (commands, queue) = mpsc::channel(QUEUE);
         let wanted = NeighbourTask::spawn(
             netlink,
@@ -139,6 +143,7 @@ impl WriterTask {
             wanted,
             keeper,
             stats,
+            stages,
             reached: Arc::default(),
         }
     }
@@ -311,6 +316,15 @@ impl WriterHandle {
     /// The addresses of this machine, kept current.
     pub fn host_addresses(&self) -> watch::Receiver<Arc<HostAddresses>> {
         self.wanted.host_addresses()
+    }
+
+    /// Loads the stages of the program that no service needed so far, on a thread for blocking work: the next change finds them.
+    pub async fn load_rest(&self) {
+        let stages = self.stages.clone();
+        // An error of the task means that the runtime is going down.
+        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || stages.complete()).await {
+            tracing::error!(%error, "cannot load all stages of the program: a service that needs them will be refused");
+        }
     }
 
     /// The tables, for whoever asks about a packet.

@@ -6,16 +6,17 @@ use super::{
     super::{
         Attachment, DatapathError, Interface, XdpMode,
         load::{Loader, Program, take_over},
-        maps,
+        loading, maps,
         netlink::{Client, LinkState},
         pin::{self, PinnedLink, Pins},
         sys,
     },
-    decision::{Action, decide, mode},
+    decision::{Action, Decision, decide, mode},
     explain,
     find::Wanted,
     foreign::foreign,
     modes,
+    reserve::Reserved,
 };
 use crate::state::xdp_mode::XdpModeChoice;
 
@@ -31,41 +32,28 @@ pub(in super::super) struct Attacher<'a> {
     loader: Loader,
     pins: &'a Pins,
     choice: XdpModeChoice,
+    /// Links made beforehand.
+    reserved: Option<Reserved>,
     /// Pins made by this run, which go again should it fail.
     made: Vec<u32>,
 }
 
-impl<'a> Attacher<'a> {
-    pub(in super::super) const fn new(
-        client: &'a mut Client,
-        loader: Loader,
-        pins: &'a Pins,
+/// What is to be done about the interfaces at a start.
+pub(in super::super) struct AttachPlan {
+    pinned: Vec<PinnedLink>,
+    decision: Decision,
+    /// Interfaces that are there, by index, and the slots that they count in.
+    pub(in super::super) slots: Vec<(u32, u32)>,
+}
+
+impl AttachPlan {
+    /// Compares the interfaces that are wanted with what runs on them, and with the links that are pinned.
+    pub(in super::super) fn new(
+        wanted: &[Wanted],
+        pins: &Pins,
         choice: XdpModeChoice,
-    ) -> Self {
-        Self {
-            client,
-            loader,
-            pins,
-            choice,
-            made: Vec::new(),
-        }
-    }
-
-    /// Attaches to all `wanted` interfaces that are there, and detaches those that earlier links hold and that are not
-    /// among them. Where one fails, new links go again; links that were taken over stay, and forward.
-    pub(in super::super) fn attach(mut self, wanted: &[Wanted]) -> Result<Attached, DatapathError> {
-        let result = self.attach_all(wanted);
-        if result.is_err() {
-            for slot in &self.made {
-                // The error that is on its way says more than one about cleaning up.
-                let _ = pin::remove_link(&self.pins.link(*slot));
-            }
-        }
-        result
-    }
-
-    fn attach_all(&mut self, wanted: &[Wanted]) -> Result<Attached, DatapathError> {
-        let pinned = self.pins.links()?;
+    ) -> Result<Self, DatapathError> {
+        let pinned = pins.links()?;
         let present = |wanted: &Wanted| wanted.link.as_ref().map(|link| (link.ifindex, link.xdp));
         let decision = decide(
             &wanted.iter().map(present).collect::<Vec<_>>(),
@@ -73,7 +61,7 @@ impl<'a> Attacher<'a> {
                 .iter()
                 .map(|link| (link.slot, link.info))
                 .collect::<Vec<_>>(),
-            self.choice,
+            choice,
         );
         let mut slots = Vec::new();
         for (wanted, action) in wanted.iter().zip(&decision.actions) {
@@ -86,7 +74,62 @@ impl<'a> Attacher<'a> {
                 (Action::Missing { .. }, _) | (_, None) => {}
             }
         }
-        self.serve(slots)?;
+        // In whatever order they are asked for, the program is the same.
+        slots.sort_unstable_by_key(|(_, slot)| *slot);
+        Ok(Self {
+            pinned,
+            decision,
+            slots,
+        })
+    }
+
+    /// Whether links of an earlier daemon are there.
+    pub(in super::super) const fn takes_over(&self) -> bool {
+        !self.pinned.is_empty()
+    }
+}
+
+impl<'a> Attacher<'a> {
+    pub(in super::super) fn new(
+        client: &'a mut Client,
+        loader: Loader,
+        pins: &'a Pins,
+        choice: XdpModeChoice,
+    ) -> Self {
+        Self {
+            client,
+            loader,
+            pins,
+            choice,
+            reserved: None,
+            made: Vec::new(),
+        }
+    }
+
+    /// Uses links that were made beforehand.
+    pub(in super::super) fn with_reserved(self, reserved: Option<Reserved>) -> Self {
+        Self { reserved, ..self }
+    }
+
+    /// As planned, attaches to all `wanted` interfaces that are there, and detaches those that earlier links hold and that are not
+    /// among them. Where one fails, new links go again; links that were taken over stay, and forward.
+    pub(in super::super) fn attach(
+        mut self,
+        wanted: &[Wanted],
+        plan: &AttachPlan,
+    ) -> Result<Attached, DatapathError> {
+        let attached = self.attach_all(wanted, plan);
+        if attached.is_err() {
+            for slot in &self.made {
+                // The error that is on its way says more than one about cleaning up.
+                let _ = pin::remove_link(&self.pins.link(*slot));
+            }
+        }
+        attached
+    }
+
+    fn attach_all(&mut self, wanted: &[Wanted], plan: &AttachPlan) -> Result<Attached, DatapathError> {
+        let AttachPlan { pinned, decision, .. } = plan;
         // Also where no interface is there yet: loading the program creates the maps that are programmed.
         self.loader.load(true).or_else(|_| self.loader.load(false))?;
         for PinnedLink { path, .. } in pinned.iter().filter(|link| decision.stale.contains(&link.slot)) {
@@ -262,7 +305,16 @@ impl<'a> Attacher<'a> {
         slot: u32,
         mode: XdpMode,
     ) -> Result<(), String> {
-        let fd = sys::create_xdp_link(program.as_fd(), link.ifindex, mode).map_err(|e| explain(&e))?;
+        let reserved = self
+            .reserved
+            .as_mut()
+            .and_then(|reserved| reserved.take(link.ifindex, mode));
+        // One whose program cannot be exchanged goes, and a new one says why.
+        let exchanged = reserved.filter(|fd| loading::update_link(fd, program.as_fd()).is_ok());
+        let fd = match exchanged {
+            Some(fd) => fd,
+            None => sys::create_xdp_link(program.as_fd(), link.ifindex, mode).map_err(|e| explain(&e))?,
+        };
         sys::pin(fd.as_fd(), &self.pins.link(slot)).map_err(|e| format!("cannot pin the link: {e}"))?;
         self.made.push(slot);
         Ok(())

@@ -6,15 +6,20 @@ mod decision;
 mod find;
 mod foreign;
 mod keeper;
+mod reserve;
+mod start;
 
 use std::io;
 
+pub use self::start::AttachResult;
 pub(super) use self::{
-    attacher::{Attached, Attacher},
+    attacher::{AttachPlan, Attached, Attacher},
     decision::mode,
-    find::{find, find_one},
+    find::{Wanted, find, find_one},
     foreign::foreign,
     keeper::{Keeper, KeeperHandle},
+    reserve::Reserved,
+    start::AttachTask,
 };
 use super::XdpMode;
 use crate::state::xdp_mode::XdpModeChoice;

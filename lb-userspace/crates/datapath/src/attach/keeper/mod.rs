@@ -12,6 +12,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use lb_common::stage::StageSet;
 use tokio::sync::watch;
 
 pub(in super::super) use self::task::KeeperHandle;
@@ -21,13 +22,15 @@ use self::{
 };
 use super::{
     super::{
-        DatapathError, Interface, InterfaceChange, InterfaceProblem, Interfaces, LinkOperation,
+        DatapathError, Interface, InterfaceChange, InterfaceProblem, LinkOperation,
         faults::PartReporter,
         held::HeldMaps,
         load::Loader,
         netlink::{Client, LinkState},
         object,
         pin::Pins,
+        prepare::Made,
+        stages::Stages,
         sys,
     },
     Attached, Attacher, foreign,
@@ -80,10 +83,11 @@ impl Keeper {
         (pins, held): (Pins, HeldMaps),
         choice: XdpModeChoice,
         attached: Attached,
+        shown: watch::Sender<std::sync::Arc<[Interface]>>,
         reporter: PartReporter,
     ) -> Self {
         let Attached { interfaces, links } = attached;
-        let shown = watch::Sender::new(interfaces.clone().into());
+        shown.send_replace(interfaces.clone().into());
         let entries = interfaces.into_iter().zip(links).map(|(interface, link)| Entry {
             served: interface.attached.is_some(),
             interface,
@@ -101,16 +105,6 @@ impl Keeper {
             reporter,
             lacks_pins: false,
         }
-    }
-
-    /// The pins.
-    pub(in super::super) const fn pins(&self) -> &Pins {
-        &self.pins
-    }
-
-    /// The interfaces, kept current.
-    pub(in super::super) fn interfaces(&self) -> Interfaces {
-        self.shown.subscribe()
     }
 
     /// Looks at all interfaces: some system calls for each.
@@ -196,7 +190,12 @@ impl Keeper {
 
     /// Attaches to the interfaces that are due, and has all others run the same program, which knows all of them.
     fn attach(&mut self, judgements: &[Judgement], due: &[bool], now: Instant) -> Result<(), DatapathError> {
-        let loader = Loader::new(object::parse()?, &self.pins);
+        let loader = Loader::new(
+            (object::parse()?, Made::default()),
+            &self.pins,
+            StageSet::all(),
+            Stages::default(),
+        );
         let mut attacher = Attacher::new(&mut self.client, loader, &self.pins, self.choice);
         let mut slots = Vec::new();
         for ((entry, judgement), due) in self.entries.iter().zip(judgements).zip(due) {

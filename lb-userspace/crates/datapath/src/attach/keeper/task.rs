@@ -50,19 +50,25 @@ impl fmt::Debug for KeeperHandle {
 }
 
 impl KeeperHandle {
-    /// Starts keeping. What people are to be told goes to `told`.
+    /// Starts keeping, as soon as all is attached. What people are to be told goes to `told`.
     pub(in super::super::super) fn spawn(
-        keeper: Keeper,
+        keeper: oneshot::Receiver<Keeper>,
+        interfaces: Interfaces,
         told: mpsc::Sender<InterfaceChange>,
         reporter: PartReporter,
         cancel: CancellationToken,
     ) -> Self {
         let (commands, queue) = mpsc::channel(QUEUE);
-        let interfaces = keeper.interfaces();
+        let work = async move {
+            // An error means that attaching failed, and nothing is there to be kept.
+            if let Ok(keeper) = keeper.await {
+                run(keeper, queue, told, reporter).await;
+            }
+        };
         tokio::spawn(async move {
             tokio::select! {
                 () = cancel.cancelled() => {}
-                () = run(keeper, queue, told, reporter) => {}
+                () = work => {}
             }
         });
         Self { commands, interfaces }

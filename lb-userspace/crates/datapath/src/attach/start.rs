@@ -1,0 +1,96 @@
+//! Attaching at the start: at once, or on a thread beside the rest of the start.
+
+use std::{io, sync::Arc, thread};
+
+use tokio::sync::{oneshot, watch};
+
+use super::{
+    super::{
+        DatapathError, Interface, faults::PartReporter, held::HeldMaps, load::Loader, netlink::Client,
+        pin::Pins,
+    },
+    AttachPlan, Attacher, Keeper, Reserved, Wanted,
+};
+use crate::state::xdp_mode::XdpModeChoice;
+
+/// Whether what [`crate::Datapath::begin`] began came to its end: the program runs on the interfaces.
+pub type AttachResult = oneshot::Receiver<Result<(), DatapathError>>;
+
+/// All that attaching needs.
+pub(in super::super) struct AttachTask {
+    pub(in super::super) client: Client,
+    pub(in super::super) loader: Loader,
+    pub(in super::super) pins: Pins,
+    pub(in super::super) choice: XdpModeChoice,
+    pub(in super::super) wanted: Vec<Wanted>,
+    pub(in super::super) plan: AttachPlan,
+    pub(in super::super) reserved: Option<Reserved>,
+    pub(in super::super) shown: watch::Sender<Arc<[Interface]>>,
+    pub(in super::super) reporter: PartReporter,
+}
+
+/// The keeper, and how attaching ended.
+type Attaching = (oneshot::Receiver<Keeper>, AttachResult);
+
+impl AttachTask {
+    /// Attaches at once.
+    pub(in super::super) fn run_here(self) -> Result<Attaching, DatapathError> {
+        let (to_keeper, keeper) = oneshot::channel();
+        let (to_result, result) = oneshot::channel();
+        // Both are read later.
+        let _ = to_keeper.send(self.run().map_err(|(error, _)| error)?);
+        let _ = to_result.send(Ok(()));
+        Ok((keeper, result))
+    }
+
+    /// Attaches on a thread. If that fails, nothing stays pinned: there was nothing before.
+    pub(in super::super) fn run_beside(self) -> io::Result<Attaching> {
+        let (to_keeper, keeper) = oneshot::channel();
+        let (to_result, result) = oneshot::channel();
+        let work = move || {
+            let attached = match self.run() {
+                Ok(keeper) => {
+                    // An error means that the daemon ends.
+                    let _ = to_keeper.send(keeper);
+                    Ok(())
+                }
+                Err((error, pins)) => {
+                    // The error that is on its way says more than one about cleaning up.
+                    let _ = pins.remove_all();
+                    pins.remove_base();
+                    Err(error)
+                }
+            };
+            // As above.
+            let _ = to_result.send(attached);
+        };
+        thread::Builder::new().name("lb-attach".to_owned()).spawn(work)?;
+        Ok((keeper, result))
+    }
+
+    fn run(self) -> Result<Keeper, (DatapathError, Pins)> {
+        let Self {
+            mut client,
+            loader,
+            pins,
+            choice,
+            wanted,
+            plan,
+            reserved,
+            shown,
+            reporter,
+        } = self;
+        let attacher = Attacher::new(&mut client, loader, &pins, choice);
+        let attached = attacher
+            .with_reserved(reserved)
+            .attach(&wanted, &plan)
+            .and_then(|attached| Ok((attached, HeldMaps::open(&pins)?)));
+        match attached {
+            Ok((attached, held)) => {
+                let pins = (pins, held);
+                Ok(Keeper::new(client, pins, choice, attached, shown, reporter))
+            }
+            Err(error) => Err((error, pins)),
+        }
+    }
+}

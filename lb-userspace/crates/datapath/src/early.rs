@@ -1,0 +1,49 @@
+//! What a start can do before it touches anything that others see.
+
+use std::{
+    io,
+    path::Path,
+    thread::{self, JoinHandle},
+};
+
+use aya_obj::Object;
+
+use super::{
+    DatapathError, object,
+    pin::layout,
+    prepare::{Made, make_early},
+};
+
+/// The object, and what was made of it.
+pub(super) type Parsed = Result<(Object, Made), DatapathError>;
+
+/// Parses the program, and where nothing is pinned makes its large maps, on a thread beside the rest of the start. Nobody sees these
+/// maps before they are pinned, and they are gone with the process.
+#[derive(Debug)]
+pub struct EarlyStart(JoinHandle<Parsed>);
+
+impl EarlyStart {
+    /// Begins, for pins in the directory `pin_dir`; `anew`: what is pinned there will not be used.
+    ///
+    /// # Errors
+    /// No thread can be started.
+    pub fn begin(pin_dir: &Path, anew: bool) -> io::Result<Self> {
+        let takes_over = !anew && layout(pin_dir).exists();
+        let work = move || {
+            let mut object = object::parse()?;
+            let made = if takes_over {
+                Made::default()
+            } else {
+                make_early(&mut object)?
+            };
+            Ok((object, made))
+        };
+        let thread = thread::Builder::new().name("lb-early".to_owned()).spawn(work)?;
+        Ok(Self(thread))
+    }
+
+    pub(super) fn finish(self) -> Parsed {
+        let died = |_| DatapathError::BadObject("the thread that parses it died".to_owned());
+        self.0.join().map_err(died)?
+    }
+}

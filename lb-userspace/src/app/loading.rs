@@ -1,0 +1,58 @@
+//! Waits for the program, which is loaded beside the rest of a start.
+
+use std::time::Duration;
+
+use tokio::time;
+use tokio_util::sync::CancellationToken;
+
+use super::RunError;
+use crate::{
+    datapath::{AttachResult, CheckPaths, WriterHandle},
+    health::settings::Through,
+    state::desired::Desired,
+};
+
+/// Time from READY to loading the stages that no service needs, so that it does not compete with the first clients. After a crash
+/// before that, the next start loads the whole program.
+const REST_AFTER: Duration = Duration::from_millis(100);
+
+/// The program on its way to the interfaces.
+pub(super) struct Loading(Option<AttachResult>);
+
+impl Loading {
+    pub(super) const fn new(attached: AttachResult) -> Self {
+        Self(Some(attached))
+    }
+
+    /// Waits until the program is on the interfaces.
+    ///
+    /// # Errors
+    /// Why it is not; ways of checks are closed then.
+    pub(super) async fn done(&mut self, check_paths: &CheckPaths) -> Result<(), RunError> {
+        let Some(attached) = self.0.take() else {
+            return Ok(());
+        };
+        let result = match attached.await {
+            Ok(result) => result.map_err(RunError::Datapath),
+            Err(_) => Err(RunError::Died("attaching")),
+        };
+        if result.is_err() {
+            check_paths.close().await;
+        }
+        result
+    }
+}
+
+/// Whether checks need the program: answers to checks through the forwarding path come by it.
+pub(super) fn checks_need_program(desired: &Desired) -> bool {
+    let mut services = desired.services.values();
+    services.any(|service| service.health.through == Through::Vip)
+}
+
+/// Loads the stages that no service needs, some time after READY.
+pub(super) async fn load_rest(writer: WriterHandle, cancel: CancellationToken) {
+    tokio::select! {
+        () = cancel.cancelled() => {}
+        () = time::sleep(REST_AFTER) => writer.load_rest().await,
+    }
+}
