@@ -1,5 +1,10 @@
 //! The program with its stages, loaded by hand: what the daemon does, for measurements that need the maps for themselves.
 
+use std::{
+    ffi::c_long,
+    os::fd::{AsRawFd as _, BorrowedFd},
+};
+
 use anyhow::{Context, Result};
 use aya::{
     Ebpf,
@@ -7,6 +12,8 @@ use aya::{
     programs::{ProgramFd, Xdp},
 };
 use lb_common::{map_names, stage::Stage};
+
+use crate::test_run::bpf;
 
 /// Loads all programs of an object, and puts the stages where the others find them.
 ///
@@ -32,4 +39,23 @@ pub fn load(object: &mut Ebpf) -> Result<()> {
         map.set(slot, &program, 0)?;
     }
     Ok(())
+}
+
+/// Whether a program stands in a slot of a map of stages.
+///
+/// # Errors
+/// When the map cannot be read.
+pub fn is_there(stages: BorrowedFd<'_>, slot: u32) -> Result<bool> {
+    const BPF_MAP_LOOKUP_ELEM: c_long = 1;
+    let mut program = 0_u32;
+    let mut attr = [0; 16];
+    // map_fd, key, value
+    attr[0] = u64::try_from(stages.as_raw_fd())?;
+    attr[1] = (&raw const slot) as u64;
+    attr[2] = (&raw mut program) as u64;
+    match bpf(BPF_MAP_LOOKUP_ELEM, &mut attr) {
+        Ok(_) => Ok(true),
+        Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(false),
+        Err(e) => Err(e.into()),
+    }
 }

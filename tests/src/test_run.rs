@@ -89,7 +89,7 @@ pub(crate) fn run(attr: &mut [u64; 16]) -> io::Result<()> {
     bpf(BPF_PROG_TEST_RUN, attr).map(drop)
 }
 
-fn bpf(command: c_long, attr: &mut [u64; 16]) -> io::Result<c_long> {
+pub(crate) fn bpf(command: c_long, attr: &mut [u64; 16]) -> io::Result<c_long> {
     // SAFETY: the kernel reads and writes the attributes within the size given; pointers in them outlive the call.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr.as_mut_ptr(), size_of_val(attr)) };
     if result < 0 {
