@@ -36,7 +36,7 @@ impl Programmed {
                 self.flow_guards.insert(*service, *guard);
             }
             Step::WriteService { key, service } => {
-                // What a key was before is replaced.
+                // The earlier use of a key is replaced.
                 let (there, other) = match service.alias {
                     0 => (&mut self.services, &mut self.aliases),
                     _ => (&mut self.aliases, &mut self.services),

@@ -34,13 +34,13 @@ use crate::{
     transition,
 };
 
-/// Backends that are programmed, by what identifies them. The mode counts: one generation never changes it.
+/// Programmed backends, by address and mode: one generation never changes its mode.
 type Known = BTreeMap<(SocketAddr, u8), BackendId>;
 
 /// A ring: its id and slots.
 type Built = (RingId, Arc<[RingSlot]>);
 
-/// What a service's ring is made of: its backends, and which of them may have flows.
+/// The input of a service's ring: its backends, and which of them may have flows.
 #[derive(Default)]
 struct Members {
     ids: Vec<BackendId>,
@@ -48,7 +48,7 @@ struct Members {
     living: BTreeSet<BackendId>,
 }
 
-/// A plan in the making: what stays in use, and steps by the phase they belong to.
+/// A plan under construction: ids that stay in use, and steps by phase.
 pub(super) struct Draft<'a> {
     programmed: &'a Programmed,
     /// Of the services that are looked at.
@@ -57,7 +57,7 @@ pub(super) struct Draft<'a> {
     ring_ids: FreeIds,
     backend_ids: FreeBackends<'a>,
     kept_services: BTreeSet<ServiceKey>,
-    /// Further ports of services, with what is to stand there.
+    /// Further ports of services, with their records.
     aliases: BTreeMap<ServiceKey, ServiceRecord>,
     kept_backends: BTreeSet<BackendId>,
     kept_rings: BTreeSet<RingId>,
@@ -102,7 +102,7 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// Takes up a service that needs nothing; false if another one has its ring.
+    /// Keeps a service without changes; false if another one has its ring.
     pub(super) fn keep(&mut self, key: ServiceKey, settled: &PlannedService) -> bool {
         if !self.kept_rings.insert(settled.record.ring) {
             return false;
@@ -193,7 +193,7 @@ impl<'a> Draft<'a> {
         }))
     }
 
-    /// Plans the backends of a service; returns what its ring is made of.
+    /// Plans the backends of a service; returns the input of its ring.
     fn backends(
         &mut self,
         key: ServiceKey,
@@ -260,9 +260,9 @@ impl<'a> Draft<'a> {
         Ok(id)
     }
 
-    /// Plans a service's ring; returns its id and slots, or `None` where it needs none: no backend takes new flows, and none has
-    /// flows that the ring would have to tell apart. It is the service's own id if the size stays, else a free one,
-    /// since a packet must never see one ring's size with another's slots.
+    /// Plans a service's ring; returns its id and slots, or `None` if it needs none: no backend takes new flows, and
+    /// none has flows that need the ring. The id is the service's present one if the size stays, else a free one, since
+    /// a packet must never see one ring's size with another's slots.
     fn ring(
         &mut self,
         key: ServiceKey,
@@ -333,7 +333,7 @@ impl<'a> Draft<'a> {
 
         let mut steps = Vec::new();
         if !settings_stand {
-            // What goes needs its flag until it is gone.
+            // Services to be removed need their flags until then.
             steps.push(settings(wildcard || programmed.wildcard, dnat || programmed.dnat));
         }
         steps.extend(self.write_backends);
@@ -342,7 +342,7 @@ impl<'a> Draft<'a> {
         steps.extend(self.write_rings);
         steps.extend(self.guards.writes(programmed));
         steps.extend(self.write_services);
-        // Behind the service itself, whose counters begin anew when it comes.
+        // After the service itself, whose counters are reset when it is added.
         let aliases = self.aliases.iter();
         let changed = aliases.filter(|(key, record)| programmed.aliases.get(key) != Some(record));
         steps.extend(changed.map(|(key, record)| Step::WriteService {

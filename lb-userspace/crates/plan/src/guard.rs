@@ -16,7 +16,7 @@ use lb_common::{
 use super::{Programmed, Step};
 use crate::state::guard::{Guard, Prefix, Rate};
 
-/// Prefixes of a service with what they say.
+/// Prefixes of a service with their verdicts.
 type Prefixes = BTreeMap<PrefixKey, u32>;
 
 /// The guards of a plan in the making.
@@ -42,8 +42,8 @@ impl Guards {
         flags
     }
 
-    /// Writes that come before the services'. The longest prefix first: an address sees what it saw before until the one
-    /// that decides from now on is there.
+    /// Writes before the services'. The longest prefix first: an address keeps its old verdict until its new prefix is
+    /// written.
     pub(super) fn writes(&self, programmed: &Programmed) -> Vec<Step> {
         let there = |key: &PrefixKey| programmed.prefixes.get(key);
         let all = self.wanted.values().flatten();
@@ -54,7 +54,7 @@ impl Guards {
             verdict: *verdict,
         };
         let prefixes = new.into_iter().map(step);
-        // Those of services that have none any more stay, where nobody looks.
+        // Budgets of services without limits stay, unused.
         let flows = self
             .flows
             .iter()
@@ -66,7 +66,7 @@ impl Guards {
         prefixes.chain(flows).collect()
     }
 
-    /// Removals of what no service wants any more, when none looks it up. The shortest prefix first, for the same reason.
+    /// Removals of unused prefixes, after the services' writes. The shortest prefix first, for the same reason.
     pub(super) fn removals(&self, programmed: &Programmed) -> Vec<Step> {
         let wanted: BTreeSet<&PrefixKey> = self.wanted.values().flat_map(BTreeMap::keys).collect();
         // Keys are in the order of their lengths.
@@ -106,7 +106,7 @@ fn flow_guard(vip: IpAddr, guard: &Guard) -> FlowGuard {
             .unwrap_or(0)
     };
     let mask = match vip {
-        // All bits before the address are those of every IPv4 client.
+        // All bits before the address are the same for every IPv4 client.
         IpAddr::V4(_) => ones(32),
         IpAddr::V6(_) => ones(128),
     };

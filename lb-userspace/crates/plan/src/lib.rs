@@ -1,11 +1,12 @@
-//! From what the operator wants, and what checks and agents say, to ordered writes of the data plane's tables. Pure: time is
-//! handed in.
+//! From desired state, health states and agent reports to ordered writes of the data plane's tables. Pure: time is
+//! passed in.
 //!
-//! [`target`] lays health, agents and drains over the desired state; [`plan`] compares the [`Target`] with what is
-//! [`Programmed`] and gives the [`Step`]s. [`ring`] and [`transition`] say who owns a slot and how it changes hands.
+//! [`target`] applies health, agents and drains to the desired state; [`plan`] compares the [`Target`] with the
+//! [`Programmed`] state and gives the [`Step`]s. [`ring`] and [`transition`] decide which backend owns a slot and how
+//! it changes hands.
 //!
-//! This crate must not know maps, sockets, files or clocks, nor who asks; it links neither BPF, HTTP servers nor a command
-//! line.
+//! This crate must not know maps, sockets, files or clocks, nor its callers; it links neither BPF, HTTP servers nor a
+//! command line.
 
 #![cfg_attr(test, allow(clippy::disallowed_methods, reason = "tests begin at some time"))]
 
@@ -77,10 +78,10 @@ pub enum PlanError {
     /// More server ids than fit.
     #[error("{0} server_ids are more than the {max} that fit", max = lb_common::limits::MAX_QUIC_SERVERS)]
     TooManyQuicServers(usize),
-    /// No id is free, even after everything that goes has gone.
+    /// No id is free, even after all removals.
     #[error("no free {of} id")]
     IdsExhausted {
-        /// What the id is for.
+        /// The kind of the id.
         of: &'static str,
     },
     /// A service's ring cannot be built.
@@ -94,7 +95,7 @@ pub enum PlanError {
     },
 }
 
-/// What should be programmed: the effective state, with nothing that the data plane does not need.
+/// The state to program: the effective state, reduced to the parts that the data plane needs.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Target {
     /// Source NAT addresses; empty: each backend's route decides.
@@ -105,13 +106,13 @@ pub struct Target {
     pub gue_port: u16,
     /// How long a changed slot remembers its owner before.
     pub transition: Duration,
-    /// Services by what they answer on.
+    /// Services by address, port and protocol.
     pub services: BTreeMap<ServiceKey, Shared<TargetService>>,
 }
 
 impl Target {
-    /// Has services that are as in another target be the very same, so that whoever compares them sees at once that there
-    /// is nothing to do.
+    /// Shares services that are equal in another target, so that comparing pointers suffices to see that they need no
+    /// work.
     pub fn share_with(&mut self, other: &Self) {
         for (key, service) in &mut self.services {
             if let Some(there) = other.services.get(key).filter(|there| *there == service) {
@@ -124,7 +125,7 @@ impl Target {
 /// A service that should be programmed.
 #[derive(Clone, PartialEq, Debug)]
 pub struct TargetService {
-    /// Ports that it answers on beside that of its key.
+    /// Its further ports.
     pub more_ports: Vec<u16>,
     /// Mode of backends without their own.
     pub mode: Mode,
@@ -132,13 +133,13 @@ pub struct TargetService {
     pub on_empty: OnEmpty,
     /// How new flows choose.
     pub algorithm: Algorithm,
-    /// What of a flow decides.
+    /// The part of a tuple that selects the backend.
     pub affinity: Affinity,
     /// Which flows are recorded.
     pub tracking: Tracking,
     /// When idle flows are forgotten.
     pub idle: IdleTimeouts,
-    /// Who may send to it.
+    /// Its ACLs and rate limits.
     pub guard: Guard,
     /// Slots of the ring.
     pub ring_size: u32,
@@ -151,13 +152,13 @@ pub struct TargetService {
 }
 
 impl TargetService {
-    /// Whether its slots must tell how old a flow is: some backend gets packets without a record in mode `nat`'s
-    /// table. Slots that are taken in turn tell nothing about a flow.
+    /// Whether its slots must remember previous owners: some backend gets packets without a record in mode `nat`'s
+    /// table. Slots taken in turn need not, since they say nothing about a flow.
     pub fn remembers(&self) -> bool {
         self.algorithm == Algorithm::Maglev && self.records()
     }
 
-    /// Whether flows are recorded for it, other than those of mode `nat`.
+    /// Whether flows are recorded for it, other than mode `nat`'s.
     pub fn records(&self) -> bool {
         self.backends.values().any(|backend| backend.mode != Mode::Nat)
     }
@@ -171,7 +172,7 @@ impl TargetService {
         })
     }
 
-    /// Whether they are all recorded, not only those whose slot needs it.
+    /// Whether all of them are recorded, not only flows in changing slots.
     pub fn records_all(&self) -> bool {
         self.records() && self.tracking == Tracking::Full
     }
@@ -184,7 +185,7 @@ pub struct TargetBackend {
     pub mode: Mode,
     /// Effective weight; 0: no new flows.
     pub weight: u32,
-    /// Whether its recorded flows still go to it. One that takes new flows counts as alive in any case.
+    /// Whether its recorded flows still go to it. A backend that takes new flows is always alive.
     pub alive: bool,
     /// Tenths of the weight that a slow start holds back; fewer than [`TENTHS`].
     pub held_back: u8,
@@ -207,7 +208,7 @@ impl TargetBackend {
 /// Where replies of mode `dnat` come from: address, port (0: every one that no other endpoint has) and protocol of a backend.
 pub type Endpoint = ServiceKey;
 
-/// What packets from an endpoint are sent on as.
+/// The translated source of packets from an endpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReplyTarget {
     /// The service's address.
@@ -220,7 +221,7 @@ pub struct ReplyTarget {
     pub backend: BackendId,
 }
 
-/// What is in the maps, read back from the kernel at start and kept up to date by the writer.
+/// The content of the maps, read back from the kernel at start and kept up to date by the writer.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Programmed {
     /// Source NAT addresses.
@@ -231,7 +232,7 @@ pub struct Programmed {
     pub gue_port: u16,
     /// Whether packets that match no service on their port are looked up as port 0, too.
     pub wildcard: bool,
-    /// Whether packets for nobody are looked up in `replies`.
+    /// Whether unmatched packets are looked up in `replies`.
     pub dnat: bool,
     /// Services by key.
     pub services: BTreeMap<ServiceKey, ServiceRecord>,
@@ -241,11 +242,11 @@ pub struct Programmed {
     pub backends: BTreeMap<BackendId, ProgrammedBackend>,
     /// Generations of all ids that were ever given out, in use or not.
     pub generations: BTreeMap<BackendId, Generation>,
-    /// What the prefixes in the guards of services say, [`lb_common::guard::ALLOW`] or [`lb_common::guard::DENY`].
+    /// Verdicts of the prefixes in ACLs of services, [`lb_common::guard::ALLOW`] or [`lb_common::guard::DENY`].
     pub prefixes: BTreeMap<PrefixKey, u32>,
-    /// Whose replies come from where, in mode `dnat`.
+    /// The service of each endpoint of mode `dnat`.
     pub replies: BTreeMap<Endpoint, ReplyTarget>,
-    /// Budgets of services' new flows; also what stands there of services that have none any more.
+    /// Budgets of services' new flows, including stale ones of services without limits.
     pub flow_guards: BTreeMap<ServiceId, FlowGuard>,
     /// Rings by id.
     pub rings: BTreeMap<RingId, Arc<[RingSlot]>>,
@@ -297,11 +298,11 @@ pub enum Step {
         /// Its content.
         backend: ProgrammedBackend,
     },
-    /// Whose replies come from an endpoint, replaced at once.
+    /// Sets the service of an endpoint, replaced atomically.
     WriteReply {
         /// The endpoint.
         endpoint: Endpoint,
-        /// What they are sent on as.
+        /// Their translation.
         reply: ReplyTarget,
     },
     /// A whole ring, swapped in at once.
@@ -315,7 +316,7 @@ pub enum Step {
     WritePrefix {
         /// The prefix.
         key: PrefixKey,
-        /// What it says.
+        /// Its verdict.
         verdict: u32,
     },
     /// About connection ids of QUIC.
@@ -329,26 +330,26 @@ pub enum Step {
     },
     /// A service record, replaced at once.
     WriteService {
-        /// What it answers on.
+        /// Its key.
         key: ServiceKey,
         /// Its content.
         service: ServiceRecord,
     },
     /// A service goes.
     RemoveService {
-        /// What it answered on.
+        /// Its key.
         key: ServiceKey,
         /// Its number, whose counters are cleared.
         id: ServiceId,
     },
-    /// Waits until no run of the program that began before still goes on.
+    /// Waits until all runs of the program that began before have ended.
     Barrier,
     /// A prefix that no service has any more.
     RemovePrefix {
         /// The prefix.
         key: PrefixKey,
     },
-    /// A ring that nothing refers to any more.
+    /// Removes an unreferenced ring.
     RemoveRing {
         /// Its id.
         ring: RingId,
@@ -358,7 +359,7 @@ pub enum Step {
         /// The endpoint.
         endpoint: Endpoint,
     },
-    /// A backend that nothing refers to any more; its id may be given out again with the next generation.
+    /// Frees an unreferenced backend; its id may be reused with the next generation.
     FreeBackend {
         /// Its id.
         id: BackendId,
@@ -371,7 +372,7 @@ impl Step {
         matches!(self, Self::WriteBackend { .. } | Self::FreeBackend { .. })
     }
 
-    /// Whether what was counted or listed under an id or in a map may be another afterwards; with a ring it is not.
+    /// Whether ids or map entries may mean another service or backend after the step. False for rings.
     pub const fn changes_names(&self) -> bool {
         !matches!(
             self,

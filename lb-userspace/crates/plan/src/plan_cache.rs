@@ -1,5 +1,5 @@
-//! What the last plan made of each service, so that the next one has to look at those alone that something changed for.
-//! Forgetting it costs time, nothing else.
+//! The last plan's result for each service, so that the next plan examines only changed services. Dropping it only
+//! costs time.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -11,7 +11,7 @@ use crate::state::{service::ServiceKey, shared::Shared};
 /// A service as it stands when the plan that saw it last is carried out.
 #[derive(Debug)]
 pub(super) struct PlannedService {
-    /// What it was planned for.
+    /// The target that it was planned for.
     pub(super) target: Shared<TargetService>,
     /// Its record.
     pub(super) record: ServiceRecord,
@@ -19,18 +19,18 @@ pub(super) struct PlannedService {
     pub(super) ring: Arc<[RingSlot]>,
     /// Its backends.
     pub(super) ids: Vec<BackendId>,
-    /// Of these, the ones that the plan has steps for, with what they become. Not every plan is carried out to its end.
+    /// Those of them that the plan has steps for, with their new state. A plan may fail before its end.
     pub(super) pending: Vec<(BackendId, ProgrammedBackend)>,
 }
 
-/// All services that were planned and have nothing that is planned for several services together.
+/// All planned services without parts that are planned for several services together.
 #[derive(Debug, Default)]
 pub(super) struct SettledServices {
     services: BTreeMap<ServiceKey, PlannedService>,
 }
 
 impl SettledServices {
-    /// The service on `key` if there is nothing to do for it.
+    /// The service on `key` if it needs no steps.
     pub(super) fn get(
         &mut self,
         key: &ServiceKey,
@@ -49,12 +49,12 @@ impl SettledServices {
         if !stands {
             return None;
         }
-        // What has been seen there goes with a step of a later plan only.
+        // Only a step of a later plan can change it now.
         known.pending = Vec::new();
         Some(known)
     }
 
-    /// Takes note of what was planned for a service.
+    /// Records the plan for a service.
     pub(super) fn set(&mut self, key: ServiceKey, settled: Option<PlannedService>) {
         match settled {
             Some(settled) => drop(self.services.insert(key, settled)),
@@ -67,7 +67,7 @@ impl SettledServices {
         self.services.retain(|key, _| target.services.contains_key(key));
     }
 
-    /// Forgets services whose ring is not the one that was planned any more.
+    /// Forgets services whose ring is no longer the planned one.
     pub(super) fn keep_rings(&mut self, programmed: &Programmed) {
         self.services.retain(|_, settled| {
             let ring = programmed.rings.get(&settled.record.ring);

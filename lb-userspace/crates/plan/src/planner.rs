@@ -14,14 +14,10 @@ pub struct Planner {
     looked_at: usize,
 }
 
-/// The steps that turn what is programmed into the target, in an order in which every prefix leaves the data plane
-/// working: backends before rings, rings before services, then what goes, in reverse. Empty if nothing is to do.
-///
-/// Ids that the plan frees are given out again by a later plan only. Where the ids run out for that reason, what goes
-/// is removed first, and only then what is new is added.
-///
-/// # Errors
-/// [`PlanError`] if the target does not fit the data plane's limits; nothing should be written then.
+/// The steps from the programmed state to the target, in an order in which every prefix leaves the data plane working:
+/// backends before rings, rings before services, then removals in reverse. Empty without differences. Ids that the plan
+/// frees are reused by a later plan only. If the ids run out for that reason, removals come first, then additions. #
+/// Errors [`PlanError`] if the target does not fit the data plane's limits; write nothing then.
 pub fn plan(target: &Target, programmed: &Programmed) -> Result<Vec<Step>, PlanError> {
     Planner::default().plan(target, programmed)
 }
@@ -38,7 +34,7 @@ impl Planner {
         self.settled.keep(target);
         let result = match self.steps(target, programmed) {
             Err(PlanError::IdsExhausted { .. }) => {
-                // What it is planned from is not there yet.
+                // The state that it is planned from does not exist yet.
                 self.settled.clear();
                 let steps = self.in_two(target, programmed);
                 self.settled.clear();
@@ -62,7 +58,7 @@ impl Planner {
         self.settled.keep_rings(programmed);
     }
 
-    /// What goes first, then what comes.
+    /// Removals first, then additions.
     fn in_two(&mut self, target: &Target, programmed: &Programmed) -> Result<Vec<Step>, PlanError> {
         let mut steps = self.steps(&remaining(target, programmed), programmed)?;
         let mut between = programmed.clone();

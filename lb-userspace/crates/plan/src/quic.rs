@@ -19,12 +19,12 @@ use super::{PlanError, Step, Target};
 pub struct TargetQuic {
     /// How they are read, in the order of the configuration ids.
     pub configs: Vec<Config>,
-    /// The server ids of a backend, by its address; of service 0, since the planner gives out the numbers. A backend that
-    /// is not here finishes what it has, and keeps the names that it has.
+    /// The server ids of a backend, by its address; for service 0, since the planner assigns the numbers. A backend
+    /// that is not here keeps its connections and its ids.
     pub servers: BTreeMap<SocketAddr, Vec<ServerKey>>,
 }
 
-/// What is in the maps about connection ids.
+/// Content of the maps for connection ids.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct ProgrammedQuic {
     /// How they are read.
@@ -45,14 +45,14 @@ pub enum QuicStep {
     },
     /// The backend that a server id names.
     WriteServer {
-        /// What it is named by.
+        /// Its server id.
         key: ServerKey,
         /// Its id.
         backend: BackendId,
     },
-    /// A server id names nobody any more.
+    /// Removes a server id.
     RemoveServer {
-        /// What was a name.
+        /// The server id.
         key: ServerKey,
     },
     /// Connection ids are not read so any more.
@@ -102,7 +102,7 @@ pub(super) fn check_limits(target: &Target) -> Result<(), PlanError> {
     Ok(())
 }
 
-/// What the maps should hold, in the making.
+/// The wanted content of the maps, under construction.
 #[derive(Default)]
 pub(super) struct Draft {
     wanted: ProgrammedQuic,
@@ -144,7 +144,7 @@ impl Draft {
         }
     }
 
-    /// What must stand before the service that asks for it, and after the backends that it names.
+    /// Writes after the backends that they name, and before the service that uses them.
     pub(super) fn writes(&self, programmed: &ProgrammedQuic) -> impl Iterator<Item = Step> {
         let ProgrammedQuic { configs, servers } = &self.wanted;
         let configs = configs
@@ -164,7 +164,7 @@ impl Draft {
         configs.chain(servers).map(Step::Quic)
     }
 
-    /// What must go after the service that asked for it, and before the backends that it named.
+    /// Removals after the service that used them, and before the backends that they named.
     pub(super) fn removals(&self, programmed: &ProgrammedQuic) -> impl Iterator<Item = Step> {
         let servers = programmed
             .servers

@@ -1,4 +1,4 @@
-//! Whose replies come from where, in mode `dnat`.
+//! The service of each endpoint of mode `dnat`.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -12,8 +12,7 @@ use crate::state::service::ServiceKey;
 pub(super) struct Replies(BTreeMap<Endpoint, ReplyTarget>);
 
 impl Replies {
-    /// Adds a backend. What is desired never gives two services one endpoint, so the order counts only in that it is always
-    /// the same.
+    /// Adds a backend. A valid desired state never gives two services one endpoint, so the order only has to be stable.
     pub(super) fn add(&mut self, key: ServiceKey, service: ServiceId, from: SocketAddr, backend: BackendId) {
         let endpoint = Endpoint {
             address: from.ip(),
@@ -32,7 +31,7 @@ impl Replies {
         self.0.is_empty()
     }
 
-    /// Steps that write what is not there yet.
+    /// Steps that write missing endpoints.
     pub(super) fn writes(&self, programmed: &Programmed) -> impl Iterator<Item = Step> {
         let replies = self.0.iter();
         let new = replies.filter(|(endpoint, reply)| programmed.replies.get(endpoint) != Some(reply));
@@ -42,7 +41,7 @@ impl Replies {
         })
     }
 
-    /// Steps that remove what is there for nobody.
+    /// Steps that remove unused endpoints.
     pub(super) fn removals(&self, programmed: &Programmed) -> impl Iterator<Item = Step> {
         let there = programmed.replies.keys();
         let gone = there.filter(|endpoint| !self.0.contains_key(endpoint));

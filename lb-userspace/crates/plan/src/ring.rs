@@ -11,7 +11,7 @@ use lb_common::limits::{RING_SIZE_MAX, RING_SIZE_MIN};
 
 use crate::state::primes::is_prime;
 
-/// What a ring needs to know of a backend.
+/// A backend, as input of a ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Share {
     /// Decides the backend's preferences among slots; see [`identity`].
@@ -31,12 +31,12 @@ pub enum RingError {
     TooManyBackends(usize),
 }
 
-/// Sizes that [`auto_size`] chooses from: primes about four times apart, so that adding a backend seldom changes the
-/// size, which would move flows that a ring of the same size leaves alone.
+/// Sizes that [`auto_size`] chooses from: primes about four times apart, so that adding a backend rarely changes the
+/// size, which would move flows that stay with an unchanged size.
 const AUTO_SIZES: [u32; 6] = [RING_SIZE_MIN, 1_021, 4_093, 16_381, 65_521, RING_SIZE_MAX];
 
-/// Slots for each backend at least: with equal weights, a rounding error of one slot is then 1 % of a share. It is never
-/// more than one slot of the ring, whatever the weights.
+/// Minimum slots for each backend: with equal weights, a rounding error of one slot is then 1 % of a share. The error
+/// is never more than one slot, with any weights.
 pub const SLOTS_PER_BACKEND: u32 = 100;
 
 /// Unit of the time at which turns come, for a backend of weight 1. Large enough that the rounding of a turn's
@@ -88,7 +88,7 @@ pub fn in_turn(shares: &[Share], size: u32) -> Result<Vec<u16>, RingError> {
     turns(shares, size).map(Iterator::collect)
 }
 
-/// Whose turn it is, `size` times; never, if no share has a weight.
+/// The backend of each turn, `size` times; empty if no share has a weight.
 fn turns(shares: &[Share], size: u32) -> Result<impl Iterator<Item = u16>, RingError> {
     if !is_prime(size) {
         return Err(RingError::NotPrime(size));
@@ -96,7 +96,7 @@ fn turns(shares: &[Share], size: u32) -> Result<impl Iterator<Item = u16>, RingE
     if shares.len() > usize::from(u16::MAX) {
         return Err(RingError::TooManyBackends(shares.len()));
     }
-    // The first turn of everyone comes at once, so that a tiny weight is not rounded down to nothing.
+    // Every backend's first turn comes at once, so that a tiny weight is not rounded down to 0.
     let mut turns: BinaryHeap<_> = (0..u16::MAX)
         .zip(shares)
         .filter(|(_, share)| share.weight > 0)
@@ -138,7 +138,7 @@ impl Walk {
     }
 }
 
-/// What makes a backend the same one on every node and after every restart: its address and port.
+/// Identity of a backend on every node and after every restart: a hash of address and port.
 pub fn identity(address: SocketAddr) -> u64 {
     let ip = match address {
         SocketAddr::V4(v4) => v4.ip().to_ipv6_mapped(),
@@ -159,12 +159,10 @@ const fn mix(value: u64) -> u64 {
     z ^ (z >> 31)
 }
 
-/// The ring size for so many backends, of which a service's ring has `current` now if it has one: at least
-/// [`SLOTS_PER_BACKEND`] slots for each, within [`RING_SIZE_MIN`] and [`RING_SIZE_MAX`]. A ring that has become too large
-/// keeps its size until half as many backends again would fit a smaller one, so that one that comes and goes resizes
-/// nothing.
-///
-/// Count all backends, whatever their health and weight: another size moves flows of backends that nothing happened to.
+/// The ring size for `backends` backends, with the present size `current`, if any: at least [`SLOTS_PER_BACKEND`] slots
+/// for each, within [`RING_SIZE_MIN`] and [`RING_SIZE_MAX`]. A ring that has become too large keeps its size until half
+/// as many backends again would fit a smaller one, so that a backend that comes and goes does not resize the ring.
+/// Count all backends, with any health and weight: another size moves flows of unaffected backends.
 pub fn auto_size(backends: usize, current: Option<u32>) -> u32 {
     let fitting = |backends: usize| {
         let wanted = u64::from(SLOTS_PER_BACKEND) * u64::try_from(backends).unwrap_or(u64::MAX >> 32);
@@ -250,7 +248,7 @@ mod tests {
         }
 
         #[test]
-        fn the_order_backends_were_added_in_changes_nothing(
+        fn ring_does_not_depend_on_the_order_of_addition(
             weights in proptest::collection::vec(0..=200_u32, 1..30),
             seed: u64,
         ) {
@@ -310,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn weight_zero_and_no_backends_own_nothing() {
+    fn weight_zero_owns_no_slot_and_no_backends_make_an_empty_ring() {
         assert_eq!(maglev(&[], 251), Ok(Vec::new()));
         assert_eq!(maglev(&shares(&[0, 0]), 251), Ok(Vec::new()));
         assert_eq!(counts(&maglev(&shares(&[0, 7, 0]), 251).unwrap(), 3), [0, 251, 0]);

@@ -1,4 +1,4 @@
-//! What a plan promises, after every single step.
+//! Invariants of a plan, checked after every single step.
 
 #[path = "tests/ports.rs"]
 mod ports;
@@ -99,7 +99,7 @@ fn names(steps: &[Step]) -> Vec<&'static str> {
         .collect()
 }
 
-/// What a packet would run into if it came now.
+/// The inconsistency that a packet would meet now, if any.
 fn inconsistency(programmed: &Programmed) -> Option<String> {
     let mut ids = BTreeSet::new();
     let ring_of = |service: &ServiceRecord| {
@@ -158,7 +158,7 @@ fn inconsistency(programmed: &Programmed) -> Option<String> {
     None
 }
 
-/// Applies step by step, asserting after each what must never be.
+/// Applies step by step, and checks the invariants after each.
 fn apply_watching(
     steps: &[Step],
     programmed: &mut Programmed,
@@ -223,7 +223,7 @@ fn apply_watching(
         prop_assert_ne!(
             &before == programmed,
             *step != Step::Barrier,
-            "a step for nothing: {:?}",
+            "a step without effect: {:?}",
             step
         );
         prop_assert_eq!(inconsistency(programmed), None, "after {:?}", step);
@@ -277,7 +277,7 @@ proptest! {
             let steps = plan(&target, &programmed).unwrap();
             prop_assert_eq!(&planner.plan(&target, &programmed).unwrap(), &steps);
             apply_watching(&steps, &mut programmed, &mut waited)?;
-            prop_assert_eq!(plan(&target, &programmed), Ok(Vec::new()), "a second plan finds nothing to do");
+            prop_assert_eq!(plan(&target, &programmed), Ok(Vec::new()), "a second plan has no steps");
             let keys: Vec<_> = programmed.services.keys().collect();
             prop_assert_eq!(keys, target.services.keys().collect::<Vec<_>>());
         }
@@ -296,7 +296,7 @@ proptest! {
         apply_watching(&steps, &mut programmed, &mut waited)?;
         prop_assert_eq!(plan(&third, &programmed), Ok(Vec::new()));
         let used: usize = third.services.values().map(|service| service.backends.len()).sum();
-        prop_assert_eq!(programmed.backends.len(), used, "nothing leaks");
+        prop_assert_eq!(programmed.backends.len(), used, "no id leaks");
     }
 }
 
@@ -325,9 +325,9 @@ proptest! {
     }
 }
 
-/// A plan that was not carried out leaves a backend's state behind that no ring or service record tells of.
+/// A plan that was not carried out leaves a backend's state behind that no ring or service record shows.
 #[test]
-fn what_was_planned_and_not_done_is_planned_again() {
+fn unfinished_plan_is_planned_again() {
     let with = |alive| {
         let stops = TargetBackend { alive, ..backend(0) };
         target([(key(1, 80), service(251, [(1, backend(1)), (2, stops)]))])
@@ -494,7 +494,7 @@ fn flows_of_a_service_that_drains_as_a_whole_go_on() {
     let ring = &programmed.rings[&programmed.services[&key].ring];
     let previous: BTreeSet<_> = ring.iter().map(|slot| slot.previous).collect();
     assert_eq!(previous, [BackendId::NONE, BackendId(2)].into());
-    // Nobody is left, so nobody has flows.
+    // No backend is left, so none has flows.
     converge(&with([tunnelled(0, false); 2]), &mut programmed);
     assert_eq!(programmed.services[&key].ring_size, 0);
     assert!(programmed.rings.is_empty());
@@ -639,7 +639,7 @@ fn ids_that_were_used_least_are_given_out_first() {
     );
 }
 
-/// With every id in use, a wholly new target still fits: what goes makes room first.
+/// With every id in use, a wholly new target still fits: removals free ids first.
 #[test]
 fn a_full_table_can_be_replaced_as_a_whole() {
     let full = |net: u8| {
@@ -671,7 +671,7 @@ fn a_full_table_can_be_replaced_as_a_whole() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_whole() {
+fn target_beyond_the_limits_is_refused_as_a_whole() {
     let many = (0..=65_535_u32)
         .map(|n| {
             (

@@ -1,12 +1,12 @@
-//! Slots of services that track just enough, seen from the daemon: what a new ring makes of each slot, when a slot
-//! leaves its phase, and which recorded flows have done their duty. [`lb_common::ring_slot`] has the rules.
+//! Slots of services with `just-enough` tracking, in the daemon: the effect of a new ring on each slot, when a slot
+//! leaves its phase, and which records are no longer needed. [`lb_common::ring_slot`] has the rules.
 //!
-//! The kernel's ring says which phase a slot is in; [`Ages`] says since when. A change goes [`rebuild`], write,
+//! The kernel's ring has the phase of a slot; [`Ages`] has its begin. A change is [`rebuild`], write,
 //! [`Ages::written`]; from time to time a [`Sweep`] walks the flow tables and ends phases.
 //!
-//! One order holds all this together, and whoever writes the maps keeps it: a backend that dies leaves the rings
-//! before its record says so, and comes back to life with the next generation. While it was dead its flows went
-//! elsewhere, and records of before must not call them back.
+//! The writer of the maps must keep one order: a backend that dies leaves the rings before its record changes, and it
+//! recovers with the next generation. While it was dead its flows went elsewhere, and old records must not pull them
+//! back.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -23,16 +23,16 @@ use lb_common::{
 
 use crate::state::service::Protocol;
 
-/// Longest transition of a UDP service's slots. Its new flows cannot be told from old ones and go to the old owner
-/// until the window ends, so a long one would keep a draining backend busy.
+/// Longest transition of a UDP service's slots. Its new flows cannot be distinguished from old ones and go to the old
+/// owner until the window ends, so a long window would keep a draining backend busy.
 pub const UDP_WINDOW_MAX: Duration = Duration::from_secs(30);
 
 /// A record is kept for this many windows after its flow's last packet. One would do for the promise; the rest lets
 /// flows that are idle for longer keep their backend at the price of memory alone.
 pub const RECORD_WINDOWS: u32 = 3;
 
-/// Time after a ring's swap in which a packet may still be on its way with the old one in hand. A run of the program
-/// takes microseconds; what a sweep saw earlier than this says nothing about the new ring.
+/// Time after a ring's swap in which a packet may still use the old one. A run of the program takes microseconds;
+/// results of a sweep from before this time do not count for the new ring.
 pub const SETTLE: Duration = Duration::from_secs(1);
 
 /// How long a slot stays in transition, for the `transition` that the operator set.
@@ -43,17 +43,15 @@ pub fn window(protocol: Protocol, transition: Duration) -> Duration {
     }
 }
 
-/// A ring for a service that has none yet: nobody has flows, so every slot is its owner's alone.
+/// A ring for a service that has none yet: there are no flows, so every slot is stable.
 pub fn fresh(owners: &[BackendId]) -> Vec<RingSlot> {
     owners.iter().copied().map(RingSlot::stable).collect()
 }
 
-/// The ring that follows `old` when its slots get new owners (none where no backend takes new flows). `lives` says of
-/// any backend whether recorded flows may still go to it.
-///
-/// The outcome depends on the arguments alone, and building it again from itself changes nothing. Where the rings
-/// differ in size, a slot follows the old one that most of its hashes came from: slots stand for ranges of hashes in
-/// their order. Flows of the others that it meets move, unless they are recorded.
+/// The ring after `old` when its slots get new owners (none if no backend takes new flows). `lives` tests whether
+/// recorded flows may still go to a backend. The result depends on the arguments alone, and a rebuild from the result
+/// changes nothing. If the rings differ in size, a slot inherits from the old slot that most of its hashes came from:
+/// slots stand for ranges of hashes in their order. Flows of other old slots move, unless they are recorded.
 pub fn rebuild(old: &[RingSlot], owners: &[BackendId], lives: impl Fn(BackendId) -> bool) -> Vec<RingSlot> {
     let next = |(index, owner): (usize, &BackendId)| {
         let middle = (2 * index + 1) * old.len() / (2 * owners.len());
@@ -71,11 +69,9 @@ pub struct Ages {
 }
 
 impl Ages {
-    /// The ages of a ring that an earlier daemon left in the kernel: everything begins now.
-    ///
-    /// A transition that lasts longer than its window is as right as one that ends in time. Flows that began after the
-    /// change are recorded since their first packet, so whoever is unknown is older and still `previous`'s. The price
-    /// is look-ups.
+    /// The ages of a ring that an earlier daemon left in the kernel: every phase begins now. A transition that lasts
+    /// longer than its window is still correct: flows that began after the change are recorded since their first
+    /// packet, so an unknown flow is older and still belongs to `previous`. The price is look-ups.
     pub fn restarted(slots: &[RingSlot], now: Duration) -> Self {
         let mut ages = Self::default();
         for (index, slot) in (0..).zip(slots) {
@@ -84,7 +80,7 @@ impl Ages {
         ages
     }
 
-    /// Takes note that the ring was swapped, `now`: each slot that is not what it was begins its phase anew.
+    /// Records that the ring was swapped, `now`: each changed slot begins a new phase.
     pub fn written(&mut self, old: &[RingSlot], new: &[RingSlot], now: Duration) {
         for ((index, old), new) in (0..).zip(old).zip(new) {
             if old != new {
@@ -100,13 +96,13 @@ impl Ages {
         };
     }
 
-    /// Whether every slot is stable, so that there is nothing to sweep for.
+    /// Whether every slot is stable, so that no sweep is needed.
     pub fn is_empty(&self) -> bool {
         self.since.is_empty()
     }
 }
 
-/// What becomes of a record.
+/// The fate of a record.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Fate {
     /// It stays.
@@ -115,7 +111,7 @@ pub enum Fate {
     Delete,
 }
 
-/// What a service's records are kept for, and for how long.
+/// Why and how long to keep a service's records.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Rules {
     /// How long a slot stays in transition, as [`window`] gives it.
@@ -124,9 +120,9 @@ pub struct Rules {
     pub keep: Duration,
     /// How long a flow that was only opened counts as one under way.
     pub half_open: Duration,
-    /// Whether every flow is recorded, not only those whose slot needs it.
+    /// Whether every flow is recorded, not only flows in changing slots.
     pub all: bool,
-    /// What of a flow leads to the slot.
+    /// The part of a tuple that selects the slot.
     pub hash_by: HashBy,
 }
 
@@ -163,7 +159,7 @@ pub struct Sweep<'a> {
     walked: Walked,
 }
 
-/// What a walk has found about a ring's slots.
+/// The results of a walk for a ring's slots.
 #[derive(Clone, Debug)]
 pub struct Walked {
     began: Duration,
@@ -183,7 +179,7 @@ impl<'a> Sweep<'a> {
         }
     }
 
-    /// Takes note of a recorded flow, by the slot its hash leads to, and says what becomes of its record. `lives`: the
+    /// Takes a recorded flow, by the slot that its hash selects, and returns the fate of its record. `lives`: the
     /// backend is alive, and of the record's generation.
     pub fn flow(&mut self, slot: u32, flow: FlowRecord, lives: bool, now: Tick) -> Fate {
         let Some(ring_slot) = self.slots.get(slot as usize) else {
@@ -199,7 +195,7 @@ impl<'a> Sweep<'a> {
             > TICK_SECS;
         match ring_slot.phase() {
             _ if !lives || idle > self.rules.keep.as_secs() => Fate::Delete,
-            // Their slot says the same about them.
+            // Their slot selects the same backend.
             Phase::Stable | Phase::Pinned if own && unused && !self.rules.all => Fate::Delete,
             Phase::Pinned if !own => {
                 self.walked.foreign.insert(slot);
@@ -216,11 +212,9 @@ impl<'a> Sweep<'a> {
 }
 
 impl Walked {
-    /// After the walk, `now`: the ring that follows `slots`, which is the kernel's by now and may have changed during
-    /// the walk. The same ring if no slot leaves its phase.
-    ///
-    /// A slot whose window is over is pinned. One that was pinned, and settled, before the walk began is stable once
-    /// the walk met no flow of another backend.
+    /// After the walk, `now`: the ring after `slots`, which is the kernel's present one and may have changed during the
+    /// walk. The same ring if no slot leaves its phase. A slot whose window is over is pinned. A slot that was pinned,
+    /// for at least [`SETTLE`], before the walk began becomes stable if the walk met no flow of another backend.
     pub fn finish(&self, slots: &[RingSlot], ages: &Ages, window: Duration, now: Duration) -> Vec<RingSlot> {
         let mut next = slots.to_vec();
         for (index, since) in &ages.since {
@@ -283,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn a_slot_follows_the_one_that_most_of_its_hashes_came_from() {
+    fn slot_inherits_from_the_slot_of_most_of_its_hashes() {
         let ring = fresh(&[A, B]);
         let pinned = RingSlot::pinned(A);
         for (old, owners, becomes) in [
@@ -331,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn a_further_change_begins_the_window_anew() {
+    fn further_change_restarts_the_window() {
         let (_, mut ages) = written(RingSlot::stable(A), changed(B, A));
         let slots = [changed(BackendId(3), A)];
         ages.written(&[changed(B, A)], &slots, at(1_090));
@@ -340,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn a_restart_begins_every_window_anew() {
+    fn restart_restarts_every_window() {
         let slots = [RingSlot::stable(A), changed(B, A), RingSlot::pinned(B)];
         let ages = Ages::restarted(&slots, at(5_000));
         let sweep = Sweep::begin(&slots, RULES, at(5_100));
@@ -350,7 +344,7 @@ mod tests {
 
     #[test]
     fn a_pinned_slot_waits_for_its_last_foreign_flow() {
-        // When the walk began, the flow that it met, and what the slot becomes.
+        // When the walk began, the flow that it met, and the new slot.
         for (began, met, becomes) in [
             (1_010, None, RingSlot::stable(B)),
             (1_010, Some(record(B, 1_009)), RingSlot::stable(B)),
@@ -377,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn only_records_that_say_nothing_are_deleted() {
+    fn only_redundant_records_are_deleted() {
         let idle_max = WINDOW.as_secs() * u64::from(RECORD_WINDOWS);
         let began = 10_000;
         for (slot, flow, lives, fate) in [

@@ -1,4 +1,4 @@
-//! What a change of guards promises to packets in between.
+//! Verdicts of packets during a change of ACLs.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -126,15 +126,19 @@ fn the_longest_prefix_decides_and_deny_wins() {
 fn a_service_without_a_guard_has_neither_prefix_nor_flag() {
     let mut programmed = Programmed::default();
     converge(&target([(V4, guard(&["10.0.0.0/8"], &[]))]), &mut programmed);
-    assert_eq!(programmed.prefixes.len(), 2, "and the one that denies all others");
+    assert_eq!(
+        programmed.prefixes.len(),
+        2,
+        "and the prefix that denies all others"
+    );
     converge(&target([(V4, Guard::default())]), &mut programmed);
     assert!(programmed.prefixes.is_empty());
     assert!(!programmed.services[&V4].has(GUARDS_CLIENTS));
 }
 
-/// A daemon that was killed may have left prefixes of a service that is gone.
+/// A killed daemon may have left prefixes of a removed service.
 #[test]
-fn an_id_with_left_over_prefixes_is_given_to_nobody() {
+fn id_with_stale_prefixes_is_not_reused() {
     let mut programmed = Programmed::default();
     let left = PrefixKey::new(ServiceId(0), NetAddr::default(), 0);
     programmed.prefixes.insert(left, DENY);
@@ -258,7 +262,7 @@ fn budgets_come_before_the_service_that_has_them() {
 }
 
 #[test]
-fn a_source_is_an_ipv4_address_or_an_ipv6_network_unless_said_otherwise() {
+fn source_defaults_to_an_ipv4_address_or_an_ipv6_network() {
     let v6 = "2001:db8::1".parse().unwrap();
     for (vip, bits, mask) in [
         (V4.address, 0, "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff"),

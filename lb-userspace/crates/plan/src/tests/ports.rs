@@ -10,7 +10,7 @@ fn with_ports(first: u16, more: &[u16]) -> (ServiceKey, TargetService) {
     (key(1, first), service)
 }
 
-/// Ports, with the number of the service that has each, and whether it is known by that one.
+/// Ports, with the number of each one's service, and whether it is the service's own key.
 fn ports(programmed: &Programmed) -> BTreeMap<u16, (ServiceId, bool)> {
     let own = programmed
         .services
@@ -43,7 +43,7 @@ fn all_ports_of_a_service_have_its_record_and_follow_its_changes() {
                 })
                 .collect();
             assert_eq!(programmed.aliases, expected);
-            // The flows of a service go on whatever ports come and go beside its own.
+            // The flows of a service stay when further ports come and go.
             assert_eq!(
                 (record.id, record.ring_size),
                 (*number.get_or_insert(record.id), size)
@@ -100,7 +100,7 @@ fn a_port_that_moves_between_services_is_of_one_of_them_at_any_time() {
     }
 }
 
-/// What has not changed is not looked at again: its ports must not go for that.
+/// An unchanged service is not examined again, and must keep its ports.
 #[test]
 fn a_service_that_is_the_same_keeps_its_ports() {
     let (mut planner, mut programmed) = (Planner::default(), Programmed::default());

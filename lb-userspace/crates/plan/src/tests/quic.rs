@@ -92,7 +92,7 @@ fn a_new_configuration_stands_beside_the_old_one_until_that_goes() {
 
 /// It was removed and finishes its connections, or an earlier daemon removed it.
 #[test]
-fn a_backend_that_finishes_keeps_its_names_until_it_is_gone_or_they_are_given_away() {
+fn draining_backend_keeps_its_server_ids_until_removal_or_reassignment() {
     let mut programmed = Programmed::default();
     converge(&quic(&[1, 2], &[1, 2], &[0]), &mut programmed);
     let steps = converge(&quic(&[1, 2], &[2], &[0]), &mut programmed);
@@ -125,7 +125,7 @@ fn a_backend_that_finishes_keeps_its_names_until_it_is_gone_or_they_are_given_aw
 }
 
 #[test]
-fn what_does_not_fit_the_maps_is_refused() {
+fn ids_beyond_the_map_limits_are_refused() {
     let configs = (0..MAX_QUIC_CONFIGS + 1).map(|_| config(0)).collect();
     let keys = vec![named_by(&config(0), 1); MAX_QUIC_SERVERS as usize + 1];
     for (configs, keys, error) in [
