@@ -33,8 +33,8 @@ pub struct NetV4(pub u32);
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct NetV6(pub [u32; 4]);
 
-/// An address of either family in 16 bytes: IPv4 as IPv4-mapped IPv6 (RFC 4291 section 2.5.5.2). The record that
-/// holds one says which family it is.
+/// An address of either family in 16 bytes: IPv4 as IPv4-mapped IPv6 (RFC 4291 section 2.5.5.2). The record that holds
+/// one has the family.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct NetAddr(pub [u32; 4]);
@@ -60,7 +60,7 @@ impl NetAddr {
         NetV6(self.0)
     }
 
-    /// The address as the standard library knows it; an IPv4-mapped one becomes IPv4.
+    /// The address as a type of the standard library; an IPv4-mapped one becomes IPv4.
     pub const fn to_ip(self) -> IpAddr {
         self.v6().to_std().to_canonical()
     }

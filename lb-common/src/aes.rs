@@ -1,8 +1,7 @@
-//! AES with 128-bit keys (FIPS 197), for connection ids of QUIC alone: one block at a time, with no mode of operation.
-//!
-//! The rounds are table look-ups, so that the XDP program gets through a block in a few hundred instructions. How long
-//! one takes may depend on what is cached of the tables; who could measure that well enough to learn the key is on this
-//! machine already.
+//! AES with 128-bit keys (FIPS 197), for QUIC connection ids only: one block at a time, without a mode of operation.
+//! The rounds are table look-ups, so that the XDP program processes a block in a few hundred instructions. The time
+//! depends on the cached parts of the tables; an attacker who can measure it precisely enough to learn the key is on
+//! this machine already.
 
 /// A block: its 16 bytes as words in big-endian order.
 pub type Block = [u32; 4];
@@ -106,8 +105,8 @@ const fn mixed(sbox: [u8; 256], column: [u8; 4]) -> [u32; 256] {
 
 static SBOX: [u8; 256] = sbox();
 static INVERSE_SBOX: [u8; 256] = inverse_sbox();
-/// Four tables and not one that is rotated, which takes three instructions of BPF for each look-up. All of a direction
-/// are 4 KiB, an eighth of a first cache.
+/// Four tables instead of a rotated one, since a rotation takes three BPF instructions for each look-up. All of a
+/// direction are 4 KiB, an eighth of a first cache.
 static FORTH: Mixed = columns(sbox(), [2, 1, 1, 3]);
 static BACK: Mixed = columns(inverse_sbox(), [14, 9, 13, 11]);
 
@@ -182,7 +181,7 @@ impl Schedule {
         Self(words)
     }
 
-    /// Encrypts a block. The schedule is that of [`Self::to_encrypt`].
+    /// Encrypts a block. The schedule comes from [`Self::to_encrypt`].
     #[inline(always)]
     pub fn encrypt(&self, block: Block) -> Block {
         let key = &self.0;
@@ -204,7 +203,7 @@ impl Schedule {
         ]
     }
 
-    /// Decrypts a block. The schedule is that of [`Self::to_decrypt`].
+    /// Decrypts a block. The schedule comes from [`Self::to_decrypt`].
     #[inline(always)]
     pub fn decrypt(&self, block: Block) -> Block {
         let key = &self.0;

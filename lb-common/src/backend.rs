@@ -13,7 +13,7 @@ use crate::{
 pub struct BackendId(pub u16);
 
 impl BackendId {
-    /// No backend: what an unset slot holds.
+    /// No backend: the value of an unset slot.
     pub const NONE: Self = Self(0);
 }
 
@@ -24,7 +24,7 @@ impl BackendId {
 pub struct Generation(pub u16);
 
 impl Generation {
-    /// The one that follows; they come round after 65,536.
+    /// The next generation; they wrap around after 65,536.
     #[inline(always)]
     pub const fn next(self) -> Self {
         Self(self.0.wrapping_add(1))
@@ -37,10 +37,11 @@ pub const IN_USE: u16 = 1 << 0;
 pub const ALIVE: u16 = 1 << 1;
 /// Address, source and port are IPv6.
 pub const IPV6: u16 = 1 << 2;
-/// `next_hop_mac`, `source_mac`, `ifindex` and `vlans` are current. Without it the program asks the kernel's routes.
+/// `next_hop_mac`, `source_mac`, `ifindex` and `vlans` are current. Without it the program looks up the kernel's
+/// routes.
 pub const RESOLVED: u16 = 1 << 3;
-/// Where in the flags a number stands instead of a bit: the tenths of its weight that a slow start holds back from the
-/// backend. For daemons alone: the next one goes on from there.
+/// Position of a number in the flags: the tenths of the weight that slow start withholds from the backend. For daemons
+/// only: the next daemon continues from it.
 pub const HELD_BACK_SHIFT: u32 = 12;
 
 /// Where in the flags another number stands: how many low bits of `source` the hash of a flow fills in outer headers, from
@@ -64,9 +65,9 @@ const _: () = assert!((TENTHS as u16) << HELD_BACK_SHIFT >> HELD_BACK_SHIFT == T
 pub struct Backend {
     /// Where packets go.
     pub address: NetAddr,
-    /// Source address for NAT when no list of source addresses is configured, and for outer headers: what the
-    /// kernel's route to the backend prefers. Of a tunnel whose flows have different sources the prefix that those are
-    /// of, see [`Self::source_bits`].
+    /// Source address for NAT when no list of source addresses is configured, and for outer headers: the one that the
+    /// kernel's route to the backend prefers. For tunnels with a source for each flow, the prefix of the sources, see
+    /// [`Self::source_bits`].
     pub source: NetAddr,
     /// MAC address of the next hop towards the backend.
     pub next_hop_mac: [u8; 6],
@@ -114,8 +115,8 @@ impl Backend {
         self
     }
 
-    /// The outer IPv4 source of the flow with this hash. The low bits of a hash have no say in the choice of a slot, so the
-    /// flows of each backend use all addresses.
+    /// The outer IPv4 source of the flow with this hash. The low bits of a hash do not affect the slot, so the flows of
+    /// each backend use all addresses.
     #[inline(always)]
     pub const fn outer_source_v4(&self, hash: u32) -> NetV4 {
         NetV4(self.source.v4().0 | self.source_entropy(hash))

@@ -1,7 +1,6 @@
-//! Budgets of what the data plane does at most so often.
-//!
-//! They are token buckets in the form of the generic cell rate algorithm (ITU-T I.371, annex A): all that a bucket holds
-//! is the time at which it would be full again, so one word is read to refuse, and compared and swapped to admit.
+//! Rate budgets of the data plane. They are token buckets in the form of the generic cell rate algorithm (ITU-T I.371,
+//! annex A): a bucket is the time at which it would be full again, so refusing reads one word, and admitting compares
+//! and swaps it.
 
 use crate::plain_data;
 
@@ -20,7 +19,7 @@ pub const MAX_RATE: u32 = 10_000_000;
 pub struct Budget {
     /// Nanoseconds that one use takes; 0: no limit.
     pub interval: u64,
-    /// Nanoseconds that the bucket may run ahead of the time: those of a burst, less one.
+    /// Nanoseconds that the bucket may run ahead of the time: a burst's, less one event's.
     pub tolerance: u64,
 }
 
@@ -45,11 +44,10 @@ impl Budget {
     }
 }
 
-/// Takes one out of a bucket: what the bucket holds then, or nothing where it is empty. `full_at` is what it holds, in
-/// nanoseconds of the same clock as `now`; 0 is a bucket that was never used. `budget` has a limit.
-///
-/// No bucket gets further ahead than its budget allows, so one that is was filled under another budget, and counts as never
-/// used: a change of the settings takes effect within [`CLOCK_SLACK`], at the price of one burst.
+/// Takes one token: returns the new value of the bucket, or `None` if it is empty. `full_at` is its value, in
+/// nanoseconds of the same clock as `now`; 0 is a bucket that was never used. `budget` has a limit. A bucket further
+/// ahead than its budget allows was filled under another budget, and counts as unused: a change of the settings takes
+/// effect within [`CLOCK_SLACK`], at the price of one burst.
 #[inline(always)]
 pub const fn take(full_at: u64, now: u64, budget: Budget) -> Option<u64> {
     let latest = now + budget.tolerance;
@@ -131,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cpu_that_is_late_refuses_what_the_others_refuse() {
+    fn late_cpu_refuses_the_same_as_others() {
         let (now, budget) = (77 * SECOND, Budget::new(1_000, 20));
         let (_, empty) = admitted(0, std::iter::repeat_n(now, 50), budget);
         for late in [0, 1, budget.interval, budget.tolerance, CLOCK_SLACK] {
@@ -140,8 +138,8 @@ mod tests {
     }
 
     proptest! {
-        /// What a token bucket promises: in no stretch of time more than the burst and what the rate gives meanwhile,
-        /// and a client that keeps to the rate is never refused.
+        /// Properties of a token bucket: no stretch of time admits more than the burst plus the rate, and a client
+        /// within the rate is never refused.
         #[test]
         fn no_stretch_of_time_admits_more_than_its_burst_and_rate(
             rate in 1..=MAX_RATE,
@@ -173,7 +171,7 @@ mod tests {
         }
 
         #[test]
-        fn who_keeps_to_the_rate_is_never_refused(
+        fn client_within_the_rate_is_never_refused(
             rate in 1..=MAX_RATE, burst in 1..2_000_u32, start in SECOND..1_000_000 * SECOND, late in 0..SECOND,
         ) {
             let budget = Budget::new(rate, burst);

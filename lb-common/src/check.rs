@@ -1,12 +1,11 @@
-//! The way by which the balancer's own health checks enter the forwarding path.
+//! How checks through the VIP enter the forwarding path. Checks leave the daemon by one end of a pair of interfaces,
+//! towards an unused address. At the other end a program takes each frame, rewrites it as a packet of a client of the
+//! service, and sends it to the checked backend by the functions that send clients' packets. The destination port is
+//! the number of that backend.
 //!
-//! Checks leave the daemon by one end of a pair of interfaces of its own, towards an address that nobody has; at the other
-//! end a program takes each frame, makes it one of the service's client, and sends it to the backend that is checked, by
-//! the functions that send clients' packets. The destination port says which backend that is: it is the backend's number.
-//!
-//! The program records a NAT flow of the check, from this machine's address to the service's, so that answers find their
-//! way back as any flow's do. All addresses here are link-local (RFC 3927, RFC 4291 section 2.5.6): they never leave the
-//! pair of interfaces.
+//! The program records a NAT flow of the check, from this machine's address to the service's, so that answers return
+//! like any flow's. All addresses here are link-local (RFC 3927, RFC 4291 section 2.5.6): they never leave the pair of
+//! interfaces.
 
 use crate::{
     addr::{NetAddr, NetPort, NetV4, NetV6},
@@ -20,7 +19,7 @@ use crate::{
 pub trait Ends: Copy + PartialEq + 'static {
     /// Where checks come from: an address of this machine.
     const NEAR: Self;
-    /// Where they are sent: nobody's address.
+    /// Their destination: an unused address.
     const FAR: Self;
 }
 
@@ -40,7 +39,7 @@ pub const PREFIX_V4: u8 = 30;
 /// See [`PREFIX_V4`].
 pub const PREFIX_V6: u8 = 64;
 
-/// Whether packets with this tuple are those of a check.
+/// Whether packets with this tuple belong to a check.
 #[inline(always)]
 pub fn is_check<A: Ends>(tuple: &Tuple<A>) -> bool {
     tuple.dst == A::FAR
@@ -49,7 +48,7 @@ pub fn is_check<A: Ends>(tuple: &Tuple<A>) -> bool {
 /// Entries of the map of checks at most: one for each backend.
 pub const MAX_CHECKS: u32 = crate::limits::MAX_BACKENDS;
 
-/// The service of answers to checks in the flow table: none, so that they count for nobody.
+/// The service of answers to checks in the flow table: none, so that no counter includes them.
 pub const NO_SERVICE: ServiceId = ServiceId(u16::MAX);
 /// The backend of answers to checks in the flow table. See [`NO_SERVICE`].
 pub const NO_BACKEND: BackendId = BackendId::NONE;
@@ -63,14 +62,13 @@ pub const IPV6: u32 = 1;
 pub struct PathCheck {
     /// The service's address.
     pub vip: NetAddr,
-    /// The address of this machine that the check leaves with, of the service's family; unspecified where it is what the
-    /// backend's record says.
+    /// The source address of the check, of the service's family; unspecified if the backend's record has it.
     pub source: NetAddr,
     /// The port that is checked, at the service's address.
     pub port: NetPort,
     /// Generation of the backend's number.
     pub generation: Generation,
-    /// [`IPV6`] or nothing.
+    /// [`IPV6`] or 0.
     pub flags: u32,
 }
 

@@ -33,7 +33,7 @@ pub struct Traffic {
     pub reply_bytes: u64,
 }
 
-/// What flows of mode `nat` tell about the health of one backend.
+/// Passive signals about one backend, from flows of mode `nat`.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Signals {
@@ -41,7 +41,7 @@ pub struct Signals {
     pub unanswered: u64,
     /// Flows whose first answer was a reset.
     pub refused: u64,
-    /// ICMP errors that say that a packet cannot reach the backend.
+    /// ICMP errors that report the backend unreachable.
     pub unreachable: u64,
 }
 

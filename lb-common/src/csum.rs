@@ -8,7 +8,7 @@
 pub struct Sum(u64);
 
 impl Sum {
-    /// The sum of nothing.
+    /// The empty sum.
     pub const ZERO: Self = Self(0);
 
     /// Adds a 16-bit word.
@@ -73,9 +73,9 @@ pub const fn update(field: u16, delta: u16) -> u16 {
     !Sum::ZERO.add(!field).add(delta).fold()
 }
 
-/// As [`update`], with 0xffff for 0: the same number in one's complement, and the only form of it that a receiver accepts
-/// over words that are all zero. For ICMPv4, whose echo reply may have no other (RFC 792), and for UDP, where a field of 0
-/// says that there is no checksum (RFC 768).
+/// Like [`update`], with 0xffff for 0: the same number in one's complement, and the only form that a receiver accepts
+/// over words that are all zero. For ICMPv4, whose echo reply may have no other (RFC 792), and for UDP, where 0 means
+/// no checksum (RFC 768).
 #[inline(always)]
 pub const fn update_not_zero(field: u16, delta: u16) -> u16 {
     match update(field, delta) {
@@ -134,7 +134,7 @@ mod tests {
             prop_assert_eq!(update(before, delta.fold()), full(&words));
         }
 
-        /// Whatever the words are before and afterwards, also where nothing but zeros is left.
+        /// For any words before and after, also if all become zero.
         #[test]
         fn a_receiver_accepts_an_update_that_is_not_zero(
             mut words in proptest::collection::vec(sparse(), 1..6),

@@ -1,7 +1,7 @@
-//! The end of a tunnel, at a backend: what its program and the command that loads it share.
+//! The end of a tunnel, at a backend: definitions shared by its program and the command that loads it.
 
-/// Prefixes that tunnels may come from, to [`V4`] or [`V6`]: of addresses as records hold them, so that those of IPv4 have 96
-/// bits more, and an IPv6 prefix may contain them all. Written by the command.
+/// Prefixes that tunnels may come from, to [`ALLOWED`], with IPv4 addresses mapped into IPv6: their prefixes have 96
+/// bits more, and an IPv6 prefix may contain all of them. Written by the command.
 pub const SOURCES: &str = "SOURCES";
 /// Addresses that tunnels end at, to [`ALLOWED`]. Written by the command.
 pub const ADDRESSES: &str = "ADDRESSES";
@@ -12,7 +12,7 @@ pub const OUTCOMES: &str = "OUTCOMES";
 
 /// A source of IPv4, for packets over IPv4 alone.
 pub const V4: u8 = 4;
-/// A source of IPv6, as above.
+/// A source of IPv6.
 pub const V6: u8 = 6;
 /// What the set of addresses holds for each.
 pub const ALLOWED: u8 = 1;
@@ -20,7 +20,7 @@ pub const ALLOWED: u8 = 1;
 /// Prefixes and addresses at most.
 pub const MAX_ENTRIES: u32 = 1024;
 
-/// What became of a packet.
+/// The outcome of a packet.
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Outcome {
@@ -32,7 +32,7 @@ pub enum Outcome {
     UnknownSource = 2,
     /// Dropped: no whole packet within.
     Malformed = 3,
-    /// Dropped: marked as having met congestion, which its sender did not agree to be told (RFC 6040 section 4.2).
+    /// Dropped: the outer header marks congestion, but the sender does not support ECN (RFC 6040 section 4.2).
     Congestion = 4,
     /// Dropped: the frame could not be shortened.
     Failed = 5,

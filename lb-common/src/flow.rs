@@ -1,14 +1,12 @@
-//! Flows: the tuple of a packet as it arrives, and what NAT makes of it.
+//! Flows: the tuple of a packet as it arrives, and its translation by NAT.
 //!
 //! One table per family holds both directions of a NAT flow, each under the tuple its packets arrive with: the
-//! client's packets under (client, VIP), the backend's under (backend, source NAT address). Each value says what the
-//! packet is rewritten to, so [`NatFlow::peer`] leads from either entry to the other.
-//!
-//! The [`REPLY`] entry is what owns the source port: it is inserted first and only where no entry stands, and it must
-//! be removed last. Who removes a pair removes the [`FORWARD`] entry before the [`REPLY`] entry, or the port could be
-//! given to another client while packets of the old one are still translated to it. A [`REPLY`] entry whose
-//! [`NatFlow::peer`] is missing, or leads back to another tuple, is a left-over of a flow that moved to another
-//! backend; it is removed on its own.
+//! client's packets under (client, VIP), the backend's under (backend, source NAT address). Each value has the
+//! rewritten tuple, so [`NatFlow::peer`] leads from either entry to the other. The [`REPLY`] entry owns the source
+//! port: it is inserted first and only if absent, and removed last. If the [`FORWARD`] entry were removed after it,
+//! another client could get the port while packets of the old one are still translated to it. A [`REPLY`] entry whose
+//! [`NatFlow::peer`] is missing, or leads back to another tuple, remains from a flow that moved to another backend; it
+//! is removed on its own.
 
 use crate::{
     addr::{NetPort, NetV4, NetV6},
@@ -22,7 +20,7 @@ use crate::{
     vlan::Vlans,
 };
 
-/// What a packet carries, as it arrives. `A` is [`NetV4`] or [`NetV6`].
+/// The tuple of a packet, as it arrives. `A` is [`NetV4`] or [`NetV6`].
 ///
 /// Aligned to 8 bytes, so that it is copied and compared by words of that size.
 #[repr(C, align(8))]
@@ -72,7 +70,7 @@ impl<A: Copy> Tuple<A> {
 }
 
 impl TupleV4 {
-    /// A word that tells this tuple from others; not a hash, only cheap.
+    /// A cheap word that distinguishes this tuple from most others; not a hash.
     #[inline(always)]
     pub const fn check(&self) -> u32 {
         self.src.0 ^ self.dst.0.rotate_left(8) ^ self.ports()
@@ -80,7 +78,7 @@ impl TupleV4 {
 }
 
 impl TupleV6 {
-    /// A word that tells this tuple from others; not a hash, only cheap.
+    /// A cheap word that distinguishes this tuple from most others; not a hash.
     #[inline(always)]
     pub const fn check(&self) -> u32 {
         let [a, b, c, d] = self.src.0;
@@ -89,8 +87,8 @@ impl TupleV6 {
     }
 }
 
-/// How the client's last packet arrived on layer 2. Replies go back the same way, whatever the routes say. The addresses
-/// stand as they do in the frame.
+/// How the client's last packet arrived on layer 2. Replies go back the same way, independent of routes. The addresses
+/// are in the order of the frame.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LastHop {
@@ -116,7 +114,7 @@ pub const ROUTED: u8 = 3;
 pub const PROVEN: u8 = 1 << 0;
 /// This direction has sent a FIN, and no SYN since.
 pub const FIN: u8 = 1 << 1;
-/// The last packet of this direction was a RST. Forged ones are cleared by what the real end sends next.
+/// The last packet of this direction was a RST. The real end's next packet clears a forged one.
 pub const RST: u8 = 1 << 2;
 
 /// How far above the first expected number the acknowledgement may be that proves a client: a server may send as much
@@ -152,7 +150,7 @@ pub struct NatFlow<A> {
     pub check: u32,
     /// The backend that owns the flow.
     pub backend: BackendId,
-    /// The backend id's generation when the flow was recorded; another one now means the owner is gone.
+    /// The backend id's generation when the flow was recorded; another one now means that the backend was removed.
     pub generation: Generation,
     /// The service the flow belongs to.
     pub service: ServiceId,
@@ -165,9 +163,9 @@ pub struct NatFlow<A> {
     /// In the [`REPLY`] entry: the way back to the client. In the [`FORWARD`] entry: the same, so that a packet that
     /// comes another way is noticed without a look at the other entry.
     pub last_hop: LastHop,
-    /// In the [`REPLY`] entry of a TCP flow: the number that follows the backend's last SYN-ACK, see [`proves`]; 0 before
-    /// that. In the [`FORWARD`] entry: CLOCK_MONOTONIC in milliseconds, modulo 2^32, when a SYN of the client last came
-    /// that may be told about, see [`crate::limits::SYN_REPEAT_MILLIS`].
+    /// In the [`REPLY`] entry of a TCP flow: the sequence number after the backend's last SYN-ACK, see [`proves`]; 0
+    /// before that. In the [`FORWARD`] entry: CLOCK_MONOTONIC in milliseconds, modulo 2^32, of the client's last SYN
+    /// that may count as a signal, see [`crate::limits::SYN_REPEAT_MILLIS`].
     pub handshake: u32,
 }
 
@@ -196,7 +194,7 @@ pub struct IdleTimeouts {
 }
 
 impl IdleTimeouts {
-    /// Those of services that ask for no others.
+    /// The default times of a protocol.
     #[inline(always)]
     pub const fn of(protocol: u8) -> Self {
         if protocol == TCP {
@@ -220,7 +218,7 @@ impl IdleTimeouts {
         let established = if protocol == TCP {
             is_open(forward, reply)
         } else {
-            // Answered: whether the client goes on does not matter to a server that does.
+            // Answered: a server may send even if the client is silent.
             reply & PROVEN != 0
         };
         if protocol == TCP && is_closed(forward, reply) {
@@ -241,8 +239,8 @@ const fn is_open(forward: u8, reply: u8) -> bool {
     forward & reply & PROVEN != 0
 }
 
-/// Whether a TCP flow with these states is over, by what both of its ends have sent. A RST that one of them has sent into
-/// an established flow may be forged, and the other end may have ignored it (RFC 5961 section 3): alone it ends nothing.
+/// Whether a TCP flow with these states is over, by the packets of both ends. A RST from one side into an established
+/// flow may be forged, and the other end may have ignored it (RFC 5961 section 3): alone it does not close the flow.
 #[inline(always)]
 pub const fn is_closed(forward: u8, reply: u8) -> bool {
     const ENDS: u8 = FIN | RST;
@@ -314,7 +312,7 @@ mod tests {
         }
     }
     #[test]
-    fn only_who_saw_the_answer_can_acknowledge_it() {
+    fn only_a_receiver_of_the_syn_ack_can_acknowledge_it() {
         for (acknowledged, expected, proves_it) in [
             (1_000, 1_000, true),
             (1_000 + 14_600, 1_000, true),

@@ -8,7 +8,8 @@ use crate::{
     service::ServiceId,
 };
 
-/// What fragments of one datagram share (RFC 791 section 3.2, RFC 8200 section 4.5). `A` is [`NetV4`] or [`NetV6`].
+/// The fields that fragments of one datagram share (RFC 791 section 3.2, RFC 8200 section 4.5). `A` is [`NetV4`] or
+/// [`NetV6`].
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Datagram<A> {

@@ -1,7 +1,6 @@
-//! The guard of a service: which clients may send to it, and how many flows may begin.
-//!
-//! A service that is not guarded says so in its record ([`crate::service::GUARDS_CLIENTS`],
-//! [`crate::service::GUARDS_FLOWS`]), and none of this is looked at.
+//! ACLs and rate limits of a service: which clients may send to it, and how many flows may begin. Flags in the
+//! service's record ([`crate::service::GUARDS_CLIENTS`], [`crate::service::GUARDS_FLOWS`]) turn them on; without the
+//! flags nothing here is read.
 
 use crate::{addr::NetAddr, budget::Budget, plain_data, service::ServiceId};
 
@@ -10,8 +9,8 @@ pub const ALLOW: u32 = 1;
 /// Such clients may not.
 pub const DENY: u32 = 2;
 
-/// Key of a prefix of clients' addresses: the kernel compares the first `bits` bits of what follows, and finds the longest
-/// prefix (`Documentation/bpf/map_lpm_trie.rst`).
+/// Key of a prefix of clients' addresses: the kernel compares the first `bits` bits of the fields that follow, and
+/// finds the longest prefix (`Documentation/bpf/map_lpm_trie.rst`).
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct PrefixKey {

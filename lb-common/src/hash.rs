@@ -7,7 +7,7 @@ use crate::{
     service::{BY_PORT, BY_SOURCE, Service},
 };
 
-/// What of a tuple decides about its slot.
+/// The part of a tuple that selects its slot.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum HashBy {
     /// All of it.
@@ -19,7 +19,7 @@ pub enum HashBy {
 }
 
 impl HashBy {
-    /// What decides for packets of a service.
+    /// The part that selects the slot for packets of a service.
     #[inline(always)]
     pub const fn of(service: &Service) -> Self {
         if service.has(BY_SOURCE) {

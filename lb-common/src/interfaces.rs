@@ -1,4 +1,4 @@
-//! Which of the daemon's interfaces a packet came in on, told without a look-up in a map.
+//! Which of the daemon's interfaces a packet came in on, without a map look-up.
 //!
 //! The program is loaded once for all interfaces, since the kernel takes most of a start to check it. Indices of
 //! interfaces may be any number, so they are spread over a table by a multiplication under which the few that there

@@ -1,5 +1,5 @@
-//! What the XDP program and the daemon share, defined once: layouts of map keys and values, map names, limits,
-//! reasons, and the arithmetic both sides must agree on (hash, checksum, ring slots).
+//! Definitions that the XDP program and the daemon share: layouts of map keys and values, map names, limits, reasons,
+//! and the arithmetic that both sides must agree on (hash, checksum, ring slots).
 //!
 //! The crate does no I/O, allocates nothing and depends on nothing by default, so that it compiles for BPF and every
 //! line of it is tested on the host. Everything that crosses the map boundary is `#[repr(C)]`, has no implicit

@@ -14,7 +14,7 @@ pub const MAX_BACKENDS: u32 = 65_536;
 /// Ring ids: twice the services, since a ring that changes its size is built beside the old one.
 pub const MAX_RINGS: u32 = 2 * MAX_SERVICES;
 
-/// Slots of the smallest ring that can be asked for.
+/// Slots of the smallest ring.
 pub const RING_SIZE_MIN: u32 = 251;
 
 /// Slots of the largest ring.
@@ -29,7 +29,8 @@ pub const MAX_TRACKED: u32 = 1 << 20;
 /// Entries of each family's table of flows that have only opened. The kernel allocates all of them at once.
 pub const MAX_OPENING: u32 = 1 << 15;
 
-/// Entries of each family's table of older flows of which one packet came since their slot changed. As above.
+/// Entries of each family's table of older flows that sent one packet since their slot changed. The kernel allocates
+/// all of them at once.
 pub const MAX_SEEN: u32 = 1 << 16;
 
 /// Datagrams of each family whose later fragments are expected. The kernel allocates all of them at once.
@@ -41,15 +42,15 @@ pub const FRAGMENT_SECS: u32 = 30;
 /// Prefixes of clients in the guards of all services together.
 pub const MAX_GUARD_PREFIXES: u32 = 1 << 16;
 
-/// Entries of the map of prefixes: those of before and after a change stand there together for a moment.
+/// Entries of the map of prefixes: during a change it has the old and the new ones together.
 pub const MAX_GUARD_PREFIX_ENTRIES: u32 = 2 * MAX_GUARD_PREFIXES + MAX_SERVICES;
 
-/// Sources whose new flows are counted, of all services together; beyond that, the one idle for longest is forgotten and
-/// begins anew. The kernel allocates all of them at once.
+/// Sources whose new flows are counted, of all services together; beyond that, the longest idle one is forgotten and
+/// starts with a full budget. The kernel allocates all of them at once.
 pub const MAX_GUARD_SOURCES: u32 = 1 << 16;
 
-/// ICMP messages a second, and at once, that tell clients of one service that it has no backend, or which size would have
-/// fit (RFC 4443 section 2.4 (f) asks for a limit; these are the kernel's for all of its messages).
+/// ICMP messages a second, and at once, to clients of one service: that it has no backend, or which size fits (RFC 4443
+/// section 2.4 (f) requires a limit; this is the kernel's for all of its messages).
 pub const MESSAGE_RATE: u32 = 1_000;
 /// See [`MESSAGE_RATE`].
 pub const MESSAGE_BURST: u32 = 50;
@@ -83,7 +84,7 @@ pub const MAX_OWN_MACS: u32 = 4_096;
 /// Source NAT addresses per family.
 pub const MAX_SNAT_ADDRESSES: u32 = 16;
 
-/// Ports tried, one after the other in turn, for a new flow. The next search goes on behind them.
+/// Ports tried sequentially for a new flow. The next search continues after them.
 pub const SNAT_PORT_TURNS: u32 = 32;
 
 /// Ports tried anywhere in the range when none of [`SNAT_PORT_TURNS`] is free, since flows that were opened together hold ports
@@ -104,31 +105,31 @@ pub const GIVING_WAY_IDLE_SECS: u32 = 2;
 /// IPv6 extension headers walked before a packet counts as not understood.
 pub const MAX_EXTENSION_HEADERS: u32 = 6;
 
-/// Seconds a TCP flow stays known after its last packet (RFC 5382 REQ-5 asks for at least 2 h 4 min).
+/// Seconds that a TCP flow is kept after its last packet (RFC 5382 REQ-5 requires at least 2 h 4 min).
 pub const TCP_ESTABLISHED_IDLE_SECS: u32 = 7_440;
 
-/// Seconds a TCP flow stays known that has not been answered yet, or only half opened.
+/// Seconds that a half-open TCP flow is kept.
 pub const TCP_OPENING_IDLE_SECS: u32 = 60;
 
-/// Seconds a TCP flow stays known that both sides have ended, by FIN or RST, or that was reset before it was established:
-/// long enough for the last segments, short enough that ports come back.
+/// Seconds that a closed TCP flow is kept (by FIN or RST of both sides, or reset before it was established): long
+/// enough for the last segments, short enough to free ports.
 pub const TCP_CLOSED_IDLE_SECS: u32 = 10;
 
-/// Seconds an established TCP flow stays known after a RST that came from one side alone, and after which nothing came: it
-/// may be forged (RFC 7857 section 2.2 asks for 4 min).
+/// Seconds that an established TCP flow is kept after a RST from one side alone without later packets: the RST may be
+/// forged (RFC 7857 section 2.2 requires 4 min).
 pub const TCP_RESET_IDLE_SECS: u32 = 240;
 
-/// Milliseconds after a SYN that the same one may come again because there was no answer: RFC 6298 section 2 asks a client
-/// to wait for 1 s, of which the network may eat a little. What comes earlier tells nothing about the backend.
+/// Milliseconds after a SYN from which on a repetition means that there was no answer: by RFC 6298 section 2 a client
+/// waits for 1 s, less some variation of the network's delay. An earlier repetition is no signal.
 pub const SYN_REPEAT_MILLIS: u32 = 900;
 
-/// Seconds within which SYNs that are repeated by two clients tell on a backend: one client alone proves nothing.
+/// Seconds within which repeated SYNs of two clients count against a backend: one client alone proves nothing.
 pub const SYN_REPEAT_SECS: u32 = 10;
 
-/// Seconds a UDP flow stays known after its last packet (RFC 4787 REQ-5: at least 2 min, recommended 5).
+/// Seconds that a UDP flow is kept after its last packet (RFC 4787 REQ-5: at least 2 min, recommended 5).
 pub const UDP_IDLE_SECS: u32 = 300;
 
-/// Seconds a UDP flow stays known that was never answered.
+/// Seconds that an unanswered UDP flow is kept.
 pub const UDP_OPENING_IDLE_SECS: u32 = 60;
 
 const _: () = assert!(MAX_BACKENDS == 1 << 16, "backend ids are u16");

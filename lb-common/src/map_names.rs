@@ -7,13 +7,14 @@ pub const SETTINGS: &str = "SETTINGS";
 pub const SERVICES_V4: &str = "SERVICES_V4";
 /// [`crate::service::ServiceKeyV6`] to [`crate::service::Service`]. Written by the daemon.
 pub const SERVICES_V6: &str = "SERVICES_V6";
-/// What the [`crate::service_place::Place`] of each key of the two above holds. Written by the daemon.
+/// The index entry at the [`crate::service_place::Place`] of each service key. Written by the daemon.
 pub const SERVICE_PLACES: &str = "SERVICE_PLACES";
 /// Number of a record to [`crate::service_place::ServiceRecord`]. Written by the daemon.
 pub const SERVICE_RECORDS: &str = "SERVICE_RECORDS";
 /// Bits of the [`crate::service::FilterBit`] of all keys of [`REPLIES_V4`] and [`REPLIES_V6`]. Written by the daemon.
 pub const REPLY_FILTER: &str = "REPLY_FILTER";
-/// [`crate::addr::NetAddr`] of each service to the [`crate::service::ServiceId`] of one that is on it. Written by the daemon.
+/// [`crate::addr::NetAddr`] of each service to the [`crate::service::ServiceId`] of one of its services. Written by the
+/// daemon.
 pub const ADDRESSES: &str = "ADDRESSES";
 /// Ring id to a ring: an array of [`crate::ring_slot::RingSlot`]. Written by the daemon.
 pub const RINGS: &str = "RINGS";
@@ -32,7 +33,7 @@ pub const FLOWS_V4: &str = "FLOWS_V4";
 pub const FLOWS_V6: &str = "FLOWS_V6";
 /// Service id to [`crate::share::FlowUse`]. Written by the XDP program.
 pub const FLOW_USES: &str = "FLOW_USES";
-/// Service id to what [`crate::share::FlowUse::opened`] may come to; 0: anything. Written by the daemon.
+/// Service id to the limit of [`crate::share::FlowUse::opened`]; 0: no limit. Written by the daemon.
 pub const FLOW_SHARES: &str = "FLOW_SHARES";
 /// [`crate::flow::TupleV4`] to [`crate::track::FlowRecord`]: [`crate::track::Table::Tracked`]. Written by the XDP
 /// program, swept by the daemon; so are the five below.

@@ -1,8 +1,7 @@
-//! Link-layer addresses whose frames are for this machine. Frames for another one are not the balancer's, though a flooding
-//! switch or a promiscuous interface lets it see them.
-//!
-//! An array has one address for each interface slot, which most frames are compared with; a hash table has every address,
-//! among them those of devices above an interface (VLAN, macvlan, the bridge or bond that it is part of).
+//! Link-layer addresses whose frames are for this machine. Frames for another machine are not the balancer's, although
+//! a flooding switch or a promiscuous interface delivers them. An array has one address for each interface slot, which
+//! matches most frames; a hash table has every address, including addresses of devices above an interface (VLAN,
+//! macvlan, the bridge or bond that it is part of).
 
 use crate::plain_data;
 

@@ -1,10 +1,10 @@
 //! Connection ids of QUIC that name a server, after draft-ietf-quic-load-balancers-21 ("QUIC-LB").
 //!
-//! Behind its first octet such an id holds a server id and a nonce: as they are, encrypted as one AES block where they
-//! are 16 bytes together, else by a Feistel network of four rounds. That network works on two halves, which share the
-//! middle byte where their number of bytes is odd. Here a half is three words in big-endian order, its bytes at the
-//! front, and masks prepared by the daemon cut out what belongs to it; so nothing is shifted in the packet path, and a
-//! server is looked up by what its id leaves in both halves.
+//! After its first octet such an id has a server id and a nonce: in plaintext, encrypted as one AES block if they are
+//! 16 bytes together, or else by a Feistel network of four rounds. That network works on two halves, which share the
+//! middle byte if their number of bytes is odd. Here a half is three words in big-endian order, its bytes at the front,
+//! and masks prepared by the daemon select its bits; so the packet path needs no shifts, and looks a server up by the
+//! bits of its id in both halves.
 
 use crate::{
     aes::{Block, SCHEDULE_WORDS, Schedule},
@@ -19,11 +19,11 @@ pub const MAX_CONNECTION_ID: usize = 20;
 pub const MAX_BLOCK: usize = MAX_CONNECTION_ID - 1;
 /// Bytes of a nonce, at least (section 5.2).
 pub const MIN_NONCE: usize = 4;
-/// Bytes of a server id, at most: what the shortest nonce leaves.
+/// Maximum bytes of a server id, with the shortest nonce.
 pub const MAX_SERVER_ID: usize = MAX_BLOCK - MIN_NONCE;
 /// Bytes that are encrypted in a single pass.
 pub const SINGLE_PASS_BLOCK: usize = 16;
-/// The largest configuration id; 7 says that the id names no server (section 3.1).
+/// The largest configuration id; 7 means that the id names no server (section 3.1).
 pub const MAX_CONFIG_ID: u8 = 6;
 /// Bytes read from where a half begins.
 pub const HALF_READ: usize = 16;
@@ -48,13 +48,13 @@ const LEFT: usize = 0;
 /// The other one. Passes with odd numbers change it, those with even ones the left.
 const RIGHT: usize = 1;
 
-/// A connection id at work: 16 bytes behind its first octet, and 16 from [`Config::right_at`] on. What follows the id
-/// in them does not matter.
+/// A connection id at work: 16 bytes behind its first octet, and 16 from [`Config::right_at`] on. Bytes after the id
+/// are ignored.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Halves(pub [Block; 2]);
 
-/// What tells a configuration: its service, and its id. A service has one for each generation of keys that is in use.
+/// Key of a configuration: its service, and its id. A service has one for each generation of keys in use.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct ConfigKey(pub u32);
@@ -83,7 +83,7 @@ impl ConfigKey {
     }
 }
 
-/// What tells a server: the bits of its id in both halves, and its service.
+/// Key of a server: the bits of its id in both halves, and its service.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
 pub struct ServerKey {
@@ -115,9 +115,9 @@ pub struct Server {
 pub struct Config {
     /// The bits of each half.
     bits: [Half; 2],
-    /// Those that belong to the server id.
+    /// Masks of the bits of the server id.
     server_bits: [Half; 2],
-    /// What an expanded half ends with, without the number of the pass.
+    /// The end of an expanded half, without the number of the pass.
     ending: u32,
     /// Where the right half begins, in bytes after the first octet.
     right_at: u8,
@@ -125,14 +125,14 @@ pub struct Config {
     length: u8,
     /// The configuration id.
     id: u8,
-    /// Passes: 0 where nothing is encrypted, 1 where all is one block, else those of the Feistel network, from the last.
+    /// Passes: 0 for plaintext, 1 for one block, else the passes of the Feistel network, from the last.
     passes: u8,
     /// The key: to decrypt for a single pass, else to encrypt.
     key: Schedule,
 }
 
 impl Default for Config {
-    /// Reads nothing: room for one that is to come.
+    /// An empty configuration, to be filled.
     fn default() -> Self {
         Self {
             bits: [[0; 3]; 2],
@@ -180,8 +180,8 @@ pub fn words(bytes: [u8; HALF_READ]) -> Block {
     [words[0], words[1], words[2], words[3]].map(u32::from_be_bytes)
 }
 
-/// Where the connection id begins in a packet of UDP whose first bytes are given, and how many bytes it has at most:
-/// only a long header says how many.
+/// Offset of the connection id in a UDP payload with these first bytes, and its maximum length: only a long header has
+/// the length.
 #[inline(always)]
 pub const fn id_at(start: [u8; LONG_LENGTH_AT + 1]) -> (usize, usize) {
     if start[0] & LONG_HEADER == 0 {
@@ -191,10 +191,8 @@ pub const fn id_at(start: [u8; LONG_LENGTH_AT + 1]) -> (usize, usize) {
 }
 
 impl Config {
-    /// The configuration `id` for server ids and nonces of so many bytes, encrypted where there is a key.
-    ///
-    /// # Errors
-    /// Where the draft does not allow the lengths or the id.
+    /// The configuration `id` for server ids and nonces of these lengths in bytes, encrypted if there is a key. #
+    /// Errors If the draft does not allow the lengths or the id.
     pub fn new(id: u8, server_id: usize, nonce: usize, key: Option<[u8; 16]>) -> Result<Self, BadLengths> {
         let length = server_id.saturating_add(nonce);
         if id > MAX_CONFIG_ID || server_id == 0 || nonce < MIN_NONCE || length > MAX_BLOCK {
@@ -280,7 +278,7 @@ impl Config {
         halves.0[changed] = [x ^ d, y ^ e, z ^ f, 0];
     }
 
-    /// The key of the server whose id is uncovered.
+    /// The key of the server with the decrypted id.
     #[inline(always)]
     pub const fn server(&self, service: ServiceId, halves: &Halves) -> ServerKey {
         ServerKey {
@@ -297,7 +295,7 @@ impl Config {
         self.id
     }
 
-    /// The key of the server with this id. `None` if the id has not as many bytes as the configuration says.
+    /// The key of the server with this id. `None` if the length of the id differs from the configuration's.
     pub fn key_of(&self, service: ServiceId, id: &[u8]) -> Option<ServerKey> {
         let bits: u32 = self
             .server_bits
@@ -349,7 +347,7 @@ mod tests {
     const KEY: &str = "8f95f09245765f80256934e50c66207f";
 
     /// Appendix B of the draft, all of it, and the example of section 5.4.2.5: configuration, server id, nonce, key,
-    /// connection id. The last vector's first octet says 0 where the draft's table says 3.
+    /// connection id. The last vector's first octet has 0 where the draft's table has 3.
     const VECTORS: [(u8, &str, &str, &str, &str); 7] = [
         (0, "c4605e", "4504cc4f", "", "07c4605e4504cc4f"),
         (1, "350d28b420", "3487d970b0", "", "20350d28b4203487d970b0"),
@@ -429,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_id_begins_where_the_header_says() {
+    fn connection_id_position_follows_the_header() {
         for (start, wanted) in [
             ([0x40, 0, 0, 0, 0, 0], (1, MAX_CONNECTION_ID)),
             ([0xc0, 0, 0, 0, 1, 8], (6, 8)),

@@ -44,7 +44,7 @@ impl Action {
 /// Defines the enum, its names, actions and remedies in one table. Numbers are written out and never reused.
 macro_rules! reasons {
     ($($variant:ident = $number:literal, $action:ident, $name:literal, $meaning:literal, $remedy:literal;)+) => {
-        /// What decided about a packet. Each reason has one action, so counting reasons counts actions.
+        /// Why a packet ended as it did. Each reason has one action, so counting reasons counts actions.
         #[repr(u32)]
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
         pub enum Reason {
@@ -84,12 +84,12 @@ macro_rules! reasons {
                 match self { $(Self::$variant => $name,)+ }
             }
 
-            /// What it means, in one sentence.
+            /// Its meaning, in one sentence.
             pub const fn meaning(self) -> &'static str {
                 match self { $(Self::$variant => $meaning,)+ }
             }
 
-            /// What an operator can do about it.
+            /// The remedy for an operator.
             pub const fn remedy(self) -> &'static str {
                 match self { $(Self::$variant => $remedy,)+ }
             }
@@ -110,7 +110,7 @@ reasons! {
     Malformed = 7, Pass, "malformed", "A header contradicts itself or the frame, before a service was found.", "Look for a broken sender.";
     Fragment = 8, Pass, "fragment", "A fragment of a datagram that is for no service.", "Nothing to do.";
     ExtensionHeaders = 9, Pass, "extension_headers", "More IPv6 extension headers than are walked.", "Look for a broken or hostile sender.";
-    ReplyByKernel = 10, Pass, "reply_by_kernel", "A reply in mode dnat that the kernel handles. Translated: the next hop's link-layer address is not known yet, or the packet must be fragmented. Unchanged: the kernel tells the backend that it is too big.", "Nothing to do. If clients miss such replies, set net.ipv4.conf.*.accept_local to 1 and rp_filter to 0 or 2 on the way to the backends.";
+    ReplyByKernel = 10, Pass, "reply_by_kernel", "A reply in mode dnat that the kernel handles. Translated: the next hop's link-layer address is not known yet, or the packet must be fragmented. Unchanged: the kernel reports to the backend that it is too big.", "Nothing to do. If clients miss such replies, set net.ipv4.conf.*.accept_local to 1 and rp_filter to 0 or 2 on the way to the backends.";
     ForwardingDisabled = 11, Pass, "forwarding_disabled", "From a backend of mode dnat, on an interface from which this machine does not forward: passed unchanged.", "Set net.ipv4.ip_forward and net.ipv6.conf.all.forwarding to 1.";
     OtherHost = 12, Pass, "other_host", "To the link-layer address of another machine: a switch floods, or the interface is promiscuous.", "Nothing to do. If services cannot be reached, compare the destination with `ip link`: the program accepts the addresses of the interface and of devices above it.";
     HostSocket = 13, Pass, "host_socket", "To a service on every port of an address of this machine, and expected by a socket of this machine: a connection of its own, or a server on the port.", "Nothing to do. If the service is to have a port that a server of this machine listens on, name that port in a service (`port` or `ports`).";
@@ -140,7 +140,7 @@ reasons! {
     MartianSource = 50, Drop, "martian_source", "To a service, from an address that is no valid source: loopback, 0.0.0.0/8, multicast, broadcast, the unspecified address, or the service's own.", "Nothing to do: the sender is forged (RFC 1122 section 3.2.1.3). `lb_xdp_packets_total` names the interface.";
     NoFlow = 51, Drop, "no_flow", "A TCP reset, or a fragment, of an unknown connection of mode nat.", "Nothing to do: left-overs, scans and backscatter are normal.";
     NoFlowReset = 52, Tx, "no_flow_reset", "A TCP segment in mode nat that neither opens a connection nor belongs to a known one: answered with a TCP reset.", "Nothing to do; many of them are a flood, or clients whose connections were idle for too long.";
-    StageMissing = 53, Aborted, "stage_missing", "The part of the program that this packet needs is not loaded.", "Restart the daemon, which loads it; somebody has removed its pin, or the kernel has refused it: see the log.";
+    StageMissing = 53, Aborted, "stage_missing", "The part of the program that this packet needs is not loaded.", "Restart the daemon, which loads it; its pin was removed, or the kernel has refused it: see the log.";
 }
 
 #[cfg(test)]

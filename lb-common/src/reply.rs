@@ -1,8 +1,7 @@
-//! What mode `dnat` knows about replies: whose they are, told by where they come from.
-//!
-//! No flow is recorded for that. A reply's source is a backend's endpoint (address, port, protocol; the key has the layout of
-//! [`crate::service::ServiceKeyV4`] or [`crate::service::ServiceKeyV6`]), which belongs to one service alone. An endpoint on
-//! port 0 stands for every port of its address that no other endpoint has.
+//! Replies of mode `dnat`: their source selects the service. No flow is recorded for that. A reply's source is a
+//! backend's endpoint (address, port, protocol; the key has the layout of [`crate::service::ServiceKeyV4`] or
+//! [`crate::service::ServiceKeyV6`]), which belongs to one service alone. An endpoint on port 0 stands for every port
+//! of its address that no other endpoint has.
 
 use crate::{
     addr::{NetPort, NetV4, NetV6},
@@ -11,7 +10,7 @@ use crate::{
     service::ServiceId,
 };
 
-/// What packets from an endpoint are sent on as. `A` is [`NetV4`] or [`NetV6`].
+/// The translated source of packets from an endpoint. `A` is [`NetV4`] or [`NetV6`].
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ReplyAs<A> {

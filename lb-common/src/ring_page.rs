@@ -38,7 +38,7 @@ impl Default for RingPage {
     }
 }
 
-/// Pages of a ring of so many slots.
+/// Pages of a ring of `slots` slots.
 pub const fn pages(slots: u32) -> u32 {
     slots.div_ceil(PAGE_SLOTS)
 }

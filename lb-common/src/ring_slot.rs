@@ -1,7 +1,5 @@
-//! Slots of a ring: which backend a hash leads to, who had it before, and what that means for a packet.
-//!
-//! A slot is one word and says by itself which phase it is in, so a packet needs one load and, in a stable slot,
-//! nothing else:
+//! Slots of a ring: the backend that a hash selects, the slot's previous owner, and their effect on a packet. A slot is
+//! one word that encodes its phase, so a packet needs one load and, in a stable slot, nothing else:
 //!
 //! | word | [`Phase`] | meaning |
 //! |---|---|---|
@@ -9,12 +7,12 @@
 //! | `previous` another backend | transition | flows older than the change are `previous`'s, and are being recorded |
 //! | `previous` none | pinned | flows of others are all recorded; unknown ones are `current`'s |
 //!
-//! `current` may be none, where no backend takes new flows; recorded flows and those of `previous` go on. A slot of
-//! two nones counts as pinned for that reason. How long a slot has been in its phase is the daemon's affair.
+//! `current` may be none, if no backend takes new flows; recorded flows and flows of `previous` continue. A slot of two
+//! nones counts as pinned for that reason. The daemon keeps how long a slot has been in its phase.
 
 use crate::{backend::BackendId, plain_data};
 
-/// One slot; the module says how to read it.
+/// One slot, in the format described in the module.
 #[repr(C, align(4))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct RingSlot {
@@ -24,28 +22,28 @@ pub struct RingSlot {
     pub previous: BackendId,
 }
 
-/// What the packets of a slot need.
+/// The phase of a slot.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Phase {
     /// No look-up.
     Stable,
-    /// A look-up; whoever is unknown is recorded.
+    /// A look-up; unknown flows are recorded.
     Transition,
-    /// A look-up; whoever is unknown belongs to `current`.
+    /// A look-up; unknown flows belong to `current`.
     Pinned,
 }
 
-/// What a slot says by itself about a packet.
+/// The decision of a slot without a flow look-up.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Pick {
-    /// The packet's backend, never none. Nothing is to be recorded.
+    /// The packet's backend, never none, without a record.
     Owner(BackendId),
     /// The flow decides: look it up, then ask [`RingSlot::decide`].
     LookUp,
 }
 
-/// What the flow tables know of a flow. Only records of living backends count: one whose backend is dead, or whose
-/// generation has passed, is as good as none.
+/// The state of a flow in the flow tables. Only records of living backends count: a record with a dead backend, or an
+/// old generation, counts as none.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Known {
     /// Recorded, and the client has shown more than one packet.
@@ -56,7 +54,7 @@ pub enum Known {
     Unknown,
 }
 
-/// What is to be written after a decision.
+/// The write after a decision.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Record {
     /// Nothing.
@@ -76,7 +74,7 @@ pub enum Record {
 pub struct Decision {
     /// Its backend; none where no backend takes new flows.
     pub backend: BackendId,
-    /// What is to be written.
+    /// The write.
     pub record: Record,
 }
 
@@ -106,7 +104,7 @@ impl RingSlot {
         }
     }
 
-    /// A slot whose foreign flows are all recorded.
+    /// A slot whose flows of other owners are all recorded.
     #[inline(always)]
     pub const fn pinned(current: BackendId) -> Self {
         Self {
@@ -136,12 +134,12 @@ impl RingSlot {
         }
     }
 
-    /// The second question, where the first was not enough. `opens`: the packet is a TCP SYN without ACK; a protocol
-    /// without a hand-shake never opens.
+    /// The decision with a flow look-up, after [`Pick::LookUp`]. `opens`: the packet is a TCP SYN without ACK; never
+    /// set for a protocol without a handshake.
     ///
-    /// In transition a flow that nobody knows is a new one if its packet opens it, else it may be older than the
-    /// change. Either way the choice is recorded, so that after the window only `current`'s own flows are unknown. A
-    /// pinned slot's own flows need no record, so theirs are left to the sweeper.
+    /// In transition an unknown flow is new if its packet opens it, else it may be older than the change. Either way
+    /// the choice is recorded, so that after the window only `current`'s own flows are unknown. A pinned slot's own
+    /// flows need no record, so theirs are left to the sweeper.
     #[inline(always)]
     pub const fn decide(self, known: Known, opens: bool) -> Decision {
         let pinned = matches!(self.phase(), Phase::Pinned);
@@ -150,7 +148,7 @@ impl RingSlot {
                 (backend, Record::Nothing)
             }
             Known::Proven(backend) => (backend, Record::Refresh),
-            // A SYN sent again proves nothing: whoever floods can do that.
+            // A repeated SYN proves nothing: a flood can send it.
             Known::Unproven(backend) if opens => (backend, Record::Refresh),
             Known::Unproven(backend) => (backend, Record::Proven),
             Known::Unknown => match self.phase() {
@@ -162,7 +160,7 @@ impl RingSlot {
         Decision { backend, record }
     }
 
-    /// As [`Self::decide`], where every flow is recorded: also those that the slot would lead the same way.
+    /// Like [`Self::decide`], but records every flow, also flows that the slot would send to the same backend.
     #[inline(always)]
     pub const fn decide_recorded(self, known: Known, opens: bool) -> Decision {
         let (backend, record) = match known {
@@ -176,12 +174,12 @@ impl RingSlot {
         Decision { backend, record }
     }
 
-    /// The slot after the ring was built anew and gave it to `owner` (none: nobody takes new flows), who may be the
-    /// owner it has. The arguments say whether the slot's own two backends still live.
+    /// The slot after a rebuild of the ring gave it to `owner` (none: no backend takes new flows), which may be its
+    /// present owner. The other arguments are whether the slot's own two backends still live.
     ///
-    /// - A dead backend is never anyone's `previous`: its flows are lost.
-    /// - In transition the slot keeps its `previous`: all flows of the owner in between are recorded, so one that is
-    ///   unknown can only be older.
+    /// - A dead backend is never a slot's `previous`: its flows are lost.
+    /// - In transition the slot keeps its `previous`: all flows of the owner in between are recorded, so an unknown
+    ///   flow can only be older.
     /// - Back at its `previous`, the slot is pinned: flows of the owner in between are recorded, all others are its own.
     /// - A pinned slot takes its `current` as `previous`; flows of others stay recorded.
     #[inline(always)]
@@ -255,12 +253,12 @@ mod tests {
         assert_eq!(
             RingSlot::default(),
             RingSlot::pinned(NONE),
-            "an unset slot picks nobody"
+            "an unset slot selects no backend"
         );
     }
 
     #[test]
-    fn a_flow_goes_where_it_is_recorded_else_where_its_age_says() {
+    fn flow_follows_its_record_or_else_its_age() {
         use Known::{Proven, Unknown, Unproven};
         for (word, known, opens, backend, record) in [
             (slot(B, A), Proven(C), false, C, Record::Refresh),
@@ -319,7 +317,7 @@ mod tests {
 
     #[test]
     fn a_slot_that_changes_never_forgets_a_flow_of_a_living_backend() {
-        // The slot, its new owner, whether its current and previous live, and what it becomes.
+        // The slot, its new owner, whether its current and previous live, and the new slot.
         for (word, owner, current_lives, previous_lives, becomes) in [
             (slot(A, A), A, true, true, slot(A, A)),
             (slot(A, A), B, true, true, slot(B, A)),

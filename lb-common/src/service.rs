@@ -41,7 +41,7 @@ impl AddressServices {
         tcp: Self::NOBODY,
         udp: Self::NOBODY,
     };
-    /// What stands for no service: there are fewer of them ([`MAX_SERVICES`]).
+    /// The number for no service: there are fewer services ([`MAX_SERVICES`]).
     const NOBODY: u16 = u16::MAX;
 
     /// A service of this IP protocol, if that is [`TCP`] or [`UDP`].
@@ -121,7 +121,7 @@ pub struct ServiceKeyV6 {
     pub pad: u8,
 }
 
-/// Words of the filter that tells most packets from replies of backends of mode `dnat`.
+/// Words of the filter that separates most packets from replies of backends of mode `dnat`.
 pub const FILTER_WORDS: u32 = (1 << SPREAD_BITS) / u64::BITS;
 /// Bits of the number that a key is spread to. With as many services as there may be, one key in sixteen meets another's.
 const SPREAD_BITS: u32 = 16;
@@ -229,7 +229,7 @@ impl Mode {
     }
 }
 
-/// What happens to a packet of a service that has no backend left.
+/// The action for packets of a service without backends.
 #[repr(u8)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum OnEmpty {
@@ -243,11 +243,11 @@ pub enum OnEmpty {
 pub const TRANSLATES: u16 = 1 << 0;
 /// Some backend is of another mode.
 pub const FORWARDS: u16 = 1 << 1;
-/// Every flow is recorded, whatever its slot says.
+/// Every flow is recorded, whatever its slot.
 pub const TRACKS_ALL: u16 = 1 << 2;
 /// The client's address alone decides about the slot.
 pub const BY_SOURCE: u16 = 1 << 3;
-/// New flows take the slots in turn; their hash has no say. Set only where every flow is recorded.
+/// New flows take the slots in turn, independent of their hash. Set only if every flow is recorded.
 pub const IN_TURN: u16 = 1 << 4;
 /// Clients are looked up among the prefixes of [`crate::guard`].
 pub const GUARDS_CLIENTS: u16 = 1 << 5;
@@ -255,7 +255,8 @@ pub const GUARDS_CLIENTS: u16 = 1 << 5;
 pub const QUIC: u16 = 1 << 6;
 /// New flows have a budget, see [`crate::guard`].
 pub const GUARDS_FLOWS: u16 = 1 << 7;
-/// The service has every port of an address of this machine, whose own sockets go before: what one of them expects passes.
+/// The service has every port of an address of this machine, whose own sockets take precedence: packets that one of
+/// them expects pass.
 pub const SHARES_ADDRESS: u16 = 1 << 8;
 /// The destination port alone decides about the slot.
 pub const BY_PORT: u16 = 1 << 9;
@@ -270,15 +271,15 @@ pub struct Service {
     pub ring: RingId,
     /// The service's number.
     pub id: ServiceId,
-    /// A [`Mode`]; that of a backend overrides it.
+    /// A [`Mode`]; a backend's own mode overrides it.
     pub mode: u8,
     /// An [`OnEmpty`].
     pub on_empty: u8,
     /// Bits: [`TRANSLATES`], [`FORWARDS`], [`TRACKS_ALL`], [`BY_SOURCE`], [`IN_TURN`], [`GUARDS_CLIENTS`],
     /// [`QUIC`], [`GUARDS_FLOWS`], [`SHARES_ADDRESS`], [`BY_PORT`].
     pub flags: u16,
-    /// 1 in the record of a further port of a service that has several; 0 in that of its own key. For daemons alone: the
-    /// program treats both the same.
+    /// 1 in the record of a further port of a service with several; 0 in the record of its own key. For daemons only:
+    /// the program treats both the same.
     pub alias: u8,
     /// Zero.
     pub pad: [u8; 3],

@@ -1,14 +1,14 @@
-//! Where a packet finds its service: a key's place says which record is that of its service, so that nothing is hashed
-//! but the key, and no function of the kernel is called. The tables by key are asked only where places are shared.
+//! The service index: the hash of a key is a place, whose entry names the record of the service, so that a look-up
+//! hashes only the key and calls no kernel function. The tables by key are read only for shared places.
 //!
-//! | a place holds | meaning |
+//! | entry | meaning |
 //! |---|---|
 //! | [`Holder::NONE`] | no service's key has this place |
-//! | [`Holder::record`] | one has; if its record has the key, it is the service |
-//! | [`Holder::SHARED`] | several have: the table by key knows |
+//! | [`Holder::record`] | one key has; if its record has the packet's key, it is the service |
+//! | [`Holder::SHARED`] | several keys have: look in the table by key |
 //!
-//! A record does not change while a place names it: a service that changes gets another record, then its place names that
-//! one. So a packet sees a service as it was before a change, or after it.
+//! A record does not change while an entry names it: a changed service gets another record, then the entry names that
+//! one. So a packet sees a service as before a change, or as after it.
 
 use crate::{
     addr::NetAddr,
@@ -48,14 +48,14 @@ impl Place {
         self.0 % IN_WORD * u16::BITS
     }
 
-    /// What it holds, by its word.
+    /// Its entry in the word `word`.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "a part of it")]
     pub const fn holder(self, word: u64) -> Holder {
         Holder((word >> self.shift()) as u16)
     }
 
-    /// What the places of a word hold.
+    /// The entries in a word.
     pub fn holders(word: u64) -> impl Iterator<Item = Holder> {
         (0..IN_WORD).map(move |place| Self(place).holder(word))
     }
@@ -67,8 +67,8 @@ impl Place {
     }
 }
 
-/// What a place holds. Neither byte of one that is not [`Self::NONE`] is 0, so that a word that is read while the kernel
-/// copies it never says so by mistake; whatever else it says, the key tells.
+/// An index entry. Only [`Self::NONE`] has a byte of 0, so that a word read during the kernel's copy is never
+/// [`Self::NONE`] by mistake; comparing the key detects any other wrong value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Holder(u16);
 
@@ -94,7 +94,7 @@ impl Holder {
         self.0 == 0
     }
 
-    /// The number of a record; one that is not there, where the place is shared.
+    /// The number of a record; an invalid number if the place is shared.
     #[inline(always)]
     pub const fn record(self) -> u32 {
         let bits = self.0 & !MARKS;
@@ -104,7 +104,7 @@ impl Holder {
 
 const _: () = assert!(
     RECORDS <= Holder::SHARED.record(),
-    "that of a shared place is not there"
+    "a shared place has no valid record"
 );
 
 /// A service with its key.
@@ -148,15 +148,15 @@ impl ServiceRecord {
         }
     }
 
-    /// Whether it is that of an IPv4 key.
+    /// Whether it has this IPv4 key.
     #[inline(always)]
     pub const fn is_v4(&self, key: &ServiceKeyV4) -> bool {
-        // The family is part of the rest, so all else of the address is known.
+        // The family is part of `rest`, so the other words of the address are fixed.
         let differs = (self.address.v4().0 ^ key.address.0) | (self.rest ^ rest(key.port.0, key.protocol, 4));
         differs == 0
     }
 
-    /// Whether it is that of an IPv6 key.
+    /// Whether it has this IPv6 key.
     #[inline(always)]
     pub const fn is_v6(&self, key: &ServiceKeyV6) -> bool {
         let ([a, b, c, d], [e, f, g, h]) = (self.address.0, key.address.0);

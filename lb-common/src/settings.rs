@@ -1,10 +1,10 @@
-//! What the whole data plane is told, in one record.
+//! The settings of the whole data plane, in one record.
 
 use crate::plain_data;
 
 /// At least one service has port 0, so a missed look-up is worth a second one.
 pub const HAS_WILDCARD: u32 = 1 << 0;
-/// At least one backend is of mode `dnat`, so what is for nobody may be a reply.
+/// At least one backend is of mode `dnat`, so an unmatched packet may be a reply.
 pub const HAS_DNAT: u32 = 1 << 1;
 
 /// The one entry of the settings map.
@@ -21,7 +21,7 @@ pub struct Settings {
     pub snat_v6_count: u16,
     /// Bits: [`HAS_WILDCARD`], [`HAS_DNAT`].
     pub flags: u32,
-    /// First port that replies may come to: those of all ranges since the maps were made, so that flows outlive a change
+    /// First port that replies may come to, of all ranges since the maps were created, so that flows outlive a change
     /// of the range.
     pub reply_port_first: u16,
     /// Number of ports from there on.

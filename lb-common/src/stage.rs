@@ -10,7 +10,7 @@ pub const STAGE_SLOTS: u32 = 32;
 /// Defines the stages: two programs each, one for each family, and the stages that they may enter.
 macro_rules! stages {
     ($($(#[doc = $meaning:literal])+ $stage:ident = $number:literal, $v4:literal, $v6:literal => [$($next:ident),*];)+) => {
-        /// What comes after the entry program.
+        /// The stages after the entry program.
         #[repr(u32)]
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
         pub enum Stage {
@@ -41,7 +41,7 @@ macro_rules! stages {
 }
 
 stages! {
-    /// Takes VLAN tags off a frame, and classifies it. Its families are those of the frame: one program does for both.
+    /// Takes VLAN tags off a frame, and classifies it. One program serves both families.
     Vlan = 0, "vlan", "vlan" => [Quic, SlowPath, Nat, DnatReply, Icmp, Fragment, HostSocket];
     /// Reads the connection id of a QUIC packet.
     Quic = 1, "quic_v4", "quic_v6" => [SlowPath, Nat];
@@ -63,7 +63,7 @@ stages! {
     Echo = 9, "echo_v4", "echo_v6" => [];
     /// Fragments.
     Fragment = 10, "fragment_v4", "fragment_v6" => [];
-    /// Packets of services without backends that say so.
+    /// Packets of services without backends that answer with a rejection.
     Reject = 11, "reject_v4", "reject_v6" => [];
     /// Packets that do not fit the way to their backend.
     TooBig = 12, "too_big_v4", "too_big_v6" => [];

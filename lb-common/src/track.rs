@@ -1,10 +1,10 @@
-//! The flow tables of services that track just enough (modes that keep no state in stable slots), and the way of a
-//! packet through them. [`crate::ring_slot`] has the rules, this module the look-ups and writes around them, in the
-//! order that makes the rules hold.
+//! The flow tables of services with `just-enough` tracking (modes that keep no state in stable slots), and how a packet
+//! uses them. [`crate::ring_slot`] has the rules, this module the look-ups and writes around them, in the order that
+//! makes the rules hold.
 //!
-//! A flow in a slot that is not stable is recorded under its tuple in one of three tables, by what its client has
-//! shown of itself. The two small ones forget their oldest records, so whoever floods fills a table with its own kind
-//! and never costs a proven flow anything:
+//! A flow in a slot that is not stable is recorded under its tuple in one of three tables, by the packets seen from its
+//! client. The two small ones forget their oldest records, so a flood only evicts records of its own kind and never a
+//! proven flow:
 //!
 //! | [`Table`] | holds | when full |
 //! |---|---|---|
@@ -12,8 +12,8 @@
 //! | `Opening` | flows of which only a TCP SYN came: they follow `current` | forgets the oldest |
 //! | `Seen` | flows of which one other packet came: they follow `previous` | forgets the oldest |
 //!
-//! Who reads the tables as a whole (the sweeper) reads `Opening` and `Seen` before `Tracked`: a flow that is proven
-//! meanwhile is inserted there before it is removed here, and is met at least once.
+//! The sweeper reads `Opening` and `Seen` before `Tracked`: a flow that is proven meanwhile is inserted there before it
+//! is removed here, so the sweeper meets it at least once.
 
 use crate::{
     backend::{BackendId, Generation},
@@ -40,9 +40,9 @@ impl Table {
 /// Seconds in a [`Tick`].
 pub const TICK_SECS: u32 = 4;
 
-/// A time on CLOCK_MONOTONIC in units of [`TICK_SECS`], modulo 2^16. It comes round after three days; a record that is
-/// older than half of that looks young once more, which only delays its end. Coarse, so that a busy flow's record is
-/// written seldom.
+/// A time on CLOCK_MONOTONIC in units of [`TICK_SECS`], modulo 2^16. It wraps around after three days; a record older
+/// than half of that looks young once more, which only delays its end. Coarse, so that a busy flow's record is rarely
+/// written.
 #[repr(transparent)]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Tick(pub u16);
@@ -68,16 +68,15 @@ impl Tick {
     }
 }
 
-/// Value of a flow in any of the tables: eight bytes that are read in one load, so no reader sees half of it.
-///
-/// Memory of a removed record may be given to another flow while a packet still reads it: the reader compares `check`,
-/// and writes nothing but `last_seen` in place.
+/// Value of a flow in any of the tables: eight bytes read in one load, so no reader sees half of it. The kernel may
+/// reuse the memory of a removed record for another flow while a packet still reads it: the reader compares `check`,
+/// and writes only `last_seen` in place.
 #[repr(C, align(8))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct FlowRecord {
     /// The backend that owns the flow.
     pub backend: BackendId,
-    /// The backend id's generation when the flow was recorded; another one now means the owner is gone.
+    /// The backend id's generation when the flow was recorded; another one now means that the backend was removed.
     pub generation: Generation,
     /// When the flow's last packet came.
     pub last_seen: Tick,
@@ -112,8 +111,8 @@ pub trait FlowTables {
     fn living(&self, backend: BackendId) -> Option<Generation>;
     /// The flow's record in a table, if there is one and its check is right.
     fn find(&mut self, table: Table) -> Option<FlowRecord>;
-    /// Records the flow (its check is the implementation's to add), in place of what is there. Returns whether there
-    /// was room.
+    /// Records the flow, and replaces an existing record; the implementation adds the check. Returns whether there was
+    /// space.
     fn insert(&mut self, table: Table, record: FlowRecord) -> bool;
     /// Writes `last_seen` of the record that [`Self::find`] found last in this table.
     fn refresh(&mut self, table: Table, now: Tick);
@@ -121,17 +120,16 @@ pub trait FlowTables {
     fn remove(&mut self, table: Table);
 }
 
-/// The way of a packet whose slot said [`crate::ring_slot::Pick::LookUp`]: looks its flow up, decides, and records what
-/// is to be recorded. Returns the backend; none where no backend takes new flows. `opens` as in [`RingSlot::decide`].
-///
-/// A packet that only asks about a flow (an ICMP error) calls [`peek`].
+/// Handles a packet whose slot returned [`crate::ring_slot::Pick::LookUp`]: looks its flow up, decides, and writes the
+/// record. Returns the backend; none if no backend takes new flows. `opens` as in [`RingSlot::decide`]. For packets
+/// about a flow (ICMP errors), see [`peek`].
 #[inline(always)]
 pub fn follow<T: FlowTables>(slot: RingSlot, opens: bool, now: Tick, tables: &mut T) -> BackendId {
     let (found, known) = look_up(tables);
     write(slot.decide(known, opens), found, now, tables)
 }
 
-/// As [`follow`], where every flow is recorded. `slot` is asked for only where the flow is not known.
+/// Like [`follow`], if every flow is recorded. `slot` is called only for unknown flows.
 #[inline(always)]
 pub fn follow_all<T: FlowTables>(
     slot: impl FnOnce() -> RingSlot,
@@ -147,7 +145,7 @@ pub fn follow_all<T: FlowTables>(
     write(slot.decide_recorded(known, opens), found, now, tables)
 }
 
-/// Records what was decided about a packet, of whose flow `found` was recorded.
+/// Writes the record of a decision about a packet whose flow had the record `found`.
 #[inline(always)]
 fn write<T: FlowTables>(
     decision: Decision,
@@ -189,8 +187,8 @@ pub fn peek<T: FlowTables>(slot: RingSlot, opens: bool, tables: &mut T) -> Backe
     slot.decide(look_up(tables).1, opens).backend
 }
 
-/// The first living record, and what it says of the flow. A dead one does not end the search: the flow may have been
-/// recorded anew elsewhere.
+/// The first living record, and the state of the flow. A dead one does not end the search: the flow may have a newer
+/// record elsewhere.
 #[inline(always)]
 fn look_up<T: FlowTables>(tables: &mut T) -> (Option<(Table, FlowRecord)>, Known) {
     if let Some(flow) = living(tables, Table::Tracked) {
@@ -211,7 +209,7 @@ fn living<T: FlowTables>(tables: &mut T, table: Table) -> Option<FlowRecord> {
     (tables.living(flow.backend)?.0 == flow.generation.0).then_some(flow)
 }
 
-/// Records the flow; a backend that is not alive is not recorded, since such a record would count for nothing.
+/// Records the flow, unless its backend is dead, since such a record would count as none.
 #[inline(always)]
 fn store<T: FlowTables>(tables: &mut T, table: Table, backend: BackendId, now: Tick) -> bool {
     let Some(generation) = tables.living(backend) else {
@@ -354,7 +352,7 @@ mod tests {
     }
 
     #[test]
-    fn a_known_flow_keeps_its_record_fresh() {
+    fn known_flow_refreshes_its_record() {
         let mut flow = One {
             tracked: Some(record(A, 1)),
             ..One::default()

@@ -1,5 +1,5 @@
-//! What the headers that a tunnel puts before a packet hold, and what of them its end carries over. The bytes themselves
-//! are written by the XDP programs.
+//! Fields of the outer headers of tunnels, and the fields that the end of a tunnel carries over. The XDP programs write
+//! the bytes.
 
 use crate::csum::Sum;
 
@@ -8,8 +8,8 @@ pub const IPV4_IN_IP: u8 = 4;
 /// Protocol number of IPv6 in IP (RFC 2473).
 pub const IPV6_IN_IP: u8 = 41;
 
-/// UDP port of Generic UDP Encapsulation unless another is set. Variant 1 of its draft (draft-ietf-intarea-gue section 4) is used: the IP
-/// packet follows the UDP header at once, and its version tells its family.
+/// UDP port of Generic UDP Encapsulation unless another is set. Variant 1 of its draft (draft-ietf-intarea-gue section
+/// 4) is used: the IP packet follows the UDP header at once, and its version field gives its family.
 pub const GUE_PORT: u16 = 6080;
 
 /// Bytes of an outer IPv4 header without options.
@@ -35,18 +35,18 @@ pub const fn source_port(hash: u32) -> u16 {
     0xc000 | (hash >> 16) as u16
 }
 
-/// The flow label of a flow's outer IPv6 packets (RFC 6438): 20 bits, never 0, which would say "no flow".
+/// The flow label of a flow's outer IPv6 packets (RFC 6438): 20 bits, never 0, which would mean "no flow".
 #[inline(always)]
 pub const fn flow_label(hash: u32) -> u32 {
     (hash & 0xf_ffff) | 1
 }
 
 /// The sum of a whole TCP or UDP packet over IPv4 or IPv6, from its header alone, given that its own checksums are
-/// right. Over the transport part and its pseudo header the sum is zero, and so it is over an IPv4 header; what is left is
-/// the difference of header and pseudo header. Linux calls this local checksum offload.
+/// right. The sum over the transport part and its pseudo header is zero, and so is the sum over an IPv4 header; the
+/// rest is the difference of header and pseudo header. Linux calls this local checksum offload.
 ///
 /// `first_words` are an IPv6 header's version, traffic class and flow label, and next header and hop limit; for IPv4 there
-/// are none, but the pseudo header's addresses in `addresses`. Everything as it stands in memory.
+/// are none, but the pseudo header's addresses in `addresses`. All in the byte order of memory.
 #[inline(always)]
 pub const fn packet_sum(first_words: Sum, addresses: Sum, protocol: u8, transport_len: u16) -> Sum {
     let pseudo = addresses
@@ -78,7 +78,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn ecn_leaves_a_tunnel_as_rfc_6040_says() {
+    fn ecn_at_the_tunnel_end_follows_rfc_6040() {
         // Figure 4: rows are the inner field Not-ECT, ECT(0), ECT(1), CE; columns the outer one in the same order.
         const ORDER: [u8; 4] = [0, 2, 1, 3];
         let table = [

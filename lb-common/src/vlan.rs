@@ -1,7 +1,7 @@
 //! VLAN tags of a frame (IEEE 802.1Q, and 802.1ad for the outer of two).
 //!
-//! The program takes tags off a frame before it looks at the packet, and puts those of the way out on when it sends it:
-//! everything between knows no tags.
+//! The program takes tags off a frame before it reads the packet, and puts on the tags of the way out when it sends it:
+//! no code in between sees tags.
 
 use crate::plain_data;
 
@@ -55,7 +55,7 @@ impl Vlans {
     /// No VLAN.
     pub const NONE: Self = Self(0);
 
-    /// From the outer to the inner one; of more than two, or with none before another, nothing.
+    /// From the outer to the inner one; `None` if only the inner one is set.
     pub const fn new(outer: Option<Vlan>, inner: Option<Vlan>) -> Option<Self> {
         match (outer, inner) {
             (None, None) => Some(Self::NONE),
@@ -71,13 +71,13 @@ impl Vlans {
         (Vlan::of(self.0 as u16), Vlan::of((self.0 >> u16::BITS) as u16))
     }
 
-    /// Those that these tags say.
+    /// The VLANs of these tags.
     #[inline(always)]
     pub const fn of_tags(tags: Tags) -> Self {
         Self(half_of(tags.outer()) | half_of(tags.inner()) << u16::BITS)
     }
 
-    /// Tags that say so, of the lowest priority.
+    /// Tags of these VLANs, of the lowest priority.
     #[inline(always)]
     pub const fn tags(self) -> Tags {
         #[expect(clippy::cast_possible_truncation, reason = "its halves")]
@@ -174,7 +174,7 @@ mod tests {
     });
 
     #[test]
-    fn tags_say_their_vlans_and_the_other_way_round() {
+    fn tags_and_vlans_convert_both_ways() {
         let cases: [(Option<Vlan>, Option<Vlan>, &[u8]); 5] = [
             (None, None, &[]),
             (ONE, None, &[0x81, 0, 0, 100]),
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_tag_is_not_taken_for_one() {
+    fn other_bytes_are_not_taken_for_tags() {
         for kind in [[8, 0], [0x86, 0xdd], [0x91, 0], [8, 6], [0, 0]] {
             assert!(!Tags::is_tag(u32::from_ne_bytes([kind[0], kind[1], 0, 100])));
         }
