@@ -1,5 +1,5 @@
-//! Debian packages that building needs: which are missing, asking before installing, installing. What tests, the demo and
-//! benchmarks call is never installed: see `archive.rs` and `bundle.rs`.
+//! Debian packages for building: finds missing ones, asks before installing, installs. Programs for tests, demo and
+//! benchmarks are never installed: see `archive.rs` and `bundle.rs`.
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -28,7 +28,7 @@ pub(crate) fn is_debian() -> bool {
     Path::new("/etc/debian_version").exists() && workspace::find_program("apt-get").is_some()
 }
 
-/// Those of `packages` that are not installed.
+/// The packages that are not installed.
 pub(crate) fn missing<'a>(packages: &[&'a str]) -> Vec<&'a str> {
     let known = Command::new("dpkg-query")
         .args(["-W", "-f", "${db:Status-Abbrev} ${Package}\n"])
@@ -43,7 +43,7 @@ pub(crate) fn missing<'a>(packages: &[&'a str]) -> Vec<&'a str> {
         .collect()
 }
 
-/// Whether dpkg-query's list says that the package is installed: `ii`, with a possible third letter for an error.
+/// Whether the package is installed by dpkg-query's list: `ii`, with a possible third letter for an error.
 fn installed(list: &str, package: &str) -> bool {
     list.lines().any(|line| {
         let mut words = line.split_whitespace();
@@ -51,7 +51,7 @@ fn installed(list: &str, package: &str) -> bool {
     })
 }
 
-/// Asks whether `packages` may be installed. Root and `yes` are not asked; without a terminal the answer is no.
+/// Asks for consent to install `packages`. Root and `yes` need none; without a terminal the answer is no.
 ///
 /// # Errors
 /// When the answer is no.
@@ -74,7 +74,7 @@ pub(crate) fn ask(packages: &[&str], yes: bool) -> Result<()> {
     }
 }
 
-/// Fetches the lists of packages, so that no file is asked for that the mirrors have replaced. A failure is no error
+/// Fetches the lists of packages, since the mirrors may have replaced files. A failure is no error
 /// yet: one broken third-party source must not stop an installation that does not need it.
 pub(crate) fn update() -> Result<()> {
     if let Err(error) = apt("updating the package lists", "apt-update", &["update"]) {
@@ -83,7 +83,7 @@ pub(crate) fn update() -> Result<()> {
     Ok(())
 }
 
-/// Installs packages and whatever they need, but removes nothing for them.
+/// Installs packages with their dependencies, and removes none.
 ///
 /// # Errors
 /// When apt still fails after several tries.

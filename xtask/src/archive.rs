@@ -1,5 +1,5 @@
-//! Debian's archive, read without touching this machine: package lists, downloads and the search for what a package
-//! depends on use an apt state of their own in the cache. No root, no lock, nothing installed.
+//! Debian's archive, read without touching this machine: package lists, downloads and dependency resolution use an apt
+//! state of their own in the cache. No root, no lock, no installation.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use crate::{
     workspace::{cache_dir, output_of, run},
 };
 
-/// An apt that knows this machine's sources and keys, but none of its installed packages.
+/// An apt with this machine's sources and keys, but without its installed packages.
 pub(crate) struct Archive {
     dir: PathBuf,
 }
@@ -32,7 +32,7 @@ impl Archive {
             let part = archive.dir.join(part);
             fs::create_dir_all(&part).with_context(|| format!("cannot create {}", part.display()))?;
         }
-        // Empty: apt then takes nothing on this machine for granted, whatever its version.
+        // Empty, so that apt assumes no installed packages.
         fs::write(archive.dir.join("status"), "")?;
         let log = apt::log_file("package-lists")?;
         if let Err(error) = progress::step(

@@ -29,8 +29,8 @@ const SUITES: [(&str, &str, bool); 4] = [
 /// The benchmark that measures others beside us, and needs them.
 const PEERS: &str = "health_peers";
 
-/// Whether a word of the command line asks for a benchmark: by its name, or by the first word of it.
-fn asks_for(word: &str, name: &str) -> bool {
+/// Whether a word of the command line selects a benchmark: by its name, or by the name's first word.
+fn is_selected_by(word: &str, name: &str) -> bool {
     let rest = name.strip_prefix(word);
     rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
 }
@@ -47,13 +47,13 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
         );
     }
     for word in &options.names {
-        if !found.iter().any(|(_, name, _)| asks_for(word, name)) {
+        if !found.iter().any(|(_, name, _)| is_selected_by(word, name)) {
             let names: Vec<_> = found.iter().map(|(_, name, _)| name.as_str()).collect();
             bail!("no benchmark {word}; there are: {}", names.join(", "));
         }
     }
     if !options.names.is_empty() {
-        found.retain(|(_, name, _)| options.names.iter().any(|word| asks_for(word, name)));
+        found.retain(|(_, name, _)| options.names.iter().any(|word| is_selected_by(word, name)));
     }
     let toolchain = setup::ensure(options.yes)?;
     packages::ensure()?;
@@ -80,7 +80,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_word_asks_for_its_benchmark_and_those_that_begin_with_it() {
+    fn word_selects_benchmarks_that_begin_with_it() {
         let cases = [
             ("health", "health", true),
             ("health", "health_peers", true),
@@ -89,7 +89,7 @@ mod tests {
             ("dataplane", "control", false),
         ];
         for (word, name, expected) in cases {
-            assert_eq!(asks_for(word, name), expected, "{word} {name}");
+            assert_eq!(is_selected_by(word, name), expected, "{word} {name}");
         }
     }
 }

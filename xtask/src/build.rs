@@ -27,8 +27,8 @@ pub(crate) struct Options {
     yes: bool,
 }
 
-/// What is built for BPF, and the names of the finished objects: the balancer, the end of its tunnels, and the wrapper of
-/// the benchmark.
+/// The BPF programs, and the names of their objects: the balancer, the end of its tunnels, and the wrapper of the
+/// benchmark.
 const OBJECTS: [(&str, &str); 3] = [
     ("lb-ebpf", "lb-ebpf.o"),
     ("lb-ebpf-decap", "lb-ebpf-decap.o"),
@@ -40,14 +40,14 @@ const OBJECTS: [(&str, &str); 3] = [
 pub(crate) enum Profile {
     /// Optimised, for use from the checkout.
     Release,
-    /// Optimised as a whole, which takes minutes: what a release has.
+    /// Optimised as a whole, which takes minutes, for a release.
     Shipped,
     /// Quick to build, for tests.
     Debug,
 }
 
 impl Profile {
-    /// The profile that the flag `--debug` asks for.
+    /// The profile by the flag `--debug`.
     pub(crate) fn from_debug_flag(debug: bool) -> Self {
         if debug { Self::Debug } else { Self::Release }
     }

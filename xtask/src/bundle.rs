@@ -1,6 +1,6 @@
-//! A bundle: programs of Debian packages, unpacked into the cache together with every library they load, down to the C
-//! library and its loader. Whatever versions this machine has installed, or lacks, makes no difference to a bundle, and a
-//! bundle changes nothing of this machine.
+//! A bundle: programs of Debian packages, unpacked into the cache together with every library they load, including the
+//! C library and its loader. A bundle does not depend on versions installed on this machine, and changes nothing of
+//! this machine.
 //!
 //! Each program is started by a small script in the bundle's `start`, which calls the bundle's own loader with the bundle's
 //! own library directories. A variable such as `LD_LIBRARY_PATH` would do the same, but programs that these programs start
@@ -21,7 +21,7 @@ use crate::{
     workspace::{cache_dir, output_of},
 };
 
-/// Raised when scripts or unpacking change, so that older bundles are made anew.
+/// Raised when scripts or unpacking change, so that older bundles are rebuilt.
 const FORMAT: u32 = 1;
 /// Where packages put shared libraries.
 const LIBRARY_PLACES: [&str; 4] = ["lib", "lib64", "usr/lib", "usr/lib64"];
@@ -32,7 +32,7 @@ const SCRIPTS: &str = "start";
 
 /// A program of a bundle.
 pub(crate) struct Program {
-    /// What it is called by.
+    /// Its command name.
     pub(crate) name: &'static str,
     /// Its file, below the bundle's root.
     pub(crate) file: &'static str,
@@ -43,7 +43,7 @@ pub(crate) struct Program {
 }
 
 impl Program {
-    /// A program that needs nothing but its file.
+    /// A program that needs only its file.
     pub(crate) const fn new(name: &'static str, file: &'static str) -> Self {
         Self {
             name,
@@ -99,7 +99,7 @@ impl Bundle {
         for program in self.programs {
             libraries.write_script(program)?;
         }
-        // Last: what stands beside it is complete.
+        // Last, since it marks the bundle as complete.
         fs::write(stamp(&root), self.description(&root))?;
         Ok(())
     }
@@ -134,7 +134,7 @@ impl Bundle {
         Ok(cache_dir()?.join("programs").join(self.name))
     }
 
-    /// What the stamp holds: scripts name the root, so a cache that was moved is no complete bundle.
+    /// Content of the stamp. It names the root, as scripts do, so a moved cache is no complete bundle.
     fn description(&self, root: &Path) -> String {
         let programs: Vec<_> = self.programs.iter().map(|program| program.name).collect();
         format!(

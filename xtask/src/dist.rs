@@ -10,7 +10,7 @@ use crate::{
     workspace::{Workspace, run},
 };
 
-/// What goes into the archive besides the binary: place in the checkout, place in the archive.
+/// Files of the archive besides the binary: path in the checkout, path in the archive.
 const FILES: [(&str, &str); 16] = [
     ("lb-userspace/capi/include/lb_health.h", "lb_health.h"),
     ("dist/lb.service", "lb.service"),
@@ -60,7 +60,7 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     for (from, to) in FILES {
         copy(&workspace.root.join(from), &dir.join(to))?;
     }
-    // Owner, order and names do not depend on who packs.
+    // Owner, order and names do not depend on the packing user.
     run(Command::new("tar")
         .args([
             "--create",

@@ -1,5 +1,5 @@
-//! `cargo xtask fuzz`: tries to break what of the data plane runs on the host, under libFuzzer and guided by coverage.
-//! It needs a compiler for C++, and no nightly: without sanitizers, stable compilers have all that it takes.
+//! `cargo xtask fuzz`: fuzzes the parts of the data plane that run on the host, under libFuzzer and guided by coverage.
+//! It needs a C++ compiler, but no nightly: without sanitizers a stable compiler suffices.
 
 use std::fs;
 
@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 
 use crate::workspace::{Workspace, output_of, run};
 
-/// What libFuzzer is guided by, and the checks that a release leaves out.
+/// Flags for coverage by libFuzzer, and for checks that a release leaves out.
 const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
     -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions --cfg fuzzing";
@@ -42,13 +42,13 @@ impl Target {
 
 /// Runs `cargo xtask fuzz`. Inputs that reach something new are kept from one run to the next.
 pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
-    let version = output_of(workspace.cargo().arg("-vV")).context("cargo does not say its version")?;
+    let version = output_of(workspace.cargo().arg("-vV")).context("cannot read cargo's version")?;
     let host = version.lines().find_map(|line| line.strip_prefix("host: "));
-    let host = host.context("cargo does not say what it runs on")?;
+    let host = host.context("cannot read cargo's host")?;
     let target = options.target.name();
     let corpus = workspace.target.join("fuzz").join(target);
     fs::create_dir_all(&corpus).with_context(|| format!("cannot create {}", corpus.display()))?;
-    // With `--target`, build scripts have none of the flags; in a directory of its own, other builds stay what they are.
+    // `--target` keeps the flags from build scripts; a separate directory keeps other builds valid.
     run(workspace
         .cargo()
         .env("RUSTFLAGS", FLAGS)
@@ -64,7 +64,7 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
         .arg(workspace.target.join("fuzz-build"))
         .arg("--")
         .arg(&corpus)
-        // What breaks it is written beside.
+        // Failing inputs are written beside the corpus.
         .arg(format!("-artifact_prefix={}-", corpus.display()))
         .args(&options.arguments))
 }

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::workspace::Workspace;
 
-/// What must not use each other in a circle.
+/// The parts of a crate that must have no import cycle.
 #[derive(Clone, Copy)]
 enum Parts {
     /// The files of a crate.
@@ -45,7 +45,7 @@ type Graph = BTreeMap<String, BTreeSet<String>>;
 /// Runs `cargo xtask graph`.
 ///
 /// # Errors
-/// When the crate cannot be read, or its files use each other in a circle.
+/// When the crate cannot be read, or its files have an import cycle.
 pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     let parts = if options.folders {
         Parts::Folders
@@ -78,7 +78,7 @@ fn fail_on_cycles(krate: &str, graph: &Graph) -> Result<()> {
     }
     let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
     bail!(
-        "{krate}: these use each other in a circle: {}; move what both sides need to a file below them",
+        "{krate}: these have an import cycle: {}; move what both sides need to a file below them",
         rest.join(", ")
     )
 }
@@ -258,7 +258,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_lies_in_a_circle_is_left() {
+    fn only_cycles_are_reported() {
         let graph: Graph = [
             ("a", set(&["b"])),
             ("b", set(&["c"])),

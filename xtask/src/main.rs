@@ -1,4 +1,4 @@
-//! Commands of this repository: `cargo xtask COMMAND`. One file a command; `setup` is what the others call first.
+//! Commands of this repository: `cargo xtask COMMAND`. One file a command; the others call `setup` first.
 
 mod apt;
 mod archive;
@@ -58,7 +58,7 @@ enum Command {
     Docs(docs::Options),
     /// Load the XDP program and hold its verified instructions and stack against the budget
     Verifier(verifier::Options),
-    /// Print which files of a crate use which, and fail if any use each other in a circle
+    /// Print which files of a crate use which, and fail if any have an import cycle
     Graph(graph::Options),
     /// Try to break the parser and the slot logic on the host, under libFuzzer
     Fuzz(fuzz::Options),

@@ -12,7 +12,7 @@ use crate::{
     workspace::{cache_dir, find_program, output_of, program_dirs},
 };
 
-/// Python finds its own modules by its place, and those of packages below it.
+/// Python finds its own modules, and modules of packages, relative to its path.
 const PYTHON: Program = Program {
     name: "python3",
     file: "usr/bin/python3",
@@ -20,7 +20,7 @@ const PYTHON: Program = Program {
     args: &[],
 };
 
-/// What the root lanes, the demo and the benchmarks call.
+/// Programs for the root lanes, the demo and the benchmarks.
 const TESTS: Bundle = Bundle {
     name: "tests",
     packages: &[
@@ -51,7 +51,7 @@ const TESTS: Bundle = Bundle {
     ],
 };
 
-/// What health checks are compared with. Only that benchmark needs these: Go is 300 MB.
+/// Peers of health checks. Only their benchmark needs these: Go is 300 MB.
 const PEERS: Bundle = Bundle {
     name: "peers",
     packages: &["golang-go", "haproxy"],
@@ -66,7 +66,7 @@ const PEERS: Bundle = Bundle {
     ],
 };
 
-/// What virtual machines are made of.
+/// Packages for virtual machines.
 const VM: Bundle = Bundle {
     name: "vm",
     packages: &["qemu-system-x86", "busybox-static"],
@@ -97,7 +97,7 @@ pub(crate) fn ensure() -> Result<()> {
     ensure_bundle(&TESTS)
 }
 
-/// Sees to it that what health checks are compared with is there.
+/// Provides the peers of health checks.
 ///
 /// # Errors
 /// As [`ensure()`].
@@ -174,7 +174,7 @@ fn ensure_bundle(bundle: &Bundle) -> Result<()> {
         .collect();
     if !missing.is_empty() {
         bail!(
-            "{} are called: install what is missing and call this command again",
+            "{} are called: install the missing ones and call this command again",
             missing.join(", ")
         );
     }
@@ -198,7 +198,7 @@ pub(crate) fn root_command(program: &str) -> Result<Command> {
     Ok(workspace::root_command_in(&path()?, program))
 }
 
-/// Makes cargo run what it built as root, with the programs of the bundles in `PATH`.
+/// Makes cargo run its products as root, with the programs of the bundles in `PATH`.
 ///
 /// # Errors
 /// As [`in_path`].
@@ -209,7 +209,7 @@ pub(crate) fn run_as_root(cargo: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// `PATH` with the bundles before all else: their versions are the ones that the tests know.
+/// `PATH` with the bundles first: the tests expect their versions.
 fn path() -> Result<OsString> {
     let mut dirs = Vec::new();
     for bundle in ALL {

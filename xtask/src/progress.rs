@@ -1,5 +1,5 @@
-//! A long step with a sign of life: its name and the time it has taken so far. What it prints goes to a log, which is
-//! shown only when the step fails.
+//! Progress of a long step: its name and the time so far. Its output goes to a log, which is shown only when the step
+//! fails.
 
 use std::{
     fs::File,
@@ -37,7 +37,7 @@ pub(crate) fn step(name: &str, log: &Path, command: &mut Command) -> Result<()> 
     let (ended, end) = mpsc::channel();
     let waiter = thread::spawn(move || {
         let status = child.wait();
-        // The receiver is gone only when this program ends.
+        // The receiver is dropped only when this program ends.
         let _ = ended.send(());
         status
     });

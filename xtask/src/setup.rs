@@ -12,7 +12,7 @@ use crate::{
 
 /// Compiler, and `core` for BPF.
 const COMPILER_PACKAGES: [&str; 2] = ["rustc-web", "libstd-rust-web-dev-bpf"];
-/// What linking bpf-linker, and any other Rust program, needs besides LLVM.
+/// Packages for linking bpf-linker, and any other Rust program, besides LLVM.
 const LINKING_PACKAGES: [&str; 4] = ["gcc", "g++", "libc6-dev", "libzstd-dev"];
 
 /// Options of `cargo xtask setup`.
@@ -30,10 +30,10 @@ pub(crate) fn command(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// The BPF toolchain, after installing and building what is missing.
+/// The BPF toolchain, after installing and building missing parts.
 ///
 /// # Errors
-/// With what to install, where this machine is not a Debian or the user does not want packages installed.
+/// With the packages to install, if this machine is not a Debian or the user refuses an installation.
 pub(crate) fn ensure(yes: bool) -> Result<Toolchain> {
     if let Some(toolchain) = Toolchain::find()? {
         return Ok(toolchain);
@@ -108,7 +108,7 @@ fn build_linker(compiler: &DebianCompiler) -> Result<()> {
     )
 }
 
-/// What to install by hand.
+/// Instructions for an installation by hand.
 fn by_hand() -> String {
     let mut lines = vec!["no BPF toolchain on this machine; install".to_owned()];
     if find_program("rustup").is_none() {

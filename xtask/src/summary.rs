@@ -1,4 +1,4 @@
-//! What each part of a test run came to, and the table at its end.
+//! Results of the parts of a test run, and the table at its end.
 
 use std::{
     fmt::Write,
@@ -17,7 +17,7 @@ pub(crate) struct Count {
 }
 
 impl Count {
-    /// Adds what a line of a test program's output says: `test result: ok. 12 passed; 0 failed; …`.
+    /// Adds the counts in a line of a test program's output: `test result: ok. 12 passed; 0 failed; …`.
     pub(crate) fn add_line(&mut self, line: &str) {
         let Some(result) = line.strip_prefix("test result: ") else {
             return;
@@ -35,7 +35,7 @@ impl Count {
 struct Part {
     name: &'static str,
     count: Count,
-    /// What went wrong, if anything did.
+    /// The error, if any.
     error: Option<String>,
     elapsed: Duration,
 }
@@ -47,7 +47,7 @@ pub(crate) struct Summary {
 }
 
 impl Summary {
-    /// Runs a check: it counts as one that passed or failed.
+    /// Runs a check, and counts it as passed or failed.
     pub(crate) fn check(&mut self, name: &'static str, check: impl FnOnce() -> Result<()>) {
         self.part(name, |count| {
             let result = check();
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lane_that_ran_nothing_or_could_not_run_fails_the_whole() {
+    fn empty_or_impossible_lane_fails_the_run() {
         let mut summary = Summary::default();
         summary.lane("good", |count| {
             count.passed = 3;

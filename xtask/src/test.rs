@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every check and every test lane that there is. A lane that cannot run fails, and says why.
+//! `cargo xtask test`: every check and every test lane. A lane that cannot run fails, with the reason.
 
 use std::{
     fs,
@@ -97,7 +97,7 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Builds what the root lanes load and run.
+/// Builds the programs for the root lanes.
 fn build(workspace: &Workspace, toolchain: Option<&Toolchain>) -> Result<()> {
     build::bpf(workspace, toolchain.context("no BPF toolchain")?)?;
     build::lb(workspace, Profile::Release)
@@ -149,7 +149,7 @@ fn clippy_bpf(workspace: &Workspace, toolchain: Option<&Toolchain>) -> Result<()
     .with_context(|| format!("clippy for {BPF_TARGET}"))
 }
 
-/// Has `lb` judge the configurations that users copy: the one of the release, and those of the README and the other documents.
+/// Has `lb` check the configurations that users copy: from the release, the README and the other documents.
 fn examples(workspace: &Workspace) -> Result<()> {
     let mut files = vec![
         workspace.root.join("dist/lb.toml"),
@@ -182,7 +182,7 @@ fn examples(workspace: &Workspace) -> Result<()> {
     Ok(())
 }
 
-/// Tests beside the code. Those of the harness itself need no root either.
+/// Tests beside the code. Tests of the harness need no root either.
 fn unit(workspace: &Workspace, count: &mut Count) -> Result<()> {
     let mut harness = workspace.cargo();
     harness.args(["test", "--package", "lb-tests", "--lib"]);
@@ -220,7 +220,7 @@ fn netns_programs(workspace: &Workspace) -> Result<Vec<String>> {
     Ok(programs)
 }
 
-/// Runs a command that runs tests, shows its output as it comes and counts what it says.
+/// Runs a test command, shows its output as it comes and counts its results.
 fn counted(command: &mut Command, count: &mut Count) -> Result<()> {
     let name = command.get_program().display().to_string();
     let mut child = command

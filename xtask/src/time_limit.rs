@@ -1,4 +1,4 @@
-//! An end for test programs that hang, so that a run says so instead of waiting for ever.
+//! A time limit for test programs that hang, so that a run reports it instead of waiting for ever.
 
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Result, anyhow, bail};
 
-/// Several times what the slowest lane takes on two busy cores, builds included.
+/// Several times the duration of the slowest lane on two busy cores, builds included.
 const LIMIT: Duration = Duration::from_secs(20 * 60);
 
 /// Watches a process: when the time is over it is killed with all that it started.
@@ -53,7 +53,10 @@ impl TimeLimit {
             .join()
             .map_err(|_| anyhow!("the watchdog panicked"))?;
         if over {
-            bail!("killed after {:?}: a test hangs, see what ran last", self.limit);
+            bail!(
+                "killed after {:?}: a test hangs, see the last one that ran",
+                self.limit
+            );
         }
         Ok(())
     }
@@ -84,7 +87,7 @@ fn tree(process: u32) -> Vec<u32> {
 
 fn kill(processes: &[u32]) {
     let processes = processes.iter().map(u32::to_string);
-    // By the shell, which has it built in. What is gone already needs no end.
+    // By the shell, which has it built in. The process may have ended already.
     let _ = Command::new("sh")
         .args(["-c", "kill -KILL \"$@\"", "kill"])
         .args(processes)
@@ -98,7 +101,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_that_hangs_is_killed_with_its_children_and_one_that_ends_is_left_alone() {
+    fn hanging_process_is_killed_with_its_children_and_others_are_left_alone() {
         let start = |script| {
             Command::new("sh")
                 .args(["-c", script])
@@ -106,7 +109,7 @@ mod tests {
                 .spawn()
                 .unwrap()
         };
-        // Its child holds the pipe: the output ends only when that is gone too.
+        // Its child holds the pipe: the output ends only when the child has ended, too.
         let hangs = start("sleep 600 & wait");
         let limit = TimeLimit::of(hangs.id(), Duration::from_millis(100));
         assert!(!hangs.wait_with_output().unwrap().status.success());

@@ -57,7 +57,7 @@ impl Toolchain {
         }))
     }
 
-    /// A line that says which one it is.
+    /// A line that names it.
     pub(crate) fn describe(&self) -> String {
         match self {
             Self::Nightly { linker } => format!("rustup's nightly with rust-src, {}", linker.display()),
@@ -68,8 +68,8 @@ impl Toolchain {
     /// A cargo command, `build` or `check`, for the XDP program.
     pub(crate) fn cargo(&self, workspace: &Workspace, subcommand: &str) -> Command {
         let mut command = workspace.cargo();
-        // The host's flags and wrappers are not the XDP program's, and the library path of rustup's compiler is not
-        // that of Debian's.
+        // The host's flags and wrappers are not for the XDP program, and rustup's library path is not for Debian's
+        // compiler.
         for name in [
             "RUSTFLAGS",
             "CARGO_ENCODED_RUSTFLAGS",
@@ -175,7 +175,7 @@ impl DebianCompiler {
     }
 }
 
-/// The major version of LLVM in what `rustc -vV` prints.
+/// The major version of LLVM in the output of `rustc -vV`.
 fn llvm_version(text: &str) -> Option<u32> {
     text.lines()
         .find_map(|line| line.strip_prefix("LLVM version: "))?
@@ -185,7 +185,7 @@ fn llvm_version(text: &str) -> Option<u32> {
         .ok()
 }
 
-/// Whether the linker starts: it is bound to a shared libLLVM that may have gone since it was built.
+/// Whether the linker starts: its shared libLLVM may have been removed since it was built.
 pub(crate) fn linker_works(linker: &Path) -> bool {
     output_of(Command::new(linker).arg("--version")).is_some()
 }

@@ -1,7 +1,6 @@
-//! `cargo xtask verifier`: what the kernel's verifier makes of the XDP program, against a budget.
-//!
-//! Instructions walked, and the stack of the largest function, tell how near a program is to being refused by an older
-//! kernel, whose verifier prunes less; the budget makes growth visible where it happens.
+//! `cargo xtask verifier`: the kernel verifier's cost of the XDP program, against a budget. Instructions walked, and
+//! the stack of the largest function, show how close a program is to being refused by an older kernel, whose verifier
+//! prunes less; the budget makes growth visible early.
 
 use std::{collections::BTreeMap, fs, path::Path};
 
@@ -27,7 +26,7 @@ pub(crate) struct Options {
     yes: bool,
 }
 
-/// What the verifier found about a program, or what it may find at most.
+/// The verifier's cost of a program, or its budget.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Cost {
     /// Instructions walked, over all paths.
@@ -129,7 +128,7 @@ fn parse_budget(text: &str) -> Result<BTreeMap<String, Cost>> {
     Ok(budget)
 }
 
-/// Reads costs from libbpf's log: the name of a program, then what the verifier says about it.
+/// Reads costs from libbpf's log: the name of a program, then the verifier's statistics.
 fn parse_log(log: &str) -> BTreeMap<String, Cost> {
     let mut costs = BTreeMap::new();
     let mut program = None;

@@ -1,8 +1,6 @@
-//! A virtual machine with Debian's kernel, Linux 6.1 on Debian 12: the oldest that `lb` promises to run on. Its root
-//! file system lives in memory and holds a test program with what it calls, each file at the place it has here.
-//!
-//! The processor is emulated in software, so that it runs inside of other virtual machines too; what depends on speed
-//! has no place there.
+//! A virtual machine with Debian's kernel, Linux 6.1 on Debian 12: the oldest supported one. Its root file system is in
+//! memory and has a test program with the programs that it calls, each file at its path here. The processor is emulated
+//! in software, so that it runs inside of other virtual machines too; tests that depend on speed cannot run there.
 
 use std::{
     ffi::OsStr,
@@ -23,13 +21,13 @@ use crate::{
 
 /// The package that stands for the newest kernel of the release.
 const KERNEL: &str = "linux-image-cloud-amd64";
-/// What tests call in it.
+/// Programs that tests call in it.
 const PROGRAMS: [&str; 4] = ["busybox", "ip", "tc", "ethtool"];
 /// Modules of the kernel that devices of tests are made of, with those they need in turn.
 const MODULES: [&str; 2] = ["net", "drivers/net"];
 const INIT: &str = include_str!("vm/init.sh");
-/// The command that runs a test program of `lb-tests` in a virtual machine, with the `lb` of the release profile. What
-/// the program says tells whether it passed; the command fails only where there was no machine.
+/// The command that runs a test program of `lb-tests` in a virtual machine, with the `lb` of the release profile. The
+/// program's output shows whether it passed; the command fails only if there was no machine.
 ///
 /// # Errors
 /// When the kernel, or a program for the machine, is missing, or the test program does not build.
@@ -91,7 +89,7 @@ fn kernel_dir() -> Result<PathBuf> {
     Ok(cache_dir()?.join("kernel"))
 }
 
-/// The version of the kernel whose files lie in `boot`.
+/// The version of the kernel with files in `boot`.
 fn version(boot: &Path) -> Result<String> {
     for entry in fs::read_dir(boot).with_context(|| format!("cannot read {}", boot.display()))? {
         if let Some(version) = entry?.file_name().to_string_lossy().strip_prefix("vmlinuz-") {
@@ -165,7 +163,7 @@ fn image(workspace: &Workspace, test: &Path, version: &str) -> Result<PathBuf> {
 /// Copies a program and its libraries to their places below `root`.
 fn put_program(root: &Path, file: &Path) -> Result<()> {
     put(root, file, file)?;
-    // Says nothing about a program without libraries.
+    // Prints nothing for a program without libraries.
     let libraries = output_of(Command::new("ldd").arg(file)).unwrap_or_default();
     for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {
         let library = Path::new(library);

@@ -20,10 +20,8 @@ pub(crate) struct Workspace {
 }
 
 impl Workspace {
-    /// Finds the checkout that this program was started from.
-    ///
-    /// The build directory is the one that this program lies in, so that `CARGO_TARGET_DIR` and `build.target-dir`
-    /// need no special care: cargo marks it with `CACHEDIR.TAG`.
+    /// Finds the checkout that this program was started from. The build directory is the one that contains this program
+    /// (cargo marks it with `CACHEDIR.TAG`), so that `CARGO_TARGET_DIR` and `build.target-dir` need no special care.
     pub(crate) fn find() -> Result<Self> {
         let manifest_dir =
             env::var_os("CARGO_MANIFEST_DIR").unwrap_or_else(|| env!("CARGO_MANIFEST_DIR").into());
@@ -97,7 +95,8 @@ fn set_by_cargo_run(name: &OsStr) -> bool {
     .any(|prefix| name.starts_with(prefix))
 }
 
-/// Where set-up keeps what takes minutes to make. Outside the build directory, so that `cargo clean` leaves it.
+/// The directory in which set-up keeps its products, which take minutes to make. Outside the build directory, so that
+/// `cargo clean` leaves it.
 pub(crate) fn cache_dir() -> Result<PathBuf> {
     if let Some(dir) = env::var_os("XDG_CACHE_HOME").filter(|dir| Path::new(dir).is_absolute()) {
         return Ok(Path::new(&dir).join("lb"));
@@ -139,7 +138,7 @@ pub(crate) fn root_command_in(path: &OsStr, program: impl AsRef<OsStr>) -> Comma
     command
 }
 
-/// Makes cargo run what it built (tests, benchmarks, binaries) as root and with this `PATH`.
+/// Makes cargo run its products (tests, benchmarks, binaries) as root and with this `PATH`.
 pub(crate) fn run_as_root(cargo: &mut Command, path: &OsStr) {
     let words = as_root(path.to_owned());
     if !words.is_empty() {
@@ -153,7 +152,7 @@ pub(crate) fn run_as_root(cargo: &mut Command, path: &OsStr) {
     }
 }
 
-/// The directories of `PATH`, and those of system programs, which a user's `PATH` often lacks.
+/// The directories of `PATH`, and of system programs, which a user's `PATH` often lacks.
 pub(crate) fn program_dirs() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/sbin", "/sbin", "/usr/local/sbin"].map(PathBuf::from);
@@ -182,7 +181,7 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
-/// Runs a command and gives what it printed on standard output, or nothing when it could not be run or failed.
+/// Runs a command and returns its standard output, or `None` if it could not be run or failed.
 pub(crate) fn output_of(command: &mut Command) -> Option<String> {
     let output = command.output().ok()?;
     output

@@ -4,10 +4,10 @@ use std::path::{Component, Path, PathBuf};
 
 use super::{Finding, Source};
 
-/// The page that says which files to touch.
+/// The page that lists the files to touch.
 const CONTRIBUTING: &str = "CONTRIBUTING.md";
 
-/// Where the paths of [`CONTRIBUTING`] begin, after what stands before them.
+/// Base directories of the paths in [`CONTRIBUTING`], by their prefix there.
 const BASES: [(&str, &str); 6] = [
     ("health:", "lb-userspace/crates/health/src"),
     ("model:", "lb-userspace/crates/model/src"),

@@ -10,8 +10,7 @@ use super::{Finding, Source};
 const PATH: &str = "lb-ebpf/src/maps.rs";
 const PARTS: &str = "lb-ebpf/src/maps/";
 
-/// What the names of maps begin with that are the program's own memory for large locals: neither pinned nor named to
-/// anyone.
+/// Prefix of maps that are the program's own memory for large locals: neither pinned nor used from outside.
 const SCRATCH: &str = "SCRATCH_";
 
 /// Compares the statics of the maps with `lb_common::map_names`.
@@ -63,7 +62,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn maps_are_told_from_other_statics() {
+    fn maps_are_distinguished_from_other_statics() {
         let text = "#[btf_map]\nstatic FLOWS: HashMap<K, V, 1> = HashMap::new();\nstatic SLOT: u32 = 0;\n";
         assert_eq!(statics(text).collect::<Vec<_>>(), ["FLOWS"]);
     }

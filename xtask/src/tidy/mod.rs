@@ -33,7 +33,7 @@ struct Finding {
     path: String,
     /// The line at fault, from 1; 0 where the file as a whole is meant.
     line: usize,
-    /// What is wrong.
+    /// The problem.
     message: String,
 }
 
@@ -97,7 +97,7 @@ fn sources(root: &Path) -> Result<Vec<Source>> {
     let mut sources = Vec::new();
     for file in files {
         let path = file.strip_prefix(root)?.to_string_lossy().into_owned();
-        // Licences and the lock file are others' texts; what is not UTF-8 is no text.
+        // Licences and the lock file are not ours; files that are not UTF-8 are no text.
         if path.starts_with("LICENSE") || path == "Cargo.lock" {
             continue;
         }

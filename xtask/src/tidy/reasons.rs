@@ -15,7 +15,7 @@ pub(super) fn check(sources: &[Source]) -> Vec<Finding> {
     if found.is_some_and(|source| source.text == document()) {
         return Vec::new();
     }
-    let message = "is not what lb_common::reason says: `cargo xtask docs` writes it anew".to_owned();
+    let message = "differs from lb_common::reason: `cargo xtask docs` rewrites it".to_owned();
     vec![Finding {
         path: PATH.to_owned(),
         line: 0,

@@ -8,7 +8,7 @@ const MAX_LINES: usize = 450;
 /// The only file of the XDP program with packet pointers.
 const PACKET: &str = "lb-ebpf/src/packet.rs";
 
-/// What stands nowhere, and why. Written in two parts so that this file may name it.
+/// Forbidden text, with reasons. Written in two parts so that this file may contain it.
 const NOWHERE: [(&str, &str); 6] = [
     (
         concat!("TO", "DO"),
@@ -43,7 +43,7 @@ fn is_test(path: &str) -> bool {
     path.ends_with("/tests.rs") || path.starts_with("tests/tests/")
 }
 
-/// A reader learns from its first line what a file is for. The tests of a module are in a file of that name.
+/// The first line of a file describes its purpose. The tests of a module are in a file of that name.
 fn module_docs(source: &Source) -> Vec<Finding> {
     if source.path.ends_with("/tests.rs") {
         return Vec::new();
@@ -53,11 +53,7 @@ fn module_docs(source: &Source) -> Vec<Finding> {
     if documented {
         Vec::new()
     } else {
-        vec![Finding::new(
-            source,
-            1,
-            "does not begin with //! and what it is for",
-        )]
+        vec![Finding::new(source, 1, "does not begin with //! and its purpose")]
     }
 }
 
@@ -101,7 +97,7 @@ fn nowhere(source: &Source) -> Vec<Finding> {
     findings
 }
 
-/// Those of `lines` that name one of `words`, comments aside.
+/// The lines that contain one of `words`, without comments.
 fn naming<'a>(
     source: &Source,
     lines: impl Iterator<Item = (usize, &'a str)>,
@@ -114,7 +110,7 @@ fn naming<'a>(
         .collect()
 }
 
-/// A line less its comment. A comment sign in a string cuts too much, which hides nothing that these rules look for.
+/// A line without its comment. A comment sign in a string cuts too much, which does not matter for these rules.
 fn code(line: &str) -> &str {
     line.split("//").next().unwrap_or(line)
 }
@@ -133,7 +129,7 @@ fn product_lines(source: &Source) -> impl Iterator<Item = (usize, &str)> {
 mod tests {
     use super::*;
 
-    /// What a file of this name with this text is blamed for: the lines.
+    /// The lines with findings in a file of this name with this text.
     fn blamed(path: &str, text: &str) -> Vec<usize> {
         let source = Source {
             path: path.to_owned(),
