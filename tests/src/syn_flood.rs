@@ -228,7 +228,7 @@ mod tests {
     use crate::frames::Frame;
 
     #[test]
-    fn checksums_are_right_whatever_the_source() {
+    fn checksums_are_right_for_any_source() {
         let target: SocketAddrV4 = "192.0.2.10:80".parse().unwrap();
         let mut frame = frame([2; 6], target);
         for (address, port) in [(0, 1), (0x1234, 0x8001), (u16::MAX, u16::MAX), (1, 0x0100)] {

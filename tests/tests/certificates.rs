@@ -161,7 +161,7 @@ impl Rig {
 }
 
 #[test]
-fn an_end_that_comes_near_is_shown_and_told_once() -> Result<()> {
+fn approaching_expiry_is_shown_and_reported_once() -> Result<()> {
     let _lane = Lane::shared()?;
     let now = SystemTime::now();
     let (soon, late) = (now + 3 * DAY + DAY / 2, now + 90 * DAY);

@@ -17,7 +17,7 @@ const CONNECTIONS: usize = 200;
 const ROUNDS: u64 = 3;
 
 #[test]
-fn busy_connections_survive_every_change_and_the_death_of_the_daemon() -> Result<()> {
+fn established_connections_survive_changes_and_a_killed_daemon() -> Result<()> {
     let _lane = Lane::alone()?;
     for family in Family::BOTH {
         survive_everything(family)?;
@@ -123,7 +123,7 @@ fn survive_everything(family: Family) -> Result<()> {
 }
 
 #[test]
-fn a_backend_removed_now_loses_its_own_flows_and_nobody_elses() -> Result<()> {
+fn backend_removed_now_loses_only_its_own_flows() -> Result<()> {
     let _lane = Lane::shared()?;
     let site = Site::new(Shape::TwoArmed, 3)?;
     let web = site.web(Family::V4, &[1, 1, 1]);
@@ -227,7 +227,7 @@ fn a_service_made_by_hand_serves_and_outlives_the_daemon() -> Result<()> {
 }
 
 #[test]
-fn leaving_with_keep_goes_on_forwarding_and_detach_ends_it() -> Result<()> {
+fn exit_with_keep_forwards_on_until_detach() -> Result<()> {
     let _lane = Lane::shared()?;
     let mut site = Site::new(Shape::OneArmed, 2)?;
     let web = site.web(Family::V4, &[1, 1]);
@@ -253,7 +253,7 @@ fn leaving_with_keep_goes_on_forwarding_and_detach_ends_it() -> Result<()> {
 }
 
 #[test]
-fn leaving_by_default_leaves_nothing() -> Result<()> {
+fn default_exit_leaves_no_program() -> Result<()> {
     let _lane = Lane::shared()?;
     for signal in [libc::SIGTERM, libc::SIGINT] {
         let site = Site::new(Shape::TwoArmed, 1)?;

@@ -92,7 +92,7 @@ fn closed_pipe() -> Result<Stdio> {
 }
 
 #[test]
-fn a_reader_that_has_gone_changes_neither_exit_code_nor_work() -> Result<()> {
+fn closed_pipe_changes_neither_exit_code_nor_effect() -> Result<()> {
     let _lane = Lane::shared()?;
     let (mut daemon, lb, _other) = daemon()?;
     daemon.start()?;
@@ -183,7 +183,7 @@ impl Drop for Watcher {
 }
 
 #[test]
-fn watchers_outlive_a_restart_and_say_once_that_they_wait() -> Result<()> {
+fn watch_outlives_a_restart_and_reports_once_that_it_waits() -> Result<()> {
     let _lane = Lane::shared()?;
     let (daemon, lb, _other) = daemon()?;
     let mut daemon = daemon.args("--on-exit keep");
@@ -214,7 +214,7 @@ fn watchers_outlive_a_restart_and_say_once_that_they_wait() -> Result<()> {
 }
 
 #[test]
-fn what_forwards_on_without_a_daemon_is_named_and_can_be_removed() -> Result<()> {
+fn program_without_a_daemon_is_reported_and_can_be_removed() -> Result<()> {
     let _lane = Lane::shared()?;
     let (daemon, _lb, _other) = daemon()?;
     let mut daemon = daemon.args("--on-exit keep");

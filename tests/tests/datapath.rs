@@ -298,7 +298,7 @@ fn interfaces_that_are_no_longer_served_are_let_go() -> Result<()> {
 }
 
 #[test]
-fn an_interface_made_anew_is_attached_anew() -> Result<()> {
+fn recreated_interface_is_attached_again() -> Result<()> {
     let _lane = Lane::shared()?;
     let (ns, scratch) = (two_interfaces()?, Scratch::new()?);
     let pins = scratch.join("bpf");
@@ -313,7 +313,7 @@ fn an_interface_made_anew_is_attached_anew() -> Result<()> {
 }
 
 #[test]
-fn detach_leaves_nothing_behind() -> Result<()> {
+fn detach_removes_everything() -> Result<()> {
     let _lane = Lane::shared()?;
     let (ns, scratch) = (two_interfaces()?, Scratch::new()?);
     let pins = scratch.join("bpf");
@@ -442,7 +442,7 @@ fn pins_of_another_shape_or_version_are_refused_until_reset() -> Result<()> {
 }
 
 #[test]
-fn a_device_without_native_mode_runs_generic_and_says_why() -> Result<()> {
+fn device_without_native_mode_runs_generic_with_a_reason() -> Result<()> {
     let _lane = Lane::shared()?;
     let (ns, scratch) = (two_interfaces()?, Scratch::new()?);
     let pins = scratch.join("bpf");
@@ -778,7 +778,7 @@ fn ended_flows_are_swept_and_living_ones_counted() -> Result<()> {
 }
 
 #[test]
-fn idle_flows_go_when_their_service_says_so_and_not_before_that_is_known() -> Result<()> {
+fn idle_flows_end_by_their_services_timeout_once_it_is_known() -> Result<()> {
     let _lane = Lane::shared()?;
     let (ns, scratch) = (two_interfaces()?, Scratch::new()?);
     let pins = scratch.join("bpf");
@@ -846,7 +846,7 @@ fn idle_flows_go_when_their_service_says_so_and_not_before_that_is_known() -> Re
 }
 
 #[test]
-fn counters_go_on_over_a_restart_and_begin_anew_with_an_interface() -> Result<()> {
+fn counters_survive_a_restart_and_reset_with_a_new_interface() -> Result<()> {
     let _lane = Lane::shared()?;
     let (net, scratch) = (Topology::new(Shape::TwoArmed, 1)?, Scratch::new()?);
     let pins = scratch.join("bpf");

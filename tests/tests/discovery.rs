@@ -105,7 +105,7 @@ fn dnsmasq(ns: &Netns, scratch: &Scratch, addresses: &[IpAddr]) -> Result<Runnin
 /// Every change of the name's addresses reaches new flows and cuts none that is under way; a resolver that is dead or has
 /// nothing to say costs nothing, whether the daemon restarts, reads its file again or gets it applied.
 #[test]
-fn names_are_followed_and_a_resolver_that_fails_costs_nothing() -> Result<()> {
+fn host_names_are_followed_and_resolver_failures_change_nothing() -> Result<()> {
     let _lane = Lane::shared()?;
     let family = Family::V4;
     let mut site = Site::new(Shape::OneArmed, 3)?;

@@ -206,7 +206,7 @@ fn checks_of_the_balancer_itself_are_answered() -> Result<()> {
 
 /// The link-layer address of a client is not known: the kernel asks for it, and sends the reply on.
 #[test]
-fn a_reply_whose_next_hop_nobody_knows_yet_is_not_lost() -> Result<()> {
+fn reply_with_unresolved_next_hop_is_not_lost() -> Result<()> {
     let _lane = Lane::shared()?;
     let site = start(1, "")?;
     let lb = &site.net.lb.ns;
@@ -237,7 +237,7 @@ fn a_reply_whose_next_hop_nobody_knows_yet_is_not_lost() -> Result<()> {
 
 /// Without forwarding there is no reply for the client; the operator sees why.
 #[test]
-fn a_machine_that_does_not_forward_is_told_by_its_counter() -> Result<()> {
+fn machine_without_forwarding_is_shown_by_a_counter() -> Result<()> {
     let _lane = Lane::shared()?;
     let site = start(1, "")?;
     for family in ["ipv4", "ipv6"] {

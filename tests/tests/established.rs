@@ -28,7 +28,7 @@ const fn tables(family: Family) -> [&'static str; 3] {
 }
 
 #[test]
-fn connections_that_nobody_translates_survive_every_change_and_the_death_of_the_daemon() -> Result<()> {
+fn untranslated_connections_survive_changes_and_a_killed_daemon() -> Result<()> {
     let _lane = Lane::alone()?;
     for family in Family::BOTH {
         survive_everything(family)?;

@@ -24,7 +24,7 @@ fn text<'a>(told: &'a Value, key: &str) -> Result<&'a str> {
 }
 
 #[test]
-fn a_flow_goes_where_explain_said_and_stays_where_it_says() -> Result<()> {
+fn flow_goes_where_explain_predicts_and_stays() -> Result<()> {
     let _lane = Lane::shared()?;
     for family in Family::BOTH {
         direct(family)?;
@@ -138,7 +138,7 @@ const LEAVES: [u32; 2] = [3, 4];
 const PORT_AND_CHECKSUM: [[usize; 2]; 2] = [[34, 50], [54, 70]];
 
 #[test]
-fn the_frame_that_explain_shows_is_what_the_program_makes() -> Result<()> {
+fn frame_shown_by_explain_equals_the_programs_output() -> Result<()> {
     let _lane = Lane::shared()?;
     let site = Site::new(Shape::TwoArmed, 1)?;
     let mut services = Vec::new();

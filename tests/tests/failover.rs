@@ -221,7 +221,7 @@ fn a_machine_off_the_network_gets_no_new_flow_after_the_promised_time() -> Resul
 }
 
 #[test]
-fn an_unhealthy_answer_takes_a_backend_out_and_nobody_left_is_a_counted_drop() -> Result<()> {
+fn unhealthy_answer_takes_a_backend_out_and_drops_without_backends_are_counted() -> Result<()> {
     let _lane = Lane::shared()?;
     let site = Site::new(Shape::OneArmed, 1)?;
     let health = "kind = \"http\"\npath = \"/health\"\ninterval = \"200ms\"\nfast_interval = \"50ms\"\n\

@@ -127,7 +127,7 @@ fn device_counters_count_frames() -> Result<()> {
 }
 
 #[test]
-fn frame_counters_agree_with_what_was_sent() -> Result<()> {
+fn frame_counters_match_sent_frames() -> Result<()> {
     let _lane = Lane::shared()?;
     let net = Topology::new(Shape::OneArmed, 1)?;
     let target = net.backends[0].socket(Family::V4, 7);
@@ -146,7 +146,7 @@ fn frame_counters_agree_with_what_was_sent() -> Result<()> {
 }
 
 #[test]
-fn nothing_is_left_behind() -> Result<()> {
+fn harness_leaves_no_traces() -> Result<()> {
     let _lane = Lane::shared()?;
     let (namespace, directory) = {
         let ns = Netns::new("gone")?;

@@ -95,7 +95,7 @@ fn front_link(site: &Site) -> PathBuf {
 }
 
 #[test]
-fn an_interface_that_is_made_anew_is_served_again() -> Result<()> {
+fn recreated_interface_is_served_again() -> Result<()> {
     let _lane = Lane::shared()?;
     let mut site = start()?;
     let counted = |site: &Site| -> Result<f64> {
@@ -182,7 +182,7 @@ fn a_renamed_interface_is_served_under_any_name() -> Result<()> {
 }
 
 #[test]
-fn a_program_that_somebody_took_away_is_put_back() -> Result<()> {
+fn removed_program_is_attached_again() -> Result<()> {
     let _lane = Lane::shared()?;
     let site = start()?;
     for (round, (name, take)) in [
@@ -205,7 +205,7 @@ fn a_program_that_somebody_took_away_is_put_back() -> Result<()> {
 }
 
 #[test]
-fn a_program_of_somebody_else_is_named_and_left_alone() -> Result<()> {
+fn foreign_program_is_reported_and_left_alone() -> Result<()> {
     let _lane = Lane::shared()?;
     let site = start()?;
     // The daemon must not come between.
@@ -219,7 +219,7 @@ fn a_program_of_somebody_else_is_named_and_left_alone() -> Result<()> {
 }
 
 #[test]
-fn an_interface_that_is_down_is_said_to_be() -> Result<()> {
+fn interface_that_is_down_is_reported() -> Result<()> {
     let _lane = Lane::shared()?;
     let site = start()?;
     let cli = site.daemon.cli();
@@ -258,7 +258,7 @@ fn an_interface_that_is_down_is_said_to_be() -> Result<()> {
 }
 
 #[test]
-fn an_interface_that_appears_late_is_served_where_that_is_asked_for() -> Result<()> {
+fn late_interface_is_served_if_configured() -> Result<()> {
     let _lane = Lane::shared()?;
     let site = Site::new(Shape::TwoArmed, 1)?;
     site.net.lb.ns.ip("link del front")?;
@@ -308,7 +308,7 @@ fn an_alternative_name_is_as_good_as_the_name() -> Result<()> {
 }
 
 #[test]
-fn the_end_of_tunnels_is_attached_again_where_its_interface_is_made_anew() -> Result<()> {
+fn decap_is_attached_again_to_a_recreated_interface() -> Result<()> {
     let _lane = Lane::shared()?;
     let (backend, other) = (Netns::new("backend")?, Netns::new("other")?);
     veth(&backend, "eth0", &other, "eth0")?;
@@ -330,7 +330,7 @@ fn the_end_of_tunnels_is_attached_again_where_its_interface_is_made_anew() -> Re
 }
 
 #[test]
-fn the_end_of_tunnels_outlives_its_command_until_somebody_detaches_it() -> Result<()> {
+fn decap_outlives_its_command_until_detach() -> Result<()> {
     let _lane = Lane::shared()?;
     let (backend, other) = (Netns::new("backend")?, Netns::new("other")?);
     veth(&backend, "eth0", &other, "eth0")?;

@@ -21,7 +21,7 @@ const FLOOD: u32 = 600_000;
 const TABLE: [(&str, &str); 1] = [("map", "FLOWS_V4")];
 
 #[test]
-fn exhausted_source_ports_are_counted_and_known_flows_go_on() -> Result<()> {
+fn exhausted_source_ports_are_counted_and_known_flows_continue() -> Result<()> {
     let _lane = Lane::shared()?;
     let mut site = Site::new(Shape::OneArmed, 1)?;
     let echo = site.echo_service(Family::V4, &[1]);
@@ -51,7 +51,7 @@ fn exhausted_source_ports_are_counted_and_known_flows_go_on() -> Result<()> {
 }
 
 #[test]
-fn a_flooded_service_leaves_the_others_their_room_in_the_flow_table() -> Result<()> {
+fn flooded_service_leaves_other_services_their_share_of_the_flow_table() -> Result<()> {
     let _lane = Lane::alone()?;
     let mut site = Site::new(Shape::TwoArmed, 2)?;
     let flooded = SocketAddr::new(site.net.vip(Family::V4, 20), 53);
@@ -122,7 +122,7 @@ fn a_flooded_service_leaves_the_others_their_room_in_the_flow_table() -> Result<
 }
 
 #[test]
-fn a_flood_of_forged_syns_loses_no_flow_that_stands_and_no_new_one_of_other_services() -> Result<()> {
+fn syn_flood_loses_no_established_flow_and_no_new_flow_of_other_services() -> Result<()> {
     const PLAN: Plan = Plan {
         time: Duration::from_secs(5),
         connections: 300,

@@ -92,7 +92,7 @@ fn a_socket_that_cannot_be_made_stops_no_start() -> Result<()> {
 }
 
 #[test]
-fn where_no_thread_can_be_started_changes_and_commands_go_on() -> Result<()> {
+fn changes_and_commands_work_when_no_thread_can_start() -> Result<()> {
     let _lane = Lane::shared()?;
     let mut site = site()?;
     site.daemon.start()?;
@@ -123,7 +123,7 @@ fn where_no_thread_can_be_started_changes_and_commands_go_on() -> Result<()> {
 }
 
 #[test]
-fn a_start_without_threads_is_an_error_in_words() -> Result<()> {
+fn start_without_threads_fails_with_a_reason() -> Result<()> {
     let _lane = Lane::shared()?;
     let mut site = site()?;
     let group = Group::new()?;

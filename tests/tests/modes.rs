@@ -232,7 +232,7 @@ fn a_datagram_in_fragments_arrives_whole_in_every_mode() -> Result<()> {
 }
 
 #[test]
-fn tunnels_from_elsewhere_are_refused_and_what_is_no_tunnel_passes() -> Result<()> {
+fn tunnels_from_elsewhere_are_refused_and_other_packets_pass() -> Result<()> {
     let _lane = Lane::shared()?;
     let site = Direct::start()?;
     let decaps = site.decap(&["203.0.113.0/24".to_owned(), "2001:db8:ffff::/48".to_owned()])?;

@@ -141,7 +141,7 @@ fn frames_for_another_machine_are_left_alone_until_a_device_here_has_their_addre
 }
 
 #[test]
-fn a_narrow_link_behind_the_balancer_tells_the_client_its_mtu() -> Result<()> {
+fn mtu_of_a_narrow_link_behind_the_balancer_reaches_the_client() -> Result<()> {
     let _lane = Lane::shared()?;
     for family in Family::BOTH {
         let site = Site::new(Shape::Routed, 1)?;
@@ -298,7 +298,7 @@ fn packets_are_routed_with_one_hop_less() -> Result<()> {
 }
 
 #[test]
-fn replies_take_the_way_the_client_came_whatever_the_routes_say() -> Result<()> {
+fn replies_take_the_clients_way_independent_of_routes() -> Result<()> {
     let _lane = Lane::shared()?;
     let site = Site::new(Shape::TwoArmed, 1)?;
     let services = Family::BOTH.map(|f| site.web(f, &[1]));

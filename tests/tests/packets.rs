@@ -163,7 +163,7 @@ fn a_backend_behind_another_interface_is_redirected_to() -> Result<()> {
 }
 
 #[test]
-fn what_cannot_be_forwarded_is_dropped_for_its_own_reason() -> Result<()> {
+fn packets_that_cannot_be_forwarded_are_dropped_with_their_reason() -> Result<()> {
     for side in FAMILIES {
         let syn = |port| Frame::tcp(side.client(port), side.vip(80), SYN, 64, b"");
         let bench = Bench::new()?;
@@ -192,7 +192,7 @@ fn what_cannot_be_forwarded_is_dropped_for_its_own_reason() -> Result<()> {
 }
 
 #[test]
-fn a_flow_of_an_id_in_other_hands_is_opened_anew() -> Result<()> {
+fn flow_of_a_reused_backend_id_is_set_up_again() -> Result<()> {
     let bench = Bench::new()?;
     bench.ports(3000..=3001)?;
     for side in FAMILIES {

@@ -197,7 +197,7 @@ fn an_open_breaker_lets_flows_try_again() -> Result<()> {
 
 /// No breaker: what clients suffer has the backend checked at once and at the fast interval.
 #[test]
-fn a_backend_that_falls_silent_is_found_out_long_before_its_check_is_due() -> Result<()> {
+fn silent_backend_is_detected_before_its_next_check() -> Result<()> {
     let _lane = Lane::shared()?;
     let rig = Rig::start(Family::V4, "fast_interval = \"100ms\"\ntimeout = \"500ms\"")?;
     rig.site.net.middle.ip("link set b0 down")?;

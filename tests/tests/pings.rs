@@ -64,7 +64,7 @@ fn check(checker: IcmpChecker, target: SocketAddr, timeout: Duration) -> Result<
 }
 
 #[test]
-fn pings_are_answered_or_say_who_refuses_with_either_socket() -> Result<()> {
+fn pings_are_answered_or_refused_by_name_with_either_socket() -> Result<()> {
     let _lane = Lane::shared()?;
     let pair = pair()?;
     let plain = IcmpChecker::default();
@@ -117,7 +117,7 @@ fn pings_are_answered_or_say_who_refuses_with_either_socket() -> Result<()> {
 
 /// A source address that this machine has not, or of the other family, must not count against the target.
 #[test]
-fn what_this_machine_lacks_is_named_and_counts_against_nobody() -> Result<()> {
+fn local_errors_are_named_and_count_against_no_target() -> Result<()> {
     let _lane = Lane::shared()?;
     let ns = Netns::new("pinger")?;
     let target: SocketAddr = "127.0.0.1:80".parse()?;

@@ -272,7 +272,7 @@ fn connections_stay_through_drain_removal_and_death_of_the_daemon() -> Result<()
 }
 
 #[test]
-fn nobody_is_shown_a_key() -> Result<()> {
+fn keys_are_never_shown() -> Result<()> {
     let _lane = Lane::shared()?;
     let site = Site::start()?;
     let cli = site.daemon.cli();

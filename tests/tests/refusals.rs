@@ -132,7 +132,7 @@ fn every_class_of_config_error_is_reported_with_its_place() -> Result<()> {
 }
 
 #[test]
-fn wrong_commands_end_with_their_exit_code_and_change_nothing() -> Result<()> {
+fn wrong_commands_fail_with_their_exit_code_and_change_nothing() -> Result<()> {
     let _lane = Lane::shared()?;
     let (lb, _other) = lone_balancer()?;
     let mut daemon = Daemon::new(&lb, &["eth0"])?.config(SERVICE)?;
@@ -183,7 +183,7 @@ fn wrong_commands_end_with_their_exit_code_and_change_nothing() -> Result<()> {
 }
 
 #[test]
-fn a_start_that_cannot_work_says_why() -> Result<()> {
+fn impossible_start_fails_with_its_reason() -> Result<()> {
     let _lane = Lane::shared()?;
     let (lb, _other) = lone_balancer()?;
     lb.ip("tuntap add t0 mode tun\nlink set t0 up")?;
@@ -268,7 +268,7 @@ fn largest_file(dir: &std::path::Path) -> Result<std::path::PathBuf> {
 }
 
 #[test]
-fn a_change_that_cannot_be_saved_is_refused_and_forwarding_goes_on() -> Result<()> {
+fn unsaved_change_is_refused_and_forwarding_continues() -> Result<()> {
     let _lane = Lane::shared()?;
     let mut site = Site::new(Shape::OneArmed, 1)?;
     let disk = site.daemon.dir().join("disk");
@@ -301,7 +301,7 @@ fn a_change_that_cannot_be_saved_is_refused_and_forwarding_goes_on() -> Result<(
 }
 
 #[test]
-fn a_second_daemon_is_refused_and_the_first_goes_on() -> Result<()> {
+fn second_daemon_is_refused_and_the_first_continues() -> Result<()> {
     let _lane = Lane::shared()?;
     let site = Site::new(Shape::TwoArmed, 1)?;
     let web = site.web(Family::V4, &[1]);
@@ -322,7 +322,7 @@ fn a_second_daemon_is_refused_and_the_first_goes_on() -> Result<()> {
 }
 
 #[test]
-fn a_program_of_somebody_else_is_left_alone() -> Result<()> {
+fn start_beside_a_foreign_program_is_refused() -> Result<()> {
     let _lane = Lane::shared()?;
     let (lb, _other) = lone_balancer()?;
     let theirs = lb_tests::xdp_pass::PassProgram::attach(&lb, "eth0")?;
@@ -344,7 +344,7 @@ fn program_id(ns: &Netns) -> Result<Option<u64>> {
 }
 
 #[test]
-fn a_daemon_without_services_says_what_to_type_next() -> Result<()> {
+fn daemon_without_services_prints_the_next_commands() -> Result<()> {
     let _lane = Lane::shared()?;
     let (lb, _other) = lone_balancer()?;
     let mut daemon = Daemon::new(&lb, &["eth0"])?;

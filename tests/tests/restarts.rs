@@ -120,7 +120,7 @@ fn survive_a_crash(mode: &str) -> Result<()> {
 
 /// Whatever somebody removes from the pin directory is there again, and the next daemon finds flows and links by it.
 #[test]
-fn pins_that_somebody_removes_are_made_again_and_no_flow_is_lost_at_a_restart() -> Result<()> {
+fn removed_pins_are_restored_and_a_restart_loses_no_flow() -> Result<()> {
     let _lane = Lane::alone()?;
     let family = Family::V4;
     let mut site = Site::new(Shape::TwoArmed, 2)?;
@@ -180,7 +180,7 @@ fn pins_that_somebody_removes_are_made_again_and_no_flow_is_lost_at_a_restart() 
 
 /// A reload with the same file is no order either, and one that is refused is told until one is taken.
 #[test]
-fn a_reload_that_changes_nothing_keeps_commands_and_a_refused_one_is_told() -> Result<()> {
+fn unchanged_reload_keeps_commands_and_a_refused_one_is_reported() -> Result<()> {
     let _lane = Lane::shared()?;
     let site = Site::new(Shape::OneArmed, 2)?;
     let web = site.web(Family::V4, &[1, 1]);

@@ -19,7 +19,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 const CHECKS: u64 = 40;
 
 #[test]
-fn a_failure_is_shown_in_words_and_told_once_however_many_checks_see_it() -> Result<()> {
+fn failure_is_shown_as_text_and_reported_once_for_many_checks() -> Result<()> {
     let _lane = Lane::shared()?;
     let site = Site::new(Shape::TwoArmed, 1)?;
     let family = Family::V4;

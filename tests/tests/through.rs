@@ -231,7 +231,7 @@ fn own_interfaces(ns: &Netns) -> Result<Vec<String>> {
 }
 
 #[test]
-fn a_backend_that_works_only_past_the_path_goes_down_in_every_mode_and_comes_back_mended() -> Result<()> {
+fn backend_that_fails_only_through_the_vip_goes_down_in_every_mode_and_recovers() -> Result<()> {
     let _lane = Lane::shared()?;
     let mut site = Site::start()?;
     site.wait_for("b0", "up")?;
@@ -272,7 +272,7 @@ fn a_backend_that_works_only_past_the_path_goes_down_in_every_mode_and_comes_bac
 /// A refusal comes back by the path at once, that of a datagram as an ICMP message about a packet that was translated, or
 /// that the backend got in a tunnel.
 #[test]
-fn what_a_backend_refuses_is_told_as_that_in_every_mode() -> Result<()> {
+fn refusal_by_a_backend_is_reported_in_every_mode() -> Result<()> {
     let _lane = Lane::shared()?;
     let mut site = Site::start()?;
     site.wait_for("b0", "up")?;
@@ -327,7 +327,7 @@ fn checks_go_on(site: &Site) -> Result<()> {
 }
 
 #[test]
-fn nothing_of_the_checks_is_left_behind_and_a_killed_daemon_is_followed_without_a_gap() -> Result<()> {
+fn checks_through_the_vip_leave_no_traces_and_a_restart_has_no_gap() -> Result<()> {
     let _lane = Lane::shared()?;
     let mut site = Site::start()?;
     let ns = site.net.lb.ns.clone();

@@ -244,7 +244,7 @@ fn a_datagram_in_fragments_arrives_whole() -> Result<()> {
 }
 
 #[test]
-fn generic_mode_carries_traffic_and_says_that_it_is_generic() -> Result<()> {
+fn generic_mode_carries_traffic_and_is_shown() -> Result<()> {
     let _lane = Lane::shared()?;
     let mut site = Site::new(Shape::TwoArmed, 2)?;
     let services = Family::BOTH
@@ -268,7 +268,7 @@ fn generic_mode_carries_traffic_and_says_that_it_is_generic() -> Result<()> {
 }
 
 #[test]
-fn status_and_service_show_agree_with_what_was_sent() -> Result<()> {
+fn status_and_service_show_match_sent_traffic() -> Result<()> {
     let _lane = Lane::shared()?;
     let site = start(Shape::OneArmed)?;
     let report = Kind::Udp.send(&site, Family::V4, 600)?;

@@ -212,7 +212,7 @@ fn a_packet_leaves_its_tunnel_as_it_went_in() -> Result<()> {
 
 /// RFC 6040 section 4.2, figure 4; DSCP stays that of the packet.
 #[test]
-fn congestion_met_in_the_tunnel_is_told_to_those_who_listen() -> Result<()> {
+fn congestion_in_the_tunnel_is_passed_on_to_ecn_senders() -> Result<()> {
     let end = End::usual()?;
     for outer in FAMILIES {
         let (from, to) = (outer.snat(0).ip(), outer.backend(0).ip());
@@ -271,7 +271,7 @@ fn tunnels_are_taken_from_balancers_alone() -> Result<()> {
 }
 
 #[test]
-fn what_is_no_tunnel_of_ours_passes_and_what_lies_is_dropped() -> Result<()> {
+fn foreign_tunnels_pass_and_contradictory_ones_are_dropped() -> Result<()> {
     let end = End::usual()?;
     for outer in FAMILIES {
         let (from, to) = (outer.snat(0).ip(), outer.backend(0).ip());

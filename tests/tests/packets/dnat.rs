@@ -93,7 +93,7 @@ fn kinds() -> Vec<(&'static str, u16, Build)> {
 }
 
 #[test]
-fn packets_are_translated_to_the_byte_in_both_directions_and_nothing_is_recorded() -> Result<()> {
+fn packets_are_translated_to_the_byte_in_both_directions_without_records() -> Result<()> {
     let bench = routed()?;
     let mut sent = 0;
     for side in FAMILIES {
@@ -229,7 +229,7 @@ fn icmp_errors_reach_the_other_end_with_the_quoted_packet_translated() -> Result
 }
 
 #[test]
-fn what_the_kernel_has_to_do_with_is_given_to_it() -> Result<()> {
+fn replies_that_need_the_kernel_are_passed_to_it() -> Result<()> {
     let bench = routed()?;
     for side in FAMILIES {
         let (client, vip) = (side.client(40_000), side.vip(DNAT));
@@ -372,7 +372,7 @@ fn broken_and_foreign_packets_are_not_touched() -> Result<()> {
 }
 
 #[test]
-fn the_sender_of_a_packet_that_does_not_fit_the_way_to_the_backend_is_told() -> Result<()> {
+fn sender_of_a_packet_too_big_for_the_backends_path_gets_its_mtu() -> Result<()> {
     let bench = routed()?;
     for side in FAMILIES {
         let (client, vip) = (side.client(40_000), side.vip(DNAT));

@@ -34,7 +34,7 @@ fn an_echo_request_to_a_service_is_answered_to_the_byte() -> Result<()> {
 /// Of all that an ICMPv4 checksum covers in such a reply, nothing but the checksum differs from zero: receivers accept one
 /// form of it, 0xffff.
 #[test]
-fn a_reply_of_nothing_but_zeros_has_a_checksum_that_receivers_accept() -> Result<()> {
+fn echo_reply_of_zeros_has_a_checksum_that_receivers_accept() -> Result<()> {
     let bench = Bench::new()?;
     for side in FAMILIES {
         for payload in [&[][..], &[0], &[0; 32], &[0; 1_400]] {
@@ -82,7 +82,7 @@ fn echo_that_is_not_for_a_service_passes() -> Result<()> {
 }
 
 #[test]
-fn echo_has_a_limit_that_costs_other_messages_nothing() -> Result<()> {
+fn echo_limit_does_not_affect_other_messages() -> Result<()> {
     let bench = Bench::new()?;
     for side in FAMILIES {
         let sent = Frame::echo(side.client(0), side.vip(0), true, 64, b"ping");

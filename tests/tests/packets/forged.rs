@@ -119,7 +119,7 @@ impl<'a> Flow<'a> {
 
 /// RFC 5961: the ends ignore such segments, so the balancer must not end the flow that they still use.
 #[test]
-fn an_idle_connection_survives_what_is_forged_on_its_addresses_and_ports() -> Result<()> {
+fn idle_connection_survives_forged_packets_on_its_tuple() -> Result<()> {
     type Forge = fn(&Flow<'_>) -> Result<()>;
     let bench = Bench::new()?;
     let cases: [(&str, Forge, u32); 8] = [
@@ -198,7 +198,7 @@ fn only_a_client_that_has_seen_the_answer_is_established() -> Result<()> {
 }
 
 #[test]
-fn a_connection_that_both_ends_have_closed_begins_anew() -> Result<()> {
+fn connection_closed_by_both_ends_can_start_again() -> Result<()> {
     let bench = Bench::new()?;
     let flow = Flow::established(&bench, 40_000, 3000)?;
     flow.client(FIN | ACK)?;

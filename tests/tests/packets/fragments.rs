@@ -283,7 +283,7 @@ fn fragments_that_are_for_no_service_pass() -> Result<()> {
 }
 
 #[test]
-fn what_stops_a_packet_stops_a_fragment() -> Result<()> {
+fn fragments_are_dropped_for_the_same_reasons_as_packets() -> Result<()> {
     let bench = Bench::new()?;
     bench.one_port(3000)?;
     for side in FAMILIES {

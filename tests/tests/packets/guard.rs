@@ -110,7 +110,7 @@ fn a_denied_client_is_dropped_in_every_mode_and_another_is_not() -> Result<()> {
 }
 
 #[test]
-fn services_without_the_guard_serve_everybody() -> Result<()> {
+fn services_without_acls_serve_all_clients() -> Result<()> {
     let (v4, v6) = (guard(&["10.0.0.0/8"], &[])?, guard(&["fd00::/8"], &[])?);
     let bench = guarded(&v4, &v6, |port| port == 80 || port == L2DSR)?;
     for side in FAMILIES {
@@ -189,7 +189,7 @@ fn a_denied_client_gets_no_answer() -> Result<()> {
 
 /// What is not addressed to this machine's MAC address is not ours to drop.
 #[test]
-fn a_guard_does_not_drop_what_came_by_broadcast() -> Result<()> {
+fn acl_does_not_drop_broadcast_frames() -> Result<()> {
     let bench = guarded(&guard(&[], &["0.0.0.0/0"])?, &Guard::default(), |_| true)?;
     for port in [80, L2DSR] {
         let mut sent = Frame::tcp(V4.client(40_000), V4.vip(port), SYN, 64, b"");
@@ -287,7 +287,7 @@ fn a_flood_of_new_flows_is_cut_in_every_mode_and_costs_no_other_service_its_flow
 
 /// Mode nat: whatever would open a flow is charged, also a client's port that is used again.
 #[test]
-fn what_would_open_a_flow_is_charged_and_what_goes_on_with_one_is_not() -> Result<()> {
+fn only_packets_that_open_a_flow_are_charged() -> Result<()> {
     const FIN: u8 = 1;
     let bench = Bench::with(|_, service| service.guard = limited(2, 0))?;
     bench.ports(3000..=3999)?;
@@ -316,7 +316,7 @@ fn what_would_open_a_flow_is_charged_and_what_goes_on_with_one_is_not() -> Resul
 }
 
 #[test]
-fn one_source_does_not_use_up_what_is_there_for_all() -> Result<()> {
+fn one_source_does_not_use_up_the_budget_of_all() -> Result<()> {
     let bench = Bench::with(|key, service| {
         if key.protocol == Protocol::Tcp || key.port == 53 {
             service.guard = limited(2 * BURST, BURST);

@@ -449,7 +449,7 @@ impl Matrix<'_> {
 }
 
 #[test]
-fn packets_of_every_kind_leave_as_their_mode_says_and_are_counted() -> Result<()> {
+fn packets_of_every_kind_follow_their_mode_and_are_counted() -> Result<()> {
     let bench = dnat::routed()?;
     let (mut cases, mut wrong) = (0, Vec::new());
     for side in FAMILIES {

@@ -106,7 +106,7 @@ fn gue_over_ipv6_has_no_checksum_where_the_packet_has_none() -> Result<()> {
 }
 
 #[test]
-fn the_sender_of_a_packet_that_does_not_fit_is_told_which_size_does() -> Result<()> {
+fn sender_of_a_too_big_packet_gets_the_size_that_fits() -> Result<()> {
     let bench = Bench::new()?;
     for side in FAMILIES {
         for (port, overhead) in [

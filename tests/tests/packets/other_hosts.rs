@@ -40,7 +40,7 @@ fn frames(side: Side) -> Vec<(String, Frame)> {
 }
 
 #[test]
-fn frames_for_another_machine_pass_untouched_whatever_they_carry() -> Result<()> {
+fn frames_for_another_machine_pass_untouched_with_any_content() -> Result<()> {
     let bench = Bench::new()?;
     bench.one_port(3000)?;
     for side in FAMILIES {
@@ -68,7 +68,7 @@ fn frames_for_another_machine_pass_untouched_whatever_they_carry() -> Result<()>
 
 /// The daemon fills these tables from the kernel's links; here, for the device that test packets come in on.
 #[test]
-fn addresses_of_devices_above_the_interface_are_taken_and_all_where_none_is_known() -> Result<()> {
+fn addresses_of_upper_devices_are_accepted_and_all_if_none_is_known() -> Result<()> {
     let bench = Bench::new()?;
     let side = FAMILIES[0];
     let sent = Frame::tcp(side.client(40_000), side.vip(L2DSR), ACK, 64, b"").for_another_host();

@@ -127,7 +127,7 @@ fn answers_to_a_port_outside_a_narrowed_range_still_come() -> Result<()> {
 }
 
 #[test]
-fn a_flow_that_closes_on_another_way_is_known_as_closing_and_answered_there() -> Result<()> {
+fn flow_that_closes_on_another_path_is_closing_and_answered_there() -> Result<()> {
     const OTHER_ROUTER: u8 = 0x77;
     let bench = Bench::new()?;
     bench.one_port(3000)?;
@@ -156,7 +156,7 @@ fn a_flow_that_closes_on_another_way_is_known_as_closing_and_answered_there() ->
 
 /// A flood of SYNs costs those that only sent a SYN their port, the oldest first, and nobody else anything.
 #[test]
-fn half_open_flows_give_their_ports_to_new_ones_and_established_ones_never_do() -> Result<()> {
+fn half_open_flows_give_way_and_established_ones_never_do() -> Result<()> {
     const PORTS: u16 = 8;
     for side in FAMILIES {
         let bench = Bench::new()?;

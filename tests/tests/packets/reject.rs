@@ -85,7 +85,7 @@ fn a_datagram_is_answered_by_an_error_that_quotes_it() -> Result<()> {
 
 /// RFC 1122 section 3.2.2.
 #[test]
-fn nobody_is_answered_who_may_be_many_or_none() -> Result<()> {
+fn broadcast_and_unspecified_sources_get_no_answer() -> Result<()> {
     let bench = Bench::new()?;
     for side in FAMILIES {
         let (_, vip) = ends(side);

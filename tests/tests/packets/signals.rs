@@ -37,7 +37,7 @@ fn told(bench: &Bench) -> Result<Signals> {
 
 /// Each packet, and what it adds: SYNs without answer, refused flows, errors.
 #[test]
-fn only_a_backend_that_fails_its_flows_is_told_on() -> Result<()> {
+fn only_failed_flows_of_a_backend_are_signalled() -> Result<()> {
     let bench = Bench::new()?;
     for (port, side) in [(3000, FAMILIES[0]), (3100, FAMILIES[1])] {
         let (vip, backend) = (side.vip(80), side.backend(8080));

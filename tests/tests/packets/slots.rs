@@ -301,7 +301,7 @@ fn rows<K: Key>(rows: &[Row], flags: u16) -> Result<()> {
 }
 
 #[test]
-fn a_packet_goes_where_slot_and_record_say() -> Result<()> {
+fn packet_follows_its_slot_and_record() -> Result<()> {
     rows::<TupleV4>(&ROWS, 0)?;
     rows::<TupleV6>(&ROWS, 0)
 }

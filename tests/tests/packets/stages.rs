@@ -116,7 +116,7 @@ fn a_stage_is_there_before_the_first_service_that_needs_it() -> Result<()> {
 }
 
 #[test]
-fn a_packet_whose_stage_is_missing_is_counted_and_others_go_on() -> Result<()> {
+fn packet_with_a_missing_stage_is_counted_and_others_are_forwarded() -> Result<()> {
     let bench = Bench::new()?;
     let nat = Frame::tcp(V4.client(1), V4.vip(80), SYN, 64, b"");
     let as_is = Frame::tcp(V4.client(1), V4.vip(L2DSR), SYN, 64, b"");

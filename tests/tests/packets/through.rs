@@ -296,7 +296,7 @@ fn a_check_leaves_by_an_outer_source_as_a_clients_flow_does() -> Result<()> {
 
 /// Checks find out that a backend is up again: what keeps clients away from it must not keep them.
 #[test]
-fn a_backend_that_clients_do_not_get_is_checked() -> Result<()> {
+fn backend_without_new_flows_is_still_checked() -> Result<()> {
     let entry = Entry::new()?;
     entry.bench.change_backends(|backend| backend.flags &= !ALIVE)?;
     for side in FAMILIES {
@@ -311,7 +311,7 @@ fn a_backend_that_clients_do_not_get_is_checked() -> Result<()> {
 
 /// The kernel sends by itself over any interface; and a check must not go to another backend than the one it is of.
 #[test]
-fn what_is_no_packet_of_a_check_is_dropped_untouched() -> Result<()> {
+fn foreign_packets_on_the_check_interface_are_dropped_unchanged() -> Result<()> {
     let entry = Entry::new()?;
     for side in FAMILIES {
         let [near, far] = ends(side);
@@ -346,7 +346,7 @@ fn what_is_no_packet_of_a_check_is_dropped_untouched() -> Result<()> {
 }
 
 #[test]
-fn a_check_whose_backend_is_another_now_goes_nowhere() -> Result<()> {
+fn check_of_a_replaced_backend_is_dropped() -> Result<()> {
     let entry = Entry::new()?;
     let bench = &entry.bench;
     for side in FAMILIES {

@@ -156,7 +156,7 @@ fn packets_that_stay_as_they_are_leave_in_the_vlan_of_their_backend() -> Result<
 }
 
 #[test]
-fn answers_of_our_own_have_the_tags_of_what_they_answer() -> Result<()> {
+fn own_answers_have_the_vlan_tags_of_the_packet() -> Result<()> {
     let bench = Bench::new()?;
     for side in FAMILIES {
         let (client, rejects) = (side.client(40_000), side.vip(REJECTS));
@@ -199,7 +199,7 @@ fn not_ours(side: Side) -> Vec<(&'static str, Frame, u32, Reason)> {
 }
 
 #[test]
-fn what_is_not_sent_keeps_its_tags_to_the_bit() -> Result<()> {
+fn packets_that_are_not_sent_keep_their_vlan_tags() -> Result<()> {
     let bench = Bench::new()?;
     for side in FAMILIES {
         for (name, frame, action, reason) in not_ours(side) {

@@ -55,7 +55,7 @@ threading.Event().wait()
 "#;
 
 #[test]
-fn a_grpc_server_is_up_when_it_says_that_it_serves() -> Result<()> {
+fn grpc_server_is_up_when_it_reports_serving() -> Result<()> {
     let _lane = Lane::shared()?;
     let ns = Netns::new("probes")?;
     let scratch = Scratch::new()?;

@@ -54,7 +54,7 @@ impl Checker for Web {
 }
 
 #[test]
-fn nginx_passes_and_fails_as_its_configuration_says() -> Result<()> {
+fn nginx_passes_and_fails_by_its_configuration() -> Result<()> {
     let _lane = Lane::shared()?;
     let ns = Netns::new("probes")?;
     let scratch = Scratch::new()?;

@@ -9,7 +9,7 @@ use lb_userspace::health::{TlsChecker, settings::TlsCheck};
 use super::{Server, check, wait_for};
 
 #[test]
-fn old_servers_are_taken_unverified_or_refused_in_words() -> Result<()> {
+fn old_tls_servers_are_accepted_unverified_or_refused_with_a_reason() -> Result<()> {
     let _lane = Lane::shared()?;
     let ns = Netns::new("probes")?;
     let scratch = Scratch::new()?;

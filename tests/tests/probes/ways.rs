@@ -273,7 +273,7 @@ fn web(scratch: &Scratch) -> String {
 }
 
 #[test]
-fn each_kind_tells_the_ways_of_a_network_and_of_a_server_apart() -> Result<()> {
+fn each_kind_distinguishes_failures_of_network_and_server() -> Result<()> {
     let _lane = Lane::shared()?;
     let mut servers = Servers::start()?;
     let of_each = |way: &str, address: u8, expected: &dyn Fn(&str, SocketAddr, Option<Stage>) -> Expected| {
@@ -314,7 +314,7 @@ fn each_kind_tells_the_ways_of_a_network_and_of_a_server_apart() -> Result<()> {
 }
 
 #[test]
-fn answers_that_are_late_long_cut_or_wrong_are_told_apart() -> Result<()> {
+fn late_long_truncated_and_wrong_answers_are_distinguished() -> Result<()> {
     let _lane = Lane::shared()?;
     let servers = Servers::start()?;
     let mut checks = Vec::new();
@@ -359,7 +359,7 @@ fn answers_that_are_late_long_cut_or_wrong_are_told_apart() -> Result<()> {
 }
 
 #[test]
-fn certificates_that_do_not_hold_say_why() -> Result<()> {
+fn invalid_certificates_are_reported_with_their_reason() -> Result<()> {
     let _lane = Lane::shared()?;
     let servers = Servers::start()?;
     let trusted = &servers.trusted;
