@@ -1,4 +1,4 @@
-//! What happened to the balancer: a bounded ring of events that readers list and follow.
+//! Events of the balancer: a bounded ring that readers list and follow.
 
 use std::{
     collections::VecDeque,
@@ -15,7 +15,7 @@ pub use crate::config::values::rfc3339;
 /// Events kept; the oldest goes when a new one comes.
 pub const EVENTS_KEPT: usize = 4_096;
 
-/// What kind of thing happened.
+/// Kind of an event.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum EventKind {
@@ -43,9 +43,9 @@ pub enum EventKind {
     Health,
     /// A backend cannot be reached, so it takes no flows; or it can be again.
     Reach,
-    /// Connections of this machine may be taken for those of clients; or that is over.
+    /// Connections of this machine may be taken for clients'; or that has ended.
     OwnTraffic,
-    /// An agent said something new about its backend, or does not answer any more, or again.
+    /// An agent reported a change of its backend, ceased to answer, or answers again.
     Agent,
     /// A backend's certificate expires soon, or has been renewed.
     Certificate,
@@ -59,13 +59,14 @@ pub enum EventKind {
     PartMissing,
     /// That part works again.
     PartRecovered,
-    /// Half-open flows of a service give way to new ones, for want of source ports or of room; or that is over.
+    /// Half-open flows of a service give way to new ones because source ports or flow table entries run out; or that
+    /// has ended.
     FlowsGiveWay,
-    /// A removed backend kept its flows and is now gone.
+    /// A removed backend that kept its flows was dropped.
     Released,
     /// The effective state could not be programmed; it is tried again.
     ProgramFailed,
-    /// What could not be programmed now is.
+    /// Programming works again.
     ProgramRecovered,
     /// A host name cannot be looked up, or has addresses that cannot be used; or that is over.
     Discovery,
@@ -92,7 +93,7 @@ pub struct Event {
     pub message: String,
 }
 
-/// What a writer says; number and time are added by the log.
+/// An event as its writer gives it; the log adds number and time.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct NewEvent {
     /// What kind.

@@ -151,13 +151,13 @@ mod tests {
         );
         parts.found(Part::Metrics, "metrics are served".to_owned());
         assert!(parts.missing().is_empty());
-        let told = events.list(0, None);
-        let told: Vec<(EventKind, &str)> = told
+        let events = events.list(0, None);
+        let events: Vec<(EventKind, &str)> = events
             .iter()
             .map(|event| (event.kind, event.message.as_str()))
             .collect();
         assert_eq!(
-            told,
+            events,
             [
                 (EventKind::PartMissing, "taken"),
                 (EventKind::PartMissing, "forbidden"),

@@ -1,4 +1,4 @@
-//! What is said of a service, a backend or a check by command: the keys that change, as texts of the configuration file. The API
+//! Changes of a service, a backend or a check by command: the changed keys, as texts of the configuration file. The API
 //! takes them as JSON, the command line makes them of its options, and the control task merges them into the desired state.
 
 mod health;

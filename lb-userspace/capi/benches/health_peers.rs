@@ -1,6 +1,6 @@
-//! Health checks beside those of others, in turns within one run on loopback: ours, a checker of Go's standard library, and
-//! HAProxy's; and calls of `lb_health.h` from C and Go. Real peers answer: nginx and dnsmasq. Prints only; needs `cc`, `go`,
-//! `nginx`, `dnsmasq` and `haproxy` in `PATH`, which `cargo xtask bench health` sees to.
+//! Health checks compared with others, in turn within one run on loopback: ours, a checker of Go's standard library,
+//! and HAProxy's; and calls of `lb_health.h` from C and Go. Real servers answer: nginx and dnsmasq. Prints only; needs
+//! `cc`, `go`, `nginx`, `dnsmasq` and `haproxy` in `PATH`, which `cargo xtask bench health` provides.
 
 #![allow(clippy::disallowed_methods, reason = "it measures time")]
 
@@ -23,12 +23,12 @@ use callers::Callers;
 use ours::{Kind, On};
 use servers::Servers;
 
-/// Turns that each side takes. The least of each figure is printed: what else the machine does only ever adds to it.
+/// Turns of each side. The least of each figure is printed, since other work on the machine only adds to it.
 const TURNS: usize = 9;
 /// Checks of a turn.
 const CHECKS: u32 = 2_000;
 
-/// What a number of checks took.
+/// Cost of a number of checks.
 #[derive(Clone, Copy, Default)]
 struct Cost {
     /// Nanoseconds of the clock for each check.
@@ -155,7 +155,7 @@ fn single_checks(servers: &Servers, callers: &Callers) -> Result<()> {
 
 fn concurrent_checks(servers: &Servers, callers: &Callers) -> Result<()> {
     println!(
-        "\nRounds of so many at once, µs of the clock a check: ours on one thread and on all processors, Go on all\n"
+        "\nRounds of concurrent checks, µs of the clock a check: ours on one thread and on all processors, Go on all\n"
     );
     println!(
         "| check | at once | ours, one thread | ours | Go | ours / Go | CPU: ours, one thread | ours | Go |\n\

@@ -16,7 +16,7 @@ use tokio::sync::Semaphore;
 
 use crate::{LbHealth, LbStatus, code::LbCode};
 
-/// Places for checks in flight, of all monitors of the process; who waits longest gets the next one.
+/// Permits for checks in flight, of all monitors of the process; the longest waiting check gets the next one.
 static PLACES: Semaphore = Semaphore::const_new(MAX_IN_FLIGHT);
 
 /// Time between the first checks of targets that start together, so that thousands of them make no burst.
@@ -31,7 +31,7 @@ struct Placed(ConfiguredChecker);
 
 impl Checker for Placed {
     async fn check(&self, target: SocketAddr, timeout: Duration) -> Result<Latency, CheckError> {
-        // Nobody closes the semaphore; were it closed, checks would go on without a bound.
+        // The semaphore is never closed; if it were, checks would run without a bound.
         let _place = PLACES.acquire().await.ok();
         self.0.check(target, timeout).await
     }
@@ -56,7 +56,7 @@ struct Targets {
 
 #[derive(Debug)]
 struct Target {
-    /// As it was added; the settings may say another port.
+    /// As added; the settings may set another port.
     address: SocketAddr,
     monitor: HealthCheckMonitor<Placed>,
 }
@@ -81,7 +81,7 @@ impl Monitor {
         })))
     }
 
-    /// Adds a target and gives its number; one that is there already keeps the number it has.
+    /// Adds a target and returns its number; an existing one keeps its number.
     pub(crate) fn add(&self, address: &str) -> Result<u32, LbCode> {
         let address: SocketAddr = address.parse().map_err(|_| LbCode::BadAddress)?;
         let mut targets = self.write();
@@ -146,7 +146,7 @@ impl Monitor {
         self.with(number, HealthCheckMonitor::is_healthy)
     }
 
-    /// What is known about a target.
+    /// The status of a target.
     pub(crate) fn stats(&self, number: u32) -> Result<LbStatus, LbCode> {
         self.with(number, |monitor| status(number, monitor))
     }

@@ -62,7 +62,7 @@ fn arguments_that_make_no_sense_give_codes() {
     let not_utf8 = c"\xff".as_ptr();
     let null = ptr::null();
     let nowhere = ptr::null_mut();
-    // SAFETY: each pointer is null or to what the call asks for.
+    // SAFETY: each pointer is null or valid for the call.
     unsafe {
         assert_eq!(lb_monitor_new(null, &mut number, nowhere, 0), LbCode::NullPointer);
         assert_eq!(lb_monitor_new(not_utf8, &mut number, nowhere, 0), LbCode::NotUtf8);

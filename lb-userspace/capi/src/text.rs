@@ -23,7 +23,8 @@ pub(crate) unsafe fn read<'a>(text: *const c_char) -> Result<&'a str, LbCode> {
     text.to_str().map_err(|_| LbCode::NotUtf8)
 }
 
-/// Writes as much of `text` as fits, up to a zero in it, and its end. Nothing where `room` is null or has no byte.
+/// Writes as much of `text` as fits, up to a zero in it, and a terminating zero. Writes nothing if `room` is null or
+/// has no byte.
 ///
 /// # Safety
 /// `room` is null or can take `size` bytes.
@@ -35,7 +36,7 @@ pub(crate) unsafe fn write(text: &str, room: *mut c_char, size: usize) {
         return;
     }
     let end = text.find('\0').unwrap_or(text.len());
-    // Cut between characters, so that what is written is UTF-8, too.
+    // Cut between characters, so that the result is UTF-8.
     let length = text.floor_char_boundary(most.min(end));
     // SAFETY: at most `size - 1` bytes of text and one for the end, into room that is not ours and so does not overlap.
     unsafe {
@@ -50,7 +51,7 @@ mod tests {
 
     #[test]
     fn a_text_is_cut_between_characters_and_ends() {
-        // Text, room, what a reader finds there.
+        // Text, buffer size, the text that a reader finds.
         let cases = [
             ("abc", 8, "abc"),
             ("abc", 4, "abc"),

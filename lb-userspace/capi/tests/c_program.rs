@@ -47,7 +47,7 @@ fn compile(program: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A server that accepts and drops what comes.
+/// A server that accepts and drops connections.
 fn accepting() -> Result<SocketAddr> {
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
@@ -73,7 +73,7 @@ fn unavailable() -> Result<SocketAddr> {
 
 #[test]
 fn a_c_program_monitors_targets() -> Result<()> {
-    // Bound and not listening: refuses, and nobody else gets the port.
+    // A bound socket that does not listen refuses connections and reserves the port.
     let refusing = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     refusing.bind(&SocketAddr::from(([0, 0, 0, 0], 0)).into())?;
     let port = refusing.local_addr()?.as_socket().context("no address")?.port();

@@ -70,7 +70,7 @@ fn document(root: &Path) -> Result<String> {
 }
 
 #[test]
-fn the_header_is_what_the_code_says() {
+fn header_matches_the_code() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let header = document(root).unwrap();
     if env::var_os(WRITE).is_some() {
@@ -80,7 +80,7 @@ fn the_header_is_what_the_code_says() {
     let committed = fs::read_to_string(root.join(HEADER)).unwrap();
     assert!(
         committed == header,
-        "{HEADER} is not what the code says: `cargo xtask docs` writes it anew"
+        "{HEADER} differs from the code: `cargo xtask docs` rewrites it"
     );
 }
 

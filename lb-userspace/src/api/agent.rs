@@ -9,7 +9,7 @@ use crate::{
 /// An agent as it is shown.
 pub(super) fn shown(status: &AgentStatus) -> types::Agent {
     let AgentStatus {
-        said:
+        report:
             AgentReport {
                 word:
                     AgentAnswer {

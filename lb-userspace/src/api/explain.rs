@@ -76,8 +76,9 @@ pub(super) async fn explain(
     let view = api.control.view();
     let (asked, named) = (Arc::clone(&api), Arc::clone(&view));
     // Reading maps is system calls.
-    let told = task::spawn_blocking(move || explain::explain(&question, &*asked.tables, &named)).await?;
-    let told = told.map_err(|error| {
+    let explanation =
+        task::spawn_blocking(move || explain::explain(&question, &*asked.tables, &named)).await?;
+    let explanation = explanation.map_err(|error| {
         ApiError::new(
             ErrorCode::Failed,
             format!("cannot read the tables: {error}"),
@@ -94,7 +95,7 @@ pub(super) async fn explain(
         ifindex,
         frame,
         steps,
-    } = told;
+    } = explanation;
     let verdict = verdict(reason);
     let names = service.zip(backend).and_then(|(key, address)| {
         view.backends()

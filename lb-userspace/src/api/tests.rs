@@ -252,7 +252,7 @@ async fn reports_reach_the_check_of_their_backend_or_are_refused() {
 
     let taken = server.checks.0.lock().unwrap().clone();
     let b = "10.0.1.2:8080".parse().unwrap();
-    let [(first, said), (second, well)] = &taken[..] else {
+    let [(first, down), (second, well)] = &taken[..] else {
         panic!("{taken:?}");
     };
     assert_eq!((*first, *second), (b, b));
@@ -260,7 +260,7 @@ async fn reports_reach_the_check_of_their_backend_or_are_refused() {
         (&well.says, well.ttl),
         (&Ok(()), std::time::Duration::from_millis(500))
     );
-    let words = said.says.clone().unwrap_err();
+    let words = down.says.clone().unwrap_err();
     assert!(words.starts_with("disk full xx") && words.len() == 200, "{words}");
 }
 
@@ -277,17 +277,20 @@ fn keys(value: &Value) -> Vec<&str> {
 async fn an_explanation_has_the_fields_that_others_read() {
     let server = Server::start().await;
     let ask = async |query: &str| server.client.get::<Value>(&format!("/v1/explain?{query}")).await;
-    let told = ask("protocol=tcp&source=198.51.100.7:4000&destination=192.0.2.1:80")
+    let explanation = ask("protocol=tcp&source=198.51.100.7:4000&destination=192.0.2.1:80")
         .await
         .unwrap();
     let expected = [
         "verdict", "reason", "service", "backend", "mode", "slot", "tracked", "output", "steps",
     ];
     for key in expected {
-        assert!(keys(&told).contains(&key), "{key} is missing in {told}");
+        assert!(
+            keys(&explanation).contains(&key),
+            "{key} is missing in {explanation}"
+        );
     }
     assert_eq!(
-        (&told["verdict"], &told["reason"]),
+        (&explanation["verdict"], &explanation["reason"]),
         (&"pass".into(), &"not_ours".into())
     );
     for wrong in [

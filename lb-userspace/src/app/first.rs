@@ -30,7 +30,7 @@ pub(super) struct First {
 impl First {
     /// Reports as events and in the log which parts of file and stored state are not in force, and which changes the
     /// file undoes. Returns the messages for the start's own output.
-    pub(super) fn tell(&self, store: &dyn Store, events: &EventLog) -> Vec<String> {
+    pub(super) fn report(&self, store: &dyn Store, events: &EventLog) -> Vec<String> {
         let revision = self.stored.desired.revision;
         let refused = self.refused.as_ref().map(|refused| refused.why.clone());
         let unsaved = store.unsaved().map(|unsaved| unsaved.message);

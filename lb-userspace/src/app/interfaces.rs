@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// Makes changes of interfaces events, until `cancel`.
-pub(super) async fn tell(
+pub(super) async fn report(
     mut changes: mpsc::Receiver<InterfaceChange>,
     events: Arc<EventLog>,
     control: ControlHandle,

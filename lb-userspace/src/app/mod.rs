@@ -161,7 +161,7 @@ impl Daemon {
         let store: Arc<dyn Store + Send + Sync> =
             Arc::new(LenientStore::open(&settings.state_dir, config.is_some())?);
         let first = first_state(&*store, file)?;
-        let notes = first.tell(&*store, &events);
+        let notes = first.report(&*store, &events);
         let First { stored, refused, .. } = first;
         let metrics_listener = metrics::bind(settings.metrics).await;
         let registry = Registry::new();
@@ -212,7 +212,7 @@ impl Daemon {
             checks: Box::new(health.clone()),
             verdicts,
             agents: Box::new(health.agents().clone()),
-            agent_updates: health.agents().said(),
+            agent_updates: health.agents().reports(),
             ways: writer.next_hops(),
             host: writer.host_addresses(),
             observer: Arc::clone(&observer),
@@ -357,7 +357,7 @@ impl Daemon {
             daemon.event(kind, message);
         }
         daemon.event(EventKind::Started, "forwarding".into());
-        daemon.tracker.spawn(interfaces::tell(
+        daemon.tracker.spawn(interfaces::report(
             changes,
             Arc::clone(&daemon.events),
             daemon.control.clone(),

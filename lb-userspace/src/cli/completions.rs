@@ -184,7 +184,7 @@ fn live() -> Vec<Service> {
     fetch().unwrap_or_default()
 }
 
-/// The socket that the line names, else that of the environment.
+/// The socket of the command line, else of the environment.
 fn socket() -> PathBuf {
     let mut words = line();
     while let Some(word) = words.next() {

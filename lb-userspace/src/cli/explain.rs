@@ -84,8 +84,8 @@ impl Explain {
                 }
                 // Brackets around IPv6 addresses have no place in a query.
                 let path = path.replace('[', "%5B").replace(']', "%5D");
-                let told: Explanation = context.client().get(&path).await?;
-                context.show(&told, text)
+                let explanation: Explanation = context.client().get(&path).await?;
+                context.show(&explanation, text)
             }
             (Some(_), None) => Err(CliError::new(Exit::Usage, "source and destination are missing")
                 .hint(format!("lb explain {what} 198.51.100.7:40000 192.0.2.10:80"))),
@@ -135,19 +135,26 @@ fn list(reasons: &[Meaning], context: &Context) -> String {
     table.render(context.style)
 }
 
-fn text(told: &Explanation) -> String {
+fn text(explanation: &Explanation) -> String {
     let mut text = String::new();
-    for (number, step) in (1..).zip(&told.steps) {
+    for (number, step) in (1..).zip(&explanation.steps) {
         text.push_str(&format!("{number:>2}. {step}\n"));
     }
-    let interface = told
+    let interface = explanation
         .output
         .as_ref()
         .and_then(|output| output.interface.as_ref())
         .map(|interface| format!(" out of {interface}"))
         .unwrap_or_default();
-    text.push_str(&format!("{}{interface}: {}\n", told.verdict, told.reason));
-    if let Some(remedy) = told.remedy.as_ref().filter(|remedy| *remedy != "Nothing to do.") {
+    text.push_str(&format!(
+        "{}{interface}: {}\n",
+        explanation.verdict, explanation.reason
+    ));
+    if let Some(remedy) = explanation
+        .remedy
+        .as_ref()
+        .filter(|remedy| *remedy != "Nothing to do.")
+    {
         text.push_str(&format!("hint: {remedy}\n"));
     }
     text

@@ -148,7 +148,7 @@ impl Outage {
     /// The result of a call; `None` while a daemon that answered before is away.
     ///
     /// # Errors
-    /// Any failure but that, a daemon that has never answered, and one that has been away for [`LONGEST_OUTAGE`].
+    /// Any other failure, a daemon that has never answered, or one that has been away for [`LONGEST_OUTAGE`].
     pub(super) fn bridge<T>(&mut self, result: Result<T, CliError>) -> Result<Option<T>, CliError> {
         match result {
             Ok(value) => {

@@ -259,8 +259,8 @@ fn checked_with(backend: &Backend) -> String {
 fn agent(backend: &Backend) -> Cell {
     match &backend.agent {
         None => Cell::from(""),
-        Some(said) => {
-            let words = agent::words(said);
+        Some(agent) => {
+            let words = agent::words(agent);
             let tone = if words == "ready" {
                 Tone::Plain
             } else {

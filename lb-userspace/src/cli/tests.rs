@@ -180,7 +180,7 @@ fn waiting_ends_when_every_backend_that_is_checked_was_checked() {
     }
 }
 
-/// Long options of a command whose names begin so, in their order.
+/// Long options of a command with this prefix, in order.
 pub(super) fn option_names(command: &[&str], prefix: &str) -> Vec<String> {
     let mut found = Cli::command();
     for name in command {

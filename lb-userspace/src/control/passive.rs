@@ -48,7 +48,7 @@ pub trait TakeSignals: Send + Sync + 'static {
 
 impl TakeSignals for HealthHandle {
     fn take(&self, signals: Vec<(CheckId, Signals)>) -> Result<(), NotTaken> {
-        self.tell(signals)
+        self.take_signals(signals)
     }
 }
 
@@ -217,11 +217,11 @@ mod tests {
         assert_eq!(reported.news(&desired, &all), news, "until it was taken");
         reported.last = Some(all);
         // Backend c has got the id of a in between.
-        let anew = signals(&[("nat", 0, 1), ("nat", 1, 2), ("nat", 2, 7)]);
+        let reset = signals(&[("nat", 0, 1), ("nat", 1, 2), ("nat", 2, 7)]);
         let news = [
             (testing::id("nat", "a"), refused(1)),
             (testing::id("nat", "c"), refused(7)),
         ];
-        assert_eq!(reported.news(&desired, &anew), news);
+        assert_eq!(reported.news(&desired, &reset), news);
     }
 }

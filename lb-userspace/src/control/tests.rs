@@ -270,7 +270,7 @@ async fn new_service_avoids_unanswered_backends_once_one_is_up() {
     assert_eq!(
         rig.programmed(B),
         Some((20, true)),
-        "nobody is known to be up: it is tried"
+        "no backend is known to be up: it is tried"
     );
     rig.verdict(id("web", "a"), Health::Up).await;
     assert_eq!(rig.programmed(B), Some((0, true)));
@@ -317,7 +317,7 @@ async fn a_verdict_about_a_backend_that_moved_is_forgotten() {
     assert_eq!(
         rig.programmed("10.0.1.9:8080"),
         Some((10, true)),
-        "nobody is known to be up: it is tried"
+        "no backend is known to be up: it is tried"
     );
 }
 

@@ -119,7 +119,7 @@ impl Board {
     }
 
     /// Takes an answer; returns the report about the host, if any.
-    pub(super) fn heard(
+    pub(super) fn answered(
         &mut self,
         question: &Question,
         answer: Result<Answer, String>,

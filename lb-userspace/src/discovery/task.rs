@@ -30,7 +30,7 @@ pub async fn run(
     let mut views = control.views();
     let mut lookups: JoinSet<(Question, Result<Answer, String>)> = JoinSet::new();
     views.mark_changed();
-    let tell = |news: Vec<News>| {
+    let report = |news: Vec<News>| {
         for News { id, bad, message } in news {
             let (service, backend) = id;
             if bad {
@@ -61,7 +61,7 @@ pub async fn run(
             }
             Some(done) = lookups.join_next() => match done {
                 Ok((question, answer)) => {
-                    tell(board.heard(&question, answer, now(), SystemTime::now()).into_iter().collect());
+                    report(board.answered(&question, answer, now(), SystemTime::now()).into_iter().collect());
                 }
                 Err(error) => tracing::error!(error = chain(&error), "a look-up failed"),
             },
@@ -76,11 +76,11 @@ pub async fn run(
         }
         let addresses = Arc::clone(&own.borrow());
         let (changes, news) = board.changes(now(), |address| addresses.is_own(address));
-        tell(news);
+        report(news);
         if !changes.is_empty() {
             let change = Change::Discovered(changes.clone());
             if let Err(error) = control.change(change, None, false).await {
-                tell(board.refused(&changes, &chain(&error), now()));
+                report(board.refused(&changes, &chain(&error), now()));
             }
         }
         publisher.send_if_modified(|published| {

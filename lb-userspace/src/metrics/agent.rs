@@ -19,7 +19,7 @@ pub(super) fn render(text: &mut Text, agents: &BTreeMap<CheckId, AgentStatus>) {
         "Share of the configured weight that the agent asks for",
     );
     for (id, agent) in agents {
-        family.sample(&labels(id), f64::from(agent.said.word.percent) / 100.0);
+        family.sample(&labels(id), f64::from(agent.report.word.percent) / 100.0);
     }
     let mut family = text.family(
         "lb_backend_agent_admin",
@@ -27,7 +27,7 @@ pub(super) fn render(text: &mut Text, agents: &BTreeMap<CheckId, AgentStatus>) {
         "State that the agent asks for; 0: ready, 1: drain (no new flows), 2: maint (no flows)",
     );
     for (id, agent) in agents {
-        let number = match agent.said.word.admin {
+        let number = match agent.report.word.admin {
             AgentAdmin::Ready => 0,
             AgentAdmin::Drain => 1,
             AgentAdmin::Maint => 2,
@@ -40,7 +40,7 @@ pub(super) fn render(text: &mut Text, agents: &BTreeMap<CheckId, AgentStatus>) {
         "1: the agent reports the backend up, 0: down, stopped or failed",
     );
     for (id, agent) in agents {
-        family.sample(&labels(id), u8::from(agent.said.word.state.is_up()));
+        family.sample(&labels(id), u8::from(agent.report.word.state.is_up()));
     }
     let mut family = text.family(
         "lb_backend_agent_lost",
@@ -48,7 +48,7 @@ pub(super) fn render(text: &mut Text, agents: &BTreeMap<CheckId, AgentStatus>) {
         "1: the agent does not answer; its last report stays in force",
     );
     for (id, agent) in agents {
-        family.sample(&labels(id), u8::from(agent.said.lost.is_some()));
+        family.sample(&labels(id), u8::from(agent.report.lost.is_some()));
     }
 }
 
@@ -63,7 +63,7 @@ mod tests {
     #[test]
     fn agent_reports_are_exported() {
         let status = AgentStatus {
-            said: AgentReport {
+            report: AgentReport {
                 word: AgentAnswer {
                     admin: AgentAdmin::Maint,
                     state: AgentState::Stopped,

@@ -16,11 +16,11 @@ pub(super) fn render(text: &mut Text, checks: &CheckStatuses, seen: &Observation
         "Failed flows of a backend in mode nat, by signal: SYNs that clients repeat, resets in answer, ICMP unreachable",
     );
     for ((service, backend), stats) in &seen.backends {
-        let told = stats.signals;
+        let signals = stats.signals;
         for (signal, count) in [
-            ("unanswered", told.unanswered),
-            ("refused", told.refused),
-            ("unreachable", told.unreachable),
+            ("unanswered", signals.unanswered),
+            ("refused", signals.refused),
+            ("unreachable", signals.unreachable),
         ] {
             let labels = [
                 ("service", service.as_str()),

@@ -158,7 +158,9 @@ fn text(endpoint: &Endpoint) -> Result<String, MetricsError> {
         .iter()
         .map(|(id, status)| (id.clone(), status.health))
         .collect();
-    let down = agents.iter().filter(|(_, agent)| !agent.said.word.state.is_up());
+    let down = agents
+        .iter()
+        .filter(|(_, agent)| !agent.report.word.state.is_up());
     health.extend(down.map(|(id, _)| (id.clone(), Health::Down)));
     let seen = endpoint.observer.observe(&view)?;
     let mut judged = Text::default();

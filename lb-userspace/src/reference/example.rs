@@ -174,9 +174,9 @@ fn keys_with_values() -> impl Iterator<Item = (&'static KeyTable, &'static Key)>
 fn a_key_with_its_default_means_what_its_absence_means() {
     for (table, key) in keys_with_values() {
         if let Absent::Default(value) = key.absent {
-            let said = with(table, key, Some(value));
+            let text = with(table, key, Some(value));
             assert!(
-                said == with(table, key, None),
+                text == with(table, key, None),
                 "{} {}: {value} is not the default",
                 table.header,
                 key.name

@@ -23,7 +23,7 @@ fn check(name: &str, page: &str) {
     let differs = lines.enumerate().find(|(_, (committed, page))| committed != page);
     assert!(
         committed == page,
-        "docs/{name} is not what the code says, first at {differs:?}: `cargo xtask docs` writes it anew"
+        "docs/{name} differs from the code, first at {differs:?}: `cargo xtask docs` rewrites it"
     );
 }
 

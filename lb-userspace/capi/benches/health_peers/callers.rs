@@ -53,7 +53,7 @@ impl Callers {
         flags.push(libraries);
         flags.push(" ");
         flags.push(&rpath);
-        // The module is no part of what `go` would stamp with a version.
+        // The module is no part of a repository that `go` could stamp with a version.
         output(
             Command::new("go")
                 .args(["build", "-buildvcs=false", "-o"])
@@ -71,7 +71,7 @@ impl Callers {
         self.dir.path().join(name)
     }
 
-    /// Runs the Go example on a server that works and one that does not.
+    /// Runs the Go example on a working and a failing server.
     pub(crate) fn try_example(&self, servers: &Servers) -> Result<()> {
         let (good, bad) = (servers.web.to_string(), servers.refused.to_string());
         let text = output(
@@ -88,7 +88,7 @@ impl Callers {
         Ok(())
     }
 
-    /// What checks of Go's standard library cost.
+    /// Cost of checks by Go's standard library.
     pub(crate) fn go_checks(
         &self,
         kind: &str,
@@ -112,7 +112,7 @@ impl Callers {
         }
     }
 
-    /// What calls of the library cost.
+    /// Cost of calls of the library.
     pub(crate) fn calls(&self, refused: SocketAddr) -> Result<Vec<Call>> {
         let read = |command: &mut Command| -> Result<BTreeMap<String, String>> {
             let text = output(command)?;
@@ -132,7 +132,7 @@ impl Callers {
     }
 }
 
-/// What a program prints.
+/// Output of a program.
 fn output(command: &mut Command) -> Result<String> {
     let name = command.get_program().to_string_lossy().into_owned();
     let output = command.output().with_context(|| format!("cannot start {name}"))?;

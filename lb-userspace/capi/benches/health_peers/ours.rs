@@ -21,12 +21,12 @@ pub(crate) enum Kind {
     HttpNew,
     HttpKept,
     Dns,
-    /// A question whose answer is that there is no such name: a failure.
+    /// A query for a name that does not exist: a failure.
     DnsMissing,
 }
 
 impl Kind {
-    /// What the engine does for it.
+    /// The kind of check in words.
     pub(crate) fn words(self) -> &'static str {
         match self {
             Self::Tcp => "tcp",
@@ -37,7 +37,7 @@ impl Kind {
         }
     }
 
-    /// The setting that asks the engine for it.
+    /// The setting for it.
     pub(crate) fn setting(self) -> CheckKind {
         match self {
             Self::Tcp => CheckKind::Tcp,
@@ -100,7 +100,7 @@ pub(crate) enum On {
     All,
 }
 
-/// What `count` checks cost, `concurrent` at once: the next ones begin when all of them have ended.
+/// Cost of `count` checks, `concurrent` at once: the next ones begin when all of them have ended.
 pub(crate) fn measure(kind: Kind, target: SocketAddr, count: u32, concurrent: u32, on: On) -> Result<Cost> {
     let checks = (0..concurrent)
         .map(|_| Ok((Arc::new(kind.checker()?), target)))
@@ -142,7 +142,7 @@ async fn round(checks: &[(Arc<Ours>, SocketAddr)]) -> usize {
     results.iter().filter(|result| result.is_err()).count()
 }
 
-/// Processor time of this process so far: no thread but those that check does anything meanwhile.
+/// Processor time of this process so far: only checking threads work meanwhile.
 fn process_time() -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,

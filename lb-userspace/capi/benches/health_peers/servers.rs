@@ -66,7 +66,8 @@ impl Servers {
         )?;
         until_it_answers(web)?;
         until_it_answers(dns)?;
-        // Bound and not listening: refuses, and nobody else gets the port. The UDP one is free for now, or fails here.
+        // A bound socket that does not listen refuses connections and reserves the port. The UDP port is free for now,
+        // or this fails.
         let refusing = Socket::new(Domain::IPV4, Type::STREAM, None)?;
         refusing.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;
         let port = refusing.local_addr()?.as_socket().context("no address")?.port();
@@ -106,7 +107,7 @@ pub(crate) fn free_port() -> Result<u16> {
 fn until_it_answers(address: SocketAddr) -> Result<()> {
     let end = Instant::now() + PATIENCE;
     while TcpStream::connect(address).is_err() {
-        ensure!(Instant::now() < end, "nobody answers on {address}");
+        ensure!(Instant::now() < end, "no server answers on {address}");
         thread::sleep(Duration::from_millis(10));
     }
     Ok(())

@@ -242,12 +242,12 @@ fn main() -> Result<()> {
     let cancel = CancellationToken::new();
     let (handle, mut events) =
         HealthTask::spawn::<Id>(config, HealthMetrics::register(&registry)?, cancel.clone())?;
-    let told = thread::spawn(move || {
-        let mut told: BTreeMap<String, u64> = BTreeMap::new();
+    let changes = thread::spawn(move || {
+        let mut changes: BTreeMap<String, u64> = BTreeMap::new();
         while let Some(event) = events.blocking_recv() {
-            *told.entry(event.id.0.to_string()).or_default() += 1;
+            *changes.entry(event.id.0.to_string()).or_default() += 1;
         }
-        told
+        changes
     });
     handle.update(all);
     thread::sleep(WARM_UP);
@@ -259,7 +259,7 @@ fn main() -> Result<()> {
     let (after, spent, elapsed) = (read(&registry), engine_time()? - time, began.elapsed());
     let (resident, peak) = (memory("VmRSS")?, memory("VmHWM")?);
     cancel.cancel();
-    let told = told.join().ok().context("the receiver of events panicked")?;
+    let changes = changes.join().ok().context("the receiver of events panicked")?;
 
     let checks = after.started - before.started;
     println!(
@@ -292,7 +292,7 @@ fn main() -> Result<()> {
                 .unwrap_or(&0.0);
         println!("results              {service} {result}: {new}");
     }
-    println!("changes of verdict   {told:?}");
+    println!("health transitions   {changes:?}");
     println!("wrong verdicts       {most_wrong} at most at a look");
     let answered = after.results.get(&("hole".to_owned(), "success".to_owned()));
     ensure!(answered == Some(&0.0), "a target that never answers succeeded");

@@ -48,7 +48,7 @@ pub(super) struct Breaker {
     /// When the state ends by itself; there is none while closed.
     until: Option<Instant>,
     /// Signals within the window, while closed.
-    told: VecDeque<(Instant, Signals)>,
+    signals: VecDeque<(Instant, Signals)>,
 }
 
 impl Breaker {
@@ -57,7 +57,7 @@ impl Breaker {
         Self {
             state,
             until: until.filter(|_| state != BreakerState::Closed),
-            told: VecDeque::new(),
+            signals: VecDeque::new(),
         }
     }
 
@@ -71,29 +71,34 @@ impl Breaker {
     }
 
     /// Takes signals, of which there is at least one. Returns why it opens, if it does.
-    pub(super) fn tell(&mut self, told: Signals, now: Instant, settings: &BreakerSettings) -> Option<String> {
+    pub(super) fn take_signals(
+        &mut self,
+        signals: Signals,
+        now: Instant,
+        settings: &BreakerSettings,
+    ) -> Option<String> {
         let failures = u64::from(settings.failures);
         if failures == 0 {
             return None;
         }
         let why = match self.state {
             BreakerState::Open => return None,
-            BreakerState::HalfOpen => format!("on trial: {}", words(told)),
+            BreakerState::HalfOpen => format!("on trial: {}", words(signals)),
             BreakerState::Closed => {
-                self.told.push_back((now, told));
+                self.signals.push_back((now, signals));
                 let recent =
                     |(at, _): &(Instant, Signals)| now.saturating_duration_since(*at) <= settings.window;
-                while self.told.front().is_some_and(|first| !recent(first)) {
-                    self.told.pop_front();
+                while self.signals.front().is_some_and(|first| !recent(first)) {
+                    self.signals.pop_front();
                 }
                 // Each entry holds at least one signal, so their number is bounded by the limit.
                 let sum = self
-                    .told
+                    .signals
                     .iter()
-                    .fold(Signals::default(), |sum, (_, told)| Signals {
-                        unanswered: sum.unanswered + told.unanswered,
-                        refused: sum.refused + told.refused,
-                        unreachable: sum.unreachable + told.unreachable,
+                    .fold(Signals::default(), |sum, (_, signals)| Signals {
+                        unanswered: sum.unanswered + signals.unanswered,
+                        refused: sum.refused + signals.refused,
+                        unreachable: sum.unreachable + signals.unreachable,
                     });
                 if sum.total() < failures {
                     return None;
@@ -130,17 +135,17 @@ impl Breaker {
 
     fn turn(&mut self, state: BreakerState, until: Option<Instant>) {
         (self.state, self.until) = (state, until);
-        self.told.clear();
+        self.signals.clear();
     }
 }
 
 /// Signals in words.
-fn words(told: Signals) -> String {
+fn words(signals: Signals) -> String {
     let Signals {
         unanswered,
         refused,
         unreachable,
-    } = told;
+    } = signals;
     format!("{refused} flows refused, {unanswered} SYNs without answer, {unreachable} unreachable")
 }
 
@@ -172,7 +177,7 @@ mod tests {
     #[derive(Clone, Copy, Debug)]
     enum Step {
         /// This many flows are refused.
-        Told(u64),
+        Refused(u64),
         /// Time is looked at.
         Pass,
         /// A check has succeeded.
@@ -182,33 +187,45 @@ mod tests {
     #[test]
     fn every_transition() {
         use BreakerState::{Closed, HalfOpen, Open};
-        use Step::{Close, Pass, Told};
+        use Step::{Close, Pass, Refused};
         type Case = (&'static str, &'static [(u32, Step, BreakerState)]);
         let cases: [Case; 9] = [
-            ("too few", &[(0, Told(2), Closed), (60, Pass, Closed)]),
-            ("enough at once", &[(0, Told(3), Open)]),
+            ("too few", &[(0, Refused(2), Closed), (60, Pass, Closed)]),
+            ("enough at once", &[(0, Refused(3), Open)]),
             (
                 "enough within the window",
-                &[(0, Told(1), Closed), (5, Told(1), Closed), (10, Told(1), Open)],
+                &[
+                    (0, Refused(1), Closed),
+                    (5, Refused(1), Closed),
+                    (10, Refused(1), Open),
+                ],
             ),
             (
                 "not within the window",
-                &[(0, Told(1), Closed), (5, Told(1), Closed), (11, Told(1), Closed)],
+                &[
+                    (0, Refused(1), Closed),
+                    (5, Refused(1), Closed),
+                    (11, Refused(1), Closed),
+                ],
             ),
             (
                 "open ends by time",
-                &[(0, Told(3), Open), (29, Pass, Open), (30, Pass, HalfOpen)],
+                &[(0, Refused(3), Open), (29, Pass, Open), (30, Pass, HalfOpen)],
             ),
             (
                 "late signals do not count",
-                &[(0, Told(3), Open), (20, Told(9), Open), (30, Pass, HalfOpen)],
+                &[
+                    (0, Refused(3), Open),
+                    (20, Refused(9), Open),
+                    (30, Pass, HalfOpen),
+                ],
             ),
             (
                 "one failure on trial",
                 &[
-                    (0, Told(3), Open),
+                    (0, Refused(3), Open),
                     (30, Pass, HalfOpen),
-                    (39, Told(1), Open),
+                    (39, Refused(1), Open),
                     (68, Pass, Open),
                     (69, Pass, HalfOpen),
                 ],
@@ -216,21 +233,21 @@ mod tests {
             (
                 "the trial ends",
                 &[
-                    (0, Told(3), Open),
+                    (0, Refused(3), Open),
                     (30, Pass, HalfOpen),
                     (39, Pass, HalfOpen),
                     (40, Pass, Closed),
-                    (41, Told(2), Closed),
+                    (41, Refused(2), Closed),
                 ],
             ),
             (
                 "a success closes it and resets the count",
                 &[
-                    (0, Told(3), Open),
+                    (0, Refused(3), Open),
                     (1, Close, Closed),
-                    (2, Told(2), Closed),
+                    (2, Refused(2), Closed),
                     (3, Close, Closed),
-                    (4, Told(1), Closed),
+                    (4, Refused(1), Closed),
                 ],
             ),
         ];
@@ -241,12 +258,12 @@ mod tests {
                 let now = began + SECOND * *at;
                 let before = breaker.state();
                 match step {
-                    Told(refused) => {
-                        let told = Signals {
+                    Refused(refused) => {
+                        let signals = Signals {
                             refused: *refused,
                             ..Signals::default()
                         };
-                        let opens = breaker.tell(told, now, &settings()).is_some();
+                        let opens = breaker.take_signals(signals, now, &settings()).is_some();
                         assert_eq!(opens, before != Open && *expected == Open, "{name}, step {place}");
                     }
                     Pass => assert_eq!(
@@ -268,7 +285,7 @@ mod tests {
 
     #[test]
     fn breaker_is_off_by_default_and_its_memory_is_bounded() {
-        let told = Signals {
+        let signals = Signals {
             unanswered: 1,
             ..Signals::default()
         };
@@ -279,16 +296,16 @@ mod tests {
         let mut breaker = Breaker::default();
         let now = Instant::now();
         for _ in 0..10_000 {
-            assert_eq!(breaker.tell(told, now, &off), None);
+            assert_eq!(breaker.take_signals(signals, now, &off), None);
         }
-        assert!(breaker.told.is_empty());
+        assert!(breaker.signals.is_empty());
         let most = BreakerSettings {
             failures: MAX_BREAKER_FAILURES,
             ..settings()
         };
         for _ in 0..10_000 {
-            let _ = breaker.tell(told, now, &most);
-            assert!(breaker.told.len() < MAX_BREAKER_FAILURES as usize);
+            let _ = breaker.take_signals(signals, now, &most);
+            assert!(breaker.signals.len() < MAX_BREAKER_FAILURES as usize);
         }
     }
 }

@@ -67,7 +67,7 @@ impl<I> Default for Changes<I> {
 
 impl<I: TargetId> Changes<I> {
     /// Adds the health state of `spec` to the reminders if it differs from the one that the caller has (`known`).
-    fn tell(
+    fn remind(
         &mut self,
         spec: &CheckSpec<I>,
         known: Option<Health>,
@@ -107,7 +107,7 @@ struct Check<I: TargetId> {
     /// When its latest check began.
     started: Option<Instant>,
     /// The memory reported last.
-    told: Known,
+    reported: Known,
     /// Its backends, and the index of each one's status on the board.
     ids: BTreeMap<I, usize>,
     services: BTreeMap<I::Service, ServiceMetrics>,
@@ -222,7 +222,7 @@ impl<I: TargetId> Engine<I> {
             } else {
                 Default::default()
             };
-            changes.tell(&spec, known.map(|status| status.health), health, memory, now.wall);
+            changes.remind(&spec, known.map(|status| status.health), health, memory, now.wall);
             let same_verdict = same_server.filter(|status| status.health == health);
             let status = CheckStatus {
                 health,
@@ -306,7 +306,7 @@ impl<I: TargetId> Engine<I> {
             suspect: None,
             breaker: Breaker::default(),
             started: None,
-            told: Known::default(),
+            reported: Known::default(),
             ids: BTreeMap::new(),
             services: BTreeMap::new(),
         });

@@ -39,13 +39,13 @@ impl Policy {
     /// remembered, and times of damping and breaker of [`MAX_INTERVAL`] at most.
     pub fn new(settings: &CheckSettings) -> Self {
         let interval = settings.interval.clamp(MIN_INTERVAL, MAX_INTERVAL);
-        let told = settings.kind.is_reported();
+        let is_report = settings.kind.is_reported();
         Self {
             interval,
             fast_interval: settings.fast_interval.clamp(MIN_INTERVAL, interval),
             down_interval_max: settings.down_interval_max.clamp(MIN_INTERVAL, MAX_INTERVAL),
-            rise: if told { 1 } else { settings.rise.max(1) },
-            fall: if told { 1 } else { settings.fall.max(1) },
+            rise: if is_report { 1 } else { settings.rise.max(1) },
+            fall: if is_report { 1 } else { settings.fall.max(1) },
             jitter: if settings.jitter.is_nan() {
                 0.0
             } else {

@@ -123,8 +123,8 @@ impl<I: TargetId> HealthHandle<I> {
     ///
     /// # Errors
     /// [`NotTaken`]: send them again with the next ones.
-    pub fn tell(&self, told: Vec<(I, Signals)>) -> Result<(), NotTaken> {
-        self.signals.try_send(told).map_err(|_| NotTaken)
+    pub fn take_signals(&self, signals: Vec<(I, Signals)>) -> Result<(), NotTaken> {
+        self.signals.try_send(signals).map_err(|_| NotTaken)
     }
 
     /// Takes a report about `target`, the address that a check of kind push has as its target. It is looked at at once.
@@ -270,8 +270,8 @@ impl<I: TargetId, O: Environment> Runner<I, O> {
                         self.finish(joined);
                     }
                 }
-                Some(told) = self.signals.recv() => {
-                    let events = self.engine.tell(told, self.moment());
+                Some(signals) = self.signals.recv() => {
+                    let events = self.engine.take_signals(signals, self.moment());
                     self.publish(events);
                 }
                 targets = self.reports.news() => {

@@ -34,7 +34,7 @@ impl StatusSnapshot {
             active_flows: self.seen.at(&service.key, backend.address).active_flows,
             ..named
         };
-        let works = agent.is_none_or(|agent| agent.said.word.state.is_up());
+        let works = agent.is_none_or(|agent| agent.report.word.state.is_up());
         let way = self.seen.next_hops.get(&backend.address.ip());
         let blocked = way.is_some_and(NextHopState::is_blocked);
         let health = match check.map(|check| check.health).unwrap_or_default() {
@@ -189,12 +189,12 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn signals(told: counters::Signals) -> types::Signals {
+fn signals(signals: counters::Signals) -> types::Signals {
     let counters::Signals {
         unanswered,
         refused,
         unreachable,
-    } = told;
+    } = signals;
     types::Signals {
         unanswered,
         refused,

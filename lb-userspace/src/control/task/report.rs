@@ -39,7 +39,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
     }
 
-    /// Tells which changes made by command a configuration file has undone.
+    /// Reports the changes made by command that a configuration file has undone.
     pub(super) fn report_replaced(&self, replaced: &diff::Diff) {
         report_replaced(&self.events, self.desired.revision, replaced);
     }
@@ -199,9 +199,9 @@ impl<P: ProgramTarget> ControlTask<P> {
     }
 }
 
-/// Tells which changes made by command a configuration file has undone.
+/// Reports the changes made by command that a configuration file has undone.
 pub fn report_replaced(events: &EventLog, revision: Revision, replaced: &diff::Diff) {
-    let tell = |subject: Option<(ServiceName, Option<BackendName>)>, message: String| {
+    let report = |subject: Option<(ServiceName, Option<BackendName>)>, message: String| {
         let (service, backend) = subject.map_or((None, None), |(service, backend)| (Some(service), backend));
         let event = NewEvent {
             kind: EventKind::Replaced,
@@ -225,7 +225,7 @@ pub fn report_replaced(events: &EventLog, revision: Revision, replaced: &diff::D
             "the configuration file replaces a change made by command: {}",
             sentence(item)
         );
-        tell(subject(&item.what).1, message);
+        report(subject(&item.what).1, message);
     }
     if let Some(more) = replaced
         .items
@@ -233,7 +233,7 @@ pub fn report_replaced(events: &EventLog, revision: Revision, replaced: &diff::D
         .checked_sub(EVENTS_PER_CHANGE)
         .filter(|more| *more > 0)
     {
-        tell(None, format!("and {more} more changes made by command"));
+        report(None, format!("and {more} more changes made by command"));
     }
 }
 

@@ -42,7 +42,7 @@ impl Rig {
                 lifetime: Duration::ZERO,
             });
             let wall = SystemTime::UNIX_EPOCH;
-            news.extend(self.board.heard(&question, answer, self.now, wall));
+            news.extend(self.board.answered(&question, answer, self.now, wall));
         }
         news.into_iter().map(|news| news.message).collect()
     }
@@ -122,7 +122,7 @@ fn failed_look_ups_keep_the_last_answer_and_are_reported_once() {
             let failed = Err("no answer in time".to_owned());
             news.extend(
                 rig.board
-                    .heard(&question, failed, rig.now, SystemTime::UNIX_EPOCH),
+                    .answered(&question, failed, rig.now, SystemTime::UNIX_EPOCH),
             );
         }
         assert_eq!(rig.change(), 0);
@@ -154,7 +154,7 @@ fn names_are_looked_up_again_after_their_ttl_within_bounds() {
             lifetime: Duration::from_secs(lifetime),
         };
         rig.board
-            .heard(&question, Ok(answer), rig.now, SystemTime::UNIX_EPOCH);
+            .answered(&question, Ok(answer), rig.now, SystemTime::UNIX_EPOCH);
         rig.pass(1_000 * after - 1);
         assert_eq!(rig.board.due(rig.now), [], "{lifetime} s");
         rig.pass(1);
@@ -202,7 +202,7 @@ fn changed_host_or_family_is_looked_up_again_and_old_answers_are_ignored() {
         lifetime: Duration::ZERO,
     };
     rig.board
-        .heard(&question, Ok(late), rig.now, SystemTime::UNIX_EPOCH);
+        .answered(&question, Ok(late), rig.now, SystemTime::UNIX_EPOCH);
     rig.pass(1_000);
     assert_eq!(
         (rig.change(), rig.board.due(rig.now)[0].host.as_str()),

@@ -83,7 +83,7 @@ impl<I: TargetId> AgentEngine<I> {
                 ids: BTreeSet::new(),
                 failures: 0,
                 status: AgentStatus {
-                    said: AgentReport {
+                    report: AgentReport {
                         word: initial,
                         ..AgentReport::default()
                     },
@@ -136,18 +136,18 @@ impl<I: TargetId> AgentEngine<I> {
         let next = next.max(started + interval / 2);
         self.scheduler.finish(no, now.instant, next, shift);
 
-        let said = &mut agent.status.said;
+        let report = &mut agent.status.report;
         let (answer, note) = match &found {
             Ok(line) => {
-                let heard = answer::parse(line);
-                said.word = heard.after(said.word);
+                let answer = answer::parse(line);
+                report.word = answer.after(report.word);
                 let Answer {
                     state, reason, note, ..
-                } = heard;
+                } = answer;
                 if state.is_some() {
-                    said.reason = reason.into();
+                    report.reason = reason.into();
                 }
-                (agent.failures, said.lost) = (0, None);
+                (agent.failures, report.lost) = (0, None);
                 (Ok(answer::text(line).into()), note.map(Arc::from))
             }
             Err(error) => {
@@ -156,8 +156,8 @@ impl<I: TargetId> AgentEngine<I> {
                 if !error.is_local() {
                     agent.failures = agent.failures.saturating_add(1);
                 }
-                if agent.failures >= LOST_AFTER && said.lost.is_none() {
-                    said.lost = Some(Arc::clone(&why));
+                if agent.failures >= LOST_AFTER && report.lost.is_none() {
+                    report.lost = Some(Arc::clone(&why));
                 }
                 (Err(why), None)
             }
@@ -181,10 +181,10 @@ impl<I: TargetId> AgentEngine<I> {
     }
 
     /// The reports of all agents.
-    pub(super) fn said(&self) -> AgentView<I> {
+    pub(super) fn reports(&self) -> AgentView<I> {
         let of = |agent: &Agent<I>| -> Vec<(I, AgentReport)> {
             let ids = agent.ids.iter();
-            ids.map(|id| (id.clone(), agent.status.said.clone())).collect()
+            ids.map(|id| (id.clone(), agent.status.report.clone())).collect()
         };
         self.agents.values().flat_map(of).collect()
     }

@@ -207,7 +207,7 @@ pub type AgentView<I> = BTreeMap<I, AgentReport>;
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct AgentStatus {
     /// Its report, and whether the agent is lost.
-    pub said: AgentReport,
+    pub report: AgentReport,
     /// The latest question; none before the first.
     pub last: Option<LastAsked>,
 }

@@ -29,7 +29,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct AgentHandle<I: TargetId> {
     specs: watch::Sender<Vec<AgentSpec<I>>>,
-    said: watch::Receiver<AgentView<I>>,
+    reports: watch::Receiver<AgentView<I>>,
     board: Board<BTreeMap<I, AgentStatus>>,
 }
 
@@ -46,8 +46,8 @@ impl<I: TargetId> AgentHandle<I> {
     }
 
     /// The reports of agents; changes with a report, or when an agent is lost or found.
-    pub fn said(&self) -> watch::Receiver<AgentView<I>> {
-        self.said.clone()
+    pub fn reports(&self) -> watch::Receiver<AgentView<I>> {
+        self.reports.clone()
     }
 
     /// The present status of all agents: one allocation, no copy.
@@ -61,7 +61,7 @@ pub(crate) struct AgentTask<I: TargetId> {
     engine: AgentEngine<I>,
     metrics: AgentMetrics,
     specs: watch::Receiver<Vec<AgentSpec<I>>>,
-    said: watch::Sender<AgentView<I>>,
+    reports: watch::Sender<AgentView<I>>,
     board: Board<BTreeMap<I, AgentStatus>>,
     services: BTreeSet<I::Service>,
     running: JoinSet<Result<Vec<u8>, CheckError>>,
@@ -73,13 +73,13 @@ impl<I: TargetId> AgentTask<I> {
     /// A task without agents, whose schedule is randomised by `seed`.
     pub(crate) fn new(seed: u64, metrics: AgentMetrics) -> (Self, AgentHandle<I>) {
         let (specs_sender, specs) = watch::channel(Vec::new());
-        let (said_sender, said) = watch::channel(AgentView::new());
+        let (said_sender, reports) = watch::channel(AgentView::new());
         let board = Board::default();
         let task = Self {
             engine: AgentEngine::new(seed),
             metrics,
             specs,
-            said: said_sender,
+            reports: said_sender,
             board: board.clone(),
             services: BTreeSet::new(),
             running: JoinSet::new(),
@@ -88,7 +88,7 @@ impl<I: TargetId> AgentTask<I> {
         };
         let handle = AgentHandle {
             specs: specs_sender,
-            said,
+            reports,
             board,
         };
         (task, handle)
@@ -129,10 +129,10 @@ impl<I: TargetId> AgentTask<I> {
             .forget(self.services.difference(&services).map(AsRef::as_ref));
         self.services = services;
         self.board.write(|board| *board = self.engine.statuses());
-        let said = self.engine.said();
-        self.said.send_if_modified(|present| {
-            let changed = *present != said;
-            *present = said;
+        let reports = self.engine.reports();
+        self.reports.send_if_modified(|present| {
+            let changed = *present != reports;
+            *present = reports;
             changed
         });
     }
@@ -180,13 +180,13 @@ impl<I: TargetId> AgentTask<I> {
                 board.insert(id.clone(), agent.status().clone());
             }
         });
-        let said = &agent.status().said;
-        self.said.send_if_modified(|view| {
+        let report = &agent.status().report;
+        self.reports.send_if_modified(|view| {
             let mut changed = false;
             for id in &agent.ids {
-                let before = view.insert(id.clone(), said.clone());
+                let before = view.insert(id.clone(), report.clone());
                 let same = before.is_some_and(|before| {
-                    before.word == said.word && before.lost.is_some() == said.lost.is_some()
+                    before.word == report.word && before.lost.is_some() == report.lost.is_some()
                 });
                 changed |= !same;
             }

@@ -128,7 +128,7 @@ async fn reports_reach_their_readers_and_end_with_the_agent() {
             ..AgentAnswer::default()
         },
     }]);
-    let mut said = handle.said();
+    let mut reports = handle.reports();
     for (answer, expected) in [
         ("up\n", "30%"),
         ("drain 50%\n", "drain, 50%"),
@@ -138,9 +138,9 @@ async fn reports_reach_their_readers_and_end_with_the_agent() {
         answer.clone_into(&mut line.lock().unwrap());
         let is = |view: &AgentView| {
             view.get(&id)
-                .is_some_and(|said| said.word.to_string() == expected)
+                .is_some_and(|reports| reports.word.to_string() == expected)
         };
-        timeout(PLENTY, said.wait_for(is)).await.unwrap().unwrap();
+        timeout(PLENTY, reports.wait_for(is)).await.unwrap().unwrap();
     }
     let text = || {
         prometheus::TextEncoder::new()
@@ -155,7 +155,7 @@ async fn reports_reach_their_readers_and_end_with_the_agent() {
     assert!(handle.snapshot()[&id].last.is_some());
 
     handle.update(Vec::new());
-    timeout(PLENTY, said.wait_for(BTreeMap::is_empty))
+    timeout(PLENTY, reports.wait_for(BTreeMap::is_empty))
         .await
         .unwrap()
         .unwrap();

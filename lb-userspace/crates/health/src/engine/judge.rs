@@ -59,9 +59,9 @@ impl<I: TargetId> Engine<I> {
 
     /// Takes passive signals of backends: each becomes suspect until a check succeeds, is checked as soon as the fast
     /// interval allows, and its breaker may open. Ignored for targets that are down. Returns changed health states.
-    pub(crate) fn tell(&mut self, told: Vec<(I, Signals)>, now: Moment) -> Vec<HealthEvent<I>> {
+    pub(crate) fn take_signals(&mut self, signals: Vec<(I, Signals)>, now: Moment) -> Vec<HealthEvent<I>> {
         let mut events = Vec::new();
-        for (id, signals) in told {
+        for (id, signals) in signals {
             let Some((&no, check)) = self
                 .numbers
                 .get(&id)
@@ -74,7 +74,7 @@ impl<I: TargetId> Engine<I> {
             }
             let before = check.verdict();
             let settings = check.machine.policy().breaker();
-            let opened = check.breaker.tell(signals, now.instant, &settings);
+            let opened = check.breaker.take_signals(signals, now.instant, &settings);
             if check.suspect.is_none() || opened.is_some() {
                 check.suspect = Some(now.instant);
             }
@@ -154,13 +154,13 @@ impl<I: TargetId> Check<I> {
         self.machine = Machine::recalled(*self.machine.policy(), &known);
         self.suspect = known.suspect_since;
         self.breaker = Breaker::recalled(known.breaker, known.breaker_until);
-        self.told = known;
+        self.reported = known;
     }
 
     /// Adds the memory to the memos, if it has changed and none of `events` carries it.
     fn remember(&mut self, events: &[HealthEvent<I>], now: Moment, memos: &mut Vec<HealthEvent<I>>) {
         let known = self.known();
-        if known == self.told {
+        if known == self.reported {
             return;
         }
         if events.is_empty() {
@@ -174,7 +174,7 @@ impl<I: TargetId> Check<I> {
                 memory: memory.clone(),
             }));
         }
-        self.told = known;
+        self.reported = known;
     }
 
     /// The health state: by the checks, unless the breaker is open.

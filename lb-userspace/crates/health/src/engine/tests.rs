@@ -62,7 +62,7 @@ struct Simulation {
     running: BTreeMap<CheckNo, (Duration, Instant, Result<(), CheckError>)>,
     checks: BTreeMap<CheckNo, NewCheck>,
     events: VecDeque<(Duration, CheckId, Health)>,
-    told: Vec<String>,
+    details: Vec<String>,
     /// The memory of `web/a`.
     memory: Memory,
     starts: Vec<(Duration, SocketAddr)>,
@@ -86,7 +86,7 @@ impl Simulation {
             running: BTreeMap::new(),
             checks: BTreeMap::new(),
             events: VecDeque::new(),
-            told: Vec::new(),
+            details: Vec::new(),
             memory: Memory::default(),
             starts: Vec::new(),
             most_in_flight: 0,
@@ -136,13 +136,13 @@ impl Simulation {
     }
 
     /// This many flows of `web/a` are refused.
-    fn tell(&mut self, refused: u64) {
-        let told = Signals {
+    fn refuse(&mut self, refused: u64) {
+        let signals = Signals {
             refused,
             ..Signals::default()
         };
         let moment = self.moment();
-        let events = self.engine.tell(vec![(id("web", "a"), told)], moment);
+        let events = self.engine.take_signals(vec![(id("web", "a"), signals)], moment);
         self.note(&events);
     }
 
@@ -175,7 +175,7 @@ impl Simulation {
         }
         for event in events {
             self.events.push_back((self.now, event.id.clone(), event.health));
-            self.told.push(event.detail.clone());
+            self.details.push(event.detail.clone());
         }
     }
 
@@ -704,11 +704,11 @@ fn flapping_backend_is_held_down_and_reported() {
     assert!(simulation.board.snapshot()[&id("web", "a")].judgement.damped);
     assert!(
         simulation
-            .told
+            .details
             .iter()
             .any(|detail| detail.contains("fell 3 times within 5m: held down until it has succeeded for 1m")),
         "{:?}",
-        simulation.told
+        simulation.details
     );
     simulation.run_until(
         quiet + settings.down_interval_max.mul_f64(1.1) + settings.damping.hold + settings.interval,
@@ -762,14 +762,14 @@ fn suspect_target_is_checked_at_once_and_at_the_fast_interval() {
         }
     });
     let (told_at, before) = (simulation.now, simulation.starts.len());
-    simulation.tell(1);
+    simulation.refuse(1);
     assert!(simulation.judgement().suspect);
     simulation.run_until(told_at + 2 * MS);
     assert_eq!(simulation.starts.len(), before + 1, "at once");
     assert_eq!(simulation.judgement(), Judgement::default(), "a success ends it");
     // Again and again: no faster than the fast interval.
     for step in 1..=20 {
-        simulation.tell(1);
+        simulation.refuse(1);
         simulation.run_until(told_at + 250 * MS * step);
     }
     assert_eq!(simulation.starts.len(), before + 11);
@@ -777,13 +777,13 @@ fn suspect_target_is_checked_at_once_and_at_the_fast_interval() {
     simulation.run_until(told_at + 20_000 * MS);
     dead.store(true, Ordering::Relaxed);
     let died = simulation.now;
-    simulation.tell(1);
+    simulation.refuse(1);
     simulation.run_until(died + 500 * MS * (slow().fall - 1) + 2 * MS);
     assert_eq!(simulation.health(&id("web", "a")), Health::Down);
     assert!(!simulation.judgement().suspect, "it is down already");
     // A late signal does not disturb the back-off.
     let next = simulation.engine.next_deadline();
-    simulation.tell(100);
+    simulation.refuse(100);
     assert_eq!(simulation.engine.next_deadline(), next);
     assert_eq!(simulation.judgement(), Judgement::default());
 }
@@ -827,9 +827,9 @@ fn damping_suspicion_and_breakers_outlive_a_restart() {
     };
     let mut simulation = settled(slow(), move |at| if at < died { Ok(()) } else { Err(mute()) });
     simulation.run_until(died);
-    simulation.tell(1);
+    simulation.refuse(1);
     assert!(simulation.memory.suspect_since.is_some() && simulation.memory.verdict() == Health::Up);
-    simulation.tell(5);
+    simulation.refuse(5);
     assert_eq!(simulation.memory.breaker, BreakerState::Open);
     let open = slow().breaker.open;
     let mut next = simulation.restarted(open / 2, slow());
@@ -855,7 +855,7 @@ fn signals_without_passive_checks_are_ignored() {
     };
     let mut simulation = settled(deaf, |_| Ok(()));
     let next = simulation.engine.next_deadline();
-    simulation.tell(100);
+    simulation.refuse(100);
     assert_eq!(
         (simulation.engine.next_deadline(), simulation.judgement()),
         (next, Judgement::default())
@@ -867,13 +867,13 @@ fn a_breaker_takes_a_target_out_before_checks_do_and_a_success_brings_it_back() 
     let mut simulation = settled(slow(), |_| Ok(()));
     let told_at = simulation.now;
     simulation.events.clear();
-    simulation.tell(4);
+    simulation.refuse(4);
     assert_eq!(simulation.judgement().breaker, BreakerState::Closed);
-    simulation.tell(1);
+    simulation.refuse(1);
     assert_eq!(simulation.judgement().breaker, BreakerState::Open);
     assert_eq!(simulation.events, [(told_at, id("web", "a"), Health::Down)]);
     assert_eq!(
-        simulation.told.last().unwrap(),
+        simulation.details.last().unwrap(),
         "circuit breaker open: within 10s: 5 flows refused, 0 SYNs without answer, 0 unreachable"
     );
     simulation.run_until(told_at + 2 * MS);
@@ -882,7 +882,7 @@ fn a_breaker_takes_a_target_out_before_checks_do_and_a_success_brings_it_back() 
         simulation.events.pop_back(),
         Some((told_at + MS, id("web", "a"), Health::Up))
     );
-    assert_eq!(simulation.told.last().unwrap(), "ok; circuit breaker closed");
+    assert_eq!(simulation.details.last().unwrap(), "ok; circuit breaker closed");
 }
 
 #[test]
@@ -891,7 +891,7 @@ fn checks_take_over_from_a_breaker_when_they_know() {
     let mut simulation = settled(slow(), move |at| if at < died { Ok(()) } else { Err(refused()) });
     simulation.run_until(died);
     simulation.events.clear();
-    simulation.tell(5);
+    simulation.refuse(5);
     simulation.run_until(died + 1_000 * MS);
     assert_eq!(simulation.judgement().breaker, BreakerState::Open);
     simulation.run_until(died + 5_000 * MS);
@@ -911,12 +911,12 @@ fn a_breaker_that_no_check_judges_tries_again_by_itself() {
     let mut simulation = settled(slow(), move |at| if at < mute { Ok(()) } else { Err(local()) });
     simulation.run_until(mute);
     simulation.events.clear();
-    simulation.tell(5);
+    simulation.refuse(5);
     let second = 1_000 * MS;
     // Open for 30 s, on trial until the next signal, open, on trial, and closed after 10 s without a failure.
     simulation.run_until(mute + second * 35);
     assert_eq!(simulation.judgement().breaker, BreakerState::HalfOpen);
-    simulation.tell(1);
+    simulation.refuse(1);
     simulation.run_until(mute + second * 74);
     assert_eq!(simulation.judgement().breaker, BreakerState::HalfOpen);
     simulation.run_until(mute + second * 76);
@@ -944,7 +944,7 @@ proptest! {
     /// check or on trial, and never checked faster than at the fast interval.
     #[test]
     fn signals_never_judge_alone(
-        told in prop::collection::vec((1_u32..3_000, 0_u64..4), 1..100),
+        details in prop::collection::vec((1_u32..3_000, 0_u64..4), 1..100),
         failing in prop::collection::vec(any::<bool>(), 50),
         seed in any::<u64>(),
     ) {
@@ -956,9 +956,9 @@ proptest! {
         let mut simulation = Simulation::new(10, seed);
         simulation.peer_dead_during(1, MS, move |at| failing[usize::try_from(at.as_secs() / 4).unwrap() % 50]);
         simulation.update(vec![spec("web", "a", 1, settings.clone())]);
-        for (wait, refused) in told {
+        for (wait, refused) in details {
             simulation.run_until(simulation.now + MS * wait);
-            simulation.tell(refused);
+            simulation.refuse(refused);
             let judgement = simulation.judgement();
             let machine = simulation.engine.checks.values().next().unwrap().machine.health();
             let expected = if judgement.breaker == BreakerState::Open { Health::Down } else { machine };

@@ -144,8 +144,8 @@ impl Checker for GrpcChecker {
                     expected: [200].into(),
                 });
             }
-            let said = judge(&answer.headers, &answer.body, answer.trailers.as_ref());
-            said.map_err(|problem| CheckError::Grpc {
+            let result = judge(&answer.headers, &answer.body, answer.trailers.as_ref());
+            result.map_err(|problem| CheckError::Grpc {
                 target,
                 service: Arc::clone(&plan.service),
                 problem,

@@ -231,7 +231,8 @@ async fn soak_leaves_only_state_changes_behind() {
         open: AtomicU64::new(0),
         most: AtomicU64::new(0),
     });
-    let mut told: Vec<Vec<(Duration, Health)>> = (0..BACKENDS).map(|_| Vec::with_capacity(64)).collect();
+    let mut transitions: Vec<Vec<(Duration, Health)>> =
+        (0..BACKENDS).map(|_| Vec::with_capacity(64)).collect();
 
     let tasks = Handle::current().metrics().num_alive_tasks();
     let memory = held();
@@ -264,7 +265,7 @@ async fn soak_leaves_only_state_changes_behind() {
             while let Ok(event) = time::timeout_at(end, events.recv()).await {
                 let HealthEvent { id, health, .. } = event.expect("a running engine");
                 let host: usize = id.1.as_str()[1..].parse().unwrap();
-                told[host].push((scene.began.elapsed(), health));
+                transitions[host].push((scene.began.elapsed(), health));
             }
             // Between two checks, so that all is counted.
             while scene.open() > 0 {
@@ -307,10 +308,10 @@ async fn soak_leaves_only_state_changes_behind() {
     let detection = interval.mul_f64(1.0 + jitter) + (fast_interval + timeout) * fall;
     let recovery = down_interval_max.mul_f64(1.0 + jitter) + timeout + (fast_interval + MS) * rise;
     let mut changes = 0;
-    for (script, told) in scene.scripts.iter().zip(&told) {
-        let mut told = told.iter();
+    for (script, transitions) in scene.scripts.iter().zip(&transitions) {
+        let mut transitions = transitions.iter();
         let mut next = |health, from: Duration, within: Duration| {
-            let (at, seen) = told.next().expect("a change");
+            let (at, seen) = transitions.next().expect("a change");
             assert_eq!(*seen, health);
             assert!(
                 (from..=from + within).contains(at),
@@ -323,7 +324,7 @@ async fn soak_leaves_only_state_changes_behind() {
             next(Health::Down, *from, detection);
             next(Health::Up, *to, recovery);
         }
-        assert_eq!(told.next(), None, "no other event");
+        assert_eq!(transitions.next(), None, "no other event");
     }
     let log = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert_eq!(log.lines().count(), changes, "one line for each change");

@@ -137,7 +137,7 @@ async fn reports_make_verdicts_at_once_and_expire() {
         unknown.last_check.unwrap().detail(),
         "cannot check 10.0.0.11:8080: nothing has been reported yet"
     );
-    for (said, health, detail) in [
+    for (report, health, detail) in [
         (Ok(()), Health::Up, "ok"),
         (
             Err("disk full"),
@@ -146,7 +146,7 @@ async fn reports_make_verdicts_at_once_and_expire() {
         ),
         (Ok(()), Health::Up, "ok"),
     ] {
-        handle.report(target, says(said, PLENTY));
+        handle.report(target, says(report, PLENTY));
         let event = next(&mut events).await;
         assert_eq!((event.health, event.detail.as_str()), (health, detail));
     }

@@ -54,8 +54,8 @@ impl World {
         (self.now, ids)
     }
 
-    fn said(&self, backend: &str) -> AgentReport {
-        self.engine.said()[&testing::id("web", backend)].clone()
+    fn report(&self, backend: &str) -> AgentReport {
+        self.engine.reports()[&testing::id("web", backend)].clone()
     }
 }
 
@@ -67,7 +67,7 @@ fn refused() -> CheckError {
 fn unreachable_agent_changes_nothing_and_is_lost_after_some_failures() {
     let mut world = World::new(vec![spec("a", "10.0.0.1:9")]);
     world.next(Ok("drain 50% down #disk full"));
-    let standing = world.said("a");
+    let standing = world.report("a");
     assert_eq!(standing.word.to_string(), "drain, down, 50%");
     assert_eq!(&*standing.reason, "disk full");
     for failures in 1..=LOST_AFTER + 1 {
@@ -76,13 +76,13 @@ fn unreachable_agent_changes_nothing_and_is_lost_after_some_failures() {
             error: LocalError::Memory,
         }));
         world.next(Err(refused()));
-        let said = world.said("a");
-        assert_eq!((said.word, &said.reason), (standing.word, &standing.reason));
+        let report = world.report("a");
+        assert_eq!((report.word, &report.reason), (standing.word, &standing.reason));
         let lost = (failures >= LOST_AFTER).then_some("connection refused by 10.0.0.1:9");
-        assert_eq!(said.lost.as_deref(), lost, "after {failures}");
+        assert_eq!(report.lost.as_deref(), lost, "after {failures}");
     }
     world.next(Ok(""));
-    assert_eq!(world.said("a"), standing, "found again, without news");
+    assert_eq!(world.report("a"), standing, "found again, without news");
 }
 
 #[test]
@@ -183,9 +183,9 @@ fn backends_at_one_address_share_an_agent_and_others_go_on_undisturbed() {
     assert!(world.engine.next_deadline() <= due);
     let words: BTreeMap<CheckId, String> = world
         .engine
-        .said()
+        .reports()
         .into_iter()
-        .map(|(id, said)| (id, said.word.to_string()))
+        .map(|(id, report)| (id, report.word.to_string()))
         .collect();
     assert_eq!(
         words,

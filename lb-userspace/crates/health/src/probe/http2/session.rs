@@ -220,7 +220,7 @@ fn explain(
     of_connection: Option<&h2::Error>,
 ) -> CheckError {
     let errors = || of_request.into_iter().chain(of_connection);
-    let told = |error: &h2::Error| {
+    let by_peer = |error: &h2::Error| {
         let code = error.reason().map(|reason| format!("{reason:?}"))?;
         let problem = match (error.is_remote(), error.is_go_away()) {
             (true, true) => Http2Problem::GoAway(code),
@@ -231,9 +231,9 @@ fn explain(
     };
     errors()
         .filter(|error| error.is_remote())
-        .find_map(told)
+        .find_map(by_peer)
         .or_else(|| wire.failure(target, waiting))
-        .or_else(|| errors().find_map(told))
+        .or_else(|| errors().find_map(by_peer))
         .unwrap_or(CheckError::Closed {
             target,
             stage: wire.stage(waiting),

@@ -20,8 +20,8 @@ enum Act {
 async fn server(acts: &'static [Act]) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let heard = Arc::new(Mutex::new(Vec::new()));
-    let ear = Arc::clone(&heard);
+    let received = Arc::new(Mutex::new(Vec::new()));
+    let sink = Arc::clone(&received);
     tokio::spawn(async move {
         loop {
             let (mut stream, _) = listener.accept().await.unwrap();
@@ -31,7 +31,7 @@ async fn server(acts: &'static [Act]) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
                     Act::Hear(count) => {
                         let mut bytes = vec![0; *count];
                         stream.read_exact(&mut bytes).await.unwrap();
-                        ear.lock().unwrap().extend(bytes);
+                        sink.lock().unwrap().extend(bytes);
                     }
                     Act::Flood(bytes) => while stream.write_all(bytes).await.is_ok() {},
                     Act::Close => stream.shutdown().await.unwrap(),
@@ -41,7 +41,7 @@ async fn server(acts: &'static [Act]) -> (SocketAddr, Arc<Mutex<Vec<u8>>>) {
             let _ = stream.read(&mut [0]).await;
         }
     });
-    (address, heard)
+    (address, received)
 }
 
 fn text(text: &str) -> Bytes {
@@ -69,7 +69,7 @@ async fn server_with_expected_answers_is_up() {
         Act::Hear(6),
         Act::Say(b"221 bye\r\n"),
     ];
-    let (target, heard) = server(SMTP).await;
+    let (target, received) = server(SMTP).await;
     let steps = vec![
         step(None, Some("220-")),
         step(None, Some("220 ")),
@@ -77,7 +77,7 @@ async fn server_with_expected_answers_is_up() {
         step(Some("QUIT\r\n"), Some("221")),
     ];
     checker(steps).check(target, PLENTY).await.unwrap();
-    assert_eq!(*heard.lock().unwrap(), b"EHLO\r\nQUIT\r\n");
+    assert_eq!(*received.lock().unwrap(), b"EHLO\r\nQUIT\r\n");
 
     let (target, _) = server(&[Act::Hear(6), Act::Say(b"\x01+PO"), Act::Say(b"NG\r\n")]).await;
     for expect in [
