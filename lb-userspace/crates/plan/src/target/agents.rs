@@ -1,4 +1,4 @@
-//! What agents say about backends, laid over what the operator and the checks say. Pure.
+//! Applies agent updates to the desired state and the health states. Pure.
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -17,9 +17,9 @@ pub fn wants(desired: &Desired, CheckId(service, backend): &CheckId) -> bool {
     backend.is_ok_and(|backend| there.agent_of(backend).is_some())
 }
 
-/// The agents of a desired state. Those of backends that are disabled are asked too, so that their word is known when
-/// these return.
-pub fn specs(desired: &Desired, said: &AgentView) -> Vec<AgentSpec> {
+/// The agents of a desired state. Agents of disabled backends are polled too, so that their reports are known when the
+/// backends return.
+pub fn specs(desired: &Desired, updates: &AgentView) -> Vec<AgentSpec> {
     let mut specs = Vec::new();
     for service in desired.services.values() {
         for backend in &service.backends {
@@ -33,7 +33,7 @@ pub fn specs(desired: &Desired, said: &AgentView) -> Vec<AgentSpec> {
                     port: Some(target.port()),
                     ..service.agent.clone().unwrap_or_default()
                 },
-                initial: said.get(&id).map(|said| said.word).unwrap_or_default(),
+                initial: updates.get(&id).map(|update| update.word).unwrap_or_default(),
                 id,
             });
         }
@@ -41,33 +41,36 @@ pub fn specs(desired: &Desired, said: &AgentView) -> Vec<AgentSpec> {
     specs
 }
 
-/// What still stands when `new` follows `old`: what was said about backends that have agents and stand where they stood.
-pub fn after(old: &Desired, new: &Desired, said: &AgentView) -> AgentView {
+/// The agent updates that stay in force when `new` replaces `old`: for backends that still have an agent and the same
+/// address.
+pub fn after(old: &Desired, new: &Desired, updates: &AgentView) -> AgentView {
     let stays = |id: &CheckId| {
         let address = |desired: &Desired| desired.backend(&id.0, &id.1).ok().map(|backend| backend.address);
         wants(new, id) && address(old) == address(new)
     };
-    let standing = said.iter().filter(|(id, _)| stays(id));
-    standing.map(|(id, said)| (id.clone(), said.clone())).collect()
+    let standing = updates.iter().filter(|(id, _)| stays(id));
+    standing
+        .map(|(id, update)| (id.clone(), update.clone()))
+        .collect()
 }
 
-/// The desired state as agents want it: drained, in maintenance, with a part of its weight. What the operator drains or
-/// disables stays so whatever its agent says. Rings keep the size that the configured weights ask for, so that a weight
-/// that changes all the time does not move everybody.
-pub fn in_force<'a>(desired: &'a Desired, said: &AgentView) -> Cow<'a, Desired> {
+/// The desired state with agent updates applied: drain, maintenance, a share of the weight. Backends that the operator
+/// drains or disables stay so. Rings keep the size for the configured weights, so that frequent changes of weight do
+/// not move most flows.
+pub fn in_force<'a>(desired: &'a Desired, updates: &AgentView) -> Cow<'a, Desired> {
     let mut words = BTreeMap::new();
-    for (CheckId(service, backend), said) in said {
+    for (CheckId(service, backend), update) in updates {
         let AgentAnswer {
             admin,
             state: _,
             percent,
-        } = said.word;
+        } = update.word;
         let default = AgentAnswer::default();
         if admin != default.admin || percent != default.percent {
             words
                 .entry(service)
                 .or_insert_with(BTreeMap::new)
-                .insert(backend, said.word);
+                .insert(backend, update.word);
         }
     }
     if words.is_empty() {
@@ -88,7 +91,7 @@ pub fn in_force<'a>(desired: &'a Desired, said: &AgentView) -> Cow<'a, Desired> 
     Cow::Owned(desired)
 }
 
-/// Whose word counts: the operator's, unless that is the default.
+/// The operator's setting takes precedence, unless it is the default.
 fn admin(operator: Admin, agent: AgentAdmin) -> Admin {
     match (operator, agent) {
         (Admin::Enabled, AgentAdmin::Ready) => Admin::Enabled,
@@ -98,7 +101,7 @@ fn admin(operator: Admin, agent: AgentAdmin) -> Admin {
     }
 }
 
-/// So many percent of a weight; 0 only where one of them is, and no more than fits.
+/// A percentage of a weight; 0 only if one of them is 0, and at most `u16::MAX`.
 fn part(weight: u16, percent: u16) -> u16 {
     if weight == 0 || percent == 0 {
         return 0;
@@ -107,10 +110,10 @@ fn part(weight: u16, percent: u16) -> u16 {
     u16::try_from(part.max(1)).unwrap_or(u16::MAX)
 }
 
-/// The verdicts of checks and agents together: a backend is down if either says so.
-pub fn judged<'a>(health: &'a HealthView, said: &AgentView) -> Cow<'a, HealthView> {
+/// Health states by checks and agents: a backend is down if either reports it.
+pub fn judged<'a>(health: &'a HealthView, updates: &AgentView) -> Cow<'a, HealthView> {
     let mut judged = Cow::Borrowed(health);
-    for (id, _) in said.iter().filter(|(_, said)| !said.word.state.is_up()) {
+    for (id, _) in updates.iter().filter(|(_, update)| !update.word.state.is_up()) {
         judged.to_mut().insert(id.clone(), Health::Down);
     }
     judged

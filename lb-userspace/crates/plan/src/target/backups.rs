@@ -32,8 +32,8 @@ fn called(service: &Service, health: &HealthView, blocked: &Blocked) -> bool {
     u32::try_from(others(service, health, blocked).0).is_ok_and(|can| can < service.backup_below)
 }
 
-/// The desired state with backups in reserve at weight 0. `desired` is what agents make of it, `health` what checks and
-/// agents say together.
+/// The desired state with idle backups at weight 0. `desired` has agent updates applied, `health` combines checks and
+/// agents.
 pub fn in_force<'a>(desired: &'a Desired, health: &HealthView, blocked: &Blocked) -> Cow<'a, Desired> {
     let rests = |service: &Service| {
         service.backends.iter().any(|backend| backend.backup) && !called(service, health, blocked)

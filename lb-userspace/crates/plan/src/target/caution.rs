@@ -1,4 +1,4 @@
-//! Caution: who takes no new flows until a check has spoken. Pure.
+//! Caution: backends that take no new flows before their first health state. Pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,14 +19,14 @@ use crate::{
 /// Whether backends took new flows in the maps of an earlier daemon, by service and address.
 pub type Standings = BTreeMap<(ServiceKey, SocketAddr), bool>;
 
-/// What was in force before, as far as it bears on backends without a verdict.
+/// The state before, as far as it matters for backends without a health state.
 #[derive(Clone, Copy)]
 pub struct Before<'a> {
-    /// What is programmed; `None` before the first time.
+    /// The programmed state; `None` before the first time.
     pub programmed: Option<&'a Target>,
-    /// What an earlier daemon had programmed.
+    /// The state that an earlier daemon had programmed.
     pub standings: &'a Standings,
-    /// Backends that nothing was forwarded to before this start.
+    /// Backends that got no packets before this start.
     pub unverified: &'a BTreeSet<CheckId>,
 }
 
@@ -44,10 +44,10 @@ impl Before<'_> {
     }
 }
 
-/// Who takes no new flows until a check has spoken, while others of its service take them: a backend without verdict
-/// that takes none now, or that nothing was forwarded to before this start, where another is known to be up; and one
-/// that took none under an earlier daemon either, where another took some. Its established flows stay with it, since
-/// only a verdict may take them. Where nobody else is there, trying it is no worse than dropping.
+/// The unchecked backends that take no new flows before their first health state. A backend is held if another one of
+/// its service is up, and it takes no new flows at present or got no packets before this start. It is also held if it
+/// took no flows under an earlier daemon, but another one did. Its established flows stay, since only a health state
+/// may move them. Without another backend, trying it is no worse than dropping packets.
 pub(super) fn held(
     desired: &Desired,
     health: &HealthView,
@@ -66,7 +66,8 @@ pub(super) fn held(
         if !wanted().any(|backend| is_unknown(&backend)) {
             continue;
         }
-        // A backup that is up says nothing about the others: at a start it would take their flows until they are checked.
+        // A backup that is up does not count for the others: at a start it would take their flows until they are
+        // checked.
         let counted = |for_backup: bool| wanted().filter(move |other| for_backup || !other.backup);
         let one_is_up = |for_backup| counted(for_backup).any(|other| verdict(other) == Health::Up);
         let one_serves = |for_backup| {

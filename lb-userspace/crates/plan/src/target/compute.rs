@@ -14,20 +14,20 @@ use super::{
 };
 use crate::{Target, health::agent::AgentView};
 
-/// What a target depends on beside the desired state.
+/// Inputs of a target besides the desired state.
 #[derive(Clone, Copy)]
 pub struct Inputs<'a> {
     /// The verdicts of checks.
     pub health: &'a HealthView,
-    /// What agents said.
+    /// Agent updates.
     pub agents: &'a AgentView,
-    /// Where nothing can be sent to.
+    /// Addresses that cannot be reached.
     pub blocked: &'a Blocked,
     /// Whether an address is one of this machine's.
     pub is_own: &'a dyn Fn(IpAddr) -> bool,
 }
 
-/// What a target takes from those before it, and what changes it as time passes.
+/// State that a target takes from earlier ones, and that changes it over time.
 #[derive(Clone, Default)]
 pub struct Pace {
     /// Weights that rise.
@@ -48,7 +48,7 @@ impl Pace {
     }
 }
 
-/// What should be programmed.
+/// Computes the target.
 pub fn compute(
     desired: &Desired,
     inputs: Inputs<'_>,

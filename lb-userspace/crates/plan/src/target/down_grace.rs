@@ -1,7 +1,7 @@
 //! Established flows of a backend that went down stay with it for a while (`on_down_after`): most outages that two fast
-//! checks notice are blips, and a connection that was reset for one does not come back. New flows go elsewhere at once.
-//! A backend that only its circuit breaker takes out keeps them for as long as it is open: its checks succeed, and what
-//! opened the breaker are packets that clients send.
+//! checks notice are blips, and a reset connection is lost. New flows go elsewhere at once. A backend that only its
+//! circuit breaker takes out keeps its flows while the breaker is open: its checks succeed, and clients' packets alone
+//! opened the breaker.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -28,13 +28,13 @@ type Place = (ServiceKey, SocketAddr);
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct DownGrace {
     since: BTreeMap<Place, Instant>,
-    /// Those that are down by their breaker alone.
+    /// Backends that are down by their breaker alone.
     by_breaker: BTreeSet<CheckId>,
     next: Option<Instant>,
 }
 
 impl DownGrace {
-    /// Takes over a backend that is down and that an earlier daemon left its flows: its time begins anew.
+    /// Takes over a backend that is down and still had its flows under an earlier daemon: its time starts over.
     pub fn inherit(&mut self, service: &Service, address: SocketAddr, now: Instant) {
         self.since.insert((service.key, address), now);
     }
@@ -48,9 +48,8 @@ impl DownGrace {
         }
     }
 
-    /// Leaves backends their established flows that went down less than `on_down_after` ago. `health` are the verdicts
-    /// that `target` was made from, `programmed` is what is in force: only a backend that has its flows there can keep
-    /// them.
+    /// Keeps the established flows of backends that went down less than `on_down_after` ago. `health` has the health
+    /// states behind `target`, `programmed` is in force: only a backend that has its flows there can keep them.
     pub fn keep_flows(
         &mut self,
         mut target: Target,
@@ -75,7 +74,7 @@ impl DownGrace {
             let Some(since) = known.remove(&place).or(had_flows) else {
                 continue;
             };
-            // The time of one whose breaker is open has not begun.
+            // While only the breaker is open, the time has not begun.
             let by_breaker = self.by_breaker.contains(id);
             let since = if by_breaker { now } else { since };
             let until = since.checked_add(service.on_down_after).unwrap_or(since);
@@ -140,8 +139,8 @@ mod tests {
             }
         }
 
-        /// Programs what follows from the second backend's health after so many milliseconds: does it take new flows,
-        /// and does it keep those it has?
+        /// Applies the second backend's health state at `millis`; returns whether it takes new flows, and whether it
+        /// keeps its flows.
         fn at(&mut self, millis: u64, health: Health) -> (bool, bool) {
             self.both_at(millis, [Health::Unchecked, health])
         }
@@ -180,7 +179,7 @@ mod tests {
         assert_eq!(site.at(4_999, Health::Down), (false, true));
         assert_eq!(site.at(5_000, Health::Down), (false, false));
         assert_eq!(site.grace.next(), None);
-        // What moved does not come back.
+        // Moved flows do not return.
         assert_eq!(site.at(5_001, Health::Down), (false, false));
     }
 
@@ -240,7 +239,10 @@ mod tests {
         let mut site = Site::new(|_| ());
         site.grace.note_breaker(&id, true);
         site.at(0, Health::Up);
-        assert!(site.grace.by_breaker.is_empty(), "who is up is forgotten");
+        assert!(
+            site.grace.by_breaker.is_empty(),
+            "a backend that is up is forgotten"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! From desired state and health to what should be programmed.
+//! From desired state and health to the target.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,13 +39,11 @@ pub fn target(desired: &Desired, health: &HealthView, lingering: &RemovedBackend
     target_without(desired, health, lingering, &Blocked::new())
 }
 
-/// What should be programmed.
-///
-/// A backend takes new flows with its weight if it is enabled and not down; one that was never checked counts as not
-/// down. Its recorded flows stay with it unless it is disabled, or down in a service whose `on_down` is `move`. Where
-/// nobody in a service takes new flows, `on_empty = "all"` lets all enabled backends take them whatever their health.
-/// A backend that is `blocked` takes no new flows in any case; its recorded flows stay, and go on once the way is there
-/// again. A lingering backend keeps its flows, unless the service has a backend at its address again.
+/// The target. A backend takes new flows with its weight if it is enabled and not down; an unchecked one counts as not
+/// down. Its recorded flows stay with it unless it is disabled, or down in a service whose `on_down` is `move`. If no
+/// backend of a service takes new flows, `on_empty = "all"` lets all enabled backends take them with any health state.
+/// A `blocked` backend never takes new flows; its recorded flows stay, and continue once it can be reached again. A
+/// removed backend (`lingering`) keeps its flows, unless the service has a backend at its address again.
 pub fn target_without(
     desired: &Desired,
     health: &HealthView,
@@ -93,7 +91,7 @@ pub fn hold(target: &mut Target, held: &[(ServiceKey, SocketAddr)]) {
     }
 }
 
-/// Has services on every port of an address of this machine, as `is_own` tells, leave it what its own sockets expect.
+/// Flags services on every port of an address of this machine (`is_own`), so that packets for its own sockets pass.
 pub fn share_addresses(target: &mut Target, is_own: impl Fn(IpAddr) -> bool) {
     for (key, service) in &mut target.services {
         if key.port == 0 && is_own(key.address) {
@@ -238,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn on_empty_all_uses_enabled_backends_whatever_their_health() {
+    fn on_empty_all_uses_enabled_backends_of_any_health() {
         let mut service = testing::service("web", 1, &[("a", 3), ("b", 4), ("c", 5)]);
         service.backends[2].admin = Admin::Disabled;
         let down = |names: &[&str]| -> HealthView {
@@ -278,7 +276,7 @@ mod tests {
         for (policy, health, blocked, expected) in [
             (OnEmpty::Drop, Health::Up, &[a][..], [(0, true), (4, true)]),
             (OnEmpty::Drop, Health::Up, &[a, b], [(0, true), (0, true)]),
-            // Nobody else could take them, so the one that is down is better than none.
+            // No other backend can take them, so the one that is down is better than none.
             (OnEmpty::All, Health::Down, &[a], [(0, true), (4, true)]),
             (OnEmpty::All, Health::Down, &[a, b], [(0, true), (0, true)]),
         ] {

@@ -1,4 +1,4 @@
-//! What a change does to the flows of services. Pure.
+//! The effect of a change on the flows of services. Pure.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -29,9 +29,9 @@ pub struct Moves {
     pub losers: Vec<(ServiceKey, SocketAddr)>,
 }
 
-/// For each service that both states have, what happens to its flows. Those under way stay with a backend that lives, and
-/// with one that is removed, unless it is the one to be removed `at_once`. A service without any backend that takes
-/// flows, before or after, moves all new ones or, on both sides, nothing.
+/// The effect on the flows of each service that both states have. Established flows stay with a living backend, and
+/// with a removed one, unless it is removed `at_once`. If no backend takes flows before or after, all new flows move;
+/// if neither before nor after, none.
 pub fn moves(
     old: &Desired,
     new: &Desired,
@@ -86,7 +86,7 @@ pub fn moves(
     moves
 }
 
-/// A state with those of its services alone that another one has otherwise, or not at all.
+/// A state reduced to the services that differ from another one.
 fn different(desired: &Desired, other: &Desired) -> Desired {
     let differs =
         |(name, service): &(&ServiceName, &Shared<Service>)| other.services.get(*name) != Some(*service);

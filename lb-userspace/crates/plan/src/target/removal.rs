@@ -15,11 +15,9 @@ use crate::{
     health::{CheckId, Health},
 };
 
-/// The backends that are down and take flows all the same, since `max_removed_percent` of the weight is out already.
-///
-/// Backends are taken out in the order of their addresses as long as their weights fit, so that balancers with the
-/// same verdicts keep the same ones, whatever the order in which they failed. What the operator drains or disables is
-/// not counted, nor are backups.
+/// The backends that are down but still take flows, since `max_removed_percent` of the weight is out already. Backends
+/// are taken out in the order of their addresses as long as their weights fit, so that balancers with the same health
+/// states keep the same ones, in any order of failure. Drained and disabled backends and backups are not counted.
 pub fn kept_in<'a>(service: &'a Service, health: &HealthView) -> Vec<&'a Backend> {
     let in_use =
         |backend: &&Backend| backend.admin == Admin::Enabled && backend.weight > 0 && !backend.backup;
@@ -105,10 +103,10 @@ mod tests {
             (100, &["a", "b", "c", "d"][..], &[][..]),
             (50, &["a", "b"], &[]),
             (50, &["a", "b", "c"], &["c"]),
-            // The order of failure does not matter, only who has failed.
+            // The order of failure does not matter, only the set of failed backends.
             (50, &["d", "c", "b"], &["d"]),
             (50, &["a", "b", "c", "d"], &["c", "d"]),
-            // A share that is smaller than one backend takes nobody out.
+            // A share smaller than one backend takes none out.
             (24, &["b"], &["b"]),
             (25, &["b"], &[]),
             (0, &["a", "b", "c", "d"], &["a", "b", "c", "d"]),
@@ -134,7 +132,7 @@ mod tests {
         };
         assert_eq!(names(&service, &down(&["a", "d"])), ["a"]);
         assert!(names(&service, &down(&["b", "c", "d"])).is_empty());
-        // What does not fit leaves room for what does.
+        // A backend that does not fit leaves the share to one that does.
         assert_eq!(names(&service, &down(&["a", "b", "c"])), ["a"]);
     }
 
@@ -150,7 +148,7 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever fails, what is taken out stays within the share, and one more would not fit.
+        /// With any failures, the backends taken out stay within the share, and one more would not fit.
         #[test]
         fn the_share_is_kept_and_used(
             percent in 0..=ALL_PERCENT,

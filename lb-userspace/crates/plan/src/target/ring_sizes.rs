@@ -28,7 +28,7 @@ impl RingSizes {
             if service.ring_size == RingSize::Auto {
                 let current = self.0.get(&service.key).copied();
                 let size = ring::auto_size(service.backends.len(), current);
-                // What does not change stays shared.
+                // An unchanged service stays shared.
                 if there.ring_size != size {
                     there.ring_size = size;
                 }
@@ -49,7 +49,7 @@ mod tests {
 
     /// How many backends there are, and the size of the ring then.
     #[test]
-    fn a_backend_that_comes_and_goes_resizes_nothing() {
+    fn backend_that_comes_and_goes_does_not_resize_the_ring() {
         let desired = |backends: u16| {
             let names: Vec<String> = (0..backends).map(|n| format!("b{n}")).collect();
             let backends: Vec<_> = names.iter().map(|name| (name.as_str(), 1)).collect();
@@ -78,9 +78,9 @@ mod tests {
         assert_eq!(
             sizes,
             RingSizes::default(),
-            "one of a service that is gone is forgotten"
+            "the size of a removed service is forgotten"
         );
-        // The next daemon goes on with what it finds.
+        // The next daemon continues with the sizes that it finds.
         let key = testing::service("web", 1, &[]).key;
         assert_eq!(size(&mut RingSizes::inherited([(key, 4_093)]), 10), 4_093);
     }

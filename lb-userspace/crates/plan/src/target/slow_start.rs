@@ -1,10 +1,10 @@
 //! Slow start: a backend that begins to take new flows gets a tenth of its weight at first and the rest in nine equal
 //! steps, so that cold caches and pools fill before the load comes. Each step moves only its share of slots.
 //!
-//! Weights only matter relative to each other, so backends that come up together hold back for nobody: the one that has
-//! risen furthest counts with its whole weight, the others in proportion. A start of everything at once slows nobody.
-//! And nobody carries more than [`MAX_BURDEN`] times its fair share for the sake of those that rise: where most
-//! of a service is new, it begins higher than at a tenth.
+//! Weights only matter relative to each other, so backends that come up together are not slowed: the most advanced one
+//! counts with its whole weight, the others in proportion. A start of all backends slows none. And no backend carries
+//! more than [`MAX_BURDEN`] times its fair share because of backends in slow start: if most of a service is new, these
+//! begin higher than at a tenth.
 
 use std::{
     collections::BTreeMap,
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{Target, TargetService, health::Health};
 
-/// Parts of a weight. One is what a rise begins with.
+/// Parts of a weight. Slow start begins with one.
 pub const TENTHS: u8 = lb_common::backend::TENTHS;
 
 /// Steps of a rise, all equally long.
@@ -37,7 +37,7 @@ struct Rise {
     from: u8,
     /// When it had them. All backends of a service that rise step at the same moments, so that none is overtaken.
     at: Instant,
-    /// How long a rise from nothing takes.
+    /// Duration of a whole slow start.
     over: Duration,
 }
 
@@ -54,7 +54,7 @@ impl Rise {
         self.from.saturating_add(self.steps(now)).min(TENTHS)
     }
 
-    /// When it has made so many steps.
+    /// When it has made `steps` steps.
     fn after(&self, steps: u8) -> Instant {
         let length = (self.over.as_nanos() * u128::from(steps)).div_ceil(u128::from(STEPS));
         let length = Duration::from_nanos(u64::try_from(length).unwrap_or(u64::MAX));
@@ -81,8 +81,8 @@ impl Rise {
 /// Where a backend stands in the data plane.
 type Place = (ServiceKey, SocketAddr);
 
-/// All backends that take new flows in services with a slow start. Whoever is not among them begins to rise when it
-/// comes; whoever takes no flows any more is forgotten.
+/// All backends that take new flows in services with slow start. A backend that is not among them starts slowly when it
+/// comes; one that takes no flows any more is forgotten.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SlowStart {
     rises: BTreeMap<Place, Rise>,
@@ -90,8 +90,8 @@ pub struct SlowStart {
 }
 
 impl SlowStart {
-    /// Takes over a backend from an earlier daemon, which held back so many tenths of its weight. Its present step
-    /// begins anew.
+    /// Takes over a backend from an earlier daemon, which withheld `held_back` tenths of its weight. Its present step
+    /// starts over.
     pub fn inherit(&mut self, service: &Service, address: SocketAddr, held_back: u8, now: Instant) {
         let rise = Rise {
             from: TENTHS.saturating_sub(held_back).max(1),
@@ -101,9 +101,9 @@ impl SlowStart {
         self.rises.insert((service.key, address), rise);
     }
 
-    /// Takes note of who takes new flows in `target`, and holds those back that rise. `health` are the verdicts of
-    /// checks: a backend that takes flows although it is down was called to help, as a backup is, and does so with its whole
-    /// weight.
+    /// Records the backends that take new flows in `target`, and withholds weight from those in slow start. `health`
+    /// has the health states by checks: a backend that takes flows although it is down helps out, like a backup, with
+    /// its whole weight.
     pub fn hold_back(
         &mut self,
         mut target: Target,
@@ -184,7 +184,7 @@ impl SlowStart {
     }
 }
 
-/// Heights, in tenths, of backends with these weights and heights, the lowest of them raised until nobody carries more
+/// Heights, in tenths, of backends with these weights and heights, with the lowest raised until no backend carries more
 /// than it may.
 fn spared(mut backends: Vec<(u32, u8)>) -> Vec<u8> {
     let carried = |backends: &[(u32, u8)]| -> u64 {

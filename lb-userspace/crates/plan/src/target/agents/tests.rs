@@ -1,4 +1,4 @@
-//! What agents say, beside what the operator and the checks say.
+//! Agent updates together with the operator's settings and health states.
 
 use super::*;
 use crate::{
@@ -47,7 +47,7 @@ fn the_operators_word_counts_more_and_each_can_take_a_backend_out() {
         (Enabled, says(Ready, Down, 100), Health::Up, (0, false)),
         (Enabled, says(Ready, Stopped, 100), Health::Unchecked, (0, false)),
         (Enabled, says(Ready, Fail, 100), Health::Down, (0, false)),
-        // Sticky, whatever the agent says.
+        // The operator's setting stays, with any report.
         (Draining, says(Ready, Up, 50), Health::Up, (0, true)),
         (Disabled, says(Ready, Up, 50), Health::Up, (0, false)),
         (Draining, says(Maint, Up, 100), Health::Up, (0, true)),
@@ -57,11 +57,11 @@ fn the_operators_word_counts_more_and_each_can_take_a_backend_out() {
         let service = desired.services.values_mut().next().unwrap();
         service.backends[0].admin = operator;
         let (key, address) = (service.key, service.backends[0].address);
-        let said = AgentView::from([(testing::id("web", "a"), agent.clone())]);
+        let updates = AgentView::from([(testing::id("web", "a"), agent.clone())]);
         let health = HealthView::from([(testing::id("web", "a"), check)]);
         let target = effective::target(
-            &in_force(&desired, &said),
-            &judged(&health, &said),
+            &in_force(&desired, &updates),
+            &judged(&health, &updates),
             &effective::RemovedBackends::new(),
         );
         let there = target.services[&key].backends[&address];
@@ -73,13 +73,13 @@ fn the_operators_word_counts_more_and_each_can_take_a_backend_out() {
         assert_eq!(
             desired.services[&"web".parse().unwrap()].backends[0].weight,
             100,
-            "what is configured stays"
+            "the configured weight stays"
         );
     }
 }
 
 #[test]
-fn a_part_of_a_weight_is_nothing_only_where_one_of_them_is() {
+fn share_of_a_weight_is_zero_only_if_one_of_them_is() {
     for (weight, percent, expected) in [
         (100, 100, 100),
         (100, 33, 33),
@@ -97,9 +97,9 @@ fn a_part_of_a_weight_is_nothing_only_where_one_of_them_is() {
 #[test]
 fn agents_do_not_change_the_size_of_a_ring() {
     let desired = with_agents(&[("a", 100), ("b", 100), ("c", 100)]);
-    let size = |said: &AgentView| {
+    let size = |updates: &AgentView| {
         let target = effective::target(
-            &in_force(&desired, said),
+            &in_force(&desired, updates),
             &HealthView::new(),
             &effective::RemovedBackends::new(),
         );
@@ -119,18 +119,18 @@ fn agents_do_not_change_the_size_of_a_ring() {
 }
 
 #[test]
-fn what_was_said_ends_with_the_agent_and_with_the_backends_address() {
+fn agent_update_ends_with_the_agent_or_the_backends_address() {
     let id = testing::id("web", "a");
-    let said = AgentView::from([(id.clone(), says(AgentAdmin::Drain, AgentState::Up, 5))]);
+    let updates = AgentView::from([(id.clone(), says(AgentAdmin::Drain, AgentState::Up, 5))]);
     let old = with_agents(&[("a", 1)]);
     let changed = |change: &dyn Fn(&mut Service)| {
         let mut new = old.clone();
         change(new.services.values_mut().next().unwrap());
-        after(&old, &new, &said)
+        after(&old, &new, &updates)
     };
-    assert_eq!(changed(&|service| service.backends[0].weight = 9), said);
+    assert_eq!(changed(&|service| service.backends[0].weight = 9), updates);
     let port = |service: &mut Service| service.agent.as_mut().unwrap().port = Some(10);
-    assert_eq!(changed(&port), said, "asked elsewhere, the same backend");
+    assert_eq!(changed(&port), updates, "polled elsewhere, the same backend");
     let none = AgentView::new();
     assert_eq!(changed(&|service| service.agent = None), none);
     assert_eq!(changed(&|service| service.backends[0].agent_port = Some(0)), none);

@@ -28,10 +28,10 @@ fn service() -> Service {
 }
 
 /// All layers as the control task lays them: weight and life of each backend.
-fn target(service: &Service, health: &HealthView, said: &AgentView) -> Vec<TargetBackend> {
+fn target(service: &Service, health: &HealthView, updates: &AgentView) -> Vec<TargetBackend> {
     let desired = testing::desired([service.clone()]);
-    let desired = agents::in_force(&desired, said);
-    let health = agents::judged(health, said);
+    let desired = agents::in_force(&desired, updates);
+    let health = agents::judged(health, updates);
     let desired = in_force(&desired, &health, &Blocked::new());
     let limited = removal::limited(&desired, &health);
     let target = effective::target(&desired, &limited, &RemovedBackends::new());
@@ -44,8 +44,8 @@ fn target(service: &Service, health: &HealthView, said: &AgentView) -> Vec<Targe
         .collect()
 }
 
-fn weights(service: &Service, health: &HealthView, said: &AgentView) -> Vec<u32> {
-    let target = target(service, health, said);
+fn weights(service: &Service, health: &HealthView, updates: &AgentView) -> Vec<u32> {
+    let target = target(service, health, updates);
     target.iter().map(|backend| backend.weight).collect()
 }
 
@@ -54,9 +54,9 @@ fn down(names: &[&str]) -> HealthView {
     down.collect()
 }
 
-/// Clients reach the sorry server when nobody else can serve, and never before.
+/// Clients reach the sorry server only when no other backend can serve.
 #[test]
-fn backups_take_flows_while_fewer_others_can_than_asked_for() {
+fn backups_take_flows_while_fewer_than_backup_below_others_can() {
     for (below, failed, expected) in [
         (1, &[][..], [10, 10, 10, 0, 0]),
         (1, &["a", "b"], [0, 0, 10, 0, 0]),
@@ -84,18 +84,18 @@ fn backends_that_the_operator_or_an_agent_takes_out_cannot_take_flows() {
     assert_eq!(weights(&drained, &HealthView::new(), &none), [0, 0, 10, 0, 0]);
     drained.backends[2].weight = 0;
     assert_eq!(weights(&drained, &HealthView::new(), &none), [0, 0, 0, 3, 1]);
-    // What holds for the others holds for backups.
+    // The same rules hold for backups.
     drained.backends[3].admin = Admin::Draining;
     assert_eq!(weights(&drained, &HealthView::new(), &none), [0, 0, 0, 0, 1]);
 
-    let said = |word: AgentAnswer| -> AgentView {
-        let said = AgentReport {
+    let updates = |word: AgentAnswer| -> AgentView {
+        let update = AgentReport {
             word,
             ..AgentReport::default()
         };
         ["a", "b", "c"]
             .iter()
-            .map(|name| (id("web", name), said.clone()))
+            .map(|name| (id("web", name), update.clone()))
             .collect()
     };
     let ready = AgentAnswer::default();
@@ -115,14 +115,14 @@ fn backends_that_the_operator_or_an_agent_takes_out_cannot_take_flows() {
         },
     ] {
         assert_eq!(
-            weights(&service(), &HealthView::new(), &said(word)),
+            weights(&service(), &HealthView::new(), &updates(word)),
             [0, 0, 0, 3, 1],
             "{word}"
         );
     }
     let half = AgentAnswer { percent: 50, ..ready };
     assert_eq!(
-        weights(&service(), &HealthView::new(), &said(half)),
+        weights(&service(), &HealthView::new(), &updates(half)),
         [5, 5, 5, 0, 0]
     );
 }
@@ -167,9 +167,9 @@ fn a_backup_in_reserve_keeps_its_flows_while_it_is_up() {
     assert!(!target(&disabled, &HealthView::new(), &AgentView::new())[3].alive);
 }
 
-/// A broken check must not turn the backups into all there is, nor may backups count as what checks have left.
+/// After a broken check the backups must not be the only servers, and they must not count as backends that checks left.
 #[test]
-fn backups_serve_beside_what_panic_mode_keeps() {
+fn backups_serve_beside_backends_in_panic_mode() {
     let mut service = service();
     service.max_removed_percent = 50;
     let none = AgentView::new();
@@ -188,7 +188,7 @@ fn backups_serve_beside_what_panic_mode_keeps() {
 }
 
 #[test]
-fn with_nobody_left_all_serve_where_the_service_says_so() {
+fn without_backends_all_serve_with_on_empty_all() {
     let mut service = service();
     service.on_empty = OnEmpty::All;
     let all = down(&["a", "b", "c", "x", "y"]);
@@ -197,9 +197,9 @@ fn with_nobody_left_all_serve_where_the_service_says_so() {
     assert_eq!(weights(&service, &others, &AgentView::new()), [0, 0, 0, 3, 1]);
 }
 
-/// A backup that is called is needed now; whoever comes back meanwhile rises slowly beside it.
+/// An activated backup is needed at once; backends that recover meanwhile start slowly beside it.
 #[test]
-fn a_called_backup_has_its_whole_weight_at_once() {
+fn activated_backup_has_its_whole_weight_at_once() {
     let service = Service {
         slow_start: Duration::from_secs(90),
         backup_below: 3,

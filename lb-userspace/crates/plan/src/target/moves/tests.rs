@@ -5,7 +5,7 @@ use crate::{
 };
 
 #[test]
-fn the_share_of_flows_that_move_is_that_of_the_slots() {
+fn share_of_moved_flows_equals_share_of_moved_slots() {
     let four = |weights: [u16; 4]| {
         let [a, b, c, d] = weights;
         testing::desired([testing::service(
@@ -42,7 +42,7 @@ fn the_share_of_flows_that_move_is_that_of_the_slots() {
     assert_eq!(
         moved.into_values().collect::<Vec<_>>(),
         nothing,
-        "the dead have nothing to lose"
+        "a dead backend has no flows to lose"
     );
     let moved = moves(&none, &none, &HealthView::new(), None, &RingSizes::default());
     assert_eq!(moved.into_values().collect::<Vec<_>>(), nothing);
@@ -55,13 +55,13 @@ fn the_share_of_flows_that_move_is_that_of_the_slots() {
             &RingSizes::default()
         )
         .is_empty(),
-        "new services move nothing"
+        "new services move no flows"
     );
 }
 
-/// Who is told that flows under way move looks for broken connections.
+/// An operator who reads that established flows move looks for broken connections.
 #[test]
-fn flows_under_way_move_only_from_backends_that_lose_them() {
+fn established_flows_move_only_from_backends_that_lose_them() {
     let old = testing::desired([testing::service("web", 1, &[("a", 10), ("b", 10)])]);
     let with = |change: &dyn Fn(&mut Service)| {
         let mut service = testing::service("web", 1, &[("a", 10), ("b", 10)]);

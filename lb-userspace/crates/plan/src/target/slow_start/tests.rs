@@ -15,7 +15,7 @@ use crate::{
 const STEP: Duration = Duration::from_secs(10);
 const OVER: Duration = Duration::from_secs(10 * STEPS as u64);
 
-/// A service with a slow start, its verdicts, and what is held back from it, over time.
+/// A service with slow start, its health states, and its withheld weights, over time.
 struct Scene {
     desired: Desired,
     health: HealthView,
@@ -47,7 +47,7 @@ impl Scene {
         self.health = names.iter().map(|name| (id("web", name), Health::Down)).collect();
     }
 
-    /// Tenths of each backend's weight at so many seconds from the start; 0 for those without new flows.
+    /// Tenths of each backend's weight at `seconds` from the start; 0 for backends without new flows.
     fn at(&mut self, seconds: u64) -> Vec<u8> {
         let target = effective::target(&self.desired, &self.health, &RemovedBackends::new());
         let now = self.start + Duration::from_secs(seconds);
@@ -104,7 +104,7 @@ fn a_backend_that_recovers_rises_by_a_tenth_at_each_step() {
 }
 
 #[test]
-fn where_all_are_new_nobody_is_slowed() {
+fn all_new_backends_are_not_slowed() {
     let mut scene = Scene::new(&[("a", 1), ("b", 50), ("c", 100)]);
     for now in [0, 1, 15, 89, 90, 91] {
         assert_eq!(scene.at(now), [10; 3], "at {now}");
@@ -124,7 +124,7 @@ fn where_all_are_new_nobody_is_slowed() {
 }
 
 #[test]
-fn those_who_rise_step_together_and_never_fall() {
+fn backends_in_slow_start_step_together_and_never_fall() {
     let mut scene = Scene::new(&[("a", 100), ("b", 100), ("c", 100), ("d", 100)]);
     scene.down(&["c", "d"]);
     scene.at(0);
@@ -140,7 +140,7 @@ fn those_who_rise_step_together_and_never_fall() {
 }
 
 #[test]
-fn nobody_carries_more_than_twice_its_share() {
+fn no_backend_carries_more_than_twice_its_share() {
     let mut scene = Scene::new(&[("a", 100), ("b", 100), ("c", 100), ("d", 100), ("e", 100)]);
     scene.down(&["b", "c", "d", "e"]);
     scene.at(0);
@@ -153,7 +153,7 @@ fn nobody_carries_more_than_twice_its_share() {
 }
 
 #[test]
-fn who_helps_although_it_is_down_does_so_with_its_whole_weight() {
+fn backend_that_helps_while_down_has_its_whole_weight() {
     let mut scene = Scene::new(&[("a", 100), ("b", 100)]);
     scene.down(&["b"]);
     scene.at(0);
@@ -165,7 +165,7 @@ fn who_helps_although_it_is_down_does_so_with_its_whole_weight() {
 }
 
 #[test]
-fn a_drain_begins_anew_and_other_changes_do_not() {
+fn only_a_drain_restarts_slow_start() {
     let mut scene = Scene::new(&[("a", 100), ("b", 100), ("c", 100)]);
     scene.at(0);
     scene.service().backends[2].admin = Admin::Draining;
@@ -184,14 +184,14 @@ fn a_drain_begins_anew_and_other_changes_do_not() {
     assert_eq!(
         scene.at(242),
         [10, 10, 10],
-        "nobody is slowed who has its whole weight"
+        "a backend with its whole weight is not slowed"
     );
     scene.service().backends.push(testing::backend(1, 9, "new", 100));
     assert_eq!(scene.at(400), [10, 10, 10, 1]);
 }
 
 #[test]
-fn a_restart_goes_on_from_where_it_was() {
+fn restart_continues_from_the_present_step() {
     let mut scene = Scene::new(&[("a", 100), ("b", 100), ("new", 100)]);
     let service = scene.service().clone();
     let mut slow = SlowStart::default();
@@ -238,7 +238,7 @@ fn each_step_moves_few_slots() {
 }
 
 proptest! {
-    /// Whatever happens, somebody has its whole weight, nobody is overburdened, and no weight falls while its backend
+    /// In all histories, some backend has its whole weight, none is overloaded, and no weight falls while its backend
     /// takes flows and the others stay.
     #[test]
     fn heights_are_fair_and_only_rise(
