@@ -43,7 +43,7 @@ pub(crate) fn check(bytes: &[u8]) {
     let halves = Halves([half(0), half(config.right_at())]);
     let server = config.key_of(SERVICE, &plain[..server_len]);
     assert_eq!(server, Some(config.server(SERVICE, &halves)));
-    // A single pass has another way to encrypt, which nobody here has.
+    // A single pass is encrypted differently, which is not implemented here.
     if config.steps().len() > 1 {
         let mut there = Halves(halves.0);
         for number in config.steps().iter().rev() {

@@ -1,4 +1,4 @@
-//! What parsing asks an address family for; the program's own trait knows its maps, too.
+//! The part of an address family that parsing needs; the program's own trait also has its maps.
 
 use lb_common::addr::{NetV4, NetV6};
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};

@@ -25,7 +25,7 @@ const IP: usize = 14;
 /// Longer ones may have headers further in than the program looks.
 const MAX_FRAME: usize = 4_095;
 
-/// What matters about a packet.
+/// The compared fields of a packet.
 #[derive(PartialEq, Eq, Debug)]
 struct Parsed {
     source: IpAddr,
@@ -39,23 +39,23 @@ struct Parsed {
 pub(crate) fn check(frame: &[u8]) {
     let packet = Packet::new(frame);
     let ours = match parse::ethernet(&packet) {
-        Ok(Network::V4) => told(&packet, parse::ipv4(&packet), |NetV4(word)| {
+        Ok(Network::V4) => our_ports(&packet, parse::ipv4(&packet), |NetV4(word)| {
             IpAddr::from(word.to_ne_bytes())
         }),
         Ok(Network::V6) => {
             let at = walk::fragment_header(&packet);
             let ip = parse::ipv6(&packet);
             if let Ok(ip) = &ip {
-                // Of those that are walked; 0: there is none.
+                // The position of an extension header; 0: there is none.
                 assert!(at == 0 || (at >= IP + 40 && at + 8 <= ip.payload));
             }
-            told(&packet, ip, |address: NetV6| address.to_std().into())
+            our_ports(&packet, ip, |address: NetV6| address.to_std().into())
         }
         Err(next) => Err(next),
     };
     match (ours.map_err(NextStage::reason), theirs(frame)) {
         (Ok(Some(ours)), Some(theirs)) => assert_eq!(ours, theirs),
-        // It knows fewer protocols, or one of its lengths lies about what is not asked for here.
+        // etherparse knows fewer protocols, or one of the lengths is wrong in a way that does not matter here.
         (Ok(_), None) | (Err(_), None) => {}
         (Ok(None), Some(theirs)) => panic!("no ports, but {theirs:?}"),
         (Err(reason), Some(theirs)) => {
@@ -76,8 +76,8 @@ pub(crate) fn check(frame: &[u8]) {
     }
 }
 
-/// What our parser says; `None` for ICMP, which has no ports.
-fn told<A: Family + Copy + Default>(
+/// The result of our parser; `None` for ICMP, which has no ports.
+fn our_ports<A: Family + Copy + Default>(
     packet: &Packet,
     ip: Result<Ip, NextStage>,
     address: impl Fn(A) -> IpAddr,
@@ -121,7 +121,7 @@ fn told<A: Family + Copy + Default>(
     }))
 }
 
-/// What etherparse says about a packet of TCP or UDP.
+/// The result of etherparse for a packet of TCP or UDP.
 fn theirs(frame: &[u8]) -> Option<Parsed> {
     let sliced = SlicedPacket::from_ethernet(frame).ok()?;
     if !sliced.link_exts.is_empty() {
@@ -161,7 +161,7 @@ fn theirs(frame: &[u8]) -> Option<Parsed> {
     })
 }
 
-/// Whether a whole packet is one of those that the program leaves to others, for this reason.
+/// Whether the program may refuse a whole packet for this reason.
 fn is_refused(frame: &[u8], theirs: &Parsed, reason: Reason) -> bool {
     let v6 = frame[12..14] == [0x86, 0xdd];
     if reason == Reason::Malformed {
@@ -175,7 +175,7 @@ fn is_refused(frame: &[u8], theirs: &Parsed, reason: Reason) -> bool {
     if reason == Reason::ExtensionHeaders {
         return v6 && (headers(frame, v6).len() > MAX_EXTENSION_HEADERS as usize || has_way_point(frame));
     }
-    // A length of 0 is one of those that no UDP header has; etherparse takes it for all that there is.
+    // A UDP length of 0 is invalid; etherparse takes it for the rest of the packet.
     let no_length = theirs.protocol == UDP && frame[theirs.payload + 4..theirs.payload + 6] == [0, 0];
     // Or its headers are further in than the program looks.
     (reason == Reason::BadLength && no_length) || frame.len() > MAX_FRAME

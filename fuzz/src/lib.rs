@@ -1,6 +1,6 @@
-//! What libFuzzer, and in small `cargo test`, try to break of the data plane on the host. Each target takes any bytes and
-//! panics where something does not hold.
-#![allow(clippy::panic, reason = "that is how a target says that it was broken")]
+//! Parts of the data plane that libFuzzer, and with few inputs `cargo test`, test on the host. Each target takes any
+//! bytes and panics if an invariant is broken.
+#![allow(clippy::panic, reason = "targets report failures by a panic")]
 
 mod connection_ids;
 mod extension;
@@ -17,19 +17,19 @@ mod packet;
 mod parse;
 mod slot;
 mod tags;
-#[expect(dead_code, reason = "what is not parsing")]
+#[expect(dead_code, reason = "only the parser is used")]
 #[path = "../../lb-ebpf/src/transport.rs"]
 mod transport;
 #[path = "../../lb-ebpf/src/walk.rs"]
 mod walk;
 
-/// Parses a frame as the XDP program does, and as etherparse does: who is sure about a packet's ports agrees with the other.
+/// Parses a frame as the XDP program and as etherparse do: if both find ports, these are equal.
 pub fn parse(frame: &[u8]) {
     frames::check(frame);
 }
 
-/// Takes the bytes for a history of one slot and some flows: no flow whose backend lives changes its backend if it sent a
-/// packet within the window.
+/// Interprets the bytes as a history of one slot and some flows: no flow whose backend lives changes its backend if it
+/// sent a packet within the window.
 pub fn slots(history: &[u8]) {
     slot::check(history);
 }

@@ -18,15 +18,15 @@ pub(crate) unsafe trait Wire: Copy {}
 
 // SAFETY: bytes and arrays of bytes.
 unsafe impl Wire for EthHdr {}
-// SAFETY: as above.
+// SAFETY: plain bytes of network headers, valid with any content.
 unsafe impl Wire for Ipv4Hdr {}
-// SAFETY: as above.
+// SAFETY: plain bytes of network headers, valid with any content.
 unsafe impl Wire for Ipv6Hdr {}
-// SAFETY: as above.
+// SAFETY: plain bytes of network headers, valid with any content.
 unsafe impl Wire for TcpHdr {}
-// SAFETY: as above.
+// SAFETY: plain bytes of network headers, valid with any content.
 unsafe impl Wire for UdpHdr {}
-// SAFETY: as above.
+// SAFETY: plain bytes of network headers, valid with any content.
 unsafe impl<const N: usize> Wire for [u8; N] {}
 
 /// Furthest into the frame that a header may begin, as there.
@@ -47,14 +47,14 @@ impl Packet {
         }
     }
 
-    /// Copies what begins at `offset`.
+    /// Copies the value at `offset`.
     pub(crate) fn read<T: Wire>(&self, offset: usize) -> Option<T> {
         let pointer = self.pointer::<T>(offset)?;
         // SAFETY: in bounds, as just checked; `Wire` admits every bit pattern; alignment is not assumed.
         Some(unsafe { pointer.read_unaligned() })
     }
 
-    /// What begins at `offset`, if the frame has all of it. References to overlapping bytes must not be alive together.
+    /// The value at `offset`, if the frame has all of it. References to overlapping bytes must not be alive together.
     #[expect(clippy::mut_from_ref, reason = "as in the program")]
     pub(crate) fn at<T: Wire>(&self, offset: usize) -> Option<&mut T> {
         const { assert!(align_of::<T>() == 1, "headers stand at any address") };

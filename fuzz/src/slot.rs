@@ -10,10 +10,10 @@ const BACKENDS: usize = 4;
 const FLOWS: usize = 8;
 const NOW: Tick = Tick(0);
 
-/// A flow as its client knows it.
+/// A flow from its client's side.
 #[derive(Clone, Copy, Default)]
 struct Flow {
-    /// Who has its connection, and in which life.
+    /// The backend that has its connection, and the backend's generation.
     server: Option<(BackendId, Generation)>,
     /// It has sent more than the packet that opens.
     goes_on: bool,
@@ -65,7 +65,7 @@ impl FlowTables for View<'_> {
         true
     }
     fn refresh(&mut self, table: Table, _: Tick) {
-        assert!(self.table(table).is_some(), "nothing to refresh in {table:?}");
+        assert!(self.table(table).is_some(), "no record to refresh in {table:?}");
     }
     fn remove(&mut self, table: Table) {
         *self.table(table) = None;
@@ -115,7 +115,8 @@ impl World {
     fn packet(&mut self, number: usize) {
         let before = self.flows[number];
         let promised = self.promised(&before);
-        // A client whose server is gone, or does not know it, begins anew; so does one that was silent for too long.
+        // A client whose server died, or does not know the connection, reconnects; so does a client that was silent for
+        // too long.
         let opens = promised.is_none();
         if opens {
             self.flows[number].goes_on = false;
@@ -141,7 +142,7 @@ impl World {
         flow.in_window = true;
     }
 
-    /// An error about what the flow's server has sent.
+    /// An ICMP error about a packet of the flow's server.
     fn ask(&mut self, number: usize) {
         let promised = self.promised(&self.flows[number]);
         let owner = match self.slot.pick() {
@@ -158,7 +159,7 @@ impl World {
         assert!(promised.is_none_or(|server| server == owner));
     }
 
-    /// A new ring gives the slot to a living backend, or to nobody.
+    /// A new ring gives the slot to a living backend, or to none.
     fn give_to(&mut self, owner: BackendId) {
         let lives = |backend| life(&self.lives, backend).is_some();
         let before = self.slot;
@@ -191,11 +192,11 @@ impl World {
         }
     }
 
-    /// The window of the last change is over, and a walk through the tables has shown what is in them.
+    /// The window of the last change is over, and a walk through the tables has ended.
     fn window_ends(&mut self) {
         if self.slot.phase() == Phase::Transition {
             self.slot = RingSlot::pinned(self.slot.current);
-            // Who was silent all the time is promised nothing.
+            // The promise does not cover flows that were silent all the time.
             for flow in self.flows.iter_mut().filter(|flow| !flow.in_window) {
                 flow.server = None;
             }

@@ -1,4 +1,4 @@
-//! What both sides compute: the flow hash and the checksum of a packet, and the ring that the daemon builds.
+//! Computations of both sides: the flow hash and the checksum of a packet, and the ring that the daemon builds.
 
 use std::{hint::black_box, net::SocketAddr};
 

@@ -121,7 +121,7 @@ impl Row {
         }
     }
 
-    /// Runs it on what `balancer` makes for a world and a ring size, and prints what came out.
+    /// Runs it with the balancer that `balancer` makes for a world and a ring size, and prints the result.
     fn print<B: Balancer>(&self, scheme: &str, balancer: impl Fn(&World, u32) -> B) {
         let (mut sum, mut costs) = (Outcome::default(), Costs::default());
         for seed in 0..self.runs {
