@@ -1,5 +1,5 @@
-//! The control side by the clock: start, change, ring swap, memory; and requests through the balancer against the same
-//! requests past it. Every figure comes with what it is to be compared to in the same run.
+//! Control plane timings: start, change, ring swap, memory; and requests through the balancer compared with direct
+//! ones. Every figure has its reference from the same run.
 
 use std::{
     collections::BTreeMap,
@@ -17,7 +17,7 @@ use lb_tests::{
     topology::{Family, Shape, Topology},
 };
 
-/// Repetitions of what takes milliseconds.
+/// Repetitions of operations that take milliseconds.
 const REPEAT: usize = 21;
 /// Pairs of runs with and without the balancer, alternating.
 const PAIRS: usize = 5;
@@ -56,7 +56,7 @@ fn millis(time: Duration) -> f64 {
     time.as_secs_f64() * 1e3
 }
 
-/// A service with `count` backends that nobody has to reach.
+/// A service with `count` backends that need not exist.
 fn large_service(name: &str, host: u8, count: u8, ring_size: &str) -> Service {
     let address = SocketAddr::from(([192, 0, 2, host], 80));
     let size = if ring_size == "auto" {
@@ -79,7 +79,7 @@ fn start_and_memory() -> Result<()> {
     let services: Vec<_> = (1..=100)
         .map(|i| large_service(&format!("s{i}"), i, 10, "auto"))
         .collect();
-    println!("start to READY=1, and memory (RSS of the daemon; maps as fdinfo's memlock tells)");
+    println!("start to READY=1, and memory (RSS of the daemon; maps by memlock in fdinfo)");
     for (what, config) in [
         ("no service", String::new()),
         ("100 services with 10 backends each", file(&services)),
@@ -165,7 +165,7 @@ fn changes(backends: u8, ring_size: &str) -> Result<()> {
     daemon.stop()
 }
 
-/// What wrk says of one run.
+/// Result of one run of wrk.
 struct Run {
     per_second: f64,
     p99_millis: f64,
@@ -187,21 +187,22 @@ fn wrk(net: &Topology, target: SocketAddr, close: bool) -> Result<Run> {
         header,
         &format!("http://{target}/"),
     ];
-    let said = net.client.ns.run("wrk", &args)?;
+    let output = net.client.ns.run("wrk", &args)?;
     let field = |name: &str| {
-        said.lines()
+        output
+            .lines()
             .find_map(|line| line.trim().strip_prefix(name))
             .map(str::trim)
     };
     ensure!(
-        !said.contains("Socket errors") && !said.contains("Non-2xx"),
-        "wrk saw failures: {said}"
+        !output.contains("Socket errors") && !output.contains("Non-2xx"),
+        "wrk saw failures: {output}"
     );
     Ok(Run {
         per_second: field("Requests/sec:").context("no rate")?.parse()?,
         p99_millis: field("99%")
             .and_then(as_millis)
-            .with_context(|| format!("no latency in {said}"))?,
+            .with_context(|| format!("no latency in {output}"))?,
     })
 }
 

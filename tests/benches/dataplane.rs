@@ -40,9 +40,9 @@ const ROUNDS: usize = 9;
 const REPEAT: u32 = 1 << 20;
 /// Flows known, unless numbers are given; powers of two.
 const FLOWS: [u32; 4] = [1, 1 << 10, 1 << 16, 1 << 20];
-/// The word that asks for real devices alone.
+/// The argument for real devices only.
 const LIVE: &str = "live";
-/// The word that asks for packets that come seldom alone.
+/// The argument for rare packets only.
 const RARE: &str = "rare";
 /// How often flows are opened that found no memory.
 const ATTEMPTS: usize = 16;
@@ -81,20 +81,20 @@ fn main() -> Result<()> {
     live::live(&given)
 }
 
-/// All cases of a family with so many flows.
+/// All cases of a family with `flows` flows.
 fn family<A: Address>(flows: u32) -> Result<()> {
     let way = Way {
         mode: Mode::Nat,
         v6: A::VIP.is_ipv6(),
     };
-    // Each part on its own: nobody may keep a lane for as long as all of them take.
+    // Each part takes the lane alone: all together would hold it too long.
     let _lane = Lane::alone()?;
     let mut bench = Bench::new::<A>(flows, way)?;
     let mut clients = packets::clients::<A>(flows, A::VIP);
 
     bench.fill(&frames(&clients, SYN))?;
     let opening = (flows > 1).then(|| opening(&mut bench, flows)).transpose()?;
-    // What the kernel's allocator had no memory for in time comes again, as it does from a client.
+    // Repeat packets for which the kernel's allocator had no memory in time, as clients do.
     let mut replies = Vec::new();
     for _ in 0..ATTEMPTS {
         bench.run(Program::Lb, flows)?;
@@ -154,8 +154,8 @@ fn family<A: Address>(flows: u32) -> Result<()> {
     Ok(())
 }
 
-/// The modes in which nothing is recorded of a flow in a stable slot: packets of known flows, and SYNs of flows that come
-/// once. `in 4`, `in 6`: the family of the backends.
+/// Modes that record no flow in a stable slot: packets of known flows, and SYNs of new ones. `in 4`, `in 6`: the family
+/// of the backends.
 fn untranslated<A: Address>(flows: u32) -> Result<()> {
     let own = A::VIP.is_ipv6();
     let ways = [

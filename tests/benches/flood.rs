@@ -1,5 +1,5 @@
 //! 30 s of forged SYNs at one service, as many as one core makes, beside clients of that service and of another one
-//! ([`lb_tests::flooded`]). Prints what became of them.
+//! ([`lb_tests::flooded`]). Prints their fate.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! The balancer at the size that it promises: 4,096 services with 65,535 backends, half of the services of each family.
-//! Every service is asked for its backends by packets through the program; times and memory are printed.
+//! The balancer at its limits: 4,096 services with 65,535 backends, half of the services of each family. Packets
+//! through the program reach backends of every service; times and memory are printed.
 
 use std::{
     fmt::Write as _,
@@ -25,7 +25,7 @@ const BACKENDS: u32 = MAX_BACKENDS - 1;
 const EACH: u32 = MAX_BACKENDS / MAX_SERVICES;
 /// Packets to each service, of a flow each.
 const PACKETS: u16 = 8;
-/// Until all that was asked for is programmed.
+/// Limit until the whole change is programmed.
 const PATIENCE: Duration = Duration::from_secs(600);
 /// After which the daemon has given back the memory of a change.
 const SETTLED: Duration = Duration::from_secs(3);
@@ -34,7 +34,7 @@ const SENT: [u32; 2] = [3, 4];
 
 fn main() -> Result<()> {
     let net = Topology::new(Shape::TwoArmed, 1)?;
-    // Everybody behind one router.
+    // All backends behind one router.
     let router = net.backends[0].ip(Family::V4);
     net.lb.ns.ip(&format!("route add 10.64.0.0/16 via {router}"))?;
     let mut daemon = Daemon::new(&net.lb.ns, net.lb_interfaces())?;
@@ -122,7 +122,7 @@ fn apply(daemon: &Daemon, cli: &LbCli, services: u32) -> Result<()> {
     })
 }
 
-/// Sends packets to every service, each of which must come to a backend of it. Returns their number, and that of the
+/// Sends packets to every service, each of which must reach a backend of it. Returns the number of packets, and of
 /// backends that got one.
 fn ask_all(daemon: &Daemon, net: &Topology) -> Result<(u32, usize)> {
     let status = daemon.cli().json("status")?;

@@ -1,4 +1,4 @@
-//! A real agent of a backend, as operators write them: socat, and a file with what to say.
+//! A real agent of a backend, as operators write them: socat, and a file with its answer.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts an agent that says `line`. It may not listen yet when this returns.
+    /// Starts an agent that answers `line`. It may not listen yet when this returns.
     ///
     /// # Errors
     /// When socat is not installed.
@@ -35,7 +35,7 @@ impl Agent {
         })
     }
 
-    /// Changes what it says, from one answer to the next.
+    /// Changes its answer, from the next poll on.
     ///
     /// # Errors
     /// When the file cannot be written.

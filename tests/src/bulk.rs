@@ -37,7 +37,7 @@ pub fn bulk(server: SocketAddr, port: u16, transfer: u8) -> Result<usize> {
     Ok(stream.read_to_end(&mut Vec::new())?)
 }
 
-/// Takes [`TRANSFER`] bytes from whoever connects and answers one, or sends as many.
+/// Receives [`TRANSFER`] bytes on each connection and answers one byte, or sends as many.
 pub struct BulkServer {
     stop: Arc<AtomicBool>,
 }

@@ -1,7 +1,5 @@
-//! What really passed a device, from an AF_PACKET socket.
-//!
-//! A sender with checksum offload hands over frames whose checksum is only begun; the kernel marks them
-//! (`TP_STATUS_CSUMNOTREADY` of packet(7)) and they are not judged here.
+//! Captures the frames on a device, by an AF_PACKET socket. A sender with checksum offload emits frames with a partial
+//! checksum; the kernel marks them (`TP_STATUS_CSUMNOTREADY` of packet(7)), and their checksums are not verified.
 
 use std::{
     io,
@@ -69,10 +67,11 @@ impl Capture {
         })
     }
 
-    /// Ends it and gives all frames, in order.
+    /// Stops and returns all frames, in order.
     ///
     /// # Errors
-    /// When a frame had a wrong checksum, or the kernel lost one for want of room: then nothing can be concluded.
+    /// When a frame had a wrong checksum, or the kernel lost one because the buffer was full: then the capture is
+    /// incomplete.
     pub fn stop(mut self) -> Result<Vec<Captured>> {
         self.stop.store(true, Ordering::Relaxed);
         let reader = self.reader.take().context("capture was stopped before")?;
@@ -94,7 +93,7 @@ fn read(socket: &OwnedFd, stop: &AtomicBool, keep: impl Fn(&Frame) -> bool) -> R
     let mut buffer = vec![0; LONGEST];
     let mut stopped_at = None;
     loop {
-        // Read before the socket: what came before the stop is taken in any case.
+        // Read before the socket, so that all frames before the stop are captured.
         if stopped_at.is_none() && stop.load(Ordering::Relaxed) {
             stopped_at = Some(SystemTime::now());
         }

@@ -23,10 +23,10 @@ use crate::{
 /// Time between two requests of a busy keep-alive connection.
 const KEEP_ALIVE_PACE: Duration = Duration::from_millis(20);
 
-/// What a load brought back.
+/// Result of a load.
 #[derive(Clone, Debug, Default)]
 pub struct Report {
-    /// Answers by the name of who gave them.
+    /// Answers by the name of the server.
     pub answers: BTreeMap<String, u64>,
     /// One line for each failure.
     pub errors: Vec<String>,
@@ -169,7 +169,7 @@ pub fn http_requests(
     })
 }
 
-/// What a keep-alive connection is doing.
+/// Progress of a keep-alive connection.
 #[derive(Default)]
 struct Progress {
     stop: AtomicBool,
@@ -177,7 +177,7 @@ struct Progress {
     failed: AtomicU64,
 }
 
-/// Connections that stay open and busy until told to stop.
+/// Connections that stay open and busy until stopped.
 pub struct KeepAlive {
     progress: Arc<Progress>,
     workers: Vec<JoinHandle<Result<Report>>>,

@@ -1,4 +1,4 @@
-//! Configuration files for tests, built from what varies.
+//! Configuration files for tests, built from their differences.
 
 use std::{fmt, net::SocketAddr};
 

@@ -21,13 +21,13 @@ use crate::{
     wait,
 };
 
-/// Longest wait for READY=1, and for the end of a daemon that was told to go: an emulated machine is slow.
+/// Longest wait for READY=1, and for the end of a stopped daemon: an emulated machine is slow.
 const PATIENCE: Duration = Duration::from_secs(100);
 /// Where the daemon serves its metrics, inside its namespace.
 pub const METRICS: &str = "127.0.0.1:9900";
 
 /// A daemon, started or not, with its private files. Dropping it kills it and frees its pins; after a failed test it
-/// shows what the daemon logged.
+/// shows the daemon's log.
 pub struct Daemon {
     ns: Netns,
     scratch: Scratch,
@@ -155,7 +155,7 @@ impl Daemon {
         self.socket.clone()
     }
 
-    /// Starts it and waits until it says READY=1. Gives the time that took.
+    /// Starts it and waits for READY=1. Returns the duration.
     ///
     /// # Errors
     /// When it ends before, or says nothing for too long; with its log.
@@ -244,7 +244,11 @@ impl Daemon {
                 self.child = None;
                 bail!("lb run ended ({status}) before {word}:\n{}", self.log());
             }
-            ensure!(Instant::now() < end, "lb run did not say {word}:\n{}", self.log());
+            ensure!(
+                Instant::now() < end,
+                "lb run did not print {word}:\n{}",
+                self.log()
+            );
         }
     }
 
@@ -268,7 +272,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Kills it as a crash would, and waits until it is gone.
+    /// Kills it as a crash would, and waits for its end.
     ///
     /// # Errors
     /// When it does not run.
@@ -279,7 +283,7 @@ impl Daemon {
         Ok(())
     }
 
-    /// Tells it to leave and waits until it has.
+    /// Stops it and waits for its end.
     ///
     /// # Errors
     /// When it does not leave, or fails.
@@ -302,7 +306,7 @@ impl Daemon {
         Ok(status)
     }
 
-    /// What it printed so far, all runs of this guard together.
+    /// Its output so far, of all runs of this guard.
     pub fn log(&self) -> String {
         fs::read_to_string(self.scratch.join("log")).unwrap_or_default()
     }

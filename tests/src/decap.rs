@@ -68,7 +68,7 @@ impl Decap {
         Ok(decap)
     }
 
-    /// What it said so far.
+    /// Its output so far.
     pub fn log(&self) -> String {
         fs::read_to_string(self.scratch.join("log")).unwrap_or_default()
     }
@@ -83,7 +83,7 @@ impl Decap {
         Ok(())
     }
 
-    /// Ends it as Ctrl-C does and gives its counts, by what became of packets.
+    /// Ends it as Ctrl-C does and returns its counts, by outcome of packets.
     ///
     /// # Errors
     /// When it does not end, or fails.

@@ -1,4 +1,4 @@
-//! A network in which backends get packets as they come: everybody on one segment, servers on the service's address.
+//! A network for direct return: all machines on one segment, servers on the service's address.
 
 use std::net::SocketAddr;
 
@@ -14,8 +14,8 @@ use crate::{
 /// Port of the service, and of the servers.
 pub const PORT: u16 = 8080;
 
-/// Everybody on one segment, HTTP servers on the service's address, and a running daemon with a service `web` in mode
-/// `l2dsr`.
+/// All machines on one segment, HTTP servers on the service's address, and a running daemon with a service `web` in
+/// mode `l2dsr`.
 pub struct Direct {
     /// The network.
     pub net: Topology,

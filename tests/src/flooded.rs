@@ -1,4 +1,4 @@
-//! A SYN flood at one service of mode `nat`, and what becomes of its clients and those of another one.
+//! A SYN flood at one service of mode `nat`, and its effect on clients of this and another service.
 
 use std::{
     fmt,
@@ -37,7 +37,7 @@ pub struct Plan {
     pub connections: u32,
 }
 
-/// What became of a service's clients.
+/// Results of a service's clients.
 #[derive(Clone, Debug)]
 pub struct Clients {
     /// New connections; a failed one stands among the errors.
@@ -46,7 +46,7 @@ pub struct Clients {
     pub established: Report,
 }
 
-/// What a flood did.
+/// Effect of a flood.
 #[derive(Clone, Debug)]
 pub struct Outcome {
     /// SYNs that were sent.
@@ -55,7 +55,7 @@ pub struct Outcome {
     pub took: Duration,
     /// Flows that they opened.
     pub opened: u64,
-    /// Of these, those that gave way to new ones.
+    /// Flows among them that gave way to new ones.
     pub gave_way: u64,
     /// SYNs for which there was no source port, or no room in the flow table.
     pub refused: u64,
@@ -67,9 +67,8 @@ pub struct Outcome {
     pub events: Vec<String>,
 }
 
-/// Floods one of two services as `plan` says.
-///
-/// SYNs of the flood end behind the balancer, before backends see them: it is the balancer that is under test.
+/// Floods one of two services by `plan`. SYNs of the flood are dropped behind the balancer, before backends see them:
+/// the test is about the balancer.
 ///
 /// # Errors
 /// When a part cannot be made. Lost connections are in the outcome.

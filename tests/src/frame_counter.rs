@@ -66,7 +66,7 @@ impl FrameCounter {
         })
     }
 
-    /// What has matched so far.
+    /// Matches so far.
     ///
     /// # Errors
     /// When nftables does not answer.

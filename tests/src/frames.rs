@@ -1,4 +1,4 @@
-//! Just enough of a frame to say whose it is and whether its checksums are right.
+//! Parses a frame far enough to identify its flow and verify its checksums.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -25,25 +25,25 @@ const TCP: u8 = 6;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
 
-/// What was read of an IP packet in an Ethernet frame, behind any VLAN tags and extension headers.
+/// Fields of an IP packet in an Ethernet frame, behind any VLAN tags and extension headers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Frame {
     /// Source; port 0 where the protocol has none.
     pub source: SocketAddr,
     /// Destination; port 0 where the protocol has none.
     pub destination: SocketAddr,
-    /// IP protocol number of what follows all IP headers.
+    /// IP protocol number after all IP headers.
     pub protocol: u8,
     /// TCP flags, else 0.
     pub tcp_flags: u8,
     /// TTL or hop limit.
     pub ttl: u8,
-    /// Whether all its checksums are right, those of a packet within an IP packet too.
+    /// Whether all its checksums are right, including an inner packet's.
     pub checksums_ok: bool,
 }
 
 impl Frame {
-    /// Reads a frame; `None` for what is not a whole IPv4 or IPv6 packet with whole headers.
+    /// Parses a frame; `None` unless it is a whole IPv4 or IPv6 packet.
     pub fn parse(frame: &[u8]) -> Option<Self> {
         Self::of(&SlicedPacket::from_ethernet(frame).ok()?)
     }

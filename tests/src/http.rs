@@ -19,7 +19,7 @@ use anyhow::{Context, Result};
 
 use crate::netns::Netns;
 
-/// Longest wait for one answer: well over one retransmission, so that what is lost once counts as slow, not failed.
+/// Longest wait for one answer: well over one retransmission, so that a packet lost once counts as slow, not failed.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Stack of a connection's thread, bytes; there may be hundreds.
 const CONNECTION_STACK: usize = 128 * 1024;
@@ -167,7 +167,7 @@ fn serve(stream: &TcpStream, state: &State) -> io::Result<()> {
         let (name, length) = (&state.name, state.name.len());
         let answer =
             format!("HTTP/1.1 {status} Status\r\nContent-Length: {length}\r\n{connection}\r\n{name}");
-        // Counted before it is sent: whoever has the answer finds it counted.
+        // Counted before it is sent, so that the count includes every received answer.
         state.requests.fetch_add(1, Ordering::Relaxed);
         (&mut &*stream).write_all(answer.as_bytes())?;
         if close {
@@ -176,7 +176,7 @@ fn serve(stream: &TcpStream, state: &State) -> io::Result<()> {
     }
 }
 
-/// What came back for a request.
+/// The answer to a request.
 pub struct Answer {
     /// HTTP status.
     pub status: u16,
@@ -184,7 +184,7 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Sends one GET over a connection and reads the answer, which must tell its length.
+/// Sends one GET over a connection and reads the answer, which must have a length.
 ///
 /// # Errors
 /// Any failure of the connection, its end, or an answer that is no HTTP.
@@ -202,7 +202,7 @@ pub fn exchange(stream: &mut TcpStream, path: &str, close: bool) -> io::Result<A
 
 fn read_answer(stream: &TcpStream) -> io::Result<Answer> {
     let bad = |what: &str| io::Error::new(io::ErrorKind::InvalidData, what.to_owned());
-    // Answers do not overlap on a connection, so what the reader holds beyond this one is nothing.
+    // Answers do not overlap on a connection, so the reader never buffers bytes of the next one.
     let mut reader = BufReader::with_capacity(1024, stream);
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {

@@ -1,7 +1,7 @@
 //! How root lanes share the machine: they fail without root, and heavy ones run alone.
 //!
-//! The lock is a file, so it also holds between test processes. Light tests share it, and those that measure time or
-//! fill the CPUs take it for themselves.
+//! The lock is a file, so it also holds between test processes. Light tests share it; tests that measure time or fill
+//! the CPUs take it alone.
 
 use std::{
     fs::File,
@@ -19,7 +19,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{netns, scratch};
 
-/// No test takes a tenth of this: one that does hangs, and would hold up all that wait for it.
+/// Ten times the longest test: a test that reaches it hangs, and would block the others.
 const LONGEST_TEST: Duration = Duration::from_secs(300);
 
 /// Permission to run; dropping it lets others run. A test that holds it for five minutes ends its whole program.
@@ -55,7 +55,7 @@ impl Lane {
         let test = thread::current().name().unwrap_or("a test").to_owned();
         let watch = move || {
             if end.recv_timeout(LONGEST_TEST) == Err(RecvTimeoutError::Timeout) {
-                // Not through eprintln!, whose text the test program would keep to itself.
+                // Not through eprintln!, whose text the test program would capture.
                 let _ = writeln!(io::stderr(), "{test} hangs: still running after {LONGEST_TEST:?}");
                 process::exit(101);
             }

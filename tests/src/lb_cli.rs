@@ -37,7 +37,7 @@ pub fn target_dir() -> Result<PathBuf> {
         .to_owned())
 }
 
-/// What a command printed and how it ended.
+/// Output and exit of a command.
 #[derive(Debug)]
 pub struct Outcome {
     /// Exit code; `None` when a signal ended it.
@@ -63,7 +63,7 @@ impl LbCli {
         }
     }
 
-    /// Runs `lb` with these arguments, whatever comes of it.
+    /// Runs `lb` with these arguments, with any result.
     ///
     /// # Errors
     /// When it cannot start.

@@ -1,7 +1,7 @@
 //! Harness for the test lanes that need root: namespaces, topologies, real servers and clients, the real daemon.
 //!
-//! Everything is a guard: dropping it (also while a test panics) takes away what it made. Names carry the process id,
-//! so that test processes can run side by side, and what a killed one left behind is swept by the next.
+//! Everything is a guard: dropping it (also while a test panics) removes its objects. Names contain the process id, so
+//! that test processes can run side by side, and the next one sweeps the remains of a killed one.
 
 pub mod agent;
 pub mod bulk;

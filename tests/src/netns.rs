@@ -22,8 +22,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::wait;
 
-/// What the names of all namespaces and directories of this harness start with; then come process id, a number and
-/// the role.
+/// Prefix of all namespaces and directories of this harness; process id, a number and the role follow.
 pub const PREFIX: &str = "lbt";
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -63,8 +62,8 @@ impl Netns {
         &self.0.name
     }
 
-    /// A command that will run inside. It is killed when the thread that starts it ends, so that nothing outlives a
-    /// test.
+    /// A command that will run inside. It is killed when the thread that starts it ends, so that it does not outlive
+    /// the test.
     pub fn command(&self, program: impl AsRef<OsStr>) -> Command {
         let mut command = Command::new(program);
         let file = self.0.file.try_clone().map(OwnedFd::from);
@@ -82,10 +81,10 @@ impl Netns {
         command
     }
 
-    /// Runs a command inside and gives what it printed.
+    /// Runs a command inside and returns its output.
     ///
     /// # Errors
-    /// When it cannot run or fails, with what it said.
+    /// When it cannot run or fails, with its output.
     pub fn run(&self, program: &str, args: &[&str]) -> Result<String> {
         checked(self.command(program).args(args)).with_context(|| format!("in {}", self.0.name))
     }
@@ -98,7 +97,7 @@ impl Netns {
         self.run_with_input("ip", &["-batch", "-"], lines).map(drop)
     }
 
-    /// Runs a command inside with text on its standard input and gives what it printed.
+    /// Runs a command inside with text on its standard input and returns its output.
     ///
     /// # Errors
     /// As [`Netns::run`].
@@ -111,7 +110,7 @@ impl Netns {
             .stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("start {program}"))?;
         if let Some(mut stdin) = child.stdin.take() {
-            // A program that fails early closes its end; its own message says more than the broken pipe.
+            // A program that fails early closes its end; its own message is more useful than the broken pipe.
             let _ = stdin.write_all(input.as_bytes());
         }
         let output = child.wait_with_output()?;
@@ -128,7 +127,7 @@ impl Netns {
     /// Runs `f` on a thread inside and waits for it. Sockets it opens stay in the namespace wherever they are used.
     ///
     /// # Errors
-    /// When the namespace cannot be entered. A panic of `f` goes on here.
+    /// When the namespace cannot be entered. A panic of `f` continues here.
     pub fn enter<T: Send>(&self, f: impl FnOnce() -> T + Send) -> Result<T> {
         thread::scope(|scope| {
             let inside = || set_namespace(&self.0.file).map(|()| f());
@@ -228,10 +227,10 @@ fn set_namespace(fd: &impl AsRawFd) -> io::Result<()> {
     }
 }
 
-/// Runs a command and gives what it printed.
+/// Runs a command and returns its output.
 ///
 /// # Errors
-/// When it cannot run or fails, with what it said.
+/// When it cannot run or fails, with its output.
 pub fn checked(command: &mut Command) -> Result<String> {
     let output = command.output().with_context(|| format!("start {command:?}"))?;
     ensure!(
@@ -243,7 +242,7 @@ pub fn checked(command: &mut Command) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Whether a name of this harness belongs to a process that is gone.
+/// Whether a name of this harness belongs to an ended process.
 pub(crate) fn owner_is_dead(name: &str) -> bool {
     let mut parts = name.split('-');
     parts.next() == Some(PREFIX)

@@ -48,7 +48,7 @@ impl Nginx {
         self.address
     }
 
-    /// Kills it without any chance to say goodbye to its clients; the kernel resets them.
+    /// Kills it at once; the kernel resets its connections.
     ///
     /// # Errors
     /// When the kernel refuses.
@@ -81,7 +81,7 @@ impl Drop for Nginx {
     }
 }
 
-/// Writes a configuration of nginx, as one process that keeps all its files in `scratch`; `http` is what it serves.
+/// Writes a configuration of nginx, as one process that keeps all its files in `scratch`; `http` is its `http` block.
 ///
 /// # Errors
 /// When the file cannot be written.
@@ -100,7 +100,7 @@ pub fn configure(scratch: &Scratch, http: &str) -> Result<()> {
     scratch.write("nginx.conf", config).map(drop)
 }
 
-/// nginx with what [`configure`] has written, not started yet.
+/// nginx with the configuration by [`configure`], not started yet.
 pub fn command(ns: &Netns, scratch: &Scratch) -> Command {
     let mut command = ns.command("nginx");
     command.arg("-p").arg(scratch.path());
@@ -108,7 +108,7 @@ pub fn command(ns: &Netns, scratch: &Scratch) -> Command {
     command
 }
 
-/// Starts nginx with what [`configure`] has written.
+/// Starts nginx with the configuration by [`configure`].
 ///
 /// # Errors
 /// When it is not installed.

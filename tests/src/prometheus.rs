@@ -54,7 +54,7 @@ impl Prometheus {
         Ok(prometheus)
     }
 
-    /// Value of an instant query that gives one number, `None` while it gives nothing.
+    /// Value of an instant query that gives one number, `None` while it gives none.
     ///
     /// # Errors
     /// When Prometheus does not answer.
@@ -81,12 +81,12 @@ impl Drop for Prometheus {
     }
 }
 
-/// Has `promtool` judge metrics text.
+/// Checks metrics text with `promtool`.
 ///
 /// # Errors
-/// When it finds fault, with what it says.
+/// When it finds an error, with its output.
 pub fn check_metrics(ns: &Netns, text: &str) -> Result<()> {
-    let said = ns.run_with_input("promtool", &["check", "metrics"], text)?;
-    anyhow::ensure!(said.trim().is_empty(), "promtool: {said}");
+    let output = ns.run_with_input("promtool", &["check", "metrics"], text)?;
+    anyhow::ensure!(output.trim().is_empty(), "promtool: {output}");
     Ok(())
 }

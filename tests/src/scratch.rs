@@ -13,8 +13,8 @@ use crate::netns::{PREFIX, owner_is_dead};
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
 
-/// A directory that goes away with its mounts when dropped. Removing a bpffs mount frees the pins in it, and with
-/// them the programs and links that nothing else holds.
+/// A directory that is removed with its mounts when dropped. Removing a bpffs mount frees the pins in it, and with them
+/// programs and links without other references.
 pub struct Scratch {
     path: PathBuf,
 }
@@ -58,7 +58,7 @@ impl Drop for Scratch {
     }
 }
 
-/// Removes what dead test processes left behind.
+/// Removes the remains of dead test processes.
 pub fn sweep() {
     let Ok(entries) = fs::read_dir(std::env::temp_dir()) else {
         return;

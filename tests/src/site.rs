@@ -1,4 +1,4 @@
-//! A network with servers on every backend and a daemon for it: what most tests start from.
+//! A network with servers on every backend and a daemon for it: the start of most tests.
 
 use std::net::SocketAddr;
 

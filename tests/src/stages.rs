@@ -1,4 +1,4 @@
-//! The program with its stages, loaded by hand: what the daemon does, for measurements that need the maps for themselves.
+//! Loads the program with its stages without a daemon, for measurements that need the maps for themselves.
 
 use std::{
     ffi::c_long,

@@ -25,7 +25,7 @@ const BATCH: u64 = 64;
 const LENGTH: u32 = 56;
 const WORDS: usize = LENGTH as usize / 8;
 
-/// A flood that goes on until it is stopped or dropped.
+/// A flood that runs until it is stopped or dropped.
 pub struct SynFlood {
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<Result<io::Result<u64>>>>,
@@ -102,14 +102,14 @@ fn send(program: &OwnedFd) -> io::Result<()> {
     test_run::run(&mut attr)
 }
 
-/// Where the parts of the packet stand that differ. What is added to a checksum by one is taken by another: the
-/// identification and the low half of the sequence number mirror the source address, the high half mirrors the port.
+/// Offsets of the fields that differ between packets. Their effects on checksums cancel out: the identification and the
+/// low half of the sequence number mirror the source address, the high half mirrors the port.
 const ID: usize = 18;
 const SOURCE: usize = 28;
 const PORT: usize = 34;
 const SEQUENCE: usize = 38;
 
-/// The frame without what differs: without options, unlike the SYNs of Linux.
+/// The common frame, without options, unlike the SYNs of Linux.
 fn frame(next_hop: [u8; 6], target: SocketAddrV4) -> [u8; 8 * WORDS] {
     let mut frame = [0; 8 * WORDS];
     frame[..6].copy_from_slice(&next_hop);
@@ -131,7 +131,7 @@ fn frame(next_hop: [u8; 6], target: SocketAddrV4) -> [u8; 8 * WORDS] {
     frame
 }
 
-/// What the program does to each frame.
+/// The program's change of each frame.
 fn set_source(frame: &mut [u8], address: u16, port: u16) {
     let mut set = |at: usize, value: u16| frame[at..at + 2].copy_from_slice(&value.to_ne_bytes());
     set(SOURCE, address);

@@ -1,6 +1,5 @@
-//! Single packets through a program that is loaded (BPF_PROG_TEST_RUN).
-//!
-//! aya has these calls for programs that it has loaded itself; a daemon's are known by their numbers.
+//! Single packets through a loaded program (BPF_PROG_TEST_RUN). aya has these calls for programs that it has loaded
+//! itself; a daemon's programs are found by their ids.
 
 use std::{
     ffi::c_long,
@@ -33,7 +32,7 @@ impl Program {
         Ok(Self(unsafe { OwnedFd::from_raw_fd(i32::try_from(fd)?) }))
     }
 
-    /// Runs it on one packet after the other; in the namespace whose loopback device they are to come in on.
+    /// Runs it on one packet after the other, which come in on the loopback device of the namespace.
     pub fn runner(&self) -> Runner<'_> {
         self.runner_on(LOOPBACK)
     }
@@ -81,7 +80,7 @@ impl Runner<'_> {
     }
 }
 
-/// Runs a program as the attributes of the call say (`test` of `union bpf_attr`).
+/// Runs a program with the attributes of the call (`test` of `union bpf_attr`).
 ///
 /// # Errors
 /// When the kernel refuses.

@@ -6,7 +6,7 @@
 //! | client | 10.1.0.2 | fd01::2 |
 //! | backend i, from 0 | 10.2.0.(10+i) | fd02::(10+i) |
 //!
-//! On one segment (`OneArmed`) everybody is in 10.1.0.0/24 and fd01::/64, backends there at (10+i).
+//! On one segment (`OneArmed`) all machines are in 10.1.0.0/24 and fd01::/64, backends there at (10+i).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -139,7 +139,7 @@ impl Topology {
         }
     }
 
-    /// Lets the balancer's kernel forward what its XDP program passes.
+    /// Lets the balancer's kernel forward packets that its XDP program passes.
     ///
     /// # Errors
     /// When a sysctl refuses.
@@ -159,7 +159,7 @@ impl Topology {
         self.pass_at_middle("lb")
     }
 
-    /// Makes the pair between the client and the balancer of [`Shape::TwoArmed`] anew, with all that stood on it.
+    /// Recreates the pair between the client and the balancer of [`Shape::TwoArmed`], with its configuration.
     ///
     /// # Errors
     /// When the old one is still there.
@@ -243,14 +243,14 @@ impl Topology {
         Ok(())
     }
 
-    /// Packets to services that nobody takes end at the balancer's own sockets, as on a machine that holds the VIP.
+    /// Packets that pass the program arrive at the balancer's own sockets, as on a machine that holds the VIP.
     fn make_services_local(&self) -> Result<()> {
         self.lb
             .ns
             .ip("route add local 192.0.2.0/24 dev lo\nroute add local 2001:db8:9::/64 dev lo")
     }
 
-    /// Between namespaces nobody would complete a partial checksum, so whoever originates packets computes it.
+    /// Between namespaces no device completes a partial checksum, so the senders compute it.
     fn let_senders_compute_checksums(&self) -> Result<()> {
         let lb = self.lb_interfaces().iter().map(|device| (&self.lb.ns, *device));
         let ends = self
@@ -264,7 +264,7 @@ impl Topology {
         Ok(())
     }
 
-    /// A full veth ring drops, which no test asked for. With a queue in front of it the sender is held back instead.
+    /// A full veth ring drops packets, which would disturb tests. A queue in front of it slows the sender instead.
     fn make_links_lossless(&self) -> Result<()> {
         for (host, port) in self.hosts() {
             let devices: &[&str] = if port == "lb" {
@@ -288,7 +288,7 @@ impl Topology {
         Ok(())
     }
 
-    /// Every pair that will talk knows each other, so that the first packet of a test is not special.
+    /// Fills neighbour tables of all pairs, so that the first packet of a test is not special.
     fn fill_neighbours(&self) -> Result<()> {
         for (host, _) in self.hosts() {
             host.ns.wait_for_addresses()?;

@@ -19,7 +19,7 @@ use crate::{
     wait,
 };
 
-/// Longest wait for an echo; nothing is sent twice, so a lost datagram is a failure.
+/// Longest wait for an echo; no datagram is repeated, so a lost one is a failure.
 pub const ECHO_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest wait for a port to be free.
@@ -138,7 +138,7 @@ fn bind(address: SocketAddr) -> Result<UdpSocket> {
     )
 }
 
-/// Sends one datagram and gives the name of who echoed it.
+/// Sends one datagram and returns the name of the server that echoed it.
 ///
 /// # Errors
 /// When no answer or a wrong one comes.
@@ -154,8 +154,8 @@ pub fn echo_once(socket: &UdpSocket, number: u32) -> io::Result<String> {
     }
 }
 
-/// Sends a datagram of `bytes` bytes, which takes several packets, until its echo comes back whole. Gives the name of who
-/// echoed it.
+/// Sends a datagram of `bytes` bytes, which takes several packets, until its echo comes back whole. Returns the name of
+/// the server.
 ///
 /// # Errors
 /// When none comes, or a wrong one.

@@ -15,7 +15,7 @@ use anyhow::{Result, bail};
 /// Time between two looks at a condition.
 const POLL: Duration = Duration::from_millis(5);
 
-/// Looks until `probe` gives a value, at most for `limit`; `what` names the condition in the error.
+/// Polls until `probe` gives a value, at most for `limit`; `what` names the condition in the error.
 ///
 /// # Errors
 /// When the time is over, or at once when `probe` fails.
@@ -59,8 +59,8 @@ pub async fn until_true_async(
     Ok(())
 }
 
-/// The result of a call that has a time-out of its own. Such a call ends with EINTR, without any signal, where the machine
-/// stood still for a moment: it is made again.
+/// The result of a call with its own timeout. Such a call can end with EINTR, without any signal, after the machine was
+/// suspended for a moment: it is repeated.
 ///
 /// # Errors
 /// Those of the call.
@@ -73,7 +73,7 @@ pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T
     }
 }
 
-/// Spaces out what a load generator sends. Never a way to wait for something to have happened.
+/// Paces a load generator. Never use it to wait for a condition.
 pub fn pace(time: Duration) {
     thread::sleep(time);
 }

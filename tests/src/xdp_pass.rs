@@ -1,8 +1,6 @@
-//! A program that passes everything, for the far ends of veth pairs: a frame that XDP sends into a veth arrives only
-//! where the other end has a program too.
-//!
-//! Two instructions do not deserve an object file, so this speaks bpf(2) itself. The layout of `union bpf_attr` is
-//! that of `include/uapi/linux/bpf.h`.
+//! A program that passes everything, for the far ends of veth pairs: a frame that XDP sends into a veth arrives only if
+//! the other end has a program too. Two instructions need no object file, so this calls bpf(2) itself. The layout of
+//! `union bpf_attr` is from `include/uapi/linux/bpf.h`.
 
 use std::{
     ffi::CString,
@@ -75,7 +73,7 @@ struct LinkUpdate {
     old_prog_fd: u32,
 }
 
-/// Puts a program that passes everything in the place of the one that a pinned link holds.
+/// Replaces the program of a pinned link by one that passes everything.
 ///
 /// # Errors
 /// When there is no such pin, or the kernel refuses.
@@ -174,13 +172,13 @@ pub(crate) fn load_program(instructions: &[u64]) -> io::Result<OwnedFd> {
 /// Calls bpf(2) for one of the commands that give a descriptor.
 fn bpf<T>(command: libc::c_long, attr: &T) -> io::Result<OwnedFd> {
     let fd = call(command, attr)?;
-    // SAFETY: a non-negative result of these commands is a new descriptor that nobody else owns.
+    // SAFETY: a non-negative result of these commands is a new descriptor without another owner.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 fn call<T>(command: libc::c_long, attr: &T) -> io::Result<i32> {
-    // SAFETY: `attr` is the head of `union bpf_attr` for this command and its size is given; what it points to
-    // lives until the call returns.
+    // SAFETY: `attr` is the head of `union bpf_attr` for this command and its size is given; its pointers are valid
+    // until the call returns.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr as *const T, size_of::<T>()) };
     match i32::try_from(result) {
         Ok(result) if result >= 0 => Ok(result),

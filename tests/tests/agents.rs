@@ -1,4 +1,4 @@
-//! Agents of backends say how these want to be used, by HAProxy's protocol.
+//! Agents report how to use their backends, by HAProxy's protocol.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use serde_json::Value;
 
 /// Port of the agents.
 const AGENT_PORT: u16 = 9707;
-/// For what takes seconds when all goes well.
+/// For operations that normally take seconds.
 const LIMIT: Duration = Duration::from_secs(60);
 
 struct Rig {
@@ -27,7 +27,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// Two servers, each with an agent that says that all is well, behind a service that checks them, too.
+    /// Two servers, each with an agent that reports `up`, behind a service that also checks them.
     fn start(family: Family) -> Result<Self> {
         let site = Site::new(Shape::TwoArmed, 2)?;
         let agent = format!("[service.agent]\nport = {AGENT_PORT}\ninterval = \"100ms\"");
@@ -98,11 +98,11 @@ fn an_agent_sets_weight_drain_and_state_and_the_operator_has_the_last_word() -> 
             (10..=32).contains(&share),
             "b0 serves {share} % with a fifth of the weights"
         );
-        ensure!(rig.backend("b0")?["weight"] == 100, "what is configured stays");
+        ensure!(rig.backend("b0")?["weight"] == 100, "the configured weight stays");
         let poll = rig.backend("b0")?["agent"]["last_poll"].clone();
         ensure!(poll["note"] == "unknown word \"unheard-of\"", "{poll}");
 
-        // A client that has a connection keeps it while its server drains; nobody new comes.
+        // Clients keep their connections while a server drains; it gets no new ones.
         let mut kept = Vec::new();
         rig.site.net.client.ns.enter(|| -> Result<()> {
             for _ in 0..50 {
@@ -113,7 +113,7 @@ fn an_agent_sets_weight_drain_and_state_and_the_operator_has_the_last_word() -> 
             }
             Ok(())
         })??;
-        ensure!(!kept.is_empty(), "b0 serves nobody");
+        ensure!(!kept.is_empty(), "b0 has no connections");
         rig.agents[0].say("drain 100%\n")?;
         rig.wait_for_weight("b0", 0)?;
         ensure!(rig.served_by_b0()? == 0, "b0 drains");
@@ -129,7 +129,7 @@ fn an_agent_sets_weight_drain_and_state_and_the_operator_has_the_last_word() -> 
             "{wide}"
         );
 
-        // A restart goes on from there, whoever answers by then.
+        // A restart keeps the reports, even if agents do not answer.
         rig.agents[0].kill()?;
         rig.site.daemon.kill()?;
         rig.site.daemon.start()?;
@@ -159,14 +159,14 @@ fn an_agent_sets_weight_drain_and_state_and_the_operator_has_the_last_word() -> 
         ensure!(metrics.count("lb_backend_health", &[("backend", "b0")]) == 0);
         ensure!(metrics.count("lb_agent_polls_total", &[("result", "failure")]) > 0);
 
-        // Up is only up where checks say so, too.
+        // `up` by the agent is not enough without checks.
         rig.agents[0].say("up\n")?;
         rig.wait_for_weight("b0", 100)?;
 
-        // Sticky: whatever the agent says.
+        // The operator's setting stays, with any report.
         cli.ok("backend disable web b0")?;
         rig.agents[0].say("ready 50%\n")?;
-        rig.wait_for("the agent says 50%", "b0", |backend| {
+        rig.wait_for("the agent reports 50%", "b0", |backend| {
             backend["agent"]["weight_percent"] == 50
         })?;
         let b0 = rig.backend("b0")?;

@@ -58,10 +58,10 @@ fn call_and_dismiss(cli: &LbCli, client: &Netns, target: std::net::SocketAddr) -
         ("events", "backup takes new flows: 0 of 1 other backends can"),
         (explain.as_str(), "that is a backup: it takes new flows"),
     ] {
-        let said = cli.ok(command)?;
+        let output = cli.ok(command)?;
         ensure!(
-            said.contains(words),
-            "lb {command} does not say {words:?}: {said}"
+            output.contains(words),
+            "lb {command} does not print {words:?}: {output}"
         );
     }
 

@@ -20,7 +20,7 @@ use lb_tests::{
 use serde_json::Value;
 
 const DAY: Duration = Duration::from_secs(86_400);
-/// For what takes seconds when all goes well.
+/// For operations that normally take seconds.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Port of the nginx server for HTTP/1.1, and of that for HTTP/2.
 const PORTS: [u16; 2] = [8443, 8444];
@@ -66,7 +66,7 @@ impl Server {
         })
     }
 
-    /// Puts another certificate in the place of its own and starts anew.
+    /// Replaces its certificate and restarts it.
     fn renew(&mut self, expires: SystemTime) -> Result<()> {
         self.kill()?;
         certificate(&self.scratch, expires)?;
@@ -143,19 +143,19 @@ impl Rig {
         Ok(())
     }
 
-    /// Waits until each service's b0 has had so many events about certificates, and returns all there are.
-    fn told(&self, times: usize) -> Result<Vec<Value>> {
+    /// Waits until each service's b0 has had `times` events about certificates, and returns all events.
+    fn wait_events(&self, times: usize) -> Result<Vec<Value>> {
         wait::until("events about certificates", LIMIT, || {
             let lines = self.site.daemon.cli().ok("-o json events")?;
             let events: Vec<Value> = lines
                 .lines()
                 .map(serde_json::from_str)
                 .collect::<Result<_, _>>()?;
-            let told: Vec<Value> = events
+            let found: Vec<Value> = events
                 .into_iter()
                 .filter(|event| event["kind"] == "certificate")
                 .collect();
-            Ok((told.len() >= times * KINDS.len()).then_some(told))
+            Ok((found.len() >= times * KINDS.len()).then_some(found))
         })
     }
 }
@@ -174,8 +174,8 @@ fn approaching_expiry_is_shown_and_reported_once() -> Result<()> {
     ensure!(b0["certificate"]["expires_soon"] == true, "{b0}");
     ensure!(b1["certificate"]["expires_soon"] == false, "{b1}");
     ensure!(b0["health"] == "up", "{b0}");
-    let told = rig.told(1)?;
-    for event in &told {
+    let found = rig.wait_events(1)?;
+    for event in &found {
         let message = event["message"].as_str().unwrap_or_default();
         ensure!(
             event["backend"] == "b0" && message.starts_with("certificate expires in 3days"),
@@ -192,16 +192,16 @@ fn approaching_expiry_is_shown_and_reported_once() -> Result<()> {
     let status = cli.ok("status")?;
     ensure!(status.contains("its certificate expires in 3 days"), "{status}");
 
-    // Renewed, then forgotten: each is told, and nothing in between, whatever the number of checks.
+    // Renewed, then expired: one event each, with any number of checks in between.
     rig.servers[0].renew(late)?;
     rig.wait_for("b0 has a new certificate", |[b0, _]| days(b0) == Some(89))?;
-    let told = rig.told(2)?;
-    ensure!(told.len() == 2 * KINDS.len(), "{told:?}");
+    let found = rig.wait_events(2)?;
+    ensure!(found.len() == 2 * KINDS.len(), "{found:?}");
     rig.servers[0].renew(now - DAY)?;
-    rig.wait_for("that of b0 has expired", |[b0, _]| days(b0) < Some(0))?;
-    let told = rig.told(3)?;
-    ensure!(told.len() == 3 * KINDS.len(), "{told:?}");
-    for (event, words) in told.iter().zip(
+    rig.wait_for("b0's certificate has expired", |[b0, _]| days(b0) < Some(0))?;
+    let found = rig.wait_events(3)?;
+    ensure!(found.len() == 3 * KINDS.len(), "{found:?}");
+    for (event, words) in found.iter().zip(
         [
             ["certificate expires in"; 3],
             ["certificate is renewed"; 3],
@@ -213,7 +213,7 @@ fn approaching_expiry_is_shown_and_reported_once() -> Result<()> {
             event["message"]
                 .as_str()
                 .is_some_and(|message| message.starts_with(words)),
-            "{told:?}"
+            "{found:?}"
         );
     }
     let log = rig.site.daemon.log();

@@ -1,4 +1,4 @@
-//! An operator changes the balancer under traffic, and the daemon dies and comes back: clients notice nothing.
+//! An operator changes the balancer under traffic, and the daemon dies and restarts: clients notice nothing.
 
 use std::time::Duration;
 
@@ -71,7 +71,7 @@ fn survive_everything(family: Family) -> Result<()> {
 
     let path = site.daemon.write_config(&later)?;
     let dry = cli.ok(&format!("apply {} --dry-run", path.display()))?;
-    assert!(dry.contains("b2"), "the diff names what changes: {dry}");
+    assert!(dry.contains("b2"), "the diff lists the change: {dry}");
     let revision = cli.json("status")?["revision"].clone();
     load.wait_rounds(1)?;
     assert_eq!(
@@ -87,11 +87,9 @@ fn survive_everything(family: Family) -> Result<()> {
     site.daemon
         .write_config("[[service]]\nname = \"web\"\nweight = \"heavy\"\n")?;
     site.daemon.signal(libc::SIGHUP)?;
-    wait::until_true(
-        "the daemon says that the file is bad",
-        Duration::from_secs(10),
-        || Ok(site.daemon.metrics()?.sum("lb_config_last_apply_success", &[]) == 0.0),
-    )?;
+    wait::until_true("the daemon reports the bad file", Duration::from_secs(10), || {
+        Ok(site.daemon.metrics()?.sum("lb_config_last_apply_success", &[]) == 0.0)
+    })?;
     load.wait_rounds(ROUNDS)?;
     assert_eq!(cli.json("status")?["revision"], before);
     assert_eq!(cli.ok("export")?, services);
@@ -106,7 +104,7 @@ fn survive_everything(family: Family) -> Result<()> {
         new_flows(&site.net.client.ns, target, 13_000)?("b1") > 0,
         "new flows are served while no daemon runs"
     );
-    // The file is what a start with --config makes the desired state.
+    // A start with --config makes the file the desired state.
     site.daemon.write_config(&exported)?;
     let took = site.daemon.start()?;
     load.wait_rounds(ROUNDS)?;
@@ -157,7 +155,7 @@ fn a_removed_backends_flows_end_when_the_transition_is_over() -> Result<()> {
     load.wait_rounds(ROUNDS)?;
     let carried = connections_of(&site, "b1")?;
     site.daemon.cli().ok("backend remove web4 b1")?;
-    // Served on after the removal, then moved to a live backend, which resets what it does not know.
+    // Served after the removal, then moved to a live backend, which resets unknown connections.
     load.wait_rounds(ROUNDS)?;
     wait::until_true("its connections are reset", Duration::from_secs(20), || {
         Ok(load.failed() >= carried)
@@ -207,7 +205,7 @@ fn a_service_made_by_hand_serves_and_outlives_the_daemon() -> Result<()> {
         ))?;
     }
     ensure!(new_flows(&site.net.client.ns, target, 20_000)?("b1") > 0);
-    cli.ok(&add)?; // Adding what is there changes nothing.
+    cli.ok(&add)?; // Adding an existing backend changes nothing.
     site.daemon.kill()?;
     site.daemon.start()?;
     let list = cli.json("backend list web")?;
@@ -263,7 +261,7 @@ fn default_exit_leaves_no_program() -> Result<()> {
         let status = site.daemon.wait_exit()?;
         ensure!(status.success(), "{status}: {}", site.daemon.log());
         assert_detached(&site)?;
-        assert!(!site.daemon.socket().exists(), "its socket is gone");
+        assert!(!site.daemon.socket().exists(), "its socket is removed");
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Clients of the daemon, of whatever kind: people at a shell, scripts whose reader has gone, watchers over a restart,
-//! the journal, and connections that never ask for anything.
+//! All kinds of clients of the daemon: people at a shell, scripts with a closed pipe, `--watch` over a restart, the
+//! journal, and connections that never send a request.
 
 use std::{
     fs::File,
@@ -21,7 +21,7 @@ use lb_tests::{
     wait,
 };
 
-/// For what takes seconds when all goes well.
+/// For operations that normally take seconds.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Descriptors of a daemon that has few.
 const FEW: usize = 1_024;
@@ -74,7 +74,7 @@ fn commands_are_answered_beside_clients_that_never_finish() -> Result<()> {
     }
     let descriptors = std::fs::read_dir(format!("/proc/{}/fd", daemon.pid()?))?.count();
     ensure!(descriptors < FEW / 2, "{descriptors} descriptors are in use");
-    // The oldest went first, and whoever is left does not keep the daemon from leaving.
+    // The oldest was closed first, and the remaining ones do not delay the daemon's exit.
     let mut oldest = before.first().context("none")?;
     oldest.set_read_timeout(Some(LIMIT))?;
     let ended = oldest.read(&mut [0; 1]);
@@ -84,7 +84,7 @@ fn commands_are_answered_beside_clients_that_never_finish() -> Result<()> {
     Ok(())
 }
 
-/// The reader of a pipe that has gone away, as that of `lb status | head -0`.
+/// A pipe with a closed reader, as in `lb status | head -0`.
 fn closed_pipe() -> Result<Stdio> {
     let (reader, writer) = std::io::pipe()?;
     drop(reader);
@@ -196,7 +196,7 @@ fn watch_outlives_a_restart_and_reports_once_that_it_waits() -> Result<()> {
     for end in [Daemon::stop, Daemon::kill] {
         end(&mut daemon)?;
         for watcher in [&events, &status] {
-            wait::until_true("it says that it waits", LIMIT, || {
+            wait::until_true("it reports that it waits", LIMIT, || {
                 Ok(std::fs::read_to_string(&watcher.remarks)?.ends_with("waiting for the daemon\n"))
             })?;
         }

@@ -208,7 +208,7 @@ fn a_restart_finds_everything_as_a_killed_daemon_left_it() -> Result<()> {
             ensure!(old.link_id == new.link_id);
             ensure!(
                 old.program_id == new.program_id,
-                "what would be the same program is not put in its own place"
+                "an equal program is not replaced"
             );
         }
         let programmed = second.programmed().clone();
@@ -223,7 +223,7 @@ fn a_restart_finds_everything_as_a_killed_daemon_left_it() -> Result<()> {
         let again = with_writer(second, async |writer| Ok(writer.program(wanted).await?))?;
         ensure!(
             again.steps == 0,
-            "a restart with the same wish writes nothing, got {} steps",
+            "a restart with the same target writes nothing, got {} steps",
             again.steps
         );
         Ok(())
@@ -287,11 +287,11 @@ fn interfaces_that_are_no_longer_served_are_let_go() -> Result<()> {
         let before = xdp_of(&ns, "vb")?;
         ensure!(before.is_some());
         drop(Datapath::open(&options(&["vb"], &pins))?);
-        ensure!(xdp_of(&ns, "va")?.is_none(), "va is served by nobody");
+        ensure!(xdp_of(&ns, "va")?.is_none(), "va has no program");
         let after = xdp_of(&ns, "vb")?;
         ensure!(
             after.is_some() && after != before,
-            "a program that knows other interfaces stays"
+            "a program for other interfaces stays"
         );
         Ok(())
     })?
@@ -329,7 +329,7 @@ fn detach_removes_everything() -> Result<()> {
         ensure!(xdp_of(&ns, "va")?.is_none());
         ensure!(!pin(&pins, "").exists());
 
-        // After one that kept it.
+        // After a daemon that kept it.
         let datapath = Datapath::open(&options(&["va"], &pins))?;
         with_writer(datapath, async |writer| {
             writer.keep().await;
@@ -342,7 +342,7 @@ fn detach_removes_everything() -> Result<()> {
         ensure!(!pin(&pins, "").exists());
         ensure!(
             detach_leftovers(&pins)?.is_empty(),
-            "a second time there is nothing"
+            "the second time nothing is found"
         );
         Ok(())
     })?
@@ -383,7 +383,7 @@ fn starts_that_would_harm_are_refused_and_change_nothing() -> Result<()> {
             xdp_of(&ns, "vb")? == foreign_id,
             "a foreign program is never touched"
         );
-        ensure!(xdp_of(&ns, "va")?.is_none(), "nothing is attached by half");
+        ensure!(xdp_of(&ns, "va")?.is_none(), "no interface is attached alone");
 
         let running = Datapath::open(&options(&["va"], &pins))?;
         match Datapath::open(&options(&["va"], &pins)) {
@@ -474,7 +474,7 @@ fn device_without_native_mode_runs_generic_with_a_reason() -> Result<()> {
         ensure!(first_of(&datapath)?.note.is_none());
         drop(datapath);
 
-        // A mode that is asked for is had, also where an earlier daemon ran another one.
+        // A configured mode takes effect, also if an earlier daemon ran another one.
         native.interfaces = vec!["va".to_owned()];
         let datapath = Datapath::open(&native)?;
         ensure!(first_of(&datapath)?.xdp_mode == XdpMode::Native);
@@ -516,7 +516,7 @@ fn a_restart_forwards_to_neighbours_that_the_kernel_has_forgotten() -> Result<()
             ensure!(error.contains("does not answer"), "{error}");
             ensure!(
                 backend_record(&pins, 1)? == before,
-                "the last known way stands until there is a better one"
+                "the last known next hop stays until there is a better one"
             );
             Ok(())
         })
@@ -616,7 +616,7 @@ fn backends_follow_their_neighbours_mac_address() -> Result<()> {
             .collect::<Result<Vec<_>, _>>()?;
         Ok(bytes.as_slice().try_into()?)
     };
-    // Unknown to the kernel at first, so that it must be asked for.
+    // Unknown to the kernel at first, so that it must be resolved.
     lb.ip("neigh flush dev eth0")?;
     let address = net.backends[0].socket(Family::V4, 8080).to_string();
     let address_v6 = net.backends[1].socket(Family::V6, 8080).to_string();
@@ -658,7 +658,7 @@ fn backends_follow_their_neighbours_mac_address() -> Result<()> {
             })
             .await?;
 
-            // Without a route there is no way, and the status says so.
+            // Without a route there is no next hop, and the status shows it.
             let mut states = writer.next_hops();
             lb.ip(&format!("route add unreachable {}", net.backends[0].v4))?;
             let ip = net.backends[0].ip(Family::V4);
@@ -877,12 +877,12 @@ fn counters_survive_a_restart_and_reset_with_a_new_interface() -> Result<()> {
     let second = open_in(&["front", "back"])??;
     ensure!(passed(&second, "front")? >= counted, "counters survive");
     drop(second);
-    // `back` alone: a slot that `front` had before must not show what `front` counted.
+    // `back` alone: a slot that `front` had before must not show `front`'s counts.
     drop(open_in(&["back"])??);
     let fourth = open_in(&["back", "front"])??;
     ensure!(
         passed(&fourth, "front")? < counted,
-        "counters begin anew with a new attachment"
+        "counters reset with a new attachment"
     );
     Ok(())
 }

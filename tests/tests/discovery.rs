@@ -1,4 +1,4 @@
-//! Backends by host name: what clients see while names change, resolvers die and the daemon restarts.
+//! Backends by host name, from the clients' side: names change, resolvers die and the daemon restarts.
 
 use std::{
     collections::BTreeSet,
@@ -102,8 +102,8 @@ fn dnsmasq(ns: &Netns, scratch: &Scratch, addresses: &[IpAddr]) -> Result<Runnin
     Ok(Running(child))
 }
 
-/// Every change of the name's addresses reaches new flows and cuts none that is under way; a resolver that is dead or has
-/// nothing to say costs nothing, whether the daemon restarts, reads its file again or gets it applied.
+/// Every change of the name's addresses takes effect for new flows and cuts no established one. A resolver that is dead
+/// or has no answer changes nothing, also with a restart, a reload or `lb apply` meanwhile.
 #[test]
 fn host_names_are_followed_and_resolver_failures_change_nothing() -> Result<()> {
     let _lane = Lane::shared()?;
@@ -127,10 +127,10 @@ fn host_names_are_followed_and_resolver_failures_change_nothing() -> Result<()> 
         + &format!("[[service.backend]]\nname = \"app\"\naddress = \"{HOST}:{HTTP_PORT}\"\n");
     site.daemon = site.daemon.through(&["nsenter", &mounts, &root]).config(&text)?;
 
-    // The name is not known yet: the service says so.
+    // The name is not resolved yet: the service shows it.
     site.daemon.start()?;
     let cli = site.daemon.cli();
-    wait::until_true("status says that the name is unknown", SOON, || {
+    wait::until_true("status reports the unknown name", SOON, || {
         let status = cli.ok("status")?;
         Ok(status.contains("cannot be looked up") && status.contains("it has no backends yet"))
     })?;
@@ -214,10 +214,10 @@ fn host_names_are_followed_and_resolver_failures_change_nothing() -> Result<()> 
     load.wait_rounds(ROUNDS)?;
     http_requests(&client, target, 30_000, 100, 8)?.ensure_flawless()?;
     let events = cli.ok("events")?;
-    let told = events.matches("cannot be looked up").count();
+    let reports = events.matches("cannot be looked up").count();
     ensure!(
-        told == 1,
-        "said once since the restart, though the reason changed: {events}"
+        reports == 1,
+        "reported once since the restart, though the reason changed: {events}"
     );
     load.stop()?.ensure_flawless()
 }

@@ -154,7 +154,10 @@ fn connections_outlive_changes_and_the_death_of_the_daemon() -> Result<()> {
         load.wait_rounds(3)?;
         let report = http_requests(&client, vip, 10_000, 60, 8)?;
         report.ensure_complete(60)?;
-        ensure!(report.answers_of("b0") == 60, "the only one that takes new flows");
+        ensure!(
+            report.answers_of("b0") == 60,
+            "the only backend that takes new flows"
+        );
 
         site.daemon.kill()?;
         load.wait_rounds(3)?;
@@ -204,7 +207,7 @@ fn checks_of_the_balancer_itself_are_answered() -> Result<()> {
     Ok(())
 }
 
-/// The link-layer address of a client is not known: the kernel asks for it, and sends the reply on.
+/// A client's link-layer address is unknown: the kernel resolves it, and forwards the reply.
 #[test]
 fn reply_with_unresolved_next_hop_is_not_lost() -> Result<()> {
     let _lane = Lane::shared()?;
@@ -219,7 +222,7 @@ fn reply_with_unresolved_next_hop_is_not_lost() -> Result<()> {
         let before = passed(&site.daemon, "reply_by_kernel")?;
         let mut stream = site.net.client.ns.enter(|| connect(vip, 0))??;
         let mut asked = 0;
-        // The client may ask for the balancer's address in between, which tells the balancer the client's.
+        // The client may resolve the balancer's address in between, by which the balancer learns the client's.
         wait::until_true("the kernel has sent a reply on", LIMIT, || {
             lb.run("ip", &["neigh", "flush", "dev", "front"])?;
             exchange(&mut stream, "/", false).context("no answer")?;
@@ -253,7 +256,7 @@ fn machine_without_forwarding_is_shown_by_a_counter() -> Result<()> {
             socket.set_read_timeout(Some(Duration::from_millis(50)))?;
             Ok(echo_once(&socket, 1).is_ok())
         })??;
-        ensure!(!answer, "nobody forwards");
+        ensure!(!answer, "forwarding is off");
     }
     ensure!(passed(&site.daemon, "forwarding_disabled")? >= 2, "not counted");
     Ok(())
@@ -264,7 +267,7 @@ const PORT: u16 = 8080;
 /// MTU of the narrow interface.
 const NARROW: u16 = 1400;
 
-/// A network of its own for each direction: who has learnt a size tells it the other end in its next SYN.
+/// A separate network for each direction: an end that has learnt a size announces it in its next SYN.
 #[test]
 fn both_ends_learn_which_size_fits() -> Result<()> {
     let _lane = Lane::shared()?;
@@ -272,13 +275,13 @@ fn both_ends_learn_which_size_fits() -> Result<()> {
     let answered = [("reason", "too_big_answered")];
     ensure!(
         daemon.metrics()?.count("lb_replies_total", &answered) > 0,
-        "the balancer told no client"
+        "the balancer sent no message to the client"
     );
     drop(daemon);
     let daemon = transfers(DOWNLOAD, "front")?;
     ensure!(
         passed(&daemon, "reply_by_kernel")? > 0,
-        "the kernel told no backend"
+        "the kernel sent no message to the backend"
     );
     Ok(())
 }

@@ -1,5 +1,5 @@
-//! Established connections in a mode without translation: whatever changes about the backends, and also while no
-//! daemon runs, each stays with the backend that knows it. The balancer sees only what clients send.
+//! Established connections in a mode without translation: each stays with its backend through all changes of backends,
+//! and while no daemon runs. The balancer sees only packets from clients.
 
 use std::time::Duration;
 
@@ -41,10 +41,7 @@ fn survive_everything(family: Family) -> Result<()> {
     let cli = site.daemon.cli();
     let load = KeepAlive::start(&site.net.client.ns, site.target, CONNECTIONS)?;
     load.wait_rounds(ROUNDS)?;
-    ensure!(
-        site.flows(tables(family)[0])? == 0.0,
-        "nothing has changed, so nothing is recorded"
-    );
+    ensure!(site.flows(tables(family)[0])? == 0.0, "no change, so no records");
 
     cli.ok("backend set web b0 --weight 3")?;
     load.wait_rounds(ROUNDS)?;
@@ -90,7 +87,7 @@ fn survive_everything(family: Family) -> Result<()> {
         cli.ok(&format!("backend drain web {backend}"))?;
         load.wait_rounds(ROUNDS)?;
     }
-    // Nobody takes new flows, and those that are there go on.
+    // No backend takes new flows, and established ones continue.
     let refused = http_requests(&site.net.client.ns, site.target, 14_000, 1, 1)?;
     ensure!(refused.total() == 0, "no backend takes new flows");
     cli.ok("backend enable web b3")?;
@@ -140,7 +137,7 @@ fn come_to_rest(family: Family) -> Result<()> {
     );
     load.wait_rounds(ROUNDS)?;
     load.stop()?.ensure_flawless()?;
-    // Three windows after the last packet nothing is left.
+    // Three windows after the last packet no record is left.
     wait::until_true("all records are gone", LIMIT, || Ok(site.flows(tracked)? == 0.0))
 }
 

@@ -1,4 +1,4 @@
-//! `lb explain` says where a packet would go, and that is where it goes.
+//! Packets go where `lb explain` predicts.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,12 +15,14 @@ use lb_tests::{
 };
 use serde_json::Value;
 
-/// Flows that are asked about.
+/// Number of explained flows.
 const FLOWS: u16 = 20;
 const FIRST_PORT: u16 = 20_000;
 
-fn text<'a>(told: &'a Value, key: &str) -> Result<&'a str> {
-    told[key].as_str().with_context(|| format!("{key} in {told}"))
+fn text<'a>(explanation: &'a Value, key: &str) -> Result<&'a str> {
+    explanation[key]
+        .as_str()
+        .with_context(|| format!("{key} in {explanation}"))
 }
 
 #[test]
@@ -49,14 +51,17 @@ fn direct(family: Family) -> Result<()> {
     };
     let mut before = Vec::new();
     for port in FIRST_PORT..FIRST_PORT + FLOWS {
-        let told = ask(port, "")?;
+        let explanation = ask(port, "")?;
         ensure!(
-            text(&told, "verdict")? == "forward" && text(&told, "mode")? == "l2dsr",
-            "{told}"
+            text(&explanation, "verdict")? == "forward" && text(&explanation, "mode")? == "l2dsr",
+            "{explanation}"
         );
-        ensure!(told["tracked"] == false && told["slot"].is_u64(), "{told}");
-        let backend = text(&told, "backend")?.to_owned();
-        ensure!(backend == answered(port)?, "{told}");
+        ensure!(
+            explanation["tracked"] == false && explanation["slot"].is_u64(),
+            "{explanation}"
+        );
+        let backend = text(&explanation, "backend")?.to_owned();
+        ensure!(backend == answered(port)?, "{explanation}");
         before.push(backend);
     }
     ensure!(
@@ -74,10 +79,10 @@ fn direct(family: Family) -> Result<()> {
         cli.ok(&format!("backend disable web {backend}"))?;
     }
     cli.ok("backend disable web b0")?;
-    let told = ask(FIRST_PORT, "")?;
+    let explanation = ask(FIRST_PORT, "")?;
     ensure!(
-        text(&told, "verdict")? == "drop" && text(&told, "reason")? == "no_backend",
-        "{told}"
+        text(&explanation, "verdict")? == "drop" && text(&explanation, "reason")? == "no_backend",
+        "{explanation}"
     );
     Ok(())
 }
@@ -94,24 +99,24 @@ fn translated(family: Family) -> Result<()> {
         cli.json(&format!("explain tcp {source} {target}"))
     };
     for port in FIRST_PORT..FIRST_PORT + FLOWS {
-        let told = ask(port)?;
-        ensure!(told["tracked"] == false, "{told}");
+        let explanation = ask(port)?;
+        ensure!(explanation["tracked"] == false, "{explanation}");
         ensure!(
-            told["output"]["interface"] == site.net.lb_interfaces()[1],
-            "out towards the backends: {told}"
+            explanation["output"]["interface"] == site.net.lb_interfaces()[1],
+            "out towards the backends: {explanation}"
         );
         let report = http_requests(&site.net.client.ns, target, port, 1, 1)?;
-        let backend = text(&told, "backend")?;
-        ensure!(report.answers_of(backend) == 1, "{told} {report:?}");
+        let backend = text(&explanation, "backend")?;
+        ensure!(report.answers_of(backend) == 1, "{explanation} {report:?}");
     }
-    // A connection that stays: it is recorded, and belongs to who answers it.
+    // A connection that stays: it is recorded, and belongs to the backend that answers it.
     let load = KeepAlive::start(&site.net.client.ns, target, 1)?;
     load.wait_rounds(2)?;
     let elsewhere = std::net::SocketAddr::new(target.ip(), 81);
-    let told = cli.json(&format!("explain tcp {}:1 {elsewhere}", bracketed(client)))?;
+    let explanation = cli.json(&format!("explain tcp {}:1 {elsewhere}", bracketed(client)))?;
     ensure!(
-        text(&told, "verdict")? == "pass" && text(&told, "reason")? == "not_ours",
-        "{told}"
+        text(&explanation, "verdict")? == "pass" && text(&explanation, "reason")? == "not_ours",
+        "{explanation}"
     );
     load.stop()?;
     Ok(())
@@ -175,18 +180,18 @@ fn frame_shown_by_explain_equals_the_programs_output() -> Result<()> {
         // Opening and not; the first opens the flow of mode nat that the second belongs to.
         for (opens, more) in [(true, ""), (false, "--established --ttl 9 --length 100")] {
             let source = SocketAddr::new(site.net.client.ip(family), 30_000 + u16::try_from(index)?);
-            let told = cli.json(&format!("explain tcp {source} {target} --iface {front} {more}"))?;
+            let explanation = cli.json(&format!("explain tcp {source} {target} --iface {front} {more}"))?;
             let mut shown = unhex(
-                told["output"]["packet_hex"]
+                explanation["output"]["packet_hex"]
                     .as_str()
-                    .with_context(|| format!("{told}"))?,
+                    .with_context(|| format!("{explanation}"))?,
             )?;
             let frame = incoming(own, source, target, opens)?;
             let (action, mut made) = site.net.lb.ns.enter(|| {
                 let mut runner = program.runner_on(ifindex);
                 runner.run(&frame).map(|(action, frame)| (action, frame.to_vec()))
             })??;
-            ensure!(LEAVES.contains(&action), "action {action}: {told}");
+            ensure!(LEAVES.contains(&action), "action {action}: {explanation}");
             if mode == "nat" && opens {
                 // The port is chosen when the packet comes, and explain shows 0.
                 for at in PORT_AND_CHECKSUM[usize::from(target.is_ipv6())] {
@@ -195,13 +200,16 @@ fn frame_shown_by_explain_equals_the_programs_output() -> Result<()> {
                     }
                 }
             }
-            ensure!(shown == made, "{told}\nshown {shown:02x?}\nmade  {made:02x?}");
+            ensure!(
+                shown == made,
+                "{explanation}\nshown {shown:02x?}\nmade  {made:02x?}"
+            );
         }
     }
     Ok(())
 }
 
-/// A frame as a client on the link sends it; one that opens no flow is 100 bytes long and has TTL 9.
+/// A frame as a client on the link sends it; a frame that opens no flow is 100 bytes long and has TTL 9.
 fn incoming(own: [u8; 6], source: SocketAddr, target: SocketAddr, opens: bool) -> Result<Vec<u8>> {
     let ttl = if opens { 64 } else { 9 };
     let ethernet = PacketBuilder::ethernet2([2, 0, 0, 0, 0, 9], own);

@@ -24,19 +24,19 @@ use lb_tests::{
     wait,
 };
 
-// Long enough that one check more than promised stands out from what a busy machine adds.
+// Long enough that one check more than promised exceeds the delays of a busy machine.
 const INTERVAL: Duration = Duration::from_millis(800);
 const FAST_INTERVAL: Duration = Duration::from_millis(500);
 const TIMEOUT: Duration = Duration::from_millis(500);
 const FALL: u32 = 3;
 const RISE: u32 = 2;
-/// What the settings promise, from the death on.
+/// The promised detection time, from the death on.
 const DETECTION: Duration =
     INTERVAL.saturating_add(FAST_INTERVAL.saturating_add(TIMEOUT).saturating_mul(FALL));
 /// From the return on: one check of the down state, then `rise` in all. The back-off is capped at `INTERVAL` here.
 const RECOVERY: Duration =
     INTERVAL.saturating_add(FAST_INTERVAL.saturating_add(TIMEOUT).saturating_mul(RISE));
-/// What two shared cores may add to either: the daemon, both ends and the load compete for them.
+/// Delays by two shared cores: the daemon, both ends and the load compete for them.
 const SCHEDULING: Duration = Duration::from_millis(700);
 /// A client of the steady load gives up after this, so that a dead backend does not keep the load from going on.
 const IMPATIENCE: Duration = Duration::from_millis(100);
@@ -57,7 +57,7 @@ impl SteadyFlows {
             let port = AtomicU16::new(0);
             let mut answered = 0;
             while !stopped.load(Ordering::Relaxed) {
-                // Failures are expected between death and detection; what counts is where flows go.
+                // Failures are expected between death and detection; the test is about where flows go.
                 let report = run_many(&ns, 20, 4, |_| {
                     let port = 10_000 + port.fetch_add(1, Ordering::Relaxed) % 50_000;
                     let answer = exchange(&mut connect_within(target, port, IMPATIENCE)?, "/", true)?;
@@ -193,7 +193,7 @@ fn revival_slack() -> Duration {
     Duration::from_millis(500)
 }
 
-/// A hundred new flows, all answered: nobody is sent to a dead backend.
+/// A hundred new flows, all answered: none goes to a dead backend.
 fn http_rounds(failover: &Failover) -> Result<u64> {
     let (ns, target) = (&failover.site.net.client.ns, failover.target);
     let report = run_many(ns, 100, 4, |_| {

@@ -1,4 +1,4 @@
-//! Who is turned away, and how he learns of it.
+//! ACLs and rate limits: refused clients, and their errors.
 
 use std::{io::ErrorKind, net::SocketAddr, time::Duration};
 
@@ -28,14 +28,14 @@ fn clients_of_a_service_that_rejects_without_backends_learn_of_it_at_once() -> R
         for (family, web, echo) in [(Family::V4, "web4", "echo4"), (Family::V6, "web6", "echo6")] {
             let target = site.service_address(family);
             let refused = site.net.client.ns.enter(|| connect(target, 0))?;
-            let kind = refused.err().context("connected to nobody")?.kind();
+            let kind = refused.err().context("connected without a backend")?.kind();
             ensure!(kind == ErrorKind::ConnectionRefused, "tcp: {kind}");
             let answer = site.net.client.ns.enter(|| {
                 let socket = open(target, 0)?;
                 socket.send(b"anybody there?")?;
                 socket.recv(&mut [0; 100])
             })?;
-            let kind = answer.err().context("nobody answered")?.kind();
+            let kind = answer.err().context("got an answer without a backend")?.kind();
             ensure!(kind == ErrorKind::ConnectionRefused, "udp: {kind}");
             let metrics = site.daemon.metrics()?;
             for (service, reason) in [(web, "rejected_reset"), (echo, "rejected_unreachable")] {
@@ -82,7 +82,7 @@ fn a_change_of_the_guard_holds_for_flows_under_way_and_over_a_restart() -> Resul
         socket.send(b"of a flow under way")?;
         dropped(&site, 1)?;
         site.daemon.kill()?;
-        socket.send(b"while nobody is there")?;
+        socket.send(b"without a backend")?;
         site.daemon.start()?;
         socket.send(b"after the take-over")?;
         dropped(&site, 3)?;

@@ -1,5 +1,5 @@
-//! The harness itself, against plain networks without a balancer: what it reports must be true before anything is
-//! judged by it.
+//! The harness itself, against plain networks without a balancer: its reports must be true before other tests rely on
+//! them.
 
 use std::{fs, net::SocketAddr, path::Path};
 
@@ -85,7 +85,7 @@ fn a_reset_keep_alive_connection_is_reported() -> Result<()> {
     nginx.kill()?;
     assert!(load.wait_rounds(1000).is_err());
     let report = load.stop()?;
-    // The first loss ends the wait; the others may or may not have seen theirs when they are told to stop.
+    // The first loss ends the wait; the others may or may not have seen theirs when they are stopped.
     assert!((1..=10).contains(&report.errors.len()), "{:?}", report.errors);
     assert!(report.answers_of("b0") >= 30);
     Ok(())

@@ -52,7 +52,7 @@ fn sessions_of_the_machine_and_answers_to_checks_pass_beside_a_service_on_every_
             .ensure_complete(REQUESTS.into())
             .with_context(|| format!("{family:?}"))?;
         assert_eq!(report.answers_of("backend"), u64::from(REQUESTS));
-        // A new one, and those that were there before the service.
+        // A new connection, and older ones than the service.
         assert_eq!(http::get(&net.client.ns, own(OPERATORS), "/")?.body, "machine");
         session.wait_rounds(5)?;
         session.stop()?.ensure_flawless()?;
@@ -82,7 +82,7 @@ fn an_address_is_shared_with_the_machine_for_as_long_as_it_has_it() -> Result<()
     daemon.start()?;
     let answers = |who: &'static str| {
         wait::until_true(who, PATIENCE, || {
-            // One that is under way when the address changes hands is reset.
+            // An established connection is reset when the address changes hands.
             Ok(http::get(&net.client.ns, operators, "/").is_ok_and(|answer| answer.body == who))
         })
     };
@@ -94,10 +94,10 @@ fn an_address_is_shared_with_the_machine_for_as_long_as_it_has_it() -> Result<()
     daemon.stop()
 }
 
-/// What connections of the machine leave from, and what mode `nat` has of it.
+/// Local ports of the machine, which overlap `snat_ports`.
 const LOCAL: (u16, u16) = (2_000, 2_099);
 const SNAT: (u16, u16) = (2_000, 2_079);
-/// Checks of each kind. If they left from any port of the machine, one of so many would meet the other range for sure.
+/// Checks of each kind: so many that one of them would use a port of `snat_ports` if it could.
 const CHECKS: usize = 24;
 
 #[test]
@@ -134,7 +134,7 @@ fn checks_never_leave_from_ports_of_mode_nat() -> Result<()> {
     for (listener, datagrams) in &servers {
         let (mut connections, mut datagrams_from) = (Vec::new(), Vec::new());
         wait::until_true("checks come", PATIENCE, || {
-            // Those that fail come, too.
+            // Failed connections count, too.
             while let Ok((_, peer)) = listener.accept() {
                 connections.push(peer.port());
             }

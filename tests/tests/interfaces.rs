@@ -18,9 +18,9 @@ use lb_tests::{
 };
 use serde_json::Value;
 
-/// For what takes some seconds when all goes well.
+/// For operations that normally take some seconds.
 const LIMIT: Duration = Duration::from_secs(30);
-/// For one connection: where nobody forwards, none is made however long one waits.
+/// For one connection: without forwarding it never succeeds.
 const CONNECT: Duration = Duration::from_millis(500);
 
 fn start() -> Result<Site> {
@@ -31,7 +31,7 @@ fn start() -> Result<Site> {
     Ok(site)
 }
 
-/// Waits until the daemon says that it is ready and clients are served.
+/// Waits until the daemon is ready and clients are served.
 fn until_served(site: &Site, when: &str) -> Result<()> {
     let target = site.service_address(Family::V4);
     wait::until_true(&format!("clients are served {when}"), LIMIT, || {
@@ -44,7 +44,7 @@ fn until_served(site: &Site, when: &str) -> Result<()> {
     })
 }
 
-/// Waits until every place that people and programs look at says that `front` has no program, in these words.
+/// Waits until status, events, metrics and readiness report that `front` has no program, in these words.
 fn until_said(site: &Site, words: &str) -> Result<()> {
     wait::until_true(&format!("front {words}"), LIMIT, || {
         let status = site.daemon.cli().json("status")?;
@@ -109,19 +109,19 @@ fn recreated_interface_is_served_again() -> Result<()> {
         site.net.lb.ns.ip("link del front")?;
         until_said(&site, "is missing")?;
         site.net.make_front_anew()?;
-        until_served(&site, "on an interface made anew")?;
+        until_served(&site, "on a recreated interface")?;
         ensure!(counted(&site)? > before, "it counts on under its name");
         ensure!(reattachments(&site)? == round);
     }
     let events = events(&site)?;
-    // That it came up is said, too, unless it was up when it was seen first.
+    // Coming up is reported, too, unless it was up from the start.
     let kinds = events
         .iter()
         .map(|(kind, _)| kind.as_str())
         .filter(|kind| *kind != "interface");
     let kinds: Vec<&str> = kinds.collect();
     ensure!(kinds == ["detached", "attached"].repeat(2), "{events:?}");
-    // Nothing of the old ones is left for the next daemon to stumble over.
+    // The next daemon finds no remains of the old ones.
     site.daemon.kill()?;
     site.daemon.start()?;
     until_served(&site, "by the next daemon")
@@ -140,7 +140,7 @@ fn an_interface_in_another_namespace_has_no_program_and_gets_it_back() -> Result
     let there = elsewhere.run("ip", &["-d", "link", "show", "dev", "front"])?;
     ensure!(
         !there.contains("prog/xdp"),
-        "what is sent by index would leave by interfaces of another namespace: {there}"
+        "redirection by index would use interfaces of another namespace: {there}"
     );
     elsewhere.ip(&format!("link set front netns {}", site.net.lb.ns.name()))?;
     site.net.lb.ns.ip("link set front up")?;
@@ -174,11 +174,11 @@ fn a_renamed_interface_is_served_under_any_name() -> Result<()> {
     wait::until_true("all is well again", LIMIT, || {
         Ok(cli.json("status")?["problems"] == Value::Array(Vec::new()))
     })?;
-    // Another interface that gets the name is the one that is meant.
+    // The name now means another interface.
     rename("front", "moved")?;
     site.net.lb.ns.ip("link del moved")?;
     site.net.make_front_anew()?;
-    until_served(&site, "on the one that has the name now")
+    until_served(&site, "on the interface that has the name now")
 }
 
 #[test]
@@ -215,7 +215,7 @@ fn foreign_program_is_reported_and_left_alone() -> Result<()> {
     site.daemon.signal(libc::SIGCONT)?;
     until_said(&site, "already has an XDP program")?;
     drop(other);
-    until_served(&site, "once the other program is gone")
+    until_served(&site, "once the other program is removed")
 }
 
 #[test]
@@ -314,7 +314,7 @@ fn decap_is_attached_again_to_a_recreated_interface() -> Result<()> {
     veth(&backend, "eth0", &other, "eth0")?;
     let decap = Decap::start(&backend, "eth0", &["10.0.0.0/8".to_owned()])?;
     backend.ip("link del eth0")?;
-    wait::until_true("its absence is said", LIMIT, || {
+    wait::until_true("its absence is reported", LIMIT, || {
         Ok(decap.log().contains("has no program"))
     })?;
     veth(&backend, "eth0", &other, "eth0")?;
@@ -351,7 +351,7 @@ fn decap_outlives_its_command_until_detach() -> Result<()> {
         "the program of a running command stays: {busy:?}"
     );
     first.kill()?;
-    ensure!(has_program(&backend)?, "a kill takes nothing along");
+    ensure!(has_program(&backend)?, "a kill does not detach");
     let second = start()?;
     ensure!(second.log().contains("taken over"), "{}", second.log());
     second.kill()?;
@@ -360,12 +360,12 @@ fn decap_outlives_its_command_until_detach() -> Result<()> {
         removed.code == Some(0) && removed.stdout.contains("decap") && !has_program(&backend)?,
         "{removed:?}"
     );
-    // What is left of an interface that is gone goes with the next start on any other.
+    // The remains of a removed interface are cleaned up by the next start on any other.
     start()?.kill()?;
     backend.ip("link del eth0")?;
     veth(&backend, "eth0", &other, "eth0")?;
     start()?.stop()?;
-    ensure!(!pins.join("decap").exists(), "nothing is left");
+    ensure!(!pins.join("decap").exists(), "the pins are removed");
     Ok(())
 }
 

@@ -1,4 +1,4 @@
-//! The balancer at its limits: what does not fit is counted under its own name, and what was there goes on.
+//! The balancer at its limits: packets beyond a limit are counted by reason, and established flows continue.
 
 use std::{io, net::SocketAddr, time::Duration};
 
@@ -55,7 +55,7 @@ fn flooded_service_leaves_other_services_their_share_of_the_flow_table() -> Resu
     let _lane = Lane::alone()?;
     let mut site = Site::new(Shape::TwoArmed, 2)?;
     let flooded = SocketAddr::new(site.net.vip(Family::V4, 20), 53);
-    // Nobody answers there: backends that would say so have better things to do.
+    // A sink without answers: backends would spend CPU time on ICMP errors.
     let sink = |i: usize| site.net.backends[i].socket(Family::V4, ECHO_PORT);
     for host in &site.net.backends {
         host.ns.run_with_input(
@@ -115,7 +115,7 @@ fn flooded_service_leaves_other_services_their_share_of_the_flow_table() -> Resu
     })?;
     report.ensure_complete(1_000)?;
 
-    // The operator still governs, and flows that were known before are served to the end.
+    // Commands still work, and established flows are served to the end.
     site.daemon.cli().ok("service remove flooded")?;
     load.wait_rounds(3)?;
     load.stop()?.ensure_flawless()

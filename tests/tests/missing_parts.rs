@@ -1,4 +1,4 @@
-//! What the daemon can do without stops neither a start nor a change.
+//! Missing parts stop neither a start nor a change.
 
 use std::{fs, net::TcpListener, path::PathBuf, time::Duration};
 
@@ -13,7 +13,7 @@ use lb_tests::{
     wait,
 };
 
-/// For what is tried again every few seconds.
+/// For operations that are retried every few seconds.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn site() -> Result<Site> {
@@ -175,7 +175,7 @@ impl Group {
 
 impl Drop for Group {
     fn drop(&mut self) {
-        // One that is not empty yet is left; it limits nobody but the dead.
+        // A group that is not empty yet stays; it limits only dead processes.
         let _ = fs::remove_dir(&self.0);
     }
 }

@@ -72,7 +72,8 @@ impl Way {
     }
 }
 
-/// Everybody on one segment, servers on the services' addresses, a daemon with a service for each way, family and protocol.
+/// All machines on one segment, servers on the services' addresses, a daemon with a service for each mode, family and
+/// protocol.
 struct Direct {
     net: Topology,
     daemon: Daemon,
@@ -180,11 +181,11 @@ fn every_mode_reaches_its_backends_and_they_answer_for_the_service() -> Result<(
     }
     for capture in captures {
         let frames = capture.stop()?;
-        ensure!(!frames.is_empty(), "nothing was seen");
+        ensure!(!frames.is_empty(), "no frame was captured");
     }
     let metrics = site.daemon.metrics()?;
     ensure!(metrics.count("lb_drops_total", &[]) == 0, "packets were dropped");
-    // Every packet of a client but those of l2dsr came in a tunnel, and was counted as it left and as it arrived.
+    // Every client packet, except in mode l2dsr, arrived in a tunnel, and was counted when it left and when it arrived.
     let mut sent = 0;
     for way in WAYS.into_iter().filter(|way| way.mode != "l2dsr") {
         for family in Family::BOTH {
@@ -255,8 +256,8 @@ fn tunnels_from_elsewhere_are_refused_and_other_packets_pass() -> Result<()> {
 /// MTU of the narrow part of the way between router and client.
 const NARROW: u16 = 1400;
 
-/// A backend's large answers meet a link that is too small for them: the router's complaint goes to the service's address.
-/// A client's large requests do not fit the tunnel: the balancer tells it.
+/// A backend's large answers meet a link that is too small: the router's ICMP error goes to the service's address. A
+/// client's large requests do not fit the tunnel: the balancer sends an ICMP error.
 #[test]
 fn both_ends_learn_which_size_fits_the_way_through_a_tunnel() -> Result<()> {
     let _lane = Lane::shared()?;
@@ -306,9 +307,9 @@ fn both_ends_learn_which_size_fits_the_way_through_a_tunnel() -> Result<()> {
             }
         }
     }
-    let told = daemon
+    let messages = daemon
         .metrics()?
         .count("lb_replies_total", &[("reason", "too_big_answered")]);
-    ensure!(told > 0, "the balancer told nobody");
+    ensure!(messages > 0, "the balancer sent no message");
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! What the network tells about a flow reaches its owner, and what is not ours stays as it was.
+//! ICMP errors about a flow reach the right end, and unmatched packets stay unchanged.
 
 use std::{
     io::{self, ErrorKind},
@@ -23,7 +23,7 @@ use lb_tests::{
     wait,
 };
 
-/// A port that nobody listens on.
+/// A closed port.
 const CLOSED_PORT: u16 = 9;
 
 #[test]
@@ -104,7 +104,7 @@ fn frames_for_another_machine_are_left_alone_until_a_device_here_has_their_addre
         let metrics = site.daemon.metrics()?;
         Ok(metrics.count("lb_passes_total", &[("reason", "other_host")]))
     };
-    // What the program says about each datagram is waited for.
+    // Waits for the reason of each datagram.
     let ignored = |device: &str| {
         let before = foreign()?;
         wait::until_true(device, Duration::from_secs(10), || {
@@ -129,13 +129,13 @@ fn frames_for_another_machine_are_left_alone_until_a_device_here_has_their_addre
     ))?;
     served("a macvlan")?;
     lb.ip("link del above")?;
-    ignored("a macvlan that is gone")?;
+    ignored("a removed macvlan")?;
     lb.ip(&format!(
         "link add br0 address {OTHER_MAC} type bridge\nlink set br0 up\nlink set front master br0"
     ))?;
     served("the bridge that the interface is a port of")?;
     lb.ip("link del br0")?;
-    ignored("a bridge that is gone")?;
+    ignored("a removed bridge")?;
     lb.ip(&format!("link set front address {OTHER_MAC}"))?;
     served("the interface itself")
 }
@@ -263,7 +263,7 @@ fn not_ours(site: &Site, family: Family) -> Result<()> {
     udp_flows(&client.ns, large, 22_000, 20, 4)?.ensure_complete(20)?;
     let report = run_many(&client.ns, 5, 1, |_| {
         let socket = open(large, 0)?;
-        // The echo answers what fits its buffer, so 1,900 bytes: two fragments each way.
+        // The echo answers datagrams that fit its buffer, so 1,900 bytes: two fragments each way.
         socket.send(&[7; 1900])?;
         let mut buffer = [0; 2048];
         let length = socket.recv(&mut buffer)?;
@@ -303,7 +303,7 @@ fn replies_take_the_clients_way_independent_of_routes() -> Result<()> {
     let site = Site::new(Shape::TwoArmed, 1)?;
     let services = Family::BOTH.map(|f| site.web(f, &[1]));
     let site = site.start(&services)?;
-    // A client's network that the balancer has no route to: only the last hop tells the way back.
+    // A client's network without a route on the balancer: only the last hop gives the way back.
     site.net
         .client
         .ns
@@ -339,7 +339,7 @@ fn a_device_without_native_xdp_gets_generic_mode_and_the_reason() -> Result<()> 
     let log = auto.log();
     ensure!(
         log.contains("generic") && log.contains("lan"),
-        "it says so: {log}"
+        "it is logged: {log}"
     );
     auto.stop()?;
 
@@ -353,7 +353,7 @@ fn a_device_without_native_xdp_gets_generic_mode_and_the_reason() -> Result<()> 
     );
     ensure!(
         outcome.stderr.contains("hint: "),
-        "it says what to do: {outcome:?}"
+        "it names the remedy: {outcome:?}"
     );
     Ok(())
 }

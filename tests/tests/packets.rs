@@ -104,7 +104,7 @@ fn a_udp_packet_without_checksum_stays_without_one() -> Result<()> {
     bench.expect("no checksum", &sent, TX, &wanted, Reason::SentBack)
 }
 
-/// RFC 768: a sum of zero goes out as all ones, since zero says that there is none.
+/// RFC 768: a sum of zero is sent as all ones, since zero means no checksum.
 #[test]
 fn a_udp_checksum_that_comes_out_as_zero_is_sent_as_ones() -> Result<()> {
     let bench = Bench::new()?;
@@ -174,8 +174,8 @@ fn packets_that_cannot_be_forwarded_are_dropped_with_their_reason() -> Result<()
         bench.dropped("port taken", &syn(40_001), Reason::SnatPortsExhausted)?;
         bench.expect("first again", &syn(40_000), TX, &forwarded, Reason::SentBack)?;
         bench.change_backends(|backend| backend.mtu = 30)?;
-        let told = Frame::too_big(side.vip(80), side.client(40_000), &syn(40_000), 30);
-        bench.expect("too big", &syn(40_000), TX, &told, Reason::TooBigAnswered)?;
+        let message = Frame::too_big(side.vip(80), side.client(40_000), &syn(40_000), 30);
+        bench.expect("too big", &syn(40_000), TX, &message, Reason::TooBigAnswered)?;
         bench.change_backends(|backend| backend.mtu = 1500)?;
         bench.change_backends(|backend| backend.flags &= !ALIVE)?;
         bench.dropped("dead", &syn(40_000), Reason::NoBackend)?;
@@ -204,7 +204,7 @@ fn flow_of_a_reused_backend_id_is_set_up_again() -> Result<()> {
         ensure!(bench.new_flows()? == flows, "a known flow is not new");
         bench.change_backends(|backend| backend.generation = Generation(backend.generation.0 + 1))?;
         bench.run(&data)?;
-        ensure!(bench.new_flows()? == flows + 1, "its owner is gone");
+        ensure!(bench.new_flows()? == flows + 1, "its backend was removed");
     }
     Ok(())
 }

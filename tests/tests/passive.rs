@@ -1,4 +1,4 @@
-//! What clients suffer tells the balancer about a backend before its checks do.
+//! Passive checks: clients' failures reveal a bad backend before its checks do.
 
 use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
@@ -18,9 +18,9 @@ use lb_tests::{
 };
 use serde_json::Value;
 
-/// For what takes seconds when all goes well.
+/// For operations that normally take seconds.
 const LIMIT: Duration = Duration::from_secs(60);
-/// A second address of the client's: what one client alone suffers proves nothing about a backend.
+/// A second address of the client's: failures of one client alone prove nothing about a backend.
 const SECOND: [(IpAddr, &str); 2] = [
     (IpAddr::V4(Ipv4Addr::new(10, 1, 0, 77)), "10.1.0.77/24"),
     (
@@ -38,7 +38,7 @@ struct Rig {
 }
 
 impl Rig {
-    /// Two real servers behind a service whose checks come once an hour, but for `health`.
+    /// Two real servers behind a service with hourly checks, modified by `health`.
     fn start(family: Family, health: &str) -> Result<Self> {
         let site = Site::new(Shape::TwoArmed, 2)?;
         for (_, address) in SECOND {
@@ -71,11 +71,11 @@ impl Rig {
         wait::until_true(what, LIMIT, || Ok(is(&self.backend(name)?)))
     }
 
-    /// Has clients come until b0 `is` so; what becomes of them does not matter.
+    /// Sends clients until `is` holds for b0; their results do not matter.
     fn suffer_until(&self, what: &str, is: impl Fn(&Value) -> bool) -> Result<()> {
         let (ns, target) = (&self.site.net.client.ns, self.site.service_address(self.family));
         self.wait_for(what, "b0", |backend| {
-            // An error is one that the clients have.
+            // Errors of clients are expected.
             let _ = run_many(ns, 16, 8, |n| {
                 let second = SECOND.iter().find(|(ip, _)| ip.is_ipv4() == target.is_ipv4());
                 let any = if target.is_ipv4() {
@@ -102,7 +102,7 @@ impl Rig {
         Ok(report.answers_of("b0"))
     }
 
-    fn told(&self, signal: &str) -> Result<u64> {
+    fn signals(&self, signal: &str) -> Result<u64> {
         let labels = [("service", "web"), ("backend", "b0"), ("signal", signal)];
         Ok(self
             .site
@@ -125,7 +125,7 @@ fn a_backend_that_begins_to_refuse_is_out_until_a_check_succeeds() -> Result<()>
             family,
             "fast_interval = \"200ms\"\nfall = 1000\nbreaker_failures = 5\nbreaker_open = \"1h\"",
         )?;
-        ensure!(rig.be_served()? > 0, "b0 serves nobody");
+        ensure!(rig.be_served()? > 0, "b0 serves no client");
         ensure!(
             rig.backend("b0")?["breaker"] == "closed",
             "{}",
@@ -139,7 +139,7 @@ fn a_backend_that_begins_to_refuse_is_out_until_a_check_succeeds() -> Result<()>
         ensure!(b0["health"] == "down" && b0["suspect"] == true, "{b0}");
         ensure!(b0["signals"]["refused"].as_u64() >= Some(5), "{b0}");
         ensure!(rig.be_served()? == 0, "b0 is dead");
-        ensure!(rig.told("refused")? >= 5);
+        ensure!(rig.signals("refused")? >= 5);
         let metrics = rig.site.daemon.metrics()?;
         ensure!(metrics.count("lb_backend_breaker", &[("backend", "b0")]) == 2);
         let status = rig.site.daemon.cli().ok("status")?;
@@ -154,14 +154,14 @@ fn a_backend_that_begins_to_refuse_is_out_until_a_check_succeeds() -> Result<()>
         rig.wait_for("b0 is back", "b0", |backend| backend["health"] == "up")?;
         let b0 = rig.backend("b0")?;
         ensure!(b0["breaker"] == "closed" && b0["suspect"] == false, "{b0}");
-        ensure!(rig.be_served()? > 0, "b0 serves nobody");
+        ensure!(rig.be_served()? > 0, "b0 serves no client");
         let events = rig.events()?;
         ensure!(events.contains("up: ok; circuit breaker closed"), "{events}");
     }
     Ok(())
 }
 
-/// No check comes for an hour, since the fast interval is as long: what is left is a trial.
+/// No check comes for an hour, since the fast interval is as long: only a trial can bring it back.
 #[test]
 fn an_open_breaker_lets_flows_try_again() -> Result<()> {
     let _lane = Lane::shared()?;
@@ -177,7 +177,7 @@ fn an_open_breaker_lets_flows_try_again() -> Result<()> {
     rig.wait_for("the trial is over", "b0", |backend| {
         backend["breaker"] == "closed"
     })?;
-    ensure!(rig.be_served()? > 0, "b0 serves nobody");
+    ensure!(rig.be_served()? > 0, "b0 serves no client");
     let events = rig.events()?;
     ensure!(events.contains("up: circuit breaker half-open"), "{events}");
     let transitions = |to| {
@@ -195,15 +195,15 @@ fn an_open_breaker_lets_flows_try_again() -> Result<()> {
     Ok(())
 }
 
-/// No breaker: what clients suffer has the backend checked at once and at the fast interval.
+/// No breaker: failures of clients' flows make the backend checked at once and at the fast interval.
 #[test]
 fn silent_backend_is_detected_before_its_next_check() -> Result<()> {
     let _lane = Lane::shared()?;
     let rig = Rig::start(Family::V4, "fast_interval = \"100ms\"\ntimeout = \"500ms\"")?;
     rig.site.net.middle.ip("link set b0 down")?;
     rig.suffer_until("b0 is down", |backend| backend["health"] == "down")?;
-    ensure!(rig.told("unanswered")? > 0, "no SYN was repeated");
-    ensure!(rig.be_served()? == 0, "b0 is gone");
+    ensure!(rig.signals("unanswered")? > 0, "no SYN was repeated");
+    ensure!(rig.be_served()? == 0, "b0 serves clients");
     ensure!(rig.backend("b0")?["breaker"].is_null(), "there is none");
     Ok(())
 }

@@ -11,12 +11,12 @@ use lb_userspace::health::{CheckError, Checker, IcmpChecker, LocalError, Route};
 
 /// Longer than any stall of the machine.
 const PLENTY: Duration = Duration::from_secs(30);
-/// For addresses that nobody has: passes without an answer.
+/// For unused addresses: passes without an answer.
 const SHORT: Duration = Duration::from_millis(200);
-/// Who is nobody.
+/// The user `nobody`.
 const NOBODY: libc::uid_t = 65_534;
 
-/// A client and a router that reaches nobody but a black hole.
+/// A client and a router with a black hole behind it.
 struct Pair {
     client: Netns,
     _router: Netns,
@@ -93,7 +93,7 @@ fn pings_are_answered_or_refused_by_name_with_either_socket() -> Result<()> {
             ("10.7.0.1", "10.1.0.2", "network unreachable"),
             ("10.8.0.1", "10.1.0.2", "administratively prohibited"),
             ("fd07::1", "fd01::2", "no route"),
-            // Nobody has this address: this machine itself finds no way to it.
+            // Unused address: this machine itself reports it unreachable.
             ("10.1.0.9", "10.1.0.1", "host unreachable"),
         ] {
             let target: IpAddr = target.parse()?;
@@ -151,7 +151,7 @@ fn local_errors_are_named_and_count_against_no_target() -> Result<()> {
     let lacks = |error| Err(CheckError::Local { target, error });
     let without = as_nobody(None)?;
     ensure!(without == lacks(LocalError::Ping), "{without:?}");
-    // Nobody is in root's group still.
+    // Our user is still in root's group.
     ns.sysctl("net/ipv4/ping_group_range", "0 0")?;
     ensure!(as_nobody(None)? == Ok(()));
     let marked = as_nobody(Some(7))?;

@@ -60,12 +60,15 @@ fn connections_to_each_port_reach_that_port_of_a_backend_and_outlive_changes_of_
             "{shown}"
         );
         ensure!(shown["new_flows"] == 200, "{}", shown["new_flows"]);
-        let told = cli.json(&format!(
+        let explanation = cli.json(&format!(
             "explain tcp {} {}",
             SocketAddr::new(site.net.client.ip(family), 40_000),
             to(SECOND_PORT)
         ))?;
-        ensure!(told["service"] == name && told["verdict"] == "forward", "{told}");
+        ensure!(
+            explanation["service"] == name && explanation["verdict"] == "forward",
+            "{explanation}"
+        );
     }
     let stays = KeepAlive::start(
         &site.net.client.ns,
@@ -127,7 +130,7 @@ fn all_flows_to_a_port_share_a_backend_where_the_port_decides() -> Result<()> {
     site.daemon = site.daemon.config(&text)?;
     site.daemon.start()?;
     let (client, cli) = (&site.net.client, site.daemon.cli());
-    // Who has a port; all of 20 flows must be with it.
+    // The owner of a port; all of 20 flows must go to it.
     let owner = |family, port: u16, first| -> Result<String> {
         let target = SocketAddr::new(site.net.vip(family, 10), port);
         let report = udp_flows(&client.ns, target, first, 20, 8)?;

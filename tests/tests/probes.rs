@@ -45,7 +45,7 @@ impl Drop for Server {
     }
 }
 
-/// The first failure of so many checks, one after the other, from inside the namespace.
+/// The first failure of `count` checks, one after the other, from inside the namespace.
 fn checks(
     ns: &Netns,
     checker: &impl Checker,
@@ -88,7 +88,7 @@ fn certificate(scratch: &Scratch) -> Result<TlsCheck> {
     })
 }
 
-/// The file of a certificate that the servers have nothing to do with.
+/// The file of an unrelated certificate.
 fn stranger(scratch: &Scratch) -> Result<String> {
     let other = rcgen::generate_simple_self_signed(vec!["b.example".to_owned()])?;
     let file = scratch.write("other.pem", other.cert.pem())?;

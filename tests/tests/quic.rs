@@ -1,7 +1,6 @@
-//! QUIC connection ids that name a backend, with real sockets: clients keep their backend wherever they send from.
-//!
-//! The encrypted ids are those that draft-ietf-quic-load-balancers-21 publishes, the plaintext ones are written by hand, so
-//! none of our code has written any.
+//! QUIC connection ids that name a backend, with real sockets: clients keep their backend from any address. The
+//! encrypted ids are test vectors of draft-ietf-quic-load-balancers-21, the plaintext ones are written by hand, so that
+//! none of our code wrote them.
 
 use std::{
     collections::BTreeSet,
@@ -39,7 +38,7 @@ const OF_B0: [&[u8]; 3] = [
 /// Configuration 3, plaintext: it names `b1`.
 const OF_B1: [u8; 8] = [0x67, 0xb1, 0xb1, 0xb1, 9, 8, 7, 6];
 
-/// The first three bits are those of no configuration that a service has.
+/// The first three bits match no configuration of a service.
 const OF_NOBODY: [u8; 8] = [0x87, 0x20, 0xb1, 0xd0, 0x7b, 0x35, 0x9d, 0x3c];
 
 fn tables() -> String {
@@ -56,7 +55,7 @@ fn tables() -> String {
     .concat()
 }
 
-/// What the backends are named by, from the first on.
+/// Server ids of the backends, in order.
 const SERVER_IDS: [&str; 2] = [
     "server_ids = [\"ed793a\", \"ed793a51d49b8f5f\", \"ed793a51d49b8f5fab65\"]",
     "server_ids = [\"b1b1b1\"]",
@@ -164,7 +163,7 @@ impl Site {
             .collect()
     }
 
-    /// Everybody that answers a packet from any of these places.
+    /// All backends that answer a packet from any of these addresses.
     fn answers(&self, from: &[SocketAddr], to: SocketAddr, payload: &[u8]) -> Result<BTreeSet<String>> {
         from.iter().map(|from| self.answer(*from, to, payload)).collect()
     }
@@ -213,7 +212,7 @@ fn a_client_stays_with_its_backend_wherever_it_sends_from() -> Result<()> {
             let vip = SocketAddr::new(site.net.vip(family, last), PORT);
             let case = format!("{mode} over {outer:?} for {vip}");
             let places = site.places(family, 20_000);
-            // Whoever answers these would answer the others, too, were it not for their ids.
+            // Without their ids, the other packets would get the same answers as these.
             for nameless in [short(&OF_NOBODY), long(&[0xe7; 8])] {
                 let answers = site.answers(&places, vip, &nameless)?;
                 ensure!(answers.len() == 2, "{case}: only {answers:?} answer");

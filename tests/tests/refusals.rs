@@ -1,4 +1,4 @@
-//! Bad input and bad surroundings: each a clear error that names what is at fault, and nothing is lost.
+//! Bad input and bad environments: each gives a clear error that names the cause, and nothing is lost.
 
 use std::{fs, process::Command, time::Duration};
 
@@ -33,7 +33,7 @@ fn refused(outcome: &Outcome, words: &[&str]) -> Result<()> {
         "{text}"
     );
     for word in words {
-        ensure!(text.contains(word), "the message does not say {word:?}: {text}");
+        ensure!(text.contains(word), "the message lacks {word:?}: {text}");
     }
     Ok(())
 }
@@ -246,11 +246,7 @@ fn a_damaged_or_foreign_state_file_is_refused_and_kept() -> Result<()> {
         fs::write(&file, damaged)?;
         let outcome = daemon.run_to_end().with_context(|| what.to_owned())?;
         refused(&outcome, &[&file.display().to_string(), "hint: "]).with_context(|| what.to_owned())?;
-        assert_eq!(
-            fs::read(&file)?,
-            damaged,
-            "{what}: kept for whoever can repair it"
-        );
+        assert_eq!(fs::read(&file)?, damaged, "{what}: kept for repair");
     }
     fs::write(&file, &whole)?;
     daemon.start()?;
@@ -283,7 +279,7 @@ fn unsaved_change_is_refused_and_forwarding_continues() -> Result<()> {
     let site = site.start(&[web])?;
     let (cli, before) = (site.daemon.cli(), site.daemon.cli().ok("export")?);
 
-    // Nothing, not even a small file, fits any more.
+    // Not even a small file fits any more.
     let filler = disk.join("filler");
     fs::write(&filler, vec![0; 64 << 10])
         .err()

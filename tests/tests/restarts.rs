@@ -1,4 +1,4 @@
-//! The daemon restarts: what an operator did by command, what checks knew and what clients have open is as before.
+//! The daemon restarts: changes made by command, health states and clients' connections stay.
 
 use std::{
     fs,
@@ -37,8 +37,8 @@ fn wait_health(site: &Site, service: &str, backend: &str, health: &str) -> Resul
     })
 }
 
-/// Commands, and the established flows of a backend that they drained, outlive a crash in every mode; a file that has
-/// changed wins, and says over what.
+/// Commands, and established flows of a backend that they drained, outlive a crash in every mode; a changed file wins,
+/// and the output lists the changes that it undoes.
 #[test]
 fn a_crash_undoes_no_command_and_cuts_no_flow() -> Result<()> {
     let _lane = Lane::alone()?;
@@ -91,7 +91,7 @@ fn survive_a_crash(mode: &str) -> Result<()> {
     assert_eq!(cli.backend("web", "b1")?["weight"], 70, "{mode}");
     assert_eq!(new_flows(&ns, target, 20_000)?("b0"), 0, "{mode}: it is drained");
 
-    // Killed again, with a state of which nobody knows what checks said, and a file that undoes the drain.
+    // Killed again, with a state without health states, and a file that undoes the drain.
     let path = site.daemon.write_config(&second)?;
     let dry = cli.ok(&format!("apply {} --dry-run", path.display()))?;
     ensure!(
@@ -118,7 +118,7 @@ fn survive_a_crash(mode: &str) -> Result<()> {
     load.stop()?.ensure_flawless()
 }
 
-/// Whatever somebody removes from the pin directory is there again, and the next daemon finds flows and links by it.
+/// Pins removed while the daemon runs are restored, and the next daemon finds flows and links by them.
 #[test]
 fn removed_pins_are_restored_and_a_restart_loses_no_flow() -> Result<()> {
     let _lane = Lane::alone()?;
@@ -178,7 +178,7 @@ fn removed_pins_are_restored_and_a_restart_loses_no_flow() -> Result<()> {
     load.stop()?.ensure_flawless()
 }
 
-/// A reload with the same file is no order either, and one that is refused is told until one is taken.
+/// A reload with the same file changes nothing, and a refused one is reported until one is accepted.
 #[test]
 fn unchanged_reload_keeps_commands_and_a_refused_one_is_reported() -> Result<()> {
     let _lane = Lane::shared()?;
@@ -197,7 +197,7 @@ fn unchanged_reload_keeps_commands_and_a_refused_one_is_reported() -> Result<()>
     for (bad, word) in [("[[service]]\nname = 1\n", "error"), ("", "no services")] {
         site.daemon.write_config(bad)?;
         site.daemon.signal(libc::SIGHUP)?;
-        wait::until_true("status tells of the refused file", SOON, || {
+        wait::until_true("status reports the refused file", SOON, || {
             let status = cli.ok("status")?;
             Ok(status.contains("refused") && status.contains(word) && status.contains("lb.toml"))
         })?;
@@ -222,14 +222,14 @@ fn unchanged_reload_keeps_commands_and_a_refused_one_is_reported() -> Result<()>
     assert_eq!(
         cli.backend("web4", "b0")?["admin"],
         "draining",
-        "the file is what it was"
+        "the file is unchanged"
     );
     cli.ok(&format!("apply {} --empty", empty.display()))?;
     assert_eq!(cli.json("service list")?.as_array().map(Vec::len), Some(0));
     Ok(())
 }
 
-/// After a mistake in the file and a reboot a machine must go on with what it had.
+/// After a mistake in the file and a reboot a machine must continue with the last good state.
 #[test]
 fn a_file_that_is_wrong_at_a_restart_leaves_the_last_good_state_in_force() -> Result<()> {
     let _lane = Lane::shared()?;
@@ -265,7 +265,7 @@ fn a_file_that_is_wrong_at_a_restart_leaves_the_last_good_state_in_force() -> Re
     })
 }
 
-/// What a start with a file cannot read it sets aside, and what it cannot write it does without.
+/// A start with a file sets an unreadable state aside, and tolerates a directory that cannot be written.
 #[test]
 fn a_state_that_cannot_be_used_does_not_stop_a_start_with_a_file() -> Result<()> {
     let _lane = Lane::shared()?;
@@ -293,7 +293,7 @@ fn a_state_that_cannot_be_used_does_not_stop_a_start_with_a_file() -> Result<()>
             .filter(|path| path.display().to_string().contains("set-aside"))
             .collect();
         assert_eq!(aside.len(), 1, "{what}");
-        assert_eq!(fs::read(&aside[0])?, content, "{what}: kept as it was");
+        assert_eq!(fs::read(&aside[0])?, content, "{what}: kept unchanged");
         let status = cli.ok("status")?;
         ensure!(
             status.contains(&aside[0].display().to_string()),
@@ -317,7 +317,7 @@ fn a_state_that_cannot_be_used_does_not_stop_a_start_with_a_file() -> Result<()>
     );
     ensure!(cli.ok("backend set web4 b0 --weight 7")?.contains("not saved"));
     assert_eq!(site.daemon.metrics()?.sum("lb_state_saved", &[]), 0.0);
-    // Nobody who unmounts a broken disk has to stop the daemon first. Below is the directory itself, which can be written.
+    // A broken disk can be unmounted without stopping the daemon. The directory below it can be written.
     checked(Command::new("umount").arg(&dir))?;
     wait::until_true("the state is saved", SOON, || {
         Ok(site.daemon.metrics()?.sum("lb_state_saved", &[]) == 1.0)
@@ -329,7 +329,7 @@ fn a_state_that_cannot_be_used_does_not_stop_a_start_with_a_file() -> Result<()>
     Ok(())
 }
 
-/// A backend whose machine answers for its address and nothing else: whoever is sent there waits.
+/// A backend whose machine only answers ARP: clients sent there would wait.
 #[test]
 fn a_fresh_start_sends_no_client_to_a_dead_backend() -> Result<()> {
     let _lane = Lane::alone()?;
@@ -354,7 +354,7 @@ fn a_fresh_start_sends_no_client_to_a_dead_backend() -> Result<()> {
     Ok(())
 }
 
-/// Reports hold for as long as they say, and a backend that fell too often has to prove itself.
+/// Reports hold for their `ttl`, and a damped backend stays down for `flap_hold`.
 #[test]
 fn reports_and_damping_outlive_the_daemon() -> Result<()> {
     let _lane = Lane::shared()?;
@@ -380,7 +380,7 @@ fn reports_and_damping_outlive_the_daemon() -> Result<()> {
     wait_health(&site, "push", "b0", "up")?;
     site.daemon.kill()?;
     site.daemon.start()?;
-    // Longer than a report holds that says nothing else, and than it takes to be up again undamped.
+    // Longer than a report's default `ttl`, and than an undamped recovery.
     let checks = |cli: &lb_tests::lb_cli::LbCli| {
         Ok::<_, anyhow::Error>(cli.backend("flaps", "b0")?["last_check"]["at"].clone())
     };

@@ -60,11 +60,11 @@ fn prometheus_scrapes_the_counters_and_promtool_is_content() -> Result<()> {
     .ensure_complete(100)?;
 
     let mut answer = None;
-    wait::until_true("prometheus knows the 100 flows", Duration::from_secs(15), || {
+    wait::until_true("prometheus has the 100 flows", Duration::from_secs(15), || {
         answer = prometheus.query("sum(lb_service_new_flows_total)")?;
         Ok(answer == Some(100.0))
     })
-    .map_err(|e| e.context(format!("it says {answer:?}")))?;
+    .map_err(|e| e.context(format!("it answers {answer:?}")))?;
     assert_eq!(prometheus.query("lb_ready")?, Some(1.0));
     assert_eq!(prometheus.query("up")?, Some(1.0));
     assert_eq!(prometheus.query("lb_service_healthy_backends")?, Some(2.0));

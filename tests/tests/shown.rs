@@ -1,4 +1,4 @@
-//! What operators see of checks: words to act on, and no more of them than things that happened.
+//! Checks as operators see them: failures with their cause, and one event for each change.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ use lb_tests::{
 };
 use serde_json::Value;
 
-/// For what takes seconds when all goes well.
+/// For operations that normally take seconds.
 const LIMIT: Duration = Duration::from_secs(60);
 /// Checks to wait for, far more than verdicts.
 const CHECKS: u64 = 40;
@@ -48,7 +48,7 @@ fn failure_is_shown_as_text_and_reported_once_for_many_checks() -> Result<()> {
         }
         Ok(())
     };
-    // Checks since now, of both services, by what the histograms count.
+    // Checks since now, of both services, by the histograms.
     let more_checks = || -> Result<()> {
         let count = |service| -> Result<u64> {
             let metrics = site.daemon.metrics()?;
@@ -81,15 +81,15 @@ fn failure_is_shown_as_text_and_reported_once_for_many_checks() -> Result<()> {
     let events = lines.lines().map(serde_json::from_str::<Value>);
     let events: Vec<Value> = events.collect::<Result<_, _>>()?;
     for service in ["web", "api"] {
-        let told = events
+        let messages = events
             .iter()
             .filter(|event| event["kind"] == "health" && event["service"] == service);
-        let told: Vec<&str> = told
+        let messages: Vec<&str> = messages
             .map(|event| event["message"].as_str().context("message"))
             .collect::<Result<_>>()?;
         ensure!(
-            told == ["up", &format!("down: {words}"), "up"],
-            "{service}: {told:?}"
+            messages == ["up", &format!("down: {words}"), "up"],
+            "{service}: {messages:?}"
         );
     }
     let log = site.daemon.log();

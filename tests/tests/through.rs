@@ -1,5 +1,4 @@
-//! Health checks through the forwarding path: what keeps a backend from answering clients is found out, and nothing of the
-//! daemon's own is left behind.
+//! Checks through the VIP: they detect failures that only clients would see, and leave no traces of the daemon.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -81,7 +80,7 @@ impl Way {
     }
 }
 
-/// Everybody on one segment: two backends, of which `b1` cannot be reached through any service.
+/// All machines on one segment: two backends, of which `b1` cannot be reached through any service.
 struct Site {
     net: Topology,
     daemon: Daemon,
@@ -136,7 +135,7 @@ impl Site {
         Ok(())
     }
 
-    /// A firewall on `b1` that refuses what the balancer translates.
+    /// A firewall on `b1` that refuses translated packets.
     fn refuse_translated(&self) -> Result<()> {
         let rules = format!(
             "table inet refuse {{\n chain in {{\n type filter hook input priority 0;\n \
@@ -154,7 +153,7 @@ impl Site {
         ns.run("nft", &["flush", "ruleset"]).map(drop)
     }
 
-    /// Waits until the checks of every service say this about `backend`.
+    /// Waits until `backend` has this health state in every service.
     fn wait_for(&self, backend: &str, health: &str) -> Result<()> {
         let mut others = Vec::new();
         let all = wait::until_true("backends have this health", PLENTY, || {
@@ -164,7 +163,7 @@ impl Site {
         all.with_context(|| format!("{backend} is not {health}: {others:#?}"))
     }
 
-    /// What the services say about `backend` that do not call it `health`.
+    /// The services in which `backend` has another health state than `health`.
     fn others(&self, backend: &str, health: &str) -> Result<Vec<String>> {
         let status = self.daemon.cli().json("status")?;
         let mut others = Vec::new();
@@ -179,7 +178,7 @@ impl Site {
         Ok(others)
     }
 
-    /// What the last check of a backend said.
+    /// Detail of the last check of a backend.
     fn detail(&self, service: &str, backend: &str) -> Result<String> {
         let backend = self.daemon.cli().backend(service, backend)?;
         Ok(backend["last_check"]["detail"]
@@ -251,7 +250,7 @@ fn backend_that_fails_only_through_the_vip_goes_down_in_every_mode_and_recovers(
     ensure!(detail.contains(&path), "{detail}");
     site.mend()?;
     site.wait_for("b1", "up")?;
-    // Its own checks are nobody's traffic.
+    // Checks do not count as traffic.
     let metrics = site.daemon.metrics()?;
     for way in Way::all() {
         for protocol in ["tcp", "udp"] {
@@ -269,14 +268,14 @@ fn backend_that_fails_only_through_the_vip_goes_down_in_every_mode_and_recovers(
     Ok(())
 }
 
-/// A refusal comes back by the path at once, that of a datagram as an ICMP message about a packet that was translated, or
-/// that the backend got in a tunnel.
+/// A refusal returns by the path at once; for a datagram, as an ICMP error about a translated packet, or about a packet
+/// that arrived in a tunnel.
 #[test]
 fn refusal_by_a_backend_is_reported_in_every_mode() -> Result<()> {
     let _lane = Lane::shared()?;
     let mut site = Site::start()?;
     site.wait_for("b0", "up")?;
-    // Its kernel says so to each check.
+    // Its kernel refuses each check.
     let ns = &site.net.backends[0].ns;
     ns.sysctl("net/ipv4/icmp_ratelimit", "0")?;
     ns.sysctl("net/ipv6/icmp/ratelimit", "0")?;
@@ -298,7 +297,7 @@ fn refusal_by_a_backend_is_reported_in_every_mode() -> Result<()> {
     Ok(())
 }
 
-/// When the latest check of `b0` came to its end, by service; nothing of one that has failed.
+/// When the latest check of `b0` ended, by service; without failed ones.
 fn successes(site: &Site) -> Result<BTreeMap<String, String>> {
     let status = site.daemon.cli().json("status")?;
     let services = status["services"].as_array().context("no services")?.iter();
@@ -334,7 +333,7 @@ fn checks_through_the_vip_leave_no_traces_and_a_restart_has_no_gap() -> Result<(
     site.wait_for("b0", "up")?;
     ensure!(own_interfaces(&ns)?.len() == 2, "{:?}", own_interfaces(&ns)?);
 
-    // Somebody takes an interface away: it comes back.
+    // A removed interface is restored.
     let first = own_interfaces(&ns)?.into_iter().next().context("no interface")?;
     ns.ip(&format!("link del {first}"))?;
     checks_go_on(&site)?;
@@ -355,11 +354,11 @@ fn checks_through_the_vip_leave_no_traces_and_a_restart_has_no_gap() -> Result<(
     site.wait_for("b0", "up")?;
     site.daemon.kill()?;
     let pins = site.daemon.pin_dir();
-    let said = site
+    let output = site
         .daemon
         .cli()
         .ok(&format!("detach --pin-dir {}", pins.display()))?;
-    ensure!(said.contains("interface lb-"), "{said}");
+    ensure!(output.contains("interface lb-"), "{output}");
     ensure!(own_interfaces(&ns)?.is_empty(), "{:?}", own_interfaces(&ns)?);
     Ok(())
 }

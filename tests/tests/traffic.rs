@@ -1,5 +1,5 @@
-//! The main job: requests to a service reach its backends in the right shares, none is lost, and what the balancer
-//! counts is what was there.
+//! The main job: requests to a service reach its backends in the right shares, none is lost, and the balancer's counts
+//! are exact.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -106,7 +106,7 @@ impl Independent {
     }
 }
 
-/// What the daemon says about the same frames.
+/// The daemon's counts of the same frames.
 fn claimed(site: &Site, service: &str) -> Result<(Count, Vec<Count>)> {
     let metrics = site.daemon.metrics()?;
     let read = |what: &str, labels: &[(&str, &str)]| Count {
@@ -158,7 +158,7 @@ fn every_flow_is_answered_shared_and_counted(kind: Kind) -> Result<()> {
             )
         })?;
         let to_backends: u64 = seen.1.iter().map(|count| count.packets).sum();
-        assert_eq!(seen.0.packets, to_backends, "what went in came out");
+        assert_eq!(seen.0.packets, to_backends, "all packets were forwarded");
 
         let metrics = site.daemon.metrics()?;
         assert_eq!(
@@ -309,7 +309,7 @@ fn a_client_that_reuses_its_port_is_not_held_up_by_the_backends_time_wait() -> R
     for family in Family::BOTH {
         let mut site = Site::new(Shape::OneArmed, 1)?;
         let web = site.web(family, &[1]);
-        // With twenty ports for ten clients, another port would soon be one that the backend still remembers.
+        // With twenty ports for ten clients, the next port would soon be one in TIME_WAIT at the backend.
         let settings = "[lb]\nsnat_ports = \"20000-20019\"\n";
         site.daemon = site.daemon.config(&format!("{settings}{web}"))?;
         site.daemon.start()?;

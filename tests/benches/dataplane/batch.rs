@@ -29,7 +29,7 @@ struct BatchAttr {
 }
 
 fn bpf(command: c_long, attr: &mut BatchAttr) -> io::Result<()> {
-    // SAFETY: callers give buffers for as many entries as `count` says, of the map's types.
+    // SAFETY: callers pass buffers for `count` entries of the map's types.
     let result = unsafe {
         libc::syscall(
             libc::SYS_bpf,
@@ -81,7 +81,7 @@ pub(crate) fn entries<K: Copy + Default, V: Copy + Default>(map: BorrowedFd<'_>)
         values.extend(some_values.iter().take(count));
         match result {
             Ok(()) => cursor = Some(next),
-            // The kernel's way to say that it came to the end.
+            // The kernel signals the end this way.
             Err(e) if e.raw_os_error() == Some(libc::ENOENT) => return Ok((keys, values)),
             Err(e) => return Err(e.into()),
         }

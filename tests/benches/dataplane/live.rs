@@ -1,7 +1,7 @@
-//! Frames that travel: from a generator over a virtual Ethernet pair to the program, and from there back over the same
-//! pair (XDP_TX), or over another one (redirection), to a program that counts and drops them. All of it happens on one
-//! core, so a packet's nanoseconds are those of all three ends and both ways. The floor is the same with a program
-//! that only swaps MAC addresses.
+//! Live frames: from a generator over a virtual Ethernet pair to the program, and from there back over the same pair
+//! (XDP_TX), or over another one (redirection), to a program that counts and drops them. All on one core, so a packet's
+//! nanoseconds include all three ends and both ways. The floor is the same with a program that only swaps MAC
+//! addresses.
 
 use std::time::Duration;
 
@@ -34,8 +34,8 @@ const REPEAT: u32 = 1 << 20;
 const BATCH: u32 = 64;
 /// Flows that are opened at a time.
 const OPENED: u32 = 256;
-/// Share of the frames that must arrive. The others met a full queue, where something else had the core for a moment;
-/// time is told for each that arrived.
+/// Share of the frames that must arrive. The others met a full queue while other work had the core; the time is per
+/// arrived frame.
 const ARRIVING: f64 = 0.9;
 /// Until the last ones have.
 const LAST: Duration = Duration::from_secs(5);
@@ -149,7 +149,7 @@ impl Wire {
                 let _ = self.send(OPENED);
             }
         }
-        // And again what got lost, or found no memory in time.
+        // And retry lost ones, or ones without memory in time.
         self.send(flows.max(BATCH))?;
         let mut times = [const { Vec::new() }; 4];
         for _ in 0..ROUNDS {
@@ -161,7 +161,7 @@ impl Wire {
         Ok(times.map(median))
     }
 
-    /// Puts a program under test, whose backends are behind a device.
+    /// Selects the program under test, with backends behind a device.
     fn replace(&mut self, program: Program, out: u32) -> Result<()> {
         self.bench.change_backends(|backend| backend.ifindex = out)?;
         let xdp = self.bench.program_mut(program)?;
@@ -173,7 +173,7 @@ impl Wire {
         Ok(())
     }
 
-    /// Nanoseconds for each frame that arrived of so many that were sent.
+    /// Nanoseconds per arrived frame, of `count` sent.
     fn send(&mut self, count: u32) -> Result<f64> {
         const FRAME: [u8; size_of::<Frame>()] = [0; size_of::<Frame>()];
         let before = self.received()?;

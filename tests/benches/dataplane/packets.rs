@@ -25,7 +25,7 @@ pub(crate) const PORT: u16 = 80;
 pub(crate) const SYN: u8 = 0x02;
 pub(crate) const ACK: u8 = 0x10;
 
-/// What the two families' addresses have in common here.
+/// Common operations of both address families.
 pub(crate) trait Address: Pod + Copy + Default + Eq + 'static {
     /// The letter of the family in map and program names.
     const NAME: &'static str;
@@ -39,7 +39,7 @@ pub(crate) trait Address: Pod + Copy + Default + Eq + 'static {
     fn numbered(net: u8, number: u32) -> IpAddr;
     /// As a map holds it.
     fn of(address: IpAddr) -> Self;
-    /// As the standard library knows it.
+    /// As a type of the standard library.
     fn ip(self) -> IpAddr;
     /// A TCP packet.
     fn frame(tuple: &Tuple<Self>, flags: u8) -> Frame;
@@ -119,8 +119,8 @@ impl Address for NetV6 {
     }
 }
 
-/// Ethernet, the IP header, TCP, and zeros. Checksums are only ever updated, so any value does. Each packet acknowledges
-/// what a SYN of the other end takes, so that a handshake of such packets is complete.
+/// Ethernet, the IP header, TCP, and zeros. Checksums are only ever updated, so any value does. Each packet
+/// acknowledges the other end's SYN, so that such packets complete a handshake.
 fn assemble<A>(ether_type: [u8; 2], ip: &[u8], tuple: &Tuple<A>, flags: u8) -> Frame {
     let mut bytes = [OWN_MAC, CLIENT_MAC].concat();
     bytes.extend(ether_type);

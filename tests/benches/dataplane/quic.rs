@@ -1,4 +1,4 @@
-//! Connection ids of QUIC that name a backend: those that the draft publishes.
+//! QUIC connection ids that name a backend, from the draft's test vectors.
 
 use anyhow::{Context, Result, anyhow};
 use aya::maps::HashMap;

@@ -1,4 +1,4 @@
-//! Packets that come seldom, of a service in mode `l2dsr`, so that what is seldom about them is measured.
+//! Rare packets of a service in mode `l2dsr`, whose common cost is small.
 
 use std::net::IpAddr;
 
@@ -64,7 +64,7 @@ pub(crate) fn rare<A: Address>() -> Result<()> {
         let [floor, ns] = measure(&mut bench, [(Program::Swap, XDP_TX), (Program::Lb, verdict)])?;
         row::<A>(name, ns, floor);
     }
-    // What has a limit is let through as if there was none.
+    // Rate limits are disabled.
     bench.quotes = true;
     bench.fill(&of(|client, _| echo(client))?)?;
     answers::<A>(&mut bench, "echo answered", Program::Swap)?;
@@ -139,13 +139,13 @@ fn arp() -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// What a client sends on a connection, with its checksums right enough to be quoted.
+/// A client's segment, with checksums good enough to be quoted.
 fn segment<A: Address>(client: &Tuple<A>) -> Vec<u8> {
     let frame = A::frame(client, packets::ACK);
     frame.iter().flat_map(|word| word.to_le_bytes()).collect()
 }
 
-/// The same, as the beginning of one that fills its frame.
+/// The same, as the beginning of a segment that fills its frame.
 fn long_segment<A: Address>(client: &Tuple<A>) -> Vec<u8> {
     const LENGTH_V4: usize = IP + 2;
     const LENGTH_V6: usize = IP + 4;
@@ -179,7 +179,7 @@ fn echo<A: Address>(client: &Tuple<A>) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// "Port unreachable" about what a backend sent to a client.
+/// "Port unreachable" about a backend's packet to a client.
 fn error<A: Address>(client: &Tuple<A>) -> Result<Vec<u8>> {
     let mut about = Vec::new();
     ip(client.dst, client.src)?

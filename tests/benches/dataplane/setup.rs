@@ -44,10 +44,10 @@ const BACKENDS: u16 = 256;
 const RING_SIZE: u32 = 65_537;
 /// A frame to write over; longer than the packets are.
 const FRAME: [u8; 128] = [0; 128];
-/// One whose packet says that it fills it, and which the program answers.
+/// Length of a frame with a full-size packet, which the program answers.
 pub(crate) const LONG_FRAME: usize = 1_514;
 
-/// What the wrapper calls.
+/// The program that the wrapper calls.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Program {
     /// The data plane.
@@ -94,7 +94,7 @@ pub(crate) struct Bench {
 }
 
 impl Bench {
-    /// Loads the objects with room for so many flows, and programs a service.
+    /// Loads the objects with space for `flows` flows, and programs a service.
     pub(crate) fn new<A: Address>(flows: u32, way: Way) -> Result<Self> {
         let entries = (2 * flows).max(16);
         let cpus = u32::try_from(nr_cpus().map_err(|(_, e)| e)?)?;
@@ -105,7 +105,7 @@ impl Bench {
             .load_file(object("lb-ebpf.o")?)
             .context("load lb-ebpf.o: build it with `cargo xtask build`")?;
         let mask = flows - 1;
-        // IP and ICMP headers of what tells a sender that its packet is too big.
+        // IP and ICMP headers of a "too big" message.
         let (quoted_after, longest) = if A::VIP.is_ipv6() {
             (48, ICMP_ERROR_V6)
         } else {
@@ -139,7 +139,7 @@ impl Bench {
         Ok(bench)
     }
 
-    /// What the daemon would write.
+    /// Writes the maps as the daemon would.
     fn program<A: Address>(&mut self) -> Result<()> {
         let settings = Settings {
             snat_port_first: 1_024,
@@ -228,7 +228,7 @@ impl Bench {
         Ok(())
     }
 
-    /// Makes the service's address known as one, for what has no ports.
+    /// Enters the service's address, for packets without ports.
     pub(crate) fn announce<A: Address>(&mut self) -> Result<()> {
         let mut map: HashMap<_, NetAddr, AddressServices> =
             map_mut(&mut self.lb, map_names::ADDRESSES)?.try_into()?;
@@ -315,11 +315,12 @@ impl Bench {
         options.data_in = Some(data);
         options.repeat = repeat;
         let result = wrapper.test_run(options)?;
-        // The kernel says how long one run took on average, in whole nanoseconds.
+        // The kernel returns the average duration of a run, in whole nanoseconds.
         Ok((result.duration.as_secs_f64() * 1e9, result.return_value))
     }
 
-    /// Copies the flow table to that of the bare look-up and returns the tuples of the backends' packets in random order.
+    /// Copies the flow table to the table of the bare look-up and returns the tuples of the backends' packets in random
+    /// order.
     pub(crate) fn record_flows<A: Address>(&mut self) -> Result<Vec<Tuple<A>>> {
         let family = A::NAME.to_uppercase();
         let descriptor = |ebpf: &mut Ebpf, name: String| -> Result<OwnedFd> {

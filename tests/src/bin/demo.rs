@@ -1,6 +1,5 @@
-//! `cargo xtask demo`: a whole network in namespaces, where one can watch the balancer share, fail over and recover.
-//!
-//! The machine's own network is not touched, and everything is gone when it ends.
+//! `cargo xtask demo`: a whole network in namespaces, to watch the balancer share, fail over and recover. The machine's
+//! own network is not touched, and everything is removed at the end.
 
 use std::{
     net::SocketAddr,
@@ -89,7 +88,7 @@ fn main() -> Result<()> {
 
     println!("{}", daemon.cli().ok("backend list web")?);
     daemon.stop()?;
-    println!("All of it is gone again.");
+    println!("Everything is removed again.");
     Ok(())
 }
 
@@ -101,7 +100,7 @@ fn millis(begin: Instant) -> u128 {
     begin.elapsed().as_millis()
 }
 
-/// Sends requests and shows who answered.
+/// Sends requests and shows which backends answered.
 fn share(net: &Topology, target: SocketAddr, first_port: u16, serving: &[usize]) -> Result<()> {
     let begin = Instant::now();
     let report = http_requests(&net.client.ns, target, first_port, REQUESTS, AT_A_TIME)?;

@@ -78,8 +78,8 @@ impl Bench {
     pub(crate) fn with(change: impl Fn(&ServiceKey, &mut TargetService) + Send) -> Result<Self> {
         let lane = Lane::shared()?;
         let (ns, scratch) = (Netns::new("packets")?, Scratch::new()?);
-        // Down, so that no packet but ours is counted. Packets of a test come in on a device that is not served, and count
-        // for the first one that is: its address is that of the balancer.
+        // Down, so that only our packets are counted. Packets of a test come in on a device without the program, and
+        // count for the first one with it: its address is the balancer's.
         let mac = LB_MAC.map(|byte| format!("{byte:02x}")).join(":");
         ns.ip(&format!(
             "link add va address {mac} type veth peer name vb\nlink add ra type veth peer name rb"
@@ -258,7 +258,7 @@ impl Bench {
         Ok(snapshot.services.values().map(|traffic| traffic.new_flows).sum())
     }
 
-    /// What flows have told about backends so far.
+    /// Passive signals of backends so far.
     pub(crate) fn signals(&self) -> Result<BackendSignals> {
         Ok(self.datapath.stats().signals()?)
     }
@@ -314,7 +314,7 @@ impl Bench {
         })?;
         let after = self.counted()?;
         let mut counted = after.iter().filter(|(reason, count)| before[*reason] != **count);
-        let (reason, count) = counted.next().context("nothing was counted")?;
+        let (reason, count) = counted.next().context("no packet was counted")?;
         ensure!(counted.next().is_none(), "two reasons were counted");
         ensure!(count - before[reason] == 1, "{} was counted twice", reason.name());
         Ok((action, Frame::from_bytes(output), *reason))
@@ -388,7 +388,7 @@ fn services(side: Side) -> Vec<Row> {
     services
 }
 
-/// Port of services that have no backend and say so.
+/// Port of services without a backend that reject.
 pub(crate) const REJECTS: u16 = 82;
 /// Ports of services in the modes without translation; the backend's family is in the name.
 pub(crate) const L2DSR: u16 = 200;
@@ -396,7 +396,7 @@ pub(crate) const IPIP_V4: u16 = 204;
 pub(crate) const IPIP_V6: u16 = 206;
 pub(crate) const GUE_V4: u16 = 214;
 pub(crate) const GUE_V6: u16 = 216;
-/// Port of services of mode `dnat`, and those of their backends.
+/// Port of services of mode `dnat`, and of their backends.
 pub(crate) const DNAT: u16 = 220;
 pub(crate) const DNAT_TCP: u16 = 9220;
 pub(crate) const DNAT_UDP: u16 = 9221;

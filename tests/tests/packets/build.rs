@@ -61,7 +61,7 @@ impl Side {
     pub(crate) fn snat(self, port: u16) -> SocketAddr {
         SocketAddr::new(self.snat, port)
     }
-    /// A client of the same network that nobody knows yet.
+    /// A client of the same network without a neighbour entry.
     pub(crate) fn strange_client(self) -> IpAddr {
         if self.client.is_ipv4() { v4(101) } else { v6(0x101) }
     }
@@ -78,7 +78,7 @@ impl Side {
     }
 }
 
-/// A frame; from a client to the balancer unless said otherwise.
+/// A frame; from a client to the balancer by default.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Frame(Vec<u8>);
 
@@ -163,7 +163,7 @@ impl Frame {
         Self::error(from, to, hops, &about.0[IP..IP + header + quoted_l4])
     }
 
-    /// What tells the sender of `about` that only packets of `mtu` bytes fit, and quotes as much of it as may be.
+    /// An ICMP "too big" to the sender of `about`, with `mtu` and the longest allowed quote.
     pub(crate) fn too_big(from: SocketAddr, to: SocketAddr, about: &Self, mtu: u16) -> Self {
         let (header, most) = if from.is_ipv4() { (20, 576) } else { (40, 1_280) };
         let quoted = (about.0.len() - IP).min(most - header - 8) / 4 * 4;
@@ -342,7 +342,7 @@ pub(crate) struct Case {
     pub(crate) reason: Reason,
 }
 
-/// What nobody should send, and what is not for us.
+/// Invalid packets, and packets for other machines.
 pub(crate) fn hostile(side: Side) -> Vec<Case> {
     let mut cases = common(side);
     cases.extend(if side.vip.is_ipv4() { only_v4() } else { only_v6() });
@@ -508,7 +508,7 @@ fn only_v4() -> Vec<Case> {
         )
     }));
     cases.push(case(
-        "IPv6 said, IPv4 sent",
+        "type of IPv6, packet of IPv4",
         tcp().set16(12, 0x86dd),
         Reason::Malformed,
     ));
@@ -553,7 +553,11 @@ fn only_v6() -> Vec<Case> {
             extended(60, [6, 255, 1, 4, 0, 0, 0, 0]),
             Reason::Malformed,
         ),
-        case("IPv4 said, IPv6 sent", tcp().set16(12, 0x0800), Reason::Malformed),
+        case(
+            "type of IPv4, packet of IPv6",
+            tcp().set16(12, 0x0800),
+            Reason::Malformed,
+        ),
     ];
     cases.extend([1, 7].map(|len| case(format!("payload length {len}"), payload(len), Reason::Malformed)));
     cases.extend(

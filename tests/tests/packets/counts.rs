@@ -11,7 +11,7 @@ use lb_userspace::state::service::ServiceKey;
 
 use super::{bench::Bench, build::Frame};
 
-/// What a packet counts as for its service and backend.
+/// How a packet counts for its service and backend.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Counted {
     /// Forwarded to a backend; it may open a flow.
@@ -97,7 +97,7 @@ impl Counts {
         Ok(())
     }
 
-    /// What is not as it was before, for people.
+    /// The differences from `before`, as text.
     fn since(&self, before: &Self) -> String {
         fn changed<K: Ord + std::fmt::Debug, V: PartialEq + std::fmt::Debug>(
             now: &BTreeMap<K, V>,

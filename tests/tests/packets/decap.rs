@@ -81,7 +81,7 @@ impl End {
         Outcome::ALL.iter().map(read).collect()
     }
 
-    /// Runs it once; the frame that must come out is `wanted`, and this is what must be counted.
+    /// Runs it once; the output must be `wanted`, counted as `outcome`.
     fn expect(&self, name: &str, sent: &Frame, wanted: &Frame, outcome: Outcome) -> Result<()> {
         let before = self.counts()?;
         let program: &Xdp = self.ebpf.program("decap").context("program")?.try_into()?;
@@ -118,7 +118,7 @@ impl End {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Tunnel {
     Ipip,
-    /// GUE without a header of its own, and with one of so many optional words.
+    /// GUE without a header of its own, and with a header of this many optional words.
     Gue1,
     Gue0(u8),
 }
@@ -210,7 +210,7 @@ fn a_packet_leaves_its_tunnel_as_it_went_in() -> Result<()> {
     Ok(())
 }
 
-/// RFC 6040 section 4.2, figure 4; DSCP stays that of the packet.
+/// RFC 6040 section 4.2, figure 4; the packet keeps its DSCP.
 #[test]
 fn congestion_in_the_tunnel_is_passed_on_to_ecn_senders() -> Result<()> {
     let end = End::usual()?;
@@ -254,7 +254,7 @@ fn tunnels_are_taken_from_balancers_alone() -> Result<()> {
             end.expect("from elsewhere", &sent, &sent, Outcome::UnknownSource)?;
         }
     }
-    // An address of IPv4 that comes as one of IPv6 is nobody's.
+    // An IPv4 address mapped into IPv6 matches no source.
     let IpAddr::V4(balancer) = V4.snat(0).ip() else {
         unreachable!("it is of IPv4")
     };
@@ -262,7 +262,7 @@ fn tunnels_are_taken_from_balancers_alone() -> Result<()> {
     let sent = within(&packet, mapped.into(), V6.backend(0).ip(), Tunnel::Ipip, 0);
     end.expect("mapped", &sent, &sent, Outcome::UnknownSource)?;
     drop(end);
-    // All of IPv6 is nothing of IPv4.
+    // All of IPv6 does not include IPv4.
     let end = End::new(&[(decap::V6, 0, Ipv6Addr::UNSPECIFIED.into())])?;
     let sent = within(&packet, V4.snat(0).ip(), V4.backend(0).ip(), Tunnel::Ipip, 0);
     end.expect("another family", &sent, &sent, Outcome::UnknownSource)?;

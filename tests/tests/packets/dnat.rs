@@ -24,7 +24,7 @@ use super::{
 /// MTU of the clients' network.
 const CLIENT_MTU: u16 = 1400;
 
-/// A bench whose kernel knows the way to clients: behind `ra`, by their MAC addresses.
+/// A bench whose kernel has routes and neighbour entries for clients behind `ra`.
 pub(crate) fn routed() -> Result<Bench> {
     let bench = Bench::new()?;
     let [client, own] = [CLIENT_MAC, LB_MAC].map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":"));
@@ -237,11 +237,11 @@ fn replies_that_need_the_kernel_are_passed_to_it() -> Result<()> {
         let nowhere = SocketAddr::new(side.nowhere(), 40_000);
         for (name, port, build) in kinds() {
             let backend = side.backend(port);
-            // The address of the next hop is not known: the kernel asks for it, and takes the hop.
+            // The next hop's address is unknown: the kernel resolves it, and decrements the TTL.
             let reply = build(backend, strange, 64).backend_to_lb();
             let wanted = build(vip, strange, 64).backend_to_lb();
             bench.expect(name, &reply, PASS, &wanted, Reason::ReplyByKernel)?;
-            // There is no route: the backend hears so.
+            // There is no route: the kernel sends an ICMP error to the backend.
             let reply = build(backend, nowhere, 64).backend_to_lb();
             bench.expect(name, &reply, PASS, &reply, Reason::NotOurs)?;
             // To more than one station.
@@ -262,7 +262,13 @@ fn replies_that_need_the_kernel_are_passed_to_it() -> Result<()> {
         let wanted = build(vip, client, 63, fits).lb_to_client();
         bench.expect("it fits", &reply, REDIRECT, &wanted, Reason::Redirected)?;
         let reply = build(backend, client, 64, fits + 1).backend_to_lb();
-        bench.expect("the backend is told", &reply, PASS, &reply, Reason::ReplyByKernel)?;
+        bench.expect(
+            "the backend gets an ICMP error",
+            &reply,
+            PASS,
+            &reply,
+            Reason::ReplyByKernel,
+        )?;
         if vip.is_ipv4() {
             let reply = build(backend, client, 64, fits + 1)
                 .backend_to_lb()
@@ -363,7 +369,7 @@ fn broken_and_foreign_packets_are_not_touched() -> Result<()> {
             let frame = frame.backend_to_lb();
             bench.expect(name, &frame, PASS, &frame, Reason::NotOurs)?;
         }
-        // A client may have any port, those of flows too.
+        // A client may have any port, also one of `snat_ports`.
         let reply = Frame::tcp(side.backend(DNAT_TCP), side.client(3000), ACK, 64, b"").backend_to_lb();
         let wanted = Frame::tcp(vip, side.client(3000), ACK, 63, b"").lb_to_client();
         bench.expect("in the range", &reply, REDIRECT, &wanted, Reason::Redirected)?;
@@ -515,7 +521,7 @@ fn a_service_on_every_port_keeps_ports_in_both_directions() -> Result<()> {
             let wanted = Frame::tcp(side.vip(port), client, ACK, 63, b"").lb_to_client();
             bench.expect("reply", &sent, REDIRECT, &wanted, Reason::Redirected)?;
         }
-        // The one that has the port goes before.
+        // The service with the port takes precedence.
         let sent = Frame::tcp(side.backend(DNAT_TCP), client, ACK, 64, b"").backend_to_lb();
         let wanted = Frame::tcp(side.vip(DNAT), client, ACK, 63, b"").lb_to_client();
         bench.expect("exact", &sent, REDIRECT, &wanted, Reason::Redirected)
@@ -524,7 +530,7 @@ fn a_service_on_every_port_keeps_ports_in_both_directions() -> Result<()> {
     check::<OfV6>(&bench)
 }
 
-/// Backends with numbers that nobody else has.
+/// Backends with unused numbers.
 const CURRENT: BackendId = BackendId(60_001);
 const PREVIOUS: BackendId = BackendId(60_002);
 
@@ -561,7 +567,7 @@ fn flows_keep_their_backend_while_slots_change_hands() -> Result<()> {
             let sent = Frame::tcp(client, vip, flags, 64, b"");
             let wanted = Frame::tcp(client, side.backend(port), flags, 63, b"").lb_to_backend();
             bench.expect(name, &sent, TX, &wanted, Reason::SentBack)?;
-            // So do errors about what the backend sends.
+            // So do errors about the backend's packets.
             let reply = Frame::tcp(vip, client, ACK, 64, b"");
             let error = Frame::unreachable(client, vip, 64, &reply, 8);
             let quoted = Frame::tcp(side.backend(port), client, ACK, 64, b"");
@@ -591,7 +597,7 @@ fn flows_keep_their_backend_while_slots_change_hands() -> Result<()> {
     Ok(())
 }
 
-/// One service, a backend of mode dnat among those of mode nat: each flow has its own way in both directions.
+/// One service with backends of modes dnat and nat: each flow follows its backend's mode in both directions.
 #[test]
 fn a_backend_of_mode_nat_in_a_service_of_mode_dnat_is_translated_in_full() -> Result<()> {
     let bench = routed()?;

@@ -31,8 +31,7 @@ fn an_echo_request_to_a_service_is_answered_to_the_byte() -> Result<()> {
     Ok(())
 }
 
-/// Of all that an ICMPv4 checksum covers in such a reply, nothing but the checksum differs from zero: receivers accept one
-/// form of it, 0xffff.
+/// All words of such a reply are zero, so receivers accept only one form of its ICMPv4 checksum, 0xffff.
 #[test]
 fn echo_reply_of_zeros_has_a_checksum_that_receivers_accept() -> Result<()> {
     let bench = Bench::new()?;
@@ -44,7 +43,7 @@ fn echo_reply_of_zeros_has_a_checksum_that_receivers_accept() -> Result<()> {
             bench.expect("zeros", &sent, TX, &wanted, Reason::EchoAnswered)?;
         }
     }
-    // Words whose sum is zero, though they are not: both forms are right.
+    // Non-zero words whose sum is zero: both forms are right.
     let sent = Frame::echo_of((0xffff, 0), V4.client(0), V4.vip(0), true, 64, &[0xff; 8]);
     let (_, reply, _) = bench.run(&sent)?;
     let words = reply.bytes()[ICMP_V4..].chunks(2);

@@ -1,4 +1,4 @@
-//! Packets that nobody should believe: what anybody can send who knows addresses and ports, but sees no answers.
+//! Forged packets, of an attacker who knows addresses and ports, but sees no answers.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -18,7 +18,7 @@ use super::{
 
 const FIN: u8 = 1;
 const RST: u8 = 4;
-/// The sequence number of every segment that [`Frame::tcp`] builds, and what it acknowledges.
+/// Sequence and acknowledgement number of every segment by [`Frame::tcp`].
 const SEQ: u32 = 0x0102_0304;
 const ACKED: u32 = 0x0506_0708;
 /// Where the acknowledged number of an IPv4 packet without options stands.
@@ -42,7 +42,7 @@ struct Flow<'a> {
     snat: u16,
 }
 
-/// Establishes a flow of service 80 from a client's port; the balancer's port is the only one that is free.
+/// Establishes a flow of service 80 from a client's port; the balancer's port is the only free one.
 pub(crate) fn establish(bench: &Bench, side: Side, port: u16, snat: u16) -> Result<()> {
     let (client, vip) = (side.client(port), side.vip(80));
     let [a, b, c, d] = (SEQ + 1).to_be_bytes();
@@ -99,7 +99,7 @@ impl<'a> Flow<'a> {
         self.send(&Frame::tcp(V4.backend(8080), V4.snat(self.snat), flags, 64, b"").backend_to_lb())
     }
 
-    /// What a client sends that has seen the SYN-ACK.
+    /// A segment of a client that has seen the SYN-ACK.
     fn data(&self) -> Result<()> {
         self.send(&acknowledges(self.port, SEQ + 1, b"data"))
     }
@@ -181,7 +181,7 @@ fn idle_connection_survives_forged_packets_on_its_tuple() -> Result<()> {
     Ok(())
 }
 
-/// Whoever floods with forged SYNs sees no SYN-ACK, and cannot say what it acknowledges.
+/// The sender of forged SYNs sees no SYN-ACK, so it cannot acknowledge it.
 #[test]
 fn only_a_client_that_has_seen_the_answer_is_established() -> Result<()> {
     let bench = Bench::new()?;
@@ -213,7 +213,7 @@ fn connection_closed_by_both_ends_can_start_again() -> Result<()> {
     Ok(())
 }
 
-/// What a backend would answer that knows no such connection, without a trace of a flow.
+/// The answer is a backend's to an unknown connection, and no flow is recorded.
 #[test]
 fn segments_of_unknown_connections_open_no_flow() -> Result<()> {
     let bench = Bench::new()?;

@@ -77,8 +77,8 @@ fn datagram(side: Side, port: u16, client_port: u16) -> Frame {
     Frame::udp(side.client(client_port), side.vip(port), 64, &payload)
 }
 
-/// Sends the fragments of `sent`, the later ones backwards and one of them twice; each must come out as that of `wanted`, under
-/// an identification that is theirs alone. Returns it.
+/// Sends the fragments of `sent`, the later ones in reverse and one of them twice; each must come out as a fragment of
+/// `wanted`, under a common new identification. Returns it.
 fn expect_translated(bench: &Bench, name: &str, sent: &Frame, wanted: &Frame, id: u32) -> Result<u32> {
     expect_as(bench, name, sent, wanted, id, (TX, Reason::SentBack))
 }
@@ -105,7 +105,7 @@ fn expect_as(
     Ok(new_id)
 }
 
-/// Without a flow, too: those of replies go by the kernel's routes, each of them.
+/// Without a flow, too: fragments of replies each go by the kernel's routes.
 #[test]
 fn fragments_are_translated_in_mode_dnat() -> Result<()> {
     let bench = dnat::routed()?;
@@ -120,7 +120,7 @@ fn fragments_are_translated_in_mode_dnat() -> Result<()> {
             let wanted = Frame::udp(vip, client, 63, &payload).lb_to_client();
             let outcome = (REDIRECT, Reason::Redirected);
             expect_as(&bench, "reply", &sent, &wanted, id, outcome)?;
-            // The next hop is not known yet.
+            // The next hop is unresolved.
             let client = SocketAddr::new(side.strange_client(), 40_000);
             let sent = Frame::udp(backend, client, 64, &payload).backend_to_lb();
             let wanted = Frame::udp(vip, client, 64, &payload).backend_to_lb();
@@ -191,7 +191,7 @@ fn fragments_reach_the_backend_of_their_first_one_as_they_are() -> Result<()> {
             for (n, sent) in split(&whole, 7).iter().enumerate() {
                 let mut wanted = tunnelled(sent, outer, gue.then_some(entropy.port), entropy.label);
                 if gue && !outer.vip(0).is_ipv4() {
-                    // A part of a datagram does not tell the sum of its bytes.
+                    // The checksum cannot be derived from a fragment.
                     wanted = wanted.set16(IP + 46, 0);
                 }
                 let name = format!("port {port}, fragment {n}");
@@ -231,7 +231,7 @@ fn fragments_without_their_first_one_are_dropped_on_addresses_of_services_only()
     bench.dropped("another protocol", tcp, Reason::FragmentAlone)
 }
 
-/// What comes before its first fragment is taken for a service's only if there is one of its protocol.
+/// A fragment before its first one counts for a service only if there is one of its protocol.
 #[test]
 fn a_lone_fragment_is_for_a_service_of_its_own_protocol() -> Result<()> {
     let bench = Bench::new()?;
@@ -255,7 +255,7 @@ fn a_lone_fragment_is_for_a_service_of_its_own_protocol() -> Result<()> {
     let vip = SocketAddr::new(V6.datagrams(), 53);
     let ping = &split(&Frame::echo(V6.client(0), vip, true, 64, &[7; 90]), 7)[1];
     bench.expect("ping", ping, PASS, ping, Reason::Fragment)?;
-    // Which protocol follows the options, the first fragment alone says.
+    // Only the first fragment has the protocol after the options.
     let options = ping.clone().set(IP + 40, 60);
     bench.dropped("options", &options, Reason::FragmentAlone)
 }
@@ -311,10 +311,10 @@ fn fragments_are_dropped_for_the_same_reasons_as_packets() -> Result<()> {
         reborn(u16::MAX)?;
         ensure!(
             bench.forwarded()? == forwarded,
-            "what was dropped counts as forwarded"
+            "a dropped packet counts as forwarded"
         );
         let (action, ..) = bench.run(&nat[1])?;
-        ensure!(action == TX, "and it goes on");
+        ensure!(action == TX, "and it is forwarded");
 
         let rejected = Frame::tcp(side.client(40_000), side.vip(REJECTS), SYN, 64, &[7; 60]);
         bench.dropped("not answered", &split(&rejected, 22)[0], Reason::NoBackend)?;

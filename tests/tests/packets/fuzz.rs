@@ -1,7 +1,6 @@
-//! Random and mutated packets through the real program: whatever comes, nothing is lost from the count, nothing that is
-//! passed on or dropped is changed, and what is sent is a whole packet with checksums as right as they came.
-//!
-//! `LB_FUZZ_PACKETS` sets how many (the default takes some seconds), `LB_FUZZ_SEED` the seed of the first random number.
+//! Random and mutated packets through the real program: every packet is counted, passed and dropped ones are unchanged,
+//! and sent ones are whole, with checksums as right as before. `LB_FUZZ_PACKETS` sets the number (the default takes
+//! some seconds), `LB_FUZZ_SEED` the seed.
 
 use std::{collections::BTreeMap, net::SocketAddr};
 
@@ -89,7 +88,7 @@ fn random_packets_leave_counted_and_whole() -> Result<()> {
     Ok(())
 }
 
-/// What so many packets must have met.
+/// Reasons that this many packets must reach.
 const REACHED: [Reason; 18] = [
     Reason::TooBigAnswered,
     Reason::Fragment,
@@ -131,7 +130,7 @@ fn code(action: Action) -> u32 {
     }
 }
 
-/// What holds for every packet.
+/// Checks the invariants of every packet.
 fn judge(sent: &[u8], action: u32, output: &[u8]) -> Result<()> {
     match action {
         PASS | DROP if sent == output => {}
@@ -158,8 +157,8 @@ fn judge(sent: &[u8], action: u32, output: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Whether a frame carries an IPv6 fragment that is not the first of its datagram. Those follow the first one whatever
-/// their next header says, as RFC 8200 section 4.5 has it, while etherparse looks for that header in them.
+/// Whether a frame carries an IPv6 fragment that is not the first of its datagram. They follow the first one with any
+/// next header, by RFC 8200 section 4.5, but etherparse parses that header in them.
 fn is_later_fragment(frame: &[u8]) -> bool {
     const OFFSET: u16 = 0xfff8;
     let word = |at: usize| Some(u16::from_be_bytes([*frame.get(at)?, *frame.get(at + 1)?]));

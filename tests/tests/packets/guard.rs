@@ -54,7 +54,7 @@ fn guard(allow: &[&str], deny: &[&str]) -> Result<Guard> {
     })
 }
 
-/// A bench whose services of some ports are guarded, each family's by a guard of its own.
+/// A bench with ACLs and rate limits for services of some ports, separate for each family.
 fn guarded(v4: &Guard, v6: &Guard, ports: impl Fn(u16) -> bool + Send) -> Result<Bench> {
     let (v4, v6) = (v4.clone(), v6.clone());
     let bench = Bench::with(move |key: &ServiceKey, service: &mut TargetService| {
@@ -67,7 +67,7 @@ fn guarded(v4: &Guard, v6: &Guard, ports: impl Fn(u16) -> bool + Send) -> Result
     Ok(bench)
 }
 
-/// A packet that opens a flow, and one that goes on with it.
+/// A packet that opens a flow, and a later one.
 fn packets(client: SocketAddr, vip: SocketAddr, protocol: Protocol) -> [Frame; 2] {
     match protocol {
         Protocol::Tcp => [SYN, ACK].map(|flags| Frame::tcp(client, vip, flags, 64, b"")),
@@ -166,7 +166,7 @@ fn the_longest_prefix_decides_in_the_kernel_too() -> Result<()> {
     Ok(())
 }
 
-/// Also of a service whose clients get answers from the balancer itself.
+/// Also of a service that the balancer answers itself.
 #[test]
 fn a_denied_client_gets_no_answer() -> Result<()> {
     let everyone = (guard(&[], &["0.0.0.0/0"])?, guard(&[], &["::/0"])?);
@@ -187,7 +187,7 @@ fn a_denied_client_gets_no_answer() -> Result<()> {
     Ok(())
 }
 
-/// What is not addressed to this machine's MAC address is not ours to drop.
+/// Frames to another MAC address must not be dropped.
 #[test]
 fn acl_does_not_drop_broadcast_frames() -> Result<()> {
     let bench = guarded(&guard(&[], &["0.0.0.0/0"])?, &Guard::default(), |_| true)?;
@@ -203,10 +203,10 @@ fn acl_does_not_drop_broadcast_frames() -> Result<()> {
 
 /// At once, of services with a budget; a second brings one more.
 const BURST: u32 = 5;
-/// So many packets that a test would have to be many seconds late to see them all go.
+/// So many packets that only a test delayed by many seconds would see all of them admitted.
 const PACKETS: u16 = 15;
 
-/// At most so many flows at once, of all clients and of each source.
+/// Limits of flows at once, of all clients and of each source.
 fn limited(all: u32, each: u32) -> Guard {
     let rate = |burst| Rate {
         per_second: u32::from(burst != 0),
@@ -243,7 +243,7 @@ fn admitted(bench: &Bench, client: IpAddr, vip: SocketAddr, protocol: Protocol) 
 
 #[test]
 fn a_flood_of_new_flows_is_cut_in_every_mode_and_costs_no_other_service_its_flows() -> Result<()> {
-    // Of each mode one service is limited; what is stateless and UDP cannot be.
+    // One service of each mode is limited; stateless UDP cannot be.
     let limits = |key: &ServiceKey| {
         [80, 53, DNAT, L2DSR, IPIP_V6, GUE_V4].contains(&key.port)
             && (key.protocol == Protocol::Tcp || key.port == 53)
@@ -279,13 +279,13 @@ fn a_flood_of_new_flows_is_cut_in_every_mode_and_costs_no_other_service_its_flow
                 ensure!(refused(&bench)? == 0, "{name}");
             }
             let (action, _, reason) = bench.run(&known[1])?;
-            ensure!(action == TX, "{name}: a flow under way goes on: {reason:?}");
+            ensure!(action == TX, "{name}: an established flow continues: {reason:?}");
         }
     }
     Ok(())
 }
 
-/// Mode nat: whatever would open a flow is charged, also a client's port that is used again.
+/// Mode nat: every packet that opens a flow is charged, also with a reused client port.
 #[test]
 fn only_packets_that_open_a_flow_are_charged() -> Result<()> {
     const FIN: u8 = 1;
@@ -358,7 +358,7 @@ fn one_source_does_not_use_up_the_budget_of_all() -> Result<()> {
     Ok(())
 }
 
-/// A flood of sources that never get through does not push out those that are limited.
+/// A flood of refused sources does not evict limited ones.
 #[test]
 fn sources_of_refused_packets_are_not_remembered() -> Result<()> {
     let bench = Bench::with(|_, service| service.guard = limited(1, BURST))?;
@@ -376,5 +376,5 @@ fn sources_of_refused_packets_are_not_remembered() -> Result<()> {
             return Ok(());
         }
     }
-    anyhow::bail!("nobody was refused")
+    anyhow::bail!("no packet was refused")
 }

@@ -1,4 +1,4 @@
-//! A service on every port of an address of the balancer's machine: what the machine's own sockets expect passes.
+//! A service on every port of an address of the balancer's machine: packets that the machine's own sockets expect pass.
 
 use std::net::SocketAddr;
 
@@ -20,7 +20,7 @@ const MODES: [u16; 3] = [80, DNAT, L2DSR];
 const CLIENT: u16 = 40_000;
 const PEER: u16 = 443;
 
-/// Has the services' addresses be the machine's, and what it sends go nowhere.
+/// Gives the services' addresses to the machine, and discards its packets.
 fn own(bench: &Bench) -> Result<()> {
     let addresses = FAMILIES.map(|side| format!("addr add {} dev sa nodad", side.vip(0).ip()));
     bench.ns().ip(&format!(
@@ -45,7 +45,7 @@ fn socket(ns: &Netns, kind: Type, at: SocketAddr, peer: Option<SocketAddr>) -> R
         socket.bind(&at.into())?;
         match peer {
             Some(peer) => match socket.connect(&peer.into()) {
-                // Of TCP: nobody answers.
+                // TCP: no answer.
                 Err(e) if e.raw_os_error() == Some(libc::EINPROGRESS) => {}
                 other => other?,
             },
@@ -60,7 +60,7 @@ fn passes(bench: &Bench, name: &str, frame: &Frame) -> Result<()> {
     bench.expect(name, frame, PASS, frame, Reason::HostSocket)
 }
 
-/// Whatever it is, it is not left to the machine.
+/// The service takes the packet, not the machine.
 fn is_taken(bench: &Bench, name: &str, frame: &Frame) -> Result<()> {
     let (action, _, reason) = bench.run(frame)?;
     ensure!(action != PASS, "{name}: {}", reason.name());
@@ -128,7 +128,7 @@ fn datagrams_for_sockets_of_the_machine_pass() -> Result<()> {
         is_taken(&bench, "from another", &from(CLIENT))?;
         drop(connected);
         let _any = socket(bench.ns(), Type::DGRAM, side.vip(port), None)?;
-        passes(&bench, "from anybody", &from(PEER + 1))?;
+        passes(&bench, "from any peer", &from(PEER + 1))?;
     }
     Ok(())
 }

@@ -31,7 +31,7 @@ const DESTINATION: (u8, &[u8]) = (60, &[0, 1, 1, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 
 /// No segment is left, so the destination is the last one.
 const ROUTING: (u8, &[u8]) = (43, &[0, 0, 4, 0, 0, 0, 0, 0]);
 
-/// What makes a packet another than a plain one.
+/// A difference from a plain packet.
 #[derive(Clone, Copy)]
 enum Change {
     Nothing,
@@ -45,7 +45,7 @@ enum Change {
     Extensions(Extensions),
     /// An IPv6 flow label.
     Labelled,
-    /// A payload of nothing but zeros.
+    /// A payload of zeros.
     Zeros,
     /// UDP without a checksum.
     NoChecksum,
@@ -74,7 +74,7 @@ impl Kind {
         }
     }
 
-    /// A packet that says nothing of its own.
+    /// A plain packet.
     pub(crate) fn plain(protocol: Protocol) -> Self {
         Self::new("plain", protocol, 11, Change::Nothing)
     }
@@ -88,7 +88,7 @@ impl Kind {
         kind
     }
 
-    /// One that is long enough for several fragments.
+    /// A packet long enough for several fragments.
     pub(crate) fn fragmented(protocol: Protocol) -> Self {
         Self::new("fragmented", protocol, 90, Change::Nothing)
     }
@@ -98,7 +98,7 @@ impl Kind {
         self.flags & (SYN | ACK) == SYN
     }
 
-    /// Its bytes cannot be summed up from what its headers say.
+    /// Its checksum cannot be derived from its headers.
     pub(crate) const fn is_without_sum(&self) -> bool {
         matches!(self.change, Change::NoChecksum | Change::Extensions(_))
     }
@@ -119,7 +119,7 @@ impl Kind {
         frame.padded(len + self.padding())
     }
 
-    /// As [`Self::build`], without what follows the packet.
+    /// Like [`Self::build`], without bytes after the packet.
     pub(crate) fn build_packet(&self, from: SocketAddr, to: SocketAddr, hops: u8) -> Frame {
         let payload: Vec<u8> = match self.change {
             Change::Zeros => vec![0; self.payload],
@@ -210,7 +210,7 @@ pub(crate) fn kinds(side: Side) -> Vec<Kind> {
             add(&format!("class {class:#x}"), Change::Marked(class));
         }
         add("padded", Change::Padded);
-        add("nothing but zeros", Change::Zeros);
+        add("zeros", Change::Zeros);
         if side.vip(0).is_ipv4() {
             add("time stamps", Change::Options(&[68, 8, 5, 0, 0, 0, 0, 0]));
             add("router alert", Change::Options(&[148, 4, 0, 0]));
@@ -245,7 +245,7 @@ pub(crate) const ERRORS: [Error; 6] = [
     Error::Parameter,
 ];
 
-/// What an ICMP error says.
+/// Kind of an ICMP error.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Error {
     NoRoute,

@@ -53,12 +53,12 @@ struct Flow {
     protocol: Protocol,
     client: SocketAddr,
     vip: SocketAddr,
-    /// What the backend sees as its client.
+    /// The client's address as the backend sees it.
     seen: SocketAddr,
     backend: SocketAddr,
 }
 
-/// What must become of a packet.
+/// Expected outcome of a packet.
 struct Outcome {
     action: u32,
     reason: Reason,
@@ -95,7 +95,7 @@ struct Matrix<'a> {
 }
 
 impl Matrix<'_> {
-    /// A flow that nobody has seen yet.
+    /// A new flow.
     fn flow(&mut self, protocol: Protocol) -> Result<Flow> {
         let (side, number, tcp) = (self.side, self.flows, protocol == Protocol::Tcp);
         self.flows += 1;
@@ -123,7 +123,7 @@ impl Matrix<'_> {
         })
     }
 
-    /// What a backend's flow was, opened by a packet that is no case.
+    /// A flow opened by a packet that is no case.
     fn open(&mut self, protocol: Protocol) -> Result<Flow> {
         let flow = self.flow(protocol)?;
         let (action, ..) = self
@@ -160,7 +160,7 @@ impl Matrix<'_> {
         }
     }
 
-    /// A packet within its tunnel. What tells flows apart there is learned from a plain packet of the same flow.
+    /// A packet within its tunnel. The outer entropy is learned from a plain packet of the same flow.
     fn within(&self, flow: &Flow, packet: &Frame, without_sum: bool) -> Result<Frame> {
         let Mode::Tunnel { outer, gue, .. } = self.mode else {
             anyhow::bail!("{} is no tunnel", self.name);
@@ -175,7 +175,7 @@ impl Matrix<'_> {
         })
     }
 
-    /// One case. `wanted` may learn from the output what only the program knows.
+    /// One case. `wanted` may take values that only the program knows from the output.
     fn check(
         &mut self,
         case: &str,
@@ -356,7 +356,7 @@ impl Matrix<'_> {
         Ok(())
     }
 
-    /// A packet that does not fit: its sender is told.
+    /// A packet that does not fit: its sender gets an ICMP error.
     fn too_big(&mut self, protocol: Protocol) -> Result<()> {
         let flow = self.open(protocol)?;
         let overhead = match self.mode {
@@ -386,7 +386,7 @@ impl Matrix<'_> {
         Ok(())
     }
 
-    /// ICMP errors about what a backend has sent, with the least that they may quote, and with more.
+    /// ICMP errors about a backend's packets, with the shortest allowed quote, and with a longer one.
     fn errors_from_client(&mut self, protocol: Protocol) -> Result<()> {
         let kind = Kind::plain(protocol);
         for (error, quoted) in ERRORS.into_iter().flat_map(|error| [(error, 8), (error, 19)]) {
@@ -408,7 +408,7 @@ impl Matrix<'_> {
         Ok(())
     }
 
-    /// The same about what a client has sent, where replies pass the balancer.
+    /// The same about a client's packets, in modes whose replies pass the balancer.
     fn errors_from_backend(&mut self, protocol: Protocol) -> Result<()> {
         let kind = Kind::plain(protocol);
         for (error, quoted) in ERRORS.into_iter().flat_map(|error| [(error, 8), (error, 19)]) {

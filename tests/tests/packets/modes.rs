@@ -129,7 +129,7 @@ fn sender_of_a_too_big_packet_gets_the_size_that_fits() -> Result<()> {
                 let wanted = Frame::too_big(vip, client, &sent, length - 1);
                 bench.expect("one byte too many", &sent, TX, &wanted, Reason::TooBigAnswered)?;
             }
-            // Nobody is told about an error.
+            // No ICMP error about an ICMP error.
             let reply = Frame::udp(side.vip(port), client, 64, b"reply");
             let error = Frame::unreachable(side.snat(0), side.vip(0), 64, &reply, 8);
             bench.change_backends(|backend| backend.mtu = 30)?;
@@ -161,7 +161,7 @@ fn packets_that_break_off_or_lie_are_dropped_in_every_mode() -> Result<()> {
     Ok(())
 }
 
-/// Errors about what a backend sent in the service's name reach it, as the flow's own packets do.
+/// Errors about packets that a backend sent with the service's address reach the backend, like the flow's own packets.
 #[test]
 fn icmp_errors_go_the_way_of_the_flow_they_are_about() -> Result<()> {
     let bench = Bench::new()?;
@@ -195,7 +195,7 @@ fn icmp_errors_go_the_way_of_the_flow_they_are_about() -> Result<()> {
                 let entropy = Entropy::of(&of_flow, outer, gue)?;
                 let mut wanted = tunnelled(&error, outer, gue.then_some(entropy.port), entropy.label);
                 if gue && !outer.vip(0).is_ipv4() {
-                    // Nobody has summed up what an error carries.
+                    // The quoted packet's checksum is not computed.
                     wanted = wanted.set16(IP + 40 + 6, 0);
                 }
                 bench.expect("in a tunnel", &error, TX, &wanted, Reason::SentBack)?;
@@ -236,7 +236,7 @@ fn quoted(l4: usize, side: Side) -> usize {
     l4 + 8 + if side.vip(0).is_ipv4() { 20 } else { 40 }
 }
 
-/// What tells flows apart on the outside.
+/// Outer fields that distinguish flows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Entropy {
     pub(crate) port: u16,
@@ -244,13 +244,13 @@ pub(crate) struct Entropy {
 }
 
 impl Entropy {
-    /// Reads it from what was sent, which must be in its range.
+    /// Reads it from a sent frame, and checks its range.
     pub(crate) fn of(frame: &Frame, outer: Side, gue: bool) -> Result<Self> {
         let v4 = outer.vip(0).is_ipv4();
         let field = |at: usize| frame.bytes().get(at..at + 4).context("too short for its headers");
         let word = |at: usize| -> Result<u32> { Ok(u32::from_be_bytes(field(at)?.try_into()?)) };
         let label = if v4 { 0 } else { word(IP)? & 0xf_ffff };
-        ensure!(v4 || label != 0, "a flow label of 0 says that there is no flow");
+        ensure!(v4 || label != 0, "a flow label of 0 means no flow");
         let port = if gue {
             u16::try_from(word(IP + if v4 { 20 } else { 40 })? >> 16)?
         } else {

@@ -16,7 +16,7 @@ use super::{
     vlan::TAGS,
 };
 
-/// What a service, a flow or a ring would otherwise decide about.
+/// Frames that would otherwise match a service, a flow or a ring.
 fn frames(side: Side) -> Vec<(String, Frame)> {
     let client = side.client(40_000);
     let mut frames = Vec::new();
@@ -60,7 +60,7 @@ fn frames_for_another_machine_pass_untouched_with_any_content() -> Result<()> {
         }
         ensure!(
             (bench.recorded()?, bench.forwarded()?) == (flows, forwarded),
-            "nothing is recorded or counted for a service"
+            "no record, and no count for a service"
         );
     }
     Ok(())
@@ -83,7 +83,7 @@ fn addresses_of_upper_devices_are_accepted_and_all_if_none_is_known() -> Result<
     own.insert(OwnMac::new(Mac::new(other), INGRESS), 1, 0)?;
     ensure!(taken()?, "the address of a device above this one");
     own.remove(&OwnMac::new(Mac::new(other), INGRESS))?;
-    ensure!(!taken()?, "the device is gone");
+    ensure!(!taken()?, "the device is removed");
 
     let mut first: Array<_, Mac> = Array::try_from(bench.map(map_names::INTERFACE_MACS)?)?;
     for slot in 0..MAX_INTERFACES {

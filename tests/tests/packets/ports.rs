@@ -1,4 +1,4 @@
-//! Which source port a new flow gets, and what becomes of a flow's state on the way.
+//! Allocation of source ports, and the states of a flow.
 
 use std::collections::BTreeSet;
 
@@ -22,7 +22,7 @@ const FIN_FLAG: u8 = 1;
 /// Where the source port of an IPv4 packet without options stands.
 const SOURCE_PORT: usize = 34;
 
-/// Opens a flow from a client's port; the balancer's port, or nothing if the packet was dropped.
+/// Opens a flow from a client's port; returns the balancer's port, or `None` if the packet was dropped.
 fn open(runner: &mut Runner<'_>, client_port: u16) -> Result<Option<u16>> {
     let syn = Frame::tcp(V4.client(client_port), V4.vip(80), SYN, 64, b"");
     let (action, output) = runner.run(syn.bytes())?;
@@ -154,7 +154,7 @@ fn flow_that_closes_on_another_path_is_closing_and_answered_there() -> Result<()
     Ok(())
 }
 
-/// A flood of SYNs costs those that only sent a SYN their port, the oldest first, and nobody else anything.
+/// A SYN flood takes the ports of half-open flows only, oldest first.
 #[test]
 fn half_open_flows_give_way_and_established_ones_never_do() -> Result<()> {
     const PORTS: u16 = 8;

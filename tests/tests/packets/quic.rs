@@ -1,4 +1,4 @@
-//! Connection ids of QUIC that name a backend. The ids are those that the draft publishes, so none of our code wrote one.
+//! QUIC connection ids that name a backend, from the draft's test vectors, so that none of our code wrote them.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -19,7 +19,7 @@ use super::{
     build::{BACKEND_MAC, Frame, LB_MAC},
 };
 
-/// A second backend, with a number that nobody else has, which the ring never leads to.
+/// A second backend, with an unused number, which the ring never selects.
 const NAMED: BackendId = BackendId(60_010);
 const NAMED_MAC: [u8; 6] = [2, 0, 0, 0, 7, 7];
 
@@ -117,7 +117,7 @@ struct Named<'a> {
 }
 
 impl<'a> Named<'a> {
-    /// Has a service read connection ids, of nothing yet.
+    /// Makes a service read connection ids, without configurations yet.
     fn new(bench: &'a Bench, vip: SocketAddr) -> Result<Self> {
         Self::with(bench, vip, NAMED)
     }
@@ -144,7 +144,7 @@ impl<'a> Named<'a> {
         })
     }
 
-    /// Has the service read the vector's connection ids too, whose server is [`NAMED`].
+    /// Makes the service read the vector's connection ids too, whose server is [`NAMED`].
     fn by(&self, (id, server, nonce, key, _): Vector) -> Result<()> {
         let key = key.map(u128::to_be_bytes);
         let config = Config::new(id, server.len(), nonce, key).map_err(|e| anyhow::anyhow!("{e:?}"))?;
@@ -184,7 +184,7 @@ impl<'a> Named<'a> {
     }
 }
 
-/// Has services read connection ids of several configurations; returns those that name a backend.
+/// Makes services read connection ids of several configurations; returns the ids that name a backend.
 pub(crate) fn name(bench: &Bench, vips: &[SocketAddr]) -> Result<[&'static [u8]; 3]> {
     let vectors = [VECTORS[0], VECTORS[2], VECTORS[3]];
     for (vip, number) in vips.iter().zip(NAMED.0..) {
@@ -238,7 +238,7 @@ fn a_connection_id_leads_to_its_server_from_any_address() -> Result<()> {
                     ),
                     ("another configuration", vec![(short(&foreign), BACKEND_MAC)]),
                     ("of no configuration", vec![(short(&nobody), BACKEND_MAC)]),
-                    ("nobody's id", vec![(short(&unknown), BACKEND_MAC)]),
+                    ("id of no server", vec![(short(&unknown), BACKEND_MAC)]),
                     ("an id that is too short", vec![(long(&id[..cut])?, BACKEND_MAC)]),
                     ("no id", vec![(long(&[])?, BACKEND_MAC)]),
                     (

@@ -1,4 +1,4 @@
-//! What a service without a backend answers, to the byte.
+//! Answers of a service without a backend, to the byte.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -12,7 +12,7 @@ use super::{
 };
 
 const FIN: u8 = 1;
-/// The sequence number of every segment that [`Frame::tcp`] builds, and what it acknowledges.
+/// Sequence and acknowledgement number of every segment by [`Frame::tcp`].
 const SEQ: u32 = 0x0102_0304;
 const ACKED: u32 = 0x0506_0708;
 /// Bytes of an Ethernet header.
@@ -107,7 +107,7 @@ fn broadcast_and_unspecified_sources_get_no_answer() -> Result<()> {
                 Frame::udp(client, vip, 64, b"x"),
                 Frame::tcp(client, vip, SYN, 64, b""),
             ] {
-                // Reserved: some networks use it, but nobody can say that it is one host.
+                // Reserved: some networks use it, but it need not be one host.
                 let reason = if *source == "240.0.0.1" {
                     Reason::NoBackend
                 } else {

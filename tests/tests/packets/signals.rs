@@ -1,4 +1,4 @@
-//! What flows tell about their backends.
+//! Passive signals of backends.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
@@ -22,20 +22,20 @@ use super::{
 
 const RST: u8 = 4;
 
-/// All that was told so far, of all backends.
-fn told(bench: &Bench) -> Result<Signals> {
+/// All signals so far, of all backends.
+fn signals(bench: &Bench) -> Result<Signals> {
     let sum = bench
         .signals()?
         .into_values()
-        .fold(Signals::default(), |sum, told| Signals {
-            unanswered: sum.unanswered + told.unanswered,
-            refused: sum.refused + told.refused,
-            unreachable: sum.unreachable + told.unreachable,
+        .fold(Signals::default(), |sum, one| Signals {
+            unanswered: sum.unanswered + one.unanswered,
+            refused: sum.refused + one.refused,
+            unreachable: sum.unreachable + one.unreachable,
         });
     Ok(sum)
 }
 
-/// Each packet, and what it adds: SYNs without answer, refused flows, errors.
+/// Each packet, and the signals that it adds: SYNs without answer, refused flows, errors.
 #[test]
 fn only_failed_flows_of_a_backend_are_signalled() -> Result<()> {
     let bench = Bench::new()?;
@@ -66,7 +66,7 @@ fn only_failed_flows_of_a_backend_are_signalled() -> Result<()> {
             ("is refused", 1, from_backend(1, RST | ACK), (0, 1, 0)),
             ("once", 1, from_backend(1, RST | ACK), (0, 0, 0)),
             ("a client's reset", 2, from_client(2, SYN), (0, 0, 0)),
-            ("is nobody's fault", 2, from_client(2, RST), (0, 0, 0)),
+            ("is no signal", 2, from_client(2, RST), (0, 0, 0)),
             ("a flow that finds no way", 3, from_client(3, SYN), (0, 0, 0)),
             ("says a router", 3, error(3, SYN), (0, 0, 1)),
             (
@@ -76,7 +76,7 @@ fn only_failed_flows_of_a_backend_are_signalled() -> Result<()> {
                 (0, 0, 0),
             ),
             (
-                "nor is a client that is gone",
+                "nor is a client that went away",
                 3,
                 Frame::unreachable(
                     side.client(0),
@@ -90,10 +90,10 @@ fn only_failed_flows_of_a_backend_are_signalled() -> Result<()> {
         ];
         for (name, n, frame, (unanswered, refused, unreachable)) in cases {
             bench.one_port(port + n)?;
-            let before = told(&bench)?;
+            let before = signals(&bench)?;
             let (action, ..) = bench.run(&frame)?;
             ensure!(action == TX, "{name}: action {action}");
-            let after = told(&bench)?;
+            let after = signals(&bench)?;
             let added = (
                 after.unanswered - before.unanswered,
                 after.refused - before.refused,
@@ -148,11 +148,11 @@ fn a_repeated_syn_counts_after_a_timeout_and_from_several_clients() -> Result<()
             bench.run(&other(n))?;
         }
         let repeat = |frames: &[Frame]| -> Result<u64> {
-            let before = told(&bench)?.unanswered;
+            let before = signals(&bench)?.unanswered;
             for frame in frames {
                 bench.run(frame)?;
             }
-            Ok(told(&bench)?.unanswered - before)
+            Ok(signals(&bench)?.unanswered - before)
         };
         let all: Vec<Frame> = (0..20).flat_map(|n| [one(n), other(n)]).collect();
         wait_for_a_repetition(&bench)?;

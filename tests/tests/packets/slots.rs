@@ -1,5 +1,5 @@
-//! Which backend a packet goes to while slots change hands, and what is recorded: the table in
-//! `docs/flow-tracking.md`, row by row, and services that record every flow.
+//! The backend of a packet while slots change hands, and the records: the table in `docs/flow-tracking.md`, row by row,
+//! and services that record every flow.
 
 use std::{
     collections::BTreeSet,
@@ -30,14 +30,14 @@ use super::{
     build::{Frame, LB_MAC, Side, V4, V6},
 };
 
-/// Backends with numbers that nobody else has.
+/// Backends with unused numbers.
 const A: BackendId = BackendId(60_001);
 const B: BackendId = BackendId(60_002);
 const C: BackendId = BackendId(60_003);
 const NONE: BackendId = BackendId::NONE;
 const GENERATION: Generation = Generation(7);
 
-/// By its MAC address a test knows where a packet went.
+/// MAC address of a backend, by which a test finds where a packet went.
 const fn mac(id: BackendId) -> [u8; 6] {
     let [high, low] = id.0.to_be_bytes();
     [2, 0, 0, 1, high, low]
@@ -47,7 +47,7 @@ const fn slot(current: BackendId, previous: BackendId) -> RingSlot {
     RingSlot { current, previous }
 }
 
-/// What a packet is.
+/// Kind of a packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum What {
     Syn,
@@ -207,7 +207,7 @@ impl Slots {
         Ok(owners)
     }
 
-    /// Sends a packet of a flow; who got it.
+    /// Sends a packet of a flow; returns the backend that got it.
     fn send<K: Key>(&self, client: SocketAddr, what: What) -> Result<BackendId> {
         let vip = K::SIDE.vip(L2DSR);
         let frame = match what {
@@ -233,7 +233,7 @@ impl Slots {
     }
 }
 
-/// The slot, what is known of a flow, its packet, who gets it, and what is known then.
+/// The slot, the records of a flow, its packet, the backend that gets it, and the records then.
 type Row = (RingSlot, Owners, What, BackendId, Owners);
 
 const STABLE: RingSlot = slot(A, A);
@@ -243,7 +243,7 @@ const DRAINING: RingSlot = slot(NONE, A);
 const EMPTY: RingSlot = slot(NONE, NONE);
 
 const ROWS: [Row; 32] = [
-    // Stable: nothing is looked up, nothing recorded, whatever the tables hold.
+    // Stable: no look-up and no record, with any content of the tables.
     (STABLE, TRACKED_C, Syn, A, TRACKED_C),
     (STABLE, TRACKED_C, Ack, A, TRACKED_C),
     (STABLE, UNKNOWN, Syn, A, UNKNOWN),
@@ -268,13 +268,13 @@ const ROWS: [Row; 32] = [
     (PINNED, UNKNOWN, Syn, B, UNKNOWN),
     (PINNED, UNKNOWN, Ack, B, UNKNOWN),
     (PINNED, UNKNOWN, Udp, B, UNKNOWN),
-    // Nobody takes new flows.
+    // No backend takes new flows.
     (DRAINING, UNKNOWN, Syn, NONE, UNKNOWN),
     (DRAINING, UNKNOWN, Ack, A, [NONE, NONE, A]),
     (DRAINING, TRACKED_C, Ack, C, TRACKED_C),
     (EMPTY, UNKNOWN, Ack, NONE, UNKNOWN),
     (EMPTY, TRACKED_C, Ack, C, TRACKED_C),
-    // An error goes where the flow's packets go, and proves nothing about the client.
+    // An ICMP error goes where the flow's packets go, and proves nothing about the client.
     (STABLE, TRACKED_C, Error, A, TRACKED_C),
     (TRANSITION, UNKNOWN, Error, A, UNKNOWN),
     (TRANSITION, OPENING_C, Error, C, OPENING_C),
@@ -325,7 +325,7 @@ fn where_every_flow_is_recorded_no_slot_is_an_exception() -> Result<()> {
 fn dead<K: Key>() -> Result<()> {
     let mut slots = Slots::new()?;
     slots.set::<K>(TCP, |_| TRANSITION, 0)?;
-    // C is declared dead, and then comes back as another generation: either way its records count for nothing.
+    // C is declared dead, and then recovers with another generation: in both cases its records do not count.
     for (flags, generation) in [(IN_USE, GENERATION), (IN_USE | ALIVE, GENERATION.next())] {
         slots.write(C, |backend| {
             backend.flags = backend.flags & !ALIVE | flags;
@@ -333,7 +333,7 @@ fn dead<K: Key>() -> Result<()> {
         })?;
         let (client, key) = slots.flow::<K>(TCP, TRACKED_C)?;
         ensure!(slots.send::<K>(client, Ack)? == A, "a dead owner's flow moves");
-        ensure!(slots.owners(&key)? == [C, NONE, A], "and is recorded anew");
+        ensure!(slots.owners(&key)? == [C, NONE, A], "and is recorded again");
         ensure!(slots.send::<K>(client, Ack)? == A);
         ensure!(slots.owners(&key)? == [A, NONE, NONE]);
     }
@@ -376,7 +376,7 @@ fn new_flows_take_turns_and_their_packets_do_not() -> Result<()> {
     turns::<TupleV6>()
 }
 
-/// Ports beside its own of a service whose flows are spread by port.
+/// Further ports of a service whose flows are spread by port.
 const MORE_PORTS: RangeInclusive<u16> = 30_000..=30_029;
 
 fn by_port<K: Key>() -> Result<()> {

@@ -1,4 +1,4 @@
-//! Outer headers whose source is told by the flow, and GUE on another port.
+//! Outer headers with a source for each flow, and GUE on another port.
 
 use std::{
     collections::BTreeSet,
@@ -98,7 +98,7 @@ fn each_flow_has_an_outer_source_of_its_own_and_keeps_it() -> Result<()> {
                     let ports = gue.then_some((entropy.port, tunnel::GUE_PORT));
                     let mut wanted = tunnelled_from(from, &sent, outer, ports, entropy.label);
                     if gue && !outer.vip(0).is_ipv4() && client_port % 8 == 0 {
-                        // A part of a datagram does not tell the sum of its bytes.
+                        // The checksum cannot be derived from a fragment.
                         wanted = wanted.set16(IP + 46, 0);
                     }
                     ensure!(got == wanted, "{port}: {:02x?}", got.bytes());
@@ -135,7 +135,7 @@ fn each_flow_has_an_outer_source_of_its_own_and_keeps_it() -> Result<()> {
     Ok(())
 }
 
-/// What a router on the way says about an outer packet is for the kernel, whichever source it is sent to.
+/// ICMP errors of routers about outer packets are for the kernel, to any outer source.
 #[test]
 fn errors_about_outer_packets_pass_untouched_whichever_source_they_are_sent_to() -> Result<()> {
     let bench = Bench::new()?;

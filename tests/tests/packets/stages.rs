@@ -1,4 +1,4 @@
-//! Stages that are not there: the kernel, or somebody's hand, can empty the map of stages.
+//! Missing stages: the kernel, or an administrator, can empty the map of stages.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The program of health checks through the path: what it makes of a check's packets, and of all else.
+//! The program of checks through the VIP: its handling of checks' packets, and of all others.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -27,7 +27,7 @@ use super::{
 
 /// The only port that flows get.
 const PORT: u16 = 3000;
-/// Any interface but the one that test packets come in on.
+/// Any interface other than the one that test packets come in on.
 const ELSEWHERE: u32 = 2;
 /// Where the IP header's payload begins.
 const L4_V4: usize = 34;
@@ -38,7 +38,7 @@ const L4_V6: usize = 54;
 struct Way {
     name: &'static str,
     mode: Mode,
-    /// The service's port, but in mode `nat`, whose services have a port each.
+    /// The service's port; in mode `nat` each service has its own.
     port: u16,
     outer: Side,
 }
@@ -78,7 +78,7 @@ impl Way {
         matches!(self.mode, Mode::Nat | Mode::Dnat)
     }
 
-    /// What must come out where a client's packet is `inner`.
+    /// The expected output for the client's packet `inner`.
     fn wanted(self, inner: &Frame, got: &Frame) -> Result<Frame> {
         let gue = match self.mode {
             Mode::Nat | Mode::Dnat | Mode::L2dsr => return Ok(inner.clone().lb_to_backend()),
@@ -154,7 +154,7 @@ impl Entry {
             let (action, output) = runner.run(frame.bytes())?;
             Ok((action, output.to_vec()))
         })??;
-        ensure!(self.bench.counted()? == before, "checks count for nobody");
+        ensure!(self.bench.counted()? == before, "checks do not count");
         Ok((action, Frame::from_bytes(output)))
     }
 
@@ -173,7 +173,7 @@ impl Entry {
         Ok(())
     }
 
-    /// Not sent anywhere. Returns what had become of it by then.
+    /// Must be dropped. Returns the frame by then.
     fn drops(&self, name: &str, sent: &Frame) -> Result<Frame> {
         let (action, got) = self.run(sent).context(name.to_owned())?;
         ensure!(action == DROP, "{name}: action {action}");
@@ -190,7 +190,7 @@ impl Entry {
 
 /// The number of the program on the way in, which is made if it is not there.
 fn program(bench: &Bench, paths: &CheckPaths) -> Result<u32> {
-    // Nothing is there before a check asks for its way.
+    // The program does not exist before the first check.
     open(bench, paths, V4, ways(V4)[0], Protocol::Tcp)?;
     let links: Value = serde_json::from_str(&bench.ns().run("ip", &["-j", "link", "show", "lb-path0"])?)?;
     let id = links[0]["xdp"]["prog"]["id"].as_u64();
@@ -218,8 +218,8 @@ fn open(bench: &Bench, paths: &CheckPaths, side: Side, way: Way, protocol: Proto
     Ok(SocketAddr::new(entrance.address.ip(), number))
 }
 
-/// A backend that answers clients must pass its checks, and one that does not must fail them: so a check's packet has to
-/// be just the packet that a client on this machine would have sent, in every mode.
+/// Checks must pass if and only if clients are served: so a check's packet must equal the packet of a client on this
+/// machine, in every mode.
 #[test]
 fn a_checks_packets_are_a_clients_in_every_mode_and_their_answers_come_back() -> Result<()> {
     let entry = Entry::new()?;
@@ -248,7 +248,7 @@ fn a_checks_packets_are_a_clients_in_every_mode_and_their_answers_come_back() ->
                 let traffic = bench.traffic(vip_port)?;
                 ensure!(
                     (traffic.packets, traffic.reply_packets) == (0, 0),
-                    "{}: counts for nobody",
+                    "{}: does not count",
                     way.name
                 );
             }
@@ -294,7 +294,7 @@ fn a_check_leaves_by_an_outer_source_as_a_clients_flow_does() -> Result<()> {
     Ok(())
 }
 
-/// Checks find out that a backend is up again: what keeps clients away from it must not keep them.
+/// Checks detect recovery: they must reach a backend that takes no clients.
 #[test]
 fn backend_without_new_flows_is_still_checked() -> Result<()> {
     let entry = Entry::new()?;
@@ -324,7 +324,10 @@ fn foreign_packets_on_the_check_interface_are_dropped_unchanged() -> Result<()> 
         let whole = Frame::tcp(near, number, ACK, 64, b"payload");
         for (name, frame) in [
             ("to a service", syn(side.vip(80))),
-            ("to nobody", syn(SocketAddr::new(side.nowhere(), number.port()))),
+            (
+                "to an unknown address",
+                syn(SocketAddr::new(side.nowhere(), number.port())),
+            ),
             ("to the near end", syn(SocketAddr::new(near.ip(), number.port()))),
             ("of no backend", syn(SocketAddr::new(far, u16::MAX))),
             ("of number 0", syn(SocketAddr::new(far, 0))),
@@ -362,7 +365,7 @@ fn check_of_a_replaced_backend_is_dropped() -> Result<()> {
             };
             let inner = Frame::tcp(side.snat(PORT), to, SYN, hops, b"");
             entry.expect(way, "as it was", &sent, &inner)?;
-            // So that it is not for want of a port that nothing is sent.
+            // Provides a port, so that a missing one is not the cause.
             bench.ports(PORT..=PORT + 1)?;
             bench.change_backends(|backend| backend.generation = Generation(backend.generation.0 + 1))?;
             entry.drops("its number is another's", &sent)?;
@@ -394,7 +397,7 @@ fn a_restart_finds_the_program_of_checks_where_it_was_left() -> Result<()> {
     let paths = bench.check_paths();
     let id = program(&bench, &paths)?;
     ensure!(id == first, "loaded again");
-    // What it was told by the earlier daemon does not matter.
+    // Settings by the earlier daemon do not matter.
     let again = Entry {
         paths,
         program: Program::by_id(id)?,
@@ -405,7 +408,7 @@ fn a_restart_finds_the_program_of_checks_where_it_was_left() -> Result<()> {
         let far = again.open(side, way, Protocol::Udp)?;
         let sent = Frame::udp(SocketAddr::new(ends(side)[0], 40_000), far, 64, b"x");
         let inner = Frame::udp(side.snat(PORT), side.backend(5353), 63, b"x");
-        again.expect(way, "by the one that was left", &sent, &inner)?;
+        again.expect(way, "by the program that was kept", &sent, &inner)?;
     }
     Ok(())
 }

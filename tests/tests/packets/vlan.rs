@@ -1,4 +1,4 @@
-//! Frames with VLAN tags: off before the packet is looked at, those of the way out on again.
+//! Frames with VLAN tags: tags are removed before parsing, and the tags of the way out are added.
 
 use anyhow::{Result, ensure};
 use lb_common::{
@@ -115,12 +115,12 @@ fn errors_about_flows_cross_vlans_as_their_packets_do() -> Result<()> {
             )?;
             let error = Frame::unreachable(side.backend(0), snat, 64, &forwarded, 8).backend_to_lb();
             let quoted = Frame::udp(client, side.vip(53), 63, b"hello");
-            let told = Frame::unreachable(side.vip(0), client, 63, &quoted, 8).lb_to_client();
+            let message = Frame::unreachable(side.vip(0), client, 63, &quoted, 8).lb_to_client();
             bench.expect(
                 name,
                 &error.tagged(BACKEND_TAG),
                 TX,
-                &told.tagged(back),
+                &message.tagged(back),
                 Reason::SentBack,
             )?;
         }
@@ -173,12 +173,12 @@ fn own_answers_have_the_vlan_tags_of_the_packet() -> Result<()> {
                 &reset.tagged(tags),
                 Reason::RejectedReset,
             )?;
-            let told = Frame::too_big(side.vip(L2DSR), client, &large, mtu);
+            let message = Frame::too_big(side.vip(L2DSR), client, &large, mtu);
             bench.expect(
                 name,
                 &large.tagged(tags),
                 TX,
-                &told.tagged(tags),
+                &message.tagged(tags),
                 Reason::TooBigAnswered,
             )?;
         }

@@ -105,7 +105,7 @@ fn grpc_server_is_up_when_it_reports_serving() -> Result<()> {
     let error = check(&ns, &ask("", None)?, other)?.map_err(|error| error.to_string());
     let words = "cannot be asked: the server has no grpc.health.v1.Health (UNIMPLEMENTED)";
     ensure!(error == Err(format!("{other} {words}")), "{error:?}");
-    // One that wants TLS, and gets none.
+    // A server that requires TLS, without TLS.
     let error = check(&ns, &ask("", None)?, secure)?;
     ensure!(
         matches!(

@@ -28,7 +28,7 @@ enum Web {
 }
 
 impl Web {
-    /// One that wants a body that ends with "well", but for what `change` changes.
+    /// A check that expects a body ending with "well", modified by `change`.
     fn new(version: Version, tls: Option<&TlsCheck>, path: &str, change: fn(&mut HttpCheck)) -> Result<Self> {
         let mut settings = HttpCheck {
             path: path.to_owned(),
@@ -151,7 +151,7 @@ fn a_server_that_demands_a_proxy_header_gets_one_from_each_kind() -> Result<()> 
     let scratch = Scratch::new()?;
     let dir = scratch.path().display();
     let trusted = certificate(&scratch)?;
-    // What the header says of the client comes back in the answer.
+    // The answer contains the client's address from the header.
     let server = format!(
         "server {{
             listen 127.0.0.1:80 proxy_protocol; listen 127.0.0.1:443 ssl proxy_protocol;
@@ -175,7 +175,7 @@ fn a_server_that_demands_a_proxy_header_gets_one_from_each_kind() -> Result<()> 
         expect: Some(Expected::Bytes(Bytes::Text(text.to_owned()))),
     };
     for version in [None, Some(ProxyVersion::V1), Some(ProxyVersion::V2)] {
-        // Version 2 says that nobody is behind the check.
+        // Version 2 says that the check has no client.
         let (body, to) = match version {
             Some(ProxyVersion::V1) => ("^from 127.0.0.1 to 80: well$", "from 127.0.0.1 to 80: well"),
             Some(ProxyVersion::V2) | None => ("^from  to : well$", "from  to : well"),

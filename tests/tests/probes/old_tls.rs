@@ -112,7 +112,7 @@ RyjBMo4aMELzYThfld44FHGgsDBRYK+KL8amCnzEW2dbsv79bGRDM7LoFs+dzyVc
 BjWs4qkgzF3lLA/+5mbxXw==
 -----END CERTIFICATE-----
 ";
-/// Its key, which guards nothing.
+/// Its key, for tests only.
 const WEAK_KEY: &str = "\
 -----BEGIN PRIVATE KEY-----
 MIICdQIBADANBgkqhkiG9w0BAQEFAASCAl8wggJbAgEAAoGBAMYRiMzzgTpDRbke

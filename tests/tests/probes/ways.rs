@@ -1,4 +1,4 @@
-//! The ways to fail, for each kind, against real servers behind a packet filter that does what broken networks do.
+//! Failures of each kind of check, against real servers behind a packet filter that simulates broken networks.
 
 use std::{fs::File, net::SocketAddr, time::Duration};
 
@@ -12,7 +12,7 @@ use tokio::task::JoinSet;
 
 use super::{PLENTY, Server, certificate, expired, grpc, stranger, wait_for};
 
-/// Time-out of checks that must run into it. Long enough for what must have happened before, also on a busy machine.
+/// Timeout of checks that must time out. Long enough for the steps before, also on a busy machine.
 const GIVE_UP: Duration = Duration::from_secs(5);
 
 /// The servers listen on all addresses of loopback; the packet filter makes them differ by the last byte.
@@ -144,7 +144,7 @@ impl Servers {
         kinds
     }
 
-    /// Has all servers be silent without being gone: the kernel goes on taking connections for them.
+    /// Silences all servers without ending them: the kernel still accepts connections for them.
     fn mute(&self) -> Result<()> {
         for Server(child) in &self.running {
             let pid = libc::pid_t::try_from(child.id())?;
@@ -184,7 +184,7 @@ impl Servers {
     }
 }
 
-/// What must come of a check.
+/// Expected result of a check.
 #[derive(Debug)]
 enum Expected {
     Exactly(Result<(), CheckError>),
@@ -231,7 +231,7 @@ fn checker(kind: &CheckKind) -> Result<ConfiguredChecker> {
     Ok(Checkers::new(settings)?.checker())
 }
 
-/// What each address does.
+/// The behaviour of each address.
 fn filter() -> String {
     let mut rules = format!(
         "ip daddr 127.0.0.{HOLE} drop
