@@ -54,7 +54,7 @@ fn accepting() -> Result<u16> {
 }
 
 /// A server on every loopback address that never accepts and whose queue is full: the kernel drops connection
-/// requests. The returned sockets keep it so.
+/// requests. The returned sockets keep the queue full.
 fn black_hole() -> Result<(u16, Socket, Vec<TcpStream>)> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)).into())?;

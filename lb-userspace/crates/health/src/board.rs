@@ -56,7 +56,7 @@ impl<I: TargetId> CheckStatuses<I> {
         self.statuses.len()
     }
 
-    /// Whether there is none.
+    /// Whether it is empty.
     pub fn is_empty(&self) -> bool {
         self.statuses.is_empty()
     }
@@ -85,7 +85,7 @@ impl<I> From<BTreeMap<I, CheckStatus<I>>> for CheckStatuses<I> {
 impl<I: TargetId> std::ops::Index<&I> for CheckStatuses<I> {
     type Output = CheckStatus<I>;
 
-    /// Panics where there is none.
+    /// Panics if there is none.
     fn index(&self, id: &I) -> &CheckStatus<I> {
         let place = self.place(id).unwrap_or(usize::MAX);
         &self.statuses[place]

@@ -140,7 +140,7 @@ pub(super) struct Engine<I: TargetId> {
     targets: BTreeMap<I, SocketAddr>,
     /// The check of each id that is checked.
     numbers: BTreeMap<I, CheckNo>,
-    /// When breakers go on by themselves.
+    /// When breakers advance by themselves.
     breakers: BTreeSet<(Instant, CheckNo)>,
     services: BTreeMap<I::Service, ServiceMetrics>,
     /// Memories of an earlier process about targets that are not checked yet.
@@ -331,8 +331,8 @@ impl<I: TargetId> Engine<I> {
         no
     }
 
-    /// Schedules the checks from number `first_new` on: those without a verdict soon, since clients wait for it, the
-    /// others in their phase.
+    /// Schedules the checks from number `first_new` on: unchecked ones soon, since clients wait for them, the others in
+    /// their phase.
     fn start(&mut self, first_new: CheckNo, now: Moment, changes: &mut Changes<I>) {
         let new: Vec<(&CheckNo, &Check<I>)> = self.checks.range(first_new..).collect();
         let hurry = START_SPACING.saturating_mul(u32::try_from(new.len()).unwrap_or(u32::MAX));

@@ -87,7 +87,7 @@ pub enum CheckError {
         /// The kernel's words.
         reason: String,
     },
-    /// The status is none of the expected ones.
+    /// The status is not an expected one.
     #[error("status {status} from {url}, expected {}", list(.expected))]
     Status {
         /// The request's URL, with the checked address.
@@ -274,7 +274,7 @@ pub enum LocalError {
     /// A check that waits for reports has had none.
     #[error("nothing has been reported yet")]
     NoReport,
-    /// No `CAP_NET_RAW`, and the process's group is not among those that may ping.
+    /// No `CAP_NET_RAW`, and the process's group may not ping.
     #[error("pings need CAP_NET_RAW, or the group of the process in net.ipv4.ping_group_range")]
     Ping,
     /// No `CAP_NET_ADMIN`.

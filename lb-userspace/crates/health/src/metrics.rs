@@ -18,7 +18,7 @@ const LAG_BUCKETS: [f64; 9] = [0.001, 0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5,
 
 const BREAKER_STATES: [BreakerState; 3] = [BreakerState::Closed, BreakerState::Open, BreakerState::HalfOpen];
 
-/// Metrics of the health engine, `lb_health_*` but for the verdicts themselves.
+/// Metrics of the health engine, `lb_health_*` except the health states themselves.
 #[derive(Clone, Debug)]
 pub struct HealthMetrics {
     checks: IntCounterVec,

@@ -15,8 +15,8 @@ const ALL: u32 = 0;
 /// The limit of this process, as the kernel wants it: the first port in the low half, the last one in the high half.
 static LIMIT: AtomicU32 = AtomicU32::new(ALL);
 
-/// Has connections of checks that begin from now on leave from these ports; from all that the kernel chooses from, where
-/// there are none. Kernels before 6.3 know no such limit, and choose from all.
+/// Limits the source ports of later checks to these; without ports there is no limit. Kernels before 6.3 do not support
+/// the limit, and use all ports.
 pub fn limit_to(ports: Option<&RangeInclusive<u16>>) {
     let limit = ports.map_or(ALL, |ports| {
         u32::from(*ports.end()) << u16::BITS | u32::from(*ports.start())

@@ -44,7 +44,7 @@ impl fmt::Display for Health {
     }
 }
 
-/// A check that should go on.
+/// A check that should run.
 #[derive(Clone, PartialEq, Debug)]
 pub struct CheckSpec<I> {
     /// The backend whose health state it decides.
@@ -63,7 +63,7 @@ pub struct CheckSpec<I> {
 /// A health state changed, or differs from the `initial` of the latest spec; or only the memory to store changed.
 #[derive(Clone, PartialEq, Debug)]
 pub struct HealthEvent<I> {
-    /// Whose.
+    /// Its backend.
     pub id: I,
     /// The verdict from now on.
     pub health: Health,

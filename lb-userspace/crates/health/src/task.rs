@@ -100,9 +100,9 @@ type BackendSignals<I> = Vec<(I, Signals)>;
 pub struct NotTaken;
 
 impl<I: TargetId> HealthHandle<I> {
-    /// Makes the checks equal to `specs`, soon after the call. Checks that did not change go on undisturbed with their
-    /// verdict; changed ones keep the verdict and begin a new schedule, unless the address changed too: then `initial`
-    /// counts; those not in `specs` stop. Only the latest call matters. Events of checks that were removed may still
+    /// Makes the checks equal to `specs`, soon after the call. Unchanged checks are not disturbed and keep their health
+    /// state. Changed ones keep it too and begin a new schedule, unless the address changed: then `initial` counts.
+    /// Checks that are not in `specs` stop. Only the latest call matters. Events of checks that were removed may still
     /// be on their way.
     pub fn update(&self, specs: Vec<CheckSpec<I>>) {
         self.specs.send_replace(specs);

@@ -30,7 +30,7 @@ pub const MAX_LINE: usize = 1024;
 /// Bytes that can be sent to an agent.
 pub const MAX_SEND: usize = 1024;
 
-/// Largest share of a weight, in percent, that an agent can ask for: as in HAProxy.
+/// Largest share of a weight, in percent, that an agent can set: as in HAProxy.
 pub const MAX_PERCENT: u16 = 25_600;
 
 /// Failures in a row after which an agent is reported as lost; its last report stays in force.

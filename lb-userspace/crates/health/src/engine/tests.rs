@@ -104,7 +104,7 @@ impl Simulation {
         self.peers.insert(target(host), Box::new(answer));
     }
 
-    /// A target that answers after 1 ms, but for the given times, when it does not answer at all.
+    /// A target that answers after 1 ms, except at the given times, when it does not answer.
     fn peer_dead_during(&mut self, host: u8, timeout: Duration, dead: impl Fn(Duration) -> bool + 'static) {
         self.peer(host, move |at| {
             if dead(at) || dead(at + MS) {
@@ -699,7 +699,7 @@ fn flapping_backend_is_held_down_and_reported() {
     assert_eq!(falls.count(), 3, "{:?}", simulation.events);
     let status = simulation.board.snapshot()[&id("web", "a")].clone();
     assert_eq!((status.health, status.judgement.damped), (Health::Down, true));
-    // Settings that go on leave the damping alone.
+    // Unchanged settings keep the damping.
     simulation.update(vec![spec("web", "a", 1, settings.clone())]);
     assert!(simulation.board.snapshot()[&id("web", "a")].judgement.damped);
     assert!(

@@ -52,7 +52,7 @@ pub enum GrpcProblem {
     /// The answer ends without `grpc-status`.
     #[error("cannot be asked: the answer has no grpc-status")]
     NoStatus,
-    /// The message is none.
+    /// The message is invalid.
     #[error("cannot be asked: {0}")]
     Message(&'static str),
 }

@@ -23,7 +23,7 @@ pub(super) struct Outline<'a> {
     pub(super) key: &'a [u8],
 }
 
-/// The parts of a certificate; `None` where it is none.
+/// The parts of a certificate; `None` if it is invalid.
 pub(super) fn outline(der: &[u8]) -> Option<Outline<'_>> {
     let (_, certificate, _) = element(der)?;
     let (_, body, _) = element(certificate)?;

@@ -308,7 +308,7 @@ mod tests {
                 error: LocalError::Late(Duration::from_secs(seconds)),
             })
         };
-        // Seconds that each stall takes, and those until the answer comes.
+        // Seconds of each stall, and seconds until the answer.
         for (stalls, answer, expected) in [
             ([0, 0], 0.5, Ok(())),
             ([0, 0], 1.5, timed_out()),

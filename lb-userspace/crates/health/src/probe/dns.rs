@@ -48,7 +48,7 @@ impl DnsChecker {
     /// A checker for `settings`.
     ///
     /// # Errors
-    /// When their name is none.
+    /// When their name is invalid.
     pub fn new(settings: &DnsCheck) -> Result<Self, ProbeError> {
         let name = dns_message::encode_name(&settings.name)
             .ok_or_else(|| ProbeError::DnsName(settings.name.clone()))?;
@@ -78,7 +78,7 @@ impl DnsChecker {
                 for _ in 0..MAX_REPLIES {
                     reply.clear();
                     socket.recv_buf(&mut reply).await?;
-                    // A late reply to an earlier question of the same port is none to this one.
+                    // Skip a late reply to an earlier question from the same port.
                     if dns_message::id(&reply).is_none_or(|id| Some(id) == dns_message::id(query)) {
                         return Ok(true);
                     }

@@ -29,7 +29,7 @@ pub(super) struct Malformed(pub(super) &'static str);
 
 const SHORT: Malformed = Malformed("it is cut off");
 
-/// The wire form of a name; `None` where it is none (RFC 1035 section 3.1).
+/// The wire form of a name; `None` if it is invalid (RFC 1035 section 3.1).
 pub(super) fn encode_name(name: &str) -> Option<Vec<u8>> {
     if name.is_empty() {
         return None;

@@ -175,7 +175,7 @@ impl<L: Send> Keeper<L> {
         if *self.beside() == Beside::Served {
             self.keep(Some(link), target, 1);
         } else if let Ok((_, link)) = self.ask_beside(exchange, budget, link, started.elapsed()).await {
-            // Its answer is none to this check, which has one.
+            // Its answer does not count for this check, which has one.
             self.keep(link, target, 1);
         }
         Ok(answer)

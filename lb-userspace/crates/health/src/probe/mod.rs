@@ -78,7 +78,7 @@ pub trait Checker: Send + Sync + 'static {
     fn renew(&self) {}
 }
 
-/// The checker that settings ask for.
+/// The checker for settings.
 #[derive(Debug)]
 pub(super) enum Probe {
     Tcp(TcpProbe),

@@ -2,7 +2,7 @@
 
 use regex::bytes::Regex;
 
-/// Longest body that settings can ask for; it is held in memory for each check in flight.
+/// Longest body that settings can request; it is held in memory for each check in flight.
 pub const MAX_BODY_LIMIT: usize = 1024 * 1024;
 
 /// Why settings make no check.
@@ -25,7 +25,7 @@ pub enum ProbeError {
     /// A control character.
     #[error("value of header \"{0}\" has control characters")]
     HeaderValue(String),
-    /// No status could ever be right, or it is none.
+    /// No status could ever match, or a status is invalid.
     #[error("expected statuses must be one or more numbers from 200 to 599")]
     Status,
     /// The pattern.

@@ -60,7 +60,7 @@ pub(super) struct TlsClient {
 #[derive(Clone, Debug)]
 struct Base {
     config: ClientConfig,
-    /// The certificate that servers are shown which ask for one.
+    /// The certificate for servers that request one.
     shown: Option<Arc<CertifiedKey>>,
 }
 
@@ -188,7 +188,7 @@ impl TlsClient {
         Ok(stream)
     }
 
-    /// Whether the certificate is still valid, and until when: sessions that go on or are resumed are not verified again.
+    /// Whether the certificate is still valid, and until when: kept and resumed sessions are not verified again.
     pub(super) fn check_dates(
         &self,
         target: SocketAddr,

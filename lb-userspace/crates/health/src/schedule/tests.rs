@@ -168,7 +168,7 @@ proptest! {
 
     /// With far too few places, slow checks cannot keep others from their turn.
     #[test]
-    fn everyone_gets_a_turn_when_places_are_short(checks in 2_u32..40, bound in 1_usize..4, seed in any::<u64>()) {
+    fn every_check_gets_a_turn_when_places_are_short(checks in 2_u32..40, bound in 1_usize..4, seed in any::<u64>()) {
         let mut now = Instant::now();
         let mut scheduler = Scheduler::new(bound, seed);
         let all: Vec<(u32, Duration)> = (0..checks).map(|key| (key, 10 * MS)).collect();

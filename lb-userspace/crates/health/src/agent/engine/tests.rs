@@ -147,7 +147,7 @@ fn agents_are_polled_at_their_interval_and_never_all_at_once() {
 }
 
 #[test]
-fn backends_at_one_address_share_an_agent_and_others_go_on_undisturbed() {
+fn backends_at_one_address_share_an_agent_and_others_are_undisturbed() {
     let shared = vec![
         spec("a", "10.0.0.1:9"),
         spec("b", "10.0.0.1:9"),

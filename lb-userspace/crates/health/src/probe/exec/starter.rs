@@ -46,7 +46,7 @@ fn gone() -> io::Error {
     io::Error::other("the thread that starts programs has ended")
 }
 
-/// The way to the thread, which is made where there is none.
+/// The channel to the thread, which is started if there is none.
 fn jobs() -> io::Result<mpsc::Sender<Job>> {
     let mut jobs = JOBS.lock().unwrap_or_else(PoisonError::into_inner);
     if let Some(jobs) = &*jobs {
