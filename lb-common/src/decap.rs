@@ -14,7 +14,7 @@ pub const OUTCOMES: &str = "OUTCOMES";
 pub const V4: u8 = 4;
 /// A source of IPv6.
 pub const V6: u8 = 6;
-/// What the set of addresses holds for each.
+/// Value of an allowed prefix.
 pub const ALLOWED: u8 = 1;
 
 /// Prefixes and addresses at most.

@@ -41,8 +41,8 @@ impl InterfaceSlots {
         (ifindex.wrapping_mul(multiplier) >> (u32::BITS - INDEX_BITS)) as usize
     }
 
-    /// The table for these interfaces, each an index and a slot. Packets from any other count for the first of them:
-    /// there are none but of tests. `None` if a slot is out of range, or more interfaces are given than can be served.
+    /// The table for these interfaces, each an index and a slot. Packets from any other, which only tests send, count
+    /// for the first of them. `None` if a slot is out of range, or more interfaces are given than can be served.
     pub fn of(interfaces: &[(u32, u32)]) -> Option<Self> {
         let limit = MAX_INTERFACES as usize;
         if interfaces.len() > limit || interfaces.iter().any(|(_, slot)| *slot >= MAX_INTERFACES) {

@@ -95,8 +95,8 @@ pub const SNAT_PORT_DRAWS: u32 = 32;
 /// flow table, or the table is full. In turn, the oldest comes first.
 pub const GIVING_WAY_TURNS: u32 = 16;
 
-/// Of [`SNAT_PORT_TURNS`], those at which only a half-open flow gives way that is idle for [`GIVING_WAY_IDLE_SECS`]: where
-/// ports are not scarce, a free one comes soon.
+/// The first of [`SNAT_PORT_TURNS`] at which a half-open flow gives way only if it is idle for
+/// [`GIVING_WAY_IDLE_SECS`]: if ports are not scarce, a free one comes soon.
 pub const GIVING_WAY_PATIENCE: u32 = 4;
 
 /// Seconds for which a half-open flow is idle that gives way at once: its client sends a SYN again sooner than that.

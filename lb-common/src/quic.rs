@@ -45,7 +45,7 @@ const SINGLE_PASS: u32 = 0;
 
 /// The half that begins a block.
 const LEFT: usize = 0;
-/// The other one. Passes with odd numbers change it, those with even ones the left.
+/// The right half. Odd passes change it, even ones the left half.
 const RIGHT: usize = 1;
 
 /// A connection id at work: 16 bytes behind its first octet, and 16 from [`Config::right_at`] on. Bytes after the id

@@ -20,7 +20,7 @@ pub enum Action {
     Tx,
     /// Sent out of another interface.
     Redirect,
-    /// Given to the kernel; unchanged, but for [`Reason::ReplyByKernel`].
+    /// Given to the kernel, unchanged except for [`Reason::ReplyByKernel`].
     Pass,
     /// Discarded.
     Drop,

@@ -80,7 +80,7 @@ impl Stage {
         2 * self as u32 + is_v6 as u32
     }
 
-    /// Its bit among those of [`Self::leads_to`].
+    /// Its bit in [`Self::leads_to`].
     pub const fn bit(self) -> u32 {
         1 << self as u32
     }
@@ -103,7 +103,7 @@ impl StageSet {
         })
     }
 
-    /// Those that any packet may enter, whatever services there are.
+    /// The stages that any packet may enter, independent of services.
     pub fn of_any_packet() -> Self {
         // Its port may be one of source NAT, and what is for no service passes behind these stages.
         [Stage::Vlan, Stage::Nat, Stage::Icmp, Stage::Echo, Stage::Fragment]
@@ -134,7 +134,7 @@ impl StageSet {
         Self(self.0 & !other.0)
     }
 
-    /// Whether there are none.
+    /// Whether the set is empty.
     pub const fn is_empty(self) -> bool {
         self.0 == 0
     }

@@ -1,4 +1,4 @@
-//! A plan in the making: the steps of each service, by the phase they belong to.
+//! Builds a plan: the steps of each service, by phase.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -19,7 +19,7 @@ use crate::state::guard::{Guard, Prefix, Rate};
 /// Prefixes of a service with their verdicts.
 type Prefixes = BTreeMap<PrefixKey, u32>;
 
-/// The guards of a plan in the making.
+/// ACLs and rate limits of a plan under construction.
 #[derive(Default)]
 pub(super) struct Guards {
     wanted: BTreeMap<ServiceId, Prefixes>,
@@ -27,7 +27,7 @@ pub(super) struct Guards {
 }
 
 impl Guards {
-    /// Takes up the guard of the service at `vip`. Returns the flags of its record.
+    /// Adds ACLs and rate limits of the service at `vip`. Returns the flags of its record.
     pub(super) fn add(&mut self, id: ServiceId, vip: IpAddr, guard: &Guard) -> u16 {
         let (prefixes, flows) = (prefixes(id, guard), flow_guard(vip, guard));
         let mut flags = 0;

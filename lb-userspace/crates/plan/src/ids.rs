@@ -33,8 +33,8 @@ impl FreeIds {
     }
 }
 
-/// Backend ids that can be given out: those never used first, then those given out least often, so that it takes as
-/// long as possible until a generation number comes round again.
+/// Free backend ids: never used ones first, then the least often used, so that a generation number wraps around as late
+/// as possible.
 pub(super) struct FreeBackends<'a> {
     programmed: &'a Programmed,
     fresh: std::ops::RangeInclusive<u16>,

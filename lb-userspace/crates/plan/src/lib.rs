@@ -250,7 +250,7 @@ pub struct Programmed {
     pub flow_guards: BTreeMap<ServiceId, FlowGuard>,
     /// Rings by id.
     pub rings: BTreeMap<RingId, Arc<[RingSlot]>>,
-    /// How connection ids of QUIC are read, and whom they name.
+    /// Formats of QUIC connection ids, and the backends that they name.
     pub quic: ProgrammedQuic,
 }
 

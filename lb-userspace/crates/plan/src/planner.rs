@@ -53,7 +53,7 @@ impl Planner {
         self.looked_at
     }
 
-    /// Takes note that rings were swapped otherwise than by a plan, and does not hold the ones of before any longer.
+    /// Records that rings were swapped outside of a plan, and drops the old ones.
     pub fn rings_changed(&mut self, programmed: &Programmed) {
         self.settled.keep_rings(programmed);
     }
@@ -125,7 +125,7 @@ fn check_limits(target: &Target) -> Result<(), PlanError> {
     Ok(())
 }
 
-/// The part of the target that is there already: its services, and of those the backends.
+/// The part of the target that exists already: its services, with their existing backends.
 fn remaining(target: &Target, programmed: &Programmed) -> Target {
     let there: BTreeSet<_> = programmed
         .backends

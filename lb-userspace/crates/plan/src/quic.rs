@@ -1,4 +1,4 @@
-//! Connection ids of QUIC in a plan: how they are read, and whom they name.
+//! QUIC connection ids in a plan: their formats, and the backends that they name.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -63,7 +63,7 @@ pub enum QuicStep {
 }
 
 impl ProgrammedQuic {
-    /// Takes up one write.
+    /// Applies one write.
     pub(super) fn apply(&mut self, step: &QuicStep) {
         match step {
             QuicStep::WriteConfig { key, config } => {

@@ -477,7 +477,7 @@ fn tunnelled(weight: u32, alive: bool) -> TargetBackend {
 }
 
 #[test]
-fn flows_of_a_service_that_drains_as_a_whole_go_on() {
+fn flows_of_a_wholly_draining_service_continue() {
     let key = key(1, 80);
     let with = |backends: [TargetBackend; 2]| target([(key, service(251, (1..).zip(backends)))]);
     let mut programmed = Programmed::default();
@@ -489,7 +489,7 @@ fn flows_of_a_service_that_drains_as_a_whole_go_on() {
     for (old, new) in before.iter().zip(ring.iter()) {
         assert_eq!((new.current, new.previous), (BackendId::NONE, old.current));
     }
-    // One dies, and so do its flows; the other's go on.
+    // One dies, and so do its flows; the other's continue.
     converge(&with([tunnelled(0, false), tunnelled(0, true)]), &mut programmed);
     let ring = &programmed.rings[&programmed.services[&key].ring];
     let previous: BTreeSet<_> = ring.iter().map(|slot| slot.previous).collect();

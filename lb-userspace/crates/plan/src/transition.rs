@@ -127,8 +127,8 @@ pub struct Rules {
 }
 
 impl Rules {
-    /// The rules of a service that records those flows, or all, and picks slots by that, for the `transition` that the
-    /// operator set and the times after which its idle flows are forgotten.
+    /// The rules of a service: which flows it records, what selects its slots, the operator's `transition`, and the
+    /// times after which idle flows are forgotten.
     pub fn new(
         protocol: Protocol,
         transition: Duration,

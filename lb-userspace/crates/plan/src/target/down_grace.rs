@@ -39,7 +39,7 @@ impl DownGrace {
         self.since.insert((service.key, address), now);
     }
 
-    /// Takes note of whether a backend is down by its breaker alone. Returns whether that is new.
+    /// Records whether a backend is down by its breaker alone. Returns whether that changed.
     pub fn note_breaker(&mut self, id: &CheckId, alone: bool) -> bool {
         if alone {
             self.by_breaker.insert(id.clone())
@@ -174,7 +174,7 @@ mod tests {
         assert_eq!(site.grace.next(), Some(site.start + Duration::from_millis(3_100)));
         assert_eq!(site.at(1_100, Health::Up), (true, true));
         assert_eq!(site.grace.next(), None);
-        // Its time does not go on from the blip before.
+        // Its time does not continue from the earlier blip.
         assert_eq!(site.at(2_000, Health::Down), (false, true));
         assert_eq!(site.at(4_999, Health::Down), (false, true));
         assert_eq!(site.at(5_000, Health::Down), (false, false));

@@ -44,7 +44,7 @@ pub fn kept_in<'a>(service: &'a Service, health: &HealthView) -> Vec<&'a Backend
     down.into_values().collect()
 }
 
-/// The verdicts with those overruled that would take out more than the services allow.
+/// The health states, limited to max ejection: panic mode keeps the rest in service.
 pub fn limited(desired: &Desired, health: &HealthView) -> HealthView {
     let mut view = health.clone();
     for service in desired.services.values() {
