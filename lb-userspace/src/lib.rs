@@ -1,8 +1,8 @@
 //! The `lb` daemon and command line.
 //!
 //! A change travels `config` -> `state` (desired, then effective) -> `plan` (pure diff) -> `datapath` (ordered map
-//! writes). Health results enter as `health` events. `control` owns the state in between; `api`, `metrics` and
-//! `events` show it, `cli` asks for it, `app` starts and ends it all. ARCHITECTURE.md has the map.
+//! writes). Health results enter as `health` events. `control` owns the state in between; `api`, `metrics` and `events`
+//! show it, `cli` is the client, `app` starts and ends everything. ARCHITECTURE.md has the map.
 
 #![allow(
     clippy::disallowed_methods,

@@ -72,13 +72,13 @@ pub struct ServiceSpec {
     /// The same of a TCP connection that was closed or reset; 10s where absent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub closed_timeout: Option<String>,
-    /// Who may send to it.
+    /// Its ACLs and rate limits.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub guard: Option<GuardSpec>,
     /// How backends are checked.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub health: Option<HealthSpec>,
-    /// How agents of backends are asked.
+    /// How agents of backends are polled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentSpec>,
     /// How connection ids of QUIC name backends.
@@ -152,7 +152,7 @@ pub struct GuardSpec {
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentSpec {
-    /// Whether they are asked.
+    /// Whether they are polled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub enabled: Option<bool>,
     /// Their port, where backends name none of their own.

@@ -7,7 +7,7 @@ use tokio::{
     task::{self, JoinError},
 };
 
-/// Length from which on a text is large, in bytes. Parsing takes up to 40 times its length while it lasts.
+/// Length in bytes from which on a text is large. Parsing takes up to 40 times its length in memory.
 const LARGE: usize = 1 << 20;
 
 /// Parses on threads for blocking work: of large texts one at a time, and of small ones one beside it.

@@ -13,7 +13,7 @@ use crate::parts::MissingPart;
 /// Mode of the socket: the daemon's user and group may use it.
 pub const SOCKET_MODE: u32 = 0o660;
 
-/// Why the socket cannot be had.
+/// Why the socket cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum SocketError {
     /// Another daemon answers on it.

@@ -1,4 +1,4 @@
-//! Why the daemon did not start, or did not go on.
+//! Why the daemon did not start, or ended.
 
 use std::io;
 

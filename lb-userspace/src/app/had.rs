@@ -1,4 +1,4 @@
-//! Parts that are served once they can be had: at the start, or later.
+//! Parts of the daemon that start once they are available: at the start, or later.
 
 use std::{
     io,

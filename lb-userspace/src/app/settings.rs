@@ -217,7 +217,7 @@ mod tests {
         assert!(missing.to_string().contains("/no/such/file"), "{missing}");
     }
 
-    /// A machine that restarts with a file that someone has just broken must go on as before.
+    /// A machine that restarts with a broken file must continue as before.
     #[test]
     fn a_file_that_cannot_be_used_does_not_stop_a_start_that_has_a_state() {
         let dir = tempfile::tempdir().unwrap();

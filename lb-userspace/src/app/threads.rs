@@ -19,7 +19,7 @@ const KEPT_THREADS: usize = 4;
 const OTHERS: usize = 1;
 /// Stack of each thread, in bytes.
 const STACK: usize = 1 << 20;
-/// Time for which an idle thread stays: for good. There may be none to be had when it is needed again.
+/// Time for which an idle thread stays: for ever, since a new one may be impossible to start later.
 const KEEP_ALIVE: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
 /// Longest wait for a thread that was started to run.
 const START_LIMIT: Duration = Duration::from_secs(5);

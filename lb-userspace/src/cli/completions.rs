@@ -70,7 +70,7 @@ fn command() -> Command {
     with_candidates(Cli::command(), "")
 }
 
-/// `command`, and those below it; `group` is the name of the one above.
+/// `command` and its subcommands; `group` is the name of its parent.
 fn with_candidates(command: Command, group: &str) -> Command {
     let name = command.get_name().to_owned();
     let group = group.to_owned();

@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn total_continues_when_the_kernel_counter_resets() {
         let mut ledger = Ledger::default();
-        // (identity, what the kernel counts, whether the other identity is settled, what the operator sees)
+        // (identity, the kernel's count, whether the other identity is settled, the operator's total)
         for (identity, now, settle, total) in [
             ("10.0.0.1:80", None, false, 0),
             ("10.0.0.1:80", Some(10), false, 10),

@@ -1,4 +1,4 @@
-//! What the control task counts, beside the metrics of the process, in the registry of the client library.
+//! Metrics of the control task, with the process's metrics, in the registry of the client library.
 
 use prometheus::{
     Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts, Registry, process_collector::ProcessCollector,

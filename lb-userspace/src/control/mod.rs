@@ -105,7 +105,7 @@ pub struct RefusedFile {
     pub at: SystemTime,
 }
 
-/// How others ask for changes and look at the state.
+/// Handle to request changes and to read the state.
 #[derive(Clone, Debug)]
 pub struct ControlHandle {
     requests: mpsc::Sender<Request>,

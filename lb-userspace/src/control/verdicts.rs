@@ -75,14 +75,13 @@ fn path(service: &Service, backend: SocketAddr, mode: Mode) -> Option<CheckPath>
     }
 }
 
-/// Of verdicts from an earlier daemon, those about backends that are checked.
+/// The health states from an earlier daemon of backends that are checked.
 pub(super) fn carried_over(desired: &Desired, health: &HealthView) -> HealthView {
     let wanted = health.iter().filter(|(id, _)| wants(desired, id));
     wanted.map(|(id, health)| (id.clone(), *health)).collect()
 }
 
-/// The verdicts that still hold when `new` follows `old`: those about backends that are checked and stand where they
-/// stood.
+/// The health states that still hold when `new` replaces `old`: of checked backends with the same address.
 pub(super) fn after(old: &Desired, new: &Desired, health: &HealthView) -> HealthView {
     let stays = |id: &CheckId| {
         let address = |desired: &Desired| desired.backend(&id.0, &id.1).ok().map(|backend| backend.address);

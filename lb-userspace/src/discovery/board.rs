@@ -23,7 +23,7 @@ use crate::{
 /// A look-up to make.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Question {
-    /// Whose it is.
+    /// The host name's id.
     pub(super) id: HostId,
     /// The name to look up.
     pub(super) host: HostName,
@@ -34,7 +34,7 @@ pub(super) struct Question {
 /// A one-time report about a host name.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct News {
-    /// Whose it is.
+    /// The host name's id.
     pub(super) id: HostId,
     /// Whether it is bad.
     pub(super) bad: bool,

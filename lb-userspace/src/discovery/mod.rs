@@ -25,9 +25,9 @@ use crate::state::{
     service::Service,
 };
 
-/// Shortest time between two look-ups of a name, whatever the lifetime (TTL) of its records.
+/// Shortest time between two look-ups of a name, for any lifetime (TTL) of its records.
 pub const ASK_AGAIN_MIN: Duration = Duration::from_secs(1);
-/// Longest time between two look-ups of a name, whatever the lifetime (TTL) of its records.
+/// Longest time between two look-ups of a name, for any lifetime (TTL) of its records.
 pub const ASK_AGAIN_MAX: Duration = Duration::from_secs(300);
 /// Longest time after a look-up that failed until the next one; the first comes after [`ASK_AGAIN_MIN`].
 pub const FAILED_MAX: Duration = Duration::from_secs(30);

@@ -16,7 +16,7 @@ Every command also takes the global options of `lb`. Exit codes: 0 done, 1 faile
 ";
 
 #[test]
-fn the_command_reference_is_what_the_command_line_says() {
+fn command_reference_matches_the_command_line() {
     let mut page = INTRODUCTION.to_owned();
     let mut lb = Cli::command();
     lb.build();

@@ -19,7 +19,7 @@ Durations are written as `\"500ms\"`, `\"2s\"`, `\"10m\"`, `\"2h4m\"` or `\"1d\"
 and `set`, or `lb backend add` and `set` that sets the same.
 ";
 
-/// The command whose options set the keys of a table, and what the options' names begin with.
+/// The command whose options set the keys of a table, and the prefix of the options.
 fn command_of(table: &KeyTable) -> Option<(&'static [&'static str], &'static str)> {
     const SERVICE: &[&str] = &["service", "add"];
     match table.header {

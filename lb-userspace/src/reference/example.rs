@@ -109,7 +109,7 @@ fn comment(text: &mut String, indent: &str, words: &str) {
     text.push_str(&format!("{indent}#{line}\n"));
 }
 
-/// A file in which one key has a value, or none, with what it needs beside it.
+/// A file in which one key has a value, or none, with the other keys that it needs.
 fn with(table: &KeyTable, key: &Key, value: Option<&str>) -> Config {
     let (kind, needs) = match key.kinds {
         [] => (KIND, ""),
@@ -162,7 +162,7 @@ fn with(table: &KeyTable, key: &Key, value: Option<&str>) -> Config {
     config::parse(&text, "lb.toml").unwrap_or_else(|errors| panic!("{text}{errors:#?}"))
 }
 
-/// Every key with its table, but for those of further checks, which are the same.
+/// Every key with its table, except keys of further checks, which are the same.
 fn keys_with_values() -> impl Iterator<Item = (&'static KeyTable, &'static Key)> {
     let tables = keys::TABLES
         .into_iter()
@@ -196,7 +196,7 @@ fn an_example_value_is_one_that_the_key_takes() {
     }
 }
 
-/// The parser names the keys that it asked for where it meets one that it did not.
+/// At an unknown key the parser lists the keys that it knows.
 #[test]
 fn the_parser_reads_exactly_these_keys() {
     const UNKNOWN: &str = "qqqqqqqqqqqqqqqq";

@@ -41,7 +41,7 @@ async fn the_metrics_reference_is_what_a_scrape_shows() {
         }
     }
     let mut page = INTRODUCTION.to_owned();
-    // What the client library says of the process depends on the machine, and its own documentation has it.
+    // The client library's `process_*` metrics depend on the machine, and are documented there.
     for (name, (kind, help, labels)) in families.iter().filter(|(name, _)| !name.starts_with("process_")) {
         let labels: Vec<String> = labels.iter().map(|label| format!("`{label}`")).collect();
         page.push_str(&format!(

@@ -55,7 +55,7 @@ pub struct Limits {
     pub body: Duration,
     /// Time in which the client takes no byte of an answer.
     pub stall: Duration,
-    /// Time for a whole answer; `None` where answers may go on.
+    /// Time for a whole answer; `None` for endless answers.
     pub answer: Option<Duration>,
     /// File descriptors held back for `accept` when the process has no more.
     pub reserve: usize,

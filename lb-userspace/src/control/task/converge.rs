@@ -28,8 +28,8 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
     }
 
-    /// Takes note of a verdict and of all others that wait, and has them remembered before they have an effect. Returns
-    /// whether any is news.
+    /// Takes a health event and all waiting ones, and stores them before they take effect. Returns whether any changed
+    /// a health state.
     pub(super) async fn on_health_event(&mut self, event: HealthEvent) -> bool {
         let mut records = Vec::new();
         let mut news = self.note(event, &mut records);
@@ -40,7 +40,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         news
     }
 
-    /// Takes note of a verdict; whether it is news.
+    /// Records a health event; returns whether it changed a health state.
     fn note(&mut self, event: HealthEvent, records: &mut Vec<Record>) -> bool {
         if self.note_removed(&event) {
             return true;
@@ -172,7 +172,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.checks.run(specs);
     }
 
-    /// Whether any backend of a service takes new flows: where none does, there are none that could go elsewhere.
+    /// Whether any backend of a service takes new flows; if none does, new flows cannot go elsewhere.
     pub(super) fn takes_flows(&self, name: &ServiceName) -> bool {
         let service = self
             .desired

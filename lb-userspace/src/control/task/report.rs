@@ -44,7 +44,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         report_replaced(&self.events, self.desired.revision, replaced);
     }
 
-    /// Takes note that a configuration file was refused.
+    /// Records that a configuration file was refused.
     pub(super) fn refuse(&mut self, why: String) {
         tracing::error!("{why}");
         // No caller waits for the result, so an alert must be able to see it.
@@ -252,7 +252,7 @@ fn sentence(item: &diff::Item) -> String {
     }
 }
 
-/// Whom an event about a difference names.
+/// Kind and subject of the event about a difference.
 fn subject(what: &Subject) -> (EventKind, Option<(ServiceName, Option<BackendName>)>) {
     match what {
         Subject::Settings => (EventKind::Applied, None),

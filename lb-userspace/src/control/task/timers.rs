@@ -109,7 +109,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.publish();
     }
 
-    /// Takes note of a verdict about a removed backend; whether it is about one.
+    /// Records a health event about a removed backend; returns whether it is about one.
     pub(super) fn note_removed(&mut self, event: &HealthEvent) -> bool {
         if verdicts::wants(&self.desired, &event.id) {
             return false;
