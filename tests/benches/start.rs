@@ -1,5 +1,5 @@
-//! The time from `lb run` to READY, where nothing forwards yet and where an earlier daemon is taken over: services of modes `nat` and
-//! `ipip` in both families, whose backends answer. With `LB_OTHER`, the path of another `lb`, both in turn, and their ratio.
+//! The time from `lb run` to READY, for a fresh start and for a take-over: services of modes `nat` and `ipip` in both
+//! families, with backends that answer. With `LB_OTHER`, the path of another `lb`, both in turn, and their ratio.
 
 use std::{
     env,

@@ -38,7 +38,7 @@ pub struct Captured {
     pub at: SystemTime,
     /// Whether this namespace sent it.
     pub outgoing: bool,
-    /// What it was.
+    /// The parsed frame.
     pub frame: Frame,
 }
 

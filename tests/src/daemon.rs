@@ -158,7 +158,7 @@ impl Daemon {
     /// Starts it and waits for READY=1. Returns the duration.
     ///
     /// # Errors
-    /// When it ends before, or says nothing for too long; with its log.
+    /// When it ends before, or is silent for too long; with its log.
     pub fn start(&mut self) -> Result<Duration> {
         let begin = Instant::now();
         self.spawn()?;
@@ -329,7 +329,7 @@ impl Daemon {
     /// Status of one of its HTTP paths.
     ///
     /// # Errors
-    /// When nothing answers.
+    /// When the daemon does not answer.
     pub fn http_status(&self, path: &str) -> Result<u16> {
         Ok(http::get(&self.ns, self.metrics, path)?.status)
     }

@@ -22,7 +22,7 @@ impl Decap {
     /// Starts it on a device, for tunnels from these prefixes.
     ///
     /// # Errors
-    /// When it does not come up; with what it printed.
+    /// When it does not come up; with its output.
     pub fn start(ns: &Netns, device: &str, from: &[String]) -> Result<Self> {
         let scratch = Scratch::new()?;
         let pins = scratch.join("pins");
@@ -73,7 +73,7 @@ impl Decap {
         fs::read_to_string(self.scratch.join("log")).unwrap_or_default()
     }
 
-    /// Kills it as a crash would, and waits until it is gone.
+    /// Kills it as a crash would, and waits for its end.
     ///
     /// # Errors
     /// When it has ended already.

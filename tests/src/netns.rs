@@ -48,7 +48,7 @@ impl Netns {
         checked(Command::new("ip").args(["netns", "add", &name]))?;
         let file = File::open(format!("/run/netns/{name}")).context("open namespace")?;
         let ns = Self(Arc::new(Inner { name, file }));
-        // Addresses are usable at once, and no frame is sent that a test did not ask for.
+        // Addresses are usable at once, and the kernel sends no frames of its own.
         for key in ["accept_dad", "dad_transmits", "router_solicitations", "accept_ra"] {
             ns.sysctl(&format!("net/ipv6/conf/all/{key}"), "0")?;
             ns.sysctl(&format!("net/ipv6/conf/default/{key}"), "0")?;

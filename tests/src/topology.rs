@@ -163,7 +163,7 @@ impl Topology {
     ///
     /// # Errors
     /// When the old one is still there.
-    pub fn make_front_anew(&mut self) -> Result<()> {
+    pub fn recreate_front(&mut self) -> Result<()> {
         veth(&self.client.ns, "eth0", &self.lb.ns, "front")?;
         address(&self.client.ns, "eth0", self.client.v4, self.client.v6)?;
         self.address_front()?;

@@ -42,7 +42,7 @@ struct State {
     datagrams: AtomicU64,
 }
 
-/// A running server: it answers each datagram with its name, a space and what it received.
+/// A running server: it answers each datagram with its name, a space and the datagram.
 pub struct UdpEcho {
     state: Arc<State>,
 }

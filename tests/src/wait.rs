@@ -40,7 +40,7 @@ pub fn until_true(what: &str, limit: Duration, mut probe: impl FnMut() -> Result
     until(what, limit, || Ok(probe()?.then_some(())))
 }
 
-/// As [`until_true`], while the tasks of this thread's runtime go on.
+/// Like [`until_true`], while the tasks of this thread's runtime continue.
 ///
 /// # Errors
 /// As [`until`].

@@ -45,7 +45,7 @@ fn until_served(site: &Site, when: &str) -> Result<()> {
 }
 
 /// Waits until status, events, metrics and readiness report that `front` has no program, in these words.
-fn until_said(site: &Site, words: &str) -> Result<()> {
+fn until_reported(site: &Site, words: &str) -> Result<()> {
     wait::until_true(&format!("front {words}"), LIMIT, || {
         let status = site.daemon.cli().json("status")?;
         let front = &status["interfaces"][0];
@@ -107,8 +107,8 @@ fn recreated_interface_is_served_again() -> Result<()> {
     for round in 1..=2 {
         let before = counted(&site)?;
         site.net.lb.ns.ip("link del front")?;
-        until_said(&site, "is missing")?;
-        site.net.make_front_anew()?;
+        until_reported(&site, "is missing")?;
+        site.net.recreate_front()?;
         until_served(&site, "on a recreated interface")?;
         ensure!(counted(&site)? > before, "it counts on under its name");
         ensure!(reattachments(&site)? == round);
@@ -136,7 +136,7 @@ fn an_interface_in_another_namespace_has_no_program_and_gets_it_back() -> Result
         .lb
         .ns
         .ip(&format!("link set front netns {}", elsewhere.name()))?;
-    until_said(&site, "is missing")?;
+    until_reported(&site, "is missing")?;
     let there = elsewhere.run("ip", &["-d", "link", "show", "dev", "front"])?;
     ensure!(
         !there.contains("prog/xdp"),
@@ -177,7 +177,7 @@ fn a_renamed_interface_is_served_under_any_name() -> Result<()> {
     // The name now means another interface.
     rename("front", "moved")?;
     site.net.lb.ns.ip("link del moved")?;
-    site.net.make_front_anew()?;
+    site.net.recreate_front()?;
     until_served(&site, "on the interface that has the name now")
 }
 
@@ -213,7 +213,7 @@ fn foreign_program_is_reported_and_left_alone() -> Result<()> {
     detach_pinned(&front_link(&site))?;
     let other = PassProgram::attach(&site.net.lb.ns, "front")?;
     site.daemon.signal(libc::SIGCONT)?;
-    until_said(&site, "already has an XDP program")?;
+    until_reported(&site, "already has an XDP program")?;
     drop(other);
     until_served(&site, "once the other program is removed")
 }
@@ -272,8 +272,8 @@ fn late_interface_is_served_if_configured() -> Result<()> {
     );
     site.daemon = site.daemon.args("--wait-for-interfaces");
     site.daemon.start()?;
-    until_said(&site, "is missing")?;
-    site.net.make_front_anew()?;
+    until_reported(&site, "is missing")?;
+    site.net.recreate_front()?;
     until_served(&site, "once it is there")
 }
 

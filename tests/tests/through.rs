@@ -312,7 +312,7 @@ fn successes(site: &Site) -> Result<BTreeMap<String, String>> {
 }
 
 /// Waits until checks of `b0` by every service have succeeded that end from now on.
-fn checks_go_on(site: &Site) -> Result<()> {
+fn checks_continue(site: &Site) -> Result<()> {
     let before = successes(site)?;
     wait::until_true("checks succeed again", PLENTY, || {
         let now = successes(site)?;
@@ -336,12 +336,12 @@ fn checks_through_the_vip_leave_no_traces_and_a_restart_has_no_gap() -> Result<(
     // A removed interface is restored.
     let first = own_interfaces(&ns)?.into_iter().next().context("no interface")?;
     ns.ip(&format!("link del {first}"))?;
-    checks_go_on(&site)?;
+    checks_continue(&site)?;
 
     site.daemon.kill()?;
     ensure!(own_interfaces(&ns)?.len() == 2, "a killed daemon cannot clean up");
     site.daemon.start()?;
-    checks_go_on(&site)?;
+    checks_continue(&site)?;
     ensure!(site.others("b0", "up")?.is_empty(), "a verdict was lost");
     ensure!(own_interfaces(&ns)?.len() == 2, "{:?}", own_interfaces(&ns)?);
     let addresses = ns.run("ip", &["-o", "addr", "show"])?;

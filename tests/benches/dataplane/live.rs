@@ -90,8 +90,8 @@ fn row<A: Address>(name: &str, flows: u32, ns: [f64; 2], plain: [f64; 2]) {
     println!("{name:<12} {:>6} {flows:>9}  {tx}  {redirect}", A::NAME);
 }
 
-/// Two pairs of devices: `out`–`in` and `back`–`away`. The generator is on `out`, the program under test on `in`; what it
-/// sends arrives on `out`, or on `back`.
+/// Two pairs of devices: `out`–`in` and `back`–`away`. The generator is on `out`, the program under test on `in`; its
+/// frames arrive on `out`, or on `back`.
 struct Wire {
     /// Before the objects, so that devices let go of programs first.
     _ends: [XdpLink; 3],

@@ -58,7 +58,7 @@ pub(crate) enum Program {
     Swap,
     /// Room for an outer IPv4 header before the frame, and XDP_TX.
     Push,
-    /// A look-up of the flow in a table of this family, and nothing else.
+    /// Only a look-up of the flow in a table of this family.
     Lookup(&'static str),
     /// Room for the headers of an answer before the frame, cutting it to the answer's length, and XDP_TX.
     Answer,

@@ -32,13 +32,13 @@ const CLIENT_PORTS: u16 = 96;
 const NAMING: [u16; 3] = [53, DNAT, GUE_V4];
 /// MTU of the way to backends of mode `gue`: some packets do not fit.
 const SMALL_MTU: u16 = 250;
-/// Ports of the services that do not translate, of those without a backend, and one of no service.
+/// Ports of services that do not translate, of services without a backend, and one of no service.
 const PORTS: [u16; 10] = [
     L2DSR, IPIP_V4, IPIP_V6, GUE_V4, GUE_V6, DNAT, DNAT, 81, REJECTS, 83,
 ];
 /// Bytes that are on an edge of something.
 const EDGES: [u8; 12] = [0, 1, 4, 6, 17, 41, 44, 58, 0x7f, 0x80, 0xfe, 0xff];
-/// Mutations hit this many bytes from the start of a frame most of the time: all headers, and those quoted.
+/// Mutations hit this many bytes from the start of a frame most of the time: all headers, including quoted ones.
 const HEADERS: usize = 110;
 
 #[test]

@@ -1,4 +1,4 @@
-//! Whom a guarded service turns away, in every mode.
+//! ACLs and rate limits of services, in every mode.
 
 use std::net::{IpAddr, SocketAddr};
 

@@ -152,7 +152,7 @@ impl Matrix<'_> {
         }
     }
 
-    /// A packet as it is sent by those modes that do not translate.
+    /// A packet as sent in modes without translation.
     fn as_is(&self, flow: &Flow, packet: &Frame, without_sum: bool) -> Result<Frame> {
         match self.mode {
             Mode::Tunnel { .. } => self.within(flow, packet, without_sum),

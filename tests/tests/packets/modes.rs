@@ -19,7 +19,7 @@ use super::{
 /// Where the IP header begins.
 const IP: usize = 14;
 
-/// Packets of a client to one port: as they open, as they go on, with and without payload, of both protocols.
+/// Packets of a client to one port: first and later ones, with and without payload, of both protocols.
 fn packets(side: Side, client_port: u16, port: u16) -> Vec<(&'static str, Frame)> {
     let (client, vip) = (side.client(client_port), side.vip(port));
     vec![

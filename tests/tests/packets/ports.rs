@@ -108,7 +108,8 @@ fn a_nearly_full_range_gives_its_last_ports_within_a_few_packets() -> Result<()>
     open_again(&|i| i % 20 == 0)
 }
 
-/// The turn comes to the first port, and to those after it that were opened with it and last.
+/// The sequential probe wraps to the first port, and to the adjacent ones that were opened with it and are still in
+/// use.
 #[test]
 fn ports_in_use_side_by_side_are_passed_over() -> Result<()> {
     open_again(&|i| i >= 200 && i % 2 == 0)
