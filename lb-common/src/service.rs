@@ -4,7 +4,6 @@ use crate::{
     addr::{NetPort, NetV4, NetV6},
     limits::MAX_SERVICES,
     plain_data,
-    service_place::{PLACES, Place},
 };
 
 /// IP protocol number of TCP.
@@ -124,7 +123,7 @@ pub struct ServiceKeyV6 {
 /// Words of the filter that separates most packets from replies of backends of mode `dnat`.
 pub const FILTER_WORDS: u32 = (1 << SPREAD_BITS) / u64::BITS;
 /// Bits of the number that a key is spread to. With as many services as there may be, one key in sixteen meets another's.
-const SPREAD_BITS: u32 = 16;
+pub(crate) const SPREAD_BITS: u32 = 16;
 
 /// Spreads the parts of a key over numbers of [`SPREAD_BITS`] (Fibonacci hashing).
 #[inline(always)]
@@ -164,14 +163,8 @@ impl ServiceKeyV4 {
         FilterBit(self.spread())
     }
 
-    /// Its place among services.
     #[inline(always)]
-    pub const fn place(&self) -> Place {
-        Place::new(self.spread())
-    }
-
-    #[inline(always)]
-    const fn spread(&self) -> u32 {
+    pub(crate) const fn spread(&self) -> u32 {
         let rest = self.port.0 as u64 | (self.protocol as u64) << 16;
         spread(0, self.address.0 as u64, rest)
     }
@@ -184,14 +177,8 @@ impl ServiceKeyV6 {
         FilterBit(self.spread())
     }
 
-    /// Its place among services.
     #[inline(always)]
-    pub const fn place(&self) -> Place {
-        Place::new(self.spread())
-    }
-
-    #[inline(always)]
-    const fn spread(&self) -> u32 {
+    pub(crate) const fn spread(&self) -> u32 {
         let [a, b, c, d] = self.address.0;
         let rest = self.port.0 as u64 | (self.protocol as u64) << 16;
         spread(join(a, b), join(c, d), rest)
@@ -310,7 +297,6 @@ const _: () = assert!(size_of::<AddressServices>() == 4);
 const _: () = assert!(size_of::<ServiceKeyV4>() == 8);
 const _: () = assert!(size_of::<ServiceKeyV6>() == 20);
 const _: () = assert!(size_of::<Service>() == 16);
-const _: () = assert!(1 << SPREAD_BITS == PLACES);
 
 plain_data!(
     ServiceId,

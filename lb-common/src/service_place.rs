@@ -14,7 +14,7 @@ use crate::{
     addr::NetAddr,
     limits::MAX_SERVICES,
     plain_data,
-    service::{Service, ServiceKeyV4, ServiceKeyV6},
+    service::{SPREAD_BITS, Service, ServiceKeyV4, ServiceKeyV6},
 };
 
 /// Places: sixteen times as many as services.
@@ -29,6 +29,24 @@ const IN_WORD: u32 = 4;
 /// Number of a place.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Place(u32);
+
+const _: () = assert!(1 << SPREAD_BITS == PLACES);
+
+impl ServiceKeyV4 {
+    /// Its place among services.
+    #[inline(always)]
+    pub const fn place(&self) -> Place {
+        Place::new(self.spread())
+    }
+}
+
+impl ServiceKeyV6 {
+    /// Its place among services.
+    #[inline(always)]
+    pub const fn place(&self) -> Place {
+        Place::new(self.spread())
+    }
+}
 
 impl Place {
     /// The place of a number below [`PLACES`].

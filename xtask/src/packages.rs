@@ -8,7 +8,7 @@ use crate::{
     apt,
     archive::Archive,
     bundle::{Bundle, Program},
-    vm, workspace,
+    workspace,
     workspace::{cache_dir, find_program, output_of, program_dirs},
 };
 
@@ -105,14 +105,13 @@ pub(crate) fn ensure_peers() -> Result<()> {
     ensure_bundle(&PEERS)
 }
 
-/// Sees to it that virtual machines can run, with a kernel for them.
+/// Sees to it that virtual machines can run.
 ///
 /// # Errors
 /// As [`ensure()`].
 pub(crate) fn ensure_vm() -> Result<()> {
     ensure_bundle(&TESTS)?;
-    ensure_bundle(&VM)?;
-    vm::ensure_kernel()
+    ensure_bundle(&VM)
 }
 
 /// The files of a program for a virtual machine, each with its place there.

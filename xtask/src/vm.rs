@@ -33,6 +33,7 @@ const INIT: &str = include_str!("vm/init.sh");
 /// When the kernel, or a program for the machine, is missing, or the test program does not build.
 pub(crate) fn command(workspace: &Workspace, program: &str) -> Result<Command> {
     packages::ensure_vm()?;
+    ensure_kernel()?;
     let boot = kernel_dir()?.join("boot");
     let version = version(&boot)?;
     let test = build(workspace, program)?;
@@ -73,7 +74,7 @@ pub(crate) fn command(workspace: &Workspace, program: &str) -> Result<Command> {
 ///
 /// # Errors
 /// When it cannot be fetched.
-pub(crate) fn ensure_kernel() -> Result<()> {
+fn ensure_kernel() -> Result<()> {
     let dir = kernel_dir()?;
     if version(&dir.join("boot")).is_ok() {
         return Ok(());
