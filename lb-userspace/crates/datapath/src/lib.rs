@@ -20,6 +20,7 @@ mod early;
 mod error;
 mod execute;
 mod faults;
+mod fill;
 mod held;
 mod host;
 mod interface;

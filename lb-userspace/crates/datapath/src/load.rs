@@ -2,9 +2,8 @@
 
 use std::{
     collections::HashMap,
-    ffi::CStr,
     mem,
-    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -13,17 +12,17 @@ use aya_obj::Object;
 use lb_common::{
     interfaces::InterfaceSlots,
     map_names,
-    stage::{ENTRY, STAGE_SLOTS, Stage, StageSet},
+    stage::{ENTRY, STAGE_SLOTS, StageSet},
 };
 
 use super::{
     DatapathError,
-    error::chain,
+    fill::{LoadError, load_into, refused, slots},
     kept::Kept,
-    loading::{self, NewProgram, Refusal},
+    loading::{self, NewProgram},
     object::MapShape,
     pin::Pins,
-    prepare::{Made, Prepared, Ready, bad, on_all_cpus, prepare},
+    prepare::{Made, Prepared, Ready, bad, prepare},
     stages::{Rest, Stages},
     sys,
 };
@@ -34,14 +33,8 @@ const CHECKS_PROGRAM: &str = "lb_check";
 /// The read-only global of the programs.
 const SLOTS_GLOBAL: &str = "INTERFACE_SLOTS";
 
-/// Lines of the verifier's log that an error shows: the last ones say what it objects to.
-const VERIFIER_LINES: usize = 8;
-
-/// Type of the map of programs (`BPF_MAP_TYPE_PROG_ARRAY`), and how an instruction names a map (`BPF_LD | BPF_IMM | BPF_DW` with
-/// `BPF_PSEUDO_MAP_FD`).
+/// Type of the map of programs (`BPF_MAP_TYPE_PROG_ARRAY`).
 const PROG_ARRAY: u32 = 3;
-const LOAD_WORD: u8 = 0x18;
-const MAP_FD: u8 = 1;
 
 /// The entry program and the map of its stages, for all interfaces of one daemon.
 ///
@@ -211,79 +204,6 @@ impl Loader {
     }
 }
 
-/// Why programs were not loaded.
-enum LoadError {
-    /// The kernel refuses one.
-    Refused(String),
-    /// Something else went wrong.
-    Failed(DatapathError),
-}
-
-/// Loads the programs that `loads` names, and puts those of stages in their slots as soon as they are there.
-fn load_into(
-    ready: &Ready,
-    license: &CStr,
-    stages: BorrowedFd<'_>,
-    frags: bool,
-    loads: impl Fn(&Prepared) -> bool,
-) -> Result<Vec<(&'static str, OwnedFd)>, LoadError> {
-    let named = ready
-        .map(map_names::STAGES)
-        .map_err(LoadError::Failed)?
-        .as_raw_fd();
-    let programs: Vec<&Prepared> = ready.programs.iter().filter(|program| loads(program)).collect();
-    let load = |program: &Prepared| {
-        let fd = loading::load_program(&NewProgram {
-            name: program.name,
-            license,
-            instructions: &with_map(&program.instructions, named, stages.as_raw_fd()),
-            btf: ready.btf.as_fd(),
-            functions: &program.functions,
-            lines: &program.lines,
-            frags,
-        })
-        .map_err(|refusal| LoadError::Refused(refused(&refusal)))?;
-        // At once: the kernel writes the jump to a stage into each program that was loaded before.
-        for (slot, _) in slots().filter(|(_, name)| *name == program.name) {
-            sys::update(stages, &slot, &[fd.as_raw_fd()]).map_err(|source| {
-                LoadError::Failed(DatapathError::Io {
-                    what: "cannot fill the map of stages".to_owned(),
-                    source,
-                })
-            })?;
-        }
-        Ok((program.name, fd))
-    };
-    on_all_cpus(programs.len(), |index| load(programs[index]))
-        .map_err(LoadError::Failed)?
-        .into_iter()
-        .collect()
-}
-
-/// Loads stages that are missing.
-pub(super) fn fill(rest: &mut Rest, missing: StageSet) -> Result<(), String> {
-    if missing.is_empty() {
-        return Ok(());
-    }
-    let loads = |program: &Prepared| slots().any(|(slot, name)| name == program.name && missing.has(slot));
-    for (map, frags) in &rest.maps {
-        load_into(&rest.ready, &rest.license, map.as_fd(), *frags, loads).map_err(|error| match error {
-            LoadError::Refused(reason) => reason,
-            LoadError::Failed(error) => chain(&error),
-        })?;
-    }
-    rest.loaded = rest.loaded.and(missing);
-    Ok(())
-}
-
-/// The slots of the map of stages, and the programs in them.
-pub(super) fn slots() -> impl Iterator<Item = (u32, &'static str)> {
-    Stage::ALL.iter().flat_map(|stage| {
-        let [v4, v6] = stage.programs();
-        [(stage.slot(false), v4), (stage.slot(true), v6)]
-    })
-}
-
 /// All programs of the packet path, each once.
 fn programs() -> Vec<&'static str> {
     let mut programs: Vec<_> = slots().map(|(_, name)| name).collect();
@@ -291,21 +211,6 @@ fn programs() -> Vec<&'static str> {
     programs.sort_unstable();
     programs.dedup();
     programs
-}
-
-/// Instructions that name another map.
-fn with_map(
-    instructions: &[aya_obj::generated::bpf_insn],
-    old: i32,
-    new: i32,
-) -> Vec<aya_obj::generated::bpf_insn> {
-    let mut instructions = instructions.to_vec();
-    for instruction in &mut instructions {
-        if instruction.code == LOAD_WORD && instruction.src_reg() == MAP_FD && instruction.imm == old {
-            instruction.imm = new;
-        }
-    }
-    instructions
 }
 
 /// Loads the program of health checks, which shares the maps pinned below `pins`, or finds the one that an earlier daemon has
@@ -355,19 +260,4 @@ pub(super) fn checks(
 pub(super) fn take_over(program: &Program, pin: &Path) -> Result<(), String> {
     let (link, _) = sys::pinned_xdp_link(pin).map_err(|e| e.to_string())?;
     loading::update_link(&link, program.as_fd()).map_err(|e| e.to_string())
-}
-
-/// What the kernel said, without the thousands of lines that a verifier's log may have.
-fn refused(refusal: &Refusal) -> String {
-    let lines: Vec<&str> = refusal
-        .log
-        .lines()
-        .filter(|line| !line.trim().is_empty())
-        .collect();
-    let last = lines[lines.len().saturating_sub(VERIFIER_LINES)..].join("\n  ");
-    if last.is_empty() {
-        refusal.error.to_string()
-    } else {
-        format!("{}; the verifier's last words:\n  {last}", refusal.error)
-    }
 }

@@ -6,7 +6,7 @@
 use std::{
     ffi::CString,
     fmt, mem,
-    os::fd::OwnedFd,
+    os::fd::{AsFd as _, OwnedFd},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
@@ -16,8 +16,9 @@ use lb_common::{
 };
 
 use super::{
-    load::{self, slots},
-    prepare::Ready,
+    error::chain,
+    fill::{LoadError, load_into, slots},
+    prepare::{Prepared, Ready},
 };
 use crate::{
     plan::{QuicStep, Step},
@@ -126,6 +127,22 @@ pub(super) struct Rest {
     pub(super) loaded: StageSet,
 }
 
+/// Loads stages that are missing.
+fn fill(rest: &mut Rest, missing: StageSet) -> Result<(), String> {
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let loads = |program: &Prepared| slots().any(|(slot, name)| name == program.name && missing.has(slot));
+    for (map, frags) in &rest.maps {
+        load_into(&rest.ready, &rest.license, map.as_fd(), *frags, loads).map_err(|error| match error {
+            LoadError::Refused(reason) => reason,
+            LoadError::Failed(error) => chain(&error),
+        })?;
+    }
+    rest.loaded = rest.loaded.and(missing);
+    Ok(())
+}
+
 /// How far loading has come.
 enum State {
     /// No program runs yet; these stages are to be there when one does.
@@ -174,7 +191,7 @@ impl Stages {
             State::All => StageSet::all(),
         };
         let missing = wanted.without(new.loaded);
-        load::fill(&mut new, missing)?;
+        fill(&mut new, missing)?;
         match &mut *state {
             State::Begun(_) => *state = State::Some(new).settled(),
             State::Some(there) => there.maps.append(&mut new.maps),
@@ -194,7 +211,7 @@ impl Stages {
             State::Begun(asked) => *asked = asked.and(wanted),
             State::Some(there) => {
                 let missing = wanted.without(there.loaded);
-                let result = load::fill(there, missing);
+                let result = fill(there, missing);
                 *state = mem::replace(&mut *state, State::All).settled();
                 return result;
             }

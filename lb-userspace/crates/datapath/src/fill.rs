@@ -1,0 +1,109 @@
+//! Loads programs of the packet path and puts those of stages in their slots.
+
+use std::{
+    ffi::CStr,
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
+};
+
+use lb_common::{map_names, stage::Stage};
+
+use super::{
+    DatapathError,
+    loading::{self, NewProgram, Refusal},
+    prepare::{Prepared, Ready, on_all_cpus},
+    sys,
+};
+
+/// Lines of the verifier's log that an error shows: the last ones say what it objects to.
+const VERIFIER_LINES: usize = 8;
+
+/// How an instruction names a map: `BPF_LD | BPF_IMM | BPF_DW` with `BPF_PSEUDO_MAP_FD`.
+const LOAD_WORD: u8 = 0x18;
+const MAP_FD: u8 = 1;
+
+/// Why programs were not loaded.
+pub(super) enum LoadError {
+    /// The kernel refuses one.
+    Refused(String),
+    /// Something else went wrong.
+    Failed(DatapathError),
+}
+
+/// Loads the programs that `loads` names, and puts those of stages in their slots as soon as they are there.
+pub(super) fn load_into(
+    ready: &Ready,
+    license: &CStr,
+    stages: BorrowedFd<'_>,
+    frags: bool,
+    loads: impl Fn(&Prepared) -> bool,
+) -> Result<Vec<(&'static str, OwnedFd)>, LoadError> {
+    let named = ready
+        .map(map_names::STAGES)
+        .map_err(LoadError::Failed)?
+        .as_raw_fd();
+    let programs: Vec<&Prepared> = ready.programs.iter().filter(|program| loads(program)).collect();
+    let load = |program: &Prepared| {
+        let fd = loading::load_program(&NewProgram {
+            name: program.name,
+            license,
+            instructions: &with_map(&program.instructions, named, stages.as_raw_fd()),
+            btf: ready.btf.as_fd(),
+            functions: &program.functions,
+            lines: &program.lines,
+            frags,
+        })
+        .map_err(|refusal| LoadError::Refused(refused(&refusal)))?;
+        // At once: the kernel writes the jump to a stage into each program that was loaded before.
+        for (slot, _) in slots().filter(|(_, name)| *name == program.name) {
+            sys::update(stages, &slot, &[fd.as_raw_fd()]).map_err(|source| {
+                LoadError::Failed(DatapathError::Io {
+                    what: "cannot fill the map of stages".to_owned(),
+                    source,
+                })
+            })?;
+        }
+        Ok((program.name, fd))
+    };
+    on_all_cpus(programs.len(), |index| load(programs[index]))
+        .map_err(LoadError::Failed)?
+        .into_iter()
+        .collect()
+}
+
+/// The slots of the map of stages, and the programs in them.
+pub(super) fn slots() -> impl Iterator<Item = (u32, &'static str)> {
+    Stage::ALL.iter().flat_map(|stage| {
+        let [v4, v6] = stage.programs();
+        [(stage.slot(false), v4), (stage.slot(true), v6)]
+    })
+}
+
+/// Instructions that name another map.
+fn with_map(
+    instructions: &[aya_obj::generated::bpf_insn],
+    old: i32,
+    new: i32,
+) -> Vec<aya_obj::generated::bpf_insn> {
+    let mut instructions = instructions.to_vec();
+    for instruction in &mut instructions {
+        if instruction.code == LOAD_WORD && instruction.src_reg() == MAP_FD && instruction.imm == old {
+            instruction.imm = new;
+        }
+    }
+    instructions
+}
+
+/// What the kernel said, without the thousands of lines that a verifier's log may have.
+pub(super) fn refused(refusal: &Refusal) -> String {
+    let lines: Vec<&str> = refusal
+        .log
+        .lines()
+        .filter(|line| !line.trim().is_empty())
+        .collect();
+    let last = lines[lines.len().saturating_sub(VERIFIER_LINES)..].join("\n  ");
+    if last.is_empty() {
+        refusal.error.to_string()
+    } else {
+        format!("{}; the verifier's last words:\n  {last}", refusal.error)
+    }
+}
