@@ -1,4 +1,4 @@
-//! The promise of just-enough tracking, on histories that nobody would think of: no flow whose backend lives changes
+//! The promise of just-enough tracking, on random histories: no flow whose backend lives changes
 //! its backend if it sent a packet within the window.
 
 #[allow(dead_code, reason = "the benchmark uses more of it")]
@@ -74,7 +74,7 @@ fn just_enough(scenario: &Scenario, memory: Memory) -> (Outcome, World, JustEnou
     (outcome, world, balancer)
 }
 
-/// Seconds of sweeping after which the last record must be gone, since all clients have left.
+/// Seconds of sweeping after which the last record must be removed, since all clients have left.
 const SETTLED: u64 = 5 * WINDOW.as_secs();
 
 proptest! {
@@ -186,7 +186,7 @@ fn nodes_agree_without_a_word() {
         Change::Recover { pick: 0 },
         Change::Undrain { pick: 0 },
     ]) {
-        // The other node hears of it two seconds later.
+        // The other node learns of it two seconds later.
         for (world, node, delay) in [(&mut here, &mut a, 0), (&mut there, &mut b, 2)] {
             let now = Duration::from_secs(second + delay);
             assert!(world.change(change, now, WINDOW));
@@ -214,6 +214,6 @@ fn nodes_agree_without_a_word() {
     }
     assert!(
         stable > 100 && moving > 100,
-        "{stable} stable, {moving} moving: nothing was compared"
+        "{stable} stable, {moving} moving: no slot was compared"
     );
 }

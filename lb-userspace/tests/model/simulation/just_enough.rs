@@ -82,7 +82,7 @@ struct Walk {
     /// The ring when it began.
     slots: Vec<RingSlot>,
     began: Duration,
-    /// What the first table has shown: slot, record, and whether its backend lived.
+    /// Records of the first table: slot, record, and whether its backend lived.
     met: Vec<(u32, FlowRecord, bool)>,
 }
 
@@ -154,7 +154,7 @@ impl JustEnough {
         self.slots = slots;
     }
 
-    /// Everything in a table, with what a sweep wants to know.
+    /// All entries of a table, with the inputs of a sweep.
     fn table(&self, table: Table) -> Vec<(FlowKey, FlowRecord, bool)> {
         let lives = |record: &FlowRecord| self.maps.backends.get(&record.backend) == Some(&record.generation);
         let with_life = |(flow, record): (FlowKey, FlowRecord)| (flow, record, lives(&record));
@@ -170,7 +170,7 @@ impl JustEnough {
         }
     }
 
-    /// Walks one table for `sweep`, deletes what it gives up, and returns what it has met.
+    /// Walks one table for `sweep`, deletes the records that it releases, and returns all records.
     fn walk_table(&mut self, table: Table, sweep: &mut Sweep, now: Duration) -> Vec<(u32, FlowRecord, bool)> {
         let mut met = Vec::new();
         for (flow, record, lives) in self.table(table) {

@@ -1,4 +1,4 @@
-//! A map that forgets what was not used for longest, as the kernel's LRU hash.
+//! A map that evicts the least recently used entry, like the kernel's LRU hash.
 
 use std::collections::HashMap;
 

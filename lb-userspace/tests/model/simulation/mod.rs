@@ -41,10 +41,10 @@ impl Memory {
     }
 }
 
-/// What a scheme has spent.
+/// Costs of a scheme.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Costs {
-    /// Packets for which a flow table was asked.
+    /// Packets with a flow table look-up.
     pub(crate) look_ups: u64,
     /// Most records at any time.
     pub(crate) records: usize,
@@ -54,13 +54,13 @@ pub(crate) struct Costs {
 pub(crate) trait Balancer {
     /// Backends or their weights have changed.
     fn changed(&mut self, world: &World, now: Duration);
-    /// The daemon is restarted; what the kernel holds stays.
+    /// The daemon restarts; the kernel's state stays.
     fn restarted(&mut self, now: Duration);
     /// Picks the backend of a packet; `opens`: it is a TCP SYN.
     fn packet(&mut self, flow: FlowKey, opens: bool, now: Duration) -> BackendId;
     /// Called every few seconds.
     fn upkeep(&mut self, world: &World, now: Duration);
-    /// What it has cost so far.
+    /// Its costs so far.
     fn costs(&self) -> Costs;
 }
 

@@ -1,4 +1,4 @@
-//! Random numbers that are the same everywhere and cost next to nothing.
+//! Cheap random numbers that are the same everywhere.
 
 use std::hash::{BuildHasherDefault, Hasher};
 

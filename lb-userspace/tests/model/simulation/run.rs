@@ -1,4 +1,4 @@
-//! Clients, their packets, what happens meanwhile, and whether the promise was kept.
+//! Clients, their packets, events meanwhile, and whether the promise was kept.
 
 use std::{cmp::Reverse, collections::BinaryHeap, time::Duration};
 
@@ -11,7 +11,7 @@ use super::{
     world::{Change, World},
 };
 
-/// SYNs of flows that are never heard of again.
+/// SYNs of flows that send no further packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Flood {
     /// Its first second.
@@ -22,16 +22,16 @@ pub(crate) struct Flood {
     pub(crate) per_second: u64,
 }
 
-/// What is simulated, but for the balancer.
+/// The simulation without the balancer.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
-    /// UDP flows do not say that they open.
+    /// UDP flows have no opening packet.
     pub(crate) protocol: Protocol,
     /// How long the promise holds for a silent flow.
     pub(crate) window: Duration,
     /// Clients, each with one flow at a time.
     pub(crate) clients: u64,
-    /// What happens, and when.
+    /// The changes, with their times.
     pub(crate) changes: Vec<(Duration, Change)>,
     /// A flood, if any.
     pub(crate) flood: Option<Flood>,
@@ -41,7 +41,7 @@ pub(crate) struct Scenario {
     pub(crate) seed: u64,
 }
 
-/// What came out.
+/// The result.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Outcome {
     /// Packets of the clients.
@@ -55,7 +55,7 @@ pub(crate) struct Outcome {
     pub(crate) broken_opening: u64,
     /// Flows that changed their living backend after a longer silence.
     pub(crate) moved_idle: u64,
-    /// Packets that went to a backend known to be dead.
+    /// Packets that went to a dead backend.
     pub(crate) to_dead: u64,
     /// Flows whose backend died.
     pub(crate) lost: u64,
@@ -79,7 +79,7 @@ struct Client {
     habit: Habit,
     random: Random,
     flow: FlowKey,
-    /// Who answered its packets so far; `None` before the first.
+    /// The backend that answered its packets so far; `None` before the first.
     owner: Option<(BackendId, Generation)>,
     last: Duration,
     sent: u32,
@@ -124,7 +124,7 @@ impl Client {
         self.length = 2 + self.random.below(longest) as u32;
     }
 
-    /// Goes on after its backend has died, often from the same port. UDP takes whoever answers now.
+    /// Continues after its backend has died, often from the same port. UDP accepts any backend that answers now.
     fn recover(&mut self, tcp: bool, answers: Option<(BackendId, Generation)>) {
         let flow = self.flow;
         self.reconnect();
@@ -135,7 +135,7 @@ impl Client {
         }
     }
 
-    /// Sends a packet; counts what becomes of it.
+    /// Sends a packet; counts its outcome.
     fn send(
         &mut self,
         balancer: &mut impl Balancer,
@@ -154,7 +154,7 @@ impl Client {
         let answers = world.living(backend).map(|generation| (backend, generation));
         out.to_dead += u64::from(answers.is_none() && backend != BackendId::NONE);
         match self.owner {
-            // Where nobody answers, the client tries again later.
+            // Without an answer the client retries later.
             None => {
                 self.owner = answers;
                 self.sent = u32::from(answers.is_some());
@@ -169,7 +169,7 @@ impl Client {
                     self.reconnect();
                 }
             }
-            // A repeated SYN: nobody has answered yet, so whoever answers this one has the flow.
+            // A repeated SYN: no backend has answered yet, so the one that answers now gets the flow.
             Some(_) if self.opening => {
                 self.owner = world.living(backend).map(|generation| (backend, generation))
             }
@@ -200,7 +200,7 @@ impl Client {
     }
 }
 
-/// What comes next. The order of variants is that of events at the same time.
+/// The next event. Events at the same time happen in the order of the variants.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 enum Event {
     Change(usize),

@@ -7,7 +7,7 @@ use lb_userspace::ring::{self, Share};
 
 use super::random::{Random, mix};
 
-/// What can happen. `pick` chooses among the backends that it can happen to, if any.
+/// A change. `pick` selects one of the backends that it can apply to, if any.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Change {
     /// A new backend.
@@ -119,7 +119,7 @@ impl World {
             .map(|server| server.generation)
     }
 
-    /// Who owns the slots of a ring of this size; none where nobody takes new flows.
+    /// The owners of the slots of a ring of this size; none if no backend takes new flows.
     pub(crate) fn owners(&self, size: u32) -> Vec<BackendId> {
         let active: Vec<_> = self.servers.iter().filter(|server| server.active()).collect();
         let shares: Vec<_> = active
@@ -197,7 +197,7 @@ impl World {
         true
     }
 
-    /// Takes out whoever's time has come. Returns whether anyone went.
+    /// Removes backends whose time is over. Returns whether there were any.
     pub(crate) fn bury(&mut self, now: Duration) -> bool {
         let before = self.servers.len();
         self.servers
