@@ -32,7 +32,7 @@ fn clients_of_a_service_that_rejects_without_backends_learn_of_it_at_once() -> R
             ensure!(kind == ErrorKind::ConnectionRefused, "tcp: {kind}");
             let answer = site.net.client.ns.enter(|| {
                 let socket = open(target, 0)?;
-                socket.send(b"anybody there?")?;
+                socket.send(b"hello")?;
                 socket.recv(&mut [0; 100])
             })?;
             let kind = answer.err().context("got an answer without a backend")?.kind();

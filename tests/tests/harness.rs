@@ -66,10 +66,10 @@ fn load_against_a_plain_server_is_counted_to_the_request() -> Result<()> {
 fn a_refused_connection_and_a_lost_datagram_are_failures() -> Result<()> {
     let _lane = Lane::shared()?;
     let net = Topology::new(Shape::OneArmed, 1)?;
-    let nobody = net.backends[0].socket(Family::V4, 9);
-    let report = http_requests(&net.client.ns, nobody, 20_000, 3, 1)?;
+    let closed = net.backends[0].socket(Family::V4, 9);
+    let report = http_requests(&net.client.ns, closed, 20_000, 3, 1)?;
     assert_eq!((report.errors.len(), report.total()), (3, 0));
-    let report = udp_flows(&net.client.ns, nobody, 20_000, 3, 1)?;
+    let report = udp_flows(&net.client.ns, closed, 20_000, 3, 1)?;
     assert_eq!((report.errors.len(), report.total()), (3, 0));
     Ok(())
 }

@@ -399,7 +399,7 @@ fn common(side: Side) -> Vec<Case> {
             Reason::OtherProtocol,
         ),
         case(
-            "error about nobody's flow",
+            "error about an unknown flow",
             icmp_about(&known(), 8),
             Reason::OtherProtocol,
         ),

@@ -222,9 +222,9 @@ fn a_connection_id_leads_to_its_server_from_any_address() -> Result<()> {
                 named.by_nothing()?;
                 named.by(vector)?;
                 let id = vector.4;
-                let [mut foreign, mut nobody, mut unknown] = [0; 3].map(|_| id.to_vec());
+                let [mut foreign, mut unconfigured, mut unknown] = [0; 3].map(|_| id.to_vec());
                 foreign[0] ^= 0x80;
-                nobody[0] |= 0xe0;
+                unconfigured[0] |= 0xe0;
                 unknown[1] ^= 1;
                 let cut = id.len() - 1;
                 let initial = long(&[0xe7; 8])?;
@@ -237,7 +237,7 @@ fn a_connection_id_leads_to_its_server_from_any_address() -> Result<()> {
                         vec![(long(&[id, &[7]].concat())?, NAMED_MAC)],
                     ),
                     ("another configuration", vec![(short(&foreign), BACKEND_MAC)]),
-                    ("of no configuration", vec![(short(&nobody), BACKEND_MAC)]),
+                    ("of no configuration", vec![(short(&unconfigured), BACKEND_MAC)]),
                     ("id of no server", vec![(short(&unknown), BACKEND_MAC)]),
                     ("an id that is too short", vec![(long(&id[..cut])?, BACKEND_MAC)]),
                     ("no id", vec![(long(&[])?, BACKEND_MAC)]),
