@@ -20,7 +20,7 @@ pub(crate) fn command(workspace: &Workspace, Options {}: &Options) -> Result<()>
     // The tests know everything that the pages show; neither the binary that users get nor this command has a part in it.
     for test in [
         ["--package=lb-userspace", "--lib", "reference::"],
-        ["--package=lb-health", "--test=header", "the_header"],
+        ["--package=lb-health", "--test=header", "header_matches"],
     ] {
         run(workspace
             .cargo()
