@@ -1,25 +1,25 @@
-//! What calls answer: a result, or one of a few codes. No panic leaves a call.
+//! Results of calls: a value, or one of a few codes. No panic leaves a call.
 
 use std::{
     ffi::CStr,
     panic::{self, AssertUnwindSafe},
 };
 
-/// What became of a call. Calls that return a number return one of these, all negative, where they fail.
+/// The result of a call. Calls that return a number return one of these, all negative, on failure.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(i32)]
 pub enum LbCode {
     /// Done.
     Ok = 0,
-    /// A pointer that must not be null is.
+    /// A pointer is null that must not be.
     NullPointer = -1,
     /// A text is not UTF-8.
     NotUtf8 = -2,
-    /// The settings make no check; lb_monitor_new says why.
+    /// The settings are invalid; lb_monitor_new gives the reason.
     BadSettings = -3,
     /// The address is not of the form `10.0.0.11:8080` or `[2001:db8::1]:8080`.
     BadAddress = -4,
-    /// No such monitor: never made, or freed.
+    /// No such monitor: never created, or freed.
     NoMonitor = -5,
     /// The monitor has no such target: never added, or removed.
     NoTarget = -6,
@@ -46,7 +46,7 @@ impl LbCode {
         self as i32
     }
 
-    /// What it means, in words.
+    /// Its meaning, as text.
     fn text(self) -> &'static CStr {
         match self {
             Self::Ok => c"done",
@@ -86,7 +86,7 @@ pub(crate) fn number(call: impl FnOnce() -> Result<i64, LbCode>) -> i64 {
 }
 
 fn guarded<T>(call: impl FnOnce() -> Result<T, LbCode>) -> Result<T, LbCode> {
-    // What a panic may leave half done is behind locks that take no harm from it.
+    // State that a panic may leave half done is behind locks that tolerate it.
     panic::catch_unwind(AssertUnwindSafe(call)).unwrap_or(Err(LbCode::Defect))
 }
 

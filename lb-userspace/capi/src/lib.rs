@@ -1,6 +1,6 @@
-//! `lb_health.h`: health checks for programs that call C. Monitors are numbers, so that a call with one that was freed is
-//! an error and no crash; all of them are checked on one thread of the process, which the first start makes. The header is
-//! written from this file by `cargo xtask docs`.
+//! `lb_health.h`: health checks for programs that call C. Monitors are numbers, so that a call with a freed one is an
+//! error and no crash. One thread of the process checks all of them; the first start creates it. `cargo xtask docs`
+//! writes the header from this file.
 
 mod code;
 mod monitor;
@@ -18,17 +18,17 @@ pub use code::LbCode;
 use code::{code, number};
 use monitor::Monitor;
 
-/// Version of this interface: another number where a program that was compiled with an older header would not work.
+/// Version of this interface. It changes when programs compiled with an older header would not work.
 pub const LB_HEALTH_VERSION: u32 = 1;
 
-/// Checks in flight at most, of all monitors of a process. One that is due beyond that waits for its turn.
+/// Maximum checks in flight, of all monitors of a process. Further due checks wait for their turn.
 pub const LB_HEALTH_MAX_IN_FLIGHT: usize = 4096;
 const _: () = assert!(LB_HEALTH_MAX_IN_FLIGHT == MAX_IN_FLIGHT);
 
-/// A set of targets that are checked alike. A number and no pointer: 0 is none, none is used twice.
+/// A set of targets with the same settings. A number and no pointer: 0 is none, and no number is used twice.
 pub type LbMonitor = u64;
 
-/// The verdict about a target.
+/// The health state of a target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(i32)]
 pub enum LbHealth {
@@ -40,25 +40,25 @@ pub enum LbHealth {
     Down = 2,
 }
 
-/// What is known about a target. Counts are since it was added.
+/// The status of a target. Counts are since it was added.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(C)]
 pub struct LbStatus {
-    /// Its number, as lb_monitor_add gave it.
+    /// Its number, from lb_monitor_add.
     pub target: u32,
-    /// The verdict.
+    /// The health state.
     pub health: LbHealth,
-    /// Checks that ended: successes, failures, and those that could not be made for reasons of this machine.
+    /// Finished checks: successes, failures, and checks that this machine could not make.
     pub attempts: u64,
     /// Checks that succeeded.
     pub successes: u64,
     /// Checks that failed.
     pub failures: u64,
-    /// Latest results in a row that were successes.
+    /// Consecutive successes up to now.
     pub consecutive_successes: u32,
-    /// Latest results in a row that were failures.
+    /// Consecutive failures up to now.
     pub consecutive_failures: u32,
-    /// Nanoseconds that the latest success took; 0 before the first.
+    /// Duration of the latest success in nanoseconds; 0 before the first.
     pub latency_ns: u64,
 }
 
@@ -83,13 +83,13 @@ pub extern "C" fn lb_health_version() -> u32 {
     LB_HEALTH_VERSION
 }
 
-/// What a code means, in words; any number is allowed. The text lives as long as the program.
+/// The meaning of a code, as text; any number is allowed. The text lives as long as the program.
 #[unsafe(no_mangle)]
 pub extern "C" fn lb_code_text(code: c_int) -> *const c_char {
     code::text(code).as_ptr()
 }
 
-/// Makes a monitor without targets, at rest, and writes its number to `monitor`.
+/// Creates a stopped monitor without targets, and writes its number to `monitor`.
 ///
 /// `settings` are the keys of a [service.health] table of lb's configuration file, one a line:
 ///
@@ -97,8 +97,8 @@ pub extern "C" fn lb_code_text(code: c_int) -> *const c_char {
 ///     path = "/health"
 ///     interval = "2s"
 ///
-/// Where they are no good, everything that is wrong with them is written to `error`, a text of at most `error_size` bytes
-/// with its end; `error` may be null.
+/// If they are invalid, all their errors are written to `error`, a text of at most `error_size` bytes including its
+/// end; `error` may be null.
 ///
 /// # Safety
 /// `settings` is null or a text with its end; `monitor` is null or can be written; `error` is null or has room for
@@ -131,7 +131,7 @@ pub unsafe extern "C" fn lb_monitor_new(
     })
 }
 
-/// Stops all checks of a monitor and forgets it. Calls with it that other threads are in end as if it were there.
+/// Stops all checks of a monitor and frees it. Calls with it in other threads end as if it still existed.
 #[unsafe(no_mangle)]
 pub extern "C" fn lb_monitor_free(monitor: LbMonitor) -> LbCode {
     code(|| {
@@ -143,8 +143,8 @@ pub extern "C" fn lb_monitor_free(monitor: LbMonitor) -> LbCode {
     })
 }
 
-/// Adds a target, of the form `10.0.0.11:8080` or `[2001:db8::1]:8080`, and writes its number to `target`, unless that is
-/// null. One that the monitor has already keeps its number. It is checked at once where the monitor runs.
+/// Adds a target, of the form `10.0.0.11:8080` or `[2001:db8::1]:8080`, and writes its number to `target`, unless that
+/// is null. An existing target keeps its number. A running monitor checks the target at once.
 ///
 /// # Safety
 /// `address` is null or a text with its end; `target` is null or can be written.
@@ -166,20 +166,20 @@ pub unsafe extern "C" fn lb_monitor_add(
     })
 }
 
-/// Removes a target: a check in flight is given up. Its number is not used again.
+/// Removes a target, and cancels its check in flight. Its number is not used again.
 #[unsafe(no_mangle)]
 pub extern "C" fn lb_monitor_remove(monitor: LbMonitor, target: u32) -> LbCode {
     code(|| find(monitor)?.remove(target))
 }
 
-/// Checks all targets from now on, also those that are added later. Does nothing where it runs already. Checks are made on
-/// one thread for all monitors of the process, which is not there any more in a child that was forked.
+/// Checks all targets from now on, including later ones. Does nothing if the monitor runs already. One thread makes the
+/// checks of all monitors of the process; it does not exist in a forked child.
 #[unsafe(no_mangle)]
 pub extern "C" fn lb_monitor_start(monitor: LbMonitor) -> LbCode {
     code(|| find(monitor)?.start())
 }
 
-/// Stops all checks. Verdicts are forgotten, counts stay.
+/// Stops all checks. Health states are dropped, counts stay.
 #[unsafe(no_mangle)]
 pub extern "C" fn lb_monitor_stop(monitor: LbMonitor) -> LbCode {
     code(|| {
@@ -188,14 +188,13 @@ pub extern "C" fn lb_monitor_stop(monitor: LbMonitor) -> LbCode {
     })
 }
 
-/// 1 where the target is up, 0 where it is down, unchecked, or the monitor does not run; a negative lb_code where the call
-/// fails.
+/// 1 if the target is up; 0 if it is down or unchecked, or if the monitor does not run; a negative lb_code on failure.
 #[unsafe(no_mangle)]
 pub extern "C" fn lb_monitor_is_healthy(monitor: LbMonitor, target: u32) -> i64 {
     number(|| find(monitor)?.is_healthy(target).map(i64::from))
 }
 
-/// Writes what is known about one target.
+/// Writes the status of one target.
 ///
 /// # Safety
 /// `status` is null or can be written.
@@ -212,9 +211,9 @@ pub unsafe extern "C" fn lb_monitor_stats(monitor: LbMonitor, target: u32, statu
     })
 }
 
-/// Writes what is known about every target, in order of their numbers, into an array of `capacity` elements. Returns how
-/// many targets there are, which may be more than were written; a negative lb_code where the call fails. With
-/// `capacity` 0 it only counts, and `statuses` may be null.
+/// Writes the status of every target, in order of their numbers, into an array of `capacity` elements. Returns the
+/// number of targets, which may be more than were written; a negative lb_code on failure. With `capacity` 0 it only
+/// counts, and `statuses` may be null.
 ///
 /// # Safety
 /// `statuses` is null or has room for `capacity` elements.
@@ -240,10 +239,10 @@ pub unsafe extern "C" fn lb_monitor_status(
     })
 }
 
-/// Writes the latest error of a target in words, such as "connection refused by 10.0.0.11:8080", also after a success
-/// and also one that does not count against it; an empty text where there was none. At most `size` bytes with the end are
-/// written, cut where it does not fit; `text` may be null where `size` is 0. Returns the length of the whole text, its end
-/// not counted; a negative lb_code where the call fails.
+/// Writes the latest error of a target as text, such as "connection refused by 10.0.0.11:8080", also after a success,
+/// and also an error that does not count against it; an empty text if there was none. Writes at most `size` bytes
+/// including the end, truncated if necessary; `text` may be null if `size` is 0. Returns the length of the whole text
+/// without its end; a negative lb_code on failure.
 ///
 /// # Safety
 /// `text` is null or has room for `size` bytes.

@@ -26,10 +26,10 @@ const TYPES: [(&str, &str); 4] = [
 const HEAD: &str = "\
 /* lb_health.h: health checks over one shared runtime, for C and what calls C.
  *
- * A monitor is a set of targets that are checked alike, again and again, from lb_monitor_start until lb_monitor_stop or
- * lb_monitor_free. Reading a verdict does no I/O. Every call may be made from any thread at any time, and none ends the
- * program: what cannot be done gives a code. Checks in flight have a descriptor each, and HTTP checks keep one for
- * each target, so raise RLIMIT_NOFILE for many targets.
+ * A monitor is a set of targets with the same settings, checked repeatedly from lb_monitor_start until lb_monitor_stop or
+ * lb_monitor_free. Reading a health state does no I/O. Every call may be made from any thread at any time, and none ends
+ * the program: failures give a code. Each check in flight has a descriptor, and HTTP checks keep one for each target, so
+ * raise RLIMIT_NOFILE for many targets.
  *
  * Written by `cargo xtask docs` from lb-userspace/capi/src; link with -llb_health.
  */";
