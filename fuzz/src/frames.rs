@@ -11,11 +11,10 @@ use lb_common::{
     service::{TCP, UDP},
 };
 
-use crate::{
-    family::Family,
+use lb_wire::{
+    Address, Bytes, Frame as _,
     header::{Fragments, Ip, Network, Protocol, TcpFlags},
     next_stage::NextStage,
-    packet::Packet,
     parse, transport, walk,
 };
 
@@ -37,7 +36,7 @@ struct Parsed {
 }
 
 pub(crate) fn check(frame: &[u8]) {
-    let packet = Packet::new(frame);
+    let packet = Bytes(frame);
     let ours = match parse::ethernet(&packet) {
         Ok(Network::V4) => our_ports(&packet, parse::ipv4(&packet), |NetV4(word)| {
             IpAddr::from(word.to_ne_bytes())
@@ -77,14 +76,14 @@ pub(crate) fn check(frame: &[u8]) {
 }
 
 /// The result of our parser; `None` for ICMP, which has no ports.
-fn our_ports<A: Family + Copy + Default>(
-    packet: &Packet,
+fn our_ports<A: Address + Copy + Default>(
+    packet: &Bytes<'_>,
     ip: Result<Ip, NextStage>,
     address: impl Fn(A) -> IpAddr,
 ) -> Result<Option<Parsed>, NextStage> {
     let ip = ip?;
     assert!(ip.header == IP && ip.payload > IP && ip.payload <= ip.end);
-    assert!(ip.end <= packet.frame_len as usize && ip.payload_len() < ip.len());
+    assert!(ip.end <= packet.frame_len() as usize && ip.payload_len() < ip.packet_len());
     let protocol = match ip.protocol {
         Protocol::Tcp => TCP,
         Protocol::Udp => UDP,
@@ -96,7 +95,7 @@ fn our_ports<A: Family + Copy + Default>(
         let flags = transport::tcp(packet, &ip)?;
         assert!(flags.is_syn() == (flags.syn() && !flags.ack()));
         // The byte that has them.
-        let [byte] = packet.read(ip.payload + 13).unwrap_or([0]);
+        let [byte]: [u8; 1] = packet.read(ip.payload + 13).unwrap_or([0]);
         let bits = [
             (flags.fin(), 1),
             (flags.syn(), 2),

@@ -3,25 +3,9 @@
 #![allow(clippy::panic, reason = "targets report failures by a panic")]
 
 mod connection_ids;
-mod extension;
-mod family;
 mod frames;
-/// The XDP program's own parser, over a frame in memory.
-#[path = "../../lb-ebpf/src/header.rs"]
-mod header;
-#[expect(dead_code, reason = "parsing names few of the stages")]
-#[path = "../../lb-ebpf/src/next_stage.rs"]
-mod next_stage;
-mod packet;
-#[path = "../../lb-ebpf/src/parse.rs"]
-mod parse;
 mod slot;
 mod tags;
-#[expect(dead_code, reason = "only the parser is used")]
-#[path = "../../lb-ebpf/src/transport.rs"]
-mod transport;
-#[path = "../../lb-ebpf/src/walk.rs"]
-mod walk;
 
 /// Parses a frame as the XDP program and as etherparse do: if both find ports, these are equal.
 pub fn parse(frame: &[u8]) {

@@ -3,25 +3,37 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::reason::Reason;
 
-use crate::{header::Protocol, next_stage::NextStage, packet::Packet, walk};
+use lb_wire::{header::Protocol, next_stage::NextStage, walk};
 
-/// As [`walk::extension_headers`].
-#[inline(always)]
-pub(crate) fn headers(packet: &Packet, first: u8, offset: usize) -> Result<(Protocol, usize), NextStage> {
-    #[expect(clippy::cast_possible_truncation, reason = "an offset into a packet")]
-    let offset = offset as u32;
-    // The verifier knows nothing of what a global function returns, see `crate::global`.
-    let [end, what] = halves(core::hint::black_box(skip_headers(
-        packet.context(),
-        u32::from(first),
-        offset,
-    )));
-    match what {
-        ENDS_IN_TCP => Ok((Protocol::Tcp, end as usize)),
-        ENDS_IN_UDP => Ok((Protocol::Udp, end as usize)),
-        ENDS_IN_ICMP => Ok((Protocol::Icmp, end as usize)),
-        IS_FRAGMENT => Err(NextStage::Fragment),
-        _ => Err(Reason::from_number(end).unwrap_or(Reason::Internal).into()),
+use crate::packet::{Packet, Walks};
+
+/// Walks in functions that the verifier checks once.
+pub(crate) enum InFunctions {}
+
+impl Walks for InFunctions {
+    #[inline(always)]
+    fn extension_headers(packet: &Packet, first: u8, offset: usize) -> Result<(Protocol, usize), NextStage> {
+        #[expect(clippy::cast_possible_truncation, reason = "an offset into a packet")]
+        let offset = offset as u32;
+        // The verifier knows nothing of what a global function returns, see `crate::global`.
+        let [end, what] = halves(core::hint::black_box(skip_headers(
+            packet.context(),
+            u32::from(first),
+            offset,
+        )));
+        match what {
+            ENDS_IN_TCP => Ok((Protocol::Tcp, end as usize)),
+            ENDS_IN_UDP => Ok((Protocol::Udp, end as usize)),
+            ENDS_IN_ICMP => Ok((Protocol::Icmp, end as usize)),
+            IS_FRAGMENT => Err(NextStage::Fragment),
+            _ => Err(Reason::from_number(end).unwrap_or(Reason::Internal).into()),
+        }
+    }
+
+    #[inline(always)]
+    fn has_fragment_header(packet: &Packet) -> bool {
+        // As above.
+        core::hint::black_box(find_fragment_header(packet.context())) != 0
     }
 }
 
@@ -41,7 +53,7 @@ const fn halves(both: u64) -> [u32; 2] {
     [both as u32, (both >> 32) as u32]
 }
 
-/// [`headers`]: an offset or a reason, and above it what that is.
+/// [`walk::extension_headers`]: an offset or a reason, and above it what that is.
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn skip_headers(ctx: *mut xdp_md, first: u32, offset: u32) -> u64 {
@@ -65,23 +77,11 @@ extern "C" fn skip_headers(ctx: *mut xdp_md, first: u32, offset: u32) -> u64 {
     u64::from(high) << 32 | u64::from(low)
 }
 
-/// Whether a packet with extension headers, which IPv6 packets seldom have, is a fragment.
-#[inline(always)]
-pub(crate) fn has_fragment_header(packet: &Packet) -> bool {
-    // As above.
-    core::hint::black_box(find_fragment_header(packet.context())) != 0
-}
-
-/// [`has_fragment_header`].
+/// [`walk::has_fragment_header`].
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn find_fragment_header(ctx: *mut xdp_md) -> u32 {
-    const OFFSET_AND_MORE: u16 = 0xfff9;
     // SAFETY: as above.
     let packet = unsafe { Packet::new(ctx) };
-    let at = walk::fragment_header(&packet);
-    let header = packet.read::<[u8; 4]>(at).filter(|_| at != 0);
-    header.map_or(0, |[_, _, high, low]| {
-        u32::from(u16::from_be_bytes([high, low]) & OFFSET_AND_MORE != 0)
-    })
+    u32::from(walk::has_fragment_header(&packet))
 }

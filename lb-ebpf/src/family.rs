@@ -1,6 +1,6 @@
 //! What IPv4 and IPv6 do differently. Everything else is written once, over [`Family`].
 
-use core::{mem::offset_of, ptr};
+use core::ptr;
 
 use aya_ebpf::bindings::bpf_fib_lookup;
 use lb_common::{
@@ -14,31 +14,31 @@ use lb_common::{
 };
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
+use lb_wire::{
+    Address,
+    load::{store32, store64},
+};
+
 use crate::{
-    extension,
-    header::{Fragments, Ip},
     maps::{
         flows::FlowTable, fragments::FragmentTable, records::RecordTables, replies::ReplyTable,
         services::ServiceTable,
     },
-    next_stage::NextStage,
-    packet::{Packet, load32, load64, store32, store64},
-    parse,
+    packet::Packet,
     scratch::ScratchSpace,
 };
 
 /// An address family, which its address stands for.
 pub(crate) trait Family:
-    Ends
+    Address
+    + Ends
     + ScratchSpace
     + FlowTable
     + RecordTables
     + FragmentTable
     + ReplyTable
     + ServiceTable
-    + Copy
     + Default
-    + PartialEq
     + 'static
 {
     /// The kernel's number of the family.
@@ -50,12 +50,6 @@ pub(crate) trait Family:
     /// The header in the packet.
     type Header;
 
-    /// The IP header after the Ethernet header.
-    fn parse(packet: &Packet) -> Result<Ip, NextStage>;
-    /// The IP header of a packet quoted at `offset`, which may end outside the frame.
-    fn parse_quoted(packet: &Packet, offset: usize) -> Result<Ip, NextStage>;
-    /// Whether the packet is a fragment. Found out each time: as a part of [`Ip`] the verifier would walk everything twice.
-    fn is_fragment(packet: &Packet, ip: &Ip) -> bool;
     /// Whether an ICMP message of this type is an error about the packet it quotes.
     fn is_icmp_error(kind: u8) -> bool;
     /// Whether an ICMP message of this type and code says that its packet cannot reach its end, whatever its size.
@@ -66,8 +60,6 @@ pub(crate) trait Family:
     fn to_record(self) -> NetAddr;
     /// Whether the address is one host's.
     fn is_host(self) -> bool;
-    /// Whether no packet may come from the address.
-    fn is_martian(self) -> bool;
     /// Whether an ICMP message of this type is an echo request.
     fn is_echo_request(kind: u8) -> bool;
     /// Whether it is no address.
@@ -90,8 +82,6 @@ pub(crate) trait Family:
     fn set_addresses(header: &mut Self::Header, src: Self, dst: Self, delta: u16);
     /// As [`Family::set_addresses`], and takes one from the TTL or hop limit, which must not be 0.
     fn route_to(header: &mut Self::Header, src: Self, dst: Self, delta: u16);
-    /// Copies source and destination address of the header at `offset`.
-    fn addresses(packet: &Packet, offset: usize, src: &mut Self, dst: &mut Self) -> Option<()>;
     /// The header at `offset`.
     ///
     /// # Safety
@@ -110,25 +100,6 @@ impl Family for NetV4 {
     const IS_V6: bool = false;
     const SNAT_BASE: u32 = 0;
     type Header = Ipv4Hdr;
-
-    #[inline(always)]
-    fn parse(packet: &Packet) -> Result<Ip, NextStage> {
-        parse::ipv4(packet)
-    }
-
-    #[inline(always)]
-    fn parse_quoted(packet: &Packet, offset: usize) -> Result<Ip, NextStage> {
-        parse::ipv4_header(packet, offset, Fragments::First)
-    }
-
-    #[inline(always)]
-    fn is_fragment(packet: &Packet, ip: &Ip) -> bool {
-        // The offset, and "more fragments".
-        const WORD: u16 = 0x3fff_u16.to_be();
-        packet
-            .half(ip.header + offset_of!(Ipv4Hdr, frags))
-            .is_some_and(|word| word & WORD != 0)
-    }
 
     #[inline(always)]
     fn is_icmp_error(kind: u8) -> bool {
@@ -156,11 +127,6 @@ impl Family for NetV4 {
     fn is_host(self) -> bool {
         // This network, loopback, and from 224.0.0.0 on multicast, reserved and broadcast.
         !matches!(self.0.to_ne_bytes()[0], 0 | 127 | 224..)
-    }
-
-    #[inline(always)]
-    fn is_martian(self) -> bool {
-        Self::is_martian(self)
     }
 
     #[inline(always)]
@@ -228,23 +194,6 @@ impl Family for NetV4 {
     }
 
     #[inline(always)]
-    fn addresses(packet: &Packet, offset: usize, src: &mut Self, dst: &mut Self) -> Option<()> {
-        // SAFETY: only read, and not beyond this function.
-        let header = unsafe { Self::header(packet, offset) }?;
-        // SAFETY: 4 bytes each.
-        let words = unsafe {
-            [
-                load32::<{ offset_of!(Ipv4Hdr, src_addr) }>(ptr::from_ref(header).cast()),
-                load32::<{ offset_of!(Ipv4Hdr, dst_addr) }>(ptr::from_ref(header).cast()),
-            ]
-        };
-        #[expect(clippy::cast_possible_truncation, reason = "words of 32 bits")]
-        let [source, destination] = words.map(|word| word as u32);
-        (src.0, dst.0) = (source, destination);
-        Some(())
-    }
-
-    #[inline(always)]
     unsafe fn header(packet: &Packet, offset: usize) -> Option<&mut Ipv4Hdr> {
         // SAFETY: by the contract.
         unsafe { packet.at(offset) }
@@ -267,21 +216,6 @@ impl Family for NetV6 {
     const IS_V6: bool = true;
     const SNAT_BASE: u32 = MAX_SNAT_ADDRESSES;
     type Header = Ipv6Hdr;
-
-    #[inline(always)]
-    fn parse(packet: &Packet) -> Result<Ip, NextStage> {
-        parse::ipv6(packet)
-    }
-
-    #[inline(always)]
-    fn parse_quoted(packet: &Packet, offset: usize) -> Result<Ip, NextStage> {
-        parse::ipv6_header(packet, offset)
-    }
-
-    #[inline(always)]
-    fn is_fragment(packet: &Packet, ip: &Ip) -> bool {
-        ip.payload != ip.header + Ipv6Hdr::LEN && extension::has_fragment_header(packet)
-    }
 
     #[inline(always)]
     fn is_icmp_error(kind: u8) -> bool {
@@ -316,11 +250,6 @@ impl Family for NetV6 {
         let [a, b, c, d] = self.0;
         // Multicast; the unspecified address, loopback.
         a.to_ne_bytes()[0] != 0xff && !(a | b | c == 0 && (d == 0 || d == LOOPBACK))
-    }
-
-    #[inline(always)]
-    fn is_martian(self) -> bool {
-        Self::is_martian(self)
     }
 
     #[inline(always)]
@@ -397,18 +326,6 @@ impl Family for NetV6 {
     }
 
     #[inline(always)]
-    fn addresses(packet: &Packet, offset: usize, src: &mut Self, dst: &mut Self) -> Option<()> {
-        // SAFETY: as in IPv4.
-        let header = unsafe { Self::header(packet, offset) }?;
-        // SAFETY: 16 bytes each.
-        unsafe {
-            copy((&raw const header.src_addr).cast(), (&raw mut *src).cast());
-            copy((&raw const header.dst_addr).cast(), (&raw mut *dst).cast());
-        }
-        Some(())
-    }
-
-    #[inline(always)]
     unsafe fn header(packet: &Packet, offset: usize) -> Option<&mut Ipv6Hdr> {
         // SAFETY: by the contract.
         unsafe { packet.at(offset) }
@@ -430,18 +347,4 @@ impl Family for NetV6 {
 #[inline(always)]
 const fn join(first: u32, second: u32) -> u64 {
     first as u64 | ((second as u64) << 32)
-}
-
-/// Copies an address by two words.
-///
-/// # Safety
-///
-/// 16 bytes can be read and written.
-#[inline(always)]
-unsafe fn copy(from: *const u8, to: *mut u8) {
-    // SAFETY: by the contract.
-    unsafe {
-        store64::<0>(to, load64::<0>(from));
-        store64::<8>(to, load64::<8>(from));
-    }
 }

@@ -47,7 +47,7 @@ pub(crate) fn forward<A: Family>(packet: &Packet, ip: &Ip, scratch: &Scratch<A>)
     if !ready
         || is_martian(tuple)
         || backend.service != service.id
-        || ip.len() + overhead > usize::from(backend.mtu)
+        || ip.packet_len() + overhead > usize::from(backend.mtu)
     {
         return None;
     }

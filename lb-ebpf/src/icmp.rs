@@ -25,11 +25,12 @@ use crate::{
     maps::{counters, tables},
     nat::{signals, track},
     next_stage::NextStage,
-    packet::{Packet, Ports},
+    packet::Packet,
     scratch::{NextHop, Scratch},
     select,
     verdict::{self, Verdict},
 };
+use lb_wire::{Frame as _, Ports};
 
 /// L4 bytes that every ICMP error quotes at least (RFC 792).
 const QUOTED_L4: usize = 8;

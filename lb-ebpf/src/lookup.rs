@@ -7,11 +7,12 @@ use core::{
 
 use lb_common::{addr::NetPort, flow::Tuple, service::Service};
 
+use lb_wire::load::{load64, store64};
+
 use crate::{
     family::Family,
     global::global,
     maps::{services::Found, tables},
-    packet::{load64, store64},
     scratch::Scratch,
 };
 

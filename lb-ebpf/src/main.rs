@@ -1,7 +1,7 @@
 //! The XDP data plane of `lb`: one small entry program, and stages that are programs of their own.
 //!
 //! [`programs::lb`] is where a packet begins: its service, and the fast path. What that does not end goes on in the stage that
-//! [`next_stage::NextStage`] names; [`stage::dispatch`] enters it, and [`verdict::finish`] is the one way out.
+//! [`lb_wire::next_stage::NextStage`] names; [`stage::dispatch`] enters it, and [`verdict::finish`] is the one way out.
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 // The daemon's build of the workspace sees an empty program.
 #![cfg_attr(not(target_arch = "bpf"), allow(dead_code, unused))]
@@ -37,8 +37,6 @@ mod global;
 #[cfg(target_arch = "bpf")]
 mod guard;
 #[cfg(target_arch = "bpf")]
-mod header;
-#[cfg(target_arch = "bpf")]
 mod host_socket;
 #[cfg(target_arch = "bpf")]
 mod icmp;
@@ -51,11 +49,12 @@ mod nat;
 #[cfg(target_arch = "bpf")]
 mod next_hop;
 #[cfg(target_arch = "bpf")]
-mod next_stage;
-#[cfg(target_arch = "bpf")]
-mod packet;
-#[cfg(target_arch = "bpf")]
-mod parse;
+mod packet {
+    pub(crate) use lb_packet::packet::*;
+
+    /// The frame under work.
+    pub(crate) type Packet = lb_packet::packet::Packet<crate::extension::InFunctions>;
+}
 #[cfg(target_arch = "bpf")]
 mod quic;
 #[cfg(target_arch = "bpf")]
@@ -67,13 +66,12 @@ mod slow_path;
 #[cfg(target_arch = "bpf")]
 mod stage;
 #[cfg(target_arch = "bpf")]
-mod transport;
-#[cfg(target_arch = "bpf")]
 mod verdict;
 #[cfg(target_arch = "bpf")]
 mod vlan;
+
 #[cfg(target_arch = "bpf")]
-mod walk;
+use lb_wire::{header, next_stage, parse, transport, walk};
 
 #[cfg(target_arch = "bpf")]
 mod programs {

@@ -140,7 +140,7 @@ pub(crate) fn fits(
 ) -> Result<(), NextStage> {
     let mtu = usize::from(backend.mtu);
     // A frame of several buffers may be an aggregate of segments that each fit.
-    if mtu != 0 && ip.len() + overhead > mtu && packet.is_linear() {
+    if mtu != 0 && ip.packet_len() + overhead > mtu && packet.is_linear() {
         #[expect(clippy::cast_possible_truncation, reason = "an MTU")]
         let limit = mtu.saturating_sub(overhead) as u32;
         exit.limit = limit;

@@ -1,33 +1,23 @@
 //! The frame under work: the only place that does arithmetic on packet pointers.
 
-use core::ptr;
+use core::{marker::PhantomData, ptr};
 
 use aya_ebpf::{
     bindings::xdp_md,
     helpers::generated::{bpf_csum_diff, bpf_xdp_adjust_head, bpf_xdp_adjust_tail, bpf_xdp_get_buff_len},
 };
 use lb_common::{own_mac::Mac, vlan::Tags};
-use network_types::{
-    eth::EthHdr,
-    icmp::Icmpv4Hdr,
-    ip::{Ipv4Hdr, Ipv6Hdr},
-    tcp::TcpHdr,
-    udp::UdpHdr,
+use lb_wire::{
+    Frame, MAX_OFFSET, Wire,
+    header::Protocol,
+    load::{load32, load64, store16, store32, store64},
+    next_stage::NextStage,
+    walk,
 };
-
-/// Header layouts that may be laid over packet bytes.
-///
-/// # Safety
-///
-/// Every bit pattern is a valid value, and there is no padding.
-pub(crate) unsafe trait Wire: Copy {}
-
-/// Furthest into the frame that a header may begin: the linear part lies in one page, and the verifier wants a bound.
-const MAX_OFFSET: usize = 4095;
 
 /// The addresses of an Ethernet header as they lie in the frame, in words: destination, source.
 #[derive(Clone, Copy)]
-pub(crate) struct Macs {
+pub struct Macs {
     /// The destination, and the first 2 bytes of the source.
     low: u64,
     /// The last 4 bytes of the source.
@@ -35,7 +25,7 @@ pub(crate) struct Macs {
 }
 
 /// Bytes of both addresses.
-pub(crate) const MACS_LEN: usize = 12;
+pub const MACS_LEN: usize = 12;
 /// Bits of one.
 const MAC_BITS: u32 = 48;
 
@@ -46,7 +36,7 @@ impl Macs {
     ///
     /// 12 bytes from `first` on can be read.
     #[inline(always)]
-    pub(crate) unsafe fn at(first: *const u8) -> Self {
+    pub unsafe fn at(first: *const u8) -> Self {
         // SAFETY: by the contract.
         unsafe {
             Self {
@@ -59,7 +49,7 @@ impl Macs {
 
     /// The same frame on its way back.
     #[inline(always)]
-    pub(crate) const fn swapped(self) -> Self {
+    pub const fn swapped(self) -> Self {
         let destination = self.low & ((1 << MAC_BITS) - 1);
         let source = (self.low >> MAC_BITS) | (self.high << (u64::BITS - MAC_BITS));
         Self {
@@ -70,7 +60,7 @@ impl Macs {
 
     /// Whether these are the addresses of `other`.
     #[inline(always)]
-    pub(crate) const fn same(self, other: Self) -> bool {
+    pub const fn same(self, other: Self) -> bool {
         (self.low ^ other.low) | (self.high ^ other.high) == 0
     }
 
@@ -80,7 +70,7 @@ impl Macs {
     ///
     /// 12 bytes from `first` on can be written.
     #[inline(always)]
-    pub(crate) unsafe fn write(self, first: *mut u8) {
+    pub unsafe fn write(self, first: *mut u8) {
         // SAFETY: by the contract.
         unsafe {
             store64::<0>(first, self.low);
@@ -89,99 +79,54 @@ impl Macs {
     }
 }
 
-/// Loads and stores of words at any address, which the compiler makes of single bytes: it takes the target for one that
-/// cannot do better. The kernel lets a program do so on each machine that we promise to run on.
-macro_rules! words {
-    ($($load:ident, $store:ident, $type:literal;)+) => {$(
-        /// Loads a word `OFFSET` bytes after `from`.
-        ///
-        /// # Safety
-        ///
-        /// It can be read.
-        #[inline(always)]
-        pub(crate) unsafe fn $load<const OFFSET: usize>(from: *const u8) -> u64 {
-            let word: u64;
-            // SAFETY: by the contract; nothing else is touched.
-            unsafe {
-                core::arch::asm!(
-                    concat!("{0} = *(", $type, " *)({1} + {2})"),
-                    out(reg) word, in(reg) from, const OFFSET, options(pure, readonly, nostack)
-                );
-            }
-            word
-        }
-
-        /// Stores the low bits of a word `OFFSET` bytes after `to`.
-        ///
-        /// # Safety
-        ///
-        /// It can be written.
-        #[inline(always)]
-        pub(crate) unsafe fn $store<const OFFSET: usize>(to: *mut u8, word: u64) {
-            // SAFETY: by the contract; nothing else is touched.
-            unsafe {
-                core::arch::asm!(
-                    concat!("*(", $type, " *)({0} + {1}) = {2}"),
-                    in(reg) to, const OFFSET, in(reg) word, options(nostack)
-                );
-            }
-        }
-    )+};
-}
-
 const _: () = assert!(cfg!(target_endian = "little"), "`Macs` joins words");
 
-words! {
-    load64, store64, "u64";
-    load32, store32, "u32";
-    load16, store16, "u16";
-}
+/// How a program walks over extension headers of IPv6: in its place, or in functions that the verifier checks once.
+pub trait Walks: Sized {
+    /// As [`walk::extension_headers`].
+    ///
+    /// # Errors
+    /// As there.
+    #[inline(always)]
+    fn extension_headers(
+        packet: &Packet<Self>,
+        first: u8,
+        offset: usize,
+    ) -> Result<(Protocol, usize), NextStage> {
+        walk::extension_headers(packet, first, offset)
+    }
 
-/// The first words of TCP and UDP alike, and the first 8 bytes are all an ICMP error needs to quote.
-#[repr(C)]
-#[derive(Clone, Copy)]
-pub(crate) struct Ports {
-    /// Source port.
-    pub(crate) source: [u8; 2],
-    /// Destination port.
-    pub(crate) destination: [u8; 2],
+    /// As [`walk::has_fragment_header`].
+    #[inline(always)]
+    fn has_fragment_header(packet: &Packet<Self>) -> bool {
+        walk::has_fragment_header(packet)
+    }
 }
-
-/// Implements [`Wire`].
-macro_rules! wire {
-    ($($header:ty)+) => {$(
-        // SAFETY: `#[repr(C)]` over integers and byte arrays, without padding. ICMPv6 shares the first 8 bytes of ICMP.
-        unsafe impl Wire for $header {}
-    )+};
-}
-wire! { EthHdr Ipv4Hdr Ipv6Hdr Ports TcpHdr UdpHdr Icmpv4Hdr }
-// SAFETY: bytes.
-unsafe impl<const N: usize> Wire for [u8; N] {}
-// SAFETY: bytes.
-unsafe impl<const N: usize> Wire for [[u8; 4]; N] {}
 
 /// A received frame. Headers are read and written in its linear part, where drivers place them; a frame of several
 /// buffers has its payload elsewhere, which is never touched.
-pub(crate) struct Packet {
+pub struct Packet<W> {
     ctx: *mut xdp_md,
+    walks: PhantomData<W>,
     /// Tags that were taken off the frame.
-    pub(crate) tags: Tags,
+    pub tags: Tags,
     /// Bytes of the whole frame without those tags, over all buffers, from the Ethernet header on, as it came.
-    pub(crate) frame_len: u32,
+    pub frame_len: u32,
 }
 
-impl Packet {
+impl<W: Walks> Packet<W> {
     /// The frame of this run of the program.
     ///
     /// # Safety
     ///
     /// `ctx` is the context this run was called with.
     #[inline(always)]
-    pub(crate) unsafe fn new(ctx: *mut xdp_md) -> Self {
+    pub unsafe fn new(ctx: *mut xdp_md) -> Self {
         // SAFETY: by the contract.
         let frame_len = unsafe { bpf_xdp_get_buff_len(ctx) };
         Self {
             ctx,
+            walks: PhantomData,
             tags: Tags::NONE,
             #[expect(clippy::cast_possible_truncation, reason = "frames are of some KiB")]
             frame_len: frame_len as u32,
@@ -194,13 +139,18 @@ impl Packet {
     ///
     /// As [`Self::new`].
     #[inline(always)]
-    pub(crate) unsafe fn resume(ctx: *mut xdp_md, tags: Tags, frame_len: u32) -> Self {
-        Self { ctx, tags, frame_len }
+    pub unsafe fn resume(ctx: *mut xdp_md, tags: Tags, frame_len: u32) -> Self {
+        Self {
+            ctx,
+            walks: PhantomData,
+            tags,
+            frame_len,
+        }
     }
 
     /// Bytes of the frame as received.
     #[inline(always)]
-    pub(crate) fn received_len(&self) -> u32 {
+    pub fn received_len(&self) -> u32 {
         self.frame_len + self.tags.len()
     }
 
@@ -210,9 +160,10 @@ impl Packet {
     ///
     /// As [`Self::new`].
     #[inline(always)]
-    pub(crate) unsafe fn linear(ctx: *mut xdp_md) -> Self {
+    pub unsafe fn linear(ctx: *mut xdp_md) -> Self {
         let mut packet = Self {
             ctx,
+            walks: PhantomData,
             tags: Tags::NONE,
             frame_len: 0,
         };
@@ -224,33 +175,33 @@ impl Packet {
 
     /// The program's context, for helpers that ask for it.
     #[inline(always)]
-    pub(crate) fn context(&self) -> *mut xdp_md {
+    pub fn context(&self) -> *mut xdp_md {
         self.ctx
     }
 
     /// Index of the interface the frame came in on.
     #[inline(always)]
-    pub(crate) fn ifindex(&self) -> u32 {
+    pub fn ifindex(&self) -> u32 {
         // SAFETY: `ctx` is the context of this run.
         unsafe { (*self.ctx).ingress_ifindex }
     }
 
     /// Whether the frame lies in one buffer. If not, it may be an aggregate of segments that each fit an MTU.
     #[inline(always)]
-    pub(crate) fn is_linear(&self) -> bool {
+    pub fn is_linear(&self) -> bool {
         self.linear_len() == self.frame_len as usize
     }
 
     /// Bytes of the frame's linear part.
     #[inline(always)]
-    pub(crate) fn linear_len(&self) -> usize {
+    pub fn linear_len(&self) -> usize {
         let (start, end) = self.bounds();
         end - start
     }
 
     /// Cuts the frame to `len` bytes of `from`; whether that could be done.
     #[inline(always)]
-    pub(crate) fn cut(&self, from: usize, len: usize) -> bool {
+    pub fn cut(&self, from: usize, len: usize) -> bool {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_possible_wrap,
@@ -264,7 +215,7 @@ impl Packet {
     /// Adds `N` bytes, a multiple of 4 and at most 512, from `offset` on to a partial checksum; `None` if they do not lie in
     /// the linear part.
     #[inline(always)]
-    pub(crate) fn sum<const N: usize>(&self, offset: usize, seed: u32) -> Option<u32> {
+    pub fn sum<const N: usize>(&self, offset: usize, seed: u32) -> Option<u32> {
         const { assert!(N.is_multiple_of(4) && N <= 512, "bpf_csum_diff takes no other") };
         let words = self.pointer::<[u8; N]>(offset)?;
         #[expect(clippy::cast_possible_truncation, reason = "a few hundred")]
@@ -275,7 +226,7 @@ impl Packet {
 
     /// The destination of the frame; `None` if it is shorter than its addresses.
     #[inline(always)]
-    pub(crate) fn destination(&self) -> Option<Mac> {
+    pub fn destination(&self) -> Option<Mac> {
         let frame = self.pointer::<[u8; MACS_LEN]>(0)?;
         // SAFETY: in bounds, as just checked.
         Some(Mac::of_word(unsafe { load64::<0>(frame.cast()) }))
@@ -283,7 +234,7 @@ impl Packet {
 
     /// The addresses of the frame.
     #[inline(always)]
-    pub(crate) fn macs(&self) -> Option<Macs> {
+    pub fn macs(&self) -> Option<Macs> {
         let frame = self.pointer::<[u8; MACS_LEN]>(0)?;
         // SAFETY: in bounds, as just checked.
         Some(unsafe { Macs::at(frame.cast()) })
@@ -291,19 +242,11 @@ impl Packet {
 
     /// Sets the addresses of the frame.
     #[inline(always)]
-    pub(crate) fn set_macs(&self, macs: Macs) -> Option<()> {
+    pub fn set_macs(&self, macs: Macs) -> Option<()> {
         let frame = self.pointer::<[u8; MACS_LEN]>(0)?;
         // SAFETY: in bounds, as just checked.
         unsafe { macs.write(frame.cast()) };
         Some(())
-    }
-
-    /// A copy of the header `offset` bytes into the frame; `None` if it does not lie in the linear part.
-    #[inline(always)]
-    pub(crate) fn read<T: Wire>(&self, offset: usize) -> Option<T> {
-        let pointer = self.pointer::<T>(offset)?;
-        // SAFETY: in bounds, as just checked; `Wire` admits every bit pattern; alignment is not assumed.
-        Some(unsafe { pointer.read_unaligned() })
     }
 
     /// The header `offset` bytes into the frame, to be changed in place; `None` if it does not lie in the linear part.
@@ -317,7 +260,7 @@ impl Packet {
         clippy::mut_from_ref,
         reason = "packet memory is not behind `self`; see above"
     )]
-    pub(crate) unsafe fn at<T: Wire>(&self, offset: usize) -> Option<&mut T> {
+    pub unsafe fn at<T: Wire>(&self, offset: usize) -> Option<&mut T> {
         const { assert!(align_of::<T>() == 1, "headers stand at any address") };
         let pointer = self.pointer::<T>(offset)?;
         // SAFETY: in bounds, as just checked; `Wire` admits every bit pattern; the alignment is 1.
@@ -327,69 +270,23 @@ impl Packet {
     /// Puts `bytes` new bytes before the frame, whatever stands in them, or takes as many away if it is negative; offsets
     /// into the frame grow by as much. `None` if the driver left no room, or the frame is shorter.
     #[inline(always)]
-    pub(crate) fn grow(&self, bytes: i32) -> Option<()> {
+    pub fn grow(&self, bytes: i32) -> Option<()> {
         // SAFETY: the context of this run; no pointer into the frame outlives a bounds check.
         (unsafe { bpf_xdp_adjust_head(self.ctx, -bytes) } == 0).then_some(())
     }
 
-    /// 2 bytes from `offset` on, as they stand in memory; `None` if they do not lie in the linear part.
-    #[inline(always)]
-    pub(crate) fn half(&self, offset: usize) -> Option<u16> {
-        let start = self.pointer::<[u8; 2]>(offset)?.cast();
-        #[expect(clippy::cast_possible_truncation, reason = "a word of 16 bits")]
-        // SAFETY: in bounds, as just checked.
-        Some(unsafe { load16::<0>(start) } as u16)
-    }
-
     /// Writes 2 bytes, as they stand in memory, to an offset. `None` if they do not lie in the linear part.
     #[inline(always)]
-    pub(crate) fn set_half(&self, offset: usize, half: u16) -> Option<()> {
+    pub fn set_half(&self, offset: usize, half: u16) -> Option<()> {
         let start = self.pointer::<[u8; 2]>(offset)?.cast();
         // SAFETY: in bounds, as just checked.
         unsafe { store16::<0>(start, half.into()) };
         Some(())
     }
 
-    /// 4 bytes from `offset` on, as they stand in memory; `None` if they do not lie in the linear part.
-    #[inline(always)]
-    pub(crate) fn word(&self, offset: usize) -> Option<u32> {
-        let start = self.pointer::<[u8; 4]>(offset)?.cast();
-        #[expect(clippy::cast_possible_truncation, reason = "a word of 32 bits")]
-        // SAFETY: in bounds, as just checked.
-        Some(unsafe { load32::<0>(start) } as u32)
-    }
-
-    /// The first words of a header of `LEN` bytes, in big-endian order; `None` if it does not lie in the linear part.
-    #[inline(always)]
-    pub(crate) fn head<const LEN: usize>(&self, offset: usize) -> Option<[u32; 3]> {
-        const { assert!(LEN >= 12, "three words") };
-        let start = self.pointer::<[u8; LEN]>(offset)?.cast();
-        // SAFETY: in bounds, as just checked.
-        let words = unsafe { [load32::<0>(start), load32::<4>(start), load32::<8>(start)] };
-        #[expect(clippy::cast_possible_truncation, reason = "words of 32 bits")]
-        Some(words.map(|word| u32::from_be(word as u32)))
-    }
-
-    /// 16 bytes from `offset` on, as words in big-endian order; `None` if they do not lie in the linear part.
-    #[inline(always)]
-    pub(crate) fn words(&self, offset: usize) -> Option<[u32; 4]> {
-        let start = self.pointer::<[u32; 4]>(offset)?.cast::<u8>();
-        // SAFETY: in bounds, as just checked.
-        let words = unsafe {
-            [
-                load32::<0>(start),
-                load32::<4>(start),
-                load32::<8>(start),
-                load32::<12>(start),
-            ]
-        };
-        #[expect(clippy::cast_possible_truncation, reason = "words of 32 bits")]
-        Some(words.map(|word| u32::from_be(word as u32)))
-    }
-
     /// 32-bit words from an even `offset` on, as they stand in memory: one load each, as in [`Self::put`].
     #[inline(always)]
-    pub(crate) fn raw_words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
+    pub fn raw_words<const N: usize>(&self, offset: usize) -> Option<[u32; N]> {
         let start = self.pointer::<[u32; N]>(offset)?.cast::<u32>();
         // SAFETY: in bounds, as just checked. Where a machine asks for alignment, the verifier refuses the program.
         Some(core::array::from_fn(|index| unsafe {
@@ -400,7 +297,7 @@ impl Packet {
     /// Writes 32-bit words, as they stand in memory, to an even offset. One store each: through [`Self::at`] they would
     /// be written byte by byte. `None` if they do not lie in the linear part.
     #[inline(always)]
-    pub(crate) fn put<const N: usize>(&self, offset: usize, words: [u32; N]) -> Option<()> {
+    pub fn put<const N: usize>(&self, offset: usize, words: [u32; N]) -> Option<()> {
         let start = self.pointer::<[u32; N]>(offset)?.cast::<u32>();
         for (index, word) in words.into_iter().enumerate() {
             // SAFETY: in bounds, as just checked. Where a machine asks for alignment, the verifier refuses the program.
@@ -419,6 +316,24 @@ impl Packet {
                 ptr::read_volatile(&raw const (*self.ctx).data_end) as usize,
             )
         }
+    }
+}
+
+// SAFETY: `pointer` compares with the bounds of the frame's linear part.
+unsafe impl<W: Walks> Frame for Packet<W> {
+    #[inline(always)]
+    fn frame_len(&self) -> u32 {
+        self.frame_len
+    }
+
+    #[inline(always)]
+    fn extension_headers(&self, first: u8, offset: usize) -> Result<(Protocol, usize), NextStage> {
+        W::extension_headers(self, first, offset)
+    }
+
+    #[inline(always)]
+    fn has_fragment_header(&self) -> bool {
+        W::has_fragment_header(self)
     }
 
     /// The one bounds check. The bounds are read anew each time: if the compiler knew that they are those of an earlier

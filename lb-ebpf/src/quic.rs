@@ -16,6 +16,7 @@ use crate::{
     packet::Packet,
     scratch::Scratch,
 };
+use lb_wire::Frame as _;
 
 /// Takes a step with the connection id in this CPU's scratch.
 #[unsafe(no_mangle)]

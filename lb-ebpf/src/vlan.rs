@@ -12,6 +12,7 @@ use lb_common::{
 use network_types::eth::EtherType;
 
 use crate::packet::{MACS_LEN, Packet};
+use lb_wire::Frame as _;
 
 /// Where the second of two tags stands, and what follows it.
 const SECOND: usize = MACS_LEN + TAG_LEN as usize;

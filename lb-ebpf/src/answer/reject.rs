@@ -35,7 +35,7 @@ fn answer<A: Reply>(packet: &Packet, scratch: &Scratch<A>) -> Result<Reason, Rea
             if !budget::admit_message(service.id)? {
                 return Err(Reason::UnreachableRate);
             }
-            error::send(packet, tuple, ip.len(), A::PORT_UNREACHABLE, 0)?;
+            error::send(packet, tuple, ip.packet_len(), A::PORT_UNREACHABLE, 0)?;
             Ok(Reason::RejectedUnreachable)
         }
         Protocol::Icmp => Err(Reason::Internal),

@@ -5,6 +5,7 @@ use network_types::{eth::EthHdr, ip::IpProto, tcp::TcpHdr};
 
 use super::write::{Reply, ethernet, pseudo, sum_of};
 use crate::{header::Ip, packet::Packet, transport};
+use lb_wire::Frame as _;
 
 /// Turns a TCP segment into the reset that answers it as if there was no connection (RFC 9293 section 3.10.7.1). A reset
 /// gets none.

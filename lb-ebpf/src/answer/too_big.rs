@@ -30,7 +30,7 @@ fn answer<A: Reply>(packet: &Packet, scratch: &Scratch<A>) -> Result<Reason, Rea
     error::send(
         packet,
         &scratch.tuple,
-        scratch.ip.len(),
+        scratch.ip.packet_len(),
         A::TOO_BIG,
         limit.to_be(),
     )?;

@@ -3,13 +3,8 @@
 //!
 //! What is not a tunnel to one of this machine's addresses passes untouched; a tunnel that does not come from a balancer
 //! is dropped, since its packet could claim any sender. GUE is taken in both of its variants.
-#![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
+#![cfg_attr(target_arch = "bpf", no_std, no_main)]
 // The daemon's build of the workspace sees an empty program.
-
-#[cfg(target_arch = "bpf")]
-#[path = "../packet.rs"]
-#[expect(dead_code, reason = "made for the balancer; this program needs less of it")]
-mod packet;
 
 #[cfg(target_arch = "bpf")]
 mod entry {
@@ -33,7 +28,15 @@ mod entry {
         udp::UdpHdr,
     };
 
-    use crate::packet::{MACS_LEN, Packet};
+    use lb_packet::packet::{MACS_LEN, Walks};
+    use lb_wire::Frame as _;
+
+    /// This program reads no extension headers.
+    enum Plain {}
+
+    impl Walks for Plain {}
+
+    type Packet = lb_packet::packet::Packet<Plain>;
 
     #[unsafe(no_mangle)]
     #[unsafe(link_section = "license")]

@@ -19,6 +19,7 @@ use crate::{
     scratch::Exit,
     verdict,
 };
+use lb_wire::Frame as _;
 
 /// Asks for the way of a reply that is translated to `src` and `dst`: whether the kernel sends it on, or the program by
 /// `exit`. A reason says why it is neither, and not translated.
@@ -31,7 +32,7 @@ pub(crate) fn leaves_by_kernel<A: Family>(
     dst: &A,
 ) -> Result<bool, NextStage> {
     // Only then does it count whether it fits, see `next_hop::fits`.
-    let len = if packet.is_linear() { ip.len() } else { 0 };
+    let len = if packet.is_linear() { ip.packet_len() } else { 0 };
     match exit.ask(packet, src, dst, len) {
         // Other devices may not take frames from a program: VLANs, bridges, tunnels.
         BPF_FIB_LKUP_RET_SUCCESS => Ok(!verdict::serves(exit.ifindex())),

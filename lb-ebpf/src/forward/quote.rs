@@ -8,13 +8,15 @@ use lb_common::{
 use network_types::icmp::Icmpv4Hdr;
 
 use super::rewrite::{self, TtlAction};
+use lb_wire::Ports;
+
 use crate::{
     family::Family,
     global::{decode, encode, global},
     header::Protocol,
     nat::track,
     next_stage::NextStage,
-    packet::{Packet, Ports},
+    packet::Packet,
     scratch::Scratch,
 };
 

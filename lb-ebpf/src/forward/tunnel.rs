@@ -25,6 +25,7 @@ use crate::{
     scratch::NextHop,
     verdict::Verdict,
 };
+use lb_wire::Frame as _;
 
 /// Protocol number of UDP, of which outer headers are written in words.
 const UDP: u8 = 17;
@@ -52,7 +53,7 @@ pub(crate) fn put<A: Family>(
     hash: u32,
 ) -> Result<(), Reason> {
     let outer = Outer {
-        len: ip.len(),
+        len: ip.packet_len(),
         traffic_class: traffic_class::<A>(packet, ip)?,
         protocol: if A::IS_V6 { IPV6_IN_IP } else { IPV4_IN_IP },
         gue,
@@ -75,7 +76,7 @@ pub(crate) fn send_plain<A: Family>(
     hash: &Cell<u32>,
 ) -> Result<Verdict, Reason> {
     let outer = Outer {
-        len: ip.len(),
+        len: ip.packet_len(),
         traffic_class: traffic_class::<A>(packet, ip)?,
         protocol: if A::IS_V6 { IPV6_IN_IP } else { IPV4_IN_IP },
         gue,

@@ -24,6 +24,7 @@ use crate::{
     scratch::{Fragment, FragmentScratch},
     walk,
 };
+use lb_wire::Frame as _;
 
 /// What differs between IPv4 and IPv6.
 pub(crate) trait Fragmented: Family {

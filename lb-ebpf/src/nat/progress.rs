@@ -21,6 +21,7 @@ use crate::{
     clock::now_millis, family::Family, global::global, header::TcpFlags, packet::Packet, scratch::Scratch,
     select,
 };
+use lb_wire::Frame as _;
 
 /// Where the sequence number stands in a TCP header, and the acknowledged one.
 const SEQUENCE: usize = core::mem::offset_of!(TcpHdr, seq);

@@ -10,16 +10,15 @@ use network_types::{
 };
 
 use crate::{
-    extension,
+    Frame,
     header::{Fragments, Ip, Network, Protocol, protocol_v6},
     next_stage::NextStage,
-    packet::Packet,
 };
 
 /// What the frame carries.
 #[inline(always)]
-pub(crate) fn ethernet(packet: &Packet) -> Result<Network, NextStage> {
-    let ether_type = packet.half(EthHdr::LEN - 2).ok_or(Reason::Truncated)?;
+pub fn ethernet(frame: &impl Frame) -> Result<Network, NextStage> {
+    let ether_type = frame.half(EthHdr::LEN - 2).ok_or(Reason::Truncated)?;
     if ether_type == EtherType::Ipv4 as u16 {
         Ok(Network::V4)
     } else if ether_type == EtherType::Ipv6 as u16 {
@@ -46,19 +45,19 @@ fn protocol_v4(number: u8) -> Result<Protocol, Reason> {
 
 /// The IPv4 header after the Ethernet header.
 #[inline(always)]
-pub(crate) fn ipv4(packet: &Packet) -> Result<Ip, NextStage> {
-    let ip = ipv4_header(packet, EthHdr::LEN, Fragments::First)?;
-    if ip.end > packet.frame_len as usize {
+pub fn ipv4(frame: &impl Frame) -> Result<Ip, NextStage> {
+    let ip = ipv4_header(frame, EthHdr::LEN, Fragments::First)?;
+    if ip.end > frame.frame_len() as usize {
         return Err(Reason::Truncated.into());
     }
     Ok(ip)
 }
 
-/// An IPv4 header; of a quoted packet too, whose end may lie outside the frame.
+/// An IPv4 header; of a quoted frame too, whose end may lie outside the frame.
 #[inline(always)]
-pub(crate) fn ipv4_header(packet: &Packet, offset: usize, fragments: Fragments) -> Result<Ip, NextStage> {
+pub fn ipv4_header(frame: &impl Frame, offset: usize, fragments: Fragments) -> Result<Ip, NextStage> {
     // Version, length in words, DSCP, total length; identification, fragment; TTL, protocol, checksum.
-    let [first, second, third] = packet.head::<{ Ipv4Hdr::LEN }>(offset).ok_or(Reason::Truncated)?;
+    let [first, second, third] = frame.head::<{ Ipv4Hdr::LEN }>(offset).ok_or(Reason::Truncated)?;
     let header_len = (first >> 24 & 0xf) as usize * 4;
     let total_len = (first & 0xffff) as usize;
     if first >> 28 != 4 || header_len < Ipv4Hdr::LEN || total_len < header_len {
@@ -79,19 +78,19 @@ pub(crate) fn ipv4_header(packet: &Packet, offset: usize, fragments: Fragments) 
 
 /// The IPv6 header after the Ethernet header, and its extension headers.
 #[inline(always)]
-pub(crate) fn ipv6(packet: &Packet) -> Result<Ip, NextStage> {
-    let ip = ipv6_header(packet, EthHdr::LEN)?;
-    if ip.end > packet.frame_len as usize {
+pub fn ipv6(frame: &impl Frame) -> Result<Ip, NextStage> {
+    let ip = ipv6_header(frame, EthHdr::LEN)?;
+    if ip.end > frame.frame_len() as usize {
         return Err(Reason::Truncated.into());
     }
     Ok(ip)
 }
 
-/// An IPv6 header and its extension headers; of a quoted packet too, whose end may lie outside the frame.
+/// An IPv6 header and its extension headers; of a quoted frame too, whose end may lie outside the frame.
 #[inline(always)]
-pub(crate) fn ipv6_header(packet: &Packet, offset: usize) -> Result<Ip, NextStage> {
+pub fn ipv6_header(frame: &impl Frame, offset: usize) -> Result<Ip, NextStage> {
     // Version, traffic class, flow label; payload length, next header, hop limit.
-    let [version, second, _] = packet.head::<{ Ipv6Hdr::LEN }>(offset).ok_or(Reason::Truncated)?;
+    let [version, second, _] = frame.head::<{ Ipv6Hdr::LEN }>(offset).ok_or(Reason::Truncated)?;
     let payload_len = (second >> 16) as usize;
     let [.., next_header, hop_limit] = second.to_be_bytes();
     // Length 0 announces a jumbogram (RFC 2675), which no link that XDP serves carries.
@@ -101,7 +100,7 @@ pub(crate) fn ipv6_header(packet: &Packet, offset: usize) -> Result<Ip, NextStag
     let first = offset + Ipv6Hdr::LEN;
     let (protocol, payload) = match protocol_v6(next_header) {
         Some(protocol) => (protocol, first),
-        None => extension::headers(packet, next_header, first)?,
+        None => frame.extension_headers(next_header, first)?,
     };
     let end = first + payload_len;
     if payload > end {

@@ -4,15 +4,14 @@ use lb_common::{addr::NetPort, flow::Tuple, reason::Reason};
 use network_types::{tcp::TcpHdr, udp::UdpHdr};
 
 use crate::{
-    family::Family,
+    Address, Frame,
     header::{Ip, Protocol, TcpFlags},
-    packet::Packet,
 };
 
-/// Reads the tuple of a TCP or UDP packet. `protocol` is [`TCP`] or [`UDP`].
+/// Reads the tuple of a TCP or UDP frame. `protocol` is [`TCP`] or [`UDP`].
 #[inline(always)]
-pub(crate) fn tuple<A: Family>(
-    packet: &Packet,
+pub fn tuple<A: Address>(
+    frame: &impl Frame,
     ip: &Ip,
     protocol: u8,
     tuple: &mut Tuple<A>,
@@ -21,8 +20,8 @@ pub(crate) fn tuple<A: Family>(
     if ip.payload_len() < UdpHdr::LEN {
         return Err(Reason::Malformed);
     }
-    A::addresses(packet, ip.header, &mut tuple.src, &mut tuple.dst).ok_or(Reason::Internal)?;
-    let [a, b, c, d] = packet.word(ip.payload).ok_or(Reason::Truncated)?.to_ne_bytes();
+    A::addresses(frame, ip.header, &mut tuple.src, &mut tuple.dst).ok_or(Reason::Internal)?;
+    let [a, b, c, d] = frame.word(ip.payload).ok_or(Reason::Truncated)?.to_ne_bytes();
     tuple.src_port = NetPort(u16::from_ne_bytes([a, b]));
     tuple.dst_port = NetPort(u16::from_ne_bytes([c, d]));
     tuple.protocol = protocol;
@@ -32,8 +31,8 @@ pub(crate) fn tuple<A: Family>(
 
 /// Checks a TCP header that is for us, and tells its flags.
 #[inline(always)]
-pub(crate) fn tcp(packet: &Packet, ip: &Ip) -> Result<TcpFlags, Reason> {
-    let header: [u8; TcpHdr::LEN] = packet.read(ip.payload).ok_or(Reason::BadLength)?;
+pub fn tcp(frame: &impl Frame, ip: &Ip) -> Result<TcpFlags, Reason> {
+    let header: [u8; TcpHdr::LEN] = frame.read(ip.payload).ok_or(Reason::BadLength)?;
     let header_len = (header[12] >> 4) as usize * 4;
     if header_len < TcpHdr::LEN || header_len > ip.payload_len() {
         return Err(Reason::BadLength);
@@ -42,31 +41,31 @@ pub(crate) fn tcp(packet: &Packet, ip: &Ip) -> Result<TcpFlags, Reason> {
 }
 
 /// Checks a UDP header that is for us. The length is that of the whole datagram, whose end may lie in other fragments.
-/// Bytes between its end and that of the IP packet are allowed (RFC 9868).
+/// Bytes between its end and that of the IP frame are allowed (RFC 9868).
 #[inline(always)]
-pub(crate) fn udp<A: Family>(packet: &Packet, ip: &Ip) -> Result<(), Reason> {
-    let header: UdpHdr = packet.read(ip.payload).ok_or(Reason::BadLength)?;
+pub fn udp<A: Address>(frame: &impl Frame, ip: &Ip) -> Result<(), Reason> {
+    let header: UdpHdr = frame.read(ip.payload).ok_or(Reason::BadLength)?;
     let len = u16::from_be_bytes(header.len) as usize;
-    if len < UdpHdr::LEN || (len > ip.payload_len() && !A::is_fragment(packet, ip)) {
+    if len < UdpHdr::LEN || (len > ip.payload_len() && !A::is_fragment(frame, ip)) {
         return Err(Reason::BadLength);
     }
     Ok(())
 }
 
-/// Checks the header of a packet that is for us. Returns TCP's flags, [`TcpFlags::NONE`] for other protocols.
+/// Checks the header of a frame that is for us. Returns TCP's flags, [`TcpFlags::NONE`] for other protocols.
 #[inline(always)]
-pub(crate) fn check<A: Family>(packet: &Packet, ip: &Ip) -> Result<TcpFlags, Reason> {
+pub fn check<A: Address>(frame: &impl Frame, ip: &Ip) -> Result<TcpFlags, Reason> {
     match ip.protocol {
-        Protocol::Tcp => tcp(packet, ip),
+        Protocol::Tcp => tcp(frame, ip),
         Protocol::Udp | Protocol::Icmp => {
-            udp::<A>(packet, ip)?;
+            udp::<A>(frame, ip)?;
             Ok(TcpFlags::NONE)
         }
     }
 }
 
-/// Whether a packet comes from an address that none may come from, or from the service itself.
+/// Whether a frame comes from an address that none may come from, or from the service itself.
 #[inline(always)]
-pub(crate) fn is_martian<A: Family>(tuple: &Tuple<A>) -> bool {
+pub fn is_martian<A: Address>(tuple: &Tuple<A>) -> bool {
     tuple.src.is_martian() || tuple.src == tuple.dst
 }

@@ -5,7 +5,7 @@ use lb_common::reason::Reason;
 /// What comes next. As large as a reason, so that no word of a `Result` that holds one is ever unset: the compiler copies such
 /// words, and the verifier of older kernels refuses that.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum NextStage {
+pub enum NextStage {
     /// Nothing: this has become of the packet.
     Done(Reason),
     /// The frame has VLAN tags: take them off.
@@ -50,7 +50,7 @@ impl From<Reason> for NextStage {
 impl NextStage {
     /// The reason of a packet that goes no further, where no other stage can be entered.
     #[inline(always)]
-    pub(crate) const fn reason(self) -> Reason {
+    pub const fn reason(self) -> Reason {
         match self {
             Self::Done(reason) => reason,
             Self::TooBig => Reason::TooBig,

@@ -1,0 +1,6 @@
+//! The frame under work, of all programs.
+#![cfg_attr(target_arch = "bpf", no_std, feature(asm_experimental_arch))]
+// The daemon's build of the workspace sees an empty library.
+
+#[cfg(target_arch = "bpf")]
+pub mod packet;
