@@ -53,7 +53,7 @@ pub fn ipv4(frame: &impl Frame) -> Result<Ip, NextStage> {
     Ok(ip)
 }
 
-/// An IPv4 header; of a quoted frame too, whose end may lie outside the frame.
+/// An IPv4 header; of a quoted packet too, whose end may lie outside the frame.
 #[inline(always)]
 pub fn ipv4_header(frame: &impl Frame, offset: usize, fragments: Fragments) -> Result<Ip, NextStage> {
     // Version, length in words, DSCP, total length; identification, fragment; TTL, protocol, checksum.
@@ -86,7 +86,7 @@ pub fn ipv6(frame: &impl Frame) -> Result<Ip, NextStage> {
     Ok(ip)
 }
 
-/// An IPv6 header and its extension headers; of a quoted frame too, whose end may lie outside the frame.
+/// An IPv6 header and its extension headers; of a quoted packet too, whose end may lie outside the frame.
 #[inline(always)]
 pub fn ipv6_header(frame: &impl Frame, offset: usize) -> Result<Ip, NextStage> {
     // Version, traffic class, flow label; payload length, next header, hop limit.

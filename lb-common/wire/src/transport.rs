@@ -8,7 +8,7 @@ use crate::{
     header::{Ip, Protocol, TcpFlags},
 };
 
-/// Reads the tuple of a TCP or UDP frame. `protocol` is [`TCP`] or [`UDP`].
+/// Reads the tuple of a TCP or UDP packet. `protocol` is its number.
 #[inline(always)]
 pub fn tuple<A: Address>(
     frame: &impl Frame,
@@ -41,7 +41,7 @@ pub fn tcp(frame: &impl Frame, ip: &Ip) -> Result<TcpFlags, Reason> {
 }
 
 /// Checks a UDP header that is for us. The length is that of the whole datagram, whose end may lie in other fragments.
-/// Bytes between its end and that of the IP frame are allowed (RFC 9868).
+/// Bytes between its end and that of the IP packet are allowed (RFC 9868).
 #[inline(always)]
 pub fn udp<A: Address>(frame: &impl Frame, ip: &Ip) -> Result<(), Reason> {
     let header: UdpHdr = frame.read(ip.payload).ok_or(Reason::BadLength)?;
@@ -52,7 +52,7 @@ pub fn udp<A: Address>(frame: &impl Frame, ip: &Ip) -> Result<(), Reason> {
     Ok(())
 }
 
-/// Checks the header of a frame that is for us. Returns TCP's flags, [`TcpFlags::NONE`] for other protocols.
+/// Checks the header of a packet that is for us. Returns TCP's flags, [`TcpFlags::NONE`] for other protocols.
 #[inline(always)]
 pub fn check<A: Address>(frame: &impl Frame, ip: &Ip) -> Result<TcpFlags, Reason> {
     match ip.protocol {
@@ -64,7 +64,7 @@ pub fn check<A: Address>(frame: &impl Frame, ip: &Ip) -> Result<TcpFlags, Reason
     }
 }
 
-/// Whether a frame comes from an address that none may come from, or from the service itself.
+/// Whether a packet comes from an address that none may come from, or from the service itself.
 #[inline(always)]
 pub fn is_martian<A: Address>(tuple: &Tuple<A>) -> bool {
     tuple.src.is_martian() || tuple.src == tuple.dst

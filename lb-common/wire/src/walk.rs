@@ -38,7 +38,7 @@ pub fn extension_headers(
             }
             offset += 8;
         } else {
-            // While segments are left, the destination is a way-point and not whom the frame is for.
+            // While segments are left, the destination is a way-point and not whom the packet is for.
             if next_header == ROUTING && b != 0 {
                 return Err(Reason::ExtensionHeaders.into());
             }
@@ -52,7 +52,7 @@ pub fn extension_headers(
     Err(Reason::ExtensionHeaders.into())
 }
 
-/// Where an IPv6 frame's fragment header stands; 0, where no header can stand, if it has none.
+/// Where an IPv6 packet's fragment header stands; 0, where no header can stand, if it has none.
 #[inline(always)]
 pub fn fragment_header(frame: &impl Frame) -> usize {
     const HOP_BY_HOP: u8 = IpProto::HopOpt as u8;
