@@ -19,16 +19,16 @@ use crate::state::service::Protocol;
 const V4_HEADER: usize = Ipv4Header::MIN_LEN;
 const TCP_HEADER: usize = 20;
 const UDP_HEADER: usize = 8;
-/// Where the checksum is in an IPv4 packet of UDP without options.
+/// Position of the UDP checksum in an IPv4 packet without options.
 const UDP_CHECKSUM: std::ops::Range<usize> = V4_HEADER + 6..V4_HEADER + UDP_HEADER;
 
-/// What becomes of a packet on its way to a backend.
+/// A packet on its way to a backend.
 pub(super) struct Carried<'a> {
     pub(super) question: &'a Question,
-    /// Its addresses then, in modes that rewrite them, as far as they are known before it comes.
+    /// Its new source and destination, in modes that rewrite them; `None` where they cannot be predicted.
     pub(super) rewritten: Option<(SocketAddr, SocketAddr)>,
     pub(super) backend: &'a Backend,
-    /// Hash of its flow, which tunnels put into their headers.
+    /// Hash of its flow, for the headers of tunnels.
     pub(super) hash: u32,
     /// UDP port of GUE.
     pub(super) gue_port: u16,
@@ -99,14 +99,14 @@ impl Carried<'_> {
         let udp = builder.udp(tunnel::source_port(self.hash), self.gue_port);
         let mut whole = written(|out| udp.write_to_vec(out, packet))?;
         if !outer_v6 {
-            // Over IPv4 a tunnel needs none.
+            // The program sends no UDP checksum over IPv4, where it is optional.
             whole.get_mut(UDP_CHECKSUM)?.fill(0);
         }
         Some(whole)
     }
 }
 
-/// An IP packet as a client sends it: what the question says, and everything else as plain as can be.
+/// An IP packet as a client sends it, with default values where the question has none.
 fn packet(question: &Question, source: SocketAddr, destination: SocketAddr, ttl: u8) -> Option<Vec<u8>> {
     let headers = match source {
         SocketAddr::V4(_) => V4_HEADER,

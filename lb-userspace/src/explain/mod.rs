@@ -1,7 +1,7 @@
-//! What would become of a packet, told from the tables that the XDP program reads, step by step and without sending one.
+//! Explains the verdict for a packet step by step, from the tables that the XDP program reads, without sending one.
 //!
-//! The steps are those of `lb-ebpf/src/service.rs` and take their rules from `lb-common`, as the program does. Nothing is
-//! written, so nothing changes for any flow.
+//! The steps follow `lb-ebpf/src/service.rs`, with the same rules from `lb-common`. An explanation only reads, so it changes no
+//! flow.
 
 mod frame;
 mod named;
@@ -35,21 +35,21 @@ use crate::{
 /// A packet to explain.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Question {
-    /// Who sent it.
+    /// Address and port of the sender.
     pub source: SocketAddr,
-    /// Where it is addressed to; of the same family.
+    /// Destination address and port, of the same family.
     pub destination: SocketAddr,
     /// TCP or UDP.
     pub protocol: Protocol,
-    /// It is a TCP SYN without ACK.
+    /// Whether it is a TCP SYN without ACK.
     pub opens: bool,
-    /// Index of the interface that it comes in on.
+    /// Index of the interface on which it arrives.
     pub ifindex: u32,
     /// Its TTL or hop limit.
     pub ttl: u8,
-    /// Bytes of the IP packet; 0: it fits everywhere.
+    /// Bytes of the IP packet; 0: it fits every MTU.
     pub length: u16,
-    /// The QUIC connection id that it is sent to, from the first octet on; empty: none.
+    /// Its destination QUIC connection id, from the first octet on; empty: none.
     pub connection_id: Vec<u8>,
 }
 
@@ -89,26 +89,26 @@ impl Question {
     }
 }
 
-/// What would become of the packet.
+/// The verdict for a packet, and the steps that lead to it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Explanation {
-    /// The reason it would be counted for.
+    /// The reason under which it would count.
     pub reason: Reason,
     /// The service it belongs to.
     pub service: Option<ServiceKey>,
-    /// The backend it goes to, or comes from; `None` also where nobody can say before it comes.
+    /// The backend that it goes to or comes from; `None` also where that cannot be predicted.
     pub backend: Option<SocketAddr>,
-    /// How it gets there.
+    /// The mode of the backend.
     pub mode: Option<Mode>,
-    /// The slot that its flow leads to.
+    /// The ring slot of its flow.
     pub slot: Option<u32>,
     /// Whether its flow is recorded.
     pub tracked: bool,
-    /// Where it would leave.
+    /// Index of the interface on which it would leave.
     pub ifindex: Option<u32>,
-    /// The frame that would leave, where the tables say all of it.
+    /// The frame that would leave, where the tables determine all of it.
     pub frame: Option<Vec<u8>>,
-    /// How that comes about, one sentence each.
+    /// The steps, one sentence each.
     pub steps: Vec<String>,
 }
 
@@ -120,5 +120,5 @@ pub fn explain(question: &Question, tables: &dyn ReadTables, view: &ControlView)
     let tuple = question
         .tuple()
         .ok_or_else(|| io::Error::other("source and destination are of different families"))?;
-    Walk::new(question, tuple, tables, view).tell()
+    Walk::new(question, tuple, tables, view).explain()
 }

@@ -1,4 +1,4 @@
-//! Whom a QUIC connection id names: `lb-ebpf/src/quic.rs`.
+//! The backend that a QUIC connection id names, as in `lb-ebpf/src/quic.rs`.
 
 use std::io;
 
@@ -11,35 +11,36 @@ use lb_common::{
 
 use super::{AnyTuple, walk::Walk, words};
 
-/// Bytes that each half of an id is read with, and room for both.
+/// Bytes that are read for each half of an id.
 const HALF: usize = 16;
+/// Bytes of the buffer that both halves are read from.
 const ROOM: usize = 4 * HALF;
 
 impl Walk<'_> {
-    /// Tells whom the packet's connection id names, if the service asks for that.
+    /// Finds the backend that the packet's connection id names, if the service reads such ids.
     pub(super) fn read_connection_id(&mut self, service: &Service) -> io::Result<()> {
         if !service.has(QUIC) {
             return Ok(());
         }
         if self.question.connection_id.is_empty() {
             self.say(
-                "a QUIC connection id that names a backend leads there; what follows is for a packet without one",
+                "a QUIC connection id that names a backend selects it; the next steps are for a packet without one",
             );
             return Ok(());
         }
         if self.is_too_short(service)? {
             self.say(format!(
-                "its {} bytes are too few for a QUIC packet with such a connection id, which is not read",
+                "its {} bytes are too few for a QUIC packet with such a connection id: the id is not read",
                 self.question.length
             ));
             return Ok(());
         }
         self.named = self.named_by(service)?;
-        match (&self.named, self.told.service) {
+        match (&self.named, self.explanation.service) {
             (Some((_, backend)), Some(key)) => {
                 let name = words::backend(self.view, &key, words::address(backend));
                 self.say(format!(
-                    "its connection id names {name}, whatever flow and slot say"
+                    "its connection id names {name}: flow and slot do not count"
                 ));
             }
             _ => self.say("its connection id names no living backend of the service: its tuple decides"),
@@ -47,7 +48,7 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Whether the program would read beyond the end of the packet, if that has the short header of a connection under way.
+    /// Whether the program would read beyond the end of the packet, if it has the short header.
     fn is_too_short(&self, service: &Service) -> io::Result<bool> {
         let first = self.question.connection_id.first();
         let key = first.and_then(|first| ConfigKey::of(service.id, *first));

@@ -1,4 +1,4 @@
-//! Which backend takes a packet: `lb-ebpf/src/pick.rs`, and `follow.rs` where the slot does not say it.
+//! Selecting the backend of a packet, as in `lb-ebpf/src/pick.rs`, and in `follow.rs` where the slot alone does not decide.
 
 use std::{io, time::Duration};
 
@@ -15,21 +15,21 @@ use lb_common::{
 use super::walk::Walk;
 use crate::{config::duration, state::service::Protocol};
 
-/// A backend that was picked.
+/// The selected backend, or the reason why there is none.
 pub(super) type Choice = Result<(BackendId, Backend), Reason>;
 
 impl Walk<'_> {
-    /// The backend that the packet goes to, and how that comes about.
-    pub(super) fn told_pick(&mut self, service: &Service) -> io::Result<Choice> {
+    /// Selects the backend of the packet and adds the steps that lead to it.
+    pub(super) fn explain_pick(&mut self, service: &Service) -> io::Result<Choice> {
         if let Some((id, backend)) = self.named {
             self.name_backend(&backend);
             return Ok(Ok((id, backend)));
         }
         let Some((index, slot)) = self.slot(service) else {
             self.say("the service has no ring: no backend takes or has flows");
-            return Ok(self.nobody(service));
+            return Ok(self.no_backend(service));
         };
-        self.told.slot = Some(index);
+        self.explanation.slot = Some(index);
         let by = match HashBy::of(service) {
             HashBy::Tuple => "its tuple",
             HashBy::Source => "its source address",
@@ -51,7 +51,7 @@ impl Walk<'_> {
         ));
         let (_, known) = self.recorded()?;
         if slot.pick() == Pick::LookUp || service.has(TRACKS_ALL) {
-            self.tell_record(known)?;
+            self.say_record(known)?;
         }
         let choice = self.pick(service)?;
         match &choice {
@@ -74,9 +74,9 @@ impl Walk<'_> {
         Ok(choice)
     }
 
-    /// Says why a backup takes the packet, if its backend is one.
+    /// Adds why a backup takes the packet, if its backend is one.
     pub(super) fn say_backup(&mut self) {
-        let (Some(key), Some(address)) = (self.told.service, self.told.backend) else {
+        let (Some(key), Some(address)) = (self.explanation.service, self.explanation.backend) else {
             return;
         };
         let mut services = self.view.desired.services.values();
@@ -98,9 +98,13 @@ impl Walk<'_> {
         });
     }
 
-    /// Says when the packet's flow is forgotten, where mode `nat` records it.
+    /// Adds when the packet's flow is removed, in mode `nat`.
     pub(super) fn say_idle(&mut self) {
-        let Some(service) = self.told.service.and_then(|key| self.view.target_service(&key)) else {
+        let Some(service) = self
+            .explanation
+            .service
+            .and_then(|key| self.view.target_service(&key))
+        else {
             return;
         };
         let IdleTimeouts {
@@ -120,10 +124,10 @@ impl Walk<'_> {
         ));
     }
 
-    fn tell_record(&mut self, known: Known) -> io::Result<()> {
+    fn say_record(&mut self, known: Known) -> io::Result<()> {
         let text = match known {
             Known::Proven(id) | Known::Unproven(id) => {
-                self.told.tracked = true;
+                self.explanation.tracked = true;
                 format!("its flow is recorded and belongs to {}", self.name_of(id)?)
             }
             Known::Unknown if self.question.protocol == Protocol::Tcp && self.question.opens => {
@@ -135,13 +139,13 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// The backend that the packet goes to: `lb-ebpf/src/pick.rs`, and `follow.rs` where the slot does not say it.
+    /// Selects the backend of the packet.
     pub(super) fn pick(&self, service: &Service) -> io::Result<Choice> {
         if let Some(named) = self.named {
             return Ok(Ok(named));
         }
         let Some((_, slot)) = self.slot(service) else {
-            return Ok(self.nobody(service));
+            return Ok(self.no_backend(service));
         };
         let id = match slot.pick() {
             Pick::Owner(owner) if !service.has(TRACKS_ALL) => owner,
@@ -157,7 +161,7 @@ impl Walk<'_> {
             }
         };
         if id == BackendId::NONE {
-            return Ok(self.nobody(service));
+            return Ok(self.no_backend(service));
         }
         let record = self.tables.backend(id)?;
         Ok(match record {
@@ -172,7 +176,7 @@ impl Walk<'_> {
         })
     }
 
-    fn nobody(&self, service: &Service) -> Choice {
+    fn no_backend(&self, service: &Service) -> Choice {
         let rejects = service.on_empty == OnEmpty::Reject as u8;
         Err(match self.question.protocol {
             Protocol::Tcp if rejects => Reason::RejectedReset,
@@ -189,7 +193,7 @@ impl Walk<'_> {
         Some((index, self.tables.slot(service.ring, index)?))
     }
 
-    /// What the tables of flows of other modes than `nat` know; only records of living backends count.
+    /// Looks the flow up in the tables of flow tracking. Only records of living backends count.
     fn recorded(&self) -> io::Result<(Option<Table>, Known)> {
         for table in [Table::Tracked, Table::Opening, Table::Seen] {
             let Some(record) = self.tables.record(&self.tuple, table)? else {

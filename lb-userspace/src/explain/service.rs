@@ -1,4 +1,4 @@
-//! Which service a packet is for.
+//! Finding the service of a packet.
 
 use std::{io, net::IpAddr};
 
@@ -10,11 +10,11 @@ use lb_common::{
 use super::{Question, walk::Walk};
 use crate::state::{service::ServiceKey, words::Word as _};
 
-/// Other services of an address that are named.
+/// Number of services that a step names at most for an address.
 const OTHER_PORTS: usize = 8;
 
 impl Walk<'_> {
-    /// The service of the packet's destination; else says which services the address has.
+    /// Finds the service of the packet's destination. Without one, adds a step with the services of the address.
     pub(super) fn service(&mut self, settings: &Settings) -> io::Result<Option<Service>> {
         let Question {
             destination,
@@ -30,14 +30,14 @@ impl Walk<'_> {
         let ports = [Some(destination.port()), wildcard.then_some(0)];
         for key in ports.into_iter().flatten().map(key) {
             if let Some(service) = self.tables.service(&key)? {
-                // Of several ports, one is the service's own.
+                // A service with several ports has one key.
                 let own = self.tables.service_key(service.id).unwrap_or(key);
-                self.told.service = Some(own);
+                self.explanation.service = Some(own);
                 let name = self.service_name(&own);
                 self.say(format!("{key} is service {name}"));
                 if service.has(SHARES_ADDRESS) {
                     self.say(
-                        "the address is this machine's: what its own sockets expect passes to them, all else goes on:",
+                        "the address is this machine's: packets that its own sockets expect pass to them; other packets go on:",
                     );
                 }
                 self.read_connection_id(&service)?;
@@ -49,7 +49,7 @@ impl Walk<'_> {
         Ok(None)
     }
 
-    /// Which services the address has on other ports.
+    /// Adds a step with the services of the address on other ports.
     fn say_other_ports(&mut self, address: IpAddr) {
         let mut services: Vec<_> = self.view.desired.services.values().collect();
         services.retain(|service| service.key.address == address);

@@ -34,7 +34,7 @@ const OUT: u32 = 3;
 const SERVER: [u8; 3] = [0xc4, 0x60, 0x5e];
 const NAMES_B: [u8; 8] = [0x07, 0xc4, 0x60, 0x5e, 0x45, 0x04, 0xcc, 0x4f];
 
-/// A service `web` with backends a and b, and a ring whose slots are all alike.
+/// A service `web` with backends a and b, and a ring with equal slots.
 struct Tables {
     settings: Settings,
     service: Service,
@@ -216,9 +216,9 @@ fn view() -> ControlView {
     }
 }
 
-/// Tables, whether the packet opens a flow, and what becomes of it: reason, backend, and whether it is recorded.
+/// Tables, whether the packet opens a flow, and the expected reason, backend, and whether the flow is recorded.
 #[test]
-fn packets_of_a_service_go_where_the_program_would_send_them() {
+fn an_explanation_agrees_with_the_program_for_packets_of_a_service() {
     use Reason::{BackendMissing, NoBackend, NoNextHop, NoSnatAddress, Redirected, RejectedReset};
     let moved = RingSlot {
         current: B,
@@ -395,34 +395,42 @@ fn packets_of_a_service_go_where_the_program_would_send_them() {
             false,
         ),
     ]) {
-        let told = tables.ask(WEB, opens);
+        let explanation = tables.ask(WEB, opens);
         let address = backend.map(|last: u8| SocketAddr::from(([10, 0, 1, last], 8080)));
         assert_eq!(
-            (told.reason, told.backend, told.tracked),
+            (explanation.reason, explanation.backend, explanation.tracked),
             (reason, address, tracked),
-            "{number}: {told:#?}"
+            "{number}: {explanation:#?}"
         );
-        assert!(told.service.is_some() && !told.steps.is_empty());
-        assert!(told.steps[0].contains("service web"), "{:?}", told.steps);
+        assert!(explanation.service.is_some() && !explanation.steps.is_empty());
+        assert!(
+            explanation.steps[0].contains("service web"),
+            "{:?}",
+            explanation.steps
+        );
     }
 }
 
 #[test]
-fn sources_that_cannot_be_are_said_to_be_forged() {
+fn an_invalid_source_address_is_martian() {
     let stable = RingSlot::stable(A);
     for tables in [Tables::nat(stable), Tables::l2dsr(stable)] {
         for source in ["127.0.0.1:4000", "255.255.255.255:4000", WEB] {
-            let told = tables.answer(&Question {
+            let explanation = tables.answer(&Question {
                 source: source.parse().unwrap(),
                 ..question(WEB, true)
             });
-            assert_eq!(told.reason, Reason::MartianSource, "{source}: {told:#?}");
+            assert_eq!(
+                explanation.reason,
+                Reason::MartianSource,
+                "{source}: {explanation:#?}"
+            );
         }
     }
 }
 
 #[test]
-fn packets_of_no_service_are_told_from_answers() {
+fn replies_are_distinguished_from_unmatched_packets() {
     let stable = RingSlot::stable(A);
     for (tables, destination, reason) in [
         (Tables::nat(stable), "192.0.2.1:81", Reason::NotOurs),
@@ -448,13 +456,13 @@ fn packets_of_no_service_are_told_from_answers() {
             Reason::Redirected,
         ),
     ] {
-        let told = tables.ask(destination, true);
-        assert_eq!(told.reason, reason, "{told:#?}");
+        let explanation = tables.ask(destination, true);
+        assert_eq!(explanation.reason, reason, "{explanation:#?}");
     }
 }
 
 #[test]
-fn a_connection_id_may_lead_elsewhere_and_that_is_said() {
+fn a_step_mentions_that_a_connection_id_may_select_the_backend() {
     let steps = |flags| {
         let tables = Tables::l2dsr(RingSlot::stable(A)).with(|t| t.service.flags |= flags);
         tables.ask(WEB, false).steps.join("\n")
@@ -464,14 +472,14 @@ fn a_connection_id_may_lead_elsewhere_and_that_is_said() {
 }
 
 #[test]
-fn a_packet_to_an_unserved_port_is_told_all_ports_of_the_address() {
-    let told = Tables::nat(RingSlot::stable(A)).ask("192.0.2.1:81", true);
-    let steps = told.steps.join("\n");
+fn a_step_lists_all_ports_of_the_address_for_a_packet_to_another_port() {
+    let explanation = Tables::nat(RingSlot::stable(A)).ask("192.0.2.1:81", true);
+    let steps = explanation.steps.join("\n");
     assert!(steps.contains("80,8000-8100/tcp (web)"), "{steps}");
 }
 
 #[test]
-fn an_address_that_is_shared_with_the_machine_is_named_as_such() {
+fn a_step_mentions_sockets_on_an_address_of_the_machine() {
     let steps = |flags| {
         let tables = Tables::nat(RingSlot::stable(A)).with(|t| t.service.flags |= flags);
         tables.ask(WEB, true).steps.join("\n")
@@ -483,13 +491,13 @@ fn an_address_that_is_shared_with_the_machine_is_named_as_such() {
 #[test]
 fn a_connection_id_is_read_as_the_program_reads_it() {
     let config = Config::new(0, SERVER.len(), 4, None).unwrap();
-    let [mut nobody, mut other] = [NAMES_B; 2];
-    nobody[1] ^= 1;
+    let [mut unknown, mut other] = [NAMES_B; 2];
+    unknown[1] ^= 1;
     other[0] |= 0x40;
     for (number, (id, change, backend)) in (1..).zip([
         (&NAMES_B[..], 0, 2),
         (&NAMES_B[..7], 0, 1),
-        (&nobody[..], 0, 1),
+        (&unknown[..], 0, 1),
         (&other[..], 0, 1),
         (&[][..], 0, 1),
         // It is dead, and of another service.
@@ -506,21 +514,21 @@ fn a_connection_id_is_read_as_the_program_reads_it() {
                 connection_id: id.to_vec(),
                 ..question(WEB, true)
             };
-            let told = tables.answer(&question);
+            let explanation = tables.answer(&question);
             let address = SocketAddr::from(([10, 0, 1, backend], 8080));
-            assert_eq!(told.backend, Some(address), "{number}: {told:#?}");
+            assert_eq!(explanation.backend, Some(address), "{number}: {explanation:#?}");
         }
     }
 }
 
-/// The program reads an id as a whole or not at all, and so much of the packet that every QUIC packet has it.
+/// The program reads an id as a whole or not at all, and no more bytes than every QUIC packet has.
 #[test]
 fn a_connection_id_is_not_read_from_a_packet_too_short_for_it() {
     let config = Config::new(0, SERVER.len(), 4, None).unwrap();
     let tables = Tables::l2dsr(RingSlot::stable(A))
         .with(|t| t.service.flags |= QUIC)
         .with(|t| t.quic = Some(config));
-    // IPv4, UDP, the first byte and that of the id, and what is read from where its second half begins.
+    // IPv4, UDP, the first byte, the first octet of the id, and the bytes that are read for its second half.
     let shortest = 20 + 8 + 1 + 1 + u16::try_from(config.right_at() + HALF_READ).unwrap();
     for (length, backend) in [(0, B), (shortest - 1, A), (shortest, B), (1500, B)] {
         let question = Question {
@@ -528,16 +536,16 @@ fn a_connection_id_is_not_read_from_a_packet_too_short_for_it() {
             length,
             ..question(WEB, false)
         };
-        let told = tables.answer(&question);
+        let explanation = tables.answer(&question);
         let last = u8::try_from(backend.0).unwrap();
         let address = SocketAddr::from(([10, 0, 1, last], 8080));
-        assert_eq!(told.backend, Some(address), "{length}: {told:#?}");
+        assert_eq!(explanation.backend, Some(address), "{length}: {explanation:#?}");
     }
 }
 
-/// What the size and the last hops of a packet change, in each mode.
+/// Effect of size and TTL in each mode.
 #[test]
-fn what_does_not_fit_or_expires_goes_no_further() {
+fn packets_that_are_too_big_or_expire_are_not_forwarded() {
     use Reason::{Redirected, TooBigAnswered, TtlExpired};
     for (mode, overhead, routes) in [
         (Mode::Nat, 0, true),
@@ -565,11 +573,14 @@ fn what_does_not_fit_or_expires_goes_no_further() {
             (1, 0, if routes { TtlExpired } else { Redirected }),
             (0, 0, if routes { TtlExpired } else { Redirected }),
         ] {
-            let told = ask(ttl, length);
-            assert_eq!(told.reason, reason, "{mode:?}: {told:#?}");
+            let explanation = ask(ttl, length);
+            assert_eq!(explanation.reason, reason, "{mode:?}: {explanation:#?}");
         }
-        let told = ask(64, fits + 1).steps.join("\n");
-        assert!(told.contains(&format!("that {fits} would")), "{told}");
+        let explanation = ask(64, fits + 1).steps.join("\n");
+        assert!(
+            explanation.contains(&format!("that {fits} would")),
+            "{explanation}"
+        );
     }
     let known = Tables::nat(RingSlot::stable(A)).known(A, true, PROVEN);
     let reply = Question {
@@ -590,13 +601,13 @@ fn no_packet_is_translated_to_another_family() {
 }
 
 #[test]
-fn a_step_names_who_is_meant() {
+fn steps_name_service_and_backends() {
     let moved = RingSlot {
         current: B,
         previous: A,
     };
-    let told = Tables::l2dsr(moved).ask(WEB, true);
-    let steps = told.steps.join("\n");
+    let explanation = Tables::l2dsr(moved).ask(WEB, true);
+    let steps = explanation.steps.join("\n");
     for part in [
         "192.0.2.1:80/tcp is service web",
         "in transition to b (10.0.1.2:8080); older flows stay with a (10.0.1.1:8080)",
@@ -607,5 +618,8 @@ fn a_step_names_who_is_meant() {
     ] {
         assert!(steps.contains(part), "{part:?} is missing in\n{steps}");
     }
-    assert_eq!((told.ifindex, told.mode), (Some(OUT), Some(Mode::L2dsr)));
+    assert_eq!(
+        (explanation.ifindex, explanation.mode),
+        (Some(OUT), Some(Mode::L2dsr))
+    );
 }

@@ -1,4 +1,4 @@
-//! How a packet leaves: its TTL, its size and its next hop, as `lb-ebpf/src/next_hop.rs` decides.
+//! How a packet leaves: its TTL, its size and its next hop, as in `lb-ebpf/src/next_hop.rs`.
 
 use lb_common::{
     backend::{Backend, IPV6, RESOLVED},
@@ -11,7 +11,7 @@ use lb_common::{
 use super::{frame::Carried, walk::Walk, words};
 
 impl Walk<'_> {
-    /// Whether a mode that routes goes no further with the packet.
+    /// Whether a mode that routes drops the packet because of its TTL.
     pub(super) fn expires(&mut self) -> bool {
         let ttl = self.question.ttl;
         if ttl <= 1 {
@@ -20,7 +20,7 @@ impl Walk<'_> {
         ttl <= 1
     }
 
-    /// Whether the packet, and what is put before it, fits the way to a backend.
+    /// Whether the packet fits the path to a backend together with the headers of its mode.
     fn fits(&mut self, backend: &Backend) -> bool {
         let overhead = match Mode::from_u8(backend.mode) {
             Some(mode @ (Mode::Ipip | Mode::Gue)) => tunnel::overhead(backend.has(IPV6), mode == Mode::Gue),
@@ -33,8 +33,8 @@ impl Walk<'_> {
         let most = mtu.saturating_sub(overhead);
         if length > most {
             self.say(format!(
-                "its {length} bytes do not fit, and its sender is told that {most} would (unless too many were told \
-                 already): the MTU is {mtu}, and the mode's headers take {overhead}"
+                "its {length} bytes do not fit: an ICMP error reports that {most} would, as far as the rate limit of \
+                 such errors allows; the MTU is {mtu}, and the mode's headers take {overhead}"
             ));
             return false;
         }
@@ -42,7 +42,7 @@ impl Walk<'_> {
         true
     }
 
-    /// How a backend is reached, and the reason that follows.
+    /// Adds how the packet reaches a backend; returns the reason that follows.
     pub(super) fn way(&mut self, backend: &Backend) -> Reason {
         if !self.fits(backend) {
             return Reason::TooBigAnswered;
@@ -51,10 +51,10 @@ impl Walk<'_> {
         let state = self.tables.next_hop(address);
         if backend.has(RESOLVED) {
             let mac = words::mac(backend.next_hop_mac);
-            let trouble = state.and_then(|state| state.error());
-            let trouble = trouble.map(|error| format!(" ({error})")).unwrap_or_default();
-            self.say(format!("the next hop towards {address} is {mac}{trouble}"));
-            self.told.frame = Carried {
+            let failure = state.and_then(|state| state.error());
+            let failure = failure.map(|error| format!(" ({error})")).unwrap_or_default();
+            self.say(format!("the next hop towards {address} is {mac}{failure}"));
+            self.explanation.frame = Carried {
                 question: self.question,
                 rewritten: self.rewritten,
                 backend,
@@ -73,7 +73,7 @@ impl Walk<'_> {
     }
 
     pub(super) fn leaves(&mut self, ifindex: u32) -> Reason {
-        self.told.ifindex = Some(ifindex);
+        self.explanation.ifindex = Some(ifindex);
         if ifindex == self.question.ifindex {
             Reason::SentBack
         } else {

@@ -17,13 +17,13 @@ use crate::{
     state::service::{Protocol, ServiceKey},
 };
 
-/// The way of one packet, as far as it has been told.
+/// The explanation of one packet, as far as it has come.
 pub(super) struct Walk<'a> {
     pub(super) question: &'a Question,
     pub(super) tuple: AnyTuple,
     pub(super) tables: &'a dyn ReadTables,
     pub(super) view: &'a ControlView,
-    pub(super) told: Explanation,
+    pub(super) explanation: Explanation,
     /// The backend that its connection id names.
     pub(super) named: Option<(BackendId, Backend)>,
     /// Its source and destination on the way to the backend, in modes that rewrite them.
@@ -33,14 +33,14 @@ pub(super) struct Walk<'a> {
 }
 
 impl<'a> Walk<'a> {
-    /// A packet of which nothing has been told yet.
+    /// A packet without steps yet.
     pub(super) const fn new(
         question: &'a Question,
         tuple: AnyTuple,
         tables: &'a dyn ReadTables,
         view: &'a ControlView,
     ) -> Self {
-        let told = Explanation {
+        let explanation = Explanation {
             reason: Reason::NotOurs,
             service: None,
             backend: None,
@@ -56,17 +56,17 @@ impl<'a> Walk<'a> {
             tuple,
             tables,
             view,
-            told,
+            explanation,
             named: None,
             rewritten: None,
             gue_port: 0,
         }
     }
 
-    /// Tells it all.
-    pub(super) fn tell(mut self) -> io::Result<Explanation> {
-        self.told.reason = self.packet()?;
-        Ok(self.told)
+    /// Takes all steps.
+    pub(super) fn explain(mut self) -> io::Result<Explanation> {
+        self.explanation.reason = self.packet()?;
+        Ok(self.explanation)
     }
 }
 
@@ -112,7 +112,7 @@ impl Walk<'_> {
         }
     }
 
-    /// A packet of no service and no flow; perhaps an answer of mode `dnat`.
+    /// A packet for no service and no flow; perhaps a reply of mode `dnat`.
     fn foreign(&mut self, settings: &Settings) -> io::Result<Reason> {
         let (source, protocol) = (self.question.source, self.question.protocol);
         let key = |port| ServiceKey {
@@ -126,7 +126,7 @@ impl Walk<'_> {
             let Some(answers) = self.tables.answers_from(&key)? else {
                 continue;
             };
-            self.told.service = self.tables.service_key(answers.service);
+            self.explanation.service = self.tables.service_key(answers.service);
             if let Some(record) = self.tables.backend(answers.backend)? {
                 self.name_backend(&record);
             }
@@ -147,7 +147,7 @@ impl Walk<'_> {
         Ok(Reason::NotOurs)
     }
 
-    /// Whether the packet comes from where none may come from.
+    /// Whether no packet may have this source address.
     fn is_martian(&mut self) -> bool {
         let (source, own) = match self.tuple {
             AnyTuple::V4(tuple) => (tuple.src.is_martian(), tuple.src == tuple.dst),
@@ -177,10 +177,10 @@ impl Walk<'_> {
         Ok(denied)
     }
 
-    /// A backend's answer.
+    /// A reply of a backend.
     fn reply(&mut self, known: &Translated) -> io::Result<Reason> {
-        self.told.service = self.tables.service_key(known.service);
-        self.told.tracked = true;
+        self.explanation.service = self.tables.service_key(known.service);
+        self.explanation.tracked = true;
         let record = self.tables.backend(known.backend)?;
         let current = record.filter(|record| record.generation == known.generation);
         if let Some(record) = current {
@@ -200,7 +200,7 @@ impl Walk<'_> {
         Ok(self.leaves(known.ifindex))
     }
 
-    /// A packet of a flow that mode `nat` knows.
+    /// A packet of a recorded flow of mode `nat`.
     fn known(&mut self, service: &Service, settings: &Settings, known: &Translated) -> io::Result<Reason> {
         if self.expires() {
             return Ok(Reason::TtlExpired);
@@ -229,7 +229,7 @@ impl Walk<'_> {
                 return self.new_flow(service, settings);
             }
         }
-        self.told.tracked = true;
+        self.explanation.tracked = true;
         self.name_backend(&owner);
         let name = self.backend_name().unwrap_or_default();
         self.say(format!("its flow is recorded and belongs to {name}"));
@@ -243,7 +243,7 @@ impl Walk<'_> {
         Ok(self.way(&owner))
     }
 
-    /// A packet of a flow that mode `nat` does not know.
+    /// A packet without a recorded flow of mode `nat`.
     fn unknown(&mut self, service: &Service, settings: &Settings) -> io::Result<Reason> {
         if service.has(FORWARDS)
             && let Ok((_, backend)) = self.pick(service)?
@@ -268,10 +268,10 @@ impl Walk<'_> {
         }
         if service.has(IN_TURN) && service.ring_size != 0 && self.named.is_none() {
             self.say("round-robin: its flow gets the next slot, which cannot be predicted");
-            self.told.mode = Mode::from_u8(service.mode);
+            self.explanation.mode = Mode::from_u8(service.mode);
             return Ok(Reason::Redirected);
         }
-        let (_, backend) = match self.told_pick(service)? {
+        let (_, backend) = match self.explain_pick(service)? {
             Ok(choice) => choice,
             Err(reason) => return Ok(reason),
         };
@@ -303,15 +303,15 @@ impl Walk<'_> {
             settings.snat_port_first
         ));
         self.say_idle();
-        // Which port is free, and which of several addresses is taken, is decided when the packet comes.
+        // A free port, and one of several addresses, are allocated only when the packet arrives.
         let ends = (SocketAddr::new(source, 0), self.destination_at(&backend));
         self.rewritten = (listed == 0).then_some(ends);
         Ok(self.way(&backend))
     }
 
-    /// A packet that its backend gets as it is.
+    /// A packet for a mode without a flow table.
     fn as_is(&mut self, service: &Service) -> io::Result<Reason> {
-        match self.told_pick(service)? {
+        match self.explain_pick(service)? {
             Ok((_, backend)) => {
                 match Mode::from_u8(backend.mode) {
                     Some(Mode::Nat) | None => return Ok(Reason::ModeMissing),
@@ -333,7 +333,7 @@ impl Walk<'_> {
         backend.mode == Mode::Nat as u8 && self.same_family(backend)
     }
 
-    /// A backend's address and port, where it keeps the packet's own port that one.
+    /// A backend's address and port; for a backend without a port, the packet's own port.
     fn destination_at(&self, backend: &Backend) -> SocketAddr {
         let mut to = words::address(backend);
         if to.port() == 0 {
@@ -347,16 +347,16 @@ impl Walk<'_> {
     }
 
     pub(super) fn say(&mut self, text: impl Into<String>) {
-        self.told.steps.push(text.into());
+        self.explanation.steps.push(text.into());
     }
 
     pub(super) fn name_backend(&mut self, record: &Backend) {
-        self.told.backend = Some(words::address(record));
-        self.told.mode = Mode::from_u8(record.mode);
+        self.explanation.backend = Some(words::address(record));
+        self.explanation.mode = Mode::from_u8(record.mode);
     }
 
     pub(super) fn backend_name(&self) -> Option<String> {
-        let (key, address) = (self.told.service?, self.told.backend?);
+        let (key, address) = (self.explanation.service?, self.explanation.backend?);
         Some(words::backend(self.view, &key, address))
     }
 
@@ -365,7 +365,7 @@ impl Walk<'_> {
             return Ok("no backend".to_owned());
         }
         let record = self.tables.backend(id)?.filter(|record| record.has(IN_USE));
-        Ok(match (record, self.told.service) {
+        Ok(match (record, self.explanation.service) {
             (Some(record), Some(key)) => words::backend(self.view, &key, words::address(&record)),
             (Some(_), None) | (None, _) => "a missing backend".to_owned(),
         })

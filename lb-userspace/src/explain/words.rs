@@ -28,7 +28,7 @@ pub(super) fn backend(view: &ControlView, key: &ServiceKey, address: SocketAddr)
     }
 }
 
-/// What is done to a packet that a backend gets as it is.
+/// How a mode without a flow table carries a packet to its backend.
 pub(super) fn carriage(mode: Mode, backend: &Backend, hash: u32) -> String {
     let outer = || {
         let source = if backend.has(IPV6) {
