@@ -1,7 +1,5 @@
 //! Applies agent updates.
 
-use std::time::Duration;
-
 use super::ControlTask;
 use crate::{
     clock::now,
@@ -13,10 +11,6 @@ use crate::{
     },
     state::{agents, store::Record},
 };
-
-/// Minimum time between two applications of agents' weights: with thousands of agents that change weights every other
-/// second, rings are built once a second, not for each update.
-pub(in crate::control) const WEIGHTS_EVERY: Duration = Duration::from_secs(1);
 
 /// Change of an agent's weight, in percentage points, that makes an event: load varies all the time.
 const REPORTED_FROM: u16 = 10;
@@ -31,13 +25,13 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
         // Only an agent can revoke its report, so the next daemon needs it, whenever it starts.
         self.remember(records).await;
-        if self.agents_due.is_none_or(|due| due <= now()) {
+        if self.weight_pace.is_due(now()) {
             self.converge().await;
             self.publish();
         }
     }
 
-    /// Records agent updates. Returns the changes to apply, at the time in `agents_due`.
+    /// Records agent updates. Returns the changes to apply, when `weight_pace` says.
     fn record_agent_updates(&mut self, updates: AgentView) -> Vec<Record> {
         let (mut records, mut urgent) = (Vec::new(), false);
         for (id, update) in updates {
@@ -55,14 +49,8 @@ impl<P: ProgramTarget> ControlTask<P> {
             self.report_agent_update(&id, &before, &update);
             self.agents.insert(id, update);
         }
-        let waits = self
-            .agents_done
-            .map(|done| done + WEIGHTS_EVERY)
-            .filter(|at| *at > now());
-        if !records.is_empty() && (urgent || waits.is_none()) {
-            (self.agents_due, self.agents_done) = (None, Some(now()));
-        } else if !records.is_empty() {
-            self.agents_due = waits;
+        if !records.is_empty() {
+            self.weight_pace.note(urgent, now());
         }
         records
     }

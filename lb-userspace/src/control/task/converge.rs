@@ -93,9 +93,7 @@ impl<P: ProgramTarget> ControlTask<P> {
     /// Programs the target that follows from desired state, health states and removed backends, and retries later on
     /// failure: no caller waits for the result.
     pub(super) async fn converge(&mut self) {
-        if self.agents_due.take().is_some() {
-            self.agents_done = Some(now());
-        }
+        self.weight_pace.applied(now());
         let mut pace = self.pace.clone();
         let blocked = self.reach.blocked(now());
         let host = Arc::clone(&self.host.borrow());

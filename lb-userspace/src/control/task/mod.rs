@@ -7,6 +7,7 @@ mod first;
 mod report;
 mod timers;
 mod ways;
+mod weight_pace;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -18,6 +19,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::report::report_replaced;
+use self::weight_pace::WeightPace;
 use super::{
     ApplyMetrics, ControlHandle, ControlView, Inherited, Observer, REQUEST_DEPTH, RefusedFile, Request,
     ports::{AskAgents, ProgramTarget, RunChecks},
@@ -140,10 +142,8 @@ pub struct ControlTask<P> {
     agents: AgentView,
     /// Backends that cannot be reached.
     reach: Reach,
-    /// When weights that agents have changed are put in force.
-    agents_due: Option<Instant>,
-    /// When that was done last.
-    agents_done: Option<Instant>,
+    /// When weights by agents are applied.
+    weight_pace: WeightPace,
     /// Weights by agents as last reported in events, in percent.
     reported_percent: BTreeMap<CheckId, u16>,
     lingering: Vec<RemovedBackend>,
@@ -236,8 +236,7 @@ impl<P: ProgramTarget> ControlTask<P> {
                 .collect(),
             agents,
             reach: Reach::default(),
-            agents_due: None,
-            agents_done: None,
+            weight_pace: WeightPace::default(),
             lingering,
             next_poll: now() + FLOW_POLL,
             deadlines,
@@ -322,7 +321,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         let others = flows
             .into_iter()
             .chain(self.next_step())
-            .chain(self.agents_due)
+            .chain(self.weight_pace.due())
             .chain(self.reach.next())
             .chain(self.save_again);
         drains.chain(retry).chain(others).min()

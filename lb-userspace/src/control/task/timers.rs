@@ -38,7 +38,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             let _ = self.save(self.stored()).await;
             self.note_unsaved();
         }
-        if over(self.retry.map(|retry| retry.at)) || over(self.next_step()) || over(self.agents_due) {
+        if over(self.retry.map(|retry| retry.at)) || over(self.next_step()) || over(self.weight_pace.due()) {
             self.converge().await;
             self.publish();
         }
