@@ -29,6 +29,7 @@ pub mod ring_page;
 pub mod ring_slot;
 pub mod service;
 pub mod service_place;
+pub mod service_prefix;
 pub mod settings;
 pub mod share;
 pub mod stage;

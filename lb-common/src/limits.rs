@@ -8,6 +8,9 @@ pub const LAYOUT_VERSION: u32 = 5;
 /// Services at most.
 pub const MAX_SERVICES: u32 = 4_096;
 
+/// Entries of the map of services whose address is a prefix: one for each port, and one for each prefix and protocol.
+pub const MAX_PREFIX_SERVICES: u32 = 2 * MAX_SERVICES;
+
 /// Backend ids: 1 to 65,535 name a backend, 0 means "none".
 pub const MAX_BACKENDS: u32 = 65_536;
 

@@ -11,6 +11,8 @@ pub const SERVICES_V6: &str = "SERVICES_V6";
 pub const SERVICE_PLACES: &str = "SERVICE_PLACES";
 /// Number of a record to [`crate::service_place::ServiceRecord`]. Written by the daemon.
 pub const SERVICE_RECORDS: &str = "SERVICE_RECORDS";
+/// [`crate::service_prefix::ServicePrefixKey`] to [`crate::service::Service`], the longest prefix counts. Written by the daemon.
+pub const PREFIX_SERVICES: &str = "PREFIX_SERVICES";
 /// Bits of the [`crate::service::FilterBit`] of all keys of [`REPLIES_V4`] and [`REPLIES_V6`]. Written by the daemon.
 pub const REPLY_FILTER: &str = "REPLY_FILTER";
 /// [`crate::addr::NetAddr`] of each service to the [`crate::service::ServiceId`] of one of its services. Written by the
@@ -95,12 +97,13 @@ pub const OF_FLOWS: [&str; 8] = [
 ];
 
 /// Every map that is pinned and survives the daemon.
-pub const PINNED: [&str; 37] = [
+pub const PINNED: [&str; 38] = [
     SETTINGS,
     SERVICES_V4,
     SERVICES_V6,
     SERVICE_PLACES,
     SERVICE_RECORDS,
+    PREFIX_SERVICES,
     REPLY_FILTER,
     ADDRESSES,
     RINGS,

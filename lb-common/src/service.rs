@@ -65,6 +65,7 @@ impl AddressServices {
 
     /// The same with another service of a protocol, or none.
     #[must_use]
+    #[inline(always)]
     pub const fn with(self, protocol: u8, service: Option<ServiceId>) -> Self {
         let number = match service {
             Some(ServiceId(number)) => number,
@@ -89,6 +90,13 @@ impl AddressServices {
 impl Default for AddressServices {
     fn default() -> Self {
         Self::NONE
+    }
+}
+
+impl AsRef<Self> for Service {
+    #[inline(always)]
+    fn as_ref(&self) -> &Self {
+        self
     }
 }
 
@@ -268,8 +276,10 @@ pub struct Service {
     /// 1 in the record of a further port of a service with several; 0 in the record of its own key. For daemons only:
     /// the program treats both the same.
     pub alias: u8,
+    /// Where the service's address is a prefix, how many of its bits count; else 0.
+    pub prefix_bits: u8,
     /// Zero.
-    pub pad: [u8; 3],
+    pub pad: [u8; 2],
 }
 
 impl Service {

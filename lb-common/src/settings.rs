@@ -6,6 +6,8 @@ use crate::plain_data;
 pub const HAS_WILDCARD: u32 = 1 << 0;
 /// At least one backend is of mode `dnat`, so an unmatched packet may be a reply.
 pub const HAS_DNAT: u32 = 1 << 1;
+/// The address of at least one service is a prefix, so what is for nobody may be for that one.
+pub const HAS_PREFIX: u32 = 1 << 2;
 
 /// The one entry of the settings map.
 #[repr(C)]
@@ -19,7 +21,7 @@ pub struct Settings {
     pub snat_v4_count: u16,
     /// Source NAT addresses given for IPv6; 0: each backend's own `source`.
     pub snat_v6_count: u16,
-    /// Bits: [`HAS_WILDCARD`], [`HAS_DNAT`].
+    /// Bits: [`HAS_WILDCARD`], [`HAS_DNAT`], [`HAS_PREFIX`].
     pub flags: u32,
     /// First port that replies may come to, of all ranges since the maps were created, so that flows outlive a change
     /// of the range.

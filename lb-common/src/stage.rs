@@ -42,7 +42,7 @@ macro_rules! stages {
 
 stages! {
     /// Takes VLAN tags off a frame, and classifies it. One program serves both families.
-    Vlan = 0, "vlan", "vlan" => [Quic, SlowPath, Nat, DnatReply, Icmp, Fragment, HostSocket];
+    Vlan = 0, "vlan", "vlan" => [Quic, SlowPath, Nat, DnatReply, Icmp, Fragment, HostSocket, Prefix];
     /// Reads the connection id of a QUIC packet.
     Quic = 1, "quic_v4", "quic_v6" => [SlowPath, Nat];
     /// Packets that backends get as they are, or with another destination.
@@ -68,7 +68,9 @@ stages! {
     /// Packets that do not fit the way to their backend.
     TooBig = 12, "too_big_v4", "too_big_v6" => [];
     /// Packets to services that share their address with sockets of this machine.
-    HostSocket = 13, "host_socket_v4", "host_socket_v6" => [Quic, SlowPath, Nat, DnatReply, Fragment];
+    HostSocket = 13, "host_socket_v4", "host_socket_v6" => [Quic, SlowPath, Nat, Fragment];
+    /// Packets that may be for a service whose address is a prefix.
+    Prefix = 14, "prefix_v4", "prefix_v6" => [Quic, SlowPath, Nat, DnatReply, Fragment, HostSocket];
 }
 
 /// The stages that the entry program may enter, as in [`Stage::leads_to`].

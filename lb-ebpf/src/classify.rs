@@ -6,7 +6,7 @@ use lb_common::{
     flow::Tuple,
     reason::Reason,
     service::{QUIC, SHARES_ADDRESS, TCP, TRANSLATES, UDP},
-    settings::{HAS_DNAT, HAS_WILDCARD},
+    settings::{HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
 };
 
 use crate::{
@@ -50,33 +50,52 @@ pub(crate) fn next<A: Family>(
         scratch.ip = *ip;
         return Ok(NextStage::HostSocket);
     }
-    next_of_service(packet, ip, scratch)
+    if scratch.service.is_some() {
+        scratch.ip = *ip;
+        return Ok(next_of_flow(scratch));
+    }
+    let settings = tables::settings()?;
+    // Most packets that are not ours.
+    if !is_reply_port(settings, scratch.tuple.dst_port) && settings.flags & (HAS_DNAT | HAS_PREFIX) == 0 {
+        return Err(unmatched::<A>(packet, ip));
+    }
+    if settings.flags & HAS_PREFIX != 0 {
+        scratch.ip = *ip;
+        return Ok(NextStage::Prefix);
+    }
+    next_of_none(packet, ip, settings, scratch)
 }
 
-/// As [`next`], of a packet that no socket of this machine expects.
+/// The stage of a packet of the service in the scratch.
 #[inline(always)]
-pub(crate) fn next_of_service<A: Family>(
-    packet: &Packet,
-    ip: &Ip,
-    scratch: &mut Scratch<A>,
-) -> Result<NextStage, NextStage> {
-    let is_service = scratch.service.is_some();
-    if !is_service && !is_snat_port(scratch.tuple.dst_port)? {
-        if !may_be_reply(&scratch.tuple)? {
-            return Err(unmatched::<A>(packet, ip));
-        }
-        scratch.ip = *ip;
-        return Ok(NextStage::DnatReply);
-    }
-    scratch.ip = *ip;
+pub(crate) fn next_of_flow<A: Family>(scratch: &mut Scratch<A>) -> NextStage {
     scratch.cid_backend = BackendId::NONE;
-    Ok(if scratch.service.has(QUIC) {
+    if scratch.service.has(QUIC) {
         NextStage::Quic
-    } else if !is_service || scratch.service.has(TRANSLATES) {
+    } else if scratch.service.has(TRANSLATES) {
         NextStage::Nat
     } else {
         NextStage::SlowPath
-    })
+    }
+}
+
+/// The stage of a TCP or UDP packet for no service: it may be a reply.
+#[inline(always)]
+pub(crate) fn next_of_none<A: Family>(
+    packet: &Packet,
+    ip: &Ip,
+    settings: &Settings,
+    scratch: &mut Scratch<A>,
+) -> Result<NextStage, NextStage> {
+    let next = if is_reply_port(settings, scratch.tuple.dst_port) {
+        NextStage::Nat
+    } else if may_be_reply(settings.flags, &scratch.tuple) {
+        NextStage::DnatReply
+    } else {
+        return Err(unmatched::<A>(packet, ip));
+    };
+    scratch.ip = *ip;
+    Ok(next)
 }
 
 /// A TCP or UDP packet for no service and no flow. The stage of fragments remembers a first one.
@@ -89,18 +108,16 @@ pub(crate) fn unmatched<A: Family>(packet: &Packet, ip: &Ip) -> NextStage {
     }
 }
 
-/// Whether answers may come to this port. Cheap, and where most packets end that are not ours.
+/// Whether replies of mode `nat` may come to this port. Cheap, and where most packets end that are not ours.
 #[inline(always)]
-pub(crate) fn is_snat_port(port: NetPort) -> Result<bool, Reason> {
-    let settings = tables::settings()?;
-    Ok(port.get().wrapping_sub(settings.reply_port_first) < settings.reply_port_count)
+fn is_reply_port(settings: &Settings, port: NetPort) -> bool {
+    port.get().wrapping_sub(settings.reply_port_first) < settings.reply_port_count
 }
 
 /// Whether a packet may come from a backend of mode `dnat`.
 #[inline(always)]
-fn may_be_reply<A: Family>(tuple: &Tuple<A>) -> Result<bool, Reason> {
-    let flags = tables::settings()?.flags;
-    Ok(flags & HAS_DNAT != 0
+fn may_be_reply<A: Family>(flags: u32, tuple: &Tuple<A>) -> bool {
+    flags & HAS_DNAT != 0
         && (A::may_be_reply(tuple.src, tuple.src_port, tuple.protocol)
-            || (flags & HAS_WILDCARD != 0 && A::may_be_reply(tuple.src, NetPort(0), tuple.protocol))))
+            || (flags & HAS_WILDCARD != 0 && A::may_be_reply(tuple.src, NetPort(0), tuple.protocol)))
 }

@@ -1,6 +1,6 @@
 //! The fast path of most packets that a backend gets as they are: the service asks for nothing but the hash, the slot is
-//! stable, and the daemon knows the way to the backend. It is a part of the entry program. What is not so goes the slow path,
-//! from its beginning.
+//! stable, and the daemon knows the way to the backend. It is a part of the entry program, and of the stage of prefixes. What is
+//! not so goes the slow path, from its beginning.
 
 use lb_common::{
     backend::{ALIVE, Backend, IN_USE, IPV6, RESOLVED},

@@ -38,8 +38,7 @@ pub(crate) fn stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Nex
             Reason::HostSocket.into()
         };
     }
-    let (Ok(next) | Err(next)) = classify::next_of_service(packet, &ip, scratch);
-    next
+    classify::next_of_flow(scratch)
 }
 
 /// Whether a socket expects packets of the tuple; of an ICMP error, that of the flow it is about. One that is connected to the

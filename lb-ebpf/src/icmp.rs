@@ -89,6 +89,9 @@ fn try_stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Nex
     (tuple.pad, tuple.pad_end) = (0, 0);
     if track::find(tuple, flow).is_none() {
         lookup::find(scratch);
+        if !scratch.service.is_some() && tables::has_prefix() {
+            lookup::find_by_prefix(scratch);
+        }
         if scratch.service.has(SHARES_ADDRESS) && host_socket::expects(packet, &mut scratch.tuple) {
             return Err(Reason::HostSocket.into());
         }

@@ -12,7 +12,10 @@ use lb_wire::load::{load64, store64};
 use crate::{
     family::Family,
     global::global,
-    maps::{services::Found, tables},
+    maps::{
+        services::{self, Found},
+        tables,
+    },
     scratch::Scratch,
 };
 
@@ -62,6 +65,26 @@ global! {
 #[inline(always)]
 fn by_key<A: Family>(scratch: &mut Scratch<A>, port: u16) -> u32 {
     scratch.service = A::service(&scratch.tuple, NetPort(port));
+    0
+}
+
+/// Copies the service whose prefix the tuple's destination lies in into the scratch, or none.
+#[inline(always)]
+pub(crate) fn find_by_prefix<A: Family>(scratch: &mut Scratch<A>) {
+    _ = find_longest(scratch);
+}
+
+global! {
+    /// [`find_by_prefix`].
+    fn find_longest(&mut Scratch) -> u32 = longest_v4, longest_v6: by_prefix
+}
+
+#[inline(always)]
+fn by_prefix<A: Family>(scratch: &mut Scratch<A>) -> u32 {
+    let Scratch { tuple, service, .. } = scratch;
+    *service = services::of_prefix(tuple.dst.to_record(), tuple.dst_port, tuple.protocol)
+        .copied()
+        .unwrap_or_default();
     0
 }
 

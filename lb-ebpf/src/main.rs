@@ -56,6 +56,8 @@ mod packet {
     pub(crate) type Packet = lb_packet::packet::Packet<crate::extension::InFunctions>;
 }
 #[cfg(target_arch = "bpf")]
+mod prefix;
+#[cfg(target_arch = "bpf")]
 mod quic;
 #[cfg(target_arch = "bpf")]
 mod scratch;
@@ -84,7 +86,7 @@ mod programs {
 
     use crate::{
         answer, check, classify, destination, dnat, family::Family, fast_path, fragment, header::Network,
-        host_socket, icmp, nat, next_stage::NextStage, packet::Packet, parse, quic, scratch::Scratch,
+        host_socket, icmp, nat, next_stage::NextStage, packet::Packet, parse, prefix, quic, scratch::Scratch,
         slow_path, stage, verdict, vlan,
     };
 
@@ -182,6 +184,7 @@ mod programs {
 
     stages! {
         host_socket_v4, host_socket_v6: HostSocket, host_socket::stage;
+        prefix_v4, prefix_v6: Prefix, prefix::stage;
         quic_v4, quic_v6: Quic, quic::stage;
         slow_path_v4, slow_path_v6: SlowPath, slow_path::stage;
         nat_v4, nat_v6: Nat, nat::known::stage;

@@ -81,6 +81,7 @@ pub(crate) fn dispatch<A: Family, const NEXT: u32>(packet: &Packet, next: NextSt
         NextStage::Done(reason) => return verdict::finish(packet, vlan::restore(packet, reason)),
         NextStage::Vlan => enter::<NetV4, { Stage::Vlan as u32 }, NEXT>(packet),
         NextStage::HostSocket => enter::<A, { Stage::HostSocket as u32 }, NEXT>(packet),
+        NextStage::Prefix => enter::<A, { Stage::Prefix as u32 }, NEXT>(packet),
         NextStage::Quic => enter::<A, { Stage::Quic as u32 }, NEXT>(packet),
         NextStage::SlowPath => enter::<A, { Stage::SlowPath as u32 }, NEXT>(packet),
         NextStage::Nat => enter::<A, { Stage::Nat as u32 }, NEXT>(packet),

@@ -97,11 +97,7 @@ fn with_writer<T>(datapath: Datapath, f: impl AsyncFnOnce(WriterHandle) -> Resul
 }
 
 fn service_key(address: &str, port: u16) -> Result<ServiceKey> {
-    Ok(ServiceKey {
-        address: address.parse()?,
-        port,
-        protocol: Protocol::Tcp,
-    })
+    Ok(ServiceKey::new(address.parse()?, port, Protocol::Tcp))
 }
 
 fn target(services: &[(&str, u16, &[&str])]) -> Result<Target> {

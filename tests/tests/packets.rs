@@ -34,6 +34,8 @@ mod modes;
 mod other_hosts;
 #[path = "packets/ports.rs"]
 mod ports;
+#[path = "packets/prefixes.rs"]
+mod prefixes;
 #[path = "packets/quic.rs"]
 mod quic;
 #[path = "packets/reject.rs"]

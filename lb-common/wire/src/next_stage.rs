@@ -12,6 +12,8 @@ pub enum NextStage {
     Vlan,
     /// A packet to a service that shares its address with sockets of this machine.
     HostSocket,
+    /// A packet that may be for a service whose address is a prefix.
+    Prefix,
     /// A packet to a service that reads QUIC connection ids.
     Quic,
     /// A packet to a service whose backends get it as it came, or with another destination.
@@ -59,6 +61,7 @@ impl NextStage {
             Self::NoFlow => Reason::NoFlow,
             Self::Vlan => Reason::Vlan,
             Self::HostSocket
+            | Self::Prefix
             | Self::Quic
             | Self::SlowPath
             | Self::Nat

@@ -33,8 +33,8 @@ pub(crate) fn stage<A: Echo>(packet: &Packet, scratch: &mut Scratch<A>) -> NextS
 fn answer<A: Echo>(packet: &Packet, ip: &Ip) -> Result<Reason, Reason> {
     let (mut src, mut dst) = (A::default(), A::default());
     A::addresses(packet, ip.header, &mut src, &mut dst).ok_or(Reason::Internal)?;
-    let services = tables::services_on(&dst.to_record()).ok_or(Reason::OtherProtocol)?;
-    let service = services.any().ok_or(Reason::OtherProtocol)?;
+    let service = tables::services_on(&dst.to_record());
+    let service = service.any().ok_or(Reason::OtherProtocol)?;
     // RFC 1122 section 3.2.2.6, RFC 4443 section 4.2: a source that is no host gets no answer.
     if !src.is_host() {
         return Err(Reason::OtherProtocol);

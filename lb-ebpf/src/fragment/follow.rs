@@ -72,7 +72,7 @@ fn follow<A: Fragmented>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Ve
 /// known of the first fragment alone, so it may be for any.
 #[inline(always)]
 fn service_on<A: Fragmented>(part: &Fragment, datagram: &Datagram<A>) -> Option<ServiceId> {
-    let services = tables::services_on(&datagram.dst.to_record())?;
+    let services = tables::services_on(&datagram.dst.to_record());
     if A::IS_V6 && part.carries == IpProto::Ipv6Opts as u8 {
         return services.any();
     }

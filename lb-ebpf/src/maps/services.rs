@@ -1,18 +1,20 @@
 //! Services by their keys, as [`lb_common::service_place`] says. All of it is written by the daemon: a record before the
-//! place that names it, and the tables by key before a place is shared.
+//! place that names it, and the tables by key before a place is shared. Services whose address is a prefix have a map of their
+//! own ([`lb_common::service_prefix`]).
 
 use core::sync::atomic::{Ordering, compiler_fence};
 
 use aya_ebpf::{
-    btf_maps::{Array, HashMap},
+    btf_maps::{Array, HashMap, LpmTrie, lpm_trie::Key},
     macros::btf_map,
 };
 use lb_common::{
-    addr::{NetPort, NetV4, NetV6},
+    addr::{NetAddr, NetPort, NetV4, NetV6},
     flow::Tuple,
-    limits::MAX_SERVICES,
-    service::{Service, ServiceKeyV4, ServiceKeyV6},
+    limits::{MAX_PREFIX_SERVICES, MAX_SERVICES},
+    service::{AddressServices, Service, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
     service_place::{Holder, PLACE_WORDS, Place, RECORDS, ServiceRecord},
+    service_prefix::{self, ServicePrefixKey},
 };
 
 #[btf_map]
@@ -23,6 +25,46 @@ static SERVICES_V6: HashMap<ServiceKeyV6, Service, { MAX_SERVICES as usize }> = 
 static SERVICE_PLACES: Array<u64, { PLACE_WORDS as usize }> = Array::new();
 #[btf_map]
 static SERVICE_RECORDS: Array<ServiceRecord, { RECORDS as usize }> = Array::new();
+
+#[btf_map]
+static PREFIX_SERVICES: LpmTrie<PrefixData, Service, { MAX_PREFIX_SERVICES as usize }> = LpmTrie::new();
+
+/// A [`ServicePrefixKey`] behind its first field.
+type PrefixData = [u32; 5];
+const _: () = assert!(size_of::<Key<PrefixData>>() == size_of::<ServicePrefixKey>());
+
+#[inline(always)]
+fn longest(key: &ServicePrefixKey) -> Option<&'static Service> {
+    // SAFETY: the same bytes; the other type is aligned to 1.
+    PREFIX_SERVICES.get(unsafe { &*core::ptr::from_ref(key).cast::<Key<PrefixData>>() })
+}
+
+/// The service whose prefix an address lies in, for a protocol and port: the longest prefix counts, then the port before every
+/// port. Written by the daemon, before the settings say that there is one.
+#[inline(always)]
+pub(crate) fn of_prefix(address: NetAddr, port: NetPort, protocol: u8) -> Option<&'static Service> {
+    let find = |port| {
+        longest(&ServicePrefixKey::new(
+            port,
+            protocol,
+            address,
+            ServicePrefixKey::ADDRESS,
+        ))
+    };
+    service_prefix::longest(find(port), find(NetPort(0)))
+}
+
+/// Adds to the services of an address those whose prefix it lies in, one of each protocol.
+#[inline(always)]
+pub(crate) fn with_prefixes(mut services: AddressServices, address: &NetAddr) -> AddressServices {
+    for protocol in [TCP, UDP] {
+        if services.of(protocol).is_none() {
+            let key = ServicePrefixKey::whatever_port(protocol, *address, ServicePrefixKey::ADDRESS);
+            services = services.with(protocol, longest(&key).map(|service| service.id));
+        }
+    }
+    services
+}
 
 /// Where a key's service is found.
 pub(crate) enum Found {

@@ -12,8 +12,10 @@ use lb_common::{
     ring_page::{self, RING_ENTRIES, RingPage},
     ring_slot::RingSlot,
     service::{AddressServices, RingId},
-    settings::{HAS_DNAT, HAS_WILDCARD, Settings},
+    settings::{HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
 };
+
+use super::services;
 
 #[btf_map]
 static SETTINGS: Array<Settings, 1> = Array::new();
@@ -32,11 +34,17 @@ pub(crate) fn settings() -> Result<&'static Settings, Reason> {
     SETTINGS.get(0).ok_or(Reason::Internal)
 }
 
-/// The services on this address, if there are any. Written by the daemon, before the first of them.
+/// The services on this address, or on a prefix that it lies in, one of each protocol. Written by the daemon, before the first of
+/// them.
 #[inline(always)]
-pub(crate) fn services_on(address: &NetAddr) -> Option<AddressServices> {
+pub(crate) fn services_on(address: &NetAddr) -> AddressServices {
     // SAFETY: copied out at once; the daemon replaces values as a whole.
-    unsafe { ADDRESSES.get(address) }.copied()
+    let own = unsafe { ADDRESSES.get(address) }.copied().unwrap_or_default();
+    if has_prefix() {
+        services::with_prefixes(own, address)
+    } else {
+        own
+    }
 }
 
 /// A slot of a ring. Written by the daemon, which puts a ring there before the service that names it. All pages are alike,
@@ -66,6 +74,12 @@ pub(crate) fn snat_address(slot: u32) -> Result<NetAddr, Reason> {
 #[inline(always)]
 pub(crate) fn has_wildcard() -> bool {
     settings().is_ok_and(|settings| settings.flags & HAS_WILDCARD != 0)
+}
+
+/// Whether the address of some service is a prefix.
+#[inline(always)]
+pub(crate) fn has_prefix() -> bool {
+    settings().is_ok_and(|settings| settings.flags & HAS_PREFIX != 0)
 }
 
 /// Whether any service has mode `dnat`, so that any packet may be a reply.

@@ -196,7 +196,7 @@ impl StatusSnapshot {
         let seconds = |seconds: u32| duration::text(Duration::from_secs(seconds.into()));
         let described = types::Service {
             name: service.name.to_string(),
-            address: service.key.address,
+            address: service.key.address_text(),
             port: service.key.port,
             ports: service.ports.iter().map(ToString::to_string).collect(),
             protocol: service.key.protocol.word().to_owned(),

@@ -37,7 +37,11 @@ use crate::{
     explain::{Answers, AnyTuple, ReadTables, Translated},
     serve::ServerMetrics,
     spec::{BackendSpec, HealthSpec, ServiceSpec},
-    state::{service::ServiceKey, stored::FileOrder, testing},
+    state::{
+        service::{Protocol, ServiceKey},
+        stored::FileOrder,
+        testing,
+    },
 };
 
 #[derive(Clone, Default)]
@@ -65,6 +69,9 @@ impl ReadTables for NoTables {
         Ok(Settings::default())
     }
     fn service(&self, _: &ServiceKey) -> io::Result<Option<Service>> {
+        Ok(None)
+    }
+    fn service_of_prefix(&self, _: IpAddr, _: u16, _: Protocol) -> io::Result<Option<Service>> {
         Ok(None)
     }
     fn service_key(&self, _: ServiceId) -> Option<ServiceKey> {

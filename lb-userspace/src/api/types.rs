@@ -94,9 +94,8 @@ pub struct Guard {
 pub struct Service {
     /// Its name.
     pub name: String,
-    /// Its address (VIP).
-    #[schema(value_type = String)]
-    pub address: IpAddr,
+    /// Its address (VIP), or the prefix of its addresses.
+    pub address: String,
     /// Its port; 0 is every port. The first one, where it has several.
     pub port: u16,
     /// All its ports and ranges of ports, where it has several; else none.

@@ -1,7 +1,5 @@
 //! `lb service …`
 
-use std::net::IpAddr;
-
 use clap::{Args, Subcommand};
 use hyper::Method;
 
@@ -20,7 +18,7 @@ use crate::{
         requests::Changed,
         types::{Host, Service},
     },
-    config::keys,
+    config::{keys, values},
     discovery::addresses,
     spec::{PortsSpec, RingSizeSpec, ServiceSpec},
     state::names::ServiceName,
@@ -75,8 +73,8 @@ impl ChangeFlags {
 pub(super) struct Add {
     /// Name of the service
     name: ServiceName,
-    #[arg(long, value_name = "IP", help = help(&keys::SERVICE, "address"))]
-    address: IpAddr,
+    #[arg(long, value_name = "IP", value_parser = service_address, help = help(&keys::SERVICE, "address"))]
+    address: String,
     #[arg(long, value_name = "N", required_unless_present = "ports", help = help(&keys::SERVICE, "port"))]
     port: Option<u16>,
     #[arg(long, value_name = "PORTS", value_delimiter = ',', conflicts_with = "port", help = remark(help(&keys::SERVICE, "ports"), "for example 80,443,8000-8100"))]
@@ -91,8 +89,8 @@ pub(super) struct Add {
 pub(super) struct Set {
     /// Name of the service
     name: ServiceName,
-    #[arg(long, value_name = "IP", help = help(&keys::SERVICE, "address"))]
-    address: Option<IpAddr>,
+    #[arg(long, value_name = "IP", value_parser = service_address, help = help(&keys::SERVICE, "address"))]
+    address: Option<String>,
     #[arg(long, value_name = "N", help = help(&keys::SERVICE, "port"))]
     port: Option<u16>,
     #[arg(long, value_name = "PORTS", value_delimiter = ',', conflicts_with = "port", help = remark(help(&keys::SERVICE, "ports"), "for example 80,443,8000-8100"))]
@@ -101,6 +99,15 @@ pub(super) struct Set {
     options: Options,
     #[command(flatten)]
     change: ChangeFlags,
+}
+
+/// The text of an address or a prefix.
+fn service_address(text: &str) -> Result<String, String> {
+    let read = values::service_address(text).map(|_| text.to_owned());
+    read.map_err(|error| match &error.hint {
+        Some(hint) => format!("{error}: {hint}"),
+        None => error.to_string(),
+    })
 }
 
 /// Options that `add` and `set` share. The daemon has the defaults and the words.
@@ -201,7 +208,7 @@ impl ServiceCommand {
             Self::Add(add) => {
                 let spec = ServiceSpec {
                     name: Some(add.name.to_string()),
-                    address: Some(add.address.to_string()),
+                    address: Some(add.address),
                     port: add.port,
                     ports: add.ports.map(ports),
                     ..add.options.spec()
@@ -211,7 +218,7 @@ impl ServiceCommand {
             }
             Self::Set(set) => {
                 let spec = ServiceSpec {
-                    address: set.address.map(|address| address.to_string()),
+                    address: set.address,
                     port: set.port,
                     ports: set.ports.map(ports),
                     ..set.options.spec()

@@ -1,7 +1,5 @@
 //! Services and backends as tables.
 
-use std::net::IpAddr;
-
 use super::{
     agent,
     output::{Context, Output},
@@ -92,9 +90,11 @@ pub(super) fn endpoint(service: &Service) -> String {
         0 => "*".to_owned(),
         port => port.to_string(),
     };
-    match service.address {
-        IpAddr::V4(address) => format!("{address}:{port}/{}", service.protocol),
-        IpAddr::V6(address) => format!("[{address}]:{port}/{}", service.protocol),
+    let (address, protocol) = (&service.address, &service.protocol);
+    if address.contains(':') {
+        format!("[{address}]:{port}/{protocol}")
+    } else {
+        format!("{address}:{port}/{protocol}")
     }
 }
 

@@ -192,7 +192,7 @@ fn stand_in(address: SocketAddr) -> Option<BackendName> {
 /// A record about a removed backend that is dropped at `until`.
 pub fn removed_record(key: ServiceKey, name: &BackendName, target: SocketAddr, until: SystemTime) -> Record {
     Record::Removed {
-        service: SocketAddr::new(key.address, key.port),
+        service: key.endpoint(),
         protocol: key.protocol.word().to_owned(),
         backend: name.to_string(),
         target,
@@ -209,11 +209,7 @@ pub fn is_about(record: &Record, key: ServiceKey, address: SocketAddr) -> bool {
             backend: _,
             target,
             until: _,
-        } => {
-            *service == SocketAddr::new(key.address, key.port)
-                && protocol == key.protocol.word()
-                && *target == address
-        }
+        } => *service == key.endpoint() && protocol == key.protocol.word() && *target == address,
         Record::Check { .. } | Record::Report { .. } | Record::Agent { .. } => false,
     }
 }
@@ -227,11 +223,11 @@ mod tests {
     fn only_a_count_after_the_removal_releases_a_backend() {
         let start = Instant::now();
         let at = |s| start + Duration::from_secs(s);
-        let key = ServiceKey {
-            address: "192.0.2.1".parse().unwrap(),
-            port: 80,
-            protocol: crate::state::service::Protocol::Tcp,
-        };
+        let key = ServiceKey::new(
+            "192.0.2.1".parse().unwrap(),
+            80,
+            crate::state::service::Protocol::Tcp,
+        );
         let new = |mode| {
             RemovedBackend::found(
                 "web".parse().unwrap(),

@@ -154,7 +154,7 @@ fn a_next_start_needs_reports_about_backends_and_removals_of_others() {
         ttl: 1,
     };
     let removed = |target: &str| Known::Removed {
-        service: "192.0.2.1:80".parse().unwrap(),
+        service: "192.0.2.1:80".into(),
         protocol: "tcp".into(),
         backend: "a".into(),
         target: target.parse().unwrap(),

@@ -4,7 +4,7 @@ use std::{io, net::IpAddr};
 
 use lb_common::{
     service::{SHARES_ADDRESS, Service},
-    settings::{HAS_WILDCARD, Settings},
+    settings::{HAS_PREFIX, HAS_WILDCARD, Settings},
 };
 
 use super::{Question, walk::Walk};
@@ -21,11 +21,7 @@ impl Walk<'_> {
             protocol,
             ..
         } = *self.question;
-        let key = |port| ServiceKey {
-            address: destination.ip(),
-            port,
-            protocol,
-        };
+        let key = |port| ServiceKey::new(destination.ip(), port, protocol);
         let wildcard = settings.flags & HAS_WILDCARD != 0;
         let ports = [Some(destination.port()), wildcard.then_some(0)];
         for key in ports.into_iter().flatten().map(key) {
@@ -35,24 +31,46 @@ impl Walk<'_> {
                 self.explanation.service = Some(own);
                 let name = self.service_name(&own);
                 self.say(format!("{key} is service {name}"));
-                if service.has(SHARES_ADDRESS) {
-                    self.say(
-                        "the address is this machine's: packets that its own sockets expect pass to them; other packets go on:",
-                    );
-                }
+                self.say_shared(&service);
                 self.read_connection_id(&service)?;
                 return Ok(Some(service));
             }
+        }
+        if settings.flags & HAS_PREFIX != 0
+            && let Some(service) =
+                self.tables
+                    .service_of_prefix(destination.ip(), destination.port(), protocol)?
+        {
+            self.explanation.service = self.tables.service_key(service.id);
+            let of = self.explanation.service.map(|own| (own, self.service_name(&own)));
+            let (own, name) = of.map_or((String::new(), String::new()), |(own, name)| {
+                (own.to_string(), name)
+            });
+            self.say(format!(
+                "{} lies in {own}, service {name}",
+                key(destination.port())
+            ));
+            self.say_shared(&service);
+            self.read_connection_id(&service)?;
+            return Ok(Some(service));
         }
         self.say(format!("no service on {}", key(destination.port())));
         self.say_other_ports(destination.ip());
         Ok(None)
     }
 
+    fn say_shared(&mut self, service: &Service) {
+        if service.has(SHARES_ADDRESS) {
+            self.say(
+                "the address is this machine's: packets that its own sockets expect pass to them; other packets go on:",
+            );
+        }
+    }
+
     /// Adds a step with the services of the address on other ports.
     fn say_other_ports(&mut self, address: IpAddr) {
         let mut services: Vec<_> = self.view.desired.services.values().collect();
-        services.retain(|service| service.key.address == address);
+        services.retain(|service| service.key.has_address(address));
         services.sort_unstable_by_key(|service| (service.key.port, service.key.protocol));
         let shown = services.iter().take(OTHER_PORTS).map(|service| {
             let ServiceKey { port, protocol, .. } = service.key;

@@ -10,7 +10,7 @@ use lb_common::{
         FORWARDS, GUARDS_CLIENTS, IN_TURN, OnEmpty, QUIC, RingId, SHARES_ADDRESS, Service, ServiceId,
         TRACKS_ALL, TRANSLATES,
     },
-    settings::{HAS_DNAT, HAS_WILDCARD, Settings},
+    settings::{HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
     track::{FlowRecord, Table, Tick},
 };
 
@@ -20,6 +20,7 @@ use crate::{
     plan::Target,
     state::{
         effective::{self, HealthView, RemovedBackends},
+        guard::Prefix,
         testing,
     },
 };
@@ -156,6 +157,10 @@ impl ReadTables for Tables {
         let port = if wildcard { 0 } else { 80 };
         let ours = key.address == WEB.parse::<SocketAddr>().unwrap().ip() && key.port == port;
         Ok(ours.then_some(self.service))
+    }
+    fn service_of_prefix(&self, address: IpAddr, port: u16, _: Protocol) -> io::Result<Option<Service>> {
+        let prefix: Prefix = "192.0.2.0/28".parse().unwrap();
+        Ok((prefix.contains(address) && port == 80).then_some(self.service))
     }
     fn service_key(&self, _: ServiceId) -> Option<ServiceKey> {
         Some(view().desired.services.values().next().unwrap().key)
@@ -459,6 +464,20 @@ fn replies_are_distinguished_from_unmatched_packets() {
         let explanation = tables.ask(destination, true);
         assert_eq!(explanation.reason, reason, "{explanation:#?}");
     }
+}
+
+#[test]
+fn an_address_without_a_service_may_lie_in_the_prefix_of_one() {
+    let tables = Tables::nat(RingSlot::stable(A));
+    assert_eq!(tables.ask("192.0.2.5:80", true).reason, Reason::NotOurs);
+    let tables = tables.with(|t| t.settings.flags = HAS_PREFIX);
+    let explained = tables.ask("192.0.2.5:80", true);
+    assert_eq!(explained.reason, Reason::Redirected, "{explained:#?}");
+    assert!(
+        explained.steps[0].contains("192.0.2.5:80/tcp lies in"),
+        "{explained:#?}"
+    );
+    assert_eq!(tables.ask("192.0.2.5:81", true).reason, Reason::NotOurs);
 }
 
 #[test]

@@ -115,11 +115,7 @@ impl Walk<'_> {
     /// A packet for no service and no flow; perhaps a reply of mode `dnat`.
     fn foreign(&mut self, settings: &Settings) -> io::Result<Reason> {
         let (source, protocol) = (self.question.source, self.question.protocol);
-        let key = |port| ServiceKey {
-            address: source.ip(),
-            port,
-            protocol,
-        };
+        let key = |port| ServiceKey::new(source.ip(), port, protocol);
         let wildcard = settings.flags & HAS_WILDCARD != 0;
         let ports = [Some(source.port()), wildcard.then_some(0)].into_iter().flatten();
         for key in ports.filter(|_| settings.flags & HAS_DNAT != 0).map(key) {

@@ -63,6 +63,7 @@ pub(crate) const INGRESS: u32 = 1;
 pub(crate) struct Bench {
     datapath: Datapath,
     program: Program,
+    backends: u32,
     pins: PathBuf,
     ns: Netns,
     _scratch: Scratch,
@@ -76,6 +77,22 @@ impl Bench {
 
     /// With other settings of some services.
     pub(crate) fn with(change: impl Fn(&ServiceKey, &mut TargetService) + Send) -> Result<Self> {
+        Self::of(target(change))
+    }
+
+    /// With further services.
+    pub(crate) fn beside(services: impl IntoIterator<Item = (ServiceKey, TargetService)>) -> Result<Self> {
+        let mut target = target(|_, _| {});
+        let services = services.into_iter();
+        target
+            .services
+            .extend(services.map(|(key, service)| (key, service.into())));
+        Self::of(target)
+    }
+
+    fn of(target: Target) -> Result<Self> {
+        let backends = target.services.values().map(|service| service.backends.len());
+        let backends = u32::try_from(backends.sum::<usize>())?;
         let lane = Lane::shared()?;
         let (ns, scratch) = (Netns::new("packets")?, Scratch::new()?);
         // Down, so that only our packets are counted. Packets of a test come in on a device without the program, and
@@ -94,7 +111,7 @@ impl Bench {
             let cancel = CancellationToken::new();
             runtime.block_on(async {
                 let writer = WriterTask::spawn(first, cancel.clone());
-                writer.program(target(change)).await
+                writer.program(target).await
             })?;
             cancel.cancel();
             drop(runtime);
@@ -106,6 +123,7 @@ impl Bench {
             .map_or(0, |attached| attached.program_id);
         let bench = Self {
             program: Program::by_id(id)?,
+            backends,
             pins: pins.join(format!("v{LAYOUT_VERSION}")),
             datapath,
             ns,
@@ -128,6 +146,7 @@ impl Bench {
     pub(crate) fn reopened(self) -> Result<Self> {
         let Self {
             datapath,
+            backends,
             pins,
             ns,
             _scratch,
@@ -144,6 +163,7 @@ impl Bench {
         Ok(Self {
             program: Program::by_id(id)?,
             datapath,
+            backends,
             pins,
             ns,
             _scratch,
@@ -202,13 +222,7 @@ impl Bench {
     /// Changes the record of every backend that was ever in use.
     pub(crate) fn change_backends(&self, change: impl Fn(&mut Backend)) -> Result<()> {
         let mut records: Array<_, Backend> = Array::try_from(self.map(map_names::BACKENDS)?)?;
-        let backends = [V4, V6].map(|side| {
-            services(side)
-                .iter()
-                .filter(|(.., backend)| backend.is_some())
-                .count()
-        });
-        for id in 1..=u32::try_from(backends.iter().sum::<usize>())? {
+        for id in 1..=self.backends {
             let mut record = records.get(&id, 0)?;
             ensure!(record.port.get() != 0, "backend {id} is not there");
             change(&mut record);
@@ -419,46 +433,42 @@ fn empty(mode: Mode) -> TargetService {
     }
 }
 
+/// A service with one backend.
+pub(crate) fn with_backend(mode: Mode, address: SocketAddr) -> TargetService {
+    let backend = TargetBackend {
+        mode,
+        weight: 1,
+        alive: true,
+        held_back: 0,
+        tunnel_source: None,
+    };
+    TargetService {
+        backends: BTreeMap::from([(address, backend)]),
+        ..empty(mode)
+    }
+}
+
 pub(crate) fn target(change: impl Fn(&ServiceKey, &mut TargetService)) -> Target {
     let mut target = BTreeMap::new();
     for side in [V4, V6] {
         for (port, protocol, backend) in services(side) {
             let vip = side.vip(port);
-            let key = ServiceKey {
-                address: vip.ip(),
-                port: vip.port(),
-                protocol,
-            };
+            let key = ServiceKey::new(vip.ip(), vip.port(), protocol);
             let mode = backend.map_or(Mode::Nat, |(mode, _)| mode);
-            let backends = backend.map(|(mode, address)| {
-                let backend = TargetBackend {
-                    mode,
-                    weight: 1,
-                    alive: true,
-                    held_back: 0,
-                    tunnel_source: None,
-                };
-                (address, backend)
-            });
             let mut service = TargetService {
                 on_empty: if port == REJECTS {
                     OnEmpty::Reject
                 } else {
                     OnEmpty::Drop
                 },
-                backends: backends.into_iter().collect(),
-                ..empty(mode)
+                ..backend.map_or_else(|| empty(mode), |(mode, address)| with_backend(mode, address))
             };
             change(&key, &mut service);
             target.insert(key, service.into());
         }
     }
     for side in [V4, V6] {
-        let datagrams = ServiceKey {
-            address: side.datagrams(),
-            port: 53,
-            protocol: Protocol::Udp,
-        };
+        let datagrams = ServiceKey::new(side.datagrams(), 53, Protocol::Udp);
         let mut service = empty(Mode::Nat);
         change(&datagrams, &mut service);
         target.insert(datagrams, service.into());

@@ -237,11 +237,7 @@ fn a_lone_fragment_is_for_a_service_of_its_own_protocol() -> Result<()> {
     let bench = Bench::new()?;
     for side in FAMILIES {
         let vip = SocketAddr::new(side.datagrams(), 53);
-        let key = ServiceKey {
-            address: vip.ip(),
-            port: vip.port(),
-            protocol: Protocol::Udp,
-        };
+        let key = ServiceKey::new(vip.ip(), vip.port(), Protocol::Udp);
         let tcp = &split(&Frame::tcp(side.client(1), vip, ACK, 64, &[7; 90]), 5)[1];
         bench.expect("tcp", tcp, PASS, tcp, Reason::Fragment)?;
         ensure!(

@@ -38,11 +38,7 @@ const SERVICES: [(u16, Protocol); 14] = [
 ];
 
 fn key(side: Side, port: u16, protocol: Protocol) -> ServiceKey {
-    ServiceKey {
-        address: side.vip(port).ip(),
-        port,
-        protocol,
-    }
+    ServiceKey::new(side.vip(port).ip(), port, protocol)
 }
 
 fn guard(allow: &[&str], deny: &[&str]) -> Result<Guard> {

@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 
 use anyhow::{Result, ensure};
-use lb_common::reason::Reason;
+use lb_common::{reason::Reason, service::Mode};
 use lb_tests::netns::Netns;
+use lb_userspace::state::service::ServiceKey;
 use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{
     ACK, FAMILIES, PASS, SYN, TX,
-    bench::{Bench, DNAT, L2DSR},
+    bench::{Bench, DNAT, L2DSR, with_backend},
     build::{Frame, Side},
     forged,
 };
@@ -145,4 +146,31 @@ fn a_service_that_does_not_share_its_address_takes_every_packet() -> Result<()> 
         "no look-up",
         &Frame::tcp(side.client(CLIENT), side.vip(80), SYN, 64, b""),
     )
+}
+
+/// A prefix has one address of the machine: what the machine's sockets expect there passes, all else is the service's.
+#[test]
+fn a_prefix_leaves_the_machine_what_its_sockets_expect() -> Result<()> {
+    let prefixes = ["198.51.100.0/24", "2001:db8:ffff::/64"];
+    let mut services = Vec::new();
+    for (side, prefix) in FAMILIES.into_iter().zip(prefixes) {
+        let mut service = with_backend(Mode::Nat, side.backend(8100));
+        service.shares_address = true;
+        let key = ServiceKey::of_prefix(prefix.parse()?, 0, lb_userspace::state::service::Protocol::Tcp);
+        services.push((key, service));
+    }
+    let bench = Bench::beside(services)?;
+    own(&bench)?;
+    bench.one_port(3000)?;
+    for side in FAMILIES {
+        let own = side.nowhere();
+        bench.ns().ip(&format!("addr add {own} dev sa nodad"))?;
+        let to = |port| Frame::tcp(side.client(CLIENT), SocketAddr::new(own, port), SYN, 64, b"");
+        is_taken(&bench, "no listener", &to(22))?;
+        // The flow that has begun goes on; another one is the listener's.
+        let _listener = socket(bench.ns(), Type::STREAM, SocketAddr::new(own, 23), None)?;
+        passes(&bench, "a listener", &to(23))?;
+        is_taken(&bench, "another port", &to(24))?;
+    }
+    Ok(())
 }

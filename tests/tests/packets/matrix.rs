@@ -195,11 +195,7 @@ impl Matrix<'_> {
             Ok((action, Frame::from_bytes(output.to_vec())))
         })?;
         let after = Counts::of(self.bench)?;
-        let key = ServiceKey {
-            address: flow.vip.ip(),
-            port: flow.vip.port(),
-            protocol: flow.protocol,
-        };
+        let key = ServiceKey::new(flow.vip.ip(), flow.vip.port(), flow.protocol);
         let judged = || -> Result<()> {
             before.ensure_one_more(&after, reason, sent, (key, flow.backend), counted)?;
             ensure!(got == action, "action {got}, not {action}");

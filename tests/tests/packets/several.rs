@@ -36,11 +36,7 @@ fn each_port_of_a_service_leads_to_its_backends_and_counts_for_it() -> Result<()
                 side.vip(port),
                 side.snat(3000 + number),
             );
-            let key = |port| ServiceKey {
-                address: vip.ip(),
-                port,
-                protocol: Protocol::Tcp,
-            };
+            let key = |port| ServiceKey::new(vip.ip(), port, Protocol::Tcp);
             let before = bench.snapshot()?.services[&key(80)].packets;
             let sent = Frame::tcp(client, vip, SYN, 64, b"");
             let wanted = Frame::tcp(snat, side.backend(8080), SYN, 63, b"").lb_to_backend();

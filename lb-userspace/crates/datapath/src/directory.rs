@@ -1,6 +1,10 @@
 //! Which id stands for what: how counters, which are kept by id, get the names that users know.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+    sync::Arc,
+};
 
 use lb_common::{
     backend::{BackendId, Generation},
@@ -21,6 +25,8 @@ pub(super) struct Directory {
     pub(super) services: Arc<[(ServiceId, ServiceKey)]>,
     /// Further ports of services, with the keys of these.
     pub(super) aliases: Arc<BTreeMap<ServiceKey, ServiceKey>>,
+    /// Lengths of the prefixes that are addresses of services, the longest first, of both families together.
+    pub(super) prefix_lengths: Arc<[u8]>,
     /// Backends, in the order of their ids.
     pub(super) backends: Arc<[BackendEntry]>,
     /// Rings in use, as they were written last.
@@ -79,11 +85,14 @@ impl Directory {
             Some((*alias, services.get(at)?.1))
         });
         let aliases = Arc::new(aliases.collect());
+        let prefixes = programmed.services.keys().filter(|key| key.is_prefix());
+        let lengths: BTreeSet<u8> = prefixes.map(|key| key.length).collect();
         let endpoints = programmed.replies.keys();
         let replies_v4 = endpoints.filter(|endpoint| endpoint.address.is_ipv4()).count();
         Self {
             services: services.into(),
             aliases,
+            prefix_lengths: lengths.into_iter().rev().collect(),
             backends,
             rings: programmed.rings.clone(),
             prefixes: programmed.prefixes.len(),
@@ -105,6 +114,7 @@ impl Directory {
         Self {
             services: Arc::clone(&before.services),
             aliases: Arc::clone(&before.aliases),
+            prefix_lengths: Arc::clone(&before.prefix_lengths),
             backends: Arc::clone(&before.backends),
             rings: programmed.rings.clone(),
             idle: before.idle.clone(),

@@ -182,10 +182,10 @@ fn describe(step: &Step) -> String {
             format!("cannot write ring {} of {} slots", ring.0, slots.len())
         }
         Step::WriteService { key, .. } => {
-            format!("cannot write service {} port {}", key.address, key.port)
+            format!("cannot write service {key}")
         }
         Step::RemoveService { key, .. } => {
-            format!("cannot remove service {} port {}", key.address, key.port)
+            format!("cannot remove service {key}")
         }
         Step::WritePrefix { key, .. } => {
             format!("cannot write a prefix of {} to a guard", key.address.to_ip())

@@ -14,7 +14,7 @@ use lb_common::{
     ring_page,
     ring_slot::RingSlot,
     service::{RingId, ServiceId},
-    settings::{HAS_DNAT, HAS_WILDCARD, Settings},
+    settings::{HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
 };
 
 use super::{
@@ -78,6 +78,7 @@ impl Executor {
         };
         let mut keys = programmed.services.clone();
         keys.extend(&programmed.aliases);
+        keys.retain(|key, _| !key.is_prefix());
         let places = Places::open(&kernel, &keys).map_err(|e| DatapathError::Map {
             map: maps.service_places.name(),
             reason: e.to_string(),
@@ -180,8 +181,13 @@ impl Executor {
                 gue_port,
                 wildcard,
                 dnat,
+                prefix_services,
             } => {
-                let flags = [(*wildcard, HAS_WILDCARD), (*dnat, HAS_DNAT)];
+                let flags = [
+                    (*wildcard, HAS_WILDCARD),
+                    (*dnat, HAS_DNAT),
+                    (*prefix_services, HAS_PREFIX),
+                ];
                 let flags = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag);
                 self.write_settings(
                     snat_addresses,

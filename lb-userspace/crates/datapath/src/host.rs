@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use crate::state::guard::Prefix;
+
 /// The addresses of this machine.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HostAddresses(BTreeSet<IpAddr>);
@@ -10,6 +12,11 @@ impl HostAddresses {
     /// These addresses, beside those of the loopback networks.
     pub fn of(addresses: impl IntoIterator<Item = IpAddr>) -> Self {
         Self(addresses.into_iter().collect())
+    }
+
+    /// Whether an address of the prefix is one of this machine's.
+    pub fn has_any_of(&self, prefix: &Prefix) -> bool {
+        self.is_own(prefix.address()) || self.0.iter().any(|own| prefix.contains(*own))
     }
 
     /// Whether packets to the address end here.

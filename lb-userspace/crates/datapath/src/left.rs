@@ -1,16 +1,19 @@
 //! What forwards on without a daemon, as the kernel tells it, wherever it is pinned.
 
+use std::{iter, os::fd::AsFd as _};
+
 use aya::{
     Pod,
     maps::{HashMap, Map, MapData},
     programs::loaded_programs,
 };
-use lb_common::{map_names, service::Service, stage::ENTRY};
+use lb_common::{map_names, service::Service, service_prefix::ServicePrefixKey, stage::ENTRY};
 
 use super::{
     XdpMode,
     netlink::Client,
-    programmed::{key_v4, key_v6},
+    programmed::{key_of_prefix, key_v4, key_v6},
+    sys,
 };
 use crate::state::service::ServiceKey;
 
@@ -63,8 +66,16 @@ fn services(map: u32) -> Vec<ServiceKey> {
     match name.as_deref() {
         Some(map_names::SERVICES_V4) => keys(data, key_v4),
         Some(map_names::SERVICES_V6) => keys(data, key_v6),
+        Some(map_names::PREFIX_SERVICES) => prefix_keys(&data),
         Some(_) | None => Vec::new(),
     }
+}
+
+fn prefix_keys(data: &MapData) -> Vec<ServiceKey> {
+    let map = data.fd().as_fd();
+    let next = |key: Option<&ServicePrefixKey>| sys::next_key(map, key).ok().flatten();
+    let entries = iter::successors(next(None), |key| next(Some(key)));
+    entries.filter_map(|key| key_of_prefix(&key)).collect()
 }
 
 fn keys<K: Pod>(data: MapData, key: impl Fn(&K) -> Option<ServiceKey>) -> Vec<ServiceKey> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use lb_common::{
-    addr::{NetAddr, NetV4, NetV6},
+    addr::{NetAddr, NetPort, NetV4, NetV6},
     backend::{Backend, BackendId},
     flow::{NatFlow, REPLY},
     guard::{DENY, PrefixKey},
@@ -15,6 +15,7 @@ use lb_common::{
     reply::ReplyAs,
     ring_slot::RingSlot,
     service::{RingId, Service, ServiceId},
+    service_prefix::{self, ServicePrefixKey},
     settings::Settings,
     track::{FlowRecord, Table},
 };
@@ -27,7 +28,7 @@ use super::{
     services::{MapKey, map_key},
     tables::{Answers, AnyTuple, ReadTables, Translated},
 };
-use crate::state::service::ServiceKey;
+use crate::state::service::{Protocol, ServiceKey};
 
 /// Reads the tables of a running data plane; rings as they were written last, since the kernel hands those out by number
 /// to the almighty only.
@@ -54,6 +55,25 @@ impl ReadTables for LiveTables {
             MapKey::V4(key) => self.maps.services_v4.get(&key),
             MapKey::V6(key) => self.maps.services_v6.get(&key),
         }
+    }
+
+    fn service_of_prefix(
+        &self,
+        address: IpAddr,
+        port: u16,
+        protocol: Protocol,
+    ) -> io::Result<Option<Service>> {
+        let find = |port| {
+            let address = NetAddr::from(address);
+            let key = ServicePrefixKey::new(
+                NetPort::new(port),
+                protocol.number(),
+                address,
+                ServicePrefixKey::ADDRESS,
+            );
+            self.maps.prefix_services.get(&key)
+        };
+        Ok(service_prefix::longest(find(port)?, find(0)?))
     }
 
     fn service_key(&self, id: ServiceId) -> Option<ServiceKey> {

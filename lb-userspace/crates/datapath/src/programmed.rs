@@ -12,7 +12,8 @@ use lb_common::{
     limits::MAX_SNAT_ADDRESSES,
     reply::ReplyAs,
     service::{Mode, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
-    settings::{HAS_DNAT, HAS_WILDCARD, Settings},
+    service_prefix::ServicePrefixKey,
+    settings::{HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
 };
 
 use super::{DatapathError, maps::Maps, quic, records};
@@ -50,6 +51,9 @@ pub(super) fn read_back(maps: &Maps) -> Result<Programmed, DatapathError> {
             Ok(())
         })
         .map_err(|e| failed(maps.services_v6.name(), &e))?;
+    maps.prefix_services
+        .for_each(|key, service| read_service(key_of_prefix(&key), &service, &mut programmed))
+        .map_err(|e| failed(maps.prefix_services.name(), &e))?;
     maps.replies_v4
         .for_each_chunk(|keys, replies| {
             for (key, reply) in keys.iter().zip(replies) {
@@ -120,6 +124,7 @@ fn read_settings(maps: &Maps, settings: Settings, programmed: &mut Programmed) -
     programmed.gue_port = settings.gue_port;
     programmed.wildcard = settings.flags & HAS_WILDCARD != 0;
     programmed.dnat = settings.flags & HAS_DNAT != 0;
+    programmed.prefix_services = settings.flags & HAS_PREFIX != 0;
     for (first, count) in [
         (0, settings.snat_v4_count),
         (MAX_SNAT_ADDRESSES, settings.snat_v6_count),
@@ -197,18 +202,33 @@ fn protocol(number: u8) -> Option<Protocol> {
     }
 }
 
-pub(super) fn key_v4(key: &ServiceKeyV4) -> Option<ServiceKey> {
-    Some(ServiceKey {
-        address: key.address.to_std().into(),
-        port: key.port.get(),
-        protocol: protocol(key.protocol)?,
+/// The key of a service whose address is a prefix; `None` of an entry that is no service's own.
+pub(super) fn key_of_prefix(key: &ServicePrefixKey) -> Option<ServiceKey> {
+    let address = key.address.to_ip();
+    let before = if address.is_ipv4() {
+        ServicePrefixKey::ADDRESS - u32::BITS
+    } else {
+        0
+    };
+    let length = u8::try_from(key.address_bits().checked_sub(before)?).ok()?;
+    (key.whatever_port == 0).then_some(ServiceKey {
+        length,
+        ..ServiceKey::new(address, key.port.get(), protocol(key.protocol)?)
     })
 }
 
+pub(super) fn key_v4(key: &ServiceKeyV4) -> Option<ServiceKey> {
+    Some(ServiceKey::new(
+        key.address.to_std().into(),
+        key.port.get(),
+        protocol(key.protocol)?,
+    ))
+}
+
 pub(super) fn key_v6(key: &ServiceKeyV6) -> Option<ServiceKey> {
-    Some(ServiceKey {
-        address: key.address.to_std().into(),
-        port: key.port.get(),
-        protocol: protocol(key.protocol)?,
-    })
+    Some(ServiceKey::new(
+        key.address.to_std().into(),
+        key.port.get(),
+        protocol(key.protocol)?,
+    ))
 }

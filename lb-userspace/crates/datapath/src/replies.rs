@@ -18,11 +18,7 @@ use crate::{
 pub(super) fn write(maps: &Maps, endpoint: &Endpoint, reply: &ReplyTarget) -> io::Result<()> {
     let key = services::map_key(endpoint);
     services::change_filter(maps, key.filter_bit(), |word, mask| word | mask)?;
-    let of_service = ServiceKey {
-        address: reply.address,
-        port: reply.port,
-        protocol: endpoint.protocol,
-    };
+    let of_service = ServiceKey::new(reply.address, reply.port, endpoint.protocol);
     match (key, services::map_key(&of_service)) {
         (MapKey::V4(key), MapKey::V4(service)) => maps.replies_v4.set(&key, reply_as(service.address, reply)),
         (MapKey::V6(key), MapKey::V6(service)) => maps.replies_v6.set(&key, reply_as(service.address, reply)),

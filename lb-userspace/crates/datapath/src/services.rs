@@ -9,6 +9,7 @@ use lb_common::{
     addr::{NetAddr, NetPort},
     service::{AddressServices, FilterBit, Service, ServiceId, ServiceKeyV4, ServiceKeyV6},
     service_place::{Place, ServiceRecord},
+    service_prefix::ServicePrefixKey,
 };
 
 use super::{
@@ -53,6 +54,10 @@ pub(super) fn write(
     key: &ServiceKey,
     service: Service,
 ) -> io::Result<()> {
+    if key.is_prefix() {
+        set_prefix(kernel.maps, key, Some(service))?;
+        return kernel.maps.prefix_services.set(&prefix_key(key), service);
+    }
     set_address(kernel.maps, key, Some(service.id))?;
     places.write(kernel, key, service)
 }
@@ -64,13 +69,52 @@ pub(super) fn remove(
     key: &ServiceKey,
     all: &BTreeMap<ServiceKey, Service>,
 ) -> io::Result<()> {
-    places.remove(kernel, key)?;
     let first = ServiceKey { port: 0, ..*key };
     let mut others = all
         .range(first..)
-        .take_while(|(other, _)| other.address == key.address)
+        .take_while(|(other, _)| (other.address, other.length) == (key.address, key.length))
         .filter(|(other, _)| other.protocol == key.protocol && *other != key);
-    set_address(kernel.maps, key, others.next().map(|(_, service)| service.id))
+    let other = others.next().map(|(_, service)| *service);
+    if key.is_prefix() {
+        kernel.maps.prefix_services.delete(&prefix_key(key))?;
+        return set_prefix(kernel.maps, key, other);
+    }
+    places.remove(kernel, key)?;
+    set_address(kernel.maps, key, other.map(|service| service.id))
+}
+
+/// The key of a service whose address is a prefix.
+fn prefix_key(key: &ServiceKey) -> ServicePrefixKey {
+    ServicePrefixKey::new(
+        NetPort::new(key.port),
+        key.protocol.number(),
+        key.address.into(),
+        in_record(key),
+    )
+}
+
+/// The key of the entry that says whether its prefix has a service of its protocol.
+fn whatever_port(key: &ServiceKey) -> ServicePrefixKey {
+    ServicePrefixKey::whatever_port(key.protocol.number(), key.address.into(), in_record(key))
+}
+
+/// Bits of a prefix as they count in a [`NetAddr`].
+fn in_record(key: &ServiceKey) -> u32 {
+    let before = if key.address.is_ipv4() {
+        ServicePrefixKey::ADDRESS - u32::BITS
+    } else {
+        0
+    };
+    before + u32::from(key.length)
+}
+
+/// Has the prefix of a key say that it has this service of its protocol, or none.
+fn set_prefix(maps: &Maps, key: &ServiceKey, service: Option<Service>) -> io::Result<()> {
+    let entry = whatever_port(key);
+    match service {
+        Some(service) => maps.prefix_services.set(&entry, service),
+        None => maps.prefix_services.delete(&entry).map(drop),
+    }
 }
 
 /// Has the address of a key say that it has this service of its protocol, or none.
@@ -86,7 +130,9 @@ fn set_address(maps: &Maps, key: &ServiceKey, service: Option<ServiceId>) -> io:
 /// Brings addresses to what the services say: a daemon that was stopped between two writes leaves one behind.
 pub(super) fn reconcile(maps: &Maps, services: &BTreeMap<ServiceKey, Service>) -> io::Result<()> {
     let mut wanted: BTreeMap<NetAddr, AddressServices> = BTreeMap::new();
-    for (key, service) in services {
+    let (prefixes, addresses): (Vec<_>, Vec<_>) = services.iter().partition(|(key, _)| key.is_prefix());
+    reconcile_prefixes(maps, &prefixes)?;
+    for (key, service) in addresses {
         let of_address = wanted.entry(key.address.into()).or_default();
         *of_address = of_address.with(key.protocol.number(), Some(service.id));
     }
@@ -108,6 +154,27 @@ pub(super) fn reconcile(maps: &Maps, services: &BTreeMap<ServiceKey, Service>) -
         .into_iter()
         .filter(|(address, services)| there.get(address) != Some(services))
         .try_for_each(|(address, services)| maps.addresses.set(&address, services))
+}
+
+/// As [`reconcile`], of the entries that say which protocols a prefix has services of.
+fn reconcile_prefixes(maps: &Maps, services: &[(&ServiceKey, &Service)]) -> io::Result<()> {
+    let wanted: BTreeMap<ServicePrefixKey, Service> = services
+        .iter()
+        .map(|(key, service)| (whatever_port(key), **service))
+        .collect();
+    let mut there = BTreeMap::new();
+    maps.prefix_services.for_each(|key, service| {
+        if key.whatever_port != 0 {
+            there.insert(key, service);
+        }
+    })?;
+    for key in there.keys().filter(|key| !wanted.contains_key(key)) {
+        maps.prefix_services.delete(key)?;
+    }
+    wanted
+        .iter()
+        .filter(|(key, service)| there.get(key) != Some(service))
+        .try_for_each(|(key, service)| maps.prefix_services.set(key, *service))
 }
 
 /// Clears bits, but for those of `others`.

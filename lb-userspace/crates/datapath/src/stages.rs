@@ -62,7 +62,14 @@ pub fn stages_of(desired: &Desired) -> StageSet {
         } else {
             StageSet::NONE
         };
-        of_record(&record, service.key.address.is_ipv6()).and(of_dnat)
+        let of_prefix = if service.key.is_prefix() {
+            of_prefix()
+        } else {
+            StageSet::NONE
+        };
+        of_record(&record, service.key.address.is_ipv6())
+            .and(of_dnat)
+            .and(of_prefix)
     };
     let services = desired.services.values().map(|service| of_service(service));
     services.fold(StageSet::of_any_packet(), StageSet::and)
@@ -77,10 +84,21 @@ fn of_step(step: &Step) -> StageSet {
     match step {
         Step::WriteService { key, service } => of_record(service, key.address.is_ipv6()),
         Step::WriteBackend { backend, .. } if backend.mode == Mode::Dnat => of_dnat(),
-        Step::WriteSettings { dnat: true, .. } | Step::WriteReply { .. } => of_dnat(),
+        Step::WriteSettings {
+            dnat,
+            prefix_services,
+            ..
+        } => {
+            let of_dnat = if *dnat { of_dnat() } else { StageSet::NONE };
+            of_dnat.and(if *prefix_services {
+                of_prefix()
+            } else {
+                StageSet::NONE
+            })
+        }
+        Step::WriteReply { .. } => of_dnat(),
         Step::Quic(QuicStep::WriteConfig { .. } | QuicStep::WriteServer { .. })
         | Step::Quic(QuicStep::RemoveConfig { .. } | QuicStep::RemoveServer { .. })
-        | Step::WriteSettings { .. }
         | Step::WriteBackend { .. }
         | Step::WriteRing { .. }
         | Step::WritePrefix { .. }
@@ -92,6 +110,13 @@ fn of_step(step: &Step) -> StageSet {
         | Step::RemoveRing { .. }
         | Step::FreeBackend { .. } => StageSet::NONE,
     }
+}
+
+/// That of prefixes as addresses: any packet for no service may enter it, of both families.
+fn of_prefix() -> StageSet {
+    StageSet::NONE
+        .with(Stage::Prefix, false)
+        .with(Stage::Prefix, true)
 }
 
 /// Those of mode `dnat`. What comes from a backend may be of the other family: the filter of endpoints knows no families.

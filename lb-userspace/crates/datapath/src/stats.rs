@@ -1,6 +1,10 @@
 //! Reading counters: only what is in use, in batches, summed over CPUs.
 
-use std::{collections::BTreeMap, fmt, io, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, io,
+    sync::Arc,
+};
 
 use lb_common::{
     counters::{PacketCount, ReasonCounts, Signals, Traffic, verdict_slot},
@@ -178,13 +182,15 @@ impl StatsReader {
         let services = |v4: bool| {
             let keys = directory.services.iter().map(|(_, key)| key);
             let keys = keys.chain(directory.aliases.keys());
-            keys.filter(|key| key.address.is_ipv4() == v4).count()
+            keys.filter(|key| !key.is_prefix() && key.address.is_ipv4() == v4)
+                .count()
         };
         let of_ring = |slots: &Arc<[RingSlot]>| u32::try_from(slots.len()).map_or(0, ring_page::pages);
         let pages: u32 = directory.rings.values().map(of_ring).sum();
         let mut uses = vec![
             map_use(&maps.services_v4, services(true)),
             map_use(&maps.services_v6, services(false)),
+            map_use(&maps.prefix_services, prefix_entries(directory)),
             map_use(maps.rings.table(), pages as usize),
             map_use(&maps.backends, directory.backends.len()),
             map_use(&maps.replies_v4, directory.replies_v4),
@@ -200,6 +206,17 @@ impl StatsReader {
         }
         uses
     }
+}
+
+/// Entries of services whose address is a prefix: one for each port, and one for each prefix and protocol.
+fn prefix_entries(directory: &Directory) -> usize {
+    let keys = directory.services.iter().map(|(_, key)| key);
+    let keys: BTreeSet<&ServiceKey> = keys
+        .chain(directory.aliases.keys())
+        .filter(|key| key.is_prefix())
+        .collect();
+    let prefixes: BTreeSet<_> = keys.iter().map(|key| (key.prefix(), key.protocol)).collect();
+    keys.len() + prefixes.len()
 }
 
 /// As [`map_use`], with the entries that were counted last.
@@ -293,7 +310,7 @@ fn add_reasons(mut sum: ReasonCounts, counts: &ReasonCounts) -> ReasonCounts {
 }
 
 const _: () = assert!(
-    map_names::PINNED.len() == 37,
+    map_names::PINNED.len() == 38,
     "a new map needs its place in `map_uses`, or needs none"
 );
 

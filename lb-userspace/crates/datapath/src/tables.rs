@@ -17,7 +17,7 @@ use lb_common::{
 };
 
 use super::NextHopState;
-use crate::state::service::ServiceKey;
+use crate::state::service::{Protocol, ServiceKey};
 
 /// A tuple of either family.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,6 +82,16 @@ pub trait ReadTables: Send + Sync {
     /// # Errors
     /// As above.
     fn service(&self, key: &ServiceKey) -> io::Result<Option<Service>>;
+    /// The service whose prefix an address lies in, for a port and protocol.
+    ///
+    /// # Errors
+    /// As above.
+    fn service_of_prefix(
+        &self,
+        address: IpAddr,
+        port: u16,
+        protocol: Protocol,
+    ) -> io::Result<Option<Service>>;
     /// The key of a service's number.
     fn service_key(&self, id: ServiceId) -> Option<ServiceKey>;
     /// A slot of a ring.

@@ -12,12 +12,14 @@ impl Programmed {
                 gue_port,
                 wildcard,
                 dnat,
+                prefix_services,
             } => {
                 self.snat_addresses.clone_from(snat_addresses);
                 self.snat_ports = Some(snat_ports.clone());
                 self.gue_port = *gue_port;
                 self.wildcard = *wildcard;
                 self.dnat = *dnat;
+                self.prefix_services = *prefix_services;
             }
             Step::WriteBackend { id, backend } => {
                 self.generations.insert(*id, backend.generation);

@@ -162,7 +162,8 @@ impl<'a> Draft<'a> {
             } as u8,
             flags: flags(target) | self.guards.add(id, key.address, &target.guard),
             alias: 0,
-            pad: [0; 3],
+            prefix_bits: if key.is_prefix() { key.length } else { 0 },
+            pad: [0; 2],
         };
         if old != Some(&record) {
             self.write_services
@@ -316,25 +317,42 @@ impl<'a> Draft<'a> {
 
     pub(super) fn finish(self, target: &Target) -> Vec<Step> {
         let programmed = self.programmed;
-        let wildcard = target.services.keys().any(|key| key.port == 0);
-        let dnat = !self.replies.is_empty();
-        let settings = |wildcard, dnat| Step::WriteSettings {
+        let now = Flags {
+            // A prefix has its own wildcard.
+            wildcard: target
+                .services
+                .keys()
+                .any(|key| key.port == 0 && !key.is_prefix()),
+            dnat: !self.replies.is_empty(),
+            prefix_services: target.services.keys().any(ServiceKey::is_prefix),
+        };
+        let before = Flags {
+            wildcard: programmed.wildcard,
+            dnat: programmed.dnat,
+            prefix_services: programmed.prefix_services,
+        };
+        // Services to be removed need their flags until then.
+        let meanwhile = Flags {
+            wildcard: now.wildcard || before.wildcard,
+            dnat: now.dnat || before.dnat,
+            prefix_services: now.prefix_services || before.prefix_services,
+        };
+        let settings = |flags: Flags| Step::WriteSettings {
             snat_addresses: target.snat_addresses.clone(),
             snat_ports: target.snat_ports.clone(),
             gue_port: target.gue_port,
-            wildcard,
-            dnat,
+            wildcard: flags.wildcard,
+            dnat: flags.dnat,
+            prefix_services: flags.prefix_services,
         };
         let settings_stand = programmed.snat_addresses == target.snat_addresses
             && programmed.snat_ports.as_ref() == Some(&target.snat_ports)
             && programmed.gue_port == target.gue_port
-            && (programmed.wildcard || !wildcard)
-            && (programmed.dnat || !dnat);
+            && before == meanwhile;
 
         let mut steps = Vec::new();
         if !settings_stand {
-            // Services to be removed need their flags until then.
-            steps.push(settings(wildcard || programmed.wildcard, dnat || programmed.dnat));
+            steps.push(settings(meanwhile));
         }
         steps.extend(self.write_backends);
         steps.extend(self.replies.writes(programmed));
@@ -379,11 +397,19 @@ impl<'a> Draft<'a> {
             steps.push(Step::Barrier);
             steps.extend(freed);
         }
-        if (programmed.wildcard && !wildcard) || (programmed.dnat && !dnat) {
-            steps.push(settings(wildcard, dnat));
+        if meanwhile != now {
+            steps.push(settings(now));
         }
         steps
     }
+}
+
+/// What the settings say about all services.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Flags {
+    wildcard: bool,
+    dnat: bool,
+    prefix_services: bool,
 }
 
 /// How packets of a service are looked at.

@@ -85,7 +85,7 @@ pub enum PlanError {
         of: &'static str,
     },
     /// A service's ring cannot be built.
-    #[error("ring of the service on {}", .key.address)]
+    #[error("ring of the service on {}", .key.address_text())]
     Ring {
         /// The service.
         key: ServiceKey,
@@ -234,6 +234,8 @@ pub struct Programmed {
     pub wildcard: bool,
     /// Whether unmatched packets are looked up in `replies`.
     pub dnat: bool,
+    /// Whether packets for nobody are looked up among services whose address is a prefix.
+    pub prefix_services: bool,
     /// Services by key.
     pub services: BTreeMap<ServiceKey, ServiceRecord>,
     /// Further ports of services, with their service's record.
@@ -290,6 +292,8 @@ pub enum Step {
         wildcard: bool,
         /// Whether any backend is of mode `dnat`.
         dnat: bool,
+        /// Whether the address of any service is a prefix.
+        prefix_services: bool,
     },
     /// A backend's identity; the writer adds the next hop.
     WriteBackend {

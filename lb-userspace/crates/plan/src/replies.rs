@@ -14,11 +14,7 @@ pub(super) struct Replies(BTreeMap<Endpoint, ReplyTarget>);
 impl Replies {
     /// Adds a backend. A valid desired state never gives two services one endpoint, so the order only has to be stable.
     pub(super) fn add(&mut self, key: ServiceKey, service: ServiceId, from: SocketAddr, backend: BackendId) {
-        let endpoint = Endpoint {
-            address: from.ip(),
-            port: from.port(),
-            protocol: key.protocol,
-        };
+        let endpoint = Endpoint::new(from.ip(), from.port(), key.protocol);
         self.0.entry(endpoint).or_insert(ReplyTarget {
             address: key.address,
             port: key.port,

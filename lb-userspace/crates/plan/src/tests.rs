@@ -14,11 +14,7 @@ use super::*;
 use crate::state::service::Protocol;
 
 fn key(last: u8, port: u16) -> ServiceKey {
-    ServiceKey {
-        address: IpAddr::from([192, 0, 2, last]),
-        port,
-        protocol: Protocol::Tcp,
-    }
+    ServiceKey::new(IpAddr::from([192, 0, 2, last]), port, Protocol::Tcp)
 }
 
 fn address(last: u8) -> SocketAddr {
@@ -110,7 +106,12 @@ fn inconsistency(programmed: &Programmed) -> Option<String> {
         if !ids.insert(service.id) {
             return Some(format!("{key:?} shares its id"));
         }
-        if key.port == 0 && !programmed.wildcard {
+        let flag = if key.is_prefix() {
+            programmed.prefix_services
+        } else {
+            key.port != 0 || programmed.wildcard
+        };
+        if !flag {
             return Some(format!("{key:?} is never looked up"));
         }
         let sent_to = programmed
@@ -118,11 +119,7 @@ fn inconsistency(programmed: &Programmed) -> Option<String> {
             .values()
             .filter(|backend| backend.service == service.id && backend.mode == Mode::Dnat);
         for backend in sent_to {
-            let endpoint = Endpoint {
-                address: backend.address.ip(),
-                port: backend.address.port(),
-                protocol: key.protocol,
-            };
+            let endpoint = Endpoint::new(backend.address.ip(), backend.address.port(), key.protocol);
             let lost = !programmed.dnat || !programmed.replies.contains_key(&endpoint);
             if lost
                 && ring_of(service).is_some_and(|ring| {
@@ -573,6 +570,25 @@ fn the_wildcard_flag_outlives_the_last_wildcard_service() {
     assert!(!programmed.wildcard);
 }
 
+/// Packets are looked up among prefixes for as long as a service has one, and a prefix on every port makes no address do so.
+#[test]
+fn the_flag_of_prefixes_outlives_the_last_service_that_has_one() {
+    let prefix = ServiceKey::of_prefix("192.0.2.0/28".parse().unwrap(), 0, Protocol::Tcp);
+    let mut programmed = Programmed::default();
+    let steps = converge(&target([(prefix, service(251, []))]), &mut programmed);
+    assert_eq!(names(&steps), ["settings", "service"]);
+    assert!(programmed.prefix_services && !programmed.wildcard);
+    assert_eq!(programmed.services[&prefix].prefix_bits, 28);
+    let beside = [(prefix, service(251, [])), (key(0, 0), service(251, []))];
+    converge(&target(beside), &mut programmed);
+    assert_eq!(programmed.services[&key(0, 0)].prefix_bits, 0);
+    assert_eq!(
+        names(&converge(&target([]), &mut programmed)),
+        ["-service", "-service", "settings"]
+    );
+    assert!(!programmed.prefix_services && !programmed.wildcard);
+}
+
 /// Replies find their way before the first packet is sent to a backend, and as long as one may be under way.
 #[test]
 fn endpoints_of_mode_dnat_outlive_the_packets_to_them() {
@@ -584,11 +600,7 @@ fn endpoints_of_mode_dnat_outlive_the_packets_to_them() {
         let backends = backends.iter().map(|last| (*last, dnat(1)));
         target([(key(1, 80), service(251, backends))])
     };
-    let endpoint = |last| Endpoint {
-        address: address(last).ip(),
-        port: 8080,
-        protocol: Protocol::Tcp,
-    };
+    let endpoint = |last| Endpoint::new(address(last).ip(), 8080, Protocol::Tcp);
     let mut programmed = Programmed::default();
     assert_eq!(
         names(&converge(&with(&[1]), &mut programmed)),

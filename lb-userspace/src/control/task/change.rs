@@ -177,7 +177,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             health: &health,
             agents: &updates,
             blocked: &blocked,
-            is_own: &|address| host.is_own(address),
+            is_own: &|prefix| host.has_any_of(prefix),
         };
         let wanted = target(&next, inputs, &lingering, self.before(), &mut pace);
         if let Err(program) = self.program(wanted).await {

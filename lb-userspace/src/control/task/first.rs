@@ -42,7 +42,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             health: &self.health,
             agents: &self.agents,
             blocked: &Blocked::new(),
-            is_own: &|address| host.is_own(address),
+            is_own: &|prefix| host.has_any_of(prefix),
         };
         let wanted = target(&self.desired, inputs, &self.lingering, self.before(), &mut pace);
         self.program(wanted).await?;

@@ -72,8 +72,8 @@ pub enum Record {
     },
     /// A backend that was removed and may finish its flows.
     Removed {
-        /// Address and port of its service.
-        service: SocketAddr,
+        /// Address and port of its service, as [`crate::state::service::ServiceKey::endpoint`] gives them.
+        service: String,
         /// Protocol of its service.
         protocol: String,
         /// The name it had.
@@ -91,7 +91,7 @@ enum Subject {
     Check(String, String),
     Report(SocketAddr),
     Agent(String, String),
-    Removed(SocketAddr, String, SocketAddr),
+    Removed(String, String, SocketAddr),
 }
 
 impl Record {
@@ -138,7 +138,7 @@ impl Record {
                 protocol,
                 target,
                 ..
-            } => Subject::Removed(*service, protocol.clone(), *target),
+            } => Subject::Removed(service.clone(), protocol.clone(), *target),
         }
     }
 }

@@ -48,7 +48,7 @@ impl Sources {
             self.read = Some(Instant::now());
         }
         choose(&self.addresses, path.vip.ip(), record.ifindex, |address| {
-            directory.services.iter().any(|(_, key)| key.address == address)
+            directory.services.iter().any(|(_, key)| key.has_address(address))
         })
         .map(Some)
         .ok_or_else(|| {

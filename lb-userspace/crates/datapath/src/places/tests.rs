@@ -97,11 +97,7 @@ impl Fake {
         } else {
             Protocol::Udp
         };
-        ServiceKey {
-            address,
-            port: port.get(),
-            protocol,
-        }
+        ServiceKey::new(address, port.get(), protocol)
     }
 }
 
@@ -156,11 +152,7 @@ fn keys() -> Vec<ServiceKey> {
             Ipv6Addr::from(0x2001_0db8_u128 << 96 | u128::from(host)).into(),
             Ipv4Addr::new(192, 0, 2, host).to_ipv6_mapped().into(),
         ] {
-            let key = ServiceKey {
-                address,
-                port,
-                protocol: Protocol::Tcp,
-            };
+            let key = ServiceKey::new(address, port, Protocol::Tcp);
             places.entry(map_key(&key).place()).or_default().push(key);
         }
     }

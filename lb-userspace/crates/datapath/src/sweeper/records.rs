@@ -19,7 +19,10 @@ use crate::{
     kernel_clock::monotonic,
     maps::{Maps, Table},
     slots::{Round, Subject},
-    state::service::{Protocol, ServiceKey},
+    state::{
+        guard::Prefix,
+        service::{Protocol, ServiceKey},
+    },
     transition::{Fate, Sweep, Walked},
 };
 
@@ -152,7 +155,7 @@ impl Walk<'_> {
     }
 }
 
-/// The service of a flow: by its port, else the wildcard, as the program finds it.
+/// The service of a flow: by its port, else the wildcard, then by the longest prefix, as the program finds it.
 fn sweep_of<'s, 'a, K: Recorded>(
     sweeps: &'s mut BTreeMap<ServiceKey, (&'a Subject, Sweep<'a>)>,
     directory: &Directory,
@@ -164,16 +167,15 @@ fn sweep_of<'s, 'a, K: Recorded>(
     } else {
         Protocol::Udp
     };
-    let key = |port| ServiceKey {
-        address,
-        port,
-        protocol,
-    };
-    let exact = key(port);
-    let key = match directory.aliases.get(&exact) {
-        Some(of) => *of,
-        None if sweeps.contains_key(&exact) => exact,
-        None => key(0),
-    };
-    sweeps.get_mut(&key)
+    let key = |length, port| ServiceKey::of_prefix(Prefix::around(address, length), port, protocol);
+    let most = Prefix::most(address);
+    let lengths = directory.prefix_lengths.iter().filter(|length| **length < most);
+    let found = [most].into_iter().chain(lengths.copied()).find_map(|length| {
+        [port, 0].into_iter().find_map(|port| {
+            let key = key(length, port);
+            let of_port = directory.aliases.get(&key).copied();
+            of_port.or_else(|| sweeps.contains_key(&key).then_some(key))
+        })
+    });
+    sweeps.get_mut(&found?)
 }

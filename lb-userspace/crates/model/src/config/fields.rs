@@ -19,7 +19,7 @@ use crate::state::{
     hosts::HostBackend,
     ports::PortRange,
     quic::QuicSettings,
-    service::{IdleSettings, RingSize, Service, ServiceKey},
+    service::{IdleSettings, RingSize, Service},
     words::Word,
 };
 
@@ -162,11 +162,7 @@ pub fn service(service: &Service) -> Fields {
     let default = Service::new(service.name.clone(), service.key);
     let Service {
         name: _,
-        key: ServiceKey {
-            address,
-            port,
-            protocol,
-        },
+        key,
         ports,
         mode,
         algorithm,
@@ -192,13 +188,13 @@ pub fn service(service: &Service) -> Fields {
         hosts: _,
     } = service;
     let mut fields = vec![
-        always("address", address.to_string()),
+        always("address", key.address_text()),
         if ports.is_empty() {
-            always("port", i64::from(*port))
+            always("port", i64::from(key.port))
         } else {
             always("ports", ports.iter().map(port_range).collect::<Vec<_>>())
         },
-        word(*protocol, crate::state::service::Protocol::Tcp),
+        word(key.protocol, crate::state::service::Protocol::Tcp),
         word(*mode, default.mode),
         word(*algorithm, default.algorithm),
         word(*affinity, default.affinity),

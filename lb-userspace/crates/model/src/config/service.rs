@@ -42,7 +42,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
         table.require(reporter, "port", "80");
     }
     let name = table.text(reporter, "name", values::name);
-    let address = table.text(reporter, "address", values::address);
+    let address = table.text(reporter, "address", values::service_address);
     let port = table.number(reporter, "port", values::port);
     let ports = table.texts_or_numbers(reporter, "ports", values::port_range);
     let (port, ports) = match ports {
@@ -129,14 +129,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
     }
     table.finish(reporter);
 
-    let default = Service::new(
-        name?,
-        ServiceKey {
-            address: address?,
-            port: port?,
-            protocol,
-        },
-    );
+    let default = Service::new(name?, ServiceKey::of_prefix(address?, port?, protocol));
     let service = Service {
         ports,
         mode: mode.unwrap_or(default.mode),

@@ -2,6 +2,7 @@
 
 mod hosts;
 mod ports;
+mod prefixes;
 mod tunnel;
 
 use proptest::prelude::*;

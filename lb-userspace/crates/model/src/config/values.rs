@@ -65,6 +65,17 @@ pub fn address(text: &str) -> Result<IpAddr, ValueError> {
     })
 }
 
+/// The address of a service: one, which is a prefix of its whole length, or a prefix.
+///
+/// # Errors
+/// What is wrong with the text.
+pub fn service_address(text: &str) -> Result<Prefix, ValueError> {
+    if text.contains('/') {
+        return prefix(text);
+    }
+    address(text).map(|address| Prefix::around(address, Prefix::most(address)))
+}
+
 /// A prefix of addresses.
 ///
 /// # Errors

@@ -19,6 +19,7 @@ use lb_common::limits::{MAX_BACKENDS, MAX_SERVICES, MAX_SNAT_ADDRESSES};
 
 use super::{
     desired::Settings,
+    guard::Prefix,
     ports::MAX_PORTS,
     service::{Service, ServiceKey},
     words::Word as _,
@@ -117,6 +118,34 @@ pub fn unusable(address: IpAddr) -> Option<&'static str> {
     }
 }
 
+/// As [`unusable`], of any address of a prefix.
+fn unusable_prefix(prefix: Prefix) -> Option<&'static str> {
+    if prefix.free_bits() == 0 {
+        return unusable(prefix.address());
+    }
+    let special = [
+        (IpAddr::from([0, 0, 0, 0]), 8, "has addresses of \"this network\""),
+        (IpAddr::from([127, 0, 0, 0]), 8, "has loopback addresses"),
+        (IpAddr::from([224, 0, 0, 0]), 4, "has multicast addresses"),
+        (IpAddr::from([255; 4]), 32, "has the broadcast address"),
+        (IpAddr::from([0_u16; 8]), 127, "has the unspecified address"),
+        (
+            IpAddr::from([0xff00, 0, 0, 0, 0, 0, 0, 0]),
+            8,
+            "has multicast addresses",
+        ),
+        (
+            IpAddr::from([0, 0, 0, 0, 0, 0xffff, 0, 0]),
+            96,
+            "has IPv4 addresses written as IPv6",
+        ),
+    ];
+    let found = special
+        .into_iter()
+        .find(|(address, length, _)| prefix.overlaps(Prefix::around(*address, *length)));
+    found.map(|(_, _, why)| why)
+}
+
 #[derive(Default)]
 struct Findings {
     problems: Vec<Problem>,
@@ -185,7 +214,10 @@ impl Findings {
             if snat_addresses[..index].contains(address) {
                 self.conflict(place, format!("source NAT address {address} is listed twice"), "");
             }
-            for service in services.iter().filter(|service| service.key.address == *address) {
+            for service in services
+                .iter()
+                .filter(|service| service.key.has_address(*address))
+            {
                 if service.key.port == 0 || service.all_ports().any(|port| snat_ports.contains(&port)) {
                     let what = format!(
                         "source NAT address {address} is that of service {}, whose port lies in snat_ports: \
@@ -257,7 +289,7 @@ impl Findings {
                     service.name,
                     other.name,
                     key.protocol.word(),
-                    key.address
+                    key.address_text()
                 );
                 let hint = "give one of them another address or port";
                 self.conflict(Place::Service(index, "address"), what, hint);

@@ -60,6 +60,11 @@ impl Prefix {
         address.is_ipv4() == self.address.is_ipv4() && Self::around(address, self.length) == *self
     }
 
+    /// Whether an address lies in both.
+    pub fn overlaps(&self, other: Self) -> bool {
+        self.contains(other.address) || other.contains(self.address)
+    }
+
     /// Bits of an address of this family.
     pub const fn most(address: IpAddr) -> u8 {
         match address {

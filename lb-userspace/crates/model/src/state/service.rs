@@ -13,8 +13,13 @@ use lb_common::{
 };
 
 use super::{
-    backend::Backend, guard::Guard, hosts::HostBackend, names::ServiceName, ports::PortRange,
-    quic::QuicSettings, words::Word as _,
+    backend::Backend,
+    guard::{Guard, Prefix},
+    hosts::HostBackend,
+    names::ServiceName,
+    ports::PortRange,
+    quic::QuicSettings,
+    words::Word as _,
 };
 use crate::health::{agent::AgentSettings, settings::CheckSettings};
 
@@ -46,20 +51,78 @@ impl Protocol {
 /// What a service answers on; no two services share one.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ServiceKey {
-    /// Address (VIP).
+    /// Address (VIP); the first one, where it is a prefix.
     pub address: IpAddr,
+    /// Bits of the address that count: all of them, where it is not a prefix.
+    pub length: u8,
     /// Port; 0 is every port that no other service of this address has.
     pub port: u16,
     /// Protocol.
     pub protocol: Protocol,
 }
 
-/// `192.0.2.10:80/tcp`, with `*` for every port.
+impl ServiceKey {
+    /// A key of one address.
+    pub const fn new(address: IpAddr, port: u16, protocol: Protocol) -> Self {
+        Self {
+            address,
+            length: Prefix::most(address),
+            port,
+            protocol,
+        }
+    }
+
+    /// A key of all addresses of a prefix.
+    pub const fn of_prefix(prefix: Prefix, port: u16, protocol: Protocol) -> Self {
+        Self {
+            address: prefix.address(),
+            length: prefix.length(),
+            port,
+            protocol,
+        }
+    }
+
+    /// Whether it has several addresses.
+    pub const fn is_prefix(&self) -> bool {
+        self.length < Prefix::most(self.address)
+    }
+
+    /// Its addresses.
+    pub fn prefix(&self) -> Prefix {
+        Prefix::around(self.address, self.length)
+    }
+
+    /// Whether an address is one of its own.
+    pub fn has_address(&self, address: IpAddr) -> bool {
+        self.prefix().contains(address)
+    }
+
+    /// Address and port: `192.0.2.10:80`, `[2001:db8::10]:80` or `192.0.2.0/28:80`.
+    pub fn endpoint(&self) -> String {
+        let Self { address, port, .. } = self;
+        match (address, self.is_prefix()) {
+            (IpAddr::V4(_), true) => format!("{}:{port}", self.prefix()),
+            (IpAddr::V6(_), true) => format!("[{}]:{port}", self.prefix()),
+            (IpAddr::V4(_) | IpAddr::V6(_), false) => SocketAddr::new(*address, *port).to_string(),
+        }
+    }
+
+    /// Its address as the file has it: `192.0.2.10`, or `192.0.2.0/28`.
+    pub fn address_text(&self) -> String {
+        if self.is_prefix() {
+            self.prefix().to_string()
+        } else {
+            self.address.to_string()
+        }
+    }
+}
+
+/// `192.0.2.10:80/tcp`, with `*` for every port; `192.0.2.0/28:80/tcp` where the address is a prefix.
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.address {
-            IpAddr::V4(address) => write!(f, "{address}:")?,
-            IpAddr::V6(address) => write!(f, "[{address}]:")?,
+            IpAddr::V4(_) => write!(f, "{}:", self.address_text())?,
+            IpAddr::V6(_) => write!(f, "[{}]:", self.address_text())?,
         }
         match self.port {
             0 => f.write_str("*")?,

@@ -70,11 +70,7 @@ pub fn service(name: &str, number: u8, backends: &[(&str, u16)]) -> Service {
         .zip(backends)
         .map(|(n, (name, weight))| backend(number, n, name, *weight))
         .collect();
-    let key = ServiceKey {
-        address: IpAddr::from([192, 0, 2, number]),
-        port: 80,
-        protocol: Protocol::Tcp,
-    };
+    let key = ServiceKey::new(IpAddr::from([192, 0, 2, number]), 80, Protocol::Tcp);
     Service {
         backends,
         ..Service::new(name.parse().unwrap(), key)

@@ -29,11 +29,11 @@ fn guard(allow: &[&str], deny: &[&str]) -> Guard {
     }
 }
 
-const V4: ServiceKey = ServiceKey {
-    address: IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
-    port: 80,
-    protocol: Protocol::Tcp,
-};
+const V4: ServiceKey = ServiceKey::new(
+    IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
+    80,
+    Protocol::Tcp,
+);
 
 fn target(guards: impl IntoIterator<Item = (ServiceKey, Guard)>) -> Target {
     let service = |guard| TargetService {

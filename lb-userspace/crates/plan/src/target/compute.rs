@@ -1,6 +1,6 @@
 //! All layers, one over the other.
 
-use std::{net::IpAddr, sync::Arc, time::Instant};
+use std::{sync::Arc, time::Instant};
 
 use super::{
     agents, backups,
@@ -8,6 +8,7 @@ use super::{
     desired::Desired,
     down_grace::DownGrace,
     effective::{self, Blocked, HealthView, RemovedBackends},
+    guard::Prefix,
     removal,
     ring_sizes::RingSizes,
     slow_start::SlowStart,
@@ -23,8 +24,8 @@ pub struct Inputs<'a> {
     pub agents: &'a AgentView,
     /// Addresses that cannot be reached.
     pub blocked: &'a Blocked,
-    /// Whether an address is one of this machine's.
-    pub is_own: &'a dyn Fn(IpAddr) -> bool,
+    /// Whether a prefix has an address of this machine's.
+    pub is_own: &'a dyn Fn(&Prefix) -> bool,
 }
 
 /// State that a target takes from earlier ones, and that changes it over time.

@@ -91,10 +91,10 @@ pub fn hold(target: &mut Target, held: &[(ServiceKey, SocketAddr)]) {
     }
 }
 
-/// Flags services on every port of an address of this machine (`is_own`), so that packets for its own sockets pass.
-pub fn share_addresses(target: &mut Target, is_own: impl Fn(IpAddr) -> bool) {
+/// Flags services on every port of an address of this machine (`is_own`, of a prefix), so that packets for its own sockets pass.
+pub fn share_addresses(target: &mut Target, is_own: impl Fn(&Prefix) -> bool) {
     for (key, service) in &mut target.services {
-        if key.port == 0 && is_own(key.address) {
+        if key.port == 0 && is_own(&key.prefix()) {
             service.shares_address = true;
         }
     }

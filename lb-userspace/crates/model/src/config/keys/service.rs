@@ -3,8 +3,8 @@
 use lb_common::service::Mode;
 
 use super::{
-    ADDRESS, BOOLEAN, DURATION, HEALTH, KeyTable, NUMBER, PORT, PREFIXES, TEXT, Value, default, one_of,
-    optional, required, table,
+    BOOLEAN, DURATION, HEALTH, KeyTable, NUMBER, PORT, PREFIXES, TEXT, Value, default, one_of, optional,
+    required, table,
 };
 use crate::state::{
     backend::Admin,
@@ -17,7 +17,16 @@ pub const SERVICE: KeyTable = KeyTable {
     about: "A service: what clients connect to, and how flows reach its backends.",
     keys: &[
         required("name", TEXT, "\"web\"", "Unique name of the service"),
-        required("address", ADDRESS, "\"192.0.2.10\"", "Address that clients connect to (VIP)"),
+        required(
+            "address",
+            Value::Is("IP address or prefix of addresses"),
+            "\"192.0.2.10\"",
+            "Address that clients connect to (VIP), or a prefix of such addresses",
+        )
+        .more(
+            "A prefix (`\"192.0.2.0/28\"`) is all of its addresses, which must be routed to this machine. A service of one address goes \
+             before, and a longer prefix before a shorter one: [modes.md](modes.md#prefixes-as-addresses).",
+        ),
         required("port", PORT, "80", "Port that clients connect to")
             .more("0 is every port that no other service of the address has; on an address of this machine, its own sockets go before. Needed unless `ports` is set."),
         optional(

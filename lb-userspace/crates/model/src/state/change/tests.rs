@@ -40,13 +40,7 @@ fn every_change_does_what_it_says_and_raises_the_revision_once() {
         }),
         (web().remove_service(&name("web")), |d| d.services.is_empty()),
         (
-            set(|service| {
-                service.key = ServiceKey {
-                    address: IpAddr::from([192, 0, 2, 9]),
-                    port: 53,
-                    protocol: Protocol::Udp,
-                }
-            }),
+            set(|service| service.key = ServiceKey::new(IpAddr::from([192, 0, 2, 9]), 53, Protocol::Udp)),
             |d| {
                 d.services
                     .values()

@@ -88,14 +88,15 @@ impl Findings {
                     "remove one of them",
                 );
             }
-            let vip = service.key.address;
-            if prefix.address().is_ipv4() != vip.is_ipv4() {
+            let vip = service.key;
+            if prefix.address().is_ipv4() != vip.address.is_ipv4() {
                 let family = |v4| if v4 { "IPv4" } else { "IPv6" };
                 let what = format!(
-                    "prefix {prefix} is {}, and clients of service {} on {vip} are {}",
+                    "prefix {prefix} is {}, and clients of service {} on {} are {}",
                     family(prefix.address().is_ipv4()),
                     service.name,
-                    family(vip.is_ipv4())
+                    vip.address_text(),
+                    family(vip.address.is_ipv4())
                 );
                 self.invalid(place, what, "remove it");
             }

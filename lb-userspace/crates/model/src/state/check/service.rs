@@ -11,7 +11,7 @@ use lb_common::{
     service::Mode,
 };
 
-use super::{Findings, LONGEST, Place, unusable};
+use super::{Findings, LONGEST, Place, unusable, unusable_prefix};
 use crate::{
     config::duration::text,
     health::settings::CheckKind,
@@ -27,6 +27,14 @@ use crate::{
 
 /// Shortest time after which an idle flow may be forgotten: flows are looked at about once a second.
 const SHORTEST_IDLE: Duration = Duration::from_secs(1);
+
+/// The mode of the service, and those of its backends.
+fn modes(service: &Service) -> impl Iterator<Item = Mode> {
+    let hosts = service.hosts.iter().map(|host| host.mode);
+    let backends = service.backends.iter().map(|backend| backend.mode);
+    let of_backends = backends.chain(hosts).map(|mode| mode.unwrap_or(service.mode));
+    of_backends.chain([service.mode])
+}
 
 impl Findings {
     pub(super) fn service(&mut self, index: usize, service: &Service) {
@@ -44,10 +52,10 @@ impl Findings {
             idle,
             ..
         } = service;
-        if let Some(why) = unusable(key.address) {
+        if let Some(why) = unusable_prefix(key.prefix()) {
             self.invalid(
                 at("address"),
-                format!("address {} of service {name} {why}", key.address),
+                format!("address {} of service {name} {why}", key.address_text()),
                 "",
             );
         }
@@ -57,6 +65,17 @@ impl Findings {
                 at("ports"),
                 format!("service {name} has {ports} ports, more than the {MAX_PORTS} that fit"),
                 "set port = 0 instead, which is every port that no other service has",
+            );
+        }
+        if key.is_prefix() && modes(service).any(|mode| mode == Mode::Dnat) {
+            self.invalid(
+                at("address"),
+                format!(
+                    "service {name} has the addresses {}, and backends in mode dnat: a reply would not tell to which one its \
+                     request went",
+                    key.address_text()
+                ),
+                "use mode nat, l2dsr, ipip or gue, or a service for each address",
             );
         }
         if *max_removed_percent > ALL_PERCENT {
@@ -128,11 +147,7 @@ impl Findings {
     }
 
     fn round_robin(&mut self, place: Place, service: &Service) {
-        let hosts = service.hosts.iter().map(|host| host.mode);
-        let modes = service.backends.iter().map(|backend| backend.mode);
-        let modes = modes.chain(hosts).map(|mode| mode.unwrap_or(service.mode));
-        let (nat, others): (Vec<Mode>, Vec<Mode>) =
-            modes.chain([service.mode]).partition(|mode| *mode == Mode::Nat);
+        let (nat, others): (Vec<Mode>, Vec<Mode>) = modes(service).partition(|mode| *mode == Mode::Nat);
         if !others.is_empty() && service.tracking == Tracking::JustEnough {
             self.invalid(
                 place,
@@ -235,10 +250,13 @@ impl Findings {
                 "add it; only where the service has several ports (ports, or port 0) packets may keep theirs",
             );
         }
-        if address.ip() == vip.address && (address.port() == 0 || service.has_port(address.port())) {
-            let what = format!(
-                "backend {name} is the service's own address {address}: packets would go round in circles"
-            );
+        if vip.has_address(address.ip()) && (address.port() == 0 || service.has_port(address.port())) {
+            let own = if vip.is_prefix() {
+                "an address of the service's own"
+            } else {
+                "the service's own address"
+            };
+            let what = format!("backend {name} is {own}, {address}: packets would go round in circles");
             self.invalid(at("address"), what, "give the address of the server itself");
         }
         let mode = mode.unwrap_or(service.mode);
@@ -252,7 +270,7 @@ impl Findings {
                 "mode {} cannot carry {} packets of {} to the {} backend {name}",
                 mode.word(),
                 family(vip.address.is_ipv4()),
-                vip.address,
+                vip.address_text(),
                 family(address.is_ipv4())
             );
             self.invalid(

@@ -72,6 +72,16 @@ impl Findings {
                 "leave it out, or use through = \"backend\"",
             );
         }
+        if vip.is_prefix() {
+            self.invalid(
+                at("through"),
+                format!(
+                    "a check through the VIP needs one address, and service {} has a prefix",
+                    service.name
+                ),
+                "use through = \"backend\"",
+            );
+        }
         if vip.port == 0 && port.is_none() {
             self.invalid(
                 at("through"),
@@ -91,7 +101,10 @@ impl Findings {
         {
             self.invalid(
                 at("source"),
-                format!("a check through {} cannot have the source {source}", vip.address),
+                format!(
+                    "a check through {} cannot have the source {source}",
+                    vip.address_text()
+                ),
                 "use an address of the service's family",
             );
         }

@@ -32,8 +32,8 @@ impl Findings {
     fn tunnel_source(&mut self, place: Place, prefix: Prefix, services: &[&Service]) {
         const HINT: &str = "use a prefix that no service and no backend is in";
         for service in services {
-            let vip = service.key.address;
-            if prefix.contains(vip) {
+            if prefix.overlaps(service.key.prefix()) {
+                let vip = service.key.address_text();
                 let what = format!("{prefix} has the address {vip} of service {}", service.name);
                 self.conflict(place, what, HINT);
                 return;
