@@ -4,6 +4,8 @@
 //! under test; the same wrapper around a program that only swaps addresses and sends is the floor. All figures
 //! contain the floor. Modes that put headers before the frame have a floor of their own, which puts 20 bytes before it.
 //! `lookup` is a bare look-up of the packet's flow in a table of the same size and content.
+//!
+//! Arguments: numbers of flows; `rare` or `live` for these parts alone; and beginnings of names, of which only those cases run.
 #![expect(
     clippy::cast_possible_truncation,
     reason = "numbers of flows, ports and bytes here are far below the limits of their types"
@@ -78,11 +80,26 @@ fn main() -> Result<()> {
     }
     rare::rare::<NetV4>()?;
     rare::rare::<NetV6>()?;
-    live::live(&given)
+    if is_asked(LIVE) {
+        live::live(&given)?;
+    }
+    Ok(())
+}
+
+/// Whether a case is to run: all are, unless the command line has beginnings of names.
+fn is_asked(case: &str) -> bool {
+    let mut names = std::env::args()
+        .skip(1)
+        .filter(|word| !word.starts_with("--") && word != RARE && word.parse::<u32>().is_err())
+        .peekable();
+    names.peek().is_none() || names.any(|name| case.starts_with(&name))
 }
 
 /// All cases of a family with `flows` flows.
 fn family<A: Address>(flows: u32) -> Result<()> {
+    if !is_asked("nat") && !is_asked("not ours") {
+        return Ok(());
+    }
     let way = Way {
         mode: Mode::Nat,
         v6: A::VIP.is_ipv6(),
@@ -167,7 +184,7 @@ fn untranslated<A: Address>(flows: u32) -> Result<()> {
         ("gue in 6", Mode::Gue, true),
     ];
     println!();
-    for (name, mode, v6) in ways {
+    for (name, mode, v6) in ways.into_iter().filter(|(name, ..)| is_asked(name)) {
         let way = Way { mode, v6 };
         let _lane = Lane::alone()?;
         let mut bench = Bench::new::<A>(flows, way)?;

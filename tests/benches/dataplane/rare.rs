@@ -14,7 +14,7 @@ use lb_common::{
 use lb_tests::lane::Lane;
 
 use crate::{
-    REPEAT, XDP_PASS, XDP_TX, measure,
+    REPEAT, XDP_PASS, XDP_TX, is_asked, measure,
     packets::{self, Address, CLIENT_MAC, Frame, OWN_MAC, words},
     quic::VECTORS,
     setup::{Bench, LONG_FRAME, Program, Way},
@@ -59,6 +59,9 @@ pub(crate) fn rare<A: Address>() -> Result<()> {
             XDP_TX,
         ),
     ] {
+        if !is_asked(name) {
+            continue;
+        }
         bench.fill(&frames)?;
         bench.run(Program::Lb, REPEAT)?;
         let [floor, ns] = measure(&mut bench, [(Program::Swap, XDP_TX), (Program::Lb, verdict)])?;
@@ -82,7 +85,7 @@ pub(crate) fn rare<A: Address>() -> Result<()> {
 /// Packets whose QUIC connection ids name a backend.
 fn named<A: Address>(bench: &mut Bench, clients: &[Tuple<A>]) -> Result<()> {
     bench.add_service::<A>(UDP, FORWARDS | QUIC)?;
-    for (name, vector) in VECTORS {
+    for (name, vector) in VECTORS.into_iter().filter(|(name, _)| is_asked(name)) {
         bench.name_by(&vector)?;
         let frames = clients.iter().map(|client| Ok(words(quic(client, vector.id)?)));
         bench.fill(&frames.collect::<Result<Vec<_>>>()?)?;
@@ -103,8 +106,10 @@ fn row<A: Address>(case: &str, ns: f64, floor: f64) {
 
 /// Messages of our own, with a floor.
 fn answers<A: Address>(bench: &mut Bench, case: &str, floor: Program) -> Result<()> {
-    let [floor, ns] = measure(bench, [(floor, XDP_TX), (Program::Lb, XDP_TX)])?;
-    row::<A>(case, ns, floor);
+    if is_asked(case) {
+        let [floor, ns] = measure(bench, [(floor, XDP_TX), (Program::Lb, XDP_TX)])?;
+        row::<A>(case, ns, floor);
+    }
     Ok(())
 }
 
