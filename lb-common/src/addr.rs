@@ -84,6 +84,16 @@ impl NetV4 {
 }
 
 impl NetV6 {
+    /// The address in two words of 64 bits, as it stands in memory.
+    #[inline(always)]
+    pub const fn halves(self) -> [u64; 2] {
+        let [a, b, c, d] = self.0;
+        [
+            a as u64 | ((b as u64) << u32::BITS),
+            c as u64 | ((d as u64) << u32::BITS),
+        ]
+    }
+
     /// Whether no packet may come from the address: unspecified, loopback, multicast (RFC 4291 section 2.5 to 2.7).
     #[inline(always)]
     pub const fn is_martian(self) -> bool {

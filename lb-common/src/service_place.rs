@@ -177,9 +177,9 @@ impl ServiceRecord {
     /// Whether it has this IPv6 key.
     #[inline(always)]
     pub const fn is_v6(&self, key: &ServiceKeyV6) -> bool {
-        let ([a, b, c, d], [e, f, g, h]) = (self.address.0, key.address.0);
-        let differs = (a ^ e) | (b ^ f) | (c ^ g) | (d ^ h);
-        differs | (self.rest ^ rest(key.port.0, key.protocol, 6)) == 0
+        let ([a, b], [c, d]) = (self.address.v6().halves(), key.address.halves());
+        let rest = self.rest ^ rest(key.port.0, key.protocol, 6);
+        (a ^ c) | (b ^ d) | rest as u64 == 0
     }
 }
 

@@ -41,8 +41,9 @@ macro_rules! stages {
 }
 
 stages! {
-    /// Takes VLAN tags off a frame, and classifies it. One program serves both families.
-    Vlan = 0, "vlan", "vlan" => [Quic, SlowPath, Nat, DnatReply, Icmp, Fragment, HostSocket, Prefix];
+    /// Classifies what the entry program leaves: frames with VLAN tags, which it takes off, packets with options or extension
+    /// headers, first fragments. One program serves both families.
+    Classify = 0, "classify", "classify" => [Quic, SlowPath, Nat, DnatReply, Icmp, Fragment, HostSocket, Prefix];
     /// Reads the connection id of a QUIC packet.
     Quic = 1, "quic_v4", "quic_v6" => [SlowPath, Nat];
     /// Packets that backends get as they are, or with another destination.
@@ -74,7 +75,7 @@ stages! {
 }
 
 /// The stages that the entry program may enter, as in [`Stage::leads_to`].
-pub const ENTRY_LEADS_TO: u32 = Stage::Vlan.bit() | Stage::Vlan.leads_to();
+pub const ENTRY_LEADS_TO: u32 = Stage::Classify.bit() | Stage::Classify.leads_to();
 
 impl Stage {
     /// The slot of the program of a family.
@@ -108,9 +109,15 @@ impl StageSet {
     /// The stages that any packet may enter, independent of services.
     pub fn of_any_packet() -> Self {
         // Its port may be one of source NAT, and what is for no service passes behind these stages.
-        [Stage::Vlan, Stage::Nat, Stage::Icmp, Stage::Echo, Stage::Fragment]
-            .into_iter()
-            .fold(Self::NONE, |set, stage| set.with(stage, false).with(stage, true))
+        [
+            Stage::Classify,
+            Stage::Nat,
+            Stage::Icmp,
+            Stage::Echo,
+            Stage::Fragment,
+        ]
+        .into_iter()
+        .fold(Self::NONE, |set, stage| set.with(stage, false).with(stage, true))
     }
 
     /// The program of one slot.

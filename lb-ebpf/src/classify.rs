@@ -24,7 +24,6 @@ use crate::{
 /// too, before its stage.
 #[inline(always)]
 pub(crate) fn read<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Ip, NextStage> {
-    (scratch.tags, scratch.frame_len) = (packet.tags, packet.frame_len);
     let ip = A::parse(packet)?;
     let protocol = match ip.protocol {
         Protocol::Tcp => TCP,

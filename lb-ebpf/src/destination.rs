@@ -7,17 +7,22 @@ use lb_common::{
     reason::Reason,
 };
 
-use crate::{maps::own_macs, packet::Packet, verdict};
+use crate::{
+    maps::own_macs,
+    packet::{MACS_LEN, Packet},
+    start::Start,
+    verdict,
+};
 
 /// What [`destination`] returns: for this machine, for several stations, for another one.
 const OURS: u32 = 0;
 const GROUP: u32 = 1;
 
-/// Refuses a frame that is not for this machine alone.
+/// Refuses a frame that is not for this machine alone. `interface_slot`: of the interface that it came in on.
 #[inline(always)]
-pub(crate) fn check(packet: &Packet) -> Result<(), Reason> {
-    let mac = packet.destination().ok_or(Reason::Truncated)?;
-    if own_macs::own_mac(verdict::interface_slot(packet)) == mac {
+pub(crate) fn check(packet: &Packet, interface_slot: u32) -> Result<(), Reason> {
+    let mac = destination_of(packet).ok_or(Reason::Truncated)?;
+    if own_macs::own_mac(interface_slot) == mac {
         return Ok(());
     }
     // The verifier knows nothing of what a global function returns, see `crate::global`.
@@ -28,6 +33,12 @@ pub(crate) fn check(packet: &Packet) -> Result<(), Reason> {
     }
 }
 
+/// The destination; `None` if the frame is shorter than its addresses.
+#[inline(always)]
+fn destination_of(packet: &Packet) -> Option<Mac> {
+    Some(Mac::of_word(Start::<MACS_LEN>::of(packet)?.double::<0>()))
+}
+
 /// Whom a frame is for that does not have its interface's first address. A global function (see [`crate::global`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
@@ -35,7 +46,7 @@ extern "C" fn destination(ctx: *mut xdp_md) -> u32 {
     const OTHER: u32 = 2;
     // SAFETY: the caller's context.
     let packet = &unsafe { Packet::linear(ctx) };
-    let Some(mac) = packet.destination() else {
+    let Some(mac) = destination_of(packet) else {
         return OTHER;
     };
     if mac.is_group() {

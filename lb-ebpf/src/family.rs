@@ -25,6 +25,7 @@ use crate::{
         services::ServiceTable,
     },
     packet::Packet,
+    plain::Plain,
     scratch::ScratchSpace,
 };
 
@@ -38,6 +39,7 @@ pub(crate) trait Family:
     + FragmentTable
     + ReplyTable
     + ServiceTable
+    + Plain
     + Default
     + 'static
 {
@@ -304,8 +306,7 @@ impl Family for NetV6 {
 
     #[inline(always)]
     fn set_addresses(header: &mut Ipv6Hdr, src: Self, dst: Self, _delta: u16) {
-        let words = |NetV6([a, b, c, d])| [join(a, b), join(c, d)];
-        let ([first, second], [third, fourth]) = (words(src), words(dst));
+        let ([first, second], [third, fourth]) = (src.halves(), dst.halves());
         let (src, dst) = (
             (&raw mut header.src_addr).cast(),
             (&raw mut header.dst_addr).cast(),
@@ -341,10 +342,4 @@ impl Family for NetV6 {
         params.__bindgen_anon_3.ipv6_src = src.0;
         params.__bindgen_anon_4.ipv6_dst = dst.0;
     }
-}
-
-/// Two words as they follow each other in memory.
-#[inline(always)]
-const fn join(first: u32, second: u32) -> u64 {
-    first as u64 | ((second as u64) << 32)
 }

@@ -1,5 +1,10 @@
 //! The frame under work, of all programs.
-#![cfg_attr(target_arch = "bpf", no_std, feature(asm_experimental_arch))]
+#![cfg_attr(
+    target_arch = "bpf",
+    no_std,
+    feature(asm_experimental_arch, core_intrinsics),
+    allow(internal_features)
+)]
 // The daemon's build of the workspace sees an empty library.
 
 #[cfg(target_arch = "bpf")]

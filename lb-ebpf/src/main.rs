@@ -56,6 +56,8 @@ mod packet {
     pub(crate) type Packet = lb_packet::packet::Packet<crate::extension::InFunctions>;
 }
 #[cfg(target_arch = "bpf")]
+mod plain;
+#[cfg(target_arch = "bpf")]
 mod prefix;
 #[cfg(target_arch = "bpf")]
 mod quic;
@@ -67,6 +69,8 @@ mod select;
 mod slow_path;
 #[cfg(target_arch = "bpf")]
 mod stage;
+#[cfg(target_arch = "bpf")]
+mod start;
 #[cfg(target_arch = "bpf")]
 mod verdict;
 #[cfg(target_arch = "bpf")]
@@ -82,11 +86,19 @@ mod programs {
         addr::{NetV4, NetV6},
         reason::{Action, Reason},
         stage::{ENTRY_LEADS_TO, Stage},
+        vlan::Tags,
     };
 
     use crate::{
-        answer, check, classify, destination, dnat, family::Family, fast_path, fragment, header::Network,
-        host_socket, icmp, nat, next_stage::NextStage, packet::Packet, parse, prefix, quic, scratch::Scratch,
+        answer, check, classify, destination, dnat,
+        family::Family,
+        fast_path, fragment,
+        header::{Network, Protocol},
+        host_socket, icmp, lookup, nat,
+        next_stage::NextStage,
+        packet::Packet,
+        parse, prefix, quic,
+        scratch::Scratch,
         slow_path, stage, verdict, vlan,
     };
 
@@ -105,38 +117,44 @@ mod programs {
             Ok(Network::V4) => unsafe { begin::<NetV4>(&packet) },
             // SAFETY: as above.
             Ok(Network::V6) => unsafe { begin::<NetV6>(&packet) },
-            Err(next) => stage::dispatch::<NetV4, ENTRY_LEADS_TO>(&packet, next),
+            Err(next) => {
+                stage::dispatch::<NetV4, ENTRY_LEADS_TO>(&packet, verdict::interface_slot(&packet), next)
+            }
         }
     }
 
-    /// The entry of frames with VLAN tags. They have no fast path.
+    /// What is not plain: VLAN tags, options, extension headers, fragments. It has no fast path.
     #[xdp(frags)]
-    pub(crate) fn vlan(ctx: XdpContext) -> u32 {
+    pub(crate) fn classify(ctx: XdpContext) -> u32 {
         // SAFETY: the context of this run.
-        let tagged = unsafe { Packet::new(ctx.ctx) };
-        let Some(tags) = vlan::take_tags(&tagged) else {
-            return verdict::finish(&tagged, Reason::Vlan);
+        let received = unsafe { Packet::new(ctx.ctx) };
+        let slot = verdict::interface_slot(&received);
+        let Some(tags) = vlan::take_tags(&received) else {
+            return verdict::finish(&received, slot, Reason::Vlan);
         };
         // SAFETY: the context of this run.
-        let packet = unsafe { Packet::resume(ctx.ctx, tags, tagged.frame_len - tags.len()) };
+        let packet = unsafe { Packet::resume(ctx.ctx, tags, received.frame_len - tags.len()) };
         match parse::ethernet(&packet) {
             // SAFETY: this program's main function; one of the two.
             Ok(Network::V4) => unsafe {
-                stage::run_on::<_, { Stage::Vlan.leads_to() }>(&packet, untagged::<NetV4>)
+                stage::run_on::<_, { Stage::Classify.leads_to() }>(&packet, slot, classified::<NetV4>)
             },
             // SAFETY: as above.
             Ok(Network::V6) => unsafe {
-                stage::run_on::<_, { Stage::Vlan.leads_to() }>(&packet, untagged::<NetV6>)
+                stage::run_on::<_, { Stage::Classify.leads_to() }>(&packet, slot, classified::<NetV6>)
             },
-            Err(next) => verdict::finish(&packet, next.reason()),
+            Err(next) => verdict::finish(&packet, slot, next.reason()),
         }
     }
 
-    /// Classifies a frame whose tags were taken off.
+    /// Classifies any frame whose tags were taken off.
     #[inline(always)]
-    fn untagged<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> NextStage {
+    fn classified<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> NextStage {
         let mut classified = || {
-            destination::check(packet)?;
+            // The entry program has not looked at those with tags.
+            if packet.tags != Tags::NONE {
+                destination::check(packet, scratch.interface_slot)?;
+            }
             let ip = classify::read(packet, scratch)?;
             classify::next(packet, &ip, scratch)
         };
@@ -151,18 +169,25 @@ mod programs {
     /// As [`stage::run`].
     #[inline(always)]
     unsafe fn begin<A: Family>(packet: &Packet) -> u32 {
+        let slot = verdict::interface_slot(packet);
         let classified = || {
-            destination::check(packet)?;
+            destination::check(packet, slot)?;
             // SAFETY: by the contract.
             let scratch = unsafe { A::scratch() }?;
-            let ip = classify::read(packet, scratch)?;
+            scratch.keep(packet, slot);
+            let ip = A::plain(packet, &mut scratch.tuple)?;
+            if ip.protocol == Protocol::Icmp {
+                scratch.ip = ip;
+                return Ok(NextStage::Icmp);
+            }
+            lookup::find(scratch);
             if let Some(reason) = fast_path::forward(packet, &ip, scratch) {
                 return Ok(NextStage::Done(reason));
             }
             classify::next(packet, &ip, scratch)
         };
         let (Ok(next) | Err(next)) = classified();
-        stage::dispatch::<A, ENTRY_LEADS_TO>(packet, next)
+        stage::dispatch::<A, ENTRY_LEADS_TO>(packet, slot, next)
     }
 
     /// Defines the programs of stages, one for each family.

@@ -1,6 +1,6 @@
 //! The frame under work: the only place that does arithmetic on packet pointers.
 
-use core::{marker::PhantomData, ptr};
+use core::{intrinsics::is_val_statically_known, marker::PhantomData, ptr};
 
 use aya_ebpf::{
     bindings::xdp_md,
@@ -10,7 +10,7 @@ use lb_common::{own_mac::Mac, vlan::Tags};
 use lb_wire::{
     Frame, MAX_OFFSET, Wire,
     header::Protocol,
-    load::{load32, load64, store16, store32, store64},
+    load::{load32, store16, store32, store64},
     next_stage::NextStage,
     walk,
 };
@@ -26,8 +26,6 @@ pub struct Macs {
 
 /// Bytes of both addresses.
 pub const MACS_LEN: usize = 12;
-/// Bits of one.
-const MAC_BITS: u32 = 48;
 
 impl Macs {
     /// Of addresses that stand one after the other: destination, source, and 4 more bytes.
@@ -50,11 +48,11 @@ impl Macs {
     /// The same frame on its way back.
     #[inline(always)]
     pub const fn swapped(self) -> Self {
-        let destination = self.low & ((1 << MAC_BITS) - 1);
-        let source = (self.low >> MAC_BITS) | (self.high << (u64::BITS - MAC_BITS));
+        let destination = self.low & ((1 << Mac::BITS) - 1);
+        let source = (self.low >> Mac::BITS) | (self.high << (u64::BITS - Mac::BITS));
         Self {
-            low: source | (destination << MAC_BITS),
-            high: destination >> (u64::BITS - MAC_BITS),
+            low: source | (destination << Mac::BITS),
+            high: destination >> (u64::BITS - Mac::BITS),
         }
     }
 
@@ -224,12 +222,10 @@ impl<W: Walks> Packet<W> {
         u32::try_from(sum).ok()
     }
 
-    /// The destination of the frame; `None` if it is shorter than its addresses.
+    /// Where the frame begins, if its first `LEN` bytes lie in the linear part.
     #[inline(always)]
-    pub fn destination(&self) -> Option<Mac> {
-        let frame = self.pointer::<[u8; MACS_LEN]>(0)?;
-        // SAFETY: in bounds, as just checked.
-        Some(Mac::of_word(unsafe { load64::<0>(frame.cast()) }))
+    pub fn start<const LEN: usize>(&self) -> Option<*const u8> {
+        Some(self.pointer::<[u8; LEN]>(0)?.cast_const().cast())
     }
 
     /// The addresses of the frame.
@@ -354,12 +350,14 @@ unsafe impl<W: Walks> Frame for Packet<W> {
 
 /// Makes the bound of an offset, which is checked already, part of the register that is added to a packet pointer. The
 /// compiler may check one copy of a value on the stack and add another; kernels before 6.8 do not see that the two are
-/// one.
+/// one. An offset that the compiler knows, the verifier knows, too.
 #[inline(always)]
 fn masked(mut offset: usize) -> usize {
-    // SAFETY: changes no more than the register it is given.
-    unsafe {
-        core::arch::asm!("{0} &= {1}", inout(reg) offset, const MAX_OFFSET, options(pure, nomem, nostack));
+    if !is_val_statically_known(offset) {
+        // SAFETY: changes no more than the register it is given.
+        unsafe {
+            core::arch::asm!("{0} &= {1}", inout(reg) offset, const MAX_OFFSET, options(pure, nomem, nostack));
+        }
     }
     offset
 }

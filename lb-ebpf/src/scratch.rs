@@ -13,7 +13,11 @@ use lb_common::{
     vlan::{Tags, Vlans},
 };
 
-use crate::{header::Ip, next_stage::NextStage, packet::Macs};
+use crate::{
+    header::Ip,
+    next_stage::NextStage,
+    packet::{Macs, Packet},
+};
 
 #[btf_map]
 static SCRATCH_V4: PerCpuArray<Scratch<NetV4>, 1> = PerCpuArray::new();
@@ -24,10 +28,18 @@ static SCRATCH_V6: PerCpuArray<Scratch<NetV6>, 1> = PerCpuArray::new();
 /// left, or zeroes: all of that is valid for their types.
 #[repr(C)]
 pub(crate) struct Scratch<A> {
+    /// The packet's tuple. This and what follows up to the tags is all that the fast path touches.
+    pub(crate) tuple: Tuple<A>,
+    /// Its service, or none.
+    pub(crate) service: Service,
+    /// The flow's hash, for the outer headers of tunnels. Read again once the frame has grown, and not kept on the stack.
+    pub(crate) hash: Cell<u32>,
+    /// Where packets of the interface are counted.
+    pub(crate) interface_slot: u32,
+    /// Bytes of the frame without tags, as it came.
+    pub(crate) frame_len: u32,
     /// Tags that were taken off the frame.
     pub(crate) tags: Tags,
-    /// Bytes of the frame without them, as it came.
-    pub(crate) frame_len: u32,
     /// What comes next, as [`Scratch::forget`] has it.
     next: NextStage,
     /// The service that a drop counts for, too, if any.
@@ -36,18 +48,12 @@ pub(crate) struct Scratch<A> {
     pub(crate) replaces: u32,
     /// The packet's header.
     pub(crate) ip: Ip,
-    /// Its service, or none.
-    pub(crate) service: Service,
     /// The backend of mode `dnat` that was selected.
     pub(crate) selected: Selected,
-    /// The flow's hash, for the outer headers of tunnels. Read again once the frame has grown, and not kept on the stack.
-    pub(crate) hash: Cell<u32>,
     /// The way out.
     pub(crate) exit: Exit,
     /// The backend that a QUIC connection id names; [`BackendId::NONE`] where none is named.
     pub(crate) cid_backend: BackendId,
-    /// The packet's tuple.
-    pub(crate) tuple: Tuple<A>,
     /// The flow table's entry under it.
     pub(crate) flow: NatFlow<A>,
     /// A flow that begins.
@@ -72,6 +78,12 @@ pub(crate) struct FragmentScratch<A> {
 }
 
 impl<A> Scratch<A> {
+    /// Keeps what stages need to take the packet up again.
+    #[inline(always)]
+    pub(crate) fn keep(&mut self, packet: &Packet, interface_slot: u32) {
+        (self.tags, self.frame_len, self.interface_slot) = (packet.tags, packet.frame_len, interface_slot);
+    }
+
     /// Returns `next` as the verifier knows nothing about it: it would walk the end of the program once for each of all values,
     /// and for each way to get to it.
     #[inline(always)]

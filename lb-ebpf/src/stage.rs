@@ -34,8 +34,11 @@ pub(crate) unsafe fn run<A: Family, const NEXT: u32>(
             let packet = unsafe { Packet::resume(ctx, scratch.tags, scratch.frame_len) };
             go_on::<A, NEXT>(&packet, scratch, stage)
         }
-        // SAFETY: by the contract.
-        Err(reason) => verdict::finish(&unsafe { Packet::new(ctx) }, reason),
+        Err(reason) => {
+            // SAFETY: by the contract.
+            let packet = unsafe { Packet::new(ctx) };
+            verdict::finish(&packet, verdict::interface_slot(&packet), reason)
+        }
     }
 }
 
@@ -47,12 +50,16 @@ pub(crate) unsafe fn run<A: Family, const NEXT: u32>(
 #[inline(always)]
 pub(crate) unsafe fn run_on<A: Family, const NEXT: u32>(
     packet: &Packet,
+    interface_slot: u32,
     stage: impl FnOnce(&Packet, &mut Scratch<A>) -> NextStage,
 ) -> u32 {
     // SAFETY: as in `run`.
     match unsafe { A::scratch() } {
-        Ok(scratch) => go_on::<A, NEXT>(packet, scratch, stage),
-        Err(reason) => verdict::finish(packet, reason),
+        Ok(scratch) => {
+            scratch.keep(packet, interface_slot);
+            go_on::<A, NEXT>(packet, scratch, stage)
+        }
+        Err(reason) => verdict::finish(packet, interface_slot, reason),
     }
 }
 
@@ -70,16 +77,22 @@ fn go_on<A: Family, const NEXT: u32>(
     {
         counters::count_drop(scratch.drop_counts_for, reason);
     }
-    dispatch::<A, NEXT>(packet, next)
+    dispatch::<A, NEXT>(packet, scratch.interface_slot, next)
 }
 
 /// Enters the next stage, one of `NEXT`, or ends the packet's way: counts it, and returns the XDP action. Each way to enter a stage
 /// costs time when the program is loaded, and again when the stage is put in its slot.
 #[inline(always)]
-pub(crate) fn dispatch<A: Family, const NEXT: u32>(packet: &Packet, next: NextStage) -> u32 {
+pub(crate) fn dispatch<A: Family, const NEXT: u32>(
+    packet: &Packet,
+    interface_slot: u32,
+    next: NextStage,
+) -> u32 {
     match next {
-        NextStage::Done(reason) => return verdict::finish(packet, vlan::restore(packet, reason)),
-        NextStage::Vlan => enter::<NetV4, { Stage::Vlan as u32 }, NEXT>(packet),
+        NextStage::Done(reason) => {
+            return verdict::finish(packet, interface_slot, vlan::restore(packet, reason));
+        }
+        NextStage::Classify => enter::<NetV4, { Stage::Classify as u32 }, NEXT>(packet),
         NextStage::HostSocket => enter::<A, { Stage::HostSocket as u32 }, NEXT>(packet),
         NextStage::Prefix => enter::<A, { Stage::Prefix as u32 }, NEXT>(packet),
         NextStage::Quic => enter::<A, { Stage::Quic as u32 }, NEXT>(packet),
@@ -95,11 +108,13 @@ pub(crate) fn dispatch<A: Family, const NEXT: u32>(packet: &Packet, next: NextSt
         NextStage::Reject => enter::<A, { Stage::Reject as u32 }, NEXT>(packet),
         NextStage::TooBig => enter::<A, { Stage::TooBig as u32 }, NEXT>(packet),
     }
-    verdict::finish(packet, vlan::restore(packet, Reason::StageMissing))
+    let reason = vlan::restore(packet, Reason::StageMissing);
+    verdict::finish(packet, interface_slot, reason)
 }
 
-/// Enters the program of a stage, if it is one of `NEXT`; comes back only if it is not, or there is no such program. The slot is a constant of the instruction, and each call
-/// differs from all others: so the compiler cannot make one of several, and the kernel makes a direct jump of each.
+/// Enters the program of a stage, if it is one of `NEXT`; comes back only if it is not, or there is no such program. The slot is
+/// a constant of the instruction, and each call differs from all others: so the compiler cannot make one of several, and the
+/// kernel makes a direct jump of each.
 #[inline(always)]
 fn enter<A: Family, const STAGE: u32, const NEXT: u32>(packet: &Packet) {
     if NEXT & (1 << STAGE) == 0 {

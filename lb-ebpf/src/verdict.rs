@@ -70,10 +70,10 @@ pub(crate) fn next(outcome: Result<Verdict, NextStage>) -> NextStage {
     }
 }
 
-/// Counts the packet and returns the XDP action.
+/// Counts the packet, on the interface with this slot, and returns the XDP action.
 #[inline(always)]
-pub(crate) fn finish(packet: &Packet, reason: Reason) -> u32 {
-    counters::count_verdict(interface_slot(packet), reason, u64::from(packet.received_len()));
+pub(crate) fn finish(packet: &Packet, interface_slot: u32, reason: Reason) -> u32 {
+    counters::count_verdict(interface_slot, reason, u64::from(packet.received_len()));
     #[cfg(feature = "trace")]
     trace(packet, reason);
     match reason.action() {

@@ -57,9 +57,13 @@ extern "C" fn put(ctx: *mut xdp_md, tags: u64) -> u32 {
     }
 }
 
-/// Takes the tags off a frame that carries an IP packet behind one or two of them. Any other stays as it is.
+/// Takes the tags off a frame that carries an IP packet behind one or two of them, and tells them. A frame with others, or with
+/// another packet behind them, stays as it is.
 #[inline(always)]
 pub(crate) fn take_tags(packet: &Packet) -> Option<Tags> {
+    if !Tags::is_tag(packet.half(MACS_LEN)?.into()) {
+        return Some(Tags::NONE);
+    }
     let outer = packet.word(MACS_LEN)?;
     let mut tags = Tags::new(outer, 0);
     let (mut kind, mut bytes) = (packet.word(SECOND)?, TAG_LEN);

@@ -8,8 +8,8 @@ use lb_common::reason::Reason;
 pub enum NextStage {
     /// Nothing: this has become of the packet.
     Done(Reason),
-    /// The frame has VLAN tags: take them off.
-    Vlan,
+    /// A frame that is not plain: VLAN tags, options, extension headers, a fragment.
+    Classify,
     /// A packet to a service that shares its address with sockets of this machine.
     HostSocket,
     /// A packet that may be for a service whose address is a prefix.
@@ -59,7 +59,7 @@ impl NextStage {
             Self::Reject => Reason::NoBackend,
             Self::Fragment => Reason::Fragment,
             Self::NoFlow => Reason::NoFlow,
-            Self::Vlan => Reason::Vlan,
+            Self::Classify => Reason::Vlan,
             Self::HostSocket
             | Self::Prefix
             | Self::Quic

@@ -24,7 +24,7 @@ pub fn ethernet(frame: &impl Frame) -> Result<Network, NextStage> {
     } else if ether_type == EtherType::Ipv6 as u16 {
         Ok(Network::V6)
     } else if ether_type == EtherType::Ieee8021q as u16 || ether_type == EtherType::Ieee8021ad as u16 {
-        Err(NextStage::Vlan)
+        Err(NextStage::Classify)
     } else {
         Err(Reason::NotIp.into())
     }

@@ -58,7 +58,9 @@ pub(crate) fn count_forward(service: ServiceId, backend: BackendId, bytes: u64, 
     count_traffic(service, backend, |traffic| {
         traffic.packets += 1;
         traffic.bytes += bytes;
-        traffic.new_flows += u64::from(new_flow);
+        if new_flow {
+            traffic.new_flows += 1;
+        }
     });
 }
 
