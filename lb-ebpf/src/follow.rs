@@ -2,7 +2,6 @@
 //!
 use lb_common::{
     backend::BackendId,
-    flow::Tuple,
     ring_slot::RingSlot,
     service::{IN_TURN, Service, TRACKS_ALL},
     track::{self, Tick},
@@ -13,6 +12,7 @@ use crate::{
     family::Family,
     global::global,
     maps::{cursors, records::Records, tables},
+    scratch::PacketTuple,
 };
 
 /// What a global function returns where it finds nobody: no backend has this number.
@@ -21,7 +21,7 @@ const NOBODY: u32 = 0;
 /// The backend of a packet with this tuple. `is_syn`: it is a TCP SYN without ACK.
 #[inline(always)]
 pub(crate) fn owner<A: Family>(
-    tuple: &mut Tuple<A>,
+    tuple: &mut PacketTuple<A>,
     service: &Service,
     slot: RingSlot,
     is_syn: bool,
@@ -31,18 +31,22 @@ pub(crate) fn owner<A: Family>(
 
 /// As [`owner`], but leaves no trace.
 #[inline(always)]
-pub(crate) fn recorded_owner<A: Family>(tuple: &mut Tuple<A>, slot: RingSlot, is_syn: bool) -> BackendId {
+pub(crate) fn recorded_owner<A: Family>(
+    tuple: &mut PacketTuple<A>,
+    slot: RingSlot,
+    is_syn: bool,
+) -> BackendId {
     backend(peek(tuple, slot.to_word(), is_syn))
 }
 
 global! {
     /// [`owner`].
-    fn follow(&mut Tuple, service: *const Service, slot: u32, is_syn: bool) -> u32 = follow_v4, follow_v6: followed
+    fn follow(&mut PacketTuple, service: *const Service, slot: u32, is_syn: bool) -> u32 = follow_v4, follow_v6: followed
 }
 
 global! {
     /// [`recorded_owner`].
-    fn peek(&mut Tuple, slot: u32, is_syn: bool) -> u32 = peek_v4, peek_v6: peeked
+    fn peek(&mut PacketTuple, slot: u32, is_syn: bool) -> u32 = peek_v4, peek_v6: peeked
 }
 
 #[inline(always)]
@@ -54,7 +58,7 @@ fn backend(number: u32) -> BackendId {
 }
 
 #[inline(always)]
-fn followed<A: Family>(tuple: &mut Tuple<A>, service: *const Service, slot: u32, is_syn: bool) -> u32 {
+fn followed<A: Family>(tuple: &mut PacketTuple<A>, service: *const Service, slot: u32, is_syn: bool) -> u32 {
     // SAFETY: the verifier sees to it that callers pass a whole record, or nothing.
     let Some(service) = (unsafe { service.as_ref() }) else {
         return NOBODY;
@@ -71,7 +75,7 @@ fn followed<A: Family>(tuple: &mut Tuple<A>, service: *const Service, slot: u32,
 }
 
 #[inline(always)]
-fn peeked<A: Family>(tuple: &mut Tuple<A>, slot: u32, is_syn: bool) -> u32 {
+fn peeked<A: Family>(tuple: &mut PacketTuple<A>, slot: u32, is_syn: bool) -> u32 {
     u32::from(track::peek(RingSlot::from_word(slot), is_syn, &mut Records(tuple)).0)
 }
 

@@ -26,28 +26,33 @@ pub(crate) fn decode(number: u32) -> Result<(), Reason> {
     }
 }
 
-/// Defines a generic function, and for each family a global one that does its work, which is `$body`. The first argument must be
-/// that part of this CPU's scratch: it lends the part, and the global function finds it by itself, so that another value of the
-/// type would be ignored. The other arguments and the result are numbers or pointers. Without a scratch the result is 0.
+/// Defines a generic function, and for each family a global one that does its work, which is `$body`. The first argument is a part
+/// of this CPU's scratch (see [`crate::scratch::Part`]), which it lends: the global function finds the part by itself, and refers to
+/// nothing else of the scratch. The other arguments and the result are numbers, or pointers that the module gives which defines
+/// the function. Without a scratch the result is 0.
 macro_rules! global {
     (
         $(#[$meta:meta])*
-        fn $name:ident(&mut $subject:ident $(, $argument:ident: $type:ty)*) -> $result:ty
+        $vis:vis fn $name:ident(&mut $subject:ident $(, $argument:ident: $type:ty)*) -> $result:ty
             = $v4:ident, $v6:ident: $body:ident
     ) => {
         $(#[$meta])*
         #[inline(always)]
-        pub(crate) fn $name<A: $crate::family::Family>(
+        $vis fn $name<A: $crate::family::Family>(
             subject: &mut $subject<A>
             $(, $argument: $type)*
         ) -> $result {
-            // The function finds it by itself: kernels before 6.2 take no map's key from a pointer that was handed over. What the
-            // compiler has in registers goes to memory first.
-            core::hint::black_box(core::ptr::from_mut(subject));
-            let result = core::hint::black_box(if A::IS_V6 {
-                $v6($($argument),*)
-            } else {
-                $v4($($argument),*)
+            // The function finds it by itself: kernels before 6.2 take no map's key from a pointer that was handed over. What it
+            // finds is derived from this reference, whose provenance is exposed for that. What the compiler has in registers goes
+            // to memory first.
+            core::hint::black_box(core::ptr::from_mut(subject).expose_provenance());
+            // SAFETY: the part is lent until the function returns, and is this CPU's.
+            let result = core::hint::black_box(unsafe {
+                if A::IS_V6 {
+                    $v6($($argument),*)
+                } else {
+                    $v4($($argument),*)
+                }
             });
             core::sync::atomic::compiler_fence(core::sync::atomic::Ordering::SeqCst);
             result
@@ -59,10 +64,13 @@ macro_rules! global {
     (@one $name:ident, $family:ty, $subject:ident, ($($argument:ident: $type:ty),*), $result:ty, $body:ident) => {
         #[unsafe(no_mangle)]
         #[inline(never)]
-        extern "C" fn $name($($argument: $type),*) -> $result {
-            // SAFETY: the caller's own reference rests until this returns.
-            match unsafe { <$family as $crate::scratch::ScratchSpace>::scratch() } {
-                Ok(scratch) => $body::<$family>($crate::scratch::Part::<$subject<$family>>::part(scratch) $(, $argument)*),
+        unsafe extern "C" fn $name($($argument: $type),*) -> $result {
+            match <$family as $crate::scratch::ScratchSpace>::place() {
+                Ok(scratch) => {
+                    // SAFETY: there is one, and the caller has lent this part of it, and no more.
+                    let part = unsafe { &mut *<$subject<$family> as $crate::scratch::Part<$family>>::within(scratch) };
+                    $body::<$family>(part $(, $argument)*)
+                }
                 Err(_) => Default::default(),
             }
         }

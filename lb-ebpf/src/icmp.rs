@@ -8,7 +8,7 @@
 use lb_common::{
     addr::NetPort,
     backend::BackendId,
-    flow::{FORWARD, REPLY},
+    flow::{FORWARD, REPLY, Tuple},
     reason::Reason,
     service::{FORWARDS, SHARES_ADDRESS, TCP, UDP},
 };
@@ -73,7 +73,8 @@ fn try_stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Nex
         Protocol::Icmp => return Err(Reason::OtherProtocol.into()),
     };
     // The flow's own packets come from where the quoted one went.
-    A::addresses(packet, quoted.header, &mut tuple.dst, &mut tuple.src).ok_or(Reason::Internal)?;
+    let Tuple { src, dst, .. } = &mut **tuple;
+    A::addresses(packet, quoted.header, dst, src).ok_or(Reason::Internal)?;
     A::addresses(packet, ip.header, &mut outer.src, &mut outer.dst).ok_or(Reason::Internal)?;
     // An error goes to the sender of the packet it is about. Any other is made up.
     if tuple.dst != outer.dst {

@@ -1,6 +1,10 @@
 //! What is too large for the stack, and what one stage leaves to the next: a record of each CPU for the packet under work.
 
-use core::{cell::Cell, ptr};
+use core::{
+    cell::Cell,
+    ops::{Deref, DerefMut},
+    ptr,
+};
 
 use aya_ebpf::{bindings::bpf_fib_lookup, btf_maps::PerCpuArray, macros::btf_map};
 use lb_common::{
@@ -29,7 +33,7 @@ static SCRATCH_V6: PerCpuArray<Scratch<NetV6>, 1> = PerCpuArray::new();
 #[repr(C)]
 pub(crate) struct Scratch<A> {
     /// The packet's tuple. This and what follows up to the tags is all that the fast path touches.
-    pub(crate) tuple: Tuple<A>,
+    pub(crate) tuple: PacketTuple<A>,
     /// Its service, or none.
     pub(crate) service: Service,
     /// The flow's hash, for the outer headers of tunnels. Read again once the frame has grown, and not kept on the stack.
@@ -75,6 +79,28 @@ pub(crate) struct FragmentScratch<A> {
     pub(crate) datagram: Datagram<A>,
     /// Where its first one went.
     pub(crate) went: Went<A>,
+    /// Keeps others from making one: see [`Part`].
+    _own: (),
+}
+
+/// The tuple of the packet under work. A type of its own, which nobody else can make: see [`Part`].
+#[repr(transparent)]
+pub(crate) struct PacketTuple<A>(Tuple<A>);
+
+impl<A> Deref for PacketTuple<A> {
+    type Target = Tuple<A>;
+
+    #[inline(always)]
+    fn deref(&self) -> &Tuple<A> {
+        &self.0
+    }
+}
+
+impl<A> DerefMut for PacketTuple<A> {
+    #[inline(always)]
+    fn deref_mut(&mut self) -> &mut Tuple<A> {
+        &mut self.0
+    }
 }
 
 impl<A> Scratch<A> {
@@ -159,23 +185,28 @@ pub(crate) struct Fragment {
 
 /// The scratch of a family. Implemented by the family's address.
 pub(crate) trait ScratchSpace: Sized + 'static {
+    /// Where this CPU's scratch stands.
+    fn place() -> Result<*mut Scratch<Self>, Reason>;
+
     /// This CPU's scratch.
     ///
     /// # Safety
     ///
     /// A program takes it once for each packet, and hands it down by reference: nothing else may refer to it.
-    unsafe fn scratch() -> Result<&'static mut Scratch<Self>, Reason>;
+    #[inline(always)]
+    unsafe fn scratch() -> Result<&'static mut Scratch<Self>, Reason> {
+        let scratch = Self::place()?;
+        // SAFETY: from the map's look-up; a CPU runs one XDP program at a time, and by the contract no other reference lives.
+        Ok(unsafe { &mut *scratch })
+    }
 }
 
 macro_rules! scratch_space {
     ($address:ty, $map:ident) => {
         impl ScratchSpace for $address {
             #[inline(always)]
-            unsafe fn scratch() -> Result<&'static mut Scratch<Self>, Reason> {
-                let scratch = $map.get_ptr_mut(0).ok_or(Reason::Internal)?;
-                // SAFETY: from the map's look-up; a CPU runs one XDP program at a time, and by the contract no other reference
-                // lives.
-                Ok(unsafe { &mut *scratch })
+            fn place() -> Result<*mut Scratch<Self>, Reason> {
+                $map.get_ptr_mut(0).ok_or(Reason::Internal)
             }
         }
     };
@@ -184,29 +215,36 @@ macro_rules! scratch_space {
 scratch_space!(NetV4, SCRATCH_V4);
 scratch_space!(NetV6, SCRATCH_V6);
 
-/// A part of the scratch that a global function works on.
-pub(crate) trait Part<T> {
-    /// The part.
-    fn part(&mut self) -> &mut T;
+/// A part of the scratch that a global function works on, or all of it. Values of these types stand nowhere else, since they have
+/// a private field: a reference to one is a reference to that of this CPU.
+pub(crate) trait Part<A> {
+    /// Where the part stands.
+    ///
+    /// # Safety
+    ///
+    /// There is a scratch.
+    unsafe fn within(scratch: *mut Scratch<A>) -> *mut Self;
 }
 
-impl<A> Part<Self> for Scratch<A> {
+impl<A> Part<A> for Scratch<A> {
     #[inline(always)]
-    fn part(&mut self) -> &mut Self {
-        self
+    unsafe fn within(scratch: *mut Self) -> *mut Self {
+        scratch
     }
 }
 
-impl<A> Part<Tuple<A>> for Scratch<A> {
+impl<A> Part<A> for PacketTuple<A> {
     #[inline(always)]
-    fn part(&mut self) -> &mut Tuple<A> {
-        &mut self.tuple
+    unsafe fn within(scratch: *mut Scratch<A>) -> *mut Self {
+        // SAFETY: by the contract.
+        unsafe { &raw mut (*scratch).tuple }
     }
 }
 
-impl<A> Part<FragmentScratch<A>> for Scratch<A> {
+impl<A> Part<A> for FragmentScratch<A> {
     #[inline(always)]
-    fn part(&mut self) -> &mut FragmentScratch<A> {
-        &mut self.fragments
+    unsafe fn within(scratch: *mut Scratch<A>) -> *mut Self {
+        // SAFETY: by the contract.
+        unsafe { &raw mut (*scratch).fragments }
     }
 }

@@ -9,7 +9,7 @@ use lb_common::{
     service::{FORWARDS, Mode, OnEmpty, Service},
 };
 
-use crate::{family::Family, follow, maps::tables, next_stage::NextStage};
+use crate::{family::Family, follow, maps::tables, next_stage::NextStage, scratch::PacketTuple};
 
 /// A backend that may be sent to.
 #[derive(Clone, Copy)]
@@ -39,7 +39,7 @@ pub(crate) fn slot<A: Family>(service: &Service, tuple: &Tuple<A>, hash: u32) ->
 #[inline(always)]
 pub(crate) fn select_backend<A: Family>(
     service: &Service,
-    tuple: &mut Tuple<A>,
+    tuple: &mut PacketTuple<A>,
     is_syn: bool,
     cid_backend: BackendId,
 ) -> Result<Choice, NextStage> {

@@ -52,6 +52,7 @@ fn follow<A: Fragmented>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Ve
         fragment: part,
         datagram,
         went,
+        ..
     } = fragments;
     if !A::find_fragment(datagram, went) || now_secs().wrapping_sub(went.seen) > FRAGMENT_SECS {
         let service = service_on(part, datagram).ok_or(Reason::Fragment)?;

@@ -43,6 +43,7 @@ pub(super) fn begin<A: Fragmented>(packet: &Packet, fragments: &mut FragmentScra
         fragment,
         datagram: key,
         went,
+        ..
     } = fragments;
     // A failure leaves the addresses of another packet, which the first fragment's own way would have noticed.
     let _ = set_key(packet, fragment, key);

@@ -22,7 +22,7 @@ pub(crate) const ANY: u32 = GIVING_WAY_PATIENCE;
 global! {
     /// Ends the flow that holds the port of the flow that begins, if it may give way. `tried` is the number of ports that were
     /// looked at before; the longer the search, the less it asks. Returns whether the port is free now.
-    fn end_holder(&mut Scratch, tried: u32) -> bool = end_holder_v4, end_holder_v6: end
+    pub(super) fn end_holder(&mut Scratch, tried: u32) -> bool = end_holder_v4, end_holder_v6: end
 }
 
 #[inline(always)]
