@@ -71,11 +71,11 @@ stages! {
     /// Packets to services that share their address with sockets of this machine.
     HostSocket = 13, "host_socket_v4", "host_socket_v6" => [Quic, SlowPath, Nat, Fragment];
     /// Packets that may be for a service whose address is a prefix.
-    Prefix = 14, "prefix_v4", "prefix_v6" => [Quic, SlowPath, Nat, DnatReply, Fragment, HostSocket];
+    Prefix = 14, "prefix_v4", "prefix_v6" => [Quic, SlowPath, Nat, Dnat, DnatReply, Fragment, HostSocket];
 }
 
 /// The stages that the entry program may enter, as in [`Stage::leads_to`].
-pub const ENTRY_LEADS_TO: u32 = Stage::Classify.bit() | Stage::Classify.leads_to();
+pub const ENTRY_LEADS_TO: u32 = Stage::Classify.bit() | Stage::Classify.leads_to() | Stage::Dnat.bit();
 
 impl Stage {
     /// The slot of the program of a family.

@@ -4,7 +4,6 @@
 
 use lb_common::{
     backend::{ALIVE, Backend, IN_USE, IPV6, RESOLVED},
-    reason::Reason,
     ring_slot::{self, Pick},
     service::{FORWARDS, Mode, Service},
     tunnel,
@@ -16,18 +15,22 @@ use crate::{
     forward::tunnel as outer,
     header::Ip,
     maps::{counters, tables},
+    next_stage::NextStage,
     packet::Packet,
-    scratch::{NextHop, Scratch},
+    scratch::{NextHop, Scratch, Selected},
     transport, verdict,
 };
 
-/// Sends a packet to its backend, and counts it; `None` if it has to go the slow path: nothing was done to it.
+/// Sends a packet to its backend, and counts it; one to a backend of mode `dnat` goes to the stage of those. `None` if it has to go
+/// the slow path: nothing was done to it. Not for fragments, which have to be recorded.
 #[inline(always)]
-pub(crate) fn forward<A: Family>(packet: &Packet, ip: &Ip, scratch: &Scratch<A>) -> Option<Reason> {
+pub(crate) fn forward<A: Family>(packet: &Packet, ip: &Ip, scratch: &mut Scratch<A>) -> Option<NextStage> {
     let Scratch {
         tuple,
         service,
         hash: kept_hash,
+        selected,
+        ip: kept_ip,
         ..
     } = scratch;
     if !may_serve::<A>(service) {
@@ -41,14 +44,21 @@ pub(crate) fn forward<A: Family>(packet: &Packet, ip: &Ip, scratch: &Scratch<A>)
         return None;
     };
     let backend = tables::backend(owner).ok()?;
-    let ready = backend.has(IN_USE | ALIVE | RESOLVED) && backend.vlans == Vlans::NONE;
+    if !backend.has(IN_USE | ALIVE) || !A::is_surely_valid(tuple) || backend.service != service.id {
+        return None;
+    }
+    if backend.mode == Mode::Dnat as u8 {
+        *selected = Selected {
+            backend: owner,
+            is_syn: flags.is_syn().into(),
+        };
+        *kept_ip = *ip;
+        return Some(NextStage::Dnat);
+    }
+    let ready = backend.has(RESOLVED) && backend.vlans == Vlans::NONE;
     let overhead = overhead::<A>(backend)?;
     // An aggregate that does not fit as a whole, and an MTU that is not known, are left to the slow path.
-    if !ready
-        || !A::is_surely_valid(tuple)
-        || backend.service != service.id
-        || ip.packet_len() + overhead > usize::from(backend.mtu)
-    {
+    if !ready || ip.packet_len() + overhead > usize::from(backend.mtu) {
         return None;
     }
     let sent = if overhead == 0 {
@@ -64,7 +74,7 @@ pub(crate) fn forward<A: Family>(packet: &Packet, ip: &Ip, scratch: &Scratch<A>)
         let is_syn = flags.is_syn();
         counters::count_forward(service.id, owner, u64::from(packet.frame_len), is_syn);
     }
-    Some(verdict::reason(sent))
+    Some(verdict::reason(sent).into())
 }
 
 /// A value that is computed where this stands.
@@ -81,7 +91,7 @@ fn now(mut value: u32) -> u32 {
 fn may_serve<A: Family>(service: &Service) -> bool {
     // Numbers of modes follow each other, and GUE over IPv6 has a checksum to be computed.
     let last = if A::IS_V6 { Mode::Ipip } else { Mode::Gue };
-    let modes = Mode::L2dsr as u8..=last as u8;
+    let modes = Mode::Dnat as u8..=last as u8;
     service.flags == FORWARDS && modes.contains(&service.mode) && service.ring_size != 0
 }
 

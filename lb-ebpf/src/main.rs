@@ -181,8 +181,8 @@ mod programs {
                 return Ok(NextStage::Icmp);
             }
             lookup::find(scratch);
-            if let Some(reason) = fast_path::forward(packet, &ip, scratch) {
-                return Ok(NextStage::Done(reason));
+            if let Some(next) = fast_path::forward(packet, &ip, scratch) {
+                return Ok(next);
             }
             classify::next(packet, &ip, scratch)
         };

@@ -16,12 +16,13 @@ pub(crate) fn stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Nex
     }
     let ip = scratch.ip;
     if scratch.service.is_some() {
-        let sent = if packet.tags == Tags::NONE {
+        // Whatever `classify` has read comes here, too.
+        let next = if packet.tags == Tags::NONE && !A::is_fragment(packet, &ip) {
             fast_path::forward(packet, &ip, scratch)
         } else {
             None
         };
-        return sent.map_or_else(|| classify::next_of_flow(scratch), NextStage::Done);
+        return next.unwrap_or_else(|| classify::next_of_flow(scratch));
     }
     match tables::settings() {
         Ok(settings) => {
