@@ -36,7 +36,7 @@ const DRAIN_POLL: Duration = Duration::from_millis(500);
 pub(super) enum BackendCommand {
     /// List backends
     List {
-        /// Only those of this service
+        /// Only backends of this service
         service: Option<ServiceName>,
         #[command(flatten)]
         watch: Watch,

@@ -60,7 +60,7 @@ struct AnyKind {
     check_source: Option<String>,
     #[arg(long, value_name = "N", help = help(&keys::HEALTH, "mark"))]
     check_mark: Option<u32>,
-    #[arg(long, value_name = "TABLE", value_parser = table, help = remark(help(&keys::HEALTH, "also"), "each as in the file: '{ kind = \"tcp\", port = 9090 }'; replaces those there are; none: no further ones"))]
+    #[arg(long, value_name = "TABLE", value_parser = table, help = remark(help(&keys::HEALTH, "also"), "each as in the file: '{ kind = \"tcp\", port = 9090 }'; replaces the present ones; none: no further ones"))]
     check_also: Vec<Also>,
     #[arg(long, value_name = "HOW_MANY", help = help(&keys::HEALTH, "require"))]
     check_require: Option<String>,
@@ -84,7 +84,7 @@ struct OfKinds {
     check_expect_hex: Option<String>,
     #[arg(long, value_name = "REGEX", help = help(&keys::HEALTH, "expect_regex"))]
     check_expect_regex: Option<String>,
-    #[arg(long, value_name = "TABLE", value_parser = step, help = remark(help(&keys::HEALTH, "steps"), "each as in the file: '{ send = \"QUIT\\r\\n\", expect = \"221\" }'; replaces those there are"))]
+    #[arg(long, value_name = "TABLE", value_parser = step, help = remark(help(&keys::HEALTH, "steps"), "each as in the file: '{ send = \"QUIT\\r\\n\", expect = \"221\" }'; replaces the present ones"))]
     check_steps: Vec<StepSpec>,
     #[arg(long, value_name = "METHOD", help = help(&keys::HEALTH, "method"))]
     check_method: Option<String>,

@@ -39,7 +39,7 @@ pub(super) struct Decap {
     /// auto, native or generic
     #[arg(long, value_name = "MODE", default_value = "auto", value_parser = values::word::<XdpModeChoice>)]
     xdp_mode: XdpModeChoice,
-    /// Where the program is pinned
+    /// Directory in which the program is pinned
     #[arg(long, value_name = "DIR", default_value = DEFAULT_PIN_DIR)]
     pin_dir: PathBuf,
     /// What happens to the program at the end: detach, keep

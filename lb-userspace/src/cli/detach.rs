@@ -22,7 +22,7 @@ const AS_ROOT: &str = "run as root, for example with sudo";
 
 #[derive(Args, Debug)]
 pub(super) struct Detach {
-    /// Where program and maps are pinned
+    /// Directory in which programs and maps are pinned
     #[arg(long, value_name = "DIR", default_value = DEFAULT_PIN_DIR)]
     pin_dir: PathBuf,
 }

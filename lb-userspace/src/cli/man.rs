@@ -12,7 +12,7 @@ use super::{
 
 #[derive(Args, Debug)]
 pub(super) struct Man {
-    /// Where the pages go, for example /usr/local/share/man/man1
+    /// Directory for the pages, for example /usr/local/share/man/man1
     #[arg(value_name = "DIR")]
     directory: PathBuf,
 }

@@ -1,6 +1,6 @@
 //! Errors with their causes, in one line.
 
-/// An error with all its causes: `what: why: why`. A cause that the text before it names already is left out.
+/// An error with all its causes: `what: why: why`. Leaves out a cause that the text before it has already.
 pub fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

@@ -23,15 +23,15 @@ impl TargetId for CheckId {
 
 /// A check of a backend that should go on.
 pub type CheckSpec = core::CheckSpec<CheckId>;
-/// What is known about the check of a backend.
+/// The status of the check of a backend.
 pub type CheckStatus = core::CheckStatus<CheckId>;
 /// The status of each check by backend.
 pub type CheckStatuses = core::CheckStatuses<CheckId>;
-/// A verdict about a backend changed.
+/// A change of a backend's health state, or of the memory to store.
 pub type HealthEvent = core::HealthEvent<CheckId>;
-/// Asks the engine of checks and reads its results.
+/// Sends checks to the engine and reads their results.
 pub type HealthHandle = core::HealthHandle<CheckId>;
-/// Memories of an earlier process, by backend and its address.
+/// Memories of checks of an earlier process, by backend, each with its address.
 pub type Recalled = core::Recalled<CheckId>;
 
 /// Agents of backends.
@@ -39,10 +39,10 @@ pub mod agent {
     use super::{CheckId, core};
     pub use lb_health_core::agent::*;
 
-    /// Says whose agents are asked and reads what they say.
+    /// Sets which agents are asked and reads their updates.
     pub type AgentHandle = core::agent::AgentHandle<CheckId>;
     /// An agent that should be asked.
     pub type AgentSpec = core::agent::AgentSpec<CheckId>;
-    /// By whom what was said.
+    /// The agent updates, by backend.
     pub type AgentView = core::agent::AgentView<CheckId>;
 }

@@ -8,10 +8,10 @@ use super::{
 };
 use crate::health::agent::AgentSettings;
 
-/// What keys of an agent table begin with, among those of a service.
+/// Prefix of the keys of an agent table among the keys of a service.
 pub const AGENT: &str = "agent.";
 
-/// Reads the table; what is wrong keeps its default.
+/// Reads the table; a wrong key keeps its default.
 pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> AgentSettings {
     let default = AgentSettings::default();
     let settings = AgentSettings {
@@ -40,7 +40,7 @@ pub fn fields(settings: Option<&AgentSettings>) -> Fields {
         return Fields::new();
     };
     let default = AgentSettings::default();
-    // Written also where it says what it would say without: a table may have nothing else.
+    // Written also at its default: the table may have no other key.
     let mut fields = vec![fields::always("agent.enabled", *enabled)];
     fields.extend(fields::optional("agent.port", port.as_ref(), |port| {
         i64::from(*port).into()

@@ -19,7 +19,7 @@ use crate::{
     state::{desired::Settings, words::Word},
 };
 
-/// What becomes of the program when the daemon leaves.
+/// What happens to the program when the daemon exits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum OnExit {
     /// It is taken off the interfaces.
@@ -34,7 +34,7 @@ impl Word for OnExit {
     const WORDS: &'static [(Self, &'static str)] = &[(Self::Detach, "detach"), (Self::Keep, "keep")];
 }
 
-/// What only a start of the daemon reads. Flags of `lb run` come before it.
+/// Settings that only a start of the daemon reads. Flags of `lb run` override them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DaemonSettings {
     /// Interfaces to attach to; flags add to them.
@@ -45,13 +45,13 @@ pub struct DaemonSettings {
     pub xdp_mode: XdpModeChoice,
     /// The admin API's socket.
     pub socket: PathBuf,
-    /// Where the desired state is kept.
+    /// Directory of the desired state.
     pub state_dir: PathBuf,
-    /// Where metrics and the health of the daemon are served.
+    /// Address that serves metrics and the health of the daemon.
     pub metrics: SocketAddr,
-    /// Where programs and maps are pinned.
+    /// Directory in which programs and maps are pinned.
     pub pin_dir: PathBuf,
-    /// Whether the program stays at the exit.
+    /// Whether the program stays when the daemon exits.
     pub on_exit: OnExit,
 }
 
@@ -80,7 +80,7 @@ const MAX_SOCKET_PATH: usize = 107;
 /// A name that a network interface can have.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The text is no such name, for the reason in the error.
 pub fn interface(text: &str) -> Result<String, ValueError> {
     let fits = (1..=MAX_INTERFACE_NAME).contains(&text.len()) && text != "." && text != "..";
     if fits && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control()) {
@@ -113,7 +113,7 @@ fn socket(text: &str) -> Result<PathBuf, ValueError> {
     path(text)
 }
 
-/// Reads the table; what is wrong keeps its default.
+/// Reads the table; a wrong key keeps its default.
 pub(super) fn read(
     reporter: &mut Reporter<'_>,
     mut table: Table<'_>,
@@ -194,7 +194,7 @@ pub fn needs_restart(running: &DaemonSettings, file: &DaemonSettings) -> Vec<Str
     let default = DaemonSettings::default();
     let DaemonSettings {
         interfaces,
-        // Needs no restart: a daemon that waits already may go on.
+        // Needs no restart: a daemon that waits already may go on waiting.
         wait_for_interfaces: _,
         xdp_mode,
         socket,

@@ -66,7 +66,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, table: &mut Table<'_>, spans: &S
     }
 }
 
-/// What a table sends and expects.
+/// The bytes that a table sends, and the answer that it expects.
 fn step(reporter: &mut Reporter<'_>, table: &mut Table<'_>, spans: &Spans) -> DialogueStep {
     let text = |text: &str| Ok(Bytes::Text(text.to_owned()));
     let regex = |text: &str| Ok(Expected::Regex(text.to_owned()));

@@ -16,7 +16,7 @@ const UNITS: [(&str, u64); 5] = [
 /// Reads a duration: whole numbers with units, larger units first, each at most once.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The text is no duration, for the reason in the error.
 pub fn parse(text: &str) -> Result<Duration, ValueError> {
     let invalid = |why: &str| ValueError::new(format!("{text:?} is no duration: {why}"), EXAMPLES);
     let mut rest = text;

@@ -4,7 +4,7 @@ use std::{cell::OnceCell, collections::BTreeMap, fmt};
 
 use super::Span;
 
-/// Something wrong at a place of the configuration file.
+/// An error at a place of the configuration file.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct ConfigError {
     /// Name of the file.
@@ -13,9 +13,9 @@ pub struct ConfigError {
     pub line: usize,
     /// Column in characters, from 1.
     pub column: usize,
-    /// What is wrong, and why.
+    /// The problem and its reason.
     pub message: String,
-    /// What to do.
+    /// The remedy.
     pub hint: Option<String>,
 }
 
@@ -39,16 +39,16 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
-/// Errors that are kept, the first ones of the file. Nobody mends more at once, and a text may have millions.
+/// Number of errors to keep, the first ones of the file. A text may have millions.
 pub const MAX_ERRORS: usize = 100;
 
 /// Collects errors and knows where lines begin.
 pub(super) struct Reporter<'a> {
     text: &'a str,
     file: &'a str,
-    /// Where each line begins; made with the first error.
+    /// Start of each line in bytes; filled with the first error.
     lines: OnceCell<Vec<usize>>,
-    /// All errors, also those that are not kept.
+    /// Number of all errors, kept or not.
     count: usize,
     /// By place, and by turn at the same place.
     errors: BTreeMap<(usize, usize), ConfigError>,
@@ -97,8 +97,7 @@ impl<'a> Reporter<'a> {
         self.errors.insert((span.start, self.count), error);
     }
 
-    /// Fails with the first [`MAX_ERRORS`] errors so far, in the order of the file; the last one says how many more there
-    /// are.
+    /// Fails with the first [`MAX_ERRORS`] errors so far, in the order of the file; the last one counts the rest.
     pub(super) fn check(&mut self) -> Result<(), Vec<ConfigError>> {
         if self.errors.is_empty() {
             return Ok(());

@@ -1,4 +1,4 @@
-//! Settings as keys and values of the configuration file: what `export` writes and what a diff names.
+//! Settings as keys and values of the configuration file, for `export` and diffs.
 
 mod health;
 
@@ -26,27 +26,27 @@ use crate::state::{
 /// A key and its value.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Field {
-    /// The key; keys of a service's health table begin with [`HEALTH`], those of the others with [`AGENT`] and [`GUARD`].
+    /// The key; keys of a service's health, agent and guard tables begin with [`HEALTH`], [`AGENT`] and [`GUARD`].
     pub key: &'static str,
     /// The value in TOML.
     pub value: String,
-    /// Whether leaving it out means the same.
+    /// Whether the value is the default, so that the key can be left out.
     pub is_default: bool,
 }
 
 /// Keys of one thing, in the order in which they are written.
 pub type Fields = Vec<Field>;
 
-/// What of secret keys is written.
+/// How secret keys are written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Keys {
-    /// Their fingerprints: whatever people see.
+    /// As fingerprints, in all output.
     Hidden,
-    /// They themselves: what only the daemon reads.
+    /// As they are, in files that only the daemon reads.
     Whole,
 }
 
-/// What keys of a health table begin with.
+/// Prefix of the keys of a health table.
 pub const HEALTH: &str = "health.";
 
 pub(super) fn always(key: &'static str, value: impl Into<Value>) -> Field {
@@ -267,7 +267,7 @@ pub fn backend(backend: &Backend) -> Fields {
 
 /// A host name that stands for backends. The name is not among them.
 pub fn host(host: &HostBackend) -> Fields {
-    // Any address does: the host stands in its place.
+    // The address is a dummy: the host replaces it.
     backend_at(&host.address(), &host.at(Ipv4Addr::UNSPECIFIED.into()))
 }
 

@@ -10,10 +10,10 @@ use super::{
 };
 use crate::state::guard::{Guard, Prefix, Rate};
 
-/// What keys of a guard table begin with, among those of a service.
+/// Prefix of the keys of a guard table among the keys of a service.
 pub const GUARD: &str = "guard.";
 
-/// Reads the table; what is wrong keeps its default.
+/// Reads the table; a wrong key keeps its default.
 pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> Guard {
     let default = Guard::default();
     let allow = table.list(reporter, "allow", values::prefix, false);

@@ -17,7 +17,7 @@ use crate::{
     state::words,
 };
 
-/// Kinds of checks that the file knows, whether this version has them or not.
+/// All kinds of checks of the file, also kinds that this version does not have.
 pub const KINDS: [&str; 12] = [
     "none", "tcp", "http", "https", "tls", "http2", "grpc", "dns", "udp", "icmp", "push", "exec",
 ];
@@ -75,7 +75,7 @@ fn keys_of_tls() -> impl Iterator<Item = &'static str> {
     keys.map(|key| key.name)
 }
 
-/// Reads the table; what is wrong keeps its default.
+/// Reads the table; a wrong key keeps its default.
 pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>) -> CheckSettings {
     table.require(reporter, "kind", "\"tcp\"");
     let spans = table.spans();

@@ -1,7 +1,7 @@
-//! The configuration file: raw text to checked desired state, every error at once with its place.
+//! The configuration file: from raw text to a checked desired state. Reports all errors at once, each with its place.
 //!
 //! The file is walked by its spans. Single values go through [`values`], which the command line and the API use, too;
-//! what must hold between values is in [`crate::state::check`].
+//! constraints between values are in [`crate::state::check`].
 
 pub mod agent;
 pub mod daemon;
@@ -43,9 +43,9 @@ use crate::{
 /// A configuration file's content.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Config {
-    /// What only a start of the daemon reads.
+    /// Settings that only a start of the daemon reads.
     pub daemon: DaemonSettings,
-    /// What can change while it runs; revision 0.
+    /// The desired state, which can change while it runs; revision 0.
     pub desired: Desired,
 }
 
@@ -54,14 +54,13 @@ type Span = Range<usize>;
 /// Reads a configuration. `file` is the name that errors carry.
 ///
 /// # Errors
-/// Everything that is wrong, in the order of the file. Syntax errors come alone, since what follows one may not mean
-/// what it seems to.
+/// All errors, in the order of the file. A syntax error comes alone, since the text after it may be misread.
 pub fn parse(text: &str, file: &str) -> Result<Config, Vec<ConfigError>> {
     parse_beside(text, file, &Desired::default())
 }
 
-/// Reads what only a start of the daemon reads, from a file whose other tables may be wrong; `None` where that is wrong
-/// too.
+/// Reads the settings that only a start of the daemon reads, from a file whose other tables may be wrong; `None` where they
+/// are wrong too.
 pub fn parse_daemon(text: &str) -> Option<DaemonSettings> {
     let (document, syntax) = DeTable::parse_recoverable(text);
     if !syntax.is_empty() {
@@ -74,7 +73,7 @@ pub fn parse_daemon(text: &str) -> Option<DaemonSettings> {
     reporter.check().ok().map(|()| daemon)
 }
 
-/// As [`parse`]; fingerprints of keys that `known` has stand for them, as [`export()`] writes them.
+/// As [`parse`], but accepts the fingerprint of a key that `known` has, as [`export()`] writes it.
 ///
 /// # Errors
 /// As [`parse`].
@@ -99,7 +98,7 @@ pub fn parse_beside(text: &str, file: &str, known: &Desired) -> Result<Config, V
         let what = format!("{} services are more than the {most} that fit", tables.len());
         reporter.error(span.clone(), what, None);
     }
-    // Reading more would cost memory and time, and nothing of it can be used.
+    // Further services are not read: they would only cost memory and time.
     for (table, span) in tables.into_iter().take(most) {
         services.extend(service::read(
             &mut reporter,
@@ -145,8 +144,8 @@ pub fn parse_beside(text: &str, file: &str, known: &Desired) -> Result<Config, V
     })
 }
 
-/// Reads the keys of a `[service.health]` table that stand alone, as the whole of `text`: for programs that check health
-/// and balance nothing. `file` is the name that errors carry.
+/// Reads `text` as the keys of a `[service.health]` table, for programs that only check health. `file` is the name that
+/// errors carry.
 ///
 /// # Errors
 /// As [`parse`].
@@ -187,7 +186,7 @@ fn duplicate_names(reporter: &mut Reporter<'_>, services: &[Located]) {
     }
 }
 
-/// What a TOML value is, for messages.
+/// The kind of a TOML value, for messages.
 fn type_name(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a string",

@@ -13,13 +13,13 @@ use crate::state::{
     quic::{Fingerprint, QuicKey, QuicSettings},
 };
 
-/// Bytes of a nonce, where nothing is said: with a server id of 8 bytes, the whole is one block of AES.
+/// Default bytes of a nonce: together with a server id of 8 bytes, one block of AES.
 pub const DEFAULT_NONCE_LENGTH: u8 = 8;
 
 /// Bytes in hexadecimal: a server id or a key.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The text is no hexadecimal text of whole bytes.
 pub fn hex<T: FromStr<Err = String>>(text: &str) -> Result<T, ValueError> {
     text.parse().map_err(|message: String| {
         ValueError::new(
@@ -42,8 +42,7 @@ fn key(text: &str, known: &Desired) -> Result<QuicKey, ValueError> {
     })
 }
 
-/// Reads the tables, and where each stands; leaves out those that lack what they cannot do without. In the order of their
-/// ids, whatever that of the file.
+/// Reads the tables with their positions, in the order of their ids. Leaves out tables without a required key.
 pub(super) fn read(
     reporter: &mut Reporter<'_>,
     service: &mut Table<'_>,

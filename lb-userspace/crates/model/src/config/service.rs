@@ -18,7 +18,7 @@ use crate::{
     },
 };
 
-/// A service and where its parts stand in the file.
+/// A service and the positions of its parts in the file.
 pub(super) struct Located {
     pub(super) service: Service,
     pub(super) spans: Spans,
@@ -30,10 +30,10 @@ pub(super) struct Located {
     pub(super) hosts: Vec<Spans>,
 }
 
-/// Weight of a backend that does not say another.
+/// Default weight of a backend.
 pub const DEFAULT_WEIGHT: u16 = 100;
 
-/// Reads a service; `None` if what it cannot do without is missing or wrong. Other wrong values keep their default.
+/// Reads a service; `None` if a required key is missing or wrong. Other wrong values keep their default.
 pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &Desired) -> Option<Located> {
     table.require(reporter, "name", "\"web\"");
     table.require(reporter, "address", "\"192.0.2.10\"");
@@ -164,7 +164,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
     })
 }
 
-/// What a `[[service.backend]]` table stands for.
+/// The meaning of a `[[service.backend]]` table.
 enum Entry {
     Backend(Backend),
     Host(HostBackend),

@@ -1,4 +1,4 @@
-//! A table being read: typed access that reports what does not fit, and in the end the keys that nobody asked for.
+//! A table being read: typed access that reports wrong values, and in the end unknown keys.
 
 #![expect(
     clippy::wildcard_enum_match_arm,
@@ -20,7 +20,7 @@ use super::{
     values::{self, ValueError},
 };
 
-/// Where the keys of a table have their values; for those that are not there, the table itself.
+/// Positions of the values of a table's keys; for a missing key, the position of the table.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Spans {
     table: Span,
@@ -73,7 +73,7 @@ impl<'a> Table<'a> {
             .map(|(_, value)| value)
     }
 
-    /// A value by `convert`; `None` if it is not there or wrong.
+    /// A value by `convert`; `None` if it is missing or wrong.
     fn read<T>(
         &mut self,
         reporter: &mut Reporter<'_>,
@@ -94,7 +94,7 @@ impl<'a> Table<'a> {
         self.read(reporter, key, |value| parse(string(value)?))
     }
 
-    /// As [`Self::text`], for what no message may repeat.
+    /// As [`Self::text`], for secrets: no message repeats the value.
     pub(super) fn secret<T>(
         &mut self,
         reporter: &mut Reporter<'_>,
@@ -245,7 +245,7 @@ impl<'a> Table<'a> {
         Some(pairs.into_iter().map(|(_, pair)| pair).collect())
     }
 
-    /// A table; `None` if it is not there or something else.
+    /// A table; `None` if it is missing or something else.
     pub(super) fn table(
         &mut self,
         reporter: &mut Reporter<'_>,
@@ -289,7 +289,7 @@ impl<'a> Table<'a> {
             .collect()
     }
 
-    /// Reports a required key that is not there.
+    /// Reports a missing required key.
     pub(super) fn require(&self, reporter: &mut Reporter<'_>, key: &str, example: &str) {
         if !self.table.iter().any(|(name, _)| name.get_ref() == key) {
             let message = format!("{} has no {key}", self.keys.header);
@@ -297,7 +297,7 @@ impl<'a> Table<'a> {
         }
     }
 
-    /// Reports the keys that were not asked for.
+    /// Reports the keys that were not read: unknown ones.
     pub(super) fn finish(self, reporter: &mut Reporter<'_>) {
         for key in self
             .table
@@ -343,7 +343,7 @@ fn string<'a>(value: &'a DeValue<'_>) -> Result<&'a str, ValueError> {
     }
 }
 
-/// The decimal text of an integer, whatever its base in the file.
+/// The decimal text of an integer of any base in the file.
 fn integer(value: &DeValue<'_>) -> Result<String, ValueError> {
     match value {
         DeValue::Integer(number) => Ok(i128::from_str_radix(number.as_str(), number.radix())

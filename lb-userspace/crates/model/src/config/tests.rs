@@ -1,4 +1,4 @@
-//! Files and what they become.
+//! Parsing of whole files.
 
 mod hosts;
 mod ports;
@@ -14,7 +14,7 @@ use crate::{
     state::xdp_mode::XdpModeChoice,
 };
 
-/// Kinds of checks that the example only tells about, as it tells.
+/// Kinds of checks that the example only mentions, each with its text.
 #[test]
 fn every_kind_of_check_works_as_the_example_says() {
     for health in [
@@ -214,7 +214,7 @@ fn settings_that_make_no_check_are_refused_with_their_reason() {
     }
 }
 
-/// A check would say nothing about the path, or never succeed.
+/// Such a check would not test the path, or never succeed.
 #[test]
 fn checks_that_cannot_go_through_the_path_are_refused_with_their_reason() {
     let problems = |service: &str, health: &str| {
@@ -452,7 +452,7 @@ fn guards_that_make_no_sense_are_refused_at_their_place() {
 }
 
 #[test]
-fn a_budget_of_flows_that_nobody_knows_is_refused() {
+fn a_rate_limit_is_refused_where_new_flows_cannot_be_recognized() {
     let file = |mode: &str, protocol: &str| {
         format!(
             "[[service]]\nname = \"a\"\naddress = \"192.0.2.1\"\nport = 80\nmode = \"{mode}\"\nprotocol = \"{protocol}\"\n\
@@ -475,7 +475,7 @@ fn a_budget_of_flows_that_nobody_knows_is_refused() {
     }
 }
 
-/// As people write them elsewhere, alone and together.
+/// Each form that people know from other programs, alone and together.
 #[test]
 fn expected_statuses_may_be_numbers_classes_ranges_and_lists() {
     for (written, expected) in [
@@ -662,7 +662,7 @@ proptest! {
 
 /// A text that is wrong a million times over must not cost a daemon its memory, or an hour.
 #[test]
-fn of_many_errors_the_first_are_told_and_the_rest_is_counted() {
+fn of_many_errors_the_first_are_reported_and_the_rest_counted() {
     let text = "wrong = 1\n".repeat(3);
     let errors = parse(&text, "f").unwrap_err();
     assert!(

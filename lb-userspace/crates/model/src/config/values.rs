@@ -1,4 +1,4 @@
-//! Single values from text: shared by the file, the command line and the API, so that all give the same errors.
+//! Single values from text. The file, the command line and the API share them, so that all give the same errors.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -17,18 +17,18 @@ use crate::state::{
     words::Word,
 };
 
-/// Why a text is no value of the wanted kind.
+/// Why a text is not a value of the expected kind.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct ValueError {
-    /// What is wrong.
+    /// The problem.
     pub message: String,
-    /// What to write instead.
+    /// The remedy; empty: none.
     pub hint: Option<String>,
 }
 
 impl ValueError {
-    /// An error; an empty hint is none.
+    /// An error; an empty `hint` adds no remedy.
     pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self {
             message: message.into(),
@@ -40,7 +40,7 @@ impl ValueError {
 /// A name of a service or backend.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The text is not such a value, for the reason in the error.
 pub fn name<N: FromStr<Err = NameError>>(text: &str) -> Result<N, ValueError> {
     text.parse()
         .map_err(|error: NameError| ValueError::new(error.to_string(), ""))
@@ -49,7 +49,7 @@ pub fn name<N: FromStr<Err = NameError>>(text: &str) -> Result<N, ValueError> {
 /// An IPv4 or IPv6 address.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The text is not such a value, for the reason in the error.
 pub fn address(text: &str) -> Result<IpAddr, ValueError> {
     text.parse().map_err(|_| {
         let hint = if text.contains('/') {
@@ -79,7 +79,7 @@ pub fn service_address(text: &str) -> Result<Prefix, ValueError> {
 /// A prefix of addresses.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The text is not such a value, for the reason in the error.
 pub fn prefix(text: &str) -> Result<Prefix, ValueError> {
     text.parse().map_err(|error: PrefixError| {
         let hint = match &error {
@@ -97,7 +97,7 @@ pub fn prefix(text: &str) -> Result<Prefix, ValueError> {
 /// An address with a port.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The text is not such a value, for the reason in the error.
 pub fn endpoint(text: &str) -> Result<SocketAddr, ValueError> {
     match text.parse() {
         Ok(SocketAddr::V6(v6)) if v6.scope_id() != 0 => Err(ValueError::new(
@@ -119,19 +119,19 @@ pub fn endpoint(text: &str) -> Result<SocketAddr, ValueError> {
     }
 }
 
-/// A port; 0 is for every port where that has a meaning.
+/// A port; 0 stands for every port, in keys that allow it.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The text is not such a value, for the reason in the error.
 pub fn port(text: &str) -> Result<u16, ValueError> {
     text.parse()
         .map_err(|_| ValueError::new(format!("{text} is no port"), "from 0 to 65535"))
 }
 
-/// A port, or several that follow each other.
+/// A port, or a range of consecutive ports.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The text is not such a value, for the reason in the error.
 pub fn port_range(text: &str) -> Result<PortRange, ValueError> {
     text.parse().map_err(|error: PortRangeError| {
         let hint = match error {
@@ -142,19 +142,19 @@ pub fn port_range(text: &str) -> Result<PortRange, ValueError> {
     })
 }
 
-/// Where a backend is.
+/// The address of a backend.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum BackendAddress {
-    /// At an address.
+    /// An IP address with a port.
     Ip(SocketAddr),
-    /// At every address of a host name, on this port.
+    /// Every address of a host name, on this port.
     Host(HostName, u16),
 }
 
 /// The address of a backend: without a port, or with port 0, packets keep theirs. A host name needs a port.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The text is not such a value, for the reason in the error.
 pub fn backend_address(text: &str) -> Result<BackendAddress, ValueError> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(BackendAddress::Ip(SocketAddr::new(address, 0)));
@@ -167,7 +167,7 @@ pub fn backend_address(text: &str) -> Result<BackendAddress, ValueError> {
         Some((host, given)) => (host, Some(given)),
         None => (text, None),
     };
-    // What has brackets or further colons is meant as an IPv6 address.
+    // Brackets or further colons mean an IPv6 address.
     if host.contains([':', '[', ']', '/']) {
         return Err(no_address);
     }
@@ -199,10 +199,10 @@ pub fn backend_address(text: &str) -> Result<BackendAddress, ValueError> {
     }
 }
 
-/// As [`backend_address`], where only an IP address will do.
+/// As [`backend_address`], but without host names.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The text is not such a value, for the reason in the error.
 pub fn backend_ip(text: &str) -> Result<SocketAddr, ValueError> {
     match backend_address(text)? {
         BackendAddress::Ip(address) => Ok(address),
@@ -216,7 +216,7 @@ pub fn backend_ip(text: &str) -> Result<SocketAddr, ValueError> {
 /// A weight; 0 drains.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The text is not such a value, for the reason in the error.
 pub fn weight(text: &str) -> Result<u16, ValueError> {
     text.parse().map_err(|_| {
         ValueError::new(
@@ -229,7 +229,7 @@ pub fn weight(text: &str) -> Result<u16, ValueError> {
 /// HTTP statuses: one (`204`), a class (`2xx`), a range (`200-299`), or several of these with commas between.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The text is not such a value, for the reason in the error.
 pub fn statuses(text: &str) -> Result<Vec<RangeInclusive<u16>>, ValueError> {
     text.split(',').map(|item| status_range(item.trim())).collect()
 }
@@ -277,7 +277,7 @@ pub(super) fn status_list(statuses: &[u16]) -> toml::Value {
 /// A duration; see [`duration::parse`].
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The text is not such a value, for the reason in the error.
 pub fn duration(text: &str) -> Result<Duration, ValueError> {
     duration::parse(text)
 }
@@ -285,7 +285,7 @@ pub fn duration(text: &str) -> Result<Duration, ValueError> {
 /// A moment in UTC, to the millisecond (RFC 3339).
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The text is not such a value, for the reason in the error.
 pub fn moment(text: &str) -> Result<SystemTime, ValueError> {
     let moment = humantime::parse_rfc3339(text).ok().and_then(whole_millis);
     moment.ok_or_else(|| {
@@ -301,7 +301,7 @@ pub fn rfc3339(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
 
-/// A moment without what is written down of no moment: parts of a millisecond. `None` before 1970.
+/// A moment rounded down to the millisecond, as it is stored. `None` before 1970.
 pub fn whole_millis(moment: SystemTime) -> Option<SystemTime> {
     let since = moment.duration_since(SystemTime::UNIX_EPOCH).ok()?;
     let millis = u64::try_from(since.as_millis()).ok()?;
@@ -332,7 +332,7 @@ pub(super) fn unknown_word<'a>(
 /// A ring size: `auto`, or a number of slots.
 ///
 /// # Errors
-/// What is wrong with the text. Whether the number is a prime in range is checked with the service.
+/// The text is neither. The check of the service tests that the number is a prime in range.
 pub fn ring_size(text: &str) -> Result<RingSize, ValueError> {
     match text {
         "auto" => Ok(RingSize::Auto),
@@ -348,7 +348,7 @@ pub fn ring_size(text: &str) -> Result<RingSize, ValueError> {
 /// A range of ports, `first-last`.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The text is not such a value, for the reason in the error.
 pub fn ports(text: &str) -> Result<RangeInclusive<u16>, ValueError> {
     let range = text.split_once('-').and_then(|(first, last)| {
         let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
@@ -363,7 +363,7 @@ pub fn ports(text: &str) -> Result<RangeInclusive<u16>, ValueError> {
 /// A whole number from 0.
 ///
 /// # Errors
-/// What is wrong with the text.
+/// The text is not such a value, for the reason in the error.
 pub fn count<N: FromStr>(text: &str) -> Result<N, ValueError> {
     text.parse()
         .map_err(|_| ValueError::new(format!("{text} is no whole number in range"), ""))
@@ -372,13 +372,13 @@ pub fn count<N: FromStr>(text: &str) -> Result<N, ValueError> {
 /// A share, such as jitter.
 ///
 /// # Errors
-/// What is wrong with the text. Whether it lies between 0 and 1 is checked with what it is for.
+/// The text is no number. The check of the setting tests that it lies between 0 and 1.
 pub fn share(text: &str) -> Result<f64, ValueError> {
     let number = text.parse().ok().filter(|number: &f64| number.is_finite());
     number.ok_or_else(|| ValueError::new(format!("{text} is no number"), "from 0 to 1, for example 0.1"))
 }
 
-/// The word that was probably meant: at most two slips away, and less than half of it.
+/// The nearest word, if it differs by at most two slips and by less than half of it.
 pub(super) fn nearest<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = text.to_lowercase();
     let distance =

@@ -6,7 +6,7 @@ use lb_common::service::Mode;
 
 use super::{names::BackendName, quic::ServerId};
 
-/// What the operator says about a backend, apart from its health. Stays until the operator says otherwise.
+/// The operator's state of a backend, apart from its health. Stays until the operator changes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Admin {
     /// Takes flows as its health allows.
@@ -14,7 +14,7 @@ pub enum Admin {
     Enabled,
     /// Takes no new flows, keeps the ones it has.
     Draining,
-    /// Takes no flows at all; the ones it has move.
+    /// Takes no flows; the ones it has move.
     Disabled,
 }
 
@@ -23,21 +23,21 @@ pub enum Admin {
 pub struct Backend {
     /// Unique within the service.
     pub name: BackendName,
-    /// Where packets go. Port 0, for services on every port, keeps the packet's own.
+    /// Destination of packets. Port 0, for services on every port, keeps the packet's own.
     pub address: SocketAddr,
     /// Share of new flows relative to the service's other backends; 0 drains, 1 to 65,535.
     pub weight: u16,
-    /// Mode of its own, else the service's.
+    /// Its mode; `None`: the service's.
     pub mode: Option<Mode>,
-    /// What connection ids of QUIC name it by: each counts for the configurations of its length.
+    /// Server ids by which QUIC connection ids name it: each counts for the configurations of its length.
     pub server_ids: Vec<ServerId>,
-    /// Port of its agent; 0: it has none. That of the service's agents where absent.
+    /// Port of its agent; 0: it has none; `None`: the port of the service's agent table.
     pub agent_port: Option<u16>,
     /// Whether it takes new flows only while too few others can; see `backup` in docs/configuration.md.
     pub backup: bool,
-    /// The operator's word.
+    /// State that the operator wants.
     pub admin: Admin,
-    /// When a drain ends by itself, and the backend is disabled; in whole milliseconds, as it is written down.
+    /// Time at which a drain ends and the backend is disabled; in whole milliseconds, as it is stored.
     pub drain_until: Option<SystemTime>,
     /// The host name of the service that has this address; see [`super::discovered`].
     pub discovered_by: Option<BackendName>,

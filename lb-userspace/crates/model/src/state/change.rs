@@ -1,5 +1,5 @@
-//! Changes of the desired state, one function each. All leave their input alone and return the next state; its
-//! revision is higher only if something really changed.
+//! Changes of the desired state, one function each. All leave their input alone and return the next state, with a higher
+//! revision only if something changed.
 
 use std::{fmt, net::SocketAddr, ptr, time::SystemTime};
 
@@ -15,7 +15,7 @@ use super::{
     service::Service,
 };
 
-/// What a name that was not found should have named.
+/// The kind of thing that was not found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Kind {
     /// A service.
@@ -42,7 +42,7 @@ pub enum ChangeError {
     /// Nothing has this name. `name` is `service/backend` for backends.
     #[error("no {kind} named {name}")]
     NotFound {
-        /// What was looked for.
+        /// The kind of thing.
         kind: Kind,
         /// Its name.
         name: String,
@@ -50,23 +50,23 @@ pub enum ChangeError {
     /// Something else has the name, address or endpoint already.
     #[error("{what}")]
     Conflict {
-        /// What stands against what.
+        /// The two things in conflict.
         what: String,
-        /// What to do.
+        /// The remedy.
         hint: Option<String>,
     },
-    /// The result would make no sense.
+    /// The result would be invalid.
     #[error("{what}")]
     Invalid {
-        /// What is wrong.
+        /// The problem.
         what: String,
-        /// What to do.
+        /// The remedy.
         hint: Option<String>,
     },
 }
 
 impl ChangeError {
-    /// What to do about it.
+    /// The remedy.
     pub fn hint(&self) -> Option<&str> {
         match self {
             Self::NotFound {
@@ -96,29 +96,29 @@ impl From<Problem> for ChangeError {
     }
 }
 
-/// New values of a backend; `None` leaves what is there.
+/// New values of a backend; `None` keeps the old one.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct BackendChange {
-    /// Where packets go.
+    /// Destination of packets.
     pub address: Option<SocketAddr>,
     /// Share of new flows.
     pub weight: Option<u16>,
-    /// `Some(None)`: that of the service.
+    /// Its mode; `Some(None)`: the service's.
     pub mode: Option<Option<Mode>>,
-    /// What connection ids of QUIC name it by.
+    /// Server ids by which QUIC connection ids name it.
     pub server_ids: Option<Vec<ServerId>>,
     /// Port of its agent; 0: it has none.
     pub agent_port: Option<u16>,
     /// Whether it takes new flows only while too few others can.
     pub backup: Option<bool>,
-    /// The operator's word.
+    /// State that the operator wants.
     pub admin: Option<Admin>,
-    /// With a word that begins a drain: when it ends by itself. Any word without it ends no drain by itself.
+    /// With a change of `admin` to a drain: the time at which it ends. A change of `admin` without it removes the time.
     pub drain_until: Option<SystemTime>,
 }
 
 impl BackendChange {
-    /// Whether it changes nothing but what an operator may set of a backend that a host name found.
+    /// Whether it changes only values that an operator may set of a backend that a host name found.
     fn is_by_hand(&self) -> bool {
         let Self {
             address,
@@ -139,7 +139,7 @@ impl BackendChange {
 }
 
 impl Desired {
-    /// Adds a service with its backends. One that is there with the same content stays as it is.
+    /// Adds a service with its backends. An existing one with the same content stays as it is.
     ///
     /// # Errors
     /// Conflict if the name, or the address, port and protocol, are taken; invalid content.
@@ -174,7 +174,7 @@ impl Desired {
         Ok(next.after(self))
     }
 
-    /// Adds a backend to a service. One that is there with the same content stays as it is.
+    /// Adds a backend to a service. An existing one with the same content stays as it is.
     ///
     /// # Errors
     /// Service not found; conflict if the name or the address is taken in this service; invalid content.
@@ -190,7 +190,7 @@ impl Desired {
                 )),
             }),
             None => {
-                // Those that host names found stay last.
+                // Backends that host names found stay last.
                 let found = changed
                     .backends
                     .iter()
@@ -324,7 +324,7 @@ impl Desired {
         next.valid(self).map(|next| next.after(self))
     }
 
-    /// This content, if it can work as `before` could.
+    /// This content, if it is valid; `before` is known to be.
     fn valid(self, before: &Self) -> Result<Self, ChangeError> {
         let changed = |service: &Service| {
             let there = before.services.get(&service.name);

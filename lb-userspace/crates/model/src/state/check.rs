@@ -1,5 +1,5 @@
-//! What a desired state must satisfy beyond the types of its fields: one place for the file, the command line, the
-//! API and the store. Reports everything that is wrong, not only the first.
+//! Constraints of a desired state beyond the types of its fields: one place for the file, the command line, the
+//! API and the store. Reports all problems, not only the first.
 
 mod agent;
 mod endpoints;
@@ -26,7 +26,7 @@ use super::{
 };
 use crate::config::duration::text;
 
-/// Where a problem lies. `service` counts in the list that was checked, `backend` in the service's list.
+/// Position of a problem. `service` is an index into the list that was checked, `backend` one into the service's list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Place {
     /// A key of the `[lb]` table.
@@ -47,37 +47,37 @@ pub enum Place {
     Host(usize, usize, &'static str),
 }
 
-/// Whether a problem lies in a value itself or between two things.
+/// Whether a problem is in a value itself or between two things.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ProblemKind {
-    /// Another thing has what this one wants.
+    /// Another thing has the value already.
     Conflict,
     /// The value cannot work.
     Invalid,
 }
 
-/// Something that cannot work.
+/// A part of a desired state that cannot work.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Problem {
-    /// Where.
+    /// Its position.
     pub place: Place,
-    /// Of which kind.
+    /// Its kind.
     pub kind: ProblemKind,
-    /// What and why.
+    /// The problem and its reason.
     pub what: String,
-    /// What to do.
+    /// The remedy.
     pub hint: Option<String>,
 }
 
-/// Longest of the durations that are not about checks.
+/// Longest duration in settings other than checks.
 pub const LONGEST: Duration = Duration::from_secs(24 * 3600);
 
-/// Everything that is wrong with these settings and services.
+/// All problems of these settings and services.
 pub fn problems(settings: &Settings, services: &[&Service]) -> Vec<Problem> {
     problems_of(settings, services, |_| true)
 }
 
-/// As [`problems`], where the values of some services by themselves are known to be right: all but the `changed` ones.
+/// As [`problems`], but checks the values of a service by itself only for the `changed` ones.
 pub fn problems_of(
     settings: &Settings,
     services: &[&Service],
@@ -271,9 +271,9 @@ impl Findings {
         }
     }
 
-    /// Enters what a service answers on, of which nothing may be another's.
+    /// Enters the address, ports and protocol of a service; no other service may have them.
     fn keys<'a>(&mut self, index: usize, service: &'a Service, keys: &mut HashMap<ServiceKey, &'a Service>) {
-        // Most services have one port, and more are too many: the rest would only repeat the error.
+        // Beyond the limit, further ports would only repeat the error.
         let before = keys.len();
         for port in service.all_ports().take(MAX_PORTS) {
             let key = ServiceKey { port, ..service.key };
@@ -294,7 +294,7 @@ impl Findings {
                 let hint = "give one of them another address or port";
                 self.conflict(Place::Service(index, "address"), what, hint);
             }
-            // One of a range that overlaps says it for all.
+            // One error for all ports of a range that overlap.
             return;
         }
         let most = MAX_SERVICES as usize;

@@ -20,7 +20,7 @@ pub struct Settings {
     /// Prefixes, one of a family at most, from which each flow has its source address in outer headers of tunnels; none: the
     /// address that the kernel's route to the backend prefers.
     pub tunnel_sources: Vec<Prefix>,
-    /// UDP port that packets of mode `gue` go to.
+    /// UDP destination port of mode `gue`.
     pub gue_port: u16,
     /// How long a changed slot remembers its previous owner, and a removed backend keeps its flows.
     pub transition: Duration,
@@ -38,13 +38,13 @@ impl Default for Settings {
     }
 }
 
-/// What the operator asked for.
+/// The operator's settings and services.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Desired {
-    /// Of this content.
+    /// Revision of this content.
     pub revision: Revision,
     /// Daemon-wide settings.
     pub settings: Settings,
-    /// By name.
+    /// Services by name.
     pub services: BTreeMap<ServiceName, Shared<Service>>,
 }

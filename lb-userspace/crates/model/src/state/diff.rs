@@ -1,4 +1,4 @@
-//! What a change would change, for people and programs to read.
+//! The differences that a change makes, for people and programs.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,25 +16,25 @@ use super::{
 };
 use crate::config::fields::{self, Fields, Keys};
 
-/// The difference of two desired states; empty if they say the same.
+/// The difference of two desired states; empty if they are equal.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
 pub struct Diff {
-    /// What is different, settings first, then by service and backend.
+    /// The differences: settings first, then by service and backend.
     pub items: Vec<Item>,
 }
 
 /// One thing that is different.
 #[derive(Clone, PartialEq, Debug, Serialize)]
 pub struct Item {
-    /// What it is.
+    /// The thing that differs.
     pub what: Subject,
-    /// What happens to it.
+    /// Whether it is added, removed or changed.
     pub change: Change,
-    /// Its keys: those that differ, or those of an added thing that are not at their default.
+    /// Its keys that differ; of an added thing, its keys that are not at their default.
     pub fields: Vec<FieldChange>,
 }
 
-/// What a difference is about; `settings`, `service web`, `quic web/2` or `backend web/web-1` for people and programs.
+/// The thing that differs; as text `settings`, `service web`, `quic web/2` or `backend web/web-1`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Subject {
     /// The settings of the balancer as a whole.
@@ -48,7 +48,7 @@ pub enum Subject {
 }
 
 impl Subject {
-    /// The service that it is a part of; none of a service itself.
+    /// The service that it is a part of; `None` for a service itself.
     pub fn part_of(&self) -> Option<&ServiceName> {
         match self {
             Self::Settings | Self::Service(_) => None,
@@ -74,15 +74,15 @@ impl Serialize for Subject {
     }
 }
 
-/// What happens to a thing.
+/// Whether a thing is added, removed or changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Change {
-    /// It comes.
+    /// It is added.
     Added,
-    /// It goes.
+    /// It is removed.
     Removed,
-    /// It stays, with other values.
+    /// It stays with other values.
     Changed,
 }
 
@@ -98,7 +98,7 @@ pub struct FieldChange {
 }
 
 impl Diff {
-    /// Whether nothing differs.
+    /// Whether the states are equal.
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
     }
@@ -175,7 +175,7 @@ impl fmt::Display for Diff {
     }
 }
 
-/// What leads from one desired state to another.
+/// The difference from one desired state to another.
 pub fn diff(old: &Desired, new: &Desired) -> Diff {
     let mut diff = Diff::default();
     let settings = |settings: &Settings| Some(fields::settings(settings));

@@ -1,5 +1,4 @@
-//! Backends that were found by host names: what an answer makes of the desired state, and how they outlive a file that
-//! names only the host.
+//! Backends that host names found: the desired state after an answer, and after a file that has only the host name.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -25,9 +24,9 @@ pub struct LeftOut {
     pub why: String,
 }
 
-/// The content of a file with the backends that `present` found by the host names that the file still has. They have the
-/// values of the file. Where `present` knows a host, backends that the file, an export, has of it are those of an older answer:
-/// only their values count.
+/// The content of a file, with the backends that `present` found by the host names that the file still has. They get the
+/// values of the file. If `present` knows a host, its backends in the file (an export) come from an older answer: only their
+/// values count.
 #[must_use]
 pub fn carry(file: &Desired, present: &Desired) -> Desired {
     let mut next = file.clone();
@@ -59,8 +58,8 @@ pub fn carry(file: &Desired, present: &Desired) -> Desired {
     next
 }
 
-/// The state after an answer of a host name, and the addresses that are left out of it. Backends that stay keep their values;
-/// an answer without any address that can be used changes nothing.
+/// The state after an answer for a host name, and the addresses that it leaves out. Backends that stay keep their values;
+/// an answer without a usable address changes nothing.
 ///
 /// # Errors
 /// Service or host not found; content that cannot work, for another reason than an address.
@@ -117,18 +116,18 @@ pub fn of(service: &Service, host: &HostBackend) -> Vec<Backend> {
     found
 }
 
-/// Whether an answer for one is an answer for the other.
+/// Whether both have the same name and the same host name, so that an answer for one serves the other.
 fn is_same(known: &HostBackend, host: &HostBackend) -> bool {
     known.name == host.name && known.host == host.host
 }
 
-/// Takes out those of the backends that `may` be left out which cannot work.
+/// Removes backends that cannot work, as far as they `may` be left out.
 fn leave_out(next: &mut Desired, may: impl Fn(&ServiceName, &Backend) -> bool) -> Vec<LeftOut> {
     let mut left_out = Vec::new();
     if next.services.values().all(|service| service.hosts.is_empty()) {
         return left_out;
     }
-    // Each round leaves out one at least, and what it leaves out may be all that others stand against.
+    // Each round leaves out at least one backend; the others may be valid without it.
     loop {
         let services: Vec<&Service> = next.services.values().map(|service| &**service).collect();
         let has_hosts = |service: &Service| !service.hosts.is_empty();

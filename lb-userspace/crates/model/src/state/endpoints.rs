@@ -1,4 +1,4 @@
-//! Endpoints of mode `dnat`: a reply says by its source alone which service it is of, so no two services share one.
+//! Endpoints of mode `dnat`: the source alone identifies the service of a reply, so no two services share an endpoint.
 
 use std::net::SocketAddr;
 
@@ -10,7 +10,7 @@ use super::{
     service::{Service, ServiceKey},
 };
 
-/// Where replies of a backend come from if it is of mode `dnat`, also by its service's mode.
+/// Source of a backend's replies, if its mode or its service's mode is `dnat`.
 pub fn endpoint(service: &Service, backend: &Backend) -> Option<SocketAddr> {
     (backend.mode.unwrap_or(service.mode) == Mode::Dnat).then_some(backend.address)
 }
@@ -20,7 +20,7 @@ pub fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
     a.ip() == b.ip() && (a.port() == b.port() || a.port() == 0 || b.port() == 0)
 }
 
-/// Whether replies from an endpoint belong to another service than the one on `key`, whose protocol they have.
+/// Whether replies from an endpoint, of the protocol of `key`, belong to another service than the one on `key`.
 pub fn is_of_another(desired: &Desired, key: ServiceKey, from: SocketAddr) -> bool {
     let others = desired
         .services

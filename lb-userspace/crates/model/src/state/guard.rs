@@ -1,4 +1,4 @@
-//! The guard of a service as the operator wants it: who may send to it, and how many flows may begin.
+//! The guard of a service as the operator wants it: ACL and rate limits.
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
@@ -10,10 +10,10 @@ pub struct Prefix {
     length: u8,
 }
 
-/// Why a text is no prefix.
+/// Why a text is not a prefix.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PrefixError {
-    /// Neither an address nor one with a length.
+    /// Neither an address nor an address with a length.
     #[error("{0:?} is no prefix of addresses")]
     Malformed(String),
     /// Longer than an address.
@@ -29,12 +29,12 @@ pub enum PrefixError {
     /// An IPv4 address written as IPv6, which no packet carries.
     #[error("{0:?} has an IPv4 address written as IPv6")]
     Mapped(String),
-    /// Bits are set that do not count.
+    /// Bits beyond the length are set.
     #[error("{text:?} has bits beyond its length")]
     HostBits {
         /// The text.
         text: String,
-        /// What it stands for.
+        /// The prefix without these bits.
         meant: Prefix,
     },
 }
@@ -45,12 +45,12 @@ impl Prefix {
         self.address
     }
 
-    /// How many of its bits count.
+    /// Its length in bits.
     pub const fn length(&self) -> u8 {
         self.length
     }
 
-    /// How many of its bits are free.
+    /// Number of bits beyond its length.
     pub const fn free_bits(&self) -> u8 {
         Self::most(self.address).saturating_sub(self.length)
     }
@@ -141,35 +141,35 @@ impl fmt::Display for Prefix {
     }
 }
 
-/// Who may send to a service. Of several prefixes that an address lies in, the longest decides; one that is in both lists
+/// ACL and rate limits of a service. Of several prefixes that contain an address, the longest decides; a prefix in both lists
 /// denies.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Guard {
-    /// Clients that may send, and none but them; empty: all.
+    /// Prefixes of the only clients that may send; empty: all may.
     pub allow: Vec<Prefix>,
-    /// Clients that may not.
+    /// Prefixes of clients that may not send.
     pub deny: Vec<Prefix>,
-    /// New flows of all clients together.
+    /// Limit of new flows of all clients together.
     pub new_flows: Rate,
-    /// New flows of each source.
+    /// Limit of new flows of each source.
     pub source_new_flows: Rate,
     /// First bits of a client's address that make it a source; 0: [`Self::SOURCE_BITS_V4`] or [`Self::SOURCE_BITS_V6`].
     pub source_bits: u8,
 }
 
-/// How many a second, and at once.
+/// A rate limit and its burst.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Rate {
-    /// A second; 0: no limit.
+    /// Number a second; 0: no limit.
     pub per_second: u32,
-    /// At once; 0: as many as in a second.
+    /// Number at once; 0: as many as in a second.
     pub burst: u32,
 }
 
 impl Guard {
-    /// An IPv4 client is a source of its own.
+    /// Each IPv4 address is a source.
     pub const SOURCE_BITS_V4: u8 = 32;
-    /// An IPv6 client has a network of this length, and any address in it (RFC 6177, RFC 8981).
+    /// Each IPv6 network of this length is a source: a client can use any address in it (RFC 6177, RFC 8981).
     pub const SOURCE_BITS_V6: u8 = 64;
 
     /// Bits of a client's address that make it a source, where clients are of the family of `vip`.
@@ -204,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_prefix_is_refused_for_its_reason() {
+    fn texts_that_are_no_prefixes_are_refused_with_the_reason() {
         for (text, words) in [
             ("", "no prefix"),
             ("10.0.0.0/", "no prefix"),

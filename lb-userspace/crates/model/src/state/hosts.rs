@@ -39,8 +39,8 @@ pub enum HostNameError {
     Label,
 }
 
-/// A host name (RFC 1123, section 2.1), in lower case. One that ends in a dot is absolute: the resolver's search list is not
-/// tried.
+/// A host name (RFC 1123, section 2.1), in lower case. A name with a dot at the end is absolute: the resolver skips its search
+/// list.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct HostName(Arc<str>);
 
@@ -85,12 +85,12 @@ impl fmt::Display for HostName {
     }
 }
 
-/// A host name that stands for backends, and the values that each of them begins with.
+/// A host name that stands for backends, and the initial values of each of them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct HostBackend {
     /// Unique among the service's backends and host names.
     pub name: BackendName,
-    /// What is looked up.
+    /// The name to look up.
     pub host: HostName,
     /// Port of the backends; 0 keeps the packet's own, as in [`Backend::address`].
     pub port: u16,
@@ -143,7 +143,7 @@ impl HostBackend {
     }
 }
 
-/// The refusal of a change by hand of a backend that a host name found.
+/// The error for a change by hand of a backend that a host name found.
 pub(super) fn found_by_host(service: &ServiceName, backend: &Backend, why: &str) -> ChangeError {
     let name = &backend.name;
     let host = backend.discovered_by.as_ref().unwrap_or(name);
@@ -175,7 +175,7 @@ mod tests {
     use crate::state::testing;
 
     #[test]
-    fn host_names_are_told_from_mistyped_addresses() {
+    fn host_names_are_distinguished_from_mistyped_addresses() {
         let long = |label: &str| vec![label; 127].join(".");
         for (text, expected) in [
             ("app", Ok("app")),

@@ -1,4 +1,4 @@
-//! The desired state: its parts, what they must satisfy, and how two of them differ.
+//! The desired state: its parts, their constraints, and the difference of two states.
 
 pub mod backend;
 pub mod change;

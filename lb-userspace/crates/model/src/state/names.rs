@@ -1,25 +1,25 @@
-//! Names of services and backends: checked once, then carried as their own types, whose copies share the text.
+//! Names of services and backends: checked once, then carried in their own types. Copies share the text.
 
 use std::{fmt, str::FromStr, sync::Arc};
 
 /// Longest name, in bytes.
 pub const MAX_NAME_LEN: usize = 63;
 
-/// Why a text is no name.
+/// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NameError {
-    /// Nothing there.
+    /// It is empty.
     #[error("a name must not be empty")]
     Empty,
     /// Over [`MAX_NAME_LEN`].
     #[error("\"{0}\" is longer than {MAX_NAME_LEN} characters")]
     TooLong(String),
-    /// A character that has no place in a name.
+    /// It has a character that names cannot have.
     #[error("\"{name}\" contains {character:?}; letters, digits, '-', '_' and '.' are allowed")]
     Character {
         /// The whole text.
         name: String,
-        /// The first offender.
+        /// The first such character.
         character: char,
     },
 }

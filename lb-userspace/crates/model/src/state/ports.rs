@@ -1,18 +1,18 @@
-//! The ports of a service that has several.
+//! The ports of a service with several.
 
 use std::{fmt, str::FromStr};
 
-/// Most ports of one service. Each is looked up by itself, so that all of them are as fast as one.
+/// Most ports of one service. Each port has an index entry, so that several are as fast as one.
 pub const MAX_PORTS: usize = 1024;
 
-/// Ports that follow each other.
+/// A range of consecutive ports.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct PortRange {
     first: u16,
     last: u16,
 }
 
-/// Why a text is no range of ports.
+/// Why a text is not a range of ports.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum PortRangeError {
     /// Neither a number nor two.
@@ -32,12 +32,12 @@ impl PortRange {
         self.first
     }
 
-    /// All of them.
+    /// All ports of the range.
     pub fn ports(self) -> impl Iterator<Item = u16> {
         self.first..=self.last
     }
 
-    /// How many they are.
+    /// Number of ports.
     pub fn count(self) -> usize {
         usize::from(self.last - self.first) + 1
     }

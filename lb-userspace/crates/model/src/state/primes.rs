@@ -2,7 +2,7 @@
 
 use lb_common::limits::{RING_SIZE_MAX, RING_SIZE_MIN};
 
-/// Whether a ring may have this size.
+/// Whether this is a valid ring size.
 pub fn is_prime(size: u32) -> bool {
     size >= 2
         && (2..)

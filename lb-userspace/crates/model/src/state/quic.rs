@@ -1,4 +1,4 @@
-//! What an operator says about the QUIC connection ids of a service.
+//! Settings of the QUIC connection ids of a service.
 
 use std::{fmt, str::FromStr};
 
@@ -24,7 +24,7 @@ fn hex(bytes: &[u8], f: &mut fmt::Formatter<'_>) -> fmt::Result {
     bytes.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
 }
 
-/// A server id: what a backend's connection ids name it by.
+/// A server id, by which connection ids name a backend.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct ServerId {
     bytes: [u8; MAX_SERVER_ID],
@@ -66,19 +66,19 @@ impl fmt::Debug for ServerId {
     }
 }
 
-/// A key of AES-128. Nothing shows it but [`Self::reveal`]; what stands for it elsewhere is its [`Fingerprint`].
+/// A key of AES-128. Only [`Self::reveal`] shows it; elsewhere its [`Fingerprint`] stands for it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct QuicKey(pub [u8; 16]);
 
-/// What stands for a key where people see it: enough to tell two keys apart, and to find one that is known.
+/// Stands for a key in output: enough to distinguish two keys, and to find a known one.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Fingerprint([u8; 4]);
 
-/// What a fingerprint begins with.
+/// Prefix of a fingerprint's text.
 const HIDDEN: &str = "hidden:";
 
 impl QuicKey {
-    /// The key in hexadecimal, for the store alone.
+    /// The key in hexadecimal, only for the store.
     pub fn reveal(&self) -> String {
         self.0.iter().map(|byte| format!("{byte:02x}")).collect()
     }
@@ -114,7 +114,7 @@ impl Fingerprint {
         bytes.try_into().ok().map(Self)
     }
 
-    /// The key that it stands for, if some service of `desired` has it.
+    /// The key with this fingerprint, if a service of `desired` has it.
     pub fn key(self, desired: &Desired) -> Option<QuicKey> {
         let configs = desired.services.values().flat_map(|service| &service.quic);
         let mut keys = configs.filter_map(|config| config.key);
@@ -144,12 +144,12 @@ pub struct QuicSettings {
     pub server_id_length: u8,
     /// Bytes of a nonce.
     pub nonce_length: u8,
-    /// What they are encrypted with, if they are.
+    /// Key that encrypts them; `None`: they are not encrypted.
     pub key: Option<QuicKey>,
 }
 
 impl QuicSettings {
-    /// As the data plane takes it; `None` where the draft does not allow the lengths or the id.
+    /// The configuration for the data plane; `None` where the draft does not allow the lengths or the id.
     pub fn config(&self) -> Option<Config> {
         let Self {
             config_id,

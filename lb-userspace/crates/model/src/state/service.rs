@@ -23,10 +23,10 @@ use super::{
 };
 use crate::health::{agent::AgentSettings, settings::CheckSettings};
 
-/// Percent of a service's weight that checks may take out unless it says otherwise: all of it.
+/// Default percent of a service's weight that checks may take out: all of it.
 pub const ALL_PERCENT: u8 = 100;
 
-/// Other backends below which backups take flows, unless the service says otherwise: the last one is gone.
+/// Default number of other backends below which backups take flows: backups wait until no other backend can.
 pub const DEFAULT_BACKUP_BELOW: u32 = 1;
 
 /// Transport protocol of a service.
@@ -48,14 +48,14 @@ impl Protocol {
     }
 }
 
-/// What a service answers on; no two services share one.
+/// Address, port and protocol of a service; no two services share them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct ServiceKey {
     /// Address (VIP); the first one, where it is a prefix.
     pub address: IpAddr,
-    /// Bits of the address that count: all of them, where it is not a prefix.
+    /// Length of the prefix in bits; the whole address if it is not a prefix.
     pub length: u8,
-    /// Port; 0 is every port that no other service of this address has.
+    /// Port; 0: every port that no other service of this address has.
     pub port: u16,
     /// Protocol.
     pub protocol: Protocol,
@@ -132,7 +132,7 @@ impl fmt::Display for ServiceKey {
     }
 }
 
-/// How a new flow's backend is chosen.
+/// How the backend of a new flow is selected.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Algorithm {
     /// Consistent hashing over a Maglev ring.
@@ -141,19 +141,19 @@ pub enum Algorithm {
     RoundRobin,
 }
 
-/// What of a flow decides about its backend.
+/// The part of a flow that selects its backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Affinity {
     /// Addresses and ports: each flow on its own.
     None,
     /// The client's address: all flows of a client share a backend.
     Source,
-    /// The port that the client sends to: all flows to a port share a backend.
+    /// The destination port: all flows to a port share a backend.
     Port,
 }
 
 impl Affinity {
-    /// What of a tuple selects the slot.
+    /// The part of a tuple that is hashed.
     pub const fn hash_by(self) -> HashBy {
         match self {
             Self::None => HashBy::Tuple,
@@ -166,36 +166,36 @@ impl Affinity {
 /// Which flows are recorded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Tracking {
-    /// Those that a change of the ring would move.
+    /// Flows that a change of the ring would move.
     JustEnough,
-    /// All.
+    /// All flows.
     Full,
 }
 
 /// Number of slots of the ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RingSize {
-    /// From the number of backends.
+    /// Derived from the number of backends.
     Auto,
     /// A prime from 251 to 131,071.
     Slots(u32),
 }
 
-/// What happens to packets while no backend takes new flows.
+/// Policy for packets while no backend takes new flows.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnEmpty {
     /// Dropped.
     Drop,
     /// Answered with a reset or an ICMP unreachable.
     Reject,
-    /// All enabled backends take flows, whatever their health.
+    /// All enabled backends take flows, also those that are down.
     All,
 }
 
-/// Default of `on_down_after`: longer than a blip that two fast checks notice, shorter than the patience of clients.
+/// Default of `on_down_after`: longer than a blip that two fast checks notice, shorter than usual timeouts of clients.
 pub const ON_DOWN_AFTER: Duration = Duration::from_secs(3);
 
-/// What happens to established flows of a backend that checks call down.
+/// Policy for established flows of a backend that checks call down.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum OnDown {
     /// After `on_down_after` they move to a live backend, which resets them, so that clients reconnect.
@@ -204,19 +204,19 @@ pub enum OnDown {
     Keep,
 }
 
-/// Times after which flows without packets are forgotten, in whole seconds; the protocol's own where absent.
+/// Idle timeouts of flows, in whole seconds; `None`: the protocol's default.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct IdleSettings {
-    /// Of flows that have carried packets in both directions.
+    /// Of established flows.
     pub established: Option<Duration>,
-    /// Of flows that have carried packets in one direction alone.
+    /// Of half-open flows.
     pub half_open: Option<Duration>,
-    /// Of TCP connections that both ends have closed, or one has reset.
+    /// Of TCP connections that both ends closed, or one end reset.
     pub closed: Option<Duration>,
 }
 
 impl IdleSettings {
-    /// What holds for a service of `protocol`.
+    /// The timeouts with the defaults of `protocol`.
     pub fn in_force(&self, protocol: Protocol) -> IdleTimeouts {
         let default = IdleTimeouts::of(match protocol {
             Protocol::Tcp => TCP,
@@ -238,21 +238,21 @@ impl IdleSettings {
 pub struct Service {
     /// Unique name.
     pub name: ServiceName,
-    /// What it answers on.
+    /// Address, port and protocol; the first port, if it has several.
     pub key: ServiceKey,
-    /// Where it has several ports: all of them, in the order of the file, that of the key first; else empty.
+    /// All ports in the order of the file, the port of the key first; empty if it has only one.
     pub ports: Vec<PortRange>,
-    /// How packets reach backends that do not say otherwise.
+    /// Mode of backends without their own.
     pub mode: Mode,
-    /// How backends are chosen.
+    /// How backends are selected.
     pub algorithm: Algorithm,
-    /// What decides about the backend.
+    /// The part of a flow that selects its backend.
     pub affinity: Affinity,
     /// Which flows are recorded.
     pub tracking: Tracking,
     /// Size of the ring.
     pub ring_size: RingSize,
-    /// Policy without backends.
+    /// Policy while no backend takes new flows.
     pub on_empty: OnEmpty,
     /// Policy for flows of a backend that went down.
     pub on_down: OnDown,
@@ -264,41 +264,41 @@ pub struct Service {
     pub backup_below: u32,
     /// Time over which a new or recovered backend's weight rises to its full value.
     pub slow_start: Duration,
-    /// When idle flows are forgotten.
+    /// Idle timeouts of its flows.
     pub idle: IdleSettings,
-    /// Who may send to it.
+    /// ACL and rate limits.
     pub guard: Guard,
     /// How backends are checked.
     pub health: CheckSettings,
-    /// How agents of backends are asked, if they are.
+    /// How agents of backends are asked; `None`: they are not.
     pub agent: Option<AgentSettings>,
     /// How connection ids of QUIC name backends, by configuration id; empty if they do not.
     pub quic: Vec<QuicSettings>,
-    /// In the order of the file; those that host names found stand last.
+    /// Backends in the order of the file; backends that host names found are last.
     pub backends: Vec<Backend>,
     /// Host names whose addresses are backends, in the order of the file.
     pub hosts: Vec<HostBackend>,
 }
 
 impl Service {
-    /// Its ports, that of its key first; 0 alone is every port.
+    /// Its ports, the port of its key first; 0 alone is every port.
     pub fn all_ports(&self) -> impl Iterator<Item = u16> {
         let only = self.ports.is_empty().then_some(self.key.port);
         only.into_iter()
             .chain(self.ports.iter().flat_map(|range| range.ports()))
     }
 
-    /// Its ports beside that of its key.
+    /// Its ports except the port of its key.
     pub fn more_ports(&self) -> impl Iterator<Item = u16> {
         self.all_ports().skip(1)
     }
 
-    /// How many they are.
+    /// Number of its ports.
     pub fn port_count(&self) -> usize {
         self.ports.iter().map(|range| range.count()).sum::<usize>().max(1)
     }
 
-    /// Whether packets to a port of its address are its own, as far as no other service has the port.
+    /// Whether it takes packets to this port of its address, unless another service has the port.
     pub fn has_port(&self, port: u16) -> bool {
         self.key.port == 0 || self.all_ports().any(|own| own == port)
     }
@@ -308,7 +308,7 @@ impl Service {
         self.health.kind.is_check()
     }
 
-    /// Where the agent of a backend is asked, if it is.
+    /// Address of a backend's agent; `None` if it is not asked.
     pub fn agent_of(&self, backend: &Backend) -> Option<SocketAddr> {
         let settings = self.agent.as_ref().filter(|settings| settings.enabled)?;
         let port = backend.agent_port.or(settings.port).filter(|port| *port != 0)?;

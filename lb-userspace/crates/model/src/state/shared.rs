@@ -1,16 +1,16 @@
-//! Values that states share as long as they say the same: one change of thousands of services copies one of them.
+//! Values that states share as long as they are equal: a change of one of thousands of services copies only that one.
 
 use std::{
     ops::{Deref, DerefMut},
     sync::Arc,
 };
 
-/// A value that its copies share until one of them is changed, which then has its own.
+/// A value that its copies share until one of them changes.
 #[derive(Debug)]
 pub struct Shared<T>(Arc<T>);
 
 impl<T> Shared<T> {
-    /// Whether two are copies of one, of which neither was changed since. Values that are equal need not be.
+    /// Whether two are unchanged copies of one value. Equal values may be separate.
     pub fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }

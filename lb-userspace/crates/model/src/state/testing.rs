@@ -134,7 +134,7 @@ fn backends(number: u8) -> impl Strategy<Value = Vec<Backend>> {
     })
 }
 
-/// Tables whose keys are all of different fingerprints.
+/// QUIC tables with keys of different fingerprints.
 fn quic() -> impl Strategy<Value = Vec<QuicSettings>> {
     let one = (1..=15_u8, prop::option::of(any::<[u8; 16]>()));
     proptest::collection::btree_map(0..=6_u8, one, 0..3).prop_map(|tables| {
@@ -183,7 +183,7 @@ fn with_agent(mut service: Service, agent: Option<AgentSettings>) -> Service {
     Service { agent, ..service }
 }
 
-/// Valid services, with every key at times away from its default.
+/// Valid services, where each key may differ from its default.
 fn any_service(number: u8) -> impl Strategy<Value = Service> {
     let policies = (
         prop::sample::select(vec![Tracking::JustEnough, Tracking::Full]),

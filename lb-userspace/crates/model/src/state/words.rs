@@ -1,4 +1,4 @@
-//! The words of values that are one of a few; those of checks are in [`crate::health::word`].
+//! The words of enumerated values; the words of checks are in [`crate::health::word`].
 
 use super::{
     backend::Admin,

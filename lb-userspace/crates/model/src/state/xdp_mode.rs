@@ -1,12 +1,12 @@
-//! Which XDP mode the operator wants.
+//! The XDP mode that the operator wants.
 
-/// Which XDP modes may be used.
+/// The XDP modes that may be used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum XdpModeChoice {
-    /// Native where the driver takes it, else generic with a note that says why.
+    /// Native if the driver supports it, else generic with a warning.
     #[default]
     Auto,
-    /// Native or nothing.
+    /// Only native.
     Native,
     /// Generic, in the kernel's network stack.
     Generic,

@@ -12,7 +12,7 @@ use crate::{
     state::words::{self, Word},
 };
 
-/// Whether a kind that may do without TLS uses it.
+/// Whether a kind with optional TLS uses it.
 const TLS: &str = "health.tls";
 
 /// A service's health table. All keys are at their default if the table can be left out.
@@ -246,7 +246,7 @@ fn http(check: &HttpCheck) -> Fields {
     fields
 }
 
-/// Whether connections are kept between checks, which they are by default.
+/// Whether connections are kept between checks; the default.
 fn kept(keep_alive: bool) -> Field {
     field("health.keep_alive", &keep_alive, &true, |keep| Value::from(*keep))
 }

@@ -1,4 +1,4 @@
-//! Keys of `[service.health]`: those of every check, then those of some kinds.
+//! Keys of `[service.health]`: keys of every check first, then keys of some kinds.
 
 use super::{
     ADDRESS, BOOLEAN, DURATION, FILE_PATH, Key, KeyTable, NUMBER, PORT, REGEX, TEXT, Value, default, one_of,
@@ -9,11 +9,11 @@ use crate::{
     health::settings::{ProxyVersion, RecordType, Require, Through, Transport},
 };
 
-/// Kinds whose results are samples, of which a verdict takes several.
+/// Kinds whose health state takes several results.
 const SAMPLED: &[&str] = &[
     "none", "tcp", "http", "https", "tls", "http2", "grpc", "dns", "udp", "icmp", "exec",
 ];
-/// Kinds that talk to a port.
+/// Kinds that check a port.
 const WITH_PORT: &[&str] = &[
     "none", "tcp", "http", "https", "tls", "http2", "grpc", "dns", "udp", "exec",
 ];
@@ -23,7 +23,7 @@ const HTTP: &[&str] = &["http", "https", "http2"];
 const HTTP_AND_GRPC: &[&str] = &["http", "https", "http2", "grpc"];
 /// Kinds with TLS; `http2` and `grpc` with `tls = true`.
 pub(in crate::config) const TLS: &[&str] = &["tls", "https", "http2", "grpc"];
-/// Kinds that use TLS where `tls = true` says so.
+/// Kinds that use TLS only with `tls = true`.
 pub(in crate::config) const MAY_HAVE_TLS: &[&str] = &["http2", "grpc"];
 const TCP: &[&str] = &["tcp"];
 const DNS: &[&str] = &["dns"];
@@ -44,7 +44,7 @@ const SEND_PROXY: Key = optional(
     ("none", "\"v2\""),
     "PROXY header that connections begin with",
 )
-.more("For servers that take no connection without one. Version 2 says LOCAL; version 1 names the ends of the connection.")
+.more("For servers that take no connection without one. Version 2 has the command LOCAL; version 1 names the ends of the connection.")
 .of(CONNECTING);
 
 const SEND: Key = optional(
@@ -139,7 +139,7 @@ macro_rules! with_own_keys {
             default("service", TEXT, "\"\"", "Service that grpc.health.v1.Health is asked about; empty: the server").of(&["grpc"]),
             default("tls", BOOLEAN, "false", "Use TLS; http2 without it uses prior knowledge (h2c)").of(MAY_HAVE_TLS),
             default("verify", BOOLEAN, "true", "Require a valid certificate")
-                .more("`false` accepts any certificate whose key the server holds.")
+                .more("`false` accepts any certificate if the server has its key.")
                 .of(TLS),
             optional(
                 "server_name",
@@ -168,7 +168,7 @@ macro_rules! with_own_keys {
             required("name", TEXT, "\"www.example.org\"", "Name to ask for").of(DNS),
             default("record", one_of::<RecordType>(), "\"A\"", "Type of record").of(DNS),
             default("transport", one_of::<Transport>(), "\"udp\"", "Transport of the question").of(DNS),
-            optional("expect_answer", TEXT, ("any answer", "\"192.0.2.10\""), "What one of the records must hold").of(DNS),
+            optional("expect_answer", TEXT, ("any answer", "\"192.0.2.10\""), "Content that one of the records must have").of(DNS),
             required("payload", TEXT, "\"ping\"", "Datagram to send").of(UDP),
             optional(
                 "expect_reply",
@@ -235,7 +235,7 @@ pub const HEALTH: KeyTable = KeyTable {
     ],
 };
 
-/// Settings of a check alone, of programs that balance nothing: the keys of [`HEALTH`].
+/// The keys of [`HEALTH`] without a table, for programs that only check health.
 pub const CHECK: KeyTable = KeyTable {
     header: "the settings of a check",
     ..HEALTH

@@ -18,11 +18,11 @@ use crate::state::words::Word;
 /// A key of a table.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
-    /// As it is written in the file.
+    /// Its name in the file.
     pub name: &'static str,
-    /// What it may be.
+    /// The values that it takes.
     pub value: Value,
-    /// What holds where the key is absent.
+    /// The meaning of an absent key.
     pub absent: Absent,
     /// Its meaning in one line: lower case words follow an initial capital, no full stop.
     pub help: &'static str,
@@ -43,7 +43,7 @@ pub enum Value {
     Tables(&'static str),
 }
 
-/// What an absent key means.
+/// The meaning of an absent key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Absent {
     /// It may not be absent; an example value in TOML.
@@ -59,7 +59,7 @@ pub enum Absent {
 pub struct KeyTable {
     /// How the table is named in messages: its header, where it has one.
     pub header: &'static str,
-    /// What the table is for.
+    /// The purpose of the table.
     pub about: &'static str,
     /// Its keys, in the order of the documents.
     pub keys: &'static [Key],
@@ -85,7 +85,7 @@ pub const FILE: KeyTable = KeyTable {
 /// Every table with a header of its own, in the order of the documents.
 pub const TABLES: [&KeyTable; 8] = [&LB, &SERVICE, &GUARD, &HEALTH, &ALSO, &AGENT, &QUIC, &BACKEND];
 
-/// A key that must be there.
+/// A required key.
 const fn required(name: &'static str, value: Value, example: &'static str, help: &'static str) -> Key {
     new(name, value, Absent::Required(example), help)
 }
@@ -95,7 +95,7 @@ const fn default(name: &'static str, value: Value, default: &'static str, help: 
     new(name, value, Absent::Default(default), help)
 }
 
-/// A key without which something else holds than a value of it.
+/// An optional key whose absence means none of its values.
 const fn optional(
     name: &'static str,
     value: Value,

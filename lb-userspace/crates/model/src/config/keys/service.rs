@@ -43,8 +43,8 @@ pub const SERVICE: KeyTable = KeyTable {
              in turn; it needs mode `nat` or `tracking = \"full\"`.",
         ),
         default("affinity", one_of::<Affinity>(), "\"none\"", "What keeps flows together at one backend").more(
-            "`none`: each flow on its own. `source`: all flows of a client address. `port`: all flows to a port of the service, of \
-             whatever client (VoIP, TURN); it needs several ports.",
+            "`none`: each flow on its own. `source`: all flows of a client address. `port`: all flows to a port of the service, from \
+             any client (VoIP, TURN); it needs several ports.",
         ),
         default("tracking", one_of::<Tracking>(), "\"just-enough\"", "Which flows are recorded").more(
             "`just-enough`: only flows that a change would move; `full`: all. Mode `nat` records all flows in any case.",
@@ -67,7 +67,7 @@ pub const SERVICE: KeyTable = KeyTable {
         )
         .more(
             "`drop`: their packets are dropped. `reject`: they are answered with a TCP reset or an ICMP \"port unreachable\", up \
-             to 1,000 a second for each service. `all`: enabled backends take them whatever their checks say.",
+             to 1,000 a second for each service. `all`: enabled backends take them, also if checks call them down.",
         ),
         default(
             "on_down",
@@ -197,7 +197,7 @@ pub const AGENT: KeyTable = KeyTable {
             "enabled",
             BOOLEAN,
             "true",
-            "Ask the agents; false ends what they said",
+            "Ask the agents; false discards their updates",
         ),
         optional(
             "port",
@@ -277,7 +277,7 @@ pub const BACKEND: KeyTable = KeyTable {
             "100",
             "Share of new flows, relative to the other backends; 0 takes none",
         ),
-        optional("mode", one_of::<Mode>(), ("that of the service", "\"nat\""), "Mode of this backend"),
+        optional("mode", one_of::<Mode>(), ("the service's mode", "\"nat\""), "Mode of this backend"),
         default(
             "backup",
             BOOLEAN,

@@ -42,7 +42,7 @@ fn several_ports_and_ranges_are_one_service_and_survive_an_export() {
     }
 }
 
-/// Where a service has several ports, a backend may leave its own out: packets keep theirs.
+/// With several ports of a service, a backend may have none: packets keep theirs.
 #[test]
 fn a_backend_needs_a_port_only_where_its_service_has_one() {
     for (service, address, works) in [
@@ -96,7 +96,7 @@ fn ports_that_make_no_sense_are_refused_with_their_reason() {
 }
 
 #[test]
-fn what_is_true_of_one_port_is_true_of_each() {
+fn each_of_several_ports_has_the_constraints_of_a_single_port() {
     let own = config("ports = [80, \"8000-8100\"]", "192.0.2.1:8050").unwrap_err();
     assert!(own[0].contains("round in circles"), "{own:#?}");
     let through = "ports = [80, 443]\n[service.health]\nkind = \"tcp\"\nthrough = \"vip\"\nport =";

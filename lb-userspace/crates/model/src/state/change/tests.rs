@@ -1,4 +1,4 @@
-//! What changes promise.
+//! Effects and refusals of changes.
 
 use std::net::IpAddr;
 
@@ -30,7 +30,7 @@ fn changed(desired: &Desired, service: &str, change: impl FnOnce(&mut Service)) 
 
 /// Each change with the state it makes of [`web`], seen through its one effect.
 #[test]
-fn every_change_does_what_it_says_and_raises_the_revision_once() {
+fn every_change_has_its_effect_and_raises_the_revision_once() {
     type Effect = fn(&Desired) -> bool;
     let set = |change: fn(&mut Service)| web().set_service(changed(&web(), "web", change));
     let set_a = |change| web().set_backend(&name("web"), &name("a"), change);
@@ -115,7 +115,7 @@ fn every_change_does_what_it_says_and_raises_the_revision_once() {
 }
 
 #[test]
-fn what_is_so_already_succeeds_and_changes_nothing() {
+fn a_change_to_the_present_state_succeeds_and_changes_nothing() {
     let service = testing::service("web", 1, &[("a", 1), ("b", 2)]);
     let backend = service.backends[0].clone();
     let same = BackendChange {
@@ -138,7 +138,7 @@ fn what_is_so_already_succeeds_and_changes_nothing() {
 }
 
 #[test]
-fn refused_changes_say_what_stands_against_them() {
+fn refused_changes_name_the_conflict() {
     let conflict = |result: Result<Desired, ChangeError>| matches!(result, Err(ChangeError::Conflict { .. }));
     let invalid = |result: Result<Desired, ChangeError>| matches!(result, Err(ChangeError::Invalid { .. }));
     let missing = |result: Result<Desired, ChangeError>, kind, name: &str| {

@@ -1,4 +1,4 @@
-//! What mode `dnat` asks of backends: replies must tell whose they are.
+//! Constraints of mode `dnat` on backends: the source of a reply must identify its service.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -12,7 +12,7 @@ use crate::state::{
 };
 
 impl Findings {
-    /// Finds endpoints that two services share, and those whose replies do not tell the service's port.
+    /// Finds endpoints that two services share, and endpoints whose replies do not identify the service's port.
     pub(super) fn endpoints(&mut self, services: &[&Service]) {
         // Endpoints of an address, by port, with the first service that has each.
         let mut taken: HashMap<(IpAddr, Protocol), BTreeMap<u16, &Service>> = HashMap::new();
@@ -20,7 +20,7 @@ impl Findings {
             let backends = service.backends.iter().enumerate();
             backends.map(move |(place, backend)| (index, *service, place, backend))
         });
-        // A backend that a host name found gives way to one that is written.
+        // A backend that a host name found gives way to one from the file.
         let (written, found): (Vec<_>, Vec<_>) =
             all.partition(|(_, _, _, backend)| backend.discovered_by.is_none());
         for (index, service, place, backend) in written.into_iter().chain(found) {
@@ -82,9 +82,9 @@ mod tests {
         },
     };
 
-    /// Two services, each by port, protocol, mode and the mode and port of its backend at the same address: what is found.
+    /// Two services, each with port, protocol, mode, and mode and port of its backend at the same address; and the problem found.
     #[test]
-    fn no_reply_could_be_of_two_services() {
+    fn no_reply_may_belong_to_two_services() {
         use Mode::{Dnat, Ipip, Nat};
         use Protocol::{Tcp, Udp};
         let conflict = |service| Some((Place::Backend(service, 0, "address"), ProblemKind::Conflict));

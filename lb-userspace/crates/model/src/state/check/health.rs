@@ -15,10 +15,10 @@ use crate::{
     state::{backend::Backend, service::Service, words},
 };
 
-/// Checks beside the main one at most: all are made at once, each time.
+/// Number of checks beside the main one: all run at the same time.
 const MAX_FURTHER: usize = 7;
 
-/// Everything that is wrong with settings that belong to no service. Places are of service 0.
+/// All problems of settings that belong to no service. Positions have service 0.
 pub fn health_problems(settings: &CheckSettings) -> Vec<Problem> {
     let mut found = Findings::default();
     found.health(0, settings);
@@ -194,7 +194,7 @@ impl Findings {
         }
     }
 
-    /// The circuit breaker, which needs flows that tell something and a check that closes it.
+    /// The circuit breaker, which needs flows whose failures show, and a check that closes it.
     pub(super) fn breaker(&mut self, index: usize, service: &Service) {
         let at = |key| Place::Health(index, key);
         let health = &service.health;

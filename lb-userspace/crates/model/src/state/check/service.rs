@@ -25,7 +25,7 @@ use crate::{
     },
 };
 
-/// Shortest time after which an idle flow may be forgotten: flows are looked at about once a second.
+/// Shortest idle timeout of a flow: the sweep runs about once a second.
 const SHORTEST_IDLE: Duration = Duration::from_secs(1);
 
 /// The mode of the service, and those of its backends.

@@ -9,7 +9,7 @@ use crate::{
     },
 };
 
-/// What the packets of a check are, or why it sends none by which the path could be told.
+/// The protocol of a check's packets, or the reason why they cannot test the path.
 fn transport(kind: &CheckKind) -> Result<Protocol, &'static str> {
     match kind {
         CheckKind::Tcp

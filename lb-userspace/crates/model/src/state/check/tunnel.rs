@@ -1,4 +1,4 @@
-//! Prefixes that tunnels take their outer source addresses from.
+//! Prefixes of the outer source addresses of tunnels.
 
 use lb_common::service::Mode;
 
@@ -28,7 +28,7 @@ impl Findings {
         }
     }
 
-    /// A backend drops packets that seem to come from an address of its own.
+    /// A backend drops packets with one of its own addresses as source.
     fn tunnel_source(&mut self, place: Place, prefix: Prefix, services: &[&Service]) {
         const HINT: &str = "use a prefix that no service and no backend is in";
         for service in services {

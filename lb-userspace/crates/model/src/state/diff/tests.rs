@@ -1,4 +1,4 @@
-//! What a diff says.
+//! Content of diffs.
 
 use proptest::prelude::*;
 
@@ -24,7 +24,7 @@ fn changed(change: impl FnOnce(&mut Service)) -> Desired {
 }
 
 #[test]
-fn a_diff_names_what_changes_from_what_to_what() {
+fn a_diff_names_each_change_with_both_values() {
     let checked = CheckSettings {
         kind: CheckKind::Tcp,
         rise: 5,
@@ -85,7 +85,7 @@ proptest! {
 }
 
 #[test]
-fn a_diff_tells_that_a_key_changes_and_shows_neither() {
+fn a_diff_reports_a_changed_secret_key_and_shows_neither_value() {
     let with = |key: &[u8; 16]| {
         changed(|service| {
             service.key.protocol = Protocol::Udp;

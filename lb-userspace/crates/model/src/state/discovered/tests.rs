@@ -35,7 +35,7 @@ fn admin(desired: &Desired, backend: &str, admin: Admin) -> Desired {
 }
 
 #[test]
-fn an_answer_adds_what_is_new_removes_what_is_gone_and_keeps_what_stays() {
+fn an_answer_adds_new_backends_removes_missing_ones_and_keeps_the_rest() {
     let (first, left_out) = after(&file(), &["10.0.0.2", "10.0.0.1"]);
     assert_eq!(names(&first), ["a", "app-10.0.0.1", "app-10.0.0.2"]);
     assert_eq!(left_out, []);
@@ -126,12 +126,12 @@ fn an_old_export_brings_no_old_answer_back() {
     assert_eq!(
         names(&first),
         names(&export),
-        "a daemon that knows no answer begins with that of the file"
+        "a daemon without an answer begins with the addresses of the file"
     );
 }
 
 #[test]
-fn what_was_found_is_not_edited_by_hand_but_for_weight_and_state() {
+fn of_a_found_backend_only_weight_and_state_can_be_set_by_hand() {
     let (found, _) = after(&file(), &["10.0.0.1"]);
     let (web, backend): (ServiceName, BackendName) = (name("web"), name("app-10.0.0.1"));
     let set = |change| found.set_backend(&web, &backend, change);

@@ -1,4 +1,4 @@
-//! Settings of checks, with every key at times away from its default.
+//! Settings of checks, where each key may differ from its default.
 
 use std::net::IpAddr;
 
@@ -71,7 +71,7 @@ fn tls() -> impl Strategy<Value = TlsCheck> {
         )
 }
 
-/// TLS for kinds that can do without.
+/// TLS for kinds where it is optional.
 fn secure() -> impl Strategy<Value = Option<TlsCheck>> {
     let tls = tls().prop_map(|tls| TlsCheck {
         alpn: Vec::new(),
@@ -218,20 +218,20 @@ pub(super) fn health() -> impl Strategy<Value = CheckSettings> {
             |(kind, interval, fast_interval, down_interval_max, rise, fall, jitter, port, mark, mut also)| {
                 let checked = kind.is_check();
                 let default = CheckSettings::default();
-                let told = matches!(kind, CheckKind::Push(_));
-                if told || !checked {
+                let push = matches!(kind, CheckKind::Push(_));
+                if push || !checked {
                     also.clear();
                 }
                 CheckSettings {
-                    port: port.filter(|_| kind != CheckKind::Icmp && !told),
+                    port: port.filter(|_| kind != CheckKind::Icmp && !push),
                     send_proxy: mark.and_then(|mark| send_proxy(&kind, mark)),
                     kind,
                     interval,
                     fast_interval,
                     down_interval_max,
-                    timeout: if told { default.timeout } else { fast_interval },
-                    rise: if told { default.rise } else { rise },
-                    fall: if told { default.fall } else { fall },
+                    timeout: if push { default.timeout } else { fast_interval },
+                    rise: if push { default.rise } else { rise },
+                    fall: if push { default.fall } else { fall },
                     jitter: f64::from(jitter) / 100.0,
                     damping: Damping {
                         limit: u32::from(jitter),
