@@ -1,4 +1,4 @@
-//! Which id stands for what: how counters, which are kept by id, get the names that users know.
+//! The names of ids: counters are kept by id and shown by name.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -39,8 +39,7 @@ pub(super) struct Directory {
     pub(super) replies_v6: usize,
     /// Source NAT addresses in use.
     pub(super) snat_addresses: usize,
-    /// When idle flows of services are forgotten; `None` until a target was programmed, since an earlier daemon's maps do not
-    /// say it.
+    /// Idle timeouts of services; `None` until a target was programmed, since an earlier daemon's maps do not have them.
     pub(super) idle: Option<Arc<BTreeMap<ServiceKey, IdleTimeouts>>>,
 }
 
@@ -56,7 +55,7 @@ pub(super) struct BackendEntry {
 }
 
 impl Directory {
-    /// Lists what is programmed. A backend whose service is gone, as an interrupted change may leave one, has no name.
+    /// Lists the programmed state. A backend without a service, as an interrupted change may leave one, has no name.
     pub(super) fn of(programmed: &Programmed) -> Self {
         let mut services: Vec<_> = programmed
             .services
@@ -103,7 +102,7 @@ impl Directory {
         }
     }
 
-    /// As [`Self::of`], by what was listed `before` these steps.
+    /// As [`Self::of`], from the directory `before` these steps.
     pub(super) fn after(before: &Self, steps: &[Step], programmed: &Programmed) -> Self {
         if steps.iter().any(Step::changes_names) {
             return Self {
@@ -122,13 +121,13 @@ impl Directory {
         }
     }
 
-    /// What a service's number stands for.
+    /// The key of a service's number.
     pub(super) fn key(&self, id: ServiceId) -> Option<ServiceKey> {
         let at = self.services.binary_search_by_key(&id, |(id, _)| *id).ok()?;
         self.services.get(at).map(|(_, key)| *key)
     }
 
-    /// When idle flows of a service and protocol are forgotten; `None`: not known yet.
+    /// Idle timeouts of a service and protocol; `None`: not known yet.
     pub(super) fn idle(&self, service: ServiceId, protocol: u8) -> Option<IdleTimeouts> {
         let idle = self.idle.as_ref()?;
         let known = self.key(service).and_then(|key| idle.get(&key));

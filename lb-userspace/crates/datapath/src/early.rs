@@ -1,4 +1,4 @@
-//! What a start can do before it touches anything that others see.
+//! Work of a start before it changes anything that others see.
 
 use std::{
     io,
@@ -14,16 +14,16 @@ use super::{
     prepare::{Made, make_early},
 };
 
-/// The object, and what was made of it.
+/// The object, and the maps made from it.
 pub(super) type Parsed = Result<(Object, Made), DatapathError>;
 
-/// Parses the program, and where nothing is pinned makes its large maps, on a thread beside the rest of the start. Nobody sees these
-/// maps before they are pinned, and they are gone with the process.
+/// Parses the program on a thread beside the rest of the start, and creates its large maps if none are pinned. These maps are
+/// invisible until they are pinned, and disappear with the process.
 #[derive(Debug)]
 pub struct EarlyStart(JoinHandle<Parsed>);
 
 impl EarlyStart {
-    /// Begins, for pins in the directory `pin_dir`; `anew`: what is pinned there will not be used.
+    /// Begins, for pins in the directory `pin_dir`; `anew`: the present pins will not be used.
     ///
     /// # Errors
     /// No thread can be started.

@@ -1,4 +1,4 @@
-//! What can go wrong between the daemon and the kernel, each with its remedy where there is one.
+//! Errors between the daemon and the kernel, with their remedies.
 
 use std::{io, path::PathBuf};
 
@@ -6,16 +6,16 @@ pub(super) use lb_model::chain::chain;
 
 use crate::plan::{QuicStep, Step};
 
-/// Why the data plane could not be opened, or what is left of it not removed.
+/// Why the data plane could not be opened or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum DatapathError {
-    /// The binary was built where no BPF object was.
+    /// The binary was built without a BPF object.
     #[error("built without its data plane")]
     NoObject,
-    /// The embedded object is not what this daemon expects.
+    /// The embedded object does not match this daemon.
     #[error("the embedded data plane is broken: {0}")]
     BadObject(String),
-    /// Nothing to attach to.
+    /// No interface to attach to.
     #[error("no interface given")]
     NoInterface,
     /// More than [`lb_common::limits::MAX_INTERFACES`].
@@ -27,9 +27,9 @@ pub enum DatapathError {
     /// No interface of that name in this network namespace.
     #[error("no interface \"{name}\" here")]
     InterfaceMissing {
-        /// What was asked for.
+        /// The name that was asked for.
         name: String,
-        /// What there is.
+        /// The interfaces that exist.
         present: Vec<String>,
     },
     /// Frames on it have no Ethernet header, so the program would read them wrongly.
@@ -43,7 +43,7 @@ pub enum DatapathError {
     PinDirBusy {
         /// The pin directory.
         dir: String,
-        /// Who, if the kernel tells.
+        /// Its process, if the kernel reports it.
         pid: Option<u32>,
     },
     /// An XDP program that is not ours is on the interface.
@@ -55,7 +55,7 @@ pub enum DatapathError {
         interface: String,
         /// Kernel's id of the program.
         program_id: u32,
-        /// Its name, if the kernel tells.
+        /// Its name, if the kernel reports it.
         name: Option<String>,
         /// The process that holds its link, if one does.
         pid: Option<u32>,
@@ -65,10 +65,10 @@ pub enum DatapathError {
     Attach {
         /// The interface.
         interface: String,
-        /// What was tried and what the kernel said.
+        /// The modes tried and the kernel's errors.
         reason: String,
     },
-    /// A pinned map is not what this daemon's object says.
+    /// A pinned map differs from this daemon's object.
     #[error("{path} is not the map that this version expects: {difference}")]
     PinMismatch {
         /// The pin.
@@ -93,15 +93,15 @@ pub enum DatapathError {
     /// The kernel refused the program.
     #[error("the kernel refuses the data plane: {reason}")]
     Load {
-        /// The verifier's words or the system call's error.
+        /// The verifier's message or the system call's error.
         reason: String,
     },
     /// A system call failed.
     #[error("{what}: {source}")]
     Io {
-        /// What was tried, on what.
+        /// The call and its object.
         what: String,
-        /// Why not.
+        /// The cause.
         #[source]
         source: io::Error,
     },
@@ -116,7 +116,7 @@ pub enum DatapathError {
 }
 
 impl DatapathError {
-    /// What to do about it.
+    /// The remedy.
     pub fn hint(&self) -> Option<String> {
         let hint = match self {
             Self::NoObject => "build with `cargo xtask build`",
@@ -165,7 +165,7 @@ pub enum ProgramError {
     Step {
         /// The step that failed.
         step: Box<Step>,
-        /// What the kernel said.
+        /// The kernel's error.
         reason: String,
     },
     /// The writer has ended.
@@ -173,7 +173,7 @@ pub enum ProgramError {
     Closed,
 }
 
-/// A step in words, for errors.
+/// A step as text, for errors.
 fn describe(step: &Step) -> String {
     match step {
         Step::WriteSettings { .. } => "cannot write the settings".to_owned(),

@@ -35,7 +35,7 @@ pub(super) struct Executor {
     grace: GracePeriod,
     places: Places,
     stages: Stages,
-    /// What is known of the ways to backends.
+    /// The known next hops of backends.
     hops: BTreeMap<IpAddr, NextHop>,
 }
 
@@ -48,7 +48,7 @@ impl fmt::Debug for Executor {
 }
 
 impl Executor {
-    /// Starts from what is programmed: the next hops that its records hold are known.
+    /// Starts from the programmed state: the next hops in its records are known.
     pub(super) fn new(
         maps: Arc<Maps>,
         stages: Stages,
@@ -64,7 +64,7 @@ impl Executor {
                     reason: e.to_string(),
                 })?;
             let hop = records::next_hop(&record.unwrap_or_default());
-            // The records of backends at one address say the same, but for the source, which those of tunnels may not have.
+            // Backends at one address have the same next hop; records of tunnels may lack the source.
             let known: &mut NextHop = hops.entry(backend.address.ip()).or_insert(hop);
             known.source = known.source.or(hop.source);
         }
@@ -95,8 +95,8 @@ impl Executor {
     /// Carries out steps and records each in `programmed` as soon as it is done.
     ///
     /// # Errors
-    /// The first step that fails; those after it are not begun. As plans are ordered, packets go on as before: what
-    /// leads to new things is written after them.
+    /// The first step that fails; later steps are not begun. Packets go on as before: a plan writes references after the
+    /// things that they lead to.
     pub(super) fn execute(
         &mut self,
         steps: &[Step],
@@ -112,7 +112,7 @@ impl Executor {
         }
         let mut rest = steps;
         while let Some(first) = rest.first() {
-            // Rings wait for a grace period, and so do new backends: those that stand together share one.
+            // Rings and new backends wait for a grace period: adjacent steps share one.
             let group = rest.iter().take_while(|step| joins(first, step)).count().max(1);
             let (group, behind) = rest.split_at(group);
             self.step(group, programmed).map_err(|e| ProgramError::Step {
@@ -147,7 +147,7 @@ impl Executor {
         self.write_records(&ids)
     }
 
-    /// Has frames to these link-layer addresses taken for this machine's.
+    /// Makes the program accept frames to these link-layer addresses.
     ///
     /// # Errors
     /// A map could not be read or written.
@@ -160,7 +160,7 @@ impl Executor {
         &self.hops
     }
 
-    /// Forgets the next hops of other addresses; should a backend get one of them again, it is told anew.
+    /// Forgets the next hops of other addresses; they are reported again if a backend gets such an address.
     pub(super) fn forget_all_but(&mut self, addresses: &BTreeSet<IpAddr>) {
         self.hops.retain(|address, _| addresses.contains(address));
     }
@@ -274,8 +274,7 @@ impl Executor {
         }
     }
 
-    /// Counts shrink before the addresses behind them change, and grow after them, so that a packet never takes an
-    /// address that is not there.
+    /// Counts shrink before their addresses change, and grow afterwards, so that a packet never takes a missing address.
     fn write_settings(
         &self,
         addresses: &[IpAddr],
@@ -335,8 +334,8 @@ impl Executor {
         self.write_records(backends)
     }
 
-    /// Brings the records of these backends to what is known of them now, in the steps that [`records`] explains.
-    /// Where nothing is known of a way yet, a record keeps the one it has.
+    /// Updates the records of these backends in the steps that [`records`] explains. A record keeps its next hop until a new
+    /// one is known.
     fn write_records(&self, backends: &[(BackendId, ProgrammedBackend)]) -> io::Result<()> {
         let mut changes = Vec::new();
         for (id, backend) in backends {
@@ -369,7 +368,7 @@ impl Executor {
         Ok(())
     }
 
-    /// Counters belong to an id from when it is given out: those of its owner before are history.
+    /// Clears the counters of an id when it gets a new owner.
     fn clear_service_counters(&self, id: ServiceId) -> io::Result<()> {
         self.maps.service_traffic.clear_range(u32::from(id.0), 1)?;
         self.maps.service_drops.clear_range(u32::from(id.0), 1)

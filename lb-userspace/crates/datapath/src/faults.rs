@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 /// Changes that may wait for their reader; a part that still fails reports again at its next attempt.
 const QUEUE: usize = 256;
 
-/// A part of the datapath that forwarding can do without for a while.
+/// A part of the datapath whose failure does not stop forwarding.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DatapathPart {
     /// The kernel's notices about interfaces that have the program.
@@ -22,12 +22,12 @@ pub enum DatapathPart {
     Pins,
 }
 
-/// What happened to a part.
+/// A failure or a recovery.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum PartState {
     /// It fails, and is retried.
     Failed {
-        /// What fails, and why.
+        /// The failure and its reason.
         message: String,
         /// The remedy.
         hint: String,
@@ -41,7 +41,7 @@ pub enum PartState {
 pub struct PartChange {
     /// The part.
     pub part: DatapathPart,
-    /// What happened to it.
+    /// Its failure or recovery.
     pub state: PartState,
 }
 

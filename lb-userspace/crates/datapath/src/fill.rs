@@ -1,4 +1,4 @@
-//! Loads programs of the packet path and puts those of stages in their slots.
+//! Loads programs of the packet path and puts stages into their slots.
 
 use std::{
     ffi::CStr,
@@ -14,7 +14,7 @@ use super::{
     sys,
 };
 
-/// Lines of the verifier's log that an error shows: the last ones say what it objects to.
+/// Lines of the verifier's log in an error: the last ones have the objection.
 const VERIFIER_LINES: usize = 8;
 
 /// How an instruction names a map: `BPF_LD | BPF_IMM | BPF_DW` with `BPF_PSEUDO_MAP_FD`.
@@ -25,11 +25,11 @@ const MAP_FD: u8 = 1;
 pub(super) enum LoadError {
     /// The kernel refuses one.
     Refused(String),
-    /// Something else went wrong.
+    /// Another failure.
     Failed(DatapathError),
 }
 
-/// Loads the programs that `loads` names, and puts those of stages in their slots as soon as they are there.
+/// Loads the programs in `loads`, and puts each stage into its slot as soon as it is loaded.
 pub(super) fn load_into(
     ready: &Ready,
     license: &CStr,
@@ -93,7 +93,7 @@ fn with_map(
     instructions
 }
 
-/// What the kernel said, without the thousands of lines that a verifier's log may have.
+/// The kernel's error with the last lines of the verifier's log.
 pub(super) fn refused(refusal: &Refusal) -> String {
     let lines: Vec<&str> = refusal
         .log

@@ -1,4 +1,4 @@
-//! Descriptors of the pinned maps, from which pins that somebody removes are made again.
+//! Descriptors of the pinned maps, to restore removed pins.
 
 use std::{
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
@@ -19,7 +19,7 @@ impl HeldMaps {
     /// Opens all maps that are pinned below `pins`.
     ///
     /// # Errors
-    /// [`DatapathError::Map`] for the first one that is not there.
+    /// [`DatapathError::Map`] for the first missing one.
     pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         let open = |name| {
             let error = |reason: String| DatapathError::Map { map: name, reason };

@@ -1,4 +1,4 @@
-//! What an interface is asked for, and what became of it.
+//! The settings of an interface, and its state.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -8,7 +8,7 @@ use tokio::sync::watch;
 use super::netlink::LinkState;
 use crate::state::xdp_mode::XdpModeChoice;
 
-/// What is wrong with an interface that is not there.
+/// The problem of a missing interface.
 const MISSING: &str = "is missing: nothing of it is forwarded";
 
 /// The XDP mode a program really runs in, as the kernel reports it.
@@ -30,11 +30,10 @@ impl XdpMode {
     }
 }
 
-/// What [`super::Datapath::open`] shall do.
+/// Options of [`super::Datapath::open`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AttachOptions {
-    /// Names of the interfaces, which may be alternative ones; those that an earlier daemon served and that are not among
-    /// them are detached.
+    /// Names of the interfaces, which may be alternative ones. Other interfaces of an earlier daemon are detached.
     pub interfaces: Vec<String>,
     /// Starts also where one of them is missing, and attaches to it when it appears.
     pub wait_for_interfaces: bool,
@@ -75,7 +74,7 @@ impl LinkOperation {
     }
 }
 
-/// An interface that the program is to run on, and what is so now.
+/// An interface for the program, and its present state.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Interface {
     /// The name it was asked for by.
@@ -84,7 +83,7 @@ pub struct Interface {
     pub name: String,
     /// Its alternative names.
     pub altnames: Vec<String>,
-    /// Which block of the verdict counters it has, 0 to 15; kept over a take-over, and when it is made anew.
+    /// Its block of the verdict counters, 0 to 15; stays the same over a take-over, and when the interface is made anew.
     pub slot: u32,
     /// Whether it can carry packets.
     pub operation: LinkOperation,
@@ -116,14 +115,14 @@ impl Interface {
         }
     }
 
-    /// Takes over what the kernel tells of it.
+    /// Takes over the kernel's data about it.
     pub(super) fn is_now(&mut self, link: &LinkState) {
         self.name.clone_from(&link.name);
         self.altnames.clone_from(&link.altnames);
         self.operation = link.operation;
     }
 
-    /// What is wrong with it, and what to do about that where there is something to do.
+    /// Its problem, with the remedy if there is one.
     pub fn problem(&self) -> Option<InterfaceProblem> {
         let problem = |message: &str, hint: &str| {
             Some(InterfaceProblem {
@@ -161,12 +160,12 @@ impl Interface {
     }
 }
 
-/// Why the program does not run on an interface, or what else is wrong with that.
+/// Why the program does not run on an interface, or another problem of it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InterfaceProblem {
-    /// What is wrong, as it continues "interface NAME".
+    /// The problem, as a continuation of "interface NAME".
     pub message: String,
-    /// What to do about it.
+    /// The remedy.
     pub hint: Option<String>,
 }
 
@@ -183,20 +182,20 @@ pub struct Attachment {
     pub link_id: u32,
     /// The link of an earlier daemon was taken over, with no gap in forwarding.
     pub took_over: bool,
-    /// What the operator should know about how it is attached, such as why the mode is not native.
+    /// A remark for the operator about its attachment, such as why the mode is not native.
     pub note: Option<String>,
 }
 
-/// Something that happened to an interface while the daemon ran.
+/// An event of an interface while the daemon ran.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct InterfaceChange {
-    /// What kind of thing.
+    /// The kind of event.
     pub kind: InterfaceChangeKind,
     /// One sentence.
     pub message: String,
 }
 
-/// Kinds of what happens to an interface.
+/// Kinds of events of an interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum InterfaceChangeKind {
     /// The program runs on it, or does so again.

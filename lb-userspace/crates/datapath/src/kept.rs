@@ -1,5 +1,5 @@
-//! Programs pinned beside their maps, under names made of all that they were made from: a start that would load the same one
-//! again finds it there. Checking it is most of what a start takes, and nothing is put in its place on the interfaces.
+//! Programs pinned beside their maps, under names derived from all their inputs: a start that would load the same program
+//! finds it there. This saves most of the time of a start, which is verification, and the exchange on the interfaces.
 
 use std::{
     cell::OnceCell,
@@ -18,7 +18,7 @@ use lb_common::map_names;
 
 use super::{object, sys};
 
-/// What follows a program's name in that of its pin, and in that of the map of its stages.
+/// Suffixes of a program's name in the name of its pin, and in the name of the pin of its map of stages.
 const PROGRAM: &str = "";
 const STAGES: &str = "_stages";
 
@@ -29,9 +29,9 @@ pub(super) struct Other {
     program: PathBuf,
 }
 
-/// Where programs are kept, and which of them is ours.
+/// The directory of pinned programs, and the inputs that identify ours.
 pub(super) struct Kept {
-    /// Its name, with which that of its pins begins.
+    /// Its name, with which the names of its pins begin.
     program: &'static str,
     /// Pins of the maps that the program works on.
     maps: PathBuf,
@@ -61,7 +61,7 @@ impl Kept {
         }
     }
 
-    /// Tells the values of the program's read-only globals.
+    /// Sets the values of the program's read-only globals.
     pub(super) fn made_with(&mut self, globals: &[u8]) {
         globals.clone_into(&mut self.globals);
     }
@@ -99,7 +99,7 @@ impl Kept {
         for (object, suffix) in pins {
             let Some(object) = object else { continue };
             let path = self.pin_of(suffix, frags).ok_or_else(no_maps)?;
-            // What stands there is not complete, or it would have been found.
+            // The present pin is incomplete, or it would have been found.
             match fs::remove_file(&path) {
                 Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(e),
                 Ok(()) | Err(_) => sys::pin(object, &path)?,
@@ -124,7 +124,7 @@ impl Kept {
         Ok(others)
     }
 
-    /// Removes the pins of other programs but those that are `in_use`, by the kernel's number.
+    /// Removes the pins of other programs except those `in_use`, by the kernel's number.
     pub(super) fn forget(others: &[Other], in_use: &[u32]) -> io::Result<()> {
         let runs = |other: &Other| {
             ProgramInfo::from_pin(&other.program).is_ok_and(|info| in_use.contains(&info.id()))
@@ -134,8 +134,8 @@ impl Kept {
         gone.iter().try_for_each(|other| fs::remove_file(&other.pin))
     }
 
-    /// Where a program is pinned that is made of this binary's object, these globals and the pinned maps, or its stages; `None`
-    /// where one of the maps is missing.
+    /// Pin of a program with this binary's object, these globals and the pinned maps, or of its stages; `None` if one of the
+    /// maps is missing.
     fn pin_of(&self, suffix: &str, frags: bool) -> Option<PathBuf> {
         let mut hasher = self.object.clone();
         hasher.write(&self.globals);
@@ -159,7 +159,7 @@ impl Kept {
         self.map_ids.get().map(Vec::as_slice)
     }
 
-    /// The pin of the program that a pin belongs to: of one of this name, of whatever it was made.
+    /// The pin of the program that a pin belongs to: any program of this name.
     fn program_of(&self, pin: &Path) -> Option<PathBuf> {
         let (name, made_of) = pin.file_name()?.to_str()?.split_once('-')?;
         let suffix = name.strip_prefix(self.program)?;

@@ -7,7 +7,7 @@ use std::{fs, sync::LazyLock, time::Duration};
 const OFFSETS: &str = "/proc/self/timens_offsets";
 const NANOS_PER_SEC: i128 = 1_000_000_000;
 
-/// What this process's CLOCK_MONOTONIC is ahead of the machine's, in nanoseconds. A process does not change it.
+/// Offset of this process's CLOCK_MONOTONIC from the machine's, in nanoseconds. It is constant for a process.
 static OFFSET: LazyLock<i128> = LazyLock::new(|| {
     // Kernels without time namespaces have no such file.
     let offset = fs::read_to_string(OFFSETS).map_or(0, |text| monotonic_offset(&text));

@@ -1,4 +1,4 @@
-//! What forwards on without a daemon, as the kernel tells it, wherever it is pinned.
+//! Programs that still forward without a daemon, wherever they are pinned.
 
 use std::{iter, os::fd::AsFd as _};
 
@@ -22,11 +22,11 @@ use crate::state::service::ServiceKey;
 pub struct LeftForwarding {
     /// Names of the interfaces, and the mode in which the program runs there.
     pub interfaces: Vec<(String, XdpMode)>,
-    /// What clients reach; empty also where the maps cannot be read.
+    /// Services; empty also if the maps cannot be read.
     pub services: Vec<ServiceKey>,
 }
 
-/// What runs now. Empty where the kernel does not tell, which takes `CAP_SYS_ADMIN`.
+/// The programs that run now. Empty without `CAP_SYS_ADMIN`, which the look-up needs.
 pub fn left_forwarding() -> LeftForwarding {
     let ours = |id: u32| {
         loaded_programs()
@@ -54,7 +54,7 @@ pub fn left_forwarding() -> LeftForwarding {
     left
 }
 
-/// The services in the map of this id, if it is one of services.
+/// The services in the map of this id, if it is a map of services.
 fn services(map: u32) -> Vec<ServiceKey> {
     let Ok(data) = MapData::from_id(map) else {
         return Vec::new();
@@ -79,7 +79,7 @@ fn prefix_keys(data: &MapData) -> Vec<ServiceKey> {
 }
 
 fn keys<K: Pod>(data: MapData, key: impl Fn(&K) -> Option<ServiceKey>) -> Vec<ServiceKey> {
-    // A map of another layout has nothing to say here.
+    // A map of another layout cannot be read.
     let Ok(map) = HashMap::<_, K, Service>::try_from(Map::HashMap(data)) else {
         return Vec::new();
     };

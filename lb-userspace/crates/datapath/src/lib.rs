@@ -1,8 +1,8 @@
-//! The data plane, and the only crate that talks to the kernel's BPF: loading, pins, links, maps, counters, neighbours.
+//! The data plane, and the only crate that uses the kernel's BPF: loading, pins, links, maps, counters, neighbours.
 //!
 //! [`Datapath::open`] brings the program onto the interfaces, or takes over what an earlier daemon left there.
-//! [`WriterTask`] then owns the maps and executes plans; [`StatsReader`] reads counters beside it. What stays in the
-//! kernel when the daemon goes, by [`WriterHandle::keep`] or by a kill, goes on forwarding.
+//! [`WriterTask`] then owns the maps and executes plans; [`StatsReader`] reads counters beside it. After
+//! [`WriterHandle::keep`] or a kill, the programs in the kernel go on forwarding.
 //!
 //! This crate must not know files, the API, commands or metrics, nor decide what should be programmed.
 
@@ -102,7 +102,7 @@ use lb_plan::{self as plan, transition};
 
 use self::plan::Programmed;
 
-/// Where pins go unless `--pin-dir` says otherwise.
+/// Default of `--pin-dir`.
 pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/lb";
 
 /// The data plane, attached and forwarding what is programmed. Dropping it leaves everything in the kernel, as a kill
@@ -111,7 +111,7 @@ pub struct Datapath {
     /// The keeper, once all is attached.
     keeper: oneshot::Receiver<Keeper>,
     interfaces: Interfaces,
-    /// The directory of pins, in it that of this version, and in that the one of programs.
+    /// The pin directory, with the directory of this version, and in it the directory of programs.
     paths: [PathBuf; 3],
     maps: Arc<Maps>,
     programmed: Programmed,
@@ -122,13 +122,13 @@ pub struct Datapath {
     netlink: Client,
     watch: io::Result<netlink::Watch>,
     stats: StatsReader,
-    told: mpsc::Sender<InterfaceChange>,
+    reports: mpsc::Sender<InterfaceChange>,
     changes: mpsc::Receiver<InterfaceChange>,
     reporter: PartReporter,
     parts: mpsc::Receiver<PartChange>,
 }
 
-/// Changes of interfaces that may wait to be told.
+/// Changes of interfaces that may wait for their reader.
 const CHANGES: usize = 256;
 
 impl fmt::Debug for Datapath {
@@ -141,7 +141,7 @@ impl fmt::Debug for Datapath {
 
 impl Datapath {
     /// Attaches to the interfaces of this thread's network namespace, taking over what an earlier daemon left in the
-    /// pin directory: packets are forwarded without a gap, and what was programmed stays until it is told otherwise.
+    /// pin directory: packets are forwarded without a gap, and the programmed state stays until a target replaces it.
     ///
     /// # Errors
     /// [`DatapathError`], with everything that forwarded before still forwarding.
@@ -173,7 +173,7 @@ impl Datapath {
         let mut client = Client::new().map_err(io(socket))?;
         // Before anything is read, so that no change is missed between reading and listening.
         let watch = netlink::Watch::new();
-        // A wrong name is said before anything is touched.
+        // A wrong name is an error before anything changes.
         attach::find(&mut client, options)?;
 
         let pins = Pins::create(&options.pin_dir)?;
@@ -188,7 +188,7 @@ impl Datapath {
         ))?;
         let paths = [pins.base().to_owned(), pins.current(), pins.programs()];
 
-        // What is on the interfaces is read under the lock, and after a reset.
+        // The programs on the interfaces are read under the lock, and after a reset.
         let wanted = attach::find(&mut client, options)?;
         let plan = AttachPlan::new(&wanted, &pins, options.xdp_mode)?;
         let indices = plan.slots.iter().map(|(ifindex, _)| *ifindex).collect();
@@ -203,7 +203,7 @@ impl Datapath {
         let takes_over = inherits || plan.takes_over();
         let served: Served = plan.slots.iter().copied().collect();
         let stages = Stages::default();
-        // What forwards already may send packets to any stage.
+        // A program that forwards already may send packets to any stage.
         let first = if takes_over {
             StageSet::all()
         } else {
@@ -254,7 +254,7 @@ impl Datapath {
             })?;
         let executor = Executor::new(maps.clone(), stages.clone(), &programmed)?;
 
-        let (told, changes) = mpsc::channel(CHANGES);
+        let (reports, changes) = mpsc::channel(CHANGES);
         let directory = watch::Sender::new(Arc::new(Directory::of(&programmed)));
         let flow_counts = watch::Sender::new(Arc::new(FlowCounts::default()));
         let stats = StatsReader {
@@ -276,7 +276,7 @@ impl Datapath {
             netlink: client,
             watch,
             stats,
-            told,
+            reports,
             changes,
             reporter,
             parts,
@@ -289,7 +289,7 @@ impl Datapath {
         self.interfaces.clone()
     }
 
-    /// What will happen to the interfaces; to be taken once, before the writer runs.
+    /// Changes of the interfaces; to be taken once, before the writer runs.
     pub fn changes(&mut self) -> mpsc::Receiver<InterfaceChange> {
         mem::replace(&mut self.changes, mpsc::channel(1).1)
     }
@@ -299,7 +299,7 @@ impl Datapath {
         mem::replace(&mut self.parts, mpsc::channel(1).1)
     }
 
-    /// What the maps held when this was opened.
+    /// The programmed state when this was opened.
     pub const fn programmed(&self) -> &Programmed {
         &self.programmed
     }

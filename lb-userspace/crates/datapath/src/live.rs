@@ -1,4 +1,4 @@
-//! The tables as they are now, for whoever explains what would become of a packet.
+//! Reads the tables for an explanation of a packet.
 
 use std::{
     fmt, io,
@@ -30,8 +30,7 @@ use super::{
 };
 use crate::state::service::{Protocol, ServiceKey};
 
-/// Reads the tables of a running data plane; rings as they were written last, since the kernel hands those out by number
-/// to the almighty only.
+/// Reads the tables of a running data plane. Rings come from the writer: reading a map by its number needs CAP_SYS_ADMIN.
 #[derive(Clone)]
 pub struct LiveTables {
     pub(super) maps: Arc<Maps>,

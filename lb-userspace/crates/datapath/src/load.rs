@@ -1,4 +1,4 @@
-//! Loading the programs: the entry and its stages once for all interfaces, side by side; and that of health checks.
+//! Loading the programs: the entry and its stages once for all interfaces, in parallel; and the program of health checks.
 
 use std::{
     collections::HashMap,
@@ -38,7 +38,7 @@ const PROG_ARRAY: u32 = 3;
 
 /// The entry program and the map of its stages, for all interfaces of one daemon.
 ///
-/// The kernel empties a map of programs when nobody outside of programs refers to it: this, and its pin, do.
+/// The kernel empties a map of programs when only programs refer to it: this and its pin prevent that.
 pub(super) struct Loaded {
     entry: OwnedFd,
     _stages: OwnedFd,
@@ -56,13 +56,13 @@ pub(super) type Program = Arc<Loaded>;
 /// Loads the programs for the interfaces of one daemon, at most once with and once without packets of several buffers.
 pub(super) struct Loader {
     object: Object,
-    /// What of its types and maps is there already.
+    /// Its types and maps that are in the kernel already.
     made: Made,
     pins: PathBuf,
     kept: Kept,
     /// The stages to load.
     wanted: StageSet,
-    /// Told of each map of stages.
+    /// Gets each map of stages.
     stages: Stages,
     ready: Option<Arc<Ready>>,
     /// With packets of several buffers, and without; why not, where the kernel refused it.
@@ -70,8 +70,7 @@ pub(super) struct Loader {
 }
 
 impl Loader {
-    /// A loader of the stages that are `wanted`, whose maps and programs stand among `pins`; maps that are missing there are created
-    /// by the first load.
+    /// A loader of the `wanted` stages, with maps and programs from `pins`. The first load creates missing maps.
     pub(super) fn new((object, made): (Object, Made), pins: &Pins, wanted: StageSet, stages: Stages) -> Self {
         Self {
             object,
@@ -85,7 +84,7 @@ impl Loader {
         }
     }
 
-    /// Tells which interface, by its index, counts in which slot. To be called before the first load.
+    /// Sets the slot in which each interface, by its index, counts. To be called before the first load.
     pub(super) fn serve(&mut self, interfaces: &[(u32, u32)]) -> Result<(), DatapathError> {
         let slots = InterfaceSlots::of(interfaces)
             .ok_or_else(|| DatapathError::BadObject("interface slots are out of range".to_owned()))?;
@@ -113,7 +112,7 @@ impl Loader {
         result.map_err(|reason| DatapathError::Load { reason })
     }
 
-    /// What an earlier daemon has left, if it is complete.
+    /// The programs that an earlier daemon left, if they are complete.
     fn find(&self, frags: bool) -> Option<Loaded> {
         let (entry, stages) = self.kept.find(frags).zip(self.kept.find_stages(frags))?;
         let is_there = |slot: u32| sys::lookup(stages.as_fd(), &slot, &mut [0u32]).unwrap_or(false);
@@ -123,7 +122,7 @@ impl Loader {
         })
     }
 
-    /// Makes the maps, and what else comes before loading. To be called once interfaces are known.
+    /// Creates the maps and prepares loading. To be called once interfaces are known.
     pub(super) fn prepare(&mut self) -> Result<Arc<Ready>, DatapathError> {
         if let Some(ready) = &self.ready {
             return Ok(Arc::clone(ready));
@@ -137,8 +136,7 @@ impl Loader {
         Ok(Arc::clone(self.ready.insert(ready)))
     }
 
-    /// Loads the entry and the wanted stages, and pins the entry and the map of stages. The inner error says why the kernel refuses
-    /// one.
+    /// Loads the entry and the wanted stages, and pins the entry and the map of stages. The inner error is the kernel's refusal.
     fn load_new(&mut self, frags: bool) -> Result<Result<Loaded, String>, DatapathError> {
         let ready = &self.prepare()?;
         let io = |what: &str| {

@@ -1,6 +1,6 @@
 //! The calls of bpf(2) that bring type information, maps and a program into the kernel.
 //!
-//! aya has all of them, but its loader parses the kernel's own type information and asks for a score of features first,
+//! aya has all of them, but its loader parses the kernel's own type information and probes some twenty features first,
 //! which takes as long as a whole start may. The program needs neither: it reads no kernel structures, and Linux 6.1 has
 //! all it uses.
 
@@ -20,10 +20,10 @@ use super::{
 /// `BPF_PROG_TYPE_XDP` and `BPF_F_XDP_HAS_FRAGS`.
 const PROG_TYPE_XDP: u32 = 6;
 const XDP_HAS_FRAGS: u32 = 1 << 5;
-/// Bytes of the verifier's log that are kept: its end says what it objects to, and a log that does not fit is cut at
-/// its begin (since Linux 6.4; before, a longer one is cut at its end).
+/// Bytes of the verifier's log that are kept: its end has the objection, and the kernel cuts the start of a log that does
+/// not fit (since Linux 6.4; before, its end).
 const LOG_BYTES: usize = 1 << 20;
-/// `BPF_LOG_LEVEL1`: what the verifier objects to, not every step.
+/// `BPF_LOG_LEVEL1`: the verifier's objections, not every step.
 const LOG_LEVEL: u32 = 1;
 /// Bytes of a name, with the zero at its end (`BPF_OBJ_NAME_LEN`).
 const NAME_LEN: usize = 16;
@@ -122,7 +122,7 @@ pub(super) struct MapTypes<'a> {
     pub(super) value: u32,
 }
 
-/// Creates a map. `inner` is an example of what a map of maps holds.
+/// Creates a map. `inner` is an example of the maps in a map of maps.
 pub(super) fn create_map(
     name: &str,
     shape: &MapShape,
@@ -153,7 +153,7 @@ pub(super) fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
     unsafe { bpf(Command::MapFreeze, &mut attr) }.map(drop)
 }
 
-/// Loads type information, which the kernel needs to tell functions that it checks on their own.
+/// Loads type information, by which the kernel recognizes functions that it verifies on their own.
 pub(super) fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
     let mut attr = BtfLoadAttr {
         btf: address(types.as_ptr()),
@@ -213,8 +213,8 @@ pub(super) struct NewProgram<'a> {
     pub(super) btf: BorrowedFd<'a>,
     /// Functions and their types.
     pub(super) functions: &'a Records,
-    /// Source lines, for what the verifier says when it refuses. A program that is loaded goes without: the kernel would move
-    /// all of them each time it replaces an instruction.
+    /// Source lines, for the log of a refusal. They are left out of the first attempt: the kernel would move all of them each
+    /// time it replaces an instruction.
     pub(super) lines: &'a Records,
     /// Whether it takes packets of several buffers.
     pub(super) frags: bool,
@@ -224,11 +224,11 @@ pub(super) struct NewProgram<'a> {
 pub(super) struct Refusal {
     /// The system call's error.
     pub(super) error: io::Error,
-    /// What the verifier said; empty if it was not asked.
+    /// The verifier's log; empty if it was not requested.
     pub(super) log: String,
 }
 
-/// Loads a program. Only a refused one is loaded again with a log, since writing that takes longer than all else.
+/// Loads a program. Only a refused one is loaded again with a log, since writing the log takes longest.
 pub(super) fn load_program(program: &NewProgram<'_>) -> Result<OwnedFd, Refusal> {
     let plain = |error| Refusal {
         error,
@@ -247,7 +247,7 @@ pub(super) fn load_program(program: &NewProgram<'_>) -> Result<OwnedFd, Refusal>
     attr.line_info_rec_size = length(program.lines.size).map_err(plain)?;
     attr.line_info = address(program.lines.bytes.as_ptr());
     attr.line_info_cnt = length(program.lines.count).map_err(plain)?;
-    // SAFETY: as above; the log has the length given.
+    // SAFETY: as in the first call; the log has the length given.
     match unsafe { bpf(Command::ProgLoad, &mut attr) } {
         Ok(fd) => Ok(owned(fd)),
         Err(_) => Err(Refusal {

@@ -138,7 +138,7 @@ impl<K: Pod + Default, V: Pod> Table<K, V> {
 }
 
 impl<K: Pod + Default, V: Pod + Default> Table<K, V> {
-    /// Calls `visit` with each entry of a map that no one else writes. For maps whose keys no batch call can go on from.
+    /// Calls `visit` with each entry of a map that only this process writes. For maps that batch calls cannot read.
     pub(super) fn for_each(&self, mut visit: impl FnMut(K, V)) -> io::Result<()> {
         let mut key = sys::next_key::<K>(self.fd(), None)?;
         while let Some(found) = key {
@@ -167,8 +167,8 @@ pub(super) trait Counters<V> {
     /// The map's name, one of [`map_names`].
     fn name(&self) -> &'static str;
 
-    /// Calls `visit` with each number from `first` on, `count` of them, and what CPUs have counted for it: for all of
-    /// them at once, or in several calls.
+    /// Calls `visit` with each of `count` numbers from `first` on, and the counters of CPUs for it: of all CPUs at once, or in
+    /// several calls.
     fn read_range(&self, first: u32, count: u32, visit: impl FnMut(u32, &[V])) -> io::Result<()>;
 }
 

@@ -1,4 +1,4 @@
-//! The BPF object inside this binary, and what maps it defines.
+//! The BPF object inside this binary, and the maps that it defines.
 
 use aya_obj::{Map, Object};
 use lb_common::{limits::MAX_BACKENDS, map_names};
@@ -8,10 +8,10 @@ use super::{DatapathError, maps};
 /// The object, or nothing where the daemon was built without one. Aligned, as the ELF parser wants it.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf.o"));
 
-/// The end of tunnels, as above.
+/// The object of the tunnel end, or nothing where the daemon was built without one.
 static DECAP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf-decap.o"));
 
-/// What the kernel keeps of a map's definition.
+/// A map's definition, as far as the kernel keeps it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct MapShape {
     /// `enum bpf_map_type`.
@@ -38,7 +38,7 @@ impl MapShape {
         }
     }
 
-    /// The first field in which `found` is not what is expected, in words.
+    /// The first field in which `found` differs from the expected shape, as text.
     pub(super) fn difference(&self, found: &Self) -> Option<String> {
         let Self {
             map_type,

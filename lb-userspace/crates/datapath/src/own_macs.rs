@@ -1,4 +1,4 @@
-//! Which link-layer addresses are this machine's, so that frames for another one pass untouched
+//! The link-layer addresses of this machine, so that frames for another one pass untouched
 //! ([`lb_common::own_mac`]).
 
 use std::{
@@ -35,8 +35,8 @@ pub(super) struct OwnMacs {
 }
 
 impl OwnMacs {
-    /// The addresses of the served interfaces and of the devices above them. An interface without an address, and one
-    /// whose addresses are more than fit, takes every unicast frame.
+    /// The addresses of the served interfaces and of the devices above them. An interface without an address, or with too many,
+    /// takes every unicast frame.
     pub(super) fn of(served: &Served, links: &[LinkState]) -> Self {
         let mut macs = Self {
             first: [Mac::ANY; MAX_INTERFACES as usize],
@@ -184,7 +184,7 @@ mod tests {
             link(9, None, None),
         ];
         let macs = OwnMacs::of(&Served::from([(3, 0), (8, 4), (9, 2)]), &links);
-        // Not those of another port of the same bridge.
+        // Not the addresses of another port of the same bridge.
         let above_the_bond = [3, 4, 5, 6, 7];
         for ifindex in [1, 2, 3] {
             assert_eq!(

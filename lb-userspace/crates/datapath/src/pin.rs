@@ -1,4 +1,4 @@
-//! The directory of pins: where it lies, whose it is, and what is in it.
+//! The pin directory: its place, its lock and its content.
 //!
 //! Below the pin directory stands one directory for each version of the map layouts, with the maps by name, the links by
 //! interface slot, and the program by what it was made from: `v1/BACKENDS`, `v1/links/0`, `v1/programs/…`. The pin
@@ -144,7 +144,7 @@ impl Pins {
             })
     }
 
-    /// Whether the directory is still the one that is locked: somebody may have removed it, or unmounted its file system.
+    /// Whether the directory is still the locked one. It may have been removed, or its file system unmounted.
     pub(super) fn is_in_place(&self) -> bool {
         let inode =
             |metadata: io::Result<fs::Metadata>| Some((metadata.as_ref().ok()?.dev(), metadata.ok()?.ino()));
@@ -152,7 +152,7 @@ impl Pins {
         now.is_some() && now == inode(self.lock.metadata())
     }
 
-    /// Makes and locks the directories again where somebody removed them.
+    /// Makes and locks the directories again if they were removed.
     ///
     /// # Errors
     /// As [`Self::create`].
@@ -175,8 +175,7 @@ impl Pins {
         links_below(&self.current())
     }
 
-    /// Compares what is pinned with the shapes the object wants, and tells whether there is any; what is not pinned yet is
-    /// left to the loader.
+    /// Compares the pinned maps with the shapes of the object; returns whether any is pinned. The loader creates the rest.
     ///
     /// # Errors
     /// [`DatapathError::PinMismatch`] for the first map that differs.
@@ -226,7 +225,7 @@ impl Pins {
 
     /// Removes the pin directory itself if nothing is left in it; a mount point stays.
     pub(super) fn remove_base(self) {
-        // What cannot go is in use by somebody else or a mount point: not ours to force.
+        // A directory that cannot be removed is in use elsewhere or a mount point: it stays.
         let _ = fs::remove_dir(&self.base);
     }
 

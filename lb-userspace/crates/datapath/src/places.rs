@@ -1,9 +1,8 @@
-//! Services in the kernel: the tables by key, and the places and records by which packets find a service at once (see
+//! Services in the kernel: the tables by key, and the service index with its records (see
 //! [`lb_common::service_place`]).
 //!
-//! A record that a place has named may still be read by a packet, until a grace period has passed. So a service that
-//! changes gets the record that was given back longest ago, and what waits for the kernel, if anything, is the change that
-//! would take the first of those that no grace period has passed since.
+//! A packet may read a record until a grace period after the index has stopped naming it. So a changed service gets the record
+//! that was released longest ago. A change waits for a grace period only if that record may still be read.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -22,7 +21,7 @@ use super::{
 };
 use crate::state::service::ServiceKey;
 
-/// What is written to.
+/// The maps to write.
 pub(super) trait ServiceTables {
     /// All words of places.
     fn words(&self) -> io::Result<Vec<u64>>;
@@ -84,21 +83,20 @@ impl ServiceTables for Kernel<'_> {
     }
 }
 
-/// Which records and places are whose.
+/// The owners of records and places.
 #[derive(Debug)]
 pub(super) struct Places {
     words: Vec<u64>,
     records: BTreeMap<ServiceKey, u16>,
     of_place: BTreeMap<Place, BTreeSet<ServiceKey>>,
-    /// Records of nobody, in the order they were given back.
+    /// Free records, in the order of their release.
     free: VecDeque<u16>,
-    /// How many of those, from the first on, no packet reads.
+    /// How many of them, from the first on, no packet reads.
     unread: usize,
 }
 
 impl Places {
-    /// Those of the services in the tables by key. What is left of a daemon that was stopped between two writes is put
-    /// right.
+    /// Reads the owners back from the tables by key. Repairs an interrupted change of an earlier daemon.
     ///
     /// # Errors
     /// A map could not be read or written.

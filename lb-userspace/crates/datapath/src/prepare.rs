@@ -1,4 +1,4 @@
-//! What every program needs before it is loaded: types and maps in the kernel, and instructions that know them.
+//! Preparation of programs before loading: types and maps in the kernel, and instructions that refer to them.
 
 use std::{
     cmp,
@@ -27,7 +27,7 @@ const MAX_WORKERS: usize = 4;
 /// `BPF_MAP_TYPE_PERCPU_ARRAY`.
 const PERCPU_ARRAY: u32 = 6;
 
-/// What is needed to load programs, once their maps are there.
+/// The inputs of loading programs, once their maps exist.
 pub(super) struct Ready {
     /// Type information.
     pub(super) btf: OwnedFd,
@@ -60,7 +60,7 @@ impl Ready {
     }
 }
 
-/// What of types and maps is in the kernel already.
+/// Types and maps that are in the kernel already.
 #[derive(Default)]
 pub(super) struct Made {
     btf: Option<OwnedFd>,
@@ -81,7 +81,7 @@ pub(super) fn make_early(object: &mut Object) -> Result<Made, DatapathError> {
         create(name, map, btf.as_fd())
     })?;
     let names = large.into_iter().map(|(name, _)| name.clone());
-    // What cannot be made now is tried again, and then told.
+    // A failure is ignored here: loading tries again and reports it.
     let maps = names
         .zip(fds)
         .filter_map(|(name, fd)| Some((name, fd.ok()?)))

@@ -1,4 +1,4 @@
-//! Reading back what an earlier daemon programmed, so that a restart converges from what is instead of from nothing.
+//! Reading back the state that an earlier daemon programmed, so that a restart plans from it instead of from nothing.
 
 use std::{
     io,

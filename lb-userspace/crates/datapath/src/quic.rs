@@ -1,4 +1,4 @@
-//! How connection ids of QUIC are read, and whom they name, in the maps.
+//! The maps of QUIC connection ids: how to read them, and the backends that they name.
 
 use std::io;
 
@@ -20,7 +20,7 @@ pub(super) fn write(maps: &Maps, step: &QuicStep) -> io::Result<()> {
     }
 }
 
-/// Reads back what is there.
+/// Reads back the programmed state.
 pub(super) fn read_back(maps: &Maps) -> Result<ProgrammedQuic, DatapathError> {
     let mut quic = ProgrammedQuic::default();
     maps.quic_configs

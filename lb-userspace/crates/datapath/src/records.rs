@@ -1,7 +1,7 @@
-//! Backend records: what they hold, and in which steps one becomes another under the eyes of running programs.
+//! Backend records: their content, and the steps to change one while programs read it.
 //!
 //! The backend map is an array, so a program may read a record while it is being written. Hence the rule of
-//! [`lb_common::backend::Backend`]: what packets use together changes only while [`RESOLVED`] is clear and no program
+//! [`lb_common::backend::Backend`]: fields that packets use together change only while [`RESOLVED`] is clear and no program
 //! run that saw it set is still under way. A record therefore changes in up to three writes with a grace period
 //! between each two: `RESOLVED` off, new content, `RESOLVED` on. Meanwhile packets ask the kernel's routes instead.
 
@@ -79,7 +79,7 @@ pub(super) fn next_hop(record: &Backend) -> NextHop {
     }
 }
 
-/// What is left of a record when its id is free: how often it has been given out.
+/// The record of a free id: it keeps only the generation.
 pub(super) fn freed(record: &Backend) -> Backend {
     Backend {
         generation: record.generation,
@@ -218,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_with_a_prefix_of_outer_sources_tells_it_and_no_address_of_the_host() {
+    fn a_record_with_a_prefix_of_outer_sources_has_it_and_no_address_of_the_host() {
         let backend = spread(backend("10.0.0.11:8080", true));
         let hop = hop(Some([9; 6]));
         let record = record(&backend, Some(&hop));

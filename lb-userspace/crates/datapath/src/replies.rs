@@ -1,5 +1,4 @@
-//! The tables that tell whose replies come from which endpoint, in mode `dnat`. Their keys share the services'
-//! layout.
+//! The tables of mode `dnat` from the endpoint of a reply to its service. Their keys have the layout of services' keys.
 
 use std::{collections::BTreeSet, io};
 
@@ -14,7 +13,7 @@ use crate::{
     state::service::ServiceKey,
 };
 
-/// Writes what packets from an endpoint are sent on as. The filter lets them pass before it is there.
+/// Writes the translation of replies from an endpoint. Until then the filter lets them pass.
 pub(super) fn write(maps: &Maps, endpoint: &Endpoint, reply: &ReplyTarget) -> io::Result<()> {
     let key = services::map_key(endpoint);
     services::change_filter(maps, key.filter_bit(), |word, mask| word | mask)?;
@@ -38,7 +37,7 @@ fn reply_as<A>(address: A, reply: &ReplyTarget) -> ReplyAs<A> {
     }
 }
 
-/// Removes endpoints; `others` are those that stay.
+/// Removes endpoints; `others` stay.
 pub(super) fn remove<'a>(
     maps: &Maps,
     endpoints: &[&Endpoint],

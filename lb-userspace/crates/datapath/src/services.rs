@@ -117,7 +117,7 @@ fn set_prefix(maps: &Maps, key: &ServiceKey, service: Option<Service>) -> io::Re
     }
 }
 
-/// Has the address of a key say that it has this service of its protocol, or none.
+/// Marks the address of a key as having this service of its protocol, or none.
 fn set_address(maps: &Maps, key: &ServiceKey, service: Option<ServiceId>) -> io::Result<()> {
     let address = NetAddr::from(key.address);
     let before = maps.addresses.get(&address)?.unwrap_or_default();
@@ -127,7 +127,7 @@ fn set_address(maps: &Maps, key: &ServiceKey, service: Option<ServiceId>) -> io:
     }
 }
 
-/// Brings addresses to what the services say: a daemon that was stopped between two writes leaves one behind.
+/// Makes the addresses match the services: a daemon that was stopped between two writes may leave a stale one.
 pub(super) fn reconcile(maps: &Maps, services: &BTreeMap<ServiceKey, Service>) -> io::Result<()> {
     let mut wanted: BTreeMap<NetAddr, AddressServices> = BTreeMap::new();
     let (prefixes, addresses): (Vec<_>, Vec<_>) = services.iter().partition(|(key, _)| key.is_prefix());
@@ -177,7 +177,7 @@ fn reconcile_prefixes(maps: &Maps, services: &[(&ServiceKey, &Service)]) -> io::
         .try_for_each(|(key, service)| maps.prefix_services.set(key, *service))
 }
 
-/// Clears bits, but for those of `others`.
+/// Clears bits, except the bits of `others`.
 pub(super) fn clear_filter<'a>(
     maps: &Maps,
     mut unused: BTreeSet<FilterBit>,

@@ -1,4 +1,4 @@
-//! The writer's knowledge of slots: since when they are in their phase, what they wait for, and what they become.
+//! The writer's state of slots: the start of their phase, the condition of its end, and the next phase.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -17,7 +17,7 @@ pub(super) struct Slots {
     rules: BTreeMap<ServiceKey, Rules>,
 }
 
-/// A ring whose flows a sweep looks at.
+/// A ring with flows to sweep.
 #[derive(Debug)]
 pub(super) struct Subject {
     pub(super) ring: RingId,
@@ -66,7 +66,7 @@ impl Slots {
         slots
     }
 
-    /// Takes up what the services of a target ask for.
+    /// Takes up the settings of a target's services.
     pub(super) fn follow(&mut self, target: &Target) {
         let rules = target.services.iter().filter(|(_, service)| service.records());
         self.rules = rules

@@ -18,9 +18,9 @@ pub struct Snapshot {
     pub services: BTreeMap<ServiceKey, Traffic>,
     /// Of programmed backends.
     pub backends: BTreeMap<(ServiceKey, SocketAddr), BackendStats>,
-    /// Half-open flows of programmed services that gave way to new ones, without those that are 0.
+    /// Half-open flows of programmed services that gave way to new ones, without zeros.
     pub gave_way: BTreeMap<ServiceKey, GaveWay>,
-    /// Drops of programmed services, without those that are 0.
+    /// Drops of programmed services, without zeros.
     pub service_drops: BTreeMap<(ServiceKey, Reason), u64>,
     /// How full the maps are.
     pub maps: Vec<MapUse>,
@@ -48,22 +48,22 @@ pub struct InterfaceStats {
     pub up: bool,
     /// Times the program was put back, as [`super::Interface::repairs`].
     pub repairs: u64,
-    /// Every reason, in the order of [`Reason::ALL`], also those that are 0.
+    /// Every reason, in the order of [`Reason::ALL`], also with 0.
     pub by_reason: Vec<(Reason, PacketCount)>,
 }
 
 /// Traffic and flows of one backend.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct BackendStats {
-    /// What it was sent and what it answered.
+    /// Traffic to it and from it.
     pub traffic: Traffic,
-    /// What its flows tell about its health.
+    /// Signals of its flows about its health.
     pub signals: Signals,
     /// Recorded flows that are not closed, when last counted.
     pub active_flows: u64,
 }
 
-/// What flows tell about backends; one that nothing was told about is not in it.
+/// Signals of flows about the health of backends, without backends that have none.
 pub type BackendSignals = BTreeMap<(ServiceKey, SocketAddr), Signals>;
 
 /// How full a map is.

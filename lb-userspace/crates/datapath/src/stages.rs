@@ -1,7 +1,7 @@
-//! Which stages of the program are there: at a cold start those alone that packets of the services may enter, a moment later all.
+//! The loaded stages of the program: at a cold start only stages that packets of the services may enter, a moment later all.
 //!
-//! No packet meets a stage that is missing: [`of_steps`] says which stages the steps of a plan ask for, and [`Stages::ensure`] has
-//! them loaded before the first of these steps is carried out.
+//! No packet meets a missing stage: [`of_steps`] returns the stages that the steps of a plan need, and [`Stages::ensure`] loads
+//! them before the first of these steps.
 
 use std::{
     ffi::CString,
@@ -28,8 +28,8 @@ use crate::{
     },
 };
 
-/// The stages that packets of services may enter, as far as the desired state tells: for the start, which loads them beside each
-/// other. What it does not tell, [`of_steps`] does.
+/// The stages that packets of services may enter, by the desired state: a start loads them in parallel. [`of_steps`] finds the
+/// rest.
 pub fn stages_of(desired: &Desired) -> StageSet {
     let of_service = |service: &Service| {
         let modes = service
@@ -75,7 +75,7 @@ pub fn stages_of(desired: &Desired) -> StageSet {
     services.fold(StageSet::of_any_packet(), StageSet::and)
 }
 
-/// The stages that packets may enter once these steps are carried out, beside those of [`StageSet::of_any_packet`].
+/// The stages that packets may enter after these steps, beside [`StageSet::of_any_packet`].
 pub(super) fn of_steps(steps: &[Step]) -> StageSet {
     steps.iter().map(of_step).fold(StageSet::NONE, StageSet::and)
 }
@@ -119,7 +119,7 @@ fn of_prefix() -> StageSet {
         .with(Stage::Prefix, true)
 }
 
-/// Those of mode `dnat`. What comes from a backend may be of the other family: the filter of endpoints knows no families.
+/// The stages of mode `dnat`. A backend's packet may have the other family: the filter of endpoints does not know families.
 fn of_dnat() -> StageSet {
     [Stage::Dnat, Stage::DnatReply]
         .into_iter()
@@ -128,7 +128,7 @@ fn of_dnat() -> StageSet {
         })
 }
 
-/// Those that packets to a service may enter.
+/// The stages that packets to a service may enter.
 fn of_record(service: &ServiceRecord, is_v6: bool) -> StageSet {
     let asks_for = [
         (true, Stage::TooBig),
@@ -143,7 +143,7 @@ fn of_record(service: &ServiceRecord, is_v6: bool) -> StageSet {
     stages.fold(StageSet::NONE, |set, (_, stage)| set.with(*stage, is_v6))
 }
 
-/// What is needed to load the stages that are not there.
+/// The inputs of loading missing stages.
 pub(super) struct Rest {
     pub(super) ready: Arc<Ready>,
     pub(super) license: CString,
@@ -277,7 +277,7 @@ mod tests {
         let cases: [(&str, u16, OnEmpty, &[Stage]); 6] = [
             ("no backend", 0, OnEmpty::Drop, &[TooBig, SlowPath]),
             (
-                "no backend, and says so",
+                "no backend, and reports it",
                 0,
                 OnEmpty::Reject,
                 &[TooBig, SlowPath, Reject],

@@ -90,8 +90,8 @@ impl StatsReader {
             let stats = backends.entry((entry.service, entry.address)).or_default();
             let traffic = traffic.get(&u32::from(entry.id.0)).copied().unwrap_or_default();
             stats.traffic = add_traffic(stats.traffic, &traffic);
-            let told = signals.get(&u32::from(entry.id.0)).copied().unwrap_or_default();
-            stats.signals = add_signals(stats.signals, &told);
+            let counted = signals.get(&u32::from(entry.id.0)).copied().unwrap_or_default();
+            stats.signals = add_signals(stats.signals, &counted);
             let active = counts.active.get(&(entry.id, entry.generation));
             stats.active_flows += active.copied().unwrap_or_default();
         }
@@ -129,7 +129,7 @@ impl StatsReader {
         Ok(directory.services.iter().map(count).collect())
     }
 
-    /// What flows tell about backends, as counted now: those that are programmed and were ever told about.
+    /// Signals of flows about programmed backends, as counted now; without backends that have none.
     ///
     /// # Errors
     /// As [`Self::snapshot`].
@@ -143,10 +143,10 @@ impl StatsReader {
         let signals = by_id(&self.maps.backend_signals, &ids, add_signals)?;
         let mut backends = BackendSignals::new();
         for entry in directory.backends.iter() {
-            let told = signals.get(&u32::from(entry.id.0)).copied().unwrap_or_default();
-            if told.total() > 0 {
+            let counted = signals.get(&u32::from(entry.id.0)).copied().unwrap_or_default();
+            if counted.total() > 0 {
                 let sum = backends.entry((entry.service, entry.address)).or_default();
-                *sum = add_signals(*sum, &told);
+                *sum = add_signals(*sum, &counted);
             }
         }
         Ok(backends)

@@ -1,5 +1,5 @@
 //! The calls of bpf(2) that aya has no API for: batch operations on maps, what a link is attached to, and a map of
-//! maps whose update waits for a grace period. Layouts are those of `union bpf_attr` in include/uapi/linux/bpf.h.
+//! maps whose update waits for a grace period. Layouts follow `union bpf_attr` in include/uapi/linux/bpf.h.
 
 use std::{
     ffi::CString,
@@ -214,7 +214,7 @@ impl Cursor {
     }
 }
 
-/// What a batch look-up brought.
+/// The result of a batch look-up.
 pub(super) struct Batch {
     /// Entries that were filled in.
     pub(super) count: usize,
@@ -248,7 +248,7 @@ pub(super) fn lookup_batch<K: Pod, V: Pod>(
             count,
             next: Some(Cursor(next)),
         }),
-        // The kernel's way to say that it came to the end; what it found until there counts.
+        // The end of the map: the entries found so far count.
         Err(e) if e.raw_os_error() == Some(libc::ENOENT) => Ok(Batch { count, next: None }),
         Err(e) => Err(e),
     }
@@ -275,7 +275,7 @@ pub(super) fn lacks_batch(error: &io::Error) -> bool {
     )
 }
 
-/// What a pinned link is.
+/// Properties of a pinned link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct XdpLinkInfo {
     /// Kernel's id of the link.
@@ -306,14 +306,14 @@ pub(super) fn pinned(path: &Path) -> io::Result<Option<OwnedFd>> {
     }
 }
 
-/// Opens a pinned link and tells what it is; an error if the pin is no XDP link.
+/// Opens a pinned link and returns its properties; an error if the pin is no XDP link.
 pub(super) fn pinned_xdp_link(path: &Path) -> io::Result<(OwnedFd, XdpLinkInfo)> {
     let link = open_pinned(path)?;
     let info = xdp_link(link.as_fd())?;
     Ok((link, info))
 }
 
-/// What a link is now; an error if it is no XDP link.
+/// The present properties of a link; an error if it is no XDP link.
 pub(super) fn xdp_link(link: BorrowedFd<'_>) -> io::Result<XdpLinkInfo> {
     let mut info = LinkInfoRecord::default();
     let mut attr = InfoAttr {
@@ -335,8 +335,8 @@ pub(super) fn xdp_link(link: BorrowedFd<'_>) -> io::Result<XdpLinkInfo> {
 
 /// Attaches a program to an interface by a link.
 ///
-/// aya's own call falls back to an attachment without a link where the kernel says EINVAL; that would go with no
-/// daemon to hold it, could not be replaced atomically, and might stand in for a program that is not ours.
+/// aya's own call falls back to an attachment without a link on EINVAL. No daemon could hold such an attachment or replace it
+/// atomically, and it might replace a program that is not ours.
 pub(super) fn create_xdp_link(program: BorrowedFd<'_>, ifindex: u32, mode: XdpMode) -> io::Result<OwnedFd> {
     let mut attr = LinkCreateAttr {
         prog_fd: raw(program),
@@ -351,8 +351,8 @@ pub(super) fn create_xdp_link(program: BorrowedFd<'_>, ifindex: u32, mode: XdpMo
     unsafe { bpf(Command::LinkCreate, &mut attr) }.map(owned)
 }
 
-/// Detaches a link's program, whoever else holds the link. Closing the last descriptor and removing the last pin do so
-/// as well, but at a time of the kernel's choice.
+/// Detaches a link's program at once, also if others hold the link. Closing the last descriptor and removing the last pin
+/// detach it later, at a time of the kernel's choice.
 pub(super) fn detach_link(link: BorrowedFd<'_>) -> io::Result<()> {
     let mut attr = LinkDetachAttr { link_fd: raw(link) };
     // SAFETY: the attributes hold no pointers.

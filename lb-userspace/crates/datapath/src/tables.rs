@@ -1,4 +1,4 @@
-//! What others may read of the tables, one entry at a time.
+//! Read access to the tables, one entry at a time.
 
 use std::{
     io,
@@ -29,7 +29,7 @@ pub enum AnyTuple {
 }
 
 impl AnyTuple {
-    /// The hash that decides about its slot.
+    /// The hash that selects its slot.
     pub fn hash(&self, by: HashBy) -> u32 {
         match self {
             Self::V4(tuple) => by.hash_v4(tuple),
@@ -41,11 +41,11 @@ impl AnyTuple {
 /// A flow of mode `nat` in the table, in the direction that was asked for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Translated {
-    /// The packet is a backend's answer.
+    /// The packet is a reply of a backend.
     pub is_reply: bool,
-    /// What its source becomes.
+    /// Its translated source.
     pub source: SocketAddr,
-    /// What its destination becomes.
+    /// Its translated destination.
     pub destination: SocketAddr,
     /// The backend that owns the flow.
     pub backend: BackendId,
@@ -55,14 +55,14 @@ pub struct Translated {
     pub service: ServiceId,
     /// Bits of [`lb_common::flow`].
     pub state: u8,
-    /// Where answers leave.
+    /// Interface index on which replies leave.
     pub ifindex: u32,
 }
 
-/// What becomes of packets from an endpoint, in mode `dnat`.
+/// The translation of replies from an endpoint, in mode `dnat`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Answers {
-    /// What their source becomes; port 0 keeps the packet's own.
+    /// Their translated source; port 0 keeps the packet's own.
     pub source: SocketAddr,
     /// The service.
     pub service: ServiceId,
@@ -72,20 +72,20 @@ pub struct Answers {
 
 /// Reads the tables of a running data plane. Blocks for as long as the system calls take.
 pub trait ReadTables: Send + Sync {
-    /// What holds for all services.
+    /// Settings of all services.
     ///
     /// # Errors
-    /// When the kernel refuses to read, as all of these.
+    /// When the kernel refuses to read; this is the error of all methods.
     fn settings(&self) -> io::Result<Settings>;
     /// The service of this key.
     ///
     /// # Errors
-    /// As above.
+    /// When the kernel refuses to read.
     fn service(&self, key: &ServiceKey) -> io::Result<Option<Service>>;
     /// The service whose prefix an address lies in, for a port and protocol.
     ///
     /// # Errors
-    /// As above.
+    /// When the kernel refuses to read.
     fn service_of_prefix(
         &self,
         address: IpAddr,
@@ -99,37 +99,37 @@ pub trait ReadTables: Send + Sync {
     /// The record of a number.
     ///
     /// # Errors
-    /// As above.
+    /// When the kernel refuses to read.
     fn backend(&self, id: BackendId) -> io::Result<Option<Backend>>;
     /// Whether the guard of a service refuses a client.
     ///
     /// # Errors
-    /// As above.
+    /// When the kernel refuses to read.
     fn denies(&self, service: ServiceId, client: IpAddr) -> io::Result<bool>;
-    /// Whose answers of mode `dnat` come from an endpoint, and the address that they get.
+    /// The translation of replies of mode `dnat` from an endpoint.
     ///
     /// # Errors
-    /// As above.
+    /// When the kernel refuses to read.
     fn answers_from(&self, endpoint: &ServiceKey) -> io::Result<Option<Answers>>;
-    /// The flow of mode `nat` whose packets carry this tuple.
+    /// The flow of mode `nat` with packets of this tuple.
     ///
     /// # Errors
-    /// As above.
+    /// When the kernel refuses to read.
     fn translated(&self, tuple: &AnyTuple) -> io::Result<Option<Translated>>;
     /// The record of a flow of other modes.
     ///
     /// # Errors
-    /// As above.
+    /// When the kernel refuses to read.
     fn record(&self, tuple: &AnyTuple, table: Table) -> io::Result<Option<FlowRecord>>;
-    /// How connection ids of QUIC are read that begin as the key says.
+    /// How to read QUIC connection ids of this service and configuration.
     ///
     /// # Errors
-    /// As above.
+    /// When the kernel refuses to read.
     fn quic_config(&self, key: &ConfigKey) -> io::Result<Option<Config>>;
-    /// Whom a server id in them names.
+    /// The backend that a server id names.
     ///
     /// # Errors
-    /// As above.
+    /// When the kernel refuses to read.
     fn quic_server(&self, key: &ServerKey) -> io::Result<Option<BackendId>>;
     /// How an address is reached.
     fn next_hop(&self, address: IpAddr) -> Option<NextHopState>;

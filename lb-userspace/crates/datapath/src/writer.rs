@@ -35,7 +35,7 @@ use crate::{
 /// Commands that may wait for the writer; senders wait when it is full.
 const QUEUE: usize = 16;
 
-/// What was done to reach a target.
+/// The work done to reach a target.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ProgramReport {
     /// Writes.
@@ -44,16 +44,16 @@ pub struct ProgramReport {
     pub elapsed: Duration,
 }
 
-/// What the writer is told.
+/// Commands to the writer.
 #[derive(Debug)]
 pub(super) enum Command {
     /// Reach a target.
     Program(Box<Target>, oneshot::Sender<Result<ProgramReport, ProgramError>>),
-    /// Next hops of these addresses are now so.
+    /// New next hops of these addresses.
     NextHops(BTreeMap<IpAddr, NextHop>),
     /// Frames to these link-layer addresses are for this machine.
     OwnMacs(OwnMacs),
-    /// Say for which rings the flow tables are to be walked.
+    /// Return the rings for which the flow tables are to be walked.
     Walk(oneshot::Sender<Round>),
     /// End the phases of slots for which the tables were walked.
     Walked(Vec<(RingId, Walked)>),
@@ -74,7 +74,7 @@ pub struct WriterTask {
     failed: bool,
 }
 
-/// What others hold of a running [`WriterTask`]. It ends when all of them are dropped, leaving everything forwarding.
+/// Handle of a running [`WriterTask`], which ends when all handles are dropped and leaves everything forwarding.
 #[derive(Clone, Debug)]
 pub struct WriterHandle {
     commands: mpsc::Sender<Command>,
@@ -82,7 +82,7 @@ pub struct WriterHandle {
     keeper: KeeperHandle,
     stats: StatsReader,
     stages: Stages,
-    /// What was programmed last: the ways to its backends are followed.
+    /// The target programmed last: the next hops of its backends are followed.
     reached: Arc<Mutex<BTreeMap<ServiceKey, Shared<TargetService>>>>,
 }
 
@@ -103,13 +103,19 @@ impl WriterTask {
             flow_counts,
             netlink,
             watch: notices,
-            told,
+            reports,
             changes: _,
             reporter,
             parts: _,
             stats: _,
         } = datapath;
-        let keeper = KeeperHandle::spawn(keeper, interfaces.clone(), told, reporter.clone(), cancel.clone());
+        let keeper = KeeperHandle::spawn(
+            keeper,
+            interfaces.clone(),
+            reports,
+            reporter.clone(),
+            cancel.clone(),
+        );
         let (commands, queue) = mpsc::channel(QUEUE);
         let wanted = NeighbourTask::spawn(
             netlink,
@@ -152,7 +158,7 @@ impl WriterTask {
         while let Some(command) = queue.blocking_recv() {
             match command {
                 Command::Program(target, reply) => {
-                    // Nobody may wait any more; the work counts all the same.
+                    // The caller may be gone; the work is done.
                     let _ = reply.send(self.program(&target));
                 }
                 Command::NextHops(hops) => {
@@ -190,7 +196,7 @@ impl WriterTask {
         self.slots.swapped(&before, &self.programmed.rings, monotonic());
         self.slots.follow(target);
         self.follow_idle(target);
-        // Also after an error: what was done before it is there.
+        // Also after an error: earlier steps took effect.
         self.list(&steps);
         result?;
         if mem::take(&mut self.failed) || steps.iter().any(Step::is_of_backend) {
@@ -207,7 +213,7 @@ impl WriterTask {
 }
 
 impl WriterTask {
-    /// Ends the phases of slots whose time has come. What fails is tried again after the next walk.
+    /// Ends the phases of slots that are due. A failure is tried again after the next walk.
     fn end_phases(&mut self, walked: &[(RingId, Walked)]) {
         let steps = self.slots.walked(walked, &self.programmed, monotonic());
         let before = self.programmed.rings.clone();
@@ -224,7 +230,7 @@ impl WriterTask {
         }
     }
 
-    /// Takes up when idle flows are forgotten.
+    /// Takes up the idle timeouts of flows.
     fn follow_idle(&self, target: &Target) {
         let idle = target.services.iter().map(|(key, service)| (*key, service.idle));
         let idle: Arc<BTreeMap<_, _>> = Arc::new(idle.collect());
@@ -237,7 +243,7 @@ impl WriterTask {
         });
     }
 
-    /// Tells what is programmed after these steps.
+    /// Publishes the programmed state after these steps.
     fn list(&self, steps: &[Step]) {
         let next = Directory::after(&self.directory.borrow(), steps, &self.programmed);
         self.directory.send_replace(Arc::new(next));
@@ -248,10 +254,10 @@ impl WriterHandle {
     /// Makes the maps equal to `target`. New backends take packets once their next hop is known, or was asked for in
     /// vain for [`super::neighbours::FIRST_ANSWER_WAIT`].
     ///
-    /// Not cancel-safe in one way: a call that is dropped may still be carried out.
+    /// Not cancel-safe: a dropped call may still be carried out.
     ///
     /// # Errors
-    /// [`ProgramError`]; what was programmed before stays in effect, and a later call goes on from what was reached.
+    /// [`ProgramError`]; the state programmed so far stays in effect, and a later call continues from it.
     pub async fn program(&self, target: Target) -> Result<ProgramReport, ProgramError> {
         let services = target.services.clone();
         let addresses: BTreeSet<IpAddr> = {
@@ -299,7 +305,7 @@ impl WriterHandle {
         self.keeper.interfaces()
     }
 
-    /// Returns when the writer or one of the tasks that follow interfaces and next hops has ended, asked to or not; says which.
+    /// Waits until the writer or one of the tasks that follow interfaces and next hops has ended; returns its name.
     pub async fn stopped(&self) -> &'static str {
         tokio::select! {
             () = self.commands.closed() => "writer",
@@ -327,7 +333,7 @@ impl WriterHandle {
         }
     }
 
-    /// The tables, for whoever asks about a packet.
+    /// The tables, for explanations of packets.
     pub fn tables(&self) -> LiveTables {
         LiveTables {
             maps: Arc::clone(&self.stats.maps),

@@ -20,13 +20,13 @@ use super::{
 };
 use crate::state::xdp_mode::XdpModeChoice;
 
-/// The interfaces, and the links of those that are there, held open, so that a daemon elsewhere can tell whose they are.
+/// The interfaces and their links, held open, so that another daemon can find this process by them.
 pub(in super::super) struct Attached {
     pub(in super::super) interfaces: Vec<Interface>,
     pub(in super::super) links: Vec<Option<OwnedFd>>,
 }
 
-/// What attaching works with.
+/// Inputs of attaching.
 pub(in super::super) struct Attacher<'a> {
     client: &'a mut Client,
     loader: Loader,
@@ -38,7 +38,7 @@ pub(in super::super) struct Attacher<'a> {
     made: Vec<u32>,
 }
 
-/// What is to be done about the interfaces at a start.
+/// The work on interfaces at a start.
 pub(in super::super) struct AttachPlan {
     pinned: Vec<PinnedLink>,
     decision: Decision,
@@ -74,7 +74,7 @@ impl AttachPlan {
                 (Action::Missing { .. }, _) | (_, None) => {}
             }
         }
-        // In whatever order they are asked for, the program is the same.
+        // Sorted, so that the program is the same in any order of interfaces.
         slots.sort_unstable_by_key(|(_, slot)| *slot);
         Ok(Self {
             pinned,
@@ -111,8 +111,8 @@ impl<'a> Attacher<'a> {
         Self { reserved, ..self }
     }
 
-    /// As planned, attaches to all `wanted` interfaces that are there, and detaches those that earlier links hold and that are not
-    /// among them. Where one fails, new links go again; links that were taken over stay, and forward.
+    /// Attaches to all `wanted` interfaces that exist, as planned, and detaches other interfaces of earlier links. After a
+    /// failure, new links are removed; links that were taken over stay and forward.
     pub(in super::super) fn attach(
         mut self,
         wanted: &[Wanted],
@@ -121,7 +121,7 @@ impl<'a> Attacher<'a> {
         let attached = self.attach_all(wanted, plan);
         if attached.is_err() {
             for slot in &self.made {
-                // The error that is on its way says more than one about cleaning up.
+                // The first error matters more than one of cleaning up.
                 let _ = pin::remove_link(&self.pins.link(*slot));
             }
         }
@@ -148,7 +148,7 @@ impl<'a> Attacher<'a> {
         Ok(attached)
     }
 
-    /// Does what was decided for one interface.
+    /// Carries out the decision for one interface.
     fn bring(
         &mut self,
         wanted: &Wanted,
@@ -162,7 +162,7 @@ impl<'a> Attacher<'a> {
             ) => (slot, link),
             (Action::Foreign { program_id }, Some(link)) => return Err(foreign(link, program_id)),
             (Action::Missing { slot }, _) => {
-                // Its counts begin now, not with those of an interface that had the slot before.
+                // Its counts begin at zero, not with the counts of an earlier interface in the slot.
                 maps::clear_verdicts(&self.pins.current(), slot)?;
                 interface.slot = slot;
                 return Ok((interface, None));
@@ -186,19 +186,19 @@ impl<'a> Attacher<'a> {
         Ok((interface, Some(fd)))
     }
 
-    /// Tells which interface, by its index, counts in which slot. To be called before all else.
+    /// Sets the slot in which each interface, by its index, counts. To be called first.
     pub(super) fn serve(&mut self, mut slots: Vec<(u32, u32)>) -> Result<(), DatapathError> {
-        // In whatever order they are asked for, the program is the same.
+        // Sorted, so that the program is the same in any order of interfaces.
         slots.sort_unstable_by_key(|(_, slot)| *slot);
         self.loader.serve(&slots)
     }
 
-    /// Removes the pins of programs that no link runs any more. To be called after all else.
+    /// Removes the pins of programs that no link runs any more. To be called last.
     pub(super) fn finish(&self) -> Result<(), DatapathError> {
         self.loader.forget_others(self.pins)
     }
 
-    /// Replaces the program of the pinned link; returns what to tell about it.
+    /// Replaces the program of the pinned link; returns a remark for the operator.
     pub(super) fn take_over(&mut self, link: &LinkState, slot: u32) -> Result<Option<String>, DatapathError> {
         let pin = self.pins.link(slot);
         let refused = match self
@@ -239,7 +239,7 @@ impl<'a> Attacher<'a> {
         match self.attach_new(link, slot) {
             Ok(note) => Ok(note.or_else(|| Some(format!("was in {} mode before", old.name())))),
             Err(e) => {
-                // It forwarded before, so it shall go on, whatever becomes of this start.
+                // It forwarded before, so it goes on also if this start fails.
                 self.attach_in(link, slot, &[old])?;
                 self.made.retain(|made| *made != slot);
                 Err(e)
@@ -247,7 +247,7 @@ impl<'a> Attacher<'a> {
         }
     }
 
-    /// Attaches by a new link in the best mode that works, and pins it; returns what to tell about it.
+    /// Attaches by a new link in the best mode that works, and pins it; returns a remark for the operator.
     pub(super) fn attach_new(
         &mut self,
         link: &LinkState,
@@ -309,7 +309,7 @@ impl<'a> Attacher<'a> {
             .reserved
             .as_mut()
             .and_then(|reserved| reserved.take(link.ifindex, mode));
-        // One whose program cannot be exchanged goes, and a new one says why.
+        // If its program cannot be exchanged, it is removed, and a new one reports the reason.
         let exchanged = reserved.filter(|fd| loading::update_link(fd, program.as_fd()).is_ok());
         let fd = match exchanged {
             Some(fd) => fd,
@@ -320,7 +320,7 @@ impl<'a> Attacher<'a> {
         Ok(())
     }
 
-    /// Reads back what the kernel holds, which is what users are told.
+    /// Reads back the kernel's state, for output.
     pub(super) fn confirm(
         &mut self,
         link: &LinkState,

@@ -1,4 +1,4 @@
-//! Which interface gets which link: decided before anything is touched.
+//! Decides which interface gets which link, before anything changes.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use lb_common::limits::MAX_INTERFACES;
 use super::super::{XdpMode, netlink::XdpState, sys};
 use crate::state::xdp_mode::XdpModeChoice;
 
-/// What is to be done for one interface.
+/// The decision for one interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Action {
     /// The link in this slot is taken over.
@@ -22,7 +22,7 @@ pub(super) enum Action {
     Missing { slot: u32 },
 }
 
-/// What is to be done for interfaces, and which slots hold links that nobody wants any more.
+/// The decisions for interfaces, and the slots of unused links.
 #[derive(PartialEq, Eq, Debug)]
 pub(super) struct Decision {
     /// In the order of the interfaces.
@@ -38,8 +38,8 @@ pub(super) fn decide(
     pinned: &[(u32, sys::XdpLinkInfo)],
     choice: XdpModeChoice,
 ) -> Decision {
-    // A link counts as that of an interface if its program is the one that is there: the same index may belong to
-    // another interface in another network namespace.
+    // A link belongs to an interface only if the interface has its program: in another network namespace, another interface may
+    // have the same index.
     let own = |(ifindex, xdp): &(u32, Option<XdpState>)| {
         let state = (*xdp)?;
         let (slot, _) = pinned
@@ -178,7 +178,7 @@ mod tests {
                 &[0],
             ),
             (
-                "one that is missing gets a slot that nobody has",
+                "a missing interface gets a free slot",
                 &[None, Some((2, xdp(70, false))), Some((3, None))],
                 &[(0, link(2, 70))],
                 Auto,

@@ -1,4 +1,4 @@
-//! Whose XDP program is on an interface, as far as the kernel tells, for the error that refuses to touch it.
+//! Finds the owner of a foreign XDP program on an interface, as far as the kernel reports it, for the error.
 
 use std::fs;
 
@@ -19,7 +19,7 @@ pub(in super::super) fn foreign(link: &LinkState, program_id: u32) -> DatapathEr
     }
 }
 
-/// A process that holds a link with this program open, by what the kernel tells of its descriptors. Only for an error
+/// A process that holds a link with this program open, by the fdinfo of its descriptors. Only for an error
 /// message, since it walks all processes.
 fn link_holder(program_id: u32) -> Option<u32> {
     let processes = fs::read_dir("/proc").ok()?;
@@ -34,7 +34,7 @@ fn link_holder(program_id: u32) -> Option<u32> {
         })
 }
 
-/// Whether the text of a descriptor's fdinfo is that of an XDP link with this program.
+/// Whether the text of a descriptor's fdinfo describes an XDP link with this program.
 fn holds_link(fdinfo: &str, program_id: u32) -> bool {
     let field = |name: &str| {
         fdinfo

@@ -26,8 +26,8 @@ pub(in super::super) struct Reserved {
 }
 
 impl Reserved {
-    /// Begins to attach to the interfaces of these indices. Those that refuse are left to the attempt with the real program,
-    /// which tells why.
+    /// Begins to attach to the interfaces of these indices. After a refusal, the attempt with the real program reports the
+    /// reason.
     pub(in super::super) fn begin(interfaces: Vec<u32>, choice: XdpModeChoice) -> Option<Self> {
         let mode = *modes(choice).first()?;
         let work = move || {

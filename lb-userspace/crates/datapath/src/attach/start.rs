@@ -13,7 +13,7 @@ use super::{
 };
 use crate::state::xdp_mode::XdpModeChoice;
 
-/// Whether what [`crate::Datapath::begin`] began came to its end: the program runs on the interfaces.
+/// The end of [`crate::Datapath::begin`]: the program runs on the interfaces, or an error.
 pub type AttachResult = oneshot::Receiver<Result<(), DatapathError>>;
 
 /// All that attaching needs.
@@ -55,13 +55,13 @@ impl AttachTask {
                     Ok(())
                 }
                 Err((error, pins)) => {
-                    // The error that is on its way says more than one about cleaning up.
+                    // The first error matters more than one of cleaning up.
                     let _ = pins.remove_all();
                     pins.remove_base();
                     Err(error)
                 }
             };
-            // As above.
+            // An error means that the daemon ends.
             let _ = to_result.send(attached);
         };
         thread::Builder::new().name("lb-attach".to_owned()).spawn(work)?;

@@ -31,10 +31,10 @@ const MTU: u32 = 1280;
 /// Numbers tried for names of the pair; other daemons on this machine have others.
 const NUMBERS: u32 = 256;
 
-/// Bytes of the text that says whose a pair is; the kernel keeps 255.
+/// Most bytes of the text that names a pair's owner; the kernel keeps 255.
 const ALIAS_BYTES: usize = 200;
 
-/// The pair, and what runs on it. It is gone from the kernel when this is dropped.
+/// The pair and its program. Dropping this removes them from the kernel.
 pub(super) struct Device {
     client: Client,
     /// Name of the near end.
@@ -63,7 +63,7 @@ impl fmt::Debug for Device {
     }
 }
 
-/// What the kernel is told about whose a pair is.
+/// The text in the kernel that names a pair's owner.
 fn alias(pins: &Path) -> String {
     let pins = pins.to_string_lossy();
     let mut from = pins.len().saturating_sub(ALIAS_BYTES);
@@ -88,7 +88,7 @@ pub(in super::super) fn remove_leftovers(client: &mut Client, pins: &Path) -> io
 
 impl Device {
     /// Makes the pair in the network namespace of this thread and puts the program on it, which shares the maps below
-    /// `pins` with the balancer's. `current` are the pins of this version, `programs` those of its programs.
+    /// `pins` with the balancer's. `current` are the pins of this version, `programs` the pins of its programs.
     pub(super) fn new(pins: &Path, current: &Path, programs: &Path) -> Result<Self, String> {
         let mut client = Client::new().map_err(|e| format!("cannot ask the kernel for interfaces: {e}"))?;
         remove_leftovers(&mut client, pins).map_err(|e| format!("cannot remove old interfaces: {e}"))?;
@@ -154,7 +154,7 @@ impl Drop for Device {
     }
 }
 
-/// Passes over what a machine without IPv6 says to it. It has no services of IPv6 either.
+/// Ignores the error of a machine without IPv6, which has no services of IPv6 either.
 fn without_v6(result: io::Result<()>) -> io::Result<()> {
     match result {
         Err(e)
@@ -224,8 +224,8 @@ fn ethtool(name: &str, command: u32, data: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Loads the program and puts it on an interface, in generic mode: so its packets leave by any interface, whatever its
-/// driver can do.
+/// Loads the program and puts it on an interface in generic mode, so that its packets can leave by an interface of any
+/// driver.
 fn start(pins: &Path, programs: &Path, ifindex: u32) -> Result<Program, DatapathError> {
     let [program, checks] = load::checks(object::parse()?, pins, programs)?;
     let link = sys::create_xdp_link(program.as_fd(), ifindex, XdpMode::Generic).map_err(|e| {

@@ -32,7 +32,7 @@ const RETRY: Duration = Duration::from_secs(5);
 
 /// The ways of health checks into the forwarding path. Nothing is made before the first check asks.
 pub struct CheckPaths {
-    /// The pin directory, in it that of this version, and in that the one of programs.
+    /// The pin directory, with the directory of this version, and in it the directory of programs.
     pub(super) pins: [PathBuf; 3],
     pub(super) maps: Arc<Maps>,
     pub(super) interfaces: Interfaces,
@@ -46,7 +46,7 @@ impl fmt::Debug for CheckPaths {
     }
 }
 
-/// What there is.
+/// The present state.
 #[derive(Default)]
 pub(super) struct State {
     entry: Entry,
@@ -59,7 +59,7 @@ pub(super) struct State {
 /// The way in.
 #[derive(Default)]
 enum Entry {
-    /// Nobody has asked for it.
+    /// No check has asked for it.
     #[default]
     Unmade,
     Made(Made),
@@ -71,8 +71,8 @@ enum Entry {
 
 struct Made {
     device: Device,
-    /// What its program has been told, by the backend's number.
-    told: HashMap<BackendId, PathCheck>,
+    /// The entries of its program's map, by the backend's number.
+    written: HashMap<BackendId, PathCheck>,
 }
 
 impl Paths for CheckPaths {
@@ -121,11 +121,11 @@ impl CheckPaths {
             flags: if path.vip.ip().is_ipv6() { IPV6 } else { 0 },
         };
         let device = &made.device;
-        if made.told.get(&id) != Some(&check) {
+        if made.written.get(&id) != Some(&check) {
             device
                 .put(id.0, check)
                 .map_err(|e| format!("cannot update the program: {e}"))?;
-            made.told.insert(id, check);
+            made.written.insert(id, check);
         }
         Ok(ProbeRoute {
             address: if path.vip.ip().is_ipv4() {
@@ -157,7 +157,7 @@ impl CheckPaths {
                 tracing::info!(interface = %device.name, "health checks go through the forwarding path");
                 *entry = Entry::Made(Made {
                     device,
-                    told: HashMap::new(),
+                    written: HashMap::new(),
                 });
                 Ok(())
             }

@@ -22,14 +22,14 @@ const KNOWN: Duration = Duration::from_secs(10);
 /// Addresses that checks may leave with.
 #[derive(Default)]
 pub(super) struct Sources {
-    /// Those of the balancer's interfaces, and of VLANs on them, with the interface's index.
+    /// Addresses of the balancer's interfaces, and of VLANs on them, with the interface's index.
     addresses: Vec<(u32, IpAddr)>,
     read: Option<Instant>,
 }
 
 impl Sources {
-    /// The address for checks of a path; `None` where it is what the backend's record says. In modes that translate, that
-    /// is what clients' flows leave with.
+    /// The address for checks of a path; `None`: the source in the backend's record. In modes that translate, clients' flows
+    /// leave with that source.
     pub(super) fn find(
         &mut self,
         path: &CheckPath,

@@ -18,16 +18,16 @@ use super::super::{
 const DIRECTORY: &str = "decap";
 const LINK: &str = "link";
 
-/// The pin of the program on one interface. Names of interfaces may hold dots, which a BPF file system refuses, and those
-/// of different network namespaces may be the same, so the directory's name is made of the namespace and the index.
+/// The pin of the program on one interface. The directory's name consists of network namespace and index: interface names may
+/// hold dots, which a BPF file system refuses, and may be the same in several namespaces.
 pub(super) struct Instance {
     pins: Pins,
     pin_dir: PathBuf,
 }
 
 impl Instance {
-    /// Makes and locks the directory for an interface of this thread's network namespace, and removes those of interfaces
-    /// that are gone.
+    /// Makes and locks the directory for an interface of this thread's network namespace, and removes the directories of
+    /// missing interfaces.
     ///
     /// # Errors
     /// [`DatapathError::PinDirBusy`]: another `lb decap` runs on the interface.
@@ -42,7 +42,7 @@ impl Instance {
         let pins = Pins::create(&pin_dir.join(DIRECTORY).join(&name))?;
         for other in directories(pin_dir).filter(|path| !path.ends_with(&name)) {
             let is_gone = sys::pinned_xdp_link(&other.join(LINK)).is_ok_and(|(_, info)| info.ifindex == 0);
-            // One that is in use is somebody else's; one that cannot go now is looked at by the next start.
+            // A directory in use belongs to another command; the next start retries a failed removal.
             if is_gone && let Ok(Some(pins)) = Pins::existing_within(&other, Duration::ZERO) {
                 let _ = pin::remove_link(&other.join(LINK));
                 pins.remove_base();
@@ -77,7 +77,7 @@ impl Instance {
     }
 }
 
-/// Takes off the programs below a pin directory that no command holds, and tells in words what went.
+/// Takes off the programs below a pin directory that no command holds; returns in words what was removed.
 ///
 /// # Errors
 /// [`DatapathError::PinDirBusy`] for the first that is held; all others are gone.

@@ -32,7 +32,7 @@ use crate::state::xdp_mode::XdpModeChoice;
 
 const PROGRAM: &str = "decap";
 
-/// What [`Decap::open`] shall do.
+/// Options of [`Decap::open`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DecapOptions {
     /// The interface that tunnels arrive on, by its name or an alternative one.
@@ -102,7 +102,7 @@ impl Decap {
             }),
             Err(error) => {
                 if instance.pinned().is_none() {
-                    // The error that is on its way says more than one about cleaning up.
+                    // The first error matters more than one of cleaning up.
                     let _ = instance.remove();
                 }
                 Err(error)
@@ -125,11 +125,11 @@ impl Decap {
         &self.addresses
     }
 
-    /// Takes up addresses that the machine got or lost, and tells whether the program still runs on the interface: that
-    /// may be gone, or somebody may have taken the program away.
+    /// Takes up addresses that the machine got or lost; returns whether the program still runs on the interface. The interface
+    /// may be gone, or the program detached.
     ///
     /// # Errors
-    /// The kernel does not tell, or refuses an address.
+    /// The kernel cannot be read, or refuses an address.
     pub fn look(&mut self) -> Result<bool, DatapathError> {
         let io = |source| DatapathError::Io {
             what: format!("cannot inspect interface \"{}\"", self.interface),
@@ -172,7 +172,7 @@ impl Decap {
         self.instance.remove()
     }
 
-    /// Packets so far, by what became of them.
+    /// Packets so far, by verdict.
     ///
     /// # Errors
     /// The kernel does not give the counters.
@@ -235,7 +235,7 @@ fn bring(
                     took_over: true,
                 });
             }
-            // Of an interface that is gone, or in a mode that is not asked for.
+            // A link of a missing interface, or in another mode than asked for.
             Some(_) | None => pin::remove_link(&instance.link())?,
         }
         if let Some(state) = link.xdp.filter(|state| state.program_id != info.program_id) {

@@ -24,15 +24,15 @@ use crate::{loading, object::MapShape, sys};
 const PAGE_MAP_TYPE: u32 = 2;
 /// Name of inner maps, as tools show it.
 const PAGE_MAP_NAME: &str = "RING";
-/// Name of the page without slots that stands in the place of those that were taken away: deleting an entry costs a grace
-/// period each, writing any number of them one together.
+/// Name of the page without slots that replaces removed pages: each deletion costs a grace period, a batch of writes only
+/// one.
 const NO_RING_NAME: &str = "NO_RING";
 
 /// Pages that are put in place at a time: each needs a descriptor until then.
 const AT_ONCE: usize = 512;
 
 /// Threads at most that put pages in place together. Before Linux 6.8 each entry of a batch waits for a grace period of
-/// its own; those that wait at the same time share one.
+/// its own; entries that wait at the same time share one.
 const WRITERS: usize = 64;
 /// Pages of one thread at least.
 const SHARE: usize = 8;
@@ -57,7 +57,7 @@ impl Rings {
         }
     }
 
-    /// Takes rings away that nothing refers to any more, each of so many pages.
+    /// Removes unreferenced rings, each with its number of pages.
     pub(crate) fn remove(&self, rings: impl Iterator<Item = (RingId, u32)>) -> io::Result<()> {
         let none = build_page(NO_RING_NAME, RingPage::default())?;
         let entries = rings.flat_map(|(ring, pages)| {

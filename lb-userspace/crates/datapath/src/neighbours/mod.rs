@@ -36,7 +36,7 @@ pub const FIRST_ANSWER_WAIT: Duration = Duration::from_millis(250);
 /// Time from a notice to looking at what changed, in which further notices of the same event arrive.
 const SETTLE: Duration = Duration::from_millis(20);
 
-/// Time between looking at everything, and confirming neighbours that the kernel has not heard of lately. Below the
+/// Time between looking at everything, and confirming neighbours that the kernel has not confirmed lately. Below the
 /// 30 s after which the kernel calls an entry stale (`base_reachable_time`).
 const KEEP_ALIVE: Duration = Duration::from_secs(10);
 
@@ -46,7 +46,7 @@ const RETRY: Duration = Duration::from_secs(1);
 /// Addresses looked at before other tasks of this thread get their turn; each takes some 20 µs.
 const TURN: usize = 32;
 
-/// The addresses to follow, and what came of it.
+/// The addresses to follow, and their state.
 #[derive(Clone, Debug)]
 pub(super) struct Wanted {
     addresses: Arc<watch::Sender<BTreeSet<IpAddr>>>,
@@ -95,7 +95,7 @@ impl Wanted {
     }
 }
 
-/// Follows the ways to the wanted addresses and tells the writer of each change.
+/// Follows the next hops of the wanted addresses and reports each change to the writer.
 pub(super) struct NeighbourTask {
     client: Client,
     reporter: PartReporter,
@@ -106,25 +106,25 @@ pub(super) struct NeighbourTask {
     /// Weak, so that the writer ends when its users are gone.
     writer: mpsc::WeakSender<Command>,
     ways: BTreeMap<IpAddr, Way>,
-    /// What an earlier daemon knew of ways that were not looked at yet.
+    /// Next hops from an earlier daemon that were not looked up yet.
     remembered: BTreeMap<IpAddr, Last>,
     /// Interfaces whose frames are forwarded.
     interfaces: Interfaces,
     /// The addresses of this machine.
     host: watch::Sender<Arc<HostAddresses>>,
-    /// What has changed since [`Self::look_at_host`].
+    /// Changes since [`Self::look_at_host`].
     links_changed: bool,
     addresses_changed: bool,
 }
 
-/// What was seen while ways were looked at: thousands of them lead over one router.
+/// Results of look-ups to reuse: thousands of backends may be behind one router.
 #[derive(Default)]
 struct Seen {
     links: BTreeMap<u32, Option<LinkState>>,
     neighbours: BTreeMap<(u32, IpAddr), Option<Neighbour>>,
 }
 
-/// What is read from the kernel.
+/// Data read from the kernel.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Lookup {
     NextHops,
@@ -163,7 +163,7 @@ impl NeighbourTask {
         let (addresses, wanted) = watch::channel(known.keys().copied().collect());
         let (states, state_receiver) = watch::channel(Arc::new(NextHops::new()));
         let own = client.addresses();
-        // What cannot be read now is read again within [`RETRY`].
+        // A failed read is retried within [`RETRY`].
         let addresses_changed = own.is_err();
         let (host, host_receiver) = watch::channel(Arc::new(HostAddresses::of(own.unwrap_or_default())));
         let task = Self {
@@ -248,14 +248,14 @@ impl NeighbourTask {
             .collect()
     }
 
-    /// What to look at after notices, added to what was waiting already.
+    /// The work after notices, added to the work that was waiting already.
     fn concerned(
         &mut self,
         notices: &[Notice],
         waiting: Option<(Scope, Instant)>,
     ) -> Option<(Scope, Instant)> {
         self.links_changed |= notices.contains(&Notice::Link);
-        // Notices of addresses may be among those that were lost.
+        // Lost notices may include changes of addresses.
         self.addresses_changed |= notices.contains(&Notice::Link) || notices.contains(&Notice::Address);
         let due = waiting
             .as_ref()
@@ -343,8 +343,7 @@ impl NeighbourTask {
         }
     }
 
-    /// Looks at ways anew and tells what changed. With `confirm`, neighbours that the kernel has not confirmed are
-    /// asked.
+    /// Looks next hops up again and reports changes. With `confirm`, asks neighbours that the kernel has not confirmed.
     async fn look(&mut self, scope: Scope, confirm: bool) {
         let addresses: Vec<IpAddr> = match scope {
             Scope::All => self.ways.keys().copied().collect(),

@@ -1,4 +1,4 @@
-//! From what the kernel says about route, link and neighbour to the way that packets take.
+//! Derives a next hop from the kernel's route, link and neighbour.
 
 use std::net::IpAddr;
 
@@ -6,14 +6,14 @@ use lb_common::vlan::Vlans;
 
 use super::super::netlink::{LinkState, Neighbour, Route};
 
-/// What a backend record holds of the way to it. All empty where there is no way.
+/// The next hop of a backend record. All empty without a route.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct NextHop {
     /// Index of the interface packets leave by.
     pub ifindex: u32,
     /// MAC address of the next hop; `None` while unknown.
     pub mac: Option<[u8; 6]>,
-    /// MAC address of the interface, or of that of its VLAN.
+    /// MAC address of the interface, or of its VLAN's interface.
     pub source_mac: [u8; 6],
     /// VLANs that packets leave in.
     pub vlans: Vlans,
@@ -26,7 +26,7 @@ pub struct NextHop {
 /// How a backend address is reached, for people.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum NextHopState {
-    /// Over a next hop whose MAC address is known.
+    /// Over a next hop with a known MAC address.
     Reached {
         /// The next hop: the backend itself or a router.
         via: IpAddr,
@@ -63,7 +63,7 @@ pub enum NextHopState {
 }
 
 impl NextHopState {
-    /// What is wrong, if anything is.
+    /// The problem, if there is one.
     pub fn error(&self) -> Option<String> {
         match self {
             Self::Reached { answering: true, .. } => None,
@@ -127,7 +127,7 @@ impl Way {
         &self.hop
     }
 
-    /// The neighbour whose entry decides.
+    /// The neighbour that frames are sent to.
     pub(super) const fn via(&self) -> Option<IpAddr> {
         match &self.state {
             NextHopState::Reached { via, .. } | NextHopState::Waiting { via, .. } => Some(*via),
@@ -138,7 +138,7 @@ impl Way {
         }
     }
 
-    /// What to fall back on when its neighbour stops answering.
+    /// The fallback while its neighbour does not answer.
     pub(super) const fn last(&self) -> Last {
         Last {
             via: self.via(),
@@ -163,7 +163,7 @@ impl Way {
     }
 }
 
-/// What was known of a way before.
+/// The earlier state of a next hop.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Last {
     /// The next hop; `None` where that is not known any more, as after a restart.

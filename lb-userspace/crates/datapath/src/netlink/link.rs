@@ -1,4 +1,4 @@
-//! Links: what the kernel tells of them.
+//! Links and their attributes in the kernel.
 #![expect(
     clippy::wildcard_enum_match_arm,
     reason = "as in the module above: messages and attributes are open sets"
@@ -23,7 +23,7 @@ use super::{super::LinkOperation, Client, Stacking, mac};
 const MAX_NAME: usize = 15;
 const IFLA_ALT_IFNAME: u16 = 53;
 
-/// A link as far as forwarding cares.
+/// A link, as far as forwarding needs it.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(in super::super) struct LinkState {
     /// Its index.
@@ -42,7 +42,7 @@ pub(in super::super) struct LinkState {
     pub(in super::super) stacking: Stacking,
     /// The XDP program on it.
     pub(in super::super) xdp: Option<XdpState>,
-    /// What its maker says that it is for.
+    /// Its alias: the purpose, as its maker set it.
     pub(in super::super) alias: Option<String>,
     /// Its alternative names (`ip link property add … altname`).
     pub(in super::super) altnames: Vec<String>,
@@ -50,7 +50,7 @@ pub(in super::super) struct LinkState {
     pub(in super::super) operation: LinkOperation,
 }
 
-/// What the link of a VLAN is.
+/// Attributes of a VLAN's link.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in super::super) struct VlanLink {
     /// Index of the link that carries its frames.
@@ -143,7 +143,7 @@ fn link_state(message: RouteNetlinkMessage) -> Option<LinkState> {
     Some(link)
 }
 
-/// The VLAN whose link this is; `None` for any other kind of link.
+/// The VLAN of this link; `None` for any other kind of link.
 fn vlan_of(infos: &[LinkInfo]) -> Option<Vlan> {
     let attributes = infos.iter().find_map(|info| match info {
         LinkInfo::Data(InfoData::Vlan(attributes)) => Some(attributes),

@@ -67,8 +67,8 @@ pub(super) struct Client {
     answer: Vec<u8>,
 }
 
-/// Bytes of an answer at most: the kernel fills no more than 32 KiB of those that come in parts (`netlink_dump`), and a
-/// single one is about one link, route or neighbour.
+/// Most bytes of an answer: the kernel fills at most 32 KiB of an answer in parts (`netlink_dump`), and a single answer is
+/// about one link, route or neighbour.
 const ANSWER_BYTES: usize = 1 << 16;
 
 impl Client {
@@ -158,7 +158,7 @@ impl Client {
         let mut answer = Vec::new();
         loop {
             self.answer.clear();
-            // With this flag the kernel says how long the answer is, also where it does not fit.
+            // With this flag the kernel returns the length of the answer, also if it does not fit.
             let length = self.socket.recv(&mut self.answer, libc::MSG_TRUNC)?;
             if length > self.answer.len() {
                 return Err(io::Error::other(format!(

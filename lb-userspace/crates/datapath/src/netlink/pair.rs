@@ -34,7 +34,7 @@ impl Client {
         self.act(RouteNetlinkMessage::NewLink(one), NLM_F_CREATE | NLM_F_EXCL)
     }
 
-    /// Gives an interface a text that says what it is for.
+    /// Gives an interface an alias with its purpose.
     pub(in super::super) fn describe(&mut self, ifindex: u32, alias: &str) -> io::Result<()> {
         let mut message = link(ifindex);
         message.attributes = vec![LinkAttribute::IfAlias(alias.to_owned())];

@@ -27,7 +27,7 @@ pub(in super::super) struct Stacking {
 }
 
 impl Stacking {
-    /// What the attributes of a link say.
+    /// Reads the attributes of a link.
     pub(super) fn of(attributes: &[LinkAttribute]) -> Self {
         let (mut stacking, mut parent, mut kind, mut is_elsewhere) = (Self::default(), None, None, false);
         for attribute in attributes {

@@ -27,7 +27,7 @@ use super::{
     messages,
 };
 
-/// Time between attempts to open a socket that hears of changes.
+/// Time between attempts to open a socket for notices.
 const RETRY: Duration = Duration::from_secs(1);
 
 /// Bytes the kernel may queue for us on either socket.
@@ -56,7 +56,7 @@ pub(in super::super) enum Notice {
     Route,
 }
 
-/// A socket that hears of changes.
+/// A socket for notices of changes.
 pub(in super::super) struct Watch {
     socket: Socket,
 }
@@ -261,11 +261,11 @@ mod tests {
             [Notice::Link],
             "anything may have changed meanwhile"
         );
-        let mut said = Vec::new();
+        let mut works = Vec::new();
         while let Ok(PartChange { part, state }) = changes.try_recv() {
             assert_eq!(part, DatapathPart::RouteNotices);
-            said.push(matches!(state, PartState::Works(_)));
+            works.push(matches!(state, PartState::Works(_)));
         }
-        assert_eq!(said, [false, false, false, true]);
+        assert_eq!(works, [false, false, false, true]);
     }
 }

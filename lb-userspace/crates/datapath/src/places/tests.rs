@@ -14,7 +14,7 @@ struct Fake {
     words: RefCell<Vec<u64>>,
     records: RefCell<Vec<ServiceRecord>>,
     by_key: RefCell<BTreeMap<ServiceKey, Service>>,
-    /// What packets may find; several where something is about to change.
+    /// Services that packets may find; several during a change.
     allowed: RefCell<BTreeMap<ServiceKey, Vec<Option<Service>>>>,
     /// Records that a packet may still read.
     read: RefCell<BTreeSet<u16>>,
@@ -34,7 +34,7 @@ impl Fake {
         }
     }
 
-    /// What a packet finds, as the program does.
+    /// The service that a packet finds, as in the program.
     fn find(&self, key: &ServiceKey) -> Option<Service> {
         let of_map = map_key(key);
         let place = of_map.place();
@@ -175,9 +175,9 @@ fn service(id: u16) -> Service {
 enum Act {
     Write(usize, u16),
     Remove(usize),
-    /// The write after so many fails, and all is done again.
+    /// The write after this many fails, and all is done again.
     Fails(usize, Box<Act>),
-    /// The write after so many fails, and the daemon starts anew.
+    /// The write after this many fails, and the daemon restarts.
     Dies(usize, Box<Act>),
     Restart,
 }

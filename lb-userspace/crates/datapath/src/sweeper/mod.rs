@@ -1,4 +1,4 @@
-//! Removing flows that ended, and counting those that go on.
+//! Removes ended flows, and counts the others.
 
 mod records;
 mod shares;
@@ -34,8 +34,8 @@ use super::{
 /// Time between the end of a sweep and the next one, at least.
 const PERIOD: Duration = Duration::from_secs(1);
 
-/// How many times as long as a sweep took the sweeper rests: it takes at most a twentieth of one CPU, whatever the
-/// number of flows.
+/// Rest after a sweep, as a multiple of its duration: the sweeper takes at most a twentieth of one CPU with any number of
+/// flows.
 const REST: u32 = 19;
 
 /// Time between sweeps while a table is at least half full: room is what new flows wait for.
@@ -82,8 +82,8 @@ impl FlowCounts {
     }
 }
 
-/// Seconds that half-open flows stay in a table of which so many 256ths are in use: all of their time up to one half, and less
-/// and less from there on.
+/// Seconds that half-open flows stay in a table with this use, in 256ths: all of their time up to one half, and less
+/// from there on.
 fn opening_secs(fill: u32) -> u32 {
     const HALF: u32 = 128;
     const NEARLY_FULL: u32 = 224;
@@ -150,7 +150,7 @@ async fn begin_round(writer: &mpsc::WeakSender<Command>) -> Option<Round> {
     answer.await.ok()
 }
 
-/// What is known of one direction of a flow.
+/// The state of one direction of a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 struct Half {
     state: u8,
@@ -176,7 +176,7 @@ impl Half {
     }
 }
 
-/// What becomes of a flow.
+/// The decision about a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Verdict {
     /// It stays and counts as active.
@@ -187,10 +187,10 @@ enum Verdict {
     Remove,
 }
 
-/// Decides about a flow by its two directions. One without a reply direction can answer nobody, one whose owner is
-/// gone leads nowhere: both go at once.
+/// Decides about a flow by its two directions. A flow without a reply direction or without its owner cannot work: it is
+/// removed at once.
 ///
-/// `timeouts` are those of its service; where they are not known yet, a flow that is only idle stays.
+/// `timeouts` are its service's; while they are not known, an idle flow stays.
 /// `opening_secs`: half-open flows stay no longer than that.
 fn decide(
     now: u32,
@@ -229,7 +229,7 @@ struct Sweep<'a> {
     /// Seconds on [`monotonic`]'s clock, which a flow counts modulo 136 years.
     now: u32,
     counts: FlowCounts,
-    /// What the sweep before has found.
+    /// The result of the sweep before.
     before: Arc<FlowCounts>,
     /// Flows that stay, by service.
     used: BTreeMap<ServiceId, u64>,
@@ -269,14 +269,14 @@ impl<'a> Sweep<'a> {
         Ok((self.counts, walked))
     }
 
-    /// What services use of the flow tables, as the program counts it. Notes what gave way.
+    /// Reads the program's counts of the services' flows, and notes flows that gave way.
     fn uses(&mut self) -> io::Result<BTreeMap<ServiceId, FlowUse>> {
         let directory = self.directory.borrow().clone();
         let mut uses = BTreeMap::new();
         for (id, _) in directory.services.iter() {
             let of_service = self.maps.flow_uses.get(&u32::from(id.0))?.unwrap_or_default();
             let total = of_service.gave_way;
-            // What an earlier daemon has seen is no news.
+            // An earlier daemon has reported these.
             let before = self.before.gave_way.get(id).map_or(total, |count| count.total);
             let lately = total.saturating_sub(before);
             self.counts.gave_way.insert(*id, GaveWayCount { total, lately });
@@ -285,7 +285,7 @@ impl<'a> Sweep<'a> {
         Ok(uses)
     }
 
-    /// Says how many flows each service may open from here on.
+    /// Sets how many flows each service may open from now on.
     fn share_out(&self, uses: &BTreeMap<ServiceId, FlowUse>) -> io::Result<()> {
         let directory = self.directory.borrow().clone();
         for v4 in [true, false] {

@@ -1,4 +1,4 @@
-//! Walking the tables of flow records: for the slots that wait for it, and to delete what has done its duty.
+//! Walks the tables of flow records: for slots that wait for it, and to delete records that are no longer needed.
 
 use std::{collections::BTreeMap, io, net::IpAddr, sync::Arc, time::Duration};
 
@@ -26,7 +26,7 @@ use crate::{
     transition::{Fate, Sweep, Walked},
 };
 
-/// What a round has found.
+/// The result of a round.
 #[derive(Debug, Default)]
 pub(crate) struct Walks {
     /// Of each ring.
@@ -67,9 +67,9 @@ pub(super) fn walk(
     })
 }
 
-/// What a walk needs of a family's tuples.
+/// The parts of a family's tuples that a walk needs.
 trait Recorded {
-    /// What leads to the slot.
+    /// The hash that selects the slot.
     fn hash(&self, by: HashBy) -> u32;
     /// Address, port and protocol that it goes to.
     fn destination(&self) -> (IpAddr, u16, u8);

@@ -4,7 +4,7 @@ use lb_common::limits::MAX_FLOWS;
 
 /// Flows that fit a family's table.
 const CAPACITY: u64 = (MAX_FLOWS / 2) as u64;
-/// Of these, as many as services may use up: the rest is for those that have few.
+/// The part of it for all services: the rest is for services with few flows.
 const FOR_ALL: u64 = CAPACITY / 8 * 7;
 
 /// How many flows each service may open until the next sweep; `used` has the flows of each now.
@@ -41,7 +41,7 @@ mod tests {
         assert!(8 * over + more <= FOR_ALL, "{more}");
     }
 
-    /// Whatever some use, what others are sure of is left for them.
+    /// A service can always open its guaranteed share of flows, also if others use all that they may.
     #[test]
     fn services_with_few_flows_always_find_room() {
         for flooded in 1..=4_usize {

@@ -1,23 +1,23 @@
-//! What people are told of interfaces.
+//! Reports of changes of interfaces.
 
 use super::{super::super::LinkOperation, Judgement};
 use crate::{Interface, InterfaceChange, InterfaceChangeKind};
 
-/// What is to be told of an interface after a look.
+/// The changes of an interface to report after a look.
 pub(super) fn changes(before: &Interface, after: &Interface, judgement: &Judgement) -> Vec<InterfaceChange> {
     use InterfaceChangeKind::{Attached, Changed, Detached};
-    let mut told = Vec::new();
-    let mut tell = |kind, message| told.push(InterfaceChange { kind, message });
+    let mut reported = Vec::new();
+    let mut report = |kind, message| reported.push(InterfaceChange { kind, message });
     let (old, name) = (&before.name, &after.name);
     let mode = |interface: &Interface| interface.attached.as_ref().map(|attached| attached.xdp_mode);
 
     if old != name && after.operation != LinkOperation::Missing {
-        tell(Changed, format!("interface {old} is now called {name}"));
+        report(Changed, format!("interface {old} is now called {name}"));
     }
     let put_back = after.repairs != before.repairs;
     if let Judgement::TakeBack { program_id, .. } = judgement {
         let done = if put_back { "; it is back" } else { "" };
-        tell(
+        report(
             Detached,
             format!("program {program_id} had replaced the balancer's on {name}{done}"),
         );
@@ -26,11 +26,11 @@ pub(super) fn changes(before: &Interface, after: &Interface, judgement: &Judgeme
             Some(absence) => format!("interface {old} {}", absence.message),
             None => format!("the program was no longer attached to {name}"),
         };
-        tell(Detached, why);
+        report(Detached, why);
     } else if before.absence != after.absence
         && let Some(absence) = &after.absence
     {
-        tell(Changed, format!("interface {name} {}", absence.message));
+        report(Changed, format!("interface {name} {}", absence.message));
     }
     if let Some(attached) = &after.attached
         && (before.attached.is_none() || put_back || mode(before) != mode(after))
@@ -39,7 +39,7 @@ pub(super) fn changes(before: &Interface, after: &Interface, judgement: &Judgeme
             .note
             .as_ref()
             .map_or_else(String::new, |note| format!(": {note}"));
-        tell(
+        report(
             Attached,
             format!("attached to {name}, XDP {}{note}", attached.xdp_mode.name()),
         );
@@ -52,10 +52,10 @@ pub(super) fn changes(before: &Interface, after: &Interface, judgement: &Judgeme
             LinkOperation::Missing => None,
         };
         if let Some(what) = what {
-            tell(Changed, format!("interface {name} {what}"));
+            report(Changed, format!("interface {name} {what}"));
         }
     }
-    told
+    reported
 }
 
 #[cfg(test)]
@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn people_are_told_of_each_change_once() {
+    fn each_change_is_reported_once() {
         let same = attached();
         let gone = Interface {
             slot: same.slot,
@@ -179,19 +179,20 @@ mod tests {
                 &["Changed interface front is now called old"],
             ),
         ];
-        let told = |before, after, judgement: &Judgement| -> Vec<String> {
-            let told = changes(before, after, judgement).into_iter();
-            told.map(|told| format!("{:?} {}", told.kind, told.message))
+        let reported = |before, after, judgement: &Judgement| -> Vec<String> {
+            let reported = changes(before, after, judgement).into_iter();
+            reported
+                .map(|reported| format!("{:?} {}", reported.kind, reported.message))
                 .collect()
         };
         for (name, before, after, expected) in cases {
-            assert_eq!(told(before, after, &Judgement::Missing), expected, "{name}");
+            assert_eq!(reported(before, after, &Judgement::Missing), expected, "{name}");
         }
         assert_eq!(
-            told(&gone, &refused, &Judgement::Missing),
+            reported(&gone, &refused, &Judgement::Missing),
             ["Changed interface front has no program: why"]
         );
-        let taken = |after| told(&same, after, &taken_back());
+        let taken = |after| reported(&same, after, &taken_back());
         let other = "Detached program 99 had replaced the balancer's on front";
         assert_eq!(
             taken(&made_anew),

@@ -1,11 +1,11 @@
-//! What is to be done about an interface, by what the kernel says about it now.
+//! Decides about an interface by its state in the kernel.
 
 use super::super::super::{
     netlink::{LinkState, XdpState},
     sys::XdpLinkInfo,
 };
 
-/// What the kernel says about an interface that is to have the program.
+/// State of an interface that is to have the program.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Seen {
     /// The interface that has its name.
@@ -19,14 +19,14 @@ pub(super) struct Seen {
 pub(super) struct Held {
     /// The program that was put there.
     pub(super) program_id: u32,
-    /// What the kernel says about the link. It names the interface by its index in the network namespace that the interface
-    /// is in, which need not be this one.
+    /// The link's properties. The interface index counts in the network namespace of the interface, which need not be this
+    /// one.
     pub(super) now: XdpLinkInfo,
     /// The interface of this namespace with that index.
     pub(super) device: Option<LinkState>,
 }
 
-/// What is to be done.
+/// The decision.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) enum Judgement {
     /// The program runs on this interface; nothing.
@@ -54,7 +54,7 @@ pub(super) enum Judgement {
 }
 
 impl Judgement {
-    /// Whether the link that is held goes on.
+    /// Whether the held link stays.
     pub(super) const fn keeps_link(&self) -> bool {
         match self {
             Self::Keep(_) | Self::TakeBack { .. } => true,
@@ -66,8 +66,8 @@ impl Judgement {
 /// Judges what was seen. The interface that has the name counts; only where none has it, one that was served and got
 /// another name is served further.
 pub(super) fn judge(seen: &Seen) -> Judgement {
-    // An index may be that of another interface in another network namespace: only where the program of the link is the one
-    // on the interface, that is where the link holds it.
+    // In another network namespace, another interface may have the index: the link belongs to the interface only if the
+    // interface has its program.
     let holds = |held: &Held, link: &LinkState| {
         held.now.ifindex == link.ifindex
             && link.xdp.map(|XdpState { program_id, .. }| program_id) == Some(held.now.program_id)
@@ -228,7 +228,7 @@ mod tests {
                 Judgement::Attach(link("front", 2, None)),
             ),
             (
-                "there, with a program of somebody",
+                "there, with a foreign program",
                 front(2, Some(OTHER)),
                 None,
                 Judgement::Foreign {

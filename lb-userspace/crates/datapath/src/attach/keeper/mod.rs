@@ -1,5 +1,5 @@
-//! Keeps the program on its interfaces for as long as the daemon runs: an interface that is made anew, that appears late,
-//! or that somebody took the program from, gets it again.
+//! Keeps the program on its interfaces for as long as the daemon runs: an interface that is made anew, appears late or has lost
+//! the program gets it again.
 
 mod change;
 mod judge;
@@ -58,7 +58,7 @@ pub(in super::super) struct Keeper {
 /// An interface that is to have the program.
 struct Entry {
     interface: Interface,
-    /// Held open so that another daemon on the interface can tell whose it is.
+    /// Held open so that another daemon on the interface can find this process.
     link: Option<OwnedFd>,
     /// The latest attempt to attach, where it failed.
     failed: Option<Failed>,
@@ -138,14 +138,14 @@ impl Keeper {
         Ok(judgements)
     }
 
-    /// Whether judgements ask for more than to be shown: loading and attaching may take a second.
+    /// Whether judgements need loading or attaching, which may take a second.
     fn is_work(&self, judgements: &[Judgement], now: Instant) -> bool {
         let mut both = self.entries.iter().zip(judgements);
         both.any(|(entry, judgement)| entry.is_due(judgement, now) || entry.gives_up(judgement))
             || self.lacks_pins(judgements)
     }
 
-    /// Does what was judged and shows what came of it; returns what people are to be told.
+    /// Carries out the judgements and publishes the result; returns the changes to report.
     fn act(&mut self, judgements: &[Judgement], now: Instant) -> Vec<InterfaceChange> {
         let before: Vec<Interface> = self.entries.iter().map(|entry| entry.interface.clone()).collect();
         for (entry, judgement) in self.entries.iter_mut().zip(judgements) {
@@ -174,9 +174,10 @@ impl Keeper {
         for (entry, judgement) in self.entries.iter_mut().zip(judgements) {
             entry.show(judgement, &programs);
         }
-        let told = before.iter().zip(&self.entries).zip(judgements);
-        let told = told.flat_map(|((before, entry), judgement)| changes(before, &entry.interface, judgement));
-        let told = told.collect();
+        let pairs = before.iter().zip(&self.entries).zip(judgements);
+        let reports =
+            pairs.flat_map(|((before, entry), judgement)| changes(before, &entry.interface, judgement));
+        let reports = reports.collect();
         self.shown.send_if_modified(|shown| {
             let now = self.entries.iter().map(|entry| &entry.interface);
             let changed = !shown.iter().eq(now.clone());
@@ -185,7 +186,7 @@ impl Keeper {
             }
             changed
         });
-        told
+        reports
     }
 
     /// Attaches to the interfaces that are due, and has all others run the same program, which knows all of them.
@@ -276,7 +277,7 @@ impl Entry {
             // a new one has its own, the program leaves it: packets would go out by the wrong interfaces.
             let _ = sys::detach_link(link.as_fd());
         }
-        // What somebody removed needs no removal.
+        // It may have been removed already.
         let _ = fs::remove_file(pins.link(self.interface.slot));
         self.interface.attached = None;
     }
@@ -332,7 +333,7 @@ impl Entry {
                 self.link = Some(fd);
                 self.interface.repairs += u64::from(put_back);
             }
-            // What runs there serves this interface as before.
+            // The present program serves this interface as before.
             Err(error) => {
                 tracing::warn!(
                     interface = link.name,
@@ -343,7 +344,7 @@ impl Entry {
         }
     }
 
-    /// Shows what is so. `programs` are those that run on the other interfaces.
+    /// Publishes the state. `programs` run on the other interfaces.
     fn show(&mut self, judgement: &Judgement, programs: &[u32]) {
         let interface = &mut self.interface;
         if interface.attached.is_some() {
@@ -357,7 +358,7 @@ impl Entry {
             Judgement::Foreign { link, program_id } => {
                 interface.is_now(link);
                 self.failed = None;
-                // Finding out whose it is takes a while.
+                // Finding its owner takes a while.
                 if self.foreign.replace(*program_id) != Some(*program_id) {
                     interface.absence = Some(if programs.contains(program_id) {
                         InterfaceProblem {

@@ -1,4 +1,4 @@
-//! Pins that somebody removes while the daemon runs: without them the next daemon would find neither flows nor links.
+//! Restores pins that are removed while the daemon runs: without them the next daemon would find neither flows nor links.
 
 use std::{mem, os::fd::AsFd as _};
 
@@ -24,7 +24,7 @@ impl Keeper {
         pins
     }
 
-    /// Pins again what somebody removed.
+    /// Makes removed pins again.
     pub(super) fn restore_pins(&mut self, judgements: &[Judgement]) {
         let directory = self.pins.current().display().to_string();
         let part = DatapathPart::Pins;

@@ -1,4 +1,4 @@
-//! Looks when the kernel tells of a change, and now and then by itself, since it tells of some changes to nobody.
+//! Looks after notices of the kernel, and periodically, since some changes have no notice.
 
 use std::{
     fmt, io, mem,
@@ -21,7 +21,7 @@ use super::{
     Keeper,
 };
 
-/// Time between looks where the kernel tells nothing: it does not tell that a link was detached or got another program.
+/// Time between looks without a notice: the kernel sends none for a link that was detached or got another program.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 
 /// Time from a notice to looking, in which further notices of the same event arrive.
@@ -36,7 +36,7 @@ enum Command {
     Keep(oneshot::Sender<()>),
 }
 
-/// What others hold of a running keeper. It ends when all of them are dropped, leaving everything forwarding.
+/// Handle of a running keeper, which ends when all handles are dropped and leaves everything forwarding.
 #[derive(Clone)]
 pub(in super::super::super) struct KeeperHandle {
     commands: mpsc::Sender<Command>,
@@ -50,11 +50,11 @@ impl fmt::Debug for KeeperHandle {
 }
 
 impl KeeperHandle {
-    /// Starts keeping, as soon as all is attached. What people are to be told goes to `told`.
+    /// Starts keeping, as soon as all is attached. Changes go to `reports`.
     pub(in super::super::super) fn spawn(
         keeper: oneshot::Receiver<Keeper>,
         interfaces: Interfaces,
-        told: mpsc::Sender<InterfaceChange>,
+        reports: mpsc::Sender<InterfaceChange>,
         reporter: PartReporter,
         cancel: CancellationToken,
     ) -> Self {
@@ -62,7 +62,7 @@ impl KeeperHandle {
         let work = async move {
             // An error means that attaching failed, and nothing is there to be kept.
             if let Ok(keeper) = keeper.await {
-                run(keeper, queue, told, reporter).await;
+                run(keeper, queue, reports, reporter).await;
             }
         };
         tokio::spawn(async move {
@@ -107,7 +107,7 @@ impl KeeperHandle {
 async fn run(
     mut keeper: Keeper,
     mut commands: mpsc::Receiver<Command>,
-    told: mpsc::Sender<InterfaceChange>,
+    reports: mpsc::Sender<InterfaceChange>,
     reporter: PartReporter,
 ) {
     let mut notices = Notices::new(Watch::of_links, DatapathPart::LinkNotices, reporter.clone());
@@ -121,7 +121,7 @@ async fn run(
                 match command {
                     Some(Command::Detach(reply)) => {
                         let result = task::spawn_blocking(|| keeper.detach()).await;
-                        // Nobody may wait any more.
+                        // The caller may be gone.
                         let _ = reply.send(result.unwrap_or(Ok(())));
                     }
                     Some(Command::Keep(reply)) => {
@@ -162,8 +162,8 @@ async fn run(
         };
         for change in changes {
             tracing::info!("{}", change.message);
-            // An error means that nobody listens.
-            let _ = told.send(change).await;
+            // An error means that the receiver is gone.
+            let _ = reports.send(change).await;
         }
     }
 }
