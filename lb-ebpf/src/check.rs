@@ -2,7 +2,7 @@
 //! where nothing but checks comes by. It makes a check's packet one that a client on this machine would send, and hands it
 //! to the functions that send clients' packets; answers are those of a known flow to the balancer's program.
 //!
-//! It passes over what says whether the backend may take clients (ring, health, guard): that is what checks decide about.
+//! It skips ring, health and guard, which decide whether the backend may take clients: checks are their input.
 
 use core::sync::atomic::{Ordering, compiler_fence};
 
@@ -116,7 +116,7 @@ const fn own_or(port: NetPort, other: NetPort) -> NetPort {
     if port.0 == 0 { other } else { port }
 }
 
-/// The service that a client at the flow's source would reach, or what is none; leaves the tuple of its packets in `client`.
+/// The service that a client at the flow's source would reach, or an empty one; leaves the tuple of its packets in `client`.
 #[inline(always)]
 fn find_service<A: Family>(
     client: &mut Tuple<A>,
@@ -190,7 +190,7 @@ fn begin<A: Family>(
     next_hop::set_last_hop(packet, &mut forward.last_hop)?;
     (reply.src, reply.dst) = (tuple.dst, tuple.src);
     (reply.src_port, reply.dst_port) = (tuple.dst_port, tuple.src_port);
-    // Answers count for nobody: neither as the service's traffic, nor as what its flows tell about the backend.
+    // Answers are not counted: neither as the service's traffic, nor as signals about the backend.
     (reply.backend, reply.generation) = (check::NO_BACKEND, backend.generation);
     reply.service = check::NO_SERVICE;
     (reply.direction, reply.state) = (REPLY, UNPROVEN);

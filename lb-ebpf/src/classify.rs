@@ -20,8 +20,8 @@ use crate::{
     transport,
 };
 
-/// Reads header and tuple, and looks the service up. All but the header is left in the scratch; that of an ICMP message is,
-/// too, before its stage.
+/// Reads header and tuple, and looks the service up. Leaves all but the header in the scratch; before the stage of ICMP, also
+/// the header.
 #[inline(always)]
 pub(crate) fn read<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Ip, NextStage> {
     let ip = A::parse(packet)?;

@@ -1,5 +1,5 @@
-//! Whether a frame is for this machine, by its link-layer destination ([`lb_common::own_mac`]). A router leaves alone what
-//! is for another station, and what came as a broadcast or multicast (RFC 1812 section 5.3.4).
+//! Whether a frame is for this machine, by its link-layer destination ([`lb_common::own_mac`]). A router does not forward frames
+//! for another station, nor broadcasts and multicasts (RFC 1812 section 5.3.4).
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{

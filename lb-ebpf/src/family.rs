@@ -54,7 +54,7 @@ pub(crate) trait Family:
 
     /// Whether an ICMP message of this type is an error about the packet it quotes.
     fn is_icmp_error(kind: u8) -> bool;
-    /// Whether an ICMP message of this type and code says that its packet cannot reach its end, whatever its size.
+    /// Whether an ICMP message of this type and code reports that its packet cannot reach its destination with any size.
     fn is_unreachable(kind: u8, code: u8) -> bool;
     /// The address of this family in a record.
     fn from_record(address: &NetAddr) -> Self;

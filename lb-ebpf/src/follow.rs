@@ -1,4 +1,4 @@
-//! Packets whose slot does not say by itself where they go: their flow is looked up, and recorded where it must be.
+//! Packets whose slot alone does not select a backend: their flow is looked up, and recorded if necessary.
 //!
 use lb_common::{
     backend::BackendId,
@@ -15,7 +15,7 @@ use crate::{
     scratch::PacketTuple,
 };
 
-/// What a global function returns where it finds nobody: no backend has this number.
+/// Result of a global function that finds no backend: no backend has this number.
 const NOBODY: u32 = 0;
 
 /// The backend of a packet with this tuple. `is_syn`: it is a TCP SYN without ACK.

@@ -1,4 +1,4 @@
-//! Guards of services: whose packets are refused, and which would begin a flow too many.
+//! Guards of services: refuse packets of denied clients, and new flows beyond the rate limit.
 //!
 //! The functions at work are global to the verifier (see [`crate::global`]), one for both families, since they know addresses
 //! only as records have them. A service without a guard costs its packets one test of a flag.

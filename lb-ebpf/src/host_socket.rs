@@ -31,7 +31,7 @@ const LISTEN: u32 = 10;
 pub(crate) fn stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> NextStage {
     let ip = scratch.ip;
     if expects(packet, &mut scratch.tuple) {
-        // The stage of fragments remembers that of a first one.
+        // The stage of fragments records the verdict of a first one.
         return if A::is_fragment(packet, &ip) {
             NextStage::Fragment
         } else {
@@ -41,9 +41,9 @@ pub(crate) fn stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Nex
     classify::next_of_flow(scratch)
 }
 
-/// Whether a socket expects packets of the tuple; of an ICMP error, that of the flow it is about. One that is connected to the
-/// packet's source always does, also in TIME_WAIT; one that takes packets of anybody (a TCP listener, an unconnected UDP socket)
-/// does unless a flow is known, so that a server that starts on this machine breaks no established flow.
+/// Whether a socket expects packets of the tuple; for an ICMP error, of the tuple of its flow. A socket that is connected to the
+/// packet's source always does, also in TIME_WAIT; a socket for any source (a TCP listener, an unconnected UDP socket) does
+/// unless a flow is known, so that a server that starts on this machine breaks no established flow.
 #[inline(always)]
 pub(crate) fn expects<A: Family>(packet: &Packet, tuple: &mut Tuple<A>) -> bool {
     let size = if A::IS_V6 { SIZE_V6 } else { SIZE_V4 };
@@ -57,18 +57,18 @@ pub(crate) fn expects<A: Family>(packet: &Packet, tuple: &mut Tuple<A>) -> bool 
         }
         // SAFETY: the socket is not released yet.
         let state = unsafe { ptr::read_volatile(&raw const (*socket).state) };
-        // SAFETY: as above; it is not used afterwards.
+        // SAFETY: the socket is not released yet; it is not used afterwards.
         unsafe { bpf_sk_release(socket.cast()) };
         state != LISTEN
     } else {
-        // SAFETY: as above.
+        // SAFETY: the context of this run, and as many bytes of the tuple as given.
         let socket = unsafe { bpf_sk_lookup_udp(ctx.cast(), of_socket, size, CURRENT_NETNS, 0) };
         if socket.is_null() {
             return false;
         }
-        // SAFETY: as above.
+        // SAFETY: the socket is not released yet.
         let peer = unsafe { ptr::read_volatile(&raw const (*socket).dst_port) };
-        // SAFETY: as above.
+        // SAFETY: the socket is not released yet; it is not used afterwards.
         unsafe { bpf_sk_release(socket.cast()) };
         peer != 0
     };

@@ -115,7 +115,7 @@ mod programs {
         match parse::ethernet(&packet) {
             // SAFETY: this program's main function; one of the two.
             Ok(Network::V4) => unsafe { begin::<NetV4>(&packet) },
-            // SAFETY: as above.
+            // SAFETY: this program's main function; one of the two.
             Ok(Network::V6) => unsafe { begin::<NetV6>(&packet) },
             Err(next) => {
                 stage::dispatch::<NetV4, ENTRY_LEADS_TO>(&packet, verdict::interface_slot(&packet), next)
@@ -139,7 +139,7 @@ mod programs {
             Ok(Network::V4) => unsafe {
                 stage::run_on::<_, { Stage::Classify.leads_to() }>(&packet, slot, classified::<NetV4>)
             },
-            // SAFETY: as above.
+            // SAFETY: this program's main function; one of the two.
             Ok(Network::V6) => unsafe {
                 stage::run_on::<_, { Stage::Classify.leads_to() }>(&packet, slot, classified::<NetV6>)
             },

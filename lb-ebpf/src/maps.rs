@@ -1,4 +1,5 @@
-//! The maps, reached only through these functions: each says who writes the map, and what becomes of misses and full maps.
+//! The maps, reached only through these functions. Their comments state who writes the map, and the result of misses and full
+//! maps.
 
 pub(crate) mod atomic;
 pub(crate) mod checks;

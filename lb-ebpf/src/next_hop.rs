@@ -40,7 +40,7 @@ impl NextHop {
     }
 
     /// Towards a backend for a packet that was translated to `src` and `dst`: as the daemon has resolved it, else as
-    /// the kernel's routes and neighbours say. A packet that does not fit is told so, with the size that does in `exit`.
+    /// the kernel's routes and neighbours. A packet that does not fit is an error, with the size that fits in `exit`.
     #[inline(always)]
     pub(crate) fn towards<A: Family>(
         packet: &Packet,
@@ -57,7 +57,7 @@ impl NextHop {
         Ok(Self::ask_kernel(packet, exit, src, dst)?)
     }
 
-    /// Towards a backend's own address: as the daemon has resolved it, else as the kernel says.
+    /// Towards a backend's own address: as the daemon has resolved it, else by the kernel's routes.
     #[inline(always)]
     pub(crate) fn to_backend(packet: &Packet, backend: &Backend, exit: &mut Exit) -> Result<Self, Reason> {
         if backend.has(RESOLVED) {
@@ -150,8 +150,8 @@ pub(crate) fn fits(
 }
 
 impl Exit {
-    /// Sends the frame to `hop`. Through memory, of which the verifier knows nothing: so it walks what follows once, whatever came
-    /// before.
+    /// Sends the frame to `hop`. Passes it through memory, whose content the verifier does not track: so it walks the rest only
+    /// once for all callers.
     #[inline(always)]
     pub(crate) fn leave(&self, packet: &Packet) -> Result<Verdict, Reason> {
         compiler_fence(Ordering::SeqCst);
@@ -195,7 +195,7 @@ impl Exit {
             ifindex: self.route.ifindex,
             // SAFETY: the two addresses follow each other, within the parameters.
             macs: unsafe { Macs::at((&raw const self.route.smac).cast()) }.swapped(),
-            // The kernel does not tell. On the same link, the packet's own are the best guess.
+            // The kernel does not return them. On the same link, the packet's own are the best guess.
             vlans: if self.route.ifindex == packet.ifindex() {
                 Vlans::of_tags(packet.tags)
             } else {
@@ -211,7 +211,7 @@ const _: () = assert!(offset_of!(Backend, source_mac) == MACS + 6);
 const _: () = assert!(offset_of!(bpf_fib_lookup, dmac) == offset_of!(bpf_fib_lookup, smac) + 6);
 const _: () = assert!(offset_of!(LastHop, own_mac) == 0 && offset_of!(LastHop, peer_mac) == 6);
 
-/// The addresses of the frame that the last hop is told by.
+/// The addresses of the frame, by which the last hop is recognized.
 #[inline(always)]
 fn arrival(last_hop: &LastHop) -> Macs {
     // SAFETY: the two addresses stand first, as in the frame.

@@ -263,7 +263,7 @@ impl<W: Walks> Packet<W> {
         Some(unsafe { &mut *pointer })
     }
 
-    /// Puts `bytes` new bytes before the frame, whatever stands in them, or takes as many away if it is negative; offsets
+    /// Puts `bytes` new bytes of undefined content before the frame, or removes as many if it is negative; offsets
     /// into the frame grow by as much. `None` if the driver left no room, or the frame is shorter.
     #[inline(always)]
     pub fn grow(&self, bytes: i32) -> Option<()> {
@@ -332,8 +332,8 @@ unsafe impl<W: Walks> Frame for Packet<W> {
         W::has_fragment_header(self)
     }
 
-    /// The one bounds check. The bounds are read anew each time: if the compiler knew that they are those of an earlier
-    /// check further into the frame, it would leave this one out, and the verifier does not follow that reasoning.
+    /// The one bounds check. The bounds are read anew each time: if the compiler could see the same bounds in an earlier
+    /// check further into the frame, it would omit this one, and the verifier does not follow that reasoning.
     #[inline(always)]
     fn pointer<T>(&self, offset: usize) -> Option<*mut T> {
         let (data, data_end) = self.bounds();

@@ -1,4 +1,4 @@
-//! What is too large for the stack, and what one stage leaves to the next: a record of each CPU for the packet under work.
+//! Data that is too large for the stack or passes from one stage to the next: a record of each CPU for the present packet.
 
 use core::{
     cell::Cell,

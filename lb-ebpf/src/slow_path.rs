@@ -1,5 +1,5 @@
 //! The slow path of packets that backends get as they are, or with another destination: all that the fast path does not do.
-//! Nothing is looked up but the slot, as long as that says all. A flow begins with its SYN; of other protocols nobody knows.
+//! As long as the slot decides, it is the only look-up. A TCP flow begins with its SYN; other protocols show no beginning.
 
 use core::sync::atomic::{Ordering, compiler_fence};
 

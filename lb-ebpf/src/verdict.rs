@@ -18,22 +18,22 @@ static INTERFACE_SLOTS: InterfaceSlots = InterfaceSlots::ONE;
 /// The slot of the interface that a packet came in on.
 #[inline(always)]
 pub(crate) fn interface_slot(packet: &Packet) -> u32 {
-    // Volatile, since the compiler takes what stands above for what the loader has set.
+    // Volatile: the loader sets the value, which the compiler takes for constant.
     // SAFETY: reads of a constant.
     let multiplier = unsafe { ptr::read_volatile(&raw const INTERFACE_SLOTS.multiplier) };
     let place = InterfaceSlots::place(packet.ifindex(), multiplier);
-    // SAFETY: as above; places are below the number of slots.
+    // SAFETY: reads of a constant; places are below the number of slots.
     u32::from(unsafe { ptr::read_volatile((&raw const INTERFACE_SLOTS.slots).cast::<u8>().add(place)) })
 }
 
 /// Whether the program runs on an interface, which then takes frames from it.
 #[inline(always)]
 pub(crate) fn serves(ifindex: u32) -> bool {
-    // Volatile, as above.
+    // Volatile: the loader sets the value, which the compiler takes for constant.
     // SAFETY: reads of a constant.
     let multiplier = unsafe { ptr::read_volatile(&raw const INTERFACE_SLOTS.multiplier) };
     let place = InterfaceSlots::place(ifindex, multiplier);
-    // SAFETY: as above; places are below the number of slots, and slots below the number of interfaces.
+    // SAFETY: reads of a constant; places are below the number of slots, and slots below the number of interfaces.
     unsafe {
         let slot = ptr::read_volatile((&raw const INTERFACE_SLOTS.slots).cast::<u8>().add(place));
         let slot = usize::from(slot) % MAX_INTERFACES as usize;

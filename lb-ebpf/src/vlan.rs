@@ -14,25 +14,25 @@ use network_types::eth::EtherType;
 use crate::packet::{MACS_LEN, Packet};
 use lb_wire::Frame as _;
 
-/// Where the second of two tags stands, and what follows it.
+/// Offsets of the second of two tags, and of the bytes after it.
 const SECOND: usize = MACS_LEN + TAG_LEN as usize;
 const THIRD: usize = SECOND + TAG_LEN as usize;
 
-/// What [`put`] returns.
+/// Results of [`put`].
 const DONE: u32 = 0;
 const FAILED: u32 = 1;
 
 /// Puts tags on a frame without any.
 #[inline(always)]
 pub(crate) fn put_tags(packet: &Packet, tags: Tags) -> Result<(), Reason> {
-    // The verifier knows nothing of what a global function returns, see `crate::global`.
+    // The verifier does not know the result of a global function, see `crate::global`.
     match black_box(put(packet.context(), tags.0)) {
         DONE => Ok(()),
         _ => Err(Reason::NoHeadroom),
     }
 }
 
-/// Puts the frame's own tags back on if it passes, or turns back. What was forwarded has those of its way.
+/// Puts the frame's own tags back on if it passes or is answered. A forwarded frame has the tags of its next hop.
 #[inline(always)]
 pub(crate) fn restore(packet: &Packet, reason: Reason) -> Reason {
     let forwarded = matches!(reason, Reason::SentBack | Reason::Redirected);
@@ -49,7 +49,7 @@ pub(crate) fn restore(packet: &Packet, reason: Reason) -> Reason {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn put(ctx: *mut xdp_md, tags: u64) -> u32 {
-    // SAFETY: the caller's context; of a frame without its length, nobody asks for that.
+    // SAFETY: the caller's context; the missing length of the frame is not used.
     let packet = unsafe { Packet::resume(ctx, Tags::NONE, 0) };
     match try_put(&packet, Tags(tags)) {
         Some(()) => DONE,

@@ -1,5 +1,5 @@
-//! Answers to echo requests (ping) to addresses of services. Most of these addresses are no host's, and on a backend that
-//! holds one, nobody would see the balancer.
+//! Answers to echo requests (ping) to addresses of services. Most of these addresses belong to no host, and the answer of a
+//! backend that has one would not show whether the balancer works.
 
 use lb_common::{
     addr::{NetV4, NetV6},

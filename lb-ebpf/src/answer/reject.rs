@@ -20,12 +20,12 @@ fn answer<A: Reply>(packet: &Packet, scratch: &Scratch<A>) -> Result<Reason, Rea
     let Scratch {
         ip, tuple, service, ..
     } = scratch;
-    // RFC 1122 section 3.2.2: nobody answers who may be many, or nobody.
+    // No answer to a source that is not a single host (RFC 1122 section 3.2.2).
     if !tuple.src.is_host() {
         return Err(Reason::NoBackend);
     }
     match ip.protocol {
-        // How long the segment is, and so what a reset would acknowledge, the other fragments know.
+        // A reset acknowledges the length of the segment, which needs the other fragments.
         Protocol::Tcp if A::is_fragment(packet, ip) => Err(Reason::NoBackend),
         Protocol::Tcp => {
             reset::send(packet, ip, tuple)?;

@@ -36,7 +36,7 @@ mod entry {
     /// The program under test.
     #[btf_map]
     static TARGET: ProgramArray<1> = ProgramArray::new();
-    /// Tables to look a packet's flow up in and do nothing else; capacities as above.
+    /// Tables only for look-ups of a packet's flow, with the same capacities.
     #[btf_map]
     static LOOKUP_V4: HashMap<TupleV4, NatFlowV4, 1, NO_PREALLOC> = HashMap::new();
     #[btf_map]
@@ -67,7 +67,7 @@ mod entry {
     /// The program's buckets, which [`wrapper_quoted`] fills.
     #[btf_map]
     static REFILLED: ArrayOfMaps<Array<Buckets, { MAX_SERVICES as usize }>, 1> = ArrayOfMaps::new();
-    /// The service whose buckets those are.
+    /// The service of these buckets.
     const SERVICE: u32 = 1;
 
     /// Bytes of the frame. To the compiler of any number: it would count with pointers in 32 bits, which the verifier
@@ -109,7 +109,7 @@ mod entry {
     #[xdp(frags)]
     pub(crate) fn wrapper_quoted(ctx: XdpContext) -> u32 {
         if let Some(buckets) = REFILLED.get_value_ptr_mut(0, &SERVICE) {
-            // SAFETY: from the map's look-up; nobody else writes there meanwhile.
+            // SAFETY: from the map's look-up; no other program writes there meanwhile.
             unsafe {
                 (&raw mut (*buckets).messages).write_volatile(0);
                 (&raw mut (*buckets).echoes).write_volatile(0);
@@ -182,7 +182,7 @@ mod entry {
         let next = NEXT.get_ptr_mut(0)?;
         // SAFETY: from the map's look-up; a CPU runs one program at a time.
         let index = unsafe { *next };
-        // SAFETY: as above.
+        // SAFETY: from the map's look-up; a CPU runs one program at a time.
         unsafe { *next = index.wrapping_add(1) };
         let packet = PACKETS.get(index & MASK.load())?;
         let frame = frame(ctx)?;
@@ -286,7 +286,7 @@ mod entry {
             return xdp_action::XDP_ABORTED;
         };
         // Addresses and ports follow each other in the packet as they do in the tuple, from byte 26 on.
-        // SAFETY: within the frame, whose alignment is that of its words.
+        // SAFETY: within the frame, which is aligned to words.
         let [three, four] = unsafe { [(*frame)[3], (*frame)[4]] };
         let [first, second] = [(three >> 16) | (four << 48), (four >> 16) & 0xffff_ffff];
         let tuple = Words([first, second | TCP << 32]);
@@ -303,7 +303,7 @@ mod entry {
         // As above, from byte 22 on.
         let mut tuple = Words([0; 5]);
         for (index, word) in tuple.0.iter_mut().enumerate() {
-            // SAFETY: as above.
+            // SAFETY: within the frame, which is aligned to words.
             *word = unsafe { ((*frame)[2 + index] >> 48) | ((*frame)[3 + index] << 16) };
         }
         tuple.0[4] = (tuple.0[4] & 0xffff_ffff) | TCP << 32;

@@ -117,7 +117,7 @@ mod entry {
         } else if outer.protocol != IPV4_IN_IP && outer.protocol != IPV6_IN_IP {
             return Err(Outcome::Passed);
         }
-        // SAFETY: nobody writes through what is found.
+        // SAFETY: the entry is only tested for presence, never written.
         if unsafe { ADDRESSES.get(outer.destination) }.is_none() {
             return Err(Outcome::Passed);
         }
@@ -148,7 +148,7 @@ mod entry {
         Ok(())
     }
 
-    /// The outer IPv4 header; `None` for what is none, or a fragment, which the kernel puts together first.
+    /// The outer IPv4 header; `None` for another packet, or a fragment, which the kernel reassembles first.
     #[inline(always)]
     fn outer_v4(packet: &Packet) -> Option<Outer> {
         let header: Ipv4Hdr = packet.read(EthHdr::LEN)?;
@@ -167,7 +167,7 @@ mod entry {
         })
     }
 
-    /// The outer IPv6 header; `None` for what is none. One with extension headers is the kernel's.
+    /// The outer IPv6 header; `None` for another packet. The kernel handles extension headers.
     #[inline(always)]
     fn outer_v6(packet: &Packet) -> Option<Outer> {
         let header: Ipv6Hdr = packet.read(EthHdr::LEN)?;

@@ -21,8 +21,8 @@ use crate::{
 };
 use lb_wire::Frame as _;
 
-/// Asks for the way of a reply that is translated to `src` and `dst`: whether the kernel sends it on, or the program by
-/// `exit`. A reason says why it is neither, and not translated.
+/// Looks up the route of a reply that is translated to `src` and `dst`: whether the kernel forwards it, or the program by
+/// `exit`. The error is the reason why neither does, and the reply is not translated.
 #[inline(always)]
 pub(crate) fn leaves_by_kernel<A: Family>(
     exit: &mut Exit,

@@ -17,8 +17,8 @@ use crate::{
     scratch::{Exit, NextHop},
 };
 
-/// Prepares a packet for its way to its backend in the backend's mode: [`Exit::leave`] sends it. One that does not fit is told so, with the size
-/// that does in `exit`.
+/// Prepares a packet for its backend in the backend's mode: [`Exit::leave`] sends it. A packet that does not fit is an error,
+/// with the size that fits in `exit`.
 #[inline(always)]
 pub(crate) fn prepare<A: Family>(
     packet: &Packet,

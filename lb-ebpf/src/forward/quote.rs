@@ -1,4 +1,4 @@
-//! Rewriting ICMP errors: their own headers, and those of the packet that they quote.
+//! Rewriting ICMP errors: their own headers, and the headers of the quoted packet.
 
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
@@ -24,7 +24,7 @@ use crate::{
 const TCP_CHECKSUM: usize = 16;
 const UDP_CHECKSUM: usize = 6;
 
-/// Translates the ICMP error whose header, tuple (that of the quoted packet, turned round) and flow are in the scratch.
+/// Translates the ICMP error whose header, tuple (reversed, of the quoted packet) and flow are in the scratch.
 /// `keeps_source`: it goes on coming from where it came, not from the flow's source.
 #[inline(always)]
 pub(crate) fn translate<A: Family>(

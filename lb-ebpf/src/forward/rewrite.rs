@@ -29,7 +29,7 @@ pub(crate) enum TtlAction {
     Keep,
 }
 
-/// Rewrites a TCP or UDP packet to what its flow says. Nothing is written unless all can be.
+/// Rewrites a TCP or UDP packet to its flow's addresses and ports. Writes either all of them or nothing.
 #[inline(always)]
 pub(crate) fn translate<A: Family>(
     packet: &Packet,

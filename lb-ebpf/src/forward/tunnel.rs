@@ -1,7 +1,7 @@
 //! Modes `ipip` and `gue`: the packet as it came, within an outer packet to the backend.
 //!
 //! Outer headers follow RFC 2003 and RFC 2473. DSCP and ECN are the packet's own (RFC 2983's uniform model, RFC 6040
-//! normal mode). DF is always set: what does not fit is told to the sender instead of being fragmented on the way. The
+//! normal mode). DF is always set: the sender of a packet that does not fit gets an ICMP error, and no fragments are sent. The
 //! flow's hash is in the flow label, in GUE's source port, and in the source address if that may be any of a prefix.
 
 use core::cell::Cell;
@@ -137,14 +137,14 @@ fn outer_v4(packet: &Packet, backend: &Backend, outer: Outer, hash: impl Fn() ->
     words[2] |= word(0, u16::from_be(!sum));
     packet.put(EthHdr::LEN, words).ok_or(Reason::Internal)?;
     if outer.gue {
-        // Over IPv4 a checksum of zero says that there is none; the packet within has its own.
+        // Over IPv4 a checksum of zero means none; the packet within has its own.
         let udp = udp_words(outer, hash(), gue_port()?, 0);
         packet.put(EthHdr::LEN + V4_LEN, udp).ok_or(Reason::Internal)?;
     }
     Ok(())
 }
 
-/// `sum` is that of the packet, for GUE's checksum; without it there is none, as RFC 6935 allows tunnels.
+/// `sum` is the packet's sum, for GUE's checksum; without it there is no checksum, as RFC 6935 allows tunnels.
 #[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,
@@ -225,7 +225,7 @@ fn udp_words(outer: Outer, hash: u32, port: u16, checksum: u16) -> [u32; 2] {
     [word(tunnel::source_port(hash), port), word(length, checksum)]
 }
 
-/// The sum of the whole packet, taken from its headers; `None` where they do not tell it.
+/// The sum of the whole packet, derived from its headers; `None` if they do not have it.
 #[inline(always)]
 #[expect(
     clippy::cast_possible_truncation,

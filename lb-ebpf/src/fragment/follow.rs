@@ -41,7 +41,7 @@ fn follow<A: Fragmented>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Ve
     A::read(packet, &mut fragments.fragment)?;
     set_key(packet, &fragments.fragment, &mut fragments.datagram).ok_or(Reason::Internal)?;
     if fragments.fragment.first {
-        // Not for a service. On an address of one, those that follow would be taken for lost.
+        // Not for a service. Without this record, later fragments to an address of a service would count as lost.
         if service_on(&fragments.fragment, &fragments.datagram).is_some() {
             begin(packet, fragments, NOT_OURS);
             A::write_fragment(&fragments.datagram, &fragments.went);

@@ -1,5 +1,5 @@
-//! Fragments. The first one of a datagram has the ports, so it takes the way of any packet, and is recorded; the others follow
-//! it. Where one comes before its first, nobody knows where to.
+//! Fragments. The first one of a datagram has the ports, so it is handled like any packet, and recorded; the others follow
+//! it. A fragment that arrives before its first has no known destination.
 
 pub(crate) mod follow;
 mod header;

@@ -27,7 +27,7 @@ pub(crate) fn as_is<A: Family>(
     record(fragments, packet.context(), packet.frame_len, AS_IS.into());
 }
 
-/// Records that a first fragment is translated as its flow says, and gives it a new identification.
+/// Records that a first fragment is translated as its flow, and gives it a new identification.
 #[inline(always)]
 pub(crate) fn translated<A: Family>(packet: &Packet, fragments: &mut FragmentScratch<A>, flow: &NatFlow<A>) {
     let kind = match flow.direction {
@@ -43,8 +43,8 @@ pub(crate) fn translated<A: Family>(packet: &Packet, fragments: &mut FragmentScr
 }
 
 global! {
-    /// Records a first fragment whose way is in the scratch. Nobody asks for the result, since a table that forgets its oldest is
-    /// never full.
+    /// Records a first fragment whose next hop is in the scratch. The result is not needed: a table that evicts its oldest entry
+    /// is never full.
     fn record(&mut FragmentScratch, ctx: *mut xdp_md, frame_len: u32, kind: u32) -> u32 = record_v4, record_v6: recorded
 }
 

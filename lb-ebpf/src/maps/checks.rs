@@ -9,7 +9,7 @@ use super::atomic::NO_PREALLOC;
 #[btf_map]
 static SCRATCH_CHECKS: HashMap<u32, PathCheck, { MAX_CHECKS as usize }, NO_PREALLOC> = HashMap::new();
 
-/// How the backend of this number is checked. Written by the daemon; missing: nobody checks it.
+/// How the backend of this number is checked. Written by the daemon; missing: it is not checked.
 #[inline(always)]
 pub(crate) fn path_check(backend: u16) -> Option<&'static PathCheck> {
     let check = SCRATCH_CHECKS.get_ptr(u32::from(backend))?;

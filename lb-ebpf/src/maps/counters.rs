@@ -73,7 +73,7 @@ pub(crate) fn count_reply(service: ServiceId, backend: BackendId, bytes: u64) {
     });
 }
 
-/// Applies `count` to what flows tell about a backend.
+/// Applies `count` to the signals of flows about a backend.
 #[inline(always)]
 pub(crate) fn count_signal(backend: BackendId, count: impl Fn(&mut Signals)) {
     // SAFETY: takes no arguments.

@@ -27,8 +27,8 @@ static GUARD_SOURCES: LruHashMap<SourceKey, u64, { MAX_GUARD_SOURCES as usize }>
 type PrefixData = [u32; 5];
 const _: () = assert!(size_of::<Key<PrefixData>>() == size_of::<PrefixKey>());
 
-/// What the longest prefix says that a key's address lies in; [`ALLOW`] where there is none. Written by the daemon, before
-/// the service says that it has prefixes.
+/// The verdict of the longest prefix that contains a key's address; [`ALLOW`] without one. Written by the daemon, before
+/// the service's flag for prefixes.
 #[inline(always)]
 pub(crate) fn prefix(key: &PrefixKey) -> u32 {
     // SAFETY: the same bytes; the other type is aligned to 1.
@@ -42,7 +42,7 @@ pub(crate) fn buckets(service: ServiceId) -> Result<*mut Buckets, Reason> {
     BUCKETS.get_ptr_mut(u32::from(service.0)).ok_or(Reason::Internal)
 }
 
-/// The budgets of a service's new flows. Written by the daemon, before the service says that it has them; every id has a place.
+/// The budgets of a service's new flows. Written by the daemon, before the service's flag for them; every id has a place.
 #[inline(always)]
 pub(crate) fn of_flows(service: ServiceId) -> Result<&'static FlowGuard, Reason> {
     FLOW_GUARDS.get(u32::from(service.0)).ok_or(Reason::Internal)

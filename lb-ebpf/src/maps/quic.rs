@@ -1,4 +1,4 @@
-//! How QUIC connection ids are read, and whom they name.
+//! How to read QUIC connection ids, and the backends that they name.
 
 use aya_ebpf::{
     btf_maps::{HashMap, PerCpuArray},
@@ -30,16 +30,16 @@ pub(crate) unsafe fn halves() -> Option<&'static mut Halves> {
     Some(unsafe { &mut *halves })
 }
 
-/// How connection ids are read. Written by the daemon before the service that asks for it; missing: they name nobody.
+/// How to read connection ids. Written by the daemon before the service that needs it; missing: they name no backend.
 #[inline(always)]
 pub(crate) fn config(key: ConfigKey) -> Option<&'static Config> {
     let config = QUIC_CONFIGS.get_ptr(key)?;
     // SAFETY: from the map's look-up. While the daemon replaces it, an id may be read by half of the old and half of the
-    // new, and names nobody then.
+    // new, and then names no backend.
     Some(unsafe { &*config })
 }
 
-/// The backend that has a server id. Written by the daemon; missing: nobody.
+/// The backend with a server id. Written by the daemon; missing: none has it.
 #[inline(always)]
 pub(crate) fn server(key: &ServerKey) -> Option<Server> {
     let server = QUIC_SERVERS.get_ptr(key)?;

@@ -33,7 +33,7 @@ fn is_in_filter(bit: FilterBit) -> bool {
 
 /// The endpoints of a family. Implemented by the family's address.
 pub(crate) trait ReplyTable: Sized {
-    /// What packets from an endpoint are sent on as. Written by the daemon; missing: nobody's replies.
+    /// The translation of packets from an endpoint. Written by the daemon; missing: they are no replies.
     fn reply_as(address: Self, port: NetPort, protocol: u8) -> Option<ReplyAs<Self>>;
     /// Whether there may be such an endpoint: `false` is certain, and costs a tenth of the look-up.
     fn may_be_reply(address: Self, port: NetPort, protocol: u8) -> bool;

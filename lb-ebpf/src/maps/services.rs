@@ -1,4 +1,4 @@
-//! Services by their keys, as [`lb_common::service_place`] says. All of it is written by the daemon: a record before the
+//! Services by their keys, see [`lb_common::service_place`]. The daemon writes all of it: a record before the
 //! place that names it, and the tables by key before a place is shared. Services whose address is a prefix have a map of their
 //! own ([`lb_common::service_prefix`]).
 
@@ -80,7 +80,7 @@ pub(crate) enum Found {
 pub(crate) trait ServiceTable: Sized {
     /// Where the service on a tuple's destination and a port (0: the wildcard) is found.
     fn find_service(tuple: &Tuple<Self>, port: NetPort) -> Found;
-    /// The same service by the table; or what is none.
+    /// The same service by the table; without one, an empty record.
     fn service(tuple: &Tuple<Self>, port: NetPort) -> Service;
 }
 

@@ -1,4 +1,4 @@
-//! Shares of the flow table, as [`lb_common::share`] says.
+//! Shares of the flow table, see [`lb_common::share`].
 
 use aya_ebpf::{btf_maps::Array, macros::btf_map};
 use lb_common::{limits::MAX_SERVICES, service::ServiceId, share::FlowUse};
@@ -35,7 +35,7 @@ pub(crate) fn count_opened(service: ServiceId) {
 #[inline(always)]
 pub(crate) fn count_gave_way(service: ServiceId) {
     if let Some(uses) = FLOW_USES.get_ptr_mut(u32::from(service.0)) {
-        // SAFETY: as above.
+        // SAFETY: a field of the map's value.
         unsafe {
             fetch_add(&raw mut (*uses).opened, u64::MAX);
             fetch_add(&raw mut (*uses).gave_way, 1);

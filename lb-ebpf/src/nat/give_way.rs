@@ -1,8 +1,8 @@
 //! Half-open flows give way: where source ports or the flow table run out, a new flow takes the port and the entries of one
-//! whose client has shown nothing but that it can send ([`PROVEN`]). A client that is there sends its SYN again; one that is
-//! forged never comes back. Established flows never give way.
+//! without proof that its client is real ([`PROVEN`]). A real client sends its SYN again; a forged one does not. Established
+//! flows never give way.
 //!
-//! Ports are given out in turn, so the first one that the turn comes to again is the oldest.
+//! Ports are allocated in turn, so the first one that the turn reaches again is the oldest.
 
 use lb_common::{
     flow::{FORWARD, PROVEN, REPLY, RST},

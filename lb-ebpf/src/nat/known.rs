@@ -1,4 +1,4 @@
-//! Packets of flows that are in the NAT flow table, and those that may begin one.
+//! Packets of flows in the NAT flow table, and packets that may begin one.
 
 use lb_common::{
     backend::Backend,
@@ -24,7 +24,7 @@ use crate::{
     verdict::{self, Verdict},
 };
 
-/// Sends a packet whose flow is known to the flow's other end.
+/// Sends a packet of a known flow to the flow's other end.
 #[inline(always)]
 pub(crate) fn stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> NextStage {
     match try_stage(packet, scratch) {
@@ -101,7 +101,7 @@ fn from_client<A: Family>(
     Err(NextStage::NewFlow)
 }
 
-/// Counts and sends a client's packet to its flow's backend: a known flow's, or that of one that begins.
+/// Counts and sends a client's packet to the backend of its known or new flow.
 #[inline(always)]
 pub(super) fn forward<A: Family>(
     packet: &Packet,

@@ -45,7 +45,7 @@ global! {
 }
 
 global! {
-    /// Tries one port: the next one, or after so many that were `tried` any one.
+    /// Tries one port: the next one, or a random one once enough ports were `tried`.
     fn try_port(&mut Scratch, tried: u32) -> u32 = try_port_v4, try_port_v6: try_one
 }
 

@@ -1,8 +1,8 @@
-//! What packets change about the state of a known NAT flow. Most change nothing, which two comparisons tell; the others are
-//! left to functions that the verifier checks once.
+//! Changes of the state of a known NAT flow by packets. Most packets change nothing, which two comparisons show; functions that
+//! the verifier checks once handle the others.
 //!
-//! An established flow must not suffer from what anybody can forge who knows its addresses and ports (RFC 5961): no packet
-//! takes [`PROVEN`] back, what the real end sends next clears [`RST`], and a SYN begins a flow anew only after both ends
+//! Forged packets with a flow's addresses and ports must not harm it once it is established (RFC 5961): no packet
+//! clears [`PROVEN`], the next packet of the real end clears [`RST`], and a SYN begins a flow anew only after both ends
 //! have ended it.
 
 use aya_ebpf::bindings::xdp_md;
@@ -116,7 +116,7 @@ global! {
 global! {
     /// Whether a client that uses its port again keeps ours: where the ring agrees, since a backend that remembers the closed
     /// connection in TIME_WAIT takes a SYN of the same client, and refuses another client's as an old segment. Where flows take
-    /// turns, no ring says where this one would go.
+    /// turns, no ring shows where this one would go.
     fn keeps(&mut Scratch) -> bool = keeps_v4, keeps_v6: keeps_port
 }
 

@@ -15,8 +15,8 @@ use crate::{
     select,
 };
 
-/// A backend resets the flow `known`, whose entry its packet has not touched yet: where it is its first answer, it refuses
-/// the flow.
+/// A backend resets the flow `known`, before its packet changes the entry. A reset as the first answer refuses the
+/// flow.
 #[inline(always)]
 pub(crate) fn reset<A>(known: &NatFlow<A>) {
     if known.state & (PROVEN | RST) == 0 && select::living_owner(known).is_some() {
@@ -42,7 +42,7 @@ pub(crate) fn repeated<A: Family>(tuple: &Tuple<A>, known: &NatFlow<A>, entry: E
 }
 
 /// An ICMP error of this type and code about a packet to the backend of `flow`, which came in by interface `ifindex`. It counts
-/// if that leads to the backend: who is on another side of the balancer knows nothing of the way to it.
+/// only if that interface leads to the backend: hosts on other sides of the balancer cannot know the path to it.
 #[inline(always)]
 pub(crate) fn error_about<A: Family>(flow: &NatFlow<A>, kind: u8, code: u8, ifindex: u32) {
     if A::is_unreachable(kind, code)

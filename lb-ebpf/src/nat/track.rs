@@ -30,7 +30,7 @@ pub(crate) const UNPROVEN: u8 = 0;
 #[derive(Clone, Copy)]
 pub(crate) struct Entry<A: 'static>(*mut NatFlow<A>);
 
-/// Finds the flow whose packets arrive with this tuple, and copies what its entry holds to `flow`.
+/// Finds the flow whose packets arrive with this tuple, and copies its entry to `flow`.
 #[inline(always)]
 pub(crate) fn find<A: Family>(tuple: &Tuple<A>, flow: &mut NatFlow<A>) -> Option<Entry<A>> {
     let entry = A::find(tuple)?;
@@ -78,8 +78,8 @@ impl<A: Family> Entry<A> {
         }
     }
 
-    /// Takes the entry from all packets, if it is as in `flow` still, and nobody else has taken it; whether that is so. Who
-    /// takes it removes it.
+    /// Claims the entry, so that no other packet uses it, if it is still as in `flow` and unclaimed; returns whether it did. The
+    /// claimant removes it.
     #[inline(always)]
     pub(crate) fn claim(self, flow: &NatFlow<A>) -> bool {
         const DIRECTION: u32 = 16;
@@ -188,7 +188,7 @@ pub(crate) fn port_change<A>(sum: Sum, tuple: &Tuple<A>, flow: &NatFlow<A>) -> S
         .add(flow.dst_port.0)
 }
 
-/// Where the word of an entry stands that tells of each packet, and of who has claimed it.
+/// Offset of the word of an entry that changes with each packet and with a claim.
 const fn word_at<A>() -> usize {
     let at = offset_of!(NatFlow<A>, service);
     assert!(
