@@ -14,7 +14,7 @@ use crate::{
     verdict,
 };
 
-/// What [`destination`] returns: for this machine, for several stations, for another one.
+/// Results of [`destination`]: for this machine, for several stations, for another one.
 const OURS: u32 = 0;
 const GROUP: u32 = 1;
 
@@ -39,7 +39,7 @@ fn destination_of(packet: &Packet) -> Option<Mac> {
     Some(Mac::of_word(Start::<MACS_LEN>::of(packet)?.double::<0>()))
 }
 
-/// Whom a frame is for that does not have its interface's first address. A global function (see [`crate::global`]).
+/// The destination of a frame that does not have its interface's first address. A global function (see [`crate::global`]).
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn destination(ctx: *mut xdp_md) -> u32 {

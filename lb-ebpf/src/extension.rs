@@ -37,7 +37,7 @@ impl Walks for InFunctions {
     }
 }
 
-/// What [`skip_headers`] has found.
+/// Result of [`skip_headers`].
 const ENDS_IN_TCP: u32 = 0;
 const ENDS_IN_UDP: u32 = 1;
 const ENDS_IN_ICMP: u32 = 2;

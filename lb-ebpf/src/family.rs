@@ -1,4 +1,4 @@
-//! What IPv4 and IPv6 do differently. Everything else is written once, over [`Family`].
+//! The differences of IPv4 and IPv6. Everything else is written once, over [`Family`].
 
 use core::ptr;
 

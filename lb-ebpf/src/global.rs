@@ -5,10 +5,10 @@ use core::hint::black_box;
 
 use lb_common::reason::Reason;
 
-/// What stands for `Ok`; an error is its reason's number and one.
+/// The code of `Ok`; the code of an error is its reason's number and one.
 const OK: u32 = 0;
 
-/// What a global function returns for a result.
+/// The code of a result, as a global function returns it.
 #[inline(always)]
 pub(crate) fn encode(result: Result<(), Reason>) -> u32 {
     match result {

@@ -56,7 +56,7 @@ pub(crate) fn admit_flow<A: Family>(service: &Service, client: A) -> Result<(), 
     }
 }
 
-/// What [`guard_flow`] returns.
+/// Results of [`guard_flow`].
 const ADMITTED: u32 = 0;
 const OVER_ALL: u32 = 1;
 const OVER_SOURCE: u32 = 2;

@@ -107,7 +107,7 @@ fn try_stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Nex
         return Ok(NextStage::SlowPath);
     }
     signals::error_about(flow, message.type_, message.code, packet.ifindex());
-    // One that is too big is counted by whom it names here.
+    // A message that is too big counts for this service.
     let service = flow.service;
     (scratch.service.id, scratch.drop_counts_for) = (service, service);
     Ok(verdict::next(send(packet, scratch)))

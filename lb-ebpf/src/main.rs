@@ -102,7 +102,7 @@ mod programs {
         slow_path, stage, verdict, vlan,
     };
 
-    /// What the kernel demands to see before it lends helpers that are under the GPL.
+    /// The licence, without which the kernel refuses helpers under the GPL.
     #[unsafe(no_mangle)]
     #[unsafe(link_section = "license")]
     static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
@@ -123,7 +123,7 @@ mod programs {
         }
     }
 
-    /// What is not plain: VLAN tags, options, extension headers, fragments. It has no fast path.
+    /// Packets that are not plain: VLAN tags, options, extension headers, fragments. They have no fast path.
     #[xdp(frags)]
     pub(crate) fn classify(ctx: XdpContext) -> u32 {
         // SAFETY: the context of this run.

@@ -91,7 +91,7 @@ impl NextHop {
         }
     }
 
-    /// What the kernel's routes and neighbours say.
+    /// The next hop by the kernel's routes and neighbours.
     #[inline(always)]
     fn ask_kernel<A: Family>(packet: &Packet, exit: &mut Exit, src: &A, dst: &A) -> Result<Self, Reason> {
         // No route, no neighbour yet, forwarding disabled.

@@ -23,7 +23,7 @@ use crate::{
 
 /// Where the IP header stands.
 const IP: usize = EthHdr::LEN;
-/// What follows IPv4 and IPv6 headers.
+/// Offsets of the header after IPv4 and IPv6 headers.
 const AFTER_V4: usize = IP + Ipv4Hdr::LEN;
 const AFTER_V6: usize = IP + Ipv6Hdr::LEN;
 /// Bytes of a tuple after its addresses.

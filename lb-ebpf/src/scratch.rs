@@ -44,7 +44,7 @@ pub(crate) struct Scratch<A> {
     pub(crate) frame_len: u32,
     /// Tags that were taken off the frame.
     pub(crate) tags: Tags,
-    /// What comes next, as [`Scratch::forget`] has it.
+    /// The next stage, see [`Scratch::forget`].
     next: NextStage,
     /// The service that a drop counts for, too, if any.
     pub(crate) drop_counts_for: ServiceId,
@@ -83,7 +83,7 @@ pub(crate) struct FragmentScratch<A> {
     _own: (),
 }
 
-/// The tuple of the packet under work. A type of its own, which nobody else can make: see [`Part`].
+/// The tuple of the present packet. A type of its own, which only this module can make: see [`Part`].
 #[repr(transparent)]
 pub(crate) struct PacketTuple<A>(Tuple<A>);
 

@@ -53,7 +53,7 @@ impl Verdict {
     pub(crate) const REDIRECTED: Self = Self(Reason::Redirected);
 }
 
-/// What an outcome is counted as.
+/// The reason under which an outcome counts.
 #[inline(always)]
 pub(crate) fn reason(outcome: Result<Verdict, Reason>) -> Reason {
     match outcome {
@@ -61,7 +61,7 @@ pub(crate) fn reason(outcome: Result<Verdict, Reason>) -> Reason {
     }
 }
 
-/// What comes after an outcome.
+/// The next stage after an outcome.
 #[inline(always)]
 pub(crate) fn next(outcome: Result<Verdict, NextStage>) -> NextStage {
     match outcome {

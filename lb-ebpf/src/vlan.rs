@@ -57,8 +57,8 @@ extern "C" fn put(ctx: *mut xdp_md, tags: u64) -> u32 {
     }
 }
 
-/// Takes the tags off a frame that carries an IP packet behind one or two of them, and tells them. A frame with others, or with
-/// another packet behind them, stays as it is.
+/// Takes the tags off a frame that carries an IP packet behind one or two of them, and returns them. A frame with other tags, or
+/// with another packet behind them, stays as it is.
 #[inline(always)]
 pub(crate) fn take_tags(packet: &Packet) -> Option<Tags> {
     if !Tags::is_tag(packet.half(MACS_LEN)?.into()) {

@@ -50,7 +50,7 @@ fn answer<A: Echo>(packet: &Packet, ip: &Ip) -> Result<Reason, Reason> {
     Ok(Reason::EchoAnswered)
 }
 
-/// What differs between ICMP and ICMPv6.
+/// The differences of ICMP and ICMPv6.
 pub(crate) trait Echo: Family {
     /// Makes an echo request from `src` to `dst` its reply.
     fn turn(packet: &Packet, ip: &Ip, src: Self, dst: Self) -> Result<(), Reason>;

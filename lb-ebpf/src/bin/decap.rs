@@ -1,7 +1,7 @@
 //! The end of the tunnels of modes `ipip` and `gue`, on a backend's interface: takes the outer header off and hands the
 //! packet to the kernel as if it had come without.
 //!
-//! What is not a tunnel to one of this machine's addresses passes untouched; a tunnel that does not come from a balancer
+//! A packet that is no tunnel to one of this machine's addresses passes untouched; a tunnel that does not come from a balancer
 //! is dropped, since its packet could claim any sender. GUE is taken in both of its variants.
 #![cfg_attr(target_arch = "bpf", no_std, no_main)]
 // The daemon's build of the workspace sees an empty program.

@@ -44,7 +44,7 @@ pub(crate) fn stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Nex
     verdict::next(reply(packet, scratch, &whose))
 }
 
-/// Whose replies come from the source of this tuple: exactly, else by the wildcard.
+/// The owner of replies from the source of this tuple: exactly, else by the wildcard.
 #[inline(always)]
 fn endpoint<A: Family>(tuple: &Tuple<A>) -> Option<ReplyAs<A>> {
     let exact = A::reply_as(tuple.src, tuple.src_port, tuple.protocol);

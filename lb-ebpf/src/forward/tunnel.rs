@@ -30,7 +30,7 @@ use lb_wire::Frame as _;
 /// Protocol number of UDP, of which outer headers are written in words.
 const UDP: u8 = 17;
 
-/// What is put before a packet. Copied from the packet before it moves.
+/// The headers put before a packet. Copied from the packet before it moves.
 #[derive(Clone, Copy)]
 struct Outer {
     /// Bytes of the packet.

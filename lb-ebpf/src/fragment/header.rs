@@ -1,4 +1,4 @@
-//! What a fragment's headers say.
+//! The headers of a fragment.
 
 use core::mem::offset_of;
 
@@ -26,7 +26,7 @@ use crate::{
 };
 use lb_wire::Frame as _;
 
-/// What differs between IPv4 and IPv6.
+/// The differences of IPv4 and IPv6.
 pub(crate) trait Fragmented: Family {
     /// Reads the packet's headers, if it may be a fragment of TCP or UDP.
     fn read(packet: &Packet, fragment: &mut Fragment) -> Result<(), Reason>;

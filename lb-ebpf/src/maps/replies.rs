@@ -1,4 +1,4 @@
-//! Whose replies come from which endpoint, in mode `dnat`.
+//! The owners of replies by their endpoint, in mode `dnat`.
 
 use aya_ebpf::{
     btf_maps::{Array, HashMap},

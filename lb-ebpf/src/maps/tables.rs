@@ -1,4 +1,4 @@
-//! What the daemon has programmed: settings, services' addresses, rings, backends.
+//! The programmed state: settings, services' addresses, rings, backends.
 
 use aya_ebpf::{
     btf_maps::{Array, ArrayOfMaps, HashMap},
@@ -28,7 +28,7 @@ static BACKENDS: Array<Backend, { MAX_BACKENDS as usize }> = Array::new();
 #[btf_map]
 static SNAT_ADDRESSES: Array<NetAddr, { 2 * MAX_SNAT_ADDRESSES as usize }> = Array::new();
 
-/// What the daemon has set. An array of one: only a broken kernel misses it.
+/// The daemon's settings. An array of one: only a broken kernel misses it.
 #[inline(always)]
 pub(crate) fn settings() -> Result<&'static Settings, Reason> {
     SETTINGS.get(0).ok_or(Reason::Internal)

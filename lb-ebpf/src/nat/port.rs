@@ -19,7 +19,7 @@ use crate::{
 /// What [`insert_reply`] returns for a port that another flow has, and where the table is full: no result that is encoded.
 const TAKEN: u32 = u32::MAX;
 const FULL: u32 = u32::MAX - 1;
-/// What all return where all went well.
+/// The result of all of them for success.
 const DONE: u32 = 0;
 
 /// Finds a source port that is free, or that a half-open flow gives way for, and completes both entries with it.

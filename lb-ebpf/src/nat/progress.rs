@@ -54,7 +54,7 @@ fn is_plain<A>(flow: &NatFlow<A>, flags: TcpFlags) -> bool {
     flow.state & (PROVEN | RST) == PROVEN && flags.is_plain()
 }
 
-/// What a client's packet does to its flow.
+/// The effect of a client's packet on its flow.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Course {
     /// The flow goes on.
@@ -165,7 +165,7 @@ fn course<A: Family>(packet: &Packet, scratch: &mut Scratch<A>, flags: TcpFlags,
             }
         }
         let acknowledged = packet.word(ip.payload + ACKNOWLEDGED).map_or(0, u32::from_be);
-        // What acknowledges nothing has 0 there, or anything.
+        // A segment without ACK has an undefined number there.
         if !flags.ack() || peer.handshake == 0 || !flow::proves(acknowledged, peer.handshake) {
             proof = UNPROVEN;
         }

@@ -1,4 +1,4 @@
-//! What packets of flows say about their backends' health, counted for the daemon. All of it is rare: other packets pay for a
+//! Signals of flows about their backends' health, counted for the daemon. All of it is rare: other packets pay for a
 //! look at their flags at most.
 
 use lb_common::{

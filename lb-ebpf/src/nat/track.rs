@@ -201,7 +201,7 @@ const fn word_at<A>() -> usize {
     at
 }
 
-/// What the translation from `tuple` to `flow` adds to checksums.
+/// The change of checksums by the translation from `tuple` to `flow`.
 #[inline(always)]
 pub(crate) fn set_deltas<A: Family>(tuple: &Tuple<A>, flow: &mut NatFlow<A>) {
     let addresses = address_change(tuple, flow);

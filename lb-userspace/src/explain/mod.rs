@@ -112,7 +112,7 @@ pub struct Explanation {
     pub steps: Vec<String>,
 }
 
-/// What would become of a packet. `view` has the names.
+/// Explains the verdict for a packet. `view` has the names.
 ///
 /// # Errors
 /// When a table cannot be read.

@@ -129,7 +129,7 @@ impl Kept {
         let runs = |other: &Other| {
             ProgramInfo::from_pin(&other.program).is_ok_and(|info| in_use.contains(&info.id()))
         };
-        // Whose program is gone does not run: so all are asked first.
+        // All pins are read first: a program without a pin does not count as running.
         let gone: Vec<&Other> = others.iter().filter(|other| !runs(other)).collect();
         gone.iter().try_for_each(|other| fs::remove_file(&other.pin))
     }

@@ -55,7 +55,7 @@ pub(super) struct PinnedLink {
     pub(super) path: PathBuf,
     /// The interface slot it stands for.
     pub(super) slot: u32,
-    /// What it is.
+    /// Its properties.
     pub(super) info: XdpLinkInfo,
 }
 

@@ -5,7 +5,7 @@ pub use lb_health_core::*;
 
 use crate::state::names::{BackendName, ServiceName};
 
-/// Whose verdict it is: a backend of a service.
+/// The target of a check: a backend of a service.
 #[derive(Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
 pub struct CheckId(pub ServiceName, pub BackendName);
 

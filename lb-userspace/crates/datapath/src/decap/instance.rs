@@ -107,7 +107,7 @@ pub(in super::super) fn remove_leftovers(pin_dir: &Path) -> Result<Vec<String>, 
 
 fn remove_directories(pins: Pins, pin_dir: &Path) {
     pins.remove_base();
-    // What cannot go holds pins of others.
+    // A directory that cannot be removed holds pins of others.
     let _ = fs::remove_dir(pin_dir.join(DIRECTORY));
     let _ = fs::remove_dir(pin_dir);
 }
