@@ -44,7 +44,7 @@ pub struct AttachOptions {
     /// Removes what an earlier daemon left before starting, with all its flows.
     pub reset: bool,
     /// The stages of the program that are loaded before anything is attached, see [`super::stages_of`]. Others come later, by
-    /// [`super::Datapath::load_rest`] or by what is programmed. A start that takes over has all of them at once.
+    /// [`super::WriterHandle::load_rest`] or by what is programmed. A start that takes over has all of them at once.
     pub stages: StageSet,
 }
 

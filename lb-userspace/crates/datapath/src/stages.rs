@@ -28,7 +28,7 @@ use crate::{
     },
 };
 
-/// The stages that packets of services may enter, by the desired state: a start loads them in parallel. [`of_steps`] finds the
+/// The stages that packets of services may enter, by the desired state: a start loads them in parallel. `of_steps` finds the
 /// rest.
 pub fn stages_of(desired: &Desired) -> StageSet {
     let of_service = |service: &Service| {
