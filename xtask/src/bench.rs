@@ -13,6 +13,9 @@ use crate::{
 pub(crate) struct Options {
     /// Benchmarks to run, such as `dataplane`, or `health` for all that begin with it; all without this
     names: Vec<String>,
+    /// Arguments of the benchmarks, such as numbers of flows and beginnings of cases for `dataplane`
+    #[arg(last = true)]
+    arguments: Vec<String>,
     /// Install packages without asking
     #[arg(long)]
     yes: bool,
@@ -70,7 +73,8 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
             packages::in_path(&mut command)?;
         }
         command.env("LB_BIN", workspace.lb(Profile::Shipped.dir()));
-        run(command.args(["bench", "--package", package, "--bench", &name]))?;
+        command.args(["bench", "--package", package, "--bench", &name, "--"]);
+        run(command.args(&options.arguments))?;
     }
     Ok(())
 }

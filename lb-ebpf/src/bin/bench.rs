@@ -9,7 +9,13 @@ mod entry {
         Global,
         bindings::{BPF_F_NO_PREALLOC, xdp_action},
         btf_maps::{Array, ArrayOfMaps, HashMap, PerCpuArray, ProgramArray},
-        helpers::{bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail},
+        helpers::{
+            bpf_redirect, bpf_xdp_adjust_head, bpf_xdp_adjust_tail,
+            generated::{
+                bpf_tcp_raw_check_syncookie_ipv4, bpf_tcp_raw_check_syncookie_ipv6,
+                bpf_tcp_raw_gen_syncookie_ipv4, bpf_tcp_raw_gen_syncookie_ipv6,
+            },
+        },
         macros::{btf_map, xdp},
         programs::XdpContext,
     };
@@ -309,6 +315,44 @@ mod entry {
         tuple.0[4] = (tuple.0[4] & 0xffff_ffff) | TCP << 32;
         // SAFETY: nothing writes the table while it is read.
         verdict(unsafe { LOOKUP_V6.get(tuple.as_tuple()) }.is_some())
+    }
+
+    /// Bytes of an Ethernet, an IPv4 and an IPv6 header.
+    const ETHERNET: usize = 14;
+    const IPV4: usize = 20;
+    const IPV6: usize = 40;
+    /// Bytes of a TCP header without options.
+    const TCP_HEADER: u32 = 20;
+
+    /// Defines programs that make, and check, the SYN cookie of a packet and do nothing else.
+    macro_rules! cookies {
+        ($($made:ident: $make:path, $checked:ident: $check:path, $ip:expr;)+) => {$(
+            #[xdp(frags)]
+            pub(crate) fn $made(ctx: XdpContext) -> u32 {
+                let Some(frame) = frame(&ctx).map(|frame| frame.cast::<u8>()) else {
+                    return xdp_action::XDP_ABORTED;
+                };
+                // SAFETY: both headers are within the frame.
+                let cookie = unsafe { $make(frame.add(ETHERNET).cast(), frame.add(ETHERNET + $ip).cast(), TCP_HEADER) };
+                verdict(cookie >= 0)
+            }
+
+            #[xdp(frags)]
+            pub(crate) fn $checked(ctx: XdpContext) -> u32 {
+                let Some(frame) = frame(&ctx).map(|frame| frame.cast::<u8>()) else {
+                    return xdp_action::XDP_ABORTED;
+                };
+                // SAFETY: as above.
+                let refused = unsafe { $check(frame.add(ETHERNET).cast(), frame.add(ETHERNET + $ip).cast()) };
+                // The packet has none; finding that out takes as long.
+                verdict(refused != 0)
+            }
+        )+};
+    }
+
+    cookies! {
+        cookie_made_v4: bpf_tcp_raw_gen_syncookie_ipv4, cookie_checked_v4: bpf_tcp_raw_check_syncookie_ipv4, IPV4;
+        cookie_made_v6: bpf_tcp_raw_gen_syncookie_ipv6, cookie_checked_v6: bpf_tcp_raw_check_syncookie_ipv6, IPV6;
     }
 
     #[inline(always)]

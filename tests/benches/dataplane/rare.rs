@@ -22,6 +22,12 @@ use crate::{
 
 /// Datagrams, clients and errors that come in turn.
 const PACKETS: u32 = 1 << 10;
+/// Clients whose flows give way in turn.
+const CLIENTS: u32 = 1 << 16;
+/// Source ports for each backend, so that flows have to give way.
+const FEW_PORTS: u16 = 64;
+/// The case of such a flow.
+const GIVES_WAY: &str = "SYN, another gives way";
 /// A packet that fills a frame of [`LONG_FRAME`] bytes does not fit this way.
 const SMALL_MTU: u16 = 1_400;
 /// A packet of the runs as it is does not, either.
@@ -34,6 +40,8 @@ pub(crate) fn rare<A: Address>() -> Result<()> {
         v6: A::VIP.is_ipv6(),
     };
     let _lane = Lane::alone()?;
+    println!();
+    give_way::<A>()?;
     let mut bench = Bench::new::<A>(PACKETS, way)?;
     bench.announce::<A>()?;
     let clients = packets::clients::<A>(PACKETS, A::VIP);
@@ -44,7 +52,6 @@ pub(crate) fn rare<A: Address>() -> Result<()> {
             .map(|(client, id)| Ok(words(make(client, id)?)))
             .collect()
     };
-    println!();
     for (name, frames, verdict) in [
         ("ARP", of(|_, _| arp())?, XDP_PASS),
         ("ICMP error", of(|client, _| error(client))?, XDP_TX),
@@ -67,6 +74,26 @@ pub(crate) fn rare<A: Address>() -> Result<()> {
         let [floor, ns] = measure(&mut bench, [(Program::Swap, XDP_TX), (Program::Lb, verdict)])?;
         row::<A>(name, ns, floor);
     }
+    // The cost of SYN cookies, to compare with that of half-open flows that give way.
+    for (name, program, flags) in [
+        ("SYN cookie made", Program::CookieMade(A::NAME), packets::SYN),
+        (
+            "SYN cookie checked",
+            Program::CookieChecked(A::NAME),
+            packets::ACK,
+        ),
+    ] {
+        if is_asked(name) {
+            bench.fill(
+                &clients
+                    .iter()
+                    .map(|client| A::frame(client, flags))
+                    .collect::<Vec<_>>(),
+            )?;
+            let [floor, ns] = measure(&mut bench, [(Program::Swap, XDP_TX), (program, XDP_TX)])?;
+            row::<A>(name, ns, floor);
+        }
+    }
     // Rate limits are disabled.
     bench.quotes = true;
     bench.fill(&of(|client, _| echo(client))?)?;
@@ -80,6 +107,30 @@ pub(crate) fn rare<A: Address>() -> Result<()> {
     bench.quotes = false;
     bench.change_backends(|backend| backend.mtu = 1_500)?;
     named::<A>(&mut bench, &clients)
+}
+
+/// New flows of mode `nat`, each of which takes the port and the entries of a half-open one.
+fn give_way<A: Address>() -> Result<()> {
+    if !is_asked(GIVES_WAY) {
+        return Ok(());
+    }
+    let way = Way {
+        mode: Mode::Nat,
+        v6: A::VIP.is_ipv6(),
+    };
+    let mut bench = Bench::new::<A>(CLIENTS, way)?;
+    bench.limit_ports(FEW_PORTS)?;
+    let clients = packets::clients::<A>(CLIENTS, A::VIP);
+    let frames: Vec<Frame> = clients
+        .iter()
+        .map(|client| A::frame(client, packets::SYN))
+        .collect();
+    bench.fill(&frames)?;
+    // Every port is in use afterwards, and no client comes again before its flow has given way.
+    bench.run(Program::Lb, CLIENTS)?;
+    let [floor, ns] = measure(&mut bench, [(Program::Swap, XDP_TX), (Program::Lb, XDP_TX)])?;
+    row::<A>(GIVES_WAY, ns, floor);
+    Ok(())
 }
 
 /// Packets whose QUIC connection ids name a backend.

@@ -60,6 +60,10 @@ pub(crate) enum Program {
     Push,
     /// Only a look-up of the flow in a table of this family.
     Lookup(&'static str),
+    /// A SYN cookie of this family is made from the packet, and nothing else.
+    CookieMade(&'static str),
+    /// The packet's acknowledgement is checked as a SYN cookie, and nothing else.
+    CookieChecked(&'static str),
     /// Room for the headers of an answer before the frame, cutting it to the answer's length, and XDP_TX.
     Answer,
     /// Swap of MAC addresses and redirection to another device.
@@ -274,12 +278,22 @@ impl Bench {
             Program::Swap => (&mut self.wrapper, "swap".to_owned()),
             Program::Push => (&mut self.wrapper, "push".to_owned()),
             Program::Lookup(family) => (&mut self.wrapper, format!("lookup_{family}")),
+            Program::CookieMade(family) => (&mut self.wrapper, format!("cookie_made_{family}")),
+            Program::CookieChecked(family) => (&mut self.wrapper, format!("cookie_checked_{family}")),
             Program::Answer => (&mut self.wrapper, "answer".to_owned()),
             Program::Forward => (&mut self.wrapper, "forward".to_owned()),
             Program::Sink => (&mut self.wrapper, "sink".to_owned()),
         };
         let program = ebpf.program_mut(&name).context("a program is missing")?;
         Ok(program.try_into()?)
+    }
+
+    /// Leaves mode `nat` so many source ports for each backend.
+    pub(crate) fn limit_ports(&mut self, count: u16) -> Result<()> {
+        let mut map: Array<_, Settings> = map_mut(&mut self.lb, map_names::SETTINGS)?.try_into()?;
+        let mut settings = map.get(&0, 0)?;
+        settings.snat_port_count = count;
+        Ok(map.set(0, settings, 0)?)
     }
 
     /// Changes all backends.
