@@ -6,7 +6,7 @@ use crate::plain_data;
 pub const HAS_WILDCARD: u32 = 1 << 0;
 /// At least one backend is of mode `dnat`, so an unmatched packet may be a reply.
 pub const HAS_DNAT: u32 = 1 << 1;
-/// The address of at least one service is a prefix, so what is for nobody may be for that one.
+/// The address of at least one service is a prefix: packets to no other service are looked up among prefixes.
 pub const HAS_PREFIX: u32 = 1 << 2;
 
 /// The one entry of the settings map.

@@ -97,7 +97,7 @@ fn an_address_is_shared_with_the_machine_for_as_long_as_it_has_it() -> Result<()
 /// Local ports of the machine, which overlap `snat_ports`.
 const LOCAL: (u16, u16) = (2_000, 2_099);
 const SNAT: (u16, u16) = (2_000, 2_079);
-/// Checks of each kind: so many that one of them would use a port of `snat_ports` if it could.
+/// Checks of each kind: enough of them that one would use a port of `snat_ports` if it could.
 const CHECKS: usize = 24;
 
 #[test]

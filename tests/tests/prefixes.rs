@@ -112,12 +112,12 @@ fn every_address_of_a_prefix_is_served_and_each_client_hears_from_the_one_it_ask
     ensure!(wrong.contains("192.0.2.16/28"), "{wrong}");
     cli.ok("service add longer --address 192.0.2.24/29 --port 80")?;
     let at = |last| SocketAddr::new(site.net.vip(Family::V4, last), SERVICE_PORT);
-    let told = cli.json(&format!(
+    let explained = cli.json(&format!(
         "explain tcp {} {}",
         client.socket(Family::V4, 40_000),
         at(25)
     ))?;
-    ensure!(told["service"] == "longer", "{told}");
+    ensure!(explained["service"] == "longer", "{explained}");
     ensure!(stays.failed() == 0);
     stays.stop()?.ensure_flawless()?;
     cli.ok("service remove web4")?;

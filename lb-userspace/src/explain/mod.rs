@@ -1,6 +1,6 @@
 //! Explains the verdict for a packet step by step, from the tables that the XDP program reads, without sending one.
 //!
-//! The steps follow `lb-ebpf/src/service.rs`, with the same rules from `lb-common`. An explanation only reads, so it changes no
+//! The steps follow the stages of `lb-ebpf` (`stage::dispatch`), with the same rules from `lb-common`. An explanation only reads, so it changes no
 //! flow.
 
 mod frame;

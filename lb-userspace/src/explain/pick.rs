@@ -1,4 +1,4 @@
-//! Selecting the backend of a packet, as in `lb-ebpf/src/pick.rs`, and in `follow.rs` where the slot alone does not decide.
+//! Selecting the backend of a packet, as in `lb-ebpf/src/select.rs`, and in `follow.rs` where the slot alone does not decide.
 
 use std::{io, time::Duration};
 

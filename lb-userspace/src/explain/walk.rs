@@ -1,4 +1,4 @@
-//! The steps of one packet, as `lb-ebpf/src/service.rs` takes them.
+//! The steps of one packet, in the order of the stages of `lb-ebpf`.
 
 use std::{io, net::SocketAddr};
 

@@ -288,7 +288,7 @@ impl Bench {
         Ok(program.try_into()?)
     }
 
-    /// Leaves mode `nat` so many source ports for each backend.
+    /// Limits mode `nat` to this number of source ports for each backend.
     pub(crate) fn limit_ports(&mut self, count: u16) -> Result<()> {
         let mut map: Array<_, Settings> = map_mut(&mut self.lb, map_names::SETTINGS)?.try_into()?;
         let mut settings = map.get(&0, 0)?;

@@ -234,7 +234,7 @@ pub struct Programmed {
     pub wildcard: bool,
     /// Whether unmatched packets are looked up in `replies`.
     pub dnat: bool,
-    /// Whether packets for nobody are looked up among services whose address is a prefix.
+    /// Whether packets to no other service are looked up among services whose address is a prefix.
     pub prefix_services: bool,
     /// Services by key.
     pub services: BTreeMap<ServiceKey, ServiceRecord>,
