@@ -1,4 +1,4 @@
-//! The frame under work, of all programs.
+//! The frame under work, of all programs, and the end of tunnels, of two.
 #![cfg_attr(
     target_arch = "bpf",
     no_std,
@@ -9,3 +9,5 @@
 
 #[cfg(target_arch = "bpf")]
 pub mod packet;
+#[cfg(target_arch = "bpf")]
+pub mod tunnel_end;
