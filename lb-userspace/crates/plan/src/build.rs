@@ -18,6 +18,7 @@ use lb_common::{
 
 use super::{
     PlanError, Programmed, ProgrammedBackend, Step, Target, TargetBackend, TargetService,
+    flags::Flags,
     guard::Guards,
     ids::{FreeBackends, FreeIds},
     plan_cache::PlannedService,
@@ -317,26 +318,10 @@ impl<'a> Draft<'a> {
 
     pub(super) fn finish(self, target: &Target) -> Vec<Step> {
         let programmed = self.programmed;
-        let now = Flags {
-            // A prefix has its own wildcard.
-            wildcard: target
-                .services
-                .keys()
-                .any(|key| key.port == 0 && !key.is_prefix()),
-            dnat: !self.replies.is_empty(),
-            prefix_services: target.services.keys().any(ServiceKey::is_prefix),
-        };
-        let before = Flags {
-            wildcard: programmed.wildcard,
-            dnat: programmed.dnat,
-            prefix_services: programmed.prefix_services,
-        };
+        let now = Flags::wanted(target, !self.replies.is_empty());
+        let before = Flags::programmed(programmed);
         // Services to be removed need their flags until then.
-        let meanwhile = Flags {
-            wildcard: now.wildcard || before.wildcard,
-            dnat: now.dnat || before.dnat,
-            prefix_services: now.prefix_services || before.prefix_services,
-        };
+        let meanwhile = now.or(before);
         let settings = |flags: Flags| Step::WriteSettings {
             snat_addresses: target.snat_addresses.clone(),
             snat_ports: target.snat_ports.clone(),
@@ -402,14 +387,6 @@ impl<'a> Draft<'a> {
         }
         steps
     }
-}
-
-/// What the settings say about all services.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Flags {
-    wildcard: bool,
-    dnat: bool,
-    prefix_services: bool,
 }
 
 /// How packets of a service are looked at.

@@ -12,6 +12,7 @@
 
 mod apply;
 mod build;
+mod flags;
 mod guard;
 mod ids;
 mod plan_cache;
