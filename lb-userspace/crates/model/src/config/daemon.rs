@@ -155,6 +155,9 @@ pub(super) fn read(
         gue_port: table
             .number(reporter, "gue_port", values::port)
             .unwrap_or(settings.gue_port),
+        decap_from: table
+            .list(reporter, "decap_from", values::prefix, false)
+            .unwrap_or(settings.decap_from),
         transition: table
             .duration(reporter, "transition")
             .unwrap_or(settings.transition),
@@ -179,6 +182,7 @@ pub(super) fn read(
         "snat_ports",
         "tunnel_sources",
         "gue_port",
+        "decap_from",
         "transition",
     ];
     (

@@ -134,6 +134,7 @@ pub fn settings(settings: &Settings) -> Fields {
         snat_ports,
         tunnel_sources,
         gue_port,
+        decap_from,
         transition,
     } = settings;
     vec![
@@ -153,6 +154,7 @@ pub fn settings(settings: &Settings) -> Fields {
             |list| texts(list),
         ),
         number("gue_port", *gue_port, default.gue_port),
+        field("decap_from", decap_from, &default.decap_from, |list| texts(list)),
         time("transition", *transition, default.transition),
     ]
 }

@@ -177,6 +177,7 @@ impl Findings {
             snat_ports,
             tunnel_sources,
             gue_port,
+            decap_from,
             transition,
         } = settings;
         if *snat_ports.start() == 0 || snat_ports.is_empty() {
@@ -206,6 +207,7 @@ impl Findings {
             );
         }
         self.tunnel_sources(tunnel_sources, services);
+        self.decap_from(decap_from);
         let place = Place::Settings("snat_addresses");
         for (index, address) in snat_addresses.iter().enumerate() {
             if let Some(why) = unusable(*address) {

@@ -22,6 +22,8 @@ pub struct Settings {
     pub tunnel_sources: Vec<Prefix>,
     /// UDP destination port of mode `gue`.
     pub gue_port: u16,
+    /// Balancers whose tunnels end at this machine.
+    pub decap_from: Vec<Prefix>,
     /// How long a changed slot remembers its previous owner, and a removed backend keeps its flows.
     pub transition: Duration,
 }
@@ -33,6 +35,7 @@ impl Default for Settings {
             snat_ports: 1024..=32767,
             tunnel_sources: Vec::new(),
             gue_port: GUE_PORT,
+            decap_from: Vec::new(),
             transition: Duration::from_secs(600),
         }
     }

@@ -272,6 +272,7 @@ pub fn any_desired() -> impl Strategy<Value = Desired> {
                 snat_ports: first..=first + more,
                 tunnel_sources: vec![Prefix::around([198, 51, 101, 0].into(), 24)],
                 gue_port: first,
+                decap_from: vec![Prefix::around([198, 51, 102, 0].into(), 24)],
                 transition,
             },
             ..desired(services)

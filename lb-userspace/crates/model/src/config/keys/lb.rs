@@ -82,6 +82,16 @@ pub const LB: KeyTable = KeyTable {
             "Backends must expect the packets there (`lb decap --gue-port`).",
         ),
         default(
+            "decap_from",
+            PREFIXES,
+            "[]",
+            "Balancers whose tunnels (modes ipip and gue) to addresses of this machine end here",
+        )
+        .more(
+            "The packets in them are balanced, or pass to the kernel: [modes.md](modes.md#tunnels-between-balancers). On a backend \
+             without `lb run`, use `lb decap`.",
+        ),
+        default(
             "transition",
             DURATION,
             "\"10m\"",

@@ -14,6 +14,20 @@ fn errors(lb: &str) -> Vec<String> {
 }
 
 #[test]
+fn more_balancers_than_fit_are_refused() {
+    let list = |count: u32| {
+        let prefixes = (0..count).map(|i| format!("\"10.1.{}.{}\"", i / 256, i % 256));
+        format!("decap_from = [{}]", prefixes.collect::<Vec<_>>().join(", "))
+    };
+    assert_eq!(errors(&list(1024)), [""; 0]);
+    let errors = errors(&list(1025));
+    assert!(
+        errors.len() == 1 && errors[0].contains("1025 prefixes in decap_from are more than the 1024"),
+        "{errors:#?}"
+    );
+}
+
+#[test]
 fn prefixes_that_no_tunnel_can_come_from_are_refused_with_their_reason() {
     for (lb, expected) in [
         (
@@ -32,6 +46,17 @@ fn prefixes_that_no_tunnel_can_come_from_are_refused_with_their_reason() {
             "10.0.0.0/24 has the address 10.0.0.9 of backend a/b",
         ),
         ("tunnel_sources = \"10.1.0.0/24\"", "expected an array"),
+        (
+            "decap_from = [\"127.0.0.1\"]",
+            "127.0.0.1/32 in decap_from is a loopback address",
+        ),
+        ("decap_from = [\"224.0.0.0/3\"]", "has multicast addresses"),
+        ("decap_from = [\"10.1.2.3/24\"]", "bits beyond its length"),
+        (
+            "decap_from = [\"10.1.0.0/24\", \"10.1.0.0/24\"]",
+            "10.1.0.0/24 is listed twice in decap_from",
+        ),
+        ("decap_from = \"10.1.0.0/24\"", "expected an array"),
         ("gue_port = 0", "gue_port 0 is no port"),
         ("gue_port = 65536", "65536 is no port"),
     ] {
@@ -41,7 +66,8 @@ fn prefixes_that_no_tunnel_can_come_from_are_refused_with_their_reason() {
             "{lb}: {errors:#?}"
         );
     }
-    let fine = "tunnel_sources = [\"10.1.0.0/24\", \"fd00:1::/64\"]\ngue_port = 5555";
+    let fine = "tunnel_sources = [\"10.1.0.0/24\", \"fd00:1::/64\"]\ngue_port = 5555\n\
+                decap_from = [\"10.0.0.2\", \"10.0.0.0/24\", \"2001:db8::/64\"]";
     assert_eq!(errors(fine), [""; 0]);
     // A backend that no tunnel leads to may be in the prefix.
     for (service, backend, found) in [

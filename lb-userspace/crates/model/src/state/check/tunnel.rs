@@ -1,9 +1,12 @@
 //! Prefixes of the outer source addresses of tunnels.
 
-use lb_common::service::Mode;
+use lb_common::{decap::MAX_ENTRIES, service::Mode};
 
-use super::{Findings, Place, unusable};
+use super::{Findings, Place, unusable, unusable_prefix};
 use crate::state::{guard::Prefix, service::Service};
+
+/// Most prefixes of balancers.
+const MAX_SOURCES: usize = MAX_ENTRIES as usize;
 
 impl Findings {
     pub(super) fn tunnel_sources(&mut self, prefixes: &[Prefix], services: &[&Service]) {
@@ -25,6 +28,30 @@ impl Findings {
                 );
             }
             self.tunnel_source(place, *prefix, services);
+        }
+    }
+
+    /// Balancers whose tunnels end here.
+    pub(super) fn decap_from(&mut self, prefixes: &[Prefix]) {
+        let place = Place::Settings("decap_from");
+        for (index, prefix) in prefixes.iter().enumerate() {
+            if let Some(why) = unusable_prefix(*prefix) {
+                self.invalid(
+                    place,
+                    format!("{prefix} in decap_from {why}"),
+                    "name the addresses of the balancers, or their tunnel_sources",
+                );
+            }
+            if prefixes[..index].contains(prefix) {
+                self.conflict(place, format!("{prefix} is listed twice in decap_from"), "");
+            }
+        }
+        if prefixes.len() > MAX_SOURCES {
+            let what = format!(
+                "{} prefixes in decap_from are more than the {MAX_SOURCES} that fit",
+                prefixes.len()
+            );
+            self.invalid(place, what, "use shorter prefixes");
         }
     }
 
