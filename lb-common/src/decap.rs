@@ -1,4 +1,43 @@
-//! The end of a tunnel, at a backend: definitions shared by its program and the command that loads it.
+//! The end of a tunnel: definitions shared by its programs and those who load them. The balancer has a map of [`EndKey`]; all
+//! other names are those of the program of `lb decap`.
+
+use crate::{addr::NetAddr, plain_data};
+
+/// Key of a prefix that tunnels may come from, or of an address of this machine at which they end: the kernel compares the first
+/// `bits` bits of the other fields (`Documentation/bpf/map_lpm_trie.rst`).
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug, Default)]
+pub struct EndKey {
+    /// Bits that count.
+    pub bits: u32,
+    /// [`V4`] or [`V6`]: a source of tunnels over that family. [`Self::END`]: an address at which they end.
+    pub kind: u32,
+    /// The address; bits beyond the prefix are zero.
+    pub address: NetAddr,
+}
+
+impl EndKey {
+    /// An address of this machine.
+    pub const END: u8 = 1;
+    /// Bits before the address.
+    const HEAD: u32 = 32;
+    /// Bits of an address, IPv4 too: [`NetAddr`] has it as IPv6.
+    pub const ADDRESS: u32 = 128;
+
+    /// The key of a kind. `bits`: of the 128 of a [`NetAddr`].
+    #[inline(always)]
+    pub const fn new(kind: u8, address: NetAddr, bits: u32) -> Self {
+        Self {
+            bits: Self::HEAD + bits,
+            kind: kind as u32,
+            address,
+        }
+    }
+}
+
+const _: () = assert!(size_of::<EndKey>() == 24);
+
+plain_data!(EndKey);
 
 /// Prefixes that tunnels may come from, to [`ALLOWED`], with IPv4 addresses mapped into IPv6: their prefixes have 96
 /// bits more, and an IPv6 prefix may contain all of them. Written by the command.

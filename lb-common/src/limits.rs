@@ -11,6 +11,10 @@ pub const MAX_SERVICES: u32 = 4_096;
 /// Entries of the map of services whose address is a prefix: one for each port, and one for each prefix and protocol.
 pub const MAX_PREFIX_SERVICES: u32 = 2 * MAX_SERVICES;
 
+/// Entries of the map of tunnel ends: prefixes of balancers, and addresses of this machine, [`crate::decap::MAX_ENTRIES`] of each; new
+/// ones are there before old ones are removed.
+pub const MAX_TUNNEL_ENDS: u32 = 4 * crate::decap::MAX_ENTRIES;
+
 /// Backend ids: 1 to 65,535 name a backend, 0 means "none".
 pub const MAX_BACKENDS: u32 = 65_536;
 

@@ -13,6 +13,8 @@ pub const SERVICE_PLACES: &str = "SERVICE_PLACES";
 pub const SERVICE_RECORDS: &str = "SERVICE_RECORDS";
 /// [`crate::service_prefix::ServicePrefixKey`] to [`crate::service::Service`], the longest prefix counts. Written by the daemon.
 pub const PREFIX_SERVICES: &str = "PREFIX_SERVICES";
+/// [`crate::decap::EndKey`] to 1. Written by the daemon.
+pub const TUNNEL_ENDS: &str = "TUNNEL_ENDS";
 /// Bits of the [`crate::service::FilterBit`] of all keys of [`REPLIES_V4`] and [`REPLIES_V6`]. Written by the daemon.
 pub const REPLY_FILTER: &str = "REPLY_FILTER";
 /// [`crate::addr::NetAddr`] of each service to the [`crate::service::ServiceId`] of one of its services. Written by the
@@ -97,13 +99,14 @@ pub const OF_FLOWS: [&str; 8] = [
 ];
 
 /// Every map that is pinned and survives the daemon.
-pub const PINNED: [&str; 38] = [
+pub const PINNED: [&str; 39] = [
     SETTINGS,
     SERVICES_V4,
     SERVICES_V6,
     SERVICE_PLACES,
     SERVICE_RECORDS,
     PREFIX_SERVICES,
+    TUNNEL_ENDS,
     REPLY_FILTER,
     ADDRESSES,
     RINGS,

@@ -141,6 +141,7 @@ reasons! {
     NoFlow = 51, Drop, "no_flow", "A TCP reset, or a fragment, of an unknown connection of mode nat.", "Nothing to do: left-overs, scans and backscatter are normal.";
     NoFlowReset = 52, Tx, "no_flow_reset", "A TCP segment in mode nat that neither opens a connection nor belongs to a known one: answered with a TCP reset.", "Nothing to do; many of them are a flood, or clients whose connections were idle for too long.";
     StageMissing = 53, Aborted, "stage_missing", "The part of the program that this packet needs is not loaded.", "Restart the daemon, which loads it; its pin was removed, or the kernel has refused it: see the log.";
+    TunnelMalformed = 54, Drop, "tunnel_malformed", "Came through a tunnel that ends at this machine (`decap_from`), without a whole packet in it, or was marked for congestion on its way, which the packet within does not support (RFC 6040 section 4.2).", "Look for a broken or congested path between the balancers.";
 }
 
 #[cfg(test)]

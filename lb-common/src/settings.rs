@@ -8,6 +8,8 @@ pub const HAS_WILDCARD: u32 = 1 << 0;
 pub const HAS_DNAT: u32 = 1 << 1;
 /// The address of at least one service is a prefix: packets to no other service are looked up among prefixes.
 pub const HAS_PREFIX: u32 = 1 << 2;
+/// Tunnels end at this machine: a packet for no service may have come through one.
+pub const ENDS_TUNNELS: u32 = 1 << 3;
 
 /// The one entry of the settings map.
 #[repr(C)]
@@ -21,7 +23,7 @@ pub struct Settings {
     pub snat_v4_count: u16,
     /// Source NAT addresses given for IPv6; 0: each backend's own `source`.
     pub snat_v6_count: u16,
-    /// Bits: [`HAS_WILDCARD`], [`HAS_DNAT`], [`HAS_PREFIX`].
+    /// Bits: [`HAS_WILDCARD`], [`HAS_DNAT`], [`HAS_PREFIX`], [`ENDS_TUNNELS`].
     pub flags: u32,
     /// First port that replies may come to, of all ranges since the maps were created, so that flows outlive a change
     /// of the range.

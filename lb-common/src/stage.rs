@@ -72,10 +72,14 @@ stages! {
     HostSocket = 13, "host_socket_v4", "host_socket_v6" => [Quic, SlowPath, Nat, Fragment];
     /// Packets that may be for a service whose address is a prefix.
     Prefix = 14, "prefix_v4", "prefix_v6" => [Quic, SlowPath, Nat, Dnat, DnatReply, Fragment, HostSocket];
+    /// Packets that may have come through a tunnel that ends at this machine: takes the outer header off. One program serves both
+    /// families.
+    EndTunnel = 15, "end_tunnel", "end_tunnel" => [Classify];
 }
 
 /// The stages that the entry program may enter, as in [`Stage::leads_to`].
-pub const ENTRY_LEADS_TO: u32 = Stage::Classify.bit() | Stage::Classify.leads_to() | Stage::Dnat.bit();
+pub const ENTRY_LEADS_TO: u32 =
+    Stage::EndTunnel.bit() | Stage::Classify.bit() | Stage::Classify.leads_to() | Stage::Dnat.bit();
 
 impl Stage {
     /// The slot of the program of a family.

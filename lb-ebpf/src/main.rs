@@ -21,6 +21,8 @@ mod destination;
 #[cfg(target_arch = "bpf")]
 mod dnat;
 #[cfg(target_arch = "bpf")]
+mod end_tunnel;
+#[cfg(target_arch = "bpf")]
 mod extension;
 #[cfg(target_arch = "bpf")]
 mod family;
@@ -90,7 +92,7 @@ mod programs {
     };
 
     use crate::{
-        answer, check, classify, destination, dnat,
+        answer, check, classify, destination, dnat, end_tunnel,
         family::Family,
         fast_path, fragment,
         header::{Network, Protocol},
@@ -123,7 +125,8 @@ mod programs {
         }
     }
 
-    /// Packets that are not plain: VLAN tags, options, extension headers, fragments. They have no fast path.
+    /// Packets that are not plain: VLAN tags, options, extension headers, fragments; and packets that came through a tunnel. They
+    /// have no fast path.
     #[xdp(frags)]
     pub(crate) fn classify(ctx: XdpContext) -> u32 {
         // SAFETY: the context of this run.
@@ -145,6 +148,16 @@ mod programs {
             },
             Err(next) => verdict::finish(&packet, slot, next.reason()),
         }
+    }
+
+    /// The end of tunnels at this machine.
+    #[xdp(frags)]
+    pub(crate) fn end_tunnel(ctx: XdpContext) -> u32 {
+        // SAFETY: the context of this run.
+        let packet = unsafe { Packet::new(ctx.ctx) };
+        let slot = verdict::interface_slot(&packet);
+        let next = end_tunnel::stage(&packet);
+        stage::dispatch::<NetV4, { Stage::EndTunnel.leads_to() }>(&packet, slot, next)
     }
 
     /// Classifies any frame whose tags were taken off.
@@ -184,10 +197,13 @@ mod programs {
             if let Some(next) = fast_path::forward(packet, &ip, scratch) {
                 return Ok(next);
             }
+            if end_tunnel::may_be_gue(scratch) {
+                return Ok(NextStage::EndTunnel);
+            }
             classify::next(packet, &ip, scratch)
         };
         let (Ok(next) | Err(next)) = classified();
-        stage::dispatch::<A, ENTRY_LEADS_TO>(packet, slot, next)
+        stage::dispatch::<A, ENTRY_LEADS_TO>(packet, slot, end_tunnel::before_classify(next))
     }
 
     /// Defines the programs of stages, one for each family.

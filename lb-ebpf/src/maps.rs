@@ -15,3 +15,4 @@ pub(crate) mod replies;
 pub(crate) mod services;
 pub(crate) mod shares;
 pub(crate) mod tables;
+pub(crate) mod tunnel_ends;

@@ -105,6 +105,7 @@ fn target(services: &[(&str, u16, &[&str])]) -> Result<Target> {
         snat_addresses: vec!["192.0.2.1".parse()?, "2001:db8::1".parse()?],
         snat_ports: 2000..=2999,
         gue_port: GUE_PORT,
+        tunnel_ends: std::collections::BTreeSet::new(),
         transition: Duration::from_secs(600),
         services: BTreeMap::new(),
     };

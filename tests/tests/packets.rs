@@ -14,6 +14,8 @@ mod decap;
 mod dnat;
 #[path = "packets/echo.rs"]
 mod echo;
+#[path = "packets/end_tunnel.rs"]
+mod end_tunnel;
 #[path = "packets/forged.rs"]
 mod forged;
 #[path = "packets/fragments.rs"]

@@ -12,6 +12,8 @@ pub enum NextStage {
     Classify,
     /// A packet to a service that shares its address with sockets of this machine.
     HostSocket,
+    /// A packet that may have come through a tunnel that ends at this machine.
+    EndTunnel,
     /// A packet that may be for a service whose address is a prefix.
     Prefix,
     /// A packet to a service that reads QUIC connection ids.
@@ -60,7 +62,8 @@ impl NextStage {
             Self::Fragment => Reason::Fragment,
             Self::NoFlow => Reason::NoFlow,
             Self::Classify => Reason::Vlan,
-            Self::HostSocket
+            Self::EndTunnel
+            | Self::HostSocket
             | Self::Prefix
             | Self::Quic
             | Self::SlowPath

@@ -12,7 +12,7 @@ use lb_common::{
     ring_page::{self, RING_ENTRIES, RingPage},
     ring_slot::RingSlot,
     service::{AddressServices, RingId},
-    settings::{HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
+    settings::{ENDS_TUNNELS, HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
 };
 
 use super::services;
@@ -80,6 +80,12 @@ pub(crate) fn has_wildcard() -> bool {
 #[inline(always)]
 pub(crate) fn has_prefix() -> bool {
     settings().is_ok_and(|settings| settings.flags & HAS_PREFIX != 0)
+}
+
+/// Whether tunnels end at this machine.
+#[inline(always)]
+pub(crate) fn ends_tunnels() -> bool {
+    settings().is_ok_and(|settings| settings.flags & ENDS_TUNNELS != 0)
 }
 
 /// Whether any service has mode `dnat`, so that any packet may be a reply.

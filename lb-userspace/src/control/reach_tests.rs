@@ -1,6 +1,8 @@
 //! Backends that cannot be reached, and the control task.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
+
+use lb_common::decap::EndKey;
 
 use super::{
     Change, ControlError, ControlView, Inherited,
@@ -110,6 +112,24 @@ async fn a_change_that_brings_a_backend_on_the_own_host_is_refused() {
     assert_eq!(rig.world.take_log(), Vec::<String>::new());
     backend.address = "10.0.1.8:80".parse().unwrap();
     rig.control.change(add(backend), None, false).await.unwrap();
+}
+
+#[tokio::test]
+async fn tunnels_end_at_the_addresses_that_the_machine_has_now() {
+    let mut desired = desired();
+    desired.settings.decap_from = vec!["10.0.0.0/30".parse().unwrap()];
+    let rig = Rig::start(desired, Inherited::default()).await;
+    let ends = |view: &Arc<ControlView>| {
+        let keys = view.programmed.iter().flat_map(|target| &target.tunnel_ends);
+        let ends = keys.filter(|key| key.kind == u32::from(EndKey::END));
+        ends.map(|key| key.address.to_ip()).collect::<Vec<_>>()
+    };
+    for own in [vec![], vec!["10.0.1.9"], vec!["10.0.1.9", "2001:db8::9"], vec![]] {
+        let own: Vec<IpAddr> = own.iter().map(|address| address.parse().unwrap()).collect();
+        rig.host
+            .send_replace(Arc::new(HostAddresses::of(own.iter().copied())));
+        rig.until(|view| ends(view) == own).await;
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,9 @@
 //! The program with a service of each kind, and single packets through it.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     fs,
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     path::{Path, PathBuf},
     time::Duration,
@@ -40,7 +40,8 @@ use lb_userspace::{
     datapath::{AttachOptions, BackendSignals, CheckPaths, Datapath, Snapshot, WriterTask},
     plan::{Target, TargetBackend, TargetService},
     state::{
-        guard::Guard,
+        effective,
+        guard::{Guard, Prefix},
         service::{Affinity, Algorithm, OnEmpty, Protocol, ServiceKey, Tracking},
         xdp_mode::XdpModeChoice,
     },
@@ -87,6 +88,13 @@ impl Bench {
         target
             .services
             .extend(services.map(|(key, service)| (key, service.into())));
+        Self::of(target)
+    }
+
+    /// With tunnels that end at these addresses, where they come from these balancers.
+    pub(crate) fn ending_tunnels(from: &[Prefix], at: impl IntoIterator<Item = IpAddr>) -> Result<Self> {
+        let mut target = target(|_, _| {});
+        effective::end_tunnels(&mut target, from, &at.into_iter().collect());
         Self::of(target)
     }
 
@@ -477,6 +485,7 @@ pub(crate) fn target(change: impl Fn(&ServiceKey, &mut TargetService)) -> Target
         snat_addresses: vec![V4.snat(0).ip(), V6.snat(0).ip()],
         snat_ports: 3000..=3000,
         gue_port: GUE_PORT,
+        tunnel_ends: BTreeSet::new(),
         transition: Duration::from_secs(600),
         services: target,
     }

@@ -26,7 +26,7 @@ use super::{
 
 /// Where the IP header begins.
 const IP: usize = 14;
-const GUE_PORT: u16 = 6080;
+pub(super) const GUE_PORT: u16 = 6080;
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]
@@ -116,7 +116,7 @@ impl End {
 
 /// How a packet is put into a tunnel.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Tunnel {
+pub(super) enum Tunnel {
     Ipip,
     /// GUE without a header of its own, and with a header of this many optional words.
     Gue1,
@@ -124,7 +124,7 @@ enum Tunnel {
 }
 
 /// `packet` within a tunnel from one address to another, marked `class`.
-fn within(packet: &Frame, from: IpAddr, to: IpAddr, tunnel: Tunnel, class: u8) -> Frame {
+pub(super) fn within(packet: &Frame, from: IpAddr, to: IpAddr, tunnel: Tunnel, class: u8) -> Frame {
     let packet = &packet.bytes()[IP..];
     let inner = if packet[0] >> 4 == 6 {
         IpNumber::IPV6
@@ -187,7 +187,7 @@ fn bare(packet: &Frame) -> Frame {
     packet.clone().lb_to_backend()
 }
 
-const TUNNELS: [Tunnel; 4] = [Tunnel::Ipip, Tunnel::Gue1, Tunnel::Gue0(0), Tunnel::Gue0(3)];
+pub(super) const TUNNELS: [Tunnel; 4] = [Tunnel::Ipip, Tunnel::Gue1, Tunnel::Gue0(0), Tunnel::Gue0(3)];
 
 #[test]
 fn a_packet_leaves_its_tunnel_as_it_went_in() -> Result<()> {

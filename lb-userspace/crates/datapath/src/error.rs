@@ -176,6 +176,12 @@ pub enum ProgramError {
 /// A step as text, for errors.
 fn describe(step: &Step) -> String {
     match step {
+        Step::WriteTunnelEnd { key } => {
+            format!("cannot write {} to the ends of tunnels", key.address.to_ip())
+        }
+        Step::RemoveTunnelEnd { key } => {
+            format!("cannot remove {} from the ends of tunnels", key.address.to_ip())
+        }
         Step::WriteSettings { .. } => "cannot write the settings".to_owned(),
         Step::WriteBackend { backend, .. } => format!("cannot write backend {}", backend.address),
         Step::WriteRing { ring, slots } => {

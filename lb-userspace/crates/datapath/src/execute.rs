@@ -14,7 +14,7 @@ use lb_common::{
     ring_page,
     ring_slot::RingSlot,
     service::{RingId, ServiceId},
-    settings::{HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
+    settings::{ENDS_TUNNELS, HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
 };
 
 use super::{
@@ -182,11 +182,13 @@ impl Executor {
                 wildcard,
                 dnat,
                 prefix_services,
+                ends_tunnels,
             } => {
                 let flags = [
                     (*wildcard, HAS_WILDCARD),
                     (*dnat, HAS_DNAT),
                     (*prefix_services, HAS_PREFIX),
+                    (*ends_tunnels, ENDS_TUNNELS),
                 ];
                 let flags = flags.iter().filter(|(set, _)| *set).map(|(_, flag)| flag);
                 self.write_settings(
@@ -229,6 +231,8 @@ impl Executor {
             Step::WritePrefix { key, verdict } => maps.guard_prefixes.set(key, *verdict),
             Step::WriteFlowGuard { service, guard } => maps.flow_guards.set(&u32::from(service.0), *guard),
             Step::RemovePrefix { key } => maps.guard_prefixes.delete(key).map(drop),
+            Step::WriteTunnelEnd { key } => maps.tunnel_ends.set(key, 1),
+            Step::RemoveTunnelEnd { key } => maps.tunnel_ends.delete(key).map(drop),
             Step::WriteService { key, service } => {
                 if service.alias == 0 && !programmed.services.contains_key(key) {
                     self.clear_service_counters(service.id)?;

@@ -19,6 +19,11 @@ impl HostAddresses {
         self.is_own(prefix.address()) || self.0.iter().any(|own| prefix.contains(*own))
     }
 
+    /// All of them, without those of the loopback networks.
+    pub const fn addresses(&self) -> &BTreeSet<IpAddr> {
+        &self.0
+    }
+
     /// Whether packets to the address end here.
     pub fn is_own(&self, address: IpAddr) -> bool {
         address.is_loopback() || self.0.contains(&address)

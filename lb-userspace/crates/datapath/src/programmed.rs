@@ -13,7 +13,7 @@ use lb_common::{
     reply::ReplyAs,
     service::{Mode, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, TCP, UDP},
     service_prefix::ServicePrefixKey,
-    settings::{HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
+    settings::{ENDS_TUNNELS, HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
 };
 
 use super::{DatapathError, maps::Maps, quic, records};
@@ -83,6 +83,12 @@ pub(super) fn read_back(maps: &Maps) -> Result<Programmed, DatapathError> {
             prefixes.insert(key, verdict);
         })
         .map_err(|e| failed(maps.guard_prefixes.name(), &e))?;
+    let ends = &mut programmed.tunnel_ends;
+    maps.tunnel_ends
+        .for_each(|key, _| {
+            ends.insert(key);
+        })
+        .map_err(|e| failed(maps.tunnel_ends.name(), &e))?;
     programmed.quic = quic::read_back(maps)?;
     let flow_guards = &mut programmed.flow_guards;
     maps.flow_guards
@@ -125,6 +131,7 @@ fn read_settings(maps: &Maps, settings: Settings, programmed: &mut Programmed) -
     programmed.wildcard = settings.flags & HAS_WILDCARD != 0;
     programmed.dnat = settings.flags & HAS_DNAT != 0;
     programmed.prefix_services = settings.flags & HAS_PREFIX != 0;
+    programmed.ends_tunnels = settings.flags & ENDS_TUNNELS != 0;
     for (first, count) in [
         (0, settings.snat_v4_count),
         (MAX_SNAT_ADDRESSES, settings.snat_v6_count),

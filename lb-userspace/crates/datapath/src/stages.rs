@@ -72,7 +72,12 @@ pub fn stages_of(desired: &Desired) -> StageSet {
             .and(of_prefix)
     };
     let services = desired.services.values().map(|service| of_service(service));
-    services.fold(StageSet::of_any_packet(), StageSet::and)
+    let of_tunnels = if desired.settings.decap_from.is_empty() {
+        StageSet::NONE
+    } else {
+        of_tunnels()
+    };
+    services.fold(StageSet::of_any_packet().and(of_tunnels), StageSet::and)
 }
 
 /// The stages that packets may enter after these steps, beside [`StageSet::of_any_packet`].
@@ -87,14 +92,16 @@ fn of_step(step: &Step) -> StageSet {
         Step::WriteSettings {
             dnat,
             prefix_services,
+            ends_tunnels,
             ..
         } => {
-            let of_dnat = if *dnat { of_dnat() } else { StageSet::NONE };
-            of_dnat.and(if *prefix_services {
-                of_prefix()
-            } else {
-                StageSet::NONE
-            })
+            let asked_for = [
+                (*dnat, of_dnat()),
+                (*prefix_services, of_prefix()),
+                (*ends_tunnels, of_tunnels()),
+            ];
+            let asked_for = asked_for.into_iter().filter(|(asks, _)| *asks);
+            asked_for.fold(StageSet::NONE, |set, (_, stages)| set.and(stages))
         }
         Step::WriteReply { .. } => of_dnat(),
         Step::Quic(QuicStep::WriteConfig { .. } | QuicStep::WriteServer { .. })
@@ -103,9 +110,11 @@ fn of_step(step: &Step) -> StageSet {
         | Step::WriteRing { .. }
         | Step::WritePrefix { .. }
         | Step::WriteFlowGuard { .. }
+        | Step::WriteTunnelEnd { .. }
         | Step::RemoveService { .. }
         | Step::RemovePrefix { .. }
         | Step::RemoveReply { .. }
+        | Step::RemoveTunnelEnd { .. }
         | Step::Barrier
         | Step::RemoveRing { .. }
         | Step::FreeBackend { .. } => StageSet::NONE,
@@ -117,6 +126,13 @@ fn of_prefix() -> StageSet {
     StageSet::NONE
         .with(Stage::Prefix, false)
         .with(Stage::Prefix, true)
+}
+
+/// The stage of tunnels that end here: one program, in the slots of both families.
+fn of_tunnels() -> StageSet {
+    StageSet::NONE
+        .with(Stage::EndTunnel, false)
+        .with(Stage::EndTunnel, true)
 }
 
 /// The stages of mode `dnat`. A backend's packet may have the other family: the filter of endpoints does not know families.
@@ -310,6 +326,26 @@ mod tests {
                 assert_eq!(of_record(&service, is_v6), expected, "{what}");
             }
         }
+    }
+
+    #[test]
+    fn tunnels_that_end_here_ask_for_their_stage() {
+        let stages = of_tunnels();
+        let mut desired = Desired::default();
+        assert_eq!(stages_of(&desired), StageSet::of_any_packet());
+        desired.settings.decap_from = vec!["10.0.0.0/30".parse().unwrap()];
+        assert_eq!(stages_of(&desired), StageSet::of_any_packet().and(stages));
+        let settings = |ends_tunnels| Step::WriteSettings {
+            snat_addresses: Vec::new(),
+            snat_ports: 1024..=2047,
+            gue_port: 6080,
+            wildcard: false,
+            dnat: false,
+            prefix_services: false,
+            ends_tunnels,
+        };
+        assert_eq!(of_step(&settings(true)), stages);
+        assert_eq!(of_step(&settings(false)), StageSet::NONE);
     }
 
     #[test]

@@ -13,6 +13,7 @@ impl Programmed {
                 wildcard,
                 dnat,
                 prefix_services,
+                ends_tunnels,
             } => {
                 self.snat_addresses.clone_from(snat_addresses);
                 self.snat_ports = Some(snat_ports.clone());
@@ -20,6 +21,7 @@ impl Programmed {
                 self.wildcard = *wildcard;
                 self.dnat = *dnat;
                 self.prefix_services = *prefix_services;
+                self.ends_tunnels = *ends_tunnels;
             }
             Step::WriteBackend { id, backend } => {
                 self.generations.insert(*id, backend.generation);
@@ -51,6 +53,12 @@ impl Programmed {
                 self.aliases.remove(key);
             }
             Step::Quic(step) => self.quic.apply(step),
+            Step::WriteTunnelEnd { key } => {
+                self.tunnel_ends.insert(*key);
+            }
+            Step::RemoveTunnelEnd { key } => {
+                self.tunnel_ends.remove(key);
+            }
             Step::Barrier => {}
             Step::RemovePrefix { key } => {
                 self.prefixes.remove(key);

@@ -329,6 +329,7 @@ impl<'a> Draft<'a> {
             wildcard: flags.wildcard,
             dnat: flags.dnat,
             prefix_services: flags.prefix_services,
+            ends_tunnels: flags.ends_tunnels,
         };
         let settings_stand = programmed.snat_addresses == target.snat_addresses
             && programmed.snat_ports.as_ref() == Some(&target.snat_ports)
@@ -344,6 +345,8 @@ impl<'a> Draft<'a> {
         steps.extend(self.quic.writes(&programmed.quic));
         steps.extend(self.write_rings);
         steps.extend(self.guards.writes(programmed));
+        let ends = target.tunnel_ends.difference(&programmed.tunnel_ends);
+        steps.extend(ends.map(|key| Step::WriteTunnelEnd { key: *key }));
         steps.extend(self.write_services);
         // After the service itself, whose counters are reset when it is added.
         let aliases = self.aliases.iter();
@@ -372,11 +375,13 @@ impl<'a> Draft<'a> {
             .backends
             .keys()
             .filter(|id| !self.kept_backends.contains(id));
+        let ends = programmed.tunnel_ends.difference(&target.tunnel_ends);
         let freed: Vec<Step> = rings
             .map(|ring| Step::RemoveRing { ring: *ring })
             .chain(self.replies.removals(programmed))
             .chain(backends.map(|id| Step::FreeBackend { id: *id }))
             .chain(self.guards.removals(programmed))
+            .chain(ends.map(|key| Step::RemoveTunnelEnd { key: *key }))
             .collect();
         if !freed.is_empty() {
             steps.push(Step::Barrier);

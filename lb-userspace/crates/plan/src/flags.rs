@@ -8,6 +8,7 @@ pub(super) struct Flags {
     pub(super) wildcard: bool,
     pub(super) dnat: bool,
     pub(super) prefix_services: bool,
+    pub(super) ends_tunnels: bool,
 }
 
 impl Flags {
@@ -21,6 +22,7 @@ impl Flags {
                 .any(|key| key.port == 0 && !key.is_prefix()),
             dnat: has_replies,
             prefix_services: target.services.keys().any(ServiceKey::is_prefix),
+            ends_tunnels: !target.tunnel_ends.is_empty(),
         }
     }
 
@@ -30,6 +32,7 @@ impl Flags {
             wildcard: programmed.wildcard,
             dnat: programmed.dnat,
             prefix_services: programmed.prefix_services,
+            ends_tunnels: programmed.ends_tunnels,
         }
     }
 
@@ -39,6 +42,7 @@ impl Flags {
             wildcard: self.wildcard || other.wildcard,
             dnat: self.dnat || other.dnat,
             prefix_services: self.prefix_services || other.prefix_services,
+            ends_tunnels: self.ends_tunnels || other.ends_tunnels,
         }
     }
 }

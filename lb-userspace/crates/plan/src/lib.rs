@@ -26,7 +26,7 @@ mod tests;
 pub mod transition;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
     sync::Arc,
@@ -35,6 +35,7 @@ use std::{
 
 use lb_common::{
     backend::{BackendId, Generation, TENTHS},
+    decap::EndKey,
     flow::IdleTimeouts,
     guard::{FlowGuard, PrefixKey},
     limits::{MAX_BACKENDS, MAX_GUARD_PREFIXES, MAX_SERVICES, MAX_SNAT_ADDRESSES},
@@ -105,6 +106,8 @@ pub struct Target {
     pub snat_ports: RangeInclusive<u16>,
     /// UDP port of GUE packets.
     pub gue_port: u16,
+    /// The tunnels that end at this machine: prefixes that they come from, and addresses at which they end.
+    pub tunnel_ends: BTreeSet<EndKey>,
     /// How long a changed slot remembers its owner before.
     pub transition: Duration,
     /// Services by address, port and protocol.
@@ -237,6 +240,10 @@ pub struct Programmed {
     pub dnat: bool,
     /// Whether packets to no other service are looked up among services whose address is a prefix.
     pub prefix_services: bool,
+    /// Whether packets for no service may have come through a tunnel that ends here.
+    pub ends_tunnels: bool,
+    /// The tunnels that end here, as in [`Target`].
+    pub tunnel_ends: BTreeSet<EndKey>,
     /// Services by key.
     pub services: BTreeMap<ServiceKey, ServiceRecord>,
     /// Further ports of services, with their service's record.
@@ -295,6 +302,8 @@ pub enum Step {
         dnat: bool,
         /// Whether the address of any service is a prefix.
         prefix_services: bool,
+        /// Whether tunnels end at this machine.
+        ends_tunnels: bool,
     },
     /// A backend's identity; the writer adds the next hop.
     WriteBackend {
@@ -333,6 +342,11 @@ pub enum Step {
         /// The budgets.
         guard: FlowGuard,
     },
+    /// Adds a source or an end of tunnels.
+    WriteTunnelEnd {
+        /// Its key.
+        key: EndKey,
+    },
     /// A service record, replaced at once.
     WriteService {
         /// Its key.
@@ -349,6 +363,11 @@ pub enum Step {
     },
     /// Waits until all runs of the program that began before have ended.
     Barrier,
+    /// Removes a source or an end of tunnels.
+    RemoveTunnelEnd {
+        /// Its key.
+        key: EndKey,
+    },
     /// A prefix that no service has any more.
     RemovePrefix {
         /// The prefix.

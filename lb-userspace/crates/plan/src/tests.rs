@@ -56,6 +56,7 @@ fn target(services: impl IntoIterator<Item = (ServiceKey, TargetService)>) -> Ta
         snat_addresses: Vec::new(),
         snat_ports: 1024..=32767,
         gue_port: 6080,
+        tunnel_ends: BTreeSet::new(),
         transition: Duration::from_secs(600),
         services: services
             .into_iter()
@@ -75,6 +76,8 @@ fn names(steps: &[Step]) -> Vec<&'static str> {
         .iter()
         .map(|step| match step {
             Step::WriteSettings { .. } => "settings",
+            Step::WriteTunnelEnd { .. } => "tunnel end",
+            Step::RemoveTunnelEnd { .. } => "-tunnel end",
             Step::WriteBackend { .. } => "backend",
             Step::WriteReply { .. } => "reply",
             Step::WriteRing { .. } => "ring",
@@ -211,6 +214,8 @@ fn apply_watching(
             | Step::RemoveService { .. }
             | Step::WritePrefix { .. }
             | Step::WriteFlowGuard { .. }
+            | Step::WriteTunnelEnd { .. }
+            | Step::RemoveTunnelEnd { .. }
             | Step::RemovePrefix { .. }
             | Step::RemoveRing { .. } => {}
         }
@@ -587,6 +592,31 @@ fn the_flag_of_prefixes_outlives_the_last_service_that_has_one() {
         ["-service", "-service", "settings"]
     );
     assert!(!programmed.prefix_services && !programmed.wildcard);
+}
+
+/// Packets are looked up among tunnels for as long as one ends here.
+#[test]
+fn the_flag_of_tunnels_outlives_the_last_of_them() {
+    let ending = |at: &[&str]| {
+        let at = at.iter().map(|address| address.parse().unwrap()).collect();
+        let mut target = target([]);
+        target::effective::end_tunnels(&mut target, &["10.0.0.0/30".parse().unwrap()], &at);
+        target
+    };
+    let mut programmed = Programmed::default();
+    let steps = converge(&ending(&["192.0.2.1"]), &mut programmed);
+    assert_eq!(names(&steps), ["settings", "tunnel end", "tunnel end"]);
+    assert!(programmed.ends_tunnels);
+    // The machine has another address.
+    let steps = converge(&ending(&["2001:db8::1"]), &mut programmed);
+    assert_eq!(names(&steps), ["tunnel end", "barrier", "-tunnel end"]);
+    assert_eq!(programmed.tunnel_ends.len(), 2);
+    let steps = converge(&target([]), &mut programmed);
+    assert_eq!(
+        names(&steps),
+        ["barrier", "-tunnel end", "-tunnel end", "settings"]
+    );
+    assert!(!programmed.ends_tunnels && programmed.tunnel_ends.is_empty());
 }
 
 /// Replies find their way before the first packet is sent to a backend, and as long as one may be under way.

@@ -178,6 +178,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             agents: &updates,
             blocked: &blocked,
             is_own: &|prefix| host.has_any_of(prefix),
+            own: host.addresses(),
         };
         let wanted = target(&next, inputs, &lingering, self.before(), &mut pace);
         if let Err(program) = self.program(wanted).await {

@@ -102,6 +102,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             agents: &self.agents,
             blocked: &blocked,
             is_own: &|prefix| host.has_any_of(prefix),
+            own: host.addresses(),
         };
         let wanted = target(&self.desired, inputs, &self.lingering, self.before(), &mut pace);
         if self.programmed.as_ref() == Some(&wanted) {

@@ -43,6 +43,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             agents: &self.agents,
             blocked: &Blocked::new(),
             is_own: &|prefix| host.has_any_of(prefix),
+            own: host.addresses(),
         };
         let wanted = target(&self.desired, inputs, &self.lingering, self.before(), &mut pace);
         self.program(wanted).await?;

@@ -54,6 +54,7 @@ fn target(guards: impl IntoIterator<Item = (ServiceKey, Guard)>) -> Target {
         snat_addresses: Vec::new(),
         snat_ports: 1024..=32767,
         gue_port: 6080,
+        tunnel_ends: std::collections::BTreeSet::new(),
         transition: Duration::from_secs(600),
         services: guards
             .into_iter()

@@ -1,6 +1,6 @@
 //! All layers, one over the other.
 
-use std::{sync::Arc, time::Instant};
+use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Instant};
 
 use super::{
     agents, backups,
@@ -26,6 +26,8 @@ pub struct Inputs<'a> {
     pub blocked: &'a Blocked,
     /// Whether a prefix has an address of this machine's.
     pub is_own: &'a dyn Fn(&Prefix) -> bool,
+    /// The addresses of this machine.
+    pub own: &'a BTreeSet<IpAddr>,
 }
 
 /// State that a target takes from earlier ones, and that changes it over time.
@@ -69,6 +71,7 @@ pub fn compute(
     );
     effective::hold(&mut wanted, &caution::held(desired, health, before));
     effective::share_addresses(&mut wanted, inputs.is_own);
+    effective::end_tunnels(&mut wanted, &desired.settings.decap_from, inputs.own);
     let wanted = pace.ring_sizes.keep(wanted, desired);
     let wanted = pace
         .down

@@ -7,6 +7,7 @@ use std::{
 
 use lb_common::{
     backend::MAX_SOURCE_BITS,
+    decap::{EndKey, MAX_ENTRIES, V4, V6},
     quic::Config,
     service::{Mode, ServiceId},
 };
@@ -76,6 +77,7 @@ pub fn target_without(
         snat_addresses: desired.settings.snat_addresses.clone(),
         snat_ports: desired.settings.snat_ports.clone(),
         gue_port: desired.settings.gue_port,
+        tunnel_ends: BTreeSet::new(),
         transition: desired.settings.transition,
         services,
     }
@@ -98,6 +100,27 @@ pub fn share_addresses(target: &mut Target, is_own: impl Fn(&Prefix) -> bool) {
             service.shares_address = true;
         }
     }
+}
+
+/// Has tunnels from these balancers end at this machine's `own` addresses.
+pub fn end_tunnels(target: &mut Target, from: &[Prefix], own: &BTreeSet<IpAddr>) {
+    if from.is_empty() {
+        return;
+    }
+    let key = |kind, prefix: Prefix| {
+        let most = Prefix::most(prefix.address());
+        let before = EndKey::ADDRESS - u32::from(most);
+        EndKey::new(kind, prefix.address().into(), before + u32::from(prefix.length()))
+    };
+    let sources = from.iter().map(|prefix| {
+        let kind = if prefix.address().is_ipv4() { V4 } else { V6 };
+        key(kind, *prefix)
+    });
+    let ends = own.iter().take(MAX_ENTRIES as usize).map(|address| {
+        let whole = Prefix::around(*address, Prefix::most(*address));
+        key(EndKey::END, whole)
+    });
+    target.tunnel_ends = sources.chain(ends).collect();
 }
 
 /// The verdict about a backend.
@@ -233,6 +256,37 @@ mod tests {
             );
             assert!(target.backends[&service.backends[1].address].alive);
         }
+    }
+
+    /// The kernel compares the kind and as many bits of the address, of which IPv4 has 96 more in front.
+    #[test]
+    fn tunnels_end_at_own_addresses_and_come_from_prefixes_of_their_family() {
+        let desired = testing::desired([]);
+        let mut target = target_without(
+            &desired,
+            &HealthView::new(),
+            &RemovedBackends::new(),
+            &Blocked::new(),
+        );
+        let own = ["10.0.0.9", "2001:db8::9"].map(|address| address.parse().unwrap());
+        end_tunnels(&mut target, &[], &BTreeSet::from(own));
+        assert!(target.tunnel_ends.is_empty(), "nobody may send any");
+        let from = ["10.0.0.0/30", "2001:db8::/64"].map(|prefix| prefix.parse().unwrap());
+        end_tunnels(&mut target, &from, &BTreeSet::from(own));
+        let ends = target
+            .tunnel_ends
+            .into_iter()
+            .map(|key| (key.kind, key.bits, key.address));
+        let address = |text: &str| text.parse::<IpAddr>().unwrap().into();
+        assert_eq!(
+            ends.collect::<BTreeSet<_>>(),
+            BTreeSet::from([
+                (4, 32 + 96 + 30, address("10.0.0.0")),
+                (6, 32 + 64, address("2001:db8::")),
+                (1, 32 + 128, address("10.0.0.9")),
+                (1, 32 + 128, address("2001:db8::9")),
+            ])
+        );
     }
 
     #[test]

@@ -1,0 +1,71 @@
+//! Tunnels that end at this machine, so that one tier of balancers can pass flows on to another.
+
+use lb_common::{
+    addr::NetAddr,
+    decap::{EndKey, Outcome},
+    reason::Reason,
+    service::UDP,
+    settings::ENDS_TUNNELS,
+};
+use lb_packet::tunnel_end::{self, Tables};
+
+use crate::{
+    family::Family,
+    maps::{tables, tunnel_ends},
+    next_stage::NextStage,
+    packet::Packet,
+    scratch::Scratch,
+};
+
+/// The tables that the daemon fills.
+struct OfDaemon;
+
+impl Tables for OfDaemon {
+    #[inline(always)]
+    fn gue_port(&self) -> u16 {
+        tables::settings().map_or(0, |settings| settings.gue_port)
+    }
+
+    #[inline(always)]
+    fn is_end(&self, address: &NetAddr) -> bool {
+        tunnel_ends::has(EndKey::END, address)
+    }
+
+    #[inline(always)]
+    fn is_source(&self, family: u8, address: &NetAddr) -> bool {
+        tunnel_ends::has(family, address)
+    }
+}
+
+/// Takes the outer header off a packet that came through a tunnel. All others are as they were, those of other tunnels too: the
+/// kernel may have an end for them.
+#[inline(always)]
+pub(crate) fn stage(packet: &Packet) -> NextStage {
+    match tunnel_end::open(packet, &OfDaemon) {
+        Ok(()) | Err(Outcome::Passed | Outcome::UnknownSource) => NextStage::Classify,
+        Err(Outcome::Malformed | Outcome::Congestion) => Reason::TunnelMalformed.into(),
+        Err(Outcome::Decapsulated | Outcome::Failed) => Reason::Internal.into(),
+    }
+}
+
+/// Where the entry program goes on with a packet that is not plain: IP in IP is not.
+#[inline(always)]
+pub(crate) fn before_classify(next: NextStage) -> NextStage {
+    if matches!(next, NextStage::Classify) && tables::ends_tunnels() {
+        NextStage::EndTunnel
+    } else {
+        next
+    }
+}
+
+/// Whether a plain packet for no service may be a GUE packet. One from elsewhere may be a reply of mode `nat`: the stage leads on
+/// to that.
+#[inline(always)]
+pub(crate) fn may_be_gue<A: Family>(scratch: &Scratch<A>) -> bool {
+    let Scratch { tuple, service, .. } = scratch;
+    if tuple.protocol != UDP || service.is_some() {
+        return false;
+    }
+    tables::settings()
+        .is_ok_and(|settings| settings.flags & ENDS_TUNNELS != 0 && tuple.dst_port.get() == settings.gue_port)
+}
