@@ -81,7 +81,7 @@ extern "C" fn skip_headers(ctx: *mut xdp_md, first: u32, offset: u32) -> u64 {
 #[unsafe(no_mangle)]
 #[inline(never)]
 extern "C" fn find_fragment_header(ctx: *mut xdp_md) -> u32 {
-    // SAFETY: as above.
+    // SAFETY: the caller passes its own context, which is the kernel's.
     let packet = unsafe { Packet::new(ctx) };
     u32::from(walk::has_fragment_header(&packet))
 }

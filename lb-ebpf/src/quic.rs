@@ -78,7 +78,7 @@ fn find(packet: &Packet, service: ServiceId, udp: usize, end: usize) -> Option<B
         for number in config.steps() {
             quic_step(config, *number);
         }
-        // SAFETY: as above.
+        // SAFETY: no other reference to them is in use.
         config.server(service, unsafe { connection_ids::halves() }?)
     };
     let id = connection_ids::server(&key)?.backend;

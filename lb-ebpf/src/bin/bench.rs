@@ -342,7 +342,7 @@ mod entry {
                 let Some(frame) = frame(&ctx).map(|frame| frame.cast::<u8>()) else {
                     return xdp_action::XDP_ABORTED;
                 };
-                // SAFETY: as above.
+                // SAFETY: both headers are within the frame.
                 let refused = unsafe { $check(frame.add(ETHERNET).cast(), frame.add(ETHERNET + $ip).cast()) };
                 // The packet has none; finding that out takes as long.
                 verdict(refused != 0)

@@ -85,7 +85,7 @@ fn try_rewrite<A: Family>(
     change = change.sub(before).add(A::header_checksum(quoted_header));
     change = track::port_change(track::address_change(tuple, flow).plus(change), tuple, flow);
 
-    // SAFETY: as above.
+    // SAFETY: in use until the next reference into the packet.
     let ports: &mut Ports = unsafe { packet.at(quoted.payload) }.ok_or(Reason::Internal)?;
     ports.source = flow.dst_port.0.to_ne_bytes();
     ports.destination = flow.src_port.0.to_ne_bytes();
@@ -97,7 +97,7 @@ fn try_rewrite<A: Family>(
     // Errors that quote 8 bytes of TCP have no checksum to adapt.
     let checksum_at = quoted.payload + checksum_offset;
     if checksum_at + 2 <= ip.end
-        // SAFETY: as above.
+        // SAFETY: in use until the next reference into the packet; `ports` is not used again.
         && let Some(field) = unsafe { packet.at::<[u8; 2]>(checksum_at) }
     {
         let before = u16::from_ne_bytes(*field);
@@ -114,10 +114,10 @@ fn try_rewrite<A: Family>(
     let addresses = outer.dst.take_from(outer.src.take_from(Sum::ZERO));
     let addresses = flow.dst.add_to(source.add_to(addresses));
     change = change.plus(A::icmp_delta(addresses));
-    // SAFETY: as above.
+    // SAFETY: in use until the next reference into the packet.
     let message: &mut Icmpv4Hdr = unsafe { packet.at(ip.payload) }.ok_or(Reason::Internal)?;
     message.check = csum::update(u16::from_ne_bytes(message.check), change.fold()).to_ne_bytes();
-    // SAFETY: as above.
+    // SAFETY: no other reference into the packet is in use.
     let header = unsafe { A::header(packet, ip.header) }.ok_or(Reason::Internal)?;
     let ttl = if keeps_ttl {
         TtlAction::Keep

@@ -52,7 +52,7 @@ pub(crate) fn translate<A: Family>(
             tcp.check = csum::update(u16::from_ne_bytes(tcp.check), flow.l4_delta).to_ne_bytes();
         }
         Protocol::Udp => {
-            // SAFETY: as above.
+            // SAFETY: behind the IP header, and in use within these braces.
             let udp: &mut UdpHdr = unsafe { packet.at(ip.payload) }.ok_or(Reason::Internal)?;
             udp.src = flow.src_port.0.to_ne_bytes();
             udp.dst = flow.dst_port.0.to_ne_bytes();

@@ -47,7 +47,7 @@ fn count_traffic(service: ServiceId, backend: BackendId, count: impl Fn(&mut Tra
     // SAFETY: takes no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     if let Some(traffic) = BACKEND_TRAFFIC.get_ptr_mut(backend_slot(cpu, u32::from(backend.0))) {
-        // SAFETY: as above, and each CPU has a row of its own.
+        // SAFETY: from the map's look-up; each CPU has a row of its own, and runs one XDP program at a time.
         count(unsafe { &mut *traffic });
     }
 }

@@ -41,7 +41,7 @@ pub(crate) fn port_turn(backend: BackendId) -> Result<u64, Reason> {
     // The first: not where an earlier program began. One turn is taken already.
     // SAFETY: takes no arguments.
     let start = u64::from(unsafe { bpf_get_prandom_u32() });
-    // SAFETY: as above.
+    // SAFETY: from the map's look-up.
     Ok(unsafe { fetch_add(cursor, start) } + start - 1)
 }
 
@@ -54,7 +54,7 @@ pub(crate) fn follows_another(backend: BackendId, client: u32, secs: u32) -> boo
     let now = now_secs();
     // SAFETY: from the map's look-up. What CPUs overwrite of each other counts for nothing.
     let before = unsafe { ptr::read_volatile(last) };
-    // SAFETY: as above.
+    // SAFETY: from the map's look-up.
     unsafe { ptr::write_volatile(last, u64::from(now) << 32 | u64::from(client)) };
     #[expect(clippy::cast_possible_truncation, reason = "the half that it is")]
     let (at, who) = ((before >> 32) as u32, before as u32);

@@ -37,7 +37,7 @@ pub(crate) fn find<A: Family>(tuple: &Tuple<A>, flow: &mut NatFlow<A>) -> Option
     // SAFETY: from the map's look-up.
     unsafe { copy(entry, flow) };
     compiler_fence(Ordering::SeqCst);
-    // SAFETY: as above. Read again after all else, see `NatFlow::check`.
+    // SAFETY: from the map's look-up. Read again after all else, see `NatFlow::check`.
     let check = unsafe { ptr::read_volatile(&raw const (*entry).check) };
     (check == A::tuple_check(tuple)).then_some(Entry(entry))
 }
@@ -95,14 +95,14 @@ impl<A: Family> Entry<A> {
     /// Sets the state bits.
     #[inline(always)]
     pub(crate) fn set_state(self, state: u8) {
-        // SAFETY: as above.
+        // SAFETY: from the map's look-up; one byte, which is never torn.
         unsafe { (*self.0).state = state };
     }
 
     /// Sets what [`NatFlow::handshake`] is.
     #[inline(always)]
     pub(crate) fn set_handshake(self, handshake: u32) {
-        // SAFETY: as above.
+        // SAFETY: from the map's look-up; one aligned word, which is never torn.
         unsafe { (*self.0).handshake = handshake };
     }
 
