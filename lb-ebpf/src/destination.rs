@@ -26,7 +26,8 @@ pub(crate) fn check(packet: &Packet, interface_slot: u32) -> Result<(), Reason> 
         return Ok(());
     }
     // The verifier knows nothing of what a global function returns, see `crate::global`.
-    match core::hint::black_box(destination(packet.context())) {
+    // SAFETY: the packet's own context.
+    match core::hint::black_box(unsafe { destination(packet.context()) }) {
         OURS => Ok(()),
         GROUP => Err(Reason::NotOurs),
         _ => Err(Reason::OtherHost),
@@ -40,11 +41,15 @@ fn destination_of(packet: &Packet) -> Option<Mac> {
 }
 
 /// The destination of a frame that does not have its interface's first address. A global function (see [`crate::global`]).
+///
+/// # Safety
+///
+/// `ctx` is the context of the packet that the program runs on.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn destination(ctx: *mut xdp_md) -> u32 {
+unsafe extern "C" fn destination(ctx: *mut xdp_md) -> u32 {
     const OTHER: u32 = 2;
-    // SAFETY: the caller's context.
+    // SAFETY: required of the caller.
     let packet = &unsafe { Packet::linear(ctx) };
     let Some(mac) = destination_of(packet) else {
         return OTHER;

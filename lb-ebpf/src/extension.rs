@@ -16,11 +16,9 @@ impl Walks for InFunctions {
         #[expect(clippy::cast_possible_truncation, reason = "an offset into a packet")]
         let offset = offset as u32;
         // The verifier knows nothing of what a global function returns, see `crate::global`.
-        let [end, what] = halves(core::hint::black_box(skip_headers(
-            packet.context(),
-            u32::from(first),
-            offset,
-        )));
+        // SAFETY: the packet's own context.
+        let both = core::hint::black_box(unsafe { skip_headers(packet.context(), u32::from(first), offset) });
+        let [end, what] = halves(both);
         match what {
             ENDS_IN_TCP => Ok((Protocol::Tcp, end as usize)),
             ENDS_IN_UDP => Ok((Protocol::Udp, end as usize)),
@@ -32,8 +30,9 @@ impl Walks for InFunctions {
 
     #[inline(always)]
     fn has_fragment_header(packet: &Packet) -> bool {
-        // As above.
-        core::hint::black_box(find_fragment_header(packet.context())) != 0
+        // The verifier does not know this result either.
+        // SAFETY: the packet's own context.
+        core::hint::black_box(unsafe { find_fragment_header(packet.context()) }) != 0
     }
 }
 
@@ -54,12 +53,16 @@ const fn halves(both: u64) -> [u32; 2] {
 }
 
 /// [`walk::extension_headers`]: an offset or a reason, and above it what that is.
+///
+/// # Safety
+///
+/// `ctx` is the context of the packet that the program runs on.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn skip_headers(ctx: *mut xdp_md, first: u32, offset: u32) -> u64 {
+unsafe extern "C" fn skip_headers(ctx: *mut xdp_md, first: u32, offset: u32) -> u64 {
     #[expect(clippy::cast_possible_truncation, reason = "made of a byte")]
     let first = first as u8;
-    // SAFETY: the caller's context, as in all functions that are called with one.
+    // SAFETY: required of the caller.
     let packet = unsafe { Packet::new(ctx) };
     let (low, high) = match walk::extension_headers(&packet, first, offset as usize) {
         #[expect(clippy::cast_possible_truncation, reason = "an offset into a packet")]
@@ -78,10 +81,14 @@ extern "C" fn skip_headers(ctx: *mut xdp_md, first: u32, offset: u32) -> u64 {
 }
 
 /// [`walk::has_fragment_header`].
+///
+/// # Safety
+///
+/// `ctx` is the context of the packet that the program runs on.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn find_fragment_header(ctx: *mut xdp_md) -> u32 {
-    // SAFETY: the caller passes its own context, which is the kernel's.
+unsafe extern "C" fn find_fragment_header(ctx: *mut xdp_md) -> u32 {
+    // SAFETY: required of the caller.
     let packet = unsafe { Packet::new(ctx) };
     u32::from(walk::has_fragment_header(&packet))
 }

@@ -19,11 +19,14 @@ use crate::{
 use lb_wire::Frame as _;
 
 /// Takes a step with the connection id in this CPU's scratch.
+///
+/// # Safety
+///
+/// `config` is null or points to a whole configuration, which the verifier sees to, and no reference to the halves is in use.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn quic_step(config: *const Config, number: u32) -> u32 {
-    // SAFETY: the verifier sees to it that callers pass a whole configuration, or nothing; the caller uses the halves only
-    // before and after.
+unsafe extern "C" fn quic_step(config: *const Config, number: u32) -> u32 {
+    // SAFETY: required of the caller.
     if let (Some(config), Some(halves)) = (unsafe { config.as_ref() }, unsafe { connection_ids::halves() }) {
         config.step(halves, number);
     }
@@ -76,7 +79,8 @@ fn find(packet: &Packet, service: ServiceId, udp: usize, end: usize) -> Option<B
         // SAFETY: only until the end of the statement.
         unsafe { *connection_ids::halves()? = halves };
         for number in config.steps() {
-            quic_step(config, *number);
+            // SAFETY: a whole configuration; no reference to the halves is in use.
+            unsafe { quic_step(config, *number) };
         }
         // SAFETY: no other reference to them is in use.
         config.server(service, unsafe { connection_ids::halves() }?)

@@ -26,7 +26,8 @@ const FAILED: u32 = 1;
 #[inline(always)]
 pub(crate) fn put_tags(packet: &Packet, tags: Tags) -> Result<(), Reason> {
     // The verifier does not know the result of a global function, see `crate::global`.
-    match black_box(put(packet.context(), tags.0)) {
+    // SAFETY: the packet's own context.
+    match black_box(unsafe { put(packet.context(), tags.0) }) {
         DONE => Ok(()),
         _ => Err(Reason::NoHeadroom),
     }
@@ -46,10 +47,14 @@ pub(crate) fn restore(packet: &Packet, reason: Reason) -> Reason {
 }
 
 /// [`put_tags`].
+///
+/// # Safety
+///
+/// `ctx` is the context of the packet that the program runs on.
 #[unsafe(no_mangle)]
 #[inline(never)]
-extern "C" fn put(ctx: *mut xdp_md, tags: u64) -> u32 {
-    // SAFETY: the caller's context; the missing length of the frame is not used.
+unsafe extern "C" fn put(ctx: *mut xdp_md, tags: u64) -> u32 {
+    // SAFETY: required of the caller; the missing length of the frame is not used.
     let packet = unsafe { Packet::resume(ctx, Tags::NONE, 0) };
     match try_put(&packet, Tags(tags)) {
         Some(()) => DONE,
