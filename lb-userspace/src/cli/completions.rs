@@ -21,7 +21,7 @@ use super::{
 use crate::{
     api::types::Service,
     config::daemon::OnExit,
-    config::health::KINDS,
+    config::keys::KINDS,
     health::settings::{RecordType, Require, Through, Transport},
     state::xdp_mode::XdpModeChoice,
     state::{

@@ -12,6 +12,7 @@ pub(super) fn help(table: &'static KeyTable, name: &str) -> String {
     };
     let Key {
         name: _,
+        access: _,
         value,
         absent,
         help,

@@ -293,7 +293,7 @@ mod tests {
         let secure = set_service(&state, &name, &secure).unwrap();
         let plain = set_service(&secure, &name, &spec("tls = false")).unwrap();
         let written = fields::health(&plain.services[&name].health);
-        assert!(written.iter().all(|field| field.key != "health.server_name"));
+        assert!(written.iter().all(|field| field.name() != "health.server_name"));
     }
 
     #[test]

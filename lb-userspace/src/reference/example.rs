@@ -8,6 +8,7 @@ use super::check;
 use crate::{
     config::{
         self, Config,
+        fields::Keys,
         keys::{self, Absent, Key, KeyTable, Value},
     },
     spec::{AgentSpec, BackendSpec, GuardSpec, HealthSpec, QuicSpec, ServiceSpec},
@@ -111,6 +112,12 @@ fn comment(text: &mut String, indent: &str, words: &str) {
 
 /// A file in which one key has a value, or none, with the other keys that it needs.
 fn with(table: &KeyTable, key: &Key, value: Option<&str>) -> Config {
+    let text = text_with(table, key, value);
+    config::parse(&text, "lb.toml").unwrap_or_else(|errors| panic!("{text}{errors:#?}"))
+}
+
+/// The text of [`with`].
+fn text_with(table: &KeyTable, key: &Key, value: Option<&str>) -> String {
     let (kind, needs) = match key.kinds {
         [] => (KIND, ""),
         ["dns"] => ("dns", "name = \"a.example\""),
@@ -121,6 +128,10 @@ fn with(table: &KeyTable, key: &Key, value: Option<&str>) -> Config {
     let needs = match key.name {
         "cert_file" => "key_file = \"/key\"",
         "key_file" => "cert_file = \"/cert\"",
+        "require" => "also = [{ kind = \"icmp\" }]",
+        "new_flows_burst" => "new_flows = 9",
+        "source_new_flows_burst" => "source_new_flows = 9",
+        "source_bits" => "source_new_flows = 9",
         _ => needs,
     };
     let (mode, quic) = if table.header == keys::QUIC.header || key.name == "server_ids" {
@@ -141,7 +152,7 @@ fn with(table: &KeyTable, key: &Key, value: Option<&str>) -> Config {
     };
     let text = format!(
         "[lb]\n[[service]]\nname = \"web\"\naddress = \"192.0.2.10\"\nport = 80\n{mode}\n[service.guard]\n\
-         [service.health]\nkind = \"{kind}\"\n{needs}\n[service.agent]\nport = 1\n{quic}\n\
+         [service.health]\nkind = \"{kind}\"\n[service.agent]\nport = 1\n{quic}\n\
          [[service.backend]]\nname = \"a\"\naddress = \"10.0.0.1:80\"\n{admin}\n{host}\n"
     );
     let mut file: toml::Table = text.parse().unwrap();
@@ -151,6 +162,10 @@ fn with(table: &KeyTable, key: &Key, value: Option<&str>) -> Config {
         let value = if value.is_array() { &mut value[0] } else { value };
         place = value.as_table_mut().unwrap();
     }
+    // A certificate and its key need each other.
+    if value.is_some() || !needs.contains("_file") {
+        place.extend(needs.parse::<toml::Table>().unwrap());
+    }
     if let Some(value) = value {
         if key.name == "ports" {
             place.remove("port");
@@ -158,8 +173,7 @@ fn with(table: &KeyTable, key: &Key, value: Option<&str>) -> Config {
         let line: toml::Table = format!("value = {value}").parse().unwrap();
         place.insert(key.name.to_owned(), line["value"].clone());
     }
-    let text = toml::to_string(&file).unwrap();
-    config::parse(&text, "lb.toml").unwrap_or_else(|errors| panic!("{text}{errors:#?}"))
+    toml::to_string(&file).unwrap()
 }
 
 /// Every key with its table, except keys of further checks, which are the same.
@@ -193,6 +207,104 @@ fn an_example_value_is_one_that_the_key_takes() {
         {
             with(table, key, Some(value));
         }
+    }
+}
+
+/// Values of every kind, of which each key takes some.
+const VALUES: &[&str] = &[
+    "true",
+    "false",
+    "7",
+    "3",
+    "0.5",
+    "204",
+    "1021",
+    "\"7s\"",
+    "\"700ms\"",
+    "\"text\"",
+    "\"/path\"",
+    "\"2000-3000\"",
+    "\"10.9.9.9\"",
+    "\"10.9.9.9:9\"",
+    "[\"10.0.0.0/8\"]",
+    "[\"10.9.9.9\"]",
+    "[\"item\"]",
+    "[\"0a0b0c0d01020304\"]",
+    "[{ kind = \"icmp\" }]",
+];
+
+/// A file with another value of a key than the one that `without` has.
+fn with_another(table: &KeyTable, key: &Key, without: &Config) -> Config {
+    let words = match key.value {
+        Value::OneOf(words) => words().iter().map(|word| format!("\"{word}\"")).collect(),
+        Value::Is(_) | Value::Tables(_) => Vec::new(),
+    };
+    let example = match key.absent {
+        Absent::Required(value) | Absent::Otherwise(_, value) => {
+            Some(value).filter(|value| !value.is_empty())
+        }
+        Absent::Default(_) => None,
+    };
+    let values = words.iter().map(String::as_str).chain(example);
+    let other = |value| {
+        let config = config::parse(&text_with(table, key, Some(value)), "lb.toml").ok()?;
+        (config != *without).then_some(config)
+    };
+    values
+        .chain(VALUES.iter().copied())
+        .find_map(other)
+        .unwrap_or_else(|| panic!("{} {} takes no value of the list", table.header, key.name))
+}
+
+/// The whole content of a file, as an export and the stored state write it.
+fn exported(config: &Config) -> String {
+    let Config { daemon, desired } = config;
+    let services = desired.services.values();
+    services.fold(config::export::lb(daemon, &desired.settings), |text, service| {
+        text + &config::export::service(service, Keys::Whole)
+    })
+}
+
+/// A key that an export forgot would be lost at the next start.
+#[test]
+fn every_key_survives_an_export() {
+    for (table, key) in keys_with_values() {
+        let is_table = matches!(key.value, Value::Tables(_)) && table.header != keys::HEALTH.header;
+        if is_table {
+            continue;
+        }
+        let config = with_another(table, key, &with(table, key, None));
+        let text = exported(&config);
+        let again = config::parse(&text, "lb.toml").unwrap_or_else(|errors| panic!("{text}{errors:#?}"));
+        assert!(
+            again == config,
+            "{} {} is lost in\n{text}",
+            table.header,
+            key.name
+        );
+    }
+}
+
+/// Operators read exports: a key that they left out would bury the ones that they set.
+#[test]
+fn an_export_has_no_key_at_its_default() {
+    let config = config::parse(&example(), "example.toml").unwrap();
+    let text = exported(&config);
+    let file: toml::Table = text.parse().unwrap();
+    let service = &file["service"][0];
+    let backend = &service["backend"][0];
+    let health = &service["health"];
+    for (place, names) in [
+        (file.get("lb"), &[][..]),
+        (Some(service), &["name", "address", "port", "health", "backend"]),
+        (service.get("guard"), &[]),
+        (service.get("agent"), &[]),
+        (Some(health), &["kind"]),
+        (Some(backend), &["name", "address"]),
+    ] {
+        let keys = place.iter().flat_map(|place| place.as_table().unwrap().keys());
+        let unexpected: Vec<&String> = keys.filter(|key| !names.contains(&key.as_str())).collect();
+        assert!(unexpected.is_empty(), "{unexpected:?} in\n{text}");
     }
 }
 

@@ -1,7 +1,6 @@
 //! The `[lb]` table: what a start of the daemon reads, and the settings that can change while it runs.
 
 use std::{
-    collections::BTreeMap,
     net::{Ipv4Addr, SocketAddr},
     path::PathBuf,
 };
@@ -9,14 +8,15 @@ use std::{
 use lb_common::limits::MAX_INTERFACES;
 
 use super::{
-    Span,
     error::Reporter,
-    table::Table,
-    values::{self, ValueError},
+    keys,
+    table::{Spans, Table},
+    values::ValueError,
 };
-use crate::{
-    state::xdp_mode::XdpModeChoice,
-    state::{desired::Settings, words::Word},
+use crate::state::{
+    desired::{Desired, Settings},
+    words::Word,
+    xdp_mode::XdpModeChoice,
 };
 
 /// What happens to the program when the daemon exits.
@@ -92,7 +92,7 @@ pub fn interface(text: &str) -> Result<String, ValueError> {
     ))
 }
 
-fn path(text: &str) -> Result<PathBuf, ValueError> {
+pub(super) fn path(text: &str) -> Result<PathBuf, ValueError> {
     let path = PathBuf::from(text);
     if path.is_absolute() {
         return Ok(path);
@@ -103,7 +103,7 @@ fn path(text: &str) -> Result<PathBuf, ValueError> {
     ))
 }
 
-fn socket(text: &str) -> Result<PathBuf, ValueError> {
+pub(super) fn socket(text: &str) -> Result<PathBuf, ValueError> {
     if text.len() > MAX_SOCKET_PATH {
         return Err(ValueError::new(
             format!("a socket's path has at most {MAX_SOCKET_PATH} bytes"),
@@ -117,51 +117,12 @@ fn socket(text: &str) -> Result<PathBuf, ValueError> {
 pub(super) fn read(
     reporter: &mut Reporter<'_>,
     mut table: Table<'_>,
-) -> (DaemonSettings, Settings, BTreeMap<&'static str, Span>) {
-    let (daemon, settings) = (DaemonSettings::default(), Settings::default());
+    known: &Desired,
+) -> (DaemonSettings, Settings, Spans) {
+    let (mut daemon, mut settings) = (DaemonSettings::default(), Settings::default());
     let spans = table.spans();
-    let daemon = DaemonSettings {
-        interfaces: table
-            .list(reporter, "interfaces", interface, false)
-            .unwrap_or(daemon.interfaces),
-        wait_for_interfaces: table
-            .boolean(reporter, "wait_for_interfaces")
-            .unwrap_or(daemon.wait_for_interfaces),
-        xdp_mode: table
-            .text(reporter, "xdp_mode", values::word)
-            .unwrap_or(daemon.xdp_mode),
-        socket: table.text(reporter, "socket", socket).unwrap_or(daemon.socket),
-        state_dir: table
-            .text(reporter, "state_dir", path)
-            .unwrap_or(daemon.state_dir),
-        metrics: table
-            .text(reporter, "metrics", values::endpoint)
-            .unwrap_or(daemon.metrics),
-        pin_dir: table.text(reporter, "pin_dir", path).unwrap_or(daemon.pin_dir),
-        on_exit: table
-            .text(reporter, "on_exit", values::word)
-            .unwrap_or(daemon.on_exit),
-    };
-    let settings = Settings {
-        snat_addresses: table
-            .list(reporter, "snat_addresses", values::address, false)
-            .unwrap_or(settings.snat_addresses),
-        snat_ports: table
-            .text(reporter, "snat_ports", values::ports)
-            .unwrap_or(settings.snat_ports),
-        tunnel_sources: table
-            .list(reporter, "tunnel_sources", values::prefix, false)
-            .unwrap_or(settings.tunnel_sources),
-        gue_port: table
-            .number(reporter, "gue_port", values::port)
-            .unwrap_or(settings.gue_port),
-        decap_from: table
-            .list(reporter, "decap_from", values::prefix, false)
-            .unwrap_or(settings.decap_from),
-        transition: table
-            .duration(reporter, "transition")
-            .unwrap_or(settings.transition),
-    };
+    keys::LB.read(&mut daemon, &mut table, reporter, known);
+    keys::LB.read(&mut settings, &mut table, reporter, known);
     table.finish(reporter);
 
     let span = spans.of("interfaces");
@@ -177,19 +138,7 @@ pub(super) fn read(
         );
         reporter.error(span, message, None);
     }
-    let keys = [
-        "snat_addresses",
-        "snat_ports",
-        "tunnel_sources",
-        "gue_port",
-        "decap_from",
-        "transition",
-    ];
-    (
-        daemon,
-        settings,
-        keys.into_iter().map(|key| (key, spans.of(key))).collect(),
-    )
+    (daemon, settings, spans)
 }
 
 /// Keys of a file that only a start reads and that differ from the running settings. Keys at their default are not

@@ -39,9 +39,9 @@ pub(super) fn excluded_by(key: &str) -> Vec<&'static str> {
 /// The steps of a health table; none where it has no dialogue.
 pub(super) fn read(reporter: &mut Reporter<'_>, table: &mut Table<'_>, spans: &Spans) -> Vec<DialogueStep> {
     let alone = step(reporter, table, spans);
-    let tables = table.tables(reporter, STEPS, &keys::STEP);
+    let tables = table.tables(reporter, STEPS, keys::STEP.header);
     let steps = tables.into_iter().map(|(table, span)| {
-        let mut table = Table::new(table, span, &keys::STEP);
+        let mut table = Table::new(table, span, keys::STEP.header);
         let spans = table.spans();
         let step = step(reporter, &mut table, &spans);
         table.finish(reporter);

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{
     DaemonSettings,
-    fields::{self, AGENT, Field, GUARD, HEALTH, Keys},
+    fields::{self, Field, Keys},
 };
 use crate::state::{
     desired::{Desired, Settings},
@@ -49,73 +49,37 @@ fn table(lb: &[Field]) -> String {
 /// A service and its backends as [`export`] writes them.
 pub fn service(service: &Service, keys: Keys) -> String {
     let mut text = String::new();
-    let mut own = vec![name(service.name.as_str())];
-    own.extend(fields::service(service));
-    push(&mut text, "[[service]]", &lines("", &own));
-    let guard = fields::guard(&service.guard);
-    if guard.iter().any(|field| !field.is_default) {
-        push(&mut text, "  [service.guard]", &lines("  ", &guard));
-    }
-    let health = fields::health(&service.health);
-    if health.iter().any(|field| !field.is_default) {
-        push(&mut text, "  [service.health]", &lines("  ", &health));
+    let mut push = |header: &str, indent: &str, fields: &[Field]| {
+        text.push_str(&format!("{indent}{header}\n{}\n", lines(indent, fields)));
+    };
+    push("[[service]]", "", &fields::service(service));
+    let (guard, health) = (fields::guard(&service.guard), fields::health(&service.health));
+    for (header, fields) in [("[service.guard]", guard), ("[service.health]", health)] {
+        if fields.iter().any(|field| !field.is_default) {
+            push(header, INDENT, &fields);
+        }
     }
     if let Some(agent) = &service.agent {
-        push(
-            &mut text,
-            "  [service.agent]",
-            &lines("  ", &fields::agent(Some(agent))),
-        );
+        push("[service.agent]", INDENT, &fields::agent(Some(agent)));
     }
     for quic in &service.quic {
-        push(
-            &mut text,
-            "  [[service.quic]]",
-            &lines("  ", &fields::quic(quic, keys)),
-        );
+        push("[[service.quic]]", INDENT, &fields::quic(quic, keys));
     }
-    let hosts = service.hosts.iter().map(|host| (&host.name, fields::host(host)));
-    let backends = service.backends.iter();
-    let backends = backends.map(|backend| (&backend.name, fields::backend(backend)));
-    for (of, fields) in hosts.chain(backends) {
-        let mut own = vec![name(of.as_str())];
-        own.extend(fields);
-        push(&mut text, "  [[service.backend]]", &lines("  ", &own));
+    let hosts = service.hosts.iter().map(fields::host);
+    for fields in hosts.chain(service.backends.iter().map(fields::backend)) {
+        push("[[service.backend]]", INDENT, &fields);
     }
     text
 }
 
-fn name(name: &str) -> Field {
-    Field {
-        key: "name",
-        value: toml::Value::from(name).to_string(),
-        is_default: false,
-    }
-}
-
-fn push(text: &mut String, header: &str, lines: &str) {
-    text.push_str(header);
-    text.push('\n');
-    text.push_str(lines);
-    text.push('\n');
-}
+/// Before the lines of a table within a service.
+const INDENT: &str = "  ";
 
 fn lines(indent: &str, fields: &[Field]) -> String {
     let mut text = String::new();
-    for Field {
-        key,
-        value,
-        is_default,
-    } in fields
-    {
-        if !is_default {
-            let table = [AGENT, GUARD, HEALTH]
-                .into_iter()
-                .find_map(|table| key.strip_prefix(table));
-            let key = table.unwrap_or(key);
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{indent}{key} = {value}");
-        }
+    for Field { key, value, .. } in fields.iter().filter(|field| !field.is_default) {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{indent}{} = {value}", key.name);
     }
     text
 }

@@ -3,14 +3,12 @@
 //! The file is walked by its spans. Single values go through [`values`], which the command line and the API use, too;
 //! constraints between values are in [`crate::state::check`].
 
-pub mod agent;
 pub mod daemon;
 mod dialogue;
 pub mod duration;
 mod error;
 pub mod export;
 pub mod fields;
-mod guard;
 pub mod health;
 pub mod keys;
 pub mod quic;
@@ -36,7 +34,7 @@ use crate::{
     health::settings::CheckSettings,
     state::{
         check::{self, Place, Problem},
-        desired::{Desired, Revision, Settings},
+        desired::{Desired, Revision},
     },
 };
 
@@ -67,9 +65,9 @@ pub fn parse_daemon(text: &str) -> Option<DaemonSettings> {
         return None;
     }
     let mut reporter = Reporter::new(text, "");
-    let mut root = Table::new(document.get_ref(), document.span(), &keys::FILE);
-    let lb = root.table(&mut reporter, "lb", &keys::LB)?;
-    let (daemon, ..) = daemon::read(&mut reporter, lb);
+    let mut root = Table::new(document.get_ref(), document.span(), keys::FILE.header);
+    let lb = root.table(&mut reporter, "lb", keys::LB.header)?;
+    let (daemon, ..) = daemon::read(&mut reporter, lb, &Desired::default());
     reporter.check().ok().map(|()| daemon)
 }
 
@@ -85,14 +83,14 @@ pub fn parse_beside(text: &str, file: &str, known: &Desired) -> Result<Config, V
     }
     reporter.check()?;
 
-    let mut root = Table::new(document.get_ref(), document.span(), &keys::FILE);
-    let lb = root.table(&mut reporter, "lb", &keys::LB);
-    let (daemon, settings, settings_spans) = match lb {
-        Some(table) => daemon::read(&mut reporter, table),
-        None => (DaemonSettings::default(), Settings::default(), BTreeMap::new()),
+    let mut root = Table::new(document.get_ref(), document.span(), keys::FILE.header);
+    let lb = root.table(&mut reporter, "lb", keys::LB.header);
+    let (daemon, settings, lb_spans) = match lb {
+        Some(table) => daemon::read(&mut reporter, table, known),
+        None => <_>::default(),
     };
     let mut services = Vec::new();
-    let tables = root.tables(&mut reporter, "service", &keys::SERVICE);
+    let tables = root.tables(&mut reporter, "service", keys::SERVICE.header);
     let most = MAX_SERVICES as usize;
     if let Some((_, span)) = tables.get(most) {
         let what = format!("{} services are more than the {most} that fit", tables.len());
@@ -102,7 +100,7 @@ pub fn parse_beside(text: &str, file: &str, known: &Desired) -> Result<Config, V
     for (table, span) in tables.into_iter().take(most) {
         services.extend(service::read(
             &mut reporter,
-            Table::new(table, span, &keys::SERVICE),
+            Table::new(table, span, keys::SERVICE.header),
             known,
         ));
     }
@@ -118,7 +116,7 @@ pub fn parse_beside(text: &str, file: &str, known: &Desired) -> Result<Config, V
             hint,
         } = problem;
         let span = match place {
-            Place::Settings(key) => settings_spans.get(key).cloned().unwrap_or_default(),
+            Place::Settings(key) => lb_spans.of(key),
             Place::Service(index, key) => services[index].spans.of(key),
             Place::Health(index, key) => services[index].health.of(key),
             Place::Agent(index, key) => services[index].agent.of(key),
@@ -156,9 +154,9 @@ pub fn parse_check(text: &str, file: &str) -> Result<CheckSettings, Vec<ConfigEr
         reporter.error(error.span().unwrap_or_default(), error.message(), None);
     }
     reporter.check()?;
-    let table = Table::new(document.get_ref(), document.span(), &keys::CHECK);
+    let table = Table::new(document.get_ref(), document.span(), keys::CHECK.header);
     let spans = table.spans();
-    let settings = health::read(&mut reporter, table);
+    let settings = health::read(&mut reporter, table, &Desired::default());
     for problem in check::health_problems(&settings) {
         if let Place::Health(_, key) = problem.place {
             reporter.error(spans.of(key), problem.what, problem.hint);

@@ -30,7 +30,7 @@ pub fn hex<T: FromStr<Err = String>>(text: &str) -> Result<T, ValueError> {
 }
 
 /// A key, or the fingerprint of one that `known` has.
-fn key(text: &str, known: &Desired) -> Result<QuicKey, ValueError> {
+pub(super) fn key(text: &str, known: &Desired) -> Result<QuicKey, ValueError> {
     let Some(fingerprint) = Fingerprint::from_text(text) else {
         return hex(text);
     };
@@ -49,8 +49,8 @@ pub(super) fn read(
     known: &Desired,
 ) -> (Vec<QuicSettings>, Vec<Spans>) {
     let mut tables: Vec<(QuicSettings, Spans)> = Vec::new();
-    for (table, span) in service.tables(reporter, "quic", &keys::QUIC) {
-        let table = Table::new(table, span, &keys::QUIC);
+    for (table, span) in service.tables(reporter, "quic", keys::QUIC.header) {
+        let table = Table::new(table, span, keys::QUIC.header);
         let spans = table.spans();
         tables.extend(one(reporter, table, known).map(|settings| (settings, spans)));
     }
@@ -63,15 +63,13 @@ fn one(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &Desired) -> Op
     table.require(reporter, "server_id_length", "8");
     let config_id = table.number(reporter, "config_id", values::count);
     let server_id_length = table.number(reporter, "server_id_length", values::count);
-    let nonce_length = table
-        .number(reporter, "nonce_length", values::count)
-        .unwrap_or(DEFAULT_NONCE_LENGTH);
-    let key = table.secret(reporter, "key", |text| key(text, known));
+    let mut settings = QuicSettings {
+        config_id: config_id.unwrap_or_default(),
+        server_id_length: server_id_length.unwrap_or_default(),
+        nonce_length: DEFAULT_NONCE_LENGTH,
+        key: None,
+    };
+    keys::QUIC.read(&mut settings, &mut table, reporter, known);
     table.finish(reporter);
-    Some(QuicSettings {
-        config_id: config_id?,
-        server_id_length: server_id_length?,
-        nonce_length,
-        key,
-    })
+    (config_id.is_some() && server_id_length.is_some()).then_some(settings)
 }

@@ -1,21 +1,21 @@
 //! `[[service]]` and `[[service.backend]]` tables.
 
+use std::net::Ipv4Addr;
+
 use super::{
-    agent,
     error::Reporter,
-    guard, health, keys, quic,
+    health,
+    keys::{self, KeyTable, Subject},
+    quic,
     table::{Spans, Table},
     values::{self, BackendAddress},
 };
-use crate::{
-    health::settings::CheckSettings,
-    state::{
-        backend::{Admin, Backend},
-        desired::Desired,
-        guard::Guard,
-        hosts::HostBackend,
-        service::{IdleSettings, Protocol, Service, ServiceKey},
-    },
+use crate::state::{
+    backend::{Admin, Backend},
+    desired::Desired,
+    guard::Prefix,
+    hosts::HostBackend,
+    service::{Protocol, Service, ServiceKey},
 };
 
 /// A service and the positions of its parts in the file.
@@ -72,50 +72,30 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
     let protocol = table
         .text(reporter, "protocol", values::word)
         .unwrap_or(Protocol::Tcp);
-    let mode = table.text(reporter, "mode", values::word);
-    let algorithm = table.text(reporter, "algorithm", values::word);
-    let affinity = table.text(reporter, "affinity", values::word);
-    let tracking = table.text(reporter, "tracking", values::word);
-    let ring_size = table.text_or_number(reporter, "ring_size", values::ring_size);
-    let on_empty = table.text(reporter, "on_empty", values::word);
-    let on_down = table.text(reporter, "on_down", values::word);
-    let on_down_after = table.duration(reporter, "on_down_after");
-    let max_removed_percent = table.number(reporter, "max_removed_percent", values::count);
-    let backup_below = table.number(reporter, "backup_below", values::count);
-    let slow_start = table.duration(reporter, "slow_start");
-    let idle = IdleSettings {
-        established: table.duration(reporter, "idle_timeout"),
-        half_open: table.duration(reporter, "half_open_timeout"),
-        closed: table.duration(reporter, "closed_timeout"),
+    // A service without a name or an address is read all the same, for the errors in its other keys.
+    let is_known = name.is_some() && address.is_some() && port.is_some();
+    let name = name.or_else(|| "unnamed".parse().ok())?;
+    let address = address.unwrap_or(Prefix::around(Ipv4Addr::UNSPECIFIED.into(), 32));
+    let key = ServiceKey::of_prefix(address, port.unwrap_or_default(), protocol);
+    let mut service = Service {
+        ports,
+        ..Service::new(name, key)
     };
-    let (guard, guard_spans) = match table.table(reporter, "guard", &keys::GUARD) {
-        Some(table) => {
-            let spans = table.spans();
-            (guard::read(reporter, table), spans)
-        }
-        None => (Guard::default(), Spans::default()),
-    };
-    let (checks, health_spans) = match table.table(reporter, "health", &keys::HEALTH) {
-        Some(table) => {
-            let spans = table.spans();
-            (health::read(reporter, table), spans)
-        }
-        None => (CheckSettings::default(), Spans::default()),
-    };
-    let (agent, agent_spans) = match table.table(reporter, "agent", &keys::AGENT) {
-        Some(table) => {
-            let spans = table.spans();
-            (Some(agent::read(reporter, table)), spans)
-        }
-        None => (None, Spans::default()),
-    };
+    keys::SERVICE.read(&mut service, &mut table, reporter, known);
+    let (guard, guard_spans) = of_table(reporter, &mut table, "guard", &keys::GUARD, known).unzip();
+    let (agent, agent_spans) = of_table(reporter, &mut table, "agent", &keys::AGENT, known).unzip();
+    let health = table.table(reporter, "health", keys::HEALTH.header).map(|table| {
+        let spans = table.spans();
+        (health::read(reporter, table, known), spans)
+    });
+    let (health, health_spans) = health.unzip();
     let (quic, quic_spans) = quic::read(reporter, &mut table, known);
     let (mut backends, mut backend_spans) = (Vec::new(), Vec::new());
     let (mut hosts, mut host_spans) = (Vec::new(), Vec::new());
-    for (table, span) in table.tables(reporter, "backend", &keys::BACKEND) {
-        let table = Table::new(table, span, &keys::BACKEND);
+    for (table, span) in table.tables(reporter, "backend", keys::BACKEND.header) {
+        let table = Table::new(table, span, keys::BACKEND.header);
         let spans = table.spans();
-        match backend(reporter, table, &spans) {
+        match backend(reporter, table, &spans, known) {
             Some(Entry::Backend(backend)) => {
                 backends.push(backend);
                 backend_spans.push(spans);
@@ -129,39 +109,41 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
     }
     table.finish(reporter);
 
-    let default = Service::new(name?, ServiceKey::of_prefix(address?, port?, protocol));
     let service = Service {
-        ports,
-        mode: mode.unwrap_or(default.mode),
-        algorithm: algorithm.unwrap_or(default.algorithm),
-        affinity: affinity.unwrap_or(default.affinity),
-        tracking: tracking.unwrap_or(default.tracking),
-        ring_size: ring_size.unwrap_or(default.ring_size),
-        on_empty: on_empty.unwrap_or(default.on_empty),
-        on_down: on_down.unwrap_or(default.on_down),
-        on_down_after: on_down_after.unwrap_or(default.on_down_after),
-        max_removed_percent: max_removed_percent.unwrap_or(default.max_removed_percent),
-        backup_below: backup_below.unwrap_or(default.backup_below),
-        slow_start: slow_start.unwrap_or(default.slow_start),
-        idle,
-        guard,
-        health: checks,
+        guard: guard.unwrap_or_default(),
+        health: health.unwrap_or_default(),
         agent,
         quic,
         backends,
         hosts,
-        ..default
+        ..service
     };
-    Some(Located {
+    is_known.then(|| Located {
         service,
         spans,
-        guard: guard_spans,
-        health: health_spans,
-        agent: agent_spans,
+        guard: guard_spans.unwrap_or_default(),
+        health: health_spans.unwrap_or_default(),
+        agent: agent_spans.unwrap_or_default(),
         quic: quic_spans,
         backends: backend_spans,
         hosts: host_spans,
     })
+}
+
+/// A table of a service with its positions; a wrong key keeps its default.
+fn of_table<T: Subject + Default>(
+    reporter: &mut Reporter<'_>,
+    service: &mut Table<'_>,
+    key: &'static str,
+    keys: &'static KeyTable,
+    known: &Desired,
+) -> Option<(T, Spans)> {
+    let mut table = service.table(reporter, key, keys.header)?;
+    let spans = table.spans();
+    let mut settings = T::default();
+    keys.read(&mut settings, &mut table, reporter, known);
+    table.finish(reporter);
+    Some((settings, spans))
 }
 
 /// The meaning of a `[[service.backend]]` table.
@@ -170,36 +152,37 @@ enum Entry {
     Host(HostBackend),
 }
 
-fn backend(reporter: &mut Reporter<'_>, mut table: Table<'_>, spans: &Spans) -> Option<Entry> {
+fn backend(
+    reporter: &mut Reporter<'_>,
+    mut table: Table<'_>,
+    spans: &Spans,
+    known: &Desired,
+) -> Option<Entry> {
     table.require(reporter, "name", "\"web-1\"");
     table.require(reporter, "address", "\"10.0.0.11:8080\"");
     let name = table.text(reporter, "name", values::name);
     let address = table.text(reporter, "address", values::backend_address);
-    let weight = table
-        .number(reporter, "weight", values::weight)
-        .unwrap_or(DEFAULT_WEIGHT);
-    let mode = table.text(reporter, "mode", values::word);
-    let server_ids = table.list(reporter, "server_ids", quic::hex, false);
-    let agent_port = table.number(reporter, "agent_port", values::port);
-    let backup = table.boolean(reporter, "backup").unwrap_or(false);
-    let admin = table
-        .text(reporter, "admin", values::word)
-        .unwrap_or(Admin::Enabled);
-    let drain_until = table.text(reporter, "drain_until", values::moment);
-    let discovered_by = table.text(reporter, "discovered_by", values::name);
+    // Without a name or an address, the other keys are read for their errors.
+    let mut backend = Backend {
+        name: name.clone().or_else(|| "unnamed".parse().ok())?,
+        address: (Ipv4Addr::UNSPECIFIED, 0).into(),
+        weight: DEFAULT_WEIGHT,
+        mode: None,
+        server_ids: Vec::new(),
+        agent_port: None,
+        backup: false,
+        admin: Admin::Enabled,
+        drain_until: None,
+        discovered_by: None,
+    };
+    keys::BACKEND.read(&mut backend, &mut table, reporter, known);
     table.finish(reporter);
-    match address? {
+    let (name, address) = (name?, address?);
+    match address {
         BackendAddress::Ip(address) => Some(Entry::Backend(Backend {
-            name: name?,
+            name,
             address,
-            weight,
-            mode,
-            server_ids: server_ids.unwrap_or_default(),
-            agent_port,
-            backup,
-            admin,
-            drain_until,
-            discovered_by,
+            ..backend
         })),
         BackendAddress::Host(host, port) => {
             for (key, why) in [
@@ -215,8 +198,20 @@ fn backend(reporter: &mut Reporter<'_>, mut table: Table<'_>, spans: &Spans) -> 
                     reporter.error(spans.of(key), what, Some(hint.to_owned()));
                 }
             }
+            let Backend {
+                name: _,
+                address: _,
+                weight,
+                mode,
+                server_ids: _,
+                agent_port,
+                backup,
+                admin,
+                drain_until,
+                discovered_by: _,
+            } = backend;
             Some(Entry::Host(HostBackend {
-                name: name?,
+                name,
                 host,
                 port,
                 weight,

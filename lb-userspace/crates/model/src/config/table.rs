@@ -15,7 +15,6 @@ use toml::{
 use super::{
     Span,
     error::Reporter,
-    keys::KeyTable,
     type_name,
     values::{self, ValueError},
 };
@@ -40,16 +39,17 @@ impl Spans {
 pub(super) struct Table<'a> {
     table: &'a DeTable<'a>,
     span: Span,
-    keys: &'static KeyTable,
+    /// How messages name it.
+    header: &'static str,
     asked: Vec<&'static str>,
 }
 
 impl<'a> Table<'a> {
-    pub(super) fn new(table: &'a DeTable<'a>, span: Span, keys: &'static KeyTable) -> Self {
+    pub(super) fn new(table: &'a DeTable<'a>, span: Span, header: &'static str) -> Self {
         Self {
             table,
             span,
-            keys,
+            header,
             asked: Vec::new(),
         }
     }
@@ -250,13 +250,13 @@ impl<'a> Table<'a> {
         &mut self,
         reporter: &mut Reporter<'_>,
         key: &'static str,
-        keys: &'static KeyTable,
+        header: &'static str,
     ) -> Option<Table<'a>> {
         let value = self.value(key)?;
         let DeValue::Table(table) = value.get_ref() else {
             return report(reporter, key, value, Err(wrong_type("a table", value.get_ref())));
         };
-        Some(Table::new(table, value.span(), keys))
+        Some(Table::new(table, value.span(), header))
     }
 
     /// The tables of an array of tables.
@@ -264,7 +264,7 @@ impl<'a> Table<'a> {
         &mut self,
         reporter: &mut Reporter<'_>,
         key: &'static str,
-        keys: &KeyTable,
+        header: &str,
     ) -> Vec<(&'a DeTable<'a>, Span)> {
         let Some(value) = self.value(key) else {
             return Vec::new();
@@ -272,7 +272,7 @@ impl<'a> Table<'a> {
         let wrong = |found: &DeValue<'_>| {
             ValueError::new(
                 format!("expected a list of tables, found {}", type_name(found)),
-                format!("write {} above each", keys.header),
+                format!("write {} above each", header),
             )
         };
         let DeValue::Array(items) = value.get_ref() else {
@@ -292,7 +292,7 @@ impl<'a> Table<'a> {
     /// Reports a missing required key.
     pub(super) fn require(&self, reporter: &mut Reporter<'_>, key: &str, example: &str) {
         if !self.table.iter().any(|(name, _)| name.get_ref() == key) {
-            let message = format!("{} has no {key}", self.keys.header);
+            let message = format!("{} has no {key}", self.header);
             reporter.error(self.span.clone(), message, Some(format!("add {key} = {example}")));
         }
     }
@@ -306,11 +306,11 @@ impl<'a> Table<'a> {
         {
             let hint = match values::nearest(key.get_ref(), self.asked.iter().copied()) {
                 Some(known) => format!("did you mean {known}?"),
-                None => format!("{} has: {}", self.keys.header, self.asked.join(", ")),
+                None => format!("{} has: {}", self.header, self.asked.join(", ")),
             };
             reporter.error(
                 key.span(),
-                format!("unknown key {} in {}", key.get_ref(), self.keys.header),
+                format!("unknown key {} in {}", key.get_ref(), self.header),
                 Some(hint),
             );
         }

@@ -264,14 +264,17 @@ fn status_class(text: &str) -> Option<(u16, u16)> {
     Some((first, first + 99))
 }
 
-/// Statuses in ascending order, as [`statuses`] reads them.
-pub(super) fn status_list(statuses: &[u16]) -> toml::Value {
+/// Statuses in ascending order in TOML, as [`statuses`] reads them.
+pub(super) fn status_text(statuses: &[u16]) -> String {
     let runs = statuses.chunk_by(|one, next| one.checked_add(1) == Some(*next));
     let values = runs.flat_map(|run| match run {
-        [first, _, .., last] => vec![toml::Value::from(format!("{first}-{last}"))],
-        few => few.iter().map(|status| i64::from(*status).into()).collect(),
+        [first, _, .., last] => vec![format!("\"{first}-{last}\"")],
+        few => few.iter().map(u16::to_string).collect(),
     });
-    values.collect::<Vec<_>>().into()
+    match values.collect::<Vec<_>>().as_slice() {
+        [one] => one.clone(),
+        several => format!("[{}]", several.join(", ")),
+    }
 }
 
 /// A duration; see [`duration::parse`].

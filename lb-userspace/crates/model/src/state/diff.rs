@@ -14,7 +14,7 @@ use super::{
     quic::QuicSettings,
     service::Service,
 };
-use crate::config::fields::{self, Fields, Keys};
+use crate::config::fields::{self, Field, Fields, Keys};
 
 /// The difference of two desired states; empty if they are equal.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
@@ -22,6 +22,9 @@ pub struct Diff {
     /// The differences: settings first, then by service and backend.
     pub items: Vec<Item>,
 }
+
+/// The key that no difference mentions: it names the subject.
+const NAME: &str = "name";
 
 /// One thing that is different.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -110,12 +113,12 @@ impl Diff {
             (Some(_), Some(_)) => Change::Changed,
         };
         let (old, new) = (old.unwrap_or_default(), new.unwrap_or_default());
-        let keys: Vec<_> = new.iter().chain(&old).map(|field| field.key).collect();
-        let mut seen = BTreeSet::new();
-        let value = |fields: &Fields, key| fields.iter().find(|field| field.key == key).cloned();
+        let keys: Vec<_> = new.iter().chain(&old).map(Field::name).collect();
+        let mut seen = BTreeSet::from([NAME.to_owned()]);
+        let value = |fields: &Fields, key: &str| fields.iter().find(|field| field.name() == key).cloned();
         let mut changes = Vec::new();
-        for key in keys.into_iter().filter(|key| seen.insert(*key)) {
-            let (before, after) = (value(&old, key), value(&new, key));
+        for key in keys.into_iter().filter(|key| seen.insert(key.clone())) {
+            let (before, after) = (value(&old, &key), value(&new, &key));
             let interesting = match change {
                 Change::Added => after.as_ref().is_some_and(|field| !field.is_default),
                 Change::Removed => false,
@@ -124,9 +127,9 @@ impl Diff {
                 }
             };
             if interesting {
-                let text = |field: Option<fields::Field>| field.map(|field| field.value);
+                let text = |field: Option<Field>| field.map(|field| field.value);
                 changes.push(FieldChange {
-                    key: key.to_owned(),
+                    key,
                     old: text(before),
                     new: text(after),
                 });

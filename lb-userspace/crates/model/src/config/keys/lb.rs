@@ -1,23 +1,29 @@
 //! Keys of `[lb]`.
 
-use super::{ABSOLUTE, BOOLEAN, DURATION, KeyTable, PORT, PREFIXES, Value, default, one_of};
+use super::{
+    ABSOLUTE, Access, BOOLEAN, DURATION, KeyTable, Lens, PORT, PREFIXES, Value,
+    access::field,
+    codec::{BOOL, ENDPOINT, INTERFACES, IPS, PATH, PORT_NUMBER, PORTS, PREFIX_LIST, SOCKET, TIME, word},
+    default, one_of,
+};
 use crate::{config::daemon::OnExit, state::xdp_mode::XdpModeChoice};
 
 /// `[lb]`: the balancer as a whole.
 pub const LB: KeyTable = KeyTable {
     header: "[lb]",
+    prefix: "",
     about: "Settings of the balancer as a whole. The last five can change while the daemon runs; the others are read at its \
             start, where options of `lb run` override them.",
     keys: &[
         default(
-            "interfaces",
+            "interfaces", field!(Daemon.interfaces = INTERFACES),
             Value::Is("list of interface names, up to 16"),
             "[]",
             "Interfaces that receive clients' packets and backends' replies",
         )
         .more("`--iface` adds to them. An alternative name (`ip link property add dev eth0 altname uplink`) works like the name."),
         default(
-            "wait_for_interfaces",
+            "wait_for_interfaces", field!(Daemon.wait_for_interfaces = BOOL),
             BOOLEAN,
             "false",
             "Start although an interface is missing, and attach to it when it appears",
@@ -26,35 +32,35 @@ pub const LB: KeyTable = KeyTable {
             "Until then `lb status`, `/readyz` and `lb_interface_attached` report what is missing. With `false`, a missing \
              interface is an error at start.",
         ),
-        default("xdp_mode", one_of::<XdpModeChoice>(), "\"auto\"", "XDP mode to attach in").more(
+        default("xdp_mode", field!(Daemon.xdp_mode = word()), one_of::<XdpModeChoice>(), "\"auto\"", "XDP mode to attach in").more(
             "`native` runs in the driver, `generic` in the kernel's stack and is slower. `auto` takes native where it works, \
              else generic, with a warning.",
         ),
-        default("socket", ABSOLUTE, "\"/run/lb/lb.sock\"", "Unix socket of the admin API, mode 0660"),
+        default("socket", field!(Daemon.socket = SOCKET), ABSOLUTE, "\"/run/lb/lb.sock\"", "Unix socket of the admin API, mode 0660"),
         default(
-            "state_dir",
+            "state_dir", field!(Daemon.state_dir = PATH),
             ABSOLUTE,
             "\"/var/lib/lb\"",
             "Directory that keeps the desired state and health results over restarts",
         ),
         default(
-            "metrics",
+            "metrics", field!(Daemon.metrics = ENDPOINT),
             Value::Is("address and port"),
             "\"127.0.0.1:9900\"",
             "Address that serves /metrics, /healthz and /readyz",
         ),
         default(
-            "pin_dir",
+            "pin_dir", field!(Daemon.pin_dir = PATH),
             ABSOLUTE,
             "\"/sys/fs/bpf/lb\"",
             "Directory in which programs and maps are pinned",
         )
         .more("They stay there while no daemon runs. The daemon mounts a BPF file system where there is none."),
-        default("on_exit", one_of::<OnExit>(), "\"detach\"", "What happens to the program when the daemon exits").more(
+        default("on_exit", field!(Daemon.on_exit = word()), one_of::<OnExit>(), "\"detach\"", "What happens to the program when the daemon exits").more(
             "`detach` takes it off the interfaces; with `keep` it goes on forwarding.",
         ),
         default(
-            "snat_addresses",
+            "snat_addresses", field!(Settings.snat_addresses = IPS),
             Value::Is("list of IP addresses, up to 16 of each family"),
             "[]",
             "Source addresses of mode nat",
@@ -63,12 +69,12 @@ pub const LB: KeyTable = KeyTable {
             "They must be routed to this machine. If the list is empty, each backend gets the source address that the \
              kernel's route to it prefers.",
         ),
-        default("snat_ports", Value::Is("range of ports"), "\"1024-32767\"", "Source ports of mode nat").more(
+        default("snat_ports", field!(Settings.snat_ports = PORTS), Value::Is("range of ports"), "\"1024-32767\"", "Source ports of mode nat").more(
             "Keep them clear of `net.ipv4.ip_local_port_range` (32768-60999 unless changed), from which this machine's own \
              connections take theirs.",
         ),
         default(
-            "tunnel_sources",
+            "tunnel_sources", field!(Settings.tunnel_sources = PREFIX_LIST),
             PREFIXES,
             "[]",
             "Prefixes, one for each family, that give each flow of modes ipip and gue an outer source address",
@@ -78,11 +84,11 @@ pub const LB: KeyTable = KeyTable {
              and allow them on backends (`lb decap --from`). If the list is empty, all outer packets have the one address that \
              the kernel's route to the backend prefers.",
         ),
-        default("gue_port", PORT, "6080", "UDP destination port of mode gue").more(
+        default("gue_port", field!(Settings.gue_port = PORT_NUMBER), PORT, "6080", "UDP destination port of mode gue").more(
             "Backends must expect the packets there (`lb decap --gue-port`).",
         ),
         default(
-            "decap_from",
+            "decap_from", field!(Settings.decap_from = PREFIX_LIST),
             PREFIXES,
             "[]",
             "Balancers whose tunnels (modes ipip and gue) to addresses of this machine end here",
@@ -92,7 +98,7 @@ pub const LB: KeyTable = KeyTable {
              without `lb run`, use `lb decap`.",
         ),
         default(
-            "transition",
+            "transition", field!(Settings.transition = TIME),
             DURATION,
             "\"10m\"",
             "Time in which flows of a removed backend may finish; from 1s",

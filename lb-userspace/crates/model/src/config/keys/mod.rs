@@ -1,15 +1,22 @@
 //! The keys of the configuration file: name, value, default, meaning and example of each, declared once.
 //!
-//! The parser reads exactly these keys and takes from here which kinds of check have which ones. `docs/configuration.md` and
-//! `docs/example.toml` are generated from here.
+//! The parser reads exactly these keys, an export and a difference write them, and all take from here where the value of each lives
+//! ([`Access`]) and which kinds of check have it. `docs/configuration.md` and `docs/example.toml` are generated from here.
 
+mod access;
+mod codec;
 mod health;
 mod lb;
 mod service;
 
-pub(super) use self::health::{MAY_HAVE_TLS, TLS};
+pub(super) use self::{
+    access::Subject,
+    codec::quoted,
+    health::{MAY_HAVE_TLS, TLS},
+};
 pub use self::{
-    health::{ALSO, CHECK, HEALTH, STEP},
+    access::{Access, Keys, Lens},
+    health::{ALSO, CHECK, HEALTH, KINDS, STEP},
     lb::LB,
     service::{AGENT, BACKEND, GUARD, QUIC, SERVICE},
 };
@@ -20,6 +27,8 @@ use crate::state::words::Word;
 pub struct Key {
     /// Its name in the file.
     pub name: &'static str,
+    /// Where its value lives.
+    pub access: Access,
     /// The values that it takes.
     pub value: Value,
     /// The meaning of an absent key.
@@ -59,6 +68,8 @@ pub enum Absent {
 pub struct KeyTable {
     /// How the table is named in messages: its header, where it has one.
     pub header: &'static str,
+    /// Stands before the keys in a difference; the tables of a service that have no name of their own have one.
+    pub prefix: &'static str,
     /// The purpose of the table.
     pub about: &'static str,
     /// Its keys, in the order of the documents.
@@ -75,10 +86,21 @@ impl KeyTable {
 /// The file itself.
 pub const FILE: KeyTable = KeyTable {
     header: "the file",
+    prefix: "",
     about: "",
     keys: &[
-        table("lb", LB.header, "Settings of the balancer as a whole"),
-        table("service", SERVICE.header, "Services; one table for each"),
+        table(
+            "lb",
+            Access::Table,
+            LB.header,
+            "Settings of the balancer as a whole",
+        ),
+        table(
+            "service",
+            Access::Table,
+            SERVICE.header,
+            "Services; one table for each",
+        ),
     ],
 };
 
@@ -86,33 +108,53 @@ pub const FILE: KeyTable = KeyTable {
 pub const TABLES: [&KeyTable; 8] = [&LB, &SERVICE, &GUARD, &HEALTH, &ALSO, &AGENT, &QUIC, &BACKEND];
 
 /// A required key.
-const fn required(name: &'static str, value: Value, example: &'static str, help: &'static str) -> Key {
-    new(name, value, Absent::Required(example), help)
+const fn required(
+    name: &'static str,
+    access: Access,
+    value: Value,
+    example: &'static str,
+    help: &'static str,
+) -> Key {
+    new(name, access, value, Absent::Required(example), help)
 }
 
 /// A key with a default value.
-const fn default(name: &'static str, value: Value, default: &'static str, help: &'static str) -> Key {
-    new(name, value, Absent::Default(default), help)
+const fn default(
+    name: &'static str,
+    access: Access,
+    value: Value,
+    default: &'static str,
+    help: &'static str,
+) -> Key {
+    new(name, access, value, Absent::Default(default), help)
 }
 
 /// An optional key whose absence means none of its values.
 const fn optional(
     name: &'static str,
+    access: Access,
     value: Value,
     (otherwise, example): (&'static str, &'static str),
     help: &'static str,
 ) -> Key {
-    new(name, value, Absent::Otherwise(otherwise, example), help)
+    new(name, access, value, Absent::Otherwise(otherwise, example), help)
 }
 
 /// A key that holds tables.
-const fn table(name: &'static str, header: &'static str, help: &'static str) -> Key {
-    new(name, Value::Tables(header), Absent::Otherwise("none", ""), help)
+const fn table(name: &'static str, access: Access, header: &'static str, help: &'static str) -> Key {
+    new(
+        name,
+        access,
+        Value::Tables(header),
+        Absent::Otherwise("none", ""),
+        help,
+    )
 }
 
-const fn new(name: &'static str, value: Value, absent: Absent, help: &'static str) -> Key {
+const fn new(name: &'static str, access: Access, value: Value, absent: Absent, help: &'static str) -> Key {
     Key {
         name,
+        access,
         value,
         absent,
         help,

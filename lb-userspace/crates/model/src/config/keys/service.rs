@@ -3,22 +3,33 @@
 use lb_common::service::Mode;
 
 use super::{
-    BOOLEAN, DURATION, HEALTH, KeyTable, NUMBER, PORT, PREFIXES, TEXT, Value, default, one_of, optional,
-    required, table,
+    Access, BOOLEAN, DURATION, HEALTH, KeyTable, Keys, Lens, NUMBER, PORT, PREFIXES, TEXT, Value,
+    access::{field, option, written},
+    codec::{
+        BACKEND_NAME, BOOL, MOMENT, PORT_NUMBER, PREFIX_LIST, RING_SIZE, SERVER_IDS, STRING, TIME, WEIGHT,
+        count, port_list, quoted, word,
+    },
+    default, one_of, optional, required, table,
 };
-use crate::state::{
-    backend::Admin,
-    service::{Affinity, Algorithm, OnDown, OnEmpty, Protocol, Tracking},
+use crate::{
+    config::quic,
+    state::{
+        backend::{Admin, Backend},
+        quic::QuicSettings,
+        service::{Affinity, Algorithm, OnDown, OnEmpty, Protocol, Service, Tracking},
+        words::Word,
+    },
 };
 
 /// `[[service]]`.
 pub const SERVICE: KeyTable = KeyTable {
     header: "[[service]]",
+    prefix: "",
     about: "A service: what clients connect to, and how flows reach its backends.",
     keys: &[
-        required("name", TEXT, "\"web\"", "Unique name of the service"),
+        required("name", written!(Service: |service: &Service| Some(quoted(&service.name))), TEXT, "\"web\"", "Unique name of the service"),
         required(
-            "address",
+            "address", written!(Service: |service: &Service| Some(quoted(service.key.address_text()))),
             Value::Is("IP address or prefix of addresses"),
             "\"192.0.2.10\"",
             "Address that clients connect to (VIP), or a prefix of such addresses",
@@ -27,30 +38,30 @@ pub const SERVICE: KeyTable = KeyTable {
             "A prefix (`\"192.0.2.0/28\"`) is all of its addresses, which must be routed to this machine. A service of one address goes \
              before, and a longer prefix before a shorter one: [modes.md](modes.md#prefixes-as-addresses).",
         ),
-        required("port", PORT, "80", "Port that clients connect to")
+        required("port", written!(Service: |service: &Service| service.ports.is_empty().then(|| service.key.port.to_string())), PORT, "80", "Port that clients connect to")
             .more("0 is every port that no other service of the address has; on an address of this machine, its own sockets go before. Needed unless `ports` is set."),
         optional(
-            "ports",
+            "ports", written!(Service: |service: &Service| (!service.ports.is_empty()).then(|| port_list(&service.ports))),
             Value::Is("list of ports and ranges, up to 1,024 ports"),
             ("only `port`", "[80, 443, \"8000-8100\"]"),
             "Several ports and ranges, in place of port",
         )
         .more("The first one identifies the service: it keeps its flows while others come and go."),
-        default("protocol", one_of::<Protocol>(), "\"tcp\"", "Transport protocol"),
-        default("mode", one_of::<Mode>(), "\"nat\"", "How packets reach the backends").more("See [modes.md](modes.md)."),
-        default("algorithm", one_of::<Algorithm>(), "\"maglev\"", "How new flows are spread").more(
+        default("protocol", written!(Service: |service: &Service| Some(quoted(service.key.protocol.word()))), one_of::<Protocol>(), "\"tcp\"", "Transport protocol"),
+        default("mode", field!(Service.mode = word()), one_of::<Mode>(), "\"nat\"", "How packets reach the backends").more("See [modes.md](modes.md)."),
+        default("algorithm", field!(Service.algorithm = word()), one_of::<Algorithm>(), "\"maglev\"", "How new flows are spread").more(
             "`maglev` is consistent hashing: a change of backends moves few flows. `round-robin` gives new flows to the backends \
              in turn; it needs mode `nat` or `tracking = \"full\"`.",
         ),
-        default("affinity", one_of::<Affinity>(), "\"none\"", "What keeps flows together at one backend").more(
+        default("affinity", field!(Service.affinity = word()), one_of::<Affinity>(), "\"none\"", "What keeps flows together at one backend").more(
             "`none`: each flow on its own. `source`: all flows of a client address. `port`: all flows to a port of the service, from \
              any client (VoIP, TURN); it needs several ports.",
         ),
-        default("tracking", one_of::<Tracking>(), "\"just-enough\"", "Which flows are recorded").more(
+        default("tracking", field!(Service.tracking = word()), one_of::<Tracking>(), "\"just-enough\"", "Which flows are recorded").more(
             "`just-enough`: only flows that a change would move; `full`: all. Mode `nat` records all flows in any case.",
         ),
         default(
-            "ring_size",
+            "ring_size", field!(Service.ring_size = RING_SIZE),
             Value::Is("`\"auto\"`, or a prime from 251 to 131071"),
             "\"auto\"",
             "Slots of the Maglev ring",
@@ -60,7 +71,7 @@ pub const SERVICE: KeyTable = KeyTable {
              be a few slots.",
         ),
         default(
-            "on_empty",
+            "on_empty", field!(Service.on_empty = word()),
             one_of::<OnEmpty>(),
             "\"drop\"",
             "What happens to new flows while no backend takes any",
@@ -70,7 +81,7 @@ pub const SERVICE: KeyTable = KeyTable {
              to 1,000 a second for each service. `all`: enabled backends take them, also if checks call them down.",
         ),
         default(
-            "on_down",
+            "on_down", field!(Service.on_down = word()),
             one_of::<OnDown>(),
             "\"move\"",
             "What happens to established flows of a backend that checks call down",
@@ -80,14 +91,14 @@ pub const SERVICE: KeyTable = KeyTable {
              stay. New flows go elsewhere at once.",
         ),
         default(
-            "on_down_after",
+            "on_down_after", field!(Service.on_down_after = TIME),
             DURATION,
             "\"3s\"",
             "Time for which a backend that went down keeps its established flows",
         )
         .more("`0s`: flows move as soon as the backend is down, even for a blip."),
         default(
-            "max_removed_percent",
+            "max_removed_percent", field!(Service.max_removed_percent = count()),
             Value::Is("0 to 100"),
             "100",
             "Share of the weight that checks alone may take out, in percent",
@@ -97,20 +108,20 @@ pub const SERVICE: KeyTable = KeyTable {
              check does not empty the service.",
         ),
         default(
-            "backup_below",
+            "backup_below", field!(Service.backup_below = count()),
             Value::Is("from 1"),
             "1",
             "Backups take new flows while fewer of the other backends can",
         ),
         default(
-            "slow_start",
+            "slow_start", field!(Service.slow_start = TIME),
             DURATION,
             "\"0s\"",
             "Time over which the weight of a new or recovered backend rises, in ten steps",
         )
         .more("`0s`: it has its whole weight at once."),
         optional(
-            "idle_timeout",
+            "idle_timeout", option!(Service.idle.established = TIME),
             DURATION,
             ("`2h4m` for TCP, `5m` for UDP", "\"2h4m\""),
             "Time without packets after which an established flow is forgotten; from 1s, whole seconds",
@@ -119,32 +130,34 @@ pub const SERVICE: KeyTable = KeyTable {
             "Mode `nat` records every flow; the other modes do so with `tracking = \"full\"`, for at least three times `transition`.",
         ),
         optional(
-            "half_open_timeout",
+            "half_open_timeout", option!(Service.idle.half_open = TIME),
             DURATION,
             ("`1m`", "\"1m\""),
             "The same for a flow with packets in one direction only",
         ),
         optional(
-            "closed_timeout",
+            "closed_timeout", option!(Service.idle.closed = TIME),
             DURATION,
             ("`10s`", "\"10s\""),
             "The same for a TCP connection that was closed or reset",
         ),
-        table("guard", GUARD.header, "Which clients may send, and how many flows may begin"),
-        table("health", HEALTH.header, "How backends are checked"),
-        table("agent", AGENT.header, "Agents beside the backends"),
-        table("quic", QUIC.header, "QUIC connection ids that name a backend"),
-        table("backend", BACKEND.header, "Backends; one table for each"),
+        table("guard", Access::Table, GUARD.header, "Which clients may send, and how many flows may begin"),
+        table("health", Access::Table, HEALTH.header, "How backends are checked"),
+        table("agent", Access::Table, AGENT.header, "Agents beside the backends"),
+        table("quic", Access::Table, QUIC.header, "QUIC connection ids that name a backend"),
+        table("backend", Access::Table, BACKEND.header, "Backends; one table for each"),
     ],
 };
 
 /// `[service.guard]`.
 pub const GUARD: KeyTable = KeyTable {
     header: "[service.guard]",
+    prefix: "guard.",
     about: "Which clients may send to the service (ACL), and how many flows may begin (rate limits): [guard.md](guard.md).",
     keys: &[
         default(
             "allow",
+            field!(Guard.allow = PREFIX_LIST),
             PREFIXES,
             "[]",
             "Prefixes of clients that may send, and no others; empty: all",
@@ -152,21 +165,30 @@ pub const GUARD: KeyTable = KeyTable {
         .more(
             "Of several prefixes that contain a client, the longest decides; a prefix in both lists denies.",
         ),
-        default("deny", PREFIXES, "[]", "Prefixes of clients that may not send"),
+        default(
+            "deny",
+            field!(Guard.deny = PREFIX_LIST),
+            PREFIXES,
+            "[]",
+            "Prefixes of clients that may not send",
+        ),
         default(
             "new_flows",
+            field!(Guard.new_flows.per_second = count()),
             NUMBER,
             "0",
             "New flows a second of all clients; 0: no limit",
         ),
         default(
             "new_flows_burst",
+            field!(Guard.new_flows.burst = count()),
             NUMBER,
             "0",
             "New flows at once; 0: as many as in a second",
         ),
         default(
             "source_new_flows",
+            field!(Guard.source_new_flows.per_second = count()),
             NUMBER,
             "0",
             "New flows a second of each source; 0: no limit",
@@ -174,12 +196,14 @@ pub const GUARD: KeyTable = KeyTable {
         .more("A source is all clients whose addresses begin with the same `source_bits`."),
         default(
             "source_new_flows_burst",
+            field!(Guard.source_new_flows.burst = count()),
             NUMBER,
             "0",
             "New flows at once of each source; 0: as many as in a second",
         ),
         default(
             "source_bits",
+            field!(Guard.source_bits = count()),
             Value::Is("0 to 32 for IPv4, 0 to 64 for IPv6"),
             "0",
             "First bits of a client's address that make a source; 0: 32 of IPv4, 64 of IPv6",
@@ -190,31 +214,42 @@ pub const GUARD: KeyTable = KeyTable {
 /// `[service.agent]`.
 pub const AGENT: KeyTable = KeyTable {
     header: "[service.agent]",
+    prefix: "agent.",
     about: "Programs beside the backends that set weight, drain and maintenance by HAProxy's agent-check protocol: \
             [agents.md](agents.md). Without the table, no agent is asked.",
     keys: &[
         default(
             "enabled",
+            field!(Agent.enabled = BOOL),
             BOOLEAN,
             "true",
             "Ask the agents; false discards their updates",
         ),
         optional(
             "port",
+            option!(Agent.port = PORT_NUMBER),
             PORT,
             ("`agent_port` of each backend", "9707"),
             "Port of agents, on the backend's address",
         )
         .more("Needed unless each backend has `agent_port`."),
-        default("send", TEXT, "\"\"", "Text sent to agents first"),
+        default(
+            "send",
+            field!(Agent.send = STRING),
+            TEXT,
+            "\"\"",
+            "Text sent to agents first",
+        ),
         default(
             "interval",
+            field!(Agent.interval = TIME),
             DURATION,
             "\"2s\"",
             "Time between two questions to an agent",
         ),
         default(
             "timeout",
+            field!(Agent.timeout = TIME),
             DURATION,
             "\"1s\"",
             "Time after which a question has failed",
@@ -222,28 +257,56 @@ pub const AGENT: KeyTable = KeyTable {
     ],
 };
 
+/// The key, or its fingerprint.
+const QUIC_KEY: Access = Access::Quic(Lens {
+    read: |of, input| {
+        let known = input.known;
+        let key = input
+            .table
+            .secret(input.reporter, input.key, |text| quic::key(text, known));
+        of.key = key;
+    },
+    write: |of, keys| {
+        let key = of.key.as_ref()?;
+        Some(match keys {
+            Keys::Hidden => quoted(key.fingerprint()),
+            Keys::Whole => quoted(key.reveal()),
+        })
+    },
+});
+
 /// `[[service.quic]]`.
 pub const QUIC: KeyTable = KeyTable {
     header: "[[service.quic]]",
+    prefix: "",
     about: "QUIC connection ids that name a backend (QUIC-LB), so that clients keep theirs when their address changes: \
             [quic.md](quic.md). One table for each generation of keys in use.",
     keys: &[
         required(
             "config_id",
+            written!(Quic: |quic: &QuicSettings| Some(quic.config_id.to_string())),
             Value::Is("0 to 6"),
             "0",
             "First three bits of connection ids",
         ),
         required(
             "server_id_length",
+            written!(Quic: |quic: &QuicSettings| Some(quic.server_id_length.to_string())),
             Value::Is("from 1"),
             "8",
             "Bytes of a server id",
         )
         .more("Server id and nonce have at most 19 bytes together."),
-        default("nonce_length", Value::Is("from 4"), "8", "Bytes of a nonce"),
+        default(
+            "nonce_length",
+            field!(Quic.nonce_length = count()),
+            Value::Is("from 4"),
+            "8",
+            "Bytes of a nonce",
+        ),
         optional(
             "key",
+            QUIC_KEY,
             Value::Is("32 hexadecimal digits"),
             (
                 "connection ids are not encrypted",
@@ -257,11 +320,12 @@ pub const QUIC: KeyTable = KeyTable {
 /// `[[service.backend]]`.
 pub const BACKEND: KeyTable = KeyTable {
     header: "[[service.backend]]",
+    prefix: "",
     about: "A backend: a server that takes flows of the service.",
     keys: &[
-        required("name", TEXT, "\"web-1\"", "Name of the backend, unique within the service"),
+        required("name", written!(Backend: |backend: &Backend| Some(quoted(&backend.name))), TEXT, "\"web-1\"", "Name of the backend, unique within the service"),
         required(
-            "address",
+            "address", written!(Backend: |backend: &Backend| Some(quoted(backend.address))),
             Value::Is("IP address, with or without a port, or host name with a port"),
             "\"10.0.0.11:8080\"",
             "Where packets go",
@@ -272,42 +336,42 @@ pub const BACKEND: KeyTable = KeyTable {
              the values of this table: [operations.md](operations.md#backends-by-host-name).",
         ),
         default(
-            "weight",
+            "weight", field!(Backend.weight = WEIGHT),
             Value::Is("0 to 65535"),
             "100",
             "Share of new flows, relative to the other backends; 0 takes none",
         ),
-        optional("mode", one_of::<Mode>(), ("the service's mode", "\"nat\""), "Mode of this backend"),
+        optional("mode", option!(Backend.mode = word()), one_of::<Mode>(), ("the service's mode", "\"nat\""), "Mode of this backend"),
         default(
-            "backup",
+            "backup", field!(Backend.backup = BOOL),
             BOOLEAN,
             "false",
             "Take new flows only while fewer other backends can than backup_below",
         ),
         optional(
-            "agent_port",
+            "agent_port", option!(Backend.agent_port = PORT_NUMBER),
             PORT,
             ("`port` of `[service.agent]`", "9708"),
             "Port of its agent; 0: it has none",
         ),
         default(
-            "server_ids",
+            "server_ids", field!(Backend.server_ids = SERVER_IDS),
             Value::Is("list of hexadecimal texts"),
             "[]",
             "Server ids by which QUIC connection ids name it",
         ),
-        default("admin", one_of::<Admin>(), "\"enabled\"", "State that the operator wants").more(
+        default("admin", field!(Backend.admin = word()), one_of::<Admin>(), "\"enabled\"", "State that the operator wants").more(
             "`draining`: no new flows. `disabled`: no flows at all.",
         ),
         optional(
-            "drain_until",
+            "drain_until", option!(Backend.drain_until = MOMENT),
             Value::Is("time (RFC 3339, UTC)"),
             ("never", "\"2030-01-31T12:00:00Z\""),
             "When a drain ends and the backend is disabled",
         )
         .more("Needs `admin = \"draining\"`."),
         optional(
-            "discovered_by",
+            "discovered_by", option!(Backend.discovered_by = BACKEND_NAME),
             TEXT,
             ("the backend is written by hand", "\"app\""),
             "The backend with a host name that this one is an address of",
