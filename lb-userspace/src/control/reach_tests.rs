@@ -54,7 +54,7 @@ fn events_of(rig: &Rig) -> Vec<String> {
         .collect()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_backend_on_the_own_host_takes_no_flows_until_it_is_elsewhere() {
     let rig = Rig::start(desired(), Inherited::default()).await;
     a_is(&rig, &NextHopState::Local);
@@ -114,7 +114,7 @@ async fn a_change_that_brings_a_backend_on_the_own_host_is_refused() {
     rig.control.change(add(backend), None, false).await.unwrap();
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn tunnels_end_at_the_addresses_that_the_machine_has_now() {
     let mut desired = desired();
     desired.settings.decap_from = vec!["10.0.0.0/30".parse().unwrap()];
@@ -132,7 +132,7 @@ async fn tunnels_end_at_the_addresses_that_the_machine_has_now() {
     }
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_service_on_every_port_shares_its_address_while_that_is_the_own_hosts() {
     let mut all = testing::service("all", 1, &[("a", 10)]);
     all.key.port = 0;

@@ -35,6 +35,9 @@ use crate::{
     },
 };
 
+/// How long a test waits for a state at most. Simulated time, which passes at once when nothing else is to be done.
+const PATIENCE: Duration = Duration::from_secs(24 * 3600);
+
 /// Advances simulated time and runs everything due in it. For tests with a paused clock.
 pub(crate) async fn pass(time: Duration) {
     tokio::time::sleep(time).await;
@@ -311,9 +314,15 @@ impl Rig {
         });
     }
 
-    /// Returns when the task has published something new that satisfies `condition`.
+    /// Returns when the task has published something new that satisfies `condition`. For tests with a paused clock.
     pub(crate) async fn until(&self, condition: impl FnMut(&Arc<super::ControlView>) -> bool) {
-        self.control.view.clone().wait_for(condition).await.unwrap();
+        let mut view = self.control.view.clone();
+        let reached = tokio::time::timeout(PATIENCE, view.wait_for(condition)).await;
+        assert!(
+            matches!(reached, Ok(Ok(_))),
+            "not reached within {PATIENCE:?}: {:#?}",
+            self.control.view()
+        );
     }
 
     /// Tenths of a backend's weight that are programmed as held back.

@@ -558,7 +558,7 @@ async fn reload_undoes_commands_only_if_the_file_has_changed() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn refused_file_is_reported_until_one_is_accepted() {
     let rig = Rig::start(two_backends(), Inherited::default()).await;
     rig.control.refused("lb.toml: 1 error".into()).await;
