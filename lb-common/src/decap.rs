@@ -1,7 +1,12 @@
 //! The end of a tunnel: definitions shared by its programs and those who load them. The balancer has a map of [`EndKey`]; all
 //! other names are those of the program of `lb decap`.
 
-use crate::{addr::NetAddr, plain_data};
+use crate::{
+    addr::NetAddr,
+    plain_data,
+    reason::Reason,
+    tunnel::{IPV4_IN_IP, IPV6_IN_IP},
+};
 
 /// Key of a prefix that tunnels may come from, or of an address of this machine at which they end: the kernel compares the first
 /// `bits` bits of the other fields (`Documentation/bpf/map_lpm_trie.rst`).
@@ -59,6 +64,50 @@ pub const ALLOWED: u8 = 1;
 /// Prefixes and addresses at most.
 pub const MAX_ENTRIES: u32 = 1024;
 
+/// Which tunnels end at a machine.
+pub trait Tables {
+    /// The port of GUE.
+    fn gue_port(&self) -> u16;
+    /// Whether tunnels end at an address.
+    fn is_end(&self, address: &NetAddr) -> bool;
+    /// Whether tunnels over a family, [`V4`] or [`V6`], may come from an address.
+    fn is_source(&self, family: u8, address: &NetAddr) -> bool;
+}
+
+/// What an outer header carries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Carries {
+    /// An IP packet at once, or something else, by its protocol number.
+    Protocol(u8),
+    /// A UDP datagram to a port.
+    Udp(u16),
+}
+
+/// Whether a tunnel ends at this machine, by its outer header: the order of decisions of the programs, and of those who explain them.
+///
+/// # Errors
+/// [`Outcome::Passed`] for a packet that is not a tunnel to this machine, [`Outcome::UnknownSource`] for one from elsewhere.
+#[inline(always)]
+pub fn admit(
+    tables: &impl Tables,
+    carries: Carries,
+    family: u8,
+    source: &NetAddr,
+    destination: &NetAddr,
+) -> Result<(), Outcome> {
+    let is_tunnel = match carries {
+        Carries::Protocol(number) => number == IPV4_IN_IP || number == IPV6_IN_IP,
+        Carries::Udp(port) => port == tables.gue_port(),
+    };
+    if !is_tunnel || !tables.is_end(destination) {
+        return Err(Outcome::Passed);
+    }
+    if !tables.is_source(family, source) {
+        return Err(Outcome::UnknownSource);
+    }
+    Ok(())
+}
+
 /// The outcome of a packet.
 #[repr(u32)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -87,6 +136,18 @@ impl Outcome {
         Self::Congestion,
         Self::Failed,
     ];
+
+    /// The reason for which the balancer counts a packet whose outer header is UDP, or not; `None`: it goes on, with or without that
+    /// header. UDP from elsewhere does: what comes to the port of GUE may be a datagram of a service or flow.
+    #[inline(always)]
+    pub const fn reason(self, is_udp: bool) -> Option<Reason> {
+        match self {
+            Self::UnknownSource if !is_udp => Some(Reason::TunnelSource),
+            Self::Passed | Self::Decapsulated | Self::UnknownSource => None,
+            Self::Malformed | Self::Congestion => Some(Reason::TunnelMalformed),
+            Self::Failed => Some(Reason::Internal),
+        }
+    }
 
     /// Name in output.
     pub const fn name(self) -> &'static str {

@@ -10,8 +10,12 @@
 //! assert_eq!(Reason::from_number(reason as u32), Some(reason));
 //! ```
 
-/// Slots reserved for reasons in counter maps; numbers stay below it.
+/// Slots reserved for reasons in counter maps. Numbers stay below the last one, [`TUNNELS_ENDED`].
 pub const REASON_SLOTS: u32 = 64;
+
+/// The number beside those of reasons under which packets count that came through a tunnel which ends here. Their verdict counts
+/// under its own reason.
+pub const TUNNELS_ENDED: u32 = REASON_SLOTS - 1;
 
 /// The XDP action a reason ends in.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -95,7 +99,7 @@ macro_rules! reasons {
             }
         }
 
-        $(const _: () = assert!($number < REASON_SLOTS);)+
+        $(const _: () = assert!($number < TUNNELS_ENDED);)+
     };
 }
 
@@ -142,6 +146,7 @@ reasons! {
     NoFlowReset = 52, Tx, "no_flow_reset", "A TCP segment in mode nat that neither opens a connection nor belongs to a known one: answered with a TCP reset.", "Nothing to do; many of them are a flood, or clients whose connections were idle for too long.";
     StageMissing = 53, Aborted, "stage_missing", "The part of the program that this packet needs is not loaded.", "Restart the daemon, which loads it; its pin was removed, or the kernel has refused it: see the log.";
     TunnelMalformed = 54, Drop, "tunnel_malformed", "Came through a tunnel that ends at this machine (`decap_from`), without a whole packet in it, or was marked for congestion on its way, which the packet within does not support (RFC 6040 section 4.2).", "Look for a broken or congested path between the balancers.";
+    TunnelSource = 55, Pass, "tunnel_source", "IP in IP to an address at which tunnels end, from an address that is not in `decap_from`: passed unchanged. Such a packet in UDP (GUE) counts as any datagram does.", "Nothing to do if the kernel ends this tunnel. If a balancer sent it, add its address or its `tunnel_sources` to `decap_from`.";
 }
 
 #[cfg(test)]

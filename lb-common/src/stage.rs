@@ -5,7 +5,7 @@
 pub const ENTRY: &str = "lb";
 
 /// Slots of the map of programs.
-pub const STAGE_SLOTS: u32 = 32;
+pub const STAGE_SLOTS: u32 = 64;
 
 /// Defines the stages: two programs each, one for each family, and the stages that they may enter.
 macro_rules! stages {
@@ -95,9 +95,11 @@ impl Stage {
 
 /// Programs of stages, by their slots.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct StageSet(u32);
+pub struct StageSet(u64);
 
-const _: () = assert!(STAGE_SLOTS <= u32::BITS);
+const _: () = assert!(STAGE_SLOTS <= u64::BITS);
+// Bits of `Stage::leads_to`.
+const _: () = assert!(Stage::ALL.len() <= u32::BITS as usize);
 
 impl StageSet {
     /// None.

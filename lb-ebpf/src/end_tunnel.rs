@@ -2,20 +2,26 @@
 
 use lb_common::{
     addr::NetAddr,
-    decap::{EndKey, Outcome},
-    reason::Reason,
+    decap::{EndKey, Outcome, Tables},
     service::UDP,
     settings::ENDS_TUNNELS,
 };
-use lb_packet::tunnel_end::{self, Tables};
+use lb_packet::tunnel_end;
+use lb_wire::Frame as _;
 
 use crate::{
     family::Family,
-    maps::{tables, tunnel_ends},
+    header::Network,
+    maps::{counters, tables, tunnel_ends},
     next_stage::NextStage,
     packet::Packet,
+    parse,
     scratch::Scratch,
 };
+
+/// Where the protocol number stands in a frame.
+const PROTOCOL_V4: usize = 14 + 9;
+const NEXT_HEADER_V6: usize = 14 + 6;
 
 /// The tables that the daemon fills.
 struct OfDaemon;
@@ -37,15 +43,33 @@ impl Tables for OfDaemon {
     }
 }
 
-/// Takes the outer header off a packet that came through a tunnel. All others are as they were, those of other tunnels too: the
-/// kernel may have an end for them.
+/// Takes the outer header off a packet that came through a tunnel, and counts it. All others are as they were, those of other
+/// tunnels too: the kernel may have an end for them.
 #[inline(always)]
-pub(crate) fn stage(packet: &Packet) -> NextStage {
-    match tunnel_end::open(packet, &OfDaemon) {
-        Ok(()) | Err(Outcome::Passed | Outcome::UnknownSource) => NextStage::Classify,
-        Err(Outcome::Malformed | Outcome::Congestion) => Reason::TunnelMalformed.into(),
-        Err(Outcome::Decapsulated | Outcome::Failed) => Reason::Internal.into(),
+pub(crate) fn stage(packet: &Packet, interface_slot: u32) -> NextStage {
+    let bytes = u64::from(packet.received_len());
+    let outcome = match tunnel_end::open(packet, &OfDaemon) {
+        Ok(()) => Outcome::Decapsulated,
+        Err(outcome) => outcome,
+    };
+    if outcome == Outcome::Decapsulated {
+        counters::count_tunnel_ended(interface_slot, bytes);
     }
+    match outcome.reason(is_udp(packet)) {
+        None => NextStage::Classify,
+        Some(reason) => reason.into(),
+    }
+}
+
+/// Whether the protocol number of a packet's IP header is that of UDP.
+#[inline(always)]
+fn is_udp(packet: &Packet) -> bool {
+    let at = match parse::ethernet(packet) {
+        Ok(Network::V4) => PROTOCOL_V4,
+        Ok(Network::V6) => NEXT_HEADER_V6,
+        Err(_) => return false,
+    };
+    packet.read::<[u8; 1]>(at) == Some([UDP])
 }
 
 /// Where the entry program goes on with a packet that is not plain: IP in IP is not.

@@ -156,7 +156,7 @@ mod programs {
         // SAFETY: the context of this run.
         let packet = unsafe { Packet::new(ctx.ctx) };
         let slot = verdict::interface_slot(&packet);
-        let next = end_tunnel::stage(&packet);
+        let next = end_tunnel::stage(&packet, slot);
         stage::dispatch::<NetV4, { Stage::EndTunnel.leads_to() }>(&packet, slot, next)
     }
 

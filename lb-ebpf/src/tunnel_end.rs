@@ -3,7 +3,7 @@
 use lb_common::{
     addr::{NetAddr, NetV4, NetV6},
     csum::{self, Sum},
-    decap::{Outcome, V4, V6},
+    decap::{self, Carries, Outcome, Tables, V4, V6},
     tunnel::{self, IPV4_IN_IP, IPV6_IN_IP, UDP_LEN},
 };
 use lb_wire::Frame as _;
@@ -17,16 +17,6 @@ use crate::packet::{MACS_LEN, Packet, Walks};
 
 /// Protocol number of UDP.
 const UDP: u8 = 17;
-
-/// Which tunnels end here.
-pub trait Tables {
-    /// The port of GUE.
-    fn gue_port(&self) -> u16;
-    /// Whether tunnels end at an address.
-    fn is_end(&self, address: &NetAddr) -> bool;
-    /// Whether tunnels over a family, [`V4`] or [`V6`], may come from an address.
-    fn is_source(&self, family: u8, address: &NetAddr) -> bool;
-}
 
 /// An outer IP header.
 struct Outer {
@@ -59,20 +49,13 @@ pub fn open<W: Walks>(packet: &Packet<W>, tables: &impl Tables) -> Result<(), Ou
     };
     let outer = outer.ok_or(Outcome::Passed)?;
     let is_udp = outer.protocol == UDP;
-    if is_udp {
+    let carries = if is_udp {
         let udp: UdpHdr = packet.read(outer.payload).ok_or(Outcome::Passed)?;
-        if udp.dst != tables.gue_port().to_be_bytes() {
-            return Err(Outcome::Passed);
-        }
-    } else if outer.protocol != IPV4_IN_IP && outer.protocol != IPV6_IN_IP {
-        return Err(Outcome::Passed);
-    }
-    if !tables.is_end(&outer.destination) {
-        return Err(Outcome::Passed);
-    }
-    if !tables.is_source(outer.family, &outer.source) {
-        return Err(Outcome::UnknownSource);
-    }
+        Carries::Udp(u16::from_be_bytes(udp.dst))
+    } else {
+        Carries::Protocol(outer.protocol)
+    };
+    decap::admit(tables, carries, outer.family, &outer.source, &outer.destination)?;
     let (inner, protocol) = if is_udp {
         gue(packet, outer.payload + UDP_LEN).ok_or(Outcome::Malformed)?
     } else {

@@ -18,13 +18,10 @@ mod entry {
     };
     use lb_common::{
         addr::NetAddr,
-        decap::{MAX_ENTRIES, Outcome},
+        decap::{MAX_ENTRIES, Outcome, Tables},
         tunnel,
     };
-    use lb_packet::{
-        packet::Walks,
-        tunnel_end::{self, Tables},
-    };
+    use lb_packet::{packet::Walks, tunnel_end};
 
     /// This program reads no extension headers.
     enum Plain {}

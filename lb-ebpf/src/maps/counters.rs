@@ -9,7 +9,7 @@ use lb_common::{
     backend::BackendId,
     counters::{PacketCount, ReasonCounts, Signals, Traffic, VERDICT_SLOTS, backend_slot, verdict_slot},
     limits::{MAX_BACKENDS, MAX_SERVICES},
-    reason::{Action, REASON_SLOTS, Reason},
+    reason::{Action, REASON_SLOTS, Reason, TUNNELS_ENDED},
     service::ServiceId,
 };
 
@@ -28,7 +28,18 @@ static SERVICE_DROPS: PerCpuArray<ReasonCounts, { MAX_SERVICES as usize }> = Per
 /// the loader sets it within.
 #[inline(always)]
 pub(crate) fn count_verdict(interface_slot: u32, reason: Reason, bytes: u64) {
-    if let Some(count) = VERDICTS.get_ptr_mut(verdict_slot(interface_slot, reason as u32)) {
+    count_packet(verdict_slot(interface_slot, reason as u32), bytes);
+}
+
+/// Counts a packet of `bytes` that came through a tunnel which ends here.
+#[inline(always)]
+pub(crate) fn count_tunnel_ended(interface_slot: u32, bytes: u64) {
+    count_packet(verdict_slot(interface_slot, TUNNELS_ENDED), bytes);
+}
+
+#[inline(always)]
+fn count_packet(slot: u32, bytes: u64) {
+    if let Some(count) = VERDICTS.get_ptr_mut(slot) {
         // SAFETY: from the map's look-up; a CPU runs one XDP program at a time.
         unsafe {
             (*count).packets += 1;

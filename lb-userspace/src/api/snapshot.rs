@@ -146,6 +146,7 @@ impl StatusSnapshot {
                 .filter(|(reason, _)| is_drop(reason.action()))
                 .map(|(_, count)| count.packets)
                 .sum(),
+            tunnels_ended: stats.map_or(0, |stats| stats.tunnels_ended.packets),
         }
     }
 

@@ -161,21 +161,27 @@ fn config(status: &Status) -> String {
 }
 
 fn interfaces(status: &Status, context: &Context) -> String {
-    let mut table = Table::new(&[
+    let ends_tunnels = status
+        .interfaces
+        .iter()
+        .any(|interface| interface.tunnels_ended > 0);
+    let mut columns = vec![
         ("INTERFACE", Align::Left),
         ("XDP MODE", Align::Left),
         ("PROGRAM", Align::Right),
         ("PACKETS", Align::Right),
         ("DROPPED", Align::Right),
-        ("NOTE", Align::Left),
-    ]);
+    ];
+    columns.extend(ends_tunnels.then_some(("FROM TUNNELS", Align::Right)));
+    columns.push(("NOTE", Align::Left));
+    let mut table = Table::new(&columns);
     for interface in &status.interfaces {
         let mode = match interface.xdp_mode {
             XdpMode::Native => Cell::new("native", Tone::Good),
             XdpMode::Generic => Cell::new("generic", Tone::Notice),
             XdpMode::None => Cell::new("none", Tone::Bad),
         };
-        table.row([
+        let mut row = vec![
             interface.name.as_str().into(),
             mode,
             match interface.program_id {
@@ -184,8 +190,10 @@ fn interfaces(status: &Status, context: &Context) -> String {
             },
             count(interface.packets).into(),
             count(interface.dropped).into(),
-            interface.note.clone().unwrap_or_default().into(),
-        ]);
+        ];
+        row.extend(ends_tunnels.then(|| count(interface.tunnels_ended).into()));
+        row.push(interface.note.clone().unwrap_or_default().into());
+        table.row(row);
     }
     table.render(context.style)
 }

@@ -111,6 +111,18 @@ fn interfaces(text: &mut Text, seen: &Observation) {
     for (interface, action, sum) in &by_action {
         family.sample(&labels(*interface, action), sum.bytes);
     }
+    let mut family = text.family(
+        "lb_tunnels_ended_packets_total",
+        Kind::Counter,
+        "Packets received on an interface through a tunnel that ends at this machine (decap_from)",
+    );
+    each().for_each(|(labels, interface)| family.sample(&labels, interface.tunnels_ended.packets));
+    let mut family = text.family(
+        "lb_tunnels_ended_bytes_total",
+        Kind::Counter,
+        "Bytes of their frames with the outer headers",
+    );
+    each().for_each(|(labels, interface)| family.sample(&labels, interface.tunnels_ended.bytes));
     let count = |reason: &Reason| by_reason.get(&(*reason as u32)).copied().unwrap_or(0);
     let mut family = text.family("lb_drops_total", Kind::Counter, "Packets dropped, by reason");
     for reason in Reason::ALL.iter().filter(|reason| is_drop(reason.action())) {

@@ -84,6 +84,10 @@ fn count(rig: &Rig, address: &str, packets: u64) {
         up: true,
         repairs: 0,
         by_reason: Reason::ALL.iter().map(by_reason).collect(),
+        tunnels_ended: PacketCount {
+            packets: 70,
+            bytes: 7_000,
+        },
     }];
 }
 

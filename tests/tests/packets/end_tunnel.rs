@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use anyhow::Result;
-use lb_common::reason::Reason;
+use lb_common::{counters::PacketCount, reason::Reason};
 use lb_userspace::state::guard::Prefix;
 
 use super::{
@@ -96,14 +96,14 @@ fn other_tunnels_and_replies_to_the_port_of_gue_are_left_alone() -> Result<()> {
     for side in FAMILIES {
         let packet = Frame::tcp(side.client(1), side.vip(80), SYN, 64, b"");
         for tunnel in TUNNELS {
-            let reason = if tunnel == Tunnel::Ipip {
-                Reason::OtherProtocol
+            let (reason, from_elsewhere) = if tunnel == Tunnel::Ipip {
+                (Reason::OtherProtocol, Reason::TunnelSource)
             } else {
-                Reason::NotOurs
+                (Reason::NotOurs, Reason::NotOurs)
             };
-            for (name, from, to) in [
-                ("from elsewhere", side.client(0).ip(), end(side)),
-                ("to another machine", tier(side), side.strange_client()),
+            for (name, from, to, reason) in [
+                ("from elsewhere", side.client(0).ip(), end(side), from_elsewhere),
+                ("to another machine", tier(side), side.strange_client(), reason),
             ] {
                 let sent = arriving(&packet, from, to, tunnel);
                 bench.expect(name, &sent, PASS, &sent, reason)?;
@@ -177,6 +177,39 @@ fn a_tunnel_without_a_whole_packet_or_with_congestion_is_dropped() -> Result<()>
         for frame in [broken, marked] {
             let (action, _, reason) = bench.run(&frame)?;
             assert_eq!((action, reason), (DROP, Reason::TunnelMalformed));
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn tunnels_that_end_here_are_counted_beside_the_verdict() -> Result<()> {
+    let bench = bench()?;
+    for side in FAMILIES {
+        let packet = Frame::tcp(side.client(1), side.vip(L2DSR), SYN, 64, b"odd");
+        for tunnel in TUNNELS {
+            let sent = arriving(&packet, tier(side), end(side), tunnel);
+            let ended =
+                |bench: &Bench| -> Result<PacketCount> { Ok(bench.snapshot()?.interfaces[0].tunnels_ended) };
+            let before = ended(&bench)?;
+            bench.expect(
+                "taken",
+                &sent,
+                TX,
+                &packet.clone().lb_to_backend(),
+                Reason::SentBack,
+            )?;
+            let after = ended(&bench)?;
+            let counted = (after.packets - before.packets, after.bytes - before.bytes);
+            assert_eq!(counted, (1, sent.len() as u64), "{tunnel:?}");
+            for other in [
+                arriving(&packet, side.client(0).ip(), end(side), tunnel),
+                arriving(&packet, tier(side), side.strange_client(), tunnel),
+                packet.clone(),
+            ] {
+                bench.run(&other)?;
+            }
+            assert_eq!(ended(&bench)?, after, "{tunnel:?}");
         }
     }
     Ok(())

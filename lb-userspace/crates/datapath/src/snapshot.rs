@@ -50,6 +50,8 @@ pub struct InterfaceStats {
     pub repairs: u64,
     /// Every reason, in the order of [`Reason::ALL`], also with 0.
     pub by_reason: Vec<(Reason, PacketCount)>,
+    /// Packets that came through a tunnel which ends here. Each has a reason of its own, too.
+    pub tunnels_ended: PacketCount,
 }
 
 /// Traffic and flows of one backend.

@@ -9,7 +9,7 @@ use std::{
 use lb_common::{
     counters::{PacketCount, ReasonCounts, Signals, Traffic, verdict_slot},
     map_names,
-    reason::{REASON_SLOTS, Reason},
+    reason::{REASON_SLOTS, Reason, TUNNELS_ENDED},
     ring_page,
     ring_slot::RingSlot,
     service::ServiceId,
@@ -164,7 +164,7 @@ impl StatsReader {
                 });
             slots.insert(slot - first, total);
         })?;
-        let count = |reason: Reason| slots.get(&(reason as u32)).copied().unwrap_or_default();
+        let count = |slot: u32| slots.get(&slot).copied().unwrap_or_default();
         Ok(InterfaceStats {
             name: interface.name.clone(),
             attached: interface.attached.is_some(),
@@ -172,8 +172,9 @@ impl StatsReader {
             repairs: interface.repairs,
             by_reason: Reason::ALL
                 .iter()
-                .map(|reason| (*reason, count(*reason)))
+                .map(|reason| (*reason, count(*reason as u32)))
                 .collect(),
+            tunnels_ended: count(TUNNELS_ENDED),
         })
     }
 

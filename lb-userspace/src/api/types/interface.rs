@@ -34,6 +34,9 @@ pub struct Interface {
     pub packets: u64,
     /// Of these, dropped.
     pub dropped: u64,
+    /// Of these, received through a tunnel that ends at this machine.
+    #[serde(default)]
+    pub tunnels_ended: u64,
 }
 
 /// How XDP runs on an interface.
