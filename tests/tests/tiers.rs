@@ -68,6 +68,27 @@ fn a_balancer_takes_packets_out_of_the_tunnels_of_another_and_balances_them() ->
     // Both tiers have counted each packet.
     let sent = outer.metrics()?.sum("lb_service_packets_total", &[]);
     ensure!(sent > 0.0 && inner.metrics()?.sum("lb_service_packets_total", &[]) == sent);
+    let ended = inner.metrics()?.sum("lb_tunnels_ended_packets_total", &[]);
+    ensure!(ended == sent, "{ended} of {sent} packets came through tunnels");
+    let status = inner.cli().ok("status")?;
+    ensure!(status.contains("FROM TUNNELS"), "{status}");
+    for ((vip, family), (_, other, kind)) in vips.into_iter().zip(Family::BOTH).zip(families) {
+        let client = SocketAddr::new(net.client.ip(family), 30_000);
+        let (from, to) = (net.lb.ip(other), second.ip(other));
+        let ask = |from| {
+            format!("explain tcp {client} {vip} --tunnel {kind} --tunnel-from {from} --tunnel-to {to}")
+        };
+        let taken = inner.cli().json(&ask(from))?;
+        ensure!(
+            taken["tunnel_ends"] == true && taken["verdict"] == "forward" && taken["mode"] == "l2dsr",
+            "{taken}"
+        );
+        let refused = inner.cli().json(&ask(net.client.ip(other)))?;
+        ensure!(
+            refused["tunnel_ends"] == false && refused["verdict"] == "pass",
+            "{refused}"
+        );
+    }
     ensure!(
         inner.cli().ok("export")?.contains("decap_from"),
         "the key is exported"

@@ -1,6 +1,6 @@
 //! `GET /v1/explain`
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use axum::{
     Json,
@@ -21,7 +21,7 @@ use super::{
 use crate::{
     config::values,
     datapath::Interface,
-    explain::{self, Explanation, Question},
+    explain::{self, Explanation, Outer, OuterKind, Question},
     state::{quic, service::Protocol, words::Word},
 };
 
@@ -41,6 +41,9 @@ pub(super) async fn explain(
         ttl,
         length,
         quic_id,
+        tunnel,
+        tunnel_from,
+        tunnel_to,
     } = query?.0;
     let invalid = |what: String| ApiError::new(ErrorCode::Invalid, what, None);
     let arrives = match &interface {
@@ -60,6 +63,15 @@ pub(super) async fn explain(
             .filter(|id| id.len() <= MAX_CONNECTION_ID)
             .ok_or_else(|| invalid(format!("{text:?} is no QUIC connection id in hexadecimal")))?,
     };
+    let outer = match (tunnel, tunnel_from, tunnel_to) {
+        (None, None, None) => None,
+        (Some(kind), Some(from), Some(to)) => Some(outer(&kind, &from, &to)?),
+        (Some(_) | None, ..) => {
+            return Err(invalid(
+                "tunnel, tunnel_from and tunnel_to are given together or not at all".into(),
+            ));
+        }
+    };
     let question = Question {
         source: values::endpoint(&source)?,
         destination: values::endpoint(&destination)?,
@@ -69,6 +81,7 @@ pub(super) async fn explain(
         ttl: ttl.unwrap_or(Question::TTL),
         length: length.unwrap_or_default(),
         connection_id,
+        outer,
     };
     if question.tuple().is_none() {
         return Err(invalid("source and destination are of different families".into()));
@@ -94,6 +107,7 @@ pub(super) async fn explain(
         tracked,
         ifindex,
         frame,
+        tunnel_ends,
         steps,
     } = explanation;
     let verdict = verdict(reason);
@@ -115,12 +129,36 @@ pub(super) async fn explain(
         mode: mode.map(|mode| mode.word().to_owned()),
         slot,
         tracked,
+        tunnel_ends,
         output: (verdict == FORWARD).then(|| Output {
             interface: ifindex.map(|index| interface_name(&api, index)),
             packet_hex: frame.as_deref().map(hex),
         }),
         steps,
     }))
+}
+
+/// The outer header of a tunnel.
+fn outer(kind: &str, source: &str, destination: &str) -> Result<Outer, ApiError> {
+    let invalid = |what: String| ApiError::new(ErrorCode::Invalid, what, None);
+    let kind = match kind {
+        "ipip" => OuterKind::Ipip,
+        "gue" => OuterKind::Gue,
+        other => return Err(invalid(format!("{other:?} is no tunnel: ipip or gue"))),
+    };
+    let address = |text: &str| -> Result<IpAddr, ApiError> {
+        text.parse()
+            .map_err(|_| invalid(format!("{text:?} is no IP address")))
+    };
+    let (source, destination) = (address(source)?, address(destination)?);
+    if source.is_ipv4() != destination.is_ipv4() {
+        return Err(invalid("the tunnel's addresses are of different families".into()));
+    }
+    Ok(Outer {
+        kind,
+        source,
+        destination,
+    })
 }
 
 /// Bytes in hexadecimal, two digits each.

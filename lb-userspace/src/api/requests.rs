@@ -129,6 +129,15 @@ pub struct ExplainQuery {
     /// The QUIC connection id that it is sent to, in hexadecimal.
     #[serde(default)]
     pub quic_id: Option<String>,
+    /// The tunnel that it comes through: `ipip` or `gue`, with both of the next two; the rest is about the packet in it.
+    #[serde(default)]
+    pub tunnel: Option<String>,
+    /// Source address of the tunnel's outer header.
+    #[serde(default)]
+    pub tunnel_from: Option<String>,
+    /// Destination address of the tunnel's outer header.
+    #[serde(default)]
+    pub tunnel_to: Option<String>,
 }
 
 /// Which events are wanted.

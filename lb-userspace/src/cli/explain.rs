@@ -1,6 +1,6 @@
 //! `lb explain`
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use clap::Args;
 use lb_common::reason::Reason;
@@ -46,6 +46,15 @@ pub(super) struct Explain {
     /// Destination connection id of QUIC, in hexadecimal
     #[arg(long, value_name = "HEX")]
     quic_id: Option<String>,
+    /// A packet that comes through a tunnel: explain the outer header, then the packet in it
+    #[arg(long, value_name = "ipip|gue", requires_all = ["tunnel_from", "tunnel_to"])]
+    tunnel: Option<String>,
+    /// Source of the outer header
+    #[arg(long, value_name = "IP", requires = "tunnel")]
+    tunnel_from: Option<IpAddr>,
+    /// Destination of the outer header
+    #[arg(long, value_name = "IP", requires = "tunnel")]
+    tunnel_to: Option<IpAddr>,
 }
 
 /// A reason for people and programs.
@@ -77,6 +86,9 @@ impl Explain {
                     ("ttl", self.ttl.map(|ttl| ttl.to_string())),
                     ("length", self.length.map(|length| length.to_string())),
                     ("quic_id", self.quic_id),
+                    ("tunnel", self.tunnel),
+                    ("tunnel_from", self.tunnel_from.map(|from| from.to_string())),
+                    ("tunnel_to", self.tunnel_to.map(|to| to.to_string())),
                 ] {
                     if let Some(value) = value {
                         path.push_str(&format!("&{name}={value}"));

@@ -10,6 +10,7 @@ mod service;
 #[cfg(test)]
 mod tests;
 mod transmit;
+mod tunnel;
 mod walk;
 mod words;
 
@@ -32,6 +33,26 @@ use crate::{
     state::service::{Protocol, ServiceKey},
 };
 
+/// The outer header of a packet that came through a tunnel.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Outer {
+    /// How it carries the packet.
+    pub kind: OuterKind,
+    /// Its source.
+    pub source: IpAddr,
+    /// Its destination, of the same family.
+    pub destination: IpAddr,
+}
+
+/// How an outer header carries a packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum OuterKind {
+    /// IP in IP.
+    Ipip,
+    /// Generic UDP Encapsulation, to the port of `gue_port`.
+    Gue,
+}
+
 /// A packet to explain.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Question {
@@ -51,6 +72,8 @@ pub struct Question {
     pub length: u16,
     /// Its destination QUIC connection id, from the first octet on; empty: none.
     pub connection_id: Vec<u8>,
+    /// The header around it, if it comes through a tunnel; the other fields are those of the packet within.
+    pub outer: Option<Outer>,
 }
 
 impl Question {
@@ -108,8 +131,28 @@ pub struct Explanation {
     pub ifindex: Option<u32>,
     /// The frame that would leave, where the tables determine all of it.
     pub frame: Option<Vec<u8>>,
+    /// Whether the tunnel that it comes through ends here; `None` for a packet without one.
+    pub tunnel_ends: Option<bool>,
     /// The steps, one sentence each.
     pub steps: Vec<String>,
+}
+
+impl Explanation {
+    /// A verdict without a service or steps.
+    const fn of(reason: Reason) -> Self {
+        Self {
+            reason,
+            service: None,
+            backend: None,
+            mode: None,
+            slot: None,
+            tracked: false,
+            ifindex: None,
+            frame: None,
+            tunnel_ends: None,
+            steps: Vec::new(),
+        }
+    }
 }
 
 /// Explains the verdict for a packet. `view` has the names.
@@ -117,6 +160,9 @@ pub struct Explanation {
 /// # Errors
 /// When a table cannot be read.
 pub fn explain(question: &Question, tables: &dyn ReadTables, view: &ControlView) -> io::Result<Explanation> {
+    if let Some(outer) = &question.outer {
+        return tunnel::explain(outer, question, tables, view);
+    }
     let tuple = question
         .tuple()
         .ok_or_else(|| io::Error::other("source and destination are of different families"))?;

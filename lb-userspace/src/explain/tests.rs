@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use lb_common::{
     addr::NetAddr,
     backend::{ALIVE, Backend, BackendId, Generation, IN_USE, IPV6, RESOLVED},
+    decap::{EndKey, V4, V6},
     flow::{FIN, PROVEN},
     quic::{Config, ConfigKey, HALF_READ, ServerKey},
     ring_slot::RingSlot,
@@ -10,7 +11,7 @@ use lb_common::{
         FORWARDS, GUARDS_CLIENTS, IN_TURN, OnEmpty, QUIC, RingId, SHARES_ADDRESS, Service, ServiceId,
         TRACKS_ALL, TRANSLATES,
     },
-    settings::{HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
+    settings::{ENDS_TUNNELS, HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
     track::{FlowRecord, Table, Tick},
 };
 
@@ -145,6 +146,7 @@ fn question(destination: &str, opens: bool) -> Question {
         ttl: Question::TTL,
         length: 0,
         connection_id: Vec::new(),
+        outer: None,
     }
 }
 
@@ -161,6 +163,15 @@ impl ReadTables for Tables {
     fn service_of_prefix(&self, address: IpAddr, port: u16, _: Protocol) -> io::Result<Option<Service>> {
         let prefix: Prefix = "192.0.2.0/28".parse().unwrap();
         Ok((prefix.contains(address) && port == 80).then_some(self.service))
+    }
+    fn ends_tunnels(&self, kind: u8, address: IpAddr) -> io::Result<bool> {
+        let known = match kind {
+            EndKey::END => ["10.0.9.9", "2001:db8::9"],
+            V4 => ["10.0.8.1", ""],
+            V6 => ["", "2001:db8:8::1"],
+            _ => ["", ""],
+        };
+        Ok(known.contains(&address.to_string().as_str()))
     }
     fn service_key(&self, _: ServiceId) -> Option<ServiceKey> {
         Some(view().desired.services.values().next().unwrap().key)
@@ -641,4 +652,108 @@ fn steps_name_service_and_backends() {
         (explanation.ifindex, explanation.mode),
         (Some(OUT), Some(Mode::L2dsr))
     );
+}
+
+#[test]
+fn a_packet_in_a_tunnel_is_explained_from_its_outer_header_on() {
+    use OuterKind::{Gue, Ipip};
+    use Reason::{NotOurs, OtherProtocol, Redirected, TunnelSource};
+    let ends = || {
+        Tables::l2dsr(RingSlot::stable(A)).with(|t| {
+            t.settings.flags |= ENDS_TUNNELS;
+            t.settings.gue_port = 6080;
+        })
+    };
+    let none = || Tables::l2dsr(RingSlot::stable(A)).with(|t| t.settings.gue_port = 6080);
+    let shared = || ends().with(|t| t.settings.flags |= HAS_WILDCARD);
+    let (balancer, own, web) = ("10.0.8.1", "10.0.9.9", "192.0.2.1");
+    for (tables, kind, from, to, reason, taken, step) in [
+        (
+            ends(),
+            Ipip,
+            balancer,
+            own,
+            Redirected,
+            true,
+            "the tunnel ends here",
+        ),
+        (
+            ends(),
+            Gue,
+            balancer,
+            own,
+            Redirected,
+            true,
+            "the tunnel ends here",
+        ),
+        (
+            ends(),
+            Gue,
+            "2001:db8:8::1",
+            "2001:db8::9",
+            Redirected,
+            true,
+            "decap_from has 2001:db8:8::1",
+        ),
+        (
+            ends(),
+            Ipip,
+            "10.0.8.2",
+            own,
+            TunnelSource,
+            false,
+            "decap_from does not have 10.0.8.2",
+        ),
+        (
+            ends(),
+            Gue,
+            "10.0.8.2",
+            own,
+            NotOurs,
+            false,
+            "a datagram to UDP port 6080",
+        ),
+        (
+            ends(),
+            Ipip,
+            balancer,
+            "10.0.9.8",
+            OtherProtocol,
+            false,
+            "tunnels to 10.0.9.8 do not end here",
+        ),
+        (
+            none(),
+            Ipip,
+            balancer,
+            own,
+            OtherProtocol,
+            false,
+            "decap_from is empty",
+        ),
+        (none(), Gue, balancer, own, NotOurs, false, "decap_from is empty"),
+        // A service on each port has the port of GUE, too.
+        (shared(), Gue, balancer, web, Redirected, false, "it is no tunnel"),
+    ] {
+        let outer = Outer {
+            kind,
+            source: from.parse().unwrap(),
+            destination: to.parse().unwrap(),
+        };
+        let asked = Question {
+            outer: Some(outer),
+            ..question(WEB, true)
+        };
+        let explanation = tables.answer(&asked);
+        let steps = explanation.steps.join("\n");
+        assert_eq!(
+            (explanation.reason, explanation.tunnel_ends),
+            (reason, Some(taken)),
+            "{steps}"
+        );
+        assert!(steps.contains(step), "{step:?} is missing in\n{steps}");
+        // The service and backend are those of the packet within.
+        assert_eq!(explanation.service.is_some(), reason == Redirected, "{steps}");
+    }
+    assert_eq!(ends().ask(WEB, true).tunnel_ends, None);
 }

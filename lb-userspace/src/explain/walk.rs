@@ -40,23 +40,12 @@ impl<'a> Walk<'a> {
         tables: &'a dyn ReadTables,
         view: &'a ControlView,
     ) -> Self {
-        let explanation = Explanation {
-            reason: Reason::NotOurs,
-            service: None,
-            backend: None,
-            mode: None,
-            slot: None,
-            tracked: false,
-            ifindex: None,
-            frame: None,
-            steps: Vec::new(),
-        };
         Self {
             question,
             tuple,
             tables,
             view,
-            explanation,
+            explanation: Explanation::of(Reason::NotOurs),
             named: None,
             rewritten: None,
             gue_port: 0,

@@ -9,6 +9,7 @@ use std::{
 use lb_common::{
     addr::{NetAddr, NetPort, NetV4, NetV6},
     backend::{Backend, BackendId},
+    decap::EndKey,
     flow::{NatFlow, REPLY},
     guard::{DENY, PrefixKey},
     quic::{Config, ConfigKey, ServerKey},
@@ -73,6 +74,11 @@ impl ReadTables for LiveTables {
             self.maps.prefix_services.get(&key)
         };
         Ok(service_prefix::longest(find(port)?, find(0)?))
+    }
+
+    fn ends_tunnels(&self, kind: u8, address: IpAddr) -> io::Result<bool> {
+        let key = EndKey::new(kind, NetAddr::from(address), EndKey::ADDRESS);
+        Ok(self.maps.tunnel_ends.get(&key)?.is_some())
     }
 
     fn service_key(&self, id: ServiceId) -> Option<ServiceKey> {

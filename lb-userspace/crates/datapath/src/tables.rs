@@ -92,6 +92,11 @@ pub trait ReadTables: Send + Sync {
         port: u16,
         protocol: Protocol,
     ) -> io::Result<Option<Service>>;
+    /// Whether tunnels end at an address, or may come from it: a kind of [`lb_common::decap::EndKey`].
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    fn ends_tunnels(&self, kind: u8, address: IpAddr) -> io::Result<bool>;
     /// The key of a service's number.
     fn service_key(&self, id: ServiceId) -> Option<ServiceKey>;
     /// A slot of a ring.

@@ -22,6 +22,9 @@ pub struct Explanation {
     pub slot: Option<u32>,
     /// Whether its flow is recorded.
     pub tracked: bool,
+    /// Whether the tunnel that it comes through ends at this machine; `null` for a packet without one.
+    #[serde(default)]
+    pub tunnel_ends: Option<bool>,
     /// The packet that would leave, if any.
     pub output: Option<Output>,
     /// How that comes about.
