@@ -27,6 +27,15 @@ pub(super) fn check() -> Result<(), DatapathError> {
     }
 }
 
+/// Names of the capabilities that a data plane needs and this thread lacks.
+pub fn missing_capabilities() -> Vec<&'static str> {
+    match check() {
+        Err(DatapathError::Capabilities(missing)) => missing,
+        // Without /proc nothing is known of them; `lb run` says so.
+        Ok(()) | Err(_) => Vec::new(),
+    }
+}
+
 /// Names of the capabilities that the text of a status file lacks. CAP_SYS_ADMIN includes the two of BPF
 /// (capabilities(7)).
 fn missing(status: &str) -> Vec<&'static str> {

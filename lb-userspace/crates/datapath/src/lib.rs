@@ -23,6 +23,7 @@ mod faults;
 mod fill;
 mod held;
 mod host;
+pub mod host_network;
 mod interface;
 mod kept;
 mod kernel_clock;
@@ -63,6 +64,7 @@ use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 pub use self::{
     attach::AttachResult,
+    capabilities::missing_capabilities,
     checks::CheckPaths,
     decap::{Decap, DecapOptions},
     early::EarlyStart,
@@ -76,6 +78,7 @@ pub use self::{
     left::{LeftForwarding, left_forwarding},
     live::LiveTables,
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
+    netlink::{HostAddress, TiedTo},
     snapshot::{BackendSignals, BackendStats, GaveWay, InterfaceStats, MapUse, Snapshot},
     stages::stages_of,
     stats::StatsReader,

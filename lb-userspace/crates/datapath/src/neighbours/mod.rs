@@ -1,10 +1,11 @@
 //! The ways to backends: follows routes, neighbours, links and addresses, and keeps the neighbours in question alive,
 //! so that forwarding in XDP, which the kernel's neighbour table does not see, never meets an entry that ran out.
 
+mod resolve;
 mod way;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map::Entry},
+    collections::{BTreeMap, BTreeSet},
     io, mem,
     net::IpAddr,
     sync::Arc,
@@ -17,12 +18,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use self::way::{Exit, Last, Way, way};
+pub(super) use self::resolve::look_up;
 pub use self::way::{NextHop, NextHopState};
+use self::{
+    resolve::{Seen, resolve},
+    way::{Exit, Last, Way},
+};
 use super::{
     HostAddresses, Interfaces,
     faults::{DatapathPart, PartReporter},
-    netlink::{Client, LinkState, Neighbour, Notice, Notices, Route},
+    netlink::{Client, Notice, Notices},
     own_macs::{OwnMacs, served},
     writer::Command,
 };
@@ -115,13 +120,6 @@ pub(super) struct NeighbourTask {
     /// Changes since [`Self::look_at_host`].
     links_changed: bool,
     addresses_changed: bool,
-}
-
-/// Results of look-ups to reuse: thousands of backends may be behind one router.
-#[derive(Default)]
-struct Seen {
-    links: BTreeMap<u32, Option<LinkState>>,
-    neighbours: BTreeMap<(u32, IpAddr), Option<Neighbour>>,
 }
 
 /// Data read from the kernel.
@@ -394,39 +392,8 @@ impl NeighbourTask {
     }
 
     fn examine(&mut self, address: IpAddr, seen: &mut Seen, confirm: bool) -> io::Result<Way> {
-        let route = self.client.route(address)?;
-        let (mut link, mut neighbour) = (None, None);
-        if let Route::Unicast { ifindex, gateway, .. } = route {
-            let client = &mut self.client;
-            let Seen { links, neighbours } = seen;
-            let mut find = |ifindex| -> io::Result<Option<LinkState>> {
-                Ok(match links.entry(ifindex) {
-                    Entry::Occupied(known) => known.get().clone(),
-                    Entry::Vacant(unknown) => unknown.insert(client.link(ifindex)?).clone(),
-                })
-            };
-            if let Some(found) = find(ifindex)? {
-                let exit = Exit::by(&found, find)?;
-                link = Some((found, exit));
-            }
-            if link.as_ref().is_some_and(|(link, _)| link.mac.is_some()) {
-                let via = gateway.unwrap_or(address);
-                neighbour = match neighbours.entry((ifindex, via)) {
-                    Entry::Occupied(known) => *known.get(),
-                    Entry::Vacant(unknown) => {
-                        let neighbour = self.client.neighbour(ifindex, via)?;
-                        if neighbour.is_none_or(|neighbour| confirm && !neighbour.confirmed) {
-                            // Not being able to ask shows in the neighbour's silence.
-                            let _ = self.client.probe(ifindex, via);
-                        }
-                        *unknown.insert(neighbour)
-                    }
-                };
-            }
-        }
         let before = self.ways.get(&address).map(Way::last);
         let last = before.or_else(|| self.remembered.remove(&address));
-        let link = link.as_ref().map(|(link, exit)| (link, *exit));
-        Ok(way(address, route, link, neighbour, last))
+        resolve(&mut self.client, address, seen, confirm, last)
     }
 }

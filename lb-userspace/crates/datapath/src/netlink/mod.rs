@@ -4,6 +4,7 @@
     reason = "messages and attributes are open sets: newer kernels send more, and most are not for us"
 )]
 
+mod host;
 mod link;
 mod pair;
 mod stacking;
@@ -22,6 +23,7 @@ use netlink_packet_route::{
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
+pub use self::host::{HostAddress, TiedTo};
 #[cfg(test)]
 pub(super) use self::link::VlanLink;
 pub(super) use self::{
