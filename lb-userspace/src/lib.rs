@@ -14,6 +14,7 @@ pub mod app;
 pub mod cli;
 pub mod control;
 pub mod discovery;
+pub mod doctor;
 pub mod events;
 pub mod explain;
 pub mod metrics;

@@ -28,6 +28,8 @@ pub enum Exit {
     Conflict = 4,
     /// The daemon is not reachable.
     Unreachable = 5,
+    /// Warnings were found, but no failures.
+    Warnings = 10,
 }
 
 impl From<Exit> for ExitCode {
@@ -61,6 +63,11 @@ impl CliError {
             details: None,
             by_daemon: false,
         }
+    }
+
+    /// A result that was shown already, and ends the process with this code.
+    pub fn shown(exit: Exit) -> Self {
+        Self::new(exit, "")
     }
 
     /// The same, from a command that a service manager runs.
@@ -149,6 +156,9 @@ impl CliError {
 impl CliError {
     /// Writes it to stderr, and ignores a closed stderr. From a daemon, the journal gets its priority.
     pub fn print(&self) {
+        if self.message.is_empty() {
+            return;
+        }
         let text = if self.by_daemon && telemetry::to_journal() {
             telemetry::with_priority(Level::ERROR, &self.to_string())
         } else {

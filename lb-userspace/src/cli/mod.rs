@@ -9,6 +9,7 @@ pub(crate) mod client;
 mod completions;
 mod decap;
 mod detach;
+mod doctor;
 pub mod error;
 mod events;
 mod explain;
@@ -92,6 +93,8 @@ enum Command {
     Events(events::Events),
     /// Explain what would happen to a packet, or what a reason means
     Explain(explain::Explain),
+    /// Find what is wrong with machine, interfaces, addresses and ways to backends, with remedies
+    Doctor(doctor::Doctor),
     /// Remove programs, links and pins that a kept or killed daemon left
     Detach(detach::Detach),
     /// Decapsulate tunnels of modes ipip and gue on a backend, in the foreground
@@ -116,6 +119,7 @@ impl Cli {
             Command::Backend(backend) => context.block_on(backend.execute(&context)),
             Command::Events(events) => context.block_on(events.execute(&context)),
             Command::Explain(explain) => context.block_on(explain.execute(&context)),
+            Command::Doctor(doctor) => context.block_on(doctor.execute(&context)),
             Command::Detach(detach) => detach.execute(&context),
             Command::Decap(decap) => decap.execute(&context),
             Command::Completions(completions) => completions.execute(),

@@ -1,0 +1,168 @@
+//! `lb doctor`
+
+use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+
+use clap::Args;
+use serde::Serialize;
+
+use super::{
+    error::{CliError, Exit},
+    output::Context,
+    table::Tone,
+};
+use crate::{
+    api::types::{Status, XdpMode},
+    app::settings,
+    chain::chain,
+    config::{self, Config},
+    datapath,
+    doctor::{self, Facts, Finding, Level, Setup},
+};
+
+#[derive(Args, Debug)]
+#[command(after_help = "Exit codes: 0 all is well, 1 failures, 10 warnings alone.
+
+Examples:
+  lb doctor --iface eth0             before the first start: kernel, rights, driver
+  lb doctor --config lb.toml         before a file is applied
+  lb doctor                          while the daemon runs: interfaces, addresses, ways to backends, its own problems
+  lb doctor --vip 192.0.2.10 --probe one address; asks the network whether another machine has it")]
+pub(super) struct Doctor {
+    /// Look at this interface instead of the daemon's or the file's; may be given several times
+    #[arg(long = "iface", value_name = "IFACE")]
+    interfaces: Vec<String>,
+    /// Look at services of this address alone, or at the address if no service has it; may be given several times
+    #[arg(long = "vip", value_name = "IP")]
+    addresses: Vec<IpAddr>,
+    /// Look at what this file would do, instead of at the daemon's state
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Ask the network by ARP or neighbour discovery whether other machines have the services' addresses
+    #[arg(long)]
+    probe: bool,
+}
+
+/// With `-o json`.
+#[derive(Serialize)]
+struct Report {
+    level: Level,
+    findings: Vec<Finding>,
+}
+
+impl Doctor {
+    pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        let client = context.client();
+        // Without a daemon, the machine and the file are looked at.
+        let (status, away) = match client.get::<Status>("/v1/status").await {
+            Ok(status) => (Some(status), None),
+            Err(error) => (None, Some(error.message)),
+        };
+        let config = match (&self.config, &status) {
+            (Some(file), _) => settings::read(file).map_err(|error| {
+                let summary = CliError::new(Exit::Failed, chain(&error));
+                match error {
+                    settings::FileError::Content { file, errors } => summary.listing(&file, errors),
+                    settings::FileError::Read { .. } => summary,
+                }
+            })?,
+            (None, Some(_)) => running(&client.text("/v1/export").await?)?,
+            (None, None) => Config::default(),
+        };
+        let setup = self.setup(config, status.as_ref());
+        let failed = |error| CliError::new(Exit::Failed, format!("cannot ask the kernel: {error}"));
+        let facts = Facts::gather(&setup).map_err(failed)?;
+        let mut findings = doctor::diagnose(&setup, &facts);
+        if self.probe {
+            let conflicts = doctor::conflicts(&setup, &facts).map_err(|error| {
+                CliError::new(Exit::Failed, format!("cannot ask the network: {error}")).hint("run as root")
+            })?;
+            findings.extend(conflicts);
+        }
+        findings.extend(doctor::of_daemon(status.as_ref(), &facts));
+        findings.extend(
+            away.filter(|_| setup.interfaces.is_empty())
+                .map(doctor::nothing_to_look_at),
+        );
+        show(findings, context)
+    }
+
+    fn setup(&self, config: Config, status: Option<&Status>) -> Setup {
+        let interfaces = if !self.interfaces.is_empty() {
+            self.interfaces.clone()
+        } else if let (None, Some(status)) = (&self.config, status) {
+            status
+                .interfaces
+                .iter()
+                .map(|interface| interface.name.clone())
+                .collect()
+        } else {
+            config.daemon.interfaces
+        };
+        let running = status.into_iter().flat_map(|status| &status.interfaces);
+        let mode = |mode| match mode {
+            XdpMode::Native => Some(datapath::XdpMode::Native),
+            XdpMode::Generic => Some(datapath::XdpMode::Generic),
+            XdpMode::None => None,
+        };
+        let services = config.desired.services.values();
+        let is_known = |address: &IpAddr| services.clone().any(|service| service.key.has_address(*address));
+        let unknown = self
+            .addresses
+            .iter()
+            .copied()
+            .filter(|address| !is_known(address))
+            .collect();
+        Setup {
+            interfaces,
+            xdp_mode: config.daemon.xdp_mode,
+            running: running
+                .filter_map(|interface| Some((interface.name.clone(), mode(interface.xdp_mode)?)))
+                .collect::<BTreeMap<_, _>>(),
+            has_daemon: status.is_some(),
+            pin_dir: config.daemon.pin_dir,
+            addresses: unknown,
+            only: self.addresses.clone(),
+            desired: config.desired,
+        }
+    }
+}
+
+/// The state of a running daemon, as it exports it.
+fn running(text: &str) -> Result<Config, CliError> {
+    config::parse(text, "export").map_err(|errors| {
+        let first = errors.first().map(ToString::to_string).unwrap_or_default();
+        CliError::new(Exit::Failed, format!("cannot read the daemon's state: {first}"))
+            .hint("this `lb` is of another version than the daemon")
+    })
+}
+
+fn show(findings: Vec<Finding>, context: &Context) -> Result<(), CliError> {
+    let level = findings
+        .iter()
+        .map(|finding| finding.level)
+        .max()
+        .unwrap_or(Level::Ok);
+    let report = Report { level, findings };
+    context.show(&report, |report| {
+        let lines = report.findings.iter().map(|finding| {
+            let tone = match finding.level {
+                Level::Ok => Tone::Good,
+                Level::Warn => Tone::Notice,
+                Level::Fail => Tone::Bad,
+            };
+            let text = finding.to_string();
+            let (level, rest) = text.split_at(text.find(' ').unwrap_or(0));
+            if context.style.colour {
+                tone.paint(level) + rest
+            } else {
+                text
+            }
+        });
+        lines.collect()
+    })?;
+    match level {
+        Level::Ok => Ok(()),
+        Level::Warn => Err(CliError::shown(Exit::Warnings)),
+        Level::Fail => Err(CliError::shown(Exit::Failed)),
+    }
+}

@@ -1,0 +1,122 @@
+//! The machine: kernel, rights, limits.
+
+use super::super::{Facts, Finding, Setup, facts::Machine};
+use crate::{health::settings::CheckKind, state::service::Service};
+
+/// Subject of these findings.
+const MACHINE: &str = "machine";
+/// The oldest kernel that is supported.
+const OLDEST: (u32, u32) = (6, 1);
+/// Open files that the daemon needs beside those of checks.
+const RESERVED_FILES: u64 = 512;
+
+pub(in super::super) fn all(setup: &Setup, facts: &Facts) -> Vec<Finding> {
+    let machine = &facts.machine;
+    let findings = [
+        Some(kernel(machine)),
+        compiler(machine),
+        capabilities(setup, machine),
+        pins(setup, machine),
+        open_files(setup, machine),
+        clock(setup, machine),
+    ];
+    findings.into_iter().flatten().collect()
+}
+
+fn kernel(machine: &Machine) -> Finding {
+    let release = &machine.release;
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    let version = match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => Some((major, minor)),
+        _ => None,
+    };
+    let btf = if machine.has_btf { ", BTF" } else { "" };
+    match version {
+        Some(version) if version < OLDEST => Finding::fail(
+            "kernel",
+            MACHINE,
+            format!("Linux {release} is too old: the program needs Linux 6.1 or newer"),
+        )
+        .remedy("boot Linux 6.1 or newer"),
+        Some(_) | None => Finding::ok("kernel", MACHINE, format!("Linux {release}{btf}")),
+    }
+}
+
+fn compiler(machine: &Machine) -> Option<Finding> {
+    let message =
+        "net.core.bpf_jit_enable = 0: the program is interpreted, which takes many times as long a packet";
+    (machine.compiles_bpf == Some(false))
+        .then(|| Finding::warn("jit", MACHINE, message).remedy("sysctl -w net.core.bpf_jit_enable=1"))
+}
+
+fn capabilities(setup: &Setup, machine: &Machine) -> Option<Finding> {
+    let missing = machine.missing_capabilities.join(", ");
+    let finding = if missing.is_empty() {
+        return None;
+    } else if setup.has_daemon {
+        let message = format!("without {missing} `lb doctor` cannot see everything");
+        Finding::warn("capabilities", MACHINE, message)
+    } else {
+        let message =
+            format!("without {missing} `lb run` refuses to start, and `lb doctor` cannot see everything");
+        Finding::fail("capabilities", MACHINE, message)
+    };
+    Some(finding.remedy("run it as root, for example with sudo"))
+}
+
+fn pins(setup: &Setup, machine: &Machine) -> Option<Finding> {
+    let dir = setup.pin_dir.display();
+    let is_usual = setup.pin_dir.starts_with("/sys/fs/bpf");
+    // The daemon mounts the usual one itself.
+    (machine.pins_in_bpf_fs == Some(false) && !is_usual).then(|| {
+        Finding::fail(
+            "pin_dir",
+            MACHINE,
+            format!("{dir} is not in a BPF file system: nothing can be pinned there"),
+        )
+        .remedy(format!("mkdir -p {dir} && mount -t bpf bpf {dir}"))
+    })
+}
+
+fn open_files(setup: &Setup, machine: &Machine) -> Option<Finding> {
+    let checked = |service: &Service| {
+        if service.is_checked() {
+            service.backends.len()
+        } else {
+            0
+        }
+    };
+    let checks = setup.services().map(checked).sum::<usize>() as u64;
+    let needed = checks.saturating_mul(2).saturating_add(RESERVED_FILES);
+    (machine.open_files < needed && checks > 0).then(|| {
+        let limit = machine.open_files;
+        let message =
+            format!("{limit} open files are few for {checks} checked backends: checks wait for each other");
+        Finding::warn("open_files", MACHINE, message)
+            .remedy(format!("LimitNOFILE={needed} in the unit"))
+            .remedy(format!("ulimit -Hn {needed}"))
+    })
+}
+
+fn clock(setup: &Setup, machine: &Machine) -> Option<Finding> {
+    let tls = |service: &Service| match &service.health.kind {
+        CheckKind::Tls(tls) => Some(tls.clone()),
+        CheckKind::Http(http) | CheckKind::Http2(http) => http.tls.clone(),
+        CheckKind::Grpc(grpc) => grpc.tls.clone(),
+        CheckKind::None
+        | CheckKind::Tcp
+        | CheckKind::Dialogue(_)
+        | CheckKind::TcpHalfOpen
+        | CheckKind::Dns(_)
+        | CheckKind::Udp(_)
+        | CheckKind::Icmp
+        | CheckKind::Push(_)
+        | CheckKind::Exec(_) => None,
+    };
+    let verifies = |service: &Service| tls(service).is_some_and(|tls| tls.verify);
+    (!machine.has_time && setup.services().any(verifies)).then(|| {
+        let message =
+            "nothing keeps the clock right: checks call certificates expired, or not valid yet, by it";
+        Finding::warn("clock", MACHINE, message).remedy("timedatectl set-ntp true")
+    })
+}

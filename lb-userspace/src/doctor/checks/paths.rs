@@ -1,0 +1,188 @@
+//! Ways to backends: whether frames reach them, whether packets fit, whether replies come back.
+
+use std::{collections::BTreeSet, net::IpAddr};
+
+use lb_common::{service::Mode, tunnel};
+
+use super::{
+    super::{Facts, Finding, Setup, facts::Device},
+    interfaces,
+};
+use crate::{
+    control::{broken, own_traffic},
+    datapath::{
+        NextHopState, NextHops, XdpMode,
+        host_network::{HostLink, HostWay},
+    },
+    state::{backend::Backend, service::Service},
+};
+
+/// MTU of most clients' networks: longer packets seldom come from outside.
+const USUAL_MTU: u32 = 1500;
+
+pub(in super::super) fn all(setup: &Setup, facts: &Facts) -> Vec<Finding> {
+    let ways: NextHops = facts
+        .ways
+        .iter()
+        .map(|(address, way)| (*address, way.state.clone()))
+        .collect();
+    let mut findings = Vec::new();
+    for service in setup.services() {
+        if service.backends.is_empty() && service.hosts.is_empty() {
+            let message = "has no backends: its packets are dropped";
+            findings.push(
+                Finding::warn("backends", service.name.to_string(), message)
+                    .remedy(format!("lb backend add {} NAME --address IP:PORT", service.name)),
+            );
+        }
+        let mut found = Vec::new();
+        for backend in &service.backends {
+            found.extend(of_backend(setup, facts, service, backend));
+        }
+        let is_reachable = found.is_empty();
+        findings.extend(found);
+        if is_reachable && let Some(why) = broken(&setup.desired, service, &ways) {
+            findings.push(no_replies(service, &why));
+        } else if is_reachable && !service.backends.is_empty() {
+            let count = service.backends.len();
+            let message = format!("{count} of {count} backends can be reached");
+            findings.push(Finding::ok("path", service.name.to_string(), message));
+        }
+    }
+    findings.extend(exits(setup, facts));
+    findings.extend(own_traffic::conflict(&setup.desired).map(|conflict| {
+        Finding::warn("snat_ports", "machine", conflict.message)
+            .remedy("sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\"")
+            .remedy("other snat_ports in the file")
+    }));
+    findings
+}
+
+/// Why no flow of a service can work although its backends can be reached.
+fn no_replies(service: &Service, why: &str) -> Finding {
+    let finding = Finding::fail(
+        "replies",
+        service.name.to_string(),
+        format!("no flow can work: {why}"),
+    );
+    // `net.ipv4.conf.eth0.forwarding is 0`
+    let setting = why.split_whitespace().find(|word| word.starts_with("net."));
+    match setting {
+        Some(setting) if setting.starts_with("net.ipv4.") => finding
+            .remedy("sysctl -w net.ipv4.ip_forward=1")
+            .remedy(format!("sysctl -w {setting}=1")),
+        Some(_) => finding.remedy("sysctl -w net.ipv6.conf.all.forwarding=1"),
+        None => finding.remedy("snat_addresses in the file"),
+    }
+}
+
+fn of_backend(setup: &Setup, facts: &Facts, service: &Service, backend: &Backend) -> Vec<Finding> {
+    let address = backend.address.ip();
+    let subject = format!("{}/{}", service.name, backend.name);
+    let Some(way) = facts.ways.get(&address) else {
+        return Vec::new();
+    };
+    let mode = backend.mode.unwrap_or(service.mode);
+    let findings = [
+        reach(&subject, address, &way.state),
+        direct(&subject, address, mode, &way.state),
+        headroom(setup, facts, &subject, address, mode, way),
+    ];
+    findings.into_iter().flatten().collect()
+}
+
+fn reach(subject: &str, address: IpAddr, state: &NextHopState) -> Option<Finding> {
+    let message = state.error()?;
+    let fail = |remedy: String| Some(Finding::fail("path", subject, message.clone()).remedy(remedy));
+    match state {
+        NextHopState::Local => {
+            fail("give the backend an address of another machine, or of a namespace".to_owned())
+        }
+        NextHopState::Unreachable => fail(format!("ip route add {address} via ROUTER")),
+        NextHopState::NotEthernet { .. } => fail(
+            "route it over an Ethernet interface, or use mode ipip or gue to an address there".to_owned(),
+        ),
+        NextHopState::TooManyTags { .. } => fail("use at most two VLANs, one in the other".to_owned()),
+        NextHopState::Waiting { via, interface, .. } | NextHopState::Reached { via, interface, .. } => fail(
+            format!("see whether {via} is up and on the network of {interface}: arping -I {interface} {via}"),
+        ),
+    }
+}
+
+/// Mode l2dsr changes the frame's address alone, so that a router would send the packet back.
+fn direct(subject: &str, address: IpAddr, mode: Mode, state: &NextHopState) -> Option<Finding> {
+    let (NextHopState::Reached { via, .. } | NextHopState::Waiting { via, .. }) = state else {
+        return None;
+    };
+    (mode == Mode::L2dsr && *via != address).then(|| {
+        let message = format!(
+            "mode l2dsr needs {address} on a network of this machine, but it is behind {via}, which sends its packets back"
+        );
+        Finding::fail("l2dsr", subject, message).remedy("mode = \"ipip\" or \"gue\", with `lb decap` on the backend")
+    })
+}
+
+/// Whether the longest packets of clients fit into a tunnel.
+fn headroom(
+    setup: &Setup,
+    facts: &Facts,
+    subject: &str,
+    address: IpAddr,
+    mode: Mode,
+    way: &HostWay,
+) -> Option<Finding> {
+    let is_gue = match mode {
+        Mode::Ipip => false,
+        Mode::Gue => true,
+        Mode::Nat | Mode::Dnat | Mode::L2dsr => return None,
+    };
+    let overhead = u32::try_from(tunnel::overhead(address.is_ipv6(), is_gue)).ok()?;
+    let fits = way.mtu.checked_sub(overhead)?;
+    let longest = facts.interfaces(setup).map(|link| link.mtu).min()?.min(USUAL_MTU);
+    (fits < longest).then(|| {
+        let name = facts.links.iter().find(|link| link.ifindex == way.ifindex).map_or("", |link| &link.name);
+        let needed = longest + overhead;
+        let message = format!(
+            "the tunnel adds {overhead} bytes: packets of clients over {fits} bytes do not fit MTU {} on {name}, and their \
+             senders are told to send shorter ones",
+            way.mtu
+        );
+        Finding::warn("headroom", subject, message)
+            .remedy(format!("ip link set dev {name} mtu {needed}, and the same on the switch and the backend"))
+            .remedy(format!("clients' MSS of at most {}", fits.saturating_sub(40)))
+    })
+}
+
+/// Interfaces by which packets leave but on which the program does not run: the driver must take frames of programs.
+fn exits(setup: &Setup, facts: &Facts) -> Vec<Finding> {
+    let own: BTreeSet<u32> = facts.interfaces(setup).map(|link| link.ifindex).collect();
+    let device = |link: &HostLink| facts.devices.get(&link.ifindex);
+    let is_native = |link: &HostLink| {
+        device(link).and_then(|device| interfaces::mode(setup, link, device)) == Some(XdpMode::Native)
+    };
+    if !facts.interfaces(setup).any(is_native) {
+        return Vec::new();
+    }
+    let exits: BTreeSet<u32> = facts.ways.values().map(|way| way.ifindex).collect();
+    let others = facts
+        .links
+        .iter()
+        .filter(|link| exits.contains(&link.ifindex) && !own.contains(&link.ifindex));
+    others
+        .filter_map(|link| {
+            let device: &Device = device(link)?;
+            if device.driver == "veth" {
+                return interfaces::veth_transmit(setup, link, device);
+            }
+            (!device.features?.transmits).then(|| {
+                let message = format!(
+                    "packets to backends leave by it, but its driver, {}, takes no frames from XDP: they are lost",
+                    device.driver
+                );
+                Finding::fail("redirect", &link.name, message)
+                    .remedy(format!("attach to {} too: --iface {}", link.name, link.name))
+                    .remedy("--xdp-mode generic")
+            })
+        })
+        .collect()
+}

@@ -1,0 +1,299 @@
+//! What the kernel says about this machine.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::CString,
+    fs, io,
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
+};
+
+use super::Setup;
+use crate::{
+    datapath::{
+        HostAddress,
+        host_network::{HostLink, HostNetwork, HostWay, Offloads, Peer, XdpFeatures, interrupt_cpus},
+        left_forwarding, missing_capabilities,
+    },
+    state::service::Protocol,
+};
+
+/// Facts about this machine.
+#[derive(Clone, Debug, Default)]
+pub struct Facts {
+    /// The kernel and this process.
+    pub machine: Machine,
+    /// All links.
+    pub links: Vec<HostLink>,
+    /// More about the interfaces of the setup, and those by which backends are reached, by index.
+    pub devices: BTreeMap<u32, Device>,
+    /// Interfaces on which a program of `lb` runs, by name.
+    pub ours: BTreeSet<String>,
+    /// All addresses.
+    pub addresses: Vec<HostAddress>,
+    /// Addresses of services whose packets end on this machine.
+    pub local: BTreeSet<IpAddr>,
+    /// The way to each backend.
+    pub ways: BTreeMap<IpAddr, HostWay>,
+    /// The kernel's network settings, by path below `/proc/sys/net`; those that cannot be read are missing.
+    pub settings: BTreeMap<String, String>,
+    /// Sockets of this machine that wait for packets.
+    pub listeners: Vec<(Protocol, SocketAddr)>,
+}
+
+/// The kernel and this process.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    /// The kernel's release, such as `6.1.0-18-amd64`.
+    pub release: String,
+    /// Whether the kernel describes its own types.
+    pub has_btf: bool,
+    /// Whether BPF programs are compiled; `None` if that cannot be read.
+    pub compiles_bpf: Option<bool>,
+    /// Capabilities that `lb run` needs and this process lacks.
+    pub missing_capabilities: Vec<&'static str>,
+    /// Whether the directory of pins is in a BPF file system; `None` if it does not exist.
+    pub pins_in_bpf_fs: Option<bool>,
+    /// CPUs in use.
+    pub cpus: usize,
+    /// Open files that a process may have.
+    pub open_files: u64,
+    /// Whether the clock is synchronised.
+    pub has_time: bool,
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self {
+            release: "6.1.0".to_owned(),
+            has_btf: true,
+            compiles_bpf: Some(true),
+            missing_capabilities: Vec::new(),
+            pins_in_bpf_fs: Some(true),
+            cpus: 2,
+            open_files: 1 << 20,
+            has_time: true,
+        }
+    }
+}
+
+/// An interface's device and driver.
+#[derive(Clone, Debug, Default)]
+pub struct Device {
+    /// Name of the driver.
+    pub driver: String,
+    /// What it can do with XDP; `None` if the kernel does not say.
+    pub features: Option<XdpFeatures>,
+    /// What it does to frames.
+    pub offloads: Offloads,
+    /// Receive queues; `None` for devices without.
+    pub queues: Option<u32>,
+    /// CPUs of its interrupts.
+    pub interrupts: Vec<String>,
+    /// The other end of a veth.
+    pub peer: Option<Peer>,
+}
+
+impl Facts {
+    /// Asks the kernel. Waits up to three seconds for backends that do not answer ARP or neighbour discovery.
+    ///
+    /// # Errors
+    /// When the kernel does not answer at all.
+    pub fn gather(setup: &Setup) -> io::Result<Self> {
+        let mut network = HostNetwork::open()?;
+        let mut facts = Self {
+            machine: Machine::read(&setup.pin_dir),
+            links: network.links()?,
+            addresses: network.addresses()?,
+            ways: network.ways(&setup.backend_addresses().collect())?,
+            ours: left_forwarding()
+                .interfaces
+                .into_iter()
+                .map(|(name, _)| name)
+                .collect(),
+            listeners: listeners(),
+            ..Self::default()
+        };
+        for address in setup.service_addresses() {
+            if network.is_local(address)? {
+                facts.local.insert(address);
+            }
+        }
+        let exits = facts.ways.values().map(|way| way.ifindex);
+        let wanted: BTreeSet<u32> = facts
+            .interfaces(setup)
+            .map(|link| link.ifindex)
+            .chain(exits)
+            .collect();
+        for link in facts.links.iter().filter(|link| wanted.contains(&link.ifindex)) {
+            facts.devices.insert(link.ifindex, device(&mut network, link));
+            for key in [
+                "ipv4/conf/{}/arp_ignore",
+                "ipv4/conf/{}/forwarding",
+                "ipv6/conf/{}/forwarding",
+            ] {
+                facts.settings.extend(setting(&key.replace("{}", &link.name)));
+            }
+        }
+        facts.settings.extend(setting("ipv4/conf/all/arp_ignore"));
+        Ok(facts)
+    }
+
+    /// The link with this name, which may be an alternative one.
+    pub fn link(&self, name: &str) -> Option<&HostLink> {
+        let mut links = self.links.iter();
+        links.find(|link| link.name == name || link.altnames.iter().any(|other| other == name))
+    }
+
+    /// The links of the setup's interfaces.
+    pub fn interfaces<'a>(&'a self, setup: &'a Setup) -> impl Iterator<Item = &'a HostLink> {
+        setup.interfaces.iter().filter_map(|name| self.link(name))
+    }
+
+    /// A numeric setting; `None` if it cannot be read.
+    pub fn number(&self, setting: &str) -> Option<i64> {
+        self.settings.get(setting)?.parse().ok()
+    }
+}
+
+fn setting(key: &str) -> Option<(String, String)> {
+    let text = fs::read_to_string(Path::new("/proc/sys/net").join(key)).ok()?;
+    Some((key.to_owned(), text.trim().to_owned()))
+}
+
+fn device(network: &mut HostNetwork, link: &HostLink) -> Device {
+    let driver = network.driver(&link.name).unwrap_or_default();
+    Device {
+        features: network.xdp_features(link.ifindex),
+        offloads: network.offloads(&link.name),
+        queues: network.receive_queues(&link.name),
+        interrupts: interrupt_cpus(&link.name),
+        peer: (driver == "veth").then(|| network.peer(link)).flatten(),
+        driver,
+    }
+}
+
+impl Machine {
+    fn read(pin_dir: &Path) -> Self {
+        let text = |path: &str| fs::read_to_string(path).ok();
+        let (open_files, has_time) = (open_files(), has_time());
+        Self {
+            release: text("/proc/sys/kernel/osrelease")
+                .unwrap_or_default()
+                .trim()
+                .to_owned(),
+            has_btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
+            compiles_bpf: text("/proc/sys/net/core/bpf_jit_enable").map(|value| value.trim() != "0"),
+            missing_capabilities: missing_capabilities(),
+            pins_in_bpf_fs: is_in_bpf_fs(pin_dir),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            open_files,
+            has_time,
+        }
+    }
+}
+
+/// Type of a BPF file system (include/uapi/linux/magic.h).
+const BPF_FS_MAGIC: libc::__fsword_t = 0xcafe_4a11;
+
+/// Whether a directory, or the first that exists above it, is in a BPF file system.
+fn is_in_bpf_fs(dir: &Path) -> Option<bool> {
+    let path = dir.ancestors().find(|path| path.exists())?;
+    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
+    // SAFETY: a structure of numbers, for which zero is a value.
+    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the path is a C string and the kernel writes one structure, both of which live until the call returns.
+    let result = unsafe { libc::statfs(path.as_ptr(), &raw mut found) };
+    (result == 0).then_some(found.f_type == BPF_FS_MAGIC)
+}
+
+/// The hard limit, to which the daemon raises its own.
+fn open_files() -> u64 {
+    let mut limit = libc::rlimit {
+        rlim_cur: 0,
+        rlim_max: 0,
+    };
+    // SAFETY: the kernel writes one structure to the place it is given, which lives until the call returns.
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
+        0 => limit.rlim_max,
+        _ => u64::MAX,
+    }
+}
+
+/// Whether something keeps the clock right (adjtimex(2)).
+fn has_time() -> bool {
+    // SAFETY: a structure of numbers, for which zero is a value: nothing is to be changed.
+    let mut state: libc::timex = unsafe { std::mem::zeroed() };
+    // SAFETY: the kernel writes one structure to the place it is given, which lives until the call returns.
+    unsafe { libc::adjtimex(&raw mut state) != libc::TIME_ERROR }
+}
+
+/// Sockets that wait for packets from anywhere: TCP listeners, and UDP sockets without a peer (proc_net_tcp of the kernel).
+fn listeners() -> Vec<(Protocol, SocketAddr)> {
+    /// States of sockets (include/net/tcp_states.h).
+    const LISTEN: &str = "0A";
+    const CLOSE: &str = "07";
+    let tables = [
+        ("tcp", Protocol::Tcp, LISTEN),
+        ("tcp6", Protocol::Tcp, LISTEN),
+        ("udp", Protocol::Udp, CLOSE),
+        ("udp6", Protocol::Udp, CLOSE),
+    ];
+    let mut found = Vec::new();
+    for (table, protocol, state) in tables {
+        let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
+        let waiting = text.lines().skip(1).filter_map(|line| {
+            let mut fields = line.split_whitespace();
+            let (local, actual) = (fields.nth(1)?, fields.nth(1)?);
+            (actual == state).then(|| socket(local)).flatten()
+        });
+        found.extend(waiting.map(|address| (protocol, address)));
+    }
+    found
+}
+
+/// An address as the kernel shows it: words of the address in the machine's order, and the port, in hexadecimal.
+fn socket(text: &str) -> Option<SocketAddr> {
+    let (address, port) = text.split_once(':')?;
+    let word = |at: usize| u32::from_str_radix(address.get(at..at + 8)?, 16).ok();
+    let address = if address.len() == 8 {
+        IpAddr::V4(Ipv4Addr::from(word(0)?.to_ne_bytes()))
+    } else {
+        let mut bytes = [0; 16];
+        for (to, at) in bytes.chunks_exact_mut(4).zip([0, 8, 16, 24]) {
+            to.copy_from_slice(&word(at)?.to_ne_bytes());
+        }
+        IpAddr::V6(Ipv6Addr::from(bytes))
+    };
+    Some(SocketAddr::new(address, u16::from_str_radix(port, 16).ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn waiting_sockets_are_read_with_address_and_port() {
+        for (text, expected) in [
+            ("0100007F:1F90", Some("127.0.0.1:8080")),
+            ("00000000:0016", Some("0.0.0.0:22")),
+            ("00000000000000000000000001000000:0050", Some("[::1]:80")),
+            ("B80D0120000000000000000002000000:0035", Some("[2001:db8::2]:53")),
+            ("xyz", None),
+            ("0100007F:", None),
+        ] {
+            assert_eq!(socket(text), expected.map(|text| text.parse().unwrap()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_socket_of_this_process_is_among_those_that_wait() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        assert!(listeners().contains(&(Protocol::Tcp, address)));
+        drop(listener);
+        let udp = std::net::UdpSocket::bind("[::1]:0").unwrap();
+        assert!(listeners().contains(&(Protocol::Udp, udp.local_addr().unwrap())));
+    }
+}
