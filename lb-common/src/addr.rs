@@ -77,6 +77,13 @@ impl NetV4 {
         first * (first ^ 127) * ((first & 0xf0) ^ 224) * !self.0 as u64 == 0
     }
 
+    /// Whether the address is one host's: neither this network nor loopback, and below 224.0.0.0, from where on multicast,
+    /// reserved addresses and broadcast are.
+    #[inline(always)]
+    pub const fn is_host(self) -> bool {
+        !matches!(self.0.to_ne_bytes()[0], 0 | 127 | 224..)
+    }
+
     /// The address as the standard library knows it.
     pub const fn to_std(self) -> Ipv4Addr {
         Ipv4Addr::from_bits(u32::from_be(self.0))
@@ -100,6 +107,12 @@ impl NetV6 {
         const LOOPBACK: u32 = 1_u32.to_be();
         let [a, b, c, d] = self.0;
         a.to_ne_bytes()[0] == 0xff || (a | b | c == 0 && (d == 0 || d == LOOPBACK))
+    }
+
+    /// Whether the address is one host's.
+    #[inline(always)]
+    pub const fn is_host(self) -> bool {
+        !self.is_martian()
     }
 
     /// The address as the standard library knows it.

@@ -5,8 +5,8 @@ use lb_common::{
     backend::BackendId,
     flow::Tuple,
     reason::Reason,
-    service::{QUIC, SHARES_ADDRESS, TCP, TRANSLATES, UDP},
-    settings::{HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
+    service::{TCP, UDP},
+    settings::Settings,
 };
 
 use crate::{
@@ -15,6 +15,7 @@ use crate::{
     lookup,
     maps::tables,
     next_stage::NextStage,
+    order,
     packet::Packet,
     scratch::Scratch,
     transport,
@@ -45,37 +46,23 @@ pub(crate) fn next<A: Family>(
     ip: &Ip,
     scratch: &mut Scratch<A>,
 ) -> Result<NextStage, NextStage> {
-    if scratch.service.has(SHARES_ADDRESS) {
+    if let Some(next) = order::of_service(&scratch.service) {
         scratch.ip = *ip;
-        return Ok(NextStage::HostSocket);
-    }
-    if scratch.service.is_some() {
-        scratch.ip = *ip;
-        return Ok(next_of_flow(scratch));
+        scratch.cid_backend = BackendId::NONE;
+        return Ok(next);
     }
     let settings = tables::settings()?;
-    // Most packets that are not ours.
-    if !is_reply_port(settings, scratch.tuple.dst_port) && settings.flags & (HAS_DNAT | HAS_PREFIX) == 0 {
-        return Err(unmatched::<A>(packet, ip));
-    }
-    if settings.flags & HAS_PREFIX != 0 {
-        scratch.ip = *ip;
-        return Ok(NextStage::Prefix);
-    }
-    next_of_none(packet, ip, settings, scratch)
+    let next = order::of_none(settings, scratch.tuple.dst_port, || {
+        may_be_reply(settings.flags, &scratch.tuple)
+    });
+    of_none(packet, ip, next, scratch)
 }
 
 /// The stage of a packet of the service in the scratch.
 #[inline(always)]
 pub(crate) fn next_of_flow<A: Family>(scratch: &mut Scratch<A>) -> NextStage {
     scratch.cid_backend = BackendId::NONE;
-    if scratch.service.has(QUIC) {
-        NextStage::Quic
-    } else if scratch.service.has(TRANSLATES) {
-        NextStage::Nat
-    } else {
-        NextStage::SlowPath
-    }
+    order::of_flow(&scratch.service)
 }
 
 /// The stage of a TCP or UDP packet for no service: it may be a reply.
@@ -86,11 +73,20 @@ pub(crate) fn next_of_none<A: Family>(
     settings: &Settings,
     scratch: &mut Scratch<A>,
 ) -> Result<NextStage, NextStage> {
-    let next = if is_reply_port(settings, scratch.tuple.dst_port) {
-        NextStage::Nat
-    } else if may_be_reply(settings.flags, &scratch.tuple) {
-        NextStage::DnatReply
-    } else {
+    let next = order::after_prefixes(settings, scratch.tuple.dst_port, || {
+        may_be_reply(settings.flags, &scratch.tuple)
+    });
+    of_none(packet, ip, next, scratch)
+}
+
+#[inline(always)]
+fn of_none<A: Family>(
+    packet: &Packet,
+    ip: &Ip,
+    next: Option<NextStage>,
+    scratch: &mut Scratch<A>,
+) -> Result<NextStage, NextStage> {
+    let Some(next) = next else {
         return Err(unmatched::<A>(packet, ip));
     };
     scratch.ip = *ip;
@@ -107,16 +103,11 @@ pub(crate) fn unmatched<A: Family>(packet: &Packet, ip: &Ip) -> NextStage {
     }
 }
 
-/// Whether replies of mode `nat` may come to this port. Cheap, and where most packets end that are not ours.
-#[inline(always)]
-fn is_reply_port(settings: &Settings, port: NetPort) -> bool {
-    port.get().wrapping_sub(settings.reply_port_first) < settings.reply_port_count
-}
-
 /// Whether a packet may come from a backend of mode `dnat`.
 #[inline(always)]
 fn may_be_reply<A: Family>(flags: u32, tuple: &Tuple<A>) -> bool {
-    flags & HAS_DNAT != 0
-        && (A::may_be_reply(tuple.src, tuple.src_port, tuple.protocol)
-            || (flags & HAS_WILDCARD != 0 && A::may_be_reply(tuple.src, NetPort(0), tuple.protocol)))
+    order::may_be_reply(flags, |wildcard| {
+        let port = if wildcard { NetPort(0) } else { tuple.src_port };
+        A::may_be_reply(tuple.src, port, tuple.protocol)
+    })
 }

@@ -127,8 +127,7 @@ impl Family for NetV4 {
 
     #[inline(always)]
     fn is_host(self) -> bool {
-        // This network, loopback, and from 224.0.0.0 on multicast, reserved and broadcast.
-        !matches!(self.0.to_ne_bytes()[0], 0 | 127 | 224..)
+        Self::is_host(self)
     }
 
     #[inline(always)]
@@ -248,10 +247,7 @@ impl Family for NetV6 {
 
     #[inline(always)]
     fn is_host(self) -> bool {
-        const LOOPBACK: u32 = 1_u32.to_be();
-        let [a, b, c, d] = self.0;
-        // Multicast; the unspecified address, loopback.
-        a.to_ne_bytes()[0] != 0xff && !(a | b | c == 0 && (d == 0 || d == LOOPBACK))
+        Self::is_host(self)
     }
 
     #[inline(always)]

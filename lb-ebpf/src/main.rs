@@ -13,6 +13,8 @@ mod budget;
 #[cfg(target_arch = "bpf")]
 mod check;
 #[cfg(target_arch = "bpf")]
+mod check_packet;
+#[cfg(target_arch = "bpf")]
 mod classify;
 #[cfg(target_arch = "bpf")]
 mod clock;
@@ -79,7 +81,7 @@ mod verdict;
 mod vlan;
 
 #[cfg(target_arch = "bpf")]
-use lb_wire::{header, next_stage, parse, transport, walk};
+use lb_wire::{header, next_stage, order, parse, transport, walk};
 
 #[cfg(target_arch = "bpf")]
 mod programs {

@@ -5,7 +5,7 @@
 use lb_common::{
     backend::{ALIVE, BackendId, IN_USE},
     quic::{self, Config, ConfigKey, Halves},
-    service::{ServiceId, TRANSLATES},
+    service::ServiceId,
 };
 use network_types::udp::UdpHdr;
 
@@ -13,6 +13,7 @@ use crate::{
     family::Family,
     maps::{quic as connection_ids, tables},
     next_stage::NextStage,
+    order,
     packet::Packet,
     scratch::Scratch,
 };
@@ -44,11 +45,7 @@ pub(crate) fn stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Nex
         ..
     } = scratch;
     *cid_backend = find(packet, service.id, ip.payload, ip.end).unwrap_or(BackendId::NONE);
-    if service.has(TRANSLATES) {
-        NextStage::Nat
-    } else {
-        NextStage::SlowPath
-    }
+    order::after_quic(service)
 }
 
 /// Whether a packet names another backend than the one its flow is with: it belongs to another connection, or a client

@@ -1,15 +1,15 @@
 //! Which backend a packet goes to.
 
 use lb_common::{
-    backend::{ALIVE, Backend, BackendId, IN_USE, IPV6},
+    backend::{ALIVE, Backend, BackendId, IN_USE},
     flow::{NatFlow, Tuple},
     hash::{self, HashBy},
     reason::Reason,
     ring_slot::{self, Pick, RingSlot},
-    service::{FORWARDS, Mode, OnEmpty, Service},
+    service::{FORWARDS, Service},
 };
 
-use crate::{family::Family, follow, maps::tables, next_stage::NextStage, scratch::PacketTuple};
+use crate::{family::Family, follow, maps::tables, next_stage::NextStage, order, scratch::PacketTuple};
 
 /// A backend that may be sent to.
 #[derive(Clone, Copy)]
@@ -58,27 +58,17 @@ pub(crate) fn select_backend<A: Family>(
 #[inline(always)]
 pub(crate) fn usable(service: &Service, id: BackendId) -> Result<Choice, NextStage> {
     if id == BackendId::NONE {
-        return Err(if service.on_empty == OnEmpty::Reject as u8 {
-            NextStage::Reject
-        } else {
-            Reason::NoBackend.into()
-        });
+        return Err(order::without_backend(service));
     }
     let backend = tables::backend(id)?;
-    if !backend.has(IN_USE) || backend.service != service.id {
-        return Err(Reason::BackendMissing.into());
-    }
-    // Between the moment a backend is declared dead and the ring that leaves it out.
-    if !backend.has(ALIVE) {
-        return Err(Reason::NoBackend.into());
-    }
+    order::is_usable(service, backend)?;
     Ok(Choice { id, backend })
 }
 
 /// Whether a flow of this family can be translated to the backend.
 #[inline(always)]
 pub(crate) fn translates<A: Family>(backend: &Backend) -> bool {
-    backend.mode == Mode::Nat as u8 && backend.has(IPV6) == A::IS_V6
+    order::translates(backend, A::IS_V6)
 }
 
 /// The backend that owns a recorded flow; `None` if it is dead, or its number is in other hands.

@@ -5,24 +5,23 @@ use core::sync::atomic::{Ordering, compiler_fence};
 
 use lb_common::{
     backend::BackendId,
-    reason::Reason,
     ring_slot::Pick,
     service::{Mode, TRACKS_ALL},
 };
 
 use crate::{
+    check_packet::Checked,
     family::Family,
     follow,
     forward::direct,
     fragment::record,
-    guard,
-    header::{Protocol, TcpFlags},
+    header::Protocol,
     maps::counters,
     next_stage::NextStage,
+    order::{self, Checks as _},
     packet::Packet,
     scratch::{Scratch, Selected},
     select::{self, Choice},
-    transport,
     verdict::{self, Verdict},
 };
 
@@ -50,20 +49,10 @@ fn select<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<(), Ne
         hash: kept_hash,
         ..
     } = scratch;
-    let flags = match ip.protocol {
-        // An error about a packet of the backend's, which is quoted under the tuple.
-        Protocol::Icmp => TcpFlags::NONE,
-        Protocol::Tcp | Protocol::Udp => transport::check::<A>(packet, ip)?,
-    };
-    guard::admit_client(service, tuple.src)?;
-    if transport::is_martian(tuple) {
-        return Err(Reason::MartianSource.into());
-    }
+    let mut checked = Checked::<_, true>::new(packet, ip, service, tuple, false);
+    order::check_slow_path(&mut checked)?;
+    let is_syn = checked.is_syn();
     let hash = A::hash(tuple);
-    let is_syn = flags.is_syn();
-    if is_syn {
-        guard::admit_flow(service, tuple.src)?;
-    }
     kept_hash.set(hash);
     selected.is_syn = u16::from(is_syn);
     selected.backend = if *cid_backend == BackendId::NONE {

@@ -16,6 +16,8 @@ mod dnat;
 mod echo;
 #[path = "packets/end_tunnel.rs"]
 mod end_tunnel;
+#[path = "packets/explain.rs"]
+mod explain;
 #[path = "packets/forged.rs"]
 mod forged;
 #[path = "packets/fragments.rs"]

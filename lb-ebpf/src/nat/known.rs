@@ -1,22 +1,20 @@
 //! Packets of flows in the NAT flow table, and packets that may begin one.
 
-use lb_common::{
-    backend::Backend,
-    flow::REPLY,
-    service::{FORWARDS, QUIC},
-};
+use lb_common::{backend::Backend, flow::REPLY, service::QUIC};
 
 use super::{
     progress::{self, Course},
     track::{self, Entry},
 };
 use crate::{
+    check_packet::Checked,
     classify,
     family::Family,
     forward::rewrite::{self, TtlAction},
     guard,
     maps::{counters, tables},
     next_stage::NextStage,
+    order::{self, Checks as _},
     packet::Packet,
     quic,
     scratch::{NewFlow, NextHop, Scratch},
@@ -44,27 +42,24 @@ fn try_stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Nex
         return Ok(verdict::next(from_backend(packet, scratch, entry)));
     }
     if !is_service {
-        return Err(if tables::has_dnat() {
-            NextStage::DnatReply
-        } else {
-            classify::unmatched::<A>(packet, &scratch.ip)
-        });
+        let next = order::without_flow(tables::has_dnat());
+        return Err(next.unwrap_or_else(|| classify::unmatched::<A>(packet, &scratch.ip)));
     }
     // A flow stands under the tuple, whether it is this packet's or not.
     scratch.replaces = u32::from(entry.is_some());
     let entry = entry.filter(|_| !(scratch.service.has(QUIC) && quic::cid_overrides_flow(scratch)));
-    if entry.is_none() && scratch.service.has(FORWARDS) {
-        let is_syn = transport::check::<A>(packet, &scratch.ip)?.is_syn();
+    if entry.is_none() && order::is_mixed(&scratch.service) {
+        scratch.drop_counts_for = scratch.service.id;
         let Scratch {
+            ip,
             service,
             tuple,
             cid_backend,
             ..
         } = scratch;
-        if let Err(refused) = guard::admit_client(service, tuple.src) {
-            scratch.drop_counts_for = scratch.service.id;
-            return Err(refused.into());
-        }
+        let mut checked = Checked::<_, false>::new(packet, ip, service, tuple, false);
+        order::check_mixed(&mut checked)?;
+        let is_syn = checked.is_syn();
         let choice = select::select_backend(service, tuple, is_syn, *cid_backend)?;
         if !select::translates::<A>(choice.backend) {
             return Ok(NextStage::SlowPath);
@@ -81,9 +76,12 @@ fn from_client<A: Family>(
     scratch: &mut Scratch<A>,
     entry: Option<Entry<A>>,
 ) -> Result<Verdict, NextStage> {
-    let flags = transport::check::<A>(packet, &scratch.ip)?;
-    guard::admit_client(&scratch.service, scratch.tuple.src)?;
-    rewrite::may_route(&scratch.ip)?;
+    let Scratch {
+        ip, service, tuple, ..
+    } = &*scratch;
+    let mut checked = Checked::<_, false>::new(packet, ip, service, tuple, false);
+    order::check_nat(&mut checked)?;
+    let flags = checked.flags;
     if let Some(entry) = entry
         && let Some(owner) = select::living_owner(&scratch.flow)
     {

@@ -13,18 +13,17 @@ use super::{
     track::{self, UNPROVEN},
 };
 use crate::{
+    check_packet::Checked,
     clock,
     family::Family,
     global::{decode, encode, global},
-    guard,
-    header::TcpFlags,
     maps::{flows::InsertError, shares},
     next_hop,
     next_stage::NextStage,
+    order,
     packet::Packet,
     scratch::{NewFlow, Scratch},
     select::{self, Choice},
-    transport::{self, is_martian},
     verdict::{self, Verdict},
 };
 
@@ -37,8 +36,7 @@ pub(crate) fn stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Nex
 
 #[inline(always)]
 fn forward<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Verdict, NextStage> {
-    let flags = transport::check::<A>(packet, &scratch.ip)?;
-    set_up(packet, scratch, flags)?;
+    set_up(packet, scratch)?;
     let owner = select::living_owner(&scratch.new_flow.forward).ok_or(Reason::NoBackend)?;
     known::forward(packet, scratch, owner, true, true)
 }
@@ -46,16 +44,14 @@ fn forward<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Verdi
 /// Selects a backend, takes a source port, records both directions, and leaves the client's entry in the scratch. If another CPU
 /// has just set a flow up for the same tuple, that one counts.
 #[inline(always)]
-fn set_up<A: Family>(packet: &Packet, scratch: &mut Scratch<A>, flags: TcpFlags) -> Result<(), NextStage> {
+fn set_up<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<(), NextStage> {
     let replaces = scratch.replaces != 0;
-    if is_martian(&scratch.tuple) {
-        return Err(Reason::MartianSource.into());
-    }
-    if flags.are_some() && (flags.rst() || !(flags.is_syn() || replaces)) {
-        return Err(NextStage::NoFlow);
-    }
-    // Whatever would begin a flow, not its first packet alone: each asks for an entry.
-    guard::admit_flow(&scratch.service, scratch.tuple.src)?;
+    let Scratch {
+        ip, service, tuple, ..
+    } = &*scratch;
+    let mut checked = Checked::<_, false>::new(packet, ip, service, tuple, replaces);
+    order::check_new_flow(&mut checked)?;
+    let flags = checked.flags;
     // A flow that moves from a dead backend goes on as what it was.
     let proof = if replaces {
         scratch.flow.state & PROVEN

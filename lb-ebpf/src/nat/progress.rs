@@ -8,7 +8,7 @@
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     backend::BackendId,
-    flow::{self, FIN, NatFlow, PROVEN, RST, is_closed},
+    flow::{self, FIN, NatFlow, PROVEN, RST},
     service::IN_TURN,
 };
 use network_types::tcp::TcpHdr;
@@ -18,7 +18,13 @@ use super::{
     track::{self, UNPROVEN},
 };
 use crate::{
-    clock::now_millis, family::Family, global::global, header::TcpFlags, packet::Packet, scratch::Scratch,
+    clock::now_millis,
+    family::Family,
+    global::global,
+    header::TcpFlags,
+    order::{self, SynCourse},
+    packet::Packet,
+    scratch::Scratch,
     select,
 };
 use lb_wire::Frame as _;
@@ -146,21 +152,21 @@ fn course<A: Family>(packet: &Packet, scratch: &mut Scratch<A>, flags: TcpFlags,
     let mut proof = PROVEN;
     if flags.are_some() {
         if flags.is_syn() {
-            if known.state & (FIN | RST) == 0 {
-                if (known.state | peer.state) & PROVEN == 0 {
-                    signals::repeated(tuple, known, entry);
+            match order::syn_course(known.state, peer.state) {
+                SynCourse::Repeats => {
+                    if (known.state | peer.state) & PROVEN == 0 {
+                        signals::repeated(tuple, known, entry);
+                    }
                 }
-            } else if !is_closed(known.state, peer.state) {
-                // The backend knows whether it is true that the client has ended its connection.
-                course = Course::Reopens;
-            } else if !keeps {
-                return Course::Replaces;
-            } else {
-                course = Course::Reopens;
-                known.state = UNPROVEN;
-                entry.begin_anew(now_millis());
-                if let Some(reply) = track::entry(peer_key) {
-                    reply.begin_anew(0);
+                SynCourse::Reopens => course = Course::Reopens,
+                SynCourse::Replaces if !keeps => return Course::Replaces,
+                SynCourse::Replaces => {
+                    course = Course::Reopens;
+                    known.state = UNPROVEN;
+                    entry.begin_anew(now_millis());
+                    if let Some(reply) = track::entry(peer_key) {
+                        reply.begin_anew(0);
+                    }
                 }
             }
         }

@@ -1,12 +1,13 @@
 //! Explains the verdict for a packet step by step, from the tables that the XDP program reads, without sending one.
 //!
-//! The steps follow the stages of `lb-ebpf` (`stage::dispatch`), with the same rules from `lb-common`. An explanation only reads, so it changes no
-//! flow.
+//! An explanation goes from stage to stage as the program does: both take the order of their decisions from [`lb_wire::order`], and the
+//! rules from `lb-common`. An explanation only reads, so it changes no flow.
 
 mod frame;
 mod named;
 mod pick;
 mod service;
+mod stages;
 #[cfg(test)]
 mod tests;
 mod transmit;

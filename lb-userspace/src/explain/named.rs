@@ -5,7 +5,7 @@ use std::io;
 use lb_common::{
     backend::{ALIVE, Backend, BackendId, IN_USE},
     quic::{self, ConfigKey, Halves},
-    service::{QUIC, Service},
+    service::Service,
     tunnel,
 };
 
@@ -17,25 +17,23 @@ const HALF: usize = 16;
 const ROOM: usize = 4 * HALF;
 
 impl Walk<'_> {
-    /// Finds the backend that the packet's connection id names, if the service reads such ids.
-    pub(super) fn read_connection_id(&mut self, service: &Service) -> io::Result<()> {
-        if !service.has(QUIC) {
-            return Ok(());
-        }
+    /// Finds the backend that the packet's connection id names.
+    pub(super) fn read_connection_id(&mut self) -> io::Result<()> {
+        let service = self.service;
         if self.question.connection_id.is_empty() {
             self.say(
                 "a QUIC connection id that names a backend selects it; the next steps are for a packet without one",
             );
             return Ok(());
         }
-        if self.is_too_short(service)? {
+        if self.is_too_short(&service)? {
             self.say(format!(
                 "its {} bytes are too few for a QUIC packet with such a connection id: the id is not read",
                 self.question.length
             ));
             return Ok(());
         }
-        self.named = self.named_by(service)?;
+        self.named = self.named_by(&service)?;
         match (&self.named, self.explanation.service) {
             (Some((_, backend)), Some(key)) => {
                 let name = words::backend(self.view, &key, words::address(backend));

@@ -8,29 +8,40 @@ use lb_common::{
     hash::HashBy,
     reason::Reason,
     ring_slot::{self, Known, Phase, Pick, RingSlot},
-    service::{FORWARDS, OnEmpty, Service, TRACKS_ALL},
+    service::{FORWARDS, OnEmpty, TRACKS_ALL},
     track::Table,
 };
+use lb_wire::{next_stage::NextStage, order};
 
 use super::walk::Walk;
 use crate::{config::duration, state::service::Protocol};
 
-/// The selected backend, or the reason why there is none.
-pub(super) type Choice = Result<(BackendId, Backend), Reason>;
+/// The selected backend, or the next stage of a packet that no backend takes.
+pub(super) type Choice = Result<(BackendId, Backend), NextStage>;
 
 impl Walk<'_> {
-    /// Selects the backend of the packet and adds the steps that lead to it.
-    pub(super) fn explain_pick(&mut self, service: &Service) -> io::Result<Choice> {
+    /// Selects the backend as the slow path does, and adds the steps that lead to it.
+    pub(super) fn explain_follow(&mut self) -> io::Result<Choice> {
+        self.explain_choice(Self::follow)
+    }
+
+    /// As [`Self::select`], and adds the steps that lead to it.
+    pub(super) fn explain_select(&mut self, is_syn: bool) -> io::Result<Choice> {
+        self.explain_choice(|walk| walk.select(is_syn))
+    }
+
+    fn explain_choice(&mut self, select: impl FnOnce(&Self) -> io::Result<Choice>) -> io::Result<Choice> {
+        let service = self.service;
         if let Some((id, backend)) = self.named {
             self.name_backend(&backend);
             return Ok(Ok((id, backend)));
         }
-        let Some((index, slot)) = self.slot(service) else {
+        let Some((index, slot)) = self.slot() else {
             self.say("the service has no ring: no backend takes or has flows");
-            return Ok(self.no_backend(service));
+            return Ok(Err(order::without_backend(&service)));
         };
         self.explanation.slot = Some(index);
-        let by = match HashBy::of(service) {
+        let by = match HashBy::of(&service) {
             HashBy::Tuple => "its tuple",
             HashBy::Source => "its source address",
             HashBy::Port => "its destination port",
@@ -53,7 +64,7 @@ impl Walk<'_> {
         if slot.pick() == Pick::LookUp || service.has(TRACKS_ALL) {
             self.say_record(known)?;
         }
-        let choice = self.pick(service)?;
+        let choice = select(self)?;
         match &choice {
             Ok((_, backend)) => {
                 self.name_backend(backend);
@@ -61,7 +72,7 @@ impl Walk<'_> {
                 self.say(format!("selected backend: {name}"));
                 self.say_backup();
             }
-            Err(Reason::BackendMissing) => self.say("the slot names a missing backend"),
+            Err(NextStage::Done(Reason::BackendMissing)) => self.say("the slot names a missing backend"),
             Err(_) => {
                 let policy = if service.on_empty == OnEmpty::Reject as u8 {
                     "it is rejected with an answer"
@@ -139,20 +150,17 @@ impl Walk<'_> {
         Ok(())
     }
 
-    /// Selects the backend of the packet.
-    pub(super) fn pick(&self, service: &Service) -> io::Result<Choice> {
-        if let Some(named) = self.named {
-            return Ok(Ok(named));
-        }
-        let Some((_, slot)) = self.slot(service) else {
-            return Ok(self.no_backend(service));
+    /// Selects the backend as `follow.rs` of the program does: the slot alone, or the recorded flow.
+    fn follow(&self) -> io::Result<Choice> {
+        let Some((_, slot)) = self.slot().filter(|_| self.named.is_none()) else {
+            return self.usable(BackendId::NONE);
         };
+        let tracks_all = self.service.has(TRACKS_ALL);
         let id = match slot.pick() {
-            Pick::Owner(owner) if !service.has(TRACKS_ALL) => owner,
-            Pick::Owner(_) | Pick::LookUp if !service.has(FORWARDS) => slot.current,
+            Pick::Owner(owner) if !tracks_all => owner,
             Pick::Owner(_) | Pick::LookUp => {
                 let (_, known) = self.recorded()?;
-                let decision = if service.has(TRACKS_ALL) {
+                let decision = if tracks_all {
                     slot.decide_recorded(known, self.question.opens)
                 } else {
                     slot.decide(known, self.question.opens)
@@ -160,32 +168,41 @@ impl Walk<'_> {
                 decision.backend
             }
         };
-        if id == BackendId::NONE {
-            return Ok(self.no_backend(service));
-        }
-        let record = self.tables.backend(id)?;
-        Ok(match record {
-            Some(record) if record.has(IN_USE) && record.service == service.id => {
-                if record.has(ALIVE) {
-                    Ok((id, record))
-                } else {
-                    Err(Reason::NoBackend)
-                }
+        self.usable(id)
+    }
+
+    /// Selects the backend as `select_backend` of the program does, for mode `nat`. `is_syn`: the packet counts as a TCP SYN.
+    pub(super) fn select(&self, is_syn: bool) -> io::Result<Choice> {
+        let Some((_, slot)) = self.slot().filter(|_| self.named.is_none()) else {
+            return self.usable(BackendId::NONE);
+        };
+        let id = match slot.pick() {
+            Pick::LookUp if self.service.has(FORWARDS) => {
+                let (_, known) = self.recorded()?;
+                slot.decide(known, is_syn).backend
             }
-            Some(_) | None => Err(Reason::BackendMissing),
-        })
+            Pick::LookUp | Pick::Owner(_) => slot.current,
+        };
+        self.usable(id)
     }
 
-    fn no_backend(&self, service: &Service) -> Choice {
-        let rejects = service.on_empty == OnEmpty::Reject as u8;
-        Err(match self.question.protocol {
-            Protocol::Tcp if rejects => Reason::RejectedReset,
-            Protocol::Udp if rejects => Reason::RejectedUnreachable,
-            Protocol::Tcp | Protocol::Udp => Reason::NoBackend,
-        })
+    /// The backend that the connection id names, else this one, if packets may be sent to it.
+    fn usable(&self, id: BackendId) -> io::Result<Choice> {
+        if let Some(named) = self.named {
+            return Ok(Ok(named));
+        }
+        if id == BackendId::NONE {
+            return Ok(Err(order::without_backend(&self.service)));
+        }
+        let Some(record) = self.tables.backend(id)? else {
+            return Ok(Err(Reason::BackendMissing.into()));
+        };
+        let usable = order::is_usable(&self.service, &record);
+        Ok(usable.map(|()| (id, record)).map_err(NextStage::from))
     }
 
-    fn slot(&self, service: &Service) -> Option<(u32, RingSlot)> {
+    fn slot(&self) -> Option<(u32, RingSlot)> {
+        let service = &self.service;
         if service.ring_size == 0 {
             return None;
         }

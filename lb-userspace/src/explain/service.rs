@@ -2,10 +2,7 @@
 
 use std::{io, net::IpAddr};
 
-use lb_common::{
-    service::{SHARES_ADDRESS, Service},
-    settings::{HAS_PREFIX, HAS_WILDCARD, Settings},
-};
+use lb_common::settings::HAS_WILDCARD;
 
 use super::{Question, walk::Walk};
 use crate::state::{service::ServiceKey, words::Word as _};
@@ -14,57 +11,56 @@ use crate::state::{service::ServiceKey, words::Word as _};
 const OTHER_PORTS: usize = 8;
 
 impl Walk<'_> {
-    /// Finds the service of the packet's destination. Without one, adds a step with the services of the address.
-    pub(super) fn service(&mut self, settings: &Settings) -> io::Result<Option<Service>> {
-        let Question {
-            destination,
-            protocol,
-            ..
-        } = *self.question;
-        let key = |port| ServiceKey::new(destination.ip(), port, protocol);
-        let wildcard = settings.flags & HAS_WILDCARD != 0;
-        let ports = [Some(destination.port()), wildcard.then_some(0)];
-        for key in ports.into_iter().flatten().map(key) {
+    /// Finds the service of the packet's destination address.
+    pub(super) fn find_service(&mut self) -> io::Result<()> {
+        let wildcard = self.settings.flags & HAS_WILDCARD != 0;
+        let ports = [Some(self.question.destination.port()), wildcard.then_some(0)];
+        for key in ports.into_iter().flatten().map(|port| self.key(port)) {
             if let Some(service) = self.tables.service(&key)? {
                 // A service with several ports has one key.
                 let own = self.tables.service_key(service.id).unwrap_or(key);
                 self.explanation.service = Some(own);
                 let name = self.service_name(&own);
                 self.say(format!("{key} is service {name}"));
-                self.say_shared(&service);
-                self.read_connection_id(&service)?;
-                return Ok(Some(service));
+                self.service = service;
+                break;
             }
         }
-        if settings.flags & HAS_PREFIX != 0
-            && let Some(service) =
-                self.tables
-                    .service_of_prefix(destination.ip(), destination.port(), protocol)?
-        {
+        Ok(())
+    }
+
+    /// Finds the service with the longest prefix that the destination lies in.
+    pub(super) fn find_service_of_prefix(&mut self) -> io::Result<()> {
+        let Question {
+            destination,
+            protocol,
+            ..
+        } = *self.question;
+        let found = self
+            .tables
+            .service_of_prefix(destination.ip(), destination.port(), protocol)?;
+        if let Some(service) = found {
             self.explanation.service = self.tables.service_key(service.id);
             let of = self.explanation.service.map(|own| (own, self.service_name(&own)));
             let (own, name) = of.map_or((String::new(), String::new()), |(own, name)| {
                 (own.to_string(), name)
             });
-            self.say(format!(
-                "{} lies in {own}, service {name}",
-                key(destination.port())
-            ));
-            self.say_shared(&service);
-            self.read_connection_id(&service)?;
-            return Ok(Some(service));
+            let key = self.key(destination.port());
+            self.say(format!("{key} lies in {own}, service {name}"));
+            self.service = service;
         }
-        self.say(format!("no service on {}", key(destination.port())));
-        self.say_other_ports(destination.ip());
-        Ok(None)
+        Ok(())
     }
 
-    fn say_shared(&mut self, service: &Service) {
-        if service.has(SHARES_ADDRESS) {
-            self.say(
-                "the address is this machine's: packets that its own sockets expect pass to them; other packets go on:",
-            );
-        }
+    /// Adds that there is no service, and the services of the address.
+    pub(super) fn say_no_service(&mut self) {
+        let destination = self.question.destination;
+        self.say(format!("no service on {}", self.key(destination.port())));
+        self.say_other_ports(destination.ip());
+    }
+
+    fn key(&self, port: u16) -> ServiceKey {
+        ServiceKey::new(self.question.destination.ip(), port, self.question.protocol)
     }
 
     /// Adds a step with the services of the address on other ports.

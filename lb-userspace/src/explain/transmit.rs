@@ -1,4 +1,4 @@
-//! How a packet leaves: its TTL, its size and its next hop, as in `lb-ebpf/src/next_hop.rs`.
+//! How a packet leaves: its size and its next hop, as in `lb-ebpf/src/next_hop.rs`.
 
 use lb_common::{
     backend::{Backend, IPV6, RESOLVED},
@@ -7,19 +7,11 @@ use lb_common::{
     service::Mode,
     tunnel,
 };
+use lb_wire::next_stage::NextStage;
 
 use super::{frame::Carried, walk::Walk, words};
 
 impl Walk<'_> {
-    /// Whether a mode that routes drops the packet because of its TTL.
-    pub(super) fn expires(&mut self) -> bool {
-        let ttl = self.question.ttl;
-        if ttl <= 1 {
-            self.say(format!("its TTL of {ttl} would reach 0: this mode routes"));
-        }
-        ttl <= 1
-    }
-
     /// Whether the packet fits the path to a backend together with the headers of its mode.
     fn fits(&mut self, backend: &Backend) -> bool {
         let overhead = match Mode::from_u8(backend.mode) {
@@ -42,10 +34,10 @@ impl Walk<'_> {
         true
     }
 
-    /// Adds how the packet reaches a backend; returns the reason that follows.
-    pub(super) fn way(&mut self, backend: &Backend) -> Reason {
+    /// Adds how the packet reaches a backend.
+    pub(super) fn way(&mut self, backend: &Backend) -> NextStage {
         if !self.fits(backend) {
-            return Reason::TooBigAnswered;
+            return NextStage::TooBig;
         }
         let address = backend.address.to_ip();
         let state = self.tables.next_hop(address);
@@ -59,17 +51,17 @@ impl Walk<'_> {
                 rewritten: self.rewritten,
                 backend,
                 hash: self.tuple.hash(HashBy::Tuple),
-                gue_port: self.gue_port,
+                gue_port: self.settings.gue_port,
             }
             .frame();
-            return self.leaves(backend.ifindex);
+            return self.leaves(backend.ifindex).into();
         }
         let error = state.and_then(|state| state.error());
         let error = error.unwrap_or_else(|| "its neighbour entry is missing".to_owned());
         self.say(format!(
             "the next hop towards {address} is not resolved: {error}; the kernel's routes are looked up for each packet"
         ));
-        Reason::NoNextHop
+        Reason::NoNextHop.into()
     }
 
     pub(super) fn leaves(&mut self, ifindex: u32) -> Reason {

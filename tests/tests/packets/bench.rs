@@ -37,7 +37,7 @@ use lb_tests::{
     test_run::{Program, Runner},
 };
 use lb_userspace::{
-    datapath::{AttachOptions, BackendSignals, CheckPaths, Datapath, Snapshot, WriterTask},
+    datapath::{AttachOptions, BackendSignals, CheckPaths, Datapath, LiveTables, Snapshot, WriterTask},
     plan::{Target, TargetBackend, TargetService},
     state::{
         effective,
@@ -63,6 +63,7 @@ pub(crate) const INGRESS: u32 = 1;
 /// The loaded program and its maps. Backends are marked as resolved, so that no route is needed.
 pub(crate) struct Bench {
     datapath: Datapath,
+    tables: LiveTables,
     program: Program,
     backends: u32,
     pins: PathBuf,
@@ -98,9 +99,21 @@ impl Bench {
         Self::of(target)
     }
 
-    fn of(target: Target) -> Result<Self> {
-        let backends = target.services.values().map(|service| service.backends.len());
+    /// With these services alone, programmed one after the other; the last ones count.
+    pub(crate) fn of_each(targets: Vec<Target>) -> Result<Self> {
+        let last = targets.last().context("no services")?;
+        let backends = last.services.values().map(|service| service.backends.len());
         let backends = u32::try_from(backends.sum::<usize>())?;
+        Self::programmed(targets, backends)
+    }
+
+    fn of(target: Target) -> Result<Self> {
+        let bench = Self::of_each(vec![target])?;
+        bench.change_backends(resolve)?;
+        Ok(bench)
+    }
+
+    fn programmed(targets: Vec<Target>, backends: u32) -> Result<Self> {
         let lane = Lane::shared()?;
         let (ns, scratch) = (Netns::new("packets")?, Scratch::new()?);
         // Down, so that only our packets are counted. Packets of a test come in on a device without the program, and
@@ -111,49 +124,49 @@ impl Bench {
         ))?;
         let pins = scratch.join("bpf");
         let options = options(&pins);
-        let datapath = ns.enter(|| -> Result<Datapath> {
+        let (datapath, tables) = ns.enter(|| -> Result<_> {
             let first = Datapath::open(&options)?;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
             let cancel = CancellationToken::new();
-            runtime.block_on(async {
+            let tables = runtime.block_on(async {
                 let writer = WriterTask::spawn(first, cancel.clone());
-                writer.program(target).await
+                for target in targets {
+                    writer.program(target).await?;
+                }
+                Ok::<_, anyhow::Error>(writer.tables())
             })?;
             cancel.cancel();
             drop(runtime);
-            Ok(Datapath::open(&options)?)
+            Ok((Datapath::open(&options)?, tables))
         })??;
         let id = datapath.interfaces().borrow()[0]
             .attached
             .as_ref()
             .map_or(0, |attached| attached.program_id);
-        let bench = Self {
+        Ok(Self {
             program: Program::by_id(id)?,
             backends,
             pins: pins.join(format!("v{LAYOUT_VERSION}")),
             datapath,
+            tables,
             ns,
             _scratch: scratch,
             _lane: lane,
-        };
-        bench.change_backends(|backend| {
-            backend.flags |= RESOLVED;
-            backend.next_hop_mac = BACKEND_MAC;
-            backend.source_mac = LB_MAC;
-            backend.ifindex = INGRESS;
-            backend.mtu = 1500;
-            let side = if backend.has(IPV6) { V6 } else { V4 };
-            backend.source = side.snat(0).ip().into();
-        })?;
-        Ok(bench)
+        })
+    }
+
+    /// The tables, as an explanation reads them; without changes that a test makes to rings.
+    pub(crate) fn tables(&self) -> &LiveTables {
+        &self.tables
     }
 
     /// As the next daemon finds it.
     pub(crate) fn reopened(self) -> Result<Self> {
         let Self {
             datapath,
+            tables,
             backends,
             pins,
             ns,
@@ -171,6 +184,7 @@ impl Bench {
         Ok(Self {
             program: Program::by_id(id)?,
             datapath,
+            tables,
             backends,
             pins,
             ns,
@@ -372,6 +386,17 @@ impl Bench {
     pub(crate) fn dropped(&self, name: &str, sent: &Frame, reason: Reason) -> Result<()> {
         self.expect(name, sent, DROP, sent, reason)
     }
+}
+
+/// Has frames to a backend leave where they came in.
+pub(crate) fn resolve(backend: &mut Backend) {
+    backend.flags |= RESOLVED;
+    backend.next_hop_mac = BACKEND_MAC;
+    backend.source_mac = LB_MAC;
+    backend.ifindex = INGRESS;
+    backend.mtu = 1500;
+    let side = if backend.has(IPV6) { V6 } else { V4 };
+    backend.source = side.snat(0).ip().into();
 }
 
 pub(crate) fn options(pins: &Path) -> AttachOptions {

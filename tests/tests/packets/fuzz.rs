@@ -110,7 +110,7 @@ const REACHED: [Reason; 18] = [
     Reason::BadLength,
 ];
 
-fn setting(name: &str, default: u64) -> Result<u64> {
+pub(super) fn setting(name: &str, default: u64) -> Result<u64> {
     match std::env::var(name) {
         Ok(text) => text
             .parse()
