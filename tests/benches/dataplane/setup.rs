@@ -18,7 +18,7 @@ use lb_common::{
     backend::{ALIVE, Backend, BackendId, Generation, IN_USE, IPV6, RESOLVED},
     budget::Buckets,
     flow::{NatFlow, REPLY, Tuple},
-    limits::{ICMP_ERROR_V4, ICMP_ERROR_V6, MAX_BACKENDS},
+    limits::{ICMP_ERROR_V4, ICMP_ERROR_V6, MAX_BACKENDS, MAX_SERVICES},
     map_names,
     own_mac::Mac,
     ring_page::{self, RingPage},
@@ -105,6 +105,8 @@ impl Bench {
         let mut lb = EbpfLoader::new()
             .map_max_entries(map_names::FLOWS_V4, entries)
             .map_max_entries(map_names::FLOWS_V6, entries)
+            .map_max_entries(map_names::SERVICE_TRAFFIC, cpus * MAX_SERVICES)
+            .map_max_entries(map_names::SERVICE_DROPS, cpus * MAX_SERVICES)
             .map_max_entries(map_names::BACKEND_TRAFFIC, cpus * MAX_BACKENDS)
             .load_file(object("lb-ebpf.o")?)
             .context("load lb-ebpf.o: build it with `cargo xtask build`")?;

@@ -374,8 +374,8 @@ impl Executor {
 
     /// Clears the counters of an id when it gets a new owner.
     fn clear_service_counters(&self, id: ServiceId) -> io::Result<()> {
-        self.maps.service_traffic.clear_range(u32::from(id.0), 1)?;
-        self.maps.service_drops.clear_range(u32::from(id.0), 1)
+        self.maps.service_traffic.clear(u32::from(id.0))?;
+        self.maps.service_drops.clear(u32::from(id.0))
     }
 }
 

@@ -15,11 +15,11 @@ use aya::{Pod, maps::MapData, util::nr_cpus};
 use lb_common::{
     addr::NetAddr,
     backend::Backend,
-    counters::{PacketCount, ReasonCounts, Signals, Traffic, backend_slot, verdict_slot},
+    counters::{PacketCount, ReasonCounts, Signals, Traffic, verdict_slot},
     decap::EndKey,
     flow::{NatFlowV4, NatFlowV6, TupleV4, TupleV6},
     guard::{FlowGuard, PrefixKey},
-    limits::MAX_BACKENDS,
+    limits::{MAX_BACKENDS, MAX_SERVICES},
     map_names,
     own_mac::{Mac, OwnMac},
     quic,
@@ -183,29 +183,33 @@ impl<V: Pod + Default> Counters<V> for Table<u32, V> {
     }
 }
 
-/// Counters of backends, a row for each CPU.
-pub(super) struct BackendRows<V>(Table<u32, V>);
+/// Counters of services or backends: a row of `LENGTH` for each possible CPU.
+pub(super) struct Rows<V, const LENGTH: u32>(Table<u32, V>);
 
-impl<V: Pod + Default> BackendRows<V> {
-    fn rows(&self) -> u32 {
-        self.0.capacity / MAX_BACKENDS
+impl<V: Pod + Default, const LENGTH: u32> Rows<V, LENGTH> {
+    fn open(pins: &Path, name: &'static str) -> Result<Self, DatapathError> {
+        Table::open(pins, name, 1).map(Self)
     }
 
-    /// Sets the counters of a backend to zero, on all CPUs.
-    pub(super) fn clear(&self, backend: u32) -> io::Result<()> {
-        (0..self.rows()).try_for_each(|cpu| self.0.clear_range(backend_slot(cpu, backend), 1))
+    /// Where each row begins.
+    fn rows(&self) -> impl Iterator<Item = u32> {
+        (0..self.0.capacity / LENGTH).map(|cpu| cpu * LENGTH)
+    }
+
+    /// Sets the counters of a service or backend to zero, on all CPUs.
+    pub(super) fn clear(&self, id: u32) -> io::Result<()> {
+        self.rows().try_for_each(|row| self.0.clear_range(row + id, 1))
     }
 }
 
-impl<V: Pod + Default> Counters<V> for BackendRows<V> {
+impl<V: Pod + Default, const LENGTH: u32> Counters<V> for Rows<V, LENGTH> {
     fn name(&self) -> &'static str {
         self.0.name
     }
 
     fn read_range(&self, first: u32, count: u32, mut visit: impl FnMut(u32, &[V])) -> io::Result<()> {
-        let count = count.min(MAX_BACKENDS.saturating_sub(first));
-        (0..self.rows()).try_for_each(|cpu| {
-            let row = backend_slot(cpu, 0);
+        let count = count.min(LENGTH.saturating_sub(first));
+        self.rows().try_for_each(|row| {
             self.0
                 .read_range(row + first, count, |slot, counts| visit(slot - row, counts))
         })
@@ -258,9 +262,15 @@ impl<V: Pod + Default> Table<u32, V> {
     }
 
     /// Sets `count` entries from `first` on to zero, on all CPUs.
-    pub(super) fn clear_range(&self, first: u32, count: u32) -> io::Result<()> {
-        let zero = vec![V::default(); self.width];
-        (first..first + count).try_for_each(|index| self.counted(sys::update(self.fd(), &index, &zero)))
+    fn clear_range(&self, first: u32, count: u32) -> io::Result<()> {
+        let keys: Vec<u32> = (first..first + count).collect();
+        let zeroes = vec![V::default(); self.width * keys.len()];
+        match sys::update_batch(self.fd(), &keys, &zeroes) {
+            Err(e) if sys::lacks_batch(&e) => keys.iter().try_for_each(|index| {
+                self.counted(sys::update(self.fd(), index, &zeroes[..self.width]))
+            }),
+            result => self.counted(result),
+        }
     }
 }
 
@@ -324,10 +334,10 @@ pub(super) struct Maps {
     pub(super) flow_records_v4: RecordTables<TupleV4>,
     pub(super) flow_records_v6: RecordTables<TupleV6>,
     pub(super) verdicts: Table<u32, PacketCount>,
-    pub(super) service_traffic: Table<u32, Traffic>,
-    pub(super) backend_traffic: BackendRows<Traffic>,
-    pub(super) backend_signals: BackendRows<Signals>,
-    pub(super) service_drops: Table<u32, ReasonCounts>,
+    pub(super) service_traffic: Rows<Traffic, MAX_SERVICES>,
+    pub(super) backend_traffic: Rows<Traffic, MAX_BACKENDS>,
+    pub(super) backend_signals: Rows<Signals, MAX_BACKENDS>,
+    pub(super) service_drops: Rows<ReasonCounts, MAX_SERVICES>,
     pub(super) guard_prefixes: Table<PrefixKey, u32>,
     pub(super) quic_configs: Table<quic::ConfigKey, quic::Config>,
     pub(super) quic_servers: Table<quic::ServerKey, quic::Server>,
@@ -370,10 +380,10 @@ impl Maps {
                 seen: Table::open(pins, map_names::SEEN_V6, 1)?,
             },
             verdicts: Table::open(pins, map_names::VERDICTS, cpus)?,
-            service_traffic: Table::open(pins, map_names::SERVICE_TRAFFIC, cpus)?,
-            backend_traffic: BackendRows(Table::open(pins, map_names::BACKEND_TRAFFIC, 1)?),
-            backend_signals: BackendRows(Table::open(pins, map_names::BACKEND_SIGNALS, 1)?),
-            service_drops: Table::open(pins, map_names::SERVICE_DROPS, cpus)?,
+            service_traffic: Rows::open(pins, map_names::SERVICE_TRAFFIC)?,
+            backend_traffic: Rows::open(pins, map_names::BACKEND_TRAFFIC)?,
+            backend_signals: Rows::open(pins, map_names::BACKEND_SIGNALS)?,
+            service_drops: Rows::open(pins, map_names::SERVICE_DROPS)?,
             guard_prefixes: Table::open(pins, map_names::GUARD_PREFIXES, 1)?,
             quic_configs: Table::open(pins, map_names::QUIC_CONFIGS, 1)?,
             quic_servers: Table::open(pins, map_names::QUIC_SERVERS, 1)?,

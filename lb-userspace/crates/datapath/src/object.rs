@@ -1,7 +1,7 @@
 //! The BPF object inside this binary, and the maps that it defines.
 
 use aya_obj::{Map, Object};
-use lb_common::{limits::MAX_BACKENDS, map_names};
+use lb_common::{limits::{MAX_BACKENDS, MAX_SERVICES}, map_names};
 
 use super::{DatapathError, maps};
 
@@ -68,9 +68,14 @@ pub(super) fn parse() -> Result<Object, DatapathError> {
     check()?;
     let mut object = Object::parse(OBJECT).map_err(|e| DatapathError::BadObject(super::error::chain(&e)))?;
     let rows = u32::try_from(maps::cpus()?).unwrap_or(u32::MAX);
-    for name in [map_names::BACKEND_TRAFFIC, map_names::BACKEND_SIGNALS] {
+    for (name, length) in [
+        (map_names::SERVICE_TRAFFIC, MAX_SERVICES),
+        (map_names::SERVICE_DROPS, MAX_SERVICES),
+        (map_names::BACKEND_TRAFFIC, MAX_BACKENDS),
+        (map_names::BACKEND_SIGNALS, MAX_BACKENDS),
+    ] {
         if let Some(map) = object.maps.get_mut(name) {
-            map.set_max_entries(rows.saturating_mul(MAX_BACKENDS));
+            map.set_max_entries(rows.saturating_mul(length));
         }
     }
     Ok(object)

@@ -104,9 +104,13 @@ impl Places {
         tables: &impl ServiceTables,
         services: &BTreeMap<ServiceKey, Service>,
     ) -> io::Result<Self> {
-        let words = tables.words()?;
-        // The first record that is ever written is the first.
+        // The first record that is ever written is the first. Before, no place names one.
         let fresh = tables.record(0)? == ServiceRecord::default();
+        let words = if fresh {
+            vec![0; PLACE_WORDS as usize]
+        } else {
+            tables.words()?
+        };
         // Records that places name are not to be written, until they do not any more.
         let holders = words.iter().flat_map(|word| Place::holders(*word));
         let mut leave: BTreeSet<u16> = holders.filter_map(named).collect();
