@@ -98,6 +98,17 @@ pub const OF_FLOWS: [&str; 8] = [
     FLOWS_V4, FLOWS_V6, TRACKED_V4, TRACKED_V6, OPENING_V4, OPENING_V6, SEEN_V4, SEEN_V6,
 ];
 
+/// Maps that packets use only once flows are recorded or counted: the first program of a cold start has placeholders for them.
+pub const LATE: [&str; 7] = [
+    TRACKED_V4,
+    TRACKED_V6,
+    OPENING_V4,
+    OPENING_V6,
+    SEEN_V4,
+    SEEN_V6,
+    GUARD_SOURCES,
+];
+
 /// Every map that is pinned and survives the daemon.
 pub const PINNED: [&str; 39] = [
     SETTINGS,

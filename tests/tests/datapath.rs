@@ -19,7 +19,6 @@ use lb_common::{
     reason::Reason,
     ring_page::{self, RingPage},
     service::{Mode, ServiceId, TCP},
-    stage::StageSet,
     tunnel::GUE_PORT,
 };
 use lb_tests::{
@@ -33,7 +32,7 @@ use lb_tests::{
 };
 use lb_userspace::{
     datapath::{
-        AttachOptions, Attachment, Datapath, DatapathError, Interface, NextHopState, ProgramError,
+        AttachOptions, Attachment, Datapath, DatapathError, Interface, Needs, NextHopState, ProgramError,
         WriterHandle, WriterTask, XdpMode, detach_leftovers,
     },
     plan::{Programmed, Target, TargetBackend, TargetService},
@@ -55,7 +54,7 @@ fn options(interfaces: &[&str], pin_dir: &Path) -> AttachOptions {
         xdp_mode: XdpModeChoice::Auto,
         pin_dir: pin_dir.to_owned(),
         reset: false,
-        stages: StageSet::all(),
+        needs: Needs::NONE,
     }
 }
 

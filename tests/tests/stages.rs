@@ -1,10 +1,10 @@
-//! Stages of the program that are loaded later than others: no packet meets one that is missing, and none is lost meanwhile.
+//! Parts of the program that are loaded later than others: no packet meets one that is missing, and none is lost meanwhile.
 
 use std::{fs, os::fd::AsFd as _, path::PathBuf, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Map, MapData, ProgramArray};
-use lb_common::{limits::LAYOUT_VERSION, stage::Stage};
+use lb_common::{limits::LAYOUT_VERSION, map_names, stage::Stage};
 use lb_tests::{
     client::{KeepAlive, http_requests},
     config::{Service, file},
@@ -22,16 +22,38 @@ const REQUESTS: u16 = 100;
 /// Longest wait for something that the daemon does by itself.
 const LIMIT: Duration = Duration::from_secs(20);
 
-/// The map of the stages of the program that runs.
-fn stages(daemon: &Daemon) -> Result<MapData> {
+/// The pinned programs and their maps.
+fn programs(daemon: &Daemon) -> Result<Vec<PathBuf>> {
     let programs = daemon
         .pin_dir()
         .join(format!("v{LAYOUT_VERSION}"))
         .join("programs");
-    let mut pins = fs::read_dir(programs)?.flatten().map(|entry| entry.path());
-    let is_of_stages = |path: &PathBuf| path.to_string_lossy().contains("lb_stages-");
-    let pin = pins.find(is_of_stages).context("no map of stages is pinned")?;
-    Ok(MapData::from_pin(pin)?)
+    let entries = fs::read_dir(programs)?;
+    Ok(entries.flatten().map(|entry| entry.path()).collect())
+}
+
+/// The map of the stages of the whole program.
+fn stages(daemon: &Daemon) -> Result<MapData> {
+    let is_of_stages = |path: &PathBuf| path.to_string_lossy().contains("lb_stages-") && !is_of_first(path);
+    let pin = programs(daemon)?.into_iter().find(is_of_stages);
+    Ok(MapData::from_pin(pin.context("no map of stages is pinned")?)?)
+}
+
+/// Whether a pin is of the first program, which a cold start loads.
+fn is_of_first(pin: &PathBuf) -> bool {
+    pin.to_string_lossy().contains("-first")
+}
+
+/// Whether the whole program alone runs.
+fn is_whole(daemon: &Daemon) -> Result<bool> {
+    let programs = programs(daemon)?;
+    Ok(!programs.is_empty() && !programs.iter().any(is_of_first))
+}
+
+/// The program that runs on the first interface.
+fn program(site: &Site) -> Result<String> {
+    let status = site.daemon.cli().json("status")?;
+    Ok(status["interfaces"][0]["program_id"].to_string())
 }
 
 fn is_there(daemon: &Daemon, stage: Stage) -> Result<bool> {
@@ -97,6 +119,59 @@ fn services_of_other_modes_come_right_after_a_start_and_no_packet_is_lost() -> R
     ensure_none_missed(&site.daemon)
 }
 
+/// The whole program takes the place of the first one under clients' packets.
+#[test]
+fn the_first_program_gives_way_to_the_whole_and_no_packet_is_lost() -> Result<()> {
+    let _lane = Lane::alone()?;
+    let family = Family::V4;
+    let site = Site::new(Shape::TwoArmed, 2)?;
+    let _servers = site.nginx(family)?;
+    let target = site.service_address(family);
+    let web = site.with_backends(Service::tcp("web", target), family, NGINX_PORT, &[1, 1]);
+    let site = site.start(&[web])?;
+    let first = program(&site)?;
+    let load = KeepAlive::start(&site.net.client.ns, target, 40)?;
+    wait::until_true("the whole program runs", LIMIT, || is_whole(&site.daemon))?;
+    load.wait_rounds(ROUNDS)?;
+    load.stop()?.ensure_flawless()?;
+    ensure!(program(&site)? != first, "the first program still runs");
+    for map in map_names::LATE {
+        let pin = site.daemon.pin_dir().join(format!("v{LAYOUT_VERSION}")).join(map);
+        let entries = MapData::from_pin(pin)?.info()?.max_entries();
+        ensure!(entries > 1, "{map} is a placeholder");
+    }
+    ensure_none_missed(&site.daemon)
+}
+
+/// A daemon that is killed as soon as it is ready leaves its first program, which forwards alone, until the next daemon has loaded
+/// the whole one: another program, with other stages and other maps.
+#[test]
+fn a_daemon_that_is_killed_at_once_leaves_a_program_that_is_taken_over() -> Result<()> {
+    let _lane = Lane::alone()?;
+    let family = Family::V4;
+    let site = Site::new(Shape::TwoArmed, 2)?;
+    let _servers = site.nginx(family)?;
+    let target = site.service_address(family);
+    let web = site.with_backends(Service::tcp("web", target), family, NGINX_PORT, &[1, 1]);
+    let ns = site.net.client.ns.clone();
+    let mut site = site;
+    site.daemon = site.daemon.config(&file(&[web]))?;
+    site.daemon.start()?;
+    site.daemon.kill()?;
+    ensure!(
+        !is_whole(&site.daemon)?,
+        "the whole program has been loaded already"
+    );
+    let load = KeepAlive::start(&ns, target, 40)?;
+    load.wait_rounds(ROUNDS)?;
+    http_requests(&ns, target, 20_000, REQUESTS, 8)?.ensure_complete(REQUESTS.into())?;
+    site.daemon.start()?;
+    ensure!(is_whole(&site.daemon)?, "a part of the first program is left");
+    load.wait_rounds(ROUNDS)?;
+    load.stop()?.ensure_flawless()?;
+    ensure_none_missed(&site.daemon)
+}
+
 /// A program that lacks stages, as one of another version may, is replaced by one that has them, under clients' packets.
 #[test]
 fn a_program_with_other_stages_is_taken_over_and_no_packet_is_lost() -> Result<()> {
@@ -107,9 +182,8 @@ fn a_program_with_other_stages_is_taken_over_and_no_packet_is_lost() -> Result<(
     let target = site.service_address(family);
     let web = site.with_backends(Service::tcp("web", target), family, NGINX_PORT, &[1, 1]);
     let mut site = site.start(&[web])?;
-    wait::until_true("all stages are there", LIMIT, || {
-        is_there(&site.daemon, Stage::HostSocket)
-    })?;
+    wait::until_true("the whole program runs", LIMIT, || is_whole(&site.daemon))?;
+    ensure!(is_there(&site.daemon, Stage::HostSocket)?, "a stage is missing");
     let ns = site.net.client.ns.clone();
     let load = KeepAlive::start(&ns, target, 40)?;
     load.wait_rounds(ROUNDS)?;
@@ -118,10 +192,6 @@ fn a_program_with_other_stages_is_taken_over_and_no_packet_is_lost() -> Result<(
         stages.clear_index(&stage.slot(false))?;
     }
     ensure!(!is_there(&site.daemon, Stage::Quic)?, "the stage is still there");
-    let program = |site: &Site| -> Result<String> {
-        let status = site.daemon.cli().json("status")?;
-        Ok(status["interfaces"][0]["program_id"].to_string())
-    };
     let old = program(&site)?;
     site.daemon.kill()?;
     site.daemon.start()?;

@@ -12,8 +12,8 @@ use crate::{
     state::desired::Desired,
 };
 
-/// Time from READY to loading the stages that no service needs, so that it does not compete with the first clients. After a crash
-/// before that, the next start loads the whole program.
+/// Time from READY to loading the whole program, so that it does not compete with the first clients. After a crash before that, the
+/// next start loads it before it is ready.
 const REST_AFTER: Duration = Duration::from_millis(100);
 
 /// The program on its way to the interfaces.
@@ -49,7 +49,7 @@ pub(super) fn checks_need_program(desired: &Desired) -> bool {
     services.any(|service| service.health.through == Through::Vip)
 }
 
-/// Loads the stages that no service needs, some time after READY.
+/// Has the whole program take the place of the first one, some time after READY.
 pub(super) async fn load_rest(writer: WriterHandle, cancel: CancellationToken) {
     tokio::select! {
         () = cancel.cancelled() => {}

@@ -57,7 +57,7 @@ use crate::{
         passive, pressure, still_needed, stored_agent_updates,
     },
     datapath::{
-        AttachOptions, CheckPaths, Datapath, EarlyStart, Interface, WriterHandle, WriterTask, stages_of,
+        AttachOptions, CheckPaths, Datapath, EarlyStart, Interface, WriterHandle, WriterTask, needs_of,
     },
     discovery::{self, SystemResolver},
     events::{EventKind, EventLog, NewEvent},
@@ -183,7 +183,7 @@ impl Daemon {
             xdp_mode: settings.xdp_mode,
             pin_dir: settings.pin_dir.clone(),
             reset,
-            stages: stages_of(&stored.desired),
+            needs: needs_of(&stored.desired),
         };
         let (mut datapath, attached) = Datapath::begin(&attach_options, early)?;
         let interfaces = datapath.interfaces();

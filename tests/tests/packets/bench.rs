@@ -26,7 +26,6 @@ use lb_common::{
     service::{Mode, Service, TCP},
     service_place::{Holder, Place},
     settings::Settings,
-    stage::StageSet,
     track::FlowRecord,
     tunnel::GUE_PORT,
 };
@@ -37,7 +36,9 @@ use lb_tests::{
     test_run::{Program, Runner},
 };
 use lb_userspace::{
-    datapath::{AttachOptions, BackendSignals, CheckPaths, Datapath, LiveTables, Snapshot, WriterTask},
+    datapath::{
+        AttachOptions, BackendSignals, CheckPaths, Datapath, LiveTables, Needs, Snapshot, WriterTask,
+    },
     plan::{Target, TargetBackend, TargetService},
     state::{
         effective,
@@ -406,7 +407,7 @@ pub(crate) fn options(pins: &Path) -> AttachOptions {
         xdp_mode: XdpModeChoice::Auto,
         pin_dir: pins.to_owned(),
         reset: false,
-        stages: StageSet::of_any_packet(),
+        needs: Needs::NONE,
     }
 }
 

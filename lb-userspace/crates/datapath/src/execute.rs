@@ -24,7 +24,7 @@ use super::{
     own_macs::OwnMacs,
     places::{Kernel, Places},
     quic, records, replies, services,
-    stages::{self, Stages},
+    stages::Stages,
     sys::GracePeriod,
 };
 use crate::plan::{Endpoint, Programmed, ProgrammedBackend, Step};
@@ -104,7 +104,7 @@ impl Executor {
     ) -> Result<(), ProgramError> {
         if let Some(first) = steps.first() {
             // Before anything leads packets to them.
-            let ensured = self.stages.ensure(stages::of_steps(steps));
+            let ensured = self.stages.ensure(steps);
             ensured.map_err(|reason| ProgramError::Step {
                 step: Box::new(first.clone()),
                 reason: format!("a stage of the program cannot be loaded: {reason}"),

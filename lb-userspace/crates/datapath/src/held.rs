@@ -19,16 +19,20 @@ impl HeldMaps {
     /// Opens all maps that are pinned below `pins`.
     ///
     /// # Errors
-    /// [`DatapathError::Map`] for the first missing one.
+    /// [`DatapathError::Map`] for the first missing one; [`map_names::LATE`] may be missing.
     pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
         let open = |name| {
             let error = |reason: String| DatapathError::Map { map: name, reason };
             let map = sys::pinned(&pins.current().join(name)).map_err(|e| error(e.to_string()))?;
-            Ok((name, map.ok_or_else(|| error("is not pinned".to_owned()))?))
+            match map {
+                Some(map) => Ok(Some((name, map))),
+                None if map_names::LATE.contains(&name) => Ok(None),
+                None => Err(error("is not pinned".to_owned())),
+            }
         };
         map_names::PINNED
             .into_iter()
-            .map(open)
+            .filter_map(|name| open(name).transpose())
             .collect::<Result<_, _>>()
             .map(Self)
     }

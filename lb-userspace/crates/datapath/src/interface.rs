@@ -2,10 +2,10 @@
 
 use std::{path::PathBuf, sync::Arc};
 
-use lb_common::stage::StageSet;
 use tokio::sync::watch;
 
 use super::netlink::LinkState;
+use super::stages::Needs;
 use crate::state::xdp_mode::XdpModeChoice;
 
 /// The problem of a missing interface.
@@ -43,9 +43,9 @@ pub struct AttachOptions {
     pub pin_dir: PathBuf,
     /// Removes what an earlier daemon left before starting, with all its flows.
     pub reset: bool,
-    /// The stages of the program that are loaded before anything is attached, see [`super::stages_of`]. Others come later, by
-    /// [`super::WriterHandle::load_rest`] or by what is programmed. A start that takes over has all of them at once.
-    pub stages: StageSet,
+    /// The parts of the program that [`super::Datapath::begin`] loads before anything is attached, see [`super::needs_of`]. The
+    /// whole comes later, by [`super::WriterHandle::load_rest`] or for what is programmed. A start that takes over has it at once.
+    pub needs: Needs,
 }
 
 /// Whether an interface can carry packets.

@@ -16,17 +16,22 @@ use aya::{
 };
 use lb_common::map_names;
 
-use super::{object, sys};
+use super::{gate::Gate, object, sys};
 
 /// Suffixes of a program's name in the name of its pin, and in the name of the pin of its map of stages.
 const PROGRAM: &str = "";
 const STAGES: &str = "_stages";
+/// Of the program that enters the first one, and of the map by which it does so.
+const GATE: &str = "_gate";
+const GATE_MAP: &str = "_gate_map";
+/// What the pins of the first program of a cold start have in the place of what it was made from: it is not taken up again.
+const FIRST: &str = "first";
 
 /// A pin of another program, or of the map of its stages.
 pub(super) struct Other {
     pin: PathBuf,
-    /// The pin of the program.
-    program: PathBuf,
+    /// The pins of the program, and of its gate.
+    programs: [PathBuf; 2],
 }
 
 /// The directory of pinned programs, and the inputs that identify ours.
@@ -108,6 +113,23 @@ impl Kept {
         Ok(())
     }
 
+    /// Pins the first program of a cold start, with its map of stages and what else `Gate` holds of it, until another takes its place.
+    pub(super) fn keep_first(
+        &self,
+        program: BorrowedFd<'_>,
+        stages: BorrowedFd<'_>,
+        gate: Option<&Gate>,
+        frags: bool,
+    ) -> io::Result<()> {
+        let gates = gate.map(|gate| [(gate.program.as_fd(), GATE), (gate.map.as_fd(), GATE_MAP)]);
+        let pins = [(program, PROGRAM), (stages, STAGES)].into_iter();
+        for (object, suffix) in pins.chain(gates.into_iter().flatten()) {
+            let name = format!("{}{suffix}-{FIRST}{}", self.program, u8::from(frags));
+            sys::pin(object, &self.programs.join(name))?;
+        }
+        Ok(())
+    }
+
     /// The pins of other programs of its name, and what they belong to; its variants are not among them.
     pub(super) fn others(&self) -> io::Result<Vec<Other>> {
         let own: Vec<PathBuf> = [(PROGRAM, true), (PROGRAM, false), (STAGES, true), (STAGES, false)]
@@ -117,8 +139,8 @@ impl Kept {
         let mut others = Vec::new();
         for entry in fs::read_dir(&self.programs)? {
             let pin = entry?.path();
-            if let Some(program) = self.program_of(&pin).filter(|_| !own.contains(&pin)) {
-                others.push(Other { pin, program });
+            if let Some(programs) = self.programs_of(&pin).filter(|_| !own.contains(&pin)) {
+                others.push(Other { pin, programs });
             }
         }
         Ok(others)
@@ -126,9 +148,9 @@ impl Kept {
 
     /// Removes the pins of other programs except those `in_use`, by the kernel's number.
     pub(super) fn forget(others: &[Other], in_use: &[u32]) -> io::Result<()> {
-        let runs = |other: &Other| {
-            ProgramInfo::from_pin(&other.program).is_ok_and(|info| in_use.contains(&info.id()))
-        };
+        let is_used =
+            |pin: &PathBuf| ProgramInfo::from_pin(pin).is_ok_and(|info| in_use.contains(&info.id()));
+        let runs = |other: &Other| other.programs.iter().any(is_used);
         // All pins are read first: a program without a pin does not count as running.
         let gone: Vec<&Other> = others.iter().filter(|other| !runs(other)).collect();
         gone.iter().try_for_each(|other| fs::remove_file(&other.pin))
@@ -159,12 +181,14 @@ impl Kept {
         self.map_ids.get().map(Vec::as_slice)
     }
 
-    /// The pin of the program that a pin belongs to: any program of this name.
-    fn program_of(&self, pin: &Path) -> Option<PathBuf> {
+    /// The pins of the program, and of its gate, that a pin belongs to: any program of this name.
+    fn programs_of(&self, pin: &Path) -> Option<[PathBuf; 2]> {
         let (name, made_of) = pin.file_name()?.to_str()?.split_once('-')?;
         let suffix = name.strip_prefix(self.program)?;
-        let is_ours = suffix == PROGRAM || suffix == STAGES;
-        is_ours.then(|| pin.with_file_name(format!("{}-{made_of}", self.program)))
+        let of = |suffix| pin.with_file_name(format!("{}{suffix}-{made_of}", self.program));
+        [PROGRAM, STAGES, GATE, GATE_MAP]
+            .contains(&suffix)
+            .then(|| [of(PROGRAM), of(GATE)])
     }
 }
 

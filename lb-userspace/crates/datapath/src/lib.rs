@@ -21,6 +21,7 @@ mod error;
 mod execute;
 mod faults;
 mod fill;
+mod gate;
 mod held;
 mod host;
 pub mod host_network;
@@ -59,7 +60,6 @@ use std::{
     sync::Arc,
 };
 
-use lb_common::stage::StageSet;
 use tokio::sync::{Mutex, mpsc, oneshot, watch};
 
 pub use self::{
@@ -80,7 +80,7 @@ pub use self::{
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
     netlink::{HostAddress, TiedTo},
     snapshot::{BackendSignals, BackendStats, GaveWay, InterfaceStats, MapUse, Snapshot},
-    stages::stages_of,
+    stages::{Needs, needs_of},
     stats::StatsReader,
     tables::{Answers, AnyTuple, ReadTables, Translated},
     writer::{ProgramReport, WriterHandle, WriterTask},
@@ -90,7 +90,7 @@ use self::{
     directory::Directory,
     execute::Executor,
     faults::PartReporter,
-    load::Loader,
+    load::{First, Loader},
     maps::Maps,
     netlink::Client,
     own_macs::{OwnMacs, Served},
@@ -207,11 +207,13 @@ impl Datapath {
         let served: Served = plan.slots.iter().copied().collect();
         let stages = Stages::default();
         // A program that forwards already may send packets to any stage.
-        let first = if takes_over {
-            StageSet::all()
-        } else {
-            options.stages
-        };
+        let first = (beside && !takes_over).then(|| {
+            let gate = reserved.as_ref().map(|reserved| reserved.gate.try_clone());
+            let gate = gate.transpose().map_err(io("cannot hold the gate"))?;
+            let needs = options.needs;
+            Ok(First { needs, gate })
+        });
+        let first = first.transpose()?;
         let mut loader = Loader::new((object, made), &pins, first, stages.clone());
         loader.serve(&plan.slots)?;
         if !takes_over {

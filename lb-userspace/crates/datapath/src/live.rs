@@ -126,10 +126,17 @@ impl ReadTables for LiveTables {
     }
 
     fn record(&self, tuple: &AnyTuple, table: Table) -> io::Result<Option<FlowRecord>> {
-        match tuple {
-            AnyTuple::V4(tuple) => self.maps.flow_records_v4.of(table).get(tuple),
-            AnyTuple::V6(tuple) => self.maps.flow_records_v6.of(table).get(tuple),
-        }
+        let record = match tuple {
+            AnyTuple::V4(tuple) => {
+                let table = self.maps.flow_records_v4.of(table).get()?;
+                table.map(|table| table.get(tuple)).transpose()?
+            }
+            AnyTuple::V6(tuple) => {
+                let table = self.maps.flow_records_v6.of(table).get()?;
+                table.map(|table| table.get(tuple)).transpose()?
+            }
+        };
+        Ok(record.flatten())
     }
 
     fn quic_config(&self, key: &ConfigKey) -> io::Result<Option<Config>> {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    mem,
+    io, mem,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
@@ -18,12 +18,13 @@ use lb_common::{
 use super::{
     DatapathError,
     fill::{LoadError, load_into, refused, slots},
+    gate::Gate,
     kept::Kept,
     loading::{self, NewProgram},
-    object::MapShape,
+    object::{self, MapShape},
     pin::Pins,
     prepare::{Made, Prepared, Ready, bad, prepare},
-    stages::{Rest, Stages},
+    stages::{Needs, Stages},
     sys,
 };
 
@@ -33,15 +34,21 @@ const CHECKS_PROGRAM: &str = "lb_check";
 /// The read-only global of the programs.
 const SLOTS_GLOBAL: &str = "INTERFACE_SLOTS";
 
-/// Type of the map of programs (`BPF_MAP_TYPE_PROG_ARRAY`).
-const PROG_ARRAY: u32 = 3;
-
 /// The entry program and the map of its stages, for all interfaces of one daemon.
 ///
 /// The kernel empties a map of programs when only programs refer to it: this and its pin prevent that.
 pub(super) struct Loaded {
     entry: OwnedFd,
     _stages: OwnedFd,
+    /// The links with this gate run the entry.
+    gate: Option<Gate>,
+}
+
+impl Loaded {
+    /// Whether the links that were made beforehand run it.
+    pub(super) const fn stands_behind_gate(&self) -> bool {
+        self.gate.is_some()
+    }
 }
 
 impl AsFd for Loaded {
@@ -53,6 +60,14 @@ impl AsFd for Loaded {
 /// [`Loaded`], in the hands of several.
 pub(super) type Program = Arc<Loaded>;
 
+/// The first program of a cold start.
+pub(super) struct First {
+    /// What it is to have.
+    pub(super) needs: Needs,
+    /// What to put it behind.
+    pub(super) gate: Option<Gate>,
+}
+
 /// Loads the programs for the interfaces of one daemon, at most once with and once without packets of several buffers.
 pub(super) struct Loader {
     object: Object,
@@ -60,25 +75,33 @@ pub(super) struct Loader {
     made: Made,
     pins: PathBuf,
     kept: Kept,
-    /// The stages to load.
-    wanted: StageSet,
-    /// Gets each map of stages.
+    /// The first program alone is to be loaded; else the whole.
+    first: Option<First>,
+    /// Gets to know what is loaded.
     stages: Stages,
+    /// Values of the read-only global.
+    slots: Vec<u8>,
     ready: Option<Arc<Ready>>,
     /// With packets of several buffers, and without; why not, where the kernel refused it.
     loaded: [Option<Result<Program, String>>; 2],
 }
 
 impl Loader {
-    /// A loader of the `wanted` stages, with maps and programs from `pins`. The first load creates missing maps.
-    pub(super) fn new((object, made): (Object, Made), pins: &Pins, wanted: StageSet, stages: Stages) -> Self {
+    /// A loader with maps and programs from `pins`. The first load creates missing maps.
+    pub(super) fn new(
+        (object, made): (Object, Made),
+        pins: &Pins,
+        first: Option<First>,
+        stages: Stages,
+    ) -> Self {
         Self {
             object,
             made,
             pins: pins.current(),
             kept: Kept::new(ENTRY, pins.current(), pins.programs()),
-            wanted,
+            first,
             stages,
+            slots: Vec::new(),
             ready: None,
             loaded: [None, None],
         }
@@ -88,9 +111,13 @@ impl Loader {
     pub(super) fn serve(&mut self, interfaces: &[(u32, u32)]) -> Result<(), DatapathError> {
         let slots = InterfaceSlots::of(interfaces)
             .ok_or_else(|| DatapathError::BadObject("interface slots are out of range".to_owned()))?;
-        let slots = slots.to_bytes();
-        self.kept.made_with(&slots);
-        let globals = HashMap::from([(SLOTS_GLOBAL, (slots.as_slice(), true))]);
+        self.slots = slots.to_bytes().to_vec();
+        self.kept.made_with(&self.slots);
+        self.patch()
+    }
+
+    fn patch(&mut self) -> Result<(), DatapathError> {
+        let globals = HashMap::from([(SLOTS_GLOBAL, (self.slots.as_slice(), true))]);
         self.object.patch_map_data(globals).map_err(|e| bad(&e))
     }
 
@@ -102,7 +129,7 @@ impl Loader {
             Some(loaded) => loaded.clone(),
             None => match self.find(frags) {
                 Some(program) => {
-                    self.stages.take_over();
+                    self.stages.are_whole();
                     Ok(Arc::new(program))
                 }
                 None => self.load_new(frags)?.map(Arc::new),
@@ -119,6 +146,7 @@ impl Loader {
         slots().all(|(slot, _)| is_there(slot)).then_some(Loaded {
             entry,
             _stages: stages,
+            gate: None,
         })
     }
 
@@ -127,64 +155,98 @@ impl Loader {
         if let Some(ready) = &self.ready {
             return Ok(Arc::clone(ready));
         }
+        let has_late_maps = self.first.as_ref().is_none_or(|first| first.needs.late_maps);
+        let late = map_names::LATE.iter().filter(|_| !has_late_maps);
+        let placeholders: Vec<&str> = late.copied().chain([map_names::CHECKS]).collect();
         let ready = Arc::new(prepare(
             &mut self.object,
             mem::take(&mut self.made),
             &programs(),
             &self.pins,
+            &placeholders,
         )?);
         Ok(Arc::clone(self.ready.insert(ready)))
     }
 
-    /// Loads the entry and the wanted stages, and pins the entry and the map of stages. The inner error is the kernel's refusal.
+    /// Loads the first program or the whole, and pins the entry and the map of stages. The inner error is the kernel's refusal.
     fn load_new(&mut self, frags: bool) -> Result<Result<Loaded, String>, DatapathError> {
+        let Some(First { needs, gate }) = &self.first else {
+            return self.load_whole(frags);
+        };
+        let mut needs = *needs;
+        // The gate takes packets of several buffers: no other program can stand behind it.
+        let gate = gate.as_ref().filter(|_| frags).map(Gate::try_clone).transpose();
+        let gate = gate.map_err(io("cannot hold the gate"))?;
         let ready = &self.prepare()?;
-        let io = |what: &str| {
-            let what = what.to_owned();
-            move |source| DatapathError::Io { what, source }
-        };
-        let shape = MapShape {
-            map_type: PROG_ARRAY,
-            key_size: 4,
-            value_size: 4,
-            max_entries: STAGE_SLOTS,
-            flags: 0,
-        };
-        // One for each variant: the kernel lets no program enter one of the other.
-        let stages = loading::create_map(map_names::STAGES, &shape, None, None)
-            .map_err(io("cannot create the map of stages"))?;
-        let license = &self.object.license;
-        let loads = |program: &Prepared| {
-            program.name == ENTRY || slots().any(|(slot, name)| name == program.name && self.wanted.has(slot))
-        };
-        let fds = match load_into(ready, license, stages.as_fd(), frags, loads) {
-            Ok(fds) => fds,
+        let stages = new_stages()?;
+        let mut there = StageSet::NONE;
+        let mut entry = None;
+        loop {
+            let missing = needs.stages.without(there);
+            let loads = |program: &Prepared| {
+                let is_missing = slots().any(|(slot, name)| name == program.name && missing.has(slot));
+                is_missing || (entry.is_none() && program.name == ENTRY)
+            };
+            match load_into(ready, &self.object.license, stages.as_fd(), frags, loads) {
+                Ok(fds) => entry = entry.or(entry_of(fds)),
+                Err(LoadError::Refused(reason)) => return Ok(Err(reason)),
+                Err(LoadError::Failed(error)) => return Err(error),
+            }
+            there = there.and(needs.stages);
+            match self.stages.are_first(needs) {
+                Ok(()) => break,
+                Err(more) if more.late_maps && !needs.late_maps => {
+                    // Its maps are placeholders: all is prepared again.
+                    self.first = None;
+                    self.ready = None;
+                    self.object = object::parse()?;
+                    self.patch()?;
+                    return self.load_whole(frags);
+                }
+                Err(more) => needs.stages = needs.stages.and(more.stages),
+            }
+        }
+        let entry = entry.ok_or_else(no_entry)?;
+        self.kept
+            .keep_first(entry.as_fd(), stages.as_fd(), gate.as_ref(), frags)
+            .map_err(io("cannot pin the program"))?;
+        if let Some(gate) = &gate {
+            gate.open(entry.as_fd())
+                .map_err(io("cannot put the program behind the gate"))?;
+        }
+        Ok(Ok(Loaded {
+            entry,
+            _stages: stages,
+            gate,
+        }))
+    }
+
+    fn load_whole(&mut self, frags: bool) -> Result<Result<Loaded, String>, DatapathError> {
+        let ready = &self.prepare()?;
+        let stages = new_stages()?;
+        let entry = match load_into(ready, &self.object.license, stages.as_fd(), frags, |_| true) {
+            Ok(fds) => entry_of(fds).ok_or_else(no_entry)?,
             Err(LoadError::Refused(reason)) => return Ok(Err(reason)),
             Err(LoadError::Failed(error)) => return Err(error),
         };
-        let mut entries = fds.into_iter().filter(|(name, _)| *name == ENTRY);
-        let (_, entry) = entries
-            .next()
-            .ok_or_else(|| DatapathError::BadObject(format!("it has no XDP program \"{ENTRY}\"")))?;
         self.kept
             .keep(entry.as_fd(), Some(stages.as_fd()), frags)
             .map_err(io("cannot pin the program"))?;
-        let map = stages.try_clone().map_err(io("cannot hold the map of stages"))?;
-        let rest = Rest {
-            ready: Arc::clone(ready),
-            license: license.clone(),
-            maps: vec![(map, frags)],
-            loaded: self.wanted,
-        };
-        Ok(self.stages.add(rest).map(|()| Loaded {
+        self.stages.are_whole();
+        Ok(Ok(Loaded {
             entry,
             _stages: stages,
+            gate: None,
         }))
     }
 
     /// Removes the pins of other programs, once none of the links runs one of them. In between, a packet that an old entry has
     /// taken finds its stages.
     pub(super) fn forget_others(&self, pins: &Pins) -> Result<(), DatapathError> {
+        // Before the first program none ran, and the whole one comes to this later.
+        if self.first.is_some() {
+            return Ok(());
+        }
         let links = pins.links()?;
         // Most starts find none, and need not wait.
         let removed = self.kept.others().and_then(|others| {
@@ -199,6 +261,28 @@ impl Loader {
             tracing::warn!(%error, "programs of an earlier daemon cannot be removed");
         }
         Ok(())
+    }
+}
+
+/// A map of stages. One for each variant: the kernel lets no program enter one of the other.
+fn new_stages() -> Result<OwnedFd, DatapathError> {
+    loading::create_map(map_names::STAGES, &MapShape::of_programs(STAGE_SLOTS), None, None)
+        .map_err(io("cannot create the map of stages"))
+}
+
+fn entry_of(fds: Vec<(&'static str, OwnedFd)>) -> Option<OwnedFd> {
+    let mut entries = fds.into_iter().filter(|(name, _)| *name == ENTRY);
+    entries.next().map(|(_, entry)| entry)
+}
+
+fn no_entry() -> DatapathError {
+    DatapathError::BadObject(format!("it has no XDP program \"{ENTRY}\""))
+}
+
+fn io(what: &'static str) -> impl Fn(io::Error) -> DatapathError {
+    move |source| DatapathError::Io {
+        what: what.to_owned(),
+        source,
     }
 }
 
@@ -223,7 +307,7 @@ pub(super) fn checks(
     if let Some((program, checks)) = found {
         return Ok([program, checks]);
     }
-    let ready = prepare(&mut object, Made::default(), &[CHECKS_PROGRAM], pins)?;
+    let ready = prepare(&mut object, Made::default(), &[CHECKS_PROGRAM], pins, &[])?;
     let [prepared] = &ready.programs[..] else {
         return Err(DatapathError::BadObject(
             "it has no program of health checks".to_owned(),

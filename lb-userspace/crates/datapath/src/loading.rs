@@ -174,18 +174,27 @@ pub(super) struct Records {
     pub(super) count: usize,
 }
 
-/// Loads a program that passes all packets.
-pub(super) fn load_pass() -> io::Result<OwnedFd> {
+/// Loads a program that enters the first one of a map of programs, and passes all packets while there is none.
+pub(super) fn load_gate(map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     const XDP_PASS: i32 = 2;
-    // BPF_ALU64 | BPF_MOV | BPF_K of register 0, and BPF_JMP | BPF_EXIT.
-    let instruction = |code, imm| bpf_insn {
+    const TAIL_CALL: i32 = 12;
+    let instruction = |code, dst, src, imm| bpf_insn {
         code,
         _bitfield_align_1: [],
-        _bitfield_1: bpf_insn::new_bitfield_1(0, 0),
+        _bitfield_1: bpf_insn::new_bitfield_1(dst, src),
         off: 0,
         imm,
     };
-    let instructions = [instruction(0xb7, XDP_PASS), instruction(0x95, 0)];
+    // The context is in register 1. BPF_LD | BPF_IMM | BPF_DW with BPF_PSEUDO_MAP_FD takes two; then BPF_ALU64 | BPF_MOV | BPF_K,
+    // BPF_JMP | BPF_CALL and BPF_JMP | BPF_EXIT.
+    let instructions = [
+        instruction(0x18, 2, 1, map.as_raw_fd()),
+        instruction(0, 0, 0, 0),
+        instruction(0xb7, 3, 0, 0),
+        instruction(0x85, 0, 0, TAIL_CALL),
+        instruction(0xb7, 0, 0, XDP_PASS),
+        instruction(0x95, 0, 0, 0),
+    ];
     let license = c"Dual MIT/GPL";
     let mut attr = ProgLoadAttr {
         prog_type: PROG_TYPE_XDP,
@@ -193,7 +202,7 @@ pub(super) fn load_pass() -> io::Result<OwnedFd> {
         insns: address(instructions.as_ptr()),
         license: address(license.as_ptr()),
         prog_flags: XDP_HAS_FRAGS,
-        prog_name: short("lb_reserve"),
+        prog_name: short("lb_gate"),
         expected_attach_type: ATTACH_TYPE_XDP,
         ..Default::default()
     };

@@ -7,8 +7,11 @@ use std::{
     io,
     marker::PhantomData,
     os::fd::{AsFd as _, BorrowedFd},
-    path::Path,
-    sync::atomic::{AtomicU64, Ordering},
+    path::{Path, PathBuf},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering},
+    },
 };
 
 use aya::{Pod, maps::MapData, util::nr_cpus};
@@ -19,7 +22,7 @@ use lb_common::{
     decap::EndKey,
     flow::{NatFlowV4, NatFlowV6, TupleV4, TupleV6},
     guard::{FlowGuard, PrefixKey},
-    limits::{MAX_BACKENDS, MAX_SERVICES},
+    limits::{MAX_BACKENDS, MAX_OPENING, MAX_SEEN, MAX_SERVICES, MAX_TRACKED},
     map_names,
     own_mac::{Mac, OwnMac},
     quic,
@@ -266,9 +269,9 @@ impl<V: Pod + Default> Table<u32, V> {
         let keys: Vec<u32> = (first..first + count).collect();
         let zeroes = vec![V::default(); self.width * keys.len()];
         match sys::update_batch(self.fd(), &keys, &zeroes) {
-            Err(e) if sys::lacks_batch(&e) => keys.iter().try_for_each(|index| {
-                self.counted(sys::update(self.fd(), index, &zeroes[..self.width]))
-            }),
+            Err(e) if sys::lacks_batch(&e) => keys
+                .iter()
+                .try_for_each(|index| self.counted(sys::update(self.fd(), index, &zeroes[..self.width]))),
             result => self.counted(result),
         }
     }
@@ -293,16 +296,76 @@ pub(super) fn cpus() -> Result<usize, DatapathError> {
     })
 }
 
-/// One family's tables of flow records.
-pub(super) struct RecordTables<K> {
-    tracked: Table<K, FlowRecord>,
-    opening: Table<K, FlowRecord>,
-    seen: Table<K, FlowRecord>,
+/// A table that need not be there before packets use it: see [`map_names::LATE`]. Until then it has no entries.
+pub(super) struct LateTable<K, V> {
+    pins: PathBuf,
+    name: &'static str,
+    capacity: u32,
+    table: OnceLock<Table<K, V>>,
 }
 
-impl<K> RecordTables<K> {
+impl<K: Pod + Default, V: Pod> LateTable<K, V> {
+    fn open(pins: &Path, name: &'static str, capacity: u32) -> Result<Self, DatapathError> {
+        let late = Self {
+            pins: pins.to_owned(),
+            name,
+            capacity,
+            table: OnceLock::new(),
+        };
+        late.open_table()?;
+        Ok(late)
+    }
+
+    /// The map's name, one of [`map_names`].
+    pub(super) const fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Entries at most.
+    pub(super) const fn capacity(&self) -> u32 {
+        self.capacity
+    }
+
+    /// As [`Table::errors`].
+    pub(super) fn errors(&self) -> u64 {
+        self.table.get().map_or(0, Table::errors)
+    }
+
+    /// The table, if it is there.
+    pub(super) fn get(&self) -> io::Result<Option<&Table<K, V>>> {
+        self.open_table().map_err(io::Error::other)
+    }
+
+    fn open_table(&self) -> Result<Option<&Table<K, V>>, DatapathError> {
+        if self.table.get().is_none() {
+            if !self.pins.join(self.name).exists() {
+                return Ok(None);
+            }
+            let table = Table::open(&self.pins, self.name, 1)?;
+            return Ok(Some(self.table.get_or_init(|| table)));
+        }
+        Ok(self.table.get())
+    }
+}
+
+/// One family's tables of flow records.
+pub(super) struct RecordTables<K> {
+    tracked: LateTable<K, FlowRecord>,
+    opening: LateTable<K, FlowRecord>,
+    seen: LateTable<K, FlowRecord>,
+}
+
+impl<K: Pod + Default> RecordTables<K> {
+    fn open(pins: &Path, [tracked, opening, seen]: [&'static str; 3]) -> Result<Self, DatapathError> {
+        Ok(Self {
+            tracked: LateTable::open(pins, tracked, MAX_TRACKED)?,
+            opening: LateTable::open(pins, opening, MAX_OPENING)?,
+            seen: LateTable::open(pins, seen, MAX_SEEN)?,
+        })
+    }
+
     /// The map of a table.
-    pub(super) const fn of(&self, table: track::Table) -> &Table<K, FlowRecord> {
+    pub(super) const fn of(&self, table: track::Table) -> &LateTable<K, FlowRecord> {
         match table {
             track::Table::Tracked => &self.tracked,
             track::Table::Opening => &self.opening,
@@ -369,16 +432,14 @@ impl Maps {
             flows_v6: Table::open(pins, map_names::FLOWS_V6, 1)?,
             flow_uses: Table::open(pins, map_names::FLOW_USES, 1)?,
             flow_shares: Table::open(pins, map_names::FLOW_SHARES, 1)?,
-            flow_records_v4: RecordTables {
-                tracked: Table::open(pins, map_names::TRACKED_V4, 1)?,
-                opening: Table::open(pins, map_names::OPENING_V4, 1)?,
-                seen: Table::open(pins, map_names::SEEN_V4, 1)?,
-            },
-            flow_records_v6: RecordTables {
-                tracked: Table::open(pins, map_names::TRACKED_V6, 1)?,
-                opening: Table::open(pins, map_names::OPENING_V6, 1)?,
-                seen: Table::open(pins, map_names::SEEN_V6, 1)?,
-            },
+            flow_records_v4: RecordTables::open(
+                pins,
+                [map_names::TRACKED_V4, map_names::OPENING_V4, map_names::SEEN_V4],
+            )?,
+            flow_records_v6: RecordTables::open(
+                pins,
+                [map_names::TRACKED_V6, map_names::OPENING_V6, map_names::SEEN_V6],
+            )?,
             verdicts: Table::open(pins, map_names::VERDICTS, cpus)?,
             service_traffic: Rows::open(pins, map_names::SERVICE_TRAFFIC)?,
             backend_traffic: Rows::open(pins, map_names::BACKEND_TRAFFIC)?,

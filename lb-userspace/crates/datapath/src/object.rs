@@ -1,7 +1,10 @@
 //! The BPF object inside this binary, and the maps that it defines.
 
 use aya_obj::{Map, Object};
-use lb_common::{limits::{MAX_BACKENDS, MAX_SERVICES}, map_names};
+use lb_common::{
+    limits::{MAX_BACKENDS, MAX_SERVICES},
+    map_names,
+};
 
 use super::{DatapathError, maps};
 
@@ -26,7 +29,21 @@ pub(super) struct MapShape {
     pub(super) flags: u32,
 }
 
+/// Type of a map of programs (`BPF_MAP_TYPE_PROG_ARRAY`).
+const PROG_ARRAY: u32 = 3;
+
 impl MapShape {
+    /// The shape of a map of programs.
+    pub(super) const fn of_programs(slots: u32) -> Self {
+        Self {
+            map_type: PROG_ARRAY,
+            key_size: 4,
+            value_size: 4,
+            max_entries: slots,
+            flags: 0,
+        }
+    }
+
     /// The shape that a definition asks for.
     pub(super) const fn of(map: &Map) -> Self {
         Self {

@@ -73,8 +73,11 @@ const MANY: u32 = 1 << 12;
 /// Makes types and large maps, none of which is pinned.
 pub(super) fn make_early(object: &mut Object) -> Result<Made, DatapathError> {
     let btf = types(object)?;
-    let is_large = |map: &Map| map.max_entries() >= MANY && map.inner().is_none();
-    let mut large: Vec<(&String, &Map)> = object.maps.iter().filter(|(_, map)| is_large(map)).collect();
+    let is_large = |name: &str, map: &Map| {
+        map.max_entries() >= MANY && !map_names::LATE.contains(&name) && name != map_names::CHECKS
+    };
+    let maps = object.maps.iter();
+    let mut large: Vec<(&String, &Map)> = maps.filter(|(name, map)| is_large(name, map)).collect();
     large.sort_by_key(|(_, map)| order(map));
     let fds = on_all_cpus(large.len(), |index| {
         let (name, map) = large[index];
@@ -111,18 +114,20 @@ fn order(map: &Map) -> (bool, cmp::Reverse<u32>) {
     (!is_record, cmp::Reverse(map.max_entries()))
 }
 
-/// Brings types and maps into the kernel, as far as they are not `made`, and relocates the programs of these names.
+/// Brings types and maps into the kernel, as far as they are not `made`, and relocates the programs of these names. `placeholders`
+/// are maps that none of their packets uses: they get one entry, and no pin.
 pub(super) fn prepare(
     object: &mut Object,
     made: Made,
     names: &[&'static str],
     pins: &Path,
+    placeholders: &[&str],
 ) -> Result<Ready, DatapathError> {
     let btf = match made.btf {
         Some(btf) => btf,
         None => types(object)?,
     };
-    let maps = maps(object, &made.maps, pins, btf.as_fd())?;
+    let maps = maps(object, &made.maps, pins, btf.as_fd(), placeholders)?;
 
     let text = object.functions.keys().map(|(section, _)| *section).collect();
     let descriptors = maps
@@ -171,11 +176,19 @@ fn maps(
     made: &HashMap<String, OwnedFd>,
     pins: &Path,
     btf: BorrowedFd<'_>,
+    placeholders: &[&str],
 ) -> Result<Vec<(String, OwnedFd, Map)>, DatapathError> {
     let mut all: Vec<(String, Map)> = object.maps.drain().collect();
     all.sort_by_key(|(_, map)| order(map));
     let results = on_all_cpus(all.len(), |index| {
         let (name, map) = &all[index];
+        if placeholders.contains(&name.as_str()) {
+            let shape = MapShape {
+                max_entries: 1,
+                ..MapShape::of(map)
+            };
+            return loading::create_map(name, &shape, None, None);
+        }
         open_or_create(name, map, made.get(name), pins, btf)
     })?;
     all.into_iter()
@@ -213,10 +226,13 @@ fn open_or_create(
     if map.section_kind() == EbpfSectionKind::Rodata {
         loading::freeze(fd.as_fd())?;
     }
-    if let Some(pin) = &pin {
-        sys::pin(fd.as_fd(), pin)?;
+    let Some(pin) = &pin else { return Ok(fd) };
+    match sys::pin(fd.as_fd(), pin) {
+        Ok(()) => Ok(fd),
+        // Another thread, which loads another program, has made it meanwhile.
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => sys::pinned(pin)?.ok_or(e),
+        Err(e) => Err(e),
     }
-    Ok(fd)
 }
 
 fn create(name: &str, map: &Map, btf: BorrowedFd<'_>) -> io::Result<OwnedFd> {

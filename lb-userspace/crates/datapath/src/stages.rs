@@ -1,36 +1,70 @@
-//! The loaded stages of the program: at a cold start only stages that packets of the services may enter, a moment later all.
+//! The parts of the program that are loaded. A cold start loads the first program: the stages that packets of the services may
+//! enter, and the tables that these need. A moment later the whole program takes its place.
 //!
-//! No packet meets a missing stage: [`of_steps`] returns the stages that the steps of a plan need, and [`Stages::ensure`] loads
-//! them before the first of these steps.
+//! No packet meets a missing part: [`of_steps`] returns what the steps of a plan need, and [`Stages::ensure`] has the whole
+//! program loaded before the first of these steps, if the first program lacks any of it.
 
 use std::{
-    ffi::CString,
-    fmt, mem,
-    os::fd::{AsFd as _, OwnedFd},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use lb_common::{
-    service::{FORWARDS, Mode, OnEmpty, QUIC, SHARES_ADDRESS, Service as ServiceRecord, TRANSLATES},
+    ring_slot::{Pick, RingSlot},
+    service::{
+        FORWARDS, GUARDS_FLOWS, Mode, OnEmpty, QUIC, SHARES_ADDRESS, Service as ServiceRecord, TRACKS_ALL,
+        TRANSLATES,
+    },
     stage::{Stage, StageSet},
 };
 
-use super::{
-    error::chain,
-    fill::{LoadError, load_into, slots},
-    prepare::{Prepared, Ready},
-};
+use super::attach::KeeperHandle;
 use crate::{
     plan::{QuicStep, Step},
     state::{
         desired::Desired,
-        service::{OnEmpty as OnEmptyPolicy, Service},
+        service::{OnEmpty as OnEmptyPolicy, Service, Tracking},
     },
 };
 
-/// The stages that packets of services may enter, by the desired state: a start loads them in parallel. `of_steps` finds the
-/// rest.
-pub fn stages_of(desired: &Desired) -> StageSet {
+/// What packets may need of the program.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Needs {
+    /// The stages that they may enter.
+    pub stages: StageSet,
+    /// Whether they may use one of [`lb_common::map_names::LATE`].
+    pub late_maps: bool,
+}
+
+impl Needs {
+    /// Nothing beside the entry.
+    pub const NONE: Self = Self {
+        stages: StageSet::NONE,
+        late_maps: false,
+    };
+
+    const fn of(stages: StageSet) -> Self {
+        Self {
+            stages,
+            late_maps: false,
+        }
+    }
+
+    const fn and(self, other: Self) -> Self {
+        Self {
+            stages: self.stages.and(other.stages),
+            late_maps: self.late_maps || other.late_maps,
+        }
+    }
+
+    /// Whether these cover all of `other`.
+    const fn cover(self, other: Self) -> bool {
+        other.stages.without(self.stages).is_empty() && (self.late_maps || !other.late_maps)
+    }
+}
+
+/// What packets of services may need, by the desired state: a cold start loads that first. `of_steps` finds the rest.
+pub fn needs_of(desired: &Desired) -> Needs {
     let of_service = |service: &Service| {
         let modes = service
             .backends
@@ -43,13 +77,24 @@ pub fn stages_of(desired: &Desired) -> StageSet {
                     Mode::Dnat | Mode::L2dsr | Mode::Ipip | Mode::Gue => FORWARDS,
                 }
         });
-        let quic = if service.quic.is_empty() { 0 } else { QUIC };
+        let asks_for = [
+            (!service.quic.is_empty(), QUIC),
+            // Whether the address is one of this machine is not known yet.
+            (service.key.port == 0, SHARES_ADDRESS),
+            (service.tracking == Tracking::Full, TRACKS_ALL),
+            (
+                service.guard.new_flows.per_second != 0 || service.guard.source_new_flows.per_second != 0,
+                GUARDS_FLOWS,
+            ),
+        ];
+        let asked_for = asks_for.iter().filter(|(asks, _)| *asks);
+        let flags = asked_for.fold(flags, |flags, (_, flag)| flags | flag);
         let on_empty = match service.on_empty {
             OnEmptyPolicy::Drop | OnEmptyPolicy::All => OnEmpty::Drop,
             OnEmptyPolicy::Reject => OnEmpty::Reject,
         };
         let record = ServiceRecord {
-            flags: flags | quic,
+            flags,
             on_empty: on_empty as u8,
             ..ServiceRecord::default()
         };
@@ -67,9 +112,8 @@ pub fn stages_of(desired: &Desired) -> StageSet {
         } else {
             StageSet::NONE
         };
-        of_record(&record, service.key.address.is_ipv6())
-            .and(of_dnat)
-            .and(of_prefix)
+        let of_record = of_record(&record, service.key.address.is_ipv6());
+        of_record.and(Needs::of(of_dnat.and(of_prefix)))
     };
     let services = desired.services.values().map(|service| of_service(service));
     let of_tunnels = if desired.settings.decap_from.is_empty() {
@@ -77,18 +121,23 @@ pub fn stages_of(desired: &Desired) -> StageSet {
     } else {
         of_tunnels()
     };
-    services.fold(StageSet::of_any_packet().and(of_tunnels), StageSet::and)
+    let of_all = Needs::of(StageSet::of_any_packet().and(of_tunnels));
+    services.fold(of_all, Needs::and)
 }
 
-/// The stages that packets may enter after these steps, beside [`StageSet::of_any_packet`].
-pub(super) fn of_steps(steps: &[Step]) -> StageSet {
-    steps.iter().map(of_step).fold(StageSet::NONE, StageSet::and)
+/// What packets may need after these steps, beside [`StageSet::of_any_packet`].
+fn of_steps(steps: &[Step]) -> Needs {
+    steps.iter().map(of_step).fold(Needs::NONE, Needs::and)
 }
 
-fn of_step(step: &Step) -> StageSet {
+fn of_step(step: &Step) -> Needs {
     match step {
         Step::WriteService { key, service } => of_record(service, key.address.is_ipv6()),
-        Step::WriteBackend { backend, .. } if backend.mode == Mode::Dnat => of_dnat(),
+        Step::WriteRing { slots, .. } => Needs {
+            late_maps: slots.iter().any(looks_up),
+            ..Needs::NONE
+        },
+        Step::WriteBackend { backend, .. } if backend.mode == Mode::Dnat => Needs::of(of_dnat()),
         Step::WriteSettings {
             dnat,
             prefix_services,
@@ -101,13 +150,12 @@ fn of_step(step: &Step) -> StageSet {
                 (*ends_tunnels, of_tunnels()),
             ];
             let asked_for = asked_for.into_iter().filter(|(asks, _)| *asks);
-            asked_for.fold(StageSet::NONE, |set, (_, stages)| set.and(stages))
+            Needs::of(asked_for.fold(StageSet::NONE, |set, (_, stages)| set.and(stages)))
         }
-        Step::WriteReply { .. } => of_dnat(),
+        Step::WriteReply { .. } => Needs::of(of_dnat()),
         Step::Quic(QuicStep::WriteConfig { .. } | QuicStep::WriteServer { .. })
         | Step::Quic(QuicStep::RemoveConfig { .. } | QuicStep::RemoveServer { .. })
         | Step::WriteBackend { .. }
-        | Step::WriteRing { .. }
         | Step::WritePrefix { .. }
         | Step::WriteFlowGuard { .. }
         | Step::WriteTunnelEnd { .. }
@@ -117,7 +165,15 @@ fn of_step(step: &Step) -> StageSet {
         | Step::RemoveTunnelEnd { .. }
         | Step::Barrier
         | Step::RemoveRing { .. }
-        | Step::FreeBackend { .. } => StageSet::NONE,
+        | Step::FreeBackend { .. } => Needs::NONE,
+    }
+}
+
+/// Whether flows in a slot are looked up and recorded.
+fn looks_up(slot: &RingSlot) -> bool {
+    match slot.pick() {
+        Pick::LookUp => true,
+        Pick::Owner(_) => false,
     }
 }
 
@@ -144,8 +200,8 @@ fn of_dnat() -> StageSet {
         })
 }
 
-/// The stages that packets to a service may enter.
-fn of_record(service: &ServiceRecord, is_v6: bool) -> StageSet {
+/// What packets to a service may need.
+fn of_record(service: &ServiceRecord, is_v6: bool) -> Needs {
     let asks_for = [
         (true, Stage::TooBig),
         (service.has(TRANSLATES), Stage::NewFlow),
@@ -156,47 +212,31 @@ fn of_record(service: &ServiceRecord, is_v6: bool) -> StageSet {
         (service.on_empty == OnEmpty::Reject as u8, Stage::Reject),
     ];
     let stages = asks_for.iter().filter(|(asks, _)| *asks);
-    stages.fold(StageSet::NONE, |set, (_, stage)| set.with(*stage, is_v6))
-}
-
-/// The inputs of loading missing stages.
-pub(super) struct Rest {
-    pub(super) ready: Arc<Ready>,
-    pub(super) license: CString,
-    /// Maps of stages, with and without packets of several buffers; all of them hold the same stages.
-    pub(super) maps: Vec<(OwnedFd, bool)>,
-    pub(super) loaded: StageSet,
-}
-
-/// Loads stages that are missing.
-fn fill(rest: &mut Rest, missing: StageSet) -> Result<(), String> {
-    if missing.is_empty() {
-        return Ok(());
+    Needs {
+        stages: stages.fold(StageSet::NONE, |set, (_, stage)| set.with(*stage, is_v6)),
+        late_maps: service.has(TRACKS_ALL) || service.has(GUARDS_FLOWS),
     }
-    let loads = |program: &Prepared| slots().any(|(slot, name)| name == program.name && missing.has(slot));
-    for (map, frags) in &rest.maps {
-        load_into(&rest.ready, &rest.license, map.as_fd(), *frags, loads).map_err(|error| match error {
-            LoadError::Refused(reason) => reason,
-            LoadError::Failed(error) => chain(&error),
-        })?;
-    }
-    rest.loaded = rest.loaded.and(missing);
-    Ok(())
 }
 
 /// How far loading has come.
 enum State {
-    /// No program runs yet; these stages are to be there when one does.
-    Begun(StageSet),
-    /// Some are there.
-    Some(Rest),
-    /// All are there.
-    All,
+    /// No program runs yet. What has been programmed meanwhile needs this.
+    Begun(Needs),
+    /// The first program runs, which has this.
+    First(Needs),
+    /// The whole program runs.
+    Whole,
 }
 
-/// The stages of the program that runs, in the hands of several. Once all of them are there, it holds nothing.
+/// The parts of the program that runs, in the hands of several.
 #[derive(Clone)]
-pub(super) struct Stages(Arc<Mutex<State>>);
+pub(super) struct Stages(Arc<Shared>);
+
+struct Shared {
+    state: Mutex<State>,
+    /// Loads the whole program.
+    keeper: OnceLock<KeeperHandle>,
+}
 
 impl fmt::Debug for Stages {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -206,85 +246,82 @@ impl fmt::Debug for Stages {
 
 impl Default for Stages {
     fn default() -> Self {
-        Self(Arc::new(Mutex::new(State::Begun(StageSet::NONE))))
+        Self(Arc::new(Shared {
+            state: Mutex::new(State::Begun(Needs::NONE)),
+            keeper: OnceLock::new(),
+        }))
     }
 }
 
 impl Stages {
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes up a program that an earlier daemon has left, with all stages.
-    pub(super) fn take_over(&self) {
-        *self.lock() = State::All;
+    /// Sets who loads the whole program in the place of the first one.
+    pub(super) fn completed_by(&self, keeper: KeeperHandle) {
+        // It is set once.
+        let _ = self.0.keeper.set(keeper);
     }
 
-    /// Takes up a map of stages that is about to be used, and loads what has been asked for meanwhile.
+    /// Takes note that the whole program is about to run.
+    pub(super) fn are_whole(&self) {
+        *self.lock() = State::Whole;
+    }
+
+    /// Takes note that the first program, which has `there`, is about to run.
     ///
     /// # Errors
-    /// Why the kernel refuses a stage.
-    pub(super) fn add(&self, mut new: Rest) -> Result<(), String> {
+    /// What has been programmed meanwhile needs this, which is more.
+    pub(super) fn are_first(&self, there: Needs) -> Result<(), Needs> {
         let mut state = self.lock();
-        let wanted = match &*state {
-            State::Begun(wanted) => *wanted,
-            State::Some(there) => there.loaded,
-            State::All => StageSet::all(),
-        };
-        let missing = wanted.without(new.loaded);
-        fill(&mut new, missing)?;
-        match &mut *state {
-            State::Begun(_) => *state = State::Some(new).settled(),
-            State::Some(there) => there.maps.append(&mut new.maps),
-            State::All => {}
-        }
-        drop(state);
-        Ok(())
-    }
-
-    /// Has these stages there before packets can enter them.
-    ///
-    /// # Errors
-    /// Why the kernel refuses one of them.
-    pub(super) fn ensure(&self, wanted: StageSet) -> Result<(), String> {
-        let mut state = self.lock();
-        match &mut *state {
-            State::Begun(asked) => *asked = asked.and(wanted),
-            State::Some(there) => {
-                let missing = wanted.without(there.loaded);
-                let result = fill(there, missing);
-                *state = mem::replace(&mut *state, State::All).settled();
-                return result;
+        match &*state {
+            State::Begun(needs) | State::First(needs) if !there.cover(*needs) => Err(*needs),
+            State::Begun(_) | State::First(_) => {
+                *state = State::First(there);
+                Ok(())
             }
-            State::All => {}
+            // Another variant of the program is loaded.
+            State::Whole => Ok(()),
         }
-        Ok(())
     }
 
-    /// Loads all that are missing, one after the other: a change that needs one of them waits for no more than that.
+    /// Has what packets may need after these steps loaded before they are carried out.
     ///
     /// # Errors
-    /// As [`Self::ensure`], the first one; the others are there.
-    pub(super) fn complete(&self) -> Result<(), String> {
-        let results: Vec<_> = slots()
-            .map(|(slot, _)| self.ensure(StageSet::of_slot(slot)))
-            .collect();
-        results.into_iter().collect()
-    }
-}
-
-impl State {
-    /// The state, once what is not needed any more is given back.
-    fn settled(self) -> Self {
-        match self {
-            Self::Some(there) if StageSet::all().without(there.loaded).is_empty() => Self::All,
-            Self::Some(_) | Self::Begun(_) | Self::All => self,
+    /// Why the whole program cannot be loaded.
+    pub(super) fn ensure(&self, steps: &[Step]) -> Result<(), String> {
+        match &mut *self.lock() {
+            State::Begun(needs) => {
+                *needs = needs.and(of_steps(steps));
+                return Ok(());
+            }
+            State::First(there) if there.cover(of_steps(steps)) => return Ok(()),
+            State::First(_) => {}
+            State::Whole => return Ok(()),
         }
+        self.complete()
+    }
+
+    /// Has the whole program loaded. Blocks until it runs.
+    ///
+    /// # Errors
+    /// As [`Self::ensure`]; the first program runs on.
+    pub(super) fn complete(&self) -> Result<(), String> {
+        if matches!(&*self.lock(), State::Whole) {
+            return Ok(());
+        }
+        let keeper = self.0.keeper.get().ok_or("nothing is attached yet")?;
+        keeper.complete()?;
+        self.are_whole();
+        Ok(())
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use lb_common::{backend::BackendId, service::RingId};
+
     use super::*;
 
     #[test]
@@ -323,8 +360,20 @@ mod tests {
                 let expected = expected
                     .iter()
                     .fold(StageSet::NONE, |set, stage| set.with(*stage, is_v6));
-                assert_eq!(of_record(&service, is_v6), expected, "{what}");
+                assert_eq!(of_record(&service, is_v6), Needs::of(expected), "{what}");
             }
+        }
+    }
+
+    fn settings(dnat: bool, ends_tunnels: bool) -> Step {
+        Step::WriteSettings {
+            snat_addresses: Vec::new(),
+            snat_ports: 1024..=2047,
+            gue_port: 6080,
+            wildcard: false,
+            dnat,
+            prefix_services: false,
+            ends_tunnels,
         }
     }
 
@@ -332,33 +381,73 @@ mod tests {
     fn tunnels_that_end_here_ask_for_their_stage() {
         let stages = of_tunnels();
         let mut desired = Desired::default();
-        assert_eq!(stages_of(&desired), StageSet::of_any_packet());
+        assert_eq!(needs_of(&desired), Needs::of(StageSet::of_any_packet()));
         desired.settings.decap_from = vec!["10.0.0.0/30".parse().unwrap()];
-        assert_eq!(stages_of(&desired), StageSet::of_any_packet().and(stages));
-        let settings = |ends_tunnels| Step::WriteSettings {
-            snat_addresses: Vec::new(),
-            snat_ports: 1024..=2047,
-            gue_port: 6080,
-            wildcard: false,
-            dnat: false,
-            prefix_services: false,
-            ends_tunnels,
-        };
-        assert_eq!(of_step(&settings(true)), stages);
-        assert_eq!(of_step(&settings(false)), StageSet::NONE);
+        let needs = Needs::of(StageSet::of_any_packet().and(stages));
+        assert_eq!(needs_of(&desired), needs);
+        assert_eq!(of_step(&settings(false, true)), Needs::of(stages));
+        assert_eq!(of_step(&settings(false, false)), Needs::NONE);
+    }
+
+    /// A ring of a backend's slot and this one.
+    fn ring(slot: RingSlot) -> Step {
+        Step::WriteRing {
+            ring: RingId(1),
+            slots: vec![STABLE, slot].into(),
+        }
+    }
+
+    const STABLE: RingSlot = RingSlot::stable(BackendId(1));
+    const CHANGING: RingSlot = RingSlot {
+        previous: BackendId(2),
+        ..STABLE
+    };
+
+    #[test]
+    fn slots_that_change_hands_ask_for_the_tables_of_flow_records() {
+        assert!(of_step(&ring(CHANGING)).late_maps);
+        assert!(!of_step(&ring(STABLE)).late_maps);
+        for (flag, late_maps) in [(TRACKS_ALL, true), (GUARDS_FLOWS, true), (QUIC, false)] {
+            let service = ServiceRecord {
+                flags: FORWARDS | flag,
+                ..ServiceRecord::default()
+            };
+            assert_eq!(of_record(&service, false).late_maps, late_maps, "{flag}");
+        }
     }
 
     #[test]
-    fn stages_asked_for_before_a_program_runs_are_remembered() {
+    fn the_first_program_has_what_was_programmed_before_it_runs() {
+        let first = Needs::of(StageSet::of_any_packet());
         let stages = Stages::default();
-        let nat = StageSet::NONE.with(Stage::Nat, false);
-        stages.ensure(nat).unwrap();
-        stages.ensure(StageSet::NONE.with(Stage::Dnat, true)).unwrap();
-        match &*stages.lock() {
-            State::Begun(asked) => assert_eq!(*asked, nat.with(Stage::Dnat, true)),
-            State::Some(_) | State::All => unreachable!("no program was taken up"),
+        stages.ensure(&[ring(STABLE)]).unwrap();
+        stages.ensure(&[settings(true, false)]).unwrap();
+        let needs = Needs::of(of_dnat());
+        assert_eq!(stages.are_first(first), Err(needs));
+        stages.ensure(&[ring(CHANGING)]).unwrap();
+        let needs = Needs {
+            late_maps: true,
+            ..needs
+        };
+        assert_eq!(stages.are_first(first), Err(needs));
+        assert_eq!(stages.are_first(first.and(needs)), Ok(()));
+    }
+
+    #[test]
+    fn what_the_first_program_lacks_is_refused_if_the_whole_cannot_be_loaded() {
+        let stages = Stages::default();
+        stages
+            .are_first(Needs::of(StageSet::of_any_packet().and(of_dnat())))
+            .unwrap();
+        for step in [ring(STABLE), settings(true, false)] {
+            assert_eq!(stages.ensure(&[step]), Ok(()));
         }
-        stages.take_over();
-        assert!(matches!(&*stages.lock(), State::All));
+        for step in [ring(CHANGING), settings(false, true)] {
+            assert!(stages.ensure(&[step]).is_err());
+        }
+        stages.are_whole();
+        for step in [ring(CHANGING), settings(false, true)] {
+            assert_eq!(stages.ensure(&[step]), Ok(()));
+        }
     }
 }

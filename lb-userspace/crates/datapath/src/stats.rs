@@ -21,7 +21,7 @@ use super::{
     BackendSignals, BackendStats, DatapathError, GaveWay, Interface, InterfaceStats, Interfaces,
     LinkOperation, MapUse, Snapshot,
     directory::Directory,
-    maps::{Counters, Maps, Table},
+    maps::{Counters, LateTable, Maps, Table},
     sweeper::FlowCounts,
 };
 use crate::state::service::ServiceKey;
@@ -202,8 +202,8 @@ impl StatsReader {
         uses.push(flow_map_use(&maps.flows_v4, counts));
         uses.push(flow_map_use(&maps.flows_v6, counts));
         for table in track::Table::SWEEP_ORDER {
-            uses.push(flow_map_use(maps.flow_records_v4.of(table), counts));
-            uses.push(flow_map_use(maps.flow_records_v6.of(table), counts));
+            uses.push(record_map_use(maps.flow_records_v4.of(table), counts));
+            uses.push(record_map_use(maps.flow_records_v6.of(table), counts));
         }
         uses
     }
@@ -218,6 +218,19 @@ fn prefix_entries(directory: &Directory) -> usize {
         .collect();
     let prefixes: BTreeSet<_> = keys.iter().map(|key| (key.prefix(), key.protocol)).collect();
     keys.len() + prefixes.len()
+}
+
+/// As [`flow_map_use`], of a table that may not be there yet.
+fn record_map_use<K: aya::Pod + Default, V: aya::Pod>(
+    table: &LateTable<K, V>,
+    counts: &FlowCounts,
+) -> MapUse {
+    MapUse {
+        name: table.name(),
+        entries: counts.entries.get(table.name()).copied().unwrap_or_default(),
+        capacity: u64::from(table.capacity()),
+        update_errors: table.errors(),
+    }
 }
 
 /// As [`map_use`], with the entries that were counted last.

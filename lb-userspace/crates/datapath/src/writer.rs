@@ -117,6 +117,7 @@ impl WriterTask {
             cancel.clone(),
         );
         let (commands, queue) = mpsc::channel(QUEUE);
+        stages.completed_by(keeper.clone());
         let wanted = NeighbourTask::spawn(
             netlink,
             Notices::of(notices, Watch::new, DatapathPart::RouteNotices, reporter.clone()),
@@ -324,12 +325,12 @@ impl WriterHandle {
         self.wanted.host_addresses()
     }
 
-    /// Loads the stages of the program that no service needed so far, on a thread for blocking work: the next change finds them.
+    /// Has the whole program take the place of the first one, on a thread for blocking work: the next change finds it.
     pub async fn load_rest(&self) {
         let stages = self.stages.clone();
         // An error of the task means that the runtime is going down.
         if let Ok(Err(error)) = tokio::task::spawn_blocking(move || stages.complete()).await {
-            tracing::error!(%error, "cannot load all stages of the program: a service that needs them will be refused");
+            tracing::error!(%error, "cannot load the whole program: a service that needs more of it than now runs will be refused");
         }
     }
 

@@ -130,8 +130,7 @@ impl<'a> Attacher<'a> {
 
     fn attach_all(&mut self, wanted: &[Wanted], plan: &AttachPlan) -> Result<Attached, DatapathError> {
         let AttachPlan { pinned, decision, .. } = plan;
-        // Also where no interface is there yet: loading the program creates the maps that are programmed.
-        self.loader.load(true).or_else(|_| self.loader.load(false))?;
+        self.load()?;
         for PinnedLink { path, .. } in pinned.iter().filter(|link| decision.stale.contains(&link.slot)) {
             pin::remove_link(path)?;
         }
@@ -184,6 +183,14 @@ impl<'a> Attacher<'a> {
         interface.absence = None;
         interface.attached = Some(attachment);
         Ok((interface, Some(fd)))
+    }
+
+    /// Loads the program, also where no interface is there yet: this creates the maps that are programmed.
+    pub(super) fn load(&mut self) -> Result<(), DatapathError> {
+        self.loader
+            .load(true)
+            .or_else(|_| self.loader.load(false))
+            .map(drop)
     }
 
     /// Sets the slot in which each interface, by its index, counts. To be called first.
@@ -310,8 +317,9 @@ impl<'a> Attacher<'a> {
             .as_mut()
             .and_then(|reserved| reserved.take(link.ifindex, mode));
         // If its program cannot be exchanged, it is removed, and a new one reports the reason.
-        let exchanged = reserved.filter(|fd| loading::update_link(fd, program.as_fd()).is_ok());
-        let fd = match exchanged {
+        let runs =
+            |fd: &OwnedFd| program.stands_behind_gate() || loading::update_link(fd, program.as_fd()).is_ok();
+        let fd = match reserved.filter(runs) {
             Some(fd) => fd,
             None => sys::create_xdp_link(program.as_fd(), link.ifindex, mode).map_err(|e| explain(&e))?,
         };

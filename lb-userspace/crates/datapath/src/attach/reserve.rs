@@ -1,8 +1,4 @@
-//! Links that are made while the programs are loaded.
-//!
-//! A driver may take tens of milliseconds to run a program for the first time: queues are made anew, and the kernel waits for packets
-//! under way. Exchanging a program takes none of that. So a start where nothing forwards yet attaches a program that passes all
-//! packets, as if there were none, and exchanges it once all stages are there.
+//! Links that are made while the programs are loaded, with a [`Gate`] as their program.
 
 use std::{
     os::fd::{AsFd as _, OwnedFd},
@@ -10,17 +6,19 @@ use std::{
 };
 
 use super::{
-    super::{XdpMode, loading, sys},
+    super::{XdpMode, gate::Gate, sys},
     modes,
 };
 use crate::state::xdp_mode::XdpModeChoice;
 
-/// A link that passes all packets, on the interface of this index.
+/// A link with the gate, on the interface of this index.
 type Link = (u32, OwnedFd);
 
-/// Links that are made on a thread, in the best mode that may be used. Dropping them takes their program away.
+/// Links that are made on a thread, in the best mode that may be used. Dropping them takes the gate away.
 pub(in super::super) struct Reserved {
     mode: XdpMode,
+    /// What the links run.
+    pub(in super::super) gate: Gate,
     thread: Option<JoinHandle<Vec<Link>>>,
     links: Vec<Link>,
 }
@@ -30,10 +28,9 @@ impl Reserved {
     /// reason.
     pub(in super::super) fn begin(interfaces: Vec<u32>, choice: XdpModeChoice) -> Option<Self> {
         let mode = *modes(choice).first()?;
+        let gate = Gate::new().ok()?;
+        let program = gate.program.try_clone().ok()?;
         let work = move || {
-            let Ok(program) = loading::load_pass() else {
-                return Vec::new();
-            };
             let link = |ifindex| {
                 let link = sys::create_xdp_link(program.as_fd(), ifindex, mode).ok()?;
                 Some((ifindex, link))
@@ -43,6 +40,7 @@ impl Reserved {
         let thread = thread::Builder::new().name("lb-reserve".to_owned()).spawn(work);
         Some(Self {
             mode,
+            gate,
             thread: Some(thread.ok()?),
             links: Vec::new(),
         })

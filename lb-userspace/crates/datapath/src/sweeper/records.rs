@@ -17,7 +17,7 @@ use super::{FlowCounts, remove_unchanged};
 use crate::{
     directory::Directory,
     kernel_clock::monotonic,
-    maps::{Maps, Table},
+    maps::{LateTable, Maps},
     slots::{Round, Subject},
     state::{
         guard::Prefix,
@@ -102,10 +102,13 @@ struct Walk<'a> {
 }
 
 impl Walk<'_> {
-    fn table<A>(&mut self, kind: track::Table, table: &Table<Tuple<A>, FlowRecord>) -> io::Result<()>
+    fn table<A>(&mut self, kind: track::Table, table: &LateTable<Tuple<A>, FlowRecord>) -> io::Result<()>
     where
         Tuple<A>: Pod + Default + Recorded,
     {
+        let Some(table) = table.get()? else {
+            return Ok(());
+        };
         let mut entries = 0;
         table.for_each_chunk(|tuples, records| {
             let directory = self.directory.borrow().clone();

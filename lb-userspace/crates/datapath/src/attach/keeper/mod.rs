@@ -12,7 +12,6 @@ use std::{
     time::{Duration, Instant},
 };
 
-use lb_common::stage::StageSet;
 use tokio::sync::watch;
 
 pub(in super::super) use self::task::KeeperHandle;
@@ -162,7 +161,7 @@ impl Keeper {
             .map(|(entry, judgement)| entry.is_due(judgement, now))
             .collect();
         if due.contains(&true)
-            && let Err(error) = self.attach(judgements, &due, now)
+            && let Err(error) = self.attach(judgements, &due, now).map(drop)
         {
             for (entry, judgement) in self.entries.iter_mut().zip(judgements) {
                 if let Judgement::Attach(link) = judgement {
@@ -189,12 +188,35 @@ impl Keeper {
         reports
     }
 
-    /// Attaches to the interfaces that are due, and has all others run the same program, which knows all of them.
-    fn attach(&mut self, judgements: &[Judgement], due: &[bool], now: Instant) -> Result<(), DatapathError> {
+    /// Has all interfaces run the whole program, in the place of the first one.
+    ///
+    /// # Errors
+    /// The whole program cannot be loaded, or one of the interfaces cannot run it: the first one runs on.
+    fn complete(&mut self) -> Result<(), DatapathError> {
+        let io = |source| DatapathError::Io {
+            what: "cannot inspect the interfaces".to_owned(),
+            source,
+        };
+        let judgements = self.look().map_err(io)?;
+        let due = vec![false; judgements.len()];
+        let renewed = self.attach(&judgements, &due, Instant::now())?;
+        let entries = self.entries.iter().map(|entry| entry.interface.clone());
+        self.shown.send_replace(entries.collect());
+        renewed
+    }
+
+    /// Attaches to the interfaces that are due, and has all others run the same program, which knows all of them. The inner error
+    /// is the first of those that run what they did before.
+    fn attach(
+        &mut self,
+        judgements: &[Judgement],
+        due: &[bool],
+        now: Instant,
+    ) -> Result<Result<(), DatapathError>, DatapathError> {
         let loader = Loader::new(
             (object::parse()?, Made::default()),
             &self.pins,
-            StageSet::all(),
+            None,
             Stages::default(),
         );
         let mut attacher = Attacher::new(&mut self.client, loader, &self.pins, self.choice);
@@ -212,10 +234,12 @@ impl Keeper {
             }
         }
         attacher.serve(slots)?;
+        attacher.load()?;
+        let mut renewed = Ok(());
         for ((entry, judgement), due) in self.entries.iter_mut().zip(judgements).zip(due) {
             match judgement {
                 Judgement::Keep(link) | Judgement::TakeBack { link, .. } => {
-                    entry.renew(&mut attacher, link, *due);
+                    renewed = renewed.and(entry.renew(&mut attacher, link, *due));
                 }
                 Judgement::Attach(link) if *due => entry.attach(&mut attacher, link, now),
                 Judgement::Attach(_)
@@ -224,7 +248,10 @@ impl Keeper {
                 | Judgement::Missing => {}
             }
         }
-        attacher.finish()
+        attacher.finish()?;
+        // The loader has created what was missing.
+        self.held = HeldMaps::open(&self.pins)?;
+        Ok(renewed)
     }
 
     /// Takes programs, links and maps out of the kernel.
@@ -313,7 +340,15 @@ impl Entry {
     }
 
     /// Has the link hold the program that is loaded now.
-    fn renew(&mut self, attacher: &mut Attacher<'_>, link: &LinkState, put_back: bool) {
+    ///
+    /// # Errors
+    /// It does not: the present program serves this interface as before.
+    fn renew(
+        &mut self,
+        attacher: &mut Attacher<'_>,
+        link: &LinkState,
+        put_back: bool,
+    ) -> Result<(), DatapathError> {
         let slot = self.interface.slot;
         let took_over = self
             .interface
@@ -332,14 +367,15 @@ impl Entry {
                 });
                 self.link = Some(fd);
                 self.interface.repairs += u64::from(put_back);
+                Ok(())
             }
-            // The present program serves this interface as before.
             Err(error) => {
                 tracing::warn!(
                     interface = link.name,
                     error = super::super::error::chain(&error),
                     "cannot renew the program"
                 );
+                Err(error)
             }
         }
     }

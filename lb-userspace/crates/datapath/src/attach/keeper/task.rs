@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     super::super::{
         DatapathError, InterfaceChange, Interfaces,
+        error::chain,
         faults::{DatapathPart, PartReporter},
         netlink::{Client, Notices, Watch},
     },
@@ -30,8 +31,9 @@ const SETTLE: Duration = Duration::from_millis(20);
 /// Commands that may wait.
 const QUEUE: usize = 2;
 
-/// How the keeper shall end.
+/// What the keeper shall do: have the whole program run, or end.
 enum Command {
+    Complete(oneshot::Sender<Result<(), DatapathError>>),
     Detach(oneshot::Sender<Result<(), DatapathError>>),
     Keep(oneshot::Sender<()>),
 }
@@ -84,6 +86,20 @@ impl KeeperHandle {
         self.interfaces.clone()
     }
 
+    /// Has the whole program run on all interfaces, once the first one does. Blocks until then.
+    ///
+    /// # Errors
+    /// Why the first program runs on.
+    pub(in super::super::super) fn complete(&self) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || "the interfaces are not kept any more".to_owned();
+        self.commands
+            .blocking_send(Command::Complete(reply))
+            .map_err(|_| ended())?;
+        let result = answer.blocking_recv().map_err(|_| ended())?;
+        result.map_err(|error| chain(&error))
+    }
+
     /// Takes programs, links and maps out of the kernel and ends the keeper.
     pub(in super::super::super) async fn detach(&self) -> Result<(), DatapathError> {
         let (reply, answer) = oneshot::channel();
@@ -119,6 +135,20 @@ async fn run(
         tokio::select! {
             command = commands.recv() => {
                 match command {
+                    Some(Command::Complete(reply)) => {
+                        let work = move || {
+                            let result = keeper.complete();
+                            (keeper, result)
+                        };
+                        // The runtime is going down where this fails.
+                        let Ok((same, result)) = task::spawn_blocking(work).await else {
+                            return;
+                        };
+                        keeper = same;
+                        // The caller may be gone.
+                        let _ = reply.send(result);
+                        continue;
+                    }
                     Some(Command::Detach(reply)) => {
                         let result = task::spawn_blocking(|| keeper.detach()).await;
                         // The caller may be gone.
