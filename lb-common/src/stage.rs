@@ -149,6 +149,16 @@ impl StageSet {
         Self(self.0 & !other.0)
     }
 
+    /// The set as a number.
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// The set of a number.
+    pub const fn of_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// Whether the set is empty.
     pub const fn is_empty(self) -> bool {
         self.0 == 0

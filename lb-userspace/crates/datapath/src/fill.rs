@@ -1,25 +1,22 @@
 //! Loads programs of the packet path and puts stages into their slots.
 
 use std::{
-    ffi::CStr,
+    cmp,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
-use lb_common::{map_names, stage::Stage};
+use lb_common::stage::Stage;
 
 use super::{
     DatapathError,
     loading::{self, NewProgram, Refusal},
-    prepare::{Prepared, Ready, on_all_cpus},
+    object::Program,
+    prepare::{Ready, on_all_cpus},
     sys,
 };
 
 /// Lines of the verifier's log in an error: the last ones have the objection.
 const VERIFIER_LINES: usize = 8;
-
-/// How an instruction names a map: `BPF_LD | BPF_IMM | BPF_DW` with `BPF_PSEUDO_MAP_FD`.
-const LOAD_WORD: u8 = 0x18;
-const MAP_FD: u8 = 1;
 
 /// Why programs were not loaded.
 pub(super) enum LoadError {
@@ -32,21 +29,23 @@ pub(super) enum LoadError {
 /// Loads the programs in `loads`, and puts each stage into its slot as soon as it is loaded.
 pub(super) fn load_into(
     ready: &Ready,
-    license: &CStr,
     stages: BorrowedFd<'_>,
     frags: bool,
-    loads: impl Fn(&Prepared) -> bool,
+    loads: impl Fn(&Program) -> bool,
 ) -> Result<Vec<(&'static str, OwnedFd)>, LoadError> {
-    let named = ready
-        .map(map_names::STAGES)
-        .map_err(LoadError::Failed)?
-        .as_raw_fd();
-    let programs: Vec<&Prepared> = ready.programs.iter().filter(|program| loads(program)).collect();
-    let load = |program: &Prepared| {
+    let mut programs: Vec<&Program> = ready
+        .parts
+        .programs
+        .iter()
+        .filter(|program| loads(program))
+        .collect();
+    // The longest first, so that no CPU is left with one of them at the end.
+    programs.sort_by_key(|program| cmp::Reverse(program.size()));
+    let load = |program: &Program| {
         let fd = loading::load_program(&NewProgram {
             name: program.name,
-            license,
-            instructions: &with_map(&program.instructions, named, stages.as_raw_fd()),
+            license: ready.parts.license,
+            instructions: &ready.instructions(program, Some(stages)),
             btf: ready.btf.as_fd(),
             functions: &program.functions,
             lines: &program.lines,
@@ -76,21 +75,6 @@ pub(super) fn slots() -> impl Iterator<Item = (u32, &'static str)> {
         let [v4, v6] = stage.programs();
         [(stage.slot(false), v4), (stage.slot(true), v6)]
     })
-}
-
-/// Instructions that name another map.
-fn with_map(
-    instructions: &[aya_obj::generated::bpf_insn],
-    old: i32,
-    new: i32,
-) -> Vec<aya_obj::generated::bpf_insn> {
-    let mut instructions = instructions.to_vec();
-    for instruction in &mut instructions {
-        if instruction.code == LOAD_WORD && instruction.src_reg() == MAP_FD && instruction.imm == old {
-            instruction.imm = new;
-        }
-    }
-    instructions
 }
 
 /// The kernel's error with the last lines of the verifier's log.

@@ -21,20 +21,29 @@ impl HeldMaps {
     /// # Errors
     /// [`DatapathError::Map`] for the first missing one; [`map_names::LATE`] may be missing.
     pub(super) fn open(pins: &Pins) -> Result<Self, DatapathError> {
-        let open = |name| {
+        let mut held = Self(Vec::new());
+        held.open_missing(pins)?;
+        Ok(held)
+    }
+
+    /// Opens those that were missing before.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn open_missing(&mut self, pins: &Pins) -> Result<(), DatapathError> {
+        for name in map_names::PINNED {
+            if self.0.iter().any(|(held, _)| *held == name) {
+                continue;
+            }
             let error = |reason: String| DatapathError::Map { map: name, reason };
             let map = sys::pinned(&pins.current().join(name)).map_err(|e| error(e.to_string()))?;
             match map {
-                Some(map) => Ok(Some((name, map))),
-                None if map_names::LATE.contains(&name) => Ok(None),
-                None => Err(error("is not pinned".to_owned())),
+                Some(map) => self.0.push((name, map)),
+                None if map_names::LATE.contains(&name) => {}
+                None => return Err(error("is not pinned".to_owned())),
             }
-        };
-        map_names::PINNED
-            .into_iter()
-            .filter_map(|name| open(name).transpose())
-            .collect::<Result<_, _>>()
-            .map(Self)
+        }
+        Ok(())
     }
 
     /// The pins that must be there.

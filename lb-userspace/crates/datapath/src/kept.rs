@@ -14,9 +14,9 @@ use aya::{
     maps::{MapData, MapInfo},
     programs::ProgramInfo,
 };
-use lb_common::map_names;
+use lb_common::{map_names, stage::StageSet};
 
-use super::{gate::Gate, object, sys};
+use super::{gate::Gate, object, stages::Needs, sys};
 
 /// Suffixes of a program's name in the name of its pin, and in the name of the pin of its map of stages.
 const PROGRAM: &str = "";
@@ -24,7 +24,7 @@ const STAGES: &str = "_stages";
 /// Of the program that enters the first one, and of the map by which it does so.
 const GATE: &str = "_gate";
 const GATE_MAP: &str = "_gate_map";
-/// What the pins of the first program of a cold start have in the place of what it was made from: it is not taken up again.
+/// Begin of what the pins of the first program of a cold start have in the place of what it was made from.
 const FIRST: &str = "first";
 
 /// A pin of another program, or of the map of its stages.
@@ -55,7 +55,7 @@ impl Kept {
     pub(super) fn new(program: &'static str, maps: PathBuf, programs: PathBuf) -> Self {
         let mut hasher = DefaultHasher::new();
         hasher.write(env!("CARGO_PKG_VERSION").as_bytes());
-        hasher.write(object::bytes());
+        hasher.write(object::all_bytes());
         Self {
             program,
             maps,
@@ -113,21 +113,63 @@ impl Kept {
         Ok(())
     }
 
-    /// Pins the first program of a cold start, with its map of stages and what else `Gate` holds of it, until another takes its place.
+    /// Keeps the first program of a cold start, which has `needs`, with its map of stages and its gate, until the whole program takes
+    /// its place.
     pub(super) fn keep_first(
         &self,
         program: BorrowedFd<'_>,
         stages: BorrowedFd<'_>,
         gate: Option<&Gate>,
+        needs: Needs,
         frags: bool,
     ) -> io::Result<()> {
-        let gates = gate.map(|gate| [(gate.program.as_fd(), GATE), (gate.map.as_fd(), GATE_MAP)]);
-        let pins = [(program, PROGRAM), (stages, STAGES)].into_iter();
-        for (object, suffix) in pins.chain(gates.into_iter().flatten()) {
-            let name = format!("{}{suffix}-{FIRST}{}", self.program, u8::from(frags));
-            sys::pin(object, &self.programs.join(name))?;
+        let made_of = self.first_made_of(frags);
+        let made_of = made_of.ok_or_else(|| io::Error::other("its maps are not pinned"))?;
+        let name = |suffix: &str| {
+            let Needs { stages, late_maps } = needs;
+            // Pins must not have a point in their names.
+            let has = format!("{:x}_{}", stages.bits(), u8::from(late_maps));
+            self.programs
+                .join(format!("{}{suffix}-{made_of}_{has}", self.program))
+        };
+        // In this order: one without its map and gate is not found.
+        if let Some(gate) = gate {
+            sys::pin(gate.map.as_fd(), &name(GATE_MAP))?;
+            sys::pin(gate.program.as_fd(), &name(GATE))?;
         }
-        Ok(())
+        sys::pin(stages, &name(STAGES))?;
+        sys::pin(program, &name(PROGRAM))
+    }
+
+    /// The first program that an earlier daemon has left, if this one would load the same: entry, map of stages, and what it has.
+    pub(super) fn find_first(&self, frags: bool) -> Option<(OwnedFd, OwnedFd, Needs)> {
+        let begin = format!("{}-{}_", self.program, self.first_made_of(frags)?);
+        let mut pins = fs::read_dir(&self.programs).ok()?.flatten();
+        let has = pins.find_map(|pin| Some(pin.file_name().to_str()?.strip_prefix(&begin)?.to_owned()))?;
+        let (stages, late_maps) = has.split_once('_')?;
+        let needs = Needs {
+            stages: StageSet::of_bits(u64::from_str_radix(stages, 16).ok()?),
+            late_maps: late_maps == "1",
+        };
+        let pinned = |pin: PathBuf| sys::pinned(&pin).ok().flatten();
+        let entry = pinned(self.programs.join(format!("{begin}{has}")))?;
+        let stages = begin.replacen('-', &format!("{STAGES}-"), 1);
+        Some((
+            entry,
+            pinned(self.programs.join(format!("{stages}{has}")))?,
+            needs,
+        ))
+    }
+
+    /// What the pins of a first program say that it was made from: the maps that are no placeholders in it, and all else.
+    fn first_made_of(&self, frags: bool) -> Option<String> {
+        let mut hasher = self.object.clone();
+        hasher.write(&self.globals);
+        let names = map_names::PINNED.iter();
+        for name in names.filter(|name| !map_names::LATE.contains(name)) {
+            hasher.write_u32(map_id(&self.maps.join(name))?);
+        }
+        Some(format!("{FIRST}{}_{:016x}", u8::from(frags), hasher.finish()))
     }
 
     /// The pins of other programs of its name, and what they belong to; its variants are not among them.

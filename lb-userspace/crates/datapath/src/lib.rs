@@ -95,7 +95,6 @@ use self::{
     netlink::Client,
     own_macs::{OwnMacs, Served},
     pin::Pins,
-    prepare::Made,
     stages::Stages,
     sweeper::FlowCounts,
 };
@@ -165,7 +164,7 @@ impl Datapath {
         options: &AttachOptions,
         early: Option<EarlyStart>,
     ) -> Result<(Self, AttachResult), DatapathError> {
-        object::check()?;
+        object::parts()?;
         capabilities::check()?;
         let beside = early.is_some();
         let io = |what: &str| {
@@ -198,11 +197,8 @@ impl Datapath {
         let reserved = (beside && !plan.takes_over())
             .then(|| Reserved::begin(indices, options.xdp_mode))
             .flatten();
-        let (object, made) = match early {
-            Some(early) => early.finish()?,
-            None => (object::parse()?, Made::default()),
-        };
-        let inherits = pins.verify(&object::map_shapes(&object)?)?;
+        let made = early.map(EarlyStart::finish).transpose()?.unwrap_or_default();
+        let inherits = pins.verify(&object::map_shapes()?)?;
         let takes_over = inherits || plan.takes_over();
         let served: Served = plan.slots.iter().copied().collect();
         let stages = Stages::default();
@@ -214,10 +210,12 @@ impl Datapath {
             Ok(First { needs, gate })
         });
         let first = first.transpose()?;
-        let mut loader = Loader::new((object, made), &pins, first, stages.clone());
+        let mut loader = Loader::new(made, &pins, first, stages.clone());
         loader.serve(&plan.slots)?;
         if !takes_over {
             loader.prepare()?;
+        } else if beside {
+            loader.take_first();
         }
         let (reporter, parts) = PartReporter::new();
         let missing = wanted.iter().map(|wanted| Interface::missing(&wanted.configured));

@@ -1,14 +1,12 @@
 //! Loading the programs: the entry and its stages once for all interfaces, in parallel; and the program of health checks.
 
 use std::{
-    collections::HashMap,
     io, mem,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
-use aya_obj::Object;
 use lb_common::{
     interfaces::InterfaceSlots,
     map_names,
@@ -21,9 +19,9 @@ use super::{
     gate::Gate,
     kept::Kept,
     loading::{self, NewProgram},
-    object::{self, MapShape},
+    object::{MapShape, Program},
     pin::Pins,
-    prepare::{Made, Prepared, Ready, bad, prepare},
+    prepare::{Made, Options, Ready, prepare},
     stages::{Needs, Stages},
     sys,
 };
@@ -58,7 +56,7 @@ impl AsFd for Loaded {
 }
 
 /// [`Loaded`], in the hands of several.
-pub(super) type Program = Arc<Loaded>;
+pub(super) type SharedProgram = Arc<Loaded>;
 
 /// The first program of a cold start.
 pub(super) struct First {
@@ -70,41 +68,45 @@ pub(super) struct First {
 
 /// Loads the programs for the interfaces of one daemon, at most once with and once without packets of several buffers.
 pub(super) struct Loader {
-    object: Object,
-    /// Its types and maps that are in the kernel already.
+    /// Types and maps that are in the kernel already.
     made: Made,
     pins: PathBuf,
     kept: Kept,
     /// The first program alone is to be loaded; else the whole.
     first: Option<First>,
+    /// A first program that an earlier daemon has left will do.
+    takes_first: bool,
+    /// Such a one was found.
+    took_first: bool,
     /// Gets to know what is loaded.
     stages: Stages,
     /// Values of the read-only global.
     slots: Vec<u8>,
     ready: Option<Arc<Ready>>,
     /// With packets of several buffers, and without; why not, where the kernel refused it.
-    loaded: [Option<Result<Program, String>>; 2],
+    loaded: [Option<Result<SharedProgram, String>>; 2],
 }
 
 impl Loader {
     /// A loader with maps and programs from `pins`. The first load creates missing maps.
-    pub(super) fn new(
-        (object, made): (Object, Made),
-        pins: &Pins,
-        first: Option<First>,
-        stages: Stages,
-    ) -> Self {
+    pub(super) fn new(made: Made, pins: &Pins, first: Option<First>, stages: Stages) -> Self {
         Self {
-            object,
             made,
             pins: pins.current(),
             kept: Kept::new(ENTRY, pins.current(), pins.programs()),
             first,
+            takes_first: false,
+            took_first: false,
             stages,
             slots: Vec::new(),
             ready: None,
             loaded: [None, None],
         }
+    }
+
+    /// Has a first program that an earlier daemon has left run on, until the whole one is asked for.
+    pub(super) const fn take_first(&mut self) {
+        self.takes_first = true;
     }
 
     /// Sets the slot in which each interface, by its index, counts. To be called before the first load.
@@ -113,17 +115,12 @@ impl Loader {
             .ok_or_else(|| DatapathError::BadObject("interface slots are out of range".to_owned()))?;
         self.slots = slots.to_bytes().to_vec();
         self.kept.made_with(&self.slots);
-        self.patch()
-    }
-
-    fn patch(&mut self) -> Result<(), DatapathError> {
-        let globals = HashMap::from([(SLOTS_GLOBAL, (self.slots.as_slice(), true))]);
-        self.object.patch_map_data(globals).map_err(|e| bad(&e))
+        Ok(())
     }
 
     /// The programs, with or without packets of several buffers: those that an earlier daemon has left, where these would be the
     /// same.
-    pub(super) fn load(&mut self, frags: bool) -> Result<Program, DatapathError> {
+    pub(super) fn load(&mut self, frags: bool) -> Result<SharedProgram, DatapathError> {
         let variant = usize::from(!frags);
         let result = match &self.loaded[variant] {
             Some(loaded) => loaded.clone(),
@@ -132,7 +129,10 @@ impl Loader {
                     self.stages.are_whole();
                     Ok(Arc::new(program))
                 }
-                None => self.load_new(frags)?.map(Arc::new),
+                None => match self.find_first(frags) {
+                    Some(program) => Ok(Arc::new(program)),
+                    None => self.load_new(frags)?.map(Arc::new),
+                },
             },
         };
         self.loaded[variant] = Some(result.clone());
@@ -150,6 +150,21 @@ impl Loader {
         })
     }
 
+    /// The first program of a daemon that ended before it had loaded the whole one. All that is programmed can do with it.
+    fn find_first(&mut self, frags: bool) -> Option<Loaded> {
+        if !self.takes_first {
+            return None;
+        }
+        let (entry, stages, needs) = self.kept.find_first(frags)?;
+        self.stages.are_first(needs).ok()?;
+        self.took_first = true;
+        Some(Loaded {
+            entry,
+            _stages: stages,
+            gate: None,
+        })
+    }
+
     /// Creates the maps and prepares loading. To be called once interfaces are known.
     pub(super) fn prepare(&mut self) -> Result<Arc<Ready>, DatapathError> {
         if let Some(ready) = &self.ready {
@@ -158,13 +173,12 @@ impl Loader {
         let has_late_maps = self.first.as_ref().is_none_or(|first| first.needs.late_maps);
         let late = map_names::LATE.iter().filter(|_| !has_late_maps);
         let placeholders: Vec<&str> = late.copied().chain([map_names::CHECKS]).collect();
-        let ready = Arc::new(prepare(
-            &mut self.object,
-            mem::take(&mut self.made),
-            &programs(),
-            &self.pins,
-            &placeholders,
-        )?);
+        let options = Options {
+            pins: &self.pins,
+            placeholders: &placeholders,
+            globals: &[(SLOTS_GLOBAL, &self.slots)],
+        };
+        let ready = Arc::new(prepare(mem::take(&mut self.made), &options)?);
         Ok(Arc::clone(self.ready.insert(ready)))
     }
 
@@ -183,11 +197,11 @@ impl Loader {
         let mut entry = None;
         loop {
             let missing = needs.stages.without(there);
-            let loads = |program: &Prepared| {
+            let loads = |program: &Program| {
                 let is_missing = slots().any(|(slot, name)| name == program.name && missing.has(slot));
                 is_missing || (entry.is_none() && program.name == ENTRY)
             };
-            match load_into(ready, &self.object.license, stages.as_fd(), frags, loads) {
+            match load_into(ready, stages.as_fd(), frags, loads) {
                 Ok(fds) => entry = entry.or(entry_of(fds)),
                 Err(LoadError::Refused(reason)) => return Ok(Err(reason)),
                 Err(LoadError::Failed(error)) => return Err(error),
@@ -199,8 +213,6 @@ impl Loader {
                     // Its maps are placeholders: all is prepared again.
                     self.first = None;
                     self.ready = None;
-                    self.object = object::parse()?;
-                    self.patch()?;
                     return self.load_whole(frags);
                 }
                 Err(more) => needs.stages = needs.stages.and(more.stages),
@@ -208,7 +220,7 @@ impl Loader {
         }
         let entry = entry.ok_or_else(no_entry)?;
         self.kept
-            .keep_first(entry.as_fd(), stages.as_fd(), gate.as_ref(), frags)
+            .keep_first(entry.as_fd(), stages.as_fd(), gate.as_ref(), needs, frags)
             .map_err(io("cannot pin the program"))?;
         if let Some(gate) = &gate {
             gate.open(entry.as_fd())
@@ -224,7 +236,7 @@ impl Loader {
     fn load_whole(&mut self, frags: bool) -> Result<Result<Loaded, String>, DatapathError> {
         let ready = &self.prepare()?;
         let stages = new_stages()?;
-        let entry = match load_into(ready, &self.object.license, stages.as_fd(), frags, |_| true) {
+        let entry = match load_into(ready, stages.as_fd(), frags, is_of_packets) {
             Ok(fds) => entry_of(fds).ok_or_else(no_entry)?,
             Err(LoadError::Refused(reason)) => return Ok(Err(reason)),
             Err(LoadError::Failed(error)) => return Err(error),
@@ -244,7 +256,7 @@ impl Loader {
     /// taken finds its stages.
     pub(super) fn forget_others(&self, pins: &Pins) -> Result<(), DatapathError> {
         // Before the first program none ran, and the whole one comes to this later.
-        if self.first.is_some() {
+        if self.first.is_some() || self.took_first {
             return Ok(());
         }
         let links = pins.links()?;
@@ -286,49 +298,44 @@ fn io(what: &'static str) -> impl Fn(io::Error) -> DatapathError {
     }
 }
 
-/// All programs of the packet path, each once.
-fn programs() -> Vec<&'static str> {
-    let mut programs: Vec<_> = slots().map(|(_, name)| name).collect();
-    programs.push(ENTRY);
-    programs.sort_unstable();
-    programs.dedup();
-    programs
+/// Whether a program is one of the packet path.
+fn is_of_packets(program: &Program) -> bool {
+    program.name == ENTRY || slots().any(|(_, name)| name == program.name)
 }
 
 /// Loads the program of health checks, which shares the maps pinned below `pins`, or finds the one that an earlier daemon has
 /// left among `programs`; returns it and its map of checks.
-pub(super) fn checks(
-    mut object: Object,
-    pins: &Path,
-    programs: &Path,
-) -> Result<[OwnedFd; 2], DatapathError> {
+pub(super) fn checks(pins: &Path, programs: &Path) -> Result<[OwnedFd; 2], DatapathError> {
     let kept = Kept::new(CHECKS_PROGRAM, pins.to_owned(), programs.to_owned());
     let found = kept.find(false).zip(kept.own_map(false, map_names::CHECKS));
     if let Some((program, checks)) = found {
         return Ok([program, checks]);
     }
-    let ready = prepare(&mut object, Made::default(), &[CHECKS_PROGRAM], pins, &[])?;
-    let [prepared] = &ready.programs[..] else {
-        return Err(DatapathError::BadObject(
-            "it has no program of health checks".to_owned(),
-        ));
+    let options = Options {
+        pins,
+        placeholders: &[],
+        globals: &[],
     };
+    let ready = prepare(Made::default(), &options)?;
+    let program = ready.program(CHECKS_PROGRAM)?;
     let program = loading::load_program(&NewProgram {
         name: CHECKS_PROGRAM,
-        license: &object.license,
-        instructions: &prepared.instructions,
+        license: ready.parts.license,
+        instructions: &ready.instructions(program, None),
         btf: ready.btf.as_fd(),
-        functions: &prepared.functions,
-        lines: &prepared.lines,
+        functions: &program.functions,
+        lines: &program.lines,
         frags: false,
     })
     .map_err(|refusal| DatapathError::Load {
         reason: refused(&refusal),
     })?;
-    let mut maps = ready.maps.into_iter();
-    let (_, checks) = maps
-        .find(|(name, _)| name == map_names::CHECKS)
+    let checks = ready
+        .map(map_names::CHECKS)
         .ok_or_else(|| DatapathError::BadObject(format!("it has no map {}", map_names::CHECKS)))?;
+    let checks = checks
+        .try_clone_to_owned()
+        .map_err(io("cannot hold the map of checks"))?;
     let pinned = kept
         .keep(program.as_fd(), None, false)
         .and_then(|()| Kept::forget(&kept.others()?, &[]));
@@ -339,7 +346,7 @@ pub(super) fn checks(
 }
 
 /// Puts the program in the place of the one that a pinned link holds.
-pub(super) fn take_over(program: &Program, pin: &Path) -> Result<(), String> {
+pub(super) fn take_over(program: &SharedProgram, pin: &Path) -> Result<(), String> {
     let (link, _) = sys::pinned_xdp_link(pin).map_err(|e| e.to_string())?;
     loading::update_link(&link, program.as_fd()).map_err(|e| e.to_string())
 }

@@ -13,7 +13,7 @@ use std::{
 use aya_obj::generated::bpf_insn;
 
 use super::{
-    object::MapShape,
+    object::{MapShape, Records, bytes},
     sys::{ATTACH_TYPE_XDP, Command, address, bpf, owned, raw},
 };
 
@@ -164,16 +164,6 @@ pub(super) fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
     unsafe { bpf(Command::BtfLoad, &mut attr) }.map(owned)
 }
 
-/// Records about instructions, as `struct bpf_func_info` and `struct bpf_line_info`.
-pub(super) struct Records {
-    /// The records.
-    pub(super) bytes: Vec<u8>,
-    /// Bytes of one.
-    pub(super) size: usize,
-    /// How many.
-    pub(super) count: usize,
-}
-
 /// Loads a program that enters the first one of a map of programs, and passes all packets while there is none.
 pub(super) fn load_gate(map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     const XDP_PASS: i32 = 2;
@@ -216,8 +206,8 @@ pub(super) struct NewProgram<'a> {
     pub(super) name: &'a str,
     /// Its licence.
     pub(super) license: &'a CStr,
-    /// Its instructions, relocated.
-    pub(super) instructions: &'a [bpf_insn],
+    /// Its instructions, with the descriptors of maps.
+    pub(super) instructions: &'a [u8],
     /// Loaded type information.
     pub(super) btf: BorrowedFd<'a>,
     /// Functions and their types.
@@ -254,7 +244,7 @@ pub(super) fn load_program(program: &NewProgram<'_>) -> Result<OwnedFd, Refusal>
     attr.log_buf = address(log.as_mut_ptr());
     attr.log_size = length(log.len()).map_err(plain)?;
     attr.line_info_rec_size = length(program.lines.size).map_err(plain)?;
-    attr.line_info = address(program.lines.bytes.as_ptr());
+    attr.line_info = address(bytes(&program.lines.bytes).as_ptr());
     attr.line_info_cnt = length(program.lines.count).map_err(plain)?;
     // SAFETY: as in the first call; the log has the length given.
     match unsafe { bpf(Command::ProgLoad, &mut attr) } {
@@ -271,7 +261,7 @@ pub(super) fn load_program(program: &NewProgram<'_>) -> Result<OwnedFd, Refusal>
 fn attributes(program: &NewProgram<'_>) -> io::Result<ProgLoadAttr> {
     Ok(ProgLoadAttr {
         prog_type: PROG_TYPE_XDP,
-        insn_cnt: length(program.instructions.len())?,
+        insn_cnt: length(program.instructions.len() / size_of::<bpf_insn>())?,
         insns: address(program.instructions.as_ptr()),
         license: address(program.license.as_ptr()),
         prog_flags: if program.frags { XDP_HAS_FRAGS } else { 0 },
@@ -279,7 +269,7 @@ fn attributes(program: &NewProgram<'_>) -> io::Result<ProgLoadAttr> {
         expected_attach_type: ATTACH_TYPE_XDP,
         prog_btf_fd: raw(program.btf),
         func_info_rec_size: length(program.functions.size)?,
-        func_info: address(program.functions.bytes.as_ptr()),
+        func_info: address(bytes(&program.functions.bytes).as_ptr()),
         func_info_cnt: length(program.functions.count)?,
         ..Default::default()
     })

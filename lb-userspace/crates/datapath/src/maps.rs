@@ -1,17 +1,15 @@
 //! The pinned maps as typed handles. They are opened once, and their sizes compared with the layouts of `lb-common`
 //! then, so that a layout that does not fit stops the start instead of a packet.
 
+mod late;
 mod rings;
 
 use std::{
     io,
     marker::PhantomData,
     os::fd::{AsFd as _, BorrowedFd},
-    path::{Path, PathBuf},
-    sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
+    path::Path,
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 use aya::{Pod, maps::MapData, util::nr_cpus};
@@ -22,7 +20,7 @@ use lb_common::{
     decap::EndKey,
     flow::{NatFlowV4, NatFlowV6, TupleV4, TupleV6},
     guard::{FlowGuard, PrefixKey},
-    limits::{MAX_BACKENDS, MAX_OPENING, MAX_SEEN, MAX_SERVICES, MAX_TRACKED},
+    limits::{MAX_BACKENDS, MAX_SERVICES},
     map_names,
     own_mac::{Mac, OwnMac},
     quic,
@@ -33,10 +31,12 @@ use lb_common::{
     service_prefix::ServicePrefixKey,
     settings::Settings,
     share::FlowUse,
-    track::{self, FlowRecord},
 };
 
-pub(super) use self::rings::Rings;
+pub(super) use self::{
+    late::{LateTable, RecordTables},
+    rings::Rings,
+};
 use super::{DatapathError, sys};
 
 /// Entries that one batch call reads or writes: large enough that calls do not count, small enough that buffers stay
@@ -294,84 +294,6 @@ pub(super) fn cpus() -> Result<usize, DatapathError> {
         what: format!("cannot read {path}"),
         source,
     })
-}
-
-/// A table that need not be there before packets use it: see [`map_names::LATE`]. Until then it has no entries.
-pub(super) struct LateTable<K, V> {
-    pins: PathBuf,
-    name: &'static str,
-    capacity: u32,
-    table: OnceLock<Table<K, V>>,
-}
-
-impl<K: Pod + Default, V: Pod> LateTable<K, V> {
-    fn open(pins: &Path, name: &'static str, capacity: u32) -> Result<Self, DatapathError> {
-        let late = Self {
-            pins: pins.to_owned(),
-            name,
-            capacity,
-            table: OnceLock::new(),
-        };
-        late.open_table()?;
-        Ok(late)
-    }
-
-    /// The map's name, one of [`map_names`].
-    pub(super) const fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// Entries at most.
-    pub(super) const fn capacity(&self) -> u32 {
-        self.capacity
-    }
-
-    /// As [`Table::errors`].
-    pub(super) fn errors(&self) -> u64 {
-        self.table.get().map_or(0, Table::errors)
-    }
-
-    /// The table, if it is there.
-    pub(super) fn get(&self) -> io::Result<Option<&Table<K, V>>> {
-        self.open_table().map_err(io::Error::other)
-    }
-
-    fn open_table(&self) -> Result<Option<&Table<K, V>>, DatapathError> {
-        if self.table.get().is_none() {
-            if !self.pins.join(self.name).exists() {
-                return Ok(None);
-            }
-            let table = Table::open(&self.pins, self.name, 1)?;
-            return Ok(Some(self.table.get_or_init(|| table)));
-        }
-        Ok(self.table.get())
-    }
-}
-
-/// One family's tables of flow records.
-pub(super) struct RecordTables<K> {
-    tracked: LateTable<K, FlowRecord>,
-    opening: LateTable<K, FlowRecord>,
-    seen: LateTable<K, FlowRecord>,
-}
-
-impl<K: Pod + Default> RecordTables<K> {
-    fn open(pins: &Path, [tracked, opening, seen]: [&'static str; 3]) -> Result<Self, DatapathError> {
-        Ok(Self {
-            tracked: LateTable::open(pins, tracked, MAX_TRACKED)?,
-            opening: LateTable::open(pins, opening, MAX_OPENING)?,
-            seen: LateTable::open(pins, seen, MAX_SEEN)?,
-        })
-    }
-
-    /// The map of a table.
-    pub(super) const fn of(&self, table: track::Table) -> &LateTable<K, FlowRecord> {
-        match table {
-            track::Table::Tracked => &self.tracked,
-            track::Table::Opening => &self.opening,
-            track::Table::Seen => &self.seen,
-        }
-    }
 }
 
 /// All pinned maps.

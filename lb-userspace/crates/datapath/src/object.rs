@@ -1,6 +1,7 @@
-//! The BPF object inside this binary, and the maps that it defines.
+//! The parts of the BPF object inside this binary: programs, and the maps that they use.
 
-use aya_obj::{Map, Object};
+use std::{borrow::Cow, ffi::CStr, ops::Range};
+
 use lb_common::{
     limits::{MAX_BACKENDS, MAX_SERVICES},
     map_names,
@@ -8,8 +9,120 @@ use lb_common::{
 
 use super::{DatapathError, maps};
 
-/// The object, or nothing where the daemon was built without one. Aligned, as the ELF parser wants it.
-static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf.o"));
+/// The parts, which refer to [`BYTES`]; nothing where the daemon was built without an object.
+static PARTS: Option<Parts> = include!(concat!(env!("OUT_DIR"), "/parts.rs"));
+static BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/parts.bin"));
+
+/// What the kernel wants of an object. Ranges are those of [`bytes`].
+pub(super) struct Parts {
+    /// The programs' licence.
+    pub(super) license: &'static CStr,
+    /// Type information.
+    pub(super) types: Range<usize>,
+    /// Read-only globals by name, and where each stands in the data of their map.
+    pub(super) globals: &'static [(&'static str, Range<usize>)],
+    /// The maps.
+    pub(super) maps: &'static [Map],
+    /// The programs.
+    pub(super) programs: &'static [Program],
+}
+
+/// A map's definition.
+pub(super) struct Map {
+    pub(super) name: &'static str,
+    shape: MapShape,
+    /// Of the maps in a map of maps.
+    pub(super) inner: Option<MapShape>,
+    /// Numbers of the types of key and value.
+    pub(super) types: Option<[u32; 2]>,
+    /// Its content.
+    pub(super) data: Range<usize>,
+    /// Whether its content never changes.
+    pub(super) is_constant: bool,
+}
+
+/// A program.
+pub(super) struct Program {
+    pub(super) name: &'static str,
+    instructions: Range<usize>,
+    /// Bytes of its instructions at which one begins that refers to a map, and the map's place in the list.
+    references: &'static [(usize, usize)],
+    /// Its functions and their types.
+    pub(super) functions: Records,
+    /// Its source lines.
+    pub(super) lines: Records,
+}
+
+/// Records about instructions, as `struct bpf_func_info` and `struct bpf_line_info`.
+pub(super) struct Records {
+    pub(super) bytes: Range<usize>,
+    /// Bytes of one.
+    pub(super) size: usize,
+    /// How many.
+    pub(super) count: usize,
+}
+
+/// Bytes from the begin of an instruction to the descriptor of the map that it refers to.
+const DESCRIPTOR: usize = 4;
+
+impl Map {
+    /// Its shape on this machine.
+    ///
+    /// # Errors
+    /// The number of CPUs cannot be read.
+    pub(super) fn shape(&self) -> Result<MapShape, DatapathError> {
+        let row = match self.name {
+            map_names::SERVICE_TRAFFIC | map_names::SERVICE_DROPS => MAX_SERVICES,
+            map_names::BACKEND_TRAFFIC | map_names::BACKEND_SIGNALS => MAX_BACKENDS,
+            _ => return Ok(self.shape),
+        };
+        let rows = u32::try_from(maps::cpus()?).unwrap_or(u32::MAX);
+        Ok(MapShape {
+            max_entries: rows.saturating_mul(row),
+            ..self.shape
+        })
+    }
+
+    /// Its shape, however many CPUs there are.
+    pub(super) const fn usual_shape(&self) -> MapShape {
+        self.shape
+    }
+
+    /// Its content, with these values of read-only globals.
+    pub(super) fn content(&self, globals: &[(&Range<usize>, &[u8])]) -> Cow<'static, [u8]> {
+        let data = bytes(&self.data);
+        if !self.is_constant {
+            return data.into();
+        }
+        let mut data = data.to_vec();
+        for (range, value) in globals {
+            if let Some(place) = data.get_mut((*range).clone())
+                && place.len() == value.len()
+            {
+                place.copy_from_slice(value);
+            }
+        }
+        data.into()
+    }
+}
+
+impl Program {
+    /// Its instructions, with the descriptors of maps by their place in the list.
+    pub(super) fn instructions(&self, descriptor: impl Fn(usize) -> i32) -> Vec<u8> {
+        let mut instructions = bytes(&self.instructions).to_vec();
+        for (at, map) in self.references {
+            if let Some(place) = instructions.get_mut(at + DESCRIPTOR..at + 2 * DESCRIPTOR) {
+                place.copy_from_slice(&descriptor(*map).to_ne_bytes());
+            }
+        }
+        instructions
+    }
+
+    /// Bytes of its instructions.
+    pub(super) fn size(&self) -> usize {
+        self.instructions.len()
+    }
+}
 
 /// The object of the tunnel end, or nothing where the daemon was built without one.
 static DECAP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf-decap.o"));
@@ -44,17 +157,6 @@ impl MapShape {
         }
     }
 
-    /// The shape that a definition asks for.
-    pub(super) const fn of(map: &Map) -> Self {
-        Self {
-            map_type: map.map_type(),
-            key_size: map.key_size(),
-            value_size: map.value_size(),
-            max_entries: map.max_entries(),
-            flags: map.map_flags(),
-        }
-    }
-
     /// The first field in which `found` differs from the expected shape, as text.
     pub(super) fn difference(&self, found: &Self) -> Option<String> {
         let Self {
@@ -77,47 +179,28 @@ impl MapShape {
     }
 }
 
-/// The embedded object, parsed, with its maps sized for this machine.
+/// The parts of the embedded object.
 ///
 /// # Errors
 /// [`DatapathError::NoObject`] where the daemon was built without one.
-pub(super) fn parse() -> Result<Object, DatapathError> {
-    check()?;
-    let mut object = Object::parse(OBJECT).map_err(|e| DatapathError::BadObject(super::error::chain(&e)))?;
-    let rows = u32::try_from(maps::cpus()?).unwrap_or(u32::MAX);
-    for (name, length) in [
-        (map_names::SERVICE_TRAFFIC, MAX_SERVICES),
-        (map_names::SERVICE_DROPS, MAX_SERVICES),
-        (map_names::BACKEND_TRAFFIC, MAX_BACKENDS),
-        (map_names::BACKEND_SIGNALS, MAX_BACKENDS),
-    ] {
-        if let Some(map) = object.maps.get_mut(name) {
-            map.set_max_entries(rows.saturating_mul(length));
-        }
-    }
-    Ok(object)
+pub(super) fn parts() -> Result<&'static Parts, DatapathError> {
+    PARTS.as_ref().ok_or(DatapathError::NoObject)
 }
 
-/// Whether there is an object.
-///
-/// # Errors
-/// As [`parse`].
-pub(super) const fn check() -> Result<(), DatapathError> {
-    if OBJECT.is_empty() {
-        return Err(DatapathError::NoObject);
-    }
-    Ok(())
+/// A part of the embedded object; nothing for a range that it does not have.
+pub(super) fn bytes(range: &Range<usize>) -> &'static [u8] {
+    BYTES.get(range.clone()).unwrap_or_default()
 }
 
-/// The embedded object as it stands in this binary.
-pub(super) const fn bytes() -> &'static [u8] {
-    OBJECT
+/// All bytes of the embedded object's parts.
+pub(super) const fn all_bytes() -> &'static [u8] {
+    BYTES
 }
 
 /// The embedded object of `lb decap`.
 ///
 /// # Errors
-/// As [`parse`].
+/// As [`parts`].
 pub(super) fn decap() -> Result<&'static [u8], DatapathError> {
     if DECAP.is_empty() {
         return Err(DatapathError::NoObject);
@@ -125,16 +208,15 @@ pub(super) fn decap() -> Result<&'static [u8], DatapathError> {
     Ok(DECAP)
 }
 
-/// Shapes of all pinned maps, as the object defines them, in the order of [`map_names::PINNED`].
-pub(super) fn map_shapes(object: &Object) -> Result<Vec<(&'static str, MapShape)>, DatapathError> {
+/// Shapes of all pinned maps on this machine, in the order of [`map_names::PINNED`].
+pub(super) fn map_shapes() -> Result<Vec<(&'static str, MapShape)>, DatapathError> {
+    let parts = parts()?;
     map_names::PINNED
         .into_iter()
         .map(|name| {
-            let map = object
-                .maps
-                .get(name)
-                .ok_or_else(|| DatapathError::BadObject(format!("it defines no map {name}")))?;
-            Ok((name, MapShape::of(map)))
+            let map = parts.maps.iter().find(|map| map.name == name);
+            let map = map.ok_or_else(|| DatapathError::BadObject(format!("it defines no map {name}")))?;
+            Ok((name, map.shape()?))
         })
         .collect()
 }

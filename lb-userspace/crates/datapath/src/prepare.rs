@@ -1,23 +1,24 @@
-//! Preparation of programs before loading: types and maps in the kernel, and instructions that refer to them.
+//! Preparation of programs before loading: types and maps in the kernel.
 
 use std::{
+    borrow::Cow,
     cmp,
     collections::HashMap,
     io,
     num::NonZero,
+    ops::Range,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::Path,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
 };
 
-use aya_obj::{EbpfSectionKind, Map, Object, btf::BtfFeatures, generated::bpf_insn};
 use lb_common::map_names;
 
 use super::{
-    DatapathError, error,
-    loading::{self, MapTypes, Records},
-    object::MapShape,
+    DatapathError,
+    loading::{self, MapTypes},
+    object::{self, Map, MapShape, Parts, Program},
     sys,
 };
 
@@ -29,79 +30,80 @@ const PERCPU_ARRAY: u32 = 6;
 
 /// The inputs of loading programs, once their maps exist.
 pub(super) struct Ready {
+    /// The programs and more.
+    pub(super) parts: &'static Parts,
     /// Type information.
     pub(super) btf: OwnedFd,
-    /// The programs that were asked for, in that order.
-    pub(super) programs: Vec<Prepared>,
-    /// Held until the programs hold them.
-    pub(super) maps: Vec<(String, OwnedFd)>,
-}
-
-/// A program that can be loaded.
-pub(super) struct Prepared {
-    /// Its name.
-    pub(super) name: &'static str,
-    /// Its instructions, relocated.
-    pub(super) instructions: Vec<bpf_insn>,
-    /// Its functions and their types.
-    pub(super) functions: Records,
-    /// Its source lines.
-    pub(super) lines: Records,
+    /// In the order of the parts. Held until the programs hold them.
+    pub(super) maps: Vec<OwnedFd>,
 }
 
 impl Ready {
     /// A map by its name.
-    pub(super) fn map(&self, name: &str) -> Result<BorrowedFd<'_>, DatapathError> {
-        self.maps
-            .iter()
-            .find(|(map, _)| map == name)
-            .map(|(_, fd)| fd.as_fd())
-            .ok_or_else(|| DatapathError::BadObject(format!("it has no map {name}")))
+    pub(super) fn map(&self, name: &str) -> Option<BorrowedFd<'_>> {
+        let mut maps = self.parts.maps.iter().zip(&self.maps);
+        maps.find(|(map, _)| map.name == name).map(|(_, fd)| fd.as_fd())
+    }
+
+    /// The program of this name.
+    ///
+    /// # Errors
+    /// [`DatapathError::BadObject`]
+    pub(super) fn program(&self, name: &str) -> Result<&'static Program, DatapathError> {
+        let mut programs = self.parts.programs.iter();
+        programs
+            .find(|program| program.name == name)
+            .ok_or_else(|| DatapathError::BadObject(format!("it has no XDP program \"{name}\"")))
+    }
+
+    /// The instructions of a program, with the maps' descriptors, and that of this map of stages.
+    pub(super) fn instructions(&self, program: &Program, stages: Option<BorrowedFd<'_>>) -> Vec<u8> {
+        program.instructions(|place| {
+            let is_of_stages = self
+                .parts
+                .maps
+                .get(place)
+                .is_some_and(|map| map.name == map_names::STAGES);
+            let fd = stages.filter(|_| is_of_stages);
+            let fd = fd.or_else(|| self.maps.get(place).map(OwnedFd::as_fd));
+            fd.map_or(-1, |fd| fd.as_raw_fd())
+        })
     }
 }
 
 /// Types and maps that are in the kernel already.
-#[derive(Default)]
+#[derive(Default, Debug)]
 pub(super) struct Made {
     btf: Option<OwnedFd>,
-    maps: HashMap<String, OwnedFd>,
+    maps: HashMap<&'static str, OwnedFd>,
 }
 
 /// Entries from which on a map takes the kernel a while to make.
 const MANY: u32 = 1 << 12;
 
 /// Makes types and large maps, none of which is pinned.
-pub(super) fn make_early(object: &mut Object) -> Result<Made, DatapathError> {
-    let btf = types(object)?;
-    let is_large = |name: &str, map: &Map| {
-        map.max_entries() >= MANY && !map_names::LATE.contains(&name) && name != map_names::CHECKS
+pub(super) fn make_early() -> Result<Made, DatapathError> {
+    let parts = object::parts()?;
+    let btf = types(parts)?;
+    let is_large = |map: &&Map| {
+        let is_used = !map_names::LATE.contains(&map.name) && map.name != map_names::CHECKS;
+        is_used && map.usual_shape().max_entries >= MANY
     };
-    let maps = object.maps.iter();
-    let mut large: Vec<(&String, &Map)> = maps.filter(|(name, map)| is_large(name, map)).collect();
-    large.sort_by_key(|(_, map)| order(map));
-    let fds = on_all_cpus(large.len(), |index| {
-        let (name, map) = large[index];
-        create(name, map, btf.as_fd())
-    })?;
-    let names = large.into_iter().map(|(name, _)| name.clone());
+    let mut large: Vec<&Map> = parts.maps.iter().filter(is_large).collect();
+    large.sort_by_key(|map| order(map));
+    let fds = on_all_cpus(large.len(), |index| create(large[index], btf.as_fd()))?;
     // A failure is ignored here: loading tries again and reports it.
-    let maps = names
+    let maps = large
+        .into_iter()
         .zip(fds)
-        .filter_map(|(name, fd)| Some((name, fd.ok()?)))
+        .filter_map(|(map, fd)| Some((map.name, fd.ok()?)))
         .collect();
     Ok(Made { btf: Some(btf), maps })
 }
 
 /// Loads type information.
-fn types(object: &mut Object) -> Result<OwnedFd, DatapathError> {
-    // Linux 6.0 brought the last of them.
-    let all = BtfFeatures::new(true, true, true, true, true, true, true, true);
-    let types = object
-        .fixup_and_sanitize_btf(&all)
-        .map_err(|e| bad(&e))?
-        .ok_or_else(|| DatapathError::BadObject("it has no type information".to_owned()))?
-        .to_bytes();
-    loading::load_types(&types).map_err(|source| DatapathError::Io {
+fn types(parts: &Parts) -> Result<OwnedFd, DatapathError> {
+    loading::load_types(object::bytes(&parts.types)).map_err(|source| DatapathError::Io {
         what: "cannot load type information".to_owned(),
         source,
     })
@@ -110,107 +112,75 @@ fn types(object: &mut Object) -> Result<OwnedFd, DatapathError> {
 /// The order to make maps in: the large ones first, so that no CPU is left with one of them at the end; before them records of each
 /// CPU, which would wait, later, for the kernel to have made the large maps of each CPU.
 fn order(map: &Map) -> (bool, cmp::Reverse<u32>) {
-    let is_record = map.map_type() == PERCPU_ARRAY && map.max_entries() == 1;
-    (!is_record, cmp::Reverse(map.max_entries()))
+    let shape = map.usual_shape();
+    let is_record = shape.map_type == PERCPU_ARRAY && shape.max_entries == 1;
+    (!is_record, cmp::Reverse(shape.max_entries))
 }
 
-/// Brings types and maps into the kernel, as far as they are not `made`, and relocates the programs of these names. `placeholders`
-/// are maps that none of their packets uses: they get one entry, and no pin.
-pub(super) fn prepare(
-    object: &mut Object,
-    made: Made,
-    names: &[&'static str],
-    pins: &Path,
-    placeholders: &[&str],
-) -> Result<Ready, DatapathError> {
+/// What programs are to be prepared with.
+pub(super) struct Options<'a> {
+    /// Pins of maps.
+    pub(super) pins: &'a Path,
+    /// Maps that no packet uses: they get one entry, and no pin.
+    pub(super) placeholders: &'a [&'a str],
+    /// Values of read-only globals, by name.
+    pub(super) globals: &'a [(&'a str, &'a [u8])],
+}
+
+/// Brings types and maps into the kernel, as far as they are not `made`: opens those that are pinned and creates all others, on all
+/// CPUs, since the kernel clears the large ones.
+pub(super) fn prepare(made: Made, options: &Options<'_>) -> Result<Ready, DatapathError> {
+    let parts = object::parts()?;
     let btf = match made.btf {
         Some(btf) => btf,
-        None => types(object)?,
+        None => types(parts)?,
     };
-    let maps = maps(object, &made.maps, pins, btf.as_fd(), placeholders)?;
-
-    let text = object.functions.keys().map(|(section, _)| *section).collect();
-    let descriptors = maps
-        .iter()
-        .map(|(name, fd, map)| (name.as_str(), fd.as_raw_fd(), map));
-    object.relocate_maps(descriptors, &text).map_err(|e| bad(&e))?;
-    object.relocate_calls(&text).map_err(|e| bad(&e))?;
-    let mut programs = names
-        .iter()
-        .map(|name| prepared(object, name))
-        .collect::<Result<Vec<_>, _>>()?;
-    // The longest first, so that no CPU is left with one of them at the end.
-    programs.sort_by_key(|program| cmp::Reverse(program.instructions.len()));
-    Ok(Ready {
-        btf,
-        programs,
-        maps: maps.into_iter().map(|(name, fd, _)| (name, fd)).collect(),
-    })
-}
-
-fn prepared(object: &Object, name: &'static str) -> Result<Prepared, DatapathError> {
-    let function = object
-        .programs
-        .get(name)
-        .and_then(|program| object.functions.get(&program.function_key()))
-        .ok_or_else(|| DatapathError::BadObject(format!("it has no XDP program \"{name}\"")))?;
-    Ok(Prepared {
-        name,
-        instructions: function.instructions.clone(),
-        functions: Records {
-            bytes: function.func_info.func_info_bytes(),
-            size: function.func_info_rec_size,
-            count: function.func_info.len(),
-        },
-        lines: Records {
-            bytes: function.line_info.line_info_bytes(),
-            size: function.line_info_rec_size,
-            count: function.line_info.len(),
-        },
-    })
-}
-
-/// Opens the maps that are pinned and creates all others, on all CPUs: the kernel clears the large ones.
-fn maps(
-    object: &mut Object,
-    made: &HashMap<String, OwnedFd>,
-    pins: &Path,
-    btf: BorrowedFd<'_>,
-    placeholders: &[&str],
-) -> Result<Vec<(String, OwnedFd, Map)>, DatapathError> {
-    let mut all: Vec<(String, Map)> = object.maps.drain().collect();
-    all.sort_by_key(|(_, map)| order(map));
+    let mut globals: Vec<(&Range<usize>, &[u8])> = Vec::new();
+    for (name, value) in options.globals {
+        let mut all = parts.globals.iter();
+        let found = all.find(|(global, range)| global == name && range.len() == value.len());
+        let (_, range) = found
+            .ok_or_else(|| DatapathError::BadObject(format!("it has no global {name} of that length")))?;
+        globals.push((range, value));
+    }
+    let mut all: Vec<usize> = (0..parts.maps.len()).collect();
+    all.sort_by_key(|place| parts.maps.get(*place).map(order));
     let results = on_all_cpus(all.len(), |index| {
-        let (name, map) = &all[index];
-        if placeholders.contains(&name.as_str()) {
+        let map = &parts.maps[all[index]];
+        let fd = if options.placeholders.contains(&map.name) {
             let shape = MapShape {
                 max_entries: 1,
-                ..MapShape::of(map)
+                ..map.usual_shape()
             };
-            return loading::create_map(name, &shape, None, None);
-        }
-        open_or_create(name, map, made.get(name), pins, btf)
-    })?;
-    all.into_iter()
-        .zip(results)
-        .map(|((name, map), fd)| match fd {
-            Ok(fd) => Ok((name, fd, map)),
-            Err(source) => Err(DatapathError::Io {
-                what: format!("cannot create map {name}"),
-                source,
-            }),
+            loading::create_map(map.name, &shape, None, None)
+        } else {
+            open_or_create(map, made.maps.get(map.name), options.pins, &globals, btf.as_fd())
+        };
+        fd.map_err(|source| DatapathError::Io {
+            what: format!("cannot create map {}", map.name),
+            source,
         })
-        .collect()
+    })?;
+    let mut maps: Vec<(usize, OwnedFd)> = Vec::new();
+    for (place, fd) in all.into_iter().zip(results) {
+        maps.push((place, fd?));
+    }
+    maps.sort_unstable_by_key(|(place, _)| *place);
+    Ok(Ready {
+        parts,
+        btf,
+        maps: maps.into_iter().map(|(_, fd)| fd).collect(),
+    })
 }
 
 fn open_or_create(
-    name: &str,
     map: &Map,
     made: Option<&OwnedFd>,
     pins: &Path,
+    globals: &[(&Range<usize>, &[u8])],
     btf: BorrowedFd<'_>,
 ) -> io::Result<OwnedFd> {
-    let pin = map_names::PINNED.contains(&name).then(|| pins.join(name));
+    let pin = map_names::PINNED.contains(&map.name).then(|| pins.join(map.name));
     if let Some(pin) = &pin
         && let Some(fd) = sys::pinned(pin)?
     {
@@ -218,12 +188,13 @@ fn open_or_create(
     }
     let fd = match made {
         Some(made) => made.try_clone()?,
-        None => create(name, map, btf)?,
+        None => create(map, btf)?,
     };
-    if !map.data().is_empty() {
-        sys::update(fd.as_fd(), &0u32, map.data())?;
+    let content: Cow<'_, [u8]> = map.content(globals);
+    if !content.is_empty() {
+        sys::update(fd.as_fd(), &0u32, &content)?;
     }
-    if map.section_kind() == EbpfSectionKind::Rodata {
+    if map.is_constant {
         loading::freeze(fd.as_fd())?;
     }
     let Some(pin) = &pin else { return Ok(fd) };
@@ -235,22 +206,14 @@ fn open_or_create(
     }
 }
 
-fn create(name: &str, map: &Map, btf: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let types = if let Map::Btf(map) = map {
-        Some(MapTypes {
-            btf,
-            key: map.def.btf_key_type_id,
-            value: map.def.btf_value_type_id,
-        })
-    } else {
-        None
-    };
-    if let Some(inner) = map.inner() {
-        let inner = loading::create_map(name, &MapShape::of(&inner), None, None)?;
-        loading::create_map(name, &MapShape::of(map), Some(inner.as_fd()), None)
-    } else {
-        loading::create_map(name, &MapShape::of(map), None, types)
+fn create(map: &Map, btf: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let shape = map.shape().map_err(io::Error::other)?;
+    if let Some(inner) = &map.inner {
+        let inner = loading::create_map(map.name, inner, None, None)?;
+        return loading::create_map(map.name, &shape, Some(inner.as_fd()), None);
     }
+    let types = map.types.map(|[key, value]| MapTypes { btf, key, value });
+    loading::create_map(map.name, &shape, None, types)
 }
 
 /// Does `work` for each index below `count`, on several threads, and gives the results in that order.
@@ -285,9 +248,4 @@ pub(super) fn on_all_cpus<T: Send>(
     })?;
     results.sort_unstable_by_key(|(index, _)| *index);
     Ok(results.into_iter().map(|(_, result)| result).collect())
-}
-
-/// Errors of the library that reads the object.
-pub(super) fn bad(e: &dyn std::error::Error) -> DatapathError {
-    DatapathError::BadObject(error::chain(e))
 }

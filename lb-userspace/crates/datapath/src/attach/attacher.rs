@@ -5,7 +5,7 @@ use std::os::fd::{AsFd as _, OwnedFd};
 use super::{
     super::{
         Attachment, DatapathError, Interface, XdpMode,
-        load::{Loader, Program, take_over},
+        load::{Loader, SharedProgram, take_over},
         loading, maps,
         netlink::{Client, LinkState},
         pin::{self, PinnedLink, Pins},
@@ -307,7 +307,7 @@ impl<'a> Attacher<'a> {
 
     fn create_link(
         &mut self,
-        program: &Program,
+        program: &SharedProgram,
         link: &LinkState,
         slot: u32,
         mode: XdpMode,

@@ -21,7 +21,7 @@ use socket2::{Domain, Socket, Type};
 use super::super::{
     DatapathError, LinkOperation, XdpMode, attach, load,
     netlink::{Client, LinkState},
-    object, sys,
+    sys,
 };
 
 /// MTU of both ends, in bytes: with any mode's outer headers, a packet of that size fits a way that takes 1500, and IPv6
@@ -227,7 +227,7 @@ fn ethtool(name: &str, command: u32, data: u32) -> io::Result<()> {
 /// Loads the program and puts it on an interface in generic mode, so that its packets can leave by an interface of any
 /// driver.
 fn start(pins: &Path, programs: &Path, ifindex: u32) -> Result<Program, DatapathError> {
-    let [program, checks] = load::checks(object::parse()?, pins, programs)?;
+    let [program, checks] = load::checks(pins, programs)?;
     let link = sys::create_xdp_link(program.as_fd(), ifindex, XdpMode::Generic).map_err(|e| {
         DatapathError::Attach {
             interface: format!("{ifindex}"),

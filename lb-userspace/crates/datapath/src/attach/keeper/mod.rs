@@ -26,7 +26,6 @@ use super::{
         held::HeldMaps,
         load::Loader,
         netlink::{Client, LinkState},
-        object,
         pin::Pins,
         prepare::Made,
         stages::Stages,
@@ -198,6 +197,14 @@ impl Keeper {
             source,
         };
         let judgements = self.look().map_err(io)?;
+        // As in `act`.
+        self.restore_pins(&judgements);
+        if self.lacks_pins {
+            return Err(DatapathError::PinDir {
+                path: self.pins.current(),
+                reason: "maps that were removed from it cannot be pinned again".to_owned(),
+            });
+        }
         let due = vec![false; judgements.len()];
         let renewed = self.attach(&judgements, &due, Instant::now())?;
         let entries = self.entries.iter().map(|entry| entry.interface.clone());
@@ -213,12 +220,7 @@ impl Keeper {
         due: &[bool],
         now: Instant,
     ) -> Result<Result<(), DatapathError>, DatapathError> {
-        let loader = Loader::new(
-            (object::parse()?, Made::default()),
-            &self.pins,
-            None,
-            Stages::default(),
-        );
+        let loader = Loader::new(Made::default(), &self.pins, None, Stages::default());
         let mut attacher = Attacher::new(&mut self.client, loader, &self.pins, self.choice);
         let mut slots = Vec::new();
         for ((entry, judgement), due) in self.entries.iter().zip(judgements).zip(due) {
@@ -250,7 +252,7 @@ impl Keeper {
         }
         attacher.finish()?;
         // The loader has created what was missing.
-        self.held = HeldMaps::open(&self.pins)?;
+        self.held.open_missing(&self.pins)?;
         Ok(renewed)
     }
 

@@ -1,5 +1,7 @@
-//! Puts the BPF objects, where `cargo xtask build` has left them, to where the library embeds them from; else empty
-//! files, so that building and testing the daemon needs no BPF toolchain.
+//! Puts the BPF objects, where `cargo xtask build` has left them, to where the library embeds them from; else nothing, so that
+//! building and testing the daemon needs no BPF toolchain. The packet path's is taken apart here, and not at each start.
+
+mod parts;
 
 use std::{
     env,
@@ -13,9 +15,11 @@ use object::{
     elf::SHT_STRTAB,
 };
 
-/// Below the target directory: where the finished objects lie, and under which names they are embedded.
+/// Below the target directory: where the finished objects lie.
 const OBJECT_DIR: &str = "bpf";
-const OBJECT_NAMES: [&str; 2] = ["lb-ebpf.o", "lb-ebpf-decap.o"];
+/// The object of the packet path, and that of the tunnel end, which is embedded under this name.
+const PACKET_PATH: &str = "lb-ebpf.o";
+const TUNNEL_END: &str = "lb-ebpf-decap.o";
 /// Sections that no loader reads: DWARF, of which the linker has made BTF, and relocations of what needs none. Three quarters
 /// of an object, which the daemon would carry and parse at each start.
 const NOT_LOADED: [&str; 3] = [".debug_", ".rel.debug_", ".rel.BTF"];
@@ -29,17 +33,26 @@ fn main() -> Result<(), Box<dyn Error>> {
     // or not, is run again only when something in it changes.
     fs::create_dir_all(&object_dir)?;
     println!("cargo::rerun-if-changed={}", object_dir.display());
-    println!("cargo::rerun-if-changed=build.rs");
+    println!("cargo::rerun-if-changed=build");
 
-    for name in OBJECT_NAMES {
-        let object = match fs::read(object_dir.join(name)) {
-            Ok(object) => stripped(&object).map_err(|e| format!("{name}: {e}"))?,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => Vec::new(),
-            Err(e) => return Err(format!("{}: {e}", object_dir.join(name).display()).into()),
-        };
-        fs::write(out_dir.join(name), object)?;
-    }
+    let tunnel_end = read(&object_dir, TUNNEL_END)?.unwrap_or_default();
+    fs::write(out_dir.join(TUNNEL_END), tunnel_end)?;
+    let (code, bytes) = match read(&object_dir, PACKET_PATH)? {
+        Some(object) => parts::of(&object).map_err(|e| format!("{PACKET_PATH}: {e}"))?,
+        None => ("None".to_owned(), Vec::new()),
+    };
+    fs::write(out_dir.join("parts.rs"), code)?;
+    fs::write(out_dir.join("parts.bin"), bytes)?;
     Ok(())
+}
+
+/// An object without the sections that are not loaded, if it was built.
+fn read(object_dir: &Path, name: &str) -> Result<Option<Vec<u8>>, Box<dyn Error>> {
+    match fs::read(object_dir.join(name)) {
+        Ok(object) => Ok(Some(stripped(&object).map_err(|e| format!("{name}: {e}"))?)),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(e) => Err(format!("{}: {e}", object_dir.join(name).display()).into()),
+    }
 }
 
 /// An object without the sections that are not loaded.
