@@ -12,13 +12,10 @@ use crate::{
     state::{agents, store::Record},
 };
 
-/// Change of an agent's weight, in percentage points, that makes an event: load varies all the time.
-const REPORTED_FROM: u16 = 10;
-
 impl<P: ProgramTarget> ControlTask<P> {
     /// Applies agent updates: weights once per interval, everything else at once.
     pub(super) async fn hear(&mut self) {
-        let updates = self.agent_updates.borrow_and_update().clone();
+        let updates = self.inbox.agent_updates.borrow_and_update().clone();
         let records = self.record_agent_updates(updates);
         if records.is_empty() {
             return;
@@ -64,16 +61,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             state,
             percent,
         } = update.word;
-        let known = self
-            .reported_percent
-            .entry(id.clone())
-            .or_insert(before.word.percent);
-        let special = |percent: u16| percent == 0 || percent == AgentAnswer::default().percent;
-        let weighs = percent != *known
-            && (percent.abs_diff(*known) >= REPORTED_FROM || special(percent) || special(*known));
-        if weighs {
-            *known = percent;
-        }
+        let weighs = self.reported.weight(id, before.word.percent, percent);
         let stands = admin != before.word.admin || state != before.word.state;
         if stands {
             let reason =

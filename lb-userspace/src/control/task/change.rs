@@ -8,7 +8,7 @@ use std::{
 
 use tokio::{task, time::timeout};
 
-use super::{ControlTask, converge::target, deadlines, timers::is_named};
+use super::{ControlTask, converge::target, timers::is_named};
 use crate::{
     chain::chain,
     clock::now,
@@ -62,7 +62,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
         let present_state = self.stored();
         let next = change.follow(&present_state)?;
-        refuse_own_backends(&self.desired, &next.desired, &self.host.borrow())?;
+        refuse_own_backends(&self.desired, &next.desired, &self.inbox.host.borrow())?;
         let diff = diff::diff(&self.desired, &next.desired);
         let by_file = matches!(change, Change::File(..));
         let replaced = if by_file {
@@ -172,7 +172,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.save(stored).await?;
         let mut pace = self.pace.clone();
         let blocked = self.reach.blocked(now());
-        let host = Arc::clone(&self.host.borrow());
+        let host = Arc::clone(&self.inbox.host.borrow());
         let inputs = Inputs {
             health: &health,
             agents: &updates,
@@ -201,10 +201,10 @@ impl<P: ProgramTarget> ControlTask<P> {
         (self.desired, self.applied) = (next, applied);
         self.health = health;
         self.agents = updates;
-        self.reported_percent.retain(|id, _| self.agents.contains_key(id));
+        self.reported.keep_weights_of(&self.agents);
         self.lingering = lingering;
         self.pace = pace;
-        self.deadlines = deadlines(&self.desired, &self.deadlines);
+        self.drains.follow(&self.desired, now(), SystemTime::now());
         self.run_checks();
         self.ask.ask(agents::specs(&self.desired, &self.agents));
         Ok(())

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::SystemTime};
 
 use tokio::task;
 
-use super::{ControlTask, RETRY_FIRST, RETRY_MAX, Retry};
+use super::ControlTask;
 use crate::{
     chain::chain,
     clock::now,
@@ -33,7 +33,7 @@ impl<P: ProgramTarget> ControlTask<P> {
     pub(super) async fn on_health_event(&mut self, event: HealthEvent) -> bool {
         let mut records = Vec::new();
         let mut news = self.note(event, &mut records);
-        while let Ok(event) = self.verdicts.try_recv() {
+        while let Ok(event) = self.inbox.verdicts.try_recv() {
             news |= self.note(event, &mut records);
         }
         self.remember(records).await;
@@ -96,7 +96,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.weight_pace.applied(now());
         let mut pace = self.pace.clone();
         let blocked = self.reach.blocked(now());
-        let host = Arc::clone(&self.host.borrow());
+        let host = Arc::clone(&self.inbox.host.borrow());
         let inputs = Inputs {
             health: &self.health,
             agents: &self.agents,
@@ -109,7 +109,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             self.pace = pace;
             self.wanted = wanted;
             self.failure = None;
-            self.retry = None;
+            self.retry.succeeded();
             return;
         }
         self.wanted = Arc::clone(&wanted);
@@ -128,11 +128,7 @@ impl<P: ProgramTarget> ControlTask<P> {
                     self.event(EventKind::ProgramFailed, None, chain(&error));
                 }
                 self.failure = Some(chain(&error));
-                let wait = self.retry.map_or(RETRY_FIRST, |retry| retry.then);
-                self.retry = Some(Retry {
-                    at: now() + wait,
-                    then: (2 * wait).min(RETRY_MAX),
-                });
+                self.retry.failed(now());
             }
         }
     }
@@ -161,7 +157,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.programmed = Some(Arc::clone(&wanted));
         self.wanted = wanted;
         self.failure = None;
-        self.retry = None;
+        self.retry.succeeded();
         Ok(())
     }
 

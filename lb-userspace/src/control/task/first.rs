@@ -37,7 +37,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             self.first_verdicts().await;
         }
         let mut pace = self.pace.clone();
-        let host = Arc::clone(&self.host.borrow());
+        let host = Arc::clone(&self.inbox.host.borrow());
         let inputs = Inputs {
             health: &self.health,
             agents: &self.agents,
@@ -85,7 +85,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         let began = now();
         while let Some(deadline) = self.waits_until(began) {
             tokio::select! {
-                event = self.verdicts.recv() => match event {
+                event = self.inbox.verdicts.recv() => match event {
                     Some(event) => drop(self.on_health_event(event).await),
                     None => return,
                 },

@@ -3,8 +3,11 @@
 mod agent_updates;
 mod change;
 mod converge;
+mod drains;
 mod first;
 mod report;
+mod reported;
+mod retry;
 mod timers;
 mod ways;
 mod weight_pace;
@@ -12,14 +15,14 @@ mod weight_pace;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub use self::report::report_replaced;
-use self::weight_pace::WeightPace;
+use self::{drains::Drains, reported::Reported, retry::Retry, weight_pace::WeightPace};
 use super::{
     ApplyMetrics, ControlHandle, ControlView, Inherited, Observer, REQUEST_DEPTH, RefusedFile, Request,
     ports::{AskAgents, ProgramTarget, RunChecks},
@@ -41,16 +44,10 @@ use crate::{
         agents,
         desired::Desired,
         effective::{self, HealthView},
-        names::{BackendName, ServiceName},
         store::Store,
         stored::Stored,
     },
 };
-
-/// Time after which a state that could not be programmed is tried again; doubles up to [`RETRY_MAX`].
-pub(super) const RETRY_FIRST: Duration = Duration::from_secs(1);
-/// Longest time between two tries.
-pub(super) const RETRY_MAX: Duration = Duration::from_secs(30);
 
 /// The parts of the task.
 pub struct Parts<P> {
@@ -102,21 +99,29 @@ enum ControlEvent {
     Stop,
 }
 
-/// When a drain ends by itself, on both clocks: one only goes forward, the other is for people.
-#[derive(Clone, Copy, Debug)]
-struct Deadline {
-    at: Instant,
-    wall: SystemTime,
+/// What reaches the task from others.
+struct Inbox {
+    requests: mpsc::Receiver<Request>,
+    verdicts: mpsc::Receiver<HealthEvent>,
+    agent_updates: watch::Receiver<AgentView>,
+    ways: watch::Receiver<Arc<NextHops>>,
+    host: watch::Receiver<Arc<HostAddresses>>,
 }
 
-/// Deadlines of drains by backend.
-type Deadlines = BTreeMap<(ServiceName, BackendName), Deadline>;
-
-/// When programming is tried again, and how long it waits after the next failure.
-#[derive(Clone, Copy, Debug)]
-struct Retry {
-    at: Instant,
-    then: Duration,
+impl Inbox {
+    /// The next event, at `deadline` at the latest. Cancel-safe.
+    async fn next(&mut self, cancel: &CancellationToken, deadline: Option<Instant>) -> ControlEvent {
+        tokio::select! {
+            biased;
+            () = cancel.cancelled() => ControlEvent::Stop,
+            Some(event) = self.verdicts.recv() => ControlEvent::Health(event),
+            Ok(()) = self.agent_updates.changed() => ControlEvent::AgentUpdates,
+            Ok(()) = self.ways.changed() => ControlEvent::Ways,
+            Ok(()) = self.host.changed() => ControlEvent::Host,
+            request = self.requests.recv() => request.map_or(ControlEvent::Stop, ControlEvent::Request),
+            () = until(deadline) => ControlEvent::Timer,
+        }
+    }
 }
 
 /// Owns desired state, verdicts and removed backends. Not cancel-safe inside a change: it ends between two events.
@@ -124,15 +129,11 @@ pub struct ControlTask<P> {
     writer: P,
     store: Arc<dyn Store + Send + Sync>,
     checks: Box<dyn RunChecks>,
-    verdicts: mpsc::Receiver<HealthEvent>,
     ask: Box<dyn AskAgents>,
-    agent_updates: watch::Receiver<AgentView>,
-    ways: watch::Receiver<Arc<NextHops>>,
-    host: watch::Receiver<Arc<HostAddresses>>,
+    inbox: Inbox,
     observer: Arc<Observer>,
     events: Arc<EventLog>,
     metrics: ApplyMetrics,
-    requests: mpsc::Receiver<Request>,
     publisher: watch::Sender<Arc<ControlView>>,
     desired: Arc<Desired>,
     applied: Option<Arc<Config>>,
@@ -144,27 +145,20 @@ pub struct ControlTask<P> {
     reach: Reach,
     /// When weights by agents are applied.
     weight_pace: WeightPace,
-    /// Weights by agents as last reported in events, in percent.
-    reported_percent: BTreeMap<CheckId, u16>,
+    reported: Reported,
     lingering: Vec<RemovedBackend>,
     /// When the flows of removed backends are looked at again.
     next_poll: Instant,
-    deadlines: Deadlines,
+    drains: Drains,
     pace: Pace,
     /// The state that an earlier daemon had programmed for desired backends.
     standings: Standings,
     /// Backends that got no packets before this start and have no health state yet.
     unverified: BTreeSet<CheckId>,
-    /// Backends that take flows although they are down, as last reported.
-    overruled: BTreeMap<ServiceName, Vec<BackendName>>,
-    /// Backups that take new flows, as last reported.
-    backups: BTreeSet<(ServiceName, BackendName)>,
-    /// When backends in slow start reach their whole weight, as last reported.
-    whole_at: BTreeMap<(ServiceName, BackendName), SystemTime>,
     wanted: Arc<Target>,
     programmed: Option<Arc<Target>>,
     failure: Option<String>,
-    retry: Option<Retry>,
+    retry: Retry,
     /// When a state that is not saved is saved again.
     save_again: Option<Instant>,
     last_apply_ok: bool,
@@ -178,7 +172,8 @@ impl<P: ProgramTarget> ControlTask<P> {
     pub async fn start(parts: Parts<P>) -> Result<(Self, ControlHandle), ProgramError> {
         let (sender, requests) = mpsc::channel(REQUEST_DEPTH);
         let Stored { desired, applied } = parts.stored;
-        let deadlines = deadlines(&desired, &Deadlines::new());
+        let mut drains = Drains::default();
+        drains.follow(&desired, now(), SystemTime::now());
         let Inherited {
             health,
             memories: _,
@@ -215,47 +210,43 @@ impl<P: ProgramTarget> ControlTask<P> {
             writer: parts.writer,
             store: parts.store,
             checks: parts.checks,
-            verdicts: parts.verdicts,
             ask: parts.agents,
-            agent_updates: parts.agent_updates,
-            ways: parts.ways,
-            host: parts.host,
+            inbox: Inbox {
+                requests,
+                verdicts: parts.verdicts,
+                agent_updates: parts.agent_updates,
+                ways: parts.ways,
+                host: parts.host,
+            },
             observer: parts.observer,
             events: parts.events,
             metrics: parts.metrics,
-            requests,
             publisher,
             desired,
             applied,
             last_apply_ok: parts.refused.is_none(),
             refused: parts.refused,
             health,
-            reported_percent: agents
-                .iter()
-                .map(|(id, update)| (id.clone(), update.word.percent))
-                .collect(),
+            reported: Reported::weights_of(&agents),
             agents,
             reach: Reach::default(),
             weight_pace: WeightPace::default(),
             lingering,
             next_poll: now() + FLOW_POLL,
-            deadlines,
+            drains,
             pace,
             standings,
             unverified,
-            overruled: BTreeMap::new(),
-            backups: BTreeSet::new(),
-            whole_at: BTreeMap::new(),
             wanted: Arc::clone(&nothing),
             programmed: None,
             failure: None,
-            retry: None,
+            retry: Retry::default(),
             save_again: None,
         };
         task.metrics.last_apply(task.last_apply_ok);
         task.note_unsaved();
         // The next hops known by then arrive as the first change.
-        task.ways.mark_changed();
+        task.inbox.ways.mark_changed();
         task.first_program().await?;
         task.ask.ask(agents::specs(&task.desired, &task.agents));
         task.publish();
@@ -269,7 +260,8 @@ impl<P: ProgramTarget> ControlTask<P> {
     /// Runs until `cancel`, or until the last handle is dropped.
     pub async fn run(mut self, cancel: CancellationToken) {
         loop {
-            match self.next(&cancel).await {
+            let deadline = self.next_deadline();
+            match self.inbox.next(&cancel, deadline).await {
                 ControlEvent::Request(request) => {
                     let (change, expected, dry_run, reply) = match request {
                         Request::Change {
@@ -300,47 +292,18 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
     }
 
-    async fn next(&mut self, cancel: &CancellationToken) -> ControlEvent {
-        let deadline = self.next_deadline();
-        tokio::select! {
-            biased;
-            () = cancel.cancelled() => ControlEvent::Stop,
-            Some(event) = self.verdicts.recv() => ControlEvent::Health(event),
-            Ok(()) = self.agent_updates.changed() => ControlEvent::AgentUpdates,
-            Ok(()) = self.ways.changed() => ControlEvent::Ways,
-            Ok(()) = self.host.changed() => ControlEvent::Host,
-            request = self.requests.recv() => request.map_or(ControlEvent::Stop, ControlEvent::Request),
-            () = until(deadline) => ControlEvent::Timer,
-        }
-    }
-
     fn next_deadline(&self) -> Option<Instant> {
-        let drains = self.deadlines.values().map(|deadline| deadline.at);
-        let retry = self.retry.map(|retry| retry.at);
-        let flows = (!self.lingering.is_empty()).then_some(self.next_poll);
-        let others = flows
-            .into_iter()
-            .chain(self.next_step())
-            .chain(self.weight_pace.due())
-            .chain(self.reach.next())
-            .chain(self.save_again);
-        drains.chain(retry).chain(others).min()
+        [
+            self.drains.next(),
+            self.retry.due(),
+            (!self.lingering.is_empty()).then_some(self.next_poll),
+            self.next_step(),
+            self.weight_pace.due(),
+            self.reach.next(),
+            self.save_again,
+        ]
+        .into_iter()
+        .flatten()
+        .min()
     }
-}
-
-/// When drains end by themselves, by both clocks; a known deadline keeps its time on the monotonic clock.
-fn deadlines(desired: &Desired, known: &Deadlines) -> Deadlines {
-    let mut deadlines = Deadlines::new();
-    for (id, _, backend) in verdicts::backends(desired) {
-        let Some(wall) = backend.drain_until else { continue };
-        let CheckId(service, name) = id;
-        let id = (service, name);
-        let deadline = known.get(&id).copied().filter(|known| known.wall == wall);
-        let deadline = deadline.unwrap_or_else(|| Deadline {
-            at: now() + wall.duration_since(SystemTime::now()).unwrap_or_default(),
-            wall,
-        });
-        deadlines.insert(id, deadline);
-    }
-    deadlines
 }

@@ -1,8 +1,8 @@
 //! Telling others: events and the published view.
 
-use std::{collections::BTreeMap, mem, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
-use super::ControlTask;
+use super::{ControlTask, reported::SlowStarts};
 use crate::{
     clock::now,
     control::{ControlView, RefusedFile, ports::ProgramTarget, verdicts},
@@ -81,23 +81,20 @@ impl<P: ProgramTarget> ControlTask<P> {
             &agents::judged(&self.health, &self.agents),
             &self.wanted,
         );
-        let before = mem::replace(&mut self.overruled, now);
-        for (name, backends) in &self.overruled {
-            if before.get(name) == Some(backends) {
-                continue;
-            }
+        let (news, ended) = self.reported.panic_mode(now);
+        for (name, backends) in news {
             let backends: Vec<&str> = backends.iter().map(BackendName::as_str).collect();
             let message = format!(
                 "too many backends are down: flows still go to {}",
                 backends.join(", ")
             );
             tracing::warn!(service = %name, "{message}");
-            self.event(EventKind::Overruled, Some((name.clone(), None)), message);
+            self.event(EventKind::Overruled, Some((name, None)), message);
         }
-        for name in before.keys().filter(|name| !self.overruled.contains_key(*name)) {
+        for name in ended {
             tracing::info!(service = %name, "panic mode ended: no backend that is down takes flows");
             let message = "panic mode ended: no backend that is down takes flows".to_owned();
-            self.event(EventKind::Overruled, Some((name.clone(), None)), message);
+            self.event(EventKind::Overruled, Some((name, None)), message);
         }
     }
 
@@ -105,16 +102,16 @@ impl<P: ProgramTarget> ControlTask<P> {
     fn report_backups(&mut self) {
         let serving = backups::serving(&self.desired, &self.wanted);
         let serving = serving.map(|(service, backend)| (service.clone(), backend.clone()));
-        let before = mem::replace(&mut self.backups, serving.collect());
-        if before == self.backups {
+        let changed = self.reported.backups(serving.collect());
+        if changed.is_empty() {
             return;
         }
         let judged = agents::judged(&self.health, &self.agents);
         let desired = agents::in_force(&self.desired, &self.agents);
         let blocked = self.reach.blocked(now());
-        for (service, backend) in before.symmetric_difference(&self.backups) {
+        for ((service, backend), serves) in changed {
             let others = desired
-                .service(service)
+                .service(&service)
                 .map(|there| (there, backups::others(there, &judged, &blocked)));
             let why = others.map_or_else(
                 |_| "its service is gone".to_owned(),
@@ -125,7 +122,6 @@ impl<P: ProgramTarget> ControlTask<P> {
                     )
                 },
             );
-            let serves = self.backups.contains(&(service.clone(), backend.clone()));
             let message = if serves {
                 format!("backup takes new flows: {why}")
             } else {
@@ -136,20 +132,16 @@ impl<P: ProgramTarget> ControlTask<P> {
             } else {
                 tracing::info!(%service, %backend, "{message}");
             }
-            self.event(
-                EventKind::Backup,
-                Some((service.clone(), Some(backend.clone()))),
-                message,
-            );
+            self.event(EventKind::Backup, Some((service, Some(backend))), message);
         }
     }
 
     /// Reports which backends begin slow start, and which reach their whole weight.
     fn report_slow_start(&mut self) {
         let (instant, wall) = (now(), SystemTime::now());
-        let mut whole_at = BTreeMap::new();
+        let (mut rising_until, mut whole) = (BTreeMap::new(), Vec::new());
         // Most balancers have none.
-        let risen = !self.whole_at.is_empty();
+        let risen = self.reported.any_starts_slowly();
         let backends = verdicts::backends(&self.desired);
         for (CheckId(service, backend), of, there) in
             backends.filter(|(_, of, _)| risen || !of.slow_start.is_zero())
@@ -160,18 +152,20 @@ impl<P: ProgramTarget> ControlTask<P> {
             let ends = self.pace.slow_start.whole_at(of.key, there.address, instant);
             let id = (service, backend);
             if let Some(at) = ends.filter(|_| rising) {
-                whole_at.insert(id, wall + at.saturating_duration_since(instant));
-            } else if self.whole_at.contains_key(&id) && target.is_some_and(|target| target.weight > 0) {
-                let subject = Some((id.0, Some(id.1)));
-                self.event(EventKind::SlowStart, subject, "has its whole weight".into());
+                rising_until.insert(id, wall + at.saturating_duration_since(instant));
+            } else if target.is_some_and(|target| target.weight > 0) {
+                whole.push(id);
             }
         }
-        for (id, at) in whole_at.iter().filter(|(id, _)| !self.whole_at.contains_key(*id)) {
-            let message = format!("starts slowly, full weight at {}", rfc3339(*at));
-            let subject = Some((id.0.clone(), Some(id.1.clone())));
-            self.event(EventKind::SlowStart, subject, message);
+        let SlowStarts { begun, whole } = self.reported.slow_start(rising_until, whole);
+        for (service, backend) in whole {
+            let subject = Some((service, Some(backend)));
+            self.event(EventKind::SlowStart, subject, "has its whole weight".into());
         }
-        self.whole_at = whole_at;
+        for ((service, backend), at) in begun {
+            let message = format!("starts slowly, full weight at {}", rfc3339(at));
+            self.event(EventKind::SlowStart, Some((service, Some(backend))), message);
+        }
     }
 
     pub(super) fn publish(&mut self) {
@@ -179,19 +173,14 @@ impl<P: ProgramTarget> ControlTask<P> {
         self.report_backups();
         self.report_slow_start();
         self.metrics.revision(self.desired.revision);
-        let drain_deadlines = self
-            .deadlines
-            .iter()
-            .map(|(id, deadline)| (id.clone(), deadline.wall))
-            .collect();
         self.publisher.send_replace(Arc::new(ControlView {
             desired: Arc::clone(&self.desired),
             wanted: Arc::clone(&self.wanted),
             programmed: self.programmed.clone(),
             failure: self.failure.clone(),
             lingering: self.lingering.clone(),
-            drain_deadlines,
-            whole_at: self.whole_at.clone(),
+            drain_deadlines: self.drains.walls(),
+            whole_at: self.reported.whole_at().clone(),
             last_apply_ok: self.last_apply_ok,
             applied: self.applied.clone(),
             refused: self.refused.clone(),

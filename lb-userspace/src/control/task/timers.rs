@@ -2,7 +2,7 @@
 
 use std::time::{Instant, SystemTime};
 
-use super::{ControlTask, Deadline, RETRY_FIRST};
+use super::{ControlTask, retry::RETRY_FIRST};
 use crate::{
     chain::chain,
     clock::now,
@@ -38,7 +38,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             let _ = self.save(self.stored()).await;
             self.note_unsaved();
         }
-        if over(self.retry.map(|retry| retry.at)) || over(self.next_step()) || over(self.weight_pace.due()) {
+        if over(self.retry.due()) || over(self.next_step()) || over(self.weight_pace.due()) {
             self.converge().await;
             self.publish();
         }
@@ -46,19 +46,12 @@ impl<P: ProgramTarget> ControlTask<P> {
 
     /// When the passing of time changes the target. While programming fails, that waits for the next try.
     pub(super) fn next_step(&self) -> Option<Instant> {
-        self.pace.next().filter(|_| self.retry.is_none())
+        self.pace.next().filter(|_| self.retry.due().is_none())
     }
 
     /// Disables backends whose drain has reached its deadline.
     pub(super) async fn end_drains(&mut self) {
-        let over = |deadline: &Deadline| deadline.at <= now();
-        let ended: Vec<_> = self
-            .deadlines
-            .iter()
-            .filter(|(_, at)| over(at))
-            .map(|(id, _)| id.clone())
-            .collect();
-        for (service, name) in ended {
+        for (service, name) in self.drains.ended(now()) {
             let disable = BackendChange {
                 admin: Some(Admin::Disabled),
                 ..BackendChange::default()
@@ -66,10 +59,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             let change = Change::SetBackend(service.clone(), name.clone(), disable);
             if let Err(error) = self.change(&change, None, false).await {
                 tracing::error!(%service, backend = %name, error = chain(&error), "cannot end a drain, retrying");
-                let at = now() + RETRY_FIRST;
-                self.deadlines
-                    .entry((service, name))
-                    .and_modify(|deadline| deadline.at = at);
+                self.drains.postpone(&(service, name), now() + RETRY_FIRST);
             }
         }
     }

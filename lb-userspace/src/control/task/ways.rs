@@ -13,7 +13,7 @@ use crate::{
 impl<P: ProgramTarget> ControlTask<P> {
     /// Takes flows from backends that cannot be reached, and returns them when they can.
     pub(super) async fn follow_ways(&mut self) {
-        let ways = Arc::clone(&self.ways.borrow_and_update());
+        let ways = Arc::clone(&self.inbox.ways.borrow_and_update());
         let before = self.reach.blocked(now());
         let news = self.reach.update(&ways, now());
         for news in &news {
