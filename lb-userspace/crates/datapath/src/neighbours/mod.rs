@@ -1,6 +1,7 @@
 //! The ways to backends: follows routes, neighbours, links and addresses, and keeps the neighbours in question alive,
 //! so that forwarding in XDP, which the kernel's neighbour table does not see, never meets an entry that ran out.
 
+mod next_hop;
 mod resolve;
 mod way;
 
@@ -18,8 +19,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::next_hop::{NextHop, NextHopState};
 pub(super) use self::resolve::look_up;
-pub use self::way::{NextHop, NextHopState};
 use self::{
     resolve::{Seen, resolve},
     way::{Exit, Last, Way},

@@ -8,7 +8,8 @@ use std::{
 
 use super::{
     super::netlink::{Client, LinkState, Neighbour, Route},
-    way::{Exit, Last, NextHop, NextHopState, Way, way},
+    next_hop::{NextHop, NextHopState},
+    way::{Exit, Last, Way, way},
 };
 
 /// Results of look-ups to reuse: thousands of backends may be behind one router.
