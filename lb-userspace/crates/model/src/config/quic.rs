@@ -34,7 +34,7 @@ pub(super) fn key(text: &str, known: &Desired) -> Result<QuicKey, ValueError> {
     let Some(fingerprint) = Fingerprint::from_text(text) else {
         return hex(text);
     };
-    fingerprint.key(known).ok_or_else(|| {
+    known.quic_key(fingerprint).ok_or_else(|| {
         ValueError::new(
             format!("{fingerprint} stands for a key that is not known here"),
             "write the key itself: 32 hexadecimal digits",

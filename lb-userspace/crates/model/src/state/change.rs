@@ -9,7 +9,7 @@ use super::{
     backend::{Admin, Backend},
     check::{self, Problem, ProblemKind},
     desired::{Desired, Revision},
-    hosts::found_by_host,
+    hosts::HostBackend,
     names::{BackendName, ServiceName},
     quic::ServerId,
     service::Service,
@@ -135,6 +135,32 @@ impl BackendChange {
             && server_ids.is_none()
             && agent_port.is_none()
             && backup.is_none()
+    }
+}
+
+/// The error for a change by hand of a backend that a host name found.
+fn found_by_host(service: &ServiceName, backend: &Backend, why: &str) -> ChangeError {
+    let name = &backend.name;
+    let host = backend.discovered_by.as_ref().unwrap_or(name);
+    ChangeError::Conflict {
+        what: format!("backend {service}/{name} was found by the host name of {service}/{host}: {why}"),
+        hint: Some(format!(
+            "`lb backend disable {service} {name}` takes it out of use; other values stand in the configuration file, at {host}"
+        )),
+    }
+}
+
+impl Service {
+    /// The host name of a backend's name.
+    ///
+    /// # Errors
+    /// Not found.
+    pub fn host(&self, name: &BackendName) -> Result<&HostBackend, ChangeError> {
+        let host = self.hosts.iter().find(|host| host.name == *name);
+        host.ok_or_else(|| ChangeError::NotFound {
+            kind: Kind::Host,
+            name: format!("{}/{name}", self.name),
+        })
     }
 }
 

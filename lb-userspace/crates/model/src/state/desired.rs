@@ -4,7 +4,13 @@ use std::{collections::BTreeMap, net::IpAddr, ops::RangeInclusive, time::Duratio
 
 use lb_common::tunnel::GUE_PORT;
 
-use super::{guard::Prefix, names::ServiceName, service::Service, shared::Shared};
+use super::{
+    guard::Prefix,
+    names::ServiceName,
+    quic::{Fingerprint, QuicKey},
+    service::Service,
+    shared::Shared,
+};
 
 /// Number of a desired state; each change makes the next one.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
@@ -50,4 +56,13 @@ pub struct Desired {
     pub settings: Settings,
     /// Services by name.
     pub services: BTreeMap<ServiceName, Shared<Service>>,
+}
+
+impl Desired {
+    /// The QUIC key with this fingerprint, if a service has it.
+    pub fn quic_key(&self, fingerprint: Fingerprint) -> Option<QuicKey> {
+        let configs = self.services.values().flat_map(|service| &service.quic);
+        let mut keys = configs.filter_map(|config| config.key);
+        keys.find(|key| key.fingerprint() == fingerprint)
+    }
 }

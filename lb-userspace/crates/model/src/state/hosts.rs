@@ -12,9 +12,7 @@ use lb_common::service::Mode;
 
 use super::{
     backend::{Admin, Backend},
-    change::{ChangeError, Kind},
-    names::{BackendName, MAX_NAME_LEN, ServiceName},
-    service::Service,
+    names::{BackendName, MAX_NAME_LEN},
 };
 
 /// Longest host name, in bytes (RFC 1035, section 2.3.4).
@@ -140,32 +138,6 @@ impl HostBackend {
     /// `app.example.org:8080`
     pub fn address(&self) -> String {
         format!("{}:{}", self.host, self.port)
-    }
-}
-
-/// The error for a change by hand of a backend that a host name found.
-pub(super) fn found_by_host(service: &ServiceName, backend: &Backend, why: &str) -> ChangeError {
-    let name = &backend.name;
-    let host = backend.discovered_by.as_ref().unwrap_or(name);
-    ChangeError::Conflict {
-        what: format!("backend {service}/{name} was found by the host name of {service}/{host}: {why}"),
-        hint: Some(format!(
-            "`lb backend disable {service} {name}` takes it out of use; other values stand in the configuration file, at {host}"
-        )),
-    }
-}
-
-impl Service {
-    /// The host name of a backend's name.
-    ///
-    /// # Errors
-    /// Not found.
-    pub fn host(&self, name: &BackendName) -> Result<&HostBackend, ChangeError> {
-        let host = self.hosts.iter().find(|host| host.name == *name);
-        host.ok_or_else(|| ChangeError::NotFound {
-            kind: Kind::Host,
-            name: format!("{}/{name}", self.name),
-        })
     }
 }
 

@@ -7,8 +7,6 @@ use lb_common::{
     quic::{Config, MAX_SERVER_ID},
 };
 
-use super::desired::Desired;
-
 /// Bytes in hexadecimal, two digits each; `None` for anything else.
 pub fn bytes(text: &str) -> Option<Vec<u8>> {
     let digits: Vec<u8> = text
@@ -112,13 +110,6 @@ impl Fingerprint {
     pub fn from_text(text: &str) -> Option<Self> {
         let bytes = bytes(text.strip_prefix(HIDDEN)?)?;
         bytes.try_into().ok().map(Self)
-    }
-
-    /// The key with this fingerprint, if a service of `desired` has it.
-    pub fn key(self, desired: &Desired) -> Option<QuicKey> {
-        let configs = desired.services.values().flat_map(|service| &service.quic);
-        let mut keys = configs.filter_map(|config| config.key);
-        keys.find(|key| key.fingerprint() == self)
     }
 }
 
