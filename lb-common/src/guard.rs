@@ -40,6 +40,11 @@ impl PrefixKey {
             address,
         }
     }
+
+    /// How many bits of the address count, of the 128 of a [`NetAddr`].
+    pub const fn address_bits(&self) -> u32 {
+        self.bits.saturating_sub(Self::HEAD)
+    }
 }
 
 /// Budgets of a service's new flows, by the service's id. An array's value, which changes word by word: a packet in between

@@ -11,6 +11,7 @@ pub mod aes;
 pub mod backend;
 pub mod budget;
 pub mod check;
+pub mod clients;
 pub mod counters;
 pub mod csum;
 pub mod decap;

@@ -52,6 +52,15 @@ pub const MAX_GUARD_PREFIXES: u32 = 1 << 16;
 /// Entries of the map of prefixes: during a change it has the old and the new ones together.
 pub const MAX_GUARD_PREFIX_ENTRIES: u32 = 2 * MAX_GUARD_PREFIXES + MAX_SERVICES;
 
+/// Prefixes of clients that go to groups of backends, of all services together.
+pub const MAX_CLIENT_PREFIXES: u32 = 1 << 16;
+
+/// Entries of the map of such prefixes: during a change it has the old and the new ones together.
+pub const MAX_CLIENT_PREFIX_ENTRIES: u32 = 2 * MAX_CLIENT_PREFIXES;
+
+/// Groups of backends of a service that clients go to: each has a ring at least.
+pub const MAX_GROUPS: usize = 32;
+
 /// Sources whose new flows are counted, of all services together; beyond that, the longest idle one is forgotten and
 /// starts with a full budget. The kernel allocates all of them at once.
 pub const MAX_GUARD_SOURCES: u32 = 1 << 16;

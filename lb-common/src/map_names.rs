@@ -81,6 +81,9 @@ pub const OWN_MACS: &str = "OWN_MACS";
 /// [`crate::guard::PrefixKey`] to [`crate::guard::ALLOW`] or [`crate::guard::DENY`], the longest counts. Written by the daemon.
 pub const GUARD_PREFIXES: &str = "GUARD_PREFIXES";
 
+/// [`crate::guard::PrefixKey`] to the [`crate::clients::ClientRing`] of its clients, the longest counts. Written by the daemon.
+pub const CLIENT_RINGS: &str = "CLIENT_RINGS";
+
 /// Service id to [`crate::guard::FlowGuard`]. Written by the daemon.
 pub const FLOW_GUARDS: &str = "FLOW_GUARDS";
 /// [`crate::guard::SourceKey`] to the bucket of a source. Written by the XDP program, which forgets the oldest.
@@ -110,7 +113,7 @@ pub const LATE: [&str; 7] = [
 ];
 
 /// Every map that is pinned and survives the daemon.
-pub const PINNED: [&str; 39] = [
+pub const PINNED: [&str; 40] = [
     SETTINGS,
     SERVICES_V4,
     SERVICES_V6,
@@ -144,6 +147,7 @@ pub const PINNED: [&str; 39] = [
     SERVICE_DROPS,
     BUCKETS,
     GUARD_PREFIXES,
+    CLIENT_RINGS,
     QUIC_CONFIGS,
     QUIC_SERVERS,
     FLOW_GUARDS,

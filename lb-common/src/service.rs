@@ -256,6 +256,9 @@ pub const SHARES_ADDRESS: u16 = 1 << 8;
 /// The destination port alone decides about the slot.
 pub const BY_PORT: u16 = 1 << 9;
 
+/// Some clients have a ring of their own: [`crate::clients`].
+pub const BY_CLIENTS: u16 = 1 << 10;
+
 /// Value of a service. Replaced as a whole (hash map), so a packet sees the old one or the new one.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -271,7 +274,7 @@ pub struct Service {
     /// An [`OnEmpty`].
     pub on_empty: u8,
     /// Bits: [`TRANSLATES`], [`FORWARDS`], [`TRACKS_ALL`], [`BY_SOURCE`], [`IN_TURN`], [`GUARDS_CLIENTS`],
-    /// [`QUIC`], [`GUARDS_FLOWS`], [`SHARES_ADDRESS`], [`BY_PORT`].
+    /// [`QUIC`], [`GUARDS_FLOWS`], [`SHARES_ADDRESS`], [`BY_PORT`], [`BY_CLIENTS`].
     pub flags: u16,
     /// 1 in the record of a further port of a service with several; 0 in the record of its own key. For daemons only:
     /// the program treats both the same.

@@ -43,7 +43,7 @@ macro_rules! stages {
 stages! {
     /// Classifies what the entry program leaves: frames with VLAN tags, which it takes off, packets with options or extension
     /// headers, first fragments. One program serves both families.
-    Classify = 0, "classify", "classify" => [Quic, SlowPath, Nat, DnatReply, Icmp, Fragment, HostSocket, Prefix];
+    Classify = 0, "classify", "classify" => [Quic, SlowPath, Nat, DnatReply, Icmp, Fragment, HostSocket, Prefix, Clients];
     /// Reads the connection id of a QUIC packet.
     Quic = 1, "quic_v4", "quic_v6" => [SlowPath, Nat];
     /// Packets that backends get as they are, or with another destination.
@@ -59,7 +59,7 @@ stages! {
     /// Replies of mode `dnat`.
     DnatReply = 7, "dnat_reply_v4", "dnat_reply_v6" => [Fragment];
     /// ICMP messages.
-    Icmp = 8, "icmp_v4", "icmp_v6" => [SlowPath, DnatReply, Echo, Fragment, TooBig];
+    Icmp = 8, "icmp_v4", "icmp_v6" => [SlowPath, DnatReply, Echo, Fragment, TooBig, Clients];
     /// Echo requests.
     Echo = 9, "echo_v4", "echo_v6" => [];
     /// Fragments.
@@ -69,12 +69,14 @@ stages! {
     /// Packets that do not fit the way to their backend.
     TooBig = 12, "too_big_v4", "too_big_v6" => [];
     /// Packets to services that share their address with sockets of this machine.
-    HostSocket = 13, "host_socket_v4", "host_socket_v6" => [Quic, SlowPath, Nat, Fragment];
+    HostSocket = 13, "host_socket_v4", "host_socket_v6" => [Quic, SlowPath, Nat, Fragment, Clients];
     /// Packets that may be for a service whose address is a prefix.
-    Prefix = 14, "prefix_v4", "prefix_v6" => [Quic, SlowPath, Nat, Dnat, DnatReply, Fragment, HostSocket];
+    Prefix = 14, "prefix_v4", "prefix_v6" => [Quic, SlowPath, Nat, Dnat, DnatReply, Fragment, HostSocket, Clients];
     /// Packets that may have come through a tunnel that ends at this machine: takes the outer header off. One program serves both
     /// families.
     EndTunnel = 15, "end_tunnel", "end_tunnel" => [Classify];
+    /// Packets to services with groups of backends for some clients: finds the ring of the client.
+    Clients = 16, "clients_v4", "clients_v6" => [Quic, SlowPath, Nat, Dnat];
 }
 
 /// The stages that the entry program may enter, as in [`Stage::leads_to`].

@@ -7,10 +7,12 @@ use lb_common::{
     reason::Reason,
     service::{TCP, UDP},
     settings::Settings,
+    vlan::Tags,
 };
 
 use crate::{
     family::Family,
+    fast_path,
     header::{Ip, Protocol},
     lookup,
     maps::tables,
@@ -63,6 +65,18 @@ pub(crate) fn next<A: Family>(
 pub(crate) fn next_of_flow<A: Family>(scratch: &mut Scratch<A>) -> NextStage {
     scratch.cid_backend = BackendId::NONE;
     order::of_flow(&scratch.service)
+}
+
+/// As [`next_of_flow`], behind the fast path if the packet may take it: whatever [`read`] has read comes here, too.
+#[inline(always)]
+pub(crate) fn forward_or_next<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> NextStage {
+    let ip = scratch.ip;
+    let next = if packet.tags == Tags::NONE && !A::is_fragment(packet, &ip) {
+        fast_path::forward(packet, &ip, scratch)
+    } else {
+        None
+    };
+    next.unwrap_or_else(|| next_of_flow(scratch))
 }
 
 /// The stage of a TCP or UDP packet for no service: it may be a reply.

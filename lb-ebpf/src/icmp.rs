@@ -10,7 +10,7 @@ use lb_common::{
     backend::BackendId,
     flow::{FORWARD, REPLY, Tuple},
     reason::Reason,
-    service::{FORWARDS, SHARES_ADDRESS, TCP, UDP},
+    service::{BY_CLIENTS, FORWARDS, SHARES_ADDRESS, TCP, UDP},
 };
 use network_types::icmp::Icmpv4Hdr;
 
@@ -104,7 +104,11 @@ fn try_stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Nex
             return Err(Reason::OtherProtocol.into());
         }
         scratch.cid_backend = BackendId::NONE;
-        return Ok(NextStage::SlowPath);
+        return Ok(if scratch.service.has(BY_CLIENTS) {
+            NextStage::Clients
+        } else {
+            NextStage::SlowPath
+        });
     }
     signals::error_about(flow, message.type_, message.code, packet.ifindex());
     // A message that is too big counts for this service.

@@ -17,6 +17,8 @@ mod check_packet;
 #[cfg(target_arch = "bpf")]
 mod classify;
 #[cfg(target_arch = "bpf")]
+mod clients;
+#[cfg(target_arch = "bpf")]
 mod clock;
 #[cfg(target_arch = "bpf")]
 mod destination;
@@ -94,7 +96,7 @@ mod programs {
     };
 
     use crate::{
-        answer, check, classify, destination, dnat, end_tunnel,
+        answer, check, classify, clients, destination, dnat, end_tunnel,
         family::Family,
         fast_path, fragment,
         header::{Network, Protocol},
@@ -228,6 +230,7 @@ mod programs {
     stages! {
         host_socket_v4, host_socket_v6: HostSocket, host_socket::stage;
         prefix_v4, prefix_v6: Prefix, prefix::stage;
+        clients_v4, clients_v6: Clients, clients::stage;
         quic_v4, quic_v6: Quic, quic::stage;
         slow_path_v4, slow_path_v6: SlowPath, slow_path::stage;
         nat_v4, nat_v6: Nat, nat::known::stage;

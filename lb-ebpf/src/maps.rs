@@ -3,6 +3,7 @@
 
 pub(crate) mod atomic;
 pub(crate) mod checks;
+pub(crate) mod client_rings;
 pub(crate) mod counters;
 pub(crate) mod cursors;
 pub(crate) mod flows;

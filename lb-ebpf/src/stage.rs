@@ -96,6 +96,7 @@ pub(crate) fn dispatch<A: Family, const NEXT: u32>(
         NextStage::HostSocket => enter::<A, { Stage::HostSocket as u32 }, NEXT>(packet),
         NextStage::EndTunnel => enter::<NetV4, { Stage::EndTunnel as u32 }, NEXT>(packet),
         NextStage::Prefix => enter::<A, { Stage::Prefix as u32 }, NEXT>(packet),
+        NextStage::Clients => enter::<A, { Stage::Clients as u32 }, NEXT>(packet),
         NextStage::Quic => enter::<A, { Stage::Quic as u32 }, NEXT>(packet),
         NextStage::SlowPath => enter::<A, { Stage::SlowPath as u32 }, NEXT>(packet),
         NextStage::Nat => enter::<A, { Stage::Nat as u32 }, NEXT>(packet),

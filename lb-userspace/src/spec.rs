@@ -81,6 +81,9 @@ pub struct ServiceSpec {
     /// How agents of backends are polled.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agent: Option<AgentSpec>,
+    /// Clients that go to groups of backends; replaces all of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clients: Option<Vec<ClientsSpec>>,
     /// How connection ids of QUIC name backends.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quic: Option<Vec<QuicSpec>>,
@@ -94,6 +97,16 @@ pub enum PortsSpec {
     One(u16),
     /// `"8000-8100"`
     Range(String),
+}
+
+/// Clients that go to a group of backends, with the keys of the configuration file.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ClientsSpec {
+    /// The group of backends.
+    pub group: String,
+    /// Prefixes of the clients.
+    pub from: Vec<String>,
 }
 
 /// How connection ids of QUIC name backends, with the keys of the configuration file.
@@ -202,4 +215,7 @@ pub struct BackendSpec {
     /// Whether it takes new flows only while too few others can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<bool>,
+    /// The group that it is of.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
 }

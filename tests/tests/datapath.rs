@@ -35,7 +35,7 @@ use lb_userspace::{
         AttachOptions, Attachment, Datapath, DatapathError, Interface, Needs, NextHopState, ProgramError,
         WriterHandle, WriterTask, XdpMode, detach_leftovers,
     },
-    plan::{Programmed, Target, TargetBackend, TargetService},
+    plan::{Programmed, Target, TargetBackend, TargetService, groups::Group},
     state::{
         guard::Guard,
         service::{Affinity, Algorithm, OnEmpty, Protocol, ServiceKey, Tracking},
@@ -118,6 +118,7 @@ fn target(services: &[(&str, u16, &[&str])]) -> Result<Target> {
                     alive: true,
                     held_back: 0,
                     tunnel_source: None,
+                    group: Group::GENERAL,
                 };
                 Ok((address.parse()?, backend))
             })
@@ -126,6 +127,7 @@ fn target(services: &[(&str, u16, &[&str])]) -> Result<Target> {
             more_ports: Vec::new(),
             shares_address: false,
             quic: None,
+            clients: BTreeMap::new(),
             mode: Mode::Nat,
             on_empty: OnEmpty::Drop,
             algorithm: Algorithm::Maglev,

@@ -24,6 +24,8 @@ mod forged;
 mod fragments;
 #[path = "packets/fuzz.rs"]
 mod fuzz;
+#[path = "packets/groups.rs"]
+mod groups;
 #[path = "packets/guard.rs"]
 mod guard;
 #[path = "packets/host_sockets.rs"]

@@ -16,6 +16,8 @@ pub enum NextStage {
     EndTunnel,
     /// A packet that may be for a service whose address is a prefix.
     Prefix,
+    /// A packet to a service some of whose clients have a ring of their own.
+    Clients,
     /// A packet to a service that reads QUIC connection ids.
     Quic,
     /// A packet to a service whose backends get it as it came, or with another destination.
@@ -65,6 +67,7 @@ impl NextStage {
             Self::EndTunnel
             | Self::HostSocket
             | Self::Prefix
+            | Self::Clients
             | Self::Quic
             | Self::SlowPath
             | Self::Nat

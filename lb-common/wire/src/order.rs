@@ -8,7 +8,7 @@ use lb_common::{
     backend::{ALIVE, Backend, IN_USE, IPV6},
     flow::{FIN, RST, is_closed},
     reason::Reason,
-    service::{FORWARDS, Mode, OnEmpty, QUIC, SHARES_ADDRESS, Service, TRANSLATES},
+    service::{BY_CLIENTS, FORWARDS, Mode, OnEmpty, QUIC, SHARES_ADDRESS, Service, TRANSLATES},
     settings::{HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
 };
 
@@ -29,10 +29,12 @@ pub fn of_service(service: &Service) -> Option<NextStage> {
 /// The stage of a packet to a service that no socket of this machine expects.
 #[inline(always)]
 pub const fn of_flow(service: &Service) -> NextStage {
-    if service.has(QUIC) {
-        NextStage::Quic
-    } else {
+    if !service.has_any(BY_CLIENTS | QUIC) {
         after_quic(service)
+    } else if service.has(BY_CLIENTS) {
+        NextStage::Clients
+    } else {
+        NextStage::Quic
     }
 }
 

@@ -273,6 +273,7 @@ pub(super) async fn add_backend(
         server_ids,
         agent_port,
         backup,
+        group,
     } = body?.0;
     let backend = Backend {
         name: values::name(&name)?,
@@ -282,6 +283,7 @@ pub(super) async fn add_backend(
         server_ids: hex_list(&server_ids.unwrap_or_default())?,
         agent_port,
         backup: backup.unwrap_or(false),
+        group: group.as_deref().map(values::name).transpose()?,
         admin: Admin::default(),
         drain_until: None,
         discovered_by: None,
@@ -324,6 +326,7 @@ pub(super) async fn set_backend(
         server_ids,
         agent_port,
         backup,
+        group,
         admin,
         deadline_ms,
     } = body?.0;
@@ -341,6 +344,11 @@ pub(super) async fn set_backend(
         server_ids: server_ids.map(|ids| hex_list(&ids)).transpose()?,
         agent_port,
         backup,
+        group: match group.as_deref() {
+            None => None,
+            Some("") => Some(None),
+            Some(group) => Some(Some(values::name(group)?)),
+        },
         admin: admin.map(|admin| match admin {
             types::Admin::Enabled => Admin::Enabled,
             types::Admin::Draining => Admin::Draining,

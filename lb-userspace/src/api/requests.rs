@@ -28,6 +28,9 @@ pub struct BackendPatch {
     /// Whether it takes new flows only while too few others can.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub backup: Option<bool>,
+    /// The group that it is of; empty: none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub group: Option<String>,
     /// The operator's word.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admin: Option<Admin>,

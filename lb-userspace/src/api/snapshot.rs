@@ -25,10 +25,12 @@ use crate::{
     health::{CheckId, CheckStatuses, agent::AgentStatus},
     metrics::is_drop,
     parts::Part,
+    plan::groups::TakenBy,
     state::{
         change::{ChangeError, Kind},
         desired::Desired,
-        names::{BackendName, ServiceName},
+        effective,
+        names::{BackendName, GroupName, ServiceName},
         quic::QuicSettings,
         service::{Protocol, RingSize, Service},
         words::{self, Word},
@@ -228,6 +230,7 @@ impl StatusSnapshot {
             guard: guard::shown(&service.guard),
             check: words::kind(&service.health.kind).to_owned(),
             agent: agent::settings(service.agent.as_ref()),
+            clients: self.clients(service),
             quic: service.quic.iter().map(quic).collect(),
             packets: traffic.packets,
             bytes: traffic.bytes,
@@ -265,6 +268,28 @@ impl StatusSnapshot {
             state: described.judged().name().to_owned(),
             ..described
         }
+    }
+}
+
+impl StatusSnapshot {
+    fn clients(&self, service: &Service) -> Vec<types::Clients> {
+        let target = self.view.target_service(&service.key);
+        let taken_by = |group: &GroupName| match target {
+            Some(target) => target.taken_by(effective::group(service, Some(group))),
+            None => TakenBy::None,
+        };
+        let clients = service.clients.iter().map(|clients| types::Clients {
+            group: clients.group.to_string(),
+            from: clients.from.iter().map(ToString::to_string).collect(),
+            taken_by: match taken_by(&clients.group) {
+                TakenBy::Own => "group",
+                TakenBy::General => "general",
+                TakenBy::All => "all",
+                TakenBy::None => "none",
+            }
+            .to_owned(),
+        });
+        clients.collect()
     }
 }
 

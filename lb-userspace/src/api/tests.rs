@@ -12,6 +12,7 @@ use std::{
 use hyper::Method;
 use lb_common::{
     backend::{Backend, BackendId},
+    clients::ClientRing,
     quic::{Config, ConfigKey, ServerKey},
     ring_slot::RingSlot,
     service::{RingId, Service, ServiceId},
@@ -88,6 +89,9 @@ impl ReadTables for NoTables {
     }
     fn denies(&self, _: ServiceId, _: IpAddr) -> io::Result<bool> {
         Ok(false)
+    }
+    fn client_ring(&self, _: ServiceId, _: IpAddr) -> io::Result<Option<ClientRing>> {
+        Ok(None)
     }
     fn answers_from(&self, _: &ServiceKey) -> io::Result<Option<Answers>> {
         Ok(None)

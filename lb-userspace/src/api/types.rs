@@ -1,5 +1,6 @@
 //! The JSON of the admin API, which `-o json` prints. Fields may be added, but not changed.
 
+mod clients;
 mod config;
 mod explain;
 mod host;
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use self::{
+    clients::Clients,
     config::ConfigState,
     explain::{Explanation, Output},
     host::Host,
@@ -147,6 +149,9 @@ pub struct Service {
     /// How agents of its backends are polled; `null` if they are not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub agent: Option<String>,
+    /// Clients that go to groups of backends.
+    #[serde(default)]
+    pub clients: Vec<Clients>,
     /// How connection ids of QUIC name backends, if they do.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quic: Vec<Quic>,
@@ -229,6 +234,8 @@ pub struct Backend {
     /// Whether it takes new flows only while too few others can.
     #[serde(default)]
     pub backup: bool,
+    /// The group that it is of.
+    pub group: Option<String>,
     /// How far a backend has come that begins slowly.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub slow_start: Option<SlowStart>,

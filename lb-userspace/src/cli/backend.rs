@@ -142,6 +142,8 @@ pub(super) struct Keys {
     agent_port: Option<u16>,
     #[arg(long, value_name = "BOOL", help = help(&keys::BACKEND, "backup"))]
     backup: Option<bool>,
+    #[arg(long, value_name = "GROUP", help = help(&keys::BACKEND, "group"))]
+    group: Option<String>,
 }
 
 /// The states that can be reported.
@@ -192,6 +194,7 @@ impl BackendCommand {
                     server_ids: (!keys.server_id.is_empty()).then_some(keys.server_id),
                     agent_port: keys.agent_port,
                     backup: keys.backup,
+                    group: keys.group,
                 };
                 let path = change.path(format!("/v1/services/{service}/backends"));
                 client.change(Method::POST, &path, Some(&spec)).await?
@@ -210,6 +213,7 @@ impl BackendCommand {
                     server_ids: (!keys.server_id.is_empty()).then_some(keys.server_id),
                     agent_port: keys.agent_port,
                     backup: keys.backup,
+                    group: keys.group,
                     ..BackendPatch::default()
                 };
                 if patch == BackendPatch::default() {

@@ -20,7 +20,7 @@ use crate::{
     },
     config::{keys, values},
     discovery::addresses,
-    spec::{PortsSpec, RingSizeSpec, ServiceSpec},
+    spec::{ClientsSpec, PortsSpec, RingSizeSpec, ServiceSpec},
     state::names::ServiceName,
 };
 
@@ -143,6 +143,8 @@ struct Options {
     half_open_timeout: Option<String>,
     #[arg(long, value_name = "DURATION", help = help(&keys::SERVICE, "closed_timeout"))]
     closed_timeout: Option<String>,
+    #[arg(long, value_name = "GROUP=PREFIXES", help = remark(help(&keys::SERVICE, "clients"), "for example near=10.0.0.0/8,192.0.2.0/24, once for each group; replaces all of them, \"\" removes them"))]
+    clients: Option<Vec<String>>,
     #[command(flatten)]
     guard: GuardOptions,
     #[command(flatten)]
@@ -160,9 +162,28 @@ fn ports(texts: Vec<String>) -> Vec<PortsSpec> {
     texts.into_iter().map(port).collect()
 }
 
+/// Tables of clients: `near=10.0.0.0/8,192.0.2.0/24`.
+fn clients(texts: Vec<String>) -> Result<Vec<ClientsSpec>, CliError> {
+    let table = |text: String| match text.split_once('=') {
+        Some((group, from)) => Ok(ClientsSpec {
+            group: group.to_owned(),
+            from: from.split(',').map(str::to_owned).collect(),
+        }),
+        None => Err(
+            CliError::new(Exit::Usage, format!("{text:?} names no group and prefixes"))
+                .hint("for example --clients near=10.0.0.0/8,192.0.2.0/24"),
+        ),
+    };
+    texts
+        .into_iter()
+        .filter(|text| !text.is_empty())
+        .map(table)
+        .collect()
+}
+
 impl Options {
-    fn spec(self) -> ServiceSpec {
-        ServiceSpec {
+    fn spec(self) -> Result<ServiceSpec, CliError> {
+        Ok(ServiceSpec {
             protocol: self.protocol,
             mode: self.mode,
             algorithm: self.algorithm,
@@ -184,8 +205,9 @@ impl Options {
             guard: self.guard.spec(),
             agent: self.agent.spec(),
             health: self.check.spec(),
+            clients: self.clients.map(clients).transpose()?,
             ..ServiceSpec::default()
-        }
+        })
     }
 }
 
@@ -211,7 +233,7 @@ impl ServiceCommand {
                     address: Some(add.address),
                     port: add.port,
                     ports: add.ports.map(ports),
-                    ..add.options.spec()
+                    ..add.options.spec()?
                 };
                 let path = add.change.path("/v1/services".into());
                 client.change(Method::POST, &path, Some(&spec)).await?
@@ -221,7 +243,7 @@ impl ServiceCommand {
                     address: set.address,
                     port: set.port,
                     ports: set.ports.map(ports),
-                    ..set.options.spec()
+                    ..set.options.spec()?
                 };
                 if spec == ServiceSpec::default() {
                     return Err(CliError::new(Exit::Usage, "nothing to set").hint(
@@ -307,6 +329,20 @@ fn show(service: &Service, context: &Context) -> String {
     }
     for (name, value) in guard::lines(&service.guard) {
         text.push_str(&format!("  {name:<10} {value}\n"));
+    }
+    for clients in &service.clients {
+        text.push_str(&format!(
+            "  {:<10} {} go to group {}, {} take their new flows\n",
+            "clients",
+            clients.from.join(", "),
+            clients.group,
+            match clients.taken_by.as_str() {
+                "group" => "whose backends",
+                "general" => "but backends of no such group",
+                "all" => "but all backends",
+                _ => "but no backends",
+            }
+        ));
     }
     for quic in &service.quic {
         let key = quic.key.as_deref().unwrap_or("not encrypted");

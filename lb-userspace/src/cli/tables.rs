@@ -110,9 +110,10 @@ fn state(service: &Service) -> Cell {
 
 /// The backends of one service, one line each.
 pub(super) fn backends_of_one(backends: &[Backend], context: &Context) -> String {
-    let mut table = Table::new(&columns(false, context));
+    let grouped = backends.iter().any(|backend| backend.group.is_some());
+    let mut table = Table::new(&columns(false, grouped, context));
     for backend in backends {
-        table.row(row(backend, context));
+        table.row(row(backend, grouped, context));
     }
     table.render(context.style)
 }
@@ -120,24 +121,26 @@ pub(super) fn backends_of_one(backends: &[Backend], context: &Context) -> String
 /// Backends of several services, one line each.
 pub(super) fn backend_table(services: &[Service], context: &Context) -> String {
     let several = services.len() != 1;
-    let mut table = Table::new(&columns(several, context));
+    let mut backends = services.iter().flat_map(|service| &service.backends);
+    let grouped = backends.any(|backend| backend.group.is_some());
+    let mut table = Table::new(&columns(several, grouped, context));
     for service in services {
         for backend in &service.backends {
             let name = several.then(|| Cell::from(service.name.as_str()));
-            table.row(name.into_iter().chain(row(backend, context)));
+            table.row(name.into_iter().chain(row(backend, grouped, context)));
         }
     }
     table.render(context.style)
 }
 
-fn columns(service: bool, context: &Context) -> Vec<(&'static str, Align)> {
+fn columns(service: bool, grouped: bool, context: &Context) -> Vec<(&'static str, Align)> {
     let mut columns = Vec::new();
     if service {
         columns.push(("SERVICE", Align::Left));
     }
+    columns.extend([("BACKEND", Align::Left), ("ADDRESS", Align::Left)]);
+    columns.extend(grouped.then_some(("GROUP", Align::Left)));
     columns.extend([
-        ("BACKEND", Align::Left),
-        ("ADDRESS", Align::Left),
         ("WEIGHT", Align::Right),
         ("HEALTH", Align::Left),
         ("STATE", Align::Left),
@@ -163,7 +166,7 @@ fn columns(service: bool, context: &Context) -> Vec<(&'static str, Align)> {
     columns
 }
 
-fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
+fn row(backend: &Backend, grouped: bool, context: &Context) -> Vec<Cell> {
     let (health, tone) = match backend.health {
         Health::Up if backend.suspect => ("up, suspect", Tone::Notice),
         Health::Up => ("up", Tone::Good),
@@ -189,9 +192,9 @@ fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
         Admin::Draining => (draining(backend), Tone::Notice),
         Admin::Disabled => ("disabled".to_owned(), Tone::Notice),
     };
-    let mut row: Vec<Cell> = vec![
-        backend.name.as_str().into(),
-        backend.address.to_string().into(),
+    let mut row: Vec<Cell> = vec![backend.name.as_str().into(), backend.address.to_string().into()];
+    row.extend(grouped.then(|| backend.group.clone().unwrap_or_default().into()));
+    row.extend([
         backend.weight.to_string().into(),
         Cell::new(health, tone),
         Cell::new(state, state_tone),
@@ -199,7 +202,7 @@ fn row(backend: &Backend, context: &Context) -> Vec<Cell> {
         count(backend.new_flows).into(),
         count(backend.packets).into(),
         bytes(backend.bytes).into(),
-    ];
+    ]);
     if context.output == Output::Wide {
         row.extend([
             backend.effective_weight.to_string().into(),

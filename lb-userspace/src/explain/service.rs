@@ -2,10 +2,10 @@
 
 use std::{io, net::IpAddr};
 
-use lb_common::settings::HAS_WILDCARD;
+use lb_common::{clients, settings::HAS_WILDCARD};
 
-use super::{Question, walk::Walk};
-use crate::state::{service::ServiceKey, words::Word as _};
+use super::{Question, walk::Walk, words};
+use crate::state::{effective, service::ServiceKey, words::Word as _};
 
 /// Number of services that a step names at most for an address.
 const OTHER_PORTS: usize = 8;
@@ -61,6 +61,31 @@ impl Walk<'_> {
 
     fn key(&self, port: u16) -> ServiceKey {
         ServiceKey::new(self.question.destination.ip(), port, self.question.protocol)
+    }
+
+    /// Has the service lead to the ring of the packet's client.
+    pub(super) fn find_ring_of_client(&mut self) -> io::Result<()> {
+        let client = self.question.source.ip();
+        let ring = self.tables.client_ring(self.service.id, client)?;
+        clients::select(&mut self.service, ring);
+        let Some(key) = self.explanation.service else {
+            return Ok(());
+        };
+        let mut services = self.view.desired.services.values();
+        let target = self.view.target_service(&key);
+        let found = services.find(|service| service.key == key).zip(target);
+        if let Some((desired, target)) = found {
+            let named = desired.group_of(client);
+            let group = effective::group(desired, named.map(|(name, _)| name));
+            let taken_by = words::taken_by(target.taken_by(group));
+            self.say(match named {
+                Some((name, prefix)) => {
+                    format!("{client} is a client of {prefix}, which goes to group {name}: {taken_by} take its new flows")
+                }
+                None => format!("{client} is no client of a group: {taken_by} take its new flows"),
+            });
+        }
+        Ok(())
     }
 
     /// Adds a step with the services of the address on other ports.

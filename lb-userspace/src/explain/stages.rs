@@ -76,6 +76,12 @@ impl Walk<'_> {
         order::of_flow(&self.service)
     }
 
+    /// Finds the ring of the packet's client.
+    pub(super) fn clients(&mut self) -> Step {
+        self.find_ring_of_client()?;
+        Ok(order::of_flow(&self.service))
+    }
+
     /// Reads the connection id.
     pub(super) fn quic(&mut self) -> Step {
         self.read_connection_id()?;

@@ -3,13 +3,14 @@ use std::collections::BTreeMap;
 use lb_common::{
     addr::NetAddr,
     backend::{ALIVE, Backend, BackendId, Generation, IN_USE, IPV6, RESOLVED},
+    clients::ClientRing,
     decap::{EndKey, V4, V6},
     flow::{FIN, PROVEN},
     quic::{Config, ConfigKey, HALF_READ, ServerKey},
     ring_slot::RingSlot,
     service::{
-        FORWARDS, GUARDS_CLIENTS, IN_TURN, OnEmpty, QUIC, RingId, SHARES_ADDRESS, Service, ServiceId,
-        TRACKS_ALL, TRANSLATES,
+        BY_CLIENTS, FORWARDS, GUARDS_CLIENTS, IN_TURN, OnEmpty, QUIC, RingId, SHARES_ADDRESS, Service,
+        ServiceId, TRACKS_ALL, TRANSLATES,
     },
     settings::{ENDS_TUNNELS, HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
     track::{FlowRecord, Table, Tick},
@@ -30,6 +31,8 @@ const A: BackendId = BackendId(1);
 const B: BackendId = BackendId(2);
 const CLIENT: &str = "198.51.100.7:40000";
 const WEB: &str = "192.0.2.1:80";
+/// The ring of the client and its neighbours, with b alone, if the service has groups.
+const NEAR_RING: RingId = RingId(9);
 const IN: u32 = 2;
 const OUT: u32 = 3;
 /// Server id of b, and a connection id that has it: of configuration 0, in plain text.
@@ -176,7 +179,11 @@ impl ReadTables for Tables {
     fn service_key(&self, _: ServiceId) -> Option<ServiceKey> {
         Some(view().desired.services.values().next().unwrap().key)
     }
-    fn slot(&self, _: RingId, index: u32) -> Option<RingSlot> {
+    fn slot(&self, ring: RingId, index: u32) -> Option<RingSlot> {
+        if ring == NEAR_RING {
+            assert!(index < 509);
+            return Some(RingSlot::stable(B));
+        }
         assert!(index < self.service.ring_size);
         Some(self.slot)
     }
@@ -185,6 +192,14 @@ impl ReadTables for Tables {
     }
     fn denies(&self, service: ServiceId, client: IpAddr) -> io::Result<bool> {
         Ok(service == ServiceId(7) && client == CLIENT.parse::<SocketAddr>().unwrap().ip())
+    }
+    fn client_ring(&self, _: ServiceId, client: IpAddr) -> io::Result<Option<ClientRing>> {
+        let near: Prefix = "198.51.100.0/24".parse().unwrap();
+        Ok(near.contains(client).then_some(ClientRing {
+            ring_size: 509,
+            ring: NEAR_RING,
+            pad: 0,
+        }))
     }
     fn answers_from(&self, endpoint: &ServiceKey) -> io::Result<Option<Answers>> {
         let client: SocketAddr = CLIENT.parse().unwrap();
@@ -756,4 +771,31 @@ fn a_packet_in_a_tunnel_is_explained_from_its_outer_header_on() {
         assert_eq!(explanation.service.is_some(), reason == Redirected, "{steps}");
     }
     assert_eq!(ends().ask(WEB, true).tunnel_ends, None);
+}
+
+#[test]
+fn a_client_of_a_group_is_explained_by_the_groups_ring() {
+    let grouped = || Tables::new(FORWARDS | BY_CLIENTS, Mode::L2dsr, RingSlot::stable(A));
+    for (tables, client, backend) in [
+        (grouped(), CLIENT, 2),
+        (grouped(), "198.51.101.7:40000", 1),
+        (Tables::l2dsr(RingSlot::stable(A)), CLIENT, 1),
+    ] {
+        let asked = Question {
+            source: client.parse().unwrap(),
+            ..question(WEB, true)
+        };
+        let explanation = tables.answer(&asked);
+        let found = explanation.backend.map(|at| at.ip().to_string());
+        assert_eq!(
+            found,
+            Some(format!("10.0.1.{backend}")),
+            "{client}: {explanation:#?}"
+        );
+    }
+    let steps = grouped().ask(WEB, true).steps.join("\n");
+    assert!(
+        steps.contains("is no client of a group: its backends take its new flows"),
+        "{steps}"
+    );
 }

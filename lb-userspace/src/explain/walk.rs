@@ -104,6 +104,7 @@ impl<'a> Walk<'a> {
                 }
                 NextStage::HostSocket => Ok(self.host_socket()),
                 NextStage::Prefix => self.prefix(),
+                NextStage::Clients => self.clients(),
                 NextStage::Quic => self.quic(),
                 NextStage::SlowPath => self.slow_path(),
                 NextStage::Nat => self.nat(),

@@ -7,7 +7,7 @@ use lb_common::{
     service::Mode,
 };
 
-use crate::{control::ControlView, state::service::ServiceKey};
+use crate::{control::ControlView, plan::groups::TakenBy, state::service::ServiceKey};
 
 /// A backend's address and port, as its record has them.
 pub(super) fn address(record: &Backend) -> SocketAddr {
@@ -50,4 +50,14 @@ pub(super) fn carriage(mode: Mode, backend: &Backend, hash: u32) -> String {
 /// `02:00:00:00:00:01`
 pub(super) fn mac(mac: [u8; 6]) -> String {
     mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+/// Which backends take new flows of a group's clients.
+pub(crate) const fn taken_by(backends: TakenBy) -> &'static str {
+    match backends {
+        TakenBy::Own => "its backends",
+        TakenBy::General => "backends of no such group",
+        TakenBy::All => "all backends",
+        TakenBy::None => "no backends",
+    }
 }

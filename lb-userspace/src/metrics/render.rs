@@ -258,6 +258,25 @@ fn services(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
         let backups = serving.get(name).copied().unwrap_or_default();
         family.sample(&[("service", name.as_str())], backups);
     }
+    let mut family = text.family(
+        "lb_service_group_backends",
+        Kind::Gauge,
+        "Backends of a group that take new flows; 0: its clients go to others",
+    );
+    for (name, service) in &view.desired.services {
+        for clients in &service.clients {
+            let of_group = service
+                .backends
+                .iter()
+                .filter(|backend| backend.group.as_ref() == Some(&clients.group));
+            let able = of_group.filter(|backend| {
+                let target = view.target_backend(&service.key, backend.address);
+                target.is_some_and(|target| target.weight > 0)
+            });
+            let labels = [("service", name.as_str()), ("group", clients.group.as_str())];
+            family.sample(&labels, able.count());
+        }
+    }
     let overruled = removal::panic_mode(&view.desired, health, programmed);
     let mut family = text.family(
         "lb_service_overruled_backends",

@@ -11,7 +11,7 @@ use crate::{
         fields::Keys,
         keys::{self, Absent, Key, KeyTable, Value},
     },
-    spec::{AgentSpec, BackendSpec, GuardSpec, HealthSpec, QuicSpec, ServiceSpec},
+    spec::{AgentSpec, BackendSpec, ClientsSpec, GuardSpec, HealthSpec, QuicSpec, ServiceSpec},
 };
 
 const INTRODUCTION: &str = "\
@@ -27,6 +27,9 @@ const WIDTH: usize = 120;
 /// Kind of the check of the example.
 const KIND: &str = "http";
 
+/// A table of clients with the keys that it must have.
+const CLIENTS: &str = "[[service.clients]]\ngroup = \"near\"\nfrom = [\"10.0.0.0/8\"]";
+
 #[test]
 fn the_example_shows_every_key() {
     let text = example();
@@ -38,7 +41,13 @@ fn example() -> String {
     let mut text = INTRODUCTION.to_owned();
     for table in keys::TABLES {
         // Tables that say something by being there.
-        let aside = [keys::AGENT.header, keys::QUIC.header, keys::ALSO.header].contains(&table.header);
+        let aside = [
+            keys::AGENT.header,
+            keys::CLIENTS.header,
+            keys::QUIC.header,
+            keys::ALSO.header,
+        ]
+        .contains(&table.header);
         let indent = if table.header.contains("service.") {
             "  "
         } else {
@@ -152,7 +161,7 @@ fn text_with(table: &KeyTable, key: &Key, value: Option<&str>) -> String {
     };
     let text = format!(
         "[lb]\n[[service]]\nname = \"web\"\naddress = \"192.0.2.10\"\nport = 80\n{mode}\n[service.guard]\n\
-         [service.health]\nkind = \"{kind}\"\n[service.agent]\nport = 1\n{quic}\n\
+         [service.health]\nkind = \"{kind}\"\n[service.agent]\nport = 1\n{CLIENTS}\n{quic}\n\
          [[service.backend]]\nname = \"a\"\naddress = \"10.0.0.1:80\"\n{admin}\n{host}\n"
     );
     let mut file: toml::Table = text.parse().unwrap();
@@ -317,7 +326,7 @@ fn the_parser_reads_exactly_these_keys() {
         let also = "[[service.health.also]]\nkind = \"tcp\"";
         let text = format!(
             "[lb]\n[[service]]\nname = \"web\"\naddress = \"192.0.2.10\"\nport = 80\nprotocol = \"udp\"\n[service.guard]\n\
-             [service.health]\nkind = \"tcp\"\n{also}\n[service.agent]\nport = 1\n{quic}\n\
+             [service.health]\nkind = \"tcp\"\n{also}\n[service.agent]\nport = 1\n{CLIENTS}\n{quic}\n\
              [[service.backend]]\nname = \"a\"\naddress = \"10.0.0.1:80\"\n"
         )
         .replace(table.header, &format!("{}\n{UNKNOWN} = 1", table.header));
@@ -345,6 +354,7 @@ fn the_schema_of_the_api_has_these_keys() {
         (&keys::HEALTH, HealthSpec::schema()),
         (&keys::GUARD, GuardSpec::schema()),
         (&keys::AGENT, AgentSpec::schema()),
+        (&keys::CLIENTS, ClientsSpec::schema()),
         (&keys::QUIC, QuicSpec::schema()),
         (&keys::BACKEND, BackendSpec::schema()),
     ];

@@ -39,7 +39,7 @@ use lb_userspace::{
     datapath::{
         AttachOptions, BackendSignals, CheckPaths, Datapath, LiveTables, Needs, Snapshot, WriterTask,
     },
-    plan::{Target, TargetBackend, TargetService},
+    plan::{Target, TargetBackend, TargetService, groups::Group},
     state::{
         effective,
         guard::{Guard, Prefix},
@@ -455,6 +455,7 @@ fn empty(mode: Mode) -> TargetService {
         more_ports: Vec::new(),
         shares_address: false,
         quic: None,
+        clients: BTreeMap::new(),
         mode,
         on_empty: OnEmpty::Drop,
         algorithm: Algorithm::Maglev,
@@ -475,6 +476,7 @@ pub(crate) fn with_backend(mode: Mode, address: SocketAddr) -> TargetService {
         alive: true,
         held_back: 0,
         tunnel_source: None,
+        group: Group::GENERAL,
     };
     TargetService {
         backends: BTreeMap::from([(address, backend)]),

@@ -20,7 +20,7 @@ use lb_tests::frames;
 use lb_userspace::{
     control::ControlView,
     explain::{Explanation, Question, explain},
-    plan::{Target, TargetBackend, TargetService},
+    plan::{Target, TargetBackend, TargetService, groups::Group},
     state::{
         guard::{Guard, Prefix},
         service::{Affinity, OnEmpty, Protocol, ServiceKey, Tracking},
@@ -224,6 +224,7 @@ fn service(rng: &mut Rng, side: Side, first: u16) -> TargetService {
             alive: true,
             held_back: 0,
             tunnel_source: None,
+            group: Group(rng.u16(..2)),
         };
         service.backends.insert(address, backend);
     }
@@ -233,6 +234,11 @@ fn service(rng: &mut Rng, side: Side, first: u16) -> TargetService {
     }
     if one_of(rng) {
         service.affinity = Affinity::Source;
+    }
+    if one_of(rng) {
+        let client = [side.client(0).ip(), side.strange_client()][rng.usize(..2)];
+        let near = Prefix::around(client, Prefix::most(client));
+        service.clients = BTreeMap::from([(near, Group(1))]);
     }
     if one_of(rng) {
         service.tracking = Tracking::Full;

@@ -33,6 +33,8 @@ pub(super) struct Directory {
     pub(super) rings: BTreeMap<RingId, Arc<[RingSlot]>>,
     /// Prefixes in guards.
     pub(super) prefixes: usize,
+    /// Prefixes of clients that go to groups of backends.
+    pub(super) client_prefixes: usize,
     /// IPv4 endpoints of mode `dnat`.
     pub(super) replies_v4: usize,
     /// IPv6 endpoints of mode `dnat`.
@@ -95,6 +97,7 @@ impl Directory {
             backends,
             rings: programmed.rings.clone(),
             prefixes: programmed.prefixes.len(),
+            client_prefixes: programmed.clients.values().map(BTreeMap::len).sum(),
             replies_v4,
             replies_v6: programmed.replies.len() - replies_v4,
             snat_addresses: programmed.snat_addresses.len(),

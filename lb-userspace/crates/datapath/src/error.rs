@@ -182,6 +182,8 @@ fn describe(step: &Step) -> String {
         Step::RemoveTunnelEnd { key } => {
             format!("cannot remove {} from the ends of tunnels", key.address.to_ip())
         }
+        Step::WriteClients { prefix, .. } => format!("cannot write the ring of clients {prefix}"),
+        Step::RemoveClients { prefix, .. } => format!("cannot remove the ring of clients {prefix}"),
         Step::WriteSettings { .. } => "cannot write the settings".to_owned(),
         Step::WriteBackend { backend, .. } => format!("cannot write backend {}", backend.address),
         Step::WriteRing { ring, slots } => {

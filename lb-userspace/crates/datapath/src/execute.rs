@@ -18,7 +18,7 @@ use lb_common::{
 };
 
 use super::{
-    DatapathError, ProgramError,
+    DatapathError, ProgramError, clients,
     maps::Maps,
     neighbours::NextHop,
     own_macs::OwnMacs,
@@ -231,6 +231,15 @@ impl Executor {
             Step::WritePrefix { key, verdict } => maps.guard_prefixes.set(key, *verdict),
             Step::WriteFlowGuard { service, guard } => maps.flow_guards.set(&u32::from(service.0), *guard),
             Step::RemovePrefix { key } => maps.guard_prefixes.delete(key).map(drop),
+            Step::WriteClients {
+                service,
+                prefix,
+                ring,
+            } => maps.client_rings.set(&clients::key(*service, prefix), *ring),
+            Step::RemoveClients { service, prefix } => maps
+                .client_rings
+                .delete(&clients::key(*service, prefix))
+                .map(drop),
             Step::WriteTunnelEnd { key } => maps.tunnel_ends.set(key, 1),
             Step::RemoveTunnelEnd { key } => maps.tunnel_ends.delete(key).map(drop),
             Step::WriteService { key, service } => {

@@ -14,6 +14,7 @@
 mod attach;
 mod capabilities;
 mod checks;
+mod clients;
 mod decap;
 mod directory;
 mod early;

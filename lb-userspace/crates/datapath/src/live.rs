@@ -9,6 +9,7 @@ use std::{
 use lb_common::{
     addr::{NetAddr, NetPort, NetV4, NetV6},
     backend::{Backend, BackendId},
+    clients::ClientRing,
     decap::EndKey,
     flow::{NatFlow, REPLY},
     guard::{DENY, PrefixKey},
@@ -97,6 +98,11 @@ impl ReadTables for LiveTables {
     fn denies(&self, service: ServiceId, client: IpAddr) -> io::Result<bool> {
         let key = PrefixKey::new(service, NetAddr::from(client), PrefixKey::ADDRESS);
         Ok(self.maps.guard_prefixes.get(&key)? == Some(DENY))
+    }
+
+    fn client_ring(&self, service: ServiceId, client: IpAddr) -> io::Result<Option<ClientRing>> {
+        let key = PrefixKey::new(service, NetAddr::from(client), PrefixKey::ADDRESS);
+        self.maps.client_rings.get(&key)
     }
 
     fn answers_from(&self, endpoint: &ServiceKey) -> io::Result<Option<Answers>> {

@@ -16,6 +16,7 @@ use aya::{Pod, maps::MapData, util::nr_cpus};
 use lb_common::{
     addr::NetAddr,
     backend::Backend,
+    clients::ClientRing,
     counters::{PacketCount, ReasonCounts, Signals, Traffic, verdict_slot},
     decap::EndKey,
     flow::{NatFlowV4, NatFlowV6, TupleV4, TupleV6},
@@ -324,6 +325,7 @@ pub(super) struct Maps {
     pub(super) backend_signals: Rows<Signals, MAX_BACKENDS>,
     pub(super) service_drops: Rows<ReasonCounts, MAX_SERVICES>,
     pub(super) guard_prefixes: Table<PrefixKey, u32>,
+    pub(super) client_rings: Table<PrefixKey, ClientRing>,
     pub(super) quic_configs: Table<quic::ConfigKey, quic::Config>,
     pub(super) quic_servers: Table<quic::ServerKey, quic::Server>,
     pub(super) flow_guards: Table<u32, FlowGuard>,
@@ -368,6 +370,7 @@ impl Maps {
             backend_signals: Rows::open(pins, map_names::BACKEND_SIGNALS)?,
             service_drops: Rows::open(pins, map_names::SERVICE_DROPS)?,
             guard_prefixes: Table::open(pins, map_names::GUARD_PREFIXES, 1)?,
+            client_rings: Table::open(pins, map_names::CLIENT_RINGS, 1)?,
             quic_configs: Table::open(pins, map_names::QUIC_CONFIGS, 1)?,
             quic_servers: Table::open(pins, map_names::QUIC_SERVERS, 1)?,
             flow_guards: Table::open(pins, map_names::FLOW_GUARDS, 1)?,

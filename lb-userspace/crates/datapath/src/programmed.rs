@@ -16,7 +16,7 @@ use lb_common::{
     settings::{ENDS_TUNNELS, HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
 };
 
-use super::{DatapathError, maps::Maps, quic, records};
+use super::{DatapathError, clients, maps::Maps, quic, records};
 use crate::{
     plan::{Endpoint, Programmed, ProgrammedBackend, ReplyTarget},
     state::service::{Protocol, ServiceKey},
@@ -89,6 +89,7 @@ pub(super) fn read_back(maps: &Maps) -> Result<Programmed, DatapathError> {
             ends.insert(key);
         })
         .map_err(|e| failed(maps.tunnel_ends.name(), &e))?;
+    clients::read_back(maps, &mut programmed).map_err(|e| failed(maps.client_rings.name(), &e))?;
     programmed.quic = quic::read_back(maps)?;
     let flow_guards = &mut programmed.flow_guards;
     maps.flow_guards

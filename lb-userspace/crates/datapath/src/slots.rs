@@ -1,12 +1,12 @@
 //! The writer's state of slots: the start of their phase, the condition of its end, and the next phase.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{cmp::Reverse, collections::BTreeMap, net::IpAddr, sync::Arc, time::Duration};
 
 use lb_common::{ring_slot::RingSlot, service::RingId, track::Table};
 
 use crate::{
     plan::{Programmed, Step, Target},
-    state::service::ServiceKey,
+    state::{guard::Prefix, service::ServiceKey},
     transition::{Ages, Rules, Walked},
 };
 
@@ -43,17 +43,33 @@ impl Subject {
     }
 }
 
+/// The rings of a service: its own, then those of its clients.
+#[derive(Debug)]
+pub(super) struct Subjects {
+    pub(super) rings: Vec<Subject>,
+    /// Places in `rings`, by the clients' prefix, the longest first; other clients have the first ring.
+    clients: Vec<(Prefix, usize)>,
+}
+
+impl Subjects {
+    /// The place of a client's ring.
+    pub(super) fn of_client(&self, client: IpAddr) -> usize {
+        let of = self.clients.iter().find(|(prefix, _)| prefix.contains(client));
+        of.map_or(0, |(_, place)| *place)
+    }
+}
+
 /// All rings as they are in the kernel while no step is under way.
 #[derive(Debug)]
 pub(super) struct Round {
     pub(super) began: Duration,
-    pub(super) subjects: BTreeMap<ServiceKey, Subject>,
+    pub(super) subjects: BTreeMap<ServiceKey, Subjects>,
 }
 
 impl Round {
     /// Whether a slot waits for a sweep, or flows are to be counted.
     pub(super) fn is_needed(&self) -> bool {
-        let mut subjects = self.subjects.values();
+        let mut subjects = self.subjects.values().flat_map(|subjects| &subjects.rings);
         subjects.any(|subject| subject.changing || subject.rules.all)
     }
 }
@@ -111,18 +127,33 @@ impl Slots {
     /// The rings to walk for, `now`.
     pub(super) fn round(&self, programmed: &Programmed, now: Duration) -> Round {
         let subjects = self.rules.iter().filter_map(|(key, rules)| {
-            let ring = programmed
+            let service = programmed
                 .services
                 .get(key)
-                .filter(|service| service.ring_size != 0)?
-                .ring;
-            let subject = Subject {
-                ring,
-                slots: programmed.rings.get(&ring)?.clone(),
-                rules: *rules,
-                changing: self.ages.contains_key(&ring),
+                .filter(|service| service.ring_size != 0)?;
+            let subject = |ring: RingId| {
+                Some(Subject {
+                    ring,
+                    slots: programmed.rings.get(&ring)?.clone(),
+                    rules: *rules,
+                    changing: self.ages.contains_key(&ring),
+                })
             };
-            Some((*key, subject))
+            let mut rings = vec![subject(service.ring)?];
+            let mut clients = Vec::new();
+            for (prefix, of) in programmed.clients.get(&service.id).into_iter().flatten() {
+                let there = rings
+                    .iter()
+                    .position(|subject| of.ring_size != 0 && subject.ring == of.ring);
+                // Without a ring, no place.
+                let place = there.unwrap_or(rings.len());
+                if place == rings.len() {
+                    rings.extend(subject(of.ring).filter(|_| of.ring_size != 0));
+                }
+                clients.push((*prefix, if place < rings.len() { place } else { usize::MAX }));
+            }
+            clients.sort_by_key(|(prefix, _)| Reverse(prefix.length()));
+            Some((*key, Subjects { rings, clients }))
         });
         Round {
             began: now,
@@ -140,7 +171,12 @@ impl Slots {
         let windows: BTreeMap<RingId, Duration> = self
             .rules
             .iter()
-            .filter_map(|(key, rules)| Some((programmed.services.get(key)?.ring, rules.window)))
+            .filter_map(|(key, rules)| Some((programmed.services.get(key)?, rules.window)))
+            .flat_map(|(service, window)| {
+                let clients = programmed.clients.get(&service.id).into_iter().flatten();
+                let rings = clients.map(|(_, of)| of.ring).chain([service.ring]);
+                rings.map(move |ring| (ring, window))
+            })
             .collect();
         let step = |(ring, walked): &(RingId, Walked)| {
             let (slots, ages) = (programmed.rings.get(ring)?, self.ages.get(ring)?);
@@ -151,5 +187,68 @@ impl Slots {
             })
         };
         walked.iter().filter_map(step).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use lb_common::{
+        backend::BackendId,
+        clients::ClientRing,
+        flow::IdleTimeouts,
+        hash::HashBy,
+        service::{Service, ServiceId, TCP},
+    };
+
+    use super::*;
+    use crate::state::service::Protocol;
+
+    /// A flow is swept by the ring that its client has.
+    #[test]
+    fn a_round_has_the_rings_of_clients_and_the_longest_prefix_decides() {
+        let (key, id) = (
+            ServiceKey::new([192, 0, 2, 1].into(), 80, Protocol::Tcp),
+            ServiceId(7),
+        );
+        let mut programmed = Programmed::default();
+        let service = Service {
+            id,
+            ring: RingId(0),
+            ring_size: 1,
+            ..Service::default()
+        };
+        programmed.services.insert(key, service);
+        for ring in 0..3 {
+            let slots = [RingSlot::stable(BackendId(ring + 1))];
+            programmed.rings.insert(RingId(ring), slots.into());
+        }
+        let clients = [("10.0.0.0/8", 1, 1), ("10.1.0.0/16", 2, 1), ("10.2.0.0/16", 0, 0)];
+        for (prefix, ring, ring_size) in clients {
+            let ring = ClientRing {
+                ring_size,
+                ring: RingId(ring),
+                pad: 0,
+            };
+            let of_service = programmed.clients.entry(id).or_default();
+            of_service.insert(prefix.parse().unwrap(), ring);
+        }
+        let idle = IdleTimeouts::of(TCP);
+        let rules = Rules::new(Protocol::Tcp, Duration::from_secs(60), idle, false, HashBy::Tuple);
+        let mut slots = Slots::default();
+        slots.rules.insert(key, rules);
+        let round = slots.round(&programmed, Duration::ZERO);
+        let subjects = &round.subjects[&key];
+        for (client, ring) in [
+            ("192.0.2.9", Some(0)),
+            ("10.9.0.1", Some(1)),
+            ("10.1.0.1", Some(2)),
+            // No backend takes or has its flows.
+            ("10.2.0.1", None),
+        ] {
+            let place = subjects.of_client(client.parse().unwrap());
+            let found = subjects.rings.get(place).map(|subject| subject.ring.0);
+            assert_eq!(found, ring, "{client}");
+        }
+        assert_eq!(subjects.rings.len(), 3);
     }
 }

@@ -12,8 +12,8 @@ use std::{
 use lb_common::{
     ring_slot::{Pick, RingSlot},
     service::{
-        FORWARDS, GUARDS_FLOWS, Mode, OnEmpty, QUIC, SHARES_ADDRESS, Service as ServiceRecord, TRACKS_ALL,
-        TRANSLATES,
+        BY_CLIENTS, FORWARDS, GUARDS_FLOWS, Mode, OnEmpty, QUIC, SHARES_ADDRESS, Service as ServiceRecord,
+        TRACKS_ALL, TRANSLATES,
     },
     stage::{Stage, StageSet},
 };
@@ -79,6 +79,7 @@ pub fn needs_of(desired: &Desired) -> Needs {
         });
         let asks_for = [
             (!service.quic.is_empty(), QUIC),
+            (!service.clients.is_empty(), BY_CLIENTS),
             // Whether the address is one of this machine is not known yet.
             (service.key.port == 0, SHARES_ADDRESS),
             (service.tracking == Tracking::Full, TRACKS_ALL),
@@ -159,6 +160,8 @@ fn of_step(step: &Step) -> Needs {
         | Step::WritePrefix { .. }
         | Step::WriteFlowGuard { .. }
         | Step::WriteTunnelEnd { .. }
+        | Step::WriteClients { .. }
+        | Step::RemoveClients { .. }
         | Step::RemoveService { .. }
         | Step::RemovePrefix { .. }
         | Step::RemoveReply { .. }
@@ -208,6 +211,7 @@ fn of_record(service: &ServiceRecord, is_v6: bool) -> Needs {
         (service.has(TRANSLATES), Stage::NoFlow),
         (!service.has(TRANSLATES) || service.has(FORWARDS), Stage::SlowPath),
         (service.has(QUIC), Stage::Quic),
+        (service.has(BY_CLIENTS), Stage::Clients),
         (service.has(SHARES_ADDRESS), Stage::HostSocket),
         (service.on_empty == OnEmpty::Reject as u8, Stage::Reject),
     ];
@@ -326,8 +330,8 @@ mod tests {
 
     #[test]
     fn a_service_asks_for_the_stages_that_its_packets_may_enter() {
-        use Stage::{HostSocket, NewFlow, NoFlow, Quic, Reject, SlowPath, TooBig};
-        let cases: [(&str, u16, OnEmpty, &[Stage]); 6] = [
+        use Stage::{Clients, HostSocket, NewFlow, NoFlow, Quic, Reject, SlowPath, TooBig};
+        let cases: [(&str, u16, OnEmpty, &[Stage]); 7] = [
             ("no backend", 0, OnEmpty::Drop, &[TooBig, SlowPath]),
             (
                 "no backend, and reports it",
@@ -342,6 +346,12 @@ mod tests {
                 TRANSLATES | FORWARDS | QUIC,
                 OnEmpty::Drop,
                 &[TooBig, NewFlow, NoFlow, SlowPath, Quic],
+            ),
+            (
+                "groups of backends",
+                FORWARDS | BY_CLIENTS,
+                OnEmpty::Drop,
+                &[TooBig, SlowPath, Clients],
             ),
             (
                 "beside sockets",

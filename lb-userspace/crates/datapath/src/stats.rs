@@ -198,6 +198,7 @@ impl StatsReader {
             map_use(&maps.replies_v6, directory.replies_v6),
             map_use(&maps.snat_addresses, directory.snat_addresses),
             map_use(&maps.guard_prefixes, directory.prefixes),
+            map_use(&maps.client_rings, directory.client_prefixes),
         ];
         uses.push(flow_map_use(&maps.flows_v4, counts));
         uses.push(flow_map_use(&maps.flows_v6, counts));
@@ -324,7 +325,7 @@ fn add_reasons(mut sum: ReasonCounts, counts: &ReasonCounts) -> ReasonCounts {
 }
 
 const _: () = assert!(
-    map_names::PINNED.len() == 39,
+    map_names::PINNED.len() == 40,
     "a new map needs its place in `map_uses`, or needs none"
 );
 

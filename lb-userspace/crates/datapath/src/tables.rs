@@ -7,6 +7,7 @@ use std::{
 
 use lb_common::{
     backend::{Backend, BackendId, Generation},
+    clients::ClientRing,
     flow::{TupleV4, TupleV6},
     hash::HashBy,
     quic::{Config, ConfigKey, ServerKey},
@@ -111,6 +112,11 @@ pub trait ReadTables: Send + Sync {
     /// # Errors
     /// When the kernel refuses to read.
     fn denies(&self, service: ServiceId, client: IpAddr) -> io::Result<bool>;
+    /// The ring of a client, if a prefix of the service's clients has it.
+    ///
+    /// # Errors
+    /// When the kernel refuses to read.
+    fn client_ring(&self, service: ServiceId, client: IpAddr) -> io::Result<Option<ClientRing>>;
     /// The translation of replies of mode `dnat` from an endpoint.
     ///
     /// # Errors

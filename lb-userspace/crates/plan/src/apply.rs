@@ -53,6 +53,21 @@ impl Programmed {
                 self.aliases.remove(key);
             }
             Step::Quic(step) => self.quic.apply(step),
+            Step::WriteClients {
+                service,
+                prefix,
+                ring,
+            } => {
+                self.clients.entry(*service).or_default().insert(*prefix, *ring);
+            }
+            Step::RemoveClients { service, prefix } => {
+                if let Some(clients) = self.clients.get_mut(service) {
+                    clients.remove(prefix);
+                    if clients.is_empty() {
+                        self.clients.remove(service);
+                    }
+                }
+            }
             Step::WriteTunnelEnd { key } => {
                 self.tunnel_ends.insert(*key);
             }

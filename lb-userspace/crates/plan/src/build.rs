@@ -1,5 +1,7 @@
 //! Builds a plan: the steps of each service, by phase.
 
+mod clients;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
@@ -8,6 +10,7 @@ use std::{
 
 use lb_common::{
     backend::BackendId,
+    clients::ClientRing,
     limits::{MAX_RINGS, MAX_SERVICES},
     ring_slot::RingSlot,
     service::{
@@ -19,6 +22,7 @@ use lb_common::{
 use super::{
     PlanError, Programmed, ProgrammedBackend, Step, Target, TargetBackend, TargetService,
     flags::Flags,
+    groups::{ClientRings, Group},
     guard::Guards,
     ids::{FreeBackends, FreeIds},
     plan_cache::PlannedService,
@@ -63,6 +67,7 @@ pub(super) struct Draft<'a> {
     kept_backends: BTreeSet<BackendId>,
     kept_rings: BTreeSet<RingId>,
     guards: Guards,
+    clients: ClientRings,
     replies: Replies,
     quic: quic::Draft,
     write_backends: Vec<Step>,
@@ -79,9 +84,12 @@ impl<'a> Draft<'a> {
             .map(|record| record.id)
             .chain(programmed.backends.values().map(|backend| backend.service))
             .chain(programmed.aliases.values().map(|record| record.id))
-            .chain(programmed.prefixes.keys().map(|prefix| prefix.service));
+            .chain(programmed.prefixes.keys().map(|prefix| prefix.service))
+            .chain(programmed.clients.keys().copied());
+        let of_clients = programmed.clients.values().flat_map(BTreeMap::values);
         let ring_ids = records
             .map(|record| record.ring)
+            .chain(of_clients.map(|clients| clients.ring))
             .chain(programmed.rings.keys().copied());
         Self {
             service_ids: FreeIds::new("service", services.map(|id| id.0), MAX_SERVICES),
@@ -94,6 +102,7 @@ impl<'a> Draft<'a> {
             kept_backends: BTreeSet::new(),
             kept_rings: BTreeSet::new(),
             guards: Guards::default(),
+            clients: ClientRings::default(),
             replies: Replies::default(),
             quic: quic::Draft::default(),
             write_backends: Vec::new(),
@@ -146,8 +155,9 @@ impl<'a> Draft<'a> {
             let backends = target.backends.keys().copied().zip(members.ids.iter().copied());
             self.quic.service(id, quic, backends, &self.programmed.quic);
         }
-        let ids = members.ids.clone();
-        let built = self.ring(key, target, members)?;
+        let built = self.ring(key, target, &members, Group::GENERAL, self.ring_before(key))?;
+        let by_clients = self.client_rings(key, id, target, &members, built.as_ref())?;
+        let ids = members.ids;
         let (ring_size, ring) = match &built {
             Some((ring, _)) => (target.ring_size, *ring),
             None => (0, RingId::default()),
@@ -161,7 +171,7 @@ impl<'a> Draft<'a> {
                 OnEmpty::Reject => EmptyRecord::Reject,
                 OnEmpty::Drop | OnEmpty::All => EmptyRecord::Drop,
             } as u8,
-            flags: flags(target) | self.guards.add(id, key.address, &target.guard),
+            flags: flags(target) | by_clients | self.guards.add(id, key.address, &target.guard),
             alias: 0,
             prefix_bits: if key.is_prefix() { key.length } else { 0 },
             pad: [0; 2],
@@ -177,6 +187,7 @@ impl<'a> Draft<'a> {
         let alone = target.guard == Guard::default()
             && target.more_ports.is_empty()
             && target.quic.is_none()
+            && by_clients == 0
             && target.backends.values().all(|backend| backend.mode != Mode::Dnat);
         let pending = [&self.write_backends[writes..], &self.stop_backends[stops..]].concat();
         let pending = pending.into_iter().filter_map(|step| {
@@ -262,26 +273,26 @@ impl<'a> Draft<'a> {
         Ok(id)
     }
 
-    /// Plans a service's ring; returns its id and slots, or `None` if it needs none: no backend takes new flows, and
-    /// none has flows that need the ring. The id is the service's present one if the size stays, else a free one, since
-    /// a packet must never see one ring's size with another's slots.
+    /// Plans the ring of a group's clients, who had the ring `before`; returns its id and slots, or `None` if it needs none: no
+    /// backend takes new flows, and none has flows that need the ring. The id is that of the ring before if the size stays, else
+    /// a free one, since a packet must never see one ring's size with another's slots.
     fn ring(
         &mut self,
         key: ServiceKey,
         target: &TargetService,
-        members: Members,
+        members: &Members,
+        group: Group,
+        before: Option<ClientRing>,
     ) -> Result<Option<Built>, PlanError> {
         let Members { ids, shares, living } = members;
+        let shares = target.shares_of(group, shares);
         let size = target.ring_size;
         let owners = match target.algorithm {
             Algorithm::Maglev => ring::maglev(&shares, size),
             Algorithm::RoundRobin => ring::in_turn(&shares, size),
         };
         let owners = owners.map_err(|source| PlanError::Ring { key, source })?;
-        let record = self.programmed.services.get(&key);
-        let old = record
-            .filter(|record| record.ring_size != 0)
-            .and_then(|record| self.programmed.rings.get(&record.ring));
+        let old = before.and_then(|before| self.programmed.rings.get(&before.ring));
         let drains = target.remembers() && old.is_some() && !living.is_empty();
         if owners.is_empty() && !drains {
             return Ok(None);
@@ -295,9 +306,9 @@ impl<'a> Draft<'a> {
             Some(old) if target.remembers() => transition::rebuild(old, &owners, |id| living.contains(&id)),
             Some(_) | None => transition::fresh(&owners),
         };
-        let own = record
-            .filter(|record| record.ring_size == size)
-            .map(|record| record.ring)
+        let own = before
+            .filter(|before| before.ring_size == size)
+            .map(|before| before.ring)
             .filter(|ring| !self.kept_rings.contains(ring));
         let ring = match own {
             Some(ring) => ring,
@@ -345,6 +356,7 @@ impl<'a> Draft<'a> {
         steps.extend(self.quic.writes(&programmed.quic));
         steps.extend(self.write_rings);
         steps.extend(self.guards.writes(programmed));
+        steps.extend(self.clients.writes(programmed));
         let ends = target.tunnel_ends.difference(&programmed.tunnel_ends);
         steps.extend(ends.map(|key| Step::WriteTunnelEnd { key: *key }));
         steps.extend(self.write_services);
@@ -355,6 +367,7 @@ impl<'a> Draft<'a> {
             key: *key,
             service: *record,
         }));
+        steps.extend(self.clients.removals(programmed));
         steps.extend(self.stop_backends);
         // Of a service that goes, its further ports go first.
         let gone = programmed

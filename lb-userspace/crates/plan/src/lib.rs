@@ -13,6 +13,7 @@
 mod apply;
 mod build;
 mod flags;
+pub mod groups;
 mod guard;
 mod ids;
 mod plan_cache;
@@ -35,6 +36,7 @@ use std::{
 
 use lb_common::{
     backend::{BackendId, Generation, TENTHS},
+    clients::ClientRing,
     decap::EndKey,
     flow::IdleTimeouts,
     guard::{FlowGuard, PrefixKey},
@@ -57,7 +59,7 @@ use lb_model::{
     },
 };
 
-use self::ring::RingError;
+use self::{groups::Group, ring::RingError};
 
 /// Why a target cannot be programmed.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -151,6 +153,8 @@ pub struct TargetService {
     pub shares_address: bool,
     /// How connection ids of QUIC name its backends, if they do.
     pub quic: Option<TargetQuic>,
+    /// Clients of its family that go to groups of its backends.
+    pub clients: BTreeMap<Prefix, Group>,
     /// Backends by address.
     pub backends: BTreeMap<SocketAddr, TargetBackend>,
 }
@@ -195,6 +199,8 @@ pub struct TargetBackend {
     pub held_back: u8,
     /// Where its tunnel's outer sources lie, if each flow has its own.
     pub tunnel_source: Option<Prefix>,
+    /// The group that it is of.
+    pub group: Group,
 }
 
 impl TargetBackend {
@@ -254,6 +260,8 @@ pub struct Programmed {
     pub generations: BTreeMap<BackendId, Generation>,
     /// Verdicts of the prefixes in ACLs of services, [`lb_common::guard::ALLOW`] or [`lb_common::guard::DENY`].
     pub prefixes: BTreeMap<PrefixKey, u32>,
+    /// The rings of clients that go to groups of backends.
+    pub clients: BTreeMap<ServiceId, BTreeMap<Prefix, ClientRing>>,
     /// The service of each endpoint of mode `dnat`.
     pub replies: BTreeMap<Endpoint, ReplyTarget>,
     /// Budgets of services' new flows, including stale ones of services without limits.
@@ -341,6 +349,22 @@ pub enum Step {
         service: ServiceId,
         /// The budgets.
         guard: FlowGuard,
+    },
+    /// Sets the ring of the clients of a prefix.
+    WriteClients {
+        /// The service.
+        service: ServiceId,
+        /// The clients.
+        prefix: Prefix,
+        /// Their ring.
+        ring: ClientRing,
+    },
+    /// Has the clients of a prefix use the ring of the prefix around it, or of the service.
+    RemoveClients {
+        /// The service.
+        service: ServiceId,
+        /// The clients.
+        prefix: Prefix,
     },
     /// Adds a source or an end of tunnels.
     WriteTunnelEnd {

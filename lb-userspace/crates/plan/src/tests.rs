@@ -1,5 +1,7 @@
 //! Invariants of a plan, checked after every single step.
 
+#[path = "tests/groups.rs"]
+mod groups;
 #[path = "tests/ports.rs"]
 mod ports;
 #[path = "tests/quic.rs"]
@@ -28,6 +30,7 @@ fn backend(weight: u32) -> TargetBackend {
         alive: true,
         held_back: 0,
         tunnel_source: None,
+        group: Group::GENERAL,
     }
 }
 
@@ -36,6 +39,7 @@ fn service(ring_size: u32, backends: impl IntoIterator<Item = (u8, TargetBackend
         more_ports: Vec::new(),
         shares_address: false,
         quic: None,
+        clients: BTreeMap::new(),
         mode: Mode::Nat,
         on_empty: OnEmpty::Drop,
         algorithm: Algorithm::Maglev,
@@ -94,6 +98,8 @@ fn names(steps: &[Step]) -> Vec<&'static str> {
             Step::RemoveRing { .. } => "-ring",
             Step::RemoveReply { .. } => "-reply",
             Step::FreeBackend { .. } => "-backend",
+            Step::WriteClients { .. } => "clients",
+            Step::RemoveClients { .. } => "-clients",
         })
         .collect()
 }
@@ -133,25 +139,25 @@ fn inconsistency(programmed: &Programmed) -> Option<String> {
                 return Some(format!("{key:?} never sees replies of {backend:?}"));
             }
         }
-        if service.ring_size == 0 {
-            continue;
-        }
-        let Some(ring) = programmed.rings.get(&service.ring) else {
-            return Some(format!("{key:?} names a missing ring"));
-        };
-        if ring.len() != service.ring_size as usize {
-            return Some(format!(
-                "{key:?} counts {} slots of {}",
-                service.ring_size,
-                ring.len()
-            ));
-        }
-        for id in ring.iter().flat_map(|slot| [slot.current, slot.previous]) {
-            match programmed.backends.get(&id) {
-                _ if id == BackendId::NONE => {}
-                Some(backend) if backend.service == service.id && backend.alive => {}
-                Some(backend) => return Some(format!("{key:?} sends to {backend:?}")),
-                None => return Some(format!("{key:?} sends to the free {id:?}")),
+        let of_clients = programmed.clients.get(&service.id).into_iter().flatten();
+        let of_clients = of_clients.map(|(_, clients)| (clients.ring_size, clients.ring));
+        for (size, ring) in of_clients.chain([(service.ring_size, service.ring)]) {
+            if size == 0 {
+                continue;
+            }
+            let Some(ring) = programmed.rings.get(&ring) else {
+                return Some(format!("{key:?} names a missing ring"));
+            };
+            if ring.len() != size as usize {
+                return Some(format!("{key:?} counts {size} slots of {}", ring.len()));
+            }
+            for id in ring.iter().flat_map(|slot| [slot.current, slot.previous]) {
+                match programmed.backends.get(&id) {
+                    _ if id == BackendId::NONE => {}
+                    Some(backend) if backend.service == service.id && backend.alive => {}
+                    Some(backend) => return Some(format!("{key:?} sends to {backend:?}")),
+                    None => return Some(format!("{key:?} sends to the free {id:?}")),
+                }
             }
         }
     }
@@ -172,7 +178,11 @@ fn apply_watching(
                 let changed = since_barrier.iter().any(|step| {
                     matches!(
                         step,
-                        Step::WriteRing { .. } | Step::WriteService { .. } | Step::RemoveService { .. }
+                        Step::WriteRing { .. }
+                            | Step::WriteService { .. }
+                            | Step::RemoveService { .. }
+                            | Step::WriteClients { .. }
+                            | Step::RemoveClients { .. }
                     )
                 });
                 prop_assert!(!changed, "{:?} is freed while packets may still hold it", id);
@@ -217,6 +227,8 @@ fn apply_watching(
             | Step::WriteTunnelEnd { .. }
             | Step::RemoveTunnelEnd { .. }
             | Step::RemovePrefix { .. }
+            | Step::WriteClients { .. }
+            | Step::RemoveClients { .. }
             | Step::RemoveRing { .. } => {}
         }
         since_barrier.push(step);
@@ -246,6 +258,7 @@ fn any_backend() -> impl Strategy<Value = TargetBackend> {
             alive,
             held_back,
             tunnel_source: (held_back % 2 == 1).then(|| Prefix::around([10, 200, 0, 0].into(), 24)),
+            group: Group(u16::from(held_back) % 3),
         })
 }
 
@@ -253,8 +266,18 @@ fn any_target() -> impl Strategy<Value = Target> {
     let service = (
         prop::sample::select(vec![251, 257]),
         proptest::collection::btree_map(1..6_u8, any_backend(), 0..5),
+        proptest::collection::btree_map((0..3_u8, 0..3_u8), 1..3_u16, 0..4),
     )
-        .prop_map(|(size, backends)| service(size, backends));
+        .prop_map(|(size, backends, clients)| TargetService {
+            clients: clients
+                .into_iter()
+                .map(|((net, bits), group)| {
+                    let around = Prefix::around([10, net, 0, 0].into(), 8 * (bits + 1));
+                    (around, Group(group))
+                })
+                .collect(),
+            ..service(size, backends)
+        });
     let protocols = prop::sample::select(vec![Protocol::Tcp, Protocol::Udp]);
     let keys = (1..4_u8, prop::sample::select(vec![0, 80]), protocols).prop_map(|(last, port, protocol)| {
         ServiceKey {
@@ -475,6 +498,7 @@ fn tunnelled(weight: u32, alive: bool) -> TargetBackend {
         alive,
         held_back: 0,
         tunnel_source: None,
+        group: Group::GENERAL,
     }
 }
 

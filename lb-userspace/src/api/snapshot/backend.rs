@@ -52,6 +52,7 @@ impl StatusSnapshot {
         types::Backend {
             weight: backend.weight,
             backup: backend.backup,
+            group: backend.group.as_ref().map(ToString::to_string),
             health,
             admin,
             server_ids: backend.server_ids.iter().map(ToString::to_string).collect(),
@@ -125,6 +126,7 @@ impl StatusSnapshot {
             weight: 0,
             effective_weight: target.map_or(0, TargetBackend::weight_in_force),
             backup: false,
+            group: None,
             slow_start: None,
             health: types::Health::Unchecked,
             admin: types::Admin::Enabled,

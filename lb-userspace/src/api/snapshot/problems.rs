@@ -105,6 +105,22 @@ impl StatusSnapshot {
             );
             problems.push(about(None, message, Some(&hint)));
         }
+        for clients in &service.clients {
+            if clients.taken_by == "general" || clients.taken_by == "all" {
+                let group = clients.group.as_str();
+                let is_of = |backend: &types::Backend| backend.group.as_deref() == Some(group);
+                let message = if service.backends.iter().any(is_of) {
+                    format!("no backend of group {group} takes new flows: its clients go to others")
+                } else {
+                    format!("no backend is of group {group}: its clients go to others")
+                };
+                problems.push(about(
+                    None,
+                    message,
+                    Some("`lb backend list` shows the group's backends"),
+                ));
+            }
+        }
         if service.flows_give_way {
             let message = "half-open flows give way to new ones: source ports or the flow table run out";
             let hint = "look for a SYN flood, or add snat_addresses or backends; established flows are safe";

@@ -245,7 +245,7 @@ fn sentence(item: &diff::Item) -> String {
 fn subject(what: &Subject) -> (EventKind, Option<(ServiceName, Option<BackendName>)>) {
     match what {
         Subject::Settings => (EventKind::Applied, None),
-        Subject::Service(service) | Subject::Quic(service, _) => {
+        Subject::Service(service) | Subject::Clients(service, _) | Subject::Quic(service, _) => {
             (EventKind::Service, Some((service.clone(), None)))
         }
         Subject::Backend(service, backend) => {

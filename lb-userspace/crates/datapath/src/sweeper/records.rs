@@ -18,7 +18,7 @@ use crate::{
     directory::Directory,
     kernel_clock::monotonic,
     maps::{LateTable, Maps},
-    slots::{Round, Subject},
+    slots::{Round, Subject, Subjects},
     state::{
         guard::Prefix,
         service::{Protocol, ServiceKey},
@@ -42,9 +42,10 @@ pub(super) fn walk(
     round: &Round,
     counts: &mut FlowCounts,
 ) -> io::Result<Walks> {
-    let sweeps = round.subjects.iter().map(|(key, subject)| {
-        let sweep = Sweep::begin(&subject.slots, subject.rules, round.began);
-        (*key, (subject, sweep))
+    let sweeps = round.subjects.iter().map(|(key, subjects)| {
+        let rings = subjects.rings.iter();
+        let sweeps = rings.map(|subject| Sweep::begin(&subject.slots, subject.rules, round.began));
+        (*key, (subjects, sweeps.collect()))
     });
     let mut walk = Walk {
         maps,
@@ -62,6 +63,7 @@ pub(super) fn walk(
         rings: walk
             .sweeps
             .into_values()
+            .flat_map(|(subjects, sweeps)| subjects.rings.iter().zip(sweeps))
             .map(|(subject, sweep)| (subject.ring, sweep.end()))
             .collect(),
     })
@@ -71,6 +73,8 @@ pub(super) fn walk(
 trait Recorded {
     /// The hash that selects the slot.
     fn hash(&self, by: HashBy) -> u32;
+    /// The client's address.
+    fn source(&self) -> IpAddr;
     /// Address, port and protocol that it goes to.
     fn destination(&self) -> (IpAddr, u16, u8);
 }
@@ -78,6 +82,9 @@ trait Recorded {
 impl Recorded for TupleV4 {
     fn hash(&self, by: HashBy) -> u32 {
         by.hash_v4(self)
+    }
+    fn source(&self) -> IpAddr {
+        self.src.to_std().into()
     }
     fn destination(&self) -> (IpAddr, u16, u8) {
         (self.dst.to_std().into(), self.dst_port.get(), self.protocol)
@@ -88,15 +95,21 @@ impl Recorded for TupleV6 {
     fn hash(&self, by: HashBy) -> u32 {
         by.hash_v6(self)
     }
+    fn source(&self) -> IpAddr {
+        self.src.to_std().into()
+    }
     fn destination(&self) -> (IpAddr, u16, u8) {
         (self.dst.to_std().into(), self.dst_port.get(), self.protocol)
     }
 }
 
+/// The rings of a service, and a walk for each.
+type OfService<'a> = (&'a Subjects, Vec<Sweep<'a>>);
+
 struct Walk<'a> {
     maps: &'a Maps,
     directory: &'a watch::Receiver<Arc<Directory>>,
-    sweeps: BTreeMap<ServiceKey, (&'a Subject, Sweep<'a>)>,
+    sweeps: BTreeMap<ServiceKey, OfService<'a>>,
     counts: &'a mut FlowCounts,
     records: u64,
 }
@@ -158,12 +171,12 @@ impl Walk<'_> {
     }
 }
 
-/// The service of a flow: by its port, else the wildcard, then by the longest prefix, as the program finds it.
+/// The ring of a flow's client, of its service: by its port, else the wildcard, then by the longest prefix, as the program finds it.
 fn sweep_of<'s, 'a, K: Recorded>(
-    sweeps: &'s mut BTreeMap<ServiceKey, (&'a Subject, Sweep<'a>)>,
+    sweeps: &'s mut BTreeMap<ServiceKey, OfService<'a>>,
     directory: &Directory,
     tuple: &K,
-) -> Option<&'s mut (&'a Subject, Sweep<'a>)> {
+) -> Option<(&'a Subject, &'s mut Sweep<'a>)> {
     let (address, port, protocol) = tuple.destination();
     let protocol = if protocol == TCP {
         Protocol::Tcp
@@ -180,5 +193,7 @@ fn sweep_of<'s, 'a, K: Recorded>(
             of_port.or_else(|| sweeps.contains_key(&key).then_some(key))
         })
     });
-    sweeps.get_mut(&found?)
+    let (subjects, sweeps) = sweeps.get_mut(&found?)?;
+    let place = subjects.of_client(tuple.source());
+    Some((subjects.rings.get(place)?, sweeps.get_mut(place)?))
 }

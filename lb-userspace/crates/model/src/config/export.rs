@@ -62,6 +62,9 @@ pub fn service(service: &Service, keys: Keys) -> String {
     if let Some(agent) = &service.agent {
         push("[service.agent]", INDENT, &fields::agent(Some(agent)));
     }
+    for clients in &service.clients {
+        push("[[service.clients]]", INDENT, &fields::clients(clients));
+    }
     for quic in &service.quic {
         push("[[service.quic]]", INDENT, &fields::quic(quic, keys));
     }

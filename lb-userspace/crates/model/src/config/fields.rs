@@ -13,8 +13,8 @@ use crate::{
         settings::{CheckKind, CheckSettings},
     },
     state::{
-        backend::Backend, desired::Settings, guard::Guard, hosts::HostBackend, quic::QuicSettings,
-        service::Service,
+        backend::Backend, clients::Clients, desired::Settings, guard::Guard, hosts::HostBackend,
+        quic::QuicSettings, service::Service,
     },
 };
 
@@ -86,6 +86,11 @@ pub fn health(settings: &CheckSettings) -> Fields {
 /// A service's agent table; no keys where there is no table.
 pub fn agent(settings: Option<&AgentSettings>) -> Fields {
     settings.map_or_else(Fields::new, |settings| of(&keys::AGENT, settings, Keys::Hidden))
+}
+
+/// One of a service's tables of clients.
+pub fn clients(clients: &Clients) -> Fields {
+    of(&keys::CLIENTS, clients, Keys::Hidden)
 }
 
 /// One of a service's QUIC tables.

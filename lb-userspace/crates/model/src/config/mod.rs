@@ -121,6 +121,7 @@ pub fn parse_beside(text: &str, file: &str, known: &Desired) -> Result<Config, V
             Place::Health(index, key) => services[index].health.of(key),
             Place::Agent(index, key) => services[index].agent.of(key),
             Place::Guard(index, key) => services[index].guard.of(key),
+            Place::Clients(index, table, key) => services[index].clients[table].of(key),
             Place::Quic(index, table, key) => services[index].quic[table].of(key),
             Place::Backend(index, backend, key) => services[index].backends[backend].of(key),
             Place::Host(index, host, key) => services[index].hosts[host].of(key),

@@ -12,6 +12,7 @@ use super::{
 };
 use crate::state::{
     backend::{Admin, Backend},
+    clients::Clients,
     desired::Desired,
     guard::Prefix,
     hosts::HostBackend,
@@ -25,6 +26,7 @@ pub(super) struct Located {
     pub(super) guard: Spans,
     pub(super) health: Spans,
     pub(super) agent: Spans,
+    pub(super) clients: Vec<Spans>,
     pub(super) quic: Vec<Spans>,
     pub(super) backends: Vec<Spans>,
     pub(super) hosts: Vec<Spans>,
@@ -89,6 +91,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
         (health::read(reporter, table, known), spans)
     });
     let (health, health_spans) = health.unzip();
+    let (clients, clients_spans) = clients(reporter, &mut table);
     let (quic, quic_spans) = quic::read(reporter, &mut table, known);
     let (mut backends, mut backend_spans) = (Vec::new(), Vec::new());
     let (mut hosts, mut host_spans) = (Vec::new(), Vec::new());
@@ -113,6 +116,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
         guard: guard.unwrap_or_default(),
         health: health.unwrap_or_default(),
         agent,
+        clients,
         quic,
         backends,
         hosts,
@@ -124,6 +128,7 @@ pub(super) fn read(reporter: &mut Reporter<'_>, mut table: Table<'_>, known: &De
         guard: guard_spans.unwrap_or_default(),
         health: health_spans.unwrap_or_default(),
         agent: agent_spans.unwrap_or_default(),
+        clients: clients_spans,
         quic: quic_spans,
         backends: backend_spans,
         hosts: host_spans,
@@ -144,6 +149,23 @@ fn of_table<T: Subject + Default>(
     keys.read(&mut settings, &mut table, reporter, known);
     table.finish(reporter);
     Some((settings, spans))
+}
+
+/// Reads the tables of clients with their positions. Leaves out tables without a group or a list.
+fn clients(reporter: &mut Reporter<'_>, service: &mut Table<'_>) -> (Vec<Clients>, Vec<Spans>) {
+    let mut tables = Vec::new();
+    for (table, span) in service.tables(reporter, "clients", keys::CLIENTS.header) {
+        let mut table = Table::new(table, span, keys::CLIENTS.header);
+        let spans = table.spans();
+        table.require(reporter, "group", "\"near\"");
+        table.require(reporter, "from", "[\"10.0.0.0/8\"]");
+        let group = table.text(reporter, "group", values::name);
+        let from = table.list(reporter, "from", values::prefix, false);
+        table.finish(reporter);
+        let clients = group.zip(from).map(|(group, from)| Clients { group, from });
+        tables.extend(clients.map(|clients| (clients, spans)));
+    }
+    tables.into_iter().unzip()
 }
 
 /// The meaning of a `[[service.backend]]` table.
@@ -171,6 +193,7 @@ fn backend(
         server_ids: Vec::new(),
         agent_port: None,
         backup: false,
+        group: None,
         admin: Admin::Enabled,
         drain_until: None,
         discovered_by: None,
@@ -206,6 +229,7 @@ fn backend(
                 server_ids: _,
                 agent_port,
                 backup,
+                group,
                 admin,
                 drain_until,
                 discovered_by: _,
@@ -218,6 +242,7 @@ fn backend(
                 mode,
                 agent_port,
                 backup,
+                group,
                 admin,
                 drain_until,
             }))

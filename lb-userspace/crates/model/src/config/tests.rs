@@ -1,5 +1,6 @@
 //! Parsing of whole files.
 
+mod clients;
 mod hosts;
 mod ports;
 mod prefixes;

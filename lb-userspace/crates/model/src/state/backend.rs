@@ -4,7 +4,10 @@ use std::{net::SocketAddr, time::SystemTime};
 
 use lb_common::service::Mode;
 
-use super::{names::BackendName, quic::ServerId};
+use super::{
+    names::{BackendName, GroupName},
+    quic::ServerId,
+};
 
 /// The operator's state of a backend, apart from its health. Stays until the operator changes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -35,6 +38,8 @@ pub struct Backend {
     pub agent_port: Option<u16>,
     /// Whether it takes new flows only while too few others can; see `backup` in docs/configuration.md.
     pub backup: bool,
+    /// The group that it is of; see `[[service.clients]]` in docs/configuration.md.
+    pub group: Option<GroupName>,
     /// State that the operator wants.
     pub admin: Admin,
     /// Time at which a drain ends and the backend is disabled; in whole milliseconds, as it is stored.

@@ -10,7 +10,7 @@ use super::{
     check::{self, Problem, ProblemKind},
     desired::{Desired, Revision},
     hosts::HostBackend,
-    names::{BackendName, ServiceName},
+    names::{BackendName, GroupName, ServiceName},
     quic::ServerId,
     service::Service,
 };
@@ -111,6 +111,8 @@ pub struct BackendChange {
     pub agent_port: Option<u16>,
     /// Whether it takes new flows only while too few others can.
     pub backup: Option<bool>,
+    /// Its group; `Some(None)`: none.
+    pub group: Option<Option<GroupName>>,
     /// State that the operator wants.
     pub admin: Option<Admin>,
     /// With a change of `admin` to a drain: the time at which it ends. A change of `admin` without it removes the time.
@@ -127,6 +129,7 @@ impl BackendChange {
             server_ids,
             agent_port,
             backup,
+            group,
             admin: _,
             drain_until: _,
         } = self;
@@ -135,6 +138,7 @@ impl BackendChange {
             && server_ids.is_none()
             && agent_port.is_none()
             && backup.is_none()
+            && group.is_none()
     }
 }
 
@@ -254,6 +258,7 @@ impl Desired {
             server_ids,
             agent_port,
             backup,
+            group,
             admin,
             drain_until,
         } = change;
@@ -267,6 +272,9 @@ impl Desired {
             backend.mode = mode.unwrap_or(backend.mode);
             backend.agent_port = agent_port.or(backend.agent_port);
             backend.backup = backup.unwrap_or(backend.backup);
+            if let Some(group) = &group {
+                backend.group.clone_from(group);
+            }
             if let Some(server_ids) = &server_ids {
                 backend.server_ids.clone_from(server_ids);
             }

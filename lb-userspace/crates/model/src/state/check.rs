@@ -2,6 +2,7 @@
 //! API and the store. Reports all problems, not only the first.
 
 mod agent;
+mod clients;
 mod endpoints;
 mod guard;
 mod health;
@@ -39,6 +40,8 @@ pub enum Place {
     Agent(usize, &'static str),
     /// A key of a service's guard table.
     Guard(usize, &'static str),
+    /// A key of one of a service's tables of clients.
+    Clients(usize, usize, &'static str),
     /// A key of one of a service's QUIC tables.
     Quic(usize, usize, &'static str),
     /// A key of a backend.
@@ -87,6 +90,7 @@ pub fn problems_of(
     found.settings(settings, services);
     found.between_services(services);
     found.guards(services);
+    found.all_clients(services);
     found.endpoints(services);
     let changed = services
         .iter()
@@ -99,6 +103,7 @@ pub fn problems_of(
         found.breaker(index, service);
         found.through(index, service);
         found.agent(index, service);
+        found.clients(index, service);
         found.quic(index, service);
         found.backends(index, service);
         found.hosts(index, service);

@@ -10,7 +10,7 @@ use serde::{Serialize, Serializer};
 use super::{
     backend::Backend,
     desired::{Desired, Settings},
-    names::{BackendName, ServiceName},
+    names::{BackendName, GroupName, ServiceName},
     quic::QuicSettings,
     service::Service,
 };
@@ -37,13 +37,15 @@ pub struct Item {
     pub fields: Vec<FieldChange>,
 }
 
-/// The thing that differs; as text `settings`, `service web`, `quic web/2` or `backend web/web-1`.
+/// The thing that differs; as text `settings`, `service web`, `clients web/near`, `quic web/2` or `backend web/web-1`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Subject {
     /// The settings of the balancer as a whole.
     Settings,
     /// A service.
     Service(ServiceName),
+    /// The clients of a group of a service's backends.
+    Clients(ServiceName, GroupName),
     /// The QUIC connection ids of this configuration of a service.
     Quic(ServiceName, u8),
     /// A backend of a service.
@@ -55,7 +57,7 @@ impl Subject {
     pub fn part_of(&self) -> Option<&ServiceName> {
         match self {
             Self::Settings | Self::Service(_) => None,
-            Self::Quic(service, _) | Self::Backend(service, _) => Some(service),
+            Self::Clients(service, _) | Self::Quic(service, _) | Self::Backend(service, _) => Some(service),
         }
     }
 }
@@ -65,6 +67,7 @@ impl fmt::Display for Subject {
         match self {
             Self::Settings => f.write_str("settings"),
             Self::Service(service) => write!(f, "service {service}"),
+            Self::Clients(service, group) => write!(f, "clients {service}/{group}"),
             Self::Quic(service, config) => write!(f, "quic {service}/{config}"),
             Self::Backend(service, backend) => write!(f, "backend {service}/{backend}"),
         }
@@ -205,12 +208,28 @@ pub fn diff(old: &Desired, new: &Desired) -> Diff {
         };
         diff.push(Subject::Service(name.clone()), before.map(own), after.map(own));
         if after.is_some() {
+            clients(&mut diff, name, before, after);
             quic(&mut diff, name, before, after);
             hosts(&mut diff, name, before, after);
             backends(&mut diff, name, before, after);
         }
     }
     diff
+}
+
+fn clients(diff: &mut Diff, service: &ServiceName, old: Option<&Service>, new: Option<&Service>) {
+    let by_group = |service: Option<&Service>| -> BTreeMap<GroupName, Fields> {
+        let tables = service.iter().flat_map(|service| &service.clients);
+        tables
+            .map(|table| (table.group.clone(), fields::clients(table)))
+            .collect()
+    };
+    let (old, new) = (by_group(old), by_group(new));
+    let groups: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    for group in groups {
+        let what = Subject::Clients(service.clone(), group.clone());
+        diff.push(what, old.get(group).cloned(), new.get(group).cloned());
+    }
 }
 
 fn quic(diff: &mut Diff, service: &ServiceName, old: Option<&Service>, new: Option<&Service>) {

@@ -12,7 +12,7 @@ use lb_common::service::Mode;
 
 use super::{
     backend::{Admin, Backend},
-    names::{BackendName, MAX_NAME_LEN},
+    names::{BackendName, GroupName, MAX_NAME_LEN},
 };
 
 /// Longest host name, in bytes (RFC 1035, section 2.3.4).
@@ -100,6 +100,8 @@ pub struct HostBackend {
     pub agent_port: Option<u16>,
     /// As [`Backend::backup`].
     pub backup: bool,
+    /// As [`Backend::group`].
+    pub group: Option<GroupName>,
     /// As [`Backend::admin`].
     pub admin: Admin,
     /// As [`Backend::drain_until`].
@@ -117,6 +119,7 @@ impl HostBackend {
             server_ids: Vec::new(),
             agent_port: self.agent_port,
             backup: self.backup,
+            group: self.group.clone(),
             admin: self.admin,
             drain_until: self.drain_until,
             discovered_by: Some(self.name.clone()),

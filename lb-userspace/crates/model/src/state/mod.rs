@@ -3,6 +3,7 @@
 pub mod backend;
 pub mod change;
 pub mod check;
+pub mod clients;
 pub mod desired;
 pub mod diff;
 pub mod discovered;

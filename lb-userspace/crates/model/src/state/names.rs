@@ -67,6 +67,10 @@ name!(
     /// Name of a backend, unique within its service.
     BackendName
 );
+name!(
+    /// Name of a group of a service's backends.
+    GroupName
+);
 
 fn check(text: &str) -> Result<(), NameError> {
     if text.is_empty() {

@@ -14,9 +14,10 @@ use lb_common::{
 
 use super::{
     backend::Backend,
+    clients::Clients,
     guard::{Guard, Prefix},
     hosts::HostBackend,
-    names::ServiceName,
+    names::{GroupName, ServiceName},
     ports::PortRange,
     quic::QuicSettings,
     words::Word as _,
@@ -272,6 +273,8 @@ pub struct Service {
     pub health: CheckSettings,
     /// How agents of backends are asked; `None`: they are not.
     pub agent: Option<AgentSettings>,
+    /// Clients that go to groups of backends, one for each group.
+    pub clients: Vec<Clients>,
     /// How connection ids of QUIC name backends, by configuration id; empty if they do not.
     pub quic: Vec<QuicSettings>,
     /// Backends in the order of the file; backends that host names found are last.
@@ -315,6 +318,16 @@ impl Service {
         Some(SocketAddr::new(backend.address.ip(), port))
     }
 
+    /// The group of a client, and the prefix that decides; `None`: the client goes to backends of no such group.
+    pub fn group_of(&self, client: IpAddr) -> Option<(&GroupName, Prefix)> {
+        let all = self
+            .clients
+            .iter()
+            .flat_map(|clients| clients.from.iter().map(|prefix| (&clients.group, *prefix)));
+        all.filter(|(_, prefix)| prefix.contains(client))
+            .max_by_key(|(_, prefix)| prefix.length())
+    }
+
     /// A service without backends, with every setting at its default.
     pub fn new(name: ServiceName, key: ServiceKey) -> Self {
         Self {
@@ -336,6 +349,7 @@ impl Service {
             guard: Guard::default(),
             health: CheckSettings::default(),
             agent: None,
+            clients: Vec::new(),
             quic: Vec::new(),
             backends: Vec::new(),
             hosts: Vec::new(),

@@ -16,6 +16,7 @@ use proptest::prelude::*;
 
 use super::{
     backend::{Admin, Backend},
+    clients::Clients,
     desired::{Desired, Revision, Settings},
     guard::{Guard, Prefix, Rate},
     hosts::HostBackend,
@@ -43,6 +44,7 @@ pub fn backend(service: u8, number: u8, name: &str, weight: u16) -> Backend {
         server_ids: Vec::new(),
         agent_port: None,
         backup: false,
+        group: None,
         admin: Admin::Enabled,
         drain_until: None,
         discovered_by: None,
@@ -59,6 +61,7 @@ pub fn host(name: &str, host: &str) -> HostBackend {
         mode: None,
         agent_port: None,
         backup: false,
+        group: None,
         admin: Admin::Enabled,
         drain_until: None,
     }
@@ -126,12 +129,24 @@ fn backends(number: u8) -> impl Strategy<Value = Vec<Backend>> {
             mode,
             admin,
             backup: n % 3 == 0,
+            group: (n % 4 == 1).then(|| "near".parse().unwrap()),
             drain_until: (admin == Admin::Draining && n % 2 == 0)
                 .then(|| SystemTime::UNIX_EPOCH + Duration::from_millis(1_795_000_000_000 + u64::from(n))),
             ..backend(number, n, &format!("b{n}"), weight)
         };
         backends.into_iter().map(build).collect()
     })
+}
+
+/// Clients of the groups of backends.
+fn clients(number: u8, backends: &[Backend]) -> Vec<Clients> {
+    let group = backends.iter().find_map(|backend| backend.group.clone());
+    let prefix = Prefix::around([10, number, 0, 0].into(), 16);
+    let table = group.map(|group| Clients {
+        group,
+        from: vec![prefix],
+    });
+    table.into_iter().collect()
 }
 
 /// QUIC tables with keys of different fingerprints.
@@ -241,6 +256,7 @@ fn any_service(number: u8) -> impl Strategy<Value = Service> {
                 },
                 guard,
                 health,
+                clients: clients(number, &backends),
                 backends,
                 ..service
             };

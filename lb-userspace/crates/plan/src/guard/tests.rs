@@ -40,6 +40,7 @@ fn target(guards: impl IntoIterator<Item = (ServiceKey, Guard)>) -> Target {
         more_ports: Vec::new(),
         shares_address: false,
         quic: None,
+        clients: BTreeMap::new(),
         mode: Mode::Nat,
         on_empty: OnEmpty::Drop,
         algorithm: Algorithm::Maglev,

@@ -16,12 +16,14 @@ use super::{
     backend::{Admin, Backend},
     desired::{Desired, Settings},
     guard::Prefix,
+    names::GroupName,
     quic::QuicSettings,
     service::{OnDown, OnEmpty, RingSize, Service, ServiceKey},
     shared::Shared,
 };
 use crate::{
     Target, TargetBackend, TargetQuic, TargetService,
+    groups::Group,
     health::{CheckId, Health},
     ring,
 };
@@ -69,6 +71,7 @@ pub fn target_without(
                 alive: true,
                 held_back: 0,
                 tunnel_source: tunnel_source(&desired.settings, *mode, *address),
+                group: Group::GENERAL,
             };
             service.backends.entry(*address).or_insert(finishing);
         }
@@ -158,6 +161,16 @@ fn tunnel_source(settings: &Settings, mode: Mode, backend: SocketAddr) -> Option
     Some(Prefix::around(prefix.address(), prefix.length().max(least)))
 }
 
+/// The number of a group among those that tables of clients name, in their order.
+pub fn group(service: &Service, name: Option<&GroupName>) -> Group {
+    let place = service
+        .clients
+        .iter()
+        .position(|clients| Some(&clients.group) == name);
+    let number = place.and_then(|place| u16::try_from(place + 1).ok());
+    number.map_or(Group::GENERAL, Group)
+}
+
 fn target_service(
     settings: &Settings,
     service: &Service,
@@ -198,11 +211,19 @@ fn target_service(
             alive,
             held_back: 0,
             tunnel_source: tunnel_source(settings, mode, backend.address),
+            group: group(service, backend.group.as_ref()),
         };
         (backend.address, there)
     });
     let quic = quic(service);
+    let clients = service.clients.iter().flat_map(|clients| {
+        let group = group(service, Some(&clients.group));
+        clients.from.iter().map(move |prefix| (*prefix, group))
+    });
+    // A service has clients of its own family alone.
+    let clients = clients.filter(|(prefix, _)| prefix.address().is_ipv4() == service.key.address.is_ipv4());
     TargetService {
+        clients: clients.collect(),
         more_ports: service.more_ports().collect(),
         shares_address: false,
         quic,
@@ -364,6 +385,7 @@ mod tests {
                 alive: true,
                 held_back: 0,
                 tunnel_source: None,
+                group: Group::GENERAL,
             }
         );
         assert_eq!(backends[&there].weight, 1);

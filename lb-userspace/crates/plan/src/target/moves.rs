@@ -17,6 +17,7 @@ use super::{
 };
 use crate::{
     TargetService,
+    groups::Group,
     ring::{self, Share},
 };
 
@@ -100,13 +101,13 @@ fn different(desired: &Desired, other: &Desired) -> Desired {
     }
 }
 
-/// The share of the hash space whose backend (by address) differs.
+/// The share of the hash space whose backend (by address) differs, for clients that go to no group.
 fn moved_share(old: &TargetService, new: &TargetService) -> f64 {
     let shares = |service: &TargetService| -> Vec<_> {
         service
             .backends
             .iter()
-            .map(|(address, backend)| (*address, backend.weight))
+            .map(|(address, backend)| (*address, backend.weight, backend.group))
             .collect()
     };
     if old.ring_size == new.ring_size && shares(old) == shares(new) {
@@ -134,7 +135,7 @@ fn moved_share(old: &TargetService, new: &TargetService) -> f64 {
 
 fn owners(service: &TargetService) -> Vec<SocketAddr> {
     let addresses: Vec<_> = service.backends.keys().copied().collect();
-    let shares: Vec<_> = service
+    let shares: Vec<Share> = service
         .backends
         .iter()
         .map(|(address, backend)| Share {
@@ -142,6 +143,7 @@ fn owners(service: &TargetService) -> Vec<SocketAddr> {
             weight: backend.weight,
         })
         .collect();
+    let shares = service.shares_of(Group::GENERAL, &shares);
     let owners = ring::maglev(&shares, service.ring_size).unwrap_or_default();
     owners
         .into_iter()

@@ -18,6 +18,7 @@ use crate::{
     },
     state::{
         backend::Backend,
+        clients::Clients,
         desired::{Desired, Settings},
         guard::Guard,
         quic::QuicSettings,
@@ -74,6 +75,8 @@ pub enum Access {
     Guard(Lens<Guard>),
     /// How its agents are asked.
     Agent(Lens<AgentSettings>),
+    /// One of its tables of clients.
+    Clients(Lens<Clients>),
     /// One of its QUIC tables.
     Quic(Lens<QuicSettings>),
     /// One of its backends.
@@ -136,6 +139,7 @@ subjects! {
     Service: Service,
     Guard: Guard,
     Agent: AgentSettings,
+    Clients: Clients,
     Quic: QuicSettings,
     Backend: Backend,
     Step: DialogueStep,

@@ -19,7 +19,12 @@ use crate::{
         values::{self, ValueError},
     },
     state::{
-        guard::Prefix, names::BackendName, ports::PortRange, quic::ServerId, service::RingSize, words::Word,
+        guard::Prefix,
+        names::{BackendName, GroupName},
+        ports::PortRange,
+        quic::ServerId,
+        service::RingSize,
+        words::Word,
     },
 };
 
@@ -177,6 +182,11 @@ pub(super) const RING_SIZE: Codec<RingSize> = Codec {
 };
 
 pub(super) const BACKEND_NAME: Codec<BackendName> = Codec {
+    read: |input| input.text(values::name),
+    write: |name| quoted(name),
+};
+
+pub(super) const GROUP: Codec<GroupName> = Codec {
     read: |input| input.text(values::name),
     write: |name| quoted(name),
 };

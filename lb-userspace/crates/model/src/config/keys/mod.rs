@@ -18,7 +18,7 @@ pub use self::{
     access::{Access, Keys, Lens},
     health::{ALSO, CHECK, HEALTH, KINDS, STEP},
     lb::LB,
-    service::{AGENT, BACKEND, GUARD, QUIC, SERVICE},
+    service::{AGENT, BACKEND, CLIENTS, GUARD, QUIC, SERVICE},
 };
 use crate::state::words::Word;
 
@@ -105,7 +105,9 @@ pub const FILE: KeyTable = KeyTable {
 };
 
 /// Every table with a header of its own, in the order of the documents.
-pub const TABLES: [&KeyTable; 8] = [&LB, &SERVICE, &GUARD, &HEALTH, &ALSO, &AGENT, &QUIC, &BACKEND];
+pub const TABLES: [&KeyTable; 9] = [
+    &LB, &SERVICE, &GUARD, &HEALTH, &ALSO, &AGENT, &CLIENTS, &QUIC, &BACKEND,
+];
 
 /// A required key.
 const fn required(

@@ -6,8 +6,8 @@ use super::{
     Access, BOOLEAN, DURATION, HEALTH, KeyTable, Keys, Lens, NUMBER, PORT, PREFIXES, TEXT, Value,
     access::{field, option, written},
     codec::{
-        BACKEND_NAME, BOOL, MOMENT, PORT_NUMBER, PREFIX_LIST, RING_SIZE, SERVER_IDS, STRING, TIME, WEIGHT,
-        count, port_list, quoted, word,
+        BACKEND_NAME, BOOL, GROUP, MOMENT, PORT_NUMBER, PREFIX_LIST, RING_SIZE, SERVER_IDS, STRING, TIME,
+        WEIGHT, count, port_list, quoted, word,
     },
     default, one_of, optional, required, table,
 };
@@ -15,6 +15,7 @@ use crate::{
     config::quic,
     state::{
         backend::{Admin, Backend},
+        clients::Clients,
         quic::QuicSettings,
         service::{Affinity, Algorithm, OnDown, OnEmpty, Protocol, Service, Tracking},
         words::Word,
@@ -144,6 +145,7 @@ pub const SERVICE: KeyTable = KeyTable {
         table("guard", Access::Table, GUARD.header, "Which clients may send, and how many flows may begin"),
         table("health", Access::Table, HEALTH.header, "How backends are checked"),
         table("agent", Access::Table, AGENT.header, "Agents beside the backends"),
+        table("clients", Access::Table, CLIENTS.header, "Clients that go to a group of backends"),
         table("quic", Access::Table, QUIC.header, "QUIC connection ids that name a backend"),
         table("backend", Access::Table, BACKEND.header, "Backends; one table for each"),
     ],
@@ -275,6 +277,31 @@ const QUIC_KEY: Access = Access::Quic(Lens {
     },
 });
 
+/// `[[service.clients]]`.
+pub const CLIENTS: KeyTable = KeyTable {
+    header: "[[service.clients]]",
+    prefix: "",
+    about: "Clients whose new flows go to a group of backends while that has one that takes flows, for nearer or canary servers: \
+            [clients.md](clients.md). One table for each group.",
+    keys: &[
+        required(
+            "group",
+            written!(Clients: |clients: &Clients| Some(quoted(&clients.group))),
+            TEXT,
+            "\"near\"",
+            "Group of backends that the clients go to",
+        ),
+        required(
+            "from",
+            written!(Clients: |clients: &Clients| Some(PREFIX_LIST.text(&clients.from))),
+            PREFIXES,
+            "[\"10.0.0.0/8\", \"2001:db8::/32\"]",
+            "Prefixes of the clients",
+        )
+        .more("Of several prefixes that contain a client, the longest decides, also between groups."),
+    ],
+};
+
 /// `[[service.quic]]`.
 pub const QUIC: KeyTable = KeyTable {
     header: "[[service.quic]]",
@@ -348,6 +375,13 @@ pub const BACKEND: KeyTable = KeyTable {
             "false",
             "Take new flows only while fewer other backends can than backup_below",
         ),
+        optional(
+            "group", option!(Backend.group = GROUP),
+            TEXT,
+            ("no group", "\"near\""),
+            "Group that the backend is of",
+        )
+        .more("A `[[service.clients]]` table leads clients to it. Other clients go to the backends of groups that no such table names."),
         optional(
             "agent_port", option!(Backend.agent_port = PORT_NUMBER),
             PORT,
