@@ -149,6 +149,8 @@ fn family<A: Address>(flows: u32) -> Result<()> {
     )?;
     bench.fill(&frames(&packets::clients::<A>(flows, A::OTHER), ACK))?;
     let [other] = measure(&mut bench, [(Program::Lb, XDP_PASS)])?;
+    bench.have_dnat::<A>()?;
+    let [beside_dnat] = measure(&mut bench, [(Program::Lb, XDP_PASS)])?;
 
     let print = |case: &str, ns: f64| {
         println!(
@@ -168,6 +170,7 @@ fn family<A: Address>(flows: u32) -> Result<()> {
         print("nat, new flows", ns);
     }
     print("not ours", other);
+    print("not ours, beside dnat", beside_dnat);
     Ok(())
 }
 

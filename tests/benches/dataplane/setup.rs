@@ -28,7 +28,7 @@ use lb_common::{
         TCP, TRANSLATES,
     },
     service_place::{Holder, Place, ServiceRecord},
-    settings::Settings,
+    settings::{HAS_DNAT, Settings},
 };
 
 use lb_tests::stages;
@@ -240,6 +240,42 @@ impl Bench {
             map_mut(&mut self.lb, map_names::ADDRESSES)?.try_into()?;
         let services = AddressServices::NONE.with(TCP, Some(ServiceId(1)));
         Ok(map.insert(NetAddr::from(A::VIP), services, 0)?)
+    }
+
+    /// Has any packet that is not ours be a reply of mode `dnat`, perhaps: enters the endpoints of as many backends as the service has.
+    pub(crate) fn have_dnat<A: Address>(&mut self) -> Result<()> {
+        let mut map: Array<_, Settings> = map_mut(&mut self.lb, map_names::SETTINGS)?.try_into()?;
+        let mut settings = map.get(&0, 0)?;
+        settings.flags |= HAS_DNAT;
+        map.set(0, settings, 0)?;
+
+        let mut filter: Array<_, u64> = map_mut(&mut self.lb, map_names::REPLY_FILTER)?.try_into()?;
+        for id in 1..=BACKENDS {
+            let address = NetAddr::from(A::numbered(12, id.into()));
+            let port = NetPort::new(8_080);
+            let bit = if A::VIP.is_ipv6() {
+                let (address, protocol, pad) = (address.v6(), TCP, 0);
+                ServiceKeyV6 {
+                    address,
+                    port,
+                    protocol,
+                    pad,
+                }
+                .filter_bit()
+            } else {
+                let (address, protocol, pad) = (address.v4(), TCP, 0);
+                ServiceKeyV4 {
+                    address,
+                    port,
+                    protocol,
+                    pad,
+                }
+                .filter_bit()
+            };
+            let word = filter.get(&bit.word(), 0)?;
+            filter.set(bit.word(), word | bit.mask(), 0)?;
+        }
+        Ok(())
     }
 
     /// Lets the wrapper give the service its budgets of messages again, before each packet.
