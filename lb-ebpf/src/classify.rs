@@ -2,7 +2,6 @@
 
 use lb_common::{
     addr::NetPort,
-    backend::BackendId,
     flow::Tuple,
     reason::Reason,
     service::{TCP, UDP},
@@ -50,7 +49,7 @@ pub(crate) fn next<A: Family>(
 ) -> Result<NextStage, NextStage> {
     if let Some(next) = order::of_service(&scratch.service) {
         scratch.ip = *ip;
-        scratch.cid_backend = BackendId::NONE;
+        scratch.select_none();
         return Ok(next);
     }
     let settings = tables::settings()?;
@@ -63,7 +62,7 @@ pub(crate) fn next<A: Family>(
 /// The stage of a packet of the service in the scratch.
 #[inline(always)]
 pub(crate) fn next_of_flow<A: Family>(scratch: &mut Scratch<A>) -> NextStage {
-    scratch.cid_backend = BackendId::NONE;
+    scratch.select_none();
     order::of_flow(&scratch.service)
 }
 

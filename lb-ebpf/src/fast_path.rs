@@ -21,8 +21,9 @@ use crate::{
     transport, verdict,
 };
 
-/// Sends a packet to its backend, and counts it; one to a backend of mode `dnat` goes to the stage of those. `None` if it has to go
-/// the slow path: nothing was done to it. Not for fragments, which have to be recorded.
+/// Sends a packet to its backend, and counts it. A packet to a backend of mode `dnat`, or into a tunnel that this path does not make,
+/// goes to the stage that sends there, which need not select again. `None` if the packet has to go the slow path from its beginning:
+/// nothing was done to it. Not for fragments, which have to be recorded.
 #[inline(always)]
 pub(crate) fn forward<A: Family>(packet: &Packet, ip: &Ip, scratch: &mut Scratch<A>) -> Option<NextStage> {
     let Scratch {
@@ -33,7 +34,7 @@ pub(crate) fn forward<A: Family>(packet: &Packet, ip: &Ip, scratch: &mut Scratch
         ip: kept_ip,
         ..
     } = scratch;
-    if !may_serve::<A>(service) {
+    if !may_serve(service) {
         return None;
     }
     // Here, and not where it is used: a long chain of multiplications, beside which all else is done.
@@ -47,16 +48,20 @@ pub(crate) fn forward<A: Family>(packet: &Packet, ip: &Ip, scratch: &mut Scratch
     if !backend.has(IN_USE | ALIVE) || !A::is_surely_valid(tuple) || backend.service != service.id {
         return None;
     }
-    if backend.mode == Mode::Dnat as u8 {
+    let Some(overhead) = overhead::<A>(backend) else {
         *selected = Selected {
             backend: owner,
             is_syn: flags.is_syn().into(),
         };
         *kept_ip = *ip;
-        return Some(NextStage::Dnat);
-    }
+        kept_hash.set(hash);
+        return Some(if backend.mode == Mode::Dnat as u8 {
+            NextStage::Dnat
+        } else {
+            NextStage::SlowPath
+        });
+    };
     let ready = backend.has(RESOLVED) && backend.vlans == Vlans::NONE;
-    let overhead = overhead::<A>(backend)?;
     // An aggregate that does not fit as a whole, and an MTU that is not known, are left to the slow path.
     if !ready || ip.packet_len() + overhead > usize::from(backend.mtu) {
         return None;
@@ -88,14 +93,14 @@ fn now(mut value: u32) -> u32 {
 /// Whether packets of the service may go this way. What the ring says about one without backends, or for another mode,
 /// counts for nothing.
 #[inline(always)]
-fn may_serve<A: Family>(service: &Service) -> bool {
-    // Numbers of modes follow each other, and GUE over IPv6 has a checksum to be computed.
-    let last = if A::IS_V6 { Mode::Ipip } else { Mode::Gue };
-    let modes = Mode::Dnat as u8..=last as u8;
+fn may_serve(service: &Service) -> bool {
+    // Numbers of modes follow each other.
+    let modes = Mode::Dnat as u8..=Mode::Gue as u8;
     service.flags == FORWARDS && modes.contains(&service.mode) && service.ring_size != 0
 }
 
-/// Bytes that stand before the packet on its way to the backend, if it can go this way.
+/// Bytes that stand before the packet on its way to the backend, if it can go this way. Tunnels of the other family cannot, nor can
+/// GUE over IPv6, which has a checksum to be computed: other packets would take longer.
 #[inline(always)]
 fn overhead<A: Family>(backend: &Backend) -> Option<usize> {
     let own_family = backend.has(IPV6) == A::IS_V6;

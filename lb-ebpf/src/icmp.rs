@@ -7,7 +7,6 @@
 
 use lb_common::{
     addr::NetPort,
-    backend::BackendId,
     flow::{FORWARD, REPLY, Tuple},
     reason::Reason,
     service::{BY_CLIENTS, FORWARDS, SHARES_ADDRESS, TCP, UDP},
@@ -103,7 +102,7 @@ fn try_stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Nex
         if !is_service || !scratch.service.has(FORWARDS) {
             return Err(Reason::OtherProtocol.into());
         }
-        scratch.cid_backend = BackendId::NONE;
+        scratch.select_none();
         return Ok(if scratch.service.has(BY_CLIENTS) {
             NextStage::Clients
         } else {

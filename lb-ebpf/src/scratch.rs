@@ -52,7 +52,7 @@ pub(crate) struct Scratch<A> {
     pub(crate) replaces: u32,
     /// The packet's header.
     pub(crate) ip: Ip,
-    /// The backend of mode `dnat` that was selected.
+    /// The backend that was selected, if any.
     pub(crate) selected: Selected,
     /// The way out.
     pub(crate) exit: Exit,
@@ -108,6 +108,12 @@ impl<A> Scratch<A> {
     #[inline(always)]
     pub(crate) fn keep(&mut self, packet: &Packet, interface_slot: u32) {
         (self.tags, self.frame_len, self.interface_slot) = (packet.tags, packet.frame_len, interface_slot);
+    }
+
+    /// Leaves the selection of the backend to the stages that follow.
+    #[inline(always)]
+    pub(crate) fn select_none(&mut self) {
+        (self.cid_backend, self.selected.backend) = (BackendId::NONE, BackendId::NONE);
     }
 
     /// Returns `next` as the verifier knows nothing about it: it would walk the end of the program once for each of all values,

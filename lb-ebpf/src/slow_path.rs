@@ -29,11 +29,17 @@ use crate::{
 #[inline(always)]
 pub(crate) fn stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> NextStage {
     scratch.drop_counts_for = scratch.service.id;
-    if let Err(next) = select(packet, scratch) {
+    // Else the fast path has selected it.
+    if scratch.selected.backend == BackendId::NONE
+        && let Err(next) = select(packet, scratch)
+    {
         return next;
     }
     // All that is known goes through memory, of which the verifier knows nothing: so it walks what follows once.
     compiler_fence(Ordering::SeqCst);
+    // The length, too: selecting bounds it, and without these bounds the verifier would walk the rest once more.
+    // SAFETY: the same context.
+    let packet = &unsafe { Packet::resume(packet.context(), scratch.tags, scratch.frame_len) };
     verdict::next(send(packet, scratch))
 }
 
