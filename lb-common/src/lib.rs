@@ -24,6 +24,7 @@ pub mod limits;
 pub mod map_names;
 pub mod own_mac;
 pub mod quic;
+pub mod quic_place;
 pub mod reason;
 pub mod reply;
 pub mod ring_page;

@@ -72,6 +72,10 @@ pub const BUCKETS: &str = "BUCKETS";
 pub const QUIC_CONFIGS: &str = "QUIC_CONFIGS";
 /// [`crate::quic::ServerKey`] to [`crate::quic::Server`]. Written by the daemon.
 pub const QUIC_SERVERS: &str = "QUIC_SERVERS";
+/// Copies of entries of [`QUIC_CONFIGS`], by [`crate::quic_place::PlacedConfig::place`]. Written by the daemon.
+pub const QUIC_CONFIG_PLACES: &str = "QUIC_CONFIG_PLACES";
+/// Copies of entries of [`QUIC_SERVERS`], by [`crate::quic_place::PlacedServer::place`]. Written by the daemon.
+pub const QUIC_SERVER_PLACES: &str = "QUIC_SERVER_PLACES";
 
 /// Interface slot to [`crate::own_mac::Mac`]: the interface's own address. Written by the daemon.
 pub const INTERFACE_MACS: &str = "INTERFACE_MACS";
@@ -113,7 +117,7 @@ pub const LATE: [&str; 7] = [
 ];
 
 /// Every map that is pinned and survives the daemon.
-pub const PINNED: [&str; 40] = [
+pub const PINNED: [&str; 42] = [
     SETTINGS,
     SERVICES_V4,
     SERVICES_V6,
@@ -150,6 +154,8 @@ pub const PINNED: [&str; 40] = [
     CLIENT_RINGS,
     QUIC_CONFIGS,
     QUIC_SERVERS,
+    QUIC_CONFIG_PLACES,
+    QUIC_SERVER_PLACES,
     FLOW_GUARDS,
     GUARD_SOURCES,
     INTERFACE_MACS,

@@ -80,7 +80,7 @@ impl Default for Config {
             ending: 0,
             right_at: 0,
             length: 0,
-            id: u8::MAX,
+            id: 0,
             passes: 0,
             key: Schedule([0; SCHEDULE_WORDS]),
         }

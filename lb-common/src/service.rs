@@ -135,7 +135,7 @@ pub(crate) const SPREAD_BITS: u32 = 16;
 
 /// Spreads the parts of a key over numbers of [`SPREAD_BITS`] (Fibonacci hashing).
 #[inline(always)]
-const fn spread(high: u64, low: u64, rest: u64) -> u32 {
+pub(crate) const fn spread(high: u64, low: u64, rest: u64) -> u32 {
     const MULTIPLIER: u64 = 0x9e37_79b9_7f4a_7c15;
     let mixed = (high.rotate_left(31) ^ low ^ (rest << 40)).wrapping_mul(MULTIPLIER);
     (mixed >> (u64::BITS - SPREAD_BITS)) as u32
@@ -160,7 +160,7 @@ impl FilterBit {
 }
 
 #[inline(always)]
-const fn join(first: u32, second: u32) -> u64 {
+pub(crate) const fn join(first: u32, second: u32) -> u64 {
     first as u64 | ((second as u64) << u32::BITS)
 }
 

@@ -10,6 +10,16 @@ use std::{
 };
 
 use anyhow::{Context, Result, ensure};
+use aya::{
+    Pod,
+    maps::{Array, HashMap, Map, MapData},
+};
+use lb_common::{
+    limits::LAYOUT_VERSION,
+    map_names,
+    quic::{Config, ConfigKey, Server, ServerKey},
+    quic_place::{PlacedConfig, PlacedServer},
+};
 use lb_tests::{
     config::{Service, file},
     daemon::Daemon,
@@ -163,6 +173,51 @@ impl Site {
             .collect()
     }
 
+    fn map(&self, name: &str) -> Result<Map> {
+        let pin = self
+            .daemon
+            .pin_dir()
+            .join(format!("v{LAYOUT_VERSION}"))
+            .join(name);
+        Ok(Map::from_map_data(MapData::from_pin(pin)?)?)
+    }
+
+    fn entries<K: Pod, V: Pod>(&self, name: &str) -> Result<Vec<(K, V)>> {
+        let table: HashMap<_, K, V> = HashMap::try_from(self.map(name)?)?;
+        Ok(table.iter().collect::<Result<_, _>>()?)
+    }
+
+    fn copies<V: Pod + Default + PartialEq>(&self, name: &str) -> Result<Vec<V>> {
+        let places: Array<_, V> = Array::try_from(self.map(name)?)?;
+        let copies = places.iter().collect::<Result<Vec<V>, _>>()?;
+        Ok(copies.into_iter().filter(|copy| *copy != V::default()).collect())
+    }
+
+    /// Every copy is that of an entry, and every entry has one: so few share no place.
+    fn ensure_copied(&self, when: &str) -> Result<()> {
+        let configs: Vec<(ConfigKey, Config)> = self.entries(map_names::QUIC_CONFIGS)?;
+        let copies: Vec<PlacedConfig> = self.copies(map_names::QUIC_CONFIG_PLACES)?;
+        let all = configs.iter().all(|(key, config)| {
+            let copy = PlacedConfig::new(*key, *config);
+            copies.contains(&copy)
+        });
+        ensure!(
+            all && copies.len() == configs.len(),
+            "{when}: {copies:?} of {configs:?}"
+        );
+        let servers: Vec<(ServerKey, Server)> = self.entries(map_names::QUIC_SERVERS)?;
+        let copies: Vec<PlacedServer> = self.copies(map_names::QUIC_SERVER_PLACES)?;
+        let all = servers.iter().all(|(key, server)| {
+            let copy = PlacedServer::new(*key, *server);
+            copies.contains(&copy)
+        });
+        ensure!(
+            all && copies.len() == servers.len(),
+            "{when}: {copies:?} of {servers:?}"
+        );
+        Ok(())
+    }
+
     /// All backends that answer a packet from any of these addresses.
     fn answers(&self, from: &[SocketAddr], to: SocketAddr, payload: &[u8]) -> Result<BTreeSet<String>> {
         from.iter().map(|from| self.answer(*from, to, payload)).collect()
@@ -248,7 +303,7 @@ fn connections_stay_through_drain_removal_and_death_of_the_daemon() -> Result<()
             let answers = site.answers(&site.places(*family, first_port), vip, &short(OF_B0[1]))?;
             ensure!(answers == only(wanted), "{when}, {vip}: {answers:?} answer");
         }
-        Ok(())
+        site.ensure_copied(when)
     };
     named(&site, "b0", "at first")?;
     for (last, family) in &ways {
@@ -267,7 +322,14 @@ fn connections_stay_through_drain_removal_and_death_of_the_daemon() -> Result<()
     for (last, family) in &ways {
         cli.ok(&format!("backend disable h3-{last}-{family:?} b0"))?;
     }
-    named(&site, "b1", "disabled")
+    named(&site, "b1", "disabled")?;
+    let copies =
+        || -> Result<usize> { Ok(site.copies::<PlacedServer>(map_names::QUIC_SERVER_PLACES)?.len()) };
+    ensure!(copies()? != 0, "no server has a copy");
+    let path = site.daemon.write_config(&file(&[]))?;
+    cli.ok(&format!("apply --wait --empty {}", path.display()))?;
+    ensure!(copies()? == 0, "{} servers of no service have copies", copies()?);
+    site.ensure_copied("without services")
 }
 
 #[test]
@@ -285,6 +347,7 @@ fn keys_are_never_shown() -> Result<()> {
     let path = site.daemon.write_config(&other)?;
     let changed = cli.ok(&format!("apply {}", path.display()))?;
     ensure!(changed.contains("server_id_length 10 -> 11"), "{changed}");
+    site.ensure_copied("with another configuration")?;
     let foreign = other.replacen("hidden:", "hidden:0000", 1);
     let path = site.daemon.write_config(&foreign)?;
     let refused = cli.fails(1, &format!("apply {}", path.display()))?;

@@ -1,11 +1,12 @@
 //! QUIC connection ids that name a backend, from the draft's test vectors.
 
 use anyhow::{Context, Result, anyhow};
-use aya::maps::HashMap;
+use aya::maps::{Array, HashMap};
 use lb_common::{
     backend::BackendId,
     map_names,
     quic::{Config, ConfigKey, Server, ServerKey},
+    quic_place::{PlacedConfig, PlacedServer},
     service::ServiceId,
 };
 
@@ -69,15 +70,25 @@ impl Bench {
         let key = vector.encrypted.then(|| KEY.to_be_bytes());
         let config = Config::new(vector.config, vector.server.len(), vector.nonce, key)
             .map_err(|e| anyhow!("{e:?}"))?;
+        let config_key = ConfigKey::new(SERVICE, vector.config);
         let mut configs: HashMap<_, ConfigKey, Config> =
             map_mut(&mut self.lb, map_names::QUIC_CONFIGS)?.try_into()?;
-        configs.insert(ConfigKey::new(SERVICE, vector.config), config, 0)?;
+        configs.insert(config_key, config, 0)?;
+        let copy = PlacedConfig::new(config_key, config);
+        let mut places: Array<_, PlacedConfig> =
+            map_mut(&mut self.lb, map_names::QUIC_CONFIG_PLACES)?.try_into()?;
+        places.set(PlacedConfig::place(config_key), copy, 0)?;
+
         let key = config
             .key_of(SERVICE, vector.server)
             .context("the id has another length")?;
+        let backend = BackendId(1);
+        let server = Server { backend, pad: 0 };
         let mut servers: HashMap<_, ServerKey, Server> =
             map_mut(&mut self.lb, map_names::QUIC_SERVERS)?.try_into()?;
-        let backend = BackendId(1);
-        Ok(servers.insert(key, Server { backend, pad: 0 }, 0)?)
+        servers.insert(key, server, 0)?;
+        let mut places: Array<_, PlacedServer> =
+            map_mut(&mut self.lb, map_names::QUIC_SERVER_PLACES)?.try_into()?;
+        Ok(places.set(PlacedServer::place(&key), PlacedServer::new(key, server), 0)?)
     }
 }

@@ -9,6 +9,7 @@ use lb_common::{
     backend::{ALIVE, Backend, BackendId},
     map_names,
     quic::{Config, ConfigKey, Server, ServerKey},
+    quic_place::{CONFIG_PLACES, PlacedConfig, PlacedServer},
     reason::Reason,
     service::{QUIC, Service, ServiceId, ServiceKeyV4, ServiceKeyV6, UDP},
 };
@@ -144,19 +145,45 @@ impl<'a> Named<'a> {
         })
     }
 
-    /// Makes the service read the vector's connection ids too, whose server is [`NAMED`].
-    fn by(&self, (id, server, nonce, key, _): Vector) -> Result<()> {
-        let key = key.map(u128::to_be_bytes);
-        let config = Config::new(id, server.len(), nonce, key).map_err(|e| anyhow::anyhow!("{e:?}"))?;
+    /// Makes the service read the vector's connection ids too, whose server is [`NAMED`], by entries of the tables alone: packets
+    /// find them there if their places hold no copies.
+    fn by(&self, vector: Vector) -> Result<()> {
+        let (config, key) = self.entries(vector)?;
         let mut configs: HashMap<_, ConfigKey, Config> =
             HashMap::try_from(self.bench.map(map_names::QUIC_CONFIGS)?)?;
-        configs.insert(ConfigKey::new(self.service, id), config, 0)?;
+        configs.insert(ConfigKey::new(self.service, vector.0), config, 0)?;
         let mut servers: HashMap<_, ServerKey, Server> =
             HashMap::try_from(self.bench.map(map_names::QUIC_SERVERS)?)?;
+        Ok(servers.insert(key, self.server(), 0)?)
+    }
+
+    /// As [`Self::by`], by copies alone.
+    fn by_copies(&self, vector: Vector) -> Result<()> {
+        let (config, key) = self.entries(vector)?;
+        self.place(PlacedServer::place(&key), PlacedServer::new(key, self.server()))?;
+        let key = ConfigKey::new(self.service, vector.0);
+        let mut places: Array<_, PlacedConfig> =
+            Array::try_from(self.bench.map(map_names::QUIC_CONFIG_PLACES)?)?;
+        Ok(places.set(PlacedConfig::place(key), PlacedConfig::new(key, config), 0)?)
+    }
+
+    /// Puts the copy of a server in a place.
+    fn place(&self, place: u32, copy: PlacedServer) -> Result<()> {
+        let mut places: Array<_, PlacedServer> =
+            Array::try_from(self.bench.map(map_names::QUIC_SERVER_PLACES)?)?;
+        Ok(places.set(place, copy, 0)?)
+    }
+
+    fn entries(&self, (id, server, nonce, key, _): Vector) -> Result<(Config, ServerKey)> {
+        let key = key.map(u128::to_be_bytes);
+        let config = Config::new(id, server.len(), nonce, key).map_err(|e| anyhow::anyhow!("{e:?}"))?;
         let key = config.key_of(self.service, server);
-        let key = key.context("the id has another length")?;
+        Ok((config, key.context("the id has another length")?))
+    }
+
+    fn server(&self) -> Server {
         let backend = self.backend;
-        Ok(servers.insert(key, Server { backend, pad: 0 }, 0)?)
+        Server { backend, pad: 0 }
     }
 
     /// Has the service read none.
@@ -170,6 +197,18 @@ impl<'a> Named<'a> {
             HashMap::try_from(self.bench.map(map_names::QUIC_SERVERS)?)?;
         for key in servers.keys().collect::<Result<Vec<_>, _>>()? {
             servers.remove(&key)?;
+        }
+        let mut places: Array<_, PlacedConfig> =
+            Array::try_from(self.bench.map(map_names::QUIC_CONFIG_PLACES)?)?;
+        for place in 0..CONFIG_PLACES {
+            if places.get(&place, 0)? != PlacedConfig::default() {
+                places.set(place, PlacedConfig::default(), 0)?;
+            }
+        }
+        let mut places: Array<_, PlacedServer> =
+            Array::try_from(self.bench.map(map_names::QUIC_SERVER_PLACES)?)?;
+        for key in VECTORS.map(|vector| self.entries(vector)) {
+            places.set(PlacedServer::place(&key?.1), PlacedServer::default(), 0)?;
         }
         Ok(())
     }
@@ -218,9 +257,10 @@ fn a_connection_id_leads_to_its_server_from_any_address() -> Result<()> {
     for side in FAMILIES {
         for vip in WAYS.map(|port| side.vip(port)) {
             let named = Named::new(&bench, vip)?;
-            for vector in VECTORS {
+            let held = [Named::by, Named::by_copies].into_iter();
+            for (by, vector) in held.flat_map(|by| VECTORS.map(|vector| (by, vector))) {
                 named.by_nothing()?;
-                named.by(vector)?;
+                by(&named, vector)?;
                 let id = vector.4;
                 let [mut foreign, mut unconfigured, mut unknown] = [0; 3].map(|_| id.to_vec());
                 foreign[0] ^= 0x80;
@@ -305,6 +345,37 @@ fn ids_of_several_generations_are_read_side_by_side() -> Result<()> {
                 }
             }
         }
+    }
+    Ok(())
+}
+
+/// Of two keys with one place, one has its copy there, and packets of the other find their entry in the table.
+#[test]
+fn a_copy_of_another_key_hides_no_server() -> Result<()> {
+    let bench = Bench::new()?;
+    for side in FAMILIES {
+        let vip = side.vip(L2DSR);
+        let named = Named::new(&bench, vip)?;
+        let [asked, other] = [VECTORS[0], VECTORS[2]];
+        let frame = Frame::udp(side.client(40_000), vip, 64, &short(asked.4));
+        let ((_, own), (_, other)) = (named.entries(asked)?, named.entries(other)?);
+        let place = PlacedServer::place(&own);
+        let unused = Server {
+            backend: BackendId(NAMED.0 + 1),
+            pad: 0,
+        };
+        named.by_nothing()?;
+        named.by(asked)?;
+        named.place(place, PlacedServer::new(other, unused))?;
+        expect(&bench, "another key's copy", &frame, NAMED_MAC)?;
+        // One that is being written.
+        named.place(place, PlacedServer::new(own, Server::default()))?;
+        expect(&bench, "half a copy", &frame, NAMED_MAC)?;
+        named.by_nothing()?;
+        named.by_copies(asked)?;
+        expect(&bench, "its own copy", &frame, NAMED_MAC)?;
+        named.place(place, PlacedServer::new(other, named.server()))?;
+        expect(&bench, "no entry", &frame, BACKEND_MAC)?;
     }
     Ok(())
 }
