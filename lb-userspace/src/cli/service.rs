@@ -182,31 +182,57 @@ fn clients(texts: Vec<String>) -> Result<Vec<ClientsSpec>, CliError> {
 }
 
 impl Options {
+    /// Field by field, so that the compiler asks for a new option and for a new key.
     fn spec(self) -> Result<ServiceSpec, CliError> {
+        let Self {
+            protocol,
+            mode,
+            algorithm,
+            affinity,
+            tracking,
+            ring_size,
+            on_empty,
+            on_down,
+            on_down_after,
+            max_removed_percent,
+            backup_below,
+            slow_start,
+            idle_timeout,
+            half_open_timeout,
+            closed_timeout,
+            guard,
+            agent,
+            check,
+            clients: tables,
+        } = self;
         Ok(ServiceSpec {
-            protocol: self.protocol,
-            mode: self.mode,
-            algorithm: self.algorithm,
-            affinity: self.affinity,
-            tracking: self.tracking,
-            ring_size: self.ring_size.map(|text| match text.parse() {
+            name: None,
+            address: None,
+            port: None,
+            ports: None,
+            protocol,
+            mode,
+            algorithm,
+            affinity,
+            tracking,
+            ring_size: ring_size.map(|text| match text.parse() {
                 Ok(slots) => RingSizeSpec::Slots(slots),
                 Err(_) => RingSizeSpec::Text(text),
             }),
-            on_empty: self.on_empty,
-            on_down: self.on_down,
-            on_down_after: self.on_down_after,
-            max_removed_percent: self.max_removed_percent,
-            backup_below: self.backup_below,
-            slow_start: self.slow_start,
-            idle_timeout: self.idle_timeout,
-            half_open_timeout: self.half_open_timeout,
-            closed_timeout: self.closed_timeout,
-            guard: self.guard.spec(),
-            agent: self.agent.spec(),
-            health: self.check.spec(),
-            clients: self.clients.map(clients).transpose()?,
-            ..ServiceSpec::default()
+            on_empty,
+            on_down,
+            on_down_after,
+            max_removed_percent,
+            backup_below,
+            slow_start,
+            idle_timeout,
+            half_open_timeout,
+            closed_timeout,
+            guard: guard.spec(),
+            agent: agent.spec(),
+            health: check.spec(),
+            clients: tables.map(clients).transpose()?,
+            quic: None,
         })
     }
 }
@@ -304,6 +330,10 @@ fn show(service: &Service, context: &Context) -> String {
         "below {} other backends that can take flows",
         service.backup_below
     );
+    let max_removed = format!(
+        "{} percent of the weight, by checks alone",
+        service.max_removed_percent
+    );
     let settings = [
         ("algorithm", &service.algorithm),
         ("affinity", &service.affinity),
@@ -312,6 +342,7 @@ fn show(service: &Service, context: &Context) -> String {
         ("on empty", &service.on_empty),
         ("on down", &service.on_down),
         ("on down after", &service.on_down_after),
+        ("max removed", &max_removed),
         ("slow start", &service.slow_start),
         ("idle", &service.idle_timeout),
         ("half open", &service.half_open_timeout),
@@ -319,20 +350,20 @@ fn show(service: &Service, context: &Context) -> String {
         ("check", &service.check),
     ];
     for (name, value) in settings {
-        text.push_str(&format!("  {name:<10} {value}\n"));
+        text.push_str(&format!("  {name:<15} {value}\n"));
     }
     if let Some(closed) = &service.closed_timeout {
-        text.push_str(&format!("  {:<10} {closed}\n", "closed"));
+        text.push_str(&format!("  {:<15} {closed}\n", "closed"));
     }
     if let Some(agent) = &service.agent {
-        text.push_str(&format!("  {:<10} {agent}\n", "agent"));
+        text.push_str(&format!("  {:<15} {agent}\n", "agent"));
     }
     for (name, value) in guard::lines(&service.guard) {
-        text.push_str(&format!("  {name:<10} {value}\n"));
+        text.push_str(&format!("  {name:<15} {value}\n"));
     }
     for clients in &service.clients {
         text.push_str(&format!(
-            "  {:<10} {} go to group {}, {} take their new flows\n",
+            "  {:<15} {} go to group {}, {} take their new flows\n",
             "clients",
             clients.from.join(", "),
             clients.group,
@@ -347,7 +378,7 @@ fn show(service: &Service, context: &Context) -> String {
     for quic in &service.quic {
         let key = quic.key.as_deref().unwrap_or("not encrypted");
         text.push_str(&format!(
-            "  {:<10} config {}, server id of {} bytes, nonce of {}, {key}\n",
+            "  {:<15} config {}, server id of {} bytes, nonce of {}, {key}\n",
             "quic", quic.config_id, quic.server_id_length, quic.nonce_length
         ));
     }
@@ -365,12 +396,12 @@ fn show(service: &Service, context: &Context) -> String {
         } = host;
         let backends = addresses(*backends);
         text.push_str(&format!(
-            "  {:<10} {name}: {address}, {backends}, {state}\n",
+            "  {:<15} {name}: {address}, {backends}, {state}\n",
             "host name"
         ));
     }
     text.push_str(&format!(
-        "  {:<10} {} active flows, {} new, {} packets ({}), {} replies ({})\n",
+        "  {:<15} {} active flows, {} new, {} packets ({}), {} replies ({})\n",
         "traffic",
         service.active_flows,
         service.new_flows,
@@ -381,11 +412,11 @@ fn show(service: &Service, context: &Context) -> String {
     ));
     for (name, counts) in [("dropped", &service.drops), ("answered", &service.replies)] {
         for count in counts {
-            text.push_str(&format!("  {name:<10} {} ({})\n", count.packets, count.reason));
+            text.push_str(&format!("  {name:<15} {} ({})\n", count.packets, count.reason));
         }
     }
     if let Some(error) = &service.error {
-        text.push_str(&format!("  {:<10} {error}\n", "error"));
+        text.push_str(&format!("  {:<15} {error}\n", "error"));
     }
     text.push('\n');
     text.push_str(&backend_table(std::slice::from_ref(service), context));
