@@ -32,11 +32,13 @@ pub enum Part {
     OwnAddresses,
     /// The pins, by which the next daemon finds maps, links and flows.
     Pins,
+    /// The whole program, which takes the place of the first one of a cold start.
+    Program,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::AdminSocket,
         Self::Metrics,
         Self::ServiceManager,
@@ -46,6 +48,7 @@ impl Part {
         Self::NextHops,
         Self::OwnAddresses,
         Self::Pins,
+        Self::Program,
     ];
 
     /// Its label in metrics.
@@ -60,6 +63,7 @@ impl Part {
             Self::NextHops => "next_hops",
             Self::OwnAddresses => "own_addresses",
             Self::Pins => "pins",
+            Self::Program => "program",
         }
     }
 }

@@ -29,6 +29,7 @@ pub(super) async fn follow(
             DatapathPart::NextHops => Part::NextHops,
             DatapathPart::OwnAddresses => Part::OwnAddresses,
             DatapathPart::Pins => Part::Pins,
+            DatapathPart::Program => Part::Program,
         };
         match state {
             PartState::Failed { message, hint } => board.lost(part, MissingPart { message, hint }),

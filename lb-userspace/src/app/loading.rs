@@ -9,11 +9,11 @@ use super::RunError;
 use crate::{
     datapath::{AttachResult, CheckPaths, WriterHandle},
     health::settings::Through,
+    parts,
     state::desired::Desired,
 };
 
-/// Time from READY to loading the whole program, so that it does not compete with the first clients. After a crash before that, the
-/// next start loads it before it is ready.
+/// Time from READY to loading the whole program, so that it does not compete with the first clients.
 const REST_AFTER: Duration = Duration::from_millis(100);
 
 /// The program on its way to the interfaces.
@@ -49,10 +49,17 @@ pub(super) fn checks_need_program(desired: &Desired) -> bool {
     services.any(|service| service.health.through == Through::Vip)
 }
 
-/// Has the whole program take the place of the first one, some time after READY.
+/// Has the whole program take the place of the first one, some time after READY; tries again until it runs.
 pub(super) async fn load_rest(writer: WriterHandle, cancel: CancellationToken) {
-    tokio::select! {
-        () = cancel.cancelled() => {}
-        () = time::sleep(REST_AFTER) => writer.load_rest().await,
+    let mut wait = REST_AFTER;
+    loop {
+        tokio::select! {
+            () = cancel.cancelled() => return,
+            () = time::sleep(wait) => {}
+        }
+        if writer.load_rest().await {
+            return;
+        }
+        wait = parts::RETRY;
     }
 }

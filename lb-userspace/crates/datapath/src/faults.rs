@@ -20,6 +20,8 @@ pub enum DatapathPart {
     OwnAddresses,
     /// The pins, by which the next daemon finds maps, links and flows.
     Pins,
+    /// The whole program, which takes the place of the first one of a cold start.
+    Program,
 }
 
 /// A failure or a recovery.

@@ -325,13 +325,13 @@ impl WriterHandle {
         self.wanted.host_addresses()
     }
 
-    /// Has the whole program take the place of the first one, on a thread for blocking work: the next change finds it.
-    pub async fn load_rest(&self) {
+    /// Has the whole program take the place of the first one, on a thread for blocking work: the next change finds it. Returns
+    /// whether it runs; a failure is reported as one of [`crate::DatapathPart::Program`].
+    pub async fn load_rest(&self) -> bool {
         let stages = self.stages.clone();
-        // An error of the task means that the runtime is going down.
-        if let Ok(Err(error)) = tokio::task::spawn_blocking(move || stages.complete()).await {
-            tracing::error!(%error, "cannot load the whole program: a service that needs more of it than now runs will be refused");
-        }
+        let loaded = tokio::task::spawn_blocking(move || stages.complete()).await;
+        // Without a result the runtime is going down.
+        loaded.is_ok_and(|loaded| loaded.is_ok())
     }
 
     /// The tables, for explanations of packets.

@@ -206,6 +206,7 @@ impl Notices {
             DatapathPart::RouteNotices | DatapathPart::NextHops => "routes and neighbours",
             DatapathPart::OwnAddresses => "addresses",
             DatapathPart::Pins => "pins",
+            DatapathPart::Program => "program",
         }
     }
 }

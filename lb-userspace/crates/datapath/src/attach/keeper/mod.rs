@@ -2,6 +2,7 @@
 //! the program gets it again.
 
 mod change;
+mod complete;
 mod judge;
 mod pins;
 mod task;
@@ -185,31 +186,6 @@ impl Keeper {
             changed
         });
         reports
-    }
-
-    /// Has all interfaces run the whole program, in the place of the first one.
-    ///
-    /// # Errors
-    /// The whole program cannot be loaded, or one of the interfaces cannot run it: the first one runs on.
-    fn complete(&mut self) -> Result<(), DatapathError> {
-        let io = |source| DatapathError::Io {
-            what: "cannot inspect the interfaces".to_owned(),
-            source,
-        };
-        let judgements = self.look().map_err(io)?;
-        // As in `act`.
-        self.restore_pins(&judgements);
-        if self.lacks_pins {
-            return Err(DatapathError::PinDir {
-                path: self.pins.current(),
-                reason: "maps that were removed from it cannot be pinned again".to_owned(),
-            });
-        }
-        let due = vec![false; judgements.len()];
-        let renewed = self.attach(&judgements, &due, Instant::now())?;
-        let entries = self.entries.iter().map(|entry| entry.interface.clone());
-        self.shown.send_replace(entries.collect());
-        renewed
     }
 
     /// Attaches to the interfaces that are due, and has all others run the same program, which knows all of them. The inner error
