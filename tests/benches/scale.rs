@@ -125,6 +125,7 @@ fn apply(daemon: &Daemon, cli: &LbCli, services: u32) -> Result<()> {
 /// Sends packets to every service, each of which must reach a backend of it. Returns the number of packets, and of
 /// backends that got one.
 fn ask_all(daemon: &Daemon, net: &Topology) -> Result<(u32, usize)> {
+    daemon.wait_for_whole_program()?;
     let status = daemon.cli().json("status")?;
     let id = status["interfaces"][0]["program_id"]
         .as_u64()

@@ -12,6 +12,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
+use lb_common::limits::LAYOUT_VERSION;
+
 use crate::{
     http,
     lb_cli::{LbCli, Outcome, lb_binary},
@@ -309,6 +311,25 @@ impl Daemon {
     /// Its output so far, of all runs of this guard.
     pub fn log(&self) -> String {
         fs::read_to_string(self.scratch.join("log")).unwrap_or_default()
+    }
+
+    /// Whether the whole program runs, and not the first one of a cold start, whose pins are called `-first`.
+    ///
+    /// # Errors
+    /// When there are no pins.
+    pub fn runs_whole_program(&self) -> Result<bool> {
+        let programs = self.pin_dir.join(format!("v{LAYOUT_VERSION}/programs"));
+        let names = fs::read_dir(programs)?.flatten().map(|entry| entry.file_name());
+        let names: Vec<String> = names.map(|name| name.to_string_lossy().into_owned()).collect();
+        Ok(!names.is_empty() && !names.iter().any(|name| name.contains("-first")))
+    }
+
+    /// Waits until the whole program runs: interfaces have another program until then.
+    ///
+    /// # Errors
+    /// After `PATIENCE`.
+    pub fn wait_for_whole_program(&self) -> Result<()> {
+        wait::until_true("the whole program runs", PATIENCE, || self.runs_whole_program())
     }
 
     /// Commands for it.

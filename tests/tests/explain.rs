@@ -173,6 +173,7 @@ fn frame_shown_by_explain_equals_the_programs_output() -> Result<()> {
     site.net.forward_in_kernel()?;
     let site = site.start(&services)?;
     let (cli, front) = (site.daemon.cli(), site.net.lb_interfaces()[0]);
+    site.daemon.wait_for_whole_program()?;
     let id = cli.json("status")?["interfaces"][0]["program_id"].as_u64();
     let program = Program::by_id(id.context("no program")?.try_into()?)?;
     let (own, ifindex) = (site.net.lb.ns.mac(front)?, site.net.lb.ns.ifindex(front)?);

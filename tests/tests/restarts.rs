@@ -147,11 +147,7 @@ fn removed_pins_are_restored_and_a_restart_loses_no_flow() -> Result<()> {
         all.sort_unstable();
         Ok(all)
     };
-    wait::until_true("the whole program runs", SOON, || {
-        let programs = fs::read_dir(layout.join("programs"))?.flatten();
-        let mut names = programs.map(|entry| entry.file_name().to_string_lossy().into_owned());
-        Ok(names.all(|name| !name.contains("-first")))
-    })?;
+    site.daemon.wait_for_whole_program()?;
     let before = pins()?;
     let remove = |path: &Path| format!("rm -r {}", path.display());
     let removals = [

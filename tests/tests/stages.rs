@@ -51,12 +51,6 @@ fn is_of_first(pin: &Path) -> bool {
     pin.to_string_lossy().contains("-first")
 }
 
-/// Whether the whole program alone runs.
-fn is_whole(daemon: &Daemon) -> Result<bool> {
-    let programs = programs(daemon)?;
-    Ok(!programs.is_empty() && !programs.iter().any(|pin| is_of_first(pin)))
-}
-
 /// The program that runs on the first interface.
 fn program(site: &Site) -> Result<String> {
     let status = site.daemon.cli().json("status")?;
@@ -137,7 +131,7 @@ fn the_first_program_gives_way_to_the_whole_and_no_packet_is_lost() -> Result<()
     let web = site.with_backends(Service::tcp("web", target), family, NGINX_PORT, &[1, 1]);
     let site = site.start(&[web])?;
     let load = KeepAlive::start(&site.net.client.ns, target, 40)?;
-    wait::until_true("the whole program runs", LIMIT, || is_whole(&site.daemon))?;
+    site.daemon.wait_for_whole_program()?;
     load.wait_rounds(ROUNDS)?;
     load.stop()?.ensure_flawless()?;
     let log = site.daemon.log();
@@ -180,7 +174,7 @@ fn a_whole_program_that_cannot_be_loaded_is_reported_and_tried_again() -> Result
         site.daemon.start()?;
         remount(&site, "ro")?;
         wait::until_true("the whole program runs, or cannot", LIMIT, || {
-            Ok(is_whole(&site.daemon)? || is_reported(&site)?)
+            Ok(site.daemon.runs_whole_program()? || is_reported(&site)?)
         })?;
         if is_reported(&site)? {
             break;
@@ -194,7 +188,7 @@ fn a_whole_program_that_cannot_be_loaded_is_reported_and_tried_again() -> Result
     http_requests(&ns, target, 20_000, REQUESTS, 8)?.ensure_complete(REQUESTS.into())?;
     remount(&site, "rw")?;
     wait::until_true("the whole program runs", LIMIT, || {
-        Ok(is_whole(&site.daemon)? && !is_reported(&site)?)
+        Ok(site.daemon.runs_whole_program()? && !is_reported(&site)?)
     })?;
     http_requests(&ns, target, 30_000, REQUESTS, 8)?.ensure_complete(REQUESTS.into())?;
     ensure_none_missed(&site.daemon)
@@ -220,7 +214,7 @@ fn a_daemon_that_is_killed_at_once_leaves_a_program_that_is_taken_over() -> Resu
     http_requests(&ns, target, 20_000, REQUESTS, 8)?.ensure_complete(REQUESTS.into())?;
     site.daemon.start()?;
     load.wait_rounds(ROUNDS)?;
-    wait::until_true("the whole program runs", LIMIT, || is_whole(&site.daemon))?;
+    site.daemon.wait_for_whole_program()?;
     load.wait_rounds(ROUNDS)?;
     load.stop()?.ensure_flawless()?;
     ensure_none_missed(&site.daemon)
@@ -236,7 +230,7 @@ fn a_program_with_other_stages_is_taken_over_and_no_packet_is_lost() -> Result<(
     let target = site.service_address(family);
     let web = site.with_backends(Service::tcp("web", target), family, NGINX_PORT, &[1, 1]);
     let mut site = site.start(&[web])?;
-    wait::until_true("the whole program runs", LIMIT, || is_whole(&site.daemon))?;
+    site.daemon.wait_for_whole_program()?;
     ensure!(is_there(&site.daemon, Stage::HostSocket)?, "a stage is missing");
     let ns = site.net.client.ns.clone();
     let load = KeepAlive::start(&ns, target, 40)?;
