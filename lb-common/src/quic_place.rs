@@ -23,7 +23,7 @@ const _: () = assert!(SERVER_PLACES <= 1 << SPREAD_BITS);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PlacedConfig {
     config: Config,
-    /// One more than the key; 0 where there is none.
+    /// One more than the key; 0 in an empty place.
     key: u32,
 }
 

@@ -313,7 +313,7 @@ fn addresses_that_do_not_arrive_are_recognised() -> Result<()> {
         )?;
     }
     let (code, findings) = check("10.1.0.101", &["--probe"])?;
-    ensure!(code == 0, "nobody else has it: {findings:#?}");
+    ensure!(code == 0, "no other machine has it: {findings:#?}");
 
     net.client.ns.ip("addr add fd01::103/64 dev eth0 nodad")?;
     lb.sysctl("net/ipv6/conf/front/accept_dad", "1")?;
@@ -502,7 +502,14 @@ fn a_machine_that_is_not_fit_is_recognised() -> Result<()> {
         &["mount -t bpf"],
     )?;
 
-    let checked = config(&[web.health("kind = \"tcp\"")]);
+    let checked = (1..20).fold(web.health("kind = \"tcp\""), |web, i| {
+        web.backend(
+            &format!("more-{i}"),
+            patient.net.backends[0].socket(Family::V4, HTTP_PORT + i),
+            1,
+        )
+    });
+    let checked = config(&[checked]);
     let result = patient.diagnose(&["prlimit", "--nofile=64:64"], &checked, &[])?;
     expect(
         "few open files",

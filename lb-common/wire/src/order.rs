@@ -48,7 +48,7 @@ pub const fn after_quic(service: &Service) -> NextStage {
     }
 }
 
-/// The stage of a packet to no service of one address, to this port; `None` if nobody has to do with it. `may_be_reply` is
+/// The stage of a packet to no service of one address, to this port; `None` if no stage handles it. `may_be_reply` is
 /// [`may_be_reply`].
 #[inline(always)]
 pub fn of_none(settings: &Settings, port: NetPort, may_be_reply: impl FnOnce() -> bool) -> Option<NextStage> {
@@ -90,7 +90,7 @@ pub fn may_be_reply(flags: u32, mut is_endpoint: impl FnMut(bool) -> bool) -> bo
     flags & HAS_DNAT != 0 && (is_endpoint(false) || (flags & HAS_WILDCARD != 0 && is_endpoint(true)))
 }
 
-/// The stage of a packet to no service that is in no flow of mode `nat`; `None` if nobody has to do with it.
+/// The stage of a packet to no service that is in no flow of mode `nat`; `None` if no stage handles it.
 #[inline(always)]
 pub const fn without_flow(has_dnat: bool) -> Option<NextStage> {
     if has_dnat {

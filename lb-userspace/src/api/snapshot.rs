@@ -246,7 +246,13 @@ impl StatusSnapshot {
             drops: of_reasons(false),
             replies: of_reasons(true),
             state: String::new(),
-            broken: control::broken(&self.view.desired, service, &self.seen.next_hops),
+            broken: control::broken(
+                &self.view.desired,
+                service,
+                &self.seen.next_hops,
+                control::forwards,
+            )
+            .map(|broken| broken.to_string()),
             healthy_backends: backends
                 .iter()
                 .filter(|backend| backend.effective_weight > 0)

@@ -23,19 +23,28 @@ pub(super) fn raised_limit() -> u64 {
     }
 }
 
-/// Raises the soft limit of open files to the hard limit, which needs no privilege. Returns the limit in force.
+/// The limits of open files.
 ///
 /// # Errors
-/// The kernel's refusal; the limit is then as it was.
-fn raise_limit() -> io::Result<u64> {
+/// The kernel's refusal.
+pub(crate) fn limit() -> io::Result<libc::rlimit> {
     let mut limit = libc::rlimit {
         rlim_cur: 0,
         rlim_max: 0,
     };
     // SAFETY: the kernel writes one rlimit to the place it is given, which lives until the call returns.
-    if unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } != 0 {
-        return Err(io::Error::last_os_error());
+    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
+        0 => Ok(limit),
+        _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Raises the soft limit of open files to the hard limit, which needs no privilege. Returns the limit in force.
+///
+/// # Errors
+/// The kernel's refusal; the limit is then as it was.
+fn raise_limit() -> io::Result<u64> {
+    let mut limit = limit()?;
     if limit.rlim_cur < limit.rlim_max {
         limit.rlim_cur = limit.rlim_max;
         // SAFETY: the kernel reads one rlimit from the place it is given.
@@ -48,7 +57,7 @@ fn raise_limit() -> io::Result<u64> {
 
 /// Checks in flight that `descriptors` allow, at most [`MAX_IN_FLIGHT`]: half of the descriptors without the reserve,
 /// since a target with a kept connection holds a descriptor between its checks too.
-pub(super) fn checks_allowed(descriptors: u64) -> usize {
+pub(crate) fn checks_allowed(descriptors: u64) -> usize {
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
     (descriptors.saturating_sub(RESERVED) / 2).clamp(LEAST_IN_FLIGHT, MAX_IN_FLIGHT)
 }
@@ -70,14 +79,9 @@ mod tests {
 
     #[test]
     fn a_raised_limit_is_the_hard_one() {
-        let limit = raise_limit().unwrap();
-        let mut now = libc::rlimit {
-            rlim_cur: 0,
-            rlim_max: 0,
-        };
-        // SAFETY: the kernel writes one `rlimit` to `now`, which is one.
-        assert_eq!(unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut now) }, 0);
-        assert_eq!((limit, now.rlim_cur), (now.rlim_max, now.rlim_max));
+        let raised = raise_limit().unwrap();
+        let now = limit().unwrap();
+        assert_eq!((raised, now.rlim_cur), (now.rlim_max, now.rlim_max));
     }
 
     #[test]

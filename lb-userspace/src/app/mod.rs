@@ -5,7 +5,7 @@
 mod agents;
 mod banner;
 mod datapath_parts;
-mod descriptors;
+pub(crate) mod descriptors;
 mod error;
 mod first;
 mod foreground;

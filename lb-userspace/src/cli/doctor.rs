@@ -55,7 +55,8 @@ impl Doctor {
         // Without a daemon, the machine and the file are looked at.
         let (status, away) = match client.get::<Status>("/v1/status").await {
             Ok(status) => (Some(status), None),
-            Err(error) => (None, Some(error.message)),
+            Err(error) if error.exit == Exit::Unreachable => (None, Some(error.message)),
+            Err(error) => return Err(error),
         };
         let config = match (&self.config, &status) {
             (Some(file), _) => settings::read(file).map_err(|error| {

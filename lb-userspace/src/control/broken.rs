@@ -1,6 +1,6 @@
 //! Why a service cannot work at all, even if its checks succeed.
 
-use std::{fs, net::IpAddr};
+use std::{fmt, fs, net::IpAddr, path::Path};
 
 use lb_common::service::Mode;
 
@@ -9,39 +9,93 @@ use crate::{
     state::{
         backend::{Admin, Backend},
         desired::Desired,
+        names::BackendName,
         service::Service,
     },
 };
 
-/// Why no packet of the service can reach a backend, or no reply its client. `None` if a packet can, as far as is
-/// known, or if no backend should take new flows.
-pub fn broken(desired: &Desired, service: &Service, ways: &NextHops) -> Option<String> {
-    let reason = |backend: &Backend| reason(desired, service, backend, ways, forwards);
-    of_all(service, reason)
+/// Why no flow of a service can work: the first backend that should take flows, and its cause.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Broken {
+    /// The backend.
+    pub backend: BackendName,
+    /// Why no packet reaches it, or no reply its client.
+    pub cause: Cause,
 }
 
-/// The first reason, if every backend that should take new flows has one.
-fn of_all(service: &Service, reason: impl Fn(&Backend) -> Option<String>) -> Option<String> {
+/// Why no flow of a backend can work.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Cause {
+    /// Nothing can be sent to it, for this reason.
+    Blocked(String),
+    /// Source NAT has no address of its family.
+    NoSource {
+        /// Whether that is IPv6.
+        is_v6: bool,
+        /// The interface towards it.
+        interface: String,
+    },
+    /// The kernel does not forward its replies.
+    NotForwarded {
+        /// The setting that forbids it, by its path below `/proc/sys`.
+        setting: String,
+    },
+}
+
+impl fmt::Display for Broken {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.backend)?;
+        match &self.cause {
+            Cause::Blocked(why) => f.write_str(why),
+            Cause::NoSource { is_v6, interface } => {
+                let family = if *is_v6 { "IPv6" } else { "IPv4" };
+                write!(
+                    f,
+                    "no {family} source address: give {interface} one, or set snat_addresses"
+                )
+            }
+            Cause::NotForwarded { setting } => {
+                write!(
+                    f,
+                    "its replies are not forwarded: {} is 0",
+                    setting.replace('/', ".")
+                )
+            }
+        }
+    }
+}
+
+/// Why no packet of the service can reach a backend, or no reply its client. `None` if a packet can, as far as is
+/// known, or if no backend should take new flows. `forwards` says whether the kernel forwards, by a setting's path below `/proc/sys`.
+pub fn broken(
+    desired: &Desired,
+    service: &Service,
+    ways: &NextHops,
+    forwards: impl Fn(&str) -> bool,
+) -> Option<Broken> {
     let wanted = |backend: &&Backend| backend.admin == Admin::Enabled && backend.weight > 0;
     let mut first = None;
     for backend in service.backends.iter().filter(wanted) {
-        let why = reason(backend)?;
-        first.get_or_insert_with(|| format!("{}: {why}", backend.name));
+        let cause = cause(desired, service, backend, ways, &forwards)?;
+        first.get_or_insert_with(|| Broken {
+            backend: backend.name.clone(),
+            cause,
+        });
     }
     first
 }
 
-fn reason(
+fn cause(
     desired: &Desired,
     service: &Service,
     backend: &Backend,
     ways: &NextHops,
-    forwards: impl Fn(&str, IpAddr) -> bool,
-) -> Option<String> {
+    forwards: impl Fn(&str) -> bool,
+) -> Option<Cause> {
     let address = backend.address.ip();
     let way = ways.get(&address)?;
     if way.is_blocked() {
-        return way.error();
+        return way.error().map(Cause::Blocked);
     }
     let (NextHopState::Reached {
         interface, source, ..
@@ -52,21 +106,21 @@ fn reason(
     else {
         return None;
     };
-    let family = if address.is_ipv4() { "IPv4" } else { "IPv6" };
     match backend.mode.unwrap_or(service.mode) {
         Mode::Nat => {
             let mut given = desired.settings.snat_addresses.iter();
             let is_given = given.any(|given| given.is_ipv4() == address.is_ipv4());
             let has_source = source.is_some_and(|source| is_usable(source, address));
-            (!is_given && !has_source)
-                .then(|| format!("no {family} source address: give {interface} one, or set snat_addresses"))
+            (!is_given && !has_source).then(|| Cause::NoSource {
+                is_v6: address.is_ipv6(),
+                interface: interface.clone(),
+            })
         }
-        Mode::Dnat => (!forwards(interface, address)).then(|| {
-            format!(
-                "its replies are not forwarded: {} is 0",
-                forwarding_key(interface, address).replace('/', ".")
-            )
-        }),
+        Mode::Dnat => {
+            let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
+            let setting = format!("net/{family}/conf/{interface}/forwarding");
+            (!forwards(&setting)).then_some(Cause::NotForwarded { setting })
+        }
         Mode::L2dsr | Mode::Ipip | Mode::Gue => None,
     }
 }
@@ -80,16 +134,10 @@ fn is_usable(source: IpAddr, address: IpAddr) -> bool {
     !of_link(source) || of_link(address)
 }
 
-fn forwarding_key(interface: &str, address: IpAddr) -> String {
-    let family = if address.is_ipv4() { "ipv4" } else { "ipv6" };
-    format!("net/{family}/conf/{interface}/forwarding")
-}
-
-/// Whether the kernel forwards packets that come in on an interface. True if the setting cannot be read, so that a
-/// service is not called broken for that.
-fn forwards(interface: &str, address: IpAddr) -> bool {
-    let key = forwarding_key(interface, address);
-    fs::read_to_string(format!("/proc/sys/{key}")).map_or(true, |value| value.trim() != "0")
+/// Whether the kernel forwards, by a setting's path. True if the setting cannot be read, so that a service is not called broken for
+/// that.
+pub fn forwards(setting: &str) -> bool {
+    fs::read_to_string(Path::new("/proc/sys").join(setting)).map_or(true, |value| value.trim() != "0")
 }
 
 #[cfg(test)]
@@ -152,9 +200,7 @@ mod tests {
                 .map(|backend| (backend.address.ip(), way.clone()))
                 .collect();
             let why = |ways: &NextHops| {
-                of_all(&service, |backend| {
-                    reason(&desired, &service, backend, ways, |_, _| forwards)
-                })
+                broken(&desired, &service, ways, |_| forwards).map(|broken| broken.to_string())
             };
             assert_eq!(why(&ways).as_deref(), expected, "{name}");
             let mut one = ways;

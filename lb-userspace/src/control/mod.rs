@@ -43,7 +43,7 @@ use std::{sync::Arc, time::SystemTime};
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use self::{
-    broken::broken,
+    broken::{Broken, Cause, broken, forwards},
     change::Change,
     error::ControlError,
     inherited::{Inherited, inherit, still_needed, stored_agent_updates},

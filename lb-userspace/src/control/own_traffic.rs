@@ -36,12 +36,13 @@ pub struct Conflict {
 
 /// The conflict between the desired state and this machine's own connections, by the kernel's present settings.
 pub fn conflict(desired: &Desired) -> Option<Conflict> {
-    of_ports(desired, &local_ports()?)
+    of_ports(desired, &fs::read_to_string(LOCAL_PORTS).ok()?)
 }
 
 /// Makes checks leave from ports outside `snat_ports`, if the kernel's range has any.
 pub fn keep_checks_apart(desired: &Desired) {
-    let local = local_ports().filter(|local| of_ports(desired, local).is_some());
+    let conflicts = conflict(desired).is_some();
+    let local = local_ports().filter(|_| conflicts);
     let apart = local.and_then(|local| without(&local, &desired.settings.snat_ports));
     source_ports::limit_to(apart.as_ref());
 }
@@ -75,7 +76,9 @@ fn range(text: &str) -> Option<RangeInclusive<u16>> {
     }
 }
 
-fn of_ports(desired: &Desired, local: &RangeInclusive<u16>) -> Option<Conflict> {
+/// As [`conflict`], with the kernel's range of ports as it shows it.
+pub fn of_ports(desired: &Desired, local: &str) -> Option<Conflict> {
+    let local = range(local)?;
     let snat = &desired.settings.snat_ports;
     let overlap = snat.start() <= local.end() && local.start() <= snat.end();
     let translates = |service: &Service| {
@@ -154,7 +157,7 @@ mod tests {
             ("500 1024", true),
             ("2000 2001", true),
         ] {
-            let conflict = of_ports(&desired, &range(local).unwrap());
+            let conflict = of_ports(&desired, local);
             assert_eq!(conflict.is_some(), found, "{local}");
             assert!(conflict.is_none_or(|conflict| conflict.message.contains("ip_local_port_range")));
         }
@@ -162,7 +165,7 @@ mod tests {
         service.mode = Mode::L2dsr;
         for (backend, found) in [(None, false), (Some(Mode::Nat), true)] {
             service.backends[0].mode = backend;
-            let conflict = of_ports(&testing::desired([service.clone()]), &(1..=u16::MAX));
+            let conflict = of_ports(&testing::desired([service.clone()]), "1 65535");
             assert_eq!(
                 conflict.is_some(),
                 found,

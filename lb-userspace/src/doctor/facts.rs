@@ -11,10 +11,11 @@ use std::{
 
 use super::Setup;
 use crate::{
+    app::descriptors,
     datapath::{
         HostAddress,
         host_network::{HostLink, HostNetwork, HostWay, Offloads, Peer, XdpFeatures, interrupt_cpus},
-        left_forwarding, missing_capabilities,
+        left_forwarding, missing_capabilities, sees_programs,
     },
     state::service::Protocol,
 };
@@ -53,6 +54,8 @@ pub struct Machine {
     pub compiles_bpf: Option<bool>,
     /// Capabilities that `lb run` needs and this process lacks.
     pub missing_capabilities: Vec<&'static str>,
+    /// Whether this process may see which programs are loaded.
+    pub sees_programs: bool,
     /// Whether the directory of pins is in a BPF file system; `None` if it does not exist.
     pub pins_in_bpf_fs: Option<bool>,
     /// CPUs in use.
@@ -70,6 +73,7 @@ impl Default for Machine {
             has_btf: true,
             compiles_bpf: Some(true),
             missing_capabilities: Vec::new(),
+            sees_programs: true,
             pins_in_bpf_fs: Some(true),
             cpus: 2,
             open_files: 1 << 20,
@@ -136,7 +140,9 @@ impl Facts {
                 facts.settings.extend(setting(&key.replace("{}", &link.name)));
             }
         }
-        facts.settings.extend(setting("ipv4/conf/all/arp_ignore"));
+        for key in ["ipv4/conf/all/arp_ignore", "ipv4/ip_local_port_range"] {
+            facts.settings.extend(setting(key));
+        }
         Ok(facts)
     }
 
@@ -177,7 +183,6 @@ fn device(network: &mut HostNetwork, link: &HostLink) -> Device {
 impl Machine {
     fn read(pin_dir: &Path) -> Self {
         let text = |path: &str| fs::read_to_string(path).ok();
-        let (open_files, has_time) = (open_files(), has_time());
         Self {
             release: text("/proc/sys/kernel/osrelease")
                 .unwrap_or_default()
@@ -186,10 +191,11 @@ impl Machine {
             has_btf: Path::new("/sys/kernel/btf/vmlinux").exists(),
             compiles_bpf: text("/proc/sys/net/core/bpf_jit_enable").map(|value| value.trim() != "0"),
             missing_capabilities: missing_capabilities(),
+            sees_programs: sees_programs(),
             pins_in_bpf_fs: is_in_bpf_fs(pin_dir),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
-            open_files,
-            has_time,
+            open_files: descriptors::limit().map_or(u64::MAX, |limit| limit.rlim_max),
+            has_time: has_time(),
         }
     }
 }
@@ -206,19 +212,6 @@ fn is_in_bpf_fs(dir: &Path) -> Option<bool> {
     // SAFETY: the path is a C string and the kernel writes one structure, both of which live until the call returns.
     let result = unsafe { libc::statfs(path.as_ptr(), &raw mut found) };
     (result == 0).then_some(found.f_type == BPF_FS_MAGIC)
-}
-
-/// The hard limit, to which the daemon raises its own.
-fn open_files() -> u64 {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: the kernel writes one structure to the place it is given, which lives until the call returns.
-    match unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) } {
-        0 => limit.rlim_max,
-        _ => u64::MAX,
-    }
 }
 
 /// Whether something keeps the clock right (adjtimex(2)).

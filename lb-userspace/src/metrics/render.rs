@@ -11,7 +11,7 @@ use prometheus::{Registry, TextEncoder};
 
 use super::text::{Kind, Text};
 use crate::{
-    control::{ControlView, Observation, broken},
+    control::{ControlView, Observation, broken, forwards},
     datapath::NextHopState,
     health::{CheckId, Health},
     plan::TargetBackend,
@@ -241,7 +241,7 @@ fn services(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
         "1: none of its flows can work, whatever its checks say; `lb status` gives the reason",
     );
     for (name, service) in &view.desired.services {
-        let why = broken(&view.desired, service, &seen.next_hops);
+        let why = broken(&view.desired, service, &seen.next_hops, forwards);
         family.sample(&[("service", name.as_str())], u8::from(why.is_some()));
     }
     let programmed = view.programmed.as_ref().unwrap_or(&view.wanted);

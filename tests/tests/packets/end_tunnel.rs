@@ -130,9 +130,9 @@ fn other_tunnels_and_replies_to_the_port_of_gue_are_left_alone() -> Result<()> {
     for side in FAMILIES {
         let packet = Frame::tcp(side.client(1), side.vip(80), SYN, 64, b"");
         let sent = arriving(&packet, tier(side), end(side), Tunnel::Ipip);
-        bench.expect("nobody asked for it", &sent, PASS, &sent, Reason::OtherProtocol)?;
+        bench.expect("no tunnel ends here", &sent, PASS, &sent, Reason::OtherProtocol)?;
         let sent = arriving(&packet, tier(side), end(side), Tunnel::Gue1);
-        bench.expect("nobody asked for it", &sent, PASS, &sent, Reason::NotOurs)?;
+        bench.expect("no tunnel ends here", &sent, PASS, &sent, Reason::NotOurs)?;
     }
     Ok(())
 }

@@ -54,6 +54,11 @@ pub fn left_forwarding() -> LeftForwarding {
     left
 }
 
+/// Whether this process may see which programs are loaded, and so which are ours.
+pub fn sees_programs() -> bool {
+    loaded_programs().next().is_none_or(|program| program.is_ok())
+}
+
 /// The services in the map of this id, if it is a map of services.
 fn services(map: u32) -> Vec<ServiceKey> {
     let Ok(data) = MapData::from_id(map) else {

@@ -76,7 +76,7 @@ pub use self::{
         AttachOptions, Attachment, Interface, InterfaceChange, InterfaceChangeKind, InterfaceProblem,
         Interfaces, LinkOperation, XdpMode, missing,
     },
-    left::{LeftForwarding, left_forwarding},
+    left::{LeftForwarding, left_forwarding, sees_programs},
     live::LiveTables,
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
     netlink::{HostAddress, TiedTo},

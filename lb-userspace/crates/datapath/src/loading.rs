@@ -164,7 +164,7 @@ pub(super) fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
     unsafe { bpf(Command::BtfLoad, &mut attr) }.map(owned)
 }
 
-/// Loads a program that enters the first one of a map of programs, and passes all packets while there is none.
+/// Loads a program that enters the first one of a map of programs, and passes all packets while the map is empty.
 pub(super) fn load_gate(map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     const XDP_PASS: i32 = 2;
     const TAIL_CALL: i32 = 12;

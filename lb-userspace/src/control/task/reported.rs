@@ -57,7 +57,7 @@ impl Reported {
         self.percent.retain(|id, _| agents.contains_key(id));
     }
 
-    /// Takes an agent's weight; returns whether it is to be reported: it differs much from the last one, or one of the two is none
+    /// Takes an agent's weight; returns whether it is to be reported: it differs much from the last one, or only one of the two is known
     /// or the whole weight. `before` is the weight of an agent of which nothing was reported.
     pub(super) fn weight(&mut self, id: &CheckId, before: u16, percent: u16) -> bool {
         let known = self.percent.entry(id.clone()).or_insert(before);

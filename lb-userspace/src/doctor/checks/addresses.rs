@@ -70,7 +70,7 @@ fn of_address(setup: &Setup, facts: &Facts, subject: &str, address: IpAddr) -> V
         let interface = name_of(segment.ifindex);
         let network = Prefix::around(segment.address, segment.length);
         let message = format!(
-            "{address} lies in {network} of {interface}, but is not on this machine: nobody answers {question} for it"
+            "{address} lies in {network} of {interface}, but is not on this machine: no machine answers {question} for it"
         );
         return vec![
             Finding::warn("address", subject, message)
@@ -100,7 +100,7 @@ fn of_address(setup: &Setup, facts: &Facts, subject: &str, address: IpAddr) -> V
         let setting = |name: &str| facts.number(&format!("ipv4/conf/{name}/arp_ignore")).unwrap_or(0);
         if setting("all").max(setting(&asked)) >= 1 {
             let message = format!(
-                "{address} is on {interface}, and arp_ignore of {asked} keeps it from being answered there: nobody answers \
+                "{address} is on {interface}, and arp_ignore of {asked} keeps it from being answered there: no machine answers \
                  {question} for it"
             );
             let scope = if setting("all") >= 1 { "all" } else { &asked };

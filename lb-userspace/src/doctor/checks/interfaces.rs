@@ -40,7 +40,7 @@ fn of_link(setup: &Setup, facts: &Facts, link: &HostLink) -> Vec<Finding> {
     }
     let checks = [
         operation(link),
-        foreign_program(facts, link),
+        foreign_program(setup, facts, link),
         native(setup, link, device),
         veth_transmit(setup, link, device),
         checksums(link, device),
@@ -114,11 +114,11 @@ fn operation(link: &HostLink) -> Option<Finding> {
     }
 }
 
-fn foreign_program(facts: &Facts, link: &HostLink) -> Option<Finding> {
+fn foreign_program(setup: &Setup, facts: &Facts, link: &HostLink) -> Option<Finding> {
     let (program, mode) = link.xdp?;
     let name = &link.name;
-    let is_known = facts.machine.missing_capabilities.is_empty();
-    (is_known && !facts.ours.contains(name)).then(|| {
+    let is_ours = setup.running.contains_key(name) || facts.ours.contains(name);
+    (facts.machine.sees_programs && !is_ours).then(|| {
         let kind = match mode {
             XdpMode::Native => "xdp",
             XdpMode::Generic => "xdpgeneric",
@@ -196,7 +196,7 @@ pub(super) fn veth_transmit(setup: &Setup, link: &HostLink, device: &Device) -> 
     })
 }
 
-/// Over a veth, nobody computes the checksums that a sender leaves to its driver.
+/// A veth does not compute the checksums that a sender leaves to its driver.
 fn checksums(link: &HostLink, device: &Device) -> Option<Finding> {
     let peer = device.peer.as_ref()?;
     (peer.offloads.tx_checksums == Some(true) && !peer.is_port).then(|| {

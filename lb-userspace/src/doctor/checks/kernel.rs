@@ -1,14 +1,16 @@
 //! The machine: kernel, rights, limits.
 
 use super::super::{Facts, Finding, Setup, facts::Machine};
-use crate::{health::settings::CheckKind, state::service::Service};
+use crate::{
+    app::descriptors,
+    health::{MAX_IN_FLIGHT, settings::CheckKind},
+    state::service::Service,
+};
 
 /// Subject of these findings.
 const MACHINE: &str = "machine";
 /// The oldest kernel that is supported.
 const OLDEST: (u32, u32) = (6, 1);
-/// Open files that the daemon needs beside those of checks.
-const RESERVED_FILES: u64 = 512;
 
 pub(in super::super) fn all(setup: &Setup, facts: &Facts) -> Vec<Finding> {
     let machine = &facts.machine;
@@ -86,15 +88,15 @@ fn open_files(setup: &Setup, machine: &Machine) -> Option<Finding> {
             0
         }
     };
-    let checks = setup.services().map(checked).sum::<usize>() as u64;
-    let needed = checks.saturating_mul(2).saturating_add(RESERVED_FILES);
-    (machine.open_files < needed && checks > 0).then(|| {
+    let checks: usize = setup.services().map(checked).sum();
+    let at_once = descriptors::checks_allowed(machine.open_files);
+    (at_once < checks.min(MAX_IN_FLIGHT)).then(|| {
         let limit = machine.open_files;
         let message =
-            format!("{limit} open files are few for {checks} checked backends: checks wait for each other");
+            format!("{limit} open files allow {at_once} checks at once, and {checks} backends are checked: checks wait");
         Finding::warn("open_files", MACHINE, message)
-            .remedy(format!("LimitNOFILE={needed} in the unit"))
-            .remedy(format!("ulimit -Hn {needed}"))
+            .remedy("LimitNOFILE=65536 in the unit")
+            .remedy("ulimit -Hn 65536")
     })
 }
 

@@ -9,7 +9,7 @@ use super::{
     interfaces,
 };
 use crate::{
-    control::{broken, own_traffic},
+    control::{Broken, Cause, broken, own_traffic},
     datapath::{
         NextHopState, NextHops, XdpMode,
         host_network::{HostLink, HostWay},
@@ -41,8 +41,9 @@ pub(in super::super) fn all(setup: &Setup, facts: &Facts) -> Vec<Finding> {
         }
         let is_reachable = found.is_empty();
         findings.extend(found);
-        if is_reachable && let Some(why) = broken(&setup.desired, service, &ways) {
-            findings.push(no_replies(service, &why));
+        let forwards = |setting: &str| facts.number(setting.trim_start_matches("net/")) != Some(0);
+        if is_reachable && let Some(broken) = broken(&setup.desired, service, &ways, forwards) {
+            findings.push(no_replies(service, &broken));
         } else if is_reachable && !service.backends.is_empty() {
             let count = service.backends.len();
             let message = format!("{count} of {count} backends can be reached");
@@ -50,7 +51,9 @@ pub(in super::super) fn all(setup: &Setup, facts: &Facts) -> Vec<Finding> {
         }
     }
     findings.extend(exits(setup, facts));
-    findings.extend(own_traffic::conflict(&setup.desired).map(|conflict| {
+    let ports = facts.settings.get("ipv4/ip_local_port_range");
+    let conflict = ports.and_then(|ports| own_traffic::of_ports(&setup.desired, ports));
+    findings.extend(conflict.map(|conflict| {
         Finding::warn("snat_ports", "machine", conflict.message)
             .remedy("sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\"")
             .remedy("other snat_ports in the file")
@@ -59,20 +62,24 @@ pub(in super::super) fn all(setup: &Setup, facts: &Facts) -> Vec<Finding> {
 }
 
 /// Why no flow of a service can work although its backends can be reached.
-fn no_replies(service: &Service, why: &str) -> Finding {
-    let finding = Finding::fail(
-        "replies",
-        service.name.to_string(),
-        format!("no flow can work: {why}"),
-    );
-    // `net.ipv4.conf.eth0.forwarding is 0`
-    let setting = why.split_whitespace().find(|word| word.starts_with("net."));
-    match setting {
-        Some(setting) if setting.starts_with("net.ipv4.") => finding
-            .remedy("sysctl -w net.ipv4.ip_forward=1")
-            .remedy(format!("sysctl -w {setting}=1")),
-        Some(_) => finding.remedy("sysctl -w net.ipv6.conf.all.forwarding=1"),
-        None => finding.remedy("snat_addresses in the file"),
+fn no_replies(service: &Service, broken: &Broken) -> Finding {
+    let message = format!("no flow can work: {broken}");
+    let finding = Finding::fail("replies", service.name.to_string(), message);
+    match &broken.cause {
+        Cause::NotForwarded { setting } => {
+            let all = if setting.starts_with("net/ipv4/") {
+                "net.ipv4.ip_forward"
+            } else {
+                "net.ipv6.conf.all.forwarding"
+            };
+            finding
+                .remedy(format!("sysctl -w {all}=1"))
+                .remedy(format!("sysctl -w {setting}=1"))
+        }
+        Cause::NoSource { interface, .. } => finding
+            .remedy(format!("ip addr add ADDRESS dev {interface}"))
+            .remedy("snat_addresses in the file"),
+        Cause::Blocked(_) => finding.remedy(format!("lb doctor --vip {}", service.key.address)),
     }
 }
 

@@ -291,7 +291,7 @@ mod tests {
         );
         let own = ["10.0.0.9", "2001:db8::9"].map(|address| address.parse().unwrap());
         end_tunnels(&mut target, &[], &BTreeSet::from(own));
-        assert!(target.tunnel_ends.is_empty(), "nobody may send any");
+        assert!(target.tunnel_ends.is_empty(), "no tunnel is expected");
         let from = ["10.0.0.0/30", "2001:db8::/64"].map(|prefix| prefix.parse().unwrap());
         end_tunnels(&mut target, &from, &BTreeSet::from(own));
         let ends = target
