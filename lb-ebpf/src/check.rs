@@ -6,6 +6,7 @@
 
 use core::sync::atomic::{Ordering, compiler_fence};
 
+use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     addr::NetPort,
     backend::{Backend, BackendId, IN_USE},
@@ -22,6 +23,7 @@ use crate::{
         direct,
         rewrite::{self, TtlAction},
     },
+    global::global,
     header::{Protocol, TcpFlags},
     lookup,
     maps::{checks, tables},
@@ -34,17 +36,80 @@ use crate::{
     packet::Packet,
     scratch::{NewFlow, NextHop, Scratch},
     transport,
-    verdict::{self, Verdict},
+    verdict::Verdict,
 };
 
-/// Sends a check's packet to its backend.
+/// Sends a check's packet to its backend; whether it was sent.
+///
+/// In two functions that the verifier checks once: the ways through the first would multiply those through the second, and
+/// neither needs the other's stack.
 #[inline(always)]
-pub(crate) fn stage<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> NextStage {
-    verdict::next(send(packet, scratch))
+pub(crate) fn run<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> bool {
+    scratch.keep(packet, 0);
+    let ctx = packet.context();
+    let flags = take(scratch, ctx);
+    flags != NOT_DONE && hand_on(scratch, ctx, flags) != NOT_DONE
+}
+
+/// Result of a function that has refused the packet.
+const NOT_DONE: u32 = 0;
+/// Result of one that has done its work; [`take`] adds the flags to it.
+const DONE: u32 = 1;
+
+global! {
+    /// [`accept`]: [`DONE`] and [`TcpFlags::to_word`].
+    fn take(&mut Scratch, ctx: *mut xdp_md) -> u32 = take_v4, take_v6: taken
+}
+
+global! {
+    /// [`send`], of a packet whose flags [`take`] has returned: [`DONE`].
+    fn hand_on(&mut Scratch, ctx: *mut xdp_md, flags: u32) -> u32 = hand_on_v4, hand_on_v6: handed_on
 }
 
 #[inline(always)]
-fn send<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Verdict, NextStage> {
+fn taken<A: Family>(scratch: &mut Scratch<A>, ctx: *mut xdp_md) -> u32 {
+    // SAFETY: the caller's context.
+    let packet = unsafe { Packet::resume(ctx, scratch.tags, scratch.frame_len) };
+    accept(&packet, scratch).map_or(NOT_DONE, |flags| DONE + flags.to_word())
+}
+
+#[inline(always)]
+fn handed_on<A: Family>(scratch: &mut Scratch<A>, ctx: *mut xdp_md, flags: u32) -> u32 {
+    // SAFETY: the caller's context.
+    let packet = unsafe { Packet::resume(ctx, scratch.tags, scratch.frame_len) };
+    let sent = send(&packet, scratch, TcpFlags::from_word(flags.wrapping_sub(DONE)));
+    sent.map_or(NOT_DONE, |_| DONE)
+}
+
+/// A check, and the backend that it is of.
+#[derive(Clone, Copy)]
+struct Target {
+    check: &'static PathCheck,
+    id: BackendId,
+    backend: &'static Backend,
+}
+
+/// What a packet to this port checks.
+#[inline(always)]
+fn target(port: NetPort) -> Result<Target, Reason> {
+    let number = port.get();
+    let id = BackendId(number);
+    Ok(Target {
+        check: checks::path_check(number).ok_or(Reason::NotOurs)?,
+        id,
+        backend: tables::backend(id)?,
+    })
+}
+
+/// Whether packets to a backend are translated.
+#[inline(always)]
+const fn translates(backend: &Backend) -> bool {
+    backend.mode == Mode::Nat as u8 || backend.mode == Mode::Dnat as u8
+}
+
+/// Finds or begins the flow of a check's packet, and leaves it in the scratch, as the header.
+#[inline(always)]
+fn accept<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<TcpFlags, NextStage> {
     let ip = A::parse(packet)?;
     if A::is_fragment(packet, &ip) {
         return Err(Reason::Fragment.into());
@@ -58,10 +123,8 @@ fn send<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Verdict,
         Protocol::Icmp => return Err(Reason::OtherProtocol.into()),
     };
     transport::tuple(packet, &ip, protocol, &mut scratch.tuple)?;
-    let number = scratch.tuple.dst_port.get();
-    let check = checks::path_check(number).ok_or(Reason::NotOurs)?;
-    let id = BackendId(number);
-    let backend = tables::backend(id)?;
+    scratch.ip = ip;
+    let Target { check, id, backend } = target(scratch.tuple.dst_port)?;
     let is_v6 = check.flags & check::IPV6 != 0;
     if scratch.tuple.dst != A::FAR || is_v6 != A::IS_V6 {
         return Err(Reason::NotOurs.into());
@@ -69,7 +132,7 @@ fn send<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Verdict,
     if !backend.has(IN_USE) || backend.generation != check.generation {
         return Err(Reason::BackendMissing.into());
     }
-    let translates = backend.mode == Mode::Nat as u8 || backend.mode == Mode::Dnat as u8;
+    let translates = translates(backend);
     if translates && backend.has(lb_common::backend::IPV6) != A::IS_V6 {
         return Err(Reason::ModeMissing.into());
     }
@@ -81,9 +144,14 @@ fn send<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Verdict,
     if !knows(packet, scratch, id, backend, to, flags.is_syn())? {
         begin(packet, scratch, id, backend, check, to)?;
     }
-    // As in `slow_path`: the verifier walks what follows once.
-    compiler_fence(Ordering::SeqCst);
+    Ok(flags)
+}
+
+/// Sends a packet that was accepted, as its flow in the scratch says.
+#[inline(always)]
+fn send<A: Family>(packet: &Packet, scratch: &mut Scratch<A>, flags: TcpFlags) -> Result<Verdict, NextStage> {
     let Scratch {
+        ip,
         tuple,
         flow,
         peer_key: client,
@@ -91,7 +159,8 @@ fn send<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Verdict,
         fragments,
         ..
     } = scratch;
-    let service = find_service(client, flow, check, protocol);
+    let Target { check, backend, .. } = target(tuple.dst_port)?;
+    let service = find_service(client, flow, check, tuple.protocol);
     let is_programmed = service.is_some() && service.id == backend.service;
     if !is_programmed {
         return Err(Reason::BackendMissing.into());
@@ -101,13 +170,16 @@ fn send<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Verdict,
         entry.set_state(progress::state_after(flow.state, flags, PROVEN));
         entry.touch(flow);
     }
-    if translates {
-        exit.hop = NextHop::towards(packet, &ip, backend, &flow.src, &flow.dst, exit)?;
-        rewrite::translate(packet, &ip, flow, fragments, TtlAction::Decrement)?;
+    if translates(backend) {
+        exit.hop = NextHop::towards(packet, ip, backend, &flow.src, &flow.dst, exit)?;
+        rewrite::translate(packet, ip, flow, fragments, TtlAction::Decrement)?;
         return Ok(exit.leave(packet)?);
     }
-    rewrite::translate(packet, &ip, flow, fragments, TtlAction::Keep)?;
-    direct::prepare::<A>(packet, &ip, backend, A::hash(client), exit)?;
+    rewrite::translate(packet, ip, flow, fragments, TtlAction::Keep)?;
+    // As in `slow_path`: the verifier walks what follows once.
+    compiler_fence(Ordering::SeqCst);
+    let Target { backend, .. } = target(tuple.dst_port)?;
+    direct::prepare::<A>(packet, ip, backend, A::hash(client), exit)?;
     Ok(exit.leave(packet)?)
 }
 

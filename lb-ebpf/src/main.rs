@@ -90,7 +90,7 @@ mod programs {
     use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
     use lb_common::{
         addr::{NetV4, NetV6},
-        reason::{Action, Reason},
+        reason::Reason,
         stage::{ENTRY_LEADS_TO, Stage},
         vlan::Tags,
     };
@@ -250,28 +250,29 @@ mod programs {
     pub(crate) fn lb_check(ctx: XdpContext) -> u32 {
         // SAFETY: the context of this run.
         let packet = unsafe { Packet::new(ctx.ctx) };
-        let next = match parse::ethernet(&packet) {
-            Ok(Network::V4) => check::<NetV4>(&packet),
-            Ok(Network::V6) => check::<NetV6>(&packet),
-            Err(next) => next,
+        let sent = match parse::ethernet(&packet) {
+            // SAFETY: this program's main function; one of the two.
+            Ok(Network::V4) => unsafe { check::<NetV4>(&packet) },
+            // SAFETY: this program's main function; one of the two.
+            Ok(Network::V6) => unsafe { check::<NetV6>(&packet) },
+            Err(_) => false,
         };
-        match next.reason().action() {
-            Action::Tx | Action::Redirect => xdp_action::XDP_REDIRECT,
-            Action::Pass | Action::Drop | Action::Aborted => xdp_action::XDP_DROP,
+        if sent {
+            xdp_action::XDP_REDIRECT
+        } else {
+            xdp_action::XDP_DROP
         }
     }
 
-    // Not inlined: each family has a stack of its own.
-    #[inline(never)]
-    fn check<A: Family>(packet: &Packet) -> NextStage {
-        // SAFETY: of its family, this is called once in a run.
-        match unsafe { A::scratch() } {
-            Ok(scratch) => {
-                let next = check::stage(packet, scratch);
-                scratch.forget(next)
-            }
-            Err(reason) => reason.into(),
-        }
+    /// Sends a check's packet; whether it was sent.
+    ///
+    /// # Safety
+    ///
+    /// As [`stage::run`].
+    #[inline(always)]
+    unsafe fn check<A: Family>(packet: &Packet) -> bool {
+        // SAFETY: by the contract.
+        unsafe { A::scratch() }.is_ok_and(|scratch| check::run(packet, scratch))
     }
 }
 
