@@ -27,5 +27,5 @@ pub mod state;
 
 pub use lb_datapath as datapath;
 use lb_health_core::clock;
-pub use lb_model::{chain, config, health};
+pub use lb_model::{chain, config, duration, health};
 pub use lb_plan::{self as plan, ring, transition};

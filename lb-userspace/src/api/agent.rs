@@ -56,6 +56,6 @@ pub(super) fn settings(settings: Option<&AgentSettings>) -> Option<String> {
         .map_or_else(String::new, |port| format!("port {port}, "));
     Some(format!(
         "{port}every {}",
-        crate::config::duration::text(settings.interval)
+        crate::duration::text(settings.interval)
     ))
 }

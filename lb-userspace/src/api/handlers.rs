@@ -32,9 +32,8 @@ use super::{
 use crate::{
     config::{
         self,
-        daemon::needs_restart,
         fields::Keys,
-        quic,
+        lb::needs_restart,
         values::{self, ValueError},
     },
     control::{Change, Outcome},
@@ -387,7 +386,7 @@ pub(super) fn no_such_path() -> Response {
 
 /// Server ids of QUIC.
 fn hex_list(ids: &[String]) -> Result<Vec<ServerId>, ValueError> {
-    ids.iter().map(|id| quic::hex(id)).collect()
+    ids.iter().map(|id| values::hex(id)).collect()
 }
 
 /// Makes a change. The control task finishes it also when the caller hangs up.

@@ -17,10 +17,10 @@ use super::{
     types::{self, Drops, Interface, MapUse, Status, XdpMode},
 };
 use crate::{
-    config::duration,
     control::{self, ControlView, Observation},
     datapath,
     discovery::HostStatuses,
+    duration,
     events::rfc3339,
     health::{CheckId, CheckStatuses, agent::AgentStatus},
     metrics::is_drop,

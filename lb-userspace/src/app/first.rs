@@ -5,11 +5,10 @@ use std::{path::PathBuf, sync::Arc, time::SystemTime};
 use super::{RunError, settings::FileError};
 use crate::{
     chain::chain,
-    config::Config,
+    config::{Config, diff::Diff},
     control::{Change, ControlError, RefusedFile, report_replaced},
     events::{EventKind, EventLog, NewEvent},
     state::{
-        diff::Diff,
         store::{Store, StoreError},
         stored::{FileOrder, Stored},
     },

@@ -7,7 +7,7 @@ use super::{
     first::with_details,
     settings::{self, FileError},
 };
-use crate::{chain::chain, config::daemon::needs_restart, control::Change, state::stored::FileOrder};
+use crate::{chain::chain, config::lb::needs_restart, control::Change, state::stored::FileOrder};
 
 impl Daemon {
     /// Makes the file's content the desired state. A bad file changes nothing and is reported.

@@ -14,10 +14,7 @@ use super::{
 use crate::{
     app,
     chain::chain,
-    config::{
-        daemon::{self, OnExit},
-        values,
-    },
+    config::{daemon::OnExit, values},
     datapath::{DEFAULT_PIN_DIR, DatapathError, Decap as Running, DecapOptions},
     state::xdp_mode::XdpModeChoice,
 };
@@ -28,7 +25,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 #[derive(Args, Debug)]
 pub(super) struct Decap {
     /// Interface that tunnels arrive on
-    #[arg(long = "iface", value_name = "IFACE", value_parser = daemon::interface)]
+    #[arg(long = "iface", value_name = "IFACE", value_parser = values::interface)]
     interface: String,
     /// Addresses or prefixes of the balancers, or their tunnel_sources; may be given several times
     #[arg(long = "from", value_name = "PREFIX", required = true, value_parser = prefix)]

@@ -15,7 +15,7 @@ use crate::{
         settings::{FileError, Flags},
     },
     chain::chain,
-    config::{daemon, daemon::OnExit, keys, values},
+    config::{daemon::OnExit, keys, values},
     state::xdp_mode::XdpModeChoice,
 };
 
@@ -24,7 +24,7 @@ pub(super) struct Run {
     /// Configuration file; without one, the stored state is in force
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    #[arg(long = "iface", value_name = "IFACE", value_parser = daemon::interface, help = several(help(&keys::LB, "interfaces")))]
+    #[arg(long = "iface", value_name = "IFACE", value_parser = values::interface, help = several(help(&keys::LB, "interfaces")))]
     interfaces: Vec<String>,
     #[arg(long, help = help(&keys::LB, "wait_for_interfaces"))]
     wait_for_interfaces: bool,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     chain::chain,
-    config::Config,
+    config::{Config, diff::diff},
     datapath::BackendStats,
     events::{EventKind, EventLog},
     health::{
@@ -22,7 +22,6 @@ use crate::{
         backend::Admin,
         change::BackendChange,
         desired::Desired,
-        diff::diff,
         effective::HealthView,
         names::BackendName,
         service::{ON_DOWN_AFTER, OnDown, Service},

@@ -14,7 +14,7 @@ use lb_common::{
 use lb_wire::{next_stage::NextStage, order};
 
 use super::walk::Walk;
-use crate::{config::duration, state::service::Protocol};
+use crate::{duration, state::service::Protocol};
 
 /// The selected backend, or the next stage of a packet that no backend takes.
 pub(super) type Choice = Result<(BackendId, Backend), NextStage>;

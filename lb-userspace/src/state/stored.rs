@@ -2,13 +2,11 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use super::{
-    desired::Desired,
+use super::{desired::Desired, discovered, names::ServiceName};
+use crate::config::{
+    Config,
     diff::{self, Change, Diff, Item, Subject},
-    discovered,
-    names::ServiceName,
 };
-use crate::config::Config;
 
 /// A desired state with the configuration file that it began with, so that a restart can distinguish a changed file
 /// from changes made by command.

@@ -10,5 +10,7 @@
 
 pub mod chain;
 pub mod config;
+pub mod duration;
 pub mod health;
 pub mod state;
+mod value_error;

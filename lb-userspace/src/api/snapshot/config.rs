@@ -5,12 +5,10 @@ use crate::{
         Api,
         types::{ConfigState, Problem},
     },
+    config::diff::{self, Diff},
     control::ControlView,
     events::rfc3339,
-    state::{
-        diff::{self, Diff},
-        stored::{FileOrder, content_by_file},
-    },
+    state::stored::{FileOrder, content_by_file},
 };
 
 /// Differences that are listed; more are counted.

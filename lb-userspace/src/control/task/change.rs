@@ -12,6 +12,7 @@ use super::{ControlTask, converge::target, timers::is_named};
 use crate::{
     chain::chain,
     clock::now,
+    config::diff::{self, Diff},
     control::{
         Change, ControlError, Moved, Outcome,
         ports::ProgramTarget,
@@ -26,7 +27,6 @@ use crate::{
         agents,
         backend::Backend,
         desired::Revision,
-        diff::{self, Diff},
         moves::{self, Moves},
         names::ServiceName,
         store::Record,

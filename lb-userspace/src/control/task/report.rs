@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 use super::{ControlTask, reported::SlowStarts};
 use crate::{
     clock::now,
+    config::diff::{self, Subject},
     control::{ControlView, RefusedFile, ports::ProgramTarget, verdicts},
     events::{EventKind, EventLog, NewEvent, rfc3339},
     health::CheckId,
     state::{
         agents, backups,
         desired::Revision,
-        diff::{self, Subject},
         names::{BackendName, ServiceName},
         removal,
     },

@@ -1,8 +1,9 @@
 //! Errors with their place in the file.
 
-use std::{cell::OnceCell, collections::BTreeMap, fmt};
+use std::{cell::OnceCell, collections::BTreeMap, fmt, ops::Range};
 
-use super::Span;
+/// Bytes of a text.
+pub(super) type Span = Range<usize>;
 
 /// An error at a place of the configuration file.
 #[derive(Clone, PartialEq, Eq, Debug)]

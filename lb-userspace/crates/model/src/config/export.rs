@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    DaemonSettings,
+    daemon::DaemonSettings,
     fields::{self, Field, Keys},
 };
 use crate::state::{

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 pub use super::keys::Keys;
 use super::{
-    DaemonSettings,
+    daemon::DaemonSettings,
     keys::{self, Key, KeyTable, Subject, quoted},
 };
 use crate::{

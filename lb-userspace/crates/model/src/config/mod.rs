@@ -5,12 +5,13 @@
 
 pub mod daemon;
 mod dialogue;
-pub mod duration;
+pub mod diff;
 mod error;
 pub mod export;
 pub mod fields;
 pub mod health;
 pub mod keys;
+pub mod lb;
 pub mod quic;
 mod service;
 mod table;
@@ -18,10 +19,10 @@ mod table;
 mod tests;
 pub mod values;
 
-use std::{collections::BTreeMap, ops::Range};
+use std::collections::BTreeMap;
 
 use lb_common::limits::MAX_SERVICES;
-use toml::de::{DeTable, DeValue};
+use toml::de::DeTable;
 
 pub use self::service::DEFAULT_WEIGHT;
 pub use self::{
@@ -47,8 +48,6 @@ pub struct Config {
     pub desired: Desired,
 }
 
-type Span = Range<usize>;
-
 /// Reads a configuration. `file` is the name that errors carry.
 ///
 /// # Errors
@@ -67,7 +66,7 @@ pub fn parse_daemon(text: &str) -> Option<DaemonSettings> {
     let mut reporter = Reporter::new(text, "");
     let mut root = Table::new(document.get_ref(), document.span(), keys::FILE.header);
     let lb = root.table(&mut reporter, "lb", keys::LB.header)?;
-    let (daemon, ..) = daemon::read(&mut reporter, lb, &Desired::default());
+    let (daemon, ..) = lb::read(&mut reporter, lb, &Desired::default());
     reporter.check().ok().map(|()| daemon)
 }
 
@@ -86,7 +85,7 @@ pub fn parse_beside(text: &str, file: &str, known: &Desired) -> Result<Config, V
     let mut root = Table::new(document.get_ref(), document.span(), keys::FILE.header);
     let lb = root.table(&mut reporter, "lb", keys::LB.header);
     let (daemon, settings, lb_spans) = match lb {
-        Some(table) => daemon::read(&mut reporter, table, known),
+        Some(table) => lb::read(&mut reporter, table, known),
         None => <_>::default(),
     };
     let mut services = Vec::new();
@@ -182,18 +181,5 @@ fn duplicate_names(reporter: &mut Reporter<'_>, services: &[Located]) {
         } else {
             seen.insert(located.service.name.clone(), span.start);
         }
-    }
-}
-
-/// The kind of a TOML value, for messages.
-fn type_name(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "an integer",
-        DeValue::Float(_) => "a float",
-        DeValue::Boolean(_) => "a boolean",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "an array",
-        DeValue::Table(_) => "a table",
     }
 }

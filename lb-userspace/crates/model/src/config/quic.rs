@@ -1,46 +1,15 @@
 //! `[[service.quic]]` tables.
 
-use std::str::FromStr;
-
 use super::{
     error::Reporter,
     keys,
     table::{Spans, Table},
-    values::{self, ValueError},
+    values,
 };
-use crate::state::{
-    desired::Desired,
-    quic::{Fingerprint, QuicKey, QuicSettings},
-};
+use crate::state::{desired::Desired, quic::QuicSettings};
 
 /// Default bytes of a nonce: together with a server id of 8 bytes, one block of AES.
 pub const DEFAULT_NONCE_LENGTH: u8 = 8;
-
-/// Bytes in hexadecimal: a server id or a key.
-///
-/// # Errors
-/// The text is no hexadecimal text of whole bytes.
-pub fn hex<T: FromStr<Err = String>>(text: &str) -> Result<T, ValueError> {
-    text.parse().map_err(|message: String| {
-        ValueError::new(
-            message,
-            "write two hexadecimal digits for each byte, for example \"0a1b2c\"",
-        )
-    })
-}
-
-/// A key, or the fingerprint of one that `known` has.
-pub(super) fn key(text: &str, known: &Desired) -> Result<QuicKey, ValueError> {
-    let Some(fingerprint) = Fingerprint::from_text(text) else {
-        return hex(text);
-    };
-    known.quic_key(fingerprint).ok_or_else(|| {
-        ValueError::new(
-            format!("{fingerprint} stands for a key that is not known here"),
-            "write the key itself: 32 hexadecimal digits",
-        )
-    })
-}
 
 /// Reads the tables with their positions, in the order of their ids. Leaves out tables without a required key.
 pub(super) fn read(

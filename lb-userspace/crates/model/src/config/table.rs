@@ -13,9 +13,7 @@ use toml::{
 };
 
 use super::{
-    Span,
-    error::Reporter,
-    type_name,
+    error::{Reporter, Span},
     values::{self, ValueError},
 };
 
@@ -358,4 +356,17 @@ fn integer(value: &DeValue<'_>) -> Result<String, ValueError> {
 
 fn wrong_type(expected: &str, found: &DeValue<'_>) -> ValueError {
     ValueError::new(format!("expected {expected}, found {}", type_name(found)), "")
+}
+
+/// The kind of a TOML value, for messages.
+fn type_name(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "an integer",
+        DeValue::Float(_) => "a float",
+        DeValue::Boolean(_) => "a boolean",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "an array",
+        DeValue::Table(_) => "a table",
+    }
 }

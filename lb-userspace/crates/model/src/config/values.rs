@@ -3,39 +3,30 @@
 use std::{
     net::{IpAddr, SocketAddr},
     ops::RangeInclusive,
+    path::PathBuf,
     str::FromStr,
     time::{Duration, SystemTime},
 };
 
-use super::duration;
-use crate::state::{
-    guard::{Prefix, PrefixError},
-    hosts::{HostName, HostNameError},
-    names::NameError,
-    ports::{PortRange, PortRangeError},
-    service::RingSize,
-    words::Word,
+pub use crate::value_error::ValueError;
+use crate::{
+    duration,
+    state::{
+        guard::{Prefix, PrefixError},
+        hosts::{HostName, HostNameError},
+        names::NameError,
+        ports::{PortRange, PortRangeError},
+        service::RingSize,
+        words::Word,
+    },
 };
 
-/// Why a text is not a value of the expected kind.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct ValueError {
-    /// The problem.
-    pub message: String,
-    /// The remedy; empty: none.
-    pub hint: Option<String>,
-}
+/// Longest name of a network interface, in bytes: ALTIFNAMSIZ less the final zero (linux/if.h). Only alternative names are
+/// longer than 15.
+const MAX_INTERFACE_NAME: usize = 127;
 
-impl ValueError {
-    /// An error; an empty `hint` adds no remedy.
-    pub fn new(message: impl Into<String>, hint: impl Into<String>) -> Self {
-        Self {
-            message: message.into(),
-            hint: Some(hint.into()).filter(|hint| !hint.is_empty()),
-        }
-    }
-}
+/// Longest path of a unix socket: `sun_path` less the final zero (unix(7)).
+const MAX_SOCKET_PATH: usize = 107;
 
 /// A name of a service or backend.
 ///
@@ -363,6 +354,42 @@ pub fn ports(text: &str) -> Result<RangeInclusive<u16>, ValueError> {
     })
 }
 
+/// A name that a network interface can have.
+///
+/// # Errors
+/// The text is no such name, for the reason in the error.
+pub fn interface(text: &str) -> Result<String, ValueError> {
+    let fits = (1..=MAX_INTERFACE_NAME).contains(&text.len()) && text != "." && text != "..";
+    if fits && !text.contains(|c: char| c == '/' || c == ':' || c.is_whitespace() || c.is_control()) {
+        return Ok(text.to_owned());
+    }
+    Err(ValueError::new(
+        format!("{text:?} is no name of an interface"),
+        "`ip link` lists them",
+    ))
+}
+
+pub(super) fn path(text: &str) -> Result<PathBuf, ValueError> {
+    let path = PathBuf::from(text);
+    if path.is_absolute() {
+        return Ok(path);
+    }
+    Err(ValueError::new(
+        format!("{text:?} is no absolute path"),
+        "begin it with /",
+    ))
+}
+
+pub(super) fn socket(text: &str) -> Result<PathBuf, ValueError> {
+    if text.len() > MAX_SOCKET_PATH {
+        return Err(ValueError::new(
+            format!("a socket's path has at most {MAX_SOCKET_PATH} bytes"),
+            "",
+        ));
+    }
+    path(text)
+}
+
 /// A whole number from 0.
 ///
 /// # Errors
@@ -379,6 +406,19 @@ pub fn count<N: FromStr>(text: &str) -> Result<N, ValueError> {
 pub fn share(text: &str) -> Result<f64, ValueError> {
     let number = text.parse().ok().filter(|number: &f64| number.is_finite());
     number.ok_or_else(|| ValueError::new(format!("{text} is no number"), "from 0 to 1, for example 0.1"))
+}
+
+/// Bytes in hexadecimal: a server id or a key.
+///
+/// # Errors
+/// The text is no hexadecimal text of whole bytes.
+pub fn hex<T: FromStr<Err = String>>(text: &str) -> Result<T, ValueError> {
+    text.parse().map_err(|message: String| {
+        ValueError::new(
+            message,
+            "write two hexadecimal digits for each byte, for example \"0a1b2c\"",
+        )
+    })
 }
 
 /// The nearest word, if it differs by at most two slips and by less than half of it.

@@ -5,7 +5,6 @@ pub mod change;
 pub mod check;
 pub mod clients;
 pub mod desired;
-pub mod diff;
 pub mod discovered;
 pub mod endpoints;
 pub mod guard;

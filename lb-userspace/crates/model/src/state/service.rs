@@ -20,9 +20,8 @@ use super::{
     names::{GroupName, ServiceName},
     ports::PortRange,
     quic::QuicSettings,
-    words::Word as _,
 };
-use crate::health::{agent::AgentSettings, settings::CheckSettings};
+use crate::health::{agent::AgentSettings, settings::CheckSettings, word::Word as _};
 
 /// Default percent of a service's weight that checks may take out: all of it.
 pub const ALL_PERCENT: u8 = 100;

@@ -2,13 +2,9 @@
 
 use std::fmt;
 
+use super::codec::Input;
 use crate::{
-    config::{
-        DaemonSettings,
-        error::Reporter,
-        keys::{Absent, Key, KeyTable, codec::Codec},
-        table::Table,
-    },
+    config::daemon::DaemonSettings,
     health::{
         agent::AgentSettings,
         settings::{
@@ -17,11 +13,7 @@ use crate::{
         },
     },
     state::{
-        backend::Backend,
-        clients::Clients,
-        desired::{Desired, Settings},
-        guard::Guard,
-        quic::QuicSettings,
+        backend::Backend, clients::Clients, desired::Settings, guard::Guard, quic::QuicSettings,
         service::Service,
     },
 };
@@ -33,25 +25,6 @@ pub enum Keys {
     Hidden,
     /// As they are, in files that only the daemon reads.
     Whole,
-}
-
-/// A value being read.
-pub(in crate::config) struct Input<'i, 'r, 't> {
-    /// Its table.
-    pub(in crate::config) table: &'i mut Table<'t>,
-    /// Takes the errors.
-    pub(in crate::config) reporter: &'i mut Reporter<'r>,
-    /// Its key.
-    pub(in crate::config) key: &'static str,
-    /// Has the keys whose fingerprints may stand in the file.
-    pub(in crate::config) known: &'i Desired,
-}
-
-impl Input<'_, '_, '_> {
-    /// The value; `None` if it is missing or wrong.
-    pub(super) fn value<V>(&mut self, codec: &Codec<V>) -> Option<V> {
-        (codec.read)(self)
-    }
 }
 
 /// Reads a value into a `T`, and writes it.
@@ -218,44 +191,6 @@ of_kinds! {
     UdpCheck: CheckKind::Udp(check) => check;
     PushCheck: CheckKind::Push(check) => check;
     ExecCheck: CheckKind::Exec(check) => check;
-}
-
-impl KeyTable {
-    /// Reads the values of `subject`; a wrong one stays as it is.
-    pub(in crate::config) fn read(
-        &self,
-        subject: &mut impl Subject,
-        table: &mut Table<'_>,
-        reporter: &mut Reporter<'_>,
-        known: &Desired,
-    ) {
-        for key in self.keys {
-            let mut input = Input {
-                table: &mut *table,
-                reporter: &mut *reporter,
-                key: key.name,
-                known,
-            };
-            subject.read(&key.access, &mut input);
-        }
-    }
-
-    /// The keys of `subject` with their values in TOML, in the order of the table.
-    pub(in crate::config) fn written(
-        &self,
-        subject: &impl Subject,
-        keys: Keys,
-    ) -> impl Iterator<Item = (&'static Key, String)> {
-        let value = move |key: &'static Key| Some((key, subject.write(&key.access, keys)?));
-        self.keys.iter().filter_map(value)
-    }
-}
-
-impl Key {
-    /// Whether the value, in TOML, is the default, so that the key can be left out.
-    pub(in crate::config) fn is_default(&self, value: &str) -> bool {
-        matches!(self.absent, Absent::Default(default) if default == value)
-    }
 }
 
 /// A field that always has a value: `field!(Service.mode = word())`.

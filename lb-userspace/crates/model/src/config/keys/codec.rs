@@ -12,13 +12,15 @@ use std::{
 
 use toml::Value;
 
-use super::access::Input;
 use crate::{
     config::{
-        daemon, duration, quic,
+        error::Reporter,
+        table::Table,
         values::{self, ValueError},
     },
+    duration,
     state::{
+        desired::Desired,
         guard::Prefix,
         names::{BackendName, GroupName},
         ports::PortRange,
@@ -27,6 +29,18 @@ use crate::{
         words::Word,
     },
 };
+
+/// A value being read.
+pub(in crate::config) struct Input<'i, 'r, 't> {
+    /// Its table.
+    pub(in crate::config) table: &'i mut Table<'t>,
+    /// Takes the errors.
+    pub(in crate::config) reporter: &'i mut Reporter<'r>,
+    /// Its key.
+    pub(in crate::config) key: &'static str,
+    /// Has the keys whose fingerprints may stand in the file.
+    pub(in crate::config) known: &'i Desired,
+}
 
 /// Reads a type and writes it.
 pub(super) struct Codec<V> {
@@ -44,6 +58,11 @@ impl<V> Codec<V> {
 }
 
 impl Input<'_, '_, '_> {
+    /// The value; `None` if it is missing or wrong.
+    pub(super) fn value<V>(&mut self, codec: &Codec<V>) -> Option<V> {
+        (codec.read)(self)
+    }
+
     fn text<V>(&mut self, parse: impl FnOnce(&str) -> Result<V, ValueError>) -> Option<V> {
         self.table.text(self.reporter, self.key, parse)
     }
@@ -155,17 +174,17 @@ pub(super) const PORTS: Codec<RangeInclusive<u16>> = Codec {
 };
 
 pub(super) const PATH: Codec<PathBuf> = Codec {
-    read: |input| input.text(daemon::path),
+    read: |input| input.text(values::path),
     write: |path| quoted_path(path),
 };
 
 pub(super) const SOCKET: Codec<PathBuf> = Codec {
-    read: |input| input.text(daemon::socket),
+    read: |input| input.text(values::socket),
     write: |path| quoted_path(path),
 };
 
 pub(super) const INTERFACES: Codec<Vec<String>> = Codec {
-    read: |input| input.list(daemon::interface),
+    read: |input| input.list(values::interface),
     write: |names| quoted_list(names),
 };
 
@@ -192,7 +211,7 @@ pub(super) const GROUP: Codec<GroupName> = Codec {
 };
 
 pub(super) const SERVER_IDS: Codec<Vec<ServerId>> = Codec {
-    read: |input| input.list(quic::hex),
+    read: |input| input.list(values::hex),
     write: |ids| quoted_list(ids),
 };
 

@@ -1,14 +1,15 @@
 //! Keys of `[service.health]`: keys of every check first, then keys of some kinds.
 
 use super::{
-    ADDRESS, Access, BOOLEAN, DURATION, FILE_PATH, Key, KeyTable, Keys, Lens, NUMBER, PORT, REGEX, TEXT,
-    Value,
-    access::{OfKind, field, of_kind, option, written},
+    access::{Access, Keys, Lens, OfKind, field, of_kind, option, written},
     codec::{
         BOOL, HEADERS, IP, PORT_NUMBER, SHARE, STATUSES, STRING, STRINGS, TIME, count, inline, inline_list,
         quoted, word,
     },
-    default, one_of, optional, required, table,
+    key::{
+        ADDRESS, BOOLEAN, DURATION, FILE_PATH, Key, KeyTable, NUMBER, PORT, REGEX, TEXT, Value, default,
+        one_of, optional, required, table,
+    },
 };
 use crate::{
     health::settings::{

@@ -1,10 +1,9 @@
 //! Keys of `[lb]`.
 
 use super::{
-    ABSOLUTE, Access, BOOLEAN, DURATION, KeyTable, Lens, PORT, PREFIXES, Value,
-    access::field,
+    access::{Access, Lens, field},
     codec::{BOOL, ENDPOINT, INTERFACES, IPS, PATH, PORT_NUMBER, PORTS, PREFIX_LIST, SOCKET, TIME, word},
-    default, one_of,
+    key::{ABSOLUTE, BOOLEAN, DURATION, KeyTable, PORT, PREFIXES, Value, default, one_of},
 };
 use crate::{config::daemon::OnExit, state::xdp_mode::XdpModeChoice};
 

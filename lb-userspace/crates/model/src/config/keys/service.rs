@@ -3,20 +3,24 @@
 use lb_common::service::Mode;
 
 use super::{
-    Access, BOOLEAN, DURATION, HEALTH, KeyTable, Keys, Lens, NUMBER, PORT, PREFIXES, TEXT, Value,
-    access::{field, option, written},
+    access::{Access, Keys, Lens, field, option, written},
     codec::{
         BACKEND_NAME, BOOL, GROUP, MOMENT, PORT_NUMBER, PREFIX_LIST, RING_SIZE, SERVER_IDS, STRING, TIME,
         WEIGHT, count, port_list, quoted, word,
     },
-    default, one_of, optional, required, table,
+    health::HEALTH,
+    key::{
+        BOOLEAN, DURATION, KeyTable, NUMBER, PORT, PREFIXES, TEXT, Value, default, one_of, optional,
+        required, table,
+    },
 };
 use crate::{
-    config::quic,
+    config::values::{self, ValueError},
     state::{
         backend::{Admin, Backend},
         clients::Clients,
-        quic::QuicSettings,
+        desired::Desired,
+        quic::{Fingerprint, QuicKey, QuicSettings},
         service::{Affinity, Algorithm, OnDown, OnEmpty, Protocol, Service, Tracking},
         words::Word,
     },
@@ -265,7 +269,7 @@ const QUIC_KEY: Access = Access::Quic(Lens {
         let known = input.known;
         let key = input
             .table
-            .secret(input.reporter, input.key, |text| quic::key(text, known));
+            .secret(input.reporter, input.key, |text| quic_key(text, known));
         of.key = key;
     },
     write: |of, keys| {
@@ -276,6 +280,19 @@ const QUIC_KEY: Access = Access::Quic(Lens {
         })
     },
 });
+
+/// A key, or the fingerprint of one that `known` has.
+fn quic_key(text: &str, known: &Desired) -> Result<QuicKey, ValueError> {
+    let Some(fingerprint) = Fingerprint::from_text(text) else {
+        return values::hex(text);
+    };
+    known.quic_key(fingerprint).ok_or_else(|| {
+        ValueError::new(
+            format!("{fingerprint} stands for a key that is not known here"),
+            "write the key itself: 32 hexadecimal digits",
+        )
+    })
+}
 
 /// `[[service.clients]]`.
 pub const CLIENTS: KeyTable = KeyTable {

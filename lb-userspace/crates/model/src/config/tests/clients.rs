@@ -1,7 +1,7 @@
 //! Tables of clients, and groups of backends.
 
 use super::*;
-use crate::state::diff::diff;
+use crate::config::diff::diff;
 
 fn text(clients: &str) -> String {
     format!(

@@ -1,6 +1,6 @@
 //! Agent tables, and the ports at which agents are asked.
 
-use super::{Findings, Place};
+use super::findings::{Findings, Place};
 use crate::{
     health::{
         MAX_INTERVAL, MIN_INTERVAL,

@@ -4,7 +4,7 @@ use std::collections::{HashMap, HashSet};
 
 use lb_common::limits::{MAX_CLIENT_PREFIXES, MAX_GROUPS};
 
-use super::{Findings, Place};
+use super::findings::{Findings, Place};
 use crate::state::{guard::Prefix, names::GroupName, service::Service};
 
 impl Findings {

@@ -5,7 +5,7 @@ use std::{
     net::IpAddr,
 };
 
-use super::{Findings, Place};
+use super::findings::{Findings, Place};
 use crate::state::{
     endpoints,
     service::{Protocol, Service},

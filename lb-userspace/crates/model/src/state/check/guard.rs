@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use lb_common::{budget::MAX_RATE, limits::MAX_GUARD_PREFIXES, service::Mode};
 
-use super::{Findings, Place};
+use super::findings::{Findings, Place};
 use crate::state::{
     guard::{Guard, Prefix, Rate},
     service::{Protocol, Service},

@@ -2,9 +2,9 @@
 
 use lb_common::service::Mode;
 
-use super::{Findings, Place, Problem};
+use super::findings::{Findings, Place, Problem};
 use crate::{
-    config::duration::text,
+    duration::text,
     health::{
         MAX_BREAKER_FAILURES, MAX_FLAP_LIMIT, MAX_INTERVAL, MIN_INTERVAL, problems,
         settings::{

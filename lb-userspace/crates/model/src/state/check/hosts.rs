@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 
-use super::{Findings, Place};
+use super::findings::{Findings, Place};
 use crate::state::{backend::Admin, names::BackendName, service::Service};
 
 impl Findings {

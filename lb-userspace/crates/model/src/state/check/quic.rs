@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use lb_common::quic::{MAX_BLOCK, MAX_CONFIG_ID, MIN_NONCE};
 
-use super::{Findings, Place};
+use super::findings::{Findings, Place};
 use crate::state::{
     backend::Backend,
     quic::{QuicSettings, ServerId},

@@ -11,9 +11,9 @@ use lb_common::{
     service::Mode,
 };
 
-use super::{Findings, LONGEST, Place, unusable, unusable_prefix};
+use super::findings::{Findings, LONGEST, Place, unusable, unusable_prefix};
 use crate::{
-    config::duration::text,
+    duration::text,
     health::settings::CheckKind,
     state::{
         backend::{Admin, Backend},

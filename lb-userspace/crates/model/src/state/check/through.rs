@@ -1,6 +1,6 @@
 //! Checks through the forwarding path.
 
-use super::{Findings, Place, unusable};
+use super::findings::{Findings, Place, unusable};
 use crate::{
     health::settings::{CheckKind, CheckSettings, FurtherCheck, Through, Transport},
     state::{

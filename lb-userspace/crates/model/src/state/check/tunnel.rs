@@ -2,7 +2,7 @@
 
 use lb_common::{decap::MAX_ENTRIES, service::Mode};
 
-use super::{Findings, Place, unusable, unusable_prefix};
+use super::findings::{Findings, Place, unusable, unusable_prefix};
 use crate::state::{guard::Prefix, service::Service};
 
 /// Most prefixes of balancers.

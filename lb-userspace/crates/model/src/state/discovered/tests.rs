@@ -1,5 +1,8 @@
 use super::*;
-use crate::state::{backend::Admin, change::BackendChange, diff::diff, testing};
+use crate::{
+    config::diff::diff,
+    state::{backend::Admin, change::BackendChange, testing},
+};
 use lb_common::service::Mode;
 
 fn name<N: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> N {

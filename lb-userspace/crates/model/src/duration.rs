@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::values::ValueError;
+use crate::value_error::ValueError;
 
 /// Units from the largest on, with their milliseconds.
 const UNITS: [(&str, u64); 5] = [

@@ -7,14 +7,14 @@ use std::{
 
 use serde::{Serialize, Serializer};
 
-use super::{
+use super::fields::{self, Field, Fields, Keys};
+use crate::state::{
     backend::Backend,
     desired::{Desired, Settings},
     names::{BackendName, GroupName, ServiceName},
     quic::QuicSettings,
     service::Service,
 };
-use crate::config::fields::{self, Field, Fields, Keys};
 
 /// The difference of two desired states; empty if they are equal.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
