@@ -12,6 +12,7 @@
 pub mod api;
 pub mod app;
 pub mod cli;
+pub mod config_file;
 pub mod control;
 pub mod discovery;
 pub mod doctor;

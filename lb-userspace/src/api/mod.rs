@@ -35,8 +35,8 @@ use self::bodies::{Bodies, within_budget};
 pub use self::parser::FileParser;
 
 use crate::{
-    app::settings::ConfigFile,
     config::DaemonSettings,
+    config_file::ConfigFile,
     control::{ControlHandle, Observer},
     datapath::Interfaces,
     discovery,

@@ -2,9 +2,9 @@
 
 use std::io;
 
-use super::settings::FileError;
 use crate::{
     api::socket::SocketError,
+    config_file::FileError,
     control::ControlError,
     datapath::{DatapathError, ProgramError},
     health::SpawnError,

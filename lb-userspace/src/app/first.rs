@@ -2,10 +2,11 @@
 
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
-use super::{RunError, settings::FileError};
+use super::RunError;
 use crate::{
     chain::chain,
     config::{Config, diff::Diff},
+    config_file::{FileError, with_details},
     control::{Change, ControlError, RefusedFile, report_replaced},
     events::{EventKind, EventLog, NewEvent},
     state::{
@@ -114,16 +115,5 @@ fn set_aside(store: &dyn Store, error: &StoreError) -> String {
             chain(error),
             chain(&failed)
         ),
-    }
-}
-
-/// A refused file with the first thing that is wrong with it.
-pub(super) fn with_details(error: &FileError) -> String {
-    match error {
-        FileError::Content { errors, .. } => match errors.first() {
-            Some(first) => format!("{error}, the first in line {}: {}", first.line, first.message),
-            None => error.to_string(),
-        },
-        FileError::Read { .. } => error.to_string(),
     }
 }

@@ -45,13 +45,14 @@ use self::{
     leave::leave,
     loading::Loading,
     notify::{Notice, notify},
-    settings::{ConfigFile, FileError, Flags},
+    settings::Flags,
     signals::{SignalAction, Signals},
 };
 use crate::{
     api::{self, Api, FileParser, socket::Socket},
     chain::chain,
     config::{Config, DaemonSettings, daemon::OnExit},
+    config_file::{ConfigFile, FileError},
     control::{
         ApplyMetrics, ControlHandle, ControlTask, Observer, Parts, certificates, inherit, own_traffic,
         passive, pressure, still_needed, stored_agent_updates,

@@ -2,12 +2,14 @@
 
 use std::{fs, path::Path, sync::Arc};
 
-use super::{
-    Daemon,
-    first::with_details,
-    settings::{self, FileError},
+use super::Daemon;
+use crate::{
+    chain::chain,
+    config::lb::needs_restart,
+    config_file::{self, FileError, with_details},
+    control::Change,
+    state::stored::FileOrder,
 };
-use crate::{chain::chain, config::lb::needs_restart, control::Change, state::stored::FileOrder};
 
 impl Daemon {
     /// Makes the file's content the desired state. A bad file changes nothing and is reported.
@@ -21,7 +23,7 @@ impl Daemon {
         let read = self
             .parser
             .run(usize::try_from(length).unwrap_or(usize::MAX), move || {
-                settings::read(&file)
+                config_file::read(&file)
             });
         let config = match read.await {
             Ok(Ok(config)) => config,

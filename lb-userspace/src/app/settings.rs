@@ -1,16 +1,14 @@
 //! The start settings of the daemon: the file, overridden by the flags of `lb run`.
 
 use std::{
-    fs, io,
+    fs,
     net::SocketAddr,
-    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
 };
 
-use super::first;
 use crate::{
-    config::{self, Config, ConfigError, DaemonSettings, daemon::OnExit},
+    config::{self, Config, DaemonSettings, daemon::OnExit},
+    config_file::{FileError, read},
     state::store::FileStore,
     state::xdp_mode::XdpModeChoice,
 };
@@ -38,43 +36,6 @@ pub struct Flags {
     pub on_exit: Option<OnExit>,
     /// Removes the pins of an earlier daemon, with its flows, before starting.
     pub reset: bool,
-}
-
-/// Why a configuration file cannot be used.
-#[derive(Debug, thiserror::Error)]
-pub enum FileError {
-    /// It cannot be read.
-    #[error("{}: {source}", file.display())]
-    Read {
-        /// The file.
-        file: PathBuf,
-        /// Why not.
-        #[source]
-        source: io::Error,
-    },
-    /// It does not make sense.
-    #[error("{}: {} {}", file.display(), errors.len(), if errors.len() == 1 { "error" } else { "errors" })]
-    Content {
-        /// The file.
-        file: PathBuf,
-        /// Every error with its place.
-        errors: Vec<ConfigError>,
-    },
-}
-
-/// Reads a configuration file.
-///
-/// # Errors
-/// [`FileError`]
-pub fn read(file: &Path) -> Result<Config, FileError> {
-    let text = fs::read_to_string(file).map_err(|source| FileError::Read {
-        file: file.to_owned(),
-        source,
-    })?;
-    config::parse(&text, &file.display().to_string()).map_err(|errors| FileError::Content {
-        file: file.to_owned(),
-        errors,
-    })
 }
 
 impl Flags {
@@ -131,53 +92,10 @@ impl Flags {
     }
 }
 
-/// The configuration file on disk, read again only when it has changed.
-#[derive(Debug)]
-pub struct ConfigFile {
-    path: PathBuf,
-    seen: Mutex<Option<(Stamp, Content)>>,
-}
-
-/// The content of a configuration file, or why it cannot be used.
-pub type Content = Arc<Result<Config, String>>;
-
-/// Inode, size in bytes and time of the last change of a file, in nanoseconds.
-type Stamp = (u64, u64, i128);
-
-impl ConfigFile {
-    /// The file at `path`.
-    pub fn new(path: PathBuf) -> Self {
-        Self {
-            path,
-            seen: Mutex::default(),
-        }
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
-    }
-
-    /// Its present content. Blocks while it is read.
-    pub fn content(&self) -> Content {
-        let stamp = |of: fs::Metadata| {
-            let changed = i128::from(of.ctime()) * 1_000_000_000 + i128::from(of.ctime_nsec());
-            (of.ino(), of.size(), changed)
-        };
-        let stamp = fs::metadata(&self.path).map(stamp).ok();
-        // A panic elsewhere cannot leave it half written: it is assigned whole.
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, content)) = seen.as_ref().filter(|(known, _)| Some(*known) == stamp) {
-            return Arc::clone(content);
-        }
-        let content = Arc::new(read(&self.path).map_err(|error| first::with_details(&error)));
-        *seen = stamp.map(|stamp| (stamp, Arc::clone(&content)));
-        content
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::state::{desired::Desired, stored::Stored, testing};
 
@@ -246,25 +164,5 @@ mod tests {
         assert_eq!(start(&broken_service, false).unwrap(), goes_on);
         assert_eq!(start(broken, true).unwrap(), goes_on);
         assert!(start(broken, false).is_err(), "the state directory is unknown");
-    }
-
-    #[test]
-    fn a_configuration_file_is_read_when_it_has_changed() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("lb.toml");
-        let file = ConfigFile::new(path.clone());
-        assert!(
-            file.content()
-                .as_ref()
-                .as_ref()
-                .is_err_and(|why| why.contains("lb.toml"))
-        );
-        fs::write(&path, "[lb]\n").unwrap();
-        let first = file.content();
-        assert!(first.is_ok() && Arc::ptr_eq(&first, &file.content()));
-        fs::write(&path, "[lb]\nmetrics = 7\n").unwrap();
-        assert!(file.content().is_err());
-        fs::remove_file(&path).unwrap();
-        assert!(file.content().is_err());
     }
 }

@@ -11,8 +11,8 @@ use super::{
 };
 use crate::{
     api::requests::PlacedError,
-    app::settings::{self, FileError},
     chain::chain,
+    config_file::{self, FileError},
 };
 
 #[derive(Args, Debug)]
@@ -31,7 +31,7 @@ struct Report {
 impl CheckConfig {
     pub(super) fn execute(self, context: &Context) -> Result<(), CliError> {
         let failed = |error: &FileError| CliError::new(Exit::Failed, chain(error));
-        match settings::read(&self.file) {
+        match config_file::read(&self.file) {
             Ok(config) => {
                 let services = config.desired.services.len();
                 let all = config.desired.services.values();

@@ -12,10 +12,9 @@ use super::{
 };
 use crate::{
     api::types::{Status, XdpMode},
-    app::settings,
     chain::chain,
     config::{self, Config},
-    datapath,
+    config_file, datapath,
     doctor::{self, Facts, Finding, Level, Setup},
 };
 
@@ -59,11 +58,11 @@ impl Doctor {
             Err(error) => return Err(error),
         };
         let config = match (&self.config, &status) {
-            (Some(file), _) => settings::read(file).map_err(|error| {
+            (Some(file), _) => config_file::read(file).map_err(|error| {
                 let summary = CliError::new(Exit::Failed, chain(&error));
                 match error {
-                    settings::FileError::Content { file, errors } => summary.listing(&file, errors),
-                    settings::FileError::Read { .. } => summary,
+                    config_file::FileError::Content { file, errors } => summary.listing(&file, errors),
+                    config_file::FileError::Read { .. } => summary,
                 }
             })?,
             (None, Some(_)) => running(&client.text("/v1/export").await?)?,

@@ -10,12 +10,10 @@ use super::{
     output::Context,
 };
 use crate::{
-    app::{
-        self, RunError,
-        settings::{FileError, Flags},
-    },
+    app::{self, RunError, settings::Flags},
     chain::chain,
     config::{daemon::OnExit, keys, values},
+    config_file::FileError,
     state::xdp_mode::XdpModeChoice,
 };
 
