@@ -5,7 +5,10 @@ use lb_common::reason::Reason;
 
 use lb_wire::{header::Protocol, next_stage::NextStage, walk};
 
-use crate::packet::{Packet, Walks};
+use lb_packet::packet::{self, Walks};
+
+/// The frame under work.
+pub(crate) type Packet = packet::Packet<InFunctions>;
 
 /// Walks in functions that the verifier checks once.
 pub(crate) enum InFunctions {}

@@ -56,10 +56,8 @@ mod nat;
 mod next_hop;
 #[cfg(target_arch = "bpf")]
 mod packet {
+    pub(crate) use crate::extension::Packet;
     pub(crate) use lb_packet::packet::*;
-
-    /// The frame under work.
-    pub(crate) type Packet = lb_packet::packet::Packet<crate::extension::InFunctions>;
 }
 #[cfg(target_arch = "bpf")]
 mod plain;

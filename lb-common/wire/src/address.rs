@@ -6,7 +6,7 @@ use lb_common::addr::{NetV4, NetV6};
 use network_types::ip::{Ipv4Hdr, Ipv6Hdr};
 
 use crate::{
-    Frame,
+    frame::Frame,
     header::{Fragments, Ip},
     load::{load32, load64, store64},
     next_stage::NextStage,

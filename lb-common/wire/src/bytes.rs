@@ -1,6 +1,11 @@
 //! A frame in memory.
 
-use crate::{Frame, frame::MAX_OFFSET};
+use crate::{
+    frame::{Frame, MAX_OFFSET},
+    header::Protocol,
+    next_stage::NextStage,
+    walk,
+};
 
 /// A whole frame as a slice.
 #[derive(Clone, Copy, Debug)]
@@ -16,5 +21,13 @@ unsafe impl Frame for Bytes<'_> {
         let all = self.0.get(offset..)?.get(..size_of::<T>())?;
         // Nothing writes through it: reading headers is all that is written over `Frame`.
         (offset <= MAX_OFFSET).then(|| all.as_ptr().cast_mut().cast())
+    }
+
+    fn extension_headers(&self, first: u8, offset: usize) -> Result<(Protocol, usize), NextStage> {
+        walk::extension_headers(self, first, offset)
+    }
+
+    fn has_fragment_header(&self) -> bool {
+        walk::has_fragment_header(self)
     }
 }

@@ -12,7 +12,6 @@ use crate::{
     header::Protocol,
     load::{load16, load32},
     next_stage::NextStage,
-    walk,
 };
 
 /// Header layouts that may be laid over packet bytes.
@@ -61,20 +60,14 @@ pub unsafe trait Frame: Sized {
     /// frame neither grows nor is cut.
     fn pointer<T>(&self, offset: usize) -> Option<*mut T>;
 
-    /// As [`walk::extension_headers`]; the XDP program has a function of its own for it.
+    /// [`crate::walk::extension_headers`], inlined or called.
     ///
     /// # Errors
     /// As there.
-    #[inline(always)]
-    fn extension_headers(&self, first: u8, offset: usize) -> Result<(Protocol, usize), NextStage> {
-        walk::extension_headers(self, first, offset)
-    }
+    fn extension_headers(&self, first: u8, offset: usize) -> Result<(Protocol, usize), NextStage>;
 
-    /// As [`walk::has_fragment_header`]; the XDP program has a function of its own for it.
-    #[inline(always)]
-    fn has_fragment_header(&self) -> bool {
-        walk::has_fragment_header(self)
-    }
+    /// [`crate::walk::has_fragment_header`], inlined or called.
+    fn has_fragment_header(&self) -> bool;
 
     /// A copy of the header `offset` bytes into the frame; `None` if it does not lie in the linear part.
     #[inline(always)]

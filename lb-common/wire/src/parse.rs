@@ -10,7 +10,7 @@ use network_types::{
 };
 
 use crate::{
-    Frame,
+    frame::Frame,
     header::{Fragments, Ip, Network, Protocol, protocol_v6},
     next_stage::NextStage,
 };

@@ -4,7 +4,8 @@ use lb_common::{addr::NetPort, flow::Tuple, reason::Reason};
 use network_types::{tcp::TcpHdr, udp::UdpHdr};
 
 use crate::{
-    Address, Frame,
+    address::Address,
+    frame::Frame,
     header::{Ip, Protocol, TcpFlags},
 };
 

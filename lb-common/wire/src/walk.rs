@@ -8,7 +8,7 @@ use network_types::{
 };
 
 use crate::{
-    Frame,
+    frame::Frame,
     header::{Protocol, protocol_v6},
     next_stage::NextStage,
 };
