@@ -14,7 +14,10 @@ use lb_health_core::{
 use lb_model::config;
 use tokio::sync::Semaphore;
 
-use crate::{LbHealth, LbStatus, code::LbCode};
+use crate::{
+    code::LbCode,
+    status::{LbHealth, LbStatus},
+};
 
 /// Permits for checks in flight, of all monitors of the process; the longest waiting check gets the next one.
 static PLACES: Semaphore = Semaphore::const_new(MAX_IN_FLIGHT);
