@@ -2,7 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use super::{Finding, Source};
+use super::finding::{Finding, Source};
 
 /// The page that lists the files to touch.
 const CONTRIBUTING: &str = "CONTRIBUTING.md";

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use lb_common::map_names;
 
-use super::{Finding, Source};
+use super::finding::{Finding, Source};
 
 /// The module with all maps, and the folder of its parts.
 const PATH: &str = "lb-ebpf/src/maps.rs";

@@ -1,60 +1,24 @@
 //! `cargo xtask tidy`: rules of the code that no compiler checks. ARCHITECTURE.md says why each is there.
 
+mod finding;
 mod links;
 mod maps;
 mod reasons;
 mod rules;
 
 use std::{
-    fmt, fs,
+    fs,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, bail};
 
+use self::finding::{Finding, Source};
 use crate::{graph, workspace::Workspace};
 
 /// Options of `cargo xtask tidy`.
 #[derive(clap::Args)]
 pub(crate) struct Options {}
-
-/// A text of the checkout.
-struct Source {
-    /// Its path below the top of the checkout.
-    path: String,
-    /// Its content.
-    text: String,
-}
-
-/// A broken rule.
-#[derive(Debug, PartialEq, Eq)]
-struct Finding {
-    /// The file at fault, below the top of the checkout.
-    path: String,
-    /// The line at fault, from 1; 0 where the file as a whole is meant.
-    line: usize,
-    /// The problem.
-    message: String,
-}
-
-impl Finding {
-    fn new(source: &Source, line: usize, message: impl Into<String>) -> Self {
-        Self {
-            path: source.path.clone(),
-            line,
-            message: message.into(),
-        }
-    }
-}
-
-impl fmt::Display for Finding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.line {
-            0 => write!(f, "{}: {}", self.path, self.message),
-            line => write!(f, "{}:{line}: {}", self.path, self.message),
-        }
-    }
-}
 
 /// Runs `cargo xtask tidy`.
 pub(crate) fn command(workspace: &Workspace, Options {}: &Options) -> Result<()> {

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use lb_common::reason::Reason;
 
-use super::{Finding, Source};
+use super::finding::{Finding, Source};
 
 /// The generated document.
 pub(super) const PATH: &str = "docs/reasons.md";

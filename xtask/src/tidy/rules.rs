@@ -1,6 +1,6 @@
 //! Rules about the text of one file.
 
-use super::{Finding, Source};
+use super::finding::{Finding, Source};
 
 /// Lines of a file at most, its tests not counted.
 const MAX_LINES: usize = 450;
