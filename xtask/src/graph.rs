@@ -33,7 +33,7 @@ const ACYCLIC: [(&str, Parts); 9] = [
     ("lb-ebpf", Parts::Files),
     ("lb-userspace", Parts::Folders),
     ("lb-userspace/capi", Parts::Files),
-    ("lb-userspace/crates/plan", Parts::Folders),
+    ("lb-userspace/crates/plan", Parts::Files),
     ("tests", Parts::Files),
     ("xtask", Parts::Files),
 ];

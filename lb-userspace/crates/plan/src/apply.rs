@@ -1,6 +1,9 @@
 //! Keeping the mirror of the maps up to date, step by step.
 
-use super::{Programmed, Step};
+use crate::{
+    programmed::{Programmed, ProgrammedQuic},
+    step::{QuicStep, Step},
+};
 
 impl Programmed {
     /// Records a step that has been written.
@@ -86,6 +89,26 @@ impl Programmed {
             }
             Step::FreeBackend { id } => {
                 self.backends.remove(id);
+            }
+        }
+    }
+}
+
+impl ProgrammedQuic {
+    /// Applies one write.
+    fn apply(&mut self, step: &QuicStep) {
+        match step {
+            QuicStep::WriteConfig { key, config } => {
+                self.configs.insert(*key, **config);
+            }
+            QuicStep::WriteServer { key, backend } => {
+                self.servers.insert(*key, *backend);
+            }
+            QuicStep::RemoveServer { key } => {
+                self.servers.remove(key);
+            }
+            QuicStep::RemoveConfig { key } => {
+                self.configs.remove(key);
             }
         }
     }

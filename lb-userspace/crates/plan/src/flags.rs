@@ -1,6 +1,6 @@
 //! Flags of the settings: what all services together need.
 
-use super::{Programmed, ServiceKey, Target};
+use crate::{programmed::Programmed, state::service::ServiceKey, target::content::Target};
 
 /// What the settings say about all services.
 #[derive(Clone, Copy, PartialEq, Eq)]

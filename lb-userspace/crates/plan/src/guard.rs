@@ -13,8 +13,11 @@ use lb_common::{
     service::{GUARDS_CLIENTS, GUARDS_FLOWS, ServiceId},
 };
 
-use super::{Programmed, Step};
-use crate::state::guard::{Guard, Prefix, Rate};
+use crate::{
+    programmed::Programmed,
+    state::guard::{Guard, Prefix, Rate},
+    step::Step,
+};
 
 /// Prefixes of a service with their verdicts.
 type Prefixes = BTreeMap<PrefixKey, u32>;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use lb_common::backend::{BackendId, Generation};
 
-use super::{PlanError, Programmed};
+use crate::{error::PlanError, programmed::Programmed};
 
 /// Ids of services or rings that can be given out, lowest first.
 pub(super) struct FreeIds {

@@ -5,8 +5,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use lb_common::{backend::BackendId, ring_slot::RingSlot, service::Service as ServiceRecord};
 
-use super::{Programmed, ProgrammedBackend, Target, TargetService};
-use crate::state::{service::ServiceKey, shared::Shared};
+use crate::{
+    programmed::{Programmed, ProgrammedBackend},
+    state::{service::ServiceKey, shared::Shared},
+    target::content::{Target, TargetService},
+};
 
 /// A service as it stands when the plan that saw it last is carried out.
 #[derive(Debug)]

@@ -4,7 +4,10 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use lb_common::limits::{MAX_BACKENDS, MAX_GUARD_PREFIXES, MAX_SERVICES, MAX_SNAT_ADDRESSES};
 
-use super::{PlanError, Programmed, Step, Target, build::Draft, plan_cache::SettledServices, quic};
+use crate::{
+    draft::Draft, error::PlanError, plan_cache::SettledServices, programmed::Programmed, quic, step::Step,
+    target::content::Target,
+};
 
 /// Plans one target after the other. Gives the same steps as [`plan`], sooner.
 #[derive(Debug, Default)]

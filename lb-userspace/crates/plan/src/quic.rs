@@ -1,86 +1,20 @@
 //! QUIC connection ids in a plan: their formats, and the backends that they name.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
-};
+use std::{collections::BTreeSet, net::SocketAddr};
 
 use lb_common::{
     backend::BackendId,
     limits::{MAX_QUIC_CONFIGS, MAX_QUIC_SERVERS},
-    quic::{Config, ConfigKey, ServerKey},
+    quic::{ConfigKey, ServerKey},
     service::ServiceId,
 };
 
-use super::{PlanError, Step, Target};
-
-/// Connection ids that should name backends of a service.
-#[derive(Clone, PartialEq, Debug)]
-pub struct TargetQuic {
-    /// How they are read, in the order of the configuration ids.
-    pub configs: Vec<Config>,
-    /// The server ids of a backend, by its address; for service 0, since the planner assigns the numbers. A backend
-    /// that is not here keeps its connections and its ids.
-    pub servers: BTreeMap<SocketAddr, Vec<ServerKey>>,
-}
-
-/// Content of the maps for connection ids.
-#[derive(Clone, PartialEq, Debug, Default)]
-pub struct ProgrammedQuic {
-    /// How they are read.
-    pub configs: BTreeMap<ConfigKey, Config>,
-    /// The backends that they name.
-    pub servers: BTreeMap<ServerKey, BackendId>,
-}
-
-/// One write about connection ids.
-#[derive(Clone, PartialEq, Debug)]
-pub enum QuicStep {
-    /// How connection ids are read.
-    WriteConfig {
-        /// The service and its configuration.
-        key: ConfigKey,
-        /// The content.
-        config: Box<Config>,
-    },
-    /// The backend that a server id names.
-    WriteServer {
-        /// Its server id.
-        key: ServerKey,
-        /// Its id.
-        backend: BackendId,
-    },
-    /// Removes a server id.
-    RemoveServer {
-        /// The server id.
-        key: ServerKey,
-    },
-    /// Connection ids are not read so any more.
-    RemoveConfig {
-        /// The service and its configuration.
-        key: ConfigKey,
-    },
-}
-
-impl ProgrammedQuic {
-    /// Applies one write.
-    pub(super) fn apply(&mut self, step: &QuicStep) {
-        match step {
-            QuicStep::WriteConfig { key, config } => {
-                self.configs.insert(*key, **config);
-            }
-            QuicStep::WriteServer { key, backend } => {
-                self.servers.insert(*key, *backend);
-            }
-            QuicStep::RemoveServer { key } => {
-                self.servers.remove(key);
-            }
-            QuicStep::RemoveConfig { key } => {
-                self.configs.remove(key);
-            }
-        }
-    }
-}
+use crate::{
+    error::PlanError,
+    programmed::ProgrammedQuic,
+    step::{QuicStep, Step},
+    target::content::{Target, TargetQuic},
+};
 
 /// Refuses more than the maps hold.
 pub(super) fn check_limits(target: &Target) -> Result<(), PlanError> {

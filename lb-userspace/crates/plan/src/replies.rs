@@ -4,8 +4,11 @@ use std::{collections::BTreeMap, net::SocketAddr};
 
 use lb_common::{backend::BackendId, service::ServiceId};
 
-use super::{Endpoint, Programmed, ReplyTarget, Step};
-use crate::state::service::ServiceKey;
+use crate::{
+    programmed::{Endpoint, Programmed, ReplyTarget},
+    state::service::ServiceKey,
+    step::Step,
+};
 
 /// The endpoints of a target.
 #[derive(Default)]

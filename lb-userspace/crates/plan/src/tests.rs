@@ -7,13 +7,29 @@ mod ports;
 #[path = "tests/quic.rs"]
 mod quic;
 
-use std::collections::BTreeSet;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
-use lb_common::service::{Mode, TCP};
+use lb_common::{
+    backend::{BackendId, Generation},
+    flow::IdleTimeouts,
+    ring_slot::RingSlot,
+    service::{Mode, Service as ServiceRecord, ServiceId, TCP},
+};
 use proptest::prelude::*;
 
 use super::*;
-use crate::state::service::Protocol;
+use crate::{
+    groups::Group,
+    ring::RingError,
+    state::{
+        guard::{Guard, Prefix},
+        service::{Affinity, Algorithm, OnEmpty, Protocol, ServiceKey, Tracking},
+    },
+};
 
 fn key(last: u8, port: u16) -> ServiceKey {
     ServiceKey::new(IpAddr::from([192, 0, 2, last]), port, Protocol::Tcp)

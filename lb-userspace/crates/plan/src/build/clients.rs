@@ -10,11 +10,13 @@ use lb_common::{
     service::{BY_CLIENTS, RingId, ServiceId},
 };
 
-use super::{Built, Draft, Members};
 use crate::{
-    PlanError, Step, TargetService,
+    draft::{Built, Draft, Members},
+    error::PlanError,
     groups::{Group, is_stable, longest},
     state::{guard::Prefix, service::ServiceKey},
+    step::Step,
+    target::content::TargetService,
 };
 
 impl Draft<'_> {
@@ -95,16 +97,6 @@ impl Draft<'_> {
         let records = of_prefix.into_iter().map(|(prefix, ring)| (prefix, record(ring)));
         self.clients.set(id, records.collect());
         Ok(flag)
-    }
-
-    /// A service's own ring, as it is programmed.
-    pub(super) fn ring_before(&self, key: ServiceKey) -> Option<ClientRing> {
-        let record = self.programmed.services.get(&key)?;
-        (record.ring_size != 0).then_some(ClientRing {
-            ring_size: record.ring_size,
-            ring: record.ring,
-            pad: 0,
-        })
     }
 
     /// Whether two programmed rings lead all flows to the same backends.

@@ -13,8 +13,9 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Target, TargetService, plan,
+    plan,
     state::service::{Affinity, Algorithm, OnEmpty, Protocol, ServiceKey, Tracking},
+    target::content::{Target, TargetService},
 };
 
 fn list(texts: &[&str]) -> Vec<Prefix> {

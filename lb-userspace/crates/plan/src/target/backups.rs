@@ -4,12 +4,13 @@ use std::borrow::Cow;
 
 use super::{
     backend::{Admin, Backend},
+    content::Target,
     desired::Desired,
     effective::{Blocked, HealthView, health_of},
     names::{BackendName, ServiceName},
     service::Service,
 };
-use crate::{Target, health::Health};
+use crate::health::Health;
 
 /// How many backends that are no backups can take new flows, and how many there are.
 pub fn others(service: &Service, health: &HealthView, blocked: &Blocked) -> (usize, usize) {

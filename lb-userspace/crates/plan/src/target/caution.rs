@@ -7,14 +7,12 @@ use std::{
 
 use super::{
     backend::{Admin, Backend},
+    content::Target,
     desired::Desired,
     effective::HealthView,
     service::ServiceKey,
 };
-use crate::{
-    Target,
-    health::{CheckId, Health},
-};
+use crate::health::{CheckId, Health};
 
 /// Whether backends took new flows in the maps of an earlier daemon, by service and address.
 pub type Standings = BTreeMap<(ServiceKey, SocketAddr), bool>;

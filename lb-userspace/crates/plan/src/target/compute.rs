@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr, sync::Arc, time::Instant};
 use super::{
     agents, backups,
     caution::{self, Before},
+    content::Target,
     desired::Desired,
     down_grace::DownGrace,
     effective::{self, Blocked, HealthView, RemovedBackends},
@@ -13,7 +14,7 @@ use super::{
     ring_sizes::RingSizes,
     slow_start::SlowStart,
 };
-use crate::{Target, health::agent::AgentView};
+use crate::health::agent::AgentView;
 
 /// Inputs of a target besides the desired state.
 #[derive(Clone, Copy)]

@@ -12,14 +12,12 @@ use std::{
 
 use super::{
     backend::Admin,
+    content::Target,
     desired::Desired,
     effective::HealthView,
     service::{OnDown, Service, ServiceKey},
 };
-use crate::{
-    Target,
-    health::{CheckId, Health},
-};
+use crate::health::{CheckId, Health};
 
 /// Where a backend stands in the data plane.
 type Place = (ServiceKey, SocketAddr);

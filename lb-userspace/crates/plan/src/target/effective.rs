@@ -14,6 +14,7 @@ use lb_common::{
 
 use super::{
     backend::{Admin, Backend},
+    content::{Target, TargetBackend, TargetQuic, TargetService},
     desired::{Desired, Settings},
     guard::Prefix,
     names::GroupName,
@@ -22,7 +23,6 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    Target, TargetBackend, TargetQuic, TargetService,
     groups::Group,
     health::{CheckId, Health},
     ring,

@@ -17,6 +17,7 @@ pub mod agents;
 pub mod backups;
 mod caution;
 mod compute;
+pub(crate) mod content;
 pub mod down_grace;
 pub mod effective;
 pub mod moves;

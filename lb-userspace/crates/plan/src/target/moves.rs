@@ -7,6 +7,7 @@ use lb_common::ring_slot;
 use super::{
     backend::Backend,
     backups,
+    content::TargetService,
     desired::Desired,
     effective::{self, Blocked, HealthView, RemovedBackends},
     names::{BackendName, ServiceName},
@@ -16,7 +17,6 @@ use super::{
     shared::Shared,
 };
 use crate::{
-    TargetService,
     groups::Group,
     ring::{self, Share},
 };

@@ -5,15 +5,13 @@ use std::collections::BTreeMap;
 
 use super::{
     backend::{Admin, Backend},
+    content::Target,
     desired::Desired,
     effective::{HealthView, health_of},
     names::{BackendName, ServiceName},
     service::{ALL_PERCENT, Service},
 };
-use crate::{
-    Target,
-    health::{CheckId, Health},
-};
+use crate::health::{CheckId, Health};
 
 /// The backends that are down but still take flows, since `max_removed_percent` of the weight is out already. Backends
 /// are taken out in the order of their addresses as long as their weights fit, so that balancers with the same health

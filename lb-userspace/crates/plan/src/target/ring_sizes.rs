@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::{
+    content::Target,
     desired::Desired,
     service::{RingSize, ServiceKey},
 };
-use crate::{Target, ring};
+use crate::ring;
 
 /// The sizes of automatic rings, by service.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -15,11 +15,12 @@ use std::{
 
 use super::{
     backend::Backend,
+    content::{Target, TargetService},
     desired::Desired,
     effective::{HealthView, health_of},
     service::{Service, ServiceKey},
 };
-use crate::{Target, TargetService, health::Health};
+use crate::health::Health;
 
 /// Parts of a weight. Slow start begins with one.
 pub const TENTHS: u8 = lb_common::backend::TENTHS;

@@ -4,7 +4,6 @@ use std::time::{Duration, Instant};
 
 use super::*;
 use crate::{
-    TargetBackend,
     health::agent::{AgentAdmin, AgentAnswer, AgentReport, AgentState, AgentView},
     state::{
         service::{OnDown, OnEmpty},
@@ -12,6 +11,7 @@ use crate::{
     },
     target::{
         agents,
+        content::TargetBackend,
         effective::{self, Blocked, RemovedBackends},
         removal,
         slow_start::SlowStart,

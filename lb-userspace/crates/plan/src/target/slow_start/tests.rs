@@ -2,12 +2,14 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
-    Programmed, Step, plan,
+    plan,
+    programmed::Programmed,
     state::{
         backend::Admin,
         service::OnEmpty,
         testing::{self, id},
     },
+    step::Step,
     target::effective::{self, RemovedBackends},
 };
 
