@@ -75,6 +75,7 @@ pub(super) fn read(module: &[String], text: &str) -> Modules {
             }
             name if is_name(name) && next == "::" && !matches!(before, Some("::" | ".")) => {
                 let is_macro_argument = before == Some("$") && name != "crate";
+                let is_visibility = tokens[..at].ends_with(&["pub", "(", "in"]);
                 let mut names = vec![name.to_owned()];
                 while let ["::", next, ..] = &tokens[at + 1..]
                     && is_name(next)
@@ -82,7 +83,7 @@ pub(super) fn read(module: &[String], text: &str) -> Modules {
                     names.push((*next).to_owned());
                     at += 2;
                 }
-                if !is_macro_argument {
+                if !is_macro_argument && !is_visibility {
                     source.paths.push(Path::new(here, &names));
                 }
             }
@@ -318,6 +319,7 @@ mod tests {
                 let s = ("crate::text::a", r#"crate::"text"::b"#, '"', '\'', "\"crate::text::c");
                 crate::g::h::<u8>(); child::go(s); x.crate_::no();
                 $crate::mac::m!(); $family::no();
+                struct S { pub(in crate::visible) field: u8 }
             }"##,
         );
         assert_eq!(
