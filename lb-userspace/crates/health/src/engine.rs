@@ -1,6 +1,7 @@
 //! Decides which targets to check, and the effect of results on their health states. Pure, except for the status board
 //! that it writes.
 
+mod check;
 mod judge;
 
 use std::{
@@ -11,7 +12,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use self::judge::note_breaker;
+pub(super) use self::check::CheckNo;
+use self::check::{Check, note_breaker};
 use super::{
     board::{CheckStatuses, StatusBoard},
     breaker::Breaker,
@@ -22,15 +24,13 @@ use super::{
     probe_route::CheckPath,
     schedule::{Due, Scheduler},
     settings::CheckSettings,
-    status::{CheckSpec, CheckStatus, Health, HealthEvent},
+    status::{CheckSpec, CheckStatus, HealthEvent},
     target::TargetId,
 };
+use crate::health_state::Health;
 
 /// Time between the first checks of targets that have no verdict yet, so that thousands of them make no burst.
 pub(super) const START_SPACING: Duration = Duration::from_millis(1);
-
-/// Number of a check, never used twice.
-pub(super) type CheckNo = u64;
 
 /// A check that came into being.
 #[derive(Clone, PartialEq, Debug)]
@@ -91,44 +91,6 @@ impl<I: TargetId> Changes<I> {
             at,
             memory,
         });
-    }
-}
-
-/// One target with one set of settings, shared by all backends with these.
-#[derive(Debug)]
-struct Check<I: TargetId> {
-    target: SocketAddr,
-    path: Option<CheckPath>,
-    settings: CheckSettings,
-    machine: Machine,
-    /// When it became suspect by passive signals.
-    suspect: Option<Instant>,
-    breaker: Breaker,
-    /// When its latest check began.
-    started: Option<Instant>,
-    /// The memory reported last.
-    reported: Known,
-    /// Its backends, and the index of each one's status on the board.
-    ids: BTreeMap<I, usize>,
-    services: BTreeMap<I::Service, ServiceMetrics>,
-}
-
-impl<I: TargetId> Check<I> {
-    /// Whether it fits `spec`, which has the same target. It does not matter which key the target's port comes from,
-    /// except for checks through the VIP, whose port is the service's.
-    fn is_of(&self, spec: &CheckSpec<I>) -> bool {
-        if self.path != spec.path {
-            return false;
-        }
-        let (ours, theirs) = (&self.settings, &spec.settings);
-        ours == theirs
-            || self.path.is_none()
-                && ours.port != theirs.port
-                && *ours
-                    == CheckSettings {
-                        port: ours.port,
-                        ..theirs.clone()
-                    }
     }
 }
 

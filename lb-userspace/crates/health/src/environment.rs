@@ -13,8 +13,8 @@ use super::{
     probe_route::Paths,
     report::Reports,
     settings::CheckKind,
-    status::Health,
 };
+use crate::health_state::Health;
 
 /// The work of a due check.
 pub(super) trait Check: Send + Sync + 'static {

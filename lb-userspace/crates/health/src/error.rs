@@ -8,12 +8,13 @@ use std::{
     time::Duration,
 };
 
-use super::{probe::TooMuch, probe_route::CheckPath};
+use super::{probe::connection::TooMuch, probe_route::CheckPath};
 
 mod http2;
 mod tls;
 
 pub use http2::{GrpcProblem, Http2Problem};
+pub use tls::CertificateProblem;
 pub(super) use tls::{CERTIFICATE_WANTED, words};
 
 /// Time from the start of a check to its success.
@@ -231,29 +232,6 @@ pub enum CheckError {
         /// The error of this machine.
         error: LocalError,
     },
-}
-
-/// A problem of a certificate.
-#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
-pub enum CertificateProblem {
-    /// Its validity is over.
-    #[error("has expired")]
-    Expired,
-    /// Its validity has not begun.
-    #[error("is not valid yet")]
-    NotYetValid,
-    /// It is for other names.
-    #[error("is not for {0}")]
-    WrongName(String),
-    /// Its issuer is not trusted.
-    #[error("is signed by an unknown CA")]
-    UnknownIssuer,
-    /// The check cannot verify such a certificate, or the server does not hold its key.
-    #[error("{0}")]
-    Unfit(String),
-    /// Something else.
-    #[error("is bad: {0}")]
-    Other(String),
 }
 
 /// Why a check could not be made.

@@ -45,6 +45,7 @@ mod damping;
 mod engine;
 mod environment;
 mod error;
+mod health_state;
 mod machine;
 mod memory;
 mod metrics;
@@ -69,6 +70,7 @@ pub use board::CheckStatuses;
 pub use breaker::{BreakerState, MAX_BREAKER_FAILURES};
 pub use damping::MAX_FLAP_LIMIT;
 pub use error::{CertificateProblem, CheckError, GrpcProblem, Http2Problem, Latency, LocalError, Stage};
+pub use health_state::Health;
 pub use machine::{Decision, MAX_INTERVAL, MIN_INTERVAL, Machine, Outcome, Policy};
 pub use memory::{Memory, millis, wall};
 pub use metrics::HealthMetrics;
@@ -82,9 +84,7 @@ pub use probe_route::{CheckPath, Paths, ProbeRoute, RouteFuture};
 pub use random::stable_hash;
 pub use report::Report;
 pub use schedule::{Due, Scheduler};
-pub use status::{
-    Certificate, CheckSpec, CheckStatus, Health, HealthEvent, Judgement, LastCheck, OK, PartResult,
-};
+pub use status::{Certificate, CheckSpec, CheckStatus, HealthEvent, Judgement, LastCheck, OK, PartResult};
 pub use target::TargetId;
 pub use task::{
     EVENT_DEPTH, HealthConfig, HealthHandle, HealthTask, MAX_IN_FLIGHT, NotTaken, Recalled, SIGNAL_DEPTH,

@@ -11,8 +11,8 @@ use super::{
     damping::{Flaps, MAX_FLAP_LIMIT},
     memory::Known,
     settings::{BreakerSettings, CheckSettings, Damping},
-    status::Health,
 };
+use crate::health_state::Health;
 
 /// Shortest interval; less would be a busy loop.
 pub const MIN_INTERVAL: Duration = Duration::from_millis(1);

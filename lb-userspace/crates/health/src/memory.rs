@@ -7,7 +7,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{breaker::BreakerState, phase::Moment, status::Health};
+use super::{breaker::BreakerState, phase::Moment};
+use crate::health_state::Health;
 
 /// The memory of checks about a target, by the wall clock: milliseconds since 1970.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]

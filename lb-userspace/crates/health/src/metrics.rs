@@ -6,7 +6,8 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
 };
 
-use super::{agent::AgentMetrics, breaker::BreakerState, machine::Outcome, status::Health};
+use super::{agent::metrics::AgentMetrics, breaker::BreakerState, machine::Outcome};
+use crate::health_state::Health;
 
 /// Upper bounds of the latency buckets, in seconds: from a kept connection on the same segment to long time-outs.
 const LATENCY_BUCKETS: [f64; 13] = [

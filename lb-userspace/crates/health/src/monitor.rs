@@ -23,8 +23,8 @@ use super::{
     probe::Checker,
     random::Random,
     settings::CheckSettings,
-    status::Health,
 };
+use crate::health_state::Health;
 
 /// The target of a monitor, and its settings.
 #[derive(Clone, Copy, PartialEq, Debug)]

@@ -31,9 +31,10 @@ use super::{
     probe::Found,
     probe_route::Paths,
     report::{Report, Reports},
-    status::{CheckSpec, Health, HealthEvent, LastCheck},
+    status::{CheckSpec, HealthEvent, LastCheck},
     target::TargetId,
 };
+use crate::health_state::Health;
 
 /// Depth of the event channel. When it is full, the latest verdict of each backend waits outside it: no verdict is
 /// lost, only intermediate ones of a receiver that does not keep up.

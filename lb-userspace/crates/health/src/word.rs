@@ -39,7 +39,7 @@ macro_rules! words {
     )+};
 }
 
-crate::words! {
+words! {
     Mode, "mode": Mode::Nat = "nat", Mode::Dnat = "dnat", Mode::L2dsr = "l2dsr", Mode::Ipip = "ipip", Mode::Gue = "gue";
     RecordType, "record": RecordType::A = "A", RecordType::Aaaa = "AAAA", RecordType::Cname = "CNAME", RecordType::Mx = "MX",
         RecordType::Ns = "NS", RecordType::Ptr = "PTR", RecordType::Soa = "SOA", RecordType::Srv = "SRV", RecordType::Txt = "TXT";

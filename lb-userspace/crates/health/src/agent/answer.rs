@@ -1,7 +1,7 @@
 //! Parses an agent's answer: a line of words and their effects (HAProxy's configuration manual, section 5.2,
 //! `agent-check`). Pure.
 
-use super::{AgentAdmin, AgentAnswer, AgentState, MAX_PERCENT};
+use crate::agent::report::{AgentAdmin, AgentAnswer, AgentState, MAX_PERCENT};
 
 /// The content of a line; parts that it does not mention stay unchanged.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -198,7 +198,7 @@ mod tests {
     proptest! {
         /// An agent may be broken, or no agent at all: any bytes give something that can be shown.
         #[test]
-        fn any_bytes_are_an_answer_of_bounded_size(bytes in proptest::collection::vec(any::<u8>(), 0..super::super::MAX_LINE)) {
+        fn any_bytes_are_an_answer_of_bounded_size(bytes in proptest::collection::vec(any::<u8>(), 0..crate::agent::settings::MAX_LINE)) {
             let answer = parse(&bytes);
             prop_assert!(answer.percent.is_none_or(|percent| percent <= MAX_PERCENT));
             // An invalid byte becomes three, and ignored words are quoted.

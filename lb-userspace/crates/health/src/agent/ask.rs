@@ -4,10 +4,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::{MAX_LINE, answer};
+use super::answer;
 use crate::{
+    agent::settings::MAX_LINE,
     error::{CheckError, Stage},
-    probe::{Budget, Connection, Route},
+    probe::{connect::Budget, connection::Connection, route::Route},
 };
 
 /// The line of the agent at `target`, after `send` was sent to it. Takes at most `timeout` for all of it.

@@ -7,11 +7,12 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{
-    AgentReport, AgentSettings, AgentSpec, AgentStatus, AgentView, LOST_AFTER, LastAsked, MAX_ASKED,
-    answer::{self, Answer},
-};
+use super::answer::{self, Answer};
 use crate::{
+    agent::{
+        report::{AgentReport, AgentStatus, AgentView, LastAsked},
+        settings::{AgentSettings, AgentSpec, LOST_AFTER, MAX_ASKED},
+    },
     engine::START_SPACING,
     error::CheckError,
     phase::{Moment, Phases},

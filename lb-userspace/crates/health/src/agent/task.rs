@@ -13,11 +13,15 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    AgentMetrics, AgentSpec, AgentStatus, AgentView,
     ask::ask,
     engine::{AgentEngine, AgentNo},
 };
 use crate::{
+    agent::{
+        metrics::AgentMetrics,
+        report::{AgentStatus, AgentView},
+        settings::AgentSpec,
+    },
     board::Board,
     clock::{now, until},
     error::{CheckError, LocalError},

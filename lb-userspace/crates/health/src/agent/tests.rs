@@ -1,6 +1,6 @@
 //! Agents over real sockets.
 
-use std::{io::Write, time::Duration};
+use std::{collections::BTreeMap, io::Write, net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus::Registry;
 use tokio::{
@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ask::ask, *};
 use crate::{
+    agent::metrics::AgentMetrics,
     error::{CheckError, Stage},
     testing::{self, AgentSpec, AgentView},
 };

@@ -1,21 +1,20 @@
 //! The effect of check results, passive signals and time on a health state.
 
-use std::{
-    collections::BTreeSet,
-    time::{Instant, SystemTime},
-};
+use std::time::{Instant, SystemTime};
 
 use lb_common::counters::Signals;
 
-use super::{Check, CheckNo, Engine};
+use super::{
+    Engine,
+    check::{Check, CheckNo, note_breaker},
+};
 use crate::{
     board::CheckStatuses,
-    breaker::{Breaker, BreakerState},
-    machine::{Decision, Machine, Outcome},
-    memory::{Known, Memory},
+    health_state::Health,
+    machine::{Decision, Outcome},
     phase::{Moment, Phases},
     settings::Damping,
-    status::{Health, HealthEvent, Judgement, LastCheck},
+    status::{HealthEvent, LastCheck},
     target::TargetId,
 };
 
@@ -126,37 +125,7 @@ impl<I: TargetId> Engine<I> {
     }
 }
 
-/// Schedules the next step of a check's breaker. Outdated deadlines are ignored.
-pub(super) fn note_breaker<I: TargetId>(
-    breakers: &mut BTreeSet<(Instant, CheckNo)>,
-    no: CheckNo,
-    check: &Check<I>,
-) {
-    breakers.extend(check.breaker.deadline().map(|at| (at, no)));
-}
-
 impl<I: TargetId> Check<I> {
-    /// The memory to store.
-    pub(super) fn known(&self) -> Known {
-        let mut known = Known {
-            suspect_since: self.suspect,
-            breaker: self.breaker.state(),
-            breaker_until: self.breaker.deadline(),
-            ..Known::default()
-        };
-        self.machine.note(&mut known);
-        known
-    }
-
-    /// Continues from an earlier process's memory.
-    pub(super) fn recall(&mut self, memory: &Memory, now: Moment) {
-        let known = Known::recalled(memory, now);
-        self.machine = Machine::recalled(*self.machine.policy(), &known);
-        self.suspect = known.suspect_since;
-        self.breaker = Breaker::recalled(known.breaker, known.breaker_until);
-        self.reported = known;
-    }
-
     /// Adds the memory to the memos, if it has changed and none of `events` carries it.
     fn remember(&mut self, events: &[HealthEvent<I>], now: Moment, memos: &mut Vec<HealthEvent<I>>) {
         let known = self.known();
@@ -175,23 +144,6 @@ impl<I: TargetId> Check<I> {
             }));
         }
         self.reported = known;
-    }
-
-    /// The health state: by the checks, unless the breaker is open.
-    pub(super) fn verdict(&self) -> Health {
-        match self.breaker.state() {
-            BreakerState::Open => Health::Down,
-            BreakerState::Closed | BreakerState::HalfOpen => self.machine.health(),
-        }
-    }
-
-    /// Inputs to the health state other than results.
-    pub(super) fn judgement(&self) -> Judgement {
-        Judgement {
-            damped: self.machine.is_damped(),
-            suspect: self.suspect.is_some(),
-            breaker: self.breaker.state(),
-        }
     }
 
     /// A check has found out how things stand: a success that began after the suspicion ends it, and a verdict of down

@@ -4,8 +4,7 @@ use std::fmt::Debug;
 
 use rustls::{AlertDescription, CertificateError, Error};
 
-use super::CertificateProblem;
-use crate::probe::Fault;
+use crate::probe::verifier::Fault;
 
 /// Of a server that refuses clients without a certificate.
 pub(crate) const CERTIFICATE_WANTED: &str = "it demands a client certificate: set cert_file and key_file";
@@ -48,6 +47,29 @@ pub(super) fn reason(error: &Error) -> String {
         Error::InvalidMessage(problem) => format!("its answer is not TLS: {}", words(problem)),
         other => other.to_string(),
     }
+}
+
+/// A problem of a certificate.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum CertificateProblem {
+    /// Its validity is over.
+    #[error("has expired")]
+    Expired,
+    /// Its validity has not begun.
+    #[error("is not valid yet")]
+    NotYetValid,
+    /// It is for other names.
+    #[error("is not for {0}")]
+    WrongName(String),
+    /// Its issuer is not trusted.
+    #[error("is signed by an unknown CA")]
+    UnknownIssuer,
+    /// The check cannot verify such a certificate, or the server does not hold its key.
+    #[error("{0}")]
+    Unfit(String),
+    /// Something else.
+    #[error("is bad: {0}")]
+    Other(String),
 }
 
 impl CertificateProblem {

@@ -7,8 +7,10 @@ use tokio::{
     task::{self, JoinSet},
 };
 
-use super::Checker;
-use crate::error::{CheckError, Latency, LocalError};
+use crate::{
+    error::{CheckError, Latency, LocalError},
+    probe::checker::Checker,
+};
 
 /// Checks that a thread begins in a row before its other tasks have a turn: some half a millisecond.
 const IN_A_ROW: usize = 64;

@@ -4,9 +4,13 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time::Instant};
 
-use super::{Checker, Probe, ProbeCache, through::Through};
+use super::through::Through;
 use crate::{
     error::{CheckError, LocalError},
+    probe::{
+        checker::Checker,
+        kind::{Probe, ProbeCache},
+    },
     probe_route::{CheckPath, Paths},
     settings::{CheckSettings, Require, Through as Way},
     status::{Certificate, PartResult},

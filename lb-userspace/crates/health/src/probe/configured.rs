@@ -2,9 +2,12 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use super::{Checker, Probe, ProbeCache};
 use crate::{
     error::{CheckError, Latency},
+    probe::{
+        checker::Checker,
+        kind::{Probe, ProbeCache},
+    },
     settings::CheckSettings,
 };
 

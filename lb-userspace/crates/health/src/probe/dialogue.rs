@@ -6,13 +6,13 @@ use regex::bytes::Regex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
-    Checker,
-    connect::{Budget, Route},
+    connect::Budget,
     connection::Connection,
     problem::{ProbeError, compile},
 };
 use crate::{
     error::{CheckError, Latency, Stage},
+    probe::{checker::Checker, route::Route},
     settings::{Bytes, DialogueStep, Expected, TcpDialogue},
 };
 

@@ -5,14 +5,14 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
-    Checker,
-    connect::{Budget, Route},
+    connect::Budget,
     dns_message::{self, Malformed, Reply},
     problem::ProbeError,
     udp,
 };
 use crate::{
     error::{CheckError, Latency, Stage},
+    probe::{checker::Checker, route::Route},
     settings::{DnsCheck, RecordType, Transport},
     word::Word as _,
 };

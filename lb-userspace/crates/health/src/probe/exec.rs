@@ -1,24 +1,16 @@
 //! Checks with a program of the operator's.
 
+mod group;
 mod starter;
 
-use std::{
-    io,
-    net::SocketAddr,
-    path::Path,
-    process::{ExitStatus, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, net::SocketAddr, path::Path, process::Stdio, sync::Arc, time::Duration};
 
-use tokio::{
-    io::{AsyncRead, AsyncReadExt},
-    process::{Child, Command},
-};
+use tokio::process::Command;
 
-use super::{Checker, TooMuch, connect::Budget, problem::ProbeError};
+use super::{connect::Budget, problem::ProbeError};
 use crate::{
     error::{CheckError, Latency, LocalError, Stage},
+    probe::{checker::Checker, exec::group::Group},
     settings::ExecCheck,
 };
 
@@ -31,10 +23,6 @@ const ENVIRONMENT: [(&str, &str); 2] = [
     ),
     ("LANG", "C.UTF-8"),
 ];
-/// Bytes of output that are kept; the rest is thrown away.
-const MAX_OUTPUT: usize = 4096;
-/// Bytes of output that are read: a program that prints without end costs this machine's time.
-const MAX_PRINTED: usize = 2 * 1024 * 1024;
 /// Characters of it that are shown.
 const SHOWN: usize = 200;
 
@@ -130,51 +118,5 @@ impl Checker for ExecChecker {
             .take(SHOWN)
             .collect();
         Err(failed(format!("{status}: {}", shown.trim())))
-    }
-}
-
-/// A program with everything it started.
-struct Group(Child);
-
-impl Group {
-    /// Its exit status, and the beginning of its output.
-    async fn finish(&mut self) -> io::Result<(ExitStatus, Vec<u8>)> {
-        let (out, err) = (self.0.stdout.take(), self.0.stderr.take());
-        let (out, err) = tokio::try_join!(drain(out), drain(err))?;
-        let status = self.0.wait().await?;
-        Ok((status, if err.is_empty() { out } else { err }))
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        // No id after the wait: the id may belong to another process then, so nothing is killed.
-        let Some(group) = self.0.id().and_then(|id| libc::pid_t::try_from(id).ok()) else {
-            return;
-        };
-        // SAFETY: plain system call without pointers. The group's leader has not been waited for, so its id is its own.
-        unsafe { libc::kill(-group, libc::SIGKILL) };
-    }
-}
-
-/// Reads all, up to a bound, and keeps the beginning.
-async fn drain(pipe: Option<impl AsyncRead + Unpin>) -> io::Result<Vec<u8>> {
-    let Some(mut pipe) = pipe else {
-        return Ok(Vec::new());
-    };
-    let mut kept = Vec::with_capacity(256);
-    let mut piece = [0; 1024];
-    let mut printed = 0;
-    loop {
-        let read = pipe.read(&mut piece).await?;
-        printed += read;
-        if printed > MAX_PRINTED {
-            return Err(io::Error::other(TooMuch(MAX_PRINTED)));
-        }
-        if read == 0 {
-            return Ok(kept);
-        }
-        let wanted = read.min(MAX_OUTPUT - kept.len());
-        kept.extend_from_slice(piece.get(..wanted).unwrap_or_default());
     }
 }

@@ -10,8 +10,7 @@ use http::{
 };
 
 use super::{
-    Checker,
-    connect::{Budget, Route},
+    connect::Budget,
     grpc_message::{self, MAX_SERVICE},
     http2::{self, Answer, Http2Client, Wanted},
     problem::ProbeError,
@@ -19,6 +18,7 @@ use super::{
 };
 use crate::{
     error::{CheckError, GrpcProblem, Latency},
+    probe::{checker::Checker, route::Route},
     settings::GrpcCheck,
     status::Certificate,
 };

@@ -5,8 +5,7 @@ use std::{net::SocketAddr, sync::Arc, task::Poll, time::Duration};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
-    Checker,
-    connect::{Budget, Route},
+    connect::Budget,
     keeping::{Exchange, Keeper},
     problem::ProbeError,
     request::Plan,
@@ -16,6 +15,7 @@ use super::{
 };
 use crate::{
     error::{CheckError, Latency, Stage},
+    probe::{checker::Checker, route::Route},
     settings::HttpCheck,
     status::Certificate,
 };
@@ -57,7 +57,7 @@ impl Link {
 /// Sends a request and compares the answer.
 ///
 /// It keeps one connection, to the target checked last, and uses it again unless the server closed it, but for
-/// [`FRESH_EVERY`](super::FRESH_EVERY) checks at most, and only where the server serves others beside it. A check over a
+/// [`FRESH_EVERY`](crate::probe::keeping::FRESH_EVERY) checks at most, and only where the server serves others beside it. A check over a
 /// kept connection also begins a new one, which must be taken. When a kept connection turns out to be dead, the check is
 /// made once more on a new one before it counts, within the same time-out.
 #[derive(Debug)]

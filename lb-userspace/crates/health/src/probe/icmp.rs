@@ -16,11 +16,15 @@ use tokio::{
 };
 
 use self::message::{Echo, Family, Notice};
-use super::{
-    Checker, TooMuch,
-    connect::{Budget, Route, set_on},
+use super::connect::Budget;
+use crate::{
+    error::{CheckError, Latency, LocalError, Stage},
+    probe::{
+        checker::Checker,
+        connection::TooMuch,
+        route::{Route, set_on},
+    },
 };
-use crate::error::{CheckError, Latency, LocalError, Stage};
 
 /// Longest message that is read: headers, an IPv4 header with options, and the payload.
 const MAX_MESSAGE: usize = 512;

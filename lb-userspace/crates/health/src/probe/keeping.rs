@@ -16,8 +16,11 @@ use std::{
 
 use tokio::time::{self, Instant};
 
-use super::connect::{Budget, Route};
-use crate::error::{CheckError, GrpcProblem};
+use super::connect::Budget;
+use crate::{
+    error::{CheckError, GrpcProblem},
+    probe::route::Route,
+};
 
 /// Every n-th check uses a new connection. This detects a network that blocks new connections only, and a server that
 /// accepts none although its kernel does.

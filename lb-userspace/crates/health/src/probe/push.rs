@@ -4,10 +4,11 @@ use std::{net::SocketAddr, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Checker, problem::ProbeError};
+use super::problem::ProbeError;
 use crate::{
     error::{CheckError, Latency, LocalError},
     machine::{MAX_INTERVAL, MIN_INTERVAL},
+    probe::checker::Checker,
     report::{Report, Reports},
     settings::PushCheck,
 };

@@ -11,11 +11,11 @@ use std::{
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
-use super::{
-    connect::{Route, set_on},
-    through,
+use super::through;
+use crate::{
+    probe::route::{Route, set_on},
+    source_ports,
 };
-use crate::source_ports;
 
 /// Sockets that a thread keeps at most: more are only in use at once where a burst of checks waits for far targets.
 const MAX_SPARE: usize = 64;

@@ -12,12 +12,8 @@ use std::{
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
 use tokio_rustls::client::TlsStream;
 
-use super::{
-    connect::{Budget, Route},
-    connection::Connection,
-    tls::TlsClient,
-};
-use crate::{error::CheckError, status::Certificate};
+use super::{connect::Budget, connection::Connection, tls::TlsClient};
+use crate::{error::CheckError, probe::route::Route, status::Certificate};
 
 /// How connections of a check are made.
 #[derive(Debug)]

@@ -2,11 +2,11 @@
 
 use std::{net::SocketAddr, time::Duration};
 
-use super::{
-    Checker,
-    connect::{Budget, Route},
+use super::connect::Budget;
+use crate::{
+    error::{CheckError, Latency},
+    probe::{checker::Checker, route::Route},
 };
-use crate::error::{CheckError, Latency};
 
 /// Establishes a TCP connection and resets it.
 #[derive(Clone, Copy, Debug, Default)]

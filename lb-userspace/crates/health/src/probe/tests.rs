@@ -3,10 +3,13 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     sync::{
+        Arc,
         atomic::{AtomicUsize, Ordering},
         mpsc,
     },
+    time::Duration,
 };
 
 use tokio::{
@@ -14,6 +17,11 @@ use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     task::{spawn_blocking, yield_now},
     time::{self, Instant},
+};
+
+use crate::{
+    CheckError,
+    settings::{CheckKind, CheckSettings, HttpCheck, Through},
 };
 
 mod certificates;

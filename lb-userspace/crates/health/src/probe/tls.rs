@@ -25,16 +25,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::{
-    Checker,
-    certificate::outline,
-    connect::{Budget, Route},
-    connection::Connection,
-    identity::Identity,
-    problem::ProbeError,
+    certificate::outline, connect::Budget, connection::Connection, identity::Identity, problem::ProbeError,
     verifier::Verifier,
 };
 use crate::{
     error::{CERTIFICATE_WANTED, CertificateProblem, CheckError, Latency, LocalError, Stage, words},
+    probe::{checker::Checker, route::Route},
     settings::TlsCheck,
     status::Certificate,
 };

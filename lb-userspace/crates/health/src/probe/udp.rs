@@ -12,13 +12,13 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::UdpSocket;
 
 use super::{
-    Checker,
-    connect::{Budget, Route},
+    connect::Budget,
     problem::{ProbeError, compile},
     through,
 };
 use crate::{
     error::{CheckError, Latency, Stage},
+    probe::{checker::Checker, route::Route},
     settings::UdpCheck,
     source_ports,
 };

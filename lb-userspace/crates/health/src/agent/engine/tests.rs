@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::*;
 use crate::{
-    agent::AgentAnswer,
+    agent::report::AgentAnswer,
     error::LocalError,
     testing::{self, AgentSpec, CheckId},
 };

@@ -10,8 +10,7 @@ use std::{
 
 use tokio::{process::Command, runtime::Handle, sync::oneshot};
 
-use super::Group;
-use crate::priority;
+use crate::{priority, probe::exec::group::Group};
 
 /// A program to start, on the runtime that waits for it.
 struct Job {

@@ -9,9 +9,10 @@ use super::session::{Answer, Session, Wanted};
 use crate::{
     error::CheckError,
     probe::{
-        connect::{Budget, Route},
+        connect::Budget,
         keeping::{Exchange, Keeper},
         problem::ProbeError,
+        route::Route,
         stream::Dialer,
         tls::TlsClient,
     },

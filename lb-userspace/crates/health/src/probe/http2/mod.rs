@@ -18,13 +18,13 @@ pub(super) use self::{
     session::{Answer, Wanted},
 };
 use super::{
-    Checker,
-    connect::{Budget, Route},
+    connect::Budget,
     problem::ProbeError,
     request::{self, Expectation},
 };
 use crate::{
     error::{CheckError, Latency, LocalError},
+    probe::{checker::Checker, route::Route},
     settings::HttpCheck,
     status::Certificate,
 };

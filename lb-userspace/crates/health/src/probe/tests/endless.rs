@@ -5,10 +5,9 @@ use tokio::{io, net::UdpSocket};
 use super::{
     http2::{CONTINUATION, DATA, END_HEADERS, HEADERS, PING, SETTINGS, STATUS_200, frame, hello},
     tls::Authority,
+    *,
 };
-use crate::settings::{DnsCheck, RecordType, TlsCheck, Transport};
-
-use super::*;
+use crate::settings::{DnsCheck, GrpcCheck, RecordType, TlsCheck, Transport};
 
 /// The time-out of checks that must end by a bound of their own.
 const TIMEOUT: Duration = PLENTY;

@@ -1,7 +1,7 @@
 //! The PROXY header before each kind of check over TCP, as a server sees it.
 
 use super::*;
-use crate::settings::{DialogueStep, DnsCheck, ProxyVersion, TcpDialogue, TlsCheck, Transport};
+use crate::settings::{DialogueStep, DnsCheck, GrpcCheck, ProxyVersion, TcpDialogue, TlsCheck, Transport};
 
 /// The first bytes of a connection of this kind of check, and its source.
 async fn beginning(kind: CheckKind, version: Option<ProxyVersion>, length: usize) -> (Vec<u8>, SocketAddr) {
