@@ -1,6 +1,8 @@
 //! Whether a frame is for this machine, by its link-layer destination ([`lb_common::own_mac`]). A router does not forward frames
 //! for another station, nor broadcasts and multicasts (RFC 1812 section 5.3.4).
 
+use core::hint::cold_path;
+
 use aya_ebpf::bindings::xdp_md;
 use lb_common::{
     own_mac::{Mac, OwnMac},
@@ -25,6 +27,7 @@ pub(crate) fn check(packet: &Packet, interface_slot: u32) -> Result<(), Reason> 
     if own_macs::own_mac(interface_slot) == mac {
         return Ok(());
     }
+    cold_path();
     // The verifier knows nothing of what a global function returns, see `crate::global`.
     // SAFETY: the packet's own context.
     match core::hint::black_box(unsafe { destination(packet.context()) }) {
@@ -50,7 +53,7 @@ fn destination_of(packet: &Packet) -> Option<Mac> {
 unsafe extern "C" fn destination(ctx: *mut xdp_md) -> u32 {
     const OTHER: u32 = 2;
     // SAFETY: required of the caller.
-    let packet = &unsafe { Packet::linear(ctx) };
+    let packet = &unsafe { Packet::first_buffer(ctx) };
     let Some(mac) = destination_of(packet) else {
         return OTHER;
     };

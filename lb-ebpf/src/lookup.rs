@@ -1,6 +1,7 @@
 //! The service that a packet is addressed to.
 
 use core::{
+    hint::cold_path,
     ptr,
     sync::atomic::{Ordering, compiler_fence},
 };
@@ -24,6 +25,7 @@ use crate::{
 pub(crate) fn find<A: Family>(scratch: &mut Scratch<A>) {
     find_on(scratch, scratch.tuple.dst_port);
     if !scratch.service.is_some() && tables::has_wildcard() {
+        cold_path();
         find_on(scratch, NetPort(0));
     }
     // Or the compiler makes a program of its own of each way to get here, and the verifier walks them all.
@@ -41,7 +43,10 @@ fn find_on<A: Family>(scratch: &mut Scratch<A>, port: NetPort) {
                 [load64::<0>(from), load64::<8>(from)]
             });
         }
-        Found::Table => _ = find_by_key(scratch, port.0),
+        Found::Table => {
+            cold_path();
+            _ = find_by_key(scratch, port.0);
+        }
     }
 }
 

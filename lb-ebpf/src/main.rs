@@ -85,6 +85,8 @@ use lb_wire::{header, next_stage, order, parse, transport, walk};
 
 #[cfg(target_arch = "bpf")]
 mod programs {
+    use core::hint::cold_path;
+
     use aya_ebpf::{bindings::xdp_action, macros::xdp, programs::XdpContext};
     use lb_common::{
         addr::{NetV4, NetV6},
@@ -94,16 +96,9 @@ mod programs {
     };
 
     use crate::{
-        answer, check, classify, clients, destination, dnat, end_tunnel,
-        family::Family,
-        fast_path, fragment,
-        header::{Network, Protocol},
-        host_socket, icmp, lookup, nat,
-        next_stage::NextStage,
-        packet::Packet,
-        parse, prefix, quic,
-        scratch::Scratch,
-        slow_path, stage, verdict, vlan,
+        answer, check, classify, clients, destination, dnat, end_tunnel, family::Family, fast_path, fragment,
+        header::Network, host_socket, icmp, lookup, nat, next_stage::NextStage, packet::Packet, parse,
+        prefix, quic, scratch::Scratch, slow_path, stage, verdict, vlan,
     };
 
     /// The licence, without which the kernel refuses helpers under the GPL.
@@ -115,13 +110,15 @@ mod programs {
     #[xdp(frags)]
     pub(crate) fn lb(ctx: XdpContext) -> u32 {
         // SAFETY: the context of this run.
-        let packet = unsafe { Packet::new(ctx.ctx) };
+        let mut packet = unsafe { Packet::first_buffer(ctx.ctx) };
         match parse::ethernet(&packet) {
             // SAFETY: this program's main function; one of the two.
-            Ok(Network::V4) => unsafe { begin::<NetV4>(&packet) },
+            Ok(Network::V4) => unsafe { begin::<NetV4>(packet) },
             // SAFETY: this program's main function; one of the two.
-            Ok(Network::V6) => unsafe { begin::<NetV6>(&packet) },
+            Ok(Network::V6) => unsafe { begin::<NetV6>(packet) },
             Err(next) => {
+                cold_path();
+                packet.measure();
                 stage::dispatch::<NetV4, ENTRY_LEADS_TO>(&packet, verdict::interface_slot(&packet), next)
             }
         }
@@ -183,29 +180,39 @@ mod programs {
     ///
     /// As [`stage::run`].
     #[inline(always)]
-    unsafe fn begin<A: Family>(packet: &Packet) -> u32 {
-        let slot = verdict::interface_slot(packet);
-        let classified = || {
-            destination::check(packet, slot)?;
+    unsafe fn begin<A: Family>(mut packet: Packet) -> u32 {
+        let slot = verdict::interface_slot(&packet);
+        let mut classified = || {
+            if let Err(reason) = destination::check(&packet, slot) {
+                cold_path();
+                packet.measure();
+                return Err(reason.into());
+            }
             // SAFETY: by the contract.
             let scratch = unsafe { A::scratch() }?;
-            scratch.keep(packet, slot);
-            let ip = A::plain(packet, &mut scratch.tuple)?;
-            if ip.protocol == Protocol::Icmp {
-                scratch.ip = ip;
-                return Ok(NextStage::Icmp);
-            }
+            let ip = match A::plain(&mut packet, scratch) {
+                Ok(ip) => ip,
+                Err(next) => {
+                    cold_path();
+                    if !matches!(next, NextStage::Icmp) {
+                        packet.measure();
+                    }
+                    scratch.keep(&packet, slot);
+                    return Ok(next);
+                }
+            };
+            scratch.keep(&packet, slot);
             lookup::find(scratch);
-            if let Some(next) = fast_path::forward(packet, &ip, scratch) {
+            if let Some(next) = fast_path::forward(&packet, &ip, scratch) {
                 return Ok(next);
             }
             if end_tunnel::may_be_gue(scratch) {
                 return Ok(NextStage::EndTunnel);
             }
-            classify::next(packet, &ip, scratch)
+            classify::next(&packet, &ip, scratch)
         };
         let (Ok(next) | Err(next)) = classified();
-        stage::dispatch::<A, ENTRY_LEADS_TO>(packet, slot, end_tunnel::before_classify(next))
+        stage::dispatch::<A, ENTRY_LEADS_TO>(&packet, slot, end_tunnel::before_classify(next))
     }
 
     /// Defines the programs of stages, one for each family.

@@ -108,7 +108,8 @@ pub struct Packet<W> {
     walks: PhantomData<W>,
     /// Tags that were taken off the frame.
     pub tags: Tags,
-    /// Bytes of the whole frame without those tags, over all buffers, from the Ethernet header on, as it came.
+    /// Bytes of the frame without those tags, from the Ethernet header on, as it came: over all buffers, or at least those of the
+    /// first one if the IP packet ends there. What then lies in further ones is padding.
     pub frame_len: u32,
 }
 
@@ -152,13 +153,14 @@ impl<W: Walks> Packet<W> {
         self.frame_len + self.tags.len()
     }
 
-    /// The frame of this run, if it lies in one buffer and has no tags, or nothing else matters: its length without a call.
+    /// The first buffer of this run's frame, and its length without a call: enough for who does not ask for the length, and for
+    /// a packet that ends there. Else [`Self::measure`] follows.
     ///
     /// # Safety
     ///
     /// As [`Self::new`].
     #[inline(always)]
-    pub unsafe fn linear(ctx: *mut xdp_md) -> Self {
+    pub unsafe fn first_buffer(ctx: *mut xdp_md) -> Self {
         let mut packet = Self {
             ctx,
             walks: PhantomData,
@@ -169,6 +171,13 @@ impl<W: Walks> Packet<W> {
         let frame_len = packet.linear_len() as u32;
         packet.frame_len = frame_len;
         packet
+    }
+
+    /// Takes the length over all buffers, of a frame from which no tags were taken.
+    #[inline(always)]
+    pub fn measure(&mut self) {
+        // SAFETY: the context of this run.
+        unsafe { self.frame_len = Self::new(self.ctx).frame_len };
     }
 
     /// The program's context, for helpers that ask for it.
@@ -197,9 +206,23 @@ impl<W: Walks> Packet<W> {
         end - start
     }
 
-    /// Cuts the frame to `len` bytes of `from`; whether that could be done.
+    /// Cuts the frame to `len` bytes, which lie in its first buffer; whether that could be done. `from` is its length, as far as it is
+    /// known: see [`Self::frame_len`].
     #[inline(always)]
     pub fn cut(&self, from: usize, len: usize) -> bool {
+        if from != len && self.shorten(from, len) && self.linear_len() == len {
+            return true;
+        }
+        // What was cut off, or is still to be cut off, lies in other buffers.
+        // SAFETY: the context of this run.
+        let rest = unsafe { bpf_xdp_get_buff_len(self.ctx) };
+        #[expect(clippy::cast_possible_truncation, reason = "frames are of some KiB")]
+        let rest = rest as usize;
+        rest == len || self.shorten(rest, len)
+    }
+
+    #[inline(always)]
+    fn shorten(&self, from: usize, len: usize) -> bool {
         #[expect(
             clippy::cast_possible_truncation,
             clippy::cast_possible_wrap,

@@ -1,7 +1,7 @@
 //! Plain packets, which most are: TCP or UDP behind an IP header without options or extension headers, and no fragment. All of
 //! it stands at offsets that the compiler knows, and takes one check of bounds.
 
-use core::ptr;
+use core::{hint::cold_path, ptr};
 
 use lb_common::{
     addr::{NetV4, NetV6},
@@ -18,6 +18,7 @@ use crate::{
     header::{Ip, Protocol},
     next_stage::NextStage,
     packet::Packet,
+    scratch::Scratch,
     start::Start,
 };
 
@@ -31,9 +32,9 @@ const PORTS: usize = 8;
 
 /// How a family's plain packets are read. Implemented by the family's address.
 pub(crate) trait Plain: Sized {
-    /// The header of a plain packet, whose tuple is copied, or of an ICMP message; else the stage of the packet, also of one that
-    /// is too short.
-    fn plain(packet: &Packet, tuple: &mut Tuple<Self>) -> Result<Ip, NextStage>;
+    /// The header of a plain packet, whose tuple is left in the scratch; else the stage of the packet, also of one that is too
+    /// short. The header of an ICMP message is left in the scratch. Measures a packet that does not end in the frame's first buffer.
+    fn plain(packet: &mut Packet, scratch: &mut Scratch<Self>) -> Result<Ip, NextStage>;
     /// Whether a packet's source is one for certain that it may come from, see [`crate::transport::is_martian`]: quicker than
     /// to find out exactly.
     fn is_surely_valid(tuple: &Tuple<Self>) -> bool;
@@ -41,7 +42,7 @@ pub(crate) trait Plain: Sized {
 
 impl Plain for NetV4 {
     #[inline(always)]
-    fn plain(packet: &Packet, tuple: &mut TupleV4) -> Result<Ip, NextStage> {
+    fn plain(packet: &mut Packet, scratch: &mut Scratch<Self>) -> Result<Ip, NextStage> {
         // Version 4, 5 words; neither an offset nor "more fragments".
         const MASK: u64 = u64::from_le_bytes([0xff, 0, 0, 0, 0, 0, 0x3f, 0xff]);
         const PLAIN: u64 = 0x45;
@@ -51,6 +52,7 @@ impl Plain for NetV4 {
         let start = Start::<{ AFTER_V4 + UdpHdr::LEN }>::of(packet).ok_or(NextStage::Classify)?;
         let first = start.double::<IP>();
         if first & MASK != PLAIN {
+            cold_path();
             return Err(if first & FOLLOWS != 0 && first & 0xff == PLAIN {
                 NextStage::Fragment
             } else {
@@ -58,12 +60,26 @@ impl Plain for NetV4 {
             });
         }
         let [.., high, low, _, _, _, _] = first.to_le_bytes();
+        let end = IP + usize::from(u16::from_be_bytes([high, low]));
+        whole(packet, AFTER_V4, end)?;
         let [hop_limit, kind, ..] = start.word::<{ IP + 8 }>().to_le_bytes();
-        let len = usize::from(u16::from_be_bytes([high, low]));
-        let (protocol, number) = protocol(kind, IpProto::Icmp)?;
+        let ip = |protocol| Ip {
+            protocol,
+            hop_limit,
+            header: IP,
+            payload: AFTER_V4,
+            end,
+        };
+        if kind == IpProto::Icmp as u8 {
+            cold_path();
+            scratch.ip = ip(Protocol::Icmp);
+            return Err(NextStage::Icmp);
+        }
+        let protocol = protocol(kind)?;
+        let number = u64::from(kind) << u32::BITS;
         let addresses = start.double::<{ AFTER_V4 - 8 }>();
-        write(tuple, [addresses, start.word::<AFTER_V4>() | number]);
-        whole(packet, protocol, hop_limit, AFTER_V4, IP + len)
+        write(&mut scratch.tuple, [addresses, start.word::<AFTER_V4>() | number]);
+        Ok(ip(protocol))
     }
 
     #[inline(always)]
@@ -74,7 +90,7 @@ impl Plain for NetV4 {
 
 impl Plain for NetV6 {
     #[inline(always)]
-    fn plain(packet: &Packet, tuple: &mut TupleV6) -> Result<Ip, NextStage> {
+    fn plain(packet: &mut Packet, scratch: &mut Scratch<Self>) -> Result<Ip, NextStage> {
         // Of a fragment header.
         const OFFSET: u64 = u64::from_le_bytes([0, 0, 0xff, 0xf8, 0, 0, 0, 0]);
         const { assert!(size_of::<TupleV6>() == 32 + PORTS) };
@@ -82,14 +98,35 @@ impl Plain for NetV6 {
         let [first, _, _, _, high, low, kind, hop_limit] = start.double::<IP>().to_le_bytes();
         let len = usize::from(u16::from_be_bytes([high, low]));
         if first >> 4 != 6 {
+            cold_path();
             return Err(NextStage::Classify);
         }
-        if len != 0 && kind == IpProto::Ipv6Frag as u8 && start.word::<AFTER_V6>() & OFFSET != 0 {
-            return Err(NextStage::Fragment);
+        if kind == IpProto::Ipv6Frag as u8 {
+            cold_path();
+            return Err(if len != 0 && start.word::<AFTER_V6>() & OFFSET != 0 {
+                NextStage::Fragment
+            } else {
+                NextStage::Classify
+            });
         }
-        let (protocol, number) = protocol(kind, IpProto::Ipv6Icmp)?;
+        let end = AFTER_V6 + len;
+        whole(packet, AFTER_V6, end)?;
+        let ip = |protocol| Ip {
+            protocol,
+            hop_limit,
+            header: IP,
+            payload: AFTER_V6,
+            end,
+        };
+        if kind == IpProto::Ipv6Icmp as u8 {
+            cold_path();
+            scratch.ip = ip(Protocol::Icmp);
+            return Err(NextStage::Icmp);
+        }
+        let protocol = protocol(kind)?;
+        let number = u64::from(kind) << u32::BITS;
         write(
-            tuple,
+            &mut scratch.tuple,
             [
                 start.double::<{ IP + 8 }>(),
                 start.double::<{ IP + 16 }>(),
@@ -98,7 +135,7 @@ impl Plain for NetV6 {
                 start.word::<AFTER_V6>() | number,
             ],
         );
-        whole(packet, protocol, hop_limit, AFTER_V6, AFTER_V6 + len)
+        Ok(ip(protocol))
     }
 
     #[inline(always)]
@@ -109,17 +146,15 @@ impl Plain for NetV6 {
     }
 }
 
-/// The protocol of a number in a header, and where a tuple has that.
+/// The protocol of a number in a header.
 #[inline(always)]
-fn protocol(kind: u8, icmp: IpProto) -> Result<(Protocol, u64), NextStage> {
-    let number = u64::from(kind) << u32::BITS;
+fn protocol(kind: u8) -> Result<Protocol, NextStage> {
     if kind == TCP {
-        Ok((Protocol::Tcp, number))
+        Ok(Protocol::Tcp)
     } else if kind == UDP {
-        Ok((Protocol::Udp, number))
-    } else if kind == icmp as u8 {
-        Ok((Protocol::Icmp, number))
+        Ok(Protocol::Udp)
     } else {
+        cold_path();
         Err(NextStage::Classify)
     }
 }
@@ -132,23 +167,20 @@ fn write<A, const N: usize>(tuple: &mut Tuple<A>, words: [u64; N]) {
     unsafe { ptr::from_mut(tuple).cast::<[u64; N]>().write(words) };
 }
 
-/// The header, if the packet is whole, and holds the shorter of the two headers that may follow.
+/// Whether the packet is whole, and holds the shorter of the two headers that may follow. Before the rest of it is read, so that little
+/// has to be kept over a call.
 #[inline(always)]
-fn whole(
-    packet: &Packet,
-    protocol: Protocol,
-    hop_limit: u8,
-    payload: usize,
-    end: usize,
-) -> Result<Ip, NextStage> {
-    if end < payload + UdpHdr::LEN || end > packet.frame_len as usize {
+fn whole(packet: &mut Packet, payload: usize, end: usize) -> Result<(), NextStage> {
+    if end > packet.frame_len as usize {
+        cold_path();
+        packet.measure();
+        if end > packet.frame_len as usize {
+            return Err(NextStage::Classify);
+        }
+    }
+    if end < payload + UdpHdr::LEN {
+        cold_path();
         return Err(NextStage::Classify);
     }
-    Ok(Ip {
-        protocol,
-        hop_limit,
-        header: IP,
-        payload,
-        end,
-    })
+    Ok(())
 }

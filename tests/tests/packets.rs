@@ -4,6 +4,8 @@
 
 #[path = "packets/bench.rs"]
 mod bench;
+#[path = "packets/buffers.rs"]
+mod buffers;
 #[path = "packets/build.rs"]
 mod build;
 #[path = "packets/counts.rs"]

@@ -26,17 +26,22 @@ const SIZE: usize = 24;
 
 /// Splits a packet's payload into fragments of [`SIZE`] bytes.
 pub(crate) fn split(whole: &Frame, id: u32) -> Vec<Frame> {
+    split_by(whole, id, SIZE)
+}
+
+/// Splits a packet's payload into fragments of `size` bytes, a multiple of 8.
+pub(crate) fn split_by(whole: &Frame, id: u32, size: usize) -> Vec<Frame> {
     let bytes = whole.bytes();
     let v4 = bytes[12..14] == [0x08, 0x00];
     let header_len = if v4 { 20 } else { 40 };
     let (header, payload) = bytes[IP..].split_at(header_len);
-    let last = payload.len().div_ceil(SIZE) - 1;
+    let last = payload.len().div_ceil(size) - 1;
     payload
-        .chunks(SIZE)
+        .chunks(size)
         .enumerate()
         .map(|(n, piece)| {
             let mut frame = bytes[..IP].to_vec();
-            let offset = IpFragOffset::try_new(u16::try_from(n * SIZE / 8).unwrap()).unwrap();
+            let offset = IpFragOffset::try_new(u16::try_from(n * size / 8).unwrap()).unwrap();
             let more = n != last;
             if v4 {
                 let (mut ip, _) = Ipv4Header::from_slice(header).unwrap();
