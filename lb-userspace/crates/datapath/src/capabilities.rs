@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::DatapathError;
+use crate::error::DatapathError;
 
 /// Bits of capability sets, include/uapi/linux/capability.h.
 const CAP_NET_ADMIN: u32 = 12;

@@ -7,10 +7,10 @@ use std::{
 };
 
 use super::{
-    DatapathError,
     pin::layout,
     prepare::{Made, make_early},
 };
+use crate::error::DatapathError;
 
 /// Creates large maps on threads beside the rest of the start, if none are pinned. They are invisible until they are pinned, and
 /// disappear with the process.

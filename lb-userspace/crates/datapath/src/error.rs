@@ -228,3 +228,11 @@ fn describe(step: &Step) -> String {
         Step::FreeBackend { id } => format!("cannot free backend id {}", id.0),
     }
 }
+
+/// The error of a map that cannot be read.
+pub(super) fn failed(map: &'static str, e: &io::Error) -> DatapathError {
+    DatapathError::Map {
+        map,
+        reason: e.to_string(),
+    }
+}

@@ -18,16 +18,19 @@ use lb_common::{
 };
 
 use super::{
-    DatapathError, ProgramError, clients,
+    clients,
     maps::Maps,
     neighbours::NextHop,
     own_macs::OwnMacs,
     places::{Kernel, Places},
     quic, records, replies, services,
     stages::Stages,
-    sys::GracePeriod,
 };
-use crate::plan::{Endpoint, Programmed, ProgrammedBackend, Step};
+use crate::{
+    error::{DatapathError, ProgramError},
+    grace::GracePeriod,
+    plan::{Endpoint, Programmed, ProgrammedBackend, Step},
+};
 
 /// Writes to the maps.
 pub(super) struct Executor {

@@ -8,12 +8,12 @@ use std::{
 use lb_common::stage::Stage;
 
 use super::{
-    DatapathError,
     loading::{self, NewProgram, Refusal},
     object::Program,
     prepare::{Ready, on_all_cpus},
     sys,
 };
+use crate::error::DatapathError;
 
 /// Lines of the verifier's log in an error: the last ones have the objection.
 const VERIFIER_LINES: usize = 8;

@@ -9,7 +9,8 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
-use super::{loading, object::MapShape, sys};
+use super::{loading, sys};
+use crate::map_shape::MapShape;
 
 /// A gate, and the map of the program behind it. The kernel empties that map when only programs refer to it: this and its pin
 /// prevent that.

@@ -7,7 +7,8 @@ use std::{
 
 use lb_common::map_names;
 
-use super::{DatapathError, pin::Pins, sys};
+use super::{pin::Pins, sys};
+use crate::error::DatapathError;
 
 /// The pinned maps, held open for as long as the daemon runs.
 pub(super) struct HeldMaps(Vec<(&'static str, OwnedFd)>);

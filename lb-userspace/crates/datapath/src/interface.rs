@@ -5,8 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use tokio::sync::watch;
 
 use super::netlink::LinkState;
-use super::stages::Needs;
-use crate::state::xdp_mode::XdpModeChoice;
+use crate::{needs::Needs, netlink::LinkOperation, state::xdp_mode::XdpModeChoice};
 
 /// The problem of a missing interface.
 const MISSING: &str = "is missing: nothing of it is forwarded";
@@ -30,7 +29,7 @@ impl XdpMode {
     }
 }
 
-/// Options of [`super::Datapath::open`].
+/// Options of [`crate::Datapath::open`].
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AttachOptions {
     /// Names of the interfaces, which may be alternative ones. Other interfaces of an earlier daemon are detached.
@@ -43,23 +42,9 @@ pub struct AttachOptions {
     pub pin_dir: PathBuf,
     /// Removes what an earlier daemon left before starting, with all its flows.
     pub reset: bool,
-    /// The parts of the program that [`super::Datapath::begin`] loads before anything is attached, see [`super::needs_of`]. The
+    /// The parts of the program that [`crate::Datapath::begin`] loads before anything is attached, see [`crate::needs_of`]. The
     /// whole comes later, by [`super::WriterHandle::load_rest`] or for what is programmed. A start that takes over has it at once.
     pub needs: Needs,
-}
-
-/// Whether an interface can carry packets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum LinkOperation {
-    /// It can.
-    Up,
-    /// It is up, and nothing is at the other end.
-    NoCarrier,
-    /// It is set down.
-    Down,
-    /// There is no such interface.
-    #[default]
-    Missing,
 }
 
 impl LinkOperation {

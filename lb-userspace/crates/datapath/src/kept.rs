@@ -16,7 +16,8 @@ use aya::{
 };
 use lb_common::{map_names, stage::StageSet};
 
-use super::{gate::Gate, object, stages::Needs, sys};
+use super::{gate::Gate, object, sys};
+use crate::needs::Needs;
 
 /// Suffixes of a program's name in the name of its pin, and in the name of the pin of its map of stages.
 const PROGRAM: &str = "";

@@ -10,12 +10,11 @@ use aya::{
 use lb_common::{map_names, service::Service, service_prefix::ServicePrefixKey, stage::ENTRY};
 
 use super::{
-    XdpMode,
     netlink::Client,
     programmed::{key_of_prefix, key_v4, key_v6},
     sys,
 };
-use crate::state::service::ServiceKey;
+use crate::{interface::XdpMode, state::service::ServiceKey};
 
 /// Programs of `lb` on the interfaces of this network namespace.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]

@@ -15,6 +15,9 @@ mod attach;
 mod capabilities;
 mod checks;
 mod clients;
+mod command;
+mod cpus;
+mod datapath;
 mod decap;
 mod directory;
 mod early;
@@ -23,6 +26,7 @@ mod execute;
 mod faults;
 mod fill;
 mod gate;
+mod grace;
 mod held;
 mod host;
 pub mod host_network;
@@ -33,7 +37,10 @@ mod left;
 mod live;
 mod load;
 mod loading;
+mod map_key;
+mod map_shape;
 mod maps;
+mod needs;
 mod neighbours;
 mod netlink;
 mod object;
@@ -55,18 +62,12 @@ mod sys;
 mod tables;
 mod writer;
 
-use std::{
-    fmt, io, mem,
-    path::{Path, PathBuf},
-    sync::Arc,
-};
-
-use tokio::sync::{Mutex, mpsc, oneshot, watch};
-
 pub use self::{
     attach::AttachResult,
     capabilities::missing_capabilities,
     checks::CheckPaths,
+    command::ProgramReport,
+    datapath::{DEFAULT_PIN_DIR, Datapath, detach_leftovers},
     decap::{Decap, DecapOptions},
     early::EarlyStart,
     error::{DatapathError, ProgramError},
@@ -74,272 +75,18 @@ pub use self::{
     host::HostAddresses,
     interface::{
         AttachOptions, Attachment, Interface, InterfaceChange, InterfaceChangeKind, InterfaceProblem,
-        Interfaces, LinkOperation, XdpMode, missing,
+        Interfaces, XdpMode, missing,
     },
     left::{LeftForwarding, left_forwarding, sees_programs},
     live::LiveTables,
+    needs::{Needs, needs_of},
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
-    netlink::{HostAddress, TiedTo},
+    netlink::{HostAddress, LinkOperation, TiedTo},
     snapshot::{BackendSignals, BackendStats, GaveWay, InterfaceStats, MapUse, Snapshot},
-    stages::{Needs, needs_of},
     stats::StatsReader,
     tables::{Answers, AnyTuple, ReadTables, Translated},
-    writer::{ProgramReport, WriterHandle, WriterTask},
-};
-use self::{
-    attach::{AttachPlan, AttachTask, Keeper, Reserved},
-    directory::Directory,
-    execute::Executor,
-    faults::PartReporter,
-    load::{First, Loader},
-    maps::Maps,
-    netlink::Client,
-    own_macs::{OwnMacs, Served},
-    pin::Pins,
-    stages::Stages,
-    sweeper::FlowCounts,
+    writer::{WriterHandle, WriterTask},
 };
 use lb_health_core as health;
 use lb_model::state;
 use lb_plan::{self as plan, transition};
-
-use self::plan::Programmed;
-
-/// Default of `--pin-dir`.
-pub const DEFAULT_PIN_DIR: &str = "/sys/fs/bpf/lb";
-
-/// The data plane, attached and forwarding what is programmed. Dropping it leaves everything in the kernel, as a kill
-/// would.
-pub struct Datapath {
-    /// The keeper, once all is attached.
-    keeper: oneshot::Receiver<Keeper>,
-    interfaces: Interfaces,
-    /// The pin directory, with the directory of this version, and in it the directory of programs.
-    paths: [PathBuf; 3],
-    maps: Arc<Maps>,
-    programmed: Programmed,
-    executor: Executor,
-    stages: Stages,
-    directory: watch::Sender<Arc<Directory>>,
-    flow_counts: watch::Sender<Arc<FlowCounts>>,
-    netlink: Client,
-    watch: io::Result<netlink::Watch>,
-    stats: StatsReader,
-    reports: mpsc::Sender<InterfaceChange>,
-    changes: mpsc::Receiver<InterfaceChange>,
-    reporter: PartReporter,
-    parts: mpsc::Receiver<PartChange>,
-}
-
-/// Changes of interfaces that may wait for their reader.
-const CHANGES: usize = 256;
-
-impl fmt::Debug for Datapath {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Datapath")
-            .field("interfaces", &*self.interfaces().borrow())
-            .finish_non_exhaustive()
-    }
-}
-
-impl Datapath {
-    /// Attaches to the interfaces of this thread's network namespace, taking over what an earlier daemon left in the
-    /// pin directory: packets are forwarded without a gap, and the programmed state stays until a target replaces it.
-    ///
-    /// # Errors
-    /// [`DatapathError`], with everything that forwarded before still forwarding.
-    pub fn open(options: &AttachOptions) -> Result<Self, DatapathError> {
-        Self::start(options, None).map(|(datapath, _)| datapath)
-    }
-
-    /// As [`Self::open`]; but where nothing forwards yet, programs are loaded and attached on a thread meanwhile, and the maps can
-    /// be programmed. Packets are forwarded once the second value says so; where that is an error, all that was made is gone.
-    ///
-    /// # Errors
-    /// As [`Self::open`].
-    pub fn begin(options: &AttachOptions, early: EarlyStart) -> Result<(Self, AttachResult), DatapathError> {
-        Self::start(options, Some(early))
-    }
-
-    fn start(
-        options: &AttachOptions,
-        early: Option<EarlyStart>,
-    ) -> Result<(Self, AttachResult), DatapathError> {
-        object::parts()?;
-        capabilities::check()?;
-        let beside = early.is_some();
-        let io = |what: &str| {
-            let what = what.to_owned();
-            move |source| DatapathError::Io { what, source }
-        };
-        let socket = "cannot open a netlink socket";
-        let mut client = Client::new().map_err(io(socket))?;
-        // Before anything is read, so that no change is missed between reading and listening.
-        let watch = netlink::Watch::new();
-        // A wrong name is an error before anything changes.
-        attach::find(&mut client, options)?;
-
-        let pins = Pins::create(&options.pin_dir)?;
-        if options.reset {
-            pins.remove_all()?;
-        } else if let Some(path) = pins.other_layout()? {
-            return Err(DatapathError::OtherLayout { path });
-        }
-        pins.make_current()?;
-        checks::remove_leftovers(&mut client, pins.base()).map_err(io(
-            "cannot remove interfaces of an earlier daemon's health checks",
-        ))?;
-        let paths = [pins.base().to_owned(), pins.current(), pins.programs()];
-
-        // The programs on the interfaces are read under the lock, and after a reset.
-        let wanted = attach::find(&mut client, options)?;
-        let plan = AttachPlan::new(&wanted, &pins, options.xdp_mode)?;
-        let indices = plan.slots.iter().map(|(ifindex, _)| *ifindex).collect();
-        let reserved = (beside && !plan.takes_over())
-            .then(|| Reserved::begin(indices, options.xdp_mode))
-            .flatten();
-        let made = early.map(EarlyStart::finish).transpose()?.unwrap_or_default();
-        let inherits = pins.verify(&object::map_shapes()?)?;
-        let takes_over = inherits || plan.takes_over();
-        let served: Served = plan.slots.iter().copied().collect();
-        let stages = Stages::default();
-        // A program that forwards already may send packets to any stage.
-        let first = (beside && !takes_over).then(|| {
-            let gate = reserved.as_ref().map(|reserved| reserved.gate.try_clone());
-            let gate = gate.transpose().map_err(io("cannot hold the gate"))?;
-            let needs = options.needs;
-            Ok(First { needs, gate })
-        });
-        let first = first.transpose()?;
-        let mut loader = Loader::new(made, &pins, first, stages.clone());
-        loader.serve(&plan.slots)?;
-        if !takes_over {
-            loader.prepare()?;
-        } else if beside {
-            loader.take_first();
-        }
-        let (reporter, parts) = PartReporter::new();
-        let missing = wanted.iter().map(|wanted| Interface::missing(&wanted.configured));
-        let shown = watch::Sender::new(missing.collect());
-        let interfaces = shown.subscribe();
-        let attaching = AttachTask {
-            client: Client::new().map_err(io(socket))?,
-            loader,
-            pins,
-            choice: options.xdp_mode,
-            wanted,
-            plan,
-            reserved,
-            shown,
-            reporter: reporter.clone(),
-        };
-        let (keeper, attached) = if takes_over || !beside {
-            attaching.run_here()?
-        } else {
-            attaching.run_beside().map_err(io("cannot start a thread"))?
-        };
-        let maps = Arc::new(Maps::open(&paths[1])?);
-        let programmed = if inherits {
-            let programmed = programmed::read_back(&maps)?;
-            services::reconcile(&maps, &programmed.services).map_err(|e| DatapathError::Map {
-                map: maps.addresses.name(),
-                reason: e.to_string(),
-            })?;
-            programmed
-        } else {
-            Programmed::default()
-        };
-        let links = client.links().map_err(io("cannot list interfaces"))?;
-        OwnMacs::of(&served, &links)
-            .write(&maps)
-            .map_err(|e| DatapathError::Map {
-                map: maps.own_macs.name(),
-                reason: e.to_string(),
-            })?;
-        let executor = Executor::new(maps.clone(), stages.clone(), &programmed)?;
-
-        let (reports, changes) = mpsc::channel(CHANGES);
-        let directory = watch::Sender::new(Arc::new(Directory::of(&programmed)));
-        let flow_counts = watch::Sender::new(Arc::new(FlowCounts::default()));
-        let stats = StatsReader {
-            maps: maps.clone(),
-            interfaces: interfaces.clone(),
-            directory: directory.subscribe(),
-            counts: flow_counts.subscribe(),
-        };
-        let datapath = Self {
-            keeper,
-            interfaces,
-            paths,
-            maps,
-            programmed,
-            executor,
-            stages,
-            directory,
-            flow_counts,
-            netlink: client,
-            watch,
-            stats,
-            reports,
-            changes,
-            reporter,
-            parts,
-        };
-        Ok((datapath, attached))
-    }
-
-    /// The interfaces, in the order they were asked for, kept current once the writer runs.
-    pub fn interfaces(&self) -> Interfaces {
-        self.interfaces.clone()
-    }
-
-    /// Changes of the interfaces; to be taken once, before the writer runs.
-    pub fn changes(&mut self) -> mpsc::Receiver<InterfaceChange> {
-        mem::replace(&mut self.changes, mpsc::channel(1).1)
-    }
-
-    /// Parts that fail and recover; to be taken once, before the writer runs.
-    pub fn parts(&mut self) -> mpsc::Receiver<PartChange> {
-        mem::replace(&mut self.parts, mpsc::channel(1).1)
-    }
-
-    /// The programmed state when this was opened.
-    pub const fn programmed(&self) -> &Programmed {
-        &self.programmed
-    }
-
-    /// Ways of health checks into the forwarding path.
-    pub fn check_paths(&self) -> CheckPaths {
-        CheckPaths {
-            pins: self.paths.clone(),
-            maps: Arc::clone(&self.maps),
-            interfaces: self.interfaces(),
-            directory: self.directory.subscribe(),
-            state: Mutex::default(),
-        }
-    }
-
-    /// The counters.
-    pub fn stats(&self) -> StatsReader {
-        self.stats.clone()
-    }
-}
-
-/// Removes programs, links and maps that a kept or killed daemon left, or `lb decap`; returns in words what was removed.
-///
-/// # Errors
-/// [`DatapathError::PinDirBusy`] if a daemon or `lb decap` is running with these pins.
-pub fn detach_leftovers(pin_dir: &Path) -> Result<Vec<String>, DatapathError> {
-    let Some(pins) = Pins::existing(pin_dir)? else {
-        return Ok(Vec::new());
-    };
-    let mut removed = pins.remove_all()?;
-    removed.extend(decap::remove_leftovers(pin_dir)?);
-    let left = Client::new().and_then(|mut client| checks::remove_leftovers(&mut client, pins.base()));
-    removed.extend(left.map_err(|source| DatapathError::Io {
-        what: "cannot remove interfaces of health checks".to_owned(),
-        source,
-    })?);
-    pins.remove_base();
-    Ok(removed)
-}

@@ -24,13 +24,15 @@ use lb_common::{
 use tokio::sync::watch;
 
 use super::{
-    NextHopState, NextHops,
     directory::Directory,
     maps::Maps,
-    services::{MapKey, map_key},
     tables::{Answers, AnyTuple, ReadTables, Translated},
 };
-use crate::state::service::{Protocol, ServiceKey};
+use crate::{
+    map_key::{MapKey, map_key},
+    neighbours::next_hop::{NextHopState, NextHops},
+    state::service::{Protocol, ServiceKey},
+};
 
 /// Reads the tables of a running data plane. Rings come from the writer: reading a map by its number needs CAP_SYS_ADMIN.
 #[derive(Clone)]

@@ -14,17 +14,17 @@ use lb_common::{
 };
 
 use super::{
-    DatapathError,
     fill::{LoadError, load_into, refused, slots},
     gate::Gate,
     kept::Kept,
     loading::{self, NewProgram},
-    object::{MapShape, Program},
+    object::Program,
     pin::Pins,
     prepare::{Made, Options, Ready, prepare},
-    stages::{Needs, Stages},
+    stages::Stages,
     sys,
 };
+use crate::{error::DatapathError, grace::GracePeriod, map_shape::MapShape, needs::Needs};
 
 /// The program of health checks through the path, which has no read-only globals.
 const CHECKS_PROGRAM: &str = "lb_check";
@@ -266,7 +266,7 @@ impl Loader {
                 return Ok(());
             }
             let in_use: Vec<u32> = links.iter().map(|link| link.info.program_id).collect();
-            sys::GracePeriod::new()?.wait()?;
+            GracePeriod::new()?.wait()?;
             Kept::forget(&others, &in_use)
         });
         if let Err(error) = removed {

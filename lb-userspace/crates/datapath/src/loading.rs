@@ -13,9 +13,10 @@ use std::{
 use aya_obj::generated::bpf_insn;
 
 use super::{
-    object::{MapShape, Records, bytes},
+    object::{Records, bytes},
     sys::{ATTACH_TYPE_XDP, Command, address, bpf, owned, raw},
 };
+use crate::map_shape::MapShape;
 
 /// `BPF_PROG_TYPE_XDP` and `BPF_F_XDP_HAS_FRAGS`.
 const PROG_TYPE_XDP: u32 = 6;

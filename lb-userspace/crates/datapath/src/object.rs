@@ -7,7 +7,7 @@ use lb_common::{
     map_names,
 };
 
-use super::{DatapathError, maps};
+use crate::{cpus::cpus, error::DatapathError, map_shape::MapShape};
 
 /// The parts, which refer to [`BYTES`]; nothing where the daemon was built without an object.
 static PARTS: Option<Parts> = include!(concat!(env!("OUT_DIR"), "/parts.rs"));
@@ -76,7 +76,7 @@ impl Map {
             map_names::BACKEND_TRAFFIC | map_names::BACKEND_SIGNALS => MAX_BACKENDS,
             _ => return Ok(self.shape),
         };
-        let rows = u32::try_from(maps::cpus()?).unwrap_or(u32::MAX);
+        let rows = u32::try_from(cpus()?).unwrap_or(u32::MAX);
         Ok(MapShape {
             max_entries: rows.saturating_mul(row),
             ..self.shape
@@ -126,58 +126,6 @@ impl Program {
 
 /// The object of the tunnel end, or nothing where the daemon was built without one.
 static DECAP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf-decap.o"));
-
-/// A map's definition, as far as the kernel keeps it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct MapShape {
-    /// `enum bpf_map_type`.
-    pub(super) map_type: u32,
-    /// Bytes of a key.
-    pub(super) key_size: u32,
-    /// Bytes of a value.
-    pub(super) value_size: u32,
-    /// Entries at most.
-    pub(super) max_entries: u32,
-    /// `BPF_F_…`.
-    pub(super) flags: u32,
-}
-
-/// Type of a map of programs (`BPF_MAP_TYPE_PROG_ARRAY`).
-const PROG_ARRAY: u32 = 3;
-
-impl MapShape {
-    /// The shape of a map of programs.
-    pub(super) const fn of_programs(slots: u32) -> Self {
-        Self {
-            map_type: PROG_ARRAY,
-            key_size: 4,
-            value_size: 4,
-            max_entries: slots,
-            flags: 0,
-        }
-    }
-
-    /// The first field in which `found` differs from the expected shape, as text.
-    pub(super) fn difference(&self, found: &Self) -> Option<String> {
-        let Self {
-            map_type,
-            key_size,
-            value_size,
-            max_entries,
-            flags,
-        } = *self;
-        [
-            ("type", map_type, found.map_type),
-            ("key size", key_size, found.key_size),
-            ("value size", value_size, found.value_size),
-            ("capacity", max_entries, found.max_entries),
-            ("flags", flags, found.flags),
-        ]
-        .into_iter()
-        .find(|(_, expected, found)| expected != found)
-        .map(|(what, expected, found)| format!("its {what} is {found} instead of {expected}"))
-    }
-}
 
 /// The parts of the embedded object.
 ///

@@ -11,7 +11,8 @@ use lb_common::{
     own_mac::{Mac, OwnMac},
 };
 
-use super::{Interface, maps::Maps, netlink::LinkState};
+use super::{maps::Maps, netlink::LinkState};
+use crate::interface::Interface;
 
 /// Interfaces whose frames are forwarded, by index, each with its slot.
 pub(super) type Served = BTreeMap<u32, u32>;
@@ -141,7 +142,7 @@ impl<'a> Links<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LinkOperation, netlink::Stacking};
+    use crate::netlink::{LinkOperation, Stacking};
 
     fn link(ifindex: u32, below: Option<u32>, controller: Option<u32>) -> LinkState {
         LinkState {

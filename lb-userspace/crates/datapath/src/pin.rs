@@ -21,11 +21,8 @@ use std::{
 use aya::maps::MapData;
 use lb_common::limits::LAYOUT_VERSION;
 
-use super::{
-    DatapathError,
-    object::MapShape,
-    sys::{self, XdpLinkInfo},
-};
+use super::sys::{self, XdpLinkInfo};
+use crate::{error::DatapathError, map_shape::MapShape};
 
 /// Where the kernel wants its BPF file system, and the types of file systems (include/uapi/linux/magic.h).
 const BPF_MOUNT: &str = "/sys/fs/bpf";

@@ -14,12 +14,12 @@ use lb_common::{
     service_place::{Holder, PLACE_WORDS, Place, RECORDS, ServiceRecord},
 };
 
-use super::{
-    maps::Maps,
-    services::{MapKey, map_key},
-    sys::GracePeriod,
+use super::maps::Maps;
+use crate::{
+    grace::GracePeriod,
+    map_key::{MapKey, map_key},
+    state::service::ServiceKey,
 };
-use crate::state::service::ServiceKey;
 
 /// The maps to write.
 pub(super) trait ServiceTables {

@@ -16,11 +16,11 @@ use std::{
 use lb_common::map_names;
 
 use super::{
-    DatapathError,
     loading::{self, MapTypes},
-    object::{self, Map, MapShape, Parts, Program},
+    object::{self, Map, Parts, Program},
     sys,
 };
+use crate::{error::DatapathError, map_shape::MapShape};
 
 /// Threads at most that create maps or load programs.
 const MAX_WORKERS: usize = 4;

@@ -16,8 +16,9 @@ use lb_common::{
     settings::{ENDS_TUNNELS, HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
 };
 
-use super::{DatapathError, clients, maps::Maps, quic, records};
+use super::{clients, maps::Maps, quic, records};
 use crate::{
+    error::{DatapathError, failed},
     plan::{Endpoint, Programmed, ProgrammedBackend, ReplyTarget},
     state::service::{Protocol, ServiceKey},
 };
@@ -113,13 +114,6 @@ pub(super) fn read_back(maps: &Maps) -> Result<Programmed, DatapathError> {
         }
     }
     Ok(programmed)
-}
-
-pub(super) fn failed(map: &'static str, e: &io::Error) -> DatapathError {
-    DatapathError::Map {
-        map,
-        reason: e.to_string(),
-    }
 }
 
 fn read_settings(maps: &Maps, settings: Settings, programmed: &mut Programmed) -> io::Result<()> {

@@ -8,12 +8,11 @@ use lb_common::{
     quic_place::{PlacedConfig, PlacedServer},
 };
 
-use super::{
-    DatapathError,
-    maps::{Maps, Table},
-    programmed::failed,
+use super::maps::{Maps, Table};
+use crate::{
+    error::{DatapathError, failed},
+    plan::{ProgrammedQuic, QuicStep},
 };
-use crate::plan::{ProgrammedQuic, QuicStep};
 
 /// Executes a step. A copy goes before its entry changes, and comes after it.
 pub(super) fn write(maps: &Maps, step: &QuicStep) -> io::Result<()> {

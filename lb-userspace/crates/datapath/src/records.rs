@@ -10,8 +10,7 @@ use lb_common::{
     backend::{ALIVE, Backend, Generation, IN_USE, IPV6, MAX_SOURCE_BITS, RESOLVED},
 };
 
-use super::neighbours::NextHop;
-use crate::{plan::ProgrammedBackend, state::guard::Prefix};
+use crate::{neighbours::next_hop::NextHop, plan::ProgrammedBackend, state::guard::Prefix};
 
 /// The record of a backend; resolved if the MAC address of its next hop is known.
 pub(super) fn record(backend: &ProgrammedBackend, hop: Option<&NextHop>) -> Backend {

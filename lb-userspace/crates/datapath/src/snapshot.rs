@@ -46,7 +46,7 @@ pub struct InterfaceStats {
     pub attached: bool,
     /// It is up and has a carrier.
     pub up: bool,
-    /// Times the program was put back, as [`super::Interface::repairs`].
+    /// Times the program was put back, as [`crate::interface::Interface::repairs`].
     pub repairs: u64,
     /// Every reason, in the order of [`Reason::ALL`], also with 0.
     pub by_reason: Vec<(Reason, PacketCount)>,

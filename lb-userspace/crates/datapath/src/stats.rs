@@ -18,13 +18,17 @@ use lb_common::{
 use tokio::sync::watch;
 
 use super::{
-    BackendSignals, BackendStats, DatapathError, GaveWay, Interface, InterfaceStats, Interfaces,
-    LinkOperation, MapUse, Snapshot,
     directory::Directory,
     maps::{Counters, LateTable, Maps, Table},
     sweeper::FlowCounts,
 };
-use crate::state::service::ServiceKey;
+use crate::{
+    error::DatapathError,
+    interface::{Interface, Interfaces},
+    netlink::LinkOperation,
+    snapshot::{BackendSignals, BackendStats, GaveWay, InterfaceStats, MapUse, Snapshot},
+    state::service::ServiceKey,
+};
 
 /// Ids that lie no further apart than this are read in one go: reading a few for nothing is cheaper than a call.
 const GAP: u32 = 16;

@@ -1,5 +1,4 @@
-//! The calls of bpf(2) that aya has no API for: batch operations on maps, what a link is attached to, and a map of
-//! maps whose update waits for a grace period. Layouts follow `union bpf_attr` in include/uapi/linux/bpf.h.
+//! The calls of bpf(2) that aya has no API for: batch operations on maps, and what a link is attached to. Layouts follow `union bpf_attr` in include/uapi/linux/bpf.h.
 
 use std::{
     ffi::CString,
@@ -14,7 +13,7 @@ use std::{
 
 use aya::Pod;
 
-use super::{XdpMode, loading::create_map, object::MapShape};
+use crate::interface::XdpMode;
 
 /// Commands, `enum bpf_cmd`.
 #[repr(i64)]
@@ -38,9 +37,6 @@ pub(super) enum Command {
     LinkDetach = 34,
 }
 
-/// `BPF_MAP_TYPE_ARRAY` and `BPF_MAP_TYPE_ARRAY_OF_MAPS`.
-const MAP_TYPE_ARRAY: u32 = 2;
-const MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
 /// `BPF_LINK_TYPE_XDP`.
 const LINK_TYPE_XDP: u32 = 6;
 /// `BPF_XDP` of `enum bpf_attach_type`, and the flags that choose the mode (include/uapi/linux/if_link.h).
@@ -369,34 +365,4 @@ pub(super) fn pin(object: BorrowedFd<'_>, path: &Path) -> io::Result<()> {
     };
     // SAFETY: the path is a C string that lives until the call returns.
     unsafe { bpf(Command::ObjPin, &mut attr) }.map(drop)
-}
-
-/// Waits until every run of a BPF program that has begun is over.
-///
-/// User space has no such call. But an update of a map of maps returns only after a grace period, so that the old
-/// inner map is out of use (`maybe_wait_bpf_programs` in kernel/bpf/syscall.c; XDP programs run within RCU read-side
-/// sections). So this updates a map of maps of its own, which no program uses.
-pub(super) struct GracePeriod {
-    outer: OwnedFd,
-    inner: OwnedFd,
-}
-
-impl GracePeriod {
-    pub(super) fn new() -> io::Result<Self> {
-        let shape = |map_type| MapShape {
-            map_type,
-            key_size: 4,
-            value_size: 4,
-            max_entries: 1,
-            flags: 0,
-        };
-        let inner = create_map("GRACE", &shape(MAP_TYPE_ARRAY), None, None)?;
-        let outer = create_map("GRACE", &shape(MAP_TYPE_ARRAY_OF_MAPS), Some(inner.as_fd()), None)?;
-        Ok(Self { outer, inner })
-    }
-
-    /// Blocks for a grace period, typically some milliseconds.
-    pub(super) fn wait(&self) -> io::Result<()> {
-        update(self.outer.as_fd(), &0u32, &[self.inner.as_raw_fd()])
-    }
 }

@@ -17,8 +17,10 @@ use lb_common::{
     track::{FlowRecord, Table},
 };
 
-use super::NextHopState;
-use crate::state::service::{Protocol, ServiceKey};
+use crate::{
+    neighbours::next_hop::NextHopState,
+    state::service::{Protocol, ServiceKey},
+};
 
 /// A tuple of either family.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

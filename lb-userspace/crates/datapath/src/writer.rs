@@ -5,7 +5,7 @@ use std::{
     mem,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use lb_common::service::RingId;
@@ -13,53 +13,33 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Datapath, DatapathError, HostAddresses, Interfaces, LiveTables, NextHops, ProgramError, StatsReader,
-    attach::KeeperHandle,
     directory::Directory,
     execute::Executor,
     faults::DatapathPart,
     kernel_clock::monotonic,
-    neighbours::{NeighbourTask, NextHop, Wanted},
+    neighbours::{NeighbourTask, Wanted},
     netlink::{Notices, Watch},
-    own_macs::OwnMacs,
-    slots::{Round, Slots},
+    slots::Slots,
     stages::Stages,
     sweeper,
 };
 use crate::{
+    attach::keeper::handle::KeeperHandle,
+    command::{Command, ProgramReport},
+    datapath::Datapath,
+    error::{DatapathError, ProgramError},
+    host::HostAddresses,
+    interface::Interfaces,
+    live::LiveTables,
+    neighbours::next_hop::NextHops,
     plan::{Planner, Programmed, Step, Target, TargetService},
     state::{service::ServiceKey, shared::Shared},
+    stats::StatsReader,
     transition::Walked,
 };
 
 /// Commands that may wait for the writer; senders wait when it is full.
 const QUEUE: usize = 16;
-
-/// The work done to reach a target.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct ProgramReport {
-    /// Writes.
-    pub steps: usize,
-    /// Time they took, with the wait for packets under way.
-    pub elapsed: Duration,
-}
-
-/// Commands to the writer.
-#[derive(Debug)]
-pub(super) enum Command {
-    /// Reach a target.
-    Program(Box<Target>, oneshot::Sender<Result<ProgramReport, ProgramError>>),
-    /// New next hops of these addresses.
-    NextHops(BTreeMap<IpAddr, NextHop>),
-    /// Frames to these link-layer addresses are for this machine.
-    OwnMacs(OwnMacs),
-    /// Return the rings for which the flow tables are to be walked.
-    Walk(oneshot::Sender<Round>),
-    /// End the phases of slots for which the tables were walked.
-    Walked(Vec<(RingId, Walked)>),
-    /// End.
-    End(oneshot::Sender<()>),
-}
 
 /// The owner of the maps, and the tasks around it: next hops and sweeping.
 #[derive(Debug)]

@@ -4,21 +4,25 @@ use std::os::fd::{AsFd as _, OwnedFd};
 
 use super::{
     super::{
-        Attachment, DatapathError, Interface, XdpMode,
         load::{Loader, SharedProgram, take_over},
         loading, maps,
         netlink::{Client, LinkState},
         pin::{self, PinnedLink, Pins},
         sys,
     },
-    decision::{Action, Decision, decide, mode},
-    explain,
+    decision::{Action, Decision, decide},
     find::Wanted,
-    foreign::foreign,
-    modes,
     reserve::Reserved,
 };
-use crate::state::xdp_mode::XdpModeChoice;
+use crate::{
+    attach::{
+        foreign::foreign,
+        mode::{explain, mode, modes},
+    },
+    error::DatapathError,
+    interface::{Attachment, Interface, XdpMode},
+    state::xdp_mode::XdpModeChoice,
+};
 
 /// The interfaces and their links, held open, so that another daemon can find this process by them.
 pub(in super::super) struct Attached {

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use lb_common::limits::MAX_INTERFACES;
 
-use super::super::{XdpMode, netlink::XdpState, sys};
-use crate::state::xdp_mode::XdpModeChoice;
+use super::super::{netlink::XdpState, sys};
+use crate::{attach::mode, interface::XdpMode, state::xdp_mode::XdpModeChoice};
 
 /// The decision for one interface.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,15 +73,6 @@ pub(super) fn decide(
         .filter(|slot| !kept.contains(slot))
         .collect();
     Decision { actions, stale }
-}
-
-/// The mode a program runs in.
-pub(in super::super) fn mode(state: XdpState) -> XdpMode {
-    if state.generic {
-        XdpMode::Generic
-    } else {
-        XdpMode::Native
-    }
 }
 
 #[cfg(test)]

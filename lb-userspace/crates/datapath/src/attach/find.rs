@@ -2,10 +2,8 @@
 
 use lb_common::limits::MAX_INTERFACES;
 
-use super::super::{
-    AttachOptions, DatapathError,
-    netlink::{Client, LinkState},
-};
+use super::super::netlink::{Client, LinkState};
+use crate::{error::DatapathError, interface::AttachOptions};
 
 /// An interface that is to have the program.
 #[derive(Clone, PartialEq, Eq, Debug)]

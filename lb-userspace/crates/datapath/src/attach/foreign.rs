@@ -2,7 +2,8 @@
 
 use std::fs;
 
-use super::super::{DatapathError, netlink::LinkState};
+use super::super::netlink::LinkState;
+use crate::error::DatapathError;
 
 /// The error for a program that is not ours.
 pub(in super::super) fn foreign(link: &LinkState, program_id: u32) -> DatapathError {

@@ -5,11 +5,8 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use super::{
-    super::{XdpMode, gate::Gate, sys},
-    modes,
-};
-use crate::state::xdp_mode::XdpModeChoice;
+use super::super::{gate::Gate, sys};
+use crate::{attach::mode::modes, interface::XdpMode, state::xdp_mode::XdpModeChoice};
 
 /// A link with the gate, on the interface of this index.
 type Link = (u32, OwnedFd);

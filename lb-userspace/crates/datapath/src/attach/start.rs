@@ -5,13 +5,19 @@ use std::{io, sync::Arc, thread};
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    super::{
-        DatapathError, Interface, faults::PartReporter, held::HeldMaps, load::Loader, netlink::Client,
-        pin::Pins,
-    },
-    AttachPlan, Attacher, Keeper, Reserved, Wanted,
+    super::{faults::PartReporter, held::HeldMaps, load::Loader, netlink::Client, pin::Pins},
+    keeper::Keeper,
 };
-use crate::state::xdp_mode::XdpModeChoice;
+use crate::{
+    attach::{
+        attacher::{AttachPlan, Attacher},
+        find::Wanted,
+        reserve::Reserved,
+    },
+    error::DatapathError,
+    interface::Interface,
+    state::xdp_mode::XdpModeChoice,
+};
 
 /// The end of [`crate::Datapath::begin`]: the program runs on the interfaces, or an error.
 pub type AttachResult = oneshot::Receiver<Result<(), DatapathError>>;

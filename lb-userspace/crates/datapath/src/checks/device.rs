@@ -19,10 +19,11 @@ use lb_common::{
 use socket2::{Domain, Socket, Type};
 
 use super::super::{
-    DatapathError, LinkOperation, XdpMode, attach, load,
+    attach, load,
     netlink::{Client, LinkState},
     sys,
 };
+use crate::{error::DatapathError, interface::XdpMode, netlink::LinkOperation};
 
 /// MTU of both ends, in bytes: with any mode's outer headers, a packet of that size fits a way that takes 1500, and IPv6
 /// asks for no less. Checks announce no larger segments either.

@@ -24,8 +24,11 @@ use tokio::{
 
 pub(super) use self::device::remove_leftovers;
 use self::{device::Device, source::Sources};
-use super::{Interfaces, directory::Directory, maps::Maps};
-use crate::health::{CheckPath, Paths, ProbeRoute, RouteFuture};
+use super::{directory::Directory, maps::Maps};
+use crate::{
+    health::{CheckPath, Paths, ProbeRoute, RouteFuture},
+    interface::Interfaces,
+};
 
 /// Time after which what could not be made is tried again.
 const RETRY: Duration = Duration::from_secs(5);

@@ -13,8 +13,8 @@ use lb_common::{
     service::Mode,
 };
 
-use super::super::{Interface, directory::Directory, netlink::Client};
-use crate::health::CheckPath;
+use super::super::{directory::Directory, netlink::Client};
+use crate::{health::CheckPath, interface::Interface};
 
 /// Time for which addresses count as known.
 const KNOWN: Duration = Duration::from_secs(10);

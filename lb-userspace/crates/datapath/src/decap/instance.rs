@@ -8,11 +8,11 @@ use std::{
 };
 
 use super::super::{
-    DatapathError,
     netlink::LinkState,
     pin::{self, Pins},
     sys::{self, XdpLinkInfo},
 };
+use crate::error::DatapathError;
 
 /// The directory of all of them below the pin directory, and the name of the link's pin in each.
 const DIRECTORY: &str = "decap";

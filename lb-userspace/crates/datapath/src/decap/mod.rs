@@ -24,11 +24,11 @@ use lb_common::{
 use self::instance::Instance;
 pub(super) use self::instance::remove_leftovers;
 use super::{
-    DatapathError, XdpMode, attach, capabilities, error, loading,
+    attach, capabilities, error, loading,
     netlink::{Client, LinkState},
     object, pin, sys,
 };
-use crate::state::xdp_mode::XdpModeChoice;
+use crate::{error::DatapathError, interface::XdpMode, state::xdp_mode::XdpModeChoice};
 
 const PROGRAM: &str = "decap";
 

@@ -9,7 +9,10 @@ use std::{
     thread,
 };
 
-use super::{HostLink, HostNetwork, Offloads};
+use super::{
+    ethtool::Offloads,
+    network::{HostLink, HostNetwork},
+};
 
 /// Where tools keep namespaces by name.
 const NAMED: [&str; 2] = ["/run/netns", "/run/docker/netns"];
@@ -49,9 +52,16 @@ impl Place {
     }
 }
 
+impl HostNetwork {
+    /// The other end of a veth.
+    pub fn peer(&mut self, link: &HostLink) -> Option<Peer> {
+        find(self, link)
+    }
+}
+
 /// Finds the peer of `link`, here or in another namespace. `None` where it cannot be found: without privileges, or in a namespace
 /// that has neither name nor process.
-pub(super) fn find(here: &mut HostNetwork, link: &HostLink) -> Option<Peer> {
+fn find(here: &mut HostNetwork, link: &HostLink) -> Option<Peer> {
     let tied_to = link.tied_to?;
     let Some(id) = tied_to.namespace else {
         return peer(here, tied_to.ifindex, Place::Here);

@@ -12,8 +12,7 @@ use lb_common::{
     track::{self, FlowRecord},
 };
 
-use super::Table;
-use crate::DatapathError;
+use crate::{error::DatapathError, maps::table::Table};
 
 /// A table that need not be there before packets use it: see [`lb_common::map_names::LATE`]. Until then it has no entries.
 pub(crate) struct LateTable<K, V> {

@@ -17,8 +17,7 @@ use lb_common::{
     service::RingId,
 };
 
-use super::Table;
-use crate::{loading, object::MapShape, sys};
+use crate::{loading, map_shape::MapShape, maps::table::Table, sys};
 
 /// `BPF_MAP_TYPE_ARRAY`.
 const PAGE_MAP_TYPE: u32 = 2;

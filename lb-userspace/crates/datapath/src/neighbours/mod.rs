@@ -1,7 +1,7 @@
 //! The ways to backends: follows routes, neighbours, links and addresses, and keeps the neighbours in question alive,
 //! so that forwarding in XDP, which the kernel's neighbour table does not see, never meets an entry that ran out.
 
-mod next_hop;
+pub(super) mod next_hop;
 mod resolve;
 mod way;
 
@@ -19,22 +19,18 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-pub use self::next_hop::{NextHop, NextHopState};
+pub use self::next_hop::{NextHop, NextHopState, NextHops};
 pub(super) use self::resolve::look_up;
 use self::{
     resolve::{Seen, resolve},
     way::{Exit, Last, Way},
 };
 use super::{
-    HostAddresses, Interfaces,
     faults::{DatapathPart, PartReporter},
     netlink::{Client, Notice, Notices},
     own_macs::{OwnMacs, served},
-    writer::Command,
 };
-
-/// How each backend address is reached.
-pub type NextHops = BTreeMap<IpAddr, NextHopState>;
+use crate::{command::Command, host::HostAddresses, interface::Interfaces};
 
 /// How long a new backend waits for the first answer of its neighbour before it takes packets all the same.
 pub const FIRST_ANSWER_WAIT: Duration = Duration::from_millis(250);

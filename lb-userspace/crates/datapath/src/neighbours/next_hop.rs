@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use lb_common::vlan::Vlans;
 
+use crate::neighbours::BTreeMap;
+
 /// The next hop of a backend record. All empty without a route.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct NextHop {
@@ -108,3 +110,6 @@ impl NextHopState {
         }
     }
 }
+
+/// How each backend address is reached.
+pub type NextHops = BTreeMap<IpAddr, NextHopState>;

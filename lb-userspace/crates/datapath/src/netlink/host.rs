@@ -14,7 +14,7 @@ use netlink_packet_route::{
     nsid::{NsidAttribute, NsidMessage},
 };
 
-use super::Client;
+use crate::netlink::client::Client;
 
 /// An address of this machine.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -16,12 +16,29 @@ use netlink_packet_route::{
     },
 };
 
-use super::{super::LinkOperation, Client, Stacking, mac};
+use crate::netlink::{
+    client::{Client, mac},
+    stacking::Stacking,
+};
 
 /// Bytes of a link's name at most (`IFNAMSIZ` less the final zero), and the attribute for longer, alternative ones
 /// (include/uapi/linux/if_link.h).
 const MAX_NAME: usize = 15;
 const IFLA_ALT_IFNAME: u16 = 53;
+
+/// Whether an interface can carry packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LinkOperation {
+    /// It can.
+    Up,
+    /// It is up, and nothing is at the other end.
+    NoCarrier,
+    /// It is set down.
+    Down,
+    /// There is no such interface.
+    #[default]
+    Missing,
+}
 
 /// A link, as far as forwarding needs it.
 #[derive(Clone, PartialEq, Eq, Debug)]

@@ -12,7 +12,7 @@ use netlink_packet_route::{
     },
 };
 
-use super::{Client, family};
+use crate::netlink::client::{Client, family};
 
 impl Client {
     /// Makes a pair of interfaces, both down, with one queue each and this MTU.

@@ -22,10 +22,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{
-    super::faults::{DatapathPart, PartReporter},
-    messages,
-};
+use super::super::faults::{DatapathPart, PartReporter};
+use crate::netlink::client::messages;
 
 /// Time between attempts to open a socket for notices.
 const RETRY: Duration = Duration::from_secs(1);

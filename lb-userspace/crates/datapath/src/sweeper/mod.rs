@@ -1,5 +1,6 @@
 //! Removes ended flows, and counts the others.
 
+mod counts;
 mod records;
 mod shares;
 
@@ -22,13 +23,12 @@ use lb_common::{
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-pub(super) use self::records::Walks;
-use super::{
-    directory::Directory,
-    kernel_clock::monotonic,
-    maps::{Maps, Table},
-    slots::Round,
-    writer::Command,
+pub(super) use self::{counts::FlowCounts, records::Walks};
+use super::{directory::Directory, kernel_clock::monotonic, maps::Maps, slots::Round};
+use crate::{
+    command::Command,
+    maps::Table,
+    sweeper::counts::{GaveWayCount, remove_unchanged},
 };
 
 /// Time between the end of a sweep and the next one, at least.
@@ -51,36 +51,6 @@ const ORPHAN_SECS: u32 = 10;
 /// Seconds for which packets of one side may go on after a RST of the other: they were under way. What comes later shows that
 /// the RST was not believed.
 const UNDER_WAY_SECS: u32 = 2;
-
-/// Flows as a sweep found them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct FlowCounts {
-    /// Flows that are not closed, by the backend that owns them.
-    pub(super) active: BTreeMap<(BackendId, Generation), u64>,
-    /// Entries of the tables, by the map's name.
-    pub(super) entries: BTreeMap<&'static str, u64>,
-    /// Half-open flows that gave way, by service.
-    pub(super) gave_way: BTreeMap<ServiceId, GaveWayCount>,
-    /// When the count began; `None` before the first sweep.
-    pub(super) at: Option<Instant>,
-}
-
-/// Half-open flows of a service that gave way.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct GaveWayCount {
-    /// When this sweep began.
-    total: u64,
-    /// Since the sweep before.
-    pub(super) lately: u64,
-}
-
-impl FlowCounts {
-    /// How much of a flow table is in use: 256ths.
-    fn fill<K: Pod + Default, V: Pod>(&self, table: &Table<K, V>) -> u32 {
-        let entries = self.entries.get(table.name()).copied().unwrap_or_default();
-        u32::try_from(entries * 256 / u64::from(table.capacity().max(1))).unwrap_or(256)
-    }
-}
 
 /// Seconds that half-open flows stay in a table with this use, in 256ths: all of their time up to one half, and less
 /// from there on.
@@ -427,16 +397,6 @@ const fn half<A>(flow: &NatFlow<A>) -> Half {
         state: flow.state,
         last_seen: flow.last_seen,
     }
-}
-
-/// Removes an entry unless a packet has changed it since it was read. What is left of the window in between is a
-/// microsecond in the life of a flow that has been idle for its whole timeout.
-fn remove_unchanged<K, V>(table: &Table<K, V>, key: &K, seen: &V) -> io::Result<bool>
-where
-    K: Pod + Default,
-    V: Pod + Default + PartialEq,
-{
-    Ok(table.get(key)?.as_ref() == Some(seen) && table.delete(key)?)
 }
 
 #[cfg(test)]

@@ -13,7 +13,6 @@ use lb_common::{
 };
 use tokio::sync::watch;
 
-use super::{FlowCounts, remove_unchanged};
 use crate::{
     directory::Directory,
     kernel_clock::monotonic,
@@ -23,6 +22,7 @@ use crate::{
         guard::Prefix,
         service::{Protocol, ServiceKey},
     },
+    sweeper::counts::{FlowCounts, remove_unchanged},
     transition::{Fate, Sweep, Walked},
 };
 

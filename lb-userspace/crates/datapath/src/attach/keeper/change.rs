@@ -1,7 +1,10 @@
 //! Reports of changes of interfaces.
 
-use super::{super::super::LinkOperation, Judgement};
-use crate::{Interface, InterfaceChange, InterfaceChangeKind};
+use crate::{
+    attach::keeper::judge::Judgement,
+    interface::{Interface, InterfaceChange, InterfaceChangeKind},
+    netlink::LinkOperation,
+};
 
 /// The changes of an interface to report after a look.
 pub(super) fn changes(before: &Interface, after: &Interface, judgement: &Judgement) -> Vec<InterfaceChange> {
@@ -62,7 +65,7 @@ pub(super) fn changes(before: &Interface, after: &Interface, judgement: &Judgeme
 mod tests {
     use super::*;
     use crate::{
-        Attachment, InterfaceProblem, XdpMode,
+        interface::{Attachment, InterfaceProblem, XdpMode},
         netlink::{LinkState, Stacking},
     };
 

@@ -2,10 +2,8 @@
 
 use std::time::Instant;
 
-use super::{
-    super::super::{DatapathError, faults::DatapathPart},
-    Keeper,
-};
+use super::super::super::faults::DatapathPart;
+use crate::{attach::keeper::Keeper, error::DatapathError};
 
 /// How the log reports that a cold start is over.
 const WHOLE_RUNS: &str = "the whole program runs, in the place of the first one";

@@ -103,7 +103,7 @@ pub(super) fn judge(seen: &Seen) -> Judgement {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{LinkOperation, netlink::Stacking};
+    use crate::netlink::{LinkOperation, Stacking};
 
     const OURS: u32 = 70;
     const OTHER: u32 = 99;

@@ -3,6 +3,7 @@
 
 mod change;
 mod complete;
+pub(in super::super) mod handle;
 mod judge;
 mod pins;
 mod task;
@@ -15,14 +16,12 @@ use std::{
 
 use tokio::sync::watch;
 
-pub(in super::super) use self::task::KeeperHandle;
 use self::{
     change::changes,
     judge::{Held, Judgement, Seen, judge},
 };
 use super::{
     super::{
-        DatapathError, Interface, InterfaceChange, InterfaceProblem, LinkOperation,
         faults::PartReporter,
         held::HeldMaps,
         load::Loader,
@@ -32,9 +31,15 @@ use super::{
         stages::Stages,
         sys,
     },
-    Attached, Attacher, foreign,
+    foreign,
 };
-use crate::state::xdp_mode::XdpModeChoice;
+use crate::{
+    attach::attacher::{Attached, Attacher},
+    error::DatapathError,
+    interface::{Interface, InterfaceChange, InterfaceProblem},
+    netlink::LinkOperation,
+    state::xdp_mode::XdpModeChoice,
+};
 
 /// Time to the next attempt after one that failed, doubled each time up to the second: an attempt may load the program,
 /// which takes a good part of a second of one CPU.
@@ -339,7 +344,7 @@ impl Entry {
         match renewed {
             Ok((attachment, fd)) => {
                 let before = self.interface.attached.take().and_then(|before| before.note);
-                self.interface.attached = Some(super::super::Attachment {
+                self.interface.attached = Some(crate::interface::Attachment {
                     note: attachment.note.clone().or(before),
                     ..attachment
                 });

@@ -2,9 +2,10 @@
 
 use std::{mem, os::fd::AsFd as _};
 
-use super::{
-    super::super::{DatapathError, error::chain, faults::DatapathPart, held::Pin, sys},
-    Judgement, Keeper,
+use super::super::super::{error::chain, faults::DatapathPart, held::Pin, sys};
+use crate::{
+    attach::keeper::{Keeper, judge::Judgement},
+    error::DatapathError,
 };
 
 impl Keeper {

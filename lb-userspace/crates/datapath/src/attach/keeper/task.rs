@@ -1,7 +1,7 @@
 //! Looks after notices of the kernel, and periodically, since some changes have no notice.
 
 use std::{
-    fmt, io, mem,
+    io, mem,
     time::{Duration, Instant},
 };
 
@@ -12,14 +12,16 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    super::super::{
-        DatapathError, InterfaceChange, Interfaces,
-        error::chain,
-        faults::{DatapathPart, PartReporter},
-        netlink::{Client, Notices, Watch},
+use super::super::super::{
+    faults::{DatapathPart, PartReporter},
+    netlink::{Client, Notices, Watch},
+};
+use crate::{
+    attach::keeper::{
+        Keeper,
+        handle::{Command, KeeperHandle},
     },
-    Keeper,
+    interface::{InterfaceChange, Interfaces},
 };
 
 /// Time between looks without a notice: the kernel sends none for a link that was detached or got another program.
@@ -30,26 +32,6 @@ const SETTLE: Duration = Duration::from_millis(20);
 
 /// Commands that may wait.
 const QUEUE: usize = 2;
-
-/// What the keeper shall do: have the whole program run, or end.
-enum Command {
-    Complete(oneshot::Sender<Result<(), DatapathError>>),
-    Detach(oneshot::Sender<Result<(), DatapathError>>),
-    Keep(oneshot::Sender<()>),
-}
-
-/// Handle of a running keeper, which ends when all handles are dropped and leaves everything forwarding.
-#[derive(Clone)]
-pub(in super::super::super) struct KeeperHandle {
-    commands: mpsc::Sender<Command>,
-    interfaces: Interfaces,
-}
-
-impl fmt::Debug for KeeperHandle {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeeperHandle").finish_non_exhaustive()
-    }
-}
 
 impl KeeperHandle {
     /// Starts keeping, as soon as all is attached. Changes go to `reports`.
@@ -74,48 +56,6 @@ impl KeeperHandle {
             }
         });
         Self { commands, interfaces }
-    }
-
-    /// Returns when the keeper has ended, whether it was asked to or not.
-    pub(in super::super::super) async fn stopped(&self) {
-        self.commands.closed().await;
-    }
-
-    /// The interfaces, kept current.
-    pub(in super::super::super) fn interfaces(&self) -> Interfaces {
-        self.interfaces.clone()
-    }
-
-    /// Has the whole program run on all interfaces, once the first one does. Blocks until then.
-    ///
-    /// # Errors
-    /// Why the first program runs on.
-    pub(in super::super::super) fn complete(&self) -> Result<(), String> {
-        let (reply, answer) = oneshot::channel();
-        let ended = || "the interfaces are not kept any more".to_owned();
-        self.commands
-            .blocking_send(Command::Complete(reply))
-            .map_err(|_| ended())?;
-        let result = answer.blocking_recv().map_err(|_| ended())?;
-        result.map_err(|error| chain(&error))
-    }
-
-    /// Takes programs, links and maps out of the kernel and ends the keeper.
-    pub(in super::super::super) async fn detach(&self) -> Result<(), DatapathError> {
-        let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command::Detach(reply)).await.is_err() {
-            return Ok(());
-        }
-        answer.await.unwrap_or(Ok(()))
-    }
-
-    /// Ends the keeper and leaves everything as it is.
-    pub(in super::super::super) async fn keep(&self) {
-        let (reply, answer) = oneshot::channel();
-        if self.commands.send(Command::Keep(reply)).await.is_ok() {
-            // An error means that the keeper has ended already.
-            let _ = answer.await;
-        }
     }
 }
 

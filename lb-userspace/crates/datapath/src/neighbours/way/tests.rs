@@ -1,10 +1,7 @@
 use lb_common::vlan::Vlan;
 
 use super::*;
-use crate::{
-    LinkOperation,
-    netlink::{Stacking, VlanLink},
-};
+use crate::netlink::{LinkOperation, Stacking, VlanLink};
 
 const BACKEND: &str = "10.0.0.11";
 const ROUTER: &str = "10.0.0.254";

@@ -1,0 +1,74 @@
+//! The handle of a running keeper.
+
+use std::fmt;
+
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{
+    error::{DatapathError, chain},
+    interface::Interfaces,
+};
+
+/// What the keeper shall do: have the whole program run, or end.
+pub(super) enum Command {
+    Complete(oneshot::Sender<Result<(), DatapathError>>),
+    Detach(oneshot::Sender<Result<(), DatapathError>>),
+    Keep(oneshot::Sender<()>),
+}
+
+/// Handle of a running keeper, which ends when all handles are dropped and leaves everything forwarding.
+#[derive(Clone)]
+pub(in super::super::super) struct KeeperHandle {
+    pub(super) commands: mpsc::Sender<Command>,
+    pub(super) interfaces: Interfaces,
+}
+
+impl fmt::Debug for KeeperHandle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeeperHandle").finish_non_exhaustive()
+    }
+}
+
+impl KeeperHandle {
+    /// Returns when the keeper has ended, whether it was asked to or not.
+    pub(in super::super::super) async fn stopped(&self) {
+        self.commands.closed().await;
+    }
+
+    /// The interfaces, kept current.
+    pub(in super::super::super) fn interfaces(&self) -> Interfaces {
+        self.interfaces.clone()
+    }
+
+    /// Has the whole program run on all interfaces, once the first one does. Blocks until then.
+    ///
+    /// # Errors
+    /// Why the first program runs on.
+    pub(in super::super::super) fn complete(&self) -> Result<(), String> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || "the interfaces are not kept any more".to_owned();
+        self.commands
+            .blocking_send(Command::Complete(reply))
+            .map_err(|_| ended())?;
+        let result = answer.blocking_recv().map_err(|_| ended())?;
+        result.map_err(|error| chain(&error))
+    }
+
+    /// Takes programs, links and maps out of the kernel and ends the keeper.
+    pub(in super::super::super) async fn detach(&self) -> Result<(), DatapathError> {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Detach(reply)).await.is_err() {
+            return Ok(());
+        }
+        answer.await.unwrap_or(Ok(()))
+    }
+
+    /// Ends the keeper and leaves everything as it is.
+    pub(in super::super::super) async fn keep(&self) {
+        let (reply, answer) = oneshot::channel();
+        if self.commands.send(Command::Keep(reply)).await.is_ok() {
+            // An error means that the keeper has ended already.
+            let _ = answer.await;
+        }
+    }
+}
