@@ -23,7 +23,6 @@ pub mod parts;
 #[cfg(test)]
 mod reference;
 pub mod serve;
-pub mod spec;
 pub mod state;
 
 pub use lb_datapath as datapath;

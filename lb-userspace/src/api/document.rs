@@ -1,10 +1,23 @@
 //! The OpenAPI document, completed with answers that every path has.
 
-use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Response, path::PathItem};
+use serde_json::Value;
+use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, path::PathItem};
 
-/// `document` with a description of each answer (which OpenAPI requires), and the failure answer that any path may
-/// give.
-pub(super) fn complete(mut document: OpenApi) -> OpenApi {
+use super::{error::ApiError, requests::ErrorCode, routes, schema};
+
+/// The whole document as it is served, with the schemas of requests.
+pub(super) fn served() -> Result<Value, ApiError> {
+    let document = serde_json::to_value(complete(routes().1));
+    let mut document = document.map_err(|error| ApiError::new(ErrorCode::Failed, error.to_string(), None))?;
+    for (name, schema) in schema::of_requests() {
+        document["components"]["schemas"][name.as_str()] = schema;
+    }
+    Ok(document)
+}
+
+/// `document` with required bodies, a description of each answer (which OpenAPI requires), and the failure answer that any path
+/// may give.
+fn complete(mut document: OpenApi) -> OpenApi {
     let failure = || {
         let mut response = Response::default();
         response.description = "any other failure".to_owned();
@@ -15,6 +28,9 @@ pub(super) fn complete(mut document: OpenApi) -> OpenApi {
         response
     };
     for operation in document.paths.paths.values_mut().flat_map(operations) {
+        if let Some(RefOr::T(body)) = &mut operation.request_body {
+            body.required = Some(Required::True);
+        }
         let summary = operation.summary.clone();
         let responses = &mut operation.responses.responses;
         for (status, response) in responses.iter_mut() {
@@ -48,7 +64,6 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut utoipa::openapi:
 
 #[cfg(test)]
 mod tests {
-    use super::super::routes;
     use super::*;
 
     /// A generator of clients refuses a document without them.

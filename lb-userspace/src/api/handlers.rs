@@ -22,9 +22,7 @@ use super::{
     Api,
     bodies::Held,
     error::ApiError,
-    requests::{
-        ApplyRequest, BackendPatch, Changed, ErrorBody, ErrorCode, EventsQuery, Expected, Moved, RemoveQuery,
-    },
+    requests::{ApplyRequest, Changed, ErrorBody, ErrorCode, EventsQuery, Expected, Moved, RemoveQuery},
     snapshot::StatusSnapshot,
     stream,
     types::{self, Status},
@@ -32,20 +30,19 @@ use super::{
 use crate::{
     config::{
         self,
+        change::{self, Request},
         fields::Keys,
         lb::needs_restart,
-        values::{self, ValueError},
+        values,
     },
-    control::{Change, Outcome},
+    control::{Change, ControlError, Outcome},
     events::Event,
-    spec::{BackendSpec, ServiceSpec},
     state::{
-        backend::{Admin, Backend},
-        change::BackendChange,
+        backend::Admin,
         desired::Revision,
         names::{BackendName, ServiceName},
-        quic::ServerId,
         stored::FileOrder,
+        words::Word as _,
     },
 };
 
@@ -182,14 +179,14 @@ pub(super) async fn list_services(State(api): Shared) -> Result<Response, ApiErr
 }
 
 /// Adds a service. Adding one that exists with the same settings succeeds.
-#[utoipa::path(post, path = "/v1/services", params(Expected), request_body = ServiceSpec, responses(
+#[utoipa::path(post, path = "/v1/services", params(Expected), request_body(content = ref("#/components/schemas/ServiceSpec")), responses(
     (status = 200, body = Changed), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn add_service(
     State(api): Shared,
     query: QueryPart<Expected>,
-    body: JsonBody<ServiceSpec>,
+    body: JsonBody<Request>,
 ) -> Answer<Changed> {
-    change(&api, Change::AddService(Box::new(body?.0)), query?.0.revision).await
+    make(&api, Change::AddService(body?.0), query?.0.revision).await
 }
 
 /// One service.
@@ -202,29 +199,16 @@ pub(super) async fn show_service(State(api): Shared, Path(name): Path<String>) -
 
 /// Changes a service; absent fields stay.
 #[utoipa::path(patch, path = "/v1/services/{service}", params(("service" = String, Path), Expected),
-    request_body = ServiceSpec, responses((status = 200, body = Changed), (status = 404, body = ErrorBody),
+    request_body(content = ref("#/components/schemas/ServicePatch")), responses((status = 200, body = Changed), (status = 404, body = ErrorBody),
     (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn set_service(
     State(api): Shared,
     Path(name): Path<String>,
     query: QueryPart<Expected>,
-    body: JsonBody<ServiceSpec>,
+    body: JsonBody<Request>,
 ) -> Answer<Changed> {
-    let Json(spec) = body?;
-    if spec.name.as_ref().is_some_and(|new| *new != name) {
-        let hint = "add a service with the new name, then remove the old one";
-        return Err(ApiError::new(
-            ErrorCode::Invalid,
-            "a service keeps its name",
-            Some(hint.into()),
-        ));
-    }
-    change(
-        &api,
-        Change::SetService(values::name(&name)?, Box::new(spec)),
-        query?.0.revision,
-    )
-    .await
+    let request = Change::SetService(values::name(&name)?, body?.0);
+    make(&api, request, query?.0.revision).await
 }
 
 /// Removes a service and its backends.
@@ -235,12 +219,8 @@ pub(super) async fn remove_service(
     Path(name): Path<String>,
     query: QueryPart<Expected>,
 ) -> Answer<Changed> {
-    change(
-        &api,
-        Change::RemoveService(values::name(&name)?),
-        query?.0.revision,
-    )
-    .await
+    let request = Change::RemoveService(values::name(&name)?);
+    make(&api, request, query?.0.revision).await
 }
 
 /// The backends of a service.
@@ -256,43 +236,17 @@ pub(super) async fn list_backends(
 
 /// Adds a backend. Adding one that exists with the same settings succeeds.
 #[utoipa::path(post, path = "/v1/services/{service}/backends", params(("service" = String, Path), Expected),
-    request_body = BackendSpec, responses((status = 200, body = Changed), (status = 404, body = ErrorBody),
+    request_body(content = ref("#/components/schemas/BackendSpec")), responses((status = 200, body = Changed), (status = 404, body = ErrorBody),
     (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn add_backend(
     State(api): Shared,
     Path(service): Path<String>,
     query: QueryPart<Expected>,
-    body: JsonBody<BackendSpec>,
+    body: JsonBody<Request>,
 ) -> Answer<Changed> {
-    let BackendSpec {
-        name,
-        address,
-        weight,
-        mode,
-        server_ids,
-        agent_port,
-        backup,
-        group,
-    } = body?.0;
-    let backend = Backend {
-        name: values::name(&name)?,
-        address: values::backend_ip(&address)?,
-        weight: weight.unwrap_or(config::DEFAULT_WEIGHT),
-        mode: mode.as_deref().map(values::word).transpose()?,
-        server_ids: hex_list(&server_ids.unwrap_or_default())?,
-        agent_port,
-        backup: backup.unwrap_or(false),
-        group: group.as_deref().map(values::name).transpose()?,
-        admin: Admin::default(),
-        drain_until: None,
-        discovered_by: None,
-    };
-    change(
-        &api,
-        Change::AddBackend(values::name(&service)?, backend),
-        query?.0.revision,
-    )
-    .await
+    let backend = change::backend(&body?.0).map_err(ControlError::from)?;
+    let request = Change::AddBackend(values::name(&service)?, backend);
+    make(&api, request, query?.0.revision).await
 }
 
 /// One backend.
@@ -309,54 +263,21 @@ pub(super) async fn show_backend(
 
 /// Changes a backend: its values, or `admin` to drain, disable or enable it. Absent fields stay.
 #[utoipa::path(patch, path = "/v1/services/{service}/backends/{backend}",
-    params(("service" = String, Path), ("backend" = String, Path), Expected), request_body = BackendPatch, responses(
+    params(("service" = String, Path), ("backend" = String, Path), Expected), request_body(content = ref("#/components/schemas/BackendPatch")), responses(
     (status = 200, body = Changed), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody),
     (status = 422, body = ErrorBody)))]
 pub(super) async fn set_backend(
     State(api): Shared,
     Path((service, name)): Path<(String, String)>,
     query: QueryPart<Expected>,
-    body: JsonBody<BackendPatch>,
+    body: JsonBody<Request>,
 ) -> Answer<Changed> {
-    let BackendPatch {
-        address,
-        weight,
-        mode,
-        server_ids,
-        agent_port,
-        backup,
-        group,
-        admin,
-        deadline_ms,
-    } = body?.0;
-    if deadline_ms.is_some() && admin != Some(types::Admin::Draining) {
-        return Err(ApiError::new(
-            ErrorCode::Invalid,
-            "only a drain has a deadline",
-            None,
-        ));
+    let mut request = body?.0;
+    if let Some(deadline) = request.remove(DEADLINE) {
+        request.insert("drain_until", drain_until(&request, &deadline)?);
     }
-    let patch = BackendChange {
-        address: address.as_deref().map(values::endpoint).transpose()?,
-        weight,
-        mode: mode.as_deref().map(values::word).transpose()?.map(Some),
-        server_ids: server_ids.map(|ids| hex_list(&ids)).transpose()?,
-        agent_port,
-        backup,
-        group: match group.as_deref() {
-            None => None,
-            Some("") => Some(None),
-            Some(group) => Some(Some(values::name(group)?)),
-        },
-        admin: admin.map(|admin| match admin {
-            types::Admin::Enabled => Admin::Enabled,
-            types::Admin::Draining => Admin::Draining,
-            types::Admin::Disabled => Admin::Disabled,
-        }),
-        drain_until: deadline_ms.map(drain_until).transpose()?,
-    };
-    let request = Change::SetBackend(values::name(&service)?, values::name(&name)?, patch);
-    change(&api, request, query?.0.revision).await
+    let request = Change::SetBackend(values::name(&service)?, values::name(&name)?, request);
+    make(&api, request, query?.0.revision).await
 }
 
 /// Removes a backend. It takes no new flows from then on; without `now` it keeps the ones it has until they end, or
@@ -375,7 +296,7 @@ pub(super) async fn remove_backend(
         backend: values::name(&name)?,
         now,
     };
-    change(&api, request, revision).await
+    make(&api, request, revision).await
 }
 
 /// Any other path.
@@ -384,13 +305,8 @@ pub(super) fn no_such_path() -> Response {
     ApiError::new(ErrorCode::NotFound, "no such path in the API", Some(hint)).into_response()
 }
 
-/// Server ids of QUIC.
-fn hex_list(ids: &[String]) -> Result<Vec<ServerId>, ValueError> {
-    ids.iter().map(|id| values::hex(id)).collect()
-}
-
 /// Makes a change. The control task finishes it also when the caller hangs up.
-async fn change(api: &Api, change: Change, expected: Option<u64>) -> Answer<Changed> {
+async fn make(api: &Api, change: Change, expected: Option<u64>) -> Answer<Changed> {
     let outcome = api.control.change(change, revision(expected), false).await?;
     Ok(Json(changed(api, outcome, false)))
 }
@@ -433,10 +349,22 @@ fn changed(api: &Api, outcome: Outcome, dry_run: bool) -> Changed {
 /// Longest time that a drain may be given.
 const LONGEST_DRAIN: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// When a drain ends that may take `deadline_ms` from now.
-fn drain_until(deadline_ms: u64) -> Result<SystemTime, ApiError> {
-    let deadline = Some(Duration::from_millis(deadline_ms)).filter(|deadline| *deadline <= LONGEST_DRAIN);
-    let until = deadline.and_then(|deadline| values::whole_millis(SystemTime::now() + deadline));
-    let what = "a drain's deadline is 365 days away at most";
-    until.ok_or_else(|| ApiError::new(ErrorCode::Invalid, what, None))
+/// The key of a request that ends a drain after some time.
+pub(super) const DEADLINE: &str = "deadline_ms";
+
+/// When the drain of a request ends that may take `deadline` from now, as the file has it.
+fn drain_until(request: &Request, deadline: &toml::Value) -> Result<String, ApiError> {
+    let invalid = |what: &str| ApiError::new(ErrorCode::Invalid, what, None);
+    if request.get("admin").and_then(toml::Value::as_str) != Some(Admin::Draining.word()) {
+        return Err(invalid("only a drain has a deadline"));
+    }
+    let millis = deadline
+        .as_integer()
+        .and_then(|millis| u64::try_from(millis).ok());
+    let millis = millis.ok_or_else(|| invalid("deadline_ms: expected a number of milliseconds"))?;
+    let time = Some(Duration::from_millis(millis)).filter(|time| *time <= LONGEST_DRAIN);
+    let until = time.and_then(|time| values::whole_millis(SystemTime::now() + time));
+    until
+        .map(values::rfc3339)
+        .ok_or_else(|| invalid("a drain's deadline is 365 days away at most"))
 }

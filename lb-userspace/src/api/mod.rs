@@ -10,6 +10,7 @@ mod handlers;
 mod parser;
 mod reports;
 pub mod requests;
+mod schema;
 pub mod service_state;
 mod snapshot;
 pub mod socket;
@@ -175,10 +176,7 @@ fn router(api: Arc<Api>, bodies: Arc<Bodies>) -> Router {
     let (router, _) = routes();
     router
         // Built on request, which is rare: it is larger than everything else that a connection needs.
-        .route(
-            "/openapi.json",
-            get(async || Json(document::complete(routes().1))),
-        )
+        .route("/openapi.json", get(async || document::served().map(Json)))
         .layer(middleware::from_fn_with_state(bodies, within_budget))
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .fallback(async || handlers::no_such_path())

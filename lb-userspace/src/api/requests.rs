@@ -3,41 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
-use super::types::Admin;
 use crate::config::ConfigError;
-
-/// What changes about a backend.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
-pub struct BackendPatch {
-    /// `IP:PORT`.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub address: Option<String>,
-    /// Share of new flows.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub weight: Option<u16>,
-    /// Mode of its own.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub mode: Option<String>,
-    /// What connection ids of QUIC name it by, in hexadecimal.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub server_ids: Option<Vec<String>>,
-    /// Port of its agent; 0: it has none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub agent_port: Option<u16>,
-    /// Whether it takes new flows only while too few others can.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub backup: Option<bool>,
-    /// The group that it is of; empty: none.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub group: Option<String>,
-    /// The operator's word.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub admin: Option<Admin>,
-    /// With `admin: draining`: milliseconds after which flows that are left move and the backend is disabled.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub deadline_ms: Option<u64>,
-}
 
 /// A report of a backend, or of a script beside it, for services with checks of kind push.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]

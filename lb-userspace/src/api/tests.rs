@@ -21,7 +21,7 @@ use lb_common::{
 };
 use prometheus::Registry;
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -31,13 +31,15 @@ use crate::{
         client::Client,
         error::{CliError, Exit},
     },
-    config,
-    control::{Change, Inherited, testing::Rig},
+    config::{self, change::Request},
+    control::{
+        Change, Inherited,
+        testing::{Rig, request as testing_request},
+    },
     datapath::{Attachment, Interface, InterfaceProblem, LinkOperation, NextHopState, XdpMode},
     events::Event,
     explain::{Answers, AnyTuple, ReadTables, Translated},
     serve::ServerMetrics,
-    spec::{BackendSpec, HealthSpec, ServiceSpec},
     state::{
         service::{Protocol, ServiceKey},
         stored::FileOrder,
@@ -232,13 +234,7 @@ async fn reports_reach_the_check_of_their_backend_or_are_refused() {
     };
     let error = send(path, &down).await.unwrap_err();
     assert!(error.to_string().contains("does not wait for reports"), "{error}");
-    let push = ServiceSpec {
-        health: Some(HealthSpec {
-            kind: Some("push".into()),
-            ..HealthSpec::default()
-        }),
-        ..ServiceSpec::default()
-    };
+    let push = json!({ "health": { "kind": "push" } });
     server
         .ask(Method::PATCH, "/v1/services/web", &push)
         .await
@@ -396,32 +392,19 @@ async fn status_has_the_fields_that_others_read() {
 #[tokio::test]
 async fn services_and_backends_come_change_and_go() {
     let server = Server::start().await;
-    let spec = ServiceSpec {
-        name: Some("new".into()),
-        address: Some("2001:db8::1".into()),
-        port: Some(53),
-        protocol: Some("udp".into()),
-        ..ServiceSpec::default()
-    };
+    let spec =
+        json!({ "name": "new", "address": "2001:db8::1", "port": 53, "protocol": "udp", "mode": null });
     let added = server.ask(Method::POST, "/v1/services", &spec).await.unwrap();
     assert_eq!((added.revision, added.changed), (1, true));
     let again = server.ask(Method::POST, "/v1/services", &spec).await.unwrap();
     assert_eq!((again.revision, again.changed), (1, false));
 
-    let backend = BackendSpec {
-        name: "x".into(),
-        address: "[2001:db8::2]:53".into(),
-        ..BackendSpec::default()
-    };
+    let backend = json!({ "name": "x", "address": "[2001:db8::2]:53" });
     server
         .ask(Method::POST, "/v1/services/new/backends", &backend)
         .await
         .unwrap();
-    let drain = BackendPatch {
-        admin: Some(types::Admin::Draining),
-        deadline_ms: Some(60_000),
-        ..BackendPatch::default()
-    };
+    let drain = json!({ "admin": "draining", "deadline_ms": 60_000 });
     server
         .ask(Method::PATCH, "/v1/services/new/backends/x", &drain)
         .await
@@ -456,67 +439,78 @@ async fn services_and_backends_come_change_and_go() {
 #[tokio::test]
 async fn every_refusal_has_its_status_exit_code_and_reason() {
     let server = Server::start().await;
-    let weight = BackendPatch {
-        weight: Some(1),
-        ..BackendPatch::default()
-    };
-    let bad_mode = BackendPatch {
-        mode: Some("natt".into()),
-        ..BackendPatch::default()
-    };
-    let other = BackendSpec {
-        name: "a".into(),
-        address: "10.0.1.77:8080".into(),
-        ..BackendSpec::default()
-    };
+    let weight = json!({ "weight": 1 });
+    let other = json!({ "name": "a", "address": "10.0.1.77:8080" });
     let backend = "/v1/services/web/backends";
     for (method, path, body, exit, why) in [
         (
             Method::PATCH,
             "/v1/services/web/backends/zz",
-            serde_json::to_value(&weight).unwrap(),
+            weight.clone(),
             Exit::NotFound,
             "web/zz",
         ),
         (
             Method::PATCH,
             "/v1/services/zz/backends/a",
-            serde_json::to_value(&weight).unwrap(),
+            weight.clone(),
             Exit::NotFound,
             "zz",
         ),
         (
             Method::PATCH,
             "/v1/services/web/backends/a?revision=9",
-            serde_json::to_value(&weight).unwrap(),
+            weight.clone(),
             Exit::Conflict,
             "revision 0",
         ),
-        (
-            Method::POST,
-            backend,
-            serde_json::to_value(&other).unwrap(),
-            Exit::Conflict,
-            "exists",
-        ),
+        (Method::POST, backend, other, Exit::Conflict, "exists"),
         (
             Method::PATCH,
             "/v1/services/web/backends/a",
-            serde_json::to_value(&bad_mode).unwrap(),
+            json!({ "mode": "natt" }),
             Exit::Failed,
             "natt",
         ),
         (
             Method::PATCH,
             "/v1/services/web/backends/a",
-            serde_json::json!({"wieght": 1}),
+            json!({"wieght": 1}),
             Exit::Failed,
-            "wieght",
+            "unknown key wieght",
+        ),
+        (
+            Method::PATCH,
+            "/v1/services/web/backends/a",
+            json!({ "admin": "disabled", "deadline_ms": 1 }),
+            Exit::Failed,
+            "only a drain",
+        ),
+        (
+            Method::PATCH,
+            "/v1/services/web/backends/a",
+            json!({ "admin": "draining", "deadline_ms": "1s" }),
+            Exit::Failed,
+            "deadline_ms",
+        ),
+        (
+            Method::PATCH,
+            "/v1/services/web",
+            json!({ "health": { "kind": "tcp", "interval": 5 } }),
+            Exit::Failed,
+            "interval: expected a duration",
+        ),
+        (
+            Method::PATCH,
+            "/v1/services/web",
+            json!([1]),
+            Exit::Failed,
+            "expected an object",
         ),
         (
             Method::PATCH,
             "/v1/services/we%20b/backends/a",
-            serde_json::to_value(&weight).unwrap(),
+            weight.clone(),
             Exit::Failed,
             "we b",
         ),
@@ -543,6 +537,25 @@ async fn every_refusal_has_its_status_exit_code_and_reason() {
         error.message.starts_with("cannot save") && error.hint.is_some(),
         "{error}"
     );
+}
+
+#[test]
+fn requests_are_objects_of_json_without_null() {
+    let read = serde_json::from_str::<Request>;
+    let request =
+        read(r#"{"port": 80, "mode": null, "health": {"jitter": 0.5, "mark": null}, "ports": [1, "2-3"]}"#);
+    let expected = "port = 80\nhealth = { jitter = 0.5 }\nports = [1, \"2-3\"]";
+    assert!(request.unwrap() == testing_request(expected));
+    for (text, why) in [
+        ("[]", "expected an object, found array"),
+        ("null", "expected an object, found null"),
+        (r#"{"port": 1, "port": 2}"#, "port is there twice"),
+        (r#"{"ports": [null]}"#, "a list has no null"),
+        (r#"{"mark": 18446744073709551615}"#, "a smaller number"),
+    ] {
+        let error = read(text).unwrap_err().to_string();
+        assert!(error.contains(why), "{text}: {error}");
+    }
 }
 
 #[tokio::test]
@@ -629,10 +642,7 @@ async fn status_shows_how_the_running_state_differs_from_the_file() {
     assert!(now.config.in_force && now.problems.is_empty(), "{now:?}");
     assert_eq!(now.config.file.as_deref(), file.path().to_str());
 
-    let drain = BackendPatch {
-        weight: Some(7),
-        ..BackendPatch::default()
-    };
+    let drain = json!({ "weight": 7 });
     server
         .ask(Method::PATCH, "/v1/services/web/backends/a", &drain)
         .await
@@ -712,10 +722,7 @@ async fn a_file_without_services_is_no_order_to_remove_all() {
 #[tokio::test]
 async fn followers_of_events_see_past_and_new_events() {
     let server = Server::start().await;
-    let weight = |weight| BackendPatch {
-        weight: Some(weight),
-        ..BackendPatch::default()
-    };
+    let weight = |weight: u16| json!({ "weight": weight });
     server
         .ask(Method::PATCH, "/v1/services/web/backends/a", &weight(1))
         .await
@@ -824,7 +831,7 @@ async fn not_ready_while_an_interface_has_no_program() {
         (&true.into(), &Value::Array(vec![]))
     );
     let eth0 = &status["interfaces"][0];
-    assert_eq!(eth0["altnames"], serde_json::json!(["enp3s0"]));
+    assert_eq!(eth0["altnames"], json!(["enp3s0"]));
     assert_eq!(eth0["note"], "configured as enp3s0");
 
     let gone = InterfaceProblem {

@@ -1,32 +1,29 @@
 //! `lb backend …`
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Subcommand, ValueEnum};
 use hyper::Method;
 
 use super::{
     client::Client,
     error::{CliError, Exit},
-    help::{help, several},
+    options::BackendKeys,
     output::{Context, Output, Watch, print},
     service::{ChangeFlags, changed_text},
     tables::{backend_table, backends_of_one},
 };
 use crate::{
     api::{
-        requests::{BackendPatch, Changed, ReportSpec, ReportTaken, Reported},
+        requests::{Changed, ReportSpec, ReportTaken, Reported},
         types::{Admin, Backend, Service},
     },
-    config::{
-        keys,
-        values::{self, duration},
+    config::{change::Request, values::duration},
+    state::{
+        backend::Admin as AdminWord,
+        names::{BackendName, ServiceName},
+        words::Word as _,
     },
-    spec::BackendSpec,
-    state::names::{BackendName, ServiceName},
 };
 
 /// Time between two looks of `drain --wait`.
@@ -47,10 +44,8 @@ pub(super) enum BackendCommand {
         service: ServiceName,
         /// Name of the backend
         name: BackendName,
-        #[arg(long, value_name = "IP[:PORT]", value_parser = values::backend_ip, help = help(&keys::BACKEND, "address"))]
-        address: SocketAddr,
         #[command(flatten)]
-        keys: Keys,
+        keys: BackendKeys<true>,
         #[command(flatten)]
         change: ChangeFlags,
     },
@@ -60,10 +55,8 @@ pub(super) enum BackendCommand {
         service: ServiceName,
         /// Name of the backend
         name: BackendName,
-        #[arg(long, value_name = "IP[:PORT]", value_parser = values::backend_ip, help = help(&keys::BACKEND, "address"))]
-        address: Option<SocketAddr>,
         #[command(flatten)]
-        keys: Keys,
+        keys: BackendKeys<false>,
         #[command(flatten)]
         change: ChangeFlags,
     },
@@ -129,23 +122,6 @@ pub(super) enum BackendCommand {
     },
 }
 
-/// Keys of a backend except its address.
-#[derive(Debug, Args)]
-pub(super) struct Keys {
-    #[arg(long, value_name = "N", help = help(&keys::BACKEND, "weight"))]
-    weight: Option<u16>,
-    #[arg(long, value_name = "MODE", help = help(&keys::BACKEND, "mode"))]
-    mode: Option<String>,
-    #[arg(long, value_name = "HEX", help = several(help(&keys::BACKEND, "server_ids")))]
-    server_id: Vec<String>,
-    #[arg(long, value_name = "N", help = help(&keys::BACKEND, "agent_port"))]
-    agent_port: Option<u16>,
-    #[arg(long, value_name = "BOOL", help = help(&keys::BACKEND, "backup"))]
-    backup: Option<bool>,
-    #[arg(long, value_name = "GROUP", help = help(&keys::BACKEND, "group"))]
-    group: Option<String>,
-}
-
 /// The states that can be reported.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 pub(super) enum ReportedHealth {
@@ -182,45 +158,24 @@ impl BackendCommand {
             Self::Add {
                 service,
                 name,
-                address,
-                keys,
+                keys: BackendKeys(mut request),
                 change,
             } => {
-                let spec = BackendSpec {
-                    name: name.to_string(),
-                    address: address.to_string(),
-                    weight: keys.weight,
-                    mode: keys.mode,
-                    server_ids: (!keys.server_id.is_empty()).then_some(keys.server_id),
-                    agent_port: keys.agent_port,
-                    backup: keys.backup,
-                    group: keys.group,
-                };
+                request.insert("name", name.as_str());
                 let path = change.path(format!("/v1/services/{service}/backends"));
-                client.change(Method::POST, &path, Some(&spec)).await?
+                client.change(Method::POST, &path, Some(&request)).await?
             }
             Self::Set {
                 service,
                 name,
-                address,
-                keys,
+                keys: BackendKeys(request),
                 change,
             } => {
-                let patch = BackendPatch {
-                    address: address.map(|address| address.to_string()),
-                    weight: keys.weight,
-                    mode: keys.mode,
-                    server_ids: (!keys.server_id.is_empty()).then_some(keys.server_id),
-                    agent_port: keys.agent_port,
-                    backup: keys.backup,
-                    group: keys.group,
-                    ..BackendPatch::default()
-                };
-                if patch == BackendPatch::default() {
+                if request.is_empty() {
                     return Err(CliError::new(Exit::Usage, "nothing to set")
                         .hint("name what changes: --weight N, --address IP:PORT or --mode MODE"));
                 }
-                patch_backend(&client, &service, &name, change, &patch).await?
+                patch_backend(&client, &service, &name, change, &request).await?
             }
             Self::Drain {
                 service,
@@ -229,11 +184,12 @@ impl BackendCommand {
                 wait,
                 change,
             } => {
-                let patch = BackendPatch {
-                    deadline_ms: deadline.map(millis),
-                    ..admin(Admin::Draining)
-                };
-                let changed = patch_backend(&client, &service, &name, change, &patch).await?;
+                let mut request = admin(AdminWord::Draining);
+                if let Some(deadline) = deadline {
+                    let millis = i64::try_from(deadline.as_millis()).unwrap_or(i64::MAX);
+                    request.insert("deadline_ms", millis);
+                }
+                let changed = patch_backend(&client, &service, &name, change, &request).await?;
                 context.show(&changed, changed_text)?;
                 return if wait {
                     drained(context, &client, &service, &name).await
@@ -245,12 +201,12 @@ impl BackendCommand {
                 service,
                 name,
                 change,
-            } => patch_backend(&client, &service, &name, change, &admin(Admin::Disabled)).await?,
+            } => patch_backend(&client, &service, &name, change, &admin(AdminWord::Disabled)).await?,
             Self::Enable {
                 service,
                 name,
                 change,
-            } => patch_backend(&client, &service, &name, change, &admin(Admin::Enabled)).await?,
+            } => patch_backend(&client, &service, &name, change, &admin(AdminWord::Enabled)).await?,
             Self::Remove {
                 service,
                 name,
@@ -267,11 +223,8 @@ impl BackendCommand {
     }
 }
 
-fn admin(admin: Admin) -> BackendPatch {
-    BackendPatch {
-        admin: Some(admin),
-        ..BackendPatch::default()
-    }
+fn admin(admin: AdminWord) -> Request {
+    Request::one("admin", admin.word())
 }
 
 async fn patch_backend(
@@ -279,10 +232,10 @@ async fn patch_backend(
     service: &ServiceName,
     name: &BackendName,
     change: ChangeFlags,
-    patch: &BackendPatch,
+    request: &Request,
 ) -> Result<Changed, CliError> {
     let path = change.path(format!("/v1/services/{service}/backends/{name}"));
-    client.change(Method::PATCH, &path, Some(patch)).await
+    client.change(Method::PATCH, &path, Some(request)).await
 }
 
 async fn list(context: &Context, service: Option<ServiceName>, watch: Watch) -> Result<(), CliError> {

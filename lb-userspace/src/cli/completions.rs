@@ -10,7 +10,6 @@ use clap_complete::{
     engine::{ArgValueCandidates, CompletionCandidate},
     env::{CompleteEnv, Shells},
 };
-use lb_common::service::Mode;
 
 use super::{
     Cli, DEFAULT_SOCKET,
@@ -20,14 +19,11 @@ use super::{
 };
 use crate::{
     api::types::Service,
-    config::daemon::OnExit,
-    config::keys::KINDS,
-    health::settings::{RecordType, Require, Through, Transport},
-    state::xdp_mode::XdpModeChoice,
-    state::{
-        service::{Affinity, Algorithm, OnDown, OnEmpty, Protocol, Tracking},
-        words::Word,
+    config::{
+        daemon::OnExit,
+        keys::{Key, Shape},
     },
+    state::{service::Protocol, words::Word, xdp_mode::XdpModeChoice},
 };
 
 /// Set by the script of a shell to the shell's name.
@@ -86,40 +82,39 @@ fn with_candidates(command: Command, group: &str) -> Command {
 /// Candidates for the values of an argument; `None` if there are none.
 fn candidates(arg: &Arg, group: &str, command: &str) -> Option<ArgValueCandidates> {
     let candidates = match arg.get_id().as_str() {
-        "protocol" => words::<Protocol>(),
-        "mode" => words::<Mode>(),
-        "algorithm" => words::<Algorithm>(),
-        "affinity" => words::<Affinity>(),
-        "tracking" => words::<Tracking>(),
-        "on_empty" => words::<OnEmpty>(),
-        "on_down" => words::<OnDown>(),
         "xdp_mode" => words::<XdpModeChoice>(),
         "on_exit" => words::<OnExit>(),
-        "ring_size" => list(&["auto"]),
-        "check" => list(&KINDS),
-        "check_through" => words::<Through>(),
-        "check_require" => words::<Require>(),
-        "check_record" => words::<RecordType>(),
-        "check_transport" => words::<Transport>(),
         "interfaces" | "interface" | "iface" => ArgValueCandidates::new(interfaces),
         "what" if command == "explain" => words::<Protocol>(),
         "service" => ArgValueCandidates::new(services),
         // A new name has no candidates.
         "name" if group == "service" && command != "add" => ArgValueCandidates::new(services),
         "name" if group == "backend" && command != "add" => ArgValueCandidates::new(backends),
-        _ if has_value(arg, "BOOL") => list(&["true", "false"]),
         _ => return None,
     };
     Some(candidates)
 }
 
-fn has_value(arg: &Arg, name: &str) -> bool {
-    let names = arg.get_value_names().unwrap_or_default();
-    names.iter().any(|known| known.as_str() == name)
-}
-
-fn list(words: &'static [&'static str]) -> ArgValueCandidates {
-    ArgValueCandidates::new(move || words.iter().map(CompletionCandidate::new).collect())
+/// Candidates for the values of a key; `None` if there are none.
+pub(super) fn of_key(key: &Key) -> Option<ArgValueCandidates> {
+    let candidate = |word: &&'static str| CompletionCandidate::new(*word);
+    match key.value.shape {
+        Shape::Word(words) => Some(ArgValueCandidates::new(move || {
+            words().iter().map(candidate).collect()
+        })),
+        Shape::Bool => Some(ArgValueCandidates::new(move || {
+            ["true", "false"].iter().map(candidate).collect()
+        })),
+        Shape::NumberOr(word) => Some(ArgValueCandidates::new(move || vec![candidate(&word)])),
+        Shape::Text
+        | Shape::Number(..)
+        | Shape::Share
+        | Shape::Texts(_)
+        | Shape::Numbers
+        | Shape::OneOrMore
+        | Shape::Map
+        | Shape::Table(_) => None,
+    }
 }
 
 fn words<W: Word + Send + Sync>() -> ArgValueCandidates {

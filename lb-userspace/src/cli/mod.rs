@@ -3,7 +3,6 @@
 mod agent;
 mod apply;
 mod backend;
-mod check;
 mod check_config;
 pub(crate) mod client;
 mod completions;
@@ -17,6 +16,7 @@ mod export;
 mod guard;
 mod help;
 mod man;
+mod options;
 mod output;
 mod run;
 mod service;

@@ -22,7 +22,7 @@ pub(super) struct Run {
     /// Configuration file; without one, the stored state is in force
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    #[arg(long = "iface", value_name = "IFACE", value_parser = values::interface, help = several(help(&keys::LB, "interfaces")))]
+    #[arg(long = "iface", value_name = "IFACE", value_parser = values::interface, help = several(&keys::LB, "interfaces"))]
     interfaces: Vec<String>,
     #[arg(long, help = help(&keys::LB, "wait_for_interfaces"))]
     wait_for_interfaces: bool,

@@ -4,11 +4,9 @@ use clap::{Args, Subcommand};
 use hyper::Method;
 
 use super::{
-    agent::AgentOptions,
-    check::CheckOptions,
     error::{CliError, Exit},
-    guard::{self, GuardOptions},
-    help::{help, remark},
+    guard,
+    options::ServiceKeys,
     output::{Context, Watch},
     table::bytes,
     tables::{backend_table, endpoint, service_table},
@@ -18,9 +16,7 @@ use crate::{
         requests::Changed,
         types::{Host, Service},
     },
-    config::{keys, values},
     discovery::addresses,
-    spec::{ClientsSpec, PortsSpec, RingSizeSpec, ServiceSpec},
     state::names::ServiceName,
 };
 
@@ -73,14 +69,8 @@ impl ChangeFlags {
 pub(super) struct Add {
     /// Name of the service
     name: ServiceName,
-    #[arg(long, value_name = "IP", value_parser = service_address, help = help(&keys::SERVICE, "address"))]
-    address: String,
-    #[arg(long, value_name = "N", required_unless_present = "ports", help = help(&keys::SERVICE, "port"))]
-    port: Option<u16>,
-    #[arg(long, value_name = "PORTS", value_delimiter = ',', conflicts_with = "port", help = remark(help(&keys::SERVICE, "ports"), "for example 80,443,8000-8100"))]
-    ports: Option<Vec<String>>,
     #[command(flatten)]
-    options: Options,
+    keys: ServiceKeys<true>,
     #[command(flatten)]
     change: ChangeFlags,
 }
@@ -89,152 +79,10 @@ pub(super) struct Add {
 pub(super) struct Set {
     /// Name of the service
     name: ServiceName,
-    #[arg(long, value_name = "IP", value_parser = service_address, help = help(&keys::SERVICE, "address"))]
-    address: Option<String>,
-    #[arg(long, value_name = "N", help = help(&keys::SERVICE, "port"))]
-    port: Option<u16>,
-    #[arg(long, value_name = "PORTS", value_delimiter = ',', conflicts_with = "port", help = remark(help(&keys::SERVICE, "ports"), "for example 80,443,8000-8100"))]
-    ports: Option<Vec<String>>,
     #[command(flatten)]
-    options: Options,
+    keys: ServiceKeys<false>,
     #[command(flatten)]
     change: ChangeFlags,
-}
-
-/// The text of an address or a prefix.
-fn service_address(text: &str) -> Result<String, String> {
-    let read = values::service_address(text).map(|_| text.to_owned());
-    read.map_err(|error| match &error.hint {
-        Some(hint) => format!("{error}: {hint}"),
-        None => error.to_string(),
-    })
-}
-
-/// Options that `add` and `set` share. The daemon has the defaults and the words.
-#[derive(Args, Debug)]
-struct Options {
-    #[arg(long, value_name = "PROTOCOL", help = help(&keys::SERVICE, "protocol"))]
-    protocol: Option<String>,
-    #[arg(long, value_name = "MODE", help = help(&keys::SERVICE, "mode"))]
-    mode: Option<String>,
-    #[arg(long, value_name = "ALGORITHM", help = help(&keys::SERVICE, "algorithm"))]
-    algorithm: Option<String>,
-    #[arg(long, value_name = "AFFINITY", help = help(&keys::SERVICE, "affinity"))]
-    affinity: Option<String>,
-    #[arg(long, value_name = "TRACKING", help = help(&keys::SERVICE, "tracking"))]
-    tracking: Option<String>,
-    #[arg(long, value_name = "SLOTS", help = help(&keys::SERVICE, "ring_size"))]
-    ring_size: Option<String>,
-    #[arg(long, value_name = "POLICY", help = help(&keys::SERVICE, "on_empty"))]
-    on_empty: Option<String>,
-    #[arg(long, value_name = "POLICY", help = help(&keys::SERVICE, "on_down"))]
-    on_down: Option<String>,
-    #[arg(long, value_name = "DURATION", help = help(&keys::SERVICE, "on_down_after"))]
-    on_down_after: Option<String>,
-    #[arg(long, value_name = "PERCENT", help = help(&keys::SERVICE, "max_removed_percent"))]
-    max_removed_percent: Option<u8>,
-    #[arg(long, value_name = "N", help = help(&keys::SERVICE, "backup_below"))]
-    backup_below: Option<u32>,
-    #[arg(long, value_name = "DURATION", help = help(&keys::SERVICE, "slow_start"))]
-    slow_start: Option<String>,
-    #[arg(long, value_name = "DURATION", help = help(&keys::SERVICE, "idle_timeout"))]
-    idle_timeout: Option<String>,
-    #[arg(long, value_name = "DURATION", help = help(&keys::SERVICE, "half_open_timeout"))]
-    half_open_timeout: Option<String>,
-    #[arg(long, value_name = "DURATION", help = help(&keys::SERVICE, "closed_timeout"))]
-    closed_timeout: Option<String>,
-    #[arg(long, value_name = "GROUP=PREFIXES", help = remark(help(&keys::SERVICE, "clients"), "for example near=10.0.0.0/8,192.0.2.0/24, once for each group; replaces all of them, \"\" removes them"))]
-    clients: Option<Vec<String>>,
-    #[command(flatten)]
-    guard: GuardOptions,
-    #[command(flatten)]
-    agent: AgentOptions,
-    #[command(flatten)]
-    check: CheckOptions,
-}
-
-/// Ports as the API takes them.
-fn ports(texts: Vec<String>) -> Vec<PortsSpec> {
-    let port = |text: String| match text.parse() {
-        Ok(port) => PortsSpec::One(port),
-        Err(_) => PortsSpec::Range(text),
-    };
-    texts.into_iter().map(port).collect()
-}
-
-/// Tables of clients: `near=10.0.0.0/8,192.0.2.0/24`.
-fn clients(texts: Vec<String>) -> Result<Vec<ClientsSpec>, CliError> {
-    let table = |text: String| match text.split_once('=') {
-        Some((group, from)) => Ok(ClientsSpec {
-            group: group.to_owned(),
-            from: from.split(',').map(str::to_owned).collect(),
-        }),
-        None => Err(
-            CliError::new(Exit::Usage, format!("{text:?} names no group and prefixes"))
-                .hint("for example --clients near=10.0.0.0/8,192.0.2.0/24"),
-        ),
-    };
-    texts
-        .into_iter()
-        .filter(|text| !text.is_empty())
-        .map(table)
-        .collect()
-}
-
-impl Options {
-    /// Field by field, so that the compiler asks for a new option and for a new key.
-    fn spec(self) -> Result<ServiceSpec, CliError> {
-        let Self {
-            protocol,
-            mode,
-            algorithm,
-            affinity,
-            tracking,
-            ring_size,
-            on_empty,
-            on_down,
-            on_down_after,
-            max_removed_percent,
-            backup_below,
-            slow_start,
-            idle_timeout,
-            half_open_timeout,
-            closed_timeout,
-            guard,
-            agent,
-            check,
-            clients: tables,
-        } = self;
-        Ok(ServiceSpec {
-            name: None,
-            address: None,
-            port: None,
-            ports: None,
-            protocol,
-            mode,
-            algorithm,
-            affinity,
-            tracking,
-            ring_size: ring_size.map(|text| match text.parse() {
-                Ok(slots) => RingSizeSpec::Slots(slots),
-                Err(_) => RingSizeSpec::Text(text),
-            }),
-            on_empty,
-            on_down,
-            on_down_after,
-            max_removed_percent,
-            backup_below,
-            slow_start,
-            idle_timeout,
-            half_open_timeout,
-            closed_timeout,
-            guard: guard.spec(),
-            agent: agent.spec(),
-            health: check.spec(),
-            clients: tables.map(clients).transpose()?,
-            quic: None,
-        })
-    }
 }
 
 impl ServiceCommand {
@@ -254,30 +102,20 @@ impl ServiceCommand {
                     .await;
             }
             Self::Add(add) => {
-                let spec = ServiceSpec {
-                    name: Some(add.name.to_string()),
-                    address: Some(add.address),
-                    port: add.port,
-                    ports: add.ports.map(ports),
-                    ..add.options.spec()?
-                };
+                let mut request = add.keys.0;
+                request.insert("name", add.name.as_str());
                 let path = add.change.path("/v1/services".into());
-                client.change(Method::POST, &path, Some(&spec)).await?
+                client.change(Method::POST, &path, Some(&request)).await?
             }
             Self::Set(set) => {
-                let spec = ServiceSpec {
-                    address: set.address,
-                    port: set.port,
-                    ports: set.ports.map(ports),
-                    ..set.options.spec()?
-                };
-                if spec == ServiceSpec::default() {
+                let request = set.keys.0;
+                if request.is_empty() {
                     return Err(CliError::new(Exit::Usage, "nothing to set").hint(
                         "name what changes, for example --on-empty all; `lb service set --help` lists it",
                     ));
                 }
                 let path = set.change.path(format!("/v1/services/{}", set.name));
-                client.change(Method::PATCH, &path, Some(&spec)).await?
+                client.change(Method::PATCH, &path, Some(&request)).await?
             }
             Self::Remove { name, change } => {
                 let path = change.path(format!("/v1/services/{name}"));

@@ -194,22 +194,3 @@ pub(super) fn option_names(command: &[&str], prefix: &str) -> Vec<String> {
     names.sort();
     names
 }
-
-/// The command line can set every key of agents.
-#[test]
-fn every_key_of_agents_has_its_option() {
-    use crate::spec::AgentSpec;
-
-    let schema = serde_json::to_value(<AgentSpec as utoipa::PartialSchema>::schema()).unwrap();
-    let keys = schema["properties"].as_object().unwrap().keys();
-    let names = keys.map(|key| match key.as_str() {
-        "enabled" => "agent".to_owned(),
-        key => format!("agent-{key}"),
-    });
-    let mut names: Vec<String> = names.collect();
-    names.sort();
-    assert_eq!(option_names(&["service", "set"], "agent"), names);
-    for command in ["add", "set"] {
-        assert_eq!(option_names(&["backend", command], "agent"), ["agent-port"]);
-    }
-}

@@ -4,21 +4,21 @@ use std::time::Duration;
 
 use super::{
     Change, Inherited, stored_agent_updates,
-    testing::{Rig, pass},
+    testing::{Rig, pass, request},
 };
 use crate::{
+    config::change::Request,
     events::EventKind,
     health::{
         Health,
         agent::{AgentAdmin, AgentAnswer, AgentReport, AgentSettings, AgentState, AgentView},
         settings::CheckKind,
     },
-    spec::{AgentSpec, ServiceSpec},
     state::{
         backend::Admin,
-        change::BackendChange,
         desired::Desired,
         testing::{self, id},
+        words::Word as _,
     },
 };
 
@@ -158,12 +158,9 @@ async fn small_weight_changes_are_batched_and_not_reported() {
 #[tokio::test(start_paused = true)]
 async fn the_operator_is_not_overruled_and_ends_it_all() {
     let rig = Rig::start(desired(), Inherited::default()).await;
-    let set = |admin| {
-        let change = BackendChange {
-            admin: Some(admin),
-            ..BackendChange::default()
-        };
-        Change::SetBackend("web".parse().unwrap(), "a".parse().unwrap(), change)
+    let set = |admin: Admin| {
+        let request = Request::one("admin", admin.word());
+        Change::SetBackend("web".parse().unwrap(), "a".parse().unwrap(), request)
     };
     rig.control
         .change(set(Admin::Disabled), None, false)
@@ -178,14 +175,7 @@ async fn the_operator_is_not_overruled_and_ends_it_all() {
         .await
         .unwrap();
     assert_eq!(rig.programmed(A), Some((70, true)));
-    let spec = ServiceSpec {
-        agent: Some(AgentSpec {
-            enabled: Some(false),
-            ..AgentSpec::default()
-        }),
-        ..ServiceSpec::default()
-    };
-    let off = Change::SetService("web".parse().unwrap(), Box::new(spec));
+    let off = Change::SetService("web".parse().unwrap(), request("agent.enabled = false"));
     rig.control.change(off, None, false).await.unwrap();
     assert_eq!(
         (rig.programmed(A), rig.programmed(B)),

@@ -13,17 +13,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::{ports::ProgramTarget, testing::Shared, *};
 use crate::{
+    config::change::Request,
     datapath::{ProgramError, ProgramReport},
     events::EventLog,
     health::{Health, HealthEvent, Memory, agent::AgentView, settings::CheckKind},
     plan::{Programmed, Target, plan},
     state::{
         backend::Admin,
-        change::BackendChange,
         desired::Desired,
         store::{LenientStore, Record, Store, StoreError, StoreProblem},
         stored::Stored,
         testing::{self, id},
+        words::Word as _,
     },
 };
 
@@ -249,8 +250,9 @@ fn memory(health: Health) -> Memory {
     }
 }
 
-fn backend_change(change: BackendChange) -> Change {
-    Change::SetBackend("web".parse().unwrap(), "b".parse().unwrap(), change)
+fn set_admin(admin: Admin) -> Change {
+    let request = Request::one("admin", admin.word());
+    Change::SetBackend("web".parse().unwrap(), "b".parse().unwrap(), request)
 }
 
 /// An operator's change of backend b.
@@ -266,15 +268,9 @@ enum Act {
 
 impl Act {
     async fn of(self, daemon: &Daemon) {
-        let admin = |admin| {
-            backend_change(BackendChange {
-                admin: Some(admin),
-                ..BackendChange::default()
-            })
-        };
         match self {
-            Self::Drain => daemon.change(admin(Admin::Draining)).await,
-            Self::Disable => daemon.change(admin(Admin::Disabled)).await,
+            Self::Drain => daemon.change(set_admin(Admin::Draining)).await,
+            Self::Disable => daemon.change(set_admin(Admin::Disabled)).await,
             Self::Remove { now } => {
                 let (service, backend) = ("web".parse().unwrap(), "b".parse().unwrap());
                 daemon

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 
 use crate::{
-    config::ConfigError,
+    config::{ConfigError, change::RequestError},
     datapath::ProgramError,
     state::{
         change::ChangeError,
@@ -68,6 +68,16 @@ pub enum ControlError {
     /// The daemon is leaving.
     #[error("the daemon is shutting down")]
     Closed,
+}
+
+impl From<RequestError> for ControlError {
+    fn from(error: RequestError) -> Self {
+        match error {
+            RequestError::Change(error) => Self::Change(error),
+            RequestError::Values(errors) => Self::Values(errors),
+            RequestError::Internal(message) => Self::Internal(message),
+        }
+    }
 }
 
 impl ControlError {

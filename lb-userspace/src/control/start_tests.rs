@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     Change, inherit, still_needed,
-    testing::{Rig, left_behind, pass},
+    testing::{Rig, left_behind, pass, request},
 };
 use crate::{
     health::{
@@ -16,7 +16,6 @@ use crate::{
         settings::{CheckKind, PushCheck, Through},
     },
     plan::Programmed,
-    spec::{HealthSpec, ServiceSpec},
     state::{
         backend::Admin,
         desired::Desired,
@@ -130,14 +129,8 @@ async fn a_backend_that_is_down_keeps_its_flows_over_a_restart_as_without_one() 
 async fn re_enabled_checks_start_over_after_a_fresh_start() {
     let rig = fresh(testing::desired([web(|_| ())]), &[]).await;
     for kind in ["none", "tcp"] {
-        let spec = ServiceSpec {
-            health: Some(HealthSpec {
-                kind: Some(kind.into()),
-                ..HealthSpec::default()
-            }),
-            ..ServiceSpec::default()
-        };
-        let change = Change::SetService("web".parse().unwrap(), Box::new(spec));
+        let request = request(&format!("health.kind = \"{kind}\""));
+        let change = Change::SetService("web".parse().unwrap(), request);
         rig.control.change(change, None, false).await.unwrap();
     }
     rig.verdict(id("web", "a"), Health::Up).await;

@@ -20,6 +20,7 @@ use super::{
     ports::{AskAgents, ProgramTarget, RunChecks},
 };
 use crate::{
+    config::change::Request,
     datapath::{DatapathError, HostAddresses, NextHops, ProgramError, ProgramReport, Snapshot},
     events::EventLog,
     health::{
@@ -41,6 +42,11 @@ const PATIENCE: Duration = Duration::from_secs(24 * 3600);
 /// Advances simulated time and runs everything due in it. For tests with a paused clock.
 pub(crate) async fn pass(time: Duration) {
     tokio::time::sleep(time).await;
+}
+
+/// A request that has these keys of the configuration file.
+pub(crate) fn request(toml: &str) -> Request {
+    toml.parse::<toml::Table>().unwrap().into()
 }
 
 /// The calls of the test doubles, and their answers.

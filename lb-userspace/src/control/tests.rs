@@ -3,12 +3,12 @@ use std::time::{Duration, SystemTime};
 use tokio::time::Instant;
 
 use super::{
-    testing::{Rig, left_behind as maps_of, pass},
+    testing::{Rig, left_behind as maps_of, pass, request},
     *,
 };
 use crate::{
     chain::chain,
-    config::{Config, diff::diff},
+    config::{Config, change::Request, diff::diff, values},
     datapath::BackendStats,
     events::{EventKind, EventLog},
     health::{
@@ -17,10 +17,8 @@ use crate::{
         settings::{CheckKind, PushCheck},
     },
     plan::Programmed,
-    spec::{HealthSpec, RingSizeSpec, ServiceSpec},
     state::{
         backend::Admin,
-        change::BackendChange,
         desired::Desired,
         effective::HealthView,
         names::BackendName,
@@ -28,6 +26,7 @@ use crate::{
         store::Record as Known,
         stored::{FileOrder, Stored},
         testing::{self, id},
+        words::Word as _,
     },
 };
 
@@ -62,20 +61,15 @@ fn name(text: &str) -> BackendName {
 }
 
 fn weight(weight: u16) -> Change {
-    let change = BackendChange {
-        weight: Some(weight),
-        ..BackendChange::default()
-    };
-    Change::SetBackend(web(), name("a"), change)
+    Change::SetBackend(web(), name("a"), Request::one("weight", i64::from(weight)))
 }
 
 fn admin(admin: Admin, deadline: Option<Duration>) -> Change {
-    let change = BackendChange {
-        admin: Some(admin),
-        drain_until: deadline.map(|deadline| SystemTime::now() + deadline),
-        ..BackendChange::default()
-    };
-    Change::SetBackend(web(), name("a"), change)
+    let mut request = Request::one("admin", admin.word());
+    if let Some(deadline) = deadline {
+        request.insert("drain_until", values::rfc3339(SystemTime::now() + deadline));
+    }
+    Change::SetBackend(web(), name("a"), request)
 }
 
 /// The desired state after a change.
@@ -280,15 +274,9 @@ async fn new_service_avoids_unanswered_backends_once_one_is_up() {
 #[tokio::test]
 async fn switching_checks_on_takes_no_flow_from_anyone_before_a_verdict() {
     let rig = Rig::start(two_backends(), Inherited::default()).await;
-    let spec = ServiceSpec {
-        health: Some(HealthSpec {
-            kind: Some("tcp".into()),
-            ..HealthSpec::default()
-        }),
-        ..ServiceSpec::default()
-    };
+    let tcp = request("health.kind = \"tcp\"");
     rig.control
-        .change(Change::SetService(web(), Box::new(spec)), None, false)
+        .change(Change::SetService(web(), tcp), None, false)
         .await
         .unwrap();
     assert_eq!(rig.world.take_log(), ["save 1", "program", "check 2"]);
@@ -305,10 +293,7 @@ async fn a_verdict_about_a_backend_that_moved_is_forgotten() {
     let rig = Rig::start(checked(two_backends()), both_up()).await;
     rig.verdict(id("web", "a"), Health::Down).await;
     rig.verdict(id("web", "b"), Health::Down).await;
-    let change = BackendChange {
-        address: Some("10.0.1.9:8080".parse().unwrap()),
-        ..BackendChange::default()
-    };
+    let change = Request::one("address", "10.0.1.9:8080");
     rig.control
         .change(Change::SetBackend(web(), name("a"), change), None, false)
         .await
@@ -582,50 +567,28 @@ async fn refused_file_is_reported_until_one_is_accepted() {
 
 #[test]
 fn a_service_is_added_and_changed_in_the_words_of_the_file() {
-    let spec = |health: Option<HealthSpec>| ServiceSpec {
-        name: Some("new".into()),
-        address: Some("192.0.2.99".into()),
-        port: Some(443),
-        ring_size: Some(RingSizeSpec::Slots(1_021)),
-        health,
-        ..ServiceSpec::default()
-    };
-    let http = HealthSpec {
-        kind: Some("http".into()),
-        path: Some("/ready".into()),
-        rise: Some(5),
-        ..HealthSpec::default()
-    };
+    let new_service = "name = \"new\"\naddress = \"192.0.2.99\"\nport = 443\nring_size = 1021\n\
+                       health = { kind = \"http\", path = \"/ready\", rise = 5 }";
     let change = |change: Change, desired: &Desired| follow(&change, desired).unwrap();
     let new = |desired: &Desired| -> Service {
         (*desired.services[&"new".parse::<ServiceName>().unwrap()]).clone()
     };
 
-    let first = change(
-        Change::AddService(Box::new(spec(Some(http.clone())))),
-        &two_backends(),
-    );
+    let first = change(Change::AddService(request(new_service)), &two_backends());
     assert_eq!(new(&first).health.rise, 5);
     let with_backend = change(
         Change::AddBackend("new".parse().unwrap(), testing::backend(9, 1, "x", 1)),
         &first,
     );
 
-    let again = change(Change::AddService(Box::new(spec(Some(http)))), &with_backend);
+    let again = change(Change::AddService(request(new_service)), &with_backend);
     assert_eq!(
         again, with_backend,
         "adding it again succeeds, whatever backends it has by now"
     );
 
-    let only_rise = ServiceSpec {
-        health: Some(HealthSpec {
-            rise: Some(7),
-            ..HealthSpec::default()
-        }),
-        ..ServiceSpec::default()
-    };
-    let set = |spec| Change::SetService("new".parse().unwrap(), Box::new(spec));
-    let second = change(set(only_rise), &with_backend);
+    let set = |text: &str| Change::SetService("new".parse().unwrap(), request(text));
+    let second = change(set("health.rise = 7"), &with_backend);
     assert_eq!(new(&second).health.rise, 7);
     assert!(matches!(&new(&second).health.kind, CheckKind::Http(check) if check.path == "/ready"));
     assert_eq!(
@@ -635,15 +598,7 @@ fn a_service_is_added_and_changed_in_the_words_of_the_file() {
     );
     assert_eq!(second.services[&web()], two_backends().services[&web()]);
 
-    let tcp = ServiceSpec {
-        health: Some(HealthSpec {
-            kind: Some("tcp".into()),
-            ..HealthSpec::default()
-        }),
-        port: Some(444),
-        ..ServiceSpec::default()
-    };
-    let third = change(set(tcp), &second);
+    let third = change(set("port = 444\nhealth.kind = \"tcp\""), &second);
     assert_eq!(new(&third).health.kind, CheckKind::Tcp);
     assert_eq!(
         new(&third).health.rise,
@@ -655,22 +610,12 @@ fn a_service_is_added_and_changed_in_the_words_of_the_file() {
 
 #[test]
 fn values_that_make_no_sense_are_refused_with_a_hint() {
-    let spec = ServiceSpec {
-        name: Some("new".into()),
-        address: Some("192.0.2.99".into()),
-        port: Some(443),
-        mode: Some("natt".into()),
-        ..ServiceSpec::default()
-    };
-    let error = follow(&Change::AddService(Box::new(spec)), &two_backends()).unwrap_err();
+    let add = |text: &str| follow(&Change::AddService(request(text)), &two_backends()).unwrap_err();
+    let error = add("name = \"new\"\naddress = \"192.0.2.99\"\nport = 443\nmode = \"natt\"");
     assert!(matches!(error, ControlError::Values(_)), "{error}");
     assert!(error.to_string().contains("natt"), "{error}");
     assert!(error.hint().is_some());
-    let missing = ServiceSpec {
-        name: Some("new".into()),
-        ..ServiceSpec::default()
-    };
-    let error = follow(&Change::AddService(Box::new(missing)), &two_backends()).unwrap_err();
+    let error = add("name = \"new\"");
     assert!(error.to_string().contains("address"), "{error}");
 }
 
@@ -944,11 +889,8 @@ async fn addresses_that_a_host_name_loses_linger_for_their_flows() {
     let change = |change| rig.control.change(change, None, false);
     let first = change(found(&["10.0.0.1", "10.0.0.2"])).await.unwrap();
     assert_eq!(first.diff.len(), 2, "{first:?}");
-    let disable = BackendChange {
-        admin: Some(Admin::Draining),
-        ..BackendChange::default()
-    };
-    change(Change::SetBackend(web(), name("app-10.0.0.2"), disable))
+    let drain = Request::one("admin", "draining");
+    change(Change::SetBackend(web(), name("app-10.0.0.2"), drain))
         .await
         .unwrap();
     let second = change(found(&["10.0.0.2", "10.0.0.3"])).await.unwrap();

@@ -14,6 +14,7 @@ use prometheus::Registry;
 
 use super::{agent, hosts, judgement, render, server, text::Text};
 use crate::{
+    config::change::Request,
     control::{ApplyMetrics, Change, Inherited, testing::Rig},
     datapath::{BackendStats, InterfaceStats, MapUse},
     discovery::HostStatus,
@@ -24,8 +25,6 @@ use crate::{
     parts::PartBoard,
     serve::ServerMetrics,
     state::{
-        backend::Admin,
-        change::BackendChange,
         effective::HealthView,
         testing::{self, id},
     },
@@ -262,14 +261,8 @@ async fn backend_total_survives_a_move_and_ends_with_removal() {
     count(&rig, A, 45);
     let changes = [
         // Its flows move at once, so its old address has no flows after the move.
-        BackendChange {
-            admin: Some(Admin::Disabled),
-            ..BackendChange::default()
-        },
-        BackendChange {
-            address: Some("10.0.1.9:8080".parse().unwrap()),
-            ..BackendChange::default()
-        },
+        Request::one("admin", "disabled"),
+        Request::one("address", "10.0.1.9:8080"),
     ];
     for change in changes {
         // Packets between the last scrape and the change count, too.

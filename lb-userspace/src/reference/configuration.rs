@@ -5,7 +5,7 @@ use clap::{Command, CommandFactory};
 use super::{cell, check};
 use crate::{
     cli::Cli,
-    config::keys::{self, Absent, Key, KeyTable, Value},
+    config::keys::{self, Absent, Key, KeyTable},
 };
 
 const INTRODUCTION: &str = "\
@@ -65,14 +65,6 @@ fn the_configuration_reference_is_what_the_keys_say() {
 }
 
 fn row(key: &Key, option: &str, with_kinds: bool) -> String {
-    let value = match key.value {
-        Value::Is(text) => text.to_owned(),
-        Value::OneOf(words) => {
-            let words: Vec<String> = words().iter().map(|word| format!("`{word}`")).collect();
-            words.join(", ")
-        }
-        Value::Tables(header) => format!("`{header}`"),
-    };
     let default = match key.absent {
         Absent::Required(_) => "required".to_owned(),
         Absent::Default(text) => format!("`{text}`"),
@@ -87,7 +79,7 @@ fn row(key: &Key, option: &str, with_kinds: bool) -> String {
     format!(
         "| `{}` | {kinds}{} | {} | {} | {option} |\n",
         key.name,
-        cell(&value),
+        cell(&key.value.about()),
         cell(&default),
         cell(meaning.trim_end()),
     )
@@ -98,27 +90,15 @@ fn option(lb: &Command, table: &KeyTable, key: &Key) -> String {
     let Some((path, prefix)) = command_of(table) else {
         return String::new();
     };
-    if table.header == keys::SERVICE.header && matches!(key.value, Value::Tables(_)) {
-        return String::new();
-    }
     let command = path
         .iter()
         .try_fold(lb, |command, name| command.find_subcommand(name))
         .unwrap();
-    let name = key.name.replace('_', "-");
-    // An option that is given once for each item has the name of one of them.
-    let one = name.trim_end_matches('s');
-    let names = match (table.header, key.name) {
-        ("[service.health]", "kind") => ["check".to_owned(), String::new()],
-        ("[service.agent]", "enabled") => ["agent".to_owned(), String::new()],
-        ("[lb]", "interfaces") => ["iface".to_owned(), String::new()],
-        _ => [format!("{prefix}{name}"), format!("{prefix}{one}")],
-    };
-    let known = |name: &&String| {
-        command
-            .get_arguments()
-            .any(|argument| argument.get_long() == Some(name.as_str()))
-    };
-    let found = names.iter().find(known);
-    found.map_or_else(String::new, |name| format!("`--{name}`"))
+    let mut arguments = command.get_arguments();
+    match key.option_name(prefix) {
+        Some(name) if arguments.any(|argument| argument.get_long() == Some(name.as_str())) => {
+            format!("`--{name}`")
+        }
+        Some(_) | None => String::new(),
+    }
 }

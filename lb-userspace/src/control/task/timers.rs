@@ -6,6 +6,7 @@ use super::{ControlTask, retry::RETRY_FIRST};
 use crate::{
     chain::chain,
     clock::now,
+    config::change::Request,
     control::{
         Change,
         ports::ProgramTarget,
@@ -16,9 +17,9 @@ use crate::{
     health::{Health, HealthEvent},
     state::{
         backend::Admin,
-        change::BackendChange,
         names::{BackendName, ServiceName},
         store::Record,
+        words::Word as _,
     },
 };
 
@@ -52,10 +53,7 @@ impl<P: ProgramTarget> ControlTask<P> {
     /// Disables backends whose drain has reached its deadline.
     pub(super) async fn end_drains(&mut self) {
         for (service, name) in self.drains.ended(now()) {
-            let disable = BackendChange {
-                admin: Some(Admin::Disabled),
-                ..BackendChange::default()
-            };
+            let disable = Request::one("admin", Admin::Disabled.word());
             let change = Change::SetBackend(service.clone(), name.clone(), disable);
             if let Err(error) = self.change(&change, None, false).await {
                 tracing::error!(%service, backend = %name, error = chain(&error), "cannot end a drain, retrying");

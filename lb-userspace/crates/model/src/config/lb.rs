@@ -5,6 +5,7 @@ use lb_common::limits::MAX_INTERFACES;
 use super::{
     daemon::DaemonSettings,
     error::Reporter,
+    fields::{self, Field},
     keys,
     table::{Spans, Table},
 };
@@ -41,48 +42,34 @@ pub(super) fn read(
 /// Keys of a file that only a start reads and that differ from the running settings. Keys at their default are not
 /// compared, since a flag may have set them.
 pub fn needs_restart(running: &DaemonSettings, file: &DaemonSettings) -> Vec<String> {
-    let default = DaemonSettings::default();
-    let DaemonSettings {
-        interfaces,
-        // Needs no restart: a daemon that waits already may go on waiting.
-        wait_for_interfaces: _,
-        xdp_mode,
-        socket,
-        state_dir,
-        metrics,
-        pin_dir,
-        on_exit,
-    } = file;
-    let differs = [
-        (
-            "interfaces",
-            !interfaces.iter().all(|name| running.interfaces.contains(name)),
-        ),
-        (
-            "xdp_mode",
-            *xdp_mode != default.xdp_mode && *xdp_mode != running.xdp_mode,
-        ),
-        ("socket", *socket != default.socket && *socket != running.socket),
-        (
-            "state_dir",
-            *state_dir != default.state_dir && *state_dir != running.state_dir,
-        ),
-        (
-            "metrics",
-            *metrics != default.metrics && *metrics != running.metrics,
-        ),
-        (
-            "pin_dir",
-            *pin_dir != default.pin_dir && *pin_dir != running.pin_dir,
-        ),
-        (
-            "on_exit",
-            *on_exit != default.on_exit && *on_exit != running.on_exit,
-        ),
-    ];
-    let keys = differs.into_iter().filter(|(_, differs)| *differs);
-    keys.map(|(key, _)| format!("`{key}` of [lb] is read at the start of the daemon only"))
+    let running = fields::daemon(running);
+    let is_new = |field: &&Field| {
+        let runs = running.iter().find(|other| other.key.name == field.key.name);
+        field.key.needs_restart && !field.is_default && !runs.is_some_and(|runs| has(runs, field))
+    };
+    let file = fields::daemon(file);
+    file.iter()
+        .filter(is_new)
+        .map(|field| {
+            format!(
+                "`{}` of [lb] is read at the start of the daemon only",
+                field.key.name
+            )
+        })
         .collect()
+}
+
+/// Whether the running value is that of the file; a list has all items of the file's, since flags add to it.
+fn has(running: &Field, file: &Field) -> bool {
+    let items = |field: &Field| match format!("value = {}", field.value).parse::<toml::Table>() {
+        Ok(mut table) => match table.remove("value") {
+            Some(toml::Value::Array(items)) => items,
+            value => value.into_iter().collect(),
+        },
+        Err(_) => Vec::new(),
+    };
+    let running = items(running);
+    items(file).iter().all(|item| running.contains(item))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 //! The file is walked by its spans. Single values go through [`values`], which the command line and the API use, too;
 //! constraints between values are in [`crate::state::check`].
 
+pub mod change;
 pub mod daemon;
 mod dialogue;
 pub mod diff;

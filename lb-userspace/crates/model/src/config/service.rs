@@ -169,12 +169,13 @@ fn clients(reporter: &mut Reporter<'_>, service: &mut Table<'_>) -> (Vec<Clients
 }
 
 /// The meaning of a `[[service.backend]]` table.
-enum Entry {
+pub(super) enum Entry {
     Backend(Backend),
     Host(HostBackend),
 }
 
-fn backend(
+/// Reads a backend; `None` if its name or address is missing or wrong.
+pub(super) fn backend(
     reporter: &mut Reporter<'_>,
     mut table: Table<'_>,
     spans: &Spans,

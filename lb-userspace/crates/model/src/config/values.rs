@@ -197,11 +197,16 @@ pub fn backend_address(text: &str) -> Result<BackendAddress, ValueError> {
 pub fn backend_ip(text: &str) -> Result<SocketAddr, ValueError> {
     match backend_address(text)? {
         BackendAddress::Ip(address) => Ok(address),
-        BackendAddress::Host(..) => Err(ValueError::new(
-            format!("{text:?} is a host name, which only the configuration file may give a backend"),
-            "write it to a [[service.backend]] table of the file, then `lb apply FILE`",
-        )),
+        BackendAddress::Host(..) => Err(is_host(text)),
     }
+}
+
+/// The error for a host name where an address is needed.
+pub(super) fn is_host(text: &str) -> ValueError {
+    ValueError::new(
+        format!("{text:?} is a host name, which only the configuration file may give a backend"),
+        "write it to a [[service.backend]] table of the file, then `lb apply FILE`",
+    )
 }
 
 /// A weight; 0 drains.
@@ -422,7 +427,7 @@ pub fn hex<T: FromStr<Err = String>>(text: &str) -> Result<T, ValueError> {
 }
 
 /// The nearest word, if it differs by at most two slips and by less than half of it.
-pub(super) fn nearest<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+pub fn nearest<'a>(text: &str, words: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = text.to_lowercase();
     let distance =
         |word: &str| strsim::damerau_levenshtein(&lower.replace('-', "_"), &word.replace('-', "_"));

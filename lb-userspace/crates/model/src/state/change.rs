@@ -1,17 +1,14 @@
 //! Changes of the desired state, one function each. All leave their input alone and return the next state, with a higher
 //! revision only if something changed.
 
-use std::{fmt, net::SocketAddr, ptr, time::SystemTime};
-
-use lb_common::service::Mode;
+use std::{fmt, ptr};
 
 use super::{
-    backend::{Admin, Backend},
+    backend::Backend,
     check::{self, Problem, ProblemKind},
     desired::{Desired, Revision},
     hosts::HostBackend,
-    names::{BackendName, GroupName, ServiceName},
-    quic::ServerId,
+    names::{BackendName, ServiceName},
     service::Service,
 };
 
@@ -96,50 +93,21 @@ impl From<Problem> for ChangeError {
     }
 }
 
-/// New values of a backend; `None` keeps the old one.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct BackendChange {
-    /// Destination of packets.
-    pub address: Option<SocketAddr>,
-    /// Share of new flows.
-    pub weight: Option<u16>,
-    /// Its mode; `Some(None)`: the service's.
-    pub mode: Option<Option<Mode>>,
-    /// Server ids by which QUIC connection ids name it.
-    pub server_ids: Option<Vec<ServerId>>,
-    /// Port of its agent; 0: it has none.
-    pub agent_port: Option<u16>,
-    /// Whether it takes new flows only while too few others can.
-    pub backup: Option<bool>,
-    /// Its group; `Some(None)`: none.
-    pub group: Option<Option<GroupName>>,
-    /// State that the operator wants.
-    pub admin: Option<Admin>,
-    /// With a change of `admin` to a drain: the time at which it ends. A change of `admin` without it removes the time.
-    pub drain_until: Option<SystemTime>,
-}
-
-impl BackendChange {
-    /// Whether it changes only values that an operator may set of a backend that a host name found.
-    fn is_by_hand(&self) -> bool {
-        let Self {
-            address,
-            weight: _,
-            mode,
-            server_ids,
-            agent_port,
-            backup,
-            group,
-            admin: _,
-            drain_until: _,
-        } = self;
-        address.is_none()
-            && mode.is_none()
-            && server_ids.is_none()
-            && agent_port.is_none()
-            && backup.is_none()
-            && group.is_none()
-    }
+/// Whether two values of a backend that a host name found differ only in what an operator may set of it.
+fn differ_by_hand(before: &Backend, after: &Backend) -> bool {
+    let Backend {
+        weight,
+        admin,
+        drain_until,
+        ..
+    } = before.clone();
+    *before
+        == Backend {
+            weight,
+            admin,
+            drain_until,
+            ..after.clone()
+        }
 }
 
 /// The error for a change by hand of a backend that a host name found.
@@ -240,10 +208,12 @@ impl Desired {
         &self,
         service: &ServiceName,
         name: &BackendName,
-        change: BackendChange,
+        change: impl FnOnce(&mut Backend),
     ) -> Result<Self, ChangeError> {
         let there = self.backend(service, name)?;
-        if there.discovered_by.is_some() && !change.is_by_hand() {
+        let mut backend = there.clone();
+        change(&mut backend);
+        if there.discovered_by.is_some() && !differ_by_hand(there, &backend) {
             return Err(found_by_host(
                 service,
                 there,
@@ -251,37 +221,8 @@ impl Desired {
             ));
         }
         let mut changed = self.service(service)?.clone();
-        let BackendChange {
-            address,
-            weight,
-            mode,
-            server_ids,
-            agent_port,
-            backup,
-            group,
-            admin,
-            drain_until,
-        } = change;
-        for backend in changed
-            .backends
-            .iter_mut()
-            .filter(|backend| backend.name == *name)
-        {
-            backend.address = address.unwrap_or(backend.address);
-            backend.weight = weight.unwrap_or(backend.weight);
-            backend.mode = mode.unwrap_or(backend.mode);
-            backend.agent_port = agent_port.or(backend.agent_port);
-            backend.backup = backup.unwrap_or(backend.backup);
-            if let Some(group) = &group {
-                backend.group.clone_from(group);
-            }
-            if let Some(server_ids) = &server_ids {
-                backend.server_ids.clone_from(server_ids);
-            }
-            if let Some(admin) = admin {
-                backend.admin = admin;
-                backend.drain_until = drain_until;
-            }
+        if let Some(there) = changed.backends.iter_mut().find(|there| there.name == *name) {
+            *there = backend;
         }
         self.with_service(changed)
     }

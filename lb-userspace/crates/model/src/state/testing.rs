@@ -29,6 +29,8 @@ use crate::health::{CheckId, agent::AgentSettings};
 
 mod checks;
 
+use self::checks::millis;
+
 /// The id of a backend.
 pub fn id(service: &str, backend: &str) -> CheckId {
     CheckId(service.parse().unwrap(), backend.parse().unwrap())
@@ -89,10 +91,6 @@ pub fn desired(services: impl IntoIterator<Item = Service>) -> Desired {
             .collect(),
         ..Desired::default()
     }
-}
-
-fn millis(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
-    range.prop_map(Duration::from_millis)
 }
 
 fn guard() -> impl Strategy<Value = Guard> {

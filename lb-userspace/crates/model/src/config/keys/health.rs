@@ -6,9 +6,10 @@ use super::{
         BOOL, HEADERS, IP, PORT_NUMBER, SHARE, STATUSES, STRING, STRINGS, TIME, count, inline, inline_list,
         quoted, word,
     },
-    key::{
-        ADDRESS, BOOLEAN, DURATION, FILE_PATH, Key, KeyTable, NUMBER, PORT, REGEX, TEXT, Value, default,
-        one_of, optional, required, table,
+    key::{Key, KeyTable, Separated, Shape},
+    row::{
+        ADDRESS, BOOLEAN, DURATION, FILE_PATH, FRACTION, HEX, NUMBER, PORT, REGEX, TEXT, default, described,
+        number, one_of, optional, required, table, tables, texts, value, words,
     },
 };
 use crate::{
@@ -45,15 +46,14 @@ const TCP: &[&str] = &["tcp"];
 const DNS: &[&str] = &["dns"];
 const UDP: &[&str] = &["udp"];
 
-const HEX: Value = Value::Is("hexadecimal text");
-
 const KIND: Key = required(
     "kind",
     written!(Check: |check: &CheckSettings| Some(quoted(words::kind(&check.kind)))),
-    Value::OneOf(|| KINDS.to_vec()),
+    words(|| KINDS.to_vec()),
     "\"http\"",
     "Kind of check",
-);
+)
+.option("check");
 const CHECK_PORT: Key = optional(
     "port",
     option!(Check.port = PORT_NUMBER),
@@ -68,6 +68,7 @@ const SEND_PROXY: Key = optional(
     ("none", "\"v2\""),
     "PROXY header that connections begin with",
 )
+.takes("VERSION")
 .more("For servers that take no connection without one. Version 2 has the command LOCAL; version 1 names the ends of the connection.")
 .of(CONNECTING);
 
@@ -245,26 +246,28 @@ macro_rules! with_own_keys {
             EXPECT_REGEX,
             optional(
                 "steps", written!(Kind: steps),
-                Value::Tables(STEP.header),
+                tables(&STEP),
                 ("one step: `send` and `expect`", "[{ expect = \"220\" }, { send = \"QUIT\\r\\n\", expect = \"221\" }]"),
                 "A dialogue of up to 32 steps on one connection, within one timeout",
             )
             .more("Each step has `send`, `send_hex`, `expect`, `expect_hex` or `expect_regex`.")
+            .remark("each as in the file: '{ send = \"QUIT\\r\\n\", expect = \"221\" }'; replaces the present ones")
             .of(TCP),
-            default("method", of_kind!(HttpCheck.method = STRING), TEXT, "\"GET\"", "Request method").of(HTTP),
-            default("path", of_kind!(HttpCheck.path = STRING), TEXT, "\"/\"", "Request path").of(HTTP),
+            default("method", of_kind!(HttpCheck.method = STRING), TEXT, "\"GET\"", "Request method").takes("METHOD").of(HTTP),
+            default("path", of_kind!(HttpCheck.path = STRING), TEXT, "\"/\"", "Request path").takes("PATH").of(HTTP),
             optional("host", HOST_NAME, TEXT, ("the backend's address", "\"www.example.org\""), "Host header; of grpc the authority")
+                .takes("HOST")
                 .of(HTTP_AND_GRPC),
             optional(
                 "headers", HEADER_TABLE,
-                Value::Is("table of texts"),
+                value(Shape::Map, "table of texts", "NAME: VALUE"),
                 ("none", "{ Accept = \"application/json\", X-Check = \"lb\" }"),
                 "Further request headers",
             )
             .of(HTTP),
             default(
                 "expect_status", of_kind!(HttpCheck.expect_status = STATUSES),
-                Value::Is("a status, a class (`\"2xx\"`), a range, or a list of these"),
+                value(Shape::OneOrMore, "a status, a class (`\"2xx\"`), a range, or a list of these", "STATUSES"),
                 "200",
                 "Statuses that count as success",
             )
@@ -277,14 +280,14 @@ macro_rules! with_own_keys {
             )
             .more("Without it the head of the answer decides.")
             .of(HTTP),
-            default("max_body", of_kind!(HttpCheck.max_body = count()), Value::Is("1 to 1048576"), "65536", "Bytes of the body that are searched").of(HTTP),
+            default("max_body", of_kind!(HttpCheck.max_body = count()), number(1, 1_048_576), "65536", "Bytes of the body that are searched").takes("BYTES").of(HTTP),
             default("keep_alive", KEEP_ALIVE, BOOLEAN, "true", "Keep the connection for up to 10 checks")
                 .more(
                     "Used where the server answers a second connection beside it. `false` closes the connection after each \
                      check, for servers with few workers.",
                 )
                 .of(HTTP_AND_GRPC),
-            default("service", of_kind!(GrpcCheck.service = STRING), TEXT, "\"\"", "Service that grpc.health.v1.Health is asked about; empty: the server").of(&["grpc"]),
+            default("service", of_kind!(GrpcCheck.service = STRING), TEXT, "\"\"", "Service that grpc.health.v1.Health is asked about; empty: the server").takes("NAME").of(&["grpc"]),
             default("tls", written!(Kind: optional_tls), BOOLEAN, "false", "Use TLS; http2 without it uses prior knowledge (h2c)").of(MAY_HAVE_TLS),
             default("verify", of_kind!(TlsCheck.verify = BOOL), BOOLEAN, "true", "Require a valid certificate")
                 .more("`false` accepts any certificate if the server has its key.")
@@ -295,6 +298,7 @@ macro_rules! with_own_keys {
                 ("`host`, else the backend's address", "\"www.example.org\""),
                 "Name that the certificate must have",
             )
+            .takes("NAME")
             .of(TLS),
             optional(
                 "ca_file", of_kind!(TlsCheck.ca_file = Some(STRING)),
@@ -305,17 +309,17 @@ macro_rules! with_own_keys {
             .of(TLS),
             optional("cert_file", of_kind!(TlsCheck.cert_file = Some(STRING)), FILE_PATH, ("none", "\"/etc/lb/check.pem\""), "Client certificate, PEM").of(TLS),
             optional("key_file", of_kind!(TlsCheck.key_file = Some(STRING)), FILE_PATH, ("none", "\"/etc/lb/check.key\""), "Key of the client certificate, PEM").of(TLS),
-            default("alpn", of_kind!(TlsCheck.alpn = STRINGS), Value::Is("list of texts"), "[]", "Protocols of which the server must take one").of(&["tls"]),
+            default("alpn", of_kind!(TlsCheck.alpn = STRINGS), texts("list of texts", "PROTOCOL", Separated::ByCommas), "[]", "Protocols of which the server must take one").of(&["tls"]),
             default(
                 "warn_before", of_kind!(TlsCheck.warn_before = TIME),
-                Value::Is("duration"),
+                described("duration", "DURATION"),
                 "\"14d\"",
                 "Time before the end of a certificate from which on a warning is given",
             )
             .of(TLS),
-            required("name", of_kind!(DnsCheck.name = STRING), TEXT, "\"www.example.org\"", "Name to ask for").of(DNS),
-            default("record", of_kind!(DnsCheck.record = word()), one_of::<RecordType>(), "\"A\"", "Type of record").of(DNS),
-            default("transport", of_kind!(DnsCheck.transport = word()), one_of::<Transport>(), "\"udp\"", "Transport of the question").of(DNS),
+            required("name", of_kind!(DnsCheck.name = STRING), TEXT, "\"www.example.org\"", "Name to ask for").takes("NAME").of(DNS),
+            default("record", of_kind!(DnsCheck.record = word()), one_of::<RecordType>(), "\"A\"", "Type of record").takes("TYPE").of(DNS),
+            default("transport", of_kind!(DnsCheck.transport = word()), one_of::<Transport>(), "\"udp\"", "Transport of the question").takes("PROTOCOL").of(DNS),
             optional("expect_answer", of_kind!(DnsCheck.expect_answer = Some(STRING)), TEXT, ("any answer", "\"192.0.2.10\""), "Content that one of the records must have").of(DNS),
             required("payload", of_kind!(UdpCheck.payload = STRING), TEXT, "\"ping\"", "Datagram to send").of(UDP),
             optional(
@@ -325,7 +329,7 @@ macro_rules! with_own_keys {
                 "Expression that the reply must match",
             )
             .of(UDP),
-            required("command", of_kind!(ExecCheck.command = STRINGS), Value::Is("list of texts"), "[\"/usr/local/bin/check\", \"--fast\"]", "Program and arguments")
+            required("command", of_kind!(ExecCheck.command = STRINGS), texts("list of texts", "WORD", Separated::AsWords), "[\"/usr/local/bin/check\", \"--fast\"]", "Program and arguments")
                 .more(
                     "It gets `LB_ADDRESS`, `LB_PORT`, `PATH` and `LANG`, has no capabilities, and succeeds by exiting with 0.",
                 )
@@ -346,14 +350,14 @@ pub const HEALTH: KeyTable = KeyTable {
         default("fast_interval", field!(Check.fast_interval = TIME), DURATION, "\"500ms\"", "Time between checks while results contradict the health state"),
         default("down_interval_max", field!(Check.down_interval_max = TIME), DURATION, "\"20s\"", "Longest time between checks while the backend is down"),
         default("timeout", field!(Check.timeout = TIME), DURATION, "\"1s\"", "Time after which a check without a result has failed").of(SAMPLED),
-        default("rise", field!(Check.rise = count()), Value::Is("from 1"), "2", "Consecutive successes that make a backend up").of(SAMPLED),
-        default("fall", field!(Check.fall = count()), Value::Is("from 1"), "3", "Consecutive failures that make a backend down").of(SAMPLED),
-        default("jitter", field!(Check.jitter = SHARE), Value::Is("0 to 1"), "0.1", "Share of the interval by which checks move at random").more(
+        default("rise", field!(Check.rise = count()), number(1, u32::MAX), "2", "Consecutive successes that make a backend up").of(SAMPLED),
+        default("fall", field!(Check.fall = count()), number(1, u32::MAX), "3", "Consecutive failures that make a backend down").of(SAMPLED),
+        default("jitter", field!(Check.jitter = SHARE), FRACTION, "0.1", "Share of the interval by which checks move at random").more(
             "Several balancers do not check a backend in step, and one does not check all at once, not even after a restart.",
         ),
         default(
             "flap_limit", field!(Check.damping.limit = count()),
-            Value::Is("0 to 100"),
+            number(0, 100),
             "0",
             "Falls within flap_window after which a backend is held down; 0: never",
         )
@@ -366,21 +370,22 @@ pub const HEALTH: KeyTable = KeyTable {
         ),
         default(
             "breaker_failures", field!(Check.breaker.failures = count()),
-            Value::Is("0 to 1000"),
+            number(0, 1000),
             "0",
             "Failed flows within breaker_window that take a backend out at once (circuit breaker); 0: never",
         )
         .more("A check that succeeds lets it back. If no check has a result for `breaker_open`, it takes flows on trial."),
         default("breaker_window", field!(Check.breaker.window = TIME), DURATION, "\"10s\"", "Time in which the failures of breaker_failures lie"),
         default("breaker_open", field!(Check.breaker.open = TIME), DURATION, "\"30s\"", "Time after which a backend that was taken out takes flows on trial"),
-        default("through", field!(Check.through = word()), one_of::<Through>(), "\"backend\"", "Where checks go").more(
+        default("through", field!(Check.through = word()), one_of::<Through>(), "\"backend\"", "Where checks go").takes("WAY").more(
             "`backend`: to the backend's address. `vip`: to the service's address, through the forwarding path: \
              [through.md](through.md).",
         ),
         optional("source", option!(Check.source = IP), ADDRESS, ("the kernel's choice", "\"10.0.0.1\""), "Source address of checks"),
         optional("mark", option!(Check.mark = count()), NUMBER, ("none", "7"), "Mark (SO_MARK) of the packets of checks"),
-        table("also", written!(Check: |check: &CheckSettings| further(&check.also)), ALSO.header, "Up to 7 further checks, made together with this one"),
-        default("require", field!(Check.require = word()), one_of::<Require>(), "\"all\"", "How many of several checks must succeed"),
+        table("also", written!(Check: |check: &CheckSettings| further(&check.also)), &ALSO, "Up to 7 further checks, made together with this one")
+            .remark("each as in the file: '{ kind = \"tcp\", port = 9090 }'; replaces the present ones; none: no further ones"),
+        default("require", field!(Check.require = word()), one_of::<Require>(), "\"all\"", "How many of several checks must succeed").takes("HOW_MANY"),
     ],
 };
 

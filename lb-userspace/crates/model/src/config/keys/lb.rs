@@ -3,7 +3,8 @@
 use super::{
     access::{Access, Lens, field},
     codec::{BOOL, ENDPOINT, INTERFACES, IPS, PATH, PORT_NUMBER, PORTS, PREFIX_LIST, SOCKET, TIME, word},
-    key::{ABSOLUTE, BOOLEAN, DURATION, KeyTable, PORT, PREFIXES, Value, default, one_of},
+    key::{KeyTable, Separated},
+    row::{ABSOLUTE, BOOLEAN, DURATION, PORT, PREFIXES, default, described, one_of, texts},
 };
 use crate::{config::daemon::OnExit, state::xdp_mode::XdpModeChoice};
 
@@ -16,10 +17,12 @@ pub const LB: KeyTable = KeyTable {
     keys: &[
         default(
             "interfaces", field!(Daemon.interfaces = INTERFACES),
-            Value::Is("list of interface names, up to 16"),
+            texts("list of interface names, up to 16", "IFACE", Separated::ByOptions),
             "[]",
             "Interfaces that receive clients' packets and backends' replies",
         )
+        .at_start()
+        .option("iface")
         .more("`--iface` adds to them. An alternative name (`ip link property add dev eth0 altname uplink`) works like the name."),
         default(
             "wait_for_interfaces", field!(Daemon.wait_for_interfaces = BOOL),
@@ -31,36 +34,39 @@ pub const LB: KeyTable = KeyTable {
             "Until then `lb status`, `/readyz` and `lb_interface_attached` report what is missing. With `false`, a missing \
              interface is an error at start.",
         ),
-        default("xdp_mode", field!(Daemon.xdp_mode = word()), one_of::<XdpModeChoice>(), "\"auto\"", "XDP mode to attach in").more(
+        default("xdp_mode", field!(Daemon.xdp_mode = word()), one_of::<XdpModeChoice>(), "\"auto\"", "XDP mode to attach in").at_start().more(
             "`native` runs in the driver, `generic` in the kernel's stack and is slower. `auto` takes native where it works, \
              else generic, with a warning.",
         ),
-        default("socket", field!(Daemon.socket = SOCKET), ABSOLUTE, "\"/run/lb/lb.sock\"", "Unix socket of the admin API, mode 0660"),
+        default("socket", field!(Daemon.socket = SOCKET), ABSOLUTE, "\"/run/lb/lb.sock\"", "Unix socket of the admin API, mode 0660").at_start(),
         default(
             "state_dir", field!(Daemon.state_dir = PATH),
             ABSOLUTE,
             "\"/var/lib/lb\"",
             "Directory that keeps the desired state and health results over restarts",
-        ),
+        )
+        .at_start(),
         default(
             "metrics", field!(Daemon.metrics = ENDPOINT),
-            Value::Is("address and port"),
+            described("address and port", "ADDR"),
             "\"127.0.0.1:9900\"",
             "Address that serves /metrics, /healthz and /readyz",
-        ),
+        )
+        .at_start(),
         default(
             "pin_dir", field!(Daemon.pin_dir = PATH),
             ABSOLUTE,
             "\"/sys/fs/bpf/lb\"",
             "Directory in which programs and maps are pinned",
         )
+        .at_start()
         .more("They stay there while no daemon runs. The daemon mounts a BPF file system where there is none."),
-        default("on_exit", field!(Daemon.on_exit = word()), one_of::<OnExit>(), "\"detach\"", "What happens to the program when the daemon exits").more(
+        default("on_exit", field!(Daemon.on_exit = word()), one_of::<OnExit>(), "\"detach\"", "What happens to the program when the daemon exits").at_start().more(
             "`detach` takes it off the interfaces; with `keep` it goes on forwarding.",
         ),
         default(
             "snat_addresses", field!(Settings.snat_addresses = IPS),
-            Value::Is("list of IP addresses, up to 16 of each family"),
+            texts("list of IP addresses, up to 16 of each family", "IP", Separated::ByCommas),
             "[]",
             "Source addresses of mode nat",
         )
@@ -68,7 +74,7 @@ pub const LB: KeyTable = KeyTable {
             "They must be routed to this machine. If the list is empty, each backend gets the source address that the \
              kernel's route to it prefers.",
         ),
-        default("snat_ports", field!(Settings.snat_ports = PORTS), Value::Is("range of ports"), "\"1024-32767\"", "Source ports of mode nat").more(
+        default("snat_ports", field!(Settings.snat_ports = PORTS), described("range of ports", "PORTS"), "\"1024-32767\"", "Source ports of mode nat").more(
             "Keep them clear of `net.ipv4.ip_local_port_range` (32768-60999 unless changed), from which this machine's own \
              connections take theirs.",
         ),

@@ -4,13 +4,15 @@
 //! ([`Access`]) and which kinds of check have it. `docs/configuration.md` and `docs/example.toml` are generated from here.
 
 mod access;
+mod backend;
 mod codec;
 mod health;
 mod key;
 mod lb;
+mod row;
 mod service;
 
-use self::key::table;
+use self::row::table;
 pub(super) use self::{
     access::Subject,
     codec::quoted,
@@ -18,10 +20,11 @@ pub(super) use self::{
 };
 pub use self::{
     access::{Access, Keys, Lens},
+    backend::BACKEND,
     health::{ALSO, CHECK, HEALTH, KINDS, STEP},
-    key::{Absent, Key, KeyTable, Value},
+    key::{Absent, CliOption, Key, KeyTable, Separated, Shape, Value},
     lb::LB,
-    service::{AGENT, BACKEND, CLIENTS, GUARD, QUIC, SERVICE},
+    service::{AGENT, CLIENTS, GUARD, QUIC, SERVICE},
 };
 
 /// The file itself.
@@ -30,18 +33,8 @@ pub const FILE: KeyTable = KeyTable {
     prefix: "",
     about: "",
     keys: &[
-        table(
-            "lb",
-            Access::Table,
-            LB.header,
-            "Settings of the balancer as a whole",
-        ),
-        table(
-            "service",
-            Access::Table,
-            SERVICE.header,
-            "Services; one table for each",
-        ),
+        table("lb", Access::Table, &LB, "Settings of the balancer as a whole"),
+        table("service", Access::Table, &SERVICE, "Services; one table for each"),
     ],
 };
 

@@ -4,20 +4,18 @@ use lb_common::service::Mode;
 
 use super::{
     access::{Access, Keys, Lens, field, option, written},
-    codec::{
-        BACKEND_NAME, BOOL, GROUP, MOMENT, PORT_NUMBER, PREFIX_LIST, RING_SIZE, SERVER_IDS, STRING, TIME,
-        WEIGHT, count, port_list, quoted, word,
-    },
+    backend::BACKEND,
+    codec::{BOOL, PORT_NUMBER, PREFIX_LIST, RING_SIZE, STRING, TIME, count, port_list, quoted, word},
     health::HEALTH,
-    key::{
-        BOOLEAN, DURATION, KeyTable, NUMBER, PORT, PREFIXES, TEXT, Value, default, one_of, optional,
-        required, table,
+    key::{KeyTable, Shape},
+    row::{
+        BOOLEAN, DURATION, NUMBER, PORT, PREFIXES, TEXT, default, described, number, one_of, optional,
+        required, table, value,
     },
 };
 use crate::{
     config::values::{self, ValueError},
     state::{
-        backend::{Admin, Backend},
         clients::Clients,
         desired::Desired,
         quic::{Fingerprint, QuicKey, QuicSettings},
@@ -32,25 +30,29 @@ pub const SERVICE: KeyTable = KeyTable {
     prefix: "",
     about: "A service: what clients connect to, and how flows reach its backends.",
     keys: &[
-        required("name", written!(Service: |service: &Service| Some(quoted(&service.name))), TEXT, "\"web\"", "Unique name of the service"),
+        required("name", written!(Service: |service: &Service| Some(quoted(&service.name))), TEXT, "\"web\"", "Unique name of the service").without_option(),
         required(
             "address", written!(Service: |service: &Service| Some(quoted(service.key.address_text()))),
-            Value::Is("IP address or prefix of addresses"),
+            described("IP address or prefix of addresses", "IP"),
             "\"192.0.2.10\"",
             "Address that clients connect to (VIP), or a prefix of such addresses",
         )
+        .checked(|text| values::service_address(text).map(drop))
         .more(
             "A prefix (`\"192.0.2.0/28\"`) is all of its addresses, which must be routed to this machine. A service of one address goes \
              before, and a longer prefix before a shorter one: [modes.md](modes.md#prefixes-as-addresses).",
         ),
         required("port", written!(Service: |service: &Service| service.ports.is_empty().then(|| service.key.port.to_string())), PORT, "80", "Port that clients connect to")
+            .instead_of("ports")
             .more("0 is every port that no other service of the address has; on an address of this machine, its own sockets go before. Needed unless `ports` is set."),
         optional(
             "ports", written!(Service: |service: &Service| (!service.ports.is_empty()).then(|| port_list(&service.ports))),
-            Value::Is("list of ports and ranges, up to 1,024 ports"),
+            value(Shape::Numbers, "list of ports and ranges, up to 1,024 ports", "PORTS"),
             ("only `port`", "[80, 443, \"8000-8100\"]"),
             "Several ports and ranges, in place of port",
         )
+        .instead_of("port")
+        .remark("for example 80,443,8000-8100")
         .more("The first one identifies the service: it keeps its flows while others come and go."),
         default("protocol", written!(Service: |service: &Service| Some(quoted(service.key.protocol.word()))), one_of::<Protocol>(), "\"tcp\"", "Transport protocol"),
         default("mode", field!(Service.mode = word()), one_of::<Mode>(), "\"nat\"", "How packets reach the backends").more("See [modes.md](modes.md)."),
@@ -67,7 +69,7 @@ pub const SERVICE: KeyTable = KeyTable {
         ),
         default(
             "ring_size", field!(Service.ring_size = RING_SIZE),
-            Value::Is("`\"auto\"`, or a prime from 251 to 131071"),
+            value(Shape::NumberOr("auto"), "`\"auto\"`, or a prime from 251 to 131071", "SLOTS"),
             "\"auto\"",
             "Slots of the Maglev ring",
         )
@@ -81,6 +83,7 @@ pub const SERVICE: KeyTable = KeyTable {
             "\"drop\"",
             "What happens to new flows while no backend takes any",
         )
+        .takes("POLICY")
         .more(
             "`drop`: their packets are dropped. `reject`: they are answered with a TCP reset or an ICMP \"port unreachable\", up \
              to 1,000 a second for each service. `all`: enabled backends take them, also if checks call them down.",
@@ -91,6 +94,7 @@ pub const SERVICE: KeyTable = KeyTable {
             "\"move\"",
             "What happens to established flows of a backend that checks call down",
         )
+        .takes("POLICY")
         .more(
             "`move`: after `on_down_after` they go to another backend, which resets them, so that clients reconnect. `keep`: they \
              stay. New flows go elsewhere at once.",
@@ -104,17 +108,18 @@ pub const SERVICE: KeyTable = KeyTable {
         .more("`0s`: flows move as soon as the backend is down, even for a blip."),
         default(
             "max_removed_percent", field!(Service.max_removed_percent = count()),
-            Value::Is("0 to 100"),
+            number(0, 100),
             "100",
             "Share of the weight that checks alone may take out, in percent",
         )
+        .takes("PERCENT")
         .more(
             "Beyond it, backends that are down take flows all the same (panic mode), the last by address first, so that a broken \
              check does not empty the service.",
         ),
         default(
             "backup_below", field!(Service.backup_below = count()),
-            Value::Is("from 1"),
+            number(1, u32::MAX),
             "1",
             "Backups take new flows while fewer of the other backends can",
         ),
@@ -146,12 +151,14 @@ pub const SERVICE: KeyTable = KeyTable {
             ("`10s`", "\"10s\""),
             "The same for a TCP connection that was closed or reset",
         ),
-        table("guard", Access::Table, GUARD.header, "Which clients may send, and how many flows may begin"),
-        table("health", Access::Table, HEALTH.header, "How backends are checked"),
-        table("agent", Access::Table, AGENT.header, "Agents beside the backends"),
-        table("clients", Access::Table, CLIENTS.header, "Clients that go to a group of backends"),
-        table("quic", Access::Table, QUIC.header, "QUIC connection ids that name a backend"),
-        table("backend", Access::Table, BACKEND.header, "Backends; one table for each"),
+        table("guard", Access::Table, &GUARD, "Which clients may send, and how many flows may begin"),
+        table("health", Access::Table, &HEALTH, "How backends are checked"),
+        table("agent", Access::Table, &AGENT, "Agents beside the backends"),
+        table("clients", Access::Table, &CLIENTS, "Clients that go to a group of backends")
+            .takes("GROUP=PREFIXES")
+            .remark("for example near=10.0.0.0/8,192.0.2.0/24, once for each group; replaces all of them, \"\" removes them"),
+        table("quic", Access::Table, &QUIC, "QUIC connection ids that name a backend").without_option(),
+        table("backend", Access::Table, &BACKEND, "Backends; one table for each").of_file(),
     ],
 };
 
@@ -210,10 +217,12 @@ pub const GUARD: KeyTable = KeyTable {
         default(
             "source_bits",
             field!(Guard.source_bits = count()),
-            Value::Is("0 to 32 for IPv4, 0 to 64 for IPv6"),
+            number(0, 64),
             "0",
             "First bits of a client's address that make a source; 0: 32 of IPv4, 64 of IPv6",
-        ),
+        )
+        .takes("BITS")
+        .more("At most 32 where the service's address is IPv4."),
     ],
 };
 
@@ -230,7 +239,8 @@ pub const AGENT: KeyTable = KeyTable {
             BOOLEAN,
             "true",
             "Ask the agents; false discards their updates",
-        ),
+        )
+        .option("agent"),
         optional(
             "port",
             option!(Agent.port = PORT_NUMBER),
@@ -329,14 +339,14 @@ pub const QUIC: KeyTable = KeyTable {
         required(
             "config_id",
             written!(Quic: |quic: &QuicSettings| Some(quic.config_id.to_string())),
-            Value::Is("0 to 6"),
+            number(0, 6),
             "0",
             "First three bits of connection ids",
         ),
         required(
             "server_id_length",
             written!(Quic: |quic: &QuicSettings| Some(quic.server_id_length.to_string())),
-            Value::Is("from 1"),
+            number(1, 15),
             "8",
             "Bytes of a server id",
         )
@@ -344,89 +354,19 @@ pub const QUIC: KeyTable = KeyTable {
         default(
             "nonce_length",
             field!(Quic.nonce_length = count()),
-            Value::Is("from 4"),
+            number(4, 18),
             "8",
             "Bytes of a nonce",
         ),
         optional(
             "key",
             QUIC_KEY,
-            Value::Is("32 hexadecimal digits"),
+            described("32 hexadecimal digits", "HEX"),
             (
                 "connection ids are not encrypted",
                 "\"8f95f09245765f80256934e50c66207f\"",
             ),
             "AES-128 key that encrypts connection ids",
         ),
-    ],
-};
-
-/// `[[service.backend]]`.
-pub const BACKEND: KeyTable = KeyTable {
-    header: "[[service.backend]]",
-    prefix: "",
-    about: "A backend: a server that takes flows of the service.",
-    keys: &[
-        required("name", written!(Backend: |backend: &Backend| Some(quoted(&backend.name))), TEXT, "\"web-1\"", "Name of the backend, unique within the service"),
-        required(
-            "address", written!(Backend: |backend: &Backend| Some(quoted(backend.address))),
-            Value::Is("IP address, with or without a port, or host name with a port"),
-            "\"10.0.0.11:8080\"",
-            "Where packets go",
-        )
-        .more(
-            "Without a port, or with port 0, packets keep theirs: for services on port 0, or with several ports. A host name \
-             (`\"app.example.org:8080\"`) is looked up for as long as the daemon runs, and each of its addresses is a backend with \
-             the values of this table: [operations.md](operations.md#backends-by-host-name).",
-        ),
-        default(
-            "weight", field!(Backend.weight = WEIGHT),
-            Value::Is("0 to 65535"),
-            "100",
-            "Share of new flows, relative to the other backends; 0 takes none",
-        ),
-        optional("mode", option!(Backend.mode = word()), one_of::<Mode>(), ("the service's mode", "\"nat\""), "Mode of this backend"),
-        default(
-            "backup", field!(Backend.backup = BOOL),
-            BOOLEAN,
-            "false",
-            "Take new flows only while fewer other backends can than backup_below",
-        ),
-        optional(
-            "group", option!(Backend.group = GROUP),
-            TEXT,
-            ("no group", "\"near\""),
-            "Group that the backend is of",
-        )
-        .more("A `[[service.clients]]` table leads clients to it. Other clients go to the backends of groups that no such table names."),
-        optional(
-            "agent_port", option!(Backend.agent_port = PORT_NUMBER),
-            PORT,
-            ("`port` of `[service.agent]`", "9708"),
-            "Port of its agent; 0: it has none",
-        ),
-        default(
-            "server_ids", field!(Backend.server_ids = SERVER_IDS),
-            Value::Is("list of hexadecimal texts"),
-            "[]",
-            "Server ids by which QUIC connection ids name it",
-        ),
-        default("admin", field!(Backend.admin = word()), one_of::<Admin>(), "\"enabled\"", "State that the operator wants").more(
-            "`draining`: no new flows. `disabled`: no flows at all.",
-        ),
-        optional(
-            "drain_until", option!(Backend.drain_until = MOMENT),
-            Value::Is("time (RFC 3339, UTC)"),
-            ("never", "\"2030-01-31T12:00:00Z\""),
-            "When a drain ends and the backend is disabled",
-        )
-        .more("Needs `admin = \"draining\"`."),
-        optional(
-            "discovered_by", option!(Backend.discovered_by = BACKEND_NAME),
-            TEXT,
-            ("the backend is written by hand", "\"app\""),
-            "The backend with a host name that this one is an address of",
-        )
-        .more("Written by `lb export`: a daemon that starts with it has backends before the name is looked up."),
     ],
 };

@@ -2,10 +2,12 @@
 
 use std::net::IpAddr;
 
+use lb_common::service::Mode;
 use proptest::prelude::*;
 
 use super::*;
 use crate::state::{
+    backend::Admin,
     service::{OnEmpty, Protocol, ServiceKey},
     testing,
 };
@@ -33,7 +35,7 @@ fn changed(desired: &Desired, service: &str, change: impl FnOnce(&mut Service)) 
 fn every_change_has_its_effect_and_raises_the_revision_once() {
     type Effect = fn(&Desired) -> bool;
     let set = |change: fn(&mut Service)| web().set_service(changed(&web(), "web", change));
-    let set_a = |change| web().set_backend(&name("web"), &name("a"), change);
+    let set_a = |change: fn(&mut Backend)| web().set_backend(&name("web"), &name("a"), change);
     let cases: [(Result<Desired, ChangeError>, Effect); 11] = [
         (web().add_service(testing::service("api", 2, &[])), |d| {
             d.services.len() == 2
@@ -61,44 +63,23 @@ fn every_change_has_its_effect_and_raises_the_revision_once() {
                 .values()
                 .all(|service| service.backends.len() == 1 && service.backends[0].name.as_str() == "b")
         }),
+        (set_a(|backend| backend.weight = 0), |d| {
+            d.services
+                .values()
+                .all(|service| service.backends[0].weight == 0 && service.backends[1].weight == 2)
+        }),
+        (set_a(|backend| backend.mode = Some(Mode::Nat)), |d| {
+            d.services
+                .values()
+                .all(|service| service.backends[0].mode == Some(Mode::Nat))
+        }),
+        (set_a(|backend| backend.admin = Admin::Draining), |d| {
+            d.services
+                .values()
+                .all(|service| service.backends[0].admin == Admin::Draining)
+        }),
         (
-            set_a(BackendChange {
-                weight: Some(0),
-                ..Default::default()
-            }),
-            |d| {
-                d.services
-                    .values()
-                    .all(|service| service.backends[0].weight == 0 && service.backends[1].weight == 2)
-            },
-        ),
-        (
-            set_a(BackendChange {
-                mode: Some(Some(Mode::Nat)),
-                ..Default::default()
-            }),
-            |d| {
-                d.services
-                    .values()
-                    .all(|service| service.backends[0].mode == Some(Mode::Nat))
-            },
-        ),
-        (
-            set_a(BackendChange {
-                admin: Some(Admin::Draining),
-                ..Default::default()
-            }),
-            |d| {
-                d.services
-                    .values()
-                    .all(|service| service.backends[0].admin == Admin::Draining)
-            },
-        ),
-        (
-            set_a(BackendChange {
-                address: Some("10.0.1.9:1".parse().unwrap()),
-                ..Default::default()
-            }),
+            set_a(|backend| backend.address = "10.0.1.9:1".parse().unwrap()),
             |d| {
                 d.services
                     .values()
@@ -118,10 +99,9 @@ fn every_change_has_its_effect_and_raises_the_revision_once() {
 fn a_change_to_the_present_state_succeeds_and_changes_nothing() {
     let service = testing::service("web", 1, &[("a", 1), ("b", 2)]);
     let backend = service.backends[0].clone();
-    let same = BackendChange {
-        weight: Some(1),
-        admin: Some(Admin::Enabled),
-        ..Default::default()
+    let same = |backend: &mut Backend| {
+        backend.weight = 1;
+        backend.admin = Admin::Enabled
     };
     for result in [
         web().add_service(service),
@@ -164,7 +144,7 @@ fn refused_changes_name_the_conflict() {
         "nope"
     ));
     assert!(missing(
-        web().set_backend(&here, &none, BackendChange::default()),
+        web().set_backend(&here, &none, |_| {}),
         Kind::Backend,
         "web/none"
     ));
@@ -193,16 +173,10 @@ fn refused_changes_name_the_conflict() {
         conflict(web().add_backend(&here, testing::backend(1, 1, "c", 1))),
         "address taken"
     );
-    let moved = BackendChange {
-        address: Some("10.0.1.2:8080".parse().unwrap()),
-        ..Default::default()
-    };
+    let moved = |backend: &mut Backend| backend.address = "10.0.1.2:8080".parse().unwrap();
     assert!(conflict(web().set_backend(&here, &a, moved)), "address taken");
 
-    let other_family = BackendChange {
-        address: Some("[2001:db8::1]:80".parse().unwrap()),
-        ..Default::default()
-    };
+    let other_family = |backend: &mut Backend| backend.address = "[2001:db8::1]:80".parse().unwrap();
     assert!(invalid(web().set_backend(&here, &a, other_family)));
 }
 

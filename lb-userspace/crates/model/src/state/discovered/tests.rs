@@ -1,7 +1,10 @@
 use super::*;
 use crate::{
     config::diff::diff,
-    state::{backend::Admin, change::BackendChange, testing},
+    state::{
+        backend::{Admin, Backend},
+        testing,
+    },
 };
 use lb_common::service::Mode;
 
@@ -30,10 +33,7 @@ fn names(desired: &Desired) -> Vec<&str> {
 }
 
 fn admin(desired: &Desired, backend: &str, admin: Admin) -> Desired {
-    let change = BackendChange {
-        admin: Some(admin),
-        ..BackendChange::default()
-    };
+    let change = |backend: &mut Backend| backend.admin = admin;
     desired.set_backend(&name("web"), &name(backend), change).unwrap()
 }
 
@@ -137,20 +137,11 @@ fn an_old_export_brings_no_old_answer_back() {
 fn of_a_found_backend_only_weight_and_state_can_be_set_by_hand() {
     let (found, _) = after(&file(), &["10.0.0.1"]);
     let (web, backend): (ServiceName, BackendName) = (name("web"), name("app-10.0.0.1"));
-    let set = |change| found.set_backend(&web, &backend, change);
-    let weight = BackendChange {
-        weight: Some(3),
-        ..Default::default()
-    };
+    let set = |change: fn(&mut Backend)| found.set_backend(&web, &backend, change);
+    let weight = |backend: &mut Backend| backend.weight = 3;
     assert!(set(weight).is_ok());
-    let address = BackendChange {
-        address: Some(([10, 0, 0, 7], 1).into()),
-        ..Default::default()
-    };
-    let backup = BackendChange {
-        backup: Some(true),
-        ..Default::default()
-    };
+    let address = |backend: &mut Backend| backend.address = ([10, 0, 0, 7], 1).into();
+    let backup = |backend: &mut Backend| backend.backup = true;
     for error in [
         set(address).unwrap_err(),
         set(backup).unwrap_err(),

@@ -1,10 +1,9 @@
 //! Settings of checks, where each key may differ from its default.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use proptest::prelude::*;
 
-use super::millis;
 use crate::{
     health::settings::{
         BreakerSettings, Bytes, CheckKind, CheckSettings, Damping, DialogueStep, DnsCheck, ExecCheck,
@@ -13,6 +12,10 @@ use crate::{
     },
     state::words::Word,
 };
+
+pub(super) fn millis(range: std::ops::Range<u64>) -> impl Strategy<Value = Duration> {
+    range.prop_map(Duration::from_millis)
+}
 
 fn http() -> impl Strategy<Value = HttpCheck> {
     let text = || {
