@@ -16,9 +16,12 @@ use crate::{
     scratch::{NewFlow, Scratch},
 };
 
-/// What [`insert_reply`] returns for a port that another flow has, and where the table is full: no result that is encoded.
+/// What the functions below return for a port that another flow has, and where the table is full: no result that is encoded.
 const TAKEN: u32 = u32::MAX;
 const FULL: u32 = u32::MAX - 1;
+/// Ports that one function tries. One loop over all of them would be walked by the verifier for each.
+const PORTS_AT_ONCE: u32 = 8;
+const _: () = assert!((SNAT_PORT_TURNS + SNAT_PORT_DRAWS).is_multiple_of(PORTS_AT_ONCE));
 /// The result of all of them for success.
 const DONE: u32 = 0;
 
@@ -45,6 +48,11 @@ global! {
 }
 
 global! {
+    /// Tries the next [`PORTS_AT_ONCE`] ports, after so many were `tried`.
+    fn try_ports(&mut Scratch, tried: u32) -> u32 = try_ports_v4, try_ports_v6: try_some
+}
+
+global! {
     /// Tries one port: the next one, or a random one once enough ports were `tried`.
     fn try_port(&mut Scratch, tried: u32) -> u32 = try_port_v4, try_port_v6: try_one
 }
@@ -57,10 +65,23 @@ global! {
 #[inline(always)]
 fn search_port<A: Family>(scratch: &mut Scratch<A>) -> u32 {
     let mut found = encode(Err(Reason::SnatPortsExhausted));
-    for tried in 0..SNAT_PORT_TURNS + SNAT_PORT_DRAWS {
-        match try_port(scratch, tried) {
+    for round in 0..(SNAT_PORT_TURNS + SNAT_PORT_DRAWS) / PORTS_AT_ONCE {
+        match try_ports(scratch, round * PORTS_AT_ONCE) {
             TAKEN => {}
             FULL => found = encode(Err(Reason::FlowTableFull)),
+            other => return other,
+        }
+    }
+    found
+}
+
+#[inline(always)]
+fn try_some<A: Family>(scratch: &mut Scratch<A>, tried: u32) -> u32 {
+    let mut found = TAKEN;
+    for more in 0..PORTS_AT_ONCE {
+        match try_port(scratch, tried + more) {
+            TAKEN => {}
+            FULL => found = FULL,
             other => return other,
         }
     }
