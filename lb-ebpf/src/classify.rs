@@ -22,18 +22,14 @@ use crate::{
     transport,
 };
 
-/// Reads header and tuple, and looks the service up. Leaves all but the header in the scratch; before the stage of ICMP, also
-/// the header.
+/// Reads header and tuple, and looks the service up. Leaves all of them in the scratch.
 #[inline(always)]
 pub(crate) fn read<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Ip, NextStage> {
-    let ip = A::parse(packet)?;
+    let ip = scratch.forget_header(A::parse(packet)?);
     let protocol = match ip.protocol {
         Protocol::Tcp => TCP,
         Protocol::Udp => UDP,
-        Protocol::Icmp => {
-            scratch.ip = ip;
-            return Err(NextStage::Icmp);
-        }
+        Protocol::Icmp => return Err(NextStage::Icmp),
     };
     transport::tuple(packet, &ip, protocol, &mut scratch.tuple)?;
     lookup::find(scratch);
@@ -48,7 +44,6 @@ pub(crate) fn next<A: Family>(
     scratch: &mut Scratch<A>,
 ) -> Result<NextStage, NextStage> {
     if let Some(next) = order::of_service(&scratch.service) {
-        scratch.ip = *ip;
         scratch.select_none();
         return Ok(next);
     }
@@ -56,7 +51,7 @@ pub(crate) fn next<A: Family>(
     let next = order::of_none(settings, scratch.tuple.dst_port, || {
         may_be_reply(settings.flags, &scratch.tuple)
     });
-    of_none(packet, ip, next, scratch)
+    next.ok_or_else(|| unmatched::<A>(packet, ip))
 }
 
 /// The stage of a packet of the service in the scratch.
@@ -84,26 +79,12 @@ pub(crate) fn next_of_none<A: Family>(
     packet: &Packet,
     ip: &Ip,
     settings: &Settings,
-    scratch: &mut Scratch<A>,
+    scratch: &Scratch<A>,
 ) -> Result<NextStage, NextStage> {
     let next = order::after_prefixes(settings, scratch.tuple.dst_port, || {
         may_be_reply(settings.flags, &scratch.tuple)
     });
-    of_none(packet, ip, next, scratch)
-}
-
-#[inline(always)]
-fn of_none<A: Family>(
-    packet: &Packet,
-    ip: &Ip,
-    next: Option<NextStage>,
-    scratch: &mut Scratch<A>,
-) -> Result<NextStage, NextStage> {
-    let Some(next) = next else {
-        return Err(unmatched::<A>(packet, ip));
-    };
-    scratch.ip = *ip;
-    Ok(next)
+    next.ok_or_else(|| unmatched::<A>(packet, ip))
 }
 
 /// A TCP or UDP packet for no service and no flow. The stage of fragments remembers a first one.

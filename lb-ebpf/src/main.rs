@@ -209,7 +209,9 @@ mod programs {
             if end_tunnel::may_be_gue(scratch) {
                 return Ok(NextStage::EndTunnel);
             }
-            classify::next(&packet, &ip, scratch)
+            let next = classify::next(&packet, &ip, scratch)?;
+            scratch.ip = ip;
+            Ok(next)
         };
         let (Ok(next) | Err(next)) = classified();
         stage::dispatch::<A, ENTRY_LEADS_TO>(&packet, slot, end_tunnel::before_classify(next))

@@ -126,6 +126,16 @@ impl<A> Scratch<A> {
             ptr::read_volatile(&raw const self.next)
         }
     }
+
+    /// Keeps the packet's header, and returns it as the verifier knows nothing about it, as in [`Self::forget`].
+    #[inline(always)]
+    pub(crate) fn forget_header(&mut self, ip: Ip) -> Ip {
+        // SAFETY: a field, which holds what is written here.
+        unsafe {
+            ptr::write_volatile(&raw mut self.ip, ip);
+            ptr::read_volatile(&raw const self.ip)
+        }
+    }
 }
 
 /// The entries of a flow that begins.
@@ -154,10 +164,26 @@ pub(crate) struct Selected {
 pub(crate) struct Exit {
     /// The largest packet that would have fit, where one was refused as too big.
     pub(crate) limit: u32,
+    /// Bytes that are put before the packet, see [`Self::forget_overhead`].
+    overhead: u32,
     /// Where the frame goes.
     pub(crate) hop: NextHop,
     /// A look-up in the kernel's routes and neighbours.
     pub(crate) route: bpf_fib_lookup,
+}
+
+impl Exit {
+    /// Returns `overhead` as the verifier knows nothing about it: it would walk the rest once for each mode.
+    #[inline(always)]
+    pub(crate) fn forget_overhead(&mut self, overhead: usize) -> usize {
+        #[expect(clippy::cast_possible_truncation, reason = "the bytes of headers")]
+        let overhead = overhead as u32;
+        // SAFETY: a field, which holds what is written here.
+        unsafe {
+            ptr::write_volatile(&raw mut self.overhead, overhead);
+            ptr::read_volatile(&raw const self.overhead) as usize
+        }
+    }
 }
 
 /// Where a frame goes on layer 2.

@@ -1,5 +1,7 @@
 //! From one stage to the next: the one place that dispatches, and the one way out.
 
+use core::ptr;
+
 use aya_ebpf::{bindings::xdp_md, btf_maps::ProgramArray, macros::btf_map};
 use lb_common::{
     addr::NetV4,
@@ -57,10 +59,25 @@ pub(crate) unsafe fn run_on<A: Family, const NEXT: u32>(
     match unsafe { A::scratch() } {
         Ok(scratch) => {
             scratch.keep(packet, interface_slot);
-            go_on::<A, NEXT>(packet, scratch, stage)
+            // SAFETY: the same packet.
+            let packet = unsafe {
+                Packet::resume(
+                    packet.context(),
+                    forget(&scratch.tags),
+                    forget(&scratch.frame_len),
+                )
+            };
+            go_on::<A, NEXT>(&packet, scratch, stage)
         }
         Err(reason) => verdict::finish(packet, interface_slot, reason),
     }
+}
+
+/// A value as the verifier knows nothing about it, see [`Scratch::forget`].
+#[inline(always)]
+fn forget<T: Copy>(value: &T) -> T {
+    // SAFETY: a reference.
+    unsafe { ptr::read_volatile(value) }
 }
 
 #[inline(always)]

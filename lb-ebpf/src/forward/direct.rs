@@ -27,15 +27,17 @@ pub(crate) fn prepare<A: Family>(
     hash: u32,
     exit: &mut Exit,
 ) -> Result<(), NextStage> {
-    let (overhead, gue) = match Mode::from_u8(backend.mode) {
-        Some(Mode::L2dsr) => (0, false),
-        Some(Mode::Ipip) => (tunnel::overhead(backend.has(IPV6), false), false),
-        Some(Mode::Gue) => (tunnel::overhead(backend.has(IPV6), true), true),
+    let overhead = match Mode::from_u8(backend.mode) {
+        Some(Mode::L2dsr) => 0,
+        Some(Mode::Ipip) => tunnel::overhead(backend.has(IPV6), false),
+        Some(Mode::Gue) => tunnel::overhead(backend.has(IPV6), true),
         Some(Mode::Nat | Mode::Dnat) | None => return Err(Reason::ModeMissing.into()),
     };
     fits(packet, ip, backend, overhead, exit)?;
+    let overhead = exit.forget_overhead(overhead);
     exit.hop = NextHop::to_backend(packet, backend, exit)?;
     if overhead != 0 {
+        let gue = backend.mode == Mode::Gue as u8;
         outer::put::<A>(packet, ip, backend, gue, hash)?;
     }
     Ok(())
