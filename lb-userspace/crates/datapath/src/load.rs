@@ -124,6 +124,8 @@ impl Loader {
         let variant = usize::from(!frags);
         let result = match &self.loaded[variant] {
             Some(loaded) => loaded.clone(),
+            // Its maps are new, so an earlier daemon has left no program with them.
+            None if self.first.is_some() => self.load_new(frags)?.map(Arc::new),
             None => match self.find(frags) {
                 Some(program) => {
                     self.stages.are_whole();
