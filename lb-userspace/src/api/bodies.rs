@@ -16,7 +16,10 @@ use tokio::{
     time,
 };
 
-use super::{MAX_REQUEST, error::ApiError, requests::ErrorCode};
+use super::{error::ApiError, requests::ErrorCode};
+
+/// Largest body of a request, in bytes: a configuration file with as many backends as fit.
+pub const MAX_REQUEST: usize = 64 << 20;
 
 /// Bytes of all bodies that are held at once: a largest one, and as much again for others.
 const BUDGET: usize = 2 * MAX_REQUEST;

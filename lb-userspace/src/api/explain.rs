@@ -13,12 +13,12 @@ use lb_common::{
 use tokio::task;
 
 use super::{
-    Api,
     error::ApiError,
     requests::{ErrorBody, ErrorCode, ExplainQuery},
     types::{self, Output},
 };
 use crate::{
+    api::context::Api,
     config::values,
     datapath::Interface,
     explain::{self, Explanation, Outer, OuterKind, Question},

@@ -19,15 +19,14 @@ use http_body_util::channel::{Channel, Sender};
 use hyper::body::Bytes;
 
 use super::{
-    Api,
     bodies::Held,
     error::ApiError,
     requests::{ApplyRequest, Changed, ErrorBody, ErrorCode, EventsQuery, Expected, Moved, RemoveQuery},
-    snapshot::StatusSnapshot,
     stream,
     types::{self, Status},
 };
 use crate::{
+    api::{context::Api, snapshot::StatusSnapshot},
     config::{
         self,
         change::{self, Request},

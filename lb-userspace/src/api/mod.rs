@@ -2,6 +2,7 @@
 
 mod agent;
 mod bodies;
+mod context;
 mod document;
 mod error;
 mod explain;
@@ -19,35 +20,21 @@ mod stream;
 mod tests;
 pub mod types;
 
-use std::{
-    collections::BTreeMap,
-    net::SocketAddr,
-    sync::Arc,
-    time::{Duration, SystemTime},
-};
+use std::{sync::Arc, time::Duration};
 
 use axum::{Json, Router, extract::DefaultBodyLimit, middleware, routing::get};
-use tokio::{net::UnixListener, sync::Semaphore};
-use tokio_util::sync::CancellationToken;
+use tokio::net::UnixListener;
 use utoipa::{OpenApi, openapi};
 use utoipa_axum::{router::OpenApiRouter, routes};
 
 use self::bodies::{Bodies, within_budget};
-pub use self::parser::FileParser;
-
-use crate::{
-    config::DaemonSettings,
-    config_file::ConfigFile,
-    control::{ControlHandle, Observer},
-    datapath::Interfaces,
-    discovery,
-    events::EventLog,
-    explain::ReadTables,
-    health::{CheckId, CheckStatuses, HealthHandle, Report, agent::AgentStatus},
-    parts::PartBoard,
-    serve::{Limits, Server},
-    state::store::Store,
+pub use self::{
+    bodies::MAX_REQUEST,
+    context::{Api, ReadChecks},
+    parser::FileParser,
 };
+
+use crate::serve::{Limits, Server};
 
 /// Connections to the socket at once, if descriptors suffice.
 pub const MAX_CONNECTIONS: usize = 128;
@@ -74,69 +61,6 @@ pub const fn limits(connections: usize) -> Limits {
         answer: None,
         reserve: RESERVED_DESCRIPTORS,
     }
-}
-
-/// Largest body of a request, in bytes: a configuration file with as many backends as fit.
-pub const MAX_REQUEST: usize = 64 << 20;
-
-/// Reads the state of checks, and takes reports.
-pub trait ReadChecks: Send + Sync {
-    /// All checks by backend.
-    fn checks(&self) -> Arc<CheckStatuses>;
-
-    /// All agents by backend.
-    fn agents(&self) -> Arc<BTreeMap<CheckId, AgentStatus>>;
-
-    /// Takes a report about the backend at `target`.
-    fn report(&self, target: SocketAddr, report: Report);
-}
-
-impl ReadChecks for HealthHandle {
-    fn checks(&self) -> Arc<CheckStatuses> {
-        self.snapshot()
-    }
-
-    fn agents(&self) -> Arc<BTreeMap<CheckId, AgentStatus>> {
-        Self::agents(self).snapshot()
-    }
-
-    fn report(&self, target: SocketAddr, report: Report) {
-        Self::report(self, target, report);
-    }
-}
-
-/// Everything that the API shows and changes.
-pub struct Api {
-    /// Requests changes.
-    pub control: ControlHandle,
-    /// Reads counters.
-    pub observer: Arc<Observer>,
-    /// Reads checks.
-    pub checks: Box<dyn ReadChecks>,
-    /// Reads the tables that packets meet.
-    pub tables: Box<dyn ReadTables>,
-    /// The events.
-    pub events: Arc<EventLog>,
-    /// Keeps the state.
-    pub store: Arc<dyn Store + Send + Sync>,
-    /// The configuration file that the daemon was started with.
-    pub config: Option<Arc<ConfigFile>>,
-    /// Interfaces that are to have the program.
-    pub interfaces: Interfaces,
-    /// How host names of backends do.
-    pub hosts: discovery::Hosts,
-    /// Parts that are missing.
-    pub parts: PartBoard,
-    /// The start settings of the daemon.
-    pub settings: DaemonSettings,
-    /// When the daemon started.
-    pub started: SystemTime,
-    /// Permits for clients that follow events.
-    pub followers: Arc<Semaphore>,
-    /// Parses configuration files.
-    pub parser: FileParser,
-    /// Ends streams when the daemon leaves.
-    pub cancel: CancellationToken,
 }
 
 #[derive(OpenApi)]

@@ -12,11 +12,11 @@ use axum::{
 use tokio::{task, time::Instant};
 
 use super::{
-    Api,
     error::ApiError,
     requests::{ErrorBody, ErrorCode, ReportSpec, ReportTaken, Reported},
 };
 use crate::{
+    api::context::Api,
     config::values,
     health::{MAX_INTERVAL, MIN_INTERVAL, Report, millis, settings::CheckKind},
     state::{

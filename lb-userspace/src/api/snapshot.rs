@@ -3,26 +3,26 @@
 mod backend;
 mod config;
 mod host;
+mod moment;
 mod problems;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use lb_common::reason::Reason;
 use tokio::task;
 
+pub(super) use self::moment::StatusSnapshot;
 use super::{
-    Api, agent,
+    agent,
     error::ApiError,
     guard,
     types::{self, Drops, Interface, MapUse, Status, XdpMode},
 };
 use crate::{
-    control::{self, ControlView, Observation},
-    datapath,
-    discovery::HostStatuses,
-    duration,
+    api::context::Api,
+    control::{self},
+    datapath, duration,
     events::rfc3339,
-    health::{CheckId, CheckStatuses, agent::AgentStatus},
     metrics::is_drop,
     parts::Part,
     plan::groups::TakenBy,
@@ -36,18 +36,6 @@ use crate::{
         words::{self, Word},
     },
 };
-
-/// State, counters and checks at one moment.
-pub(super) struct StatusSnapshot {
-    view: Arc<ControlView>,
-    seen: Observation,
-    checks: Arc<CheckStatuses>,
-    agents: Arc<BTreeMap<CheckId, AgentStatus>>,
-    hosts: Arc<HostStatuses>,
-    config: types::ConfigState,
-    /// Problems of the configuration file and the store.
-    of_config: Vec<types::Problem>,
-}
 
 impl StatusSnapshot {
     /// Reads everything.

@@ -11,10 +11,8 @@ use http_body_util::channel::{Channel, Sender};
 use hyper::body::Bytes;
 use serde::Serialize;
 
-use super::{
-    snapshot::StatusSnapshot,
-    types::{ConfigState, Interface, MapUse, Problem, Status},
-};
+use super::types::{ConfigState, Interface, MapUse, Problem, Status};
+use crate::api::snapshot::StatusSnapshot;
 
 /// Bytes of an answer that are sent at a time, about.
 const PIECE: usize = 64 * 1024;

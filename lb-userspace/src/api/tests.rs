@@ -1,6 +1,7 @@
 //! The API through a real unix socket, spoken to by the command line's own client.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, SocketAddr},
     ops::ControlFlow,
@@ -22,7 +23,7 @@ use lb_common::{
 use prometheus::Registry;
 use serde::Serialize;
 use serde_json::{Value, json};
-use tokio::sync::watch;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{requests::*, *};
@@ -31,7 +32,8 @@ use crate::{
         client::Client,
         error::{CliError, Exit},
     },
-    config::{self, change::Request},
+    config::{self, DaemonSettings, change::Request},
+    config_file::ConfigFile,
     control::{
         Change, Inherited,
         testing::{Rig, request as testing_request},
@@ -39,6 +41,8 @@ use crate::{
     datapath::{Attachment, Interface, InterfaceProblem, LinkOperation, NextHopState, XdpMode},
     events::Event,
     explain::{Answers, AnyTuple, ReadTables, Translated},
+    health::{CheckId, CheckStatuses, Report, agent::AgentStatus},
+    parts::PartBoard,
     serve::ServerMetrics,
     state::{
         service::{Protocol, ServiceKey},

@@ -2,8 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
-use super::RunError;
 use crate::{
+    app::error::RunError,
     chain::chain,
     config::{Config, diff::Diff},
     config_file::{FileError, with_details},

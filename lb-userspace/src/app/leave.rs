@@ -1,7 +1,6 @@
 //! The data plane at the end of the daemon: detached or kept.
 
-use super::RunError;
-use crate::{config::daemon::OnExit, datapath::WriterHandle};
+use crate::{app::error::RunError, config::daemon::OnExit, datapath::WriterHandle};
 
 /// Takes the data plane out of the kernel, or leaves it there, forwarding.
 pub(super) async fn leave(writer: &WriterHandle, on_exit: OnExit) -> Result<(), RunError> {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::RunError;
 use crate::{
+    app::error::RunError,
     datapath::{AttachResult, CheckPaths, WriterHandle},
     health::settings::Through,
     parts,

@@ -15,6 +15,9 @@ use tokio::net::UnixStream;
 use super::error::{CliError, Exit};
 use crate::api::requests::ErrorBody;
 
+/// Path of the daemon's socket unless a flag, the environment or the configuration file sets another.
+pub const DEFAULT_SOCKET: &str = "/run/lb/lb.sock";
+
 /// The daemon behind a socket.
 #[derive(Clone, Debug)]
 pub(crate) struct Client {

@@ -4,7 +4,7 @@
 
 use std::{env, ffi::OsString, fs, io, path::PathBuf, time::Duration};
 
-use clap::{Arg, Args, Command, CommandFactory};
+use clap::{Arg, Args, Command};
 use clap_complete::{
     Shell,
     engine::{ArgValueCandidates, CompletionCandidate},
@@ -12,8 +12,7 @@ use clap_complete::{
 };
 
 use super::{
-    Cli, DEFAULT_SOCKET,
-    client::Client,
+    client::{Client, DEFAULT_SOCKET},
     error::{CliError, Exit},
     output::print,
 };
@@ -56,14 +55,11 @@ impl Completions {
     }
 }
 
-/// Answers a shell and ends the process, where a shell's script has called.
-pub fn answer_shell() {
-    CompleteEnv::with_factory(command).var(VARIABLE).complete();
-}
-
-/// The command line with the candidates of its values.
-fn command() -> Command {
-    with_candidates(Cli::command(), "")
+/// Answers a shell and ends the process, where a shell's script has called; `commands` is the whole command line.
+pub(super) fn answer_shell(commands: fn() -> Command) {
+    CompleteEnv::with_factory(|| with_candidates(commands(), ""))
+        .var(VARIABLE)
+        .complete();
 }
 
 /// `command` and its subcommands; `group` is the name of its parent.
@@ -196,12 +192,16 @@ fn socket() -> PathBuf {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::cli::Cli;
 
     fn offered(line: &str) -> Vec<String> {
         let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
         let last = words.len() - 1;
-        let offered = clap_complete::engine::complete(&mut command(), words, last, None).unwrap();
+        let mut command = with_candidates(Cli::command(), "");
+        let offered = clap_complete::engine::complete(&mut command, words, last, None).unwrap();
         let values = offered.iter().map(CompletionCandidate::get_value);
         values.map(|value| value.to_string_lossy().into_owned()).collect()
     }

@@ -2,10 +2,9 @@
 
 use std::{fs, path::PathBuf};
 
-use clap::{Args, CommandFactory};
+use clap::{Args, Command};
 
 use super::{
-    Cli,
     error::{CliError, Exit},
     output::print,
 };
@@ -18,10 +17,10 @@ pub(super) struct Man {
 }
 
 impl Man {
-    pub(super) fn execute(self) -> Result<(), CliError> {
+    pub(super) fn execute(self, commands: Command) -> Result<(), CliError> {
         let directory = self.directory.display().to_string();
         fs::create_dir_all(&self.directory)
-            .and_then(|()| clap_mangen::generate_to(Cli::command(), &self.directory))
+            .and_then(|()| clap_mangen::generate_to(commands, &self.directory))
             .map_err(|error| CliError::new(Exit::Failed, format!("{directory}: {error}")))?;
         print(&format!(
             "pages for lb and its commands are in {directory}; `man lb` shows the first\n"

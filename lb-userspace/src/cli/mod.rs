@@ -26,16 +26,13 @@ mod tables;
 
 use std::path::PathBuf;
 
-use clap::{ArgAction, Parser, Subcommand};
+use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
-pub use self::completions::answer_shell;
+pub use self::client::DEFAULT_SOCKET;
 use self::{
     error::CliError,
     output::{Context, Output},
 };
-
-/// Path of the daemon's socket unless a flag, the environment or the configuration file sets another.
-pub const DEFAULT_SOCKET: &str = "/run/lb/lb.sock";
 
 /// Layer 4 load balancer: XDP data plane, health checks, metrics, in one program.
 #[derive(Parser, Debug)]
@@ -123,9 +120,14 @@ impl Cli {
             Command::Detach(detach) => detach.execute(&context),
             Command::Decap(decap) => decap.execute(&context),
             Command::Completions(completions) => completions.execute(),
-            Command::Man(man) => man.execute(),
+            Command::Man(man) => man.execute(Self::command()),
         }
     }
+}
+
+/// Answers a shell and ends the process, where a shell's script has called.
+pub fn answer_shell() {
+    completions::answer_shell(Cli::command);
 }
 
 #[cfg(test)]

@@ -13,8 +13,7 @@ use clap::{Args, ValueEnum};
 use serde::Serialize;
 
 use super::{
-    DEFAULT_SOCKET,
-    client::Client,
+    client::{Client, DEFAULT_SOCKET},
     error::{CliError, Exit},
     table::Style,
 };

@@ -10,8 +10,8 @@ use std::{
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::ControlHandle;
 use crate::{
+    control::handle::ControlHandle,
     events::{EventKind, EventLog, NewEvent, rfc3339},
     health::{Certificate, CheckId, CheckStatuses, HealthHandle},
 };

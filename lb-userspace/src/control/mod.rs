@@ -14,6 +14,7 @@ pub mod change;
 #[cfg(test)]
 mod crash_tests;
 pub mod error;
+mod handle;
 mod inherited;
 mod ledger;
 mod metrics;
@@ -38,119 +39,14 @@ mod tests;
 mod verdicts;
 mod view;
 
-use std::{sync::Arc, time::SystemTime};
-
-use tokio::sync::{mpsc, oneshot, watch};
-
 pub use self::{
     broken::{Broken, Cause, broken, forwards},
     change::Change,
     error::ControlError,
+    handle::{ControlHandle, Moved, Outcome, REQUEST_DEPTH},
     inherited::{Inherited, inherit, still_needed, stored_agent_updates},
     metrics::ApplyMetrics,
     observe::{Observation, Observer, ReadCounters, Reading},
-    task::{ControlTask, Parts, report_replaced},
-    view::ControlView,
+    task::{ControlTask, Parts, report::report_replaced},
+    view::{ControlView, RefusedFile},
 };
-use crate::state::{desired::Revision, names::ServiceName};
-
-/// Changes that may wait for the one in progress; further callers wait for room.
-pub const REQUEST_DEPTH: usize = 64;
-
-/// The effect of a change, made or simulated.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Outcome {
-    /// Revision in force now.
-    pub revision: Revision,
-    /// Whether anything is different from before.
-    pub changed: bool,
-    /// The differences, one line each.
-    pub diff: Vec<String>,
-    /// The effect on flows of services that stay; empty without an effect.
-    pub moved: Vec<Moved>,
-    /// The lines of `diff` that undo changes made by command since a configuration file was applied.
-    pub replaced: Vec<String>,
-}
-
-/// The effect of a change on the flows of a service.
-#[derive(Clone, PartialEq, Debug)]
-pub struct Moved {
-    /// The service.
-    pub service: ServiceName,
-    /// Share of new flows that go elsewhere, 0 to 1.
-    pub share: f64,
-    /// Flows under way that are moved, when last counted.
-    pub flows: u64,
-}
-
-/// Something on its way to the task.
-#[derive(Debug)]
-enum Request {
-    Change {
-        change: Change,
-        expected: Option<Revision>,
-        dry_run: bool,
-        reply: oneshot::Sender<Result<Outcome, ControlError>>,
-    },
-    /// A configuration file was refused before it became a change.
-    Refused(String),
-}
-
-/// A configuration file that is not in force.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct RefusedFile {
-    /// Which file, and why.
-    pub why: String,
-    /// When.
-    pub at: SystemTime,
-}
-
-/// Handle to request changes and to read the state.
-#[derive(Clone, Debug)]
-pub struct ControlHandle {
-    requests: mpsc::Sender<Request>,
-    view: watch::Receiver<Arc<ControlView>>,
-}
-
-impl ControlHandle {
-    /// Makes a change, or with `dry_run` only computes its effect. With `expected`, only if that is still the revision.
-    /// Returns when the change is saved and programmed.
-    ///
-    /// # Errors
-    /// [`ControlError`]; the state is then as before.
-    pub async fn change(
-        &self,
-        change: Change,
-        expected: Option<Revision>,
-        dry_run: bool,
-    ) -> Result<Outcome, ControlError> {
-        let (reply, answer) = oneshot::channel();
-        let request = Request::Change {
-            change,
-            expected,
-            dry_run,
-            reply,
-        };
-        self.requests
-            .send(request)
-            .await
-            .map_err(|_| ControlError::Closed)?;
-        answer.await.map_err(|_| ControlError::Closed)?
-    }
-
-    /// Publishes that a configuration file was refused, until one is accepted.
-    pub async fn refused(&self, why: String) {
-        // No receiver while the daemon exits.
-        let _ = self.requests.send(Request::Refused(why)).await;
-    }
-
-    /// The state now, and notice when it changes.
-    pub fn views(&self) -> watch::Receiver<Arc<ControlView>> {
-        self.view.clone()
-    }
-
-    /// The present state.
-    pub fn view(&self) -> Arc<ControlView> {
-        Arc::clone(&self.view.borrow())
-    }
-}

@@ -12,8 +12,9 @@ use lb_common::{
     reason::Reason,
 };
 
-use super::{ControlView, ledger::Ledger};
+use super::ledger::Ledger;
 use crate::{
+    control::view::ControlView,
     datapath::{
         BackendStats, DatapathError, GaveWay, InterfaceStats, MapUse, NextHops, Snapshot, WriterHandle,
     },

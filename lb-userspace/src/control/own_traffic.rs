@@ -12,8 +12,8 @@ use lb_common::service::Mode;
 use tokio::time;
 use tokio_util::sync::CancellationToken;
 
-use super::ControlHandle;
 use crate::{
+    control::handle::ControlHandle,
     events::{EventKind, EventLog, NewEvent},
     health::source_ports,
     state::{desired::Desired, service::Service},

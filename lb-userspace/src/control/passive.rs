@@ -6,9 +6,9 @@ use lb_common::{counters::Signals, service::Mode};
 use tokio::{task, time};
 use tokio_util::sync::CancellationToken;
 
-use super::ControlHandle;
 use crate::{
     chain::chain,
+    control::handle::ControlHandle,
     datapath::{BackendSignals, DatapathError, StatsReader},
     health::{CheckId, HealthHandle, NotTaken},
     state::{

@@ -10,10 +10,10 @@ use std::{
 use tokio::{task, time};
 use tokio_util::sync::CancellationToken;
 
-use super::ControlHandle;
 use crate::{
     chain::chain,
     clock::now,
+    control::handle::ControlHandle,
     datapath::{DatapathError, StatsReader},
     events::{EventKind, EventLog, NewEvent},
     state::service::ServiceKey,

@@ -1,4 +1,7 @@
-use std::time::{Duration, SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::Instant;
 
@@ -19,9 +22,9 @@ use crate::{
     plan::Programmed,
     state::{
         backend::Admin,
-        desired::Desired,
+        desired::{Desired, Revision},
         effective::HealthView,
-        names::BackendName,
+        names::{BackendName, ServiceName},
         service::{ON_DOWN_AFTER, OnDown, Service},
         store::Record as Known,
         stored::{FileOrder, Stored},

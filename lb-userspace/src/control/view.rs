@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
 
-use super::{RefusedFile, removed::RemovedBackend};
+use super::removed::RemovedBackend;
 use crate::{
     config::Config,
     datapath::{self, Interface},
@@ -14,6 +14,15 @@ use crate::{
         stored::Stored,
     },
 };
+
+/// A configuration file that is not in force.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RefusedFile {
+    /// Which file, and why.
+    pub why: String,
+    /// When.
+    pub at: SystemTime,
+}
 
 /// Desired against programmed at one moment.
 #[derive(Clone, Debug)]

@@ -7,12 +7,15 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use super::{
-    ASK_AGAIN_MAX, ASK_AGAIN_MIN, Answer, FAILED_MAX, Families, GATHER, HostId, HostStatus, HostStatuses,
-    MAX_ADDRESSES, MAX_LOOKUPS, RETRY, SPACING,
-};
 use crate::{
     control::change::Discovered,
+    discovery::{
+        limits::{
+            ASK_AGAIN_MAX, ASK_AGAIN_MIN, FAILED_MAX, GATHER, MAX_ADDRESSES, MAX_LOOKUPS, RETRY, SPACING,
+        },
+        provider::{Answer, Families},
+        status::{self, HostId, HostStatus, HostStatuses},
+    },
     state::{
         desired::Desired,
         discovered::{self, LeftOut},
@@ -149,7 +152,7 @@ impl Board {
                         format!("{host} has {count} addresses, of which the first {MAX_ADDRESSES} are used"),
                     )
                 } else if failed || first {
-                    (false, format!("{host} is resolved: {}", super::addresses(count)))
+                    (false, format!("{host} is resolved: {}", status::addresses(count)))
                 } else {
                     self.schedule(now, false);
                     return None;
@@ -240,7 +243,7 @@ impl Board {
             }
             if left_out != known.status.left_out {
                 if let Some(first) = left_out.first() {
-                    let count = super::addresses(left_out.len());
+                    let count = status::addresses(left_out.len());
                     news.push(News {
                         id: id.clone(),
                         bad: true,

@@ -16,8 +16,14 @@ use hickory_resolver::{
 };
 use tokio::{join, task, time};
 
-use super::{Answer, Families, LOOKUP_TIMEOUT, Provider};
-use crate::{chain::chain, state::hosts::HostName};
+use crate::{
+    chain::chain,
+    discovery::{
+        limits::LOOKUP_TIMEOUT,
+        provider::{Answer, Families, Provider},
+    },
+    state::hosts::HostName,
+};
 
 /// Looks names up by DNS. Both files are read again for each look-up, so that changes of them count at once.
 #[derive(Clone, Copy, Debug, Default)]

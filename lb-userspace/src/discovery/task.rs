@@ -5,15 +5,16 @@ use std::{sync::Arc, time::SystemTime};
 use tokio::{sync::watch, task::JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    Answer, HostStatuses, Provider,
-    board::{Board, News, Question},
-};
+use super::board::{Board, News, Question};
 use crate::{
     chain::chain,
     clock::{now, until},
     control::{Change, ControlHandle},
     datapath::HostAddresses,
+    discovery::{
+        provider::{Answer, Provider},
+        status::HostStatuses,
+    },
     events::{EventKind, EventLog, NewEvent},
 };
 

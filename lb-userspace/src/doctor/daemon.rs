@@ -1,9 +1,9 @@
 //! What a running daemon says of itself, and programs that run without one.
 
-use super::{Facts, Finding};
 use crate::{
     api::types::{Problem, Status},
     datapath::DEFAULT_PIN_DIR,
+    doctor::{facts::Facts, finding::Finding},
 };
 
 /// Version of this program.

@@ -9,7 +9,6 @@ use std::{
     path::Path,
 };
 
-use super::Setup;
 use crate::{
     app::descriptors,
     datapath::{
@@ -17,6 +16,7 @@ use crate::{
         host_network::{HostLink, HostNetwork, HostWay, Offloads, Peer, XdpFeatures, interrupt_cpus},
         left_forwarding, missing_capabilities, sees_programs,
     },
+    doctor::setup::Setup,
     state::service::Protocol,
 };
 

@@ -2,8 +2,10 @@
 
 use std::{collections::BTreeSet, io, net::IpAddr};
 
-use super::{Facts, Finding, Setup};
-use crate::datapath::host_network::HostNetwork;
+use crate::{
+    datapath::host_network::HostNetwork,
+    doctor::{facts::Facts, finding::Finding, setup::Setup},
+};
 
 /// A failure for each address of a service that another machine has. Takes a second for each address and interface.
 ///

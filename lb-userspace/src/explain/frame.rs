@@ -12,8 +12,7 @@ use lb_common::{
     tunnel,
 };
 
-use super::Question;
-use crate::state::service::Protocol;
+use crate::{explain::question::Question, state::service::Protocol};
 
 /// Bytes of the headers that [`packet`] writes before the payload.
 const V4_HEADER: usize = Ipv4Header::MIN_LEN;

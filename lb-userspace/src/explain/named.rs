@@ -9,7 +9,8 @@ use lb_common::{
     tunnel,
 };
 
-use super::{AnyTuple, walk::Walk, words};
+use super::{walk::Walk, words};
+use crate::datapath::AnyTuple;
 
 /// Bytes that are read for each half of an id.
 const HALF: usize = 16;

@@ -4,8 +4,11 @@ use std::{io, net::IpAddr};
 
 use lb_common::{clients, settings::HAS_WILDCARD};
 
-use super::{Question, walk::Walk, words};
-use crate::state::{effective, service::ServiceKey, words::Word as _};
+use super::{walk::Walk, words};
+use crate::{
+    explain::question::Question,
+    state::{effective, service::ServiceKey, words::Word as _},
+};
 
 /// Number of services that a step names at most for an address.
 const OTHER_PORTS: usize = 8;

@@ -17,11 +17,14 @@ use lb_wire::{
 };
 
 use super::{
-    AnyTuple, Question, Translated,
     walk::{Step, Stop, Walk},
     words,
 };
-use crate::state::service::{Protocol, ServiceKey};
+use crate::{
+    datapath::{AnyTuple, Translated},
+    explain::question::Question,
+    state::service::{Protocol, ServiceKey},
+};
 
 /// Flags of TCP segments (RFC 9293 section 3.1).
 const SYN: u32 = 1 << 1;

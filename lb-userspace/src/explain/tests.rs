@@ -1,15 +1,19 @@
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use lb_common::{
-    addr::NetAddr,
+    addr::{NetAddr, NetPort},
     backend::{ALIVE, Backend, BackendId, Generation, IN_USE, IPV6, RESOLVED},
     clients::ClientRing,
     decap::{EndKey, V4, V6},
     flow::{FIN, PROVEN},
     quic::{Config, ConfigKey, HALF_READ, ServerKey},
+    reason::Reason,
     ring_slot::RingSlot,
     service::{
-        BY_CLIENTS, FORWARDS, GUARDS_CLIENTS, IN_TURN, OnEmpty, QUIC, RingId, SHARES_ADDRESS, Service,
+        BY_CLIENTS, FORWARDS, GUARDS_CLIENTS, IN_TURN, Mode, OnEmpty, QUIC, RingId, SHARES_ADDRESS, Service,
         ServiceId, TRACKS_ALL, TRANSLATES,
     },
     settings::{ENDS_TUNNELS, HAS_DNAT, HAS_PREFIX, HAS_WILDCARD, Settings},
@@ -23,6 +27,7 @@ use crate::{
     state::{
         effective::{self, HealthView, RemovedBackends},
         guard::Prefix,
+        service::{Protocol, ServiceKey},
         testing,
     },
 };

@@ -10,9 +10,14 @@ use lb_common::{
     tunnel::{self, IPV4_IN_IP},
 };
 
-use super::{Explanation, Outer, OuterKind, Question, ReadTables, walk::Walk};
+use super::walk::Walk;
 use crate::{
     control::ControlView,
+    datapath::ReadTables,
+    explain::{
+        explanation::Explanation,
+        question::{Outer, OuterKind, Question},
+    },
     state::service::{Protocol, ServiceKey},
 };
 

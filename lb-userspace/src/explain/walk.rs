@@ -10,8 +10,12 @@ use lb_common::{
 };
 use lb_wire::next_stage::NextStage;
 
-use super::{AnyTuple, Explanation, Question, ReadTables, words};
-use crate::control::ControlView;
+use super::words;
+use crate::{
+    control::ControlView,
+    datapath::{AnyTuple, ReadTables},
+    explain::{explanation::Explanation, question::Question},
+};
 
 /// The explanation of one packet, as far as it has come.
 pub(super) struct Walk<'a> {

@@ -6,6 +6,8 @@
 
 mod body;
 mod connection;
+mod drive;
+mod limits;
 mod metrics;
 #[cfg(test)]
 mod tests;
@@ -28,8 +30,11 @@ use tokio::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use self::connection::{Connection, drive};
-pub use self::metrics::{Ended, ListenerMetrics, ServerMetrics};
+use self::{connection::Connection, drive::drive};
+pub use self::{
+    limits::Limits,
+    metrics::{Ended, ListenerMetrics, ServerMetrics},
+};
 
 /// Pause after a failed `accept`, so that a lasting failure does not keep a thread busy.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -41,25 +46,6 @@ const MANY: usize = 16;
 /// The answer when every connection is busy, in the form of the API's errors.
 const FULL: &str =
     r#"{"error":{"code":"unavailable","message":"every connection of the daemon is busy: try again later"}}"#;
-
-/// Limits of the clients of one listener.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
-    /// Connections at once.
-    pub connections: usize,
-    /// Time without a request.
-    pub idle: Duration,
-    /// Time from the first byte of a request to the end of its head.
-    pub head: Duration,
-    /// Time for the body of a request.
-    pub body: Duration,
-    /// Time in which the client takes no byte of an answer.
-    pub stall: Duration,
-    /// Time for a whole answer; `None` for endless answers.
-    pub answer: Option<Duration>,
-    /// File descriptors held back for `accept` when the process has no more.
-    pub reserve: usize,
-}
 
 /// A listening socket.
 pub trait Listener: Send {

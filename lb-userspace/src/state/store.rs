@@ -5,64 +5,14 @@ mod error;
 mod file;
 mod format;
 mod journal;
+mod keep;
 mod lenient;
+mod names;
 
-use std::path::PathBuf;
-
-pub use self::{error::StoreError, file::FileStore, journal::Record, lenient::LenientStore};
-use super::stored::Stored;
-
-/// Something about the store that an operator should look at.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct StoreProblem {
-    /// The problem.
-    pub message: String,
-    /// The remedy.
-    pub hint: String,
-}
-
-/// Keeps the state.
-pub trait Store {
-    /// The state saved last; `None` if there is none.
-    ///
-    /// # Errors
-    /// It cannot be read, or is damaged. Nothing is overwritten then.
-    fn load(&self) -> Result<Option<Stored>, StoreError>;
-
-    /// Saves a state so that it survives a crash of the machine.
-    ///
-    /// # Errors
-    /// It cannot be written. The state saved before stays.
-    fn save(&self, stored: &Stored) -> Result<(), StoreError>;
-
-    /// Like [`Self::save`], for the first state of a start, which must not fail because of a read-only disk: then
-    /// [`Self::unsaved`] reports it.
-    ///
-    /// # Errors
-    /// As [`Self::save`].
-    fn save_first(&self, stored: &Stored) -> Result<(), StoreError> {
-        self.save(stored)
-    }
-
-    /// Renames a file that [`Self::load`] refuses, and keeps it. Returns its new path.
-    ///
-    /// # Errors
-    /// It cannot be renamed. It stays in its place.
-    fn set_aside(&self) -> Result<PathBuf, StoreError>;
-
-    /// The records stored beside the desired state, the latest of each subject. Unreadable ones are skipped.
-    fn recall(&self) -> Vec<Record>;
-
-    /// Stores records before they take effect. They outlive the process, and possibly a crash of the machine. If they
-    /// cannot be written, [`Self::problems`] reports it.
-    fn remember(&self, records: &[Record]);
-
-    /// Forgets all records except `records`.
-    fn forget_all_but(&self, records: &[Record]);
-
-    /// Why the state in force is not saved; `None` if it is.
-    fn unsaved(&self) -> Option<StoreProblem>;
-
-    /// Problems of the store.
-    fn problems(&self) -> Vec<StoreProblem>;
-}
+pub use self::{
+    error::StoreError,
+    file::FileStore,
+    journal::Record,
+    keep::{Store, StoreProblem},
+    lenient::LenientStore,
+};

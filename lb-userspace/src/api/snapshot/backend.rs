@@ -4,10 +4,10 @@ use std::time::{Duration, SystemTime};
 
 use lb_common::{backend::TENTHS, counters};
 
-use super::StatusSnapshot;
 use crate::{
     api::{
         agent::shown,
+        snapshot::moment::StatusSnapshot,
         types::{self, CheckPart, LastCheck},
     },
     control::removed::RemovedBackend,

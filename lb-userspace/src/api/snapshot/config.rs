@@ -2,7 +2,7 @@
 
 use crate::{
     api::{
-        Api,
+        context::Api,
         types::{ConfigState, Problem},
     },
     config::diff::{self, Diff},

@@ -1,8 +1,10 @@
 //! Host names of backends, as the API shows them.
 
-use super::StatusSnapshot;
 use crate::{
-    api::types::{self, Problem},
+    api::{
+        snapshot::moment::StatusSnapshot,
+        types::{self, Problem},
+    },
     discovery::{MAX_ADDRESSES, addresses},
     events::rfc3339,
     state::{discovered, hosts::HostBackend, service::Service},

@@ -2,9 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use super::{StatusSnapshot, host};
+use super::host;
 use crate::{
-    api::types::{self, Problem},
+    api::{
+        snapshot::moment::StatusSnapshot,
+        types::{self, Problem},
+    },
     control::own_traffic,
     datapath::Interface,
     health::BreakerState,

@@ -14,7 +14,8 @@ use crate::{
     clock::now,
     config::diff::{self, Diff},
     control::{
-        Change, ControlError, Moved, Outcome,
+        Change, ControlError,
+        handle::{Moved, Outcome},
         ports::ProgramTarget,
         reach::refuse_own_backends,
         removed::{self, RemovedBackend, removed_record},

@@ -5,7 +5,7 @@ mod change;
 mod converge;
 mod drains;
 mod first;
-mod report;
+pub(super) mod report;
 mod reported;
 mod retry;
 mod timers;
@@ -21,10 +21,8 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-pub use self::report::report_replaced;
 use self::{drains::Drains, reported::Reported, retry::Retry, weight_pace::WeightPace};
 use super::{
-    ApplyMetrics, ControlHandle, ControlView, Inherited, Observer, REQUEST_DEPTH, RefusedFile, Request,
     ports::{AskAgents, ProgramTarget, RunChecks},
     reach::Reach,
     removed::{FLOW_POLL, RemovedBackend},
@@ -33,6 +31,13 @@ use super::{
 use crate::{
     clock::{now, until},
     config::Config,
+    control::{
+        handle::{ControlHandle, REQUEST_DEPTH, Request},
+        inherited::Inherited,
+        metrics::ApplyMetrics,
+        observe::Observer,
+        view::{ControlView, RefusedFile},
+    },
     datapath::{HostAddresses, NextHops, ProgramError},
     events::EventLog,
     health::{CheckId, HealthEvent, agent::AgentView},

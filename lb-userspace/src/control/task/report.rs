@@ -6,7 +6,11 @@ use super::{ControlTask, reported::SlowStarts};
 use crate::{
     clock::now,
     config::diff::{self, Subject},
-    control::{ControlView, RefusedFile, ports::ProgramTarget, verdicts},
+    control::{
+        ports::ProgramTarget,
+        verdicts,
+        view::{ControlView, RefusedFile},
+    },
     events::{EventKind, EventLog, NewEvent, rfc3339},
     health::CheckId,
     state::{

@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use super::super::{Facts, Finding, Setup};
 use crate::{
     datapath::{HostAddress, LinkOperation},
+    doctor::{facts::Facts, finding::Finding, setup::Setup},
     state::{guard::Prefix, service::Service},
 };
 
@@ -145,6 +145,6 @@ fn source_addresses(setup: &Setup, facts: &Facts) -> Vec<Finding> {
     let addresses = setup.desired.settings.snat_addresses.iter();
     addresses
         .flat_map(|address| of_address(setup, facts, "snat_addresses", *address))
-        .filter(|finding| finding.level > super::super::Level::Ok)
+        .filter(|finding| finding.level > crate::doctor::finding::Level::Ok)
         .collect()
 }

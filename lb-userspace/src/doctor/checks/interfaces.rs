@@ -2,12 +2,13 @@
 
 use std::collections::BTreeSet;
 
-use super::super::{Facts, Finding, Setup, facts::Device};
+use super::super::facts::Device;
 use crate::{
     datapath::{
         LinkOperation, XdpMode,
         host_network::{HostLink, Peer, Place},
     },
+    doctor::{facts::Facts, finding::Finding, setup::Setup},
     state::xdp_mode::XdpModeChoice,
 };
 

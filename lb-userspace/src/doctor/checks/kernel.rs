@@ -1,8 +1,9 @@
 //! The machine: kernel, rights, limits.
 
-use super::super::{Facts, Finding, Setup, facts::Machine};
+use super::super::facts::Machine;
 use crate::{
     app::descriptors,
+    doctor::{facts::Facts, finding::Finding, setup::Setup},
     health::{MAX_IN_FLIGHT, settings::CheckKind},
     state::service::Service,
 };

@@ -4,16 +4,14 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use lb_common::{service::Mode, tunnel};
 
-use super::{
-    super::{Facts, Finding, Setup, facts::Device},
-    interfaces,
-};
+use super::{super::facts::Device, interfaces};
 use crate::{
     control::{Broken, Cause, broken, own_traffic},
     datapath::{
         NextHopState, NextHops, XdpMode,
         host_network::{HostLink, HostWay},
     },
+    doctor::{facts::Facts, finding::Finding, setup::Setup},
     state::{backend::Backend, service::Service},
 };
 

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{file::PREVIOUS_FILE, format::FORMAT};
+use super::names::{FORMAT, PREVIOUS_FILE};
 use crate::config::ConfigError;
 
 /// Why the store cannot be used.

@@ -19,16 +19,19 @@ use std::{
 };
 
 use super::{
-    StoreProblem,
     error::StoreError,
     format::{Texts, decode, header},
     journal::Journal,
 };
-use crate::{config::values::rfc3339, state::stored::Stored};
+use crate::{
+    config::values::rfc3339,
+    state::{
+        store::{keep::StoreProblem, names::PREVIOUS_FILE},
+        stored::Stored,
+    },
+};
 
 const STATE_FILE: &str = "state.toml";
-/// The state before the last change, for people to look at.
-pub(super) const PREVIOUS_FILE: &str = "state.previous.toml";
 const NEW_FILE: &str = "state.new.toml";
 const LOCK_FILE: &str = "lock";
 /// Prefix of the names of state files that a start could not use.
@@ -107,7 +110,7 @@ impl FileStore {
         }
     }
 
-    /// As [`super::Store::load`].
+    /// As [`super::keep::Store::load`].
     ///
     /// # Errors
     /// As there.
@@ -121,7 +124,7 @@ impl FileStore {
         }
     }
 
-    /// As [`super::Store::save`].
+    /// As [`super::keep::Store::save`].
     ///
     /// # Errors
     /// As there.
@@ -138,7 +141,7 @@ impl FileStore {
             })
     }
 
-    /// As [`super::Store::set_aside`].
+    /// As [`super::keep::Store::set_aside`].
     ///
     /// # Errors
     /// As there.

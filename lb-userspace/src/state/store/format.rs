@@ -23,12 +23,11 @@ use crate::{
         names::ServiceName,
         service::Service,
         shared::Shared,
+        store::names::FORMAT,
         stored::Stored,
     },
 };
 
-/// Version of the header and the content.
-pub(super) const FORMAT: u32 = 1;
 const MAGIC: &str = "lb-state";
 
 /// Begin of the part about the applied file.

@@ -6,8 +6,18 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-use super::{FileStore, Record, Store, StoreError, StoreProblem};
-use crate::{chain::chain, state::stored::Stored};
+use crate::{
+    chain::chain,
+    state::{
+        store::{
+            error::StoreError,
+            file::FileStore,
+            journal::Record,
+            keep::{Store, StoreProblem},
+        },
+        stored::Stored,
+    },
+};
 
 /// A directory if it can be used, else memory. Each save looks again.
 #[derive(Debug)]

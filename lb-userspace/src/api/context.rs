@@ -1,0 +1,80 @@
+//! What the API shows and changes.
+
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use super::parser::FileParser;
+use crate::{
+    config::DaemonSettings,
+    config_file::ConfigFile,
+    control::{ControlHandle, Observer},
+    datapath::Interfaces,
+    discovery,
+    events::EventLog,
+    explain::ReadTables,
+    health::{CheckId, CheckStatuses, HealthHandle, Report, agent::AgentStatus},
+    parts::PartBoard,
+    state::store::Store,
+};
+
+/// Reads the state of checks, and takes reports.
+pub trait ReadChecks: Send + Sync {
+    /// All checks by backend.
+    fn checks(&self) -> Arc<CheckStatuses>;
+
+    /// All agents by backend.
+    fn agents(&self) -> Arc<BTreeMap<CheckId, AgentStatus>>;
+
+    /// Takes a report about the backend at `target`.
+    fn report(&self, target: SocketAddr, report: Report);
+}
+
+impl ReadChecks for HealthHandle {
+    fn checks(&self) -> Arc<CheckStatuses> {
+        self.snapshot()
+    }
+
+    fn agents(&self) -> Arc<BTreeMap<CheckId, AgentStatus>> {
+        Self::agents(self).snapshot()
+    }
+
+    fn report(&self, target: SocketAddr, report: Report) {
+        Self::report(self, target, report);
+    }
+}
+
+/// Everything that the API shows and changes.
+pub struct Api {
+    /// Requests changes.
+    pub control: ControlHandle,
+    /// Reads counters.
+    pub observer: Arc<Observer>,
+    /// Reads checks.
+    pub checks: Box<dyn ReadChecks>,
+    /// Reads the tables that packets meet.
+    pub tables: Box<dyn ReadTables>,
+    /// The events.
+    pub events: Arc<EventLog>,
+    /// Keeps the state.
+    pub store: Arc<dyn Store + Send + Sync>,
+    /// The configuration file that the daemon was started with.
+    pub config: Option<Arc<ConfigFile>>,
+    /// Interfaces that are to have the program.
+    pub interfaces: Interfaces,
+    /// How host names of backends do.
+    pub hosts: discovery::Hosts,
+    /// Parts that are missing.
+    pub parts: PartBoard,
+    /// The start settings of the daemon.
+    pub settings: DaemonSettings,
+    /// When the daemon started.
+    pub started: SystemTime,
+    /// Permits for clients that follow events.
+    pub followers: Arc<Semaphore>,
+    /// Parses configuration files.
+    pub parser: FileParser,
+    /// Ends streams when the daemon leaves.
+    pub cancel: CancellationToken,
+}
