@@ -39,6 +39,7 @@ fn modes(service: &Service) -> impl Iterator<Item = Mode> {
 impl Findings {
     pub(super) fn service(&mut self, index: usize, service: &Service) {
         let at = |key| Place::Service(index, key);
+        // Without `..`, so that a new key asks for a look here.
         let Service {
             name,
             key,
@@ -50,7 +51,20 @@ impl Findings {
             backup_below,
             slow_start,
             idle,
-            ..
+            // Read with others below, or by checks of their own.
+            ports: _,
+            mode: _,
+            tracking: _,
+            guard: _,
+            health: _,
+            agent: _,
+            clients: _,
+            quic: _,
+            backends: _,
+            hosts: _,
+            // Every value works.
+            on_empty: _,
+            on_down: _,
         } = service;
         if let Some(why) = unusable_prefix(key.prefix()) {
             self.invalid(
@@ -225,7 +239,15 @@ impl Findings {
             mode,
             admin,
             drain_until,
-            ..
+            // Read with others, by checks of their own.
+            name: _,
+            server_ids: _,
+            agent_port: _,
+            group: _,
+            discovered_by: _,
+            // Every value works.
+            weight: _,
+            backup: _,
         } = backend;
         if drain_until.is_some() && *admin != Admin::Draining {
             self.invalid(
