@@ -45,9 +45,12 @@ impl Action {
     }
 }
 
+/// The remedy where none is needed.
+pub const NOTHING: &str = "Nothing to do.";
+
 /// Defines the enum, its names, actions and remedies in one table. Numbers are written out and never reused.
 macro_rules! reasons {
-    ($($variant:ident = $number:literal, $action:ident, $name:literal, $meaning:literal, $remedy:literal;)+) => {
+    ($($variant:ident = $number:literal, $action:ident, $name:literal, $meaning:literal, $remedy:expr;)+) => {
         /// Why a packet ended as it did. Each reason has one action, so counting reasons counts actions.
         #[repr(u32)]
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -93,9 +96,14 @@ macro_rules! reasons {
                 match self { $(Self::$variant => $meaning,)+ }
             }
 
-            /// The remedy for an operator.
+            /// The remedy for an operator; [`NOTHING`] where none is needed.
             pub const fn remedy(self) -> &'static str {
                 match self { $(Self::$variant => $remedy,)+ }
+            }
+
+            /// Whether its remedy is more than [`NOTHING`].
+            pub fn has_remedy(self) -> bool {
+                self.remedy() != NOTHING
             }
         }
 
@@ -104,15 +112,15 @@ macro_rules! reasons {
 }
 
 reasons! {
-    SentBack = 0, Tx, "forwarded_tx", "Forwarded out of the interface on which it arrived.", "Nothing to do.";
-    Redirected = 1, Redirect, "forwarded_redirect", "Forwarded out of another interface.", "Nothing to do.";
+    SentBack = 0, Tx, "forwarded_tx", "Forwarded out of the interface on which it arrived.", NOTHING;
+    Redirected = 1, Redirect, "forwarded_redirect", "Forwarded out of another interface.", NOTHING;
     NotOurs = 2, Pass, "not_ours", "Neither a service nor a known flow.", "Nothing to do; the kernel handles it.";
     NotIp = 3, Pass, "not_ip", "Not IPv4 or IPv6, for example ARP.", "Nothing to do; the kernel handles it.";
     OtherProtocol = 4, Pass, "other_protocol", "Neither TCP, UDP nor an ICMP error about a known flow.", "Nothing to do; the kernel handles it.";
     Vlan = 5, Pass, "vlan", "Carries more than two VLAN tags, or no IP packet behind them.", "Nothing to do; ARP in a VLAN counts here, too.";
     Truncated = 6, Pass, "truncated", "Ends before its headers do, so it cannot be classified.", "Look for a broken sender or link.";
     Malformed = 7, Pass, "malformed", "A header contradicts itself or the frame, before a service was found.", "Look for a broken sender.";
-    Fragment = 8, Pass, "fragment", "A fragment of a datagram that is for no service.", "Nothing to do.";
+    Fragment = 8, Pass, "fragment", "A fragment of a datagram that is for no service.", NOTHING;
     ExtensionHeaders = 9, Pass, "extension_headers", "More IPv6 extension headers than are walked.", "Look for a broken or hostile sender.";
     ReplyByKernel = 10, Pass, "reply_by_kernel", "A reply in mode dnat that the kernel handles. Translated: the next hop's link-layer address is not known yet, or the packet must be fragmented. Unchanged: the kernel reports to the backend that it is too big.", "Nothing to do. If clients miss such replies, set net.ipv4.conf.*.accept_local to 1 and rp_filter to 0 or 2 on the way to the backends.";
     ForwardingDisabled = 11, Pass, "forwarding_disabled", "From a backend of mode dnat, on an interface from which this machine does not forward: passed unchanged.", "Set net.ipv4.ip_forward and net.ipv6.conf.all.forwarding to 1.";
@@ -134,7 +142,7 @@ reasons! {
     RejectedReset = 40, Tx, "rejected_reset", "The service has no backend that takes new flows: answered with a TCP reset.", "Check the backends' health with `lb backend list`.";
     RejectedUnreachable = 41, Tx, "rejected_unreachable", "The service has no backend that takes new flows: answered with an ICMP port unreachable.", "Check the backends' health with `lb backend list`.";
     UnreachableRate = 42, Drop, "unreachable_rate", "The service has no backend that takes new flows, and the limit of ICMP messages is reached.", "Check the backends' health with `lb backend list`.";
-    EchoAnswered = 43, Tx, "echo_answered", "An echo request (ping) to the address of a service: answered.", "Nothing to do.";
+    EchoAnswered = 43, Tx, "echo_answered", "An echo request (ping) to the address of a service: answered.", NOTHING;
     EchoRate = 44, Drop, "echo_rate", "An echo request to the address of a service, beyond the limit of answers.", "Identify the flooding source; the limit protects the other clients.";
     FragmentAlone = 45, Drop, "fragment_alone", "A later fragment to the address of a service, before the first one of its datagram or long after.", "Look for paths that reorder packets; lower the sender's datagram size or raise the path's MTU.";
     ClientDenied = 46, Drop, "client_denied", "The service does not serve this client: a prefix denies it, or none allows it.", "Nothing to do, or change `allow` and `deny` of `[service.guard]`.";

@@ -120,7 +120,7 @@ pub(super) async fn explain(
     Ok(Json(types::Explanation {
         verdict: verdict.to_owned(),
         reason: reason.name().to_owned(),
-        remedy: Some(reason.remedy().to_owned()),
+        remedy: reason.has_remedy().then(|| reason.remedy().to_owned()),
         service: service.and_then(|key| {
             let named = services.find(|service| service.key == key);
             named.map(|service| service.name.to_string())

@@ -162,11 +162,7 @@ fn text(explanation: &Explanation) -> String {
         "{}{interface}: {}\n",
         explanation.verdict, explanation.reason
     ));
-    if let Some(remedy) = explanation
-        .remedy
-        .as_ref()
-        .filter(|remedy| *remedy != "Nothing to do.")
-    {
+    if let Some(remedy) = &explanation.remedy {
         text.push_str(&format!("hint: {remedy}\n"));
     }
     text

@@ -10,7 +10,7 @@ pub struct Explanation {
     pub verdict: String,
     /// Name of the reason it would be counted for.
     pub reason: String,
-    /// The remedy.
+    /// The remedy; `null` where none is needed.
     pub remedy: Option<String>,
     /// The service it belongs to.
     pub service: Option<String>,
