@@ -260,3 +260,6 @@ fn show(service: &Service, context: &Context) -> String {
     text.push_str(&backend_table(std::slice::from_ref(service), context));
     text
 }
+
+#[cfg(test)]
+mod tests;
