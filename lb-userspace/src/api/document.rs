@@ -3,11 +3,11 @@
 use serde_json::Value;
 use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, path::PathItem};
 
-use super::{error::ApiError, requests::ErrorCode, routes, schema};
+use super::{error::ApiError, requests::ErrorCode, schema};
 
-/// The whole document as it is served, with the schemas of requests.
-pub(super) fn served() -> Result<Value, ApiError> {
-    let document = serde_json::to_value(complete(routes().1));
+/// `document` as it is served: completed, and with the schemas of requests.
+pub(super) fn served(document: OpenApi) -> Result<Value, ApiError> {
+    let document = serde_json::to_value(complete(document));
     let mut document = document.map_err(|error| ApiError::new(ErrorCode::Failed, error.to_string(), None))?;
     for (name, schema) in schema::of_requests() {
         document["components"]["schemas"][name.as_str()] = schema;
@@ -64,7 +64,7 @@ fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut utoipa::openapi:
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::routes, *};
 
     /// A generator of clients refuses a document without them.
     #[test]

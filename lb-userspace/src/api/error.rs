@@ -7,7 +7,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use super::requests::{ErrorBody, ErrorCode, ErrorDetail, PlacedError};
+use super::requests::{ErrorBody, ErrorCode, ErrorDetail, MAX_SERVICE_REQUEST, PlacedError};
 use crate::{
     chain::chain,
     config::{ConfigError, values::ValueError},
@@ -110,6 +110,17 @@ impl From<DatapathError> for ApiError {
 
 impl From<JsonRejection> for ApiError {
     fn from(rejection: JsonRejection) -> Self {
+        if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+            let what = format!(
+                "a request about one service is at most {} MiB large",
+                MAX_SERVICE_REQUEST >> 20
+            );
+            return Self::new(
+                ErrorCode::Invalid,
+                what,
+                Some("apply a file: `lb apply FILE`".into()),
+            );
+        }
         Self::new(
             ErrorCode::Invalid,
             rejection.body_text(),

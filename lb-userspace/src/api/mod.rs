@@ -25,13 +25,19 @@ use std::{sync::Arc, time::Duration};
 use axum::{Json, Router, extract::DefaultBodyLimit, middleware, routing::get};
 use tokio::net::UnixListener;
 use utoipa::{OpenApi, openapi};
-use utoipa_axum::{router::OpenApiRouter, routes};
+use utoipa_axum::{
+    router::{OpenApiRouter, UtoipaMethodRouterExt as _},
+    routes,
+};
 
-use self::bodies::{Bodies, within_budget};
 pub use self::{
     bodies::MAX_REQUEST,
     context::{Api, ReadChecks},
     parser::FileParser,
+};
+use self::{
+    bodies::{Bodies, within_budget},
+    requests::MAX_SERVICE_REQUEST,
 };
 
 use crate::serve::{Limits, Server};
@@ -72,6 +78,7 @@ struct Document;
 
 /// The routes with their document.
 fn routes() -> (Router<Arc<Api>>, openapi::OpenApi) {
+    let small = || DefaultBodyLimit::max(MAX_SERVICE_REQUEST);
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(handlers::status))
         .routes(routes!(handlers::health))
@@ -79,18 +86,24 @@ fn routes() -> (Router<Arc<Api>>, openapi::OpenApi) {
         .routes(routes!(handlers::apply))
         .routes(routes!(handlers::events))
         .routes(routes!(explain::explain))
-        .routes(routes!(handlers::list_services, handlers::add_service))
-        .routes(routes!(
-            handlers::show_service,
-            handlers::set_service,
-            handlers::remove_service
-        ))
-        .routes(routes!(handlers::list_backends, handlers::add_backend))
-        .routes(routes!(
-            handlers::show_backend,
-            handlers::set_backend,
-            handlers::remove_backend
-        ))
+        .routes(routes!(handlers::list_services, handlers::add_service).layer(small()))
+        .routes(
+            routes!(
+                handlers::show_service,
+                handlers::set_service,
+                handlers::remove_service
+            )
+            .layer(small()),
+        )
+        .routes(routes!(handlers::list_backends, handlers::add_backend).layer(small()))
+        .routes(
+            routes!(
+                handlers::show_backend,
+                handlers::set_backend,
+                handlers::remove_backend
+            )
+            .layer(small()),
+        )
         .routes(routes!(reports::report))
         .split_for_parts()
 }
@@ -100,7 +113,10 @@ fn router(api: Arc<Api>, bodies: Arc<Bodies>) -> Router {
     let (router, _) = routes();
     router
         // Built on request, which is rare: it is larger than everything else that a connection needs.
-        .route("/openapi.json", get(async || document::served().map(Json)))
+        .route(
+            "/openapi.json",
+            get(async || document::served(routes().1).map(Json)),
+        )
         .layer(middleware::from_fn_with_state(bodies, within_budget))
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .fallback(async || handlers::no_such_path())

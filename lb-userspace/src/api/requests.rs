@@ -5,6 +5,10 @@ use utoipa::{IntoParams, ToSchema};
 
 use crate::config::ConfigError;
 
+/// Largest body of a request about one service or backend, in bytes: a service with as many prefixes as fit. Values of JSON take
+/// up to 20 times their length in memory.
+pub const MAX_SERVICE_REQUEST: usize = 8 << 20;
+
 /// A report of a backend, or of a script beside it, for services with checks of kind push.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -519,6 +519,13 @@ async fn every_refusal_has_its_status_exit_code_and_reason() {
             "we b",
         ),
         (
+            Method::PATCH,
+            "/v1/services/web",
+            json!({ "guard": { "allow": ["x".repeat(MAX_SERVICE_REQUEST)] } }),
+            Exit::Failed,
+            "at most 8 MiB",
+        ),
+        (
             Method::POST,
             "/v1/nonsense",
             Value::Null,
