@@ -22,6 +22,7 @@ pub mod hash;
 pub mod interfaces;
 pub mod limits;
 pub mod map_names;
+pub mod monitor;
 pub mod own_mac;
 pub mod quic;
 pub mod quic_place;

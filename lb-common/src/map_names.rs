@@ -96,6 +96,15 @@ pub const GUARD_SOURCES: &str = "GUARD_SOURCES";
 /// Backend id to [`crate::check::PathCheck`]. Written by the daemon that makes the checks; not pinned.
 pub const CHECKS: &str = "SCRATCH_CHECKS";
 
+/// [`crate::monitor::Filter`], one entry. Written by the daemon; as the three below, of the monitored program alone, and not pinned.
+pub const MONITOR_FILTER: &str = "SCRATCH_FILTER";
+/// [`crate::monitor::Seen`], per CPU.
+pub const MONITOR_SEEN: &str = "SCRATCH_SEEN";
+/// [`crate::monitor::Recorded`], one entry. Written by the monitored program.
+pub const MONITOR_RECORDED: &str = "SCRATCH_COUNTED";
+/// Ring buffer of [`crate::monitor::Record`]. Written by the monitored program.
+pub const MONITOR_RECORDS: &str = "SCRATCH_RECORDS";
+
 /// The programs of [`crate::stage::Stage`], by slot. Filled by the daemon; it belongs to the entry program, and has a pin beside
 /// that one's.
 pub const STAGES: &str = "STAGES";

@@ -47,9 +47,13 @@ mod host_socket;
 #[cfg(target_arch = "bpf")]
 mod icmp;
 #[cfg(target_arch = "bpf")]
+mod jump;
+#[cfg(target_arch = "bpf")]
 mod lookup;
 #[cfg(target_arch = "bpf")]
 mod maps;
+#[cfg(all(target_arch = "bpf", feature = "monitor"))]
+mod monitor;
 #[cfg(target_arch = "bpf")]
 mod nat;
 #[cfg(target_arch = "bpf")]
@@ -65,6 +69,8 @@ mod plain;
 mod prefix;
 #[cfg(target_arch = "bpf")]
 mod quic;
+#[cfg(all(target_arch = "bpf", feature = "monitor"))]
+mod record;
 #[cfg(target_arch = "bpf")]
 mod scratch;
 #[cfg(target_arch = "bpf")]
@@ -109,6 +115,10 @@ mod programs {
     /// The entry program, which interfaces run.
     #[xdp(frags)]
     pub(crate) fn lb(ctx: XdpContext) -> u32 {
+        // Before the length is taken: the verifier refuses what the compiler would keep of that.
+        #[cfg(feature = "monitor")]
+        // SAFETY: the context of this run.
+        crate::monitor::begin(&unsafe { Packet::resume(ctx.ctx, lb_common::vlan::Tags::NONE, 0) });
         // SAFETY: the context of this run.
         let mut packet = unsafe { Packet::first_buffer(ctx.ctx) };
         match parse::ethernet(&packet) {
@@ -250,6 +260,13 @@ mod programs {
         fragment_v4, fragment_v6: Fragment, fragment::follow::stage;
         reject_v4, reject_v6: Reject, answer::reject::stage;
         too_big_v4, too_big_v6: TooBig, answer::too_big::stage;
+    }
+
+    /// The stage that records packets, after all others.
+    #[cfg(feature = "monitor")]
+    #[xdp(frags)]
+    pub(crate) fn lb_monitor(ctx: XdpContext) -> u32 {
+        crate::record::stage(ctx.ctx)
     }
 
     /// The program of health checks through the path, which the daemon loads when there are any.

@@ -9,6 +9,8 @@ pub(crate) mod cursors;
 pub(crate) mod flows;
 pub(crate) mod fragments;
 pub(crate) mod guards;
+#[cfg(feature = "monitor")]
+pub(crate) mod monitor;
 pub(crate) mod own_macs;
 pub(crate) mod quic;
 pub(crate) mod records;

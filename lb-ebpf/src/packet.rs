@@ -251,6 +251,39 @@ impl<W: Walks> Packet<W> {
         Some(self.pointer::<[u8; LEN]>(0)?.cast_const().cast())
     }
 
+    /// Copies the frame's first bytes, at most `N`, which is a multiple of 8, as far as they lie in the linear part; returns how many.
+    ///
+    /// # Safety
+    ///
+    /// `to` can be written.
+    #[inline(always)]
+    pub unsafe fn copy_start<const N: usize>(&self, to: *mut [u8; N]) -> u16 {
+        const { assert!(N.is_multiple_of(8) && N <= u16::MAX as usize) };
+        let (data, data_end) = self.bounds();
+        let to = to.cast::<u8>();
+        let mut at = 0;
+        /// Copies a word while there are as many bytes.
+        macro_rules! copy {
+            ($word:ty, $more:ident) => {
+                $more at + size_of::<$word>() <= N && end_of::<{ size_of::<$word>() }>(data + at) <= data_end {
+                    // SAFETY: in bounds, as just checked; `to` by the contract.
+                    unsafe {
+                        let word = ((data + at) as *const $word).read_unaligned();
+                        to.add(at).cast::<$word>().write_unaligned(word);
+                    }
+                    at += size_of::<$word>();
+                }
+            };
+        }
+        copy!(u64, while);
+        copy!(u32, if);
+        copy!(u16, if);
+        copy!(u8, if);
+        #[expect(clippy::cast_possible_truncation, reason = "at most `N`")]
+        let copied = at as u16;
+        copied
+    }
+
     /// The addresses of the frame.
     #[inline(always)]
     pub fn macs(&self) -> Option<Macs> {
@@ -369,6 +402,16 @@ unsafe impl<W: Walks> Frame for Packet<W> {
         }
         Some(start as *mut T)
     }
+}
+
+/// The end of `LEN` bytes. The sum is hidden from the compiler: it would compare the start of one byte instead, from which the verifier
+/// learns nothing.
+#[inline(always)]
+fn end_of<const LEN: usize>(start: usize) -> usize {
+    let mut end = start;
+    // SAFETY: changes no more than the register it is given.
+    unsafe { core::arch::asm!("{0} += {1}", inout(reg) end, const LEN, options(pure, nomem, nostack)) };
+    end
 }
 
 /// Makes the bound of an offset, which is checked already, part of the register that is added to a packet pointer. The

@@ -2,21 +2,13 @@
 
 use core::ptr;
 
-use aya_ebpf::{bindings::xdp_md, btf_maps::ProgramArray, macros::btf_map};
-use lb_common::{
-    addr::NetV4,
-    reason::Reason,
-    service::ServiceId,
-    stage::{STAGE_SLOTS, Stage},
-};
+use aya_ebpf::bindings::xdp_md;
+use lb_common::{addr::NetV4, reason::Reason, service::ServiceId, stage::Stage};
 
 use crate::{
-    family::Family, maps::counters, next_stage::NextStage, packet::Packet, scratch::Scratch, verdict, vlan,
+    family::Family, jump::tail_call, maps::counters, next_stage::NextStage, packet::Packet, scratch::Scratch,
+    verdict, vlan,
 };
-
-/// The programs of all stages, by [`Stage::slot`]. Filled by the daemon: a stage before what leads to it.
-#[btf_map]
-static STAGES: ProgramArray<{ STAGE_SLOTS as usize }> = ProgramArray::new();
 
 /// Runs a stage: takes the packet up where the stage before left it, and goes on to what comes next, one of `NEXT`
 /// ([`Stage::leads_to`]).
@@ -139,20 +131,5 @@ fn enter<A: Family, const STAGE: u32, const NEXT: u32>(packet: &Packet) {
     if NEXT & (1 << STAGE) == 0 {
         return;
     }
-    // SAFETY: the context of this run and a map of programs, in the registers of bpf_tail_call (helper 12). No reference lives on
-    // in a program that was left, and nothing needs to be dropped.
-    unsafe {
-        core::arch::asm!(
-            "r3 = {slot}",
-            "call 12",
-            slot = const { 2 * STAGE + A::IS_V6 as u32 },
-            inout("r1") packet.context() => _,
-            inout("r2") &raw const STAGES => _,
-            out("r0") _,
-            out("r3") _,
-            out("r4") _,
-            out("r5") _,
-            options(nostack)
-        );
-    }
+    tail_call!(packet, 2 * STAGE + A::IS_V6 as u32);
 }

@@ -74,8 +74,16 @@ pub(crate) fn next(outcome: Result<Verdict, NextStage>) -> NextStage {
 #[inline(always)]
 pub(crate) fn finish(packet: &Packet, interface_slot: u32, reason: Reason) -> u32 {
     counters::count_verdict(interface_slot, reason, u64::from(packet.received_len()));
+    #[cfg(feature = "monitor")]
+    crate::monitor::finish(packet, interface_slot, reason);
     #[cfg(feature = "trace")]
     trace(packet, reason);
+    action(reason)
+}
+
+/// The XDP action of a reason.
+#[inline(always)]
+pub(crate) fn action(reason: Reason) -> u32 {
     match reason.action() {
         Action::Tx => xdp_action::XDP_TX,
         Action::Redirect => xdp_action::XDP_REDIRECT,

@@ -27,12 +27,24 @@ pub(crate) struct Options {
     yes: bool,
 }
 
-/// The BPF programs, and the names of their objects: the balancer, the end of its tunnels, and the wrapper of the
-/// benchmark.
-const OBJECTS: [(&str, &str); 3] = [
-    ("lb-ebpf", "lb-ebpf.o"),
-    ("lb-ebpf-decap", "lb-ebpf-decap.o"),
-    ("lb-ebpf-bench", "lb-ebpf-bench.o"),
+/// A BPF program, and the name of its object.
+type BpfObject = (&'static str, &'static str);
+
+/// The BPF programs, and the features they are built with: the balancer, the end of its tunnels, and the wrapper of the benchmark;
+/// and the balancer once more, as it is while `lb monitor` runs.
+const OBJECTS: [(&[&str], &[BpfObject]); 2] = [
+    (
+        &[],
+        &[
+            ("lb-ebpf", "lb-ebpf.o"),
+            ("lb-ebpf-decap", "lb-ebpf-decap.o"),
+            ("lb-ebpf-bench", "lb-ebpf-bench.o"),
+        ],
+    ),
+    (
+        &["--bin", "lb-ebpf", "--features", "monitor"],
+        &[("lb-ebpf", "lb-ebpf-monitor.o")],
+    ),
 ];
 
 /// How `lb` is built. The XDP program always has the profile `bpf`.
@@ -76,11 +88,13 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
 
 /// Builds the XDP program and puts it where `lb` embeds it from.
 pub(crate) fn bpf(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
-    run(&mut toolchain.cargo(workspace, "build")).context("building the XDP program")?;
     let built = workspace.target.join("bpf-build").join(BPF_TARGET).join("bpf");
-    for (name, object) in OBJECTS {
-        let object = workspace.bpf_object().with_file_name(object);
-        replace_if_changed(&built.join(name), &object)?;
+    for (arguments, objects) in OBJECTS {
+        run(toolchain.cargo(workspace, "build").args(arguments)).context("building the XDP program")?;
+        for (name, object) in objects {
+            let object = workspace.bpf_object().with_file_name(object);
+            replace_if_changed(&built.join(name), &object)?;
+        }
     }
     Ok(())
 }

@@ -135,18 +135,26 @@ fn rustdoc(workspace: &Workspace) -> Result<()> {
 /// Lints the XDP program as BPF code, with the clippy of the compiler that builds it.
 fn clippy_bpf(workspace: &Workspace, toolchain: Option<&Toolchain>) -> Result<()> {
     let toolchain = toolchain.context("no BPF toolchain")?;
-    match toolchain {
-        Toolchain::Nightly { .. } => run(toolchain
-            .cargo(workspace, "clippy")
-            .args(["--quiet", "--", "-D", "warnings"])),
-        // clippy-driver is the compiler with lints; cargo puts it before the compiler's name.
-        Toolchain::Debian { .. } => run(toolchain
-            .cargo(workspace, "check")
-            .arg("--quiet")
-            .env("RUSTC_WORKSPACE_WRAPPER", packages::clippy_driver()?)
-            .env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__")),
+    for features in ["", "monitor"] {
+        match toolchain {
+            Toolchain::Nightly { .. } => run(toolchain.cargo(workspace, "clippy").args([
+                "--quiet",
+                "--features",
+                features,
+                "--",
+                "-D",
+                "warnings",
+            ])),
+            // clippy-driver is the compiler with lints; cargo puts it before the compiler's name.
+            Toolchain::Debian { .. } => run(toolchain
+                .cargo(workspace, "check")
+                .args(["--quiet", "--features", features])
+                .env("RUSTC_WORKSPACE_WRAPPER", packages::clippy_driver()?)
+                .env("CLIPPY_ARGS", "-D__CLIPPY_HACKERY__warnings__CLIPPY_HACKERY__")),
+        }
+        .with_context(|| format!("clippy for {BPF_TARGET}, features {features:?}"))?;
     }
-    .with_context(|| format!("clippy for {BPF_TARGET}"))
+    Ok(())
 }
 
 /// Has `lb` check the configurations that users copy: from the release, the README and the other documents.

@@ -20,8 +20,15 @@ const MOST_STACK: u64 = 400;
 /// Linux 6.1 gives each function a multiple of these bytes of stack.
 const STACK_UNIT: u64 = 32;
 
-/// The objects that users run.
-const OBJECTS: [&str; 2] = ["lb-ebpf.o", "lb-ebpf-decap.o"];
+/// The objects that users run, and what the names of their programs begin with here.
+const OBJECTS: [(&str, &str); 3] = [
+    ("lb-ebpf.o", ""),
+    ("lb-ebpf-decap.o", ""),
+    ("lb-ebpf-monitor.o", MONITORED),
+];
+
+/// Programs that run while `lb monitor` does have no budget of their own: they are the usual ones and a bit more.
+const MONITORED: &str = "monitored.";
 
 /// Loads every program of the object with a bpffs that goes away with its mount namespace: arguments are the object
 /// and the directory to mount on.
@@ -92,26 +99,31 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     let text = fs::read_to_string(&budget_file).with_context(|| format!("cannot read {BUDGET}"))?;
     let budget = parse_budget(&text)?;
     let mut costs = BTreeMap::new();
-    for object in OBJECTS {
+    for (object, prefix) in OBJECTS {
         let object = workspace.bpf_object().with_file_name(object);
         let of_object = parse_log(&load(&object, &workspace.target.join("verifier"))?);
         if of_object.is_empty() {
             bail!("bpftool loaded no program of {}", object.display());
         }
-        costs.extend(of_object);
+        costs.extend(
+            of_object
+                .into_iter()
+                .map(|(name, cost)| (format!("{prefix}{name}"), cost)),
+        );
     }
     let mut over = Vec::new();
     println!(
-        "{:<16} {:>12} {:>12} {:>6}",
+        "{:<26} {:>12} {:>12} {:>6}",
         "program", "instructions", "budget", "stack"
     );
     for (name, cost) in &costs {
-        let Some(limit) = budget.get(name) else {
+        let has_none = name.starts_with(MONITORED).then_some(&MOST_INSTRUCTIONS);
+        let Some(limit) = budget.get(name).or(has_none) else {
             over.push(format!("{name} has no budget in {BUDGET}"));
             continue;
         };
         println!(
-            "{name:<16} {:>12} {limit:>12} {:>6}",
+            "{name:<26} {:>12} {limit:>12} {:>6}",
             cost.instructions, cost.stack
         );
         if cost.instructions > *limit {

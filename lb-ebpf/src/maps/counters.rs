@@ -5,6 +5,8 @@ use aya_ebpf::{
     helpers::generated::bpf_get_smp_processor_id,
     macros::btf_map,
 };
+#[cfg(feature = "monitor")]
+use lb_common::monitor::Direction;
 use lb_common::{
     backend::BackendId,
     counters::{
@@ -68,6 +70,8 @@ fn count_traffic(service: ServiceId, backend: BackendId, count: impl Fn(&mut Tra
 /// Counts a packet of `bytes` from a client to its backend, and the flow if it begins one.
 #[inline(always)]
 pub(crate) fn count_forward(service: ServiceId, backend: BackendId, bytes: u64, new_flow: bool) {
+    #[cfg(feature = "monitor")]
+    super::monitor::note(service, backend, Direction::Request);
     count_traffic(service, backend, |traffic| {
         traffic.packets += 1;
         traffic.bytes += bytes;
@@ -80,6 +84,8 @@ pub(crate) fn count_forward(service: ServiceId, backend: BackendId, bytes: u64, 
 /// Counts a packet of `bytes` from a backend to its client.
 #[inline(always)]
 pub(crate) fn count_reply(service: ServiceId, backend: BackendId, bytes: u64) {
+    #[cfg(feature = "monitor")]
+    super::monitor::note(service, backend, Direction::Reply);
     count_traffic(service, backend, |traffic| {
         traffic.reply_packets += 1;
         traffic.reply_bytes += bytes;
@@ -100,6 +106,8 @@ pub(crate) fn count_signal(backend: BackendId, count: impl Fn(&mut Signals)) {
 /// Counts a packet of a service that is dropped, or that we answer ourselves.
 #[inline(always)]
 pub(crate) fn count_service_drop(service: ServiceId, reason: Reason) {
+    #[cfg(feature = "monitor")]
+    super::monitor::note(service, BackendId::NONE, Direction::Request);
     // SAFETY: takes no arguments.
     let cpu = unsafe { bpf_get_smp_processor_id() };
     if let Some(drops) = SERVICE_DROPS.get_ptr_mut(service_slot(cpu, u32::from(service.0))) {
