@@ -38,6 +38,8 @@ mod kinds;
 mod matrix;
 #[path = "packets/modes.rs"]
 mod modes;
+#[path = "packets/monitor.rs"]
+mod monitor;
 #[path = "packets/other_hosts.rs"]
 mod other_hosts;
 #[path = "packets/ports.rs"]

@@ -17,8 +17,11 @@ use object::{
 
 /// Below the target directory: where the finished objects lie.
 const OBJECT_DIR: &str = "bpf";
-/// The object of the packet path, and that of the tunnel end, which is embedded under this name.
+/// The object of the packet path.
 const PACKET_PATH: &str = "lb-ebpf.o";
+/// That of the packet path while `lb monitor` runs.
+const MONITORED: &str = "lb-ebpf-monitor.o";
+/// That of the tunnel end, which is embedded under this name.
 const TUNNEL_END: &str = "lb-ebpf-decap.o";
 /// Sections that no loader reads: DWARF, of which the linker has made BTF, and relocations of what needs none. Three quarters
 /// of an object, which the daemon would carry and parse at each start.
@@ -37,12 +40,15 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     let tunnel_end = read(&object_dir, TUNNEL_END)?.unwrap_or_default();
     fs::write(out_dir.join(TUNNEL_END), tunnel_end)?;
-    let (code, bytes) = match read(&object_dir, PACKET_PATH)? {
-        Some(object) => parts::of(&object).map_err(|e| format!("{PACKET_PATH}: {e}"))?,
-        None => ("None".to_owned(), Vec::new()),
-    };
-    fs::write(out_dir.join("parts.rs"), code)?;
-    fs::write(out_dir.join("parts.bin"), bytes)?;
+    // The monitored program is loaded for a while: without source lines, which are half of it.
+    for (name, file, lines) in [(PACKET_PATH, "parts", true), (MONITORED, "monitored", false)] {
+        let (code, bytes) = match read(&object_dir, name)? {
+            Some(object) => parts::of(&object, lines).map_err(|e| format!("{name}: {e}"))?,
+            None => ("None".to_owned(), Vec::new()),
+        };
+        fs::write(out_dir.join(file).with_extension("rs"), code)?;
+        fs::write(out_dir.join(file).with_extension("bin"), bytes)?;
+    }
     Ok(())
 }
 

@@ -22,16 +22,16 @@ type Global = (String, Range<usize>);
 struct Bytes(Vec<u8>);
 
 impl Bytes {
-    /// Adds a part, and returns where it stands.
-    fn add(&mut self, part: &[u8]) -> Range<usize> {
+    /// Adds a part, and returns an expression for it.
+    fn add(&mut self, part: &[u8]) -> String {
         let begin = self.0.len();
         self.0.extend_from_slice(part);
-        begin..self.0.len()
+        format!("part(BYTES, {begin}, {})", part.len())
     }
 }
 
-/// The parts: an expression of type `Option<Parts>`, and the bytes.
-pub(super) fn of(elf: &[u8]) -> Result<(String, Vec<u8>), Box<dyn Error>> {
+/// The parts, with or without source lines: an expression of type `Option<Parts>`, and the bytes.
+pub(super) fn of(elf: &[u8], with_lines: bool) -> Result<(String, Vec<u8>), Box<dyn Error>> {
     let globals = globals(elf)?;
     let mut object = parse(elf)?;
     let mut bytes = Bytes::default();
@@ -52,7 +52,7 @@ pub(super) fn of(elf: &[u8]) -> Result<(String, Vec<u8>), Box<dyn Error>> {
 
     let mut code = "Some(Parts {\n".to_owned();
     writeln!(code, "license: c{:?},", object.license.to_str()?)?;
-    writeln!(code, "types: {types:?},")?;
+    writeln!(code, "types: {types},")?;
     writeln!(code, "globals: &{globals:?},\nmaps: &[")?;
     for (name, map) in &maps {
         write_map(&mut code, &mut bytes, name, map)?;
@@ -68,16 +68,20 @@ pub(super) fn of(elf: &[u8]) -> Result<(String, Vec<u8>), Box<dyn Error>> {
         let references = references(&function.instructions)?;
         let instructions = bytes.add(&instructions);
         let functions = bytes.add(&function.func_info.func_info_bytes());
-        let lines = bytes.add(&function.line_info.line_info_bytes());
+        let (lines, line_count) = if with_lines {
+            (function.line_info.line_info_bytes(), function.line_info.len())
+        } else {
+            (Vec::new(), 0)
+        };
+        let lines = bytes.add(&lines);
         writeln!(
             code,
-            "Program {{ name: {name:?}, instructions: {instructions:?}, references: &{references:?}, \
-             functions: Records {{ bytes: {functions:?}, size: {}, count: {} }}, \
-             lines: Records {{ bytes: {lines:?}, size: {}, count: {} }} }},",
+            "Program {{ name: {name:?}, instructions: {instructions}, references: &{references:?}, \
+             functions: Records {{ bytes: {functions}, size: {}, count: {} }}, \
+             lines: Records {{ bytes: {lines}, size: {}, count: {line_count} }} }},",
             function.func_info_rec_size,
             function.func_info.len(),
             function.line_info_rec_size,
-            function.line_info.len(),
         )?;
     }
     code.push_str("],\n})\n");
@@ -107,7 +111,7 @@ fn write_map(code: &mut String, bytes: &mut Bytes, name: &str, map: &Map) -> Res
     };
     writeln!(
         code,
-        "Map {{ name: {name:?}, shape: {}, inner: {inner}, types: {types}, data: {:?}, is_constant: {} }},",
+        "Map {{ name: {name:?}, shape: {}, inner: {inner}, types: {types}, data: {}, is_constant: {} }},",
         shape(map),
         bytes.add(map.data()),
         map.section_kind() == EbpfSectionKind::Rodata,

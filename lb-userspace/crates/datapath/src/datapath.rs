@@ -96,7 +96,7 @@ impl Datapath {
         options: &AttachOptions,
         early: Option<EarlyStart>,
     ) -> Result<(Self, AttachResult), DatapathError> {
-        object::parts()?;
+        object::Variant::Usual.parts()?;
         capabilities::check()?;
         let beside = early.is_some();
         let io = |what: &str| {

@@ -147,10 +147,13 @@ impl Directory {
         self.owner(id, generation).is_some_and(|entry| entry.alive)
     }
 
-    fn owner(&self, id: BackendId, generation: Generation) -> Option<&BackendEntry> {
+    /// The backend that has this number now.
+    pub(super) fn backend(&self, id: BackendId) -> Option<&BackendEntry> {
         let at = self.backends.binary_search_by_key(&id, |entry| entry.id).ok()?;
-        self.backends
-            .get(at)
-            .filter(|entry| entry.generation == generation)
+        self.backends.get(at)
+    }
+
+    fn owner(&self, id: BackendId, generation: Generation) -> Option<&BackendEntry> {
+        self.backend(id).filter(|entry| entry.generation == generation)
     }
 }

@@ -5,11 +5,11 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
-use lb_common::stage::Stage;
+use lb_common::{monitor, stage::Stage};
 
 use super::{
     loading::{self, NewProgram, Refusal},
-    object::Program,
+    object::{Program, Variant},
     prepare::{Ready, on_all_cpus},
     sys,
 };
@@ -53,7 +53,7 @@ pub(super) fn load_into(
         })
         .map_err(|refusal| LoadError::Refused(refused(&refusal)))?;
         // At once: the kernel writes the jump to a stage into each program that was loaded before.
-        for (slot, _) in slots().filter(|(_, name)| *name == program.name) {
+        for (slot, _) in slots(ready.variant).filter(|(_, name)| *name == program.name) {
             sys::update(stages, &slot, &[fd.as_raw_fd()]).map_err(|source| {
                 LoadError::Failed(DatapathError::Io {
                     what: "cannot fill the map of stages".to_owned(),
@@ -70,11 +70,16 @@ pub(super) fn load_into(
 }
 
 /// The slots of the map of stages, and the programs in them.
-pub(super) fn slots() -> impl Iterator<Item = (u32, &'static str)> {
-    Stage::ALL.iter().flat_map(|stage| {
+pub(super) fn slots(variant: Variant) -> impl Iterator<Item = (u32, &'static str)> {
+    let usual = Stage::ALL.iter().flat_map(|stage| {
         let [v4, v6] = stage.programs();
         [(stage.slot(false), v4), (stage.slot(true), v6)]
-    })
+    });
+    let more = match variant {
+        Variant::Usual => None,
+        Variant::Monitored => Some((monitor::SLOT, monitor::PROGRAM)),
+    };
+    usual.chain(more)
 }
 
 /// The kernel's error with the last lines of the verifier's log.

@@ -16,7 +16,7 @@ use aya::{
 };
 use lb_common::{map_names, stage::StageSet};
 
-use super::{gate::Gate, object, sys};
+use super::{gate::Gate, object::Variant, sys};
 use crate::needs::Needs;
 
 /// Suffixes of a program's name in the name of its pin, and in the name of the pin of its map of stages.
@@ -43,7 +43,7 @@ pub(super) struct Kept {
     maps: PathBuf,
     /// Pins of programs.
     programs: PathBuf,
-    /// Of this binary's object, which is large.
+    /// Of the object, which is large.
     object: DefaultHasher,
     /// Values of the program's read-only globals.
     globals: Vec<u8>,
@@ -52,11 +52,11 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    /// Of one program, for maps pinned in the directory `maps`, and programs in `programs`.
-    pub(super) fn new(program: &'static str, maps: PathBuf, programs: PathBuf) -> Self {
+    /// Of one program of an object, for maps pinned in the directory `maps`, and programs in `programs`.
+    pub(super) fn new(program: &'static str, variant: Variant, maps: PathBuf, programs: PathBuf) -> Self {
         let mut hasher = DefaultHasher::new();
         hasher.write(env!("CARGO_PKG_VERSION").as_bytes());
-        hasher.write(object::all_bytes());
+        hasher.write(variant.bytes());
         Self {
             program,
             maps,

@@ -40,6 +40,7 @@ mod loading;
 mod map_key;
 mod map_shape;
 mod maps;
+mod monitor;
 mod needs;
 mod neighbours;
 mod netlink;
@@ -79,6 +80,7 @@ pub use self::{
     },
     left::{LeftForwarding, left_forwarding, sees_programs},
     live::LiveTables,
+    monitor::{Monitor, MonitorFilter, MonitoredPacket, error::MonitorError},
     needs::{Needs, needs_of},
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
     netlink::{HostAddress, LinkOperation, TiedTo},

@@ -18,7 +18,8 @@ use super::{
     gate::Gate,
     kept::Kept,
     loading::{self, NewProgram},
-    object::Program,
+    monitor::maps::MonitorMaps,
+    object::{Program, Variant},
     pin::Pins,
     prepare::{Made, Options, Ready, prepare},
     stages::Stages,
@@ -80,6 +81,8 @@ pub(super) struct Loader {
     took_first: bool,
     /// Gets to know what is loaded.
     stages: Stages,
+    /// Maps of the monitor that runs, if any: its program is loaded.
+    monitor: Option<MonitorMaps>,
     /// Values of the read-only global.
     slots: Vec<u8>,
     ready: Option<Arc<Ready>>,
@@ -93,7 +96,8 @@ impl Loader {
         Self {
             made,
             pins: pins.current(),
-            kept: Kept::new(ENTRY, pins.current(), pins.programs()),
+            kept: Kept::new(ENTRY, Variant::Usual, pins.current(), pins.programs()),
+            monitor: None,
             first,
             takes_first: false,
             took_first: false,
@@ -101,6 +105,31 @@ impl Loader {
             slots: Vec::new(),
             ready: None,
             loaded: [None, None],
+        }
+    }
+
+    /// A loader of the usual program, or of the one of a monitor that runs. All maps are there.
+    ///
+    /// # Errors
+    /// The monitor's maps cannot be held.
+    pub(super) fn whole(pins: &Pins, monitor: Option<&MonitorMaps>) -> io::Result<Self> {
+        let loader = Self::new(Made::default(), pins, None, Stages::default());
+        let Some(monitor) = monitor else {
+            return Ok(loader);
+        };
+        Ok(Self {
+            made: Made::of_maps(monitor.of_program()?),
+            kept: Kept::new(ENTRY, Variant::Monitored, pins.current(), pins.programs()),
+            monitor: Some(monitor.clone()),
+            ..loader
+        })
+    }
+
+    /// The object that programs are loaded from.
+    const fn variant(&self) -> Variant {
+        match self.monitor {
+            None => Variant::Usual,
+            Some(_) => Variant::Monitored,
         }
     }
 
@@ -114,7 +143,12 @@ impl Loader {
         let slots = InterfaceSlots::of(interfaces)
             .ok_or_else(|| DatapathError::BadObject("interface slots are out of range".to_owned()))?;
         self.slots = slots.to_bytes().to_vec();
-        self.kept.made_with(&self.slots);
+        let mut made_with = self.slots.clone();
+        if let Some(monitor) = &self.monitor {
+            // Each monitor has maps of its own: the program of another one does not do.
+            made_with.extend(monitor.number().to_ne_bytes());
+        }
+        self.kept.made_with(&made_with);
         Ok(())
     }
 
@@ -145,11 +179,13 @@ impl Loader {
     fn find(&self, frags: bool) -> Option<Loaded> {
         let (entry, stages) = self.kept.find(frags).zip(self.kept.find_stages(frags))?;
         let is_there = |slot: u32| sys::lookup(stages.as_fd(), &slot, &mut [0u32]).unwrap_or(false);
-        slots().all(|(slot, _)| is_there(slot)).then_some(Loaded {
-            entry,
-            _stages: stages,
-            gate: None,
-        })
+        slots(self.variant())
+            .all(|(slot, _)| is_there(slot))
+            .then_some(Loaded {
+                entry,
+                _stages: stages,
+                gate: None,
+            })
     }
 
     /// The first program of a daemon that ended before it had loaded the whole one. All that is programmed can do with it.
@@ -176,6 +212,7 @@ impl Loader {
         let late = map_names::LATE.iter().filter(|_| !has_late_maps);
         let placeholders: Vec<&str> = late.copied().chain([map_names::CHECKS]).collect();
         let options = Options {
+            variant: self.variant(),
             pins: &self.pins,
             placeholders: &placeholders,
             globals: &[(SLOTS_GLOBAL, &self.slots)],
@@ -200,7 +237,8 @@ impl Loader {
         loop {
             let missing = needs.stages.without(there);
             let loads = |program: &Program| {
-                let is_missing = slots().any(|(slot, name)| name == program.name && missing.has(slot));
+                let is_missing =
+                    slots(Variant::Usual).any(|(slot, name)| name == program.name && missing.has(slot));
                 is_missing || (entry.is_none() && program.name == ENTRY)
             };
             match load_into(ready, stages.as_fd(), frags, loads) {
@@ -238,7 +276,9 @@ impl Loader {
     fn load_whole(&mut self, frags: bool) -> Result<Result<Loaded, String>, DatapathError> {
         let ready = &self.prepare()?;
         let stages = new_stages()?;
-        let entry = match load_into(ready, stages.as_fd(), frags, is_of_packets) {
+        let entry = match load_into(ready, stages.as_fd(), frags, |program| {
+            is_of_packets(ready.variant, program)
+        }) {
             Ok(fds) => entry_of(fds).ok_or_else(no_entry)?,
             Err(LoadError::Refused(reason)) => return Ok(Err(reason)),
             Err(LoadError::Failed(error)) => return Err(error),
@@ -257,8 +297,9 @@ impl Loader {
     /// Removes the pins of other programs, once none of the links runs one of them. In between, a packet that an old entry has
     /// taken finds its stages.
     pub(super) fn forget_others(&self, pins: &Pins) -> Result<(), DatapathError> {
-        // Before the first program none ran, and the whole one comes to this later.
-        if self.first.is_some() || self.took_first {
+        // Before the first program none ran, and the whole one comes to this later. The usual program is there while a monitor runs:
+        // it soon takes its place again, at the latest by another daemon.
+        if self.first.is_some() || self.took_first || self.monitor.is_some() {
             return Ok(());
         }
         let links = pins.links()?;
@@ -301,19 +342,25 @@ fn io(what: &'static str) -> impl Fn(io::Error) -> DatapathError {
 }
 
 /// Whether a program is one of the packet path.
-fn is_of_packets(program: &Program) -> bool {
-    program.name == ENTRY || slots().any(|(_, name)| name == program.name)
+fn is_of_packets(variant: Variant, program: &Program) -> bool {
+    program.name == ENTRY || slots(variant).any(|(_, name)| name == program.name)
 }
 
 /// Loads the program of health checks, which shares the maps pinned below `pins`, or finds the one that an earlier daemon has
 /// left among `programs`; returns it and its map of checks.
 pub(super) fn checks(pins: &Path, programs: &Path) -> Result<[OwnedFd; 2], DatapathError> {
-    let kept = Kept::new(CHECKS_PROGRAM, pins.to_owned(), programs.to_owned());
+    let kept = Kept::new(
+        CHECKS_PROGRAM,
+        Variant::Usual,
+        pins.to_owned(),
+        programs.to_owned(),
+    );
     let found = kept.find(false).zip(kept.own_map(false, map_names::CHECKS));
     if let Some((program, checks)) = found {
         return Ok([program, checks]);
     }
     let options = Options {
+        variant: Variant::Usual,
         pins,
         placeholders: &[],
         globals: &[],

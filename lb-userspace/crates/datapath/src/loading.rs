@@ -13,7 +13,7 @@ use std::{
 use aya_obj::generated::bpf_insn;
 
 use super::{
-    object::{Records, bytes},
+    object::Records,
     sys::{ATTACH_TYPE_XDP, Command, address, bpf, owned, raw},
 };
 use crate::map_shape::MapShape;
@@ -245,7 +245,7 @@ pub(super) fn load_program(program: &NewProgram<'_>) -> Result<OwnedFd, Refusal>
     attr.log_buf = address(log.as_mut_ptr());
     attr.log_size = length(log.len()).map_err(plain)?;
     attr.line_info_rec_size = length(program.lines.size).map_err(plain)?;
-    attr.line_info = address(bytes(&program.lines.bytes).as_ptr());
+    attr.line_info = address(program.lines.bytes.as_ptr());
     attr.line_info_cnt = length(program.lines.count).map_err(plain)?;
     // SAFETY: as in the first call; the log has the length given.
     match unsafe { bpf(Command::ProgLoad, &mut attr) } {
@@ -270,7 +270,7 @@ fn attributes(program: &NewProgram<'_>) -> io::Result<ProgLoadAttr> {
         expected_attach_type: ATTACH_TYPE_XDP,
         prog_btf_fd: raw(program.btf),
         func_info_rec_size: length(program.functions.size)?,
-        func_info: address(bytes(&program.functions.bytes).as_ptr()),
+        func_info: address(program.functions.bytes.as_ptr()),
         func_info_cnt: length(program.functions.count)?,
         ..Default::default()
     })

@@ -9,16 +9,62 @@ use lb_common::{
 
 use crate::{cpus::cpus, error::DatapathError, map_shape::MapShape};
 
-/// The parts, which refer to [`BYTES`]; nothing where the daemon was built without an object.
-static PARTS: Option<Parts> = include!(concat!(env!("OUT_DIR"), "/parts.rs"));
-static BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/parts.bin"));
+/// All bytes of the parts of the usual object, and of the one that records packets.
+const USUAL_BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/parts.bin"));
+const MONITORED_BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/monitored.bin"));
 
-/// What the kernel wants of an object. Ranges are those of [`bytes`].
+/// Their parts; nothing where the daemon was built without an object.
+static USUAL: Option<Parts> = {
+    const BYTES: &[u8] = USUAL_BYTES;
+    include!(concat!(env!("OUT_DIR"), "/parts.rs"))
+};
+static MONITORED: Option<Parts> = {
+    const BYTES: &[u8] = MONITORED_BYTES;
+    include!(concat!(env!("OUT_DIR"), "/monitored.rs"))
+};
+
+/// Some of an object's bytes.
+const fn part(bytes: &'static [u8], begin: usize, len: usize) -> &'static [u8] {
+    bytes.split_at(begin).1.split_at(len).0
+}
+
+/// The packet path that is loaded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Variant {
+    /// The usual one.
+    Usual,
+    /// The one that records packets, while a monitor runs.
+    Monitored,
+}
+
+impl Variant {
+    /// All bytes of its parts.
+    pub(super) const fn bytes(self) -> &'static [u8] {
+        match self {
+            Self::Usual => USUAL_BYTES,
+            Self::Monitored => MONITORED_BYTES,
+        }
+    }
+
+    /// Its parts.
+    ///
+    /// # Errors
+    /// [`DatapathError::NoObject`] where the daemon was built without the object.
+    pub(super) fn parts(self) -> Result<&'static Parts, DatapathError> {
+        let parts = match self {
+            Self::Usual => &USUAL,
+            Self::Monitored => &MONITORED,
+        };
+        parts.as_ref().ok_or(DatapathError::NoObject)
+    }
+}
+
+/// What the kernel wants of an object.
 pub(super) struct Parts {
     /// The programs' licence.
     pub(super) license: &'static CStr,
     /// Type information.
-    pub(super) types: Range<usize>,
+    pub(super) types: &'static [u8],
     /// Read-only globals by name, and where each stands in the data of their map.
     pub(super) globals: &'static [(&'static str, Range<usize>)],
     /// The maps.
@@ -36,7 +82,7 @@ pub(super) struct Map {
     /// Numbers of the types of key and value.
     pub(super) types: Option<[u32; 2]>,
     /// Its content.
-    pub(super) data: Range<usize>,
+    pub(super) data: &'static [u8],
     /// Whether its content never changes.
     pub(super) is_constant: bool,
 }
@@ -44,7 +90,7 @@ pub(super) struct Map {
 /// A program.
 pub(super) struct Program {
     pub(super) name: &'static str,
-    instructions: Range<usize>,
+    instructions: &'static [u8],
     /// Bytes of its instructions at which one begins that refers to a map, and the map's place in the list.
     references: &'static [(usize, usize)],
     /// Its functions and their types.
@@ -55,7 +101,7 @@ pub(super) struct Program {
 
 /// Records about instructions, as `struct bpf_func_info` and `struct bpf_line_info`.
 pub(super) struct Records {
-    pub(super) bytes: Range<usize>,
+    pub(super) bytes: &'static [u8],
     /// Bytes of one.
     pub(super) size: usize,
     /// How many.
@@ -90,11 +136,10 @@ impl Map {
 
     /// Its content, with these values of read-only globals.
     pub(super) fn content(&self, globals: &[(&Range<usize>, &[u8])]) -> Cow<'static, [u8]> {
-        let data = bytes(&self.data);
         if !self.is_constant {
-            return data.into();
+            return self.data.into();
         }
-        let mut data = data.to_vec();
+        let mut data = self.data.to_vec();
         for (range, value) in globals {
             if let Some(place) = data.get_mut((*range).clone())
                 && place.len() == value.len()
@@ -109,7 +154,7 @@ impl Map {
 impl Program {
     /// Its instructions, with the descriptors of maps by their place in the list.
     pub(super) fn instructions(&self, descriptor: impl Fn(usize) -> i32) -> Vec<u8> {
-        let mut instructions = bytes(&self.instructions).to_vec();
+        let mut instructions = self.instructions.to_vec();
         for (at, map) in self.references {
             if let Some(place) = instructions.get_mut(at + DESCRIPTOR..at + 2 * DESCRIPTOR) {
                 place.copy_from_slice(&descriptor(*map).to_ne_bytes());
@@ -127,28 +172,10 @@ impl Program {
 /// The object of the tunnel end, or nothing where the daemon was built without one.
 static DECAP: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/lb-ebpf-decap.o"));
 
-/// The parts of the embedded object.
-///
-/// # Errors
-/// [`DatapathError::NoObject`] where the daemon was built without one.
-pub(super) fn parts() -> Result<&'static Parts, DatapathError> {
-    PARTS.as_ref().ok_or(DatapathError::NoObject)
-}
-
-/// A part of the embedded object; nothing for a range that it does not have.
-pub(super) fn bytes(range: &Range<usize>) -> &'static [u8] {
-    BYTES.get(range.clone()).unwrap_or_default()
-}
-
-/// All bytes of the embedded object's parts.
-pub(super) const fn all_bytes() -> &'static [u8] {
-    BYTES
-}
-
 /// The embedded object of `lb decap`.
 ///
 /// # Errors
-/// As [`parts`].
+/// As [`Variant::parts`].
 pub(super) fn decap() -> Result<&'static [u8], DatapathError> {
     if DECAP.is_empty() {
         return Err(DatapathError::NoObject);
@@ -158,7 +185,7 @@ pub(super) fn decap() -> Result<&'static [u8], DatapathError> {
 
 /// Shapes of all pinned maps on this machine, in the order of [`map_names::PINNED`].
 pub(super) fn map_shapes() -> Result<Vec<(&'static str, MapShape)>, DatapathError> {
-    let parts = parts()?;
+    let parts = Variant::Usual.parts()?;
     map_names::PINNED
         .into_iter()
         .map(|name| {

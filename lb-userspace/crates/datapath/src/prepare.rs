@@ -17,7 +17,7 @@ use lb_common::map_names;
 
 use super::{
     loading::{self, MapTypes},
-    object::{self, Map, Parts, Program},
+    object::{Map, Parts, Program, Variant},
     sys,
 };
 use crate::{error::DatapathError, map_shape::MapShape};
@@ -30,6 +30,8 @@ const PERCPU_ARRAY: u32 = 6;
 
 /// The inputs of loading programs, once their maps exist.
 pub(super) struct Ready {
+    /// Of which object.
+    pub(super) variant: Variant,
     /// The programs and more.
     pub(super) parts: &'static Parts,
     /// Type information.
@@ -78,12 +80,19 @@ pub(super) struct Made {
     maps: HashMap<&'static str, OwnedFd>,
 }
 
+impl Made {
+    /// These maps, by their names.
+    pub(super) const fn of_maps(maps: HashMap<&'static str, OwnedFd>) -> Self {
+        Self { btf: None, maps }
+    }
+}
+
 /// Entries from which on a map takes the kernel a while to make.
 const MANY: u32 = 1 << 12;
 
 /// Makes types and large maps, none of which is pinned.
 pub(super) fn make_early() -> Result<Made, DatapathError> {
-    let parts = object::parts()?;
+    let parts = Variant::Usual.parts()?;
     let btf = types(parts)?;
     let is_large = |map: &&Map| {
         let is_used = !map_names::LATE.contains(&map.name) && map.name != map_names::CHECKS;
@@ -103,7 +112,7 @@ pub(super) fn make_early() -> Result<Made, DatapathError> {
 
 /// Loads type information.
 fn types(parts: &Parts) -> Result<OwnedFd, DatapathError> {
-    loading::load_types(object::bytes(&parts.types)).map_err(|source| DatapathError::Io {
+    loading::load_types(parts.types).map_err(|source| DatapathError::Io {
         what: "cannot load type information".to_owned(),
         source,
     })
@@ -119,6 +128,8 @@ fn order(map: &Map) -> (bool, cmp::Reverse<u32>) {
 
 /// What programs are to be prepared with.
 pub(super) struct Options<'a> {
+    /// Of which object.
+    pub(super) variant: Variant,
     /// Pins of maps.
     pub(super) pins: &'a Path,
     /// Maps that no packet uses: they get one entry, and no pin.
@@ -130,7 +141,7 @@ pub(super) struct Options<'a> {
 /// Brings types and maps into the kernel, as far as they are not `made`: opens those that are pinned and creates all others, on all
 /// CPUs, since the kernel clears the large ones.
 pub(super) fn prepare(made: Made, options: &Options<'_>) -> Result<Ready, DatapathError> {
-    let parts = object::parts()?;
+    let parts = options.variant.parts()?;
     let btf = match made.btf {
         Some(btf) => btf,
         None => types(parts)?,
@@ -167,6 +178,7 @@ pub(super) fn prepare(made: Made, options: &Options<'_>) -> Result<Ready, Datapa
     }
     maps.sort_unstable_by_key(|(place, _)| *place);
     Ok(Ready {
+        variant: options.variant,
         parts,
         btf,
         maps: maps.into_iter().map(|(_, fd)| fd).collect(),

@@ -9,7 +9,7 @@ use std::{
 };
 
 use lb_common::service::RingId;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{
@@ -17,6 +17,7 @@ use super::{
     execute::Executor,
     faults::DatapathPart,
     kernel_clock::monotonic,
+    monitor::{Monitor, MonitorFilter, error::MonitorError},
     neighbours::{NeighbourTask, Wanted},
     netlink::{Notices, Watch},
     slots::Slots,
@@ -62,6 +63,8 @@ pub struct WriterHandle {
     keeper: KeeperHandle,
     stats: StatsReader,
     stages: Stages,
+    /// For one monitor at a time.
+    monitors: Arc<Semaphore>,
     /// The target programmed last: the next hops of its backends are followed.
     reached: Arc<Mutex<BTreeMap<ServiceKey, Shared<TargetService>>>>,
 }
@@ -131,6 +134,7 @@ impl WriterTask {
             keeper,
             stats,
             stages,
+            monitors: Arc::new(Semaphore::new(1)),
             reached: Arc::default(),
         }
     }
@@ -312,6 +316,24 @@ impl WriterHandle {
         let loaded = tokio::task::spawn_blocking(move || stages.complete()).await;
         // Without a result the runtime is going down.
         loaded.is_ok_and(|loaded| loaded.is_ok())
+    }
+
+    /// Has the program that records packets run on all interfaces, until the result is dropped.
+    ///
+    /// # Errors
+    /// [`MonitorError`]; the usual program runs on.
+    pub async fn monitor(&self, filter: MonitorFilter) -> Result<Monitor, MonitorError> {
+        let permit = Arc::clone(&self.monitors).try_acquire_owned();
+        let permit = permit.map_err(|_| MonitorError::Busy)?;
+        let directory = self.stats.directory.clone();
+        Monitor::begin(
+            filter,
+            permit,
+            self.stages.clone(),
+            self.keeper.clone(),
+            directory,
+        )
+        .await
     }
 
     /// The tables, for explanations of packets.

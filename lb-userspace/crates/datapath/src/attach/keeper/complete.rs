@@ -1,9 +1,14 @@
-//! The end of a cold start: the whole program takes the place of the first one.
+//! Another program takes the place of the present one, on all interfaces: the whole one of the first one, at the end of a cold start,
+//! and that of a monitor of the usual one, and back.
 
 use std::time::Instant;
 
 use super::super::super::faults::DatapathPart;
-use crate::{attach::keeper::Keeper, error::DatapathError};
+use crate::{
+    attach::keeper::Keeper,
+    error::{DatapathError, chain},
+    monitor::maps::MonitorMaps,
+};
 
 /// How the log reports that a cold start is over.
 const WHOLE_RUNS: &str = "the whole program runs, in the place of the first one";
@@ -32,6 +37,36 @@ impl Keeper {
             }
         }
         completed
+    }
+
+    /// Has all interfaces run the program of a monitor, or the usual one again.
+    ///
+    /// # Errors
+    /// One of the interfaces cannot: all of them have the usual program again, as far as possible.
+    pub(super) fn monitor(&mut self, monitor: Option<MonitorMaps>) -> Result<(), DatapathError> {
+        self.monitor = monitor;
+        let exchanged = self.try_complete();
+        if exchanged.is_err() && self.monitor.take().is_some() {
+            // The first error matters more than one of going back, which is tried again with the next change.
+            let _ = self.try_complete();
+        }
+        exchanged
+    }
+
+    /// Puts the usual program back if the monitor has ended.
+    pub(super) fn end_monitor(&mut self) {
+        if !self.has_ended_monitor() {
+            return;
+        }
+        if let Err(error) = self.monitor(None) {
+            let error = chain(&error);
+            tracing::warn!(error, "cannot put the usual program back after a monitor");
+        }
+    }
+
+    /// Whether the program of a monitor runs that has ended.
+    pub(super) fn has_ended_monitor(&self) -> bool {
+        self.monitor.as_ref().is_some_and(MonitorMaps::is_alone)
     }
 
     fn try_complete(&mut self) -> Result<(), DatapathError> {

@@ -7,11 +7,14 @@ use tokio::sync::{mpsc, oneshot};
 use crate::{
     error::{DatapathError, chain},
     interface::Interfaces,
+    monitor::{error::MonitorError, maps::MonitorMaps},
 };
 
-/// What the keeper shall do: have the whole program run, or end.
+/// What the keeper shall do: have the whole program run, or that of a monitor, or the usual one after a monitor; or end.
 pub(super) enum Command {
     Complete(oneshot::Sender<Result<(), DatapathError>>),
+    Monitor(MonitorMaps, oneshot::Sender<Result<(), DatapathError>>),
+    EndMonitor,
     Detach(oneshot::Sender<Result<(), DatapathError>>),
     Keep(oneshot::Sender<()>),
 }
@@ -52,6 +55,26 @@ impl KeeperHandle {
             .map_err(|_| ended())?;
         let result = answer.blocking_recv().map_err(|_| ended())?;
         result.map_err(|error| chain(&error))
+    }
+
+    /// Has the program of a monitor run on all interfaces, until the maps are dropped.
+    ///
+    /// # Errors
+    /// Why the usual program runs on.
+    pub(in super::super::super) async fn monitor(&self, maps: MonitorMaps) -> Result<(), MonitorError> {
+        let (reply, answer) = oneshot::channel();
+        let ended = || MonitorError::Refused("the interfaces are not kept any more".to_owned());
+        self.commands
+            .send(Command::Monitor(maps, reply))
+            .await
+            .map_err(|_| ended())?;
+        answer.await.map_err(|_| ended())?.map_err(MonitorError::Program)
+    }
+
+    /// Has the usual program run again at once, once the monitor's maps are dropped.
+    pub(in super::super::super) fn end_monitor(&self) {
+        // If the queue is full, the next look at the interfaces finds out.
+        let _ = self.commands.try_send(Command::EndMonitor);
     }
 
     /// Takes programs, links and maps out of the kernel and ends the keeper.

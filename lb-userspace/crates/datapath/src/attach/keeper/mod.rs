@@ -27,8 +27,6 @@ use super::{
         load::Loader,
         netlink::{Client, LinkState},
         pin::Pins,
-        prepare::Made,
-        stages::Stages,
         sys,
     },
     foreign,
@@ -37,6 +35,7 @@ use crate::{
     attach::attacher::{Attached, Attacher},
     error::DatapathError,
     interface::{Interface, InterfaceChange, InterfaceProblem},
+    monitor::maps::MonitorMaps,
     netlink::LinkOperation,
     state::xdp_mode::XdpModeChoice,
 };
@@ -55,6 +54,8 @@ pub(in super::super) struct Keeper {
     entries: Vec<Entry>,
     shown: watch::Sender<std::sync::Arc<[Interface]>>,
     reporter: PartReporter,
+    /// The monitor whose program is to run in the place of the usual one.
+    monitor: Option<MonitorMaps>,
     /// Pins could not be made again at the latest attempt.
     lacks_pins: bool,
 }
@@ -107,6 +108,7 @@ impl Keeper {
             entries: entries.collect(),
             shown,
             reporter,
+            monitor: None,
             lacks_pins: false,
         }
     }
@@ -201,7 +203,11 @@ impl Keeper {
         due: &[bool],
         now: Instant,
     ) -> Result<Result<(), DatapathError>, DatapathError> {
-        let loader = Loader::new(Made::default(), &self.pins, None, Stages::default());
+        let loader =
+            Loader::whole(&self.pins, self.monitor.as_ref()).map_err(|source| DatapathError::Io {
+                what: "cannot hold the maps of a monitor".to_owned(),
+                source,
+            })?;
         let mut attacher = Attacher::new(&mut self.client, loader, &self.pins, self.choice);
         let mut slots = Vec::new();
         for ((entry, judgement), due) in self.entries.iter().zip(judgements).zip(due) {

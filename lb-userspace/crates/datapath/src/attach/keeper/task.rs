@@ -89,13 +89,33 @@ async fn run(
                         let _ = reply.send(result);
                         continue;
                     }
+                    Some(Command::Monitor(maps, reply)) => {
+                        let work = move || {
+                            let result = keeper.monitor(Some(maps));
+                            (keeper, result)
+                        };
+                        let Ok((same, result)) = task::spawn_blocking(work).await else {
+                            return;
+                        };
+                        keeper = same;
+                        // The caller may be gone: its monitor has ended then.
+                        let _ = reply.send(result);
+                        continue;
+                    }
+                    Some(Command::EndMonitor) => {
+                        let Some(same) = end_monitor(keeper).await else {
+                            return;
+                        };
+                        keeper = same;
+                        continue;
+                    }
                     Some(Command::Detach(reply)) => {
                         let result = task::spawn_blocking(|| keeper.detach()).await;
                         // The caller may be gone.
                         let _ = reply.send(result.unwrap_or(Ok(())));
                     }
                     Some(Command::Keep(reply)) => {
-                        drop(keeper);
+                        drop(end_monitor(keeper).await);
                         let _ = reply.send(());
                     }
                     None => {}
@@ -110,6 +130,12 @@ async fn run(
             _ = ticks.tick() => {}
         }
         due = None;
+        if keeper.has_ended_monitor() {
+            let Some(same) = end_monitor(keeper).await else {
+                return;
+            };
+            keeper = same;
+        }
         let Some((same, looked)) = look(keeper).await else {
             return;
         };
@@ -136,6 +162,15 @@ async fn run(
             let _ = reports.send(change).await;
         }
     }
+}
+
+/// Puts the usual program back if a monitor has ended; nothing when the runtime ends.
+async fn end_monitor(mut keeper: Keeper) -> Option<Keeper> {
+    let work = move || {
+        keeper.end_monitor();
+        keeper
+    };
+    task::spawn_blocking(work).await.ok()
 }
 
 /// One look and what follows from it; nothing when the runtime ends.
