@@ -1,6 +1,6 @@
 //! What the API shows and changes.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::SystemTime};
+use std::{collections::BTreeMap, future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::SystemTime};
 
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -10,7 +10,7 @@ use crate::{
     config::DaemonSettings,
     config_file::ConfigFile,
     control::{ControlHandle, Observer},
-    datapath::Interfaces,
+    datapath::{Interfaces, Monitor, MonitorError, MonitorFilter, WriterHandle},
     discovery,
     events::EventLog,
     explain::ReadTables,
@@ -45,6 +45,24 @@ impl ReadChecks for HealthHandle {
     }
 }
 
+/// Begins monitors.
+pub trait BeginMonitor: Send + Sync {
+    /// As [`WriterHandle::monitor`].
+    fn begin(
+        &self,
+        filter: MonitorFilter,
+    ) -> Pin<Box<dyn Future<Output = Result<Monitor, MonitorError>> + Send + '_>>;
+}
+
+impl BeginMonitor for WriterHandle {
+    fn begin(
+        &self,
+        filter: MonitorFilter,
+    ) -> Pin<Box<dyn Future<Output = Result<Monitor, MonitorError>> + Send + '_>> {
+        Box::pin(self.monitor(filter))
+    }
+}
+
 /// Everything that the API shows and changes.
 pub struct Api {
     /// Requests changes.
@@ -55,6 +73,8 @@ pub struct Api {
     pub checks: Box<dyn ReadChecks>,
     /// Reads the tables that packets meet.
     pub tables: Box<dyn ReadTables>,
+    /// Begins monitors of packets.
+    pub monitors: Box<dyn BeginMonitor>,
     /// The events.
     pub events: Arc<EventLog>,
     /// Keeps the state.

@@ -8,6 +8,7 @@ mod error;
 mod explain;
 mod guard;
 mod handlers;
+mod monitor;
 mod parser;
 mod reports;
 pub mod requests;
@@ -32,7 +33,7 @@ use utoipa_axum::{
 
 pub use self::{
     bodies::MAX_REQUEST,
-    context::{Api, ReadChecks},
+    context::{Api, BeginMonitor, ReadChecks},
     parser::FileParser,
 };
 use self::{
@@ -86,6 +87,7 @@ fn routes() -> (Router<Arc<Api>>, openapi::OpenApi) {
         .routes(routes!(handlers::apply))
         .routes(routes!(handlers::events))
         .routes(routes!(explain::explain))
+        .routes(routes!(monitor::monitor))
         .routes(routes!(handlers::list_services, handlers::add_service).layer(small()))
         .routes(
             routes!(

@@ -125,6 +125,36 @@ pub struct EventsQuery {
     pub since_ms: Option<u64>,
 }
 
+/// Which packets are wanted; all of the conditions that are given.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub struct MonitorQuery {
+    /// Only packets that are dropped.
+    #[serde(default)]
+    pub drops: bool,
+    /// Only packets of this service, by name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub service: Option<String>,
+    /// Only packets of this backend, by name or `ADDRESS:PORT`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backend: Option<String>,
+    /// Only packets of clients in this prefix.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub client: Option<String>,
+    /// Only packets that count for these reasons, separated by commas.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Look at one of so many packets; 1 is all of them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sample: Option<u32>,
+    /// Packets a second, at most: 1 to 100,000; 1,000 if it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rate: Option<u32>,
+    /// With the packets' first bytes, before and after.
+    #[serde(default)]
+    pub packets: bool,
+}
+
 /// The effect of a change.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Changed {

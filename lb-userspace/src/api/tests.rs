@@ -6,6 +6,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     ops::ControlFlow,
     path::PathBuf,
+    pin::Pin,
     sync::Arc,
     time::SystemTime,
 };
@@ -38,7 +39,10 @@ use crate::{
         Change, Inherited,
         testing::{Rig, request as testing_request},
     },
-    datapath::{Attachment, Interface, InterfaceProblem, LinkOperation, NextHopState, XdpMode},
+    datapath::{
+        Attachment, Interface, InterfaceProblem, LinkOperation, Monitor, MonitorError, MonitorFilter,
+        NextHopState, XdpMode,
+    },
     events::Event,
     explain::{Answers, AnyTuple, ReadTables, Translated},
     health::{CheckId, CheckStatuses, Report, agent::AgentStatus},
@@ -65,6 +69,18 @@ impl ReadChecks for NoChecks {
 
     fn report(&self, target: SocketAddr, report: Report) {
         self.0.lock().unwrap().push((target, report));
+    }
+}
+
+/// A data plane of which somebody else records packets.
+struct NoMonitors;
+
+impl BeginMonitor for NoMonitors {
+    fn begin(
+        &self,
+        _: MonitorFilter,
+    ) -> Pin<Box<dyn Future<Output = Result<Monitor, MonitorError>> + Send + '_>> {
+        Box::pin(std::future::ready(Err(MonitorError::Busy)))
     }
 }
 
@@ -179,6 +195,7 @@ impl Server {
             observer: Arc::clone(&rig.observer),
             checks: Box::new(checks.clone()),
             tables: Box::new(NoTables),
+            monitors: Box::new(NoMonitors),
             events: Arc::clone(&rig.events),
             store: Arc::new(rig.world.clone()),
             config: config.map(Arc::new),
@@ -797,7 +814,7 @@ async fn the_document_describes_every_route_and_every_type() {
     let server = Server::start().await;
     let document: Value = server.client.get("/openapi.json").await.unwrap();
     let paths = keys(&document["paths"]);
-    assert_eq!(paths.len(), 11, "{paths:?}");
+    assert_eq!(paths.len(), 12, "{paths:?}");
     let schemas = &document["components"]["schemas"];
     for (name, example) in [
         ("Status", server.client.get::<Value>("/v1/status").await.unwrap()),
@@ -864,4 +881,72 @@ async fn not_ready_while_an_interface_has_no_program() {
 
     server.interfaces.send_replace([interface(None)].into());
     assert_eq!(get("/v1/health").await.unwrap()["ready"], true);
+}
+
+/// Refused before anything is put into the kernel, with the names that there are.
+#[tokio::test]
+async fn a_monitor_of_what_does_not_exist_is_refused() {
+    let api = Server::start().await;
+    let cases = [
+        ("service=wob", Exit::NotFound, "no such service", "services: web"),
+        (
+            "backend=web-9",
+            Exit::NotFound,
+            "no such backend",
+            "backends: web/",
+        ),
+        (
+            "service=web&backend=web-9",
+            Exit::NotFound,
+            "no such backend",
+            "backends: web/",
+        ),
+        (
+            "reason=no_backends",
+            Exit::NotFound,
+            "no such reason",
+            "lb explain",
+        ),
+        (
+            "drops=true&reason=not_ours",
+            Exit::Failed,
+            "not dropped",
+            "leave out drops",
+        ),
+        (
+            "client=192.0.2.0/33",
+            Exit::Failed,
+            "no prefix",
+            "198.51.100.0/24",
+        ),
+        ("client=clients", Exit::Failed, "no prefix", "198.51.100.0/24"),
+        ("sample=0", Exit::Failed, "sample is 0", "every packet"),
+        ("rate=0", Exit::Failed, "rate is 0", "1 to"),
+        (
+            "service=web&drops=true",
+            Exit::Conflict,
+            "another monitor",
+            "wait",
+        ),
+        (
+            "client=2001:db8::/32&reason=no_backend,not_ours",
+            Exit::Conflict,
+            "another monitor",
+            "wait",
+        ),
+    ];
+    for (query, exit, message, hint) in cases {
+        let path = format!("/v1/monitor?{query}");
+        let refused = api
+            .client
+            .lines(&path, |_| Ok(ControlFlow::Break(())))
+            .await
+            .unwrap_err();
+        assert_eq!(refused.exit, exit, "{query}: {refused}");
+        assert!(refused.message.contains(message), "{query}: {refused}");
+        assert!(
+            refused.hint.as_deref().unwrap_or_default().contains(hint),
+            "{query}: {refused}"
+        );
+    }
 }

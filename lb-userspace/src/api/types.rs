@@ -6,6 +6,7 @@ mod config;
 mod explain;
 mod host;
 mod interface;
+mod monitor;
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -19,6 +20,7 @@ pub use self::{
     explain::{Explanation, Output},
     host::Host,
     interface::{Interface, XdpMode},
+    monitor::{Lost, MonitorLine, Packet},
 };
 
 /// `GET /v1/status`

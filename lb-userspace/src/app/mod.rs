@@ -315,6 +315,7 @@ impl Daemon {
             observer,
             checks: Box::new(health.clone()),
             tables: Box::new(writer.tables()),
+            monitors: Box::new(writer.clone()),
             events: Arc::clone(&events),
             store,
             config,

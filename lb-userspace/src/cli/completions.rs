@@ -10,6 +10,7 @@ use clap_complete::{
     engine::{ArgValueCandidates, CompletionCandidate},
     env::{CompleteEnv, Shells},
 };
+use lb_common::reason::Reason;
 
 use super::{
     client::{Client, DEFAULT_SOCKET},
@@ -83,6 +84,8 @@ fn candidates(arg: &Arg, group: &str, command: &str) -> Option<ArgValueCandidate
         "interfaces" | "interface" | "iface" => ArgValueCandidates::new(interfaces),
         "what" if command == "explain" => words::<Protocol>(),
         "service" => ArgValueCandidates::new(services),
+        "backend" => ArgValueCandidates::new(backends),
+        "reason" => ArgValueCandidates::new(reasons),
         // A new name has no candidates.
         "name" if group == "service" && command != "add" => ArgValueCandidates::new(services),
         "name" if group == "backend" && command != "add" => ArgValueCandidates::new(backends),
@@ -118,6 +121,13 @@ fn words<W: Word + Send + Sync>() -> ArgValueCandidates {
         let words = W::WORDS.iter();
         words.map(|(_, word)| CompletionCandidate::new(word)).collect()
     })
+}
+
+fn reasons() -> Vec<CompletionCandidate> {
+    Reason::ALL
+        .iter()
+        .map(|reason| CompletionCandidate::new(reason.name()))
+        .collect()
 }
 
 fn interfaces() -> Vec<CompletionCandidate> {
@@ -218,6 +228,7 @@ mod tests {
             ("lb service add x --on-empty r", &["reject"]),
             ("lb service add x --check t", &["tcp", "tls"]),
             ("lb service add x --check-verify ", &["true", "false"]),
+            ("lb monitor --reason no_b", &["no_backend"]),
             ("lb decap --iface l", &["lo"]),
             ("lb completions b", &["bash"]),
         ] {

@@ -16,6 +16,7 @@ mod export;
 mod guard;
 mod help;
 mod man;
+mod monitor;
 mod options;
 mod output;
 mod run;
@@ -90,6 +91,8 @@ enum Command {
     Events(events::Events),
     /// Explain what would happen to a packet, or what a reason means
     Explain(explain::Explain),
+    /// Show packets as they come, what happens to them and why
+    Monitor(monitor::Monitor),
     /// Find what is wrong with machine, interfaces, addresses and ways to backends, with remedies
     Doctor(doctor::Doctor),
     /// Remove programs, links and pins that a kept or killed daemon left
@@ -116,6 +119,7 @@ impl Cli {
             Command::Backend(backend) => context.block_on(backend.execute(&context)),
             Command::Events(events) => context.block_on(events.execute(&context)),
             Command::Explain(explain) => context.block_on(explain.execute(&context)),
+            Command::Monitor(monitor) => context.block_on(monitor.execute(&context)),
             Command::Doctor(doctor) => context.block_on(doctor.execute(&context)),
             Command::Detach(detach) => detach.execute(&context),
             Command::Decap(decap) => decap.execute(&context),

@@ -1,0 +1,305 @@
+//! `lb monitor`
+
+mod local_time;
+mod pcapng;
+
+use std::{
+    fs::File,
+    io::{self, Write},
+    ops::ControlFlow,
+    path::PathBuf,
+    time::SystemTime,
+};
+
+use clap::Args;
+use lb_common::reason::{Action, Reason};
+
+use self::{
+    local_time::local,
+    pcapng::{Pcapng, Side},
+};
+use super::{
+    error::{CliError, Exit},
+    output::{Context, Output, print_while_read, remark},
+};
+use crate::api::types::{Lost, MonitorLine, Packet};
+
+#[derive(Args, Debug)]
+#[command(after_help = "Examples:
+  lb monitor --drops                          what is dropped, and why
+  lb monitor --service web --count 20         the next 20 packets of a service
+  lb monitor --client 198.51.100.0/24         of some clients, and replies to them
+  lb monitor --service web --pcap - | wireshark -k -i -
+
+Only packets that pass all conditions are shown. While the command runs, a program that records
+packets takes the place of the usual one; `docs/monitor.md` says what that costs.")]
+pub(super) struct Monitor {
+    /// Only packets that are dropped
+    #[arg(long)]
+    drops: bool,
+    /// Only packets of this service
+    #[arg(long, value_name = "NAME")]
+    service: Option<String>,
+    /// Only packets of this backend
+    #[arg(long, value_name = "NAME|IP:PORT")]
+    backend: Option<String>,
+    /// Only packets of clients in this prefix, and replies to them
+    #[arg(long, value_name = "PREFIX")]
+    client: Option<String>,
+    /// Only packets of this reason; may be given several times
+    #[arg(long, value_name = "REASON")]
+    reason: Vec<String>,
+    /// Look at one of N packets
+    #[arg(long, value_name = "1/N", value_parser = sample)]
+    sample: Option<u32>,
+    /// Show N packets a second at most, and count the others [default: 1000]
+    #[arg(long, value_name = "N")]
+    rate: Option<u32>,
+    /// End after N packets
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    /// Write pcapng to this file, or to stdout: each packet before and after
+    #[arg(long, value_name = "FILE|-")]
+    pcap: Option<PathBuf>,
+}
+
+/// Where packets go.
+enum Sink {
+    Text,
+    Json,
+    Pcap(Pcapng, Box<dyn Write>),
+}
+
+impl Monitor {
+    pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        let path = self.path();
+        let mut sink = match (&self.pcap, context.output) {
+            (Some(file), _) => Sink::pcap(file)?,
+            (None, Output::Json) => Sink::Json,
+            (None, Output::Table | Output::Wide) => Sink::Text,
+        };
+        let (mut shown, mut lost) = (0, 0);
+        let show = |line: &str| {
+            match parsed(line)? {
+                MonitorLine::Lost(now) => {
+                    report_lost(&mut lost, &now);
+                    // A file that has no packet yet is one all the same, and a reader that is gone is noticed.
+                    return sink.begin();
+                }
+                MonitorLine::Packet(packet) => {
+                    if sink.show(&packet, line)?.is_break() {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+            }
+            shown += 1;
+            Ok(match self.count {
+                Some(count) if shown >= count => ControlFlow::Break(()),
+                Some(_) | None => ControlFlow::Continue(()),
+            })
+        };
+        if self.count == Some(0) {
+            return Ok(());
+        }
+        match context.client().lines(&path, show).await? {
+            ControlFlow::Break(()) => Ok(()),
+            ControlFlow::Continue(()) => Err(CliError::new(
+                Exit::Unreachable,
+                "the daemon has ended the monitor",
+            )
+            .hint("see its log; begin again when it is back")),
+        }
+    }
+
+    fn path(&self) -> String {
+        let mut path = format!("/v1/monitor?drops={}&packets={}", self.drops, self.pcap.is_some());
+        let reasons = (!self.reason.is_empty()).then(|| self.reason.join(","));
+        let values = [
+            ("service", self.service.clone()),
+            ("backend", self.backend.clone()),
+            ("client", self.client.clone()),
+            ("reason", reasons),
+            ("sample", self.sample.map(|sample| sample.to_string())),
+            ("rate", self.rate.map(|rate| rate.to_string())),
+        ];
+        for (name, value) in values {
+            if let Some(value) = value {
+                path.push_str(&format!("&{name}={}", escaped(&value)));
+            }
+        }
+        path
+    }
+}
+
+/// A value of a query: what has a meaning there, and what may not stand there, is escaped (RFC 3986 section 2.1).
+fn escaped(value: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b':' | b'/' | b',' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    };
+    value.bytes().map(escape).collect()
+}
+
+/// `1/N` or `N`.
+fn sample(text: &str) -> Result<u32, String> {
+    let number = text.strip_prefix("1/").unwrap_or(text);
+    let number: Option<u32> = number.parse().ok();
+    number
+        .filter(|number| *number != 0)
+        .ok_or_else(|| "use 1/N, such as 1/100".to_owned())
+}
+
+fn parsed(line: &str) -> Result<MonitorLine, CliError> {
+    serde_json::from_str(line)
+        .map_err(|error| CliError::new(Exit::Failed, format!("packet {line:?}: {error}")))
+}
+
+fn report_lost(lost: &mut u64, now: &Lost) {
+    if now.lost > *lost {
+        let more = now.lost - *lost;
+        remark(&format!(
+            "{more} packets are not shown: --rate allows more, --sample fewer"
+        ));
+        *lost = now.lost;
+    }
+}
+
+impl Sink {
+    fn pcap(file: &PathBuf) -> Result<Self, CliError> {
+        let output: Box<dyn Write> = if file.as_os_str() == "-" {
+            Box::new(io::stdout())
+        } else {
+            Box::new(File::create(file).map_err(|error| {
+                CliError::new(Exit::Failed, format!("cannot create {}: {error}", file.display()))
+            })?)
+        };
+        Ok(Self::Pcap(Pcapng::default(), output))
+    }
+
+    /// Begins a file.
+    fn begin(&mut self) -> Result<ControlFlow<()>, CliError> {
+        match self {
+            Self::Text | Self::Json => Ok(ControlFlow::Continue(())),
+            Self::Pcap(file, output) => write(output, &file.begin()),
+        }
+    }
+
+    fn show(&mut self, packet: &Packet, line: &str) -> Result<ControlFlow<()>, CliError> {
+        match self {
+            Self::Text => print_while_read(&text(packet)),
+            Self::Json => print_while_read(&format!("{line}\n")),
+            Self::Pcap(file, output) => write(output, &blocks(file, packet)?),
+        }
+    }
+}
+
+/// Writes at once, so that a reader of a pipe sees it; breaks when the reader is gone.
+fn write(output: &mut Box<dyn Write>, bytes: &[u8]) -> Result<ControlFlow<()>, CliError> {
+    match output.write_all(bytes).and_then(|()| output.flush()) {
+        Ok(()) => Ok(ControlFlow::Continue(())),
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(ControlFlow::Break(())),
+        Err(error) => Err(CliError::new(Exit::Failed, format!("output: {error}"))),
+    }
+}
+
+/// One line: time, interface, what happened, from where to where, why, bytes.
+fn text(packet: &Packet) -> String {
+    let Packet {
+        at,
+        interface,
+        verdict,
+        reason,
+        direction,
+        protocol,
+        client,
+        destination,
+        service,
+        backend,
+        bytes,
+        ..
+    } = packet;
+    let time = humantime::parse_rfc3339(at).map_or_else(|_| at.clone(), local);
+    let what = match direction.as_deref() {
+        Some(direction) if verdict == "tx" || verdict == "redirect" => direction,
+        Some(_) | None => verdict,
+    };
+    let arrow = if direction.as_deref() == Some("reply") {
+        "<-"
+    } else {
+        "->"
+    };
+    let mut way = match (protocol, client, destination) {
+        (Some(protocol), Some(client), Some(destination)) => {
+            format!("{protocol} {client} {arrow} {destination}")
+        }
+        (Some(protocol), ..) => protocol.clone(),
+        (None, ..) => "no IP packet".to_owned(),
+    };
+    if let Some(service) = service {
+        way.push_str(&format!(" ({service})"));
+    }
+    if let Some(backend) = backend {
+        way.push_str(&format!(" {arrow} {backend}"));
+    }
+    format!("{time} {interface} {what:<8} {way}  {reason}, {bytes} bytes\n")
+}
+
+/// The blocks of a packet in a file: as it came, and as it left if it left, or changed.
+fn blocks(file: &mut Pcapng, packet: &Packet) -> Result<Vec<u8>, CliError> {
+    let nonsense = |what: &str| {
+        CliError::new(
+            Exit::Failed,
+            format!("the daemon's answer makes no sense: {what}"),
+        )
+        .hint("see that the daemon and this program are of the same version")
+    };
+    let at = humantime::parse_rfc3339(&packet.at).unwrap_or(SystemTime::UNIX_EPOCH);
+    let mut reasons = Reason::ALL.iter();
+    let reason = reasons.find(|reason| reason.name() == packet.reason);
+    let action = reason.ok_or_else(|| nonsense("unknown reason"))?.action();
+    let bytes = |hex: &Option<String>| hex.as_deref().and_then(unhex).ok_or_else(|| nonsense("no bytes"));
+    let (before, after) = (bytes(&packet.before)?, bytes(&packet.after)?);
+    let mut comment = format!("{}: {}", packet.verdict, packet.reason);
+    for (name, value) in [("service", &packet.service), ("backend", &packet.backend)] {
+        if let Some(value) = value {
+            comment.push_str(&format!(", {name} {value}"));
+        }
+    }
+    let of = |side, len, bytes| pcapng::Packet {
+        at,
+        interface: &packet.interface,
+        side,
+        action,
+        comment: &comment,
+        len,
+        bytes,
+    };
+    let mut blocks = file.packet(&of(Side::Before, packet.bytes, &before));
+    let leaves = match action {
+        Action::Tx | Action::Redirect => true,
+        Action::Pass | Action::Drop | Action::Aborted => {
+            let common = before.len().min(after.len());
+            packet.bytes != packet.sent_bytes || before.get(..common) != after.get(..common)
+        }
+    };
+    if leaves {
+        blocks.extend(file.packet(&of(Side::After, packet.sent_bytes, &after)));
+    }
+    Ok(blocks)
+}
+
+/// Bytes in hexadecimal.
+fn unhex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u32>> = text.chars().map(|digit| digit.to_digit(16)).collect();
+    let pairs = digits?;
+    let byte = |pair: &[u32]| match pair {
+        [high, low] => u8::try_from(high * 16 + low).ok(),
+        _ => None,
+    };
+    pairs.chunks(2).map(byte).collect()
+}
+
+#[cfg(test)]
+mod tests;
