@@ -5,7 +5,7 @@
 //! contain the floor. Modes that put headers before the frame have a floor of their own, which puts 20 bytes before it.
 //! `lookup` is a bare look-up of the packet's flow in a table of the same size and content.
 //!
-//! Arguments: numbers of flows; `rare` or `live` for these parts alone; and beginnings of names, of which only those cases run.
+//! Arguments: numbers of flows; `rare`, `live` or `monitor` for these parts alone; and beginnings of names, of which only those cases run.
 #![expect(
     clippy::cast_possible_truncation,
     reason = "numbers of flows, ports and bytes here are far below the limits of their types"
@@ -15,6 +15,8 @@
 mod batch;
 #[path = "dataplane/live.rs"]
 mod live;
+#[path = "dataplane/monitor.rs"]
+mod monitor;
 #[path = "dataplane/packets.rs"]
 mod packets;
 #[path = "dataplane/quic.rs"]
@@ -44,6 +46,8 @@ const REPEAT: u32 = 1 << 20;
 const FLOWS: [u32; 4] = [1, 1 << 10, 1 << 16, 1 << 20];
 /// The argument for real devices only.
 const LIVE: &str = "live";
+/// The argument for what a monitor costs only.
+const MONITOR: &str = "monitor";
 /// The argument for rare packets only.
 const RARE: &str = "rare";
 /// How often flows are opened that found no memory.
@@ -62,6 +66,9 @@ fn main() -> Result<()> {
     );
     if std::env::args().any(|word| word == LIVE) {
         return live::live(&given);
+    }
+    if std::env::args().any(|word| word == MONITOR) {
+        return monitor::monitor();
     }
     println!(
         "{:<26} {:>6} {:>9} {:>8} {:>9}",
@@ -82,6 +89,9 @@ fn main() -> Result<()> {
     rare::rare::<NetV6>()?;
     if is_asked(LIVE) {
         live::live(&given)?;
+    }
+    if is_asked(MONITOR) {
+        monitor::monitor()?;
     }
     Ok(())
 }

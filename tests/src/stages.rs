@@ -11,7 +11,7 @@ use aya::{
     maps::ProgramArray,
     programs::{ProgramFd, Xdp},
 };
-use lb_common::{map_names, stage::Stage};
+use lb_common::{map_names, monitor, stage::Stage};
 
 use crate::test_run::bpf;
 
@@ -32,6 +32,10 @@ pub fn load(object: &mut Ebpf) -> Result<()> {
                 .with_context(|| format!("no program {name}"))?;
             stages.push((stage.slot(is_v6), program.fd()?.try_clone()?));
         }
+    }
+    // The monitored program has one more.
+    if let Some(program) = object.program(monitor::PROGRAM) {
+        stages.push((monitor::SLOT, program.fd()?.try_clone()?));
     }
     let map = object.map_mut(map_names::STAGES).context("no map of stages")?;
     let mut map = ProgramArray::try_from(map)?;

@@ -2,7 +2,9 @@
 //! backends behind the kernel's own VLAN devices are reached, also by health checks through the path.
 
 use std::{
+    io::Read as _,
     net::{IpAddr, SocketAddr},
+    process::Stdio,
     time::Duration,
 };
 
@@ -14,6 +16,7 @@ use lb_tests::{
     decap::Decap,
     http::HttpServer,
     lane::Lane,
+    lb_cli::lb_binary,
     netns::Netns,
     topology::{Family, Shape, Topology},
     wait,
@@ -98,7 +101,45 @@ fn every_mode_reaches_a_backend_behind_a_vlan_of_the_kernel() -> Result<()> {
                 .with_context(|| format!("{mode} for {vip}"))?;
         }
     }
+    monitored(&net, &daemon)?;
     let metrics = daemon.metrics()?;
     ensure!(metrics.count("lb_drops_total", &[]) == 0, "packets were dropped");
     daemon.stop()
+}
+
+/// The program that records packets loads, takes the place of the usual one, and shows what each mode does.
+fn monitored(net: &Topology, daemon: &Daemon) -> Result<()> {
+    let mut first_port = 30_000;
+    for (mode, n) in MODES {
+        for family in Family::BOTH {
+            let vip = SocketAddr::new(net.vip(family, n), PORT);
+            let service = format!("{mode}-{family:?}");
+            let mut command = net.lb.ns.command(lb_binary()?);
+            let command = command
+                .env("LB_SOCKET", daemon.socket())
+                .args(["-o", "json", "monitor", "--count", "6", "--service", &service])
+                .stdout(Stdio::piped());
+            let mut monitor = command.spawn().context("start lb monitor")?;
+            let status = wait::until("packets are shown", PLENTY, || {
+                http_requests(&net.client.ns, vip, first_port, 1, 1)?.ensure_complete(1)?;
+                first_port += 1;
+                Ok(monitor.try_wait()?)
+            })?;
+            let mut shown = String::new();
+            let output = monitor.stdout.as_mut().context("no output")?;
+            output.read_to_string(&mut shown)?;
+            ensure!(
+                status.success() && shown.lines().count() == 6,
+                "{service}: {status}: {shown}"
+            );
+            for line in shown.lines() {
+                let packet: Value = serde_json::from_str(line)?;
+                ensure!(
+                    packet["backend"] == "b0" && packet["verdict"] == "tx",
+                    "{service}: {packet}"
+                );
+            }
+        }
+    }
+    Ok(())
 }

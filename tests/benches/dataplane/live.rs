@@ -92,11 +92,11 @@ fn row<A: Address>(name: &str, flows: u32, ns: [f64; 2], plain: [f64; 2]) {
 
 /// Two pairs of devices: `out`–`in` and `back`–`away`. The generator is on `out`, the program under test on `in`; its
 /// frames arrive on `out`, or on `back`.
-struct Wire {
+pub(crate) struct Wire {
     /// Before the objects, so that devices let go of programs first.
     _ends: [XdpLink; 3],
     under_test: Option<XdpLink>,
-    bench: Bench,
+    pub(crate) bench: Bench,
     generator: Netns,
     balancer: Netns,
     inward: u32,
@@ -104,7 +104,7 @@ struct Wire {
 }
 
 impl Wire {
-    fn new(mut bench: Bench) -> Result<Self> {
+    pub(crate) fn new(mut bench: Bench) -> Result<Self> {
         let (generator, balancer) = (Netns::new("generator")?, Netns::new("balancer")?);
         let there = balancer.name();
         generator.ip(&format!(
@@ -161,6 +161,11 @@ impl Wire {
         Ok(times.map(median))
     }
 
+    /// Has the program run, with backends behind the device that frames come from.
+    pub(crate) fn run_lb(&mut self) -> Result<()> {
+        self.replace(Program::Lb, self.inward)
+    }
+
     /// Selects the program under test, with backends behind a device.
     fn replace(&mut self, program: Program, out: u32) -> Result<()> {
         self.bench.change_backends(|backend| backend.ifindex = out)?;
@@ -174,7 +179,7 @@ impl Wire {
     }
 
     /// Nanoseconds per arrived frame, of `count` sent.
-    fn send(&mut self, count: u32) -> Result<f64> {
+    pub(crate) fn send(&mut self, count: u32) -> Result<f64> {
         const FRAME: [u8; size_of::<Frame>()] = [0; size_of::<Frame>()];
         let before = self.received()?;
         let generate: &Xdp = self

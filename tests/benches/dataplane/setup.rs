@@ -88,6 +88,12 @@ impl Way {
     }
 }
 
+/// The usual program, and the one that runs while `lb monitor` does.
+pub(crate) const USUAL: &str = "lb-ebpf.o";
+pub(crate) const MONITORED: &str = "lb-ebpf-monitor.o";
+/// Bytes of its ring buffer: nobody reads it during a round.
+const RECORDS: u32 = 1 << 24;
+
 /// Both objects, loaded.
 pub(crate) struct Bench {
     pub(crate) lb: Ebpf,
@@ -100,16 +106,25 @@ pub(crate) struct Bench {
 impl Bench {
     /// Loads the objects with space for `flows` flows, and programs a service.
     pub(crate) fn new<A: Address>(flows: u32, way: Way) -> Result<Self> {
+        Self::of::<A>(USUAL, flows, way)
+    }
+
+    /// As [`Self::new`], with the usual program or the monitored one.
+    pub(crate) fn of<A: Address>(program: &str, flows: u32, way: Way) -> Result<Self> {
         let entries = (2 * flows).max(16);
         let cpus = u32::try_from(nr_cpus().map_err(|(_, e)| e)?)?;
-        let mut lb = EbpfLoader::new()
+        let mut loader = EbpfLoader::new();
+        if program == MONITORED {
+            loader.map_max_entries(map_names::MONITOR_RECORDS, RECORDS);
+        }
+        let mut lb = loader
             .map_max_entries(map_names::FLOWS_V4, entries)
             .map_max_entries(map_names::FLOWS_V6, entries)
             .map_max_entries(map_names::SERVICE_TRAFFIC, cpus * MAX_SERVICES)
             .map_max_entries(map_names::SERVICE_DROPS, cpus * MAX_SERVICES)
             .map_max_entries(map_names::BACKEND_TRAFFIC, cpus * MAX_BACKENDS)
-            .load_file(object("lb-ebpf.o")?)
-            .context("load lb-ebpf.o: build it with `cargo xtask build`")?;
+            .load_file(object(program)?)
+            .with_context(|| format!("load {program}: build it with `cargo xtask build`"))?;
         let mask = flows - 1;
         // IP and ICMP headers of a "too big" message.
         let (quoted_after, longest) = if A::VIP.is_ipv6() {
