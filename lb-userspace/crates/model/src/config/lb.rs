@@ -93,4 +93,16 @@ mod tests {
         };
         assert_eq!(needs_restart(&running, &file).len(), 2);
     }
+
+    /// Otherwise a reload with another value would do nothing, and say nothing.
+    #[test]
+    fn every_setting_of_a_start_needs_a_restart_unless_it_only_waits() {
+        let of_start = keys::LB
+            .keys
+            .iter()
+            .filter(|key| matches!(key.access, keys::Access::Daemon(_)));
+        let without = of_start.filter(|key| !key.needs_restart).map(|key| key.name);
+        // A daemon that waits for interfaces may go on waiting.
+        assert_eq!(without.collect::<Vec<_>>(), ["wait_for_interfaces"]);
+    }
 }
