@@ -54,7 +54,7 @@ pub(crate) fn forward<A: Family>(packet: &Packet, ip: &Ip, scratch: &mut Scratch
             is_syn: flags.is_syn().into(),
         };
         *kept_ip = *ip;
-        kept_hash.set(hash);
+        *kept_hash = hash;
         return Some(if backend.mode == Mode::Dnat as u8 {
             NextStage::Dnat
         } else {
@@ -69,9 +69,7 @@ pub(crate) fn forward<A: Family>(packet: &Packet, ip: &Ip, scratch: &mut Scratch
     let sent = if overhead == 0 {
         NextHop::resolved(backend).send_untagged(packet)
     } else {
-        // Kept there, and not on the stack, while the frame grows.
-        kept_hash.set(hash);
-        outer::send_plain::<A>(packet, ip, backend, is_gue(backend), kept_hash)
+        outer::send_plain::<A>(packet, ip, backend, is_gue(backend), hash)
     };
     if let Err(reason) = sent {
         counters::count_drop(service.id, reason);
@@ -99,8 +97,7 @@ fn may_serve(service: &Service) -> bool {
     service.flags == FORWARDS && modes.contains(&service.mode) && service.ring_size != 0
 }
 
-/// Bytes that stand before the packet on its way to the backend, if it can go this way. Tunnels of the other family cannot, nor can
-/// GUE over IPv6, which has a checksum to be computed: other packets would take longer.
+/// Bytes that stand before the packet on its way to the backend, if it can go this way. Tunnels of the other family cannot.
 #[inline(always)]
 fn overhead<A: Family>(backend: &Backend) -> Option<usize> {
     let own_family = backend.has(IPV6) == A::IS_V6;
@@ -108,7 +105,7 @@ fn overhead<A: Family>(backend: &Backend) -> Option<usize> {
         Some(0)
     } else if own_family && backend.mode == Mode::Ipip as u8 {
         Some(tunnel::overhead(A::IS_V6, false))
-    } else if own_family && !A::IS_V6 && is_gue(backend) {
+    } else if own_family && is_gue(backend) {
         Some(tunnel::overhead(A::IS_V6, true))
     } else {
         None

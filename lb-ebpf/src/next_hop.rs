@@ -118,8 +118,9 @@ impl NextHop {
         Ok(self.leave(packet))
     }
 
+    /// Sends a frame that has its addresses.
     #[inline(always)]
-    fn leave(&self, packet: &Packet) -> Verdict {
+    pub(crate) fn leave(&self, packet: &Packet) -> Verdict {
         if self.ifindex == packet.ifindex() {
             return Verdict::SENT_BACK;
         }

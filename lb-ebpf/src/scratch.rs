@@ -1,7 +1,6 @@
 //! Data that is too large for the stack or passes from one stage to the next: a record of each CPU for the present packet.
 
 use core::{
-    cell::Cell,
     ops::{Deref, DerefMut},
     ptr,
 };
@@ -36,8 +35,8 @@ pub(crate) struct Scratch<A> {
     pub(crate) tuple: PacketTuple<A>,
     /// Its service, or none.
     pub(crate) service: Service,
-    /// The flow's hash, for the outer headers of tunnels. Read again once the frame has grown, and not kept on the stack.
-    pub(crate) hash: Cell<u32>,
+    /// The flow's hash, for the outer headers of tunnels.
+    pub(crate) hash: u32,
     /// Where packets of the interface are counted.
     pub(crate) interface_slot: u32,
     /// Bytes of the frame without tags, as it came.

@@ -59,7 +59,7 @@ fn select<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<(), Ne
     order::check_slow_path(&mut checked)?;
     let is_syn = checked.is_syn();
     let hash = A::hash(tuple);
-    kept_hash.set(hash);
+    *kept_hash = hash;
     selected.is_syn = u16::from(is_syn);
     selected.backend = if *cid_backend == BackendId::NONE {
         let slot = select::slot(service, tuple, hash)?;
@@ -97,9 +97,9 @@ fn send<A: Family>(packet: &Packet, scratch: &mut Scratch<A>) -> Result<Verdict,
         return Err(NextStage::Dnat);
     }
     if A::is_fragment(packet, ip) {
-        record::as_is(packet, fragments, service.id, id, backend, hash.get());
+        record::as_is(packet, fragments, service.id, id, backend, *hash);
     }
-    direct::prepare::<A>(packet, ip, backend, hash.get(), exit)?;
+    direct::prepare::<A>(packet, ip, backend, *hash, exit)?;
     counters::count_forward(service.id, id, u64::from(packet.frame_len), is_syn != 0);
     Ok(exit.leave(packet)?)
 }

@@ -47,7 +47,7 @@ pub(super) fn send<A: Reply>(
     let quote_sum = if quoted == A::LONGEST_QUOTE {
         A::sum_longest(packet, quote)
     } else {
-        sum_quote(packet, quote, quoted).map(|seed| Sum::ZERO.add32(seed))
+        sum_quote(packet, quote, quoted)
     };
     let quote_sum = quote_sum.ok_or(Reason::Internal)?;
     let [kind, code] = kind;
@@ -65,7 +65,7 @@ pub(super) fn send<A: Reply>(
 
 /// The partial checksum of what is quoted: `len` bytes, a multiple of 4, from `at` on.
 #[inline(always)]
-fn sum_quote(packet: &Packet, at: usize, len: usize) -> Option<u32> {
+fn sum_quote(packet: &Packet, at: usize, len: usize) -> Option<Sum> {
     const { assert!(ICMP_ERROR_V4 < 2048 && ICMP_ERROR_V6 < 2048) };
     let mut seed = 0;
     if has_part::<1024>(len) {
@@ -75,11 +75,23 @@ fn sum_quote(packet: &Packet, at: usize, len: usize) -> Option<u32> {
     seed = add::<512>(packet, at, len, seed)?;
     seed = add::<256>(packet, at, len, seed)?;
     seed = add::<128>(packet, at, len, seed)?;
-    seed = add::<64>(packet, at, len, seed)?;
-    seed = add::<32>(packet, at, len, seed)?;
-    seed = add::<16>(packet, at, len, seed)?;
-    seed = add::<8>(packet, at, len, seed)?;
-    add::<4>(packet, at, len, seed)
+    // Cheaper than calls.
+    let mut sum = Sum::ZERO.add32(seed);
+    sum = add_words::<16>(packet, at, len, sum)?;
+    sum = add_words::<8>(packet, at, len, sum)?;
+    sum = add_words::<4>(packet, at, len, sum)?;
+    sum = add_words::<2>(packet, at, len, sum)?;
+    add_words::<1>(packet, at, len, sum)
+}
+
+/// Adds the part of `N` 32-bit words to a sum, if `len` bytes have it.
+#[inline(always)]
+fn add_words<const N: usize>(packet: &Packet, at: usize, len: usize, sum: Sum) -> Option<Sum> {
+    if core::hint::black_box(len) & (4 * N) == 0 {
+        return Some(sum);
+    }
+    let words = packet.raw_words::<N>(at + (len & !(8 * N - 1)))?;
+    Some(sum_of(sum, &words))
 }
 
 /// Whether `len` has a part of `N` bytes, a power of 2, behind its larger ones. Asked of a copy: the verifier learns from

@@ -4,8 +4,6 @@
 //! normal mode). DF is always set: the sender of a packet that does not fit gets an ICMP error, and no fragments are sent. The
 //! flow's hash is in the flow label, in GUE's source port, and in the source address if that may be any of a prefix.
 
-use core::cell::Cell;
-
 use lb_common::{
     backend::{Backend, IPV6},
     csum::Sum,
@@ -21,11 +19,12 @@ use crate::{
     family::Family,
     header::{Ip, Protocol},
     maps::tables,
-    packet::Packet,
+    packet::{MACS_LEN, Packet},
     scratch::NextHop,
+    start::StartMut,
     verdict::Verdict,
 };
-use lb_wire::Frame as _;
+use lb_wire::{Frame as _, load::load64};
 
 /// Protocol number of UDP, of which outer headers are written in words.
 const UDP: u8 = 17;
@@ -52,41 +51,46 @@ pub(crate) fn put<A: Family>(
     gue: bool,
     hash: u32,
 ) -> Result<(), Reason> {
-    let outer = Outer {
-        len: ip.packet_len(),
-        traffic_class: traffic_class::<A>(packet, ip)?,
-        protocol: if A::IS_V6 { IPV6_IN_IP } else { IPV4_IN_IP },
-        gue,
-    };
+    let outer = Outer::of::<A>(packet, ip, gue)?;
     if backend.has(IPV6) {
         let sum = if gue { packet_sum::<A>(packet, ip) } else { None };
-        outer_v6(packet, backend, outer, || hash, sum)
+        HeaderV6::new(backend, outer, hash, sum)?.put(packet, backend, None)
     } else {
-        outer_v4(packet, backend, outer, || hash)
+        HeaderV4::new(backend, outer, hash)?.put(packet, None)
     }
 }
 
-/// [`put`], and sending it, where the daemon knows the way, which has no VLANs; within the packet's own family, and without GUE's checksum.
+/// [`put`], and sending it, where the daemon knows the way, which has no VLANs; within the packet's own family.
 #[inline(always)]
 pub(crate) fn send_plain<A: Family>(
     packet: &Packet,
     ip: &Ip,
     backend: &Backend,
     gue: bool,
-    hash: &Cell<u32>,
+    hash: u32,
 ) -> Result<Verdict, Reason> {
-    let outer = Outer {
-        len: ip.packet_len(),
-        traffic_class: traffic_class::<A>(packet, ip)?,
-        protocol: if A::IS_V6 { IPV6_IN_IP } else { IPV4_IN_IP },
-        gue,
-    };
+    let outer = Outer::of::<A>(packet, ip, gue)?;
+    let macs = Some(backend);
     if A::IS_V6 {
-        outer_v6(packet, backend, outer, || hash.get(), None)?;
+        let sum = if gue { packet_sum::<A>(packet, ip) } else { None };
+        HeaderV6::new(backend, outer, hash, sum)?.put(packet, backend, macs)?;
     } else {
-        outer_v4(packet, backend, outer, || hash.get())?;
+        HeaderV4::new(backend, outer, hash)?.put(packet, macs)?;
     }
-    NextHop::resolved(backend).send_untagged(packet)
+    Ok(NextHop::resolved(backend).leave(packet))
+}
+
+impl Outer {
+    /// Those of a packet.
+    #[inline(always)]
+    fn of<A: Family>(packet: &Packet, ip: &Ip, gue: bool) -> Result<Self, Reason> {
+        Ok(Self {
+            len: ip.packet_len(),
+            traffic_class: traffic_class::<A>(packet, ip)?,
+            protocol: if A::IS_V6 { IPV6_IN_IP } else { IPV4_IN_IP },
+            gue,
+        })
+    }
 }
 
 /// DSCP and ECN of a packet.
@@ -100,115 +104,195 @@ fn traffic_class<A: Family>(packet: &Packet, ip: &Ip) -> Result<u8, Reason> {
     })
 }
 
-#[inline(always)]
-fn ether_type(packet: &Packet, kind: EtherType) -> Result<(), Reason> {
-    packet
-        .set_half(EthHdr::LEN - 2, kind as u16)
-        .ok_or(Reason::Internal)
-}
-
 /// A 32-bit word of two halves, given as numbers, as it stands in a packet.
 #[inline(always)]
 const fn word(high: u16, low: u16) -> u32 {
     ((high as u32) << 16 | low as u32).to_be()
 }
 
+/// Two words as one, the first in front.
 #[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "an IP packet's length has 16 bits"
-)]
-fn outer_v4(packet: &Packet, backend: &Backend, outer: Outer, hash: impl Fn() -> u32) -> Result<(), Reason> {
-    const DF: u16 = 1 << 14;
-    let overhead = tunnel::overhead(false, outer.gue);
-    packet.grow(overhead as i32).ok_or(Reason::NoHeadroom)?;
-    ether_type(packet, EtherType::Ipv4)?;
-    let len = (outer.len + overhead) as u16;
-    let protocol = if outer.gue { UDP } else { outer.protocol };
-    let mut words = [
-        word(0x4500 | u16::from(outer.traffic_class), len),
-        word(0, DF),
-        word(u16::from(HOP_LIMIT) << 8 | u16::from(protocol), 0),
-        backend.outer_source_v4(hash()).0,
-        backend.address.v4().0,
-    ];
-    let sum = words.iter().fold(Sum::ZERO, |sum, word| sum.add32(*word)).fold();
-    // The checksum is the lower half of its word in network byte order, and the sum is of words as they stand.
-    words[2] |= word(0, u16::from_be(!sum));
-    packet.put(EthHdr::LEN, words).ok_or(Reason::Internal)?;
-    if outer.gue {
+const fn double([first, second]: [u32; 2]) -> u64 {
+    first as u64 | (second as u64) << u32::BITS
+}
+
+/// An outer IPv4 header, and perhaps that of UDP, in words as they stand in memory.
+struct HeaderV4 {
+    /// Up to the checksum, and the source.
+    words: [u64; 2],
+    destination: u32,
+    udp: u64,
+    gue: bool,
+}
+
+/// Where headers begin, and end.
+const V4_END: usize = EthHdr::LEN + V4_LEN;
+const V6_END: usize = EthHdr::LEN + V6_LEN;
+
+impl HeaderV4 {
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "an IP packet's length has 16 bits"
+    )]
+    fn new(backend: &Backend, outer: Outer, hash: u32) -> Result<Self, Reason> {
+        const DF: u16 = 1 << 14;
+        let len = (outer.len + tunnel::overhead(false, outer.gue)) as u16;
+        let protocol = if outer.gue { UDP } else { outer.protocol };
+        let first = [word(0x4500 | u16::from(outer.traffic_class), len), word(0, DF)];
+        let hops = word(u16::from(HOP_LIMIT) << 8 | u16::from(protocol), 0);
+        let (source, destination) = (backend.outer_source_v4(hash).0, backend.address.v4().0);
+        let words = [first[0], first[1], hops, source, destination];
+        let sum = words.iter().fold(Sum::ZERO, |sum, word| sum.add32(*word)).fold();
+        // The checksum is the lower half of its word in network byte order, and the sum is of words as they stand.
+        let second = [hops | word(0, u16::from_be(!sum)), source];
         // Over IPv4 a checksum of zero means none; the packet within has its own.
-        let udp = udp_words(outer, hash(), gue_port()?, 0);
-        packet.put(EthHdr::LEN + V4_LEN, udp).ok_or(Reason::Internal)?;
+        let udp = if outer.gue {
+            double(udp_words(outer, hash, gue_port()?, 0))
+        } else {
+            0
+        };
+        Ok(Self {
+            words: [double(first), double(second)],
+            destination,
+            udp,
+            gue: outer.gue,
+        })
     }
-    Ok(())
-}
 
-/// `sum` is the packet's sum, for GUE's checksum; without it there is no checksum, as RFC 6935 allows tunnels.
-#[inline(always)]
-#[expect(
-    clippy::cast_possible_truncation,
-    reason = "an IP packet's length has 16 bits"
-)]
-fn outer_v6(
-    packet: &Packet,
-    backend: &Backend,
-    outer: Outer,
-    hash: impl Fn() -> u32,
-    sum: Option<Sum>,
-) -> Result<(), Reason> {
-    let overhead = tunnel::overhead(true, outer.gue);
-    packet.grow(overhead as i32).ok_or(Reason::NoHeadroom)?;
-    ether_type(packet, EtherType::Ipv6)?;
-    let payload = (outer.len + overhead - V6_LEN) as u16;
-    let protocol = if outer.gue { UDP } else { outer.protocol };
-    let first = 6 << 28 | u32::from(outer.traffic_class) << 20 | tunnel::flow_label(hash());
-    let [s0, s1, s2, s3] = backend.source.v6().0;
-    let [d0, d1, d2, d3] = backend.address.v6().0;
-    let words = [
-        first.to_be(),
-        word(payload, u16::from(protocol) << 8 | u16::from(HOP_LIMIT)),
-        s0,
-        s1,
-        s2,
-        s3,
-        d0,
-        d1,
-        d2,
-        d3,
-    ];
-    packet.put(EthHdr::LEN, words).ok_or(Reason::Internal)?;
-    // Afterwards, and not as one of the words: the stack has no room for more of them.
-    let entropy = backend.source_entropy(hash());
-    if entropy != 0 {
-        const LAST_OF_SOURCE: usize = EthHdr::LEN + 5 * size_of::<u32>();
-        let [.., last] = backend.source.v6().0;
+    /// Puts it before the packet, in a frame to this backend's next hop, if one is given.
+    #[inline(always)]
+    fn put(&self, packet: &Packet, to: Option<&Backend>) -> Result<(), Reason> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_possible_wrap,
+            reason = "two headers"
+        )]
         packet
-            .put(LAST_OF_SOURCE, [last | entropy])
-            .ok_or(Reason::Internal)?;
+            .grow(tunnel::overhead(false, self.gue) as i32)
+            .ok_or(Reason::NoHeadroom)?;
+        if self.gue {
+            let start = StartMut::<{ V4_END + UDP_LEN }>::of(packet).ok_or(Reason::Internal)?;
+            self.write(&start, to);
+            start.set_double::<V4_END>(self.udp);
+        } else {
+            self.write(&StartMut::<V4_END>::of(packet).ok_or(Reason::Internal)?, to);
+        }
+        Ok(())
     }
-    if outer.gue {
-        let port = gue_port()?;
-        let checksum = sum.map_or(0, |sum| {
-            let addresses = words[2..].iter().fold(sum, |sum, word| sum.add32(*word));
-            let [ports, length] = udp_words(outer, hash(), port, 0);
-            // The bits are not set in the word that has been summed up.
-            let pseudo = addresses
-                .add32(entropy)
-                .add(payload.to_be())
-                .add(u16::from(UDP).to_be());
-            match !pseudo.add32(ports).add32(length).fold() {
-                0 => u16::MAX,
-                other => other,
-            }
-        });
-        let udp = udp_words(outer, hash(), port, u16::from_be(checksum));
-        packet.put(EthHdr::LEN + V6_LEN, udp).ok_or(Reason::Internal)?;
+
+    #[inline(always)]
+    fn write<const LEN: usize>(&self, start: &StartMut<LEN>, to: Option<&Backend>) {
+        if let Some(to) = to {
+            start.set_macs(NextHop::resolved(to).macs);
+        }
+        start.set_half::<MACS_LEN>(EtherType::Ipv4 as u16);
+        start.set_double::<{ EthHdr::LEN }>(self.words[0]);
+        start.set_double::<{ EthHdr::LEN + 8 }>(self.words[1]);
+        start.set_word::<{ EthHdr::LEN + 16 }>(self.destination);
     }
-    Ok(())
 }
 
-/// The port that GUE packets go to. Read where it is written: nothing has to be kept on the stack until then.
+/// An outer IPv6 header, and perhaps that of UDP, in words as they stand in memory. The addresses are the backend's.
+struct HeaderV6 {
+    /// Up to the addresses.
+    first: u64,
+    /// The bits of the source that the flow's hash fills, in its last word.
+    entropy: u32,
+    udp: u64,
+    gue: bool,
+}
+
+impl HeaderV6 {
+    /// `sum` is the packet's sum, for GUE's checksum; without it there is no checksum, as RFC 6935 allows tunnels.
+    #[inline(always)]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "an IP packet's length has 16 bits"
+    )]
+    fn new(backend: &Backend, outer: Outer, hash: u32, sum: Option<Sum>) -> Result<Self, Reason> {
+        let payload = (outer.len + tunnel::overhead(true, outer.gue) - V6_LEN) as u16;
+        let protocol = if outer.gue { UDP } else { outer.protocol };
+        let first = 6 << 28 | u32::from(outer.traffic_class) << 20 | tunnel::flow_label(hash);
+        let second = word(payload, u16::from(protocol) << 8 | u16::from(HOP_LIMIT));
+        let entropy = backend.source_entropy(hash);
+        let udp = if outer.gue {
+            let port = gue_port()?;
+            let checksum = sum.map_or(0, |sum| {
+                let addresses = [backend.source.v6().0, backend.address.v6().0];
+                let addresses = addresses.iter().flatten();
+                let addresses = addresses.fold(sum, |sum, word| sum.add32(*word));
+                let [ports, length] = udp_words(outer, hash, port, 0);
+                // The bits are not set in the word that has been summed up.
+                let pseudo = addresses
+                    .add32(entropy)
+                    .add(payload.to_be())
+                    .add(u16::from(UDP).to_be());
+                match !pseudo.add32(ports).add32(length).fold() {
+                    0 => u16::MAX,
+                    other => other,
+                }
+            });
+            double(udp_words(outer, hash, port, u16::from_be(checksum)))
+        } else {
+            0
+        };
+        Ok(Self {
+            first: double([first.to_be(), second]),
+            entropy,
+            udp,
+            gue: outer.gue,
+        })
+    }
+
+    /// Puts it before the packet, with the addresses of `backend`, in a frame to the next hop of `to`, if one is given.
+    #[inline(always)]
+    fn put(&self, packet: &Packet, backend: &Backend, to: Option<&Backend>) -> Result<(), Reason> {
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_possible_wrap,
+            reason = "two headers"
+        )]
+        packet
+            .grow(tunnel::overhead(true, self.gue) as i32)
+            .ok_or(Reason::NoHeadroom)?;
+        if self.gue {
+            let start = StartMut::<{ V6_END + UDP_LEN }>::of(packet).ok_or(Reason::Internal)?;
+            self.write(&start, backend, to);
+            start.set_double::<V6_END>(self.udp);
+        } else {
+            let start = StartMut::<V6_END>::of(packet).ok_or(Reason::Internal)?;
+            self.write(&start, backend, to);
+        }
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn write<const LEN: usize>(&self, start: &StartMut<LEN>, backend: &Backend, to: Option<&Backend>) {
+        if let Some(to) = to {
+            start.set_macs(NextHop::resolved(to).macs);
+        }
+        start.set_half::<MACS_LEN>(EtherType::Ipv6 as u16);
+        start.set_double::<{ EthHdr::LEN }>(self.first);
+        let [source, destination] =
+            [&backend.source, &backend.address].map(|address| (&raw const address.0).cast());
+        // SAFETY: 16 bytes each.
+        let [a, b, c, d] = unsafe {
+            [
+                load64::<0>(source),
+                load64::<8>(source),
+                load64::<0>(destination),
+                load64::<8>(destination),
+            ]
+        };
+        start.set_double::<{ EthHdr::LEN + 8 }>(a);
+        start.set_double::<{ EthHdr::LEN + 16 }>(b | u64::from(self.entropy) << u32::BITS);
+        start.set_double::<{ EthHdr::LEN + 24 }>(c);
+        start.set_double::<{ EthHdr::LEN + 32 }>(d);
+    }
+}
+
+/// The port that GUE packets go to.
 #[inline(always)]
 fn gue_port() -> Result<u16, Reason> {
     tables::settings().map(|settings| settings.gue_port)
