@@ -27,6 +27,7 @@ mod faults;
 mod fill;
 mod gate;
 mod grace;
+mod half;
 mod held;
 mod host;
 pub mod host_network;

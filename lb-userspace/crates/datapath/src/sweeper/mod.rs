@@ -15,7 +15,7 @@ use aya::Pod;
 use lb_common::{
     backend::{BackendId, Generation, IN_USE},
     check::{self, Ends},
-    flow::{FIN, FORWARD, IdleTimeouts, NatFlow, PROVEN, RST, Tuple},
+    flow::{FORWARD, IdleTimeouts, NatFlow, PROVEN, Tuple},
     limits::TCP_OPENING_IDLE_SECS,
     service::{ServiceId, TCP, UDP},
     share::FlowUse,
@@ -24,7 +24,13 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(super) use self::{counts::FlowCounts, records::Walks};
-use super::{directory::Directory, kernel_clock::monotonic, maps::Maps, slots::Round};
+use super::{
+    directory::Directory,
+    half::{Half, half, is_over},
+    kernel_clock::monotonic,
+    maps::Maps,
+    slots::Round,
+};
 use crate::{
     command::Command,
     maps::Table,
@@ -47,10 +53,6 @@ const OPENING_LEAST_SECS: u32 = 5;
 /// Seconds for which one direction of a flow may stand without the other: the program writes them one after the other,
 /// and its clock and ours tick apart.
 const ORPHAN_SECS: u32 = 10;
-
-/// Seconds for which packets of one side may go on after a RST of the other: they were under way. What comes later shows that
-/// the RST was not believed.
-const UNDER_WAY_SECS: u32 = 2;
 
 /// Seconds that half-open flows stay in a table with this use, in 256ths: all of their time up to one half, and less
 /// from there on.
@@ -120,32 +122,6 @@ async fn begin_round(writer: &mpsc::WeakSender<Command>) -> Option<Round> {
     answer.await.ok()
 }
 
-/// The state of one direction of a flow.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Half {
-    state: u8,
-    last_seen: u32,
-}
-
-impl Half {
-    /// The same without a RST that the other side has not believed.
-    const fn as_believed_by(self, other: Self) -> Self {
-        if other.last_seen > self.last_seen.saturating_add(UNDER_WAY_SECS) {
-            Self {
-                state: self.state & !RST,
-                ..self
-            }
-        } else {
-            self
-        }
-    }
-
-    /// The same before its first packet.
-    const fn unproven(self) -> Self {
-        Self { state: 0, ..self }
-    }
-}
-
 /// The decision about a flow.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Verdict {
@@ -185,8 +161,7 @@ fn decide(
     if limit.is_some_and(|limit| idle >= limit) {
         return Verdict::Remove;
     }
-    let closed = (forward.state | reply.state) & RST != 0 || forward.state & reply.state & FIN != 0;
-    if protocol == TCP && closed {
+    if protocol == TCP && is_over(forward, reply) {
         Verdict::Closed
     } else {
         Verdict::Active
@@ -389,13 +364,6 @@ impl<'a> Sweep<'a> {
         }
         let record = self.maps.backends.get(&u32::from(id.0))?.unwrap_or_default();
         Ok(record.has(IN_USE) && record.generation == generation)
-    }
-}
-
-const fn half<A>(flow: &NatFlow<A>) -> Half {
-    Half {
-        state: flow.state,
-        last_seen: flow.last_seen,
     }
 }
 

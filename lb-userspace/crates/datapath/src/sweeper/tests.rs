@@ -1,7 +1,7 @@
 //! Which flows are swept, and when.
 
 use lb_common::{
-    flow::PROVEN,
+    flow::{FIN, PROVEN, RST},
     limits::{
         TCP_CLOSED_IDLE_SECS, TCP_ESTABLISHED_IDLE_SECS, TCP_OPENING_IDLE_SECS, TCP_RESET_IDLE_SECS,
         UDP_IDLE_SECS, UDP_OPENING_IDLE_SECS,
