@@ -4,6 +4,7 @@ mod agent;
 mod clients;
 mod config;
 mod explain;
+mod guard;
 mod host;
 mod interface;
 mod monitor;
@@ -18,6 +19,7 @@ pub use self::{
     clients::Clients,
     config::ConfigState,
     explain::{Explanation, Output},
+    guard::Guard,
     host::Host,
     interface::{Interface, XdpMode},
     monitor::{Lost, MonitorLine, Packet},
@@ -73,26 +75,6 @@ pub struct Problem {
     pub message: String,
     /// What to do.
     pub hint: Option<String>,
-}
-
-/// ACLs and rate limits of a service.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
-#[serde(default)]
-pub struct Guard {
-    /// Prefixes of clients that may send, and none but them; empty: all.
-    pub allow: Vec<String>,
-    /// Prefixes of clients that may not.
-    pub deny: Vec<String>,
-    /// New flows a second; 0: no limit.
-    pub new_flows: u32,
-    /// New flows at once; 0: as many as in a second.
-    pub new_flows_burst: u32,
-    /// New flows a second of each source; 0: no limit.
-    pub source_new_flows: u32,
-    /// New flows at once of each source; 0: as many as in a second.
-    pub source_new_flows_burst: u32,
-    /// First bits of a client's address that make it a source; 0: 32 of IPv4, 64 of IPv6.
-    pub source_bits: u8,
 }
 
 /// A service: its desired and programmed state, and its traffic.
