@@ -25,6 +25,7 @@ mod error;
 mod execute;
 mod faults;
 mod fill;
+mod flows;
 mod gate;
 mod grace;
 mod half;
@@ -74,6 +75,10 @@ pub use self::{
     early::EarlyStart,
     error::{DatapathError, ProgramError},
     faults::{DatapathPart, PartChange, PartState},
+    flows::{
+        FlowReader,
+        flow::{Flow, FlowFilter, FlowState, ReadFlows, WayBack},
+    },
     host::HostAddresses,
     interface::{
         AttachOptions, Attachment, Interface, InterfaceChange, InterfaceChangeKind, InterfaceProblem,

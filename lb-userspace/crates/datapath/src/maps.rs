@@ -1,6 +1,7 @@
 //! The pinned maps as typed handles. They are opened once, and their sizes compared with the layouts of `lb-common`
 //! then, so that a layout that does not fit stops the start instead of a packet.
 
+mod chunks;
 mod late;
 mod rings;
 mod table;

@@ -15,7 +15,10 @@ use super::{
     maps::Maps,
     places::{Kernel, Places},
 };
-use crate::{map_key::map_key, state::service::ServiceKey};
+use crate::{
+    map_key::{MapKey, map_key},
+    state::service::ServiceKey,
+};
 
 /// Writes a service.
 pub(super) fn write(
@@ -51,6 +54,17 @@ pub(super) fn remove(
     }
     places.remove(kernel, key)?;
     set_address(kernel.maps, key, other.map(|service| service.id))
+}
+
+/// The record of a service, as packets find it.
+pub(super) fn record(maps: &Maps, key: &ServiceKey) -> io::Result<Option<Service>> {
+    if key.is_prefix() {
+        return maps.prefix_services.get(&prefix_key(key));
+    }
+    match map_key(key) {
+        MapKey::V4(key) => maps.services_v4.get(&key),
+        MapKey::V6(key) => maps.services_v6.get(&key),
+    }
 }
 
 /// The key of a service whose address is a prefix.

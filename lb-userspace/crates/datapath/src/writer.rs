@@ -29,6 +29,7 @@ use crate::{
     command::{Command, ProgramReport},
     datapath::Datapath,
     error::{DatapathError, ProgramError},
+    flows::FlowReader,
     host::HostAddresses,
     interface::Interfaces,
     live::LiveTables,
@@ -343,6 +344,11 @@ impl WriterHandle {
             directory: self.stats.directory.clone(),
             next_hops: self.next_hops(),
         }
+    }
+
+    /// The flows, to show or remove them.
+    pub fn flows(&self) -> FlowReader {
+        FlowReader::new(Arc::clone(&self.stats.maps), self.stats.directory.clone())
     }
 
     /// The counters.

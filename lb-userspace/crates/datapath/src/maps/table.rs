@@ -17,7 +17,7 @@ use crate::{
 
 /// Entries that one batch call reads or writes: large enough that calls do not count, small enough that buffers stay
 /// below 100 KiB for plain maps.
-const BATCH: usize = 1024;
+pub(super) const BATCH: usize = 1024;
 /// Bytes that the values of one batch of a per-CPU map may take.
 const PER_CPU_BATCH_BYTES: usize = 256 * 1024;
 
@@ -87,33 +87,6 @@ impl<K: Pod + Default, V: Pod> Table<K, V> {
     /// Deletes an entry; `false` if it was not there.
     pub(crate) fn delete(&self, key: &K) -> io::Result<bool> {
         self.counted(sys::delete(self.fd(), key))
-    }
-
-    /// Calls `visit` with chunks of all entries of a hash map. Entries that come or go meanwhile may be seen or not.
-    pub(crate) fn for_each_chunk(&self, mut visit: impl FnMut(&[K], &[V]) -> io::Result<()>) -> io::Result<()>
-    where
-        V: Default,
-    {
-        let mut keys = vec![K::default(); BATCH];
-        let mut values = vec![V::default(); BATCH];
-        let mut cursor = None;
-        loop {
-            let batch = match sys::lookup_batch(self.fd(), cursor, &mut keys, &mut values) {
-                Ok(batch) => batch,
-                Err(e) if e.raw_os_error() == Some(libc::ENOSPC) => {
-                    // One bucket holds more than fits: the same again with more room.
-                    keys.resize(2 * keys.len(), K::default());
-                    values.resize(keys.len(), V::default());
-                    continue;
-                }
-                Err(e) => return Err(e),
-            };
-            visit(&keys[..batch.count], &values[..batch.count])?;
-            match batch.next {
-                Some(next) => cursor = Some(next),
-                None => return Ok(()),
-            }
-        }
     }
 }
 
