@@ -70,6 +70,8 @@ pub enum EventKind {
     ProgramRecovered,
     /// A host name cannot be looked up, or has addresses that cannot be used; or that is over.
     Discovery,
+    /// Flows were removed by command.
+    FlowsFlushed,
 }
 
 /// One thing that happened.

@@ -10,7 +10,7 @@ use crate::{
     config::DaemonSettings,
     config_file::ConfigFile,
     control::{ControlHandle, Observer},
-    datapath::{Interfaces, Monitor, MonitorError, MonitorFilter, WriterHandle},
+    datapath::{Interfaces, Monitor, MonitorError, MonitorFilter, ReadFlows, WriterHandle},
     discovery,
     events::EventLog,
     explain::ReadTables,
@@ -75,6 +75,10 @@ pub struct Api {
     pub tables: Box<dyn ReadTables>,
     /// Begins monitors of packets.
     pub monitors: Box<dyn BeginMonitor>,
+    /// Reads and removes flows.
+    pub flows: Box<dyn ReadFlows>,
+    /// Permits for requests about flows, `MAX_WALKS`.
+    pub walks: Arc<Semaphore>,
     /// The events.
     pub events: Arc<EventLog>,
     /// Keeps the state.

@@ -6,6 +6,7 @@ mod context;
 mod document;
 mod error;
 mod explain;
+mod flows;
 mod guard;
 mod handlers;
 mod monitor;
@@ -34,6 +35,7 @@ use utoipa_axum::{
 pub use self::{
     bodies::MAX_REQUEST,
     context::{Api, BeginMonitor, ReadChecks},
+    flows::MAX_WALKS,
     parser::FileParser,
 };
 use self::{
@@ -87,6 +89,8 @@ fn routes() -> (Router<Arc<Api>>, openapi::OpenApi) {
         .routes(routes!(handlers::apply))
         .routes(routes!(handlers::events))
         .routes(routes!(explain::explain))
+        .routes(routes!(flows::list_flows, flows::flush_flows))
+        .routes(routes!(flows::count_flows))
         .routes(routes!(monitor::monitor))
         .routes(routes!(handlers::list_services, handlers::add_service).layer(small()))
         .routes(

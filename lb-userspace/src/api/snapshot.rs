@@ -8,7 +8,7 @@ mod problems;
 
 use std::{sync::Arc, time::Duration};
 
-use lb_common::reason::Reason;
+use lb_common::{reason::Reason, service::Mode};
 use tokio::task;
 
 pub(super) use self::moment::StatusSnapshot;
@@ -32,7 +32,7 @@ use crate::{
         effective,
         names::{BackendName, GroupName, ServiceName},
         quic::QuicSettings,
-        service::{Protocol, RingSize, Service},
+        service::{Protocol, RingSize, Service, Tracking},
         words::{self, Word},
     },
 };
@@ -195,6 +195,7 @@ impl StatusSnapshot {
             algorithm: service.algorithm.word().to_owned(),
             affinity: service.affinity.word().to_owned(),
             tracking: service.tracking.word().to_owned(),
+            recorded_flows: self.recorded_flows(service).to_owned(),
             ring_size: match service.ring_size {
                 RingSize::Auto => match self.view.target_service(&service.key) {
                     Some(target) => format!("auto ({})", target.ring_size),
@@ -266,6 +267,15 @@ impl StatusSnapshot {
 }
 
 impl StatusSnapshot {
+    /// Which flows of a service the tables have.
+    fn recorded_flows(&self, service: &Service) -> &'static str {
+        let all = match self.view.target_service(&service.key) {
+            Some(target) => !target.records() || target.records_all(),
+            None => service.mode == Mode::Nat || service.tracking == Tracking::Full,
+        };
+        if all { "all" } else { "changing" }
+    }
+
     fn clients(&self, service: &Service) -> Vec<types::Clients> {
         let target = self.view.target_service(&service.key);
         let taken_by = |group: &GroupName| match target {

@@ -135,6 +135,8 @@ impl ReadTables for NoTables {
     }
 }
 
+mod flows;
+
 /// Clients that may follow events in these tests.
 const FOLLOWERS: usize = 2;
 
@@ -143,6 +145,8 @@ struct Server {
     interfaces: watch::Sender<Arc<[Interface]>>,
     client: Client,
     checks: NoChecks,
+    flows: flows::FewFlows,
+    path: PathBuf,
     cancel: CancellationToken,
     _directory: tempfile::TempDir,
     _socket: socket::Socket,
@@ -189,6 +193,7 @@ impl Server {
         let (listener, socket) = socket::listen(&path).await.unwrap();
         let cancel = CancellationToken::new();
         let checks = NoChecks::default();
+        let flows = flows::FewFlows::default();
         let interfaces = watch::Sender::new([interface(None)].into());
         let api = Api {
             control: rig.control.clone(),
@@ -196,6 +201,8 @@ impl Server {
             checks: Box::new(checks.clone()),
             tables: Box::new(NoTables),
             monitors: Box::new(NoMonitors),
+            flows: Box::new(flows.clone()),
+            walks: Arc::new(Semaphore::new(MAX_WALKS)),
             events: Arc::clone(&rig.events),
             store: Arc::new(rig.world.clone()),
             config: config.map(Arc::new),
@@ -218,8 +225,10 @@ impl Server {
         tokio::spawn(serve(listener, server, api));
         Self {
             rig,
-            client: Client::new(path),
+            client: Client::new(path.clone()),
             checks,
+            flows,
+            path,
             interfaces,
             cancel,
             _directory: directory,
@@ -814,7 +823,7 @@ async fn the_document_describes_every_route_and_every_type() {
     let server = Server::start().await;
     let document: Value = server.client.get("/openapi.json").await.unwrap();
     let paths = keys(&document["paths"]);
-    assert_eq!(paths.len(), 12, "{paths:?}");
+    assert_eq!(paths.len(), 14, "{paths:?}");
     let schemas = &document["components"]["schemas"];
     for (name, example) in [
         ("Status", server.client.get::<Value>("/v1/status").await.unwrap()),
@@ -833,6 +842,10 @@ async fn the_document_describes_every_route_and_every_type() {
         (
             "Readiness",
             server.client.get::<Value>("/v1/health").await.unwrap(),
+        ),
+        (
+            "FlowCount",
+            server.client.get::<Value>("/v1/flows/count").await.unwrap(),
         ),
     ] {
         for key in keys(&example) {

@@ -4,6 +4,7 @@ mod agent;
 mod clients;
 mod config;
 mod explain;
+mod flows;
 mod guard;
 mod host;
 mod interface;
@@ -19,6 +20,10 @@ pub use self::{
     clients::Clients,
     config::ConfigState,
     explain::{Explanation, Output},
+    flows::{
+        Flow, FlowCount, FlowCountQuery, FlowGroup, FlowGroups, FlowListQuery, FlowOrder, FlowSelection,
+        FlowStates, FlushQuery, Flushed, order,
+    },
     guard::Guard,
     host::Host,
     interface::{Interface, XdpMode},
@@ -99,6 +104,9 @@ pub struct Service {
     pub affinity: String,
     /// Which flows are recorded.
     pub tracking: String,
+    /// Which flows can be listed: `all`, or `changing`, those whose slot changed hands.
+    #[serde(default)]
+    pub recorded_flows: String,
     /// Slots of the ring, as configured.
     pub ring_size: String,
     /// What happens to packets without a backend.

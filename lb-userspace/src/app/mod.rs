@@ -316,6 +316,8 @@ impl Daemon {
             checks: Box::new(health.clone()),
             tables: Box::new(writer.tables()),
             monitors: Box::new(writer.clone()),
+            flows: Box::new(writer.flows()),
+            walks: Arc::new(Semaphore::new(api::MAX_WALKS)),
             events: Arc::clone(&events),
             store,
             config,

@@ -65,12 +65,14 @@ impl Client {
             let frame = frame.map_err(|error| broken(&error))?;
             let Ok(data) = frame.into_data() else { continue };
             rest.extend_from_slice(&data);
-            while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-                let bytes: Vec<u8> = rest.drain(..=end).collect();
-                if line(&String::from_utf8_lossy(&bytes[..end]))?.is_break() {
+            let mut begin = 0;
+            while let Some(length) = rest[begin..].iter().position(|byte| *byte == b'\n') {
+                if line(&String::from_utf8_lossy(&rest[begin..begin + length]))?.is_break() {
                     return Ok(ControlFlow::Break(()));
                 }
+                begin += length + 1;
             }
+            rest.drain(..begin);
         }
         Ok(ControlFlow::Continue(()))
     }

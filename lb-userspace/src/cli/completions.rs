@@ -18,11 +18,12 @@ use super::{
     output::print,
 };
 use crate::{
-    api::types::Service,
+    api::types::{FlowGroups, FlowOrder, Service},
     config::{
         daemon::OnExit,
         keys::{Key, Shape},
     },
+    datapath::FlowState,
     state::{service::Protocol, words::Word, xdp_mode::XdpModeChoice},
 };
 
@@ -83,6 +84,10 @@ fn candidates(arg: &Arg, group: &str, command: &str) -> Option<ArgValueCandidate
         "on_exit" => words::<OnExit>(),
         "interfaces" | "interface" | "iface" => ArgValueCandidates::new(interfaces),
         "what" if command == "explain" => words::<Protocol>(),
+        "state" if group == "flows" => words::<FlowState>(),
+        "sort" if group == "flows" => words::<FlowOrder>(),
+        "by" if group == "flows" => words::<FlowGroups>(),
+        "backend" => ArgValueCandidates::new(backends),
         "service" => ArgValueCandidates::new(services),
         "backend" => ArgValueCandidates::new(backends),
         "reason" => ArgValueCandidates::new(reasons),
@@ -230,6 +235,12 @@ mod tests {
             ("lb service add x --check-verify ", &["true", "false"]),
             ("lb monitor --reason no_b", &["no_backend"]),
             ("lb decap --iface l", &["lo"]),
+            (
+                "lb flows list --state ",
+                &["opening", "established", "closing", "closed"],
+            ),
+            ("lb flows list --sort ", &["age", "idle", "client"]),
+            ("lb flows count --by ", &["service", "backend", "client"]),
             ("lb completions b", &["bash"]),
         ] {
             let offered = offered(line);

@@ -13,6 +13,7 @@ pub mod error;
 mod events;
 mod explain;
 mod export;
+mod flows;
 mod guard;
 mod help;
 mod man;
@@ -89,6 +90,9 @@ enum Command {
     Backend(backend::BackendCommand),
     /// Show events
     Events(events::Events),
+    /// List, count and remove flows
+    #[command(subcommand)]
+    Flows(flows::FlowsCommand),
     /// Explain what would happen to a packet, or what a reason means
     Explain(explain::Explain),
     /// Show packets as they come, what happens to them and why
@@ -118,6 +122,7 @@ impl Cli {
             Command::Service(service) => context.block_on(service.execute(&context)),
             Command::Backend(backend) => context.block_on(backend.execute(&context)),
             Command::Events(events) => context.block_on(events.execute(&context)),
+            Command::Flows(flows) => context.block_on(flows.execute(&context)),
             Command::Explain(explain) => context.block_on(explain.execute(&context)),
             Command::Monitor(monitor) => context.block_on(monitor.execute(&context)),
             Command::Doctor(doctor) => context.block_on(doctor.execute(&context)),

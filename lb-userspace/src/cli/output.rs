@@ -211,6 +211,15 @@ pub(super) fn print_while_read(text: &str) -> Result<ControlFlow<()>, CliError> 
     }
 }
 
+/// Asks on the terminal; only `y` or `yes` is yes.
+pub(super) fn ask(question: &str) -> Result<bool, CliError> {
+    let failed = |error| CliError::new(Exit::Failed, format!("cannot ask: {error}"));
+    write!(io::stderr(), "{question} [y/N] ").map_err(failed)?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).map_err(failed)?;
+    Ok(["y", "yes"].contains(&answer.trim().to_ascii_lowercase().as_str()))
+}
+
 /// Writes a remark to stderr, and ignores a closed stderr.
 pub(super) fn remark(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");

@@ -1,5 +1,7 @@
 //! Aligned text tables: a header, rows, no lines, two spaces between columns.
 
+use std::iter;
+
 /// Side on which a column's cells stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Align {
@@ -94,34 +96,46 @@ impl Table {
 
     /// The table as text, one line per row.
     pub(super) fn render(&self, style: Style) -> String {
+        self.render_part(style, &mut Vec::new())
+    }
+
+    /// The rows so far as text, for a table that is printed in parts. They are taken out. `widths` are those of the parts
+    /// before, empty at first, when the header comes.
+    pub(super) fn take(&mut self, style: Style, widths: &mut Vec<usize>) -> String {
+        let headers = style.headers && widths.is_empty();
+        let text = self.render_part(Style { headers, ..style }, widths);
+        self.rows.clear();
+        text
+    }
+
+    fn render_part(&self, style: Style, widths: &mut Vec<usize>) -> String {
         let head: Vec<Cell> = self.columns.iter().map(|(name, _)| Cell::from(*name)).collect();
         let lines = style.headers.then_some(&head).into_iter().chain(&self.rows);
-        let widths: Vec<usize> = (0..self.columns.len())
-            .map(|i| {
-                lines
-                    .clone()
-                    .map(|row| row[i].text.chars().count())
-                    .max()
-                    .unwrap_or(0)
-            })
-            .collect();
-        let mut text = String::new();
-        for row in lines {
-            let mut line = String::new();
-            for ((cell, width), (_, align)) in row.iter().zip(&widths).zip(&self.columns) {
-                let blanks = " ".repeat(width - cell.text.chars().count());
-                let word = if style.colour {
-                    cell.tone.paint(&cell.text)
-                } else {
-                    cell.text.clone()
-                };
-                let (before, after) = match align {
-                    Align::Left => ("", blanks.as_str()),
-                    Align::Right => (blanks.as_str(), ""),
-                };
-                line.extend([before, &word, after, "  "]);
+        widths.resize(self.columns.len(), 0);
+        for line in lines.clone() {
+            for (width, cell) in widths.iter_mut().zip(line) {
+                *width = (*width).max(cell.text.chars().count());
             }
-            text.push_str(line.trim_end());
+        }
+        let mut text = String::new();
+        let pad = |text: &mut String, count: usize| text.extend(iter::repeat_n(' ', count));
+        for row in lines {
+            for ((cell, width), (_, align)) in row.iter().zip(&*widths).zip(&self.columns) {
+                let blanks = width - cell.text.chars().count();
+                if *align == Align::Right {
+                    pad(&mut text, blanks);
+                }
+                if style.colour {
+                    text.push_str(&cell.tone.paint(&cell.text));
+                } else {
+                    text.push_str(&cell.text);
+                }
+                if *align == Align::Left {
+                    pad(&mut text, blanks);
+                }
+                text.push_str("  ");
+            }
+            text.truncate(text.trim_end_matches(' ').len());
             text.push('\n');
         }
         text
@@ -187,6 +201,21 @@ mod tests {
             table.render(bare),
             "web                 7  -\na-long-name  12345678  \x1b[31mx\x1b[0m\n"
         );
+    }
+
+    #[test]
+    fn a_table_in_parts_has_one_header_and_never_narrower_columns() {
+        let mut table = Table::new(&[("NAME", Align::Left), ("N", Align::Right)]);
+        let style = Style {
+            headers: true,
+            colour: false,
+        };
+        let mut widths = Vec::new();
+        table.row(["web-1".into(), "10".into()]);
+        assert_eq!(table.take(style, &mut widths), "NAME    N\nweb-1  10\n");
+        table.row(["a".into(), "7".into()]);
+        assert_eq!(table.take(style, &mut widths), "a       7\n");
+        assert_eq!(table.take(style, &mut widths), "");
     }
 
     #[test]

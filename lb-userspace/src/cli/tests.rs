@@ -41,6 +41,10 @@ fn every_command_of_the_interface_parses() {
         "lb backend report web web-1 down --detail disk-full",
         "lb backend remove web web-1 --now",
         "lb events --follow --since 10m -o json",
+        "lb flows list --service web --backend web-1 --client 198.51.100.0/24 --state established --sort age --limit 10",
+        "lb flows count --by client --limit 10 -o json --watch",
+        "lb flows flush --client 2001:db8::7 --dry-run",
+        "lb flows flush --all --yes",
         "lb detach --pin-dir /p",
         "lb completions bash",
         "lb man /usr/share/man/man1",
@@ -88,6 +92,10 @@ fn wrong_usage_is_exit_2() {
         ("lb run --xdp-mode fast", ErrorKind::ValueValidation),
         ("lb run --on-exit explode", ErrorKind::ValueValidation),
         ("lb status -o yaml", ErrorKind::InvalidValue),
+        ("lb flows list --sort bytes", ErrorKind::ValueValidation),
+        ("lb flows list --state new", ErrorKind::ValueValidation),
+        ("lb flows count --by port", ErrorKind::ValueValidation),
+        ("lb flows list --client 10.0.0.1/8", ErrorKind::ValueValidation),
     ] {
         let error = parse(line).expect_err(line);
         assert_eq!(error.kind(), kind, "{line}");
@@ -112,6 +120,9 @@ fn without_a_daemon_clients_end_with_exit_5() {
         "backend list",
         "export",
         "events",
+        "flows list",
+        "flows count",
+        "flows flush --all --yes",
         "service remove web",
     ] {
         let error = parse(&format!("lb --socket /nowhere/lb.sock {command}"))
