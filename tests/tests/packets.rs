@@ -20,6 +20,8 @@ mod echo;
 mod end_tunnel;
 #[path = "packets/explain.rs"]
 mod explain;
+#[path = "packets/flows.rs"]
+mod flows;
 #[path = "packets/forged.rs"]
 mod forged;
 #[path = "packets/fragments.rs"]

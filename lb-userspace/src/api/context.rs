@@ -63,6 +63,27 @@ impl BeginMonitor for WriterHandle {
     }
 }
 
+/// Requests about flows at once, each of which holds threads for as long as its reader takes.
+pub const MAX_WALKS: usize = 4;
+
+/// Access to flows.
+pub struct Flows {
+    /// Reads and removes them.
+    pub tables: Box<dyn ReadFlows>,
+    /// Permits for requests, [`MAX_WALKS`].
+    pub permits: Arc<Semaphore>,
+}
+
+impl Flows {
+    /// Access by these tables.
+    pub fn new(tables: impl ReadFlows + 'static) -> Self {
+        Self {
+            tables: Box::new(tables),
+            permits: Arc::new(Semaphore::new(MAX_WALKS)),
+        }
+    }
+}
+
 /// Everything that the API shows and changes.
 pub struct Api {
     /// Requests changes.
@@ -76,9 +97,7 @@ pub struct Api {
     /// Begins monitors of packets.
     pub monitors: Box<dyn BeginMonitor>,
     /// Reads and removes flows.
-    pub flows: Box<dyn ReadFlows>,
-    /// Permits for requests about flows, `MAX_WALKS`.
-    pub walks: Arc<Semaphore>,
+    pub flows: Flows,
     /// The events.
     pub events: Arc<EventLog>,
     /// Keeps the state.

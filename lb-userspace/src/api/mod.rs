@@ -34,8 +34,7 @@ use utoipa_axum::{
 
 pub use self::{
     bodies::MAX_REQUEST,
-    context::{Api, BeginMonitor, ReadChecks},
-    flows::MAX_WALKS,
+    context::{Api, BeginMonitor, Flows, MAX_WALKS, ReadChecks},
     parser::FileParser,
 };
 use self::{

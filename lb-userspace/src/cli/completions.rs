@@ -87,7 +87,6 @@ fn candidates(arg: &Arg, group: &str, command: &str) -> Option<ArgValueCandidate
         "state" if group == "flows" => words::<FlowState>(),
         "sort" if group == "flows" => words::<FlowOrder>(),
         "by" if group == "flows" => words::<FlowGroups>(),
-        "backend" => ArgValueCandidates::new(backends),
         "service" => ArgValueCandidates::new(services),
         "backend" => ArgValueCandidates::new(backends),
         "reason" => ArgValueCandidates::new(reasons),

@@ -37,7 +37,8 @@ use lb_tests::{
 };
 use lb_userspace::{
     datapath::{
-        AttachOptions, BackendSignals, CheckPaths, Datapath, LiveTables, Needs, Snapshot, WriterTask,
+        AttachOptions, BackendSignals, CheckPaths, Datapath, FlowReader, LiveTables, Needs, Snapshot,
+        WriterTask,
     },
     plan::{Target, TargetBackend, TargetService, groups::Group},
     state::{
@@ -65,6 +66,7 @@ pub(crate) const INGRESS: u32 = 1;
 pub(crate) struct Bench {
     datapath: Datapath,
     tables: LiveTables,
+    flows: FlowReader,
     program: Program,
     backends: u32,
     pins: PathBuf,
@@ -125,22 +127,22 @@ impl Bench {
         ))?;
         let pins = scratch.join("bpf");
         let options = options(&pins);
-        let (datapath, tables) = ns.enter(|| -> Result<_> {
+        let (datapath, tables, flows) = ns.enter(|| -> Result<_> {
             let first = Datapath::open(&options)?;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()?;
             let cancel = CancellationToken::new();
-            let tables = runtime.block_on(async {
+            let (tables, flows) = runtime.block_on(async {
                 let writer = WriterTask::spawn(first, cancel.clone());
                 for target in targets {
                     writer.program(target).await?;
                 }
-                Ok::<_, anyhow::Error>(writer.tables())
+                Ok::<_, anyhow::Error>((writer.tables(), writer.flows()))
             })?;
             cancel.cancel();
             drop(runtime);
-            Ok((Datapath::open(&options)?, tables))
+            Ok((Datapath::open(&options)?, tables, flows))
         })??;
         let id = datapath.interfaces().borrow()[0]
             .attached
@@ -152,6 +154,7 @@ impl Bench {
             pins: pins.join(format!("v{LAYOUT_VERSION}")),
             datapath,
             tables,
+            flows,
             ns,
             _scratch: scratch,
             _lane: lane,
@@ -163,11 +166,17 @@ impl Bench {
         &self.tables
     }
 
+    /// Reads and removes flows.
+    pub(crate) fn flow_reader(&self) -> &FlowReader {
+        &self.flows
+    }
+
     /// As the next daemon finds it.
     pub(crate) fn reopened(self) -> Result<Self> {
         let Self {
             datapath,
             tables,
+            flows,
             backends,
             pins,
             ns,
@@ -186,6 +195,7 @@ impl Bench {
             program: Program::by_id(id)?,
             datapath,
             tables,
+            flows,
             backends,
             pins,
             ns,

@@ -121,7 +121,7 @@ fn one_set(rng: &mut Rng, count: u64, met: &mut BTreeSet<Reason>) -> Result<()> 
 }
 
 /// What explanations take names from: there are none.
-fn view(target: &Target) -> ControlView {
+pub(crate) fn view(target: &Target) -> ControlView {
     ControlView {
         desired: Arc::default(),
         wanted: Arc::new(target.clone()),

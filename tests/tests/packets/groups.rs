@@ -19,6 +19,7 @@ use super::{
     ACK, FAMILIES, SYN, TX,
     bench::{Bench, with_backend},
     build::{Frame, Side, V4},
+    flows,
     fragments::split,
     modes::tunnelled,
     vlan::TAGS,
@@ -104,6 +105,28 @@ fn bench() -> Result<Bench> {
         ]
     });
     Bench::beside(services)
+}
+
+/// The listed slot of a flow, also where its client's prefix has a ring of its own, and where the service's address is a prefix.
+#[test]
+fn flows_are_listed_with_the_slot_of_their_clients_ring() -> Result<()> {
+    let bench = bench()?;
+    bench.ports(3000..=3999)?;
+    for side in FAMILIES {
+        for (name, client, _) in clients(side) {
+            for (port, vip) in [(40_000, side.vip(NAT)), (40_001, in_prefix(side))] {
+                let client = SocketAddr::new(client, port);
+                let slot = flows::explained(&bench, client, vip, Protocol::Tcp)?;
+                bench.run(&Frame::tcp(client, vip, SYN, 64, b""))?;
+                let flow = flows::of(&bench, client)?;
+                ensure!(
+                    slot.is_some() && flow.slot == slot,
+                    "{name}: {flow:#?}, not {slot:?}"
+                );
+            }
+        }
+    }
+    Ok(())
 }
 
 #[test]

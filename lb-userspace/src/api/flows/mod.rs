@@ -29,7 +29,7 @@ use self::{
     stream::Lines,
 };
 use super::{
-    context::Api,
+    context::{Api, MAX_WALKS},
     error::ApiError,
     requests::{ErrorBody, ErrorCode},
     types::{self, FlowCount, FlowCountQuery, FlowListQuery, FlowSelection, FlushQuery, Flushed},
@@ -40,8 +40,6 @@ use crate::{
     events::{EventKind, NewEvent},
 };
 
-/// Requests about flows at once, each of which holds a thread for as long as its reader takes.
-pub const MAX_WALKS: usize = 4;
 /// Groups that a count has at most, unless the request says otherwise.
 const GROUPS: usize = 1_000;
 
@@ -59,13 +57,13 @@ pub(super) async fn list_flows(
 ) -> Result<Response, ApiError> {
     let FlowListQuery { sort, limit } = query?.0;
     let filter = select::filter(&api.control.view(), &selection?.0)?;
-    let permit = permit(&api.walks)?;
+    let permit = permit(&api.flows.permits)?;
     let lines = match sort {
         None => Lines::of_tables(api, filter, limit, permit),
         Some(sort) => {
             let mut sorted = Sorted::new(types::order(&sort)?, limit)?;
             let (api, sorted) = walk(api, filter, move |api, filter| {
-                api.flows.walk(filter, &mut |flows| sorted.add(flows))?;
+                api.flows.tables.walk(filter, &mut |flows| sorted.add(flows))?;
                 Ok(sorted)
             })
             .await?;
@@ -94,10 +92,10 @@ pub(super) async fn count_flows(
     let filter = select::filter(&view, &selection?.0)?;
     let by = by.as_deref().map(values::word).transpose()?;
     let limit = limit.unwrap_or(GROUPS);
-    let _permit = permit(&api.walks)?;
+    let _permit = permit(&api.flows.permits)?;
     let (_, count) = walk(api, filter, move |api, filter| {
         let mut counter = Counter::new(by, Names::new(&view));
-        api.flows.walk(filter, &mut |flows| {
+        api.flows.tables.walk(filter, &mut |flows| {
             flows.iter().for_each(|flow| counter.add(flow));
             ControlFlow::Continue(())
         })?;
@@ -128,13 +126,13 @@ pub(super) async fn flush_flows(
             Some("name service, backend, client or state of the flows, or give all=true".into()),
         ));
     }
-    let _permit = permit(&api.walks)?;
+    let _permit = permit(&api.flows.permits)?;
     let (api, flows) = walk(api, filter, move |api, filter| {
         if !dry_run {
-            return api.flows.flush(filter);
+            return api.flows.tables.flush(filter);
         }
         let mut count = 0;
-        api.flows.walk(filter, &mut |flows| {
+        api.flows.tables.walk(filter, &mut |flows| {
             count += flows.len() as u64;
             ControlFlow::Continue(())
         })?;

@@ -53,7 +53,7 @@ impl Lines {
         let reader = Arc::clone(&api);
         let walk = task::spawn_blocking(move || {
             let mut left = limit.unwrap_or(usize::MAX);
-            reader.flows.walk(&filter, &mut |flows| {
+            reader.flows.tables.walk(&filter, &mut |flows| {
                 let flows = flows.get(..left).unwrap_or(flows);
                 left -= flows.len();
                 // An error means that nobody reads the answer any more.
