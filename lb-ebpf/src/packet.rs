@@ -266,10 +266,11 @@ impl<W: Walks> Packet<W> {
         macro_rules! copy {
             ($word:ty, $more:ident) => {
                 $more at + size_of::<$word>() <= N && end_of::<{ size_of::<$word>() }>(data + at) <= data_end {
-                    // SAFETY: in bounds, as just checked; `to` by the contract.
+                    // SAFETY: in bounds, as just checked; `to` by the contract. Volatile: one load and one store each, where the
+                    // compiler would take bytes. Where a machine asks for alignment, the verifier refuses the program.
                     unsafe {
-                        let word = ((data + at) as *const $word).read_unaligned();
-                        to.add(at).cast::<$word>().write_unaligned(word);
+                        let word = ptr::read_volatile((data + at) as *const $word);
+                        ptr::write_volatile(to.add(at).cast::<$word>(), word);
                     }
                     at += size_of::<$word>();
                 }

@@ -424,6 +424,25 @@ fn packets_beyond_the_rate_are_reported_as_not_shown() -> Result<()> {
     Ok(())
 }
 
+/// Nothing would ever be shown.
+#[test]
+fn a_daemon_without_interfaces_says_so() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = site()?;
+    for device in site.net.lb_interfaces() {
+        site.net.lb.ns.ip(&format!("link del {device}"))?;
+    }
+    wait::until_true("the interfaces are gone", LIMIT, || {
+        Ok(programs(&site.daemon)?.iter().all(|id| *id == 0))
+    })?;
+    let refused = site.daemon.cli().fails(4, "monitor")?;
+    ensure!(
+        refused.contains("runs on no interface") && refused.contains("lb status"),
+        "{refused}"
+    );
+    Ok(())
+}
+
 #[test]
 fn what_does_not_exist_is_refused_with_the_names_that_do() -> Result<()> {
     let _lane = Lane::shared()?;

@@ -368,7 +368,9 @@ impl From<MonitorError> for ApiError {
     fn from(error: MonitorError) -> Self {
         let (code, hint) = match &error {
             MonitorError::Busy => (ErrorCode::Conflict, Some("wait until it ends, or end it")),
-            MonitorError::NotProgrammed(_) => (ErrorCode::Conflict, Some("`lb status` shows why")),
+            MonitorError::NotAttached | MonitorError::NotProgrammed(_) => {
+                (ErrorCode::Conflict, Some("`lb status` shows why"))
+            }
             MonitorError::ManyBackends(_) => (ErrorCode::Invalid, Some("name the service, too")),
             MonitorError::Program(_) | MonitorError::Refused(_) => (ErrorCode::Failed, None),
         };

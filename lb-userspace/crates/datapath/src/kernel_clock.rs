@@ -20,15 +20,24 @@ static OFFSET: LazyLock<i128> = LazyLock::new(|| {
     offset
 });
 
-/// Time on the machine's CLOCK_MONOTONIC_COARSE.
+/// Time on the machine's CLOCK_MONOTONIC_COARSE, which is some milliseconds late at most.
 pub(super) fn monotonic() -> Duration {
+    time(libc::CLOCK_MONOTONIC_COARSE)
+}
+
+/// Time on the machine's CLOCK_MONOTONIC, as programs read it to the nanosecond.
+pub(super) fn exact() -> Duration {
+    time(libc::CLOCK_MONOTONIC)
+}
+
+fn time(clock: libc::clockid_t) -> Duration {
     let mut time = libc::timespec {
         tv_sec: 0,
         tv_nsec: 0,
     };
     // SAFETY: the structure is live and of the type that the call fills. It fails for a clock or a place that is not
     // there only.
-    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &raw mut time) };
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
     let here = i128::from(time.tv_sec) * NANOS_PER_SEC + i128::from(time.tv_nsec);
     Duration::from_nanos(u64::try_from(here - *OFFSET).unwrap_or(0))
 }

@@ -10,6 +10,9 @@ pub enum MonitorError {
     /// There is one already.
     #[error("another monitor runs, and there can be one at a time")]
     Busy,
+    /// No packet comes to the program.
+    #[error("the program runs on no interface")]
+    NotAttached,
     /// The program of services lacks what the filter names.
     #[error("{0} is not programmed, so no packet belongs to it")]
     NotProgrammed(String),

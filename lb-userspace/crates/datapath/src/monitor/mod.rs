@@ -31,7 +31,7 @@ use crate::{
     directory::{BackendEntry, Directory},
     error::DatapathError,
     interface::Interfaces,
-    kernel_clock::monotonic,
+    kernel_clock,
     stages::Stages,
     state::service::ServiceKey,
 };
@@ -122,6 +122,14 @@ impl Monitor {
         keeper: KeeperHandle,
         directory: watch::Receiver<Arc<Directory>>,
     ) -> Result<Self, MonitorError> {
+        let interfaces = keeper.interfaces();
+        if interfaces
+            .borrow()
+            .iter()
+            .all(|interface| interface.attached.is_none())
+        {
+            return Err(MonitorError::NotAttached);
+        }
         let rate = filter.rate.max(1);
         let filter = numbers(filter, &directory.borrow())?;
         // The first program of a start stands behind a gate, and lacks stages.
@@ -147,7 +155,6 @@ impl Monitor {
         parts.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let in_a_part = f64::from(rate) * every.as_secs_f64();
         maps.set_filter(&filter).map_err(io)?;
-        let interfaces = keeper.interfaces();
         let end = End(keeper);
         end.0.monitor(maps.clone()).await?;
         Ok(Self {
@@ -207,7 +214,7 @@ impl Monitor {
     }
 
     fn named(&self, records: &[Record]) -> Vec<MonitoredPacket> {
-        let (now, clock) = (SystemTime::now(), monotonic());
+        let (now, clock) = (SystemTime::now(), kernel_clock::exact());
         let (directory, interfaces) = (self.directory.borrow(), self.interfaces.borrow());
         let named = |record: &Record| {
             let age = clock.saturating_sub(Duration::from_nanos(record.at));
