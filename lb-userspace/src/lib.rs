@@ -14,6 +14,7 @@ pub mod app;
 pub mod cli;
 pub mod config_file;
 pub mod control;
+mod descriptors;
 pub mod discovery;
 pub mod doctor;
 pub mod events;

@@ -5,7 +5,6 @@
 mod agents;
 mod banner;
 mod datapath_parts;
-pub(crate) mod descriptors;
 mod error;
 mod first;
 mod foreground;
@@ -60,6 +59,7 @@ use crate::{
     datapath::{
         AttachOptions, CheckPaths, Datapath, EarlyStart, Interface, WriterHandle, WriterTask, needs_of,
     },
+    descriptors,
     discovery::{self, SystemResolver},
     events::{EventKind, EventLog, NewEvent},
     health::{HealthConfig, HealthHandle, HealthMetrics, HealthTask},

@@ -10,12 +10,12 @@ use std::{
 };
 
 use crate::{
-    app::descriptors,
     datapath::{
         HostAddress,
         host_network::{HostLink, HostNetwork, HostWay, Offloads, Peer, XdpFeatures, interrupt_cpus},
         left_forwarding, missing_capabilities, sees_programs,
     },
+    descriptors,
     doctor::setup::Setup,
     state::service::Protocol,
 };

@@ -2,7 +2,7 @@
 
 use super::super::facts::Machine;
 use crate::{
-    app::descriptors,
+    descriptors,
     doctor::{facts::Facts, finding::Finding, setup::Setup},
     health::{MAX_IN_FLIGHT, settings::CheckKind},
     state::service::Service,

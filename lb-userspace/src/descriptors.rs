@@ -13,7 +13,7 @@ const RESERVED: usize = 512;
 const LEAST_IN_FLIGHT: usize = 16;
 
 /// Open files that this process may have, as many as the operator grants.
-pub(super) fn raised_limit() -> u64 {
+pub(crate) fn raised_limit() -> u64 {
     match raise_limit() {
         Ok(limit) => limit,
         Err(error) => {
@@ -68,7 +68,7 @@ const SHARE_OF_CLIENTS: usize = 16;
 const LEAST_CONNECTIONS: usize = 8;
 
 /// Connections of clients that `descriptors` allow to one listener: `most` where there is room.
-pub(super) fn connections_allowed(descriptors: u64, most: usize) -> usize {
+pub(crate) fn connections_allowed(descriptors: u64, most: usize) -> usize {
     let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX);
     (descriptors / SHARE_OF_CLIENTS).max(LEAST_CONNECTIONS).min(most)
 }
