@@ -21,6 +21,7 @@ pub mod settings;
 mod signals;
 pub(crate) mod telemetry;
 mod threads;
+mod watches;
 
 use std::{
     io::Write,
@@ -46,6 +47,7 @@ use self::{
     notify::{Notice, notify},
     settings::Flags,
     signals::{SignalAction, Signals},
+    watches::Watches,
 };
 use crate::{
     api::{self, Api, FileParser, socket::Socket},
@@ -53,8 +55,8 @@ use crate::{
     config::{Config, DaemonSettings, daemon::OnExit},
     config_file::{ConfigFile, FileError},
     control::{
-        ApplyMetrics, ControlHandle, ControlTask, Observer, Parts, certificates, inherit, own_traffic,
-        passive, pressure, still_needed, stored_agent_updates,
+        ApplyMetrics, ControlHandle, ControlTask, Observer, Parts, inherit, own_traffic, still_needed,
+        stored_agent_updates,
     },
     datapath::{
         AttachOptions, CheckPaths, Datapath, EarlyStart, Interface, WriterHandle, WriterTask, needs_of,
@@ -283,26 +285,14 @@ impl Daemon {
             metrics_server,
             endpoint,
         ));
-        tracker.spawn(passive::listen(
-            writer.stats(),
-            health.clone(),
-            control.clone(),
-            cancel.clone(),
-        ));
-        let own = own_traffic::watch(control.clone(), Arc::clone(&events), cancel.clone());
-        tracker.spawn(own);
-        tracker.spawn(pressure::watch(
-            writer.stats(),
-            control.clone(),
-            Arc::clone(&events),
-            cancel.clone(),
-        ));
-        tracker.spawn(certificates::watch(
-            health.clone(),
-            control.clone(),
-            Arc::clone(&events),
-            cancel.clone(),
-        ));
+        let watches = Watches {
+            writer: &writer,
+            control: &control,
+            health: &health,
+            events: &events,
+            cancel: &cancel,
+        };
+        watches.spawn(&tracker);
         tracker.spawn(memory::give_back(
             control.clone(),
             Arc::clone(&released),

@@ -1,0 +1,36 @@
+//! Tasks that watch the daemon at work and report what they find.
+
+use std::sync::Arc;
+
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    control::{ControlHandle, certificates, own_traffic, passive, pressure},
+    datapath::WriterHandle,
+    events::EventLog,
+    health::HealthHandle,
+};
+
+/// What the watches read, and where they report.
+pub(super) struct Watches<'a> {
+    pub(super) writer: &'a WriterHandle,
+    pub(super) control: &'a ControlHandle,
+    pub(super) health: &'a HealthHandle,
+    pub(super) events: &'a Arc<EventLog>,
+    pub(super) cancel: &'a CancellationToken,
+}
+
+impl Watches<'_> {
+    /// Starts all of them.
+    pub(super) fn spawn(self, tracker: &TaskTracker) {
+        let control = || self.control.clone();
+        let health = || self.health.clone();
+        let events = || Arc::clone(self.events);
+        let cancel = || self.cancel.clone();
+        let stats = || self.writer.stats();
+        tracker.spawn(passive::listen(stats(), health(), control(), cancel()));
+        tracker.spawn(own_traffic::watch(control(), events(), cancel()));
+        tracker.spawn(pressure::watch(stats(), control(), events(), cancel()));
+        tracker.spawn(certificates::watch(health(), control(), events(), cancel()));
+    }
+}
