@@ -43,6 +43,8 @@ pub enum EventKind {
     Health,
     /// A backend cannot be reached, so it takes no flows; or it can be again.
     Reach,
+    /// Flows of a service or backend fail whatever its checks say; or no longer.
+    Fault,
     /// Connections of this machine may be taken for clients'; or that has ended.
     OwnTraffic,
     /// An agent reported a change of its backend, ceased to answer, or answers again.

@@ -5,9 +5,10 @@ use std::{net::SocketAddr, time::Duration};
 use anyhow::{Context, Result, ensure};
 use lb_tests::{
     config::{Service, file},
+    daemon::Daemon,
     http::HttpServer,
     lane::Lane,
-    lb_cli::lb_binary,
+    lb_cli::{LbCli, lb_binary},
     netns::Netns,
     scratch::Scratch,
     site::{HTTP_PORT, SERVICE_PORT, Site},
@@ -602,6 +603,85 @@ fn what_the_daemon_knows_is_part_of_the_diagnosis() -> Result<()> {
     Ok(())
 }
 
+/// The state of a service, and the remedies of its problem.
+fn state(cli: &LbCli, service: &str) -> Result<(String, Vec<String>)> {
+    let shown = cli.json(&format!("service show {service}"))?;
+    let remedies = shown["remedies"].as_array().context("no remedies")?;
+    let remedies = remedies.iter().filter_map(Value::as_str).map(str::to_owned);
+    Ok((
+        shown["state"].as_str().context("no state")?.to_owned(),
+        remedies.collect(),
+    ))
+}
+
+#[test]
+fn service_that_cannot_work_is_never_ok_until_its_remedy_is_carried_out() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let mut site = Site::new(Shape::TwoArmed, 2)?;
+    let lb = site.net.lb.ns.clone();
+    let service = |name: &str, mode: &str, address: &str| -> Result<Service> {
+        let backend = |i: usize| site.net.backends[i].socket(Family::V4, HTTP_PORT);
+        Ok(
+            Service::tcp(name, SocketAddr::new(address.parse()?, SERVICE_PORT))
+                .keys(&format!("mode = \"{mode}\""))
+                .backend("b0", backend(0), 1)
+                .backend("b1", backend(1), 1),
+        )
+    };
+    lb.ip("addr add 10.1.0.101/32 dev lo")?;
+    let services = [
+        service("nat", "nat", "192.0.2.1")?,
+        service("near", "nat", "10.1.0.101")?,
+        service("dnat", "dnat", "192.0.2.2")?,
+    ];
+    site.daemon = site.daemon.config(&file(&services))?;
+    site.daemon.start()?;
+    let cli = site.daemon.cli();
+    let is = |service: &str, expected: &str| {
+        wait::until_true(
+            &format!("{service} is {expected}"),
+            Duration::from_secs(20),
+            || Ok(state(&cli, service)?.0 == expected),
+        )
+    };
+    let mend = |service: &str| -> Result<()> {
+        let (_, remedies) = state(&cli, service)?;
+        let remedy = remedies.last().context("no remedy")?;
+        let status = cli.ok("status")?;
+        ensure!(status.contains(remedy), "{remedy} is not in {status}");
+        lb.run("sh", &["-c", remedy])?;
+        is(service, "ok")
+    };
+    is("nat", "ok")?;
+    is("near", "ok")?;
+
+    is("dnat", "broken")?;
+    mend("dnat")?;
+
+    lb.sysctl("net/ipv4/conf/all/arp_ignore", "1")?;
+    is("near", "broken")?;
+    let listed = cli.ok("service list")?;
+    ensure!(listed.contains("broken"), "{listed}");
+    ensure!(state(&cli, "nat")?.0 == "ok", "its packets are routed here");
+    let metrics = site.daemon.metrics()?;
+    ensure!(metrics.count("lb_service_broken", &[("service", "near")]) == 1);
+    mend("near")?;
+
+    // Backends are reached by the other one.
+    lb.ip("link set front down")?;
+    is("nat", "broken")?;
+    mend("nat")?;
+
+    let events = cli.ok("events")?;
+    for words in [
+        "flows fail: 10.1.0.101 is on lo, and arp_ignore",
+        "flows no longer fail",
+    ] {
+        ensure!(events.contains(words), "{words}: {events}");
+    }
+    Ok(())
+}
+
 #[test]
 fn nothing_is_said_against_what_works() -> Result<()> {
     let _lane = Lane::shared()?;
@@ -644,5 +724,39 @@ fn nothing_is_said_against_what_works() -> Result<()> {
         ensure!(!findings.is_empty(), "{name}: nothing was looked at");
     }
     drop(own);
+    nothing_is_said_by_the_daemon(&patient, &cases)
+}
+
+/// Runs each set-up under a daemon, beside a service that is broken: once the daemon calls that so, it has looked at the other.
+fn nothing_is_said_by_the_daemon(patient: &Patient, cases: &[(&str, String)]) -> Result<()> {
+    let router = patient.net.backends[0].v4;
+    patient
+        .lb()
+        .ip(&format!("route add 198.51.100.0/24 via {router}"))?;
+    let mut daemon = Daemon::new(patient.lb(), patient.net.lb_interfaces())?.config(&file(&[]))?;
+    daemon.start()?;
+    let cli = daemon.cli();
+    for (i, (name, config)) in cases.iter().enumerate() {
+        let canary = format!("canary-{i}");
+        let broken = Service::tcp(
+            &canary,
+            SocketAddr::new(patient.net.vip(Family::V4, 99), SERVICE_PORT),
+        )
+        .keys("mode = \"l2dsr\"")
+        .backend("far", "198.51.100.7:80".parse()?, 1);
+        let path = patient
+            .dir
+            .write("both.toml", &(config.clone() + &file(&[broken])))?;
+        cli.ok(&format!("apply {}", path.display()))?;
+        wait::until_true("the broken service shows", Duration::from_secs(20), || {
+            Ok(state(&cli, &canary)?.0 == "broken")
+        })?;
+        let services = cli.json("service list")?;
+        let services = services.as_array().context("no list")?;
+        for service in services.iter().filter(|service| service["name"] != *canary) {
+            ensure!(service["broken"].is_null(), "{name}: {service}");
+            ensure!(service["faults"] == Value::Array(Vec::new()), "{name}: {service}");
+        }
+    }
     Ok(())
 }

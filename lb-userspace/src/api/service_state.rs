@@ -7,7 +7,7 @@ use super::types::{Health, Service};
 pub enum ServiceState {
     /// All backends take new flows.
     Ok,
-    /// Some do.
+    /// Some do, or flows of some fail.
     Degraded,
     /// Backups do, since too few others can.
     OnBackup,
@@ -56,6 +56,7 @@ impl Service {
             ServiceState::OnBackup
         } else if self.healthy_backends < total - backups.clone().count()
             || backups.clone().any(|backend| backend.health == Health::Down)
+            || !self.faults.is_empty()
         {
             ServiceState::Degraded
         } else {

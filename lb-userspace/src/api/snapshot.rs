@@ -185,6 +185,8 @@ impl StatusSnapshot {
         };
         let idle = service.idle.in_force(service.key.protocol);
         let seconds = |seconds: u32| duration::text(Duration::from_secs(seconds.into()));
+        let (broken, remedies) = self.broken(service).unzip();
+        let remedies = remedies.unwrap_or_default();
         let described = types::Service {
             name: service.name.to_string(),
             address: service.key.address_text(),
@@ -235,13 +237,9 @@ impl StatusSnapshot {
             drops: of_reasons(false),
             replies: of_reasons(true),
             state: String::new(),
-            broken: control::broken(
-                &self.view.desired,
-                service,
-                &self.seen.next_hops,
-                control::forwards,
-            )
-            .map(|broken| broken.to_string()),
+            broken,
+            remedies,
+            faults: self.faults(service),
             healthy_backends: backends
                 .iter()
                 .filter(|backend| backend.effective_weight > 0)
@@ -274,6 +272,31 @@ impl StatusSnapshot {
             None => service.mode == Mode::Nat || service.tracking == Tracking::Full,
         };
         if all { "all" } else { "changing" }
+    }
+
+    /// Why no flow of a service can work, and what mends it.
+    fn broken(&self, service: &Service) -> Option<(String, Vec<String>)> {
+        let seen = &self.seen;
+        let broken = control::broken(&self.view.desired, service, &seen.next_hops, control::forwards);
+        let broken = broken.map(|broken| (broken.to_string(), broken.remedies(service)));
+        broken.or_else(|| {
+            let fault = seen.fault_of(&service.name)?;
+            Some((fault.message.clone(), fault.remedies.clone()))
+        })
+    }
+
+    /// Faults of its backends.
+    fn faults(&self, service: &Service) -> Vec<types::Fault> {
+        let faults = self.seen.faults.get(&service.name).into_iter().flatten();
+        faults
+            .filter_map(|fault| {
+                Some(types::Fault {
+                    backend: fault.backend.as_ref()?.to_string(),
+                    message: fault.message.clone(),
+                    remedies: fault.remedies.clone(),
+                })
+            })
+            .collect()
     }
 
     fn clients(&self, service: &Service) -> Vec<types::Clients> {

@@ -175,6 +175,12 @@ pub struct Service {
     /// Why no packet of it can arrive, even if its checks succeed; `null` if packets can.
     #[serde(default)]
     pub broken: Option<String>,
+    /// Commands or changes that mend it, the best first; any of them is enough.
+    #[serde(default)]
+    pub remedies: Vec<String>,
+    /// Faults of the set-up that make flows of single backends fail, whatever their checks say.
+    #[serde(default)]
+    pub faults: Vec<Fault>,
     /// Backends that take new flows.
     pub healthy_backends: usize,
     /// Its backends in the order of the file, then backends found by host name, then removed ones whose flows finish.
@@ -208,6 +214,17 @@ pub struct Drops {
     pub reason: String,
     /// Packets.
     pub packets: u64,
+}
+
+/// Why flows of a backend fail, whatever its checks say.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Fault {
+    /// Name of the backend.
+    pub backend: String,
+    /// The reason.
+    pub message: String,
+    /// Commands or changes that mend it, the best first; any of them is enough.
+    pub remedies: Vec<String>,
 }
 
 /// A backend of a service.

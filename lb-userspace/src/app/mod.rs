@@ -208,7 +208,8 @@ impl Daemon {
         reports::recall(&health, &known);
         let writer_cancel = CancellationToken::new();
         let writer = WriterTask::spawn(datapath, writer_cancel.clone());
-        let observer = Arc::new(Observer::new(Box::new(writer.clone())));
+        let (publish_faults, faults) = watch::channel(Arc::default());
+        let observer = Arc::new(Observer::new(Box::new(writer.clone()), faults));
         let parts = Parts {
             writer: writer.clone(),
             store: Arc::clone(&store),
@@ -289,6 +290,9 @@ impl Daemon {
             writer: &writer,
             control: &control,
             health: &health,
+            interfaces: &interfaces,
+            settings: &settings,
+            publish_faults,
             events: &events,
             cancel: &cancel,
         };

@@ -2,11 +2,14 @@
 
 use std::sync::Arc;
 
+use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    control::{ControlHandle, certificates, own_traffic, passive, pressure},
-    datapath::WriterHandle,
+    config::DaemonSettings,
+    control::{ControlHandle, FaultsByService, certificates, own_traffic, passive, pressure},
+    datapath::{Interfaces, WriterHandle},
+    doctor,
     events::EventLog,
     health::HealthHandle,
 };
@@ -16,6 +19,9 @@ pub(super) struct Watches<'a> {
     pub(super) writer: &'a WriterHandle,
     pub(super) control: &'a ControlHandle,
     pub(super) health: &'a HealthHandle,
+    pub(super) interfaces: &'a Interfaces,
+    pub(super) settings: &'a DaemonSettings,
+    pub(super) publish_faults: watch::Sender<Arc<FaultsByService>>,
     pub(super) events: &'a Arc<EventLog>,
     pub(super) cancel: &'a CancellationToken,
 }
@@ -30,6 +36,15 @@ impl Watches<'_> {
         let stats = || self.writer.stats();
         tracker.spawn(passive::listen(stats(), health(), control(), cancel()));
         tracker.spawn(own_traffic::watch(control(), events(), cancel()));
+        let changes = doctor::Changes {
+            control: control(),
+            next_hops: self.writer.next_hops(),
+            host: self.writer.host_addresses(),
+            interfaces: self.interfaces.clone(),
+        };
+        let settings = self.settings.clone();
+        let faults = self.publish_faults;
+        tracker.spawn(doctor::watch(changes, settings, faults, events(), cancel()));
         tracker.spawn(pressure::watch(stats(), control(), events(), cancel()));
         tracker.spawn(certificates::watch(health(), control(), events(), cancel()));
     }

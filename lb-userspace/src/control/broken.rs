@@ -65,6 +65,27 @@ impl fmt::Display for Broken {
     }
 }
 
+impl Broken {
+    /// Commands or changes that mend it, the best first; any of them is enough.
+    pub fn remedies(&self, service: &Service) -> Vec<String> {
+        match &self.cause {
+            Cause::NotForwarded { setting } => {
+                let all = if setting.starts_with("net/ipv4/") {
+                    "net.ipv4.ip_forward"
+                } else {
+                    "net.ipv6.conf.all.forwarding"
+                };
+                vec![format!("sysctl -w {all}=1"), format!("sysctl -w {setting}=1")]
+            }
+            Cause::NoSource { interface, .. } => vec![
+                format!("ip addr add ADDRESS dev {interface}"),
+                "snat_addresses in the file".to_owned(),
+            ],
+            Cause::Blocked(_) => vec![format!("lb doctor --vip {}", service.key.address)],
+        }
+    }
+}
+
 /// Why no packet of the service can reach a backend, or no reply its client. `None` if a packet can, as far as is
 /// known, or if no backend should take new flows. `forwards` says whether the kernel forwards, by a setting's path below `/proc/sys`.
 pub fn broken(

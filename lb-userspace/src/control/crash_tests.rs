@@ -181,7 +181,10 @@ impl Daemon {
             agent_updates: updates,
             ways: watch::channel(Arc::default()).1,
             host: watch::channel(Arc::default()).1,
-            observer: Arc::new(Observer::new(Box::new(stand_in))),
+            observer: Arc::new(Observer::new(
+                Box::new(stand_in),
+                tokio::sync::watch::channel(Arc::default()).1,
+            )),
             events: Arc::new(EventLog::default()),
             metrics: ApplyMetrics::register(&Registry::new()).unwrap(),
             stored,

@@ -14,6 +14,7 @@ pub mod change;
 #[cfg(test)]
 mod crash_tests;
 pub mod error;
+mod faults;
 mod handle;
 mod inherited;
 mod ledger;
@@ -43,6 +44,7 @@ pub use self::{
     broken::{Broken, Cause, broken, forwards},
     change::Change,
     error::ControlError,
+    faults::{Fault, Faults, FaultsByService},
     handle::{ControlHandle, Moved, Outcome, REQUEST_DEPTH},
     inherited::{Inherited, inherit, still_needed, stored_agent_updates},
     metrics::ApplyMetrics,

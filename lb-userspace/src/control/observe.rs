@@ -12,7 +12,10 @@ use lb_common::{
     reason::Reason,
 };
 
-use super::ledger::Ledger;
+use super::{
+    faults::{Fault, Faults, FaultsByService},
+    ledger::Ledger,
+};
 use crate::{
     control::view::ControlView,
     datapath::{
@@ -75,9 +78,17 @@ pub struct Observation {
     pub flows_counted_at: Option<Instant>,
     /// How backend addresses are reached.
     pub next_hops: Arc<NextHops>,
+    /// Faults of the set-up, by service.
+    pub faults: Arc<FaultsByService>,
 }
 
 impl Observation {
+    /// Why all flows of a service fail, as far as its set-up tells.
+    pub fn fault_of(&self, service: &ServiceName) -> Option<&Fault> {
+        let faults = self.faults.get(service)?;
+        faults.iter().find(|fault| fault.backend.is_none())
+    }
+
     /// The kernel's present counts for the backend at a place.
     pub fn at(&self, key: &ServiceKey, address: SocketAddr) -> BackendStats {
         self.places.get(&(*key, address)).copied().unwrap_or_default()
@@ -87,6 +98,7 @@ impl Observation {
 /// Reads counters and keeps the counts of removed ids.
 pub struct Observer {
     reader: Box<dyn ReadCounters>,
+    faults: Faults,
     ledgers: Mutex<Ledgers>,
 }
 
@@ -101,9 +113,10 @@ struct Ledgers {
 
 impl Observer {
     /// A new observer.
-    pub fn new(reader: Box<dyn ReadCounters>) -> Self {
+    pub fn new(reader: Box<dyn ReadCounters>, faults: Faults) -> Self {
         Self {
             reader,
+            faults,
             ledgers: Mutex::default(),
         }
     }
@@ -121,6 +134,7 @@ impl Observer {
             maps: snapshot.maps,
             flows_counted_at: snapshot.flows_counted_at,
             next_hops,
+            faults: Arc::clone(&self.faults.borrow()),
             places: snapshot.backends.clone(),
             ..Observation::default()
         };

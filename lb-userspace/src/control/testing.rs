@@ -271,7 +271,10 @@ impl Rig {
         let (ways, follows) = watch::channel(Arc::new(NextHops::new()));
         let (host, lives_at) = watch::channel(Arc::new(HostAddresses::default()));
         let events = Arc::new(EventLog::default());
-        let observer = Arc::new(Observer::new(Box::new(world.clone())));
+        let observer = Arc::new(Observer::new(
+            Box::new(world.clone()),
+            tokio::sync::watch::channel(Arc::default()).1,
+        ));
         let parts = Parts {
             writer: world.clone(),
             store: Arc::new(world.clone()),

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     datapath::{
-        HostAddress,
+        HostAddress, NextHopState, NextHops,
         host_network::{HostLink, HostNetwork, HostWay, Offloads, Peer, XdpFeatures, interrupt_cpus},
         left_forwarding, missing_capabilities, sees_programs,
     },
@@ -21,7 +21,7 @@ use crate::{
 };
 
 /// Facts about this machine.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Facts {
     /// The kernel and this process.
     pub machine: Machine,
@@ -44,7 +44,7 @@ pub struct Facts {
 }
 
 /// The kernel and this process.
-#[derive(Clone, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Machine {
     /// The kernel's release, such as `6.1.0-18-amd64`.
     pub release: String,
@@ -83,7 +83,7 @@ impl Default for Machine {
 }
 
 /// An interface's device and driver.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Device {
     /// Name of the driver.
     pub driver: String,
@@ -132,18 +132,62 @@ impl Facts {
             .collect();
         for link in facts.links.iter().filter(|link| wanted.contains(&link.ifindex)) {
             facts.devices.insert(link.ifindex, device(&mut network, link));
-            for key in [
-                "ipv4/conf/{}/arp_ignore",
-                "ipv4/conf/{}/forwarding",
-                "ipv6/conf/{}/forwarding",
-            ] {
-                facts.settings.extend(setting(&key.replace("{}", &link.name)));
-            }
+            facts.settings.extend(settings_of(&link.name));
         }
         for key in ["ipv4/conf/all/arp_ignore", "ipv4/ip_local_port_range"] {
             facts.settings.extend(setting(key));
         }
         Ok(facts)
+    }
+
+    /// What the checks of [`super::faults`] need, without ways to backends, and without waiting. Asks about no backend by itself, so it
+    /// takes as long for thousands of them.
+    ///
+    /// # Errors
+    /// When the kernel does not answer at all.
+    pub(super) fn gather_cheap(setup: &Setup, next_hops: &NextHops) -> io::Result<Self> {
+        let mut network = HostNetwork::open()?;
+        let mut facts = Self {
+            links: network.links()?,
+            addresses: network.addresses()?,
+            ..Self::default()
+        };
+        let exits: BTreeSet<&str> = next_hops.values().filter_map(NextHopState::interface).collect();
+        let own: BTreeSet<u32> = facts.interfaces(setup).map(|link| link.ifindex).collect();
+        let is_wanted = |link: &&HostLink| own.contains(&link.ifindex) || exits.contains(link.name.as_str());
+        for link in facts.links.iter().filter(is_wanted) {
+            let features = network.xdp_features(link.ifindex);
+            let driver = network.driver(&link.name).unwrap_or_default();
+            let drops = driver == "veth" && features.is_some_and(|features| !features.transmits);
+            let device = Device {
+                peer: drops.then(|| network.peer(link)).flatten(),
+                driver,
+                features,
+                ..Device::default()
+            };
+            facts.devices.insert(link.ifindex, device);
+            facts.settings.extend(settings_of(&link.name));
+        }
+        facts.settings.extend(setting("ipv4/conf/all/arp_ignore"));
+        Ok(facts)
+    }
+
+    /// Adds the ways to backends as the daemon knows them.
+    pub(super) fn add_ways(&mut self, next_hops: &NextHops) {
+        for (address, state) in next_hops {
+            let link = state.interface().and_then(|name| self.link(name));
+            let way = HostWay {
+                state: state.clone(),
+                ifindex: link.map_or(0, |link| link.ifindex),
+                mtu: link.map_or(0, |link| link.mtu),
+            };
+            self.ways.insert(*address, way);
+        }
+    }
+
+    /// Whether the kernel forwards, by a setting's path below `/proc/sys`; true where it cannot be read.
+    pub fn forwards(&self, setting: &str) -> bool {
+        self.number(setting.trim_start_matches("net/")) != Some(0)
     }
 
     /// The link with this name, which may be an alternative one.
@@ -161,6 +205,17 @@ impl Facts {
     pub fn number(&self, setting: &str) -> Option<i64> {
         self.settings.get(setting)?.parse().ok()
     }
+}
+
+/// Settings of an interface.
+fn settings_of(interface: &str) -> impl Iterator<Item = (String, String)> {
+    let keys = [
+        "ipv4/conf/{}/arp_ignore",
+        "ipv4/conf/{}/forwarding",
+        "ipv6/conf/{}/forwarding",
+    ];
+    keys.into_iter()
+        .filter_map(move |key| setting(&key.replace("{}", interface)))
 }
 
 fn setting(key: &str) -> Option<(String, String)> {

@@ -5,9 +5,11 @@
 mod checks;
 mod daemon;
 mod facts;
+mod faults;
 mod finding;
 mod probe;
 mod setup;
+mod watch;
 
 pub use self::{
     daemon::{nothing_to_look_at, of_daemon},
@@ -15,7 +17,9 @@ pub use self::{
     finding::{Finding, Level},
     probe::conflicts,
     setup::Setup,
+    watch::{Changes, watch},
 };
+
 /// All findings, in the order of a packet's way: machine, interfaces, addresses of services, ways to backends.
 pub fn diagnose(setup: &Setup, facts: &Facts) -> Vec<Finding> {
     let mut findings = checks::kernel::all(setup, facts);

@@ -241,8 +241,9 @@ fn services(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Obs
         "1: none of its flows can work, whatever its checks say; `lb status` gives the reason",
     );
     for (name, service) in &view.desired.services {
-        let why = broken(&view.desired, service, &seen.next_hops, forwards);
-        family.sample(&[("service", name.as_str())], u8::from(why.is_some()));
+        let has_fault = seen.fault_of(name).is_some();
+        let is_broken = has_fault || broken(&view.desired, service, &seen.next_hops, forwards).is_some();
+        family.sample(&[("service", name.as_str())], u8::from(is_broken));
     }
     let programmed = view.programmed.as_ref().unwrap_or(&view.wanted);
     let mut serving: BTreeMap<&ServiceName, usize> = BTreeMap::new();

@@ -85,11 +85,17 @@ impl StatusSnapshot {
             problems.push(about(
                 None,
                 format!("broken: no flow of it can work: {why}"),
-                None,
+                remedies(&service.remedies).as_deref(),
             ));
         } else if service.healthy_backends == 0 {
             problems.push(about(None, "no backend takes new flows".into(), None));
         }
+        problems.extend(service.faults.iter().map(|fault| Problem {
+            service: Some(service.name.clone()),
+            backend: Some(fault.backend.clone()),
+            message: format!("its flows fail: {}", fault.message),
+            hint: remedies(&fault.remedies),
+        }));
         let serving: Vec<&str> = service
             .backends
             .iter()
@@ -208,6 +214,11 @@ impl StatusSnapshot {
         }
         problems
     }
+}
+
+/// Remedies in one line, if there are any.
+fn remedies(remedies: &[String]) -> Option<String> {
+    (!remedies.is_empty()).then(|| remedies.join(", or "))
 }
 
 /// The problem of a backend that takes no new flows by the operator's choice, with the remedy.

@@ -41,7 +41,12 @@ fn reaches(own: &HostAddress, address: IpAddr) -> bool {
     own.length < whole && Prefix::around(own.address, own.length).contains(address)
 }
 
-fn of_address(setup: &Setup, facts: &Facts, subject: &str, address: IpAddr) -> Vec<Finding> {
+pub(in super::super) fn of_address(
+    setup: &Setup,
+    facts: &Facts,
+    subject: &str,
+    address: IpAddr,
+) -> Vec<Finding> {
     let name_of = |ifindex: u32| {
         let link = facts.links.iter().find(|link| link.ifindex == ifindex);
         link.map_or_else(|| format!("interface {ifindex}"), |link| link.name.clone())

@@ -100,7 +100,7 @@ pub(super) fn mode(setup: &Setup, link: &HostLink, device: &Device) -> Option<Xd
     }
 }
 
-fn operation(link: &HostLink) -> Option<Finding> {
+pub(in super::super) fn operation(link: &HostLink) -> Option<Finding> {
     let name = &link.name;
     match link.operation {
         LinkOperation::Up | LinkOperation::Missing => None,
@@ -178,7 +178,7 @@ fn peer_name(peer: Option<&Peer>) -> String {
 }
 
 /// A veth drops what a native program sends unless its peer polls for frames: with a program of its own, or with GRO.
-pub(super) fn veth_transmit(setup: &Setup, link: &HostLink, device: &Device) -> Option<Finding> {
+pub(in super::super) fn veth_transmit(setup: &Setup, link: &HostLink, device: &Device) -> Option<Finding> {
     let drops = device.driver == "veth"
         && device.features.is_some_and(|features| !features.transmits)
         && mode(setup, link, device) == Some(XdpMode::Native);

@@ -6,7 +6,7 @@ use lb_common::{service::Mode, tunnel};
 
 use super::{super::facts::Device, interfaces};
 use crate::{
-    control::{Broken, Cause, broken, own_traffic},
+    control::{Broken, broken, own_traffic},
     datapath::{
         NextHopState, NextHops, XdpMode,
         host_network::{HostLink, HostWay},
@@ -39,8 +39,9 @@ pub(in super::super) fn all(setup: &Setup, facts: &Facts) -> Vec<Finding> {
         }
         let is_reachable = found.is_empty();
         findings.extend(found);
-        let forwards = |setting: &str| facts.number(setting.trim_start_matches("net/")) != Some(0);
-        if is_reachable && let Some(broken) = broken(&setup.desired, service, &ways, forwards) {
+        if is_reachable
+            && let Some(broken) = broken(&setup.desired, service, &ways, |setting| facts.forwards(setting))
+        {
             findings.push(no_replies(service, &broken));
         } else if is_reachable && !service.backends.is_empty() {
             let count = service.backends.len();
@@ -63,22 +64,8 @@ pub(in super::super) fn all(setup: &Setup, facts: &Facts) -> Vec<Finding> {
 fn no_replies(service: &Service, broken: &Broken) -> Finding {
     let message = format!("no flow can work: {broken}");
     let finding = Finding::fail("replies", service.name.to_string(), message);
-    match &broken.cause {
-        Cause::NotForwarded { setting } => {
-            let all = if setting.starts_with("net/ipv4/") {
-                "net.ipv4.ip_forward"
-            } else {
-                "net.ipv6.conf.all.forwarding"
-            };
-            finding
-                .remedy(format!("sysctl -w {all}=1"))
-                .remedy(format!("sysctl -w {setting}=1"))
-        }
-        Cause::NoSource { interface, .. } => finding
-            .remedy(format!("ip addr add ADDRESS dev {interface}"))
-            .remedy("snat_addresses in the file"),
-        Cause::Blocked(_) => finding.remedy(format!("lb doctor --vip {}", service.key.address)),
-    }
+    let remedies = broken.remedies(service).into_iter();
+    remedies.fold(finding, Finding::remedy)
 }
 
 fn of_backend(setup: &Setup, facts: &Facts, service: &Service, backend: &Backend) -> Vec<Finding> {
@@ -115,7 +102,12 @@ fn reach(subject: &str, address: IpAddr, state: &NextHopState) -> Option<Finding
 }
 
 /// Mode l2dsr changes the frame's address alone, so that a router would send the packet back.
-fn direct(subject: &str, address: IpAddr, mode: Mode, state: &NextHopState) -> Option<Finding> {
+pub(in super::super) fn direct(
+    subject: &str,
+    address: IpAddr,
+    mode: Mode,
+    state: &NextHopState,
+) -> Option<Finding> {
     let (NextHopState::Reached { via, .. } | NextHopState::Waiting { via, .. }) = state else {
         return None;
     };
@@ -158,36 +150,37 @@ fn headroom(
     })
 }
 
-/// Interfaces by which packets leave but on which the program does not run: the driver must take frames of programs.
+/// Interfaces by which packets leave but on which the program does not run.
 fn exits(setup: &Setup, facts: &Facts) -> Vec<Finding> {
     let own: BTreeSet<u32> = facts.interfaces(setup).map(|link| link.ifindex).collect();
-    let device = |link: &HostLink| facts.devices.get(&link.ifindex);
-    let is_native = |link: &HostLink| {
-        device(link).and_then(|device| interfaces::mode(setup, link, device)) == Some(XdpMode::Native)
-    };
-    if !facts.interfaces(setup).any(is_native) {
-        return Vec::new();
-    }
     let exits: BTreeSet<u32> = facts.ways.values().map(|way| way.ifindex).collect();
     let others = facts
         .links
         .iter()
         .filter(|link| exits.contains(&link.ifindex) && !own.contains(&link.ifindex));
-    others
-        .filter_map(|link| {
-            let device: &Device = device(link)?;
-            if device.driver == "veth" {
-                return interfaces::veth_transmit(setup, link, device);
-            }
-            (!device.features?.transmits).then(|| {
-                let message = format!(
-                    "packets to backends leave by it, but its driver, {}, takes no frames from XDP: they are lost",
-                    device.driver
-                );
-                Finding::fail("redirect", &link.name, message)
-                    .remedy(format!("attach to {} too: --iface {}", link.name, link.name))
-                    .remedy("--xdp-mode generic")
-            })
-        })
-        .collect()
+    others.filter_map(|link| exit(setup, facts, link)).collect()
+}
+
+/// Why frames that the program redirects to an interface are lost: its driver must take frames of programs.
+pub(in super::super) fn exit(setup: &Setup, facts: &Facts, link: &HostLink) -> Option<Finding> {
+    let device = |link: &HostLink| facts.devices.get(&link.ifindex);
+    let is_native = |link: &HostLink| {
+        device(link).and_then(|device| interfaces::mode(setup, link, device)) == Some(XdpMode::Native)
+    };
+    if !facts.interfaces(setup).any(is_native) {
+        return None;
+    }
+    let device: &Device = device(link)?;
+    if device.driver == "veth" {
+        return interfaces::veth_transmit(setup, link, device);
+    }
+    (!device.features?.transmits).then(|| {
+        let message = format!(
+            "packets to backends leave by it, but its driver, {}, takes no frames from XDP: they are lost",
+            device.driver
+        );
+        Finding::fail("redirect", &link.name, message)
+            .remedy(format!("attach to {} too: --iface {}", link.name, link.name))
+            .remedy("--xdp-mode generic")
+    })
 }

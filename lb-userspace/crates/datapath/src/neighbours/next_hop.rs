@@ -98,6 +98,14 @@ impl NextHopState {
         }
     }
 
+    /// Name of the interface that the route leads over; `None` where the program sends nothing.
+    pub fn interface(&self) -> Option<&str> {
+        match self {
+            Self::Reached { interface, .. } | Self::Waiting { interface, .. } => Some(interface),
+            Self::Local | Self::Unreachable | Self::NotEthernet { .. } | Self::TooManyTags { .. } => None,
+        }
+    }
+
     /// Whether nothing more is to be expected from waiting.
     pub(super) const fn is_settled(&self) -> bool {
         match self {
