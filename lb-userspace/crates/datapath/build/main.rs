@@ -41,9 +41,12 @@ fn main() -> Result<(), Box<dyn Error>> {
     let tunnel_end = read(&object_dir, TUNNEL_END)?.unwrap_or_default();
     fs::write(out_dir.join(TUNNEL_END), tunnel_end)?;
     // The monitored program is loaded for a while: without source lines, which are half of it.
-    for (name, file, lines) in [(PACKET_PATH, "parts", true), (MONITORED, "monitored", false)] {
+    for (name, file, constant, lines) in [
+        (PACKET_PATH, "parts", "USUAL_BYTES", true),
+        (MONITORED, "monitored", "MONITORED_BYTES", false),
+    ] {
         let (code, bytes) = match read(&object_dir, name)? {
-            Some(object) => parts::of(&object, lines).map_err(|e| format!("{name}: {e}"))?,
+            Some(object) => parts::of(&object, constant, lines).map_err(|e| format!("{name}: {e}"))?,
             None => ("None".to_owned(), Vec::new()),
         };
         fs::write(out_dir.join(file).with_extension("rs"), code)?;

@@ -17,24 +17,31 @@ const RODATA: &str = ".rodata";
 /// The name of a read-only global, and where it stands in its map's data.
 type Global = (String, Range<usize>);
 
-/// The bytes of all parts.
-#[derive(Default)]
-struct Bytes(Vec<u8>);
+/// The bytes of all parts, and the constant that holds them.
+struct Bytes {
+    bytes: Vec<u8>,
+    constant: &'static str,
+}
 
 impl Bytes {
     /// Adds a part, and returns an expression for it.
     fn add(&mut self, part: &[u8]) -> String {
-        let begin = self.0.len();
-        self.0.extend_from_slice(part);
-        format!("part(BYTES, {begin}, {})", part.len())
+        let begin = self.bytes.len();
+        self.bytes.extend_from_slice(part);
+        format!("part({}, {begin}, {})", self.constant, part.len())
     }
 }
 
-/// The parts, with or without source lines: an expression of type `Option<Parts>`, and the bytes.
-pub(super) fn of(elf: &[u8], with_lines: bool) -> Result<(String, Vec<u8>), Box<dyn Error>> {
+/// The parts, with or without source lines: an expression of type `Option<Parts>`, and the bytes, which it finds in `constant`.
+pub(super) fn of(
+    elf: &[u8],
+    constant: &'static str,
+    with_lines: bool,
+) -> Result<(String, Vec<u8>), Box<dyn Error>> {
     let globals = globals(elf)?;
     let mut object = parse(elf)?;
-    let mut bytes = Bytes::default();
+    let bytes = Vec::new();
+    let mut bytes = Bytes { bytes, constant };
     // Linux 6.0 brought the last of them.
     let all = BtfFeatures::new(true, true, true, true, true, true, true, true);
     let types = object.fixup_and_sanitize_btf(&all)?;
@@ -85,7 +92,7 @@ pub(super) fn of(elf: &[u8], with_lines: bool) -> Result<(String, Vec<u8>), Box<
         )?;
     }
     code.push_str("],\n})\n");
-    Ok((code, bytes.0))
+    Ok((code, bytes.bytes))
 }
 
 fn write_map(code: &mut String, bytes: &mut Bytes, name: &str, map: &Map) -> Result<(), Box<dyn Error>> {

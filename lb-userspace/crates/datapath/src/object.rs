@@ -14,14 +14,8 @@ const USUAL_BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/parts.bin")
 const MONITORED_BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/monitored.bin"));
 
 /// Their parts; nothing where the daemon was built without an object.
-static USUAL: Option<Parts> = {
-    const BYTES: &[u8] = USUAL_BYTES;
-    include!(concat!(env!("OUT_DIR"), "/parts.rs"))
-};
-static MONITORED: Option<Parts> = {
-    const BYTES: &[u8] = MONITORED_BYTES;
-    include!(concat!(env!("OUT_DIR"), "/monitored.rs"))
-};
+static USUAL: Option<Parts> = include!(concat!(env!("OUT_DIR"), "/parts.rs"));
+static MONITORED: Option<Parts> = include!(concat!(env!("OUT_DIR"), "/monitored.rs"));
 
 /// Some of an object's bytes.
 const fn part(bytes: &'static [u8], begin: usize, len: usize) -> &'static [u8] {
