@@ -5,7 +5,7 @@ use std::{
     mem,
     net::IpAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lb_common::service::RingId;
@@ -42,6 +42,9 @@ use crate::{
 
 /// Commands that may wait for the writer; senders wait when it is full.
 const QUEUE: usize = 16;
+
+/// Time that a monitor has to end before another one is refused: a reader that is gone is noticed within a second.
+const MONITOR_ENDS: Duration = Duration::from_secs(2);
 
 /// The owner of the maps, and the tasks around it: next hops and sweeping.
 #[derive(Debug)]
@@ -324,8 +327,10 @@ impl WriterHandle {
     /// # Errors
     /// [`MonitorError`]; the usual program runs on.
     pub async fn monitor(&self, filter: MonitorFilter) -> Result<Monitor, MonitorError> {
-        let permit = Arc::clone(&self.monitors).try_acquire_owned();
-        let permit = permit.map_err(|_| MonitorError::Busy)?;
+        let permit = tokio::time::timeout(MONITOR_ENDS, Arc::clone(&self.monitors).acquire_owned()).await;
+        let Ok(Ok(permit)) = permit else {
+            return Err(MonitorError::Busy);
+        };
         let directory = self.stats.directory.clone();
         Monitor::begin(
             filter,
