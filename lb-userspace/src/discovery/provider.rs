@@ -40,7 +40,7 @@ pub struct Answer {
 
 /// A source of addresses.
 pub trait Provider: Clone + Send + Sync + 'static {
-    /// Looks a name up, within [`LOOKUP_TIMEOUT`].
+    /// Looks a name up, within [`LOOKUP_TIMEOUT`](super::LOOKUP_TIMEOUT).
     ///
     /// # Errors
     /// Why there is no address, in words. The last answer then stays in force.

@@ -19,7 +19,7 @@ pub struct HostStatus {
     pub failure: Option<(String, SystemTime)>,
     /// Addresses that are no backends.
     pub left_out: Vec<LeftOut>,
-    /// Addresses of the latest answer, where they are more than [`MAX_ADDRESSES`].
+    /// Addresses of the latest answer, where they are more than [`MAX_ADDRESSES`](super::MAX_ADDRESSES).
     pub cut: Option<usize>,
     /// Why the latest answer could not be put in force.
     pub refused: Option<String>,
