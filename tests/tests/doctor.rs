@@ -430,6 +430,30 @@ fn backends_that_cannot_be_reached_are_recognised() -> Result<()> {
     lb.sysctl("net/ipv4/conf/all/forwarding", "1")?;
     let (code, findings) = check("dnat", &there)?;
     ensure!(code == 0, "with the remedy: {findings:#?}");
+    lb.sysctl("net/ipv4/conf/back/rp_filter", "1")?;
+    let routed = |mode: &str| {
+        let service = Service::tcp("web", "203.0.113.9:80".parse()?)
+            .keys(&format!("mode = \"{mode}\""))
+            .backend("b0", there.parse()?, 1);
+        patient.diagnose(&[], &config(&[service]), &[])
+    };
+    let remedy = "net.ipv4.conf.back.rp_filter=2";
+    expect(
+        "strict reverse path",
+        routed("dnat")?,
+        "rp_filter",
+        "warn",
+        "web",
+        &[remedy],
+    )?;
+    let (code, findings) = routed("nat")?;
+    ensure!(
+        code == 0,
+        "the program sends replies of mode nat itself: {findings:#?}"
+    );
+    lb.run("sysctl", &["-w", remedy])?;
+    let (code, findings) = routed("dnat")?;
+    ensure!(code == 0, "with the remedy: {findings:#?}");
 
     let result = check("ipip", &there.replace(":8080", ":80"))?;
     expect(

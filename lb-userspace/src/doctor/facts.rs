@@ -35,6 +35,8 @@ pub struct Facts {
     pub addresses: Vec<HostAddress>,
     /// Addresses of services whose packets end on this machine.
     pub local: BTreeSet<IpAddr>,
+    /// Links by which packets to addresses of services leave, by index; addresses without one are missing.
+    pub links_to: BTreeMap<IpAddr, u32>,
     /// The way to each backend.
     pub ways: BTreeMap<IpAddr, HostWay>,
     /// The kernel's network settings, by path below `/proc/sys/net`; those that cannot be read are missing.
@@ -122,6 +124,8 @@ impl Facts {
         for address in setup.service_addresses() {
             if network.is_local(address)? {
                 facts.local.insert(address);
+            } else if let Some(ifindex) = network.link_to(address)? {
+                facts.links_to.insert(address, ifindex);
             }
         }
         let exits = facts.ways.values().map(|way| way.ifindex);
@@ -134,7 +138,11 @@ impl Facts {
             facts.devices.insert(link.ifindex, device(&mut network, link));
             facts.settings.extend(settings_of(&link.name));
         }
-        for key in ["ipv4/conf/all/arp_ignore", "ipv4/ip_local_port_range"] {
+        for key in [
+            "ipv4/conf/all/arp_ignore",
+            "ipv4/conf/all/rp_filter",
+            "ipv4/ip_local_port_range",
+        ] {
             facts.settings.extend(setting(key));
         }
         Ok(facts)
@@ -211,6 +219,7 @@ impl Facts {
 fn settings_of(interface: &str) -> impl Iterator<Item = (String, String)> {
     let keys = [
         "ipv4/conf/{}/arp_ignore",
+        "ipv4/conf/{}/rp_filter",
         "ipv4/conf/{}/forwarding",
         "ipv6/conf/{}/forwarding",
     ];

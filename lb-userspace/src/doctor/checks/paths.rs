@@ -33,6 +33,7 @@ pub(in super::super) fn all(setup: &Setup, facts: &Facts) -> Vec<Finding> {
                     .remedy(format!("lb backend add {} NAME --address IP:PORT", service.name)),
             );
         }
+        findings.extend(reverse_path(facts, service));
         let mut found = Vec::new();
         for backend in &service.backends {
             found.extend(of_backend(setup, facts, service, backend));
@@ -58,6 +59,36 @@ pub(in super::super) fn all(setup: &Setup, facts: &Facts) -> Vec<Finding> {
             .remedy("other snat_ports in the file")
     }));
     findings
+}
+
+/// Replies of mode dnat leave with the service's address. While a neighbour is unknown, the kernel forwards them, and with strict
+/// rp_filter it drops packets that arrive elsewhere than their source is reached (ip-sysctl.rst of the kernel).
+fn reverse_path(facts: &Facts, service: &Service) -> Option<Finding> {
+    const STRICT: i64 = 1;
+    let address = service.key.address;
+    if !address.is_ipv4() || service.key.is_prefix() || facts.local.contains(&address) {
+        return None;
+    }
+    let setting = |name: &str| facts.number(&format!("ipv4/conf/{name}/rp_filter")).unwrap_or(0);
+    let translated = service
+        .backends
+        .iter()
+        .filter(|backend| backend.mode.unwrap_or(service.mode) == Mode::Dnat);
+    let link = translated
+        .filter_map(|backend| facts.ways.get(&backend.address.ip()))
+        .filter(|way| facts.links_to.get(&address) != Some(&way.ifindex))
+        .filter_map(|way| facts.links.iter().find(|link| link.ifindex == way.ifindex))
+        .find(|link| setting("all").max(setting(&link.name)) == STRICT)?;
+    let name = &link.name;
+    let message = format!(
+        "rp_filter of {name} is strict, and {address} is not reached by {name}: while a client's neighbour entry is missing, the \
+         kernel drops its replies"
+    );
+    // The larger of both values counts, and 2 is loose.
+    Some(
+        Finding::warn("rp_filter", service.name.to_string(), message)
+            .remedy(format!("sysctl -w net.ipv4.conf.{name}.rp_filter=2")),
+    )
 }
 
 /// Why no flow of a service can work although its backends can be reached.

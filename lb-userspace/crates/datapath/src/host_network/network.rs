@@ -157,6 +157,17 @@ impl HostNetwork {
         Ok(self.client.route(address)? == Route::Local)
     }
 
+    /// Index of the link by which packets to an address leave; `None` if they end on this machine, or without a route.
+    ///
+    /// # Errors
+    /// When the kernel does not answer.
+    pub fn link_to(&mut self, address: IpAddr) -> io::Result<Option<u32>> {
+        match self.client.route(address)? {
+            Route::Unicast { ifindex, .. } => Ok(Some(ifindex)),
+            Route::Local | Route::Unreachable => Ok(None),
+        }
+    }
+
     /// The way to each of `addresses`. Waits up to three seconds for neighbours to answer.
     ///
     /// # Errors
