@@ -42,14 +42,14 @@ pub(crate) fn stage(ctx: *mut xdp_md) -> u32 {
         }
         let sent_len = bpf_xdp_get_buff_len(ctx) as u32;
         (*record).sent_len = sent_len;
-        let after_len = core::hint::black_box(sent_len);
-        let after_len = if after_len > AFTER_LEN as u32 {
-            AFTER_LEN as u32
-        } else {
-            after_len
-        };
         let after = (&raw mut (*record).after).cast();
-        if after_len == 0 || bpf_xdp_load_bytes(ctx, 0, after, after_len) != 0 {
+        // One less, since Linux 6.1 takes no range from a comparison with 0 and refuses a length that may be 0.
+        let less = core::hint::black_box(sent_len.min(AFTER_LEN as u32).wrapping_sub(1));
+        if less >= AFTER_LEN as u32 {
+            return verdict::action(reason);
+        }
+        let after_len = less + 1;
+        if bpf_xdp_load_bytes(ctx, 0, after, after_len) != 0 {
             return verdict::action(reason);
         }
         (*record).after_len = after_len as u16;
