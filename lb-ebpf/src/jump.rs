@@ -7,7 +7,7 @@ use lb_common::stage::STAGE_SLOTS;
 #[btf_map]
 pub(crate) static STAGES: ProgramArray<{ STAGE_SLOTS as usize }> = ProgramArray::new();
 
-/// Enters the program in a slot, which is a constant; comes back only if there is none.
+/// Enters the program in a slot, which is a constant; returns only if the slot is empty.
 macro_rules! tail_call {
     ($packet:expr, $slot:expr) => {
         // SAFETY: the context of this run and a map of programs, in the registers of bpf_tail_call (helper 12). No reference lives

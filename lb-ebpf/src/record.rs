@@ -96,7 +96,7 @@ unsafe fn is_of_backends(filter: *const Filter, backend: BackendId) -> bool {
     }
 }
 
-/// The source or destination of an IP packet in a frame of which the headers are there; of other frames one that is nobody's.
+/// The source or destination of an IP packet in a frame of which the headers are there; of other frames the unspecified address.
 ///
 /// # Safety
 ///

@@ -89,16 +89,21 @@ fn listeners(site: &Site, family: Family) -> Result<Vec<TcpListener>> {
     bound.collect()
 }
 
-#[test]
-fn a_listed_flow_is_the_connection_that_both_ends_see() -> Result<()> {
-    let _lane = Lane::shared()?;
+/// A balancer with a service of two backends in each family.
+fn two_services() -> Result<Site> {
     let site = Site::new(Shape::TwoArmed, 2)?;
     let services = Family::BOTH.map(|family| {
         let address = site.service_address(family);
         let service = lb_tests::config::Service::tcp(service(family), address);
         site.with_backends(service, family, OPEN_PORT, &[1, 1])
     });
-    let site = site.start(&services)?;
+    site.start(&services)
+}
+
+#[test]
+fn a_listed_flow_is_the_connection_that_both_ends_see() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = two_services()?;
     let cli = site.daemon.cli();
     for family in Family::BOTH {
         let (target, name) = (site.service_address(family), service(family));
@@ -154,13 +159,7 @@ fn a_listed_flow_is_the_connection_that_both_ends_see() -> Result<()> {
 #[test]
 fn a_flush_resets_the_connections_that_it_means_and_leaves_the_others() -> Result<()> {
     let _lane = Lane::shared()?;
-    let site = Site::new(Shape::TwoArmed, 2)?;
-    let services = Family::BOTH.map(|family| {
-        let address = site.service_address(family);
-        let service = lb_tests::config::Service::tcp(service(family), address);
-        site.with_backends(service, family, OPEN_PORT, &[1, 1])
-    });
-    let site = site.start(&services)?;
+    let site = two_services()?;
     let cli = site.daemon.cli();
     for family in Family::BOTH {
         let (target, name) = (site.service_address(family), service(family));
@@ -180,8 +179,11 @@ fn a_flush_resets_the_connections_that_it_means_and_leaves_the_others() -> Resul
         ensure!(error.contains("--yes"), "{error}");
         let error = cli.fails(2, "flows flush --yes")?;
         ensure!(error.contains("--all"), "{error}");
-        let told = cli.ok(&format!("flows flush {selected} --dry-run"))?;
-        ensure!(told.starts_with(&format!("would flush {gone} flow")), "{told}");
+        let announced = cli.ok(&format!("flows flush {selected} --dry-run"))?;
+        ensure!(
+            announced.starts_with(&format!("would flush {gone} flow")),
+            "{announced}"
+        );
         ensure!(count(&cli, &format!("--service {name}"))? == gone + stay);
         let refused = on_terminal(&site, &format!("flows flush {selected}"), "n\n")?;
         let question = format!("of service {name}, backend b0? [y/N]");

@@ -131,7 +131,7 @@ fn traffic(site: &Site) -> Result<()> {
     let client = &site.net.client.ns;
     http_requests(client, site.service_address(Family::V4), 0, 1, 2)?.ensure_flawless()?;
     let empty = (site.net.vip(Family::V4, 11), 80).into();
-    // Nobody answers: the SYN is all that is asked for.
+    // No server answers: the SYN is all that the test needs.
     let _ = client.enter(|| lb_tests::http::connect_within(empty, 0, Duration::from_millis(20)))?;
     Ok(())
 }
@@ -166,7 +166,7 @@ fn packets_of_a_service_are_shown_in_both_directions() -> Result<()> {
         );
         ensure!(
             packet.get("before").is_none(),
-            "bytes that nobody asked for: {packet}"
+            "bytes that were not asked for: {packet}"
         );
         let direction = packet["direction"].as_str().context("no direction")?;
         let interface = packet["interface"].as_str().context("no interface")?;

@@ -48,7 +48,7 @@ global! {
 }
 
 global! {
-    /// Tries the next [`PORTS_AT_ONCE`] ports, after so many were `tried`.
+    /// Tries [`PORTS_AT_ONCE`] ports. `tried`: how many were tried before.
     fn try_ports(&mut Scratch, tried: u32) -> u32 = try_ports_v4, try_ports_v6: try_some
 }
 

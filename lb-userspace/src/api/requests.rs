@@ -144,7 +144,7 @@ pub struct MonitorQuery {
     /// Only packets that count for these reasons, separated by commas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// Look at one of so many packets; 1 is all of them.
+    /// Look at every Nth packet; 1 is all of them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sample: Option<u32>,
     /// Packets a second, at most: 1 to 100,000; 1,000 if it is not given.

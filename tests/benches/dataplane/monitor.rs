@@ -20,7 +20,7 @@ use crate::{
     setup::{Bench, MONITORED, Program, USUAL, Way, map_mut},
 };
 
-/// The sample in which one of so many packets is recorded.
+/// `--sample 1/N` of the case that has it.
 const SAMPLE: u32 = 100;
 
 /// A filter, and its name here.

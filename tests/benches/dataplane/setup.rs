@@ -91,7 +91,7 @@ impl Way {
 /// The usual program, and the one that runs while `lb monitor` does.
 pub(crate) const USUAL: &str = "lb-ebpf.o";
 pub(crate) const MONITORED: &str = "lb-ebpf-monitor.o";
-/// Bytes of its ring buffer: nobody reads it during a round.
+/// Bytes of its ring buffer, which is not read during a round.
 const RECORDS: u32 = 1 << 24;
 
 /// Both objects, loaded.

@@ -119,12 +119,7 @@ impl Bench {
     fn programmed(targets: Vec<Target>, backends: u32) -> Result<Self> {
         let lane = Lane::shared()?;
         let (ns, scratch) = (Netns::new("packets")?, Scratch::new()?);
-        // Down, so that only our packets are counted. Packets of a test come in on a device without the program, and
-        // count for the first one with it: its address is the balancer's.
-        let mac = LB_MAC.map(|byte| format!("{byte:02x}")).join(":");
-        ns.ip(&format!(
-            "link add va address {mac} type veth peer name vb\nlink add ra type veth peer name rb"
-        ))?;
+        add_links(&ns)?;
         let pins = scratch.join("bpf");
         let options = options(&pins);
         let (datapath, tables, flows) = ns.enter(|| -> Result<_> {
@@ -408,6 +403,16 @@ pub(crate) fn resolve(backend: &mut Backend) {
     backend.mtu = 1500;
     let side = if backend.has(IPV6) { V6 } else { V4 };
     backend.source = side.snat(0).ip().into();
+}
+
+/// Adds the interfaces of [`options`]. They stay down, so that only our packets are counted. Packets of a test come in on a device
+/// without the program, and count for the first one with it: its address is the balancer's.
+pub(crate) fn add_links(ns: &Netns) -> Result<()> {
+    let mac = LB_MAC.map(|byte| format!("{byte:02x}")).join(":");
+    ns.ip(&format!(
+        "link add va address {mac} type veth peer name vb\nlink add ra type veth peer name rb"
+    ))?;
+    Ok(())
 }
 
 pub(crate) fn options(pins: &Path) -> AttachOptions {

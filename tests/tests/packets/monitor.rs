@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ACK, SYN,
-    bench::{DNAT, DNAT_TCP, GUE_V6, IPIP_V4, L2DSR, REJECTS, options, resolve, target},
+    bench::{DNAT, DNAT_TCP, GUE_V6, IPIP_V4, L2DSR, REJECTS, add_links, options, resolve, target},
     build::{Frame, LB_MAC, Side, V4, V6},
 };
 
@@ -48,10 +48,7 @@ impl Plane {
     fn with(work: impl FnOnce(&Self) -> Result<()> + Send) -> Result<()> {
         let _lane = Lane::shared()?;
         let (ns, scratch) = (Netns::new("monitor")?, Scratch::new()?);
-        let mac = LB_MAC.map(|byte| format!("{byte:02x}")).join(":");
-        ns.ip(&format!(
-            "link add va address {mac} type veth peer name vb\nlink add ra type veth peer name rb"
-        ))?;
+        add_links(&ns)?;
         let options = options(&scratch.join("bpf"));
         ns.enter(move || {
             let datapath = Datapath::open(&options)?;
@@ -372,7 +369,7 @@ fn records_beyond_the_rate_are_counted_as_lost() -> Result<()> {
         plane.run(&frame)?;
         assert_eq!(monitor.lost()?, 1, "nothing was allowed yet");
         warm_up(plane, &mut monitor)?;
-        // Nobody renews the allowance meanwhile.
+        // No daemon renews the allowance meanwhile.
         for _ in 0..5 {
             plane.run(&frame)?;
         }

@@ -15,8 +15,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     ACK, SYN,
-    bench::{ABORTED, Bench, DNAT_TCP, L2DSR, options, target},
-    build::{Frame, LB_MAC, V4, V6},
+    bench::{ABORTED, Bench, DNAT_TCP, L2DSR, add_links, options, target},
+    build::{Frame, V4, V6},
     fragments::split,
 };
 
@@ -49,10 +49,7 @@ fn one_service_after_the_other(
 ) -> Result<BTreeMap<Reason, u64>> {
     let _lane = Lane::shared()?;
     let (ns, scratch) = (Netns::new("stages")?, Scratch::new()?);
-    let mac = LB_MAC.map(|byte| format!("{byte:02x}")).join(":");
-    ns.ip(&format!(
-        "link add va address {mac} type veth peer name vb\nlink add ra type veth peer name rb"
-    ))?;
+    add_links(&ns)?;
     let options = options(&scratch.join("bpf"));
     ns.enter(move || {
         let datapath = Datapath::open(&options)?;

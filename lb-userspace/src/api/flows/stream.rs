@@ -56,7 +56,7 @@ impl Lines {
             reader.flows.tables.walk(&filter, &mut |flows| {
                 let flows = flows.get(..left).unwrap_or(flows);
                 left -= flows.len();
-                // An error means that nobody reads the answer any more.
+                // An error means that the client has closed the connection.
                 if sender.send(flows.to_vec()).is_err() || left == 0 {
                     ControlFlow::Break(())
                 } else {

@@ -258,7 +258,10 @@ async fn a_reader_that_stops_makes_its_walk_wait_and_nothing_else() {
     assert_eq!(server.listed("service=web").await.unwrap().len(), 3);
     // What fits the pieces and the sockets, of lines of 200 bytes.
     let each = server.flows.visited.load(Ordering::Relaxed) / MAX_WALKS as u64;
-    assert!(each < 20_000, "{each} flows were read for nobody");
+    assert!(
+        each < 20_000,
+        "{each} flows were read for a client that does not read"
+    );
 
     let _reader = stalled(&server).await;
     wait_for(&server, 1).await;

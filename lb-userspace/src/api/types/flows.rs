@@ -40,7 +40,7 @@ lb_health_core::words! {
 /// An order of flows.
 ///
 /// # Errors
-/// The text is none, for the reason in the error.
+/// The text is not an order; the error lists them.
 pub fn order(text: &str) -> Result<FlowOrder, ValueError> {
     if text == "bytes" {
         let words: Vec<&str> = FlowOrder::WORDS.iter().map(|(_, word)| *word).collect();

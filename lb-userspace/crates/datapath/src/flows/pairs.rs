@@ -39,7 +39,7 @@ pub(super) struct Pair<A> {
     pub(super) began: u32,
 }
 
-/// Flows of which one direction has come, by 64 bits of a keyed hash of the client's tuple, which nobody can have collide; by
+/// Flows of which one direction has come, by 64 bits of a keyed hash of the client's tuple, whose collisions no client can choose; by
 /// chance two flows of a full table do in one walk of 10^8.
 pub(super) struct Pairs {
     keys: RandomState,

@@ -213,7 +213,7 @@ impl<'a> Walk<'a> {
                 && there.peer(tuple.protocol) == reply_tuple
         };
         // The forward entry first: were the reply entry gone before it, its port could be given to another flow while this
-        // one still sends from it. Only whoever removes the forward entry removes the reply entry.
+        // one still sends from it. Only the walk that removed the forward entry removes the reply entry.
         if table.get(tuple)?.as_ref().is_some_and(is_same) && table.delete(tuple)? {
             table.delete(&reply_tuple)?;
             self.removed += 1;

@@ -175,7 +175,7 @@ impl Monitor {
         })
     }
 
-    /// Waits for packets and returns them, in the order in which CPUs wrote them. While nobody waits, the allowance is not renewed, and
+    /// Waits for packets and returns them, in the order in which CPUs wrote them. While no caller waits, the allowance is not renewed, and
     /// further packets are lost. Cancel-safe.
     ///
     /// # Errors

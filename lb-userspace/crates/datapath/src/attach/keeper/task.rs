@@ -76,12 +76,7 @@ async fn run(
             command = commands.recv() => {
                 match command {
                     Some(Command::Complete(reply)) => {
-                        let work = move || {
-                            let result = keeper.complete();
-                            (keeper, result)
-                        };
-                        // The runtime is going down where this fails.
-                        let Ok((same, result)) = task::spawn_blocking(work).await else {
+                        let Some((same, result)) = blocking(keeper, Keeper::complete).await else {
                             return;
                         };
                         keeper = same;
@@ -90,11 +85,8 @@ async fn run(
                         continue;
                     }
                     Some(Command::Monitor(maps, reply)) => {
-                        let work = move || {
-                            let result = keeper.monitor(Some(maps));
-                            (keeper, result)
-                        };
-                        let Ok((same, result)) = task::spawn_blocking(work).await else {
+                        let begin = |keeper: &mut Keeper| keeper.monitor(Some(maps));
+                        let Some((same, result)) = blocking(keeper, begin).await else {
                             return;
                         };
                         keeper = same;
@@ -103,7 +95,7 @@ async fn run(
                         continue;
                     }
                     Some(Command::EndMonitor) => {
-                        let Some(same) = end_monitor(keeper).await else {
+                        let Some((same, ())) = blocking(keeper, Keeper::end_monitor).await else {
                             return;
                         };
                         keeper = same;
@@ -115,7 +107,7 @@ async fn run(
                         let _ = reply.send(result.unwrap_or(Ok(())));
                     }
                     Some(Command::Keep(reply)) => {
-                        drop(end_monitor(keeper).await);
+                        drop(blocking(keeper, Keeper::end_monitor).await);
                         let _ = reply.send(());
                     }
                     None => {}
@@ -131,7 +123,7 @@ async fn run(
         }
         due = None;
         if keeper.has_ended_monitor() {
-            let Some(same) = end_monitor(keeper).await else {
+            let Some((same, ())) = blocking(keeper, Keeper::end_monitor).await else {
                 return;
             };
             keeper = same;
@@ -164,11 +156,14 @@ async fn run(
     }
 }
 
-/// Puts the usual program back if a monitor has ended; nothing when the runtime ends.
-async fn end_monitor(mut keeper: Keeper) -> Option<Keeper> {
+/// Does work that waits for the kernel on a thread of its own; nothing when the runtime ends.
+async fn blocking<T: Send + 'static>(
+    mut keeper: Keeper,
+    work: impl FnOnce(&mut Keeper) -> T + Send + 'static,
+) -> Option<(Keeper, T)> {
     let work = move || {
-        keeper.end_monitor();
-        keeper
+        let result = work(&mut keeper);
+        (keeper, result)
     };
     task::spawn_blocking(work).await.ok()
 }
@@ -178,11 +173,7 @@ async fn look(mut keeper: Keeper) -> Option<(Keeper, io::Result<Vec<InterfaceCha
     let now = Instant::now();
     match keeper.look() {
         Ok(judgements) if keeper.is_work(&judgements, now) => {
-            let work = move || {
-                let changes = keeper.act(&judgements, now);
-                (keeper, Ok(changes))
-            };
-            task::spawn_blocking(work).await.ok()
+            blocking(keeper, move |keeper| Ok(keeper.act(&judgements, now))).await
         }
         Ok(judgements) => {
             let changes = keeper.act(&judgements, now);

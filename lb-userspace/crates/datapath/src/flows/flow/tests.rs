@@ -46,7 +46,7 @@ fn a_flow_is_closed_exactly_when_it_does_not_count_as_active() {
         ("a RST", TCP, half(open, 5), half(open | RST, 5), Closed),
         // The client's packets go on long after it.
         (
-            "a RST that nobody believed",
+            "a RST that the other end ignored",
             TCP,
             half(open, 9),
             half(open | RST, 5),

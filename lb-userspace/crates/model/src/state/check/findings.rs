@@ -106,7 +106,7 @@ impl Findings {
         self.push(ProblemKind::Conflict, place, what, hint);
     }
 
-    /// An empty hint is none.
+    /// An empty text means no hint.
     pub(super) fn push(
         &mut self,
         kind: ProblemKind,
