@@ -10,6 +10,7 @@ mod flows;
 mod guard;
 mod handlers;
 mod monitor;
+mod names;
 mod parser;
 mod reports;
 pub mod requests;

@@ -6,9 +6,11 @@ use std::{
     sync::Arc,
 };
 
-use super::names::Names;
 use crate::{
-    api::types::{FlowCount, FlowGroup, FlowGroups, FlowStates},
+    api::{
+        names::Names,
+        types::{FlowCount, FlowGroup, FlowGroups, FlowStates},
+    },
     datapath::{Flow, FlowState},
 };
 

@@ -3,7 +3,6 @@
 //! Answers are written while the tables are read, so that the daemon holds a chunk of them and some pieces of the answer.
 
 mod count;
-mod names;
 mod order;
 mod select;
 mod stream;
@@ -24,13 +23,13 @@ use tokio::{
 
 use self::{
     count::Counter,
-    names::Names,
     order::{MAX_SORTED, Sorted},
     stream::Lines,
 };
 use super::{
     context::{Api, MAX_WALKS},
     error::ApiError,
+    names::Names,
     requests::{ErrorBody, ErrorCode},
     types::{self, FlowCount, FlowCountQuery, FlowListQuery, FlowSelection, FlushQuery, Flushed},
 };

@@ -12,9 +12,8 @@ use http_body_util::channel::{Channel, Sender};
 use hyper::body::Bytes;
 use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, task};
 
-use super::names::Names;
 use crate::{
-    api::{context::Api, types},
+    api::{context::Api, names::Names, types},
     datapath::{Flow, FlowFilter, FlowState, WayBack},
     state::words::Word as _,
 };
