@@ -2,10 +2,7 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use axum::{
-    Json,
-    extract::{Query, State, rejection::QueryRejection},
-};
+use axum::{Json, extract::State};
 use lb_common::{
     quic::MAX_CONNECTION_ID,
     reason::{Action, Reason},
@@ -14,6 +11,7 @@ use tokio::task;
 
 use super::{
     error::ApiError,
+    query::Params,
     requests::{ErrorBody, ErrorCode, ExplainQuery},
     types::{self, Output},
 };
@@ -30,7 +28,7 @@ use crate::{
     (status = 200, body = types::Explanation), (status = 422, body = ErrorBody)))]
 pub(super) async fn explain(
     State(api): State<Arc<Api>>,
-    query: Result<Query<ExplainQuery>, QueryRejection>,
+    Params(query): Params<ExplainQuery>,
 ) -> Result<Json<types::Explanation>, ApiError> {
     let ExplainQuery {
         protocol,
@@ -44,7 +42,7 @@ pub(super) async fn explain(
         tunnel,
         tunnel_from,
         tunnel_to,
-    } = query?.0;
+    } = query;
     let invalid = |what: String| ApiError::new(ErrorCode::Invalid, what, None);
     let arrives = match &interface {
         None => attached(&api, |_| true).map(|(_, ifindex)| ifindex),

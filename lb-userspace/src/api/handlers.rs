@@ -8,10 +8,7 @@ use std::{
 use axum::{
     Extension, Json,
     body::Body,
-    extract::{
-        Path, Query, State,
-        rejection::{JsonRejection, QueryRejection},
-    },
+    extract::{Path, State, rejection::JsonRejection},
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
@@ -21,6 +18,7 @@ use hyper::body::Bytes;
 use super::{
     bodies::Held,
     error::ApiError,
+    query::Params,
     requests::{ApplyRequest, Changed, ErrorBody, ErrorCode, EventsQuery, Expected, Moved, RemoveQuery},
     stream,
     types::{self, Status},
@@ -48,7 +46,6 @@ use crate::{
 type Shared = State<Arc<Api>>;
 type Answer<T> = Result<Json<T>, ApiError>;
 type JsonBody<T> = Result<Json<T>, JsonRejection>;
-type QueryPart<T> = Result<Query<T>, QueryRejection>;
 
 /// Events on their way to a reader that is slower than they come; then the sender waits.
 const STREAM_DEPTH: usize = 64;
@@ -97,11 +94,11 @@ pub(super) async fn export(State(api): Shared) -> Response {
     (status = 200, body = Changed), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn apply(
     State(api): Shared,
-    query: QueryPart<Expected>,
+    Params(query): Params<Expected>,
     held: Option<Extension<Held>>,
     body: Bytes,
 ) -> Answer<Changed> {
-    let expected = query?.0.revision;
+    let expected = query.revision;
     let known = Arc::clone(&api.control.view().desired);
     let parsed = api.parser.run(body.len(), move || {
         let _held = held;
@@ -128,8 +125,11 @@ pub(super) async fn apply(
 /// Events, one JSON object per line; with `follow` the answer continues.
 #[utoipa::path(get, path = "/v1/events", params(EventsQuery), responses(
     (status = 200, body = Event, content_type = "application/x-ndjson")))]
-pub(super) async fn events(State(api): Shared, query: QueryPart<EventsQuery>) -> Result<Response, ApiError> {
-    let EventsQuery { follow, since_ms } = query?.0;
+pub(super) async fn events(
+    State(api): Shared,
+    Params(query): Params<EventsQuery>,
+) -> Result<Response, ApiError> {
+    let EventsQuery { follow, since_ms } = query;
     let permit = if follow {
         let permit = Arc::clone(&api.followers).try_acquire_owned();
         let what = "as many clients follow events as may";
@@ -182,10 +182,10 @@ pub(super) async fn list_services(State(api): Shared) -> Result<Response, ApiErr
     (status = 200, body = Changed), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn add_service(
     State(api): Shared,
-    query: QueryPart<Expected>,
+    Params(query): Params<Expected>,
     body: JsonBody<Request>,
 ) -> Answer<Changed> {
-    make(&api, Change::AddService(body?.0), query?.0.revision).await
+    make(&api, Change::AddService(body?.0), query.revision).await
 }
 
 /// One service.
@@ -203,11 +203,11 @@ pub(super) async fn show_service(State(api): Shared, Path(name): Path<String>) -
 pub(super) async fn set_service(
     State(api): Shared,
     Path(name): Path<String>,
-    query: QueryPart<Expected>,
+    Params(query): Params<Expected>,
     body: JsonBody<Request>,
 ) -> Answer<Changed> {
     let request = Change::SetService(values::name(&name)?, body?.0);
-    make(&api, request, query?.0.revision).await
+    make(&api, request, query.revision).await
 }
 
 /// Removes a service and its backends.
@@ -216,10 +216,10 @@ pub(super) async fn set_service(
 pub(super) async fn remove_service(
     State(api): Shared,
     Path(name): Path<String>,
-    query: QueryPart<Expected>,
+    Params(query): Params<Expected>,
 ) -> Answer<Changed> {
     let request = Change::RemoveService(values::name(&name)?);
-    make(&api, request, query?.0.revision).await
+    make(&api, request, query.revision).await
 }
 
 /// The backends of a service.
@@ -240,12 +240,12 @@ pub(super) async fn list_backends(
 pub(super) async fn add_backend(
     State(api): Shared,
     Path(service): Path<String>,
-    query: QueryPart<Expected>,
+    Params(query): Params<Expected>,
     body: JsonBody<Request>,
 ) -> Answer<Changed> {
     let backend = change::backend(&body?.0).map_err(ControlError::from)?;
     let request = Change::AddBackend(values::name(&service)?, backend);
-    make(&api, request, query?.0.revision).await
+    make(&api, request, query.revision).await
 }
 
 /// One backend.
@@ -268,7 +268,7 @@ pub(super) async fn show_backend(
 pub(super) async fn set_backend(
     State(api): Shared,
     Path((service, name)): Path<(String, String)>,
-    query: QueryPart<Expected>,
+    Params(query): Params<Expected>,
     body: JsonBody<Request>,
 ) -> Answer<Changed> {
     let mut request = body?.0;
@@ -276,7 +276,7 @@ pub(super) async fn set_backend(
         request.insert("drain_until", drain_until(&request, &deadline)?);
     }
     let request = Change::SetBackend(values::name(&service)?, values::name(&name)?, request);
-    make(&api, request, query?.0.revision).await
+    make(&api, request, query.revision).await
 }
 
 /// Removes a backend. It takes no new flows from then on; without `now` it keeps the ones it has until they end, or
@@ -287,9 +287,9 @@ pub(super) async fn set_backend(
 pub(super) async fn remove_backend(
     State(api): Shared,
     Path((service, name)): Path<(String, String)>,
-    query: QueryPart<RemoveQuery>,
+    Params(query): Params<RemoveQuery>,
 ) -> Answer<Changed> {
-    let RemoveQuery { revision, now } = query?.0;
+    let RemoveQuery { revision, now } = query;
     let request = Change::RemoveBackend {
         service: values::name(&service)?,
         backend: values::name(&name)?,

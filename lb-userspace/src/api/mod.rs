@@ -12,6 +12,7 @@ mod handlers;
 mod monitor;
 mod names;
 mod parser;
+mod query;
 mod reports;
 pub mod requests;
 mod schema;

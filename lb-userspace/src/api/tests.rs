@@ -488,6 +488,13 @@ async fn every_refusal_has_its_status_exit_code_and_reason() {
         ),
         (
             Method::PATCH,
+            "/v1/services/web/backends/a?revison=9",
+            weight.clone(),
+            Exit::Failed,
+            "unknown parameter \"revison\"",
+        ),
+        (
+            Method::PATCH,
             "/v1/services/web/backends/a?revision=9",
             weight.clone(),
             Exit::Conflict,

@@ -40,6 +40,13 @@ fn all(bench: &Bench, filter: &FlowFilter) -> Result<Vec<Flow>> {
     Ok(found)
 }
 
+/// Removes flows; returns how many.
+fn flush(bench: &Bench, filter: &FlowFilter) -> Result<u64> {
+    let mut removed = 0;
+    bench.flow_reader().flush(filter, &mut removed)?;
+    Ok(removed)
+}
+
 /// The one flow of a client.
 pub(crate) fn of(bench: &Bench, client: SocketAddr) -> Result<Flow> {
     let mut flows = all(bench, &FlowFilter::default())?;
@@ -206,9 +213,9 @@ fn a_flush_removes_the_flows_that_it_means_and_no_other() -> Result<()> {
                 },
             ),
         ] {
-            ensure!(bench.flow_reader().flush(&filter)? == 0, "{what}");
+            ensure!(flush(&bench, &filter)? == 0, "{what}");
         }
-        ensure!(bench.flow_reader().flush(&tcp)? == 1);
+        ensure!(flush(&bench, &tcp)? == 1);
         ensure!(bench.recorded()? == before - 2, "both entries, and no others");
 
         // What was flushed is unknown: a connection is reset, and another can begin.
@@ -221,7 +228,7 @@ fn a_flush_removes_the_flows_that_it_means_and_no_other() -> Result<()> {
         left += 3;
         ensure!(all(&bench, &FlowFilter::default())?.len() == left);
     }
-    ensure!(bench.flow_reader().flush(&FlowFilter::default())? == 6 && bench.recorded()? == 0);
+    ensure!(flush(&bench, &FlowFilter::default())? == 6 && bench.recorded()? == 0);
     Ok(())
 }
 
@@ -262,7 +269,7 @@ fn recorded_flows_of_other_modes_are_listed_and_flushed() -> Result<()> {
             client: Some(Prefix::around(client.ip(), Prefix::most(client.ip()))),
             ..FlowFilter::default()
         };
-        ensure!(bench.flow_reader().flush(&filter)? == 2);
+        ensure!(flush(&bench, &filter)? == 2);
         ensure!(all(&bench, &FlowFilter::default())?.is_empty());
     }
     Ok(())
@@ -281,7 +288,7 @@ fn a_walk_goes_on_while_another_one_waits_for_its_reader() -> Result<()> {
     bench.flow_reader().walk(&FlowFilter::default(), &mut |flows| {
         seen += flows.len();
         // In the middle of the outer one.
-        flushed = bench.flow_reader().flush(&FlowFilter::default()).ok();
+        flushed = flush(&bench, &FlowFilter::default()).ok();
         ControlFlow::Break(())
     })?;
     ensure!(

@@ -14,8 +14,8 @@ use crate::{
     datapath::{Flow, FlowState},
 };
 
-/// Clients of each family that are counted one by one at most: 4 MB of them, or 8 MB. Tables are read in the order of a
-/// hash, so that a client with many flows is sure to be among the first.
+/// Clients of each family that are counted one by one at most: 4 MB of them, or 8 MB. A table is read in the order of a hash, so that a
+/// client with many flows there is among its first; clients that only a later table has may find no room.
 pub(super) const MAX_CLIENTS: usize = 1 << 17;
 
 /// Counts flows.

@@ -7,12 +7,17 @@ mod order;
 mod select;
 mod stream;
 
-use std::{ops::ControlFlow, sync::Arc, time::SystemTime};
+use std::{
+    io,
+    ops::ControlFlow,
+    sync::{Arc, Weak},
+    time::SystemTime,
+};
 
 use axum::{
     Json,
     body::Body,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::State,
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
@@ -30,12 +35,12 @@ use super::{
     context::{Api, MAX_WALKS},
     error::ApiError,
     names::Names,
+    query::Selected,
     requests::{ErrorBody, ErrorCode},
     types::{self, FlowCount, FlowCountQuery, FlowListQuery, FlowSelection, FlushQuery, Flushed},
 };
 use crate::{
     config::values,
-    datapath::FlowFilter,
     events::{EventKind, NewEvent},
 };
 
@@ -43,7 +48,6 @@ use crate::{
 const GROUPS: usize = 1_000;
 
 type Shared = State<Arc<Api>>;
-type QueryPart<T> = Result<Query<T>, QueryRejection>;
 
 /// Flows, one JSON object per line: all flows of mode nat, and of other modes those that are recorded.
 #[utoipa::path(get, path = "/v1/flows", params(FlowSelection, FlowListQuery), responses(
@@ -51,18 +55,20 @@ type QueryPart<T> = Result<Query<T>, QueryRejection>;
     (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(super) async fn list_flows(
     State(api): Shared,
-    selection: QueryPart<FlowSelection>,
-    query: QueryPart<FlowListQuery>,
+    Selected(selection, query): Selected<FlowListQuery>,
 ) -> Result<Response, ApiError> {
-    let FlowListQuery { sort, limit } = query?.0;
-    let filter = select::filter(&api.control.view(), &selection?.0)?;
+    let FlowListQuery { sort, limit } = query;
+    let filter = select::filter(&api.control.view(), &selection)?;
     let permit = permit(&api.flows.permits)?;
     let lines = match sort {
         None => Lines::of_tables(api, filter, limit, permit),
         Some(sort) => {
             let mut sorted = Sorted::new(types::order(&sort)?, limit)?;
-            let (api, sorted) = walk(api, filter, move |api, filter| {
-                api.flows.tables.walk(filter, &mut |flows| sorted.add(flows))?;
+            let (sorted, permit) = walk(&api, permit, move |api, client| {
+                api.flows.tables.walk(&filter, &mut |flows| {
+                    client.waits()?;
+                    sorted.add(flows)
+                })?;
                 Ok(sorted)
             })
             .await?;
@@ -83,20 +89,19 @@ pub(super) async fn list_flows(
     (status = 503, body = ErrorBody)))]
 pub(super) async fn count_flows(
     State(api): Shared,
-    selection: QueryPart<FlowSelection>,
-    query: QueryPart<FlowCountQuery>,
+    Selected(selection, query): Selected<FlowCountQuery>,
 ) -> Result<Json<FlowCount>, ApiError> {
-    let FlowCountQuery { by, limit } = query?.0;
+    let FlowCountQuery { by, limit } = query;
     let view = api.control.view();
-    let filter = select::filter(&view, &selection?.0)?;
+    let filter = select::filter(&view, &selection)?;
     let by = by.as_deref().map(values::word).transpose()?;
     let limit = limit.unwrap_or(GROUPS);
-    let _permit = permit(&api.flows.permits)?;
-    let (_, count) = walk(api, filter, move |api, filter| {
+    let permit = permit(&api.flows.permits)?;
+    let (count, _) = walk(&api, permit, move |api, client| {
         let mut counter = Counter::new(by, Names::new(&view));
-        api.flows.tables.walk(filter, &mut |flows| {
+        api.flows.tables.walk(&filter, &mut |flows| {
             flows.iter().for_each(|flow| counter.add(flow));
-            ControlFlow::Continue(())
+            client.waits()
         })?;
         Ok(counter.finish(limit))
     })
@@ -111,11 +116,9 @@ pub(super) async fn count_flows(
     (status = 503, body = ErrorBody)))]
 pub(super) async fn flush_flows(
     State(api): Shared,
-    selection: QueryPart<FlowSelection>,
-    query: QueryPart<FlushQuery>,
+    Selected(selection, query): Selected<FlushQuery>,
 ) -> Result<Json<Flushed>, ApiError> {
-    let FlushQuery { dry_run, all } = query?.0;
-    let selection = selection?.0;
+    let FlushQuery { dry_run, all } = query;
     let view = api.control.view();
     let filter = select::filter(&view, &selection)?;
     if filter.is_empty() && !all && !dry_run {
@@ -125,20 +128,18 @@ pub(super) async fn flush_flows(
             Some("name service, backend, client or state of the flows, or give all=true".into()),
         ));
     }
-    let _permit = permit(&api.flows.permits)?;
-    let (api, flows) = walk(api, filter, move |api, filter| {
-        if !dry_run {
-            return api.flows.tables.flush(filter);
+    let permit = permit(&api.flows.permits)?;
+    let (flows, _) = walk(&api, permit, move |api, client| {
+        let mut flows = 0;
+        if dry_run {
+            api.flows.tables.walk(&filter, &mut |found| {
+                flows += found.len() as u64;
+                client.waits()
+            })?;
+            return Ok(flows);
         }
-        let mut count = 0;
-        api.flows.tables.walk(filter, &mut |flows| {
-            count += flows.len() as u64;
-            ControlFlow::Continue(())
-        })?;
-        Ok(count)
-    })
-    .await?;
-    if !dry_run {
+        // To its end, even if the client is gone: so the event has all of them.
+        let flushed = api.flows.tables.flush(&filter, &mut flows);
         let event = NewEvent {
             kind: EventKind::FlowsFlushed,
             service: selection.service.clone(),
@@ -147,27 +148,43 @@ pub(super) async fn flush_flows(
             message: format!("flows flushed: {flows} ({})", select::text(&selection)),
         };
         api.events.push(event, SystemTime::now());
-    }
+        let removed = |error| io::Error::other(format!("{error}; {flows} flows were removed before"));
+        flushed.map_err(removed)?;
+        Ok(flows)
+    })
+    .await?;
     Ok(Json(Flushed { flows, dry_run }))
 }
 
-/// Has `work` read the tables on a thread for blocking work.
+/// The client of a request, as the thread sees it that works for it.
+struct Client(Weak<()>);
+
+impl Client {
+    /// Breaks once the client is gone.
+    fn waits(&self) -> ControlFlow<()> {
+        if self.0.strong_count() == 0 {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
+        }
+    }
+}
+
+/// Has `work` read the tables on a thread for blocking work, which holds the permit until it has ended, even if the client is gone.
 async fn walk<T: Send + 'static>(
-    api: Arc<Api>,
-    filter: FlowFilter,
-    work: impl FnOnce(&Api, &FlowFilter) -> std::io::Result<T> + Send + 'static,
-) -> Result<(Arc<Api>, T), ApiError> {
-    task::spawn_blocking(move || {
-        let done = work(&api, &filter);
-        done.map(|done| (api, done))
-    })
-    .await?
-    .map_err(|error| {
-        ApiError::new(
-            ErrorCode::Failed,
-            format!("cannot read the flow tables: {error}"),
-            None,
-        )
+    api: &Arc<Api>,
+    permit: OwnedSemaphorePermit,
+    work: impl FnOnce(&Api, &Client) -> io::Result<T> + Send + 'static,
+) -> Result<(T, OwnedSemaphorePermit), ApiError> {
+    // Dropped together with the request.
+    let waits = Arc::new(());
+    let client = Client(Arc::downgrade(&waits));
+    let api = Arc::clone(api);
+    let done = task::spawn_blocking(move || work(&api, &client).map(|done| (done, permit))).await?;
+    drop(waits);
+    done.map_err(|error| {
+        let what = format!("cannot read the flow tables: {error}");
+        ApiError::new(ErrorCode::Failed, what, None)
     })
 }
 

@@ -58,11 +58,12 @@ impl ReadFlows for FewFlows {
         Ok(())
     }
 
-    fn flush(&self, filter: &FlowFilter) -> io::Result<u64> {
+    fn flush(&self, filter: &FlowFilter, removed: &mut u64) -> io::Result<()> {
         let mut flows = self.flows.lock().unwrap();
         let before = flows.len();
         flows.retain(|flow| !Self::takes(filter, flow));
-        Ok((before - flows.len()) as u64)
+        *removed += (before - flows.len()) as u64;
+        Ok(())
     }
 }
 
@@ -169,6 +170,11 @@ async fn a_selection_that_makes_no_sense_is_refused_with_a_remedy() {
         ("client=10.0.0.1/8", Exit::Failed, "10.0.0.0/8"),
         ("sort=bytes", Exit::Failed, "sort by age, idle, client"),
         ("sort=age&limit=100001", Exit::Failed, "100000"),
+        (
+            "servise=web",
+            Exit::Failed,
+            "service, backend, client, state, sort, limit",
+        ),
     ] {
         let error = server.listed(query).await.unwrap_err();
         assert_eq!(error.exit, exit, "{query}: {error}");
@@ -205,7 +211,16 @@ async fn a_flush_removes_what_it_names_says_so_and_never_everything_unasked() {
             dry_run: true
         }
     );
-    assert_eq!(server.listed("").await.unwrap().len(), 3, "only counted");
+    let error = server.flush("state=established&servise=web").await.unwrap_err();
+    assert!(
+        error.to_string().contains("unknown parameter \"servise\""),
+        "{error}"
+    );
+    assert_eq!(
+        server.listed("").await.unwrap().len(),
+        3,
+        "only counted, or refused"
+    );
 
     let flushed = server.flush("service=web&backend=b").await.unwrap();
     assert_eq!((flushed.flows, flushed.dry_run), (2, false));
@@ -231,6 +246,14 @@ async fn stalled(server: &Server) -> UnixStream {
     let mut head = [0; 12];
     stream.read_exact(&mut head).await.unwrap();
     assert_eq!(&head, b"HTTP/1.1 200");
+    stream
+}
+
+/// Begins to count flows of which there is no end.
+async fn counting(server: &Server) -> UnixStream {
+    let mut stream = UnixStream::connect(&server.path).await.unwrap();
+    let request = format!("GET /v1/flows/count?client={ENDLESS} HTTP/1.1\r\nhost: lb\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
     stream
 }
 
@@ -266,5 +289,19 @@ async fn a_reader_that_stops_makes_its_walk_wait_and_nothing_else() {
     let _reader = stalled(&server).await;
     wait_for(&server, 1).await;
     server.cancel.cancel();
+    wait_for(&server, 0).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_count_holds_its_permit_until_its_walk_ends_and_ends_it_without_a_client() {
+    let server = Server::with_flows().await;
+    let mut clients = Vec::new();
+    for walks in 1..=MAX_WALKS {
+        clients.push(counting(&server).await);
+        wait_for(&server, walks).await;
+    }
+    let error = server.listed("").await.unwrap_err();
+    assert!(error.to_string().contains("under way"), "{error}");
+    drop(clients);
     wait_for(&server, 0).await;
 }

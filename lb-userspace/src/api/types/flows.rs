@@ -157,7 +157,7 @@ pub struct FlowCount {
     pub groups: Vec<FlowGroup>,
     /// Flows that are in none of these groups.
     pub rest: u64,
-    /// Whether every group was counted. Else there are too many clients, and some with few flows are only in `rest`.
+    /// Whether every group was counted. Else there are too many clients, and flows of some are only in `rest`.
     pub exact: bool,
 }
 

@@ -281,7 +281,7 @@ fn count_text(counted: &FlowCount, by: Option<FlowGroups>, context: &Context) ->
         text.push_str(&format!("and {rest} more flows\n"));
     }
     if !exact {
-        text.push_str("there are too many clients to count each of them: some with few flows are left out\n");
+        text.push_str("there are too many clients to count each of them: some are left out\n");
     }
     text
 }

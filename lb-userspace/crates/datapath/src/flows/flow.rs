@@ -147,11 +147,11 @@ pub trait ReadFlows: Send + Sync {
     /// When the kernel refuses to read.
     fn walk(&self, filter: &FlowFilter, visit: &mut dyn FnMut(&[Flow]) -> ControlFlow<()>) -> io::Result<()>;
 
-    /// Removes the flows that `filter` lets through; returns how many. The next packet of such a flow finds it unknown.
+    /// Removes the flows that `filter` lets through, and counts each in `removed`. The next packet of such a flow finds it unknown.
     ///
     /// # Errors
-    /// When the kernel refuses; some may be removed then.
-    fn flush(&self, filter: &FlowFilter) -> io::Result<u64>;
+    /// When the kernel refuses; those that are counted are removed.
+    fn flush(&self, filter: &FlowFilter, removed: &mut u64) -> io::Result<()>;
 }
 
 /// Seconds since a flow began, from milliseconds modulo 2^32.

@@ -56,10 +56,10 @@ impl FlowReader {
 
 impl ReadFlows for FlowReader {
     fn walk(&self, filter: &FlowFilter, visit: &mut dyn FnMut(&[Flow]) -> ControlFlow<()>) -> io::Result<()> {
-        self.walk_of(filter, Act::Show(visit)).run().map(drop)
+        self.walk_of(filter, Act::Show(visit)).run()
     }
 
-    fn flush(&self, filter: &FlowFilter) -> io::Result<u64> {
-        self.walk_of(filter, Act::Remove).run()
+    fn flush(&self, filter: &FlowFilter, removed: &mut u64) -> io::Result<()> {
+        self.walk_of(filter, Act::Remove(removed)).run()
     }
 }

@@ -99,6 +99,7 @@ impl Pairs {
             }
             // A reply entry that remains from before the flow moved to another backend.
             Some(other) if other.direction == FORWARD => None,
+            Some(other) if other.half.last_seen > this.half.last_seen => None,
             Some(_) | None => {
                 self.firsts.insert(key, this);
                 None
@@ -197,8 +198,14 @@ mod tests {
     #[test]
     fn a_reply_entry_of_another_port_is_of_no_flow() {
         let [forward, reply] = entries(1_024);
-        let [_, old] = entries(1_025);
-        for order in [[old, forward, reply], [forward, old, reply]] {
+        let [_, mut old] = entries(1_025);
+        old.1.last_seen = reply.1.last_seen - 1;
+        for order in [
+            [old, forward, reply],
+            [forward, old, reply],
+            [old, reply, forward],
+            [reply, old, forward],
+        ] {
             let mut pairs = Pairs::new();
             let found = order.map(|(tuple, flow)| pairs.add(&tuple, &flow).is_some());
             assert_eq!(found, [false, false, true]);

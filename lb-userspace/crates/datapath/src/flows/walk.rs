@@ -33,8 +33,8 @@ use crate::{
 pub(super) enum Act<'a> {
     /// Gives them to a visitor, some at a time, until it breaks.
     Show(&'a mut dyn FnMut(&[Flow]) -> ControlFlow<()>),
-    /// Removes them.
-    Remove,
+    /// Removes them, and counts how many.
+    Remove(&'a mut u64),
 }
 
 /// A walk through all tables.
@@ -47,7 +47,6 @@ pub(super) struct Walk<'a> {
     act: Act<'a>,
     /// Flows of the chunk at hand.
     flows: Vec<Flow>,
-    removed: u64,
     is_over: bool,
 }
 
@@ -66,13 +65,12 @@ impl<'a> Walk<'a> {
             owners,
             act,
             flows: Vec::new(),
-            removed: 0,
             is_over: false,
         }
     }
 
-    /// Walks to the end, or until the visitor breaks; returns how many flows were removed.
-    pub(super) fn run(mut self) -> io::Result<u64> {
+    /// Walks to the end, or until the visitor breaks.
+    pub(super) fn run(mut self) -> io::Result<()> {
         let maps = self.maps;
         if self.filter.takes_family(true) {
             self.nat_table(&maps.flows_v4)?;
@@ -89,7 +87,7 @@ impl<'a> Walk<'a> {
                 self.record_table(kind, maps.flow_records_v6.of(kind))?;
             }
         }
-        Ok(self.removed)
+        Ok(())
     }
 
     fn nat_table<A: Address>(&mut self, table: &Table<Tuple<A>, NatFlow<A>>) -> io::Result<()>
@@ -119,8 +117,8 @@ impl<'a> Walk<'a> {
                     continue;
                 }
                 match self.act {
-                    Act::Remove if flow.direction == FORWARD => self.remove_nat(table, tuple, flow)?,
-                    Act::Remove => {}
+                    Act::Remove(_) if flow.direction == FORWARD => self.remove_nat(table, tuple, flow)?,
+                    Act::Remove(_) => {}
                     Act::Show(_) => self.nat_direction(&mut pairs, tuple, flow, now)?,
                 }
             }
@@ -198,27 +196,40 @@ impl<'a> Walk<'a> {
             return Ok(());
         }
         let reply_tuple = flow.peer(tuple.protocol);
-        let Some(reply) = table.get(&reply_tuple)? else {
+        let owner = (flow.backend, flow.generation);
+        let is_reply = |there: &NatFlow<A>| {
+            there.direction == REPLY
+                && (there.backend, there.generation) == owner
+                && there.peer(tuple.protocol) == *tuple
+        };
+        let Some(reply) = table.get(&reply_tuple)?.filter(is_reply) else {
             return Ok(());
         };
-        if reply.direction != REPLY || reply.peer(tuple.protocol) != *tuple {
-            return Ok(());
-        }
         if !self.takes_state(FlowState::of(tuple.protocol, half(flow), half(&reply))) {
             return Ok(());
         }
-        let is_same = |there: &NatFlow<A>| {
+        let is_same = |there: NatFlow<A>| {
             there.direction == FORWARD
-                && (there.backend, there.generation) == (flow.backend, flow.generation)
+                && (there.backend, there.generation) == owner
                 && there.peer(tuple.protocol) == reply_tuple
         };
         // The forward entry first: were the reply entry gone before it, its port could be given to another flow while this
-        // one still sends from it. Only the walk that removed the forward entry removes the reply entry.
-        if table.get(tuple)?.as_ref().is_some_and(is_same) && table.delete(tuple)? {
-            table.delete(&reply_tuple)?;
-            self.removed += 1;
+        // one still sends from it. Only the walk that removed the forward entry removes the reply entry, unless the port has gone
+        // to another flow meanwhile, as where half-open flows give way.
+        if table.get(tuple)?.is_some_and(is_same) && table.delete(tuple)? {
+            self.removed();
+            if table.get(&reply_tuple)?.as_ref().is_some_and(is_reply) {
+                table.delete(&reply_tuple)?;
+            }
         }
         Ok(())
+    }
+
+    /// Counts a flow that was removed.
+    fn removed(&mut self) {
+        if let Act::Remove(count) = &mut self.act {
+            **count += 1;
+        }
     }
 
     fn record_table<A: Address>(
@@ -276,10 +287,12 @@ impl<'a> Walk<'a> {
             return Ok(());
         };
         let (service, backend) = (owner.service, owner.address);
-        if matches!(self.act, Act::Remove) {
+        if matches!(self.act, Act::Remove(_)) {
             let is_same =
                 |there: FlowRecord| (there.backend, there.generation) == (record.backend, record.generation);
-            self.removed += u64::from(table.get(tuple)?.is_some_and(is_same) && table.delete(tuple)?);
+            if table.get(tuple)?.is_some_and(is_same) && table.delete(tuple)? {
+                self.removed();
+            }
             return Ok(());
         }
         let mut to = backend;

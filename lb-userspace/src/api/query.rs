@@ -1,0 +1,52 @@
+//! Parameters of a request, in its query.
+
+use axum::{
+    extract::{FromRequestParts, Query},
+    http::{Uri, request::Parts},
+};
+use serde::de::DeserializeOwned;
+use utoipa::{IntoParams, openapi::path::Parameter};
+
+use super::{error::ApiError, requests::ErrorCode, types::FlowSelection};
+
+/// Parameters. Others are refused: a filter or an expected revision that is misspelt would be ignored, and the request do more than
+/// was asked for.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + IntoParams> FromRequestParts<S> for Params<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        refuse_unknown(&parts.uri, &T::into_params(|| None))?;
+        Ok(Self(Query::try_from_uri(&parts.uri)?.0))
+    }
+}
+
+/// Which flows are meant, and parameters as in [`Params`].
+pub(super) struct Selected<T>(pub(super) FlowSelection, pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + IntoParams> FromRequestParts<S> for Selected<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        let known = [FlowSelection::into_params(|| None), T::into_params(|| None)].concat();
+        refuse_unknown(&parts.uri, &known)?;
+        let selection = Query::try_from_uri(&parts.uri)?;
+        let params = Query::try_from_uri(&parts.uri)?;
+        Ok(Self(selection.0, params.0))
+    }
+}
+
+fn refuse_unknown(uri: &Uri, known: &[Parameter]) -> Result<(), ApiError> {
+    let given: Vec<(String, String)> = Query::try_from_uri(uri)?.0;
+    let is_known = |name: &str| known.iter().any(|parameter| parameter.name == name);
+    let Some((name, _)) = given.iter().find(|(name, _)| !is_known(name)) else {
+        return Ok(());
+    };
+    let names: Vec<&str> = known.iter().map(|parameter| parameter.name.as_str()).collect();
+    Err(ApiError::new(
+        ErrorCode::Invalid,
+        format!("unknown parameter \"{name}\""),
+        Some(format!("parameters: {}", names.join(", "))),
+    ))
+}
