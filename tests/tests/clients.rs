@@ -99,6 +99,7 @@ fn closed_pipe_changes_neither_exit_code_nor_effect() -> Result<()> {
     add_web(&daemon.cli())?;
     let dir = Scratch::new()?;
     let bad = dir.write("bad.toml", "[lb]\nx = 1\n")?.display().to_string();
+    let state = dir.join("state").display().to_string();
     for (line, code) in [
         ("status".to_owned(), 0),
         ("explain".to_owned(), 0),
@@ -113,7 +114,7 @@ fn closed_pipe_changes_neither_exit_code_nor_effect() -> Result<()> {
         ("nonsense".to_owned(), 2),
         ("--socket /nowhere status".to_owned(), 5),
         (
-            "run --iface nothing --socket /nowhere/lb.sock --config /nothing".to_owned(),
+            format!("run --iface nothing --socket /nowhere/lb.sock --config /nothing --state-dir {state}"),
             1,
         ),
     ] {
@@ -130,6 +131,23 @@ fn closed_pipe_changes_neither_exit_code_nor_effect() -> Result<()> {
     }
     ensure!(daemon.cli().backend("web", "web-1")?["admin"] == "draining");
     Ok(())
+}
+
+#[test]
+fn a_daemon_works_on_when_nobody_reads_its_log() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let (daemon, _lb, _other) = daemon()?;
+    // The reader of the pipe ends at once; `wait` makes sure of it before the daemon writes.
+    let unread = "exec 2> >(exit); wait $!; exec \"$@\"";
+    let mut daemon = daemon.through(&["bash", "-c", unread, "bash"]);
+    daemon.start()?;
+    // Each of these is logged.
+    add_web(&daemon.cli())?;
+    daemon.cli().ok("backend drain web web-1")?;
+    daemon.stop()?;
+    daemon.start()?;
+    ensure!(daemon.cli().backend("web", "web-1")?["admin"] == "draining");
+    daemon.stop()
 }
 
 /// A command that watches: its lines, and where its stderr goes.

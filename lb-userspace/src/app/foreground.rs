@@ -1,6 +1,9 @@
 //! Commands that work in the foreground.
 
-use std::{io, time::Duration};
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
 
 use tokio::time;
 
@@ -21,7 +24,8 @@ pub fn work_until_end(every: Duration, mut work: impl FnMut()) -> io::Result<()>
         let mut signals = Signals::new()?;
         let mut ticks = time::interval(every);
         if let Err(error) = notify(Notice::Ready) {
-            eprintln!("lb: cannot notify the service manager: {error}");
+            // Without a reader of stderr the work goes on.
+            let _ = writeln!(io::stderr(), "lb: cannot notify the service manager: {error}");
         }
         loop {
             tokio::select! {

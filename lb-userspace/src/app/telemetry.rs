@@ -19,7 +19,9 @@ pub(super) fn start() {
         .with_env_var(FILTER);
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter.from_env_lossy())
-        .with_target(false);
+        .with_target(false)
+        // It would report a failed write to stderr, and panic where stderr itself has no reader any more.
+        .log_internal_errors(false);
     let _ = if to_journal() {
         // The journal has its own clock.
         log.with_ansi(false)
