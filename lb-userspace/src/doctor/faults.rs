@@ -1,6 +1,9 @@
 //! Faults of services, from the cheap checks: what makes all flows of a service or of a backend fail whatever its checks say. Warnings
 //! are none.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeSet;
 
 use lb_common::service::Mode;

@@ -9,6 +9,8 @@ mod faults;
 mod finding;
 mod probe;
 mod setup;
+#[cfg(test)]
+mod testing;
 mod watch;
 
 pub use self::{
