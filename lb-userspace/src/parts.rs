@@ -34,11 +34,13 @@ pub enum Part {
     Pins,
     /// The whole program, which takes the place of the first one of a cold start.
     Program,
+    /// The diagnosis of services.
+    Diagnosis,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::AdminSocket,
         Self::Metrics,
         Self::ServiceManager,
@@ -49,6 +51,7 @@ impl Part {
         Self::OwnAddresses,
         Self::Pins,
         Self::Program,
+        Self::Diagnosis,
     ];
 
     /// Its label in metrics.
@@ -64,6 +67,7 @@ impl Part {
             Self::OwnAddresses => "own_addresses",
             Self::Pins => "pins",
             Self::Program => "program",
+            Self::Diagnosis => "diagnosis",
         }
     }
 }

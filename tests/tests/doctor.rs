@@ -287,10 +287,25 @@ fn addresses_that_do_not_arrive_are_recognised() -> Result<()> {
         "arp_ignore",
         check("10.1.0.101", &[])?,
         "arp_ignore",
-        "fail",
+        "warn",
         "web",
-        &["arp_ignore=0", "dev front"],
+        &["sysctl -w net/ipv4/conf/all/arp_ignore=0", "dev front"],
     )?;
+    lb.sysctl("net/ipv4/conf/front/arp_ignore", "2")?;
+    let (_, findings) = check("10.1.0.101", &[])?;
+    let remedy = findings
+        .iter()
+        .filter(|finding| finding["check"] == "arp_ignore")
+        .find_map(|finding| finding["do"].as_array()?.last()?.as_str())
+        .context("no remedy")?;
+    lb.run("sh", &["-c", remedy])?;
+    let (code, findings) = check("10.1.0.101", &[])?;
+    ensure!(code == 0, "with the remedy, {remedy}: {findings:#?}");
+    lb.sysctl("net/ipv4/conf/all/arp_ignore", "1")?;
+    lb.ip("addr add 10.1.0.101/32 dev front")?;
+    let (code, findings) = check("10.1.0.101", &[])?;
+    ensure!(code == 0, "front answers for its own address: {findings:#?}");
+    lb.ip("addr del 10.1.0.101/32 dev front")?;
     lb.sysctl("net/ipv4/conf/all/arp_ignore", "0")?;
 
     lb.ip("addr add 10.1.0.102/32 dev front\naddr add fd01::102/128 dev front nodad")?;
@@ -437,7 +452,7 @@ fn backends_that_cannot_be_reached_are_recognised() -> Result<()> {
             .backend("b0", there.parse()?, 1);
         patient.diagnose(&[], &config(&[service]), &[])
     };
-    let remedy = "net.ipv4.conf.back.rp_filter=2";
+    let remedy = "net/ipv4/conf/back/rp_filter=2";
     expect(
         "strict reverse path",
         routed("dnat")?,
@@ -680,30 +695,55 @@ fn service_that_cannot_work_is_never_ok_until_its_remedy_is_carried_out() -> Res
     is("near", "ok")?;
 
     is("dnat", "broken")?;
-    mend("dnat")?;
-
-    lb.sysctl("net/ipv4/conf/all/arp_ignore", "1")?;
-    is("near", "broken")?;
     let listed = cli.ok("service list")?;
     ensure!(listed.contains("broken"), "{listed}");
-    ensure!(state(&cli, "nat")?.0 == "ok", "its packets are routed here");
     let metrics = site.daemon.metrics()?;
-    ensure!(metrics.count("lb_service_broken", &[("service", "near")]) == 1);
-    mend("near")?;
+    ensure!(metrics.count("lb_service_broken", &[("service", "dnat")]) == 1);
+    mend("dnat")?;
 
-    // Backends are reached by the other one.
+    // Clients may come in by the other interface, and by a router with a route: only the other service is broken, which shows that the
+    // daemon has looked.
+    lb.sysctl("net/ipv4/conf/all/arp_ignore", "1")?;
     lb.ip("link set front down")?;
-    is("nat", "broken")?;
-    mend("nat")?;
-
-    let events = cli.ok("events")?;
-    for words in [
-        "flows fail: 10.1.0.101 is on lo, and arp_ignore",
-        "flows no longer fail",
-    ] {
-        ensure!(events.contains(words), "{words}: {events}");
+    lb.sysctl("net/ipv4/conf/back/forwarding", "0")?;
+    let events = || cli.ok("events");
+    wait::until_true("the daemon looked", Duration::from_secs(20), || {
+        Ok(events()?.matches("flows fail: b0: its replies").count() == 2)
+    })?;
+    is("dnat", "broken")?;
+    for works in ["nat", "near"] {
+        ensure!(state(&cli, works)?.0 == "ok", "{works}: {}", cli.ok("status")?);
     }
+    mend("dnat")?;
+    wait::until_true("the end is an event", Duration::from_secs(20), || {
+        Ok(events()?
+            .matches("flows no longer fail for this reason: b0: its replies")
+            .count()
+            == 2)
+    })?;
     Ok(())
+}
+
+#[test]
+fn service_whose_only_interface_is_down_is_broken_until_it_is_up() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let mut site = Site::new(Shape::TwoArmed, 1)?;
+    let lb = site.net.lb.ns.clone();
+    // Backends are reached by an interface without the program.
+    site.daemon = Daemon::new(&lb, &["front"])?.config(&file(&[site.web(Family::V4, &[1])]))?;
+    site.daemon.start()?;
+    let cli = site.daemon.cli();
+    let is = |expected: &str| {
+        wait::until_true(&format!("it is {expected}"), Duration::from_secs(20), || {
+            Ok(state(&cli, "web4")?.0 == expected)
+        })
+    };
+    is("ok")?;
+    lb.ip("link set front down")?;
+    is("broken")?;
+    let (_, remedies) = state(&cli, "web4")?;
+    lb.run("sh", &["-c", remedies.last().context("no remedy")?])?;
+    is("ok")
 }
 
 #[test]

@@ -278,10 +278,10 @@ impl StatusSnapshot {
     fn broken(&self, service: &Service) -> Option<(String, Vec<String>)> {
         let seen = &self.seen;
         let broken = control::broken(&self.view.desired, service, &seen.next_hops, control::forwards);
-        let broken = broken.map(|broken| (broken.to_string(), broken.remedies(service)));
+        let broken = broken.map(|broken| (broken.to_string(), broken.cause.remedies(service)));
         broken.or_else(|| {
             let fault = seen.fault_of(&service.name)?;
-            Some((fault.message.clone(), fault.remedies.clone()))
+            Some((fault.reason(), fault.remedies.clone()))
         })
     }
 
@@ -289,6 +289,7 @@ impl StatusSnapshot {
     fn faults(&self, service: &Service) -> Vec<types::Fault> {
         let faults = self.seen.faults.get(&service.name).into_iter().flatten();
         faults
+            .filter(|fault| !fault.is_total)
             .filter_map(|fault| {
                 Some(types::Fault {
                     backend: fault.backend.as_ref()?.to_string(),

@@ -294,6 +294,7 @@ impl Daemon {
             settings: &settings,
             publish_faults,
             events: &events,
+            parts: &board,
             cancel: &cancel,
         };
         watches.spawn(&tracker);

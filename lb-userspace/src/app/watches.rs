@@ -12,6 +12,7 @@ use crate::{
     doctor,
     events::EventLog,
     health::HealthHandle,
+    parts::PartBoard,
 };
 
 /// What the watches read, and where they report.
@@ -23,6 +24,7 @@ pub(super) struct Watches<'a> {
     pub(super) settings: &'a DaemonSettings,
     pub(super) publish_faults: watch::Sender<Arc<FaultsByService>>,
     pub(super) events: &'a Arc<EventLog>,
+    pub(super) parts: &'a PartBoard,
     pub(super) cancel: &'a CancellationToken,
 }
 
@@ -43,8 +45,12 @@ impl Watches<'_> {
             interfaces: self.interfaces.clone(),
         };
         let settings = self.settings.clone();
-        let faults = self.publish_faults;
-        tracker.spawn(doctor::watch(changes, settings, faults, events(), cancel()));
+        let reports = doctor::Reports {
+            faults: self.publish_faults,
+            events: events(),
+            parts: self.parts.clone(),
+        };
+        tracker.spawn(doctor::watch(changes, settings, reports, cancel()));
         tracker.spawn(pressure::watch(stats(), control(), events(), cancel()));
         tracker.spawn(certificates::watch(health(), control(), events(), cancel()));
     }

@@ -44,32 +44,40 @@ pub enum Cause {
 
 impl fmt::Display for Broken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: ", self.backend)?;
-        match &self.cause {
-            Cause::Blocked(why) => f.write_str(why),
-            Cause::NoSource { is_v6, interface } => {
+        write!(f, "{}: {}", self.backend, self.cause)
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Blocked(why) => f.write_str(why),
+            Self::NoSource { is_v6, interface } => {
                 let family = if *is_v6 { "IPv6" } else { "IPv4" };
                 write!(
                     f,
                     "no {family} source address: give {interface} one, or set snat_addresses"
                 )
             }
-            Cause::NotForwarded { setting } => {
-                write!(
-                    f,
-                    "its replies are not forwarded: {} is 0",
-                    setting.replace('/', ".")
-                )
+            Self::NotForwarded { setting } => {
+                // As sysctl(8) writes it: an interface's name may have dots.
+                let swapped = setting.chars().map(|letter| match letter {
+                    '/' => '.',
+                    '.' => '/',
+                    other => other,
+                });
+                let setting: String = swapped.collect();
+                write!(f, "its replies are not forwarded: {setting} is 0")
             }
         }
     }
 }
 
-impl Broken {
+impl Cause {
     /// Commands or changes that mend it, the best first; any of them is enough.
     pub fn remedies(&self, service: &Service) -> Vec<String> {
-        match &self.cause {
-            Cause::NotForwarded { setting } => {
+        match self {
+            Self::NotForwarded { setting } => {
                 let all = if setting.starts_with("net/ipv4/") {
                     "net.ipv4.ip_forward"
                 } else {
@@ -77,11 +85,11 @@ impl Broken {
                 };
                 vec![format!("sysctl -w {all}=1"), format!("sysctl -w {setting}=1")]
             }
-            Cause::NoSource { interface, .. } => vec![
+            Self::NoSource { interface, .. } => vec![
                 format!("ip addr add ADDRESS dev {interface}"),
                 "snat_addresses in the file".to_owned(),
             ],
-            Cause::Blocked(_) => vec![format!("lb doctor --vip {}", service.key.address)],
+            Self::Blocked(_) => vec![format!("lb doctor --vip {}", service.key.address)],
         }
     }
 }
@@ -97,7 +105,8 @@ pub fn broken(
     let wanted = |backend: &&Backend| backend.admin == Admin::Enabled && backend.weight > 0;
     let mut first = None;
     for backend in service.backends.iter().filter(wanted) {
-        let cause = cause(desired, service, backend, ways, &forwards)?;
+        let way = ways.get(&backend.address.ip())?;
+        let cause = cause(desired, service, backend, way, &forwards)?;
         first.get_or_insert_with(|| Broken {
             backend: backend.name.clone(),
             cause,
@@ -106,15 +115,15 @@ pub fn broken(
     first
 }
 
-fn cause(
+/// Why no packet of the service can reach one backend on its way, or no reply its client. Arguments as of [`broken`].
+pub fn cause(
     desired: &Desired,
     service: &Service,
     backend: &Backend,
-    ways: &NextHops,
+    way: &NextHopState,
     forwards: impl Fn(&str) -> bool,
 ) -> Option<Cause> {
     let address = backend.address.ip();
-    let way = ways.get(&address)?;
     if way.is_blocked() {
         return way.error().map(Cause::Blocked);
     }

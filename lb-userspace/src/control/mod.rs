@@ -41,7 +41,7 @@ mod verdicts;
 mod view;
 
 pub use self::{
-    broken::{Broken, Cause, broken, forwards},
+    broken::{Broken, Cause, broken, cause, forwards},
     change::Change,
     error::ControlError,
     faults::{Fault, Faults, FaultsByService},

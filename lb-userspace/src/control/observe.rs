@@ -86,7 +86,7 @@ impl Observation {
     /// Why all flows of a service fail, as far as its set-up tells.
     pub fn fault_of(&self, service: &ServiceName) -> Option<&Fault> {
         let faults = self.faults.get(service)?;
-        faults.iter().find(|fault| fault.backend.is_none())
+        faults.iter().find(|fault| fault.is_total)
     }
 
     /// The kernel's present counts for the backend at a place.

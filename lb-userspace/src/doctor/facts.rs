@@ -110,8 +110,6 @@ impl Facts {
         let mut network = HostNetwork::open()?;
         let mut facts = Self {
             machine: Machine::read(&setup.pin_dir),
-            links: network.links()?,
-            addresses: network.addresses()?,
             ways: network.ways(&setup.backend_addresses().collect())?,
             ours: left_forwarding()
                 .interfaces
@@ -119,7 +117,7 @@ impl Facts {
                 .map(|(name, _)| name)
                 .collect(),
             listeners: listeners(),
-            ..Self::default()
+            ..Self::of_network(&mut network)?
         };
         for address in setup.service_addresses() {
             if network.is_local(address)? {
@@ -128,14 +126,9 @@ impl Facts {
                 facts.links_to.insert(address, ifindex);
             }
         }
-        let exits = facts.ways.values().map(|way| way.ifindex);
-        let wanted: BTreeSet<u32> = facts
-            .interfaces(setup)
-            .map(|link| link.ifindex)
-            .chain(exits)
-            .collect();
-        for link in facts.links.iter().filter(|link| wanted.contains(&link.ifindex)) {
-            facts.devices.insert(link.ifindex, device(&mut network, link));
+        let routes = facts.ways.values().filter_map(|way| way.state.interface());
+        for link in facts.used(setup, routes) {
+            facts.devices.insert(link.ifindex, device(&mut network, &link));
             facts.settings.extend(settings_of(&link.name));
         }
         for key in [
@@ -148,27 +141,36 @@ impl Facts {
         Ok(facts)
     }
 
-    /// What the checks of [`super::faults`] need, without ways to backends, and without waiting. Asks about no backend by itself, so it
-    /// takes as long for thousands of them.
-    ///
-    /// # Errors
-    /// When the kernel does not answer at all.
-    pub(super) fn gather_cheap(setup: &Setup, next_hops: &NextHops) -> io::Result<Self> {
-        let mut network = HostNetwork::open()?;
-        let mut facts = Self {
+    /// Links and addresses alone.
+    fn of_network(network: &mut HostNetwork) -> io::Result<Self> {
+        Ok(Self {
             links: network.links()?,
             addresses: network.addresses()?,
             ..Self::default()
-        };
-        let exits: BTreeSet<&str> = next_hops.values().filter_map(NextHopState::interface).collect();
-        let own: BTreeSet<u32> = facts.interfaces(setup).map(|link| link.ifindex).collect();
-        let is_wanted = |link: &&HostLink| own.contains(&link.ifindex) || exits.contains(link.name.as_str());
-        for link in facts.links.iter().filter(is_wanted) {
+        })
+    }
+
+    /// What the checks of [`super::faults`] need, without ways to backends, and without waiting. Asks about no backend by itself, so it
+    /// takes as long for thousands of them. Of a veth that was there at the `last` look, it does not look for the peer again, which
+    /// takes a walk over all processes.
+    ///
+    /// # Errors
+    /// When the kernel does not answer at all.
+    pub(super) fn gather_cheap(setup: &Setup, next_hops: &NextHops, last: Option<&Self>) -> io::Result<Self> {
+        let mut network = HostNetwork::open()?;
+        let mut facts = Self::of_network(&mut network)?;
+        let routes = next_hops.values().filter_map(NextHopState::interface);
+        for link in facts.used(setup, routes) {
             let features = network.xdp_features(link.ifindex);
             let driver = network.driver(&link.name).unwrap_or_default();
             let drops = driver == "veth" && features.is_some_and(|features| !features.transmits);
             let device = Device {
-                peer: drops.then(|| network.peer(link)).flatten(),
+                peer: drops
+                    .then(|| match last.and_then(|last| last.deaf_veth(&link)) {
+                        Some(known) => known.peer.clone(),
+                        None => network.peer(&link),
+                    })
+                    .flatten(),
                 driver,
                 features,
                 ..Device::default()
@@ -180,13 +182,24 @@ impl Facts {
         Ok(facts)
     }
 
+    /// The device of a veth that dropped what programs send, if the link is still the same.
+    fn deaf_veth(&self, link: &HostLink) -> Option<&Device> {
+        let is_same = |known: &&HostLink| {
+            (known.ifindex, &known.name, known.tied_to) == (link.ifindex, &link.name, link.tied_to)
+        };
+        self.links.iter().find(is_same)?;
+        let device = self.devices.get(&link.ifindex)?;
+        let dropped = device.features.is_some_and(|features| !features.transmits);
+        (device.driver == "veth" && dropped).then_some(device)
+    }
+
     /// Adds the ways to backends as the daemon knows them.
     pub(super) fn add_ways(&mut self, next_hops: &NextHops) {
         for (address, state) in next_hops {
             let link = state.interface().and_then(|name| self.link(name));
             let way = HostWay {
                 state: state.clone(),
-                ifindex: link.map_or(0, |link| link.ifindex),
+                ifindex: link.map_or(0, |link| self.carrier(link).ifindex),
                 mtu: link.map_or(0, |link| link.mtu),
             };
             self.ways.insert(*address, way);
@@ -209,6 +222,31 @@ impl Facts {
         setup.interfaces.iter().filter_map(|name| self.link(name))
     }
 
+    /// The link that carries the frames of a link: its own, unless it is the link of a VLAN.
+    fn carrier<'a>(&'a self, link: &'a HostLink) -> &'a HostLink {
+        let below = |link: &'a HostLink| {
+            let parent = link.vlan_parent?;
+            self.links.iter().find(|link| link.ifindex == parent)
+        };
+        // Routes through more tags lead to no way.
+        let lower = below(link).unwrap_or(link);
+        below(lower).unwrap_or(lower)
+    }
+
+    /// The setup's interfaces, the links of `routes`, and those that carry their frames.
+    fn used<'a>(&self, setup: &Setup, routes: impl Iterator<Item = &'a str>) -> Vec<HostLink> {
+        // Many routes share a few links.
+        let routes: BTreeSet<&str> = routes.collect();
+        let routes = routes.into_iter().filter_map(|name| self.link(name));
+        let links = routes.flat_map(|link| [link, self.carrier(link)]);
+        let used: BTreeSet<u32> = links
+            .chain(self.interfaces(setup))
+            .map(|link| link.ifindex)
+            .collect();
+        let links = self.links.iter().filter(|link| used.contains(&link.ifindex));
+        links.cloned().collect()
+    }
+
     /// A numeric setting; `None` if it cannot be read.
     pub fn number(&self, setting: &str) -> Option<i64> {
         self.settings.get(setting)?.parse().ok()
@@ -225,6 +263,12 @@ fn settings_of(interface: &str) -> impl Iterator<Item = (String, String)> {
     ];
     keys.into_iter()
         .filter_map(move |key| setting(&key.replace("{}", interface)))
+}
+
+/// A command that sets settings by their paths below `/proc/sys/net`. With slashes, since the names of interfaces may have dots.
+pub(super) fn sysctl(settings: &[String], value: i64) -> String {
+    let words = settings.iter().map(|setting| format!(" net/{setting}={value}"));
+    format!("sysctl -w{}", words.collect::<String>())
 }
 
 fn setting(key: &str) -> Option<(String, String)> {
@@ -329,6 +373,47 @@ fn socket(text: &str) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{
+        datapath::host_network::{Place, TiedTo},
+        doctor::testing::{deafen, facts},
+    };
+
+    #[test]
+    fn the_peer_of_a_veth_is_remembered_as_long_as_it_is_the_same_pair() {
+        let mut last = facts();
+        deafen(&mut last, 2);
+        let peer = Peer {
+            place: Place::Here,
+            name: "x1".to_owned(),
+            offloads: Offloads::default(),
+            is_port: false,
+        };
+        last.devices.get_mut(&2).unwrap().peer = Some(peer.clone());
+        let link = last.links[0].clone();
+        assert_eq!(last.deaf_veth(&link).unwrap().peer, Some(peer));
+        let tied_to = Some(TiedTo {
+            ifindex: 9,
+            namespace: None,
+        });
+        for other in [
+            HostLink {
+                tied_to,
+                ..link.clone()
+            },
+            HostLink {
+                ifindex: 3,
+                ..link.clone()
+            },
+            HostLink {
+                name: "x0".to_owned(),
+                ..link.clone()
+            },
+        ] {
+            assert_eq!(last.deaf_veth(&other), None, "{other:?}");
+        }
+        last.devices.get_mut(&2).unwrap().features = None;
+        assert_eq!(last.deaf_veth(&link), None, "no peer was looked for");
+    }
 
     #[test]
     fn waiting_sockets_are_read_with_address_and_port() {

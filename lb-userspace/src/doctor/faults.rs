@@ -4,8 +4,6 @@
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeSet;
-
 use lb_common::service::Mode;
 
 use super::{
@@ -15,11 +13,10 @@ use super::{
     setup::Setup,
 };
 use crate::{
-    control::{Fault, FaultsByService},
-    datapath::host_network::HostLink,
+    control::{Fault, FaultsByService, cause},
+    datapath::host_network::{HostLink, HostWay},
     state::{
         backend::{Admin, Backend},
-        names::BackendName,
         service::Service,
     },
 };
@@ -33,12 +30,20 @@ pub(super) fn all(setup: &Setup, facts: &Facts) -> FaultsByService {
     services.collect()
 }
 
+/// Whether a backend should take new flows.
+pub(super) fn is_enabled(backend: &Backend) -> bool {
+    backend.admin == Admin::Enabled && backend.weight > 0
+}
+
 fn of_service(setup: &Setup, facts: &Facts, service: &Service) -> Vec<Fault> {
-    let wanted = |backend: &&Backend| backend.admin == Admin::Enabled && backend.weight > 0;
-    let backends: Vec<&Backend> = service.backends.iter().filter(wanted).collect();
-    let of_backends: Vec<(&Backend, Finding)> = backends
+    let backends: Vec<&Backend> = service
+        .backends
         .iter()
-        .filter_map(|backend| Some((*backend, of_backend(setup, facts, service, backend)?)))
+        .filter(|backend| is_enabled(backend))
+        .collect();
+    let losses: Vec<Loss> = backends
+        .iter()
+        .filter_map(|backend| of_backend(setup, facts, service, backend))
         .collect();
     let address = (!service.key.is_prefix())
         .then(|| addresses::of_address(setup, facts, service.name.as_str(), service.key.address))
@@ -46,44 +51,75 @@ fn of_service(setup: &Setup, facts: &Facts, service: &Service) -> Vec<Fault> {
         .flatten()
         .find(|finding| finding.level == Level::Fail);
     let mut faults: Vec<Fault> = address
-        .map(|finding| fault(None, finding.message, finding.remedies))
+        .map(|finding| of_all(finding.message, finding.remedies))
         .into_iter()
         .chain(clients_cut_off(setup, facts, &backends, service))
         .collect();
-    match of_backends.first() {
-        Some((backend, finding)) if of_backends.len() == backends.len() => {
-            let message = format!("{}: {}", backend.name, finding.message);
-            faults.push(fault(None, message, finding.remedies.clone()));
-        }
-        Some(_) | None => faults.extend(of_backends.into_iter().map(|(backend, finding)| {
-            let name = Some(backend.name.clone());
-            fault(name, finding.message, finding.remedies)
-        })),
-    }
+    let is_total = losses.len() == backends.len();
+    let losses = losses.into_iter().filter(|loss| is_total || loss.takes_flows);
+    faults.extend(losses.map(|loss| Fault {
+        is_total,
+        ..loss.fault
+    }));
     faults
 }
 
-const fn fault(backend: Option<BackendName>, message: String, remedies: Vec<String>) -> Fault {
+const fn of_all(message: String, remedies: Vec<String>) -> Fault {
     Fault {
-        backend,
+        backend: None,
+        is_total: true,
         message,
         remedies,
     }
 }
 
-/// Why packets of a backend's flows are lost, although it has a route.
-fn of_backend(setup: &Setup, facts: &Facts, service: &Service, backend: &Backend) -> Option<Finding> {
-    let address = backend.address.ip();
-    let way = facts.ways.get(&address)?;
+/// Why packets of a backend's flows are lost.
+struct Loss {
+    fault: Fault,
+    /// Whether it takes new flows all the same: one to which nothing can be sent takes none while others can.
+    takes_flows: bool,
+}
+
+fn of_backend(setup: &Setup, facts: &Facts, service: &Service, backend: &Backend) -> Option<Loss> {
+    let way = facts.ways.get(&backend.address.ip())?;
+    let loss = |message: String, remedies: Vec<String>, takes_flows: bool| Loss {
+        fault: Fault {
+            backend: Some(backend.name.clone()),
+            is_total: false,
+            message,
+            remedies,
+        },
+        takes_flows,
+    };
+    let forwards = |setting: &str| facts.forwards(setting);
+    if let Some(cause) = cause(&setup.desired, service, backend, &way.state, forwards) {
+        return Some(loss(
+            cause.to_string(),
+            cause.remedies(service),
+            !way.state.is_blocked(),
+        ));
+    }
+    let finding = lost_on_the_way(setup, facts, service, backend, way)?;
+    Some(loss(finding.message, finding.remedies, true))
+}
+
+/// Why frames do not reach a backend, although it has a route.
+fn lost_on_the_way(
+    setup: &Setup,
+    facts: &Facts,
+    service: &Service,
+    backend: &Backend,
+    way: &HostWay,
+) -> Option<Finding> {
     let mode = backend.mode.unwrap_or(service.mode);
-    let found = paths::direct(backend.name.as_str(), address, mode, &way.state);
+    let found = paths::direct(backend.name.as_str(), backend.address.ip(), mode, &way.state);
     found.or_else(|| {
         let link = facts.links.iter().find(|link| link.ifindex == way.ifindex)?;
         let is_own = facts.interfaces(setup).any(|own| own.ifindex == link.ifindex);
         let found = if is_own {
             transmit(setup, facts, link)
         } else {
-            paths::exit(setup, facts, link)
+            paths::exit(setup, facts, link).filter(|finding| finding.level == Level::Fail)
         };
         found.map(|finding| Finding {
             message: on_link(&finding),
@@ -94,7 +130,7 @@ fn of_backend(setup: &Setup, facts: &Facts, service: &Service, backend: &Backend
 
 fn transmit(setup: &Setup, facts: &Facts, link: &HostLink) -> Option<Finding> {
     let device = facts.devices.get(&link.ifindex)?;
-    interfaces::veth_transmit(setup, link, device)
+    interfaces::veth_transmit(setup, link, device).filter(|_| paths::sends_natively(setup, facts))
 }
 
 /// The message of a finding about an interface, with its name.
@@ -102,22 +138,16 @@ fn on_link(finding: &Finding) -> String {
     format!("interface {}: {}", finding.subject, finding.message)
 }
 
-/// Why no interface can serve clients. Those that lead to backends count only where there are no others.
+/// Why no interface can serve clients. Any that can is enough: clients may be behind each.
 fn clients_cut_off(setup: &Setup, facts: &Facts, backends: &[&Backend], service: &Service) -> Option<Fault> {
-    let exits: BTreeSet<u32> = backends
-        .iter()
-        .filter_map(|backend| Some(facts.ways.get(&backend.address.ip())?.ifindex))
-        .collect();
-    let is_exit = |name: &&String| facts.link(name).is_some_and(|link| exits.contains(&link.ifindex));
-    let (to_backends, others): (Vec<&String>, Vec<&String>) = setup.interfaces.iter().partition(is_exit);
-    let names = if others.is_empty() { to_backends } else { others };
     // Replies of the other modes do not pass this machine.
-    let passes_replies = backends
-        .iter()
-        .any(|backend| match backend.mode.unwrap_or(service.mode) {
-            Mode::Nat | Mode::Dnat => true,
-            Mode::L2dsr | Mode::Ipip | Mode::Gue => false,
-        });
+    let passes_replies = !backends.is_empty()
+        && backends
+            .iter()
+            .all(|backend| match backend.mode.unwrap_or(service.mode) {
+                Mode::Nat | Mode::Dnat => true,
+                Mode::L2dsr | Mode::Ipip | Mode::Gue => false,
+            });
     let cut_off = |name: &String| {
         let Some(link) = facts.link(name) else {
             let finding = Finding::fail("interface", name, "does not exist");
@@ -127,9 +157,9 @@ fn clients_cut_off(setup: &Setup, facts: &Facts, backends: &[&Backend], service:
             .or_else(|| without_program(setup, link))
             .or_else(|| transmit(setup, facts, link).filter(|_| passes_replies))
     };
-    let found: Option<Vec<Finding>> = names.into_iter().map(cut_off).collect();
+    let found: Option<Vec<Finding>> = setup.interfaces.iter().map(cut_off).collect();
     let first = found?.into_iter().next()?;
-    Some(fault(None, on_link(&first), first.remedies))
+    Some(of_all(on_link(&first), first.remedies))
 }
 
 fn without_program(setup: &Setup, link: &HostLink) -> Option<Finding> {

@@ -19,7 +19,7 @@ pub use self::{
     finding::{Finding, Level},
     probe::conflicts,
     setup::Setup,
-    watch::{Changes, watch},
+    watch::{Changes, Reports, watch},
 };
 
 /// All findings, in the order of a packet's way: machine, interfaces, addresses of services, ways to backends.

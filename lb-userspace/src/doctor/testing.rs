@@ -88,12 +88,19 @@ pub(super) fn running(mode: Mode) -> (Setup, Facts) {
     (setup, facts)
 }
 
+/// The address of a backend of the only service.
+pub(super) fn address_of(setup: &Setup, backend: usize) -> IpAddr {
+    let service = setup.desired.services.values().next().unwrap();
+    service.backends[backend].address.ip()
+}
+
+/// Makes an address reachable by an interface that has an address itself.
 pub(super) fn reach(facts: &mut Facts, address: IpAddr, via: IpAddr, ifindex: u32) {
     let state = NextHopState::Reached {
         via,
         interface: format!("eth{}", ifindex - 2),
         answering: true,
-        source: None,
+        source: Some(IpAddr::from([10, 0, 0, 254])),
     };
     facts.ways.insert(
         address,

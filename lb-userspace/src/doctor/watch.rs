@@ -1,7 +1,11 @@
 //! The daemon's own diagnosis: faults of services, evaluated again whenever state, routes, addresses or interfaces change.
 
+#[cfg(test)]
+mod tests;
+
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
+    io, mem,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -13,14 +17,22 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{facts::Facts, faults, setup::Setup};
+use super::{
+    facts::Facts,
+    faults::{self, is_enabled},
+    setup::Setup,
+};
 use crate::{
     chain::chain,
     config::DaemonSettings,
-    control::{ControlHandle, Fault, FaultsByService, broken},
+    control::{ControlHandle, Fault, FaultsByService},
     datapath::{HostAddresses, Interface, Interfaces, NextHops},
     events::{EventKind, EventLog, NewEvent},
-    state::{desired::Desired, names::ServiceName},
+    parts::{MissingPart, Part, PartBoard},
+    state::{
+        desired::Desired,
+        names::{BackendName, ServiceName},
+    },
 };
 
 /// Interval of looking without a notice: the kernel sends none for settings, drivers and other namespaces.
@@ -40,20 +52,28 @@ pub struct Changes {
     pub interfaces: Interfaces,
 }
 
+/// Where the diagnosis goes.
+pub struct Reports {
+    /// The present faults, for status and metrics.
+    pub faults: watch::Sender<Arc<FaultsByService>>,
+    /// Faults that come and go.
+    pub events: Arc<EventLog>,
+    /// Whether the diagnosis works.
+    pub parts: PartBoard,
+}
+
 /// Publishes the faults of services, and reports each that comes or goes as an event and in the log, until `cancel`. Cancel-safe.
 pub async fn watch(
     mut changes: Changes,
     settings: DaemonSettings,
-    publish: watch::Sender<Arc<FaultsByService>>,
-    events: Arc<EventLog>,
+    reports: Reports,
     cancel: CancellationToken,
 ) {
     let mut views = changes.control.views();
     let mut ticks = time::interval(LOOK_EVERY);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let settings = Arc::new(settings);
-    let mut last: Option<Arc<Look>> = None;
-    let mut reported = BTreeSet::new();
+    let mut diagnosis = Diagnosis::new(reports);
     loop {
         tokio::select! {
             biased;
@@ -68,23 +88,11 @@ pub async fn watch(
         let next_hops = Arc::clone(&changes.next_hops.borrow_and_update());
         let interfaces = Arc::clone(&changes.interfaces.borrow_and_update());
         changes.host.mark_unchanged();
-        let revision = desired.revision.0;
-        let (known, settings) = (last.clone(), Arc::clone(&settings));
+        let (known, settings) = (diagnosis.last.clone(), Arc::clone(&settings));
         // Dumps of links and addresses are system calls, which may take a while.
         let looked =
             task::spawn_blocking(move || Look::take(known, &settings, desired, next_hops, &interfaces)).await;
-        match looked {
-            Ok(Ok(Some(look))) => {
-                let found = look.reasons();
-                report(&events, revision, &reported, &found);
-                reported = found;
-                publish.send_replace(Arc::clone(&look.faults));
-                last = Some(Arc::new(look));
-            }
-            Ok(Ok(None)) => {}
-            Ok(Err(error)) => tracing::debug!(error = chain(&error), "cannot diagnose services, retrying"),
-            Err(error) => tracing::error!(error = chain(&error), "cannot diagnose services"),
-        }
+        diagnosis.update(looked.unwrap_or_else(|error| Err(error.into())));
         tokio::select! {
             biased;
             () = cancel.cancelled() => return,
@@ -93,8 +101,135 @@ pub async fn watch(
     }
 }
 
-/// A service and why its flows fail.
-type Reason = (ServiceName, Fault);
+/// A reason why flows of a service fail: the service, the backend if it is one's, and the cause.
+type Reason = (ServiceName, Option<BackendName>, String);
+
+/// What is known and was reported.
+struct Diagnosis {
+    /// The last look; `None` if it failed.
+    last: Option<Arc<Look>>,
+    /// Reasons that were reported and still hold, and whether for all flows of the service.
+    reported: BTreeMap<Reason, bool>,
+    reports: Reports,
+}
+
+impl Diagnosis {
+    const fn new(reports: Reports) -> Self {
+        Self {
+            last: None,
+            reported: BTreeMap::new(),
+            reports,
+        }
+    }
+
+    /// Takes in a look; `None` if nothing has changed. Of a failed one nothing is known, so no fault is shown, and none has ended.
+    fn update(&mut self, looked: io::Result<Option<Look>>) {
+        match looked {
+            Ok(look) => {
+                self.reports
+                    .parts
+                    .found(Part::Diagnosis, "services are diagnosed again".to_owned());
+                if let Some(look) = look {
+                    self.report(&look.desired, &look.faults);
+                    self.reports.faults.send_replace(Arc::clone(&look.faults));
+                    self.last = Some(Arc::new(look));
+                }
+            }
+            Err(error) => {
+                let missing = MissingPart {
+                    message: format!(
+                        "cannot diagnose services: {}; faults of their set-up are unknown",
+                        chain(&error)
+                    ),
+                    hint: "`lb doctor` asks the kernel the same things".to_owned(),
+                };
+                self.reports.parts.lost(Part::Diagnosis, missing);
+                self.reports.faults.send_replace(Arc::default());
+                self.last = None;
+            }
+        }
+    }
+
+    /// Reports what has come and gone.
+    fn report(&mut self, desired: &Desired, faults: &FaultsByService) {
+        let holds: BTreeSet<Reason> = faults
+            .iter()
+            .flat_map(|(service, faults)| faults.iter().map(|fault| reason(service, fault)))
+            .collect();
+        let before = mem::take(&mut self.reported);
+        let (held, ended): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            before.into_iter().partition(|(reason, _)| holds.contains(reason));
+        for ((service, backend, message), is_total) in ended {
+            if !is_wanted(desired, &service, backend.as_ref()) {
+                continue;
+            }
+            let fault = Fault {
+                backend,
+                is_total,
+                message,
+                remedies: Vec::new(),
+            };
+            let message = format!("flows no longer fail for this reason: {}", fault.reason());
+            tracing::info!(%service, "{message}");
+            self.event(desired, &service, &fault, message);
+        }
+        self.reported = held;
+        for (service, faults) in faults {
+            // One backend of those that all fail stands for the others: a reported one, so that the same is not reported again.
+            let is_of_all = |fault: &&Fault| fault.is_total && fault.backend.is_some();
+            let is_reported = |fault: &&Fault| self.reported.contains_key(&reason(service, fault));
+            let mut total = faults.iter().filter(is_of_all);
+            let first = total.clone().next();
+            let all = total.find(is_reported).or(first);
+            let others = faults
+                .iter()
+                .filter(|fault| !fault.is_total || fault.backend.is_none());
+            for fault in others.chain(all) {
+                let before = self.reported.insert(reason(service, fault), fault.is_total);
+                let message = match (before, &fault.backend) {
+                    (Some(before), _) if before == fault.is_total => continue,
+                    (Some(_), Some(backend)) if !fault.is_total => {
+                        format!(
+                            "other flows work again, those of {backend} still fail: {}",
+                            fault.message
+                        )
+                    }
+                    (Some(_) | None, Some(_) | None) => format!("flows fail: {}", fault.reason()),
+                };
+                tracing::warn!(%service, hint = fault.remedies.join(", or "), "{message}");
+                self.event(desired, service, fault, message);
+            }
+        }
+    }
+
+    fn event(&self, desired: &Desired, service: &ServiceName, fault: &Fault, message: String) {
+        let backend = fault.backend.as_ref().filter(|_| !fault.is_total);
+        let event = NewEvent {
+            kind: EventKind::Fault,
+            service: Some(service.to_string()),
+            backend: backend.map(ToString::to_string),
+            revision: desired.revision.0,
+            message,
+        };
+        self.reports.events.push(event, SystemTime::now());
+    }
+}
+
+fn reason(service: &ServiceName, fault: &Fault) -> Reason {
+    (service.clone(), fault.backend.clone(), fault.message.clone())
+}
+
+/// Whether there is the service, and the backend should take new flows.
+fn is_wanted(desired: &Desired, service: &ServiceName, backend: Option<&BackendName>) -> bool {
+    let Some(service) = desired.services.get(service) else {
+        return false;
+    };
+    let takes_flows = |name: &BackendName| {
+        let mut backends = service.backends.iter();
+        backends.any(|backend| backend.name == *name && is_enabled(backend))
+    };
+    backend.is_none_or(takes_flows)
+}
 
 /// What was seen at one moment, and what follows.
 struct Look {
@@ -102,8 +237,6 @@ struct Look {
     next_hops: Arc<NextHops>,
     facts: Facts,
     faults: Arc<FaultsByService>,
-    /// Services that are broken for reasons that the API reads itself.
-    broken: Vec<Reason>,
 }
 
 impl Look {
@@ -114,9 +247,9 @@ impl Look {
         desired: Arc<Desired>,
         next_hops: Arc<NextHops>,
         interfaces: &[Interface],
-    ) -> std::io::Result<Option<Self>> {
+    ) -> io::Result<Option<Self>> {
         let setup = setup(settings, &desired, interfaces);
-        let mut facts = Facts::gather_cheap(&setup, &next_hops)?;
+        let mut facts = Facts::gather_cheap(&setup, &next_hops, last.as_ref().map(|last| &last.facts))?;
         if let Some(last) = last
             && Arc::ptr_eq(&last.desired, &desired)
             && Arc::ptr_eq(&last.next_hops, &next_hops)
@@ -127,31 +260,12 @@ impl Look {
         let seen = facts.clone();
         facts.add_ways(&next_hops);
         let faults = faults::all(&setup, &facts);
-        let is_broken = desired.services.values().filter_map(|service| {
-            let broken = broken(&desired, service, &next_hops, |setting| facts.forwards(setting))?;
-            let fault = Fault {
-                backend: None,
-                message: broken.to_string(),
-                remedies: broken.remedies(service),
-            };
-            Some((service.name.clone(), fault))
-        });
-        let broken = is_broken.collect();
         Ok(Some(Self {
             faults: Arc::new(faults),
-            broken,
             facts: seen,
             desired,
             next_hops,
         }))
-    }
-
-    fn reasons(&self) -> BTreeSet<Reason> {
-        let faults = self
-            .faults
-            .iter()
-            .flat_map(|(service, faults)| faults.iter().map(|fault| (service.clone(), fault.clone())));
-        faults.chain(self.broken.iter().cloned()).collect()
     }
 }
 
@@ -172,31 +286,5 @@ fn setup(settings: &DaemonSettings, desired: &Desired, interfaces: &[Interface])
         desired: desired.clone(),
         addresses: Vec::new(),
         only: Vec::new(),
-    }
-}
-
-/// Reports what has come and gone.
-fn report(events: &EventLog, revision: u64, before: &BTreeSet<Reason>, now: &BTreeSet<Reason>) {
-    let event = |(service, fault): &Reason, message: String| {
-        let event = NewEvent {
-            kind: EventKind::Fault,
-            service: Some(service.to_string()),
-            backend: fault.backend.as_ref().map(ToString::to_string),
-            revision,
-            message,
-        };
-        events.push(event, SystemTime::now());
-    };
-    for ended in before.difference(now) {
-        tracing::info!(service = %ended.0, fault = ended.1.message, "flows no longer fail for this reason");
-        event(
-            ended,
-            format!("flows no longer fail for this reason: {}", ended.1.message),
-        );
-    }
-    for new in now.difference(before) {
-        let (service, fault) = new;
-        tracing::warn!(%service, hint = fault.remedies.join(", or "), "flows fail: {}", fault.message);
-        event(new, format!("flows fail: {}", fault.message));
     }
 }

@@ -2,11 +2,22 @@
 
 use std::net::IpAddr;
 
+use super::super::facts::sysctl;
 use crate::{
     datapath::{HostAddress, LinkOperation},
-    doctor::{facts::Facts, finding::Finding, setup::Setup},
+    doctor::{
+        facts::Facts,
+        finding::{Finding, Level},
+        setup::Setup,
+    },
     state::{guard::Prefix, service::Service},
 };
+
+/// Values of `arp_ignore` with which an interface answers for its own addresses alone, for those alone and to hosts of their networks,
+/// and for none (ip-sysctl.rst of the kernel).
+const OWN_ALONE: i64 = 1;
+const OWN_TO_NETWORK: i64 = 2;
+const NONE: i64 = 8;
 
 pub(in super::super) fn all(setup: &Setup, facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
@@ -58,69 +69,100 @@ pub(in super::super) fn of_address(
     };
     let whole = if address.is_ipv4() { 32 } else { 128 };
     let interfaces: Vec<u32> = facts.interfaces(setup).map(|link| link.ifindex).collect();
-    let on_segment = |own: &&HostAddress| interfaces.contains(&own.ifindex) && reaches(own, address);
-    let segment = facts
+    let networks: Vec<&HostAddress> = facts
         .addresses
         .iter()
-        .filter(|own| own.address != address)
-        .find(on_segment);
-    let Some(own) = facts.addresses.iter().find(|own| own.address == address) else {
-        if facts.local.contains(&address) {
-            let message = format!("packets to {address} end on this machine, by a local route");
-            return vec![Finding::ok("address", subject, message)];
-        }
-        let Some(segment) = segment else {
-            return vec![routed(subject, &address.to_string())];
-        };
-        let interface = name_of(segment.ifindex);
-        let network = Prefix::around(segment.address, segment.length);
-        let message = format!(
-            "{address} lies in {network} of {interface}, but is not on this machine: no machine answers {question} for it"
-        );
-        return vec![
-            Finding::warn("address", subject, message)
-                .remedy(format!("ip addr add {address}/{whole} dev {interface}")),
-        ];
+        .filter(|own| interfaces.contains(&own.ifindex) && reaches(own, address))
+        .collect();
+    // Several interfaces may have the address.
+    let copies = facts.addresses.iter().filter(|own| own.address == address);
+    let (duplicates, copies): (Vec<&HostAddress>, Vec<&HostAddress>) = copies.partition(|own| own.duplicate);
+    let is_down = |own: &&HostAddress| {
+        let link = facts.links.iter().find(|link| link.ifindex == own.ifindex);
+        link.is_some_and(|link| link.operation == LinkOperation::Down)
     };
-    let interface = name_of(own.ifindex);
-    if own.duplicate {
-        let message =
-            format!("{address} on {interface} is a duplicate: another machine of its network has it");
-        return vec![
-            Finding::fail("address_conflict", subject, message)
-                .remedy("take it off the other machine")
-                .remedy("give the service another address"),
-        ];
+    let (down, good): (Vec<&HostAddress>, Vec<&HostAddress>) = copies.into_iter().partition(is_down);
+    if let Some(duplicate) = duplicates.first() {
+        let message = format!(
+            "{address} on {} is a duplicate: another machine of its network has it",
+            name_of(duplicate.ifindex)
+        );
+        let finding = Finding::fail("address_conflict", subject, message)
+            .remedy("take it off the other machine")
+            .remedy("give the service another address");
+        // Packets to the other copies arrive.
+        let level = if good.is_empty() { Level::Fail } else { Level::Warn };
+        return vec![Finding { level, ..finding }];
     }
-    let link = facts.links.iter().find(|link| link.ifindex == own.ifindex);
-    if link.is_some_and(|link| link.operation == LinkOperation::Down) {
+    if let Some(own) = good.first() {
+        let interface = name_of(own.ifindex);
+        let unanswered = unanswered(facts, subject, address, &good, &networks, name_of);
+        let ok = || Finding::ok("address", subject, format!("{address} is on {interface}"));
+        return vec![unanswered.unwrap_or_else(ok)];
+    }
+    if let Some(own) = down.first() {
+        let interface = name_of(own.ifindex);
         let message = format!("{address} is on {interface}, which is down: it is not answered for");
         return vec![
             Finding::warn("address", subject, message).remedy(format!("ip link set dev {interface} up")),
         ];
     }
-    // Asked on one interface about the address of another one: arp_ignore says whether it is answered.
-    if let Some(segment) = segment.filter(|segment| segment.ifindex != own.ifindex && address.is_ipv4()) {
-        let asked = name_of(segment.ifindex);
-        let setting = |name: &str| facts.number(&format!("ipv4/conf/{name}/arp_ignore")).unwrap_or(0);
-        if setting("all").max(setting(&asked)) >= 1 {
-            let message = format!(
-                "{address} is on {interface}, and arp_ignore of {asked} keeps it from being answered there: no machine answers \
-                 {question} for it"
-            );
-            let scope = if setting("all") >= 1 { "all" } else { &asked };
-            return vec![
-                Finding::fail("arp_ignore", subject, message)
-                    .remedy(format!("ip addr add {address}/{whole} dev {asked}"))
-                    .remedy(format!("sysctl -w net.ipv4.conf.{scope}.arp_ignore=0")),
-            ];
-        }
+    if facts.local.contains(&address) {
+        let message = format!("packets to {address} end on this machine, by a local route");
+        return vec![Finding::ok("address", subject, message)];
     }
-    vec![Finding::ok(
-        "address",
-        subject,
-        format!("{address} is on {interface}"),
-    )]
+    let Some(network) = networks.first() else {
+        return vec![routed(subject, &address.to_string())];
+    };
+    let interface = name_of(network.ifindex);
+    let network = Prefix::around(network.address, network.length);
+    let message = format!(
+        "{address} lies in {network} of {interface}, but is not on this machine: no machine answers {question} for it"
+    );
+    vec![
+        Finding::warn("address", subject, message)
+            .remedy(format!("ip addr add {address}/{whole} dev {interface}")),
+    ]
+}
+
+/// Whether `arp_ignore` keeps every interface in the address's network from answering for it, which is on the interfaces `good`. A warning:
+/// a router may have a route to it.
+fn unanswered(
+    facts: &Facts,
+    subject: &str,
+    address: IpAddr,
+    good: &[&HostAddress],
+    networks: &[&HostAddress],
+    name_of: impl Fn(u32) -> String,
+) -> Option<Finding> {
+    let key = |name: &str| format!("ipv4/conf/{name}/arp_ignore");
+    let setting = |name: &str| facts.number(&key(name)).unwrap_or(0);
+    let has_it = |network: &HostAddress| good.iter().any(|own| own.ifindex == network.ifindex);
+    // The larger of both values counts.
+    let value = |network: &HostAddress| setting("all").max(setting(&name_of(network.ifindex)));
+    let answers = |network: &&HostAddress| match value(network) {
+        OWN_ALONE | OWN_TO_NETWORK => has_it(network),
+        NONE => false,
+        _ => true,
+    };
+    let (own, asked) = (good.first()?, networks.first()?);
+    if !address.is_ipv4() || networks.iter().any(answers) {
+        return None;
+    }
+    let value = value(asked);
+    let (interface, asked) = (name_of(own.ifindex), name_of(asked.ifindex));
+    let message = format!(
+        "{address} is on {interface}, and arp_ignore of {asked} keeps it from being answered there: no machine answers ARP for it"
+    );
+    let scopes = ["all", &asked].into_iter().filter(|scope| setting(scope) > 0);
+    let settings: Vec<String> = scopes.map(key).collect();
+    let finding = Finding::warn("arp_ignore", subject, message);
+    let finding = if value == NONE {
+        finding
+    } else {
+        finding.remedy(format!("ip addr add {address}/32 dev {asked}"))
+    };
+    Some(finding.remedy(sysctl(&settings, 0)))
 }
 
 /// A server of this machine that waits for the packets of a service.
@@ -150,6 +192,6 @@ fn source_addresses(setup: &Setup, facts: &Facts) -> Vec<Finding> {
     let addresses = setup.desired.settings.snat_addresses.iter();
     addresses
         .flat_map(|address| of_address(setup, facts, "snat_addresses", *address))
-        .filter(|finding| finding.level > crate::doctor::finding::Level::Ok)
+        .filter(|finding| finding.level > Level::Ok)
         .collect()
 }

@@ -4,14 +4,21 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use lb_common::{service::Mode, tunnel};
 
-use super::{super::facts::Device, interfaces};
+use super::{
+    super::facts::{Device, sysctl},
+    interfaces,
+};
 use crate::{
     control::{Broken, broken, own_traffic},
     datapath::{
         NextHopState, NextHops, XdpMode,
         host_network::{HostLink, HostWay},
     },
-    doctor::{facts::Facts, finding::Finding, setup::Setup},
+    doctor::{
+        facts::Facts,
+        finding::{Finding, Level},
+        setup::Setup,
+    },
     state::{backend::Backend, service::Service},
 };
 
@@ -65,6 +72,7 @@ pub(in super::super) fn all(setup: &Setup, facts: &Facts) -> Vec<Finding> {
 /// rp_filter it drops packets that arrive elsewhere than their source is reached (ip-sysctl.rst of the kernel).
 fn reverse_path(facts: &Facts, service: &Service) -> Option<Finding> {
     const STRICT: i64 = 1;
+    const LOOSE: i64 = 2;
     let address = service.key.address;
     if !address.is_ipv4() || service.key.is_prefix() || facts.local.contains(&address) {
         return None;
@@ -75,19 +83,18 @@ fn reverse_path(facts: &Facts, service: &Service) -> Option<Finding> {
         .iter()
         .filter(|backend| backend.mode.unwrap_or(service.mode) == Mode::Dnat);
     let link = translated
-        .filter_map(|backend| facts.ways.get(&backend.address.ip()))
-        .filter(|way| facts.links_to.get(&address) != Some(&way.ifindex))
-        .filter_map(|way| facts.links.iter().find(|link| link.ifindex == way.ifindex))
+        .filter_map(|backend| facts.link(facts.ways.get(&backend.address.ip())?.state.interface()?))
+        .filter(|link| facts.links_to.get(&address) != Some(&link.ifindex))
         .find(|link| setting("all").max(setting(&link.name)) == STRICT)?;
     let name = &link.name;
     let message = format!(
         "rp_filter of {name} is strict, and {address} is not reached by {name}: while a client's neighbour entry is missing, the \
          kernel drops its replies"
     );
-    // The larger of both values counts, and 2 is loose.
+    // The larger of both values counts.
     Some(
         Finding::warn("rp_filter", service.name.to_string(), message)
-            .remedy(format!("sysctl -w net.ipv4.conf.{name}.rp_filter=2")),
+            .remedy(sysctl(&[format!("ipv4/conf/{name}/rp_filter")], LOOSE)),
     )
 }
 
@@ -95,7 +102,7 @@ fn reverse_path(facts: &Facts, service: &Service) -> Option<Finding> {
 fn no_replies(service: &Service, broken: &Broken) -> Finding {
     let message = format!("no flow can work: {broken}");
     let finding = Finding::fail("replies", service.name.to_string(), message);
-    let remedies = broken.remedies(service).into_iter();
+    let remedies = broken.cause.remedies(service).into_iter();
     remedies.fold(finding, Finding::remedy)
 }
 
@@ -192,20 +199,34 @@ fn exits(setup: &Setup, facts: &Facts) -> Vec<Finding> {
     others.filter_map(|link| exit(setup, facts, link)).collect()
 }
 
-/// Why frames that the program redirects to an interface are lost: its driver must take frames of programs.
-pub(in super::super) fn exit(setup: &Setup, facts: &Facts, link: &HostLink) -> Option<Finding> {
-    let device = |link: &HostLink| facts.devices.get(&link.ifindex);
-    let is_native = |link: &HostLink| {
-        device(link).and_then(|device| interfaces::mode(setup, link, device)) == Some(XdpMode::Native)
+/// The interfaces by which packets come in, where the program is in native mode and elsewhere. In generic mode it sends as the kernel
+/// does, by any driver.
+fn by_mode<'a>(setup: &'a Setup, facts: &'a Facts) -> (Vec<&'a HostLink>, Vec<&'a HostLink>) {
+    let runs = |link: &&HostLink| !setup.has_daemon || setup.running.contains_key(&link.name);
+    let is_native = |link: &&HostLink| {
+        let device = facts.devices.get(&link.ifindex);
+        device.and_then(|device| interfaces::mode(setup, link, device)) == Some(XdpMode::Native)
     };
-    if !facts.interfaces(setup).any(is_native) {
+    facts.interfaces(setup).filter(runs).partition(is_native)
+}
+
+/// Whether the program sends all packets as native XDP, which needs drivers that take them.
+pub(in super::super) fn sends_natively(setup: &Setup, facts: &Facts) -> bool {
+    let (native, others) = by_mode(setup, facts);
+    !native.is_empty() && others.is_empty()
+}
+
+/// Why frames that the program redirects to an interface are lost: its driver must take frames of programs. A warning if those from some
+/// interfaces are not.
+pub(in super::super) fn exit(setup: &Setup, facts: &Facts, link: &HostLink) -> Option<Finding> {
+    let (native, others) = by_mode(setup, facts);
+    let first = native.first()?;
+    let device: &Device = facts.devices.get(&link.ifindex)?;
+    let found = if device.driver == "veth" {
+        interfaces::veth_transmit(setup, link, device)?
+    } else if device.features?.transmits {
         return None;
-    }
-    let device: &Device = device(link)?;
-    if device.driver == "veth" {
-        return interfaces::veth_transmit(setup, link, device);
-    }
-    (!device.features?.transmits).then(|| {
+    } else {
         let message = format!(
             "packets to backends leave by it, but its driver, {}, takes no frames from XDP: they are lost",
             device.driver
@@ -213,5 +234,16 @@ pub(in super::super) fn exit(setup: &Setup, facts: &Facts, link: &HostLink) -> O
         Finding::fail("redirect", &link.name, message)
             .remedy(format!("attach to {} too: --iface {}", link.name, link.name))
             .remedy("--xdp-mode generic")
+    };
+    if others.is_empty() {
+        return Some(found);
+    }
+    Some(Finding {
+        level: Level::Warn,
+        message: format!(
+            "{}, if they come in by {} in native mode",
+            found.message, first.name
+        ),
+        ..found
     })
 }

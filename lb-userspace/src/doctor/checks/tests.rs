@@ -1,12 +1,16 @@
 //! Checks on made-up machines: what no test can break on a real one.
 
+use std::net::IpAddr;
+
+use lb_common::service::Mode;
+
 use super::super::{
     Facts, Finding, Level, Setup, diagnose,
     facts::Device,
-    testing::{facts, link, setup},
+    testing::{address_of, deafen, facts, link, reach, running, setup},
 };
 use crate::{
-    datapath::host_network::XdpFeatures,
+    datapath::{HostAddress, LinkOperation, XdpMode, host_network::XdpFeatures},
     health::settings::{CheckKind, TlsCheck},
     state::{desired::Desired, testing, xdp_mode::XdpModeChoice},
 };
@@ -140,6 +144,200 @@ fn queues_whose_interrupts_share_a_cpu_are_found() {
         assert!(
             findings.iter().all(|finding| finding.level == Level::Ok),
             "{findings:#?}"
+        );
+    }
+}
+
+/// Copies of an address: interface, prefix length, whether a duplicate.
+type Copies = &'static [(u32, u8, bool)];
+
+/// Interfaces with their `arp_ignore`.
+type Settings = &'static [(&'static str, i64)];
+
+/// Copies of an address with settings, and the check that finds something and one of its remedies.
+type Case = (&'static str, Copies, Settings, Option<&'static str>, &'static str);
+
+#[test]
+fn every_copy_of_an_address_and_every_interface_counts() {
+    const ON_ALL: &str = "all";
+    let all_and_dot = "sysctl -w net/ipv4/conf/all/arp_ignore=0 net/ipv4/conf/eth0.7/arp_ignore=0";
+    // eth0.7 and eth1 run the program and have addresses in networks that the address is in; lo has none of these, and eth9 is down.
+    let cases: [Case; 15] = [
+        ("on lo, answered", &[(1, 32, false)], &[], None, ""),
+        (
+            "only the interface ignores, not the other",
+            &[(1, 32, false)],
+            &[("eth0.7", 1)],
+            None,
+            "",
+        ),
+        (
+            "both ignore",
+            &[(1, 32, false)],
+            &[("eth0.7", 1), ("eth1", 2)],
+            Some("arp_ignore"),
+            "sysctl -w net/ipv4/conf/eth0.7/arp_ignore=0",
+        ),
+        (
+            "all ignore, and the interface",
+            &[(1, 32, false)],
+            &[(ON_ALL, 1), ("eth0.7", 1)],
+            Some("arp_ignore"),
+            all_and_dot,
+        ),
+        (
+            "all ignore",
+            &[(1, 32, false)],
+            &[(ON_ALL, 8)],
+            Some("arp_ignore"),
+            "sysctl -w net/ipv4/conf/all/arp_ignore=0",
+        ),
+        (
+            "addresses of a link's scope alone are ignored",
+            &[(1, 32, false)],
+            &[(ON_ALL, 3)],
+            None,
+            "",
+        ),
+        ("on one of both", &[(3, 32, false)], &[(ON_ALL, 1)], None, ""),
+        (
+            "on one of both, with its network",
+            &[(3, 24, false)],
+            &[(ON_ALL, 1)],
+            None,
+            "",
+        ),
+        (
+            "on lo and on one of both",
+            &[(1, 32, false), (3, 32, false)],
+            &[(ON_ALL, 2)],
+            None,
+            "",
+        ),
+        (
+            "no address is answered for",
+            &[(3, 32, false)],
+            &[(ON_ALL, 8)],
+            Some("arp_ignore"),
+            "sysctl -w net/ipv4/conf/all/arp_ignore=0",
+        ),
+        (
+            "on a link that is down",
+            &[(9, 32, false)],
+            &[],
+            Some("address"),
+            "ip link set dev eth9 up",
+        ),
+        (
+            "also on a link that is down",
+            &[(9, 32, false), (2, 32, false)],
+            &[],
+            None,
+            "",
+        ),
+        (
+            "a duplicate",
+            &[(9, 32, false), (2, 32, true)],
+            &[],
+            Some("address_conflict"),
+            "take it off the other machine",
+        ),
+        (
+            "also a duplicate",
+            &[(1, 32, false), (2, 32, true)],
+            &[],
+            Some("address_conflict"),
+            "take it off the other machine",
+        ),
+        (
+            "nowhere",
+            &[],
+            &[],
+            Some("address"),
+            "ip addr add 10.1.0.100/32 dev eth0.7",
+        ),
+    ];
+    let (address, own) = (IpAddr::from([10, 1, 0, 100]), [[10, 1, 0, 1], [10, 1, 0, 2]]);
+    for (name, copies, settings, check, remedy) in cases {
+        let mut setup = setup(Desired::default());
+        setup.interfaces = vec!["eth0.7".to_owned(), "eth1".to_owned()];
+        setup.addresses = vec![address];
+        let mut facts = facts();
+        facts.links = vec![
+            link(1, "lo", None),
+            link(2, "eth0.7", None),
+            link(3, "eth1", None),
+        ];
+        facts.links.push(link(9, "eth9", None));
+        facts.links[3].operation = LinkOperation::Down;
+        facts.devices.insert(3, facts.devices[&2].clone());
+        let own = [2, 3]
+            .into_iter()
+            .zip(own)
+            .map(|(ifindex, own)| (own.into(), (ifindex, 24, false)));
+        let copies = copies.iter().map(|copy| (address, *copy));
+        facts
+            .addresses
+            .extend(
+                own.chain(copies)
+                    .map(|(address, (ifindex, length, duplicate))| HostAddress {
+                        ifindex,
+                        address,
+                        length,
+                        duplicate,
+                    }),
+            );
+        let settings = settings
+            .iter()
+            .map(|(interface, value)| (format!("ipv4/conf/{interface}/arp_ignore"), value.to_string()));
+        facts.settings.extend(settings);
+        let findings = diagnose(&setup, &facts);
+        let bad: Vec<&Finding> = findings
+            .iter()
+            .filter(|finding| finding.level > Level::Ok)
+            .collect();
+        assert_eq!(
+            bad.first().map(|finding| finding.check),
+            check,
+            "{name}: {bad:#?}"
+        );
+        if let Some(finding) = bad.first() {
+            assert!(
+                finding.remedies.iter().any(|one| one == remedy),
+                "{name}: {finding:?}"
+            );
+            let is_failure = name == "a duplicate";
+            assert_eq!(finding.level == Level::Fail, is_failure, "{name}");
+        }
+    }
+}
+
+#[test]
+fn frames_are_lost_at_an_exit_without_xdp_only_in_native_mode() {
+    for (modes, level) in [
+        ([XdpMode::Native, XdpMode::Native], Some(Level::Fail)),
+        ([XdpMode::Native, XdpMode::Generic], Some(Level::Warn)),
+        ([XdpMode::Generic, XdpMode::Native], Some(Level::Warn)),
+        ([XdpMode::Generic, XdpMode::Generic], None),
+    ] {
+        let (mut setup, mut facts) = running(Mode::Nat);
+        for (name, mode) in setup.interfaces.iter().zip(modes) {
+            setup.running.insert(name.clone(), mode);
+        }
+        facts.links.push(link(4, "eth2", None));
+        facts.devices.insert(4, facts.devices[&3].clone());
+        deafen(&mut facts, 4);
+        facts.devices.get_mut(&4).unwrap().driver = "bridge".to_owned();
+        for backend in [0, 1] {
+            let address = address_of(&setup, backend);
+            reach(&mut facts, address, address, 4);
+        }
+        let findings = diagnose(&setup, &facts);
+        let found = findings.iter().find(|finding| finding.check == "redirect");
+        assert_eq!(
+            found.map(|finding| finding.level),
+            level,
+            "{modes:?}: {findings:#?}"
         );
     }
 }

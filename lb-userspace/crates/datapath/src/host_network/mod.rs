@@ -15,6 +15,7 @@ pub use self::{
     peer::{Peer, Place},
     xdp_features::XdpFeatures,
 };
+pub use super::netlink::TiedTo;
 
 /// CPUs that handle the interrupts of an interface's device, one list an interrupt, such as `0-3`; empty for virtual devices.
 pub fn interrupt_cpus(interface: &str) -> Vec<String> {
