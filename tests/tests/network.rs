@@ -341,6 +341,11 @@ fn a_device_without_native_xdp_gets_generic_mode_and_the_reason() -> Result<()> 
         log.contains("generic") && log.contains("lan"),
         "it is logged: {log}"
     );
+    // The program that replaces the first one has not been refused, but runs as that did.
+    auto.wait_for_whole_program()?;
+    let status = auto.cli().json("status")?;
+    let note = status["interfaces"][0]["note"].as_str().context("no note")?;
+    ensure!(note.contains("native mode does not work here"), "{note}");
     auto.stop()?;
 
     let outcome = Daemon::new(&lb, &["lan"])?

@@ -173,7 +173,10 @@ impl<'a> Attacher<'a> {
             (_, None) => return Ok((interface, None)),
         };
         let (took_over, note) = match action {
-            Action::TakeOver { slot } => (true, self.take_over(link, slot)?),
+            Action::TakeOver { slot } => {
+                let note = self.take_over(link, slot)?;
+                (true, note.or_else(|| self.generic_note(link)))
+            }
             Action::Replace { slot, old } => (false, self.replace(link, slot, old)?),
             Action::Attach { slot } => {
                 maps::clear_verdicts(&self.pins.current(), slot)?;
@@ -218,7 +221,7 @@ impl<'a> Attacher<'a> {
             .map_err(|e| e.to_string())
             .and_then(|program| take_over(&program, &pin))
         {
-            Ok(()) => return Ok(self.generic_note(link)),
+            Ok(()) => return Ok(None),
             Err(reason) => reason,
         };
         match take_over(&self.loader.load(false)?, &pin) {

@@ -34,7 +34,7 @@ use super::{
 use crate::{
     attach::attacher::{Attached, Attacher},
     error::DatapathError,
-    interface::{Interface, InterfaceChange, InterfaceProblem},
+    interface::{Attachment, Interface, InterfaceChange, InterfaceProblem},
     monitor::maps::MonitorMaps,
     netlink::LinkOperation,
     state::xdp_mode::XdpModeChoice,
@@ -67,6 +67,8 @@ struct Entry {
     link: Option<OwnedFd>,
     /// The latest attempt to attach, where it failed.
     failed: Option<Failed>,
+    /// The remark of attaching. It holds for every program that the link has later.
+    note: Option<String>,
     /// The foreign program that the interface was found with.
     foreign: Option<u32>,
     /// It had the program before.
@@ -104,6 +106,10 @@ impl Keeper {
             client,
             pins,
             held,
+            note: interface
+                .attached
+                .as_ref()
+                .and_then(|attached| attached.note.clone()),
             choice,
             entries: entries.collect(),
             shown,
@@ -315,6 +321,7 @@ impl Entry {
         }
     }
 
+                self.note.clone_from(&attachment.note);
     fn fail(&mut self, link: &LinkState, error: &DatapathError, now: Instant) {
         let wait = self.failed.as_ref().map_or(RETRY, |failed| failed.wait * 2);
         self.failed = Some(Failed {
@@ -349,9 +356,8 @@ impl Entry {
             .and_then(|note| attacher.confirm(link, slot, took_over, note));
         match renewed {
             Ok((attachment, fd)) => {
-                let before = self.interface.attached.take().and_then(|before| before.note);
-                self.interface.attached = Some(crate::interface::Attachment {
-                    note: attachment.note.clone().or(before),
+                self.interface.attached = Some(Attachment {
+                    note: attachment.note.or_else(|| self.note.clone()),
                     ..attachment
                 });
                 self.link = Some(fd);
