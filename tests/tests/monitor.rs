@@ -424,6 +424,40 @@ fn packets_beyond_the_rate_are_reported_as_not_shown() -> Result<()> {
     Ok(())
 }
 
+/// Packets go on meanwhile, through the monitor's program.
+#[test]
+fn a_usual_program_that_cannot_be_put_back_is_reported_and_tried_again() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = site()?;
+    let usual = programs(&site.daemon)?;
+    let running = Running::start(&site, "monitor")?;
+    let monitored = monitored(&site, &usual)?;
+    let link = site.daemon.pin_dir().join(format!("v{LAYOUT_VERSION}/links/0"));
+    // The daemon may pin the link again before the directory is there.
+    wait::until_true("a directory is where the link was pinned", LIMIT, || {
+        fs::remove_file(&link)?;
+        Ok(fs::create_dir(&link).is_ok())
+    })?;
+    let what = "a monitor has ended, and its program still runs";
+    let is_reported = || -> Result<bool> {
+        let status = site.daemon.cli().json("status")?;
+        Ok(status["problems"].to_string().contains(what))
+    };
+    // Dropping kills it.
+    drop(running);
+    wait::until_true("the failure is reported", LIMIT, &is_reported)?;
+    ensure!(programs(&site.daemon)?[0] == monitored[0]);
+    traffic(&site)?;
+    fs::remove_dir(&link)?;
+    wait::until_true("the usual program runs again", LIMIT, || {
+        Ok(programs(&site.daemon)? == usual)
+    })?;
+    wait::until_true("the failure is over", LIMIT, || Ok(!is_reported()?))?;
+    let events = site.daemon.cli().ok("events")?;
+    ensure!(events.contains("the usual program runs again"), "{events}");
+    traffic(&site)
+}
+
 /// Nothing would ever be shown.
 #[test]
 fn a_daemon_without_interfaces_says_so() -> Result<()> {

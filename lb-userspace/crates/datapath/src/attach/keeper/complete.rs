@@ -1,17 +1,21 @@
 //! Another program takes the place of the present one, on all interfaces: the whole one of the first one, at the end of a cold start,
-//! and that of a monitor of the usual one, and back.
+//! and that of a monitor of the usual one, and back, which is retried.
 
 use std::time::Instant;
 
 use super::super::super::faults::DatapathPart;
 use crate::{
-    attach::keeper::Keeper,
+    attach::keeper::{Keeper, RETRY, RETRY_MAX, Retry},
     error::{DatapathError, chain},
     monitor::maps::MonitorMaps,
 };
 
 /// How the log reports that a cold start is over.
 const WHOLE_RUNS: &str = "the whole program runs, in the place of the first one";
+/// How the log reports that a monitor is over, where that took more than one attempt.
+const USUAL_RUNS: &str = "the usual program runs again, in the place of a monitor's";
+/// The same, where another monitor has begun meanwhile.
+const NEXT_RUNS: &str = "the program of another monitor runs, in the place of one that has ended";
 
 impl Keeper {
     /// Has all interfaces run the whole program, in the place of the first one.
@@ -39,34 +43,61 @@ impl Keeper {
         completed
     }
 
-    /// Has all interfaces run the program of a monitor, or the usual one again.
+    /// Has all interfaces run the program of a monitor.
     ///
     /// # Errors
-    /// One of the interfaces cannot: all of them have the usual program again, as far as possible.
-    pub(super) fn monitor(&mut self, monitor: Option<MonitorMaps>) -> Result<(), DatapathError> {
-        self.monitor = monitor;
-        let exchanged = self.try_complete();
-        if exchanged.is_err() && self.monitor.take().is_some() {
-            // The first error matters more than one of going back, which is tried again with the next change.
-            let _ = self.try_complete();
+    /// One of the interfaces cannot: all of them have the usual program again, or get it as soon as possible.
+    pub(super) fn monitor(&mut self, monitor: MonitorMaps) -> Result<(), DatapathError> {
+        self.monitor = Some(monitor);
+        let begun = self.try_complete();
+        match &begun {
+            // It replaces a program that an earlier monitor has left, too.
+            Ok(()) if self.usual.take().is_some() => {
+                self.reporter.works(DatapathPart::Program, NEXT_RUNS);
+            }
+            Ok(()) => {}
+            Err(_) => self.put_usual_back(),
         }
-        exchanged
+        begun
     }
 
-    /// Puts the usual program back if the monitor has ended.
-    pub(super) fn end_monitor(&mut self) {
-        if !self.has_ended_monitor() {
-            return;
-        }
-        if let Err(error) = self.monitor(None) {
-            let error = chain(&error);
-            tracing::warn!(error, "cannot put the usual program back after a monitor");
+    /// Whether the usual program is to be put back: the monitor has ended, or the latest attempt was a while ago.
+    pub(super) fn must_put_usual_back(&self, now: Instant) -> bool {
+        match &self.monitor {
+            Some(monitor) => monitor.is_alone(),
+            None => self.usual.as_ref().is_some_and(|retry| now >= retry.at),
         }
     }
 
-    /// Whether the program of a monitor runs that has ended.
-    pub(super) fn has_ended_monitor(&self) -> bool {
-        self.monitor.as_ref().is_some_and(MonitorMaps::is_alone)
+    /// Whether the program of a monitor runs, or may run.
+    pub(super) const fn is_monitored(&self) -> bool {
+        self.monitor.is_some() || self.usual.is_some()
+    }
+
+    /// Puts the usual program in the place of a monitor's, which must not go on. A failure is reported, and is to be retried.
+    pub(super) fn put_usual_back(&mut self) {
+        self.monitor = None;
+        let failed = self.usual.take();
+        match self.try_complete() {
+            Ok(()) if failed.is_none() => {}
+            Ok(()) => self.reporter.works(DatapathPart::Program, USUAL_RUNS),
+            Err(error) => {
+                let wait = failed.map_or(RETRY, |failed| failed.wait * 2).min(RETRY_MAX);
+                self.usual = Some(Retry {
+                    at: Instant::now() + wait,
+                    wait,
+                });
+                let message = format!(
+                    "a monitor has ended, and its program still runs: {}",
+                    chain(&error)
+                );
+                let hint = error.hint();
+                let hint = hint.as_deref().unwrap_or(
+                    "retried automatically; packets are forwarded as before, with more work for each",
+                );
+                self.reporter.failed(DatapathPart::Program, message, hint);
+            }
+        }
     }
 
     fn try_complete(&mut self) -> Result<(), DatapathError> {

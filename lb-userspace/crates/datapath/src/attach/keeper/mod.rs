@@ -56,6 +56,8 @@ pub(in super::super) struct Keeper {
     reporter: PartReporter,
     /// The monitor whose program is to run in the place of the usual one.
     monitor: Option<MonitorMaps>,
+    /// When to try again to put the usual program back, where that failed after a monitor.
+    usual: Option<Retry>,
     /// Pins could not be made again at the latest attempt.
     lacks_pins: bool,
 }
@@ -65,14 +67,21 @@ struct Entry {
     interface: Interface,
     /// Held open so that another daemon on the interface can find this process.
     link: Option<OwnedFd>,
-    /// The latest attempt to attach, where it failed.
-    failed: Option<Failed>,
     /// The remark of attaching. It holds for every program that the link has later.
     note: Option<String>,
+    /// The latest attempt to attach, where it failed.
+    failed: Option<Failed>,
     /// The foreign program that the interface was found with.
     foreign: Option<u32>,
     /// It had the program before.
     served: bool,
+}
+
+/// The next attempt after one that failed.
+struct Retry {
+    at: Instant,
+    /// The time from the failure to it.
+    wait: Duration,
 }
 
 /// An attempt that failed.
@@ -97,6 +106,10 @@ impl Keeper {
         shown.send_replace(interfaces.clone().into());
         let entries = interfaces.into_iter().zip(links).map(|(interface, link)| Entry {
             served: interface.attached.is_some(),
+            note: interface
+                .attached
+                .as_ref()
+                .and_then(|attached| attached.note.clone()),
             interface,
             link,
             failed: None,
@@ -106,15 +119,12 @@ impl Keeper {
             client,
             pins,
             held,
-            note: interface
-                .attached
-                .as_ref()
-                .and_then(|attached| attached.note.clone()),
             choice,
             entries: entries.collect(),
             shown,
             reporter,
             monitor: None,
+            usual: None,
             lacks_pins: false,
         }
     }
@@ -311,6 +321,7 @@ impl Entry {
             .and_then(|note| attacher.confirm(link, slot, false, note));
         match attached {
             Ok((attachment, fd)) => {
+                self.note.clone_from(&attachment.note);
                 self.interface.attached = Some(attachment);
                 self.link = Some(fd);
                 self.failed = None;
@@ -321,7 +332,6 @@ impl Entry {
         }
     }
 
-                self.note.clone_from(&attachment.note);
     fn fail(&mut self, link: &LinkState, error: &DatapathError, now: Instant) {
         let wait = self.failed.as_ref().map_or(RETRY, |failed| failed.wait * 2);
         self.failed = Some(Failed {

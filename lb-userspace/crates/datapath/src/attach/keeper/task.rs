@@ -85,7 +85,7 @@ async fn run(
                         continue;
                     }
                     Some(Command::Monitor(maps, reply)) => {
-                        let begin = |keeper: &mut Keeper| keeper.monitor(Some(maps));
+                        let begin = |keeper: &mut Keeper| keeper.monitor(maps);
                         let Some((same, result)) = blocking(keeper, begin).await else {
                             return;
                         };
@@ -95,7 +95,7 @@ async fn run(
                         continue;
                     }
                     Some(Command::EndMonitor) => {
-                        let Some((same, ())) = blocking(keeper, Keeper::end_monitor).await else {
+                        let Some(same) = put_usual_back_if_due(keeper).await else {
                             return;
                         };
                         keeper = same;
@@ -107,7 +107,10 @@ async fn run(
                         let _ = reply.send(result.unwrap_or(Ok(())));
                     }
                     Some(Command::Keep(reply)) => {
-                        drop(blocking(keeper, Keeper::end_monitor).await);
+                        // Also where the monitor's maps are still held: nothing would end it once this daemon is gone.
+                        if keeper.is_monitored() {
+                            drop(blocking(keeper, Keeper::put_usual_back).await);
+                        }
                         let _ = reply.send(());
                     }
                     None => {}
@@ -122,12 +125,10 @@ async fn run(
             _ = ticks.tick() => {}
         }
         due = None;
-        if keeper.has_ended_monitor() {
-            let Some((same, ())) = blocking(keeper, Keeper::end_monitor).await else {
-                return;
-            };
-            keeper = same;
-        }
+        let Some(same) = put_usual_back_if_due(keeper).await else {
+            return;
+        };
+        keeper = same;
         let Some((same, looked)) = look(keeper).await else {
             return;
         };
@@ -166,6 +167,15 @@ async fn blocking<T: Send + 'static>(
         (keeper, result)
     };
     task::spawn_blocking(work).await.ok()
+}
+
+/// Ends a monitor that nothing holds any more; nothing when the runtime ends.
+async fn put_usual_back_if_due(keeper: Keeper) -> Option<Keeper> {
+    if !keeper.must_put_usual_back(Instant::now()) {
+        return Some(keeper);
+    }
+    let (keeper, ()) = blocking(keeper, Keeper::put_usual_back).await?;
+    Some(keeper)
 }
 
 /// One look and what follows from it; nothing when the runtime ends.
