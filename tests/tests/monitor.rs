@@ -424,6 +424,26 @@ fn packets_beyond_the_rate_are_reported_as_not_shown() -> Result<()> {
     Ok(())
 }
 
+#[test]
+fn a_monitor_ends_with_the_service_that_it_was_for() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = site()?;
+    let usual = programs(&site.daemon)?;
+    let running = Running::start(&site, "monitor --service empty")?;
+    let monitored = monitored(&site, &usual)?;
+    // Another change ends nothing.
+    site.daemon.cli().ok("backend drain web4 b0")?;
+    site.daemon.cli().ok("service remove empty")?;
+    let outcome = running.outcome(|| Ok(()))?;
+    ensure!(
+        outcome.code == Some(3)
+            && outcome.stderr.contains("service empty was removed")
+            && outcome.stderr.contains("hint"),
+        "{outcome:?}"
+    );
+    nothing_left(&site, &usual, &monitored)
+}
+
 /// Packets go on meanwhile, through the monitor's program.
 #[test]
 fn a_usual_program_that_cannot_be_put_back_is_reported_and_tried_again() -> Result<()> {
@@ -490,7 +510,7 @@ fn what_does_not_exist_is_refused_with_the_names_that_do() -> Result<()> {
     );
     let refused = cli.fails(3, "monitor --backend b7")?;
     ensure!(
-        refused.contains("no such backend") && refused.contains("web4/b0"),
+        refused.contains("no such backend") && refused.contains("backends: b0"),
         "{refused}"
     );
     cli.fails(3, "monitor --reason none")?;

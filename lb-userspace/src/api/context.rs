@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::SystemTime};
 
 use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::parser::FileParser;
 use crate::{
@@ -120,4 +120,6 @@ pub struct Api {
     pub parser: FileParser,
     /// Ends streams when the daemon leaves.
     pub cancel: CancellationToken,
+    /// Tasks that the daemon waits for when it leaves.
+    pub tracker: TaskTracker,
 }

@@ -46,6 +46,11 @@ impl ApiError {
         })
     }
 
+    /// The same as the body of an answer.
+    pub(super) fn into_body(self) -> ErrorBody {
+        ErrorBody { error: self.0 }
+    }
+
     fn status(&self) -> StatusCode {
         match self.0.code {
             ErrorCode::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
@@ -59,7 +64,7 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status(), Json(ErrorBody { error: self.0 })).into_response()
+        (self.status(), Json(self.into_body())).into_response()
     }
 }
 

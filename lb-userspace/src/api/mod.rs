@@ -16,6 +16,7 @@ mod query;
 mod reports;
 pub mod requests;
 mod schema;
+mod selection;
 pub mod service_state;
 mod snapshot;
 pub mod socket;

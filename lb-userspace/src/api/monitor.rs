@@ -8,7 +8,7 @@ use std::{
 
 use axum::{
     body::Body,
-    extract::{Query, State, rejection::QueryRejection},
+    extract::State,
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
@@ -19,19 +19,26 @@ use lb_common::{
     monitor::Direction,
     reason::{Action, Reason},
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::watch,
+    time::{MissedTickBehavior, interval},
+};
 
 use super::{
     error::ApiError,
+    names::Names,
+    query::Params,
     requests::{ErrorBody, ErrorCode, MonitorQuery},
+    selection::{BackendMeant, Selection},
     types::{Lost, MonitorLine, Packet},
 };
 use crate::{
     api::context::Api,
     chain::chain,
+    config::values,
     control::ControlView,
-    datapath::{Monitor, MonitorError, MonitorFilter, MonitoredPacket},
-    state::service::ServiceKey,
+    datapath::{Monitor, MonitorError, MonitorFilter, MonitoredPacket, Places},
+    state::names::ServiceName,
 };
 
 /// Records a second, unless the request sets another rate.
@@ -42,8 +49,6 @@ const MAX_RATE: u32 = 100_000;
 const STREAM_DEPTH: usize = 16;
 /// Time between lines about lost packets. They also show that a reader is gone.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
-/// Names in a hint, at most.
-const MOST_NAMES: usize = 12;
 
 /// Packets as they come, one JSON object per line, until the reader or the daemon leaves. There is one monitor at a time.
 #[utoipa::path(get, path = "/v1/monitor", params(MonitorQuery), responses(
@@ -51,62 +56,140 @@ const MOST_NAMES: usize = 12;
     (status = 404, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn monitor(
     State(api): State<Arc<Api>>,
-    query: Result<Query<MonitorQuery>, QueryRejection>,
+    Params(query): Params<MonitorQuery>,
 ) -> Result<Response, ApiError> {
-    let query = query?.0;
-    let with_bytes = query.packets;
-    let filter = filter(&query, &api.control.view())?;
-    let monitor = api.monitors.begin(filter).await?;
+    let mut views = api.control.views();
+    let selection = selection(&query)?;
+    let places = selection.find(&views.borrow_and_update())?;
+    let monitor = api.monitors.begin(filter(&query, places)?).await?;
     let (sender, body) = Channel::<Bytes>::new(STREAM_DEPTH);
-    tokio::spawn(async move { send(&api, monitor, sender, with_bytes).await });
+    let shown = Shown {
+        monitor,
+        selection,
+        views,
+        names: None,
+        with_bytes: query.packets,
+    };
+    // Ends before the daemon does, and with it the monitored program.
+    let tracker = api.tracker.clone();
+    tracker.spawn(async move { shown.send(&api, sender).await });
     Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
 }
 
-/// Sends packets until the reader or the daemon leaves.
-async fn send(api: &Api, mut monitor: Monitor, mut sender: Sender<Bytes>, with_bytes: bool) {
-    let mut reports = interval(REPORT_EVERY);
-    reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let lines = tokio::select! {
-            () = api.cancel.cancelled() => return,
-            _ = reports.tick() => monitor.lost().map(|lost| vec![MonitorLine::Lost(Lost { lost })]),
-            packets = monitor.packets() => packets.map(|packets| {
-                let view = api.control.view();
-                let line = |packet| MonitorLine::Packet(Box::new(shown(packet, &view, with_bytes)));
-                packets.into_iter().map(line).collect()
-            }),
-        };
-        let lines = match lines {
-            Ok(lines) => lines,
-            Err(error) => {
-                tracing::warn!(%error, "a monitor ends: its records cannot be read");
-                return;
+/// A monitor whose packets go to a reader.
+struct Shown {
+    monitor: Monitor,
+    selection: Selection,
+    views: watch::Receiver<Arc<ControlView>>,
+    /// Names of the present view, made when a packet needs them.
+    names: Option<Names>,
+    with_bytes: bool,
+}
+
+impl Shown {
+    /// Sends packets until the reader or the daemon leaves, or the monitor has to end.
+    async fn send(mut self, api: &Api, mut sender: Sender<Bytes>) {
+        let mut reports = interval(REPORT_EVERY);
+        reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let lines = tokio::select! {
+                () = api.cancel.cancelled() => return,
+                _ = reports.tick() => {
+                    let lost = self.monitor.lost();
+                    lost.map(|lost| vec![MonitorLine::Lost(Lost { lost })]).map_err(ApiError::from)
+                }
+                // An error means that the daemon leaves.
+                Ok(()) = self.views.changed() => match self.follow() {
+                    Ok(()) => continue,
+                    Err(error) => Err(error),
+                },
+                packets = self.monitor.packets() => {
+                    packets.map(|packets| self.lines(packets)).map_err(ApiError::from)
+                }
+            };
+            let (lines, ends) = match lines {
+                Ok(lines) => (lines, false),
+                Err(error) => {
+                    let body = error.into_body();
+                    tracing::info!(reason = body.error.message, "a monitor ends");
+                    (vec![MonitorLine::Ended(body)], true)
+                }
+            };
+            let mut piece = Vec::new();
+            for line in lines {
+                if serde_json::to_writer(&mut piece, &line).is_err() {
+                    return;
+                }
+                piece.push(b'\n');
             }
-        };
-        let mut piece = Vec::new();
-        for line in lines {
-            if serde_json::to_writer(&mut piece, &line).is_err() {
-                return;
+            tokio::select! {
+                () = api.cancel.cancelled() => return,
+                sent = sender.send_data(piece.into()) => if sent.is_err() || ends { return },
             }
-            piece.push(b'\n');
         }
-        tokio::select! {
-            () = api.cancel.cancelled() => return,
-            sent = sender.send_data(piece.into()) => if sent.is_err() { return },
-        }
+    }
+
+    /// Follows the service and backends to the addresses that they have now.
+    fn follow(&mut self) -> Result<(), ApiError> {
+        self.names = None;
+        let places = {
+            let view = self.views.borrow_and_update();
+            let found = self.selection.find(&view);
+            found.map_err(|_| removed(&self.selection, &view))?
+        };
+        Ok(self.monitor.follow(places)?)
+    }
+
+    fn lines(&mut self, packets: Vec<MonitoredPacket>) -> Vec<MonitorLine> {
+        let Self {
+            views,
+            names,
+            with_bytes,
+            ..
+        } = self;
+        let names = names.get_or_insert_with(|| Names::new(&views.borrow()));
+        let line = |packet| MonitorLine::Packet(Box::new(shown(packet, names, *with_bytes)));
+        packets.into_iter().map(line).collect()
     }
 }
 
+/// Why a monitor ends whose service or backend is gone.
+fn removed(selection: &Selection, view: &ControlView) -> ApiError {
+    let Selection { service, backend } = selection;
+    let is_gone = |name: &&ServiceName| !view.desired.services.contains_key(*name);
+    let what = match (service.as_ref().filter(is_gone), backend) {
+        (None, Some(backend)) => format!("backend {}", selection.backend_text(backend)),
+        (Some(name), _) => format!("service {name}"),
+        (None, None) => "what was selected".to_owned(),
+    };
+    ApiError::new(
+        ErrorCode::NotFound,
+        format!("{what} was removed"),
+        Some("the monitor has ended; without a service and a backend it shows all packets".into()),
+    )
+}
+
+/// The service and backend that a query names.
+fn selection(query: &MonitorQuery) -> Result<Selection, ApiError> {
+    let address = query.backend.as_deref().and_then(|text| text.parse().ok());
+    let name = query.backend.as_deref().filter(|_| address.is_none());
+    let named = Selection::named(query.service.as_deref(), name)?;
+    Ok(Selection {
+        backend: address.map(BackendMeant::Address).or(named.backend),
+        ..named
+    })
+}
+
 /// The filter that a query describes.
-fn filter(query: &MonitorQuery, view: &ControlView) -> Result<MonitorFilter, ApiError> {
+fn filter(query: &MonitorQuery, places: Places) -> Result<MonitorFilter, ApiError> {
     let MonitorQuery {
         drops,
-        service,
-        backend,
         client,
         reason,
         sample,
         rate,
+        service: _,
+        backend: _,
         packets: _,
     } = query;
     let invalid = |what: String, hint: String| ApiError::new(ErrorCode::Invalid, what, Some(hint));
@@ -121,21 +204,7 @@ fn filter(query: &MonitorQuery, view: &ControlView) -> Result<MonitorFilter, Api
             .map(|name| named(name, *drops))
             .collect::<Result<_, _>>()?,
     };
-    let service = service
-        .as_deref()
-        .map(|name| service_key(name, view))
-        .transpose()?;
-    let backends = match backend {
-        None => Vec::new(),
-        Some(name) => backends(name, service.as_ref(), view)?,
-    };
-    let client = match client {
-        None => None,
-        Some(text) => Some(prefix(text).ok_or_else(|| {
-            let example = "use an address, or one with a length such as 198.51.100.0/24";
-            invalid(format!("client {text:?} is no prefix"), example.into())
-        })?),
-    };
+    let client = client.as_deref().map(values::prefix).transpose()?;
     let sample = sample.unwrap_or(1);
     if sample == 0 {
         return Err(invalid("sample is 0".into(), "1 is every packet".into()));
@@ -149,8 +218,7 @@ fn filter(query: &MonitorQuery, view: &ControlView) -> Result<MonitorFilter, Api
     }
     Ok(MonitorFilter {
         reasons,
-        service,
-        backends,
+        places,
         client,
         sample,
         rate,
@@ -185,73 +253,8 @@ fn named(name: &str, drops: bool) -> Result<Reason, ApiError> {
     Ok(reason)
 }
 
-fn service_key(name: &str, view: &ControlView) -> Result<ServiceKey, ApiError> {
-    let mut services = view.desired.services.values();
-    let found = services.find(|service| service.name.as_str() == name);
-    found.map(|service| service.key).ok_or_else(|| {
-        let names = view
-            .desired
-            .services
-            .values()
-            .map(|service| service.name.to_string());
-        ApiError::new(
-            ErrorCode::NotFound,
-            format!("service {name:?}: no such service"),
-            hint("services", names),
-        )
-    })
-}
-
-/// The backends of a name or address, of one service or all.
-fn backends(
-    wanted: &str,
-    service: Option<&ServiceKey>,
-    view: &ControlView,
-) -> Result<Vec<(ServiceKey, SocketAddr)>, ApiError> {
-    let address = wanted.parse::<SocketAddr>().ok();
-    let of_service = || {
-        view.backends()
-            .filter(|(_, key, _)| service.is_none_or(|service| service == key))
-    };
-    let found: Vec<_> = of_service()
-        .filter(|((_, name), _, at)| name.as_str() == wanted || Some(*at) == address)
-        .map(|(_, key, address)| (key, address))
-        .collect();
-    if found.is_empty() {
-        let names = of_service().map(|((service, name), ..)| format!("{service}/{name}"));
-        let what = format!("backend {wanted:?}: no such backend");
-        return Err(ApiError::new(ErrorCode::NotFound, what, hint("backends", names)));
-    }
-    Ok(found)
-}
-
-/// The names that there are, as far as they fit.
-fn hint(what: &str, names: impl Iterator<Item = String>) -> Option<String> {
-    let mut names: Vec<String> = names.take(MOST_NAMES + 1).collect();
-    if names.is_empty() {
-        return Some(format!("there are no {what}"));
-    }
-    if names.len() > MOST_NAMES {
-        names.truncate(MOST_NAMES);
-        names.push("…".to_owned());
-    }
-    Some(format!("{what}: {}", names.join(", ")))
-}
-
-/// An address, or a prefix of one.
-fn prefix(text: &str) -> Option<(IpAddr, u8)> {
-    let (address, length) = match text.split_once('/') {
-        None => (text, None),
-        Some((address, length)) => (address, Some(length)),
-    };
-    let address: IpAddr = address.parse().ok()?;
-    let most = if address.is_ipv4() { 32 } else { 128 };
-    let length = length.map_or(Some(most), |length| length.parse().ok())?;
-    (length <= most).then_some((address, length))
-}
-
 /// A packet by the names that services and backends have now.
-fn shown(packet: MonitoredPacket, view: &ControlView, with_bytes: bool) -> Packet {
+fn shown(packet: MonitoredPacket, names: &Names, with_bytes: bool) -> Packet {
     let MonitoredPacket {
         at,
         interface,
@@ -274,16 +277,9 @@ fn shown(packet: MonitoredPacket, view: &ControlView, with_bytes: bool) -> Packe
             .map(|left| (left.destination.clone(), left.source.clone())),
     }
     .unzip();
-    let service_name = service.map(|key| {
-        let mut services = view.desired.services.values();
-        let named = services.find(|service| service.key == key);
-        named.map_or_else(|| key.to_string(), |service| service.name.to_string())
-    });
-    let backend_name = service.zip(backend).map(|(key, address)| {
-        let mut backends = view.backends();
-        let named = backends.find(|(_, of, at)| *of == key && *at == address);
-        named.map_or_else(|| address.to_string(), |((_, name), ..)| name.to_string())
-    });
+    let service_name = service.map(|key| names.service(&key).into_owned());
+    let of_service = service.zip(backend);
+    let backend_name = of_service.map(|(key, address)| names.backend(key, address).into_owned());
     Packet {
         at: humantime::format_rfc3339_micros(at.max(SystemTime::UNIX_EPOCH)).to_string(),
         interface,
@@ -372,7 +368,9 @@ impl From<MonitorError> for ApiError {
                 (ErrorCode::Conflict, Some("`lb status` shows why"))
             }
             MonitorError::ManyBackends(_) => (ErrorCode::Invalid, Some("name the service, too")),
-            MonitorError::Program(_) | MonitorError::Refused(_) => (ErrorCode::Failed, None),
+            MonitorError::Program(_) | MonitorError::Refused(_) | MonitorError::Records(_) => {
+                (ErrorCode::Failed, None)
+            }
         };
         Self::new(code, chain(&error), hint.map(str::to_owned))
     }

@@ -1,6 +1,6 @@
-//! The names of a flow's service and backend.
+//! The names of services and backends of flows and packets.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, net::SocketAddr, sync::Arc};
 
 use lb_common::backend::Generation;
 
@@ -45,6 +45,18 @@ impl Names {
         }
     }
 
+    /// The name of a service; its address where it has none, as one that is being removed.
+    pub(super) fn service(&self, key: &ServiceKey) -> Cow<'_, str> {
+        let name = self.services.get(key);
+        name.map_or_else(|| key.to_string().into(), |name| name.as_str().into())
+    }
+
+    /// The name of a backend; its address where it has none.
+    pub(super) fn backend(&self, service: ServiceKey, address: SocketAddr) -> Cow<'_, str> {
+        let name = self.backends.get(&(service, address));
+        name.map_or_else(|| address.to_string().into(), |name| name.as_str().into())
+    }
+
     /// The names of a flow's service and backend; their addresses where they have none, as of a service that is being removed.
     pub(super) fn of(&mut self, flow: &Flow) -> Named {
         let (id, generation) = flow.owner;
@@ -54,11 +66,9 @@ impl Names {
         {
             return named.clone();
         }
-        let service = self.services.get(&flow.service);
-        let backend = self.backends.get(&(flow.service, flow.backend));
         let named = Named {
-            service: service.map_or_else(|| flow.service.to_string().into(), |name| name.as_str().into()),
-            backend: backend.map_or_else(|| flow.backend.to_string().into(), |name| name.as_str().into()),
+            service: self.service(&flow.service).into(),
+            backend: self.backend(flow.service, flow.backend).into(),
         };
         if self.known.len() <= at {
             self.known.resize(at + 1, None);

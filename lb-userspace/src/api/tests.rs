@@ -25,7 +25,7 @@ use prometheus::Registry;
 use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{requests::*, *};
 use crate::{
@@ -213,6 +213,7 @@ impl Server {
             followers: Arc::new(Semaphore::new(FOLLOWERS)),
             parser: FileParser::default(),
             cancel: cancel.clone(),
+            tracker: TaskTracker::new(),
         };
         let metrics = ServerMetrics::register(&Registry::new()).unwrap();
         let server = crate::serve::Server {
@@ -912,14 +913,21 @@ async fn a_monitor_of_what_does_not_exist_is_refused() {
             "backend=web-9",
             Exit::NotFound,
             "no such backend",
-            "backends: web/",
+            "backends: a, b",
         ),
         (
             "service=web&backend=web-9",
             Exit::NotFound,
             "no such backend",
-            "backends: web/",
+            "backends: a, b",
         ),
+        (
+            "backend=10.0.1.1:81",
+            Exit::NotFound,
+            "no such backend",
+            "backends: a, b",
+        ),
+        ("sevice=web", Exit::Failed, "unknown parameter", "drops, service"),
         (
             "reason=no_backends",
             Exit::NotFound,
@@ -935,10 +943,22 @@ async fn a_monitor_of_what_does_not_exist_is_refused() {
         (
             "client=192.0.2.0/33",
             Exit::Failed,
-            "no prefix",
-            "198.51.100.0/24",
+            "more than the 32 bits",
+            "from 0 to 32",
         ),
-        ("client=clients", Exit::Failed, "no prefix", "198.51.100.0/24"),
+        (
+            "client=192.0.2.7/24",
+            Exit::Failed,
+            "bits beyond its length",
+            "192.0.2.0/24",
+        ),
+        (
+            "client=::ffff:192.0.2.7",
+            Exit::Failed,
+            "IPv4 address written as IPv6",
+            "IPv4 address itself",
+        ),
+        ("client=clients", Exit::Failed, "no prefix", "for example"),
         ("sample=0", Exit::Failed, "sample is 0", "every packet"),
         ("rate=0", Exit::Failed, "rate is 0", "1 to"),
         (

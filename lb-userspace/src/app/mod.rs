@@ -323,6 +323,7 @@ impl Daemon {
             followers: Arc::new(Semaphore::new(api_server.limits.connections / 2)),
             parser: parser.clone(),
             cancel: cancel.clone(),
+            tracker: tracker.clone(),
         };
         let socket = Arc::new(OnceLock::new());
         let late = had::Late::new(Part::AdminSocket, api_socket, &board, &cancel);

@@ -1,10 +1,6 @@
 //! The monitored program: its verdicts are those of the usual one, and its records show each packet as it came and as it left.
 
-use std::{
-    net::{IpAddr, SocketAddr},
-    path::Path,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::Path, time::Duration};
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, Map, MapData};
@@ -18,7 +14,8 @@ use lb_common::{
 use lb_tests::{lane::Lane, netns::Netns, scratch::Scratch, test_run::Program};
 use lb_userspace::{
     datapath::{
-        Datapath, Interfaces, Monitor, MonitorError, MonitorFilter, MonitoredPacket, WriterHandle, WriterTask,
+        Datapath, Interface, Interfaces, Monitor, MonitorError, MonitorFilter, MonitoredPacket, Places,
+        WriterHandle, WriterTask,
     },
     state::service::{Protocol, ServiceKey},
 };
@@ -90,6 +87,20 @@ impl Plane {
         Ok((action, output))
     }
 
+    /// Waits until this program is attached to all interfaces.
+    fn wait_for_program(&self, id: u32) -> Result<()> {
+        let mut interfaces = self.interfaces.clone();
+        let is_it = |interface: &Interface| {
+            let attached = interface.attached.as_ref();
+            attached.is_some_and(|attached| attached.program_id == id)
+        };
+        self.runtime.block_on(async {
+            let runs = interfaces.wait_for(|all| all.iter().all(is_it));
+            timeout(PATIENCE, runs).await.context("another program runs")??;
+            Ok(())
+        })
+    }
+
     fn monitor(&self, filter: MonitorFilter) -> Result<Monitor> {
         Ok(self.runtime.block_on(self.writer.monitor(filter))?)
     }
@@ -136,11 +147,21 @@ fn resolve_all(pins: &Path) -> Result<()> {
     Ok(())
 }
 
+/// Packets of one service.
+fn of_service(key: ServiceKey) -> MonitorFilter {
+    MonitorFilter {
+        places: Places {
+            service: Some(key),
+            backends: None,
+        },
+        ..everything()
+    }
+}
+
 fn everything() -> MonitorFilter {
     MonitorFilter {
         reasons: Reason::ALL.to_vec(),
-        service: None,
-        backends: Vec::new(),
+        places: Places::default(),
         client: None,
         sample: 1,
         rate: 100_000,
@@ -263,7 +284,6 @@ fn each_filter_leaves_out_what_was_not_asked_for() -> Result<()> {
         .copied()
         .collect();
     let backend = V4.backend(L2DSR);
-    let client_prefix = |text: &str, length| Some((text.parse::<IpAddr>().unwrap(), length));
     let cases: Vec<(&str, MonitorFilter, Vec<Frame>, Vec<Frame>)> = vec![
         (
             "drops",
@@ -285,17 +305,17 @@ fn each_filter_leaves_out_what_was_not_asked_for() -> Result<()> {
         ),
         (
             "a service",
-            MonitorFilter {
-                service: Some(key(V4, 81)),
-                ..everything()
-            },
+            of_service(key(V4, 81)),
             vec![to(client, 81)],
             vec![to(client, L2DSR), to(client, 9)],
         ),
         (
             "a backend",
             MonitorFilter {
-                backends: vec![(key(V4, L2DSR), backend)],
+                places: Places {
+                    service: None,
+                    backends: Some([(key(V4, L2DSR), backend)].into()),
+                },
                 ..everything()
             },
             vec![to(client, L2DSR)],
@@ -304,7 +324,7 @@ fn each_filter_leaves_out_what_was_not_asked_for() -> Result<()> {
         (
             "a client",
             MonitorFilter {
-                client: client_prefix("192.0.2.100", 32),
+                client: Some("192.0.2.100".parse()?),
                 ..everything()
             },
             vec![
@@ -325,7 +345,7 @@ fn each_filter_leaves_out_what_was_not_asked_for() -> Result<()> {
         (
             "a client of IPv6, behind tags",
             MonitorFilter {
-                client: client_prefix("2001:db8::", 64),
+                client: Some("2001:db8::/64".parse()?),
                 ..everything()
             },
             vec![Frame::tcp(V6.client(1), V6.vip(L2DSR), SYN, 64, b"").tagged(&[[0x81, 0, 0, 5]])],
@@ -412,20 +432,74 @@ fn the_usual_program_runs_again_after_a_monitor() -> Result<()> {
             let second = plane.runtime.block_on(plane.writer.monitor(everything()));
             assert!(matches!(second, Err(MonitorError::Busy)), "{second:?}");
             drop(monitor);
-            let mut interfaces = plane.interfaces.clone();
-            plane.runtime.block_on(async {
-                let runs = interfaces.wait_for(|all| {
-                    all.iter().all(|interface| {
-                        interface
-                            .attached
-                            .as_ref()
-                            .is_some_and(|attached| attached.program_id == usual)
-                    })
-                });
-                timeout(PATIENCE, runs).await.context("another program runs")??;
-                Ok::<_, anyhow::Error>(())
-            })?;
+            plane.wait_for_program(usual)?;
         }
+        Ok(())
+    })
+}
+
+/// Nothing would end the monitor once the daemon is gone, however long a reader holds it.
+#[test]
+fn a_daemon_that_leaves_puts_the_usual_program_back_under_a_reader() -> Result<()> {
+    Plane::with(|plane| {
+        let usual = plane.program_id()?;
+        let monitor = plane.monitor(everything())?;
+        ensure!(plane.program_id()? != usual);
+        plane.runtime.block_on(plane.writer.keep());
+        assert_eq!(plane.program_id()?, usual);
+        drop(monitor);
+        Ok(())
+    })
+}
+
+/// The number of a service that was removed goes to the next one that is added.
+#[test]
+fn a_monitor_follows_its_service_to_another_number() -> Result<()> {
+    Plane::with(|plane| {
+        let (watched, other) = (key(V4, 81), key(V4, 83));
+        let to = |port| Frame::tcp(V4.client(40_000), V4.vip(port), SYN, 64, b"");
+        let mut target = target(|_, _| {});
+        let service = target.services[&watched].clone();
+        let mut monitor = plane.monitor(of_service(watched))?;
+        warm_up(plane, &mut monitor)?;
+        plane.run(&to(81))?;
+        plane.records(&mut monitor, 1)?;
+
+        target.services.remove(&watched);
+        plane.runtime.block_on(plane.writer.program(target.clone()))?;
+        target.services.insert(other, service.clone());
+        plane.runtime.block_on(plane.writer.program(target.clone()))?;
+        warm_up(plane, &mut monitor)?;
+        plane.run(&to(81))?;
+        plane.run(&to(83))?;
+        ensure!(
+            plane.has_no_record(&mut monitor, &mut 0),
+            "a packet of another service"
+        );
+
+        target.services.insert(watched, service);
+        plane.runtime.block_on(plane.writer.program(target))?;
+        warm_up(plane, &mut monitor)?;
+        plane.run(&to(83))?;
+        plane.run(&to(81))?;
+        let records = plane.records(&mut monitor, 1)?;
+        assert_eq!(records[0].service, Some(watched));
+        Ok(())
+    })
+}
+
+/// A service that moves to another address.
+#[test]
+fn a_monitor_follows_to_other_places() -> Result<()> {
+    Plane::with(|plane| {
+        let to = |port| Frame::tcp(V4.client(40_000), V4.vip(port), SYN, 64, b"");
+        let mut monitor = plane.monitor(of_service(key(V4, 81)))?;
+        warm_up(plane, &mut monitor)?;
+        monitor.follow(of_service(key(V4, L2DSR)).places)?;
+        plane.run(&to(81))?;
+        plane.run(&to(L2DSR))?;
+        let records = plane.records(&mut monitor, 1)?;
+        assert_eq!(records[0].service, Some(key(V4, L2DSR)));
         Ok(())
     })
 }
@@ -433,10 +507,7 @@ fn the_usual_program_runs_again_after_a_monitor() -> Result<()> {
 #[test]
 fn what_is_not_programmed_cannot_be_watched() -> Result<()> {
     Plane::with(|plane| {
-        let filter = MonitorFilter {
-            service: Some(key(V4, 9)),
-            ..everything()
-        };
+        let filter = of_service(key(V4, 9));
         let refused = plane.runtime.block_on(plane.writer.monitor(filter));
         assert!(
             matches!(refused, Err(MonitorError::NotProgrammed(_))),

@@ -86,7 +86,7 @@ pub use self::{
     },
     left::{LeftForwarding, left_forwarding, sees_programs},
     live::LiveTables,
-    monitor::{Monitor, MonitorFilter, MonitoredPacket, error::MonitorError},
+    monitor::{Monitor, MonitorFilter, MonitoredPacket, Places, error::MonitorError},
     needs::{Needs, needs_of},
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
     netlink::{HostAddress, LinkOperation, TiedTo},

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::api::requests::ErrorBody;
+
 /// A line of `GET /v1/monitor`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(untagged)]
@@ -11,6 +13,8 @@ pub enum MonitorLine {
     Packet(Box<Packet>),
     /// Packets that are missing between the others.
     Lost(Lost),
+    /// The last line, if the monitor ends by itself: its service or backend was removed, or records cannot be read.
+    Ended(ErrorBody),
 }
 
 /// Sent once a second.

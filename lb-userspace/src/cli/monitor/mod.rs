@@ -87,6 +87,7 @@ impl Monitor {
                     return sink.begin();
                 }
                 MonitorLine::Packet(packet) => {
+                MonitorLine::Ended(why) => return Err(CliError::answered(why)),
                     if sink.show(&packet, line)?.is_break() {
                         return Ok(ControlFlow::Break(()));
                     }

@@ -1,5 +1,7 @@
 //! Why packets cannot be recorded.
 
+use std::io;
+
 use lb_common::monitor::FILTER_BACKENDS;
 
 use crate::error::DatapathError;
@@ -19,6 +21,9 @@ pub enum MonitorError {
     /// More backends than a filter holds.
     #[error("{0} backends have that name, and a filter holds {FILTER_BACKENDS}")]
     ManyBackends(usize),
+    /// Records, or their filter, cannot be read or written any more.
+    #[error("records cannot be read")]
+    Records(#[source] io::Error),
     /// The program, or its maps, cannot be brought into the kernel.
     #[error("the monitored program cannot run")]
     Program(#[source] DatapathError),

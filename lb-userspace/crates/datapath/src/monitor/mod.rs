@@ -4,6 +4,7 @@ pub(super) mod error;
 pub(super) mod maps;
 
 use std::{
+    collections::BTreeSet,
     fmt, io,
     net::{IpAddr, SocketAddr},
     ptr,
@@ -28,16 +29,16 @@ use tokio::{
 use self::{error::MonitorError, maps::MonitorMaps};
 use crate::{
     attach::keeper::handle::KeeperHandle,
-    directory::{BackendEntry, Directory},
+    directory::Directory,
     error::DatapathError,
     interface::Interfaces,
     kernel_clock,
     stages::Stages,
-    state::service::ServiceKey,
+    state::{guard::Prefix, service::ServiceKey},
 };
 
-/// Time in which the allowance of records is given in parts, where the rate has as many.
-const PART: Duration = Duration::from_millis(100);
+/// Parts a second in which the allowance of records is given, where the rate has as many records.
+const PARTS: u32 = 10;
 /// Records that are taken from the ring buffer at a time, at most.
 const BATCH: usize = 256;
 
@@ -46,16 +47,34 @@ const BATCH: usize = 256;
 pub struct MonitorFilter {
     /// Those that end for one of these reasons.
     pub reasons: Vec<Reason>,
-    /// Those of this service alone.
-    pub service: Option<ServiceKey>,
-    /// Those of these backends alone, if any are named.
-    pub backends: Vec<(ServiceKey, SocketAddr)>,
-    /// Those of clients in this prefix alone: address and length.
-    pub client: Option<(IpAddr, u8)>,
+    /// Those of this service and these backends alone.
+    pub places: Places,
+    /// Those of clients in this prefix alone.
+    pub client: Option<Prefix>,
     /// One of how many packets is looked at, on each CPU; at least 1.
     pub sample: u32,
     /// Records a second, at most; at least 1.
     pub rate: u32,
+}
+
+/// A service and backends, by address and not by number: a free number is given to another service or backend.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Places {
+    /// This service; `None`: all.
+    pub service: Option<ServiceKey>,
+    /// These backends; `None`: all.
+    pub backends: Option<BTreeSet<(ServiceKey, SocketAddr)>>,
+}
+
+impl Places {
+    /// Whether packets of this service and backend are wanted.
+    fn want(&self, service: Option<ServiceKey>, backend: Option<SocketAddr>) -> bool {
+        self.service.is_none_or(|wanted| service == Some(wanted))
+            && self.backends.as_ref().is_none_or(|wanted| {
+                let place = service.zip(backend);
+                place.is_some_and(|place| wanted.contains(&place))
+            })
+    }
 }
 
 /// A packet, by the names that the daemon had for its numbers when it was read.
@@ -87,6 +106,8 @@ pub struct MonitoredPacket {
 pub struct Monitor {
     ring: AsyncFd<RingBuf<MapData>>,
     maps: MonitorMaps,
+    wanted: MonitorFilter,
+    /// The same by numbers, as written last.
     filter: Filter,
     /// Records in each part of the allowance.
     part: u64,
@@ -116,11 +137,11 @@ impl fmt::Debug for Monitor {
 impl Monitor {
     /// Has the monitored program run. Within a tokio runtime.
     pub(super) async fn begin(
-        filter: MonitorFilter,
+        wanted: MonitorFilter,
         permit: OwnedSemaphorePermit,
         stages: Stages,
         keeper: KeeperHandle,
-        directory: watch::Receiver<Arc<Directory>>,
+        mut directory: watch::Receiver<Arc<Directory>>,
     ) -> Result<Self, MonitorError> {
         let interfaces = keeper.interfaces();
         if interfaces
@@ -130,8 +151,7 @@ impl Monitor {
         {
             return Err(MonitorError::NotAttached);
         }
-        let rate = filter.rate.max(1);
-        let filter = numbers(filter, &directory.borrow())?;
+        let filter = numbers(&wanted, &directory.borrow_and_update())?;
         // The first program of a start stands behind a gate, and lacks stages.
         let whole = tokio::task::spawn_blocking(move || stages.complete()).await;
         whole
@@ -150,23 +170,18 @@ impl Monitor {
             .map_err(|error| io(io::Error::other(error)))?;
         // SAFETY: its descriptor is the same, and open, until it is dropped.
         let ring = unsafe { AsyncFd::register(ring) }.map_err(|error| io(error.into_parts().1))?;
-        let every = PART.max(Duration::from_secs(1) / rate);
+        let (part, every) = parts(wanted.rate);
         let mut parts = interval(every);
         parts.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let in_a_part = f64::from(rate) * every.as_secs_f64();
         maps.set_filter(&filter).map_err(io)?;
         let end = End(keeper);
         end.0.monitor(maps.clone()).await?;
         Ok(Self {
             ring,
             maps,
+            wanted,
             filter,
-            #[expect(
-                clippy::cast_possible_truncation,
-                clippy::cast_sign_loss,
-                reason = "a number of records"
-            )]
-            part: (in_a_part.round() as u64).max(1),
+            part,
             parts,
             interfaces,
             directory,
@@ -179,16 +194,19 @@ impl Monitor {
     /// further packets are lost. Cancel-safe.
     ///
     /// # Errors
-    /// A map cannot be read or written.
-    pub async fn packets(&mut self) -> io::Result<Vec<MonitoredPacket>> {
+    /// A map cannot be read or written, or more backends are at the wanted places than a filter holds.
+    pub async fn packets(&mut self) -> Result<Vec<MonitoredPacket>, MonitorError> {
         loop {
             tokio::select! {
                 _ = self.parts.tick() => {
-                    self.filter.allowance = self.maps.recorded()?.records + self.part;
-                    self.maps.set_filter(&self.filter)?;
+                    let recorded = self.maps.recorded().map_err(MonitorError::Records)?;
+                    self.filter.allowance = recorded.records + self.part;
+                    self.maps.set_filter(&self.filter).map_err(MonitorError::Records)?;
                 }
+                // An error means that the writer has ended, and numbers change no more.
+                Ok(()) = self.directory.changed() => self.renumber()?,
                 ready = self.ring.readable_mut() => {
-                    let mut ready = ready?;
+                    let mut ready = ready.map_err(MonitorError::Records)?;
                     let ring = ready.get_inner_mut();
                     let mut records = Vec::new();
                     while records.len() < BATCH && let Some(bytes) = ring.next() {
@@ -197,20 +215,52 @@ impl Monitor {
                     if records.len() < BATCH {
                         ready.clear_ready();
                     }
-                    if !records.is_empty() {
-                        return Ok(self.named(&records));
+                    let packets = self.named(&records);
+                    if !packets.is_empty() {
+                        return Ok(packets);
                     }
                 }
             }
         }
     }
 
+    /// Records packets of these places instead; none while they are not programmed (yet).
+    ///
+    /// # Errors
+    /// More backends are there than a filter holds, or the filter cannot be written.
+    pub fn follow(&mut self, places: Places) -> Result<(), MonitorError> {
+        if self.wanted.places == places {
+            return Ok(());
+        }
+        self.wanted.places = places;
+        self.renumber()
+    }
+
+    /// Writes the filter with the numbers that the wanted places have now. The allowance stays.
+    fn renumber(&mut self) -> Result<(), MonitorError> {
+        let filter = match numbers(&self.wanted, &self.directory.borrow_and_update()) {
+            Ok(filter) => filter,
+            // Without a reason, the filter takes no packet.
+            Err(MonitorError::NotProgrammed(_)) => Filter {
+                reasons: 0,
+                ..self.filter
+            },
+            Err(error) => return Err(error),
+        };
+        self.filter = Filter {
+            allowance: self.filter.allowance,
+            ..filter
+        };
+        self.maps.set_filter(&self.filter).map_err(MonitorError::Records)
+    }
+
     /// Packets that the filter asked for and that were not recorded, since the rate was reached or the reader was late.
     ///
     /// # Errors
     /// A map cannot be read.
-    pub fn lost(&self) -> io::Result<u64> {
-        Ok(self.maps.recorded()?.lost)
+    pub fn lost(&self) -> Result<u64, MonitorError> {
+        let recorded = self.maps.recorded().map_err(MonitorError::Records)?;
+        Ok(recorded.lost)
     }
 
     fn named(&self, records: &[Record]) -> Vec<MonitoredPacket> {
@@ -233,7 +283,9 @@ impl Monitor {
                 after: start(&record.after, record.after_len),
             }
         };
-        records.iter().map(named).collect()
+        // A number may have gone to another service before the filter followed.
+        let is_wanted = |packet: &MonitoredPacket| self.wanted.places.want(packet.service, packet.backend);
+        records.iter().map(named).filter(is_wanted).collect()
     }
 }
 
@@ -250,12 +302,18 @@ fn record(bytes: &[u8]) -> Option<Record> {
     Some(unsafe { ptr::read_unaligned(bytes.as_ptr().cast()) })
 }
 
+/// Splits a rate (records a second) into parts of the allowance: records in each, and the time between them.
+fn parts(rate: u32) -> (u64, Duration) {
+    let rate = rate.max(1);
+    let part = rate.div_ceil(PARTS);
+    (part.into(), Duration::from_secs(part.into()) / rate)
+}
+
 /// A filter by the numbers that the program knows.
-fn numbers(filter: MonitorFilter, directory: &Directory) -> Result<Filter, MonitorError> {
+fn numbers(filter: &MonitorFilter, directory: &Directory) -> Result<Filter, MonitorError> {
     let MonitorFilter {
         reasons,
-        service,
-        backends,
+        places: Places { service, backends },
         client,
         sample,
         rate: _,
@@ -264,44 +322,38 @@ fn numbers(filter: MonitorFilter, directory: &Directory) -> Result<Filter, Monit
         None => ServiceId::NONE,
         Some(key) => {
             let mut all = directory.services.iter();
-            let found = all.find(|(_, other)| *other == key);
+            let found = all.find(|(_, other)| other == key);
             found
                 .map(|(id, _)| *id)
                 .ok_or_else(|| MonitorError::NotProgrammed(format!("service {key}")))?
         }
     };
-    let is_wanted = |entry: &&BackendEntry| {
-        let mut wanted = backends.iter();
-        wanted.any(|(service, address)| (entry.service, entry.address) == (*service, *address))
-    };
-    let ids: Vec<BackendId> = directory
-        .backends
-        .iter()
-        .filter(is_wanted)
-        .map(|entry| entry.id)
-        .collect();
+    let ids: Vec<BackendId> = backends.as_ref().map_or_else(Vec::new, |wanted| {
+        let all = directory.backends.iter();
+        all.filter(|entry| wanted.contains(&(entry.service, entry.address)))
+            .map(|entry| entry.id)
+            .collect()
+    });
     if ids.is_empty()
-        && let Some((_, address)) = backends.first()
+        && let Some(wanted) = backends
     {
-        return Err(MonitorError::NotProgrammed(format!("backend {address}")));
+        let mut addresses = wanted.iter().map(|(_, address)| format!("backend {address}"));
+        let what = addresses.next().unwrap_or_else(|| "no backend".to_owned());
+        return Err(MonitorError::NotProgrammed(what));
     }
     let mut numbers = [BackendId::NONE; FILTER_BACKENDS];
     let places = numbers
         .get_mut(..ids.len())
         .ok_or(MonitorError::ManyBackends(ids.len()))?;
     places.copy_from_slice(&ids);
-    let client_mask = client.map_or_else(NetAddr::default, |(address, length)| mask(address, length));
-    let address = client.map_or_else(NetAddr::default, |(address, _)| NetAddr::from(address));
-    let mut masked = address;
-    for (word, mask) in masked.0.iter_mut().zip(client_mask.0) {
-        *word &= mask;
-    }
+    let client_mask = client.map_or_else(NetAddr::default, |client| mask(client.address(), client.length()));
+    let client_address = client.map_or_else(NetAddr::default, |client| NetAddr::from(client.address()));
     Ok(Filter {
         reasons: reasons.iter().fold(0, |all, reason| all | 1 << *reason as u32),
         allowance: 0,
-        client: masked,
+        client: client_address,
         client_mask,
-        sample: sample.max(1),
+        sample: (*sample).max(1),
         service,
         #[expect(clippy::cast_possible_truncation, reason = "at most `FILTER_BACKENDS`")]
         backend_count: ids.len() as u16,
