@@ -117,6 +117,33 @@ impl Client {
     }
 }
 
+/// A path with a query of the values that are given. What has a meaning in a query, and what may not stand there, is escaped
+/// (RFC 3986 section 2.1).
+pub(super) fn with_query<'a>(
+    path: &str,
+    values: impl IntoIterator<Item = (&'a str, Option<String>)>,
+) -> String {
+    let mut path = path.to_owned();
+    let mut before = '?';
+    for (name, value) in values {
+        if let Some(value) = value {
+            path.push_str(&format!("{before}{name}={}", escaped(&value)));
+            before = '&';
+        }
+    }
+    path
+}
+
+fn escaped(value: &str) -> String {
+    let escape = |byte: u8| match byte {
+        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b':' | b'/' | b',' => {
+            char::from(byte).to_string()
+        }
+        other => format!("%{other:02X}"),
+    };
+    value.bytes().map(escape).collect()
+}
+
 fn failure(status: StatusCode, body: &[u8]) -> CliError {
     match serde_json::from_slice::<ErrorBody>(body) {
         Ok(body) => CliError::answered(body),
@@ -146,4 +173,25 @@ fn nonsense(error: &dyn std::error::Error) -> CliError {
 fn broken(error: &dyn std::error::Error) -> CliError {
     CliError::new(Exit::Unreachable, format!("the daemon hung up: {error}"))
         .hint("see its log; the kernel forwards on without it")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_of_a_query_are_escaped() {
+        let some = |value: &str| Some(value.to_owned());
+        let query = [
+            ("client", some("2001:db8::/32")),
+            ("state", None),
+            ("service", some("a&b=c d[1]")),
+        ];
+        let path = with_query("/v1/flows", query);
+        assert_eq!(
+            path,
+            "/v1/flows?client=2001:db8::/32&service=a%26b%3Dc%20d%5B1%5D"
+        );
+        assert_eq!(with_query("/v1/flows", [("state", None)]), "/v1/flows");
+    }
 }

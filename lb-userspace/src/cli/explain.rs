@@ -7,6 +7,7 @@ use lb_common::reason::Reason;
 use serde::Serialize;
 
 use super::{
+    client::with_query,
     error::{CliError, Exit},
     output::Context,
     table::{Align, Table},
@@ -74,28 +75,20 @@ impl Explain {
         let protocol = Protocol::from_word(what);
         match (protocol, self.source.zip(self.destination)) {
             (Some(protocol), Some((source, destination))) => {
-                let mut path = format!(
-                    "/v1/explain?protocol={}&source={source}&destination={destination}&established={}",
-                    protocol.word(),
-                    self.established
-                );
-                if let Some(iface) = &self.iface {
-                    path.push_str(&format!("&interface={iface}"));
-                }
-                for (name, value) in [
+                let values = [
+                    ("protocol", Some(protocol.word().to_owned())),
+                    ("source", Some(source.to_string())),
+                    ("destination", Some(destination.to_string())),
+                    ("established", Some(self.established.to_string())),
+                    ("interface", self.iface),
                     ("ttl", self.ttl.map(|ttl| ttl.to_string())),
                     ("length", self.length.map(|length| length.to_string())),
                     ("quic_id", self.quic_id),
                     ("tunnel", self.tunnel),
                     ("tunnel_from", self.tunnel_from.map(|from| from.to_string())),
                     ("tunnel_to", self.tunnel_to.map(|to| to.to_string())),
-                ] {
-                    if let Some(value) = value {
-                        path.push_str(&format!("&{name}={value}"));
-                    }
-                }
-                // Brackets around IPv6 addresses have no place in a query.
-                let path = path.replace('[', "%5B").replace(']', "%5D");
+                ];
+                let path = with_query("/v1/explain", values);
                 let explanation: Explanation = context.client().get(&path).await?;
                 context.show(&explanation, text)
             }

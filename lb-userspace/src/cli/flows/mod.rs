@@ -12,7 +12,7 @@ use hyper::Method;
 
 use self::printer::Printer;
 use super::{
-    client::Client,
+    client::{Client, with_query},
     error::{CliError, Exit},
     output::{Context, Output, Watch, ask, print, remark},
     table::{Align, Table},
@@ -148,9 +148,10 @@ impl Selection {
         given.collect()
     }
 
-    fn query(&self) -> Vec<String> {
+    /// The path of a request about these flows, with more values.
+    fn path(&self, base: &str, more: impl IntoIterator<Item = (&'static str, Option<String>)>) -> String {
         let parts = self.parts().into_iter();
-        parts.map(|(name, value)| format!("{name}={value}")).collect()
+        with_query(base, parts.map(|(name, value)| (name, Some(value))).chain(more))
     }
 
     /// `1,234 flows of service web, state closed`
@@ -208,12 +209,13 @@ async fn list(
     limit: Option<usize>,
     context: &Context,
 ) -> Result<(), CliError> {
-    let mut query = selection.query();
-    query.extend(sort.map(|sort| format!("sort={}", sort.word())));
-    query.extend(limit.map(|limit| format!("limit={limit}")));
+    let more = [
+        ("sort", sort.map(|sort| sort.word().to_owned())),
+        ("limit", limit.map(|limit| limit.to_string())),
+    ];
+    let path = selection.path("/v1/flows", more);
     let client = context.client();
     let mut printer = Printer::new(context);
-    let path = format!("/v1/flows?{}", query.join("&"));
     let read = client.lines(&path, |line| printer.line(line)).await?;
     if read.is_break() || printer.end()?.is_break() {
         return Ok(());
@@ -228,10 +230,11 @@ async fn count(
     watch: Watch,
     context: &Context,
 ) -> Result<(), CliError> {
-    let mut query = selection.query();
-    query.extend(by.map(|by| format!("by={}", by.word())));
-    query.extend(limit.map(|limit| format!("limit={limit}")));
-    let path = format!("/v1/flows/count?{}", query.join("&"));
+    let more = [
+        ("by", by.map(|by| by.word().to_owned())),
+        ("limit", limit.map(|limit| limit.to_string())),
+    ];
+    let path = selection.path("/v1/flows/count", more);
     let client = context.client();
     let is_empty = Cell::new(false);
     let fetch = async || {
@@ -293,8 +296,7 @@ async fn flush(
     yes: bool,
     context: &Context,
 ) -> Result<(), CliError> {
-    let query = selection.query();
-    let is_meant = all || dry_run || !query.is_empty();
+    let is_meant = all || dry_run || !selection.parts().is_empty();
     if !is_meant && (yes || !io::stdin().is_terminal()) {
         return Err(
             CliError::new(Exit::Usage, "flush would remove the flows of all services")
@@ -302,10 +304,8 @@ async fn flush(
         );
     }
     let client = context.client();
-    let send = async |more: &str| -> Result<Flushed, CliError> {
-        let mut query = query.clone();
-        query.push(more.to_owned());
-        let path = format!("/v1/flows?{}", query.join("&"));
+    let send = async |more: &'static str| -> Result<Flushed, CliError> {
+        let path = selection.path("/v1/flows", [(more, Some("true".to_owned()))]);
         client.change(Method::DELETE, &path, None::<&()>).await
     };
     if !dry_run && !yes {
@@ -315,14 +315,14 @@ async fn flush(
                     .hint("give --yes to flush without a question, or --dry-run to count"),
             );
         }
-        let counted = send("dry_run=true").await?;
+        let counted = send("dry_run").await?;
         let question = format!("flush {}?", selection.text(counted.flows));
         if counted.flows > 0 && !ask(&question)? {
             return Err(CliError::new(Exit::Failed, "not confirmed: no flow was flushed"));
         }
     }
     // A filter narrows what `all` allows.
-    let flushed = send(if dry_run { "dry_run=true" } else { "all=true" }).await?;
+    let flushed = send(if dry_run { "dry_run" } else { "all" }).await?;
     let did = if dry_run { "would flush" } else { "flushed" };
     match context.output {
         Output::Json => context.show(&flushed, |_| String::new())?,

@@ -19,6 +19,7 @@ use self::{
     pcapng::{Pcapng, Side},
 };
 use super::{
+    client::with_query,
     error::{CliError, Exit},
     output::{Context, Output, print_while_read, remark},
 };
@@ -112,8 +113,9 @@ impl Monitor {
         }
     }
 
+            ("drops", Some(self.drops.to_string())),
+            ("packets", Some(self.pcap.is_some().to_string())),
     fn path(&self) -> String {
-        let mut path = format!("/v1/monitor?drops={}&packets={}", self.drops, self.pcap.is_some());
         let reasons = (!self.reason.is_empty()).then(|| self.reason.join(","));
         let values = [
             ("service", self.service.clone()),
@@ -123,24 +125,8 @@ impl Monitor {
             ("sample", self.sample.map(|sample| sample.to_string())),
             ("rate", self.rate.map(|rate| rate.to_string())),
         ];
-        for (name, value) in values {
-            if let Some(value) = value {
-                path.push_str(&format!("&{name}={}", escaped(&value)));
-            }
-        }
-        path
+        with_query("/v1/monitor", values)
     }
-}
-
-/// A value of a query: what has a meaning there, and what may not stand there, is escaped (RFC 3986 section 2.1).
-fn escaped(value: &str) -> String {
-    let escape = |byte: u8| match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b':' | b'/' | b',' => {
-            char::from(byte).to_string()
-        }
-        other => format!("%{other:02X}"),
-    };
-    value.bytes().map(escape).collect()
 }
 
 /// `1/N` or `N`.

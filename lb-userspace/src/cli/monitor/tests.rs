@@ -110,9 +110,3 @@ fn a_sample_is_one_of_a_number() {
         assert_eq!(sample(text).ok(), number, "{text}");
     }
 }
-
-#[test]
-fn values_of_a_query_are_escaped() {
-    assert_eq!(escaped("2001:db8::/32"), "2001:db8::/32");
-    assert_eq!(escaped("a&b=c d[1]"), "a%26b%3Dc%20d%5B1%5D");
-}
