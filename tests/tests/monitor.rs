@@ -444,6 +444,26 @@ fn a_monitor_ends_with_the_service_that_it_was_for() -> Result<()> {
     nothing_left(&site, &usual, &monitored)
 }
 
+/// It may be the only record of an incident, or another command may be writing it.
+#[test]
+fn a_file_is_replaced_by_packets_and_not_by_a_refusal() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = site()?;
+    let file = site.daemon.dir().join("packets");
+    let old = vec![b'x'; 1 << 20];
+    fs::write(&file, &old)?;
+    let to_file = format!("--pcap {}", file.display());
+    let cli = site.daemon.cli();
+    cli.fails(3, &format!("monitor --service wob {to_file}"))?;
+    cli.fails(2, &format!("monitor --count 0 {to_file}"))?;
+    ensure!(fs::read(&file)? == old);
+    let command = format!("monitor --service web4 --count 1 {to_file}");
+    let outcome = Running::start(&site, &command)?.outcome(|| traffic(&site))?;
+    ensure!(outcome.code == Some(0), "{outcome:?}");
+    ensure!(read_pcapng(&file)?.1.len() == 2);
+    Ok(())
+}
+
 /// Packets go on meanwhile, through the monitor's program.
 #[test]
 fn a_usual_program_that_cannot_be_put_back_is_reported_and_tried_again() -> Result<()> {
@@ -515,6 +535,7 @@ fn what_does_not_exist_is_refused_with_the_names_that_do() -> Result<()> {
     );
     cli.fails(3, "monitor --reason none")?;
     cli.fails(2, "monitor --sample 1/0")?;
+    cli.fails(2, "monitor --count 0")?;
     ensure!(programs(&site.daemon)? == usual, "nothing was loaded");
     site.daemon.stop()?;
     cli.fails(5, "monitor")?;

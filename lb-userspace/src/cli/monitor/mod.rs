@@ -7,11 +7,11 @@ use std::{
     fs::File,
     io::{self, Write},
     ops::ControlFlow,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::SystemTime,
 };
 
-use clap::Args;
+use clap::{Args, value_parser};
 use lb_common::reason::{Action, Reason};
 
 use self::{
@@ -57,7 +57,7 @@ pub(super) struct Monitor {
     #[arg(long, value_name = "N")]
     rate: Option<u32>,
     /// End after N packets
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
     count: Option<u64>,
     /// Write pcapng to this file, or to stdout: each packet before and after
     #[arg(long, value_name = "FILE|-")]
@@ -87,8 +87,8 @@ impl Monitor {
                     // A file that has no packet yet is one all the same, and a reader that is gone is noticed.
                     return sink.begin();
                 }
-                MonitorLine::Packet(packet) => {
                 MonitorLine::Ended(why) => return Err(CliError::answered(why)),
+                MonitorLine::Packet(packet) => {
                     if sink.show(&packet, line)?.is_break() {
                         return Ok(ControlFlow::Break(()));
                     }
@@ -100,9 +100,6 @@ impl Monitor {
                 Some(_) | None => ControlFlow::Continue(()),
             })
         };
-        if self.count == Some(0) {
-            return Ok(());
-        }
         match context.client().lines(&path, show).await? {
             ControlFlow::Break(()) => Ok(()),
             ControlFlow::Continue(()) => Err(CliError::new(
@@ -113,11 +110,11 @@ impl Monitor {
         }
     }
 
-            ("drops", Some(self.drops.to_string())),
-            ("packets", Some(self.pcap.is_some().to_string())),
     fn path(&self) -> String {
         let reasons = (!self.reason.is_empty()).then(|| self.reason.join(","));
         let values = [
+            ("drops", Some(self.drops.to_string())),
+            ("packets", Some(self.pcap.is_some().to_string())),
             ("service", self.service.clone()),
             ("backend", self.backend.clone()),
             ("client", self.client.clone()),
@@ -153,14 +150,46 @@ fn report_lost(lost: &mut u64, now: &Lost) {
     }
 }
 
+/// A file that loses its old content with the first write: until then the daemon may refuse the monitor, for one since another
+/// command monitors into this very file.
+struct Replaced {
+    file: File,
+    is_emptied: bool,
+}
+
+impl Replaced {
+    fn open(path: &Path) -> io::Result<Self> {
+        let mut options = File::options();
+        let file = options.write(true).create(true).truncate(false).open(path)?;
+        // Pipes and devices have no length.
+        let is_emptied = !file.metadata()?.is_file();
+        Ok(Self { file, is_emptied })
+    }
+}
+
+impl Write for Replaced {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if !self.is_emptied {
+            self.file.set_len(0)?;
+            self.is_emptied = true;
+        }
+        self.file.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
 impl Sink {
-    fn pcap(file: &PathBuf) -> Result<Self, CliError> {
+    fn pcap(file: &Path) -> Result<Self, CliError> {
         let output: Box<dyn Write> = if file.as_os_str() == "-" {
             Box::new(io::stdout())
         } else {
-            Box::new(File::create(file).map_err(|error| {
+            let replaced = Replaced::open(file).map_err(|error| {
                 CliError::new(Exit::Failed, format!("cannot create {}: {error}", file.display()))
-            })?)
+            })?;
+            Box::new(replaced)
         };
         Ok(Self::Pcap(Pcapng::default(), output))
     }
