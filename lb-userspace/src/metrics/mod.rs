@@ -1,16 +1,21 @@
 //! Metrics: counters of the daemon and of the maps, as text, and the HTTP endpoint that serves them.
 
 mod agent;
+mod backends;
 mod hosts;
+mod interfaces;
 mod judgement;
+mod maps;
 mod render;
 mod server;
+mod services;
 #[cfg(test)]
 mod tests;
 mod text;
 
 pub use self::{
-    render::{is_drop, render},
+    interfaces::is_drop,
+    render::render,
     server::{Endpoint, MAX_CONNECTIONS, ServeError, bind, limits, serve},
 };
 

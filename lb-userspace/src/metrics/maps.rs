@@ -1,0 +1,38 @@
+//! Families of the maps.
+
+use lb_common::map_names;
+
+use super::text::{Kind, Text};
+use crate::control::Observation;
+
+pub(super) fn render(text: &mut Text, seen: &Observation) {
+    let is_flows = |name: &str| map_names::OF_FLOWS.contains(&name);
+    let mut family = text.family(
+        "lb_flows",
+        Kind::Gauge,
+        "Entries of a flow table, two for each NAT flow",
+    );
+    for map in seen.maps.iter().filter(|map| is_flows(map.name)) {
+        family.sample(&[("map", map.name)], map.entries);
+    }
+    let mut family = text.family("lb_map_entries", Kind::Gauge, "Entries of a map in use");
+    for map in &seen.maps {
+        family.sample(&[("map", map.name)], map.entries);
+    }
+    let mut family = text.family(
+        "lb_map_capacity",
+        Kind::Gauge,
+        "Largest number of entries of a map",
+    );
+    for map in &seen.maps {
+        family.sample(&[("map", map.name)], map.capacity);
+    }
+    let mut family = text.family(
+        "lb_map_update_errors_total",
+        Kind::Counter,
+        "Writes to a map that failed",
+    );
+    for map in &seen.maps {
+        family.sample(&[("map", map.name)], map.update_errors);
+    }
+}
