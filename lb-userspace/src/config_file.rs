@@ -7,7 +7,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use crate::config::{self, Config, ConfigError};
+use crate::{
+    config::{
+        self, Config, ConfigError,
+        diff::{self, Diff},
+    },
+    state::stored::{FileOrder, Stored, content_by_file},
+};
 
 /// Why a configuration file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +105,36 @@ impl ConfigFile {
         let content = Arc::new(read(&self.path).map_err(|error| with_details(&error)));
         *seen = stamp.map(|stamp| (stamp, Arc::clone(&content)));
         content
+    }
+
+    /// How the state in force differs from the file. Blocks while a changed file is read.
+    pub fn compare(&self, stored: &Stored) -> Comparison {
+        let next = match self.content().as_ref() {
+            Ok(file) => content_by_file(stored, &file.desired, FileOrder::Reload)
+                .map(|next| diff::diff(&stored.desired, &next))
+                .map_err(|refused| refused.to_string()),
+            Err(why) => Err(why.clone()),
+        };
+        Comparison {
+            by_command: stored.by_commands(),
+            pending: next,
+        }
+    }
+}
+
+/// How the state in force differs from the configuration file.
+#[derive(Debug)]
+pub struct Comparison {
+    /// Changes made by command since the file was applied.
+    pub by_command: Diff,
+    /// Changes that a reload would make, or why the file cannot be used.
+    pub pending: Result<Diff, String>,
+}
+
+impl Comparison {
+    /// Whether there is no difference.
+    pub fn is_equal(&self) -> bool {
+        self.by_command.is_empty() && self.pending.as_ref().is_ok_and(Diff::is_empty)
     }
 }
 

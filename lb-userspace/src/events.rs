@@ -1,7 +1,7 @@
 //! Events of the balancer: a bounded ring that readers list and follow.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
@@ -15,65 +15,85 @@ pub use crate::config::values::rfc3339;
 /// Events kept; the oldest goes when a new one comes.
 pub const EVENTS_KEPT: usize = 4_096;
 
-/// Kind of an event.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum EventKind {
+/// Defines [`EventKind`], each kind with its word.
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident = $word:literal,)+) => {
+        /// Kind of an event.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, ToSchema)]
+        pub enum EventKind {
+            $($(#[$doc])* #[serde(rename = $word)] $kind,)+
+        }
+
+        impl EventKind {
+            /// Every kind.
+            pub const ALL: &[Self] = &[$(Self::$kind,)+];
+
+            /// Its word, as in JSON and metrics.
+            pub const fn word(self) -> &'static str {
+                match self {
+                    $(Self::$kind => $word,)+
+                }
+            }
+        }
+    };
+}
+
+kinds! {
     /// The daemon forwards.
-    Started,
+    Started = "started",
     /// The daemon is leaving.
-    Stopping,
+    Stopping = "stopping",
     /// An interface has the program.
-    Attached,
+    Attached = "attached",
     /// An interface has the program no more.
-    Detached,
+    Detached = "detached",
     /// An interface went down or came up, got another name, or cannot be attached to.
-    Interface,
+    Interface = "interface",
     /// A new desired state is in force.
-    Applied,
+    Applied = "applied",
     /// A desired state was refused; the old one stays.
-    Refused,
+    Refused = "refused",
     /// A configuration file has undone a change made by command.
-    Replaced,
+    Replaced = "replaced",
     /// A service came, went or changed.
-    Service,
+    Service = "service",
     /// A backend came, went or changed.
-    Backend,
+    Backend = "backend",
     /// Checks changed their verdict about a backend.
-    Health,
+    Health = "health",
     /// A backend cannot be reached, so it takes no flows; or it can be again.
-    Reach,
+    Reach = "reach",
     /// Flows of a service or backend fail whatever its checks say; or no longer.
-    Fault,
+    Fault = "fault",
     /// Connections of this machine may be taken for clients'; or that has ended.
-    OwnTraffic,
+    OwnTraffic = "own_traffic",
     /// An agent reported a change of its backend, ceased to answer, or answers again.
-    Agent,
+    Agent = "agent",
     /// A backend's certificate expires soon, or has been renewed.
-    Certificate,
+    Certificate = "certificate",
     /// Backends that are down take flows all the same, since too many are; or that is over.
-    Overruled,
+    Overruled = "overruled",
     /// A backup takes new flows, since too few other backends can; or takes none any more.
-    Backup,
+    Backup = "backup",
     /// A backend begins with a part of its weight, or has come to the whole of it.
-    SlowStart,
+    SlowStart = "slow_start",
     /// A part that the daemon can do without does not work.
-    PartMissing,
+    PartMissing = "part_missing",
     /// That part works again.
-    PartRecovered,
+    PartRecovered = "part_recovered",
     /// Half-open flows of a service give way to new ones because source ports or flow table entries run out; or that
     /// has ended.
-    FlowsGiveWay,
+    FlowsGiveWay = "flows_give_way",
     /// A removed backend that kept its flows was dropped.
-    Released,
+    Released = "released",
     /// The effective state could not be programmed; it is tried again.
-    ProgramFailed,
+    ProgramFailed = "program_failed",
     /// Programming works again.
-    ProgramRecovered,
+    ProgramRecovered = "program_recovered",
     /// A host name cannot be looked up, or has addresses that cannot be used; or that is over.
-    Discovery,
+    Discovery = "discovery",
     /// Flows were removed by command.
-    FlowsFlushed,
+    FlowsFlushed = "flows_flushed",
 }
 
 /// One thing that happened.
@@ -123,6 +143,8 @@ pub struct EventLog {
 struct Kept {
     events: VecDeque<(SystemTime, Event)>,
     last: u64,
+    /// Events so far by kind, without kinds that never happened.
+    counts: BTreeMap<EventKind, u64>,
 }
 
 impl Default for EventLog {
@@ -148,6 +170,7 @@ impl EventLog {
             revision: new.revision,
             message: new.message,
         };
+        *kept.counts.entry(event.kind).or_default() += 1;
         if kept.events.len() == EVENTS_KEPT {
             kept.events.pop_front();
         }
@@ -165,12 +188,19 @@ impl EventLog {
             .collect()
     }
 
+    /// Events since the daemon started, for every kind.
+    pub fn counts(&self) -> Vec<(EventKind, u64)> {
+        let kept = self.lock();
+        let count = |kind: &EventKind| (*kind, kept.counts.get(kind).copied().unwrap_or_default());
+        EventKind::ALL.iter().map(count).collect()
+    }
+
     /// The number of the newest event, to wait for the next one.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.last.subscribe()
     }
 
-    /// A reader that panicked leaves a whole ring behind: every change of it is a single push.
+    /// A reader that panicked leaves a whole ring behind: no change of it can panic half-way.
     fn lock(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

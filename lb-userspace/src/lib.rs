@@ -27,6 +27,7 @@ pub mod parts;
 mod reference;
 pub mod serve;
 pub mod state;
+pub mod version;
 
 pub use lb_datapath as datapath;
 use lb_health_core::clock;

@@ -67,6 +67,18 @@ impl Prometheus {
             .transpose()
     }
 
+    /// Whether the target's answer described the family `name`. That of a counter ends in `_total` only in Prometheus text.
+    ///
+    /// # Errors
+    /// When Prometheus does not answer.
+    pub fn describes(&self, name: &str) -> Result<bool> {
+        let (_, body) = self.get(&format!("/api/v1/targets/metadata?metric={name}"))?;
+        let answer: Value = serde_json::from_str(&body).with_context(|| format!("answer {body}"))?;
+        Ok(answer["data"]
+            .as_array()
+            .is_some_and(|families| !families.is_empty()))
+    }
+
     fn get(&self, path: &str) -> Result<(u16, String)> {
         let address: SocketAddr = LISTEN.parse()?;
         let answer = http::get(&self.ns, address, path)?;

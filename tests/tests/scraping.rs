@@ -14,8 +14,24 @@ use lb_tests::{
 };
 
 /// Metrics that dashboards and alerts are built on.
-const PROMISED: [&str; 24] = [
+const PROMISED: &[&str] = &[
+    "lb_backend_admin",
+    "lb_backend_configured_weight",
+    "lb_backend_info",
+    "lb_backend_last_check_age_seconds",
     "lb_build_info",
+    "lb_config_differs_from_file",
+    "lb_config_last_reload_timestamp_seconds",
+    "lb_config_reloads_total",
+    "lb_cpu_packets_total",
+    "lb_events_total",
+    "lb_interface_losses_total",
+    "lb_interface_native",
+    "lb_listener_requests_total",
+    "lb_service_backends",
+    "lb_service_info",
+    "lb_sweep_age_seconds",
+    "lb_sweep_duration_seconds",
     "lb_config_revision",
     "lb_config_last_apply_success",
     "lb_ready",
@@ -67,11 +83,13 @@ fn prometheus_scrapes_the_counters_and_promtool_is_content() -> Result<()> {
     .map_err(|e| e.context(format!("it answers {answer:?}")))?;
     assert_eq!(prometheus.query("lb_ready")?, Some(1.0));
     assert_eq!(prometheus.query("up")?, Some(1.0));
+    // Prometheus prefers OpenMetrics, and reads it strictly.
+    assert!(prometheus.describes("lb_drops")? && !prometheus.describes("lb_drops_total")?);
     assert_eq!(prometheus.query("lb_service_healthy_backends")?, Some(2.0));
 
     let metrics = site.daemon.metrics()?;
     check_metrics(&site.net.lb.ns, &metrics.text)?;
-    let missing: Vec<_> = PROMISED.into_iter().filter(|name| !metrics.has(name)).collect();
+    let missing: Vec<_> = PROMISED.iter().filter(|name| !metrics.has(name)).collect();
     assert!(missing.is_empty(), "not served: {missing:?}");
     assert!(
         !metrics.text.contains("10.1.0.2"),

@@ -3,6 +3,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
 };
 
 use anyhow::{Context, Result};
@@ -105,10 +106,23 @@ pub(crate) fn lb(workspace: &Workspace, profile: Profile) -> Result<()> {
     command.args(["build", "--package", "lb-userspace", "--bin", "lb"]);
     match profile {
         Profile::Release => command.arg("--release"),
-        Profile::Shipped => command.args(["--profile", Profile::Shipped.dir()]),
+        Profile::Shipped => command
+            .args(["--profile", Profile::Shipped.dir()])
+            .env("LB_COMMIT", commit(workspace)),
         Profile::Debug => &mut command,
     };
     run(&mut command).context("building lb")
+}
+
+/// The commit of the checkout, with a mark where files differ from it; `unknown` outside of a checkout.
+fn commit(workspace: &Workspace) -> String {
+    let git = Command::new("git")
+        .args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
+        .current_dir(&workspace.root)
+        .output();
+    let commit = git.ok().filter(|output| output.status.success());
+    let commit = commit.and_then(|output| String::from_utf8(output.stdout).ok());
+    commit.map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
 /// Builds `liblb_health.so`, optimised as a whole, and gives its path.

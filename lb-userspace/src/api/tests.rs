@@ -158,6 +158,7 @@ fn interface(absence: Option<InterfaceProblem>) -> Interface {
         ifindex: 2,
         xdp_mode: XdpMode::Generic,
         program_id: 42,
+        program_tag: String::new(),
         link_id: 1,
         took_over: false,
         note: None,

@@ -132,6 +132,7 @@ mod tests {
             ifindex: 2,
             xdp_mode: XdpMode::Generic,
             program_id: 7,
+            program_tag: String::new(),
             link_id: 8,
             took_over: false,
             note: Some("the driver has no native XDP".into()),

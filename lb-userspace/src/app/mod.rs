@@ -55,8 +55,8 @@ use crate::{
     config::{Config, DaemonSettings, daemon::OnExit},
     config_file::{ConfigFile, FileError},
     control::{
-        ApplyMetrics, ControlHandle, ControlTask, Observer, Parts, inherit, own_traffic, still_needed,
-        stored_agent_updates,
+        ApplyMetrics, ControlHandle, ControlTask, Observer, Parts, ReloadMetrics, inherit, own_traffic,
+        still_needed, stored_agent_updates,
     },
     datapath::{
         AttachOptions, CheckPaths, Datapath, EarlyStart, Interface, WriterHandle, WriterTask, needs_of,
@@ -135,6 +135,7 @@ struct Daemon {
     check_paths: Arc<CheckPaths>,
     events: Arc<EventLog>,
     parser: FileParser,
+    reloads: ReloadMetrics,
     /// Ends the tasks that serve others: API, metrics, checks.
     cancel: CancellationToken,
     /// Ends control, after the tasks that request changes.
@@ -169,6 +170,7 @@ impl Daemon {
         let metrics_listener = metrics::bind(settings.metrics).await;
         let registry = Registry::new();
         let apply_metrics = ApplyMetrics::register(&registry)?;
+        let reloads = ReloadMetrics::register(&registry)?;
         let server_metrics = ServerMetrics::register(&registry)?;
         let cancel = CancellationToken::new();
         let descriptors = descriptors::raised_limit();
@@ -269,6 +271,8 @@ impl Daemon {
             health: health.clone(),
             interfaces: interfaces.clone(),
             parts: board.clone(),
+            events: Arc::clone(&events),
+            config: config.clone(),
         };
         let released = Arc::new(Notify::new());
         let server = |limits, name| Server {
@@ -344,6 +348,7 @@ impl Daemon {
             check_paths,
             events,
             parser,
+            reloads,
             cancel,
             control_cancel,
             writer_cancel,

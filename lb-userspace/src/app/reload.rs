@@ -1,6 +1,6 @@
 //! SIGHUP: the configuration file is read again.
 
-use std::{fs, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc, time::SystemTime};
 
 use super::Daemon;
 use crate::{
@@ -18,6 +18,15 @@ impl Daemon {
             tracing::warn!("SIGHUP: nothing to reload, since the daemon was started without --config");
             return;
         };
+        let result = self.reload_file(path).await;
+        self.reloads.count(result.is_ok(), SystemTime::now());
+        if let Err(why) = result {
+            self.control.refused(why).await;
+        }
+    }
+
+    /// Makes the content of the file at `path` the desired state, or says why not.
+    async fn reload_file(&self, path: &Path) -> Result<(), String> {
         let length = fs::metadata(path).map_or(0, |metadata| metadata.len());
         let file = path.to_owned();
         let read = self
@@ -25,41 +34,32 @@ impl Daemon {
             .run(usize::try_from(length).unwrap_or(usize::MAX), move || {
                 config_file::read(&file)
             });
-        let config = match read.await {
-            Ok(Ok(config)) => config,
-            Err(error) => {
-                let why = format!("reload failed, nothing was changed: {error}");
-                return self.control.refused(why).await;
+        let read = read
+            .await
+            .map_err(|error| format!("reload failed, nothing was changed: {error}"))?;
+        let config = read.map_err(|error| {
+            if let FileError::Content { errors, .. } = &error {
+                errors.iter().for_each(|error| tracing::error!("{error}"));
             }
-            Ok(Err(error)) => {
-                if let FileError::Content { errors, .. } = &error {
-                    errors.iter().for_each(|error| tracing::error!("{error}"));
-                }
-                let why = format!("reload refused, nothing was changed: {}", with_details(&error));
-                return self.control.refused(why).await;
-            }
-        };
+            format!("reload refused, nothing was changed: {}", with_details(&error))
+        })?;
         for warning in needs_restart(&self.settings, &config.daemon) {
             tracing::warn!("{warning}");
         }
         let change = Change::File(Arc::new(config), FileOrder::Reload);
-        match self.control.change(change, None, false).await {
-            Ok(outcome) => {
-                tracing::info!(
-                    revision = outcome.revision.0,
-                    changed = outcome.changed,
-                    "reloaded {}",
-                    path.display()
-                );
-            }
-            Err(error) => {
-                let why = format!(
-                    "reload of {} refused, nothing was changed: {}",
-                    path.display(),
-                    chain(&error)
-                );
-                self.control.refused(why).await;
-            }
-        }
+        let outcome = self.control.change(change, None, false).await.map_err(|error| {
+            format!(
+                "reload of {} refused, nothing was changed: {}",
+                path.display(),
+                chain(&error)
+            )
+        })?;
+        tracing::info!(
+            revision = outcome.revision.0,
+            changed = outcome.changed,
+            "reloaded {}",
+            path.display()
+        );
+        Ok(())
     }
 }

@@ -1,7 +1,9 @@
 //! Metrics of the control task, with the process's metrics, in the registry of the client library.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use prometheus::{
-    Histogram, HistogramOpts, IntGauge, IntGaugeVec, Opts, Registry, process_collector::ProcessCollector,
+    Histogram, HistogramOpts, IntCounterVec, IntGauge, Opts, Registry, process_collector::ProcessCollector,
 };
 
 use crate::{datapath::ProgramReport, state::desired::Revision};
@@ -21,14 +23,11 @@ pub struct ApplyMetrics {
 }
 
 impl ApplyMetrics {
-    /// Registers these metrics in `registry`, with `lb_build_info` and the `process_*` metrics.
+    /// Registers these metrics in `registry`, with the `process_*` metrics.
     ///
     /// # Errors
     /// `registry` has metrics of these names already.
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
-        let build = IntGaugeVec::new(Opts::new("lb_build_info", "Version of the daemon"), &["version"])?;
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
-        registry.register(Box::new(build))?;
         registry.register(Box::new(ProcessCollector::for_self()))?;
         let metrics = Self {
             revision: IntGauge::new("lb_config_revision", "Revision of the desired state in force")?,
@@ -72,5 +71,50 @@ impl ApplyMetrics {
     /// How long programming took.
     pub fn programmed(&self, report: &ProgramReport) {
         self.seconds.observe(report.elapsed.as_secs_f64());
+    }
+}
+
+/// Counts reloads.
+#[derive(Debug)]
+pub struct ReloadMetrics {
+    reloads: IntCounterVec,
+    last: IntGauge,
+}
+
+impl ReloadMetrics {
+    /// Metrics that `registry` shows, from zero.
+    ///
+    /// # Errors
+    /// `registry` has metrics of these names already.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            reloads: IntCounterVec::new(
+                Opts::new(
+                    "lb_config_reloads_total",
+                    "Reloads of the configuration file (SIGHUP), by result",
+                ),
+                &["result"],
+            )?,
+            last: IntGauge::new(
+                "lb_config_last_reload_timestamp_seconds",
+                "Time of the last reload that succeeded, in seconds since 1970; 0: none since the start",
+            )?,
+        };
+        for result in ["success", "refused"] {
+            metrics.reloads.with_label_values(&[result]).inc_by(0);
+        }
+        registry.register(Box::new(metrics.reloads.clone()))?;
+        registry.register(Box::new(metrics.last.clone()))?;
+        Ok(metrics)
+    }
+
+    /// A reload at `now` has a result.
+    pub fn count(&self, succeeded: bool, now: SystemTime) {
+        let result = if succeeded { "success" } else { "refused" };
+        self.reloads.with_label_values(&[result]).inc();
+        if succeeded {
+            let seconds = now.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+            self.last.set(i64::try_from(seconds).unwrap_or(i64::MAX));
+        }
     }
 }

@@ -47,7 +47,7 @@ pub use self::{
     faults::{Fault, Faults, FaultsByService},
     handle::{ControlHandle, Moved, Outcome, REQUEST_DEPTH},
     inherited::{Inherited, inherit, still_needed, stored_agent_updates},
-    metrics::ApplyMetrics,
+    metrics::{ApplyMetrics, ReloadMetrics},
     observe::{Observation, Observer, ReadCounters, Reading},
     task::{ControlTask, Parts, report::report_replaced},
     view::{ControlView, RefusedFile},

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::{Arc, Mutex, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use lb_common::{
@@ -76,6 +76,8 @@ pub struct Observation {
     pub maps: Vec<MapUse>,
     /// When flows were counted last.
     pub flows_counted_at: Option<Instant>,
+    /// How long that count took.
+    pub flows_counted_in: Duration,
     /// How backend addresses are reached.
     pub next_hops: Arc<NextHops>,
     /// Faults of the set-up, by service.
@@ -133,6 +135,7 @@ impl Observer {
             interfaces: snapshot.interfaces,
             maps: snapshot.maps,
             flows_counted_at: snapshot.flows_counted_at,
+            flows_counted_in: snapshot.flows_counted_in,
             next_hops,
             faults: Arc::clone(&self.faults.borrow()),
             places: snapshot.backends.clone(),

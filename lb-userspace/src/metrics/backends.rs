@@ -8,7 +8,7 @@ use crate::{
     datapath::NextHopState,
     health::{CheckId, Health},
     plan::TargetBackend,
-    state::effective::HealthView,
+    state::{backend::Admin, effective::HealthView, words::Word as _},
 };
 
 pub(super) fn render(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Observation) {
@@ -57,6 +57,7 @@ pub(super) fn render(text: &mut Text, view: &ControlView, health: &HealthView, s
     );
     stats().for_each(|(labels, stats)| family.sample(&labels, stats.active_flows));
 
+    configured(text, view);
     let mut desired = BTreeMap::new();
     for ((service, backend), key, address) in view.backends() {
         let id = CheckId(service, backend);
@@ -97,6 +98,55 @@ pub(super) fn render(text: &mut Text, view: &ControlView, health: &HealthView, s
         family.sample(
             &[("service", id.0.as_str()), ("backend", id.1.as_str())],
             u8::from(!blocked),
+        );
+    }
+}
+
+/// What the configuration says of the backends.
+fn configured(text: &mut Text, view: &ControlView) {
+    let each = || {
+        view.desired.services.iter().flat_map(|(name, service)| {
+            let backends = service.backends.iter();
+            backends.map(move |backend| (name.as_str(), service, backend))
+        })
+    };
+    let mut family = text.family(
+        "lb_backend_info",
+        Kind::Gauge,
+        "Always 1; the labels tell where a backend is and how it is reached",
+    );
+    for (name, service, backend) in each() {
+        let labels = [
+            ("service", name),
+            ("backend", backend.name.as_str()),
+            ("address", &backend.address.to_string()),
+            ("mode", backend.mode.unwrap_or(service.mode).word()),
+            ("backup", if backend.backup { "true" } else { "false" }),
+        ];
+        family.sample(&labels, 1);
+    }
+    let mut family = text.family(
+        "lb_backend_admin",
+        Kind::Gauge,
+        "State that the operator wants; 0: enabled, 1: draining (no new flows), 2: disabled (no flows)",
+    );
+    for (name, _, backend) in each() {
+        let admin = match backend.admin {
+            Admin::Enabled => 0,
+            Admin::Draining => 1,
+            Admin::Disabled => 2,
+        };
+        family.sample(&[("service", name), ("backend", backend.name.as_str())], admin);
+    }
+    let mut family = text.family(
+        "lb_backend_configured_weight",
+        Kind::Gauge,
+        "Weight in the configuration; lb_backend_weight is the one in force",
+    );
+    for (name, _, backend) in each() {
+        family.sample(
+            &[("service", name), ("backend", backend.name.as_str())],
+            backend.weight,
         );
     }
 }

@@ -8,7 +8,7 @@ use lb_common::{
 };
 
 use super::text::{Kind, Text};
-use crate::control::Observation;
+use crate::{control::Observation, datapath::LinkLosses};
 
 const ACTIONS: [Action; 5] = [
     Action::Tx,
@@ -36,6 +36,22 @@ pub(super) fn render(text: &mut Text, seen: &Observation) {
         "Whether an interface is up and has a carrier",
     );
     each().for_each(|(labels, interface)| family.sample(&labels, u8::from(interface.up)));
+    let mut family = text.family(
+        "lb_interface_native",
+        Kind::Gauge,
+        "1: the driver runs the program, 0: the network stack runs it (generic mode), or it does not run",
+    );
+    each().for_each(|(labels, interface)| family.sample(&labels, u8::from(interface.native)));
+    let mut family = text.family(
+        "lb_interface_losses_total",
+        Kind::Counter,
+        "Packets that the kernel and the driver of an interface count as lost, by counter of ip -s -s link",
+    );
+    for interface in &seen.interfaces {
+        for (counter, packets) in interface.losses.into_iter().flat_map(LinkLosses::named) {
+            family.sample(&[("interface", &interface.name), ("counter", counter)], packets);
+        }
+    }
     let mut family = text.family(
         "lb_interface_reattachments_total",
         Kind::Counter,
@@ -90,6 +106,22 @@ pub(super) fn render(text: &mut Text, seen: &Observation) {
         "Bytes of their frames with the outer headers",
     );
     each().for_each(|(labels, interface)| family.sample(&labels, interface.tunnels_ended.bytes));
+    let mut by_cpu: Vec<u64> = Vec::new();
+    for interface in &seen.interfaces {
+        by_cpu.resize(by_cpu.len().max(interface.by_cpu.len()), 0);
+        by_cpu
+            .iter_mut()
+            .zip(&interface.by_cpu)
+            .for_each(|(sum, packets)| *sum += packets);
+    }
+    let mut family = text.family(
+        "lb_cpu_packets_total",
+        Kind::Counter,
+        "Packets that the program saw on a CPU, of all interfaces",
+    );
+    for (cpu, packets) in by_cpu.iter().enumerate() {
+        family.sample(&[("cpu", &cpu.to_string())], packets);
+    }
     let count = |reason: &Reason| by_reason.get(&(*reason as u32)).copied().unwrap_or(0);
     let mut family = text.family("lb_drops_total", Kind::Counter, "Packets dropped, by reason");
     for reason in Reason::ALL.iter().filter(|reason| is_drop(reason.action())) {

@@ -1,6 +1,6 @@
 //! Metric families of inputs to health states other than check results.
 
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::text::{Kind, Text};
 use crate::{
@@ -9,7 +9,7 @@ use crate::{
 };
 
 /// The families of all checks, and passive signals.
-pub(super) fn render(text: &mut Text, checks: &CheckStatuses, seen: &Observation) {
+pub(super) fn render(text: &mut Text, checks: &CheckStatuses, seen: &Observation, now: SystemTime) {
     let mut family = text.family(
         "lb_backend_signals_total",
         Kind::Counter,
@@ -45,6 +45,18 @@ pub(super) fn render(text: &mut Text, checks: &CheckStatuses, seen: &Observation
     );
     for (id, status) in checks.iter() {
         family.sample(&labels(id), u8::from(status.judgement.suspect));
+    }
+    let mut family = text.family(
+        "lb_backend_last_check_age_seconds",
+        Kind::Gauge,
+        "Time since the last result of a backend's check",
+    );
+    for (id, status) in checks.iter() {
+        if let Some(last) = &status.last_check {
+            // A clock that was set back makes it 0.
+            let age = now.duration_since(last.at).unwrap_or_default();
+            family.sample(&labels(id), age.as_secs_f64());
+        }
     }
     let mut family = text.family(
         "lb_backend_certificate_expiry_seconds",
@@ -136,11 +148,12 @@ mod tests {
         let CheckId(service, backend) = testing::id("web", "a");
         let mut seen = Observation::default();
         seen.backends.insert((service, backend), stats);
-        render(&mut text, &checks, &seen);
+        render(&mut text, &checks, &seen, UNIX_EPOCH + Duration::from_secs(3));
         let text = text.into_string();
         for line in [
             "lb_backend_damped{service=\"web\",backend=\"a\"} 1",
             "lb_backend_damped{service=\"web\",backend=\"b\"} 0",
+            "lb_backend_last_check_age_seconds{service=\"web\",backend=\"a\"} 3",
             "lb_backend_suspect{service=\"web\",backend=\"a\"} 1",
             "lb_backend_certificate_expiry_seconds{service=\"web\",backend=\"a\"} 1900000000",
             "lb_backend_breaker{service=\"web\",backend=\"a\"} 2",

@@ -2,11 +2,14 @@
 
 mod agent;
 mod backends;
+mod daemon;
+mod format;
 mod hosts;
 mod interfaces;
 mod judgement;
 mod maps;
 mod render;
+mod scrape;
 mod server;
 mod services;
 #[cfg(test)]
@@ -16,6 +19,7 @@ mod text;
 pub use self::{
     interfaces::is_drop,
     render::render,
+    scrape::Scrape,
     server::{Endpoint, MAX_CONNECTIONS, ServeError, bind, limits, serve},
 };
 

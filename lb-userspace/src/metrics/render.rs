@@ -1,37 +1,35 @@
-//! All metrics as one text: the registry's, then the families that mirror maps and verdicts.
+//! All metrics as one text: the registry's, then the families that mirror maps, verdicts and the state of the daemon.
 
-use prometheus::{Registry, TextEncoder};
+use prometheus::TextEncoder;
 
 use super::{
-    backends, interfaces, maps, services,
+    agent, backends, daemon, hosts, interfaces, judgement, maps,
+    scrape::Scrape,
+    services,
     text::{Kind, Text},
-};
-use crate::{
-    control::{ControlView, Observation},
-    state::effective::HealthView,
 };
 
 /// The exposition text.
 ///
 /// # Errors
 /// When the registry cannot be encoded.
-pub fn render(
-    registry: &Registry,
-    ready: bool,
-    view: &ControlView,
-    health: &HealthView,
-    seen: &Observation,
-) -> Result<String, prometheus::Error> {
+pub fn render(scrape: &Scrape<'_>) -> Result<String, prometheus::Error> {
+    let (view, seen) = (scrape.view, scrape.seen);
+    let health = scrape.health();
     let mut text = Text::default();
     text.family(
         "lb_ready",
         Kind::Gauge,
         "Whether the desired state is programmed on all interfaces",
     )
-    .sample(&[], u8::from(ready));
+    .sample(&[], u8::from(scrape.ready));
+    daemon::render(&mut text, scrape);
     interfaces::render(&mut text, seen);
-    services::render(&mut text, view, health, seen);
-    backends::render(&mut text, view, health, seen);
-    maps::render(&mut text, seen);
-    Ok(TextEncoder::new().encode_to_string(&registry.gather())? + &text.into_string())
+    services::render(&mut text, view, &health, seen);
+    backends::render(&mut text, view, &health, seen);
+    maps::render(&mut text, seen, scrape.instant);
+    judgement::render(&mut text, scrape.checks, seen, scrape.now);
+    agent::render(&mut text, scrape.agents);
+    hosts::render(&mut text, scrape.hosts);
+    Ok(TextEncoder::new().encode_to_string(&scrape.registry.gather())? + &text.into_string())
 }

@@ -1,31 +1,36 @@
 //! The HTTP endpoint: `/metrics`, `/healthz`, `/readyz`.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::SocketAddr,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
 
 use axum::{
     Router,
     extract::State,
-    http::{StatusCode, header::CONTENT_TYPE},
+    http::{
+        HeaderMap, HeaderValue, StatusCode,
+        header::{CONTENT_ENCODING, CONTENT_TYPE, VARY},
+    },
     response::{IntoResponse, Response},
     routing::get,
 };
 use prometheus::Registry;
 use tokio::{net::TcpListener, sync::Mutex, task};
 
-use super::{
-    agent, hosts, judgement,
-    render::render,
-    text::{Kind, Text},
-};
+use super::{format::Format, render::render, scrape::Scrape};
 use crate::{
     chain::chain,
+    config_file::ConfigFile,
     control::{ControlHandle, Observer},
-    datapath::{DatapathError, Interfaces},
+    datapath::{DatapathError, Interface, Interfaces},
     discovery::Hosts,
-    health::{Health, HealthHandle},
-    parts::{MissingPart, Part, PartBoard, RETRY},
+    events::EventLog,
+    health::HealthHandle,
+    parts::{MissingPart, PartBoard, RETRY},
     serve::{Limits, Server},
-    state::effective::HealthView,
 };
 
 /// Connections at once, if descriptors suffice.
@@ -85,6 +90,9 @@ enum MetricsError {
     /// The registry cannot be encoded.
     #[error("cannot encode metrics")]
     Encode(#[from] prometheus::Error),
+    /// The text cannot be compressed.
+    #[error("cannot compress metrics")]
+    Compress(#[from] io::Error),
 }
 
 /// Everything that the endpoint shows.
@@ -103,6 +111,10 @@ pub struct Endpoint {
     pub interfaces: Interfaces,
     /// Parts that are missing.
     pub parts: PartBoard,
+    /// Events so far.
+    pub events: Arc<EventLog>,
+    /// The configuration file, if there is one.
+    pub config: Option<Arc<ConfigFile>>,
 }
 
 /// Takes the address.
@@ -137,51 +149,61 @@ async fn ready(State(shown): Shown) -> (StatusCode, String) {
     }
 }
 
-async fn metrics(State(shown): Shown) -> Response {
+async fn metrics(State(shown): Shown, headers: HeaderMap) -> Response {
+    let format = Format::of(&headers);
     let turn = shown.1.lock().await;
     // Reading maps is system calls, which may take a while.
     let endpoint = Arc::clone(&shown);
-    let text = task::spawn_blocking(move || text(&endpoint.0)).await;
+    let text = task::spawn_blocking(move || Ok(format.encode(text(&endpoint.0)?)?)).await;
     drop(turn);
     match text {
-        Ok(Ok(text)) => ([(CONTENT_TYPE, prometheus::TEXT_FORMAT)], text).into_response(),
-        Ok(Err(error)) => (StatusCode::INTERNAL_SERVER_ERROR, chain(&error)).into_response(),
+        Ok(Ok(body)) => {
+            let mut response = body.into_response();
+            let headers = response.headers_mut();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
+            headers.insert(VARY, HeaderValue::from_static("accept, accept-encoding"));
+            if format.gzip {
+                headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+            }
+            response
+        }
+        Ok(Err::<Vec<u8>, MetricsError>(error)) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, chain(&error)).into_response()
+        }
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }
 
 fn text(endpoint: &Endpoint) -> Result<String, MetricsError> {
     let view = endpoint.control.view();
-    let checks = endpoint.health.snapshot();
-    let agents = endpoint.health.agents().snapshot();
-    let mut health: HealthView = checks
-        .iter()
-        .map(|(id, status)| (id.clone(), status.health))
-        .collect();
-    let down = agents
-        .iter()
-        .filter(|(_, agent)| !agent.report.word.state.is_up());
-    health.extend(down.map(|(id, _)| (id.clone(), Health::Down)));
-    let seen = endpoint.observer.observe(&view)?;
-    let mut judged = Text::default();
-    judgement::render(&mut judged, &checks, &seen);
-    agent::render(&mut judged, &agents);
-    hosts::render(&mut judged, &endpoint.hosts.borrow());
-    let ready = view.not_ready(&endpoint.interfaces.borrow()).is_none();
-    let text = render(&endpoint.registry, ready, &view, &health, &seen)?;
-    parts(&mut judged, &endpoint.parts);
-    Ok(text + &judged.into_string())
+    let interfaces = endpoint.interfaces.borrow().clone();
+    let scrape = Scrape {
+        registry: &endpoint.registry,
+        ready: view.not_ready(&interfaces).is_none(),
+        view: &view,
+        seen: &endpoint.observer.observe(&view)?,
+        checks: &endpoint.health.snapshot(),
+        agents: &endpoint.health.agents().snapshot(),
+        hosts: &endpoint.hosts.borrow().clone(),
+        parts: &endpoint.parts,
+        events: &endpoint.events,
+        program: &program_tag(&interfaces),
+        differs_from_file: endpoint
+            .config
+            .as_ref()
+            .map(|file| !file.compare(&view.stored()).is_equal()),
+        now: SystemTime::now(),
+        instant: Instant::now(),
+    };
+    Ok(render(&scrape)?)
 }
 
-/// Which parts of the daemon are missing.
-pub(super) fn parts(text: &mut Text, parts: &PartBoard) {
-    let missing = parts.missing();
-    let mut family = text.family(
-        "lb_part_missing",
-        Kind::Gauge,
-        "1: this part of the daemon does not work; it forwards without",
-    );
-    for part in Part::ALL {
-        family.sample(&[("part", part.name())], u8::from(missing.contains_key(&part)));
-    }
+/// Tag of the program on the first interface that has it.
+fn program_tag(interfaces: &[Interface]) -> String {
+    let attached = interfaces
+        .iter()
+        .find_map(|interface| interface.attached.as_ref());
+    attached
+        .map(|attached| attached.program_tag.clone())
+        .unwrap_or_default()
 }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::text::{Kind, Text};
 use crate::{
     control::{ControlView, Observation, broken, forwards},
-    state::{backups, effective::HealthView, names::ServiceName, removal},
+    state::{backups, effective::HealthView, names::ServiceName, removal, words::Word as _},
 };
 
 pub(super) fn render(text: &mut Text, view: &ControlView, health: &HealthView, seen: &Observation) {
@@ -71,6 +71,30 @@ pub(super) fn render(text: &mut Text, view: &ControlView, health: &HealthView, s
         "Packets of a service that the balancer answered itself, by reason",
     );
     of_reasons(true).for_each(|(labels, packets)| family.sample(&labels, packets));
+    let mut family = text.family(
+        "lb_service_info",
+        Kind::Gauge,
+        "Always 1; the labels tell where a service is and how it works",
+    );
+    for (name, service) in &view.desired.services {
+        let port = match service.key.port {
+            0 => "*".to_owned(),
+            port => port.to_string(),
+        };
+        let labels = [
+            ("service", name.as_str()),
+            ("address", &service.key.address_text()),
+            ("port", &port),
+            ("protocol", service.key.protocol.word()),
+            ("mode", service.mode.word()),
+            ("algorithm", service.algorithm.word()),
+        ];
+        family.sample(&labels, 1);
+    }
+    let mut family = text.family("lb_service_backends", Kind::Gauge, "Configured backends");
+    for (name, service) in &view.desired.services {
+        family.sample(&[("service", name.as_str())], service.backends.len());
+    }
     let mut family = text.family(
         "lb_service_healthy_backends",
         Kind::Gauge,

@@ -2,7 +2,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     net::SocketAddr,
     sync::Arc,
-    time::{Duration, UNIX_EPOCH},
+    time::{Duration, Instant, UNIX_EPOCH},
 };
 
 use lb_common::{
@@ -12,22 +12,19 @@ use lb_common::{
 };
 use prometheus::Registry;
 
-use super::{agent, hosts, judgement, render, server, text::Text};
+use super::{Scrape, render};
 use crate::{
     config::change::Request,
-    control::{ApplyMetrics, Change, Inherited, testing::Rig},
-    datapath::{BackendStats, InterfaceStats, MapUse},
-    discovery::HostStatus,
+    control::{ApplyMetrics, Change, Inherited, ReloadMetrics, testing::Rig},
+    datapath::{BackendStats, InterfaceStats, LinkLosses, MapUse},
+    discovery::{HostStatus, HostStatuses},
     health::{
-        Certificate, CheckStatus, CheckStatuses, Health, HealthMetrics, Judgement, LastCheck,
+        Certificate, CheckId, CheckStatus, CheckStatuses, Health, HealthMetrics, Judgement, LastCheck,
         agent::AgentStatus,
     },
     parts::PartBoard,
     serve::ServerMetrics,
-    state::{
-        effective::HealthView,
-        testing::{self, id},
-    },
+    state::testing::{self, id},
 };
 
 const A: &str = "10.0.1.1:8080";
@@ -64,6 +61,8 @@ fn count(rig: &Rig, address: &str, packets: u64) {
         .snapshot
         .service_drops
         .insert((key, Reason::RejectedReset), 5);
+    world.snapshot.flows_counted_at = Some(Instant::now());
+    world.snapshot.flows_counted_in = Duration::from_millis(1_500);
     world.snapshot.maps = vec![MapUse {
         name: map_names::FLOWS_V4,
         entries: 6,
@@ -80,6 +79,7 @@ fn count(rig: &Rig, address: &str, packets: u64) {
     world.snapshot.interfaces = vec![InterfaceStats {
         name: "eth0".into(),
         attached: true,
+        native: true,
         up: true,
         repairs: 0,
         by_reason: Reason::ALL.iter().map(by_reason).collect(),
@@ -87,16 +87,58 @@ fn count(rig: &Rig, address: &str, packets: u64) {
             packets: 70,
             bytes: 7_000,
         },
+        by_cpu: vec![30, 12],
+        losses: Some(LinkLosses {
+            rx_missed: 9,
+            ..LinkLosses::default()
+        }),
     }];
 }
 
 fn text(rig: &Rig) -> String {
     let registry = Registry::new();
     ApplyMetrics::register(&registry).unwrap();
+    let down = CheckStatus {
+        health: Health::Down,
+        since: UNIX_EPOCH,
+        last_check: None,
+        judgement: Judgement::default(),
+        shared: None,
+    };
+    let checks = CheckStatuses::from(BTreeMap::from([(id("web", "b"), down)]));
+    scrape(
+        rig,
+        &registry,
+        &checks,
+        &BTreeMap::new(),
+        &HostStatuses::default(),
+    )
+}
+
+fn scrape(
+    rig: &Rig,
+    registry: &Registry,
+    checks: &CheckStatuses,
+    agents: &BTreeMap<CheckId, AgentStatus>,
+    hosts: &HostStatuses,
+) -> String {
     let view = rig.control.view();
-    let health = HealthView::from([(id("web", "b"), Health::Down)]);
-    let seen = rig.observer.observe(&view).unwrap();
-    render(&registry, view.is_programmed(), &view, &health, &seen).unwrap()
+    let scrape = Scrape {
+        registry,
+        ready: view.is_programmed(),
+        view: &view,
+        seen: &rig.observer.observe(&view).unwrap(),
+        checks,
+        agents,
+        hosts,
+        parts: &PartBoard::new(Arc::default()),
+        events: &rig.events,
+        program: "0123456789abcdef",
+        differs_from_file: Some(true),
+        now: UNIX_EPOCH + Duration::from_secs(7),
+        instant: Instant::now(),
+    };
+    render(&scrape).unwrap()
 }
 
 /// A scrape that shows every family with its labels.
@@ -105,13 +147,11 @@ pub(crate) async fn every_family() -> String {
     count(&rig, A, 40);
     let registry = Registry::new();
     ApplyMetrics::register(&registry).unwrap();
+    ReloadMetrics::register(&registry).unwrap();
     let checks = HealthMetrics::register(&registry).unwrap();
     checks.show("web");
     ServerMetrics::register(&registry).unwrap().listener("api");
-    let view = rig.control.view();
-    let seen = rig.observer.observe(&view).unwrap();
     let backend = id("web", "b");
-    let health = HealthView::from([(backend.clone(), Health::Down)]);
     let status = CheckStatus {
         health: Health::Down,
         since: UNIX_EPOCH,
@@ -129,17 +169,14 @@ pub(crate) async fn every_family() -> String {
         judgement: Judgement::default(),
         shared: None,
     };
-    let mut rest = Text::default();
-    judgement::render(
-        &mut rest,
-        &CheckStatuses::from(BTreeMap::from([(backend.clone(), status)])),
-        &seen,
-    );
-    agent::render(&mut rest, &BTreeMap::from([(backend, AgentStatus::default())]));
     let host = ("web".parse().unwrap(), "app".parse().unwrap());
-    hosts::render(&mut rest, &BTreeMap::from([(host, HostStatus::default())]));
-    server::parts(&mut rest, &PartBoard::new(Arc::default()));
-    render(&registry, true, &view, &health, &seen).unwrap() + &rest.into_string()
+    scrape(
+        &rig,
+        &registry,
+        &CheckStatuses::from(BTreeMap::from([(backend.clone(), status)])),
+        &BTreeMap::from([(backend, AgentStatus::default())]),
+        &BTreeMap::from([(host, HostStatus::default())]),
+    )
 }
 
 /// Series and values, with every rule of the format that Prometheus insists on checked.
@@ -182,7 +219,26 @@ async fn metrics_text_is_well_formed_and_matches_the_maps() {
     for (id, value) in [
         ("lb_ready", 1.0),
         ("lb_config_last_apply_success", 1.0),
-        ("lb_build_info{version=\"0.1.0\"}", 1.0),
+        (
+            "lb_build_info{version=\"0.1.0\",commit=\"unknown\",program=\"0123456789abcdef\"}",
+            1.0,
+        ),
+        ("lb_config_differs_from_file", 1.0),
+        ("lb_sweep_duration_seconds", 1.5),
+        ("lb_interface_native{interface=\"eth0\"}", 1.0),
+        (
+            "lb_interface_losses_total{interface=\"eth0\",counter=\"rx_missed\"}",
+            9.0,
+        ),
+        ("lb_cpu_packets_total{cpu=\"0\"}", 30.0),
+        ("lb_cpu_packets_total{cpu=\"1\"}", 12.0),
+        ("lb_service_backends{service=\"web\"}", 2.0),
+        (
+            "lb_backend_configured_weight{service=\"web\",backend=\"b\"}",
+            20.0,
+        ),
+        ("lb_backend_admin{service=\"web\",backend=\"b\"}", 0.0),
+        ("lb_events_total{kind=\"fault\"}", 0.0),
         ("lb_service_packets_total{service=\"web\"}", 40.0),
         ("lb_service_bytes_total{service=\"web\"}", 4_000.0),
         ("lb_service_new_flows_total{service=\"web\"}", 20.0),

@@ -10,13 +10,17 @@ const INTRODUCTION: &str = "\
 
 Generated from a scrape of every family by `cargo xtask docs`.
 
-`/metrics` serves Prometheus text at `http://127.0.0.1:9900` (key `metrics`). `/healthz` answers 200 while the daemon lives,
-`/readyz` while it forwards on all its interfaces.
+`/metrics` serves Prometheus text, or OpenMetrics where the client prefers it, at `http://127.0.0.1:9900` (key `metrics`);
+compressed by gzip where the client takes it. `/healthz` answers 200 while the daemon lives, `/readyz` while it forwards on all
+its interfaces.
 
 - Packets and bytes of services and backends count what clients send, whole frames as received; replies have families of their own
   (`…_reply_…`). Every packet received counts for exactly one reason: [reasons.md](reasons.md) lists them, with what to do
   about each.
 - No label holds a client's address.
+- A series of `lb_service_drops_total` and `lb_service_replies_total` begins with its first packet. All other counters begin at 0,
+  so that `increase()` sees the first one.
+- The load of the busiest CPU relative to all: `max(rate(lb_cpu_packets_total[5m])) / avg(rate(lb_cpu_packets_total[5m]))`.
 
 | metric | type | labels | meaning |
 |---|---|---|---|

@@ -1,5 +1,6 @@
 //! Connections, counted by listener.
 
+use axum::http::{Method, StatusCode};
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 /// Why a connection was refused, or ended by the daemon.
@@ -48,6 +49,7 @@ impl Ended {
 pub struct ServerMetrics {
     connections: IntGaugeVec,
     ended: IntCounterVec,
+    requests: IntCounterVec,
 }
 
 impl ServerMetrics {
@@ -68,7 +70,15 @@ impl ServerMetrics {
                 ),
                 &["listener", "cause"],
             )?,
+            requests: IntCounterVec::new(
+                Opts::new(
+                    "lb_listener_requests_total",
+                    "Requests that were answered, by method and status",
+                ),
+                &["listener", "method", "status"],
+            )?,
         };
+        registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.connections.clone()))?;
         registry.register(Box::new(metrics.ended.clone()))?;
         Ok(metrics)
@@ -76,14 +86,16 @@ impl ServerMetrics {
 
     /// The metrics of the listener `name`.
     pub fn listener(&self, name: &'static str) -> ListenerMetrics {
+        // Shown from the start, so that a rate can be computed when the first one comes.
+        self.requests.with_label_values(&[name, "GET", "200"]).inc_by(0);
         for cause in Ended::ALL {
-            // Shown from the start, so that a rate can be computed when the first one comes.
             self.ended.with_label_values(&[name, cause.name()]).inc_by(0);
         }
         ListenerMetrics {
             name,
             connections: self.connections.with_label_values(&[name]),
             ended: self.ended.clone(),
+            requests: self.requests.clone(),
         }
     }
 }
@@ -94,6 +106,7 @@ pub struct ListenerMetrics {
     name: &'static str,
     pub(super) connections: IntGauge,
     pub(super) ended: IntCounterVec,
+    requests: IntCounterVec,
 }
 
 impl ListenerMetrics {
@@ -105,6 +118,17 @@ impl ListenerMetrics {
     /// A connection was refused or ended.
     pub fn count(&self, cause: Ended) {
         self.ended.with_label_values(&[self.name, cause.name()]).inc();
+    }
+
+    /// A request was answered.
+    pub(super) fn answered(&self, method: &Method, status: StatusCode) {
+        let method = match method.as_str() {
+            known @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => known,
+            // A client may send any word.
+            _ => "other",
+        };
+        let labels = [self.name, method, status.as_str()];
+        self.requests.with_label_values(&labels).inc();
     }
 
     /// A connection is open until the result is dropped.

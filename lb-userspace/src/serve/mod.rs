@@ -21,7 +21,11 @@ use std::{
     time::Duration,
 };
 
-use axum::Router;
+use axum::{
+    Router,
+    extract::Request,
+    middleware::{self, Next},
+};
 use tokio::{
     io::{AsyncRead, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
@@ -89,7 +93,17 @@ impl Server {
     /// Serves until cancelled. Cancel-safe.
     pub async fn run(self, listener: impl Listener, router: Router) {
         // Handlers get their state once, not with each connection.
-        let router = router.with_state(());
+        let metrics = self.metrics.clone();
+        let count = middleware::from_fn(move |request: Request, next: Next| {
+            let metrics = metrics.clone();
+            async move {
+                let method = request.method().clone();
+                let response = next.run(request).await;
+                metrics.answered(&method, response.status());
+                response
+            }
+        });
+        let router = router.layer(count).with_state(());
         let connections = Arc::new(Connections::default());
         let tracker = TaskTracker::new();
         let mut reserve = Reserve::new(self.limits.reserve);

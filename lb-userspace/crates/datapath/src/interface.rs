@@ -163,6 +163,8 @@ pub struct Attachment {
     pub xdp_mode: XdpMode,
     /// Kernel's id of the program.
     pub program_id: u32,
+    /// Kernel's tag of the program, as `bpftool prog` shows it: a hash of its instructions. Empty where it cannot be read.
+    pub program_tag: String,
     /// Kernel's id of the link that holds it there; survives a take-over.
     pub link_id: u32,
     /// The link of an earlier daemon was taken over, with no gap in forwarding.

@@ -90,7 +90,7 @@ pub use self::{
     needs::{Needs, needs_of},
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
     netlink::{HostAddress, LinkOperation, TiedTo},
-    snapshot::{BackendSignals, BackendStats, GaveWay, InterfaceStats, MapUse, Snapshot},
+    snapshot::{BackendSignals, BackendStats, GaveWay, InterfaceStats, LinkLosses, MapUse, Snapshot},
     stats::StatsReader,
     tables::{Answers, AnyTuple, ReadTables, Translated},
     writer::{WriterHandle, WriterTask},

@@ -1,6 +1,10 @@
 //! Counters as read at one moment, by the names that users know.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Instant};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use lb_common::{
     counters::{PacketCount, Signals, Traffic},
@@ -26,6 +30,8 @@ pub struct Snapshot {
     pub maps: Vec<MapUse>,
     /// When the count of flows behind `active_flows` and `maps` began; `None` before the first count.
     pub flows_counted_at: Option<Instant>,
+    /// How long that count took; zero before the first one.
+    pub flows_counted_in: Duration,
 }
 
 /// Half-open flows of a service that gave way to new ones, for want of source ports or of room in the flow table.
@@ -44,6 +50,8 @@ pub struct InterfaceStats {
     pub name: String,
     /// The program runs on it.
     pub attached: bool,
+    /// The driver runs the program, not the network stack.
+    pub native: bool,
     /// It is up and has a carrier.
     pub up: bool,
     /// Times the program was put back, as [`crate::interface::Interface::repairs`].
@@ -52,6 +60,39 @@ pub struct InterfaceStats {
     pub by_reason: Vec<(Reason, PacketCount)>,
     /// Packets that came through a tunnel which ends here. Each has a reason of its own, too.
     pub tunnels_ended: PacketCount,
+    /// Packets that the program saw there, by number of the CPU.
+    pub by_cpu: Vec<u64>,
+    /// Packets that the kernel or the driver lost; `None` where the kernel does not tell.
+    pub losses: Option<LinkLosses>,
+}
+
+/// Packets that a link lost since it was made, as the kernel and its driver count them: `rtnl_link_stats64` in
+/// include/uapi/linux/if_link.h. What each counts differs from driver to driver.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct LinkLosses {
+    /// Received and dropped, for want of room in the kernel or by decision of the driver.
+    pub rx_dropped: u64,
+    /// Received with errors.
+    pub rx_errors: u64,
+    /// Not received, since the queue of the device was full.
+    pub rx_missed: u64,
+    /// Not sent for want of room.
+    pub tx_dropped: u64,
+    /// Not sent because of errors.
+    pub tx_errors: u64,
+}
+
+impl LinkLosses {
+    /// Every counter with its name.
+    pub const fn named(self) -> [(&'static str, u64); 5] {
+        [
+            ("rx_dropped", self.rx_dropped),
+            ("rx_errors", self.rx_errors),
+            ("rx_missed", self.rx_missed),
+            ("tx_dropped", self.tx_dropped),
+            ("tx_errors", self.tx_errors),
+        ]
+    }
 }
 
 /// Traffic and flows of one backend.

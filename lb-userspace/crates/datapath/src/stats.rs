@@ -24,9 +24,9 @@ use super::{
 };
 use crate::{
     error::DatapathError,
-    interface::{Interface, Interfaces},
-    netlink::LinkOperation,
-    snapshot::{BackendSignals, BackendStats, GaveWay, InterfaceStats, MapUse, Snapshot},
+    interface::{Interface, Interfaces, XdpMode},
+    netlink::{Client, LinkOperation},
+    snapshot::{BackendSignals, BackendStats, GaveWay, InterfaceStats, LinkLosses, MapUse, Snapshot},
     state::service::ServiceKey,
 };
 
@@ -115,6 +115,7 @@ impl StatsReader {
             service_drops,
             maps: self.map_uses(&directory, &counts),
             flows_counted_at: counts.at,
+            flows_counted_in: counts.took,
         })
     }
 
@@ -158,8 +159,16 @@ impl StatsReader {
 
     fn interface(&self, interface: &Interface) -> Result<InterfaceStats, DatapathError> {
         let mut slots = BTreeMap::new();
+        let mut by_cpu: Vec<u64> = Vec::new();
         let first = verdict_slot(interface.slot, 0);
         read(&self.maps.verdicts, first, REASON_SLOTS, |slot, counts| {
+            if slot - first != TUNNELS_ENDED {
+                by_cpu.resize(counts.len(), 0);
+                by_cpu
+                    .iter_mut()
+                    .zip(counts)
+                    .for_each(|(sum, count)| *sum += count.packets);
+            }
             let total = counts
                 .iter()
                 .fold(PacketCount::default(), |sum, count| PacketCount {
@@ -172,6 +181,10 @@ impl StatsReader {
         Ok(InterfaceStats {
             name: interface.name.clone(),
             attached: interface.attached.is_some(),
+            native: interface
+                .attached
+                .as_ref()
+                .is_some_and(|attached| attached.xdp_mode == XdpMode::Native),
             up: interface.operation == LinkOperation::Up,
             repairs: interface.repairs,
             by_reason: Reason::ALL
@@ -179,6 +192,8 @@ impl StatsReader {
                 .map(|reason| (*reason, count(*reason as u32)))
                 .collect(),
             tunnels_ended: count(TUNNELS_ENDED),
+            by_cpu,
+            losses: losses(interface),
         })
     }
 
@@ -212,6 +227,12 @@ impl StatsReader {
         }
         uses
     }
+}
+
+/// What the kernel counted as lost on an interface. Losing this beside all other counts would be worse than leaving it out.
+fn losses(interface: &Interface) -> Option<LinkLosses> {
+    let ifindex = interface.attached.as_ref()?.ifindex;
+    Client::new().ok()?.losses(ifindex).ok()?
 }
 
 /// Entries of services whose address is a prefix: one for each port, and one for each prefix and protocol.

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::CString,
-    io,
+    fs, io,
     os::{
         fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
         unix::ffi::OsStrExt as _,
@@ -327,6 +327,13 @@ pub(super) fn xdp_link(link: BorrowedFd<'_>) -> io::Result<XdpLinkInfo> {
         program_id: info.prog_id,
         ifindex: info.ifindex,
     })
+}
+
+/// The tag of a link's program, as its fdinfo shows it. Unlike the program's own properties it needs no capability.
+pub(super) fn program_tag(link: BorrowedFd<'_>) -> Option<String> {
+    let fdinfo = fs::read_to_string(format!("/proc/self/fdinfo/{}", link.as_raw_fd())).ok()?;
+    let tag = fdinfo.lines().find_map(|line| line.strip_prefix("prog_tag:"))?;
+    Some(tag.trim().to_owned())
 }
 
 /// Attaches a program to an interface by a link.

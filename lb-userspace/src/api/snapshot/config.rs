@@ -5,10 +5,9 @@ use crate::{
         context::Api,
         types::{ConfigState, Problem},
     },
-    config::diff::{self, Diff},
+    config::diff::Diff,
     control::ControlView,
     events::rfc3339,
-    state::stored::{FileOrder, content_by_file},
 };
 
 /// Differences that are listed; more are counted.
@@ -17,7 +16,7 @@ const MAX_LINES: usize = 1_000;
 /// The state of the configuration and its problems. Blocks while a changed file is read.
 pub(super) fn state(api: &Api, view: &ControlView) -> (ConfigState, Vec<Problem>) {
     let stored = view.stored();
-    let by_command = stored.by_commands();
+    let compared = api.config.as_ref().map(|file| (file, file.compare(&stored)));
     let mut problems = Vec::new();
     if let Some(refused) = &view.refused {
         problems.push(problem(
@@ -25,37 +24,29 @@ pub(super) fn state(api: &Api, view: &ControlView) -> (ConfigState, Vec<Problem>
             "mend the file (`lb check-config FILE`), then reload it: `systemctl reload lb`, or SIGHUP",
         ));
     }
-    let mut pending = Diff::default();
-    let mut usable = true;
-    if let Some(file) = &api.config {
-        let unusable = |why: &dyn std::fmt::Display| {
-            problem(
-                format!(
-                    "a restart or reload goes on with the running state: {}: {why}",
-                    file.path().display()
-                ),
-                "see `lb check-config FILE`",
-            )
-        };
-        let content = file.content();
-        let next = match content.as_ref() {
-            Ok(config) => content_by_file(&stored, &config.desired, FileOrder::Reload)
-                .map_err(|refused| unusable(&refused)),
-            Err(why) => Err(unusable(why)),
-        };
-        match next {
-            Ok(next) => pending = diff::diff(&view.desired, &next),
-            Err(problem) => {
-                usable = false;
+    let in_force = compared.as_ref().is_some_and(|(_, compared)| compared.is_equal());
+    let (by_command, pending) = match compared {
+        None => (stored.by_commands(), Diff::default()),
+        Some((file, compared)) => {
+            let pending = compared.pending.unwrap_or_else(|why| {
+                let problem = problem(
+                    format!(
+                        "a restart or reload goes on with the running state: {}: {why}",
+                        file.path().display()
+                    ),
+                    "see `lb check-config FILE`",
+                );
                 problems.extend(Some(problem).filter(|_| view.refused.is_none()));
-            }
+                Diff::default()
+            });
+            (compared.by_command, pending)
         }
-    }
+    };
     let of_store = api.store.problems();
     problems.extend(of_store.into_iter().map(|of| problem(of.message, &of.hint)));
     let state = ConfigState {
         file: api.config.as_ref().map(|file| file.path().display().to_string()),
-        in_force: api.config.is_some() && usable && by_command.is_empty() && pending.is_empty(),
+        in_force,
         by_command: lines(&by_command),
         pending: lines(&pending),
     };

@@ -360,6 +360,7 @@ impl<'a> Attacher<'a> {
             ifindex: link.ifindex,
             xdp_mode: mode(state),
             program_id: info.program_id,
+            program_tag: sys::program_tag(fd.as_fd()).unwrap_or_default(),
             link_id: info.id,
             took_over,
             note,

@@ -16,9 +16,12 @@ use netlink_packet_route::{
     },
 };
 
-use crate::netlink::{
-    client::{Client, mac},
-    stacking::Stacking,
+use crate::{
+    netlink::{
+        client::{Client, mac},
+        stacking::Stacking,
+    },
+    snapshot::LinkLosses,
 };
 
 /// Bytes of a link's name at most (`IFNAMSIZ` less the final zero), and the attribute for longer, alternative ones
@@ -111,6 +114,14 @@ impl Client {
         self.ask_for_link(message)
     }
 
+    /// What the link with this index lost, if there is one.
+    pub(in super::super) fn losses(&mut self, ifindex: u32) -> io::Result<Option<LinkLosses>> {
+        let mut message = LinkMessage::default();
+        message.header.index = ifindex;
+        let answer = self.ask(RouteNetlinkMessage::GetLink(message), 0)?;
+        Ok(answer.into_iter().find_map(losses))
+    }
+
     fn ask_for_link(&mut self, message: LinkMessage) -> io::Result<Option<LinkState>> {
         match self.ask(RouteNetlinkMessage::GetLink(message), 0) {
             Ok(answer) => Ok(answer.into_iter().find_map(link_state)),
@@ -118,6 +129,22 @@ impl Client {
             Err(e) => Err(e),
         }
     }
+}
+
+fn losses(message: RouteNetlinkMessage) -> Option<LinkLosses> {
+    let RouteNetlinkMessage::NewLink(message) = message else {
+        return None;
+    };
+    message.attributes.iter().find_map(|attribute| match attribute {
+        LinkAttribute::Stats64(counts) => Some(LinkLosses {
+            rx_dropped: counts.rx_dropped,
+            rx_errors: counts.rx_errors,
+            rx_missed: counts.rx_missed_errors,
+            tx_dropped: counts.tx_dropped,
+            tx_errors: counts.tx_errors,
+        }),
+        _ => None,
+    })
 }
 
 fn link_state(message: RouteNetlinkMessage) -> Option<LinkState> {

@@ -1,6 +1,10 @@
 //! Flows as a sweep found them.
 
-use std::{collections::BTreeMap, io, time::Instant};
+use std::{
+    collections::BTreeMap,
+    io,
+    time::{Duration, Instant},
+};
 
 use aya::Pod;
 use lb_common::{
@@ -21,6 +25,8 @@ pub(crate) struct FlowCounts {
     pub(crate) gave_way: BTreeMap<ServiceId, GaveWayCount>,
     /// When the count began; `None` before the first sweep.
     pub(crate) at: Option<Instant>,
+    /// How long it took.
+    pub(crate) took: Duration,
 }
 
 /// Half-open flows of a service that gave way.

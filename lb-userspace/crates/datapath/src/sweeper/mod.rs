@@ -202,7 +202,8 @@ impl<'a> Sweep<'a> {
 
     fn run(mut self, round: Option<&Round>) -> io::Result<(FlowCounts, Walks)> {
         // The beginning: only flows that were recorded before it are sure to be counted.
-        self.counts.at = Some(Instant::now());
+        let begin = Instant::now();
+        self.counts.at = Some(begin);
         let uses = self.uses()?;
         self.family(&self.maps.flows_v4)?;
         self.family(&self.maps.flows_v6)?;
@@ -211,6 +212,7 @@ impl<'a> Sweep<'a> {
             Some(round) => records::walk(self.maps, self.directory, round, &mut self.counts)?,
             None => Walks::default(),
         };
+        self.counts.took = begin.elapsed();
         Ok((self.counts, walked))
     }
 

@@ -76,6 +76,7 @@ mod tests {
                 ifindex: 2,
                 xdp_mode: XdpMode::Native,
                 program_id: 70,
+                program_tag: String::new(),
                 link_id: 1,
                 took_over: false,
                 note: None,
