@@ -7,6 +7,7 @@ mod daemon;
 mod facts;
 mod faults;
 mod finding;
+mod listeners;
 mod probe;
 mod setup;
 #[cfg(test)]
