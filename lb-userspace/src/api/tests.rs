@@ -595,6 +595,12 @@ fn requests_are_objects_of_json_without_null() {
         ("[]", "expected an object, found array"),
         ("null", "expected an object, found null"),
         (r#"{"port": 1, "port": 2}"#, "port is there twice"),
+        (r#"{"port": null, "port": 2}"#, "port is there twice"),
+        (r#"{"port": 1, "port": null}"#, "port is there twice"),
+        (
+            r#"{"health": {"mark": null, "mark": null}}"#,
+            "mark is there twice",
+        ),
         (r#"{"ports": [null]}"#, "a list has no null"),
         (r#"{"mark": 18446744073709551615}"#, "a smaller number"),
     ] {

@@ -3,6 +3,7 @@
 use clap::{
     Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches,
     builder::{PossibleValuesParser, RangedI64ValueParser, TypedValueParser as _},
+    error::ErrorKind,
 };
 use toml::{Table, Value};
 
@@ -71,7 +72,7 @@ macro_rules! options {
 
         impl<const NEW: bool> FromArgMatches for $type<NEW> {
             fn from_arg_matches(matches: &ArgMatches) -> Result<Self, Error> {
-                Ok(Self(request(matches, &$groups)))
+                request(matches, &$groups).map(Self)
             }
 
             fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), Error> {
@@ -242,6 +243,11 @@ fn table(keys: &KeyTable, text: &str) -> Result<Value, String> {
     let Some(Value::Table(table)) = line.remove("table") else {
         return Err("write it as { key = value }".to_owned());
     };
+    if let Some(name) = line.keys().next() {
+        return Err(format!(
+            "{name} is outside of the braces: write it as {{ key = value }}"
+        ));
+    }
     if let Some(name) = table.keys().find(|name| keys.key(name).is_none()) {
         let known = keys.keys.iter().map(|key| key.name);
         let hint = match values::nearest(name, known.clone()) {
@@ -276,7 +282,7 @@ fn with_hint(error: ValueError) -> String {
 }
 
 /// The keys that were given.
-fn request(matches: &ArgMatches, groups: &[Group]) -> Request {
+fn request(matches: &ArgMatches, groups: &[Group]) -> Result<Request, Error> {
     let mut request = Request::default();
     for group in groups {
         for key in group.keys.keys {
@@ -286,7 +292,11 @@ fn request(matches: &ArgMatches, groups: &[Group]) -> Request {
             let Some(given) = matches.get_many::<Value>(&id(&name)) else {
                 continue;
             };
-            if let Some(value) = joined(key, given.cloned().collect()) {
+            let joined = joined(key, given.cloned().collect()).map_err(|twice| {
+                let message = format!("--{name} has {twice} twice: give it once");
+                Error::raw(ErrorKind::ValueValidation, message)
+            })?;
+            if let Some(value) = joined {
                 match group.below {
                     "" => request.insert(key.name, value),
                     below => request.insert_below(below, key.name, value),
@@ -294,32 +304,42 @@ fn request(matches: &ArgMatches, groups: &[Group]) -> Request {
             }
         }
     }
-    request
+    Ok(request)
 }
 
 /// All values of an option as one.
-fn joined(key: &Key, given: Vec<Value>) -> Option<Value> {
-    Some(match key.value.shape {
+///
+/// # Errors
+/// The name that several of its pairs have.
+fn joined(key: &Key, given: Vec<Value>) -> Result<Option<Value>, String> {
+    Ok(Some(match key.value.shape {
         Shape::Text
         | Shape::Word(_)
         | Shape::Bool
         | Shape::Number(..)
         | Shape::Share
         | Shape::NumberOr(_) => {
-            return given.into_iter().next_back();
+            return Ok(given.into_iter().next_back());
         }
         Shape::Texts(_) if takes_none(key) && given == [Value::from(NONE)] => Value::Array(Vec::new()),
         Shape::Texts(_) | Shape::Numbers | Shape::OneOrMore => given.into(),
         Shape::Map => {
             let tables = given.into_iter().filter_map(|pair| pair.try_into::<Table>().ok());
-            tables.flatten().collect::<Table>().into()
+            let mut all = Table::new();
+            for (name, value) in tables.flatten() {
+                if all.contains_key(&name) {
+                    return Err(name);
+                }
+                all.insert(name, value);
+            }
+            all.into()
         }
         // An empty list among them stands for none.
         Shape::Table(_) => {
             let tables = given.into_iter().filter(|table| !table.is_array());
             tables.collect::<Vec<_>>().into()
         }
-    })
+    }))
 }
 
 #[cfg(test)]

@@ -140,6 +140,14 @@ fn values_are_read_as_the_file_has_them() {
             "unknown key kynd: did you mean kind?",
         ),
         (["--check-also", "tcp"], "--check-also"),
+        (
+            ["--check-also", "{ kind = \"tcp\" }\nmark = 1"],
+            "mark is outside of the braces",
+        ),
+        (
+            ["--check-also", "{ kind = \"tcp\" }\n[x]"],
+            "x is outside of the braces",
+        ),
         (["--check-headers", "X-A"], "write it as \"Name: value\""),
         (["--clients", "near"], "near=10.0.0.0/8"),
         (["--max-removed-percent", "101"], "101 is not in 0..=100"),
@@ -149,4 +157,10 @@ fn values_are_read_as_the_file_has_them() {
         let error = given(&args).unwrap_err().to_string();
         assert!(error.contains(words), "{error}");
     }
+    let twice = ["X-A: 1", "X-B: 2", "X-A: 1"].map(|header| ["--check-headers", header]);
+    let error = given(&twice.concat()).unwrap_err().to_string();
+    assert!(
+        error.contains("--check-headers has X-A twice: give it once"),
+        "{error}"
+    );
 }

@@ -1,6 +1,6 @@
 //! The keys of a request, from JSON or from options of the command line.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use serde::{
     Deserialize, Deserializer, Serialize, Serializer,
@@ -140,12 +140,15 @@ impl<'de> Visitor<'de> for PartVisitor {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Part, A::Error> {
         let mut table = Table::new();
+        let mut null = BTreeSet::new();
         while let Some((key, Part(value))) = map.next_entry::<String, Part>()? {
-            let Some(value) = value else { continue };
-            if table.contains_key(&key) {
+            if table.contains_key(&key) || null.contains(&key) {
                 return Err(A::Error::custom(format!("{key} is there twice")));
             }
-            table.insert(key, value);
+            match value {
+                Some(value) => _ = table.insert(key, value),
+                None => _ = null.insert(key),
+            }
         }
         Ok(Part(Some(table.into())))
     }
