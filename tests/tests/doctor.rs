@@ -1,6 +1,9 @@
 //! `lb doctor`: each broken set-up is recognised, with a remedy, and nothing false is said of those that work.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::{
@@ -67,10 +70,12 @@ impl Patient {
 
     /// A service in `mode` with one backend at `address`.
     fn with_backend(&self, mode: &str, address: &str) -> Result<Service> {
-        let vip = SocketAddr::new(self.net.vip(Family::V4, 1), SERVICE_PORT);
+        let backend: SocketAddr = address.parse()?;
+        let family = if backend.is_ipv4() { Family::V4 } else { Family::V6 };
+        let vip = SocketAddr::new(self.net.vip(family, 1), SERVICE_PORT);
         Ok(Service::tcp("web", vip)
             .keys(&format!("mode = \"{mode}\""))
-            .backend("b0", address.parse()?, 1))
+            .backend("b0", backend, 1))
     }
 }
 
@@ -432,6 +437,34 @@ fn backends_that_cannot_be_reached_are_recognised() -> Result<()> {
         "web/b0",
         &["10.2.0.10", "ipip"],
     )?;
+    // The gateway may be the backend, with the address on its loopback interface.
+    for (address, route) in [
+        ("198.51.100.8", "198.51.100.8/32"),
+        ("2001:db8:8::8", "2001:db8:8::8/128"),
+    ] {
+        let address: IpAddr = address.parse()?;
+        let family = if address.is_ipv4() { Family::V4 } else { Family::V6 };
+        lb.ip(&format!("route add {route} via {}", net.backends[0].ip(family)))?;
+        let result = check("l2dsr", &SocketAddr::new(address, 80).to_string())?;
+        expect(
+            "l2dsr by a route of its own",
+            result,
+            "l2dsr",
+            "warn",
+            "web/b0",
+            &["if that is a router", "ipip"],
+        )?;
+    }
+    lb.ip(&format!("route add 2001:db8:8::/64 via {}", net.backends[0].v6))?;
+    let result = check("l2dsr", "[2001:db8:8::7]:80")?;
+    expect(
+        "l2dsr behind a router, IPv6",
+        result,
+        "l2dsr",
+        "fail",
+        "web/b0",
+        &[&net.backends[0].v6.to_string(), "ipip"],
+    )?;
 
     let result = check("dnat", &there)?;
     expect(
@@ -668,10 +701,18 @@ fn service_that_cannot_work_is_never_ok_until_its_remedy_is_carried_out() -> Res
         )
     };
     lb.ip("addr add 10.1.0.101/32 dev lo")?;
+    // A server's loopback interface has the address of its backend.
+    lb.ip(&format!(
+        "route add 198.51.100.8/32 via {}",
+        site.net.backends[0].v4
+    ))?;
     let services = [
         service("nat", "nat", "192.0.2.1")?,
         service("near", "nat", "10.1.0.101")?,
         service("dnat", "dnat", "192.0.2.2")?,
+        Service::tcp("loopback", SocketAddr::new("192.0.2.3".parse()?, SERVICE_PORT))
+            .keys("mode = \"l2dsr\"")
+            .backend("b0", "198.51.100.8:80".parse()?, 1),
     ];
     site.daemon = site.daemon.config(&file(&services))?;
     site.daemon.start()?;
@@ -711,7 +752,7 @@ fn service_that_cannot_work_is_never_ok_until_its_remedy_is_carried_out() -> Res
         Ok(events()?.matches("flows fail: b0: its replies").count() == 2)
     })?;
     is("dnat", "broken")?;
-    for works in ["nat", "near"] {
+    for works in ["nat", "near", "loopback"] {
         ensure!(state(&cli, works)?.0 == "ok", "{works}: {}", cli.ok("status")?);
     }
     mend("dnat")?;

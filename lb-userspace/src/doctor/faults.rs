@@ -112,8 +112,9 @@ fn lost_on_the_way(
     way: &HostWay,
 ) -> Option<Finding> {
     let mode = backend.mode.unwrap_or(service.mode);
-    let found = paths::direct(backend.name.as_str(), backend.address.ip(), mode, &way.state);
-    found.or_else(|| {
+    let address = backend.address.ip();
+    let found = paths::direct(facts, backend.name.as_str(), address, mode, &way.state);
+    found.filter(|finding| finding.level == Level::Fail).or_else(|| {
         let link = facts.links.iter().find(|link| link.ifindex == way.ifindex)?;
         let is_own = facts.interfaces(setup).any(|own| own.ifindex == link.ifindex);
         let found = if is_own {

@@ -1,6 +1,12 @@
 //! What is to be diagnosed.
 
-use std::{collections::BTreeMap, net::IpAddr, path::PathBuf};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    path::PathBuf,
+};
+
+use lb_common::service::Mode;
 
 use crate::{
     datapath::XdpMode,
@@ -52,5 +58,14 @@ impl Setup {
     pub(super) fn backend_addresses(&self) -> impl Iterator<Item = IpAddr> {
         self.services()
             .flat_map(|service| service.backends.iter().map(|backend| backend.address.ip()))
+    }
+
+    /// Addresses of backends in mode l2dsr.
+    pub(super) fn direct_addresses(&self) -> BTreeSet<IpAddr> {
+        let direct = self.services().flat_map(|service| {
+            let backends = service.backends.iter();
+            backends.filter(|backend| backend.mode.unwrap_or(service.mode) == Mode::L2dsr)
+        });
+        direct.map(|backend| backend.address.ip()).collect()
     }
 }

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 use lb_common::{service::Mode, tunnel};
 
 use super::{
-    super::facts::{Device, sysctl},
+    super::facts::{Device, gateway, sysctl},
     interfaces,
 };
 use crate::{
@@ -115,7 +115,7 @@ fn of_backend(setup: &Setup, facts: &Facts, service: &Service, backend: &Backend
     let mode = backend.mode.unwrap_or(service.mode);
     let findings = [
         reach(&subject, address, &way.state),
-        direct(&subject, address, mode, &way.state),
+        direct(facts, &subject, address, mode, &way.state),
         headroom(setup, facts, &subject, address, mode, way),
     ];
     findings.into_iter().flatten().collect()
@@ -139,22 +139,28 @@ fn reach(subject: &str, address: IpAddr, state: &NextHopState) -> Option<Finding
     }
 }
 
-/// Mode l2dsr changes the frame's address alone, so that a router would send the packet back.
+/// Mode l2dsr changes the frame's address alone, so that a router would send the packet back. The gateway of a route to this address
+/// alone may be the backend itself: the address is one of its loopback interface.
 pub(in super::super) fn direct(
+    facts: &Facts,
     subject: &str,
     address: IpAddr,
     mode: Mode,
     state: &NextHopState,
 ) -> Option<Finding> {
-    let (NextHopState::Reached { via, .. } | NextHopState::Waiting { via, .. }) = state else {
-        return None;
-    };
-    (mode == Mode::L2dsr && *via != address).then(|| {
+    let via = gateway(address, state).filter(|_| mode == Mode::L2dsr)?;
+    let finding = if facts.routed.contains(&address) {
         let message = format!(
             "mode l2dsr needs {address} on a network of this machine, but it is behind {via}, which sends its packets back"
         );
-        Finding::fail("l2dsr", subject, message).remedy("mode = \"ipip\" or \"gue\", with `lb decap` on the backend")
-    })
+        Finding::fail("l2dsr", subject, message)
+    } else {
+        let message = format!(
+            "mode l2dsr sends packets for {address} to {via}: if that is a router and not the backend, it sends them back"
+        );
+        Finding::warn("l2dsr", subject, message)
+    };
+    Some(finding.remedy("mode = \"ipip\" or \"gue\", with `lb decap` on the backend"))
 }
 
 /// Whether the longest packets of clients fit into a tunnel.

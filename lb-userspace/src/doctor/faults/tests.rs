@@ -174,7 +174,10 @@ fn every_way_to_lose_flows_is_a_fault() {
         (
             "one of two behind a router",
             Mode::L2dsr,
-            |setup, facts| reach(facts, address_of(setup, 0), router(), 3),
+            |setup, facts| {
+                reach(facts, address_of(setup, 0), router(), 3);
+                facts.routed.insert(address_of(setup, 0));
+            },
             Some("a"),
             "behind 10.0.9.9",
         ),
@@ -201,6 +204,7 @@ fn every_way_to_lose_flows_is_a_fault() {
             |setup, facts| {
                 without_source(setup, facts, 0);
                 reach(facts, address_of(setup, 1), router(), 3);
+                facts.routed.insert(address_of(setup, 1));
                 with_service(setup, |service| service.backends[1].mode = Some(Mode::L2dsr));
             },
             None,
@@ -272,7 +276,14 @@ fn every_way_to_lose_flows_is_a_fault() {
 
 #[test]
 fn machines_that_work_in_part_have_no_faults() {
-    let cases: [(&str, Mode, Change); 14] = [
+    let cases: [(&str, Mode, Change); 15] = [
+        (
+            "an address of a server's loopback interface",
+            Mode::L2dsr,
+            |setup, facts| {
+                reach(facts, address_of(setup, 0), router(), 3);
+            },
+        ),
         ("clients may be behind eth1, too", Mode::Nat, |_, facts| {
             facts.links[0].operation = LinkOperation::Down;
         }),

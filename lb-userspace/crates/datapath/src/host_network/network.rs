@@ -168,6 +168,13 @@ impl HostNetwork {
         }
     }
 
+    /// Whether the route to an address is known to lead to others, too: then its gateway is a router. False if the kernel does not say.
+    pub fn shares_route(&mut self, address: IpAddr) -> bool {
+        let whole = if address.is_ipv4() { 32 } else { 128 };
+        let length = self.client.route_length(address);
+        length.is_ok_and(|length| length.is_some_and(|length| length < whole))
+    }
+
     /// The way to each of `addresses`. Waits up to three seconds for neighbours to answer.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use netlink_packet_route::{
     AddressFamily, RouteNetlinkMessage,
     address::{AddressAttribute, AddressMessage},
     neighbour::{NeighbourAddress, NeighbourAttribute, NeighbourFlags, NeighbourMessage, NeighbourState},
-    route::{RouteAddress, RouteAttribute, RouteMessage, RouteMetric, RouteType, RouteVia},
+    route::{RouteAddress, RouteAttribute, RouteFlags, RouteMessage, RouteMetric, RouteType, RouteVia},
 };
 use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
@@ -84,14 +84,7 @@ impl Client {
 
     /// The way to `destination`.
     pub(in super::super) fn route(&mut self, destination: IpAddr) -> io::Result<Route> {
-        let mut message = RouteMessage::default();
-        let (family, bits) = family(destination);
-        message.header.address_family = family;
-        message.header.destination_prefix_length = bits;
-        message
-            .attributes
-            .push(RouteAttribute::Destination(destination.into()));
-        match self.ask(RouteNetlinkMessage::GetRoute(message), 0) {
+        match self.ask(RouteNetlinkMessage::GetRoute(route_message(destination)), 0) {
             Ok(answer) => Ok(answer.into_iter().find_map(route).unwrap_or(Route::Unreachable)),
             Err(e)
                 if matches!(
@@ -103,6 +96,18 @@ impl Client {
             }
             Err(e) => Err(e),
         }
+    }
+
+    /// The prefix length of the route that leads to `destination`.
+    pub(in super::super) fn route_length(&mut self, destination: IpAddr) -> io::Result<Option<u8>> {
+        let mut message = route_message(destination);
+        message.header.flags = RouteFlags::FibMatch;
+        let answer = self.ask(RouteNetlinkMessage::GetRoute(message), 0)?;
+        let length = |answer| match answer {
+            RouteNetlinkMessage::NewRoute(route) => Some(route.header.destination_prefix_length),
+            _ => None,
+        };
+        Ok(answer.into_iter().find_map(length))
     }
 
     /// The neighbour entry of `address` on a link, if there is one.
@@ -200,6 +205,17 @@ pub(super) fn family(address: IpAddr) -> (AddressFamily, u8) {
         IpAddr::V4(_) => (AddressFamily::Inet, 32),
         IpAddr::V6(_) => (AddressFamily::Inet6, 128),
     }
+}
+
+fn route_message(destination: IpAddr) -> RouteMessage {
+    let mut message = RouteMessage::default();
+    let (family, bits) = family(destination);
+    message.header.address_family = family;
+    message.header.destination_prefix_length = bits;
+    message
+        .attributes
+        .push(RouteAttribute::Destination(destination.into()));
+    message
 }
 
 pub(super) fn neighbour_message(ifindex: u32, address: IpAddr) -> NeighbourMessage {
