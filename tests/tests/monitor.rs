@@ -429,8 +429,11 @@ fn a_monitor_ends_with_the_service_that_it_was_for() -> Result<()> {
     let _lane = Lane::shared()?;
     let site = site()?;
     let usual = programs(&site.daemon)?;
-    let running = Running::start(&site, "monitor --service empty")?;
+    let file = site.daemon.dir().join("packets");
+    let command = format!("monitor --service empty --pcap {}", file.display());
+    let running = Running::start(&site, &command)?;
     let monitored = monitored(&site, &usual)?;
+    wait::until_true("the file has begun", LIMIT, || Ok(fs::metadata(&file)?.len() > 0))?;
     // Another change ends nothing.
     site.daemon.cli().ok("backend drain web4 b0")?;
     site.daemon.cli().ok("service remove empty")?;
@@ -441,6 +444,9 @@ fn a_monitor_ends_with_the_service_that_it_was_for() -> Result<()> {
             && outcome.stderr.contains("hint"),
         "{outcome:?}"
     );
+    // A reader takes the file, also without packets.
+    let (interfaces, packets) = read_pcapng(&file)?;
+    ensure!(packets.is_empty() && interfaces == site.net.lb_interfaces());
     nothing_left(&site, &usual, &monitored)
 }
 

@@ -23,7 +23,7 @@ use super::{
     error::{CliError, Exit},
     output::{Context, Output, print_while_read, remark},
 };
-use crate::api::types::{Lost, MonitorLine, Packet};
+use crate::api::types::{Lost, MonitorLine, Packet, Status};
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -75,7 +75,13 @@ impl Monitor {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let path = self.path();
         let mut sink = match (&self.pcap, context.output) {
-            (Some(file), _) => Sink::pcap(file)?,
+            (Some(file), _) => {
+                let Status { interfaces, .. } = context.client().get("/v1/status").await?;
+                let attached = interfaces
+                    .into_iter()
+                    .filter(|interface| interface.program_id != 0);
+                Sink::pcap(file, attached.map(|interface| interface.name).collect())?
+            }
             (None, Output::Json) => Sink::Json,
             (None, Output::Table | Output::Wide) => Sink::Text,
         };
@@ -182,7 +188,7 @@ impl Write for Replaced {
 }
 
 impl Sink {
-    fn pcap(file: &Path) -> Result<Self, CliError> {
+    fn pcap(file: &Path, interfaces: Vec<String>) -> Result<Self, CliError> {
         let output: Box<dyn Write> = if file.as_os_str() == "-" {
             Box::new(io::stdout())
         } else {
@@ -191,7 +197,7 @@ impl Sink {
             })?;
             Box::new(replaced)
         };
-        Ok(Self::Pcap(Pcapng::default(), output))
+        Ok(Self::Pcap(Pcapng::new(interfaces), output))
     }
 
     /// Begins a file.

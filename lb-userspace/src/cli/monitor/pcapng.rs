@@ -1,6 +1,7 @@
 //! Packets in the file format pcapng (draft-ietf-opsawg-pcapng), which Wireshark and tcpdump read, also from a pipe.
 //!
-//! A file is a list of blocks: section header, a description of each interface before its first packet, packets. Each block has its
+//! A file is a list of blocks: section header, a description of each interface before its first packet, packets. The interfaces that
+//! are known come with the header, since libpcap takes no file without one. Each block has its
 //! type, its length, its content, and its length once more.
 
 use std::time::{Duration, SystemTime};
@@ -61,17 +62,21 @@ pub(super) struct Pcapng {
 }
 
 impl Pcapng {
+    /// A file that begins with these interfaces. Packets may add others.
+    pub(super) fn new(interfaces: Vec<String>) -> Self {
+        Self {
+            begun: false,
+            interfaces,
+        }
+    }
+
     /// The blocks of a packet, and what has to stand before it.
     pub(super) fn packet(&mut self, packet: &Packet<'_>) -> Vec<u8> {
         let mut blocks = self.begin();
         let known = self.interfaces.iter().position(|name| name == packet.interface);
         let number = known.unwrap_or_else(|| {
             self.interfaces.push(packet.interface.to_owned());
-            let mut content = [ETHERNET.to_le_bytes(), [0; 2]].concat();
-            content.extend([0; 4]);
-            option(&mut content, NAME, packet.interface.as_bytes());
-            end(&mut content);
-            block(&mut blocks, INTERFACE, &content);
+            interface(&mut blocks, packet.interface);
             self.interfaces.len() - 1
         });
         let since = packet
@@ -125,9 +130,22 @@ impl Pcapng {
             );
             end(&mut content);
             block(&mut blocks, SECTION, &content);
+            for name in &self.interfaces {
+                interface(&mut blocks, name);
+            }
         }
         blocks
     }
+}
+
+/// The description of an interface.
+fn interface(blocks: &mut Vec<u8>, name: &str) {
+    let mut content = [ETHERNET.to_le_bytes(), [0; 2]].concat();
+    // Frames of any length.
+    content.extend([0; 4]);
+    option(&mut content, NAME, name.as_bytes());
+    end(&mut content);
+    block(blocks, INTERFACE, &content);
 }
 
 /// Bytes of a part, none of which is as long as 4 GiB.
@@ -168,7 +186,8 @@ mod tests {
 
     #[test]
     fn a_file_begins_once_and_names_each_interface_before_its_packets() {
-        let mut file = Pcapng::default();
+        let mut file = Pcapng::new(vec!["eth0".to_owned(), "eth1".to_owned()]);
+        let begin = file.begin();
         let packet = |interface, side, bytes| Packet {
             at: SystemTime::UNIX_EPOCH + Duration::new(1, 2_000),
             interface,
@@ -178,9 +197,11 @@ mod tests {
             len: 60,
             bytes,
         };
-        let mut bytes = file.packet(&packet("eth0", Side::Before, &[1, 2, 3, 4, 5]));
+        let mut bytes = begin;
+        bytes.extend(file.packet(&packet("eth0", Side::Before, &[1, 2, 3, 4, 5])));
         bytes.extend(file.packet(&packet("eth0", Side::After, &[6])));
         bytes.extend(file.packet(&packet("eth1", Side::Before, &[7])));
+        bytes.extend(file.packet(&packet("eth2", Side::Before, &[8])));
         let mut kinds = Vec::new();
         let mut packets = Vec::new();
         let mut rest = &bytes[..];
@@ -195,12 +216,14 @@ mod tests {
             }
             rest = &rest[len..];
         }
-        assert_eq!(kinds, [SECTION, INTERFACE, PACKET, PACKET, INTERFACE, PACKET]);
+        let begin = [SECTION, INTERFACE, INTERFACE];
+        assert_eq!(kinds[..3], begin, "also without a packet");
+        assert_eq!(kinds[3..], [PACKET, PACKET, PACKET, INTERFACE, PACKET]);
         // Interface, time (upper and lower half of microseconds), bytes there, bytes in all.
         let head: Vec<u32> = (0..5).map(|at| word(packets[0], 4 * at)).collect();
         assert_eq!(head, [0, 0, 1_000_002, 5, 60]);
         assert_eq!(packets[0][20..28], [1, 2, 3, 4, 5, 0, 0, 0]);
-        assert_eq!(word(packets[2], 0), 1);
+        assert_eq!((word(packets[2], 0), word(packets[3], 0)), (1, 2));
         let options = &packets[0][28..];
         assert_eq!(options[..8], [1, 0, 4, 0, b'd', b'r', b'o', b'p']);
         assert_eq!(options[8..16], [2, 0, 4, 0, 1, 0, 0, 0]);
