@@ -58,9 +58,7 @@ use crate::{
         ApplyMetrics, ControlHandle, ControlTask, Observer, Parts, ReloadMetrics, inherit, own_traffic,
         still_needed, stored_agent_updates,
     },
-    datapath::{
-        AttachOptions, CheckPaths, Datapath, EarlyStart, Interface, WriterHandle, WriterTask, needs_of,
-    },
+    datapath::{AttachOptions, CheckPaths, Datapath, EarlyStart, WriterHandle, WriterTask, needs_of},
     descriptors,
     discovery::{self, SystemResolver},
     events::{EventKind, EventLog, NewEvent},
@@ -235,13 +233,7 @@ impl Daemon {
         let (task, control) = match ControlTask::start(parts).await {
             Ok(started) => started,
             Err(error) => {
-                // If the start fails, links taken over from an earlier daemon stay, and new ones are detached.
-                let took_over = |interface: &Interface| {
-                    let attached = interface.attached.as_ref();
-                    attached.is_some_and(|attached| attached.took_over)
-                };
-                let took_over = interfaces.borrow().iter().any(took_over);
-                let on_exit = if took_over { OnExit::Keep } else { OnExit::Detach };
+                let on_exit = leave::after_failed_start(&interfaces.borrow());
                 check_paths.close().await;
                 if let Err(error) = leave(&writer, on_exit).await {
                     tracing::error!(error = chain(&error), "cannot detach");
