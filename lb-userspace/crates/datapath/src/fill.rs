@@ -9,8 +9,9 @@ use lb_common::{monitor, stage::Stage};
 
 use super::{
     loading::{self, NewProgram, Refusal},
+    make::on_all_cpus,
     object::{Program, Variant},
-    prepare::{Ready, on_all_cpus},
+    prepare::Ready,
     sys,
 };
 use crate::error::DatapathError;

@@ -39,6 +39,7 @@ mod left;
 mod live;
 mod load;
 mod loading;
+mod make;
 mod map_key;
 mod map_shape;
 mod maps;

@@ -2,31 +2,22 @@
 
 use std::{
     borrow::Cow,
-    cmp,
     collections::HashMap,
     io,
-    num::NonZero,
     ops::Range,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::Path,
-    sync::atomic::{AtomicUsize, Ordering},
-    thread,
 };
 
 use lb_common::map_names;
 
 use super::{
-    loading::{self, MapTypes},
+    loading,
+    make::{create, on_all_cpus, order, types},
     object::{Map, Parts, Program, Variant},
     sys,
 };
 use crate::{error::DatapathError, map_shape::MapShape};
-
-/// Threads at most that create maps or load programs.
-const MAX_WORKERS: usize = 4;
-
-/// `BPF_MAP_TYPE_PERCPU_ARRAY`.
-const PERCPU_ARRAY: u32 = 6;
 
 /// The inputs of loading programs, once their maps exist.
 pub(super) struct Ready {
@@ -108,22 +99,6 @@ pub(super) fn make_early() -> Result<Made, DatapathError> {
         .filter_map(|(map, fd)| Some((map.name, fd.ok()?)))
         .collect();
     Ok(Made { btf: Some(btf), maps })
-}
-
-/// Loads type information.
-fn types(parts: &Parts) -> Result<OwnedFd, DatapathError> {
-    loading::load_types(parts.types).map_err(|source| DatapathError::Io {
-        what: "cannot load type information".to_owned(),
-        source,
-    })
-}
-
-/// The order to make maps in: the large ones first, so that no CPU is left with one of them at the end; before them records of each
-/// CPU, which would wait, later, for the kernel to have made the large maps of each CPU.
-fn order(map: &Map) -> (bool, cmp::Reverse<u32>) {
-    let shape = map.usual_shape();
-    let is_record = shape.map_type == PERCPU_ARRAY && shape.max_entries == 1;
-    (!is_record, cmp::Reverse(shape.max_entries))
 }
 
 /// What programs are to be prepared with.
@@ -216,48 +191,4 @@ fn open_or_create(
         Err(e) if e.kind() == io::ErrorKind::AlreadyExists => sys::pinned(pin)?.ok_or(e),
         Err(e) => Err(e),
     }
-}
-
-fn create(map: &Map, btf: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let shape = map.shape().map_err(io::Error::other)?;
-    if let Some(inner) = &map.inner {
-        let inner = loading::create_map(map.name, inner, None, None)?;
-        return loading::create_map(map.name, &shape, Some(inner.as_fd()), None);
-    }
-    let types = map.types.map(|[key, value]| MapTypes { btf, key, value });
-    loading::create_map(map.name, &shape, None, types)
-}
-
-/// Does `work` for each index below `count`, on several threads, and gives the results in that order.
-pub(super) fn on_all_cpus<T: Send>(
-    count: usize,
-    work: impl Fn(usize) -> T + Sync,
-) -> Result<Vec<T>, DatapathError> {
-    let workers = thread::available_parallelism()
-        .map_or(1, NonZero::get)
-        .min(MAX_WORKERS);
-    let next = AtomicUsize::new(0);
-    let run = || -> Vec<(usize, T)> {
-        let mut done = Vec::new();
-        loop {
-            let index = next.fetch_add(1, Ordering::Relaxed);
-            if index >= count {
-                return done;
-            }
-            done.push((index, work(index)));
-        }
-    };
-    let mut results = thread::scope(|scope| {
-        // Where no thread can be started, this one does all of it.
-        let start = |_| thread::Builder::new().spawn_scoped(scope, run).ok();
-        let threads: Vec<_> = (1..workers).filter_map(start).collect();
-        let mut results = run();
-        for thread in threads {
-            let died = |_| DatapathError::BadObject("a thread that loads it died".to_owned());
-            results.extend(thread.join().map_err(died)?);
-        }
-        Ok(results)
-    })?;
-    results.sort_unstable_by_key(|(index, _)| *index);
-    Ok(results.into_iter().map(|(_, result)| result).collect())
 }
