@@ -17,6 +17,9 @@ const MONITORED_BYTES: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/monitor
 static USUAL: Option<Parts> = include!(concat!(env!("OUT_DIR"), "/parts.rs"));
 static MONITORED: Option<Parts> = include!(concat!(env!("OUT_DIR"), "/monitored.rs"));
 
+/// The map of read-only globals.
+const GLOBALS_MAP: &str = ".rodata";
+
 /// Some of an object's bytes.
 const fn part(bytes: &'static [u8], begin: usize, len: usize) -> &'static [u8] {
     bytes.split_at(begin).1.split_at(len).0
@@ -130,7 +133,8 @@ impl Map {
 
     /// Its content, with these values of read-only globals.
     pub(super) fn content(&self, globals: &[(&Range<usize>, &[u8])]) -> Cow<'static, [u8]> {
-        if !self.is_constant {
+        // Other sections of constants are maps of their own, in whose data places mean something else.
+        if self.name != GLOBALS_MAP {
             return self.data.into();
         }
         let mut data = self.data.to_vec();
@@ -193,6 +197,36 @@ pub(super) fn map_shapes() -> Result<Vec<(&'static str, MapShape)>, DatapathErro
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A map of constants whose data is 8 bytes.
+    const fn constants(name: &'static str) -> Map {
+        Map {
+            name,
+            shape: MapShape {
+                map_type: 2,
+                key_size: 4,
+                value_size: 8,
+                max_entries: 1,
+                flags: 0,
+            },
+            inner: None,
+            types: None,
+            data: &[0; 8],
+            is_constant: true,
+        }
+    }
+
+    /// The compiler puts constants of its own into sections beside that of the globals.
+    #[test]
+    fn values_of_globals_go_into_their_map_and_into_no_other() {
+        let place = 0..4;
+        let globals: &[(&Range<usize>, &[u8])] = &[(&place, &[1, 2, 3, 4])];
+        assert_eq!(
+            constants(".rodata").content(globals)[..],
+            [1, 2, 3, 4, 0, 0, 0, 0]
+        );
+        assert_eq!(constants(".rodata.cst4").content(globals)[..], [0; 8]);
+    }
 
     #[test]
     fn a_pinned_map_of_another_shape_is_never_taken_for_ours() {
