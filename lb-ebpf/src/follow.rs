@@ -11,7 +11,7 @@ use crate::{
     clock::now_secs,
     family::Family,
     global::global,
-    maps::{cursors, records::Records, tables},
+    maps::{cursors, late, records::Records, tables},
     scratch::PacketTuple,
 };
 
@@ -26,6 +26,9 @@ pub(crate) fn owner<A: Family>(
     slot: RingSlot,
     is_syn: bool,
 ) -> BackendId {
+    if !late::are_there() {
+        return slot.current;
+    }
     backend(follow(tuple, service, slot.to_word(), is_syn))
 }
 
@@ -36,6 +39,9 @@ pub(crate) fn recorded_owner<A: Family>(
     slot: RingSlot,
     is_syn: bool,
 ) -> BackendId {
+    if !late::are_there() {
+        return slot.current;
+    }
     backend(peek(tuple, slot.to_word(), is_syn))
 }
 

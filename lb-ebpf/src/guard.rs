@@ -13,7 +13,11 @@ use lb_common::{
     service::{GUARDS_CLIENTS, GUARDS_FLOWS, Service, ServiceId},
 };
 
-use crate::{budget, family::Family, maps::guards};
+use crate::{
+    budget,
+    family::Family,
+    maps::{guards, late},
+};
 
 /// Refuses a packet of a client that the service does not serve.
 #[inline(always)]
@@ -44,7 +48,7 @@ extern "C" fn guard_client(service: u32, high: u64, low: u64) -> u32 {
 /// Refuses a packet that would begin a flow, where too many begin.
 #[inline(always)]
 pub(crate) fn admit_flow<A: Family>(service: &Service, client: A) -> Result<(), Reason> {
-    if !service.has(GUARDS_FLOWS) {
+    if !service.has(GUARDS_FLOWS) || !late::are_there() {
         return Ok(());
     }
     let [high, low] = halves(client.to_record());

@@ -9,6 +9,7 @@ pub(crate) mod cursors;
 pub(crate) mod flows;
 pub(crate) mod fragments;
 pub(crate) mod guards;
+pub(crate) mod late;
 #[cfg(feature = "monitor")]
 pub(crate) mod monitor;
 pub(crate) mod own_macs;

@@ -4,12 +4,18 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context, Result};
 use aya::maps::{Map, MapData, ProgramArray};
-use lb_common::{reason::Reason, stage::Stage};
+use lb_common::{
+    reason::Reason,
+    stage::{Stage, StageSet},
+};
 use lb_tests::{lane::Lane, netns::Netns, scratch::Scratch, test_run::Program};
 use lb_userspace::{
-    datapath::{Datapath, WriterTask},
+    datapath::{AttachOptions, Datapath, EarlyStart, Interfaces, Needs, WriterTask},
     plan::{TargetQuic, TargetService},
-    state::service::{Protocol, ServiceKey},
+    state::{
+        guard::{Guard, Rate},
+        service::{Protocol, ServiceKey},
+    },
 };
 use tokio_util::sync::CancellationToken;
 
@@ -131,5 +137,72 @@ fn packet_with_a_missing_stage_is_counted_and_others_are_forwarded() -> Result<(
     let bench = bench.reopened()?;
     let (_, _, reason) = bench.run(&nat)?;
     assert_eq!(reason, Reason::SentBack);
+    Ok(())
+}
+
+/// The program on the first interface.
+fn attached(interfaces: &Interfaces) -> Result<u32> {
+    let attached = interfaces.borrow()[0].attached.clone();
+    Ok(attached.context("nothing is attached")?.program_id)
+}
+
+/// Starts where nothing forwards, with a first program for a service that limits its new flows or for one that does not, and programs
+/// the service that does. Returns whether the first program still runs then, and whether any of 15 new flows is refused: only a test
+/// delayed by many seconds would see all of them admitted.
+fn limited_after_a_start(late_maps: bool) -> Result<(bool, bool)> {
+    let (ns, scratch) = (Netns::new("first")?, Scratch::new()?);
+    add_links(&ns)?;
+    let options = AttachOptions {
+        needs: Needs {
+            stages: StageSet::all(),
+            late_maps,
+        },
+        ..options(&scratch.join("bpf"))
+    };
+    ns.enter(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        let early = EarlyStart::begin(&options.pin_dir, false)?;
+        let (datapath, loaded) = Datapath::begin(&options, early)?;
+        let interfaces = datapath.interfaces();
+        let cancel = CancellationToken::new();
+        let writer = runtime.block_on(async { WriterTask::spawn(datapath, cancel.clone()) });
+        runtime.block_on(loaded)??;
+        let first = attached(&interfaces)?;
+        let limited = target(|_, service| {
+            service.guard = Guard {
+                new_flows: Rate {
+                    per_second: 1,
+                    burst: 2,
+                },
+                ..Guard::default()
+            };
+        });
+        runtime.block_on(writer.program(limited))?;
+        let now = attached(&interfaces)?;
+        let program = Program::by_id(now)?;
+        let mut runner = program.runner();
+        for host in 1..=15 {
+            let syn = Frame::tcp(V4.client(host), V4.vip(L2DSR), SYN, 64, b"");
+            runner.run(syn.bytes())?;
+        }
+        let snapshot = writer.stats().snapshot()?;
+        let mut counted = snapshot.interfaces[0].by_reason.iter();
+        let refuses = counted.any(|(reason, count)| *reason == Reason::NewFlowRate && count.packets > 0);
+        cancel.cancel();
+        Ok((now == first, refuses))
+    })?
+}
+
+/// The first program has no tables of what seldom is recorded, unless a service needs them: then it uses them as the whole program does,
+/// which takes its place before a service needs them that comes later.
+#[test]
+fn new_flows_are_limited_by_a_first_program_that_was_loaded_for_it_and_else_by_the_whole() -> Result<()> {
+    let _lane = Lane::shared()?;
+    for late_maps in [true, false] {
+        let (is_first, refuses) = limited_after_a_start(late_maps)?;
+        assert_eq!((is_first, refuses), (late_maps, true));
+    }
     Ok(())
 }

@@ -30,8 +30,9 @@ use crate::{error::DatapathError, grace::GracePeriod, map_shape::MapShape, needs
 /// The program of health checks through the path, which has no read-only globals.
 const CHECKS_PROGRAM: &str = "lb_check";
 
-/// The read-only global of the programs.
+/// The read-only globals of the programs: where interfaces count, and whether the maps of [`map_names::LATE`] are no placeholders.
 const SLOTS_GLOBAL: &str = "INTERFACE_SLOTS";
+const LATE_GLOBAL: &str = "HAS_LATE_MAPS";
 
 /// The entry program and the map of its stages, for all interfaces of one daemon.
 ///
@@ -215,7 +216,10 @@ impl Loader {
             variant: self.variant(),
             pins: &self.pins,
             placeholders: &placeholders,
-            globals: &[(SLOTS_GLOBAL, &self.slots)],
+            globals: &[
+                (SLOTS_GLOBAL, &self.slots),
+                (LATE_GLOBAL, &u32::from(has_late_maps).to_ne_bytes()),
+            ],
         };
         let ready = Arc::new(prepare(mem::take(&mut self.made), &options)?);
         Ok(Arc::clone(self.ready.insert(ready)))
