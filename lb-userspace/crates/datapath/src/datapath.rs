@@ -129,7 +129,6 @@ impl Datapath {
         let reserved = (beside && !plan.takes_over())
             .then(|| Reserved::begin(indices, options.xdp_mode))
             .flatten();
-        let made = early.map(EarlyStart::finish).transpose()?.unwrap_or_default();
         let inherits = pins.verify(&object::map_shapes()?)?;
         let takes_over = inherits || plan.takes_over();
         let served: Served = plan.slots.iter().copied().collect();
@@ -142,7 +141,7 @@ impl Datapath {
             Ok(First { needs, gate })
         });
         let first = first.transpose()?;
-        let mut loader = Loader::new(made, &pins, first, stages.clone());
+        let mut loader = Loader::new(early.unwrap_or_default(), &pins, first, stages.clone());
         loader.serve(&plan.slots)?;
         if !takes_over {
             loader.prepare()?;

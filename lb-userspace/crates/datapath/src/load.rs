@@ -14,6 +14,7 @@ use lb_common::{
 };
 
 use super::{
+    early::EarlyStart,
     fill::{LoadError, load_into, refused, slots},
     gate::Gate,
     kept::Kept,
@@ -21,7 +22,7 @@ use super::{
     monitor::maps::MonitorMaps,
     object::{Program, Variant},
     pin::Pins,
-    prepare::{Made, Options, Ready, prepare},
+    prepare::{Options, Ready, prepare},
     stages::Stages,
     sys,
 };
@@ -70,8 +71,8 @@ pub(super) struct First {
 
 /// Loads the programs for the interfaces of one daemon, at most once with and once without packets of several buffers.
 pub(super) struct Loader {
-    /// Types and maps that are in the kernel already.
-    made: Made,
+    /// Maps that are made already, or about to be.
+    early: EarlyStart,
     pins: PathBuf,
     kept: Kept,
     /// The first program alone is to be loaded; else the whole.
@@ -93,9 +94,9 @@ pub(super) struct Loader {
 
 impl Loader {
     /// A loader with maps and programs from `pins`. The first load creates missing maps.
-    pub(super) fn new(made: Made, pins: &Pins, first: Option<First>, stages: Stages) -> Self {
+    pub(super) fn new(early: EarlyStart, pins: &Pins, first: Option<First>, stages: Stages) -> Self {
         Self {
-            made,
+            early,
             pins: pins.current(),
             kept: Kept::new(ENTRY, Variant::Usual, pins.current(), pins.programs()),
             monitor: None,
@@ -114,12 +115,12 @@ impl Loader {
     /// # Errors
     /// The monitor's maps cannot be held.
     pub(super) fn whole(pins: &Pins, monitor: Option<&MonitorMaps>) -> io::Result<Self> {
-        let loader = Self::new(Made::default(), pins, None, Stages::default());
+        let loader = Self::new(EarlyStart::default(), pins, None, Stages::default());
         let Some(monitor) = monitor else {
             return Ok(loader);
         };
         Ok(Self {
-            made: Made::of_maps(monitor.of_program()?),
+            early: EarlyStart::of_maps(monitor.of_program()?),
             kept: Kept::new(ENTRY, Variant::Monitored, pins.current(), pins.programs()),
             monitor: Some(monitor.clone()),
             ..loader
@@ -221,7 +222,7 @@ impl Loader {
                 (LATE_GLOBAL, &u32::from(has_late_maps).to_ne_bytes()),
             ],
         };
-        let ready = Arc::new(prepare(mem::take(&mut self.made), &options)?);
+        let ready = Arc::new(prepare(mem::take(&mut self.early), &options)?);
         Ok(Arc::clone(self.ready.insert(ready)))
     }
 
@@ -369,7 +370,7 @@ pub(super) fn checks(pins: &Path, programs: &Path) -> Result<[OwnedFd; 2], Datap
         placeholders: &[],
         globals: &[],
     };
-    let ready = prepare(Made::default(), &options)?;
+    let ready = prepare(EarlyStart::default(), &options)?;
     let program = ready.program(CHECKS_PROGRAM)?;
     let program = loading::load_program(&NewProgram {
         name: CHECKS_PROGRAM,

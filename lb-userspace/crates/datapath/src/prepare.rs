@@ -12,6 +12,7 @@ use std::{
 use lb_common::map_names;
 
 use super::{
+    early::EarlyStart,
     loading,
     make::{create, on_all_cpus, order, types},
     object::{Map, Parts, Program, Variant},
@@ -64,43 +65,6 @@ impl Ready {
     }
 }
 
-/// Types and maps that are in the kernel already.
-#[derive(Default, Debug)]
-pub(super) struct Made {
-    btf: Option<OwnedFd>,
-    maps: HashMap<&'static str, OwnedFd>,
-}
-
-impl Made {
-    /// These maps, by their names.
-    pub(super) const fn of_maps(maps: HashMap<&'static str, OwnedFd>) -> Self {
-        Self { btf: None, maps }
-    }
-}
-
-/// Entries from which on a map takes the kernel a while to make.
-const MANY: u32 = 1 << 12;
-
-/// Makes types and large maps, none of which is pinned.
-pub(super) fn make_early() -> Result<Made, DatapathError> {
-    let parts = Variant::Usual.parts()?;
-    let btf = types(parts)?;
-    let is_large = |map: &&Map| {
-        let is_used = !map_names::LATE.contains(&map.name) && map.name != map_names::CHECKS;
-        is_used && map.usual_shape().max_entries >= MANY
-    };
-    let mut large: Vec<&Map> = parts.maps.iter().filter(is_large).collect();
-    large.sort_by_key(|map| order(map));
-    let fds = on_all_cpus(large.len(), |index| create(large[index], btf.as_fd()))?;
-    // A failure is ignored here: loading tries again and reports it.
-    let maps = large
-        .into_iter()
-        .zip(fds)
-        .filter_map(|(map, fd)| Some((map.name, fd.ok()?)))
-        .collect();
-    Ok(Made { btf: Some(btf), maps })
-}
-
 /// What programs are to be prepared with.
 pub(super) struct Options<'a> {
     /// Of which object.
@@ -113,14 +77,11 @@ pub(super) struct Options<'a> {
     pub(super) globals: &'a [(&'a str, &'a [u8])],
 }
 
-/// Brings types and maps into the kernel, as far as they are not `made`: opens those that are pinned and creates all others, on all
-/// CPUs, since the kernel clears the large ones.
-pub(super) fn prepare(made: Made, options: &Options<'_>) -> Result<Ready, DatapathError> {
+/// Brings types and maps into the kernel: opens those that are pinned, takes those that were made `early`, and creates all others, on
+/// all CPUs, since the kernel clears the large ones.
+pub(super) fn prepare(early: EarlyStart, options: &Options<'_>) -> Result<Ready, DatapathError> {
     let parts = options.variant.parts()?;
-    let btf = match made.btf {
-        Some(btf) => btf,
-        None => types(parts)?,
-    };
+    let btf = types(parts)?;
     let mut globals: Vec<(&Range<usize>, &[u8])> = Vec::new();
     for (name, value) in options.globals {
         let mut all = parts.globals.iter();
@@ -129,10 +90,8 @@ pub(super) fn prepare(made: Made, options: &Options<'_>) -> Result<Ready, Datapa
             .ok_or_else(|| DatapathError::BadObject(format!("it has no global {name} of that length")))?;
         globals.push((range, value));
     }
-    let mut all: Vec<usize> = (0..parts.maps.len()).collect();
-    all.sort_by_key(|place| parts.maps.get(*place).map(order));
-    let results = on_all_cpus(all.len(), |index| {
-        let map = &parts.maps[all[index]];
+    let make = |place: usize, made: &HashMap<&str, OwnedFd>| {
+        let map = &parts.maps[place];
         let fd = if options.placeholders.contains(&map.name) {
             let shape = MapShape {
                 max_entries: 1,
@@ -140,17 +99,24 @@ pub(super) fn prepare(made: Made, options: &Options<'_>) -> Result<Ready, Datapa
             };
             loading::create_map(map.name, &shape, None, None)
         } else {
-            open_or_create(map, made.maps.get(map.name), options.pins, &globals, btf.as_fd())
+            open_or_create(map, made.get(map.name), options.pins, &globals, btf.as_fd())
         };
-        fd.map_err(|source| DatapathError::Io {
+        let fd = fd.map_err(|source| DatapathError::Io {
             what: format!("cannot create map {}", map.name),
             source,
-        })
-    })?;
-    let mut maps: Vec<(usize, OwnedFd)> = Vec::new();
-    for (place, fd) in all.into_iter().zip(results) {
-        maps.push((place, fd?));
-    }
+        });
+        Ok((place, fd?))
+    };
+    let mut all: Vec<usize> = (0..parts.maps.len()).collect();
+    all.sort_by_key(|place| parts.maps.get(*place).map(order));
+    // While large maps are still being made, all else is.
+    let (last, first): (Vec<usize>, Vec<usize>) = all
+        .into_iter()
+        .partition(|place| early.makes(&parts.maps[*place]));
+    let mut maps = on_all_cpus(first.len(), |index| make(first[index], &HashMap::new()))?;
+    let made = early.finish()?;
+    maps.extend(on_all_cpus(last.len(), |index| make(last[index], &made))?);
+    let mut maps: Vec<(usize, OwnedFd)> = maps.into_iter().collect::<Result<_, DatapathError>>()?;
     maps.sort_unstable_by_key(|(place, _)| *place);
     Ok(Ready {
         variant: options.variant,
