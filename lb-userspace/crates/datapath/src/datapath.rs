@@ -190,7 +190,12 @@ impl Datapath {
 
         let (reports, changes) = mpsc::channel(CHANGES);
         let directory = watch::Sender::new(Arc::new(Directory::of(&programmed)));
-        let flow_counts = watch::Sender::new(Arc::new(FlowCounts::default()));
+        let flow_counts = if inherits {
+            FlowCounts::default()
+        } else {
+            FlowCounts::of_new_tables()
+        };
+        let flow_counts = watch::Sender::new(Arc::new(flow_counts));
         let stats = StatsReader {
             maps: maps.clone(),
             interfaces: interfaces.clone(),

@@ -23,7 +23,7 @@ pub(crate) struct FlowCounts {
     pub(crate) entries: BTreeMap<&'static str, u64>,
     /// Half-open flows that gave way, by service.
     pub(crate) gave_way: BTreeMap<ServiceId, GaveWayCount>,
-    /// When the count began; `None` before the first sweep.
+    /// When the count began; `None` before the first one.
     pub(crate) at: Option<Instant>,
     /// How long it took.
     pub(crate) took: Duration,
@@ -39,6 +39,14 @@ pub(crate) struct GaveWayCount {
 }
 
 impl FlowCounts {
+    /// The count of tables that have just been made.
+    pub(crate) fn of_new_tables() -> Self {
+        Self {
+            at: Some(Instant::now()),
+            ..Self::default()
+        }
+    }
+
     /// How much of a flow table is in use: 256ths.
     pub(super) fn fill<K: Pod + Default, V: Pod>(&self, table: &Table<K, V>) -> u32 {
         let entries = self.entries.get(table.name()).copied().unwrap_or_default();

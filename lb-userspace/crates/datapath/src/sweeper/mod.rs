@@ -73,6 +73,11 @@ pub(super) async fn run(
     cancel: CancellationToken,
 ) {
     let mut records = 0;
+    // New tables count as swept: walking them would only keep programs from loading.
+    let is_swept = counts.borrow().at.is_some();
+    if is_swept && !rested(PERIOD, &cancel).await {
+        return;
+    }
     loop {
         let start = Instant::now();
         let Some(round) = begin_round(&writer).await else {
@@ -108,11 +113,15 @@ pub(super) async fn run(
         } else {
             PERIOD.max(start.elapsed() * REST)
         };
-        tokio::select! {
-            () = cancel.cancelled() => return,
-            () = tokio::time::sleep(rest) => {}
+        if !rested(rest, &cancel).await {
+            return;
         }
     }
+}
+
+/// Waits; `false` if `cancel` came meanwhile.
+async fn rested(time: Duration, cancel: &CancellationToken) -> bool {
+    tokio::time::timeout(time, cancel.cancelled()).await.is_err()
 }
 
 /// Asks the writer for the rings to walk for; `None` if it has ended.
