@@ -199,6 +199,11 @@ impl Bench {
         })
     }
 
+    /// The pin of a map.
+    pub(crate) fn pin(&self, map: &str) -> PathBuf {
+        self.pins.join(map)
+    }
+
     /// The pin of the map of stages.
     pub(crate) fn stages_pin(&self) -> Result<PathBuf> {
         let is_of_stages = |path: &PathBuf| {

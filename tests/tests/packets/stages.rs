@@ -1,10 +1,11 @@
 //! Missing stages: the kernel, or an administrator, can empty the map of stages.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fs};
 
 use anyhow::{Context, Result};
 use aya::maps::{Map, MapData, ProgramArray};
 use lb_common::{
+    map_names,
     reason::Reason,
     stage::{Stage, StageSet},
 };
@@ -204,5 +205,19 @@ fn new_flows_are_limited_by_a_first_program_that_was_loaded_for_it_and_else_by_t
         let (is_first, refuses) = limited_after_a_start(late_maps)?;
         assert_eq!((is_first, refuses), (late_maps, true));
     }
+    Ok(())
+}
+
+/// A new version may have a map that the one before had not: what is programmed can be read only once it is made.
+#[test]
+fn a_start_that_finds_all_maps_but_one_makes_it_and_forwards_what_is_programmed() -> Result<()> {
+    let bench = Bench::new()?;
+    let nat = Frame::tcp(V4.client(1), V4.vip(80), SYN, 64, b"");
+    let pin = bench.pin(map_names::QUIC_CONFIGS);
+    fs::remove_file(&pin)?;
+    let bench = bench.reopened()?;
+    assert!(pin.exists());
+    let (_, _, reason) = bench.run(&nat)?;
+    assert_eq!(reason, Reason::SentBack);
     Ok(())
 }

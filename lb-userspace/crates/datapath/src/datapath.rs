@@ -32,7 +32,8 @@ use crate::{
     interface::{AttachOptions, Interface, InterfaceChange, Interfaces},
     netlink, object,
     plan::Programmed,
-    programmed, services,
+    programmed::ReadBack,
+    services,
     stats::StatsReader,
 };
 
@@ -163,22 +164,25 @@ impl Datapath {
             shown,
             reporter: reporter.clone(),
         };
+        // Exchanging the programs of links waits for grace periods, and only a daemon writes what is read.
+        let read = inherits.then(|| ReadBack::begin(&paths[1]));
         let (keeper, attached) = if takes_over || !beside {
             attaching.run_here()?
         } else {
             attaching.run_beside().map_err(io("cannot start a thread"))?
         };
-        let maps = Arc::new(Maps::open(&paths[1])?);
-        let programmed = if inherits {
-            let programmed = programmed::read_back(&maps)?;
-            services::reconcile(&maps, &programmed.services).map_err(|e| DatapathError::Map {
-                map: maps.addresses.name(),
-                reason: e.to_string(),
-            })?;
-            programmed
-        } else {
-            Programmed::default()
+        let (maps, programmed) = match read {
+            Some(read) => {
+                let (maps, programmed) = read.finish()?;
+                services::reconcile(&maps, &programmed.services).map_err(|e| DatapathError::Map {
+                    map: maps.addresses.name(),
+                    reason: e.to_string(),
+                })?;
+                (maps, programmed)
+            }
+            None => (Maps::open(&paths[1])?, Programmed::default()),
         };
+        let maps = Arc::new(maps);
         let links = client.links().map_err(io("cannot list interfaces"))?;
         OwnMacs::of(&served, &links)
             .write(&maps)

@@ -3,6 +3,8 @@
 use std::{
     io,
     net::{IpAddr, SocketAddr},
+    path::{Path, PathBuf},
+    thread::{self, JoinHandle},
 };
 
 use lb_common::{
@@ -23,12 +25,46 @@ use crate::{
     state::service::{Protocol, ServiceKey},
 };
 
+/// What is programmed, read on a thread beside the rest of a start.
+pub(super) struct ReadBack {
+    pins: PathBuf,
+    thread: Option<JoinHandle<Result<(Maps, Programmed), DatapathError>>>,
+}
+
+impl ReadBack {
+    /// Begins, with the maps pinned in this directory.
+    pub(super) fn begin(pins: &Path) -> Self {
+        let pins = pins.to_owned();
+        let from = pins.clone();
+        let thread = thread::Builder::new().name("lb-read".to_owned());
+        Self {
+            pins,
+            thread: thread.spawn(move || read(&from)).ok(),
+        }
+    }
+
+    /// The maps, and what is programmed. To be called once programs are attached: maps that a new version adds are there only then,
+    /// so all is read again where the first attempt failed.
+    pub(super) fn finish(self) -> Result<(Maps, Programmed), DatapathError> {
+        match self.thread.map(JoinHandle::join) {
+            Some(Ok(Ok(read))) => Ok(read),
+            Some(Ok(Err(_)) | Err(_)) | None => read(&self.pins),
+        }
+    }
+}
+
+fn read(pins: &Path) -> Result<(Maps, Programmed), DatapathError> {
+    let maps = Maps::open(pins)?;
+    let programmed = read_back(&maps)?;
+    Ok((maps, programmed))
+}
+
 /// Reads all control maps.
 ///
 /// A record that makes no sense (an unknown mode or protocol) is left out, so that the planner writes it anew. So is a
 /// ring that this process may not read, which takes CAP_SYS_ADMIN: writing it again with the same content changes
 /// nothing for any packet.
-pub(super) fn read_back(maps: &Maps) -> Result<Programmed, DatapathError> {
+fn read_back(maps: &Maps) -> Result<Programmed, DatapathError> {
     let mut programmed = Programmed::default();
     let settings = maps
         .settings
