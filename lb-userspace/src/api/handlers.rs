@@ -310,11 +310,11 @@ async fn make(api: &Api, change: Change, expected: Option<u64>) -> Answer<Change
     Ok(Json(changed(api, outcome, false)))
 }
 
-fn revision(number: Option<u64>) -> Option<Revision> {
+pub(super) fn revision(number: Option<u64>) -> Option<Revision> {
     number.map(Revision)
 }
 
-fn changed(api: &Api, outcome: Outcome, dry_run: bool) -> Changed {
+pub(super) fn changed(api: &Api, outcome: Outcome, dry_run: bool) -> Changed {
     let Outcome {
         revision,
         changed,

@@ -9,6 +9,7 @@ mod explain;
 mod flows;
 mod guard;
 mod handlers;
+pub mod history;
 mod monitor;
 mod names;
 mod parser;
@@ -90,6 +91,8 @@ fn routes() -> (Router<Arc<Api>>, openapi::OpenApi) {
         .routes(routes!(handlers::export))
         .routes(routes!(handlers::apply))
         .routes(routes!(handlers::events))
+        .routes(routes!(history::history))
+        .routes(routes!(history::rollback).layer(small()))
         .routes(routes!(explain::explain))
         .routes(routes!(flows::list_flows, flows::flush_flows))
         .routes(routes!(flows::count_flows))

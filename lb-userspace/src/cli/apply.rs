@@ -1,6 +1,6 @@
-//! `lb apply`
+//! `lb apply` and `lb diff`
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{fs, io, path::PathBuf, time::Duration};
 
 use clap::Args;
 use hyper::Method;
@@ -22,10 +22,22 @@ const NO_CHECK: &str = "none";
 /// Time between two looks of `--wait`.
 const WAIT_POLL: Duration = Duration::from_millis(200);
 
+/// A file to compare or apply.
+#[derive(Args, Debug)]
+struct Source {
+    /// Configuration file; `-` reads standard input
+    file: PathBuf,
+    /// Exit with 10 if the state differs from the file
+    #[arg(long)]
+    exit_code: bool,
+    #[command(flatten)]
+    change: ChangeFlags,
+}
+
 #[derive(Args, Debug)]
 pub(super) struct Apply {
-    /// Configuration file
-    file: PathBuf,
+    #[command(flatten)]
+    source: Source,
     /// Print what would change without changing it
     #[arg(long)]
     dry_run: bool,
@@ -35,29 +47,59 @@ pub(super) struct Apply {
     /// Return when every service is programmed and every enabled backend has been checked once
     #[arg(long)]
     wait: bool,
-    #[command(flatten)]
-    change: ChangeFlags,
 }
 
 impl Apply {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
-        let file = self.file.display().to_string();
-        let toml = fs::read_to_string(&self.file)
-            .map_err(|error| CliError::new(Exit::Failed, format!("{file}: {error}")))?;
-        let request = ApplyRequest {
-            file: file.clone(),
-            toml,
-            dry_run: self.dry_run,
-            empty: self.empty,
-        };
         let client = context.client();
-        let path = self.change.path("/v1/apply".into());
-        let changed: Result<Changed, _> = client.change(Method::POST, &path, Some(&request)).await;
-        let changed = changed.map_err(|error| error.in_file(&file))?;
+        let changed = self.source.send(&client, self.dry_run, self.empty).await?;
         if self.wait && !self.dry_run {
             settled(&client).await?;
         }
-        context.show(&changed, changed_text)
+        self.source.show(context, &changed)
+    }
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Diff {
+    #[command(flatten)]
+    source: Source,
+}
+
+impl Diff {
+    pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        let changed = self.source.send(&context.client(), true, true).await?;
+        self.source.show(context, &changed)
+    }
+}
+
+impl Source {
+    /// Sends the file, to change the state or to try it.
+    async fn send(&self, client: &Client, dry_run: bool, empty: bool) -> Result<Changed, CliError> {
+        let (file, read) = if self.file.as_os_str() == "-" {
+            ("standard input".to_owned(), io::read_to_string(io::stdin()))
+        } else {
+            (self.file.display().to_string(), fs::read_to_string(&self.file))
+        };
+        let toml = read.map_err(|error| CliError::new(Exit::Failed, format!("{file}: {error}")))?;
+        let request = ApplyRequest {
+            file: file.clone(),
+            toml,
+            dry_run,
+            empty,
+        };
+        let path = self.change.path("/v1/apply".into());
+        let changed = client.change(Method::POST, &path, Some(&request)).await;
+        changed.map_err(|error| error.in_file(&file))
+    }
+
+    /// Prints the effect, and ends with the exit code that was asked for.
+    fn show(&self, context: &Context, changed: &Changed) -> Result<(), CliError> {
+        context.show(changed, changed_text)?;
+        if self.exit_code && changed.changed {
+            return Err(CliError::shown(Exit::Warnings));
+        }
+        Ok(())
     }
 }
 

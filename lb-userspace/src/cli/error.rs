@@ -28,7 +28,7 @@ pub enum Exit {
     Conflict = 4,
     /// The daemon is not reachable.
     Unreachable = 5,
-    /// Warnings were found, but no failures.
+    /// Warnings were found, but no failures; or, with `--exit-code`, differences.
     Warnings = 10,
 }
 

@@ -16,6 +16,7 @@ mod export;
 mod flows;
 mod guard;
 mod help;
+mod history;
 mod man;
 mod monitor;
 mod options;
@@ -76,10 +77,16 @@ enum Command {
     Run(Box<run::Run>),
     /// Replace the desired state by a file
     Apply(apply::Apply),
+    /// Show what applying a file would change
+    Diff(apply::Diff),
     /// Check a configuration file and show every error
     CheckConfig(check_config::CheckConfig),
     /// Print the desired state as a configuration file
     Export(export::Export),
+    /// Show the latest revisions of the desired state, and what each changed
+    History(history::History),
+    /// Go back to an earlier revision of the desired state
+    Rollback(history::Rollback),
     /// Show the daemon, its interfaces, services and backends, and problems
     Status(status::StatusCommand),
     /// List and change services
@@ -116,8 +123,11 @@ impl Cli {
         match self.command {
             Command::Run(run) => run.execute(&context),
             Command::Apply(apply) => context.block_on(apply.execute(&context)),
+            Command::Diff(diff) => context.block_on(diff.execute(&context)),
             Command::CheckConfig(check) => check.execute(&context),
             Command::Export(export) => context.block_on(export.execute(&context)),
+            Command::History(history) => context.block_on(history.execute(&context)),
+            Command::Rollback(rollback) => context.block_on(rollback.execute(&context)),
             Command::Status(status) => context.block_on(status.execute(&context)),
             Command::Service(service) => context.block_on(service.execute(&context)),
             Command::Backend(backend) => context.block_on(backend.execute(&context)),

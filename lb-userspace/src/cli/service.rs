@@ -57,7 +57,7 @@ pub(super) struct ChangeFlags {
 
 impl ChangeFlags {
     /// The path with the expected revision as its query.
-    pub(super) fn path(self, path: String) -> String {
+    pub(super) fn path(&self, path: String) -> String {
         match self.revision {
             Some(revision) => format!("{path}?revision={revision}"),
             None => path,

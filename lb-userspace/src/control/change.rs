@@ -42,6 +42,8 @@ pub enum Change {
     },
     /// Host names were answered.
     Discovered(Vec<Discovered>),
+    /// The services and settings of an earlier revision come back.
+    Rollback(Arc<Desired>),
     /// A configuration file comes.
     File(Arc<Config>, FileOrder),
 }
@@ -121,6 +123,7 @@ impl Change {
                 // One change makes one revision.
                 desired.replace(next)?
             }
+            Self::Rollback(past) => desired.replace(discovered::carry(past, desired))?,
             Self::File(config, _) => desired.replace(config.desired.clone())?,
         };
         Ok(next)
@@ -141,6 +144,7 @@ impl Change {
             | Self::AddBackend(..)
             | Self::SetBackend(..)
             | Self::Discovered(_)
+            | Self::Rollback(_)
             | Self::File(..) => None,
         }
     }

@@ -4,6 +4,7 @@
 mod error;
 mod file;
 mod format;
+mod history;
 mod journal;
 mod keep;
 mod lenient;
@@ -12,6 +13,7 @@ mod names;
 pub use self::{
     error::StoreError,
     file::FileStore,
+    history::KeptState,
     journal::Record,
     keep::{Store, StoreProblem},
     lenient::LenientStore,

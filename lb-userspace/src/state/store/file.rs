@@ -21,6 +21,7 @@ use std::{
 use super::{
     error::StoreError,
     format::{Texts, decode, header},
+    history::History,
     journal::Journal,
 };
 use crate::{
@@ -44,6 +45,7 @@ pub struct FileStore {
     /// The text of each service in the file, so that a change of one service formats only that one.
     texts: Mutex<Texts>,
     pub(super) journal: Journal,
+    pub(super) history: History,
     /// Locked as long as it is open; the kernel lets go of it when the process ends, however that happens.
     lock: Option<File>,
 }
@@ -100,6 +102,7 @@ impl FileStore {
                 dir: dir.to_owned(),
                 texts: Mutex::default(),
                 journal: Journal::new(dir),
+                history: History::new(dir),
                 lock,
             }),
             Err(TryLockError::WouldBlock) => Err(StoreError::InUse { dir: dir.to_owned() }),
@@ -138,7 +141,15 @@ impl FileStore {
             .map_err(|source| StoreError::Write {
                 file: self.dir.join(STATE_FILE),
                 source,
-            })
+            })?;
+        // The change itself is safe; only a way back to it would be missing.
+        if let Err(error) = self
+            .history
+            .keep(&self.dir.join(STATE_FILE), stored.desired.revision)
+        {
+            tracing::warn!(%error, "cannot keep the state for `lb rollback`");
+        }
+        Ok(())
     }
 
     /// As [`super::keep::Store::set_aside`].

@@ -1,9 +1,12 @@
 //! The trait of stores.
 
-use std::path::PathBuf;
+use std::{io, path::PathBuf, sync::Arc};
 
-use super::{error::StoreError, journal::Record};
-use crate::state::stored::Stored;
+use super::{error::StoreError, history::KeptState, journal::Record};
+use crate::state::{
+    desired::{Desired, Revision},
+    stored::Stored,
+};
 
 /// Something about the store that an operator should look at.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -55,6 +58,22 @@ pub trait Store {
 
     /// Why the state in force is not saved; `None` if it is.
     fn unsaved(&self) -> Option<StoreProblem>;
+
+    /// The states that can be restored, the latest first.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    fn history(&self) -> io::Result<Vec<KeptState>> {
+        Ok(Vec::new())
+    }
+
+    /// The state of an earlier revision; `None` if it is not kept.
+    ///
+    /// # Errors
+    /// As [`Self::load`].
+    fn past(&self, _revision: Revision) -> Result<Option<Arc<Desired>>, StoreError> {
+        Ok(None)
+    }
 
     /// Problems of the store.
     fn problems(&self) -> Vec<StoreProblem>;

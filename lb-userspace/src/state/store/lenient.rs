@@ -3,15 +3,17 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
     chain::chain,
     state::{
+        desired::{Desired, Revision},
         store::{
             error::StoreError,
             file::FileStore,
+            history::KeptState,
             journal::Record,
             keep::{Store, StoreProblem},
         },
@@ -142,6 +144,20 @@ impl Store for LenientStore {
         self.note(|files| files.journal.rewrite(records));
     }
 
+    fn history(&self) -> io::Result<Vec<KeptState>> {
+        let files = self.files();
+        files
+            .as_ref()
+            .map_or(Ok(Vec::new()), |files| files.history.list())
+    }
+
+    fn past(&self, revision: Revision) -> Result<Option<Arc<Desired>>, StoreError> {
+        let files = self.files();
+        files
+            .as_ref()
+            .map_or(Ok(None), |files| files.history.read(revision))
+    }
+
     fn unsaved(&self) -> Option<StoreProblem> {
         self.failure().as_ref().map(|error| StoreProblem {
             message: format!(
@@ -167,7 +183,7 @@ impl Store for LenientStore {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, sync::Arc};
+    use std::fs;
 
     use super::*;
     use crate::state::testing;

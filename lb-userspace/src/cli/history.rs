@@ -1,0 +1,112 @@
+//! `lb history` and `lb rollback`
+
+use clap::Args;
+use hyper::Method;
+
+use super::{
+    client::with_query,
+    error::CliError,
+    output::Context,
+    service::{ChangeFlags, changed_text},
+    table::{Align, Cell, Table, Tone},
+};
+use crate::api::{
+    history::{PastRevision, RollbackRequest},
+    requests::Changed,
+};
+
+#[derive(Args, Debug)]
+pub(super) struct History {
+    /// Show all that this revision changed
+    revision: Option<u64>,
+    /// How many revisions to show
+    #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "revision")]
+    limit: usize,
+}
+
+impl History {
+    pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        let query = match self.revision {
+            Some(revision) => ("revision", revision.to_string()),
+            None => ("limit", self.limit.to_string()),
+        };
+        let path = with_query("/v1/history", [(query.0, Some(query.1))]);
+        let revisions: Vec<PastRevision> = context.client().get(&path).await?;
+        let whole = self.revision.is_some();
+        context.show(&revisions, |revisions| match revisions.as_slice() {
+            [only] if whole => differences(only),
+            several => table(several, context),
+        })
+    }
+}
+
+#[derive(Args, Debug)]
+pub(super) struct Rollback {
+    /// Revision to go back to [default: the one before the revision in force]
+    to: Option<u64>,
+    /// Print what would change without changing it
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    change: ChangeFlags,
+}
+
+impl Rollback {
+    pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        let request = RollbackRequest {
+            revision: self.to,
+            dry_run: self.dry_run,
+        };
+        let path = self.change.path("/v1/rollback".into());
+        let changed: Changed = context
+            .client()
+            .change(Method::POST, &path, Some(&request))
+            .await?;
+        context.show(&changed, changed_text)
+    }
+}
+
+fn table(revisions: &[PastRevision], context: &Context) -> String {
+    let mut table = Table::new(&[
+        ("REVISION", Align::Right),
+        ("SAVED", Align::Left),
+        ("CHANGES", Align::Left),
+    ]);
+    for revision in revisions {
+        let mut lines = revision.diff.as_deref().unwrap_or_default().iter();
+        let first = match (&revision.diff, lines.next()) {
+            (None, _) => "(the first that is kept)".to_owned(),
+            (Some(_), None) => "none".to_owned(),
+            (Some(_), Some(first)) => first.clone(),
+        };
+        let more = lines.len() + revision.more;
+        let changes = match more {
+            0 => first,
+            more => format!("{first} (and {more} more)"),
+        };
+        let tone = if revision.present { Tone::Good } else { Tone::Plain };
+        table.row([
+            Cell::new(revision.revision.to_string(), tone),
+            Cell::from(revision.at.as_str()),
+            Cell::from(changes),
+        ]);
+    }
+    table.render(context.style)
+}
+
+/// All differences of one revision from the one before.
+fn differences(revision: &PastRevision) -> String {
+    let mut text = format!("revision {}, saved {}\n", revision.revision, revision.at);
+    match revision.diff.as_deref() {
+        None => text.push_str("no revision before it is kept\n"),
+        Some([]) => text.push_str("no changes\n"),
+        Some(lines) => lines.iter().for_each(|line| {
+            text.push_str(line);
+            text.push('\n');
+        }),
+    }
+    if revision.more > 0 {
+        text.push_str(&format!("and {} more\n", revision.more));
+    }
+    text
+}
