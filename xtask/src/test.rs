@@ -43,8 +43,9 @@ enum Lane {
     Kernels,
 }
 
-/// The test programs of the lanes `packets` and `kernels`; every other one of `lb-tests` belongs to the lane `netns`.
+/// The test programs of `lb-tests`, one a lane.
 const PACKETS: &str = "packets";
+const NETNS: &str = "netns";
 const KERNELS: &str = "kernels";
 
 /// Runs `cargo xtask test`.
@@ -76,14 +77,10 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
         summary.lane("unit", |count| unit(workspace, count));
     }
     if wanted(Lane::Packets) {
-        summary.lane("packets", |count| {
-            root_lane(workspace, &[PACKETS.to_owned()], count)
-        });
+        summary.lane("packets", |count| root_lane(workspace, PACKETS, count));
     }
     if wanted(Lane::Netns) {
-        summary.lane("netns", |count| {
-            root_lane(workspace, &netns_programs(workspace)?, count)
-        });
+        summary.lane("netns", |count| root_lane(workspace, NETNS, count));
     }
     if wanted(Lane::Kernels) {
         summary.lane("kernels", |count| {
@@ -210,22 +207,12 @@ fn unit(workspace: &Workspace, count: &mut Count) -> Result<()> {
     counted(&mut harness, count).and(of_product)
 }
 
-/// Runs test programs of `lb-tests` as root.
-fn root_lane(workspace: &Workspace, programs: &[String], count: &mut Count) -> Result<()> {
+/// Runs a test program of `lb-tests` as root.
+fn root_lane(workspace: &Workspace, program: &str, count: &mut Count) -> Result<()> {
     let mut command = workspace.cargo();
     packages::run_as_root(&mut command)?;
-    command.args(["test", "--no-fail-fast", "--package", "lb-tests"]);
-    for program in programs {
-        command.args(["--test", program]);
-    }
+    command.args(["test", "--no-fail-fast", "--package", "lb-tests", "--test", program]);
     counted(&mut command, count)
-}
-
-/// Every test program of `lb-tests` without a lane of its own.
-fn netns_programs(workspace: &Workspace) -> Result<Vec<String>> {
-    let mut programs = workspace.targets("tests/tests")?;
-    programs.retain(|program| program != PACKETS && program != KERNELS);
-    Ok(programs)
 }
 
 /// Runs a test command, shows its output as it comes and counts its results.

@@ -1,15 +1,10 @@
 //! Checks against the servers that people run: nginx for http, https and http2, gRPC's own server for grpc, dnsmasq for
 //! DNS.
 
-#[path = "probes/dnsmasq.rs"]
 mod dnsmasq;
-#[path = "probes/grpc.rs"]
 mod grpc;
-#[path = "probes/nginx.rs"]
 mod nginx;
-#[path = "probes/old_tls.rs"]
 mod old_tls;
-#[path = "probes/ways.rs"]
 mod ways;
 
 use std::{

@@ -1,0 +1,41 @@
+//! The daemon, real servers and clients in network namespaces: one program, so that tests which wait leave the
+//! processors to others of any file.
+
+mod agents;
+mod backups;
+mod certificates;
+mod changes;
+mod clients;
+mod datapath;
+mod discovery;
+mod dnat;
+mod doctor;
+mod established;
+mod explain;
+mod failover;
+mod flows;
+mod groups;
+mod guard;
+mod harness;
+mod history;
+mod host_sockets;
+mod interfaces;
+mod limits;
+mod missing_parts;
+mod modes;
+mod monitor;
+mod network;
+mod passive;
+mod pings;
+mod ports;
+mod prefixes;
+mod probes;
+mod quic;
+mod refusals;
+mod restarts;
+mod scraping;
+mod shown;
+mod stages;
+mod through;
+mod tiers;
+mod traffic;
