@@ -53,6 +53,11 @@ impl Frame {
         self.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN
     }
 
+    /// Whether it is the answer to a frame that opens a TCP connection.
+    pub fn is_syn_ack(&self) -> bool {
+        self.tcp_flags & (tcp::SYN | tcp::ACK) == tcp::SYN | tcp::ACK
+    }
+
     fn of(packet: &SlicedPacket<'_>) -> Option<Self> {
         let (source, destination, ttl, header_ok): (IpAddr, IpAddr, _, _) = match packet.net.as_ref()? {
             NetSlice::Ipv4(ip) => {

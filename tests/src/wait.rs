@@ -15,11 +15,16 @@ use anyhow::{Result, bail};
 /// Time between two looks at a condition.
 const POLL: Duration = Duration::from_millis(5);
 
-/// Polls until `probe` gives a value, at most for `limit`; `what` names the condition in the error.
+/// The least that a condition is waited for: tests are about what happens, not about how fast a machine is that does much
+/// else at the same time.
+const LIMIT_MIN: Duration = Duration::from_secs(60);
+
+/// Polls until `probe` gives a value, for `limit` or a minute at most; `what` names the condition in the error.
 ///
 /// # Errors
 /// When the time is over, or at once when `probe` fails.
 pub fn until<T>(what: &str, limit: Duration, mut probe: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let limit = limit.max(LIMIT_MIN);
     let end = Instant::now() + limit;
     loop {
         if let Some(value) = probe()? {
@@ -49,6 +54,7 @@ pub async fn until_true_async(
     limit: Duration,
     mut probe: impl FnMut() -> Result<bool>,
 ) -> Result<()> {
+    let limit = limit.max(LIMIT_MIN);
     let end = Instant::now() + limit;
     while !probe()? {
         if Instant::now() >= end {

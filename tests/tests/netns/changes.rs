@@ -18,7 +18,7 @@ const ROUNDS: u64 = 3;
 
 #[test]
 fn established_connections_survive_changes_and_a_killed_daemon() -> Result<()> {
-    let _lane = Lane::alone()?;
+    let _lane = Lane::shared()?;
     for family in Family::BOTH {
         survive_everything(family)?;
     }

@@ -135,7 +135,7 @@ fn backends_see_the_client_and_the_client_sees_the_service() -> Result<()> {
 
 #[test]
 fn connections_outlive_changes_and_the_death_of_the_daemon() -> Result<()> {
-    let _lane = Lane::alone()?;
+    let _lane = Lane::shared()?;
     let mut site = start(3, "")?;
     let cli = site.daemon.cli();
     for family in Family::BOTH {

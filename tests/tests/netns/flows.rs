@@ -10,9 +10,9 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use lb_tests::{
-    client::{KeepAlive, http_requests},
+    client::{KeepAlive, http_requests, run_many},
     direct::Direct,
-    http::connect,
+    http::{self, connect, connect_within},
     lane::Lane,
     lb_cli::{LbCli, Outcome, lb_binary},
     site::Site,
@@ -258,6 +258,8 @@ fn on_terminal(site: &Site, line: &str, input: &str) -> Result<Outcome> {
 fn a_flush_under_traffic_hurts_no_other_service_and_leaves_nothing_behind() -> Result<()> {
     const CONNECTIONS: usize = 20;
     const FLUSHES: u32 = 20;
+    // The server's answers cannot reach a client whose flow was flushed between its request and them.
+    const IMPATIENCE: Duration = Duration::from_secs(1);
     let _lane = Lane::shared()?;
     let site = Site::new(Shape::TwoArmed, 3)?;
     let services = Family::BOTH.map(|family| site.web(family, &[1, 1, 1]));
@@ -271,8 +273,13 @@ fn a_flush_under_traffic_hurts_no_other_service_and_leaves_nothing_behind() -> R
     for number in 0..FLUSHES {
         // Connections that end normally, each with a flush beside them.
         let port = 20_000 + u16::try_from(number)? * 50;
+        let request = |number| {
+            let port = port + u16::try_from(number).map_err(std::io::Error::other)?;
+            let mut stream = connect_within(flushed, port, IMPATIENCE)?;
+            Ok(http::exchange(&mut stream, "/", true)?.body)
+        };
         let report = std::thread::scope(|scope| {
-            let requests = scope.spawn(|| http_requests(client, flushed, port, 50, 8));
+            let requests = scope.spawn(|| run_many(client, 50, 8, request));
             let answer = cli.json("flows flush --service web4 --yes")?;
             removed += answer["flows"].as_u64().context("no number")?;
             match requests.join() {

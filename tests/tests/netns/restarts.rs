@@ -26,7 +26,7 @@ const SOON: Duration = Duration::from_secs(20);
 const ROUNDS: u64 = 3;
 
 /// Checks so far apart that a restart has to do without for a while.
-const RARE: &str = "kind = \"tcp\"\ninterval = \"10s\"\nfast_interval = \"200ms\"\ntimeout = \"1s\"";
+const RARE: &str = "kind = \"tcp\"\ninterval = \"10s\"\nfast_interval = \"200ms\"\ntimeout = \"10s\"";
 /// Checks that find out soon.
 const OFTEN: &str = "kind = \"tcp\"\ninterval = \"300ms\"\nfast_interval = \"100ms\"\ntimeout = \"300ms\"";
 
@@ -41,7 +41,7 @@ fn wait_health(site: &Site, service: &str, backend: &str, health: &str) -> Resul
 /// and the output lists the changes that it undoes.
 #[test]
 fn a_crash_undoes_no_command_and_cuts_no_flow() -> Result<()> {
-    let _lane = Lane::alone()?;
+    let _lane = Lane::shared()?;
     for mode in ["nat", "dnat"] {
         survive_a_crash(mode)?;
     }
@@ -121,7 +121,7 @@ fn survive_a_crash(mode: &str) -> Result<()> {
 /// Pins removed while the daemon runs are restored, and the next daemon finds flows and links by them.
 #[test]
 fn removed_pins_are_restored_and_a_restart_loses_no_flow() -> Result<()> {
-    let _lane = Lane::alone()?;
+    let _lane = Lane::shared()?;
     let family = Family::V4;
     let mut site = Site::new(Shape::TwoArmed, 2)?;
     let mount = site.daemon.dir().join("bpf");
@@ -333,7 +333,7 @@ fn a_state_that_cannot_be_used_does_not_stop_a_start_with_a_file() -> Result<()>
 /// A backend whose machine only answers ARP: clients sent there would wait.
 #[test]
 fn a_fresh_start_sends_no_client_to_a_dead_backend() -> Result<()> {
-    let _lane = Lane::alone()?;
+    let _lane = Lane::shared()?;
     let family = Family::V4;
     let site = Site::new(Shape::TwoArmed, 3)?;
     let target = site.service_address(family);

@@ -26,8 +26,8 @@ fn failure_is_shown_as_text_and_reported_once_for_many_checks() -> Result<()> {
     let host = &site.net.backends[0];
     let server = host.socket(family, NGINX_PORT);
     let mut nginx = Nginx::start(&host.ns, "b0", server)?;
-    let check =
-        "kind = \"http\"\ninterval = \"50ms\"\nfast_interval = \"50ms\"\ndown_interval_max = \"50ms\"";
+    let check = "kind = \"http\"\ninterval = \"50ms\"\nfast_interval = \"50ms\"\ndown_interval_max = \"50ms\"\n\
+         keep_alive = false";
     let service = |name: &str, number, check: &str| {
         let address = (site.net.vip(family, number), 80).into();
         Service::tcp(name, address).health(check).backend("b0", server, 1)
