@@ -16,6 +16,7 @@ mod run;
 mod setup;
 mod summary;
 mod test;
+mod test_program;
 mod tidy;
 mod time_limit;
 mod toolchain;

@@ -1,6 +1,11 @@
 //! The programs that tests, the demo and benchmarks call, and the Debian packages they come from.
 
-use std::{env, ffi::OsString, path::PathBuf, process::Command};
+use std::{
+    env,
+    ffi::{OsStr, OsString},
+    path::PathBuf,
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -193,7 +198,7 @@ pub(crate) fn in_path(command: &mut Command) -> Result<()> {
 ///
 /// # Errors
 /// As [`in_path`].
-pub(crate) fn root_command(program: &str) -> Result<Command> {
+pub(crate) fn root_command(program: impl AsRef<OsStr>) -> Result<Command> {
     Ok(workspace::root_command_in(&path()?, program))
 }
 

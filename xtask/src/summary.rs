@@ -17,6 +17,12 @@ pub(crate) struct Count {
 }
 
 impl Count {
+    /// Adds those of another part of the lane.
+    pub(crate) fn add(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+    }
+
     /// Adds the counts in a line of a test program's output: `test result: ok. 12 passed; 0 failed; …`.
     pub(crate) fn add_line(&mut self, line: &str) {
         let Some(result) = line.strip_prefix("test result: ") else {

@@ -1,10 +1,6 @@
 //! `cargo xtask test`: every check and every test lane. A lane that cannot run fails, with the reason.
 
-use std::{
-    fs,
-    io::{BufRead, BufReader},
-    process::{Command, Stdio},
-};
+use std::{fs, path::Path, process::Command, thread};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -12,8 +8,8 @@ use crate::{
     build::{self, Profile},
     packages, setup,
     summary::{Count, Summary},
+    test_program::{self, HOST_CRATES},
     tidy,
-    time_limit::TimeLimit,
     toolchain::{BPF_TARGET, Toolchain},
     verifier, vm,
     workspace::{Workspace, run},
@@ -48,6 +44,9 @@ const PACKETS: &str = "packets";
 const NETNS: &str = "netns";
 const KERNELS: &str = "kernels";
 
+/// Tests of the lane `netns` at a time, for each processor: they wait for checks, resolvers and idle flows most of their time.
+const NETNS_TESTS_PER_CPU: usize = 3;
+
 /// Runs `cargo xtask test`.
 ///
 /// # Errors
@@ -77,14 +76,14 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
         summary.lane("unit", |count| unit(workspace, count));
     }
     if wanted(Lane::Packets) {
-        summary.lane("packets", |count| root_lane(workspace, PACKETS, count));
+        summary.lane("packets", |count| packets(workspace, count));
     }
     if wanted(Lane::Netns) {
-        summary.lane("netns", |count| root_lane(workspace, NETNS, count));
+        summary.lane("netns", |count| netns(workspace, count));
     }
     if wanted(Lane::Kernels) {
         summary.lane("kernels", |count| {
-            counted(&mut vm::command(workspace, KERNELS)?, count)
+            test_program::run(&mut vm::command(workspace, KERNELS)?, count)
         });
     }
     println!("{}", summary.table());
@@ -103,29 +102,18 @@ fn build(workspace: &Workspace, toolchain: Option<&Toolchain>) -> Result<()> {
 fn clippy(workspace: &Workspace) -> Result<()> {
     run(workspace
         .cargo()
-        .args([
-            "clippy",
-            "--quiet",
-            "--workspace",
-            "--exclude",
-            "lb-ebpf",
-            "--all-targets",
-        ])
+        .args(["clippy", "--quiet", "--all-targets"])
+        .args(HOST_CRATES)
         .args(["--", "-D", "warnings"]))
 }
 
-/// Builds the documentation of the host's crates: links that lead nowhere fail.
+/// Builds the documentation of the host's crates: links that lead nowhere fail. With the examples, whose dependencies turn on what those
+/// of the tests do, so that nothing is compiled again that clippy has seen.
 fn rustdoc(workspace: &Workspace) -> Result<()> {
     run(workspace
         .cargo()
-        .args([
-            "doc",
-            "--quiet",
-            "--workspace",
-            "--exclude",
-            "lb-ebpf",
-            "--no-deps",
-        ])
+        .args(["doc", "--quiet", "--no-deps", "--lib", "--bins", "--examples"])
+        .args(HOST_CRATES)
         .env("RUSTDOCFLAGS", "-D warnings"))
 }
 
@@ -189,48 +177,40 @@ fn examples(workspace: &Workspace) -> Result<()> {
 
 /// Tests beside the code. Tests of the harness need no root either.
 fn unit(workspace: &Workspace, count: &mut Count) -> Result<()> {
-    let mut harness = workspace.cargo();
-    harness.args(["test", "--package", "lb-tests", "--lib"]);
     let mut product = workspace.cargo();
-    product.args([
-        "test",
-        "--no-fail-fast",
-        "--workspace",
-        "--exclude",
-        "lb-ebpf",
-        "--exclude",
-        "lb-tests",
-    ]);
+    product
+        .args(["test", "--no-fail-fast"])
+        .args(HOST_CRATES)
+        .args(["--exclude", "lb-tests"]);
     // The same random cases in every run, so that a failure is the change's own; plain `cargo test` draws new ones.
     product.env("PROPTEST_RNG_SEED", "1");
-    let of_product = counted(&mut product, count);
-    counted(&mut harness, count).and(of_product)
+    let of_product = test_program::run(&mut product, count);
+    let harness = test_program::build(workspace, &["--lib"], "lb_tests")?;
+    test_program::run(&mut Command::new(harness), count).and(of_product)
 }
 
-/// Runs a test program of `lb-tests` as root.
-fn root_lane(workspace: &Workspace, program: &str, count: &mut Count) -> Result<()> {
-    let mut command = workspace.cargo();
-    packages::run_as_root(&mut command)?;
-    command.args(["test", "--no-fail-fast", "--package", "lb-tests", "--test", program]);
-    counted(&mut command, count)
+/// Packets through the program: all tests in one process.
+fn packets(workspace: &Workspace, count: &mut Count) -> Result<()> {
+    let program = test_program::build(workspace, &["--test", PACKETS], PACKETS)?;
+    test_program::run(&mut as_root(workspace, &program)?, count)
 }
 
-/// Runs a test command, shows its output as it comes and counts its results.
-fn counted(command: &mut Command, count: &mut Count) -> Result<()> {
-    let name = command.get_program().display().to_string();
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot start {name}"))?;
-    let output = child.stdout.take().context("no output")?;
-    let limit = TimeLimit::start(child.id());
-    for line in BufReader::new(output).lines() {
-        let line = line?;
-        println!("{line}");
-        count.add_line(&line);
-    }
-    let status = child.wait()?;
-    limit.check()?;
-    ensure!(status.success(), "{name}: {status}");
-    Ok(())
+/// Tests that wait most of their time: several for each processor.
+fn netns(workspace: &Workspace, count: &mut Count) -> Result<()> {
+    let mut programs = workspace.targets("tests/tests")?;
+    programs.retain(|name| name != PACKETS && name != KERNELS);
+    ensure!(
+        programs.is_empty(),
+        "{programs:?} in tests/tests are in no lane: move them to tests/tests/netns"
+    );
+    let program = test_program::build(workspace, &["--test", NETNS], NETNS)?;
+    let cpus = thread::available_parallelism().map_or(1, usize::from);
+    test_program::run_each(|| as_root(workspace, &program), cpus * NETNS_TESTS_PER_CPU, count)
+}
+
+/// A test program of `lb-tests`, as root.
+fn as_root(workspace: &Workspace, program: &Path) -> Result<Command> {
+    let mut command = packages::root_command(program)?;
+    command.current_dir(workspace.root.join("tests"));
+    Ok(command)
 }

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, bail};
 use crate::{
     archive::Archive,
     build::Profile,
-    packages,
+    packages, test_program,
     workspace::{Workspace, cache_dir, output_of, run},
 };
 
@@ -36,7 +36,7 @@ pub(crate) fn command(workspace: &Workspace, program: &str) -> Result<Command> {
     ensure_kernel()?;
     let boot = kernel_dir()?.join("boot");
     let version = version(&boot)?;
-    let test = build(workspace, program)?;
+    let test = test_program::build(workspace, &["--test", program], program)?;
     let image = image(workspace, &test, &version)?;
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args([
@@ -98,24 +98,6 @@ fn version(boot: &Path) -> Result<String> {
         }
     }
     bail!("no kernel in {}", boot.display())
-}
-
-/// Builds the test program and gives its file.
-fn build(workspace: &Workspace, program: &str) -> Result<PathBuf> {
-    let messages = output_of(
-        workspace
-            .cargo()
-            .args(["test", "--no-run", "--quiet", "--message-format", "json"])
-            .args(["--package", "lb-tests", "--test", program]),
-    )
-    .with_context(|| format!("test program {program} does not build"))?;
-    let file = messages
-        .lines()
-        .filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next())
-        .next_back();
-    Ok(file
-        .with_context(|| format!("cargo names no file of {program}"))?
-        .into())
 }
 
 /// Packs the root file system.
