@@ -184,7 +184,7 @@ pub struct Answer {
     pub body: String,
 }
 
-/// Sends one GET over a connection and reads the answer, which must have a length.
+/// Sends one GET over a connection and reads the answer, which must end by its length, by chunks or with the connection.
 ///
 /// # Errors
 /// Any failure of the connection, its end, or an answer that is no HTTP.
@@ -213,7 +213,7 @@ fn read_answer(stream: &TcpStream) -> io::Result<Answer> {
         .nth(1)
         .and_then(|s| s.parse().ok())
         .ok_or_else(|| bad("no status line"))?;
-    let mut length = None;
+    let (mut length, mut chunked) = (None, false);
     loop {
         let mut header = String::new();
         if reader.read_line(&mut header)? == 0 {
@@ -222,10 +222,11 @@ fn read_answer(stream: &TcpStream) -> io::Result<Answer> {
         if header.trim().is_empty() {
             break;
         }
-        if let Some((name, value)) = header.split_once(':')
-            && name.eq_ignore_ascii_case("content-length")
-        {
-            length = value.trim().parse::<usize>().ok();
+        if let Some((name, value)) = header.split_once(':') {
+            if name.eq_ignore_ascii_case("content-length") {
+                length = value.trim().parse::<usize>().ok();
+            }
+            chunked |= name.eq_ignore_ascii_case("transfer-encoding") && value.trim() == "chunked";
         }
     }
     let mut body = Vec::new();
@@ -234,12 +235,30 @@ fn read_answer(stream: &TcpStream) -> io::Result<Answer> {
             body.resize(length, 0);
             reader.read_exact(&mut body)?;
         }
+        None if chunked => read_chunks(&mut reader, &mut body)?,
         None => drop(reader.read_to_end(&mut body)?),
     }
     Ok(Answer {
         status,
         body: String::from_utf8_lossy(&body).into_owned(),
     })
+}
+
+/// Reads a body in chunks (RFC 9112 section 7.1) to its end, without trailers.
+fn read_chunks(reader: &mut impl BufRead, body: &mut Vec<u8>) -> io::Result<()> {
+    loop {
+        let mut size = String::new();
+        reader.read_line(&mut size)?;
+        let size = usize::from_str_radix(size.trim(), 16).map_err(io::Error::other)?;
+        let start = body.len();
+        // The line end after it, too.
+        body.resize(start + size + 2, 0);
+        reader.read_exact(&mut body[start..])?;
+        body.truncate(start + size);
+        if size == 0 {
+            return Ok(());
+        }
+    }
 }
 
 /// Connects from inside the calling thread's namespace; `source_port` 0 leaves the choice to the kernel.

@@ -1,19 +1,23 @@
 //! Debian's Prometheus and promtool, so that "can be scraped" is not our own opinion.
 
 use std::{
+    collections::BTreeSet,
     net::SocketAddr,
     process::{Child, Stdio},
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::{http, netns::Netns, scratch::Scratch, wait};
 
 const LISTEN: &str = "127.0.0.1:9090";
 
-/// A Prometheus server that scrapes one target every 200 ms. Dropping it kills it.
+/// Time between two scrapes, and for one.
+const SCRAPE: &str = "500ms";
+
+/// A Prometheus server that scrapes one target every half second. Dropping it kills it.
 pub struct Prometheus {
     ns: Netns,
     child: Child,
@@ -26,14 +30,25 @@ impl Prometheus {
     /// # Errors
     /// When Prometheus is not installed or does not come up.
     pub fn start(ns: &Netns, target: &str) -> Result<Self> {
+        Self::with_rules(ns, target, "groups: []")
+    }
+
+    /// Starts it in a namespace with these rules, which it evaluates as often as it scrapes.
+    ///
+    /// # Errors
+    /// When Prometheus is not installed, does not like the rules or does not come up.
+    pub fn with_rules(ns: &Netns, target: &str, rules: &str) -> Result<Self> {
         let scratch = Scratch::new()?;
+        scratch.write("rules.yml", rules)?;
         let config = scratch.write(
             "prometheus.yml",
             format!(
-                "global: {{scrape_interval: 200ms, scrape_timeout: 200ms}}\n\
+                "global: {{scrape_interval: {SCRAPE}, scrape_timeout: {SCRAPE}, evaluation_interval: 200ms}}\n\
+                 rule_files: [rules.yml]\n\
                  scrape_configs: [{{job_name: lb, static_configs: [{{targets: ['{target}']}}]}}]\n"
             ),
         )?;
+        ns.run("promtool", &["check", "config", &config.display().to_string()])?;
         let child = ns
             .command("prometheus")
             .arg(format!("--config.file={}", config.display()))
@@ -59,12 +74,35 @@ impl Prometheus {
     /// # Errors
     /// When Prometheus does not answer.
     pub fn query(&self, query: &str) -> Result<Option<f64>> {
-        let (_, body) = self.get(&format!("/api/v1/query?query={query}"))?;
-        let answer: Value = serde_json::from_str(&body).with_context(|| format!("answer {body}"))?;
-        let value = answer["data"]["result"][0]["value"][1].as_str();
+        let series = self.series(query)?;
+        let value = series.first().and_then(|one| one["value"][1].as_str());
         value
             .map(|text| text.parse().context("value of the query"))
             .transpose()
+    }
+
+    /// The series that an instant query gives, each with its labels (`metric`).
+    ///
+    /// # Errors
+    /// When Prometheus does not answer, or does not like the query.
+    pub fn series(&self, query: &str) -> Result<Vec<Value>> {
+        let path = format!("/api/v1/query?query={}", encoded(query));
+        let (status, body) = self.get(&path)?;
+        ensure!(status == 200, "{query}: {body}");
+        let answer: Value = serde_json::from_str(&body).with_context(|| format!("answer {body}"))?;
+        let series = answer["data"]["result"].as_array();
+        series.cloned().with_context(|| format!("{query}: {answer}"))
+    }
+
+    /// Names of the alerts that fire.
+    ///
+    /// # Errors
+    /// When Prometheus does not answer.
+    pub fn firing(&self) -> Result<BTreeSet<String>> {
+        let series = self.series("ALERTS{alertstate=\"firing\"}")?;
+        let names = series.iter().map(|one| one["metric"]["alertname"].as_str());
+        let names = names.map(|name| name.unwrap_or_default().to_owned());
+        Ok(names.collect())
     }
 
     /// Whether the target's answer described the family `name`. That of a counter ends in `_total` only in Prometheus text.
@@ -99,6 +137,15 @@ impl Drop for Prometheus {
 /// When it finds an error, with its output.
 pub fn check_metrics(ns: &Netns, text: &str) -> Result<()> {
     let output = ns.run_with_input("promtool", &["check", "metrics"], text)?;
-    anyhow::ensure!(output.trim().is_empty(), "promtool: {output}");
+    ensure!(output.trim().is_empty(), "promtool: {output}");
     Ok(())
+}
+
+/// A query as it stands in a URL (RFC 3986 section 2.1).
+fn encoded(query: &str) -> String {
+    let encode = |byte: u8| match byte {
+        b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => char::from(byte).to_string(),
+        other => format!("%{other:02X}"),
+    };
+    query.bytes().map(encode).collect()
 }

@@ -74,7 +74,11 @@ impl Drop for SynFlood {
     }
 }
 
-fn pin_to_first_core() -> io::Result<()> {
+/// Lets the calling thread run on the first core alone.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn pin_to_first_core() -> io::Result<()> {
     // SAFETY: all-zero bytes are an empty set.
     let mut cores: libc::cpu_set_t = unsafe { std::mem::zeroed() };
     // SAFETY: 0 is below the size of the set.
