@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// Files of the archive besides the binary: path in the checkout, path in the archive.
-const FILES: [(&str, &str); 16] = [
+const FILES: [(&str, &str); 19] = [
     ("lb-userspace/capi/include/lb_health.h", "lb_health.h"),
     ("dist/lb.service", "lb.service"),
     ("dist/lb-decap@.service", "lb-decap@.service"),
@@ -25,6 +25,12 @@ const FILES: [(&str, &str); 16] = [
     ("docs/metrics.md", "docs/metrics.md"),
     ("docs/operations.md", "docs/operations.md"),
     ("docs/reasons.md", "docs/reasons.md"),
+    ("docs/runbook.md", "docs/runbook.md"),
+    (
+        "contrib/prometheus/lb.rules.yml",
+        "contrib/prometheus/lb.rules.yml",
+    ),
+    ("contrib/grafana/lb.json", "contrib/grafana/lb.json"),
     ("LICENSE-MIT", "LICENSE-MIT"),
     ("LICENSE-APACHE", "LICENSE-APACHE"),
     ("LICENSE-GPL-2.0", "LICENSE-GPL-2.0"),

@@ -1,5 +1,6 @@
 //! `cargo xtask tidy`: rules of the code that no compiler checks. ARCHITECTURE.md says why each is there.
 
+mod alerts;
 mod finding;
 mod links;
 mod maps;
@@ -44,6 +45,7 @@ pub(crate) fn check(workspace: &Workspace) -> Result<()> {
     findings.extend(links::check(&workspace.root, &sources));
     findings.extend(maps::check(&sources));
     findings.extend(reasons::check(&sources));
+    findings.extend(alerts::check(&sources));
     let crates = sources
         .iter()
         .filter_map(|source| source.path.strip_suffix("/Cargo.toml"));
