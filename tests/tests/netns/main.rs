@@ -2,6 +2,7 @@
 //! processors to others of any file.
 
 mod agents;
+mod alerts;
 mod backups;
 mod certificates;
 mod changes;
