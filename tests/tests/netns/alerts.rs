@@ -68,7 +68,7 @@ const EMPTY_IN_HEALTH: [(&str, &str); 5] = [
 ];
 
 /// For the way from a cause to its alert: the daemon notices within seconds.
-const LIMIT: Duration = Duration::from_secs(30);
+const LIMIT: Duration = Duration::from_secs(60);
 const CHECKS: &str = "kind = \"http\"\npath = \"/health\"\ninterval = \"200ms\"\nfast_interval = \"100ms\"\ntimeout = \"300ms\"\ndown_interval_max = \"200ms\"";
 const AGENT_PORT: u16 = 9_999;
 const SINK_PORT: u16 = 7_008;
