@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 use utoipa::ToSchema;
 
+use crate::author::Author;
 pub use crate::config::values::rfc3339;
 
 /// Events kept; the oldest goes when a new one comes.
@@ -115,6 +116,9 @@ pub struct Event {
     pub revision: u64,
     /// One sentence.
     pub message: String,
+    /// Who caused it, if a command did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Author>,
 }
 
 /// An event as its writer gives it; the log adds number and time.
@@ -130,6 +134,8 @@ pub struct NewEvent {
     pub revision: u64,
     /// One sentence.
     pub message: String,
+    /// Who caused it, if a command did.
+    pub by: Option<Author>,
 }
 
 /// The ring of events. Shared behind an `Arc`; the lock is held for copies only, never across an await.
@@ -169,6 +175,7 @@ impl EventLog {
             backend: new.backend,
             revision: new.revision,
             message: new.message,
+            by: new.by,
         };
         *kept.counts.entry(event.kind).or_default() += 1;
         if kept.events.len() == EVENTS_KEPT {
@@ -219,6 +226,7 @@ mod tests {
             backend: None,
             revision: 7,
             message: message.into(),
+            by: None,
         }
     }
 

@@ -13,6 +13,7 @@
 
 pub mod api;
 pub mod app;
+pub mod author;
 pub mod cli;
 pub mod config_file;
 pub mod control;

@@ -18,6 +18,8 @@ pub enum Part {
     AdminSocket,
     /// The address of metrics, `/healthz` and `/readyz`.
     Metrics,
+    /// The socket for reading alone.
+    ReadSocket,
     /// The service manager, which waits for the daemon's readiness.
     ServiceManager,
     /// The kernel's notices about interfaces that have the program.
@@ -40,9 +42,10 @@ pub enum Part {
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::AdminSocket,
         Self::Metrics,
+        Self::ReadSocket,
         Self::ServiceManager,
         Self::LinkNotices,
         Self::Links,
@@ -59,6 +62,7 @@ impl Part {
         match self {
             Self::AdminSocket => "admin_socket",
             Self::Metrics => "metrics",
+            Self::ReadSocket => "read_socket",
             Self::ServiceManager => "service_manager",
             Self::LinkNotices => "link_notices",
             Self::Links => "links",
@@ -127,6 +131,7 @@ impl PartBoard {
             // It has to do with no state.
             revision: 0,
             message,
+            by: None,
         };
         self.events.push(event, SystemTime::now());
     }

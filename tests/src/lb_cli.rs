@@ -52,6 +52,7 @@ pub struct Outcome {
 pub struct LbCli {
     ns: Netns,
     socket: PathBuf,
+    wrapper: Vec<String>,
 }
 
 impl LbCli {
@@ -60,7 +61,22 @@ impl LbCli {
         Self {
             ns: ns.clone(),
             socket: socket.to_owned(),
+            wrapper: Vec::new(),
         }
+    }
+
+    /// Runs commands as this user with these groups, the first of which is the primary one.
+    #[must_use]
+    pub fn run_by(mut self, user: u32, groups: &[u32]) -> Self {
+        let group = groups.first().copied().unwrap_or(user);
+        let groups: Vec<String> = groups.iter().map(u32::to_string).collect();
+        self.wrapper = vec![
+            "setpriv".to_owned(),
+            format!("--reuid={user}"),
+            format!("--regid={group}"),
+            format!("--groups={}", groups.join(",")),
+        ];
+        self
     }
 
     /// Runs `lb` with these arguments, with any result.
@@ -68,7 +84,14 @@ impl LbCli {
     /// # Errors
     /// When it cannot start.
     pub fn run(&self, args: &[&str]) -> Result<Outcome> {
-        let mut command = self.ns.command(lb_binary()?);
+        let mut command = match self.wrapper.split_first() {
+            Some((program, words)) => {
+                let mut command = self.ns.command(program);
+                command.args(words).arg(lb_binary()?);
+                command
+            }
+            None => self.ns.command(lb_binary()?),
+        };
         command
             .env("LB_SOCKET", &self.socket)
             .env("NO_COLOR", "1")

@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, future::Future, net::SocketAddr, pin::Pin, sync
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::parser::FileParser;
+use super::{parser::FileParser, refusals::Refusals};
 use crate::{
     config::DaemonSettings,
     config_file::ConfigFile,
@@ -66,12 +66,17 @@ impl BeginMonitor for WriterHandle {
 /// Requests about flows at once, each of which holds threads for as long as its reader takes.
 pub const MAX_WALKS: usize = 4;
 
+/// The same through the socket for reading.
+pub(super) const MAX_READ_WALKS: usize = 2;
+
 /// Access to flows.
 pub struct Flows {
     /// Reads and removes them.
     pub tables: Box<dyn ReadFlows>,
     /// Permits for requests, [`MAX_WALKS`].
     pub permits: Arc<Semaphore>,
+    /// Permits for requests of the socket for reading, so that they leave the others to commands.
+    pub read_permits: Arc<Semaphore>,
 }
 
 impl Flows {
@@ -80,6 +85,7 @@ impl Flows {
         Self {
             tables: Box::new(tables),
             permits: Arc::new(Semaphore::new(MAX_WALKS)),
+            read_permits: Arc::new(Semaphore::new(MAX_READ_WALKS)),
         }
     }
 }
@@ -116,6 +122,10 @@ pub struct Api {
     pub started: SystemTime,
     /// Permits for clients that follow events.
     pub followers: Arc<Semaphore>,
+    /// The same for the socket for reading.
+    pub read_followers: Arc<Semaphore>,
+    /// Refused requests.
+    pub refusals: Refusals,
     /// Parses configuration files.
     pub parser: FileParser,
     /// Ends streams when the daemon leaves.

@@ -16,6 +16,7 @@ use http_body_util::channel::{Channel, Sender};
 use hyper::body::Bytes;
 
 use super::{
+    access::{Changer, Role},
     bodies::Held,
     error::ApiError,
     query::Params,
@@ -25,6 +26,7 @@ use super::{
 };
 use crate::{
     api::{context::Api, snapshot::StatusSnapshot},
+    author::Author,
     config::{
         self,
         change::{self, Request},
@@ -94,6 +96,7 @@ pub(super) async fn export(State(api): Shared) -> Response {
     (status = 200, body = Changed), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn apply(
     State(api): Shared,
+    Changer(by): Changer,
     Params(query): Params<Expected>,
     held: Option<Extension<Held>>,
     body: Bytes,
@@ -116,7 +119,8 @@ pub(super) async fn apply(
     let (config, dry_run, empty) = parsed.await??;
     let mut warnings = needs_restart(&api.settings, &config.daemon);
     let change = Change::File(Arc::new(config), FileOrder::Apply { empty });
-    let outcome = api.control.change(change, revision(expected), dry_run).await?;
+    let control = api.control.by(by);
+    let outcome = control.change(change, revision(expected), dry_run).await?;
     let changed = changed(&api, outcome, dry_run);
     warnings.extend(changed.warnings);
     Ok(Json(Changed { warnings, ..changed }))
@@ -127,11 +131,16 @@ pub(super) async fn apply(
     (status = 200, body = Event, content_type = "application/x-ndjson")))]
 pub(super) async fn events(
     State(api): Shared,
+    Extension(role): Extension<Role>,
     Params(query): Params<EventsQuery>,
 ) -> Result<Response, ApiError> {
     let EventsQuery { follow, since_ms } = query;
     let permit = if follow {
-        let permit = Arc::clone(&api.followers).try_acquire_owned();
+        let followers = match role {
+            Role::Operate => &api.followers,
+            Role::Read => &api.read_followers,
+        };
+        let permit = Arc::clone(followers).try_acquire_owned();
         let what = "as many clients follow events as may";
         Some(permit.map_err(|_| ApiError::new(ErrorCode::Unavailable, what, None))?)
     } else {
@@ -182,10 +191,11 @@ pub(super) async fn list_services(State(api): Shared) -> Result<Response, ApiErr
     (status = 200, body = Changed), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn add_service(
     State(api): Shared,
+    Changer(by): Changer,
     Params(query): Params<Expected>,
     body: JsonBody<Request>,
 ) -> Answer<Changed> {
-    make(&api, Change::AddService(body?.0), query.revision).await
+    make(&api, by, Change::AddService(body?.0), query.revision).await
 }
 
 /// One service.
@@ -202,12 +212,13 @@ pub(super) async fn show_service(State(api): Shared, Path(name): Path<String>) -
     (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn set_service(
     State(api): Shared,
+    Changer(by): Changer,
     Path(name): Path<String>,
     Params(query): Params<Expected>,
     body: JsonBody<Request>,
 ) -> Answer<Changed> {
     let request = Change::SetService(values::name(&name)?, body?.0);
-    make(&api, request, query.revision).await
+    make(&api, by, request, query.revision).await
 }
 
 /// Removes a service and its backends.
@@ -215,11 +226,12 @@ pub(super) async fn set_service(
     (status = 200, body = Changed), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(super) async fn remove_service(
     State(api): Shared,
+    Changer(by): Changer,
     Path(name): Path<String>,
     Params(query): Params<Expected>,
 ) -> Answer<Changed> {
     let request = Change::RemoveService(values::name(&name)?);
-    make(&api, request, query.revision).await
+    make(&api, by, request, query.revision).await
 }
 
 /// The backends of a service.
@@ -239,13 +251,14 @@ pub(super) async fn list_backends(
     (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn add_backend(
     State(api): Shared,
+    Changer(by): Changer,
     Path(service): Path<String>,
     Params(query): Params<Expected>,
     body: JsonBody<Request>,
 ) -> Answer<Changed> {
     let backend = change::backend(&body?.0).map_err(ControlError::from)?;
     let request = Change::AddBackend(values::name(&service)?, backend);
-    make(&api, request, query.revision).await
+    make(&api, by, request, query.revision).await
 }
 
 /// One backend.
@@ -267,6 +280,7 @@ pub(super) async fn show_backend(
     (status = 422, body = ErrorBody)))]
 pub(super) async fn set_backend(
     State(api): Shared,
+    Changer(by): Changer,
     Path((service, name)): Path<(String, String)>,
     Params(query): Params<Expected>,
     body: JsonBody<Request>,
@@ -276,7 +290,7 @@ pub(super) async fn set_backend(
         request.insert("drain_until", drain_until(&request, &deadline)?);
     }
     let request = Change::SetBackend(values::name(&service)?, values::name(&name)?, request);
-    make(&api, request, query.revision).await
+    make(&api, by, request, query.revision).await
 }
 
 /// Removes a backend. It takes no new flows from then on; without `now` it keeps the ones it has until they end, or
@@ -286,6 +300,7 @@ pub(super) async fn set_backend(
     (status = 200, body = Changed), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(super) async fn remove_backend(
     State(api): Shared,
+    Changer(by): Changer,
     Path((service, name)): Path<(String, String)>,
     Params(query): Params<RemoveQuery>,
 ) -> Answer<Changed> {
@@ -295,7 +310,7 @@ pub(super) async fn remove_backend(
         backend: values::name(&name)?,
         now,
     };
-    make(&api, request, revision).await
+    make(&api, by, request, revision).await
 }
 
 /// Any other path.
@@ -305,8 +320,9 @@ pub(super) fn no_such_path() -> Response {
 }
 
 /// Makes a change. The control task finishes it also when the caller hangs up.
-async fn make(api: &Api, change: Change, expected: Option<u64>) -> Answer<Changed> {
-    let outcome = api.control.change(change, revision(expected), false).await?;
+async fn make(api: &Api, by: Option<Author>, change: Change, expected: Option<u64>) -> Answer<Changed> {
+    let control = api.control.by(by);
+    let outcome = control.change(change, revision(expected), false).await?;
     Ok(Json(changed(api, outcome, false)))
 }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::{
+    access::Changer,
     error::ApiError,
     handlers::{changed, revision},
     query::Params,
@@ -14,13 +15,15 @@ use super::{
 };
 use crate::{
     api::context::Api,
+    author::Author,
     chain::chain,
     config::diff,
     control::Change,
     events::rfc3339,
     state::{
-        desired::{Desired, Revision},
+        desired::Revision,
         store::{KeptState, Store, StoreError},
+        stored::Stored,
     },
 };
 
@@ -51,6 +54,9 @@ pub struct PastRevision {
     pub revision: u64,
     /// When it was saved, in RFC 3339, UTC.
     pub at: String,
+    /// Who made it, if a command did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub by: Option<Author>,
     /// Whether it is in force.
     pub present: bool,
     /// Its differences from the revision kept before it, one line each; absent for the first one.
@@ -105,6 +111,7 @@ pub(super) async fn history(
     (status = 200, body = Changed), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody)))]
 pub(super) async fn rollback(
     State(api): State<Arc<Api>>,
+    Changer(by): Changer,
     Params(query): Params<Expected>,
     body: Result<Json<RollbackRequest>, JsonRejection>,
 ) -> Result<Json<Changed>, ApiError> {
@@ -129,7 +136,8 @@ pub(super) async fn rollback(
     let expected = revision(query.revision).or(request.revision.is_none().then_some(present));
     let outcome = api
         .control
-        .change(Change::Rollback(past), expected, request.dry_run)
+        .by(by)
+        .change(Change::Rollback(past.desired), expected, request.dry_run)
         .await?;
     Ok(Json(changed(&api, outcome, request.dry_run)))
 }
@@ -163,8 +171,8 @@ fn describe(
     present: Revision,
 ) -> Result<Vec<PastRevision>, ApiError> {
     let mut described = Vec::new();
-    let mut after: Option<(KeptState, Arc<Desired>)> = None;
-    let mut add = |of: KeptState, differences: Option<diff::Diff>| {
+    let mut after: Option<(KeptState, Stored)> = None;
+    let mut add = |of: KeptState, by: Option<Author>, differences: Option<diff::Diff>| {
         let text = differences.map(|differences| differences.to_string());
         let shown = text
             .as_ref()
@@ -172,6 +180,7 @@ fn describe(
         described.push(PastRevision {
             revision: of.revision.0,
             at: rfc3339(of.at),
+            by,
             present: of.revision == present,
             more: text.map_or(0, |text| text.lines().count().saturating_sub(lines)),
             diff: shown,
@@ -179,17 +188,18 @@ fn describe(
     };
     for of in kept {
         let state = past(store, of.revision)?;
-        if let Some((later, later_state)) = after.replace((*of, Arc::clone(&state))) {
-            add(later, Some(diff::diff(&state, &later_state)));
+        if let Some((later, later_state)) = after.replace((*of, state.clone())) {
+            let differences = diff::diff(&state.desired, &later_state.desired);
+            add(later, later_state.by, Some(differences));
         }
     }
-    if let Some((oldest, _)) = after.filter(|_| kept.len() <= count) {
-        add(oldest, None);
+    if let Some((oldest, state)) = after.filter(|_| kept.len() <= count) {
+        add(oldest, state.by, None);
     }
     Ok(described)
 }
 
-fn past(store: &dyn Store, wanted: Revision) -> Result<Arc<Desired>, ApiError> {
+fn past(store: &dyn Store, wanted: Revision) -> Result<Stored, ApiError> {
     match store.past(wanted) {
         Ok(past) => past.ok_or_else(|| not_kept(wanted)),
         Err(error) => Err(unusable(&error)),

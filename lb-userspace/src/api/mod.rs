@@ -1,5 +1,6 @@
 //! The admin API: HTTP/1.1 with JSON over a unix socket, documented at `/openapi.json`.
 
+pub mod access;
 mod agent;
 mod bodies;
 mod context;
@@ -14,6 +15,7 @@ mod monitor;
 mod names;
 mod parser;
 mod query;
+pub mod refusals;
 mod reports;
 pub mod requests;
 mod schema;
@@ -36,20 +38,23 @@ use utoipa_axum::{
     routes,
 };
 
+use self::{
+    access::{Role, admit},
+    bodies::{Bodies, within_budget},
+    requests::MAX_SERVICE_REQUEST,
+};
 pub use self::{
     bodies::MAX_REQUEST,
     context::{Api, BeginMonitor, Flows, MAX_WALKS, ReadChecks},
     parser::FileParser,
-};
-use self::{
-    bodies::{Bodies, within_budget},
-    requests::MAX_SERVICE_REQUEST,
 };
 
 use crate::serve::{Limits, Server};
 
 /// Connections to the socket at once, if descriptors suffice.
 pub const MAX_CONNECTIONS: usize = 128;
+/// Connections to the socket for reading at once, if descriptors suffice.
+pub const MAX_READERS: usize = 64;
 /// Time that a connection may be without a request.
 const IDLE: Duration = Duration::from_secs(30);
 /// Time for the head of a request.
@@ -119,8 +124,8 @@ fn routes() -> (Router<Arc<Api>>, openapi::OpenApi) {
         .split_for_parts()
 }
 
-/// The whole API.
-fn router(api: Arc<Api>, bodies: Arc<Bodies>) -> Router {
+/// The whole API, as far as `role` allows it.
+fn router(api: Arc<Api>, bodies: Arc<Bodies>, role: Role) -> Router {
     let (router, _) = routes();
     router
         // Built on request, which is rare: it is larger than everything else that a connection needs.
@@ -131,12 +136,14 @@ fn router(api: Arc<Api>, bodies: Arc<Bodies>) -> Router {
         .layer(middleware::from_fn_with_state(bodies, within_budget))
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .fallback(async || handlers::no_such_path())
+        // The outermost: a refused request is not read.
+        .layer(middleware::from_fn_with_state((role, Arc::clone(&api)), admit))
         .with_state(api)
 }
 
 /// Serves until the API's token is cancelled; requests under way are answered first. Cancel-safe.
-pub async fn serve(listener: UnixListener, server: Server, api: Api) {
+pub async fn serve(listener: UnixListener, server: Server, api: Arc<Api>, role: Role) {
     let bodies = Bodies::new(Arc::clone(&server.released));
-    let router = router(Arc::new(api), Arc::new(bodies));
+    let router = router(api, Arc::new(bodies), role);
     server.run(listener, router).await;
 }

@@ -25,6 +25,7 @@ use tokio::{
 };
 
 use super::{
+    access::Changer,
     error::ApiError,
     names::Names,
     query::Params,
@@ -53,9 +54,10 @@ const REPORT_EVERY: Duration = Duration::from_secs(1);
 /// Packets as they come, one JSON object per line, until the reader or the daemon leaves. There is one monitor at a time.
 #[utoipa::path(get, path = "/v1/monitor", params(MonitorQuery), responses(
     (status = 200, body = MonitorLine, content_type = "application/x-ndjson"),
-    (status = 404, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
+    (status = 403, body = ErrorBody), (status = 404, body = ErrorBody), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn monitor(
     State(api): State<Arc<Api>>,
+    _: Changer,
     Params(query): Params<MonitorQuery>,
 ) -> Result<Response, ApiError> {
     let mut views = api.control.views();

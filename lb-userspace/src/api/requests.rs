@@ -223,6 +223,8 @@ pub enum ErrorCode {
     Failed,
     /// The daemon is starting or leaving.
     Unavailable,
+    /// The socket is for reading alone.
+    Forbidden,
 }
 
 /// An error with its place in a file.

@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{requests::*, *};
+use super::{refusals::Refusals, requests::*, *};
 use crate::{
     cli::{
         client::Client,
@@ -135,10 +135,19 @@ impl ReadTables for NoTables {
     }
 }
 
+mod access;
 mod flows;
 
 /// Clients that may follow events in these tests.
 const FOLLOWERS: usize = 2;
+
+fn place(path: &std::path::Path, role: Role) -> socket::Place {
+    socket::Place {
+        path: path.to_owned(),
+        group: None,
+        role,
+    }
+}
 
 struct Server {
     rig: Rig,
@@ -147,9 +156,10 @@ struct Server {
     checks: NoChecks,
     flows: flows::FewFlows,
     path: PathBuf,
+    read_path: PathBuf,
     cancel: CancellationToken,
     _directory: tempfile::TempDir,
-    _socket: socket::Socket,
+    _sockets: [socket::Socket; 2],
 }
 
 /// `eth0`, which has the program unless it has a problem.
@@ -191,7 +201,7 @@ impl Server {
         let rig = Rig::start(desired, Inherited::default()).await;
         let directory = tempfile::tempdir().unwrap();
         let path: PathBuf = directory.path().join("lb.sock");
-        let (listener, socket) = socket::listen(&path).await.unwrap();
+        let (listener, socket) = socket::listen(&place(&path, Role::Operate)).await.unwrap();
         let cancel = CancellationToken::new();
         let checks = NoChecks::default();
         let flows = flows::FewFlows::default();
@@ -212,6 +222,8 @@ impl Server {
             settings: DaemonSettings::default(),
             started: SystemTime::UNIX_EPOCH,
             followers: Arc::new(Semaphore::new(FOLLOWERS)),
+            read_followers: Arc::new(Semaphore::new(FOLLOWERS)),
+            refusals: Refusals::default(),
             parser: FileParser::default(),
             cancel: cancel.clone(),
             tracker: TaskTracker::new(),
@@ -223,17 +235,22 @@ impl Server {
             released: Arc::default(),
             cancel: cancel.clone(),
         };
-        tokio::spawn(serve(listener, server, api));
+        let api = Arc::new(api);
+        tokio::spawn(serve(listener, server.clone(), Arc::clone(&api), Role::Operate));
+        let read_path = directory.path().join("read.sock");
+        let (listener, read_socket) = socket::listen(&place(&read_path, Role::Read)).await.unwrap();
+        tokio::spawn(serve(listener, server, api, Role::Read));
         Self {
             rig,
             client: Client::new(path.clone()),
             checks,
             flows,
             path,
+            read_path,
             interfaces,
             cancel,
             _directory: directory,
-            _socket: socket,
+            _sockets: [socket, read_socket],
         }
     }
 
@@ -837,7 +854,7 @@ async fn the_document_describes_every_route_and_every_type() {
     let server = Server::start().await;
     let document: Value = server.client.get("/openapi.json").await.unwrap();
     let paths = keys(&document["paths"]);
-    assert_eq!(paths.len(), 14, "{paths:?}");
+    assert_eq!(paths.len(), 16, "{paths:?}");
     let schemas = &document["components"]["schemas"];
     for (name, example) in [
         ("Status", server.client.get::<Value>("/v1/status").await.unwrap()),

@@ -44,10 +44,11 @@ impl First {
                 backend: None,
                 revision: revision.0,
                 message: problem.clone(),
+                by: None,
             };
             events.push(event, SystemTime::now());
         }
-        report_replaced(events, revision, &self.replaced);
+        report_replaced(events, revision, &self.replaced, None);
         let undone = self.replaced.to_string();
         let undone = undone.lines();
         notes.extend(undone.map(|line| format!("replaces a change made by command: {line}")));

@@ -3,7 +3,6 @@
 use std::{
     io,
     net::SocketAddr,
-    path::PathBuf,
     sync::{Arc, OnceLock},
 };
 
@@ -14,7 +13,7 @@ use super::notify::{Notice, notify};
 use crate::{
     api::{
         self, Api,
-        socket::{Socket, SocketError, listen},
+        socket::{Place, Socket, listen},
     },
     metrics::{self, Endpoint, ServeError},
     parts::{MissingPart, Part, PartBoard, RETRY},
@@ -86,17 +85,17 @@ pub(super) async fn serve_metrics(
 /// Serves the admin API until the daemon ends. The socket's guard goes to `guard`, since its file stays until then.
 pub(super) async fn serve_api(
     mut late: Late<(UnixListener, Socket)>,
-    path: PathBuf,
+    place: Place,
     server: Server,
-    api: Api,
+    api: Arc<Api>,
     guard: Arc<OnceLock<Socket>>,
 ) {
-    let again = || listen(&path);
-    let works = format!("commands are served on {}", path.display());
-    if let Some((listener, socket)) = late.have::<SocketError, _>(again, &works).await {
+    let again = async || listen(&place).await.map_err(|error| error.missing(place.role));
+    let works = format!("commands are served on {}", place.path.display());
+    if let Some((listener, socket)) = late.have::<MissingPart, _>(again, &works).await {
         // There was none before.
         let _ = guard.set(socket);
-        api::serve(listener, server, api).await;
+        api::serve(listener, server, api, place.role).await;
     }
 }
 

@@ -36,6 +36,7 @@ pub(super) async fn report(
             backend: None,
             revision: control.view().desired.revision.0,
             message,
+            by: None,
         };
         events.push(event, SystemTime::now());
     }

@@ -19,6 +19,7 @@ mod reload;
 mod reports;
 pub mod settings;
 mod signals;
+mod sockets;
 pub(crate) mod telemetry;
 mod threads;
 mod watches;
@@ -50,7 +51,7 @@ use self::{
     watches::Watches,
 };
 use crate::{
-    api::{self, Api, FileParser, socket::Socket},
+    api::{self, Api, FileParser, access::Role, refusals::Refusals, socket::Socket},
     chain::chain,
     config::{Config, DaemonSettings, daemon::OnExit},
     config_file::{ConfigFile, FileError},
@@ -142,8 +143,8 @@ struct Daemon {
     writer_cancel: CancellationToken,
     tracker: TaskTracker,
     parts: PartBoard,
-    /// Removes the socket's file when the daemon ends.
-    _socket: Arc<OnceLock<Socket>>,
+    /// Removes the sockets' files when the daemon ends.
+    _sockets: Vec<Arc<OnceLock<Socket>>>,
 }
 
 impl Daemon {
@@ -156,10 +157,7 @@ impl Daemon {
     ) -> Result<Self, RunError> {
         let events = Arc::new(EventLog::default());
         let board = PartBoard::new(Arc::clone(&events));
-        let api_socket = match api::socket::listen(&settings.socket).await {
-            Err(error) if error.is_final() => return Err(error.into()),
-            result => result,
-        };
+        let sockets = sockets::listen(&settings).await?;
         let store: Arc<dyn Store + Send + Sync> =
             Arc::new(LenientStore::open(&settings.state_dir, config.is_some())?);
         let first = first_state(&*store, file)?;
@@ -299,7 +297,12 @@ impl Daemon {
             Arc::clone(&released),
             cancel.clone(),
         ));
-        let api_server = server(api::limits(connections(api::MAX_CONNECTIONS)), "api");
+        let api_limits = |most| api::limits(connections(most));
+        let api_server = |role| match role {
+            Role::Operate => server(api_limits(api::MAX_CONNECTIONS), "api"),
+            Role::Read => server(api_limits(api::MAX_READERS), "api_read"),
+        };
+        let followers = |most| Arc::new(Semaphore::new(api_limits(most).connections / 2));
         let parser = FileParser::default();
         let api = Api {
             control: control.clone(),
@@ -316,20 +319,22 @@ impl Daemon {
             parts: board.clone(),
             settings: settings.clone(),
             started: SystemTime::now(),
-            followers: Arc::new(Semaphore::new(api_server.limits.connections / 2)),
+            followers: followers(api::MAX_CONNECTIONS),
+            read_followers: followers(api::MAX_READERS),
+            refusals: Refusals::default(),
             parser: parser.clone(),
             cancel: cancel.clone(),
             tracker: tracker.clone(),
         };
-        let socket = Arc::new(OnceLock::new());
-        let late = had::Late::new(Part::AdminSocket, api_socket, &board, &cancel);
-        tracker.spawn(had::serve_api(
-            late,
-            settings.socket.clone(),
-            api_server,
-            api,
-            Arc::clone(&socket),
-        ));
+        let api = Arc::new(api);
+        let mut guards = Vec::new();
+        for (place, listening) in sockets {
+            let guard = Arc::new(OnceLock::new());
+            guards.push(Arc::clone(&guard));
+            let late = had::Late::new(sockets::part(place.role), listening, &board, &cancel);
+            let api_server = api_server(place.role);
+            tracker.spawn(had::serve_api(late, place, api_server, Arc::clone(&api), guard));
+        }
 
         let daemon = Self {
             settings,
@@ -346,7 +351,7 @@ impl Daemon {
             writer_cancel,
             tracker,
             parts: board,
-            _socket: socket,
+            _sockets: guards,
         };
         let interfaces = interfaces.borrow().clone();
         for (kind, message) in interfaces::at_start(&interfaces) {
@@ -437,6 +442,7 @@ impl Daemon {
             backend: None,
             revision: self.control.view().desired.revision.0,
             message,
+            by: None,
         };
         self.events.push(event, SystemTime::now());
     }

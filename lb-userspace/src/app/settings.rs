@@ -26,6 +26,12 @@ pub struct Flags {
     pub xdp_mode: Option<XdpModeChoice>,
     /// The admin API's socket.
     pub socket: Option<PathBuf>,
+    /// Group that may use it.
+    pub socket_group: Option<String>,
+    /// A second socket that only reads.
+    pub socket_read: Option<PathBuf>,
+    /// Group that may use that one.
+    pub socket_read_group: Option<String>,
     /// Where the desired state is kept.
     pub state_dir: Option<PathBuf>,
     /// Where metrics are served.
@@ -84,6 +90,9 @@ impl Flags {
             wait_for_interfaces: self.wait_for_interfaces || file.wait_for_interfaces,
             xdp_mode: self.xdp_mode.unwrap_or(file.xdp_mode),
             socket: self.socket.clone().unwrap_or(file.socket),
+            socket_group: self.socket_group.clone().or(file.socket_group),
+            socket_read: self.socket_read.clone().or(file.socket_read),
+            socket_read_group: self.socket_read_group.clone().or(file.socket_read_group),
             state_dir: self.state_dir.clone().unwrap_or(file.state_dir),
             metrics: self.metrics.unwrap_or(file.metrics),
             pin_dir: self.pin_dir.clone().unwrap_or(file.pin_dir),
@@ -145,6 +154,7 @@ mod tests {
         let stored = Stored {
             desired: Arc::new(testing::desired([testing::service("web", 1, &[("a", 1)])])),
             applied: Some(Arc::new(applied)),
+            by: None,
         };
         let start = |toml: &str, named: bool| {
             let (file, flags) = flags(toml);

@@ -107,7 +107,7 @@ impl CliError {
     pub fn answered(body: ErrorBody) -> Self {
         let error = body.error;
         let exit = match error.code {
-            ErrorCode::Invalid | ErrorCode::Failed => Exit::Failed,
+            ErrorCode::Invalid | ErrorCode::Failed | ErrorCode::Forbidden => Exit::Failed,
             ErrorCode::NotFound => Exit::NotFound,
             ErrorCode::Conflict => Exit::Conflict,
             ErrorCode::Unavailable => Exit::Unreachable,
@@ -137,7 +137,7 @@ impl CliError {
         } else if kind == io::ErrorKind::PermissionDenied {
             (
                 "permission denied".to_owned(),
-                "run as root, or join the group that owns the socket",
+                "run as root, join the group that owns the socket (`socket_group`), or read through `socket_read` with --socket",
             )
         } else {
             (

@@ -92,5 +92,7 @@ fn plain(event: &Event) -> String {
         (Some(service), None) => format!("{service}: "),
         (None, _) => String::new(),
     };
-    format!("{}  {subject}{}\n", event.at, event.message)
+    let by = event.by.as_ref();
+    let by = by.map_or_else(String::new, |by| format!(" (by {by})"));
+    format!("{}  {subject}{}{by}\n", event.at, event.message)
 }

@@ -70,6 +70,7 @@ fn table(revisions: &[PastRevision], context: &Context) -> String {
     let mut table = Table::new(&[
         ("REVISION", Align::Right),
         ("SAVED", Align::Left),
+        ("BY", Align::Left),
         ("CHANGES", Align::Left),
     ]);
     for revision in revisions {
@@ -88,15 +89,22 @@ fn table(revisions: &[PastRevision], context: &Context) -> String {
         table.row([
             Cell::new(revision.revision.to_string(), tone),
             Cell::from(revision.at.as_str()),
+            Cell::from(by(revision).unwrap_or_else(|| "-".to_owned())),
             Cell::from(changes),
         ]);
     }
     table.render(context.style)
 }
 
+/// Who made a revision; `None` if no command did.
+fn by(revision: &PastRevision) -> Option<String> {
+    revision.by.as_ref().map(ToString::to_string)
+}
+
 /// All differences of one revision from the one before.
 fn differences(revision: &PastRevision) -> String {
-    let mut text = format!("revision {}, saved {}\n", revision.revision, revision.at);
+    let by = by(revision).map_or_else(String::new, |by| format!(" by {by}"));
+    let mut text = format!("revision {}, saved {}{by}\n", revision.revision, revision.at);
     match revision.diff.as_deref() {
         None => text.push_str("no revision before it is kept\n"),
         Some([]) => text.push_str("no changes\n"),

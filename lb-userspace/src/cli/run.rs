@@ -28,6 +28,12 @@ pub(super) struct Run {
     wait_for_interfaces: bool,
     #[arg(long, value_name = "MODE", value_parser = values::word::<XdpModeChoice>, help = help(&keys::LB, "xdp_mode"))]
     xdp_mode: Option<XdpModeChoice>,
+    #[arg(long, value_name = "GROUP", help = help(&keys::LB, "socket_group"))]
+    socket_group: Option<String>,
+    #[arg(long, value_name = "PATH", value_parser = values::socket, help = help(&keys::LB, "socket_read"))]
+    socket_read: Option<PathBuf>,
+    #[arg(long, value_name = "GROUP", help = help(&keys::LB, "socket_read_group"))]
+    socket_read_group: Option<String>,
     #[arg(long, value_name = "DIR", help = help(&keys::LB, "state_dir"))]
     state_dir: Option<PathBuf>,
     #[arg(long, value_name = "ADDR", help = help(&keys::LB, "metrics"))]
@@ -49,6 +55,9 @@ impl Run {
             wait_for_interfaces: self.wait_for_interfaces,
             xdp_mode: self.xdp_mode,
             socket: context.named_socket().map(ToOwned::to_owned),
+            socket_group: self.socket_group,
+            socket_read: self.socket_read,
+            socket_read_group: self.socket_read_group,
             state_dir: self.state_dir,
             metrics: self.metrics,
             pin_dir: self.pin_dir,

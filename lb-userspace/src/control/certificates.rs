@@ -48,6 +48,7 @@ pub async fn watch(
                 backend: Some(backend.to_string()),
                 revision: control.view().desired.revision.0,
                 message,
+                by: None,
             };
             events.push(event, now);
         }

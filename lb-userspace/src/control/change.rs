@@ -66,8 +66,10 @@ impl Change {
     /// [`ControlError::Change`], [`ControlError::Values`] and [`ControlError::NoServices`]
     pub fn follow(&self, stored: &Stored) -> Result<Stored, ControlError> {
         let Self::File(config, order) = self else {
+            let desired = self.apply(&stored.desired)?;
             return Ok(Stored {
-                desired: Arc::new(self.apply(&stored.desired)?),
+                by: stored.author_of(&desired),
+                desired: Arc::new(desired),
                 applied: stored.applied.clone(),
             });
         };
@@ -87,6 +89,7 @@ impl Change {
             },
         };
         Ok(Stored {
+            by: stored.author_of(&desired),
             desired: Arc::new(desired),
             applied: Some(Arc::new(applied)),
         })

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::{change::Change, error::ControlError, view::ControlView};
-use crate::state::{desired::Revision, names::ServiceName};
+use crate::{
+    author::Author,
+    state::{desired::Revision, names::ServiceName},
+};
 
 /// Changes that may wait for the one in progress; further callers wait for room.
 pub const REQUEST_DEPTH: usize = 64;
@@ -43,6 +46,7 @@ pub(super) enum Request {
         change: Change,
         expected: Option<Revision>,
         dry_run: bool,
+        by: Option<Box<Author>>,
         reply: oneshot::Sender<Result<Outcome, ControlError>>,
     },
     /// A configuration file was refused before it became a change.
@@ -54,9 +58,20 @@ pub(super) enum Request {
 pub struct ControlHandle {
     pub(super) requests: mpsc::Sender<Request>,
     pub(super) view: watch::Receiver<Arc<ControlView>>,
+    /// Who changes through it, if a command does.
+    pub(super) by: Option<Author>,
 }
 
 impl ControlHandle {
+    /// The same, for changes by an author.
+    #[must_use]
+    pub fn by(&self, author: Option<Author>) -> Self {
+        Self {
+            by: author,
+            ..self.clone()
+        }
+    }
+
     /// Makes a change, or with `dry_run` only computes its effect. With `expected`, only if that is still the revision.
     /// Returns when the change is saved and programmed.
     ///
@@ -73,6 +88,7 @@ impl ControlHandle {
             change,
             expected,
             dry_run,
+            by: self.by.clone().map(Box::new),
             reply,
         };
         self.requests

@@ -125,6 +125,7 @@ pub async fn watch(control: ControlHandle, events: Arc<EventLog>, cancel: Cancel
                 backend: None,
                 revision: desired.revision.0,
                 message,
+                by: None,
             };
             events.push(event, SystemTime::now());
         };

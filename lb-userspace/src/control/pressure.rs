@@ -148,6 +148,7 @@ pub async fn watch(
                 backend: None,
                 revision: view.desired.revision.0,
                 message,
+                by: None,
             };
             events.push(event, SystemTime::now());
         }

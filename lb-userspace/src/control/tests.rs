@@ -789,7 +789,7 @@ fn first_replaced_changes_are_listed_and_the_rest_counted() {
         testing::desired([testing::service("web", 1, &backends)])
     };
     let events = EventLog::default();
-    report_replaced(&events, Revision(1), &diff(&state(1), &state(2)));
+    report_replaced(&events, Revision(1), &diff(&state(1), &state(2)), None);
     let events = events.list(0, None);
     assert_eq!(events.len(), 101);
     let last = &events.last().unwrap().message;

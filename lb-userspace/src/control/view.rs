@@ -55,6 +55,7 @@ impl ControlView {
         Stored {
             desired: Arc::clone(&self.desired),
             applied: self.applied.clone(),
+            by: None,
         }
     }
 

@@ -45,6 +45,7 @@ pub async fn run(
                 backend: Some(backend.to_string()),
                 revision: control.view().desired.revision.0,
                 message,
+                by: None,
             };
             events.push(event, SystemTime::now());
         }

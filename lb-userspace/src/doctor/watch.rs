@@ -210,6 +210,7 @@ impl Diagnosis {
             backend: backend.map(ToString::to_string),
             revision: desired.revision.0,
             message,
+            by: None,
         };
         self.reports.events.push(event, SystemTime::now());
     }

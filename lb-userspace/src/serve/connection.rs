@@ -4,6 +4,7 @@ use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{limits::Limits, metrics::Ended};
+use crate::author::Peer;
 
 /// The phase of a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -51,10 +52,12 @@ impl State {
 pub(super) struct Connection {
     pub(super) state: watch::Sender<State>,
     pub(super) displaced: CancellationToken,
+    /// The process at the other end.
+    pub(super) peer: Option<Peer>,
 }
 
 impl Connection {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(peer: Option<Peer>) -> Self {
         let state = State {
             phase: Phase::Idle,
             since: Instant::now(),
@@ -63,6 +66,7 @@ impl Connection {
         Self {
             state: watch::Sender::new(state),
             displaced: CancellationToken::new(),
+            peer,
         }
     }
 

@@ -76,13 +76,16 @@ async fn answer(
     connection: &Arc<Connection>,
 ) -> Result<Response, Infallible> {
     connection.go(&[Phase::Idle, Phase::Head, Phase::Flush], Phase::Answer);
-    let request = request.map(|body| {
+    let mut request = request.map(|body| {
         if body.is_end_stream() {
             Body::empty()
         } else {
             Body::new(RequestBody::new(body, Arc::clone(connection)))
         }
     });
+    if let Some(peer) = &connection.peer {
+        request.extensions_mut().insert(peer.clone());
+    }
     let response = router.call(request).await?;
     Ok(response.map(|body| Body::new(AnswerBody::new(body, Arc::clone(connection)))))
 }

@@ -39,6 +39,7 @@ pub use self::{
     limits::Limits,
     metrics::{Ended, ListenerMetrics, ServerMetrics},
 };
+use crate::author::Peer;
 
 /// Pause after a failed `accept`, so that a lasting failure does not keep a thread busy.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
@@ -58,6 +59,11 @@ pub trait Listener: Send {
 
     /// The next connection. Cancel-safe.
     fn accept(&self) -> impl Future<Output = io::Result<Self::Io>> + Send;
+
+    /// The process behind a connection, which handlers get as an extension of its requests.
+    fn peer(_: &Self::Io) -> Option<Peer> {
+        None
+    }
 }
 
 impl Listener for TcpListener {
@@ -73,6 +79,10 @@ impl Listener for UnixListener {
 
     async fn accept(&self) -> io::Result<UnixStream> {
         self.accept().await.map(|(stream, _)| stream)
+    }
+
+    fn peer(stream: &UnixStream) -> Option<Peer> {
+        Peer::of(stream)
     }
 }
 
@@ -91,7 +101,7 @@ pub struct Server {
 
 impl Server {
     /// Serves until cancelled. Cancel-safe.
-    pub async fn run(self, listener: impl Listener, router: Router) {
+    pub async fn run<L: Listener>(self, listener: L, router: Router) {
         // Handlers get their state once, not with each connection.
         let metrics = self.metrics.clone();
         let count = middleware::from_fn(move |request: Request, next: Next| {
@@ -115,7 +125,7 @@ impl Server {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok(io) => self.admit(io, &connections, &router, &tracker),
+                Ok(io) => self.admit::<L>(io, &connections, &router, &tracker),
                 Err(error) if is_client_gone(&error) => {}
                 Err(error) if is_exhausted(&error) => {
                     self.metrics.count(Ended::NoDescriptor);
@@ -136,9 +146,9 @@ impl Server {
     }
 
     /// Serves a connection, in the place of an idle one where all are taken; refuses it where none is idle.
-    fn admit(
+    fn admit<L: Listener>(
         &self,
-        mut io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        mut io: L::Io,
         connections: &Arc<Connections>,
         router: &Router,
         tracker: &TaskTracker,
@@ -155,7 +165,7 @@ impl Server {
             });
             return;
         }
-        let (connection, entry) = connections.enter();
+        let (connection, entry) = connections.enter(L::peer(&io));
         let (server, router) = (self.clone(), router.clone());
         let connections = Arc::clone(connections);
         tracker.spawn(async move {
@@ -192,8 +202,8 @@ impl Connections {
         self.lock().open.len()
     }
 
-    fn enter(&self) -> (Arc<Connection>, u64) {
-        let connection = Arc::new(Connection::new());
+    fn enter(&self, peer: Option<Peer>) -> (Arc<Connection>, u64) {
+        let connection = Arc::new(Connection::new(peer));
         let mut table = self.lock();
         table.next += 1;
         let entry = table.next;

@@ -3,9 +3,12 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use super::{desired::Desired, discovered, names::ServiceName};
-use crate::config::{
-    Config,
-    diff::{self, Change, Diff, Item, Subject},
+use crate::{
+    author::Author,
+    config::{
+        Config,
+        diff::{self, Change, Diff, Item, Subject},
+    },
 };
 
 /// A desired state with the configuration file that it began with, so that a restart can distinguish a changed file
@@ -16,6 +19,8 @@ pub struct Stored {
     pub desired: Arc<Desired>,
     /// The content of the configuration file that was applied last; `None` if there was none, or if it is unknown.
     pub applied: Option<Arc<Config>>,
+    /// Who made the revision in force, if a command did.
+    pub by: Option<Author>,
 }
 
 impl Stored {
@@ -24,7 +29,14 @@ impl Stored {
         Self {
             desired: Arc::new(desired),
             applied: None,
+            by: None,
         }
+    }
+
+    /// The author of `next`: the present one while the revision is the same.
+    pub fn author_of(&self, next: &Desired) -> Option<Author> {
+        let same = next.revision == self.desired.revision;
+        self.by.clone().filter(|_| same)
     }
 
     /// Changes made by command since the file was applied; empty without a file. Backends found by host name do not
@@ -146,6 +158,7 @@ mod tests {
         Stored {
             desired: Arc::new(desired),
             applied: applied.map(|applied| Arc::new(config(applied))),
+            by: None,
         }
     }
 

@@ -1,6 +1,7 @@
 //! The daemon, real servers and clients in network namespaces: one program, so that tests which wait leave the
 //! processors to others of any file.
 
+mod access;
 mod agents;
 mod alerts;
 mod backups;

@@ -15,16 +15,13 @@ use std::{
 };
 
 use axum::{
-    Json,
+    Extension, Json,
     body::Body,
     extract::State,
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
-use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
-    task,
-};
+use tokio::{sync::OwnedSemaphorePermit, task};
 
 use self::{
     count::Counter,
@@ -32,7 +29,8 @@ use self::{
     stream::Lines,
 };
 use super::{
-    context::{Api, MAX_WALKS},
+    access::{Changer, Role},
+    context::{Api, Flows, MAX_READ_WALKS, MAX_WALKS},
     error::ApiError,
     names::Names,
     query::Selected,
@@ -55,11 +53,12 @@ type Shared = State<Arc<Api>>;
     (status = 422, body = ErrorBody), (status = 503, body = ErrorBody)))]
 pub(super) async fn list_flows(
     State(api): Shared,
+    Extension(role): Extension<Role>,
     Selected(selection, query): Selected<FlowListQuery>,
 ) -> Result<Response, ApiError> {
     let FlowListQuery { sort, limit } = query;
     let filter = select::filter(&api.control.view(), &selection)?;
-    let permit = permit(&api.flows.permits)?;
+    let permit = permit(&api.flows, role)?;
     let lines = match sort {
         None => Lines::of_tables(api, filter, limit, permit),
         Some(sort) => {
@@ -89,6 +88,7 @@ pub(super) async fn list_flows(
     (status = 503, body = ErrorBody)))]
 pub(super) async fn count_flows(
     State(api): Shared,
+    Extension(role): Extension<Role>,
     Selected(selection, query): Selected<FlowCountQuery>,
 ) -> Result<Json<FlowCount>, ApiError> {
     let FlowCountQuery { by, limit } = query;
@@ -96,7 +96,7 @@ pub(super) async fn count_flows(
     let filter = select::filter(&view, &selection)?;
     let by = by.as_deref().map(values::word).transpose()?;
     let limit = limit.unwrap_or(GROUPS);
-    let permit = permit(&api.flows.permits)?;
+    let permit = permit(&api.flows, role)?;
     let (count, _) = walk(&api, permit, move |api, client| {
         let mut counter = Counter::new(by, Names::new(&view));
         api.flows.tables.walk(&filter, &mut |flows| {
@@ -116,6 +116,7 @@ pub(super) async fn count_flows(
     (status = 503, body = ErrorBody)))]
 pub(super) async fn flush_flows(
     State(api): Shared,
+    Changer(by): Changer,
     Selected(selection, query): Selected<FlushQuery>,
 ) -> Result<Json<Flushed>, ApiError> {
     let FlushQuery { dry_run, all } = query;
@@ -128,7 +129,7 @@ pub(super) async fn flush_flows(
             Some("name service, backend, client or state of the flows, or give all=true".into()),
         ));
     }
-    let permit = permit(&api.flows.permits)?;
+    let permit = permit(&api.flows, Role::Operate)?;
     let (flows, _) = walk(&api, permit, move |api, client| {
         let mut flows = 0;
         if dry_run {
@@ -146,6 +147,7 @@ pub(super) async fn flush_flows(
             backend: selection.service.as_ref().and(selection.backend.clone()),
             revision: view.desired.revision.0,
             message: format!("flows flushed: {flows} ({})", select::text(&selection)),
+            by,
         };
         api.events.push(event, SystemTime::now());
         let removed = |error| io::Error::other(format!("{error}; {flows} flows were removed before"));
@@ -188,9 +190,13 @@ async fn walk<T: Send + 'static>(
     })
 }
 
-fn permit(walks: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, ApiError> {
+fn permit(flows: &Flows, role: Role) -> Result<OwnedSemaphorePermit, ApiError> {
+    let (walks, most) = match role {
+        Role::Operate => (&flows.permits, MAX_WALKS),
+        Role::Read => (&flows.read_permits, MAX_READ_WALKS),
+    };
     Arc::clone(walks).try_acquire_owned().map_err(|_| {
-        let what = format!("{MAX_WALKS} requests about flows are under way, and more are not served at once");
+        let what = format!("{most} requests about flows are under way, and more are not served at once");
         ApiError::new(
             ErrorCode::Unavailable,
             what,

@@ -10,6 +10,7 @@ use tokio::{task, time::timeout};
 
 use super::{ControlTask, converge::target, timers::is_named};
 use crate::{
+    author::Author,
     chain::chain,
     clock::now,
     config::diff::{self, Diff},
@@ -41,12 +42,13 @@ const REMEMBER_PATIENCE: Duration = Duration::from_millis(100);
 const SAVE_AGAIN: Duration = Duration::from_secs(5);
 
 impl<P: ProgramTarget> ControlTask<P> {
-    /// Validates, saves, programs and publishes a change.
+    /// Validates, saves, programs and publishes a change, `by` a command's author where there is one.
     pub(super) async fn change(
         &mut self,
         change: &Change,
         expected: Option<Revision>,
         dry_run: bool,
+        by: Option<Author>,
     ) -> Result<Outcome, ControlError> {
         let present = self.desired.revision;
         if let Some(expected) = expected.filter(|expected| *expected != present) {
@@ -62,7 +64,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             });
         }
         let present_state = self.stored();
-        let next = change.follow(&present_state)?;
+        let mut next = change.follow(&present_state)?;
         refuse_own_backends(&self.desired, &next.desired, &self.inbox.host.borrow())?;
         let diff = diff::diff(&self.desired, &next.desired);
         let by_file = matches!(change, Change::File(..));
@@ -93,6 +95,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             return Ok(outcome);
         }
         let result = if outcome.changed {
+            next.by.clone_from(&by);
             self.put_in_force(change, next).await
         } else if next.applied != self.applied {
             let saved = self.save(next.clone()).await;
@@ -103,17 +106,17 @@ impl<P: ProgramTarget> ControlTask<P> {
         if let Err(error) = result {
             self.last_apply_ok = false;
             self.metrics.last_apply(false);
-            self.event(EventKind::Refused, None, chain(&error));
+            self.event_by(EventKind::Refused, None, chain(&error), by.as_ref());
             self.publish();
             return Err(error);
         }
         if by_file {
             self.refused = None;
-            self.report_replaced(&replaced);
+            self.report_replaced(&replaced, by.as_ref());
         }
         if outcome.changed {
             self.last_apply_ok = true;
-            self.report(&diff);
+            self.report(&diff, by.as_ref());
         }
         // The change equals the state in force; a file that was refused in between is right again.
         self.metrics.last_apply(self.last_apply_ok);
@@ -125,6 +128,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         Stored {
             desired: Arc::clone(&self.desired),
             applied: self.applied.clone(),
+            by: self.by.clone(),
         }
     }
 
@@ -154,6 +158,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         let Stored {
             desired: next,
             applied,
+            by,
         } = next;
         let health = verdicts::after(&self.desired, &next, &self.health);
         let updates = agents::after(&self.desired, &next, &self.agents);
@@ -199,7 +204,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             .filter(|(id, service, backend)| verdicts::finds_out(service) && !is_there(id, backend));
         self.unverified.extend(new.map(|(id, ..)| id));
         self.unverified.retain(|id| verdicts::wants(&next, id));
-        (self.desired, self.applied) = (next, applied);
+        (self.desired, self.applied, self.by) = (next, applied, by);
         self.health = health;
         self.agents = updates;
         self.reported.keep_weights_of(&self.agents);

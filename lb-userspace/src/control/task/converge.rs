@@ -83,6 +83,7 @@ impl<P: ProgramTarget> ControlTask<P> {
                 backend: Some(id.1.to_string()),
                 revision: self.desired.revision.0,
                 message,
+                by: None,
             },
             SystemTime::now(),
         );

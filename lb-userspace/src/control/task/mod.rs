@@ -29,6 +29,7 @@ use super::{
     verdicts,
 };
 use crate::{
+    author::Author,
     clock::{now, until},
     config::Config,
     control::{
@@ -142,6 +143,8 @@ pub struct ControlTask<P> {
     publisher: watch::Sender<Arc<ControlView>>,
     desired: Arc<Desired>,
     applied: Option<Arc<Config>>,
+    /// Who made the revision in force.
+    by: Option<Author>,
     refused: Option<RefusedFile>,
     health: HealthView,
     /// The last agent update of each backend.
@@ -176,7 +179,7 @@ impl<P: ProgramTarget> ControlTask<P> {
     /// When it cannot be programmed.
     pub async fn start(parts: Parts<P>) -> Result<(Self, ControlHandle), ProgramError> {
         let (sender, requests) = mpsc::channel(REQUEST_DEPTH);
-        let Stored { desired, applied } = parts.stored;
+        let Stored { desired, applied, by } = parts.stored;
         let mut drains = Drains::default();
         drains.follow(&desired, now(), SystemTime::now());
         let Inherited {
@@ -229,6 +232,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             publisher,
             desired,
             applied,
+            by,
             last_apply_ok: parts.refused.is_none(),
             refused: parts.refused,
             health,
@@ -258,6 +262,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         let handle = ControlHandle {
             requests: sender,
             view,
+            by: None,
         };
         Ok((task, handle))
     }
@@ -268,19 +273,20 @@ impl<P: ProgramTarget> ControlTask<P> {
             let deadline = self.next_deadline();
             match self.inbox.next(&cancel, deadline).await {
                 ControlEvent::Request(request) => {
-                    let (change, expected, dry_run, reply) = match request {
+                    let (change, expected, dry_run, by, reply) = match request {
                         Request::Change {
                             change,
                             expected,
                             dry_run,
+                            by,
                             reply,
-                        } => (change, expected, dry_run, reply),
+                        } => (change, expected, dry_run, by, reply),
                         Request::Refused(why) => {
                             self.refuse(why);
                             continue;
                         }
                     };
-                    let outcome = self.change(&change, expected, dry_run).await;
+                    let outcome = self.change(&change, expected, dry_run, by.map(|by| *by)).await;
                     // The caller may be gone; the change stays.
                     let _ = reply.send(outcome);
                 }

@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, sync::Arc, time::SystemTime};
 
 use super::{ControlTask, reported::SlowStarts};
 use crate::{
+    author::Author,
     clock::now,
     config::diff::{self, Subject},
     control::{
@@ -25,13 +26,19 @@ use crate::{
 const EVENTS_PER_CHANGE: usize = 100;
 
 impl<P: ProgramTarget> ControlTask<P> {
-    pub(super) fn report(&self, diff: &diff::Diff) {
+    pub(super) fn report(&self, diff: &diff::Diff, by: Option<&Author>) {
         let revision = self.desired.revision.0;
-        tracing::info!(revision, changes = diff.items.len(), "applied");
-        self.event(EventKind::Applied, None, format!("revision {revision} in force"));
+        tracing::info!(
+            revision,
+            changes = diff.items.len(),
+            by = by.map(tracing::field::display),
+            "applied"
+        );
+        let in_force = format!("revision {revision} in force");
+        self.event_by(EventKind::Applied, None, in_force, by);
         for item in diff.items.iter().take(EVENTS_PER_CHANGE) {
             let (kind, subject) = subject(&item.what);
-            self.event(kind, subject, sentence(item));
+            self.event_by(kind, subject, sentence(item), by);
         }
         if let Some(more) = diff
             .items
@@ -39,13 +46,13 @@ impl<P: ProgramTarget> ControlTask<P> {
             .checked_sub(EVENTS_PER_CHANGE)
             .filter(|more| *more > 0)
         {
-            self.event(EventKind::Applied, None, format!("and {more} more changes"));
+            self.event_by(EventKind::Applied, None, format!("and {more} more changes"), by);
         }
     }
 
     /// Reports the changes made by command that a configuration file has undone.
-    pub(super) fn report_replaced(&self, replaced: &diff::Diff) {
-        report_replaced(&self.events, self.desired.revision, replaced);
+    pub(super) fn report_replaced(&self, replaced: &diff::Diff, by: Option<&Author>) {
+        report_replaced(&self.events, self.desired.revision, replaced, by);
     }
 
     /// Records that a configuration file was refused.
@@ -67,6 +74,17 @@ impl<P: ProgramTarget> ControlTask<P> {
         subject: Option<(ServiceName, Option<BackendName>)>,
         message: String,
     ) {
+        self.event_by(kind, subject, message, None);
+    }
+
+    /// An event caused by a command, if it has an author.
+    pub(super) fn event_by(
+        &self,
+        kind: EventKind,
+        subject: Option<(ServiceName, Option<BackendName>)>,
+        message: String,
+        by: Option<&Author>,
+    ) {
         let (service, backend) = subject.map_or((None, None), |(service, backend)| (Some(service), backend));
         let event = NewEvent {
             kind,
@@ -74,6 +92,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             backend: backend.map(|name| name.to_string()),
             revision: self.desired.revision.0,
             message,
+            by: by.cloned(),
         };
         self.events.push(event, SystemTime::now());
     }
@@ -193,7 +212,7 @@ impl<P: ProgramTarget> ControlTask<P> {
 }
 
 /// Reports the changes made by command that a configuration file has undone.
-pub fn report_replaced(events: &EventLog, revision: Revision, replaced: &diff::Diff) {
+pub fn report_replaced(events: &EventLog, revision: Revision, replaced: &diff::Diff, by: Option<&Author>) {
     let report = |subject: Option<(ServiceName, Option<BackendName>)>, message: String| {
         let (service, backend) = subject.map_or((None, None), |(service, backend)| (Some(service), backend));
         let event = NewEvent {
@@ -202,6 +221,7 @@ pub fn report_replaced(events: &EventLog, revision: Revision, replaced: &diff::D
             backend: backend.map(|name| name.to_string()),
             revision: revision.0,
             message,
+            by: by.cloned(),
         };
         events.push(event, SystemTime::now());
     };
@@ -210,6 +230,7 @@ pub fn report_replaced(events: &EventLog, revision: Revision, replaced: &diff::D
         tracing::warn!(
             what = %item.what,
             change,
+            by = by.map(tracing::field::display),
             "the configuration file replaces a change made by command"
         );
     }

@@ -55,7 +55,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         for (service, name) in self.drains.ended(now()) {
             let disable = Request::one("admin", Admin::Disabled.word());
             let change = Change::SetBackend(service.clone(), name.clone(), disable);
-            if let Err(error) = self.change(&change, None, false).await {
+            if let Err(error) = self.change(&change, None, false, None).await {
                 tracing::error!(%service, backend = %name, error = chain(&error), "cannot end a drain, retrying");
                 self.drains.postpone(&(service, name), now() + RETRY_FIRST);
             }

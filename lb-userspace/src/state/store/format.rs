@@ -3,6 +3,7 @@
 //!
 //! ```text
 //! lb-state 1 revision 7 crc32 89abcdef
+//! #by {"user":"root",…}
 //! [[service]]
 //! ...
 //! #applied
@@ -17,6 +18,7 @@ use std::{collections::BTreeMap, fmt::Write, path::PathBuf, sync::Arc};
 
 use super::error::StoreError;
 use crate::{
+    author::Author,
     config::{self, Config, export, fields::Keys},
     state::{
         desired::{Desired, Revision},
@@ -28,6 +30,8 @@ use crate::{
     },
 };
 
+/// Before the author of the revision, in the first line.
+const BY: &str = "#by ";
 const MAGIC: &str = "lb-state";
 
 /// Begin of the part about the applied file.
@@ -43,8 +47,9 @@ pub(super) struct Texts(pub(super) BTreeMap<ServiceName, (Shared<Service>, Box<s
 
 impl Texts {
     /// The file's content, behind its header.
-    pub(super) fn body(&mut self, Stored { desired, applied }: &Stored) -> String {
-        let mut body = self.state(desired);
+    pub(super) fn body(&mut self, Stored { desired, applied, by }: &Stored) -> String {
+        let mut body = by.as_ref().map_or_else(String::new, author_line);
+        body.push_str(&self.state(desired));
         if let Some(applied) = applied {
             push_applied(&mut body, desired, applied);
         }
@@ -64,6 +69,18 @@ impl Texts {
             self.0.insert(service.name.clone(), (service.clone(), new.into()));
         })
     }
+}
+
+/// The line that names an author. It has no line feed within: JSON escapes it.
+fn author_line(by: &Author) -> String {
+    let by = serde_json::to_string(by).unwrap_or_default();
+    format!("{BY}{by}\n")
+}
+
+/// The author of a state; `None` if no command made it, or if this version cannot read the line.
+fn author(body: &str) -> Option<Author> {
+    let line = body.lines().next()?.strip_prefix(BY)?;
+    serde_json::from_str(line).ok()
 }
 
 /// Appends the differences of `applied` from `desired`.
@@ -191,6 +208,7 @@ pub(super) fn decode(file: PathBuf, bytes: &[u8]) -> Result<Stored, StoreError> 
             Ok(Stored {
                 desired: Arc::new(desired),
                 applied: applied.map(Arc::new),
+                by: author(&text),
             })
         }
         Err(errors) => Err(StoreError::Content { file, errors }),

@@ -3,12 +3,11 @@
 use std::{
     fs, io,
     path::{Path, PathBuf},
-    sync::Arc,
     time::SystemTime,
 };
 
 use super::{error::StoreError, format::decode};
-use crate::state::desired::{Desired, Revision};
+use crate::state::{desired::Revision, stored::Stored};
 
 /// States kept; the lowest revision goes first.
 const KEPT: usize = 100;
@@ -97,10 +96,10 @@ impl History {
     ///
     /// # Errors
     /// It cannot be read, is damaged, or comes from a later version.
-    pub(super) fn read(&self, revision: Revision) -> Result<Option<Arc<Desired>>, StoreError> {
+    pub(super) fn read(&self, revision: Revision) -> Result<Option<Stored>, StoreError> {
         let file = self.file(revision);
         match fs::read(&file) {
-            Ok(bytes) => decode(file, &bytes).map(|stored| Some(stored.desired)),
+            Ok(bytes) => decode(file, &bytes).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(StoreError::Read { file, source }),
         }
@@ -114,7 +113,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::state::{store::FileStore, stored::Stored, testing};
+    use crate::state::{desired::Desired, store::FileStore, testing};
 
     fn state(revision: u64) -> Stored {
         let weight = u16::try_from(revision).unwrap();
@@ -148,8 +147,8 @@ mod tests {
             ..(*state(7).desired).clone()
         });
         store.save(&other).unwrap();
-        assert_eq!(store.history.read(Revision(last)).unwrap(), Some(other.desired));
-        assert_eq!(store.history.read(Revision(50)).unwrap(), Some(state(50).desired));
+        assert_eq!(store.history.read(Revision(last)).unwrap(), Some(other));
+        assert_eq!(store.history.read(Revision(50)).unwrap(), Some(state(50)));
         assert_eq!(store.history.read(Revision(5)).unwrap(), None);
     }
 

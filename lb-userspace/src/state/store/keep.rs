@@ -1,12 +1,9 @@
 //! The trait of stores.
 
-use std::{io, path::PathBuf, sync::Arc};
+use std::{io, path::PathBuf};
 
 use super::{error::StoreError, history::KeptState, journal::Record};
-use crate::state::{
-    desired::{Desired, Revision},
-    stored::Stored,
-};
+use crate::state::{desired::Revision, stored::Stored};
 
 /// Something about the store that an operator should look at.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -71,7 +68,7 @@ pub trait Store {
     ///
     /// # Errors
     /// As [`Self::load`].
-    fn past(&self, _revision: Revision) -> Result<Option<Arc<Desired>>, StoreError> {
+    fn past(&self, _revision: Revision) -> Result<Option<Stored>, StoreError> {
         Ok(None)
     }
 

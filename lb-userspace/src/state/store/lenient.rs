@@ -3,13 +3,13 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
     chain::chain,
     state::{
-        desired::{Desired, Revision},
+        desired::Revision,
         store::{
             error::StoreError,
             file::FileStore,
@@ -151,7 +151,7 @@ impl Store for LenientStore {
             .map_or(Ok(Vec::new()), |files| files.history.list())
     }
 
-    fn past(&self, revision: Revision) -> Result<Option<Arc<Desired>>, StoreError> {
+    fn past(&self, revision: Revision) -> Result<Option<Stored>, StoreError> {
         let files = self.files();
         files
             .as_ref()
@@ -183,7 +183,7 @@ impl Store for LenientStore {
 
 #[cfg(test)]
 mod tests {
-    use std::fs;
+    use std::{fs, sync::Arc};
 
     use super::*;
     use crate::state::testing;

@@ -33,6 +33,12 @@ pub struct DaemonSettings {
     pub xdp_mode: XdpModeChoice,
     /// The admin API's socket.
     pub socket: PathBuf,
+    /// Group that may use it; `None`: the daemon's own.
+    pub socket_group: Option<String>,
+    /// A second socket that only reads; `None`: there is none.
+    pub socket_read: Option<PathBuf>,
+    /// Group that may use that one; `None`: the daemon's own.
+    pub socket_read_group: Option<String>,
     /// Directory of the desired state.
     pub state_dir: PathBuf,
     /// Address that serves metrics and the health of the daemon.
@@ -50,6 +56,9 @@ impl Default for DaemonSettings {
             wait_for_interfaces: false,
             xdp_mode: XdpModeChoice::default(),
             socket: PathBuf::from("/run/lb/lb.sock"),
+            socket_group: None,
+            socket_read: None,
+            socket_read_group: None,
             state_dir: PathBuf::from("/var/lib/lb"),
             metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, 9900)),
             pin_dir: PathBuf::from("/sys/fs/bpf/lb"),

@@ -23,6 +23,14 @@ pub(super) fn read(
     keys::LB.read(&mut settings, &mut table, reporter, known);
     table.finish(reporter);
 
+    if daemon.socket_read.as_ref() == Some(&daemon.socket) {
+        let hint = "give it another path, for example /run/lb/read.sock";
+        reporter.error(
+            spans.of("socket_read"),
+            "`socket_read` has the path of `socket`".to_owned(),
+            Some(hint.to_owned()),
+        );
+    }
     let span = spans.of("interfaces");
     for (index, name) in daemon.interfaces.iter().enumerate() {
         if daemon.interfaces[..index].contains(name) {

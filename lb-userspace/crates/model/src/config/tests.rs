@@ -52,6 +52,9 @@ fn an_empty_file_has_the_documented_defaults() {
         wait_for_interfaces,
         xdp_mode,
         socket,
+        socket_group,
+        socket_read,
+        socket_read_group,
         state_dir,
         metrics,
         pin_dir,
@@ -61,6 +64,7 @@ fn an_empty_file_has_the_documented_defaults() {
     assert!(!wait_for_interfaces);
     assert_eq!(xdp_mode, XdpModeChoice::Auto);
     assert_eq!(socket.to_str(), Some("/run/lb/lb.sock"));
+    assert_eq!((socket_group, socket_read, socket_read_group), (None, None, None));
     assert_eq!(state_dir.to_str(), Some("/var/lib/lb"));
     assert_eq!(metrics.to_string(), "127.0.0.1:9900");
     assert_eq!(pin_dir.to_str(), Some("/sys/fs/bpf/lb"));

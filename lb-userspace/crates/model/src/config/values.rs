@@ -385,7 +385,11 @@ pub(super) fn path(text: &str) -> Result<PathBuf, ValueError> {
     ))
 }
 
-pub(super) fn socket(text: &str) -> Result<PathBuf, ValueError> {
+/// The path of a unix socket.
+///
+/// # Errors
+/// It is relative, or longer than an address of such a socket.
+pub fn socket(text: &str) -> Result<PathBuf, ValueError> {
     if text.len() > MAX_SOCKET_PATH {
         return Err(ValueError::new(
             format!("a socket's path has at most {MAX_SOCKET_PATH} bytes"),

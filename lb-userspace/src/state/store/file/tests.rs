@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    author::Author,
     config::{self, Config, fields::Keys},
     health::settings::{CheckKind, ExecCheck},
     state::{
@@ -30,6 +31,15 @@ static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 fn alone() -> MutexGuard<'static, ()> {
     ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn author() -> Author {
+    Author {
+        user: "alice".into(),
+        group: "lb\n#applied\n".into(),
+        command: "lb".into(),
+        pid: 7,
+    }
 }
 
 fn state(revision: u64) -> Stored {
@@ -99,10 +109,10 @@ proptest! {
         };
         let file = Arc::new(applied(&first));
         for stored in [
-            Stored { desired: Arc::new(first.clone()), applied: None },
-            Stored { desired: Arc::new(first), applied: Some(Arc::clone(&file)) },
-            Stored { desired: Arc::new(second), applied: Some(file) },
-            Stored { desired: Arc::default(), applied: Some(Arc::default()) },
+            Stored { desired: Arc::new(first.clone()), applied: None, by: None },
+            Stored { desired: Arc::new(first), applied: Some(Arc::clone(&file)), by: None },
+            Stored { desired: Arc::new(second), applied: Some(file), by: Some(author()) },
+            Stored { desired: Arc::default(), applied: Some(Arc::default()), by: None },
         ] {
             FileStore::open(dir.path()).unwrap().save(&stored).unwrap();
             prop_assert_eq!(FileStore::open(dir.path()).unwrap().load().unwrap(), Some(stored));
@@ -124,6 +134,7 @@ fn text_like_the_applied_file_marker_is_not_mistaken_for_it() {
         let stored = Stored {
             desired: Arc::clone(&desired),
             applied,
+            by: Some(author()),
         };
         FileStore::open(dir.path()).unwrap().save(&stored).unwrap();
         assert_eq!(FileStore::open(dir.path()).unwrap().load().unwrap(), Some(stored));

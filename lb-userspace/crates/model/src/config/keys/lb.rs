@@ -1,10 +1,12 @@
 //! Keys of `[lb]`.
 
 use super::{
-    access::{Access, Lens, field},
-    codec::{BOOL, ENDPOINT, INTERFACES, IPS, PATH, PORT_NUMBER, PORTS, PREFIX_LIST, SOCKET, TIME, word},
+    access::{Access, Lens, field, option},
+    codec::{
+        BOOL, ENDPOINT, INTERFACES, IPS, PATH, PORT_NUMBER, PORTS, PREFIX_LIST, SOCKET, STRING, TIME, word,
+    },
     key::{KeyTable, Separated},
-    row::{ABSOLUTE, BOOLEAN, DURATION, PORT, PREFIXES, default, described, one_of, texts},
+    row::{ABSOLUTE, BOOLEAN, DURATION, PORT, PREFIXES, default, described, one_of, optional, texts},
 };
 use crate::{config::daemon::OnExit, state::xdp_mode::XdpModeChoice};
 
@@ -39,6 +41,28 @@ pub const LB: KeyTable = KeyTable {
              else generic, with a warning.",
         ),
         default("socket", field!(Daemon.socket = SOCKET), ABSOLUTE, "\"/run/lb/lb.sock\"", "Unix socket of the admin API, mode 0660").at_start(),
+        optional(
+            "socket_group", option!(Daemon.socket_group = STRING),
+            described("group, by name or number", "GROUP"),
+            ("the daemon's own group", "\"lb\""),
+            "Group whose members may change everything through the socket",
+        )
+        .at_start(),
+        optional(
+            "socket_read", option!(Daemon.socket_read = SOCKET),
+            ABSOLUTE,
+            ("no such socket", "\"/run/lb/read.sock\""),
+            "Second unix socket, mode 0660, for reading alone",
+        )
+        .at_start()
+        .more("It answers `GET`, without `lb monitor`; everything else is refused with 403: `lb --socket /run/lb/read.sock status`."),
+        optional(
+            "socket_read_group", option!(Daemon.socket_read_group = STRING),
+            described("group, by name or number", "GROUP"),
+            ("the daemon's own group", "\"adm\""),
+            "Group whose members may read through `socket_read`",
+        )
+        .at_start(),
         default(
             "state_dir", field!(Daemon.state_dir = PATH),
             ABSOLUTE,
