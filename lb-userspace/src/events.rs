@@ -1,5 +1,7 @@
 //! Events of the balancer: a bounded ring that readers list and follow.
 
+pub mod journal;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -100,7 +102,7 @@ kinds! {
 /// One thing that happened.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Event {
-    /// Number of the event since the daemon started, from 1.
+    /// Number of the event, from 1; it goes on over restarts, as far as the journal on disk has the last one.
     pub seq: u64,
     /// When, in RFC 3339, UTC.
     pub at: String,
@@ -163,6 +165,23 @@ impl Default for EventLog {
 }
 
 impl EventLog {
+    /// A log without events, the last number before which was `last`.
+    pub fn after(last: u64) -> Self {
+        Self {
+            kept: Mutex::new(Kept {
+                last,
+                ..Kept::default()
+            }),
+            last: watch::Sender::new(last),
+        }
+    }
+
+    /// Number and time of the oldest event that is kept.
+    pub fn oldest(&self) -> Option<(u64, SystemTime)> {
+        let kept = self.lock();
+        kept.events.front().map(|(at, event)| (event.seq, *at))
+    }
+
     /// Adds an event that happens now, and wakes followers.
     pub fn push(&self, new: NewEvent, now: SystemTime) {
         let mut kept = self.lock();

@@ -38,11 +38,13 @@ pub enum Part {
     Program,
     /// The diagnosis of services.
     Diagnosis,
+    /// The events on disk.
+    EventJournal,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::AdminSocket,
         Self::Metrics,
         Self::ReadSocket,
@@ -55,6 +57,7 @@ impl Part {
         Self::Pins,
         Self::Program,
         Self::Diagnosis,
+        Self::EventJournal,
     ];
 
     /// Its label in metrics.
@@ -72,6 +75,7 @@ impl Part {
             Self::Pins => "pins",
             Self::Program => "program",
             Self::Diagnosis => "diagnosis",
+            Self::EventJournal => "event_journal",
         }
     }
 }

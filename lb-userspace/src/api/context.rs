@@ -12,7 +12,7 @@ use crate::{
     control::{ControlHandle, Observer},
     datapath::{Interfaces, Monitor, MonitorError, MonitorFilter, ReadFlows, WriterHandle},
     discovery,
-    events::EventLog,
+    events::{EventLog, journal::Journal},
     explain::ReadTables,
     health::{CheckId, CheckStatuses, HealthHandle, Report, agent::AgentStatus},
     parts::PartBoard,
@@ -106,6 +106,8 @@ pub struct Api {
     pub flows: Flows,
     /// The events.
     pub events: Arc<EventLog>,
+    /// The events before those, on disk.
+    pub journal: Journal,
     /// Keeps the state.
     pub store: Arc<dyn Store + Send + Sync>,
     /// The configuration file that the daemon was started with.

@@ -7,20 +7,18 @@ use std::{
 
 use axum::{
     Extension, Json,
-    body::Body,
     extract::{Path, State, rejection::JsonRejection},
     http::header::CONTENT_TYPE,
     response::{IntoResponse, Response},
 };
-use http_body_util::channel::{Channel, Sender};
 use hyper::body::Bytes;
 
 use super::{
-    access::{Changer, Role},
+    access::Changer,
     bodies::Held,
     error::ApiError,
     query::Params,
-    requests::{ApplyRequest, Changed, ErrorBody, ErrorCode, EventsQuery, Expected, Moved, RemoveQuery},
+    requests::{ApplyRequest, Changed, ErrorBody, ErrorCode, Expected, Moved, RemoveQuery},
     stream,
     types::{self, Status},
 };
@@ -35,7 +33,6 @@ use crate::{
         values,
     },
     control::{Change, ControlError, Outcome},
-    events::Event,
     state::{
         backend::Admin,
         desired::Revision,
@@ -48,9 +45,6 @@ use crate::{
 type Shared = State<Arc<Api>>;
 type Answer<T> = Result<Json<T>, ApiError>;
 type JsonBody<T> = Result<Json<T>, JsonRejection>;
-
-/// Events on their way to a reader that is slower than they come; then the sender waits.
-const STREAM_DEPTH: usize = 64;
 
 /// The daemon, its interfaces, services and backends, and its problems.
 #[utoipa::path(get, path = "/v1/status", responses((status = 200, body = Status)))]
@@ -124,60 +118,6 @@ pub(super) async fn apply(
     let changed = changed(&api, outcome, dry_run);
     warnings.extend(changed.warnings);
     Ok(Json(Changed { warnings, ..changed }))
-}
-
-/// Events, one JSON object per line; with `follow` the answer continues.
-#[utoipa::path(get, path = "/v1/events", params(EventsQuery), responses(
-    (status = 200, body = Event, content_type = "application/x-ndjson")))]
-pub(super) async fn events(
-    State(api): Shared,
-    Extension(role): Extension<Role>,
-    Params(query): Params<EventsQuery>,
-) -> Result<Response, ApiError> {
-    let EventsQuery { follow, since_ms } = query;
-    let permit = if follow {
-        let followers = match role {
-            Role::Operate => &api.followers,
-            Role::Read => &api.read_followers,
-        };
-        let permit = Arc::clone(followers).try_acquire_owned();
-        let what = "as many clients follow events as may";
-        Some(permit.map_err(|_| ApiError::new(ErrorCode::Unavailable, what, None))?)
-    } else {
-        None
-    };
-    let since = since_ms.and_then(|ms| SystemTime::now().checked_sub(Duration::from_millis(ms)));
-    let (sender, body) = Channel::<Bytes>::new(STREAM_DEPTH);
-    tokio::spawn(async move {
-        let _permit = permit;
-        send_events(api, sender, since, follow).await;
-    });
-    Ok(([(CONTENT_TYPE, "application/x-ndjson")], Body::new(body)).into_response())
-}
-
-/// Sends events until there is no more, or with `follow` until the reader or the daemon leaves.
-async fn send_events(api: Arc<Api>, mut sender: Sender<Bytes>, since: Option<SystemTime>, follow: bool) {
-    let mut newest = api.events.subscribe();
-    let mut sent = 0;
-    loop {
-        for event in api.events.list(sent, since) {
-            sent = event.seq;
-            let Ok(mut line) = serde_json::to_vec(&event) else {
-                return;
-            };
-            line.push(b'\n');
-            if sender.send_data(line.into()).await.is_err() {
-                return;
-            }
-        }
-        if !follow {
-            return;
-        }
-        tokio::select! {
-            () = api.cancel.cancelled() => return,
-            changed = newest.changed() => if changed.is_err() { return },
-        }
-    }
 }
 
 /// All services.

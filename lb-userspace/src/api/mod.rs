@@ -6,6 +6,7 @@ mod bodies;
 mod context;
 mod document;
 mod error;
+mod events;
 mod explain;
 mod flows;
 mod guard;
@@ -95,7 +96,7 @@ fn routes() -> (Router<Arc<Api>>, openapi::OpenApi) {
         .routes(routes!(handlers::health))
         .routes(routes!(handlers::export))
         .routes(routes!(handlers::apply))
-        .routes(routes!(handlers::events))
+        .routes(routes!(events::events))
         .routes(routes!(history::history))
         .routes(routes!(history::rollback).layer(small()))
         .routes(routes!(explain::explain))

@@ -114,15 +114,18 @@ pub struct ExplainQuery {
 }
 
 /// Which events are wanted.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub struct EventsQuery {
     /// Stay and send events as they come.
     #[serde(default)]
     pub follow: bool,
-    /// Only events of this many last milliseconds.
+    /// Only events of this many last milliseconds, also from before the daemon started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub since_ms: Option<u64>,
+    /// Only events that this user caused, also from before the daemon started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub who: Option<String>,
 }
 
 /// Which packets are wanted; all of the conditions that are given.

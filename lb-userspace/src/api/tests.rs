@@ -214,6 +214,7 @@ impl Server {
             monitors: Box::new(NoMonitors),
             flows: Flows::new(flows.clone()),
             events: Arc::clone(&rig.events),
+            journal: crate::events::journal::Journal::new(directory.path()),
             store: Arc::new(rig.world.clone()),
             config: config.map(Arc::new),
             interfaces: interfaces.subscribe(),

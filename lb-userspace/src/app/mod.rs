@@ -10,6 +10,7 @@ mod first;
 mod foreground;
 mod had;
 mod interfaces;
+mod keep_events;
 mod leave;
 mod loading;
 mod memory;
@@ -62,7 +63,7 @@ use crate::{
     datapath::{AttachOptions, CheckPaths, Datapath, EarlyStart, WriterHandle, WriterTask, needs_of},
     descriptors,
     discovery::{self, SystemResolver},
-    events::{EventKind, EventLog, NewEvent},
+    events::{EventKind, EventLog, NewEvent, journal::Journal},
     health::{HealthConfig, HealthHandle, HealthMetrics, HealthTask},
     metrics::{self, Endpoint},
     parts::{Part, PartBoard},
@@ -155,7 +156,7 @@ impl Daemon {
         reset: bool,
         early: EarlyStart,
     ) -> Result<Self, RunError> {
-        let events = Arc::new(EventLog::default());
+        let events = Arc::new(EventLog::after(Journal::new(&settings.state_dir).last()));
         let board = PartBoard::new(Arc::clone(&events));
         let sockets = sockets::listen(&settings).await?;
         let store: Arc<dyn Store + Send + Sync> =
@@ -312,6 +313,7 @@ impl Daemon {
             monitors: Box::new(writer.clone()),
             flows: api::Flows::new(writer.flows()),
             events: Arc::clone(&events),
+            journal: Journal::new(&settings.state_dir),
             store,
             config,
             interfaces: interfaces.clone(),
@@ -326,14 +328,13 @@ impl Daemon {
             cancel: cancel.clone(),
             tracker: tracker.clone(),
         };
-        let api = Arc::new(api);
-        let mut guards = Vec::new();
+        let (api, mut guards) = (Arc::new(api), Vec::new());
         for (place, listening) in sockets {
             let guard = Arc::new(OnceLock::new());
             guards.push(Arc::clone(&guard));
             let late = had::Late::new(sockets::part(place.role), listening, &board, &cancel);
-            let api_server = api_server(place.role);
-            tracker.spawn(had::serve_api(late, place, api_server, Arc::clone(&api), guard));
+            let server = api_server(place.role);
+            tracker.spawn(had::serve_api(late, place, server, Arc::clone(&api), guard));
         }
 
         let daemon = Self {

@@ -5,12 +5,13 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use super::keep_events::keep_events;
 use crate::{
     config::DaemonSettings,
     control::{ControlHandle, FaultsByService, certificates, own_traffic, passive, pressure},
     datapath::{Interfaces, WriterHandle},
     doctor,
-    events::EventLog,
+    events::{EventLog, journal::Journal},
     health::HealthHandle,
     parts::PartBoard,
 };
@@ -52,6 +53,8 @@ impl Watches<'_> {
         };
         tracker.spawn(doctor::watch(changes, settings, reports, cancel()));
         tracker.spawn(pressure::watch(stats(), control(), events(), cancel()));
+        let journal = Journal::new(&self.settings.state_dir);
+        tracker.spawn(keep_events(journal, events(), self.parts.clone(), cancel()));
         tracker.spawn(certificates::watch(health(), control(), events(), cancel()));
     }
 }

@@ -8,6 +8,7 @@ use std::{
 use clap::Args;
 
 use super::{
+    client::with_query,
     error::{CliError, Exit},
     output::{Context, Outage, Output, print_while_read},
 };
@@ -21,9 +22,12 @@ pub(super) struct Events {
     /// Keep running and show new events
     #[arg(short, long)]
     follow: bool,
-    /// Only events of this last time, for example 10m
+    /// Only events of this last time, for example 10m or 2d; also from before the daemon started
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     since: Option<Duration>,
+    /// Only events that this user caused; also from before the daemon started
+    #[arg(long, value_name = "USER")]
+    who: Option<String>,
 }
 
 impl Events {
@@ -32,11 +36,16 @@ impl Events {
         let began = Instant::now();
         let (mut shown, mut outage) = (Shown::default(), Outage::default());
         loop {
-            let mut path = format!("/v1/events?follow={}", self.follow);
-            if let Some(since) = self.since {
-                // Includes events since the command began, also after a reconnect.
-                path.push_str(&format!("&since_ms={}", (since + began.elapsed()).as_millis()));
-            }
+            // Who follows without a wish begins now.
+            let since = self.since.or(self.follow.then_some(Duration::ZERO));
+            // Includes events since the command began, also after a reconnect.
+            let since = since.map(|since| (since + began.elapsed()).as_millis().to_string());
+            let query = [
+                ("follow", Some(self.follow.to_string())),
+                ("since_ms", since),
+                ("who", self.who.clone()),
+            ];
+            let path = with_query("/v1/events", query);
             let show = |line: &str| {
                 outage.answered();
                 let event = event(line)?;

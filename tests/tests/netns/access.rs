@@ -1,9 +1,13 @@
 //! Who may use a daemon, and who used it: real users, groups and sockets.
 
+use std::{io::Write, time::Duration};
+
 use anyhow::{Context, Result, ensure};
-use lb_tests::{daemon::Daemon, lane::Lane, lb_cli::LbCli, netns::Netns, topology::veth};
+use lb_tests::{daemon::Daemon, lane::Lane, lb_cli::LbCli, netns::Netns, topology::veth, wait};
 use serde_json::Value;
 
+/// For files that the daemon writes soon.
+const LIMIT: Duration = Duration::from_secs(30);
 /// A user and two groups that every system has (`daemon`; `daemon`, `bin`).
 const USER: u32 = 1;
 const OWN_GROUP: u32 = 1;
@@ -116,5 +120,56 @@ fn a_group_that_is_missing_is_reported_and_does_not_stop_the_start() -> Result<(
         daemon.log()
     );
     ensure!(!daemon.socket().exists(), "anybody else could use it");
+    Ok(())
+}
+
+/// The events that a command prints as JSON.
+fn events(daemon: &Daemon, line: &str) -> Result<Vec<Value>> {
+    let lines = daemon.cli().ok(&format!("-o json events {line}"))?;
+    lines
+        .lines()
+        .map(|line| Ok(serde_json::from_str(line)?))
+        .collect()
+}
+
+#[test]
+fn events_outlive_a_killed_daemon_and_a_torn_line() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let (mut daemon, net) = balancer()?;
+    daemon.start()?;
+    let cli = LbCli::new(&net[0], &daemon.socket());
+    cli.ok("service add web --address 192.0.2.10 --port 80")?;
+    let before = events(&daemon, "")?;
+    let last = before
+        .last()
+        .and_then(|event| event["seq"].as_u64())
+        .context("seq")?;
+    let journal = daemon.state_dir().join("events/current.jsonl");
+    wait::until_true("events are on disk", LIMIT, || {
+        Ok(std::fs::read_to_string(&journal)?.contains(&format!("{{\"seq\":{last},")))
+    })?;
+    daemon.kill()?;
+    let mut file = std::fs::File::options().append(true).open(&journal)?;
+    file.write_all(b"{\"seq\":99,\"at\":\"20")?;
+    daemon.start()?;
+
+    let own = events(&daemon, "")?;
+    ensure!(
+        own.iter().all(|event| event["seq"].as_u64() > Some(last)),
+        "{own:?}"
+    );
+    let all = events(&daemon, "--since 1h")?;
+    ensure!(all.starts_with(&before), "{all:?}");
+    let numbers: Vec<u64> = all.iter().filter_map(|event| event["seq"].as_u64()).collect();
+    ensure!(
+        numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "{numbers:?}"
+    );
+    let by_root = events(&daemon, "--who root")?;
+    ensure!(
+        !by_root.is_empty() && by_root.iter().all(|event| event["by"]["user"] == "root"),
+        "{by_root:?}"
+    );
+    ensure!(events(&daemon, "--who daemon")?.is_empty());
     Ok(())
 }

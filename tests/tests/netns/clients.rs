@@ -103,7 +103,7 @@ fn closed_pipe_changes_neither_exit_code_nor_effect() -> Result<()> {
     for (line, code) in [
         ("status".to_owned(), 0),
         ("explain".to_owned(), 0),
-        ("events --follow".to_owned(), 0),
+        ("events --follow --since 1h".to_owned(), 0),
         ("status --watch".to_owned(), 0),
         ("completions bash".to_owned(), 0),
         ("backend drain web web-1".to_owned(), 0),
@@ -207,7 +207,7 @@ fn watch_outlives_a_restart_and_reports_once_that_it_waits() -> Result<()> {
     let mut daemon = daemon.args("--on-exit keep");
     daemon.start()?;
     let dir = Scratch::new()?;
-    let mut events = Watcher::start(&daemon, &lb, &dir, "events", "events --follow -o json")?;
+    let mut events = Watcher::start(&daemon, &lb, &dir, "events", "events --follow --since 1h -o json")?;
     let mut status = Watcher::start(&daemon, &lb, &dir, "status", "status --watch=100ms -o json")?;
     events.wait_for("\"started\"")?;
     status.wait_for(&format!("\"pid\":{}", daemon.pid()?))?;
