@@ -27,6 +27,7 @@ pub mod scratch;
 pub mod site;
 pub mod stages;
 pub mod syn_flood;
+pub mod terminal;
 pub mod test_run;
 pub mod topology;
 pub mod udp;

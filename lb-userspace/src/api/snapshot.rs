@@ -136,6 +136,13 @@ impl StatusSnapshot {
                 .filter(|(reason, _)| is_drop(reason.action()))
                 .map(|(_, count)| count.packets)
                 .sum(),
+            drops: counts()
+                .filter(|(reason, count)| is_drop(reason.action()) && count.packets > 0)
+                .map(|(reason, count)| Drops {
+                    reason: reason.name().to_owned(),
+                    packets: count.packets,
+                })
+                .collect(),
             tunnels_ended: stats.map_or(0, |stats| stats.tunnels_ended.packets),
         }
     }

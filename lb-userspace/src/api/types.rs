@@ -3,6 +3,7 @@
 mod agent;
 mod clients;
 mod config;
+mod drops;
 mod explain;
 mod flows;
 mod guard;
@@ -19,6 +20,7 @@ pub use self::{
     agent::{Agent, AgentPoll},
     clients::Clients,
     config::ConfigState,
+    drops::Drops,
     explain::{Explanation, Output},
     flows::{
         Flow, FlowCount, FlowCountQuery, FlowGroup, FlowGroups, FlowListQuery, FlowOrder, FlowSelection,
@@ -205,15 +207,6 @@ pub struct Quic {
     pub nonce_length: u8,
     /// A placeholder for the key; `null` without encryption.
     pub key: Option<String>,
-}
-
-/// Packets of one reason that no backend got.
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
-pub struct Drops {
-    /// Name of the reason.
-    pub reason: String,
-    /// Packets.
-    pub packets: u64,
 }
 
 /// Why flows of a backend fail, whatever its checks say.

@@ -17,6 +17,7 @@ mod flows;
 mod guard;
 mod help;
 mod history;
+mod local_time;
 mod man;
 mod monitor;
 mod options;
@@ -26,6 +27,7 @@ mod service;
 mod status;
 mod table;
 mod tables;
+mod top;
 
 use std::path::PathBuf;
 
@@ -104,6 +106,8 @@ enum Command {
     Explain(explain::Explain),
     /// Show packets as they come, what happens to them and why
     Monitor(monitor::Monitor),
+    /// Show rates, health and drops live, full screen; drain and enable backends
+    Top(top::Top),
     /// Find what is wrong with machine, interfaces, addresses and ways to backends, with remedies
     Doctor(doctor::Doctor),
     /// Remove programs, links and pins that a kept or killed daemon left
@@ -135,6 +139,7 @@ impl Cli {
             Command::Flows(flows) => context.block_on(flows.execute(&context)),
             Command::Explain(explain) => context.block_on(explain.execute(&context)),
             Command::Monitor(monitor) => context.block_on(monitor.execute(&context)),
+            Command::Top(top) => context.block_on(top.execute(&context)),
             Command::Doctor(doctor) => context.block_on(doctor.execute(&context)),
             Command::Detach(detach) => detach.execute(&context),
             Command::Decap(decap) => decap.execute(&context),

@@ -10,6 +10,7 @@ use std::{
 };
 
 use clap::{Args, ValueEnum};
+use ratatui::crossterm::terminal;
 use serde::Serialize;
 
 use super::{
@@ -121,7 +122,9 @@ impl Context {
                 Output::Json => json(&value, false)?,
                 Output::Table | Output::Wide if io::stdout().is_terminal() => {
                     // Home, the new text, then clear the rest of longer lines: no flicker.
-                    let text = table(&value).replace('\n', "\x1b[K\n");
+                    let text = table(&value);
+                    let text = terminal::size().map_or_else(|_| text.clone(), |window| fitted(&text, window));
+                    let text = text.replace('\n', "\x1b[K\n");
                     format!("\x1b[H{text}\x1b[J")
                 }
                 Output::Table | Output::Wide => format!("{}\n", table(&value)),
@@ -131,6 +134,37 @@ impl Context {
             }
         }
     }
+}
+
+/// The first lines of `text`, as many as a window of these columns and rows has room for, and how many more there are. Lines that
+/// are longer than the window is wide take several rows.
+fn fitted(text: &str, (columns, rows): (u16, u16)) -> String {
+    let columns = usize::from(columns).max(1);
+    // The cursor stands below the last line.
+    let room = usize::from(rows).saturating_sub(1);
+    let needed = |line: &str| columns_of(line).div_ceil(columns).max(1);
+    if text.lines().map(needed).sum::<usize>() <= room {
+        return text.to_owned();
+    }
+    let mut used = 1;
+    let kept = text.lines().take_while(|line| {
+        used += needed(line);
+        used <= room
+    });
+    // The first line is the header of most tables.
+    let kept = kept.count().max(1);
+    let lines: Vec<&str> = text.lines().collect();
+    let (shown, more) = lines.split_at(kept.min(lines.len()));
+    format!("{}\n… {} more\n", shown.join("\n"), more.len())
+}
+
+/// Columns that a line takes, without its colours.
+fn columns_of(line: &str) -> usize {
+    let mut parts = line.split('\x1b');
+    let plain = parts.next().map_or(0, |text| text.chars().count());
+    // Each colour ends with an `m`.
+    let coloured = parts.filter_map(|part| part.split_once('m'));
+    plain + coloured.map(|(_, text)| text.chars().count()).sum::<usize>()
 }
 
 /// Time that `--watch` waits for a daemon that does not answer: longer than an upgrade takes.
@@ -223,4 +257,34 @@ pub(super) fn ask(question: &str) -> Result<bool, CliError> {
 /// Writes a remark to stderr, and ignores a closed stderr.
 pub(super) fn remark(text: &str) {
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::table::Tone, *};
+
+    #[test]
+    fn repeated_tables_are_cut_to_the_window_and_say_so() {
+        let text = "NAME\none\ntwo\nthree\n";
+        for (window, fits) in [
+            ((80, 24), text),
+            ((80, 5), text),
+            ((80, 4), "NAME\none\n… 2 more\n"),
+            ((80, 3), "NAME\n… 3 more\n"),
+            ((80, 1), "NAME\n… 3 more\n"),
+            // Each of the longer lines takes two rows.
+            ((4, 6), text),
+            ((4, 5), "NAME\none\ntwo\n… 1 more\n"),
+        ] {
+            assert_eq!(fitted(text, window), fits, "{window:?}");
+        }
+        assert_eq!(fitted("", (80, 24)), "");
+    }
+
+    #[test]
+    fn colours_take_no_columns() {
+        let line = format!("{} {}", Tone::Good.paint("up"), Tone::Bad.paint("down"));
+        assert_eq!(columns_of(&line), 7);
+        assert_eq!(columns_of("plain"), 5);
+    }
 }

@@ -62,7 +62,7 @@ pub(super) fn service_table(services: &[Service], context: &Context) -> String {
 }
 
 /// Backends that take new flows, of how many, and how many backups there are beside them.
-fn able(service: &Service) -> String {
+pub(super) fn able(service: &Service) -> String {
     let others = service
         .backends
         .iter()
@@ -100,12 +100,16 @@ pub(super) fn endpoint(service: &Service) -> String {
 
 fn state(service: &Service) -> Cell {
     let state = service.judged();
-    let tone = match state {
+    Cell::new(state.name(), tone(state))
+}
+
+/// The tone of a service's state.
+pub(super) const fn tone(state: ServiceState) -> Tone {
+    match state {
         ServiceState::Ok => Tone::Good,
         ServiceState::Degraded | ServiceState::OnBackup | ServiceState::NoBackends => Tone::Notice,
         ServiceState::Down | ServiceState::Broken | ServiceState::NotProgrammed => Tone::Bad,
-    };
-    Cell::new(state.name(), tone)
+    }
 }
 
 /// The backends of one service, one line each.
@@ -166,8 +170,9 @@ fn columns(service: bool, grouped: bool, context: &Context) -> Vec<(&'static str
     columns
 }
 
-fn row(backend: &Backend, grouped: bool, context: &Context) -> Vec<Cell> {
-    let (health, tone) = match backend.health {
+/// The health state in words.
+pub(super) fn health(backend: &Backend) -> (&'static str, Tone) {
+    match backend.health {
         Health::Up if backend.suspect => ("up, suspect", Tone::Notice),
         Health::Up => ("up", Tone::Good),
         Health::Down if backend.agent.as_ref().is_some_and(|agent| agent.state != "up") => {
@@ -177,8 +182,12 @@ fn row(backend: &Backend, grouped: bool, context: &Context) -> Vec<Cell> {
         Health::Down if backend.breaker.as_deref() == Some("open") => ("down, breaker open", Tone::Bad),
         Health::Down => ("down", Tone::Bad),
         Health::Unchecked => ("unchecked", Tone::Plain),
-    };
-    let (state, state_tone) = match backend.admin {
+    }
+}
+
+/// Whether it takes new flows, apart from its health, and why not.
+pub(super) fn admin(backend: &Backend) -> (String, Tone) {
+    match backend.admin {
         _ if backend.removed => ("removed".to_owned(), Tone::Notice),
         Admin::Enabled => match &backend.slow_start {
             Some(slow) => (format!("slow start {}%", slow.percent), Tone::Notice),
@@ -191,7 +200,12 @@ fn row(backend: &Backend, grouped: bool, context: &Context) -> Vec<Cell> {
         },
         Admin::Draining => (draining(backend), Tone::Notice),
         Admin::Disabled => ("disabled".to_owned(), Tone::Notice),
-    };
+    }
+}
+
+fn row(backend: &Backend, grouped: bool, context: &Context) -> Vec<Cell> {
+    let (health, tone) = health(backend);
+    let (state, state_tone) = admin(backend);
     let mut row: Vec<Cell> = vec![backend.name.as_str().into(), backend.address.to_string().into()];
     row.extend(grouped.then(|| backend.group.clone().unwrap_or_default().into()));
     row.extend([

@@ -40,4 +40,5 @@ mod shown;
 mod stages;
 mod through;
 mod tiers;
+mod top;
 mod traffic;

@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use super::drops::Drops;
+
 /// An interface that is to have the program.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct Interface {
@@ -34,6 +36,9 @@ pub struct Interface {
     pub packets: u64,
     /// Of these, dropped.
     pub dropped: u64,
+    /// Packets dropped, by reason, with those of no service.
+    #[serde(default)]
+    pub drops: Vec<Drops>,
     /// Of these, received through a tunnel that ends at this machine.
     #[serde(default)]
     pub tunnels_ended: u64,

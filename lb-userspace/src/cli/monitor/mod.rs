@@ -1,6 +1,5 @@
 //! `lb monitor`
 
-mod local_time;
 mod pcapng;
 
 use std::{
@@ -14,13 +13,11 @@ use std::{
 use clap::{Args, value_parser};
 use lb_common::reason::{Action, Reason};
 
-use self::{
-    local_time::local,
-    pcapng::{Pcapng, Side},
-};
+use self::pcapng::{Pcapng, Side};
 use super::{
     client::with_query,
     error::{CliError, Exit},
+    local_time::local,
     output::{Context, Output, print_while_read, remark},
 };
 use crate::api::types::{Lost, MonitorLine, Packet, Status};
