@@ -7,6 +7,7 @@ use std::{
     fs,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket},
     os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
 };
 
 use anyhow::{Context, Result, ensure};
@@ -360,18 +361,39 @@ fn keys_are_never_shown() -> Result<()> {
         cli.ok(&format!("service show {name}"))?,
         cli.ok(&format!("-o json service show {name}"))?,
         cli.ok("-o json events")?,
+        cli.ok("-o json history")?,
         site.daemon.log(),
         export,
     ];
     for text in shown {
         ensure!(!text.contains(KEY), "a key is shown: {text}");
     }
-    for entry in fs::read_dir(site.daemon.state_dir())? {
+    let state = files_with_key(&site.daemon.state_dir())?;
+    for path in &state {
+        let mode = fs::metadata(path)?.permissions().mode();
+        ensure!(mode & 0o077 == 0, "{} has mode {mode:o}", path.display());
+    }
+    ensure!(
+        state.iter().any(|path| path.ends_with("state.toml")),
+        "no key is stored: {state:?}"
+    );
+    ensure!(
+        state.iter().any(|path| path.ends_with("history/2.toml")),
+        "no key is kept: {state:?}"
+    );
+    Ok(())
+}
+
+/// The files at and below `dir` that hold the key.
+fn files_with_key(dir: &Path) -> Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
         let path = entry?.path();
-        if fs::read_to_string(&path)?.contains(KEY) {
-            let mode = fs::metadata(&path)?.permissions().mode();
-            ensure!(mode & 0o077 == 0, "{} has mode {mode:o}", path.display());
+        if path.is_dir() {
+            found.extend(files_with_key(&path)?);
+        } else if fs::read_to_string(&path)?.contains(KEY) {
+            found.push(path);
         }
     }
-    Ok(())
+    Ok(found)
 }

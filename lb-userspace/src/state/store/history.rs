@@ -2,6 +2,7 @@
 
 use std::{
     fs, io,
+    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -44,7 +45,11 @@ impl History {
     /// # Errors
     /// The directory cannot be written.
     pub(super) fn keep(&self, state: &Path, revision: Revision) -> io::Result<()> {
-        fs::create_dir_all(&self.0)?;
+        // States may hold keys: for this user alone, as the files.
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&self.0)?;
         let new = self.0.join("new");
         match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
