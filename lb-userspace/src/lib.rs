@@ -8,7 +8,7 @@
     clippy::disallowed_methods,
     reason = "only modules that decide read no clock; they forbid it again"
 )]
-// They panic where nobody reads the other end any more.
+// They panic where the reader of a pipe has ended.
 #![deny(clippy::print_stdout, clippy::print_stderr)]
 
 pub mod api;

@@ -50,7 +50,7 @@ impl SocketError {
     pub fn missing(&self, role: Role) -> MissingPart {
         let what = match role {
             Role::Operate => "no command reaches the daemon",
-            Role::Read => "nobody can read through `socket_read`",
+            Role::Read => "no command can read through `socket_read`",
         };
         MissingPart {
             message: format!("{what}: {self}"),

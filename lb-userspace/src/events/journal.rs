@@ -45,7 +45,7 @@ impl Journal {
         &self.dir
     }
 
-    /// The number of the last event; 0 if there is none that can be read.
+    /// The number of the last event; 0 if no event can be read.
     pub fn last(&self) -> u64 {
         let tail = |name: &&str| {
             let mut file = File::open(self.dir.join(name)).ok()?;

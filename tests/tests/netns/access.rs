@@ -50,12 +50,12 @@ fn a_change_names_its_author_in_events_and_log() -> Result<()> {
     );
     ensure!(daemon.log().contains("by=root, lb"), "{}", daemon.log());
     let started = latest(&daemon, "started")?;
-    ensure!(started["by"].is_null(), "nobody did that: {started}");
+    ensure!(started["by"].is_null(), "a start has no author: {started}");
     Ok(())
 }
 
 #[test]
-fn a_group_may_change_another_may_read_and_nobody_else_may_either() -> Result<()> {
+fn a_group_may_change_another_may_read_and_all_others_are_refused() -> Result<()> {
     let _lane = Lane::shared()?;
     let (daemon, net) = balancer()?;
     let reading = daemon.dir().join("read.sock");

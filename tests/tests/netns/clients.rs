@@ -134,7 +134,7 @@ fn closed_pipe_changes_neither_exit_code_nor_effect() -> Result<()> {
 }
 
 #[test]
-fn a_daemon_works_on_when_nobody_reads_its_log() -> Result<()> {
+fn a_daemon_works_on_when_the_reader_of_its_log_has_ended() -> Result<()> {
     let _lane = Lane::shared()?;
     let (daemon, _lb, _other) = daemon()?;
     // The reader of the pipe ends at once; `wait` makes sure of it before the daemon writes.

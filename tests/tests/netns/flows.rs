@@ -3,8 +3,6 @@
 use std::{
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener, TcpStream},
-    os::fd::{FromRawFd as _, OwnedFd},
-    process::Stdio,
     time::Duration,
 };
 
@@ -14,8 +12,9 @@ use lb_tests::{
     direct::Direct,
     http::{self, connect, connect_within},
     lane::Lane,
-    lb_cli::{LbCli, Outcome, lb_binary},
+    lb_cli::{LbCli, lb_binary},
     site::Site,
+    terminal::{Left, Terminal},
     topology::{Family, Shape},
     wait,
 };
@@ -188,13 +187,13 @@ fn a_flush_resets_the_connections_that_it_means_and_leaves_the_others() -> Resul
         let refused = on_terminal(&site, &format!("flows flush {selected}"), "n\n")?;
         let question = format!("of service {name}, backend b0? [y/N]");
         ensure!(
-            refused.code == Some(1) && refused.stdout.contains(&question),
+            refused.code == Some(1) && refused.text.contains(&question),
             "{refused:?}"
         );
         ensure!(count(&cli, &format!("--service {name}"))? == gone + stay);
         let confirmed = on_terminal(&site, &format!("flows flush {selected}"), "y\n")?;
         ensure!(
-            confirmed.code == Some(0) && confirmed.stdout.contains(&format!("flushed {gone} flow")),
+            confirmed.code == Some(0) && confirmed.text.contains(&format!("flushed {gone} flow")),
             "{confirmed:?}"
         );
         ensure!(count(&cli, &format!("--service {name}"))? == stay);
@@ -221,37 +220,16 @@ fn a_flush_resets_the_connections_that_it_means_and_leaves_the_others() -> Resul
     Ok(())
 }
 
-/// Runs a command on a terminal, and types `input`. Its output is what the terminal shows.
-fn on_terminal(site: &Site, line: &str, input: &str) -> Result<Outcome> {
-    let (mut main, mut other) = (-1, -1);
-    let none = std::ptr::null_mut();
-    // SAFETY: the call fills both descriptors; no name and no settings are given.
-    let opened = unsafe { libc::openpty(&raw mut main, &raw mut other, none, none.cast(), none.cast()) };
-    ensure!(opened == 0, "openpty: {}", std::io::Error::last_os_error());
-    // SAFETY: descriptors that the call has just opened for us.
-    let (main, other) = unsafe { (OwnedFd::from_raw_fd(main), OwnedFd::from_raw_fd(other)) };
+/// Runs a command on a terminal, and answers its question with `keys`.
+fn on_terminal(site: &Site, line: &str, keys: &str) -> Result<Left> {
     let mut command = site.net.lb.ns.command(lb_binary()?);
     command
         .env("LB_SOCKET", site.daemon.socket())
-        .args(line.split(' '))
-        .stdin(Stdio::from(other.try_clone()?))
-        .stdout(Stdio::from(other.try_clone()?))
-        .stderr(Stdio::from(other));
-    let mut child = command.spawn()?;
-    drop(command);
-    let mut terminal = std::fs::File::from(main);
-    terminal.write_all(input.as_bytes())?;
-    let mut shown = Vec::new();
-    let mut piece = [0; 1024];
-    // A terminal without programs ends with EIO.
-    while let Ok(length @ 1..) = terminal.read(&mut piece) {
-        shown.extend_from_slice(&piece[..length]);
-    }
-    Ok(Outcome {
-        code: child.wait()?.code(),
-        stdout: String::from_utf8_lossy(&shown).into_owned(),
-        stderr: String::new(),
-    })
+        .args(line.split(' '));
+    let mut terminal = Terminal::start(&mut command, 24, 200)?;
+    terminal.wait_for("[y/N]")?;
+    terminal.send(keys)?;
+    terminal.end()
 }
 
 #[test]

@@ -5,7 +5,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use super::*;
 use crate::events::EventKind;
 
-/// Without the author, nobody can be asked why a backend was drained.
+/// Without the author, an operator could not ask why a backend was drained.
 #[tokio::test]
 async fn events_of_a_change_name_its_author() {
     let server = Server::start().await;

@@ -35,7 +35,7 @@ pub struct DaemonSettings {
     pub socket: PathBuf,
     /// Group that may use it; `None`: the daemon's own.
     pub socket_group: Option<String>,
-    /// A second socket that only reads; `None`: there is none.
+    /// Path of the socket that only reads; `None`: no such socket.
     pub socket_read: Option<PathBuf>,
     /// Group that may use that one; `None`: the daemon's own.
     pub socket_read_group: Option<String>,
