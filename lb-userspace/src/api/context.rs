@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, future::Future, net::SocketAddr, pin::Pin, sync
 use tokio::sync::Semaphore;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{parser::FileParser, refusals::Refusals};
+use super::{parser::FileParser, refusals::Refusals, reloads::Reloads};
 use crate::{
     config::DaemonSettings,
     config_file::ConfigFile,
@@ -128,6 +128,8 @@ pub struct Api {
     pub read_followers: Arc<Semaphore>,
     /// Refused requests.
     pub refusals: Refusals,
+    /// Reloads of the configuration file.
+    pub reloads: Reloads,
     /// Parses configuration files.
     pub parser: FileParser,
     /// Ends streams when the daemon leaves.

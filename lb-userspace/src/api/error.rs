@@ -11,6 +11,7 @@ use super::requests::{ErrorBody, ErrorCode, ErrorDetail, MAX_SERVICE_REQUEST, Pl
 use crate::{
     chain::chain,
     config::{ConfigError, values::ValueError},
+    config_file::FileError,
     control::ControlError,
     datapath::DatapathError,
     state::change::ChangeError,
@@ -66,6 +67,19 @@ impl ApiError {
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         (self.status(), Json(self.into_body())).into_response()
+    }
+}
+
+impl From<FileError> for ApiError {
+    fn from(error: FileError) -> Self {
+        match error {
+            FileError::Content { file, errors } => Self::file(&file.display().to_string(), errors),
+            FileError::Read { .. } => Self::new(
+                ErrorCode::Invalid,
+                format!("{}; nothing was changed", chain(&error)),
+                Some("the daemon reads the file that `lb run --config` named".to_owned()),
+            ),
+        }
     }
 }
 

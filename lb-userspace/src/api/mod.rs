@@ -17,6 +17,8 @@ mod names;
 mod parser;
 mod query;
 pub mod refusals;
+pub mod reload;
+pub mod reloads;
 mod reports;
 pub mod requests;
 mod schema;
@@ -96,6 +98,7 @@ fn routes() -> (Router<Arc<Api>>, openapi::OpenApi) {
         .routes(routes!(handlers::health))
         .routes(routes!(handlers::export))
         .routes(routes!(handlers::apply))
+        .routes(routes!(reload::reload))
         .routes(routes!(events::events))
         .routes(routes!(history::history))
         .routes(routes!(history::rollback).layer(small()))

@@ -233,6 +233,9 @@ pub enum ErrorCode {
 /// An error with its place in a file.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PlacedError {
+    /// The file.
+    #[serde(default)]
+    pub file: String,
     /// Line, from 1.
     pub line: usize,
     /// Column, from 1.
@@ -247,13 +250,14 @@ pub struct PlacedError {
 impl From<ConfigError> for PlacedError {
     fn from(error: ConfigError) -> Self {
         let ConfigError {
-            file: _,
+            file,
             line,
             column,
             message,
             hint,
         } = error;
         Self {
+            file,
             line,
             column,
             message,

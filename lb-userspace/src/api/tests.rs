@@ -137,6 +137,7 @@ impl ReadTables for NoTables {
 
 mod access;
 mod flows;
+mod reload;
 
 /// Clients that may follow events in these tests.
 const FOLLOWERS: usize = 2;
@@ -225,6 +226,9 @@ impl Server {
             followers: Arc::new(Semaphore::new(FOLLOWERS)),
             read_followers: Arc::new(Semaphore::new(FOLLOWERS)),
             refusals: Refusals::default(),
+            reloads: reloads::Reloads::new(
+                crate::control::ReloadMetrics::register(&Registry::new()).unwrap(),
+            ),
             parser: FileParser::default(),
             cancel: cancel.clone(),
             tracker: TaskTracker::new(),
@@ -681,7 +685,7 @@ async fn apply_and_export_are_each_others_reverse() {
         )
         .await
         .unwrap_err();
-    let text = error.in_file("lb.toml").to_string();
+    let text = error.to_string();
     assert!(
         text.contains("lb.toml:2:") && text.contains("lb.toml:3:") && text.contains("2 errors"),
         "{text}"

@@ -16,7 +16,6 @@ mod loading;
 mod memory;
 mod node;
 mod notify;
-mod reload;
 mod reports;
 pub mod settings;
 mod signals;
@@ -27,7 +26,6 @@ mod watches;
 
 use std::{
     io::Write,
-    path::Path,
     process,
     sync::{Arc, OnceLock},
     time::{Duration, SystemTime},
@@ -105,7 +103,7 @@ async fn daemon(
     let config = flags.config.clone().map(|path| Arc::new(ConfigFile::new(path)));
     let mut daemon = Daemon::start(settings, file, config, flags.reset, early).await?;
     daemon.notify_ready();
-    let reason = daemon.serve(&mut signals, flags.config.as_deref()).await;
+    let reason = daemon.serve(&mut signals).await;
     // A service manager that does not listen sees the process end.
     let _ = notify(Notice::Stopping);
     tokio::select! {
@@ -134,8 +132,7 @@ struct Daemon {
     health: HealthHandle,
     check_paths: Arc<CheckPaths>,
     events: Arc<EventLog>,
-    parser: FileParser,
-    reloads: ReloadMetrics,
+    api: Arc<Api>,
     /// Ends the tasks that serve others: API, metrics, checks.
     cancel: CancellationToken,
     /// Ends control, after the tasks that request changes.
@@ -167,7 +164,7 @@ impl Daemon {
         let metrics_listener = metrics::bind(settings.metrics).await;
         let registry = Registry::new();
         let apply_metrics = ApplyMetrics::register(&registry)?;
-        let reloads = ReloadMetrics::register(&registry)?;
+        let reloads = api::reloads::Reloads::new(ReloadMetrics::register(&registry)?);
         let server_metrics = ServerMetrics::register(&registry)?;
         let cancel = CancellationToken::new();
         let descriptors = descriptors::raised_limit();
@@ -304,7 +301,6 @@ impl Daemon {
             Role::Read => server(api_limits(api::MAX_READERS), "api_read"),
         };
         let followers = |most| Arc::new(Semaphore::new(api_limits(most).connections / 2));
-        let parser = FileParser::default();
         let api = Api {
             control: control.clone(),
             observer,
@@ -324,7 +320,8 @@ impl Daemon {
             followers: followers(api::MAX_CONNECTIONS),
             read_followers: followers(api::MAX_READERS),
             refusals: Refusals::default(),
-            parser: parser.clone(),
+            reloads,
+            parser: FileParser::default(),
             cancel: cancel.clone(),
             tracker: tracker.clone(),
         };
@@ -345,8 +342,7 @@ impl Daemon {
             health,
             check_paths,
             events,
-            parser,
-            reloads,
+            api,
             cancel,
             control_cancel,
             writer_cancel,
@@ -387,8 +383,8 @@ impl Daemon {
         self.tracker.spawn(rest);
     }
 
-    /// Serves until a signal or until a task dies. `config` is read again on SIGHUP.
-    async fn serve(&mut self, signals: &mut Signals, config: Option<&Path>) -> Reason {
+    /// Serves until a signal or until a task dies. The configuration file is read again on SIGHUP.
+    async fn serve(&mut self, signals: &mut Signals) -> Reason {
         loop {
             tokio::select! {
                 signal = signals.next() => match signal {
@@ -399,7 +395,7 @@ impl Daemon {
                 () = self.health.stopped() => return Reason::Died("health check"),
                 task = self.writer.stopped() => return Reason::Died(task),
             }
-            self.reload(config).await;
+            api::reload::by_signal(&self.api).await;
         }
     }
 

@@ -83,14 +83,13 @@ impl Source {
         };
         let toml = read.map_err(|error| CliError::new(Exit::Failed, format!("{file}: {error}")))?;
         let request = ApplyRequest {
-            file: file.clone(),
+            file,
             toml,
             dry_run,
             empty,
         };
         let path = self.change.path("/v1/apply".into());
-        let changed = client.change(Method::POST, &path, Some(&request)).await;
-        changed.map_err(|error| error.in_file(&file))
+        client.change(Method::POST, &path, Some(&request)).await
     }
 
     /// Prints the effect, and ends with the exit code that was asked for.

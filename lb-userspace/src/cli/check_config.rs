@@ -54,14 +54,14 @@ impl CheckConfig {
             Err(error @ FileError::Read { .. }) => Err(failed(&error)),
             Err(error) => {
                 let summary = failed(&error);
-                let FileError::Content { file, errors } = error else {
+                let FileError::Content { errors, .. } = error else {
                     return Err(summary);
                 };
                 if context.output == Output::Json {
                     let errors = errors.iter().cloned().map(PlacedError::from).collect();
                     print(&json(&Report { ok: false, errors }, true)?)?;
                 }
-                Err(summary.listing(&file, errors))
+                Err(summary.listing(errors))
             }
         }
     }

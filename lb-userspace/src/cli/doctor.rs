@@ -61,7 +61,7 @@ impl Doctor {
             (Some(file), _) => config_file::read(file).map_err(|error| {
                 let summary = CliError::new(Exit::Failed, chain(&error));
                 match error {
-                    config_file::FileError::Content { file, errors } => summary.listing(&file, errors),
+                    config_file::FileError::Content { errors, .. } => summary.listing(errors),
                     config_file::FileError::Read { .. } => summary,
                 }
             })?,

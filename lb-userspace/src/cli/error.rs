@@ -47,8 +47,8 @@ pub struct CliError {
     pub message: String,
     /// The remedy.
     pub hint: Option<String>,
-    /// Errors of a file, with the file's name.
-    pub details: Option<(String, Vec<PlacedError>)>,
+    /// Every error of a file.
+    pub details: Vec<PlacedError>,
     /// Whether a service manager runs the command, and reads its output.
     pub by_daemon: bool,
 }
@@ -60,7 +60,7 @@ impl CliError {
             exit,
             message: message.into(),
             hint: None,
-            details: None,
+            details: Vec::new(),
             by_daemon: false,
         }
     }
@@ -87,18 +87,9 @@ impl CliError {
     }
 
     /// The same with every error of a file.
-    pub fn listing(self, file: &Path, errors: Vec<ConfigError>) -> Self {
-        let errors = errors.into_iter().map(PlacedError::from).collect();
+    pub fn listing(self, errors: Vec<ConfigError>) -> Self {
         Self {
-            details: Some((file.display().to_string(), errors)),
-            ..self
-        }
-    }
-
-    /// The same, where its places are places in `file`.
-    pub fn in_file(self, file: &str) -> Self {
-        Self {
-            details: self.details.map(|(_, details)| (file.to_owned(), details)),
+            details: errors.into_iter().map(PlacedError::from).collect(),
             ..self
         }
     }
@@ -116,7 +107,7 @@ impl CliError {
             exit,
             message: error.message,
             hint: error.hint,
-            details: (!error.details.is_empty()).then(|| ("request".to_owned(), error.details)),
+            details: error.details,
             by_daemon: false,
         }
     }
@@ -171,18 +162,17 @@ impl CliError {
 /// All lines for stderr, with the closing line feed left to the caller.
 impl fmt::Display for CliError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if let Some((file, details)) = &self.details {
-            for PlacedError {
-                line,
-                column,
-                message,
-                hint,
-            } in details
-            {
-                writeln!(f, "error: {file}:{line}:{column}: {message}")?;
-                if let Some(hint) = hint {
-                    writeln!(f, "hint: {hint}")?;
-                }
+        for PlacedError {
+            file,
+            line,
+            column,
+            message,
+            hint,
+        } in &self.details
+        {
+            writeln!(f, "error: {file}:{line}:{column}: {message}")?;
+            if let Some(hint) = hint {
+                writeln!(f, "hint: {hint}")?;
             }
         }
         write!(f, "error: {}", self.message)?;
@@ -222,6 +212,7 @@ mod tests {
     #[test]
     fn a_bad_file_shows_each_error_with_place_and_hint() {
         let placed = PlacedError {
+            file: "lb.toml".into(),
             line: 3,
             column: 9,
             message: "port 99999 is over 65535".into(),
@@ -234,9 +225,7 @@ mod tests {
             details: vec![placed],
         };
         assert_eq!(
-            CliError::answered(ErrorBody { error })
-                .in_file("lb.toml")
-                .to_string(),
+            CliError::answered(ErrorBody { error }).to_string(),
             "error: lb.toml:3:9: port 99999 is over 65535\nhint: use 1 to 65535\nerror: lb.toml: 1 error"
         );
     }

@@ -22,6 +22,7 @@ mod man;
 mod monitor;
 mod options;
 mod output;
+mod reload;
 mod run;
 mod service;
 mod status;
@@ -81,6 +82,8 @@ enum Command {
     Apply(apply::Apply),
     /// Show what applying a file would change
     Diff(apply::Diff),
+    /// Have the daemon read its configuration file again, and wait until that is in force
+    Reload(reload::Reload),
     /// Check a configuration file and show every error
     CheckConfig(check_config::CheckConfig),
     /// Print the desired state as a configuration file
@@ -128,6 +131,7 @@ impl Cli {
             Command::Run(run) => run.execute(&context),
             Command::Apply(apply) => context.block_on(apply.execute(&context)),
             Command::Diff(diff) => context.block_on(diff.execute(&context)),
+            Command::Reload(reload) => context.block_on(reload.execute(&context)),
             Command::CheckConfig(check) => check.execute(&context),
             Command::Export(export) => context.block_on(export.execute(&context)),
             Command::History(history) => context.block_on(history.execute(&context)),

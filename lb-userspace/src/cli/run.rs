@@ -75,11 +75,11 @@ fn failed(error: RunError) -> CliError {
         exit: Exit::Failed,
         message,
         hint,
-        details: None,
+        details: Vec::new(),
         by_daemon: true,
     };
-    if let RunError::File(FileError::Content { file, errors }) = error {
-        return failed.listing(&file, errors);
+    if let RunError::File(FileError::Content { errors, .. }) = error {
+        return failed.listing(errors);
     }
     failed
 }

@@ -50,7 +50,7 @@ pub(super) enum Request {
         reply: oneshot::Sender<Result<Outcome, ControlError>>,
     },
     /// A configuration file was refused before it became a change.
-    Refused(String),
+    Refused { why: String, by: Option<Box<Author>> },
 }
 
 /// Handle to request changes and to read the state.
@@ -100,8 +100,9 @@ impl ControlHandle {
 
     /// Publishes that a configuration file was refused, until one is accepted.
     pub async fn refused(&self, why: String) {
+        let by = self.by.clone().map(Box::new);
         // No receiver while the daemon exits.
-        let _ = self.requests.send(Request::Refused(why)).await;
+        let _ = self.requests.send(Request::Refused { why, by }).await;
     }
 
     /// The state now, and notice when it changes.

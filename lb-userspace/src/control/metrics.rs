@@ -91,7 +91,7 @@ impl ReloadMetrics {
             reloads: IntCounterVec::new(
                 Opts::new(
                     "lb_config_reloads_total",
-                    "Reloads of the configuration file (SIGHUP), by result",
+                    "Reloads of the configuration file (`lb reload`, SIGHUP), by result",
                 ),
                 &["result"],
             )?,

@@ -230,6 +230,60 @@ fn unchanged_reload_keeps_commands_and_a_refused_one_is_reported() -> Result<()>
     Ok(())
 }
 
+/// `systemctl reload` must fail where the file does, and end only when the kernel forwards by the new one.
+#[test]
+fn reload_by_command_waits_for_the_kernel_or_fails_with_each_error() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = Site::new(Shape::OneArmed, 2)?;
+    let web = site.web(Family::V4, &[1, 1]);
+    let good = file(std::slice::from_ref(&web));
+    let site = site.start(&[web])?;
+    let (cli, target) = (site.daemon.cli(), site.service_address(Family::V4));
+    site.daemon
+        .write_config(&good.replacen("weight = 1", "weight = 0", 1))?;
+    let output = cli.ok("reload")?;
+    ensure!(
+        output.contains("weight 1 -> 0") && output.contains("of new flows go elsewhere"),
+        "{output}"
+    );
+    let answers = http_requests(&site.net.client.ns, target, 20_000, 40, 4)?;
+    answers.ensure_complete(40)?;
+    assert_eq!(
+        answers.answers.len(),
+        1,
+        "the other backend has no slot: {answers:?}"
+    );
+
+    let bad = site
+        .daemon
+        .write_config("[lb]\ntransition = 7\n[[service]]\nname = 1\n")?;
+    let reloaded = cli.fails(1, "reload")?;
+    let checked = cli.fails(1, &format!("check-config {}", bad.display()))?;
+    let errors: Vec<&str> = checked.lines().filter(|line| line.contains("lb.toml:")).collect();
+    assert!(errors.len() >= 2, "{checked}");
+    for error in errors {
+        ensure!(reloaded.contains(error), "{error} is missing: {reloaded}");
+    }
+    ensure!(cli.ok("status")?.contains("reload refused"));
+    let events = cli.ok("events -o json")?;
+    let refused = events.lines().find(|line| line.contains("reload refused"));
+    ensure!(
+        refused.is_some_and(|event| event.contains("\"command\":\"lb\"")),
+        "who reloaded: {events}"
+    );
+    site.daemon.write_config(&good)?;
+    cli.ok("reload")?;
+    ensure!(!cli.ok("status")?.contains("refused"));
+    let metrics = site.daemon.metrics()?;
+    for (result, count) in [("success", 2.0), ("refused", 1.0)] {
+        assert_eq!(
+            metrics.sum("lb_config_reloads_total", &[("result", result)]),
+            count
+        );
+    }
+    Ok(())
+}
+
 /// After a mistake in the file and a reboot a machine must continue with the last good state.
 #[test]
 fn a_file_that_is_wrong_at_a_restart_leaves_the_last_good_state_in_force() -> Result<()> {

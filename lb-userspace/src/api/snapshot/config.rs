@@ -21,7 +21,7 @@ pub(super) fn state(api: &Api, view: &ControlView) -> (ConfigState, Vec<Problem>
     if let Some(refused) = &view.refused {
         problems.push(problem(
             format!("{}, at {}", refused.why, rfc3339(refused.at)),
-            "mend the file (`lb check-config FILE`), then reload it: `systemctl reload lb`, or SIGHUP",
+            "mend the file (`lb check-config FILE`), then reload it: `lb reload`",
         ));
     }
     let in_force = compared.as_ref().is_some_and(|(_, compared)| compared.is_equal());

@@ -281,8 +281,8 @@ impl<P: ProgramTarget> ControlTask<P> {
                             by,
                             reply,
                         } => (change, expected, dry_run, by, reply),
-                        Request::Refused(why) => {
-                            self.refuse(why);
+                        Request::Refused { why, by } => {
+                            self.refuse(why, by.as_deref());
                             continue;
                         }
                     };

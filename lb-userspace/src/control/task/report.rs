@@ -56,11 +56,11 @@ impl<P: ProgramTarget> ControlTask<P> {
     }
 
     /// Records that a configuration file was refused.
-    pub(super) fn refuse(&mut self, why: String) {
+    pub(super) fn refuse(&mut self, why: String, by: Option<&Author>) {
         tracing::error!("{why}");
         // No caller waits for the result, so an alert must be able to see it.
         self.metrics.last_apply(false);
-        self.event(EventKind::Refused, None, why.clone());
+        self.event_by(EventKind::Refused, None, why.clone(), by);
         self.refused = Some(RefusedFile {
             why,
             at: SystemTime::now(),
