@@ -110,7 +110,7 @@ impl ConfigFile {
     /// How the state in force differs from the file. Blocks while a changed file is read.
     pub fn compare(&self, stored: &Stored) -> Comparison {
         let next = match self.content().as_ref() {
-            Ok(file) => content_by_file(stored, &file.desired, FileOrder::Reload)
+            Ok(file) => content_by_file(stored, &file.desired, FileOrder::Reload, false)
                 .map(|next| diff::diff(&stored.desired, &next))
                 .map_err(|refused| refused.to_string()),
             Err(why) => Err(why.clone()),

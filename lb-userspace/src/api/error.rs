@@ -56,7 +56,7 @@ impl ApiError {
         match self.0.code {
             ErrorCode::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
             ErrorCode::NotFound => StatusCode::NOT_FOUND,
-            ErrorCode::Conflict => StatusCode::CONFLICT,
+            ErrorCode::Conflict | ErrorCode::Unconfirmed => StatusCode::CONFLICT,
             ErrorCode::Forbidden => StatusCode::FORBIDDEN,
             ErrorCode::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
@@ -88,9 +88,8 @@ impl From<ControlError> for ApiError {
         let code = match &error {
             ControlError::Change(change) => return change.clone().into(),
             ControlError::Moved { .. } => ErrorCode::Conflict,
-            ControlError::Values(_) | ControlError::OwnAddress { .. } | ControlError::NoServices(_) => {
-                ErrorCode::Invalid
-            }
+            ControlError::NoServices(_) | ControlError::Unconfirmed(_) => ErrorCode::Unconfirmed,
+            ControlError::Values(_) | ControlError::OwnAddress { .. } => ErrorCode::Invalid,
             ControlError::Save(_)
             | ControlError::Program(_)
             | ControlError::NotTakenBack { .. }

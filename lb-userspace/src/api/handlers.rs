@@ -37,6 +37,7 @@ use crate::{
         backend::Admin,
         desired::Revision,
         names::{BackendName, ServiceName},
+        removals::MayRemove,
         stored::FileOrder,
         words::Word as _,
     },
@@ -103,16 +104,21 @@ pub(super) async fn apply(
             file,
             toml,
             dry_run,
-            empty,
+            allow_empty,
+            allow_removals,
         }) = Json::from_bytes(&body)?;
         drop(body);
         let config = config::parse_beside(&toml, &file, &known);
         let config = config.map_err(|errors| ApiError::file(&file, errors))?;
-        Ok::<_, ApiError>((config, dry_run, empty))
+        let may = MayRemove {
+            all: allow_empty || allow_removals,
+            most: allow_removals,
+        };
+        Ok::<_, ApiError>((config, dry_run, may))
     });
-    let (config, dry_run, empty) = parsed.await??;
+    let (config, dry_run, may) = parsed.await??;
     let mut warnings = needs_restart(&api.settings, &config.daemon);
-    let change = Change::File(Arc::new(config), FileOrder::Apply { empty });
+    let change = Change::File(Arc::new(config), FileOrder::Apply, may);
     let control = api.control.by(by);
     let outcome = control.change(change, revision(expected), dry_run).await?;
     let changed = changed(&api, outcome, dry_run);
@@ -277,7 +283,11 @@ pub(super) fn changed(api: &Api, outcome: Outcome, dry_run: bool) -> Changed {
         diff,
         moved,
         replaced,
+        unconfirmed,
     } = outcome;
+    let unsaved = api.store.unsaved().map(|unsaved| unsaved.message);
+    let unconfirmed =
+        unconfirmed.map(|what| format!("refused unless it is confirmed (`--yes`): it would remove {what}"));
     Changed {
         revision: revision.0,
         changed,
@@ -291,12 +301,7 @@ pub(super) fn changed(api: &Api, outcome: Outcome, dry_run: bool) -> Changed {
                 flows: moved.flows,
             })
             .collect(),
-        warnings: api
-            .store
-            .unsaved()
-            .into_iter()
-            .map(|unsaved| unsaved.message)
-            .collect(),
+        warnings: unsaved.into_iter().chain(unconfirmed).collect(),
         replaced,
     }
 }

@@ -22,6 +22,7 @@ use crate::{
     events::rfc3339,
     state::{
         desired::Revision,
+        removals::MayRemove,
         store::{KeptState, Store, StoreError},
         stored::Stored,
     },
@@ -76,6 +77,12 @@ pub struct RollbackRequest {
     /// Only show what would change.
     #[serde(default)]
     pub dry_run: bool,
+    /// Go back although no service is left; without it, that is refused.
+    #[serde(default)]
+    pub allow_empty: bool,
+    /// Remove every service or more than half of the backends, of all or of one service; without it, that is refused.
+    #[serde(default)]
+    pub allow_removals: bool,
 }
 
 /// Earlier states of the desired state, the latest first, with what each changed.
@@ -134,10 +141,15 @@ pub(super) async fn rollback(
         .await??;
     // Without a wish of the caller's, the state must not have moved on since the look above.
     let expected = revision(query.revision).or(request.revision.is_none().then_some(present));
+    let may = MayRemove {
+        all: request.allow_empty || request.allow_removals,
+        most: request.allow_removals,
+    };
+    let change = Change::Rollback(past.desired, may);
     let outcome = api
         .control
         .by(by)
-        .change(Change::Rollback(past.desired), expected, request.dry_run)
+        .change(change, expected, request.dry_run)
         .await?;
     Ok(Json(changed(&api, outcome, request.dry_run)))
 }

@@ -14,7 +14,8 @@ use super::{
     context::Api,
     error::ApiError,
     handlers,
-    requests::{Changed, ErrorBody, ErrorCode},
+    query::Params,
+    requests::{Changed, ErrorBody, ErrorCode, ReloadQuery},
 };
 use crate::{
     author::Author,
@@ -22,7 +23,7 @@ use crate::{
     config::lb::needs_restart,
     config_file::{self, FileError, with_details},
     control::Change,
-    state::stored::FileOrder,
+    state::{removals::MayRemove, stored::FileOrder},
 };
 
 /// Longest time that a request waits until a reloaded state is programmed. A change that cannot be programmed is refused at
@@ -31,17 +32,22 @@ const PROGRAM_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Reads the configuration file again and makes it the desired state, as SIGHUP does. Answers when the state is programmed. A file
 /// that cannot be used changes nothing.
-#[utoipa::path(post, path = "/v1/reload", responses(
-    (status = 200, body = Changed), (status = 422, body = ErrorBody),
+#[utoipa::path(post, path = "/v1/reload", params(ReloadQuery), responses(
+    (status = 200, body = Changed), (status = 409, body = ErrorBody), (status = 422, body = ErrorBody),
     (status = 500, body = ErrorBody)))]
 pub(super) async fn reload(
     State(api): State<Arc<Api>>,
     Changer(by): Changer,
+    Params(query): Params<ReloadQuery>,
 ) -> Result<Json<Changed>, ApiError> {
     // A task of its own: a caller that hangs up does not leave a reload half done.
     let work = {
         let api = Arc::clone(&api);
-        async move { run(&api, by).await }
+        let may = MayRemove {
+            all: query.allow_empty || query.allow_removals,
+            most: query.allow_removals,
+        };
+        async move { run(&api, by, may).await }
     };
     let changed = api.tracker.spawn(work).await??;
     programmed(&api).await?;
@@ -51,16 +57,16 @@ pub(super) async fn reload(
 /// Reloads as SIGHUP asks for it. A refusal is reported in log, events and status.
 pub async fn by_signal(api: &Api) {
     // Reported already, and nobody waits for it.
-    let _ = run(api, None).await;
+    let _ = run(api, None, MayRemove::NOT_ALL).await;
 }
 
 /// Reads the configuration file again, and makes its content the desired state. Counts the reload and reports a refusal.
 ///
 /// # Errors
 /// There is no file, or it cannot be used: the state before stays.
-async fn run(api: &Api, by: Option<Author>) -> Result<Changed, ApiError> {
+async fn run(api: &Api, by: Option<Author>, may: MayRemove) -> Result<Changed, ApiError> {
     let _turn = api.reloads.turn.lock().await;
-    match attempt(api, by.clone()).await {
+    match attempt(api, by.clone(), may).await {
         Ok(changed) => {
             api.reloads.metrics.count(true, SystemTime::now());
             Ok(changed)
@@ -82,7 +88,7 @@ struct Refused {
     why: Option<String>,
 }
 
-async fn attempt(api: &Api, by: Option<Author>) -> Result<Changed, Refused> {
+async fn attempt(api: &Api, by: Option<Author>, may: MayRemove) -> Result<Changed, Refused> {
     let Some(file) = &api.config else {
         let what = "the daemon was started without --config: there is no file to reload";
         tracing::warn!("reload: {what}");
@@ -118,7 +124,7 @@ async fn attempt(api: &Api, by: Option<Author>) -> Result<Changed, Refused> {
         }
     };
     let restart = needs_restart(&api.settings, &config.daemon);
-    let change = Change::File(Arc::new(config), FileOrder::Reload);
+    let change = Change::File(Arc::new(config), FileOrder::Reload, may);
     let outcome = api.control.by(by).change(change, None, false).await;
     let outcome = outcome.map_err(|error| Refused {
         why: Some(format!(

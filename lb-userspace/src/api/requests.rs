@@ -52,8 +52,11 @@ pub struct ApplyRequest {
     #[serde(default)]
     pub dry_run: bool,
     /// Remove all services where the file has none; without it, such a file is refused.
+    #[serde(default, alias = "empty")]
+    pub allow_empty: bool,
+    /// Remove every service or more than half of the backends, of all or of one service; without it, that is refused.
     #[serde(default)]
-    pub empty: bool,
+    pub allow_removals: bool,
 }
 
 /// Optimistic concurrency: the change is refused when the desired state has moved on.
@@ -75,6 +78,19 @@ pub struct RemoveQuery {
     /// Do not let its flows finish.
     #[serde(default)]
     pub now: bool,
+}
+
+/// What a reload may remove.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub struct ReloadQuery {
+    /// Every service, where the file has none.
+    #[serde(default)]
+    pub allow_empty: bool,
+    /// Every service or more than half of the backends, of all or of one service.
+    #[serde(default)]
+    pub allow_removals: bool,
 }
 
 /// Which packet to explain.
@@ -228,6 +244,8 @@ pub enum ErrorCode {
     Unavailable,
     /// The socket is for reading alone.
     Forbidden,
+    /// It removes so much that it has to be confirmed.
+    Unconfirmed,
 }
 
 /// An error with its place in a file.

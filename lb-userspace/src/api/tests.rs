@@ -49,6 +49,7 @@ use crate::{
     parts::PartBoard,
     serve::ServerMetrics,
     state::{
+        removals::MayRemove,
         service::{Protocol, ServiceKey},
         stored::FileOrder,
         testing,
@@ -138,6 +139,7 @@ impl ReadTables for NoTables {
 mod access;
 mod flows;
 mod reload;
+mod removals;
 
 /// Clients that may follow events in these tests.
 const FOLLOWERS: usize = 2;
@@ -639,7 +641,8 @@ async fn apply_and_export_are_each_others_reverse() {
         file: "lb.toml".into(),
         toml: toml.into(),
         dry_run,
-        empty: dry_run,
+        allow_empty: false,
+        allow_removals: false,
     };
     let same = server
         .ask(Method::POST, "/v1/apply", &apply(&exported, false))
@@ -706,7 +709,7 @@ async fn status_shows_how_the_running_state_differs_from_the_file() {
     let reload = async |text: &str| {
         write(text);
         let config = config::parse(text, "lb.toml").unwrap();
-        let change = Change::File(Arc::new(config), FileOrder::Reload);
+        let change = Change::File(Arc::new(config), FileOrder::Reload, MayRemove::NOT_ALL);
         server.rig.control.change(change, None, false).await.map(drop)
     };
     let exported = server.client.text("/v1/export").await.unwrap();
@@ -773,18 +776,22 @@ async fn status_shows_how_the_running_state_differs_from_the_file() {
 #[tokio::test]
 async fn a_file_without_services_is_no_order_to_remove_all() {
     let server = Server::start().await;
-    let apply = |empty| ApplyRequest {
+    let apply = |allow_empty| ApplyRequest {
         file: "lb.toml".into(),
         toml: String::new(),
         dry_run: false,
-        empty,
+        allow_empty,
+        allow_removals: false,
     };
     let error = server
         .ask(Method::POST, "/v1/apply", &apply(false))
         .await
         .unwrap_err();
     assert!(
-        error.hint.as_ref().is_some_and(|hint| hint.contains("--empty")),
+        error
+            .hint
+            .as_ref()
+            .is_some_and(|hint| hint.contains("--allow-empty")),
         "{error}"
     );
     assert_eq!(server.rig.control.view().desired.services.len(), 1);

@@ -10,6 +10,7 @@ use crate::{
     control::{Change, ControlError, RefusedFile, report_replaced},
     events::{EventKind, EventLog, NewEvent},
     state::{
+        removals::MayRemove,
         store::{Store, StoreError},
         stored::{FileOrder, Stored},
     },
@@ -56,13 +57,15 @@ impl First {
     }
 }
 
-/// Finds the state to begin with, and saves it. `file` is the configuration file, if the start has one.
+/// Finds the state to begin with, and saves it. `file` is the configuration file, if the start has one. `strict`: a file that cannot
+/// be used ends the start.
 ///
 /// # Errors
 /// The stored state cannot be used and there is no file; or the file cannot follow it.
 pub(super) fn first_state(
     store: &dyn Store,
     file: Option<Result<Config, FileError>>,
+    strict: bool,
 ) -> Result<First, RunError> {
     let mut first = First::default();
     let stored = match (store.load(), &file) {
@@ -86,7 +89,9 @@ pub(super) fn first_state(
     match file {
         None => {}
         Some(Err(error)) => first.refused = refused(format!("start: {}", with_details(&error))),
-        Some(Ok(config)) => match Change::File(Arc::new(config), FileOrder::Reload).follow(&first.stored) {
+        Some(Ok(config)) => match Change::File(Arc::new(config), FileOrder::Reload, MayRemove::NOT_ALL)
+            .follow(&first.stored)
+        {
             Ok(next) => {
                 first.replaced = first.stored.replaced_by(&next.desired);
                 if next != first.stored {
@@ -94,7 +99,7 @@ pub(super) fn first_state(
                 }
                 first.stored = next;
             }
-            Err(error @ ControlError::NoServices(_)) => {
+            Err(error @ ControlError::NoServices(_)) if !strict => {
                 first.refused = refused(format!("start: the configuration file is refused: {error}"));
             }
             Err(error) => return Err(RunError::Desired(error)),

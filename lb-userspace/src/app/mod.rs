@@ -100,8 +100,7 @@ async fn daemon(
     early: EarlyStart,
 ) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(RunError::Signals)?;
-    let config = flags.config.clone().map(|path| Arc::new(ConfigFile::new(path)));
-    let mut daemon = Daemon::start(settings, file, config, flags.reset, early).await?;
+    let mut daemon = Daemon::start(settings, file, flags, early).await?;
     daemon.notify_ready();
     let reason = daemon.serve(&mut signals).await;
     // A service manager that does not listen sees the process end.
@@ -149,16 +148,16 @@ impl Daemon {
     async fn start(
         settings: DaemonSettings,
         file: Option<Result<Config, FileError>>,
-        config: Option<Arc<ConfigFile>>,
-        reset: bool,
+        flags: &Flags,
         early: EarlyStart,
     ) -> Result<Self, RunError> {
+        let config = flags.config.clone().map(|path| Arc::new(ConfigFile::new(path)));
         let events = Arc::new(EventLog::after(Journal::new(&settings.state_dir).last()));
         let board = PartBoard::new(Arc::clone(&events));
         let sockets = sockets::listen(&settings).await?;
         let store: Arc<dyn Store + Send + Sync> =
             Arc::new(LenientStore::open(&settings.state_dir, config.is_some())?);
-        let first = first_state(&*store, file)?;
+        let first = first_state(&*store, file, flags.strict)?;
         let notes = first.report(&*store, &events);
         let First { stored, refused, .. } = first;
         let metrics_listener = metrics::bind(settings.metrics).await;
@@ -181,7 +180,7 @@ impl Daemon {
             wait_for_interfaces: settings.wait_for_interfaces,
             xdp_mode: settings.xdp_mode,
             pin_dir: settings.pin_dir.clone(),
-            reset,
+            reset: flags.reset,
             needs: needs_of(&stored.desired),
         };
         let (mut datapath, attached) = Datapath::begin(&attach_options, early)?;

@@ -40,6 +40,8 @@ pub struct Flags {
     pub pin_dir: Option<PathBuf>,
     /// Whether the program stays at the exit.
     pub on_exit: Option<OnExit>,
+    /// Refuses a start with a file that cannot be used.
+    pub strict: bool,
     /// Removes the pins of an earlier daemon, with its flows, before starting.
     pub reset: bool,
 }
@@ -50,12 +52,13 @@ impl Flags {
     /// applied last.
     ///
     /// # Errors
-    /// [`FileError`] where no state is stored.
+    /// [`FileError`] where no state is stored, or if the start is strict.
     pub fn resolve(&self) -> Result<(DaemonSettings, Option<Result<Config, FileError>>), FileError> {
         let (file, config) = match &self.config {
             None => (DaemonSettings::default(), None),
             Some(path) => match read(path) {
                 Ok(config) => (config.daemon.clone(), Some(Ok(config))),
+                Err(error) if self.strict => return Err(error),
                 Err(error) => match self.last_good(path) {
                     Some(daemon) => (daemon, Some(Err(error))),
                     None => return Err(error),
@@ -156,16 +159,18 @@ mod tests {
             applied: Some(Arc::new(applied)),
             by: None,
         };
-        let start = |toml: &str, named: bool| {
+        let start_by = |toml: &str, named: bool, strict: bool| {
             let (file, flags) = flags(toml);
             let flags = Flags {
                 state_dir: named.then(|| dir.path().to_owned()),
+                strict,
                 ..flags
             };
             let resolved = flags.resolve();
             drop(file);
             resolved.map(|(settings, config)| (settings.interfaces, config.unwrap().is_ok()))
         };
+        let start = |toml: &str, named| start_by(toml, named, false);
         let (broken_service, broken) = (good.clone() + "[[service]]\n", "[lb");
         assert!(start(&broken_service, false).is_err(), "nothing is stored yet");
         store.save(&stored).unwrap();
@@ -173,6 +178,8 @@ mod tests {
         let goes_on = (vec!["eth0".to_owned()], false);
         assert_eq!(start(&broken_service, false).unwrap(), goes_on);
         assert_eq!(start(broken, true).unwrap(), goes_on);
+        assert!(start_by(broken, true, true).is_err(), "--strict");
+        assert!(start_by(&good, true, true).is_ok());
         assert!(start(broken, false).is_err(), "the state directory is unknown");
     }
 }

@@ -7,13 +7,17 @@ use hyper::Method;
 
 use super::{
     client::Client,
+    confirm::Confirm,
     error::{CliError, Exit},
     output::Context,
     service::{ChangeFlags, changed_text},
 };
-use crate::api::{
-    requests::{ApplyRequest, Changed},
-    types::{Admin, Backend, Service},
+use crate::{
+    api::{
+        requests::{ApplyRequest, Changed},
+        types::{Admin, Backend, Service},
+    },
+    state::removals::MayRemove,
 };
 
 /// `check` of a service without health checks.
@@ -41,9 +45,8 @@ pub(super) struct Apply {
     /// Print what would change without changing it
     #[arg(long)]
     dry_run: bool,
-    /// Accept a file without services, which removes all of them
-    #[arg(long)]
-    empty: bool,
+    #[command(flatten)]
+    confirm: Confirm,
     /// Return when every service is programmed and every enabled backend has been checked once
     #[arg(long)]
     wait: bool,
@@ -52,7 +55,9 @@ pub(super) struct Apply {
 impl Apply {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let client = context.client();
-        let changed = self.source.send(&client, self.dry_run, self.empty).await?;
+        let request = self.source.read(self.dry_run)?;
+        let send = async |may| self.source.send(&client, &request, may).await;
+        let changed = self.confirm.send(send).await?;
         if self.wait && !self.dry_run {
             settled(&client).await?;
         }
@@ -68,25 +73,42 @@ pub(super) struct Diff {
 
 impl Diff {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
-        let changed = self.source.send(&context.client(), true, true).await?;
+        let request = self.source.read(true)?;
+        let may = MayRemove::default();
+        let changed = self.source.send(&context.client(), &request, may).await?;
         self.source.show(context, &changed)
     }
 }
 
 impl Source {
-    /// Sends the file, to change the state or to try it.
-    async fn send(&self, client: &Client, dry_run: bool, empty: bool) -> Result<Changed, CliError> {
+    /// The request with the file's content, to change the state or to try it.
+    fn read(&self, dry_run: bool) -> Result<ApplyRequest, CliError> {
         let (file, read) = if self.file.as_os_str() == "-" {
             ("standard input".to_owned(), io::read_to_string(io::stdin()))
         } else {
             (self.file.display().to_string(), fs::read_to_string(&self.file))
         };
         let toml = read.map_err(|error| CliError::new(Exit::Failed, format!("{file}: {error}")))?;
-        let request = ApplyRequest {
+        Ok(ApplyRequest {
             file,
             toml,
             dry_run,
-            empty,
+            allow_empty: false,
+            allow_removals: false,
+        })
+    }
+
+    /// Sends a request with what it may remove.
+    async fn send(
+        &self,
+        client: &Client,
+        request: &ApplyRequest,
+        may: MayRemove,
+    ) -> Result<Changed, CliError> {
+        let request = ApplyRequest {
+            allow_empty: may.all,
+            allow_removals: may.most,
+            ..request.clone()
         };
         let path = self.change.path("/v1/apply".into());
         client.change(Method::POST, &path, Some(&request)).await

@@ -49,6 +49,8 @@ pub struct CliError {
     pub hint: Option<String>,
     /// Every error of a file.
     pub details: Vec<PlacedError>,
+    /// The kind of failure, if the daemon answered it.
+    pub code: Option<ErrorCode>,
     /// Whether a service manager runs the command, and reads its output.
     pub by_daemon: bool,
 }
@@ -61,6 +63,7 @@ impl CliError {
             message: message.into(),
             hint: None,
             details: Vec::new(),
+            code: None,
             by_daemon: false,
         }
     }
@@ -98,7 +101,9 @@ impl CliError {
     pub fn answered(body: ErrorBody) -> Self {
         let error = body.error;
         let exit = match error.code {
-            ErrorCode::Invalid | ErrorCode::Failed | ErrorCode::Forbidden => Exit::Failed,
+            ErrorCode::Invalid | ErrorCode::Failed | ErrorCode::Forbidden | ErrorCode::Unconfirmed => {
+                Exit::Failed
+            }
             ErrorCode::NotFound => Exit::NotFound,
             ErrorCode::Conflict => Exit::Conflict,
             ErrorCode::Unavailable => Exit::Unreachable,
@@ -108,6 +113,7 @@ impl CliError {
             message: error.message,
             hint: error.hint,
             details: error.details,
+            code: Some(error.code),
             by_daemon: false,
         }
     }
@@ -193,6 +199,7 @@ mod tests {
         for (code, exit) in [
             (ErrorCode::Invalid, 1),
             (ErrorCode::Failed, 1),
+            (ErrorCode::Unconfirmed, 1),
             (ErrorCode::NotFound, 3),
             (ErrorCode::Conflict, 4),
             (ErrorCode::Unavailable, 5),

@@ -5,14 +5,15 @@ use hyper::Method;
 
 use super::{
     client::with_query,
+    confirm::Confirm,
     error::CliError,
     output::Context,
     service::{ChangeFlags, changed_text},
     table::{Align, Cell, Table, Tone},
 };
-use crate::api::{
-    history::{PastRevision, RollbackRequest},
-    requests::Changed,
+use crate::{
+    api::history::{PastRevision, RollbackRequest},
+    state::removals::MayRemove,
 };
 
 #[derive(Args, Debug)]
@@ -48,20 +49,25 @@ pub(super) struct Rollback {
     #[arg(long)]
     dry_run: bool,
     #[command(flatten)]
+    confirm: Confirm,
+    #[command(flatten)]
     change: ChangeFlags,
 }
 
 impl Rollback {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
-        let request = RollbackRequest {
-            revision: self.to,
-            dry_run: self.dry_run,
-        };
+        let client = context.client();
         let path = self.change.path("/v1/rollback".into());
-        let changed: Changed = context
-            .client()
-            .change(Method::POST, &path, Some(&request))
-            .await?;
+        let send = async |may: MayRemove| {
+            let request = RollbackRequest {
+                revision: self.to,
+                dry_run: self.dry_run,
+                allow_empty: may.all,
+                allow_removals: may.most,
+            };
+            client.change(Method::POST, &path, Some(&request)).await
+        };
+        let changed = self.confirm.send(send).await?;
         context.show(&changed, changed_text)
     }
 }

@@ -6,6 +6,7 @@ mod backend;
 mod check_config;
 pub(crate) mod client;
 mod completions;
+mod confirm;
 mod decap;
 mod detach;
 mod doctor;

@@ -42,6 +42,9 @@ pub(super) struct Run {
     pin_dir: Option<PathBuf>,
     #[arg(long, value_name = "WHAT", value_parser = values::word::<OnExit>, help = help(&keys::LB, "on_exit"))]
     on_exit: Option<OnExit>,
+    /// Refuse to start with a file that cannot be used, instead of going on with the last good state
+    #[arg(long, requires = "config")]
+    strict: bool,
     /// Remove what an earlier daemon left, including its flows, before starting
     #[arg(long)]
     reset: bool,
@@ -62,6 +65,7 @@ impl Run {
             metrics: self.metrics,
             pin_dir: self.pin_dir,
             on_exit: self.on_exit,
+            strict: self.strict,
             reset: self.reset,
         };
         app::run(&flags).map_err(failed)
@@ -76,6 +80,7 @@ fn failed(error: RunError) -> CliError {
         message,
         hint,
         details: Vec::new(),
+        code: None,
         by_daemon: true,
     };
     if let RunError::File(FileError::Content { errors, .. }) = error {

@@ -14,6 +14,7 @@ use crate::{
         desired::{Desired, Revision},
         discovered,
         names::{BackendName, ServiceName},
+        removals::MayRemove,
         stored::{self, FileOrder, Stored},
     },
 };
@@ -43,9 +44,9 @@ pub enum Change {
     /// Host names were answered.
     Discovered(Vec<Discovered>),
     /// The services and settings of an earlier revision come back.
-    Rollback(Arc<Desired>),
+    Rollback(Arc<Desired>, MayRemove),
     /// A configuration file comes.
-    File(Arc<Config>, FileOrder),
+    File(Arc<Config>, FileOrder, MayRemove),
 }
 
 /// The addresses that a host name has now.
@@ -65,7 +66,7 @@ impl Change {
     /// # Errors
     /// [`ControlError::Change`], [`ControlError::Values`] and [`ControlError::NoServices`]
     pub fn follow(&self, stored: &Stored) -> Result<Stored, ControlError> {
-        let Self::File(config, order) = self else {
+        let Self::File(config, order, may) = self else {
             let desired = self.apply(&stored.desired)?;
             return Ok(Stored {
                 by: stored.author_of(&desired),
@@ -73,14 +74,14 @@ impl Change {
                 applied: stored.applied.clone(),
             });
         };
-        let content = stored::content_by_file(stored, &config.desired, *order)?;
+        let content = stored::content_by_file(stored, &config.desired, *order, may.all)?;
         let desired = stored.desired.replace(content)?;
         // Services that are alike are shared, so that later comparisons end at once.
         let known = stored.applied.as_ref().map(|applied| &applied.daemon);
         let applied = Config {
             // An operator may apply an export, which lacks these keys: a start reads another file.
             daemon: match order {
-                FileOrder::Apply { .. } => known.unwrap_or(&config.daemon).clone(),
+                FileOrder::Apply => known.unwrap_or(&config.daemon).clone(),
                 FileOrder::Reload => config.daemon.clone(),
             },
             desired: Desired {
@@ -126,8 +127,8 @@ impl Change {
                 // One change makes one revision.
                 desired.replace(next)?
             }
-            Self::Rollback(past) => desired.replace(discovered::carry(past, desired))?,
-            Self::File(config, _) => desired.replace(config.desired.clone())?,
+            Self::Rollback(past, _) => desired.replace(discovered::carry(past, desired))?,
+            Self::File(config, ..) => desired.replace(config.desired.clone())?,
         };
         Ok(next)
     }
@@ -147,8 +148,37 @@ impl Change {
             | Self::AddBackend(..)
             | Self::SetBackend(..)
             | Self::Discovered(_)
-            | Self::Rollback(_)
+            | Self::Rollback(..)
             | Self::File(..) => None,
+        }
+    }
+
+    /// The same, as if all that it removes were confirmed.
+    pub fn confirmed(&self) -> Self {
+        match self.clone() {
+            Self::File(config, order, _) => Self::File(config, order, MayRemove::ANY),
+            Self::Rollback(past, _) => Self::Rollback(past, MayRemove::ANY),
+            other @ (Self::RemoveBackend { .. }
+            | Self::AddService(_)
+            | Self::SetService(..)
+            | Self::RemoveService(_)
+            | Self::AddBackend(..)
+            | Self::SetBackend(..)
+            | Self::Discovered(_)) => other,
+        }
+    }
+
+    /// What it may remove; `None` for changes that name what they remove.
+    pub fn may_remove(&self) -> Option<MayRemove> {
+        match self {
+            Self::Rollback(_, may) | Self::File(_, _, may) => Some(*may),
+            Self::RemoveBackend { .. }
+            | Self::AddService(_)
+            | Self::SetService(..)
+            | Self::RemoveService(_)
+            | Self::AddBackend(..)
+            | Self::SetBackend(..)
+            | Self::Discovered(_) => None,
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::{
         change::ChangeError,
         desired::Revision,
         names::{BackendName, ServiceName},
+        removals::Removals,
         store::StoreError,
         stored::NoServices,
     },
@@ -31,6 +32,9 @@ pub enum ControlError {
     /// It is a file that would remove every service.
     #[error(transparent)]
     NoServices(#[from] NoServices),
+    /// It removes so much that it has to be confirmed.
+    #[error("it would remove {0}; nothing was changed")]
+    Unconfirmed(Removals),
     /// Its values make no sense.
     #[error("{}", list(.0))]
     Values(Vec<ConfigError>),
@@ -86,7 +90,11 @@ impl ControlError {
         match self {
             Self::Moved { .. } => Some("check what has changed, then retry with the present revision".into()),
             Self::Change(error) => error.hint().map(str::to_owned),
-            Self::NoServices(_) => Some("`lb apply FILE --empty` removes them all".into()),
+            Self::NoServices(_) => Some("`--allow-empty` removes them all (`allow_empty` in the API)".into()),
+            Self::Unconfirmed(_) => Some(
+                "if that is meant, confirm it: `--yes` (`allow_removals` in the API); `--dry-run` shows all that changes"
+                    .into(),
+            ),
             Self::Values(errors) => errors.iter().find_map(|error| error.hint.clone()),
             Self::OwnAddress { .. } => {
                 Some("a backend must be another machine, or have a network namespace of its own".into())

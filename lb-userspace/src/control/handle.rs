@@ -26,6 +26,8 @@ pub struct Outcome {
     pub moved: Vec<Moved>,
     /// The lines of `diff` that undo changes made by command since a configuration file was applied.
     pub replaced: Vec<String>,
+    /// What a simulated change removes that would have to be confirmed.
+    pub unconfirmed: Option<String>,
 }
 
 /// The effect of a change on the flows of a service.

@@ -25,6 +25,7 @@ use crate::{
         desired::{Desired, Revision},
         effective::HealthView,
         names::{BackendName, ServiceName},
+        removals::MayRemove,
         service::{ON_DOWN_AFTER, OnDown, Service},
         store::Record as Known,
         stored::{FileOrder, Stored},
@@ -261,7 +262,7 @@ async fn new_service_avoids_unanswered_backends_once_one_is_up() {
         desired: testing::desired([service.into_inner()]),
         ..Config::default()
     };
-    let apply = Change::File(Arc::new(config), FileOrder::Apply { empty: false });
+    let apply = Change::File(Arc::new(config), FileOrder::Apply, MayRemove::default());
     rig.control.change(apply, None, false).await.unwrap();
     assert_eq!(
         rig.programmed(B),
@@ -497,7 +498,7 @@ fn file(change: impl Fn(&mut Desired)) -> Change {
         desired,
         ..Config::default()
     };
-    Change::File(Arc::new(config), FileOrder::Reload)
+    Change::File(Arc::new(config), FileOrder::Reload, MayRemove::NOT_ALL)
 }
 
 fn with_weight(weight: u16) -> impl Fn(&mut Desired) {

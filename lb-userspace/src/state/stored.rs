@@ -58,11 +58,8 @@ impl Stored {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FileOrder {
     /// `lb apply`: the state becomes the file's.
-    Apply {
-        /// Also where the file has no service and the state has some.
-        empty: bool,
-    },
-    /// A start or SIGHUP: only a file that has changed since it was applied changes the state.
+    Apply,
+    /// A start, `lb reload` or SIGHUP: only a file that has changed since it was applied changes the state.
     Reload,
 }
 
@@ -74,18 +71,21 @@ pub struct NoServices {
     pub services: usize,
 }
 
-/// The content that `stored` gets from `file`, with backends found by host name; its revision does not count.
+/// The content that `stored` gets from `file`, with backends found by host name; its revision does not count. `empty`: also where
+/// the file has no service and the state has some.
 ///
 /// # Errors
-/// [`NoServices`], unless that is ordered. A file that never had services does not affect services made by command: a
+/// [`NoServices`], unless `empty`. A file that never had services does not affect services made by command: a
 /// reload takes only its settings.
-pub fn content_by_file(stored: &Stored, file: &Desired, order: FileOrder) -> Result<Desired, NoServices> {
+pub fn content_by_file(
+    stored: &Stored,
+    file: &Desired,
+    order: FileOrder,
+    empty: bool,
+) -> Result<Desired, NoServices> {
     let present = &stored.desired;
     let applied = stored.applied.as_ref().map(|applied| &applied.desired);
-    let (reload, empty) = match order {
-        FileOrder::Apply { empty } => (false, empty),
-        FileOrder::Reload => (true, false),
-    };
+    let reload = order == FileOrder::Reload;
     if reload && applied.is_some_and(|applied| same_content(applied, file)) {
         return Ok((**present).clone());
     }
@@ -176,12 +176,12 @@ mod tests {
         let first = file(&[("a", 10), ("b", 20)]);
         let second = file(&[("a", 10), ("b", 30)]);
         let state = stored(Some(&first), changed(first.clone()));
-        let order = |file, order| content_by_file(&state, file, order).unwrap();
+        let order = |file, order| content_by_file(&state, file, order, false).unwrap();
         assert_eq!(order(&first, FileOrder::Reload), *state.desired);
         assert_eq!(order(&second, FileOrder::Reload), second);
-        assert_eq!(order(&first, FileOrder::Apply { empty: false }), first);
+        assert_eq!(order(&first, FileOrder::Apply), first);
         let unknown = stored(None, changed(first.clone()));
-        let next = content_by_file(&unknown, &first, FileOrder::Reload).unwrap();
+        let next = content_by_file(&unknown, &first, FileOrder::Reload, false).unwrap();
         assert_eq!(next, first, "the applied file is unknown: the file wins");
     }
 
@@ -193,9 +193,8 @@ mod tests {
         let (web, app) = ("web".parse().unwrap(), "app".parse().unwrap());
         let addresses = ["10.0.0.1", "10.0.0.2"].map(|address| address.parse().unwrap());
         let (found, _) = discovered::answered(&file, &web, &app, &addresses.into()).unwrap();
-        let apply = FileOrder::Apply { empty: false };
-        for order in [FileOrder::Reload, apply] {
-            let next = content_by_file(&stored(Some(&file), found.clone()), &file, order).unwrap();
+        for order in [FileOrder::Reload, FileOrder::Apply] {
+            let next = content_by_file(&stored(Some(&file), found.clone()), &file, order, false).unwrap();
             assert_eq!(found.replace(next).unwrap(), found, "{order:?}");
         }
         assert!(stored(Some(&file), found.clone()).by_commands().is_empty());
@@ -210,7 +209,7 @@ mod tests {
             "{by_commands}"
         );
         assert_eq!(by_commands.lines().count(), 1);
-        let next = content_by_file(&state, &file, apply).unwrap();
+        let next = content_by_file(&state, &file, FileOrder::Apply, false).unwrap();
         let replaced = state.replaced_by(&next).to_string();
         assert_eq!(
             replaced.lines().count(),
@@ -230,17 +229,28 @@ mod tests {
             settings: settings.settings.clone(),
             ..web.clone()
         });
-        for (applied, present, order, expected) in [
-            (Some(&web), &web, Reload, refused.clone()),
-            (None, &web, Reload, refused.clone()),
-            (Some(&web), &web, Apply { empty: false }, refused.clone()),
-            (Some(&Desired::default()), &web, Apply { empty: false }, refused),
-            (Some(&Desired::default()), &web, Reload, kept),
-            (Some(&web), &web, Apply { empty: true }, Ok(settings.clone())),
-            (Some(&web), &Desired::default(), Reload, Ok(settings.clone())),
+        for (applied, present, order, empty, expected) in [
+            (Some(&web), &web, Reload, false, refused.clone()),
+            (None, &web, Reload, false, refused.clone()),
+            (Some(&web), &web, Apply, false, refused.clone()),
+            (Some(&Desired::default()), &web, Apply, false, refused),
+            (Some(&Desired::default()), &web, Reload, false, kept),
+            (Some(&web), &web, Apply, true, Ok(settings.clone())),
+            (Some(&web), &web, Reload, true, Ok(settings.clone())),
+            (
+                Some(&web),
+                &Desired::default(),
+                Reload,
+                false,
+                Ok(settings.clone()),
+            ),
         ] {
             let state = stored(applied, present.clone());
-            assert_eq!(content_by_file(&state, &settings, order), expected, "{order:?}");
+            assert_eq!(
+                content_by_file(&state, &settings, order, empty),
+                expected,
+                "{order:?}"
+            );
         }
     }
 

@@ -34,6 +34,7 @@ mod prefixes;
 mod probes;
 mod quic;
 mod refusals;
+mod removals;
 mod restarts;
 mod scraping;
 mod shown;

@@ -211,7 +211,7 @@ fn unchanged_reload_keeps_commands_and_a_refused_one_is_reported() -> Result<()>
     let empty = site.daemon.dir().write("empty.toml", "")?;
     let stderr = cli.fails(1, &format!("apply {}", empty.display()))?;
     ensure!(
-        stderr.contains("no services") && stderr.contains("--empty"),
+        stderr.contains("no services") && stderr.contains("--allow-empty"),
         "{stderr}"
     );
 

@@ -31,6 +31,7 @@ use crate::{
         desired::Revision,
         moves::{self, Moves},
         names::ServiceName,
+        removals::Removals,
         store::Record,
         stored::Stored,
     },
@@ -61,11 +62,23 @@ impl<P: ProgramTarget> ControlTask<P> {
                 diff: Vec::new(),
                 moved: Vec::new(),
                 replaced: Vec::new(),
+                unconfirmed: None,
             });
         }
         let present_state = self.stored();
-        let mut next = change.follow(&present_state)?;
+        let mut next = if dry_run {
+            change.confirmed().follow(&present_state)?
+        } else {
+            change.follow(&present_state)?
+        };
         refuse_own_backends(&self.desired, &next.desired, &self.inbox.host.borrow())?;
+        let large = change.may_remove().and_then(|may| {
+            let removals = Removals::to_confirm(&self.desired, &next.desired)?;
+            (!removals.allowed(may)).then_some(removals)
+        });
+        if let Some(removals) = large.clone().filter(|_| !dry_run) {
+            return Err(ControlError::Unconfirmed(removals));
+        }
         let diff = diff::diff(&self.desired, &next.desired);
         let by_file = matches!(change, Change::File(..));
         let replaced = if by_file {
@@ -90,6 +103,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             diff: lines(&diff),
             moved,
             replaced: lines(&replaced),
+            unconfirmed: large.map(|removals| removals.to_string()),
         };
         if dry_run {
             return Ok(outcome);

@@ -13,6 +13,7 @@ pub mod names;
 pub mod ports;
 pub mod primes;
 pub mod quic;
+pub mod removals;
 pub mod service;
 pub mod shared;
 #[cfg(any(test, feature = "testing"))]
