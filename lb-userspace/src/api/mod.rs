@@ -16,6 +16,7 @@ mod monitor;
 mod names;
 mod parser;
 mod query;
+pub(crate) mod rates;
 pub mod refusals;
 pub mod reload;
 pub mod reloads;
@@ -27,6 +28,8 @@ pub mod service_state;
 mod snapshot;
 pub mod socket;
 mod stream;
+#[cfg(test)]
+pub(crate) mod testing;
 #[cfg(test)]
 mod tests;
 pub mod types;

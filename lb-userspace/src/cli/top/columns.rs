@@ -2,13 +2,15 @@
 
 use super::{
     model::TREND,
-    rates::Rates,
     rows::{self, BackendRow, Order, ServiceRow},
     text::{latency, rate},
 };
-use crate::cli::{
-    table::{Align, Tone, count},
-    tables::{able, admin, endpoint, health, tone},
+use crate::{
+    api::rates::Rates,
+    cli::{
+        table::{Align, Tone, count},
+        tables::{able, admin, endpoint, health, tone},
+    },
 };
 
 /// Widest name that is shown whole.

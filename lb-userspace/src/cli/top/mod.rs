@@ -4,7 +4,6 @@ mod columns;
 mod keys;
 mod look;
 mod model;
-mod rates;
 mod report;
 mod rows;
 mod screen;
@@ -18,13 +17,13 @@ use std::{
 
 use clap::Args;
 
-use self::{look::look, rates::Sample, report::Report};
+use self::{look::look, report::Report};
 use super::{
     client::Client,
     error::{CliError, Exit},
     output::{Context, Outage, Output, json, print, print_while_read},
 };
-use crate::config::values::duration;
+use crate::{api::rates::Sample, config::values::duration};
 
 /// Shortest interval: a look at the daemon reads all its counters.
 const LEAST_INTERVAL: Duration = Duration::from_millis(100);
@@ -91,6 +90,3 @@ async fn stream(client: &Client, interval: Duration, first: Sample) -> Result<()
         before = sample;
     }
 }
-
-#[cfg(test)]
-mod tests;

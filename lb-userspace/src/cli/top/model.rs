@@ -7,10 +7,15 @@ use std::{
 
 use super::{
     keys::Key,
-    rates::{Rates, Sample},
     rows::{self, BackendRow, Order, Row as _, ServiceRow, Sort},
 };
-use crate::{api::types::Status, state::backend::Admin};
+use crate::{
+    api::{
+        rates::{Rates, Sample},
+        types::Status,
+    },
+    state::backend::Admin,
+};
 
 /// Samples that a trend has, and width of the widest.
 pub(super) const TREND: usize = 40;

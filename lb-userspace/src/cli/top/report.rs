@@ -5,12 +5,14 @@ use std::net::SocketAddr;
 use serde::Serialize;
 
 use super::{
-    rates::{DropRate, Rates, Sample, Totals},
     rows::{self, BackendRow, ServiceRow},
     text::{latency, rate},
 };
 use crate::{
-    api::types::{Admin, Health, MapUse, Problem},
+    api::{
+        rates::{DropRate, Rates, Sample, Totals},
+        types::{Admin, Health, MapUse, Problem},
+    },
     cli::{
         table::{Align, Cell, Style, Table, count},
         tables::{able, tone},

@@ -1,11 +1,9 @@
 //! Services and backends as rows that can be ordered and filtered.
 
-use crate::{
-    api::{
-        service_state::ServiceState,
-        types::{Admin, Backend, Health, Service},
-    },
-    cli::top::rates::{Rates, Sample, ServiceRates},
+use crate::api::{
+    rates::{Rates, Sample, ServiceRates},
+    service_state::ServiceState,
+    types::{Admin, Backend, Health, Service},
 };
 
 /// By what rows are ordered.

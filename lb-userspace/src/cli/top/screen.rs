@@ -20,11 +20,10 @@ use super::{
     keys::Key,
     look::look,
     model::{Change, Command, Model},
-    rates::Sample,
     view,
 };
 use crate::{
-    api::{requests::Changed, types::Status},
+    api::{rates::Sample, requests::Changed, types::Status},
     cli::{
         client::Client,
         error::{CliError, Exit},

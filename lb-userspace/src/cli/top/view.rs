@@ -11,11 +11,11 @@ use ratatui::{
 use super::{
     columns::{self, Cell, Column},
     model::{Change, Mode, Model, Page, TREND, Trend},
-    rates::{DropRate, Rates},
     rows::{BackendRow, Order, Row, ServiceRow},
     text::{cut, latency, rate, spark},
 };
 use crate::{
+    api::rates::{DropRate, Rates},
     cli::{
         local_time::local,
         table::{Align, Tone, count},

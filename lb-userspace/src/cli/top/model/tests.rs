@@ -1,7 +1,7 @@
 use std::time::{Duration, Instant};
 
 use super::*;
-use crate::cli::top::tests::{backend, later, service, status};
+use crate::api::testing::{backend, later, service, status};
 
 fn model(services: &[&str], backends: usize) -> Model {
     let backends = || {

@@ -4,12 +4,12 @@ use ratatui::{Terminal, backend::TestBackend, style::Modifier};
 
 use super::*;
 use crate::{
-    api::types::{Service, Status},
-    cli::top::{
-        keys::Key,
+    api::{
         rates::Sample,
-        tests::{backend, down, drops, later, service, status},
+        testing::{backend, down, drops, later, service, status},
+        types::{Service, Status},
     },
+    cli::top::keys::Key,
 };
 
 /// A model after a few looks.

@@ -2,12 +2,10 @@
 
 use serde_json::json;
 
-use crate::api::types::{
-    Admin, Backend, Drops, Health, Interface, LastCheck, MapUse, Service, Status, XdpMode,
-};
+use super::types::{Admin, Backend, Drops, Health, Interface, LastCheck, MapUse, Service, Status, XdpMode};
 
 /// A backend without traffic, which is up.
-pub(super) fn backend(name: &str) -> Backend {
+pub(crate) fn backend(name: &str) -> Backend {
     let backend = json!({
         "name": name, "address": "10.0.0.11:8080", "weight": 1, "effective_weight": 1, "group": null,
         "health": "up", "admin": "enabled", "removed": false, "mode": "nat", "next_hop": null,
@@ -20,7 +18,7 @@ pub(super) fn backend(name: &str) -> Backend {
 }
 
 /// A service without traffic.
-pub(super) fn service(name: &str, backends: Vec<Backend>) -> Service {
+pub(crate) fn service(name: &str, backends: Vec<Backend>) -> Service {
     let able = backends.iter().filter(|backend| backend.effective_weight > 0);
     let service = json!({
         "name": name, "address": "192.0.2.10", "port": 80, "protocol": "tcp", "mode": "nat",
@@ -34,7 +32,7 @@ pub(super) fn service(name: &str, backends: Vec<Backend>) -> Service {
 }
 
 /// Drops by reason.
-pub(super) fn drops(reasons: &[(&str, u64)]) -> Vec<Drops> {
+pub(crate) fn drops(reasons: &[(&str, u64)]) -> Vec<Drops> {
     let drops = reasons.iter().map(|(reason, packets)| Drops {
         reason: (*reason).to_owned(),
         packets: *packets,
@@ -43,7 +41,7 @@ pub(super) fn drops(reasons: &[(&str, u64)]) -> Vec<Drops> {
 }
 
 /// A daemon with one interface.
-pub(super) fn status(services: Vec<Service>) -> Status {
+pub(crate) fn status(services: Vec<Service>) -> Status {
     Status {
         version: "0.1.0".into(),
         pid: 4711,
@@ -86,7 +84,7 @@ pub(super) fn status(services: Vec<Service>) -> Status {
 }
 
 /// The same a second later: each service and backend has more packets than the one before.
-pub(super) fn later(before: &Status) -> Status {
+pub(crate) fn later(before: &Status) -> Status {
     let mut now = before.clone();
     for (number, service) in (1..).zip(&mut now.services) {
         service.packets += 1_000 * number;
@@ -102,7 +100,7 @@ pub(super) fn later(before: &Status) -> Status {
 }
 
 /// A backend that failed its last check.
-pub(super) fn down(name: &str) -> Backend {
+pub(crate) fn down(name: &str) -> Backend {
     Backend {
         health: Health::Down,
         admin: Admin::Enabled,

@@ -10,8 +10,8 @@ use serde::Serialize;
 use crate::api::types::{Backend, Drops, Service, Status};
 
 /// What the daemon counted of a service or a backend.
-#[derive(Clone, Copy)]
-struct Counters {
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counters {
     packets: u64,
     bytes: u64,
     new_flows: u64,
@@ -45,7 +45,7 @@ impl From<&Backend> for Counters {
 
 /// Traffic a second.
 #[derive(Clone, Copy, PartialEq, Debug, Default, Serialize)]
-pub(super) struct Rates {
+pub(crate) struct Rates {
     /// Packets from clients.
     #[serde(rename = "packets_per_second")]
     pub packets: f64,
@@ -65,7 +65,7 @@ pub(super) struct Rates {
 
 impl Rates {
     /// `None` for what is new, and where a counter began again at zero.
-    fn between(before: Option<Counters>, now: Counters, seconds: f64) -> Option<Self> {
+    pub(crate) fn between(before: Option<Counters>, now: Counters, seconds: f64) -> Option<Self> {
         let before = before?;
         let rate = |before: u64, now: u64| per_second(before, now, seconds);
         Some(Self {
@@ -77,7 +77,7 @@ impl Rates {
         })
     }
 
-    fn plus(self, other: Self) -> Self {
+    pub(crate) fn plus(self, other: Self) -> Self {
         Self {
             packets: self.packets + other.packets,
             bits: self.bits + other.bits,
@@ -88,13 +88,13 @@ impl Rates {
     }
 }
 
-fn per_second(before: u64, now: u64, seconds: f64) -> Option<f64> {
+pub(crate) fn per_second(before: u64, now: u64, seconds: f64) -> Option<f64> {
     (seconds > 0.0).then_some(now.checked_sub(before)? as f64 / seconds)
 }
 
 /// Packets of one reason that were dropped.
 #[derive(Clone, PartialEq, Debug, Serialize)]
-pub(super) struct DropRate {
+pub(crate) struct DropRate {
     /// Name of the reason.
     pub reason: String,
     /// Packets since counting began.
@@ -104,7 +104,7 @@ pub(super) struct DropRate {
 }
 
 /// Drops by reason, the highest rate first.
-fn drop_rates(before: Option<&[Drops]>, now: &[Drops], seconds: f64) -> Vec<DropRate> {
+pub(crate) fn drop_rates(before: Option<&[Drops]>, now: &[Drops], seconds: f64) -> Vec<DropRate> {
     let rate = |drops: &Drops| {
         let mut earlier = before?.iter();
         let earlier = earlier.find(|earlier| earlier.reason == drops.reason);
@@ -130,7 +130,7 @@ fn drop_rates(before: Option<&[Drops]>, now: &[Drops], seconds: f64) -> Vec<Drop
 
 /// The rates of a service.
 #[derive(Clone, PartialEq, Debug, Default)]
-pub(super) struct ServiceRates {
+pub(crate) struct ServiceRates {
     /// Its traffic.
     pub traffic: Option<Rates>,
     /// Its drops.
@@ -161,7 +161,7 @@ impl ServiceRates {
     }
 
     /// All its drops a second.
-    pub(super) fn dropped(&self) -> Option<f64> {
+    pub(crate) fn dropped(&self) -> Option<f64> {
         self.traffic?;
         let rates = self.drops.iter().filter_map(|drops| drops.packets_per_second);
         // The sum of no numbers is -0.0, which shows.
@@ -171,7 +171,7 @@ impl ServiceRates {
 
 /// The rates of everything together.
 #[derive(Clone, PartialEq, Debug, Default, Serialize)]
-pub(super) struct Totals {
+pub(crate) struct Totals {
     /// Packets a second that the interfaces received, also those of no service.
     pub received_per_second: Option<f64>,
     /// Packets a second that were dropped, also those of no service.
@@ -200,7 +200,7 @@ impl Totals {
 }
 
 /// The drops of all interfaces together.
-fn all_drops(status: &Status) -> Vec<Drops> {
+pub(crate) fn all_drops(status: &Status) -> Vec<Drops> {
     let mut all: Vec<Drops> = Vec::new();
     for drops in status.interfaces.iter().flat_map(|interface| &interface.drops) {
         match all.iter_mut().find(|known| known.reason == drops.reason) {
@@ -213,7 +213,7 @@ fn all_drops(status: &Status) -> Vec<Drops> {
 
 /// An answer of the daemon, and the rates since the one before.
 #[derive(Debug)]
-pub(super) struct Sample {
+pub(crate) struct Sample {
     /// When it came, for intervals.
     pub at: Instant,
     /// When it came, for people.
@@ -230,7 +230,7 @@ pub(super) struct Sample {
 
 impl Sample {
     /// The rates of `status`, which came `at`, since `before`.
-    pub(super) fn since(before: Option<&Self>, status: Status, at: Instant) -> Self {
+    pub(crate) fn since(before: Option<&Self>, status: Status, at: Instant) -> Self {
         let seconds = before.map_or(0.0, |before| {
             at.saturating_duration_since(before.at).as_secs_f64()
         });
@@ -264,7 +264,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::cli::top::tests::{backend, drops, service, status};
+    use crate::api::testing::{backend, drops, service, status};
 
     fn pair(before: Status, now: Status, seconds: u64) -> Sample {
         let began = Instant::now();
