@@ -110,6 +110,7 @@ fn arg(group: &Group, key: &'static Key, name: String, is_new: bool) -> Arg {
         instead,
         is_of_file: _,
         is_removed_by_empty: _,
+        is_secret: _,
         needs_restart: _,
     } = key;
     let heading = match kinds.len() {

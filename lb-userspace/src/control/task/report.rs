@@ -251,14 +251,19 @@ pub fn report_replaced(events: &EventLog, revision: Revision, replaced: &diff::D
     }
 }
 
-/// An item of a diff without its subject: `added: weight 10`, `changed: weight 10 -> 30`, `removed`.
+/// An item of a diff without its subject: `added: weight 10`, `changed: weight 10 -> 30, health.headers`, `removed`. Everybody who may
+/// read the log reads it, so credentials are left out.
 fn sentence(item: &diff::Item) -> String {
     let what = match item.change {
         diff::Change::Added => "added",
         diff::Change::Removed => "removed",
         diff::Change::Changed => "changed",
     };
-    let fields: Vec<String> = item.fields.iter().map(ToString::to_string).collect();
+    let field = |field: &diff::FieldChange| match field.is_secret {
+        true => field.key.clone(),
+        false => field.to_string(),
+    };
+    let fields: Vec<String> = item.fields.iter().map(field).collect();
     if fields.is_empty() {
         what.to_owned()
     } else {

@@ -101,6 +101,9 @@ pub struct FieldChange {
     pub old: Option<String>,
     /// Its value after.
     pub new: Option<String>,
+    /// Whether the values may be credentials, which events and logs do not have.
+    #[serde(skip)]
+    pub is_secret: bool,
 }
 
 impl Diff {
@@ -122,6 +125,10 @@ impl Diff {
         let mut changes = Vec::new();
         for key in keys.into_iter().filter(|key| seen.insert(key.clone())) {
             let (before, after) = (value(&old, &key), value(&new, &key));
+            let is_secret = after
+                .as_ref()
+                .or(before.as_ref())
+                .is_some_and(|field| field.key.is_secret);
             let interesting = match change {
                 Change::Added => after.as_ref().is_some_and(|field| !field.is_default),
                 Change::Removed => false,
@@ -135,6 +142,7 @@ impl Diff {
                     key,
                     old: text(before),
                     new: text(after),
+                    is_secret,
                 });
             }
         }
@@ -151,7 +159,12 @@ impl Diff {
 /// `weight 10 -> 30`, `health.port 80 -> unset`, `address "10.0.0.11:8080"`.
 impl fmt::Display for FieldChange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { key, old, new } = self;
+        let Self {
+            key,
+            old,
+            new,
+            is_secret: _,
+        } = self;
         match (old, new) {
             (Some(old), Some(new)) => write!(f, "{key} {old} -> {new}"),
             (None, Some(new)) => write!(f, "{key} {new}"),

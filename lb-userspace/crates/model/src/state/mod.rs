@@ -14,6 +14,7 @@ pub mod ports;
 pub mod primes;
 pub mod quic;
 pub mod removals;
+pub mod secrets;
 pub mod service;
 pub mod shared;
 #[cfg(any(test, feature = "testing"))]

@@ -79,6 +79,7 @@ const SEND: Key = optional(
     ("nothing", "\"info replication\\r\\n\""),
     "Text to send",
 )
+.secret()
 .of(TCP);
 const SEND_HEX: Key = optional(
     "send_hex",
@@ -87,6 +88,7 @@ const SEND_HEX: Key = optional(
     ("nothing", "\"50 49 4e 47 0d 0a\""),
     "Bytes to send",
 )
+.secret()
 .of(TCP);
 const EXPECT: Key = optional(
     "expect",
@@ -250,6 +252,7 @@ macro_rules! with_own_keys {
                 ("one step: `send` and `expect`", "[{ expect = \"220\" }, { send = \"QUIT\\r\\n\", expect = \"221\" }]"),
                 "A dialogue of up to 32 steps on one connection, within one timeout",
             )
+            .secret()
             .more("Each step has `send`, `send_hex`, `expect`, `expect_hex` or `expect_regex`.")
             .remark("each as in the file: '{ send = \"QUIT\\r\\n\", expect = \"221\" }'; replaces the present ones")
             .of(TCP),
@@ -264,6 +267,7 @@ macro_rules! with_own_keys {
                 ("none", "{ Accept = \"application/json\", X-Check = \"lb\" }"),
                 "Further request headers",
             )
+            .secret()
             .of(HTTP),
             default(
                 "expect_status", of_kind!(HttpCheck.expect_status = STATUSES),
@@ -321,7 +325,7 @@ macro_rules! with_own_keys {
             default("record", of_kind!(DnsCheck.record = word()), one_of::<RecordType>(), "\"A\"", "Type of record").takes("TYPE").of(DNS),
             default("transport", of_kind!(DnsCheck.transport = word()), one_of::<Transport>(), "\"udp\"", "Transport of the question").takes("PROTOCOL").of(DNS),
             optional("expect_answer", of_kind!(DnsCheck.expect_answer = Some(STRING)), TEXT, ("any answer", "\"192.0.2.10\""), "Content that one of the records must have").of(DNS),
-            required("payload", of_kind!(UdpCheck.payload = STRING), TEXT, "\"ping\"", "Datagram to send").of(UDP),
+            required("payload", of_kind!(UdpCheck.payload = STRING), TEXT, "\"ping\"", "Datagram to send").secret().of(UDP),
             optional(
                 "expect_reply", of_kind!(UdpCheck.expect_reply = Some(STRING)),
                 REGEX,
@@ -330,6 +334,7 @@ macro_rules! with_own_keys {
             )
             .of(UDP),
             required("command", of_kind!(ExecCheck.command = STRINGS), texts("list of texts", "WORD", Separated::AsWords), "[\"/usr/local/bin/check\", \"--fast\"]", "Program and arguments")
+                .secret()
                 .more(
                     "It gets `LB_ADDRESS`, `LB_PORT`, `PATH` and `LANG`, has no capabilities, and succeeds by exiting with 0.",
                 )
@@ -384,6 +389,7 @@ pub const HEALTH: KeyTable = KeyTable {
         optional("source", option!(Check.source = IP), ADDRESS, ("the kernel's choice", "\"10.0.0.1\""), "Source address of checks"),
         optional("mark", option!(Check.mark = count()), NUMBER, ("none", "7"), "Mark (SO_MARK) of the packets of checks"),
         table("also", written!(Check: |check: &CheckSettings| further(&check.also)), &ALSO, "Up to 7 further checks, made together with this one")
+            .secret()
             .remark("each as in the file: '{ kind = \"tcp\", port = 9090 }'; replaces the present ones; none: no further ones"),
         default("require", field!(Check.require = word()), one_of::<Require>(), "\"all\"", "How many of several checks must succeed").takes("HOW_MANY"),
     ],

@@ -35,6 +35,8 @@ pub struct Key {
     pub is_of_file: bool,
     /// Whether an empty text in a request removes it.
     pub is_removed_by_empty: bool,
+    /// Whether its value may be a credential: events, logs and support bundles do not have it.
+    pub is_secret: bool,
     /// Whether only a start of the daemon reads it, so that another value in the file needs a restart.
     pub needs_restart: bool,
 }

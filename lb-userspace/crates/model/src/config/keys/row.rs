@@ -67,6 +67,7 @@ const fn new(name: &'static str, access: Access, value: Value, absent: Absent, h
         instead: None,
         is_of_file: false,
         is_removed_by_empty: false,
+        is_secret: false,
         needs_restart: false,
     }
 }
@@ -95,6 +96,11 @@ impl Key {
 
     pub(super) const fn removed_by_empty(mut self) -> Self {
         self.is_removed_by_empty = true;
+        self
+    }
+
+    pub(super) const fn secret(mut self) -> Self {
+        self.is_secret = true;
         self
     }
 

@@ -255,7 +255,8 @@ pub const AGENT: KeyTable = KeyTable {
             TEXT,
             "\"\"",
             "Text sent to agents first",
-        ),
+        )
+        .secret(),
         default(
             "interval",
             field!(Agent.interval = TIME),
