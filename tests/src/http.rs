@@ -157,7 +157,8 @@ fn serve(stream: &TcpStream, state: &State) -> io::Result<()> {
                 break;
             }
         }
-        let health = request.split(' ').nth(1) == Some("/health");
+        let path = request.split([' ', '?']).nth(1);
+        let health = path == Some("/health");
         let status = if health {
             state.health_status.load(Ordering::Relaxed)
         } else {

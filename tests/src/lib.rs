@@ -4,6 +4,7 @@
 //! that test processes can run side by side, and the next one sweeps the remains of a killed one.
 
 pub mod agent;
+pub mod browser;
 pub mod bulk;
 pub mod capture;
 pub mod client;

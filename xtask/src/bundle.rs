@@ -27,6 +27,8 @@ const FORMAT: u32 = 1;
 const LIBRARY_PLACES: [&str; 4] = ["lib", "lib64", "usr/lib", "usr/lib64"];
 /// Library directories lie at most this deep below those, such as `x86_64-linux-gnu/pulseaudio`.
 const LIBRARY_DEPTH: usize = 2;
+/// Directories of this machine that a program with a root of its own has, too.
+const SHARED_DIRS: [&str; 3] = ["proc", "dev", "tmp"];
 /// Where the scripts lie, a name that no package uses.
 const SCRIPTS: &str = "start";
 
@@ -40,6 +42,9 @@ pub(crate) struct Program {
     pub(crate) env: &'static [(&'static str, &'static str)],
     /// Arguments before all others; `@` as in `env`.
     pub(crate) args: &'static [&'static str],
+    /// Whether it starts itself again, or finds its files beside its own, so that no loader may stand before it: it then runs in a root
+    /// that is the bundle, with this machine's `/proc`, `/dev` and `/tmp`, and needs root. Without `env`.
+    pub(crate) has_own_root: bool,
 }
 
 impl Program {
@@ -50,6 +55,7 @@ impl Program {
             file,
             env: &[],
             args: &[],
+            has_own_root: false,
         }
     }
 }
@@ -207,6 +213,9 @@ impl Libraries {
         let root = self.root.to_string_lossy();
         let place = |text: &str| quoted(&text.replace('@', &root));
         let mut words = Vec::new();
+        if program.has_own_root {
+            return self.write(program, &self.in_own_root(program)?);
+        }
         if !program.env.is_empty() {
             words.push("env".to_owned());
             words.extend(
@@ -226,8 +235,32 @@ impl Libraries {
         }
         words.push(quoted(&self.root.join(program.file).to_string_lossy()));
         words.extend(program.args.iter().map(|argument| place(argument)));
+        self.write(program, &words.join(" "))
+    }
+
+    /// The command that starts a program in a root of its own.
+    fn in_own_root(&self, program: &Program) -> Result<String> {
+        for dir in SHARED_DIRS {
+            let dir = self.root.join(dir);
+            fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        }
+        let file = self.root.join(program.file);
+        ensure!(file.is_file(), "{} is not in its package", file.display());
+        let script = format!(
+            "for dir in {}; do mount --rbind \"/$dir\" \"$0/$dir\" || exit; done; \
+             exec env -i HOME=/tmp \"$(command -v chroot)\" \"$0\" \"$@\"",
+            SHARED_DIRS.join(" ")
+        );
+        let root = self.root.to_string_lossy();
+        let inside = format!("/{}", program.file);
+        let words = ["unshare", "--mount", "sh", "-c", &script, &root, &inside];
+        let words = words.iter().chain(program.args).map(|word| quoted(word));
+        Ok(words.collect::<Vec<_>>().join(" "))
+    }
+
+    fn write(&self, program: &Program, command: &str) -> Result<()> {
         let script = self.root.join(SCRIPTS).join(program.name);
-        fs::write(&script, format!("#!/bin/sh\nexec {} \"$@\"\n", words.join(" ")))
+        fs::write(&script, format!("#!/bin/sh\nexec {command} \"$@\"\n"))
             .with_context(|| format!("cannot write {}", script.display()))?;
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
         Ok(())

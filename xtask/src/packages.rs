@@ -23,6 +23,7 @@ const PYTHON: Program = Program {
     file: "usr/bin/python3",
     env: &[("PYTHONHOME", "@/usr"), ("PYTHONNOUSERSITE", "1")],
     args: &[],
+    has_own_root: false,
 };
 
 /// Programs for the root lanes, the demo and the benchmarks.
@@ -56,6 +57,29 @@ const TESTS: Bundle = Bundle {
     ],
 };
 
+/// The browser of the tests of the web page: 170 MB of packages. Without these arguments it looks for its maker's servers, and keeps
+/// more processes.
+const BROWSER: Bundle = Bundle {
+    name: "browser",
+    packages: &["chromium-headless-shell", "fonts-dejavu-core"],
+    programs: &[Program {
+        name: "chromium",
+        file: "usr/lib/chromium/chromium-headless-shell",
+        env: &[],
+        args: &[
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-quic",
+            "--disable-sync",
+            "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-dev-shm-usage",
+            "--no-first-run",
+        ],
+        has_own_root: true,
+    }],
+};
+
 /// Peers of health checks. Only their benchmark needs these: Go is 300 MB.
 const PEERS: Bundle = Bundle {
     name: "peers",
@@ -66,6 +90,7 @@ const PEERS: Bundle = Bundle {
             file: "usr/lib/go/bin/go",
             env: &[("GOROOT", "@/usr/lib/go")],
             args: &[],
+            has_own_root: false,
         },
         Program::new("haproxy", "usr/sbin/haproxy"),
     ],
@@ -82,12 +107,13 @@ const VM: Bundle = Bundle {
             env: &[("QEMU_MODULE_DIR", "@/usr/lib/x86_64-linux-gnu/qemu")],
             // Firmware; it would look beside the loader that starts it.
             args: &["-L", "@/usr/share/qemu", "-L", "@/usr/share/seabios"],
+            has_own_root: false,
         },
         Program::new("busybox", "bin/busybox"),
     ],
 };
 
-const ALL: [&Bundle; 3] = [&TESTS, &PEERS, &VM];
+const ALL: [&Bundle; 4] = [&TESTS, &BROWSER, &PEERS, &VM];
 
 /// The lints of Debian's compiler, a package apart from it.
 const CLIPPY: &str = "rust-web-clippy";
@@ -100,6 +126,14 @@ const COMPILER: &str = "rustc-web";
 /// With the missing programs, where they cannot be fetched.
 pub(crate) fn ensure() -> Result<()> {
     ensure_bundle(&TESTS)
+}
+
+/// Provides the browser.
+///
+/// # Errors
+/// As [`ensure()`].
+pub(crate) fn ensure_browser() -> Result<()> {
+    ensure_bundle(&BROWSER)
 }
 
 /// Provides the peers of health checks.

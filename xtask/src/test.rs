@@ -59,7 +59,8 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     if options.lane != Some(Lane::Unit) {
         summary.check("setup", || {
             toolchain = Some(setup::ensure(options.yes)?);
-            packages::ensure()
+            packages::ensure()?;
+            packages::ensure_browser()
         });
         summary.check("build", || build(workspace, toolchain.as_ref()));
     }
