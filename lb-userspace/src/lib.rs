@@ -23,6 +23,7 @@ pub mod doctor;
 pub mod events;
 pub mod explain;
 pub mod metrics;
+pub mod page;
 pub mod parts;
 #[cfg(test)]
 mod reference;

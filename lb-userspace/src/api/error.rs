@@ -19,7 +19,7 @@ use crate::{
 
 /// An answer that is not a success.
 #[derive(Debug)]
-pub(super) struct ApiError(ErrorDetail);
+pub(crate) struct ApiError(ErrorDetail);
 
 impl ApiError {
     /// An error with its code.
@@ -48,7 +48,7 @@ impl ApiError {
     }
 
     /// The same as the body of an answer.
-    pub(super) fn into_body(self) -> ErrorBody {
+    pub(crate) fn into_body(self) -> ErrorBody {
         ErrorBody { error: self.0 }
     }
 

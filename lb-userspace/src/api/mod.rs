@@ -5,7 +5,7 @@ mod agent;
 mod bodies;
 mod context;
 mod document;
-mod error;
+pub(crate) mod error;
 mod events;
 mod explain;
 mod flows;
@@ -25,13 +25,13 @@ pub mod requests;
 mod schema;
 mod selection;
 pub mod service_state;
-mod snapshot;
+pub(crate) mod snapshot;
 pub mod socket;
 mod stream;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 pub mod types;
 
 use std::{sync::Arc, time::Duration};
@@ -63,6 +63,8 @@ pub const MAX_CONNECTIONS: usize = 128;
 pub const MAX_READERS: usize = 64;
 /// Time that a connection may be without a request.
 const IDLE: Duration = Duration::from_secs(30);
+/// Bytes of the head of a request.
+const HEAD_BYTES: usize = 64 * 1024;
 /// Time for the head of a request.
 const HEAD: Duration = Duration::from_secs(10);
 /// Time for the body of a request, which may be a file of [`MAX_REQUEST`] bytes.
@@ -77,6 +79,7 @@ pub const fn limits(connections: usize) -> Limits {
     Limits {
         connections,
         idle: IDLE,
+        head_bytes: HEAD_BYTES,
         head: HEAD,
         body: BODY,
         stall: STALL,

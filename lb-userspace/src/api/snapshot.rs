@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 use lb_common::{reason::Reason, service::Mode};
 use tokio::task;
 
-pub(super) use self::moment::StatusSnapshot;
+pub(crate) use self::moment::StatusSnapshot;
 use super::{
     agent,
     error::ApiError,
@@ -39,7 +39,7 @@ use crate::{
 
 impl StatusSnapshot {
     /// Reads everything.
-    pub(super) async fn take(api: &Arc<Api>) -> Result<Self, ApiError> {
+    pub(crate) async fn take(api: &Arc<Api>) -> Result<Self, ApiError> {
         let view = api.control.view();
         let (of, named) = (Arc::clone(api), Arc::clone(&view));
         // Reading maps and files is system calls, which may take a while.
@@ -60,12 +60,12 @@ impl StatusSnapshot {
     }
 
     /// The desired state.
-    pub(super) fn desired(&self) -> &Desired {
+    pub(crate) fn desired(&self) -> &Desired {
         &self.view.desired
     }
 
     /// The daemon's status without services and their problems, of which there may be thousands.
-    pub(super) fn status(&self, api: &Api) -> Status {
+    pub(crate) fn status(&self, api: &Api) -> Status {
         let interfaces = api.interfaces.borrow().clone();
         let missing = api.parts.missing();
         let metrics = (!missing.contains_key(&Part::Metrics)).then(|| api.settings.metrics.to_string());
@@ -167,7 +167,7 @@ impl StatusSnapshot {
             })
     }
 
-    pub(super) fn describe(&self, service: &Service) -> types::Service {
+    pub(crate) fn describe(&self, service: &Service) -> types::Service {
         let programmed = self.view.service_is_programmed(&service.key);
         let present = service
             .backends

@@ -188,6 +188,49 @@ fn interface(absence: Option<InterfaceProblem>) -> Interface {
     }
 }
 
+/// The API of a rig, with its files in a directory.
+fn api(
+    rig: &Rig,
+    directory: &tempfile::TempDir,
+    config: Option<ConfigFile>,
+    cancel: &CancellationToken,
+    checks: &NoChecks,
+    flows: &flows::FewFlows,
+    interfaces: watch::Receiver<Arc<[Interface]>>,
+) -> Api {
+    Api {
+        control: rig.control.clone(),
+        observer: Arc::clone(&rig.observer),
+        checks: Box::new(checks.clone()),
+        tables: Box::new(NoTables),
+        monitors: Box::new(NoMonitors),
+        flows: Flows::new(flows.clone()),
+        events: Arc::clone(&rig.events),
+        journal: crate::events::journal::Journal::new(directory.path()),
+        store: Arc::new(rig.world.clone()),
+        config: config.map(Arc::new),
+        interfaces,
+        hosts: tokio::sync::watch::channel(Arc::default()).1,
+        parts: PartBoard::new(Arc::clone(&rig.events)),
+        settings: DaemonSettings::default(),
+        started: SystemTime::UNIX_EPOCH,
+        followers: Arc::new(Semaphore::new(FOLLOWERS)),
+        read_followers: Arc::new(Semaphore::new(FOLLOWERS)),
+        refusals: Refusals::default(),
+        reloads: reloads::Reloads::new(crate::control::ReloadMetrics::register(&Registry::new()).unwrap()),
+        parser: FileParser::default(),
+        cancel: cancel.clone(),
+        tracker: TaskTracker::new(),
+    }
+}
+
+/// The API of a rig where no check reports, for tests of what is built on it.
+pub(crate) fn plain_api(rig: &Rig, directory: &tempfile::TempDir, cancel: &CancellationToken) -> Api {
+    let (checks, flows) = (NoChecks::default(), flows::FewFlows::default());
+    let interfaces = watch::channel(Arc::from([interface(None)])).1;
+    api(rig, directory, None, cancel, &checks, &flows, interfaces)
+}
+
 impl Drop for Server {
     fn drop(&mut self) {
         self.cancel.cancel();
@@ -209,32 +252,15 @@ impl Server {
         let checks = NoChecks::default();
         let flows = flows::FewFlows::default();
         let interfaces = watch::Sender::new([interface(None)].into());
-        let api = Api {
-            control: rig.control.clone(),
-            observer: Arc::clone(&rig.observer),
-            checks: Box::new(checks.clone()),
-            tables: Box::new(NoTables),
-            monitors: Box::new(NoMonitors),
-            flows: Flows::new(flows.clone()),
-            events: Arc::clone(&rig.events),
-            journal: crate::events::journal::Journal::new(directory.path()),
-            store: Arc::new(rig.world.clone()),
-            config: config.map(Arc::new),
-            interfaces: interfaces.subscribe(),
-            hosts: tokio::sync::watch::channel(Arc::default()).1,
-            parts: PartBoard::new(Arc::clone(&rig.events)),
-            settings: DaemonSettings::default(),
-            started: SystemTime::UNIX_EPOCH,
-            followers: Arc::new(Semaphore::new(FOLLOWERS)),
-            read_followers: Arc::new(Semaphore::new(FOLLOWERS)),
-            refusals: Refusals::default(),
-            reloads: reloads::Reloads::new(
-                crate::control::ReloadMetrics::register(&Registry::new()).unwrap(),
-            ),
-            parser: FileParser::default(),
-            cancel: cancel.clone(),
-            tracker: TaskTracker::new(),
-        };
+        let api = api(
+            &rig,
+            &directory,
+            config,
+            &cancel,
+            &checks,
+            &flows,
+            interfaces.subscribe(),
+        );
         let metrics = ServerMetrics::register(&Registry::new()).unwrap();
         let server = crate::serve::Server {
             limits: limits(MAX_CONNECTIONS),

@@ -57,6 +57,7 @@ pub(super) fn text(
     }
     if !missing.contains_key(&Part::Metrics) {
         let _ = writeln!(text, "  {:<10} http://{}/metrics", "metrics", settings.metrics);
+        let _ = writeln!(text, "  {:<10} http://{}/", "page", settings.metrics);
     }
     for MissingPart { message, .. } in missing.values() {
         let _ = writeln!(text, "  {:<10} {message}", "missing");

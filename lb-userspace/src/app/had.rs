@@ -2,7 +2,6 @@
 
 use std::{
     io,
-    net::SocketAddr,
     sync::{Arc, OnceLock},
 };
 
@@ -15,9 +14,11 @@ use crate::{
         self, Api,
         socket::{Place, Socket, listen},
     },
+    config::DaemonSettings,
     metrics::{self, Endpoint, ServeError},
+    page::{self, Feed, HostNames},
     parts::{MissingPart, Part, PartBoard, RETRY},
-    serve::Server,
+    serve::{Restricted, Server},
 };
 
 /// A part of the daemon that may become available later: the result of the first attempt, `None` if it failed.
@@ -68,17 +69,29 @@ impl<T> Late<T> {
     }
 }
 
-/// Serves metrics until the daemon ends.
+/// Share of the connections to the metrics address that pages may hold.
+const SHARE_OF_PAGES: usize = 4;
+
+/// Serves metrics and the page until the daemon ends.
 pub(super) async fn serve_metrics(
     mut late: Late<tokio::net::TcpListener>,
-    address: SocketAddr,
     server: Server,
     endpoint: Endpoint,
+    api: Arc<Api>,
 ) {
+    let DaemonSettings {
+        metrics: address,
+        metrics_access: access,
+        metrics_names: names,
+        ..
+    } = api.settings.clone();
     let again = || metrics::bind(address);
     let works = format!("metrics are served on {address}");
     if let Some(listener) = late.have::<ServeError, _>(again, &works).await {
-        metrics::serve(listener, server, endpoint).await;
+        let feed = Arc::new(Feed::new(api, server.limits.connections / SHARE_OF_PAGES));
+        let page = page::routes(Arc::clone(&feed), HostNames::new(&names));
+        let listener = Restricted { listener, access };
+        tokio::join!(metrics::serve(listener, server, endpoint, page), feed.run());
     }
 }
 

@@ -271,12 +271,6 @@ impl Daemon {
         let connections = |most| descriptors::connections_allowed(descriptors, most);
         let metrics_server = server(metrics::limits(connections(metrics::MAX_CONNECTIONS)), "metrics");
         let metrics = had::Late::new(Part::Metrics, metrics_listener, &board, &cancel);
-        tracker.spawn(had::serve_metrics(
-            metrics,
-            settings.metrics,
-            metrics_server,
-            endpoint,
-        ));
         let watches = Watches {
             writer: &writer,
             control: &control,
@@ -325,6 +319,12 @@ impl Daemon {
             tracker: tracker.clone(),
         };
         let (api, mut guards) = (Arc::new(api), Vec::new());
+        tracker.spawn(had::serve_metrics(
+            metrics,
+            metrics_server,
+            endpoint,
+            Arc::clone(&api),
+        ));
         for (place, listening) in sockets {
             let guard = Arc::new(OnceLock::new());
             guards.push(Arc::clone(&guard));

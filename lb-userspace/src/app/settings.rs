@@ -10,7 +10,7 @@ use crate::{
     config::{self, Config, DaemonSettings, daemon::OnExit},
     config_file::{FileError, read},
     state::store::FileStore,
-    state::xdp_mode::XdpModeChoice,
+    state::{guard::Prefix, hosts::HostName, xdp_mode::XdpModeChoice},
 };
 
 /// Flags of `lb run`; absent ones come from the file, else from the defaults.
@@ -36,6 +36,10 @@ pub struct Flags {
     pub state_dir: Option<PathBuf>,
     /// Where metrics are served.
     pub metrics: Option<SocketAddr>,
+    /// Clients that may connect there.
+    pub metrics_access: Option<Vec<Prefix>>,
+    /// Host names of the web page.
+    pub metrics_names: Option<Vec<HostName>>,
     /// Where programs and maps are pinned.
     pub pin_dir: Option<PathBuf>,
     /// Whether the program stays at the exit.
@@ -98,6 +102,8 @@ impl Flags {
             socket_read_group: self.socket_read_group.clone().or(file.socket_read_group),
             state_dir: self.state_dir.clone().unwrap_or(file.state_dir),
             metrics: self.metrics.unwrap_or(file.metrics),
+            metrics_access: self.metrics_access.clone().unwrap_or(file.metrics_access),
+            metrics_names: self.metrics_names.clone().unwrap_or(file.metrics_names),
             pin_dir: self.pin_dir.clone().unwrap_or(file.pin_dir),
             on_exit: self.on_exit.unwrap_or(file.on_exit),
         }

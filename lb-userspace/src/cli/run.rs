@@ -14,7 +14,7 @@ use crate::{
     chain::chain,
     config::{daemon::OnExit, keys, values},
     config_file::FileError,
-    state::xdp_mode::XdpModeChoice,
+    state::{guard::Prefix, hosts::HostName, xdp_mode::XdpModeChoice},
 };
 
 #[derive(Args, Debug)]
@@ -38,6 +38,10 @@ pub(super) struct Run {
     state_dir: Option<PathBuf>,
     #[arg(long, value_name = "ADDR", help = help(&keys::LB, "metrics"))]
     metrics: Option<SocketAddr>,
+    #[arg(long, value_name = "PREFIX", value_delimiter = ',', value_parser = values::prefix, help = help(&keys::LB, "metrics_access"))]
+    metrics_access: Option<Vec<Prefix>>,
+    #[arg(long, value_name = "NAME", value_delimiter = ',', value_parser = values::host_name, help = help(&keys::LB, "metrics_names"))]
+    metrics_names: Option<Vec<HostName>>,
     #[arg(long, value_name = "DIR", help = help(&keys::LB, "pin_dir"))]
     pin_dir: Option<PathBuf>,
     #[arg(long, value_name = "WHAT", value_parser = values::word::<OnExit>, help = help(&keys::LB, "on_exit"))]
@@ -63,6 +67,8 @@ impl Run {
             socket_read_group: self.socket_read_group,
             state_dir: self.state_dir,
             metrics: self.metrics,
+            metrics_access: self.metrics_access,
+            metrics_names: self.metrics_names,
             pin_dir: self.pin_dir,
             on_exit: self.on_exit,
             strict: self.strict,

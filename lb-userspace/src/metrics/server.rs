@@ -1,4 +1,4 @@
-//! The HTTP endpoint: `/metrics`, `/healthz`, `/readyz`.
+//! The HTTP endpoint: `/metrics`, `/healthz`, `/readyz`, and what is served beside them.
 
 use std::{
     io,
@@ -9,14 +9,16 @@ use std::{
 
 use axum::{
     Router,
-    extract::State,
+    extract::{Request, State},
     http::{
         HeaderMap, HeaderValue, StatusCode,
-        header::{CONTENT_ENCODING, CONTENT_TYPE, VARY},
+        header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, VARY},
     },
+    middleware::{self, Next},
     response::{IntoResponse, Response},
     routing::get,
 };
+use hyper::body::Body as _;
 use prometheus::Registry;
 use tokio::{net::TcpListener, sync::Mutex, task};
 
@@ -30,13 +32,15 @@ use crate::{
     events::EventLog,
     health::HealthHandle,
     parts::{MissingPart, PartBoard, RETRY},
-    serve::{Limits, Server},
+    serve::{Limits, Restricted, Server},
 };
 
 /// Connections at once, if descriptors suffice.
 pub const MAX_CONNECTIONS: usize = 64;
 /// Time that a connection may be without a request: longer than the usual interval of scrapes.
 const IDLE: Duration = Duration::from_secs(30);
+/// Bytes of the head of a request.
+const HEAD_BYTES: usize = 16 * 1024;
 /// Time for the head of a request.
 const HEAD: Duration = Duration::from_secs(10);
 /// Time for the body of a request, which no path wants.
@@ -51,6 +55,7 @@ pub const fn limits(connections: usize) -> Limits {
     Limits {
         connections,
         idle: IDLE,
+        head_bytes: HEAD_BYTES,
         head: HEAD,
         body: BODY,
         stall: STALL,
@@ -130,14 +135,29 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
 /// The state of the endpoint, which serves one client after the other: threads that read maps have other work, too.
 type Shown = State<Arc<(Endpoint, Mutex<()>)>>;
 
-/// Serves until cancelled. Cancel-safe.
-pub async fn serve(listener: TcpListener, server: Server, endpoint: Endpoint) {
+/// Serves until cancelled, `page` beside the metrics. Cancel-safe.
+pub async fn serve(listener: Restricted, server: Server, endpoint: Endpoint, page: Router) {
     let router = Router::new()
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .with_state(Arc::new((endpoint, Mutex::new(()))));
+        .with_state(Arc::new((endpoint, Mutex::new(()))))
+        .merge(page)
+        .layer(middleware::from_fn(without_body));
     server.run(listener, router).await;
+}
+
+/// No path takes a body, so one is not read, and nothing after it.
+async fn without_body(request: Request, next: Next) -> Response {
+    if request.body().is_end_stream() {
+        return next.run(request).await;
+    }
+    (
+        StatusCode::PAYLOAD_TOO_LARGE,
+        [(CONNECTION, "close")],
+        "no path takes a body\n",
+    )
+        .into_response()
 }
 
 /// 200 while the desired state is programmed on all its interfaces.

@@ -68,7 +68,8 @@ impl AnswerBody {
 
 impl Drop for AnswerBody {
     fn drop(&mut self) {
-        self.connection.go(&[Phase::Answer, Phase::Body], Phase::Flush);
+        self.connection
+            .go(&[Phase::Answer, Phase::Stream, Phase::Body], Phase::Flush);
     }
 }
 

@@ -15,6 +15,8 @@ pub(super) enum Phase {
     Head,
     /// The request is being answered.
     Answer,
+    /// An endless answer is being written.
+    Stream,
     /// The body of a request is being read.
     Body,
     /// The last bytes of an answer are being written.
@@ -37,6 +39,7 @@ impl State {
             Phase::Idle => Some((limits.idle, Ended::Idle)),
             Phase::Head => Some((limits.head, Ended::SlowRequest)),
             Phase::Body => Some((limits.body, Ended::SlowRequest)),
+            Phase::Stream => None,
             Phase::Answer | Phase::Flush => limits.answer.map(|limit| (limit, Ended::SlowReader)),
         };
         let phase = phase.map(|(limit, ended)| (self.since + limit, ended));

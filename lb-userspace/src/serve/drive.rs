@@ -25,7 +25,7 @@ use tower_service::Service;
 use super::{
     body::{AnswerBody, RequestBody},
     connection::{Connection, Phase},
-    limits::Limits,
+    limits::{Endless, Limits},
     metrics::Ended,
 };
 
@@ -42,7 +42,11 @@ pub(super) async fn drive(
         connection: Arc::clone(&connection),
     });
     let service = service_fn(|request| answer(request, router.clone(), &connection));
-    let mut served = pin!(http1::Builder::new().serve_connection(io, service));
+    let mut served = pin!(
+        http1::Builder::new()
+            .max_buf_size(limits.head_bytes)
+            .serve_connection(io, service)
+    );
     let mut states = connection.state.subscribe();
     let mut stopping = false;
     loop {
@@ -87,6 +91,9 @@ async fn answer(
         request.extensions_mut().insert(peer.clone());
     }
     let response = router.call(request).await?;
+    if response.extensions().get::<Endless>().is_some() {
+        connection.go(&[Phase::Answer], Phase::Stream);
+    }
     Ok(response.map(|body| Body::new(AnswerBody::new(body, Arc::clone(connection)))))
 }
 

@@ -9,6 +9,8 @@ pub struct Limits {
     pub connections: usize,
     /// Time without a request.
     pub idle: Duration,
+    /// Bytes of the head of a request; from 8,192.
+    pub head_bytes: usize,
     /// Time from the first byte of a request to the end of its head.
     pub head: Duration,
     /// Time for the body of a request.
@@ -20,3 +22,8 @@ pub struct Limits {
     /// File descriptors held back for `accept` when the process has no more.
     pub reserve: usize,
 }
+
+/// Marks an answer, as an extension of it, that goes on for as long as the client reads: [`Limits::answer`] does not end it, while
+/// [`Limits::stall`] does.
+#[derive(Clone, Copy, Debug)]
+pub struct Endless;

@@ -18,17 +18,20 @@ pub enum Ended {
     SlowReader,
     /// `accept` found no file descriptor.
     NoDescriptor,
+    /// The client's address may not connect.
+    Forbidden,
 }
 
 impl Ended {
     /// All of them.
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Full,
         Self::Displaced,
         Self::Idle,
         Self::SlowRequest,
         Self::SlowReader,
         Self::NoDescriptor,
+        Self::Forbidden,
     ];
 
     /// Its label.
@@ -40,6 +43,7 @@ impl Ended {
             Self::SlowRequest => "slow_request",
             Self::SlowReader => "slow_reader",
             Self::NoDescriptor => "no_descriptor",
+            Self::Forbidden => "forbidden",
         }
     }
 }

@@ -27,30 +27,35 @@ use axum::{
     middleware::{self, Next},
 };
 use tokio::{
-    io::{AsyncRead, AsyncWrite, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::{TcpListener, TcpStream, UnixListener, UnixStream},
-    sync::Notify,
+    sync::{Notify, Semaphore},
     time,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{connection::Connection, drive::drive};
 pub use self::{
-    limits::Limits,
+    limits::{Endless, Limits},
     metrics::{Ended, ListenerMetrics, ServerMetrics},
 };
-use crate::author::Peer;
+use crate::{author::Peer, state::guard::Prefix};
 
 /// Pause after a failed `accept`, so that a lasting failure does not keep a thread busy.
 const ACCEPT_RETRY: Duration = Duration::from_millis(100);
 /// Time that a client which is refused has to take the answer.
 const REFUSAL: Duration = Duration::from_secs(1);
+/// Clients that are being refused in words at once; further ones are closed.
+const REFUSALS: usize = 16;
 /// Connections that were open at once from which on their memory is worth giving back.
 const MANY: usize = 16;
 
 /// The answer when every connection is busy, in the form of the API's errors.
 const FULL: &str =
     r#"{"error":{"code":"unavailable","message":"every connection of the daemon is busy: try again later"}}"#;
+
+/// The answer to a client whose address may not connect.
+const FORBIDDEN: &str = r#"{"error":{"code":"forbidden","message":"this address may not connect: metrics_access of [lb] lists those that may"}}"#;
 
 /// A listening socket.
 pub trait Listener: Send {
@@ -63,6 +68,11 @@ pub trait Listener: Send {
     /// The process behind a connection, which handlers get as an extension of its requests.
     fn peer(_: &Self::Io) -> Option<Peer> {
         None
+    }
+
+    /// Whether a client may connect; one that may not is refused and counted.
+    fn admits(&self, _: &Self::Io) -> bool {
+        true
     }
 }
 
@@ -83,6 +93,32 @@ impl Listener for UnixListener {
 
     fn peer(stream: &UnixStream) -> Option<Peer> {
         Peer::of(stream)
+    }
+}
+
+/// A TCP socket for the clients of some prefixes alone.
+#[derive(Debug)]
+pub struct Restricted {
+    /// The socket.
+    pub listener: TcpListener,
+    /// Prefixes of clients that may connect; empty: all may.
+    pub access: Vec<Prefix>,
+}
+
+impl Listener for Restricted {
+    type Io = TcpStream;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        Listener::accept(&self.listener).await
+    }
+
+    fn admits(&self, stream: &TcpStream) -> bool {
+        self.access.is_empty()
+            || stream.peer_addr().is_ok_and(|peer| {
+                // A socket for both families names IPv4 clients as IPv6 addresses.
+                let client = peer.ip().to_canonical();
+                self.access.iter().any(|prefix| prefix.contains(client))
+            })
     }
 }
 
@@ -116,6 +152,7 @@ impl Server {
         let router = router.layer(count).with_state(());
         let connections = Arc::new(Connections::default());
         let tracker = TaskTracker::new();
+        let refusals = Arc::new(Semaphore::new(REFUSALS));
         let mut reserve = Reserve::new(self.limits.reserve);
         loop {
             reserve.fill();
@@ -125,7 +162,8 @@ impl Server {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok(io) => self.admit::<L>(io, &connections, &router, &tracker),
+                Ok(io) if !listener.admits(&io) => self.refuse(io, Ended::Forbidden, &refusals, &tracker),
+                Ok(io) => self.admit::<L>(io, &connections, &router, &refusals, &tracker),
                 Err(error) if is_client_gone(&error) => {}
                 Err(error) if is_exhausted(&error) => {
                     self.metrics.count(Ended::NoDescriptor);
@@ -145,25 +183,44 @@ impl Server {
         tracker.wait().await;
     }
 
+    /// Refuses a connection: in words, unless many clients are being refused already.
+    fn refuse(
+        &self,
+        mut io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        why: Ended,
+        refusals: &Arc<Semaphore>,
+        tracker: &TaskTracker,
+    ) {
+        self.metrics.count(why);
+        let Ok(permit) = Arc::clone(refusals).try_acquire_owned() else {
+            return;
+        };
+        tracker.spawn(async move {
+            let _permit = permit;
+            let refuse = async {
+                io.write_all(refusal(why).as_bytes()).await?;
+                io.shutdown().await?;
+                // Closing with a request unread would reset the connection, and the client would lose the answer.
+                let mut unread = [0; 1024];
+                while io.read(&mut unread).await? > 0 {}
+                io::Result::Ok(())
+            };
+            // A client that does not take it learns the same from the end of the connection.
+            let _ = time::timeout(REFUSAL, refuse).await;
+        });
+    }
+
     /// Serves a connection, in the place of an idle one where all are taken; refuses it where none is idle.
     fn admit<L: Listener>(
         &self,
-        mut io: L::Io,
+        io: L::Io,
         connections: &Arc<Connections>,
         router: &Router,
+        refusals: &Arc<Semaphore>,
         tracker: &TaskTracker,
     ) {
         if connections.len() >= self.limits.connections && !connections.displace() {
-            self.metrics.count(Ended::Full);
-            tracker.spawn(async move {
-                let refuse = async {
-                    io.write_all(refusal().as_bytes()).await?;
-                    io.shutdown().await
-                };
-                // A client that does not take it learns the same from the end of the connection.
-                let _ = time::timeout(REFUSAL, refuse).await;
-            });
-            return;
+            return self.refuse(io, Ended::Full, refusals, tracker);
         }
         let (connection, entry) = connections.enter(L::peer(&io));
         let (server, router) = (self.clone(), router.clone());
@@ -284,10 +341,19 @@ fn is_client_gone(error: &io::Error) -> bool {
     )
 }
 
-fn refusal() -> String {
+/// The answer to a client that is refused.
+fn refusal(why: Ended) -> String {
+    let (status, body) = match why {
+        Ended::Forbidden => ("403 Forbidden", FORBIDDEN),
+        Ended::Full
+        | Ended::Displaced
+        | Ended::Idle
+        | Ended::SlowRequest
+        | Ended::SlowReader
+        | Ended::NoDescriptor => ("503 Service Unavailable", FULL),
+    };
     format!(
-        "HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-type: application/json\r\n\
-         content-length: {}\r\n\r\n{FULL}",
-        FULL.len()
+        "HTTP/1.1 {status}\r\nconnection: close\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
     )
 }

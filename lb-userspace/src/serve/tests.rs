@@ -4,6 +4,7 @@ use std::{collections::VecDeque, sync::Mutex};
 
 use axum::{
     body::{Body, Bytes},
+    response::Response,
     routing::{get, post},
 };
 use http_body_util::{BodyExt, channel::Channel};
@@ -20,6 +21,7 @@ use super::*;
 const LIMITS: Limits = Limits {
     connections: 2,
     idle: Duration::from_secs(30),
+    head_bytes: 8_192,
     head: Duration::from_secs(10),
     body: Duration::from_secs(20),
     stall: Duration::from_secs(5),
@@ -96,6 +98,20 @@ impl Running {
                     waiting.lock().unwrap().push_back(sender);
                     let _ = receiver.await;
                     "held"
+                }),
+            )
+            .route(
+                "/events",
+                get(async || {
+                    let (mut sender, body) = Channel::<Bytes>::new(1);
+                    tokio::spawn(async move {
+                        while sender.send_data(Bytes::from_static(b"event\n")).await.is_ok() {
+                            time::sleep(Duration::from_secs(1)).await;
+                        }
+                    });
+                    let mut response = Response::new(Body::new(body));
+                    response.extensions_mut().insert(Endless);
+                    response
                 }),
             )
             .route(
@@ -239,6 +255,62 @@ async fn a_handler_that_takes_longer_than_a_body_may_is_waited_for() {
         assert!(first_line(&mut client).await.contains("200"), "{path}");
     }
     assert_eq!(server.ended(Ended::SlowRequest), 0);
+}
+
+/// A page that follows the daemon is not cut off while it reads, and is once it does not.
+#[tokio::test(start_paused = true)]
+async fn an_endless_answer_ends_with_a_reader_that_stops_to_read() {
+    let server = Running::start();
+    let mut client = server.client("GET /events HTTP/1.1\r\nhost: a\r\n\r\n").await;
+    let limit = LIMITS.answer.unwrap();
+    let began = Instant::now();
+    while began.elapsed() < 3 * limit {
+        client.read_u8().await.unwrap();
+    }
+    assert_eq!((server.ended(Ended::SlowReader), server.open()), (0, 1));
+    let stopped = Instant::now();
+    while server.open() > 0 {
+        time::sleep(Duration::from_millis(100)).await;
+    }
+    assert_eq!(server.ended(Ended::SlowReader), 1);
+    // Some events fit into the pipe.
+    assert!(stopped.elapsed() < LIMITS.stall + Duration::from_secs(PIPE as u64));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_head_that_is_too_long_is_refused() {
+    let server = Running::start();
+    let long = format!(
+        "GET / HTTP/1.1\r\nhost: a\r\nx: {}\r\n\r\n",
+        "x".repeat(LIMITS.head_bytes)
+    );
+    let (mut client, io) = duplex(2 * LIMITS.head_bytes);
+    server.accepts.send(Ok(io)).unwrap();
+    client.write_all(long.as_bytes()).await.unwrap();
+    assert!(first_line(&mut client).await.contains("431"));
+}
+
+#[tokio::test]
+async fn only_clients_of_the_listed_prefixes_connect() {
+    for (access, admitted) in [
+        (vec![], true),
+        (vec!["127.0.0.0/8"], true),
+        (vec!["10.0.0.0/8", "::1"], false),
+        (vec!["10.0.0.0/8", "127.0.0.1"], true),
+    ] {
+        // A socket for both families sees IPv4 clients with mapped addresses.
+        for address in ["127.0.0.1:0", "[::]:0"] {
+            let listener = TcpListener::bind(address).await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            let restricted = Restricted {
+                listener,
+                access: access.iter().map(|prefix| prefix.parse().unwrap()).collect(),
+            };
+            let _client = TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+            let io = Listener::accept(&restricted).await.unwrap();
+            assert_eq!(restricted.admits(&io), admitted, "{access:?}");
+        }
+    }
 }
 
 #[tokio::test(start_paused = true)]

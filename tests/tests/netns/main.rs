@@ -27,6 +27,7 @@ mod missing_parts;
 mod modes;
 mod monitor;
 mod network;
+mod page;
 mod passive;
 mod pings;
 mod ports;

@@ -10,13 +10,13 @@ use crate::{
 };
 
 /// State, counters and checks at one moment.
-pub(in crate::api) struct StatusSnapshot {
-    pub(super) view: Arc<ControlView>,
-    pub(super) seen: Observation,
-    pub(super) checks: Arc<CheckStatuses>,
-    pub(super) agents: Arc<BTreeMap<CheckId, AgentStatus>>,
-    pub(super) hosts: Arc<HostStatuses>,
-    pub(super) config: types::ConfigState,
+pub(crate) struct StatusSnapshot {
+    pub(in crate::api) view: Arc<ControlView>,
+    pub(in crate::api) seen: Observation,
+    pub(in crate::api) checks: Arc<CheckStatuses>,
+    pub(in crate::api) agents: Arc<BTreeMap<CheckId, AgentStatus>>,
+    pub(in crate::api) hosts: Arc<HostStatuses>,
+    pub(in crate::api) config: types::ConfigState,
     /// Problems of the configuration file and the store.
-    pub(super) of_config: Vec<types::Problem>,
+    pub(in crate::api) of_config: Vec<types::Problem>,
 }

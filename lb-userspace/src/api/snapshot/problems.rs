@@ -61,7 +61,7 @@ impl StatusSnapshot {
     }
 
     /// Problems of a service and its backends.
-    pub(in crate::api) fn problems_of(service: &types::Service) -> Vec<Problem> {
+    pub(crate) fn problems_of(service: &types::Service) -> Vec<Problem> {
         let mut problems = Vec::new();
         let about = |backend: Option<&types::Backend>, message: String, hint: Option<&str>| Problem {
             service: Some(service.name.clone()),

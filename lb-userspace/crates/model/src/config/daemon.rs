@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
 };
 
-use crate::state::{words::Word, xdp_mode::XdpModeChoice};
+use crate::state::{guard::Prefix, hosts::HostName, words::Word, xdp_mode::XdpModeChoice};
 
 /// What happens to the program when the daemon exits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -41,8 +41,12 @@ pub struct DaemonSettings {
     pub socket_read_group: Option<String>,
     /// Directory of the desired state.
     pub state_dir: PathBuf,
-    /// Address that serves metrics and the health of the daemon.
+    /// Address that serves metrics, the health of the daemon and the web page.
     pub metrics: SocketAddr,
+    /// Prefixes of clients that may connect to that address; empty: all may.
+    pub metrics_access: Vec<Prefix>,
+    /// Host names under which browsers may open the web page there, beside addresses and this machine's own name.
+    pub metrics_names: Vec<HostName>,
     /// Directory in which programs and maps are pinned.
     pub pin_dir: PathBuf,
     /// Whether the program stays when the daemon exits.
@@ -61,6 +65,8 @@ impl Default for DaemonSettings {
             socket_read_group: None,
             state_dir: PathBuf::from("/var/lib/lb"),
             metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, 9900)),
+            metrics_access: Vec::new(),
+            metrics_names: Vec::new(),
             pin_dir: PathBuf::from("/sys/fs/bpf/lb"),
             on_exit: OnExit::default(),
         }

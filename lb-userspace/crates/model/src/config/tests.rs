@@ -57,6 +57,8 @@ fn an_empty_file_has_the_documented_defaults() {
         socket_read_group,
         state_dir,
         metrics,
+        metrics_access,
+        metrics_names,
         pin_dir,
         on_exit,
     } = config.daemon;
@@ -67,6 +69,7 @@ fn an_empty_file_has_the_documented_defaults() {
     assert_eq!((socket_group, socket_read, socket_read_group), (None, None, None));
     assert_eq!(state_dir.to_str(), Some("/var/lib/lb"));
     assert_eq!(metrics.to_string(), "127.0.0.1:9900");
+    assert!(metrics_access.is_empty() && metrics_names.is_empty());
     assert_eq!(pin_dir.to_str(), Some("/sys/fs/bpf/lb"));
     assert_eq!(on_exit, daemon::OnExit::Detach);
 }

@@ -201,6 +201,15 @@ pub fn backend_ip(text: &str) -> Result<SocketAddr, ValueError> {
     }
 }
 
+/// A host name.
+///
+/// # Errors
+/// The text is no such name.
+pub fn host_name(text: &str) -> Result<HostName, ValueError> {
+    text.parse()
+        .map_err(|error: HostNameError| ValueError::new(error.to_string(), "for example lb1.example.org"))
+}
+
 /// The error for a host name where an address is needed.
 pub(super) fn is_host(text: &str) -> ValueError {
     ValueError::new(

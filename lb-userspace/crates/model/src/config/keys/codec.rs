@@ -22,6 +22,7 @@ use crate::{
     state::{
         desired::Desired,
         guard::Prefix,
+        hosts::HostName,
         names::{BackendName, GroupName},
         ports::PortRange,
         quic::ServerId,
@@ -166,6 +167,11 @@ pub(super) const ENDPOINT: Codec<SocketAddr> = Codec {
 pub(super) const PREFIX_LIST: Codec<Vec<Prefix>> = Codec {
     read: |input| input.list(values::prefix),
     write: |prefixes| quoted_list(prefixes),
+};
+
+pub(super) const HOST_NAMES: Codec<Vec<HostName>> = Codec {
+    read: |input| input.list(values::host_name),
+    write: |names| quoted_list(names),
 };
 
 pub(super) const PORTS: Codec<RangeInclusive<u16>> = Codec {

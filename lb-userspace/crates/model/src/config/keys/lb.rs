@@ -3,7 +3,8 @@
 use super::{
     access::{Access, Lens, field, option},
     codec::{
-        BOOL, ENDPOINT, INTERFACES, IPS, PATH, PORT_NUMBER, PORTS, PREFIX_LIST, SOCKET, STRING, TIME, word,
+        BOOL, ENDPOINT, HOST_NAMES, INTERFACES, IPS, PATH, PORT_NUMBER, PORTS, PREFIX_LIST, SOCKET, STRING,
+        TIME, word,
     },
     key::{KeyTable, Separated},
     row::{ABSOLUTE, BOOLEAN, DURATION, PORT, PREFIXES, default, described, one_of, optional, texts},
@@ -74,9 +75,28 @@ pub const LB: KeyTable = KeyTable {
             "metrics", field!(Daemon.metrics = ENDPOINT),
             described("address and port", "ADDR"),
             "\"127.0.0.1:9900\"",
-            "Address that serves /metrics, /healthz and /readyz",
+            "Address that serves the web page, /metrics, /healthz and /readyz",
         )
         .at_start(),
+        default(
+            "metrics_access", field!(Daemon.metrics_access = PREFIX_LIST),
+            PREFIXES,
+            "[]",
+            "Prefixes of the only clients that may connect to metrics; empty: all that reach it",
+        )
+        .at_start()
+        .more("Others get 403. Name `127.0.0.0/8`, too, for clients on this machine."),
+        default(
+            "metrics_names", field!(Daemon.metrics_names = HOST_NAMES),
+            texts("list of host names", "NAME", Separated::ByCommas),
+            "[]",
+            "Host names under which browsers may open the web page",
+        )
+        .at_start()
+        .more(
+            "Addresses, `localhost` and this machine's own name always work. Other names are refused, so that a foreign site \
+             cannot give the page a name of its own and read it (DNS rebinding).",
+        ),
         default(
             "pin_dir", field!(Daemon.pin_dir = PATH),
             ABSOLUTE,
