@@ -8,6 +8,7 @@ use super::{
 };
 use crate::state::{
     desired::{Desired, Settings},
+    names::BackendName,
     service::Service,
     shared::Shared,
 };
@@ -48,30 +49,80 @@ fn table(lb: &[Field]) -> String {
 
 /// A service and its backends as [`export`] writes them.
 pub fn service(service: &Service, keys: Keys) -> String {
+    commented(service, keys, |_| Vec::new())
+}
+
+/// A table of a service that may have comments before it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Part<'a> {
+    /// The service itself.
+    Service,
+    /// A backend, or a host name that stands for backends.
+    Backend(&'a BackendName),
+}
+
+/// As [`service`], with the lines of `comments` before tables.
+pub fn commented(service: &Service, keys: Keys, mut comments: impl FnMut(Part<'_>) -> Vec<String>) -> String {
     let mut text = String::new();
-    let mut push = |header: &str, indent: &str, fields: &[Field]| {
+    let mut push = |comments: Vec<String>, header: &str, indent: &str, fields: &[Field]| {
+        for line in comments {
+            text.push_str(&comment(indent, &line));
+        }
         text.push_str(&format!("{indent}{header}\n{}\n", lines(indent, fields)));
     };
-    push("[[service]]", "", &fields::service(service));
+    push(
+        comments(Part::Service),
+        "[[service]]",
+        "",
+        &fields::service(service),
+    );
     let (guard, health) = (fields::guard(&service.guard), fields::health(&service.health));
     for (header, fields) in [("[service.guard]", guard), ("[service.health]", health)] {
         if fields.iter().any(|field| !field.is_default) {
-            push(header, INDENT, &fields);
+            push(Vec::new(), header, INDENT, &fields);
         }
     }
     if let Some(agent) = &service.agent {
-        push("[service.agent]", INDENT, &fields::agent(Some(agent)));
+        push(Vec::new(), "[service.agent]", INDENT, &fields::agent(Some(agent)));
     }
     for clients in &service.clients {
-        push("[[service.clients]]", INDENT, &fields::clients(clients));
+        push(
+            Vec::new(),
+            "[[service.clients]]",
+            INDENT,
+            &fields::clients(clients),
+        );
     }
     for quic in &service.quic {
-        push("[[service.quic]]", INDENT, &fields::quic(quic, keys));
+        push(Vec::new(), "[[service.quic]]", INDENT, &fields::quic(quic, keys));
     }
-    let hosts = service.hosts.iter().map(fields::host);
-    for fields in hosts.chain(service.backends.iter().map(fields::backend)) {
-        push("[[service.backend]]", INDENT, &fields);
+    let hosts = service.hosts.iter().map(|host| (&host.name, fields::host(host)));
+    let backends = service.backends.iter();
+    for (name, fields) in hosts.chain(backends.map(|backend| (&backend.name, fields::backend(backend)))) {
+        push(
+            comments(Part::Backend(name)),
+            "[[service.backend]]",
+            INDENT,
+            &fields,
+        );
     }
+    text
+}
+
+/// A line of a comment. Characters that TOML forbids there are escaped.
+pub fn comment(indent: &str, line: &str) -> String {
+    let mut text = format!("{indent}#");
+    if !line.is_empty() {
+        text.push(' ');
+    }
+    for c in line.chars() {
+        if c.is_control() {
+            text.extend(c.escape_default());
+        } else {
+            text.push(c);
+        }
+    }
+    text.push('\n');
     text
 }
 
