@@ -21,6 +21,7 @@ pub(crate) fn command(workspace: &Workspace, Options {}: &Options) -> Result<()>
     for test in [
         ["--package=lb-userspace", "--lib", "reference::"],
         ["--package=lb-health", "--test=header", "header_matches"],
+        ["--package=lb-import", "--test=cases", "each_configuration"],
     ] {
         run(workspace
             .cargo()

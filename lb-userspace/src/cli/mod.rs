@@ -18,6 +18,7 @@ mod flows;
 mod guard;
 mod help;
 mod history;
+mod import;
 mod local_time;
 mod man;
 mod monitor;
@@ -89,6 +90,8 @@ enum Command {
     CheckConfig(check_config::CheckConfig),
     /// Print the desired state as a configuration file
     Export(export::Export),
+    /// Write a configuration of HAProxy, keepalived or IPVS as a configuration file
+    Import(import::Import),
     /// Show the latest revisions of the desired state, and what each changed
     History(history::History),
     /// Go back to an earlier revision of the desired state
@@ -135,6 +138,7 @@ impl Cli {
             Command::Reload(reload) => context.block_on(reload.execute(&context)),
             Command::CheckConfig(check) => check.execute(&context),
             Command::Export(export) => context.block_on(export.execute(&context)),
+            Command::Import(import) => import.execute(&context),
             Command::History(history) => context.block_on(history.execute(&context)),
             Command::Rollback(rollback) => context.block_on(rollback.execute(&context)),
             Command::Status(status) => context.block_on(status.execute(&context)),
