@@ -3,15 +3,16 @@
 use std::{
     fs, io,
     os::unix::fs::MetadataExt,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{Arc, Mutex, PoisonError},
 };
 
 use crate::{
     config::{
-        self, Config, ConfigError,
+        self, Config, ConfigError, Source,
         diff::{self, Diff},
     },
+    state::desired::Desired,
     state::stored::{FileOrder, Stored, content_by_file},
 };
 
@@ -27,29 +28,115 @@ pub enum FileError {
         #[source]
         source: io::Error,
     },
+    /// A directory without files for a configuration: a mistake rather than an empty one.
+    #[error("{}: no file *.toml in this directory", directory.display())]
+    NoFile {
+        /// The directory.
+        directory: PathBuf,
+    },
     /// It does not make sense.
-    #[error("{}: {} {}", file.display(), errors.len(), if errors.len() == 1 { "error" } else { "errors" })]
+    #[error("{files}: {} {}", errors.len(), if errors.len() == 1 { "error" } else { "errors" })]
     Content {
-        /// The file.
-        file: PathBuf,
+        /// The files that have errors.
+        files: String,
         /// Every error with its place.
         errors: Vec<ConfigError>,
     },
 }
 
-/// Reads a configuration file.
+/// Names of files that an error lists; more are counted.
+const NAMED: usize = 3;
+
+impl FileError {
+    /// Errors of the content of files.
+    pub(crate) fn content(errors: Vec<ConfigError>) -> Self {
+        let mut files: Vec<&str> = errors.iter().map(|error| error.file.as_str()).collect();
+        files.dedup();
+        let more = files.len().saturating_sub(NAMED);
+        files.truncate(NAMED);
+        let mut files = files.join(", ");
+        if more > 0 {
+            files.push_str(&format!(" and {more} more"));
+        }
+        Self::Content { files, errors }
+    }
+}
+
+/// A file of a configuration with its content.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Text {
+    /// Its path.
+    pub file: String,
+    /// Its content.
+    pub text: String,
+}
+
+/// The files that `paths` name: of a directory, those whose names end in `.toml` and do not begin with a dot, in the order of their
+/// names.
+fn files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, FileError> {
+    let mut files = Vec::new();
+    for path in paths {
+        if !path.is_dir() {
+            files.push(path.clone());
+            continue;
+        }
+        let failed = |source| FileError::Read {
+            file: path.clone(),
+            source,
+        };
+        let mut found = Vec::new();
+        for entry in fs::read_dir(path).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            let name = entry.file_name();
+            let name = name.to_string_lossy();
+            if name.ends_with(".toml") && !name.starts_with('.') {
+                found.push(entry.path());
+            }
+        }
+        if found.is_empty() {
+            return Err(FileError::NoFile {
+                directory: path.clone(),
+            });
+        }
+        found.sort();
+        files.append(&mut found);
+    }
+    Ok(files)
+}
+
+/// The files that `paths`, files and directories, name, with their content.
+///
+/// # Errors
+/// One cannot be read.
+pub fn texts(paths: &[PathBuf]) -> Result<Vec<Text>, FileError> {
+    let read = |file: PathBuf| match fs::read_to_string(&file) {
+        Ok(text) => Ok(Text {
+            file: file.display().to_string(),
+            text,
+        }),
+        Err(source) => Err(FileError::Read { file, source }),
+    };
+    files(paths)?.into_iter().map(read).collect()
+}
+
+/// Reads a configuration from files and directories.
 ///
 /// # Errors
 /// [`FileError`]
-pub fn read(file: &Path) -> Result<Config, FileError> {
-    let text = fs::read_to_string(file).map_err(|source| FileError::Read {
-        file: file.to_owned(),
-        source,
-    })?;
-    config::parse(&text, &file.display().to_string()).map_err(|errors| FileError::Content {
-        file: file.to_owned(),
-        errors,
-    })
+pub fn read(paths: &[PathBuf]) -> Result<Config, FileError> {
+    parse(&texts(paths)?)
+}
+
+/// Reads a configuration of these files.
+///
+/// # Errors
+/// [`FileError::Content`]
+pub fn parse(texts: &[Text]) -> Result<Config, FileError> {
+    let sources: Vec<Source<'_>> = texts
+        .iter()
+        .map(|Text { file, text }| Source { file, text })
+        .collect();
+    config::parse_all(&sources, &Desired::default()).map_err(FileError::content)
 }
 
 /// A refused file with the first thing that is wrong with it.
@@ -59,15 +146,15 @@ pub(crate) fn with_details(error: &FileError) -> String {
             Some(first) => format!("{error}, the first in line {}: {}", first.line, first.message),
             None => error.to_string(),
         },
-        FileError::Read { .. } => error.to_string(),
+        FileError::Read { .. } | FileError::NoFile { .. } => error.to_string(),
     }
 }
 
-/// The configuration file on disk, read again only when it has changed.
+/// The configuration on disk, files and directories, read again only when one has changed.
 #[derive(Debug)]
 pub struct ConfigFile {
-    path: PathBuf,
-    seen: Mutex<Option<(Stamp, Content)>>,
+    paths: Vec<PathBuf>,
+    seen: Mutex<Option<(Vec<Stamp>, Content)>>,
 }
 
 /// The content of a configuration file, or why it cannot be used.
@@ -77,17 +164,31 @@ pub type Content = Arc<Result<Config, String>>;
 type Stamp = (u64, u64, i128);
 
 impl ConfigFile {
-    /// The file at `path`.
-    pub fn new(path: PathBuf) -> Self {
-        Self {
-            path,
+    /// The files and directories at `paths`; `None` if there are none.
+    pub fn of(paths: &[PathBuf]) -> Option<Self> {
+        (!paths.is_empty()).then(|| Self {
+            paths: paths.to_vec(),
             seen: Mutex::default(),
-        }
+        })
     }
 
     /// Where it is.
-    pub fn path(&self) -> &Path {
-        &self.path
+    pub fn paths(&self) -> &[PathBuf] {
+        &self.paths
+    }
+
+    /// The same for messages.
+    pub fn name(&self) -> String {
+        let names: Vec<String> = self.paths.iter().map(|path| path.display().to_string()).collect();
+        names.join(", ")
+    }
+
+    /// Bytes of its files, as far as they can be found.
+    pub fn length(&self) -> usize {
+        let files = files(&self.paths).unwrap_or_default();
+        let lengths = files.iter().filter_map(|file| fs::metadata(file).ok());
+        let sum = lengths.map(|file| file.len()).sum::<u64>();
+        usize::try_from(sum).unwrap_or(usize::MAX)
     }
 
     /// Its present content. Blocks while it is read.
@@ -96,14 +197,18 @@ impl ConfigFile {
             let changed = i128::from(of.ctime()) * 1_000_000_000 + i128::from(of.ctime_nsec());
             (of.ino(), of.size(), changed)
         };
-        let stamp = fs::metadata(&self.path).map(stamp).ok();
+        // A file that comes to a directory changes the list.
+        let stamps = files(&self.paths).ok().and_then(|files| {
+            let each = files.iter().map(|file| fs::metadata(file).map(stamp).ok());
+            each.collect::<Option<Vec<Stamp>>>()
+        });
         // A panic elsewhere cannot leave it half written: it is assigned whole.
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, content)) = seen.as_ref().filter(|(known, _)| Some(*known) == stamp) {
+        if let Some((_, content)) = seen.as_ref().filter(|(known, _)| Some(known) == stamps.as_ref()) {
             return Arc::clone(content);
         }
-        let content = Arc::new(read(&self.path).map_err(|error| with_details(&error)));
-        *seen = stamp.map(|stamp| (stamp, Arc::clone(&content)));
+        let content = Arc::new(read(&self.paths).map_err(|error| with_details(&error)));
+        *seen = stamps.map(|stamps| (stamps, Arc::clone(&content)));
         content
     }
 
@@ -146,7 +251,7 @@ mod tests {
     fn a_configuration_file_is_read_when_it_has_changed() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lb.toml");
-        let file = ConfigFile::new(path.clone());
+        let file = ConfigFile::of(std::slice::from_ref(&path)).unwrap();
         assert!(
             file.content()
                 .as_ref()

@@ -73,8 +73,8 @@ impl IntoResponse for ApiError {
 impl From<FileError> for ApiError {
     fn from(error: FileError) -> Self {
         match error {
-            FileError::Content { file, errors } => Self::file(&file.display().to_string(), errors),
-            FileError::Read { .. } => Self::new(
+            FileError::Content { files, errors } => Self::file(&files, errors),
+            FileError::Read { .. } | FileError::NoFile { .. } => Self::new(
                 ErrorCode::Invalid,
                 format!("{}; nothing was changed", chain(&error)),
                 Some("the daemon reads the file that `lb run --config` named".to_owned()),

@@ -26,12 +26,13 @@ use crate::{
     api::{context::Api, snapshot::StatusSnapshot},
     author::Author,
     config::{
-        self,
+        self, Source,
         change::{self, Request},
         fields::Keys,
         lb::needs_restart,
         values,
     },
+    config_file::FileError,
     control::{Change, ControlError, Outcome},
     state::{
         backend::Admin,
@@ -103,13 +104,21 @@ pub(super) async fn apply(
         let Json(ApplyRequest {
             file,
             toml,
+            more,
             dry_run,
             allow_empty,
             allow_removals,
         }) = Json::from_bytes(&body)?;
         drop(body);
-        let config = config::parse_beside(&toml, &file, &known);
-        let config = config.map_err(|errors| ApiError::file(&file, errors))?;
+        let mut sources = vec![Source {
+            file: &file,
+            text: &toml,
+        }];
+        sources.extend(more.iter().map(|more| Source {
+            file: &more.file,
+            text: &more.toml,
+        }));
+        let config = config::parse_all(&sources, &known).map_err(FileError::content)?;
         let may = MayRemove {
             all: allow_empty || allow_removals,
             most: allow_removals,
@@ -281,6 +290,7 @@ pub(super) fn changed(api: &Api, outcome: Outcome, dry_run: bool) -> Changed {
         revision,
         changed,
         diff,
+        services,
         moved,
         replaced,
         unconfirmed,
@@ -293,6 +303,7 @@ pub(super) fn changed(api: &Api, outcome: Outcome, dry_run: bool) -> Changed {
         changed,
         dry_run,
         diff,
+        services: services.iter().map(ToString::to_string).collect(),
         moved: moved
             .into_iter()
             .map(|moved| Moved {

@@ -1,7 +1,6 @@
 //! `/v1/reload`, and SIGHUP: the configuration file is read again.
 
 use std::{
-    fs,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -98,11 +97,9 @@ async fn attempt(api: &Api, by: Option<Author>, may: MayRemove) -> Result<Change
             why: None,
         });
     };
-    let path = file.path().to_owned();
-    let shown = path.display().to_string();
-    let length = fs::metadata(&path).map_or(0, |metadata| metadata.len());
-    let length = usize::try_from(length).unwrap_or(usize::MAX);
-    let read = api.parser.run(length, move || config_file::read(&path)).await;
+    let (paths, shown) = (file.paths().to_vec(), file.name());
+    let read = api.parser.run(file.length(), move || config_file::read(&paths));
+    let read = read.await;
     let config = match read {
         Ok(Ok(config)) => config,
         Ok(Err(error)) => {

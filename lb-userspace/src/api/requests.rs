@@ -48,6 +48,9 @@ pub struct ApplyRequest {
     pub file: String,
     /// Its content.
     pub toml: String,
+    /// Further files of the same configuration. `[lb]` and each service stand in one of all.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub more: Vec<MoreToml>,
     /// Only show what would change.
     #[serde(default)]
     pub dry_run: bool,
@@ -57,6 +60,16 @@ pub struct ApplyRequest {
     /// Remove every service or more than half of the backends, of all or of one service; without it, that is refused.
     #[serde(default)]
     pub allow_removals: bool,
+}
+
+/// A further file of a configuration.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct MoreToml {
+    /// Name of the file, for messages.
+    pub file: String,
+    /// Its content.
+    pub toml: String,
 }
 
 /// Optimistic concurrency: the change is refused when the desired state has moved on.
@@ -185,6 +198,9 @@ pub struct Changed {
     pub dry_run: bool,
     /// The differences, one line each, beginning with `+`, `-` or `~`.
     pub diff: Vec<String>,
+    /// Services that are added or changed.
+    #[serde(default)]
+    pub services: Vec<String>,
     /// For each changed service, the effect on its flows, if any.
     pub moved: Vec<Moved>,
     /// Limits of the change.

@@ -666,6 +666,7 @@ async fn apply_and_export_are_each_others_reverse() {
     let apply = |toml: &str, dry_run| ApplyRequest {
         file: "lb.toml".into(),
         toml: toml.into(),
+        more: Vec::new(),
         dry_run,
         allow_empty: false,
         allow_removals: false,
@@ -730,7 +731,7 @@ async fn status_shows_how_the_running_state_differs_from_the_file() {
         std::fs::remove_file(file.path()).unwrap();
         std::fs::write(file.path(), text).unwrap();
     };
-    let server = Server::start_with(Some(ConfigFile::new(file.path().to_owned()))).await;
+    let server = Server::start_with(ConfigFile::of(&[file.path().to_owned()])).await;
     let status = async || server.client.get::<types::Status>("/v1/status").await.unwrap();
     let reload = async |text: &str| {
         write(text);
@@ -805,6 +806,7 @@ async fn a_file_without_services_is_no_order_to_remove_all() {
     let apply = |allow_empty| ApplyRequest {
         file: "lb.toml".into(),
         toml: String::new(),
+        more: Vec::new(),
         dry_run: false,
         allow_empty,
         allow_removals: false,

@@ -56,7 +56,9 @@ impl RunError {
     /// The remedy.
     pub fn hint(&self) -> Option<String> {
         match self {
-            Self::File(FileError::Read { .. }) => Some("name a file that exists with --config".into()),
+            Self::File(FileError::Read { .. } | FileError::NoFile { .. }) => {
+                Some("name a file that exists with --config".into())
+            }
             Self::File(FileError::Content { .. }) => None,
             Self::NoInterface => Some(
                 "name one with --iface, or with `interfaces` in [lb] of the file; `ip link` lists them"

@@ -151,7 +151,7 @@ impl Daemon {
         flags: &Flags,
         early: EarlyStart,
     ) -> Result<Self, RunError> {
-        let config = flags.config.clone().map(|path| Arc::new(ConfigFile::new(path)));
+        let config = ConfigFile::of(&flags.config).map(Arc::new);
         let events = Arc::new(EventLog::after(Journal::new(&settings.state_dir).last()));
         let board = PartBoard::new(Arc::clone(&events));
         let sockets = sockets::listen(&settings).await?;

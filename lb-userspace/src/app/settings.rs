@@ -1,14 +1,10 @@
 //! The start settings of the daemon: the file, overridden by the flags of `lb run`.
 
-use std::{
-    fs,
-    net::SocketAddr,
-    path::{Path, PathBuf},
-};
+use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{
     config::{self, Config, DaemonSettings, daemon::OnExit},
-    config_file::{FileError, read},
+    config_file::{FileError, read, texts},
     state::store::FileStore,
     state::{guard::Prefix, hosts::HostName, xdp_mode::XdpModeChoice},
 };
@@ -16,8 +12,8 @@ use crate::{
 /// Flags of `lb run`; absent ones come from the file, else from the defaults.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Flags {
-    /// Configuration file.
-    pub config: Option<PathBuf>,
+    /// Configuration files, and directories of such; empty: none.
+    pub config: Vec<PathBuf>,
     /// Interfaces, in addition to the file's.
     pub interfaces: Vec<String>,
     /// Start also where one of them is missing.
@@ -58,24 +54,24 @@ impl Flags {
     /// # Errors
     /// [`FileError`] where no state is stored, or if the start is strict.
     pub fn resolve(&self) -> Result<(DaemonSettings, Option<Result<Config, FileError>>), FileError> {
-        let (file, config) = match &self.config {
-            None => (DaemonSettings::default(), None),
-            Some(path) => match read(path) {
-                Ok(config) => (config.daemon.clone(), Some(Ok(config))),
-                Err(error) if self.strict => return Err(error),
-                Err(error) => match self.last_good(path) {
-                    Some(daemon) => (daemon, Some(Err(error))),
-                    None => return Err(error),
-                },
+        if self.config.is_empty() {
+            return Ok((self.over(DaemonSettings::default()), None));
+        }
+        let (file, config) = match read(&self.config) {
+            Ok(config) => (config.daemon.clone(), Some(Ok(config))),
+            Err(error) if self.strict => return Err(error),
+            Err(error) => match self.last_good() {
+                Some(daemon) => (daemon, Some(Err(error))),
+                None => return Err(error),
             },
         };
         Ok((self.over(file), config))
     }
 
-    /// The settings of a start whose configuration file `path` cannot be used; `None` if no state is stored.
-    fn last_good(&self, path: &Path) -> Option<DaemonSettings> {
-        let text = fs::read_to_string(path).unwrap_or_default();
-        let own = config::parse_daemon(&text);
+    /// The settings of a start whose configuration cannot be used; `None` if no state is stored.
+    fn last_good(&self) -> Option<DaemonSettings> {
+        let texts = texts(&self.config).unwrap_or_default();
+        let own = texts.iter().find_map(|text| config::parse_daemon(&text.text));
         let dir = self.over(own.clone().unwrap_or_default()).state_dir;
         // The lock is given back at once: the start takes it later.
         let stored = FileStore::open_to_read(&dir).ok()??.load().ok()??;
@@ -112,7 +108,7 @@ impl Flags {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
+    use std::{fs, path::Path, sync::Arc};
 
     use super::*;
     use crate::state::{desired::Desired, stored::Stored, testing};
@@ -121,7 +117,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), toml).unwrap();
         let flags = Flags {
-            config: Some(file.path().to_owned()),
+            config: vec![file.path().to_owned()],
             ..Flags::default()
         };
         (file, flags)
@@ -149,7 +145,7 @@ mod tests {
     fn a_bad_file_is_an_error_with_its_name() {
         let (_file, flags) = flags("[lb]\nmetrics = 7\n");
         assert!(matches!(flags.resolve(), Err(FileError::Content { errors, .. }) if errors[0].line == 2));
-        let missing = read(Path::new("/no/such/file")).unwrap_err();
+        let missing = read(&["/no/such/file".into()]).unwrap_err();
         assert!(missing.to_string().contains("/no/such/file"), "{missing}");
     }
 

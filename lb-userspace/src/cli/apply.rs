@@ -1,6 +1,6 @@
 //! `lb apply` and `lb diff`
 
-use std::{fs, io, path::PathBuf, time::Duration};
+use std::{io, path::PathBuf};
 
 use clap::Args;
 use hyper::Method;
@@ -11,26 +11,22 @@ use super::{
     error::{CliError, Exit},
     output::Context,
     service::{ChangeFlags, changed_text},
+    wait::{self, Wait},
 };
 use crate::{
-    api::{
-        requests::{ApplyRequest, Changed},
-        types::{Admin, Backend, Service},
-    },
+    api::requests::{ApplyRequest, Changed, MoreToml},
+    chain::chain,
+    config_file::{self, Text},
     state::removals::MayRemove,
 };
-
-/// `check` of a service without health checks.
-const NO_CHECK: &str = "none";
-
-/// Time between two looks of `--wait`.
-const WAIT_POLL: Duration = Duration::from_millis(200);
 
 /// A file to compare or apply.
 #[derive(Args, Debug)]
 struct Source {
-    /// Configuration file; `-` reads standard input
-    file: PathBuf,
+    /// Configuration files, and directories of which each *.toml is one; together they are one configuration; `-` reads
+    /// standard input
+    #[arg(required = true, value_name = "FILE")]
+    files: Vec<PathBuf>,
     /// Exit with 10 if the state differs from the file
     #[arg(long)]
     exit_code: bool,
@@ -47,9 +43,8 @@ pub(super) struct Apply {
     dry_run: bool,
     #[command(flatten)]
     confirm: Confirm,
-    /// Return when every service is programmed and every enabled backend has been checked once
-    #[arg(long)]
-    wait: bool,
+    #[command(flatten)]
+    wait: Wait,
 }
 
 impl Apply {
@@ -58,10 +53,13 @@ impl Apply {
         let request = self.source.read(self.dry_run)?;
         let send = async |may| self.source.send(&client, &request, may).await;
         let changed = self.confirm.send(send).await?;
-        if self.wait && !self.dry_run {
-            settled(&client).await?;
+        let shown = self.source.show(context, &changed);
+        if !self.dry_run {
+            self.wait
+                .until(&client, wait::Changed::Services(&changed.services))
+                .await?;
         }
-        self.source.show(context, &changed)
+        shown
     }
 }
 
@@ -83,15 +81,28 @@ impl Diff {
 impl Source {
     /// The request with the file's content, to change the state or to try it.
     fn read(&self, dry_run: bool) -> Result<ApplyRequest, CliError> {
-        let (file, read) = if self.file.as_os_str() == "-" {
-            ("standard input".to_owned(), io::read_to_string(io::stdin()))
-        } else {
-            (self.file.display().to_string(), fs::read_to_string(&self.file))
-        };
-        let toml = read.map_err(|error| CliError::new(Exit::Failed, format!("{file}: {error}")))?;
+        let mut texts = Vec::new();
+        for file in &self.files {
+            if file.as_os_str() == "-" {
+                let text = io::read_to_string(io::stdin())
+                    .map_err(|error| CliError::new(Exit::Failed, format!("standard input: {error}")))?;
+                let file = "standard input".to_owned();
+                texts.push(Text { file, text });
+            } else {
+                let read = config_file::texts(std::slice::from_ref(file));
+                texts.extend(read.map_err(|error| CliError::new(Exit::Failed, chain(&error)))?);
+            }
+        }
+        let mut texts = texts
+            .into_iter()
+            .map(|Text { file, text: toml }| MoreToml { file, toml });
+        let MoreToml { file, toml } = texts
+            .next()
+            .ok_or_else(|| CliError::new(Exit::Usage, "no file"))?;
         Ok(ApplyRequest {
             file,
             toml,
+            more: texts.collect(),
             dry_run,
             allow_empty: false,
             allow_removals: false,
@@ -122,22 +133,4 @@ impl Source {
         }
         Ok(())
     }
-}
-
-/// Waits until the desired state is programmed and every backend that may take flows has a health state.
-async fn settled(client: &Client) -> Result<(), CliError> {
-    loop {
-        let services: Vec<Service> = client.get("/v1/services").await?;
-        if services.iter().all(is_settled) {
-            return Ok(());
-        }
-        tokio::time::sleep(WAIT_POLL).await;
-    }
-}
-
-pub(super) fn is_settled(service: &Service) -> bool {
-    let judged = |backend: &Backend| {
-        backend.last_check.is_some() || backend.admin == Admin::Disabled || backend.removed
-    };
-    service.programmed && (service.check == NO_CHECK || service.backends.iter().all(judged))
 }

@@ -12,6 +12,7 @@ use super::{
     output::{Context, Output, Watch, print},
     service::{ChangeFlags, changed_text},
     tables::{backend_table, backends_of_one},
+    wait::{self, Wait},
 };
 use crate::{
     api::{
@@ -47,6 +48,8 @@ pub(super) enum BackendCommand {
         #[command(flatten)]
         keys: BackendKeys<true>,
         #[command(flatten)]
+        wait: Wait,
+        #[command(flatten)]
         change: ChangeFlags,
     },
     /// Change a backend; options that are not given keep their value
@@ -57,6 +60,8 @@ pub(super) enum BackendCommand {
         name: BackendName,
         #[command(flatten)]
         keys: BackendKeys<false>,
+        #[command(flatten)]
+        wait: Wait,
         #[command(flatten)]
         change: ChangeFlags,
     },
@@ -159,23 +164,31 @@ impl BackendCommand {
                 service,
                 name,
                 keys: BackendKeys(mut request),
+                wait,
                 change,
             } => {
                 request.insert("name", name.as_str());
                 let path = change.path(format!("/v1/services/{service}/backends"));
-                client.change(Method::POST, &path, Some(&request)).await?
+                let changed: Changed = client.change(Method::POST, &path, Some(&request)).await?;
+                context.show(&changed, changed_text)?;
+                let what = wait::Changed::Backend(service.as_str(), name.as_str());
+                return wait.until(&client, what).await;
             }
             Self::Set {
                 service,
                 name,
                 keys: BackendKeys(request),
+                wait,
                 change,
             } => {
                 if request.is_empty() {
                     return Err(CliError::new(Exit::Usage, "nothing to set")
                         .hint("name what changes: --weight N, --address IP:PORT or --mode MODE"));
                 }
-                patch_backend(&client, &service, &name, change, &request).await?
+                let changed = patch_backend(&client, &service, &name, change, &request).await?;
+                context.show(&changed, changed_text)?;
+                let what = wait::Changed::Backend(service.as_str(), name.as_str());
+                return wait.until(&client, what).await;
             }
             Self::Drain {
                 service,

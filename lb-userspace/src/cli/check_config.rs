@@ -12,13 +12,15 @@ use super::{
 use crate::{
     api::requests::PlacedError,
     chain::chain,
-    config_file::{self, FileError},
+    config::Config,
+    config_file::{self, FileError, Text},
 };
 
 #[derive(Args, Debug)]
 pub(super) struct CheckConfig {
-    /// Configuration file
-    file: PathBuf,
+    /// Configuration files, and directories of which each *.toml is one; together they are one configuration
+    #[arg(required = true)]
+    files: Vec<PathBuf>,
 }
 
 /// With `-o json`.
@@ -30,39 +32,52 @@ struct Report {
 
 impl CheckConfig {
     pub(super) fn execute(self, context: &Context) -> Result<(), CliError> {
-        let failed = |error: &FileError| CliError::new(Exit::Failed, chain(error));
-        match config_file::read(&self.file) {
-            Ok(config) => {
-                let services = config.desired.services.len();
-                let all = config.desired.services.values();
-                let backends: usize = all.clone().map(|service| service.backends.len()).sum();
-                let hosts: usize = all.map(|service| service.hosts.len()).sum();
-                let by_name = match hosts {
-                    0 => String::new(),
-                    hosts => format!(", {hosts} host names of backends"),
-                };
-                let report = Report {
-                    ok: true,
-                    errors: Vec::new(),
-                };
-                let text = format!(
-                    "{}: ok, {services} services, {backends} backends{by_name}\n",
-                    self.file.display()
-                );
-                context.show(&report, |_| text)
-            }
-            Err(error @ FileError::Read { .. }) => Err(failed(&error)),
-            Err(error) => {
-                let summary = failed(&error);
-                let FileError::Content { errors, .. } = error else {
-                    return Err(summary);
-                };
-                if context.output == Output::Json {
+        let (_, config) = checked(&self.files, context.output)?;
+        let services = config.desired.services.len();
+        let all = config.desired.services.values();
+        let backends: usize = all.clone().map(|service| service.backends.len()).sum();
+        let hosts: usize = all.map(|service| service.hosts.len()).sum();
+        let by_name = match hosts {
+            0 => String::new(),
+            hosts => format!(", {hosts} host names of backends"),
+        };
+        let report = Report {
+            ok: true,
+            errors: Vec::new(),
+        };
+        let text = format!(
+            "{}: ok, {services} services, {backends} backends{by_name}\n",
+            names(&self.files)
+        );
+        context.show(&report, |_| text)
+    }
+}
+
+/// The files of a configuration and what they mean together. Errors are also printed as JSON where that is the output.
+///
+/// # Errors
+/// A file cannot be read, or has errors.
+pub(super) fn checked(files: &[PathBuf], output: Output) -> Result<(Vec<Text>, Config), CliError> {
+    let result = config_file::texts(files).and_then(|texts| {
+        let config = config_file::parse(&texts)?;
+        Ok((texts, config))
+    });
+    result.or_else(|error| {
+        let summary = CliError::new(Exit::Failed, chain(&error));
+        match error {
+            FileError::Read { .. } | FileError::NoFile { .. } => Err(summary),
+            FileError::Content { errors, .. } => {
+                if output == Output::Json {
                     let errors = errors.iter().cloned().map(PlacedError::from).collect();
                     print(&json(&Report { ok: false, errors }, true)?)?;
                 }
                 Err(summary.listing(errors))
             }
         }
-    }
+    })
+}
+
+fn names(files: &[PathBuf]) -> String {
+    let names: Vec<String> = files.iter().map(|file| file.display().to_string()).collect();
+    names.join(", ")
 }

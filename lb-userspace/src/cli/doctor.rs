@@ -58,11 +58,11 @@ impl Doctor {
             Err(error) => return Err(error),
         };
         let config = match (&self.config, &status) {
-            (Some(file), _) => config_file::read(file).map_err(|error| {
+            (Some(file), _) => config_file::read(std::slice::from_ref(file)).map_err(|error| {
                 let summary = CliError::new(Exit::Failed, chain(&error));
                 match error {
                     config_file::FileError::Content { errors, .. } => summary.listing(errors),
-                    config_file::FileError::Read { .. } => summary,
+                    config_file::FileError::Read { .. } | config_file::FileError::NoFile { .. } => summary,
                 }
             })?,
             (None, Some(_)) => running(&client.text("/v1/export").await?)?,

@@ -28,6 +28,8 @@ pub enum Exit {
     Conflict = 4,
     /// The daemon is not reachable.
     Unreachable = 5,
+    /// Waiting took longer than `--timeout`.
+    TimedOut = 6,
     /// Warnings were found, but no failures; or, with `--exit-code`, differences.
     Warnings = 10,
 }

@@ -21,6 +21,7 @@ mod history;
 mod import;
 mod local_time;
 mod man;
+mod migrate;
 mod monitor;
 mod options;
 mod output;
@@ -31,6 +32,7 @@ mod status;
 mod table;
 mod tables;
 mod top;
+mod wait;
 
 use std::path::PathBuf;
 
@@ -88,6 +90,8 @@ enum Command {
     Reload(reload::Reload),
     /// Check a configuration file and show every error
     CheckConfig(check_config::CheckConfig),
+    /// Rewrite configuration files of an older form in the present one
+    Migrate(migrate::Migrate),
     /// Print the desired state as a configuration file
     Export(export::Export),
     /// Write a configuration of HAProxy, keepalived or IPVS as a configuration file
@@ -137,6 +141,7 @@ impl Cli {
             Command::Diff(diff) => context.block_on(diff.execute(&context)),
             Command::Reload(reload) => context.block_on(reload.execute(&context)),
             Command::CheckConfig(check) => check.execute(&context),
+            Command::Migrate(migrate) => migrate.execute(context.output),
             Command::Export(export) => context.block_on(export.execute(&context)),
             Command::Import(import) => import.execute(&context),
             Command::History(history) => context.block_on(history.execute(&context)),

@@ -19,9 +19,9 @@ use crate::{
 
 #[derive(Args, Debug)]
 pub(super) struct Run {
-    /// Configuration file; without one, the stored state is in force
+    /// Configuration file, or directory whose *.toml are one; may be given several times; without one, the stored state is in force
     #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
+    config: Vec<PathBuf>,
     #[arg(long = "iface", value_name = "IFACE", value_parser = values::interface, help = several(&keys::LB, "interfaces"))]
     interfaces: Vec<String>,
     #[arg(long, help = help(&keys::LB, "wait_for_interfaces"))]

@@ -10,6 +10,7 @@ use super::{
     output::{Context, Watch},
     table::bytes,
     tables::{backend_table, endpoint, service_table},
+    wait::{self, Wait},
 };
 use crate::{
     api::{
@@ -72,6 +73,8 @@ pub(super) struct Add {
     #[command(flatten)]
     keys: ServiceKeys<true>,
     #[command(flatten)]
+    wait: Wait,
+    #[command(flatten)]
     change: ChangeFlags,
 }
 
@@ -82,13 +85,15 @@ pub(super) struct Set {
     #[command(flatten)]
     keys: ServiceKeys<false>,
     #[command(flatten)]
+    wait: Wait,
+    #[command(flatten)]
     change: ChangeFlags,
 }
 
 impl ServiceCommand {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let client = context.client();
-        let changed: Changed = match self {
+        let (changed, wait): (Changed, Option<(Wait, ServiceName)>) = match self {
             Self::List { watch } => {
                 let fetch = || client.get::<Vec<Service>>("/v1/services");
                 let table = |services: &Vec<Service>| service_table(services, context);
@@ -105,7 +110,8 @@ impl ServiceCommand {
                 let mut request = add.keys.0;
                 request.insert("name", add.name.as_str());
                 let path = add.change.path("/v1/services".into());
-                client.change(Method::POST, &path, Some(&request)).await?
+                let changed = client.change(Method::POST, &path, Some(&request)).await?;
+                (changed, Some((add.wait, add.name)))
             }
             Self::Set(set) => {
                 let request = set.keys.0;
@@ -115,14 +121,22 @@ impl ServiceCommand {
                     ));
                 }
                 let path = set.change.path(format!("/v1/services/{}", set.name));
-                client.change(Method::PATCH, &path, Some(&request)).await?
+                let changed = client.change(Method::PATCH, &path, Some(&request)).await?;
+                (changed, Some((set.wait, set.name)))
             }
             Self::Remove { name, change } => {
                 let path = change.path(format!("/v1/services/{name}"));
-                client.change(Method::DELETE, &path, None::<&()>).await?
+                (client.change(Method::DELETE, &path, None::<&()>).await?, None)
             }
         };
-        context.show(&changed, changed_text)
+        context.show(&changed, changed_text)?;
+        match wait {
+            Some((wait, name)) => {
+                let name = [name.to_string()];
+                wait.until(&client, wait::Changed::Services(&name)).await
+            }
+            None => Ok(()),
+        }
     }
 }
 

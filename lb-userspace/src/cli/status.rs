@@ -26,7 +26,12 @@ impl StatusCommand {
             let status = client.get::<Status>("/v1/status").await;
             status.map_err(|error| match error.exit {
                 Exit::Unreachable => with_left_forwarding(error),
-                Exit::Failed | Exit::Usage | Exit::NotFound | Exit::Conflict | Exit::Warnings => error,
+                Exit::Failed
+                | Exit::Usage
+                | Exit::NotFound
+                | Exit::Conflict
+                | Exit::TimedOut
+                | Exit::Warnings => error,
             })
         };
         context

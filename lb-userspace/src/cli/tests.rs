@@ -156,41 +156,6 @@ fn check_config_lists_every_error_with_its_place() {
     parse(&line).unwrap().execute().unwrap();
 }
 
-#[test]
-fn waiting_ends_when_every_backend_that_is_checked_was_checked() {
-    use crate::api::types::{Backend, Service};
-    let service = |check: &str, last_check: serde_json::Value, admin: &str| -> Service {
-        let backend = serde_json::json!({
-            "name": "a", "address": "10.0.0.1:80", "weight": 1, "effective_weight": 1, "health": "unchecked",
-            "admin": admin, "removed": false, "mode": "nat", "next_hop": null, "packets": 0, "bytes": 0,
-            "new_flows": 0, "active_flows": 0, "flows_counted_ms_ago": null, "reply_packets": 0,
-            "reply_bytes": 0, "last_check": last_check, "since": null,
-        });
-        let backend: Backend = serde_json::from_value(backend).unwrap();
-        let service = serde_json::json!({
-            "name": "web", "address": "192.0.2.1", "port": 80, "protocol": "tcp", "mode": "nat",
-            "algorithm": "maglev", "affinity": "none", "tracking": "just-enough", "ring_size": "auto",
-            "on_empty": "drop", "on_down": "move", "on_down_after": "3s", "max_removed_percent": 100, "check": check, "packets": 0, "bytes": 0, "new_flows": 0,
-            "active_flows": 0, "reply_packets": 0, "reply_bytes": 0, "drops": [], "healthy_backends": 1,
-            "backends": [backend], "programmed": true, "error": null,
-        });
-        serde_json::from_value(service).unwrap()
-    };
-    let failed = serde_json::json!({"ok": false, "latency_us": 1, "detail": "refused", "at": "now"});
-    for (check, last_check, admin, settled) in [
-        ("none", serde_json::Value::Null, "enabled", true),
-        ("tcp", serde_json::Value::Null, "enabled", false),
-        ("tcp", serde_json::Value::Null, "disabled", true),
-        ("tcp", failed, "enabled", true),
-    ] {
-        assert_eq!(
-            apply::is_settled(&service(check, last_check, admin)),
-            settled,
-            "{check} {admin}"
-        );
-    }
-}
-
 /// Long options of a command with this prefix, in order.
 pub(super) fn option_names(command: &[&str], prefix: &str) -> Vec<String> {
     let mut found = Cli::command();

@@ -22,6 +22,8 @@ pub struct Outcome {
     pub changed: bool,
     /// The differences, one line each.
     pub diff: Vec<String>,
+    /// Services that are added or changed.
+    pub services: Vec<ServiceName>,
     /// The effect on flows of services that stay; empty without an effect.
     pub moved: Vec<Moved>,
     /// The lines of `diff` that undo changes made by command since a configuration file was applied.

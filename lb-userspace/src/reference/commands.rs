@@ -11,7 +11,7 @@ const INTRODUCTION: &str = "\
 Generated from the command line of `lb` by `cargo xtask docs`. From a checkout, `cargo lb …` is the same as `lb …`.
 
 Every command also takes the global options of `lb`. Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no such service or backend,
-4 conflict (it exists, or the revision has moved on), 5 daemon not reachable, 10 warnings (`lb doctor`) or differences
+4 conflict (it exists, or the revision has moved on), 5 daemon not reachable, 6 `--timeout` passed, 10 warnings (`lb doctor`) or differences
 (`--exit-code`).
 
 ";

@@ -15,6 +15,11 @@ Generated from `lb-userspace/crates/model/src/config/keys` by `cargo xtask docs`
 `lb check-config FILE` names every error at once, with line, column and a hint; [restarts.md](restarts.md) says when a file
 takes effect.
 
+A configuration may have several files: `lb run --config`, `lb apply`, `lb diff` and `lb check-config` take files and directories. Of a
+directory, each file whose name ends in `.toml` and does not begin with a dot counts, in the order of the names. `[lb]` stands in one of
+the files at most, and each service in one; errors name the file. `version = 1` at the top of a file is its form, and that of a file
+without it; `lb migrate FILE` writes it.
+
 Durations are written as `\"500ms\"`, `\"2s\"`, `\"10m\"`, `\"2h4m\"` or `\"1d\"`. *Option* is the option of `lb run`, `lb service add`
 and `set`, or `lb backend add` and `set` that sets the same.
 ";

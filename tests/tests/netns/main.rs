@@ -15,6 +15,7 @@ mod doctor;
 mod established;
 mod explain;
 mod failover;
+mod files;
 mod flows;
 mod groups;
 mod guard;

@@ -76,7 +76,8 @@ fn removals_of_much_are_refused_asked_about_or_confirmed() -> Result<()> {
 
     // The service manager's reload fails; SIGHUP, which nobody can confirm, takes any file that has a service.
     // Another file than the one that was applied above.
-    site.daemon.write_config(&one_left.replacen("weight = 1", "weight = 2", 1))?;
+    site.daemon
+        .write_config(&one_left.replacen("weight = 1", "weight = 2", 1))?;
     lost("reload", "2 of 3 backends of service web4")?;
     ensure!(cli.ok("status")?.contains("2 of 3 backends"));
     site.daemon.signal(libc::SIGHUP)?;

@@ -32,7 +32,7 @@ pub(super) fn state(api: &Api, view: &ControlView) -> (ConfigState, Vec<Problem>
                 let problem = problem(
                     format!(
                         "a restart or reload goes on with the running state: {}: {why}",
-                        file.path().display()
+                        file.name()
                     ),
                     "see `lb check-config FILE`",
                 );
@@ -45,7 +45,7 @@ pub(super) fn state(api: &Api, view: &ControlView) -> (ConfigState, Vec<Problem>
     let of_store = api.store.problems();
     problems.extend(of_store.into_iter().map(|of| problem(of.message, &of.hint)));
     let state = ConfigState {
-        file: api.config.as_ref().map(|file| file.path().display().to_string()),
+        file: api.config.as_ref().map(|file| file.name()),
         in_force,
         by_command: lines(&by_command),
         pending: lines(&pending),

@@ -11,7 +11,7 @@ async fn reload(server: &Server) -> Result<Changed, CliError> {
 #[tokio::test(start_paused = true)]
 async fn reload_shows_what_changed_or_every_error() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let server = Server::start_with(Some(ConfigFile::new(file.path().to_owned()))).await;
+    let server = Server::start_with(ConfigFile::of(&[file.path().to_owned()])).await;
     let name = file.path().display().to_string();
     let exported = server.client.text("/v1/export").await.unwrap();
     std::fs::write(file.path(), exported.replace("weight = 20", "weight = 30")).unwrap();
@@ -74,7 +74,7 @@ async fn reload_without_a_file_names_another_way() {
 #[tokio::test(start_paused = true)]
 async fn reload_fails_while_the_state_in_force_is_not_programmed() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let server = Server::start_with(Some(ConfigFile::new(file.path().to_owned()))).await;
+    let server = Server::start_with(ConfigFile::of(&[file.path().to_owned()])).await;
     let checks = json!({ "health": { "kind": "tcp" } });
     server
         .ask(Method::PATCH, "/v1/services/web", &checks)

@@ -6,6 +6,7 @@ fn apply(toml: &str, dry_run: bool, allow_removals: bool) -> ApplyRequest {
     ApplyRequest {
         file: "lb.toml".into(),
         toml: toml.into(),
+        more: Vec::new(),
         dry_run,
         allow_empty: false,
         allow_removals,
@@ -61,7 +62,7 @@ async fn a_file_that_removes_much_has_to_be_confirmed() {
 #[tokio::test]
 async fn a_reload_that_removes_much_has_to_be_confirmed() {
     let file = tempfile::NamedTempFile::new().unwrap();
-    let server = Server::start_with(Some(ConfigFile::new(file.path().to_owned()))).await;
+    let server = Server::start_with(ConfigFile::of(&[file.path().to_owned()])).await;
     let reload = async |query: &str| {
         let path = format!("/v1/reload{query}");
         server

@@ -112,6 +112,18 @@ impl Diff {
         self.items.is_empty()
     }
 
+    /// The services that are added or changed, themselves or a part of them.
+    pub fn services(&self) -> BTreeSet<ServiceName> {
+        let service = |item: &Item| match &item.what {
+            Subject::Settings => None,
+            Subject::Service(service) => (item.change != Change::Removed).then(|| service.clone()),
+            Subject::Clients(service, _) | Subject::Quic(service, _) | Subject::Backend(service, _) => {
+                Some(service.clone())
+            }
+        };
+        self.items.iter().filter_map(service).collect()
+    }
+
     fn push(&mut self, what: Subject, old: Option<Fields>, new: Option<Fields>) {
         let change = match (&old, &new) {
             (None, _) => Change::Added,

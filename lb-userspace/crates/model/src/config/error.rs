@@ -66,6 +66,11 @@ impl<'a> Reporter<'a> {
         }
     }
 
+    /// The name of the file.
+    pub(super) fn file(&self) -> &str {
+        self.file
+    }
+
     /// Line and column of a byte.
     pub(super) fn position(&self, byte: usize) -> (usize, usize) {
         let starts = self.lines.get_or_init(|| {

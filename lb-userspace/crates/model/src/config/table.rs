@@ -52,6 +52,10 @@ impl<'a> Table<'a> {
         }
     }
 
+    pub(super) fn span(&self) -> Span {
+        self.span.clone()
+    }
+
     pub(super) fn spans(&self) -> Spans {
         let values = self
             .table

@@ -1,6 +1,7 @@
 //! Parsing of whole files.
 
 mod clients;
+mod files;
 mod hosts;
 mod ports;
 mod prefixes;

@@ -12,7 +12,7 @@ mod lb;
 mod row;
 mod service;
 
-use self::row::table;
+use self::row::{default, number, table};
 pub(super) use self::{
     access::Subject,
     codec::quoted,
@@ -33,6 +33,7 @@ pub const FILE: KeyTable = KeyTable {
     prefix: "",
     about: "",
     keys: &[
+        default("version", Access::Table, number(1, 1), "1", "Form of the file"),
         table("lb", Access::Table, &LB, "Settings of the balancer as a whole"),
         table("service", Access::Table, &SERVICE, "Services; one table for each"),
     ],
