@@ -84,7 +84,8 @@ fn stripped(object: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
     Ok(stripped)
 }
 
-/// The target directory `out_dir` lies in: cargo marks it with a CACHEDIR.TAG.
+/// The target directory `out_dir` lies in: cargo marks it with a CACHEDIR.TAG, and so it does the directory of a `--target` in it.
 fn target_dir(out_dir: &Path) -> Option<&Path> {
-    out_dir.ancestors().find(|dir| dir.join("CACHEDIR.TAG").is_file())
+    let marked = |dir: &&Path| dir.join("CACHEDIR.TAG").is_file();
+    out_dir.ancestors().filter(marked).last()
 }
