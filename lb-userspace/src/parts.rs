@@ -11,6 +11,10 @@ use crate::events::{EventKind, EventLog, NewEvent};
 /// Time between attempts to have a part that is missing.
 pub const RETRY: Duration = Duration::from_secs(5);
 
+/// The remedy where no interface is configured.
+pub const NAME_AN_INTERFACE: &str =
+    "name one with `interfaces` in [lb] of the file, then restart the daemon; `ip link` lists them";
+
 /// A part that the daemon can do without.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub enum Part {

@@ -6,7 +6,7 @@ use crate::{
     config::{DaemonSettings, daemon::OnExit},
     control::ControlView,
     datapath::Interface,
-    parts::{MissingPart, Part},
+    parts::{MissingPart, NAME_AN_INTERFACE, Part},
 };
 
 /// The text for a daemon that has just become ready. `notes` list parts of file and stored state that are not in force.
@@ -17,7 +17,12 @@ pub(super) fn text(
     view: &ControlView,
     notes: &[String],
 ) -> String {
-    let mut text = format!("lb {} forwards\n", env!("CARGO_PKG_VERSION"));
+    let state = if interfaces.is_empty() {
+        format!("runs, but forwards nothing: no interface is configured\n  {NAME_AN_INTERFACE}")
+    } else {
+        "forwards".to_owned()
+    };
+    let mut text = format!("lb {} {state}\n", env!("CARGO_PKG_VERSION"));
     // Writing to a `String` cannot fail.
     for interface in interfaces {
         let name = &interface.name;
@@ -170,6 +175,17 @@ mod tests {
             ..DaemonSettings::default()
         };
         assert!(text_of(&elsewhere, Desired::default()).contains("export LB_SOCKET=/tmp/lb.sock"));
+        let none = text(
+            &DaemonSettings::default(),
+            &[],
+            &BTreeMap::new(),
+            &view(Desired::default()),
+            &[],
+        );
+        assert!(
+            none.contains("forwards nothing") && none.contains("`interfaces` in [lb]"),
+            "{none}"
+        );
         let full = text_of(
             &elsewhere,
             testing::desired([testing::service("web", 1, &[("a", 1)])]),

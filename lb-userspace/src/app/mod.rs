@@ -80,7 +80,7 @@ const EXIT_AT_ONCE: i32 = 1;
 /// [`RunError`]
 pub fn run(flags: &Flags) -> Result<(), RunError> {
     let (settings, file) = flags.resolve()?;
-    if settings.interfaces.is_empty() {
+    if settings.interfaces.is_empty() && !settings.wait_for_interfaces {
         return Err(RunError::NoInterface);
     }
     memory::limit_arenas();

@@ -77,7 +77,8 @@ impl Flags {
         let stored = FileStore::open_to_read(&dir).ok()??.load().ok()??;
         let applied = stored.applied.map(|applied| applied.daemon.clone());
         let daemon = own.or(applied).unwrap_or_default();
-        (!self.over(daemon.clone()).interfaces.is_empty()).then_some(daemon)
+        let settings = self.over(daemon.clone());
+        (settings.wait_for_interfaces || !settings.interfaces.is_empty()).then_some(daemon)
     }
 
     /// The settings of a file with the flags over them.

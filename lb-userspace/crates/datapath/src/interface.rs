@@ -196,8 +196,11 @@ pub enum InterfaceChangeKind {
 /// The interfaces, in the order they were asked for, kept current.
 pub type Interfaces = watch::Receiver<Arc<[Interface]>>;
 
-/// The first of `interfaces` that the program does not run on, in words.
+/// The first of `interfaces` that the program does not run on, in words; also that there is none.
 pub fn missing(interfaces: &[Interface]) -> Option<String> {
+    if interfaces.is_empty() {
+        return Some("no interface is configured".to_owned());
+    }
     let absent = |interface: &Interface| {
         let absence = interface.absence.as_ref()?;
         Some(format!("interface {} {}", interface.name, absence.message))

@@ -11,12 +11,18 @@ use crate::{
     control::own_traffic,
     datapath::Interface,
     health::BreakerState,
-    parts::{MissingPart, Part},
+    parts::{MissingPart, NAME_AN_INTERFACE, Part},
 };
 
 /// Problems of interfaces.
 pub(super) fn of_interfaces(interfaces: &[Interface]) -> impl Iterator<Item = Problem> {
-    interfaces.iter().filter_map(|interface| {
+    let none = interfaces.is_empty().then(|| Problem {
+        service: None,
+        backend: None,
+        message: "no interface is configured: nothing is forwarded".to_owned(),
+        hint: Some(NAME_AN_INTERFACE.to_owned()),
+    });
+    let missing = interfaces.iter().filter_map(|interface| {
         let problem = interface.problem()?;
         Some(Problem {
             service: None,
@@ -24,7 +30,8 @@ pub(super) fn of_interfaces(interfaces: &[Interface]) -> impl Iterator<Item = Pr
             message: format!("interface {} {}", interface.name, problem.message),
             hint: problem.hint,
         })
-    })
+    });
+    none.into_iter().chain(missing)
 }
 
 /// Problems of missing parts.

@@ -39,7 +39,7 @@ pub(in super::super) fn find(
         }
     }
     match found.len() {
-        0 => Err(DatapathError::NoInterface),
+        0 if !options.wait_for_interfaces => Err(DatapathError::NoInterface),
         given if given > MAX_INTERFACES as usize => Err(DatapathError::TooManyInterfaces { given }),
         _ => Ok(found),
     }

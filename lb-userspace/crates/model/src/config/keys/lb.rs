@@ -31,11 +31,11 @@ pub const LB: KeyTable = KeyTable {
             "wait_for_interfaces", field!(Daemon.wait_for_interfaces = BOOL),
             BOOLEAN,
             "false",
-            "Start although an interface is missing, and attach to it when it appears",
+            "Start although an interface is missing or none is named, and attach when it appears",
         )
         .more(
             "Until then `lb status`, `/readyz` and `lb_interface_attached` report what is missing. With `false`, a missing \
-             interface is an error at start.",
+             interface, and none at all, is an error at start.",
         ),
         default("xdp_mode", field!(Daemon.xdp_mode = word()), one_of::<XdpModeChoice>(), "\"auto\"", "XDP mode to attach in").at_start().more(
             "`native` runs in the driver, `generic` in the kernel's stack and is slower. `auto` takes native where it works, \
