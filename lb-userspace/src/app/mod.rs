@@ -22,6 +22,7 @@ mod signals;
 mod sockets;
 pub(crate) mod telemetry;
 mod threads;
+mod watchdog;
 mod watches;
 
 use std::{

@@ -20,6 +20,8 @@ pub(super) enum Notice {
     Ready,
     /// It leaves.
     Stopping,
+    /// Its loops turn.
+    Alive,
 }
 
 /// Sends a notice to the service manager, if there is one.
@@ -38,6 +40,7 @@ fn send(socket: &OsStr, notice: Notice) -> io::Result<()> {
     let state: &[u8] = match notice {
         Notice::Ready => b"READY=1\n",
         Notice::Stopping => b"STOPPING=1\n",
+        Notice::Alive => b"WATCHDOG=1\n",
     };
     let address = match socket.as_bytes() {
         [b'@', name @ ..] => SocketAddr::from_abstract_name(name),
@@ -63,7 +66,11 @@ mod tests {
                 format!("@{abstract_name}").into(),
             ),
         ] {
-            for (notice, text) in [(Notice::Ready, "READY=1\n"), (Notice::Stopping, "STOPPING=1\n")] {
+            for (notice, text) in [
+                (Notice::Ready, "READY=1\n"),
+                (Notice::Stopping, "STOPPING=1\n"),
+                (Notice::Alive, "WATCHDOG=1\n"),
+            ] {
                 send(&name, notice).unwrap();
                 let mut buffer = [0; 64];
                 let length = socket.recv(&mut buffer).unwrap();

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::keep_events::keep_events;
+use super::{keep_events::keep_events, watchdog};
 use crate::{
     config::DaemonSettings,
     control::{ControlHandle, FaultsByService, certificates, own_traffic, passive, pressure},
@@ -56,5 +56,6 @@ impl Watches<'_> {
         let journal = Journal::new(&self.settings.state_dir);
         tracker.spawn(keep_events(journal, events(), self.parts.clone(), cancel()));
         tracker.spawn(certificates::watch(health(), control(), events(), cancel()));
+        tracker.spawn(watchdog::run(control(), health(), cancel()));
     }
 }

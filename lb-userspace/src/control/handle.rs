@@ -55,6 +55,8 @@ pub(super) enum Request {
     },
     /// A configuration file was refused before it became a change.
     Refused { why: String, by: Option<Box<Author>> },
+    /// Asks whether the task still works.
+    Ping(oneshot::Sender<()>),
 }
 
 /// Handle to request changes and to read the state.
@@ -107,6 +109,12 @@ impl ControlHandle {
         let by = self.by.clone().map(Box::new);
         // No receiver while the daemon exits.
         let _ = self.requests.send(Request::Refused { why, by }).await;
+    }
+
+    /// Returns when the task has worked off all requests made before; `false` if it has ended. A frozen task does not answer.
+    pub async fn answers(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        self.requests.send(Request::Ping(answer)).await.is_ok() && answered.await.is_ok()
     }
 
     /// The state now, and notice when it changes.

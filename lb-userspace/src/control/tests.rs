@@ -725,6 +725,16 @@ async fn a_disk_that_hangs_holds_no_verdict_up() {
     drop(disk);
 }
 
+/// The watchdog's notices end with the answers.
+#[tokio::test]
+async fn task_answers_while_it_runs() {
+    let rig = Rig::start(two_backends(), Inherited::default()).await;
+    let control = rig.control.clone();
+    assert!(control.answers().await);
+    drop(rig);
+    while control.answers().await {}
+}
+
 #[tokio::test]
 async fn repeated_health_state_is_reported_once() {
     let stored = Stored::by_command(checked(two_backends()));

@@ -11,7 +11,7 @@ use std::{
 
 use lb_common::counters::Signals;
 use tokio::{
-    sync::{mpsc, watch},
+    sync::{mpsc, oneshot, watch},
     task::{AbortHandle, Id, JoinError, JoinSet},
     time,
 };
@@ -82,6 +82,7 @@ pub enum SpawnError {
 pub struct HealthHandle<I: TargetId> {
     specs: watch::Sender<Vec<CheckSpec<I>>>,
     signals: mpsc::Sender<BackendSignals<I>>,
+    pings: mpsc::Sender<oneshot::Sender<()>>,
     board: StatusBoard<I>,
     reports: Reports,
     paths: Arc<OnceLock<Arc<dyn Paths>>>,
@@ -143,6 +144,12 @@ impl<I: TargetId> HealthHandle<I> {
         self.board.snapshot()
     }
 
+    /// Returns when the engine's loop has run since the call; `false` if it has stopped. A frozen engine does not answer.
+    pub async fn answers(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        self.pings.send(answer).await.is_ok() && answered.await.is_ok()
+    }
+
     /// Returns when the engine has stopped, by request or not.
     pub async fn stopped(&self) {
         self.specs.closed().await;
@@ -159,6 +166,7 @@ struct Runner<I: TargetId, O: Environment> {
     engine: Engine<I>,
     specs: watch::Receiver<Vec<CheckSpec<I>>>,
     signals: mpsc::Receiver<BackendSignals<I>>,
+    pings: mpsc::Receiver<oneshot::Sender<()>>,
     events: mpsc::Sender<HealthEvent<I>>,
     outbox: BTreeMap<I, HealthEvent<I>>,
     probes: HashMap<CheckNo, (SocketAddr, Duration, Arc<O::Check>)>,
@@ -219,11 +227,13 @@ impl<I: TargetId, O: Environment> Runner<I, O> {
         let (sender, specs) = watch::channel(Vec::new());
         let (events, receiver) = mpsc::channel(EVENT_DEPTH);
         let (teller, signals) = mpsc::channel(SIGNAL_DEPTH);
+        let (pinger, pings) = mpsc::channel(1);
         let task = Self {
             environment,
             engine: Engine::new(config.max_in_flight, config.seed, metrics, board.clone()),
             specs,
             signals,
+            pings,
             events,
             outbox: BTreeMap::new(),
             probes: HashMap::new(),
@@ -236,6 +246,7 @@ impl<I: TargetId, O: Environment> Runner<I, O> {
         let handle = HealthHandle {
             specs: sender,
             signals: teller,
+            pings: pinger,
             board,
             reports: task.reports.clone(),
             paths: Arc::default(),
@@ -275,6 +286,7 @@ impl<I: TargetId, O: Environment> Runner<I, O> {
                     let events = self.engine.take_signals(signals, self.moment());
                     self.publish(events);
                 }
+                Some(ping) = self.pings.recv() => drop(ping.send(())),
                 targets = self.reports.news() => {
                     self.engine.hasten(&targets, clock::now());
                 }

@@ -285,6 +285,11 @@ impl<P: ProgramTarget> ControlTask<P> {
                             self.refuse(why, by.as_deref());
                             continue;
                         }
+                        Request::Ping(answer) => {
+                            // The caller may be gone.
+                            let _ = answer.send(());
+                            continue;
+                        }
                     };
                     let outcome = self.change(&change, expected, dry_run, by.map(|by| *by)).await;
                     // The caller may be gone; the change stays.

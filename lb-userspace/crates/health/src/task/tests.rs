@@ -57,6 +57,16 @@ async fn next(events: &mut mpsc::Receiver<HealthEvent>) -> HealthEvent {
         .expect("a running engine")
 }
 
+/// The watchdog's notices end with the answers.
+#[tokio::test]
+async fn engine_answers_while_it_runs() {
+    let (handle, _events, cancel, _registry) = spawn();
+    assert!(handle.answers().await);
+    cancel.cancel();
+    handle.stopped().await;
+    assert!(!handle.answers().await);
+}
+
 #[tokio::test]
 async fn backend_that_dies_and_returns_is_reported() {
     let (handle, mut events, cancel, registry) = spawn();
