@@ -21,6 +21,7 @@ mod history;
 mod import;
 mod local_time;
 mod man;
+mod man_of_file;
 mod migrate;
 mod monitor;
 mod options;
