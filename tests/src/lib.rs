@@ -19,6 +19,7 @@ pub mod frames;
 pub mod http;
 pub mod lane;
 pub mod lb_cli;
+pub mod machine;
 pub mod metrics;
 pub mod netns;
 pub mod nginx;

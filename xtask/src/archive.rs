@@ -72,6 +72,37 @@ impl Archive {
         self.unpack(packages, &mut command, root)
     }
 
+    /// Fetches the packages of a whole system with these in it, as for a new machine, and gives the directory where they are.
+    ///
+    /// # Errors
+    /// When a package is unknown, or cannot be fetched.
+    pub(crate) fn fetch_system(&self, packages: &[&str]) -> Result<PathBuf> {
+        let fetched = self.dir.join("archives");
+        remove_packages(&fetched)?;
+        let mut fetch = self.apt("apt-get");
+        fetch
+            .args([
+                "-q",
+                "-y",
+                "--download-only",
+                "--no-install-recommends",
+                "install",
+                "?essential",
+            ])
+            .args(packages);
+        let step = format!("fetching a system with {} (once)", packages.join(" "));
+        progress::step(&step, &apt::log_file("packages")?, &mut fetch)?;
+        Ok(fetched)
+    }
+
+    /// Removes what was fetched.
+    ///
+    /// # Errors
+    /// When a file cannot be removed.
+    pub(crate) fn clean(&self) -> Result<()> {
+        remove_packages(&self.dir.join("archives"))
+    }
+
     /// Unpacks a package alone below `root`.
     ///
     /// # Errors

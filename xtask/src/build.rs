@@ -115,7 +115,7 @@ pub(crate) fn lb(workspace: &Workspace, profile: Profile) -> Result<()> {
 }
 
 /// The commit of the checkout, with a mark where files differ from it; `unknown` outside of a checkout.
-fn commit(workspace: &Workspace) -> String {
+pub(crate) fn commit(workspace: &Workspace) -> String {
     let git = Command::new("git")
         .args(["describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"])
         .current_dir(&workspace.root)

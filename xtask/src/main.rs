@@ -12,7 +12,9 @@ mod fuzz;
 mod graph;
 mod packages;
 mod progress;
+mod root;
 mod run;
+mod rust_flags;
 mod setup;
 mod summary;
 mod test;
@@ -63,7 +65,7 @@ enum Command {
     Graph(graph::Options),
     /// Try to break the parser and the slot logic on the host, under libFuzzer
     Fuzz(fuzz::Options),
-    /// Pack a release: binary, unit file, example configuration, licences
+    /// Make a release: archive, packages, container image, bill of materials
     Dist(dist::Options),
 }
 

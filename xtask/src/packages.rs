@@ -113,7 +113,28 @@ const VM: Bundle = Bundle {
     ],
 };
 
-const ALL: [&Bundle; 4] = [&TESTS, &BROWSER, &PEERS, &VM];
+/// The tools of RPM, for packages.
+const RPM: Bundle = Bundle {
+    name: "rpm",
+    packages: &["rpm"],
+    programs: &[
+        rpm_program("rpmbuild", "usr/bin/rpmbuild"),
+        rpm_program("rpm", "usr/bin/rpm"),
+    ],
+};
+
+/// It finds its macros relative to its directory.
+const fn rpm_program(name: &'static str, file: &'static str) -> Program {
+    Program {
+        name,
+        file,
+        env: &[("RPM_CONFIGDIR", "@/usr/lib/rpm")],
+        args: &[],
+        has_own_root: false,
+    }
+}
+
+const ALL: [&Bundle; 5] = [&TESTS, &BROWSER, &PEERS, &VM, &RPM];
 
 /// The lints of Debian's compiler, a package apart from it.
 const CLIPPY: &str = "rust-web-clippy";
@@ -142,6 +163,14 @@ pub(crate) fn ensure_browser() -> Result<()> {
 /// As [`ensure()`].
 pub(crate) fn ensure_peers() -> Result<()> {
     ensure_bundle(&PEERS)
+}
+
+/// Provides the tools of RPM.
+///
+/// # Errors
+/// As [`ensure()`].
+pub(crate) fn ensure_rpm() -> Result<()> {
+    ensure_bundle(&RPM)
 }
 
 /// Sees to it that virtual machines can run.

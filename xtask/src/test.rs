@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 
 use crate::{
     build::{self, Profile},
-    packages, setup,
+    dist, packages, root, setup,
     summary::{Count, Summary},
     test_program::{self, HOST_CRATES},
     tidy,
@@ -37,15 +37,21 @@ enum Lane {
     Netns,
     /// The same on the oldest kernel, in a virtual machine
     Kernels,
+    /// Packages under systemd, in a machine of namespaces; root
+    Packages,
 }
 
 /// The test programs of `lb-tests`, one a lane.
 const PACKETS: &str = "packets";
 const NETNS: &str = "netns";
 const KERNELS: &str = "kernels";
+const PACKAGES: &str = "packages";
 
 /// Tests of the lane `netns` at a time, for each processor: they wait for checks, resolvers and idle flows most of their time.
 const NETNS_TESTS_PER_CPU: usize = 3;
+
+/// Machines of the lane `packages` at a time.
+const MACHINES: usize = 2;
 
 /// Runs `cargo xtask test`.
 ///
@@ -86,6 +92,9 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
         summary.lane("kernels", |count| {
             test_program::run(&mut vm::command(workspace, KERNELS)?, count)
         });
+    }
+    if wanted(Lane::Packages) {
+        summary.lane("packages", |count| packages_lane(workspace, count));
     }
     println!("{}", summary.table());
     if !summary.passed() {
@@ -199,7 +208,7 @@ fn packets(workspace: &Workspace, count: &mut Count) -> Result<()> {
 /// Tests that wait most of their time: several for each processor.
 fn netns(workspace: &Workspace, count: &mut Count) -> Result<()> {
     let mut programs = workspace.targets("tests/tests")?;
-    programs.retain(|name| name != PACKETS && name != KERNELS);
+    programs.retain(|name| ![PACKETS, KERNELS, PACKAGES].contains(&name.as_str()));
     ensure!(
         programs.is_empty(),
         "{programs:?} in tests/tests are in no lane: move them to tests/tests/netns"
@@ -207,6 +216,19 @@ fn netns(workspace: &Workspace, count: &mut Count) -> Result<()> {
     let program = test_program::build(workspace, &["--test", NETNS], NETNS)?;
     let cpus = thread::available_parallelism().map_or(1, usize::from);
     test_program::run_each(|| as_root(workspace, &program), cpus * NETNS_TESTS_PER_CPU, count)
+}
+
+/// Packages around the program of the other lanes, installed in machines of Debian's packages.
+fn packages_lane(workspace: &Workspace, count: &mut Count) -> Result<()> {
+    let root = root::ensure()?;
+    let made = dist::for_tests(workspace, &workspace.lb(Profile::Release.dir()))?;
+    let program = test_program::build(workspace, &["--test", PACKAGES], PACKAGES)?;
+    let command = || {
+        let mut command = as_root(workspace, &program)?;
+        command.env("LB_MACHINE_ROOT", &root).env("LB_PACKAGES", &made);
+        Ok(command)
+    };
+    test_program::run_each(command, MACHINES, count)
 }
 
 /// A test program of `lb-tests`, as root.

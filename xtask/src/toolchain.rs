@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::workspace::{Workspace, cache_dir, find_program, output_of};
+use crate::{
+    rust_flags,
+    workspace::{Workspace, cache_dir, find_program, output_of},
+};
 
 /// The target of the XDP program: BPF in the byte order of this machine.
 pub(crate) const BPF_TARGET: &str = if cfg!(target_endian = "little") {
@@ -25,7 +28,7 @@ pub(crate) const LINKER_VERSION: &str = "0.13.0";
 const DEBIAN_RUSTC: &str = "/usr/bin/rustc";
 
 /// Flags of the XDP program's build: BTF for the maps and line info, and the instructions of kernels since 5.1.
-const BPF_RUSTFLAGS: &str = "-C link-arg=--btf -C target-cpu=v3";
+const BPF_RUSTFLAGS: [&str; 2] = ["-Clink-arg=--btf", "-Ctarget-cpu=v3"];
 
 /// A compiler and a linker that go together.
 #[derive(Debug, PartialEq, Eq)]
@@ -72,7 +75,6 @@ impl Toolchain {
         // compiler.
         for name in [
             "RUSTFLAGS",
-            "CARGO_ENCODED_RUSTFLAGS",
             "RUSTC_WRAPPER",
             "RUSTC_WORKSPACE_WRAPPER",
             "LD_LIBRARY_PATH",
@@ -97,7 +99,11 @@ impl Toolchain {
         let variable = format!("CARGO_TARGET_{}", BPF_TARGET.to_uppercase().replace('-', "_"));
         command
             .env(format!("{variable}_LINKER"), linker)
-            .env(format!("{variable}_RUSTFLAGS"), BPF_RUSTFLAGS)
+            // Source lines are part of the object.
+            .env(
+                rust_flags::VARIABLE,
+                rust_flags::with_hidden_paths(workspace, &BPF_RUSTFLAGS),
+            )
             .args([
                 "--package",
                 "lb-ebpf",
