@@ -2,6 +2,8 @@
 
 use std::{path::PathBuf, sync::Arc, time::SystemTime};
 
+use tokio::task::{self, JoinHandle};
+
 use crate::{
     app::error::RunError,
     chain::chain,
@@ -10,8 +12,9 @@ use crate::{
     control::{Change, ControlError, RefusedFile, report_replaced},
     events::{EventKind, EventLog, NewEvent},
     state::{
+        desired::Revision,
         removals::MayRemove,
-        store::{Store, StoreError},
+        store::{LenientStore, Store, StoreError},
         stored::{FileOrder, Stored},
     },
 };
@@ -26,28 +29,19 @@ pub(super) struct First {
     pub(super) refused: Option<RefusedFile>,
     /// Why the stored state was not used, and where it is now.
     pub(super) set_aside: Option<String>,
+    /// It differs from the stored one.
+    pub(super) is_new: bool,
 }
 
 impl First {
     /// Reports as events and in the log which parts of file and stored state are not in force, and which changes the
     /// file undoes. Returns the messages for the start's own output.
-    pub(super) fn report(&self, store: &dyn Store, events: &EventLog) -> Vec<String> {
+    pub(super) fn report(&self, events: &EventLog) -> Vec<String> {
         let revision = self.stored.desired.revision;
         let refused = self.refused.as_ref().map(|refused| refused.why.clone());
-        let unsaved = store.unsaved().map(|unsaved| unsaved.message);
-        let set_aside = self.set_aside.iter().cloned();
-        let mut notes: Vec<String> = set_aside.chain(refused).chain(unsaved).collect();
+        let mut notes: Vec<String> = self.set_aside.iter().cloned().chain(refused).collect();
         for problem in &notes {
-            tracing::error!("{problem}");
-            let event = NewEvent {
-                kind: EventKind::Refused,
-                service: None,
-                backend: None,
-                revision: revision.0,
-                message: problem.clone(),
-                by: None,
-            };
-            events.push(event, SystemTime::now());
+            report_problem(events, revision, problem);
         }
         report_replaced(events, revision, &self.replaced, None);
         let undone = self.replaced.to_string();
@@ -55,10 +49,63 @@ impl First {
         notes.extend(undone.map(|line| format!("replaces a change made by command: {line}")));
         notes
     }
+
+    /// Saves the state if it is new. A disk may take longer to write it than the rest of a start takes, so a thread does it.
+    pub(super) fn save(&self, store: Arc<LenientStore>) -> Saving {
+        let stored = self.is_new.then(|| self.stored.clone());
+        let revision = self.stored.desired.revision;
+        let work = move || {
+            if let Some(stored) = stored {
+                store.save_first(&stored);
+            }
+            store.unsaved().map(|unsaved| unsaved.message)
+        };
+        Saving {
+            revision,
+            unsaved: task::spawn_blocking(work),
+        }
+    }
 }
 
-/// Finds the state to begin with, and saves it. `file` is the configuration file, if the start has one. `strict`: a file that cannot
-/// be used ends the start.
+/// A first state that is being saved.
+pub(super) struct Saving {
+    revision: Revision,
+    /// Why it is not.
+    unsaved: JoinHandle<Option<String>>,
+}
+
+impl Saving {
+    /// Waits until it is saved. Reports as event and in the log that it cannot be, and returns the message for the start's own output.
+    ///
+    /// # Errors
+    /// The thread died.
+    pub(super) async fn done(self, events: &EventLog) -> Result<Option<String>, RunError> {
+        let unsaved = self
+            .unsaved
+            .await
+            .map_err(|_| RunError::Died("saving the state"))?;
+        if let Some(problem) = &unsaved {
+            report_problem(events, self.revision, problem);
+        }
+        Ok(unsaved)
+    }
+}
+
+fn report_problem(events: &EventLog, revision: Revision, problem: &str) {
+    tracing::error!("{problem}");
+    let event = NewEvent {
+        kind: EventKind::Refused,
+        service: None,
+        backend: None,
+        revision: revision.0,
+        message: problem.to_owned(),
+        by: None,
+    };
+    events.push(event, SystemTime::now());
+}
+
+/// Finds the state to begin with. `file` is the configuration file, if the start has one. `strict`: a file that cannot be used ends the
+/// start.
 ///
 /// # Errors
 /// The stored state cannot be used and there is no file; or the file cannot follow it.
@@ -94,9 +141,7 @@ pub(super) fn first_state(
         {
             Ok(next) => {
                 first.replaced = first.stored.replaced_by(&next.desired);
-                if next != first.stored {
-                    store.save_first(&next)?;
-                }
+                first.is_new = next != first.stored;
                 first.stored = next;
             }
             Err(error @ ControlError::NoServices(_)) if !strict => {

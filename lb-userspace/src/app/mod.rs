@@ -156,10 +156,11 @@ impl Daemon {
         let events = Arc::new(EventLog::after(Journal::new(&settings.state_dir).last()));
         let board = PartBoard::new(Arc::clone(&events));
         let sockets = sockets::listen(&settings).await?;
-        let store: Arc<dyn Store + Send + Sync> =
-            Arc::new(LenientStore::open(&settings.state_dir, config.is_some())?);
+        let store = Arc::new(LenientStore::open(&settings.state_dir, config.is_some())?);
         let first = first_state(&*store, file, flags.strict)?;
-        let notes = first.report(&*store, &events);
+        let mut notes = first.report(&events);
+        let saving = first.save(Arc::clone(&store));
+        let store: Arc<dyn Store + Send + Sync> = store;
         let First { stored, refused, .. } = first;
         let metrics_listener = metrics::bind(settings.metrics).await;
         let registry = Registry::new();
@@ -185,6 +186,8 @@ impl Daemon {
             needs: needs_of(&stored.desired),
         };
         let (mut datapath, attached) = Datapath::begin(&attach_options, early)?;
+        // Nothing is programmed before it is saved.
+        notes.extend(saving.done(&events).await?);
         let interfaces = datapath.interfaces();
         let changes = datapath.changes();
         let datapath_parts = datapath.parts();

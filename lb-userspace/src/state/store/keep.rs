@@ -28,15 +28,6 @@ pub trait Store {
     /// It cannot be written. The state saved before stays.
     fn save(&self, stored: &Stored) -> Result<(), StoreError>;
 
-    /// Like [`Self::save`], for the first state of a start, which must not fail because of a read-only disk: then
-    /// [`Self::unsaved`] reports it.
-    ///
-    /// # Errors
-    /// As [`Self::save`].
-    fn save_first(&self, stored: &Stored) -> Result<(), StoreError> {
-        self.save(stored)
-    }
-
     /// Renames a file that [`Self::load`] refuses, and keeps it. Returns its new path.
     ///
     /// # Errors
