@@ -14,6 +14,7 @@ use super::{
     make::{create, on_all_cpus, order, types},
     object::{Map, Variant},
     pin::layout,
+    spread::Spread,
 };
 use crate::error::DatapathError;
 
@@ -50,7 +51,12 @@ impl EarlyStart {
             return Ok(Self::default());
         }
         let thread = thread::Builder::new().name("lb-early".to_owned());
-        Ok(Self(Progress::Making(thread.spawn(make_early)?)))
+        let spread = Spread::from_here();
+        let work = move || {
+            spread.join();
+            make_early()
+        };
+        Ok(Self(Progress::Making(thread.spawn(work)?)))
     }
 
     /// These maps, which are there already.

@@ -59,6 +59,7 @@ mod replies;
 mod services;
 mod slots;
 mod snapshot;
+mod spread;
 mod stages;
 mod stats;
 mod sweeper;

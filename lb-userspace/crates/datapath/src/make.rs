@@ -11,6 +11,7 @@ use std::{
 use super::{
     loading::{self, MapTypes},
     object::{Map, Parts},
+    spread::Spread,
 };
 use crate::error::DatapathError;
 
@@ -54,7 +55,8 @@ pub(super) fn on_all_cpus<T: Send>(
 ) -> Result<Vec<T>, DatapathError> {
     let workers = thread::available_parallelism()
         .map_or(1, NonZero::get)
-        .min(MAX_WORKERS);
+        .min(MAX_WORKERS)
+        .min(count);
     let next = AtomicUsize::new(0);
     let run = || -> Vec<(usize, T)> {
         let mut done = Vec::new();
@@ -66,10 +68,17 @@ pub(super) fn on_all_cpus<T: Send>(
             done.push((index, work(index)));
         }
     };
+    let spread = &Spread::from_here();
     let mut results = thread::scope(|scope| {
+        let work = || {
+            spread.join();
+            run()
+        };
         // Where no thread can be started, this one does all of it.
-        let start = |_| thread::Builder::new().spawn_scoped(scope, run).ok();
+        let start = |_| thread::Builder::new().spawn_scoped(scope, work).ok();
         let threads: Vec<_> = (1..workers).filter_map(start).collect();
+        // One that begins on this CPU could not leave it before the kernel has done some work of this thread.
+        thread::yield_now();
         let mut results = run();
         for thread in threads {
             let died = |_| DatapathError::BadObject("a thread that loads it died".to_owned());
