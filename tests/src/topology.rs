@@ -89,7 +89,7 @@ pub struct Topology {
     pub backends: Vec<Host>,
     /// The bridge or router in the middle. Its ports are `client`, `lb` and `b0`, `b1`, …
     pub middle: Netns,
-    _passes: Vec<PassProgram>,
+    passes: Vec<PassProgram>,
 }
 
 impl Topology {
@@ -109,7 +109,7 @@ impl Topology {
                 .map(|i| Host::new(&format!("b{i}"), v4(backend_net, 10 + i), v6(backend_net, 10 + i)))
                 .collect::<Result<_>>()?,
             middle: Netns::new("middle")?,
-            _passes: Vec::new(),
+            passes: Vec::new(),
         };
         match shape {
             Shape::OneArmed => topology.join_one_armed()?,
@@ -129,6 +129,12 @@ impl Topology {
             Shape::OneArmed | Shape::Routed => &["eth0"],
             Shape::TwoArmed => &["front", "back"],
         }
+    }
+
+    /// Takes the XDP programs from the other ends of the balancer's links, so that the kernel refuses frames which the balancer
+    /// redirects there.
+    pub fn refuse_redirected_frames(&mut self) {
+        self.passes.clear();
     }
 
     /// An address for a service; `n` at least 1.
@@ -171,7 +177,7 @@ impl Topology {
         for (ns, device) in [(&self.client.ns, "eth0"), (&self.lb.ns, "front")] {
             ns.run("ethtool", &["-K", device, "tx", "off"])?;
         }
-        self._passes.push(PassProgram::attach(&self.client.ns, "eth0")?);
+        self.passes.push(PassProgram::attach(&self.client.ns, "eth0")?);
         Ok(())
     }
 
@@ -200,7 +206,7 @@ impl Topology {
             default_route(&backend.ns, 2)?;
         }
         self.pass_at_middle("lb")?;
-        self._passes.push(PassProgram::attach(&self.client.ns, "eth0")?);
+        self.passes.push(PassProgram::attach(&self.client.ns, "eth0")?);
         Ok(())
     }
 
@@ -239,7 +245,7 @@ impl Topology {
     }
 
     fn pass_at_middle(&mut self, port: &str) -> Result<()> {
-        self._passes.push(PassProgram::attach(&self.middle, port)?);
+        self.passes.push(PassProgram::attach(&self.middle, port)?);
         Ok(())
     }
 

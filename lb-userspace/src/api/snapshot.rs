@@ -86,6 +86,7 @@ impl StatusSnapshot {
                 .chain(problems::of_interfaces(&interfaces))
                 .chain(problems::of_parts(missing))
                 .chain(self.own_traffic())
+                .chain(self.redirects())
                 .chain(self.of_config.iter().cloned())
                 .collect(),
             services: Vec::new(),

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::time;
+use tokio::{task, time};
 use tokio_util::sync::CancellationToken;
 
 use crate::{
@@ -49,7 +49,8 @@ pub(super) fn checks_need_program(desired: &Desired) -> bool {
     services.any(|service| service.health.through == Through::Vip)
 }
 
-/// Has the whole program take the place of the first one, some time after READY; tries again until it runs.
+/// Has the whole program take the place of the first one, some time after READY; tries again until it runs. Then frames that cannot be
+/// redirected are counted.
 pub(super) async fn load_rest(writer: WriterHandle, cancel: CancellationToken) {
     let mut wait = REST_AFTER;
     loop {
@@ -58,8 +59,14 @@ pub(super) async fn load_rest(writer: WriterHandle, cancel: CancellationToken) {
             () = time::sleep(wait) => {}
         }
         if writer.load_rest().await {
-            return;
+            break;
         }
         wait = parts::RETRY;
+    }
+    let stats = writer.stats();
+    let counts = task::spawn_blocking(move || stats.count_redirects()).await;
+    // Without a result the runtime is going down.
+    if let Ok(Err(error)) = counts {
+        tracing::warn!(%error, "frames that cannot be redirected are not counted");
     }
 }

@@ -19,7 +19,8 @@ use super::{
 use crate::{
     control::view::ControlView,
     datapath::{
-        BackendStats, DatapathError, GaveWay, InterfaceStats, MapUse, NextHops, Snapshot, WriterHandle,
+        BackendStats, DatapathError, GaveWay, InterfaceStats, MapUse, NextHops, RedirectErrors, Snapshot,
+        WriterHandle,
     },
     state::{
         names::{BackendName, ServiceName},
@@ -62,6 +63,8 @@ pub(super) type BackendId = (ServiceName, BackendName);
 pub struct Observation {
     /// One for each attached interface.
     pub interfaces: Vec<InterfaceStats>,
+    /// Frames that could not be redirected; `None` while they are not counted.
+    pub redirect_errors: Option<Vec<RedirectErrors>>,
     /// Of all services.
     pub services: BTreeMap<ServiceName, Traffic>,
     /// Half-open flows of services that gave way to new ones.
@@ -133,6 +136,7 @@ impl Observer {
         let Reading { snapshot, next_hops } = self.reader.read()?;
         let mut seen = Observation {
             interfaces: snapshot.interfaces,
+            redirect_errors: snapshot.redirect_errors,
             maps: snapshot.maps,
             flows_counted_at: snapshot.flows_counted_at,
             flows_counted_in: snapshot.flows_counted_in,

@@ -52,6 +52,7 @@ pub(super) fn render(text: &mut Text, seen: &Observation) {
             family.sample(&[("interface", &interface.name), ("counter", counter)], packets);
         }
     }
+    redirect_errors(text, seen);
     let mut family = text.family(
         "lb_interface_reattachments_total",
         Kind::Counter,
@@ -145,6 +146,31 @@ pub(super) fn render(text: &mut Text, seen: &Observation) {
     );
     for reason in Reason::ALL.iter().filter(|reason| reason.is_reply()) {
         family.sample(&[("reason", reason.name())], count(reason));
+    }
+}
+
+/// A series for each interface of the program begins with 0, for the error of a device that takes no frames of programs.
+fn redirect_errors(text: &mut Text, seen: &Observation) {
+    const NOT_TAKEN: &str = "EOPNOTSUPP";
+    let Some(errors) = &seen.redirect_errors else {
+        return;
+    };
+    let own = seen
+        .interfaces
+        .iter()
+        .map(|interface| ((interface.name.as_str(), NOT_TAKEN), 0));
+    let mut counts: BTreeMap<(&str, &str), u64> = own.collect();
+    for error in errors {
+        *counts.entry((&error.interface, error.name())).or_default() += error.frames;
+    }
+    let mut family = text.family(
+        "lb_xdp_redirect_errors_total",
+        Kind::Counter,
+        "Frames that the kernel could not redirect to an interface, by error: EOPNOTSUPP (it takes no frames from XDP), ENETDOWN, \
+         EMSGSIZE",
+    );
+    for ((interface, error), frames) in counts {
+        family.sample(&[("interface", interface), ("error", error)], frames);
     }
 }
 

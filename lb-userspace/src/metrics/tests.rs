@@ -16,7 +16,7 @@ use super::{Scrape, render};
 use crate::{
     config::change::Request,
     control::{ApplyMetrics, Change, Inherited, ReloadMetrics, testing::Rig},
-    datapath::{BackendStats, InterfaceStats, LinkLosses, MapUse},
+    datapath::{BackendStats, InterfaceStats, LinkLosses, MapUse, RedirectErrors},
     discovery::{HostStatus, HostStatuses},
     health::{
         Certificate, CheckId, CheckStatus, CheckStatuses, Health, HealthMetrics, Judgement, LastCheck,
@@ -76,6 +76,12 @@ fn count(rig: &Rig, address: &str, packets: u64) {
         };
         (*reason, count)
     };
+    world.snapshot.redirect_errors = Some(vec![RedirectErrors {
+        interface: "eth1".into(),
+        error: libc::ENETDOWN,
+        frames: 7,
+        lately: false,
+    }]);
     world.snapshot.interfaces = vec![InterfaceStats {
         name: "eth0".into(),
         attached: true,
@@ -229,6 +235,14 @@ async fn metrics_text_is_well_formed_and_matches_the_maps() {
         (
             "lb_interface_losses_total{interface=\"eth0\",counter=\"rx_missed\"}",
             9.0,
+        ),
+        (
+            "lb_xdp_redirect_errors_total{interface=\"eth0\",error=\"EOPNOTSUPP\"}",
+            0.0,
+        ),
+        (
+            "lb_xdp_redirect_errors_total{interface=\"eth1\",error=\"ENETDOWN\"}",
+            7.0,
         ),
         ("lb_cpu_packets_total{cpu=\"0\"}", 30.0),
         ("lb_cpu_packets_total{cpu=\"1\"}", 12.0),

@@ -356,8 +356,12 @@ fn each_alert_fires_for_its_cause() -> Result<()> {
         Ok(())
     })?;
     // The other end of the balancer's link takes smaller frames than it sends.
-    let middle = &site.net.middle;
+    let middle = site.net.middle.clone();
     alarms.provoke(&["LbInterfaceLosses"], || middle.ip("link set lb mtu 1000"))?;
+    alarms.provoke(&["LbRedirectErrors"], || {
+        site.net.refuse_redirected_frames();
+        Ok(())
+    })?;
     let stages = program_pin(&site.daemon, "lb_stages-")?;
     alarms.provoke(&["LbPacketsAborted"], || {
         let slot = Stage::Nat.slot(false).to_string();

@@ -257,6 +257,49 @@ fn interface_that_is_down_is_reported() -> Result<()> {
     Ok(())
 }
 
+/// No counter of a device shows frames that the kernel does not redirect. Those of another balancer, in another namespace where
+/// interfaces have the same indices, are not counted.
+#[test]
+fn frames_that_the_kernel_refuses_are_counted_and_named_with_a_remedy() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let (mut site, other) = (start()?, start()?);
+    let refused = |site: &Site| -> Result<Option<u64>> {
+        let metrics = site.daemon.metrics()?;
+        let labels = [("interface", "back"), ("error", "EOPNOTSUPP")];
+        let counts = metrics.has("lb_xdp_redirect_errors_total");
+        Ok(counts.then(|| metrics.count("lb_xdp_redirect_errors_total", &labels)))
+    };
+    for site in [&site, &other] {
+        wait::until_true("frames are counted", LIMIT, || Ok(refused(site)? == Some(0)))?;
+    }
+    site.net.refuse_redirected_frames();
+    let target = site.service_address(Family::V4);
+    wait::until_true("a client's frames are refused", LIMIT, || {
+        let connected = site
+            .net
+            .client
+            .ns
+            .enter(|| http::connect_within(target, 0, CONNECT))?;
+        Ok(connected.is_err() && refused(&site)?.is_some_and(|frames| frames > 0))
+    })?;
+    let status = site.daemon.cli().json("status")?;
+    let problems = status["problems"].as_array().context("no problems")?;
+    let named = |problem: &&Value| {
+        let message = problem["message"].as_str().unwrap_or_default();
+        message.contains("leave by back") && message.contains("EOPNOTSUPP")
+    };
+    let problem = problems
+        .iter()
+        .find(named)
+        .with_context(|| format!("not named: {status}"))?;
+    ensure!(problem["hint"].is_string(), "{problem}");
+    wait::until_true("the service is called broken", LIMIT, || {
+        Ok(site.daemon.cli().ok("service list")?.contains("broken"))
+    })?;
+    ensure!(refused(&other)? == Some(0), "another balancer's are counted");
+    Ok(())
+}
+
 #[test]
 fn late_interface_is_served_if_configured() -> Result<()> {
     let _lane = Lane::shared()?;

@@ -205,6 +205,7 @@ impl Datapath {
             interfaces: interfaces.clone(),
             directory: directory.subscribe(),
             counts: flow_counts.subscribe(),
+            redirects: Arc::default(),
         };
         let datapath = Self {
             keeper,

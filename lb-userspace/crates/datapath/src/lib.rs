@@ -55,6 +55,7 @@ mod prepare;
 mod programmed;
 mod quic;
 mod records;
+mod redirects;
 mod replies;
 mod services;
 mod slots;
@@ -92,7 +93,9 @@ pub use self::{
     needs::{Needs, needs_of},
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
     netlink::{HostAddress, LinkOperation, TiedTo},
-    snapshot::{BackendSignals, BackendStats, GaveWay, InterfaceStats, LinkLosses, MapUse, Snapshot},
+    snapshot::{
+        BackendSignals, BackendStats, GaveWay, InterfaceStats, LinkLosses, MapUse, RedirectErrors, Snapshot,
+    },
     stats::StatsReader,
     tables::{Answers, AnyTuple, ReadTables, Translated},
     writer::{WriterHandle, WriterTask},

@@ -18,6 +18,8 @@ use super::{
 };
 use crate::map_shape::MapShape;
 
+/// `BPF_PROG_TYPE_RAW_TRACEPOINT`.
+const PROG_TYPE_RAW_TRACEPOINT: u32 = 17;
 /// `BPF_PROG_TYPE_XDP` and `BPF_F_XDP_HAS_FRAGS`.
 const PROG_TYPE_XDP: u32 = 6;
 const XDP_HAS_FRAGS: u32 = 1 << 5;
@@ -86,6 +88,14 @@ struct BtfLoadAttr {
 #[derive(Default)]
 struct MapFdAttr {
     map_fd: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+struct TracepointAttr {
+    name: u64,
+    prog_fd: u32,
+    pad: u32,
 }
 
 #[repr(C)]
@@ -199,6 +209,32 @@ pub(super) fn load_gate(map: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     };
     // SAFETY: instructions and licence live until the call returns, with the lengths given.
     unsafe { bpf(Command::ProgLoad, &mut attr) }.map(owned)
+}
+
+/// Loads a program for a raw tracepoint.
+pub(super) fn load_tracing(name: &str, instructions: &[bpf_insn]) -> io::Result<OwnedFd> {
+    let license = c"Dual MIT/GPL";
+    let mut attr = ProgLoadAttr {
+        prog_type: PROG_TYPE_RAW_TRACEPOINT,
+        insn_cnt: length(instructions.len())?,
+        insns: address(instructions.as_ptr()),
+        license: address(license.as_ptr()),
+        prog_name: short(name),
+        ..Default::default()
+    };
+    // SAFETY: instructions and licence live until the call returns, with the lengths given.
+    unsafe { bpf(Command::ProgLoad, &mut attr) }.map(owned)
+}
+
+/// Has a program run at each hit of a tracepoint, until the result is closed.
+pub(super) fn attach_to_tracepoint(name: &CStr, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let mut attr = TracepointAttr {
+        name: address(name.as_ptr()),
+        prog_fd: raw(program),
+        ..Default::default()
+    };
+    // SAFETY: the name is a C string that lives until the call returns.
+    unsafe { bpf(Command::RawTracepointOpen, &mut attr) }.map(owned)
 }
 
 /// An XDP program to load.

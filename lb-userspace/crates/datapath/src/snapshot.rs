@@ -18,6 +18,8 @@ use crate::state::service::ServiceKey;
 pub struct Snapshot {
     /// One for each interface that is to have the program.
     pub interfaces: Vec<InterfaceStats>,
+    /// Frames that could not be redirected; `None` while they are not counted.
+    pub redirect_errors: Option<Vec<RedirectErrors>>,
     /// Of programmed services.
     pub services: BTreeMap<ServiceKey, Traffic>,
     /// Of programmed backends.
@@ -64,6 +66,35 @@ pub struct InterfaceStats {
     pub by_cpu: Vec<u64>,
     /// Packets that the kernel or the driver lost; `None` where the kernel does not tell.
     pub losses: Option<LinkLosses>,
+}
+
+/// Frames that the kernel could not redirect to an interface.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RedirectErrors {
+    /// The interface that they were to leave by.
+    pub interface: String,
+    /// Why, as a number of errno(3).
+    pub error: i32,
+    /// How many, since the daemon counts.
+    pub frames: u64,
+    /// Whether the last was refused within a minute.
+    pub lately: bool,
+}
+
+impl RedirectErrors {
+    /// The name of the error, as in errno(3); `other` for one that redirection is not known for.
+    pub const fn name(&self) -> &'static str {
+        match self.error {
+            libc::EOPNOTSUPP => "EOPNOTSUPP",
+            libc::ENETDOWN => "ENETDOWN",
+            libc::EMSGSIZE => "EMSGSIZE",
+            libc::EINVAL => "EINVAL",
+            libc::ENXIO => "ENXIO",
+            libc::ENOSPC => "ENOSPC",
+            libc::ENOMEM => "ENOMEM",
+            _ => "other",
+        }
+    }
 }
 
 /// Packets that a link lost since it was made, as the kernel and its driver count them: `rtnl_link_stats64` in

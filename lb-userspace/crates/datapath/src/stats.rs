@@ -3,7 +3,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, io,
-    sync::Arc,
+    sync::{Arc, OnceLock},
 };
 
 use lb_common::{
@@ -20,6 +20,7 @@ use tokio::sync::watch;
 use super::{
     directory::Directory,
     maps::{Counters, LateTable, Maps, Table},
+    redirects::RedirectCounts,
     sweeper::FlowCounts,
 };
 use crate::{
@@ -40,6 +41,8 @@ pub struct StatsReader {
     pub(super) interfaces: Interfaces,
     pub(super) directory: watch::Receiver<Arc<Directory>>,
     pub(super) counts: watch::Receiver<Arc<FlowCounts>>,
+    /// Set once frames that cannot be redirected are counted.
+    pub(super) redirects: Arc<OnceLock<RedirectCounts>>,
 }
 
 impl fmt::Debug for StatsReader {
@@ -110,6 +113,8 @@ impl StatsReader {
         Ok(Snapshot {
             gave_way: gave_way.collect(),
             interfaces,
+            // Losing these beside all other counts would be worse than leaving them out.
+            redirect_errors: self.redirects.get().and_then(|counts| counts.read().ok()),
             services,
             backends,
             service_drops,
@@ -117,6 +122,16 @@ impl StatsReader {
             flows_counted_at: counts.at,
             flows_counted_in: counts.took,
         })
+    }
+
+    /// Counts frames that the kernel cannot redirect from now on, for as long as a reader lives. Blocks for some 10 ms.
+    ///
+    /// # Errors
+    /// As of the kernel. The counters stay unknown then.
+    pub fn count_redirects(&self) -> io::Result<()> {
+        // An error means that they are counted already.
+        let _ = self.redirects.set(RedirectCounts::begin()?);
+        Ok(())
     }
 
     /// Half-open flows that gave way so far, by service.

@@ -28,6 +28,7 @@ pub(super) enum Command {
     ObjPin = 6,
     ObjGet = 7,
     InfoByFd = 15,
+    RawTracepointOpen = 17,
     BtfLoad = 18,
     MapFreeze = 22,
     MapLookupBatch = 24,

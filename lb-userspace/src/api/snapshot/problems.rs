@@ -67,6 +67,33 @@ impl StatusSnapshot {
         })
     }
 
+    /// Interfaces to which frames are not redirected.
+    pub(super) fn redirects(&self) -> impl Iterator<Item = Problem> {
+        let lately = self.seen.redirect_errors.iter().flatten();
+        lately.filter(|errors| errors.lately).map(|errors| {
+            let interface = &errors.interface;
+            let hint = match errors.name() {
+                "EOPNOTSUPP" => format!(
+                    "lb doctor --iface {interface}: its driver, or the other end of a veth, must run an XDP program; or \
+                     --xdp-mode generic"
+                ),
+                "ENETDOWN" => format!("ip link set {interface} up"),
+                "EMSGSIZE" => format!("ip link set {interface} mtu 1500, or more: frames are longer than its MTU"),
+                _ => format!("ip -s -s link show {interface}; ethtool -S {interface}"),
+            };
+            Problem {
+                service: None,
+                backend: None,
+                message: format!(
+                    "frames that leave by {interface} are lost: {} failed redirects, the last within a minute ({})",
+                    errors.frames,
+                    errors.name()
+                ),
+                hint: Some(hint),
+            }
+        })
+    }
+
     /// Problems of a service and its backends.
     pub(crate) fn problems_of(service: &types::Service) -> Vec<Problem> {
         let mut problems = Vec::new();
