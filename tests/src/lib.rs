@@ -12,6 +12,7 @@ pub mod config;
 pub mod daemon;
 pub mod decap;
 pub mod direct;
+pub mod document;
 pub mod flood;
 pub mod flooded;
 pub mod frame_counter;

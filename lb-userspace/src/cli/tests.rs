@@ -170,3 +170,55 @@ pub(super) fn option_names(command: &[&str], prefix: &str) -> Vec<String> {
     names.sort();
     names
 }
+
+/// Code spans and indented lines of documents that are commands of `lb`, without placeholders that no value can stand for.
+fn commands_in(text: &str) -> Vec<String> {
+    let spans = text.lines().flat_map(|line| line.split('`').skip(1).step_by(2));
+    let is_code = |line: &&str| {
+        line.starts_with("    ") || line.starts_with("$ ") || line.starts_with("lb ") && line.contains(" --")
+    };
+    let lines = text
+        .lines()
+        .filter(is_code)
+        .map(|line| line.trim().trim_start_matches("$ "));
+    spans
+        .chain(lines)
+        .filter(|line| line.starts_with("lb "))
+        .map(|line| {
+            let end = line.find(['|', '>', '#', '…', '&', '<']).unwrap_or(line.len());
+            line.get(..end).unwrap_or_default().trim().to_owned()
+        })
+        .collect()
+}
+
+/// A command that is named without its values is fine: what must be right are commands, options and words.
+#[test]
+fn documents_name_commands_and_options_that_exist() {
+    let root = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    let mut files = vec![root.join("README.md"), root.join("dist/INSTALL.md")];
+    for dir in ["docs", "contrib/ansible"] {
+        files.extend(
+            std::fs::read_dir(root.join(dir))
+                .unwrap()
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.extension().is_some_and(|extension| extension == "md")),
+        );
+    }
+    let mut wrong = Vec::new();
+    let mut seen = 0;
+    for file in files {
+        for line in commands_in(&std::fs::read_to_string(&file).unwrap()) {
+            seen += 1;
+            let Err(error) = parse(&line) else { continue };
+            let is_wrong = matches!(
+                error.kind(),
+                ErrorKind::UnknownArgument | ErrorKind::InvalidSubcommand | ErrorKind::ArgumentConflict
+            );
+            if is_wrong {
+                wrong.push(format!("{}: {line}: {error}", file.display()));
+            }
+        }
+    }
+    assert!(seen > 100, "{seen}");
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}

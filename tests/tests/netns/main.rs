@@ -12,6 +12,7 @@ mod datapath;
 mod discovery;
 mod dnat;
 mod doctor;
+mod documents;
 mod established;
 mod explain;
 mod failover;
