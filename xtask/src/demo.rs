@@ -24,13 +24,23 @@ pub(crate) struct Options {
 /// Runs `cargo xtask demo`.
 pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     let toolchain = setup::ensure(options.yes)?;
-    packages::ensure()?;
+    packages::ensure_demo()?;
     build::bpf(workspace, &toolchain)?;
     build::lb(workspace, Profile::Release)?;
     let mut command = workspace.cargo();
     packages::run_as_root(&mut command)?;
     command
-        .args(["run", "--quiet", "--package", "lb-tests", "--bin", "demo", "--"])
+        // Built as lb itself is, whose libraries it shares.
+        .args([
+            "run",
+            "--release",
+            "--quiet",
+            "--package",
+            "lb-tests",
+            "--bin",
+            "demo",
+            "--",
+        ])
         .args(&options.arguments);
     run(&mut command)
 }

@@ -26,7 +26,7 @@ const PYTHON: Program = Program {
     has_own_root: false,
 };
 
-/// Programs for the root lanes, the demo and the benchmarks.
+/// Programs for the root lanes and the benchmarks.
 const TESTS: Bundle = Bundle {
     name: "tests",
     packages: &[
@@ -134,7 +134,18 @@ const fn rpm_program(name: &'static str, file: &'static str) -> Program {
     }
 }
 
-const ALL: [&Bundle; 5] = [&TESTS, &BROWSER, &PEERS, &VM, &RPM];
+/// What the demo calls, which are a few of the programs for the tests: who only looks at it fetches no more.
+const DEMO: Bundle = Bundle {
+    name: "demo",
+    packages: &["iproute2", "ethtool", "nginx"],
+    programs: &[
+        Program::new("ip", "bin/ip"),
+        Program::new("ethtool", "sbin/ethtool"),
+        Program::new("nginx", "usr/sbin/nginx"),
+    ],
+};
+
+const ALL: [&Bundle; 6] = [&TESTS, &BROWSER, &PEERS, &VM, &RPM, &DEMO];
 
 /// The lints of Debian's compiler, a package apart from it.
 const CLIPPY: &str = "rust-web-clippy";
@@ -147,6 +158,17 @@ const COMPILER: &str = "rustc-web";
 /// With the missing programs, where they cannot be fetched.
 pub(crate) fn ensure() -> Result<()> {
     ensure_bundle(&TESTS)
+}
+
+/// Sees to it that the programs of the demo are there.
+///
+/// # Errors
+/// As [`ensure()`].
+pub(crate) fn ensure_demo() -> Result<()> {
+    if apt::is_debian() && TESTS.is_complete()? {
+        return Ok(());
+    }
+    ensure_bundle(&DEMO)
 }
 
 /// Provides the browser.
