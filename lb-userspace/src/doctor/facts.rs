@@ -97,6 +97,8 @@ pub struct Device {
     pub offloads: Offloads,
     /// Receive queues; `None` for devices without.
     pub queues: Option<u32>,
+    /// Receive queues among which it spreads packets by their hash; `None` where it does not say.
+    pub spread_over: Option<BTreeSet<u32>>,
     /// CPUs of its interrupts.
     pub interrupts: Vec<String>,
     /// The other end of a veth.
@@ -315,6 +317,7 @@ fn device(network: &mut HostNetwork, link: &HostLink) -> Device {
         features: network.xdp_features(link.ifindex),
         offloads: network.offloads(&link.name),
         queues: network.receive_queues(&link.name),
+        spread_over: network.spread_over(&link.name),
         interrupts: interrupt_cpus(&link.name),
         peer: (driver == "veth").then(|| network.peer(link)).flatten(),
         driver,

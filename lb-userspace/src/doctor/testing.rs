@@ -56,6 +56,7 @@ pub(super) fn facts() -> Facts {
         }),
         offloads: Offloads::default(),
         queues: Some(4),
+        spread_over: None,
         interrupts: ["0", "1", "2-3"].map(str::to_owned).to_vec(),
         peer: None,
     };

@@ -49,6 +49,7 @@ fn of_link(setup: &Setup, facts: &Facts, link: &HostLink) -> Vec<Finding> {
         vlan_tags(facts, link, device),
         buffers(setup, link, device),
         interrupts(facts, link, device),
+        indirection(link, device),
     ];
     let mut findings: Vec<Finding> = checks.into_iter().flatten().collect();
     if findings.is_empty() {
@@ -277,4 +278,30 @@ fn interrupts(facts: &Facts, link: &HostLink, device: &Device) -> Option<Finding
         );
     }
     None
+}
+
+/// Queues that the device does not choose by a packet's hash (RSS) are idle, unless rules of their own fill them.
+fn indirection(link: &HostLink, device: &Device) -> Option<Finding> {
+    let (name, queues) = (&link.name, device.queues?);
+    let spread_over = device.spread_over.as_ref()?;
+    let idle: Vec<String> = (0..queues)
+        .filter(|queue| !spread_over.contains(queue))
+        .map(|queue| queue.to_string())
+        .collect();
+    if idle.is_empty() {
+        return None;
+    }
+    let message = format!(
+        "its indirection table leaves out {} of {queues} receive queues ({}): their CPUs get no packets",
+        idle.len(),
+        idle.join(", ")
+    );
+    Some(
+        Finding::warn("rss", name, message)
+            .remedy(format!("ethtool -X {name} equal {queues}"))
+            .remedy(format!(
+                "ethtool -L {name} combined {}",
+                queues as usize - idle.len()
+            )),
+    )
 }

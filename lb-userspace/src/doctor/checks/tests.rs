@@ -121,6 +121,39 @@ fn what_a_driver_does_to_frames_is_found() {
 }
 
 #[test]
+fn queues_that_the_indirection_table_leaves_out_are_found() {
+    let setup = setup(Desired::default());
+    let with = |queues, spread_over: Option<&[u32]>| {
+        let mut facts = facts();
+        let device = facts.devices.get_mut(&2).unwrap();
+        device.queues = queues;
+        device.spread_over = spread_over.map(|queues| queues.iter().copied().collect());
+        facts
+    };
+    let found = only_trouble(&setup, &with(Some(4), Some(&[0, 2])));
+    assert_eq!(found.check, "rss");
+    assert!(
+        found.message.contains("2 of 4 receive queues (1, 3)"),
+        "{found:?}"
+    );
+    assert_eq!(found.remedies[0], "ethtool -X eth0 equal 4");
+    for facts in [
+        with(Some(4), Some(&[0, 1, 2, 3])),
+        with(Some(1), Some(&[0])),
+        with(Some(4), None),
+        with(None, Some(&[0])),
+        // Fewer queues than before, and a table that the driver has not made anew yet.
+        with(Some(2), Some(&[0, 1, 2, 3])),
+    ] {
+        let findings = diagnose(&setup, &facts);
+        assert!(
+            findings.iter().all(|finding| finding.level == Level::Ok),
+            "{findings:#?}"
+        );
+    }
+}
+
+#[test]
 fn queues_whose_interrupts_share_a_cpu_are_found() {
     let setup = setup(Desired::default());
     let with = |queues, interrupts: &[&str]| {

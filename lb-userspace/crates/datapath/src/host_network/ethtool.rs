@@ -1,6 +1,7 @@
 //! Drivers and their settings, by the ioctl of ethtool (include/uapi/linux/ethtool.h).
 
 use std::{
+    collections::BTreeSet,
     io,
     os::fd::{AsFd, AsRawFd as _},
 };
@@ -14,6 +15,7 @@ const GET_DRIVER: u32 = 0x03;
 const GET_TX_CHECKSUMS: u32 = 0x16;
 const GET_GRO: u32 = 0x2b;
 const GET_FLAGS: u32 = 0x25;
+const GET_INDIRECTION: u32 = 0x38;
 const GET_CHANNELS: u32 = 0x3c;
 /// Bits of [`GET_FLAGS`].
 const RX_VLAN: u32 = 1 << 8;
@@ -60,6 +62,25 @@ struct Channels {
     combined: u32,
 }
 
+/// Entries of an indirection table that there is room for: the largest known ones have 4,096.
+const INDIRECTION_LEN: u32 = 4096;
+
+/// `struct ethtool_rxfh_indir`.
+#[repr(C)]
+struct Indirection {
+    command: u32,
+    size: u32,
+    queues: [u32; INDIRECTION_LEN as usize],
+}
+
+impl Indirection {
+    /// The queues that the table names.
+    fn named(&self) -> Option<BTreeSet<u32>> {
+        let queues = self.queues.get(..self.size as usize)?;
+        (!queues.is_empty()).then(|| queues.iter().copied().collect())
+    }
+}
+
 /// A socket for such questions, in the network namespace that it was opened in.
 pub(super) struct Ethtool(Socket);
 
@@ -103,6 +124,17 @@ impl Ethtool {
         Some(channels.rx + channels.combined).filter(|queues| *queues > 0)
     }
 
+    /// The receive queues among which the device spreads packets by their hash (RSS); `None` if it does not say, or does not spread them.
+    pub(super) fn spread_over(&self, interface: &str) -> Option<BTreeSet<u32>> {
+        let mut table = Indirection {
+            command: GET_INDIRECTION,
+            size: INDIRECTION_LEN,
+            queues: [0; INDIRECTION_LEN as usize],
+        };
+        self.ask(interface, &mut table).ok()?;
+        table.named()
+    }
+
     fn value(&self, interface: &str, command: u32) -> Option<u32> {
         let mut value = Value { command, value: 0 };
         self.ask(interface, &mut value).ok()?;
@@ -127,5 +159,27 @@ impl Ethtool {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_entries_of_the_table_name_queues() {
+        let of = |size, first: &[u32]| {
+            let mut queues = [9; INDIRECTION_LEN as usize];
+            queues[..first.len()].copy_from_slice(first);
+            let table = Indirection {
+                command: GET_INDIRECTION,
+                size,
+                queues,
+            };
+            table.named().map(Vec::from_iter)
+        };
+        assert_eq!(of(4, &[1, 0, 1, 0]), Some(vec![0, 1]));
+        assert_eq!(of(0, &[]), None, "a device without a table");
+        assert_eq!(of(INDIRECTION_LEN + 1, &[]), None);
     }
 }

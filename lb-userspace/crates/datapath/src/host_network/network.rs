@@ -125,6 +125,11 @@ impl HostNetwork {
         self.ethtool.receive_queues(interface)
     }
 
+    /// The receive queues among which an interface spreads packets by their hash (RSS); `None` if it does not say.
+    pub fn spread_over(&self, interface: &str) -> Option<BTreeSet<u32>> {
+        self.ethtool.spread_over(interface)
+    }
+
     /// What the driver of an interface can do with XDP; `None` if the kernel does not say, as before Linux 6.3.
     pub fn xdp_features(&self, ifindex: u32) -> Option<XdpFeatures> {
         self.features.as_ref()?.features(ifindex)
