@@ -35,7 +35,10 @@ fn every_key_has_its_option() {
         }
         // Every other option is about the command.
         let own = names.len() - declared;
-        assert_eq!(own, 3, "--revision, --wait and --timeout alone set no key: {names:?}");
+        assert_eq!(
+            own, 3,
+            "--revision, --wait and --timeout alone set no key: {names:?}"
+        );
     }
     let without = |keys: &KeyTable| {
         let keys = keys.keys.iter().filter(|key| key.option.is_none());
