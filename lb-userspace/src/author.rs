@@ -1,6 +1,6 @@
 //! Authors of changes: the user, group and command behind a connection to the admin socket.
 
-use std::{fmt, fs};
+use std::{fmt, fs, net::IpAddr};
 
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixStream;
@@ -21,14 +21,21 @@ pub struct Author {
     pub group: String,
     /// Name of the command as the kernel has it, up to 15 bytes; empty if it had ended.
     pub command: String,
-    /// Its process id.
+    /// Its process id; 0 if the change came over the network.
     pub pid: i32,
+    /// The address that it came from over the network; the user is then a name of its certificate.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub address: Option<IpAddr>,
 }
 
-/// As in events and log: `root, lb`.
+/// As in events and log: `root, lb`, or `alice, 192.0.2.7`.
 impl fmt::Display for Author {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.user)?;
+        if let Some(address) = self.address {
+            return write!(f, ", {address}");
+        }
         if self.command.is_empty() {
             return Ok(());
         }
@@ -36,9 +43,23 @@ impl fmt::Display for Author {
     }
 }
 
-/// The process behind a connection, as the kernel recorded it when it connected.
+/// Who is at the other end of a connection.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Peer {
+pub enum Peer {
+    /// A process of this machine, as the kernel recorded it when it connected.
+    Process(Process),
+    /// A client with a certificate.
+    Client {
+        /// The names of its certificate.
+        names: Vec<String>,
+        /// Its address.
+        address: IpAddr,
+    },
+}
+
+/// A process of this machine.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Process {
     user: u32,
     group: u32,
     pid: i32,
@@ -51,12 +72,12 @@ impl Peer {
         let known = stream.peer_cred().ok()?;
         let pid = known.pid().unwrap_or_default();
         let command = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        Some(Self {
+        Some(Self::Process(Process {
             user: known.uid(),
             group: known.gid(),
             pid,
             command: printable(command.trim_end_matches('\n')),
-        })
+        }))
     }
 
     /// The same with names.
@@ -65,11 +86,21 @@ impl Peer {
             let names = fs::read_to_string(file).unwrap_or_default();
             name_of(&names, id).map_or_else(|| id.to_string(), printable)
         };
-        Author {
-            user: name(USERS, self.user),
-            group: name(GROUPS, self.group),
-            command: self.command.clone(),
-            pid: self.pid,
+        match self {
+            Self::Process(process) => Author {
+                user: name(USERS, process.user),
+                group: name(GROUPS, process.group),
+                command: process.command.clone(),
+                pid: process.pid,
+                address: None,
+            },
+            Self::Client { names, address } => Author {
+                user: names.first().cloned().unwrap_or_else(|| "no name".to_owned()),
+                group: String::new(),
+                command: String::new(),
+                pid: 0,
+                address: Some(*address),
+            },
         }
     }
 }

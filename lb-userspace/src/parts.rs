@@ -44,11 +44,13 @@ pub enum Part {
     Diagnosis,
     /// The events on disk.
     EventJournal,
+    /// The admin API over TLS.
+    ApiListener,
 }
 
 impl Part {
     /// All of them.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::AdminSocket,
         Self::Metrics,
         Self::ReadSocket,
@@ -62,6 +64,7 @@ impl Part {
         Self::Program,
         Self::Diagnosis,
         Self::EventJournal,
+        Self::ApiListener,
     ];
 
     /// Its label in metrics.
@@ -80,6 +83,7 @@ impl Part {
             Self::Program => "program",
             Self::Diagnosis => "diagnosis",
             Self::EventJournal => "event_journal",
+            Self::ApiListener => "api_listener",
         }
     }
 }

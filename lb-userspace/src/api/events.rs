@@ -48,7 +48,7 @@ pub(super) async fn events(
     } = query;
     let permit = if follow {
         let followers = match role {
-            Role::Operate => &api.followers,
+            Role::Admin | Role::Operate => &api.followers,
             Role::Read => &api.read_followers,
         };
         let permit = Arc::clone(followers).try_acquire_owned();

@@ -14,7 +14,7 @@ use axum::{
 use hyper::body::Bytes;
 
 use super::{
-    access::Changer,
+    access::{Changer, Operator, Role},
     bodies::Held,
     error::ApiError,
     query::Params,
@@ -235,12 +235,15 @@ pub(super) async fn show_backend(
     (status = 422, body = ErrorBody)))]
 pub(super) async fn set_backend(
     State(api): Shared,
-    Changer(by): Changer,
+    Operator(by, role): Operator,
     Path((service, name)): Path<(String, String)>,
     Params(query): Params<Expected>,
     body: JsonBody<Request>,
 ) -> Answer<Changed> {
     let mut request = body?.0;
+    if role != Role::Admin {
+        operators_keys(&request)?;
+    }
     if let Some(deadline) = request.remove(DEADLINE) {
         request.insert("drain_until", drain_until(&request, &deadline)?);
     }
@@ -315,6 +318,20 @@ pub(super) fn changed(api: &Api, outcome: Outcome, dry_run: bool) -> Changed {
         warnings: unsaved.into_iter().chain(unconfirmed).collect(),
         replaced,
     }
+}
+
+/// Keys of a backend that operators may set.
+const OPERATORS_KEYS: [&str; 4] = ["admin", "weight", "drain_until", DEADLINE];
+
+/// Refuses keys that only admins may set.
+fn operators_keys(request: &Request) -> Result<(), ApiError> {
+    let mut keys = request.keys();
+    let other = keys.find(|key| !OPERATORS_KEYS.contains(key));
+    other.map_or(Ok(()), |key| {
+        let message = format!("{key} of a backend is not allowed with the role operate");
+        let hint = format!("operators may set {}", OPERATORS_KEYS.join(", "));
+        Err(ApiError::new(ErrorCode::Forbidden, message, Some(hint)))
+    })
 }
 
 /// Longest time that a drain may be given.

@@ -37,7 +37,6 @@ pub mod types;
 use std::{sync::Arc, time::Duration};
 
 use axum::{Json, Router, extract::DefaultBodyLimit, middleware, routing::get};
-use tokio::net::UnixListener;
 use utoipa::{OpenApi, openapi};
 use utoipa_axum::{
     router::{OpenApiRouter, UtoipaMethodRouterExt as _},
@@ -45,7 +44,7 @@ use utoipa_axum::{
 };
 
 use self::{
-    access::{Role, admit},
+    access::{Access, admit},
     bodies::{Bodies, within_budget},
     requests::MAX_SERVICE_REQUEST,
 };
@@ -55,7 +54,7 @@ pub use self::{
     parser::FileParser,
 };
 
-use crate::serve::{Limits, Server};
+use crate::serve::{Limits, Listener, Server};
 
 /// Connections to the socket at once, if descriptors suffice.
 pub const MAX_CONNECTIONS: usize = 128;
@@ -135,7 +134,7 @@ fn routes() -> (Router<Arc<Api>>, openapi::OpenApi) {
 }
 
 /// The whole API, as far as `role` allows it.
-fn router(api: Arc<Api>, bodies: Arc<Bodies>, role: Role) -> Router {
+fn router(api: Arc<Api>, bodies: Arc<Bodies>, access: Access) -> Router {
     let (router, _) = routes();
     router
         // Built on request, which is rare: it is larger than everything else that a connection needs.
@@ -147,13 +146,13 @@ fn router(api: Arc<Api>, bodies: Arc<Bodies>, role: Role) -> Router {
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .fallback(async || handlers::no_such_path())
         // The outermost: a refused request is not read.
-        .layer(middleware::from_fn_with_state((role, Arc::clone(&api)), admit))
+        .layer(middleware::from_fn_with_state((access, Arc::clone(&api)), admit))
         .with_state(api)
 }
 
 /// Serves until the API's token is cancelled; requests under way are answered first. Cancel-safe.
-pub async fn serve(listener: UnixListener, server: Server, api: Arc<Api>, role: Role) {
+pub async fn serve(listener: impl Listener, server: Server, api: Arc<Api>, access: Access) {
     let bodies = Bodies::new(Arc::clone(&server.released));
-    let router = router(api, Arc::new(bodies), role);
+    let router = router(api, Arc::new(bodies), access);
     server.run(listener, router).await;
 }

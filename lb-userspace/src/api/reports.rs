@@ -12,7 +12,7 @@ use axum::{
 use tokio::{task, time::Instant};
 
 use super::{
-    access::Changer,
+    access::Operator,
     error::ApiError,
     requests::{ErrorBody, ErrorCode, ReportSpec, ReportTaken, Reported},
 };
@@ -36,7 +36,7 @@ const MAX_DETAIL: usize = 200;
     (status = 200, body = ReportTaken), (status = 404, body = ErrorBody), (status = 422, body = ErrorBody)))]
 pub(super) async fn report(
     State(api): State<Arc<Api>>,
-    _: Changer,
+    _: Operator,
     Path((service, name)): Path<(String, String)>,
     body: Result<Json<ReportSpec>, JsonRejection>,
 ) -> Result<Json<ReportTaken>, ApiError> {

@@ -49,7 +49,7 @@ impl SocketError {
     /// The part of the daemon that is missing.
     pub fn missing(&self, role: Role) -> MissingPart {
         let what = match role {
-            Role::Operate => "no command reaches the daemon",
+            Role::Admin | Role::Operate => "no command reaches the daemon",
             Role::Read => "no command can read through `socket_read`",
         };
         MissingPart {
@@ -160,7 +160,7 @@ mod tests {
         Place {
             path: path.to_owned(),
             group: None,
-            role: Role::Operate,
+            role: Role::Admin,
         }
     }
 

@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use tokio::sync::{Semaphore, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{refusals::Refusals, requests::*, *};
+use super::{access::Role, refusals::Refusals, requests::*, *};
 use crate::{
     cli::{
         client::Client,
@@ -247,7 +247,7 @@ impl Server {
         let rig = Rig::start(desired, Inherited::default()).await;
         let directory = tempfile::tempdir().unwrap();
         let path: PathBuf = directory.path().join("lb.sock");
-        let (listener, socket) = socket::listen(&place(&path, Role::Operate)).await.unwrap();
+        let (listener, socket) = socket::listen(&place(&path, Role::Admin)).await.unwrap();
         let cancel = CancellationToken::new();
         let checks = NoChecks::default();
         let flows = flows::FewFlows::default();
@@ -269,10 +269,15 @@ impl Server {
             cancel: cancel.clone(),
         };
         let api = Arc::new(api);
-        tokio::spawn(serve(listener, server.clone(), Arc::clone(&api), Role::Operate));
+        tokio::spawn(serve(
+            listener,
+            server.clone(),
+            Arc::clone(&api),
+            Access::All(Role::Admin),
+        ));
         let read_path = directory.path().join("read.sock");
         let (listener, read_socket) = socket::listen(&place(&read_path, Role::Read)).await.unwrap();
-        tokio::spawn(serve(listener, server, api, Role::Read));
+        tokio::spawn(serve(listener, server, api, Access::All(Role::Read)));
         Self {
             rig,
             client: Client::new(path.clone()),

@@ -12,6 +12,7 @@ use super::notify::{Notice, notify};
 use crate::{
     api::{
         self, Api,
+        access::Access,
         socket::{Place, Socket, listen},
     },
     config::DaemonSettings,
@@ -108,7 +109,7 @@ pub(super) async fn serve_api(
     if let Some((listener, socket)) = late.have::<MissingPart, _>(again, &works).await {
         // There was none before.
         let _ = guard.set(socket);
-        api::serve(listener, server, api, place.role).await;
+        api::serve(listener, server, api, Access::All(place.role)).await;
     }
 }
 

@@ -16,6 +16,7 @@ mod loading;
 mod memory;
 mod node;
 mod notify;
+mod remote;
 mod reports;
 pub mod settings;
 mod signals;
@@ -294,7 +295,7 @@ impl Daemon {
         ));
         let api_limits = |most| api::limits(connections(most));
         let api_server = |role| match role {
-            Role::Operate => server(api_limits(api::MAX_CONNECTIONS), "api"),
+            Role::Admin | Role::Operate => server(api_limits(api::MAX_CONNECTIONS), "api"),
             Role::Read => server(api_limits(api::MAX_READERS), "api_read"),
         };
         let followers = |most| Arc::new(Semaphore::new(api_limits(most).connections / 2));
@@ -329,6 +330,10 @@ impl Daemon {
             endpoint,
             Arc::clone(&api),
         ));
+        if let Some(remote) = remote::Remote::of(&api.settings) {
+            let server = server(api_limits(api::MAX_CONNECTIONS), "api_tls");
+            tracker.spawn(remote.serve(server, Arc::clone(&api), board.clone(), cancel.clone()));
+        }
         for (place, listening) in sockets {
             let guard = Arc::new(OnceLock::new());
             guards.push(Arc::clone(&guard));

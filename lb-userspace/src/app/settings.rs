@@ -103,6 +103,7 @@ impl Flags {
             metrics_names: self.metrics_names.clone().unwrap_or(file.metrics_names),
             pin_dir: self.pin_dir.clone().unwrap_or(file.pin_dir),
             on_exit: self.on_exit.unwrap_or(file.on_exit),
+            ..file
         }
     }
 }

@@ -23,7 +23,7 @@ pub(super) async fn listen(settings: &DaemonSettings) -> Result<Vec<(Place, List
     let operate = Place {
         path: settings.socket.clone(),
         group: settings.socket_group.clone(),
-        role: Role::Operate,
+        role: Role::Admin,
     };
     let read = settings.socket_read.as_ref().map(|path| Place {
         path: path.clone(),
@@ -44,7 +44,7 @@ pub(super) async fn listen(settings: &DaemonSettings) -> Result<Vec<(Place, List
 /// The part of the daemon that a socket is.
 pub(super) const fn part(role: Role) -> Part {
     match role {
-        Role::Operate => Part::AdminSocket,
+        Role::Admin | Role::Operate => Part::AdminSocket,
         Role::Read => Part::ReadSocket,
     }
 }

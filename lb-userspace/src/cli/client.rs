@@ -1,4 +1,4 @@
-//! The command line's way to the daemon: HTTP/1.1 over its unix socket.
+//! The command line's way to the daemon: HTTP/1.1 over its unix socket, or over TLS.
 
 use std::{ops::ControlFlow, path::PathBuf};
 
@@ -6,28 +6,38 @@ use http_body_util::{BodyExt, Full};
 use hyper::{
     Method, Request, StatusCode,
     body::{Bytes, Incoming},
+    client::conn::http1::{self, SendRequest},
     header::CONTENT_TYPE,
 };
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::net::UnixStream;
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::UnixStream,
+};
 
-use super::error::{CliError, Exit};
+use super::{
+    error::{CliError, Exit},
+    remote::Remote,
+};
 use crate::api::requests::ErrorBody;
 
 /// Path of the daemon's socket unless a flag, the environment or the configuration file sets another.
 pub const DEFAULT_SOCKET: &str = "/run/lb/lb.sock";
 
-/// The daemon behind a socket.
+/// The daemon behind a socket, or at an address.
 #[derive(Clone, Debug)]
-pub(crate) struct Client {
-    socket: PathBuf,
+pub(crate) enum Client {
+    /// On this machine.
+    Socket(PathBuf),
+    /// Elsewhere.
+    Remote(Remote),
 }
 
 impl Client {
     /// A client for the daemon at `socket`; connects with each call.
     pub(crate) fn new(socket: PathBuf) -> Self {
-        Self { socket }
+        Self::Socket(socket)
     }
 
     /// `GET path` as JSON.
@@ -85,18 +95,19 @@ impl Client {
 
     /// Sends a request; an answer that is not a success becomes an error.
     async fn send(&self, method: Method, path: &str, body: Option<Vec<u8>>) -> Result<Incoming, CliError> {
-        let stream = UnixStream::connect(&self.socket)
-            .await
-            .map_err(|error| CliError::unreachable(&self.socket, &error))?;
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
-            .await
-            .map_err(|error| broken(&error))?;
-        // Drives the connection; ends with it.
-        tokio::spawn(connection);
+        let (mut sender, host) = match self {
+            Self::Socket(socket) => {
+                let stream = UnixStream::connect(socket)
+                    .await
+                    .map_err(|error| CliError::unreachable(socket, &error))?;
+                (sender(stream).await?, "lb")
+            }
+            Self::Remote(remote) => (sender(remote.connect().await?).await?, remote.host()),
+        };
         let request = Request::builder()
             .method(method)
             .uri(path)
-            .header("host", "lb")
+            .header("host", host)
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(Bytes::from(body.unwrap_or_default())))
             .map_err(|error| CliError::new(Exit::Failed, format!("request: {error}")))?;
@@ -115,6 +126,18 @@ impl Client {
             .map_err(|error| broken(&error))?;
         Err(failure(status, &bytes.to_bytes()))
     }
+}
+
+/// An HTTP/1.1 connection over `stream`.
+async fn sender(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+) -> Result<SendRequest<Full<Bytes>>, CliError> {
+    let (sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| broken(&error))?;
+    // Drives the connection; ends with it.
+    tokio::spawn(connection);
+    Ok(sender)
 }
 
 /// A path with a query of the values that are given. What has a meaning in a query, and what may not stand there, is escaped

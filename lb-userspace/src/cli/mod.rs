@@ -27,6 +27,7 @@ mod monitor;
 mod options;
 mod output;
 mod reload;
+mod remote;
 mod run;
 mod service;
 mod status;
@@ -59,6 +60,8 @@ pub struct Cli {
         help_heading = "Global options"
     )]
     socket: Option<PathBuf>,
+    #[command(flatten)]
+    remote: remote::RemoteOptions,
     /// table, wide (more columns) or json [default: table]
     #[arg(
         short,
@@ -135,7 +138,8 @@ enum Command {
 impl Cli {
     /// Runs the command.
     pub fn execute(self) -> Result<(), CliError> {
-        let context = Context::new(self.socket, self.output, !self.no_headers);
+        let remote = self.remote.remote()?;
+        let context = Context::new(self.socket, remote, self.output, !self.no_headers);
         match self.command {
             Command::Run(run) => run.execute(&context),
             Command::Apply(apply) => context.block_on(apply.execute(&context)),

@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::{
     client::{Client, DEFAULT_SOCKET},
     error::{CliError, Exit},
+    remote::Remote,
     table::Style,
 };
 use crate::config::values::duration;
@@ -45,6 +46,7 @@ pub(super) struct Watch {
 #[derive(Debug)]
 pub(super) struct Context {
     socket: Option<PathBuf>,
+    remote: Option<Remote>,
     /// How results are printed.
     pub output: Output,
     /// How tables are printed.
@@ -53,7 +55,12 @@ pub(super) struct Context {
 
 impl Context {
     /// From the global flags. Colours only on a terminal, and not with `NO_COLOR` (no-color.org).
-    pub(super) fn new(socket: Option<PathBuf>, output: Output, headers: bool) -> Self {
+    pub(super) fn new(
+        socket: Option<PathBuf>,
+        remote: Option<Remote>,
+        output: Output,
+        headers: bool,
+    ) -> Self {
         let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let style = Style {
             headers,
@@ -61,6 +68,7 @@ impl Context {
         };
         Self {
             socket,
+            remote,
             output,
             style,
         }
@@ -73,7 +81,10 @@ impl Context {
 
     /// The daemon.
     pub(super) fn client(&self) -> Client {
-        Client::new(self.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into()))
+        match &self.remote {
+            Some(remote) => Client::Remote(remote.clone()),
+            None => Client::new(self.socket.clone().unwrap_or_else(|| DEFAULT_SOCKET.into())),
+        }
     }
 
     /// Runs a client command: one thread is enough.

@@ -121,6 +121,10 @@ fn with(table: &KeyTable, key: &Key, value: Option<&str>) -> Config {
     config::parse(&text, "lb.toml").unwrap_or_else(|errors| panic!("{text}{errors:#?}"))
 }
 
+/// Keys that need each other.
+const API: &str = "api_address = \"192.0.2.1:1\"\napi_cert_file = \"/cert\"\napi_key_file = \"/key\"\n\
+                   api_ca_file = \"/ca\"\napi_admin = [\"someone\"]";
+
 /// The text of [`with`].
 fn text_with(table: &KeyTable, key: &Key, value: Option<&str>) -> String {
     let (kind, needs) = match key.kinds {
@@ -133,6 +137,7 @@ fn text_with(table: &KeyTable, key: &Key, value: Option<&str>) -> String {
     let needs = match key.name {
         "cert_file" => "key_file = \"/key\"",
         "key_file" => "cert_file = \"/cert\"",
+        name if name.starts_with("api_") && value != Some("[]") => API,
         "require" => "also = [{ kind = \"icmp\" }]",
         "new_flows_burst" => "new_flows = 9",
         "source_new_flows_burst" => "source_new_flows = 9",

@@ -1,5 +1,7 @@
 //! One connection: in which phase it is, and how long it may stay there.
 
+use std::sync::OnceLock;
+
 use tokio::{sync::watch, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -55,12 +57,12 @@ impl State {
 pub(super) struct Connection {
     pub(super) state: watch::Sender<State>,
     pub(super) displaced: CancellationToken,
-    /// The process at the other end.
-    pub(super) peer: Option<Peer>,
+    /// Who is at the other end, if that is known.
+    pub(super) peer: OnceLock<Peer>,
 }
 
 impl Connection {
-    pub(super) fn new(peer: Option<Peer>) -> Self {
+    pub(super) fn new() -> Self {
         let state = State {
             phase: Phase::Idle,
             since: Instant::now(),
@@ -69,7 +71,7 @@ impl Connection {
         Self {
             state: watch::Sender::new(state),
             displaced: CancellationToken::new(),
-            peer,
+            peer: OnceLock::new(),
         }
     }
 

@@ -87,7 +87,7 @@ async fn answer(
             Body::new(RequestBody::new(body, Arc::clone(connection)))
         }
     });
-    if let Some(peer) = &connection.peer {
+    if let Some(peer) = connection.peer.get() {
         request.extensions_mut().insert(peer.clone());
     }
     let response = router.call(request).await?;

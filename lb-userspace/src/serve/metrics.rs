@@ -20,11 +20,13 @@ pub enum Ended {
     NoDescriptor,
     /// The client's address may not connect.
     Forbidden,
+    /// The TLS handshake failed, for example without a certificate.
+    Handshake,
 }
 
 impl Ended {
     /// All of them.
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::Full,
         Self::Displaced,
         Self::Idle,
@@ -32,6 +34,7 @@ impl Ended {
         Self::SlowReader,
         Self::NoDescriptor,
         Self::Forbidden,
+        Self::Handshake,
     ];
 
     /// Its label.
@@ -44,6 +47,7 @@ impl Ended {
             Self::SlowReader => "slow_reader",
             Self::NoDescriptor => "no_descriptor",
             Self::Forbidden => "forbidden",
+            Self::Handshake => "handshake",
         }
     }
 }

@@ -11,6 +11,7 @@ mod limits;
 mod metrics;
 #[cfg(test)]
 mod tests;
+mod tls;
 
 use std::{
     collections::BTreeMap,
@@ -32,12 +33,14 @@ use tokio::{
     sync::{Notify, Semaphore},
     time,
 };
+use tokio_rustls::server::TlsStream;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use self::{connection::Connection, drive::drive};
 pub use self::{
     limits::{Endless, Limits},
     metrics::{Ended, ListenerMetrics, ServerMetrics},
+    tls::{Stamps, Tls, TlsError, TlsFiles},
 };
 use crate::{author::Peer, state::guard::Prefix};
 
@@ -58,17 +61,20 @@ const FULL: &str =
 const FORBIDDEN: &str = r#"{"error":{"code":"forbidden","message":"this address may not connect: metrics_access of [lb] lists those that may"}}"#;
 
 /// A listening socket.
-pub trait Listener: Send {
+pub trait Listener: Send + Sync + 'static {
     /// A connection.
     type Io: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The same when its handshake is done.
+    type Open: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+    /// Whether a client that is refused can read why.
+    const REFUSES_IN_WORDS: bool = true;
 
     /// The next connection. Cancel-safe.
     fn accept(&self) -> impl Future<Output = io::Result<Self::Io>> + Send;
 
-    /// The process behind a connection, which handlers get as an extension of its requests.
-    fn peer(_: &Self::Io) -> Option<Peer> {
-        None
-    }
+    /// Makes the handshake of a connection. Gives it with who is at its other end, which handlers get as an extension of its requests.
+    fn open(&self, io: Self::Io) -> impl Future<Output = io::Result<(Self::Open, Option<Peer>)>> + Send;
 
     /// Whether a client may connect; one that may not is refused and counted.
     fn admits(&self, _: &Self::Io) -> bool {
@@ -78,6 +84,11 @@ pub trait Listener: Send {
 
 impl Listener for TcpListener {
     type Io = TcpStream;
+    type Open = TcpStream;
+
+    async fn open(&self, io: TcpStream) -> io::Result<(TcpStream, Option<Peer>)> {
+        Ok((io, None))
+    }
 
     async fn accept(&self) -> io::Result<TcpStream> {
         self.accept().await.map(|(stream, _)| stream)
@@ -86,13 +97,15 @@ impl Listener for TcpListener {
 
 impl Listener for UnixListener {
     type Io = UnixStream;
+    type Open = UnixStream;
 
     async fn accept(&self) -> io::Result<UnixStream> {
         self.accept().await.map(|(stream, _)| stream)
     }
 
-    fn peer(stream: &UnixStream) -> Option<Peer> {
-        Peer::of(stream)
+    async fn open(&self, io: UnixStream) -> io::Result<(UnixStream, Option<Peer>)> {
+        let peer = Peer::of(&io);
+        Ok((io, peer))
     }
 }
 
@@ -107,6 +120,11 @@ pub struct Restricted {
 
 impl Listener for Restricted {
     type Io = TcpStream;
+    type Open = TcpStream;
+
+    async fn open(&self, io: TcpStream) -> io::Result<(TcpStream, Option<Peer>)> {
+        Ok((io, None))
+    }
 
     async fn accept(&self) -> io::Result<TcpStream> {
         Listener::accept(&self.listener).await
@@ -119,6 +137,21 @@ impl Listener for Restricted {
                 let client = peer.ip().to_canonical();
                 self.access.iter().any(|prefix| prefix.contains(client))
             })
+    }
+}
+
+impl Listener for Tls {
+    type Io = TcpStream;
+    type Open = TlsStream<TcpStream>;
+    // A client that waits for a handshake cannot read HTTP.
+    const REFUSES_IN_WORDS: bool = false;
+
+    async fn accept(&self) -> io::Result<TcpStream> {
+        Listener::accept(&self.listener).await
+    }
+
+    async fn open(&self, io: TcpStream) -> io::Result<(Self::Open, Option<Peer>)> {
+        Self::open(self, io).await
     }
 }
 
@@ -153,6 +186,7 @@ impl Server {
         let connections = Arc::new(Connections::default());
         let tracker = TaskTracker::new();
         let refusals = Arc::new(Semaphore::new(REFUSALS));
+        let listener = Arc::new(listener);
         let mut reserve = Reserve::new(self.limits.reserve);
         loop {
             reserve.fill();
@@ -162,8 +196,10 @@ impl Server {
                 accepted = listener.accept() => accepted,
             };
             match accepted {
-                Ok(io) if !listener.admits(&io) => self.refuse(io, Ended::Forbidden, &refusals, &tracker),
-                Ok(io) => self.admit::<L>(io, &connections, &router, &refusals, &tracker),
+                Ok(io) if !listener.admits(&io) => {
+                    self.refuse::<L>(io, Ended::Forbidden, &refusals, &tracker)
+                }
+                Ok(io) => self.admit(&listener, io, &connections, &router, &refusals, &tracker),
                 Err(error) if is_client_gone(&error) => {}
                 Err(error) if is_exhausted(&error) => {
                     self.metrics.count(Ended::NoDescriptor);
@@ -184,14 +220,17 @@ impl Server {
     }
 
     /// Refuses a connection: in words, unless many clients are being refused already.
-    fn refuse(
+    fn refuse<L: Listener>(
         &self,
-        mut io: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+        mut io: L::Io,
         why: Ended,
         refusals: &Arc<Semaphore>,
         tracker: &TaskTracker,
     ) {
         self.metrics.count(why);
+        if !L::REFUSES_IN_WORDS {
+            return;
+        }
         let Ok(permit) = Arc::clone(refusals).try_acquire_owned() else {
             return;
         };
@@ -213,6 +252,7 @@ impl Server {
     /// Serves a connection, in the place of an idle one where all are taken; refuses it where none is idle.
     fn admit<L: Listener>(
         &self,
+        listener: &Arc<L>,
         io: L::Io,
         connections: &Arc<Connections>,
         router: &Router,
@@ -220,14 +260,17 @@ impl Server {
         tracker: &TaskTracker,
     ) {
         if connections.len() >= self.limits.connections && !connections.displace() {
-            return self.refuse(io, Ended::Full, refusals, tracker);
+            return self.refuse::<L>(io, Ended::Full, refusals, tracker);
         }
-        let (connection, entry) = connections.enter(L::peer(&io));
-        let (server, router) = (self.clone(), router.clone());
+        let (connection, entry) = connections.enter();
+        let (server, router, listener) = (self.clone(), router.clone(), Arc::clone(listener));
         let connections = Arc::clone(connections);
         tracker.spawn(async move {
             let _gauge = server.metrics.open();
-            let ended = drive(io, router, connection, &server.limits, &server.cancel).await;
+            let ended = match server.open(listener, io, &connection).await {
+                Ok(io) => drive(io, router, connection, &server.limits, &server.cancel).await,
+                Err(ended) => Some(ended),
+            };
             if let Some(why) = ended {
                 server.metrics.count(why);
             }
@@ -235,6 +278,28 @@ impl Server {
                 server.released.notify_one();
             }
         });
+    }
+
+    /// Makes the handshake of a connection, within the time for the head of a request.
+    async fn open<L: Listener>(
+        &self,
+        listener: Arc<L>,
+        io: L::Io,
+        connection: &Connection,
+    ) -> Result<L::Open, Ended> {
+        let opened = tokio::select! {
+            opened = time::timeout(self.limits.head, listener.open(io)) => opened,
+            () = connection.displaced.cancelled() => return Err(Ended::Displaced),
+            () = self.cancel.cancelled() => return Err(Ended::Idle),
+        };
+        let (io, peer) = opened
+            .map_err(|_| Ended::SlowRequest)?
+            .map_err(|_| Ended::Handshake)?;
+        if let Some(peer) = peer {
+            // It has none before.
+            let _ = connection.peer.set(peer);
+        }
+        Ok(io)
     }
 }
 
@@ -259,8 +324,8 @@ impl Connections {
         self.lock().open.len()
     }
 
-    fn enter(&self, peer: Option<Peer>) -> (Arc<Connection>, u64) {
-        let connection = Arc::new(Connection::new(peer));
+    fn enter(&self) -> (Arc<Connection>, u64) {
+        let connection = Arc::new(Connection::new());
         let mut table = self.lock();
         table.next += 1;
         let entry = table.next;
@@ -350,6 +415,7 @@ fn refusal(why: Ended) -> String {
         | Ended::Idle
         | Ended::SlowRequest
         | Ended::SlowReader
+        | Ended::Handshake
         | Ended::NoDescriptor => ("503 Service Unavailable", FULL),
     };
     format!(

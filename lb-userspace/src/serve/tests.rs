@@ -36,6 +36,11 @@ struct Pipes(tokio::sync::Mutex<mpsc::UnboundedReceiver<io::Result<DuplexStream>
 
 impl Listener for Pipes {
     type Io = DuplexStream;
+    type Open = DuplexStream;
+
+    async fn open(&self, io: DuplexStream) -> io::Result<(DuplexStream, Option<Peer>)> {
+        Ok((io, None))
+    }
 
     async fn accept(&self) -> io::Result<DuplexStream> {
         match self.0.lock().await.recv().await {
@@ -330,7 +335,7 @@ async fn a_connection_that_cannot_be_accepted_costs_itself_alone() {
 fn memory_is_given_back_after_most_of_many_connections_end() {
     for (connections, expected) in [(MANY, &[MANY / 2][..]), (MANY - 1, &[])] {
         let all = Connections::default();
-        let entries: Vec<u64> = (0..connections).map(|_| all.enter(None).1).collect();
+        let entries: Vec<u64> = (0..connections).map(|_| all.enter().1).collect();
         let gone = (1..).zip(entries).filter(|(_, entry)| all.leave(*entry));
         assert_eq!(gone.map(|(gone, _)| gone).collect::<Vec<_>>(), expected);
     }

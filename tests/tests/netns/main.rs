@@ -37,6 +37,7 @@ mod prefixes;
 mod probes;
 mod quic;
 mod refusals;
+mod remote;
 mod removals;
 mod restarts;
 mod scraping;

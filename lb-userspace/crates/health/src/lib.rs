@@ -78,7 +78,7 @@ pub use monitor::{HealthCheckMonitor, MonitorConfig, MonitorStats, StartError};
 pub use probe::{
     Checker, Checkers, ConfiguredChecker, DialogueChecker, DnsChecker, ExecChecker, FRESH_EVERY, GrpcChecker,
     Http2Checker, HttpChecker, IcmpChecker, MAX_BODY_LIMIT, NoCheck, ProbeError, Route, TcpChecker, TcpProbe,
-    TlsChecker, UdpChecker, check_all, problems,
+    TlsChecker, UdpChecker, certificate_names, check_all, problems,
 };
 pub use probe_route::{CheckPath, Paths, ProbeRoute, RouteFuture};
 pub use random::stable_hash;

@@ -29,7 +29,7 @@ use self::{
     stream::Lines,
 };
 use super::{
-    access::{Changer, Role},
+    access::{Operator, Role},
     context::{Api, Flows, MAX_READ_WALKS, MAX_WALKS},
     error::ApiError,
     names::Names,
@@ -116,7 +116,7 @@ pub(super) async fn count_flows(
     (status = 503, body = ErrorBody)))]
 pub(super) async fn flush_flows(
     State(api): Shared,
-    Changer(by): Changer,
+    Operator(by, role): Operator,
     Selected(selection, query): Selected<FlushQuery>,
 ) -> Result<Json<Flushed>, ApiError> {
     let FlushQuery { dry_run, all } = query;
@@ -129,7 +129,7 @@ pub(super) async fn flush_flows(
             Some("name service, backend, client or state of the flows, or give all=true".into()),
         ));
     }
-    let permit = permit(&api.flows, Role::Operate)?;
+    let permit = permit(&api.flows, role)?;
     let (flows, _) = walk(&api, permit, move |api, client| {
         let mut flows = 0;
         if dry_run {
@@ -192,7 +192,7 @@ async fn walk<T: Send + 'static>(
 
 fn permit(flows: &Flows, role: Role) -> Result<OwnedSemaphorePermit, ApiError> {
     let (walks, most) = match role {
-        Role::Operate => (&flows.permits, MAX_WALKS),
+        Role::Admin | Role::Operate => (&flows.permits, MAX_WALKS),
         Role::Read => (&flows.read_permits, MAX_READ_WALKS),
     };
     Arc::clone(walks).try_acquire_owned().map_err(|_| {

@@ -163,7 +163,7 @@ mod tests {
             "[2001:db8::1]:80","to":"[2001:db8::2]:8080","via":null,"state":"established","age":null,"idle":4,
             "slot":17,"interface":null,"vlans":[]}"#;
         let flow: Flow<'_> = serde_json::from_str(line).unwrap();
-        let context = Context::new(None, Output::Table, false);
+        let context = Context::new(None, None, Output::Table, false);
         let mut printer = Printer::new(&context);
         printer.table.row(row(&flow, false));
         assert_eq!(

@@ -20,7 +20,7 @@ fn service(own: &Value) -> Service {
 }
 
 fn shown(own: &Value) -> String {
-    show(&service(own), &Context::new(None, Output::Table, true))
+    show(&service(own), &Context::new(None, None, Output::Table, true))
 }
 
 /// Scripts and people look for these lines.

@@ -57,6 +57,93 @@ pub(super) fn outline(der: &[u8]) -> Option<Outline<'_>> {
     })
 }
 
+/// Attribute `commonName` (RFC 5280 appendix A.1).
+const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
+/// Extension `subjectAltName` (RFC 5280 section 4.2.1.6).
+const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+const OBJECT_ID: u8 = 0x06;
+const OCTET_STRING: u8 = 0x04;
+const UTF8_STRING: u8 = 0x0c;
+const PRINTABLE_STRING: u8 = 0x13;
+const EXTENSIONS: u8 = 0xa3;
+const MAIL: u8 = 0x81;
+const DNS: u8 = 0x82;
+const URI: u8 = 0x86;
+
+/// The names of a certificate's subject: common names, then mail addresses, DNS names and URIs among its alternative names; `None`
+/// if it is invalid. Names with control characters are left out.
+pub fn names(der: &[u8]) -> Option<Vec<String>> {
+    let (_, certificate, _) = element(der)?;
+    let (_, body, _) = element(certificate)?;
+    let (first, _, after_first) = element(body)?;
+    let serial = if first == VERSION { after_first } else { body };
+    let (_, _, algorithm) = element(serial)?;
+    let (_, _, issuer) = element(algorithm)?;
+    let (_, _, validity) = element(issuer)?;
+    let (_, _, subject) = element(validity)?;
+    let (_, subject, key_info) = element(subject)?;
+    let (_, _, mut rest) = element(key_info)?;
+    let mut names = Vec::new();
+    for set in elements(subject) {
+        for (_, attribute) in elements(set?.1).map_while(|attribute| attribute) {
+            let (OBJECT_ID, COMMON_NAME, value) = element(attribute)? else {
+                continue;
+            };
+            if let (UTF8_STRING | PRINTABLE_STRING, text, _) = element(value)? {
+                names.extend(text_of(text));
+            }
+        }
+    }
+    while !rest.is_empty() {
+        let (tag, content, after) = element(rest)?;
+        rest = after;
+        if tag == EXTENSIONS {
+            names.extend(alternative_names(content)?);
+        }
+    }
+    Some(names)
+}
+
+/// The names of the extension among extensions.
+fn alternative_names(extensions: &[u8]) -> Option<Vec<String>> {
+    let (_, list, _) = element(extensions)?;
+    let mut names = Vec::new();
+    for extension in elements(list) {
+        let (OBJECT_ID, SUBJECT_ALT_NAME, value) = element(extension?.1)? else {
+            continue;
+        };
+        // It may be critical, which comes before.
+        let octets = match element(value)? {
+            (OCTET_STRING, octets, _) => octets,
+            (_, _, after) => element(after)?.1,
+        };
+        for name in elements(element(octets)?.1) {
+            if let (MAIL | DNS | URI, text) = name? {
+                names.extend(text_of(text));
+            }
+        }
+    }
+    Some(names)
+}
+
+fn text_of(bytes: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let is_plain = !text.is_empty() && !text.contains(char::is_control);
+    is_plain.then(|| text.to_owned())
+}
+
+/// Tag and content of each element; ends with `None` where one is invalid.
+fn elements(mut der: &[u8]) -> impl Iterator<Item = Option<(u8, &[u8])>> {
+    std::iter::from_fn(move || {
+        if der.is_empty() {
+            return None;
+        }
+        let found = element(der);
+        der = found.map_or(&[], |(_, _, rest)| rest);
+        Some(found.map(|(tag, content, _)| (tag, content)))
+    })
+}
+
 /// Bits of the modulus of an RSA key (RFC 8017 appendix A.1.1); `None` of another key.
 pub(super) fn rsa_bits(key: &[u8]) -> Option<usize> {
     let (SEQUENCE, numbers, []) = element(key)? else {
@@ -133,6 +220,26 @@ mod tests {
 
     fn not_after(der: &[u8]) -> Option<SystemTime> {
         outline(der)?.not_after
+    }
+
+    #[test]
+    fn names_of_a_subject_are_read_and_garbage_has_none() {
+        let mut params = rcgen::CertificateParams::new(vec!["ci.example.org".to_owned()]).unwrap();
+        params.distinguished_name.push(rcgen::DnType::CommonName, "alice");
+        params
+            .distinguished_name
+            .push(rcgen::DnType::OrganizationName, "not a name");
+        let uri = rcgen::SanType::URI("spiffe://example.org/lb".try_into().unwrap());
+        params.subject_alt_names.push(uri);
+        let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+        let der = certificate.der();
+        // rcgen gives a common name of its own, which is replaced.
+        let expected = ["alice", "ci.example.org", "spiffe://example.org/lb"];
+        assert_eq!(names(der).unwrap(), expected);
+        for length in 0..der.len() {
+            // Cut short it has no more names than whole, and nothing panics.
+            assert!(names(&der[..length]).is_none_or(|names| names.len() <= 3));
+        }
     }
 
     #[test]

@@ -34,6 +34,7 @@ mod udp;
 pub(super) mod verifier;
 
 pub use batch::check_all;
+pub use certificate::names as certificate_names;
 pub use checker::Checker;
 pub(super) use composite::{Found, Probes};
 pub use configured::{Checkers, ConfiguredChecker, NoCheck};

@@ -39,6 +39,20 @@ pub struct DaemonSettings {
     pub socket_read: Option<PathBuf>,
     /// Group that may use that one; `None`: the daemon's own.
     pub socket_read_group: Option<String>,
+    /// Address at which the admin API is served to clients with certificates; `None`: nowhere.
+    pub api_address: Option<SocketAddr>,
+    /// Certificates that it shows, PEM.
+    pub api_cert_file: Option<PathBuf>,
+    /// Its key, PEM.
+    pub api_key_file: Option<PathBuf>,
+    /// Authorities of the clients' certificates, PEM.
+    pub api_ca_file: Option<PathBuf>,
+    /// Names of certificates that may do everything.
+    pub api_admin: Vec<String>,
+    /// Names of certificates that may drain, enable and weigh backends, report health and flush flows.
+    pub api_operate: Vec<String>,
+    /// Names of certificates that may read.
+    pub api_read: Vec<String>,
     /// Directory of the desired state.
     pub state_dir: PathBuf,
     /// Address that serves metrics, the health of the daemon and the web page.
@@ -63,6 +77,13 @@ impl Default for DaemonSettings {
             socket_group: None,
             socket_read: None,
             socket_read_group: None,
+            api_address: None,
+            api_cert_file: None,
+            api_key_file: None,
+            api_ca_file: None,
+            api_admin: Vec::new(),
+            api_operate: Vec::new(),
+            api_read: Vec::new(),
             state_dir: PathBuf::from("/var/lib/lb"),
             metrics: SocketAddr::from((Ipv4Addr::LOCALHOST, 9900)),
             metrics_access: Vec::new(),

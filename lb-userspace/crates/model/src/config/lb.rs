@@ -31,6 +31,7 @@ pub(super) fn read(
             Some(hint.to_owned()),
         );
     }
+    api_problems(&daemon, &spans, reporter);
     let span = spans.of("interfaces");
     for (index, name) in daemon.interfaces.iter().enumerate() {
         if daemon.interfaces[..index].contains(name) {
@@ -45,6 +46,55 @@ pub(super) fn read(
         reporter.error(span, message, None);
     }
     (daemon, settings, spans)
+}
+
+/// Reports keys of the listener with certificates that do not go together.
+fn api_problems(daemon: &DaemonSettings, spans: &Spans, reporter: &mut Reporter<'_>) {
+    let files = ["api_cert_file", "api_key_file", "api_ca_file"];
+    let lists = [
+        ("api_admin", &daemon.api_admin),
+        ("api_operate", &daemon.api_operate),
+        ("api_read", &daemon.api_read),
+    ];
+    let has_names = lists
+        .iter()
+        .any(|(key, names)| !names.is_empty() && spans.has(key));
+    if spans.has("api_address") {
+        for key in files.iter().filter(|key| !spans.has(key)) {
+            let hint = format!("add {key} = \"/etc/lb/…\"");
+            reporter.error(
+                spans.of("api_address"),
+                format!("api_address needs {key}"),
+                Some(hint),
+            );
+        }
+        if !has_names {
+            let message = "api_address without a client that may use it";
+            let hint = "add the names of certificates to api_admin, api_operate or api_read";
+            reporter.error(spans.of("api_address"), message, Some(hint.to_owned()));
+        }
+    } else {
+        let given = lists
+            .iter()
+            .filter(|(_, names)| !names.is_empty())
+            .map(|(key, _)| *key);
+        for key in files.into_iter().chain(given).filter(|key| spans.has(key)) {
+            let hint = "add api_address = \"ADDRESS:PORT\"";
+            reporter.error(
+                spans.of(key),
+                format!("{key} without api_address"),
+                Some(hint.to_owned()),
+            );
+        }
+    }
+    for (index, (key, names)) in lists.iter().enumerate() {
+        for name in *names {
+            if let Some((other, _)) = lists[..index].iter().find(|(_, others)| others.contains(name)) {
+                let message = format!("{name} is in {other} and in {key}");
+                reporter.error(spans.of(key), message, Some("leave it in one list".to_owned()));
+            }
+        }
+    }
 }
 
 /// Keys of a file that only a start reads and that differ from the running settings. Keys at their default are not

@@ -56,6 +56,13 @@ fn an_empty_file_has_the_documented_defaults() {
         socket_group,
         socket_read,
         socket_read_group,
+        api_address,
+        api_cert_file,
+        api_key_file,
+        api_ca_file,
+        api_admin,
+        api_operate,
+        api_read,
         state_dir,
         metrics,
         metrics_access,
@@ -68,6 +75,11 @@ fn an_empty_file_has_the_documented_defaults() {
     assert_eq!(xdp_mode, XdpModeChoice::Auto);
     assert_eq!(socket.to_str(), Some("/run/lb/lb.sock"));
     assert_eq!((socket_group, socket_read, socket_read_group), (None, None, None));
+    assert_eq!(
+        (api_address, api_cert_file, api_key_file, api_ca_file),
+        (None, None, None, None)
+    );
+    assert!(api_admin.is_empty() && api_operate.is_empty() && api_read.is_empty());
     assert_eq!(state_dir.to_str(), Some("/var/lib/lb"));
     assert_eq!(metrics.to_string(), "127.0.0.1:9900");
     assert!(metrics_access.is_empty() && metrics_names.is_empty());

@@ -39,6 +39,7 @@ fn author() -> Author {
         group: "lb\n#applied\n".into(),
         command: "lb".into(),
         pid: 7,
+        address: None,
     }
 }
 

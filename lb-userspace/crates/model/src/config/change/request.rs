@@ -43,6 +43,11 @@ impl Request {
         self.0.remove(key)
     }
 
+    /// Its keys.
+    pub fn keys(&self) -> impl Iterator<Item = &str> {
+        self.0.keys().map(String::as_str)
+    }
+
     /// Whether it has no key.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

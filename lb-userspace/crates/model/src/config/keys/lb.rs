@@ -4,10 +4,12 @@ use super::{
     access::{Access, Lens, field, option},
     codec::{
         BOOL, ENDPOINT, HOST_NAMES, INTERFACES, IPS, PATH, PORT_NUMBER, PORTS, PREFIX_LIST, SOCKET, STRING,
-        TIME, word,
+        STRINGS, TIME, word,
     },
     key::{KeyTable, Separated},
-    row::{ABSOLUTE, BOOLEAN, DURATION, PORT, PREFIXES, default, described, one_of, optional, texts},
+    row::{
+        ABSOLUTE, BOOLEAN, DURATION, FILE_PATH, PORT, PREFIXES, default, described, one_of, optional, texts,
+    },
 };
 use crate::{config::daemon::OnExit, state::xdp_mode::XdpModeChoice};
 
@@ -64,6 +66,65 @@ pub const LB: KeyTable = KeyTable {
             "Group whose members may read through `socket_read`",
         )
         .at_start(),
+        optional(
+            "api_address", option!(Daemon.api_address = ENDPOINT),
+            described("address and port", "ADDR"),
+            ("no such listener", "\"192.0.2.1:9901\""),
+            "Address that serves the admin API over TLS to clients with a certificate",
+        )
+        .at_start()
+        .without_option()
+        .more("A client without a certificate of `api_ca_file` is refused in the handshake; one whose names are in none of the three lists gets 403."),
+        optional(
+            "api_cert_file", option!(Daemon.api_cert_file = PATH),
+            FILE_PATH,
+            ("none", "\"/etc/lb/api.pem\""),
+            "Certificate of that listener with its chain, PEM",
+        )
+        .at_start()
+        .without_option()
+        .more("Changed files are read again; files that cannot be used leave the former ones in force (`lb_part_missing` of `api_listener`)."),
+        optional(
+            "api_key_file", option!(Daemon.api_key_file = PATH),
+            FILE_PATH,
+            ("none", "\"/etc/lb/api.key\""),
+            "Key of that certificate, PEM",
+        )
+        .at_start()
+        .without_option(),
+        optional(
+            "api_ca_file", option!(Daemon.api_ca_file = PATH),
+            FILE_PATH,
+            ("none", "\"/etc/lb/clients.pem\""),
+            "Authorities of the clients' certificates, PEM",
+        )
+        .at_start()
+        .without_option(),
+        default(
+            "api_admin", field!(Daemon.api_admin = STRINGS),
+            texts("list of names of certificates", "NAME", Separated::ByCommas),
+            "[]",
+            "Clients of `api_address` that may do everything",
+        )
+        .at_start()
+        .without_option()
+        .more("A name is a common name, or a DNS name, mail address or URI of the certificate."),
+        default(
+            "api_operate", field!(Daemon.api_operate = STRINGS),
+            texts("list of names of certificates", "NAME", Separated::ByCommas),
+            "[]",
+            "Clients of `api_address` that may read, drain, disable, enable and weigh backends, report health and flush flows",
+        )
+        .at_start()
+        .without_option(),
+        default(
+            "api_read", field!(Daemon.api_read = STRINGS),
+            texts("list of names of certificates", "NAME", Separated::ByCommas),
+            "[]",
+            "Clients of `api_address` that may read, as through `socket_read`",
+        )
+        .at_start()
+        .without_option(),
         default(
             "state_dir", field!(Daemon.state_dir = PATH),
             ABSOLUTE,

@@ -1,0 +1,120 @@
+//! The admin API over TLS: its files are read at the start, and again when they change.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use rustls::ServerConfig;
+use tokio::{net::TcpListener, sync::watch, task, time};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::{self, Api, access::Access},
+    chain::chain,
+    config::DaemonSettings,
+    parts::{MissingPart, Part, PartBoard, RETRY},
+    serve::{Server, Stamps, Tls, TlsFiles},
+};
+
+/// Time between two looks at the files.
+const LOOK: Duration = Duration::from_secs(2);
+
+/// Where the API is served over TLS, and by which files.
+#[derive(Clone, Debug)]
+pub(super) struct Remote {
+    address: SocketAddr,
+    files: TlsFiles,
+}
+
+impl Remote {
+    /// As the settings say; `None` if they name no address.
+    pub(super) fn of(settings: &DaemonSettings) -> Option<Self> {
+        Some(Self {
+            address: settings.api_address?,
+            files: TlsFiles {
+                cert: settings.api_cert_file.clone()?,
+                key: settings.api_key_file.clone()?,
+                ca: settings.api_ca_file.clone()?,
+            },
+        })
+    }
+
+    /// Serves until the daemon ends. What is missing is reported and tried again.
+    pub(super) async fn serve(
+        self,
+        server: Server,
+        api: Arc<Api>,
+        board: PartBoard,
+        cancel: CancellationToken,
+    ) {
+        let works = format!("the admin API is served on {}", self.address);
+        let (listener, config, stamps) = loop {
+            match self.begin().await {
+                Ok(begun) => break begun,
+                Err(missing) => board.lost(Part::ApiListener, missing),
+            }
+            tokio::select! {
+                () = cancel.cancelled() => return,
+                () = time::sleep(RETRY) => {}
+            }
+        };
+        board.found(Part::ApiListener, works);
+        let (publish, config) = watch::channel(config);
+        let serving = api::serve(Tls { listener, config }, server, api, Access::ByName);
+        tokio::select! {
+            () = serving => {}
+            () = self.follow(&publish, stamps, &board) => {}
+        }
+    }
+
+    async fn begin(&self) -> Result<(TcpListener, Arc<ServerConfig>, Stamps), MissingPart> {
+        let (stamps, config) = self.load().await?;
+        let listener = TcpListener::bind(self.address)
+            .await
+            .map_err(|error| MissingPart {
+                message: format!("the admin API cannot be served on {}: {error}", self.address),
+                hint: "see which process has that address: `ss -ltnp`".to_owned(),
+            })?;
+        Ok((listener, config, stamps))
+    }
+
+    async fn load(&self) -> Result<(Stamps, Arc<ServerConfig>), MissingPart> {
+        let missing = |why: String| {
+            MissingPart {
+            message: format!("the admin API on {} cannot use its certificates: {why}", self.address),
+            hint: "mend the files of api_cert_file, api_key_file and api_ca_file; they are read again when they change"
+                .to_owned(),
+        }
+        };
+        let files = self.files.clone();
+        let loaded = task::spawn_blocking(move || (files.stamps(), files.load()));
+        let (stamps, loaded) = loaded.await.map_err(|error| missing(error.to_string()))?;
+        let config = loaded.map_err(|error| missing(chain(&error)))?;
+        Ok((stamps, config))
+    }
+
+    /// Reads files that have changed. Files that cannot be used leave the former ones in force. Cancel-safe.
+    async fn follow(&self, publish: &watch::Sender<Arc<ServerConfig>>, mut known: Stamps, board: &PartBoard) {
+        loop {
+            time::sleep(LOOK).await;
+            let files = self.files.clone();
+            let Ok(stamps) = task::spawn_blocking(move || files.stamps()).await else {
+                continue;
+            };
+            if stamps == known {
+                continue;
+            }
+            // A file that is written right now has other stamps with the next look.
+            known = stamps;
+            match self.load().await {
+                Ok((_, config)) => {
+                    publish.send_replace(config);
+                    tracing::info!("new certificates of the admin API are in force");
+                    board.found(Part::ApiListener, "the admin API has new certificates".to_owned());
+                }
+                Err(MissingPart { message, hint }) => {
+                    let message = format!("{message}; the former ones stay in force");
+                    board.lost(Part::ApiListener, MissingPart { message, hint });
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,252 @@
+//! The admin API over TLS: who may do what, certificates that change, and clients that only cost.
+
+use std::{
+    fs,
+    io::Write as _,
+    net::{SocketAddr, TcpStream},
+    path::PathBuf,
+    time::Duration,
+};
+
+use anyhow::{Result, ensure};
+use lb_tests::{
+    config::file,
+    lane::Lane,
+    lb_cli::{LbCli, Outcome},
+    site::Site,
+    topology::{Family, Shape},
+    wait,
+};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+
+/// For what takes seconds on a busy machine.
+const LIMIT: Duration = Duration::from_secs(60);
+/// Where the API is served.
+const PORT: u16 = 9901;
+/// More connections than the listener takes.
+const IDLE: usize = 300;
+
+type Issuer = CertifiedIssuer<'static, KeyPair>;
+
+fn authority(name: &str) -> Result<Issuer> {
+    let mut params = CertificateParams::new(Vec::<String>::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    Ok(CertifiedIssuer::self_signed(params, KeyPair::generate()?)?)
+}
+
+/// A network with a daemon, its authority and clients.
+struct Remote {
+    site: Site,
+    ours: Issuer,
+    address: SocketAddr,
+}
+
+impl Remote {
+    fn start() -> Result<Self> {
+        let site = Site::new(Shape::OneArmed, 2)?;
+        let address = site.net.lb.socket(Family::V4, PORT);
+        let remote = Self {
+            ours: authority("ours")?,
+            address,
+            site,
+        };
+        remote.write("ca.pem", remote.ours.pem())?;
+        remote.issue("server", &[], &[&address.ip().to_string()])?;
+        for (name, alternative) in [
+            ("admin", "alice"),
+            ("ops", "oscar"),
+            ("reader", "rita"),
+            ("nobody", "mallory"),
+        ] {
+            remote.issue(name, &[alternative], &[])?;
+        }
+        let dir = |name: &str| remote.path(name).display().to_string();
+        let lb = format!(
+            "[lb]\napi_address = \"{address}\"\napi_cert_file = {:?}\napi_key_file = {:?}\napi_ca_file = {:?}\n\
+             api_admin = [\"alice\"]\napi_operate = [\"oscar\"]\napi_read = [\"rita\", \"x\"]\n",
+            dir("server.pem"),
+            dir("server.key"),
+            dir("ca.pem"),
+        );
+        let web = file(&[remote.site.web(Family::V4, &[1, 1])]);
+        let Self { site, ours, address } = remote;
+        let mut site = site;
+        site.daemon = site.daemon.config(&format!("{lb}{web}"))?;
+        site.daemon.start()?;
+        Ok(Self { site, ours, address })
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.site.daemon.dir().join(name)
+    }
+
+    fn write(&self, name: &str, text: String) -> Result<()> {
+        fs::write(self.path(name), text)?;
+        Ok(())
+    }
+
+    /// Writes certificate and key of `name`, with common names and alternative names.
+    fn issue(&self, name: &str, common: &[&str], alternative: &[&str]) -> Result<()> {
+        self.issue_by(&self.ours, name, common, alternative)
+    }
+
+    fn issue_by(&self, issuer: &Issuer, name: &str, common: &[&str], alternative: &[&str]) -> Result<()> {
+        let names: Vec<String> = alternative.iter().map(|name| (*name).to_owned()).collect();
+        let mut params = CertificateParams::new(names)?;
+        for common in common {
+            params.distinguished_name.push(DnType::CommonName, *common);
+        }
+        let key = KeyPair::generate()?;
+        let certificate = params.signed_by(&key, issuer)?;
+        self.write(&format!("{name}.pem"), certificate.pem())?;
+        self.write(&format!("{name}.key"), key.serialize_pem())
+    }
+
+    /// Runs a command on the client's machine with the certificate of `who`.
+    fn run(&self, who: &str, line: &str) -> Result<Outcome> {
+        let api = format!("https://{}", self.address);
+        let [cert, key, ca] = ["pem", "key", "ca"].map(|kind| match kind {
+            "ca" => self.path("ca.pem").display().to_string(),
+            kind => self.path(&format!("{who}.{kind}")).display().to_string(),
+        });
+        let mut words = vec!["--api", &api, "--cert", &cert, "--key", &key, "--ca", &ca];
+        words.extend(line.split(' '));
+        LbCli::new(&self.site.net.client.ns, &self.path("none.sock")).run(&words)
+    }
+
+    fn ok(&self, who: &str, line: &str) -> Result<String> {
+        let outcome = self.run(who, line)?;
+        ensure!(outcome.code == Some(0), "{who}: {line}: {outcome:?}");
+        Ok(outcome.stdout)
+    }
+
+    fn refused(&self, who: &str, line: &str, words: &str) -> Result<()> {
+        let outcome = self.run(who, line)?;
+        ensure!(
+            outcome.code == Some(1) && outcome.stderr.contains(words),
+            "{who}: {line}: {outcome:?}"
+        );
+        Ok(())
+    }
+}
+
+#[test]
+fn certificates_have_roles_and_changes_their_names() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let remote = Remote::start()?;
+    let cli = remote.site.daemon.cli();
+    wait::until_true("the listener is there", LIMIT, || {
+        Ok(remote.run("reader", "status")?.code == Some(0))
+    })?;
+    for (who, role) in [("reader", "read"), ("ops", "operate")] {
+        ensure!(remote.ok(who, "service list")?.contains("web4"));
+        remote.refused(who, "service remove web4", role)?;
+        remote.refused(who, "rollback", role)?;
+        remote.refused(who, "monitor --count 1", role)?;
+    }
+    remote.refused("reader", "backend drain web4 b0", "role read of rita")?;
+    remote.refused("reader", "flows flush --all --yes", "role read of rita")?;
+    remote.ok("ops", "backend drain web4 b0")?;
+    remote.ok("ops", "backend enable web4 b0")?;
+    remote.ok("ops", "backend set web4 b0 --weight 7")?;
+    remote.ok("ops", "flows flush --all --yes")?;
+    remote.refused("ops", "backend set web4 b0 --mode l2dsr", "mode of a backend")?;
+    remote.refused(
+        "nobody",
+        "status",
+        "no role for a certificate with the names mallory",
+    )?;
+    ensure!(
+        remote
+            .ok("admin", "service add other --address 192.0.2.99 --port 1")?
+            .contains("+ service other")
+    );
+    let client = remote.site.net.client.ip(Family::V4).to_string();
+    let events = cli.ok("events -o json")?;
+    for (what, who) in [
+        ("draining", "oscar"),
+        ("service", "alice"),
+        ("not allowed with this certificate", "rita"),
+    ] {
+        let by = format!("\"user\":\"{who}\"");
+        ensure!(
+            events
+                .lines()
+                .any(|event| event.contains(what) && event.contains(&by) && event.contains(&client)),
+            "{what} by {who}: {events}"
+        );
+    }
+    ensure!(cli.ok("history")?.contains(&format!("alice, {client}")));
+
+    // Of another authority, and without any certificate: the handshake fails.
+    remote.issue_by(&authority("theirs")?, "eve", &["alice"], &[])?;
+    let eve = remote.run("eve", "status")?;
+    ensure!(eve.code == Some(5), "{eve:?}");
+    let refused = || {
+        let labels = [("listener", "api_tls"), ("cause", "handshake")];
+        Ok(remote
+            .site
+            .daemon
+            .metrics()?
+            .sum("lb_listener_ended_total", &labels)
+            >= 1.0)
+    };
+    wait::until_true("the refused handshake is counted", LIMIT, refused)
+}
+
+#[test]
+fn changed_certificates_are_read_again_and_bad_ones_are_not_used() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let remote = Remote::start()?;
+    let cli = remote.site.daemon.cli();
+    wait::until_true("the listener is there", LIMIT, || {
+        Ok(remote.run("reader", "status")?.code == Some(0))
+    })?;
+    let missing = || {
+        let metrics = remote.site.daemon.metrics()?;
+        Ok::<_, anyhow::Error>(metrics.sum("lb_part_missing", &[("part", "api_listener")]))
+    };
+    remote.write("server.pem", "garbage".to_owned())?;
+    wait::until_true("the bad file is reported", LIMIT, || Ok(missing()? == 1.0))?;
+    ensure!(cli.ok("status")?.contains("the former ones stay in force"));
+    remote.ok("reader", "status")?;
+    let address = remote.address.ip().to_string();
+    remote.issue("server", &["renewed"], &[&address])?;
+    wait::until_true("the new one is in force", LIMIT, || Ok(missing()? == 0.0))?;
+    remote.ok("reader", "status")?;
+    ensure!(cli.ok("events")?.contains("has new certificates"));
+    Ok(())
+}
+
+/// Clients that hold connections, send half a request or no handshake keep nobody else out.
+#[test]
+fn idle_and_half_open_clients_displace_no_request() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let remote = Remote::start()?;
+    let cli = remote.site.daemon.cli();
+    wait::until_true("the listener is there", LIMIT, || {
+        Ok(remote.run("reader", "status")?.code == Some(0))
+    })?;
+    let mut held = Vec::new();
+    remote.site.net.client.ns.enter(|| {
+        for number in 0..IDLE {
+            let mut stream = TcpStream::connect(remote.address)?;
+            // Nothing, the begin of a handshake, or no handshake at all; a closed connection is as good.
+            let _ = match number % 3 {
+                0 => Ok(()),
+                1 => stream.write_all(&[0x16, 0x03, 0x01, 0x02, 0x00]),
+                _ => stream.write_all(b"GET /v1/status HTTP/1.1\r\n"),
+            };
+            held.push(stream);
+        }
+        anyhow::Ok(())
+    })??;
+    for weight in 2..7 {
+        remote.ok("ops", &format!("backend set web4 b0 --weight {weight}"))?;
+        cli.ok(&format!("backend set web4 b1 --weight {weight}"))?;
+    }
+    ensure!(cli.backend("web4", "b0")?["effective_weight"] == 6);
+    ensure!(held.len() == IDLE);
+    Ok(())
+}
