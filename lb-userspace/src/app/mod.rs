@@ -189,8 +189,7 @@ impl Daemon {
         let (mut datapath, attached) = Datapath::begin(&attach_options, early)?;
         // Nothing is programmed before it is saved.
         notes.extend(saving.done(&events).await?);
-        let interfaces = datapath.interfaces();
-        let changes = datapath.changes();
+        let (interfaces, changes) = (datapath.interfaces(), datapath.changes());
         let datapath_parts = datapath.parts();
         let check_paths = Arc::new(datapath.check_paths());
         health.lead(check_paths.clone());
@@ -330,10 +329,7 @@ impl Daemon {
             endpoint,
             Arc::clone(&api),
         ));
-        if let Some(remote) = remote::Remote::of(&api.settings) {
-            let server = server(api_limits(api::MAX_CONNECTIONS), "api_tls");
-            tracker.spawn(remote.serve(server, Arc::clone(&api), board.clone(), cancel.clone()));
-        }
+        remote::spawn(&api, server(api_limits(api::MAX_CONNECTIONS), "api_tls"));
         for (place, listening) in sockets {
             let guard = Arc::new(OnceLock::new());
             guards.push(Arc::clone(&guard));

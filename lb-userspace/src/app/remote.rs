@@ -4,7 +4,6 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
 use tokio::{net::TcpListener, sync::watch, task, time};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
     api::{self, Api, access::Access},
@@ -19,14 +18,21 @@ const LOOK: Duration = Duration::from_secs(2);
 
 /// Where the API is served over TLS, and by which files.
 #[derive(Clone, Debug)]
-pub(super) struct Remote {
+struct Remote {
     address: SocketAddr,
     files: TlsFiles,
 }
 
+/// Serves the API over TLS where the settings say so.
+pub(super) fn spawn(api: &Arc<Api>, server: Server) {
+    if let Some(remote) = Remote::of(&api.settings) {
+        api.tracker.spawn(remote.serve(server, Arc::clone(api)));
+    }
+}
+
 impl Remote {
     /// As the settings say; `None` if they name no address.
-    pub(super) fn of(settings: &DaemonSettings) -> Option<Self> {
+    fn of(settings: &DaemonSettings) -> Option<Self> {
         Some(Self {
             address: settings.api_address?,
             files: TlsFiles {
@@ -38,13 +44,8 @@ impl Remote {
     }
 
     /// Serves until the daemon ends. What is missing is reported and tried again.
-    pub(super) async fn serve(
-        self,
-        server: Server,
-        api: Arc<Api>,
-        board: PartBoard,
-        cancel: CancellationToken,
-    ) {
+    async fn serve(self, server: Server, api: Arc<Api>) {
+        let (board, cancel) = (api.parts.clone(), api.cancel.clone());
         let works = format!("the admin API is served on {}", self.address);
         let (listener, config, stamps) = loop {
             match self.begin().await {
