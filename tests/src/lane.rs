@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{netns, scratch};
+use crate::{machine, netns, scratch};
 
 /// Ten times the longest test: a test that reaches it hangs, and would block the others.
 const LONGEST_TEST: Duration = Duration::from_secs(300);
@@ -81,6 +81,7 @@ fn open() -> Result<File> {
     SWEEP.call_once(|| {
         netns::sweep();
         scratch::sweep();
+        machine::sweep();
     });
     let path = std::env::temp_dir().join("lbt.lane.lock");
     File::options()

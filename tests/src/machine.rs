@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use crate::{
-    netns::{Netns, checked},
+    netns::{Netns, checked, owner_is_dead},
     scratch::Scratch,
     wait,
 };
@@ -220,6 +220,18 @@ fn remove_cgroup(dir: &Path) -> bool {
         }
     }
     fs::remove_dir(dir).is_ok() || !dir.exists()
+}
+
+/// Removes control groups that dead test processes left behind.
+pub(crate) fn sweep() {
+    let Ok(entries) = cgroup_mount().and_then(|mount| Ok(fs::read_dir(mount)?)) else {
+        return;
+    };
+    for entry in entries.flatten() {
+        if entry.file_name().to_str().is_some_and(owner_is_dead) {
+            remove_cgroup(&entry.path());
+        }
+    }
 }
 
 /// Where control groups of version 2 are mounted.

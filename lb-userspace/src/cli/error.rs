@@ -126,12 +126,12 @@ impl CliError {
         let (why, hint) = if kind == io::ErrorKind::NotFound {
             (
                 "no such socket".to_owned(),
-                "start the daemon with `lb run --iface IFACE`, or name its socket with --socket or LB_SOCKET",
+                "start the daemon with `systemctl start lb` or `lb run --iface IFACE`, or name its socket with --socket or LB_SOCKET",
             )
         } else if kind == io::ErrorKind::ConnectionRefused {
             (
                 "no daemon listens".to_owned(),
-                "the daemon of this socket has ended; start one with `lb run --iface IFACE`",
+                "the daemon of this socket has ended; start one with `systemctl start lb` or `lb run --iface IFACE`",
             )
         } else if kind == io::ErrorKind::PermissionDenied {
             (

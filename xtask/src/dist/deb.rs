@@ -75,6 +75,8 @@ pub(super) fn make(files: &Files, release: &Release, epoch: &Epoch) -> Result<Pa
     };
     run(Command::new("dpkg-deb")
         .env(epoch::VARIABLE, epoch.seconds())
+        // With several threads, xz compresses in blocks: other bytes than with one.
+        .env("DPKG_DEB_THREADS_MAX", "1")
         .args(["--root-owner-group", "--build"])
         .args(compression)
         .arg(&files.dir)
