@@ -86,7 +86,7 @@ pub fn run(flags: &Flags) -> Result<(), RunError> {
         return Err(RunError::NoInterface);
     }
     memory::limit_arenas();
-    telemetry::start();
+    telemetry::start(settings.log_format);
     let early = EarlyStart::begin(&settings.pin_dir, flags.reset).map_err(RunError::Threads)?;
     let runtime = threads::runtime().map_err(RunError::Threads)?;
     let result = runtime.block_on(daemon(flags, settings, file, early));

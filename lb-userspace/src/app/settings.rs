@@ -3,7 +3,10 @@
 use std::{net::SocketAddr, path::PathBuf};
 
 use crate::{
-    config::{self, Config, DaemonSettings, daemon::OnExit},
+    config::{
+        self, Config, DaemonSettings,
+        daemon::{LogFormat, OnExit},
+    },
     config_file::{FileError, read, texts},
     state::store::FileStore,
     state::{guard::Prefix, hosts::HostName, xdp_mode::XdpModeChoice},
@@ -42,6 +45,8 @@ pub struct Flags {
     pub on_exit: Option<OnExit>,
     /// Refuses a start with a file that cannot be used.
     pub strict: bool,
+    /// How the log is written.
+    pub log_format: Option<LogFormat>,
     /// Removes the pins of an earlier daemon, with its flows, before starting.
     pub reset: bool,
 }
@@ -103,6 +108,7 @@ impl Flags {
             metrics_names: self.metrics_names.clone().unwrap_or(file.metrics_names),
             pin_dir: self.pin_dir.clone().unwrap_or(file.pin_dir),
             on_exit: self.on_exit.unwrap_or(file.on_exit),
+            log_format: self.log_format.unwrap_or(file.log_format),
             ..file
         }
     }

@@ -2,43 +2,61 @@
 
 use std::{
     env,
+    fs::File,
     io::{self, IsTerminal, Write},
+    os::{
+        fd::AsFd as _,
+        unix::fs::{FileTypeExt as _, MetadataExt as _},
+    },
 };
 
 use tracing::{Level, Metadata};
-use tracing_subscriber::{EnvFilter, fmt::MakeWriter};
+use tracing_subscriber::{
+    EnvFilter,
+    fmt::{MakeWriter, writer::BoxMakeWriter},
+};
+
+use crate::config::daemon::LogFormat;
 
 /// Environment variable with filter directives of `tracing_subscriber`, for example `debug`.
 const FILTER: &str = "LB_LOG";
 
 /// Starts logging. Called once; a second call changes nothing.
-pub(super) fn start() {
+pub(super) fn start(format: LogFormat) {
     let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
     let filter = EnvFilter::builder()
         .with_default_directive(tracing::Level::INFO.into())
         .with_env_var(FILTER);
+    let to_journal = to_journal();
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter.from_env_lossy())
         .with_target(false)
         // It would report a failed write to stderr, and panic where stderr itself has no reader any more.
-        .log_internal_errors(false);
-    let _ = if to_journal() {
-        // The journal has its own clock.
-        log.with_ansi(false)
-            .without_time()
-            .with_writer(Journal)
-            .try_init()
+        .log_internal_errors(false)
+        .with_ansi(format == LogFormat::Text && io::stderr().is_terminal() && !no_color);
+    let writer = if to_journal {
+        BoxMakeWriter::new(Journal)
     } else {
-        log.with_ansi(io::stderr().is_terminal() && !no_color)
-            .with_writer(io::stderr)
-            .try_init()
+        BoxMakeWriter::new(io::stderr)
+    };
+    let _ = match format {
+        LogFormat::Json => log.json().flatten_event(true).with_writer(writer).try_init(),
+        // The journal has its own clock.
+        LogFormat::Text if to_journal => log.without_time().with_writer(writer).try_init(),
+        LogFormat::Text => log.with_writer(writer).try_init(),
     };
 }
 
-/// Whether stderr leads to systemd's journal, also through a pipe: `JOURNAL_STREAM` is set (systemd.exec(5)), and
-/// stderr is no terminal.
+/// Whether stderr leads to systemd's journal: it is the stream that `JOURNAL_STREAM` names (systemd.exec(5)), or, where the journal
+/// has the output of a pipeline, a pipe.
 pub(crate) fn to_journal() -> bool {
-    env::var_os("JOURNAL_STREAM").is_some() && !io::stderr().is_terminal()
+    let Some(stream) = env::var_os("JOURNAL_STREAM") else {
+        return false;
+    };
+    let stderr = io::stderr().as_fd().try_clone_to_owned().map(File::from);
+    stderr.and_then(|stderr| stderr.metadata()).is_ok_and(|stderr| {
+        stderr.file_type().is_fifo() || stream.to_str() == Some(&format!("{}:{}", stderr.dev(), stderr.ino()))
+    })
 }
 
 /// Puts the priority of `level` before each line of `text`, as the journal wants it (sd-daemon(3)).

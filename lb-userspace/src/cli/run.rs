@@ -12,7 +12,10 @@ use super::{
 use crate::{
     app::{self, RunError, settings::Flags},
     chain::chain,
-    config::{daemon::OnExit, keys, values},
+    config::{
+        daemon::{LogFormat, OnExit},
+        keys, values,
+    },
     config_file::FileError,
     state::{guard::Prefix, hosts::HostName, xdp_mode::XdpModeChoice},
 };
@@ -46,6 +49,8 @@ pub(super) struct Run {
     pin_dir: Option<PathBuf>,
     #[arg(long, value_name = "WHAT", value_parser = values::word::<OnExit>, help = help(&keys::LB, "on_exit"))]
     on_exit: Option<OnExit>,
+    #[arg(long, value_name = "FORMAT", value_parser = values::word::<LogFormat>, help = help(&keys::LB, "log_format"))]
+    log_format: Option<LogFormat>,
     /// Refuse to start with a file that cannot be used, instead of going on with the last good state
     #[arg(long, requires = "config")]
     strict: bool,
@@ -71,6 +76,7 @@ impl Run {
             metrics_names: self.metrics_names,
             pin_dir: self.pin_dir,
             on_exit: self.on_exit,
+            log_format: self.log_format,
             strict: self.strict,
             reset: self.reset,
         };

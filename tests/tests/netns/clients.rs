@@ -2,10 +2,10 @@
 //! journal, and connections that never send a request.
 
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{BufRead, BufReader, Read, Write},
     net::TcpStream,
-    os::unix::net::UnixStream,
+    os::unix::{fs::MetadataExt as _, net::UnixStream},
     process::{Child, ChildStdout, Stdio},
     time::Duration,
 };
@@ -20,6 +20,7 @@ use lb_tests::{
     topology::veth,
     wait,
 };
+use serde_json::Value;
 
 /// For operations that normally take seconds.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -260,7 +261,10 @@ fn program_without_a_daemon_is_reported_and_can_be_removed() -> Result<()> {
 fn the_journal_gets_a_priority_for_each_line() -> Result<()> {
     let _lane = Lane::shared()?;
     let (daemon, lb, _other) = daemon()?;
-    let daemon = daemon.through(&["env", "JOURNAL_STREAM=1:1"]);
+    // The file of the log stands for the journal's stream.
+    let stream = fs::metadata(daemon.dir().write("log", "")?)?;
+    let stream = format!("JOURNAL_STREAM={}:{}", stream.dev(), stream.ino());
+    let daemon = daemon.through(&["env", &stream]);
     let mut daemon = daemon.config("[lb]\n")?;
     daemon.start()?;
     daemon.write_config("rubbish")?;
@@ -275,6 +279,41 @@ fn the_journal_gets_a_priority_for_each_line() -> Result<()> {
     let text = String::from_utf8(output.stderr)?;
     ensure!(text.lines().all(|line| line.starts_with("<3>")), "{text}");
     ensure!(text.starts_with("<3>error: no interface"), "{text}");
+    Ok(())
+}
+
+#[test]
+fn the_log_is_json_where_that_is_wanted_and_has_priorities_in_the_journal_alone() -> Result<()> {
+    let _lane = Lane::shared()?;
+    for (journal, is_option) in [(false, true), (true, false)] {
+        let (daemon, _lb, _other) = daemon()?;
+        let stream = fs::metadata(daemon.dir().write("log", "")?)?;
+        let inode = if journal { stream.ino() } else { stream.ino() + 1 };
+        let stream = format!("JOURNAL_STREAM={}:{inode}", stream.dev());
+        let daemon = daemon.through(&["env", &stream]);
+        let (file, option) = if is_option {
+            ("[lb]\n", "--log-format json")
+        } else {
+            ("[lb]\nlog_format = \"json\"\n", "")
+        };
+        let mut daemon = daemon.config(file)?.args(option);
+        daemon.start()?;
+        daemon.write_config("rubbish")?;
+        daemon.signal(libc::SIGHUP)?;
+        let prefix = if journal { "<3>{" } else { "{" };
+        wait::until_true("the refusal is an object", LIMIT, || {
+            let log = daemon.log();
+            let mut objects = log.lines().filter(|line| line.starts_with(prefix));
+            Ok(objects.any(|line| {
+                let object: Value = serde_json::from_str(line.trim_start_matches("<3>")).unwrap_or_default();
+                let message = object["message"].as_str().unwrap_or_default();
+                object["level"] == "ERROR"
+                    && message.contains("reload refused")
+                    && object["timestamp"].is_string()
+            }))
+        })
+        .with_context(|| daemon.log())?;
+    }
     Ok(())
 }
 

@@ -22,6 +22,21 @@ impl Word for OnExit {
     const WORDS: &'static [(Self, &'static str)] = &[(Self::Detach, "detach"), (Self::Keep, "keep")];
 }
 
+/// How the log is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LogFormat {
+    /// A line for people.
+    #[default]
+    Text,
+    /// A JSON object for each line.
+    Json,
+}
+
+impl Word for LogFormat {
+    const KEY: &'static str = "log_format";
+    const WORDS: &'static [(Self, &'static str)] = &[(Self::Text, "text"), (Self::Json, "json")];
+}
+
 /// Settings that only a start of the daemon reads. Flags of `lb run` override them.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct DaemonSettings {
@@ -65,6 +80,8 @@ pub struct DaemonSettings {
     pub pin_dir: PathBuf,
     /// Whether the program stays when the daemon exits.
     pub on_exit: OnExit,
+    /// How the log is written.
+    pub log_format: LogFormat,
 }
 
 impl Default for DaemonSettings {
@@ -90,6 +107,7 @@ impl Default for DaemonSettings {
             metrics_names: Vec::new(),
             pin_dir: PathBuf::from("/sys/fs/bpf/lb"),
             on_exit: OnExit::default(),
+            log_format: LogFormat::default(),
         }
     }
 }

@@ -69,6 +69,7 @@ fn an_empty_file_has_the_documented_defaults() {
         metrics_names,
         pin_dir,
         on_exit,
+        log_format,
     } = config.daemon;
     assert_eq!(interfaces, Vec::<String>::new());
     assert!(!wait_for_interfaces);
@@ -85,6 +86,7 @@ fn an_empty_file_has_the_documented_defaults() {
     assert!(metrics_access.is_empty() && metrics_names.is_empty());
     assert_eq!(pin_dir.to_str(), Some("/sys/fs/bpf/lb"));
     assert_eq!(on_exit, daemon::OnExit::Detach);
+    assert_eq!(log_format, daemon::LogFormat::Text);
 }
 
 /// One service whose only check is `health`.

@@ -11,7 +11,10 @@ use super::{
         ABSOLUTE, BOOLEAN, DURATION, FILE_PATH, PORT, PREFIXES, default, described, one_of, optional, texts,
     },
 };
-use crate::{config::daemon::OnExit, state::xdp_mode::XdpModeChoice};
+use crate::{
+    config::daemon::{LogFormat, OnExit},
+    state::xdp_mode::XdpModeChoice,
+};
 
 /// `[lb]`: the balancer as a whole.
 pub const LB: KeyTable = KeyTable {
@@ -168,6 +171,10 @@ pub const LB: KeyTable = KeyTable {
         .more("They stay there while no daemon runs. The daemon mounts a BPF file system where there is none."),
         default("on_exit", field!(Daemon.on_exit = word()), one_of::<OnExit>(), "\"detach\"", "What happens to the program when the daemon exits").at_start().more(
             "`detach` takes it off the interfaces; with `keep` it goes on forwarding.",
+        ),
+        default("log_format", field!(Daemon.log_format = word()), one_of::<LogFormat>(), "\"text\"", "How the daemon writes its log, to stderr").at_start().more(
+            "`json`: one object for each line, with `timestamp`, `level`, `message` and further fields. Where stderr is systemd's journal, each \
+             line begins with its priority (sd-daemon(3)), which the journal takes off.",
         ),
         default(
             "snat_addresses", field!(Settings.snat_addresses = IPS),
