@@ -31,6 +31,7 @@ mod remote;
 mod run;
 mod service;
 mod status;
+mod support_bundle;
 mod table;
 mod tables;
 mod top;
@@ -125,6 +126,8 @@ enum Command {
     Top(top::Top),
     /// Find what is wrong with machine, interfaces, addresses and ways to backends, with remedies
     Doctor(doctor::Doctor),
+    /// Pack what support needs into one file, without credentials; also where no daemon runs
+    SupportBundle(support_bundle::SupportBundle),
     /// Remove programs, links and pins that a kept or killed daemon left
     Detach(detach::Detach),
     /// Decapsulate tunnels of modes ipip and gue on a backend, in the foreground
@@ -160,6 +163,7 @@ impl Cli {
             Command::Monitor(monitor) => context.block_on(monitor.execute(&context)),
             Command::Top(top) => context.block_on(top.execute(&context)),
             Command::Doctor(doctor) => context.block_on(doctor.execute(&context)),
+            Command::SupportBundle(bundle) => context.block_on(bundle.execute(&context)),
             Command::Detach(detach) => detach.execute(&context),
             Command::Decap(decap) => decap.execute(&context),
             Command::Completions(completions) => completions.execute(),

@@ -43,6 +43,7 @@ mod restarts;
 mod scraping;
 mod shown;
 mod stages;
+mod support;
 mod through;
 mod tiers;
 mod top;

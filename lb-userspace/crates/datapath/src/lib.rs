@@ -48,6 +48,7 @@ mod needs;
 mod neighbours;
 mod netlink;
 mod object;
+mod objects;
 mod own_macs;
 mod pin;
 mod places;
@@ -93,6 +94,7 @@ pub use self::{
     needs::{Needs, needs_of},
     neighbours::{FIRST_ANSWER_WAIT, NextHop, NextHopState, NextHops},
     netlink::{HostAddress, LinkOperation, TiedTo},
+    objects::kernel_objects,
     snapshot::{
         BackendSignals, BackendStats, GaveWay, InterfaceStats, LinkLosses, MapUse, RedirectErrors, Snapshot,
     },

@@ -16,6 +16,7 @@ pub mod keys;
 pub mod lb;
 pub mod migrate;
 pub mod quic;
+pub mod redact;
 mod service;
 mod table;
 #[cfg(test)]

@@ -8,7 +8,7 @@ use crate::health::settings::{Bytes, CheckKind, HttpCheck};
 /// Shortest text that is hidden, in bytes: shorter ones occur everywhere.
 const LEAST: usize = 4;
 /// Stands for a credential.
-const HIDDEN: &str = "(hidden)";
+pub const HIDDEN: &str = "(hidden)";
 
 /// Texts that may be credentials.
 #[derive(Clone, PartialEq, Eq, Default)]
@@ -31,9 +31,7 @@ impl Secrets {
                 secrets.add(&key.reveal());
             }
         }
-        // A text that holds another one is hidden as a whole.
-        secrets.0.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
-        secrets.0.dedup();
+        secrets.arrange();
         secrets
     }
 
@@ -41,9 +39,14 @@ impl Secrets {
     #[must_use]
     pub fn and(mut self, other: Self) -> Self {
         self.0.extend(other.0);
+        self.arrange();
+        self
+    }
+
+    /// A text that holds another one is hidden as a whole.
+    pub(crate) fn arrange(&mut self) {
         self.0.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
         self.0.dedup();
-        self
     }
 
     /// `text` with a placeholder for each credential in it.
@@ -94,15 +97,20 @@ impl Secrets {
             self.add_words(value);
         }
         if let Some((_, query)) = check.path.split_once('?') {
-            self.add(query);
-            for (_, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
-                self.add(value);
-            }
+            self.add_query(query);
+        }
+    }
+
+    /// The query of a URL, and its values.
+    pub(crate) fn add_query(&mut self, query: &str) {
+        self.add(query);
+        for (_, value) in query.split('&').filter_map(|pair| pair.split_once('=')) {
+            self.add(value);
         }
     }
 
     /// A text, and its parts, since a server may repeat one of them.
-    fn add_words(&mut self, text: &str) {
+    pub(crate) fn add_words(&mut self, text: &str) {
         self.add(text.trim());
         for word in text.split_whitespace() {
             self.add(word);
@@ -113,9 +121,16 @@ impl Secrets {
     }
 
     fn add(&mut self, text: &str) {
-        if text.len() >= LEAST {
-            self.0.push(text.to_owned());
+        if text.len() < LEAST {
+            return;
         }
+        // As in JSON and in TOML.
+        let escaped = format!("{text:?}");
+        let escaped = &escaped[1..escaped.len() - 1];
+        if escaped != text {
+            self.0.push(escaped.to_owned());
+        }
+        self.0.push(text.to_owned());
     }
 }
 
