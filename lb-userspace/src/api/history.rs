@@ -21,7 +21,7 @@ use crate::{
     control::Change,
     events::rfc3339,
     state::{
-        desired::Revision,
+        desired::{Desired, Revision},
         removals::MayRemove,
         store::{KeptState, Store, StoreError},
         stored::Stored,
@@ -60,7 +60,7 @@ pub struct PastRevision {
     pub by: Option<Author>,
     /// Whether it is in force.
     pub present: bool,
-    /// Its differences from the revision kept before it, one line each; absent for the first one.
+    /// Its differences from the revision kept before it, one line each; absent where that one is not kept any more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub diff: Option<Vec<String>>,
     /// Further differences that are not listed.
@@ -206,7 +206,10 @@ fn describe(
         }
     }
     if let Some((oldest, state)) = after.filter(|_| kept.len() <= count) {
-        add(oldest, state.by, None);
+        // A daemon begins with nothing, in revision 0.
+        let is_first = oldest.revision <= Revision(1);
+        let differences = is_first.then(|| diff::diff(&Desired::default(), &state.desired));
+        add(oldest, state.by, differences);
     }
     Ok(described)
 }

@@ -82,7 +82,7 @@ fn table(revisions: &[PastRevision], context: &Context) -> String {
     for revision in revisions {
         let mut lines = revision.diff.as_deref().unwrap_or_default().iter();
         let first = match (&revision.diff, lines.next()) {
-            (None, _) => "(the first that is kept)".to_owned(),
+            (None, _) => "(the revision before is not kept)".to_owned(),
             (Some(_), None) => "none".to_owned(),
             (Some(_), Some(first)) => first.clone(),
         };

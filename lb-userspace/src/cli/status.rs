@@ -1,5 +1,7 @@
 //! `lb status`
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 
 use super::{
@@ -9,7 +11,7 @@ use super::{
     tables::{draining_lines, service_table},
 };
 use crate::{
-    api::types::{ConfigState, Status, XdpMode},
+    api::types::{ConfigState, Problem, Status, XdpMode},
     datapath::left_forwarding,
 };
 
@@ -109,18 +111,50 @@ fn text(status: &Status, context: &Context) -> String {
         text.push('\n');
         text.push_str(&maps(status, context));
     }
-    for (i, problem) in status.problems.iter().enumerate() {
-        if i == 0 {
-            text.push_str(&format!("\n{}\n", paint("problems", Tone::Bad)));
+    if !status.problems.is_empty() {
+        text.push_str(&format!(
+            "\n{}\n{}",
+            paint("problems", Tone::Bad),
+            problems(&status.problems)
+        ));
+    }
+    text
+}
+
+/// Backends of a service whose problems are shown; more are counted.
+const SHOWN_BACKENDS: usize = 3;
+
+/// The problems, with those of a few backends for each service: where many are down, each has the same to say.
+fn problems(problems: &[Problem]) -> String {
+    let mut text = String::new();
+    let of_one_service = |a: &Problem, b: &Problem| a.service == b.service;
+    for of_service in problems.chunk_by(of_one_service) {
+        let mut shown = BTreeSet::new();
+        let mut hidden = BTreeSet::new();
+        for problem in of_service {
+            let subject = match (&problem.service, &problem.backend) {
+                (Some(service), Some(backend)) => {
+                    if !shown.contains(backend) && shown.len() == SHOWN_BACKENDS {
+                        hidden.insert(backend);
+                        continue;
+                    }
+                    shown.insert(backend);
+                    format!("{service}/{backend}: ")
+                }
+                (Some(service), None) => format!("{service}: "),
+                (None, _) => String::new(),
+            };
+            text.push_str(&format!("  {subject}{}\n", problem.message));
+            if let Some(hint) = &problem.hint {
+                text.push_str(&format!("    hint: {hint}\n"));
+            }
         }
-        let subject = match (&problem.service, &problem.backend) {
-            (Some(service), Some(backend)) => format!("{service}/{backend}: "),
-            (Some(service), None) => format!("{service}: "),
-            (None, _) => String::new(),
-        };
-        text.push_str(&format!("  {subject}{}\n", problem.message));
-        if let Some(hint) = &problem.hint {
-            text.push_str(&format!("    hint: {hint}\n"));
+        if let (Some(first), more @ 1..) = (of_service.first(), hidden.len()) {
+            let service = first.service.as_deref().unwrap_or_default();
+            let backends = if more == 1 { "backend has" } else { "backends have" };
+            text.push_str(&format!(
+                "  {service}: {more} more {backends} problems; `lb backend list {service}` shows all\n"
+            ));
         }
     }
     text
@@ -217,4 +251,43 @@ fn maps(status: &Status, context: &Context) -> String {
         ]);
     }
     table.render(context.style)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problem(service: &str, backend: Option<String>, message: &str) -> Problem {
+        Problem {
+            service: Some(service.to_owned()),
+            backend,
+            message: message.to_owned(),
+            hint: None,
+        }
+    }
+
+    /// With a rack down, the lines about other services must not scroll away.
+    #[test]
+    fn many_backends_that_are_down_are_a_few_lines() {
+        let mut all = vec![problem("web", None, "no backend takes new flows")];
+        let down = (0..500).map(|i| problem("web", Some(format!("b{i}")), "down: no answer"));
+        all.extend(down);
+        all.insert(
+            2,
+            problem("web", Some("b0".into()), "its certificate expires in 3 days"),
+        );
+        all.push(problem("dns", Some("a".into()), "down: refused"));
+        assert_eq!(
+            problems(&all).lines().collect::<Vec<_>>(),
+            [
+                "  web: no backend takes new flows",
+                "  web/b0: down: no answer",
+                "  web/b0: its certificate expires in 3 days",
+                "  web/b1: down: no answer",
+                "  web/b2: down: no answer",
+                "  web: 497 more backends have problems; `lb backend list web` shows all",
+                "  dns/a: down: refused",
+            ]
+        );
+    }
 }
