@@ -1,4 +1,4 @@
-//! Debian's Chromium without a window, told what to do by the DevTools protocol through a pair of pipes.
+//! Debian's Chromium without a window, driven by the DevTools protocol through a pair of pipes.
 
 use std::{
     cell::RefCell,

@@ -8,7 +8,9 @@ use crate::{
     config::{Service, file},
     daemon::Daemon,
     http::HttpServer,
+    lb_cli::lb_binary,
     nginx::Nginx,
+    terminal::{Left, Terminal},
     topology::{Family, Shape, Topology, device_counters},
     udp::UdpEcho,
 };
@@ -153,5 +155,20 @@ impl Site {
         }
         ensure!(false, "the balancer's interfaces never fall silent");
         Ok(Vec::new())
+    }
+
+    /// Runs a command of `lb` on a terminal, and answers its question with `keys`.
+    ///
+    /// # Errors
+    /// When it cannot be run, or does not ask.
+    pub fn on_terminal(&self, line: &str, keys: &str) -> Result<Left> {
+        let mut command = self.net.lb.ns.command(lb_binary()?);
+        command
+            .env("LB_SOCKET", self.daemon.socket())
+            .args(line.split(' '));
+        let mut terminal = Terminal::start(&mut command, 24, 200)?;
+        terminal.wait_for("[y/N]")?;
+        terminal.send(keys)?;
+        terminal.end()
     }
 }

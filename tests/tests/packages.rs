@@ -174,7 +174,7 @@ fn a_package_lives_from_installation_to_purge() -> Result<()> {
         status.contains("no interface is configured") && status.contains("`interfaces` in [lb]"),
         "{status}"
     );
-    assert_eq!(site.with_program()?, [""; 0], "nobody has named an interface");
+    assert_eq!(site.with_program()?, [""; 0], "no interface is named");
     for unit in ["lb.service", "lb-decap@front.service"] {
         let report = machine.output(&format!("systemd-analyze security --no-pager {unit}"))?;
         let report = text(&report);

@@ -55,7 +55,7 @@ pub(super) async fn reload(
 
 /// Reloads as SIGHUP asks for it. A refusal is reported in log, events and status.
 pub async fn by_signal(api: &Api) {
-    // Reported already, and nobody waits for it.
+    // Reported already, and no request waits for it.
     let _ = run(api, None, MayRemove::NOT_ALL).await;
 }
 

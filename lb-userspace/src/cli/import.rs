@@ -85,7 +85,7 @@ impl Import {
             }
             (Some(file), Some(kind)) => Ok((Some(kind), file.clone())),
             (Some(_), None) => {
-                let what = format!("{:?} is none of haproxy, keepalived and ipvs", self.first);
+                let what = format!("{:?} is not haproxy, keepalived or ipvs", self.first);
                 Err(usage(what))
             }
             (None, Some(kind)) if !Path::new(&self.first).exists() => match kind {
@@ -127,7 +127,7 @@ fn show(context: &Context, name: &str, imported: &Imported) -> Result<(), CliErr
     Ok(())
 }
 
-/// A text, or why it is none.
+/// A text, or why it cannot be had.
 fn read(from: impl Read, name: &str) -> Result<String, CliError> {
     text(from).map_err(|why| failed(format!("{name}: {why}")))
 }

@@ -1,7 +1,7 @@
 //! Under which names a browser may open the page.
 //!
 //! A foreign site can give its own name the address of this machine (DNS rebinding). A browser then takes the page for a part of
-//! that site, whose scripts may read it. The name is in the header `Host`, so names that nobody gave this machine are refused.
+//! that site, whose scripts may read it. The name is in the header `Host`, so names that are not this machine's are refused.
 
 use std::{fs, net::IpAddr, sync::Arc};
 

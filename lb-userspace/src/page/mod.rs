@@ -34,8 +34,8 @@ const NONCE: &str = "@NONCE@";
 /// Bytes of that number.
 const NONCE_BYTES: usize = 16;
 
-/// Headers of every answer of the page. Browsers then run nothing but the document's own script, show it in no frame, and tell
-/// nobody its address.
+/// Headers of every answer of the page. Browsers then run nothing but the document's own script, show it in no frame, and send its
+/// address to no other site.
 const HEADERS: [(&str, &str); 6] = [
     ("x-content-type-options", "nosniff"),
     ("x-frame-options", "DENY"),
@@ -96,7 +96,7 @@ fn document() -> Response {
     response
 }
 
-/// A number that nobody can guess, in hexadecimal.
+/// A number that cannot be guessed, in hexadecimal.
 fn nonce() -> io::Result<String> {
     let mut bytes = [0; NONCE_BYTES];
     File::open("/dev/urandom")?.read_exact(&mut bytes)?;

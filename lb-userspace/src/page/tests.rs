@@ -164,7 +164,7 @@ async fn nothing_is_looked_at_while_no_page_is_open_and_places_are_given_back() 
         .unwrap()
         .clone()
         .unwrap();
-    assert!(tick.backends.is_empty(), "nobody shows them any more");
+    assert!(tick.backends.is_empty(), "no page shows them any more");
 }
 
 #[tokio::test(start_paused = true)]

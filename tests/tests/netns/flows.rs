@@ -12,9 +12,8 @@ use lb_tests::{
     direct::Direct,
     http::{self, connect, connect_within},
     lane::Lane,
-    lb_cli::{LbCli, lb_binary},
+    lb_cli::LbCli,
     site::Site,
-    terminal::{Left, Terminal},
     topology::{Family, Shape},
     wait,
 };
@@ -184,14 +183,14 @@ fn a_flush_resets_the_connections_that_it_means_and_leaves_the_others() -> Resul
             "{announced}"
         );
         ensure!(count(&cli, &format!("--service {name}"))? == gone + stay);
-        let refused = on_terminal(&site, &format!("flows flush {selected}"), "n\n")?;
+        let refused = site.on_terminal(&format!("flows flush {selected}"), "n\n")?;
         let question = format!("of service {name}, backend b0? [y/N]");
         ensure!(
             refused.code == Some(1) && refused.text.contains(&question),
             "{refused:?}"
         );
         ensure!(count(&cli, &format!("--service {name}"))? == gone + stay);
-        let confirmed = on_terminal(&site, &format!("flows flush {selected}"), "y\n")?;
+        let confirmed = site.on_terminal(&format!("flows flush {selected}"), "y\n")?;
         ensure!(
             confirmed.code == Some(0) && confirmed.text.contains(&format!("flushed {gone} flow")),
             "{confirmed:?}"
@@ -218,18 +217,6 @@ fn a_flush_resets_the_connections_that_it_means_and_leaves_the_others() -> Resul
         ensure!(events.contains(&said), "{events}");
     }
     Ok(())
-}
-
-/// Runs a command on a terminal, and answers its question with `keys`.
-fn on_terminal(site: &Site, line: &str, keys: &str) -> Result<Left> {
-    let mut command = site.net.lb.ns.command(lb_binary()?);
-    command
-        .env("LB_SOCKET", site.daemon.socket())
-        .args(line.split(' '));
-    let mut terminal = Terminal::start(&mut command, 24, 200)?;
-    terminal.wait_for("[y/N]")?;
-    terminal.send(keys)?;
-    terminal.end()
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn a_thousand_backends_are_shown_when_they_are_opened() -> Result<()> {
     browser.open(&format!("http://{METRICS}/"))?;
     browser.wait(&format!("/\\/1000/.test({})", row("web4")))?;
     let rows = "document.querySelectorAll('.inside tbody tr').length";
-    ensure!(browser.value(rows)? == 0, "backends that nobody opened");
+    ensure!(browser.value(rows)? == 0, "backends of a service that is closed");
     browser.value("document.querySelector('#services .name').click()")?;
     browser.wait(&format!("/1,000 backends/.test({})", row("web4")))?;
     ensure!(browser.value(rows)? == 200, "all at once");
@@ -318,10 +318,7 @@ fn the_address_of_the_page_answers_its_own_names_and_clients_alone() -> Result<(
     }
     let nonce = |page: &str| page.split("nonce-").nth(1).map(|rest| rest[..32].to_owned());
     let again = ask(own, local, &get("/", "localhost", ""))?;
-    ensure!(
-        nonce(&page) != nonce(&again),
-        "a number that can be known is none"
-    );
+    ensure!(nonce(&page) != nonce(&again), "the number can be guessed");
 
     // A client that metrics_access does not list; the same address from where it is listed.
     ensure!(status(own, address, &get("/", &address.to_string(), ""))? == 200);

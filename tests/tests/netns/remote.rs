@@ -74,7 +74,11 @@ impl Remote {
         let mut site = site;
         site.daemon = site.daemon.config(&format!("{lb}{web}"))?;
         site.daemon.start()?;
-        Ok(Self { site, ours, address })
+        let remote = Self { site, ours, address };
+        wait::until_true("the listener is there", LIMIT, || {
+            Ok(remote.run("reader", "status")?.code == Some(0))
+        })?;
+        Ok(remote)
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -136,9 +140,6 @@ fn certificates_have_roles_and_changes_their_names() -> Result<()> {
     let _lane = Lane::shared()?;
     let remote = Remote::start()?;
     let cli = remote.site.daemon.cli();
-    wait::until_true("the listener is there", LIMIT, || {
-        Ok(remote.run("reader", "status")?.code == Some(0))
-    })?;
     for (who, role) in [("reader", "read"), ("ops", "operate")] {
         ensure!(remote.ok(who, "service list")?.contains("web4"));
         remote.refused(who, "service remove web4", role)?;
@@ -200,9 +201,6 @@ fn changed_certificates_are_read_again_and_bad_ones_are_not_used() -> Result<()>
     let _lane = Lane::shared()?;
     let remote = Remote::start()?;
     let cli = remote.site.daemon.cli();
-    wait::until_true("the listener is there", LIMIT, || {
-        Ok(remote.run("reader", "status")?.code == Some(0))
-    })?;
     let missing = || {
         let metrics = remote.site.daemon.metrics()?;
         Ok::<_, anyhow::Error>(metrics.sum("lb_part_missing", &[("part", "api_listener")]))
@@ -219,15 +217,12 @@ fn changed_certificates_are_read_again_and_bad_ones_are_not_used() -> Result<()>
     Ok(())
 }
 
-/// Clients that hold connections, send half a request or no handshake keep nobody else out.
+/// Clients that hold connections, send half a request or no handshake keep no other client out.
 #[test]
 fn idle_and_half_open_clients_displace_no_request() -> Result<()> {
     let _lane = Lane::shared()?;
     let remote = Remote::start()?;
     let cli = remote.site.daemon.cli();
-    wait::until_true("the listener is there", LIMIT, || {
-        Ok(remote.run("reader", "status")?.code == Some(0))
-    })?;
     let mut held = Vec::new();
     remote.site.net.client.ns.enter(|| {
         for number in 0..IDLE {

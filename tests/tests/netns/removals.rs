@@ -5,9 +5,7 @@ use lb_tests::{
     client::http_requests,
     config::file,
     lane::Lane,
-    lb_cli::lb_binary,
     site::Site,
-    terminal::{Left, Terminal},
     topology::{Family, Shape},
     wait,
 };
@@ -55,13 +53,13 @@ fn removals_of_much_are_refused_asked_about_or_confirmed() -> Result<()> {
     http_requests(&site.net.client.ns, target, 20_000, 20, 4)?.ensure_complete(20)?;
     ensure!(cli.json("status")?["revision"] == good, "nothing has changed");
 
-    let no = on_terminal(&site, &format!("apply {}", small.display()), "n\r")?;
+    let no = site.on_terminal(&format!("apply {}", small.display()), "n\r")?;
     ensure!(
         no.code == Some(1) && no.text.contains("nothing was changed"),
         "{no:?}"
     );
     ensure!(cli.json("status")?["revision"] == good);
-    let yes = on_terminal(&site, &format!("apply {}", small.display()), "y\r")?;
+    let yes = site.on_terminal(&format!("apply {}", small.display()), "y\r")?;
     ensure!(
         yes.code == Some(0) && yes.text.contains("- backend web4/b2"),
         "{yes:?}"
@@ -74,7 +72,7 @@ fn removals_of_much_are_refused_asked_about_or_confirmed() -> Result<()> {
     cli.ok(&format!("rollback {one} --yes"))?;
     cli.ok("rollback")?;
 
-    // The service manager's reload fails; SIGHUP, which nobody can confirm, takes any file that has a service.
+    // The service manager's reload fails; SIGHUP, which cannot ask, takes any file that has a service.
     // Another file than the one that was applied above.
     site.daemon
         .write_config(&one_left.replacen("weight = 1", "weight = 2", 1))?;
@@ -94,18 +92,6 @@ fn removals_of_much_are_refused_asked_about_or_confirmed() -> Result<()> {
     cli.ok("reload --allow-empty")?;
     ensure!(cli.json("service list")?.as_array().map(Vec::len) == Some(0));
     Ok(())
-}
-
-/// Runs a command on a terminal and answers its question.
-fn on_terminal(site: &Site, line: &str, keys: &str) -> Result<Left> {
-    let mut command = site.net.lb.ns.command(lb_binary()?);
-    command
-        .env("LB_SOCKET", site.daemon.socket())
-        .args(line.split(' '));
-    let mut terminal = Terminal::start(&mut command, 24, 200)?;
-    terminal.wait_for("[y/N]")?;
-    terminal.send(keys)?;
-    terminal.end()
 }
 
 /// An operator who would rather have no balancer than an old state can say so.

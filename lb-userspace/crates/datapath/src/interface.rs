@@ -196,7 +196,7 @@ pub enum InterfaceChangeKind {
 /// The interfaces, in the order they were asked for, kept current.
 pub type Interfaces = watch::Receiver<Arc<[Interface]>>;
 
-/// The first of `interfaces` that the program does not run on, in words; also that there is none.
+/// The first of `interfaces` that the program does not run on, in words; also where there is no interface.
 pub fn missing(interfaces: &[Interface]) -> Option<String> {
     if interfaces.is_empty() {
         return Some("no interface is configured".to_owned());

@@ -139,7 +139,7 @@ pub(crate) fn method(line: &Statement, at: usize) -> Option<Method> {
     Some(method)
 }
 
-/// Why GRE is none of lb's tunnels.
+/// Why GRE cannot be imported.
 pub(crate) const GRE: &str = "lb has no GRE: the backend must end IP in IP tunnels (mode ipip)";
 /// Why tunnels have no options for checksums.
 pub(crate) const CHECKSUM: &str =

@@ -1,4 +1,4 @@
-//! Kinds of sources, and how they are told apart.
+//! Kinds of sources, and how they are recognised.
 
 use crate::ipvs;
 

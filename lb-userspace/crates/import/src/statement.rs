@@ -61,7 +61,7 @@ impl Statement {
         })
     }
 
-    /// The word at a place; empty where there is none.
+    /// The word at a place; empty behind the last.
     pub(crate) fn word(&self, at: usize) -> &str {
         self.words.get(at).map_or("", String::as_str)
     }
@@ -134,7 +134,7 @@ impl Statement {
         self.open.borrow().contains(&true)
     }
 
-    /// The remark, if it was not placed before and there is one. Words that are open are words that nobody knows.
+    /// The remark, if it was not placed before and there is one. Words that are open are unknown ones.
     pub(crate) fn place(&self) -> Option<Remark> {
         if self.placed.get() {
             return None;

@@ -58,7 +58,7 @@ async fn a_file_that_removes_much_has_to_be_confirmed() {
     assert!(done.diff.contains(&"- service web".to_owned()), "{done:?}");
 }
 
-/// A reload asks for the same, so that `systemctl reload` fails; SIGHUP takes a file with services, since nobody could confirm it.
+/// A reload asks for the same, so that `systemctl reload` fails; SIGHUP takes a file with services, since it cannot ask.
 #[tokio::test]
 async fn a_reload_that_removes_much_has_to_be_confirmed() {
     let file = tempfile::NamedTempFile::new().unwrap();

@@ -208,7 +208,7 @@ impl SupportBundle {
         (parts, secrets)
     }
 
-    /// What the state directory holds: events if no daemon told them, and credentials of earlier states, which events may repeat.
+    /// What the state directory holds: events if no daemon gave them, and credentials of earlier states, which events may repeat.
     fn stored(&self, dir: &Path, parts: &mut Parts) -> Secrets {
         let mut secrets = Secrets::default();
         let has = |parts: &Parts, name: &str| parts.files.iter().any(|(known, _)| known == name);
@@ -313,7 +313,7 @@ fn add_file(parts: &mut Parts, name: &str, text: Part) -> Secrets {
         Ok((None, secrets)) => {
             parts.add(
                 name,
-                Err("it is no TOML, so credentials in it cannot be told from the rest".to_owned()),
+                Err("it is no TOML, so credentials in it cannot be recognised".to_owned()),
             );
             secrets
         }

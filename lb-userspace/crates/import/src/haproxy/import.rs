@@ -172,7 +172,7 @@ impl Import<'_> {
         }
     }
 
-    /// The section with the servers of a proxy; a remark on all of its lines if there is none.
+    /// The section with the servers of a proxy; a remark on all of its lines if it is missing.
     fn target(&mut self, index: usize, section: &Section, profile: &Profile) -> Option<usize> {
         if section.kind == SectionKind::Listen && section.lines().any(|line| backends::is_server(line)) {
             return Some(index);

@@ -60,7 +60,7 @@ impl Profile {
         }
     }
 
-    /// Reads a line; false if it is none that has a counterpart.
+    /// Reads a line; false if it has no counterpart.
     pub(super) fn read(&mut self, line: &Rc<Statement>) -> bool {
         let is_alone = line.words.len() == 1;
         match (line.word(0), line.word(1), line.word(2)) {

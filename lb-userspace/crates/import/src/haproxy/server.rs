@@ -67,7 +67,7 @@ pub(super) struct Params {
 }
 
 impl Params {
-    /// Whether checks use TLS: as they are told, else as the traffic does, unless they go elsewhere.
+    /// Whether checks use TLS: as the line says, else as the traffic does, unless they go elsewhere.
     pub(super) fn checked_by_tls(&self) -> bool {
         self.check_ssl
             .unwrap_or(self.ssl && self.port.is_none() && !self.other_address)

@@ -53,7 +53,7 @@ pub(super) struct Common {
 }
 
 impl Common {
-    /// Reads a line of a virtual or real server; false if it is none of these.
+    /// Reads a line of a virtual or real server; false for any other line.
     pub(super) fn read(&mut self, line: &Statement) -> bool {
         let value = line.word(1);
         fn set<T>(to: &mut Option<T>, value: Option<T>) -> bool {
@@ -200,7 +200,7 @@ pub(super) fn seconds(text: &str) -> Option<Duration> {
     u64::try_from(time.as_millis()).ok().map(Duration::from_millis)
 }
 
-/// Remarks of lines that nobody has read.
+/// Remarks of lines that no parser has read.
 pub(super) fn explain(node: &Node) {
     for child in &node.children {
         if child.line.is_untouched()

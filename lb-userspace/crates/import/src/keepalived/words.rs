@@ -60,7 +60,7 @@ pub(super) fn split(file: &Rc<str>, line: usize, text: &str) -> Result<Vec<Strin
 pub(super) struct Variables(HashMap<String, String>);
 
 impl Variables {
-    /// Reads a definition; false if the line is none.
+    /// Reads a definition; false for any other line.
     pub(super) fn define(&mut self, text: &str) -> bool {
         let Some((name, value)) = text
             .trim()

@@ -31,7 +31,7 @@ fn several_files_mean_what_one_with_all_of_it_means() {
     assert_eq!(read(&[]).unwrap(), Config::default());
 }
 
-/// With a hundred files, an error without the file's name is none.
+/// With a hundred files, an error without the file's name does not help.
 #[test]
 fn errors_of_several_files_name_the_file_and_both_places() {
     let lb = "\n[lb]\n";
