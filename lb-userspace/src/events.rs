@@ -18,9 +18,9 @@ pub use crate::config::values::rfc3339;
 /// Events kept; the oldest goes when a new one comes.
 pub const EVENTS_KEPT: usize = 4_096;
 
-/// Defines [`EventKind`], each kind with its word.
+/// Defines [`EventKind`], each kind with its word. The word is a token, since the schema would not have it otherwise.
 macro_rules! kinds {
-    ($($(#[$doc:meta])* $kind:ident = $word:literal,)+) => {
+    ($($(#[$doc:meta])* $kind:ident = $word:tt,)+) => {
         /// Kind of an event.
         #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize, ToSchema)]
         pub enum EventKind {

@@ -10,6 +10,7 @@ mod dist;
 mod docs;
 mod fuzz;
 mod graph;
+mod modules;
 mod packages;
 mod progress;
 mod root;

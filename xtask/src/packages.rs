@@ -13,7 +13,7 @@ use crate::{
     apt,
     archive::Archive,
     bundle::{Bundle, Program},
-    workspace,
+    modules, workspace,
     workspace::{cache_dir, find_program, output_of, program_dirs},
 };
 
@@ -179,6 +179,16 @@ pub(crate) fn ensure_browser() -> Result<()> {
     ensure_bundle(&BROWSER)
 }
 
+/// Provides the Python packages of the tests of the API's document.
+///
+/// # Errors
+/// When one cannot be had.
+pub(crate) fn ensure_modules() -> Result<()> {
+    let mut python = Command::new("python3");
+    in_path(&mut python)?;
+    modules::ensure(python)
+}
+
 /// Provides the peers of health checks.
 ///
 /// # Errors
@@ -304,6 +314,7 @@ fn path() -> Result<OsString> {
     for bundle in ALL {
         dirs.push(bundle.scripts()?);
     }
+    dirs.push(modules::scripts()?);
     dirs.extend(program_dirs());
     Ok(env::join_paths(dirs)?)
 }

@@ -66,7 +66,8 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
         summary.check("setup", || {
             toolchain = Some(setup::ensure(options.yes)?);
             packages::ensure()?;
-            packages::ensure_browser()
+            packages::ensure_browser()?;
+            packages::ensure_modules()
         });
         summary.check("build", || build(workspace, toolchain.as_ref()));
     }

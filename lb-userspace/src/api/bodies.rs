@@ -5,7 +5,7 @@ use std::sync::Arc;
 use axum::{
     body::{Body, Bytes},
     extract::{Request, State},
-    http::{StatusCode, header::CONTENT_LENGTH},
+    http::header::{CONTENT_LENGTH, EXPECT},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -30,12 +30,21 @@ const PATIENCE: time::Duration = time::Duration::from_secs(30);
 /// Size from which on a body's memory is worth giving back.
 const LARGE: usize = 1 << 20;
 
+/// Bytes of a refused body that are read and dropped: a client that sends all of it before it reads gets the answer then, and not a
+/// reset. Twice the largest request.
+const DISCARDED: usize = 2 * MAX_REQUEST;
+/// Time for that.
+const LINGER: time::Duration = time::Duration::from_secs(10);
+/// Refused bodies that are read to their end at once; further connections are closed with the answer.
+const DISCARDS: usize = 4;
+
 /// Holds a part of the budget for as long as the bytes are in use.
 pub(super) type Held = Arc<OwnedSemaphorePermit>;
 
 /// The budget of all bodies.
 pub(super) struct Bodies {
     budget: Arc<Semaphore>,
+    discards: Arc<Semaphore>,
     released: Arc<Notify>,
 }
 
@@ -44,8 +53,31 @@ impl Bodies {
     pub(super) fn new(released: Arc<Notify>) -> Self {
         Self {
             budget: Arc::new(Semaphore::new(BUDGET / UNIT)),
+            discards: Arc::new(Semaphore::new(DISCARDS)),
             released,
         }
+    }
+
+    /// Reads the rest of a refused body beside the answer, and drops it.
+    fn discard(&self, mut body: Body) {
+        let Ok(permit) = Arc::clone(&self.discards).try_acquire_owned() else {
+            return;
+        };
+        tokio::spawn(async move {
+            let _permit = permit;
+            let read = async {
+                let mut left = DISCARDED;
+                while let Some(Ok(frame)) = body.frame().await {
+                    let length = frame.data_ref().map_or(0, Bytes::len);
+                    let Some(less) = left.checked_sub(length) else {
+                        return;
+                    };
+                    left = less;
+                }
+            };
+            // A client that takes longer has had the answer for that long.
+            let _ = time::timeout(LINGER, read).await;
+        });
     }
 }
 
@@ -70,19 +102,32 @@ pub(super) async fn within_budget(
     if length == 0 {
         return next.run(Request::from_parts(parts, Body::empty())).await;
     }
+    // With the answer in place of "100 Continue" the client does not send its body.
+    let is_sent = !parts.headers.contains_key(EXPECT);
+    let rest = |body: Body| {
+        if is_sent {
+            bodies.discard(body);
+        }
+    };
     if length > MAX_REQUEST {
+        rest(body);
         return too_large();
     }
     let units = u32::try_from(length.div_ceil(UNIT)).unwrap_or(u32::MAX);
     let granted = Arc::clone(&bodies.budget).acquire_many_owned(units);
     let Ok(Ok(permit)) = time::timeout(PATIENCE, granted).await else {
+        rest(body);
         let what = "too many large requests in progress: try again later";
         return ApiError::new(ErrorCode::Unavailable, what, None).into_response();
     };
     let held: Held = Arc::new(permit);
-    let bytes = match read(body, length).await {
+    let mut body = body;
+    let bytes = match read(&mut body, length).await {
         Ok(bytes) => bytes,
-        Err(refused) => return refused,
+        Err(refused) => {
+            bodies.discard(body);
+            return refused;
+        }
     };
     parts.extensions.insert(Arc::clone(&held));
     let response = next.run(Request::from_parts(parts, Body::from(bytes))).await;
@@ -93,7 +138,7 @@ pub(super) async fn within_budget(
 }
 
 /// At most `length` bytes, in one place: each frame of a body may keep a larger buffer alive.
-async fn read(mut body: Body, length: usize) -> Result<Bytes, Response> {
+async fn read(body: &mut Body, length: usize) -> Result<Bytes, Response> {
     // Unwritten pages cost nothing, so memory grows only with bytes that the client sends.
     let mut bytes = Vec::with_capacity(length);
     while let Some(frame) = body.frame().await {
@@ -112,14 +157,12 @@ async fn read(mut body: Body, length: usize) -> Result<Bytes, Response> {
 
 fn too_large() -> Response {
     let what = format!("a request is at most {} MiB large", MAX_REQUEST >> 20);
-    let mut response = ApiError::new(ErrorCode::Invalid, what, None).into_response();
-    *response.status_mut() = StatusCode::PAYLOAD_TOO_LARGE;
-    response
+    ApiError::new(ErrorCode::TooLarge, what, None).into_response()
 }
 
 #[cfg(test)]
 mod tests {
-    use axum::{Router, middleware, routing::post};
+    use axum::{Router, http::StatusCode, middleware, routing::post};
     use http_body_util::channel::Channel;
     use tower_service::Service;
 

@@ -1,9 +1,15 @@
 //! The OpenAPI document, completed with answers that every path has.
 
 use serde_json::Value;
-use utoipa::openapi::{Content, OpenApi, Ref, RefOr, Required, Response, path::PathItem};
+use utoipa::openapi::{
+    Content, ObjectBuilder, OpenApi, Ref, RefOr, Required, Response, Schema, Type, extensions::Extensions,
+    path::PathItem,
+};
 
 use super::{error::ApiError, requests::ErrorCode, schema};
+
+/// The type of answers that have one JSON object per line.
+const LINES: &str = "application/x-ndjson";
 
 /// `document` as it is served: completed, and with the schemas of requests.
 pub(super) fn served(document: OpenApi) -> Result<Value, ApiError> {
@@ -27,7 +33,10 @@ fn complete(mut document: OpenApi) -> OpenApi {
             .insert("application/json".to_owned(), body.into());
         response
     };
-    for operation in document.paths.paths.values_mut().flat_map(operations) {
+    let paths = document.paths.paths.iter_mut();
+    let operations = paths.flat_map(|(path, item)| operations(item).map(move |operation| (path, operation)));
+    for (path, operation) in operations {
+        operation.tags = Some(vec![tag(path).to_owned()]);
         if let Some(RefOr::T(body)) = &mut operation.request_body {
             body.required = Some(Required::True);
         }
@@ -35,6 +44,9 @@ fn complete(mut document: OpenApi) -> OpenApi {
         let responses = &mut operation.responses.responses;
         for (status, response) in responses.iter_mut() {
             let RefOr::T(response) = response else { continue };
+            if let Some(RefOr::T(lines)) = response.content.get_mut(LINES) {
+                of_lines(lines);
+            }
             if response.description.is_empty() {
                 response.description = match (status.as_str(), &summary) {
                     ("404", _) => "no such service or backend".to_owned(),
@@ -49,6 +61,33 @@ fn complete(mut document: OpenApi) -> OpenApi {
         responses.insert("default".to_owned(), RefOr::T(failure()));
     }
     document
+}
+
+/// The group of a path, by which generated clients and pages sort operations.
+fn tag(path: &str) -> &'static str {
+    if path.contains("/backends") {
+        "backends"
+    } else if path.starts_with("/v1/services") {
+        "services"
+    } else if ["/v1/flows", "/v1/monitor", "/v1/explain"]
+        .iter()
+        .any(|group| path.starts_with(group))
+    {
+        "traffic"
+    } else {
+        "daemon"
+    }
+}
+
+/// Describes an answer of lines as a text. Its schema until now is that of one line, which OpenAPI has a key for from version 3.2 on
+/// (`itemSchema`): a client of 3.1 would read the whole answer as one object.
+fn of_lines(content: &mut Content) {
+    let line = content
+        .schema
+        .replace(Schema::from(ObjectBuilder::new().schema_type(Type::String)).into());
+    let line = line.and_then(|line| serde_json::to_value(line).ok());
+    let extensions = Extensions::builder().add("x-itemSchema", line).build();
+    content.extensions = Some(extensions);
 }
 
 fn operations(item: &mut PathItem) -> impl Iterator<Item = &mut utoipa::openapi::path::Operation> {

@@ -58,6 +58,7 @@ impl ApiError {
             ErrorCode::NotFound => StatusCode::NOT_FOUND,
             ErrorCode::Conflict | ErrorCode::Unconfirmed => StatusCode::CONFLICT,
             ErrorCode::Forbidden => StatusCode::FORBIDDEN,
+            ErrorCode::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             ErrorCode::Failed => StatusCode::INTERNAL_SERVER_ERROR,
             ErrorCode::Unavailable => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -135,7 +136,7 @@ impl From<JsonRejection> for ApiError {
                 MAX_SERVICE_REQUEST >> 20
             );
             return Self::new(
-                ErrorCode::Invalid,
+                ErrorCode::TooLarge,
                 what,
                 Some("apply a file: `lb apply FILE`".into()),
             );

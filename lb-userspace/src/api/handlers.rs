@@ -7,8 +7,8 @@ use std::{
 
 use axum::{
     Extension, Json,
-    extract::{Path, State, rejection::JsonRejection},
-    http::header::CONTENT_TYPE,
+    extract::{State, rejection::JsonRejection},
+    http::{Method, StatusCode, header::CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
 use hyper::body::Bytes;
@@ -17,7 +17,7 @@ use super::{
     access::{Changer, Operator, Role},
     bodies::Held,
     error::ApiError,
-    query::Params,
+    query::{Params, Path},
     requests::{ApplyRequest, Changed, ErrorBody, ErrorCode, Expected, Moved, RemoveQuery},
     stream,
     types::{self, Status},
@@ -275,6 +275,14 @@ pub(super) async fn remove_backend(
 pub(super) fn no_such_path() -> Response {
     let hint = "see /openapi.json".to_owned();
     ApiError::new(ErrorCode::NotFound, "no such path in the API", Some(hint)).into_response()
+}
+
+/// A method that a path does not have.
+pub(super) fn no_such_method(method: &Method) -> Response {
+    let what = format!("the path has no method {method}");
+    let hint = "see the header `allow`, and /openapi.json".to_owned();
+    let error = ApiError::new(ErrorCode::Invalid, what, Some(hint));
+    (StatusCode::METHOD_NOT_ALLOWED, Json(error.into_body())).into_response()
 }
 
 /// Makes a change. The control task finishes it also when the caller hangs up.

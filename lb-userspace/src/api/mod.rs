@@ -36,7 +36,7 @@ pub mod types;
 
 use std::{sync::Arc, time::Duration};
 
-use axum::{Json, Router, extract::DefaultBodyLimit, middleware, routing::get};
+use axum::{Json, Router, extract::DefaultBodyLimit, http::Method, middleware, routing::get};
 use utoipa::{OpenApi, openapi};
 use utoipa_axum::{
     router::{OpenApiRouter, UtoipaMethodRouterExt as _},
@@ -145,6 +145,7 @@ fn router(api: Arc<Api>, bodies: Arc<Bodies>, access: Access) -> Router {
         .layer(middleware::from_fn_with_state(bodies, within_budget))
         .layer(DefaultBodyLimit::max(MAX_REQUEST))
         .fallback(async || handlers::no_such_path())
+        .method_not_allowed_fallback(async |method: Method| handlers::no_such_method(&method))
         // The outermost: a refused request is not read.
         .layer(middleware::from_fn_with_state((access, Arc::clone(&api)), admit))
         .with_state(api)

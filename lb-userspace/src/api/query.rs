@@ -1,13 +1,27 @@
-//! Parameters of a request, in its query.
+//! Parameters of a request, in its path and in its query.
 
 use axum::{
-    extract::{FromRequestParts, Query},
+    extract::{self, FromRequestParts, Query},
     http::{Uri, request::Parts},
 };
 use serde::de::DeserializeOwned;
 use utoipa::{IntoParams, openapi::path::Parameter};
 
 use super::{error::ApiError, requests::ErrorCode, types::FlowSelection};
+
+/// Names in the path. Refused as an error of the API where they are no text.
+pub(super) struct Path<T>(pub(super) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let named = extract::Path::from_request_parts(parts, state).await;
+        let extract::Path(names) =
+            named.map_err(|error| ApiError::new(ErrorCode::Invalid, error.body_text(), None))?;
+        Ok(Self(names))
+    }
+}
 
 /// Parameters. Others are refused: a filter or an expected revision that is misspelt would be ignored, and the request do more than
 /// was asked for.

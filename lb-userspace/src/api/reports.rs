@@ -7,13 +7,14 @@ use std::{
 
 use axum::{
     Json,
-    extract::{Path, State, rejection::JsonRejection},
+    extract::{State, rejection::JsonRejection},
 };
 use tokio::{task, time::Instant};
 
 use super::{
     access::Operator,
     error::ApiError,
+    query::Path,
     requests::{ErrorBody, ErrorCode, ReportSpec, ReportTaken, Reported},
 };
 use crate::{

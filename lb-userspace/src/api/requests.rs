@@ -262,6 +262,8 @@ pub enum ErrorCode {
     Forbidden,
     /// It removes so much that it has to be confirmed.
     Unconfirmed,
+    /// The request is larger than the daemon takes.
+    TooLarge,
 }
 
 /// An error with its place in a file.

@@ -22,7 +22,7 @@ pub(super) fn of_requests() -> Map<String, Value> {
         add(&mut schemas, table, Use::Patch);
     }
     let deadline = json!({
-        "type": ["integer", "null"],
+        "type": "integer",
         "format": "int64",
         "minimum": 0,
         "description": "With `admin: draining`: milliseconds after which remaining flows move and the backend is disabled.",
@@ -88,29 +88,11 @@ fn add(schemas: &mut Map<String, Value>, table: &KeyTable, of: Use) {
     schemas.insert(name, schema);
 }
 
-/// The schema of a key.
+/// The schema of a key. Its default stands in the description alone: a generated client fills in what `default` says, and would send
+/// keys that the kind of the check does not have.
 fn property(key: &Key, of: Use) -> Value {
     let mut schema = of_shape(key.value.shape, of);
-    let is_required = of == Use::Spec && key.is_required();
-    if !is_required {
-        let absent = json!({ "type": "null" });
-        if let Some(kind) = schema.get("type").cloned() {
-            schema["type"] = json!([kind, "null"]);
-            if let Some(words) = schema.get_mut("enum").and_then(Value::as_array_mut) {
-                words.push(Value::Null);
-            }
-        } else if let Some(choices) = schema.get_mut("oneOf").and_then(Value::as_array_mut) {
-            choices.push(absent);
-        } else {
-            schema = json!({ "oneOf": [schema, absent] });
-        }
-    }
-    schema["description"] = describe(key).into();
-    if let (Use::Spec, Absent::Default(default)) = (of, key.absent)
-        && let Some(default) = json_of(default)
-    {
-        schema["default"] = default;
-    }
+    schema["description"] = describe(key, of).into();
     schema
 }
 
@@ -148,8 +130,8 @@ fn of_shape(shape: Shape, of: Use) -> Value {
     }
 }
 
-/// Its meaning, its values where their type does not say them, and what its absence means.
-fn describe(key: &Key) -> String {
+/// Its meaning, its values where their type does not say them, and what its absence means in a whole table.
+fn describe(key: &Key, of: Use) -> String {
     let mut text = String::new();
     if !key.kinds.is_empty() {
         text.push_str(&format!("Kinds {}: ", key.kinds.join(", ")));
@@ -167,19 +149,15 @@ fn describe(key: &Key) -> String {
         Shape::Word(_) | Shape::Bool | Shape::Number(..) | Shape::Share | Shape::Table(_) => {}
     }
     text.push('.');
-    if let Absent::Otherwise(words, _) = key.absent {
+    if of == Use::Spec
+        && let Absent::Default(words) | Absent::Otherwise(words, _) = key.absent
+    {
         text.push_str(&format!(" Default: {words}."));
     }
     if let Some(other) = key.instead {
         text.push_str(&format!(" Not beside `{other}`."));
     }
     text
-}
-
-/// A value of TOML as JSON.
-fn json_of(text: &str) -> Option<Value> {
-    let table: toml::Table = format!("value = {text}").parse().ok()?;
-    serde_json::to_value(table.get("value")?).ok()
 }
 
 #[cfg(test)]
@@ -215,24 +193,32 @@ mod tests {
         }
     }
 
+    /// A client made of the document fills in what `default` says.
     #[test]
-    fn a_schema_has_type_range_words_and_default() {
+    fn a_schema_has_type_range_and_words_and_its_default_in_its_description_alone() {
         let schemas = of_requests();
         let of = |schema: &str, key: &str| schemas[schema]["properties"][key].clone();
         let mode = of("ServiceSpec", "mode");
         assert_eq!(
-            (&mode["default"], &mode["enum"][0]),
-            (&json!("nat"), &json!("nat"))
+            (&mode["type"], &mode["enum"][0]),
+            (&json!("string"), &json!("nat"))
         );
+        let text = mode["description"].as_str().unwrap();
+        assert!(text.contains(r#"Default: "nat"."#), "{text}");
+        let text = of("ServicePatch", "mode")["description"].clone();
+        assert!(!text.as_str().unwrap().contains("Default"), "{text}");
         let percent = of("ServicePatch", "max_removed_percent");
         assert_eq!(
-            (&percent["minimum"], &percent["maximum"], percent.get("default")),
-            (&json!(0), &json!(100), None),
-            "a client that fills in defaults would change what should stay"
+            (&percent["minimum"], &percent["maximum"]),
+            (&json!(0), &json!(100))
         );
-        assert_eq!(of("HealthSpec", "jitter")["default"], 0.1);
-        let health = json!([{ "$ref": "#/components/schemas/HealthPatch" }, { "type": "null" }]);
-        assert_eq!(of("ServicePatch", "health")["oneOf"], health);
+        assert!(
+            !Value::Object(schemas.clone())
+                .to_string()
+                .contains("\"default\":")
+        );
+        let health = json!("#/components/schemas/HealthPatch");
+        assert_eq!(of("ServicePatch", "health")["$ref"], health);
         assert_eq!(schemas["ServiceSpec"]["required"], json!(["name", "address"]));
         assert_eq!(schemas["BackendSpec"]["required"], json!(["name", "address"]));
         assert_eq!(schemas["ServicePatch"].get("required"), None);

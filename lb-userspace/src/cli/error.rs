@@ -103,9 +103,11 @@ impl CliError {
     pub fn answered(body: ErrorBody) -> Self {
         let error = body.error;
         let exit = match error.code {
-            ErrorCode::Invalid | ErrorCode::Failed | ErrorCode::Forbidden | ErrorCode::Unconfirmed => {
-                Exit::Failed
-            }
+            ErrorCode::Invalid
+            | ErrorCode::Failed
+            | ErrorCode::Forbidden
+            | ErrorCode::Unconfirmed
+            | ErrorCode::TooLarge => Exit::Failed,
             ErrorCode::NotFound => Exit::NotFound,
             ErrorCode::Conflict => Exit::Conflict,
             ErrorCode::Unavailable => Exit::Unreachable,

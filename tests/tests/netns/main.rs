@@ -29,6 +29,7 @@ mod missing_parts;
 mod modes;
 mod monitor;
 mod network;
+mod openapi;
 mod page;
 mod passive;
 mod pings;

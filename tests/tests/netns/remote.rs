@@ -36,14 +36,14 @@ fn authority(name: &str) -> Result<Issuer> {
 }
 
 /// A network with a daemon, its authority and clients.
-struct Remote {
-    site: Site,
+pub(crate) struct Remote {
+    pub(crate) site: Site,
     ours: Issuer,
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
 }
 
 impl Remote {
-    fn start() -> Result<Self> {
+    pub(crate) fn start() -> Result<Self> {
         let site = Site::new(Shape::OneArmed, 2)?;
         let address = site.net.lb.socket(Family::V4, PORT);
         let remote = Self {
@@ -81,7 +81,7 @@ impl Remote {
         Ok(remote)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.site.daemon.dir().join(name)
     }
 
