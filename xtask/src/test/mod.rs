@@ -1,14 +1,20 @@
 //! `cargo xtask test`: every check and every test lane. A lane that cannot run fails, with the reason.
 
+mod beside;
+mod end;
+mod part;
 mod work;
 
-use anyhow::{Result, bail};
+use std::{env, process::Command};
 
+use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
+
+use self::part::Part;
 use crate::{
-    packages, setup,
-    summary::Summary,
-    test_program, tidy, verifier, vm,
-    workspace::{Workspace, run},
+    setup,
+    summary::{Count, Summary},
+    workspace::{self, Workspace},
 };
 
 /// Options of `cargo xtask test`.
@@ -17,13 +23,19 @@ pub(crate) struct Options {
     /// Run this lane alone, without the checks
     #[arg(long)]
     lane: Option<Lane>,
+    /// Run this part alone, without those it needs, for the run of all
+    #[arg(long, hide = true, conflicts_with = "lane")]
+    part: Option<Part>,
+    /// Remove what tests left when the run of all is gone
+    #[arg(long, hide = true, exclusive = true)]
+    guard: bool,
     /// Install packages without asking
     #[arg(long)]
     yes: bool,
 }
 
 /// A lane of tests.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, ValueEnum)]
 enum Lane {
     /// Tests beside the code; neither root nor BPF
     Unit,
@@ -37,53 +49,69 @@ enum Lane {
     Packages,
 }
 
+impl From<Lane> for Part {
+    fn from(lane: Lane) -> Self {
+        match lane {
+            Lane::Unit => Self::Unit,
+            Lane::Packets => Self::Packets,
+            Lane::Netns => Self::Netns,
+            Lane::Kernels => Self::Kernels,
+            Lane::Packages => Self::Packages,
+        }
+    }
+}
+
 /// Runs `cargo xtask test`.
 ///
 /// # Errors
 /// When a check or a lane failed or could not run.
 pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
-    let wanted = |lane| options.lane.is_none_or(|only| only == lane);
-    let all = options.lane.is_none();
-    let mut summary = Summary::default();
-    let mut toolchain = None;
-    if options.lane != Some(Lane::Unit) {
-        summary.check("setup", || {
-            toolchain = Some(setup::ensure(options.yes)?);
-            packages::ensure()?;
-            packages::ensure_browser()?;
-            packages::ensure_modules()
-        });
-        summary.check("build", || work::build(workspace, toolchain.as_ref()));
+    if options.guard {
+        return end::guard(workspace);
     }
-    if all {
-        summary.check("tidy", || tidy::check(workspace));
-        summary.check("fmt", || run(workspace.cargo().args(["fmt", "--all", "--check"])));
-        summary.check("clippy", || work::clippy(workspace));
-        summary.check("clippy-bpf", || work::clippy_bpf(workspace, toolchain.as_ref()));
-        summary.check("rustdoc", || work::rustdoc(workspace));
-        summary.check("verifier", || verifier::check(workspace));
-        summary.check("examples", || work::examples(workspace));
+    if let Some(part) = options.part {
+        end::end_with_run(&workspace.target)?;
+        let mut count = Count::default();
+        let result = part.run(workspace, options.yes, &mut count);
+        beside::print_result(count);
+        return result;
     }
-    if wanted(Lane::Unit) {
-        summary.lane("unit", |count| work::unit(workspace, count));
-    }
-    if wanted(Lane::Packets) {
-        summary.lane("packets", |count| work::packets(workspace, count));
-    }
-    if wanted(Lane::Netns) {
-        summary.lane("netns", |count| work::netns(workspace, count));
-    }
-    if wanted(Lane::Kernels) {
-        summary.lane("kernels", |count| {
-            test_program::run(&mut vm::command(workspace, work::KERNELS)?, count)
-        });
-    }
-    if wanted(Lane::Packages) {
-        summary.lane("packages", |count| work::packages_lane(workspace, count));
-    }
+    let _run = end::Run::begin(&workspace.target)?;
+    let summary = match options.lane {
+        Some(lane) => alone(workspace, lane.into(), options.yes),
+        None => {
+            ask(options.yes);
+            let program = env::current_exe().context("path of this program")?;
+            beside::run(
+                || Command::new(&program),
+                &workspace.target,
+                Part::value_variants(),
+            )?
+        }
+    };
     println!("{}", summary.table());
     if !summary.passed() {
         bail!("tests failed");
     }
     Ok(())
+}
+
+/// Runs a part after those it needs, and shows its output as it comes.
+fn alone(workspace: &Workspace, part: Part, yes: bool) -> Summary {
+    let mut summary = Summary::default();
+    for part in part.with_needs() {
+        summary.run(part.name(), |count| part.run(workspace, yes, count));
+        if !summary.passed() {
+            break;
+        }
+    }
+    summary
+}
+
+/// Asks what parts that run beside others cannot ask. After a refusal they fail, with the reason.
+fn ask(yes: bool) {
+    let asked = setup::ensure_packages(yes).and_then(|()| workspace::ask_for_root());
+    if let Err(error) = asked {
+        eprintln!("warning: {error:#}");
+    }
 }

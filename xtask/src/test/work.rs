@@ -1,6 +1,11 @@
 //! What the checks and lanes of `cargo xtask test` do.
 
-use std::{fs, path::Path, process::Command, thread};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
 
 use anyhow::{Context, Result, ensure};
 
@@ -10,25 +15,61 @@ use crate::{
     summary::Count,
     test_program::{self, HOST_CRATES},
     toolchain::{BPF_TARGET, Toolchain},
+    vm,
     workspace::{Workspace, run},
 };
 
 /// The test programs of `lb-tests`, one a lane.
 const PACKETS: &str = "packets";
 const NETNS: &str = "netns";
-pub(super) const KERNELS: &str = "kernels";
+const KERNELS: &str = "kernels";
 const PACKAGES: &str = "packages";
 
 /// Tests of the lane `netns` at a time, for each processor: they wait for checks, resolvers and idle flows most of their time.
 const NETNS_TESTS_PER_CPU: usize = 3;
 
+/// Tests of the lane `netns` that begin first, since they take longest: half a minute after all others would be lost at the end.
+const LONG: [&str; 3] = [
+    "doctor::nothing_is_said_against_what_works",
+    "alerts::each_alert_fires_for_its_cause",
+    "support::a_support_bundle_has_everything_but_credentials_with_and_without_a_daemon",
+];
+
 /// Machines of the lane `packages` at a time.
 const MACHINES: usize = 2;
 
-/// Builds the programs for the root lanes.
-pub(super) fn build(workspace: &Workspace, toolchain: Option<&Toolchain>) -> Result<()> {
-    build::bpf(workspace, toolchain.context("no BPF toolchain")?)?;
+/// The toolchain that set-up has left.
+pub(super) fn toolchain() -> Result<Toolchain> {
+    Toolchain::find()?.context("no BPF toolchain")
+}
+
+/// Fetches the programs that root lanes call.
+pub(super) fn programs() -> Result<()> {
+    packages::ensure()?;
+    packages::ensure_browser()?;
+    packages::ensure_modules()
+}
+
+/// Fetches what the lanes of machines need beside them.
+pub(super) fn machines() -> Result<()> {
+    vm::ensure()?;
+    packages::ensure_rpm()?;
+    root::ensure().map(drop)
+}
+
+/// The `lb` that the lanes test.
+fn lane_lb(workspace: &Workspace) -> PathBuf {
+    workspace.lb(Profile::Release.dir())
+}
+
+/// Builds it.
+pub(super) fn lb(workspace: &Workspace) -> Result<()> {
     build::lb(workspace, Profile::Release)
+}
+
+/// Builds all test programs at once: the last ones to be compiled are large, and one at a time would leave a processor idle.
+pub(super) fn test_programs(workspace: &Workspace) -> Result<()> {
+    run(workspace.cargo().args(["test", "--no-run"]).args(HOST_CRATES))
 }
 
 pub(super) fn clippy(workspace: &Workspace) -> Result<()> {
@@ -50,8 +91,7 @@ pub(super) fn rustdoc(workspace: &Workspace) -> Result<()> {
 }
 
 /// Lints the XDP program as BPF code, with the clippy of the compiler that builds it.
-pub(super) fn clippy_bpf(workspace: &Workspace, toolchain: Option<&Toolchain>) -> Result<()> {
-    let toolchain = toolchain.context("no BPF toolchain")?;
+pub(super) fn clippy_bpf(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
     for features in ["", "monitor"] {
         match toolchain {
             Toolchain::Nightly { .. } => run(toolchain.cargo(workspace, "clippy").args([
@@ -100,9 +140,7 @@ pub(super) fn examples(workspace: &Workspace) -> Result<()> {
         }
     }
     for file in files {
-        run(Command::new(workspace.lb(Profile::Release.dir()))
-            .arg("check-config")
-            .arg(file))?;
+        run(Command::new(lane_lb(workspace)).arg("check-config").arg(file))?;
     }
     Ok(())
 }
@@ -121,6 +159,12 @@ pub(super) fn unit(workspace: &Workspace, count: &mut Count) -> Result<()> {
     test_program::run(&mut Command::new(harness), count).and(of_product)
 }
 
+/// The test program in a virtual machine.
+pub(super) fn kernels(workspace: &Workspace, count: &mut Count) -> Result<()> {
+    let mut machine = vm::command(workspace, KERNELS, &lane_lb(workspace))?;
+    test_program::run(&mut machine, count)
+}
+
 /// Packets through the program: all tests in one process.
 pub(super) fn packets(workspace: &Workspace, count: &mut Count) -> Result<()> {
     let program = test_program::build(workspace, &["--test", PACKETS], PACKETS)?;
@@ -137,25 +181,32 @@ pub(super) fn netns(workspace: &Workspace, count: &mut Count) -> Result<()> {
     );
     let program = test_program::build(workspace, &["--test", NETNS], NETNS)?;
     let cpus = thread::available_parallelism().map_or(1, usize::from);
-    test_program::run_each(|| as_root(workspace, &program), cpus * NETNS_TESTS_PER_CPU, count)
+    test_program::run_each(
+        || as_root(workspace, &program),
+        &LONG,
+        cpus * NETNS_TESTS_PER_CPU,
+        count,
+    )
 }
 
 /// Packages around the program of the other lanes, installed in machines of Debian's packages.
 pub(super) fn packages_lane(workspace: &Workspace, count: &mut Count) -> Result<()> {
     let root = root::ensure()?;
-    let made = dist::for_tests(workspace, &workspace.lb(Profile::Release.dir()))?;
+    let made = dist::for_tests(workspace, &lane_lb(workspace))?;
     let program = test_program::build(workspace, &["--test", PACKAGES], PACKAGES)?;
     let command = || {
         let mut command = as_root(workspace, &program)?;
         command.env("LB_MACHINE_ROOT", &root).env("LB_PACKAGES", &made);
         Ok(command)
     };
-    test_program::run_each(command, MACHINES, count)
+    test_program::run_each(command, &[], MACHINES, count)
 }
 
 /// A test program of `lb-tests`, as root.
 fn as_root(workspace: &Workspace, program: &Path) -> Result<Command> {
     let mut command = packages::root_command(program)?;
-    command.current_dir(workspace.root.join("tests"));
+    command
+        .current_dir(workspace.root.join("tests"))
+        .env("LB_BIN", lane_lb(workspace));
     Ok(command)
 }
