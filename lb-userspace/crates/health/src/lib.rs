@@ -50,7 +50,6 @@ mod machine;
 mod memory;
 mod metrics;
 mod monitor;
-pub mod number;
 mod phase;
 mod priority;
 mod probe;
@@ -77,9 +76,10 @@ pub use memory::{Memory, millis, wall};
 pub use metrics::HealthMetrics;
 pub use monitor::{HealthCheckMonitor, MonitorConfig, MonitorStats, StartError};
 pub use probe::{
-    Checker, Checkers, ConfiguredChecker, DialogueChecker, DnsChecker, ExecChecker, FRESH_EVERY, GrpcChecker,
-    Http2Checker, HttpChecker, IcmpChecker, MAX_BODY_LIMIT, NoCheck, ProbeError, Route, TcpChecker, TcpProbe,
-    TlsChecker, UdpChecker, certificate_names, check_all, problems,
+    CertificateFacts, Checker, Checkers, ConfiguredChecker, DialogueChecker, DnsChecker, ExecChecker,
+    FRESH_EVERY, GrpcChecker, Http2Checker, HttpChecker, IcmpChecker, MAX_BODY_LIMIT, NoCheck, ProbeError,
+    Route, TcpChecker, TcpProbe, TlsChecker, UdpChecker, certificate_facts, certificate_names, check_all,
+    has_system_cas, problems,
 };
 pub use probe_route::{CheckPath, Paths, ProbeRoute, RouteFuture};
 pub use random::stable_hash;

@@ -382,10 +382,18 @@ fn invalid_certificates_are_reported_with_their_reason() -> Result<()> {
             "wrong name",
             other_name,
             None,
-            CertificateProblem::WrongName("b.example".to_owned()),
+            CertificateProblem::WrongName {
+                expected: "b.example".to_owned(),
+                presented: vec!["a.example".to_owned()],
+            },
         ),
         ("unknown CA", other_ca, None, CertificateProblem::UnknownIssuer),
-        ("expired", over, Some(EXPIRED), CertificateProblem::Expired),
+        (
+            "expired",
+            over,
+            Some(EXPIRED),
+            CertificateProblem::Expired(Some(rcgen::date_time_ymd(2002, 1, 1).into())),
+        ),
     ] {
         let web = HttpCheck {
             tls: Some(tls.clone()),

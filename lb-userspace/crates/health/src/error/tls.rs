@@ -1,7 +1,11 @@
 //! Readable texts for failures of TLS; the library's texts are names of its types.
 
-use std::fmt::Debug;
+use std::{
+    fmt::Debug,
+    time::{Duration, SystemTime},
+};
 
+use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, CertificateError, Error};
 
 use crate::probe::verifier::Fault;
@@ -49,18 +53,51 @@ pub(super) fn reason(error: &Error) -> String {
     }
 }
 
+/// Names of a certificate that an error lists.
+const SHOWN_NAMES: usize = 4;
+
+fn at(word: &str, time: &Option<SystemTime>) -> String {
+    let space = if word.starts_with(',') { "" } else { " " };
+    time.map_or_else(String::new, |time| {
+        format!("{space}{word} {}", humantime::format_rfc3339_seconds(time))
+    })
+}
+
+fn but_for(names: &[String]) -> String {
+    if names.is_empty() {
+        String::new()
+    } else {
+        format!(", but for {}", names.join(", "))
+    }
+}
+
+fn wall(time: UnixTime) -> Option<SystemTime> {
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(time.as_secs()))
+}
+
+/// A name as the library shows it, such as `DnsName("a.example")`, without its kind.
+fn bare(name: &str) -> String {
+    let inner = name.split_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));
+    inner.unwrap_or(name).trim_matches('"').to_owned()
+}
+
 /// A problem of a certificate.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum CertificateProblem {
-    /// Its validity is over.
-    #[error("has expired")]
-    Expired,
-    /// Its validity has not begun.
-    #[error("is not valid yet")]
-    NotYetValid,
+    /// Its validity is over, since that time where it can be read.
+    #[error("has expired{}", at("at", .0))]
+    Expired(Option<SystemTime>),
+    /// Its validity has not begun: it does then, where that can be read.
+    #[error("is not valid yet{}", at(", only from", .0))]
+    NotYetValid(Option<SystemTime>),
     /// It is for other names.
-    #[error("is not for {0}")]
-    WrongName(String),
+    #[error("is not for {expected}{}", but_for(.presented))]
+    WrongName {
+        /// The name that the check wants.
+        expected: String,
+        /// The names that it has, at most [`SHOWN_NAMES`].
+        presented: Vec<String>,
+    },
     /// Its issuer is not trusted.
     #[error("is signed by an unknown CA")]
     UnknownIssuer,
@@ -79,12 +116,22 @@ impl CertificateProblem {
     )]
     pub(super) fn new(error: &CertificateError) -> Self {
         match error {
-            CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
-            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
-            CertificateError::NotValidForName => Self::WrongName("this server".to_owned()),
-            CertificateError::NotValidForNameContext { expected, .. } => {
-                Self::WrongName(expected.to_str().into_owned())
-            }
+            CertificateError::Expired => Self::Expired(None),
+            CertificateError::ExpiredContext { not_after, .. } => Self::Expired(wall(*not_after)),
+            CertificateError::NotValidYet => Self::NotYetValid(None),
+            CertificateError::NotValidYetContext { not_before, .. } => Self::NotYetValid(wall(*not_before)),
+            CertificateError::NotValidForName => Self::WrongName {
+                expected: "this server".to_owned(),
+                presented: Vec::new(),
+            },
+            CertificateError::NotValidForNameContext { expected, presented } => Self::WrongName {
+                expected: expected.to_str().into_owned(),
+                presented: presented
+                    .iter()
+                    .take(SHOWN_NAMES)
+                    .map(|name| bare(name))
+                    .collect(),
+            },
             // A bad signature: the CA has the name of a trusted one, and another key.
             CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownIssuer,
             CertificateError::Other(other) => match other.0.downcast_ref::<Fault>() {

@@ -61,6 +61,14 @@ pub(super) fn outline(der: &[u8]) -> Option<Outline<'_>> {
 const COMMON_NAME: &[u8] = &[0x55, 0x04, 0x03];
 /// Extension `subjectAltName` (RFC 5280 section 4.2.1.6).
 const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
+/// Extension `basicConstraints` (RFC 5280 section 4.2.1.9).
+const BASIC_CONSTRAINTS: &[u8] = &[0x55, 0x1d, 0x13];
+/// Extension `extKeyUsage`, and usages in it (RFC 5280 section 4.2.1.12).
+const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
+const ANY_USAGE: &[u8] = &[0x55, 0x1d, 0x25, 0x00];
+const SERVER_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x01];
+const CLIENT_AUTH: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03, 0x02];
+const BOOLEAN: u8 = 0x01;
 const OBJECT_ID: u8 = 0x06;
 const OCTET_STRING: u8 = 0x04;
 const UTF8_STRING: u8 = 0x0c;
@@ -70,21 +78,60 @@ const MAIL: u8 = 0x81;
 const DNS: u8 = 0x82;
 const URI: u8 = 0x86;
 
+/// What a certificate says of itself.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CertificateFacts {
+    /// As of [`names`].
+    pub names: Vec<String>,
+    /// Begin of its validity; `None` where it cannot be read.
+    pub not_before: Option<SystemTime>,
+    /// End of its validity; `None` where it cannot be read.
+    pub not_after: Option<SystemTime>,
+    /// Whether it may sign other certificates.
+    pub is_ca: bool,
+    /// Whether clients may show it, where it limits its use.
+    pub for_clients: bool,
+    /// Whether servers may show it, where it limits its use.
+    pub for_servers: bool,
+}
+
+/// What a certificate says of itself; `None` if it is invalid.
+pub fn facts(der: &[u8]) -> Option<CertificateFacts> {
+    let Outline {
+        version,
+        not_before,
+        not_after,
+        key: _,
+    } = outline(der)?;
+    let (names, extensions) = (names(der)?, extensions(der)?);
+    // Certificates without extensions say nothing of what they may be used for (RFC 5280 section 4.2).
+    let is_ca = match extension(extensions, BASIC_CONSTRAINTS) {
+        Some(octets) => matches!(element(element(octets)?.1), Some((BOOLEAN, [0xff], _))),
+        None => version < 3,
+    };
+    let usages = extension(extensions, EXTENDED_KEY_USAGE).and_then(|octets| Some(element(octets)?.1));
+    let allows = |usage: &[u8]| {
+        usages.is_none_or(|list| {
+            elements(list)
+                .map_while(|id| id)
+                .any(|(_, id)| id == usage || id == ANY_USAGE)
+        })
+    };
+    Some(CertificateFacts {
+        names,
+        not_before,
+        not_after,
+        is_ca,
+        for_clients: allows(CLIENT_AUTH),
+        for_servers: allows(SERVER_AUTH),
+    })
+}
+
 /// The names of a certificate's subject: common names, then mail addresses, DNS names and URIs among its alternative names; `None`
 /// if it is invalid. Names with control characters are left out.
 pub fn names(der: &[u8]) -> Option<Vec<String>> {
-    let (_, certificate, _) = element(der)?;
-    let (_, body, _) = element(certificate)?;
-    let (first, _, after_first) = element(body)?;
-    let serial = if first == VERSION { after_first } else { body };
-    let (_, _, algorithm) = element(serial)?;
-    let (_, _, issuer) = element(algorithm)?;
-    let (_, _, validity) = element(issuer)?;
-    let (_, _, subject) = element(validity)?;
-    let (_, subject, key_info) = element(subject)?;
-    let (_, _, mut rest) = element(key_info)?;
     let mut names = Vec::new();
-    for set in elements(subject) {
+    for set in elements(subject(der)?.0) {
         for (_, attribute) in elements(set?.1).map_while(|attribute| attribute) {
             let (OBJECT_ID, COMMON_NAME, value) = element(attribute)? else {
                 continue;
@@ -94,36 +141,60 @@ pub fn names(der: &[u8]) -> Option<Vec<String>> {
             }
         }
     }
-    while !rest.is_empty() {
-        let (tag, content, after) = element(rest)?;
-        rest = after;
-        if tag == EXTENSIONS {
-            names.extend(alternative_names(content)?);
+    let Some(octets) = extension(extensions(der)?, SUBJECT_ALT_NAME) else {
+        return Some(names);
+    };
+    for name in elements(element(octets)?.1) {
+        if let (MAIL | DNS | URI, text) = name? {
+            names.extend(text_of(text));
         }
     }
     Some(names)
 }
 
-/// The names of the extension among extensions.
-fn alternative_names(extensions: &[u8]) -> Option<Vec<String>> {
-    let (_, list, _) = element(extensions)?;
-    let mut names = Vec::new();
-    for extension in elements(list) {
-        let (OBJECT_ID, SUBJECT_ALT_NAME, value) = element(extension?.1)? else {
-            continue;
-        };
-        // It may be critical, which comes before.
-        let octets = match element(value)? {
-            (OCTET_STRING, octets, _) => octets,
-            (_, _, after) => element(after)?.1,
-        };
-        for name in elements(element(octets)?.1) {
-            if let (MAIL | DNS | URI, text) = name? {
-                names.extend(text_of(text));
-            }
+/// The subject's name, and what follows the public key.
+fn subject(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (_, certificate, _) = element(der)?;
+    let (_, body, _) = element(certificate)?;
+    let (first, _, after_first) = element(body)?;
+    let serial = if first == VERSION { after_first } else { body };
+    let (_, _, algorithm) = element(serial)?;
+    let (_, _, issuer) = element(algorithm)?;
+    let (_, _, validity) = element(issuer)?;
+    let (_, _, subject) = element(validity)?;
+    let (_, subject, key_info) = element(subject)?;
+    let (_, _, rest) = element(key_info)?;
+    Some((subject, rest))
+}
+
+/// The list of extensions; empty where there are none, `None` if the certificate is invalid.
+fn extensions(der: &[u8]) -> Option<&[u8]> {
+    let (_, mut rest) = subject(der)?;
+    while !rest.is_empty() {
+        let (tag, content, after) = element(rest)?;
+        if tag == EXTENSIONS {
+            return Some(element(content)?.1);
         }
+        rest = after;
     }
-    Some(names)
+    Some(&[])
+}
+
+/// The value of an extension; `None` where it is missing or invalid.
+fn extension<'a>(extensions: &'a [u8], id: &[u8]) -> Option<&'a [u8]> {
+    elements(extensions)
+        .map_while(|extension| extension)
+        .find_map(|(_, extension)| {
+            let (OBJECT_ID, found, value) = element(extension)? else {
+                return None;
+            };
+            // It may be critical, which comes before.
+            let octets = match element(value)? {
+                (OCTET_STRING, octets, _) => octets,
+                (_, _, after) => element(after)?.1,
+            };
+            (found == id).then_some(octets)
+        })
 }
 
 fn text_of(bytes: &[u8]) -> Option<String> {
@@ -239,6 +310,52 @@ mod tests {
         for length in 0..der.len() {
             // Cut short it has no more names than whole, and nothing panics.
             assert!(names(&der[..length]).is_none_or(|names| names.len() <= 3));
+        }
+    }
+
+    #[test]
+    fn a_certificate_says_what_it_may_be_used_for() {
+        use rcgen::{BasicConstraints, ExtendedKeyUsagePurpose::*, IsCa};
+        let ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        for (name, is_ca, usages, expected) in [
+            ("no limits", IsCa::NoCa, vec![], (false, true, true)),
+            (
+                "not a CA in words",
+                IsCa::ExplicitNoCa,
+                vec![],
+                (false, true, true),
+            ),
+            ("a CA", ca, vec![], (true, true, true)),
+            ("server", IsCa::NoCa, vec![ServerAuth], (false, false, true)),
+            (
+                "client",
+                IsCa::NoCa,
+                vec![ClientAuth, CodeSigning],
+                (false, true, false),
+            ),
+            (
+                "both",
+                IsCa::NoCa,
+                vec![ClientAuth, ServerAuth],
+                (false, true, true),
+            ),
+            ("any", IsCa::NoCa, vec![Any], (false, true, true)),
+            ("neither", IsCa::NoCa, vec![CodeSigning], (false, false, false)),
+        ] {
+            let mut params = rcgen::CertificateParams::new(vec!["a.example".to_owned()]).unwrap();
+            params.is_ca = is_ca;
+            params.extended_key_usages = usages;
+            let certificate = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+            let found = facts(certificate.der()).unwrap();
+            assert_eq!(
+                (found.is_ca, found.for_clients, found.for_servers),
+                expected,
+                "{name}"
+            );
+            for length in 0..certificate.der().len() {
+                // Nothing panics.
+                let _ = facts(&certificate.der()[..length]);
+            }
         }
     }
 

@@ -34,7 +34,7 @@ mod udp;
 pub(super) mod verifier;
 
 pub use batch::check_all;
-pub use certificate::names as certificate_names;
+pub use certificate::{CertificateFacts, facts as certificate_facts, names as certificate_names};
 pub use checker::Checker;
 pub(super) use composite::{Found, Probes};
 pub use configured::{Checkers, ConfiguredChecker, NoCheck};
@@ -52,7 +52,7 @@ pub use problem::{MAX_BODY_LIMIT, ProbeError};
 pub(super) use push::PushChecker;
 pub use route::Route;
 pub use tcp::{TcpChecker, TcpProbe};
-pub use tls::TlsChecker;
+pub use tls::{TlsChecker, has_system_cas};
 pub use udp::UdpChecker;
 
 #[cfg(test)]

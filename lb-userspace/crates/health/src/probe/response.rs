@@ -2,8 +2,6 @@
 
 use std::mem;
 
-use crate::number;
-
 /// Longest status line and headers, in bytes; also the limit for all interim answers together, and for chunk
 /// extensions and trailers.
 pub(super) const MAX_HEAD: usize = 16 * 1024;
@@ -340,7 +338,9 @@ fn lenient() -> httparse::ParserConfig {
 }
 
 fn parse_length(value: &[u8]) -> Option<u64> {
-    number::decimal(std::str::from_utf8(value).ok()?)
+    // `parse` alone would take a sign.
+    let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
+    std::str::from_utf8(value).ok().filter(|_| digits)?.parse().ok()
 }
 
 fn parse_error(error: httparse::Error) -> &'static str {

@@ -199,7 +199,7 @@ impl TlsClient {
         if self.settings.verify && end <= SystemTime::now() {
             return Err(CheckError::Certificate {
                 target,
-                problem: CertificateProblem::Expired,
+                problem: CertificateProblem::Expired(Some(end)),
             });
         }
         Ok(())
@@ -327,11 +327,25 @@ struct Trusted {
     pinned: Vec<CertificateDer<'static>>,
 }
 
-fn trusted(ca_file: Option<&str>) -> Result<Trusted, String> {
+/// The CAs that this machine trusts, as they were at the first call.
+fn system_cas() -> &'static Arc<RootCertStore> {
     static SYSTEM: OnceLock<Arc<RootCertStore>> = OnceLock::new();
-    let mut store = RootCertStore::empty();
+    SYSTEM.get_or_init(|| {
+        let mut store = RootCertStore::empty();
+        store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+        Arc::new(store)
+    })
+}
+
+/// Whether this machine trusts any CA, which checks without `ca_file` need. Reads the file system.
+pub fn has_system_cas() -> bool {
+    !system_cas().is_empty()
+}
+
+fn trusted(ca_file: Option<&str>) -> Result<Trusted, String> {
     match ca_file {
         Some(file) => {
+            let mut store = RootCertStore::empty();
             let pinned = certificates(file)?;
             if pinned.iter().any(|certificate| outline(certificate).is_none()) {
                 return Err(format!("{file} has a certificate that cannot be read"));
@@ -344,10 +358,7 @@ fn trusted(ca_file: Option<&str>) -> Result<Trusted, String> {
             })
         }
         None => {
-            let system = SYSTEM.get_or_init(|| {
-                store.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
-                Arc::new(store)
-            });
+            let system = system_cas();
             if system.is_empty() {
                 return Err("this machine trusts no CA: install ca-certificates, or set ca_file".to_owned());
             }

@@ -145,12 +145,19 @@ impl Verifier {
 /// version 1, fits any name.
 fn check_pinned(certificate: &CertificateDer<'_>, name: &ServerName<'_>, now: UnixTime) -> Result<(), Error> {
     let outline = outline(certificate).ok_or(Fault::Unreadable)?;
-    let now = SystemTime::UNIX_EPOCH + std::time::Duration::from_secs(now.as_secs());
-    if outline.not_before.is_some_and(|begin| now < begin) {
-        return Err(CertificateError::NotValidYet.into());
+    let unix = |date: Option<SystemTime>| {
+        let since = date?.duration_since(SystemTime::UNIX_EPOCH).ok()?;
+        Some(UnixTime::since_unix_epoch(since))
+    };
+    if let Some(not_before) = unix(outline.not_before).filter(|begin| now.as_secs() < begin.as_secs()) {
+        return Err(CertificateError::NotValidYetContext {
+            time: now,
+            not_before,
+        }
+        .into());
     }
-    if outline.not_after.is_some_and(|end| end < now) {
-        return Err(CertificateError::Expired.into());
+    if let Some(not_after) = unix(outline.not_after).filter(|end| end.as_secs() < now.as_secs()) {
+        return Err(CertificateError::ExpiredContext { time: now, not_after }.into());
     }
     let Ok(parsed) = ParsedCertificate::try_from(certificate) else {
         return Ok(());

@@ -120,21 +120,28 @@ async fn a_servers_own_certificate_can_be_its_ca_file() {
             &good,
             &good_key,
             "b.example",
-            Some(CertificateProblem::WrongName("b.example".to_owned())),
+            Some(CertificateProblem::WrongName {
+                expected: "b.example".to_owned(),
+                presented: vec!["a.example".to_owned()],
+            }),
         ),
         (
             "expired",
             &expired.0,
             &expired.1,
             "a.example",
-            Some(CertificateProblem::Expired),
+            Some(CertificateProblem::Expired(Some(
+                date_time_ymd(2021, 1, 1).into(),
+            ))),
         ),
         (
             "not valid yet",
             &future.0,
             &future.1,
             "a.example",
-            Some(CertificateProblem::NotYetValid),
+            Some(CertificateProblem::NotYetValid(Some(
+                date_time_ymd(3999, 1, 1).into(),
+            ))),
         ),
         // Where it has no names, being this one is enough.
         ("without names", &nameless.0, &nameless.1, "a.example", None),
@@ -208,7 +215,10 @@ async fn certificate_must_have_the_address_given_as_host() {
     for name in ["[2001:db8::1]", "[2001:db8::1]:8443"] {
         checker(name).check(host.address, PLENTY).await.unwrap();
         let error = checker(name).check(target.address, PLENTY).await.unwrap_err();
-        let expected = format!("certificate of {} is not for 2001:db8::1", target.address);
+        let expected = format!(
+            "certificate of {} is not for 2001:db8::1, but for 127.0.0.1",
+            target.address
+        );
         assert_eq!(error.to_string(), expected);
     }
     for name in ["127.0.0.1", "127.0.0.1:8443"] {

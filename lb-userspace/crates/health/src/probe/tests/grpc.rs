@@ -163,7 +163,10 @@ async fn over_tls_the_server_must_choose_http2_and_prove_itself() {
     let asked = good.requests.lock().unwrap().last().cloned().unwrap().0;
     assert_eq!(asked, "https://a.example:99/");
     let error = web(None, Some(unnamed)).check(good.address, PLENTY).await;
-    let expected = format!("certificate of {} is not for 127.0.0.1", good.address);
+    let expected = format!(
+        "certificate of {} is not for 127.0.0.1, but for a.example",
+        good.address
+    );
     assert_eq!(error.unwrap_err().to_string(), expected);
 
     for alpn in [&[][..], &["http/1.1"]] {

@@ -162,11 +162,17 @@ async fn a_certificate_must_be_valid_and_for_the_name() {
     assert_eq!(both(&settings, good.address).await, Ok(()));
     assert_eq!(
         both(&settings, expired.address).await,
-        certificate(&expired, CertificateProblem::Expired)
+        certificate(
+            &expired,
+            CertificateProblem::Expired(Some(rcgen::date_time_ymd(2021, 1, 1).into()))
+        )
     );
     assert_eq!(
         both(&settings, future.address).await,
-        certificate(&future, CertificateProblem::NotYetValid)
+        certificate(
+            &future,
+            CertificateProblem::NotYetValid(Some(rcgen::date_time_ymd(3999, 1, 1).into()))
+        )
     );
     assert_eq!(
         both(&other.settings(), good.address).await,
@@ -181,7 +187,10 @@ async fn a_certificate_must_be_valid_and_for_the_name() {
         let shown = shown.trim_matches('"');
         assert_eq!(
             error,
-            format!("certificate of {} is not for {shown}", good.address)
+            format!(
+                "certificate of {} is not for {shown}, but for a.example",
+                good.address
+            )
         );
     }
     let trusting = TlsCheck {
