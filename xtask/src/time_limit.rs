@@ -31,7 +31,7 @@ impl TimeLimit {
         let watchdog = thread::spawn(move || {
             let over = end.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
             if over {
-                kill_with_children(process);
+                kill(&tree(process));
             }
             over
         });
@@ -60,11 +60,6 @@ impl TimeLimit {
         }
         Ok(())
     }
-}
-
-/// Kills a process with all that it started.
-pub(crate) fn kill_with_children(process: u32) {
-    kill(&tree(process));
 }
 
 /// The process and all that it started, itself first.

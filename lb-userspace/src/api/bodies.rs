@@ -17,7 +17,6 @@ use tokio::{
 };
 
 use super::{error::ApiError, requests::ErrorCode};
-use crate::number;
 
 /// Largest body of a request, in bytes: a configuration file with as many backends as fit.
 pub const MAX_REQUEST: usize = 64 << 20;
@@ -97,7 +96,7 @@ pub(super) async fn within_budget(
         Some(length) => length
             .to_str()
             .ok()
-            .and_then(number::decimal)
+            .and_then(|length| length.parse().ok())
             .unwrap_or(usize::MAX),
     };
     if length == 0 {

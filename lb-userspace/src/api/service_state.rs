@@ -56,6 +56,9 @@ impl Service {
             ServiceState::OnBackup
         } else if self.healthy_backends < total - backups
             || present.clone().any(is_down)
+            || present
+                .clone()
+                .any(|backend| backend.lacks_replies(&self.protocol))
             || !self.faults.is_empty()
         {
             ServiceState::Degraded
@@ -83,6 +86,18 @@ mod tests {
         assert_eq!(judged(&[&up, &up]), ServiceState::Ok);
         assert_eq!(judged(&[&up, &down]), ServiceState::Degraded);
         assert_eq!(judged(&[&down, &down]), ServiceState::Degraded);
+        let mut unanswered = up.clone();
+        (unanswered.new_flows, unanswered.reply_packets) = (10, 0);
+        unanswered.mode = "dnat".to_owned();
+        assert_eq!(judged(&[&up, &unanswered]), ServiceState::Degraded);
+        unanswered.reply_packets = 1;
+        assert_eq!(judged(&[&up, &unanswered]), ServiceState::Ok);
+        (unanswered.reply_packets, unanswered.mode) = (0, "l2dsr".to_owned());
+        assert_eq!(
+            judged(&[&up, &unanswered]),
+            ServiceState::Ok,
+            "replies do not come by"
+        );
         down.removed = true;
         assert_eq!(judged(&[&up, &down]), ServiceState::Ok);
         down.removed = false;

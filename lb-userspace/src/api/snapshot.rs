@@ -1,6 +1,7 @@
 //! One consistent snapshot of the daemon's whole state, as the API shows it.
 
 mod backend;
+mod check_remedy;
 mod config;
 mod host;
 mod moment;

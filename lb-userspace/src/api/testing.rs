@@ -106,6 +106,8 @@ pub(crate) fn down(name: &str) -> Backend {
         admin: Admin::Enabled,
         effective_weight: 0,
         last_check: Some(LastCheck {
+            remedy: None,
+            local: false,
             ok: false,
             latency_us: 90,
             detail: "connection refused by 10.0.0.11:8080".into(),

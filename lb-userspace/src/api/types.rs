@@ -13,8 +13,11 @@ mod monitor;
 
 use std::net::{IpAddr, SocketAddr};
 
+use lb_common::service::Mode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
+
+use crate::state::words::Word as _;
 
 pub use self::{
     agent::{Agent, AgentPoll},
@@ -308,6 +311,15 @@ impl Backend {
     pub(crate) const fn is_serving_backup(&self) -> bool {
         self.backup && self.effective_weight > 0
     }
+
+    /// Whether none of its flows has ever had a reply, though its replies come through the balancer. `protocol` is its service's:
+    /// UDP may have none.
+    pub(crate) fn lacks_replies(&self, protocol: &str) -> bool {
+        /// New flows that a backend may have before the first reply.
+        const FIRST_FLOWS: u64 = 10;
+        let comes_back = self.mode == Mode::Nat.word() || self.mode == Mode::Dnat.word();
+        comes_back && protocol == "tcp" && self.reply_packets == 0 && self.new_flows >= FIRST_FLOWS
+    }
 }
 
 /// Until when the certificate of a backend is valid.
@@ -365,6 +377,12 @@ pub struct LastCheck {
     pub latency_us: u64,
     /// What was seen.
     pub detail: String,
+    /// What to do about a failure, where it has one remedy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remedy: Option<String>,
+    /// Whether it failed for a reason of the balancer's machine, and so does not count.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub local: bool,
     /// When it ended, RFC 3339.
     pub at: String,
     /// The mode by which checks go through the forwarding path, if they do.

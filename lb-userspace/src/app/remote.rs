@@ -35,11 +35,7 @@ impl Remote {
     fn of(settings: &DaemonSettings) -> Option<Self> {
         Some(Self {
             address: settings.api_address?,
-            files: TlsFiles {
-                cert: settings.api_cert_file.clone()?,
-                key: settings.api_key_file.clone()?,
-                ca: settings.api_ca_file.clone()?,
-            },
+            files: TlsFiles::of(settings)?,
         })
     }
 

@@ -15,7 +15,8 @@ use crate::{
     chain::chain,
     config::{self, Config},
     config_file, datapath,
-    doctor::{self, Facts, Finding, Level, Setup},
+    doctor::{self, DaemonUser, Facts, Finding, Level, Setup},
+    serve::TlsFiles,
 };
 
 #[derive(Args, Debug)]
@@ -25,7 +26,8 @@ Examples:
   lb doctor --iface eth0             before the first start: kernel, rights, driver
   lb doctor --config lb.toml         before a file is applied
   lb doctor                          while the daemon runs: interfaces, addresses, ways to backends, its own problems
-  lb doctor --vip 192.0.2.10 --probe one address; asks the network whether another machine has it")]
+  lb doctor --vip 192.0.2.10 --probe one address; asks the network whether another machine has it, and its backends
+                                     through the path of clients whether they answer")]
 pub(super) struct Doctor {
     /// Look at this interface instead of the daemon's or the file's; may be given several times
     #[arg(long = "iface", value_name = "IFACE")]
@@ -36,7 +38,8 @@ pub(super) struct Doctor {
     /// Look at what this file would do, instead of at the daemon's state
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Ask the network by ARP or neighbour discovery whether other machines have the services' addresses
+    /// Send packets: ask by ARP or neighbour discovery whether other machines have the services' addresses, and ask each backend
+    /// through its mode, also in tunnels, whether it answers for the service
     #[arg(long)]
     probe: bool,
 }
@@ -50,11 +53,17 @@ struct Report {
 
 impl Doctor {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
+        if let Some(host) = context.remote_host() {
+            let message = format!("`lb doctor` looks at the machine that it runs on, not at {host}");
+            return Err(CliError::new(Exit::Usage, message).hint("run it there, and without --api"));
+        }
         let client = context.client();
         // Without a daemon, the machine and the file are looked at.
         let (status, away) = match client.get::<Status>("/v1/status").await {
             Ok(status) => (Some(status), None),
-            Err(error) if error.exit == Exit::Unreachable => (None, Some(error.message)),
+            Err(error) if error.exit == Exit::Unreachable => (None, Some(doctor::away(error.message))),
+            // It answers what this program does not understand.
+            Err(error) if error.code.is_none() => (None, Some(doctor::not_understood(error.message))),
             Err(error) => return Err(error),
         };
         let config = match (&self.config, &status) {
@@ -73,20 +82,24 @@ impl Doctor {
         let facts = Facts::gather(&setup).map_err(failed)?;
         let mut findings = doctor::diagnose(&setup, &facts);
         if self.probe {
-            let conflicts = doctor::conflicts(&setup, &facts).map_err(|error| {
-                CliError::new(Exit::Failed, format!("cannot ask the network: {error}")).hint("run as root")
-            })?;
-            findings.extend(conflicts);
+            findings.extend(doctor::probe(&setup, &facts));
         }
         findings.extend(doctor::of_daemon(status.as_ref(), &facts));
-        findings.extend(
-            away.filter(|_| setup.interfaces.is_empty())
-                .map(doctor::nothing_to_look_at),
-        );
+        let looks_at_daemon = self.interfaces.is_empty() && self.config.is_none();
+        findings.extend(away.filter(|_| looks_at_daemon));
         show(findings, context)
     }
 
     fn setup(&self, config: Config, status: Option<&Status>) -> Setup {
+        // A daemon exports no settings of its own: those of its file are in force since it started.
+        let file = status
+            .and_then(|status| status.config.file.as_ref())
+            .map(PathBuf::from);
+        let started_with = file.and_then(|file| config_file::read(&[file]).ok());
+        let api_files = match (&self.config, started_with) {
+            (None, Some(file)) => TlsFiles::of(&file.daemon),
+            (Some(_), _) | (None, None) => TlsFiles::of(&config.daemon),
+        };
         let interfaces = if !self.interfaces.is_empty() {
             self.interfaces.clone()
         } else if let (None, Some(status)) = (&self.config, status) {
@@ -119,6 +132,8 @@ impl Doctor {
                 .filter_map(|interface| Some((interface.name.clone(), mode(interface.xdp_mode)?)))
                 .collect::<BTreeMap<_, _>>(),
             has_daemon: status.is_some(),
+            daemon_user: status.and_then(|status| DaemonUser::of_process(status.pid)),
+            api_files,
             pin_dir: config.daemon.pin_dir,
             addresses: unknown,
             only: self.addresses.clone(),

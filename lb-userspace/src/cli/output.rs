@@ -79,6 +79,11 @@ impl Context {
         self.socket.as_deref()
     }
 
+    /// The host of a daemon elsewhere; `None` if the daemon is on this machine.
+    pub(super) fn remote_host(&self) -> Option<&str> {
+        self.remote.as_ref().map(Remote::host)
+    }
+
     /// The daemon.
     pub(super) fn client(&self) -> Client {
         match &self.remote {

@@ -32,7 +32,7 @@ pub fn of_daemon(status: Option<&Status>, facts: &Facts) -> Vec<Finding> {
         (
             "config_by_command",
             &status.config.by_command,
-            "lb export writes a file that keeps them",
+            "lb export # writes a file that keeps them",
         ),
         ("config_pending", &status.config.pending, "lb apply FILE"),
     ] {
@@ -51,16 +51,30 @@ pub fn of_daemon(status: Option<&Status>, facts: &Facts) -> Vec<Finding> {
     findings
 }
 
-/// The warning that only the machine was looked at: no daemon answers, for this reason, and no interface is named.
-pub fn nothing_to_look_at(why: String) -> Finding {
-    Finding::warn(
+/// The warning that no daemon answers, for this reason.
+pub fn away(why: String) -> Finding {
+    let is_denied = why.contains("permission denied");
+    let finding = Finding::warn(
         "daemon",
         "daemon",
-        format!("{why}; so only the machine was looked at"),
-    )
-    .remedy("lb doctor --iface IFACE")
-    .remedy("lb doctor --config FILE")
-    .remedy("start the daemon")
+        format!("{why}; only the machine was looked at"),
+    );
+    let finding = if is_denied {
+        finding.remedy("sudo lb doctor")
+    } else {
+        finding.remedy("systemctl start lb")
+    };
+    finding
+        .remedy("lb doctor --iface IFACE")
+        .remedy("lb doctor --config FILE")
+}
+
+/// The warning that a daemon of another version answers, which this program does not understand.
+pub fn not_understood(why: String) -> Finding {
+    let message = format!(
+        "{why}; it is of another version than this program, {VERSION}, and only the machine was looked at"
+    );
+    Finding::warn("version", "daemon", message).remedy("systemctl restart lb")
 }
 
 /// A problem that the daemon lists. It works on for other packets, or may: what fails for certain is found by the checks.
@@ -74,9 +88,9 @@ fn problem(problem: &Problem) -> Finding {
     match (&problem.hint, &problem.service) {
         (Some(hint), _) => finding.remedy(hint),
         (None, Some(service)) => {
-            finding.remedy(format!("`lb service show {service}` and `lb events` tell more"))
+            finding.remedy(format!("lb service show {service} # and lb events tell more"))
         }
-        (None, None) => finding.remedy("`lb status` and the daemon's log tell more"),
+        (None, None) => finding.remedy("lb status # and the daemon's log tell more"),
     }
 }
 
@@ -89,6 +103,6 @@ fn left_behind(facts: &Facts) -> Option<Finding> {
         );
         Finding::warn("daemon", "daemon", message)
             .remedy("systemctl start lb")
-            .remedy(format!("lb detach ends it, where pins are in {DEFAULT_PIN_DIR}"))
+            .remedy(format!("lb detach # ends it, where pins are in {DEFAULT_PIN_DIR}"))
     })
 }

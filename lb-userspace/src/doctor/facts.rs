@@ -2,22 +2,20 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    ffi::CString,
     fs, io,
     net::{IpAddr, SocketAddr},
-    os::unix::ffi::OsStrExt as _,
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use crate::{
     datapath::{
         HostAddress, NextHopState, NextHops,
         host_network::{HostLink, HostNetwork, HostWay, Offloads, Peer, XdpFeatures, interrupt_cpus},
-        left_forwarding, missing_capabilities, sees_programs,
+        left_forwarding, missing_capabilities, other_layout, pin_obstacle, sees_programs,
     },
     descriptors,
-    doctor::{listeners::listeners, setup::Setup},
-    state::service::Protocol,
+    doctor::{listeners::listeners, pem::PemFacts, setup::Setup},
+    state::{guard::Prefix, service::Protocol},
 };
 
 /// Facts about this machine.
@@ -45,6 +43,8 @@ pub struct Facts {
     pub settings: BTreeMap<String, String>,
     /// Sockets of this machine that wait for packets.
     pub listeners: Vec<(Protocol, SocketAddr)>,
+    /// Files of certificates and keys.
+    pub pem: PemFacts,
 }
 
 /// The kernel and this process.
@@ -60,8 +60,10 @@ pub struct Machine {
     pub missing_capabilities: Vec<&'static str>,
     /// Whether this process may see which programs are loaded.
     pub sees_programs: bool,
-    /// Whether the directory of pins is in a BPF file system; `None` if it does not exist.
-    pub pins_in_bpf_fs: Option<bool>,
+    /// Why nothing can be pinned in the directory of pins: it is in no BPF file system, and none can be mounted.
+    pub pin_obstacle: Option<String>,
+    /// Directory of pins that another version of the map layouts has there.
+    pub other_pins: Option<PathBuf>,
     /// CPUs in use.
     pub cpus: usize,
     /// Open files that a process may have.
@@ -78,7 +80,8 @@ impl Default for Machine {
             compiles_bpf: Some(true),
             missing_capabilities: Vec::new(),
             sees_programs: true,
-            pins_in_bpf_fs: Some(true),
+            pin_obstacle: None,
+            other_pins: None,
             cpus: 2,
             open_files: 1 << 20,
             has_time: true,
@@ -121,6 +124,7 @@ impl Facts {
                 .map(|(name, _)| name)
                 .collect(),
             listeners: listeners(),
+            pem: PemFacts::gather(setup),
             ..Self::of_network(&mut network)?
         };
         for address in setup.service_addresses() {
@@ -209,6 +213,8 @@ impl Facts {
                 state: state.clone(),
                 ifindex: link.map_or(0, |link| self.carrier(link).ifindex),
                 mtu: link.map_or(0, |link| link.mtu),
+                // Only the packets of a probe need it.
+                mac: None,
             };
             self.ways.insert(*address, way);
         }
@@ -253,6 +259,12 @@ impl Facts {
             .collect();
         let links = self.links.iter().filter(|link| used.contains(&link.ifindex));
         links.cloned().collect()
+    }
+
+    /// Whether the network of an address of this machine has another address, too.
+    pub fn shares_network(&self, own: IpAddr, other: IpAddr) -> bool {
+        let mut owns = self.addresses.iter().filter(|address| address.address == own);
+        owns.any(|own| Prefix::around(own.address, own.length).contains(other))
     }
 
     /// A numeric setting; `None` if it cannot be read.
@@ -336,26 +348,13 @@ impl Machine {
             compiles_bpf: text("/proc/sys/net/core/bpf_jit_enable").map(|value| value.trim() != "0"),
             missing_capabilities: missing_capabilities(),
             sees_programs: sees_programs(),
-            pins_in_bpf_fs: is_in_bpf_fs(pin_dir),
+            pin_obstacle: pin_obstacle(pin_dir),
+            other_pins: other_layout(pin_dir),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
             open_files: descriptors::limit().map_or(u64::MAX, |limit| limit.rlim_max),
             has_time: has_time(),
         }
     }
-}
-
-/// Type of a BPF file system (include/uapi/linux/magic.h).
-const BPF_FS_MAGIC: libc::__fsword_t = 0xcafe_4a11;
-
-/// Whether a directory, or the first that exists above it, is in a BPF file system.
-fn is_in_bpf_fs(dir: &Path) -> Option<bool> {
-    let path = dir.ancestors().find(|path| path.exists())?;
-    let path = CString::new(path.as_os_str().as_bytes()).ok()?;
-    // SAFETY: a structure of numbers, for which zero is a value.
-    let mut found: libc::statfs = unsafe { std::mem::zeroed() };
-    // SAFETY: the path is a C string and the kernel writes one structure, both of which live until the call returns.
-    let result = unsafe { libc::statfs(path.as_ptr(), &raw mut found) };
-    (result == 0).then_some(found.f_type == BPF_FS_MAGIC)
 }
 
 /// Whether something keeps the clock right (adjtimex(2)).

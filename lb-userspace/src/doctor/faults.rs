@@ -152,7 +152,7 @@ fn clients_cut_off(setup: &Setup, facts: &Facts, backends: &[&Backend], service:
     let cut_off = |name: &String| {
         let Some(link) = facts.link(name) else {
             let finding = Finding::fail("interface", name, "does not exist");
-            return Some(finding.remedy("`ip link` lists what there is: attached to as soon as it is there"));
+            return Some(finding.remedy("ip link # lists what there is: attached to as soon as it is there"));
         };
         interfaces::operation(link)
             .or_else(|| without_program(setup, link))
@@ -166,6 +166,6 @@ fn clients_cut_off(setup: &Setup, facts: &Facts, backends: &[&Backend], service:
 fn without_program(setup: &Setup, link: &HostLink) -> Option<Finding> {
     (!setup.running.contains_key(&link.name)).then(|| {
         Finding::fail("attached", &link.name, "the program does not run on it")
-            .remedy("`lb status` tells why")
+            .remedy("lb status # tells why")
     })
 }

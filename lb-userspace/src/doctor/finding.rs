@@ -79,6 +79,52 @@ impl fmt::Display for Finding {
         if self.remedies.is_empty() {
             return Ok(());
         }
-        writeln!(f, "      do: {}", self.remedies.join(", or "))
+        // Behind a comment nothing more can stand.
+        let or = if self.remedies.iter().any(|remedy| remedy.contains(" # ")) {
+            "\n      or: "
+        } else {
+            ", or "
+        };
+        writeln!(f, "      do: {}", self.remedies.join(or))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{fs, path::Path};
+
+    use regex::Regex;
+
+    /// The text of all files of a directory.
+    fn sources(dir: &Path) -> String {
+        let entries = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().path());
+        let texts = entries.map(|path| {
+            if path.is_dir() {
+                sources(&path)
+            } else {
+                fs::read_to_string(path).unwrap()
+            }
+        });
+        texts.collect()
+    }
+
+    #[test]
+    fn every_check_is_documented_and_no_other() {
+        let sources = sources(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src/doctor"));
+        let document = include_str!("../../../docs/doctor.md");
+        let used = Regex::new(r#"(?:Finding::(?:ok|warn|fail)|finding)\(\s*"([a-z_0-9]+)""#).unwrap();
+        let mut count = 0;
+        for name in used.captures_iter(&sources).map(|found| found[1].to_owned()) {
+            count += 1;
+            assert!(
+                document.contains(&format!("| `{name}` |")),
+                "{name} is not in docs/doctor.md"
+            );
+        }
+        assert!(count > 40, "the pattern finds {count}");
+        let rows = Regex::new(r"(?m)^\| `([a-z_0-9]+)` \| (?:FAIL|WARN|ok)").unwrap();
+        for name in rows.captures_iter(document).map(|found| found[1].to_owned()) {
+            assert!(sources.contains(&format!("\"{name}\"")), "{name} is no check");
+        }
     }
 }

@@ -4,10 +4,13 @@
 
 mod checks;
 mod daemon;
+mod daemon_user;
 mod facts;
 mod faults;
 mod finding;
 mod listeners;
+mod path_probe;
+mod pem;
 mod probe;
 mod setup;
 #[cfg(test)]
@@ -15,17 +18,19 @@ mod testing;
 mod watch;
 
 pub use self::{
-    daemon::{nothing_to_look_at, of_daemon},
+    daemon::{away, not_understood, of_daemon},
+    daemon_user::DaemonUser,
     facts::Facts,
     finding::{Finding, Level},
-    probe::conflicts,
+    probe::probe,
     setup::Setup,
     watch::{Changes, Reports, watch},
 };
 
-/// All findings, in the order of a packet's way: machine, interfaces, addresses of services, ways to backends.
+/// All findings, in the order of a packet's way: machine, certificates, interfaces, addresses of services, ways to backends.
 pub fn diagnose(setup: &Setup, facts: &Facts) -> Vec<Finding> {
     let mut findings = checks::kernel::all(setup, facts);
+    findings.extend(checks::certificates::all(setup, facts));
     findings.extend(checks::interfaces::all(setup, facts));
     findings.extend(checks::addresses::all(setup, facts));
     findings.extend(checks::paths::all(setup, facts));

@@ -6,12 +6,19 @@ use std::{
     path::PathBuf,
 };
 
+use std::time::Duration;
+
 use lb_common::service::Mode;
 
+use super::daemon_user::DaemonUser;
 use crate::{
     datapath::XdpMode,
+    serve::TlsFiles,
     state::{desired::Desired, service::Service, xdp_mode::XdpModeChoice},
 };
+
+/// Time before the end of a certificate of the admin API from which on a warning is given.
+const API_WARN_BEFORE: Duration = Duration::from_secs(14 * 86_400);
 
 /// What is to be diagnosed.
 #[derive(Clone, Debug)]
@@ -24,6 +31,10 @@ pub struct Setup {
     pub running: BTreeMap<String, XdpMode>,
     /// Whether a daemon runs.
     pub has_daemon: bool,
+    /// The user that it runs as, unless it may read every file.
+    pub daemon_user: Option<DaemonUser>,
+    /// Files of the admin API over TLS, if it is served.
+    pub api_files: Option<TlsFiles>,
     /// Where programs and maps are pinned.
     pub pin_dir: PathBuf,
     /// Services and settings.
@@ -34,7 +45,86 @@ pub struct Setup {
     pub only: Vec<IpAddr>,
 }
 
+/// What uses certificates.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum UsedBy {
+    /// Checks of a service, as a client.
+    Check,
+    /// The admin API, as a server.
+    Api,
+}
+
+/// Files of certificates that belong together.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct CertificateUse {
+    /// The service, or `api`.
+    pub subject: String,
+    /// What uses them.
+    pub by: UsedBy,
+    /// The trusted certificates.
+    pub authorities: Option<PathBuf>,
+    /// The certificate that is shown, and its key.
+    pub pair: Option<(PathBuf, PathBuf)>,
+    /// Time before the end of a certificate from which on a warning is given.
+    pub warn_before: Duration,
+}
+
+impl CertificateUse {
+    /// What fails without the files.
+    pub(super) fn effect(&self) -> &'static str {
+        match self.by {
+            UsedBy::Check => "checks of the service cannot be made",
+            UsedBy::Api => "the admin API is not served over TLS",
+        }
+    }
+
+    /// The keys of the configuration that name the files.
+    pub(super) fn keys(&self) -> &'static str {
+        match self.by {
+            UsedBy::Check => "ca_file, cert_file or key_file of the check",
+            UsedBy::Api => "api_ca_file, api_cert_file or api_key_file",
+        }
+    }
+
+    /// What has the daemon read changed files.
+    pub(super) fn reread(&self) -> &'static str {
+        match self.by {
+            UsedBy::Check => "`systemctl restart lb`",
+            UsedBy::Api => "the daemon",
+        }
+    }
+}
+
 impl Setup {
+    /// All uses of certificates.
+    pub(super) fn certificate_uses(&self) -> Vec<CertificateUse> {
+        let mut uses = Vec::new();
+        for service in self.services() {
+            for tls in service.tls_checks() {
+                let path = |file: &Option<String>| file.as_ref().map(PathBuf::from);
+                let used = CertificateUse {
+                    subject: service.name.to_string(),
+                    by: UsedBy::Check,
+                    authorities: path(&tls.ca_file).filter(|_| tls.verify),
+                    pair: path(&tls.cert_file).zip(path(&tls.key_file)),
+                    warn_before: tls.warn_before,
+                };
+                let has_files = used.authorities.is_some() || used.pair.is_some();
+                if has_files && !uses.contains(&used) {
+                    uses.push(used);
+                }
+            }
+        }
+        uses.extend(self.api_files.as_ref().map(|files| CertificateUse {
+            subject: "api".to_owned(),
+            by: UsedBy::Api,
+            authorities: Some(files.ca.clone()),
+            pair: Some((files.cert.clone(), files.key.clone())),
+            warn_before: API_WARN_BEFORE,
+        }));
+        uses
+    }
+
     /// The services that are looked at.
     pub(super) fn services(&self) -> impl Iterator<Item = &Service> {
         self.desired

@@ -23,6 +23,8 @@ pub(super) fn setup(desired: Desired) -> Setup {
         xdp_mode: XdpModeChoice::Auto,
         running: BTreeMap::new(),
         has_daemon: false,
+        daemon_user: None,
+        api_files: None,
         pin_dir: PathBuf::from("/sys/fs/bpf/lb"),
         desired,
         addresses: Vec::new(),
@@ -109,6 +111,7 @@ pub(super) fn reach(facts: &mut Facts, address: IpAddr, via: IpAddr, ifindex: u3
             state,
             ifindex,
             mtu: 1500,
+            mac: Some([2, 0, 0, 0, 0, 9]),
         },
     );
 }

@@ -283,6 +283,8 @@ fn setup(settings: &DaemonSettings, desired: &Desired, interfaces: &[Interface])
         xdp_mode: settings.xdp_mode,
         running: running.collect(),
         has_daemon: true,
+        daemon_user: None,
+        api_files: None,
         pin_dir: settings.pin_dir.clone(),
         desired: desired.clone(),
         addresses: Vec::new(),

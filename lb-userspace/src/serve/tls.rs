@@ -22,7 +22,7 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::{author::Peer, health::certificate_names};
+use crate::{author::Peer, config::DaemonSettings, health::certificate_names};
 
 /// The files of a listener, PEM.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -76,6 +76,16 @@ pub enum TlsError {
 pub type Stamps = [Option<(u64, u64, u64, i64, i64)>; 3];
 
 impl TlsFiles {
+    /// Those of the admin API; `None` if it is not served over TLS.
+    pub fn of(settings: &DaemonSettings) -> Option<Self> {
+        settings.api_address?;
+        Some(Self {
+            cert: settings.api_cert_file.clone()?,
+            key: settings.api_key_file.clone()?,
+            ca: settings.api_ca_file.clone()?,
+        })
+    }
+
     /// What the files were when they are read next. Blocks.
     pub fn stamps(&self) -> Stamps {
         let stamp = |file: &Path| {

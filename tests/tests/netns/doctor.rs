@@ -1,5 +1,10 @@
 //! `lb doctor`: each broken set-up is recognised, with a remedy, and nothing false is said of those that work.
 
+mod at_run_time;
+mod certificates;
+mod probe;
+mod users;
+
 use std::{
     net::{IpAddr, SocketAddr},
     time::Duration,
@@ -125,6 +130,26 @@ fn expect(
         "{name}: exit code {code}: {findings:#?}"
     );
     Ok(())
+}
+
+/// The first remedy of a finding that is not `ok`.
+fn remedy(findings: &[Value], check: &str, subject: &str) -> Result<String> {
+    let found = findings.iter().find(|finding| {
+        finding["check"] == check && finding["subject"] == subject && finding["level"] != "ok"
+    });
+    let remedy = found.and_then(|found| found["do"][0].as_str());
+    remedy
+        .map(str::to_owned)
+        .with_context(|| format!("no remedy of {check} about {subject}: {findings:#?}"))
+}
+
+/// Exit code and findings of `lb doctor` beside a daemon.
+fn doctor(cli: &LbCli, args: &[&str]) -> Result<(i32, Vec<Value>)> {
+    let words: Vec<&str> = ["-o", "json", "doctor"].iter().chain(args).copied().collect();
+    let outcome = cli.run(&words)?;
+    let report: Value = serde_json::from_str(&outcome.stdout).with_context(|| format!("{outcome:?}"))?;
+    let findings = report["findings"].as_array().context("no findings")?.clone();
+    Ok((outcome.code.context("killed")?, findings))
 }
 
 #[test]
@@ -333,6 +358,8 @@ fn addresses_that_do_not_arrive_are_recognised() -> Result<()> {
             &[&mac],
         )?;
     }
+    let backend = &net.backends[0];
+    let _server = HttpServer::start(&backend.ns, "b0", &[backend.socket(Family::V4, HTTP_PORT)])?;
     let (code, findings) = check("10.1.0.101", &["--probe"])?;
     ensure!(code == 0, "no other machine has it: {findings:#?}");
 
@@ -566,9 +593,12 @@ fn a_machine_that_is_not_fit_is_recognised() -> Result<()> {
 
     let pins = patient.dir.join("pins");
     let elsewhere = with_key(&good, &format!("pin_dir = \"{}\"", pins.display()));
+    let (code, findings) = patient.diagnose(&[], &elsewhere, &[])?;
+    ensure!(code == 0, "`lb run` mounts one: {findings:#?}");
+    let no_mounts = ["setpriv", "--bounding-set=-sys_admin", "--inh-caps=-sys_admin"];
     expect(
         "pins",
-        patient.diagnose(&[], &elsewhere, &[])?,
+        patient.diagnose(&no_mounts, &elsewhere, &[])?,
         "pin_dir",
         "fail",
         "machine",
@@ -620,16 +650,7 @@ fn what_the_daemon_knows_is_part_of_the_diagnosis() -> Result<()> {
     site.daemon = site.daemon.config(&file(&[service]))?;
     site.daemon.start()?;
     let cli = site.daemon.cli();
-    let doctor = |args: &str| -> Result<(i32, Vec<Value>)> {
-        let words: Vec<&str> = ["-o", "json", "doctor"]
-            .into_iter()
-            .chain(args.split_whitespace())
-            .collect();
-        let outcome = cli.run(&words)?;
-        let report: Value = serde_json::from_str(&outcome.stdout).with_context(|| format!("{outcome:?}"))?;
-        let findings = report["findings"].as_array().context("no findings")?.clone();
-        Ok((outcome.code.context("killed")?, findings))
-    };
+    let doctor = |args: &str| doctor(&cli, &args.split_whitespace().collect::<Vec<_>>());
     wait::until_true("all is well", Duration::from_secs(10), || Ok(doctor("")?.0 == 0))?;
     let shown = cli.ok("doctor")?;
     ensure!(shown.contains("ok    front: veth, native XDP"), "{shown}");
@@ -796,6 +817,12 @@ fn nothing_is_said_against_what_works() -> Result<()> {
     // Room for tunnel headers on the way to the backends.
     patient.lb().ip("link set back mtu 1600")?;
     let own = HttpServer::start(patient.lb(), "ssh", &["10.1.0.1:22".parse()?])?;
+    let (mut servers, mut decaps) = (Vec::new(), Vec::new());
+    for backend in 0..net.backends.len() {
+        probe::hold(net, backend)?;
+        servers.push(probe::serve(net, backend)?);
+        decaps.push(probe::decap(net, backend, &probe::OWN)?);
+    }
     let vip = |family| SocketAddr::new(net.vip(family, 1), SERVICE_PORT);
     let service = |family, mode: &str, port| {
         Service::tcp("web", vip(family))

@@ -36,14 +36,25 @@ pub fn missing_capabilities() -> Vec<&'static str> {
     }
 }
 
-/// Names of the capabilities that the text of a status file lacks. CAP_SYS_ADMIN includes the two of BPF
-/// (capabilities(7)).
-fn missing(status: &str) -> Vec<&'static str> {
-    let effective = status
+/// Whether this thread may mount file systems; true where that is not known.
+pub(super) fn may_mount() -> bool {
+    let status = fs::read_to_string("/proc/thread-self/status");
+    status.map_or(true, |status| effective(&status) & (1 << CAP_SYS_ADMIN) != 0)
+}
+
+/// The effective set in the text of a status file; empty where it has none.
+fn effective(status: &str) -> u64 {
+    status
         .lines()
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|bits| u64::from_str_radix(bits.trim(), 16).ok())
-        .unwrap_or_default();
+        .unwrap_or_default()
+}
+
+/// Names of the capabilities that the text of a status file lacks. CAP_SYS_ADMIN includes the two of BPF
+/// (capabilities(7)).
+fn missing(status: &str) -> Vec<&'static str> {
+    let effective = effective(status);
     let has = |capability: u32| effective & (1 << capability) != 0;
     let mut missing = Vec::new();
     if !has(CAP_NET_ADMIN) {

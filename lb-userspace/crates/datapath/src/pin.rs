@@ -22,7 +22,7 @@ use aya::maps::MapData;
 use lb_common::limits::LAYOUT_VERSION;
 
 use super::sys::{self, XdpLinkInfo};
-use crate::{error::DatapathError, map_shape::MapShape};
+use crate::{capabilities, error::DatapathError, map_shape::MapShape};
 
 /// Where the kernel wants its BPF file system, and the types of file systems (include/uapi/linux/magic.h).
 const BPF_MOUNT: &str = "/sys/fs/bpf";
@@ -227,17 +227,28 @@ impl Pins {
     }
 
     fn layouts(&self) -> Result<Vec<PathBuf>, DatapathError> {
-        let mut layouts: Vec<PathBuf> = entries(&self.base)?
-            .into_iter()
-            .filter(|path| {
-                let name = path.file_name().and_then(|name| name.to_str());
-                name.and_then(|name| name.strip_prefix('v'))
-                    .is_some_and(|rest| rest.parse::<u32>().is_ok())
-            })
-            .collect();
-        layouts.sort_unstable();
-        Ok(layouts)
+        layouts(&self.base)
     }
+}
+
+/// The directories of all versions below the pin directory.
+fn layouts(base: &Path) -> Result<Vec<PathBuf>, DatapathError> {
+    let mut layouts: Vec<PathBuf> = entries(base)?
+        .into_iter()
+        .filter(|path| {
+            let name = path.file_name().and_then(|name| name.to_str());
+            name.and_then(|name| name.strip_prefix('v'))
+                .is_some_and(|rest| rest.parse::<u32>().is_ok())
+        })
+        .collect();
+    layouts.sort_unstable();
+    Ok(layouts)
+}
+
+/// The directory of another version below the pin directory, with which a start fails; `None` also where it cannot be read.
+pub fn other_layout(base: &Path) -> Option<PathBuf> {
+    let current = layout(base);
+    layouts(base).ok()?.into_iter().find(|path| *path != current)
 }
 
 /// Where pins of this version stand below the pin directory.
@@ -367,6 +378,31 @@ fn make_on_bpffs(base: &Path) -> Result<(), String> {
         }
     }
     fs::create_dir_all(base).map_err(words("make", base))
+}
+
+/// Why nothing can be pinned below a directory: this process cannot mount a BPF file system there as [`make`] does. `None` also if unknown.
+pub fn pin_obstacle(base: &Path) -> Option<String> {
+    let nearest = base.ancestors().find(|path| path.exists())?;
+    let kind = file_system(nearest).ok()?;
+    if kind == BPF_FS_MAGIC {
+        return None;
+    }
+    if !capabilities::may_mount() {
+        return Some("one cannot be mounted without CAP_SYS_ADMIN".to_owned());
+    }
+    let has_mount_point = nearest == base || kind == SYSFS_MAGIC && base.starts_with(BPF_MOUNT);
+    let is_read_only = !has_mount_point && is_read_only(nearest);
+    is_read_only.then(|| format!("{} is read-only", nearest.display()))
+}
+
+/// Whether a file system is mounted so that nothing can be written.
+fn is_read_only(path: &Path) -> bool {
+    let Ok(path) = CString::new(path.as_os_str().as_bytes()) else {
+        return false;
+    };
+    // SAFETY: the path is a C string that lives until the call returns.
+    let result = unsafe { libc::access(path.as_ptr(), libc::W_OK) };
+    result != 0 && io::Error::last_os_error().raw_os_error() == Some(libc::EROFS)
 }
 
 /// The type of the file system `path` lies on.

@@ -7,13 +7,13 @@ use lb_common::{backend::TENTHS, counters};
 use crate::{
     api::{
         agent::shown,
-        snapshot::moment::StatusSnapshot,
+        snapshot::{check_remedy, moment::StatusSnapshot},
         types::{self, CheckPart, LastCheck},
     },
     control::removed::RemovedBackend,
     datapath::{BackendStats, NextHopState},
     events::rfc3339,
-    health::{Certificate, CheckId, CheckStatus, Health, PartResult, settings::Through},
+    health::{Certificate, CheckError, CheckId, CheckStatus, Health, PartResult, settings::Through},
     plan::TargetBackend,
     state::{
         backend::{Admin, Backend},
@@ -72,6 +72,12 @@ impl StatusSnapshot {
                     ok: last.ok(),
                     latency_us: u64::try_from(last.latency.as_micros()).unwrap_or(u64::MAX),
                     detail: last.detail().into_owned(),
+                    remedy: last
+                        .outcome
+                        .as_ref()
+                        .err()
+                        .and_then(|error| check_remedy::of(service, error)),
+                    local: last.outcome.as_ref().is_err_and(CheckError::is_local),
                     at: rfc3339(last.at),
                     through: (service.health.through == Through::Vip)
                         .then(|| backend.mode.unwrap_or(service.mode).word().to_owned()),

@@ -199,9 +199,16 @@ impl StatusSnapshot {
                     .last_check
                     .as_ref()
                     .map_or("", |check| check.detail.as_str());
-                let hint = backend.damped.then_some(
-                    "it went down too often: it is up after its checks have succeeded for flap_hold",
-                );
+                let remedy = backend
+                    .last_check
+                    .as_ref()
+                    .and_then(|check| check.remedy.as_deref());
+                let hint = backend
+                    .damped
+                    .then_some(
+                        "it went down too often: it is up after its checks have succeeded for flap_hold",
+                    )
+                    .or(remedy);
                 let agent = backend.agent.as_ref().filter(|agent| agent.state != "up");
                 let tripped = backend.breaker.as_deref() == Some(BreakerState::Open.as_str());
                 let (what, hint) = if let Some(agent) = agent {
@@ -219,6 +226,25 @@ impl StatusSnapshot {
                     (format!("down: {why}"), hint)
                 };
                 problems.push(about(Some(backend), what, hint));
+            }
+            let not_made = backend.last_check.as_ref().filter(|check| check.local);
+            if let Some((check, remedy)) = not_made.and_then(|check| Some((check, check.remedy.as_deref()?)))
+            {
+                let message = format!("is not checked: {}", check.detail);
+                problems.push(about(Some(backend), message, Some(remedy)));
+            }
+            if backend.lacks_replies(&service.protocol) && backend.health != types::Health::Down {
+                let message = format!(
+                    "none of its {} flows had a reply: its replies do not come through this machine",
+                    backend.new_flows
+                );
+                let hint = match backend.mode.as_str() {
+                    "dnat" => {
+                        "ip route replace default via ADDRESS # on the backend; the address is that of this machine there"
+                    }
+                    _ => "lb doctor --probe # asks the backend, and looks for the answer",
+                };
+                problems.push(about(Some(backend), message, Some(hint)));
             }
             let certificate = backend.certificate.as_ref();
             if let Some(certificate) = certificate.filter(|certificate| certificate.expires_soon) {

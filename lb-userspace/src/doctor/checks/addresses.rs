@@ -31,6 +31,8 @@ pub(in super::super) fn all(setup: &Setup, facts: &Facts) -> Vec<Finding> {
         findings.extend(shadowed(facts, service));
     }
     for address in &setup.addresses {
+        let message = format!("no service has {address}: only the address is looked at");
+        findings.push(Finding::ok("vip", address.to_string(), message));
         findings.extend(of_address(setup, facts, &address.to_string(), *address));
     }
     findings.extend(source_addresses(setup, facts));
@@ -181,7 +183,7 @@ fn shadowed(facts: &Facts, service: &Service) -> Option<Finding> {
     );
     Some(
         Finding::warn("listener", service.name.to_string(), message).remedy(format!(
-            "ss -lnp 'sport = :{}' names it; stop it or move it",
+            "ss -lnp 'sport = :{}' # names it: stop it or move it",
             listener.1.port()
         )),
     )

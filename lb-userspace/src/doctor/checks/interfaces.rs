@@ -226,6 +226,18 @@ fn vlan_tags(facts: &Facts, link: &HostLink, device: &Device) -> Option<Finding>
         .iter()
         .filter(|above| above.vlan_parent == Some(link.ifindex));
     let above = above.next()?;
+    if device.driver == "veth" {
+        let peer = device.peer.as_ref()?;
+        return (peer.offloads.tx_vlan == Some(true)).then(|| {
+            let message = format!(
+                "its peer ({}) sends VLAN tags beside frames, so that the program cannot tell those of {} apart",
+                peer_name(Some(peer)),
+                above.name
+            );
+            Finding::warn("rx_vlan", name, message)
+                .remedy(peer.place.command(&format!("ethtool -K {} txvlan off", peer.name)))
+        });
+    }
     (device.offloads.rx_vlan == Some(true)).then(|| {
         let message = format!(
             "the driver takes VLAN tags off frames, so that the program cannot tell those of {} apart",

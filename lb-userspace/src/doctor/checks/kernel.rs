@@ -1,15 +1,17 @@
 //! The machine: kernel, rights, limits.
 
-use super::super::facts::Machine;
+use super::{super::facts::Machine, certificates::SET_CLOCK};
 use crate::{
     descriptors,
     doctor::{facts::Facts, finding::Finding, setup::Setup},
-    health::{MAX_IN_FLIGHT, settings::CheckKind},
+    health::MAX_IN_FLIGHT,
     state::service::Service,
 };
 
 /// Subject of these findings.
 const MACHINE: &str = "machine";
+/// Where the kernel wants its BPF file system.
+const BPF_MOUNT: &str = "/sys/fs/bpf";
 /// The oldest kernel that is supported.
 const OLDEST: (u32, u32) = (6, 1);
 
@@ -20,6 +22,7 @@ pub(in super::super) fn all(setup: &Setup, facts: &Facts) -> Vec<Finding> {
         compiler(machine),
         capabilities(setup, machine),
         pins(setup, machine),
+        other_pins(setup, machine),
         open_files(setup, machine),
         clock(setup, machine),
     ];
@@ -69,16 +72,40 @@ fn capabilities(setup: &Setup, machine: &Machine) -> Option<Finding> {
 
 fn pins(setup: &Setup, machine: &Machine) -> Option<Finding> {
     let dir = setup.pin_dir.display();
-    let is_usual = setup.pin_dir.starts_with("/sys/fs/bpf");
-    // The daemon mounts the usual one itself.
-    (machine.pins_in_bpf_fs == Some(false) && !is_usual).then(|| {
+    // Of a user without rights, that is all there is to say.
+    let may_run = !setup.has_daemon && machine.missing_capabilities.is_empty();
+    let obstacle = machine.pin_obstacle.as_ref().filter(|_| may_run)?;
+    // The mount point of the usual one is there always.
+    let place = if setup.pin_dir.starts_with(BPF_MOUNT) {
+        BPF_MOUNT.to_owned()
+    } else {
+        dir.to_string()
+    };
+    Some(
         Finding::fail(
             "pin_dir",
             MACHINE,
-            format!("{dir} is not in a BPF file system: nothing can be pinned there"),
+            format!("{dir} is not in a BPF file system, and {obstacle}: `lb run` refuses to start"),
         )
-        .remedy(format!("mkdir -p {dir} && mount -t bpf bpf {dir}"))
-    })
+        .remedy(format!("mkdir -p {place} && mount -t bpf bpf {place} # as root; in a container, on its host: -v {place}:{place}")),
+    )
+}
+
+fn other_pins(setup: &Setup, machine: &Machine) -> Option<Finding> {
+    let other = machine.other_pins.as_ref().filter(|_| !setup.has_daemon)?;
+    let message = format!(
+        "{} holds the data plane of another version of lb: `lb run` refuses to start",
+        other.display()
+    );
+    let detach = format!(
+        "lb detach --pin-dir {} # ends what it forwards",
+        setup.pin_dir.display()
+    );
+    Some(
+        Finding::fail("pins", MACHINE, message)
+            .remedy(detach)
+            .remedy("lb run --reset"),
+    )
 }
 
 fn open_files(setup: &Setup, machine: &Machine) -> Option<Finding> {
@@ -102,24 +129,11 @@ fn open_files(setup: &Setup, machine: &Machine) -> Option<Finding> {
 }
 
 fn clock(setup: &Setup, machine: &Machine) -> Option<Finding> {
-    let tls = |service: &Service| match &service.health.kind {
-        CheckKind::Tls(tls) => Some(tls.clone()),
-        CheckKind::Http(http) | CheckKind::Http2(http) => http.tls.clone(),
-        CheckKind::Grpc(grpc) => grpc.tls.clone(),
-        CheckKind::None
-        | CheckKind::Tcp
-        | CheckKind::Dialogue(_)
-        | CheckKind::TcpHalfOpen
-        | CheckKind::Dns(_)
-        | CheckKind::Udp(_)
-        | CheckKind::Icmp
-        | CheckKind::Push(_)
-        | CheckKind::Exec(_) => None,
-    };
-    let verifies = |service: &Service| tls(service).is_some_and(|tls| tls.verify);
-    (!machine.has_time && setup.services().any(verifies)).then(|| {
+    let verifies = |service: &Service| service.tls_checks().any(|tls| tls.verify);
+    let needs_time = setup.services().any(verifies) || setup.api_files.is_some();
+    (!machine.has_time && needs_time).then(|| {
         let message =
-            "nothing keeps the clock right: checks call certificates expired, or not valid yet, by it";
-        Finding::warn("clock", MACHINE, message).remedy("timedatectl set-ntp true")
+            "nothing keeps the clock right: certificates are called expired, or not valid yet, by it";
+        Finding::warn("clock", MACHINE, message).remedy(SET_CLOCK)
     })
 }

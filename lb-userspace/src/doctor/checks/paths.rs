@@ -114,15 +114,24 @@ fn of_backend(setup: &Setup, facts: &Facts, service: &Service, backend: &Backend
     };
     let mode = backend.mode.unwrap_or(service.mode);
     let findings = [
-        reach(&subject, address, &way.state),
+        reach(facts, &subject, address, &way.state),
         direct(facts, &subject, address, mode, &way.state),
         headroom(setup, facts, &subject, address, mode, way),
     ];
     findings.into_iter().flatten().collect()
 }
 
-fn reach(subject: &str, address: IpAddr, state: &NextHopState) -> Option<Finding> {
+fn reach(facts: &Facts, subject: &str, address: IpAddr, state: &NextHopState) -> Option<Finding> {
     let message = state.error()?;
+    // Without rights the kernel cannot be made to ask.
+    let is_waiting = matches!(state, NextHopState::Waiting { .. });
+    if is_waiting && facts.machine.missing_capabilities.contains(&"CAP_NET_ADMIN") {
+        let message =
+            format!("whether {address} answers is not known: this user may not have the kernel ask");
+        return Some(
+            Finding::warn("path", subject, message).remedy("run `lb doctor` as root, for example with sudo"),
+        );
+    }
     let fail = |remedy: String| Some(Finding::fail("path", subject, message.clone()).remedy(remedy));
     match state {
         NextHopState::Local => {
@@ -134,7 +143,7 @@ fn reach(subject: &str, address: IpAddr, state: &NextHopState) -> Option<Finding
         ),
         NextHopState::TooManyTags { .. } => fail("use at most two VLANs, one in the other".to_owned()),
         NextHopState::Waiting { via, interface, .. } | NextHopState::Reached { via, interface, .. } => fail(
-            format!("see whether {via} is up and on the network of {interface}: arping -I {interface} {via}"),
+            format!("arping -I {interface} {via} # is it up, and on the network of {interface}?"),
         ),
     }
 }
@@ -163,7 +172,7 @@ pub(in super::super) fn direct(
     Some(finding.remedy("mode = \"ipip\" or \"gue\", with `lb decap` on the backend"))
 }
 
-/// Whether the longest packets of clients fit into a tunnel.
+/// Whether the longest packets of clients fit the way to a backend, in its tunnel where it has one.
 fn headroom(
     setup: &Setup,
     facts: &Facts,
@@ -172,24 +181,25 @@ fn headroom(
     mode: Mode,
     way: &HostWay,
 ) -> Option<Finding> {
-    let is_gue = match mode {
-        Mode::Ipip => false,
-        Mode::Gue => true,
-        Mode::Nat | Mode::Dnat | Mode::L2dsr => return None,
+    let tunnel = |is_gue| u32::try_from(tunnel::overhead(address.is_ipv6(), is_gue)).ok();
+    let overhead = match mode {
+        Mode::Ipip => tunnel(false)?,
+        Mode::Gue => tunnel(true)?,
+        Mode::Nat | Mode::Dnat | Mode::L2dsr => 0,
     };
-    let overhead = u32::try_from(tunnel::overhead(address.is_ipv6(), is_gue)).ok()?;
     let fits = way.mtu.checked_sub(overhead)?;
     let longest = facts.interfaces(setup).map(|link| link.mtu).min()?.min(USUAL_MTU);
     (fits < longest).then(|| {
         let name = facts.links.iter().find(|link| link.ifindex == way.ifindex).map_or("", |link| &link.name);
         let needed = longest + overhead;
+        let tunnel = if overhead == 0 { String::new() } else { format!("the tunnel adds {overhead} bytes: ") };
         let message = format!(
-            "the tunnel adds {overhead} bytes: packets of clients over {fits} bytes do not fit MTU {} on {name}, and their \
-             senders are told to send shorter ones",
+            "{tunnel}packets of clients over {fits} bytes do not fit MTU {} on {name}, and their senders are told to send \
+             shorter ones",
             way.mtu
         );
         Finding::warn("headroom", subject, message)
-            .remedy(format!("ip link set dev {name} mtu {needed}, and the same on the switch and the backend"))
+            .remedy(format!("ip link set dev {name} mtu {needed} # and the same on the switch and the backend"))
             .remedy(format!("clients' MSS of at most {}", fits.saturating_sub(40)))
     })
 }

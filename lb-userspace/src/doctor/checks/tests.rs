@@ -10,7 +10,10 @@ use super::super::{
     testing::{address_of, deafen, facts, link, reach, running, setup},
 };
 use crate::{
-    datapath::{HostAddress, LinkOperation, XdpMode, host_network::XdpFeatures},
+    datapath::{
+        HostAddress, LinkOperation, XdpMode,
+        host_network::{Offloads, Peer, Place, XdpFeatures},
+    },
     health::settings::{CheckKind, TlsCheck},
     state::{desired::Desired, testing, xdp_mode::XdpModeChoice},
 };
@@ -101,6 +104,32 @@ fn what_a_driver_does_to_frames_is_found() {
     let trouble = only_trouble(&setup, &with_vlan);
     assert_eq!(trouble.check, "rx_vlan");
     assert!(trouble.message.contains("eth0.7"), "{trouble}");
+
+    let peer = |tx_vlan| Peer {
+        place: Place::Named("sw".to_owned()),
+        name: "u0".to_owned(),
+        offloads: Offloads {
+            tx_vlan: Some(tx_vlan),
+            ..Offloads::default()
+        },
+        is_port: false,
+    };
+    for beside in [true, false] {
+        let mut veth = with_vlan.clone();
+        let device = veth.devices.get_mut(&2).unwrap();
+        device.driver = "veth".to_owned();
+        device.peer = Some(peer(beside));
+        if beside {
+            let trouble = only_trouble(&setup, &veth);
+            assert_eq!(trouble.remedies, ["ip netns exec sw ethtool -K u0 txvlan off"]);
+        } else {
+            let findings = diagnose(&setup, &veth);
+            assert!(
+                findings.iter().all(|finding| finding.level == Level::Ok),
+                "{findings:?}"
+            );
+        }
+    }
 
     let mut jumbo = with(&|device| {
         device.features = Some(XdpFeatures {

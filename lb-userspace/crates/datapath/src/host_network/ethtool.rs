@@ -18,6 +18,7 @@ const GET_FLAGS: u32 = 0x25;
 const GET_INDIRECTION: u32 = 0x38;
 const GET_CHANNELS: u32 = 0x3c;
 /// Bits of [`GET_FLAGS`].
+const TX_VLAN: u32 = 1 << 7;
 const RX_VLAN: u32 = 1 << 8;
 const LRO: u32 = 1 << 15;
 
@@ -30,6 +31,9 @@ pub struct Offloads {
     pub gro: Option<bool>,
     /// VLAN tags are taken off received frames, so that the program does not see them.
     pub rx_vlan: Option<bool>,
+    /// VLAN tags of sent frames are left to the driver; over a veth they stay beside the frame, so that a program at the other end does
+    /// not see them.
+    pub tx_vlan: Option<bool>,
     /// Checksums are left to the driver; over a veth they never get computed.
     pub tx_checksums: Option<bool>,
 }
@@ -110,6 +114,7 @@ impl Ethtool {
             lro: flag(LRO),
             gro: is_on(GET_GRO),
             rx_vlan: flag(RX_VLAN),
+            tx_vlan: flag(TX_VLAN),
             tx_checksums: is_on(GET_TX_CHECKSUMS),
         }
     }

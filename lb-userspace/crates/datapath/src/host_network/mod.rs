@@ -4,6 +4,7 @@
 mod conflict;
 mod ethtool;
 mod network;
+mod packets;
 mod peer;
 mod xdp_features;
 
@@ -12,6 +13,7 @@ use std::fs;
 pub use self::{
     ethtool::Offloads,
     network::{HostLink, HostNetwork, HostWay},
+    packets::{Arrived, PacketSocket},
     peer::{Peer, Place},
     xdp_features::XdpFeatures,
 };

@@ -58,6 +58,8 @@ pub struct HostWay {
     pub ifindex: u32,
     /// Largest IP packet on the way, in bytes; 0 without a route.
     pub mtu: u32,
+    /// Link-layer address of the next hop, where it is known.
+    pub mac: Option<[u8; 6]>,
 }
 
 /// The network of this thread's namespace.
@@ -202,6 +204,7 @@ impl HostNetwork {
                     state,
                     ifindex: hop.ifindex,
                     mtu: hop.mtu,
+                    mac: hop.mac,
                 };
                 (address, way)
             })

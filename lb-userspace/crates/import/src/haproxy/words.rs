@@ -2,8 +2,6 @@
 
 use std::rc::Rc;
 
-use lb_model::number;
-
 use crate::error::ImportError;
 
 /// The words of a line, without quotes, escapes and the comment at its end.
@@ -54,7 +52,7 @@ fn escape(chars: &mut std::str::Chars<'_>) -> Option<char> {
         't' => Some('\t'),
         'x' => {
             let digits: String = chars.by_ref().take(2).collect();
-            number::hexadecimal_byte(digits.as_bytes()).map(char::from)
+            u8::from_str_radix(&digits, 16).ok().map(char::from)
         }
         c => Some(c),
     }

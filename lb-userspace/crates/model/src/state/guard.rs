@@ -2,8 +2,6 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
-use crate::number;
-
 /// Addresses that begin with the same bits, as `10.0.0.0/8` or `2001:db8::/32`. An address alone is a prefix of its whole
 /// length.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -107,7 +105,10 @@ impl FromStr for Prefix {
         let address: IpAddr = address.parse().map_err(|_| malformed())?;
         let most = Self::most(address);
         let length: u8 = match length {
-            Some(digits) => number::decimal(digits).ok_or_else(malformed)?,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
+                digits.parse().map_err(|_| malformed())?
+            }
+            Some(_) => return Err(malformed()),
             None => most,
         };
         if length > most {

@@ -21,7 +21,11 @@ use super::{
     ports::PortRange,
     quic::QuicSettings,
 };
-use crate::health::{agent::AgentSettings, settings::CheckSettings, word::Word as _};
+use crate::health::{
+    agent::AgentSettings,
+    settings::{CheckKind, CheckSettings, TlsCheck},
+    word::Word as _,
+};
 
 /// Default percent of a service's weight that checks may take out: all of it.
 pub const ALL_PERCENT: u8 = 100;
@@ -282,6 +286,24 @@ pub struct Service {
     pub hosts: Vec<HostBackend>,
 }
 
+/// The TLS settings of a check; `None` if it uses no TLS.
+fn tls(kind: &CheckKind) -> Option<&TlsCheck> {
+    match kind {
+        CheckKind::Tls(tls) => Some(tls),
+        CheckKind::Http(http) | CheckKind::Http2(http) => http.tls.as_ref(),
+        CheckKind::Grpc(grpc) => grpc.tls.as_ref(),
+        CheckKind::None
+        | CheckKind::Tcp
+        | CheckKind::Dialogue(_)
+        | CheckKind::TcpHalfOpen
+        | CheckKind::Dns(_)
+        | CheckKind::Udp(_)
+        | CheckKind::Icmp
+        | CheckKind::Push(_)
+        | CheckKind::Exec(_) => None,
+    }
+}
+
 impl Service {
     /// Its ports, the port of its key first; 0 alone is every port.
     pub fn all_ports(&self) -> impl Iterator<Item = u16> {
@@ -308,6 +330,12 @@ impl Service {
     /// Whether its backends are checked.
     pub fn is_checked(&self) -> bool {
         self.health.kind.is_check()
+    }
+
+    /// TLS settings of its checks.
+    pub fn tls_checks(&self) -> impl Iterator<Item = &TlsCheck> {
+        let further = self.health.also.iter().map(|check| &check.kind);
+        [&self.health.kind].into_iter().chain(further).filter_map(tls)
     }
 
     /// Address of a backend's agent; `None` if it is not asked.
