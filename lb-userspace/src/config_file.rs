@@ -241,6 +241,11 @@ impl Comparison {
     pub fn is_equal(&self) -> bool {
         self.by_command.is_empty() && self.pending.as_ref().is_ok_and(Diff::is_empty)
     }
+
+    /// Whether all that the file says is in force: services made by command take nothing from it.
+    pub fn has_all_of_file(&self) -> bool {
+        self.by_command.only_adds_services() && self.pending.as_ref().is_ok_and(Diff::is_empty)
+    }
 }
 
 #[cfg(test)]

@@ -33,5 +33,5 @@ pub mod version;
 
 pub use lb_datapath as datapath;
 use lb_health_core::clock;
-pub use lb_model::{chain, config, duration, health};
+pub use lb_model::{chain, config, duration, health, number};
 pub use lb_plan::{self as plan, ring, transition};

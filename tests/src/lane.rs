@@ -19,6 +19,10 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{machine, netns, scratch};
 
+/// Name of the modules of tests that run alone. `cargo xtask test` runs those last, one after another: among the others, each would hold a
+/// place of one that could run.
+const ALONE: &str = "alone";
+
 /// Ten times the longest test: a test that reaches it hangs, and would block the others.
 const LONGEST_TEST: Duration = Duration::from_secs(300);
 
@@ -40,11 +44,16 @@ impl Lane {
         Self::watched(lock)
     }
 
-    /// Runs alone: waits until every other test has ended.
+    /// Runs alone: waits until every other test has ended. For tests in a module called `alone`, benchmarks and the demo.
     ///
     /// # Errors
-    /// As [`Lane::shared`].
+    /// As [`Lane::shared`], and for a test elsewhere.
     pub fn alone() -> Result<Self> {
+        let name = thread::current().name().map(str::to_owned).unwrap_or_default();
+        ensure!(
+            is_in_place(&name),
+            "{name} runs alone, so it belongs in a module called `{ALONE}`"
+        );
         let lock = open()?;
         lock.lock().context("lock the lane")?;
         Self::watched(lock)
@@ -70,6 +79,18 @@ impl Lane {
     }
 }
 
+/// Removes what tests have left whose processes are dead.
+pub fn sweep() {
+    netns::sweep();
+    scratch::sweep();
+    machine::sweep();
+}
+
+/// Whether what has this name may run alone. Threads of tests have the names of the tests; others have no path.
+fn is_in_place(name: &str) -> bool {
+    !name.contains("::") || name.split("::").any(|module| module == ALONE)
+}
+
 fn open() -> Result<File> {
     // SAFETY: geteuid takes no arguments and cannot fail.
     let euid = unsafe { libc::geteuid() };
@@ -78,11 +99,7 @@ fn open() -> Result<File> {
         "this lane needs root (network namespaces, BPF): run it as root, or through `cargo xtask test`"
     );
     static SWEEP: Once = Once::new();
-    SWEEP.call_once(|| {
-        netns::sweep();
-        scratch::sweep();
-        machine::sweep();
-    });
+    SWEEP.call_once(sweep);
     let path = std::env::temp_dir().join("lbt.lane.lock");
     File::options()
         .create(true)
@@ -90,4 +107,21 @@ fn open() -> Result<File> {
         .write(true)
         .open(&path)
         .with_context(|| format!("open {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_test_that_runs_alone_says_so_by_its_module() {
+        let cases = [
+            ("limits::alone::a_flood", true),
+            ("limits::a_flood_alone", false),
+            ("main", true),
+        ];
+        for (name, expected) in cases {
+            assert_eq!(is_in_place(name), expected, "{name}");
+        }
+    }
 }

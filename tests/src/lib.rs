@@ -20,6 +20,7 @@ pub mod frames;
 pub mod http;
 pub mod lane;
 pub mod lb_cli;
+pub mod load_tool;
 pub mod machine;
 pub mod metrics;
 pub mod netns;

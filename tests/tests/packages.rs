@@ -90,6 +90,11 @@ impl Installed {
                 host.socket(Family::V4, NGINX_PORT)
             ))?;
         }
+        let status = lb("status")?;
+        ensure!(
+            status.contains("lb.toml, in force") && status.contains("+ service web"),
+            "{status}"
+        );
         wait::until_true("both backends are up", SOON, || {
             let backends = self.backends()?;
             Ok(backends.len() == 2 && backends.iter().all(|backend| backend["health"] == "up"))

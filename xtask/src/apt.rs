@@ -99,10 +99,8 @@ pub(crate) fn install(packages: &[&str]) -> Result<()> {
 
 /// Runs apt-get as root and tries again when it fails.
 fn apt(step: &str, log: &str, words: &[&str]) -> Result<()> {
-    if !is_root() {
-        // Asks for the password here, where the terminal is still sudo's.
-        workspace::run(Command::new("sudo").arg("-v"))?;
-    }
+    // Here, where the terminal is still sudo's.
+    workspace::ask_for_root()?;
     let log = log_file(log)?;
     let mut pause = FIRST_PAUSE;
     let mut attempt = 1;

@@ -29,8 +29,9 @@ const SUITES: [(&str, &str, bool); 4] = [
     ("lb-tests", "tests/benches", true),
 ];
 
-/// The benchmark that measures others beside us, and needs them.
-const PEERS: &str = "health_peers";
+/// The benchmarks that measure others beside us, and need them: of health checks, and of the load tool.
+const HEALTH_PEERS: &str = "health_peers";
+const LOAD_TOOLS: &str = "load_tools";
 
 /// Whether a word of the command line selects a benchmark: by its name, or by the name's first word.
 fn is_selected_by(word: &str, name: &str) -> bool {
@@ -60,11 +61,17 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     }
     let toolchain = setup::ensure(options.yes)?;
     packages::ensure()?;
-    if found.iter().any(|(_, name, _)| name == PEERS) {
+    let is_selected = |benchmark| found.iter().any(|(_, name, _)| name == benchmark);
+    if is_selected(HEALTH_PEERS) {
         packages::ensure_peers()?;
+    }
+    if is_selected(LOAD_TOOLS) {
+        packages::ensure_load_tools()?;
     }
     build::bpf(workspace, &toolchain)?;
     build::lb(workspace, Profile::Shipped)?;
+    let load_tool = is_selected(LOAD_TOOLS).then(|| build::load_tool(workspace));
+    let load_tool = load_tool.transpose()?;
     for (package, name, root) in found {
         let mut command = workspace.cargo();
         if root {
@@ -73,6 +80,9 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
             packages::in_path(&mut command)?;
         }
         command.env("LB_BIN", workspace.lb(Profile::Shipped.dir()));
+        if let Some(load_tool) = &load_tool {
+            command.env("LB_BENCH_BIN", load_tool);
+        }
         command.args(["bench", "--package", package, "--bench", &name, "--"]);
         run(command.args(&options.arguments))?;
     }

@@ -125,6 +125,16 @@ pub(crate) fn commit(workspace: &Workspace) -> String {
     commit.map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned())
 }
 
+/// Builds the load tool, optimised as a whole, and gives its path.
+pub(crate) fn load_tool(workspace: &Workspace) -> Result<PathBuf> {
+    let profile = Profile::Shipped.dir();
+    run(workspace
+        .cargo()
+        .args(["build", "--profile", profile, "--package", "lb-bench"]))
+    .context("building lb-bench")?;
+    Ok(workspace.target.join(profile).join("lb-bench"))
+}
+
 /// Builds `liblb_health.so`, optimised as a whole, and gives its path.
 pub(crate) fn health_library(workspace: &Workspace) -> Result<PathBuf> {
     run(workspace

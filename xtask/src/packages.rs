@@ -96,6 +96,13 @@ const PEERS: Bundle = Bundle {
     ],
 };
 
+/// Load tools that ours is compared with. Only its benchmark needs them, beside those of the tests.
+const LOAD_TOOLS: Bundle = Bundle {
+    name: "load-tools",
+    packages: &["nghttp2-client"],
+    programs: &[Program::new("h2load", "usr/bin/h2load")],
+};
+
 /// Packages for virtual machines.
 const VM: Bundle = Bundle {
     name: "vm",
@@ -145,7 +152,7 @@ const DEMO: Bundle = Bundle {
     ],
 };
 
-const ALL: [&Bundle; 6] = [&TESTS, &BROWSER, &PEERS, &VM, &RPM, &DEMO];
+const ALL: [&Bundle; 7] = [&TESTS, &BROWSER, &PEERS, &LOAD_TOOLS, &VM, &RPM, &DEMO];
 
 /// The lints of Debian's compiler, a package apart from it.
 const CLIPPY: &str = "rust-web-clippy";
@@ -195,6 +202,14 @@ pub(crate) fn ensure_modules() -> Result<()> {
 /// As [`ensure()`].
 pub(crate) fn ensure_peers() -> Result<()> {
     ensure_bundle(&PEERS)
+}
+
+/// Provides the load tools that ours is compared with.
+///
+/// # Errors
+/// As [`ensure()`].
+pub(crate) fn ensure_load_tools() -> Result<()> {
+    ensure_bundle(&LOAD_TOOLS)
 }
 
 /// Provides the tools of RPM.

@@ -41,13 +41,27 @@ pub(crate) fn ensure(yes: bool) -> Result<Toolchain> {
     if !apt::is_debian() {
         bail!("{}", by_hand());
     }
-    install_debian(yes)?;
+    let compiler = install_debian(yes)?;
+    if !linker_works(&compiler.linker()?) {
+        build_linker(&compiler)?;
+    }
     Toolchain::find()?
         .context("the BPF toolchain is installed, yet does not work; see the logs in the cache directory")
 }
 
-/// Installs Debian's compiler and builds bpf-linker with the LLVM of the same version.
-fn install_debian(yes: bool) -> Result<()> {
+/// Installs the packages of a BPF toolchain where it is missing. Asks before that: `ensure` then needs no terminal.
+///
+/// # Errors
+/// If the user refuses, or the installation fails.
+pub(crate) fn ensure_packages(yes: bool) -> Result<()> {
+    if Toolchain::find()?.is_none() && apt::is_debian() {
+        install_debian(yes)?;
+    }
+    Ok(())
+}
+
+/// Installs Debian's compiler, and the LLVM of the same version unless bpf-linker is built already.
+fn install_debian(yes: bool) -> Result<DebianCompiler> {
     let mut updated = false;
     if DebianCompiler::find().is_none() {
         let packages = apt::missing(&COMPILER_PACKAGES);
@@ -66,7 +80,7 @@ fn install_debian(yes: bool) -> Result<()> {
         )
     })?;
     if linker_works(&compiler.linker()?) {
-        return Ok(());
+        return Ok(compiler);
     }
     let llvm = format!("llvm-{}-dev", compiler.llvm);
     let mut needed = vec![llvm.as_str()];
@@ -79,7 +93,7 @@ fn install_debian(yes: bool) -> Result<()> {
         }
         apt::install(&packages).with_context(by_hand)?;
     }
-    build_linker(&compiler)
+    Ok(compiler)
 }
 
 /// Builds bpf-linker into the cache.
@@ -98,6 +112,11 @@ fn build_linker(compiler: &DebianCompiler) -> Result<()> {
         ])
         .args(["--features", &format!("llvm-{}", compiler.llvm), "--root"])
         .arg(&root)
+        // Its work is done by LLVM, which is built already: half the time to build it, and no slower links.
+        .envs([
+            ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1"),
+            ("CARGO_PROFILE_RELEASE_DEBUG", "0"),
+        ])
         .env("LLVM_PREFIX", format!("/usr/lib/llvm-{}", compiler.llvm))
         .env_remove("CARGO_TARGET_DIR")
         .env_remove("RUSTC");

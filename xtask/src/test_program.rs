@@ -74,18 +74,49 @@ pub(crate) fn run(command: &mut Command, count: &mut Count) -> Result<()> {
 
 /// Runs each test of a program in a process of its own, `at_a_time` of them beside one another, and shows what those print that fail.
 /// Of its own: a process that one test starts would for a moment hold the sockets of all others, and a test that hangs would end them.
+/// Those in a module called `alone` come last, one after another; before them, those in `first` come first.
 ///
 /// # Errors
 /// When the tests cannot be listed, or one fails.
 pub(crate) fn run_each(
     program: impl Fn() -> Result<Command> + Sync,
+    first: &[&str],
     at_a_time: usize,
     count: &mut Count,
 ) -> Result<()> {
     let list = program()?.args(["--list", "--format", "terse"]).output()?;
     let list = String::from_utf8(list.stdout)?;
     let names = list.lines().filter_map(|line| line.strip_suffix(": test"));
-    let (names, total) = (Mutex::new(names), Mutex::new(Count::default()));
+    let names: Vec<&str> = names.collect();
+    for name in first {
+        ensure!(
+            names.contains(name),
+            "no test is called {name}, which is to begin first"
+        );
+    }
+    let names = names.into_iter();
+    let (alone, mut beside): (Vec<&str>, Vec<&str>) =
+        names.partition(|name| name.split("::").any(|module| module == "alone"));
+    beside.sort_by_key(|name| !first.contains(name));
+    let total = Mutex::new(Count::default());
+    let ran =
+        run_some(&program, beside, at_a_time, &total).and_then(|()| run_some(&program, alone, 1, &total));
+    count.add(total.into_inner().unwrap_or_else(PoisonError::into_inner));
+    ran?;
+    if count.failed > 0 {
+        bail!("{} tests failed", count.failed);
+    }
+    Ok(())
+}
+
+/// Runs these tests, `at_a_time` of them beside one another.
+fn run_some(
+    program: &(impl Fn() -> Result<Command> + Sync),
+    names: Vec<&str>,
+    at_a_time: usize,
+    total: &Mutex<Count>,
+) -> Result<()> {
+    let names = Mutex::new(names.into_iter());
     let work = || -> Result<()> {
         loop {
             let name = names.lock().unwrap_or_else(PoisonError::into_inner).next();
@@ -102,12 +133,7 @@ pub(crate) fn run_each(
         });
         // All are waited for, also after an error.
         results.fold(Ok(()), Result::and)
-    })?;
-    count.add(total.into_inner().unwrap_or_else(PoisonError::into_inner));
-    if count.failed > 0 {
-        bail!("{} tests failed", count.failed);
-    }
-    Ok(())
+    })
 }
 
 /// Runs one test. One that ends without a result has failed.
@@ -139,6 +165,8 @@ fn run_one(mut command: Command, name: &str) -> Result<Count> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -152,6 +180,26 @@ mod tests {
             Some(PathBuf::from("/t/debug/deps/lb_tests-2e"))
         );
         assert_eq!(executable(messages, "lb"), None);
+    }
+
+    /// A shell script in the place of a test program, which writes down when a test begins and ends.
+    #[test]
+    fn a_long_test_begins_first_and_one_that_runs_alone_last() {
+        const SCRIPT: &str = "case \"$*\" in
+            *--list*) printf 'a: test\\nb::alone::c: test\\nd: test\\n';;
+            *) echo \"$2\" >> \"$0\"; echo 'test result: ok. 1 passed; 0 failed; 0 ignored';;
+        esac";
+        let dir = tempfile::tempdir().unwrap();
+        let order = dir.path().join("order");
+        let program = || {
+            let mut command = Command::new("sh");
+            command.args(["-c", SCRIPT]).arg(&order);
+            Ok(command)
+        };
+        let mut count = Count::default();
+        run_each(program, &["d"], 1, &mut count).unwrap();
+        assert_eq!(count, Count { passed: 3, failed: 0 });
+        assert_eq!(fs::read_to_string(order).unwrap(), "d\na\nb::alone::c\n");
     }
 
     /// A shell script in the place of a test program: one test passes, one fails, one ends without a result.
@@ -169,7 +217,7 @@ mod tests {
             Ok(command)
         };
         let mut count = Count::default();
-        let error = run_each(program, 2, &mut count).unwrap_err();
+        let error = run_each(program, &[], 2, &mut count).unwrap_err();
         assert_eq!(count, Count { passed: 1, failed: 2 });
         assert_eq!(error.to_string(), "2 tests failed");
     }

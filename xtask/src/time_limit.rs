@@ -31,7 +31,7 @@ impl TimeLimit {
         let watchdog = thread::spawn(move || {
             let over = end.recv_timeout(limit) == Err(RecvTimeoutError::Timeout);
             if over {
-                kill(&tree(process));
+                kill_with_children(process);
             }
             over
         });
@@ -60,6 +60,11 @@ impl TimeLimit {
         }
         Ok(())
     }
+}
+
+/// Kills a process with all that it started.
+pub(crate) fn kill_with_children(process: u32) {
+    kill(&tree(process));
 }
 
 /// The process and all that it started, itself first.

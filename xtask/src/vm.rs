@@ -26,18 +26,18 @@ const PROGRAMS: [&str; 4] = ["busybox", "ip", "tc", "ethtool"];
 /// Modules of the kernel that devices of tests are made of, with those they need in turn.
 const MODULES: [&str; 2] = ["net", "drivers/net"];
 const INIT: &str = include_str!("vm/init.sh");
-/// The command that runs a test program of `lb-tests` in a virtual machine, with the `lb` of the release profile. The
+
+/// The command that runs a test program of `lb-tests` in a virtual machine, with this `lb` where tests look for one. The
 /// program's output shows whether it passed; the command fails only if there was no machine.
 ///
 /// # Errors
 /// When the kernel, or a program for the machine, is missing, or the test program does not build.
-pub(crate) fn command(workspace: &Workspace, program: &str) -> Result<Command> {
-    packages::ensure_vm()?;
-    ensure_kernel()?;
+pub(crate) fn command(workspace: &Workspace, program: &str, lb: &Path) -> Result<Command> {
+    ensure()?;
     let boot = kernel_dir()?.join("boot");
     let version = version(&boot)?;
     let test = test_program::build(workspace, &["--test", program], program)?;
-    let image = image(workspace, &test, &version)?;
+    let image = image(workspace, &test, lb, &version)?;
     let mut qemu = Command::new("qemu-system-x86_64");
     qemu.args([
         "-accel",
@@ -68,6 +68,15 @@ pub(crate) fn command(workspace: &Workspace, program: &str) -> Result<Command> {
     .arg(format!("console=ttyS0 quiet panic=-1 -- {}", test.display()));
     packages::in_path(&mut qemu)?;
     Ok(qemu)
+}
+
+/// Sees to it that the machine and a kernel for it are there.
+///
+/// # Errors
+/// When they cannot be fetched.
+pub(crate) fn ensure() -> Result<()> {
+    packages::ensure_vm()?;
+    ensure_kernel()
 }
 
 /// Sees to it that a kernel is there.
@@ -101,7 +110,7 @@ fn version(boot: &Path) -> Result<String> {
 }
 
 /// Packs the root file system.
-fn image(workspace: &Workspace, test: &Path, version: &str) -> Result<PathBuf> {
+fn image(workspace: &Workspace, test: &Path, lb: &Path, version: &str) -> Result<PathBuf> {
     let dir = workspace.target.join("vm");
     let root = dir.join("root");
     if root.exists() {
@@ -124,8 +133,8 @@ fn image(workspace: &Workspace, test: &Path, version: &str) -> Result<PathBuf> {
         }
     }
     // After the tools: where both bring a library, this machine's is at least as new.
-    put_program(&root, test)?;
-    put_program(&root, &workspace.lb(Profile::Release.dir()))?;
+    put_program(&root, test, test)?;
+    put_program(&root, lb, &workspace.lb(Profile::Release.dir()))?;
     // By this tests know their target directory.
     let tag = workspace.target.join("CACHEDIR.TAG");
     put(&root, &tag, &tag)?;
@@ -143,9 +152,9 @@ fn image(workspace: &Workspace, test: &Path, version: &str) -> Result<PathBuf> {
     Ok(image)
 }
 
-/// Copies a program and its libraries to their places below `root`.
-fn put_program(root: &Path, file: &Path) -> Result<()> {
-    put(root, file, file)?;
+/// Copies a program to `place` below `root`, and its libraries to their places there.
+fn put_program(root: &Path, file: &Path, place: &Path) -> Result<()> {
+    put(root, file, place)?;
     // Prints nothing for a program without libraries.
     let libraries = output_of(Command::new("ldd").arg(file)).unwrap_or_default();
     for library in libraries.split_whitespace().filter(|word| word.starts_with('/')) {

@@ -121,6 +121,17 @@ fn as_root(path: OsString) -> Vec<OsString> {
     vec!["sudo".into(), "-E".into(), "env".into(), assignment]
 }
 
+/// Has sudo ask for the password now, where this process is not root: later commands then need none for a while.
+///
+/// # Errors
+/// When sudo is missing, or refuses.
+pub(crate) fn ask_for_root() -> Result<()> {
+    if is_root() {
+        return Ok(());
+    }
+    run(Command::new("sudo").arg("-v"))
+}
+
 /// A command that runs as root, through sudo where this process is not root.
 ///
 /// # Errors

@@ -17,6 +17,7 @@ use tokio::{
 };
 
 use super::{error::ApiError, requests::ErrorCode};
+use crate::number;
 
 /// Largest body of a request, in bytes: a configuration file with as many backends as fit.
 pub const MAX_REQUEST: usize = 64 << 20;
@@ -96,7 +97,7 @@ pub(super) async fn within_budget(
         Some(length) => length
             .to_str()
             .ok()
-            .and_then(|length| length.parse().ok())
+            .and_then(number::decimal)
             .unwrap_or(usize::MAX),
     };
     if length == 0 {

@@ -750,6 +750,17 @@ async fn status_shows_how_the_running_state_differs_from_the_file() {
     assert!(now.config.in_force && now.problems.is_empty(), "{now:?}");
     assert_eq!(now.config.file.as_deref(), file.path().to_str());
 
+    let more = json!({ "name": "more", "address": "192.0.2.77", "port": 53, "protocol": "udp" });
+    server.ask(Method::POST, "/v1/services", &more).await.unwrap();
+    let now = status().await.config;
+    assert_eq!((now.in_force, now.file_in_force), (false, true), "{now:?}");
+    assert!(now.by_command[0].starts_with("+ service more"), "{now:?}");
+    server
+        .client
+        .change::<Changed>(Method::DELETE, "/v1/services/more", None::<&()>)
+        .await
+        .unwrap();
+
     let drain = json!({ "weight": 7 });
     server
         .ask(Method::PATCH, "/v1/services/web/backends/a", &drain)
@@ -758,7 +769,7 @@ async fn status_shows_how_the_running_state_differs_from_the_file() {
     let by_command = ["~ backend web/a: weight 10 -> 7"];
     let now = status().await.config;
     assert_eq!(
-        (now.in_force, now.by_command.as_slice()),
+        (now.file_in_force, now.by_command.as_slice()),
         (false, &by_command.map(str::to_owned)[..])
     );
     assert_eq!(now.pending, [""; 0]);
@@ -774,7 +785,7 @@ async fn status_shows_how_the_running_state_differs_from_the_file() {
     );
     write("[lb");
     let now = status().await;
-    assert!(now.config.pending.is_empty() && !now.config.in_force);
+    assert!(now.config.pending.is_empty() && !now.config.file_in_force);
     assert!(
         now.problems[0].message.contains("goes on with the running state"),
         "{now:?}"

@@ -1,17 +1,22 @@
 //! Options that set keys of the configuration file, made of the table of keys: name, help, type and candidates of each.
 
+use std::ffi::OsStr;
+
 use clap::{
     Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches,
-    builder::{PossibleValuesParser, RangedI64ValueParser, TypedValueParser as _},
+    builder::{PossibleValuesParser, RangedI64ValueParser, TypedValueParser},
     error::ErrorKind,
 };
 use toml::{Table, Value};
 
 use super::{completions, help};
-use crate::config::{
-    change::Request,
-    keys::{self, Absent, Key, KeyTable, Separated, Shape},
-    values::{self, ValueError},
+use crate::{
+    config::{
+        change::Request,
+        keys::{self, Absent, Key, KeyTable, Separated, Shape},
+        values::{self, ValueError},
+    },
+    number,
 };
 
 /// A table whose keys have options.
@@ -187,6 +192,23 @@ fn takes_none(key: &Key) -> bool {
     matches!(key.value.shape, Shape::Texts(_)) && key.absent == Absent::Default("[]")
 }
 
+/// A parser of numbers that refuses a plus sign, as the configuration file does in a text.
+#[derive(Clone)]
+struct Unsigned(RangedI64ValueParser<i64>);
+
+impl TypedValueParser for Unsigned {
+    type Value = i64;
+
+    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<i64, Error> {
+        if let Some(digits) = value.to_str().and_then(|text| text.strip_prefix('+')) {
+            let option = arg.map(ToString::to_string).unwrap_or_default();
+            let what = format!("invalid value '+{digits}' for '{option}': write {digits}\n");
+            return Err(Error::raw(ErrorKind::ValueValidation, what).with_cmd(command));
+        }
+        self.0.parse_ref(command, arg, value)
+    }
+}
+
 /// The option with the parser of its values.
 fn typed(arg: Arg, key: &'static Key) -> Arg {
     match key.value.shape {
@@ -196,7 +218,7 @@ fn typed(arg: Arg, key: &'static Key) -> Arg {
         }
         Shape::Number(least, most) => {
             let range = RangedI64ValueParser::<i64>::new().range(i64::from(least)..=i64::from(most));
-            arg.value_parser(range.map(Value::from))
+            arg.value_parser(Unsigned(range).map(Value::from))
         }
         Shape::Text
         | Shape::Word(_)
@@ -212,10 +234,7 @@ fn typed(arg: Arg, key: &'static Key) -> Arg {
 
 /// One value of an option, as the file has it.
 fn read(key: &Key, text: &str) -> Result<Value, String> {
-    let number_or_text = || {
-        text.parse::<i64>()
-            .map_or_else(|_| Value::from(text), Value::from)
-    };
+    let number_or_text = || number::decimal::<i64>(text).map_or_else(|| Value::from(text), Value::from);
     match key.value.shape {
         Shape::Share => values::share(text).map(Value::from).map_err(with_hint),
         Shape::NumberOr(_) | Shape::Numbers | Shape::OneOrMore => Ok(number_or_text()),

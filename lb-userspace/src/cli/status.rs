@@ -94,7 +94,7 @@ fn text(status: &Status, context: &Context) -> String {
     if let Some(metrics) = &status.metrics {
         text.push_str(&format!("metrics http://{metrics}/metrics\n"));
     }
-    text.push_str(&config(status));
+    text.push_str(&config(&status.config));
     text.push('\n');
     text.push_str(&interfaces(status, context));
     text.push('\n');
@@ -164,15 +164,16 @@ fn problems(problems: &[Problem]) -> String {
 const MAX_LINES: usize = 10;
 
 /// How the running state stands to the configuration file; empty where there is neither file nor difference.
-fn config(status: &Status) -> String {
+fn config(state: &ConfigState) -> String {
     let ConfigState {
         file,
         in_force,
+        file_in_force,
         by_command,
         pending,
-    } = &status.config;
+    } = state;
     let mut text = match file {
-        Some(file) if *in_force => format!("config  {file}, in force\n"),
+        Some(file) if *in_force || *file_in_force => format!("config  {file}, in force\n"),
         Some(file) => format!("config  {file}, not all of it is in force\n"),
         None => String::new(),
     };
@@ -188,10 +189,13 @@ fn config(status: &Status) -> String {
             text.push_str(&format!("    and {more} more\n"));
         }
     };
-    list(
-        "the running state differs from the file by changes made by command, which restarts keep",
-        by_command,
-    );
+    // Of a file that lacks services, such as the one of the package, nothing is wrong.
+    let title = if *file_in_force {
+        "beside it, services made by command, which restarts keep; there is nothing to do"
+    } else {
+        "the running state differs from the file by changes made by command, which restarts keep"
+    };
+    list(title, by_command);
     list(
         "the file has changed since it was applied; a reload or restart would change",
         pending,
@@ -263,6 +267,34 @@ mod tests {
             backend,
             message: message.to_owned(),
             hint: None,
+        }
+    }
+
+    /// Who installs the package never wrote its file, and makes services by command.
+    #[test]
+    fn services_made_by_command_are_no_fault_of_the_file_and_a_real_difference_is_named() {
+        let lines = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect();
+        let state = |file_in_force, by_command: &[&str], pending: &[&str]| {
+            config(&ConfigState {
+                file: Some("lb.toml".to_owned()),
+                in_force: false,
+                file_in_force,
+                by_command: lines(by_command),
+                pending: lines(pending),
+            })
+        };
+        assert_eq!(
+            state(true, &["+ service web: port 80"], &[]),
+            "config  lb.toml, in force\n  beside it, services made by command, which restarts keep; there is nothing to do:\n    \
+             + service web: port 80\n"
+        );
+        for (by_command, pending) in [
+            (&["~ backend web/a: weight 1 -> 2"][..], &[][..]),
+            (&[], &["+ service dns: port 53"]),
+        ] {
+            let text = state(false, by_command, pending);
+            assert!(text.contains("lb.toml, not all of it is in force"), "{text}");
+            assert!(!text.contains("nothing to do"), "{text}");
         }
     }
 

@@ -12,7 +12,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-use crate::state::hosts::HostName;
+use crate::{number, state::hosts::HostName};
 
 /// Where the kernel has the machine's name.
 const OWN_NAME: &str = "/proc/sys/kernel/hostname";
@@ -61,7 +61,7 @@ fn is_port(text: &str) -> bool {
     text.is_empty()
         || text
             .strip_prefix(':')
-            .is_some_and(|port| port.is_empty() || port.parse::<u16>().is_ok())
+            .is_some_and(|port| port.is_empty() || number::decimal::<u16>(port).is_some())
 }
 
 /// Refuses foreign names, and pages of other sites.

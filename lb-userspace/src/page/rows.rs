@@ -21,6 +21,7 @@ pub(super) struct Node<'a> {
     /// Whether the daemon has a configuration file.
     pub(super) file: bool,
     pub(super) in_force: bool,
+    pub(super) file_in_force: bool,
     /// Differences made by command, and those that a reload would make. Their texts may hold credentials.
     pub(super) by_command: usize,
     pub(super) pending: usize,

@@ -372,6 +372,7 @@ fn node(status: &Status) -> Node<'_> {
         ready: status.ready,
         file: status.config.file.is_some(),
         in_force: status.config.in_force,
+        file_in_force: status.config.file_in_force,
         by_command: status.config.by_command.len(),
         pending: status.config.pending.len(),
     }

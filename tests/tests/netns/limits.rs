@@ -50,93 +50,98 @@ fn exhausted_source_ports_are_counted_and_known_flows_continue() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn flooded_service_leaves_other_services_their_share_of_the_flow_table() -> Result<()> {
-    let _lane = Lane::alone()?;
-    let mut site = Site::new(Shape::TwoArmed, 2)?;
-    let flooded = SocketAddr::new(site.net.vip(Family::V4, 20), 53);
-    // A sink without answers: backends would spend CPU time on ICMP errors.
-    let sink = |i: usize| site.net.backends[i].socket(Family::V4, ECHO_PORT);
-    for host in &site.net.backends {
-        host.ns.run_with_input(
-            "nft",
-            &["-f", "-"],
-            "table netdev t { chain c { type filter hook ingress device eth0 priority 0; \
+/// A flood takes a processor from tests beside it.
+mod alone {
+    use super::*;
+
+    #[test]
+    fn flooded_service_leaves_other_services_their_share_of_the_flow_table() -> Result<()> {
+        let _lane = Lane::alone()?;
+        let mut site = Site::new(Shape::TwoArmed, 2)?;
+        let flooded = SocketAddr::new(site.net.vip(Family::V4, 20), 53);
+        // A sink without answers: backends would spend CPU time on ICMP errors.
+        let sink = |i: usize| site.net.backends[i].socket(Family::V4, ECHO_PORT);
+        for host in &site.net.backends {
+            host.ns.run_with_input(
+                "nft",
+                &["-f", "-"],
+                "table netdev t { chain c { type filter hook ingress device eth0 priority 0; \
              udp dport 7007 udp length 12 drop; }; }",
+            )?;
+        }
+        let services = [
+            site.web(Family::V4, &[1, 1]),
+            Service::udp("flooded", flooded)
+                .backend("b0", sink(0), 1)
+                .backend("b1", sink(1), 1),
+        ];
+        let addresses: Vec<_> = (100..116).map(|i| format!("\"10.2.0.{i}\"")).collect();
+        let settings = format!("[lb]\nsnat_addresses = [{}]\n", addresses.join(", "));
+        for i in 100..116 {
+            site.net.lb.ns.ip(&format!("addr add 10.2.0.{i}/32 dev back"))?;
+        }
+        site.daemon = site.daemon.config(&format!("{settings}{}", file(&services)))?;
+        site.daemon.start()?;
+        let load = KeepAlive::start(&site.net.client.ns, site.service_address(Family::V4), 50)?;
+        load.wait_rounds(3)?;
+
+        let SocketAddr::V4(target) = flooded else {
+            bail!("{flooded} is not IPv4")
+        };
+        flood::udp_flows(
+            &site.net.client.ns,
+            "eth0",
+            site.net.lb.ns.mac("front")?,
+            target,
+            FLOOD,
         )?;
+        load.wait_rounds(3)?;
+
+        let metrics = site.daemon.metrics()?;
+        let (flows, capacity) = (
+            metrics.count("lb_flows", &TABLE),
+            metrics.count("lb_map_capacity", &TABLE),
+        );
+        let opened = metrics.count("lb_service_new_flows_total", &[("service", "flooded")]);
+        let dropped = |reason| metrics.count("lb_drops_total", &[("reason", reason)]);
+        println!("{opened} of {FLOOD} flows opened, {flows} of {capacity} entries");
+        ensure!(
+            opened == u64::from(FLOOD) && dropped("flow_table_full") == 0 && dropped("internal") == 0,
+            "{}",
+            metrics.text
+        );
+        ensure!(flows < capacity / 16 * 15, "the table is full");
+        let gave_way = metrics.count("lb_service_flows_gave_way_total", &[("service", "flooded")]);
+        ensure!(gave_way > 0, "none gave way");
+        let (ns, web) = (&site.net.client.ns, site.service_address(Family::V4));
+        let report = run_many(ns, 1_000, 4, |_| {
+            Ok(exchange(&mut connect(web, 0)?, "/", true)?.body)
+        })?;
+        report.ensure_complete(1_000)?;
+
+        // Commands still work, and established flows are served to the end.
+        site.daemon.cli().ok("service remove flooded")?;
+        load.wait_rounds(3)?;
+        load.stop()?.ensure_flawless()
     }
-    let services = [
-        site.web(Family::V4, &[1, 1]),
-        Service::udp("flooded", flooded)
-            .backend("b0", sink(0), 1)
-            .backend("b1", sink(1), 1),
-    ];
-    let addresses: Vec<_> = (100..116).map(|i| format!("\"10.2.0.{i}\"")).collect();
-    let settings = format!("[lb]\nsnat_addresses = [{}]\n", addresses.join(", "));
-    for i in 100..116 {
-        site.net.lb.ns.ip(&format!("addr add 10.2.0.{i}/32 dev back"))?;
+
+    #[test]
+    fn syn_flood_loses_no_established_flow_and_no_new_flow_of_other_services() -> Result<()> {
+        const PLAN: Plan = Plan {
+            time: Duration::from_secs(5),
+            connections: 300,
+        };
+        let _lane = Lane::alone()?;
+        let outcome = flooded::run(PLAN)?;
+        println!("{outcome}");
+        let Outcome { flooded, other, .. } = &outcome;
+        other.established.ensure_flawless()?;
+        flooded.established.ensure_flawless()?;
+        other.new.ensure_complete(PLAN.connections.into())?;
+        let failed = &flooded.new.errors;
+        // Less than one in a hundred.
+        ensure!(failed.len() * 100 < PLAN.connections as usize, "{failed:?}");
+        ensure!(outcome.gave_way > 0 && outcome.events.len() == 1, "{outcome}");
+        Ok(())
     }
-    site.daemon = site.daemon.config(&format!("{settings}{}", file(&services)))?;
-    site.daemon.start()?;
-    let load = KeepAlive::start(&site.net.client.ns, site.service_address(Family::V4), 50)?;
-    load.wait_rounds(3)?;
-
-    let SocketAddr::V4(target) = flooded else {
-        bail!("{flooded} is not IPv4")
-    };
-    flood::udp_flows(
-        &site.net.client.ns,
-        "eth0",
-        site.net.lb.ns.mac("front")?,
-        target,
-        FLOOD,
-    )?;
-    load.wait_rounds(3)?;
-
-    let metrics = site.daemon.metrics()?;
-    let (flows, capacity) = (
-        metrics.count("lb_flows", &TABLE),
-        metrics.count("lb_map_capacity", &TABLE),
-    );
-    let opened = metrics.count("lb_service_new_flows_total", &[("service", "flooded")]);
-    let dropped = |reason| metrics.count("lb_drops_total", &[("reason", reason)]);
-    println!("{opened} of {FLOOD} flows opened, {flows} of {capacity} entries");
-    ensure!(
-        opened == u64::from(FLOOD) && dropped("flow_table_full") == 0 && dropped("internal") == 0,
-        "{}",
-        metrics.text
-    );
-    ensure!(flows < capacity / 16 * 15, "the table is full");
-    let gave_way = metrics.count("lb_service_flows_gave_way_total", &[("service", "flooded")]);
-    ensure!(gave_way > 0, "none gave way");
-    let (ns, web) = (&site.net.client.ns, site.service_address(Family::V4));
-    let report = run_many(ns, 1_000, 4, |_| {
-        Ok(exchange(&mut connect(web, 0)?, "/", true)?.body)
-    })?;
-    report.ensure_complete(1_000)?;
-
-    // Commands still work, and established flows are served to the end.
-    site.daemon.cli().ok("service remove flooded")?;
-    load.wait_rounds(3)?;
-    load.stop()?.ensure_flawless()
-}
-
-#[test]
-fn syn_flood_loses_no_established_flow_and_no_new_flow_of_other_services() -> Result<()> {
-    const PLAN: Plan = Plan {
-        time: Duration::from_secs(5),
-        connections: 300,
-    };
-    let _lane = Lane::alone()?;
-    let outcome = flooded::run(PLAN)?;
-    println!("{outcome}");
-    let Outcome { flooded, other, .. } = &outcome;
-    other.established.ensure_flawless()?;
-    flooded.established.ensure_flawless()?;
-    other.new.ensure_complete(PLAN.connections.into())?;
-    let failed = &flooded.new.errors;
-    // Less than one in a hundred.
-    ensure!(failed.len() * 100 < PLAN.connections as usize, "{failed:?}");
-    ensure!(outcome.gave_way > 0 && outcome.events.len() == 1, "{outcome}");
-    Ok(())
 }

@@ -69,184 +69,189 @@ fn ensure_none_missed(daemon: &Daemon) -> Result<()> {
     Ok(())
 }
 
-/// A daemon that has just started serves one service of mode `nat`. Services of other modes and families come while clients of
-/// that one go on.
-#[test]
-fn services_of_other_modes_come_right_after_a_start_and_no_packet_is_lost() -> Result<()> {
-    let _lane = Lane::alone()?;
-    let site = Site::new(Shape::TwoArmed, 2)?;
-    site.net.forward_in_kernel()?;
-    let _servers = [site.nginx(Family::V4)?, site.nginx(Family::V6)?];
-    let of = |family: Family, host: u8, mode: &str| {
-        let name = format!("{mode}{}", if family == Family::V4 { 4 } else { 6 });
-        let service = Service::tcp(&name, (site.net.vip(family, host), SERVICE_PORT).into());
-        let service = service.keys(&format!("mode = \"{mode}\""));
-        site.with_backends(service, family, NGINX_PORT, &[1, 1])
-    };
-    let mut services = vec![of(Family::V4, 10, "nat")];
-    let later = [
-        of(Family::V6, 10, "nat"),
-        of(Family::V4, 11, "dnat"),
-        of(Family::V6, 11, "dnat"),
-    ];
-    let rest = [
-        site.echo_service(Family::V4, &[1, 1]),
-        site.echo_service(Family::V6, &[1, 1]),
-    ];
-    let ns = site.net.client.ns.clone();
-    let mut site = site;
-    site.daemon = site.daemon.config(&file(&services))?;
-    site.daemon.start()?;
-    let load = KeepAlive::start(&ns, site.service_address(Family::V4), 20)?;
-    for service in later.into_iter().chain(rest) {
-        services.push(service);
-        let path = site.daemon.write_config(&file(&services))?;
-        site.daemon
-            .cli()
-            .ok(&format!("apply {} --wait", path.display()))?;
-        ensure_none_missed(&site.daemon)?;
-    }
-    for family in Family::BOTH {
-        for host in [10, 11] {
-            let target = (site.net.vip(family, host), SERVICE_PORT).into();
-            http_requests(&ns, target, 20_000 + u16::from(host) * 200, REQUESTS, 8)?
+/// Clients send as fast as they can while the program changes.
+mod alone {
+    use super::*;
+
+    /// A daemon that has just started serves one service of mode `nat`. Services of other modes and families come while clients of
+    /// that one go on.
+    #[test]
+    fn services_of_other_modes_come_right_after_a_start_and_no_packet_is_lost() -> Result<()> {
+        let _lane = Lane::alone()?;
+        let site = Site::new(Shape::TwoArmed, 2)?;
+        site.net.forward_in_kernel()?;
+        let _servers = [site.nginx(Family::V4)?, site.nginx(Family::V6)?];
+        let of = |family: Family, host: u8, mode: &str| {
+            let name = format!("{mode}{}", if family == Family::V4 { 4 } else { 6 });
+            let service = Service::tcp(&name, (site.net.vip(family, host), SERVICE_PORT).into());
+            let service = service.keys(&format!("mode = \"{mode}\""));
+            site.with_backends(service, family, NGINX_PORT, &[1, 1])
+        };
+        let mut services = vec![of(Family::V4, 10, "nat")];
+        let later = [
+            of(Family::V6, 10, "nat"),
+            of(Family::V4, 11, "dnat"),
+            of(Family::V6, 11, "dnat"),
+        ];
+        let rest = [
+            site.echo_service(Family::V4, &[1, 1]),
+            site.echo_service(Family::V6, &[1, 1]),
+        ];
+        let ns = site.net.client.ns.clone();
+        let mut site = site;
+        site.daemon = site.daemon.config(&file(&services))?;
+        site.daemon.start()?;
+        let load = KeepAlive::start(&ns, site.service_address(Family::V4), 20)?;
+        for service in later.into_iter().chain(rest) {
+            services.push(service);
+            let path = site.daemon.write_config(&file(&services))?;
+            site.daemon
+                .cli()
+                .ok(&format!("apply {} --wait", path.display()))?;
+            ensure_none_missed(&site.daemon)?;
+        }
+        for family in Family::BOTH {
+            for host in [10, 11] {
+                let target = (site.net.vip(family, host), SERVICE_PORT).into();
+                http_requests(&ns, target, 20_000 + u16::from(host) * 200, REQUESTS, 8)?
+                    .ensure_complete(REQUESTS.into())?;
+            }
+            udp_flows(&ns, site.service_address(family), 20_000, REQUESTS, 8)?
                 .ensure_complete(REQUESTS.into())?;
         }
-        udp_flows(&ns, site.service_address(family), 20_000, REQUESTS, 8)?
-            .ensure_complete(REQUESTS.into())?;
+        load.wait_rounds(ROUNDS)?;
+        load.stop()?.ensure_flawless()?;
+        ensure_none_missed(&site.daemon)
     }
-    load.wait_rounds(ROUNDS)?;
-    load.stop()?.ensure_flawless()?;
-    ensure_none_missed(&site.daemon)
-}
 
-/// The whole program takes the place of the first one under clients' packets.
-#[test]
-fn the_first_program_gives_way_to_the_whole_and_no_packet_is_lost() -> Result<()> {
-    let _lane = Lane::alone()?;
-    let family = Family::V4;
-    let site = Site::new(Shape::TwoArmed, 2)?;
-    let _servers = site.nginx(family)?;
-    let target = site.service_address(family);
-    let web = site.with_backends(Service::tcp("web", target), family, NGINX_PORT, &[1, 1]);
-    let site = site.start(&[web])?;
-    let load = KeepAlive::start(&site.net.client.ns, target, 40)?;
-    site.daemon.wait_for_whole_program()?;
-    load.wait_rounds(ROUNDS)?;
-    load.stop()?.ensure_flawless()?;
-    let log = site.daemon.log();
-    ensure!(
-        log.contains("in the place of the first one"),
-        "no first program ran: {log}"
-    );
-    for map in map_names::LATE {
-        let pin = site.daemon.pin_dir().join(format!("v{LAYOUT_VERSION}")).join(map);
-        let entries = MapData::from_pin(pin)?.info()?.max_entries();
-        ensure!(entries > 1, "{map} is a placeholder");
-    }
-    ensure_none_missed(&site.daemon)
-}
-
-/// The whole program, which is loaded a moment after READY, cannot be pinned: that is a problem in the status until it can.
-#[test]
-fn a_whole_program_that_cannot_be_loaded_is_reported_and_tried_again() -> Result<()> {
-    /// Cold starts until one of them is caught before its whole program runs.
-    const STARTS: u32 = 10;
-    let _lane = Lane::alone()?;
-    let family = Family::V4;
-    let mut site = Site::new(Shape::TwoArmed, 2)?;
-    let target = site.service_address(family);
-    let web = site.with_backends(Service::tcp("web", target), family, HTTP_PORT, &[1, 1]);
-    site.daemon = site.daemon.config(&file(&[web]))?;
-    let ns = site.net.client.ns.clone();
-    let remount = |site: &Site, how: &str| {
-        let pins = site.daemon.pin_dir().display().to_string();
-        checked(Command::new("mount").args(["-o", &format!("remount,{how}"), &pins]))
-    };
-    let is_reported = |site: &Site| -> Result<bool> {
-        let missing = site
-            .daemon
-            .metrics()?
-            .sum("lb_part_missing", &[("part", "program")]);
-        Ok(missing == 1.0)
-    };
-    for start in 1.. {
-        site.daemon.start()?;
-        remount(&site, "ro")?;
-        wait::until_true("the whole program runs, or cannot", LIMIT, || {
-            Ok(site.daemon.runs_whole_program()? || is_reported(&site)?)
-        })?;
-        if is_reported(&site)? {
-            break;
+    /// The whole program takes the place of the first one under clients' packets.
+    #[test]
+    fn the_first_program_gives_way_to_the_whole_and_no_packet_is_lost() -> Result<()> {
+        let _lane = Lane::alone()?;
+        let family = Family::V4;
+        let site = Site::new(Shape::TwoArmed, 2)?;
+        let _servers = site.nginx(family)?;
+        let target = site.service_address(family);
+        let web = site.with_backends(Service::tcp("web", target), family, NGINX_PORT, &[1, 1]);
+        let site = site.start(&[web])?;
+        let load = KeepAlive::start(&site.net.client.ns, target, 40)?;
+        site.daemon.wait_for_whole_program()?;
+        load.wait_rounds(ROUNDS)?;
+        load.stop()?.ensure_flawless()?;
+        let log = site.daemon.log();
+        ensure!(
+            log.contains("in the place of the first one"),
+            "no first program ran: {log}"
+        );
+        for map in map_names::LATE {
+            let pin = site.daemon.pin_dir().join(format!("v{LAYOUT_VERSION}")).join(map);
+            let entries = MapData::from_pin(pin)?.info()?.max_entries();
+            ensure!(entries > 1, "{map} is a placeholder");
         }
-        ensure!(start < STARTS, "the whole program always came first");
+        ensure_none_missed(&site.daemon)
+    }
+
+    /// The whole program, which is loaded a moment after READY, cannot be pinned: that is a problem in the status until it can.
+    #[test]
+    fn a_whole_program_that_cannot_be_loaded_is_reported_and_tried_again() -> Result<()> {
+        /// Cold starts until one of them is caught before its whole program runs.
+        const STARTS: u32 = 10;
+        let _lane = Lane::alone()?;
+        let family = Family::V4;
+        let mut site = Site::new(Shape::TwoArmed, 2)?;
+        let target = site.service_address(family);
+        let web = site.with_backends(Service::tcp("web", target), family, HTTP_PORT, &[1, 1]);
+        site.daemon = site.daemon.config(&file(&[web]))?;
+        let ns = site.net.client.ns.clone();
+        let remount = |site: &Site, how: &str| {
+            let pins = site.daemon.pin_dir().display().to_string();
+            checked(Command::new("mount").args(["-o", &format!("remount,{how}"), &pins]))
+        };
+        let is_reported = |site: &Site| -> Result<bool> {
+            let missing = site
+                .daemon
+                .metrics()?
+                .sum("lb_part_missing", &[("part", "program")]);
+            Ok(missing == 1.0)
+        };
+        for start in 1.. {
+            site.daemon.start()?;
+            remount(&site, "ro")?;
+            wait::until_true("the whole program runs, or cannot", LIMIT, || {
+                Ok(site.daemon.runs_whole_program()? || is_reported(&site)?)
+            })?;
+            if is_reported(&site)? {
+                break;
+            }
+            ensure!(start < STARTS, "the whole program always came first");
+            remount(&site, "rw")?;
+            site.daemon.stop()?;
+        }
+        let status = site.daemon.cli().ok("status")?;
+        ensure!(status.contains("the whole program cannot be loaded"), "{status}");
+        http_requests(&ns, target, 20_000, REQUESTS, 8)?.ensure_complete(REQUESTS.into())?;
         remount(&site, "rw")?;
-        site.daemon.stop()?;
+        wait::until_true("the whole program runs", LIMIT, || {
+            Ok(site.daemon.runs_whole_program()? && !is_reported(&site)?)
+        })?;
+        http_requests(&ns, target, 30_000, REQUESTS, 8)?.ensure_complete(REQUESTS.into())?;
+        ensure_none_missed(&site.daemon)
     }
-    let status = site.daemon.cli().ok("status")?;
-    ensure!(status.contains("the whole program cannot be loaded"), "{status}");
-    http_requests(&ns, target, 20_000, REQUESTS, 8)?.ensure_complete(REQUESTS.into())?;
-    remount(&site, "rw")?;
-    wait::until_true("the whole program runs", LIMIT, || {
-        Ok(site.daemon.runs_whole_program()? && !is_reported(&site)?)
-    })?;
-    http_requests(&ns, target, 30_000, REQUESTS, 8)?.ensure_complete(REQUESTS.into())?;
-    ensure_none_missed(&site.daemon)
-}
 
-/// A daemon that is killed as soon as it is ready leaves its first program, which forwards alone. The next daemon takes it up, and
-/// has the whole one take its place: another program, with other stages and other maps.
-#[test]
-fn a_daemon_that_is_killed_at_once_leaves_a_program_that_is_taken_over() -> Result<()> {
-    let _lane = Lane::alone()?;
-    let family = Family::V4;
-    let site = Site::new(Shape::TwoArmed, 2)?;
-    let _servers = site.nginx(family)?;
-    let target = site.service_address(family);
-    let web = site.with_backends(Service::tcp("web", target), family, NGINX_PORT, &[1, 1]);
-    let ns = site.net.client.ns.clone();
-    let mut site = site;
-    site.daemon = site.daemon.config(&file(&[web]))?;
-    site.daemon.start()?;
-    site.daemon.kill()?;
-    let load = KeepAlive::start(&ns, target, 40)?;
-    load.wait_rounds(ROUNDS)?;
-    http_requests(&ns, target, 20_000, REQUESTS, 8)?.ensure_complete(REQUESTS.into())?;
-    site.daemon.start()?;
-    load.wait_rounds(ROUNDS)?;
-    site.daemon.wait_for_whole_program()?;
-    load.wait_rounds(ROUNDS)?;
-    load.stop()?.ensure_flawless()?;
-    ensure_none_missed(&site.daemon)
-}
-
-/// A program that lacks stages, as one of another version may, is replaced by one that has them, under clients' packets.
-#[test]
-fn a_program_with_other_stages_is_taken_over_and_no_packet_is_lost() -> Result<()> {
-    let _lane = Lane::alone()?;
-    let family = Family::V4;
-    let site = Site::new(Shape::TwoArmed, 2)?;
-    let _servers = site.nginx(family)?;
-    let target = site.service_address(family);
-    let web = site.with_backends(Service::tcp("web", target), family, NGINX_PORT, &[1, 1]);
-    let mut site = site.start(&[web])?;
-    site.daemon.wait_for_whole_program()?;
-    ensure!(is_there(&site.daemon, Stage::HostSocket)?, "a stage is missing");
-    let ns = site.net.client.ns.clone();
-    let load = KeepAlive::start(&ns, target, 40)?;
-    load.wait_rounds(ROUNDS)?;
-    for stage in [Stage::Dnat, Stage::Quic] {
-        let mut stages = ProgramArray::try_from(Map::from_map_data(stages(&site.daemon)?)?)?;
-        stages.clear_index(&stage.slot(false))?;
+    /// A daemon that is killed as soon as it is ready leaves its first program, which forwards alone. The next daemon takes it up, and
+    /// has the whole one take its place: another program, with other stages and other maps.
+    #[test]
+    fn a_daemon_that_is_killed_at_once_leaves_a_program_that_is_taken_over() -> Result<()> {
+        let _lane = Lane::alone()?;
+        let family = Family::V4;
+        let site = Site::new(Shape::TwoArmed, 2)?;
+        let _servers = site.nginx(family)?;
+        let target = site.service_address(family);
+        let web = site.with_backends(Service::tcp("web", target), family, NGINX_PORT, &[1, 1]);
+        let ns = site.net.client.ns.clone();
+        let mut site = site;
+        site.daemon = site.daemon.config(&file(&[web]))?;
+        site.daemon.start()?;
+        site.daemon.kill()?;
+        let load = KeepAlive::start(&ns, target, 40)?;
+        load.wait_rounds(ROUNDS)?;
+        http_requests(&ns, target, 20_000, REQUESTS, 8)?.ensure_complete(REQUESTS.into())?;
+        site.daemon.start()?;
+        load.wait_rounds(ROUNDS)?;
+        site.daemon.wait_for_whole_program()?;
+        load.wait_rounds(ROUNDS)?;
+        load.stop()?.ensure_flawless()?;
+        ensure_none_missed(&site.daemon)
     }
-    ensure!(!is_there(&site.daemon, Stage::Quic)?, "the stage is still there");
-    let old = program(&site)?;
-    site.daemon.kill()?;
-    site.daemon.start()?;
-    ensure!(program(&site)? != old, "the incomplete program runs on");
-    load.wait_rounds(ROUNDS)?;
-    http_requests(&ns, target, 20_000, REQUESTS, 8)?.ensure_complete(REQUESTS.into())?;
-    load.stop()?.ensure_flawless()?;
-    ensure!(is_there(&site.daemon, Stage::Quic)?, "a stage is missing");
-    ensure_none_missed(&site.daemon)
+
+    /// A program that lacks stages, as one of another version may, is replaced by one that has them, under clients' packets.
+    #[test]
+    fn a_program_with_other_stages_is_taken_over_and_no_packet_is_lost() -> Result<()> {
+        let _lane = Lane::alone()?;
+        let family = Family::V4;
+        let site = Site::new(Shape::TwoArmed, 2)?;
+        let _servers = site.nginx(family)?;
+        let target = site.service_address(family);
+        let web = site.with_backends(Service::tcp("web", target), family, NGINX_PORT, &[1, 1]);
+        let mut site = site.start(&[web])?;
+        site.daemon.wait_for_whole_program()?;
+        ensure!(is_there(&site.daemon, Stage::HostSocket)?, "a stage is missing");
+        let ns = site.net.client.ns.clone();
+        let load = KeepAlive::start(&ns, target, 40)?;
+        load.wait_rounds(ROUNDS)?;
+        for stage in [Stage::Dnat, Stage::Quic] {
+            let mut stages = ProgramArray::try_from(Map::from_map_data(stages(&site.daemon)?)?)?;
+            stages.clear_index(&stage.slot(false))?;
+        }
+        ensure!(!is_there(&site.daemon, Stage::Quic)?, "the stage is still there");
+        let old = program(&site)?;
+        site.daemon.kill()?;
+        site.daemon.start()?;
+        ensure!(program(&site)? != old, "the incomplete program runs on");
+        load.wait_rounds(ROUNDS)?;
+        http_requests(&ns, target, 20_000, REQUESTS, 8)?.ensure_complete(REQUESTS.into())?;
+        load.stop()?.ensure_flawless()?;
+        ensure!(is_there(&site.daemon, Stage::Quic)?, "a stage is missing");
+        ensure_none_missed(&site.daemon)
+    }
 }

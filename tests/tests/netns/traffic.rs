@@ -184,16 +184,6 @@ fn every_flow_is_answered_shared_and_counted(kind: Kind) -> Result<()> {
 }
 
 #[test]
-fn every_http_request_is_answered_shared_by_weight_and_counted() -> Result<()> {
-    every_flow_is_answered_shared_and_counted(Kind::Http)
-}
-
-#[test]
-fn every_udp_flow_is_answered_shared_by_weight_and_counted() -> Result<()> {
-    every_flow_is_answered_shared_and_counted(Kind::Udp)
-}
-
-#[test]
 fn traffic_flows_in_every_shape_of_network_with_right_checksums() -> Result<()> {
     let _lane = Lane::shared()?;
     for shape in [Shape::OneArmed, Shape::TwoArmed, Shape::Routed] {
@@ -333,3 +323,18 @@ fn a_client_that_reuses_its_port_is_not_held_up_by_the_backends_time_wait() -> R
 
 /// Ethernet, IPv4 and UDP headers, bytes.
 const FRAME_OVERHEAD: u64 = 14 + 20 + 8;
+
+/// Thousands of flows as fast as they go.
+mod alone {
+    use super::*;
+
+    #[test]
+    fn every_http_request_is_answered_shared_by_weight_and_counted() -> Result<()> {
+        every_flow_is_answered_shared_and_counted(Kind::Http)
+    }
+
+    #[test]
+    fn every_udp_flow_is_answered_shared_by_weight_and_counted() -> Result<()> {
+        every_flow_is_answered_shared_and_counted(Kind::Udp)
+    }
+}

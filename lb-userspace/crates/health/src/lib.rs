@@ -50,6 +50,7 @@ mod machine;
 mod memory;
 mod metrics;
 mod monitor;
+pub mod number;
 mod phase;
 mod priority;
 mod probe;

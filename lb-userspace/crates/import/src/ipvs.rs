@@ -8,6 +8,7 @@ use std::{
 use lb_common::service::Mode;
 use lb_model::{
     config::DEFAULT_WEIGHT,
+    number,
     state::{
         backend::{Admin, Backend},
         service::{Protocol, Service, ServiceKey},
@@ -264,7 +265,11 @@ impl Rule {
             // The time is optional.
             "-p" | "--persistent" => {
                 self.is_persistent = true;
-                if value.parse::<u32>().is_ok() { 2 } else { 1 }
+                if number::decimal::<u32>(value).is_some() {
+                    2
+                } else {
+                    1
+                }
             }
             "-r" | "--real-server" => {
                 self.server = endpoint(value);
@@ -285,24 +290,24 @@ impl Rule {
                 }
                 _ => return 2,
             },
-            "--tun-port" => match value.parse() {
-                Ok(port) => {
+            "--tun-port" => match number::decimal(value) {
+                Some(port) => {
                     self.method.gue_port = Some(port);
                     2
                 }
-                Err(_) => return 2,
+                None => return 2,
             },
             "--tun-nocsum" => 1,
             "--tun-csum" | "--tun-remcsum" => {
                 line.lose(at..at + 1, CHECKSUM);
                 1
             }
-            "-w" | "--weight" => match value.parse() {
-                Ok(weight) => {
+            "-w" | "--weight" => match number::decimal(value) {
+                Some(weight) => {
                     self.weight = weight;
                     2
                 }
-                Err(_) => return 2,
+                None => return 2,
             },
             // 0 is no limit.
             "-x" | "--u-threshold" | "-y" | "--l-threshold" if value == "0" => 2,

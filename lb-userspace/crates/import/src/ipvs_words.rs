@@ -1,7 +1,10 @@
 //! Words of IPVS that keepalived and ipvsadm share: schedulers and forwarding methods.
 
 use lb_common::{service::Mode, tunnel::GUE_PORT};
-use lb_model::state::service::{Affinity, Algorithm, Service, Tracking};
+use lb_model::{
+    number,
+    state::service::{Affinity, Algorithm, Service, Tracking},
+};
 
 use crate::statement::Statement;
 
@@ -124,8 +127,8 @@ pub(crate) fn method(line: &Statement, at: usize) -> Option<Method> {
                 line.lose(at..at + 2, GRE);
                 2
             }
-            ("port", port) if port.parse::<u16>().is_ok() => {
-                method.gue_port = port.parse().ok();
+            ("port", port) if number::decimal::<u16>(port).is_some() => {
+                method.gue_port = number::decimal(port);
                 line.map(at..at + 2);
                 2
             }

@@ -12,5 +12,6 @@ pub mod chain;
 pub mod config;
 pub mod duration;
 pub mod health;
+pub use lb_health_core::number;
 pub mod state;
 mod value_error;

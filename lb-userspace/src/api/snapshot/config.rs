@@ -25,6 +25,9 @@ pub(super) fn state(api: &Api, view: &ControlView) -> (ConfigState, Vec<Problem>
         ));
     }
     let in_force = compared.as_ref().is_some_and(|(_, compared)| compared.is_equal());
+    let file_in_force = compared
+        .as_ref()
+        .is_some_and(|(_, compared)| compared.has_all_of_file());
     let (by_command, pending) = match compared {
         None => (stored.by_commands(), Diff::default()),
         Some((file, compared)) => {
@@ -47,6 +50,7 @@ pub(super) fn state(api: &Api, view: &ControlView) -> (ConfigState, Vec<Problem>
     let state = ConfigState {
         file: api.config.as_ref().map(|file| file.name()),
         in_force,
+        file_in_force,
         by_command: lines(&by_command),
         pending: lines(&pending),
     };

@@ -11,6 +11,8 @@ pub struct ConfigState {
     pub file: Option<String>,
     /// Whether the running state equals that file.
     pub in_force: bool,
+    /// Whether all that the file says is in force. Beside it there may be services made by command.
+    pub file_in_force: bool,
     /// Changes made by command since a file was applied. They outlive restarts, until a changed file is read.
     pub by_command: Vec<String>,
     /// Changes that a restart or SIGHUP would bring, since the file was edited after it was applied.

@@ -20,7 +20,10 @@ use super::{
     local_time::local,
     output::{Context, Output, print_while_read, remark},
 };
-use crate::api::types::{Lost, MonitorLine, Packet, Status};
+use crate::{
+    api::types::{Lost, MonitorLine, Packet, Status},
+    number,
+};
 
 #[derive(Args, Debug)]
 #[command(after_help = "Examples:
@@ -132,8 +135,7 @@ impl Monitor {
 /// `1/N` or `N`.
 fn sample(text: &str) -> Result<u32, String> {
     let number = text.strip_prefix("1/").unwrap_or(text);
-    let number: Option<u32> = number.parse().ok();
-    number
+    number::decimal::<u32>(number)
         .filter(|number| *number != 0)
         .ok_or_else(|| "use 1/N, such as 1/100".to_owned())
 }

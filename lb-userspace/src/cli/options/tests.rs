@@ -55,6 +55,16 @@ fn every_key_has_its_option() {
 }
 
 #[test]
+fn a_number_with_a_plus_sign_is_refused_by_its_option() {
+    let error = given(&["--new-flows", "+5"]).unwrap_err().to_string();
+    assert!(
+        error.contains("'+5' for '--new-flows") && error.contains("write 5"),
+        "{error}"
+    );
+    assert!(given(&["--new-flows", "5"]).is_ok());
+}
+
+#[test]
 fn values_are_read_as_the_file_has_them() {
     for (args, expected) in [
         (&[][..], ""),

@@ -18,6 +18,7 @@ use super::{
 };
 use crate::{
     error::{CheckError, GrpcProblem, Latency},
+    number,
     probe::{checker::Checker, route::Route},
     settings::GrpcCheck,
     status::Certificate,
@@ -234,8 +235,7 @@ fn unescape(text: &str) -> String {
         let digits = after
             .get(..2)
             .filter(|_| byte == b'%')
-            .and_then(|digits| std::str::from_utf8(digits).ok())
-            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+            .and_then(number::hexadecimal_byte);
         bytes.push(digits.unwrap_or(byte));
         rest = match digits {
             Some(_) => after.get(2..).unwrap_or_default(),

@@ -2,6 +2,8 @@
 
 use std::mem;
 
+use crate::number;
+
 /// Longest status line and headers, in bytes; also the limit for all interim answers together, and for chunk
 /// extensions and trailers.
 pub(super) const MAX_HEAD: usize = 16 * 1024;
@@ -338,9 +340,7 @@ fn lenient() -> httparse::ParserConfig {
 }
 
 fn parse_length(value: &[u8]) -> Option<u64> {
-    // `parse` alone would take a sign.
-    let digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
-    std::str::from_utf8(value).ok().filter(|_| digits)?.parse().ok()
+    number::decimal(std::str::from_utf8(value).ok()?)
 }
 
 fn parse_error(error: httparse::Error) -> &'static str {

@@ -7,7 +7,10 @@ use std::{
 };
 
 use lb_common::limits::MAX_GUARD_PREFIXES;
-use lb_model::state::guard::{Guard, Prefix};
+use lb_model::{
+    number,
+    state::guard::{Guard, Prefix},
+};
 
 use super::{reasons, sections::Section};
 use crate::statement::Statement;
@@ -174,7 +177,7 @@ fn prefixes(values: &[&str]) -> Option<Vec<Prefix>> {
         let most = Prefix::most(address);
         let length = match length {
             "" => most,
-            length => length.parse().ok().filter(|length| *length <= most)?,
+            length => number::decimal(length).filter(|length| *length <= most)?,
         };
         Some(Prefix::around(address, length))
     };

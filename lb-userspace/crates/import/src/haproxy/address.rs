@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, time::Duration};
 
-use lb_model::state::ports::PortRange;
+use lb_model::{number, state::ports::PortRange};
 
 /// The host part of an address.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -79,7 +79,7 @@ fn split_port(text: &str) -> (&str, Option<&str>) {
 /// A time of HAProxy: a number with a unit, in milliseconds where it has none.
 pub(super) fn time(text: &str) -> Option<Duration> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
-    let number: u64 = digits.parse().ok()?;
+    let number: u64 = number::decimal(digits)?;
     let millis = match text.get(digits.len()..)? {
         "us" => number / 1000,
         "" | "ms" => number,
@@ -117,6 +117,7 @@ mod tests {
                 range("8080"),
             ),
             ("192.0.2.10:+100", ip("192.0.2.10"), Port::Other),
+            ("192.0.2.10:80-+90", ip("192.0.2.10"), Port::Other),
         ] {
             assert_eq!(address(text), Ok((host, port)), "{text}");
         }

@@ -2,7 +2,7 @@
 
 use std::rc::Rc;
 
-use lb_model::{config::values, health::settings::HttpCheck};
+use lb_model::{config::values, health::settings::HttpCheck, number};
 use regex::Regex;
 
 use crate::statement::Statement;
@@ -124,9 +124,9 @@ fn connect(rule: &Statement, port: &mut Option<u16>) {
     rule.map(0..2);
     let mut at = 2;
     while at < rule.words.len() {
-        at += match (rule.word(at), rule.word(at + 1).parse::<u16>()) {
-            ("port", Ok(number)) if number != 0 => {
-                *port = Some(number);
+        at += match (rule.word(at), number::decimal::<u16>(rule.word(at + 1))) {
+            ("port", Some(port_number)) if port_number != 0 => {
+                *port = Some(port_number);
                 rule.map(at..at + 2);
                 2
             }

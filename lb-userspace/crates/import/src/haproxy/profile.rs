@@ -2,6 +2,8 @@
 
 use std::{rc::Rc, time::Duration};
 
+use lb_model::number;
+
 use super::{address::time, reasons, server::Params};
 use crate::statement::Statement;
 
@@ -110,9 +112,9 @@ impl Profile {
                 return true;
             }
             ("stick", "on", "src") if line.words.len() == 3 => self.sticks_to_source = true,
-            ("rate-limit", "sessions", number) => match number.parse() {
-                Ok(number) => self.sessions = Some(number),
-                Err(_) => return false,
+            ("rate-limit", "sessions", rate) => match number::decimal(rate) {
+                Some(rate) => self.sessions = Some(rate),
+                None => return false,
             },
             ("disabled", ..) if is_alone => self.is_disabled = true,
             ("enabled", ..) if is_alone => self.is_disabled = false,

@@ -2,7 +2,7 @@
 
 use std::{path::Path, time::Duration};
 
-use lb_model::health::settings::ProxyVersion;
+use lb_model::{health::settings::ProxyVersion, number};
 
 use super::address::time;
 use crate::statement::Statement;
@@ -135,8 +135,8 @@ impl Params {
     /// Words with a value; false for other words, and for values that make no sense.
     fn value(&mut self, line: &Statement, at: usize, word: &str) -> bool {
         let value = line.word(at + 1);
-        let number = || value.parse::<u32>().ok();
-        let port = || value.parse::<u16>().ok().filter(|port| *port != 0);
+        let count = || number::decimal::<u32>(value);
+        let port = || number::decimal::<u16>(value).filter(|port| *port != 0);
         let file = || Some(value.to_owned()).filter(|value| Path::new(value).is_absolute());
         /// Sets a value that could be read.
         fn set<T>(to: &mut Option<T>, value: Option<T>) -> bool {
@@ -150,10 +150,10 @@ impl Params {
             "inter" => set(&mut self.inter, time(value)),
             "fastinter" => set(&mut self.fast, time(value)),
             "downinter" => set(&mut self.down, time(value)),
-            "rise" => set(&mut self.rise, number()),
-            "fall" => set(&mut self.fall, number()),
+            "rise" => set(&mut self.rise, count()),
+            "fall" => set(&mut self.fall, count()),
             "port" => set(&mut self.port, port()),
-            "weight" => set(&mut self.weight, value.parse().ok()),
+            "weight" => set(&mut self.weight, number::decimal(value)),
             "slowstart" => set(&mut self.slow_start, time(value)),
             "ca-file" => set(&mut self.ca_file, file()),
             "crt" => set(&mut self.cert_file, file()),

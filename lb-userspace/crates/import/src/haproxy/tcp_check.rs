@@ -2,7 +2,10 @@
 
 use std::rc::Rc;
 
-use lb_model::health::settings::{Bytes, CheckKind, DialogueStep, Expected, TcpDialogue, TlsCheck};
+use lb_model::{
+    health::settings::{Bytes, CheckKind, DialogueStep, Expected, TcpDialogue, TlsCheck},
+    number,
+};
 
 use super::http_check::skip_options;
 use crate::statement::Statement;
@@ -64,9 +67,9 @@ fn connect(rule: &Statement, port: &mut Option<u16>, by_tls: &mut bool) {
     rule.map(0..2);
     let mut at = 2;
     while at < rule.words.len() {
-        at += match (rule.word(at), rule.word(at + 1).parse::<u16>()) {
-            ("port", Ok(number)) if number != 0 => {
-                *port = Some(number);
+        at += match (rule.word(at), number::decimal::<u16>(rule.word(at + 1))) {
+            ("port", Some(port_number)) if port_number != 0 => {
+                *port = Some(port_number);
                 rule.map(at..at + 2);
                 2
             }
@@ -133,9 +136,7 @@ fn hex(text: &str) -> Option<Vec<u8>> {
     if text.is_empty() || !text.len().is_multiple_of(2) || !text.is_ascii() {
         return None;
     }
-    let digits = text.as_bytes().chunks(2).map(str::from_utf8);
-    let bytes = digits.map(|pair| u8::from_str_radix(pair.ok()?, 16).ok());
-    bytes.collect()
+    text.as_bytes().chunks(2).map(number::hexadecimal_byte).collect()
 }
 
 fn dialogue<const N: usize>(steps: [(Option<&str>, &str); N]) -> CheckKind {

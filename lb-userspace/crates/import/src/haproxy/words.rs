@@ -2,6 +2,8 @@
 
 use std::rc::Rc;
 
+use lb_model::number;
+
 use crate::error::ImportError;
 
 /// The words of a line, without quotes, escapes and the comment at its end.
@@ -52,7 +54,7 @@ fn escape(chars: &mut std::str::Chars<'_>) -> Option<char> {
         't' => Some('\t'),
         'x' => {
             let digits: String = chars.by_ref().take(2).collect();
-            u8::from_str_radix(&digits, 16).ok().map(char::from)
+            number::hexadecimal_byte(digits.as_bytes()).map(char::from)
         }
         c => Some(c),
     }

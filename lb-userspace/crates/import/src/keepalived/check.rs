@@ -8,6 +8,7 @@ use lb_model::{
         Bytes, CheckKind, CheckSettings, DialogueStep, DnsCheck, ExecCheck, Expected, FurtherCheck,
         HttpCheck, RecordType, TcpDialogue, TlsCheck, UdpCheck,
     },
+    number,
     state::words::Word as _,
 };
 
@@ -67,7 +68,7 @@ impl Common {
             "delay_loop" => set(&mut self.interval, seconds(value)),
             "delay_before_retry" => set(&mut self.fast, seconds(value)),
             "connect_timeout" => set(&mut self.timeout, seconds(value)),
-            "retry" => set(&mut self.retries, value.parse().ok()),
+            "retry" => set(&mut self.retries, number::decimal(value)),
             "virtualhost" => set(&mut self.host, Some(value.to_owned())),
             _ => false,
         };
@@ -166,25 +167,25 @@ impl Checks {
     fn common(&mut self, line: &Statement, port: &mut Option<u16>) {
         let value = line.word(1);
         let known = match line.word(0) {
-            "connect_port" => value
-                .parse()
+            "connect_port" => number::decimal(value)
                 .map(|number: u16| *port = (number != 0).then_some(number))
-                .is_ok(),
+                .is_some(),
             "delay_loop" => seconds(value).map(|time| self.settings.interval = time).is_some(),
             "connect_timeout" | "misc_timeout" => {
                 seconds(value).map(|time| self.settings.timeout = time).is_some()
             }
-            "nb_get_retry" | "retry" => value
-                .parse()
+            "nb_get_retry" | "retry" => number::decimal(value)
                 .map(|retries: u32| self.settings.fall = retries.saturating_add(1))
-                .is_ok(),
+                .is_some(),
             "delay_before_retry" => {
                 let time = seconds(value);
                 self.fast = time.or(self.fast);
                 time.is_some()
             }
             "bindto" => value.parse().map(|ip| self.settings.source = Some(ip)).is_ok(),
-            "fwmark" => value.parse().map(|mark| self.settings.mark = Some(mark)).is_ok(),
+            "fwmark" => number::decimal(value)
+                .map(|mark| self.settings.mark = Some(mark))
+                .is_some(),
             _ => return,
         };
         if known {
@@ -195,8 +196,7 @@ impl Checks {
 
 /// A time in seconds, with decimals.
 pub(super) fn seconds(text: &str) -> Option<Duration> {
-    let seconds: f64 = text.parse().ok()?;
-    let time = Duration::try_from_secs_f64(seconds).ok()?;
+    let time = Duration::try_from_secs_f64(number::fraction(text)?).ok()?;
     u64::try_from(time.as_millis()).ok().map(Duration::from_millis)
 }
 
@@ -344,10 +344,8 @@ fn udp(node: &Node) -> CheckKind {
         match line.word(0) {
             "payload" => {
                 let digits: String = line.rest(1).concat();
-                let pairs = digits.as_bytes().chunks(2).map(str::from_utf8);
-                let bytes: Option<Vec<u8>> = pairs
-                    .map(|pair| u8::from_str_radix(pair.ok()?, 16).ok())
-                    .collect();
+                let pairs = digits.as_bytes().chunks(2);
+                let bytes: Option<Vec<u8>> = pairs.map(number::hexadecimal_byte).collect();
                 match bytes.map(String::from_utf8) {
                     Some(Ok(text)) if !text.is_empty() => {
                         check.payload = text;

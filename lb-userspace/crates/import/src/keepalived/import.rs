@@ -3,9 +3,12 @@
 use std::{collections::HashMap, net::IpAddr, rc::Rc};
 
 use lb_common::{limits::MAX_SERVICES, service::Mode};
-use lb_model::state::{
-    guard::Prefix,
-    service::{OnDown, Protocol, Service, ServiceKey},
+use lb_model::{
+    number,
+    state::{
+        guard::Prefix,
+        service::{OnDown, Protocol, Service, ServiceKey},
+    },
 };
 
 use super::{
@@ -247,13 +250,14 @@ fn addresses(node: &Node, groups: &HashMap<&str, &Node>) -> Addresses {
 /// The addresses of `192.0.2.10`, `192.0.2.10-20`, `192.0.2.10-192.0.2.20` or `192.0.2.8/29`, each with the port, which is 0 where
 /// there is none.
 fn range(addresses: &str, port: &str) -> Option<Vec<(Prefix, u16)>> {
-    let port: u16 = if port.is_empty() { 0 } else { port.parse().ok()? };
+    let port: u16 = if port.is_empty() {
+        0
+    } else {
+        number::decimal(port)?
+    };
     if let Some((address, length)) = addresses.split_once('/') {
         let address: IpAddr = address.parse().ok()?;
-        let length = length
-            .parse()
-            .ok()
-            .filter(|length| *length <= Prefix::most(address))?;
+        let length = number::decimal(length).filter(|length| *length <= Prefix::most(address))?;
         return Some(vec![(Prefix::around(address, length), port)]);
     }
     let Some((first, last)) = addresses.split_once('-') else {
@@ -266,7 +270,7 @@ fn range(addresses: &str, port: &str) -> Option<Vec<(Prefix, u16)>> {
             let octet = u32::from(v4.octets()[3]);
             let last = match last.parse::<std::net::Ipv4Addr>() {
                 Ok(last) => last.to_bits(),
-                Err(_) => v4.to_bits() - octet + last.parse::<u8>().map(u32::from).ok()?,
+                Err(_) => v4.to_bits() - octet + number::decimal::<u8>(last).map(u32::from)?,
             };
             let count = count(last, v4.to_bits())?;
             let all = (0..=count).map(|more| (single(IpAddr::V4((v4.to_bits() + more).into())), port));
@@ -274,9 +278,8 @@ fn range(addresses: &str, port: &str) -> Option<Vec<(Prefix, u16)>> {
         }
         IpAddr::V6(v6) => {
             let group = u32::from(v6.segments()[7]);
-            let last = u32::from_str_radix(last, 16)
-                .ok()
-                .filter(|last| *last <= 0xffff)?;
+            let last = number::hexadecimal(last).and_then(|last| u16::try_from(last).ok())?;
+            let last = u32::from(last);
             let count = count(last, group)?;
             let all =
                 (0..=count).map(|more| (single(IpAddr::V6((v6.to_bits() + u128::from(more)).into())), port));

@@ -8,6 +8,7 @@ use std::{
 use lb_common::service::Mode;
 use lb_model::{
     config::DEFAULT_WEIGHT,
+    number,
     state::backend::{Admin, Backend},
 };
 
@@ -101,7 +102,7 @@ pub(super) fn settings(node: &Node) -> Settings {
                 settings.scheduling.by_port |= hash_flag(flag) == Some(true);
                 true
             }
-            "quorum" => set(&mut settings.quorum, value.parse().ok()),
+            "quorum" => set(&mut settings.quorum, number::decimal(value)),
             "inhibit_on_failure" => {
                 settings.inhibits = is_on(value);
                 true
@@ -251,7 +252,7 @@ fn address(line: &Statement) -> Option<SocketAddr> {
     let ip: IpAddr = line.word(1).parse().ok()?;
     let (port, words) = match line.word(2) {
         "" => (0, 2),
-        port => (port.parse().ok()?, 3),
+        port => (number::decimal(port)?, 3),
     };
     line.map(0..words);
     Some(SocketAddr::new(ip, port))
@@ -275,7 +276,7 @@ fn real(node: &Node, settings: &mut Settings) -> Option<Real> {
         let line = &child.line;
         match line.word(0) {
             "weight" => {
-                if let Ok(weight) = line.word(1).parse() {
+                if let Some(weight) = number::decimal(line.word(1)) {
                     real.weight = Some(weight);
                     line.map(0..2);
                 }

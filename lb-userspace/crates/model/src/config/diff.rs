@@ -112,6 +112,24 @@ impl Diff {
         self.items.is_empty()
     }
 
+    /// Whether services are added as a whole, and nothing else differs.
+    pub fn only_adds_services(&self) -> bool {
+        let is_added = |service: &ServiceName| {
+            let mut added = self.items.iter().filter(|item| item.change == Change::Added);
+            added.any(|item| matches!(&item.what, Subject::Service(name) if name == service))
+        };
+        self.items.iter().all(|item| {
+            item.change == Change::Added
+                && match &item.what {
+                    Subject::Settings => false,
+                    Subject::Service(_) => true,
+                    Subject::Clients(service, _)
+                    | Subject::Quic(service, _)
+                    | Subject::Backend(service, _) => is_added(service),
+                }
+        })
+    }
+
     /// The services that are added or changed, themselves or a part of them.
     pub fn services(&self) -> BTreeSet<ServiceName> {
         let service = |item: &Item| match &item.what {

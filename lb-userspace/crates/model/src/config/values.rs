@@ -10,7 +10,7 @@ use std::{
 
 pub use crate::value_error::ValueError;
 use crate::{
-    duration,
+    duration, number,
     state::{
         guard::{Prefix, PrefixError},
         hosts::{HostName, HostNameError},
@@ -163,9 +163,9 @@ pub fn backend_address(text: &str) -> Result<BackendAddress, ValueError> {
         return Err(no_address);
     }
     match host.parse::<HostName>() {
-        Ok(name) => match given.map(str::parse) {
-            Some(Ok(port)) => Ok(BackendAddress::Host(name, port)),
-            Some(Err(_)) => Err(ValueError::new(
+        Ok(name) => match given.map(number::decimal) {
+            Some(Some(port)) => Ok(BackendAddress::Host(name, port)),
+            Some(None) => Err(ValueError::new(
                 format!("{text:?} has no port that can be used"),
                 format!("a port is from 0 to 65535, for example \"{name}:8080\""),
             )),
@@ -223,7 +223,7 @@ pub(super) fn is_host(text: &str) -> ValueError {
 /// # Errors
 /// The text is not such a value, for the reason in the error.
 pub fn weight(text: &str) -> Result<u16, ValueError> {
-    text.parse().map_err(|_| {
+    number::decimal(text).ok_or_else(|| {
         ValueError::new(
             format!("{text} is no weight"),
             "from 1 to 65535, or 0 for no new flows",
@@ -255,17 +255,13 @@ fn status_range(text: &str) -> Result<RangeInclusive<u16>, ValueError> {
 }
 
 fn single_status(text: &str) -> Option<u16> {
-    text.trim().parse().ok()
+    number::decimal(text.trim())
 }
 
 /// The first and the last status of a class, such as `2xx`.
 fn status_class(text: &str) -> Option<(u16, u16)> {
     let digit = text.strip_suffix("xx").or_else(|| text.strip_suffix("XX"))?;
-    let first = digit
-        .parse::<u16>()
-        .ok()
-        .filter(|class| (1..=5).contains(class))?
-        * 100;
+    let first = number::decimal::<u16>(digit).filter(|class| (1..=5).contains(class))? * 100;
     Some((first, first + 99))
 }
 
@@ -344,7 +340,7 @@ pub(super) fn unknown_word<'a>(
 pub fn ring_size(text: &str) -> Result<RingSize, ValueError> {
     match text {
         "auto" => Ok(RingSize::Auto),
-        _ => text.parse().map(RingSize::Slots).map_err(|_| {
+        _ => number::decimal(text).map(RingSize::Slots).ok_or_else(|| {
             ValueError::new(
                 format!("{text:?} is no ring_size"),
                 "\"auto\", or a prime from 251 to 131071",
@@ -359,7 +355,7 @@ pub fn ring_size(text: &str) -> Result<RingSize, ValueError> {
 /// The text is not such a value, for the reason in the error.
 pub fn ports(text: &str) -> Result<RangeInclusive<u16>, ValueError> {
     let range = text.split_once('-').and_then(|(first, last)| {
-        let (first, last) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
+        let (first, last) = (number::decimal(first.trim())?, number::decimal(last.trim())?);
         (0 < first && first <= last).then_some(first..=last)
     });
     range.ok_or_else(|| {
@@ -413,8 +409,7 @@ pub fn socket(text: &str) -> Result<PathBuf, ValueError> {
 /// # Errors
 /// The text is not such a value, for the reason in the error.
 pub fn count<N: FromStr>(text: &str) -> Result<N, ValueError> {
-    text.parse()
-        .map_err(|_| ValueError::new(format!("{text} is no whole number in range"), ""))
+    number::decimal(text).ok_or_else(|| ValueError::new(format!("{text} is no whole number in range"), ""))
 }
 
 /// A share, such as jitter.
@@ -422,8 +417,8 @@ pub fn count<N: FromStr>(text: &str) -> Result<N, ValueError> {
 /// # Errors
 /// The text is no number. The check of the setting tests that it lies between 0 and 1.
 pub fn share(text: &str) -> Result<f64, ValueError> {
-    let number = text.parse().ok().filter(|number: &f64| number.is_finite());
-    number.ok_or_else(|| ValueError::new(format!("{text} is no number"), "from 0 to 1, for example 0.1"))
+    number::fraction(text)
+        .ok_or_else(|| ValueError::new(format!("{text} is no number"), "from 0 to 1, for example 0.1"))
 }
 
 /// Bytes in hexadecimal: a server id or a key.

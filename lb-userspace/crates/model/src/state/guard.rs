@@ -2,6 +2,8 @@
 
 use std::{fmt, net::IpAddr, str::FromStr};
 
+use crate::number;
+
 /// Addresses that begin with the same bits, as `10.0.0.0/8` or `2001:db8::/32`. An address alone is a prefix of its whole
 /// length.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Debug)]
@@ -105,10 +107,7 @@ impl FromStr for Prefix {
         let address: IpAddr = address.parse().map_err(|_| malformed())?;
         let most = Self::most(address);
         let length: u8 = match length {
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                digits.parse().map_err(|_| malformed())?
-            }
-            Some(_) => return Err(malformed()),
+            Some(digits) => number::decimal(digits).ok_or_else(malformed)?,
             None => most,
         };
         if length > most {

@@ -2,6 +2,8 @@
 
 use std::{fmt, str::FromStr};
 
+use crate::number;
+
 /// Most ports of one service. Each port has an index entry, so that several are as fast as one.
 pub const MAX_PORTS: usize = 1024;
 
@@ -47,7 +49,7 @@ impl FromStr for PortRange {
     type Err = PortRangeError;
 
     fn from_str(text: &str) -> Result<Self, PortRangeError> {
-        let port = |text: &str| text.parse::<u16>().map_err(|_| PortRangeError::Malformed);
+        let port = |text: &str| number::decimal(text).ok_or(PortRangeError::Malformed);
         let (first, last) = match text.split_once('-') {
             Some((first, last)) => (port(first)?, port(last)?),
             None => (port(text)?, port(text)?),

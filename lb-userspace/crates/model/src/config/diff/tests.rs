@@ -75,6 +75,24 @@ fn a_diff_names_each_change_with_both_values() {
     );
 }
 
+#[test]
+fn services_with_their_backends_are_told_from_changes_of_others() {
+    let service = |id, name: &str, backends: &[(&str, u16)]| testing::service(name, id, backends);
+    let from = testing::desired([service(1, "web", &[("a", 1)])]);
+    let only_adds = |services: Vec<Service>| diff(&from, &testing::desired(services)).only_adds_services();
+    let web = || service(1, "web", &[("a", 1)]);
+    assert!(only_adds(vec![web()]));
+    assert!(only_adds(vec![web(), service(2, "dns", &[("x", 1)])]));
+    for other in [
+        vec![],
+        vec![service(1, "web", &[("a", 2)])],
+        vec![service(1, "web", &[("a", 1), ("b", 1)])],
+        vec![service(2, "dns", &[("x", 1)])],
+    ] {
+        assert!(!only_adds(other.clone()), "{other:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn a_diff_is_empty_exactly_if_the_states_say_the_same(a in testing::any_desired(), b in testing::any_desired()) {

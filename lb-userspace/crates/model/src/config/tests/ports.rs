@@ -136,3 +136,32 @@ fn affinity_by_port_needs_ports_to_spread_over() {
         }
     }
 }
+
+/// A text with a sign would be read by one version, and refused by the next or by another tool.
+#[test]
+fn numbers_in_texts_have_digits_alone() {
+    assert!(values::port_range("80-90").is_ok() && values::ports("80 - 90").is_ok());
+    assert!(values::weight("007").is_ok_and(|weight| weight == 7));
+    let refused = |sign: &str| {
+        [
+            values::port_range(&format!("{sign}80")).is_err(),
+            values::port_range(&format!("80-{sign}90")).is_err(),
+            values::ports(&format!("{sign}80-90")).is_err(),
+            values::backend_address(&format!("app.example.org:{sign}80")).is_err(),
+            values::backend_address(&format!("10.0.0.1:{sign}80")).is_err(),
+            values::prefix(&format!("10.0.0.0/{sign}8")).is_err(),
+            values::weight(&format!("{sign}7")).is_err(),
+            values::statuses(&format!("{sign}200")).is_err(),
+            values::statuses(&format!("{sign}2xx")).is_err(),
+            values::ring_size(&format!("{sign}251")).is_err(),
+            values::count::<u32>(&format!("{sign}7")).is_err(),
+            values::share(&format!("{sign}0.1")).is_err(),
+            file_version::file_version(&format!("{sign}1")).is_err(),
+        ]
+    };
+    for sign in ["+", "-", "１"] {
+        assert_eq!(refused(sign), [true; 13], "{sign:?}");
+    }
+    // Octal for some tools, decimal for others.
+    assert!(values::backend_address("010.0.0.1:80").is_err() && values::prefix("010.0.0.0/8").is_err());
+}

@@ -1,45 +1,23 @@
-//! `cargo xtask test`: every check and every test lane. A lane that cannot run fails, with the reason.
+//! What the checks and lanes of `cargo xtask test` do.
 
-use std::{fs, path::Path, process::Command, thread};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::{
     build::{self, Profile},
-    dist, packages, root, setup,
-    summary::{Count, Summary},
+    dist, packages, root,
+    summary::Count,
     test_program::{self, HOST_CRATES},
-    tidy,
     toolchain::{BPF_TARGET, Toolchain},
-    verifier, vm,
+    vm,
     workspace::{Workspace, run},
 };
-
-/// Options of `cargo xtask test`.
-#[derive(clap::Args)]
-pub(crate) struct Options {
-    /// Run this lane alone, without the checks
-    #[arg(long)]
-    lane: Option<Lane>,
-    /// Install packages without asking
-    #[arg(long)]
-    yes: bool,
-}
-
-/// A lane of tests.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-enum Lane {
-    /// Tests beside the code; neither root nor BPF
-    Unit,
-    /// Packet tables through BPF_PROG_TEST_RUN; root
-    Packets,
-    /// Real sockets in network namespaces; root
-    Netns,
-    /// The same on the oldest kernel, in a virtual machine
-    Kernels,
-    /// Packages under systemd, in a machine of namespaces; root
-    Packages,
-}
 
 /// The test programs of `lb-tests`, one a lane.
 const PACKETS: &str = "packets";
@@ -50,67 +28,51 @@ const PACKAGES: &str = "packages";
 /// Tests of the lane `netns` at a time, for each processor: they wait for checks, resolvers and idle flows most of their time.
 const NETNS_TESTS_PER_CPU: usize = 3;
 
+/// Tests of the lane `netns` that begin first, since they take longest: half a minute after all others would be lost at the end.
+const LONG: [&str; 3] = [
+    "doctor::nothing_is_said_against_what_works",
+    "alerts::each_alert_fires_for_its_cause",
+    "support::a_support_bundle_has_everything_but_credentials_with_and_without_a_daemon",
+];
+
 /// Machines of the lane `packages` at a time.
 const MACHINES: usize = 2;
 
-/// Runs `cargo xtask test`.
-///
-/// # Errors
-/// When a check or a lane failed or could not run.
-pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
-    let wanted = |lane| options.lane.is_none_or(|only| only == lane);
-    let all = options.lane.is_none();
-    let mut summary = Summary::default();
-    let mut toolchain = None;
-    if options.lane != Some(Lane::Unit) {
-        summary.check("setup", || {
-            toolchain = Some(setup::ensure(options.yes)?);
-            packages::ensure()?;
-            packages::ensure_browser()?;
-            packages::ensure_modules()
-        });
-        summary.check("build", || build(workspace, toolchain.as_ref()));
-    }
-    if all {
-        summary.check("tidy", || tidy::check(workspace));
-        summary.check("fmt", || run(workspace.cargo().args(["fmt", "--all", "--check"])));
-        summary.check("clippy", || clippy(workspace));
-        summary.check("clippy-bpf", || clippy_bpf(workspace, toolchain.as_ref()));
-        summary.check("rustdoc", || rustdoc(workspace));
-        summary.check("verifier", || verifier::check(workspace));
-        summary.check("examples", || examples(workspace));
-    }
-    if wanted(Lane::Unit) {
-        summary.lane("unit", |count| unit(workspace, count));
-    }
-    if wanted(Lane::Packets) {
-        summary.lane("packets", |count| packets(workspace, count));
-    }
-    if wanted(Lane::Netns) {
-        summary.lane("netns", |count| netns(workspace, count));
-    }
-    if wanted(Lane::Kernels) {
-        summary.lane("kernels", |count| {
-            test_program::run(&mut vm::command(workspace, KERNELS)?, count)
-        });
-    }
-    if wanted(Lane::Packages) {
-        summary.lane("packages", |count| packages_lane(workspace, count));
-    }
-    println!("{}", summary.table());
-    if !summary.passed() {
-        bail!("tests failed");
-    }
-    Ok(())
+/// The toolchain that set-up has left.
+pub(super) fn toolchain() -> Result<Toolchain> {
+    Toolchain::find()?.context("no BPF toolchain")
 }
 
-/// Builds the programs for the root lanes.
-fn build(workspace: &Workspace, toolchain: Option<&Toolchain>) -> Result<()> {
-    build::bpf(workspace, toolchain.context("no BPF toolchain")?)?;
+/// Fetches the programs that root lanes call.
+pub(super) fn programs() -> Result<()> {
+    packages::ensure()?;
+    packages::ensure_browser()?;
+    packages::ensure_modules()
+}
+
+/// Fetches what the lanes of machines need beside them.
+pub(super) fn machines() -> Result<()> {
+    vm::ensure()?;
+    packages::ensure_rpm()?;
+    root::ensure().map(drop)
+}
+
+/// The `lb` that the lanes test.
+fn lane_lb(workspace: &Workspace) -> PathBuf {
+    workspace.lb(Profile::Release.dir())
+}
+
+/// Builds it.
+pub(super) fn lb(workspace: &Workspace) -> Result<()> {
     build::lb(workspace, Profile::Release)
 }
 
-fn clippy(workspace: &Workspace) -> Result<()> {
+/// Builds all test programs at once: the last ones to be compiled are large, and one at a time would leave a processor idle.
+pub(super) fn test_programs(workspace: &Workspace) -> Result<()> {
+    run(workspace.cargo().args(["test", "--no-run"]).args(HOST_CRATES))
+}
+
+pub(super) fn clippy(workspace: &Workspace) -> Result<()> {
     run(workspace
         .cargo()
         .args(["clippy", "--quiet", "--all-targets"])
@@ -120,7 +82,7 @@ fn clippy(workspace: &Workspace) -> Result<()> {
 
 /// Builds the documentation of the host's crates: links that lead nowhere fail. With the examples, whose dependencies turn on what those
 /// of the tests do, so that nothing is compiled again that clippy has seen.
-fn rustdoc(workspace: &Workspace) -> Result<()> {
+pub(super) fn rustdoc(workspace: &Workspace) -> Result<()> {
     run(workspace
         .cargo()
         .args(["doc", "--quiet", "--no-deps", "--lib", "--bins", "--examples"])
@@ -129,8 +91,7 @@ fn rustdoc(workspace: &Workspace) -> Result<()> {
 }
 
 /// Lints the XDP program as BPF code, with the clippy of the compiler that builds it.
-fn clippy_bpf(workspace: &Workspace, toolchain: Option<&Toolchain>) -> Result<()> {
-    let toolchain = toolchain.context("no BPF toolchain")?;
+pub(super) fn clippy_bpf(workspace: &Workspace, toolchain: &Toolchain) -> Result<()> {
     for features in ["", "monitor"] {
         match toolchain {
             Toolchain::Nightly { .. } => run(toolchain.cargo(workspace, "clippy").args([
@@ -154,7 +115,7 @@ fn clippy_bpf(workspace: &Workspace, toolchain: Option<&Toolchain>) -> Result<()
 }
 
 /// Has `lb` check the configurations that users copy: from the release, the README and the other documents.
-fn examples(workspace: &Workspace) -> Result<()> {
+pub(super) fn examples(workspace: &Workspace) -> Result<()> {
     let mut files = vec![
         workspace.root.join("dist/lb.toml"),
         workspace.root.join("docs/example.toml"),
@@ -179,15 +140,13 @@ fn examples(workspace: &Workspace) -> Result<()> {
         }
     }
     for file in files {
-        run(Command::new(workspace.lb(Profile::Release.dir()))
-            .arg("check-config")
-            .arg(file))?;
+        run(Command::new(lane_lb(workspace)).arg("check-config").arg(file))?;
     }
     Ok(())
 }
 
 /// Tests beside the code. Tests of the harness need no root either.
-fn unit(workspace: &Workspace, count: &mut Count) -> Result<()> {
+pub(super) fn unit(workspace: &Workspace, count: &mut Count) -> Result<()> {
     let mut product = workspace.cargo();
     product
         .args(["test", "--no-fail-fast"])
@@ -200,14 +159,20 @@ fn unit(workspace: &Workspace, count: &mut Count) -> Result<()> {
     test_program::run(&mut Command::new(harness), count).and(of_product)
 }
 
+/// The test program in a virtual machine.
+pub(super) fn kernels(workspace: &Workspace, count: &mut Count) -> Result<()> {
+    let mut machine = vm::command(workspace, KERNELS, &lane_lb(workspace))?;
+    test_program::run(&mut machine, count)
+}
+
 /// Packets through the program: all tests in one process.
-fn packets(workspace: &Workspace, count: &mut Count) -> Result<()> {
+pub(super) fn packets(workspace: &Workspace, count: &mut Count) -> Result<()> {
     let program = test_program::build(workspace, &["--test", PACKETS], PACKETS)?;
     test_program::run(&mut as_root(workspace, &program)?, count)
 }
 
 /// Tests that wait most of their time: several for each processor.
-fn netns(workspace: &Workspace, count: &mut Count) -> Result<()> {
+pub(super) fn netns(workspace: &Workspace, count: &mut Count) -> Result<()> {
     let mut programs = workspace.targets("tests/tests")?;
     programs.retain(|name| ![PACKETS, KERNELS, PACKAGES].contains(&name.as_str()));
     ensure!(
@@ -216,25 +181,32 @@ fn netns(workspace: &Workspace, count: &mut Count) -> Result<()> {
     );
     let program = test_program::build(workspace, &["--test", NETNS], NETNS)?;
     let cpus = thread::available_parallelism().map_or(1, usize::from);
-    test_program::run_each(|| as_root(workspace, &program), cpus * NETNS_TESTS_PER_CPU, count)
+    test_program::run_each(
+        || as_root(workspace, &program),
+        &LONG,
+        cpus * NETNS_TESTS_PER_CPU,
+        count,
+    )
 }
 
 /// Packages around the program of the other lanes, installed in machines of Debian's packages.
-fn packages_lane(workspace: &Workspace, count: &mut Count) -> Result<()> {
+pub(super) fn packages_lane(workspace: &Workspace, count: &mut Count) -> Result<()> {
     let root = root::ensure()?;
-    let made = dist::for_tests(workspace, &workspace.lb(Profile::Release.dir()))?;
+    let made = dist::for_tests(workspace, &lane_lb(workspace))?;
     let program = test_program::build(workspace, &["--test", PACKAGES], PACKAGES)?;
     let command = || {
         let mut command = as_root(workspace, &program)?;
         command.env("LB_MACHINE_ROOT", &root).env("LB_PACKAGES", &made);
         Ok(command)
     };
-    test_program::run_each(command, MACHINES, count)
+    test_program::run_each(command, &[], MACHINES, count)
 }
 
 /// A test program of `lb-tests`, as root.
 fn as_root(workspace: &Workspace, program: &Path) -> Result<Command> {
     let mut command = packages::root_command(program)?;
-    command.current_dir(workspace.root.join("tests"));
+    command
+        .current_dir(workspace.root.join("tests"))
+        .env("LB_BIN", lane_lb(workspace));
     Ok(command)
 }
