@@ -43,11 +43,27 @@ pub(crate) fn next<A: Family>(
     ip: &Ip,
     scratch: &mut Scratch<A>,
 ) -> Result<NextStage, NextStage> {
-    if let Some(next) = order::of_service(&scratch.service) {
-        scratch.select_none();
-        return Ok(next);
+    if scratch.service.is_some() {
+        return Ok(next_of_service(scratch));
     }
-    let settings = tables::settings()?;
+    next_of_unmatched(packet, ip, tables::settings()?, scratch)
+}
+
+/// The stage of a TCP or UDP packet to the service in the scratch.
+#[inline(always)]
+pub(crate) fn next_of_service<A: Family>(scratch: &mut Scratch<A>) -> NextStage {
+    scratch.select_none();
+    order::of_service(&scratch.service)
+}
+
+/// The stage of a TCP or UDP packet for no service of one address.
+#[inline(always)]
+pub(crate) fn next_of_unmatched<A: Family>(
+    packet: &Packet,
+    ip: &Ip,
+    settings: &Settings,
+    scratch: &Scratch<A>,
+) -> Result<NextStage, NextStage> {
     let next = order::of_none(settings, scratch.tuple.dst_port, || {
         may_be_reply(settings.flags, &scratch.tuple)
     });

@@ -4,7 +4,7 @@ use lb_common::{
     addr::NetAddr,
     decap::{EndKey, Outcome, Tables},
     service::UDP,
-    settings::ENDS_TUNNELS,
+    settings::{ENDS_TUNNELS, Settings},
 };
 use lb_packet::tunnel_end;
 use lb_wire::Frame as _;
@@ -85,11 +85,8 @@ pub(crate) fn before_classify(next: NextStage) -> NextStage {
 /// Whether a plain packet for no service may be a GUE packet. One from elsewhere may be a reply of mode `nat`: the stage leads on
 /// to that.
 #[inline(always)]
-pub(crate) fn may_be_gue<A: Family>(scratch: &Scratch<A>) -> bool {
-    let Scratch { tuple, service, .. } = scratch;
-    if tuple.protocol != UDP || service.is_some() {
-        return false;
-    }
-    tables::settings()
-        .is_ok_and(|settings| settings.flags & ENDS_TUNNELS != 0 && tuple.dst_port.get() == settings.gue_port)
+pub(crate) fn may_be_gue<A: Family>(scratch: &Scratch<A>, settings: &Settings) -> bool {
+    settings.flags & ENDS_TUNNELS != 0
+        && scratch.tuple.protocol == UDP
+        && scratch.tuple.dst_port.get() == settings.gue_port
 }

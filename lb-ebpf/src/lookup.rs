@@ -6,7 +6,13 @@ use core::{
     sync::atomic::{Ordering, compiler_fence},
 };
 
-use lb_common::{addr::NetPort, flow::Tuple, service::Service};
+use lb_common::{
+    addr::NetPort,
+    flow::Tuple,
+    reason::Reason,
+    service::Service,
+    settings::{HAS_WILDCARD, Settings},
+};
 
 use lb_wire::load::{load64, store64};
 
@@ -23,13 +29,31 @@ use crate::{
 /// Copies the service that the tuple is addressed to into the scratch: by its port, else the wildcard, else none.
 #[inline(always)]
 pub(crate) fn find<A: Family>(scratch: &mut Scratch<A>) {
-    find_on(scratch, scratch.tuple.dst_port);
-    if !scratch.service.is_some() && tables::has_wildcard() {
-        cold_path();
-        find_on(scratch, NetPort(0));
-    }
+    _ = find_or_settings(scratch);
     // Or the compiler makes a program of its own of each way to get here, and the verifier walks them all.
     compiler_fence(Ordering::SeqCst);
+}
+
+/// As [`find`]. The settings if there is no service: what follows needs them, and each look-up of them costs foreign packets time.
+#[inline(always)]
+pub(crate) fn find_or_settings<A: Family>(
+    scratch: &mut Scratch<A>,
+) -> Result<Option<&'static Settings>, Reason> {
+    find_on(scratch, scratch.tuple.dst_port);
+    if scratch.service.is_some() {
+        return Ok(None);
+    }
+    let settings = tables::settings()?;
+    if settings.flags & HAS_WILDCARD != 0 {
+        cold_path();
+        find_on(scratch, NetPort(0));
+        // As above.
+        compiler_fence(Ordering::SeqCst);
+        if scratch.service.is_some() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(settings))
 }
 
 #[inline(always)]

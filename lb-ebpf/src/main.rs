@@ -212,16 +212,19 @@ mod programs {
                 }
             };
             scratch.keep(&packet, slot);
-            lookup::find(scratch);
+            if let Some(settings) = lookup::find_or_settings(scratch)? {
+                if end_tunnel::may_be_gue(scratch, settings) {
+                    return Ok(NextStage::EndTunnel);
+                }
+                let next = classify::next_of_unmatched(&packet, &ip, settings, scratch)?;
+                scratch.ip = ip;
+                return Ok(next);
+            }
             if let Some(next) = fast_path::forward(&packet, &ip, scratch) {
                 return Ok(next);
             }
-            if end_tunnel::may_be_gue(scratch) {
-                return Ok(NextStage::EndTunnel);
-            }
-            let next = classify::next(&packet, &ip, scratch)?;
             scratch.ip = ip;
-            Ok(next)
+            Ok(classify::next_of_service(scratch))
         };
         let (Ok(next) | Err(next)) = classified();
         stage::dispatch::<A, ENTRY_LEADS_TO>(&packet, slot, end_tunnel::before_classify(next))

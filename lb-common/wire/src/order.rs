@@ -14,15 +14,13 @@ use lb_common::{
 
 use crate::{header::TcpFlags, next_stage::NextStage};
 
-/// The stage of a packet to a service; `None` if it is to none.
+/// The stage of a packet to a service.
 #[inline(always)]
-pub fn of_service(service: &Service) -> Option<NextStage> {
+pub const fn of_service(service: &Service) -> NextStage {
     if service.has(SHARES_ADDRESS) {
-        Some(NextStage::HostSocket)
-    } else if service.is_some() {
-        Some(of_flow(service))
+        NextStage::HostSocket
     } else {
-        None
+        of_flow(service)
     }
 }
 

@@ -89,11 +89,14 @@ fn find(place: Place, is_its: impl FnOnce(&ServiceRecord) -> bool) -> Found {
     let holder = SERVICE_PLACES
         .get(place.word())
         .map_or(Holder::NONE, |word| place.holder(*word));
+    // Packets that are not ours, most of which end here.
+    if holder.is_none() {
+        return Found::None;
+    }
     let record = SERVICE_RECORDS.get(holder.record());
     // The key is read again: the stack has no space for it.
     compiler_fence(Ordering::SeqCst);
     match record {
-        _ if holder.is_none() => Found::None,
         Some(record) if is_its(record) => Found::Record(record),
         _ => Found::Table,
     }

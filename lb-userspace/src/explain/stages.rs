@@ -34,8 +34,8 @@ impl Walk<'_> {
     /// Finds the packet's service.
     pub(super) fn entry(&mut self) -> Step {
         self.find_service()?;
-        if let Some(next) = order::of_service(&self.service) {
-            return Ok(next);
+        if self.service.is_some() {
+            return Ok(order::of_service(&self.service));
         }
         let may_be_reply = self.may_be_reply()?;
         let port = self.destination_port();
@@ -49,8 +49,8 @@ impl Walk<'_> {
     /// Finds a service whose address is a prefix.
     pub(super) fn prefix(&mut self) -> Step {
         self.find_service_of_prefix()?;
-        if let Some(next) = order::of_service(&self.service) {
-            return Ok(next);
+        if self.service.is_some() {
+            return Ok(order::of_service(&self.service));
         }
         self.say_no_service();
         let may_be_reply = self.may_be_reply()?;
