@@ -3,7 +3,13 @@
 //! The monitored program is the packet path, built once more with the feature `monitor`. It takes the place of the usual one while
 //! `lb monitor` runs.
 
-use crate::{addr::NetAddr, backend::BackendId, plain_data, reason::REASON_SLOTS, service::ServiceId};
+use crate::{
+    addr::NetAddr,
+    backend::BackendId,
+    plain_data,
+    reason::{Action, REASON_SLOTS, Reason},
+    service::ServiceId,
+};
 
 /// The program of the stage that records packets. No other stage names it in [`crate::stage::Stage`], since the usual program has none.
 pub const PROGRAM: &str = "lb_monitor";
@@ -17,6 +23,19 @@ pub const BEFORE_LEN: usize = 128;
 pub const AFTER_LEN: usize = 192;
 /// Backends that a filter may name: those of one name in several services.
 pub const FILTER_BACKENDS: usize = 16;
+
+/// Bits as in [`Filter::reasons`]: packets that may leave changed. Others leave as they came, so that nothing has to be copied before
+/// their fate is known.
+pub const CHANGED: u64 = {
+    let (mut bits, mut at) = (1 << Reason::ReplyByKernel as u32, 0);
+    while at < Reason::ALL.len() {
+        if matches!(Reason::ALL[at].action(), Action::Tx | Action::Redirect) {
+            bits |= 1 << Reason::ALL[at] as u32;
+        }
+        at += 1;
+    }
+    bits
+};
 
 /// Which packets to record. Written by the daemon, word by word: a packet in between meets a filter that was or will be.
 #[repr(C)]
@@ -121,8 +140,12 @@ pub struct Seen {
     pub service: ServiceId,
     /// Whether [`Filter::allowance`] was not reached.
     pub is_allowed: u16,
+    /// Whether no record is made of the packet, whatever else is known of it.
+    pub is_surely_lost: u32,
     /// Packets since the last one that was looked at.
     pub skipped: u32,
+    /// Zero.
+    pub pad: u32,
     /// What is known of it.
     pub record: Record,
 }
@@ -131,6 +154,6 @@ const _: () = assert!(REASON_SLOTS <= u64::BITS);
 const _: () = assert!(size_of::<Filter>() == 96);
 const _: () = assert!(size_of::<Recorded>() == 16);
 const _: () = assert!(size_of::<Record>() == 40 + BEFORE_LEN + AFTER_LEN);
-const _: () = assert!(size_of::<Seen>() == 16 + size_of::<Record>());
+const _: () = assert!(size_of::<Seen>() == 24 + size_of::<Record>());
 
 plain_data!(Filter, Recorded, Record, Seen);

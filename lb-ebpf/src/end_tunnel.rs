@@ -47,6 +47,8 @@ impl Tables for OfDaemon {
 /// tunnels too: the kernel may have an end for them.
 #[inline(always)]
 pub(crate) fn stage(packet: &Packet, interface_slot: u32) -> NextStage {
+    #[cfg(feature = "monitor")]
+    crate::monitor::keep(packet);
     let bytes = u64::from(packet.received_len());
     let outcome = match tunnel_end::open(packet, &OfDaemon) {
         Ok(()) => Outcome::Decapsulated,

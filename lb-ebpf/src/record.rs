@@ -7,7 +7,7 @@ use aya_ebpf::{
 use lb_common::{
     addr::{NetAddr, NetV4},
     backend::BackendId,
-    monitor::{AFTER_LEN, Direction, FILTER_BACKENDS, Filter},
+    monitor::{AFTER_LEN, BEFORE_LEN, Direction, FILTER_BACKENDS, Filter},
     reason::Reason,
 };
 
@@ -53,6 +53,15 @@ pub(crate) fn stage(ctx: *mut xdp_md) -> u32 {
             return verdict::action(reason);
         }
         (*record).after_len = after_len as u16;
+        if (*record).before_len == 0 {
+            // Not changed, see `CHANGED`.
+            let before = (&raw mut (*record).before).cast();
+            let less = core::hint::black_box(after_len.min(BEFORE_LEN as u32).wrapping_sub(1));
+            if less >= BEFORE_LEN as u32 || bpf_xdp_load_bytes(ctx, 0, before, less + 1) != 0 {
+                return verdict::action(reason);
+            }
+            (*record).before_len = less as u16 + 1;
+        }
         if by_client {
             // Requests are the client's as they came, replies as they leave, and of others nothing is known.
             let direction = (*record).direction;

@@ -1,6 +1,11 @@
 //! The monitored program: its verdicts are those of the usual one, and its records show each packet as it came and as it left.
 
-use std::{net::SocketAddr, path::Path, time::Duration};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
 
 use anyhow::{Context, Result, ensure};
 use aya::maps::{Array, Map, MapData};
@@ -17,7 +22,11 @@ use lb_userspace::{
         Datapath, Interface, Interfaces, Monitor, MonitorError, MonitorFilter, MonitoredPacket, Places,
         WriterHandle, WriterTask,
     },
-    state::service::{Protocol, ServiceKey},
+    state::{
+        effective,
+        guard::Prefix,
+        service::{Protocol, ServiceKey},
+    },
 };
 use tokio::{runtime::Runtime, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -26,10 +35,17 @@ use super::{
     ACK, SYN,
     bench::{DNAT, DNAT_TCP, GUE_V6, IPIP_V4, L2DSR, REJECTS, add_links, options, resolve, target},
     build::{Frame, LB_MAC, Side, V4, V6},
+    decap::{Tunnel, within},
 };
 
 /// Until a record is there, and no longer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Source and destination of tunnels that end at the balancer.
+const TUNNEL: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(198, 51, 100, 1)),
+    IpAddr::V4(Ipv4Addr::new(192, 0, 2, 1)),
+];
 
 /// A data plane with a service of each kind, and its writer.
 struct Plane {
@@ -56,7 +72,10 @@ impl Plane {
             let cancel = CancellationToken::new();
             let interfaces = datapath.interfaces();
             let writer = runtime.block_on(async { WriterTask::spawn(datapath, cancel.clone()) });
-            runtime.block_on(writer.program(target(|_, _| {})))?;
+            let mut target = target(|_, _| {});
+            let [tier, end] = TUNNEL.map(|address| Prefix::around(address, Prefix::most(address)));
+            effective::end_tunnels(&mut target, &[tier], &BTreeSet::from([end.address()]));
+            runtime.block_on(writer.program(target))?;
             resolve_all(&options.pin_dir)?;
             let plane = Self {
                 writer,
@@ -291,7 +310,13 @@ fn each_filter_leaves_out_what_was_not_asked_for() -> Result<()> {
                 reasons: drops,
                 ..everything()
             },
-            vec![to(client, 81)],
+            vec![
+                to(client, 81),
+                to(client, 81).tagged(&[[0x81, 0, 0, 5]]),
+                within(&to(client, 81), TUNNEL[0], TUNNEL[1], Tunnel::Ipip, 0)
+                    .set(5, 2)
+                    .set(11, 1),
+            ],
             vec![to(client, L2DSR), to(client, 9)],
         ),
         (
