@@ -22,6 +22,7 @@ pub mod lane;
 pub mod lb_cli;
 pub mod load_tool;
 pub mod machine;
+pub mod map_contents;
 pub mod metrics;
 pub mod netns;
 pub mod nginx;

@@ -20,6 +20,8 @@ mod echo;
 mod end_tunnel;
 #[path = "packets/explain.rs"]
 mod explain;
+#[path = "packets/explained.rs"]
+mod explained;
 #[path = "packets/flows.rs"]
 mod flows;
 #[path = "packets/forged.rs"]
@@ -68,7 +70,7 @@ mod through;
 mod vlan;
 
 use anyhow::{Context, Result, ensure};
-use bench::{Bench, DROP, PASS, REDIRECT, TX};
+use bench::{ABORTED, Bench, DROP, PASS, REDIRECT, TX};
 use build::{Frame, Side, V4, V6};
 use lb_common::{
     backend::{ALIVE, Generation},

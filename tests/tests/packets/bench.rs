@@ -31,6 +31,7 @@ use lb_common::{
 };
 use lb_tests::{
     lane::Lane,
+    map_contents::MapContents,
     netns::Netns,
     scratch::Scratch,
     test_run::{Program, Runner},
@@ -68,6 +69,7 @@ pub(crate) struct Bench {
     tables: LiveTables,
     flows: FlowReader,
     program: Program,
+    program_id: u32,
     backends: u32,
     pins: PathBuf,
     ns: Netns,
@@ -145,6 +147,7 @@ impl Bench {
             .map_or(0, |attached| attached.program_id);
         Ok(Self {
             program: Program::by_id(id)?,
+            program_id: id,
             backends,
             pins: pins.join(format!("v{LAYOUT_VERSION}")),
             datapath,
@@ -188,6 +191,7 @@ impl Bench {
             .map_or(0, |attached| attached.program_id);
         Ok(Self {
             program: Program::by_id(id)?,
+            program_id: id,
             datapath,
             tables,
             flows,
@@ -292,6 +296,11 @@ impl Bench {
     pub(crate) fn many<T: Send>(&self, work: impl FnOnce(&mut Runner<'_>) -> Result<T> + Send) -> Result<T> {
         let mut runner = self.program.runner();
         self.ns.enter(move || work(&mut runner))?
+    }
+
+    /// All maps of the program and its stages.
+    pub(crate) fn map_contents(&self) -> Result<MapContents> {
+        MapContents::of_program(self.program_id)
     }
 
     /// All counters as they stand.

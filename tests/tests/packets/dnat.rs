@@ -27,6 +27,14 @@ const CLIENT_MTU: u16 = 1400;
 /// A bench whose kernel has routes and neighbour entries for clients behind `ra`.
 pub(crate) fn routed() -> Result<Bench> {
     let bench = Bench::new()?;
+    route_clients(&bench)?;
+    Ok(bench)
+}
+
+/// Gives the kernel of a bench these routes and neighbour entries.
+pub(crate) fn route_clients(bench: &Bench) -> Result<()> {
+    // The other end sends nothing of its own, which would count as received.
+    bench.ns().sysctl("net/ipv6/conf/rb/disable_ipv6", "1")?;
     let [client, own] = [CLIENT_MAC, LB_MAC].map(|mac| mac.map(|byte| format!("{byte:02x}")).join(":"));
     bench.ns().ip(&format!(
         "link set ra address {own} mtu {CLIENT_MTU} up\nlink set rb up\n\
@@ -36,8 +44,7 @@ pub(crate) fn routed() -> Result<Bench> {
         V4.client(0).ip(),
         V6.client(0).ip(),
     ))?;
-    forwards(&bench, true)?;
-    Ok(bench)
+    forwards(bench, true)
 }
 
 /// Whether the bench's kernel forwards.

@@ -1,57 +1,60 @@
-//! `lb explain` and the program agree: random packets to random services have the reason that an explanation predicts.
-//! `LB_EXPLAIN_PACKETS` sets the number for each set of services, `LB_EXPLAIN_SEED` the seed.
+//! `lb explain` and the program agree: random packets to random services in every mode have the verdict, the reason and the backend that
+//! an explanation predicts, and explaining changes no map. `LB_EXPLAIN_PACKETS` sets the number for each set of services,
+//! `LB_EXPLAIN_SEED` the seed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::SocketAddr,
     sync::Arc,
 };
 
-use anyhow::{Context, Result, ensure};
-use aya::maps::Array;
+use anyhow::{Context, Result, bail, ensure};
+use aya::maps::{Array, PerCpuArray};
 use fastrand::Rng;
 use lb_common::{
-    backend::{ALIVE, Backend, IN_USE},
+    backend::{ALIVE, Backend, BackendId, IN_USE},
+    counters::{PacketCount, verdict_slot},
     map_names,
-    reason::Reason,
+    reason::{Action, Reason},
     service::Mode,
 };
 use lb_tests::frames;
 use lb_userspace::{
     control::ControlView,
     explain::{Explanation, Question, explain},
-    plan::{Target, TargetBackend, TargetService, groups::Group},
-    state::{
-        guard::{Guard, Prefix},
-        service::{Affinity, OnEmpty, Protocol, ServiceKey, Tracking},
-    },
+    plan::{Target, TargetService},
+    state::service::Protocol,
 };
 
 use super::{
-    ACK, FAMILIES, SYN,
-    bench::{self, Bench, INGRESS, with_backend},
-    build::{Frame, Side, V4, V6},
+    ABORTED, DROP, FAMILIES, PASS, REDIRECT, TX,
+    bench::{self, Bench},
+    build, dnat,
+    explained::{self, Asked, SNAT},
     fuzz::setting,
 };
 
-/// Sets of services, each of which is programmed afresh.
-const SETS: u64 = 4;
-/// Packets to each.
-const PACKETS: u64 = 1_000;
-/// Ports of services: TCP and UDP each, some in vain.
-const PORTS: [u16; 6] = [80, 81, 82, 83, 84, 85];
-/// Clients' ports in use, so that flows are met again.
-const CLIENT_PORTS: u16 = 12;
-/// Ports of source NAT, more than there are flows.
-const SNAT: std::ops::RangeInclusive<u16> = 3000..=5999;
+/// Packets to each set of services, in the test command.
+const PACKETS: u64 = 300;
 /// Bytes of a packet that fit the way to a backend with a small MTU.
 const SMALL_MTU: u16 = 300;
 /// Most backends in use.
-const BACKENDS: u32 = 128;
+const BACKENDS: u16 = 128;
+/// Modes of the backends of each set; without one any.
+const MODES: [Option<Mode>; 6] = [
+    None,
+    Some(Mode::Nat),
+    Some(Mode::Dnat),
+    Some(Mode::L2dsr),
+    Some(Mode::Ipip),
+    Some(Mode::Gue),
+];
 /// Reasons that the packets of all sets must reach.
-const REACHED: [Reason; 11] = [
+const REACHED: [Reason; 13] = [
     Reason::SentBack,
+    Reason::Redirected,
     Reason::NotOurs,
+    Reason::OtherProtocol,
     Reason::TooBigAnswered,
     Reason::NoBackend,
     Reason::RejectedReset,
@@ -64,60 +67,175 @@ const REACHED: [Reason; 11] = [
 ];
 
 #[test]
-fn random_packets_have_the_reason_that_is_explained() -> Result<()> {
+fn random_packets_go_the_way_that_is_explained() -> Result<()> {
     let count = setting("LB_EXPLAIN_PACKETS", PACKETS)?;
     let seed = setting("LB_EXPLAIN_SEED", 3)?;
     let mut met = BTreeSet::new();
-    for set in 0..SETS {
-        let mut rng = Rng::with_seed(seed + set);
-        one_set(&mut rng, count, &mut met).with_context(|| format!("set {set} of seed {seed}"))?;
+    for (mode, number) in MODES.into_iter().zip(0..) {
+        let mut rng = Rng::with_seed(seed + number);
+        Set::new(mode, &mut rng)
+            .and_then(|set| set.compare(&mut rng, count, &mut met))
+            .with_context(|| format!("mode {mode:?} of seed {seed}"))?;
     }
     let missed: Vec<_> = REACHED.iter().filter(|reason| !met.contains(*reason)).collect();
     ensure!(missed.is_empty(), "never met: {missed:?}");
     Ok(())
 }
 
-fn one_set(rng: &mut Rng, count: u64, met: &mut BTreeSet<Reason>) -> Result<()> {
-    let first = target(rng);
-    // Some backends drain, so that slots change hands and older flows are looked up.
-    let mut second = first.clone();
-    for service in second.services.values_mut() {
-        let mut changed = TargetService::clone(service);
-        for backend in changed.backends.values_mut() {
-            backend.weight = backend.weight.min(u32::from(rng.u8(..3) > 0));
+/// Services, and what was asked about them.
+struct Set {
+    bench: Bench,
+    view: ControlView,
+    /// Backends by the link-layer address that each gets its frames at.
+    backends: BTreeMap<[u8; 6], SocketAddr>,
+    verdicts: Verdicts,
+}
+
+impl Set {
+    fn new(mode: Option<Mode>, rng: &mut Rng) -> Result<Self> {
+        let first = explained::target(rng, mode)?;
+        // Some backends drain, so that slots change hands and older flows are looked up.
+        let mut second = first.clone();
+        for service in second.services.values_mut() {
+            let mut changed = TargetService::clone(service);
+            for backend in changed.backends.values_mut() {
+                backend.weight = backend.weight.min(u32::from(rng.u8(..3) > 0));
+            }
+            *service = changed.into();
         }
-        *service = changed.into();
+        let view = view(&second);
+        let bench = Bench::of_each(vec![first, second])?;
+        bench.ports(SNAT)?;
+        dnat::route_clients(&bench)?;
+        Ok(Self {
+            view,
+            backends: prepare(&bench, rng)?,
+            verdicts: Verdicts(PerCpuArray::try_from(bench.map(map_names::VERDICTS)?)?),
+            bench,
+        })
     }
-    let view = view(&second);
-    let bench = Bench::of_each(vec![first, second])?;
-    bench.ports(SNAT)?;
-    prepare(&bench, rng)?;
-    let mut counted = bench.counted()?;
-    let mut replies = Vec::new();
-    for number in 0..count {
-        let (question, frame) = packet(rng, &replies);
-        let explained = explain(&question, bench.tables(), &view)?;
-        let (_, output) = bench.many(|runner| {
-            let (action, output) = runner.run(frame.bytes())?;
-            Ok((action, output.to_vec()))
+
+    /// Compares each packet's explanation with what the program does, then has all of them explained once more, which changes nothing.
+    fn compare(&self, rng: &mut Rng, count: u64, met: &mut BTreeSet<Reason>) -> Result<()> {
+        let hostile: Vec<_> = FAMILIES.into_iter().flat_map(build::hostile).collect();
+        let mut questions = Vec::new();
+        let mut replies = Vec::new();
+        let mut sent_on = 0;
+        self.bench.many(|runner| {
+            for number in 0..count {
+                let asked = explained::packet(rng, &replies);
+                if rng.u8(..4) == 0 {
+                    let frame = explained::disturbance(rng, &asked, &hostile);
+                    runner.run(frame.bytes())?;
+                }
+                let Asked { question, frame } = asked;
+                let told = self.explain(&question)?;
+                let before = self.verdicts.read()?;
+                let (action, output) = runner.run(frame.bytes())?;
+                let reason = before.one_more(&self.verdicts.read()?)?;
+                let is_sent = self.check(&question, &told, action, reason, output);
+                sent_on += u64::from(is_sent.with_context(|| {
+                    format!("packet {number} was counted {reason:?}: {told:#?}\n{question:#?}")
+                })?);
+                met.insert(reason);
+                replies.extend(reply(&question, &told, output)?);
+                questions.push(question);
+            }
+            Ok(())
         })?;
-        let after = bench.counted()?;
-        let reason = after.iter().find(|(reason, count)| counted[*reason] != **count);
-        let reason = *reason.context("no packet was counted")?.0;
-        ensure!(
-            is_explained(&explained, reason),
-            "packet {number} was counted {reason:?}, and explained as {:?}: {:#?}\n{question:#?}",
-            explained.reason,
-            explained.steps
-        );
-        met.insert(reason);
-        counted = after;
-        if reason == Reason::SentBack && explained.mode == Some(Mode::Nat) {
-            let sent = frames::Frame::parse(&output).context("no whole packet was sent")?;
-            replies.push((sent.destination, sent.source, question.protocol));
+        ensure!(sent_on > 0, "no packet reached a backend");
+        let before = self.bench.map_contents()?;
+        for question in &questions {
+            self.explain(question)?;
+        }
+        let changed = before.changed(&self.bench.map_contents()?);
+        ensure!(changed.is_empty(), "explanations change {changed:?}");
+        Ok(())
+    }
+
+    fn explain(&self, question: &Question) -> Result<Explanation> {
+        Ok(explain(question, self.bench.tables(), &self.view)?)
+    }
+
+    /// Whether the packet was sent to a backend, which is the one that was explained, as is all else.
+    fn check(
+        &self,
+        question: &Question,
+        told: &Explanation,
+        action: u32,
+        reason: Reason,
+        output: &[u8],
+    ) -> Result<bool> {
+        ensure!(is_explained(told.reason, reason), "another reason");
+        ensure!(action == code(reason.action()), "action {action}");
+        if !matches!(reason, Reason::SentBack | Reason::Redirected) {
+            return Ok(false);
+        }
+        let explained = told.backend.context("no backend is explained")?;
+        let to: &[u8; 6] = output.first_chunk().context("no whole frame was sent")?;
+        if let Some(backend) = self.backends.get(to) {
+            ensure!(explained == *backend, "it went to {backend}");
+            return Ok(true);
+        }
+        ensure!(explained == question.source, "it is no reply of that backend");
+        Ok(false)
+    }
+}
+
+/// The counters of packets, of all interfaces.
+struct Verdicts(PerCpuArray<aya::maps::MapData, PacketCount>);
+
+/// Packets by their reasons.
+struct Counted(BTreeMap<Reason, u64>);
+
+impl Verdicts {
+    /// Of the interface that packets of a test count for.
+    fn read(&self) -> Result<Counted> {
+        let mut counted = BTreeMap::new();
+        for reason in Reason::ALL.iter().copied() {
+            let of_cpus = self.0.get(&verdict_slot(0, reason as u32), 0)?;
+            counted.insert(reason, of_cpus.iter().map(|count| count.packets).sum());
+        }
+        Ok(Counted(counted))
+    }
+}
+
+impl Counted {
+    /// The reason of the one packet that was counted since.
+    fn one_more(&self, later: &Self) -> Result<Reason> {
+        let more: Vec<_> = later
+            .0
+            .iter()
+            .filter(|(reason, count)| self.0.get(*reason) != Some(*count))
+            .map(|(reason, count)| (*reason, count - self.0[reason]))
+            .collect();
+        match more[..] {
+            [(reason, 1)] => Ok(reason),
+            _ => bail!("counted: {more:?}"),
         }
     }
-    Ok(())
+}
+
+/// The ends of the reply to a packet that was sent to a backend whose replies come back: source, destination and protocol.
+fn reply(
+    question: &Question,
+    told: &Explanation,
+    output: &[u8],
+) -> Result<Option<(SocketAddr, SocketAddr, Protocol)>> {
+    let is_request = told.backend.is_some_and(|backend| backend != question.source);
+    // Only those clients have a route.
+    let may_reply = match told.mode {
+        Some(Mode::Nat) => true,
+        Some(Mode::Dnat) => FAMILIES
+            .iter()
+            .any(|side| side.client(0).ip() == question.source.ip()),
+        Some(Mode::L2dsr | Mode::Ipip | Mode::Gue) | None => false,
+    };
+    if told.reason != Reason::SentBack || !is_request || !may_reply {
+        return Ok(None);
+    }
+    let sent = frames::Frame::parse(output).context("no whole packet was sent")?;
+    Ok(Some((sent.destination, sent.source, question.protocol)))
 }
 
 /// What explanations take names from: there are none.
@@ -136,176 +254,46 @@ pub(crate) fn view(target: &Target) -> ControlView {
     }
 }
 
-/// Whether a packet with this reason is explained. Budgets and routes are not part of an explanation.
-fn is_explained(explained: &Explanation, reason: Reason) -> bool {
+/// Whether packets with this explanation may be counted so. Budgets of answers are not part of an explanation.
+fn is_explained(explained: Reason, counted: Reason) -> bool {
     let over_budget = [
         (Reason::TooBigAnswered, Reason::TooBig),
         (Reason::RejectedUnreachable, Reason::UnreachableRate),
     ];
-    explained.reason == reason || over_budget.contains(&(explained.reason, reason))
+    explained == counted || over_budget.contains(&(explained, counted))
 }
 
-/// Has frames leave where they came in, some backends dead, and some behind a small MTU.
-fn prepare(bench: &Bench, rng: &mut Rng) -> Result<()> {
+/// Number of an action (`enum xdp_action` of linux/bpf.h).
+const fn code(action: Action) -> u32 {
+    match action {
+        Action::Aborted => ABORTED,
+        Action::Drop => DROP,
+        Action::Pass => PASS,
+        Action::Tx => TX,
+        Action::Redirect => REDIRECT,
+    }
+}
+
+/// Has frames leave where they came in, each backend's to an address of its own; some backends dead, and some behind a small MTU.
+fn prepare(bench: &Bench, rng: &mut Rng) -> Result<BTreeMap<[u8; 6], SocketAddr>> {
     let mut records: Array<_, Backend> = Array::try_from(bench.map(map_names::BACKENDS)?)?;
-    for id in 1..=BACKENDS {
-        let mut record = records.get(&id, 0)?;
+    let mut backends = BTreeMap::new();
+    for id in (1..=BACKENDS).map(BackendId) {
+        let mut record = records.get(&u32::from(id.0), 0)?;
         if record.has(IN_USE) {
             bench::resolve(&mut record);
+            let [high, low] = id.0.to_be_bytes();
+            record.next_hop_mac = [2, 0, 0, 0xbe, high, low];
+            let address = SocketAddr::new(record.address.to_ip(), record.port.get());
+            backends.insert(record.next_hop_mac, address);
             if rng.u8(..6) == 0 {
                 record.flags &= !ALIVE;
             }
             if rng.u8(..4) == 0 {
                 record.mtu = SMALL_MTU;
             }
-            records.set(id, record, 0)?;
+            records.set(u32::from(id.0), record, 0)?;
         }
     }
-    Ok(())
-}
-
-/// Services of every kind in random settings, on one address of each family, and a prefix beside it.
-fn target(rng: &mut Rng) -> Target {
-    let mut services = BTreeMap::new();
-    for side in FAMILIES {
-        for protocol in [Protocol::Tcp, Protocol::Udp] {
-            for port in PORTS.into_iter().filter(|port| *port != PORTS[5]) {
-                let key = ServiceKey::new(side.vip(port).ip(), port, protocol);
-                services.insert(key, service(rng, side, 9_000 + 10 * port).into());
-            }
-            let prefix = ServiceKey::of_prefix(around(side), PORTS[0], protocol);
-            services.insert(prefix, service(rng, side, 9_005 + 10 * PORTS[0]).into());
-        }
-    }
-    Target {
-        services,
-        ..bench::target(|_, _| {})
-    }
-}
-
-/// A prefix with addresses of no other service.
-fn around(side: Side) -> Prefix {
-    let bits = if side.vip(0).is_ipv4() { 28 } else { 124 };
-    Prefix::around(in_prefix(side, 0), bits)
-}
-
-fn in_prefix(side: Side, last: u8) -> IpAddr {
-    if side.vip(0).is_ipv4() {
-        Ipv4Addr::new(203, 0, 113, last).into()
-    } else {
-        Ipv6Addr::new(0x2001, 0xdb8, 0x113, 0, 0, 0, 0, last.into()).into()
-    }
-}
-
-/// A service whose backends have ports from this one on.
-fn service(rng: &mut Rng, side: Side, first: u16) -> TargetService {
-    let modes = [Mode::Nat, Mode::Dnat, Mode::L2dsr, Mode::Ipip, Mode::Gue];
-    let mode = modes[rng.usize(..modes.len())];
-    let mut service = with_backend(mode, side.backend(first));
-    service.backends.clear();
-    for last in 0..rng.u16(..4) {
-        // Of another family or mode than its service.
-        let family = if rng.u8(..3) == 0 {
-            [V4, V6][rng.usize(..2)]
-        } else {
-            side
-        };
-        let mode = if rng.u8(..4) == 0 {
-            modes[rng.usize(..modes.len())]
-        } else {
-            mode
-        };
-        // A reply of mode dnat has the service's family.
-        let family = if mode == Mode::Dnat { side } else { family };
-        let address = SocketAddr::new(family.backend(0).ip(), first + last);
-        let backend = TargetBackend {
-            mode,
-            weight: 1,
-            alive: true,
-            held_back: 0,
-            tunnel_source: None,
-            group: Group(rng.u16(..2)),
-        };
-        service.backends.insert(address, backend);
-    }
-    let one_of = |rng: &mut Rng| rng.u8(..3) == 0;
-    if one_of(rng) {
-        service.on_empty = OnEmpty::Reject;
-    }
-    if one_of(rng) {
-        service.affinity = Affinity::Source;
-    }
-    if one_of(rng) {
-        let client = [side.client(0).ip(), side.strange_client()][rng.usize(..2)];
-        let near = Prefix::around(client, Prefix::most(client));
-        service.clients = BTreeMap::from([(near, Group(1))]);
-    }
-    if one_of(rng) {
-        service.tracking = Tracking::Full;
-    }
-    if one_of(rng) {
-        let client = side.strange_client();
-        service.guard = Guard {
-            deny: vec![Prefix::around(client, if client.is_ipv4() { 32 } else { 128 })],
-            ..Guard::default()
-        };
-    }
-    service
-}
-
-/// A packet, and the question about it.
-fn packet(rng: &mut Rng, replies: &[(SocketAddr, SocketAddr, Protocol)]) -> (Question, Frame) {
-    let side = FAMILIES[rng.usize(..2)];
-    let protocol = [Protocol::Tcp, Protocol::Udp][rng.usize(..2)];
-    let port = PORTS[rng.usize(..PORTS.len())];
-    let client = match rng.u8(..12) {
-        0 => side.vip(0).ip(),
-        1 => side.strange_client(),
-        2 => not_a_host(rng, side),
-        _ => side.client(0).ip(),
-    };
-    let destination = match rng.u8(..8) {
-        0 => side.snat(3000 + rng.u16(..20)),
-        1 => SocketAddr::new(in_prefix(side, rng.u8(..16)), port),
-        _ => side.vip(port),
-    };
-    let source = SocketAddr::new(client, 40_000 + rng.u16(..CLIENT_PORTS));
-    let (source, destination, protocol) = match rng.u8(..6) {
-        0 if !replies.is_empty() => replies[rng.usize(..replies.len())],
-        _ => (source, destination, protocol),
-    };
-    let opens = protocol == Protocol::Tcp && rng.bool();
-    let ttl = [64, 64, 64, 2, 1, 0][rng.usize(..6)];
-    let payload = vec![0; [0, 10, 400][rng.usize(..3)]];
-    let frame = match protocol {
-        Protocol::Tcp => Frame::tcp(source, destination, if opens { SYN } else { ACK }, ttl, &payload),
-        Protocol::Udp => Frame::udp(source, destination, ttl, &payload),
-    };
-    let question = Question {
-        source,
-        destination,
-        protocol,
-        opens,
-        ifindex: INGRESS,
-        ttl,
-        length: u16::try_from(frame.len() - 14).unwrap_or(u16::MAX),
-        connection_id: Vec::new(),
-        outer: None,
-    };
-    (question, frame)
-}
-
-/// An address that is not of a host: some of these no packet may come from.
-fn not_a_host(rng: &mut Rng, side: Side) -> IpAddr {
-    if side.vip(0).is_ipv4() {
-        let first = [0, 127, 224, 240][rng.usize(..4)];
-        Ipv4Addr::new(first, 0, 0, 1).into()
-    } else {
-        [
-            Ipv6Addr::LOCALHOST,
-            Ipv6Addr::UNSPECIFIED,
-            Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
-        ][rng.usize(..3)]
-        .into()
-    }
+    Ok(backends)
 }
