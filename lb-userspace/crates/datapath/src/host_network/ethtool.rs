@@ -151,7 +151,7 @@ impl Ethtool {
         let mut name = [0; libc::IFNAMSIZ];
         // The last byte stays 0.
         for (to, from) in name.iter_mut().zip(interface.bytes().take(libc::IFNAMSIZ - 1)) {
-            *to = from.cast_signed();
+            *to = libc::c_char::from_ne_bytes([from]);
         }
         let mut ifreq = libc::ifreq {
             ifr_name: name,
