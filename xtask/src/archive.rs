@@ -17,6 +17,8 @@ use crate::{
 /// An apt with this machine's sources and keys, but without its installed packages.
 pub(crate) struct Archive {
     dir: PathBuf,
+    /// A kind of processor whose packages it has besides this machine's, by Debian's word.
+    foreign: Option<&'static str>,
 }
 
 impl Archive {
@@ -25,8 +27,17 @@ impl Archive {
     /// # Errors
     /// When the cache cannot be written. A source that does not answer is a warning: the others may suffice.
     pub(crate) fn open() -> Result<Self> {
+        Self::open_with(None)
+    }
+
+    /// As [`Archive::open`], with packages for another kind of processor, too: `NAME:arm64`.
+    ///
+    /// # Errors
+    /// As [`Archive::open`].
+    pub(crate) fn open_with(foreign: Option<&'static str>) -> Result<Self> {
         let archive = Self {
             dir: cache_dir()?.join("apt"),
+            foreign,
         };
         for part in ["lists/partial", "archives/partial"] {
             let part = archive.dir.join(part);
@@ -144,6 +155,13 @@ impl Archive {
             "Acquire::Retries=3".to_owned(),
         ] {
             command.args(["-o", &option]);
+        }
+        if let Some(foreign) = self.foreign {
+            // The list in the configuration is empty where the machine has none but its own.
+            let own = output_of(Command::new("dpkg").arg("--print-architecture")).unwrap_or_default();
+            for arch in [own.as_str(), foreign] {
+                command.args(["-o", &format!("APT::Architectures::={arch}")]);
+            }
         }
         command.env("LC_ALL", "C");
         command

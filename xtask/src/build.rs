@@ -1,10 +1,6 @@
 //! `cargo xtask build`: the XDP program, then `lb` with the program inside.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::Path, process::Command};
 
 use anyhow::{Context, Result};
 
@@ -133,19 +129,6 @@ pub(crate) fn load_tool(workspace: &Workspace) -> Result<PathBuf> {
         .args(["build", "--profile", profile, "--package", "lb-bench"]))
     .context("building lb-bench")?;
     Ok(workspace.target.join(profile).join("lb-bench"))
-}
-
-/// Builds `liblb_health.so`, optimised as a whole, and gives its path.
-pub(crate) fn health_library(workspace: &Workspace) -> Result<PathBuf> {
-    run(workspace
-        .cargo()
-        .args(["rustc", "--profile", Profile::Shipped.dir()])
-        .args(["--package", "lb-health", "--lib", "--crate-type", "cdylib"]))
-    .context("building liblb_health.so")?;
-    Ok(workspace
-        .target
-        .join(Profile::Shipped.dir())
-        .join("liblb_health.so"))
 }
 
 /// Copies a file unless the copy is there already, so that its time stamp, and with it all that is built from it,

@@ -36,7 +36,7 @@ const SCRIPTS: &str = "start";
 pub(crate) struct Program {
     /// Its command name.
     pub(crate) name: &'static str,
-    /// Its file, below the bundle's root.
+    /// Its file, below the bundle's root. A directory `*` stands for the only one at its place, whose name is a version.
     pub(crate) file: &'static str,
     /// Variables it needs; `@` stands for the bundle's root.
     pub(crate) env: &'static [(&'static str, &'static str)],
@@ -57,6 +57,25 @@ impl Program {
             args: &[],
             has_own_root: false,
         }
+    }
+
+    /// Its file in a bundle.
+    fn file_in(&self, root: &Path) -> Result<PathBuf> {
+        let mut file = root.to_owned();
+        for part in Path::new(self.file) {
+            if part == "*" {
+                let mut entries =
+                    fs::read_dir(&file).with_context(|| format!("cannot read {}", file.display()))?;
+                let first = entries
+                    .next()
+                    .with_context(|| format!("{} is empty", file.display()))?;
+                file = first?.path();
+            } else {
+                file.push(part);
+            }
+        }
+        ensure!(file.is_file(), "{} is not in its package", file.display());
+        Ok(file)
     }
 }
 
@@ -122,7 +141,7 @@ impl Bundle {
             .find(|program| program.name == name)
             .with_context(|| format!("no program {name} in the bundle {}", self.name))?;
         let libraries = Libraries::of(&root)?;
-        let mut files = vec![root.join(program.file)];
+        let mut files = vec![program.file_in(&root)?];
         if let Some(loaded) = libraries.loaded_by(program)? {
             files.push(libraries.loader.clone());
             files.extend(loaded);
@@ -136,7 +155,11 @@ impl Bundle {
             .collect()
     }
 
-    fn root(&self) -> Result<PathBuf> {
+    /// The directory that it is unpacked to.
+    ///
+    /// # Errors
+    /// When the place of the cache is unknown.
+    pub(crate) fn root(&self) -> Result<PathBuf> {
         Ok(cache_dir()?.join("programs").join(self.name))
     }
 
@@ -180,8 +203,7 @@ impl Libraries {
 
     /// The libraries that a program loads; none for a static one.
     fn loaded_by(&self, program: &Program) -> Result<Option<Vec<PathBuf>>> {
-        let file = self.root.join(program.file);
-        ensure!(file.is_file(), "{} is not in its package", file.display());
+        let file = program.file_in(&self.root)?;
         let dynamic = Command::new(&self.loader).arg("--verify").arg(&file).output()?;
         if !dynamic.status.success() {
             return Ok(None);
@@ -233,7 +255,7 @@ impl Libraries {
                 program.name
             ));
         }
-        words.push(quoted(&self.root.join(program.file).to_string_lossy()));
+        words.push(quoted(&program.file_in(&self.root)?.to_string_lossy()));
         words.extend(program.args.iter().map(|argument| place(argument)));
         self.write(program, &words.join(" "))
     }
@@ -244,8 +266,7 @@ impl Libraries {
             let dir = self.root.join(dir);
             fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
         }
-        let file = self.root.join(program.file);
-        ensure!(file.is_file(), "{} is not in its package", file.display());
+        program.file_in(&self.root)?;
         let script = format!(
             "for dir in {}; do mount --rbind \"/$dir\" \"$0/$dir\" || exit; done; \
              exec env -i HOME=/tmp \"$(command -v chroot)\" \"$0\" \"$@\"",
@@ -330,6 +351,18 @@ mod tests {
             ..bundle
         };
         assert_ne!(here, more.description(Path::new("/here")));
+    }
+
+    #[test]
+    fn a_file_is_found_below_a_directory_that_is_named_by_a_version() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("lib/12")).unwrap();
+        let program = Program::new("a", "lib/*/a");
+        let error = program.file_in(root.path()).unwrap_err();
+        assert!(error.to_string().contains("not in its package"), "{error}");
+        let file = root.path().join("lib/12/a");
+        fs::write(&file, "").unwrap();
+        assert_eq!(program.file_in(root.path()).unwrap(), file);
     }
 
     #[test]

@@ -13,7 +13,9 @@ use crate::{
     apt,
     archive::Archive,
     bundle::{Bundle, Program},
-    modules, workspace,
+    modules,
+    toolchain::DebianCompiler,
+    workspace,
     workspace::{cache_dir, find_program, output_of, program_dirs},
 };
 
@@ -141,6 +143,47 @@ const fn rpm_program(name: &'static str, file: &'static str) -> Program {
     }
 }
 
+/// A C compiler for 64-bit ARM, and an emulator of its programs. Not in `PATH`: its linker has the name of this machine's.
+const CROSS: Bundle = Bundle {
+    name: "cross",
+    packages: &[
+        "gcc-aarch64-linux-gnu",
+        "libc6-dev-arm64-cross",
+        "qemu-user-static",
+    ],
+    programs: &[
+        Program {
+            name: CROSS_COMPILER,
+            file: "usr/bin/aarch64-linux-gnu-gcc",
+            // Where it finds the files that it calls; those are dynamic programs, so it calls their scripts.
+            env: &[("GCC_EXEC_PREFIX", "@/usr/lib/gcc-cross/")],
+            args: &["-B@/start/"],
+            has_own_root: false,
+        },
+        Program::new("cc1", "usr/lib/gcc-cross/aarch64-linux-gnu/*/cc1"),
+        Program::new("collect2", "usr/lib/gcc-cross/aarch64-linux-gnu/*/collect2"),
+        Program::new("as", "usr/bin/aarch64-linux-gnu-as"),
+        Program::new("ld", "usr/bin/aarch64-linux-gnu-ld"),
+        Program::new(CROSS_ARCHIVER, "usr/bin/aarch64-linux-gnu-ar"),
+        Program::new(EMULATORS[0], "usr/bin/qemu-aarch64-static"),
+    ],
+};
+const CROSS_COMPILER: &str = "aarch64-linux-gnu-gcc";
+const CROSS_ARCHIVER: &str = "aarch64-linux-gnu-ar";
+const EMULATORS: [&str; 2] = ["qemu-aarch64-static", "qemu-aarch64"];
+
+/// Programs that build for 64-bit ARM, and one that runs what they build.
+pub(crate) struct CrossPrograms {
+    /// A C compiler, which links, too.
+    pub(crate) compiler: PathBuf,
+    /// `ar`
+    pub(crate) archiver: PathBuf,
+    /// Runs a static program for Linux.
+    pub(crate) emulator: PathBuf,
+    /// Where they are unpacked, if they are not installed.
+    pub(crate) root: Option<PathBuf>,
+}
+
 /// What the demo calls, which are a few of the programs for the tests: who only looks at it fetches no more.
 const DEMO: Bundle = Bundle {
     name: "demo",
@@ -158,6 +201,8 @@ const ALL: [&Bundle; 7] = [&TESTS, &BROWSER, &PEERS, &LOAD_TOOLS, &VM, &RPM, &DE
 const CLIPPY: &str = "rust-web-clippy";
 /// The compiler's package.
 const COMPILER: &str = "rustc-web";
+/// Its standard library, for linking.
+const STANDARD_LIBRARY: &str = "libstd-rust-web-dev";
 
 /// Sees to it that every program of the root lanes is there.
 ///
@@ -227,6 +272,66 @@ pub(crate) fn ensure_rpm() -> Result<()> {
 pub(crate) fn ensure_vm() -> Result<()> {
     ensure_bundle(&TESTS)?;
     ensure_bundle(&VM)
+}
+
+/// Provides compiler and emulator for 64-bit ARM: Debian's, unpacked; elsewhere those in `PATH`.
+///
+/// # Errors
+/// With the missing programs, where they cannot be fetched.
+pub(crate) fn cross() -> Result<CrossPrograms> {
+    if apt::is_debian() {
+        ensure_bundle(&CROSS)?;
+        let scripts = CROSS.scripts()?;
+        return Ok(CrossPrograms {
+            compiler: scripts.join(CROSS_COMPILER),
+            archiver: scripts.join(CROSS_ARCHIVER),
+            emulator: scripts.join(EMULATORS[0]),
+            root: Some(CROSS.root()?),
+        });
+    }
+    let find = |names: &[&str], what: &str| {
+        let found = names.iter().find_map(|name| find_program(name));
+        found.with_context(|| {
+            format!(
+                "no {} in PATH: install {what}, or leave this processor out with --arch",
+                names.join(" or ")
+            )
+        })
+    };
+    Ok(CrossPrograms {
+        compiler: find(
+            &[CROSS_COMPILER],
+            "a C compiler for 64-bit ARM with the GNU C library",
+        )?,
+        archiver: find(&[CROSS_ARCHIVER], "binutils for 64-bit ARM")?,
+        emulator: find(&EMULATORS, "qemu's user-mode emulation")?,
+        root: None,
+    })
+}
+
+/// Debian's Rust compiler, and a directory with its standard library for another kind of processor (`arm64`), for `--sysroot`.
+///
+/// # Errors
+/// When this machine has no such compiler, or the archive no such library of its version.
+pub(crate) fn standard_library(arch: &'static str) -> Result<(PathBuf, PathBuf)> {
+    let compiler = DebianCompiler::find().context("no Rust compiler of Debian is installed, either")?;
+    let version = output_of(Command::new("dpkg-query").args(["-W", "-f", "${Version}", COMPILER]))
+        .with_context(|| format!("{COMPILER} is not installed"))?;
+    let root = cache_dir()?
+        .join("programs")
+        .join(format!("std-{arch}-{}", version.replace(['/', ':'], "-")));
+    let sysroot = root.join("usr");
+    if !sysroot.join("lib/rustlib").is_dir() {
+        let package = format!("{STANDARD_LIBRARY}:{arch}={version}");
+        Archive::open_with(Some(arch))?
+            .unpack_alone(&package, &root)
+            .with_context(|| {
+                format!(
+                    "no {package} to go with {COMPILER}; `apt-get install --only-upgrade {COMPILER}` may bring a newer one"
+                )
+            })?;
+    }
+    Ok((compiler.rustc, sysroot))
 }
 
 /// The files of a program for a virtual machine, each with its place there.

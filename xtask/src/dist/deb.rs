@@ -28,11 +28,7 @@ const MAINTAINER: &str = "The lb authors <lb@example.org>";
 /// When there is no `dpkg-deb`, or it fails.
 pub(super) fn make(files: &Files, release: &Release, epoch: &Epoch) -> Result<PathBuf> {
     let version = format!("{}-1", release.version);
-    let arch = match std::env::consts::ARCH {
-        "x86_64" => "amd64",
-        "aarch64" => "arm64",
-        other => other,
-    };
+    let arch = release.arch.debian();
     let doc = "usr/share/doc/lb";
     let licence = files.template("LICENSE-MIT", &[])?;
     let licence: Vec<String> = licence.lines().map(indented).collect();

@@ -58,13 +58,13 @@ impl Files {
     pub(super) fn of(workspace: &Workspace, release: &Release, zsh: &str, epoch: &Epoch) -> Result<Self> {
         let dir = release.work.join("files");
         empty(&dir)?;
-        let lb = &release.binary;
-        copy(lb, &dir.join("usr/bin/lb"))?;
+        copy(&release.binary, &dir.join("usr/bin/lb"))?;
         for (from, to) in FILES {
             copy(&workspace.root.join(from), &dir.join(to))?;
         }
         documents(workspace, &dir.join(DOCUMENTS))?;
-        run(Command::new(lb)
+        run(release
+            .run()
             .arg("man")
             .arg(dir.join("usr/share/man/man1"))
             .stdout(std::process::Stdio::null()))?;
@@ -78,7 +78,7 @@ impl Files {
         compress(&changes)?;
         let zsh = format!("usr/share/zsh/{zsh}/_lb");
         for (shell, place) in COMPLETIONS.into_iter().chain([("zsh", zsh.as_str())]) {
-            let script = Command::new(lb).args(["completions", shell]).output()?;
+            let script = release.run().args(["completions", shell]).output()?;
             ensure!(script.status.success(), "no completions for {shell}");
             let place = dir.join(place);
             fs::create_dir_all(place.parent().context("a file without a directory")?)?;

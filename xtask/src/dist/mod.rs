@@ -1,6 +1,8 @@
 //! `cargo xtask dist`: a release in all forms that users install: archive, packages for Debian and for RPM, container image; with
 //! checksums and a bill of materials. The same sources, toolchain and `SOURCE_DATE_EPOCH` give the same bytes.
 
+mod arch;
+mod cross;
 mod deb;
 mod epoch;
 mod files;
@@ -19,6 +21,8 @@ use std::{
 use anyhow::{Context, Result, ensure};
 
 use self::{
+    arch::Arch,
+    cross::Machine,
     epoch::Epoch,
     files::Files,
     release::{Release, empty, sha256},
@@ -30,9 +34,12 @@ use crate::{build, packages, setup, workspace::Workspace};
 pub(crate) struct Options {
     /// What to make; the archive without this
     forms: Vec<Form>,
-    /// Make all forms
+    /// Make all forms, for all processors
     #[arg(long, conflicts_with = "forms")]
     all: bool,
+    /// For which processors; this machine's without this and --all
+    #[arg(long, value_name = "ARCH")]
+    arch: Option<Processors>,
     /// Pack this program instead of building one
     #[arg(long, value_name = "FILE")]
     binary: Option<PathBuf>,
@@ -56,46 +63,91 @@ enum Form {
     Sbom,
 }
 
+/// Processors to make a release for.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum Processors {
+    /// 64-bit x86
+    #[value(name = "x86_64")]
+    X86_64,
+    /// 64-bit ARM
+    Aarch64,
+    /// Both
+    All,
+}
+
+impl Options {
+    fn archs(&self) -> Result<Vec<Arch>> {
+        let archs = match self.arch {
+            Some(Processors::X86_64) => vec![Arch::X86_64],
+            Some(Processors::Aarch64) => vec![Arch::Aarch64],
+            Some(Processors::All) => Arch::ALL.to_vec(),
+            None if self.all && self.binary.is_none() => Arch::ALL.to_vec(),
+            None => vec![Arch::native()?],
+        };
+        ensure!(
+            self.binary.is_none() || archs.len() == 1,
+            "--binary names one program: say for which processor, --arch x86_64 or --arch aarch64"
+        );
+        Ok(archs)
+    }
+}
+
 /// Runs `cargo xtask dist`.
 ///
 /// # Errors
 /// When the release does not build, or a form cannot be made.
 pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
+    let archs = options.archs()?;
+
     let forms = match options.forms.as_slice() {
         _ if options.all => <Form as clap::ValueEnum>::value_variants(),
         [] => &[Form::Tar],
         forms => forms,
     };
-    let binary = match &options.binary {
-        Some(binary) => binary.clone(),
-        None => {
-            let toolchain = setup::ensure(options.yes)?;
-            build::bpf(workspace, &toolchain)?;
-            static_build::lb(workspace)?
-        }
-    };
-    let release = Release {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        binary,
-        out: workspace.target.join("dist"),
-        work: workspace.target.join("dist/work"),
-        quick: false,
-    };
-    empty(&release.out)?;
-    empty(&release.work)?;
+    // Before anything is built: it says what is missing.
+    let machines: Vec<(Arch, Machine)> = archs
+        .into_iter()
+        .map(|arch| Ok((arch, Machine::of(arch, workspace)?)))
+        .collect::<Result<_>>()?;
+    if options.binary.is_none() {
+        // The same object for all of them: its instructions and layouts are those of every 64-bit machine of one byte order.
+        let toolchain = setup::ensure(options.yes)?;
+        build::bpf(workspace, &toolchain)?;
+    }
+    let (out, work) = (workspace.target.join("dist"), workspace.target.join("dist/work"));
+    empty(&out)?;
+    empty(&work)?;
     let epoch = Epoch::find(workspace)?;
     let mut made = Vec::new();
-    for form in forms {
-        made.push(match form {
-            Form::Tar => tarball::make(workspace, &release, &build::health_library(workspace)?, &epoch)?,
-            Form::Deb => deb(workspace, &release, &epoch)?,
-            Form::Rpm => rpm(workspace, &release, &epoch)?,
-            Form::Oci => oci::make(workspace, &release, &epoch)?,
-            Form::Sbom => sbom::make(workspace, &release, &epoch)?,
-        });
+    for (arch, machine) in &machines {
+        let binary = match &options.binary {
+            Some(binary) => binary.clone(),
+            None => static_build::lb(workspace, *arch, machine)?,
+        };
+        let release = Release {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            arch: *arch,
+            emulator: machine.emulator().map(Path::to_owned),
+            binary,
+            out: out.clone(),
+            work: work.clone(),
+            quick: false,
+        };
+        for form in forms {
+            made.push(match form {
+                Form::Tar => {
+                    let library = static_build::health_library(workspace, *arch, machine)?;
+                    tarball::make(workspace, &release, &library, &epoch)?
+                }
+                Form::Deb => deb(workspace, &release, &epoch)?,
+                Form::Rpm => rpm(workspace, &release, &epoch)?,
+                Form::Oci => oci::make(workspace, &release, &epoch)?,
+                Form::Sbom => sbom::make(workspace, &release, &epoch)?,
+            });
+        }
     }
-    made.push(checksums(&release.out, &made)?);
-    fs::remove_dir_all(&release.work).with_context(|| format!("cannot remove {}", release.work.display()))?;
+    made.push(checksums(&out, &made)?);
+    fs::remove_dir_all(&work).with_context(|| format!("cannot remove {}", work.display()))?;
     for file in made {
         println!("{}", file.display());
     }
@@ -112,8 +164,11 @@ pub(crate) fn for_tests(workspace: &Workspace, binary: &Path) -> Result<PathBuf>
     let epoch = Epoch::find(workspace)?;
     let make = |out: &Path| -> Result<Vec<PathBuf>> {
         empty(out)?;
+        let arch = Arch::native()?;
         let release = |version: &str| Release {
             version: version.to_owned(),
+            arch,
+            emulator: None,
             binary: binary.to_owned(),
             out: out.to_owned(),
             work: out.join("work"),

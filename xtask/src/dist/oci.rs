@@ -2,7 +2,6 @@
 //! three documents in JSON are all it is.
 
 use std::{
-    env::consts::ARCH,
     fs,
     path::{Path, PathBuf},
 };
@@ -57,7 +56,7 @@ pub(super) fn make(workspace: &Workspace, release: &Release, epoch: &Epoch) -> R
     let created = epoch.formatted("+%Y-%m-%dT%H:%M:%SZ")?;
     let config = json!({
         "created": created,
-        "architecture": match ARCH { "x86_64" => "amd64", "aarch64" => "arm64", other => other },
+        "architecture": release.arch.debian(),
         "os": "linux",
         "config": {
             "Entrypoint": ["/usr/bin/lb"],
@@ -92,7 +91,8 @@ pub(super) fn make(workspace: &Workspace, release: &Release, epoch: &Epoch) -> R
         json!({"imageLayoutVersion": "1.0.0"}).to_string(),
     )?;
     epoch.stamp(&image)?;
-    let archive = release.out.join(format!("lb-{}-{ARCH}-oci.tar", release.version));
+    let arch = release.arch.word();
+    let archive = release.out.join(format!("lb-{}-{arch}-oci.tar", release.version));
     run(epoch
         .tar()
         .arg("--file")

@@ -8,12 +8,17 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
+use super::arch::Arch;
 use crate::workspace::output_of;
 
 /// All that forms of a release have in common.
 pub(super) struct Release {
     /// Version of the packages.
     pub(super) version: String,
+    /// Kind of processor.
+    pub(super) arch: Arch,
+    /// Runs its programs, if this machine cannot.
+    pub(super) emulator: Option<PathBuf>,
     /// The program that they bring.
     pub(super) binary: PathBuf,
     /// Where they go.
@@ -22,6 +27,20 @@ pub(super) struct Release {
     pub(super) work: PathBuf,
     /// Whether packages are made quickly instead of small.
     pub(super) quick: bool,
+}
+
+impl Release {
+    /// A command that runs its program here.
+    pub(super) fn run(&self) -> Command {
+        match &self.emulator {
+            Some(emulator) => {
+                let mut command = Command::new(emulator);
+                command.arg(&self.binary);
+                command
+            }
+            None => Command::new(&self.binary),
+        }
+    }
 }
 
 /// An empty directory at `dir`.

@@ -1,6 +1,6 @@
 //! The package for RPM, by `rpmbuild`.
 
-use std::{env::consts::ARCH, path::PathBuf, process::Command};
+use std::{path::PathBuf, process::Command};
 
 use anyhow::{Context, Result};
 
@@ -36,13 +36,13 @@ pub(super) fn make(files: &Files, release: &Release, epoch: &Epoch) -> Result<Pa
         )?;
     }
     epoch.stamp(&files.dir)?;
+    let arch = release.arch.word();
     let top = release.work.join("rpm");
     let spec = top.join("lb.spec");
     let text = files.template(
         "dist/lb.spec",
         &[
             ("@VERSION@", &release.version),
-            ("@ARCH@", ARCH),
             ("@FILES@", &files.dir.display().to_string()),
         ],
     )?;
@@ -50,7 +50,7 @@ pub(super) fn make(files: &Files, release: &Release, epoch: &Epoch) -> Result<Pa
     std::fs::write(&spec, text)?;
     let compression = if release.quick { "w1.gzdio" } else { "w9.xzdio" };
     let mut build = Command::new("rpmbuild");
-    build.args(["-bb", "--target", ARCH]);
+    build.args(["-bb", "--target", arch]);
     let own = [
         format!("_topdir {}", top.display()),
         format!("_dbpath {}", top.join("db").display()),
@@ -64,5 +64,5 @@ pub(super) fn make(files: &Files, release: &Release, epoch: &Epoch) -> Result<Pa
     build.env(epoch::VARIABLE, epoch.seconds()).arg(&spec);
     packages::in_path(&mut build)?;
     progress::step("building the package for RPM", &apt::log_file("rpm")?, &mut build).context("rpmbuild")?;
-    Ok(release.out.join(format!("lb-{}-1.{ARCH}.rpm", release.version)))
+    Ok(release.out.join(format!("lb-{}-1.{arch}.rpm", release.version)))
 }

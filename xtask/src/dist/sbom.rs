@@ -3,7 +3,6 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    env::consts::ARCH,
     fs,
     path::PathBuf,
 };
@@ -34,7 +33,7 @@ pub(super) fn make(workspace: &Workspace, release: &Release, epoch: &Epoch) -> R
             "--locked",
             "--filter-platform",
         ])
-        .arg(format!("{ARCH}-unknown-linux-gnu"));
+        .arg(release.arch.target());
     let output = cargo.output().context("cannot start cargo")?;
     ensure!(
         output.status.success(),
@@ -55,9 +54,10 @@ pub(super) fn make(workspace: &Workspace, release: &Release, epoch: &Epoch) -> R
         "components": components,
         "dependencies": dependencies,
     });
+    let arch = release.arch.word();
     let file = release
         .out
-        .join(format!("lb-{}-{ARCH}.cdx.json", release.version));
+        .join(format!("lb-{}-{arch}.cdx.json", release.version));
     fs::write(&file, bill.to_string())?;
     bill["serialNumber"] = serial(&sha256(&file)?).into();
     fs::write(&file, format!("{bill:#}\n"))?;

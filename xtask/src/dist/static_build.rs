@@ -1,50 +1,89 @@
-//! `lb` for releases: one static program for any distribution, optimised as a whole, without paths of this machine.
+//! Programs for releases, optimised as a whole, without paths of this machine: `lb`, one static program for any distribution, and the
+//! library of health checks.
 
-use std::{env::consts::ARCH, fs, path::PathBuf};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context, Result, bail};
 
+use super::{arch::Arch, cross::Machine};
 use crate::{
     build::{self, Profile},
     rust_flags,
     workspace::{Workspace, run},
 };
 
-/// Builds it with the C library inside, which it needs for nothing that would have to be loaded: `lb` itself looks up users, groups and
+/// Builds `lb` with the C library inside, which it needs for nothing that would have to be loaded: `lb` itself looks up users, groups and
 /// host names.
 ///
 /// # Errors
 /// When it does not build, or has a path of this machine inside.
-pub(super) fn lb(workspace: &Workspace) -> Result<PathBuf> {
-    let target = format!("{ARCH}-unknown-linux-gnu");
-    // With a target of their own name, flags are not for build scripts and macros, which cannot be static.
-    run(workspace
-        .cargo()
-        .args(["build", "--locked", "--package", "lb-userspace", "--bin", "lb"])
-        .args(["--profile", Profile::Shipped.dir(), "--target", &target])
-        .env(
-            rust_flags::VARIABLE,
-            rust_flags::with_hidden_paths(workspace, &["-Ctarget-feature=+crt-static"]),
-        )
-        .env("LB_COMMIT", build::commit(workspace)))
-    .context("building lb")?;
-    let lb = workspace
-        .target
-        .join(target)
-        .join(Profile::Shipped.dir())
-        .join("lb");
-    let bytes = fs::read(&lb).with_context(|| format!("cannot read {}", lb.display()))?;
+pub(super) fn lb(workspace: &Workspace, arch: Arch, machine: &Machine) -> Result<PathBuf> {
+    let mut cargo = workspace.cargo();
+    cargo
+        .args(["build", "--package", "lb-userspace", "--bin", "lb"])
+        .env("LB_COMMIT", build::commit(workspace));
+    build(
+        workspace,
+        arch,
+        machine,
+        cargo,
+        "lb",
+        "-Ctarget-feature=+crt-static",
+    )
+}
+
+/// Builds `liblb_health.so`.
+///
+/// # Errors
+/// When it does not build, or has a path of this machine inside.
+pub(super) fn health_library(workspace: &Workspace, arch: Arch, machine: &Machine) -> Result<PathBuf> {
+    let mut cargo = workspace.cargo();
+    cargo
+        .args(["rustc", "--package", "lb-health", "--lib"])
+        .args(["--crate-type", "cdylib"]);
+    build(
+        workspace,
+        arch,
+        machine,
+        cargo,
+        "liblb_health.so",
+        "-Ctarget-feature=-crt-static",
+    )
+}
+
+/// Runs cargo, and gives the path of its product.
+fn build(
+    workspace: &Workspace,
+    arch: Arch,
+    machine: &Machine,
+    mut cargo: Command,
+    product: &str,
+    linked: &str,
+) -> Result<PathBuf> {
+    let own = machine.flags();
+    let mut flags = vec![linked];
+    flags.extend(own.iter().map(String::as_str));
+    cargo.args(["--locked", "--profile", Profile::Shipped.dir()]).env(
+        rust_flags::VARIABLE,
+        rust_flags::with_hidden_paths(workspace, &flags),
+    );
+    machine.build_for(&mut cargo, arch, workspace);
+    run(&mut cargo).with_context(|| format!("building {product} for {}", arch.word()))?;
+    let file = machine
+        .products(workspace, arch, Profile::Shipped.dir())
+        .join(product);
+    let bytes = fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
     for (path, _) in rust_flags::hidden_paths(workspace) {
         let path = path.to_string_lossy();
         // The home of root is a word that occurs for other reasons.
         if path.matches('/').count() > 1 && contains(&bytes, path.as_bytes()) {
             bail!(
                 "{} has {path} inside: builds elsewhere would differ",
-                lb.display()
+                file.display()
             );
         }
     }
-    Ok(lb)
+    Ok(file)
 }
 
 fn contains(bytes: &[u8], word: &[u8]) -> bool {

@@ -1,9 +1,6 @@
 //! The archive, for machines without a package manager that we pack for.
 
-use std::{
-    env::consts::ARCH,
-    path::{Path, PathBuf},
-};
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
@@ -35,7 +32,7 @@ pub(super) fn make(
     library: &Path,
     epoch: &Epoch,
 ) -> Result<PathBuf> {
-    let name = format!("lb-{}-{ARCH}-linux", release.version);
+    let name = format!("lb-{}-{}-linux", release.version, release.arch.word());
     let dir = release.work.join(&name);
     empty(&dir)?;
     copy(&release.binary, &dir.join("lb"))?;
