@@ -122,23 +122,54 @@ impl Installed {
 
     /// Interfaces of the machine that have an XDP program.
     fn with_program(&self) -> Result<Vec<String>> {
-        with_program(&self.site.net.lb.ns)
+        let programs = programs(&self.site.net.lb.ns)?;
+        Ok(programs.into_iter().map(|(interface, _)| interface).collect())
+    }
+
+    /// What identifies the instructions of the program that all interfaces have: the whole one, which follows the first of a start.
+    fn program_tag(&self) -> Result<String> {
+        wait::until_true("the whole program runs", SOON, || {
+            let kept = self.machine.run("ls /sys/fs/bpf/lb/v*/programs")?;
+            Ok(!kept.is_empty() && !kept.contains("-first"))
+        })?;
+        let mut tags: Vec<String> = programs(&self.site.net.lb.ns)?
+            .into_iter()
+            .map(|(_, tag)| tag)
+            .collect();
+        ensure!(tags.len() == 2, "{tags:?}");
+        tags.dedup();
+        ensure!(tags.len() == 1, "two programs: {tags:?}");
+        Ok(tags.remove(0))
+    }
+
+    /// Installs another version under the load's connections: the daemon is another, and so is the program, by instructions.
+    fn exchange(&self, version: Version, load: &KeepAlive) -> Result<()> {
+        let before = (self.machine.main_pid("lb")?, self.program_tag()?);
+        let exchange = self
+            .machine
+            .run(&format!("dpkg --install {}", self.package(version)?))?;
+        ensure!(exchange.contains("Unpacking lb"), "{exchange}");
+        ensure!(self.machine.main_pid("lb")? != before.0, "the old daemon runs on");
+        ensure!(self.program_tag()? != before.1, "the old program runs on");
+        load.wait_rounds(ROUNDS)
     }
 }
 
-/// Which of two packages.
+/// Which of two packages, whose programs have other instructions.
 #[derive(Clone, Copy)]
 enum Version {
     This,
     Next,
 }
 
-fn with_program(ns: &Netns) -> Result<Vec<String>> {
-    let links: Value = serde_json::from_str(&ns.run("ip", &["-j", "link"])?)?;
+/// Interfaces that have an XDP program, with its tag.
+fn programs(ns: &Netns) -> Result<Vec<(String, String)>> {
+    let links: Value = serde_json::from_str(&ns.run("ip", &["-details", "-j", "link"])?)?;
     let links = links.as_array().cloned().unwrap_or_default();
+    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let attached = links.iter().filter(|link| link.get("xdp").is_some());
     Ok(attached
-        .filter_map(|link| link["ifname"].as_str().map(str::to_owned))
+        .map(|link| (word(&link["ifname"]), word(&link["xdp"]["prog"]["tag"])))
         .collect())
 }
 
@@ -216,11 +247,14 @@ fn a_package_lives_from_installation_to_purge() -> Result<()> {
     }
 
     let load = site.load()?;
-    let before = machine.main_pid("lb")?;
-    let upgrade = machine.run(&format!("dpkg --install {}", site.package(Version::Next)?))?;
-    ensure!(upgrade.contains("Unpacking lb"), "{upgrade}");
-    ensure!(machine.main_pid("lb")? != before, "the old daemon runs on");
-    load.wait_rounds(ROUNDS)?;
+    let first = site.program_tag()?;
+    site.exchange(Version::Next, &load)?;
+    site.exchange(Version::This, &load)?;
+    assert_eq!(
+        site.program_tag()?,
+        first,
+        "a downgrade brings the old program back"
+    );
     let file = machine.run("cat /etc/lb/lb.toml")?;
     ensure!(
         file.contains("\ninterfaces"),
@@ -330,6 +364,61 @@ fn freeze_thread(pid: u32, name: &str) -> Result<()> {
         return Ok(());
     }
     anyhow::bail!("no thread {name} in {pid}")
+}
+
+/// apt installs the package from a repository in a directory, upgrades it, goes back, and takes it away, with a running daemon each time.
+#[test]
+fn apt_installs_upgrades_and_removes_the_package() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let ns = Netns::new("apt")?;
+    let machine = Machine::boot(&ns)?;
+    machine
+        .run("mkdir /srv/lb && echo 'deb [trusted=yes] file:/srv/lb ./' > /etc/apt/sources.list.d/lb.list")?;
+    let apt = |line: &str| {
+        machine.run(&format!(
+            "DEBIAN_FRONTEND=noninteractive apt-get --quiet --yes {line} 2>&1"
+        ))
+    };
+    let publish = |version: &str| {
+        let package = made(&format!("lb_{version}-1_"), "deb")?;
+        machine.put(&package, &format!("/srv/lb/lb_{version}.deb"))?;
+        machine.run("cd /srv/lb && dpkg-scanpackages --multiversion . > Packages")?;
+        apt("update")
+    };
+    let (this, next) = (
+        env!("CARGO_PKG_VERSION"),
+        concat!(env!("CARGO_PKG_VERSION"), ".1"),
+    );
+    let installed = || machine.run("dpkg-query --show --showformat '${Version} ${db:Status-Status}' lb");
+
+    publish(this)?;
+    let installation = apt("install lb")?;
+    ensure!(
+        installation.contains("systemctl enable --now lb"),
+        "{installation}"
+    );
+    assert_eq!(installed()?, format!("{this}-1 installed"));
+    machine.run("systemctl enable --now lb")?;
+    let mut daemon = machine.main_pid("lb")?;
+
+    publish(next)?;
+    for (line, version) in [
+        ("upgrade".to_owned(), next),
+        (format!("install --allow-downgrades lb={this}-1"), this),
+    ] {
+        apt(&line)?;
+        assert_eq!(installed()?, format!("{version}-1 installed"));
+        let now = machine.main_pid("lb")?;
+        ensure!(now != daemon, "the daemon is the one from before {line}");
+        daemon = now;
+    }
+
+    apt("remove lb")?;
+    assert_eq!(installed()?, format!("{this}-1 config-files"));
+    machine.run("test ! -e /usr/bin/lb && test -f /etc/lb/lb.toml")?;
+    apt("purge lb")?;
+    machine.run("test ! -e /etc/lb && test ! -e /var/lib/lb")?;
+    Ok(())
 }
 
 /// The end of tunnels runs as its unit says, and removal takes it away.

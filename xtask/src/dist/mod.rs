@@ -7,6 +7,7 @@ mod deb;
 mod epoch;
 mod files;
 mod oci;
+mod other_program;
 mod release;
 mod rpm;
 mod sbom;
@@ -154,8 +155,8 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Makes what the lane of packages tests, around a binary that is there already: the package of this version and of the next one, and
-/// those of other systems. All of it twice, since the same input must give the same bytes.
+/// Makes what the lane of packages tests, around a binary that is there already: the package of this version and of the next one, which
+/// has another XDP program, and those of other systems. All of it twice, since the same input must give the same bytes.
 ///
 /// # Errors
 /// When a package cannot be made, or differs the second time.
@@ -165,7 +166,7 @@ pub(crate) fn for_tests(workspace: &Workspace, binary: &Path) -> Result<PathBuf>
     let make = |out: &Path| -> Result<Vec<PathBuf>> {
         empty(out)?;
         let arch = Arch::native()?;
-        let release = |version: &str| Release {
+        let release = |version: &str, binary: &Path| Release {
             version: version.to_owned(),
             arch,
             emulator: None,
@@ -175,7 +176,9 @@ pub(crate) fn for_tests(workspace: &Workspace, binary: &Path) -> Result<PathBuf>
             quick: true,
         };
         let version = env!("CARGO_PKG_VERSION");
-        let (this, next) = (release(version), release(&format!("{version}.1")));
+        let other = out.join("work/next/lb");
+        other_program::write(binary, &workspace.bpf_object(), &other)?;
+        let (this, next) = (release(version, binary), release(&format!("{version}.1"), &other));
         Ok(vec![
             deb(workspace, &this, &epoch)?,
             rpm(workspace, &this, &epoch)?,
