@@ -1,10 +1,11 @@
-//! Parts of the data plane that libFuzzer, and with few inputs `cargo test`, test on the host. Each target takes any
+//! Parts of `lb` that read what others wrote, and that libFuzzer, and with few inputs `cargo test`, test on the host. Each target takes any
 //! bytes and panics if an invariant is broken.
 #![allow(clippy::panic, reason = "targets report failures by a panic")]
 
 mod connection_ids;
 mod frames;
 mod slot;
+mod sources;
 mod tags;
 
 /// Parses a frame as the XDP program and as etherparse do: if both find ports, these are equal.
@@ -22,4 +23,9 @@ pub fn slots(history: &[u8]) {
 pub fn marks(bytes: &[u8]) {
     tags::check(bytes);
     connection_ids::check(bytes);
+}
+
+/// Imports the text as a configuration of each kind: it is refused, or gives a file that `lb check-config` accepts.
+pub fn import(text: &[u8]) {
+    sources::check(text);
 }

@@ -45,6 +45,87 @@ fn tags_and_connection_ids_mean_the_same_on_the_way_back() {
     }
 }
 
+/// Words of the configurations that are imported.
+const WORDS: [&str; 64] = [
+    "global",
+    "defaults",
+    "frontend",
+    "listen",
+    "backend",
+    "bind",
+    "server",
+    "default_backend",
+    "use_backend",
+    "mode",
+    "tcp",
+    "http",
+    "balance",
+    "source",
+    "option",
+    "httpchk",
+    "tcp-check",
+    "expect",
+    "string",
+    "check",
+    "inter",
+    "2s",
+    "rise",
+    "99999999999",
+    "acl",
+    "src",
+    "10.0.0.0/8",
+    "tcp-request",
+    "connection",
+    "reject",
+    "if",
+    "{",
+    "}",
+    "!",
+    "\"",
+    "'",
+    "\\",
+    "$V",
+    "$V=",
+    "include",
+    "again",
+    "virtual_server",
+    "virtual_server_group",
+    "group",
+    "real_server",
+    "protocol",
+    "TCP",
+    "UDP",
+    "lb_kind",
+    "DR",
+    "TCP_CHECK",
+    "connect_port",
+    "-A",
+    "-a",
+    "-t",
+    "-r",
+    "-s",
+    "rr",
+    "-m",
+    "192.0.2.1:80",
+    "10.0.0.1",
+    "80",
+    "*:80-90",
+    "a",
+];
+
+#[test]
+fn imported_configurations_are_refused_or_accepted_by_lb() {
+    let mut rng = Rng::with_seed(4);
+    for _ in 0..inputs() / 20 {
+        let mut text = String::new();
+        for _ in 0..rng.usize(..60) {
+            text.push_str(WORDS[rng.usize(..WORDS.len())]);
+            text.push_str(["\n", " ", " ", " ", ""][rng.usize(..5)]);
+        }
+        lb_fuzz::import(text.as_bytes());
+    }
+}
+
 /// Whole packets of all kinds that are parsed.
 fn frames(rng: &mut Rng) -> Vec<u8> {
     let payload = bytes(rng, 40);

@@ -1,6 +1,10 @@
 //! `cargo xtask build`: the XDP program, then `lb` with the program inside.
 
-use std::{fs, path::Path, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result};
 

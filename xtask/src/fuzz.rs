@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: fuzzes the parts of the data plane that run on the host, under libFuzzer and guided by coverage.
+//! `cargo xtask fuzz`: fuzzes what reads packets and imported configurations on the host, under libFuzzer and guided by coverage.
 //! It needs a C++ compiler, but no nightly: without sanitizers a stable compiler suffices.
 
 use std::fs;
@@ -15,7 +15,7 @@ const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-leve
 /// Options of `cargo xtask fuzz`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// What to break: the parser, the slots of rings, or VLAN tags and connection ids
+    /// What to break: the parser, the slots of rings, VLAN tags and connection ids, or imported configurations
     target: Target,
     /// Arguments of libFuzzer, such as `-max_total_time=60`
     #[arg(last = true)]
@@ -28,6 +28,7 @@ enum Target {
     Parse,
     Slots,
     Marks,
+    Import,
 }
 
 impl Target {
@@ -36,6 +37,19 @@ impl Target {
             Self::Parse => "parse",
             Self::Slots => "slots",
             Self::Marks => "marks",
+            Self::Import => "import",
+        }
+    }
+
+    /// Directories of the checkout with inputs to begin with.
+    const fn seeds(self) -> &'static [&'static str] {
+        match self {
+            Self::Parse | Self::Slots | Self::Marks => &[],
+            Self::Import => &[
+                "lb-userspace/crates/import/tests/cases/haproxy",
+                "lb-userspace/crates/import/tests/cases/keepalived",
+                "lb-userspace/crates/import/tests/cases/ipvs",
+            ],
         }
     }
 }
@@ -64,6 +78,7 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
         .arg(workspace.target.join("fuzz-build"))
         .arg("--")
         .arg(&corpus)
+        .args(options.target.seeds().iter().map(|dir| workspace.root.join(dir)))
         // Failing inputs are written beside the corpus.
         .arg(format!("-artifact_prefix={}-", corpus.display()))
         .args(&options.arguments))

@@ -64,7 +64,7 @@ enum Command {
     Verifier(verifier::Options),
     /// Print which files of a crate use which, and fail if any have an import cycle
     Graph(graph::Options),
-    /// Try to break the parser and the slot logic on the host, under libFuzzer
+    /// Try to break the parser, the slot logic and the import of configurations on the host, under libFuzzer
     Fuzz(fuzz::Options),
     /// Make a release: archive, packages, container image, bill of materials
     Dist(dist::Options),

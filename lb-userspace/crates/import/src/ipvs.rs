@@ -1,6 +1,7 @@
 //! Rules of IPVS, as `ipvsadm -Sn` writes and `ipvsadm -R` reads them (ipvsadm(8)).
 
 use std::{
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
     rc::Rc,
 };
@@ -20,7 +21,7 @@ use crate::{
     error::ImportError,
     ipvs_words::{CHECKSUM, GRE, Method, Scheduling, gue_port, hash_flag, schedule},
     names::{self, Names},
-    statement::Statement,
+    statement::{Size, Statement},
 };
 
 /// Longest line, in bytes.
@@ -41,10 +42,13 @@ pub(crate) fn is_rule(line: &str) -> bool {
 /// Reads rules.
 ///
 /// # Errors
-/// A line is too long, or the text is a table of `ipvsadm -L`.
+/// A line or all of it is too long, or the text is a table of `ipvsadm -L`.
 pub(crate) fn import(file: &Rc<str>, text: &str, draft: &mut Draft) -> Result<(), ImportError> {
     let mut services: Vec<Rules> = Vec::new();
+    // The last service of each key.
+    let mut places: HashMap<ServiceKey, usize> = HashMap::new();
     let mut ports = Vec::new();
+    let mut size = Size::default();
     for (number, text) in (1..).zip(text.lines()) {
         if text.len() > MAX_LINE {
             return Err(ImportError::syntax(
@@ -62,6 +66,7 @@ pub(crate) fn import(file: &Rc<str>, text: &str, draft: &mut Draft) -> Result<()
         }
         let code = text.split('#').next().unwrap_or_default();
         let words: Vec<String> = code.split_whitespace().map(str::to_owned).collect();
+        size.add(file, number, words.len(), text.len())?;
         if words.is_empty() {
             continue;
         }
@@ -69,20 +74,23 @@ pub(crate) fn import(file: &Rc<str>, text: &str, draft: &mut Draft) -> Result<()
         draft.statements.push(Rc::clone(&line));
         let rule = Rule::read(&line);
         match (rule.action, rule.key) {
-            (Some(Action::AddService), Some(key)) => services.push(Rules {
-                key,
-                line,
-                scheduler: rule.scheduler,
-                is_persistent: rule.is_persistent,
-                by_port: rule.by_port,
-                servers: Vec::new(),
-            }),
+            (Some(Action::AddService), Some(key)) => {
+                places.insert(key, services.len());
+                services.push(Rules {
+                    key,
+                    line,
+                    scheduler: rule.scheduler,
+                    is_persistent: rule.is_persistent,
+                    by_port: rule.by_port,
+                    servers: Vec::new(),
+                });
+            }
             (Some(Action::AddServer), Some(key)) => {
                 let Some(server) = rule.server else {
                     line.lose_all("not imported: the server has no IP address; call ipvsadm with -n");
                     continue;
                 };
-                match services.iter_mut().rev().find(|service| service.key == key) {
+                match places.get(&key).and_then(|place| services.get_mut(*place)) {
                     Some(service) => {
                         ports.extend(rule.method.gue_port);
                         service.servers.push((line, server, rule.weight, rule.method));

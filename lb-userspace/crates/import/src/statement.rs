@@ -8,8 +8,50 @@ use std::{
 
 use serde::Serialize;
 
+use crate::error::ImportError;
+
 /// Longest text of a line, in characters, that a remark repeats.
 const MAX_SHOWN: usize = 240;
+/// Most reasons of a line, and most words that a reason names.
+const MAX_REASONS: usize = 100;
+/// The last of more.
+const AND_MORE: &str = "…";
+/// Most words and bytes of a source with the files that it includes, its variables replaced. A word takes up to 100 bytes of memory.
+const MAX_WORDS: usize = 1 << 21;
+const MAX_BYTES: usize = 64 << 20;
+
+/// How much of a source was read, so that none takes memory or time without end.
+#[derive(Default, Debug)]
+pub(crate) struct Size {
+    words: usize,
+    bytes: usize,
+}
+
+impl Size {
+    /// Counts a line.
+    ///
+    /// # Errors
+    /// It is too much.
+    pub(crate) fn add(
+        &mut self,
+        file: &Rc<str>,
+        line: usize,
+        words: usize,
+        bytes: usize,
+    ) -> Result<(), ImportError> {
+        // A line without words costs, too.
+        self.words += words.max(1);
+        self.bytes += bytes;
+        if self.words > MAX_WORDS || self.bytes > MAX_BYTES {
+            let what = format!(
+                "with the files that it includes it is longer than {MAX_WORDS} words or {} MiB",
+                MAX_BYTES >> 20
+            );
+            return Err(ImportError::syntax(file, line, what));
+        }
+        Ok(())
+    }
+}
 
 /// A line of the source that has no counterpart, or only a part of one.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize)]
@@ -32,7 +74,7 @@ pub(crate) struct Statement {
     /// Line, from 1.
     pub(crate) line: usize,
     /// The line, without surrounding space.
-    text: String,
+    text: Rc<str>,
     /// Its words, without quotes and escapes.
     pub(crate) words: Vec<String>,
     /// Which words have neither a mapping nor a remark yet.
@@ -45,11 +87,22 @@ pub(crate) struct Statement {
 
 impl Statement {
     pub(crate) fn new(file: &Rc<str>, line: usize, text: &str, words: Vec<String>) -> Rc<Self> {
-        let whole = without_secrets(text.trim(), &words);
+        let shown = Self::shown(text, &words);
+        Self::part(file, line, shown, words)
+    }
+
+    /// A line as a remark repeats it.
+    pub(crate) fn shown(text: &str, words: &[String]) -> Rc<str> {
+        let whole = without_secrets(text.trim(), words);
         let mut shown: String = whole.chars().take(MAX_SHOWN).collect();
         if shown.len() < whole.len() {
             shown.push('…');
         }
+        shown.into()
+    }
+
+    /// A part of a line.
+    pub(crate) fn part(file: &Rc<str>, line: usize, shown: Rc<str>, words: Vec<String>) -> Rc<Self> {
         Rc::new(Self {
             file: Rc::clone(file),
             line,
@@ -102,14 +155,19 @@ impl Statement {
         let mut reasons = self.reasons.borrow_mut();
         let is_same =
             |(of, known): &&mut (Vec<String>, String)| *known == reason && of.is_empty() == words.is_none();
+        let count = reasons.len();
         match (reasons.iter_mut().find(is_same), words) {
             (Some((of, _)), Some(words)) => {
-                if !of.contains(&words) {
+                if of.len() < MAX_REASONS && !of.contains(&words) {
                     of.push(words);
+                } else if of.len() == MAX_REASONS {
+                    of.push(AND_MORE.to_owned());
                 }
             }
             (Some(_), None) => {}
-            (None, words) => reasons.push((words.into_iter().collect(), reason)),
+            (None, words) if count < MAX_REASONS => reasons.push((words.into_iter().collect(), reason)),
+            (None, _) if count == MAX_REASONS => reasons.push((Vec::new(), AND_MORE.to_owned())),
+            (None, _) => {}
         }
     }
 
@@ -168,7 +226,7 @@ impl Statement {
         Some(Remark {
             file: self.file.to_string(),
             line: self.line,
-            text: self.text.clone(),
+            text: self.text.to_string(),
             reasons,
         })
     }
@@ -184,23 +242,42 @@ const BEFORE_SECRETS: [&str; 6] = [
     "agent-send",
 ];
 
-/// A line with passwords masked: the file that it is repeated in may have other readers.
+/// A line with passwords masked: the file that it is repeated in may have other readers. What is not shown may be missing.
 fn without_secrets(text: &str, words: &[String]) -> String {
-    let mut shown = text.to_owned();
+    const MASK: &str = "***";
+    let mut shown = String::new();
+    // Words stand in the order of the text.
+    let mut rest = text;
     for pair in words.windows(2) {
         let [before, secret] = pair else { continue };
         if !BEFORE_SECRETS.contains(&before.as_str()) || secret.is_empty() {
             continue;
         }
-        let Some(from) = shown.find(before.as_str()).map(|at| at + before.len()) else {
-            continue;
-        };
-        match shown.get(from..).and_then(|rest| rest.find(secret.as_str())) {
-            Some(at) => shown.replace_range(from + at..from + at + secret.len(), "***"),
+        // No character has more bytes.
+        if shown.len() > 4 * MAX_SHOWN {
+            break;
+        }
+        let behind = rest
+            .find(before.as_str())
+            .and_then(|at| rest.split_at_checked(at + before.len()));
+        let found = behind.and_then(|(_, behind)| behind.split_once(secret.as_str()));
+        match (behind, found) {
+            (Some((head, _)), Some((between, after))) => {
+                shown.extend([head, between, MASK]);
+                rest = after;
+            }
             // Written with quotes or escapes.
-            None => shown.replace_range(from.., " ***"),
+            (Some((head, _)), None) => {
+                shown.extend([head, " ", MASK]);
+                return shown;
+            }
+            (None, _) => {
+                shown.push_str(MASK);
+                return shown;
+            }
         }
     }
+    shown.push_str(rest);
     shown
 }
 
@@ -244,6 +321,36 @@ mod tests {
     }
 
     #[test]
+    fn a_source_is_read_up_to_a_limit() {
+        let file: Rc<str> = "a.cfg".into();
+        let mut size = Size::default();
+        size.add(&file, 1, MAX_WORDS - 1, 10).unwrap();
+        size.add(&file, 2, 0, 10).unwrap();
+        let error = size.add(&file, 3, 0, 0).unwrap_err();
+        assert!(
+            error.to_string().starts_with("a.cfg:3: with the files"),
+            "{error}"
+        );
+        let mut size = Size::default();
+        size.add(&file, 1, 1, MAX_BYTES).unwrap();
+        assert!(size.add(&file, 2, 1, 1).is_err());
+    }
+
+    #[test]
+    fn a_line_names_a_limited_number_of_words_and_reasons() {
+        let line = statement(&"x ".repeat(3 * MAX_REASONS));
+        for number in 0..2 * MAX_REASONS {
+            line.add(Some(number.to_string()), "same".to_owned());
+            line.note(number.to_string());
+        }
+        line.map_all();
+        let reasons = line.place().unwrap().reasons;
+        assert_eq!(reasons.len(), MAX_REASONS + 1);
+        assert!(reasons[0].ends_with("98, 99, …: same"), "{}", reasons[0]);
+        assert_eq!(reasons[MAX_REASONS], "…");
+    }
+
+    #[test]
     fn words_with_one_reason_share_it() {
         let line = statement("server a 10.0.0.1 maxconn 5 maxqueue 7");
         line.map(0..3);
@@ -264,13 +371,20 @@ mod tests {
             ("auth_pass secret", "auth_pass ***"),
             ("stats auth admin:secret", "stats auth ***"),
             ("user a insecure-password a", "user a insecure-password ***"),
+            ("auth a auth b", "auth *** auth ***"),
             ("option httpchk", "option httpchk"),
         ] {
             let line = statement(text);
             assert_eq!(line.place().unwrap().text, shown);
         }
-        let words = ["auth".to_owned(), "a b".to_owned()];
-        assert_eq!(without_secrets("auth a\\ b", &words), "auth ***");
+        for text in ["auth a\\ b", "au\\th a"] {
+            let words = ["auth".to_owned(), "a b".to_owned()];
+            let shown = without_secrets(text, &words);
+            assert!(
+                shown.ends_with("***") && !shown.contains('a') | shown.starts_with("auth "),
+                "{shown}"
+            );
+        }
     }
 
     #[test]

@@ -263,6 +263,27 @@ fn broken_input_is_an_error_or_an_accepted_file() {
     }
 }
 
+/// Variables and files that are named again and again make no source that takes memory without end.
+#[test]
+fn a_small_source_that_becomes_large_is_refused() {
+    let words = "a ".repeat(30_000);
+    let lines = "$V\n".repeat(100);
+    for (text, file) in [
+        (format!("$V={words}\n{lines}"), String::new()),
+        ("include f\n".repeat(100), words),
+    ] {
+        let error = import(Source {
+            name: "small",
+            text: &text,
+            kind: Some(Kind::Keepalived),
+            addresses: &[],
+            include: &|_, _| Ok(vec![("f".to_owned(), file.clone())]),
+        });
+        let error = error.unwrap_err().to_string();
+        assert!(error.contains("is longer than"), "{error}");
+    }
+}
+
 /// Lines of a large source.
 const MANY: usize = 5_000;
 
@@ -317,6 +338,21 @@ fn large_sources_end() {
                 "virtual_server_group g {{\n{}}}\nvirtual_server group g {{\n{}}}\n",
                 repeat(&|n| format!("{} 80\n", address(n))),
                 repeat(&|n| format!("real_server {} 80 {{\nTCP_CHECK {{\n}}\n}}\n", address(n)))
+            ),
+        ),
+        (
+            Kind::Haproxy,
+            format!(
+                "defaults\n{}{}",
+                repeat(&|_| " tcp-check expect string a\n".into()),
+                repeat(&|n| format!("listen a\n bind {}:80\n server s 10.0.0.1:80 check\n", address(n)))
+            ),
+        ),
+        (
+            Kind::Keepalived,
+            format!(
+                "virtual_server_group g {{\n192.0.0.0-192.0.255.255 80\n}}\n{}",
+                repeat(&|_| "virtual_server group g {\nprotocol TCP\n}\n".into())
             ),
         ),
         (

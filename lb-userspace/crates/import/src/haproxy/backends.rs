@@ -48,7 +48,7 @@ pub(super) fn servers(section: &Section, profile: &Profile) -> Vec<(Rc<Statement
 
 /// Adds the servers to a service, with checks, agents and what else they set for it.
 pub(super) fn add(draft: &mut ServiceDraft, profile: &Profile, servers: &[(Rc<Statement>, Params)]) {
-    draft.checks = profile.check.iter().chain(&profile.rules).cloned().collect();
+    draft.checks = profile.check.iter().chain(&*profile.rules).cloned().collect();
     draft
         .checks
         .extend(servers.iter().map(|(line, _)| Rc::clone(line)));
@@ -92,7 +92,7 @@ fn agent(service: &mut Service, servers: &[(Rc<Statement>, Params)]) {
     let defaults = AgentSettings::default();
     service.agent = Some(AgentSettings {
         port: first.agent_port,
-        send: first.agent_send.clone().unwrap_or_default(),
+        send: first.agent_send.as_deref().unwrap_or_default().to_owned(),
         interval: first.agent_inter.unwrap_or(defaults.interval),
         ..defaults
     });

@@ -15,7 +15,7 @@ const INTER: Duration = Duration::from_secs(2);
 /// The checks of a proxy with these servers. None if no server is checked.
 pub(super) fn settings(profile: &Profile, servers: &[(Rc<Statement>, Params)]) -> CheckSettings {
     let Some((first, lead)) = servers.iter().find(|(_, params)| params.check) else {
-        let lines = profile.check.iter().chain(&profile.rules);
+        let lines = profile.check.iter().chain(&*profile.rules);
         lines.for_each(|line| {
             line.lose_all("no server is checked: check is missing on the server lines");
         });
@@ -83,12 +83,16 @@ fn differences(first: &Statement, lead: &Params, servers: &[(Rc<Statement>, Para
 fn tls(lead: &Params) -> TlsCheck {
     TlsCheck {
         verify: lead.verify.unwrap_or(true),
-        server_name: lead.server_name.clone(),
-        ca_file: lead.ca_file.clone(),
-        cert_file: lead.cert_file.clone(),
-        key_file: lead.cert_file.clone(),
+        server_name: owned(&lead.server_name),
+        ca_file: owned(&lead.ca_file),
+        cert_file: owned(&lead.cert_file),
+        key_file: owned(&lead.cert_file),
         ..TlsCheck::default()
     }
+}
+
+fn owned(text: &Option<Rc<str>>) -> Option<String> {
+    text.as_deref().map(str::to_owned)
 }
 
 fn kind(profile: &Profile, lead: &Params, port: &mut Option<u16>) -> CheckKind {
@@ -136,7 +140,7 @@ fn kind(profile: &Profile, lead: &Params, port: &mut Option<u16>) -> CheckKind {
             };
             option.note("kind exec: the program gets LB_ADDRESS and LB_PORT, no arguments, no capabilities");
             CheckKind::Exec(ExecCheck {
-                command: vec![program.clone()],
+                command: vec![program.to_string()],
             })
         }
         _ => {
@@ -150,7 +154,7 @@ fn kind(profile: &Profile, lead: &Params, port: &mut Option<u16>) -> CheckKind {
 fn plain(by_tls: Option<TlsCheck>, lead: &Params) -> CheckKind {
     match by_tls {
         Some(check) => CheckKind::Tls(TlsCheck {
-            alpn: lead.alpn.clone(),
+            alpn: lead.alpn.to_vec(),
             ..check
         }),
         None => CheckKind::Tcp,
@@ -174,7 +178,7 @@ fn rules(profile: &Profile, kind: &str) -> Vec<Rc<Statement>> {
 }
 
 fn unused(profile: &Profile, why: &str) {
-    for rule in &profile.rules {
+    for rule in &*profile.rules {
         if rule.is_untouched() {
             rule.lose_all(why);
         }

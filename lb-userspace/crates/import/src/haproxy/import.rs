@@ -259,10 +259,8 @@ impl Import<'_> {
             front.lose("not imported: no client of this address family may send to it");
             return;
         }
-        if !self
-            .draft
-            .may_read(front.statements.len() + back.statements.len())
-        {
+        let lines = front.statements.len() + back.statements.len() + of_backend.rules.len();
+        if !self.draft.may_read(lines) {
             front.lose(TOO_MUCH);
             return;
         }

@@ -7,7 +7,7 @@ use lb_model::number;
 use super::{address::time, reasons, server::Params};
 use crate::statement::Statement;
 
-/// Settings of a proxy that have a counterpart.
+/// Settings of a proxy that have a counterpart. What can be long is shared: each proxy has that of its `defaults`.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Profile {
     /// Whether it reads HTTP.
@@ -17,11 +17,11 @@ pub(super) struct Profile {
     /// `option httpchk`, or another one that says how servers are checked.
     pub(super) check: Option<Rc<Statement>>,
     /// `http-check` and `tcp-check` lines.
-    pub(super) rules: Vec<Rc<Statement>>,
+    pub(super) rules: Rc<Vec<Rc<Statement>>>,
     /// Whether these are of the `defaults`; those of the proxy replace them.
     rules_inherited: bool,
     /// `external-check command`.
-    pub(super) program: Option<String>,
+    pub(super) program: Option<Rc<str>>,
     /// `timeout connect`.
     pub(super) connect: Option<Duration>,
     /// `timeout check`.
@@ -81,13 +81,13 @@ impl Profile {
             ("no", "option", "allbackups") => self.all_backups = false,
             ("http-check" | "tcp-check", ..) => {
                 if self.rules_inherited {
-                    self.rules.clear();
+                    self.rules = Rc::default();
                     self.rules_inherited = false;
                 }
-                self.rules.push(Rc::clone(line));
+                Rc::make_mut(&mut self.rules).push(Rc::clone(line));
                 return true;
             }
-            ("external-check", "command", program) => self.program = Some(program.to_owned()),
+            ("external-check", "command", program) => self.program = Some(program.into()),
             ("timeout", "connect", value) => match time(value) {
                 Some(time) => self.connect = Some(time),
                 None => return false,

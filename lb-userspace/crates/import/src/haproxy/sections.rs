@@ -3,7 +3,10 @@
 use std::rc::Rc;
 
 use super::words;
-use crate::{error::ImportError, statement::Statement};
+use crate::{
+    error::ImportError,
+    statement::{Size, Statement},
+};
 
 /// Longest line, in bytes: HAProxy's own is 2 KiB.
 const MAX_LINE: usize = 64 * 1024;
@@ -75,9 +78,10 @@ const OTHERS: [&str; 16] = [
 /// Reads all sections.
 ///
 /// # Errors
-/// A quote does not end, or a line is too long.
+/// A quote does not end, or a line or all of it is too long.
 pub(super) fn read(file: &Rc<str>, text: &str) -> Result<Vec<Section>, ImportError> {
     let mut sections: Vec<Section> = Vec::new();
+    let mut size = Size::default();
     for (number, line) in (1..).zip(text.lines()) {
         if line.len() > MAX_LINE {
             return Err(ImportError::syntax(
@@ -87,6 +91,7 @@ pub(super) fn read(file: &Rc<str>, text: &str) -> Result<Vec<Section>, ImportErr
             ));
         }
         let words = words::split(file, number, line)?;
+        size.add(file, number, words.len(), line.len())?;
         let Some(first) = words.first() else { continue };
         let kind = match first.as_str() {
             "global" => Some(SectionKind::Global),

@@ -1,13 +1,13 @@
 //! Parameters of `server`, `default-server` and `server-template` lines.
 
-use std::{path::Path, time::Duration};
+use std::{path::Path, rc::Rc, time::Duration};
 
 use lb_model::{health::settings::ProxyVersion, number};
 
 use super::address::time;
 use crate::statement::Statement;
 
-/// Parameters of a server that have a counterpart.
+/// Parameters of a server that have a counterpart. Texts are shared: each server has those of `default-server`.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub(super) struct Params {
     /// Whether it is checked.
@@ -39,13 +39,13 @@ pub(super) struct Params {
     /// Whether its certificate is verified, where a line says so.
     pub(super) verify: Option<bool>,
     /// CAs to trust.
-    pub(super) ca_file: Option<String>,
+    pub(super) ca_file: Option<Rc<str>>,
     /// Certificate and key of HAProxy.
-    pub(super) cert_file: Option<String>,
+    pub(super) cert_file: Option<Rc<str>>,
     /// Name that its certificate must have.
-    pub(super) server_name: Option<String>,
+    pub(super) server_name: Option<Rc<str>>,
     /// Protocols offered in checks.
-    pub(super) alpn: Vec<String>,
+    pub(super) alpn: Rc<[String]>,
     /// Whether checks speak HTTP/2.
     pub(super) http2: bool,
     /// PROXY header of checks.
@@ -63,7 +63,7 @@ pub(super) struct Params {
     /// Time between questions to it.
     pub(super) agent_inter: Option<Duration>,
     /// Text sent to it.
-    pub(super) agent_send: Option<String>,
+    pub(super) agent_send: Option<Rc<str>>,
 }
 
 impl Params {
@@ -137,7 +137,11 @@ impl Params {
         let value = line.word(at + 1);
         let count = || number::decimal::<u32>(value);
         let port = || number::decimal::<u16>(value).filter(|port| *port != 0);
-        let file = || Some(value.to_owned()).filter(|value| Path::new(value).is_absolute());
+        let file = || {
+            Some(value)
+                .filter(|value| Path::new(value).is_absolute())
+                .map(Rc::from)
+        };
         /// Sets a value that could be read.
         fn set<T>(to: &mut Option<T>, value: Option<T>) -> bool {
             let is_known = value.is_some();
@@ -157,10 +161,10 @@ impl Params {
             "slowstart" => set(&mut self.slow_start, time(value)),
             "ca-file" => set(&mut self.ca_file, file()),
             "crt" => set(&mut self.cert_file, file()),
-            "check-sni" => set(&mut self.server_name, Some(value.to_owned())),
+            "check-sni" => set(&mut self.server_name, Some(value.into())),
             "agent-port" => set(&mut self.agent_port, port()),
             "agent-inter" => set(&mut self.agent_inter, time(value)),
-            "agent-send" => set(&mut self.agent_send, Some(value.to_owned())),
+            "agent-send" => set(&mut self.agent_send, Some(value.into())),
             "verify" => set(
                 &mut self.verify,
                 match value {
@@ -171,7 +175,7 @@ impl Params {
             ),
             "sni" => {
                 let fixed = value.strip_prefix("str(").and_then(|rest| rest.strip_suffix(')'));
-                set(&mut self.server_name, fixed.map(str::to_owned))
+                set(&mut self.server_name, fixed.map(Rc::from))
             }
             "check-alpn" => {
                 self.alpn = value.split(',').map(str::to_owned).collect();

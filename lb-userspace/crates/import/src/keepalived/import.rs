@@ -104,8 +104,16 @@ fn single(address: IpAddr) -> Prefix {
 /// Imports a virtual server. Gives the ports of GUE that it names.
 fn virtual_server(node: &Node, groups: &HashMap<&str, &Node>, draft: &mut Draft) -> Vec<u16> {
     let line = &node.line;
+    let group = groups.get(line.word(2)).filter(|_| line.word(1) == "group");
+    if !draft.may_read(group.map_or(1, |group| group.children.len())) {
+        node.lose(TOO_MUCH);
+        return Vec::new();
+    }
     let addresses = match addresses(node, groups) {
-        Ok(addresses) => addresses,
+        Ok(addresses) => {
+            draft.may_read(addresses.len());
+            addresses
+        }
         Err(why) => {
             node.lose(&format!("not imported: {why}"));
             return Vec::new();

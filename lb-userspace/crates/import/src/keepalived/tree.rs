@@ -3,7 +3,11 @@
 use std::rc::Rc;
 
 use super::words::{self, Variables};
-use crate::{error::ImportError, include::Include, statement::Statement};
+use crate::{
+    error::ImportError,
+    include::Include,
+    statement::{Size, Statement},
+};
 
 /// Deepest nesting of blocks: keepalived's own have 5.
 const MAX_DEPTH: usize = 32;
@@ -51,6 +55,7 @@ pub(super) fn read(file: &Rc<str>, text: &str, include: Include<'_>) -> Result<V
         include,
         variables: Variables::default(),
         files: 0,
+        size: Size::default(),
         // The file, and each open block in it.
         blocks: vec![Vec::new()],
     };
@@ -62,6 +67,7 @@ struct Reader<'a> {
     include: Include<'a>,
     variables: Variables,
     files: usize,
+    size: Size,
     blocks: Vec<Vec<Node>>,
 }
 
@@ -75,7 +81,8 @@ impl Reader<'_> {
             last = number;
             if goes_on || line.trim_start().starts_with('$') && line.trim_end().ends_with('\\') {
                 goes_on = line.trim_end().ends_with('\\');
-                let words = line.split_whitespace().map(str::to_owned).collect();
+                let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+                self.size.add(file, number, words.len(), line.len())?;
                 self.add(Statement::new(file, number, line, words)).lose_all(
                     "definitions of several lines are not read: write their lines where they are used",
                 );
@@ -89,11 +96,13 @@ impl Reader<'_> {
                 {
                     self.variables.define(&format!("{name}={value}"));
                 }
-                let words = line.split_whitespace().map(str::to_owned).collect();
+                let words: Vec<String> = line.split_whitespace().map(str::to_owned).collect();
+                self.size.add(file, number, words.len(), replaced.len())?;
                 self.add(Statement::new(file, number, line, words)).map_all();
                 continue;
             }
             let words = words::split(file, number, &replaced)?;
+            self.size.add(file, number, words.len(), replaced.len())?;
             self.line(file, number, line, words, depth)?;
         }
         if self.blocks.len() != outer {
@@ -114,12 +123,15 @@ impl Reader<'_> {
         words: Vec<String>,
         depth: usize,
     ) -> Result<(), ImportError> {
+        let shown = Statement::shown(line, &words);
+        let part =
+            |words: &mut Vec<String>| Statement::part(file, number, Rc::clone(&shown), std::mem::take(words));
         let mut pending: Vec<String> = Vec::new();
         for word in words {
             match word.as_str() {
                 "{" => {
                     if !pending.is_empty() {
-                        self.add(Statement::new(file, number, line, std::mem::take(&mut pending)));
+                        self.add(part(&mut pending));
                     }
                     let is_after_a_word = self.blocks.last().is_some_and(|block| !block.is_empty());
                     if !is_after_a_word {
@@ -140,7 +152,7 @@ impl Reader<'_> {
                 }
                 "}" => {
                     if !pending.is_empty() {
-                        self.add(Statement::new(file, number, line, std::mem::take(&mut pending)));
+                        self.add(part(&mut pending));
                     }
                     let Some(block) = self.blocks.pop() else {
                         return Ok(());
@@ -157,7 +169,7 @@ impl Reader<'_> {
             return Ok(());
         }
         let is_include = pending.first().is_some_and(|first| first.starts_with("include"));
-        let statement = self.add(Statement::new(file, number, line, pending));
+        let statement = self.add(part(&mut pending));
         if statement.word(0).starts_with('@') {
             statement.note("conditions are not read: the line counts as if it held");
         }

@@ -82,6 +82,11 @@ impl Variables {
     /// # Errors
     /// It becomes too long.
     pub(super) fn replace(&self, file: &Rc<str>, line: usize, text: &str) -> Result<String, ImportError> {
+        let too_long =
+            || ImportError::syntax(file, line, format!("the line is longer than {MAX_LINE} bytes"));
+        if text.len() > MAX_LINE {
+            return Err(too_long());
+        }
         let mut replaced = String::new();
         let mut rest = text;
         while let Some((before, after)) = rest.split_once('$') {
@@ -111,11 +116,7 @@ impl Variables {
         }
         replaced.push_str(rest);
         if replaced.len() > MAX_LINE {
-            return Err(ImportError::syntax(
-                file,
-                line,
-                format!("the line is longer than {MAX_LINE} bytes"),
-            ));
+            return Err(too_long());
         }
         Ok(replaced)
     }
