@@ -4,7 +4,7 @@ pub mod journal;
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::SystemTime,
 };
 
@@ -140,7 +140,7 @@ pub struct NewEvent {
     pub by: Option<Author>,
 }
 
-/// The ring of events. Shared behind an `Arc`; the lock is held for copies only, never across an await.
+/// The ring of events. Shared behind an `Arc`; the lock is held for copies of pointers only, never across an await.
 #[derive(Debug)]
 pub struct EventLog {
     kept: Mutex<Kept>,
@@ -149,7 +149,7 @@ pub struct EventLog {
 
 #[derive(Debug, Default)]
 struct Kept {
-    events: VecDeque<(SystemTime, Event)>,
+    events: VecDeque<(SystemTime, Arc<Event>)>,
     last: u64,
     /// Events so far by kind, without kinds that never happened.
     counts: BTreeMap<EventKind, u64>,
@@ -200,18 +200,21 @@ impl EventLog {
         if kept.events.len() == EVENTS_KEPT {
             kept.events.pop_front();
         }
-        kept.events.push_back((now, event));
+        kept.events.push_back((now, Arc::new(event)));
         self.last.send_replace(kept.last);
     }
 
     /// Events with a number above `after` that happened at `since` or later, oldest first.
     pub fn list(&self, after: u64, since: Option<SystemTime>) -> Vec<Event> {
-        self.lock()
+        let listed: Vec<Arc<Event>> = self
+            .lock()
             .events
             .iter()
             .filter(|(at, event)| event.seq > after && since.is_none_or(|since| *at >= since))
-            .map(|(_, event)| event.clone())
-            .collect()
+            .map(|(_, event)| Arc::clone(event))
+            .collect();
+        // A writer waits for pointers alone.
+        listed.iter().map(|event| Event::clone(event)).collect()
     }
 
     /// Events since the daemon started, for every kind.

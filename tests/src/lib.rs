@@ -17,6 +17,7 @@ pub mod flood;
 pub mod flooded;
 pub mod frame_counter;
 pub mod frames;
+pub mod hostile;
 pub mod http;
 pub mod lane;
 pub mod lb_cli;

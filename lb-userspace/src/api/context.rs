@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::SystemTime};
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Mutex, Semaphore};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{parser::FileParser, refusals::Refusals, reloads::Reloads};
@@ -69,6 +69,9 @@ pub const MAX_WALKS: usize = 4;
 /// The same through the socket for reading.
 pub(super) const MAX_READ_WALKS: usize = 2;
 
+/// Readings of the journal at once, each of which holds a thread for as long as its reader takes; further ones wait.
+pub const MAX_JOURNAL_READS: usize = 2;
+
 /// Access to flows.
 pub struct Flows {
     /// Reads and removes them.
@@ -104,10 +107,14 @@ pub struct Api {
     pub monitors: Box<dyn BeginMonitor>,
     /// Reads and removes flows.
     pub flows: Flows,
+    /// Held while counters are read for a client: readers that wait for each other would keep changes waiting, too, which read them.
+    pub looks: Arc<Mutex<()>>,
     /// The events.
     pub events: Arc<EventLog>,
     /// The events before those, on disk.
     pub journal: Journal,
+    /// Permits to read it, [`MAX_JOURNAL_READS`].
+    pub journal_permits: Arc<Semaphore>,
     /// Keeps the state.
     pub store: Arc<dyn Store + Send + Sync>,
     /// The configuration file that the daemon was started with.

@@ -122,7 +122,11 @@ impl Wanted {
         let who = self.who.clone();
         let journal = api.journal.clone();
         let (lines, mut read) = mpsc::channel(STREAM_DEPTH);
+        let Ok(permit) = Arc::clone(&api.journal_permits).acquire_owned().await else {
+            return ControlFlow::Break(());
+        };
         let reading = task::spawn_blocking(move || {
+            let _permit = permit;
             journal.read(|event| {
                 // Times of one format in UTC have the order of their texts.
                 let wanted = event.seq < before && event.at >= since && is_by(&event, who.as_deref());

@@ -50,7 +50,7 @@ use self::{
 };
 pub use self::{
     bodies::MAX_REQUEST,
-    context::{Api, BeginMonitor, Flows, MAX_WALKS, ReadChecks},
+    context::{Api, BeginMonitor, Flows, MAX_JOURNAL_READS, MAX_WALKS, ReadChecks},
     parser::FileParser,
 };
 

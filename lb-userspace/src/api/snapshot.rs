@@ -41,10 +41,12 @@ use crate::{
 impl StatusSnapshot {
     /// Reads everything.
     pub(crate) async fn take(api: &Arc<Api>) -> Result<Self, ApiError> {
+        let look = Arc::clone(&api.looks).lock_owned().await;
         let view = api.control.view();
         let (of, named) = (Arc::clone(api), Arc::clone(&view));
         // Reading maps and files is system calls, which may take a while.
         let (seen, (config, of_config)) = task::spawn_blocking(move || {
+            let _look = look;
             let seen = of.observer.observe(&named);
             seen.map(|seen| (seen, config::state(&of, &named)))
         })

@@ -214,6 +214,8 @@ fn api(
         parts: PartBoard::new(Arc::clone(&rig.events)),
         settings: DaemonSettings::default(),
         started: SystemTime::UNIX_EPOCH,
+        looks: Arc::default(),
+        journal_permits: Arc::new(Semaphore::new(MAX_JOURNAL_READS)),
         followers: Arc::new(Semaphore::new(FOLLOWERS)),
         read_followers: Arc::new(Semaphore::new(FOLLOWERS)),
         refusals: Refusals::default(),

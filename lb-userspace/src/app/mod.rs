@@ -18,6 +18,7 @@ mod node;
 mod notify;
 mod remote;
 mod reports;
+mod servers;
 pub mod settings;
 mod signals;
 mod sockets;
@@ -33,7 +34,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{task::JoinHandle, time};
+use tokio::{runtime::Handle, task::JoinHandle, time};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use self::{error::RunError, foreground::work_until_end};
@@ -42,6 +43,7 @@ use self::{
     notify::{Notice, notify},
     settings::Flags,
     signals::{SignalAction, Signals},
+    threads::Threads,
 };
 use crate::{
     api::{self, Api, socket::Socket},
@@ -71,10 +73,13 @@ pub fn run(flags: &Flags) -> Result<(), RunError> {
     memory::limit_arenas();
     telemetry::start(settings.log_format);
     let early = EarlyStart::begin(&settings.pin_dir, flags.reset).map_err(RunError::Threads)?;
-    let runtime = threads::runtime().map_err(RunError::Threads)?;
-    let result = runtime.block_on(daemon(flags, settings, file, early));
+    let threads = Threads::start().map_err(RunError::Threads)?;
+    let serving = threads.serving.handle().clone();
+    let result = threads
+        .deciding
+        .block_on(daemon(flags, settings, file, early, serving));
     // A blocking read of a map must not hold up the exit.
-    runtime.shutdown_timeout(SHUTDOWN_DEADLINE);
+    threads.stop(SHUTDOWN_DEADLINE);
     result
 }
 
@@ -83,9 +88,10 @@ async fn daemon(
     settings: DaemonSettings,
     file: Option<Result<Config, FileError>>,
     early: EarlyStart,
+    serving: Handle,
 ) -> Result<(), RunError> {
     let mut signals = Signals::new().map_err(RunError::Signals)?;
-    let mut daemon = Daemon::start(settings, file, flags, early).await?;
+    let mut daemon = Daemon::start(settings, file, flags, early, serving).await?;
     daemon.notify_ready();
     let reason = daemon.serve(&mut signals).await;
     // A service manager that does not listen sees the process end.

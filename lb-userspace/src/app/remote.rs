@@ -3,7 +3,7 @@
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use rustls::ServerConfig;
-use tokio::{net::TcpListener, sync::watch, task, time};
+use tokio::{net::TcpListener, runtime::Handle, sync::watch, task, time};
 
 use crate::{
     api::{self, Api, access::Access},
@@ -23,10 +23,11 @@ struct Remote {
     files: TlsFiles,
 }
 
-/// Serves the API over TLS where the settings say so.
-pub(super) fn spawn(api: &Arc<Api>, server: Server) {
+/// Serves the API over TLS where the settings say so, on the threads of `serving`.
+pub(super) fn spawn(api: &Arc<Api>, server: Server, serving: &Handle) {
     if let Some(remote) = Remote::of(&api.settings) {
-        api.tracker.spawn(remote.serve(server, Arc::clone(api)));
+        api.tracker
+            .spawn_on(remote.serve(server, Arc::clone(api)), serving);
     }
 }
 

@@ -7,7 +7,10 @@ use std::{
 };
 
 use prometheus::Registry;
-use tokio::sync::{Notify, Semaphore, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{Semaphore, watch},
+};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
@@ -17,12 +20,13 @@ use super::{
     leave::{self, leave},
     loading::{self, Loading},
     memory, node, remote, reports,
+    servers::Servers,
     settings::Flags,
     sockets,
     watches::Watches,
 };
 use crate::{
-    api::{self, Api, FileParser, access::Role, refusals::Refusals},
+    api::{self, Api, FileParser, refusals::Refusals},
     chain::chain,
     config::{Config, DaemonSettings},
     config_file::{ConfigFile, FileError},
@@ -37,7 +41,7 @@ use crate::{
     health::{HealthConfig, HealthMetrics, HealthTask},
     metrics::{self, Endpoint},
     parts::{Part, PartBoard},
-    serve::{Server, ServerMetrics},
+    serve::ServerMetrics,
     state::store::{LenientStore, Store},
 };
 
@@ -47,6 +51,7 @@ impl Daemon {
         file: Option<Result<Config, FileError>>,
         flags: &Flags,
         early: EarlyStart,
+        serving: Handle,
     ) -> Result<Self, RunError> {
         let config = ConfigFile::of(&flags.config).map(Arc::new);
         let events = Arc::new(EventLog::after(Journal::new(&settings.state_dir).last()));
@@ -160,15 +165,7 @@ impl Daemon {
             events: Arc::clone(&events),
             config: config.clone(),
         };
-        let released = Arc::new(Notify::new());
-        let server = |limits, name| Server {
-            limits,
-            metrics: server_metrics.listener(name),
-            released: Arc::clone(&released),
-            cancel: cancel.clone(),
-        };
-        let connections = |most| descriptors::connections_allowed(descriptors, most);
-        let metrics_server = server(metrics::limits(connections(metrics::MAX_CONNECTIONS)), "metrics");
+        let servers = Servers::new(server_metrics, descriptors, cancel.clone());
         let metrics = had::Late::new(Part::Metrics, metrics_listener, &board, &cancel);
         let watches = Watches {
             writer: &writer,
@@ -184,15 +181,9 @@ impl Daemon {
         watches.spawn(&tracker);
         tracker.spawn(memory::give_back(
             control.clone(),
-            Arc::clone(&released),
+            Arc::clone(&servers.released),
             cancel.clone(),
         ));
-        let api_limits = |most| api::limits(connections(most));
-        let api_server = |role| match role {
-            Role::Admin | Role::Operate => server(api_limits(api::MAX_CONNECTIONS), "api"),
-            Role::Read => server(api_limits(api::MAX_READERS), "api_read"),
-        };
-        let followers = |most| Arc::new(Semaphore::new(api_limits(most).connections / 2));
         let api = Api {
             control: control.clone(),
             observer,
@@ -209,8 +200,10 @@ impl Daemon {
             parts: board.clone(),
             settings: settings.clone(),
             started: SystemTime::now(),
-            followers: followers(api::MAX_CONNECTIONS),
-            read_followers: followers(api::MAX_READERS),
+            looks: Arc::default(),
+            journal_permits: Arc::new(Semaphore::new(api::MAX_JOURNAL_READS)),
+            followers: servers.followers(api::MAX_CONNECTIONS),
+            read_followers: servers.followers(api::MAX_READERS),
             refusals: Refusals::default(),
             reloads,
             parser: FileParser::default(),
@@ -218,19 +211,16 @@ impl Daemon {
             tracker: tracker.clone(),
         };
         let (api, mut guards) = (Arc::new(api), Vec::new());
-        tracker.spawn(had::serve_metrics(
-            metrics,
-            metrics_server,
-            endpoint,
-            Arc::clone(&api),
-        ));
-        remote::spawn(&api, server(api_limits(api::MAX_CONNECTIONS), "api_tls"));
+        let endpoint = had::serve_metrics(metrics, servers.metrics(), endpoint, Arc::clone(&api));
+        tracker.spawn_on(endpoint, &serving);
+        remote::spawn(&api, servers.tls(), &serving);
         for (place, listening) in sockets {
             let guard = Arc::new(OnceLock::new());
             guards.push(Arc::clone(&guard));
             let late = had::Late::new(sockets::part(place.role), listening, &board, &cancel);
-            let server = api_server(place.role);
-            tracker.spawn(had::serve_api(late, place, server, Arc::clone(&api), guard));
+            let server = servers.api(place.role);
+            let listener = had::serve_api(late, place, server, Arc::clone(&api), guard);
+            tracker.spawn_on(listener, &serving);
         }
 
         let daemon = Self {

@@ -23,6 +23,7 @@ mod guard;
 mod harness;
 mod history;
 mod host_sockets;
+mod hostile;
 mod interfaces;
 mod limits;
 mod missing_parts;
