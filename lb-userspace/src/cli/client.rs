@@ -70,19 +70,13 @@ impl Client {
         mut line: impl FnMut(&str) -> Result<ControlFlow<()>, CliError>,
     ) -> Result<ControlFlow<()>, CliError> {
         let mut body = self.send(Method::GET, path, None).await?;
-        let mut rest = Vec::new();
+        let mut begun = Vec::new();
         while let Some(frame) = body.frame().await {
             let frame = frame.map_err(|error| broken(&error))?;
             let Ok(data) = frame.into_data() else { continue };
-            rest.extend_from_slice(&data);
-            let mut begin = 0;
-            while let Some(length) = rest[begin..].iter().position(|byte| *byte == b'\n') {
-                if line(&String::from_utf8_lossy(&rest[begin..begin + length]))?.is_break() {
-                    return Ok(ControlFlow::Break(()));
-                }
-                begin += length + 1;
+            if each_line(&mut begun, &data, &mut line)?.is_break() {
+                return Ok(ControlFlow::Break(()));
             }
-            rest.drain(..begin);
         }
         Ok(ControlFlow::Continue(()))
     }
@@ -126,6 +120,40 @@ impl Client {
             .map_err(|error| broken(&error))?;
         Err(failure(status, &bytes.to_bytes()))
     }
+}
+
+/// Calls `line` with each line that ends in `data`, until it breaks. `begun` is the beginning of the first one, and becomes that of
+/// the line whose end is still to come.
+fn each_line(
+    begun: &mut Vec<u8>,
+    mut data: &[u8],
+    mut line: impl FnMut(&str) -> Result<ControlFlow<()>, CliError>,
+) -> Result<ControlFlow<()>, CliError> {
+    let is_end = |byte: &u8| *byte == b'\n';
+    if !begun.is_empty() {
+        let Some(end) = data.iter().position(is_end) else {
+            begun.extend_from_slice(data);
+            return Ok(ControlFlow::Continue(()));
+        };
+        begun.extend_from_slice(&data[..end]);
+        data = &data[end + 1..];
+        if line(&String::from_utf8_lossy(begun))?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+        begun.clear();
+    }
+    let Some(last) = data.iter().rposition(is_end) else {
+        begun.extend_from_slice(data);
+        return Ok(ControlFlow::Continue(()));
+    };
+    begun.extend_from_slice(&data[last + 1..]);
+    // Of a text, words of bytes are searched at a time.
+    for text in String::from_utf8_lossy(&data[..last]).split('\n') {
+        if line(text)?.is_break() {
+            return Ok(ControlFlow::Break(()));
+        }
+    }
+    Ok(ControlFlow::Continue(()))
 }
 
 /// An HTTP/1.1 connection over `stream`.
@@ -201,6 +229,46 @@ fn broken(error: &dyn std::error::Error) -> CliError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Data comes in pieces of any size, which may end within a character.
+    #[test]
+    fn lines_are_whole_wherever_their_data_is_cut() {
+        let text = "first\n\nzwölf → 12\nlast\nbegun";
+        let expected = ["first", "", "zwölf → 12", "last"];
+        for size in 1..=text.len() {
+            let (mut begun, mut lines) = (Vec::new(), Vec::new());
+            for data in text.as_bytes().chunks(size) {
+                let add = |line: &str| {
+                    lines.push(line.to_owned());
+                    Ok(ControlFlow::Continue(()))
+                };
+                assert!(each_line(&mut begun, data, add).unwrap().is_continue());
+            }
+            assert_eq!(
+                (&*lines, &*begun),
+                (&expected.map(str::to_owned)[..], &b"begun"[..])
+            );
+        }
+    }
+
+    #[test]
+    fn no_line_follows_the_one_that_breaks() {
+        let mut lines = Vec::new();
+        let add = |line: &str| {
+            lines.push(line.to_owned());
+            Ok(if line == "b" {
+                ControlFlow::Break(())
+            } else {
+                ControlFlow::Continue(())
+            })
+        };
+        assert!(
+            each_line(&mut b"a".to_vec(), b"\nb\nc\n", add)
+                .unwrap()
+                .is_break()
+        );
+        assert_eq!(lines, ["a", "b"]);
+    }
 
     #[test]
     fn values_of_a_query_are_escaped() {

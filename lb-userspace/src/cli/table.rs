@@ -1,6 +1,6 @@
 //! Aligned text tables: a header, rows, no lines, two spaces between columns.
 
-use std::iter;
+use std::{borrow::Cow, iter};
 
 /// Side on which a column's cells stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -38,14 +38,14 @@ impl Tone {
 
 /// A cell: text and tone.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Cell {
-    text: String,
+pub(super) struct Cell<'a> {
+    text: Cow<'a, str>,
     tone: Tone,
 }
 
-impl Cell {
+impl<'a> Cell<'a> {
     /// Text in a tone.
-    pub(super) fn new(text: impl Into<String>, tone: Tone) -> Self {
+    pub(super) fn new(text: impl Into<Cow<'a, str>>, tone: Tone) -> Self {
         Self {
             text: text.into(),
             tone,
@@ -53,7 +53,7 @@ impl Cell {
     }
 }
 
-impl<T: Into<String>> From<T> for Cell {
+impl<'a, T: Into<Cow<'a, str>>> From<T> for Cell<'a> {
     fn from(text: T) -> Self {
         Self::new(text, Tone::Plain)
     }
@@ -72,7 +72,10 @@ pub(super) struct Style {
 #[derive(Debug)]
 pub(super) struct Table {
     columns: Vec<(&'static str, Align)>,
-    rows: Vec<Vec<Cell>>,
+    /// The texts of all cells, one after the other: a string for each cell of a long table takes most of its time.
+    texts: String,
+    /// Where each cell's text ends, and its tone, row by row.
+    cells: Vec<(usize, Tone)>,
 }
 
 impl Table {
@@ -80,18 +83,19 @@ impl Table {
     pub(super) fn new(columns: &[(&'static str, Align)]) -> Self {
         Self {
             columns: columns.to_vec(),
-            rows: Vec::new(),
+            texts: String::new(),
+            cells: Vec::new(),
         }
     }
 
     /// Adds a row; missing cells stay empty, empty ones are shown as `-`.
-    pub(super) fn row(&mut self, cells: impl IntoIterator<Item = Cell>) {
-        let mut row: Vec<Cell> = cells.into_iter().collect();
-        row.resize(self.columns.len(), Cell::from(""));
-        for cell in row.iter_mut().filter(|cell| cell.text.is_empty()) {
-            "-".clone_into(&mut cell.text);
+    pub(super) fn row<'a>(&mut self, cells: impl IntoIterator<Item = Cell<'a>>) {
+        let mut cells = cells.into_iter();
+        for _ in &self.columns {
+            let Cell { text, tone } = cells.next().unwrap_or_else(|| Cell::from(""));
+            self.texts.push_str(if text.is_empty() { "-" } else { &text });
+            self.cells.push((self.texts.len(), tone));
         }
-        self.rows.push(row);
     }
 
     /// The table as text, one line per row.
@@ -104,31 +108,45 @@ impl Table {
     pub(super) fn take(&mut self, style: Style, widths: &mut Vec<usize>) -> String {
         let headers = style.headers && widths.is_empty();
         let text = self.render_part(Style { headers, ..style }, widths);
-        self.rows.clear();
+        self.texts.clear();
+        self.cells.clear();
         text
     }
 
     fn render_part(&self, style: Style, widths: &mut Vec<usize>) -> String {
-        let head: Vec<Cell> = self.columns.iter().map(|(name, _)| Cell::from(*name)).collect();
-        let lines = style.headers.then_some(&head).into_iter().chain(&self.rows);
-        widths.resize(self.columns.len(), 0);
-        for line in lines.clone() {
-            for (width, cell) in widths.iter_mut().zip(line) {
-                *width = (*width).max(cell.text.chars().count());
+        let columns = self.columns.len();
+        let heads = self.columns.iter().map(|(name, _)| (*name, Tone::Plain));
+        let mut begin = 0;
+        let cells = self.cells.iter().map(|(end, tone)| {
+            let text = &self.texts[begin..*end];
+            begin = *end;
+            (text, *tone)
+        });
+        let heads = heads.take(if style.headers { columns } else { 0 });
+        // Cells with the characters that they take.
+        let cells = heads.chain(cells);
+        let cells: Vec<_> = cells
+            .map(|(text, tone)| (text, text.chars().count(), tone))
+            .collect();
+        widths.resize(columns, 0);
+        for line in cells.chunks(columns.max(1)) {
+            for (width, (_, taken, _)) in widths.iter_mut().zip(line) {
+                *width = (*width).max(*taken);
             }
         }
-        let mut text = String::new();
+        let line = widths.iter().sum::<usize>() + "  ".len() * columns;
+        let mut text = String::with_capacity(line * (cells.len() / columns.max(1)));
         let pad = |text: &mut String, count: usize| text.extend(iter::repeat_n(' ', count));
-        for row in lines {
-            for ((cell, width), (_, align)) in row.iter().zip(&*widths).zip(&self.columns) {
-                let blanks = width - cell.text.chars().count();
+        for row in cells.chunks(columns.max(1)) {
+            for (((cell, taken, tone), width), (_, align)) in row.iter().zip(&*widths).zip(&self.columns) {
+                let blanks = width - taken;
                 if *align == Align::Right {
                     pad(&mut text, blanks);
                 }
                 if style.colour {
-                    text.push_str(&cell.tone.paint(&cell.text));
+                    text.push_str(&tone.paint(cell));
                 } else {
-                    text.push_str(&cell.text);
+                    text.push_str(cell);
                 }
                 if *align == Align::Left {
                     pad(&mut text, blanks);

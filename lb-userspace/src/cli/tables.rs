@@ -98,7 +98,7 @@ pub(super) fn endpoint(service: &Service) -> String {
     }
 }
 
-fn state(service: &Service) -> Cell {
+fn state(service: &Service) -> Cell<'_> {
     let state = service.judged();
     Cell::new(state.name(), tone(state))
 }
@@ -203,7 +203,7 @@ pub(super) fn admin(backend: &Backend) -> (String, Tone) {
     }
 }
 
-fn row(backend: &Backend, grouped: bool, context: &Context) -> Vec<Cell> {
+fn row<'a>(backend: &'a Backend, grouped: bool, context: &Context) -> Vec<Cell<'a>> {
     let (health, tone) = health(backend);
     let (state, state_tone) = admin(backend);
     let mut row: Vec<Cell> = vec![backend.name.as_str().into(), backend.address.to_string().into()];
@@ -273,7 +273,7 @@ fn checked_with(backend: &Backend) -> String {
 }
 
 /// The report of its agent.
-fn agent(backend: &Backend) -> Cell {
+fn agent(backend: &Backend) -> Cell<'_> {
     match &backend.agent {
         None => Cell::from(""),
         Some(agent) => {
@@ -289,7 +289,7 @@ fn agent(backend: &Backend) -> Cell {
 }
 
 /// How long its certificate is valid.
-fn certificate(backend: &Backend) -> Cell {
+fn certificate(backend: &Backend) -> Cell<'_> {
     match &backend.certificate {
         None => Cell::from(""),
         Some(certificate) if certificate.days_left < 0 => Cell::new("expired", Tone::Bad),
@@ -304,7 +304,7 @@ fn certificate(backend: &Backend) -> Cell {
     }
 }
 
-fn next_hop(backend: &Backend) -> Cell {
+fn next_hop(backend: &Backend) -> Cell<'_> {
     match &backend.next_hop {
         None => Cell::from(""),
         Some(NextHop {
@@ -318,7 +318,7 @@ fn next_hop(backend: &Backend) -> Cell {
 }
 
 /// The result of the last check; if `each`, of each of several, and by which way.
-fn last_check(backend: &Backend, each: bool) -> Cell {
+fn last_check(backend: &Backend, each: bool) -> Cell<'_> {
     match &backend.last_check {
         None => Cell::from(""),
         Some(check) if each && !check.parts.is_empty() => {

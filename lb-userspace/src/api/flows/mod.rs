@@ -3,6 +3,8 @@
 //! Answers are written while the tables are read, so that the daemon holds a chunk of them and some pieces of the answer.
 
 mod count;
+mod digits;
+mod line;
 mod order;
 mod select;
 mod stream;

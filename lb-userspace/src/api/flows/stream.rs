@@ -2,7 +2,6 @@
 //! up nothing else.
 
 use std::{
-    fmt::Write as _,
     io, mem,
     ops::ControlFlow,
     sync::{Arc, mpsc},
@@ -12,14 +11,16 @@ use http_body_util::channel::{Channel, Sender};
 use hyper::body::Bytes;
 use tokio::{runtime::Handle, sync::OwnedSemaphorePermit, task};
 
+use super::line::LineWriter;
 use crate::{
-    api::{context::Api, names::Names, types},
-    datapath::{Flow, FlowFilter, FlowState, WayBack},
-    state::words::Word as _,
+    api::{context::Api, names::Names},
+    datapath::{Flow, FlowFilter},
 };
 
 /// Bytes of an answer that are sent at a time, about.
 const PIECE: usize = 128 * 1024;
+/// Room for the line that fills a piece; a longer one makes it grow.
+const LINE: usize = 1024;
 /// Pieces on their way to a reader that is slower than they come; then the walk waits.
 const PIECES: usize = 4;
 
@@ -33,9 +34,7 @@ type Answer = Channel<Bytes, io::Error>;
 pub(super) struct Lines {
     api: Arc<Api>,
     sender: Sender<Bytes, io::Error>,
-    names: Names,
-    /// Interfaces by index.
-    interfaces: Vec<(u32, String)>,
+    writer: LineWriter,
     piece: Vec<u8>,
     _permit: OwnedSemaphorePermit,
 }
@@ -92,9 +91,8 @@ impl Lines {
             let mut lines = Self {
                 api,
                 sender,
-                names,
-                interfaces: attached.collect(),
-                piece: Vec::with_capacity(PIECE),
+                writer: LineWriter::new(names, attached),
+                piece: Vec::with_capacity(PIECE + LINE),
                 _permit: permit,
             };
             // The reader must see that the answer is truncated.
@@ -106,41 +104,8 @@ impl Lines {
     }
 
     fn write(&mut self, flows: &[Flow]) -> io::Result<()> {
-        let mut texts: [String; 4] = Default::default();
         for flow in flows {
-            let addresses = [Some(flow.client), Some(flow.destination), Some(flow.to), flow.via];
-            for (text, address) in texts.iter_mut().zip(addresses) {
-                text.clear();
-                if let Some(address) = address {
-                    write!(text, "{address}").map_err(io::Error::other)?;
-                }
-            }
-            let [client, address, to, via] = &texts;
-            let named = self.names.of(flow);
-            let interface = flow.way_back.map(|WayBack { ifindex, .. }| {
-                let known = self.interfaces.iter().find(|(index, _)| *index == ifindex);
-                known.map_or_else(
-                    || format!("interface {ifindex}").into(),
-                    |(_, name)| name.as_str().into(),
-                )
-            });
-            let line = types::Flow {
-                service: (&*named.service).into(),
-                backend: (&*named.backend).into(),
-                protocol: flow.protocol.word().into(),
-                client: client.into(),
-                address: address.into(),
-                to: to.into(),
-                via: flow.via.map(|_| via.as_str()),
-                state: FlowState::word(flow.state).into(),
-                age: flow.age,
-                idle: flow.idle,
-                slot: flow.slot,
-                interface,
-                vlans: flow.way_back.map_or_else(Vec::new, vlans),
-            };
-            serde_json::to_writer(&mut self.piece, &line)?;
-            self.piece.push(b'\n');
+            self.writer.write(flow, &mut self.piece);
             if self.piece.len() >= PIECE {
                 self.flush()?;
             }
@@ -149,7 +114,7 @@ impl Lines {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let piece = mem::replace(&mut self.piece, Vec::with_capacity(PIECE));
+        let piece = mem::replace(&mut self.piece, Vec::with_capacity(PIECE + LINE));
         let gone = || io::Error::from(io::ErrorKind::BrokenPipe);
         Handle::current().block_on(async {
             tokio::select! {
@@ -158,9 +123,4 @@ impl Lines {
             }
         })
     }
-}
-
-fn vlans(way: WayBack) -> Vec<u16> {
-    let (outer, inner) = way.vlans.get();
-    [outer, inner].into_iter().flatten().map(|vlan| vlan.id).collect()
 }

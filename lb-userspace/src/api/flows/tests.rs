@@ -2,16 +2,20 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use lb_common::backend::{BackendId, Generation};
+use lb_common::{
+    backend::{BackendId, Generation},
+    vlan::{Vlan, Vlans},
+};
 
 use super::*;
 use crate::{
     api::types::{FlowGroups, FlowOrder},
     control::{Inherited, testing::Rig},
-    datapath::{Flow, FlowState},
+    datapath::{Flow, FlowState, WayBack},
     state::{
         service::{Protocol, ServiceKey},
         testing,
+        words::Word as _,
     },
 };
 
@@ -148,4 +152,77 @@ async fn a_backend_is_known_by_its_name_as_long_as_its_number_is_its_own() {
         names,
         [(Some("web"), Some("a"), 2), (Some("web"), Some("10.9.9.9:1"), 1)]
     );
+}
+
+/// Scripts read these lines: what is written by hand must be what the type says.
+#[tokio::test]
+async fn a_line_is_the_flow_as_json() {
+    let desired = testing::desired([testing::service("web", 1, &[("a", 10)])]);
+    let rig = Rig::start(desired, Inherited::default()).await;
+    let interfaces = [(2, "eth0".to_owned()), (3, "a\"b\\c".to_owned())].into_iter();
+    let mut writer = line::LineWriter::new(Names::new(&rig.control.view()), interfaces);
+    let vlan = |id| Some(Vlan { id, service: id == 7 });
+    let plain = flow("198.51.100.1:40000", None, 0);
+    let way_back = |ifindex, outer, inner| {
+        Some(WayBack {
+            ifindex,
+            vlans: Vlans::new(outer, inner).unwrap(),
+        })
+    };
+    for flow in [
+        plain,
+        Flow {
+            client: "[2001:db8::7]:1".parse().unwrap(),
+            via: Some("192.0.2.7:1024".parse().unwrap()),
+            state: FlowState::Closing,
+            age: Some(u32::MAX),
+            idle: 7,
+            slot: Some(0),
+            way_back: way_back(2, None, None),
+            ..plain
+        },
+        Flow {
+            protocol: Protocol::Udp,
+            owner: (BackendId(1), Generation(2)),
+            backend: "10.9.9.9:53".parse().unwrap(),
+            way_back: way_back(3, vlan(7), vlan(4_094)),
+            ..plain
+        },
+        Flow {
+            way_back: way_back(9, vlan(1), None),
+            ..plain
+        },
+    ] {
+        let mut out = Vec::new();
+        writer.write(&flow, &mut out);
+        let text = String::from_utf8(out).unwrap();
+        let line = text.strip_suffix('\n').unwrap();
+        let read: types::Flow<'_> = serde_json::from_str(line).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), line);
+        let address = flow.client.to_string();
+        assert_eq!(
+            (&*read.client, read.via.map(str::to_owned)),
+            (&*address, flow.via.map(|via| via.to_string()))
+        );
+        assert_eq!(
+            (&*read.state, &*read.protocol),
+            (flow.state.word(), flow.protocol.word())
+        );
+        assert_eq!((read.age, read.idle, read.slot), (flow.age, flow.idle, flow.slot));
+        assert_eq!(
+            &*read.backend,
+            if flow.owner.1 == Generation(1) {
+                "a"
+            } else {
+                "10.9.9.9:53"
+            }
+        );
+        let (interface, vlans): (_, &[u16]) = match flow.way_back.map(|way| way.ifindex) {
+            None => (None, &[]),
+            Some(2) => (Some("eth0"), &[]),
+            Some(3) => (Some("a\"b\\c"), &[7, 4_094]),
+            Some(_) => (Some("interface 9"), &[1]),
+        };
+        assert_eq!((read.interface.as_deref(), &*read.vlans), (interface, vlans));
+    }
 }

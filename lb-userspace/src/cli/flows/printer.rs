@@ -71,7 +71,7 @@ impl<'a> Printer<'a> {
         }
         let flow: Flow<'_> = serde_json::from_str(line)
             .map_err(|error| CliError::new(Exit::Failed, format!("flow {line:?}: {error}")))?;
-        self.table.row(row(&flow, self.context.output == Output::Wide));
+        row(&flow, self.context.output == Output::Wide, &mut self.table);
         if self.flows.is_multiple_of(ROWS as u64) {
             return self.rows();
         }
@@ -108,7 +108,7 @@ impl<'a> Printer<'a> {
     }
 }
 
-fn row(flow: &Flow<'_>, wide: bool) -> Vec<Cell> {
+fn row(flow: &Flow<'_>, wide: bool, table: &mut Table) {
     let Flow {
         service,
         backend,
@@ -130,7 +130,7 @@ fn row(flow: &Flow<'_>, wide: bool) -> Vec<Cell> {
         Some(FlowState::Closed) | None => Tone::Plain,
     };
     let seconds = |seconds: u32| duration::text(Duration::from_secs(seconds.into()));
-    let mut row: Vec<Cell> = vec![
+    let cells: [Cell<'_>; 8] = [
         (&**service).into(),
         (&**client).into(),
         (&**backend).into(),
@@ -140,17 +140,17 @@ fn row(flow: &Flow<'_>, wide: bool) -> Vec<Cell> {
         seconds(*idle).into(),
         slot.map(|slot| slot.to_string()).unwrap_or_default().into(),
     ];
-    if wide {
-        let vlans: Vec<String> = vlans.iter().map(ToString::to_string).collect();
-        row.extend([
-            (&**protocol).into(),
-            (&**address).into(),
-            (&**to).into(),
-            interface.as_deref().unwrap_or_default().into(),
-            vlans.join(",").into(),
-        ]);
+    if !wide {
+        return table.row(cells);
     }
-    row
+    let vlans: Vec<String> = vlans.iter().map(ToString::to_string).collect();
+    table.row(cells.into_iter().chain([
+        (&**protocol).into(),
+        (&**address).into(),
+        (&**to).into(),
+        interface.as_deref().unwrap_or_default().into(),
+        vlans.join(",").into(),
+    ]));
 }
 
 #[cfg(test)]
@@ -165,7 +165,7 @@ mod tests {
         let flow: Flow<'_> = serde_json::from_str(line).unwrap();
         let context = Context::new(None, None, Output::Table, false);
         let mut printer = Printer::new(&context);
-        printer.table.row(row(&flow, false));
+        row(&flow, false, &mut printer.table);
         assert_eq!(
             printer.table.take(context.style, &mut printer.widths),
             "web  [2001:db8::7]:40000  b0  -  established  -  4s  17\n"
