@@ -89,7 +89,7 @@ impl From<ControlError> for ApiError {
         let code = match &error {
             ControlError::Change(change) => return change.clone().into(),
             ControlError::Moved { .. } => ErrorCode::Conflict,
-            ControlError::NoServices(_) | ControlError::Unconfirmed(_) => ErrorCode::Unconfirmed,
+            ControlError::NoServices { .. } | ControlError::Unconfirmed { .. } => ErrorCode::Unconfirmed,
             ControlError::Values(_) | ControlError::OwnAddress { .. } => ErrorCode::Invalid,
             ControlError::Save(_)
             | ControlError::Program(_)

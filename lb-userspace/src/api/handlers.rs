@@ -319,8 +319,10 @@ pub(super) fn changed(api: &Api, outcome: Outcome, dry_run: bool) -> Changed {
             .into_iter()
             .map(|moved| Moved {
                 service: moved.service.to_string(),
+                removed: moved.removed,
                 share: moved.share,
                 flows: moved.flows,
+                uncounted: moved.uncounted,
             })
             .collect(),
         warnings: unsaved.into_iter().chain(unconfirmed).collect(),

@@ -201,7 +201,7 @@ pub struct Changed {
     /// Services that are added or changed.
     #[serde(default)]
     pub services: Vec<String>,
-    /// For each changed service, the effect on its flows, if any.
+    /// For each service that is changed or removed, the effect on its flows, if any.
     pub moved: Vec<Moved>,
     /// Limits of the change.
     pub warnings: Vec<String>,
@@ -215,11 +215,17 @@ pub struct Changed {
 pub struct Moved {
     /// The service.
     pub service: String,
-    /// Share of its new flows that go to another backend than before, 0 to 1.
+    /// Whether the service is removed: then its flows end.
+    #[serde(default)]
+    pub removed: bool,
+    /// Share of its new flows that go to another backend than before, or to none, 0 to 1.
     pub share: f64,
-    /// Flows under way that are moved to another backend, when last counted.
+    /// Flows under way that are moved to another backend, or end, when last counted.
     #[serde(default)]
     pub flows: u64,
+    /// Whether there may be more of them: the service records only flows whose slot changed hands.
+    #[serde(default)]
+    pub uncounted: bool,
 }
 
 /// Body of every answer that is not a success.

@@ -144,7 +144,7 @@ pub(super) fn first_state(
                 first.is_new = next != first.stored;
                 first.stored = next;
             }
-            Err(error @ ControlError::NoServices(_)) if !strict => {
+            Err(error @ ControlError::NoServices { .. }) if !strict => {
                 first.refused = refused(format!("start: the configuration file is refused: {error}"));
             }
             Err(error) => return Err(RunError::Desired(error)),

@@ -14,7 +14,7 @@ use super::{
 };
 use crate::{
     api::{
-        requests::Changed,
+        requests::{Changed, Moved},
         types::{Host, Service},
     },
     discovery::addresses,
@@ -148,16 +148,7 @@ pub(super) fn changed_text(changed: &Changed) -> String {
         text.push('\n');
     }
     for moved in &changed.moved {
-        let under_way = match moved.flows {
-            0 => "no established flow moves".to_owned(),
-            1 => "1 established flow moves".to_owned(),
-            flows => format!("{flows} established flows move"),
-        };
-        text.push_str(&format!(
-            "{}: {:.1} % of new flows go elsewhere, {under_way}\n",
-            moved.service,
-            100.0 * moved.share
-        ));
+        text.push_str(&moved_text(moved));
     }
     if !changed.replaced.is_empty() {
         text.push_str("of that, the file replaces changes made by command:\n");
@@ -174,6 +165,33 @@ pub(super) fn changed_text(changed: &Changed) -> String {
         (false, true) => format!("done, revision {}\n", changed.revision),
     });
     text
+}
+
+/// `web: 25.0 % of new flows go elsewhere, 3 established flows move`
+fn moved_text(moved: &Moved) -> String {
+    let Moved {
+        service,
+        removed,
+        share,
+        flows,
+        uncounted,
+    } = moved;
+    let (one, many) = if *removed {
+        ("ends", "end")
+    } else {
+        ("moves", "move")
+    };
+    let established = match (flows, uncounted) {
+        (_, true) => format!("established flows {many}, which are not counted in its mode"),
+        (0, false) => format!("no established flow {one}"),
+        (1, false) => format!("1 established flow {one}"),
+        (flows, false) => format!("{flows} established flows {many}"),
+    };
+    if *removed {
+        return format!("{service}: removed, {established}\n");
+    }
+    let share = 100.0 * share;
+    format!("{service}: {share:.1} % of new flows go elsewhere, {established}\n")
 }
 
 fn show(service: &Service, context: &Context) -> String {

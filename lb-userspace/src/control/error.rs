@@ -30,11 +30,21 @@ pub enum ControlError {
     #[error(transparent)]
     Change(#[from] ChangeError),
     /// It is a file that would remove every service.
-    #[error(transparent)]
-    NoServices(#[from] NoServices),
+    #[error("{refused}{}", having(*.flows))]
+    NoServices {
+        /// What the file lacks.
+        refused: NoServices,
+        /// Flows under way that would end, when last counted.
+        flows: u64,
+    },
     /// It removes so much that it has to be confirmed.
-    #[error("it would remove {0}; nothing was changed")]
-    Unconfirmed(Removals),
+    #[error("it would remove {removals}{}; nothing was changed", ending(*.flows))]
+    Unconfirmed {
+        /// What it removes.
+        removals: Removals,
+        /// Flows under way that it moves or ends, when last counted.
+        flows: u64,
+    },
     /// Its values make no sense.
     #[error("{}", list(.0))]
     Values(Vec<ConfigError>),
@@ -90,8 +100,8 @@ impl ControlError {
         match self {
             Self::Moved { .. } => Some("check what has changed, then retry with the present revision".into()),
             Self::Change(error) => error.hint().map(str::to_owned),
-            Self::NoServices(_) => Some("`--allow-empty` removes them all (`allow_empty` in the API)".into()),
-            Self::Unconfirmed(_) => Some(
+            Self::NoServices { .. } => Some("`--allow-empty` removes them all (`allow_empty` in the API)".into()),
+            Self::Unconfirmed { .. } => Some(
                 "if that is meant, confirm it: `--yes` (`allow_removals` in the API); `--dry-run` shows all that changes"
                     .into(),
             ),
@@ -104,6 +114,30 @@ impl ControlError {
             Self::Internal(_) => Some("see the daemon's log".into()),
             Self::Closed => None,
         }
+    }
+}
+
+impl From<NoServices> for ControlError {
+    fn from(refused: NoServices) -> Self {
+        Self::NoServices { refused, flows: 0 }
+    }
+}
+
+/// Flows under way that services have, as the rest of a sentence.
+fn having(flows: u64) -> String {
+    match flows {
+        0 => String::new(),
+        1 => ", with 1 established flow".to_owned(),
+        flows => format!(", with {flows} established flows"),
+    }
+}
+
+/// What happens to flows under way, as the rest of a sentence.
+pub(super) fn ending(flows: u64) -> String {
+    match flows {
+        0 => String::new(),
+        1 => ", and move or end 1 established flow".to_owned(),
+        flows => format!(", and move or end {flows} established flows"),
     }
 }
 

@@ -24,7 +24,7 @@ pub struct Outcome {
     pub diff: Vec<String>,
     /// Services that are added or changed.
     pub services: Vec<ServiceName>,
-    /// The effect on flows of services that stay; empty without an effect.
+    /// The effect on the flows of services that were there before; empty without an effect.
     pub moved: Vec<Moved>,
     /// The lines of `diff` that undo changes made by command since a configuration file was applied.
     pub replaced: Vec<String>,
@@ -37,10 +37,14 @@ pub struct Outcome {
 pub struct Moved {
     /// The service.
     pub service: ServiceName,
-    /// Share of new flows that go elsewhere, 0 to 1.
+    /// Whether it is removed: then its flows end.
+    pub removed: bool,
+    /// Share of new flows that go elsewhere, or nowhere, 0 to 1.
     pub share: f64,
-    /// Flows under way that are moved, when last counted.
+    /// Flows under way that are moved, or end, when last counted.
     pub flows: u64,
+    /// Whether there may be more of them, which are not recorded.
+    pub uncounted: bool,
 }
 
 /// Something on its way to the task.

@@ -94,6 +94,16 @@ impl Observation {
         faults.iter().find(|fault| fault.is_total)
     }
 
+    /// The active flows of all backends of a service, also of removed ones that finish theirs.
+    pub fn flows_of(&self, key: &ServiceKey) -> u64 {
+        let first = SocketAddr::from(([0, 0, 0, 0], 0));
+        let places = self.places.range((*key, first)..);
+        places
+            .take_while(|((of, _), _)| of == key)
+            .map(|(_, stats)| stats.active_flows)
+            .sum()
+    }
+
     /// The kernel's present counts for the backend at a place.
     pub fn at(&self, key: &ServiceKey, address: SocketAddr) -> BackendStats {
         self.places.get(&(*key, address)).copied().unwrap_or_default()

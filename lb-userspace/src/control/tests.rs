@@ -366,6 +366,63 @@ async fn a_removed_backend_keeps_its_flows_until_they_have_ended() {
     );
 }
 
+/// Whoever removes a service, or all of them, reads how many connections that ends: also those of backends that are removed and
+/// finish.
+#[tokio::test(start_paused = true)]
+async fn flows_of_a_removed_service_are_counted() {
+    let rig = Rig::start(two_backends(), Inherited::default()).await;
+    let key = rig.control.view().desired.services[&web()].key;
+    for (address, active_flows) in [(A, 2), (B, 3)] {
+        let stats = BackendStats {
+            active_flows,
+            ..BackendStats::default()
+        };
+        let mut world = rig.world.lock();
+        world
+            .snapshot
+            .backends
+            .insert((key, address.parse().unwrap()), stats);
+        world.snapshot.flows_counted_at = Some(Instant::now().into_std());
+    }
+    rig.control.change(remove(false), None, false).await.unwrap();
+    let change = Change::RemoveService(web());
+    let tried = rig.control.change(change.clone(), None, true).await.unwrap();
+    let [moved] = &tried.moved[..] else {
+        panic!("{tried:?}");
+    };
+    assert_eq!((moved.removed, moved.share, moved.flows), (true, 1.0, 5));
+
+    let empty = file(|desired| desired.services.clear());
+    let refused = rig
+        .control
+        .change(empty, None, false)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("no services") && refused.contains("5 established flows"),
+        "{refused}"
+    );
+    let config = Config {
+        desired: testing::desired([testing::service("other", 9, &[("z", 1)])]),
+        ..Config::default()
+    };
+    let other = Change::File(Arc::new(config), FileOrder::Apply, MayRemove::default());
+    let refused = rig
+        .control
+        .change(other, None, false)
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        refused.contains("move or end 5 established flows; nothing was changed"),
+        "{refused}"
+    );
+
+    let done = rig.control.change(change, None, false).await.unwrap();
+    assert_eq!(done.moved, tried.moved);
+}
+
 /// Otherwise a sender with a fixed port would reach no backend for the rest of `transition`.
 #[tokio::test(start_paused = true)]
 async fn a_removed_backend_that_dies_gives_its_flows_away() {
@@ -563,7 +620,7 @@ async fn refused_file_is_reported_until_one_is_accepted() {
     );
     let empty = file(|desired| desired.services.clear());
     let error = rig.control.change(empty, None, false).await.unwrap_err();
-    assert!(matches!(error, ControlError::NoServices(_)), "{error}");
+    assert!(matches!(error, ControlError::NoServices { .. }), "{error}");
     assert!(rig.control.view().refused.is_some());
     rig.control.change(file(|_| {}), None, false).await.unwrap();
     assert_eq!(rig.control.view().refused, None);

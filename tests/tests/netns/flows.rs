@@ -219,6 +219,58 @@ fn a_flush_resets_the_connections_that_it_means_and_leaves_the_others() -> Resul
     Ok(())
 }
 
+/// Whoever removes a service reads how many connections that ends, before and after.
+#[test]
+fn the_removal_of_a_service_says_how_many_connections_it_ends() -> Result<()> {
+    const CONNECTIONS: u16 = 5;
+    let _lane = Lane::shared()?;
+    let site = two_services()?;
+    let cli = site.daemon.cli();
+    let target = site.service_address(Family::V4);
+    let listeners = listeners(&site, Family::V4)?;
+    let mut connections = Vec::new();
+    for port in 40_000..40_000 + CONNECTIONS {
+        let (mut connection, _) = open(&site, target, port, &listeners)?;
+        exchange(&mut connection)?;
+        connections.push(connection);
+    }
+    wait::until_true("all flows are counted", LIMIT, || {
+        Ok(cli.json("service show web4")?["active_flows"] == CONNECTIONS)
+    })?;
+    let export = cli.ok("export")?;
+    let without = export.replacen("name = \"web4\"", "name = \"other\"", 1);
+    let address = target.ip().to_string();
+    let without = site
+        .daemon
+        .dir()
+        .write("without.toml", without.replace(&address, "192.0.2.99"))?;
+    let foreign = "[[service]]\nname = \"other\"\naddress = \"192.0.2.99\"\nport = 1\n";
+    let foreign = site.daemon.dir().write("foreign.toml", foreign)?;
+    let empty = site.daemon.dir().write("empty.toml", "")?;
+
+    let ended = format!("web4: removed, {CONNECTIONS} established flows end");
+    for dry in ["diff", "apply --dry-run"] {
+        let text = cli.ok(&format!("{dry} {}", without.display()))?;
+        ensure!(text.contains(&ended), "{text}");
+    }
+    let lost = format!("move or end {CONNECTIONS} established flows; nothing was changed");
+    let refused = cli.fails(1, &format!("apply {}", foreign.display()))?;
+    ensure!(refused.contains(&lost), "{refused}");
+    let asked = site.on_terminal(&format!("apply {}", foreign.display()), "n\r")?;
+    ensure!(asked.text.replace(['\r', '\n'], "").contains(&lost), "{asked:?}");
+    let refused = cli.fails(1, &format!("apply {}", empty.display()))?;
+    ensure!(
+        refused.contains(&format!("with {CONNECTIONS} established flows")),
+        "{refused}"
+    );
+    for connection in &mut connections {
+        exchange(connection)?;
+    }
+    let removed = cli.ok("service remove web4")?;
+    ensure!(removed.contains(&ended), "{removed}");
+    Ok(())
+}
+
 #[test]
 fn a_flush_under_traffic_hurts_no_other_service_and_leaves_nothing_behind() -> Result<()> {
     const CONNECTIONS: usize = 20;

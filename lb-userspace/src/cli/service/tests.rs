@@ -95,3 +95,32 @@ fn what_only_some_services_have_is_shown_where_they_have_it() {
         assert!(!text.contains(&format!("  {absent:<15}")), "{text}");
     }
 }
+
+#[test]
+fn the_effect_on_flows_is_a_sentence() {
+    let moved = |removed, share, flows, uncounted| Moved {
+        service: "web".to_owned(),
+        removed,
+        share,
+        flows,
+        uncounted,
+    };
+    for (moved, text) in [
+        (
+            moved(false, 0.25, 0, false),
+            "25.0 % of new flows go elsewhere, no established flow moves",
+        ),
+        (
+            moved(false, 1.0, 1, false),
+            "100.0 % of new flows go elsewhere, 1 established flow moves",
+        ),
+        (moved(true, 1.0, 0, false), "removed, no established flow ends"),
+        (moved(true, 1.0, 12, false), "removed, 12 established flows end"),
+        (
+            moved(true, 1.0, 0, true),
+            "removed, established flows end, which are not counted in its mode",
+        ),
+    ] {
+        assert_eq!(moved_text(&moved), format!("web: {text}\n"));
+    }
+}

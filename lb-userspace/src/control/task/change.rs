@@ -16,6 +16,7 @@ use crate::{
     config::diff::{self, Diff},
     control::{
         Change, ControlError,
+        error::ending,
         handle::{Moved, Outcome},
         ports::ProgramTarget,
         reach::refuse_own_backends,
@@ -28,7 +29,7 @@ use crate::{
     state::{
         agents,
         backend::Backend,
-        desired::Revision,
+        desired::{Desired, Revision},
         moves::{self, Moves},
         names::ServiceName,
         removals::Removals,
@@ -67,19 +68,25 @@ impl<P: ProgramTarget> ControlTask<P> {
             });
         }
         let present_state = self.stored();
-        let mut next = if dry_run {
-            change.confirmed().follow(&present_state)?
+        let followed = if dry_run {
+            change.confirmed().follow(&present_state)
         } else {
-            change.follow(&present_state)?
+            change.follow(&present_state)
+        };
+        let mut next = match followed {
+            Err(ControlError::NoServices { refused, .. }) => {
+                let seen = self.observe().await.unwrap_or_default();
+                let keys = self.desired.services.values().map(|service| service.key);
+                let flows = keys.map(|key| seen.flows_of(&key)).sum();
+                return Err(ControlError::NoServices { refused, flows });
+            }
+            other => other?,
         };
         refuse_own_backends(&self.desired, &next.desired, &self.inbox.host.borrow())?;
         let large = change.may_remove().and_then(|may| {
             let removals = Removals::to_confirm(&self.desired, &next.desired)?;
             (!removals.allowed(may)).then_some(removals)
         });
-        if let Some(removals) = large.clone().filter(|_| !dry_run) {
-            return Err(ControlError::Unconfirmed(removals));
-        }
         let diff = diff::diff(&self.desired, &next.desired);
         let by_file = matches!(change, Change::File(..));
         let replaced = if by_file {
@@ -96,7 +103,11 @@ impl<P: ProgramTarget> ControlTask<P> {
             change.at_once(),
             &self.pace.ring_sizes,
         );
-        let moved = self.counted(moved).await;
+        let moved = self.counted(moved, &next.desired).await;
+        let flows = moved.iter().map(|moved| moved.flows).sum();
+        if let Some(removals) = large.clone().filter(|_| !dry_run) {
+            return Err(ControlError::Unconfirmed { removals, flows });
+        }
         let lines = |diff: &Diff| diff.to_string().lines().map(str::to_owned).collect();
         let outcome = Outcome {
             revision: if dry_run { present } else { next.desired.revision },
@@ -105,7 +116,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             services: diff.services().into_iter().collect(),
             moved,
             replaced: lines(&replaced),
-            unconfirmed: large.map(|removals| removals.to_string()),
+            unconfirmed: large.map(|removals| format!("{removals}{}", ending(flows))),
         };
         if dry_run {
             return Ok(outcome);
@@ -148,18 +159,27 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
     }
 
-    /// The effect on flows, with the number of established flows; empty without an effect.
-    async fn counted(&self, moves: BTreeMap<ServiceName, Moves>) -> Vec<Moved> {
-        let any_loser = moves.values().any(|moves| !moves.losers.is_empty());
+    /// The effect on flows of a change to `next`, with the number of established flows; empty without an effect.
+    async fn counted(&self, moves: BTreeMap<ServiceName, Moves>, next: &Desired) -> Vec<Moved> {
+        let any_loser = moves
+            .values()
+            .any(|moves| !moves.losers.is_empty() || moves.left.is_some());
         let seen = if any_loser { self.observe().await } else { None };
-        let counted = moves.into_iter().map(|(service, Moves { share, losers })| {
-            let flows = |(key, address)| {
-                seen.as_ref()
-                    .map_or(0, |seen| seen.at(&key, address).active_flows)
-            };
+        let counted = moves.into_iter().map(|(service, moves)| {
+            let Moves { share, losers, left } = moves;
+            let flows = seen.as_ref().map_or(0, |seen| {
+                let of_losers = losers
+                    .iter()
+                    .map(|(key, address)| seen.at(key, *address).active_flows);
+                of_losers.sum::<u64>() + left.as_ref().map_or(0, |key| seen.flows_of(key))
+            });
+            let loser = losers.first().map(|(key, _)| *key).or(left);
+            let target = loser.and_then(|key| self.wanted.services.get(&key));
             Moved {
                 share: if self.takes_flows(&service) { share } else { 0.0 },
-                flows: losers.into_iter().map(flows).sum(),
+                flows,
+                removed: left.is_some() && !next.services.contains_key(&service),
+                uncounted: target.is_some_and(|target| target.records() && !target.records_all()),
                 service,
             }
         });

@@ -24,15 +24,17 @@ use crate::{
 /// The effect of a change on the flows of a service.
 #[derive(Clone, PartialEq, Debug, Default)]
 pub struct Moves {
-    /// Share of the hash space (0 to 1) that another backend will own: the share of new flows that go elsewhere.
+    /// Share of the hash space (0 to 1) that another backend will own, or none: the share of new flows that go elsewhere.
     pub share: f64,
     /// Backends that lose the flows they have, by their place in the data plane.
     pub losers: Vec<(ServiceKey, SocketAddr)>,
+    /// Where the service was, if it is removed or goes to another address or port: all of its flows end.
+    pub left: Option<ServiceKey>,
 }
 
-/// The effect on the flows of each service that both states have. Established flows stay with a living backend, and
-/// with a removed one, unless it is removed `at_once`. If no backend takes flows before or after, all new flows move;
-/// if neither before nor after, none.
+/// The effect on the flows of each service that `old` has, by its name there. Established flows stay with a living backend, and
+/// with a removed one, unless it is removed `at_once`, or the service is. If no backend takes flows before or after, all new
+/// flows move; if neither before nor after, none. A service that only gets another name stays.
 pub fn moves(
     old: &Desired,
     new: &Desired,
@@ -41,11 +43,9 @@ pub fn moves(
     sizes: &RingSizes,
 ) -> BTreeMap<ServiceName, Moves> {
     let lingering = RemovedBackends::new();
-    let stay = old
-        .services
-        .keys()
-        .filter(|name| new.services.contains_key(*name));
-    let mut moves: BTreeMap<ServiceName, Moves> = stay.map(|name| (name.clone(), Moves::default())).collect();
+    let names = old.services.keys();
+    let mut moves: BTreeMap<ServiceName, Moves> =
+        names.map(|name| (name.clone(), Moves::default())).collect();
     let (old, new) = (&different(old, new), &different(new, old));
     let (old, new) = (
         &*backups::in_force(old, health, &Blocked::new()),
@@ -56,20 +56,19 @@ pub fn moves(
         sizes.clone().keep(wanted, desired)
     };
     let (before, after) = (target(old), target(new));
-    let both = old
-        .services
-        .values()
-        .filter_map(|service| Some((service, new.services.get(&service.name)?)));
-    moves.extend(both.filter_map(|(old, new)| {
-        let (before, after) = (before.services.get(&old.key)?, after.services.get(&new.key)?);
-        let stays = old.key == new.key;
-        let loses = |backend: &&Backend| {
-            let now = at_once == Some((&old.name, &backend.name));
-            !stays
-                || match after.backends.get(&backend.address) {
-                    Some(there) => !there.alive,
-                    None => now,
-                }
+    moves.extend(old.services.values().filter_map(|old| {
+        let Some(after) = after.services.get(&old.key) else {
+            let left = Moves {
+                share: 1.0,
+                losers: Vec::new(),
+                left: Some(old.key),
+            };
+            return Some((old.name.clone(), left));
+        };
+        let before = before.services.get(&old.key)?;
+        let loses = |backend: &&Backend| match after.backends.get(&backend.address) {
+            Some(there) => !there.alive,
+            None => at_once == Some((&old.name, &backend.name)),
         };
         let alive = |backend: &&Backend| {
             before
@@ -79,10 +78,11 @@ pub fn moves(
         };
         let losers = old.backends.iter().filter(alive).filter(loses);
         let moves = Moves {
-            share: if stays { moved_share(before, after) } else { 1.0 },
+            share: moved_share(before, after),
             losers: losers.map(|backend| (old.key, backend.address)).collect(),
+            left: None,
         };
-        Some((new.name.clone(), moves))
+        Some((old.name.clone(), moves))
     }));
     moves
 }

@@ -108,10 +108,57 @@ fn established_flows_move_only_from_backends_that_lose_them() {
             None,
             1,
         ),
-        ("another port", with(&|service| service.key.port += 1), None, 2),
     ] {
         let moved = &moves(&old, &new, &HealthView::new(), at_once, &RingSizes::default())[&web];
         assert_eq!(moved.losers.len(), losers, "{what}");
         assert!(moved.share > 0.0, "{what}");
+    }
+}
+
+/// Whoever removes a service, or gives it another address, reads how many flows that ends.
+#[test]
+fn all_flows_end_at_a_place_that_a_service_leaves() {
+    let service = |name, host| testing::service(name, host, &[("a", 10), ("b", 10)]);
+    let old = testing::desired([service("api", 2), service("web", 1)]);
+    let (api, web) = (service("api", 2).key, service("web", 1).key);
+    let mut port = service("web", 1);
+    port.key.port += 1;
+    for (what, new, left) in [
+        (
+            "the same",
+            vec![service("api", 2), service("web", 1)],
+            [None, None],
+        ),
+        ("removed", vec![service("api", 2)], [None, Some(web)]),
+        ("all removed", vec![], [Some(api), Some(web)]),
+        ("another port", vec![service("api", 2), port], [None, Some(web)]),
+        (
+            "another name",
+            vec![service("api", 2), service("www", 1)],
+            [None, None],
+        ),
+        (
+            "names exchanged",
+            vec![service("web", 2), service("api", 1)],
+            [None, None],
+        ),
+        (
+            "the other one's place",
+            vec![service("web", 2)],
+            [None, Some(web)],
+        ),
+    ] {
+        let new = testing::desired(new);
+        let moved = moves(&old, &new, &HealthView::new(), None, &RingSizes::default());
+        assert_eq!(moved.len(), 2, "{what}");
+        for ((name, moves), left) in moved.into_iter().zip(left) {
+            let share = if left.is_some() { 1.0 } else { 0.0 };
+            let expected = Moves {
+                share,
+                losers: Vec::new(),
+                left,
+            };
+            assert_eq!(moves, expected, "{what}: {name}");
+        }
     }
 }
