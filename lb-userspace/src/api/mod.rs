@@ -25,6 +25,7 @@ pub mod requests;
 mod schema;
 mod selection;
 pub mod service_state;
+pub(crate) mod short_list;
 pub(crate) mod snapshot;
 pub mod socket;
 mod stream;

@@ -1,7 +1,5 @@
 //! `lb status`
 
-use std::collections::BTreeSet;
-
 use clap::Args;
 
 use super::{
@@ -11,7 +9,10 @@ use super::{
     tables::{draining_lines, service_table},
 };
 use crate::{
-    api::types::{ConfigState, Problem, Status, XdpMode},
+    api::{
+        short_list::{self, Entry},
+        types::{ConfigState, Problem, Status, XdpMode},
+    },
     datapath::left_forwarding,
 };
 
@@ -121,40 +122,28 @@ fn text(status: &Status, context: &Context) -> String {
     text
 }
 
-/// Backends of a service whose problems are shown; more are counted.
-const SHOWN_BACKENDS: usize = 3;
-
-/// The problems, with those of a few backends for each service: where many are down, each has the same to say.
+/// The problems, with those of a few backends for each service.
 fn problems(problems: &[Problem]) -> String {
     let mut text = String::new();
-    let of_one_service = |a: &Problem, b: &Problem| a.service == b.service;
-    for of_service in problems.chunk_by(of_one_service) {
-        let mut shown = BTreeSet::new();
-        let mut hidden = BTreeSet::new();
-        for problem in of_service {
-            let subject = match (&problem.service, &problem.backend) {
-                (Some(service), Some(backend)) => {
-                    if !shown.contains(backend) && shown.len() == SHOWN_BACKENDS {
-                        hidden.insert(backend);
-                        continue;
-                    }
-                    shown.insert(backend);
-                    format!("{service}/{backend}: ")
-                }
-                (Some(service), None) => format!("{service}: "),
-                (None, _) => String::new(),
-            };
-            text.push_str(&format!("  {subject}{}\n", problem.message));
-            if let Some(hint) = &problem.hint {
-                text.push_str(&format!("    hint: {hint}\n"));
+    for entry in short_list::entries(problems) {
+        let problem = match entry {
+            Entry::Problem(problem) => problem,
+            Entry::More { service, backends } => {
+                text.push_str(&format!(
+                    "  {service}: {}; `lb backend list {service}` shows all\n",
+                    Entry::more(backends)
+                ));
+                continue;
             }
-        }
-        if let (Some(first), more @ 1..) = (of_service.first(), hidden.len()) {
-            let service = first.service.as_deref().unwrap_or_default();
-            let backends = if more == 1 { "backend has" } else { "backends have" };
-            text.push_str(&format!(
-                "  {service}: {more} more {backends} problems; `lb backend list {service}` shows all\n"
-            ));
+        };
+        let subject = match (&problem.service, &problem.backend) {
+            (Some(service), Some(backend)) => format!("{service}/{backend}: "),
+            (Some(service), None) => format!("{service}: "),
+            (None, _) => String::new(),
+        };
+        text.push_str(&format!("  {subject}{}\n", problem.message));
+        if let Some(hint) = &problem.hint {
+            text.push_str(&format!("    hint: {hint}\n"));
         }
     }
     text

@@ -84,7 +84,10 @@ pub(super) struct ServiceRow<'a> {
     pub(super) mode: &'a str,
     pub(super) check: &'a str,
     pub(super) state: &'a str,
+    /// Backends that take new flows.
     pub(super) healthy: usize,
+    /// Of these, those that are down: too many are, or their state is not in force yet.
+    pub(super) down_in_use: usize,
     pub(super) total: usize,
     pub(super) flows: u64,
     pub(super) rates: Option<Flows>,
@@ -127,7 +130,10 @@ pub(super) struct InterfaceRow<'a> {
 
 #[derive(Serialize)]
 pub(super) struct Problems {
+    /// All problems.
     pub(super) total: usize,
+    /// Entries of the list that are left out at its end.
+    pub(super) left_out: usize,
     pub(super) listed: Vec<ProblemRow>,
 }
 

@@ -16,7 +16,7 @@ use crate::{
     config::change::Request as Keys,
     control::{Change, Inherited, testing::Rig},
     events::{EventKind, NewEvent},
-    state::testing,
+    state::{desired::Desired, testing},
 };
 
 const STREAMS: usize = 3;
@@ -30,10 +30,14 @@ struct Page {
 
 impl Page {
     async fn start() -> Self {
-        let desired = testing::desired([
+        Self::of(testing::desired([
             testing::service("dns", 2, &[("a", 10)]),
             testing::service("web", 1, &[("a", 10), ("b", 20)]),
-        ]);
+        ]))
+        .await
+    }
+
+    async fn of(desired: Desired) -> Self {
         let rig = Rig::start(desired, Inherited::default()).await;
         let directory = tempfile::tempdir().unwrap();
         let cancel = CancellationToken::new();
@@ -138,6 +142,40 @@ async fn a_stream_begins_with_everything_and_goes_on_with_what_is_new() {
     assert!(
         events.0.frame().await.is_none_or(|frame| frame.is_ok()),
         "the daemon ends"
+    );
+}
+
+/// With a rack down, problems of other services must be on the page.
+#[tokio::test(start_paused = true)]
+async fn many_backends_with_problems_are_a_few_entries() {
+    let names: Vec<String> = (0..200).map(|number| format!("b{number}")).collect();
+    let backends: Vec<_> = names.iter().map(|name| (name.as_str(), 0)).collect();
+    let page = Page::of(testing::desired([
+        testing::service("many", 1, &backends),
+        testing::service("web", 2, &[("a", 0), ("b", 10)]),
+    ]))
+    .await;
+    let mut events = Events::of(&page, "/live").await;
+    let (_, state) = events.next().await;
+    let problems = &state["problems"];
+    let listed = problems["listed"].as_array().unwrap().iter();
+    let about: Vec<_> = listed
+        .map(|problem| (problem["service"].as_str().unwrap(), problem["backend"].as_str()))
+        .collect();
+    let expected = [
+        ("many", None),
+        ("many", Some("b0")),
+        ("many", Some("b1")),
+        ("many", Some("b2")),
+        ("many", None),
+        ("web", Some("a")),
+    ];
+    assert_eq!(about, expected);
+    let more = problems["listed"][4]["message"].as_str().unwrap();
+    assert!(more.starts_with("197 more backends have problems"), "{more}");
+    assert_eq!(
+        (&problems["total"], &problems["left_out"]),
+        (&202.into(), &0.into())
     );
 }
 

@@ -19,8 +19,9 @@ use crate::{
     api::{
         Api,
         rates::{Counters, Rates, all_drops, drop_rates, per_second},
+        short_list::{self, Entry},
         snapshot::StatusSnapshot,
-        types::{Backend, Drops, Problem, Service, Status},
+        types::{Backend, Drops, Health, Problem, Service, Status},
     },
     events::rfc3339,
     state::secrets::Secrets,
@@ -28,7 +29,7 @@ use crate::{
 
 /// Events that a page has from before it was opened.
 const EVENTS: usize = 50;
-/// Problems that are listed; more are counted.
+/// Entries of the list of problems; more are counted.
 const PROBLEMS: usize = 100;
 
 /// A text, and what of it is new since the look before.
@@ -205,6 +206,7 @@ impl Builder {
                 .fold(0.0, |sum, rate| sum + rate)
         });
         let own = problems.iter().filter(|problem| problem.backend.is_none());
+        let down_in_use = |backend: &&Backend| backend.health == Health::Down && backend.effective_weight > 0;
         let row = ServiceRow {
             name: &service.name,
             address: endpoint(service),
@@ -212,6 +214,7 @@ impl Builder {
             check: &service.check,
             state: &service.state,
             healthy: service.healthy_backends,
+            down_in_use: service.backends.iter().filter(down_in_use).count(),
             total: service.backends.iter().filter(|backend| !backend.removed).count(),
             flows: service.active_flows,
             rates: rates.map(Flows::from),
@@ -379,14 +382,24 @@ fn node(status: &Status) -> Node<'_> {
 }
 
 fn listed(problems: &[Problem], secrets: &Secrets) -> Problems {
-    let rows = problems.iter().take(PROBLEMS).map(|problem| ProblemRow {
-        service: problem.service.clone(),
-        backend: problem.backend.clone(),
-        message: secrets.hide(&problem.message).into_owned(),
-        hint: problem.hint.as_ref().map(|hint| secrets.hide(hint).into_owned()),
+    let entries = short_list::entries(problems);
+    let rows = entries.iter().take(PROBLEMS).map(|entry| match entry {
+        Entry::Problem(problem) => ProblemRow {
+            service: problem.service.clone(),
+            backend: problem.backend.clone(),
+            message: secrets.hide(&problem.message).into_owned(),
+            hint: problem.hint.as_ref().map(|hint| secrets.hide(hint).into_owned()),
+        },
+        Entry::More { service, backends } => ProblemRow {
+            service: Some((*service).to_owned()),
+            backend: None,
+            message: format!("{}: open the service to see them", Entry::more(*backends)),
+            hint: Some(format!("lb backend list {service}")),
+        },
     });
     Problems {
         total: problems.len(),
+        left_out: entries.len().saturating_sub(PROBLEMS),
         listed: rows.collect(),
     }
 }

@@ -14,6 +14,9 @@ use crate::{
     parts::{MissingPart, NAME_AN_INTERFACE, Part},
 };
 
+/// Backends that a message names; more are counted.
+const NAMED: usize = 5;
+
 /// Problems of interfaces.
 pub(super) fn of_interfaces(interfaces: &[Interface]) -> impl Iterator<Item = Problem> {
     let none = interfaces.is_empty().then(|| Problem {
@@ -140,7 +143,7 @@ impl StatusSnapshot {
             let message = format!(
                 "too few other backends can take new flows: {} of its backups, {}, takes them",
                 serving.len(),
-                serving.join(", ")
+                named(&serving)
             );
             let hint = format!(
                 "backup_below of the service, {}, decides that",
@@ -184,7 +187,7 @@ impl StatusSnapshot {
         if !overruled.is_empty() {
             let message = format!(
                 "too many backends are down: flows still go to {}",
-                overruled.join(", ")
+                named(&overruled)
             );
             let hint = "max_removed_percent and on_empty of the service decide that";
             problems.push(about(None, message, Some(hint)));
@@ -273,6 +276,15 @@ impl StatusSnapshot {
             }
         }
         problems
+    }
+}
+
+/// The first names of a list, and how many more there are.
+fn named(names: &[&str]) -> String {
+    let (first, more) = names.split_at(names.len().min(NAMED));
+    match more.len() {
+        0 => first.join(", "),
+        more => format!("{} and {more} more", first.join(", ")),
     }
 }
 
