@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::text::{Kind, Text};
 use crate::{
     control::{ControlView, Observation, broken, forwards},
+    health::settings::CheckKind,
     state::{backups, effective::HealthView, names::ServiceName, removal, words::Word as _},
 };
 
@@ -94,6 +95,16 @@ pub(super) fn render(text: &mut Text, view: &ControlView, health: &HealthView, s
     let mut family = text.family("lb_service_backends", Kind::Gauge, "Configured backends");
     for (name, service) in &view.desired.services {
         family.sample(&[("service", name.as_str())], service.backends.len());
+    }
+    let mut family = text.family(
+        "lb_service_check_interval_seconds",
+        Kind::Gauge,
+        "Longest time between two checks of a backend, as configured: interval, or down_interval_max if that is longer",
+    );
+    let checked = view.desired.services.iter();
+    for (name, service) in checked.filter(|(_, service)| !matches!(service.health.kind, CheckKind::None)) {
+        let longest = service.health.interval.max(service.health.down_interval_max);
+        family.sample(&[("service", name.as_str())], longest.as_secs_f64());
     }
     let mut family = text.family(
         "lb_service_healthy_backends",

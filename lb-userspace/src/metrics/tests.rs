@@ -20,7 +20,7 @@ use crate::{
     discovery::{HostStatus, HostStatuses},
     health::{
         Certificate, CheckId, CheckStatus, CheckStatuses, Health, HealthMetrics, Judgement, LastCheck,
-        agent::AgentStatus,
+        agent::AgentStatus, settings::CheckKind,
     },
     parts::PartBoard,
     serve::ServerMetrics,
@@ -149,7 +149,12 @@ fn scrape(
 
 /// A scrape that shows every family with its labels.
 pub(crate) async fn every_family() -> String {
-    let rig = rig().await;
+    let mut desired = testing::desired([testing::service("web", 1, &[("a", 10), ("b", 20)])]);
+    let service = desired.services.get_mut(&"web".parse().unwrap()).unwrap();
+    service.health.kind = CheckKind::Tcp;
+    service.health.interval = Duration::from_secs(2);
+    service.health.down_interval_max = Duration::from_secs(30);
+    let rig = Rig::start(desired, Inherited::default()).await;
     count(&rig, A, 40);
     let registry = Registry::new();
     ApplyMetrics::register(&registry).unwrap();
@@ -349,4 +354,12 @@ async fn backend_total_survives_a_move_and_ends_with_removal() {
     };
     rig.control.change(remove, None, false).await.unwrap();
     assert_eq!(total(&rig), None);
+}
+
+/// The alert about checks that stopped compares their age with it.
+#[tokio::test]
+async fn the_longest_time_between_checks_is_shown() {
+    let text = every_family().await;
+    let line = "\nlb_service_check_interval_seconds{service=\"web\"} 30\n";
+    assert!(text.contains(line), "{text}");
 }

@@ -44,7 +44,7 @@ const DASHBOARD: &str = include_str!("../../../contrib/grafana/lb.json");
 const SHORTENED: [(&str, &str); 5] = [
     ("[5m]", "[4s]"),
     ("[10m]", "[4s]"),
-    ("last_check_age_seconds > 300", "last_check_age_seconds > 2"),
+    ("check_interval_seconds, 300)", "check_interval_seconds, 2)"),
     ("> 300000", "> 500"),
     ("(lb_cpu_packets_total) >= 4", "(lb_cpu_packets_total) >= 1"),
 ];
@@ -264,7 +264,7 @@ fn faulty(site: &Site) -> String {
             .backend("x", at(0, HTTP_PORT), 1),
         Service::tcp("tls", vip(31, 80))
             .health(&format!(
-                "kind = \"https\"\nverify = false\nport = {TLS_PORT}\ninterval = \"500ms\"\ntimeout = \"1m\""
+                "kind = \"https\"\nverify = false\nport = {TLS_PORT}\ninterval = \"500ms\"\ndown_interval_max = \"500ms\"\ntimeout = \"1m\""
             ))
             .backend("x", at(0, HTTP_PORT), 1),
     ];

@@ -29,6 +29,7 @@ const PROMISED: &[&str] = &[
     "lb_interface_native",
     "lb_listener_requests_total",
     "lb_service_backends",
+    "lb_service_check_interval_seconds",
     "lb_service_info",
     "lb_sweep_age_seconds",
     "lb_sweep_duration_seconds",
