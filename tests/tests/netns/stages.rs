@@ -255,3 +255,54 @@ mod alone {
         ensure_none_missed(&site.daemon)
     }
 }
+
+/// A start that is refused leaves the pins that it found: those of programs that it loaded in vain would stay in the kernel's memory.
+#[test]
+fn a_take_over_that_is_refused_leaves_no_program_behind() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let site = Site::new(Shape::TwoArmed, 1)?;
+    let services = [site.web(Family::V4, &[1])];
+    let mut site = site.start(&services)?;
+    site.daemon.wait_for_whole_program()?;
+    let (ns, target) = (site.net.client.ns.clone(), site.service_address(Family::V4));
+    site.net
+        .lb
+        .ns
+        .ip("link add plain type bridge\nlink set plain up")?;
+    site.daemon.kill()?;
+    let pinned = |daemon: &Daemon| -> Result<Vec<PathBuf>> {
+        let mut all = programs(daemon)?;
+        all.sort();
+        Ok(all)
+    };
+    let before = pinned(&site.daemon)?;
+    ensure!(before.len() == 2, "entry and stages: {before:?}");
+    // The interface that refuses comes before the links that are taken over, or after them. A bridge has no native mode.
+    for interfaces in [["plain", "front", "back"], ["front", "back", "plain"]] {
+        let mut other = Daemon::new(&site.net.lb.ns, &interfaces)?
+            .args("--xdp-mode native")
+            .pins_in(site.daemon.pin_dir());
+        let outcome = other.run_to_end()?;
+        ensure!(
+            outcome.code == Some(1) && outcome.stderr.contains("plain"),
+            "{outcome:?}"
+        );
+        let after = pinned(&site.daemon)?;
+        if interfaces[0] == "plain" {
+            ensure!(after == before, "{before:?} became {after:?}");
+        } else {
+            // The links run the new program, which goes on.
+            ensure!(after.len() == 2, "{before:?} became {after:?}");
+        }
+        http_requests(&ns, target, 20_000, REQUESTS, 8)?.ensure_complete(REQUESTS.into())?;
+    }
+    let links = fs::read_dir(
+        site.daemon
+            .pin_dir()
+            .join(format!("v{LAYOUT_VERSION}"))
+            .join("links"),
+    )?;
+    ensure!(links.count() == 2, "a link of the refused interface stays");
+    site.daemon.start()?;
+    http_requests(&ns, target, 20_000, REQUESTS, 8)?.ensure_complete(REQUESTS.into())
+}

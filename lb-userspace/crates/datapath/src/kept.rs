@@ -30,9 +30,18 @@ const FIRST: &str = "first";
 
 /// A pin of another program, or of the map of its stages.
 pub(super) struct Other {
-    pin: PathBuf,
+    pub(super) pin: PathBuf,
     /// The pins of the program, and of its gate.
     programs: [PathBuf; 2],
+}
+
+impl Other {
+    /// Whether its program, or the gate before it, is among those `in_use`, by the kernel's number.
+    pub(super) fn is_in_use(&self, in_use: &[u32]) -> bool {
+        let is_used =
+            |pin: &PathBuf| ProgramInfo::from_pin(pin).is_ok_and(|info| in_use.contains(&info.id()));
+        self.programs.iter().any(is_used)
+    }
 }
 
 /// The directory of pinned programs, and the inputs that identify ours.
@@ -179,23 +188,15 @@ impl Kept {
             .into_iter()
             .filter_map(|(suffix, frags)| self.pin_of(suffix, frags))
             .collect();
-        let mut others = Vec::new();
-        for entry in fs::read_dir(&self.programs)? {
-            let pin = entry?.path();
-            if let Some(programs) = self.programs_of(&pin).filter(|_| !own.contains(&pin)) {
-                others.push(Other { pin, programs });
-            }
-        }
+        let mut others = pins_of(self.program, &self.programs)?;
+        others.retain(|other| !own.contains(&other.pin));
         Ok(others)
     }
 
     /// Removes the pins of other programs except those `in_use`, by the kernel's number.
     pub(super) fn forget(others: &[Other], in_use: &[u32]) -> io::Result<()> {
-        let is_used =
-            |pin: &PathBuf| ProgramInfo::from_pin(pin).is_ok_and(|info| in_use.contains(&info.id()));
-        let runs = |other: &Other| other.programs.iter().any(is_used);
         // All pins are read first: a program without a pin does not count as running.
-        let gone: Vec<&Other> = others.iter().filter(|other| !runs(other)).collect();
+        let gone: Vec<&Other> = others.iter().filter(|other| !other.is_in_use(in_use)).collect();
         gone.iter().try_for_each(|other| fs::remove_file(&other.pin))
     }
 
@@ -223,16 +224,28 @@ impl Kept {
         }
         self.map_ids.get().map(Vec::as_slice)
     }
+}
 
-    /// The pins of the program, and of its gate, that a pin belongs to: any program of this name.
-    fn programs_of(&self, pin: &Path) -> Option<[PathBuf; 2]> {
-        let (name, made_of) = pin.file_name()?.to_str()?.split_once('-')?;
-        let suffix = name.strip_prefix(self.program)?;
-        let of = |suffix| pin.with_file_name(format!("{}{suffix}-{made_of}", self.program));
-        [PROGRAM, STAGES, GATE, GATE_MAP]
-            .contains(&suffix)
-            .then(|| [of(PROGRAM), of(GATE)])
+/// The pins in a directory that belong to programs of this name, whatever they were made from.
+pub(super) fn pins_of(program: &str, programs: &Path) -> io::Result<Vec<Other>> {
+    let mut pins = Vec::new();
+    for entry in fs::read_dir(programs)? {
+        let pin = entry?.path();
+        if let Some(programs) = programs_of(program, &pin) {
+            pins.push(Other { pin, programs });
+        }
     }
+    Ok(pins)
+}
+
+/// The pins of the program, and of its gate, that a pin belongs to: any program of this name.
+fn programs_of(program: &str, pin: &Path) -> Option<[PathBuf; 2]> {
+    let (name, made_of) = pin.file_name()?.to_str()?.split_once('-')?;
+    let suffix = name.strip_prefix(program)?;
+    let of = |suffix| pin.with_file_name(format!("{program}{suffix}-{made_of}"));
+    [PROGRAM, STAGES, GATE, GATE_MAP]
+        .contains(&suffix)
+        .then(|| [of(PROGRAM), of(GATE)])
 }
 
 /// The kernel's number of a pinned map: another map under the same name has another.

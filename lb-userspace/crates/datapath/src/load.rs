@@ -17,7 +17,7 @@ use super::{
     early::EarlyStart,
     fill::{LoadError, load_into, refused, slots},
     gate::Gate,
-    kept::Kept,
+    kept::{self, Kept, Other},
     loading::{self, NewProgram},
     monitor::maps::MonitorMaps,
     object::{Program, Variant},
@@ -321,6 +321,33 @@ impl Loader {
             tracing::warn!(%error, "programs of an earlier daemon cannot be removed");
         }
         Ok(())
+    }
+}
+
+/// The programs that are pinned before a start takes over, so that one that fails leaves no others behind.
+pub(super) struct EarlierPrograms(Vec<PathBuf>);
+
+impl EarlierPrograms {
+    /// Those that are there now.
+    pub(super) fn of(pins: &Pins) -> io::Result<Self> {
+        let pins = kept::pins_of(ENTRY, &pins.programs())?;
+        Ok(Self(pins.into_iter().map(|other| other.pin).collect()))
+    }
+
+    /// Removes the pins of programs that were pinned since. Those that a link runs by now stay, and take the place of the earlier
+    /// ones that none runs any more.
+    pub(super) fn restore(&self, pins: &Pins) -> Result<(), DatapathError> {
+        let links = pins.links()?;
+        let in_use: Vec<u32> = links.iter().map(|link| link.info.program_id).collect();
+        let removed = kept::pins_of(ENTRY, &pins.programs()).and_then(|mut gone| {
+            let is_new = |other: &Other| !self.0.contains(&other.pin);
+            if !gone.iter().any(|other| is_new(other) && other.is_in_use(&in_use)) {
+                gone.retain(is_new);
+            }
+            GracePeriod::new()?.wait()?;
+            Kept::forget(&gone, &in_use)
+        });
+        removed.map_err(io("cannot remove the programs of a start that failed"))
     }
 }
 

@@ -5,7 +5,9 @@ use std::{io, sync::Arc, thread};
 use tokio::sync::{oneshot, watch};
 
 use super::{
-    super::{faults::PartReporter, held::HeldMaps, load::Loader, netlink::Client, pin::Pins},
+    super::{
+        faults::PartReporter, held::HeldMaps, load::EarlierPrograms, load::Loader, netlink::Client, pin::Pins,
+    },
     keeper::Keeper,
 };
 use crate::{
@@ -14,7 +16,7 @@ use crate::{
         find::Wanted,
         reserve::Reserved,
     },
-    error::DatapathError,
+    error::{DatapathError, chain},
     interface::Interface,
     state::xdp_mode::XdpModeChoice,
 };
@@ -39,12 +41,20 @@ pub(in super::super) struct AttachTask {
 type Attaching = (oneshot::Receiver<Keeper>, AttachResult);
 
 impl AttachTask {
-    /// Attaches at once.
+    /// Attaches at once. If that fails, the programs that were loaded for it go again.
     pub(in super::super) fn run_here(self) -> Result<Attaching, DatapathError> {
         let (to_keeper, keeper) = oneshot::channel();
         let (to_result, result) = oneshot::channel();
+        let earlier = EarlierPrograms::of(&self.pins);
+        let keeper_of_all = self.run().map_err(|(error, pins)| {
+            let restored = earlier.map(|earlier| earlier.restore(&pins));
+            if let Ok(Err(error)) = restored {
+                tracing::warn!(error = chain(&error), "a start that failed leaves pins");
+            }
+            error
+        })?;
         // Both are read later.
-        let _ = to_keeper.send(self.run().map_err(|(error, _)| error)?);
+        let _ = to_keeper.send(keeper_of_all);
         let _ = to_result.send(Ok(()));
         Ok((keeper, result))
     }
