@@ -24,7 +24,7 @@ use crate::{
         desired::{Desired, Revision},
         removals::MayRemove,
         store::{KeptState, Store, StoreError},
-        stored::Stored,
+        stored::{Stored, same_content},
     },
 };
 
@@ -124,7 +124,8 @@ pub(super) async fn rollback(
 ) -> Result<Json<Changed>, ApiError> {
     let Json(request) = body?;
     let kept = kept(&api)?;
-    let present = api.control.view().desired.revision;
+    let view = api.control.view();
+    let present = view.desired.revision;
     let wanted = match request.revision {
         Some(revision) => Revision(revision),
         None => kept
@@ -145,13 +146,21 @@ pub(super) async fn rollback(
         all: request.allow_empty || request.allow_removals,
         most: request.allow_removals,
     };
+    let differs = !same_content(&past.desired, &view.desired);
     let change = Change::Rollback(past.desired, may);
     let outcome = api
         .control
         .by(by)
         .change(change, expected, request.dry_run)
         .await?;
-    Ok(Json(changed(&api, outcome, request.dry_run)))
+    let mut answer = changed(&api, outcome, request.dry_run);
+    if differs && !answer.changed {
+        answer.warnings.push(format!(
+            "revision {} differs only in addresses that host names gave, which stay as they are now; `lb history` lists others",
+            wanted.0
+        ));
+    }
+    Ok(Json(answer))
 }
 
 /// The states that are kept, up to the one in force. Those above it belong to changes that failed.
