@@ -2,14 +2,19 @@
 
 use std::{sync::Arc, time::SystemTime};
 
-use super::{context::Api, error::ApiError, requests::ErrorCode};
+use super::{
+    context::Api,
+    error::{ApiError, Failure},
+    refusals::others_text,
+    requests::{ErrorCode, ErrorDetail},
+};
 use crate::{
     author::{Author, Peer},
     events::{EventKind, NewEvent},
 };
 use axum::{
     extract::{FromRequestParts, Request, State},
-    http::{Method, Uri, request::Parts},
+    http::{Method, StatusCode, Uri, request::Parts},
     middleware::Next,
     response::{IntoResponse, Response},
 };
@@ -86,7 +91,76 @@ pub(super) async fn admit(
         return refuse(&api, peer, request.method(), request.uri()).into_response();
     }
     request.extensions_mut().insert(role);
-    next.run(request).await
+    let asked = Asked::of(&request);
+    let answer = next.run(request).await;
+    if let (Some(asked), Some(Failure(error))) = (asked, answer.extensions().get()) {
+        asked.report(&api, answer.status(), error);
+    }
+    answer
+}
+
+/// A request that would change something, or reports about a backend.
+struct Asked {
+    method: Method,
+    path: String,
+    peer: Option<Peer>,
+}
+
+impl Asked {
+    /// `None` for a request that only reads. A refused reload is reported where it is made.
+    fn of(request: &Request) -> Option<Self> {
+        let path = request.uri().path();
+        let is_trial = request
+            .uri()
+            .query()
+            .is_some_and(|query| query.contains("dry_run=true"));
+        let changes = request.method() != Method::GET && path != "/v1/reload" && !is_trial;
+        changes.then(|| Self {
+            method: request.method().clone(),
+            path: path.chars().take(MAX_PATH).collect(),
+            peer: request.extensions().get().cloned(),
+        })
+    }
+
+    /// Reports that it was refused: who asked, for what, and why not.
+    fn report(&self, api: &Api, status: StatusCode, error: &ErrorDetail) {
+        let Self { method, path, peer } = self;
+        let is_report = path.ends_with("/report");
+        let is_refusal = match status {
+            StatusCode::CONFLICT | StatusCode::UNPROCESSABLE_ENTITY => true,
+            // It may be meant for a backend that has another name here.
+            StatusCode::NOT_FOUND => is_report,
+            _ => false,
+        };
+        if !is_refusal {
+            return;
+        }
+        let details = error.details.first().map(|first| format!(": {}", first.message));
+        let what = if is_report { "report" } else { "change" };
+        let mut message = format!(
+            "{what} refused: {}{} ({method} {path})",
+            error.message,
+            details.unwrap_or_default()
+        );
+        let by = peer.as_ref().map(Peer::author);
+        let user = by.as_ref().map_or("", |by| by.user.as_str());
+        let Some(others) = api.refusals.changes.count(&format!("{user} {message}")) else {
+            return;
+        };
+        message.push_str(&others_text(others));
+        tracing::warn!(by = by.as_ref().map(tracing::field::display), "{message}");
+        let mut parts = path.split('/').skip_while(|part| *part != "services").skip(1);
+        let service = parts.next().map(str::to_owned);
+        let event = NewEvent {
+            kind: EventKind::Refused,
+            backend: service.as_ref().and(parts.nth(1)).map(str::to_owned),
+            service,
+            revision: api.control.view().desired.revision.0,
+            message,
+            by,
+        };
+        api.events.push(event, SystemTime::now());
+    }
 }
 
 /// The highest role that any name of a client's certificate has.
@@ -108,11 +182,8 @@ fn role_of(api: &Api, peer: &Peer) -> Option<Role> {
 pub(super) fn refuse(api: &Api, peer: Option<&Peer>, method: &Method, uri: &Uri) -> ApiError {
     let by = peer.map(Peer::author);
     let path: String = uri.path().chars().take(MAX_PATH).collect();
-    if let Some(others) = api.refusals.count() {
-        let others = match others {
-            0 => String::new(),
-            others => format!(", and {others} others before"),
-        };
+    if let Some(others) = api.refusals.requests.count("") {
+        let others = others_text(others);
         let place = match peer {
             Some(Peer::Client { .. }) => "not allowed with this certificate",
             Some(Peer::Process(_)) | None => "not allowed on the socket for reading",

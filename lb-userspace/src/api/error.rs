@@ -19,12 +19,20 @@ use crate::{
 
 /// An answer that is not a success.
 #[derive(Debug)]
-pub(crate) struct ApiError(ErrorDetail);
+pub(crate) struct ApiError {
+    detail: ErrorDetail,
+    /// Whether the request only asked what a change would do.
+    is_trial: bool,
+}
+
+/// Why a change or report was refused; an extension of the answer.
+#[derive(Clone, Debug)]
+pub(super) struct Failure(pub(super) ErrorDetail);
 
 impl ApiError {
     /// An error with its code.
     pub(super) fn new(code: ErrorCode, message: impl Into<String>, hint: Option<String>) -> Self {
-        Self(ErrorDetail {
+        Self::from(ErrorDetail {
             code,
             message: message.into(),
             hint,
@@ -32,11 +40,16 @@ impl ApiError {
         })
     }
 
+    /// The same for a request that, if `is_trial`, only asked what a change would do.
+    pub(super) fn of_trial(self, is_trial: bool) -> Self {
+        Self { is_trial, ..self }
+    }
+
     /// Every error of a file.
     pub(super) fn file(file: &str, errors: Vec<ConfigError>) -> Self {
         let count = errors.len();
         let details = errors.into_iter().map(PlacedError::from).collect();
-        Self(ErrorDetail {
+        Self::from(ErrorDetail {
             code: ErrorCode::Invalid,
             message: format!(
                 "{file}: {count} {}; nothing was changed",
@@ -49,11 +62,11 @@ impl ApiError {
 
     /// The same as the body of an answer.
     pub(crate) fn into_body(self) -> ErrorBody {
-        ErrorBody { error: self.0 }
+        ErrorBody { error: self.detail }
     }
 
     fn status(&self) -> StatusCode {
-        match self.0.code {
+        match self.detail.code {
             ErrorCode::Invalid => StatusCode::UNPROCESSABLE_ENTITY,
             ErrorCode::NotFound => StatusCode::NOT_FOUND,
             ErrorCode::Conflict | ErrorCode::Unconfirmed => StatusCode::CONFLICT,
@@ -67,7 +80,22 @@ impl ApiError {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        (self.status(), Json(self.into_body())).into_response()
+        let status = self.status();
+        let failure = (!self.is_trial).then(|| Failure(self.detail.clone()));
+        let mut answer = (status, Json(self.into_body())).into_response();
+        if let Some(failure) = failure {
+            answer.extensions_mut().insert(failure);
+        }
+        answer
+    }
+}
+
+impl From<ErrorDetail> for ApiError {
+    fn from(detail: ErrorDetail) -> Self {
+        Self {
+            detail,
+            is_trial: false,
+        }
     }
 }
 

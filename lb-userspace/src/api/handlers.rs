@@ -118,7 +118,8 @@ pub(super) async fn apply(
             file: &more.file,
             text: &more.toml,
         }));
-        let config = config::parse_all(&sources, &known).map_err(FileError::content)?;
+        let config = config::parse_all(&sources, &known).map_err(FileError::content);
+        let config = config.map_err(|error| ApiError::from(error).of_trial(dry_run))?;
         let may = MayRemove {
             all: allow_empty || allow_removals,
             most: allow_removals,
@@ -129,7 +130,8 @@ pub(super) async fn apply(
     let mut warnings = needs_restart(&api.settings, &config.daemon);
     let change = Change::File(Arc::new(config), FileOrder::Apply, may);
     let control = api.control.by(by);
-    let outcome = control.change(change, revision(expected), dry_run).await?;
+    let outcome = control.change(change, revision(expected), dry_run).await;
+    let outcome = outcome.map_err(|error| ApiError::from(error).of_trial(dry_run))?;
     let changed = changed(&api, outcome, dry_run);
     warnings.extend(changed.warnings);
     Ok(Json(Changed { warnings, ..changed }))

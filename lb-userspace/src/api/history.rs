@@ -152,7 +152,8 @@ pub(super) async fn rollback(
         .control
         .by(by)
         .change(change, expected, request.dry_run)
-        .await?;
+        .await
+        .map_err(|error| ApiError::from(error).of_trial(request.dry_run))?;
     let mut answer = changed(&api, outcome, request.dry_run);
     if differs && !answer.changed {
         answer.warnings.push(format!(

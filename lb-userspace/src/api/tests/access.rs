@@ -112,3 +112,76 @@ async fn a_socket_for_reading_answers_get_alone() {
     );
     assert!(refused.by.is_some());
 }
+
+/// Whoever looks for a change that is not in force finds who asked for it, and why it was refused.
+#[tokio::test]
+async fn a_refused_change_is_an_event_with_who_what_and_why() {
+    let server = Server::start().await;
+    let web = json!({ "name": "web", "address": "192.0.2.77", "port": 1 });
+    let weight = json!({ "weight": 70_000 });
+    let report = json!({ "health": "up" });
+    let bad = json!({ "file": "lb.toml", "toml": "[[service]]\nname = \"x\"\n", "dry_run": false });
+    let trial = json!({ "file": "lb.toml", "toml": "rubbish", "dry_run": true });
+    for (method, path, body) in [
+        (Method::POST, "/v1/services", &web),
+        (Method::PATCH, "/v1/services/web/backends/b", &weight),
+        (Method::POST, "/v1/services/web/backends/b/report", &report),
+        (Method::POST, "/v1/services/web/backends/unknown/report", &report),
+        (Method::POST, "/v1/apply", &bad),
+        (Method::POST, "/v1/apply", &trial),
+        (Method::PATCH, "/v1/services/web/backends/unknown", &weight),
+    ] {
+        let refused = server.client.change::<Value>(method, path, Some(body)).await;
+        refused.unwrap_err();
+    }
+    let events = server.rig.events.list(0, None);
+    let refused = events.iter().filter(|event| event.kind == EventKind::Refused);
+    let refused: Vec<_> = refused
+        .map(|event| {
+            assert_eq!(
+                event.by.as_ref().unwrap().pid,
+                i32::try_from(std::process::id()).unwrap()
+            );
+            let (service, backend) = (event.service.as_deref(), event.backend.as_deref());
+            (service, backend, event.message.as_str())
+        })
+        .collect();
+    let expected = [
+        (None, None, ["change refused: ", "web", "(POST /v1/services)"]),
+        (
+            Some("web"),
+            Some("b"),
+            [
+                "change refused: ",
+                "weight",
+                "(PATCH /v1/services/web/backends/b)",
+            ],
+        ),
+        (
+            Some("web"),
+            Some("b"),
+            ["report refused: ", "does not wait for reports", "/report)"],
+        ),
+        (
+            Some("web"),
+            Some("unknown"),
+            ["report refused: ", "unknown", "/report)"],
+        ),
+        (
+            None,
+            None,
+            [
+                "change refused: lb.toml: ",
+                "nothing was changed: ",
+                "(POST /v1/apply)",
+            ],
+        ),
+    ];
+    assert_eq!(refused.len(), expected.len(), "{refused:#?}");
+    for ((service, backend, message), (of, name, words)) in refused.iter().zip(expected) {
+        assert_eq!((*service, *backend), (of, name), "{message}");
+        for word in words {
+            assert!(message.contains(word), "{word}: {message}");
+        }
+    }
+}
