@@ -88,7 +88,10 @@ pub use self::{
         AttachOptions, Attachment, Interface, InterfaceChange, InterfaceChangeKind, InterfaceProblem,
         Interfaces, XdpMode, missing,
     },
-    left::{LeftForwarding, left_forwarding, sees_programs},
+    left::{
+        LeftBackend, LeftForwarding, LeftInterface, LeftService, LeftState, left_forwarding, left_state,
+        sees_programs,
+    },
     live::LiveTables,
     monitor::{Monitor, MonitorFilter, MonitoredPacket, Places, error::MonitorError},
     needs::{Needs, needs_of},

@@ -53,7 +53,8 @@ impl ReadBack {
     }
 }
 
-fn read(pins: &Path) -> Result<(Maps, Programmed), DatapathError> {
+/// The maps below the directory of a layout's pins, and what is programmed.
+pub(super) fn read(pins: &Path) -> Result<(Maps, Programmed), DatapathError> {
     let maps = Maps::open(pins)?;
     let programmed = read_back(&maps)?;
     Ok((maps, programmed))
