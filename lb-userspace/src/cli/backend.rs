@@ -8,10 +8,13 @@ use hyper::Method;
 use super::{
     client::Client,
     error::{CliError, Exit},
+    filter::{BackendRow, FilterOptions, filter_backends, rows},
+    local_time,
     options::BackendKeys,
-    output::{Context, Output, Watch, print},
+    output::{Context, Watch, print, remark},
+    progress::Progress,
     service::{ChangeFlags, changed_text},
-    tables::{backend_table, backends_of_one},
+    tables::{backend_rows, backends_of_one, drain_text},
     wait::{self, Wait},
 };
 use crate::{
@@ -36,6 +39,8 @@ pub(super) enum BackendCommand {
     List {
         /// Only backends of this service
         service: Option<ServiceName>,
+        #[command(flatten)]
+        filter: FilterOptions,
         #[command(flatten)]
         watch: Watch,
     },
@@ -137,10 +142,28 @@ pub(super) enum ReportedHealth {
 }
 
 impl BackendCommand {
+    /// Whether its output can be names alone.
+    pub(super) const fn has_names(&self) -> bool {
+        match self {
+            Self::List { .. } => true,
+            Self::Add { .. }
+            | Self::Set { .. }
+            | Self::Drain { .. }
+            | Self::Disable { .. }
+            | Self::Enable { .. }
+            | Self::Report { .. }
+            | Self::Remove { .. } => false,
+        }
+    }
+
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let client = context.client();
         let changed = match self {
-            Self::List { service, watch } => return list(context, service, watch).await,
+            Self::List {
+                service,
+                filter,
+                watch,
+            } => return list(context, service, &filter, watch).await,
             Self::Report {
                 service,
                 name,
@@ -204,6 +227,9 @@ impl BackendCommand {
                 }
                 let changed = patch_backend(&client, &service, &name, change, &request).await?;
                 context.show(&changed, changed_text)?;
+                if let Some(deadline) = deadline {
+                    say_end(context, &service, &name, deadline);
+                }
                 return if wait {
                     drained(context, &client, &service, &name).await
                 } else {
@@ -251,25 +277,56 @@ async fn patch_backend(
     client.change(Method::PATCH, &path, Some(request)).await
 }
 
-async fn list(context: &Context, service: Option<ServiceName>, watch: Watch) -> Result<(), CliError> {
+async fn list(
+    context: &Context,
+    service: Option<ServiceName>,
+    filter: &FilterOptions,
+    watch: Watch,
+) -> Result<(), CliError> {
     let client = context.client();
+    // An unknown field is an error although nothing is listed.
+    filter.backends()?;
     match service {
         Some(name) => {
             let path = format!("/v1/services/{name}");
             let fetch = async || {
-                let service = client.get::<Service>(&path).await?;
-                Ok(service.backends)
+                let mut services = vec![client.get::<Service>(&path).await?];
+                filter_backends(filter, &mut services)?;
+                let backends = services.into_iter().flat_map(|service| service.backends);
+                Ok(backends.collect())
             };
-            let table = |backends: &Vec<Backend>| backends_of_one(backends, context);
+            let table = |backends: &Vec<Backend>| {
+                let names = backends.iter().map(|backend| backend.name.clone());
+                context.names_or(names, || backends_of_one(backends, context))
+            };
             context.show_watched(watch, fetch, table).await
         }
         None => {
-            let fetch = || client.get::<Vec<Service>>("/v1/services");
-            context
-                .show_watched(watch, fetch, |services| backend_table(services, context))
-                .await
+            let fetch = async || {
+                let mut services: Vec<Service> = client.get("/v1/services").await?;
+                filter_backends(filter, &mut services)?;
+                Ok(services)
+            };
+            let table = |services: &Vec<Service>| {
+                let order = filter.backends();
+                let rows = order.map_or_else(|_| Vec::new(), |order| rows(services, &order));
+                let several = services.len() != 1 || filter.leaves_out();
+                let name = |row: &BackendRow<'_>| format!("{}/{}", row.service.name, row.backend.name);
+                context.names_or(rows.iter().map(name), || backend_rows(&rows, several, context))
+            };
+            context.show_watched(watch, fetch, table).await
         }
     }
+}
+
+/// What happens at the end of a drain that has one.
+fn say_end(context: &Context, service: &ServiceName, name: &BackendName, deadline: Duration) {
+    let after = local_time::short(deadline);
+    let text = format!(
+        "{service}/{name} is disabled after {after}, and the flows that it still has then move; `lb backend enable {service} {name}` \
+         ends the drain"
+    );
+    remark(context.style.extent.fold(&text).trim_end());
 }
 
 /// Waits until the backend has no flows or its drain has ended otherwise.
@@ -281,16 +338,25 @@ async fn drained(
 ) -> Result<(), CliError> {
     let path = format!("/v1/services/{service}/backends/{name}");
     let began = Instant::now();
+    let mut progress = Progress::default();
     loop {
         let backend: Backend = client.get(&path).await?;
         // A count from before the drain misses later flows.
         let counted = backend.flows_counted_ms_ago.map(Duration::from_millis);
-        if backend.active_flows == 0 && counted.is_some_and(|ago| ago < began.elapsed()) {
+        let is_counted = counted.is_some_and(|ago| ago < began.elapsed());
+        if backend.active_flows == 0 && is_counted {
+            progress.end();
             return say(context, &format!("{service}/{name} has no flows left\n"));
         }
         match backend.admin {
-            Admin::Draining => tokio::time::sleep(DRAIN_POLL).await,
+            Admin::Draining => {
+                if is_counted {
+                    progress.show(&format!("{service}/{name}: {}", drain_text(&backend)));
+                }
+                tokio::time::sleep(DRAIN_POLL).await;
+            }
             Admin::Disabled => {
+                progress.end();
                 return say(
                     context,
                     &format!(
@@ -300,6 +366,7 @@ async fn drained(
                 );
             }
             Admin::Enabled => {
+                progress.end();
                 return Err(CliError::new(
                     Exit::Conflict,
                     format!("{service}/{name}: enabled again by someone else while it drained"),
@@ -309,11 +376,11 @@ async fn drained(
     }
 }
 
-/// A remark for people; JSON readers look at the exit code.
+/// A remark for people; readers of data look at the exit code.
 fn say(context: &Context, text: &str) -> Result<(), CliError> {
-    match context.output {
-        Output::Json => Ok(()),
-        Output::Table | Output::Wide => print(text),
+    match context.output.data() {
+        Some(_) => Ok(()),
+        None => print(text),
     }
 }
 

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::{
     error::{CliError, Exit},
-    output::{Context, Output, json, print},
+    output::{Context, Output, print},
 };
 use crate::{
     api::requests::PlacedError,
@@ -53,7 +53,7 @@ impl CheckConfig {
     }
 }
 
-/// The files of a configuration and what they mean together. Errors are also printed as JSON where that is the output.
+/// The files of a configuration and what they mean together. Errors are also printed where the output is for programs.
 ///
 /// # Errors
 /// A file cannot be read, or has errors.
@@ -67,9 +67,9 @@ pub(super) fn checked(files: &[PathBuf], output: Output) -> Result<(Vec<Text>, C
         match error {
             FileError::Read { .. } | FileError::NoFile { .. } => Err(summary),
             FileError::Content { errors, .. } => {
-                if output == Output::Json {
+                if let Some(data) = output.data() {
                     let errors = errors.iter().cloned().map(PlacedError::from).collect();
-                    print(&json(&Report { ok: false, errors }, true)?)?;
+                    print(&data.whole(&Report { ok: false, errors })?)?;
                 }
                 Err(summary.listing(errors))
             }

@@ -2,7 +2,7 @@
 //! interfaces. The script of a shell calls `lb` with [`VARIABLE`] set, and the command line behind `--`. The name of an
 //! option decides its candidates, so that one table serves all commands.
 
-use std::{env, ffi::OsString, fs, io, path::PathBuf, time::Duration};
+use std::{env, ffi::OsString, fs, path::PathBuf, time::Duration};
 
 use clap::{Arg, Args, Command};
 use clap_complete::{
@@ -11,14 +11,19 @@ use clap_complete::{
     env::{CompleteEnv, Shells},
 };
 use lb_common::reason::Reason;
+use serde::de::DeserializeOwned;
 
 use super::{
     client::{Client, DEFAULT_SOCKET},
     error::{CliError, Exit},
+    filter::field_names,
     output::print,
 };
 use crate::{
-    api::types::{FlowGroups, FlowOrder, Service},
+    api::{
+        history::PastRevision,
+        types::{FlowGroups, FlowOrder, Service},
+    },
     config::{
         daemon::OnExit,
         keys::{Key, Shape},
@@ -30,9 +35,11 @@ use crate::{
 /// Set by the script of a shell to the shell's name.
 const VARIABLE: &str = "COMPLETE";
 /// Time that the daemon has to name services and backends: a user waits at the keyboard.
-const PATIENCE: Duration = Duration::from_millis(500);
-/// Interfaces of this network namespace (sysfs).
-const INTERFACES: &str = "/sys/class/net";
+const PATIENCE: Duration = Duration::from_millis(150);
+/// Revisions that are offered.
+const REVISIONS: usize = 50;
+/// Interfaces of this process's network namespace (proc(5)): a mounted /sys may show those of another one.
+const INTERFACES: &str = "/proc/self/net/dev";
 
 #[derive(Args, Debug)]
 pub(super) struct Completions {
@@ -87,6 +94,9 @@ fn candidates(arg: &Arg, group: &str, command: &str) -> Option<ArgValueCandidate
         "state" if group == "flows" => words::<FlowState>(),
         "sort" if group == "flows" => words::<FlowOrder>(),
         "by" if group == "flows" => words::<FlowGroups>(),
+        "sort" => fields_of(group, |name| name.to_owned())?,
+        "selector" => fields_of(group, |name| format!("{name}="))?,
+        "revision" | "to" => ArgValueCandidates::new(revisions),
         "service" => ArgValueCandidates::new(services),
         "backend" => ArgValueCandidates::new(backends),
         "reason" => ArgValueCandidates::new(reasons),
@@ -96,6 +106,20 @@ fn candidates(arg: &Arg, group: &str, command: &str) -> Option<ArgValueCandidate
         _ => return None,
     };
     Some(candidates)
+}
+
+/// Fields of the rows that a command of this group lists: those of services for a command without a group.
+fn fields_of(group: &str, word: fn(&str) -> String) -> Option<ArgValueCandidates> {
+    let [service, backend] = field_names();
+    let names = match group {
+        "backend" => backend,
+        "service" | "lb" => service,
+        _ => return None,
+    };
+    Some(ArgValueCandidates::new(move || {
+        let words = names.iter().map(|name| word(name));
+        words.map(CompletionCandidate::new).collect()
+    }))
 }
 
 /// Candidates for the values of a key; `None` if there are none.
@@ -135,10 +159,10 @@ fn reasons() -> Vec<CompletionCandidate> {
 }
 
 fn interfaces() -> Vec<CompletionCandidate> {
-    let entries = fs::read_dir(INTERFACES).into_iter().flatten();
-    let mut names: Vec<OsString> = entries
-        .filter_map(|entry| Some(entry.ok()?.file_name()))
-        .collect();
+    let text = fs::read_to_string(INTERFACES).unwrap_or_default();
+    // Two lines of heads, then `  eth0: 1 2 3`.
+    let names = text.lines().skip(2).filter_map(|line| line.split(':').next());
+    let mut names: Vec<&str> = names.map(str::trim).collect();
     names.sort_unstable();
     names.into_iter().map(CompletionCandidate::new).collect()
 }
@@ -150,22 +174,39 @@ fn services() -> Vec<CompletionCandidate> {
         .collect()
 }
 
+/// The latest revisions, each with its first change.
+fn revisions() -> Vec<CompletionCandidate> {
+    let revisions: Vec<PastRevision> = fetch(&format!("/v1/history?limit={REVISIONS}")).unwrap_or_default();
+    let candidate = |revision: &PastRevision| {
+        let change = revision.diff.as_ref().and_then(|diff| diff.first());
+        let help = format!("{} {}", revision.at, change.map_or("", String::as_str));
+        CompletionCandidate::new(revision.revision.to_string()).help(Some(help.into()))
+    };
+    revisions.iter().map(candidate).collect()
+}
+
 /// The backends of the service that the line names; of all services where it names none.
 fn backends() -> Vec<CompletionCandidate> {
-    let line: Vec<String> = line().collect();
     let all = live();
-    let named = |service: &&Service| line.contains(&service.name);
-    let of_line: Vec<_> = all.iter().filter(named).collect();
-    let services = if of_line.is_empty() {
-        all.iter().collect()
-    } else {
-        of_line
-    };
-    let backends = services.into_iter().flat_map(|service| &service.backends);
+    let names: Vec<&str> = all.iter().map(|service| service.name.as_str()).collect();
+    let service = service_of(line(), &names);
+    let meant = |service_of_all: &&Service| service.as_ref().is_none_or(|name| *name == service_of_all.name);
+    let backends = all.iter().filter(meant).flat_map(|service| &service.backends);
     backends
         .filter(|backend| !backend.removed)
         .map(|backend| CompletionCandidate::new(&backend.name))
         .collect()
+}
+
+/// The service that a line means: the value of `--service`, or the first of `names` behind the verb of a group.
+fn service_of(line: impl Iterator<Item = String>, names: &[&str]) -> Option<String> {
+    let words: Vec<String> = line.collect();
+    if let Some(named) = option(words.iter().cloned(), "--service") {
+        return Some(named);
+    }
+    let is_group = |word: &String| ["backend", "flows"].contains(&word.as_str());
+    let mut behind = words.iter().skip_while(|word| !is_group(word)).skip(2);
+    behind.find(|word| names.contains(&word.as_str())).cloned()
 }
 
 /// The words on the line that is completed.
@@ -174,34 +215,43 @@ fn line() -> impl Iterator<Item = String> {
     words.filter_map(|word| word.into_string().ok())
 }
 
+/// The value of an option on a line.
+fn option(mut line: impl Iterator<Item = String>, name: &str) -> Option<String> {
+    while let Some(word) = line.next() {
+        match word.strip_prefix(name) {
+            Some("") => return line.next(),
+            Some(value) if value.starts_with('=') => return Some(value[1..].to_owned()),
+            Some(_) | None => {}
+        }
+    }
+    None
+}
+
 /// The daemon's services; empty if it does not answer soon.
 fn live() -> Vec<Service> {
-    let fetch = || -> io::Result<Vec<Service>> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()?;
-        let client = Client::new(socket());
-        runtime.block_on(async {
-            let fetched = tokio::time::timeout(PATIENCE, client.get("/v1/services")).await?;
-            fetched.map_err(io::Error::other)
-        })
-    };
-    fetch().unwrap_or_default()
+    fetch("/v1/services").unwrap_or_default()
+}
+
+/// What the daemon answers; `None` if it does not answer soon, or is elsewhere.
+fn fetch<T: DeserializeOwned>(path: &str) -> Option<T> {
+    let is_elsewhere = option(line(), "--api").is_some() || env::var_os("LB_API").is_some();
+    if is_elsewhere {
+        return None;
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .ok()?;
+    let client = Client::new(socket());
+    let answer = async { tokio::time::timeout(PATIENCE, client.get(path)).await };
+    runtime.block_on(answer).ok()?.ok()
 }
 
 /// The socket of the command line, else of the environment.
 fn socket() -> PathBuf {
-    let mut words = line();
-    while let Some(word) = words.next() {
-        match word.strip_prefix("--socket") {
-            Some("") => return words.next().unwrap_or_default().into(),
-            Some(path) if path.starts_with('=') => return path.trim_start_matches('=').into(),
-            Some(_) | None => {}
-        }
-    }
-    env::var_os("LB_SOCKET")
-        .unwrap_or_else(|| DEFAULT_SOCKET.into())
-        .into()
+    let named = option(line(), "--socket").map(OsString::from);
+    let named = named.or_else(|| env::var_os("LB_SOCKET"));
+    named.unwrap_or_else(|| DEFAULT_SOCKET.into()).into()
 }
 
 #[cfg(test)]
@@ -241,6 +291,11 @@ mod tests {
             ("lb flows list --sort ", &["age", "idle", "client"]),
             ("lb flows count --by ", &["service", "backend", "client"]),
             ("lb completions b", &["bash"]),
+            ("lb -o ", &["table", "wide", "json", "yaml", "name"]),
+            ("lb status --color ", &["auto", "always", "never"]),
+            ("lb status --sort ", &["name", "packets"]),
+            ("lb service list --selector st", &["state="]),
+            ("lb backend list --selector heal", &["health="]),
         ] {
             let offered = offered(line);
             for word in expected {
@@ -250,6 +305,21 @@ mod tests {
                 offered.iter().all(|value| !value.contains('.')),
                 "no files: {line}: {offered:?}"
             );
+        }
+    }
+
+    #[test]
+    fn backends_are_those_of_the_service_before() {
+        for (line, service) in [
+            ("lb backend drain web ", Some("web")),
+            ("lb backend drain --deadline 5m dns ", Some("dns")),
+            ("lb backend web dns web", Some("dns")),
+            ("lb flows list --service=dns --backend ", Some("dns")),
+            ("lb monitor --service web --backend ", Some("web")),
+            ("lb monitor --backend ", None),
+        ] {
+            let words = line.split(' ').map(str::to_owned);
+            assert_eq!(service_of(words, &["web", "dns"]).as_deref(), service, "{line}");
         }
     }
 

@@ -10,7 +10,9 @@ use clap::Args;
 use super::{
     client::with_query,
     error::{CliError, Exit},
-    output::{Context, Outage, Output, print_while_read},
+    fit::Extent,
+    local_time::{age, beside_utc},
+    output::{Context, Outage, print_while_read},
 };
 use crate::{config::values::duration, events::Event};
 
@@ -52,9 +54,9 @@ impl Events {
                 if !shown.is_new(&event) {
                     return Ok(ControlFlow::Continue(()));
                 }
-                match context.output {
-                    Output::Json => print_while_read(&format!("{line}\n")),
-                    Output::Table | Output::Wide => print_while_read(&plain(&event)),
+                match context.output.data() {
+                    Some(data) => print_while_read(&data.line(line)?),
+                    None => print_while_read(&plain(&event, context.style.extent, self.follow)),
                 }
             };
             let read = client.lines(&path, show).await;
@@ -94,8 +96,8 @@ fn event(line: &str) -> Result<Event, CliError> {
         .map_err(|error| CliError::new(Exit::Failed, format!("event {line:?}: {error}")))
 }
 
-/// One event for people: time, subject, sentence.
-fn plain(event: &Event) -> String {
+/// One event for people: time, subject, sentence. On a terminal with local time, and its age unless it is new.
+fn plain(event: &Event, extent: Extent, is_new: bool) -> String {
     let subject = match (&event.service, &event.backend) {
         (Some(service), Some(backend)) => format!("{service}/{backend}: "),
         (Some(service), None) => format!("{service}: "),
@@ -103,5 +105,45 @@ fn plain(event: &Event) -> String {
     };
     let by = event.by.as_ref();
     let by = by.map_or_else(String::new, |by| format!(" (by {by})"));
-    format!("{}  {subject}{}{by}\n", event.at, event.message)
+    let mut times = vec![event.at.clone()];
+    if extent.has_ages() {
+        times.extend(beside_utc(&event.at));
+        let ago = age(&event.at).filter(|_| !is_new);
+        times.extend(ago.map(|age| format!("{:>8}", format!("{age} ago"))));
+    }
+    extent.fold(&format!("{}  {subject}{}{by}\n", times.join("  "), event.message))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::events::EventKind;
+
+    #[test]
+    fn an_event_keeps_its_form_for_programs_and_fits_into_a_terminal() {
+        let event = Event {
+            seq: 1,
+            at: "2026-01-01T00:00:00.123Z".into(),
+            kind: EventKind::Health,
+            service: Some("web".into()),
+            backend: Some("a-backend-with-a-name-of-its-own".into()),
+            revision: 3,
+            message: "down: connection refused by [2001:db8::1234]:8080 and nothing else".into(),
+            by: None,
+        };
+        let subject = "web/a-backend-with-a-name-of-its-own: down: connection refused by [2001:db8::1234]:8080 and nothing else";
+        assert_eq!(
+            plain(&event, Extent::Usual, false),
+            format!("{}  {subject}\n", event.at)
+        );
+        let shown = plain(&event, Extent::Window(80), false);
+        assert!(
+            shown.lines().count() > 1 && shown.contains(" ago  web/"),
+            "{shown}"
+        );
+        for line in shown.lines() {
+            assert!(line.chars().count() <= 80, "{shown}");
+        }
+        assert!(!plain(&event, Extent::Window(80), true).contains(" ago"));
+    }
 }

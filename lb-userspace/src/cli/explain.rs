@@ -10,7 +10,7 @@ use super::{
     client::with_query,
     error::{CliError, Exit},
     output::Context,
-    table::{Align, Table},
+    table::{Table, sentence, text},
 };
 use crate::{
     api::types::Explanation,
@@ -68,9 +68,17 @@ struct Meaning {
 }
 
 impl Explain {
+    /// Whether its output can be names alone: those of the reasons.
+    pub(super) const fn has_names(&self) -> bool {
+        self.what.is_none()
+    }
+
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let Some(what) = self.what.as_deref() else {
-            return context.show(&meanings(), |reasons| list(reasons, context));
+            return context.show(&meanings(), |reasons| {
+                let names = reasons.iter().map(|meaning| meaning.reason.to_owned());
+                context.names_or(names, || list(reasons, context))
+            });
         };
         let protocol = Protocol::from_word(what);
         match (protocol, self.source.zip(self.destination)) {
@@ -90,7 +98,7 @@ impl Explain {
                 ];
                 let path = with_query("/v1/explain", values);
                 let explanation: Explanation = context.client().get(&path).await?;
-                context.show(&explanation, text)
+                context.show(&explanation, steps)
             }
             (Some(_), None) => Err(CliError::new(Exit::Usage, "source and destination are missing")
                 .hint(format!("lb explain {what} 198.51.100.7:40000 192.0.2.10:80"))),
@@ -125,11 +133,7 @@ fn meanings() -> Vec<Meaning> {
 }
 
 fn list(reasons: &[Meaning], context: &Context) -> String {
-    let mut table = Table::new(&[
-        ("REASON", Align::Left),
-        ("ACTION", Align::Left),
-        ("MEANING", Align::Left),
-    ]);
+    let mut table = Table::new(&[text("REASON"), text("ACTION").rank(1), sentence("MEANING", 16)]);
     for meaning in reasons {
         table.row([
             meaning.reason.into(),
@@ -140,7 +144,7 @@ fn list(reasons: &[Meaning], context: &Context) -> String {
     table.render(context.style)
 }
 
-fn text(explanation: &Explanation) -> String {
+fn steps(explanation: &Explanation) -> String {
     let mut text = String::new();
     for (number, step) in (1..).zip(&explanation.steps) {
         text.push_str(&format!("{number:>2}. {step}\n"));

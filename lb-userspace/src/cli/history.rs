@@ -7,9 +7,11 @@ use super::{
     client::with_query,
     confirm::Confirm,
     error::CliError,
-    output::Context,
+    fit::Extent,
+    local_time::{age, beside_utc, second, with_age},
+    output::{Context, Output},
     service::{ChangeFlags, changed_text},
-    table::{Align, Cell, Table, Tone},
+    table::{Cell, Table, Tone, name, number, sentence, text},
 };
 use crate::{
     api::history::{PastRevision, RollbackRequest},
@@ -35,7 +37,11 @@ impl History {
         let revisions: Vec<PastRevision> = context.client().get(&path).await?;
         let whole = self.revision.is_some();
         context.show(&revisions, |revisions| match revisions.as_slice() {
-            [only] if whole => differences(only),
+            several if context.output == Output::Name => {
+                let names = several.iter().map(|revision| revision.revision.to_string());
+                context.names_or(names, String::new)
+            }
+            [only] if whole => context.style.extent.fold(&differences(only, context)),
             several => table(several, context),
         })
     }
@@ -74,11 +80,15 @@ impl Rollback {
 
 fn table(revisions: &[PastRevision], context: &Context) -> String {
     let mut table = Table::new(&[
-        ("REVISION", Align::Right),
-        ("SAVED", Align::Left),
-        ("BY", Align::Left),
-        ("CHANGES", Align::Left),
+        number("REVISION"),
+        text("SAVED").rank(1),
+        text("LOCAL").extra(3),
+        number("AGE").extra(2),
+        name("BY", 8).rank(4),
+        text("NOW").rank(5),
+        sentence("CHANGES", 24),
     ]);
+    let extent = context.style.extent;
     for revision in revisions {
         let mut lines = revision.diff.as_deref().unwrap_or_default().iter();
         let first = match (&revision.diff, lines.next()) {
@@ -91,11 +101,21 @@ fn table(revisions: &[PastRevision], context: &Context) -> String {
             0 => first,
             more => format!("{first} (and {more} more)"),
         };
-        let tone = if revision.present { Tone::Good } else { Tone::Plain };
+        let (in_force, tone) = match revision.present {
+            true => ("yes", Tone::Good),
+            false => ("", Tone::Plain),
+        };
+        let saved = match extent {
+            Extent::Window(_) => second(&revision.at),
+            Extent::Usual | Extent::All => revision.at.clone(),
+        };
         table.row([
             Cell::new(revision.revision.to_string(), tone),
-            Cell::from(revision.at.as_str()),
+            Cell::from(saved),
+            Cell::from(beside_utc(&revision.at).unwrap_or_default()),
+            Cell::from(age(&revision.at).unwrap_or_default()),
             Cell::from(by(revision).unwrap_or_else(|| "-".to_owned())),
+            Cell::new(in_force, tone),
             Cell::from(changes),
         ]);
     }
@@ -108,9 +128,10 @@ fn by(revision: &PastRevision) -> Option<String> {
 }
 
 /// All differences of one revision from the one before.
-fn differences(revision: &PastRevision) -> String {
+fn differences(revision: &PastRevision, context: &Context) -> String {
     let by = by(revision).map_or_else(String::new, |by| format!(" by {by}"));
-    let mut text = format!("revision {}, saved {}{by}\n", revision.revision, revision.at);
+    let saved = with_age(&revision.at, context.style.extent);
+    let mut text = format!("revision {}, saved {saved}{by}\n", revision.revision);
     match revision.diff.as_deref() {
         None => text.push_str("no revision before it is kept\n"),
         Some([]) => text.push_str("no changes\n"),

@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{
     error::{CliError, Exit},
-    output::{Context, Output, json, print, remark},
+    output::{Context, remark},
 };
 
 /// Longest configuration that is read, in bytes, with each file that it includes.
@@ -110,19 +110,14 @@ fn show(context: &Context, name: &str, imported: &Imported) -> Result<(), CliErr
         remarks,
         notes,
     } = imported;
-    match context.output {
-        Output::Json => print(&json(
-            &Report {
-                toml,
-                services: *services,
-                backends: *backends,
-                remarks,
-                notes,
-            },
-            true,
-        )?)?,
-        Output::Table | Output::Wide => print(toml)?,
-    }
+    let report = Report {
+        toml,
+        services: *services,
+        backends: *backends,
+        remarks,
+        notes,
+    };
+    context.show(&report, |report| report.toml.to_owned())?;
     remark(&format!("{name}: {}", imported.summary()));
     Ok(())
 }

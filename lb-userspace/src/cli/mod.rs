@@ -14,11 +14,14 @@ pub mod error;
 mod events;
 mod explain;
 mod export;
+mod filter;
+mod fit;
 mod flows;
 mod guard;
 mod help;
 mod history;
 mod import;
+mod left;
 mod local_time;
 mod man;
 mod man_of_file;
@@ -26,6 +29,7 @@ mod migrate;
 mod monitor;
 mod options;
 mod output;
+mod progress;
 mod reload;
 mod remote;
 mod run;
@@ -36,6 +40,7 @@ mod table;
 mod tables;
 mod top;
 mod wait;
+mod yaml;
 
 use std::path::PathBuf;
 
@@ -43,8 +48,8 @@ use clap::{ArgAction, CommandFactory, Parser, Subcommand};
 
 pub use self::client::DEFAULT_SOCKET;
 use self::{
-    error::CliError,
-    output::{Context, Output},
+    error::{CliError, Exit},
+    output::{Colour, Context, Output},
 };
 
 /// Layer 4 load balancer: XDP data plane, health checks, metrics, in one program.
@@ -63,7 +68,7 @@ pub struct Cli {
     socket: Option<PathBuf>,
     #[command(flatten)]
     remote: remote::RemoteOptions,
-    /// table, wide (more columns) or json [default: table]
+    /// table, wide (all columns), name (names alone), json or yaml [default: table]
     #[arg(
         short,
         long,
@@ -76,6 +81,18 @@ pub struct Cli {
         help_heading = "Global options"
     )]
     output: Output,
+    /// Colours: auto (on a terminal, without NO_COLOR), always or never [default: auto]
+    #[arg(
+        long,
+        global = true,
+        value_enum,
+        default_value_t,
+        hide_default_value = true,
+        hide_possible_values = true,
+        value_name = "WHEN",
+        help_heading = "Global options"
+    )]
+    color: Colour,
     /// Print tables without their header line
     #[arg(long, global = true, action = ArgAction::SetTrue, help_heading = "Global options")]
     no_headers: bool,
@@ -142,7 +159,15 @@ impl Cli {
     /// Runs the command.
     pub fn execute(self) -> Result<(), CliError> {
         let remote = self.remote.remote()?;
-        let context = Context::new(self.socket, remote, self.output, !self.no_headers);
+        let context = Context::new(self.socket, remote, self.output, self.color, !self.no_headers);
+        if self.output == Output::Name && !self.command.has_names() {
+            // Before anything is changed.
+            return Err(
+                CliError::new(Exit::Usage, "-o name: this command has no list of names").hint(
+                    "status, service list, service show, backend list, history and explain have; see -o json",
+                ),
+            );
+        }
         match self.command {
             Command::Run(run) => run.execute(&context),
             Command::Apply(apply) => context.block_on(apply.execute(&context)),
@@ -168,6 +193,37 @@ impl Cli {
             Command::Decap(decap) => decap.execute(&context),
             Command::Completions(completions) => completions.execute(),
             Command::Man(man) => man.execute(Self::command()),
+        }
+    }
+}
+
+impl Command {
+    /// Whether its output can be names alone.
+    fn has_names(&self) -> bool {
+        match self {
+            Self::Status(_) | Self::History(_) => true,
+            Self::Service(service) => service.has_names(),
+            Self::Backend(backend) => backend.has_names(),
+            Self::Explain(explain) => explain.has_names(),
+            Self::Run(_)
+            | Self::Apply(_)
+            | Self::Diff(_)
+            | Self::Reload(_)
+            | Self::CheckConfig(_)
+            | Self::Migrate(_)
+            | Self::Export(_)
+            | Self::Import(_)
+            | Self::Rollback(_)
+            | Self::Events(_)
+            | Self::Flows(_)
+            | Self::Monitor(_)
+            | Self::Top(_)
+            | Self::Doctor(_)
+            | Self::SupportBundle(_)
+            | Self::Detach(_)
+            | Self::Decap(_)
+            | Self::Completions(_)
+            | Self::Man(_) => false,
         }
     }
 }

@@ -16,8 +16,10 @@ use serde::Serialize;
 use super::{
     client::{Client, DEFAULT_SOCKET},
     error::{CliError, Exit},
+    fit::Extent,
     remote::Remote,
     table::Style,
+    yaml::Node,
 };
 use crate::config::values::duration;
 
@@ -31,6 +33,83 @@ pub(super) enum Output {
     Wide,
     /// JSON.
     Json,
+    /// The same as YAML.
+    Yaml,
+    /// Names alone, one a line.
+    Name,
+}
+
+/// A form of output for programs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Data {
+    /// JSON.
+    Json,
+    /// YAML with the same fields.
+    Yaml,
+}
+
+impl Output {
+    /// The form for programs; `None` for text.
+    pub(super) const fn data(self) -> Option<Data> {
+        match self {
+            Self::Json => Some(Data::Json),
+            Self::Yaml => Some(Data::Yaml),
+            Self::Table | Self::Wide | Self::Name => None,
+        }
+    }
+}
+
+impl Data {
+    /// A value that is all of the output.
+    pub(super) fn whole(self, value: &impl Serialize) -> Result<String, CliError> {
+        match self {
+            Self::Json => json(value, true),
+            Self::Yaml => yaml(&json(value, false)?),
+        }
+    }
+
+    /// One of several values: a line of JSON, or a document of YAML, so that a reader of the stream can separate them.
+    pub(super) fn one_of_many(self, value: &impl Serialize) -> Result<String, CliError> {
+        self.line(json(value, false)?.trim_end())
+    }
+
+    /// The same of a line of JSON.
+    pub(super) fn line(self, line: &str) -> Result<String, CliError> {
+        match self {
+            Self::Json => Ok(format!("{line}\n")),
+            Self::Yaml => Ok(format!("---\n{}", yaml(line)?)),
+        }
+    }
+}
+
+fn yaml(json: &str) -> Result<String, CliError> {
+    let node = Node::parse(json);
+    let node = node.map_err(|error| CliError::new(Exit::Failed, format!("output: {error}")))?;
+    Ok(node.document())
+}
+
+/// When output has colours.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, ValueEnum)]
+pub(super) enum Colour {
+    /// On a terminal that has them, unless `NO_COLOR` is set (no-color.org).
+    #[default]
+    Auto,
+    /// Also into files and pipes.
+    Always,
+    /// Never.
+    Never,
+}
+
+impl Colour {
+    fn is_on(self) -> bool {
+        let no_color = || env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+        let is_dumb = || env::var_os("TERM").is_some_and(|term| term == "dumb");
+        match self {
+            Self::Auto => io::stdout().is_terminal() && !no_color() && !is_dumb(),
+            Self::Always => true,
+            Self::Never => false,
+        }
+    }
 }
 
 /// `--watch` of reading commands.
@@ -54,17 +133,18 @@ pub(super) struct Context {
 }
 
 impl Context {
-    /// From the global flags. Colours only on a terminal, and not with `NO_COLOR` (no-color.org).
+    /// From the global flags.
     pub(super) fn new(
         socket: Option<PathBuf>,
         remote: Option<Remote>,
         output: Output,
+        colour: Colour,
         headers: bool,
     ) -> Self {
-        let no_color = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let style = Style {
             headers,
-            colour: io::stdout().is_terminal() && !no_color,
+            colour: colour.is_on(),
+            extent: Extent::of_stdout(output == Output::Wide),
         };
         Self {
             socket,
@@ -104,15 +184,27 @@ impl Context {
             .block_on(command)
     }
 
-    /// Prints `value` as JSON, or as a table by `table`.
+    /// With `-o name` the names, one a line, else the table.
+    pub(super) fn names_or(
+        &self,
+        names: impl IntoIterator<Item = String>,
+        table: impl FnOnce() -> String,
+    ) -> String {
+        match self.output {
+            Output::Name => names.into_iter().map(|name| name + "\n").collect(),
+            Output::Table | Output::Wide | Output::Json | Output::Yaml => table(),
+        }
+    }
+
+    /// Prints `value` as JSON or YAML, or as text by `table`.
     pub(super) fn show<T: Serialize>(
         &self,
         value: &T,
         table: impl FnOnce(&T) -> String,
     ) -> Result<(), CliError> {
-        match self.output {
-            Output::Json => print(&json(value, true)?),
-            Output::Table | Output::Wide => print(&table(value)),
+        match self.output.data() {
+            Some(data) => print(&data.whole(value)?),
+            None => print(&table(value)),
         }
     }
 
@@ -133,17 +225,16 @@ impl Context {
             let Some(value) = outage.bridge(fetch().await)? else {
                 continue;
             };
-            let text = match self.output {
-                // One line each, so that a reader of the stream can separate them.
-                Output::Json => json(&value, false)?,
-                Output::Table | Output::Wide if io::stdout().is_terminal() => {
+            let text = match self.output.data() {
+                Some(data) => data.one_of_many(&value)?,
+                None if io::stdout().is_terminal() => {
                     // Home, the new text, then clear the rest of longer lines: no flicker.
                     let text = table(&value);
                     let text = terminal::size().map_or_else(|_| text.clone(), |window| fitted(&text, window));
                     let text = text.replace('\n', "\x1b[K\n");
                     format!("\x1b[H{text}\x1b[J")
                 }
-                Output::Table | Output::Wide => format!("{}\n", table(&value)),
+                None => format!("{}\n", table(&value)),
             };
             if print_while_read(&text)?.is_break() {
                 return Ok(());
@@ -234,7 +325,7 @@ impl Outage {
 }
 
 /// `value` as JSON with a closing line feed.
-pub(super) fn json(value: &impl Serialize, pretty: bool) -> Result<String, CliError> {
+fn json(value: &impl Serialize, pretty: bool) -> Result<String, CliError> {
     let text = if pretty {
         serde_json::to_string_pretty(value)
     } else {

@@ -5,11 +5,12 @@ use hyper::Method;
 
 use super::{
     error::{CliError, Exit},
+    filter::FilterOptions,
     guard,
     options::ServiceKeys,
     output::{Context, Watch},
     table::bytes,
-    tables::{backend_table, endpoint, service_table},
+    tables::{backends_of_one, draining_lines, endpoint, service_table},
     wait::{self, Wait},
 };
 use crate::{
@@ -25,6 +26,8 @@ use crate::{
 pub(super) enum ServiceCommand {
     /// List services
     List {
+        #[command(flatten)]
+        filter: FilterOptions,
         #[command(flatten)]
         watch: Watch,
     },
@@ -91,20 +94,36 @@ pub(super) struct Set {
 }
 
 impl ServiceCommand {
+    /// Whether its output can be names alone.
+    pub(super) const fn has_names(&self) -> bool {
+        match self {
+            Self::List { .. } | Self::Show { .. } => true,
+            Self::Add(_) | Self::Set(_) | Self::Remove { .. } => false,
+        }
+    }
+
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let client = context.client();
         let (changed, wait): (Changed, Option<(Wait, ServiceName)>) = match self {
-            Self::List { watch } => {
-                let fetch = || client.get::<Vec<Service>>("/v1/services");
-                let table = |services: &Vec<Service>| service_table(services, context);
+            Self::List { filter, watch } => {
+                let filter = filter.services()?;
+                let fetch = async || {
+                    let mut services: Vec<Service> = client.get("/v1/services").await?;
+                    filter.apply(&mut services);
+                    Ok(services)
+                };
+                let table = |services: &Vec<Service>| {
+                    let names = services.iter().map(|service| service.name.clone());
+                    context.names_or(names, || service_table(services, context))
+                };
                 return context.show_watched(watch, fetch, table).await;
             }
             Self::Show { name, watch } => {
                 let path = format!("/v1/services/{name}");
                 let fetch = || client.get::<Service>(&path);
-                return context
-                    .show_watched(watch, fetch, |service| show(service, context))
-                    .await;
+                let text =
+                    |service: &Service| context.names_or([service.name.clone()], || show(service, context));
+                return context.show_watched(watch, fetch, text).await;
             }
             Self::Add(add) => {
                 let mut request = add.keys.0;
@@ -288,8 +307,13 @@ fn show(service: &Service, context: &Context) -> String {
     if let Some(error) = &service.error {
         text.push_str(&format!("  {:<15} {error}\n", "error"));
     }
+    let draining = draining_lines(std::slice::from_ref(service));
+    if !draining.is_empty() {
+        text.push_str(&format!("\n{draining}"));
+    }
+    let mut text = context.style.extent.fold(&text);
     text.push('\n');
-    text.push_str(&backend_table(std::slice::from_ref(service), context));
+    text.push_str(&backends_of_one(&service.backends, context));
     text
 }
 

@@ -1,23 +1,28 @@
 //! `lb status`
 
+use std::collections::BTreeSet;
+
 use clap::Args;
 
 use super::{
+    client::Client,
     error::{CliError, Exit},
+    filter::{Filter, FilterOptions},
+    left::with_left_forwarding,
+    local_time::with_age,
     output::{Context, Output, Watch},
-    table::{Align, Cell, Table, Tone, count},
+    table::{self, Cell, Table, Tone, count, name, number, sentence},
     tables::{draining_lines, service_table},
 };
-use crate::{
-    api::{
-        short_list::{self, Entry},
-        types::{ConfigState, Problem, Status, XdpMode},
-    },
-    datapath::left_forwarding,
+use crate::api::{
+    short_list::{self, Entry},
+    types::{ConfigState, Problem, Service, Status, XdpMode},
 };
 
 #[derive(Args, Debug)]
 pub(super) struct StatusCommand {
+    #[command(flatten)]
+    filter: FilterOptions,
     #[command(flatten)]
     watch: Watch,
 }
@@ -25,57 +30,48 @@ pub(super) struct StatusCommand {
 impl StatusCommand {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let client = context.client();
+        let filter = self.filter.services()?;
+        let leaves_out = self.filter.leaves_out();
         let fetch = async || {
             let status = client.get::<Status>("/v1/status").await;
-            status.map_err(|error| match error.exit {
-                Exit::Unreachable => with_left_forwarding(error),
-                Exit::Failed
-                | Exit::Usage
-                | Exit::NotFound
-                | Exit::Conflict
-                | Exit::TimedOut
-                | Exit::Warnings => error,
-            })
+            status.map(|status| narrowed(status, &filter, leaves_out))
         };
-        context
-            .show_watched(self.watch, fetch, |status| text(status, context))
-            .await
+        let table = |status: &Status| {
+            let names = status.services.iter().map(|service| service.name.clone());
+            context.names_or(names, || text(status, leaves_out, context))
+        };
+        let shown = context.show_watched(self.watch, fetch, table).await;
+        shown.map_err(|error| {
+            // The programs of this machine say nothing about a daemon elsewhere.
+            let may_have_left = error.exit == Exit::Unreachable && matches!(client, Client::Socket(_));
+            if may_have_left {
+                with_left_forwarding(error, context)
+            } else {
+                error
+            }
+        })
     }
 }
 
-/// Services that forward on which are named.
-const LEFT_SERVICES: usize = 8;
-
-/// A daemon that cannot be reached may have left its program forwarding.
-fn with_left_forwarding(error: CliError) -> CliError {
-    let left = left_forwarding();
-    if left.interfaces.is_empty() {
-        return error;
+/// The status with the services that a filter shows, and the problems of these and of the daemon.
+fn narrowed(mut status: Status, filter: &Filter<Service>, leaves_out: bool) -> Status {
+    filter.apply(&mut status.services);
+    if leaves_out {
+        let names: BTreeSet<&str> = status
+            .services
+            .iter()
+            .map(|service| service.name.as_str())
+            .collect();
+        let is_shown = |problem: &Problem| {
+            let service = problem.service.as_deref();
+            service.is_none_or(|service| names.contains(service))
+        };
+        status.problems.retain(is_shown);
     }
-    let interfaces = left.interfaces.iter();
-    let interfaces: Vec<String> = interfaces
-        .map(|(name, mode)| format!("{name} (XDP {})", mode.name()))
-        .collect();
-    let named = left.services.iter().take(LEFT_SERVICES);
-    let mut services: Vec<String> = named.map(ToString::to_string).collect();
-    if left.services.len() > LEFT_SERVICES {
-        services.push(format!("{} more", left.services.len() - LEFT_SERVICES));
-    }
-    let services = match services.as_slice() {
-        [] => String::new(),
-        some => format!(", services {}", some.join(", ")),
-    };
-    let message = format!(
-        "{}\nforwarding goes on without a daemon, as it was last programmed and without health checks: on {}{services}",
-        error.message,
-        interfaces.join(", ")
-    );
-    let hint = "`lb run` with the same --pin-dir takes it over; `lb detach` ends it; if a daemon does run, name its \
-                socket with --socket or LB_SOCKET";
-    CliError { message, ..error }.hint(hint)
+    status
 }
 
-fn text(status: &Status, context: &Context) -> String {
+fn text(status: &Status, is_narrowed: bool, context: &Context) -> String {
     let paint = |word: &str, tone: Tone| {
         if context.style.colour {
             tone.paint(word)
@@ -88,24 +84,38 @@ fn text(status: &Status, context: &Context) -> String {
     } else {
         paint("not ready", Tone::Bad)
     };
-    let mut text = format!(
-        "lb {}  pid {}  since {}  revision {}  {ready}\n",
-        status.version, status.pid, status.started, status.revision
-    );
+    let Status {
+        version,
+        pid,
+        revision,
+        ..
+    } = status;
+    let extent = context.style.extent;
+    let mut text = if extent.has_ages() {
+        let started = with_age(&status.started, extent);
+        format!("lb {version}  pid {pid}  revision {revision}  {ready}\nsince   {started}\n")
+    } else {
+        format!(
+            "lb {version}  pid {pid}  since {}  revision {revision}  {ready}\n",
+            status.started
+        )
+    };
     if let Some(metrics) = &status.metrics {
         text.push_str(&format!("metrics http://{metrics}/metrics\n"));
     }
-    text.push_str(&config(&status.config));
+    text.push_str(&extent.fold(&config(&status.config)));
     text.push('\n');
     text.push_str(&interfaces(status, context));
     text.push('\n');
-    if status.services.is_empty() {
+    if status.services.is_empty() && is_narrowed {
+        text.push_str("no service that is meant by --down or --selector\n");
+    } else if status.services.is_empty() {
         text.push_str("no services; `lb service add NAME --address IP --port N` adds one\n");
     } else {
         text.push_str(&service_table(&status.services, context));
         let draining = draining_lines(&status.services);
         if !draining.is_empty() {
-            text.push_str(&format!("\n{draining}"));
+            text.push_str(&format!("\n{}", extent.fold(&draining)));
         }
     }
     if context.output == Output::Wide {
@@ -116,7 +126,7 @@ fn text(status: &Status, context: &Context) -> String {
         text.push_str(&format!(
             "\n{}\n{}",
             paint("problems", Tone::Bad),
-            problems(&status.problems)
+            extent.fold(&problems(&status.problems))
         ));
     }
     text
@@ -198,14 +208,14 @@ fn interfaces(status: &Status, context: &Context) -> String {
         .iter()
         .any(|interface| interface.tunnels_ended > 0);
     let mut columns = vec![
-        ("INTERFACE", Align::Left),
-        ("XDP MODE", Align::Left),
-        ("PROGRAM", Align::Right),
-        ("PACKETS", Align::Right),
-        ("DROPPED", Align::Right),
+        name("INTERFACE", 15),
+        table::text("XDP MODE"),
+        number("PROGRAM").rank(4),
+        number("PACKETS").rank(2),
+        number("DROPPED").rank(1),
     ];
-    columns.extend(ends_tunnels.then_some(("FROM TUNNELS", Align::Right)));
-    columns.push(("NOTE", Align::Left));
+    columns.extend(ends_tunnels.then_some(number("FROM TUNNELS").rank(5)));
+    columns.push(sentence("NOTE", 16).rank(3));
     let mut table = Table::new(&columns);
     for interface in &status.interfaces {
         let mode = match interface.xdp_mode {
@@ -231,11 +241,7 @@ fn interfaces(status: &Status, context: &Context) -> String {
 }
 
 fn maps(status: &Status, context: &Context) -> String {
-    let mut table = Table::new(&[
-        ("MAP", Align::Left),
-        ("ENTRIES", Align::Right),
-        ("CAPACITY", Align::Right),
-    ]);
+    let mut table = Table::new(&[table::text("MAP"), number("ENTRIES"), number("CAPACITY")]);
     for map in &status.maps {
         table.row([
             Cell::from(map.name.as_str()),

@@ -2,8 +2,11 @@
 
 use super::{
     agent,
-    output::{Context, Output},
-    table::{Align, Cell, Table, Tone, bytes, count},
+    filter::BackendRow,
+    fit::Extent,
+    local_time,
+    output::Context,
+    table::{Cell, Column, Table, Tone, bytes, count, name, number, sentence, text},
 };
 use crate::api::{
     service_state::ServiceState,
@@ -12,30 +15,25 @@ use crate::api::{
 
 /// All services, one line each.
 pub(super) fn service_table(services: &[Service], context: &Context) -> String {
-    let wide = context.output == Output::Wide;
-    let mut columns = vec![
-        ("SERVICE", Align::Left),
-        ("ADDRESS", Align::Left),
-        ("MODE", Align::Left),
-        ("BACKENDS", Align::Right),
-        ("FLOWS", Align::Right),
-        ("NEW FLOWS", Align::Right),
-        ("PACKETS", Align::Right),
-        ("BYTES", Align::Right),
-        ("STATE", Align::Left),
-    ];
-    if wide {
-        columns.extend([
-            ("ALGORITHM", Align::Left),
-            ("CHECK", Align::Left),
-            ("ON EMPTY", Align::Left),
-            ("REPLY PACKETS", Align::Right),
-            ("DROPS", Align::Right),
-        ]);
-    }
-    let mut table = Table::new(&columns);
+    let mut table = Table::new(&[
+        name("SERVICE", 16),
+        name("ADDRESS", 21).rank(2),
+        text("MODE").rank(4),
+        number("BACKENDS").rank(1),
+        number("FLOWS").rank(3),
+        number("NEW FLOWS").rank(7),
+        number("PACKETS").rank(5),
+        number("BYTES").rank(6),
+        text("STATE"),
+        text("ALGORITHM").extra(11),
+        name("CHECK", 12).extra(8),
+        text("ON EMPTY").extra(12),
+        number("REPLY PACKETS").extra(10),
+        number("DROPS").extra(9),
+    ]);
     for service in services {
-        let mut row: Vec<Cell> = vec![
+        let drops = service.drops.iter().map(|drops| drops.packets).sum();
+        table.row([
             service.name.as_str().into(),
             endpoint(service).into(),
             service.mode.as_str().into(),
@@ -45,18 +43,12 @@ pub(super) fn service_table(services: &[Service], context: &Context) -> String {
             count(service.packets).into(),
             bytes(service.bytes).into(),
             state(service),
-        ];
-        if wide {
-            let drops = service.drops.iter().map(|drops| drops.packets).sum();
-            row.extend([
-                service.algorithm.as_str().into(),
-                service.check.as_str().into(),
-                service.on_empty.as_str().into(),
-                count(service.reply_packets).into(),
-                count(drops).into(),
-            ]);
-        }
-        table.row(row);
+            service.algorithm.as_str().into(),
+            service.check.as_str().into(),
+            service.on_empty.as_str().into(),
+            count(service.reply_packets).into(),
+            count(drops).into(),
+        ]);
     }
     table.render(context.style)
 }
@@ -115,59 +107,57 @@ pub(super) const fn tone(state: ServiceState) -> Tone {
 /// The backends of one service, one line each.
 pub(super) fn backends_of_one(backends: &[Backend], context: &Context) -> String {
     let grouped = backends.iter().any(|backend| backend.group.is_some());
-    let mut table = Table::new(&columns(false, grouped, context));
+    let mut table = Table::new(&columns(false, grouped));
     for backend in backends {
         table.row(row(backend, grouped, context));
     }
     table.render(context.style)
 }
 
-/// Backends of several services, one line each.
-pub(super) fn backend_table(services: &[Service], context: &Context) -> String {
-    let several = services.len() != 1;
-    let mut backends = services.iter().flat_map(|service| &service.backends);
-    let grouped = backends.any(|backend| backend.group.is_some());
-    let mut table = Table::new(&columns(several, grouped, context));
-    for service in services {
-        for backend in &service.backends {
-            let name = several.then(|| Cell::from(service.name.as_str()));
-            table.row(name.into_iter().chain(row(backend, grouped, context)));
-        }
+/// Backends of a service, or of several with its name in front of each, one line each.
+pub(super) fn backend_rows(rows: &[BackendRow<'_>], several: bool, context: &Context) -> String {
+    let grouped = rows.iter().any(|row| row.backend.group.is_some());
+    let mut table = Table::new(&columns(several, grouped));
+    for BackendRow { service, backend } in rows {
+        let name = several.then(|| Cell::from(service.name.as_str()));
+        table.row(name.into_iter().chain(row(backend, grouped, context)));
     }
     table.render(context.style)
 }
 
-fn columns(service: bool, grouped: bool, context: &Context) -> Vec<(&'static str, Align)> {
-    let mut columns = Vec::new();
-    if service {
-        columns.push(("SERVICE", Align::Left));
-    }
-    columns.extend([("BACKEND", Align::Left), ("ADDRESS", Align::Left)]);
-    columns.extend(grouped.then_some(("GROUP", Align::Left)));
-    columns.extend([
-        ("WEIGHT", Align::Right),
-        ("HEALTH", Align::Left),
-        ("STATE", Align::Left),
-        ("FLOWS", Align::Right),
-        ("NEW FLOWS", Align::Right),
-        ("PACKETS", Align::Right),
-        ("BYTES", Align::Right),
-    ]);
-    if context.output == Output::Wide {
-        columns.extend([
-            ("EFFECTIVE", Align::Right),
-            ("MODE", Align::Left),
-            ("AGENT", Align::Left),
-            ("CERTIFICATE", Align::Left),
-            ("NEXT HOP", Align::Left),
-            ("REPLY PACKETS", Align::Right),
-            ("SINCE", Align::Left),
-            ("CHECKED WITH", Align::Left),
-            ("HOST NAME OF", Align::Left),
-        ]);
-    }
-    columns.push(("LAST CHECK", Align::Left));
+fn columns(service: bool, grouped: bool) -> Vec<Column> {
+    let service = service.then_some(name("SERVICE", 10));
+    let group = grouped.then_some(name("GROUP", 8).rank(6));
+    let columns = service
+        .into_iter()
+        .chain([name("BACKEND", 12), name("ADDRESS", 21).rank(4)]);
+    let usual = [
+        number("WEIGHT").rank(5),
+        text("HEALTH"),
+        sentence("STATE", 20).rank(1),
+        number("FLOWS").rank(3),
+        number("NEW FLOWS").rank(9),
+        number("PACKETS").rank(7),
+        number("BYTES").rank(8),
+    ];
+    let extra = [
+        number("EFFECTIVE").extra(12),
+        text("MODE").extra(14),
+        text("AGENT").extra(11),
+        text("CERTIFICATE").extra(13),
+        name("NEXT HOP", 16).extra(15),
+        number("REPLY PACKETS").extra(17),
+        text("SINCE").extra(10),
+        name("CHECKED WITH", 12).extra(18),
+        name("HOST NAME OF", 12).extra(16),
+    ];
+    let last = sentence("LAST CHECK", 16).rank(2);
     columns
+        .chain(group)
+        .chain(usual)
+        .chain(extra)
+        .chain([last])
+        .collect()
 }
 
 /// The health state in words.
@@ -186,7 +176,7 @@ pub(super) fn health(backend: &Backend) -> (&'static str, Tone) {
 }
 
 /// Whether it takes new flows, apart from its health, and why not.
-pub(super) fn admin(backend: &Backend) -> (String, Tone) {
+pub(super) fn admin(backend: &Backend, extent: Extent) -> (String, Tone) {
     match backend.admin {
         _ if backend.removed => ("removed".to_owned(), Tone::Notice),
         Admin::Enabled => match &backend.slow_start {
@@ -198,14 +188,15 @@ pub(super) fn admin(backend: &Backend) -> (String, Tone) {
                 _ => ("enabled".to_owned(), Tone::Plain),
             },
         },
-        Admin::Draining => (draining(backend), Tone::Notice),
+        Admin::Draining => (draining(backend, extent), Tone::Notice),
         Admin::Disabled => ("disabled".to_owned(), Tone::Notice),
     }
 }
 
 fn row<'a>(backend: &'a Backend, grouped: bool, context: &Context) -> Vec<Cell<'a>> {
+    let extent = context.style.extent;
     let (health, tone) = health(backend);
-    let (state, state_tone) = admin(backend);
+    let (state, state_tone) = admin(backend, extent);
     let mut row: Vec<Cell> = vec![backend.name.as_str().into(), backend.address.to_string().into()];
     row.extend(grouped.then(|| backend.group.clone().unwrap_or_default().into()));
     row.extend([
@@ -216,51 +207,68 @@ fn row<'a>(backend: &'a Backend, grouped: bool, context: &Context) -> Vec<Cell<'
         count(backend.new_flows).into(),
         count(backend.packets).into(),
         bytes(backend.bytes).into(),
+        backend.effective_weight.to_string().into(),
+        backend.mode.as_str().into(),
+        agent(backend),
+        certificate(backend),
+        next_hop(backend),
+        count(backend.reply_packets).into(),
+        since(backend, extent).into(),
+        checked_with(backend).into(),
+        backend.discovered_by.clone().unwrap_or_default().into(),
+        last_check(backend, extent == Extent::All),
     ]);
-    if context.output == Output::Wide {
-        row.extend([
-            backend.effective_weight.to_string().into(),
-            backend.mode.as_str().into(),
-            agent(backend),
-            certificate(backend),
-            next_hop(backend),
-            count(backend.reply_packets).into(),
-            backend.since.clone().unwrap_or_default().into(),
-            checked_with(backend).into(),
-            backend.discovered_by.clone().unwrap_or_default().into(),
-        ]);
-    }
-    row.push(last_check(backend, context.output == Output::Wide));
     row
 }
 
-/// `draining until 2026-11-29T13:05:00Z`, where it has an end.
-fn draining(backend: &Backend) -> String {
+/// Since when its health state holds; in a window how long that is.
+fn since(backend: &Backend, extent: Extent) -> String {
+    let since = backend.since.as_deref();
+    let text = since.map(|since| match extent {
+        Extent::Window(_) => local_time::age(since).unwrap_or_default(),
+        Extent::Usual | Extent::All => local_time::with_age(since, extent),
+    });
+    text.unwrap_or_default()
+}
+
+/// `draining until 2026-11-29T13:05:00Z`, where it has an end; for people `draining, 4m12s left`.
+fn draining(backend: &Backend, extent: Extent) -> String {
     match backend.drain_until.as_deref() {
-        Some(until) => {
-            let second = until.split_once('.').map_or(until, |(second, _)| second);
-            format!("draining until {}Z", second.trim_end_matches('Z'))
+        Some(until) if extent.has_ages() => {
+            let left = local_time::ahead(until).map(local_time::short);
+            format!("draining, {} left", left.unwrap_or_default())
         }
+        Some(until) => format!("draining until {}", local_time::second(until)),
         None => "draining".to_owned(),
     }
 }
 
-/// The backends of services that drain, one line each.
+/// The backends of services that drain, one line each: until when, their remaining flows, and what becomes of these.
 pub(super) fn draining_lines(services: &[Service]) -> String {
     let drains = services.iter().flat_map(|service| {
         let drains = service.backends.iter();
         let drains = drains.filter(|backend| backend.admin == Admin::Draining && !backend.removed);
-        drains.map(move |backend| {
-            let flows = count(backend.active_flows);
-            format!(
-                "{}/{}: {}, {flows} flows left\n",
-                service.name,
-                backend.name,
-                draining(backend)
-            )
-        })
+        drains.map(move |backend| format!("{}/{}: {}\n", service.name, backend.name, drain_text(backend)))
     });
     drains.collect()
+}
+
+/// `draining until 2026-11-29T13:05:00Z (4m12s left), 12 flows left; then it is disabled and they move`
+pub(super) fn drain_text(backend: &Backend) -> String {
+    let flows = match backend.active_flows {
+        1 => "1 flow left".to_owned(),
+        flows => format!("{} flows left", count(flows)),
+    };
+    let Some(until) = backend.drain_until.as_deref() else {
+        return format!("draining without a deadline, {flows}");
+    };
+    let left = local_time::ahead(until).unwrap_or_default();
+    let local = local_time::beside_utc(until).map_or_else(String::new, |local| format!(", {local}"));
+    format!(
+        "draining until {} ({} left{local}), {flows}; then it is disabled and they move",
+        local_time::second(until),
+        local_time::short(left)
+    )
 }
 
 /// The other backends that the same check judges.
@@ -294,12 +302,13 @@ fn certificate(backend: &Backend) -> Cell<'_> {
         None => Cell::from(""),
         Some(certificate) if certificate.days_left < 0 => Cell::new("expired", Tone::Bad),
         Some(certificate) => {
-            let tone = if certificate.expires_soon {
-                Tone::Notice
+            // The colour is not the only sign.
+            let (mark, tone) = if certificate.expires_soon {
+                (", soon", Tone::Notice)
             } else {
-                Tone::Plain
+                ("", Tone::Plain)
             };
-            Cell::new(format!("{} days", certificate.days_left), tone)
+            Cell::new(format!("{} days{mark}", certificate.days_left), tone)
         }
     }
 }

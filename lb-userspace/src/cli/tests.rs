@@ -21,6 +21,9 @@ fn every_command_of_the_interface_parses() {
         "lb export",
         "lb status -o json --watch",
         "lb status --watch=250ms --no-headers",
+        "lb status -o yaml --color always --down --sort -packets",
+        "lb service list -o name --selector mode=nat,state!=ok",
+        "lb backend list web --down --selector health=down --sort -flows,name",
         "lb --socket /s -o wide service list",
         "lb service show web",
         "lb service add web --address 192.0.2.10 --port 80 --protocol tcp --mode nat --check http --check-path /health",
@@ -91,7 +94,8 @@ fn wrong_usage_is_exit_2() {
         ),
         ("lb run --xdp-mode fast", ErrorKind::ValueValidation),
         ("lb run --on-exit explode", ErrorKind::ValueValidation),
-        ("lb status -o yaml", ErrorKind::InvalidValue),
+        ("lb status -o xml", ErrorKind::InvalidValue),
+        ("lb status --color sometimes", ErrorKind::InvalidValue),
         ("lb flows list --sort bytes", ErrorKind::ValueValidation),
         ("lb flows list --state new", ErrorKind::ValueValidation),
         ("lb flows count --by port", ErrorKind::ValueValidation),
@@ -110,6 +114,33 @@ fn backend_set_without_options_is_refused() {
         .execute()
         .unwrap_err();
     assert_eq!(error.exit, error::Exit::Usage);
+}
+
+#[test]
+fn names_alone_are_refused_before_anything_is_changed() {
+    for command in [
+        "backend drain web a",
+        "service add web --address 192.0.2.1 --port 80",
+        "events",
+    ] {
+        let line = format!("lb --socket /nowhere -o name {command}");
+        let error = parse(&line).unwrap().execute().unwrap_err();
+        assert_eq!(error.exit, error::Exit::Usage, "{command}");
+    }
+}
+
+#[test]
+fn an_unknown_field_is_wrong_usage_before_the_daemon_is_asked() {
+    for command in [
+        "status --sort x",
+        "service list --selector x=1",
+        "backend list --sort -x",
+        "backend list web --sort x",
+    ] {
+        let error = parse(&format!("lb --socket /nowhere {command}"));
+        let error = error.unwrap().execute().unwrap_err();
+        assert_eq!(error.exit, error::Exit::Usage, "{command}");
+    }
 }
 
 #[test]

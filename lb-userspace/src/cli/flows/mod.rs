@@ -14,8 +14,8 @@ use self::printer::Printer;
 use super::{
     client::{Client, with_query},
     error::{CliError, Exit},
-    output::{Context, Output, Watch, ask, print, remark},
-    table::{Align, Table},
+    output::{Context, Watch, ask, remark},
+    table::{Table, name, number},
 };
 use crate::{
     api::types::{self, FlowCount, FlowGroups, FlowOrder, FlowSelection, FlowStates, Flushed, Service},
@@ -268,11 +268,11 @@ fn count_text(counted: &FlowCount, by: Option<FlowGroups>, context: &Context) ->
         );
     };
     let mut columns = match by {
-        FlowGroups::Service => vec![("SERVICE", Align::Left)],
-        FlowGroups::Backend => vec![("SERVICE", Align::Left), ("BACKEND", Align::Left)],
-        FlowGroups::Client => vec![("CLIENT", Align::Left)],
+        FlowGroups::Service => vec![name("SERVICE", 10)],
+        FlowGroups::Backend => vec![name("SERVICE", 10), name("BACKEND", 10)],
+        FlowGroups::Client => vec![name("CLIENT", 21)],
     };
-    columns.push(("FLOWS", Align::Right));
+    columns.push(number("FLOWS"));
     let mut table = Table::new(&columns);
     for group in groups {
         let names = [&group.service, &group.backend, &group.client];
@@ -324,10 +324,9 @@ async fn flush(
     // A filter narrows what `all` allows.
     let flushed = send(if dry_run { "dry_run" } else { "all" }).await?;
     let did = if dry_run { "would flush" } else { "flushed" };
-    match context.output {
-        Output::Json => context.show(&flushed, |_| String::new())?,
-        Output::Table | Output::Wide => print(&format!("{did} {}\n", selection.text(flushed.flows)))?,
-    }
+    context.show(&flushed, |flushed| {
+        format!("{did} {}\n", selection.text(flushed.flows))
+    })?;
     selection.remark(&client, flushed.flows == 0).await
 }
 

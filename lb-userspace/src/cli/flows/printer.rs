@@ -8,8 +8,10 @@ use std::{
 
 use super::super::{
     error::{CliError, Exit},
+    fit::Extent,
     output::{Context, Output},
-    table::{Align, Cell, Table, Tone},
+    table::{Cell, Layout, Table, Tone, name, number, text},
+    yaml::Node,
 };
 use crate::{api::types::Flow, datapath::FlowState, duration, state::words::Word as _};
 
@@ -17,43 +19,46 @@ use crate::{api::types::Flow, datapath::FlowState, duration, state::words::Word 
 const ROWS: usize = 1_000;
 /// Bytes that are written at a time.
 const WRITTEN: usize = 256 * 1024;
+/// Number of usual columns, which come first.
+const USUAL: usize = 8;
 
 /// Prints flows as they come.
 pub(super) struct Printer<'a> {
     context: &'a Context,
     out: BufWriter<io::Stdout>,
     table: Table,
-    widths: Vec<usize>,
+    /// Whether the table has more than the usual columns.
+    has_extra: bool,
+    layout: Layout,
     /// Flows so far.
     pub(super) flows: u64,
 }
 
 impl<'a> Printer<'a> {
     pub(super) fn new(context: &'a Context) -> Self {
-        let mut columns = vec![
-            ("SERVICE", Align::Left),
-            ("CLIENT", Align::Left),
-            ("BACKEND", Align::Left),
-            ("VIA", Align::Left),
-            ("STATE", Align::Left),
-            ("AGE", Align::Right),
-            ("IDLE", Align::Right),
-            ("SLOT", Align::Right),
+        // A million rows take noticeably longer with cells that nobody sees.
+        let has_extra = context.style.extent != Extent::Usual;
+        let columns = [
+            name("SERVICE", 8),
+            name("CLIENT", 21),
+            name("BACKEND", 10).rank(1),
+            name("VIA", 21).rank(5),
+            text("STATE").rank(2),
+            number("AGE").rank(3),
+            number("IDLE").rank(4),
+            number("SLOT").rank(6),
+            text("PROTOCOL").extra(9),
+            name("ADDRESS", 21).extra(8),
+            name("TO", 21).extra(7),
+            name("INTERFACE", 15).extra(10),
+            text("VLANS").extra(11),
         ];
-        if context.output == Output::Wide {
-            columns.extend([
-                ("PROTOCOL", Align::Left),
-                ("ADDRESS", Align::Left),
-                ("TO", Align::Left),
-                ("INTERFACE", Align::Left),
-                ("VLANS", Align::Left),
-            ]);
-        }
         Self {
             context,
             out: BufWriter::with_capacity(WRITTEN, io::stdout()),
-            table: Table::new(&columns),
-            widths: Vec::new(),
+            table: Table::new(if has_extra { &columns } else { &columns[..USUAL] }),
+            has_extra,
+            layout: Layout::default(),
             flows: 0,
         }
     }
@@ -61,6 +66,12 @@ impl<'a> Printer<'a> {
     pub(super) fn line(&mut self, line: &str) -> Result<ControlFlow<()>, CliError> {
         let is_first = self.flows == 0;
         self.flows += 1;
+        if self.context.output == Output::Yaml {
+            let flow = Node::parse(line);
+            let flow =
+                flow.map_err(|error| CliError::new(Exit::Failed, format!("flow {line:?}: {error}")))?;
+            return self.write(|out| out.write_all(flow.element().as_bytes()));
+        }
         if self.context.output == Output::Json {
             // An array with a flow on each line, as the daemon has written it.
             let before = if is_first { "[\n" } else { ",\n" };
@@ -71,7 +82,7 @@ impl<'a> Printer<'a> {
         }
         let flow: Flow<'_> = serde_json::from_str(line)
             .map_err(|error| CliError::new(Exit::Failed, format!("flow {line:?}: {error}")))?;
-        row(&flow, self.context.output == Output::Wide, &mut self.table);
+        row(&flow, self.has_extra, &mut self.table);
         if self.flows.is_multiple_of(ROWS as u64) {
             return self.rows();
         }
@@ -80,9 +91,10 @@ impl<'a> Printer<'a> {
 
     pub(super) fn end(&mut self) -> Result<ControlFlow<()>, CliError> {
         let written = match self.context.output {
-            Output::Json if self.flows == 0 => self.write(|out| out.write_all(b"[]\n")),
+            Output::Json | Output::Yaml if self.flows == 0 => self.write(|out| out.write_all(b"[]\n")),
             Output::Json => self.write(|out| out.write_all(b"\n]\n")),
-            Output::Table | Output::Wide => self.rows(),
+            Output::Yaml => Ok(ControlFlow::Continue(())),
+            Output::Table | Output::Wide | Output::Name => self.rows(),
         }?;
         if written.is_break() {
             return Ok(written);
@@ -91,7 +103,7 @@ impl<'a> Printer<'a> {
     }
 
     fn rows(&mut self) -> Result<ControlFlow<()>, CliError> {
-        let text = self.table.take(self.context.style, &mut self.widths);
+        let text = self.table.take(self.context.style, &mut self.layout);
         self.write(|out| out.write_all(text.as_bytes()))
     }
 
@@ -108,7 +120,7 @@ impl<'a> Printer<'a> {
     }
 }
 
-fn row(flow: &Flow<'_>, wide: bool, table: &mut Table) {
+fn row(flow: &Flow<'_>, has_extra: bool, table: &mut Table) {
     let Flow {
         service,
         backend,
@@ -130,7 +142,7 @@ fn row(flow: &Flow<'_>, wide: bool, table: &mut Table) {
         Some(FlowState::Closed) | None => Tone::Plain,
     };
     let seconds = |seconds: u32| duration::text(Duration::from_secs(seconds.into()));
-    let cells: [Cell<'_>; 8] = [
+    let cells: [Cell<'_>; USUAL] = [
         (&**service).into(),
         (&**client).into(),
         (&**backend).into(),
@@ -140,7 +152,7 @@ fn row(flow: &Flow<'_>, wide: bool, table: &mut Table) {
         seconds(*idle).into(),
         slot.map(|slot| slot.to_string()).unwrap_or_default().into(),
     ];
-    if !wide {
+    if !has_extra {
         return table.row(cells);
     }
     let vlans: Vec<String> = vlans.iter().map(ToString::to_string).collect();
@@ -155,7 +167,7 @@ fn row(flow: &Flow<'_>, wide: bool, table: &mut Table) {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::super::output::Colour, *};
 
     #[test]
     fn a_row_shows_dashes_for_what_is_not_recorded() {
@@ -163,11 +175,11 @@ mod tests {
             "[2001:db8::1]:80","to":"[2001:db8::2]:8080","via":null,"state":"established","age":null,"idle":4,
             "slot":17,"interface":null,"vlans":[]}"#;
         let flow: Flow<'_> = serde_json::from_str(line).unwrap();
-        let context = Context::new(None, None, Output::Table, false);
+        let context = Context::new(None, None, Output::Table, Colour::Never, false);
         let mut printer = Printer::new(&context);
         row(&flow, false, &mut printer.table);
         assert_eq!(
-            printer.table.take(context.style, &mut printer.widths),
+            printer.table.take(context.style, &mut printer.layout),
             "web  [2001:db8::7]:40000  b0  -  established  -  4s  17\n"
         );
     }

@@ -18,7 +18,7 @@ use super::{
     client::with_query,
     error::{CliError, Exit},
     local_time::local,
-    output::{Context, Output, print_while_read, remark},
+    output::{Context, Data, print_while_read, remark},
 };
 use crate::{
     api::types::{Lost, MonitorLine, Packet, Status},
@@ -67,7 +67,7 @@ pub(super) struct Monitor {
 /// Where packets go.
 enum Sink {
     Text,
-    Json,
+    Data(Data),
     Pcap(Pcapng, Box<dyn Write>),
 }
 
@@ -82,8 +82,7 @@ impl Monitor {
                     .filter(|interface| interface.program_id != 0);
                 Sink::pcap(file, attached.map(|interface| interface.name).collect())?
             }
-            (None, Output::Json) => Sink::Json,
-            (None, Output::Table | Output::Wide) => Sink::Text,
+            (None, output) => output.data().map_or(Sink::Text, Sink::Data),
         };
         let (mut shown, mut lost) = (0, 0);
         let show = |line: &str| {
@@ -202,7 +201,7 @@ impl Sink {
     /// Begins a file.
     fn begin(&mut self) -> Result<ControlFlow<()>, CliError> {
         match self {
-            Self::Text | Self::Json => Ok(ControlFlow::Continue(())),
+            Self::Text | Self::Data(_) => Ok(ControlFlow::Continue(())),
             Self::Pcap(file, output) => write(output, &file.begin()),
         }
     }
@@ -210,7 +209,7 @@ impl Sink {
     fn show(&mut self, packet: &Packet, line: &str) -> Result<ControlFlow<()>, CliError> {
         match self {
             Self::Text => print_while_read(&text(packet)),
-            Self::Json => print_while_read(&format!("{line}\n")),
+            Self::Data(data) => print_while_read(&data.line(line)?),
             Self::Pcap(file, output) => write(output, &blocks(file, packet)?),
         }
     }

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::cli::output::Output;
+use crate::cli::output::{Colour, Output};
 
 /// A service of the API with some values of its own.
 fn service(own: &Value) -> Service {
@@ -20,7 +20,10 @@ fn service(own: &Value) -> Service {
 }
 
 fn shown(own: &Value) -> String {
-    show(&service(own), &Context::new(None, None, Output::Table, true))
+    show(
+        &service(own),
+        &Context::new(None, None, Output::Table, Colour::Never, true),
+    )
 }
 
 /// Scripts and people look for these lines.

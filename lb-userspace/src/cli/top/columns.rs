@@ -8,6 +8,7 @@ use super::{
 use crate::{
     api::rates::Rates,
     cli::{
+        fit::Extent,
         table::{Align, Tone, count},
         tables::{able, admin, endpoint, health, tone},
     },
@@ -176,7 +177,7 @@ pub(super) fn of_backends<'a>() -> Vec<Column<BackendRow<'a>>> {
                 (word.to_owned(), tone)
             })
         },
-        text(2, "ADMIN", 8, 16, |row| admin(row.backend)),
+        text(2, "ADMIN", 8, 24, |row| admin(row.backend, Extent::All)),
         number(10, "WEIGHT", None, |row| plain(row.backend.weight.to_string())),
         number(1, "PKT/s", Some(Order::Packets), |row| {
             plain(rate(row.rates.map(|rates| rates.packets)))

@@ -21,7 +21,7 @@ use self::{look::look, report::Report};
 use super::{
     client::Client,
     error::{CliError, Exit},
-    output::{Context, Outage, Output, json, print, print_while_read},
+    output::{Context, Data, Outage, print, print_while_read},
 };
 use crate::{api::rates::Sample, config::values::duration};
 
@@ -47,11 +47,8 @@ impl Top {
     pub(super) async fn execute(self, context: &Context) -> Result<(), CliError> {
         let interval = self.interval.max(LEAST_INTERVAL);
         let client = context.client();
-        let is_json = match context.output {
-            Output::Json => true,
-            Output::Table | Output::Wide => false,
-        };
-        if !self.once && !is_json && !io::stdout().is_terminal() {
+        let data = context.output.data();
+        if !self.once && data.is_none() && !io::stdout().is_terminal() {
             return Err(CliError::new(Exit::Usage, "output: no terminal")
                 .hint("`lb top --once` prints one sample; with `-o json` for programs"));
         }
@@ -60,21 +57,20 @@ impl Top {
             tokio::time::sleep(interval).await;
             let status = look(&client, interval).await?;
             let sample = Sample::since(Some(&first), status, Instant::now());
-            return match is_json {
-                true => print(&json(&Report::of(&sample), true)?),
-                false => print(&report::table(&sample, context.style)),
+            return match data {
+                Some(data) => print(&data.whole(&Report::of(&sample))?),
+                None => print(&report::table(&sample, context.style)),
             };
         }
-        if is_json {
-            stream(&client, interval, first).await
-        } else {
-            screen::run(client, interval, first, context.style.colour).await
+        match data {
+            Some(data) => stream(&client, interval, first, data).await,
+            None => screen::run(client, interval, first, context.style.colour).await,
         }
     }
 }
 
-/// A line of JSON for each interval.
-async fn stream(client: &Client, interval: Duration, first: Sample) -> Result<(), CliError> {
+/// A line of JSON, or a document of YAML, for each interval.
+async fn stream(client: &Client, interval: Duration, first: Sample, data: Data) -> Result<(), CliError> {
     let mut outage = Outage::default();
     outage.answered();
     let mut before = first;
@@ -84,7 +80,7 @@ async fn stream(client: &Client, interval: Duration, first: Sample) -> Result<()
             continue;
         };
         let sample = Sample::since(Some(&before), status, Instant::now());
-        if print_while_read(&json(&Report::of(&sample), false)?)?.is_break() {
+        if print_while_read(&data.one_of_many(&Report::of(&sample))?)?.is_break() {
             return Ok(());
         }
         before = sample;

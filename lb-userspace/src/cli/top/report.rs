@@ -14,8 +14,8 @@ use crate::{
         types::{Admin, Health, MapUse, Problem},
     },
     cli::{
-        table::{Align, Cell, Style, Table, count},
-        tables::{able, tone},
+        table::{Cell, Style, Table, count, name, number, text},
+        tables::{able, endpoint, tone},
     },
     events::rfc3339,
 };
@@ -136,15 +136,19 @@ impl<'a> BackendReport<'a> {
 /// The services of a sample, one line each.
 pub(super) fn table(sample: &Sample, style: Style) -> String {
     let mut table = Table::new(&[
-        ("SERVICE", Align::Left),
-        ("STATE", Align::Left),
-        ("UP", Align::Right),
-        ("PKT/s", Align::Right),
-        ("BIT/s", Align::Right),
-        ("NEW/s", Align::Right),
-        ("FLOWS", Align::Right),
-        ("DROP/s", Align::Right),
-        ("CHECK", Align::Right),
+        name("SERVICE", 12),
+        text("STATE"),
+        number("UP").rank(1),
+        number("PKT/s").rank(1),
+        number("BIT/s").rank(2),
+        number("NEW/s").rank(3),
+        number("FLOWS").rank(4),
+        number("DROP/s").rank(2),
+        number("CHECK").rank(5),
+        name("ADDRESS", 21).extra(6),
+        text("MODE").extra(7),
+        number("RPKT/s").extra(8),
+        number("RBIT/s").extra(8),
     ]);
     for row in rows::services(sample) {
         let state = row.service.judged();
@@ -161,6 +165,10 @@ pub(super) fn table(sample: &Sample, style: Style) -> String {
             row.latency()
                 .map_or_else(String::new, |(median, _)| latency(median))
                 .into(),
+            endpoint(row.service).into(),
+            row.service.mode.as_str().into(),
+            rate(rates.map(|rates| rates.reply_packets)).into(),
+            rate(rates.map(|rates| rates.reply_bits)).into(),
         ]);
     }
     table.render(style)

@@ -46,15 +46,6 @@ pub(super) fn spark(values: impl Iterator<Item = f64> + Clone) -> String {
     values.map(bar).collect()
 }
 
-/// The text, cut to `width` characters; `…` stands for what is missing.
-pub(super) fn cut(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.to_owned();
-    }
-    let kept = text.chars().take(width.saturating_sub(1));
-    kept.chain((width > 0).then_some('…')).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -94,12 +85,5 @@ mod tests {
         assert_eq!(bars(&[3.0, 3.0]), "██");
         assert_eq!(bars(&[0.0, 0.0]), "  ");
         assert_eq!(bars(&[1e-9, 1e12]), "▁█");
-    }
-
-    #[test]
-    fn text_is_cut_with_a_mark() {
-        assert_eq!(cut("backend", 7), "backend");
-        assert_eq!(cut("backend", 5), "back…");
-        assert_eq!(cut("backend", 0), "");
     }
 }

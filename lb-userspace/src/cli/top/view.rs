@@ -12,11 +12,12 @@ use super::{
     columns::{self, Cell, Column},
     model::{Change, Mode, Model, Page, TREND, Trend},
     rows::{BackendRow, Order, Row, ServiceRow},
-    text::{cut, latency, rate, spark},
+    text::{latency, rate, spark},
 };
 use crate::{
     api::rates::{DropRate, Rates},
     cli::{
+        fit::{Cut, cut},
         local_time::local,
         table::{Align, Tone, count},
         tables::{endpoint, tone},
@@ -338,11 +339,11 @@ impl Screen<'_> {
         if let Some((text, tone)) = selected
             && self.area.height > 4
         {
-            let line = Line::from(self.span(cut(&text, width), tone));
+            let line = Line::from(self.span(cut(&text, width, Cut::End), tone));
             self.put(self.area.bottom() - 2, &line);
         }
         if self.area.height > 0 {
-            let line = Line::from(self.span(cut(&keys, width), tone));
+            let line = Line::from(self.span(cut(&keys, width, Cut::End), tone));
             self.put(self.area.bottom() - 1, &line);
         }
     }
@@ -423,7 +424,7 @@ fn joined<'a>(spans: impl Iterator<Item = Span<'a>>) -> Line<'a> {
 }
 
 fn padded(text: &str, width: usize, align: Align) -> String {
-    let text = cut(text, width);
+    let text = cut(text, width, Cut::End);
     match align {
         Align::Left => format!("{text:<width$}"),
         Align::Right => format!("{text:>width$}"),
