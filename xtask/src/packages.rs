@@ -184,6 +184,20 @@ pub(crate) struct CrossPrograms {
     pub(crate) root: Option<PathBuf>,
 }
 
+/// Shells whose completions are tested; they find their functions and modules by paths of their own, and scripts call `expr`.
+const SHELLS: Bundle = Bundle {
+    name: "shells",
+    packages: &["zsh", "fish", "ncurses-base", "coreutils"],
+    programs: &[shell("zsh", "bin/zsh"), shell("fish", "usr/bin/fish")],
+};
+
+const fn shell(name: &'static str, file: &'static str) -> Program {
+    Program {
+        has_own_root: true,
+        ..Program::new(name, file)
+    }
+}
+
 /// What the demo calls, which are a few of the programs for the tests: who only looks at it fetches no more.
 const DEMO: Bundle = Bundle {
     name: "demo",
@@ -195,7 +209,7 @@ const DEMO: Bundle = Bundle {
     ],
 };
 
-const ALL: [&Bundle; 7] = [&TESTS, &BROWSER, &PEERS, &LOAD_TOOLS, &VM, &RPM, &DEMO];
+const ALL: [&Bundle; 8] = [&TESTS, &BROWSER, &SHELLS, &PEERS, &LOAD_TOOLS, &VM, &RPM, &DEMO];
 
 /// The lints of Debian's compiler, a package apart from it.
 const CLIPPY: &str = "rust-web-clippy";
@@ -239,6 +253,14 @@ pub(crate) fn ensure_modules() -> Result<()> {
     let mut python = Command::new("python3");
     in_path(&mut python)?;
     modules::ensure(python)
+}
+
+/// Provides the shells.
+///
+/// # Errors
+/// As [`ensure()`].
+pub(crate) fn ensure_shells() -> Result<()> {
+    ensure_bundle(&SHELLS)
 }
 
 /// Provides the peers of health checks.

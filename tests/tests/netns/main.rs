@@ -8,6 +8,7 @@ mod backups;
 mod certificates;
 mod changes;
 mod clients;
+mod command_line;
 mod datapath;
 mod discovery;
 mod dnat;

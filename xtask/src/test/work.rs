@@ -47,6 +47,7 @@ pub(super) fn toolchain() -> Result<Toolchain> {
 pub(super) fn programs() -> Result<()> {
     packages::ensure()?;
     packages::ensure_browser()?;
+    packages::ensure_shells()?;
     packages::ensure_modules()
 }
 
