@@ -2,12 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
 use lb_userspace::cli::{Cli, answer_shell};
 
 fn main() -> ExitCode {
     answer_shell();
-    match Cli::parse().execute() {
+    match Cli::parse_or_exit().execute() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             error.print();

@@ -39,6 +39,7 @@ mod support_bundle;
 mod table;
 mod tables;
 mod top;
+mod usage;
 mod wait;
 mod yaml;
 
