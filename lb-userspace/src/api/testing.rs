@@ -94,6 +94,7 @@ pub(crate) fn later(before: &Status) -> Status {
             backend.packets += 10 * number;
             backend.bytes += 1_000 * number;
             backend.new_flows += number;
+            backend.reply_packets += number;
         }
     }
     now

@@ -380,7 +380,7 @@ fn make_on_bpffs(base: &Path) -> Result<(), String> {
     fs::create_dir_all(base).map_err(words("make", base))
 }
 
-/// Why nothing can be pinned below a directory: this process cannot mount a BPF file system there as [`make`] does. `None` also if unknown.
+/// Why nothing can be pinned below a directory: this process cannot mount a BPF file system there. `None` also if unknown.
 pub fn pin_obstacle(base: &Path) -> Option<String> {
     let nearest = base.ancestors().find(|path| path.exists())?;
     let kind = file_system(nearest).ok()?;
