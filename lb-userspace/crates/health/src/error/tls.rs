@@ -95,7 +95,7 @@ pub enum CertificateProblem {
     WrongName {
         /// The name that the check wants.
         expected: String,
-        /// The names that it has, at most [`SHOWN_NAMES`].
+        /// The names that it has, at most `SHOWN_NAMES`.
         presented: Vec<String>,
     },
     /// Its issuer is not trusted.
