@@ -210,7 +210,7 @@ impl Assertion {
         let value = self.metric.value(measured);
         #[allow(
             clippy::float_cmp,
-            reason = "counts are whole numbers, and nobody limits a latency to one value"
+            reason = "counts are whole numbers, and a latency is not limited to one value"
         )]
         let kept = |value: f64| match self.comparison {
             Comparison::Less => value < self.limit,

@@ -81,7 +81,7 @@ impl Http1 {
     /// Sends the request over the open connection and waits for the whole answer.
     ///
     /// # Errors
-    /// When there is none; the connection must be closed then.
+    /// When no answer comes; the connection must be closed then.
     pub(crate) async fn exchange(&mut self) -> Result<Answer, Failure> {
         let stream = self.stream.as_mut().ok_or(Failure::Closed)?;
         stream.send(&self.request).await?;

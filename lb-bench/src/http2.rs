@@ -111,7 +111,7 @@ impl Http2 {
     /// Sends the request and waits for the whole answer.
     ///
     /// # Errors
-    /// When there is none; the connection must be closed then.
+    /// When no answer comes; the connection must be closed then.
     pub(crate) async fn exchange(&self, connection: Connection) -> Result<Answer, Failure> {
         let exchange = async {
             let mut sender = connection.sender.ready().await?;

@@ -16,7 +16,7 @@ use tokio::io::{Interest, unix::AsyncFd};
 /// Those who wait, the first due first.
 type Queue = VecDeque<(Instant, Waker)>;
 
-/// The timer of a thread. Whoever waits asks in the order in which times are due.
+/// The timer of a thread. Those that wait have to ask in the order in which their times are due.
 pub(crate) struct Timer {
     file: AsyncFd<OwnedFd>,
     queue: Mutex<Queue>,
@@ -34,7 +34,7 @@ impl Timer {
         if file < 0 {
             return Err(io::Error::last_os_error());
         }
-        // SAFETY: the descriptor is new, open, and nobody else's.
+        // SAFETY: the descriptor is new and open, and nothing else owns it.
         let file = unsafe { OwnedFd::from_raw_fd(file) };
         // SAFETY: an OwnedFd keeps the same descriptor open for as long as it lives.
         let file = unsafe { AsyncFd::register_with_interest(file, Interest::READABLE) }?;

@@ -41,7 +41,7 @@ pub(super) struct BackendRow<'a> {
 enum Value {
     Text(String),
     Number(u64),
-    /// The port is none of a backend's.
+    /// No backend has this port.
     Address(IpAddr, Option<u16>),
 }
 
@@ -209,7 +209,7 @@ impl FilterOptions {
     /// For lists of services.
     ///
     /// # Errors
-    /// There is no such field, or a selector is none.
+    /// There is no such field, or a selector cannot be read.
     pub(super) fn services(&self) -> Result<Filter<Service>, CliError> {
         let is_down = |service: &Service| service.judged() != ServiceState::Ok;
         self.filter(&of_service(), is_down)
@@ -218,7 +218,7 @@ impl FilterOptions {
     /// For lists of backends.
     ///
     /// # Errors
-    /// There is no such field, or a selector is none.
+    /// There is no such field, or a selector cannot be read.
     pub(super) fn backends<'a>(&self) -> Result<Filter<BackendRow<'a>>, CliError> {
         let is_down = |row: &BackendRow<'a>| {
             let BackendRow { service, backend } = row;
@@ -303,7 +303,7 @@ impl Filter<Service> {
 /// Leaves the backends that are shown, in order, and the services that have some.
 ///
 /// # Errors
-/// There is no such field, or a selector is none.
+/// There is no such field, or a selector cannot be read.
 pub(super) fn filter_backends(options: &FilterOptions, services: &mut Vec<Service>) -> Result<(), CliError> {
     for service in &mut *services {
         let filter = options.backends()?;

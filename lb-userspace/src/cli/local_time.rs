@@ -34,7 +34,7 @@ pub(super) fn beside_utc(at: &str) -> Option<String> {
     Some(format!("{day}{} {}", time_of_day(&time), zone(&time)))
 }
 
-/// How long ago a time in RFC 3339 was, in its two largest units: `3m12s`. `None` if it is none, or lies ahead.
+/// How long ago a time in RFC 3339 was, in its two largest units: `3m12s`. `None` if the text is no such time, or the time lies ahead.
 pub(super) fn age(at: &str) -> Option<String> {
     let at = humantime::parse_rfc3339(at).ok()?;
     SystemTime::now().duration_since(at).ok().map(short)

@@ -366,7 +366,7 @@ async fn a_removed_backend_keeps_its_flows_until_they_have_ended() {
     );
 }
 
-/// Whoever removes a service, or all of them, reads how many connections that ends: also those of backends that are removed and
+/// An operator who removes a service, or all of them, reads how many connections that ends: also those of backends that are removed and
 /// finish.
 #[tokio::test(start_paused = true)]
 async fn flows_of_a_removed_service_are_counted() {

@@ -219,7 +219,7 @@ fn a_flush_resets_the_connections_that_it_means_and_leaves_the_others() -> Resul
     Ok(())
 }
 
-/// Whoever removes a service reads how many connections that ends, before and after.
+/// An operator who removes a service reads how many connections that ends, before and after.
 #[test]
 fn the_removal_of_a_service_says_how_many_connections_it_ends() -> Result<()> {
     const CONNECTIONS: u16 = 5;

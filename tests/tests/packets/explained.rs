@@ -150,7 +150,7 @@ fn service(
     Ok(service)
 }
 
-/// ACLs that refuse one client, and limits that nobody reaches.
+/// ACLs that refuse one client, and limits that no client reaches.
 fn guard(rng: &mut Rng, side: Side) -> Guard {
     let limit = |rng: &mut Rng| [Rate::default(), NO_LIMIT][rng.usize(..2)];
     let guard = Guard {

@@ -66,7 +66,7 @@ fn v6(out: &mut Vec<u8>, address: Ipv6Addr) {
     }
 }
 
-/// The first of the longest runs of at least two zeros; empty behind all segments if there is none.
+/// The first of the longest runs of at least two zeros; empty, behind all segments, without such a run.
 fn longest_zeros(segments: &[u16; 8]) -> Range<usize> {
     let (mut longest, mut length) = (segments.len()..segments.len(), 0);
     for (at, segment) in segments.iter().enumerate() {

@@ -113,7 +113,7 @@ async fn a_socket_for_reading_answers_get_alone() {
     assert!(refused.by.is_some());
 }
 
-/// Whoever looks for a change that is not in force finds who asked for it, and why it was refused.
+/// An operator who misses a change finds who asked for it, and why it was refused.
 #[tokio::test]
 async fn a_refused_change_is_an_event_with_who_what_and_why() {
     let server = Server::start().await;

@@ -36,7 +36,7 @@ pub(super) struct Printer<'a> {
 
 impl<'a> Printer<'a> {
     pub(super) fn new(context: &'a Context) -> Self {
-        // A million rows take noticeably longer with cells that nobody sees.
+        // A million rows take noticeably longer with cells that are not shown.
         let has_extra = context.style.extent != Extent::Usual;
         let columns = [
             name("SERVICE", 8),

@@ -194,7 +194,7 @@ fn headroom(
         let needed = longest + overhead;
         let tunnel = if overhead == 0 { String::new() } else { format!("the tunnel adds {overhead} bytes: ") };
         let message = format!(
-            "{tunnel}packets of clients over {fits} bytes do not fit MTU {} on {name}, and their senders are told to send \
+            "{tunnel}packets of clients over {fits} bytes do not fit MTU {} on {name}, and their senders are asked to send \
              shorter ones",
             way.mtu
         );

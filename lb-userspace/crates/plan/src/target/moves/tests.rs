@@ -115,7 +115,7 @@ fn established_flows_move_only_from_backends_that_lose_them() {
     }
 }
 
-/// Whoever removes a service, or gives it another address, reads how many flows that ends.
+/// An operator who removes a service, or gives it another address, reads how many flows that ends.
 #[test]
 fn all_flows_end_at_a_place_that_a_service_leaves() {
     let service = |name, host| testing::service(name, host, &[("a", 10), ("b", 10)]);
