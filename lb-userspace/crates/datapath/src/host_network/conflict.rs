@@ -3,13 +3,14 @@
 
 use std::{
     io,
-    mem::{self, MaybeUninit},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::{Duration, Instant},
 };
 
 use lb_common::csum::Sum;
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, Socket, Type};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use super::link_socket::{link_address, receive};
 
 /// Time for an answer, in which the question is sent [`QUESTIONS`] times.
 const WAIT: Duration = Duration::from_secs(1);
@@ -25,9 +26,6 @@ const SOLICITATION: u8 = 135;
 const ADVERTISEMENT: u8 = 136;
 /// Protocol number of ICMPv6.
 const ICMPV6: u8 = 58;
-/// The family of packet sockets in an address.
-#[expect(clippy::cast_possible_truncation, reason = "the kernel's number of it is 17")]
-const PACKET_FAMILY: u16 = libc::AF_PACKET as u16;
 /// Most bytes of a frame that are read.
 const FRAME: usize = 128;
 
@@ -42,54 +40,21 @@ pub(super) fn holder(ifindex: u32, mac: [u8; 6], address: IpAddr) -> io::Result<
     };
     let protocol = Protocol::from(i32::from(ethertype.to_be()));
     let socket = Socket::new(Domain::PACKET, Type::RAW, Some(protocol))?;
-    socket.bind(&on_link(ifindex, ethertype))?;
+    socket.bind(&link_address(ifindex, ethertype, mac))?;
     for _ in 0..QUESTIONS {
         socket.send(&question)?;
         let deadline = Instant::now() + WAIT / QUESTIONS;
-        while let Some(left) = deadline
-            .checked_duration_since(Instant::now())
-            .filter(|left| !left.is_zero())
-        {
-            socket.set_read_timeout(Some(left))?;
-            let mut frame = [MaybeUninit::new(0); FRAME];
-            let length = match socket.recv(&mut frame) {
-                Ok(length) => length,
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                    ) =>
-                {
-                    continue;
-                }
-                Err(error) => return Err(error),
+        while let Some((frame, _)) = receive(&socket, FRAME, deadline)? {
+            let sender = match address {
+                IpAddr::V4(address) => arp_sender(&frame, address),
+                IpAddr::V6(address) => advertiser(&frame, address),
             };
-            // SAFETY: all of it was initialised above.
-            let frame = frame.map(|byte| unsafe { byte.assume_init() });
-            let sender = frame.get(..length).and_then(|frame| match address {
-                IpAddr::V4(address) => arp_sender(frame, address),
-                IpAddr::V6(address) => advertiser(frame, address),
-            });
             if let Some(sender) = sender.filter(|sender| *sender != mac) {
                 return Ok(Some(sender));
             }
         }
     }
     Ok(None)
-}
-
-/// The address of a link for packet sockets (packet(7)).
-fn on_link(ifindex: u32, ethertype: u16) -> SockAddr {
-    let mut storage = SockAddrStorage::zeroed();
-    // SAFETY: the storage is larger than any address, aligned for all, and zero is a value of every field.
-    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
-    address.sll_family = PACKET_FAMILY;
-    address.sll_protocol = ethertype.to_be();
-    address.sll_ifindex = ifindex.cast_signed();
-    #[expect(clippy::cast_possible_truncation, reason = "20 bytes")]
-    let length = const { mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t };
-    // SAFETY: the storage holds an address of that length.
-    unsafe { SockAddr::new(storage, length) }
 }
 
 fn arp_probe(mac: [u8; 6], address: Ipv4Addr) -> Vec<u8> {

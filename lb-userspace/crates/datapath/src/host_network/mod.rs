@@ -3,6 +3,7 @@
 
 mod conflict;
 mod ethtool;
+mod link_socket;
 mod network;
 mod packets;
 mod peer;

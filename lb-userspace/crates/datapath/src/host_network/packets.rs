@@ -1,23 +1,17 @@
 //! Sends packets past the kernel's routes, to the link-layer address of a neighbour, and receives answers before the kernel judges
 //! them: it drops packets from an address that it has itself.
 
-use std::{
-    io,
-    mem::{self, MaybeUninit},
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::{io, net::IpAddr, time::Instant};
 
-use socket2::{Domain, Protocol, SockAddr, SockAddrStorage, SockFilter, Socket, Type};
+use socket2::{Domain, Protocol, SockFilter, Socket, Type};
+
+use super::link_socket::{PACKET_FAMILY, link_address, receive};
 
 /// Most bytes of a packet that are read.
 const PACKET: usize = 2048;
 /// Types of frames.
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
-/// The family of packet sockets in an address.
-#[expect(clippy::cast_possible_truncation, reason = "the kernel's number of it is 17")]
-const PACKET_FAMILY: u16 = libc::AF_PACKET as u16;
 
 /// A socket for packets of all interfaces. It receives ICMP, and TCP to one port.
 #[derive(Debug)]
@@ -66,28 +60,7 @@ impl PacketSocket {
     /// # Errors
     /// When the socket fails.
     pub fn receive(&self, deadline: Instant) -> io::Result<Option<Arrived>> {
-        loop {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return Ok(None);
-            }
-            self.0
-                .set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
-            let mut packet = [MaybeUninit::new(0); PACKET];
-            let (length, from) = match self.0.recv_from(&mut packet) {
-                Ok(received) => received,
-                Err(error)
-                    if matches!(
-                        error.kind(),
-                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted
-                    ) =>
-                {
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            // SAFETY: all of it was initialised above.
-            let packet = packet.map(|byte| unsafe { byte.assume_init() });
+        while let Some((packet, from)) = receive(&self.0, PACKET, deadline)? {
             if from.family() != PACKET_FAMILY {
                 continue;
             }
@@ -97,32 +70,16 @@ impl PacketSocket {
             return Ok(Some(Arrived {
                 ifindex: from.sll_ifindex.cast_unsigned(),
                 mac: [a, b, c, d, e, f],
-                packet: packet.get(..length).unwrap_or_default().to_vec(),
+                packet,
             }));
         }
+        Ok(None)
     }
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "the kernel's number of it is 3")]
 const fn all_protocols() -> u16 {
     libc::ETH_P_ALL as u16
-}
-
-/// The address of a neighbour on a link (packet(7)).
-fn link_address(ifindex: u32, ethertype: u16, mac: [u8; 6]) -> SockAddr {
-    let mut storage = SockAddrStorage::zeroed();
-    // SAFETY: the storage is larger than any address, aligned for all, and zero is a value of every field.
-    let address = unsafe { storage.view_as::<libc::sockaddr_ll>() };
-    address.sll_family = PACKET_FAMILY;
-    address.sll_protocol = ethertype.to_be();
-    address.sll_ifindex = ifindex.cast_signed();
-    address.sll_halen = 6;
-    let [a, b, c, d, e, f] = mac;
-    address.sll_addr = [a, b, c, d, e, f, 0, 0];
-    #[expect(clippy::cast_possible_truncation, reason = "20 bytes")]
-    let length = const { mem::size_of::<libc::sockaddr_ll>() as libc::socklen_t };
-    // SAFETY: the storage holds an address of that length.
-    unsafe { SockAddr::new(storage, length) }
 }
 
 /// Takes ICMP, and TCP to a port, of packets that begin with their IP header (socket filters of filter.rst of the kernel).
