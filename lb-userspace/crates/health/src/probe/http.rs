@@ -108,6 +108,13 @@ impl HttpChecker {
         self
     }
 
+    /// Gives the answer on a second connection the least time that it has in use.
+    #[cfg(test)]
+    pub(super) fn with_patience_in_use(mut self) -> Self {
+        self.keeper.patience = super::keeping::PATIENCE_IN_USE;
+        self
+    }
+
     /// Connects by `route`.
     #[must_use]
     pub fn with_route(mut self, route: Route) -> Self {

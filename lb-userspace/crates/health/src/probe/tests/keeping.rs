@@ -26,7 +26,7 @@ async fn one_at_a_time() -> (SocketAddr, Arc<std::sync::Mutex<Vec<String>>>) {
 #[tokio::test]
 async fn a_check_does_not_occupy_a_server_of_one_connection() {
     let (target, requests) = one_at_a_time().await;
-    let checker = http(any);
+    let checker = http(any).with_patience_in_use();
     for check in 1..=4 {
         checker.check(target, PLENTY).await.unwrap();
         assert_eq!(checker.serves_one(), check >= 2, "slow once is not enough");
@@ -44,7 +44,7 @@ async fn a_check_does_not_occupy_a_server_of_one_connection() {
 #[tokio::test]
 async fn a_server_that_is_replaced_is_tried_again() {
     let many = Peer::start(&[Answer::Send(OK); 100]).await;
-    let checker = http(any).with_fresh_every(2);
+    let checker = http(any).with_fresh_every(2).with_patience_in_use();
     for _ in 0..6 {
         checker.check(many.address, PLENTY).await.unwrap();
     }
