@@ -109,7 +109,9 @@ impl Part {
             Self::ClippyBpf => &[Self::Bpf],
             // Both read the same metadata of dependencies.
             Self::Rustdoc => &[Self::Clippy],
-            Self::Unit | Self::Packets | Self::Kernels | Self::Packages => &[Self::TestPrograms],
+            Self::Unit | Self::Packets | Self::Packages => &[Self::TestPrograms],
+            // It takes what the lane `netns` leaves of the processors.
+            Self::Kernels => &[Self::TestPrograms, Self::Unit, Self::Packets],
             // Its daemons and clients have to do things between two health checks. Those two lanes take whole processors; beside
             // the others, which mostly wait, it is fine.
             Self::Netns => &[Self::TestPrograms, Self::Unit, Self::Packets],
