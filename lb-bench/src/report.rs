@@ -189,6 +189,7 @@ impl Report<'_> {
             "bytes": stats.bytes,
             "connections_opened": self.measured.opened,
             "latency": latencies,
+            "spectrum": stats.spectrum().map(|(share, latency)| json!([share, latency.as_secs_f64()])).collect::<Vec<_>>(),
             "status": statuses,
             "errors": stats.errors(),
             "errors_by_kind": errors,

@@ -12,6 +12,8 @@ const LONGEST_NS: u64 = 3_600_000_000_000;
 const DIGITS: u8 = 3;
 /// A start later than this after its time counts as late.
 pub(crate) const LATE: Duration = Duration::from_millis(1);
+/// Points of a spectrum for each halving of the share of requests that is left.
+const SPECTRUM_STEPS: u32 = 2;
 /// Statuses of HTTP have three digits.
 const STATUSES: usize = 1_000;
 
@@ -151,6 +153,15 @@ impl Stats {
     pub(crate) fn percentile(&self, percent: f64) -> Option<Duration> {
         let any = !self.latencies.is_empty();
         any.then(|| Duration::from_nanos(self.latencies.value_at_quantile(percent / 100.0)))
+    }
+
+    /// Shares of requests, from 0 to 1, with the latency that they did not exceed: two for each halving of what is left.
+    pub(crate) fn spectrum(&self) -> impl Iterator<Item = (f64, Duration)> {
+        let steps = self.latencies.iter_quantiles(SPECTRUM_STEPS);
+        steps.map(|step| {
+            let latency = Duration::from_nanos(step.value_iterated_to());
+            (step.quantile_iterated_to(), latency)
+        })
     }
 
     /// The least latency.

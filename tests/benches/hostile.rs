@@ -17,6 +17,7 @@ use anyhow::{Context, Result, ensure};
 use lb_tests::{
     config::{Service, file},
     daemon::{Daemon, METRICS},
+    descriptors,
     hostile::{self, Dial, Load},
     lane::Lane,
     netns::Netns,
@@ -74,7 +75,7 @@ fn main() -> Result<()> {
         .find(|argument| !argument.starts_with("--"));
     let count = count.map_or(Ok(VERDICTS), |count| count.parse())?;
     let _lane = Lane::alone()?;
-    raise_descriptors()?;
+    descriptors::raise()?;
     let bench = Bench::start()?;
     let (mut quiet, mut loaded) = (Delays::default(), Delays::default());
     for _ in 0..TURNS {
@@ -420,21 +421,4 @@ fn secure(daemon: &Daemon, address: SocketAddr) -> Result<(String, Secure)> {
         )?;
     let connector = TlsConnector::from(Arc::new(config));
     Ok((lb, Secure { address, connector }))
-}
-
-/// Allows this program as many connections as the system does.
-fn raise_descriptors() -> Result<()> {
-    let mut limit = libc::rlimit {
-        rlim_cur: 0,
-        rlim_max: 0,
-    };
-    // SAFETY: both calls read or write the one structure, which lives for their length.
-    let raised = unsafe {
-        libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) == 0 && {
-            limit.rlim_cur = limit.rlim_max;
-            libc::setrlimit(libc::RLIMIT_NOFILE, &raw const limit) == 0
-        }
-    };
-    ensure!(raised, "descriptors: {}", io::Error::last_os_error());
-    Ok(())
 }

@@ -26,7 +26,8 @@ const ALONE: &str = "alone";
 /// Ten times the longest test: a test that reaches it hangs, and would block the others.
 const LONGEST_TEST: Duration = Duration::from_secs(300);
 
-/// Permission to run; dropping it lets others run. A test that holds it for five minutes ends its whole program.
+/// Permission to run; dropping it lets others run. A test that holds it for five minutes ends its whole program, and so does
+/// a benchmark after a time of its own.
 pub struct Lane {
     _lock: File,
     /// Closed by the end of the test, which the watchdog waits for.
@@ -41,7 +42,7 @@ impl Lane {
     pub fn shared() -> Result<Self> {
         let lock = open()?;
         lock.lock_shared().context("lock the lane")?;
-        Self::watched(lock)
+        Self::watched(lock, LONGEST_TEST)
     }
 
     /// Runs alone: waits until every other test has ended. For tests in a module called `alone`, benchmarks and the demo.
@@ -54,18 +55,26 @@ impl Lane {
             is_in_place(&name),
             "{name} runs alone, so it belongs in a module called `{ALONE}`"
         );
-        let lock = open()?;
-        lock.lock().context("lock the lane")?;
-        Self::watched(lock)
+        Self::alone_for(LONGEST_TEST)
     }
 
-    fn watched(lock: File) -> Result<Self> {
+    /// As [`Lane::alone`], for a benchmark that hangs only after this time.
+    ///
+    /// # Errors
+    /// As [`Lane::shared`].
+    pub fn alone_for(limit: Duration) -> Result<Self> {
+        let lock = open()?;
+        lock.lock().context("lock the lane")?;
+        Self::watched(lock, limit)
+    }
+
+    fn watched(lock: File, limit: Duration) -> Result<Self> {
         let (running, end) = mpsc::channel::<()>();
         let test = thread::current().name().unwrap_or("a test").to_owned();
         let watch = move || {
-            if end.recv_timeout(LONGEST_TEST) == Err(RecvTimeoutError::Timeout) {
+            if end.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
                 // Not through eprintln!, whose text the test program would capture.
-                let _ = writeln!(io::stderr(), "{test} hangs: still running after {LONGEST_TEST:?}");
+                let _ = writeln!(io::stderr(), "{test} hangs: still running after {limit:?}");
                 process::exit(101);
             }
         };

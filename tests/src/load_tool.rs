@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::netns::Netns;
+use crate::{lb_cli::target_dir, netns::Netns};
 
 /// What a program printed, and what it cost.
 pub struct Ended {
@@ -32,15 +32,29 @@ impl Ended {
     }
 }
 
-/// The load tool in a namespace: the one that `LB_BENCH_BIN` names, which `cargo xtask bench` builds.
+/// The load tool: the one that `LB_BENCH_BIN` names, as `cargo xtask bench` builds it, else the one that is built with the tests.
 ///
 /// # Errors
-/// Without that variable.
+/// When it is not there.
+pub fn binary() -> Result<PathBuf> {
+    let path = match env::var_os("LB_BENCH_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => target_dir()?.join("debug/lb-bench"),
+    };
+    ensure!(
+        path.exists(),
+        "no load tool at {}: build it with `cargo build -p lb-bench`, or set LB_BENCH_BIN",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// The load tool in a namespace.
+///
+/// # Errors
+/// As [`binary`].
 pub fn load_tool(ns: &Netns) -> Result<Command> {
-    let binary = env::var_os("LB_BENCH_BIN").map(PathBuf::from);
-    let binary =
-        binary.context("LB_BENCH_BIN names no load tool: call `cargo xtask bench`, or build lb-bench")?;
-    Ok(ns.command(binary))
+    Ok(ns.command(binary()?))
 }
 
 /// Runs a command to its end.

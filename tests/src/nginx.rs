@@ -24,10 +24,29 @@ impl Nginx {
     /// # Errors
     /// When nginx is not installed or does not come up.
     pub fn start(ns: &Netns, name: &str, address: SocketAddr) -> Result<Self> {
+        Self::start_on(ns, name, address, &[], "")
+    }
+
+    /// As [`Nginx::start`], also on `others`, and with further `locations`.
+    ///
+    /// # Errors
+    /// As [`Nginx::start`].
+    pub fn start_on(
+        ns: &Netns,
+        name: &str,
+        address: SocketAddr,
+        others: &[SocketAddr],
+        locations: &str,
+    ) -> Result<Self> {
         let scratch = Scratch::new()?;
+        let listen: String = [address]
+            .iter()
+            .chain(others)
+            .map(|address| format!("listen {address} backlog=4096;"))
+            .collect();
         let server = format!(
             "keepalive_requests 100000000; keepalive_timeout 600s;
-             server {{ listen {address} backlog=4096; location / {{ return 200 \"{name}\"; }} }}"
+             server {{ {listen} {locations} location / {{ return 200 \"{name}\"; }} }}"
         );
         configure(&scratch, &server)?;
         let child = spawn(ns, &scratch)?;

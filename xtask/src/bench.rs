@@ -1,18 +1,21 @@
 //! `cargo xtask bench`: the benchmarks that there are, or those named.
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use crate::{
     build::{self, Profile},
-    packages, setup,
+    packages, proof, setup,
     workspace::{Workspace, run},
 };
 
 /// Options of `cargo xtask bench`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// Benchmarks to run, such as `dataplane`, or `health` for all that begin with it; all without this
+    /// Benchmarks to run, such as `dataplane`, or `health` for all that begin with it; `all` for those in docs/benchmarks; every one
+    /// without this
     names: Vec<String>,
+    #[command(flatten)]
+    scope: proof::Scope,
     /// Arguments of the benchmarks, such as numbers of flows and beginnings of cases for `dataplane`
     #[arg(last = true)]
     arguments: Vec<String>,
@@ -32,6 +35,8 @@ const SUITES: [(&str, &str, bool); 4] = [
 /// The benchmarks that measure others beside us, and need them: of health checks, and of the load tool.
 const HEALTH_PEERS: &str = "health_peers";
 const LOAD_TOOLS: &str = "load_tools";
+/// Stands for all runs of the program `proof`.
+const ALL_RUNS: &str = "all";
 
 /// Whether a word of the command line selects a benchmark: by its name, or by the name's first word.
 fn is_selected_by(word: &str, name: &str) -> bool {
@@ -50,15 +55,29 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
                 .map(|name| (package, name, root)),
         );
     }
+    let runs = proof::names(workspace)?;
+    let is_run = |word: &String| word == ALL_RUNS || proof::find(&runs, word).is_some();
     for word in &options.names {
-        if !found.iter().any(|(_, name, _)| is_selected_by(word, name)) {
-            let names: Vec<_> = found.iter().map(|(_, name, _)| name.as_str()).collect();
+        if !is_run(word) && !found.iter().any(|(_, name, _)| is_selected_by(word, name)) {
+            let names = found.iter().map(|(_, name, _)| name).chain(&runs);
+            let names: Vec<_> = names.map(String::as_str).collect();
             bail!("no benchmark {word}; there are: {}", names.join(", "));
         }
     }
+    let mut wanted: Vec<&String> = runs.iter().collect();
     if !options.names.is_empty() {
         found.retain(|(_, name, _)| options.names.iter().any(|word| is_selected_by(word, name)));
+        let is_wanted = |run: &&String| {
+            let mut words = options.names.iter();
+            words.any(|word| word == ALL_RUNS || proof::find(&runs, word) == Some(*run))
+        };
+        wanted.retain(is_wanted);
     }
+    ensure!(
+        found.is_empty() || !options.scope.is_part(),
+        "--quick, --only and --with are for these benchmarks: {}",
+        runs.join(", ")
+    );
     let toolchain = setup::ensure(options.yes)?;
     packages::ensure()?;
     let is_selected = |benchmark| found.iter().any(|(_, name, _)| name == benchmark);
@@ -86,7 +105,10 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
         command.args(["bench", "--package", package, "--bench", &name, "--"]);
         run(command.args(&options.arguments))?;
     }
-    Ok(())
+    if wanted.is_empty() {
+        return Ok(());
+    }
+    proof::measure(workspace, &wanted, &options.scope)
 }
 
 #[cfg(test)]

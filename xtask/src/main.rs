@@ -13,6 +13,7 @@ mod graph;
 mod modules;
 mod packages;
 mod progress;
+mod proof;
 mod root;
 mod run;
 mod rust_flags;

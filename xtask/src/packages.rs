@@ -12,8 +12,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use self::bundles::{
-    ALL, BROWSER, CROSS, CROSS_ARCHIVER, CROSS_COMPILER, DEMO, EMULATORS, LOAD_TOOLS, PEERS, RPM, SHELLS,
-    TESTS, VM,
+    ALL, BROWSER, CROSS, CROSS_ARCHIVER, CROSS_COMPILER, DEMO, EMULATORS, LOAD_TOOLS, PEERS, PROXIES, RPM,
+    SHELLS, TESTS, VM,
 };
 use crate::{
     apt,
@@ -94,7 +94,16 @@ pub(crate) fn ensure_shells() -> Result<()> {
 /// # Errors
 /// As [`ensure()`].
 pub(crate) fn ensure_peers() -> Result<()> {
-    ensure_bundle(&PEERS)
+    ensure_bundle(&PEERS)?;
+    ensure_proxies()
+}
+
+/// Provides the proxies that benchmarks compare with.
+///
+/// # Errors
+/// As [`ensure()`].
+pub(crate) fn ensure_proxies() -> Result<()> {
+    ensure_bundle(&PROXIES)
 }
 
 /// Provides the load tools that ours is compared with.

@@ -38,6 +38,7 @@ mod pings;
 mod ports;
 mod prefixes;
 mod probes;
+mod proof;
 mod quic;
 mod refusals;
 mod remote;

@@ -68,16 +68,29 @@ pub(super) const BROWSER: Bundle = Bundle {
 /// Peers of health checks. Only their benchmark needs these: Go is 300 MB.
 pub(super) const PEERS: Bundle = Bundle {
     name: "peers",
-    packages: &["golang-go", "haproxy"],
+    packages: &["golang-go"],
+    programs: &[Program {
+        name: "go",
+        file: "usr/lib/go/bin/go",
+        env: &[("GOROOT", "@/usr/lib/go")],
+        args: &[],
+        has_own_root: false,
+    }],
+};
+
+/// Proxies that benchmarks compare with. nginx forwards TCP by a module of its own, which must be of its version.
+pub(super) const PROXIES: Bundle = Bundle {
+    name: "proxies",
+    packages: &["haproxy", "nginx", "libnginx-mod-stream"],
     programs: &[
+        Program::new("haproxy", "usr/sbin/haproxy"),
         Program {
-            name: "go",
-            file: "usr/lib/go/bin/go",
-            env: &[("GOROOT", "@/usr/lib/go")],
-            args: &[],
+            name: "nginx-stream",
+            file: "usr/sbin/nginx",
+            env: &[],
+            args: &["-g", "load_module @/usr/lib/nginx/modules/ngx_stream_module.so;"],
             has_own_root: false,
         },
-        Program::new("haproxy", "usr/sbin/haproxy"),
     ],
 };
 
@@ -180,4 +193,14 @@ pub(super) const DEMO: Bundle = Bundle {
     ],
 };
 
-pub(super) const ALL: [&Bundle; 8] = [&TESTS, &BROWSER, &SHELLS, &PEERS, &LOAD_TOOLS, &VM, &RPM, &DEMO];
+pub(super) const ALL: [&Bundle; 9] = [
+    &TESTS,
+    &BROWSER,
+    &SHELLS,
+    &PEERS,
+    &PROXIES,
+    &LOAD_TOOLS,
+    &VM,
+    &RPM,
+    &DEMO,
+];

@@ -48,6 +48,7 @@ pub(super) fn programs() -> Result<()> {
     packages::ensure()?;
     packages::ensure_browser()?;
     packages::ensure_shells()?;
+    packages::ensure_proxies()?;
     packages::ensure_modules()
 }
 

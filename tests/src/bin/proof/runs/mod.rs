@@ -1,0 +1,50 @@
+//! The runs, a file each. `cargo xtask bench` finds their names by their files.
+
+mod latency;
+mod percentiles;
+mod throughput;
+
+use std::time::Duration;
+
+use anyhow::Result;
+use lb_tests::report::document::Report;
+
+use crate::context::Context;
+
+/// A run.
+pub(crate) struct Run {
+    /// Its name, which is that of its file with dashes.
+    pub(crate) name: &'static str,
+    /// What it shows, for the list of runs.
+    pub(crate) shows: &'static str,
+    /// After which it hangs.
+    pub(crate) limit: Duration,
+    /// Measures.
+    pub(crate) measure: fn(&mut Context) -> Result<Report>,
+}
+
+/// All of them.
+pub(crate) const RUNS: &[Run] = &[
+    Run {
+        name: "latency",
+        shows: "p50, p90, p99 and p99.9 with 100 to 10,000 connections, in each mode and of peers",
+        limit: minutes(12),
+        measure: latency::measure,
+    },
+    Run {
+        name: "throughput",
+        shows: "requests, new connections and bytes a second, in each mode and of peers; whether the metrics have every byte",
+        limit: minutes(10),
+        measure: throughput::measure,
+    },
+    Run {
+        name: "percentiles",
+        shows: "the whole spectrum of latencies at a fixed rate, in each mode and of peers",
+        limit: minutes(8),
+        measure: percentiles::measure,
+    },
+];
+
+const fn minutes(count: u64) -> Duration {
+    Duration::from_secs(60 * count)
+}

@@ -1,0 +1,96 @@
+//! The benchmarks by name, each in its quick form: that they work and that their counts are right. How fast anything is decides nothing
+//! here.
+
+use std::{collections::BTreeSet, path::Path, process::Command};
+
+use anyhow::{Context, Result, ensure};
+use lb_tests::{netns::checked, scratch::Scratch};
+use serde_json::Value;
+
+/// The runs that have a test here.
+const TESTED: [&str; 3] = ["latency", "percentiles", "throughput"];
+
+#[test]
+fn latency() -> Result<()> {
+    quick("latency")
+}
+
+#[test]
+fn percentiles() -> Result<()> {
+    quick("percentiles")
+}
+
+#[test]
+fn throughput() -> Result<()> {
+    quick("throughput")
+}
+
+#[test]
+fn each_run_has_a_test_here() -> Result<()> {
+    let names = checked(proof().arg("list"))?;
+    let names: BTreeSet<&str> = names.lines().collect();
+    ensure!(
+        names == TESTED.into(),
+        "runs are {names:?}, those tested {TESTED:?}"
+    );
+    Ok(())
+}
+
+fn proof() -> Command {
+    Command::new(env!("CARGO_BIN_EXE_proof"))
+}
+
+/// Runs one, and reads what it wrote.
+fn quick(name: &str) -> Result<()> {
+    let out = Scratch::new()?;
+    let command = format!("cargo xtask bench {name} --quick");
+    checked(
+        proof()
+            .args(["run", name, "--quick", "--command", &command, "--out"])
+            .arg(out.path()),
+    )?;
+    check(&read(&out.join(&format!("{name}.json")))?, &out)?;
+    checked(proof().arg("index").arg(out.path()))?;
+    let index = std::fs::read_to_string(out.join("index.md"))?;
+    ensure!(
+        index.contains(&format!("({name}.md)")),
+        "not in the index: {index}"
+    );
+    Ok(())
+}
+
+fn read(path: &Path) -> Result<Value> {
+    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// Every row has values, all of them numbers; every check held; every plot is there.
+fn check(result: &Value, out: &Scratch) -> Result<()> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let tables = list(&result["tables"]);
+    ensure!(!tables.is_empty(), "no table: {result}");
+    for table in tables {
+        let rows = list(&table["rows"]);
+        ensure!(!rows.is_empty(), "no row: {table}");
+        for row in rows {
+            let cells = row["cells"].as_object().context("no cells")?;
+            ensure!(!cells.is_empty(), "no value in the row {row}");
+            for (column, cell) in cells {
+                let turns = list(&cell["turns"]);
+                let are_numbers = turns
+                    .iter()
+                    .all(|value| value.as_f64().is_some_and(f64::is_finite));
+                ensure!(!turns.is_empty() && are_numbers, "{column} of {row}");
+            }
+        }
+    }
+    let checks = list(&result["checks"]);
+    ensure!(!checks.is_empty(), "nothing was checked: {result}");
+    ensure!(checks.iter().all(|check| check["error"].is_null()), "{checks:?}");
+    for plot in list(&result["plots"]) {
+        let path = out.join(plot.as_str().context("no name of a plot")?);
+        let text = std::fs::read_to_string(&path)?;
+        ensure!(text.starts_with("<svg"), "{}: {text}", path.display());
+    }
+    Ok(())
+}
