@@ -7,6 +7,7 @@ use std::{
     os::unix::{net::UnixDatagram, process::CommandExt},
     path::PathBuf,
     process::{Child, ExitStatus, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -20,6 +21,7 @@ use crate::{
     metrics::Metrics,
     netns::Netns,
     scratch::Scratch,
+    trap::Trap,
     wait,
 };
 
@@ -36,6 +38,7 @@ pub struct Daemon {
     args: Vec<String>,
     wrapper: Vec<String>,
     binary: Option<PathBuf>,
+    trap: Option<Arc<Trap>>,
     socket: PathBuf,
     state_dir: PathBuf,
     pin_dir: PathBuf,
@@ -61,6 +64,7 @@ impl Daemon {
             args,
             wrapper: Vec::new(),
             binary: None,
+            trap: None,
             socket: scratch.join("lb.sock"),
             state_dir: scratch.join("state"),
             pin_dir: scratch.join("pins"),
@@ -98,6 +102,18 @@ impl Daemon {
     #[must_use]
     pub fn binary(mut self, binary: PathBuf) -> Self {
         self.binary = Some(binary);
+        self
+    }
+
+    /// Runs another binary from the next start on, or the one under test again.
+    pub fn run_binary(&mut self, binary: Option<PathBuf>) {
+        self.binary = binary;
+    }
+
+    /// Sets a trap for it at each start.
+    #[must_use]
+    pub fn with_trap(mut self, trap: &Arc<Trap>) -> Self {
+        self.trap = Some(Arc::clone(trap));
         self
     }
 
@@ -163,7 +179,7 @@ impl Daemon {
     /// When it ends before, or is silent for too long; with its log.
     pub fn start(&mut self) -> Result<Duration> {
         let begin = Instant::now();
-        self.spawn()?;
+        self.begin()?;
         self.wait_for("READY=1")?;
         Ok(begin.elapsed())
     }
@@ -174,7 +190,7 @@ impl Daemon {
     /// When it does not end.
     pub fn run_to_end(&mut self) -> Result<Outcome> {
         let log_before = self.log().len();
-        self.spawn()?;
+        self.begin()?;
         let status = self.wait_exit()?;
         let stderr = self.log().split_off(log_before);
         Ok(Outcome {
@@ -184,7 +200,11 @@ impl Daemon {
         })
     }
 
-    fn spawn(&mut self) -> Result<()> {
+    /// Starts it, and waits for nothing.
+    ///
+    /// # Errors
+    /// When it runs already, or cannot be started.
+    pub fn begin(&mut self) -> Result<()> {
         ensure!(self.child.is_none(), "the daemon runs already");
         let binary = match &self.binary {
             Some(binary) => binary.clone(),
@@ -218,8 +238,18 @@ impl Daemon {
             .stdout(log.try_clone()?)
             .stderr(log)
             .process_group(0);
-        self.child = Some(command.spawn().context("start lb run")?);
-        Ok(())
+        let set = self
+            .trap
+            .as_ref()
+            .map(|trap| trap.set(&mut command))
+            .transpose()?;
+        let child = command.spawn().context("start lb run")?;
+        let pid = child.id();
+        self.child = Some(child);
+        match (&self.trap, set) {
+            (Some(trap), Some(set)) => set.watch(trap, pid),
+            _ => Ok(()),
+        }
     }
 
     /// Waits for a notification that has `word` among its lines.

@@ -1,9 +1,10 @@
-//! Many UDP flows in little time: one frame for each, straight from an AF_PACKET socket.
+//! Many frames in little time, straight from an AF_PACKET socket: one for each of many UDP flows, or any.
 
 use std::{
     io,
     net::SocketAddrV4,
     os::fd::{AsRawFd, FromRawFd, OwnedFd},
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result};
@@ -27,42 +28,74 @@ pub fn udp_flows(
     flows: u32,
 ) -> Result<()> {
     let ifindex = ns.ifindex(device)?;
-    ns.enter(|| send_all(ifindex, next_hop, target, flows))?
-        .with_context(|| format!("flood {target}"))
+    let send = || {
+        let socket = PacketSocket::open(ifindex)?;
+        (0..flows).try_for_each(|flow| socket.send(&frame(next_hop, target, flow)))
+    };
+    ns.enter(send)?.with_context(|| format!("flood {target}"))
 }
 
-fn send_all(ifindex: u32, next_hop: [u8; 6], target: SocketAddrV4, flows: u32) -> io::Result<()> {
-    // SAFETY: socket takes numbers; a non-negative result is a new descriptor of ours.
-    let socket = unsafe {
-        let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
+/// Sends these frames over and over for some time, and gives their number.
+///
+/// # Errors
+/// When the device is not there.
+pub fn frames(ns: &Netns, device: &str, frames: &[Vec<u8>], time: Duration) -> Result<u64> {
+    let ifindex = ns.ifindex(device)?;
+    let send = || -> io::Result<u64> {
+        let (socket, end) = (PacketSocket::open(ifindex)?, Instant::now() + time);
+        let mut sent = 0;
+        while Instant::now() < end {
+            for frame in frames {
+                // The kernel refuses some frames that are no packets.
+                sent += u64::from(socket.send(frame).is_ok());
+            }
         }
-        OwnedFd::from_raw_fd(fd)
+        Ok(sent)
     };
-    // SAFETY: all-zero bytes are a valid sockaddr_ll.
-    let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-    address.sll_family = PACKET_FAMILY;
-    address.sll_ifindex = ifindex.cast_signed();
-    for flow in 0..flows {
-        let frame = frame(next_hop, target, flow);
-        let length = libc::socklen_t::try_from(size_of_val(&address)).map_err(io::Error::other)?;
+    ns.enter(send)?.context("flood of frames")
+}
+
+/// Sends frames out of a device.
+struct PacketSocket {
+    socket: OwnedFd,
+    address: libc::sockaddr_ll,
+}
+
+impl PacketSocket {
+    fn open(ifindex: u32) -> io::Result<Self> {
+        // SAFETY: socket takes numbers; a non-negative result is a new descriptor of ours.
+        let socket = unsafe {
+            let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
+            if fd < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            OwnedFd::from_raw_fd(fd)
+        };
+        // SAFETY: all-zero bytes are a valid sockaddr_ll.
+        let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        address.sll_family = PACKET_FAMILY;
+        address.sll_ifindex = ifindex.cast_signed();
+        Ok(Self { socket, address })
+    }
+
+    fn send(&self, frame: &[u8]) -> io::Result<()> {
+        let length = libc::socklen_t::try_from(size_of_val(&self.address)).map_err(io::Error::other)?;
         // SAFETY: frame and address live for the call, with their lengths beside them.
         let sent = unsafe {
             libc::sendto(
-                socket.as_raw_fd(),
+                self.socket.as_raw_fd(),
                 frame.as_ptr().cast(),
                 frame.len(),
                 0,
-                (&raw const address).cast(),
+                (&raw const self.address).cast(),
                 length,
             )
         };
         if sent < 0 {
             return Err(io::Error::last_os_error());
         }
+        Ok(())
     }
-    Ok(())
 }
 
 /// A frame with 4 bytes of payload. Its UDP checksum is 0, which means none (RFC 768).

@@ -38,6 +38,7 @@ pub mod syn_flood;
 pub mod terminal;
 pub mod test_run;
 pub mod topology;
+pub mod trap;
 pub mod udp;
 pub mod wait;
 pub mod xdp_pass;

@@ -181,6 +181,33 @@ impl Topology {
         Ok(())
     }
 
+    /// Recreates the balancer's interface of [`Shape::OneArmed`], with its configuration and this link-layer address.
+    ///
+    /// # Errors
+    /// When the old one is still there.
+    pub fn recreate_one_arm(&mut self, mac: &str) -> Result<()> {
+        veth(&self.lb.ns, "eth0", &self.middle, "lb")?;
+        self.middle.ip("link set lb master br0")?;
+        self.lb.ns.ip(&format!("link set eth0 address {mac}"))?;
+        address(&self.lb.ns, "eth0", self.lb.v4, self.lb.v6)?;
+        self.lb.ns.run("ethtool", &["-K", "eth0", "tx", "off"])?;
+        for (ns, device) in [(&self.lb.ns, "eth0"), (&self.middle, "lb")] {
+            ns.run(
+                "tc",
+                &["qdisc", "add", "dev", device, "root", "pfifo", "limit", "10000"],
+            )?;
+        }
+        self.pass_at_middle("lb")
+    }
+
+    /// Has the kernel take frames that a program redirects out of the client's interface.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn take_frames_of_client(&mut self) -> Result<()> {
+        self.pass_at_middle("client")
+    }
+
     /// Gives the balancer's interface towards the client of [`Shape::TwoArmed`] its addresses.
     ///
     /// # Errors

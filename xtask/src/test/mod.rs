@@ -47,6 +47,8 @@ enum Lane {
     Kernels,
     /// Packages under systemd, in a machine of namespaces; root
     Packages,
+    /// Faults under traffic, the whole list, in a quarter of an hour; root
+    Chaos,
 }
 
 impl From<Lane> for Part {
@@ -57,6 +59,7 @@ impl From<Lane> for Part {
             Lane::Netns => Self::Netns,
             Lane::Kernels => Self::Kernels,
             Lane::Packages => Self::Packages,
+            Lane::Chaos => Self::ChaosWhole,
         }
     }
 }
@@ -82,11 +85,7 @@ pub(crate) fn command(workspace: &Workspace, options: &Options) -> Result<()> {
         None => {
             ask(options.yes);
             let program = env::current_exe().context("path of this program")?;
-            beside::run(
-                || Command::new(&program),
-                &workspace.target,
-                Part::value_variants(),
-            )?
+            beside::run(|| Command::new(&program), &workspace.target, &Part::of_run())?
         }
     };
     println!("{}", summary.table());

@@ -3,7 +3,7 @@
 use anyhow::{Result, ensure};
 use clap::ValueEnum;
 
-use super::work;
+use super::work::{self, Extent};
 use crate::{
     build, setup,
     summary::Count,
@@ -42,6 +42,10 @@ pub(crate) enum Part {
     Examples,
     /// Tests with real sockets
     Netns,
+    /// Faults under traffic, some of each kind
+    Chaos,
+    /// Faults under traffic, the whole list; a lane alone
+    ChaosWhole,
     /// Packets through the XDP program
     Packets,
     /// Tests on the oldest kernel
@@ -62,6 +66,12 @@ pub(super) enum Exclusive {
 }
 
 impl Part {
+    /// Those of a run of all.
+    pub(super) fn of_run() -> Vec<Self> {
+        let all = Self::value_variants().iter().copied();
+        all.filter(|part| *part != Self::ChaosWhole).collect()
+    }
+
     /// Its name in the table and for `--part`.
     pub(super) fn name(self) -> String {
         let value = self.to_possible_value();
@@ -85,7 +95,7 @@ impl Part {
             Self::Lb => &[Self::Bpf],
             Self::Verifier => &[Self::Bpf, Self::Programs],
             Self::Examples => &[Self::Lb],
-            Self::Packets | Self::Netns => &[Self::Lb, Self::Programs],
+            Self::Packets | Self::Netns | Self::Chaos | Self::ChaosWhole => &[Self::Lb, Self::Programs],
             Self::Kernels | Self::Packages => &[Self::Lb, Self::Programs, Self::Machines],
         }
     }
@@ -114,7 +124,7 @@ impl Part {
             Self::Kernels => &[Self::TestPrograms, Self::Unit, Self::Packets],
             // Its daemons and clients have to do things between two health checks. Those two lanes take whole processors; beside
             // the others, which mostly wait, it is fine.
-            Self::Netns => &[Self::TestPrograms, Self::Unit, Self::Packets],
+            Self::Netns | Self::Chaos | Self::ChaosWhole => &[Self::TestPrograms, Self::Unit, Self::Packets],
         }
     }
 
@@ -131,6 +141,8 @@ impl Part {
             | Self::Verifier
             | Self::Examples
             | Self::Netns
+            | Self::Chaos
+            | Self::ChaosWhole
             | Self::Packets
             | Self::Kernels
             | Self::Packages
@@ -171,6 +183,8 @@ impl Part {
             Self::Verifier => verifier::check(workspace),
             Self::Examples => work::examples(workspace),
             Self::Netns => return lane(count, |count| work::netns(workspace, count)),
+            Self::Chaos => return lane(count, |count| work::chaos(workspace, Extent::Short, count)),
+            Self::ChaosWhole => return lane(count, |count| work::chaos(workspace, Extent::Whole, count)),
             Self::Packets => return lane(count, |count| work::packets(workspace, count)),
             Self::Kernels => return lane(count, |count| work::kernels(workspace, count)),
             Self::Packages => return lane(count, |count| work::packages_lane(workspace, count)),

@@ -22,6 +22,7 @@ use crate::{
 /// The test programs of `lb-tests`, one a lane.
 const PACKETS: &str = "packets";
 const NETNS: &str = "netns";
+const CHAOS: &str = "chaos";
 const KERNELS: &str = "kernels";
 const PACKAGES: &str = "packages";
 
@@ -34,6 +35,9 @@ const LONG: [&str; 3] = [
     "alerts::each_alert_fires_for_its_cause",
     "support::a_support_bundle_has_everything_but_credentials_with_and_without_a_daemon",
 ];
+
+/// Tests of the lane `chaos` at a time: each has clients that never pause.
+const CHAOS_TESTS: usize = 2;
 
 /// Machines of the lane `packages` at a time.
 const MACHINES: usize = 2;
@@ -176,7 +180,7 @@ pub(super) fn packets(workspace: &Workspace, count: &mut Count) -> Result<()> {
 /// Tests that wait most of their time: several for each processor.
 pub(super) fn netns(workspace: &Workspace, count: &mut Count) -> Result<()> {
     let mut programs = workspace.targets("tests/tests")?;
-    programs.retain(|name| ![PACKETS, KERNELS, PACKAGES].contains(&name.as_str()));
+    programs.retain(|name| ![PACKETS, KERNELS, PACKAGES, CHAOS].contains(&name.as_str()));
     ensure!(
         programs.is_empty(),
         "{programs:?} in tests/tests are in no lane: move them to tests/tests/netns"
@@ -189,6 +193,30 @@ pub(super) fn netns(workspace: &Workspace, count: &mut Count) -> Result<()> {
         cpus * NETNS_TESTS_PER_CPU,
         count,
     )
+}
+
+/// How much of the lane `chaos` runs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Extent {
+    /// Some faults of each kind, the same in every run.
+    Short,
+    /// The whole list, another order in every run.
+    Whole,
+}
+
+/// Faults under traffic. `LB_CHAOS_SEED` repeats a run.
+pub(super) fn chaos(workspace: &Workspace, extent: Extent, count: &mut Count) -> Result<()> {
+    let program = test_program::build(workspace, &["--test", CHAOS], CHAOS)?;
+    let command = || {
+        let mut command = as_root(workspace, &program)?;
+        // Selects the tests of a module.
+        match extent {
+            Extent::Short => command.arg("short::").env("LB_CHAOS_SEED", "1"),
+            Extent::Whole => command.arg("whole::"),
+        };
+        Ok(command)
+    };
+    test_program::run_each(command, &[], CHAOS_TESTS, count)
 }
 
 /// Packages around the program of the other lanes, installed in machines of Debian's packages.
