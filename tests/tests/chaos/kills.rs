@@ -104,10 +104,9 @@ impl Kills {
             outcome.code
         );
         let takes_none = change.field == "admin" && after == "draining";
-        let is_recorded = change.service.ends_with("tcp") || change.service.starts_with("nat");
-        world
-            .traffic
-            .bar(&change.service, CHANGED, takes_none && is_recorded);
+        // A datagram from a port that was used before belongs to the flow of then.
+        let is_new = change.service.ends_with("tcp");
+        world.traffic.bar(&change.service, CHANGED, takes_none && is_new);
         world.traffic.wait_rounds(1)
     }
 
