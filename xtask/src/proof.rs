@@ -1,6 +1,6 @@
 //! The runs of the program `proof`: benchmarks that users know by name, beside what they would use instead.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, bail};
 
@@ -14,6 +14,8 @@ use crate::{
 const RUNS: &str = "tests/src/bin/proof/runs";
 /// Where results go, below the checkout.
 const RESULTS: &str = "docs/benchmarks";
+/// The result that the README shows.
+const README_NEEDS: &str = "throughput.json";
 /// Where those go that are none to publish, below the build directory.
 const TRIALS: &str = "proof";
 /// Runs by the names that other documents have for them.
@@ -103,17 +105,18 @@ pub(crate) fn measure(workspace: &Workspace, names: &[&String], scope: &Scope) -
             failed.push(name.as_str());
         }
     }
-    write_index(&program, &out)?;
+    // By the same user as the results.
+    let mut index = packages::root_command(&program)?;
+    index.arg("index").arg(&out);
+    if !scope.is_part() && out.join(README_NEEDS).is_file() {
+        index.arg("--readme").arg(workspace.root.join("README.md"));
+    }
+    run(&mut index).context("writing the page about all runs")?;
     println!("results are in {}", out.display());
     if !failed.is_empty() {
         bail!("failed: {}", failed.join(", "));
     }
     Ok(())
-}
-
-fn write_index(program: &Path, out: &Path) -> Result<()> {
-    // By the same user as the results.
-    run(packages::root_command(program)?.arg("index").arg(out)).context("writing the page about all runs")
 }
 
 /// Builds the program.

@@ -67,6 +67,11 @@ impl Report {
         }
     }
 
+    /// Says what it is about, where that is known only later.
+    pub fn about(&mut self, about: impl Into<String>) {
+        self.about = about.into();
+    }
+
     /// Adds a table.
     pub fn table(&mut self, table: Table) {
         self.tables.push(table);

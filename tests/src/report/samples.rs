@@ -105,7 +105,8 @@ impl Samples {
         &self.0
     }
 
-    /// The middle value; the mean of both of an even number. Not a number without any.
+    /// The middle value; the mean of both of an even number. Not a number without any. As the least and the greatest value, it leaves
+    /// turns out that failed, whose values are not numbers.
     pub fn median(&self) -> f64 {
         let sorted = self.sorted();
         let middle = sorted.len() / 2;
@@ -134,8 +135,12 @@ impl Samples {
 
     /// The median for people, with the least and the greatest value if there are several.
     pub fn show(&self, unit: Unit) -> String {
+        let count = self.sorted().len();
+        if count == 0 {
+            return "failed".to_owned();
+        }
         let median = unit.show(self.median());
-        if self.0.len() < 2 {
+        if count == 1 {
             return median;
         }
         format!(
@@ -152,6 +157,7 @@ impl Samples {
 
     fn sorted(&self) -> Vec<f64> {
         let mut sorted = self.0.clone();
+        sorted.retain(|value| !value.is_nan());
         sorted.sort_by(f64::total_cmp);
         sorted
     }
@@ -191,5 +197,9 @@ mod tests {
         assert_eq!(ratios.show(Unit::Ratio), "1.00 (0.50 to 3.00)");
         assert_eq!(Samples::new(vec![1.0, 2.0]).median(), 1.5);
         assert!(Samples::default().median().is_nan());
+        let failed = Samples::new(vec![1.0, f64::NAN]);
+        assert_eq!(failed.show(Unit::Ratio), "1.00");
+        assert_eq!(failed.per(&failed).show(Unit::Ratio), "1.00");
+        assert_eq!(Samples::one(f64::NAN).show(Unit::Ratio), "failed");
     }
 }

@@ -1,7 +1,7 @@
 //! The benchmarks by name, each in its quick form: that they work and that their counts are right. How fast anything is decides nothing
 //! here.
 
-use std::{collections::BTreeSet, path::Path, process::Command};
+use std::{collections::BTreeSet, fs, path::Path, process::Command};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::{netns::checked, scratch::Scratch};
@@ -51,16 +51,31 @@ fn quick(name: &str) -> Result<()> {
     )?;
     check(&read(&out.join(&format!("{name}.json")))?, &out)?;
     checked(proof().arg("index").arg(out.path()))?;
-    let index = std::fs::read_to_string(out.join("index.md"))?;
+    let index = fs::read_to_string(out.join("index.md"))?;
     ensure!(
         index.contains(&format!("({name}.md)")),
         "not in the index: {index}"
     );
+    if name == "throughput" {
+        readme_shows(&out)?;
+    }
+    Ok(())
+}
+
+/// The README has a place for these results, and gets them.
+fn readme_shows(out: &Scratch) -> Result<()> {
+    let readme = fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/../README.md"))?;
+    let readme = out.write("README.md", readme)?;
+    let mut index = proof();
+    index.arg("index").arg(out.path());
+    checked(index.arg("--readme").arg(&readme))?;
+    let text = fs::read_to_string(&readme)?;
+    ensure!(text.contains("\n| lb `nat` | "), "no figures: {text}");
     Ok(())
 }
 
 fn read(path: &Path) -> Result<Value> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let text = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
     Ok(serde_json::from_str(&text)?)
 }
 
@@ -89,7 +104,7 @@ fn check(result: &Value, out: &Scratch) -> Result<()> {
     ensure!(checks.iter().all(|check| check["error"].is_null()), "{checks:?}");
     for plot in list(&result["plots"]) {
         let path = out.join(plot.as_str().context("no name of a plot")?);
-        let text = std::fs::read_to_string(&path)?;
+        let text = fs::read_to_string(&path)?;
         ensure!(text.starts_with("<svg"), "{}: {text}", path.display());
     }
     Ok(())

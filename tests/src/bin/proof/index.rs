@@ -60,6 +60,10 @@ fn page(results: &Results) -> String {
         let machines: Vec<_> = machines.into_iter().collect();
         let _ = writeln!(text, "\nMeasured on {}.", machines.join("; on "));
     }
+    text.push_str(
+        "\nIn the tables, the ratio of a mode is that to plain forwarding over the same machines, or to the best of the peers, in the same \
+         turn; what misses is named.\n",
+    );
     for (title, targets) in [
         ("Beside other ways to forward", BESIDE_OTHERS),
         ("What other documents promise of balancers", PROMISED),
@@ -91,10 +95,12 @@ fn row(target: &Target, results: &Results) -> String {
         what,
         theirs,
         goal,
-        elsewhere,
+        of_health,
     } = target;
-    if !elsewhere.is_empty() {
-        return format!("| {what} | {theirs} |  |  | {goal} |  | {elsewhere} |\n");
+    if let Some((ours, reached)) = of_health {
+        return format!(
+            "| {what} | {theirs} |  | {ours} | {goal} | {reached} | `cargo xtask bench health`, [figures](../benchmarks-health.md) |\n"
+        );
     }
     let of_run = |(run, result): (&&'static str, &Value)| {
         let figures = result["figures"].as_array()?;

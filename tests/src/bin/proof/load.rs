@@ -2,8 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, Result};
-use lb_tests::load_tool::{self, load_tool};
+use anyhow::Result;
+use lb_tests::{
+    load_tool::{self, load_tool},
+    report::document::Report,
+};
 use serde_json::Value;
 
 use crate::world::World;
@@ -39,67 +42,64 @@ impl Load {
     }
 }
 
-/// What a load gave. Times are in seconds.
+/// What a load gave. Times are in seconds. Where the tool tells nothing, as when it failed, figures are not numbers.
 pub(crate) struct Loaded(Value);
 
 impl Loaded {
-    /// A number of the tool's result.
-    fn number(&self, name: &str) -> Result<f64> {
-        self.0[name]
-            .as_f64()
-            .with_context(|| format!("no {name} in {}", self.0))
+    fn number(&self, name: &str) -> f64 {
+        self.0[name].as_f64().unwrap_or(f64::NAN)
     }
 
     /// Whole answers a second.
-    ///
-    /// # Errors
-    /// When the tool does not tell.
-    pub(crate) fn per_second(&self) -> Result<f64> {
+    pub(crate) fn per_second(&self) -> f64 {
         self.number("rps")
     }
 
     /// Bits of answers a second.
-    ///
-    /// # Errors
-    /// As [`Self::per_second`].
-    pub(crate) fn bits_per_second(&self) -> Result<f64> {
-        Ok(self.number("bytes")? * 8.0 / self.number("duration")?)
+    pub(crate) fn bits_per_second(&self) -> f64 {
+        self.number("bytes") * 8.0 / self.number("duration")
     }
 
     /// A percentile of the latency, such as `p99.9`.
-    ///
-    /// # Errors
-    /// When there was no answer.
-    pub(crate) fn latency(&self, name: &str) -> Result<f64> {
-        let value = &self.0["latency"][name];
-        value.as_f64().with_context(|| format!("no {name} in {}", self.0))
+    pub(crate) fn latency(&self, name: &str) -> f64 {
+        self.0["latency"][name].as_f64().unwrap_or(f64::NAN)
     }
 
     /// Quantiles from 0 to below 1 with their latencies.
-    ///
-    /// # Errors
-    /// When the tool does not tell.
-    pub(crate) fn spectrum(&self) -> Result<Vec<(f64, f64)>> {
-        let list = self.0["spectrum"].as_array().context("no spectrum")?;
-        let points = list
-            .iter()
-            .filter_map(|point| Some((point[0].as_f64()?, point[1].as_f64()?)));
-        Ok(points.filter(|(quantile, _)| *quantile < 1.0).collect())
+    pub(crate) fn spectrum(&self) -> Vec<(f64, f64)> {
+        let list = self.0["spectrum"].as_array().into_iter().flatten();
+        let points = list.filter_map(|point| Some((point[0].as_f64()?, point[1].as_f64()?)));
+        points.filter(|(quantile, _)| *quantile < 1.0).collect()
     }
 
     /// What went wrong, in words; `None` if nothing did.
-    pub(crate) fn errors(&self) -> Option<String> {
+    fn errors(&self) -> Option<String> {
         let errors = self.0["errors"].as_u64().unwrap_or(u64::MAX);
-        (errors > 0).then(|| format!("{errors} errors: {}", self.0["errors_by_kind"]))
+        (errors > 0).then(|| format!("{errors} requests failed: {}", self.0["errors_by_kind"]))
     }
 }
 
 impl World {
-    /// Sends a load from the client of this way.
-    ///
-    /// # Errors
-    /// When the tool cannot send it.
-    pub(crate) fn load(&self, load: &Load) -> Result<Loaded> {
+    /// Sends a load from the client of this way. If it fails, or some of its requests, the report says so, and the run goes on.
+    pub(crate) fn load(&self, load: &Load, report: &mut Report) -> Loaded {
+        let loaded = self.send(load);
+        let error = match &loaded {
+            Ok(loaded) => loaded.errors(),
+            Err(error) => Some(format!("{error:#}")),
+        };
+        if error.is_some() {
+            let what = format!(
+                "{} with {} connections to {}",
+                self.way.name(),
+                load.connections,
+                load.path
+            );
+            report.check(what, error);
+        }
+        loaded.unwrap_or(Loaded(Value::Null))
+    }
+
+    fn send(&self, load: &Load) -> Result<Loaded> {
         let mut command = load_tool(&self.net.client.ns)?;
         let time = |time: Duration| format!("{}ms", time.as_millis());
         command
@@ -114,7 +114,6 @@ impl World {
         for target in &self.targets {
             command.arg(format!("http://{target}{}", load.path));
         }
-        let ended = load_tool::run(&mut command).with_context(|| format!("load on {}", self.way.name()))?;
-        ended.json().map(Loaded)
+        load_tool::run(&mut command)?.json().map(Loaded)
     }
 }

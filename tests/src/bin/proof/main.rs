@@ -5,6 +5,7 @@ mod context;
 mod index;
 mod load;
 mod peers;
+mod readme;
 mod runs;
 mod targets;
 mod ways;
@@ -54,6 +55,9 @@ enum Command {
     Index {
         /// The directory
         dir: PathBuf,
+        /// A file that gets the figures and plots that matter most, between its marks
+        #[arg(long, value_name = "FILE")]
+        readme: Option<PathBuf>,
     },
 }
 
@@ -73,7 +77,10 @@ fn run(command: Command) -> Result<()> {
             RUNS.iter().for_each(|run| println!("{}", run.name));
             Ok(())
         }
-        Command::Index { dir } => index::write(&dir),
+        Command::Index { dir, readme } => {
+            index::write(&dir)?;
+            readme.map_or(Ok(()), |readme| readme::write(&readme, &dir))
+        }
         Command::Run {
             name,
             scope,
