@@ -2,10 +2,13 @@
 //! bytes and panics if an invariant is broken.
 #![allow(clippy::panic, reason = "targets report failures by a panic")]
 
+mod answers;
+mod configurations;
 mod connection_ids;
 mod frames;
 mod slot;
 mod sources;
+mod state_files;
 mod tags;
 
 /// Parses a frame as the XDP program and as etherparse do: if both find ports, these are equal.
@@ -28,4 +31,20 @@ pub fn marks(bytes: &[u8]) {
 /// Imports the text as a configuration of each kind: it is refused, or gives a file that `lb check-config` accepts.
 pub fn import(text: &[u8]) {
     sources::check(text);
+}
+
+/// Reads the text as a configuration file, and as a request about a service or a backend: what is accepted is written, and read
+/// again as the same.
+pub fn config(text: &[u8]) {
+    configurations::check(text);
+}
+
+/// Answers a health check with the bytes behind the first, which selects the check: it ends, whatever the answer is.
+pub fn answers(bytes: &[u8]) {
+    answers::check(bytes);
+}
+
+/// Reads the bytes as files of the state directory: what was read is saved, and read again as the same.
+pub fn state(bytes: &[u8]) {
+    state_files::check(bytes);
 }

@@ -126,6 +126,111 @@ fn imported_configurations_are_refused_or_accepted_by_lb() {
     }
 }
 
+/// A text with some of its lines left out, doubled, exchanged and broken.
+fn broken(rng: &mut Rng, text: &str) -> Vec<u8> {
+    let mut lines: Vec<&[u8]> = text.lines().map(str::as_bytes).collect();
+    for _ in 0..rng.usize(1..8) {
+        let [at, other] = [0; 2].map(|_| rng.usize(..lines.len()));
+        match rng.u8(..4) {
+            0 => drop(lines.remove(at)),
+            1 => lines.insert(other, lines[at]),
+            2 => lines.swap(at, other),
+            _ => lines[at] = &lines[at][..rng.usize(..=lines[at].len())],
+        }
+    }
+    let mut bytes = lines.join(&b'\n');
+    if rng.bool() {
+        let at = rng.usize(..bytes.len());
+        bytes[at] = rng.u8(..);
+    }
+    bytes
+}
+
+const EXAMPLES: [&str; 2] = [
+    include_str!("../../docs/example.toml"),
+    include_str!("../../dist/lb.toml"),
+];
+const REQUESTS: [&str; 3] = [
+    r#"{
+"name": "web",
+"address": "192.0.2.80:80",
+"protocol": "tcp",
+"mode": "nat",
+"health": {
+"kind": "http",
+"path": "/",
+"interval": "2s"
+},
+"backends": []
+}"#,
+    r#"{
+"weight": 5,
+"admin": "drain",
+"drain_until": "2030-01-01T00:00:00Z",
+"address": "10.0.0.1:80"
+}"#,
+    r#"{
+"algorithm": "maglev",
+"affinity": "source",
+"health": null,
+"guard": {
+"new_flows": 5
+}
+}"#,
+];
+
+#[test]
+fn configurations_and_requests_that_are_accepted_come_back_as_they_were() {
+    let mut rng = Rng::with_seed(5);
+    for text in EXAMPLES.iter().chain(&REQUESTS) {
+        lb_fuzz::config(text.as_bytes());
+        for _ in 0..inputs() / 400 {
+            lb_fuzz::config(&broken(&mut rng, text));
+        }
+    }
+}
+
+#[test]
+fn state_files_that_are_read_come_back_as_they_were() {
+    let mut rng = Rng::with_seed(6);
+    for text in EXAMPLES {
+        lb_fuzz::state(text.as_bytes());
+        for _ in 0..inputs() / 400 {
+            lb_fuzz::state(&broken(&mut rng, text));
+        }
+    }
+}
+
+/// Answers that checks accept, without ids.
+const ANSWERS: [&str; 6] = [
+    "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok",
+    "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+    "\0\0\0\x04\0\0\0\0\0\0\0\x01\x01\x04\0\0\0\x01\u{0}",
+    "\0\0\x01\0\0\x01\0\x01\0\0\0\0\x07example\x03org\0\0\x01\0\x01\x07example\x03org\0\0\x01\0\x01\0\0\0\x05\0\x04\x0a\0\0\x01",
+    "ok",
+    "okwell\n",
+];
+
+#[test]
+fn checks_end_whatever_is_answered() {
+    let mut rng = Rng::with_seed(7);
+    for answer in ANSWERS {
+        for _ in 0..inputs() / 1000 {
+            let mut input = vec![rng.u8(..)];
+            input.extend(answer.as_bytes());
+            for _ in 0..rng.u8(..4) {
+                let at = rng.usize(..input.len());
+                match rng.u8(..3) {
+                    0 => input[at] = rng.u8(..),
+                    1 => input.truncate(at.max(1)),
+                    _ => drop(input.splice(at..at, [b'9'; 9])),
+                }
+            }
+            lb_fuzz::answers(&input);
+        }
+    }
+}
+
 /// Whole packets of all kinds that are parsed.
 fn frames(rng: &mut Rng) -> Vec<u8> {
     let payload = bytes(rng, 40);

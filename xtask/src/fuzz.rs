@@ -1,4 +1,4 @@
-//! `cargo xtask fuzz`: fuzzes what reads packets and imported configurations on the host, under libFuzzer and guided by coverage.
+//! `cargo xtask fuzz`: fuzzes what reads packets, configurations, requests, state files and answers to checks on the host, under libFuzzer and guided by coverage.
 //! It needs a C++ compiler, but no nightly: without sanitizers a stable compiler suffices.
 
 use std::fs;
@@ -15,7 +15,8 @@ const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-leve
 /// Options of `cargo xtask fuzz`.
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// What to break: the parser, the slots of rings, VLAN tags and connection ids, or imported configurations
+    /// What to break: the parser, the slots of rings, VLAN tags and connection ids, imported configurations, configurations and requests,
+    /// answers to health checks, or state files
     target: Target,
     /// Arguments of libFuzzer, such as `-max_total_time=60`
     #[arg(last = true)]
@@ -29,6 +30,9 @@ enum Target {
     Slots,
     Marks,
     Import,
+    Config,
+    Answers,
+    State,
 }
 
 impl Target {
@@ -38,18 +42,22 @@ impl Target {
             Self::Slots => "slots",
             Self::Marks => "marks",
             Self::Import => "import",
+            Self::Config => "config",
+            Self::Answers => "answers",
+            Self::State => "state",
         }
     }
 
     /// Directories of the checkout with inputs to begin with.
     const fn seeds(self) -> &'static [&'static str] {
         match self {
-            Self::Parse | Self::Slots | Self::Marks => &[],
+            Self::Parse | Self::Slots | Self::Marks | Self::Answers => &[],
             Self::Import => &[
                 "lb-userspace/crates/import/tests/cases/haproxy",
                 "lb-userspace/crates/import/tests/cases/keepalived",
                 "lb-userspace/crates/import/tests/cases/ipvs",
             ],
+            Self::Config | Self::State => &["dist"],
         }
     }
 }
