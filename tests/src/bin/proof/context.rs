@@ -6,7 +6,7 @@ use std::{
     time::Instant,
 };
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use lb_tests::{
     lb_cli::lb_binary,
     load_tool,
@@ -82,6 +82,30 @@ impl Context {
     /// Turns of each figure.
     pub(crate) fn turns(&self) -> usize {
         self.pick(1, TURNS)
+    }
+
+    /// Refuses words of `--only` and `--with` that are none of these.
+    ///
+    /// # Errors
+    /// With the word, and those that there are.
+    pub(crate) fn allow(&self, parts: &[&str], peers: &[&str]) -> Result<()> {
+        for (option, words, known) in [
+            ("--only", &self.scope.only, parts),
+            ("--with", &self.scope.with, peers),
+        ] {
+            if let Some(word) = words.iter().find(|word| !known.contains(&word.as_str())) {
+                let known = if known.is_empty() {
+                    "none".to_owned()
+                } else {
+                    known.join(", ")
+                };
+                bail!(
+                    "{option} {word}: the run {} has no such part; there are: {known}",
+                    self.name
+                );
+            }
+        }
+        Ok(())
     }
 
     /// Whether a part of a run is asked for: without `--only` all of them are.

@@ -1,8 +1,14 @@
 //! The ways that traffic takes from a client to two web servers: plain forwarding, the modes of the balancer, and its peers.
 
+use std::env;
+
+use anyhow::Result;
 use lb_tests::topology::Shape;
 
 use crate::{context::Context, peers::PROXY_CONNECTIONS};
+
+/// Names another program of ours, such as an older one, that takes turns with the one that is measured.
+pub(crate) const OTHER: &str = "LB_OTHER";
 
 /// A way.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -17,6 +23,8 @@ pub(crate) enum Way {
     L2dsr,
     Ipip,
     Gue,
+    /// A mode, by the program that [`OTHER`] names.
+    Other(&'static str),
     /// The kernel's NAT, which spreads connections by a counter or by a hash.
     Numgen,
     Jhash,
@@ -42,7 +50,7 @@ impl Way {
     ];
 
     /// As tables name it.
-    pub(crate) const fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Direct => "direct",
             Self::DirectReturn => "direct, answers past it",
@@ -51,6 +59,11 @@ impl Way {
             Self::L2dsr => "lb `l2dsr`",
             Self::Ipip => "lb `ipip`",
             Self::Gue => "lb `gue`",
+            Self::Other("nat") => "other lb `nat`",
+            Self::Other("dnat") => "other lb `dnat`",
+            Self::Other("l2dsr") => "other lb `l2dsr`",
+            Self::Other("ipip") => "other lb `ipip`",
+            Self::Other(_) => "other lb `gue`",
             Self::Numgen => "nftables numgen",
             Self::Jhash => "nftables jhash",
             Self::Haproxy => "HAProxy",
@@ -58,8 +71,8 @@ impl Way {
         }
     }
 
-    /// The mode, of a way through the balancer.
-    pub(crate) const fn mode(self) -> Option<&'static str> {
+    /// The mode, of a way through the balancer that is measured.
+    pub(crate) fn mode(self) -> Option<&'static str> {
         match self {
             Self::Nat => Some("nat"),
             Self::Dnat => Some("dnat"),
@@ -68,6 +81,7 @@ impl Way {
             Self::Gue => Some("gue"),
             Self::Direct
             | Self::DirectReturn
+            | Self::Other(_)
             | Self::Numgen
             | Self::Jhash
             | Self::Haproxy
@@ -75,13 +89,22 @@ impl Way {
         }
     }
 
+    /// The mode of another balancer that it is compared with.
+    pub(crate) fn other_mode(self) -> Option<&'static str> {
+        if let Self::Other(mode) = self {
+            Some(mode)
+        } else {
+            None
+        }
+    }
+
     /// Whether it is what users would take instead.
-    pub(crate) const fn is_peer(self) -> bool {
+    pub(crate) fn is_peer(self) -> bool {
         self.peer().is_some()
     }
 
     /// Its name in lists and pictures.
-    pub(crate) const fn short(self) -> &'static str {
+    pub(crate) fn short(self) -> &'static str {
         match self.mode() {
             Some(mode) => mode,
             None => self.name(),
@@ -89,7 +112,7 @@ impl Way {
     }
 
     /// The word for `--with`, of a peer.
-    const fn peer(self) -> Option<&'static str> {
+    fn peer(self) -> Option<&'static str> {
         match self {
             Self::Numgen | Self::Jhash => Some("nftables"),
             Self::Haproxy => Some("haproxy"),
@@ -100,12 +123,13 @@ impl Way {
             | Self::Dnat
             | Self::L2dsr
             | Self::Ipip
-            | Self::Gue => None,
+            | Self::Gue
+            | Self::Other(_) => None,
         }
     }
 
     /// Plain forwarding over the same machines.
-    pub(crate) const fn reference(self) -> Self {
+    pub(crate) fn reference(self) -> Self {
         match self.shape() {
             Shape::OneArmed => Self::DirectReturn,
             Shape::TwoArmed | Shape::Routed => Self::Direct,
@@ -113,23 +137,34 @@ impl Way {
     }
 
     /// Those that are asked for, with what they are compared with; of a quick run only some of them.
-    pub(crate) fn wanted(context: &Context, quick: &[Self]) -> Vec<Self> {
-        let wants = |way: &Self| !context.is_quick() || quick.contains(way);
+    ///
+    /// # Errors
+    /// When something is asked for that there is not.
+    pub(crate) fn wanted(context: &Context, quick: &[Self]) -> Result<Vec<Self>> {
+        let modes: Vec<&str> = Self::ALL.iter().filter_map(|way| way.mode()).collect();
+        let mut peers: Vec<&str> = Self::ALL.iter().filter_map(|way| way.peer()).collect();
+        peers.dedup();
+        context.allow(&modes, &peers)?;
+        let wants = |way: &Self| !context.is_quick() || way.other_mode().is_some() || quick.contains(way);
         let wants = |way: &Self| {
             wants(way)
-                && match (way.mode(), way.peer()) {
+                && match (way.mode().or(way.other_mode()), way.peer()) {
                     (Some(mode), _) => context.wants(mode),
                     (_, Some(peer)) => context.wants_peer(peer),
                     (None, None) => false,
                 }
         };
-        let wanted: Vec<Self> = Self::ALL.into_iter().filter(wants).collect();
+        let mut all = Self::ALL.to_vec();
+        if env::var_os(OTHER).is_some() {
+            all.extend(modes.iter().copied().map(Self::Other));
+        }
+        let wanted: Vec<Self> = all.iter().copied().filter(wants).collect();
         let is_in = |way: &Self| wanted.contains(way) || wanted.iter().any(|other| other.reference() == *way);
-        Self::ALL.into_iter().filter(is_in).collect()
+        Ok(all.into_iter().filter(is_in).collect())
     }
 
     /// Connections that it can hold at a time on this machine; `None` if only memory bounds them.
-    pub(crate) const fn most_connections(self) -> Option<usize> {
+    pub(crate) fn most_connections(self) -> Option<usize> {
         match self {
             Self::Haproxy => Some(PROXY_CONNECTIONS),
             Self::NginxStream
@@ -140,16 +175,19 @@ impl Way {
             | Self::L2dsr
             | Self::Ipip
             | Self::Gue
+            | Self::Other(_)
             | Self::Numgen
             | Self::Jhash => None,
         }
     }
 
     /// How its machines are joined.
-    pub(crate) const fn shape(self) -> Shape {
+    pub(crate) fn shape(self) -> Shape {
         match self {
             Self::DirectReturn | Self::L2dsr | Self::Ipip | Self::Gue => Shape::OneArmed,
+            Self::Other("l2dsr" | "ipip" | "gue") => Shape::OneArmed,
             Self::Direct
+            | Self::Other(_)
             | Self::Nat
             | Self::Dnat
             | Self::Numgen

@@ -2,6 +2,7 @@
 //! segments, too.
 
 use std::{
+    env,
     net::SocketAddr,
     process::{Child, Command, Stdio},
     time::Duration,
@@ -24,7 +25,7 @@ use lb_tests::{
 use crate::{
     context::Context,
     peers::{CPUS, haproxy_config, nft_rules, nginx_config},
-    ways::Way,
+    ways::{OTHER, Way},
 };
 
 /// Servers.
@@ -121,6 +122,7 @@ impl World {
             | Way::L2dsr
             | Way::Ipip
             | Way::Gue
+            | Way::Other(_)
             | Way::Numgen
             | Way::Jhash
             | Way::Haproxy
@@ -195,7 +197,7 @@ fn forward(
     backends: &[SocketAddr],
     context: &mut Context,
 ) -> Result<Forwarder> {
-    if let Some(mode) = way.mode() {
+    if let Some(mode) = way.mode().or(way.other_mode()) {
         let service = Service::tcp("web", vip).keys(&format!("mode = \"{mode}\""));
         let named = (0..).zip(backends);
         let service = named.fold(service, |service, (i, backend)| {
@@ -204,9 +206,14 @@ fn forward(
         // Mode `dnat` may need the kernel for a reply.
         net.forward_in_kernel()?;
         let mut daemon = Daemon::new(&net.lb.ns, net.lb_interfaces())?.config(&file(&[service]))?;
+        if way.other_mode().is_some() {
+            let binary = env::var_os(OTHER).context("no other program is named")?;
+            context.add_version("other lb", Command::new(&binary).arg("--version"))?;
+            daemon = daemon.binary(binary.into());
+        }
         daemon.start()?;
         let mut decaps = Vec::new();
-        if matches!(way, Way::Ipip | Way::Gue) {
+        if matches!(mode, "ipip" | "gue") {
             let from = [net.lb.v4.to_string()];
             for host in &net.backends {
                 decaps.push(Decap::start(&host.ns, "eth0", &from)?);
@@ -249,7 +256,7 @@ fn forward(
             let config = nginx_config(vip, backends);
             return proxy(&net.lb.ns, "nginx-stream", &["-e", "stderr", "-c"], &config, CPUS);
         }
-        Way::Nat | Way::Dnat | Way::L2dsr | Way::Ipip | Way::Gue => {}
+        Way::Nat | Way::Dnat | Way::L2dsr | Way::Ipip | Way::Gue | Way::Other(_) => {}
     }
     Ok(Forwarder::Kernel)
 }

@@ -42,7 +42,7 @@ pub(crate) fn measure(context: &mut Context) -> Result<Report> {
          time and latency grows with the connections. The client, the balancer and two nginx are namespaces of one machine, whose \
          processors they share. A ratio is that to plain forwarding over the same machines in the same turn.",
     );
-    let ways = Way::wanted(context, &Way::ALL);
+    let ways = Way::wanted(context, &Way::ALL)?;
     let worlds = World::start_all(&ways, context)?;
     let counts = context.pick(&FEW[..], &COUNTS[..]);
     let time = Duration::from_millis(context.pick(100, 700));

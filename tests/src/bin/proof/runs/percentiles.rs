@@ -29,7 +29,7 @@ struct Measured {
 
 /// Measures.
 pub(crate) fn measure(context: &mut Context) -> Result<Report> {
-    let ways = Way::wanted(context, &QUICK);
+    let ways = Way::wanted(context, &QUICK)?;
     let worlds = World::start_all(&ways, context)?;
     let closed = Load::new(CONNECTIONS, Duration::from_millis(context.pick(100, 1_000)));
     let mut report = Report::default();

@@ -50,7 +50,7 @@ pub(crate) fn measure(context: &mut Context) -> Result<Report> {
          to plain forwarding over the same machines in the same turn. No sender has segmentation offload, which would need finished \
          checksums from a device."
     ));
-    let ways = Way::wanted(context, &QUICK);
+    let ways = Way::wanted(context, &QUICK)?;
     let worlds = World::start_all(&ways, context)?;
     let small = Load::new(CONNECTIONS, Duration::from_millis(context.pick(100, 1_000)));
     let new = Load {
