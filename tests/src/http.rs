@@ -17,7 +17,7 @@ use std::{
 
 use anyhow::{Context, Result};
 
-use crate::netns::Netns;
+use crate::{netns::Netns, wait};
 
 /// Longest wait for one answer: well over one retransmission, so that a packet lost once counts as slow, not failed.
 pub const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
@@ -30,6 +30,7 @@ struct State {
     name: String,
     stop: AtomicBool,
     health_status: AtomicU16,
+    delay_millis: AtomicU64,
     requests: AtomicU64,
     connections: AtomicU64,
     open: Mutex<HashMap<u64, TcpStream>>,
@@ -71,6 +72,12 @@ impl HttpServer {
     /// The status that `/health` answers from now on.
     pub fn set_health_status(&self, status: u16) {
         self.state.health_status.store(status, Ordering::Relaxed);
+    }
+
+    /// The time after which it answers from now on, which is none at first.
+    pub fn set_delay(&self, delay: Duration) {
+        let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+        self.state.delay_millis.store(millis, Ordering::Relaxed);
     }
 
     /// Requests answered, `/health` included.
@@ -156,6 +163,10 @@ fn serve(stream: &TcpStream, state: &State) -> io::Result<()> {
             if header.trim().is_empty() {
                 break;
             }
+        }
+        let delay = state.delay_millis.load(Ordering::Relaxed);
+        if delay > 0 {
+            wait::pace(Duration::from_millis(delay));
         }
         let path = request.split([' ', '?']).nth(1);
         let health = path == Some("/health");

@@ -108,7 +108,7 @@ pub fn configure(scratch: &Scratch, http: &str) -> Result<()> {
     let dir = scratch.path().display();
     let config = format!(
         "daemon off; master_process off; pid {dir}/nginx.pid; error_log {dir}/error.log;
-         events {{ worker_connections 8192; }}
+         events {{ worker_connections 16384; }}
          http {{
             access_log off;
             client_body_temp_path {dir}/body; proxy_temp_path {dir}/proxy; fastcgi_temp_path {dir}/fastcgi;

@@ -43,6 +43,7 @@ impl Program {
             program: &self.0,
             ifindex,
             output: vec![0; OUTPUT],
+            nanoseconds: 0,
         }
     }
 }
@@ -52,9 +53,15 @@ pub struct Runner<'a> {
     program: &'a OwnedFd,
     ifindex: u32,
     output: Vec<u8>,
+    nanoseconds: u32,
 }
 
 impl Runner<'_> {
+    /// How long the last run took, by the kernel's clock, which is read before and after it.
+    pub fn nanoseconds(&self) -> u32 {
+        self.nanoseconds
+    }
+
     /// Runs it once. Returns the XDP action and the frame that comes out.
     ///
     /// # Errors
@@ -74,6 +81,7 @@ impl Runner<'_> {
         attr[5] = low(size_of_val(&context))?;
         attr[6] = context.as_ptr() as u64;
         bpf(BPF_PROG_TEST_RUN, &mut attr)?;
+        self.nanoseconds = u32::try_from(attr[4] >> 32)?;
         let length = usize::try_from(attr[1] >> 32)?;
         let output = self.output.get(..length).context("output longer than its room")?;
         Ok((u32::try_from(attr[0] >> 32)?, output))

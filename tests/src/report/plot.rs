@@ -19,6 +19,9 @@ const BAR_HEIGHT: u32 = 30;
 const BARS_MARGIN: u32 = 90;
 /// Pixels that a bar leaves free above and below it.
 const BAR_MARGIN: u32 = 5;
+/// Pixels of a letter beside a bar, and letters for which there is space at least.
+const LETTER: u32 = 7;
+const SHORTEST: usize = 18;
 const FONT: &str = "sans-serif";
 /// Colours that people with colour blindness tell apart, too (Okabe and Ito, 2008), and more.
 const COLOURS: [RGBColor; 11] = [
@@ -268,6 +271,8 @@ fn draw_bars(area: &Area, title: &str, unit: Unit, bars: &[(String, Samples)]) -
     if most <= 0.0 {
         return Err(anyhow!("no value to draw"));
     }
+    let longest = bars.iter().map(|(name, _)| name.chars().count()).max();
+    let longest = longest.unwrap_or_default().max(SHORTEST);
     let failed = |error: &dyn std::fmt::Display| anyhow!("{error}");
     let count = i32::try_from(bars.len())?;
     let name = |place: &SegmentValue<i32>| match place {
@@ -281,7 +286,7 @@ fn draw_bars(area: &Area, title: &str, unit: Unit, bars: &[(String, Samples)]) -
     let mut chart = ChartBuilder::on(area)
         .caption(title, (FONT, 20))
         .x_label_area_size(30)
-        .y_label_area_size(130)
+        .y_label_area_size(LETTER * u32::try_from(longest)?)
         .build_cartesian_2d(0.0..most * 1.15, (0..count - 1).into_segmented())
         .map_err(|error| failed(&error))?;
     chart

@@ -8,7 +8,41 @@ use lb_tests::{netns::checked, scratch::Scratch};
 use serde_json::Value;
 
 /// The runs that have a test here.
-const TESTED: [&str; 3] = ["latency", "percentiles", "throughput"];
+const TESTED: [&str; 8] = [
+    "cold-start",
+    "connections",
+    "distribution",
+    "endpoint",
+    "failover",
+    "latency",
+    "percentiles",
+    "throughput",
+];
+
+#[test]
+fn cold_start() -> Result<()> {
+    quick("cold-start")
+}
+
+#[test]
+fn connections() -> Result<()> {
+    quick("connections")
+}
+
+#[test]
+fn distribution() -> Result<()> {
+    quick("distribution")
+}
+
+#[test]
+fn endpoint() -> Result<()> {
+    quick("endpoint")
+}
+
+#[test]
+fn failover() -> Result<()> {
+    quick("failover")
+}
 
 #[test]
 fn latency() -> Result<()> {

@@ -2,9 +2,11 @@
 //! `proof run NAME` measures and writes its files, `proof index` writes the page that leads to them.
 
 mod context;
+mod crafted;
 mod index;
 mod load;
 mod peers;
+mod process;
 mod readme;
 mod runs;
 mod targets;

@@ -1,5 +1,10 @@
 //! The runs, a file each. `cargo xtask bench` finds their names by their files.
 
+mod cold_start;
+mod connections;
+mod distribution;
+mod endpoint;
+mod failover;
 mod latency;
 mod percentiles;
 mod throughput;
@@ -42,6 +47,36 @@ pub(crate) const RUNS: &[Run] = &[
         shows: "the whole spectrum of latencies at a fixed rate, in each mode and of peers",
         limit: minutes(8),
         measure: percentiles::measure,
+    },
+    Run {
+        name: "distribution",
+        shows: "how far new flows are from the weights, and how many a change of backends moves",
+        limit: minutes(5),
+        measure: distribution::measure,
+    },
+    Run {
+        name: "failover",
+        shows: "from a backend's failure to the last lost flow, and to its return, beside HAProxy",
+        limit: minutes(10),
+        measure: failover::measure,
+    },
+    Run {
+        name: "connections",
+        shows: "50,000 real connections and a million crafted flows: memory a flow, time a packet, no loss",
+        limit: minutes(8),
+        measure: connections::measure,
+    },
+    Run {
+        name: "endpoint",
+        shows: "requests a second and their latency at `/healthz`, `/readyz` and `/metrics` while the balancer forwards",
+        limit: minutes(5),
+        measure: endpoint::measure,
+    },
+    Run {
+        name: "cold-start",
+        shows: "from the start to READY and to the first packet, and whether a take-over loses packets",
+        limit: minutes(5),
+        measure: cold_start::measure,
     },
 ];
 
