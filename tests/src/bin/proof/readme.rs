@@ -56,7 +56,7 @@ fn part(result: &Value, link: &str) -> String {
     let machine = &result["machine"];
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let mut part = format!(
-        "A client, the balancer and two nginx in namespaces of one machine ({} x {}, Linux {}), by `cargo xtask bench {RUN}`: medians of {} \
+        "\n## How fast it is\n\nA client, the balancer and two nginx in namespaces of one machine ({} x {}, Linux {}), by `cargo xtask bench {RUN}`: medians of {} \
          turns, in which all ways alternate. `cargo xtask bench all` measures this and [more]({link}/index.md) on your machine.\n\n| way |",
         machine["cpus"],
         text(&machine["cpu"]),
@@ -94,5 +94,6 @@ fn part(result: &Value, link: &str) -> String {
     for (run, title) in PLOTS {
         let _ = write!(part, "\n![{title}]({link}/{run}.svg)\n");
     }
+    part.push('\n');
     part
 }
