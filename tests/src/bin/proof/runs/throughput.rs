@@ -12,6 +12,7 @@ use lb_tests::{
         samples::{Samples, Unit},
         table::Table,
     },
+    wait,
 };
 
 use super::latency::in_turn;
@@ -27,6 +28,8 @@ use crate::{
 const CONNECTIONS: usize = 64;
 /// Connections with large transfers.
 const TRANSFERS: usize = 4;
+/// Longest wait for the last frames of a load.
+const PATIENCE: Duration = Duration::from_secs(10);
 /// Ways of a quick run.
 const QUICK: [Way; 2] = [Way::Nat, Way::NginxStream];
 const NFTABLES: [Way; 2] = [Way::Numgen, Way::Jhash];
@@ -62,7 +65,7 @@ pub(crate) fn measure(context: &mut Context) -> Result<Report> {
         connections: TRANSFERS,
         ..small.clone()
     };
-    let counters: Vec<Counted> = worlds.iter().map(Counted::read).collect::<Result<_>>()?;
+    let counters: Vec<Counted> = worlds.iter().map(Counted::settled).collect::<Result<_>>()?;
     let mut all: BTreeMap<Way, Measured> = BTreeMap::new();
     for turn in 0..context.turns() {
         for (what, load) in [("requests", &small), ("connections", &new), ("transfers", &large)] {
@@ -195,6 +198,7 @@ fn add_figures(report: &mut Report, ways: &[Way], all: &BTreeMap<Way, Measured>)
 }
 
 /// Bytes that the client sent, and those that the balancer counted.
+#[derive(Clone, Copy, PartialEq, Eq)]
 struct Counted {
     sent: u64,
     /// Of the service, and of frames that it passed to the kernel, such as ARP.
@@ -222,13 +226,24 @@ impl Counted {
         })
     }
 
+    /// Reads when all that was sent has been counted: connections still end when the tool has, and frames wait in queues.
+    fn settled(world: &World) -> Result<Self> {
+        let mut last = Self::read(world)?;
+        wait::until("traffic pauses", PATIENCE, || {
+            let now = Self::read(world)?;
+            let is_same = now == last;
+            last = now;
+            Ok(is_same.then_some(last))
+        })
+    }
+
     /// Holds what was counted since against what was sent. Only where all that the balancer passes on this interface is the
     /// client's: servers on the same segment are heard, too.
     fn compare(&self, world: &World, report: &mut Report) -> Result<()> {
         if world.way.mode().is_none() || world.way.reference() != Way::Direct {
             return Ok(());
         }
-        let now = Self::read(world)?;
+        let now = Self::settled(world)?;
         report.check_equal(
             format!(
                 "bytes in the metrics of {} are those that the client sent",
