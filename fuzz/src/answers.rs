@@ -85,7 +85,7 @@ async fn tcp(checker: &impl Checker, answer: &[u8]) -> std::io::Result<()> {
     }
 }
 
-/// Answers each datagram, half of the time with the id of the question.
+/// Answers each datagram, with the id of the question where the answer's begins with 0.
 async fn udp(checker: &impl Checker, answer: &[u8]) -> std::io::Result<()> {
     let socket = UdpSocket::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
     let target = socket.local_addr()?;
@@ -96,7 +96,7 @@ async fn udp(checker: &impl Checker, answer: &[u8]) -> std::io::Result<()> {
                 continue;
             };
             let mut answer = answer.to_vec();
-            if answer.len().is_multiple_of(2) {
+            if answer.first() == Some(&0) {
                 let ids = answer.iter_mut().zip(&question[..length.min(2)]);
                 ids.for_each(|(to, from)| *to = *from);
             }
