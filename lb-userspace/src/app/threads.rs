@@ -15,8 +15,8 @@ const WORKERS: usize = 2;
 const SERVING: usize = 2;
 /// Threads for work that blocks, at most, of each kind: the writer and files; reading maps and parsing for clients.
 const BLOCKING_THREADS: usize = 8;
-/// Of these, threads that start with the daemon and stay: for the writer, the sweeper and the store.
-const KEPT: usize = 3;
+/// Of these, threads that start with the daemon and stay: for the writer, the sweeper, the store and its journal.
+const KEPT: usize = 4;
 /// The same for commands and metrics.
 const KEPT_SERVING: usize = 2;
 /// Threads besides the runtimes': one for health checks.

@@ -2,6 +2,8 @@
 //! finds the change whole or not at all, and no flow of a living backend is lost on the way.
 
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime},
@@ -134,6 +136,8 @@ impl Kernel {
 }
 
 impl ProgramTarget for Kernel {
+    async fn reach(&self, _: BTreeSet<IpAddr>) {}
+
     async fn program(&self, target: Target) -> Result<ProgramReport, ProgramError> {
         let steps = plan(&target, &self.maps()).unwrap();
         for step in &steps {

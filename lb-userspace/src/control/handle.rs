@@ -12,6 +12,8 @@ use crate::{
 
 /// Changes that may wait for the one in progress; further callers wait for room.
 pub const REQUEST_DEPTH: usize = 64;
+/// Askers that may wait for the task to answer that it works; further ones wait for room.
+pub(super) const PING_DEPTH: usize = 4;
 
 /// The effect of a change, made or simulated.
 #[derive(Clone, PartialEq, Debug)]
@@ -59,14 +61,13 @@ pub(super) enum Request {
     },
     /// A configuration file was refused before it became a change.
     Refused { why: String, by: Option<Box<Author>> },
-    /// Asks whether the task still works.
-    Ping(oneshot::Sender<()>),
 }
 
 /// Handle to request changes and to read the state.
 #[derive(Clone, Debug)]
 pub struct ControlHandle {
     pub(super) requests: mpsc::Sender<Request>,
+    pub(super) pings: mpsc::Sender<oneshot::Sender<()>>,
     pub(super) view: watch::Receiver<Arc<ControlView>>,
     /// Who changes through it, if a command does.
     pub(super) by: Option<Author>,
@@ -115,10 +116,10 @@ impl ControlHandle {
         let _ = self.requests.send(Request::Refused { why, by }).await;
     }
 
-    /// Returns when the task has worked off all requests made before; `false` if it has ended. A frozen task does not answer.
+    /// Returns when the task answers, also while a change waits for the disk; `false` if it has ended. A frozen task does not answer.
     pub async fn answers(&self) -> bool {
         let (answer, answered) = oneshot::channel();
-        self.requests.send(Request::Ping(answer)).await.is_ok() && answered.await.is_ok()
+        self.pings.send(answer).await.is_ok() && answered.await.is_ok()
     }
 
     /// The state now, and notice when it changes.

@@ -1,6 +1,6 @@
 //! Traits through which the control task reaches other modules, one each, so that tests can replace them.
 
-use std::future::Future;
+use std::{collections::BTreeSet, future::Future, net::IpAddr};
 
 use crate::{
     datapath::{ProgramError, ProgramReport, WriterHandle},
@@ -12,12 +12,20 @@ use crate::{
 };
 
 /// Programs the data plane.
-pub trait ProgramTarget: Send + Sync + 'static {
+pub trait ProgramTarget: Clone + Send + Sync + 'static {
+    /// Returns when the ways to those of these backends that are new are known, or known not to be there, for which
+    /// [`Self::program`] would wait.
+    fn reach(&self, backends: BTreeSet<IpAddr>) -> impl Future<Output = ()> + Send;
+
     /// Programs `target`; on error the state programmed before stays in effect.
     fn program(&self, target: Target) -> impl Future<Output = Result<ProgramReport, ProgramError>> + Send;
 }
 
 impl ProgramTarget for WriterHandle {
+    async fn reach(&self, backends: BTreeSet<IpAddr>) {
+        Self::reach(self, backends).await;
+    }
+
     async fn program(&self, target: Target) -> Result<ProgramReport, ProgramError> {
         Self::program(self, target).await
     }

@@ -1,6 +1,8 @@
 //! Test doubles for the ports of the control task.
 
 use std::{
+    collections::BTreeSet,
+    net::IpAddr,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -66,6 +68,8 @@ pub(crate) struct World {
     pub(crate) save_fails: bool,
     /// The next write of records waits until the sender is dropped.
     pub(crate) hangs: Option<std::sync::mpsc::Receiver<()>>,
+    /// The next write of a state says that it has begun, and waits until the receiver of that is dropped.
+    pub(crate) save_hangs: Option<std::sync::mpsc::SyncSender<()>>,
     /// The state in force differs from the saved one.
     pub(crate) unsaved: bool,
     /// The data plane refuses.
@@ -92,6 +96,8 @@ impl Shared {
 }
 
 impl ProgramTarget for Shared {
+    async fn reach(&self, _: BTreeSet<IpAddr>) {}
+
     async fn program(&self, target: Target) -> Result<ProgramReport, ProgramError> {
         let mut world = self.lock();
         world.log.push("program".into());
@@ -147,6 +153,11 @@ impl Store for Shared {
     }
 
     fn save(&self, stored: &Stored) -> Result<(), StoreError> {
+        let hangs = self.lock().save_hangs.take();
+        if let Some(hangs) = hangs {
+            // The first is taken at once, the second never.
+            let _ = hangs.send(()).and_then(|()| hangs.send(()));
+        }
         let mut world = self.lock();
         world.log.push(format!("save {}", stored.desired.revision.0));
         if world.save_fails {

@@ -779,7 +779,55 @@ async fn a_disk_that_hangs_holds_no_verdict_up() {
         .await
         .unwrap();
     assert_eq!(rig.programmed(A), Some((0, true)));
+    // No further thread waits for the disk; what comes meanwhile is stored when it works again.
+    rig.verdict(id("web", "b"), Health::Down).await;
+    rig.verdict(id("web", "a"), Health::Up).await;
+    assert_eq!(rig.world.lock().remembered, []);
     drop(disk);
+    let stored = [
+        knew("a", A, Health::Down),
+        knew("a", A, Health::Up),
+        knew("b", B, Health::Down),
+    ];
+    while rig.world.lock().remembered.len() < stored.len() {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(rig.world.lock().remembered, stored);
+}
+
+/// A change that is not on disk yet is not in force; verdicts are, about the state that is.
+#[tokio::test]
+async fn a_change_that_waits_for_the_disk_holds_no_verdict_up() {
+    let rig = Rig::start(checked(two_backends()), both_up()).await;
+    let (hangs, begun) = std::sync::mpsc::sync_channel(0);
+    rig.world.lock().save_hangs = Some(hangs);
+    let control = rig.control.clone();
+    let change = tokio::spawn(async move { control.change(weight(30), None, false).await });
+    let begun = tokio::task::spawn_blocking(move || begun.recv().map(|()| begun));
+    let disk = begun.await.unwrap().unwrap();
+
+    let verdict = rig.verdict(id("web", "b"), Health::Down);
+    tokio::time::timeout(Duration::from_secs(30), verdict)
+        .await
+        .unwrap();
+    assert_eq!(
+        (rig.programmed(A), rig.programmed(B)),
+        (Some((10, true)), Some((0, true)))
+    );
+    assert!(rig.control.answers().await, "the watchdog would end the daemon");
+    assert!(!change.is_finished(), "it is not on disk");
+    assert_eq!(rig.control.view().desired.revision, Revision(0));
+
+    drop(disk);
+    assert_eq!(change.await.unwrap().unwrap().revision, Revision(1));
+    assert_eq!(
+        (rig.programmed(A), rig.programmed(B)),
+        (Some((30, true)), Some((0, true)))
+    );
+    assert_eq!(
+        rig.world.take_log(),
+        ["remember 1", "program", "save 1", "program", "check 2"]
+    );
 }
 
 /// The watchdog's notices end with the answers.

@@ -14,7 +14,7 @@ pub use self::{
     error::StoreError,
     file::FileStore,
     history::KeptState,
-    journal::Record,
+    journal::{Record, Subject},
     keep::{Store, StoreProblem},
     lenient::LenientStore,
 };

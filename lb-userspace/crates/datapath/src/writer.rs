@@ -240,6 +240,11 @@ impl WriterTask {
 }
 
 impl WriterHandle {
+    /// Waits as [`Self::program`] does for the next hops of those of these backends that are new.
+    pub async fn reach(&self, backends: BTreeSet<IpAddr>) {
+        self.wanted.settle(backends).await;
+    }
+
     /// Makes the maps equal to `target`. New backends take packets once their next hop is known, or was asked for in
     /// vain for [`super::neighbours::FIRST_ANSWER_WAIT`].
     ///

@@ -21,7 +21,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             return;
         }
         // Only an agent can revoke its report, so the next daemon needs it, whenever it starts.
-        self.remember(records).await;
+        self.recorder.remember(records).await;
         if self.weight_pace.is_due(now()) {
             self.converge().await;
             self.publish();

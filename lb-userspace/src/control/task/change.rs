@@ -6,20 +6,24 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{task, time::timeout};
+use tokio::task;
 
-use super::{ControlTask, converge::target, timers::is_named};
+use super::{
+    ControlTask,
+    converge::target,
+    proposal::{Present, Proposal},
+    timers::is_named,
+};
 use crate::{
     author::Author,
     chain::chain,
     clock::now,
-    config::diff::{self, Diff},
+    config::diff::Diff,
     control::{
-        Change, ControlError,
+        Change, ControlError, Observation,
         error::ending,
         handle::{Moved, Outcome},
         ports::ProgramTarget,
-        reach::refuse_own_backends,
         removed::{self, RemovedBackend, removed_record},
         verdicts,
     },
@@ -30,16 +34,13 @@ use crate::{
         agents,
         backend::Backend,
         desired::{Desired, Revision},
-        moves::{self, Moves},
+        moves::Moves,
         names::ServiceName,
-        removals::Removals,
         store::Record,
         stored::Stored,
     },
 };
 
-/// Longest time that a health state waits for the disk before it takes effect.
-const REMEMBER_PATIENCE: Duration = Duration::from_millis(100);
 /// Time after which a state that could not be saved is saved again.
 const SAVE_AGAIN: Duration = Duration::from_secs(5);
 
@@ -67,45 +68,24 @@ impl<P: ProgramTarget> ControlTask<P> {
                 unconfirmed: None,
             });
         }
-        let present_state = self.stored();
-        let followed = if dry_run {
-            change.confirmed().follow(&present_state)
-        } else {
-            change.follow(&present_state)
-        };
-        let mut next = match followed {
+        let Proposal {
+            mut next,
+            diff,
+            replaced,
+            unconfirmed,
+            moves,
+        } = match self.propose(change, dry_run).await {
             Err(ControlError::NoServices { refused, .. }) => {
-                let seen = self.observe().await.unwrap_or_default();
+                let seen = self.seen().await.unwrap_or_default();
                 let keys = self.desired.services.values().map(|service| service.key);
                 let flows = keys.map(|key| seen.flows_of(&key)).sum();
                 return Err(ControlError::NoServices { refused, flows });
             }
             other => other?,
         };
-        refuse_own_backends(&self.desired, &next.desired, &self.inbox.host.borrow())?;
-        let large = change.may_remove().and_then(|may| {
-            let removals = Removals::to_confirm(&self.desired, &next.desired)?;
-            (!removals.allowed(may)).then_some(removals)
-        });
-        let diff = diff::diff(&self.desired, &next.desired);
-        let by_file = matches!(change, Change::File(..));
-        let replaced = if by_file {
-            present_state.replaced_by(&next.desired)
-        } else {
-            Diff::default()
-        };
-        let judged = agents::judged(&self.health, &self.agents);
-        let in_force = |desired| agents::in_force(desired, &self.agents);
-        let moved = moves::moves(
-            &in_force(&self.desired),
-            &in_force(&next.desired),
-            &judged,
-            change.at_once(),
-            &self.pace.ring_sizes,
-        );
-        let moved = self.counted(moved, &next.desired).await;
+        let moved = self.counted(moves, &next.desired).await;
         let flows = moved.iter().map(|moved| moved.flows).sum();
-        if let Some(removals) = large.clone().filter(|_| !dry_run) {
+        if let Some(removals) = unconfirmed.clone().filter(|_| !dry_run) {
             return Err(ControlError::Unconfirmed { removals, flows });
         }
         let lines = |diff: &Diff| diff.to_string().lines().map(str::to_owned).collect();
@@ -116,7 +96,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             services: diff.services().into_iter().collect(),
             moved,
             replaced: lines(&replaced),
-            unconfirmed: large.map(|removals| format!("{removals}{}", ending(flows))),
+            unconfirmed: unconfirmed.map(|removals| format!("{removals}{}", ending(flows))),
         };
         if dry_run {
             return Ok(outcome);
@@ -137,7 +117,7 @@ impl<P: ProgramTarget> ControlTask<P> {
             self.publish();
             return Err(error);
         }
-        if by_file {
+        if matches!(change, Change::File(..)) {
             self.refused = None;
             self.report_replaced(&replaced, by.as_ref());
         }
@@ -159,12 +139,33 @@ impl<P: ProgramTarget> ControlTask<P> {
         }
     }
 
+    /// What a change makes of the present state. Verdicts do not wait for it.
+    async fn propose(&mut self, change: &Change, dry_run: bool) -> Result<Proposal, ControlError> {
+        let present = Present {
+            stored: self.stored(),
+            host: Arc::clone(&self.inbox.host.borrow()),
+            health: self.health.clone(),
+            agents: self.agents.clone(),
+            ring_sizes: self.pace.ring_sizes.clone(),
+        };
+        let change = change.clone();
+        let proposal = task::spawn_blocking(move || Proposal::of(&change, &present, dry_run));
+        let proposal = self.meanwhile(proposal).await;
+        proposal.map_err(|error| ControlError::Internal(error.to_string()))?
+    }
+
+    /// Reads all counters. Verdicts do not wait for it.
+    pub(super) async fn seen(&mut self) -> Option<Observation> {
+        let seen = self.observe();
+        self.meanwhile(seen).await
+    }
+
     /// The effect on flows of a change to `next`, with the number of established flows; empty without an effect.
-    async fn counted(&self, moves: BTreeMap<ServiceName, Moves>, next: &Desired) -> Vec<Moved> {
+    async fn counted(&mut self, moves: BTreeMap<ServiceName, Moves>, next: &Desired) -> Vec<Moved> {
         let any_loser = moves
             .values()
             .any(|moves| !moves.losers.is_empty() || moves.left.is_some());
-        let seen = if any_loser { self.observe().await } else { None };
+        let seen = if any_loser { self.seen().await } else { None };
         let counted = moves.into_iter().map(|(service, moves)| {
             let Moves { share, losers, left } = moves;
             let flows = seen.as_ref().map_or(0, |seen| {
@@ -188,30 +189,25 @@ impl<P: ProgramTarget> ControlTask<P> {
             .collect()
     }
 
-    /// Saves and programs `next`; on error everything is as before.
+    /// Saves and programs `next`; on error everything is as before. Verdicts that come while it is saved apply to the state in
+    /// force, and to `next` after it.
     async fn put_in_force(&mut self, change: &Change, next: Stored) -> Result<(), ControlError> {
-        let stored = next.clone();
+        // Stored first: the record of a backend that is still desired has no effect.
+        let removals = self.removals(&self.lingering_after(change, &next.desired), change);
+        self.store(removals).await;
+        self.save(next.clone()).await?;
         let Stored {
             desired: next,
             applied,
             by,
         } = next;
+        let writer = self.writer.clone();
+        let backends = verdicts::backends(&next).map(|(.., backend)| backend.address.ip());
+        let backends = backends.collect();
+        self.meanwhile(async move { writer.reach(backends).await }).await;
         let health = verdicts::after(&self.desired, &next, &self.health);
         let updates = agents::after(&self.desired, &next, &self.agents);
-        let mut lingering = self.lingering.clone();
-        if let Some(programmed) = &self.programmed {
-            lingering.extend(removed::removed(
-                &self.desired,
-                &next,
-                programmed,
-                change.at_once(),
-                now(),
-            ));
-        }
-        lingering.retain(|lingering| !lingering.overtaken(&next) && !is_named(lingering, change.at_once()));
-        // Stored first: the record of a backend that is still desired has no effect.
-        self.remember(self.removals(&lingering, change)).await;
-        self.save(stored).await?;
+        let lingering = self.lingering_after(change, &next);
         let mut pace = self.pace.clone();
         let blocked = self.reach.blocked(now());
         let host = Arc::clone(&self.inbox.host.borrow());
@@ -252,6 +248,22 @@ impl<P: ProgramTarget> ControlTask<P> {
         Ok(())
     }
 
+    /// The removed backends after a change to `next`.
+    fn lingering_after(&self, change: &Change, next: &Desired) -> Vec<RemovedBackend> {
+        let mut lingering = self.lingering.clone();
+        if let Some(programmed) = &self.programmed {
+            lingering.extend(removed::removed(
+                &self.desired,
+                next,
+                programmed,
+                change.at_once(),
+                now(),
+            ));
+        }
+        lingering.retain(|lingering| !lingering.overtaken(next) && !is_named(lingering, change.at_once()));
+        lingering
+    }
+
     /// Records for the next daemon about backends that a change removes, or takes back.
     fn removals(&self, lingering: &[RemovedBackend], change: &Change) -> Vec<Record> {
         let (now, wall) = (now(), SystemTime::now());
@@ -268,21 +280,17 @@ impl<P: ProgramTarget> ControlTask<P> {
             .collect()
     }
 
-    /// Stores records before their subject takes effect. A hanging disk delays the effect only briefly.
-    pub(super) async fn remember(&self, records: Vec<Record>) {
-        if records.is_empty() {
-            return;
-        }
-        let store = Arc::clone(&self.store);
-        let written = task::spawn_blocking(move || store.remember(&records));
-        if timeout(REMEMBER_PATIENCE, written).await.is_err() {
-            tracing::warn!("the disk is slow: health states take effect before they are stored");
-        }
+    /// Stores records. Verdicts do not wait for it.
+    pub(super) async fn store(&mut self, records: Vec<Record>) {
+        let recorder = self.recorder.clone();
+        self.meanwhile(async move { recorder.store(records).await }).await;
     }
 
+    /// Saves a state. Verdicts do not wait for it.
     pub(super) async fn save(&mut self, stored: Stored) -> Result<(), ControlError> {
         let store = Arc::clone(&self.store);
-        let saved = task::spawn_blocking(move || store.save(&stored)).await;
+        let saved = task::spawn_blocking(move || store.save(&stored));
+        let saved = self.meanwhile(saved).await;
         saved.map_err(|error| ControlError::Internal(error.to_string()))??;
         self.note_unsaved();
         Ok(())

@@ -36,7 +36,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         while let Ok(event) = self.inbox.verdicts.try_recv() {
             news |= self.note(event, &mut records);
         }
-        self.remember(records).await;
+        self.recorder.remember(records).await;
         news
     }
 
@@ -179,16 +179,18 @@ impl<P: ProgramTarget> ControlTask<P> {
     }
 
     /// Reads all counters into the ledgers before their entries are deleted.
-    pub(super) async fn observe(&self) -> Option<Observation> {
+    pub(super) fn observe(&self) -> impl Future<Output = Option<Observation>> + Send + use<P> {
         let observer = Arc::clone(&self.observer);
         let view = Arc::clone(&self.publisher.borrow());
-        match task::spawn_blocking(move || observer.observe(&view)).await {
-            Ok(Ok(seen)) => Some(seen),
-            Ok(Err(error)) => {
-                tracing::warn!(error = chain(&error), "cannot read counters");
-                None
+        async move {
+            match task::spawn_blocking(move || observer.observe(&view)).await {
+                Ok(Ok(seen)) => Some(seen),
+                Ok(Err(error)) => {
+                    tracing::warn!(error = chain(&error), "cannot read counters");
+                    None
+                }
+                Err(_) => None,
             }
-            Err(_) => None,
         }
     }
 }

@@ -5,6 +5,8 @@ mod change;
 mod converge;
 mod drains;
 mod first;
+mod proposal;
+mod recorder;
 pub(super) mod report;
 mod reported;
 mod retry;
@@ -14,14 +16,15 @@ mod weight_pace;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    pin::pin,
     sync::Arc,
     time::{Instant, SystemTime},
 };
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use self::{drains::Drains, reported::Reported, retry::Retry, weight_pace::WeightPace};
+use self::{drains::Drains, recorder::Recorder, reported::Reported, retry::Retry, weight_pace::WeightPace};
 use super::{
     ports::{AskAgents, ProgramTarget, RunChecks},
     reach::Reach,
@@ -33,7 +36,7 @@ use crate::{
     clock::{now, until},
     config::Config,
     control::{
-        handle::{ControlHandle, REQUEST_DEPTH, Request},
+        handle::{ControlHandle, PING_DEPTH, REQUEST_DEPTH, Request},
         inherited::Inherited,
         metrics::ApplyMetrics,
         observe::Observer,
@@ -87,10 +90,8 @@ pub struct Parts<P> {
     pub inherited: Inherited,
 }
 
-/// Everything that can happen to the task.
-enum ControlEvent {
-    /// A change was requested.
-    Request(Request),
+/// What takes effect at once: no change in progress delays it.
+enum Decision {
     /// A verdict changed.
     Health(HealthEvent),
     /// Agents reported.
@@ -99,33 +100,32 @@ enum ControlEvent {
     Ways,
     /// This machine has other addresses.
     Host,
-    /// A deadline has passed.
-    Timer,
-    /// The daemon leaves.
-    Stop,
+    /// The target changes by the passing of time.
+    Due,
+    /// Someone asks whether the task still works.
+    Ping(oneshot::Sender<()>),
 }
 
-/// What reaches the task from others.
+/// What reaches the task from others, besides requests.
 struct Inbox {
-    requests: mpsc::Receiver<Request>,
     verdicts: mpsc::Receiver<HealthEvent>,
     agent_updates: watch::Receiver<AgentView>,
     ways: watch::Receiver<Arc<NextHops>>,
     host: watch::Receiver<Arc<HostAddresses>>,
+    pings: mpsc::Receiver<oneshot::Sender<()>>,
 }
 
 impl Inbox {
-    /// The next event, at `deadline` at the latest. Cancel-safe.
-    async fn next(&mut self, cancel: &CancellationToken, deadline: Option<Instant>) -> ControlEvent {
+    /// The next decision, at `due` at the latest. Cancel-safe.
+    async fn next(&mut self, due: Option<Instant>) -> Decision {
         tokio::select! {
             biased;
-            () = cancel.cancelled() => ControlEvent::Stop,
-            Some(event) = self.verdicts.recv() => ControlEvent::Health(event),
-            Ok(()) = self.agent_updates.changed() => ControlEvent::AgentUpdates,
-            Ok(()) = self.ways.changed() => ControlEvent::Ways,
-            Ok(()) = self.host.changed() => ControlEvent::Host,
-            request = self.requests.recv() => request.map_or(ControlEvent::Stop, ControlEvent::Request),
-            () = until(deadline) => ControlEvent::Timer,
+            Some(event) = self.verdicts.recv() => Decision::Health(event),
+            Ok(()) = self.agent_updates.changed() => Decision::AgentUpdates,
+            Ok(()) = self.ways.changed() => Decision::Ways,
+            Ok(()) = self.host.changed() => Decision::Host,
+            Some(answer) = self.pings.recv() => Decision::Ping(answer),
+            () = until(due) => Decision::Due,
         }
     }
 }
@@ -134,8 +134,10 @@ impl Inbox {
 pub struct ControlTask<P> {
     writer: P,
     store: Arc<dyn Store + Send + Sync>,
+    recorder: Recorder,
     checks: Box<dyn RunChecks>,
     ask: Box<dyn AskAgents>,
+    requests: mpsc::Receiver<Request>,
     inbox: Inbox,
     observer: Arc<Observer>,
     events: Arc<EventLog>,
@@ -179,6 +181,7 @@ impl<P: ProgramTarget> ControlTask<P> {
     /// When it cannot be programmed.
     pub async fn start(parts: Parts<P>) -> Result<(Self, ControlHandle), ProgramError> {
         let (sender, requests) = mpsc::channel(REQUEST_DEPTH);
+        let (asks, pings) = mpsc::channel(PING_DEPTH);
         let Stored { desired, applied, by } = parts.stored;
         let mut drains = Drains::default();
         drains.follow(&desired, now(), SystemTime::now());
@@ -216,15 +219,17 @@ impl<P: ProgramTarget> ControlTask<P> {
         let (publisher, view) = watch::channel(Arc::new(first));
         let mut task = Self {
             writer: parts.writer,
+            recorder: Recorder::new(Arc::clone(&parts.store)),
             store: parts.store,
             checks: parts.checks,
             ask: parts.agents,
+            requests,
             inbox: Inbox {
-                requests,
                 verdicts: parts.verdicts,
                 agent_updates: parts.agent_updates,
                 ways: parts.ways,
                 host: parts.host,
+                pings,
             },
             observer: parts.observer,
             events: parts.events,
@@ -261,6 +266,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         task.publish();
         let handle = ControlHandle {
             requests: sender,
+            pings: asks,
             view,
             by: None,
         };
@@ -270,56 +276,86 @@ impl<P: ProgramTarget> ControlTask<P> {
     /// Runs until `cancel`, or until the last handle is dropped.
     pub async fn run(mut self, cancel: CancellationToken) {
         loop {
-            let deadline = self.next_deadline();
-            match self.inbox.next(&cancel, deadline).await {
-                ControlEvent::Request(request) => {
-                    let (change, expected, dry_run, by, reply) = match request {
-                        Request::Change {
-                            change,
-                            expected,
-                            dry_run,
-                            by,
-                            reply,
-                        } => (change, expected, dry_run, by, reply),
-                        Request::Refused { why, by } => {
-                            self.refuse(why, by.as_deref());
-                            continue;
-                        }
-                        Request::Ping(answer) => {
-                            // The caller may be gone.
-                            let _ = answer.send(());
-                            continue;
-                        }
-                    };
-                    let outcome = self.change(&change, expected, dry_run, by.map(|by| *by)).await;
-                    // The caller may be gone; the change stays.
-                    let _ = reply.send(outcome);
-                }
-                ControlEvent::Health(event) => self.judge(event).await,
-                ControlEvent::AgentUpdates => self.hear().await,
-                ControlEvent::Ways => self.follow_ways().await,
-                ControlEvent::Host => {
-                    self.converge().await;
-                    self.publish();
-                }
-                ControlEvent::Timer => self.timer().await,
-                ControlEvent::Stop => return,
+            let (due, deadline) = (self.due(), self.next_deadline());
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return,
+                decision = self.inbox.next(due) => self.decide(decision).await,
+                request = self.requests.recv() => match request {
+                    Some(request) => self.take(request).await,
+                    None => return,
+                },
+                () = until(deadline) => self.timer().await,
             }
         }
     }
 
-    fn next_deadline(&self) -> Option<Instant> {
-        [
-            self.drains.next(),
+    async fn take(&mut self, request: Request) {
+        match request {
+            Request::Change {
+                change,
+                expected,
+                dry_run,
+                by,
+                reply,
+            } => {
+                let outcome = self.change(&change, expected, dry_run, by.map(|by| *by)).await;
+                // The caller may be gone; the change stays.
+                let _ = reply.send(outcome);
+            }
+            Request::Refused { why, by } => self.refuse(why, by.as_deref()),
+        }
+    }
+
+    async fn decide(&mut self, decision: Decision) {
+        match decision {
+            Decision::Health(event) => self.judge(event).await,
+            Decision::AgentUpdates => self.hear().await,
+            Decision::Ways => self.follow_ways().await,
+            Decision::Host => {
+                self.converge().await;
+                self.publish();
+            }
+            Decision::Due => self.step().await,
+            Decision::Ping(answer) => {
+                // The caller may be gone.
+                let _ = answer.send(());
+            }
+        }
+    }
+
+    /// Waits for a part of a change that takes long, and goes on deciding: neither a disk nor a computation delays a verdict. The
+    /// desired state stays as it is meanwhile.
+    async fn meanwhile<T>(&mut self, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            let due = self.due();
+            tokio::select! {
+                biased;
+                decision = self.inbox.next(due) => self.decide(decision).await,
+                done = &mut work => return done,
+            }
+        }
+    }
+
+    /// When the target changes by itself.
+    fn due(&self) -> Option<Instant> {
+        let times = [
             self.retry.due(),
-            (!self.lingering.is_empty()).then_some(self.next_poll),
             self.next_step(),
             self.weight_pace.due(),
             self.reach.next(),
+        ];
+        times.into_iter().flatten().min()
+    }
+
+    /// When something else is to be done.
+    fn next_deadline(&self) -> Option<Instant> {
+        let times = [
+            self.drains.next(),
+            (!self.lingering.is_empty()).then_some(self.next_poll),
             self.save_again,
-        ]
-        .into_iter()
-        .flatten()
-        .min()
+        ];
+        times.into_iter().flatten().min()
     }
 }

@@ -24,20 +24,25 @@ use crate::{
 };
 
 impl<P: ProgramTarget> ControlTask<P> {
+    /// Does what is due besides [`Self::step`].
     pub(super) async fn timer(&mut self) {
         self.end_drains().await;
         if self.next_poll <= now() {
             self.next_poll = now() + FLOW_POLL;
             self.release().await;
         }
-        let over = |at: Option<Instant>| at.is_some_and(|at| at <= now());
-        if over(self.reach.next()) {
-            self.follow_ways().await;
-        }
-        if over(self.save_again) {
+        if self.save_again.is_some_and(|at| at <= now()) {
             // The store remembers why it failed.
             let _ = self.save(self.stored()).await;
             self.note_unsaved();
+        }
+    }
+
+    /// Changes what is programmed as far as that is due.
+    pub(super) async fn step(&mut self) {
+        let over = |at: Option<Instant>| at.is_some_and(|at| at <= now());
+        if over(self.reach.next()) {
+            self.follow_ways().await;
         }
         if over(self.retry.due()) || over(self.next_step()) || over(self.weight_pace.due()) {
             self.converge().await;
@@ -68,7 +73,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         if self.lingering.is_empty() {
             return;
         }
-        let Some(seen) = self.observe().await else { return };
+        let Some(seen) = self.seen().await else { return };
         let (mut released, mut records) = (Vec::new(), Vec::new());
         self.lingering.retain(|lingering| {
             let flows = seen.at(&lingering.key, lingering.address).active_flows;
@@ -83,7 +88,7 @@ impl<P: ProgramTarget> ControlTask<P> {
         if released.is_empty() {
             return;
         }
-        self.remember(records).await;
+        self.recorder.remember(records).await;
         self.run_checks();
         self.converge().await;
         for (service, name, flows, dead) in released {
@@ -131,7 +136,8 @@ impl<P: ProgramTarget> ControlTask<P> {
             .iter()
             .filter(|lingering| named(lingering))
             .map(gone);
-        self.remember(records.collect()).await;
+        let records = records.collect();
+        self.store(records).await;
         self.lingering.retain(|lingering| !named(lingering));
         self.run_checks();
         self.converge().await;

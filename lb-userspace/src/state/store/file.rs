@@ -42,7 +42,8 @@ const SET_ASIDE: &str = "state.set-aside-";
 #[derive(Debug)]
 pub struct FileStore {
     dir: PathBuf,
-    /// The text of each service in the file, so that a change of one service formats only that one.
+    /// The text of each service in the file, so that a change of one service formats only that one. Locked while a state is written:
+    /// one after the other.
     texts: Mutex<Texts>,
     pub(super) journal: Journal,
     pub(super) history: History,
@@ -91,6 +92,12 @@ impl FileStore {
         Ok(Some(Self { lock: None, ..store }))
     }
 
+    /// Has states wait to be written.
+    #[cfg(test)]
+    pub(super) fn hold(&self) -> std::sync::MutexGuard<'_, Texts> {
+        self.texts.lock().unwrap()
+    }
+
     /// Whether it is this process's alone.
     pub(super) fn is_locked(&self) -> bool {
         self.lock.is_some()
@@ -132,11 +139,8 @@ impl FileStore {
     /// # Errors
     /// As there.
     pub fn save(&self, stored: &Stored) -> Result<(), StoreError> {
-        let body = self
-            .texts
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .body(stored);
+        let mut texts = self.texts.lock().unwrap_or_else(PoisonError::into_inner);
+        let body = texts.body(stored);
         self.write(&header(stored.desired.revision, &body), &body)
             .map_err(|source| StoreError::Write {
                 file: self.dir.join(STATE_FILE),

@@ -85,12 +85,16 @@ pub enum Record {
     },
 }
 
-/// The subject of a record.
-#[derive(PartialEq, Eq, PartialOrd, Ord)]
-enum Subject {
+/// The subject of a record: the latest one counts.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Subject {
+    /// Checks of a backend, by service and name.
     Check(String, String),
+    /// Reports about an address.
     Report(SocketAddr),
+    /// The agent of a backend, by service and name.
     Agent(String, String),
+    /// A removed backend, by address and protocol of its service.
     Removed(String, String, SocketAddr),
 }
 
@@ -128,7 +132,8 @@ impl Record {
         Some(CheckId(service, backend))
     }
 
-    fn subject(&self) -> Subject {
+    /// What it is about.
+    pub fn subject(&self) -> Subject {
         match self {
             Self::Check { service, backend, .. } => Subject::Check(service.clone(), backend.clone()),
             Self::Report { target, .. } => Subject::Report(*target),

@@ -3,7 +3,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use crate::{
@@ -25,8 +25,8 @@ use crate::{
 #[derive(Debug)]
 pub struct LenientStore {
     dir: PathBuf,
-    /// `None` while the directory cannot be opened. Held while files are written.
-    files: Mutex<Option<FileStore>>,
+    /// `None` while the directory cannot be opened. Not locked while files are written: records do not wait for a state.
+    files: Mutex<Option<Arc<FileStore>>>,
     /// Why the state of the start could not be saved. Until it can, changes are kept in memory alone; after that, a change
     /// that cannot be saved is refused.
     failure: Mutex<Option<StoreError>>,
@@ -50,7 +50,7 @@ impl LenientStore {
         };
         Ok(Self {
             dir: dir.to_owned(),
-            files: Mutex::new(files),
+            files: Mutex::new(files.map(Arc::new)),
             failure: Mutex::new(failure),
             forgetful: Mutex::default(),
         })
@@ -64,7 +64,11 @@ impl LenientStore {
         }
     }
 
-    fn files(&self) -> MutexGuard<'_, Option<FileStore>> {
+    fn files(&self) -> Option<Arc<FileStore>> {
+        self.lock_files().clone()
+    }
+
+    fn lock_files(&self) -> MutexGuard<'_, Option<Arc<FileStore>>> {
         // Each change of it is one assignment.
         self.files.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -76,7 +80,7 @@ impl LenientStore {
 
     /// Writes to the journal, if there is one, and records the result.
     fn note(&self, write: impl FnOnce(&FileStore) -> io::Result<()>) {
-        let written = self.files().as_ref().map_or(Ok(()), write);
+        let written = self.files().map_or(Ok(()), |files| write(&files));
         let mut forgetful = self.forgetful.lock().unwrap_or_else(PoisonError::into_inner);
         let failed_before = forgetful.is_some();
         *forgetful = written.err().map(|error| error.to_string());
@@ -88,19 +92,20 @@ impl LenientStore {
     /// Saves, after opening the directory again where that failed before.
     fn try_save(&self, stored: &Stored, failed_before: bool) -> Result<(), StoreError> {
         let mut files = self.files();
-        if failed_before && !files.as_ref().is_some_and(FileStore::is_locked) {
-            let opened = FileStore::open(&self.dir)?;
+        if failed_before && !files.as_ref().is_some_and(|files| files.is_locked()) {
+            let opened = Arc::new(FileStore::open(&self.dir)?);
             // Its records are older than those that were not written: no records are better.
             let _ = opened.journal.rewrite(&[]);
-            *files = Some(opened);
+            *self.lock_files() = Some(Arc::clone(&opened));
+            files = Some(opened);
         }
-        files.as_ref().map_or(Ok(()), |files| files.save(stored))
+        files.map_or(Ok(()), |files| files.save(stored))
     }
 }
 
 impl Store for LenientStore {
     fn load(&self) -> Result<Option<Stored>, StoreError> {
-        self.files().as_ref().map_or(Ok(None), FileStore::load)
+        self.files().map_or(Ok(None), |files| files.load())
     }
 
     fn save(&self, stored: &Stored) -> Result<(), StoreError> {
@@ -115,11 +120,11 @@ impl Store for LenientStore {
 
     fn set_aside(&self) -> Result<PathBuf, StoreError> {
         let files = self.files();
-        files.as_ref().map_or(Ok(self.dir.clone()), FileStore::set_aside)
+        files.map_or(Ok(self.dir.clone()), |files| files.set_aside())
     }
 
     fn recall(&self) -> Vec<Record> {
-        let recalled = self.files().as_ref().map(|files| files.journal.recall());
+        let recalled = self.files().map(|files| files.journal.recall());
         match recalled {
             Some(Ok((records, damaged))) => {
                 if damaged > 0 {
@@ -147,16 +152,12 @@ impl Store for LenientStore {
 
     fn history(&self) -> io::Result<Vec<KeptState>> {
         let files = self.files();
-        files
-            .as_ref()
-            .map_or(Ok(Vec::new()), |files| files.history.list())
+        files.map_or(Ok(Vec::new()), |files| files.history.list())
     }
 
     fn past(&self, revision: Revision) -> Result<Option<Stored>, StoreError> {
         let files = self.files();
-        files
-            .as_ref()
-            .map_or(Ok(None), |files| files.history.read(revision))
+        files.map_or(Ok(None), |files| files.history.read(revision))
     }
 
     fn unsaved(&self) -> Option<StoreProblem> {
@@ -240,6 +241,34 @@ mod tests {
         fs::rename(&away, &dir).unwrap();
         store.save(&state(1)).unwrap();
         assert_eq!(store.recall(), []);
+    }
+
+    /// Each health state would otherwise wait for the disk to write all that is desired.
+    #[test]
+    fn records_do_not_wait_for_a_state_that_is_being_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Arc::new(LenientStore::open(dir.path(), true).unwrap());
+        let files = store.files().unwrap();
+        let held = files.hold();
+        let saving = Arc::clone(&store);
+        let saved = std::thread::spawn(move || saving.save(&state(1)));
+        let (done, remembered) = std::sync::mpsc::channel();
+        let writing = Arc::clone(&store);
+        std::thread::spawn(move || {
+            writing.remember(&[Record::Report {
+                target: "10.0.0.1:80".parse().unwrap(),
+                down: None,
+                at: 1,
+                ttl: 1,
+            }]);
+            done.send(()).unwrap();
+        });
+        let within = std::time::Duration::from_secs(30);
+        remembered.recv_timeout(within).expect("it does not wait");
+        assert!(!saved.is_finished());
+        drop(held);
+        saved.join().unwrap().unwrap();
+        assert_eq!(store.load().unwrap(), Some(state(1)));
     }
 
     #[test]
