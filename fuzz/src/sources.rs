@@ -23,7 +23,7 @@ pub(crate) fn check(bytes: &[u8]) {
             addresses: &any,
             include: &|pattern, _| {
                 if pattern == AGAIN {
-                    Ok(vec![(AGAIN.to_owned(), text.to_string())])
+                    Ok(Box::new([Ok((AGAIN.to_owned(), text.to_string()))].into_iter()))
                 } else {
                     Err("no such file".to_owned())
                 }

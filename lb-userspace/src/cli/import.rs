@@ -8,7 +8,7 @@ use std::{
 };
 
 use clap::Args;
-use lb_import::{Imported, Kind, Source};
+use lb_import::{Files, Imported, Kind, Source};
 use serde::Serialize;
 
 use super::{
@@ -144,7 +144,7 @@ fn text(from: impl Read) -> Result<String, String> {
 
 /// The files of an `include` line: names with `*` and `?` are patterns, and relative ones begin at the directory of the file that
 /// has the line.
-fn included(pattern: &str, from: &str) -> Result<Vec<(String, String)>, String> {
+fn included<'a>(pattern: &str, from: &str) -> Result<Files<'a>, String> {
     let directory = if from == STDIN {
         None
     } else {
@@ -180,7 +180,7 @@ fn included(pattern: &str, from: &str) -> Result<Vec<(String, String)>, String> 
         let content = content.map_err(|why| format!("{}: {why}", path.display()))?;
         Ok((path.display().to_string(), content))
     };
-    files.into_iter().map(read).collect()
+    Ok(Box::new(files.into_iter().map(read)))
 }
 
 /// Whether a name fits a pattern with `*` and `?`.
@@ -288,6 +288,9 @@ mod tests {
         }
         fs::write(dir.path().join("conf.d/latin"), b"one\n\xe9").unwrap();
         let main = path("keepalived.conf");
+        let included = |pattern: &str, from: &str| -> Result<Vec<_>, String> {
+            super::included(pattern, from)?.collect()
+        };
         let found = included("conf.d/*.conf", &main).unwrap();
         assert_eq!(
             found,

@@ -22,7 +22,7 @@ mod statement;
 pub use self::{
     error::ImportError,
     import::{Source, import},
-    include::Include,
+    include::{Files, Include},
     kind::Kind,
     render::Imported,
     statement::Remark,

@@ -46,7 +46,7 @@ impl Case {
             addresses: &addresses,
             include: &|pattern, _| {
                 let text = fs::read_to_string(self.dir.join(pattern)).map_err(|error| error.to_string())?;
-                Ok(vec![(pattern.to_owned(), text)])
+                Ok(Box::new([Ok((pattern.to_owned(), text))].into_iter()))
             },
         })
     }
@@ -277,7 +277,7 @@ fn a_small_source_that_becomes_large_is_refused() {
             text: &text,
             kind: Some(Kind::Keepalived),
             addresses: &[],
-            include: &|_, _| Ok(vec![("f".to_owned(), file.clone())]),
+            include: &|_, _| Ok(Box::new([Ok(("f".to_owned(), file.clone()))].into_iter())),
         });
         let error = error.unwrap_err().to_string();
         assert!(error.contains("is longer than"), "{error}");

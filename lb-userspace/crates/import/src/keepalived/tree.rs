@@ -197,7 +197,6 @@ impl Reader<'_> {
                 return Ok(());
             }
         };
-        line.map_all();
         if depth >= MAX_INCLUDES {
             return Err(ImportError::syntax(
                 &line.file,
@@ -205,7 +204,8 @@ impl Reader<'_> {
                 format!("files include each other more than {MAX_INCLUDES} deep"),
             ));
         }
-        for (name, text) in files {
+        let mut unread = None;
+        for file in files {
             self.files += 1;
             if self.files > MAX_FILES {
                 return Err(ImportError::syntax(
@@ -214,7 +214,14 @@ impl Reader<'_> {
                     format!("more than {MAX_FILES} files are included"),
                 ));
             }
-            self.file(&name.into(), &text, depth + 1)?;
+            match file {
+                Ok((name, text)) => self.file(&name.into(), &text, depth + 1)?,
+                Err(why) => unread = unread.or(Some(why)),
+            }
+        }
+        match unread {
+            Some(why) => line.lose_all(format!("the file is not read: {why}")),
+            None => line.map_all(),
         }
         Ok(())
     }
@@ -222,10 +229,50 @@ impl Reader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::cell::Cell;
 
-    fn none(_: &str, _: &str) -> Result<Vec<(String, String)>, String> {
+    use super::*;
+    use crate::include::Files;
+
+    /// Lines of a large file.
+    const MANY: usize = 500_000;
+
+    fn none<'a>(_: &str, _: &str) -> Result<Files<'a>, String> {
         Err("no such file".into())
+    }
+
+    fn files<'a>(all: Vec<(String, String)>) -> Result<Files<'a>, String> {
+        Ok(Box::new(all.into_iter().map(Ok)))
+    }
+
+    /// A directory of logs, included by mistake, would fill the memory.
+    #[test]
+    fn files_of_a_pattern_are_read_until_they_are_too_much() {
+        let read_files = Cell::new(0);
+        let large = |_: &str, _: &str| -> Result<Files<'_>, String> {
+            Ok(Box::new((0..1_000).map(|number| {
+                read_files.set(read_files.get() + 1);
+                Ok((format!("f{number}"), "a\n".repeat(MANY)))
+            })))
+        };
+        let error = read(&"k".into(), "include *\n", &large).unwrap_err();
+        assert!(error.to_string().contains("longer than"), "{error}");
+        assert!(read_files.get() < 20, "{} files", read_files.get());
+    }
+
+    #[test]
+    fn file_that_cannot_be_read_keeps_no_other_file_out() {
+        let one_of_two = |_: &str, _: &str| -> Result<Files<'_>, String> {
+            Ok(Box::new(
+                [
+                    Err("a: denied".to_owned()),
+                    Ok(("b".to_owned(), "b\n".to_owned())),
+                ]
+                .into_iter(),
+            ))
+        };
+        let nodes = read(&"k".into(), "include *\n", &one_of_two).unwrap();
+        assert_eq!(shape(&nodes), "include b");
     }
 
     fn shape(nodes: &[Node]) -> String {
@@ -261,10 +308,10 @@ mod tests {
             let found = read(&"k.conf".into(), text, &none).unwrap_err();
             assert_eq!(found.to_string(), error);
         }
-        let endless = |_: &str, from: &str| Ok(vec![(format!("{from}x"), "include again\n".to_owned())]);
+        let endless = |_: &str, from: &str| files(vec![(format!("{from}x"), "include again\n".to_owned())]);
         let error = read(&"k".into(), "include again\n", &endless).unwrap_err();
         assert!(error.to_string().contains("more than 16 deep"), "{error}");
-        let wide = |_: &str, _: &str| Ok(vec![("k".to_owned(), "include a\ninclude a\n".to_owned()); 2]);
+        let wide = |_: &str, _: &str| files(vec![("k".to_owned(), "include a\ninclude a\n".to_owned()); 2]);
         let error = read(&"k".into(), "include a\n", &wide).unwrap_err();
         assert!(error.to_string().contains("more than"), "{error}");
     }
