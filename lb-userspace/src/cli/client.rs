@@ -1,6 +1,6 @@
 //! The command line's way to the daemon: HTTP/1.1 over its unix socket, or over TLS.
 
-use std::{ops::ControlFlow, path::PathBuf};
+use std::{error::Error, io, iter, ops::ControlFlow, path::PathBuf};
 
 use http_body_util::{BodyExt, Full};
 use hyper::{
@@ -20,7 +20,7 @@ use super::{
     error::{CliError, Exit},
     remote::Remote,
 };
-use crate::api::requests::ErrorBody;
+use crate::{api::requests::ErrorBody, chain::chain};
 
 /// Path of the daemon's socket unless a flag, the environment or the configuration file sets another.
 pub const DEFAULT_SOCKET: &str = "/run/lb/lb.sock";
@@ -221,9 +221,15 @@ fn nonsense(error: &dyn std::error::Error) -> CliError {
     .hint("see that the daemon and this program are of the same version")
 }
 
-fn broken(error: &dyn std::error::Error) -> CliError {
-    CliError::new(Exit::Unreachable, format!("the daemon hung up: {error}"))
-        .hint("see its log; the kernel forwards on without it")
+fn broken(error: &(dyn Error + 'static)) -> CliError {
+    let hung_up = CliError::new(Exit::Unreachable, format!("the daemon hung up: {}", chain(error)));
+    let sources = iter::successors(Some(error), |&error| error.source());
+    let mut inner = sources.filter_map(|error| error.downcast_ref::<io::Error>()?.get_ref()?.downcast_ref());
+    if inner.any(|error| matches!(error, rustls::Error::AlertReceived(_))) {
+        // With TLS 1.3 a server says so only after the handshake has ended for its client.
+        return hung_up.hint("its log says why it refuses the certificate of --cert");
+    }
+    hung_up.hint("see its log; the kernel forwards on without it")
 }
 
 #[cfg(test)]

@@ -10,20 +10,22 @@ use std::{
 use rustls::{
     crypto::ring,
     pki_types::{
-        CertificateDer, PrivateKeyDer,
+        CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
         pem::{self, PemObject as _},
     },
     sign::CertifiedKey,
 };
 
 use super::{daemon_user::DaemonUser, setup::Setup};
-use crate::health::{CertificateFacts, certificate_facts, has_system_cas};
+use crate::health::{CertificateFacts, certificate_facts, has_system_cas, next_update};
 
 /// Files of certificates and keys that a setup names.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct PemFacts {
     /// The files of certificates.
     pub certificates: BTreeMap<PathBuf, Result<Vec<CertificateFacts>, PemProblem>>,
+    /// The files of revocation lists: when the first one is to be replaced, if any says so.
+    pub lists: BTreeMap<PathBuf, Result<Option<SystemTime>, PemProblem>>,
     /// The keys that cannot be used.
     pub keys: BTreeMap<PathBuf, PemProblem>,
     /// Certificates and keys that do not go together, and why.
@@ -38,6 +40,7 @@ impl Default for PemFacts {
     fn default() -> Self {
         Self {
             certificates: BTreeMap::new(),
+            lists: BTreeMap::new(),
             keys: BTreeMap::new(),
             misfits: BTreeMap::new(),
             has_system_cas: true,
@@ -94,6 +97,10 @@ impl PemFacts {
                     .entry(file)
                     .or_insert_with_key(|file| certificates(file, user));
             }
+            if let Some(file) = used.lists {
+                let found = lists(&file, user);
+                facts.lists.insert(file, found);
+            }
             let Some((certificate, key)) = used.pair else {
                 continue;
             };
@@ -128,6 +135,19 @@ fn certificates(file: &Path, user: Option<&DaemonUser>) -> Result<Vec<Certificat
     facts
         .collect::<Option<Vec<_>>>()
         .ok_or_else(|| PemProblem::Unreadable("a certificate in it is damaged".to_owned()))
+}
+
+fn lists(file: &Path, user: Option<&DaemonUser>) -> Result<Option<SystemTime>, PemProblem> {
+    let read =
+        CertificateRevocationListDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
+    let found = read.map_err(|error| problem(file, &error))?;
+    if let Some(denied) = user.and_then(|user| denied(file, user)) {
+        return Err(denied);
+    }
+    if found.is_empty() {
+        return Err(not_pem(file).unwrap_or(PemProblem::Empty));
+    }
+    Ok(found.iter().filter_map(|list| next_update(list)).min())
 }
 
 fn problem(file: &Path, error: &pem::Error) -> PemProblem {

@@ -63,6 +63,8 @@ pub(super) struct CertificateUse {
     pub by: UsedBy,
     /// The trusted certificates.
     pub authorities: Option<PathBuf>,
+    /// The lists of revoked certificates.
+    pub lists: Option<PathBuf>,
     /// The certificate that is shown, and its key.
     pub pair: Option<(PathBuf, PathBuf)>,
     /// Time before the end of a certificate from which on a warning is given.
@@ -82,7 +84,7 @@ impl CertificateUse {
     pub(super) fn keys(&self) -> &'static str {
         match self.by {
             UsedBy::Check => "ca_file, cert_file or key_file of the check",
-            UsedBy::Api => "api_ca_file, api_cert_file or api_key_file",
+            UsedBy::Api => "api_ca_file, api_cert_file, api_key_file or api_crl_file",
         }
     }
 
@@ -106,6 +108,7 @@ impl Setup {
                     subject: service.name.to_string(),
                     by: UsedBy::Check,
                     authorities: path(&tls.ca_file).filter(|_| tls.verify),
+                    lists: None,
                     pair: path(&tls.cert_file).zip(path(&tls.key_file)),
                     warn_before: tls.warn_before,
                 };
@@ -119,6 +122,7 @@ impl Setup {
             subject: "api".to_owned(),
             by: UsedBy::Api,
             authorities: Some(files.ca.clone()),
+            lists: files.crl.clone(),
             pair: Some((files.cert.clone(), files.key.clone())),
             warn_before: API_WARN_BEFORE,
         }));

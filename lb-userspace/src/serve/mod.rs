@@ -40,7 +40,7 @@ use self::{connection::Connection, drive::drive};
 pub use self::{
     limits::{Endless, Limits},
     metrics::{Ended, ListenerMetrics, ServerMetrics},
-    tls::{Stamps, Tls, TlsError, TlsFiles},
+    tls::{Loaded, Stamps, Tls, TlsError, TlsFiles},
 };
 use crate::{author::Peer, state::guard::Prefix};
 

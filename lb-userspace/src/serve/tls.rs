@@ -2,16 +2,18 @@
 
 use std::{
     fs, io,
+    net::IpAddr,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
 };
 
 use rustls::{
-    RootCertStore, ServerConfig,
+    CertificateError, RootCertStore, ServerConfig,
     crypto::ring,
     pki_types::{
-        CertificateDer, PrivateKeyDer,
+        CertificateDer, CertificateRevocationListDer, PrivateKeyDer,
         pem::{self, PemObject as _},
     },
     server::{VerifierBuilderError, WebPkiClientVerifier},
@@ -22,7 +24,14 @@ use tokio::{
 };
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
-use crate::{author::Peer, config::DaemonSettings, health::certificate_names};
+use crate::{
+    author::Peer,
+    config::DaemonSettings,
+    health::{certificate_names, next_update},
+};
+
+/// Time in which one refused certificate at most is in the log: any client can show some.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// The files of a listener, PEM.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -33,6 +42,17 @@ pub struct TlsFiles {
     pub key: PathBuf,
     /// Authorities of the clients' certificates.
     pub ca: PathBuf,
+    /// Lists of the clients' certificates that are revoked, if there are any.
+    pub crl: Option<PathBuf>,
+}
+
+/// What files hold.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The configuration by them.
+    pub config: Arc<ServerConfig>,
+    /// When the first of the revocation lists is to be replaced, if any says so.
+    pub crl_ends: Option<SystemTime>,
 }
 
 /// Why files cannot be used.
@@ -50,6 +70,9 @@ pub enum TlsError {
     /// A file of certificates without any.
     #[error("{}: no certificate in it", .0.display())]
     Empty(PathBuf),
+    /// A file of revocation lists without any.
+    #[error("{}: no revocation list in it (-----BEGIN X509 CRL-----)", .0.display())]
+    NoList(PathBuf),
     /// The authorities cannot be used.
     #[error("{}: {source}", file.display())]
     Authorities {
@@ -73,7 +96,7 @@ pub enum TlsError {
 }
 
 /// Device, inode, size and time of the last change of each file; `None` for one that is missing.
-pub type Stamps = [Option<(u64, u64, u64, i64, i64)>; 3];
+pub type Stamps = [Option<(u64, u64, u64, i64, i64)>; 4];
 
 impl TlsFiles {
     /// Those of the admin API; `None` if it is not served over TLS.
@@ -83,6 +106,7 @@ impl TlsFiles {
             cert: settings.api_cert_file.clone()?,
             key: settings.api_key_file.clone()?,
             ca: settings.api_ca_file.clone()?,
+            crl: settings.api_crl_file.clone(),
         })
     }
 
@@ -92,14 +116,15 @@ impl TlsFiles {
             let of = fs::metadata(file).ok()?;
             Some((of.dev(), of.ino(), of.size(), of.ctime(), of.ctime_nsec()))
         };
-        [stamp(&self.cert), stamp(&self.key), stamp(&self.ca)]
+        let crl = self.crl.as_deref().and_then(stamp);
+        [stamp(&self.cert), stamp(&self.key), stamp(&self.ca), crl]
     }
 
     /// The configuration by these files. Blocks.
     ///
     /// # Errors
     /// [`TlsError`]
-    pub fn load(&self) -> Result<Arc<ServerConfig>, TlsError> {
+    pub fn load(&self) -> Result<Loaded, TlsError> {
         let provider = Arc::new(ring::default_provider());
         let mut roots = RootCertStore::empty();
         for authority in certificates(&self.ca)? {
@@ -109,10 +134,21 @@ impl TlsFiles {
                 source,
             })?;
         }
+        let lists = self
+            .crl
+            .as_deref()
+            .map(revocation_lists)
+            .transpose()?
+            .unwrap_or_default();
+        let crl_ends = lists.iter().filter_map(|list| next_update(list)).min();
         let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+            .with_crls(lists)
             .build()
             .map_err(|source| TlsError::Authorities {
-                file: self.ca.clone(),
+                file: match (&source, &self.crl) {
+                    (VerifierBuilderError::InvalidCrl(_), Some(crl)) => crl.clone(),
+                    _ => self.ca.clone(),
+                },
                 source,
             })?;
         let key = PrivateKeyDer::from_pem_file(&self.key).map_err(|source| TlsError::Read {
@@ -133,7 +169,10 @@ impl TlsFiles {
             source,
         })?;
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
-        Ok(Arc::new(config))
+        Ok(Loaded {
+            config: Arc::new(config),
+            crl_ends,
+        })
     }
 }
 
@@ -151,6 +190,37 @@ fn certificates(file: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     Ok(certificates)
 }
 
+/// The revocation lists of a file; at least one.
+fn revocation_lists(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let lists = CertificateRevocationListDer::pem_file_iter(file)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|source| TlsError::Read {
+            file: file.to_owned(),
+            source,
+        })?;
+    if lists.is_empty() {
+        return Err(TlsError::NoList(file.to_owned()));
+    }
+    Ok(lists)
+}
+
+/// Why a client's certificate was refused; `None`: that was not the reason for the end of the handshake.
+fn refusal(error: &io::Error) -> Option<String> {
+    let error: &rustls::Error = error.get_ref()?.downcast_ref()?;
+    let rustls::Error::InvalidCertificate(why) = error else {
+        return None;
+    };
+    Some(if *why == CertificateError::Revoked {
+        "it is revoked by api_crl_file".to_owned()
+    } else if *why == CertificateError::UnknownRevocationStatus {
+        "an authority on its chain has no list in api_crl_file".to_owned()
+    } else if *why == CertificateError::UnknownIssuer {
+        "no authority of api_ca_file has signed it".to_owned()
+    } else {
+        why.to_string()
+    })
+}
+
 /// A TCP socket for clients with certificates.
 #[derive(Debug)]
 pub struct Tls {
@@ -158,6 +228,8 @@ pub struct Tls {
     pub listener: TcpListener,
     /// The configuration in force; a connection has that from when it began.
     pub config: watch::Receiver<Arc<ServerConfig>>,
+    /// When a refused certificate was in the log.
+    pub told: Mutex<Option<Instant>>,
 }
 
 impl Tls {
@@ -165,10 +237,23 @@ impl Tls {
     pub(super) async fn open(&self, io: TcpStream) -> io::Result<(TlsStream<TcpStream>, Option<Peer>)> {
         let address = io.peer_addr()?.ip().to_canonical();
         let config = Arc::clone(&self.config.borrow());
-        let stream = TlsAcceptor::from(config).accept(io).await?;
+        let stream = TlsAcceptor::from(config)
+            .accept(io)
+            .await
+            .inspect_err(|error| self.tell(address, error))?;
         let shown = stream.get_ref().1.peer_certificates();
         let names = shown.and_then(|chain| certificate_names(chain.first()?));
         let names = names.unwrap_or_default();
         Ok((stream, Some(Peer::Client { names, address })))
+    }
+
+    /// Logs that a client's certificate was refused.
+    fn tell(&self, client: IpAddr, error: &io::Error) {
+        let Some(why) = refusal(error) else { return };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|told| told.elapsed() >= QUIET) {
+            *told = Some(Instant::now());
+            tracing::warn!(%client, "the admin API refused a client's certificate: {why}");
+        }
     }
 }

@@ -13,11 +13,15 @@ use lb_tests::{
     config::file,
     lane::Lane,
     lb_cli::{LbCli, Outcome},
+    scratch::Scratch,
     site::Site,
     topology::{Family, Shape},
     wait,
 };
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer, DnType, IsCa,
+    KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
+};
 
 /// For what takes seconds on a busy machine.
 const LIMIT: Duration = Duration::from_secs(60);
@@ -27,6 +31,11 @@ const PORT: u16 = 9901;
 const IDLE: usize = 300;
 
 type Issuer = CertifiedIssuer<'static, KeyPair>;
+
+/// The number of a certificate, by its file's name.
+fn serial(name: &str) -> SerialNumber {
+    SerialNumber::from_slice(name.as_bytes())
+}
 
 fn authority(name: &str) -> Result<Issuer> {
     let mut params = CertificateParams::new(Vec::<String>::new())?;
@@ -44,6 +53,11 @@ pub(crate) struct Remote {
 
 impl Remote {
     pub(crate) fn start() -> Result<Self> {
+        Self::start_with("", |_| Ok(()))
+    }
+
+    /// With further lines of the configuration and the files that they name.
+    fn start_with(lines: &str, prepare: impl FnOnce(&Self) -> Result<()>) -> Result<Self> {
         let site = Site::new(Shape::OneArmed, 2)?;
         let address = site.net.lb.socket(Family::V4, PORT);
         let remote = Self {
@@ -61,10 +75,11 @@ impl Remote {
         ] {
             remote.issue(name, &[alternative], &[])?;
         }
+        prepare(&remote)?;
         let dir = |name: &str| remote.path(name).display().to_string();
         let lb = format!(
             "[lb]\napi_address = \"{address}\"\napi_cert_file = {:?}\napi_key_file = {:?}\napi_ca_file = {:?}\n\
-             api_admin = [\"alice\"]\napi_operate = [\"oscar\"]\napi_read = [\"rita\", \"x\"]\n",
+             api_admin = [\"alice\"]\napi_operate = [\"oscar\"]\napi_read = [\"rita\", \"x\"]\n{lines}\n",
             dir("server.pem"),
             dir("server.key"),
             dir("ca.pem"),
@@ -98,6 +113,7 @@ impl Remote {
     fn issue_by(&self, issuer: &Issuer, name: &str, common: &[&str], alternative: &[&str]) -> Result<()> {
         let names: Vec<String> = alternative.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names)?;
+        params.serial_number = Some(serial(name));
         for common in common {
             params.distinguished_name.push(DnType::CommonName, *common);
         }
@@ -105,6 +121,26 @@ impl Remote {
         let certificate = params.signed_by(&key, issuer)?;
         self.write(&format!("{name}.pem"), certificate.pem())?;
         self.write(&format!("{name}.key"), key.serialize_pem())
+    }
+
+    /// Writes a list of an authority that revokes the certificates of `names`, to be replaced in the year `until`.
+    fn revoke_by(&self, issuer: &Issuer, names: &[&str], until: i32) -> Result<()> {
+        let begin = date_time_ymd(2000, 1, 1);
+        let revoked = names.iter().map(|name| RevokedCertParams {
+            serial_number: serial(name),
+            revocation_time: begin,
+            reason_code: None,
+            invalidity_date: None,
+        });
+        let list = CertificateRevocationListParams {
+            this_update: begin,
+            next_update: date_time_ymd(until, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: revoked.collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        self.write("clients.crl", list.signed_by(issuer)?.pem()?)
     }
 
     /// Runs a command on the client's machine with the certificate of `who`.
@@ -194,6 +230,76 @@ fn certificates_have_roles_and_changes_their_names() -> Result<()> {
             >= 1.0)
     };
     wait::until_true("the refused handshake is counted", LIMIT, refused)
+}
+
+/// Someone who has left still has the key.
+#[test]
+fn revoked_certificate_is_refused_whatever_becomes_of_the_list() -> Result<()> {
+    const FUTURE: i32 = 2100;
+    const PAST: i32 = 2001;
+    let _lane = Lane::shared()?;
+    let dir = Scratch::new()?;
+    let list = dir.join("clients.crl");
+    let remote = Remote::start_with(
+        &format!("api_crl_file = {:?}", list.display().to_string()),
+        |remote| {
+            std::os::unix::fs::symlink(remote.path("clients.crl"), &list)?;
+            remote.revoke_by(&remote.ours, &[], FUTURE)
+        },
+    )?;
+    let cli = remote.site.daemon.cli();
+    let refused = |who: &str| {
+        let outcome = remote.run(who, "status")?;
+        Ok::<_, anyhow::Error>((outcome.code == Some(5)).then_some(outcome.stderr))
+    };
+    let missing = || {
+        let metrics = remote.site.daemon.metrics()?;
+        Ok::<_, anyhow::Error>(metrics.sum("lb_part_missing", &[("part", "api_listener")]))
+    };
+    let log = || Ok::<_, anyhow::Error>(fs::read_to_string(remote.path("log"))?);
+
+    remote.ok("ops", "status")?;
+    remote.revoke_by(&remote.ours, &["ops"], FUTURE)?;
+    let error = wait::until("the revoked one is refused", LIMIT, || refused("ops"))?;
+    ensure!(error.to_lowercase().contains("revoked"), "{error}");
+    wait::until_true("the log says why", LIMIT, || {
+        Ok(log()?.contains("refused a client's certificate: it is revoked by api_crl_file"))
+    })?;
+    remote.ok("reader", "status")?;
+
+    remote.write("clients.crl", "garbage".to_owned())?;
+    wait::until_true("the bad file is reported", LIMIT, || Ok(missing()? == 1.0))?;
+    let status = cli.ok("status")?;
+    ensure!(
+        status.contains("clients.crl: no revocation list in it"),
+        "{status}"
+    );
+    ensure!(refused("ops")?.is_some() && refused("reader")?.is_none());
+
+    remote.revoke_by(&remote.ours, &["ops"], PAST)?;
+    wait::until_true("the old list is reported", LIMIT, || {
+        Ok(cli.ok("status")?.contains("is out of date since 2001-01-01"))
+    })?;
+    ensure!(missing()? == 1.0);
+    ensure!(refused("ops")?.is_some() && refused("reader")?.is_none());
+
+    remote.revoke_by(&remote.ours, &["reader"], FUTURE)?;
+    wait::until_true(
+        "the new list is in force",
+        LIMIT,
+        || Ok(refused("ops")?.is_none()),
+    )?;
+    wait::until_true("nothing is missing", LIMIT, || Ok(missing()? == 0.0))?;
+    ensure!(refused("reader")?.is_some());
+
+    remote.revoke_by(&authority("theirs")?, &[], FUTURE)?;
+    wait::until_true("no list of the authority is there", LIMIT, || {
+        Ok(refused("ops")?.is_some())
+    })?;
+    wait::until_true("the log says why", LIMIT, || {
+        refused("ops")?;
+        Ok(log()?.contains("an authority on its chain has no list in api_crl_file"))
+    })
 }
 
 #[test]

@@ -80,7 +80,7 @@ pub use probe::{
     CertificateFacts, Checker, Checkers, ConfiguredChecker, DialogueChecker, DnsChecker, ExecChecker,
     FRESH_EVERY, GrpcChecker, Http2Checker, HttpChecker, IcmpChecker, MAX_BODY_LIMIT, NoCheck, ProbeError,
     Route, TcpChecker, TcpProbe, TlsChecker, UdpChecker, certificate_facts, certificate_names, check_all,
-    has_system_cas, problems,
+    has_system_cas, next_update, problems,
 };
 pub use probe_route::{CheckPath, Paths, ProbeRoute, RouteFuture};
 pub use random::stable_hash;

@@ -66,6 +66,13 @@ fn of_use(facts: &Facts, used: &CertificateUse) -> Vec<Finding> {
             None => {}
         }
     }
+    if let Some(file) = &used.lists {
+        match facts.pem.lists.get(file) {
+            Some(Ok(end)) => findings.extend(outdated(facts.pem.now, used, file, *end)),
+            Some(Err(problem)) => findings.push(unusable(used, file, problem)),
+            None => {}
+        }
+    }
     let Some((certificate, key)) = &used.pair else {
         return findings;
     };
@@ -137,7 +144,7 @@ fn unusable(used: &CertificateUse, file: &Path, problem: &PemProblem) -> Finding
             finding.remedy("a PEM file has lines that begin with -----BEGIN")
         }
         PemProblem::Empty => fail(format!(
-            "{name} has no certificate or key of the wanted kind: {effect}"
+            "{name} has no certificate, key or list of the wanted kind: {effect}"
         ))
         .remedy(format!(
             "openssl storeutl -noout -text {name} # lists what is in it"
@@ -202,6 +209,21 @@ fn authorities(
         worst.level
     };
     Some(Finding { level, ..worst })
+}
+
+/// A revocation list that should have been replaced: it stays in force.
+fn outdated(now: SystemTime, used: &CertificateUse, file: &Path, end: Option<SystemTime>) -> Option<Finding> {
+    let end = end.filter(|end| *end <= now)?;
+    let file = file.display();
+    let message = format!(
+        "the revocation list {file} is out of date since {}: certificates revoked since then are not refused",
+        rfc3339(end)
+    );
+    let renew = format!(
+        "put a new list of the authority into {file}: {} reads the file again",
+        used.reread()
+    );
+    Some(Finding::warn("certificate", &used.subject, message).remedy(renew))
 }
 
 /// Whether a certificate is valid now, and for how long.

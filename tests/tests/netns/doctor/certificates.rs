@@ -19,7 +19,10 @@ use lb_tests::{
     wait,
 };
 use lb_userspace::doctor::DaemonUser;
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, CertifiedIssuer,
+    ExtendedKeyUsagePurpose, IsCa, KeyIdMethod, KeyPair, SerialNumber, date_time_ymd,
+};
 
 use serde_json::Value;
 
@@ -49,6 +52,23 @@ fn write(
     let key = KeyPair::generate()?;
     dir.write(&format!("{name}.pem"), params.self_signed(&key)?.pem())?;
     dir.write(&format!("{name}.key"), key.serialize_pem())?;
+    Ok(())
+}
+
+/// Writes a revocation list that is to be replaced in the year `until`.
+fn revocation_list(dir: &Scratch, name: &str, until: i32) -> Result<()> {
+    let mut params = CertificateParams::new(Vec::<String>::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let issuer = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+    let list = CertificateRevocationListParams {
+        this_update: date_time_ymd(2000, 1, 1),
+        next_update: date_time_ymd(until, 1, 1),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: Vec::new(),
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    dir.write(name, list.signed_by(&issuer)?.pem()?)?;
     Ok(())
 }
 
@@ -223,10 +243,16 @@ fn certificates_of_this_machine_that_do_not_work_are_recognised() -> Result<()> 
     let result = patient.diagnose(&[], &checked(&patient, &with("ca.pem", "ca.der.pem"))?, &[])?;
     is_well(&format!("with the remedy, {remedy}"), result)?;
 
-    // The admin API: a server, and the CA of its clients.
+    // The admin API: a server, the CA of its clients and the certificates that it has revoked.
     let api = |ca: &str, own: &str, key: &str| {
+        let (ca, list) = ca.split_once(' ').unwrap_or((ca, ""));
+        let lists = if list.is_empty() {
+            String::new()
+        } else {
+            format!("\napi_crl_file = \"{}\"", path(list))
+        };
         let lines = format!(
-            "api_address = \"10.1.0.1:9443\"\napi_ca_file = \"{}\"\napi_cert_file = \"{}\"\napi_key_file = \"{}\"\napi_admin = [\"alice\"]",
+            "api_address = \"10.1.0.1:9443\"\napi_ca_file = \"{}\"\napi_cert_file = \"{}\"\napi_key_file = \"{}\"\napi_admin = [\"alice\"]{lists}",
             path(ca),
             path(own),
             path(key)
@@ -234,6 +260,9 @@ fn certificates_of_this_machine_that_do_not_work_are_recognised() -> Result<()> 
         patient.diagnose(&[], &with_key(&config(&[]), &lines), &[])
     };
     is_well("the API", api("ca.pem", "server.pem", "server.key")?)?;
+    revocation_list(dir, "good.crl", 2100)?;
+    revocation_list(dir, "old.crl", 2001)?;
+    is_well("a list", api("ca.pem good.crl", "server.pem", "server.key")?)?;
     for (name, files, check, level, words) in [
         (
             "API: expired",
@@ -241,6 +270,27 @@ fn certificates_of_this_machine_that_do_not_work_are_recognised() -> Result<()> 
             "certificate",
             "fail",
             "has expired at",
+        ),
+        (
+            "API: an old list",
+            ["ca.pem old.crl", "server.pem", "server.key"],
+            "certificate",
+            "warn",
+            "is out of date since 2001-01-01",
+        ),
+        (
+            "API: no list",
+            ["ca.pem none.crl", "server.pem", "server.key"],
+            "certificate_file",
+            "fail",
+            "none.crl does not exist",
+        ),
+        (
+            "API: certificates for a list",
+            ["ca.pem ca.pem", "server.pem", "server.key"],
+            "certificate_file",
+            "fail",
+            "has no certificate, key or list of the wanted kind",
         ),
         (
             "API: a client's",

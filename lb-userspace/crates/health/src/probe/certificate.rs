@@ -127,6 +127,19 @@ pub fn facts(der: &[u8]) -> Option<CertificateFacts> {
     })
 }
 
+/// When a revocation list is to be replaced (`nextUpdate`, RFC 5280 section 5.1); `None` where it does not say, or is invalid.
+pub fn next_update(der: &[u8]) -> Option<SystemTime> {
+    let (_, list, _) = element(der)?;
+    let (_, body, _) = element(list)?;
+    let (first, _, after_first) = element(body)?;
+    // The version comes first where it is there; then algorithm, issuer and `thisUpdate`.
+    let algorithm = if first == INTEGER { after_first } else { body };
+    let (_, _, issuer) = element(algorithm)?;
+    let (_, _, this_update) = element(issuer)?;
+    let (_, _, next_update) = element(this_update)?;
+    date(next_update)
+}
+
 /// The names of a certificate's subject: common names, then mail addresses, DNS names and URIs among its alternative names; `None`
 /// if it is invalid. Names with control characters are left out.
 pub fn names(der: &[u8]) -> Option<Vec<String>> {

@@ -34,7 +34,9 @@ mod udp;
 pub(super) mod verifier;
 
 pub use batch::check_all;
-pub use certificate::{CertificateFacts, facts as certificate_facts, names as certificate_names};
+pub use certificate::{
+    CertificateFacts, facts as certificate_facts, names as certificate_names, next_update,
+};
 pub use checker::Checker;
 pub(super) use composite::{Found, Probes};
 pub use configured::{Checkers, ConfiguredChecker, NoCheck};

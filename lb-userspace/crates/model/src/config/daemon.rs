@@ -62,6 +62,8 @@ pub struct DaemonSettings {
     pub api_key_file: Option<PathBuf>,
     /// Authorities of the clients' certificates, PEM.
     pub api_ca_file: Option<PathBuf>,
+    /// Lists of revoked certificates of clients, PEM; `None`: none is revoked.
+    pub api_crl_file: Option<PathBuf>,
     /// Names of certificates that may do everything.
     pub api_admin: Vec<String>,
     /// Names of certificates that may drain, enable and weigh backends, report health and flush flows.
@@ -98,6 +100,7 @@ impl Default for DaemonSettings {
             api_cert_file: None,
             api_key_file: None,
             api_ca_file: None,
+            api_crl_file: None,
             api_admin: Vec::new(),
             api_operate: Vec::new(),
             api_read: Vec::new(),

@@ -78,7 +78,12 @@ fn api_problems(daemon: &DaemonSettings, spans: &Spans, reporter: &mut Reporter<
             .iter()
             .filter(|(_, names)| !names.is_empty())
             .map(|(key, _)| *key);
-        for key in files.into_iter().chain(given).filter(|key| spans.has(key)) {
+        for key in files
+            .into_iter()
+            .chain(["api_crl_file"])
+            .chain(given)
+            .filter(|key| spans.has(key))
+        {
             let hint = "add api_address = \"ADDRESS:PORT\"";
             reporter.error(
                 spans.of(key),

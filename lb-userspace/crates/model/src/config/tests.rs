@@ -60,6 +60,7 @@ fn an_empty_file_has_the_documented_defaults() {
         api_cert_file,
         api_key_file,
         api_ca_file,
+        api_crl_file,
         api_admin,
         api_operate,
         api_read,
@@ -77,8 +78,14 @@ fn an_empty_file_has_the_documented_defaults() {
     assert_eq!(socket.to_str(), Some("/run/lb/lb.sock"));
     assert_eq!((socket_group, socket_read, socket_read_group), (None, None, None));
     assert_eq!(
-        (api_address, api_cert_file, api_key_file, api_ca_file),
-        (None, None, None, None)
+        (
+            api_address,
+            api_cert_file,
+            api_key_file,
+            api_ca_file,
+            api_crl_file
+        ),
+        (None, None, None, None, None)
     );
     assert!(api_admin.is_empty() && api_operate.is_empty() && api_read.is_empty());
     assert_eq!(state_dir.to_str(), Some("/var/lib/lb"));

@@ -103,6 +103,15 @@ pub const LB: KeyTable = KeyTable {
         )
         .at_start()
         .without_option(),
+        optional(
+            "api_crl_file", option!(Daemon.api_crl_file = PATH),
+            FILE_PATH,
+            ("no certificate is revoked", "\"/etc/lb/clients.crl\""),
+            "Revocation lists of those authorities, PEM",
+        )
+        .at_start()
+        .without_option()
+        .more("A revoked certificate is refused in the handshake, and so is one with an authority on its chain that has no list in the file. A list that is out of date stays in force, and is a problem in `lb status`."),
         default(
             "api_admin", field!(Daemon.api_admin = STRINGS),
             texts("list of names of certificates", "NAME", Separated::ByCommas),
