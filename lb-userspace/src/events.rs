@@ -1,6 +1,7 @@
 //! Events of the balancer: a bounded ring that readers list and follow.
 
 pub mod journal;
+mod redact;
 
 use std::{
     collections::{BTreeMap, VecDeque},

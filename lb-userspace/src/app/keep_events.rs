@@ -19,6 +19,14 @@ pub(super) async fn keep_events(
     board: PartBoard,
     cancel: CancellationToken,
 ) {
+    let old = journal.clone();
+    match task::spawn_blocking(move || old.redact()).await {
+        Ok(Ok(())) | Err(_) => {}
+        Ok(Err(error)) => tracing::warn!(
+            error = chain(&error),
+            "cannot take credentials out of events of earlier versions"
+        ),
+    }
     let mut written = journal.last();
     let mut newest = events.subscribe();
     loop {

@@ -19,6 +19,8 @@ const DIRECTORY: &str = "events";
 const CURRENT: &str = "current.jsonl";
 /// The file before it.
 const PREVIOUS: &str = "previous.jsonl";
+/// A file that is to take the place of one of them.
+const NEW: &str = "new.jsonl";
 /// Size in bytes from which on another file is begun; so the journal has twice as much at most.
 const MAX_FILE: u64 = 8 << 20;
 /// Bytes at the end of a file that have its last event.
@@ -114,6 +116,53 @@ impl Journal {
         Ok(())
     }
 
+    /// Takes credentials out of events that earlier versions wrote. To be called before events are appended.
+    ///
+    /// # Errors
+    /// A file cannot be read or written; it is then as before.
+    pub fn redact(&self) -> io::Result<()> {
+        for name in [PREVIOUS, CURRENT] {
+            let Some(mut file) = open_if_there(&self.dir.join(name))? else {
+                continue;
+            };
+            let mut bytes = Vec::new();
+            file.read_to_end(&mut bytes)?;
+            let mut changes = false;
+            let mut lines = Vec::with_capacity(bytes.len());
+            for line in bytes.split_inclusive(|byte| *byte == b'\n') {
+                match serde_json::from_slice::<Event>(line) {
+                    Ok(event) if event != event.clone().without_credentials() => {
+                        changes = true;
+                        serde_json::to_writer(&mut lines, &event.without_credentials())?;
+                        lines.push(b'\n');
+                    }
+                    Ok(_) | Err(_) => lines.extend_from_slice(line),
+                }
+            }
+            if changes {
+                self.replace(name, &lines)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn replace(&self, name: &str, lines: &[u8]) -> io::Result<()> {
+        let new = self.dir.join(NEW);
+        // Of an earlier attempt.
+        let _ = fs::remove_file(&new);
+        let written = OpenOptions::new()
+            .write(true)
+            .create_new(true)
+            .mode(0o640)
+            .open(&new)
+            .and_then(|mut file| file.write_all(lines))
+            .and_then(|()| fs::rename(&new, self.dir.join(name)));
+        written.inspect_err(|_| {
+            // A full disk gets the space back.
+            let _ = fs::remove_file(&new);
+        })
+    }
+
     fn open(&self) -> io::Result<File> {
         OpenOptions::new()
             .read(true)
@@ -127,7 +176,8 @@ impl Journal {
 
 /// The event of a line; `None` if the line is truncated, or of a later version.
 fn event(line: &[u8]) -> Option<Event> {
-    serde_json::from_slice(line).ok()
+    let event: Event = serde_json::from_slice(line).ok()?;
+    Some(event.without_credentials())
 }
 
 fn ends_within_a_line(file: &mut File, length: u64) -> io::Result<bool> {
@@ -191,6 +241,53 @@ mod tests {
         fs::write(&file, [&whole[..], b"\0\0\xff\n{}\n"].concat()).unwrap();
         journal.append(&events([9])).unwrap();
         assert_eq!((journal.last(), numbers(&journal)), (9, vec![1, 2, 3, 9]));
+    }
+
+    /// Earlier versions wrote the values of headers; whoever may read events, or a copy of the disk, had them.
+    #[test]
+    fn credentials_of_earlier_versions_leave_the_disk() {
+        let dir = tempfile::tempdir().unwrap();
+        let journal = Journal::new(dir.path());
+        journal.redact().unwrap();
+        journal.append(&events(1..=2)).unwrap();
+        let [current, previous] = [CURRENT, PREVIOUS].map(|name| journal.dir().join(name));
+        let old = "{\"seq\":SEQ,\"at\":\"2026-11-29T10:00:00.000Z\",\"kind\":\"service\",\"service\":\"web\",\"backend\":null,\
+                   \"revision\":1,\"message\":\"changed: health.headers {} -> { Authorization = \\\"Bearer s3cret\\\" }, port 80\"}\n";
+        fs::rename(&current, &previous).unwrap();
+        let line = |number: &str| old.replace("SEQ", number);
+        let torn = &line("5")[..20];
+        let text = fs::read_to_string(&previous).unwrap() + &line("3") + "from a later version\n";
+        fs::write(&previous, text).unwrap();
+        fs::write(&current, line("4") + torn).unwrap();
+
+        let mut messages = Vec::new();
+        let each = |event: Event| {
+            messages.push(event.message);
+            ControlFlow::Continue(())
+        };
+        journal.read(each).unwrap();
+        assert_eq!(
+            messages[2..],
+            ["changed: health.headers, port 80"; 2],
+            "also before"
+        );
+        journal.redact().unwrap();
+        for file in [&current, &previous] {
+            let text = fs::read_to_string(file).unwrap();
+            assert!(
+                !text.contains("s3cret") && text.contains("health.headers, port 80"),
+                "{text}"
+            );
+        }
+        assert!(
+            fs::read_to_string(&previous)
+                .unwrap()
+                .ends_with("from a later version\n")
+        );
+        assert!(fs::read_to_string(&current).unwrap().ends_with(torn));
+        journal.append(&events([6])).unwrap();
+        assert_eq!(numbers(&journal), [1, 2, 3, 4, 6]);
+        assert_eq!(fs::read_dir(journal.dir()).unwrap().count(), 2);
     }
 
     #[test]

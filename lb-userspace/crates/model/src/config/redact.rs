@@ -33,12 +33,14 @@ const PATH: &str = "path";
 /// Keys whose values are tables of checks themselves.
 const NESTED: [&str; 2] = ["also", "steps"];
 
+/// Whether the value of a key with this name may be a credential.
+pub fn may_be_credential(name: &str) -> bool {
+    let mut keys = TABLES.iter().filter_map(|table| table.key(name));
+    keys.any(|key| key.is_secret)
+}
+
 fn is_secret(name: &str) -> bool {
-    let flagged = TABLES
-        .iter()
-        .filter_map(|table| table.key(name))
-        .any(|key| key.is_secret);
-    name == QUIC_KEY || (flagged && !NESTED.contains(&name))
+    name == QUIC_KEY || (may_be_credential(name) && !NESTED.contains(&name))
 }
 
 fn names_secret(line: &str) -> bool {
