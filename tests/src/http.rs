@@ -3,12 +3,12 @@
 //! nginx ([`crate::nginx`]) stands for real servers; this one stands where a test must steer or count.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, VecDeque},
     io::{self, BufRead, BufReader, Read, Write},
     net::{Shutdown, SocketAddr, TcpListener, TcpStream},
     os::fd::AsRawFd,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU16, AtomicU64, Ordering},
     },
     thread,
@@ -31,9 +31,17 @@ struct State {
     stop: AtomicBool,
     health_status: AtomicU16,
     delay_millis: AtomicU64,
+    /// The next answers to `/health`, before `health_status` counts again.
+    health_script: Mutex<VecDeque<u16>>,
     requests: AtomicU64,
     connections: AtomicU64,
     open: Mutex<HashMap<u64, TcpStream>>,
+}
+
+impl State {
+    fn script(&self) -> MutexGuard<'_, VecDeque<u16>> {
+        self.health_script.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 /// A running server. Dropping it closes its listener and all its connections.
@@ -78,6 +86,16 @@ impl HttpServer {
     pub fn set_delay(&self, delay: Duration) {
         let millis = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
         self.state.delay_millis.store(millis, Ordering::Relaxed);
+    }
+
+    /// The statuses of the next answers to `/health`.
+    pub fn script_health(&self, statuses: &[u16]) {
+        self.state.script().extend(statuses);
+    }
+
+    /// How many of these answers are still to be given.
+    pub fn scripted(&self) -> usize {
+        self.state.script().len()
     }
 
     /// Requests answered, `/health` included.
@@ -171,7 +189,8 @@ fn serve(stream: &TcpStream, state: &State) -> io::Result<()> {
         let path = request.split([' ', '?']).nth(1);
         let health = path == Some("/health");
         let status = if health {
-            state.health_status.load(Ordering::Relaxed)
+            let scripted = state.script().pop_front();
+            scripted.unwrap_or_else(|| state.health_status.load(Ordering::Relaxed))
         } else {
             200
         };

@@ -238,6 +238,36 @@ fn is_cut_off_and_returns(family: Family) -> Result<()> {
     )
 }
 
+/// One failed check more or less would be a second of lost flows, or a backend that goes at a passing failure.
+#[test]
+fn fall_is_the_number_of_failed_checks_in_a_row_that_take_a_backend_out() -> Result<()> {
+    const FALL: usize = 4;
+    let _lane = Lane::shared()?;
+    let site = Site::new(Shape::OneArmed, 1)?;
+    let web = site.web(Family::V4, &[1]).health(&format!(
+        "kind = \"http\"\npath = \"/health\"\ninterval = \"200ms\"\nfast_interval = \"50ms\"\n\
+         down_interval_max = \"200ms\"\ntimeout = \"30s\"\nfall = {FALL}\nrise = 1"
+    ));
+    let site = site.start(&[web])?;
+    let server = &site.http[0];
+    let downs = || {
+        let events = site.daemon.cli().ok("-o json events")?;
+        let is_down = |line: &&str| line.contains("\"b0\"") && line.contains("down: ");
+        anyhow::Ok(events.lines().filter(is_down).count())
+    };
+    wait::until_true("the backend is up", LIMIT, || {
+        Ok(site.daemon.cli().backend("web4", "b0")?["health"] == "up")
+    })?;
+    // A check comes after the result of the one before it was judged.
+    server.script_health(&[[503; FALL - 1].as_slice(), &[200, 200]].concat());
+    wait::until_true("fewer checks than that have failed", LIMIT, || {
+        Ok(server.scripted() == 0)
+    })?;
+    ensure!(downs()? == 0, "it went after fewer than {FALL} failed checks");
+    server.script_health(&[[503; FALL].as_slice(), &[200, 200]].concat());
+    wait::until_true("it goes after so many", LIMIT, || Ok(downs()? == 1))
+}
+
 #[test]
 fn unhealthy_answer_takes_a_backend_out_and_drops_without_backends_are_counted() -> Result<()> {
     let _lane = Lane::shared()?;
