@@ -5,7 +5,10 @@ use axum::{
     http::{Uri, request::Parts},
 };
 use serde::de::DeserializeOwned;
-use utoipa::{IntoParams, openapi::path::Parameter};
+use utoipa::{
+    IntoParams,
+    openapi::{RefOr, Schema, Type, path::Parameter, schema::SchemaType},
+};
 
 use super::{error::ApiError, requests::ErrorCode, types::FlowSelection};
 
@@ -31,7 +34,7 @@ impl<S: Send + Sync, T: DeserializeOwned + IntoParams> FromRequestParts<S> for P
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
-        refuse_unknown(&parts.uri, &T::into_params(|| None))?;
+        refuse_wrong(&parts.uri, &T::into_params(|| None))?;
         Ok(Self(Query::try_from_uri(&parts.uri)?.0))
     }
 }
@@ -44,17 +47,30 @@ impl<S: Send + Sync, T: DeserializeOwned + IntoParams> FromRequestParts<S> for S
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
         let known = [FlowSelection::into_params(|| None), T::into_params(|| None)].concat();
-        refuse_unknown(&parts.uri, &known)?;
+        refuse_wrong(&parts.uri, &known)?;
         let selection = Query::try_from_uri(&parts.uri)?;
         let params = Query::try_from_uri(&parts.uri)?;
         Ok(Self(selection.0, params.0))
     }
 }
 
-fn refuse_unknown(uri: &Uri, known: &[Parameter]) -> Result<(), ApiError> {
+/// Refuses parameters that are not known, and numbers with a plus sign.
+fn refuse_wrong(uri: &Uri, known: &[Parameter]) -> Result<(), ApiError> {
     let given: Vec<(String, String)> = Query::try_from_uri(uri)?.0;
-    let is_known = |name: &str| known.iter().any(|parameter| parameter.name == name);
-    let Some((name, _)) = given.iter().find(|(name, _)| !is_known(name)) else {
+    let parameter = |name: &str| known.iter().find(|parameter| parameter.name == name);
+    let signed = given.iter().find_map(|(name, value)| {
+        let digits = value.strip_prefix('+')?;
+        parameter(name).is_some_and(is_number).then_some((name, digits))
+    });
+    if let Some((name, digits)) = signed {
+        let message = format!("parameter \"{name}\": +{digits} is no number");
+        return Err(ApiError::new(
+            ErrorCode::Invalid,
+            message,
+            Some(format!("write {digits}")),
+        ));
+    }
+    let Some((name, _)) = given.iter().find(|(name, _)| parameter(name).is_none()) else {
         return Ok(());
     };
     let names: Vec<&str> = known.iter().map(|parameter| parameter.name.as_str()).collect();
@@ -63,4 +79,15 @@ fn refuse_unknown(uri: &Uri, known: &[Parameter]) -> Result<(), ApiError> {
         format!("unknown parameter \"{name}\""),
         Some(format!("parameters: {}", names.join(", "))),
     ))
+}
+
+fn is_number(parameter: &Parameter) -> bool {
+    let Some(RefOr::T(Schema::Object(object))) = &parameter.schema else {
+        return false;
+    };
+    match &object.schema_type {
+        SchemaType::Type(of) => *of == Type::Integer,
+        SchemaType::Array(all) => all.contains(&Type::Integer),
+        SchemaType::AnyValue => false,
+    }
 }

@@ -554,6 +554,13 @@ async fn every_refusal_has_its_status_exit_code_and_reason() {
         ),
         (
             Method::PATCH,
+            "/v1/services/web/backends/a?revision=%2B0",
+            weight.clone(),
+            Exit::Failed,
+            "+0 is no number",
+        ),
+        (
+            Method::PATCH,
             "/v1/services/web/backends/a?revision=9",
             weight.clone(),
             Exit::Conflict,

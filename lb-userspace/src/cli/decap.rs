@@ -10,6 +10,7 @@ use serde::Serialize;
 use super::{
     error::{CliError, Exit},
     output::{Context, remark},
+    whole_number::whole_number,
 };
 use crate::{
     app,
@@ -31,7 +32,7 @@ pub(super) struct Decap {
     #[arg(long = "from", value_name = "PREFIX", required = true, value_parser = prefix)]
     sources: Vec<IpNet>,
     /// UDP port of GUE packets: the balancers' gue_port
-    #[arg(long, value_name = "PORT", default_value_t = GUE_PORT, value_parser = clap::value_parser!(u16).range(1..))]
+    #[arg(long, value_name = "PORT", default_value_t = GUE_PORT, value_parser = whole_number::<u16>(1..=65_535))]
     gue_port: u16,
     /// auto, native or generic
     #[arg(long, value_name = "MODE", default_value = "auto", value_parser = values::word::<XdpModeChoice>)]

@@ -11,6 +11,7 @@ use super::{
     error::{CliError, Exit},
     output::Context,
     table::{Table, sentence, text},
+    whole_number::whole_number,
 };
 use crate::{
     api::types::Explanation,
@@ -39,10 +40,10 @@ pub(super) struct Explain {
     #[arg(long, value_name = "IFACE")]
     iface: Option<String>,
     /// TTL or hop limit [default: 64]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<u8>(0..=255))]
     ttl: Option<u8>,
     /// Length of the IP packet in bytes [default: one that fits everywhere]
-    #[arg(long, value_name = "BYTES")]
+    #[arg(long, value_name = "BYTES", value_parser = whole_number::<u16>(0..=65_535))]
     length: Option<u16>,
     /// Destination connection id of QUIC, in hexadecimal
     #[arg(long, value_name = "HEX")]

@@ -12,6 +12,7 @@ use super::{
     output::{Context, Output},
     service::{ChangeFlags, changed_text},
     table::{Cell, Table, Tone, name, number, sentence, text},
+    whole_number::whole_number,
 };
 use crate::{
     api::history::{PastRevision, RollbackRequest},
@@ -21,9 +22,10 @@ use crate::{
 #[derive(Args, Debug)]
 pub(super) struct History {
     /// Show all that this revision changed
+    #[arg(value_parser = whole_number::<u64>(..))]
     revision: Option<u64>,
     /// How many revisions to show
-    #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "revision")]
+    #[arg(long, value_name = "N", default_value_t = 20, conflicts_with = "revision", value_parser = whole_number::<usize>(..))]
     limit: usize,
 }
 
@@ -50,6 +52,7 @@ impl History {
 #[derive(Args, Debug)]
 pub(super) struct Rollback {
     /// Revision to go back to [default: the one before the revision in force]
+    #[arg(value_parser = whole_number::<u64>(..))]
     to: Option<u64>,
     /// Print what would change without changing it
     #[arg(long)]

@@ -41,6 +41,7 @@ mod tables;
 mod top;
 mod usage;
 mod wait;
+mod whole_number;
 mod yaml;
 
 use std::path::PathBuf;

@@ -1,7 +1,5 @@
 //! Options that set keys of the configuration file, made of the table of keys: name, help, type and candidates of each.
 
-use std::ffi::OsStr;
-
 use clap::{
     Arg, ArgAction, ArgMatches, Args, Command, Error, FromArgMatches,
     builder::{PossibleValuesParser, RangedI64ValueParser, TypedValueParser},
@@ -9,7 +7,7 @@ use clap::{
 };
 use toml::{Table, Value};
 
-use super::{completions, help};
+use super::{completions, help, whole_number::Unsigned};
 use crate::{
     config::{
         change::Request,
@@ -190,23 +188,6 @@ fn remark(key: &Key, own: &str) -> String {
 /// Whether [`NONE`] stands for an empty list of texts: where that is the default.
 fn takes_none(key: &Key) -> bool {
     matches!(key.value.shape, Shape::Texts(_)) && key.absent == Absent::Default("[]")
-}
-
-/// A parser of numbers that refuses a plus sign, as the configuration file does in a text.
-#[derive(Clone)]
-struct Unsigned(RangedI64ValueParser<i64>);
-
-impl TypedValueParser for Unsigned {
-    type Value = i64;
-
-    fn parse_ref(&self, command: &Command, arg: Option<&Arg>, value: &OsStr) -> Result<i64, Error> {
-        if let Some(digits) = value.to_str().and_then(|text| text.strip_prefix('+')) {
-            let option = arg.map(ToString::to_string).unwrap_or_default();
-            let what = format!("invalid value '+{digits}' for '{option}': write {digits}\n");
-            return Err(Error::raw(ErrorKind::ValueValidation, what).with_cmd(command));
-        }
-        self.0.parse_ref(command, arg, value)
-    }
 }
 
 /// The option with the parser of its values.

@@ -12,6 +12,7 @@ use super::{
     table::bytes,
     tables::{backends_of_one, draining_lines, endpoint, service_table},
     wait::{self, Wait},
+    whole_number::whole_number,
 };
 use crate::{
     api::{
@@ -55,7 +56,7 @@ pub(super) enum ServiceCommand {
 #[derive(Args, Clone, Copy, Debug)]
 pub(super) struct ChangeFlags {
     /// Refuse unless the desired state is at this revision
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<u64>(..))]
     revision: Option<u64>,
 }
 

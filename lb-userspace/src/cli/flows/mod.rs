@@ -16,6 +16,7 @@ use super::{
     error::{CliError, Exit},
     output::{Context, Watch, ask, remark},
     table::{Table, name, number},
+    whole_number::whole_number,
 };
 use crate::{
     api::types::{self, FlowCount, FlowGroups, FlowOrder, FlowSelection, FlowStates, Flushed, Service},
@@ -41,7 +42,7 @@ pub(super) enum FlowsCommand {
         #[arg(long, value_name = "ORDER", value_parser = types::order)]
         sort: Option<FlowOrder>,
         /// Only this many
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = whole_number::<usize>(..))]
         limit: Option<usize>,
     },
     /// Count flows, by state and by service, backend or client
@@ -52,7 +53,7 @@ pub(super) enum FlowsCommand {
         #[arg(long, value_name = "WHAT", value_parser = values::word::<FlowGroups>)]
         by: Option<FlowGroups>,
         /// Only this many groups, the largest [default: 1000]
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = whole_number::<usize>(..))]
         limit: Option<usize>,
         #[command(flatten)]
         watch: Watch,

@@ -10,7 +10,7 @@ use std::{
     time::SystemTime,
 };
 
-use clap::{Args, value_parser};
+use clap::Args;
 use lb_common::reason::{Action, Reason};
 
 use self::pcapng::{Pcapng, Side};
@@ -19,6 +19,7 @@ use super::{
     error::{CliError, Exit},
     local_time::local,
     output::{Context, Data, print_while_read, remark},
+    whole_number::whole_number,
 };
 use crate::{
     api::types::{Lost, MonitorLine, Packet, Status},
@@ -54,10 +55,10 @@ pub(super) struct Monitor {
     #[arg(long, value_name = "1/N", value_parser = sample)]
     sample: Option<u32>,
     /// Show N packets a second at most, and count the others [default: 1000]
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = whole_number::<u32>(0..=u32::MAX.into()))]
     rate: Option<u32>,
     /// End after N packets
-    #[arg(long, value_name = "N", value_parser = value_parser!(u64).range(1..))]
+    #[arg(long, value_name = "N", value_parser = whole_number::<u64>(1..))]
     count: Option<u64>,
     /// Write pcapng to this file, or to stdout: each packet before and after
     #[arg(long, value_name = "FILE|-")]
