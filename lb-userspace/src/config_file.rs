@@ -220,9 +220,11 @@ impl ConfigFile {
                 .map_err(|refused| refused.to_string()),
             Err(why) => Err(why.clone()),
         };
+        let applied = stored.applied.as_ref();
         Comparison {
             by_command: stored.by_commands(),
             pending: next,
+            lists_services: applied.is_none_or(|applied| !applied.desired.services.is_empty()),
         }
     }
 }
@@ -234,6 +236,8 @@ pub struct Comparison {
     pub by_command: Diff,
     /// Changes that a reload would make, or why the file cannot be used.
     pub pending: Result<Diff, String>,
+    /// Whether the file that was applied has services.
+    lists_services: bool,
 }
 
 impl Comparison {
@@ -242,15 +246,49 @@ impl Comparison {
         self.by_command.is_empty() && self.pending.as_ref().is_ok_and(Diff::is_empty)
     }
 
-    /// Whether all that the file says is in force: services made by command take nothing from it.
-    pub fn has_all_of_file(&self) -> bool {
-        self.by_command.only_adds_services() && self.pending.as_ref().is_ok_and(Diff::is_empty)
+    /// Whether the file is in force: as it is, or with services made by command where it lists none. An edited file that lists
+    /// services would undo those made by command.
+    pub fn is_in_force(&self) -> bool {
+        let keeps_commands = !self.lists_services && self.by_command.only_adds_services();
+        (self.by_command.is_empty() || keeps_commands) && self.pending.as_ref().is_ok_and(Diff::is_empty)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{config::fields::Keys, state::testing};
+
+    /// An alert about services that reloads keep would be ignored, and with it one about those that they remove.
+    #[test]
+    fn services_made_by_command_count_where_an_edited_file_would_undo_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lb.toml");
+        let web = testing::desired([testing::service("web", 1, &[("a", 10)])]);
+        let more = testing::desired([
+            testing::service("web", 1, &[("a", 10)]),
+            testing::service("more", 2, &[("a", 10)]),
+        ]);
+        for (applied, desired, is_in_force) in [
+            (Desired::default(), Desired::default(), true),
+            (Desired::default(), web.clone(), true),
+            (web.clone(), web.clone(), true),
+            (web.clone(), more, false),
+        ] {
+            let applied = Config {
+                desired: applied,
+                ..Config::default()
+            };
+            fs::write(&path, config::export(&applied.desired, Keys::Hidden)).unwrap();
+            let stored = Stored {
+                applied: Some(Arc::new(applied)),
+                ..Stored::by_command(desired)
+            };
+            let file = ConfigFile::of(std::slice::from_ref(&path)).unwrap();
+            let compared = file.compare(&stored);
+            assert_eq!(compared.is_in_force(), is_in_force, "{compared:?}");
+        }
+    }
 
     #[test]
     fn a_configuration_file_is_read_when_it_has_changed() {

@@ -36,7 +36,10 @@ pub fn of_daemon(status: Option<&Status>, facts: &Facts) -> Vec<Finding> {
         ),
         ("config_pending", &status.config.pending, "lb apply FILE"),
     ] {
-        let Some(first) = lines.first() else { continue };
+        // Services made by command beside a file without services are none.
+        let Some(first) = lines.first().filter(|_| !status.config.file_in_force) else {
+            continue;
+        };
         let file = status.config.file.as_deref().unwrap_or("the file");
         let message = format!("{} differences from {file}, the first: {first}", lines.len());
         findings.push(Finding::warn(what, "daemon", message).remedy(remedy));

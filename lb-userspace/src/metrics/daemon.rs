@@ -25,7 +25,7 @@ pub(super) fn render(text: &mut Text, scrape: &Scrape<'_>) {
         text.family(
             "lb_config_differs_from_file",
             Kind::Gauge,
-            "1: the state in force is not the configuration file's; `lb status` lists the differences",
+            "1: the configuration file is not in force, and `lb status` lists the differences; services made by command are none where the file lists no services",
         )
         .sample(&[], u8::from(differs));
     }

@@ -38,7 +38,7 @@ pub struct Scrape<'a> {
     pub events: &'a EventLog,
     /// Tag of the program that runs, as `bpftool prog` shows it; empty where none does.
     pub program: &'a str,
-    /// Whether the state in force differs from the configuration file; `None` without a file.
+    /// Whether the configuration file is not in force; `None` without a file.
     pub differs_from_file: Option<bool>,
     /// The present.
     pub now: SystemTime,

@@ -211,7 +211,7 @@ fn text(endpoint: &Endpoint) -> Result<String, MetricsError> {
         differs_from_file: endpoint
             .config
             .as_ref()
-            .map(|file| !file.compare(&view.stored()).is_equal()),
+            .map(|file| !file.compare(&view.stored()).is_in_force()),
         now: SystemTime::now(),
         instant: Instant::now(),
     };

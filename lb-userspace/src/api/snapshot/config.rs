@@ -27,7 +27,7 @@ pub(super) fn state(api: &Api, view: &ControlView) -> (ConfigState, Vec<Problem>
     let in_force = compared.as_ref().is_some_and(|(_, compared)| compared.is_equal());
     let file_in_force = compared
         .as_ref()
-        .is_some_and(|(_, compared)| compared.has_all_of_file());
+        .is_some_and(|(_, compared)| compared.is_in_force());
     let (by_command, pending) = match compared {
         None => (stored.by_commands(), Diff::default()),
         Some((file, compared)) => {

@@ -11,7 +11,7 @@ pub struct ConfigState {
     pub file: Option<String>,
     /// Whether the running state equals that file.
     pub in_force: bool,
-    /// Whether all that the file says is in force. Beside it there may be services made by command.
+    /// Whether the file is in force: as it is, or with services made by command where it lists none.
     pub file_in_force: bool,
     /// Changes made by command since a file was applied. They outlive restarts, until a changed file is read.
     pub by_command: Vec<String>,
