@@ -12,7 +12,7 @@ use flate2::{Compression, write::GzEncoder};
 const OPEN_METRICS: &str = "application/openmetrics-text";
 
 /// The form of an answer.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
 pub(super) struct Format {
     /// `OpenMetrics` rather than Prometheus text.
     open_metrics: bool,

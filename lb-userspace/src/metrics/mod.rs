@@ -12,6 +12,7 @@ mod render;
 mod scrape;
 mod server;
 mod services;
+mod shared;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -18,11 +18,11 @@ use axum::{
     response::{IntoResponse, Response},
     routing::get,
 };
-use hyper::body::Body as _;
+use hyper::body::{Body as _, Bytes};
 use prometheus::Registry;
-use tokio::{net::TcpListener, sync::Mutex, task};
+use tokio::{net::TcpListener, task};
 
-use super::{format::Format, render::render, scrape::Scrape};
+use super::{format::Format, render::render, scrape::Scrape, shared::Shared};
 use crate::{
     chain::chain,
     config_file::ConfigFile,
@@ -98,6 +98,9 @@ enum MetricsError {
     /// The text cannot be compressed.
     #[error("cannot compress metrics")]
     Compress(#[from] io::Error),
+    /// The thread that makes them has failed.
+    #[error("cannot make metrics")]
+    Thread(#[from] task::JoinError),
 }
 
 /// Everything that the endpoint shows.
@@ -132,8 +135,8 @@ pub async fn bind(address: SocketAddr) -> Result<TcpListener, ServeError> {
         .map_err(|source| ServeError { address, source })
 }
 
-/// The state of the endpoint, which serves one client after the other: threads that read maps have other work, too.
-type Shown = State<Arc<(Endpoint, Mutex<()>)>>;
+/// The state of the endpoint, and its renderings, made one after the other: threads that read maps have other work, too.
+type Shown = State<Arc<(Endpoint, Shared<Format>)>>;
 
 /// Serves until cancelled, `page` beside the metrics. Cancel-safe.
 pub async fn serve(listener: Restricted, server: Server, endpoint: Endpoint, page: Router) {
@@ -141,7 +144,7 @@ pub async fn serve(listener: Restricted, server: Server, endpoint: Endpoint, pag
         .route("/metrics", get(metrics))
         .route("/healthz", get(async || "ok\n"))
         .route("/readyz", get(ready))
-        .with_state(Arc::new((endpoint, Mutex::new(()))))
+        .with_state(Arc::new((endpoint, Shared::default())))
         .merge(page)
         .layer(middleware::from_fn(without_body));
     server.run(listener, router).await;
@@ -171,13 +174,14 @@ async fn ready(State(shown): Shown) -> (StatusCode, String) {
 
 async fn metrics(State(shown): Shown, headers: HeaderMap) -> Response {
     let format = Format::of(&headers);
-    let turn = shown.1.lock().await;
-    // Reading maps is system calls, which may take a while.
-    let endpoint = Arc::clone(&shown);
-    let text = task::spawn_blocking(move || Ok(format.encode(text(&endpoint.0)?)?)).await;
-    drop(turn);
-    match text {
-        Ok(Ok(body)) => {
+    let render = async || {
+        let endpoint = Arc::clone(&shown);
+        // Reading maps is system calls, which may take a while.
+        let encode = move || Ok(Bytes::from(format.encode(text(&endpoint.0)?)?));
+        task::spawn_blocking(encode).await?
+    };
+    match shown.1.get(format, render).await {
+        Ok(body) => {
             let mut response = body.into_response();
             let headers = response.headers_mut();
             headers.insert(CONTENT_TYPE, HeaderValue::from_static(format.content_type()));
@@ -187,10 +191,7 @@ async fn metrics(State(shown): Shown, headers: HeaderMap) -> Response {
             }
             response
         }
-        Ok(Err::<Vec<u8>, MetricsError>(error)) => {
-            (StatusCode::INTERNAL_SERVER_ERROR, chain(&error)).into_response()
-        }
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+        Err::<_, MetricsError>(error) => (StatusCode::INTERNAL_SERVER_ERROR, chain(&error)).into_response(),
     }
 }
 
