@@ -29,7 +29,7 @@ use crate::{
     command::{Command, ProgramReport},
     datapath::Datapath,
     error::{DatapathError, ProgramError},
-    flows::FlowReader,
+    flows::{FlowReader, walking::Walking},
     host::HostAddresses,
     interface::Interfaces,
     live::LiveTables,
@@ -67,6 +67,8 @@ pub struct WriterHandle {
     keeper: KeeperHandle,
     stats: StatsReader,
     stages: Stages,
+    /// Walks through the flows, for which the sweeper rests.
+    walking: Walking,
     /// For one monitor at a time.
     monitors: Arc<Semaphore>,
     /// The target programmed last: the next hops of its backends are followed.
@@ -114,10 +116,12 @@ impl WriterTask {
             commands.downgrade(),
             cancel.clone(),
         );
+        let walking = Walking::default();
         let sweeper = sweeper::run(
             maps,
             directory.subscribe(),
             flow_counts,
+            walking.clone(),
             commands.downgrade(),
             cancel,
         );
@@ -138,6 +142,7 @@ impl WriterTask {
             keeper,
             stats,
             stages,
+            walking,
             monitors: Arc::new(Semaphore::new(1)),
             reached: Arc::default(),
         }
@@ -358,7 +363,8 @@ impl WriterHandle {
 
     /// The flows, to show or remove them.
     pub fn flows(&self) -> FlowReader {
-        FlowReader::new(Arc::clone(&self.stats.maps), self.stats.directory.clone())
+        let (maps, directory) = (Arc::clone(&self.stats.maps), self.stats.directory.clone());
+        FlowReader::new(maps, directory, self.walking.clone())
     }
 
     /// The counters.

@@ -8,6 +8,7 @@ pub(crate) mod flow;
 mod owners;
 mod pairs;
 mod walk;
+pub(crate) mod walking;
 
 use std::{
     fmt, io,
@@ -21,6 +22,7 @@ use self::{
     flow::{Flow, FlowFilter, ReadFlows},
     owners::Owners,
     walk::{Act, Walk},
+    walking::Walking,
 };
 use crate::{directory::Directory, maps::Maps};
 
@@ -31,6 +33,7 @@ pub struct FlowReader {
     directory: watch::Receiver<Arc<Directory>>,
     /// Held by the walk that reads a chunk.
     turn: Arc<Mutex<()>>,
+    walking: Walking,
 }
 
 impl fmt::Debug for FlowReader {
@@ -40,11 +43,12 @@ impl fmt::Debug for FlowReader {
 }
 
 impl FlowReader {
-    pub(super) fn new(maps: Arc<Maps>, directory: watch::Receiver<Arc<Directory>>) -> Self {
+    pub(super) fn new(maps: Arc<Maps>, directory: watch::Receiver<Arc<Directory>>, walking: Walking) -> Self {
         Self {
             maps,
             directory,
             turn: Arc::default(),
+            walking,
         }
     }
 
@@ -56,6 +60,7 @@ impl FlowReader {
 
 impl ReadFlows for FlowReader {
     fn walk(&self, filter: &FlowFilter, visit: &mut dyn FnMut(&[Flow]) -> ControlFlow<()>) -> io::Result<()> {
+        let _under_way = self.walking.begin();
         self.walk_of(filter, Act::Show(visit)).run()
     }
 

@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 pub(super) use self::{counts::FlowCounts, records::Walks};
 use super::{
     directory::Directory,
+    flows::walking::Walking,
     half::{Half, half, is_over},
     kernel_clock::monotonic,
     maps::Maps,
@@ -43,6 +44,9 @@ const PERIOD: Duration = Duration::from_secs(1);
 /// Rest after a sweep, as a multiple of its duration: the sweeper takes at most a twentieth of one CPU with any number of
 /// flows.
 const REST: u32 = 19;
+
+/// Time for which a sweep rests at most while flows are listed: reading the tables twice at a time takes a second CPU from clients.
+const FOR_WALKS: Duration = Duration::from_secs(2);
 
 /// Time between sweeps while a table is at least half full: room is what new flows wait for.
 const SHORT_PERIOD: Duration = Duration::from_millis(50);
@@ -69,6 +73,7 @@ pub(super) async fn run(
     maps: Arc<Maps>,
     directory: watch::Receiver<Arc<Directory>>,
     counts: watch::Sender<Arc<FlowCounts>>,
+    walking: Walking,
     writer: mpsc::WeakSender<Command>,
     cancel: CancellationToken,
 ) {
@@ -79,7 +84,6 @@ pub(super) async fn run(
         return;
     }
     loop {
-        let start = Instant::now();
         let Some(round) = begin_round(&writer).await else {
             return;
         };
@@ -88,8 +92,9 @@ pub(super) async fn run(
         let round = is_needed.then_some(round);
         let (swept_maps, directory) = (maps.clone(), directory.clone());
         let before = counts.borrow().clone();
+        let walking = walking.clone();
         let swept = tokio::task::spawn_blocking(move || {
-            Sweep::new(&swept_maps, &directory, monotonic(), before).run(round.as_ref())
+            Sweep::new(&swept_maps, &directory, monotonic(), before, &walking).run(round.as_ref())
         });
         match swept.await {
             Ok(Ok((new, walked))) => {
@@ -111,7 +116,7 @@ pub(super) async fn run(
         let rest = if opening_secs(fill) < TCP_OPENING_IDLE_SECS {
             SHORT_PERIOD
         } else {
-            PERIOD.max(start.elapsed() * REST)
+            PERIOD.max(counts.borrow().took * REST)
         };
         if !rested(rest, &cancel).await {
             return;
@@ -189,6 +194,9 @@ struct Sweep<'a> {
     used: BTreeMap<ServiceId, u64>,
     /// Seconds that half-open flows of the table at hand stay.
     opening_secs: u32,
+    walking: &'a Walking,
+    /// How long it has rested for walks.
+    rested: Duration,
 }
 
 impl<'a> Sweep<'a> {
@@ -197,6 +205,7 @@ impl<'a> Sweep<'a> {
         directory: &'a watch::Receiver<Arc<Directory>>,
         now: Duration,
         before: Arc<FlowCounts>,
+        walking: &'a Walking,
     ) -> Self {
         Self {
             maps,
@@ -206,6 +215,8 @@ impl<'a> Sweep<'a> {
             before,
             used: BTreeMap::new(),
             opening_secs: TCP_OPENING_IDLE_SECS,
+            walking,
+            rested: Duration::ZERO,
         }
     }
 
@@ -221,7 +232,7 @@ impl<'a> Sweep<'a> {
             Some(round) => records::walk(self.maps, self.directory, round, &mut self.counts)?,
             None => Walks::default(),
         };
-        self.counts.took = begin.elapsed();
+        self.counts.took = begin.elapsed().saturating_sub(self.rested);
         Ok((self.counts, walked))
     }
 
@@ -274,6 +285,7 @@ impl<'a> Sweep<'a> {
         let mut entries = 0;
         self.opening_secs = opening_secs(self.before.fill(table));
         table.for_each_chunk(|tuples, flows| {
+            self.rested += self.walking.rest(FOR_WALKS.saturating_sub(self.rested));
             let directory = self.directory.borrow().clone();
             for (tuple, flow) in tuples.iter().zip(flows) {
                 let removed = if flow.direction == FORWARD {
