@@ -128,7 +128,7 @@ impl Report {
         write(format!("{}.md", origin.name), self.markdown(origin))?;
         write(
             format!("{}.json", origin.name),
-            format!("{:#}\n", self.json(origin)),
+            format!("{}\n", self.json(origin)),
         )
     }
 

@@ -88,7 +88,10 @@ impl World {
         }
         let vip = SocketAddr::new(net.vip(Family::V4, 10), PORT);
         let files = Scratch::new()?;
-        files.write(LARGE_PATH.trim_start_matches('/'), vec![0; LARGE])?;
+        files.write(
+            LARGE_PATH.trim_start_matches('/'),
+            vec![0; context.pick(LARGE / 64, LARGE)],
+        )?;
         let mut servers = Vec::new();
         for (i, host) in net.backends.iter().enumerate() {
             let mut others = Vec::new();
