@@ -8,14 +8,17 @@ use lb_tests::{netns::checked, scratch::Scratch};
 use serde_json::Value;
 
 /// The runs that have a test here.
-const TESTED: [&str; 8] = [
+const TESTED: [&str; 11] = [
     "cold-start",
     "connections",
     "distribution",
     "endpoint",
     "failover",
     "latency",
+    "memory",
     "percentiles",
+    "pooling",
+    "soak",
     "throughput",
 ];
 
@@ -42,6 +45,21 @@ fn endpoint() -> Result<()> {
 #[test]
 fn failover() -> Result<()> {
     quick("failover")
+}
+
+#[test]
+fn soak() -> Result<()> {
+    quick("soak")
+}
+
+#[test]
+fn pooling() -> Result<()> {
+    quick("pooling")
+}
+
+#[test]
+fn memory() -> Result<()> {
+    quick("memory")
 }
 
 #[test]

@@ -8,9 +8,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::maps::{Map, MapData};
+use aya::maps::Map;
 use etherparse::PacketBuilder;
-use lb_common::limits::LAYOUT_VERSION;
 use lb_tests::{
     daemon::Daemon,
     frames::Frame,
@@ -19,6 +18,8 @@ use lb_tests::{
     topology::{Family, Shape, Topology},
     wait,
 };
+
+use crate::process;
 
 /// Limit until a change is programmed.
 const PATIENCE: Duration = Duration::from_secs(600);
@@ -55,10 +56,11 @@ impl Balancer {
         ))?;
         let mut daemon = Daemon::new(&net.lb.ns, net.lb_interfaces())?;
         daemon.start()?;
+        daemon.wait_for_whole_program()?;
         Ok(Self { daemon, net })
     }
 
-    /// Makes these services all there are, and waits until they are programmed.
+    /// Makes these services all that there are, and waits until they are programmed.
     pub(crate) fn apply(&self, services: &[String]) -> Result<()> {
         let file = self.daemon.write_config(&services.concat())?;
         let cli = self.daemon.cli();
@@ -76,9 +78,7 @@ impl Balancer {
 
     /// A map of the program.
     pub(crate) fn map(&self, name: &str) -> Result<Map> {
-        let pin = self.daemon.pin_dir().join(format!("v{LAYOUT_VERSION}/{name}"));
-        let data = MapData::from_pin(&pin).with_context(|| format!("open {}", pin.display()))?;
-        Ok(Map::from_map_data(data)?)
+        Ok(Map::from_map_data(process::pinned(&self.daemon, name)?)?)
     }
 
     fn wait_programmed(&self, cli: &LbCli, services: usize) -> Result<()> {
@@ -159,7 +159,7 @@ pub(crate) fn client(flow: u32, to: IpAddr) -> SocketAddr {
     let port = u16::try_from(port).unwrap_or(u16::MAX);
     let ip = match to {
         IpAddr::V4(_) => Ipv4Addr::from_bits(Ipv4Addr::new(100, 64, 0, 0).to_bits() + flow / 8).into(),
-        IpAddr::V6(_) => Ipv6Addr::from_bits((0x2001_0db8_0064 << 80) + u128::from(flow / 8)).into(),
+        IpAddr::V6(_) => Ipv6Addr::from_bits((0x2001_0db8_0c11 << 80) + u128::from(flow / 8)).into(),
     };
     SocketAddr::new(ip, port)
 }

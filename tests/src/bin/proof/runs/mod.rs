@@ -6,7 +6,10 @@ mod distribution;
 mod endpoint;
 mod failover;
 mod latency;
+mod memory;
 mod percentiles;
+mod pooling;
+mod soak;
 mod throughput;
 
 use std::time::Duration;
@@ -71,6 +74,24 @@ pub(crate) const RUNS: &[Run] = &[
         shows: "requests a second and their latency at `/healthz`, `/readyz` and `/metrics` while the balancer forwards",
         limit: minutes(5),
         measure: endpoint::measure,
+    },
+    Run {
+        name: "memory",
+        shows: "memory of the daemon and of its maps over a run with up to 4,096 services and 65,535 backends",
+        limit: minutes(8),
+        measure: memory::measure,
+    },
+    Run {
+        name: "soak",
+        shows: "whether memory, threads, descriptors and maps end where they began after mixed traffic and random changes",
+        limit: minutes(90),
+        measure: soak::measure,
+    },
+    Run {
+        name: "pooling",
+        shows: "health checks over kept, new and half-open connections, and requests with and without keep-alive",
+        limit: minutes(5),
+        measure: pooling::measure,
     },
     Run {
         name: "cold-start",
