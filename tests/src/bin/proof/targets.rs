@@ -181,6 +181,12 @@ pub(crate) const PROMISED: &[Target] = &[
         "the same or better",
     ),
     target(
+        "breaker",
+        "circuit breaker: check; check and record",
+        "below 1 µs; below 5 µs",
+        "below 50 ns; below 100 ns",
+    ),
+    target(
         "cold-start",
         "cold start",
         "below 100 ms",
