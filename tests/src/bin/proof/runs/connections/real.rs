@@ -33,7 +33,8 @@ pub(super) struct Held {
     pub(super) open: u64,
     pub(super) requests: f64,
     pub(super) per_second: f64,
-    pub(super) errors: u64,
+    /// Requests that failed, by kind, of each process with some.
+    pub(super) errors: Vec<String>,
     /// Bytes a connection, of the flow table and of the daemon.
     pub(super) tables: f64,
     pub(super) daemon: f64,
@@ -68,7 +69,7 @@ pub(super) fn hold(count: usize, seconds: u64) -> Result<Held> {
         ])
     };
     let before = memory()?;
-    let mut clients: Vec<Child> = targets
+    let clients: Vec<Child> = targets
         .iter()
         .map(|target| client(&net, *target, count / usize::from(PARTS), seconds))
         .collect::<Result<_>>()?;
@@ -78,18 +79,15 @@ pub(super) fn hold(count: usize, seconds: u64) -> Result<Held> {
         let open = cli.json("flows count --state established")?["flows"].as_u64();
         most = most.max(open.context("no count of flows")?);
         // One that cannot send ends early, and tells why below.
-        let have_ended = clients
-            .iter_mut()
-            .map(|client| Ok(client.try_wait()?.is_some()))
-            .collect::<Result<Vec<_>>>()?;
-        Ok(most >= count as u64 || have_ended.contains(&true))
+        let has_ended = clients.iter().any(|client| process::has_ended(client.id()));
+        Ok(most >= count as u64 || has_ended)
     })?;
     let after = memory()?;
     let mut held = Held {
         open: most,
         requests: 0.0,
         per_second: 0.0,
-        errors: 0,
+        errors: Vec::new(),
         tables: (after[0] - before[0]) / count as f64,
         daemon: (after[1] - before[1]) / count as f64,
     };
@@ -102,7 +100,9 @@ pub(super) fn hold(count: usize, seconds: u64) -> Result<Held> {
         };
         held.requests += number("requests")?;
         held.per_second += number("rps")?;
-        held.errors += result["errors"].as_u64().context("no errors")?;
+        if result["errors"] != 0 {
+            held.errors.push(result["errors_by_kind"].to_string());
+        }
     }
     Ok(held)
 }
