@@ -9,7 +9,7 @@ use std::{
 use crate::events::{EventKind, EventLog, NewEvent};
 
 /// Time between attempts to have a part that is missing.
-pub const RETRY: Duration = Duration::from_secs(5);
+pub const RETRY: Duration = Duration::from_secs(1);
 
 /// The remedy where no interface is configured.
 pub const NAME_AN_INTERFACE: &str =

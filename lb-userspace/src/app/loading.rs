@@ -9,12 +9,14 @@ use crate::{
     app::error::RunError,
     datapath::{AttachResult, CheckPaths, WriterHandle},
     health::settings::Through,
-    parts,
     state::desired::Desired,
 };
 
 /// Time from READY to loading the whole program, so that it does not compete with the first clients.
 const REST_AFTER: Duration = Duration::from_millis(100);
+
+/// Time after which a whole program that could not be loaded is loaded again: that takes a processor for a while.
+const LOAD_AGAIN: Duration = Duration::from_secs(5);
 
 /// The program on its way to the interfaces.
 pub(super) struct Loading(Option<AttachResult>);
@@ -61,7 +63,7 @@ pub(super) async fn load_rest(writer: WriterHandle, cancel: CancellationToken) {
         if writer.load_rest().await {
             break;
         }
-        wait = parts::RETRY;
+        wait = LOAD_AGAIN;
     }
     let stats = writer.stats();
     let counts = task::spawn_blocking(move || stats.count_redirects()).await;

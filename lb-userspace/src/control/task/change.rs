@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// Time after which a state that could not be saved is saved again.
-const SAVE_AGAIN: Duration = Duration::from_secs(5);
+const SAVE_AGAIN: Duration = Duration::from_secs(1);
 
 impl<P: ProgramTarget> ControlTask<P> {
     /// Validates, saves, programs and publishes a change, `by` a command's author where there is one.
