@@ -92,7 +92,6 @@ pub(crate) struct World {
     objects: Objects,
     /// The network of the balancer's host as it was.
     before: LeftOnHost,
-    descriptors: usize,
     last_event: u64,
     /// The trap that is set for each daemon.
     pub(crate) trap: Option<Arc<Trap>>,
@@ -137,7 +136,6 @@ impl World {
             objects: Objects::default(),
             before,
             trap,
-            descriptors: 0,
             last_event: 0,
             _servers: servers,
             _decaps: decaps,
@@ -146,7 +144,6 @@ impl World {
         world.daemon.wait_for_whole_program()?;
         world.wait_converged()?;
         world.traffic.wait_rounds(2)?;
-        world.descriptors = world.open_descriptors()?;
         Ok(world)
     }
 
@@ -228,6 +225,21 @@ impl World {
         Ok(self.cli().json("status")?["interfaces"][0]["program_id"].to_string())
     }
 
+    /// Fails if some hundred checks leave descriptors.
+    fn ensure_checks_leave_no_descriptors(&self) -> Result<()> {
+        let checks = || Ok::<_, anyhow::Error>(self.daemon.metrics()?.count("lb_health_checks_total", &[]));
+        let (first, before) = (checks()?, self.open_descriptors()?);
+        wait::until_true("some hundred checks are made", LIMIT, || {
+            Ok(checks()? >= first + CHECKS)
+        })?;
+        let mut now = 0;
+        wait::until_true("the daemon holds as many descriptors as before", LIMIT, || {
+            now = self.open_descriptors()?;
+            Ok(now <= before + SPARE)
+        })
+        .with_context(|| format!("{before} descriptors became {now} in {CHECKS} checks and more"))
+    }
+
     /// Descriptors of the daemon.
     pub(crate) fn open_descriptors(&self) -> Result<usize> {
         let pid = self.daemon.pid()?;
@@ -238,13 +250,7 @@ impl World {
     pub(crate) fn end(mut self) -> Result<()> {
         self.note_objects()?;
         self.traffic.stop()?;
-        // Connections of commands and checks end by themselves.
-        let mut now = 0;
-        wait::until_true("the daemon holds as many descriptors as at first", LIMIT, || {
-            now = self.open_descriptors()?;
-            Ok(now <= self.descriptors + SPARE)
-        })
-        .with_context(|| format!("{now} descriptors, {} at first", self.descriptors))?;
+        self.ensure_checks_leave_no_descriptors()?;
         self.daemon.stop()?;
         self.objects.wait_gone(&self.daemon.pin_dir())?;
         LeftOnHost::of(&self.net.lb.ns)?.ensure_as(&self.before)?;
@@ -253,8 +259,9 @@ impl World {
     }
 }
 
-/// Descriptors that come and go: connections of checks and clients.
-const SPARE: usize = 16;
+/// Checks in which a descriptor that each of them leaves shows, and descriptors that come and go: connections of checks and clients.
+const CHECKS: u64 = 200;
+const SPARE: usize = 60;
 
 /// All services, those of TCP first.
 fn targets(net: &Topology) -> Vec<Target> {
