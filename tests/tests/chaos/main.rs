@@ -3,6 +3,7 @@
 //!
 //! `short` runs in every test run, `whole` as the lane `chaos`. `LB_CHAOS_SEED` repeats a run.
 
+mod exchange;
 mod fault;
 mod floods;
 mod interfaces;

@@ -21,22 +21,24 @@ use anyhow::{Context, Result, anyhow, ensure};
 use fastrand::Rng;
 use lb_tests::{netns::Netns, wait};
 use tokio::{
-    io::{AsyncReadExt as _, AsyncWriteExt as _},
-    net::{TcpStream, UdpSocket},
+    net::UdpSocket,
     time::{sleep, timeout},
 };
+
+use crate::exchange::{Failure, connect, exchange, named, open};
 
 /// Flows of each service that stay.
 const TCP_FLOWS: usize = 3;
 const UDP_FLOWS: usize = 2;
-/// Longest wait for an answer over TCP: longer than any fault, and a sender's last pause after it.
-const TCP_PATIENCE: Duration = Duration::from_secs(60);
 /// Longest wait for the echo of a datagram, which is not repeated; where datagrams may get lost.
 const UDP_PATIENCE: Duration = Duration::from_secs(10);
 const UDP_LOST: Duration = Duration::from_millis(500);
 /// Largest messages. Those over TCP take several packets, which do not fit a tunnel as the client makes them at first.
 const TCP_BYTES: usize = 3_000;
 const UDP_BYTES: usize = 1_000;
+/// Source ports of new flows.
+const FIRST_PORT: u16 = 1_024;
+const LAST_PORT: u16 = 32_767;
 /// Longest wait for flows to go on.
 const LIMIT: Duration = Duration::from_secs(90);
 
@@ -78,6 +80,8 @@ struct Client {
     index: usize,
     target: Target,
     rng: Rng,
+    /// The port of the last new flow.
+    port: u16,
 }
 
 /// Clients that run until they are stopped.
@@ -115,6 +119,7 @@ impl Traffic {
                     index,
                     target: target.clone(),
                     rng: Rng::with_seed(seed.wrapping_add(index as u64)),
+                    port: FIRST_PORT,
                 };
                 clients.push((client, flow == 0));
             }
@@ -211,22 +216,6 @@ impl Drop for Traffic {
     }
 }
 
-/// Why an exchange failed.
-enum Failure {
-    /// Something that may never be.
-    Wrong(String),
-    /// No answer, or no connection.
-    Lost(String),
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Wrong(what) | Self::Lost(what) => f.write_str(what),
-        }
-    }
-}
-
 impl Board {
     fn runs(&self) -> bool {
         !self.stop.load(SeqCst)
@@ -270,6 +259,15 @@ impl Client {
         }
     }
 
+    /// A port that no flow of this service had before: one that had would be that flow, which has its backend. The kernel picks others.
+    fn fresh_port(&mut self) -> u16 {
+        self.port = match self.port {
+            LAST_PORT.. => FIRST_PORT,
+            port => port + 1,
+        };
+        self.port
+    }
+
     fn payload(&mut self, most: usize) -> Vec<u8> {
         let length = self.rng.usize(8..most);
         let mut payload = vec![0; length];
@@ -280,7 +278,7 @@ impl Client {
     /// A connection that stays; a new one once it is lost.
     async fn connection(&mut self) {
         let was_lossy = self.board.lossy.load(SeqCst);
-        let mut stream = match connect(self.target.address).await {
+        let mut stream = match connect(self.target.address, 0).await {
             Ok(stream) => stream,
             Err(failure) => return self.failed(was_lossy, &failure),
         };
@@ -313,7 +311,8 @@ impl Client {
         let was_lossy = self.board.lossy.load(SeqCst);
         let barred = lock(&self.board.barred).clone();
         let payload = self.payload(TCP_BYTES);
-        let result = match connect(self.target.address).await {
+        let port = self.fresh_port();
+        let result = match connect(self.target.address, port).await {
             Ok(mut stream) => exchange(&mut stream, &payload).await,
             Err(failure) => Err(failure),
         };
@@ -325,7 +324,8 @@ impl Client {
         let was_lossy = self.board.lossy.load(SeqCst);
         let barred = lock(&self.board.barred).clone();
         let payload = self.payload(UDP_BYTES);
-        let result = match open(self.target.address).await {
+        let port = self.fresh_port();
+        let result = match open(self.target.address, port).await {
             Ok(socket) => self.echo(&socket, 0, &payload).await,
             Err(failure) => Err(failure),
         };
@@ -355,7 +355,7 @@ impl Client {
     /// Datagrams of one flow.
     async fn datagrams(&mut self) {
         let was_lossy = self.board.lossy.load(SeqCst);
-        let socket = match open(self.target.address).await {
+        let socket = match open(self.target.address, 0).await {
             Ok(socket) => socket,
             Err(failure) => return self.failed(was_lossy, &failure),
         };
@@ -414,57 +414,6 @@ impl Client {
             }
         }
     }
-}
-
-async fn connect(target: SocketAddr) -> Result<TcpStream, Failure> {
-    let stream = timeout(TCP_PATIENCE, TcpStream::connect(target)).await;
-    let stream = stream.map_err(|_| Failure::Lost(format!("no connection within {TCP_PATIENCE:?}")))?;
-    let stream = stream.map_err(|e| Failure::Lost(format!("connect: {e}")))?;
-    stream
-        .set_nodelay(true)
-        .map_err(|e| Failure::Lost(e.to_string()))?;
-    Ok(stream)
-}
-
-async fn open(target: SocketAddr) -> Result<UdpSocket, Failure> {
-    let lost = |e: std::io::Error| Failure::Lost(format!("open a socket: {e}"));
-    let any: SocketAddr = match target {
-        SocketAddr::V4(_) => ([0, 0, 0, 0], 0).into(),
-        SocketAddr::V6(_) => ([0_u16; 8], 0).into(),
-    };
-    let socket = UdpSocket::bind(any).await.map_err(lost)?;
-    socket.connect(target).await.map_err(lost)?;
-    Ok(socket)
-}
-
-/// Sends a message, and gives the name of the backend that repeats it.
-async fn exchange(stream: &mut TcpStream, payload: &[u8]) -> Result<String, Failure> {
-    let whole = async {
-        let length = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-        stream
-            .write_all(&[&length.to_be_bytes()[..], payload].concat())
-            .await?;
-        let mut answer = vec![0; stream.read_u32().await? as usize];
-        stream.read_exact(&mut answer).await?;
-        std::io::Result::Ok(answer)
-    };
-    let answer = timeout(TCP_PATIENCE, whole).await;
-    let answer = answer.map_err(|_| Failure::Lost(format!("no answer within {TCP_PATIENCE:?}")))?;
-    let answer = answer.map_err(|e| Failure::Lost(e.to_string()))?;
-    let (name, echoed) = named(&answer)?;
-    if echoed == payload {
-        Ok(name)
-    } else {
-        Err(Failure::Wrong(format!("{name} repeats other bytes")))
-    }
-}
-
-/// The parts of an answer: a name, a zero, and what was sent.
-fn named(answer: &[u8]) -> Result<(String, &[u8]), Failure> {
-    let at = answer.iter().position(|byte| *byte == 0);
-    let at = at.ok_or_else(|| Failure::Wrong("an answer without a name".to_owned()))?;
-    let (name, rest) = answer.split_at(at);
-    Ok((String::from_utf8_lossy(name).into_owned(), &rest[1..]))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

@@ -128,7 +128,7 @@ impl World {
         let before = LeftOnHost::of(&net.lb.ns)?;
         daemon.start()?;
         let traffic = Traffic::start(&net.client.ns, &targets, pace, seed)?;
-        let mut world = Self {
+        let world = Self {
             daemon,
             traffic,
             rng: Rng::with_seed(seed),
