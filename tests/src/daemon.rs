@@ -333,9 +333,21 @@ impl Daemon {
     pub fn wait_exit(&mut self) -> Result<ExitStatus> {
         let child = self.child.as_mut().context("the daemon does not run")?;
         let status = wait::until("lb run ends", PATIENCE, || Ok(child.try_wait()?));
-        let status = status.with_context(|| format!("it logged:\n{}", self.log()))?;
+        let status = status.with_context(|| format!("{}it logged:\n{}", self.threads(), self.log()))?;
         self.child = None;
         Ok(status)
+    }
+
+    /// Its threads, and what each of them waits for in the kernel; one a line.
+    fn threads(&self) -> String {
+        let tasks = format!("/proc/{}/task", self.pid().unwrap_or_default());
+        let threads = fs::read_dir(tasks).into_iter().flatten().flatten();
+        let read = |path: PathBuf| fs::read_to_string(path).unwrap_or_default();
+        let line = |thread: fs::DirEntry| {
+            let [name, place] = ["comm", "wchan"].map(|file| read(thread.path().join(file)));
+            format!("thread {} waits in {}\n", name.trim(), place.trim())
+        };
+        threads.map(line).collect()
     }
 
     /// Its output so far, of all runs of this guard.
