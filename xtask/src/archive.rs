@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    fs::{File, TryLockError},
     path::{Path, PathBuf},
     process::Command,
 };
@@ -19,10 +20,12 @@ pub(crate) struct Archive {
     dir: PathBuf,
     /// A kind of processor whose packages it has besides this machine's, by Debian's word.
     foreign: Option<&'static str>,
+    /// Held as long as this: others' downloads would be removed.
+    _lock: File,
 }
 
 impl Archive {
-    /// Fetches the package lists.
+    /// Fetches the package lists, once no other set-up has them open.
     ///
     /// # Errors
     /// When the cache cannot be written. A source that does not answer is a warning: the others may suffice.
@@ -35,14 +38,16 @@ impl Archive {
     /// # Errors
     /// As [`Archive::open`].
     pub(crate) fn open_with(foreign: Option<&'static str>) -> Result<Self> {
-        let archive = Self {
-            dir: cache_dir()?.join("apt"),
-            foreign,
-        };
+        let dir = cache_dir()?.join("apt");
         for part in ["lists/partial", "archives/partial"] {
-            let part = archive.dir.join(part);
+            let part = dir.join(part);
             fs::create_dir_all(&part).with_context(|| format!("cannot create {}", part.display()))?;
         }
+        let archive = Self {
+            _lock: lock(&dir.join("lock"))?,
+            dir,
+            foreign,
+        };
         // Empty, so that apt assumes no installed packages.
         fs::write(archive.dir.join("status"), "")?;
         let log = apt::log_file("package-lists")?;
@@ -166,6 +171,23 @@ impl Archive {
         command.env("LC_ALL", "C");
         command
     }
+}
+
+/// Waits for a file that one process alone may hold.
+fn lock(path: &Path) -> Result<File> {
+    let file = File::create(path).with_context(|| format!("cannot create {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => return Ok(file),
+        Err(TryLockError::WouldBlock) => {
+            eprintln!("waiting for another set-up, which holds {}", path.display())
+        }
+        Err(TryLockError::Error(error)) => {
+            return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+        }
+    }
+    file.lock()
+        .with_context(|| format!("cannot lock {}", path.display()))?;
+    Ok(file)
 }
 
 fn package_files(dir: &Path) -> Result<Vec<PathBuf>> {

@@ -1,6 +1,6 @@
-//! Python packages that tests import: a validator of OpenAPI documents and a generator of clients, which Debian does not have in a
-//! version for OpenAPI 3.1. pip fetches them from the index that it is configured for, in these versions with these hashes alone, into
-//! the cache; 6 MB. Dependencies that only their command lines use are left out.
+//! Python packages that tests use: a validator of OpenAPI documents and generators of clients, which Debian does not have in a version for
+//! OpenAPI 3.1; that for Go is a program in Java, packed as one. pip fetches them from the index that it is configured for, in these
+//! versions with these hashes alone, into the cache; 36 MB. Dependencies that only their command lines use are left out.
 
 use std::{
     fs,
@@ -37,7 +37,13 @@ pub(crate) fn ensure(mut python: Command) -> Result<()> {
     let stamp = root.join("complete");
     // It names the place, as the script does.
     let description = format!("{}\n{REQUIREMENTS}", root.display());
-    if fs::read_to_string(&stamp).is_ok_and(|text| text == description) {
+    let is_complete = || fs::read_to_string(&stamp).is_ok_and(|text| text == description);
+    if is_complete() {
+        return Ok(());
+    }
+    let archive = apt::is_debian().then(Archive::open).transpose()?;
+    // Another set-up may have fetched them meanwhile.
+    if is_complete() {
         return Ok(());
     }
     if root.exists() {
@@ -45,8 +51,8 @@ pub(crate) fn ensure(mut python: Command) -> Result<()> {
     }
     let (scripts, modules) = (scripts()?, root.join("modules"));
     fs::create_dir_all(&scripts).with_context(|| format!("cannot create {}", scripts.display()))?;
-    if apt::is_debian() {
-        Archive::open()?.unpack_alone("python3-pip", &root)?;
+    if let Some(archive) = &archive {
+        archive.unpack_alone("python3-pip", &root)?;
         python.env("PYTHONPATH", root.join(PIP));
     }
     let requirements = root.join("requirements.txt");

@@ -240,7 +240,12 @@ fn ensure_bundle(bundle: &Bundle) -> Result<()> {
         if bundle.is_complete()? {
             return Ok(());
         }
-        return bundle.make(&Archive::open()?);
+        let archive = Archive::open()?;
+        // Another set-up may have made it meanwhile.
+        if bundle.is_complete()? {
+            return Ok(());
+        }
+        return bundle.make(&archive);
     }
     let missing: Vec<_> = bundle
         .programs
