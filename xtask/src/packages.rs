@@ -12,7 +12,7 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 
 use self::bundles::{
-    ALL, BROWSER, CROSS, CROSS_ARCHIVER, CROSS_COMPILER, DEMO, EMULATORS, LOAD_TOOLS, PEERS, PROXIES, RPM,
+    ALL, BROWSER, CROSS, CROSS_ARCHIVER, CROSS_COMPILER, DEMO, EMULATORS, GO, LOAD_TOOLS, PROXIES, RPM,
     SHELLS, TESTS, VM,
 };
 use crate::{
@@ -71,11 +71,12 @@ pub(crate) fn ensure_browser() -> Result<()> {
     ensure_bundle(&BROWSER)
 }
 
-/// Provides the Python packages of the tests of the API's document.
+/// Provides what the tests of the API's document call: Python packages, Go and Java.
 ///
 /// # Errors
 /// When one cannot be had.
-pub(crate) fn ensure_modules() -> Result<()> {
+pub(crate) fn ensure_openapi() -> Result<()> {
+    ensure_bundle(&GO)?;
     let mut python = Command::new("python3");
     in_path(&mut python)?;
     modules::ensure(python)
@@ -94,7 +95,7 @@ pub(crate) fn ensure_shells() -> Result<()> {
 /// # Errors
 /// As [`ensure()`].
 pub(crate) fn ensure_peers() -> Result<()> {
-    ensure_bundle(&PEERS)?;
+    ensure_bundle(&GO)?;
     ensure_proxies()
 }
 

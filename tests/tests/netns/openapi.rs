@@ -1,6 +1,6 @@
 //! The document of the API: valid, as the daemon answers, and good enough for a client that is generated from it.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::{Context, Result, ensure};
 use lb_tests::{
@@ -16,11 +16,13 @@ use super::remote::Remote;
 
 /// Python with the validator and the generator, from set-up.
 const PYTHON: &str = "python3-openapi";
-const SCRIPTS: [(&str, &str); 4] = [
+const SCRIPTS: [(&str, &str); 6] = [
     ("connection.py", include_str!("openapi/connection.py")),
     ("conforms.py", include_str!("openapi/conforms.py")),
     ("generate.py", include_str!("openapi/generate.py")),
     ("client.py", include_str!("openapi/client.py")),
+    ("generate_go.py", include_str!("openapi/generate_go.py")),
+    ("client.go", include_str!("openapi/client.go")),
 ];
 
 /// Memory that refused requests may take, in KiB: one without a length is held up to the largest size (64 MiB).
@@ -101,6 +103,42 @@ fn generated_client_reads_and_changes_over_socket_and_tls() -> Result<()> {
         grown < LARGEST_GROWTH,
         "two requests of 100 MiB took {grown} KiB of memory"
     );
+    Ok(())
+}
+
+#[test]
+fn generated_client_in_go_reads_and_changes_over_socket_and_tls() -> Result<()> {
+    let _lane = Lane::shared()?;
+    let scripts = scripts()?;
+    let remote = Remote::start()?;
+    let (lb, socket) = (&remote.site.net.lb.ns, remote.site.daemon.socket());
+    checked(
+        lb.command(PYTHON)
+            .arg(scripts.join("generate_go.py"))
+            .arg(&socket)
+            .arg(scripts.path()),
+    )?;
+    // Beside Go is the library that generated clients import, laid out for builds without modules.
+    let go = checked(lb.command("go").args(["env", "GOROOT"]))?;
+    let client = scripts.join("client");
+    checked(
+        lb.command("go")
+            .args(["build", "-o"])
+            .args([&client, &scripts.join("client.go")])
+            .current_dir(scripts.path())
+            .env("GO111MODULE", "off")
+            .env("GOFLAGS", "")
+            .env("CGO_ENABLED", "0")
+            .env("GOPATH", Path::new(go.trim()).join("../../share/gocode"))
+            .env("GOCACHE", scripts.join("cache")),
+    )?;
+    checked(lb.command(&client).arg("read,change").arg(&socket))?;
+    for (who, work) in [("admin", "read,change"), ("reader", "read,refused")] {
+        let files = [format!("{who}.pem"), format!("{who}.key"), "ca.pem".to_owned()];
+        let mut command = remote.site.net.client.ns.command(&client);
+        command.args([work, &remote.address.to_string()]);
+        checked(command.args(files.map(|name| remote.path(&name))))?;
+    }
     Ok(())
 }
 

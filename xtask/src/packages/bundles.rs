@@ -65,17 +65,28 @@ pub(super) const BROWSER: Bundle = Bundle {
     }],
 };
 
-/// Peers of health checks. Only their benchmark needs these: Go is 300 MB.
-pub(super) const PEERS: Bundle = Bundle {
-    name: "peers",
-    packages: &["golang-go"],
-    programs: &[Program {
-        name: "go",
-        file: "usr/lib/go/bin/go",
-        env: &[("GOROOT", "@/usr/lib/go")],
-        args: &[],
-        has_own_root: false,
-    }],
+/// What makes, builds and runs clients of the API in Go, and Go for the benchmark of health checks: 150 MB of packages. Java finds its files
+/// beside its own; generated clients import the validator.
+pub(super) const GO: Bundle = Bundle {
+    name: "go",
+    packages: &[
+        "golang-go",
+        "golang-gopkg-validator.v2-dev",
+        "default-jre-headless",
+    ],
+    programs: &[
+        Program {
+            name: "go",
+            file: "usr/lib/go/bin/go",
+            env: &[("GOROOT", "@/usr/lib/go")],
+            args: &[],
+            has_own_root: false,
+        },
+        Program {
+            has_own_root: true,
+            ..Program::new("java", "usr/lib/jvm/default-java/bin/java")
+        },
+    ],
 };
 
 /// Proxies that benchmarks compare with. nginx forwards TCP by a module of its own, which must be of its version.
@@ -197,7 +208,7 @@ pub(super) const ALL: [&Bundle; 9] = [
     &TESTS,
     &BROWSER,
     &SHELLS,
-    &PEERS,
+    &GO,
     &PROXIES,
     &LOAD_TOOLS,
     &VM,

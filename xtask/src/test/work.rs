@@ -53,7 +53,7 @@ pub(super) fn programs() -> Result<()> {
     packages::ensure_browser()?;
     packages::ensure_shells()?;
     packages::ensure_proxies()?;
-    packages::ensure_modules()
+    packages::ensure_openapi()
 }
 
 /// Fetches what the lanes of machines need beside them.
